@@ -1,0 +1,1 @@
+"""Prune a spiking network until it fits a neuromorphic chip, prove it, and hand over the file to load."""

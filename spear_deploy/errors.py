@@ -1,0 +1,85 @@
+"""What can go wrong, and what does it carry?
+
+Every message is one sentence: where, what is, what may be, what to do.
+
+    SpearError                 exit code 1; the command line prints the sentence and nothing else
+    ├── FileError              a file is missing, empty, truncated, foreign or not writable
+    ├── GraphError             a network contradicts itself (shapes, cycles, NaN, names)
+    ├── ProfileError           a hardware profile is unknown, or says something impossible
+    ├── UnsupportedError       something has no exact counterpart where it should go
+    ├── DataError              data does not match the network (shape, labels, split)
+    ├── BudgetError            a budget cannot be reached; carries the least reachable value
+    ├── QuantizationError      a parameter does not fit the integer format of the chip
+    └── BackendError           the Lava worker failed; carries the cause
+
+An exceeded hardware budget is *not* an error: it is a row of a `BudgetReport`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class SpearError(Exception):
+    """Base of all errors a caller can act on."""
+
+    exit_code = 1
+
+
+class FileError(SpearError):
+    """A file is missing, empty, truncated, foreign or not writable."""
+
+
+class GraphError(SpearError):
+    """A network contradicts itself."""
+
+
+class ProfileError(SpearError):
+    """A hardware profile is unknown, or says something impossible."""
+
+
+class UnsupportedError(SpearError):
+    """Something has no exact counterpart where it should go."""
+
+
+class DataError(SpearError):
+    """Data does not match the network."""
+
+
+class BudgetError(SpearError):
+    """A budget cannot be reached.
+
+    Attributes:
+        least: the least value that can be reached, in the unit of the budget, or None.
+    """
+
+    def __init__(self, message: str, *, least: float | None = None) -> None:
+        super().__init__(message)
+        self.least = least
+
+
+class QuantizationError(SpearError):
+    """A parameter does not fit the integer format of the chip."""
+
+
+class BackendError(SpearError):
+    """The Lava worker failed.
+
+    Attributes:
+        cause: one of "timeout", "died", "exception", "interrupted", "refused".
+    """
+
+    def __init__(self, message: str, *, cause: str) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'x'?" for the closest known word, or an empty string.
+
+    >>> did_you_mean("weigth_bits", ["weight_bits", "cores"])
+    "; did you mean 'weight_bits'?"
+    """
+    close = get_close_matches(word, list(known), n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""

@@ -1,0 +1,155 @@
+"""What does activity cost? Synaptic operations, counted, not estimated.
+
+A SynOp is one spike delivered over one existing (non-zero) synapse. Per layer:
+
+    SynOps = Σ over inputs of (spikes that arrive there) × (non-zero weights that leave there)
+
+so borders, stride, padding, dilation, groups and zero weights are exact. Pooling, bias, batch norm and neuron updates are
+no SynOps; a spike that passes a pool on its way costs what it reaches behind the pool. An edge that brings spikes
+straight to a neuron is one synapse of weight one. An analogue input, and what a layer without a neuron or a readout
+sends on, is a value, not a spike: its products are MACs and reported apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from spear_deploy import linear
+from spear_deploy.errors import DataError
+from spear_deploy.graph import INPUT, Edge, SNNGraph, carries_spikes
+from spear_deploy.layers import POOLS, WEIGHTED, Array, Layer, SumPool
+from spear_deploy.simulator import SpikeCounts
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynOps:
+    """Operations per inference, mean over samples.
+
+    Attributes:
+        total: SynOps of all layers.
+        per_layer: SynOps by the layer whose synapses were used.
+        macs_first_layer: multiplications by an analogue input: non-zero values × non-zero weights.
+        macs_per_layer: the same for every layer that receives values instead of spikes, where they were counted.
+    """
+
+    total: float
+    per_layer: dict[str, float]
+    macs_first_layer: float
+
+
+def synops(graph: SNNGraph, counts: SpikeCounts) -> SynOps:
+    """Count synaptic operations from spike counts.
+
+    Three inputs that spike 2, 0 and 1 times, fully connected to 4 neurons, cost (2 + 0 + 1) · 4 = 12. Setting one weight
+    of the first input to zero saves its two spikes: 10.
+
+    Raises:
+        DataError: the counts are of another network.
+    """
+    _check_counts(graph, counts)
+    per_layer: dict[str, float] = {}
+    macs = 0.0
+    for layer in graph.layers:
+        if not has_synapses(layer):
+            continue
+        fan = linear.fan_out(layer.synapse if isinstance(layer.synapse, WEIGHTED) else None, _synapse_shape(graph, layer))
+        operations = 0.0
+        for edge in graph.incoming(layer.name):
+            if not carries_spikes(graph, edge.source):
+                continue
+            cost = float(np.vdot(_through_pool(layer, arriving(graph, counts, edge)).astype(np.float64), fan.astype(np.float64)))
+            if counts.input_kind == "current" and _only_input(graph, edge.source):
+                macs += cost
+            else:
+                operations += cost
+        per_layer[layer.name] = operations / counts.samples
+    return SynOps(total=sum(per_layer.values()), per_layer=per_layer, macs_first_layer=macs / counts.samples)
+
+
+def has_synapses(layer: Layer) -> bool:
+    """Say whether spikes that reach a layer are operations there: it has weights, or they go straight to a neuron."""
+    return isinstance(layer.synapse, WEIGHTED) or layer.neuron is not None
+
+
+def arriving(graph: SNNGraph, counts: SpikeCounts, edge: Edge) -> Array:
+    """Count the spikes an edge delivers at each position of its target, through layers that only pool, add or reshape."""
+    if edge.source == INPUT or graph[edge.source].neuron is not None:
+        return counts.arriving(edge)
+    layer = graph[edge.source]
+    total = sum((arriving(graph, counts, e) for e in graph.incoming(layer.name)), np.zeros((), np.int64))
+    if isinstance(layer.synapse, POOLS):
+        return _through_pool(layer, total)
+    return linear.apply(layer.synapse, total[None])[0]
+
+
+def _through_pool(layer: Layer, count: Array) -> Array:
+    if not isinstance(layer.synapse, POOLS):
+        return count
+    pool = SumPool(kernel_size=layer.synapse.kernel_size, stride=layer.synapse.stride, padding=layer.synapse.padding)
+    return linear.apply(pool, count[None])[0]
+
+
+def _synapse_shape(graph: SNNGraph, layer: Layer) -> tuple[int, ...]:
+    return graph.input_shape_of(layer.name) if isinstance(layer.synapse, WEIGHTED) else graph.shape_of(layer.name)
+
+
+def _only_input(graph: SNNGraph, name: str) -> bool:
+    if name == INPUT:
+        return True
+    return graph[name].neuron is None and all(_only_input(graph, e.source) for e in graph.incoming(name))
+
+
+def _check_counts(graph: SNNGraph, counts: SpikeCounts) -> None:
+    expected = {INPUT, *(layer.name for layer in graph.layers if layer.spikes)}
+    for name in sorted(expected):
+        if name not in counts.sent:
+            raise DataError(f"layer '{name}': the spike counts do not have it; count this network's own spikes")
+        if counts.sent[name].shape != graph.shape_of(name):
+            raise DataError(
+                f"layer '{name}': spike counts of shape {counts.sent[name].shape}, the network has {graph.shape_of(name)}"
+            )
+
+
+def cost_per_spike(graph: SNNGraph) -> dict[str, Array]:
+    """Return what one spike of each neuron costs: float64, of the shape of what is emitted, by spiking layer and `INPUT`.
+
+    The network's SynOps are `Σ spikes · cost`, so this is their gradient by spikes. Of an edge with delay the last
+    spikes never arrive within the run; `synops` leaves them out, this does not.
+
+    Two inputs, both connected to 3 neurons, which are connected to one readout each: 3 SynOps a spike of an input, 1 of a neuron.
+    """
+    known: dict[str, Array] = {}
+    sources = (INPUT, *(layer.name for layer in graph.layers if layer.spikes))
+    return {name: _onward_cost(graph, name, known) for name in sources}
+
+
+def _onward_cost(graph: SNNGraph, name: str, known: dict[str, Array]) -> Array:
+    """Sum over the edges out of a layer what one unit of its emission costs: (*shape)."""
+    total = np.zeros(graph.shape_of(name))
+    for edge in graph.outgoing(name):
+        if edge.target not in known:
+            known[edge.target] = _arrival_cost(graph, graph[edge.target], known)
+        if carries_spikes(graph, edge.source):
+            total += known[edge.target]
+    return total
+
+
+def _arrival_cost(graph: SNNGraph, layer: Layer, known: dict[str, Array]) -> Array:
+    """Return what one spike costs that arrives at each input of a layer: (*input shape)."""
+    shape = graph.input_shape_of(layer.name)
+    if isinstance(layer.synapse, WEIGHTED):
+        return linear.fan_out(layer.synapse, shape).astype(np.float64)
+    if layer.neuron is not None:
+        cost = np.ones(graph.shape_of(layer.name))
+    elif carries_spikes(graph, layer.name):
+        cost = _onward_cost(graph, layer.name, known)
+    else:
+        return np.zeros(shape)
+    if isinstance(layer.synapse, POOLS):
+        pool: Any = layer.synapse
+        taps = np.ones((shape[0], *pool.kernel_size))
+        return linear.scatter(cost, taps, shape, pool.stride, pool.padding, (1,) * len(pool.kernel_size))
+    return cost.reshape(shape)

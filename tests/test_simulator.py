@@ -1,0 +1,183 @@
+"""The simulator against slow loops, Norse's own cells, and traces recorded elsewhere."""
+
+import numpy as np
+import pytest
+
+from spear_deploy.errors import DataError
+from spear_deploy.graph import Edge, SNNGraph, chain
+from spear_deploy.layers import IF, LI, LIF, AvgPool, BatchNorm, CubaLI, CubaLIF, Dense, Layer, LoihiLIF
+from spear_deploy.simulator import simulate
+from tests import reference
+from tests.conftest import shared
+
+
+def one_layer(neuron, size=50, **more):
+    return chain([Layer(name="n", neuron=neuron)], input_shape=(size,), **more)
+
+
+def norse_cells():
+    import norse.torch as nt
+    import torch
+
+    tensor = torch.tensor
+    from norse.torch.functional.reset import reset_subtract as subtract
+
+    per_neuron = tensor(np.linspace(50, 900, 50).astype(np.float32))
+    leak = dict(v_leak=tensor(0.25), v_reset=tensor(-0.125))
+    return {
+        "LIFBox": (
+            nt.LIFBoxCell(nt.LIFBoxParameters(tau_mem_inv=tensor(500.0), **leak)),
+            LIF(tau_s=0.002, v_leak=0.25, v_reset=-0.125),
+        ),
+        "LIFBox per neuron": (nt.LIFBoxCell(nt.LIFBoxParameters(tau_mem_inv=per_neuron)), LIF(tau_s=norse_tau(per_neuron))),
+        "LIFBox subtract": (nt.LIFBoxCell(nt.LIFBoxParameters(reset_method=subtract)), LIF(tau_s=0.01, reset="subtract")),
+        "LIF": (
+            nt.LIFCell(nt.LIFParameters(**leak)),
+            CubaLIF(tau_mem_s=0.01, tau_syn_s=0.005, w_in=5.0, v_leak=0.25, v_reset=-0.125),
+        ),
+        "IAF": (nt.IAFCell(nt.IAFParameters(v_reset=tensor(0.0))), IF()),
+        "LIBox": (nt.LIBoxCell(nt.LIBoxParameters()), LI(tau_s=0.01)),
+        "LI": (nt.LICell(nt.LIParameters()), CubaLI(tau_mem_s=0.01, tau_syn_s=0.005, w_in=5.0)),
+    }
+
+
+def norse_tau(tau_inv):
+    return 1e-3 / (np.float32(1e-3) * tau_inv.numpy()).astype(np.float64)
+
+
+@pytest.mark.parametrize("name", ["LIFBox", "LIFBox per neuron", "LIFBox subtract", "LIF", "IAF", "LIBox", "LI"])
+def test_states_are_equal_to_norse_to_the_bit(name):
+    import torch
+
+    cell, neuron = norse_cells()[name]
+    x = np.random.default_rng(0).normal(0.6, 2, (100, 4, 50)).astype(np.float32)
+    state, emitted, potential = None, [], []
+    with torch.no_grad():
+        for step in x:
+            z, state = cell(torch.tensor(step), state)
+            emitted.append(z.numpy())
+            potential.append(state.v.numpy())
+    run = simulate(one_layer(neuron), x, kind="current", record=("v", "u"))
+    np.testing.assert_array_equal(run.output, np.array(emitted))
+    np.testing.assert_array_equal(run.v["n"], np.array(potential))
+    assert 0.01 < np.mean(np.array(emitted) != 0)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_integer_neuron_equals_unbounded_integers(seed):
+    rng = np.random.default_rng(seed)
+    decay_u, decay_v, threshold = int(rng.integers(0, 4097)), int(rng.integers(0, 4097)), int(rng.integers(0, 3000))
+    bias = int(rng.integers(-4096, 4096))
+    neuron = LoihiLIF(decay_u=decay_u, decay_v=decay_v, v_threshold=threshold, bias_mantissa=bias, bias_exponent=3)
+    weight = rng.integers(-(2**16), 2**16, (8, 8))
+    graph = chain([Layer(name="n", synapse=Dense(weight=weight), neuron=neuron)], input_shape=(8,))
+    x = rng.random((60, 1, 8)) < 0.3
+    run = simulate(graph, x, record=("spikes", "v", "u"))
+    for n in range(8):
+        u = v = 0
+        for t in range(60):
+            arrives = int(weight[n] @ x[t, 0])
+            u, v, spike = reference.loihi_step(
+                u, v, arrives, decay_u=decay_u, decay_v=decay_v, threshold=threshold, bias=bias * 8
+            )
+            assert (run.u["n"][t, 0, n], run.v["n"][t, 0, n], run.spikes["n"][t, 0, n]) == (u, v, spike)
+
+
+def test_wraps_and_saturations_are_counted():
+    neuron = LoihiLIF(decay_u=0, decay_v=0, v_threshold=None)
+    graph = chain([Layer(name="n", synapse=Dense(weight=np.array([[60_000]])), neuron=neuron)], input_shape=(1,))
+    run = simulate(graph, np.ones((4, 1, 1), bool), record=("u", "v"))
+    assert run.u["n"].ravel().tolist() == [3_840_000, 7_680_000, 11_520_000 - 2**24, 15_360_000 - 2**24]
+    assert run.overflows == {"n": {"u_wrapped": 1, "v_saturated": 1}}
+    assert run.v["n"][1, 0, 0] == 2**23 - 1
+
+
+def test_refractory_neuron_rests_but_its_current_goes_on():
+    neuron = LoihiLIF(decay_u=4096, decay_v=0, v_threshold=1, refractory_steps=2)
+    graph = chain([Layer(name="n", synapse=Dense(weight=np.array([[2]])), neuron=neuron)], input_shape=(1,))
+    assert simulate(graph, np.ones((7, 1, 1), bool)).output.ravel().tolist() == [True, False, False] * 2 + [True]
+
+
+def looped(kind):
+    seeds = [s for s in range(20) if any(layer.name == "fc_sum" for layer in reference.random_graph(s, kind=kind).layers)]
+    return [(kind, seed) for seed in seeds[:5]]
+
+
+@pytest.mark.parametrize(("kind", "seed"), looped("float") + looped("integer"))
+def test_all_steps_at_once_equals_step_by_step(kind, seed):
+    """A useless loop (weight zero) around the network makes every layer run step by step."""
+    graph = reference.random_graph(seed, kind=kind)
+    x = reference.random_spikes(graph, seed)
+    wanted = simulate(graph, x, record=("spikes", "v", "u"))
+    inputs = int(np.prod(graph.shape_of("out")))
+    loop = Layer(name="nothing", synapse=Dense(weight=np.zeros((int(np.prod(graph.shape_of("fc"))), inputs), int)))
+    edges = (*graph.edges, Edge(source="out", target="nothing", delay=1), Edge(source="nothing", target="fc_sum"))
+    looped = SNNGraph(layers=(*graph.layers, loop), edges=edges, input_shape=graph.input_shape, output="out")
+    got = simulate(looped, x, record=("spikes", "v", "u"))
+    for name, value in wanted.v.items():
+        np.testing.assert_array_equal(got.v[name], value, err_msg=name)
+    np.testing.assert_array_equal(got.output, wanted.output)
+
+
+def test_an_edge_with_delay_brings_what_was_sent_before():
+    layers = (Layer(name="a", neuron=IF(v_threshold=0.5)), Layer(name="b", neuron=IF(v_threshold=0.5)))
+    edges = (Edge(source="input", target="a"), Edge(source="a", target="b", delay=3))
+    graph = SNNGraph(layers=layers, edges=edges, input_shape=(1,))
+    x = np.zeros((6, 1, 1), bool)
+    x[[0, 4]] = True
+    run = simulate(graph, x)
+    assert run.output.ravel().nonzero()[0].tolist() == [3]
+    assert run.counts.sent["a"] == 2 and run.counts.delivered[edges[1]] == 1
+
+
+def test_counts_add_over_batches():
+    graph = reference.random_graph(0)
+    x = reference.random_spikes(graph, 0, batch=4)
+    whole = simulate(graph, x).counts
+    halves = simulate(graph, x[:, :2]).counts + simulate(graph, x[:, 2:]).counts
+    assert halves.samples == 4
+    for name, count in whole.sent.items():
+        np.testing.assert_array_equal(halves.sent[name], count)
+    with pytest.raises(DataError, match="spike counts over 6 and 3 steps cannot be added"):
+        _ = whole + simulate(graph, x[:3]).counts
+
+
+def test_trace_recorded_elsewhere_netx_dense():
+    """lava-dl: tests of one CUBA layer over 2000 steps."""
+    folder = shared("conformance/netx_dense")
+    weight = np.load(folder / "weight.npz")["a"]
+    x = np.load(folder / "in.npz")["a"].T[:, None]
+    recorded = np.load(folder / "out.npz")["a"].T
+    neuron = LoihiLIF(decay_u=4096, decay_v=415, v_threshold=6)
+    run = simulate(chain([Layer(name="n", synapse=Dense(weight=weight), neuron=neuron)], input_shape=(200,)), x)
+    assert run.output.sum() == 1826
+    np.testing.assert_array_equal(run.output[:-1, 0], recorded[1:])
+
+
+@pytest.mark.parametrize(
+    ("x", "kind", "message"),
+    [
+        (np.zeros((3, 2, 4)), "spikes", r"input has shape \(3, 2, 4\), the network takes \(T, B, 50\)"),
+        (np.zeros((0, 2, 50)), "spikes", "input has shape"),
+        (np.full((1, 1, 50), np.nan), "current", "input holds NaN or infinite values"),
+        (np.full((1, 1, 50), 0.5), "spikes", "spikes are whole numbers from 0; give analogue values as 'current'"),
+        (np.full((1, 1, 50), -1), "spikes", "spikes are whole numbers from 0"),
+        (np.full((1, 1, 50), "a"), "spikes", "input holds <U1 values, expected numbers"),
+    ],
+)
+def test_wrong_input_is_named(x, kind, message):
+    with pytest.raises(DataError, match=message):
+        simulate(one_layer(IF()), x, kind=kind)
+
+
+def test_integer_networks_refuse_what_is_not_whole():
+    neuron = LoihiLIF(decay_u=4096, decay_v=0, v_threshold=1)
+    graph = chain([Layer(name="n", synapse=Dense(weight=np.array([[2]])), neuron=neuron)], input_shape=(1,))
+    with pytest.raises(DataError, match="layer 'n': takes whole numbers, the given current is not"):
+        simulate(graph, np.full((1, 1, 1), 0.5), kind="current")
+    pool = chain([Layer(name="p", synapse=AvgPool(kernel_size=(1,)), neuron=neuron)], input_shape=(1, 1))
+    with pytest.raises(DataError, match="layer 'p': an integer network holds no mean and no batch norm"):
+        simulate(pool, np.ones((1, 1, 1, 1), bool))
+    norm = BatchNorm(weight=np.ones(1), bias=np.ones(1), mean=np.ones(1), var=np.ones(1))
+    with pytest.raises(DataError, match="no batch norm"):
+        simulate(chain([Layer(name="p", norm=norm, neuron=neuron)], input_shape=(1,)), np.ones((1, 1, 1), bool))
