@@ -1,1 +1,42 @@
-"""Prune a spiking network until it fits a neuromorphic chip, prove it, and hand over the file to load."""
+"""Prune a spiking network until it fits a neuromorphic chip, prove it, and hand over the file to load.
+
+>>> import spear_deploy as sd
+>>> sorted(sd.__all__)[:3]
+['SNNGraph', 'check', 'compare']
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from spear_deploy.graph import SNNGraph as SNNGraph
+    from spear_deploy.pipeline import demo as demo
+    from spear_deploy.pipeline import deploy as deploy
+    from spear_deploy.pipeline import prune as prune
+    from spear_deploy.verbs import check as check
+    from spear_deploy.verbs import compare as compare
+    from spear_deploy.verbs import count as count
+    from spear_deploy.verbs import export as export
+    from spear_deploy.verbs import load as load
+    from spear_deploy.verbs import simulate as simulate
+
+_PLACES = {
+    "SNNGraph": "graph",
+    **dict.fromkeys(("check", "compare", "count", "export", "load", "simulate"), "verbs"),
+    **dict.fromkeys(("demo", "deploy", "prune"), "pipeline"),
+}
+
+__all__ = ["SNNGraph", "check", "compare", "count", "demo", "deploy", "export", "load", "prune", "simulate"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a verb when it is first asked for: checking a file must not wait for torch."""
+    if name not in _PLACES:
+        raise AttributeError(f"module 'spear_deploy' has no attribute '{name}'; it has {', '.join(__all__)}")
+    return getattr(importlib.import_module(f"spear_deploy.{_PLACES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -60,7 +60,7 @@ def synops(graph: SNNGraph, counts: SpikeCounts) -> SynOps:
         for edge in graph.incoming(layer.name):
             if not carries_spikes(graph, edge.source):
                 continue
-            cost = float(np.vdot(_through_pool(layer, arriving(graph, counts, edge)).astype(np.float64), fan.astype(np.float64)))
+            cost = float(np.vdot(through_pool(layer, arriving(graph, counts, edge)).astype(np.float64), fan.astype(np.float64)))
             if counts.input_kind == "current" and _only_input(graph, edge.source):
                 macs += cost
             else:
@@ -81,11 +81,12 @@ def arriving(graph: SNNGraph, counts: SpikeCounts, edge: Edge) -> Array:
     layer = graph[edge.source]
     total = sum((arriving(graph, counts, e) for e in graph.incoming(layer.name)), np.zeros((), np.int64))
     if isinstance(layer.synapse, POOLS):
-        return _through_pool(layer, total)
+        return through_pool(layer, total)
     return linear.apply(layer.synapse, total[None])[0]
 
 
-def _through_pool(layer: Layer, count: Array) -> Array:
+def through_pool(layer: Layer, count: Array) -> Array:
+    """Return the spikes that a layer's own pool passes on: of each window their number."""
     if not isinstance(layer.synapse, POOLS):
         return count
     pool = SumPool(kernel_size=layer.synapse.kernel_size, stride=layer.synapse.stride, padding=layer.synapse.padding)

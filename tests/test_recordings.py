@@ -1,0 +1,92 @@
+"""Input files, recordings, and counts read back from them."""
+
+import zipfile
+
+import numpy as np
+import pytest
+
+from spear_deploy.errors import DataError, FileError
+from spear_deploy.recordings import read_activity, read_arrays, read_input, write_recording
+from spear_deploy.simulator import simulate
+from tests.reference import random_graph, random_spikes
+
+
+def test_counts_read_from_a_recording_are_those_of_the_run(tmp_path):
+    for seed in range(8):
+        graph = random_graph(seed)
+        x = random_spikes(graph, seed)
+        run = simulate(graph, x, record=("spikes", "v", "u"))
+        write_recording(tmp_path / "run.npz", run, x)
+        counts = read_activity(tmp_path / "run.npz", graph)
+        assert (counts.steps, counts.samples) == (6, 2)
+        for name, sent in run.counts.sent.items():
+            np.testing.assert_array_equal(counts.sent[name], sent)
+        for edge, count in run.counts.delivered.items():
+            np.testing.assert_array_equal(counts.delivered[edge], count)
+
+
+def test_activity_may_be_an_input_to_run(tmp_path):
+    graph = random_graph(0)
+    x = random_spikes(graph, 0)
+    np.savez(tmp_path / "in.npz", spikes=x)
+    np.testing.assert_array_equal(read_activity(tmp_path / "in.npz", graph).sent["fc"], simulate(graph, x).counts.sent["fc"])
+
+
+def test_recording_has_the_documented_names(tmp_path):
+    graph = random_graph(0)
+    run = simulate(graph, random_spikes(graph, 0), record=("spikes", "v", "u"))
+    write_recording(tmp_path / "run.npz", run)
+    arrays = read_arrays(tmp_path / "run.npz")
+    assert {"output", "conv1.spikes", "conv1.v", "pool.v", "out.v"} <= set(arrays)
+    assert arrays["fc.v"].shape == (6, 2, 6)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty, expected a file of arrays"),
+        (b"PK\x03\x04 not a zip", "cannot be read as .npz"),
+        (b"hello", "cannot be read as .npz"),
+    ],
+)
+def test_files_that_are_no_arrays(tmp_path, content, message):
+    (tmp_path / "x.npz").write_bytes(content)
+    with pytest.raises(FileError, match=message):
+        read_arrays(tmp_path / "x.npz")
+
+
+def test_missing_pickled_and_boastful_files(tmp_path):
+    with pytest.raises(FileError, match="there is no such file of arrays"):
+        read_arrays(tmp_path / "none.npz")
+    with pytest.raises(FileError, match="is a folder"):
+        read_arrays(tmp_path)
+    np.savez(tmp_path / "pickled.npz", spikes=np.array([{}], dtype=object))
+    with pytest.raises(FileError, match="cannot be read as .npz of plain arrays"):
+        read_arrays(tmp_path / "pickled.npz")
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("spikes.npy", b"\0" * 10_000_000)
+    with pytest.raises(FileError, match="'spikes.npy' claims 10000000 bytes, more than it can hold"):
+        read_arrays(tmp_path / "bomb.npz")
+
+
+def test_input_that_does_not_fit(tmp_path):
+    graph = random_graph(0)
+    path = tmp_path / "in.npz"
+    np.savez(path, other=np.zeros(3))
+    with pytest.raises(DataError, match="holds 'other', expected either 'spikes' or 'current'"):
+        read_input(path, graph)
+    np.savez(path, spikes=np.zeros((3, 3)))
+    with pytest.raises(DataError, match=r"file '.*in.npz': input has shape \(3, 3\), the network takes"):
+        read_input(path, graph)
+
+
+def test_recordings_of_another_network(tmp_path):
+    graph = random_graph(0)
+    x = random_spikes(graph, 0)
+    path = tmp_path / "run.npz"
+    write_recording(path, simulate(graph, x, record=("spikes",)))
+    with pytest.raises(DataError, match="has no 'input.spikes'"):
+        read_activity(path, graph)
+    np.savez(path, **{"input.spikes": np.zeros((2, 2, 2))})
+    with pytest.raises(DataError, match="'input.spikes' has shape"):
+        read_activity(path, graph)
