@@ -118,10 +118,10 @@ network_options = _options(
 )
 
 
-def _load(net: str, input_shape: tuple[int, ...] | None, dt_s: float | None, reset: str | None) -> Any:
+def _load(net: str, like: str | None = None, **source: Any) -> Any:
     from spear_deploy import verbs
 
-    return verbs.load(net, input_shape=input_shape, dt_s=dt_s, reset=reset)
+    return verbs.load(net, like=like, **source)
 
 
 def _emit(value: Any, *, as_json: bool, out: str | None, show: Callable[[Any], None]) -> None:
@@ -238,7 +238,7 @@ def count(
 
     if (data is None) == (input_file is None):
         raise click.UsageError("give either --data or --input")
-    graph = _load(net, **source)
+    graph = _load(net, input_file or data, **source)
     if input_file is not None:
         x, kind = read_input(input_file, graph)
         found = verbs.count(graph, x, kind=kind, rules=rules == "all")
@@ -269,7 +269,7 @@ def prune(
     """
     from spear_deploy import pipeline
 
-    graph = _load(net, **source)
+    graph = _load(net, data, **source)
     with _progress(as_json, quiet) as progress:
         facts = pipeline.prune(graph, chip, data, synops=synops, method=method, out=out, seed=seed, progress=progress)
     _emit(facts, as_json=as_json, out=None, show=lambda c: c.print_json(data=facts))
@@ -308,7 +308,7 @@ def simulate(
     wanted = [what.strip() for what in record.split(",") if what.strip()]
     if not set(wanted) <= {"spikes", "v", "u"}:
         raise click.BadParameter(f"'{record}': expected some of spikes, v, u, separated by commas", param_hint="--record")
-    graph = _load(net, **source)
+    graph = _load(net, input_file, **source)
     x, kind = read_input(input_file, graph)
     run = verbs.simulate(graph, x, kind=kind, backend=backend, chip=chip, record=wanted, timeout_s=timeout_s)  # type: ignore[arg-type]
     write_recording(out, run, x)
@@ -325,7 +325,7 @@ def simulate(
 
 @main.command()
 @click.argument("net")
-@click.option("--to", required=True, type=click.Choice(["nir", "netx", "onnx", "snn"]), help="The format.")
+@click.option("--to", required=True, type=click.Choice(["nir", "netx", "onnx"]), help="The format.")
 @click.option("--input", "input_file", metavar="FILE", help="Input of the proof; random spikes unless given.")
 @click.option("--chip", default="loihi2", show_default=True, metavar="NAME|FILE", help="Whose integers netx holds.")
 @click.option("--force", is_flag=True, help="Exit 0 even if the read-back differs.")
@@ -343,7 +343,7 @@ def export(
     from spear_deploy import verbs
     from spear_deploy.recordings import read_input
 
-    graph = _load(net, **source)
+    graph = _load(net, input_file, **source)
     x, kind = (None, "spikes") if input_file is None else read_input(input_file, graph)
     certificate = verbs.export(graph, out, to=to, x=x, kind=kind, chip=chip, seed=seed)  # type: ignore[arg-type]
     _emit(certificate, as_json=as_json, out=None, show=lambda c: c.print_json(data=certificate))
@@ -367,7 +367,7 @@ def compare(a: str, b: str, input_file: str, out: str | None, as_json: bool, **s
     from spear_deploy import verbs
     from spear_deploy.recordings import read_input
 
-    one, other = _load(a, **source), _load(b, **source)
+    one, other = _load(a, input_file, **source), _load(b, input_file, **source)
     x, kind = read_input(input_file, one)
     layers = verbs.compare(one, other, x, kind=kind)
     value = {"layers": [layer.to_json() for layer in layers], "mismatches": sum(layer.mismatches for layer in layers)}
@@ -398,7 +398,7 @@ def deploy(
     """
     from spear_deploy import console, pipeline
 
-    graph = _load(net, **source)
+    graph = _load(net, data, **source)
     with _progress(as_json, quiet) as progress:
         result = pipeline.deploy(
             graph, chip, data, out=out, synops=synops, method=method, seed=seed, lava_samples=lava_samples, progress=progress

@@ -20,10 +20,11 @@ STATUS_STYLE = {"ok": "green", "tight": "yellow", "over": "bold red", "unchecked
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], numbers: Sequence[int] = ()) -> Table:
-    """Return a table; the columns in `numbers` are right-aligned."""
+    """Return a table; the columns in `numbers` are right-aligned, the last column takes the line breaks."""
     made = Table(title=title, title_justify="left", title_style="bold", show_edge=False, pad_edge=False)
     for index, column in enumerate(columns):
-        made.add_column(column, justify="right" if index in numbers else "left", overflow="fold")
+        last = index == len(columns) - 1
+        made.add_column(column, justify="right" if index in numbers else "left", overflow="fold", no_wrap=not last)
     for row in rows:
         made.add_row(*(number(cell) if isinstance(cell, float) else str(cell) for cell in row))
     return made
@@ -61,7 +62,8 @@ def show_check(console: Console, report: BudgetReport) -> None:
     console.print(report.headline, style="bold", highlight=False)
     made = Table(show_edge=False, pad_edge=False)
     for name in ("resource", "where", "used", "limit", "%", "status", "remedy"):
-        made.add_column(name, justify="right" if name in ("used", "limit", "%") else "left", overflow="fold")
+        right = name in ("used", "limit", "%")
+        made.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=name != "remedy")
     for row in report.rows:
         share = f"{100 * row.used / row.limit:.0f}" if row.used is not None and row.limit else "–"
         status = f"[{STATUS_STYLE.get(row.status, '')}]{row.status}[/]"

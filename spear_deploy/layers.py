@@ -463,8 +463,9 @@ def _check_neuron(neuron: Any) -> None:
     neuron._freeze()
     _check_reset(neuron)
     for name, value in parameters(neuron).items():
-        if name.startswith("tau") and (value <= 0).any():
-            raise GraphError(f"{type(neuron).__name__}.{name}: {value.min()} s given, a time constant is above 0 s")
+        # below 0 a state grows instead of fading: learnt files of others hold that, so it can be read and run
+        if name.startswith("tau") and (value == 0).any():
+            raise GraphError(f"{type(neuron).__name__}.{name}: holds 0 s, a time constant is above 0 s; an IF neuron has none")
 
 
 def _check_reset(neuron: Any) -> None:

@@ -95,15 +95,15 @@ def scatter(y: Array, taps: Array, input_shape: Shape, stride: Shape, padding: S
     padded = [n + 2 * p for n, p in zip(input_shape[1:], padding, strict=True)]
     out = np.zeros((input_shape[0], *padded), np.result_type(y, taps))
     for k in np.ndindex(*taps.shape[1:]):
-        place = tuple(
-            slice(d * j, d * j + s * (m - 1) + 1, s) for j, d, s, m in zip(k, dilation, stride, y.shape[1:], strict=True)
-        )
-        out[(slice(None), *place)] += y * taps[(slice(None), *k)].reshape(-1, *(1 for _ in padded))
-    inner = tuple(slice(p, p + n) for p, n in zip(padding, input_shape[1:], strict=True))
-    return out[(slice(None), *inner)]
+        steps = zip(k, dilation, stride, y.shape[1:], strict=True)
+        place: Any = (slice(None), *(slice(d * j, d * j + s * (m - 1) + 1, s) for j, d, s, m in steps))
+        tap: Any = (slice(None), *k)
+        out[place] += y * taps[tap].reshape(-1, *(1 for _ in padded))
+    inner: Any = (slice(None), *(slice(p, p + n) for p, n in zip(padding, input_shape[1:], strict=True)))
+    return out[inner]
 
 
-def _exact_dtype(synapse: Synapse, input_bound: float) -> type[np.floating]:
+def _exact_dtype(synapse: Any, input_bound: float) -> type:
     weight = np.abs(synapse.weight.astype(np.float64))
     largest = (weight.max() if isinstance(synapse, Scale) else weight.reshape(len(weight), -1).sum(axis=1).max()) * input_bound
     return np.float32 if largest < 2**24 else np.float64
@@ -127,7 +127,7 @@ def _windows(x: Array, kernel: Shape, stride: Shape, padding: Shape, dilation: S
     if any(padding):
         x = np.pad(x, ((0, 0), (0, 0), *((p, p) for p in padding)))
     spans = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
-    view = sliding_window_view(x, spans, axis=tuple(range(2, 2 + len(kernel))))
+    view: Array = sliding_window_view(x, spans, axis=tuple(range(2, 2 + len(kernel))))  # type: ignore[call-overload]
     positions = tuple(slice(None, None, s) for s in stride)
     taps = tuple(slice(None, None, d) for d in dilation)
     index = (slice(None), slice(None), *positions, *taps)

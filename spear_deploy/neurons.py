@@ -53,7 +53,7 @@ def start(neuron: Neuron, batch: int, shape: Shape, dt_s: float, dtype: type = n
         return NeuronState(v, np.zeros(full, np.int64), constants, rest)
     constants = {name: value.astype(dtype) for name, value in factors(neuron, dt_s).items()}
     initial = constants["v_reset"] if isinstance(neuron, IF) else constants["v_leak"]
-    u = np.zeros(full, dtype) if isinstance(neuron, (CubaLIF, CubaLI)) else None
+    u: Array | None = np.zeros(full, dtype) if isinstance(neuron, (CubaLIF, CubaLI)) else None
     ones = frozenset(name for name, value in constants.items() if (value == 1).all())
     return NeuronState(np.broadcast_to(initial, full).copy(), u, constants, _ones=ones)
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from spear_deploy import comparison, simulator, verbs
 from spear_deploy.data import Dataset, Split, load_data
-from spear_deploy.errors import BudgetError, DataError
+from spear_deploy.errors import BudgetError, DataError, UnsupportedError
 from spear_deploy.files import write_json
 from spear_deploy.graph import SNNGraph
 from spear_deploy.quantize import graded
@@ -28,6 +28,7 @@ from spear_deploy.training import decide, digits_network, evaluate, train
 
 if TYPE_CHECKING:
     from spear_deploy.budget import BudgetReport
+    from spear_deploy.profile import HardwareProfile
     from spear_deploy.search import PrunedResult
 
 Progress = Callable[[Mapping[str, Any]], None]
@@ -147,10 +148,7 @@ def deploy(
     clock = _Clock(progress)
     clock.seconds |= _seconds or {}
     folder = Path(out)
-    target = verbs.profile(chip)
-    dense = verbs.load(net)
-    dataset = load_data(data, seed=seed, input_shape=dense.input_shape)
-    dataset.check(dense.input_shape, int(np.prod(dense.shape_of(dense.output))))
+    target, dense, dataset = _checked_start(net, chip, data, synops, seed)
     files: dict[str, str] = {}
 
     with clock.stage("evaluate"):
@@ -222,9 +220,8 @@ def prune(
     Returns:
         {accuracy, synops, widths, files, notes}, measured on the test split.
     """
-    folder, target = Path(out), verbs.profile(chip)
-    dense = verbs.load(net)
-    dataset = load_data(data, seed=seed, input_shape=dense.input_shape)
+    folder = Path(out)
+    target, dense, dataset = _checked_start(net, chip, data, synops, seed)
     before = evaluate(dense, dataset.test)
     budget = budget_from(synops, before.synops.total)
     pruned = _pruned(dense, dataset, budget, method, seed, target, progress)
@@ -239,6 +236,22 @@ def prune(
         "files": files,
         "notes": pruned.notes,
     }
+
+
+def _checked_start(
+    net: verbs.Net, chip: verbs.Chip, data: str | os.PathLike[str] | Dataset, synops: str | float, seed: int
+) -> tuple[HardwareProfile, SNNGraph, Dataset]:
+    """Return profile, network and data, after whatever can be wrong with them has been found: before hours are spent."""
+    budget_from(synops, 1.0)
+    target, dense = verbs.profile(chip), verbs.load(net)
+    if dense.is_integer:
+        raise UnsupportedError(
+            "an integer network can be neither searched nor fine-tuned; give the floating-point network it was made of"
+        )
+    dataset = load_data(data, seed=seed, input_shape=dense.input_shape)
+    dataset.check(dense.input_shape, int(np.prod(dense.shape_of(dense.output))))
+    verbs.for_chip(dense, target)
+    return target, dense, dataset
 
 
 def budget_from(wanted: str | float, dense: float) -> float:

@@ -6,11 +6,12 @@ the reset level. With the factors of `neurons.factors` (mem = dt / tau_mem, ...)
     weight       W ← s · g · W       g = r (IF), mem · r (LIF), jump · mem · r (CubaLIF); `weight_bits` and a sign
     v_threshold  ← round(s · (v_threshold − level))
     decay_v      ← round(4096 · mem);  decay_u ← round(4096 · syn), or 4096 where there is no current
-    bias         ← round(64 · s · (mem · (v_leak − level) + g · b));  with a current, g · b goes into u instead
+    bias         ← 64 · round(s · (mem · (v_leak − level) + g · b));  with a current, g · b goes into u instead
     level        = v_reset, or 0 where reset subtracts the threshold, or v_leak for a readout
 
 A mean over a window becomes a sum, and the weights behind it take the factor. Stored weights are even numbers of −256..254:
-Loihi keeps 8 bits and a sign for a list of mixed signs by dropping the lowest.
+Loihi keeps 8 bits and a sign for a list of mixed signs by dropping the lowest. A bias is a multiple of 64, the unit of the
+weights, although the chip could hold finer ones: netx files cannot.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ from spear_deploy.simulator import InputKind, simulate
 MAX_THRESHOLD = 2**17 - 1
 MAX_BIAS_MANTISSA = 2**12 - 1
 MAX_BIAS_EXPONENT = 7
+BIAS_EXPONENT = 6
 GRADED_BITS = 8
 """An analogue input is sent as graded spikes of this many bits, and the weights behind it are shifted back by as many."""
 
@@ -242,8 +244,11 @@ class _Target:
         self.current = isinstance(neuron, (CubaLIF, CubaLI))
         self.mem = self.f.get("mem", np.zeros(()))
         self.gain = self.f["r"] * (1 if isinstance(neuron, IF) else self.mem) * self.f.get("jump", np.ones(()))
-        if (self.mem > 1).any() or (self.f.get("syn", np.zeros(())) > 1).any():
-            raise QuantizationError(f"layer '{layer.name}': a time constant is shorter than the time step; choose a smaller dt")
+        for decay in (self.mem, self.f.get("syn", np.zeros(()))):
+            if (decay > 1).any():
+                raise QuantizationError(f"layer '{layer.name}': a time constant is below the time step; choose a smaller dt")
+            if (decay < 0).any():
+                raise QuantizationError(f"layer '{layer.name}': a time constant is below 0, its state grows; no chip does that")
         self.offset = self._level()
         self.drives = self._driving_layers()
 
@@ -388,8 +393,8 @@ class _Target:
 
     def _integer_neuron(self, scale: float) -> LoihiLIF:
         readout = isinstance(self.neuron, READOUTS)
-        raw = np.rint(LOIHI_UNIT * scale * self._float_bias()).astype(np.int64)
-        exponent = _bias_exponent(raw)
+        bias = scale * self._float_bias()
+        exponent = BIAS_EXPONENT if np.abs(np.rint(bias)).max() <= MAX_BIAS_MANTISSA else MAX_BIAS_EXPONENT
         start = np.zeros(()) if isinstance(self.neuron, IF) else self.f["v_leak"] - self.offset
         if isinstance(self.neuron, IF):
             start = self.f["v_reset"] - self.offset
@@ -397,7 +402,7 @@ class _Target:
             decay_u=np.rint(4096 * self.f["syn"]).astype(np.int64) if self.current else np.array(4096),
             decay_v=np.rint(4096 * self.mem).astype(np.int64),
             v_threshold=None if readout else np.rint(scale * (self.f["v_threshold"] - self.offset)).astype(np.int64),
-            bias_mantissa=np.rint(raw / 2**exponent).astype(np.int64),
+            bias_mantissa=np.rint(bias * LOIHI_UNIT / 2**exponent).astype(np.int64),
             bias_exponent=exponent,
             v_init=np.rint(LOIHI_UNIT * scale * start).astype(np.int64),
             reset=getattr(self.neuron, "reset", "value"),
@@ -413,14 +418,6 @@ def _rounding(values: Array, scale: float, step: int) -> float:
     """Return the mean squared rounding error in floating-point units."""
     scaled = values * (scale / step)
     return float(np.mean((scaled - np.rint(scaled)) ** 2)) * (step / scale) ** 2
-
-
-def _bias_exponent(raw: Array) -> int:
-    largest = int(np.abs(raw).max())
-    exponent = 0
-    while np.rint(largest / 2**exponent) > MAX_BIAS_MANTISSA and exponent < MAX_BIAS_EXPONENT:
-        exponent += 1
-    return exponent
 
 
 def _mean_factor(synapse: Synapse | None) -> float:

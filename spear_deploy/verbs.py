@@ -56,12 +56,20 @@ class Count:
         return shown if self.rules is None else {**shown, "rules": self.rules}
 
 
-def load(net: Net, *, input_shape: Shape | None = None, dt_s: float | None = None, reset: str | None = None) -> SNNGraph:
+def load(
+    net: Net,
+    *,
+    input_shape: Shape | None = None,
+    dt_s: float | None = None,
+    reset: str | None = None,
+    like: str | os.PathLike[str] | None = None,
+) -> SNNGraph:
     """Return the network that `net` stands for.
 
     Args:
         net: see the module.
         input_shape: of a Norse model that does not say it, without time and batch.
+        like: data or an input file whose samples tell the input shape where nothing else does.
         dt_s: the time step of a NIR file, which has none of its own (default 1e-4 s).
         reset: of a NIR file: "value" (to v_reset) or "subtract".
     """
@@ -72,7 +80,7 @@ def load(net: Net, *, input_shape: Shape | None = None, dt_s: float | None = Non
         if ":" in name and not Path(name).exists():
             from spear_deploy.interchange.norse_model import from_norse, load_model
 
-            model, shape = load_model(name, input_shape)
+            model, shape = load_model(name, input_shape, fallback=None if like is None else lambda: _sample_shape(like))
             return from_norse(model, shape, dt_s=dt_s)
         from spear_deploy import interchange
 
@@ -85,6 +93,21 @@ def load(net: Net, *, input_shape: Shape | None = None, dt_s: float | None = Non
     if input_shape is None:
         raise DataError("a Norse model does not say the shape of its input; give input_shape, without time and batch")
     return from_norse(net, input_shape, dt_s=dt_s)
+
+
+def _sample_shape(source: str | os.PathLike[str]) -> Shape:
+    """Return the shape of one step of one sample of an input file or of data."""
+    name = os.fspath(source)
+    if name.endswith(".npz"):
+        from spear_deploy.recordings import read_arrays
+
+        arrays = read_arrays(name)
+        for kind in ("spikes", "current"):
+            if kind in arrays and arrays[kind].ndim > 2:
+                return arrays[kind].shape[2:]
+    from spear_deploy.data import load_data
+
+    return load_data(name).input_shape
 
 
 def profile(chip: Chip, overrides: Mapping[str, float] | None = None) -> HardwareProfile:
@@ -233,7 +256,7 @@ def export(
     Args:
         net: see the module. netx holds integers only: a floating-point network is quantised for `chip` first.
         path: the file; `certificate.json` is written beside it.
-        to: "nir", "netx", "onnx" or "snn".
+        to: "nir", "netx" or "onnx".
         x: the input of the proof, (T, B, *input); random spikes drawn by `seed` unless given.
         kind: of `x`.
         chip: whose integers, for netx.

@@ -67,8 +67,8 @@ def test_output_shapes(synapse, given, expected):
             r"Conv2d.stride: \(0, 1\) given, expected 2 whole numbers of at least 1",
         ),
         (lambda: SumPool(kernel_size=(2, 2), stride=(1,)), r"SumPool.stride: \(1,\) given, expected 2 whole numbers"),
-        (lambda: LIF(tau_s=0.0), "LIF.tau_s: 0.0 s given, a time constant is above 0 s"),
-        (lambda: CubaLIF(tau_mem_s=0.1, tau_syn_s=-1.0), r"CubaLIF.tau_syn_s: -1.0 s given"),
+        (lambda: LIF(tau_s=0.0), "LIF.tau_s: holds 0 s, a time constant is above 0 s"),
+        (lambda: CubaLIF(tau_mem_s=0.1, tau_syn_s=0.0), r"CubaLIF.tau_syn_s: holds 0 s"),
         (lambda: IF(reset="soft"), "IF.reset: 'soft' given, expected 'value' or 'subtract'"),
         (
             lambda: LoihiLIF(decay_u=4097, decay_v=0, v_threshold=1),

@@ -78,7 +78,7 @@ def test_stored_numbers_of_a_worked_example():
     assert scale * 0.5 == layer.synapse.weight[0, 0] == -2 * layer.synapse.weight[0, 1]
     assert layer.neuron.v_threshold == scale * 0.75
     assert (int(layer.neuron.decay_u), int(layer.neuron.decay_v)) == (4096, 2048)
-    assert layer.neuron.bias == round(64 * scale * 0.125)
+    assert layer.neuron.bias == 64 * round(scale * 0.125)
     assert layer.synapse.bias is None
 
 
@@ -152,8 +152,10 @@ def test_what_has_no_integer_counterpart_is_refused_by_name():
         quantize(chain([dense(one, IF()), dense(one, None, name="end")], input_shape=(1,)))
     with pytest.raises(UnsupportedError, match="layers 'li' -> 'fc': a readout's value feeds a layer"):
         quantize(chain([dense(one, LI(tau_s=0.1), name="li"), dense(one, IF())], input_shape=(1,)))
-    with pytest.raises(QuantizationError, match="layer 'fc': a time constant is shorter than the time step"):
+    with pytest.raises(QuantizationError, match="layer 'fc': a time constant is below the time step"):
         quantize(chain([dense(one, LIF(tau_s=1e-4))], input_shape=(1,)))
+    with pytest.raises(QuantizationError, match="layer 'fc': a time constant is below 0, its state grows"):
+        quantize(chain([dense(one, LIF(tau_s=-1.0))], input_shape=(1,)))
     with pytest.raises(QuantizationError, match="layer 'fc': v_threshold is below v_reset"):
         quantize(chain([dense(one, IF(v_threshold=-1.0))], input_shape=(1,)))
     conv = Layer(name="conv", synapse=Conv2d(weight=np.ones((1, 1, 1, 1))), neuron=IF(r=np.array([[[1.0, 2.0]]])))

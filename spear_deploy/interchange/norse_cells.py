@@ -1,0 +1,192 @@
+"""How does a neuron of a graph run as a Norse cell, to the bit?
+
+Norse multiplies in float32: `dt * tau_inv`. The rates are chosen such that this product is float32(dt / tau), the multiplier of
+the simulator; where no float32 rate does that (a product of two floats does not reach every float), the cell counts time
+in steps: dt = 1, rates per step.
+
+What Norse's cell lacks is put in front of it as a gain on its input: `r` of every neuron, and the jump `w_in · dt / tau_syn` of a
+`CubaLIF` where it is not 1. In a `CubaLIF` or `CubaLI` with r ≠ 1 the cell's current is then r · u: equal in exact arithmetic,
+and to the bit where r is a power of two. Norse subtracts on reset only in its box cell; the same cell with the other
+membranes is made here.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", FutureWarning)  # norse 1.1.0 still asks for torch.jit.script as it is imported
+    import norse.torch as norse
+    from norse.torch.functional.threshold import threshold
+    from norse.torch.module import snn as norse_snn
+
+from spear_deploy.errors import UnsupportedError
+from spear_deploy.layers import IF, LI, LIF, Array, CubaLI, CubaLIF, Shape
+from spear_deploy.neurons import factors
+
+__all__ = ["CELLS", "TIMED", "NeuronModule", "State", "array", "norse", "rates"]
+
+Tensor: TypeAlias = torch.Tensor
+State: TypeAlias = Any
+"""Norse's state of a cell, a named tuple of tensors (B, *shape)."""
+
+CELLS = (norse.LIFCell, norse.LIFBoxCell, norse.IAFCell, norse.LICell, norse.LIBoxCell, norse.LIFRecurrentCell)
+TIMED = (norse.LIF, norse.IAF, norse.LI, norse.LIFRecurrent)
+
+
+def array(value: Any) -> Array:
+    """Return a tensor or number as numpy: float64 stays, everything else becomes float32."""
+    tensor = torch.as_tensor(value).detach()
+    if tensor.is_meta:
+        raise UnsupportedError("a tensor of the model lies on the device 'meta' and holds no values; load the weights first")
+    tensor = tensor.cpu()
+    return tensor.numpy().copy() if tensor.dtype == torch.float64 else tensor.float().numpy().copy()
+
+
+class NeuronModule(torch.nn.Module):
+    """The neurons of one layer: a Norse cell, its parameters as buffers, and the loop over time.
+
+    Attributes:
+        cell: the Norse cell; it gets its parameters from the buffers at the start of every run.
+        gain: what its input is multiplied with, or None where that is 1.
+    """
+
+    gain: Tensor | None
+
+    def __init__(
+        self, neuron: IF | LIF | CubaLIF | LI | CubaLI, shape: Shape, dt_s: float, *, surrogate: str, alpha: float
+    ) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        cell, gain = _cell(neuron, dt_s, surrogate, alpha)
+        self.cell = cell
+        self._names = tuple(name for name, value in cell.p._asdict().items() if isinstance(value, Tensor))
+        for name in self._names:
+            self.register_buffer(name, getattr(cell.p, name))
+        self.register_buffer("gain", None if (gain == 1).all() else _tensor(gain))
+
+    def start(self, like: Tensor) -> State:
+        """Return the state before the first step, for a batch as large as that of `like` (B, ...).
+
+        Norse's own start is not used: it sets `requires_grad` on shared default parameters.
+        """
+        values = {name: getattr(self, name) for name in self._names}
+        self.cell.p = self.cell.p._replace(**values)
+        full = (len(like), *self.shape)
+        v = values["v_reset"] if isinstance(self.cell.p, norse.IAFParameters) else values["v_leak"]
+        v = v.to(like.dtype).expand(full)
+        if isinstance(self.cell.p, norse.LIFParameters):
+            return norse.LIFFeedForwardState(v=v, i=like.new_zeros(full))
+        if isinstance(self.cell.p, norse.LIParameters):
+            return norse.LIState(v=v, i=like.new_zeros(full))
+        if isinstance(self.cell.p, norse.IAFParameters):
+            return norse.IAFFeedForwardState(v=v)
+        return norse.LIBoxState(v=v) if isinstance(self.cell.p, norse.LIBoxParameters) else norse.LIFBoxFeedForwardState(v=v)
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Advance one step: input (B, *shape) → spikes or potential (B, *shape), state."""
+        out, state = self.cell(x if self.gain is None else self.gain * x, state)
+        return out, state
+
+    def forward(self, drive: Tensor) -> Tensor:
+        """Run all steps from the initial state: (T, B, *shape) → spikes or potential of every step."""
+        if self.gain is not None:
+            drive = self.gain * drive
+        state = self.start(drive[0])
+        emitted = []
+        for x in drive.unbind(0):  # indexing would cost a gradient of full size per step
+            out, state = self.cell(x, state)
+            emitted.append(out)
+        return torch.stack(emitted)
+
+    def extra_repr(self) -> str:
+        """Say the shape."""
+        return f"shape={self.shape}"
+
+
+def rates(dt_s: float, multipliers: list[Array]) -> tuple[float, list[Array]]:
+    """Return (dt, rates) such that Norse's float32 product `dt * rate` is every multiplier rounded to float32.
+
+    The rates are 1 / tau in 1/s with dt = dt_s where float32 holds such rates, else per step with dt = 1.
+
+    >>> rates(1e-3, [np.array(0.5)])
+    (0.001, [array(500., dtype=float32)])
+    """
+    found = []
+    for value in multipliers:
+        nominal = (value / dt_s).astype(np.float32)
+        rate = nominal.copy()
+        exact = np.zeros(nominal.shape, bool)
+        for candidate in (nominal, *_neighbours(nominal)):
+            hit = ~exact & (np.float32(dt_s) * candidate == value.astype(np.float32))
+            rate = np.where(hit, candidate, rate)
+            exact |= hit
+        if not exact.all():
+            return 1.0, [value.astype(np.float32) for value in multipliers]
+        found.append(rate)
+    return dt_s, found
+
+
+def _neighbours(value: Array) -> list[Array]:
+    up, down = np.float32(np.inf), np.float32(-np.inf)
+    near = [np.nextafter(value, up), np.nextafter(value, down)]
+    return [*near, np.nextafter(near[0], up), np.nextafter(near[1], down)]
+
+
+def _tensor(array: Array) -> Tensor:
+    return torch.from_numpy(np.array(array, np.float32))
+
+
+def _cell(neuron: Any, dt_s: float, surrogate: str, alpha: float) -> tuple[norse_snn.SNNCell, Array]:
+    """Return (Norse cell, gain on its input)."""
+    c = factors(neuron, dt_s)
+    level = {theirs: _tensor(c[ours]) for theirs, ours in _LEVELS if ours in c}
+    if isinstance(neuron, (LIF, LI)):
+        dt, (mem,) = rates(dt_s, [c["mem"]])
+        level["tau_mem_inv"] = _tensor(mem)
+    if isinstance(neuron, (CubaLIF, CubaLI)):
+        dt, (mem, syn) = rates(dt_s, [c["mem"], c["syn"]])
+        level.update(tau_mem_inv=_tensor(mem), tau_syn_inv=_tensor(syn))
+    gain = c["r"]
+    if "jump" in c:
+        jump = c["jump"].astype(np.float32)
+        gain = c["r"] * (1.0 if (jump == 1).all() else c["jump"])
+    if isinstance(neuron, LI):
+        return norse.LIBoxCell(norse.LIBoxParameters(**level), dt=dt), gain
+    if isinstance(neuron, CubaLI):
+        return norse.LICell(norse.LIParameters(**level), dt=dt), gain
+    gradient = {"method": surrogate, "alpha": torch.as_tensor(float(alpha))}
+    subtract = neuron.reset == "subtract"
+    if isinstance(neuron, LIF):
+        method = norse.reset_subtract if subtract else norse.reset_value
+        return norse.LIFBoxCell(norse.LIFBoxParameters(**level, **gradient, reset_method=method), dt=dt), gain
+    if isinstance(neuron, IF):
+        p = norse.IAFParameters(**level, **gradient)
+        return _subtracting(norse.IAFCell(p, dt=dt_s), _iaf_subtract_step, subtract), gain
+    return _subtracting(norse.LIFCell(norse.LIFParameters(**level, **gradient), dt=dt), _lif_subtract_step, subtract), gain
+
+
+_LEVELS = (("v_leak", "v_leak"), ("v_th", "v_threshold"), ("v_reset", "v_reset"))
+
+
+def _subtracting(cell: norse_snn.SNNCell, step: Callable[..., tuple[Tensor, State]], subtract: bool) -> norse_snn.SNNCell:
+    """Return the cell, or one like it that computes another step: Norse has soft reset in its box cell only."""
+    return norse_snn.SNNCell(step, cell.state_fallback, cell.p, dt=cell.dt) if subtract else cell
+
+
+def _iaf_subtract_step(x: Tensor, state: norse.IAFFeedForwardState, p: norse.IAFParameters, dt: float) -> tuple[Tensor, State]:
+    v = state.v + x
+    z = threshold(v - p.v_th, p.method, p.alpha)
+    return z, norse.IAFFeedForwardState(v=norse.reset_subtract(z, v, p.v_reset, p.v_th))
+
+
+def _lif_subtract_step(x: Tensor, state: norse.LIFFeedForwardState, p: norse.LIFParameters, dt: float) -> tuple[Tensor, State]:
+    i = state.i + x
+    v = state.v + dt * p.tau_mem_inv * ((p.v_leak - state.v) + i)
+    z = threshold(v - p.v_th, p.method, p.alpha)
+    return z, norse.LIFFeedForwardState(v=norse.reset_subtract(z, v, p.v_reset, p.v_th), i=i + -dt * p.tau_syn_inv * i)
