@@ -1,0 +1,183 @@
+"""Where is a layer cut? The vendors' rules, and as few cores as the limits allow.
+
+By `packing.rule` of the profile:
+
+    divide   Loihi 2. Dense: at most L neurons a core, L = the core's neurons at first; while a share overflows the synapse
+             memory, L ← L // ceil(words / memory). Convolution: a core takes a tile of x · H · c neurons, c = C halved until
+             the kernel fits the memory, x the largest power of two that the core's neurons allow; H is cut only where it has
+             to, or, with `tile_axes` x and y, into the largest power of two ≤ sqrt(neurons / limit) parts.
+    equal    Loihi 1. Equal shares, as few as the limits allow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
+from math import isqrt
+from typing import Literal, TypeAlias
+
+from spear_deploy.cores import UNLIMITED, Core, Target
+from spear_deploy.layers import Shape
+from spear_deploy.populations import Population
+from spear_deploy.synapse_memory import Box, size
+
+PackingName: TypeAlias = Literal["vendor", "fewest"]
+
+
+def split(population: Population, core: Core, packing: PackingName) -> list[Box]:
+    """Cut a population into the boxes that lie on one core each."""
+    divide = core.profile.packing.rule.value == "divide" and packing == "vendor"
+    if population.is_map:
+        extent = _divided_tile(population, core) if divide else _fewest_tile(population, core)
+    else:
+        per_core = _divided_share(population, core) if divide else _fewest_share(population, core)
+        extent = (per_core, *population.shape[1:])
+    return list(_boxes(population.shape, extent))
+
+
+def _boxes(shape: Shape, extent: Sequence[int]) -> Iterator[Box]:
+    """Cut a shape into boxes of an extent, the last along an axis may be smaller; x runs slowest, as the vendors count."""
+    cuts = [[(a, min(a + step, n)) for a in range(0, n, step)] for n, step in zip(shape, extent, strict=True)]
+    for chosen in product(*reversed(cuts)):
+        yield tuple(reversed(chosen))
+
+
+def _share(population: Population, neurons: int) -> Box:
+    return ((0, min(neurons, population.shape[0])), *((0, n) for n in population.shape[1:]))
+
+
+def _divided_share(population: Population, core: Core) -> int:
+    """Return the neurons of a core by Loihi 2's rule.
+
+    PilotNet's 2560 → 100 at 3 bits: 4095 → 682 → 113 neurons need 61440 words, six times 12000; 18 need 12800; 9 fit.
+    """
+    inner = size(_share(population, 1))
+    per_core = max(1, core.neurons // inner) if core.neurons < UNLIMITED else population.shape[0]
+    while per_core > 1:
+        words = core.words(population, _share(population, per_core))
+        if words <= core.memory:
+            break
+        per_core = max(1, per_core // _ceil(words, core.memory))
+    return min(per_core, population.shape[0])
+
+
+def _fewest_share(population: Population, core: Core) -> int:
+    """Return the neurons of a core so that equal shares are as few as possible."""
+    total = population.shape[0]
+    most = _largest(total, lambda n: core.holds(population, _share(population, n)))
+    return _ceil(total, _ceil(total, most))
+
+
+def _largest(limit: int, fits: Callable[[int], bool]) -> int:
+    """Return the largest n in 1..limit that fits, or 1: fits(n) implies fits(n − 1)."""
+    low, high = 1, limit
+    while low < high:
+        middle = (low + high + 1) // 2
+        if fits(middle):
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _divided_tile(population: Population, core: Core) -> tuple[int, ...]:
+    """Return the extent of a tile by Loihi 2's rule."""
+    channels, *positions = population.shape
+    whole = tuple((0, n) for n in positions)
+    while channels > 1 and (channels > core.neurons or core.words(population, ((0, channels), *whole)) > core.memory):
+        channels = _ceil(channels, 2)
+    width, rows = positions[-1], positions[:-1]
+    if rows:
+        rows = [_ceil(rows[0], _row_parts(rows[0], width, channels, core))]
+    across = channels * (rows[0] if rows else 1)
+    tile = 1
+    while tile < width and 2 * tile * across <= core.neurons:
+        tile *= 2
+    return (channels, *rows, min(tile, width))
+
+
+def _row_parts(rows: int, width: int, channels: int, core: Core) -> int:
+    """Return into how many parts the rows are cut."""
+    parts = 1
+    if core.profile.packing.tile_axes.value and "y" in core.profile.packing.tile_axes.value:
+        while (2 * parts) <= isqrt(_ceil(rows * width * channels, core.neurons)):
+            parts *= 2
+    while parts < rows and _ceil(rows, parts) * channels > core.neurons:
+        parts *= 2
+    return min(parts, rows)
+
+
+def _fewest_tile(population: Population, core: Core) -> tuple[int, ...]:
+    """Return the extent of a tile so that equal tiles are as few as possible; among those the one with the widest rows."""
+    channels, *positions = population.shape
+    candidates = []
+    for extent in product(*(_equal_parts(n) for n in positions)):
+        area = size(tuple((0, n) for n in extent))
+        if area <= min(core.neurons, core.positions):
+            most = min(channels, core.neurons // area)
+            parts = _parts(positions, extent)
+            candidates.append((parts * _ceil(channels, most), parts, tuple(-n for n in reversed(extent)), most))
+    best: tuple[int, tuple[int, ...], tuple[int, ...]] | None = None
+    for at_least, parts, narrowness, most in sorted(candidates):
+        if best is not None and at_least > best[0]:
+            break
+        inside = tuple((0, -n) for n in reversed(narrowness))
+        if not core.holds(population, ((0, 1), *inside)):
+            continue
+
+        def fits(n: int, inside: Box = inside) -> bool:
+            return core.holds(population, ((0, n), *inside))
+
+        cuts = _ceil(channels, _largest(most, fits))
+        extent = (_ceil(channels, cuts), *(stop for _, stop in inside))
+        candidate = (parts * cuts, narrowness, extent)
+        best = candidate if best is None else min(best, candidate)
+    return best[2] if best else (1, *(1 for _ in positions))
+
+
+def _equal_parts(n: int) -> list[int]:
+    """Return the sizes of the first part when n is cut into 1, 2, 3, ... parts."""
+    return sorted({_ceil(n, parts) for parts in range(1, n + 1)}, reverse=True)
+
+
+def _parts(whole: Sequence[int], extent: Sequence[int]) -> int:
+    count = 1
+    for n, part in zip(whole, extent, strict=True):
+        count *= _ceil(n, part)
+    return count
+
+
+def _ceil(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def with_axons_out(
+    population: Population, core: Core, boxes: Mapping[str, list[Box]], targets: Mapping[str, Sequence[Target]]
+) -> list[Box]:
+    """Cut a population further while its output axons are too many and a cut makes them fewer."""
+    parts = boxes[population.name]
+    most = _most_axons_out(population, core, boxes, targets)
+    while most > core.axons_out:
+        extent = [max(stop - start for start, stop in along) for along in zip(*parts, strict=True)]
+        axis = _longest_position(extent) if population.is_map else extent.index(max(extent))
+        if extent[axis] == 1:
+            break
+        extent[axis] = _ceil(extent[axis], 2)
+        finer = list(_boxes(population.shape, extent))
+        fewer = _most_axons_out(population, core, {**boxes, population.name: finer}, targets)
+        if fewer >= most:
+            break
+        parts, most = finer, fewer
+    return parts
+
+
+def _most_axons_out(
+    population: Population, core: Core, boxes: Mapping[str, list[Box]], targets: Mapping[str, Sequence[Target]]
+) -> int:
+    return max(core.axons_from(population, box, boxes, targets) for box in boxes[population.name])
+
+
+def _longest_position(extent: Sequence[int]) -> int:
+    """Return the axis to cut: a longest one of the positions, whose axons channels share; channels last."""
+    positions = list(extent[1:])
+    return 1 + positions.index(max(positions)) if max(positions) > 1 else 0
