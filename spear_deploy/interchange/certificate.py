@@ -1,0 +1,206 @@
+"""Does an exported file do what the network does?
+
+The written file is read back by a reader of its own kind and run on the same input as the network. The certificate says
+with what, and what differed first.
+
+    nir     read by nir, its nodes interpreted by `read_nir` and simulated
+    netx    read by h5py, its layers interpreted by `read_netx` and simulated
+    onnx    run by onnxruntime, without our simulator
+
+Spikes are compared one by one. So are the values of a readout: exactly where the same simulator runs them, else within a
+stated tolerance.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from spear_deploy.errors import DataError, UnsupportedError, did_you_mean
+from spear_deploy.files import existing_file
+from spear_deploy.graph import INPUT, SNNGraph
+from spear_deploy.layers import Array, Scale
+from spear_deploy.simulator import ChipRun, InputKind, check_input, simulate
+
+Format: TypeAlias = Literal["nir", "netx", "onnx"]
+FORMATS: tuple[Format, ...] = ("nir", "netx", "onnx")
+
+VALUE_TOLERANCE = 1e-5
+"""For readouts of floating-point networks run by onnxruntime: of the largest value."""
+
+DEFAULT_STEPS = 32
+DEFAULT_SAMPLES = 4
+
+
+def certify(
+    graph: SNNGraph,
+    path: str | os.PathLike[str],
+    format: Format,
+    x: Array | None = None,
+    kind: InputKind = "spikes",
+    *,
+    approximations: list[str] | None = None,
+) -> dict[str, Any]:
+    """Compare a written file with the network it was made from.
+
+    Args:
+        graph: the network.
+        path: the file.
+        format: "nir", "netx" or "onnx".
+        x: (T, B, *input shape); None takes random input from a fixed seed.
+        kind: of `x`.
+        approximations: what the writer said it had to approximate.
+
+    Returns:
+        A JSON-able dictionary: `reader`, `input`, `mismatches`, `first_difference` (None, or layer, step, sample, neuron),
+        `layers`, `approximations`, `versions`, `file`, `sha256`, `bytes`.
+
+    Raises:
+        FileError: the file does not read back.
+        DataError: the input does not fit the network.
+        UnsupportedError: an unknown format.
+    """
+    if format not in FORMATS:
+        raise UnsupportedError(f"format '{format}': expected one of {', '.join(FORMATS)}{did_you_mean(format, FORMATS)}")
+    source = existing_file(path, f"{format} file")
+    seed = None
+    if x is None:
+        x, kind, seed = default_input(graph)
+    x = check_input(graph, x, kind)
+    expected = _compared(graph, simulate(graph, x, kind=kind, record=("spikes", "v")))
+    reader, found = _read_back(graph, source, format, x, kind)
+    tolerance = VALUE_TOLERANCE if format == "onnx" and not graph.is_integer else 0.0
+    rows = [_row(name, values, found[name], tolerance) for name, values in expected.items() if name in found]
+    unseen = [name for name in expected if name not in found]
+    differences = [row["first"] for row in rows if row["first"]]
+    first = min(differences, key=lambda d: (d["step"], d["sample"])) if differences else None
+    return {
+        "format": format,
+        "file": source.name,
+        "bytes": source.stat().st_size,
+        "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+        "reader": reader,
+        "input": {
+            "kind": kind,
+            "steps": int(x.shape[0]),
+            "samples": int(x.shape[1]),
+            "shape": [int(n) for n in x.shape[2:]],
+            "random_seed": seed,
+            "sha256": hashlib.sha256(np.ascontiguousarray(x).tobytes()).hexdigest(),
+        },
+        "mismatches": sum(row["mismatches"] for row in rows),
+        "first_difference": first,
+        "layers": [{key: value for key, value in row.items() if key != "first"} for row in rows],
+        "not_compared": unseen,
+        "value_tolerance": tolerance,
+        "approximations": list(approximations or []),
+        "versions": _versions(format),
+    }
+
+
+def default_input(graph: SNNGraph) -> tuple[Array, InputKind, int]:
+    """Return random input, its kind and its seed: spikes at rates of 0 to 1 by sample, or a current into a netx input layer."""
+    seed = 0
+    rng = np.random.default_rng(seed)
+    shape = (DEFAULT_STEPS, DEFAULT_SAMPLES, *graph.input_shape)
+    first = [graph[edge.target] for edge in graph.outgoing(INPUT)]
+    if graph.is_integer and any(isinstance(layer.synapse, Scale) for layer in first):
+        return rng.random(shape), "current", seed
+    rates = rng.random((1, DEFAULT_SAMPLES, *(1 for _ in graph.input_shape)))
+    return rng.random(shape) < rates, "spikes", seed
+
+
+# -------------------------------------------------------------------------------------------------------- both sides
+
+
+def _compared(graph: SNNGraph, run: ChipRun) -> dict[str, Array]:
+    """Return what is compared, by layer: spikes, and the value of a readout or of the output."""
+    values = dict(run.spikes)
+    for layer in graph.layers:
+        if layer.neuron is not None and not layer.spikes:
+            values[layer.name] = run.v[layer.name]
+    values.setdefault(graph.output, run.output)
+    return values
+
+
+def _read_back(graph: SNNGraph, source: Path, format: Format, x: Array, kind: InputKind) -> tuple[str, dict[str, Array]]:
+    """Return who read the file, and what its network did, by the layer names of the original."""
+    if format == "onnx":
+        from spear_deploy.interchange.onnx_file import run_onnx
+
+        results = run_onnx(source, x)
+        found = {name.removesuffix(".spikes"): value for name, value in results.items() if name.endswith(".spikes")}
+        return f"onnxruntime {_version('onnxruntime')}", {**found, graph.output: results["output"]}
+    again, reader = _read_nir(graph, source) if format == "nir" else _read_netx(source)
+    run = simulate(again, _fitting(again, x), kind=kind, record=("spikes", "v"))
+    found = _compared(again, run)
+    if again.output != graph.output:
+        found[graph.output] = found.pop(again.output)
+    return reader, found
+
+
+def _read_nir(graph: SNNGraph, source: Path) -> tuple[SNNGraph, str]:
+    import nir
+
+    from spear_deploy.interchange.nir_file import read_nir
+    from spear_deploy.interchange.nir_writer import typable
+
+    nir.read(source, type_check=typable(graph))
+    how = "" if typable(graph) else ", without its type check, which takes kernels as square and groups as one"
+    return read_nir(source), f"nir {_version('nir')}{how}; nodes interpreted by spear-deploy {_version('spear-deploy')}"
+
+
+def _read_netx(source: Path) -> tuple[SNNGraph, str]:
+    from spear_deploy.interchange.netx_file import read_netx
+
+    return read_netx(source), f"h5py {_version('h5py')}; layers interpreted by spear-deploy {_version('spear-deploy')}"
+
+
+def _fitting(again: SNNGraph, x: Array) -> Array:
+    """Return the input in the shape that the read network takes, which may have axes of length one more or less."""
+    if int(np.prod(again.input_shape)) != int(np.prod(x.shape[2:])):
+        raise DataError(f"the file takes {again.input_shape}, the network {x.shape[2:]}; report this as a defect")
+    return x.reshape(*x.shape[:2], *again.input_shape)
+
+
+# -------------------------------------------------------------------------------------------------------- comparison
+
+
+def _row(name: str, expected: Array, found: Array, tolerance: float) -> dict[str, Any]:
+    """Compare one layer; neurons are counted flat, in the order C, H, W."""
+    a, b = (np.asarray(v).reshape(*v.shape[:2], -1) for v in (expected, found))
+    if a.shape != b.shape:
+        raise DataError(f"layer '{name}': {a.shape[2]} neurons in the network, {b.shape[2]} in the file; report this as a defect")
+    spikes = a.dtype == bool
+    row: dict[str, Any] = {"layer": name, "what": "spikes" if spikes else "values", "compared": int(a.size)}
+    if spikes:
+        different = a != (b != 0)
+        row["spikes"] = int(a.sum())
+    else:
+        gap = np.abs(a.astype(np.float64) - b.astype(np.float64))
+        different = ~(gap <= tolerance * max(1.0, float(np.abs(a).max())))
+        row["largest_difference"] = float(gap.max()) if np.isfinite(gap).all() else None
+    row["mismatches"] = int(different.sum())
+    row["first"] = None
+    if different.any():
+        step, sample, neuron = (int(n) for n in np.argwhere(different)[0])
+        row["first"] = {"layer": name, "step": step, "sample": sample, "neuron": neuron}
+    return row
+
+
+def _versions(format: Format) -> dict[str, str]:
+    used = {"nir": ("nir", "h5py"), "netx": ("h5py",), "onnx": ("onnx", "onnxruntime")}[format]
+    return {"python": platform.python_version(), **{name: _version(name) for name in ("spear-deploy", "numpy", *used)}}
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,240 @@
+"""How does an `SNNGraph` lie in a file of our own?
+
+A `.snn` file is an npz archive without compression and without pickle:
+
+    header.npy                          JSON text as bytes: kinds, names, sizes, edges, metadata, and which array is where
+    layers.<n>.<part>.<field>.npy       every array in its own type, e.g. layers.0.synapse.weight
+
+The same graph always gives the same bytes. `numpy.load(path)["layers.0.synapse.weight"]` works without this package.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spear_deploy import layers as kinds
+from spear_deploy.errors import FileError, GraphError, SpearError, did_you_mean
+from spear_deploy.files import existing_file, written_aside
+from spear_deploy.graph import Edge, SNNGraph
+from spear_deploy.layers import Array, Layer
+
+FORMAT = "spear-deploy network"
+VERSION = 1
+HEADER = "header"
+
+_npy: Any = np.lib.format
+
+PARTS: dict[str, dict[str, type]] = {
+    "synapse": {
+        kind.__name__: kind
+        for kind in (kinds.Dense, kinds.Conv1d, kinds.Conv2d, kinds.Scale, kinds.SumPool, kinds.AvgPool, kinds.Flatten)
+    },
+    "norm": {kinds.BatchNorm.__name__: kinds.BatchNorm},
+    "neuron": {kind.__name__: kind for kind in (kinds.IF, kinds.LIF, kinds.CubaLIF, kinds.LI, kinds.CubaLI, kinds.LoihiLIF)},
+}
+
+
+def write_snn(graph: SNNGraph, path: str | os.PathLike[str]) -> None:
+    """Write a network, whole or not at all.
+
+    Raises:
+        GraphError: the metadata is not JSON.
+        FileError: the place is not writable.
+    """
+    arrays: dict[str, Array] = {}
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "input_shape": list(graph.input_shape),
+        "dt_s": float(graph.dt_s),
+        "output": graph.output,
+        "layers": [_encode_layer(layer, f"layers.{n}", arrays) for n, layer in enumerate(graph.layers)],
+        "edges": [{"source": e.source, "target": e.target, "delay": int(e.delay)} for e in graph.edges],
+        "metadata": dict(graph.metadata),
+    }
+    try:
+        text = json.dumps(header, allow_nan=False, sort_keys=True, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise GraphError(f"metadata: is not JSON ({error}); keep to text, numbers, lists and dictionaries") from error
+    arrays = {HEADER: np.frombuffer(text.encode(), np.uint8), **arrays}
+    with written_aside(path) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            buffer = io.BytesIO()
+            _npy.write_array(buffer, np.ascontiguousarray(array).reshape(array.shape), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), buffer.getvalue())
+
+
+def read_snn(path: str | os.PathLike[str]) -> SNNGraph:
+    """Read a network.
+
+    Raises:
+        FileError: missing, empty, truncated, foreign, of an unknown version, or at odds with its own header.
+        GraphError: what it holds is no network (NaN, shapes that do not meet).
+    """
+    source = existing_file(path, "network file (.snn)")
+    arrays = _read_arrays(source)
+    header = _read_header(source, arrays.pop(HEADER, None))
+    try:
+        rows = [_decode_layer(row, arrays, f"file '{source}', layer {n}") for n, row in enumerate(header["layers"])]
+        edges = [Edge(source=str(e["source"]), target=str(e["target"]), delay=_whole(e["delay"])) for e in header["edges"]]
+        metadata = header["metadata"]
+        if not isinstance(metadata, dict):
+            raise TypeError("metadata is not a dictionary")
+        return SNNGraph(
+            layers=tuple(rows),
+            edges=tuple(edges),
+            input_shape=tuple(_whole(n) for n in header["input_shape"]),
+            dt_s=float(header["dt_s"]),
+            output=str(header["output"]),
+            metadata=metadata,
+        )
+    except SpearError as error:
+        message = str(error)
+        raise type(error)(message if str(source) in message else f"file '{source}': {message}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise FileError(f"file '{source}': the header is damaged ({type(error).__name__}: {error}); write it again") from error
+
+
+# ----------------------------------------------------------------------------------------------------------- archive
+
+
+def _read_arrays(source: Path) -> dict[str, Array]:
+    """Read all members; no array may be larger than its bytes in the file, nor all of them than the file."""
+    size = source.stat().st_size
+    try:
+        with zipfile.ZipFile(source) as archive:
+            members = archive.infolist()
+            if sum(member.file_size for member in members) > size or any(m.compress_type != zipfile.ZIP_STORED for m in members):
+                raise FileError(f"file '{source}': declares more than it holds; write it again")
+            return {member.filename.removesuffix(".npy"): _read_array(archive.read(member)) for member in members}
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        OSError,
+        EOFError,
+        RuntimeError,
+        KeyError,
+        ValueError,
+        TypeError,
+        SyntaxError,
+        OverflowError,
+        NotImplementedError,
+        MemoryError,
+    ) as error:
+        raise FileError(f"file '{source}': is not a complete .snn file ({_short(error)}); write it again") from error
+
+
+def _read_array(data: bytes) -> Array:
+    stream = io.BytesIO(data)
+    version = _npy.read_magic(stream)
+    read = {(1, 0): _npy.read_array_header_1_0, (2, 0): _npy.read_array_header_2_0}
+    if version not in read:
+        raise ValueError(f"npy version {version}")
+    shape, fortran, dtype = read[version](stream)
+    if dtype.kind not in "biuf":
+        raise ValueError(f"array of {dtype}")
+    body = data[stream.tell() :]
+    count = 1
+    for n in shape:
+        count *= int(n)
+    if count * dtype.itemsize != len(body):
+        raise ValueError(f"array of shape {shape} in {len(body)} bytes")
+    return np.frombuffer(body, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _read_header(source: Path, stored: Array | None) -> dict[str, Any]:
+    if stored is None:
+        raise FileError(f"file '{source}': is a zip archive without a network header, expected a .snn file")
+    try:
+        header = json.loads(stored.tobytes().decode(), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"file '{source}': the header is damaged ({_short(error)}); write it again") from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise FileError(f"file '{source}': is not a '{FORMAT}', expected a .snn file")
+    if header.get("version") != VERSION:
+        raise FileError(f"file '{source}': version {header.get('version')}, this release reads {VERSION}; update spear-deploy")
+    return header
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} in the header")
+
+
+def _short(error: BaseException) -> str:
+    return (str(error).split("\n")[0] or type(error).__name__)[:120]
+
+
+# ------------------------------------------------------------------------------------------------------------ layers
+
+
+def _encode_layer(layer: Layer, place: str, arrays: dict[str, Array]) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": layer.name}
+    for part in PARTS:
+        value = getattr(layer, part)
+        if value is not None:
+            row[part] = _encode(value, f"{place}.{part}", arrays)
+    return row
+
+
+def _encode(value: Any, place: str, arrays: dict[str, Array]) -> dict[str, Any]:
+    row: dict[str, Any] = {"kind": type(value).__name__}
+    for field in fields(value):
+        item = getattr(value, field.name)
+        if isinstance(item, np.ndarray):
+            key = f"{place}.{field.name}"
+            arrays[key] = item
+            row[field.name] = {"array": key}
+        else:
+            row[field.name] = list(item) if isinstance(item, tuple) else item
+    return row
+
+
+def _decode_layer(row: Mapping[str, Any], arrays: Mapping[str, Array], where: str) -> Layer:
+    unknown = sorted(set(row) - {"name", *PARTS})
+    if unknown:
+        raise FileError(f"{where}: unknown part '{unknown[0]}'; update spear-deploy")
+    parts = {part: _decode(part, row[part], arrays, where) for part in PARTS if part in row}
+    return Layer(name=str(row["name"]), **parts)
+
+
+def _decode(part: str, row: Mapping[str, Any], arrays: Mapping[str, Array], where: str) -> Any:
+    kind = PARTS[part].get(row["kind"])
+    if kind is None:
+        hint = did_you_mean(str(row["kind"]), PARTS[part])
+        raise FileError(f"{where}: unknown {part} '{row['kind']}'{hint or '; update spear-deploy'}")
+    types = {field.name: str(field.type) for field in fields(kind)}
+    unknown = sorted(set(row) - {"kind", *types})
+    if unknown:
+        raise FileError(f"{where}: {row['kind']} has no '{unknown[0]}'; update spear-deploy")
+    return kind(**{name: _decode_value(item, types[name], arrays, where) for name, item in row.items() if name != "kind"})
+
+
+def _decode_value(item: Any, expected: str, arrays: Mapping[str, Array], where: str) -> Any:
+    """Return a field's value, of the type that its annotation names."""
+    if item is None and "None" in expected:
+        return None
+    if expected.startswith("Array"):
+        if item["array"] not in arrays:
+            raise FileError(f"{where}: array '{item['array']}' is missing; write the file again")
+        return arrays[item["array"]]
+    if expected.startswith("tuple"):
+        return tuple(_whole(n) for n in item)
+    if expected == "int":
+        return _whole(item)
+    return float(item) if expected == "float" else str(item)
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{value!r} where a whole number belongs")
+    return value

@@ -1,0 +1,248 @@
+"""ONNX: onnxruntime, which knows nothing of us, spikes as the simulator does."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+
+from spear_deploy.errors import DataError, FileError, UnsupportedError
+from spear_deploy.graph import Edge, SNNGraph, chain
+from spear_deploy.interchange.onnx_file import run_onnx, write_onnx
+from spear_deploy.layers import (
+    IF,
+    LI,
+    LIF,
+    AvgPool,
+    BatchNorm,
+    Conv1d,
+    Conv2d,
+    CubaLI,
+    CubaLIF,
+    Dense,
+    Flatten,
+    Layer,
+    LoihiLIF,
+    Scale,
+    SumPool,
+)
+from spear_deploy.simulator import simulate
+from tests.reference import random_graph, random_spikes
+
+
+def same_runs(graph: SNNGraph, path, x, *, kind="spikes") -> int:
+    """Check every spike and the output; return the number of neuron steps compared."""
+    expected = simulate(graph, x, kind=kind, record=("spikes",))
+    found = run_onnx(path, x)
+    assert np.array_equal(found["output"], expected.output)
+    assert {name.removesuffix(".spikes") for name in found} - {"output"} == set(expected.spikes)
+    for name, spikes in expected.spikes.items():
+        assert np.array_equal(found[f"{name}.spikes"], spikes), name
+    return sum(spikes.size for spikes in expected.spikes.values())
+
+
+@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("kind", ["integer", "float"])
+def test_random_networks_spike_alike(kind, scan, tmp_path):
+    """With a skip, pools, a loop and delays; weights on a binary grid, so that no order of summation rounds."""
+    steps = 0
+    for seed in range(8):
+        graph = random_graph(seed, kind=kind)
+        notes = write_onnx(graph, tmp_path / "a.onnx", scan=scan)
+        assert bool(notes) == (kind == "float")
+        steps += same_runs(graph, tmp_path / "a.onnx", random_spikes(graph, seed, steps=10))
+    assert steps > 10_000
+
+
+@pytest.mark.slow
+def test_a_million_neuron_steps_of_integers(tmp_path):
+    steps = seed = 0
+    while steps < 1_000_000:
+        graph = random_graph(seed, kind="integer")
+        write_onnx(graph, tmp_path / "a.onnx")
+        steps += same_runs(graph, tmp_path / "a.onnx", random_spikes(graph, seed, steps=32, batch=16))
+        seed += 1
+
+
+def loihi(**more) -> LoihiLIF:
+    return LoihiLIF(**{"decay_u": 1024, "decay_v": 400, "v_threshold": 60, **more})
+
+
+def test_wraps_saturates_and_rests_like_the_chip(tmp_path):
+    """u passes 2^23 within steps, v sits at its limit, and neurons rest after a spike; a shift goes to minus infinity."""
+    rng = np.random.default_rng(0)
+    weight = rng.integers(-250_000, 250_000, (6, 5))
+    layers = [
+        Layer(name="wild", synapse=Dense(weight=weight), neuron=loihi(decay_u=0, decay_v=0, v_threshold=131071)),
+        Layer(
+            name="rest", synapse=Dense(weight=rng.integers(-99, 200, (6, 6)), bias=np.arange(6)), neuron=loihi(refractory_steps=2)
+        ),
+        Layer(
+            name="shift",
+            synapse=Dense(weight=rng.integers(-99, 99, (6, 6)), weight_exponent=-3),
+            neuron=loihi(v_threshold=1, reset="subtract", v_init=-77, bias_mantissa=[-3, 5, 0, 9, 1, 2], bias_exponent=2),
+        ),
+        Layer(name="up", synapse=Dense(weight=rng.integers(-9, 9, (2, 6)), weight_exponent=2), neuron=loihi(v_threshold=None)),
+    ]
+    graph = chain(layers, input_shape=(5,))
+    x = random_spikes(graph, 1, steps=60, batch=8)
+    run = simulate(graph, x)
+    assert run.overflows["wild"]["u_wrapped"] and run.overflows["wild"]["v_saturated"]
+    for scan in (False, True):
+        write_onnx(graph, tmp_path / "a.onnx", scan=scan)
+        same_runs(graph, tmp_path / "a.onnx", x)
+
+
+def test_graded_input_and_current(tmp_path):
+    graph = chain(
+        [
+            Layer(name="in", synapse=Scale(weight=np.float32(36.7), bias=np.array([-1, 0, 2])), neuron=loihi(v_threshold=30)),
+            Layer(name="out", synapse=Dense(weight=np.ones((2, 3), int) * 40), neuron=loihi()),
+        ],
+        input_shape=(3,),
+    )
+    write_onnx(graph, tmp_path / "a.onnx")
+    same_runs(graph, tmp_path / "a.onnx", np.random.default_rng(0).normal(size=(20, 4, 3)), kind="current")
+    direct = chain([Layer(name="fc", synapse=Dense(weight=np.ones((2, 3), int) * 9), neuron=loihi())], input_shape=(3,))
+    write_onnx(direct, tmp_path / "b.onnx")
+    same_runs(direct, tmp_path / "b.onnx", np.random.default_rng(0).integers(-200, 255, (20, 4, 3)), kind="current")
+    with pytest.raises(DataError, match="input of up to 1e.06, sums are exact up to 621378; scale it down"):
+        run_onnx(tmp_path / "b.onnx", np.full((1, 1, 3), 1e6))
+
+
+FLOATS = {
+    "conv1d, pools over one axis, norm": chain(
+        [
+            Layer(
+                name="c",
+                synapse=Conv1d(weight=np.ones((4, 2, 3), "f4") / 2, groups=2, padding=(2,), dilation=(2,), bias=np.ones(4)),
+                norm=BatchNorm(weight=np.ones(4), bias=np.ones(4), mean=np.ones(4), var=np.ones(4), eps=0.0),
+                neuron=IF(v_threshold=2.0),
+            ),
+            Layer(name="p", synapse=SumPool(kernel_size=(2,), stride=(1,), padding=(1,))),
+            Layer(name="a", synapse=AvgPool(kernel_size=(2,)), neuron=LIF(tau_s=2e-3, r=2.0, v_leak=0.25, reset="subtract")),
+            Layer(
+                name="f", synapse=Dense(weight=np.ones((2, 20), "f4") / 4), neuron=CubaLI(tau_mem_s=2e-3, tau_syn_s=4e-3, r=0.5)
+            ),
+        ],
+        input_shape=(4, 9),
+    ),
+    "scale, sum, flatten, output without neurons": SNNGraph(
+        layers=(
+            Layer(name="s", synapse=Scale(weight=np.array([[2.0, 0.5]]), bias=np.array(0.25)), neuron=LIF(tau_s=2e-3)),
+            Layer(name="sum"),
+            Layer(name="flat", synapse=Flatten()),
+            Layer(name="w", synapse=Dense(weight=np.eye(4), bias=np.ones(4))),
+        ),
+        edges=(
+            Edge(source="input", target="s"),
+            Edge(source="s", target="sum"),
+            Edge(source="input", target="sum", delay=3),
+            Edge(source="sum", target="flat"),
+            Edge(source="flat", target="w"),
+        ),
+        input_shape=(2, 2),
+    ),
+    "a readout in a loop": SNNGraph(
+        layers=(
+            Layer(name="a", neuron=CubaLIF(tau_mem_s=2e-3, tau_syn_s=2e-3, w_in=2.0)),
+            Layer(name="b", neuron=LI(tau_s=2e-3)),
+        ),
+        edges=(Edge(source="input", target="a"), Edge(source="a", target="b"), Edge(source="b", target="a", delay=2)),
+        input_shape=(3,),
+    ),
+}
+
+
+@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("name", FLOATS)
+def test_kinds_of_layers(name, scan, tmp_path):
+    write_onnx(FLOATS[name], tmp_path / "a.onnx", scan=scan)
+    same_runs(FLOATS[name], tmp_path / "a.onnx", random_spikes(FLOATS[name], 0, steps=12))
+
+
+def test_any_floats_stay_within_the_stated_bound(tmp_path):
+    """Weights that round: where a spike differs first, v is within n · 2^-24 of the sum around its threshold."""
+    rng = np.random.default_rng(3)
+    n = 200
+    weight = rng.normal(size=(100, n)).astype(np.float32)
+    graph = chain([Layer(name="fc", synapse=Dense(weight=weight), neuron=IF(v_threshold=3.0))], input_shape=(n,))
+    x = rng.normal(size=(1, 64, n)).astype(np.float32)
+    notes = write_onnx(graph, tmp_path / "a.onnx")
+    assert "n · 2^-24" in notes[0]
+    spikes = run_onnx(tmp_path / "a.onnx", x)["output"][0]
+    exact = x[0].astype(np.float64) @ weight.T.astype(np.float64)
+    bound = n * 2.0**-24 * (np.abs(x[0]).astype(np.float64) @ np.abs(weight.T))
+    different = spikes != (exact > 3.0)
+    assert (np.abs(exact - 3.0) <= bound)[different].all()
+    assert different.mean() < 1e-3
+
+
+def test_the_file_shows_neurons_states_and_facts(tmp_path):
+    graph = random_graph(1, kind="integer")
+    write_onnx(graph, tmp_path / "a.onnx")
+    model = onnx.load(tmp_path / "a.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    assert model.ir_version == 10 and {o.domain: o.version for o in model.opset_import} == {"": 18, "spear.snn": 1}
+    assert {f.name for f in model.functions} <= {"LoihiLIF", "LoihiLIF_subtract"}
+    assert "trunc" in model.functions[0].doc_string
+    neurons = {node.name: node.op_type for node in model.graph.node if node.domain == "spear.snn"}
+    assert set(neurons) == {layer.name for layer in graph.layers if layer.neuron is not None}
+    facts = {p.key.removeprefix("spear_deploy."): json.loads(p.value) for p in model.metadata_props}
+    assert facts["dt_s"] == graph.dt_s and facts["form"] == "step" and facts["layers"] == [layer.name for layer in graph.layers]
+    inputs = {i.name: [d.dim_param or d.dim_value for d in i.type.tensor_type.shape.dim] for i in model.graph.input}
+    assert inputs["x"] == ["N", *graph.input_shape]
+    assert [s["name"] for s in facts["states"]] == [name for name in inputs if name != "x"]
+    for state in facts["states"]:
+        assert inputs[state["name"]] == ["N", *state["shape"]]
+    outputs = {o.name for o in model.graph.output}
+    assert {"output", "conv1.spikes", "conv1.v_next", "conv1.u_next"} <= outputs
+
+
+def test_scan_keeps_the_weights_outside_its_body(tmp_path):
+    write_onnx(random_graph(0), tmp_path / "a.onnx", scan=True)
+    model = onnx.load(tmp_path / "a.onnx")
+    assert [node.op_type for node in model.graph.node] == ["Scan"]
+    assert {"conv1/weight", "fc/weight"} <= {i.name for i in model.graph.initializer}
+    assert [d.dim_param for d in model.graph.input[0].type.tensor_type.shape.dim][:2] == ["T", "N"]
+
+
+def test_sums_that_would_round_are_refused(tmp_path):
+    conv = Conv2d(weight=np.full((1, 1, 3, 3), 2**21))
+    graph = chain([Layer(name="big", synapse=conv, neuron=loihi())], input_shape=(1, 4, 4))
+    with pytest.raises(UnsupportedError, match="layer 'big': sums of up to 2.25, onnxruntime is exact below 2.24"):
+        write_onnx(graph, tmp_path / "a.onnx")
+    pooled = chain([Layer(name="p", synapse=AvgPool(kernel_size=2)), Layer(name="n", neuron=loihi())], input_shape=(1, 4, 4))
+    with pytest.raises(UnsupportedError, match="layer 'p': an integer network holds no mean; quantise it again"):
+        write_onnx(pooled, tmp_path / "a.onnx")
+    loop = SNNGraph(
+        layers=(Layer(name="w", synapse=Dense(weight=np.eye(2, dtype=int))), Layer(name="n", neuron=loihi())),
+        edges=(Edge(source="input", target="w"), Edge(source="w", target="w", delay=1), Edge(source="w", target="n")),
+        input_shape=(2,),
+        output="n",
+    )
+    with pytest.raises(UnsupportedError, match="layer 'w': sums of up to any size"):
+        write_onnx(loop, tmp_path / "a.onnx")
+    assert list(tmp_path.iterdir()) == []
+    dense = chain([Layer(name="big", synapse=Dense(weight=np.full((1, 16), 2**21)), neuron=loihi())], input_shape=(16,))
+    write_onnx(dense, tmp_path / "a.onnx")  # onnxruntime multiplies matrices in float64
+    same_runs(dense, tmp_path / "a.onnx", random_spikes(dense, 0))
+
+
+def test_wrong_input_and_wrong_files(tmp_path):
+    graph = replace(random_graph(0), metadata={})
+    write_onnx(graph, tmp_path / "a.onnx")
+    with pytest.raises(DataError, match="input has shape .3, 2., the network takes .'T', 'B'"):
+        run_onnx(tmp_path / "a.onnx", np.zeros((3, 2)))
+    with pytest.raises(FileError, match="there is no such ONNX file"):
+        run_onnx(tmp_path / "b.onnx", np.zeros((3, 2)))
+    data = (tmp_path / "a.onnx").read_bytes()
+    (tmp_path / "b.onnx").write_bytes(data[: len(data) // 2])
+    with pytest.raises(FileError, match="b.onnx': onnxruntime does not load it .*; export it again"):
+        run_onnx(tmp_path / "b.onnx", np.zeros((3, 2)))
+    model = onnx.load(tmp_path / "a.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "c.onnx")
+    with pytest.raises(FileError, match="c.onnx': has no metadata of ours"):
+        run_onnx(tmp_path / "c.onnx", np.zeros((3, 2)))
