@@ -278,21 +278,27 @@ def merge_parts(graph: SNNGraph) -> SNNGraph:
     Two layers merge where the first has no neuron, feeds only the second without delay, and the second has no part
     that the first would come after. A `Flatten` in front of a `Dense` goes, since `Dense` flattens.
     """
+    while True:
+        step = _first_merge(graph)
+        if step is None:
+            return graph
+        first, merged = step
+        layers = tuple(merged if old.name == merged.name else old for old in graph.layers if old.name != first)
+        edges = tuple(replace(e, target=merged.name) if e.target == first else e for e in graph.edges if e.source != first)
+        graph = replace(graph, layers=layers, edges=edges)
+
+
+def _first_merge(graph: SNNGraph) -> tuple[str, Layer] | None:
+    """Find a layer that merges with the one after it: its name, and the merged layer."""
     for layer in graph.layers:
         out = graph.outgoing(layer.name)
         if layer.neuron is not None or len(out) != 1 or out[0].delay or layer.name == graph.output:
             continue
         after = graph[out[0].target]
-        if len(graph.incoming(after.name)) != 1:
-            continue
-        merged = _merged(layer, after)
+        merged = _merged(layer, after) if len(graph.incoming(after.name)) == 1 else None
         if merged is not None:
-            layers = tuple(merged if old.name == after.name else old for old in graph.layers if old.name != layer.name)
-            edges = tuple(
-                replace(e, target=after.name) if e.target == layer.name else e for e in graph.edges if e.source != layer.name
-            )
-            return merge_parts(replace(graph, layers=layers, edges=edges))
-    return graph
+            return layer.name, merged
+    return None
 
 
 def _merged(first: Layer, second: Layer) -> Layer | None:

@@ -155,3 +155,12 @@ def test_counts_of_another_network_are_refused():
         synops(small, counts)
     with pytest.raises(DataError, match="layer 'n': the spike counts do not have it"):
         synops(chain([Layer(name="n", neuron=IF())], input_shape=graph.input_shape), counts)
+
+
+def test_a_loop_without_a_neuron_has_no_count():
+    pairs = [("input", "a", 0), ("a", "b", 0), ("b", "a", 1), ("b", "n", 0)]
+    layers = (Layer(name="a"), Layer(name="b"), Layer(name="n", synapse=Dense(weight=np.ones((1, 2))), neuron=IF()))
+    edges = tuple(Edge(source=s, target=t, delay=d) for s, t, d in pairs)
+    graph = SNNGraph(layers=layers, edges=edges, input_shape=(2,))
+    with pytest.raises(DataError, match="layer 'b': lies in a loop without a neuron"):
+        synops(graph, simulate(graph, np.ones((2, 1, 2), bool)).counts)
