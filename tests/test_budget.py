@@ -85,13 +85,13 @@ def test_tight_is_above_nine_tenths() -> None:
 
 def test_unsupported_means_does_not_fit() -> None:
     net = chain([Layer(name="fc", synapse=Dense(weight=np.ones((2, 3))), neuron=IF(reset="subtract"))], input_shape=(3,))
-    report = check(net, LOIHI2)
+    report = check(net, LOIHI1)
     assert report.verdict == "does_not_fit" and not report.over
     assert report.to_json()["unsupported"] == [
         {
             "layer": "fc",
             "what": "reset by subtraction",
-            "why": "the stock neuron of loihi2 resets to a value; train with reset='value'",
+            "why": "the stock neuron of loihi1 resets to a value; train with reset='value'",
         }
     ]
     assert "1 thing the chip does not have" in report.headline
