@@ -116,6 +116,11 @@ def show_deployment(console: Console, result: Deployment) -> None:
         ("accuracy, quantised", f"{accuracy['quantised']:.2%}", f"integers of {facts['chip']}"),
         ("accuracy, on Lava", f"{accuracy['lava']:.2%}", f"{lava['samples']} test samples as Lava processes"),
         ("spikes, Lava against ours", f"{lava['spike_mismatches']} differ", f"of {lava['spikes_compared']:,} compared"),
+        (
+            "spikes, Norse against ours",
+            f"{facts['norse']['spike_mismatches']} differ",
+            f"of {facts['norse']['spikes_compared']:,} compared",
+        ),
         ("SynOps, dense", number(synops["dense"]), "per inference, test split"),
         ("SynOps, budget", number(synops["budget"]), f"{synops['budget'] / synops['dense']:.0%} of dense"),
         ("SynOps, achieved", number(synops["achieved"]), f"{synops['achieved'] / synops['budget']:.1%} of the budget"),

@@ -45,6 +45,7 @@ class Deployment:
         chip: name of the profile.
         accuracy: {dense, pruned, quantised, lava}, shares of the test split; `lava` of the samples that ran there.
         synops: {dense, budget, achieved} per inference on the test split; achieved by the integer network.
+        norse: {samples, spike_mismatches, spikes_compared}: Norse's cells against our simulator, on the dense network.
         lava: {samples, spike_mismatches, value_mismatches, first_difference}: Lava against our simulator.
         report: the verdict.
         widths: {group: [channels before, after]}.
@@ -56,6 +57,7 @@ class Deployment:
     chip: str
     accuracy: dict[str, float]
     synops: dict[str, float]
+    norse: dict[str, Any]
     lava: dict[str, Any]
     report: BudgetReport
     widths: dict[str, list[int]]
@@ -72,6 +74,7 @@ class Deployment:
             "seed": self.seed,
             "accuracy": self.accuracy,
             "synops": self.synops,
+            "norse": self.norse,
             "lava": self.lava,
             "verdict": report["verdict"],
             "cores_used": report["cores_used"],
@@ -153,6 +156,7 @@ def deploy(
 
     with clock.stage("evaluate"):
         dense_test = evaluate(dense, dataset.test)
+        norse = run_on_norse(dense, dataset.test)
         budget = budget_from(synops, dense_test.synops.total)
         files["dense"] = _save(dense, folder, "dense.snn")
     with clock.stage("prune"):
@@ -191,6 +195,7 @@ def deploy(
             "lava": lava["accuracy"],
         },
         synops={"dense": dense_test.synops.total, "budget": budget, "achieved": integer_test.synops.total},
+        norse=norse,
         lava={name: value for name, value in lava.items() if name != "accuracy"},
         report=report,
         widths=pruned.widths,
@@ -294,6 +299,28 @@ def integers(graph: SNNGraph, target: verbs.Chip, dataset: Dataset) -> SNNGraph:
 def graded_split(integer: SNNGraph, split: Split) -> Split:
     """Return a split in the form that the integer network takes."""
     return Split(x=graded(integer, split.x, split.kind), y=split.y, kind=split.kind)
+
+
+def run_on_norse(graph: SNNGraph, split: Split) -> dict[str, Any]:
+    """Run samples through Norse's own cells and on our simulator, and compare every spike of every layer.
+
+    Both sum in float32, in different orders: where a membrane meets its threshold to the last bit, they may decide
+    differently. Such ties are what `spike_mismatches` counts.
+    """
+    import torch
+
+    from spear_deploy.interchange.norse_network import to_norse
+
+    x = np.moveaxis(split.x, 0, 1)
+    ours = simulator.simulate(graph, x, kind=split.kind, record=("spikes",))
+    with torch.no_grad():
+        _, theirs = to_norse(graph).eval()(torch.from_numpy(x.astype(np.float32)), record=True)
+    found = [comparison.compare_arrays(name, spikes, theirs[name].numpy() > 0) for name, spikes in ours.spikes.items()]
+    return {
+        "samples": len(split),
+        "spike_mismatches": sum(layer.mismatches for layer in found),
+        "spikes_compared": sum(layer.compared for layer in found),
+    }
 
 
 def run_on_lava(integer: SNNGraph, split: Split, samples: int | None = None) -> dict[str, Any]:

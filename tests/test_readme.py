@@ -1,0 +1,68 @@
+"""Each claim of the README that can be run is run."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from spear_deploy.cli import main
+from spear_deploy.interchange.nir_file import write_nir
+from tests.reference import random_spikes
+from tests.test_cli import network
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_python_block_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (block,) = blocks("python")
+    exec(compile(block, "README.md", "exec"), {})
+    printed = capsys.readouterr().out.splitlines()
+    assert 0.5 < float(printed[0]) <= 1
+    assert printed[1].startswith("{'conv1': ")
+    assert printed[2].startswith("FITS loihi2: 3 of 120 cores")
+    assert printed[-1] == "0"
+
+
+def command_lines():
+    lines = [line.split("  #")[0].strip() for block in blocks("sh") for line in block.splitlines()]
+    return [line for line in lines if line.startswith("spear-deploy ")]
+
+
+@pytest.mark.parametrize("line", [line for line in command_lines() if " deploy " not in line])
+def test_commands_run(line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    graph = network()
+    write_nir(graph, "net.nir")
+    write_nir(graph, "other.nir")
+    np.savez("in.npz", spikes=random_spikes(graph, 0))
+    result = CliRunner().invoke(main, shlex.split(line)[1:])
+    assert result.exit_code == 0, result.output + result.stderr
+
+
+def test_every_command_of_the_readme_exists():
+    assert len(command_lines()) == 6
+    for line in command_lines():
+        assert shlex.split(line)[1] in main.commands
+
+
+def test_the_test_command_is_the_one_that_ci_runs():
+    ci = (Path(__file__).parents[1] / ".ci" / "run").read_text()
+    assert "<!-- test command -->" in ci and "<!-- test command -->" in README
+
+
+def test_claimed_cores_are_checked_elsewhere():
+    assert "PilotNet LIF: 74 cores" in README
+    assert "== 74" in (Path(__file__).parent / "test_placement.py").read_text()
+
+
+def test_links_to_files_exist():
+    for target in re.findall(r"\]\(([^)h][^)]*)\)", README):
+        assert (Path(__file__).parents[1] / target).exists(), target
