@@ -24,7 +24,7 @@ from spear_deploy.errors import BudgetError, DataError, UnsupportedError
 from spear_deploy.files import write_json
 from spear_deploy.graph import SNNGraph
 from spear_deploy.quantize import graded
-from spear_deploy.training import decide, digits_network, evaluate, train
+from spear_deploy.training import Evaluation, decide, digits_network, evaluate, train
 
 if TYPE_CHECKING:
     from spear_deploy.budget import BudgetReport
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from spear_deploy.search import PrunedResult
 
 Progress = Callable[[Mapping[str, Any]], None]
-
-INTEGER_ROOM = 0.01
-"""Share of the budget that is kept for what integers change; the validation split shows it, the test split is not asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,16 +275,14 @@ def budget_from(wanted: str | float, dense: float) -> float:
 def _pruned(
     dense: SNNGraph, dataset: Dataset, budget: float, method: str, seed: int, target: Any, progress: Progress | None
 ) -> PrunedResult:
-    """Prune until the *integer* network is within the budget on validation."""
+    """Prune until the *integer* network is within the budget on validation: that is what will run."""
     from spear_deploy.search import prune_to_budget
 
-    aim = budget * (1 - INTEGER_ROOM)
-    pruned = prune_to_budget(dense, dataset, synops_budget=aim, method=method, seed=seed, progress=progress)
-    measured = evaluate(integer := integers(pruned.graph, target, dataset), graded_split(integer, dataset.val)).synops.total
-    if measured > aim:
-        aim *= aim / measured
-        pruned = prune_to_budget(dense, dataset, synops_budget=aim, method=method, seed=seed, progress=progress)
-    return pruned
+    def measure(graph: SNNGraph) -> Evaluation:
+        integer = integers(graph, target, dataset)
+        return evaluate(integer, graded_split(integer, dataset.val))
+
+    return prune_to_budget(dense, dataset, synops_budget=budget, method=method, seed=seed, measure=measure, progress=progress)
 
 
 def integers(graph: SNNGraph, target: verbs.Chip, dataset: Dataset) -> SNNGraph:

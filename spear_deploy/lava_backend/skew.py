@@ -1,0 +1,64 @@
+"""When does each layer act on Lava's clock?
+
+A synapse process of Lava sends what it received a step ago, so every connection takes exactly one step; a neuron process
+and a recorder take none. Let layer l do at Lava's step t + offset(l) what the graph has it do at t. A spike that `source`
+sends at graph step t leaves at t + offset(source), arrives one step and the synapse's own delay D later, and is due at
+graph step t + g (g: the delay of the graph's edge), which `target` reaches at t + g + offset(target). So
+
+    D = offset(target) − offset(source) + g − 1          must not be negative
+
+With g = 0 along a path the offsets grow by one a layer, the longest path decides, and a skip gets the delay it lacks; a
+recurrent edge of delay 1 from a layer to itself has D = 0. A cycle of n connections whose graph delays add up to less than
+n steps has no solution: hardware that takes a step for each connection cannot run it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from spear_deploy.errors import UnsupportedError
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Link:
+    """Spikes of `source` reach the neurons of `target` through one connection, `delay` graph steps later."""
+
+    source: str
+    target: str
+    delay: int
+
+
+def offsets(least: Mapping[str, int], links: Iterable[Link]) -> dict[str, int]:
+    """Return the least offset of each layer under which no link needs a negative delay.
+
+    Args:
+        least: the earliest step of each layer: 1 where a connection brings the network's input, else 0.
+        links: between layers.
+
+    Raises:
+        UnsupportedError: a cycle is faster than its connections.
+
+    >>> links = [Link(source=a, target=b, delay=0) for a, b in ("ab", "bc", "ac")]
+    >>> found = offsets({"a": 1, "b": 0, "c": 0}, links)
+    >>> found, extra_delay(links[2], found)
+    ({'a': 1, 'b': 2, 'c': 3}, 1)
+    """
+    found = dict(least)
+    links = sorted(links)
+    for _ in range(len(found) + 1):
+        late = [link for link in links if extra_delay(link, found) < 0]
+        if not late:
+            return found
+        for link in late:
+            found[link.target] = max(found[link.target], found[link.source] + 1 - link.delay)
+    link = late[0]
+    raise UnsupportedError(
+        f"edge '{link.source}' -> '{link.target}': closes a cycle with fewer steps of delay than it has connections; "
+        "Lava and the chip take one step for each, so give the edge more delay"
+    )
+
+
+def extra_delay(link: Link, offset: Mapping[str, int]) -> int:
+    """Return D, the delay that the synapse of a link has to add to its one step."""
+    return offset[link.target] - offset[link.source] + link.delay - 1

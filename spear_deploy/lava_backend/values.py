@@ -1,0 +1,64 @@
+"""What do layers without neurons make of what Lava emitted?
+
+Lava runs neurons and their connections. The values of layers between them, which a user may want to record, follow from the
+spikes, and so does what an analogue input gives behind its `Scale`; the host computes both, as the simulator defines them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from spear_deploy import linear
+from spear_deploy.errors import DataError
+from spear_deploy.graph import INPUT, SNNGraph
+from spear_deploy.layers import Array, Scale
+
+
+def value_of(graph: SNNGraph, name: str, emitted: Mapping[str, Array]) -> Array:
+    """Return what a layer's synapse gives in every step: (T, B, *shape).
+
+    Args:
+        emitted: (T, B, *shape) of the input and of every layer with neurons before this one.
+
+    Raises:
+        DataError: analogue values reach weights that take whole numbers.
+    """
+    layer = graph[name]
+    total: Array | None = None
+    for edge in graph.incoming(name):
+        neurons = edge.source == INPUT or graph[edge.source].neuron is not None
+        value = delayed(emitted[edge.source] if neurons else value_of(graph, edge.source, emitted), edge.delay)
+        total = value if total is None else total.astype(np.int64) + value
+    assert total is not None
+    if not isinstance(layer.synapse, Scale):
+        total = whole(total, name)
+    steps, batch = total.shape[:2]
+    bound = float(np.abs(total).max(initial=1)) if total.dtype.kind != "b" else 1.0
+    flat = linear.apply(layer.synapse, total.reshape(steps * batch, *total.shape[2:]), integer=True, input_bound=bound)
+    return flat.reshape(steps, batch, *flat.shape[1:])
+
+
+def whole(value: Array, name: str) -> Array:
+    """Return whole numbers as integers (spikes stay bool).
+
+    Raises:
+        DataError: they are not whole.
+    """
+    if value.dtype.kind == "b":
+        return value
+    if value.dtype.kind == "f" and (value != np.rint(value)).any():
+        raise DataError(f"layer '{name}': takes whole numbers, the given current is not; scale and round it")
+    return value.astype(np.int64)
+
+
+def delayed(value: Array, delay: int) -> Array:
+    """Shift (T, ...) by `delay` steps; what would come after the end is dropped.
+
+    >>> delayed(np.array([1, 2, 3]), 1).tolist()
+    [0, 1, 2]
+    """
+    if not delay:
+        return value
+    return np.concatenate([np.zeros_like(value[:delay]), value[:-delay]])[: len(value)]

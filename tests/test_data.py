@@ -1,0 +1,248 @@
+"""Splits, formats of a file, and what is refused."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from spear_deploy import data
+from spear_deploy.data import Dataset, Split, load_data
+from spear_deploy.errors import DataError, FileError
+
+
+def samples(n=40, steps=3, shape=(2,), classes=4, seed=0):
+    rng = np.random.default_rng(seed)
+    return (rng.random((n, steps, *shape)) < 0.4).astype(np.uint8), np.arange(n) % classes
+
+
+def saved(tmp_path, **arrays):
+    path = tmp_path / "data.npz"
+    np.savez(path, **arrays)
+    return path
+
+
+# ---------------------------------------------------------------------------------------------------------- digits
+
+
+def test_digits_are_split_by_class_and_share_no_sample():
+    pytest.importorskip("sklearn")
+    found = load_data("digits")
+    assert (len(found.test), found.steps, found.input_shape, found.classes, found.kind) == (360, 8, (1, 8, 8), 10, "spikes")
+    assert len(found.train) + len(found.val) + len(found.test) == 1797
+    for split in (found.train, found.val, found.test):
+        share = np.bincount(split.y) / len(split)
+        assert np.abs(share - 0.1).max() < 0.012
+        assert split.x.dtype == np.uint8 and not split.x.flags.writeable
+    rows = [{sample.tobytes() for sample in split.x} for split in (found.train, found.val, found.test)]
+    assert len(rows[0] | rows[1] | rows[2]) == len(rows[0]) + len(rows[1]) + len(rows[2])
+
+
+def test_the_test_split_is_the_same_for_every_seed_and_validation_is_not():
+    pytest.importorskip("sklearn")
+    a, b, again = load_data("digits", seed=0), load_data("digits", seed=1), load_data("digits", seed=0)
+    np.testing.assert_array_equal(a.test.x, b.test.x)
+    assert not np.array_equal(a.val.x, b.val.x)
+    np.testing.assert_array_equal(a.val.x, again.val.x)
+    np.testing.assert_array_equal(a.train.y, again.train.y)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 8, 11])
+def test_rate_code_sends_as_many_spikes_as_the_intensity_says(steps):
+    x = np.random.default_rng(steps).random((5, 2, 3))
+    spikes = data.rate_code(x, steps)
+    assert spikes.shape == (5, steps, 2, 3) and set(np.unique(spikes)) <= {0, 1}
+    np.testing.assert_array_equal(spikes.sum(axis=1), np.floor(steps * x + 0.5))
+
+
+def test_rate_code_refuses_what_is_no_intensity():
+    with pytest.raises(DataError, match=r"0\.5\.\.1\.5 given, a rate code takes 0\.\.1"):
+        data.rate_code(np.array([[0.5, 1.5]]), 4)
+
+
+# ----------------------------------------------------------------------------------------------------------- files
+
+
+def test_file_with_a_time_axis_holds_spikes(tmp_path):
+    x, y = samples()
+    found = load_data(saved(tmp_path, x=x, y=y), input_shape=(2,))
+    assert found.kind == "spikes" and found.steps == 3 and found.input_shape == (2,) and found.classes == 4
+    assert len(found.train) + len(found.val) + len(found.test) == 40 and len(found.test) == 8
+
+
+def test_file_without_a_time_axis_is_repeated_as_current(tmp_path):
+    x, y = samples(shape=(2, 4))
+    found = load_data(saved(tmp_path, x=x, y=y), steps=5, input_shape=(3, 2, 4))
+    assert found.kind == "current" and found.steps == 5 and found.input_shape == (3, 2, 4)
+    assert (found.val.x == found.val.x[:, :1]).all()
+
+
+def test_network_decides_what_the_axes_mean(tmp_path):
+    x, y = samples(shape=(2, 4))
+    path = saved(tmp_path, x=x, y=y)
+    assert load_data(path, input_shape=(2, 4)).steps == 3
+    assert load_data(path).input_shape == (2, 4)
+    with pytest.raises(DataError, match=r"'x' has shape \(40, 3, 2, 4\), the network takes \(N, T, 8\) or \(N, 8\)"):
+        load_data(path, input_shape=(8,))
+
+
+def test_analogue_values_are_a_current_and_kind_can_be_said(tmp_path):
+    x, y = samples()
+    assert load_data(saved(tmp_path, x=x * 0.5, y=y)).kind == "current"
+    assert load_data(saved(tmp_path, x=x, y=y, kind="current")).kind == "current"
+    with pytest.raises(DataError, match="spikes are whole numbers from 0"):
+        load_data(saved(tmp_path, x=x * 0.5, y=y, kind="spikes"))
+    with pytest.raises(DataError, match="kind 'volts' given"):
+        load_data(saved(tmp_path, x=x, y=y, kind="volts"))
+
+
+def test_own_splits_are_taken(tmp_path):
+    x, y = samples()
+    marks = np.array(["train"] * 20 + ["val"] * 8 + ["test"] * 12)
+    found = load_data(saved(tmp_path, x=x, y=y, split=marks))
+    np.testing.assert_array_equal(found.val.x, x[20:28])
+    found = load_data(saved(tmp_path, x_train=x[:28], y_train=y[:28], x_test=x[28:], y_test=y[28:]))
+    np.testing.assert_array_equal(found.test.y, y[28:])
+    assert len(found.train) + len(found.val) == 28 and len(found.val) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"y": None}, r"there is no 'y', only 'x'"),
+        ({"x": None}, r"there is no 'x', only 'y'"),
+        ({"y": np.arange(39)}, "40 samples in x but 39 labels in y"),
+        ({"y": np.arange(40) - 1}, "label -1 is negative"),
+        ({"y": np.arange(40) / 2}, "labels are float64, expected whole numbers"),
+        ({"y": np.zeros((40, 2), int)}, r"labels have shape \(40, 2\)"),
+        ({"y": np.zeros(40, int)}, "holds one class only"),
+        ({"y": np.full(40, 10**9)}, "label 1000000000 is out of range"),
+        ({"x": np.full((40, 3, 2), np.nan)}, "x holds NaN or infinite values"),
+        ({"x": np.array([["a"] * 2] * 40)}, "'x' holds <U1 values, expected numbers"),
+        ({"x": np.zeros(40)}, r"'x' has shape \(40,\)"),
+        ({"x": np.zeros((40, 3, 0))}, r"x has shape \(27, 3, 0\), expected"),
+        ({"split": np.arange(40)}, "'split' is one of the words train, val, test"),
+        ({"split": np.array(["train"] * 40)}, "test split: there is none"),
+        ({"split": np.array(["test"] * 40)}, "train split: there is none"),
+    ],
+)
+def test_unusable_arrays_are_refused_by_what_is_wrong(tmp_path, change, message):
+    x, y = samples()
+    arrays = {name: value for name, value in ({"x": x, "y": y} | change).items() if value is not None}
+    with pytest.raises(DataError, match=message):
+        load_data(saved(tmp_path, **arrays))
+
+
+def test_too_few_samples_to_split(tmp_path):
+    x, y = samples(2)
+    with pytest.raises(DataError, match="2 samples are too few to be split"):
+        load_data(saved(tmp_path, x=x, y=y))
+
+
+def test_train_and_test_must_have_the_same_axes(tmp_path):
+    x, y = samples()
+    with pytest.raises(DataError, match="x_train, x_test differ in their axes"):
+        load_data(saved(tmp_path, x_train=x, y_train=y, x_test=x[:, 0], y_test=y))
+
+
+def test_pickled_objects_are_never_loaded(tmp_path):
+    path = tmp_path / "data.npz"
+    np.savez(path, x=np.array([{"a": 1}, None], dtype=object), y=np.arange(2))
+    with pytest.raises(DataError, match="holds pickled objects, which are never loaded"):
+        load_data(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [
+        (None, FileError, "there is no such data file"),
+        (b"", FileError, "is empty, expected a data file"),
+        (b"x,y\n1,2\n", FileError, r"is no \.npz or is truncated"),
+    ],
+)
+def test_missing_empty_and_foreign_files(tmp_path, content, error, message):
+    path = tmp_path / "data.npz"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(error, match=message):
+        load_data(path)
+
+
+def test_truncated_file(tmp_path):
+    path = saved(tmp_path, x=samples()[0], y=samples()[1])
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(FileError, match=r"is no \.npz or is truncated"):
+        load_data(path)
+
+
+# ------------------------------------------------------------------------------------------------------- functions
+
+
+def test_function_by_name(tmp_path, monkeypatch):
+    (tmp_path / "own_data.py").write_text(
+        "import numpy as np\n"
+        "def pair():\n    return np.ones((20, 3, 2), np.uint8), np.arange(20) % 2\n"
+        "def mapping():\n    return {'x': np.ones((20, 2)), 'y': np.arange(20) % 2}\n"
+        "def wrong():\n    return 3\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
+    assert load_data("own_data:pair").kind == "spikes"
+    assert load_data("own_data:mapping", steps=6).steps == 6
+    with pytest.raises(DataError, match="the function returned int, expected a Dataset"):
+        load_data("own_data:wrong")
+    with pytest.raises(DataError, match="'own_data' has no function 'mappin'; did you mean 'mapping'"):
+        load_data("own_data:mappin")
+    with pytest.raises(DataError, match="cannot import 'no_such_module_here'"):
+        load_data("no_such_module_here:f")
+    assert sys.path == before
+
+
+def test_unknown_name_and_steps():
+    with pytest.raises(DataError, match="data 'digit': expected one of digits, .*; did you mean 'digits'"):
+        load_data("digit")
+    with pytest.raises(DataError, match="steps: 0 given"):
+        load_data("digits", steps=0)
+
+
+# --------------------------------------------------------------------------------------------------------- dataset
+
+
+def dataset(**changes):
+    x, y = samples()
+    parts = {"train": Split(x=x[:20], y=y[:20]), "val": Split(x=x[20:30], y=y[20:30]), "test": Split(x=x[30:], y=y[30:])}
+    return Dataset(**({"name": "toy", "classes": 4} | parts | changes))
+
+
+def test_dataset_refuses_what_does_not_go_together():
+    x, y = samples()
+    assert load_data(whole := dataset()) is whole
+    with pytest.raises(DataError, match="val split: is empty"):
+        dataset(val=Split(x=x[:0], y=y[:0]))
+    with pytest.raises(DataError, match="val split: 3 samples but 2 labels"):
+        dataset(val=Split(x=x[:3], y=y[:2]))
+    with pytest.raises(DataError, match=r"test split: x is \(N, 2 x 2\), that of train \(N, 3 x 2\)"):
+        dataset(test=Split(x=x[:, :2], y=y))
+    with pytest.raises(DataError, match=r"label 3 is out of range, 3 classes are numbered 0\.\.2"):
+        dataset(classes=3)
+    with pytest.raises(DataError, match="test split: holds current, that of train spikes"):
+        dataset(test=Split(x=x, y=y, kind="current"))
+    with pytest.raises(DataError, match="x holds <U1 values"):
+        dataset(test=Split(x=np.full((3, 3, 2), "a"), y=y[:3]))
+
+
+def test_dataset_says_what_the_network_cannot_take():
+    dataset().check((2,), 4)
+    with pytest.raises(DataError, match="samples are 2 a step, the network takes 5"):
+        dataset().check((5,))
+    with pytest.raises(DataError, match=r"labels go up to 3, the network has outputs 0\.\.2"):
+        dataset().check((2,), 3)
+
+
+def test_batches_are_time_first_and_hold_every_sample_once():
+    split = dataset().train
+    seen = list(split.batches(8, np.random.default_rng(0)))
+    assert [x.shape for x, _ in seen] == [(3, 8, 2), (3, 8, 2), (3, 4, 2)]
+    assert sorted(np.concatenate([y for _, y in seen])) == sorted(split.y)
+    first_x, first_y = next(split.batches(5))
+    np.testing.assert_array_equal(first_x, np.moveaxis(split.x[:5], 0, 1))
+    np.testing.assert_array_equal(first_y, split.y[:5])

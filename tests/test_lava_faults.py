@@ -1,0 +1,347 @@
+"""Whatever happens to Lava, the caller gets an answer within seconds, and nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spear_deploy.errors import BackendError
+from spear_deploy.graph import chain
+from spear_deploy.lava_backend import guarded_worker, run_lava
+from spear_deploy.layers import Dense, Layer, LoihiLIF
+
+pytestmark = pytest.mark.lava
+
+
+def prompt_s():
+    """Return how long may pass from the fault to the caller's error: two seconds, and more on a machine that is overloaded."""
+    return 2.0 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+def slow(*values):
+    """Mark parameters that the default run leaves out; they take seconds each and resemble another."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+def network(steps, width=3):
+    """Return a small network and an input; Lava takes about a millisecond a step."""
+    neuron = LoihiLIF(decay_u=4096, decay_v=100, v_threshold=50)
+    weight = np.full((3, 3), 30) if width == 3 else 30 * np.eye(width, dtype=int)
+    layers = [Layer(name=name, synapse=Dense(weight=weight), neuron=neuron) for name in ("first", "last")]
+    return chain(layers, input_shape=(width,)), np.ones((steps, 1, width), bool)
+
+
+class Traces:
+    """What a run leaves: processes that carry our mark, shared memory, semaphores, temporary folders."""
+
+    def __init__(self, monkeypatch, folder):
+        self.mark = f"SPEAR_TEST_MARK={uuid.uuid4().hex}"
+        self.folder = folder
+        monkeypatch.setenv(*self.mark.split("="))
+        monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        self.shared_memory = set(os.listdir("/dev/shm"))
+
+    def processes(self):
+        """Return the ids of living processes that inherited the mark, by what they run; the test itself is not one."""
+        found = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and int(entry.name) != os.getpid():
+                try:
+                    if self.mark in (entry / "environ").read_text(errors="replace"):
+                        found[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
+                except OSError:
+                    continue
+        return found
+
+    def wait_for_processes(self, number):
+        end = time.monotonic() + 20
+        while len(self.processes()) < number and time.monotonic() < end:
+            time.sleep(0.02)
+        assert len(self.processes()) >= number
+
+    def assert_none(self, within_s=0.0):
+        end = time.monotonic() + within_s
+        while self.left() and time.monotonic() < end:
+            time.sleep(0.02)
+        assert not self.left()
+
+    def left(self):
+        return [*self.processes().values(), *(set(os.listdir("/dev/shm")) - self.shared_memory), *os.listdir(self.folder)]
+
+
+@pytest.fixture
+def traces(monkeypatch, tmp_path):  # tmp_path: before TMPDIR changes
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield Traces(monkeypatch, folder)
+
+
+@pytest.fixture
+def fault(monkeypatch, tmp_path):
+    """Return a function that makes Lava fail, and one that tells how long ago it did."""
+    python = os.environ.get(guarded_worker.PYTHON_VARIABLE, sys.executable)
+    script = tmp_path / "python"
+    script.write_text(f'#!/bin/sh\nexec "{python}" "{Path(__file__).with_name("lava_fault.py")}" "$@"\n')
+    script.chmod(0o755)
+    stamp = tmp_path / "stamp"
+    monkeypatch.setenv("SPEAR_TEST_STAMP", str(stamp))
+
+    def set_fault(what):
+        monkeypatch.setenv("SPEAR_TEST_FAULT", what)
+        monkeypatch.setenv(guarded_worker.PYTHON_VARIABLE, str(script))
+
+    return set_fault, lambda: time.time() - float(stamp.read_text())
+
+
+@pytest.mark.parametrize(
+    ("what", "cause", "message"),
+    [
+        ("PySendModelFixed:3:raise", "exception", r"input/from step 0: ValueError: this synapse is broken"),
+        slow("PyDenseModelBitAcc:3:raise", "exception", r"(first|last)/from (input|first): ValueError: this synapse is broken"),
+        ("PyPortRecorder:3:raise", "exception", r"(first|last)/spikes: ValueError: this synapse is broken"),
+        ("PyLifResetModelBitAcc:3:raise unknown", "died", r"(first|last): ended with exit code 1"),  # it cannot be sent
+        slow("PyLifResetModelBitAcc:init:raise", "exception", r"ValueError: this synapse is broken"),
+        slow("PyLifResetModelBitAcc:3:exit", "died", r"(first|last): ended with exit code 3"),
+        ("PyDenseModelBitAcc:init:exit", "died", r"(first|last)/from (input|first): ended with exit code 3"),
+        ("PySendModelFixed:3:sys.exit", "died", r"input/from step 0: ended with exit code 4"),
+        slow("PyDenseModelBitAcc:3:segfault", "died", r"(first|last)/from (input|first): killed by SIGSEGV"),
+    ],
+)
+def test_a_fault_in_a_lava_process_ends_the_run(traces, fault, what, cause, message):
+    set_fault, since = fault
+    set_fault(what)
+    with pytest.raises(BackendError, match=message) as caught:
+        run_lava(*network(100))
+    assert since() < prompt_s()
+    assert caught.value.cause == cause
+    if "raise" in what:
+        assert "go_wrong" in str(caught.value.__cause__)  # the traceback of the Lava process
+    traces.assert_none()
+
+
+@pytest.mark.parametrize(
+    "what", ["PyDenseModelBitAcc:3:spin", slow("PyLifResetModelBitAcc:3:sleep"), slow("PySendModelFixed:init:sleep")]
+)
+def test_a_hang_ends_at_the_time_limit(traces, fault, what):
+    set_fault, _ = fault
+    set_fault(what)
+    begin = time.monotonic()
+    with pytest.raises(BackendError, match=r"not done after 4 s; give it a longer timeout_s") as caught:
+        run_lava(*network(100), timeout_s=4)
+    assert time.monotonic() - begin < 4 + prompt_s()
+    assert caught.value.cause == "timeout"
+    traces.assert_none()
+
+
+def during_a_run(traces, act, timeout_s=600.0):
+    """Run a network that takes minutes, let `act` do something to its processes, and return the error and the time since."""
+    caught = []
+
+    def work():
+        try:
+            run_lava(*network(60_000), timeout_s=timeout_s)
+        except BackendError as error:
+            caught.append((error, time.monotonic()))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    traces.wait_for_processes(10)
+    time.sleep(0.5)
+    act(traces.processes())
+    acted = time.monotonic()
+    thread.join(30)
+    assert caught
+    return caught[0][0], caught[0][1] - acted
+
+
+def the(processes, what):
+    """Return the worker, or one of the processes that Lava forked off it: manager, processes, runtime service."""
+    workers = sorted(pid for pid, command in processes.items() if "main.py" in command)
+    if what == "worker":
+        return workers[0]
+    return workers[int(what)]
+
+
+@pytest.mark.parametrize("which", ["1", slow("2"), "5", slow("9"), slow("-1")])
+def test_a_killed_lava_process_ends_the_run(traces, which):
+    error, seconds = during_a_run(traces, lambda processes: os.kill(the(processes, which), signal.SIGKILL))
+    assert error.cause == "died"
+    assert "killed by SIGKILL" in str(error)
+    assert seconds < prompt_s()
+    traces.assert_none()
+
+
+@pytest.mark.parametrize(
+    ("number", "cause", "message"),
+    [
+        (signal.SIGKILL, "died", "the worker was killed by SIGKILL"),
+        (signal.SIGTERM, "interrupted", "the worker got SIGTERM"),
+    ],
+)
+def test_a_killed_worker_ends_the_run(traces, number, cause, message):
+    error, seconds = during_a_run(traces, lambda processes: os.kill(the(processes, "worker"), number))
+    assert error.cause == cause
+    assert message in str(error)
+    assert seconds < prompt_s()
+    traces.assert_none()
+
+
+CALLER = """
+import sys
+sys.path.insert(0, {root!r})
+from tests.test_lava_faults import network
+from spear_deploy.lava_backend import run_lava
+try:
+    run_lava(*network(60_000), timeout_s=600)
+except KeyboardInterrupt:
+    sys.exit(99)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_survives_the_caller(traces, number):
+    caller = subprocess.Popen([sys.executable, "-c", CALLER.format(root=str(Path(__file__).parents[1]))])
+    traces.wait_for_processes(11)
+    time.sleep(0.5)
+    caller.send_signal(number)
+    begin = time.monotonic()
+    code = caller.wait(10)
+    assert code == (99 if number == signal.SIGINT else -number)
+    traces.assert_none(within_s=prompt_s())
+    assert time.monotonic() - begin < prompt_s()
+
+
+def test_a_success_leaves_nothing(traces):
+    run_lava(*network(3))
+    traces.assert_none()
+
+
+@pytest.mark.parametrize(
+    ("python", "cause", "message"),
+    [
+        (
+            "/nowhere/python",
+            "refused",
+            r"'/nowhere/python' does not start \(No such file or directory\); set SPEAR_LAVA",
+        ),
+        ("/bin/false", "exception", r"the worker ended with exit code 1"),
+        ("without lava", "exception", r"No module named 'lava'; install lava-nc==0.10.0, or set SPEAR_LAVA_PYTHON"),
+    ],
+)
+def test_a_python_that_cannot_run_lava_is_named(traces, monkeypatch, tmp_path, python, cause, message):
+    if python == "without lava":
+        (tmp_path / "lava.py").write_text("raise ModuleNotFoundError(\"No module named 'lava'\")\n")
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        python = sys.executable
+    monkeypatch.setenv(guarded_worker.PYTHON_VARIABLE, python)
+    with pytest.raises(BackendError, match=message) as caught:
+        run_lava(*network(3))
+    assert caught.value.cause == cause
+    traces.assert_none()
+
+
+# --------------------------------------------------------------------------------------------- refused before it starts
+
+
+def test_too_little_shared_memory_is_refused(traces, monkeypatch):
+    monkeypatch.setattr(guarded_worker, "free_shared_memory", lambda: 100_000)
+    with pytest.raises(BackendError, match=r"channels need \d+ KiB of /dev/shm, 97 KiB are free; enlarge it") as caught:
+        run_lava(*network(3))
+    assert caught.value.cause == "refused"
+    traces.assert_none()
+
+
+def test_little_shared_memory_makes_channels_small(monkeypatch):
+    graph, x = network(3)
+    full = run_lava(graph, x, record=("v",))
+    monkeypatch.setattr(guarded_worker, "free_shared_memory", lambda: 400_000)
+    tight = run_lava(graph, x, record=("v",))
+    assert all(np.array_equal(full.v[name], tight.v[name]) for name in full.v)
+
+
+def test_too_many_processes_are_refused(traces):
+    neuron = LoihiLIF(decay_u=4096, decay_v=100, v_threshold=50)
+    deep = chain(
+        [Layer(name=f"fc{i}", synapse=Dense(weight=np.ones((2, 2), int)), neuron=neuron) for i in range(50)], input_shape=(2,)
+    )
+    with pytest.raises(BackendError, match=r"takes 154 operating-system processes in Lava, 120 are allowed") as caught:
+        run_lava(deep, np.ones((2, 1, 2), bool))
+    assert caught.value.cause == "refused"
+    traces.assert_none()
+
+
+@pytest.mark.parametrize(("timeout_s", "allowed"), [(None, "1800 s"), (5.0, "5 s")])
+def test_a_run_that_would_take_too_long_is_refused(traces, timeout_s, allowed):
+    with pytest.raises(BackendError, match=rf"would take about \d+ s, {allowed} are allowed; use fewer samples") as caught:
+        run_lava(*network(5_000_000), timeout_s=timeout_s)
+    assert caught.value.cause == "refused"
+    traces.assert_none()
+
+
+def test_a_folder_that_cannot_be_written_is_named(monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(BackendError, match=r"cannot be written \(No space left on device\); set TMPDIR"):
+        run_lava(*network(3))
+
+
+@pytest.mark.slow
+def test_a_stopped_worker_is_ended_by_the_caller(traces):
+    """Its guard is stopped with it, so this side has to notice, and the shared memory still has to go."""
+    caught = []
+
+    def work():
+        try:
+            run_lava(*network(2_000), timeout_s=12)
+        except BackendError as error:
+            caught.append((error, time.monotonic()))
+
+    thread = threading.Thread(target=work)
+    begin = time.monotonic()
+    thread.start()
+    traces.wait_for_processes(10)
+    os.kill(the(traces.processes(), "worker"), signal.SIGSTOP)
+    thread.join(40)
+    assert caught[0][0].cause == "timeout"
+    assert caught[0][1] - begin < 12 + 2 * prompt_s()
+    traces.assert_none()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("unshare") is None or os.geteuid() != 0, reason="a /dev/shm of its own takes root and unshare")
+@pytest.mark.parametrize(
+    ("size", "width", "message"), [("128k", 3, "No space left on device"), ("512k", 4000, "SIGBUS; /dev/shm may")]
+)
+def test_shared_memory_that_fills_up_during_a_run(tmp_path, size, width, message):
+    """Mount a small /dev/shm, say that it is large, and see the run end with a cause all the same."""
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+        "from tests.test_lava_faults import network\n"
+        "from spear_deploy.errors import BackendError\n"
+        "from spear_deploy.lava_backend import guarded_worker, run_lava\n"
+        "guarded_worker.free_shared_memory = lambda: 1 << 30\n"
+        "try:\n"
+        f"    run_lava(*network(30, {width}), timeout_s=20)\n"
+        "except BackendError as error:\n"
+        "    print(error.cause, error)\n"
+    )
+    command = f"mount -t tmpfs -o size={size} none /dev/shm && {sys.executable} {script}"
+    done = subprocess.run(["unshare", "-m", "sh", "-c", command], capture_output=True, text=True, timeout=60)
+    if "mount" in done.stderr or "unshare" in done.stderr:
+        pytest.skip(f"no mount here: {done.stderr.strip()}")
+    assert message in done.stdout, done.stdout + done.stderr
