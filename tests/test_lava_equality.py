@@ -110,7 +110,7 @@ def extremes():
     heavy = Dense(weight=np.array([[127, 127], [-128, -128], [127, -128]]) << 7, weight_exponent=1)
     layers = [
         Layer(name="wraps", synapse=heavy, neuron=lif(decay_u=1, decay_v=0, v_threshold=2**17 - 1)),
-        Layer(name="drive", synapse=Dense(weight=np.array([[255] * 3, [1, 0, 255]])), neuron=lif(v_threshold=0)),
+        Layer(name="drive", synapse=Dense(weight=np.array([[255] * 3, [1, 0, 255]])), neuron=lif(decay_v=4096, v_threshold=0)),
         Layer(
             name="saturates",
             synapse=Dense(weight=np.array([[-255, -255], [0, -1]])),

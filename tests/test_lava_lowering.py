@@ -367,7 +367,7 @@ def test_a_network_without_integers_is_refused():
         ({"reset": "subtract"}, "resets by subtraction, Lava's LIF resets to 0; use reset='value'"),
         ({"refractory_steps": 2}, "2 refractory steps, Lava has no fixed-point LIFRefractory; use"),
         ({"decay_u": 0}, r"decay_u 0..0 given, Lava's LIF holds 1..4096; "),
-        ({"decay_v": np.array([3, 4096])}, r"decay_v 3..4096 given, Lava's LIF holds 0..4095; "),
+        ({"decay_u": np.array([0, 4096])}, r"decay_u 0..4096 given, Lava's LIF holds 1..4096; "),
         ({"v_init": 2**23}, r"v_init 8388608..8388608 given, Lava's LIF holds -8388607..8388607; "),
         (
             {"bias_mantissa": 4097},

@@ -160,7 +160,7 @@ def neuron_parameters(layer: Layer, shape: Shape) -> dict[str, Array]:
             "use refractory_steps=0 or the fast simulator"
         )
     _in_range(layer, "decay_u", neuron.decay_u, 1, 4096)  # du = decay_u − 1 is 12 bit
-    _in_range(layer, "decay_v", neuron.decay_v, 0, 4095)
+    _in_range(layer, "decay_v", neuron.decay_v, 0, 4096)  # 4096 is 4095 and the chip's offset bit; Lava computes it as it is
     _in_range(layer, "v_init", neuron.v_init, 1 - (1 << 23), (1 << 23) - 1)
     mantissa, exponent = _bias(layer, neuron.bias)
     threshold = np.int64(NEVER) if neuron.v_threshold is None else neuron.v_threshold.astype(np.int64)
