@@ -151,7 +151,7 @@ class _Simulation:
             value = self.emitted[edge.source]
             if edge.delay:
                 value = np.concatenate([np.zeros_like(value[: edge.delay]), value[: -edge.delay]])[: self.steps]
-            total = value if total is None else _added(total, value, self.dtype)
+            total = value if total is None else added(total, value, self.dtype)
         assert total is not None
         return total
 
@@ -226,7 +226,7 @@ class _Simulation:
                 for edge in self.graph.incoming(layer.name):
                     value = self.emitted[edge.source]
                     value = value[t - edge.delay] if t >= edge.delay else np.zeros_like(value[0])
-                    total = value if total is None else _added(total, value, self.dtype)
+                    total = value if total is None else added(total, value, self.dtype)
                 assert total is not None
                 drive = self._weighted(layer, total)
                 if layer.neuron is None:
@@ -264,7 +264,10 @@ def normalised(norm: BatchNorm, y: Array) -> Array:
     return y * scale.reshape(spread) + shift.reshape(spread)
 
 
-def _added(a: Array, b: Array, dtype: type) -> Array:
+def added(a: Array, b: Array, dtype: type) -> Array:
+    """Add what two edges bring in `dtype`; an analogue current among integers keeps its fractions until its `Scale` rounds."""
+    if np.issubdtype(dtype, np.integer) and "f" in (a.dtype.kind, b.dtype.kind):
+        dtype = np.float64
     return a.astype(dtype) + b.astype(dtype)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from spear_deploy.errors import DataError
 from spear_deploy.graph import Edge, SNNGraph, chain
-from spear_deploy.layers import IF, LI, LIF, AvgPool, BatchNorm, CubaLI, CubaLIF, Dense, Layer, LoihiLIF
+from spear_deploy.layers import IF, LI, LIF, AvgPool, BatchNorm, CubaLI, CubaLIF, Dense, Layer, LoihiLIF, Scale
 from spear_deploy.simulator import simulate
 from tests import reference
 from tests.conftest import shared
@@ -181,3 +181,12 @@ def test_integer_networks_refuse_what_is_not_whole():
     norm = BatchNorm(weight=np.ones(1), bias=np.ones(1), mean=np.ones(1), var=np.ones(1))
     with pytest.raises(DataError, match="no batch norm"):
         simulate(chain([Layer(name="p", norm=norm, neuron=neuron)], input_shape=(1,)), np.ones((1, 1, 1), bool))
+
+
+def test_currents_that_meet_before_their_scale_are_not_truncated():
+    neuron = LoihiLIF(decay_u=4096, decay_v=4096, v_threshold=None)
+    layers = (Layer(name="n", synapse=Scale(weight=np.array(10.0)), neuron=neuron),)
+    edges = tuple(Edge(source="input", target="n", delay=delay) for delay in (0, 1))
+    graph = SNNGraph(layers=layers, edges=edges, input_shape=(1,))
+    run = simulate(graph, np.full((2, 1, 1), 0.75), kind="current")
+    assert run.output.ravel().tolist() == [64 * 8, 64 * 15]

@@ -14,6 +14,7 @@ from spear_deploy import linear
 from spear_deploy.errors import DataError
 from spear_deploy.graph import INPUT, SNNGraph
 from spear_deploy.layers import Array, Scale
+from spear_deploy.simulator import added
 
 
 def value_of(graph: SNNGraph, name: str, emitted: Mapping[str, Array]) -> Array:
@@ -30,7 +31,7 @@ def value_of(graph: SNNGraph, name: str, emitted: Mapping[str, Array]) -> Array:
     for edge in graph.incoming(name):
         neurons = edge.source == INPUT or graph[edge.source].neuron is not None
         value = delayed(emitted[edge.source] if neurons else value_of(graph, edge.source, emitted), edge.delay)
-        total = value if total is None else total.astype(np.int64) + value
+        total = value if total is None else added(total, value, np.int64)
     assert total is not None
     if not isinstance(layer.synapse, Scale):
         total = whole(total, name)
