@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from spear_deploy.data import Dataset, Split, load_data
 from spear_deploy.errors import BudgetError, DataError, UnsupportedError
 from spear_deploy.files import write_json
 from spear_deploy.graph import SNNGraph
+from spear_deploy.layers import Array
 from spear_deploy.quantize import graded
 from spear_deploy.training import Evaluation, decide, digits_network, evaluate, train
 
@@ -343,7 +344,12 @@ def export_all(pruned: SNNGraph, integer: SNNGraph, folder: Path, float_split: S
     x = np.moveaxis(float_split.x[:16], 0, 1)
     ints = np.moveaxis(integer_split.x[:16], 0, 1)
     files: dict[str, str] = {}
-    for to, suffix, graph, proof in (("nir", "nir", pruned, x), ("netx", "net", integer, ints), ("onnx", "onnx", integer, ints)):
+    exports: tuple[tuple[Literal["nir", "netx", "onnx"], str, SNNGraph, Array], ...] = (
+        ("nir", "nir", pruned, x),
+        ("netx", "net", integer, ints),
+        ("onnx", "onnx", integer, ints),
+    )
+    for to, suffix, graph, proof in exports:
         path = folder / to / f"network.{suffix}"
         verbs.export(graph, path, to=to, x=proof, kind=float_split.kind)
         files[to] = str(path.relative_to(folder))

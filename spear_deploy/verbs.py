@@ -245,7 +245,7 @@ def export(
     net: Net,
     path: str | os.PathLike[str],
     *,
-    to: str,
+    to: Literal["nir", "netx", "onnx"],
     x: Array | None = None,
     kind: InputKind = "spikes",
     chip: Chip = "loihi2",

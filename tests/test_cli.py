@@ -183,6 +183,9 @@ def test_a_netx_file_is_checked(run):
     assert run("check", path, "--chip", "loihi2").output.startswith("FITS loihi2: 74 of 120 cores (62 %)")
 
 
+PRUNE = ("prune", "ten.snn", "--chip", "loihi2", "--data", "digits", "--out", "d")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -202,8 +205,8 @@ def test_a_netx_file_is_checked(run):
         (("count", "mod:f", "--input", "in.npz"), 1, "mod"),
         (("count", "net.snn", "--input", "in.npz", "--input-shape", "a"), 2, "expected whole numbers such as 1,8,8"),
         (("prune", "int.snn", "--chip", "loihi2", "--data", "digits", "--out", "d"), 1, "integer"),
-        (("prune", "ten.snn", "--chip", "loihi2", "--data", "digits", "--synops", "much", "--out", "d"), 1, "expected a number of SynOps"),
-        (("deploy", "ten.snn", "--chip", "loihi2", "--data", "digits", "--synops", "-5", "--out", "d"), 1, "expected more than 0"),
+        ((*PRUNE, "--synops", "much"), 1, "expected a number of SynOps"),
+        ((*PRUNE, "--synops", "-5"), 1, "expected more than 0"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_one_sentence(run, arguments, code, message):

@@ -20,6 +20,14 @@ from pathlib import Path
 DENSE_ACCURACY = 0.98
 LOSS_ON_LAVA = 0.015
 SECONDS = 180
+COLUMNS = (
+    "seed",
+    *("dense", "pruned", "quantised", "Lava"),
+    *("budget", "achieved", "of it"),
+    "Lava ≠ ours",
+    "Norse ≠ ours",
+    "s",
+)
 
 
 def run(seed: int) -> dict:
