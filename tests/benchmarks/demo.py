@@ -63,10 +63,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results"))
     arguments = parser.parse_args()
     rows = []
-    print(
-        "| seed | dense | pruned | quantised | Lava | SynOps budget | achieved | of budget | Lava ≠ ours | Norse ≠ ours | seconds |"
-    )
-    print("|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
+    print(f"| {' | '.join(COLUMNS)} |\n|{'--:|' * len(COLUMNS)}")
     for seed in arguments.seeds:
         result = run(seed)
         a, s = result["accuracy"], result["synops"]
