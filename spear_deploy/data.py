@@ -133,7 +133,8 @@ class Dataset:
         """
         if self.input_shape != tuple(input_shape):
             raise DataError(
-                f"data '{self.name}': samples are {_by(self.input_shape)} a step, the network takes {_by(input_shape)}; check the axes"
+                f"data '{self.name}': samples are {_by(self.input_shape)} a step, "
+                f"the network takes {_by(input_shape)}; check the axes"
             )
         if outputs is not None and self.classes > outputs:
             raise DataError(f"data '{self.name}': labels go up to {self.classes - 1}, the network has outputs 0..{outputs - 1}")

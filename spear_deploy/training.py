@@ -3,7 +3,7 @@
 `evaluate` runs a network as it is stored and counts: accuracy by the one decision rule (`decide`), SynOps exactly.
 `train` and `fine_tune` learn by backpropagation through time on the Norse network of a graph, and return a new graph.
 With a SynOps budget, fine-tuning closes the loop: a dual variable on the *measured* SynOps of each batch makes spikes as
-dear as they must be (an augmented Lagrangian, `SynOpsControl`).
+dear as they must be (`spike_price`).
 
 torch is imported only where something is learnt.
 """
@@ -22,6 +22,7 @@ from spear_deploy.errors import DataError
 from spear_deploy.graph import INPUT, SNNGraph, chain
 from spear_deploy.layers import LI, LIF, Array, AvgPool, BatchNorm, Conv2d, Dense, Layer
 from spear_deploy.simulator import SpikeCounts, simulate
+from spear_deploy.spike_price import SpikePrice
 from spear_deploy.synops import SynOps, cost_per_spike, synops
 
 if TYPE_CHECKING:
@@ -38,17 +39,8 @@ SMALL = 1_000_000
 """Neurons in a batch below which one thread is used."""
 LOGIT_SCALE = 10.0
 """Cross-entropy sees 10 times the mean of the readout: membrane potentials are too small to be sure with."""
-DUAL_RATE = 0.02
-"""How fast spikes become dearer: at 10 % above the budget the price grows by 0.002 a batch."""
-CURVATURE = 10.0
-"""What each unit of relative excess adds to the price at once, so that the dual variable need not overshoot."""
 LAST_PART = 2 / 3
 """After this share of the epochs a network may be chosen."""
-RECENT = 10
-"""Batches over which SynOps are averaged."""
-RATE_FLOOR = 0.01
-"""A layer whose neurons spike in less than 1 % of all steps is pushed up: a silent layer has no gradient to come back by."""
-RATE_FLOOR_WEIGHT = 1.0
 
 
 def decide(output: Array) -> Array:
@@ -148,6 +140,13 @@ class Recipe:
     weight_decay: float = 1e-2
     surrogate: str = "triangle"
 
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 2 or not self.learning_rate > 0:
+            raise DataError(
+                f"recipe: {self.epochs} epochs, batches of {self.batch_size}, learning rate {self.learning_rate:g} given; "
+                "expected at least 1, at least 2 (batch norm needs two samples), and more than 0"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
@@ -169,7 +168,7 @@ def train(
     network: SNNGraph | NorseNetwork,
     dataset: Dataset,
     *,
-    epochs: int = 30,
+    epochs: int = 25,
     seed: int = 0,
     recipe: Recipe | None = None,
     progress: Progress | None = None,
@@ -259,7 +258,7 @@ def _fit(
     network = to_norse(graph, surrogate=recipe.surrogate)
     optimiser = torch.optim.AdamW(network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
     steps = max(1, recipe.epochs * -(-len(dataset.train) // recipe.batch_size))
-    control = None if synops_budget is None else SynOpsControl(graph, synops_budget, dual, dataset.kind, max(1, steps // 2))
+    price = None if synops_budget is None else SpikePrice(graph, synops_budget, dual, dataset.kind, max(1, steps // 2))
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, steps, pct_start=recipe.warm_up)
     rng = np.random.default_rng(seed)
     best, history = _Best(graph), []
@@ -269,20 +268,20 @@ def _fit(
         for x, y in dataset.train.batches(recipe.batch_size, rng):
             if len(y) > 1:  # a batch norm needs two
                 batch = torch.from_numpy(x), torch.from_numpy(y)
-                losses.append(_learn(network, *batch, optimiser, recipe.label_smoothing, control))
+                losses.append(_learn(network, *batch, optimiser, recipe.label_smoothing, price))
                 cycle.step()
         learnt = to_graph(network.eval())
         found = quick_evaluate(network, learnt, dataset.val)
-        history.append({"epoch": epoch + 1, "loss": float(np.mean(losses)), **found, "dual": control.dual if control else 0.0})
+        history.append({"epoch": epoch + 1, "loss": float(np.mean(losses)), **found, "dual": price.dual if price else 0.0})
         if epoch + 1 > LAST_PART * recipe.epochs:
             best.offer(learnt, found, synops_budget)
         if progress is not None:
             progress({"stage": "learn", "done": epoch + 1, "of": recipe.epochs, **history[-1]})
-    return Fit(graph=best.graph, history=tuple(history), dual=control.dual if control else 0.0)
+    return Fit(graph=best.graph, history=tuple(history), dual=price.dual if price else 0.0)
 
 
 def _learn(
-    network: NorseNetwork, x: torch.Tensor, y: torch.Tensor, optimiser: Any, smoothing: float, control: SynOpsControl | None
+    network: NorseNetwork, x: torch.Tensor, y: torch.Tensor, optimiser: Any, smoothing: float, price: SpikePrice | None
 ) -> float:
     """Take one step on a batch (T, B, *input), and return its cross-entropy."""
     import torch
@@ -290,7 +289,7 @@ def _learn(
     output, spikes = network(x, record=True)
     mean = output.flatten(2).mean(0)
     loss = torch.nn.functional.cross_entropy(LOGIT_SCALE * mean, y, label_smoothing=smoothing)
-    total = loss if control is None else loss + control.penalty(x, spikes)
+    total = loss if price is None else loss + price.penalty(x, spikes)
     optimiser.zero_grad()
     total.backward()  # type: ignore[no-untyped-call]
     optimiser.step()
@@ -334,55 +333,6 @@ class _Best:
         rank = (-over, found["accuracy"])
         if rank >= self.rank:
             self.graph, self.rank = graph, rank
-
-
-class SynOpsControl:
-    """The price of SynOps during learning: an augmented Lagrangian on the measured SynOps of the batches.
-
-        excess = mean of S / limit − 1 over the last batches
-        price  = dual + curvature · max(0, excess)
-        loss  += price · S / limit;     dual ← max(0, dual + rate · excess)
-
-    S is differentiable: spikes (with surrogate gradient) times what each of them costs. The limit comes down from where the
-    network starts to the budget over the first part of learning, and the excess is a mean over batches: neither haste nor
-    chance shall push the network below the budget, since what is lost does not come back by itself. Layers below the
-    rate floor are pushed up.
-
-    Attributes:
-        dual: the price that stays when the excess is gone.
-    """
-
-    def __init__(self, graph: SNNGraph, budget: float, dual: float, kind: str, ramp: int) -> None:
-        import torch
-
-        self.budget, self.dual = budget, dual
-        self._recent: list[float] = []
-        self._first, self._ramp, self._batches = budget, ramp, 0
-        cost = cost_per_spike(graph)
-        self._cost = {name: torch.from_numpy(value.astype(np.float32)) for name, value in cost.items()}
-        if kind == "current":
-            del self._cost[INPUT]
-
-    def penalty(self, x: torch.Tensor, spikes: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return what a batch (T, B, *input) and its spikes by layer add to the loss, and adapt the price to it."""
-        import torch
-
-        emitted = {INPUT: x, **spikes}
-        total = torch.zeros(())
-        for name, cost in self._cost.items():
-            total = total + (emitted[name].sum(0).to(cost.dtype) * cost).sum() / x.shape[1]
-        self._recent = [*self._recent[1 - RECENT :], float(total.detach())]
-        if not self._batches:
-            self._first = max(self.budget, self._recent[0])
-        self._batches += 1
-        limit = self.budget + (self._first - self.budget) * max(0.0, 1 - self._batches / self._ramp)
-        excess = float(np.mean(self._recent)) / limit - 1
-        price = self.dual + CURVATURE * max(0.0, excess)
-        self.dual = max(0.0, self.dual + DUAL_RATE * excess)
-        loss = price * total / limit
-        for value in spikes.values():
-            loss = loss + RATE_FLOOR_WEIGHT * torch.relu(1 - value.mean() / RATE_FLOOR)
-        return loss
 
 
 def _as_graph(network: SNNGraph | NorseNetwork) -> SNNGraph:

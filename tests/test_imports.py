@@ -28,7 +28,7 @@ ORDER = [
     {"energy"},
     {"budget_text"},
     {"interchange", "lava_backend", "budget"},
-    {"data"},
+    {"data", "spike_price"},
     {"training"},
     {"search"},
     {"verbs"},

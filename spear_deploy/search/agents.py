@@ -30,7 +30,7 @@ NOISE = 0.3
 """Standard deviation of exploration in units of the action, which Stable-Baselines3 scales to −1..1."""
 FINAL_NOISE_SHARE = 0.1
 BASELINE_DECAY = 0.95
-UPDATES = 32
+UPDATES = 16
 """At least so many gradient steps an episode."""
 
 

@@ -205,7 +205,7 @@ class _Problem:
             before = self.scorer.score(widths).synops
             after = fit(self.scorer.candidate(widths), self.scorer.dataset, recipe, seed=seed).history[-1]
             pairs.append((before, after["synops"]))
-            drifts.append(before / self.scorer.estimate(widths))
+            drifts.append(before / max(self.scorer.estimate(widths), 1e-12))
             self.drift = float(np.mean(drifts))
             self._tell("estimate", i + 1, count, before=before, after=after["synops"], accuracy=after["accuracy"])
         self.lre = fit_lre(pairs)
@@ -242,7 +242,7 @@ class _Problem:
             score = self.scorer.score(widths)
             if self._upper(score.synops) <= self.limit or widths == self.least:
                 break
-            drift = max(drift, score.synops / self.scorer.estimate(widths)) * 1.005
+            drift = max(drift, score.synops / max(self.scorer.estimate(widths), 1e-12)) * 1.005
         predicted = self._predicted(score.synops)
         penalty = self._penalty(widths)
         dense = self.scorer.dense.synops.total
