@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from typing import Any, TypeVar
 
 import click
@@ -19,8 +20,22 @@ F = TypeVar("F", bound=Callable[..., Any])
 FITS, ERROR, DOES_NOT_FIT = 0, 1, 3
 
 
+class _Command(click.Command):
+    """Keep stdout for the result: what the user's own functions print on the way goes to stderr."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        ctx.meta[_STDOUT] = sys.stdout
+        with redirect_stdout(sys.stderr):
+            return super().invoke(ctx)
+
+
+_STDOUT = f"{__name__}.stdout"
+
+
 class _Group(click.Group):
     """Turn our errors into one sentence and exit code 1; keep the commands in the order of the path."""
+
+    command_class = _Command
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
@@ -130,12 +145,13 @@ def _emit(value: Any, *, as_json: bool, out: str | None, show: Callable[[Any], N
         from spear_deploy.files import write_json
 
         write_json(out, value)
+    stdout = click.get_current_context().meta[_STDOUT]
     if as_json:
-        click.echo(json.dumps(value, allow_nan=False))
+        click.echo(json.dumps(value, allow_nan=False), file=stdout)
     else:
         from rich.console import Console
 
-        show(Console())
+        show(Console(file=stdout))
 
 
 def _progress(as_json: bool, quiet: bool) -> Any:
@@ -367,7 +383,7 @@ def compare(a: str, b: str, input_file: str, out: str | None, as_json: bool, **s
     from spear_deploy import verbs
     from spear_deploy.recordings import read_input
 
-    one, other = _load(a, input_file, **source), _load(b, input_file, **source)
+    one, other = verbs.load_both(a, b, like=input_file, **source)
     x, kind = read_input(input_file, one)
     layers = verbs.compare(one, other, x, kind=kind)
     value = {"layers": [layer.to_json() for layer in layers], "mismatches": sum(layer.mismatches for layer in layers)}

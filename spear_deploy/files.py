@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`, and rename it to `path` when the block succeeds.
 
     Raises:
-        FileError: the folder is missing or not writable; `path` is then untouched.
+        FileError: the place is not writable; `path` is then untouched, and no folder is left that was made for it.
     """
     target = Path(path)
+    made: list[Path] = []
     try:
+        made = [folder for folder in target.parents if not folder.exists()]
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix)
         os.close(handle)
@@ -36,6 +38,9 @@ def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise FileError(f"file '{target}': cannot be written ({error.strerror or error}); choose a writable place") from error
     finally:
         aside.unlink(missing_ok=True)
+        for folder in made:
+            with suppress(OSError):  # it is not empty: something was written
+                folder.rmdir()
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

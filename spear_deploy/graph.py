@@ -272,6 +272,26 @@ def carries_spikes(graph: SNNGraph, name: str) -> bool:
     return all(carries_spikes(graph, edge.source) for edge in graph.incoming(name) if not edge.delay)
 
 
+def delayed_paths(graph: SNNGraph) -> list[Edge]:
+    """Return who reaches whom how many steps later: `INPUT` and neurons, through layers that only pool, add or reshape.
+
+    Each is an edge from where the spikes are made to where they arrive, with the delay of the whole way; ways without
+    delay are left out. A loop that has no neuron is followed once.
+    """
+    found: set[Edge] = set()
+    if not any(edge.delay for edge in graph.edges):
+        return []
+    for source in (INPUT, *(layer.name for layer in graph.layers if layer.spikes)):
+        ways = [(edge, frozenset({edge.source})) for edge in graph.outgoing(source)]
+        while ways:
+            way, passed = ways.pop()
+            found.add(way)
+            if graph[way.target].neuron is None and carries_spikes(graph, way.target) and way.target not in passed:
+                onward = graph.outgoing(way.target)
+                ways += [(Edge(source=source, target=e.target, delay=way.delay + e.delay), passed | {way.target}) for e in onward]
+    return sorted(way for way in found if way.delay)
+
+
 def merge_parts(graph: SNNGraph) -> SNNGraph:
     """Return the same network with fewer rows: a synapse, its norm and its neuron become one layer, named after the neuron.
 

@@ -146,10 +146,13 @@ def deploy(
     Raises:
         SpearError: whatever cannot go on, in one sentence; files of finished stages stay.
     """
+    from spear_deploy.lava_backend.plan import plan
+
     clock = _Clock(progress)
     clock.seconds |= _seconds or {}
     folder = Path(out)
     target, dense, dataset = _checked_start(net, chip, data, synops, seed)
+    plan(verbs.for_chip(dense, target))  # what Lava cannot run is said now
     files: dict[str, str] = {}
 
     with clock.stage("evaluate"):
@@ -178,9 +181,10 @@ def deploy(
         files["check"] = "check.json"
         write_json(folder / "check.json", report.to_json())
     with clock.stage("export"):
-        files |= export_all(pruned.graph, integer, folder, dataset.test, test)
+        exported, refused = export_all(pruned.graph, integer, folder, dataset.test, test)
+        files |= exported
 
-    notes = [*pruned.notes]
+    notes = [*pruned.notes, *refused]
     if integer_test.synops.total > budget:
         notes.append(f"SynOps on the test split are {integer_test.synops.total:.0f}, above the budget of {budget:.0f}")
     result = Deployment(
@@ -339,11 +343,18 @@ def run_on_lava(integer: SNNGraph, split: Split, samples: int | None = None) -> 
     }
 
 
-def export_all(pruned: SNNGraph, integer: SNNGraph, folder: Path, float_split: Split, integer_split: Split) -> dict[str, str]:
-    """Write NIR of the floating-point network, netx and ONNX of the integers, each with its certificate."""
+def export_all(
+    pruned: SNNGraph, integer: SNNGraph, folder: Path, float_split: Split, integer_split: Split
+) -> tuple[dict[str, str], list[str]]:
+    """Write NIR of the floating-point network, netx and ONNX of the integers, each with its certificate.
+
+    Returns:
+        (the files, relative to the folder; a sentence on each format that cannot hold the network, of which there is none).
+    """
     x = np.moveaxis(float_split.x[:16], 0, 1)
     ints = np.moveaxis(integer_split.x[:16], 0, 1)
     files: dict[str, str] = {}
+    refused: list[str] = []
     exports: tuple[tuple[Literal["nir", "netx", "onnx"], str, SNNGraph, Array], ...] = (
         ("nir", "nir", pruned, x),
         ("netx", "net", integer, ints),
@@ -351,10 +362,16 @@ def export_all(pruned: SNNGraph, integer: SNNGraph, folder: Path, float_split: S
     )
     for to, suffix, graph, proof in exports:
         path = folder / to / f"network.{suffix}"
-        verbs.export(graph, path, to=to, x=proof, kind=float_split.kind)
+        try:
+            certificate = verbs.export(graph, path, to=to, x=proof, kind=float_split.kind)
+        except UnsupportedError as error:
+            refused.append(f"no {to} file: {error}")
+            continue
+        if certificate["mismatches"]:
+            refused.append(f"{to} file: {certificate['mismatches']} values differ when it is read back; see its certificate")
         files[to] = str(path.relative_to(folder))
         files[f"{to}_certificate"] = str((path.parent / "certificate.json").relative_to(folder))
-    return files
+    return files, refused
 
 
 def _save(graph: SNNGraph, folder: Path, name: str) -> str:

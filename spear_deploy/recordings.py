@@ -1,12 +1,13 @@
 """What goes into a run and comes out of it, as a file?
 
 An input file is an `.npz` with `spikes` or `current`, (T, B, *input). A recording is an `.npz` with `<layer>.spikes`,
-`<layer>.v`, `<layer>.u` (T, B, *shape) in the graph's own time, `output`, and the spikes of the input as `input.spikes`.
+`<layer>.v`, `<layer>.u` (T, B, *shape) in the graph's own time, `output`, and the input as `input.spikes` or `input.current`.
 """
 
 from __future__ import annotations
 
 import os
+import zlib
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
@@ -15,7 +16,7 @@ from spear_deploy.errors import DataError, FileError
 from spear_deploy.files import existing_file, written_aside
 from spear_deploy.graph import INPUT, SNNGraph
 from spear_deploy.layers import Array
-from spear_deploy.simulator import ChipRun, InputKind, SpikeCounts, check_input
+from spear_deploy.simulator import ChipRun, InputKind, SpikeCounts, check_input, counted
 
 
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, Array]:
@@ -34,7 +35,7 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, Array]:
                     )
         with np.load(source, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (BadZipFile, EOFError, OSError, ValueError, KeyError, NotImplementedError) as error:
+    except (BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError, RuntimeError, MemoryError) as error:
         raise FileError(
             f"file '{source}': cannot be read as .npz of plain arrays ({error}); write it with numpy.savez"
         ) from error
@@ -51,7 +52,7 @@ def read_input(path: str | os.PathLike[str], graph: SNNGraph) -> tuple[Array, In
     kinds: list[InputKind] = ["spikes", "current"]
     found = [kind for kind in kinds if kind in arrays]
     if len(found) != 1:
-        held = ", ".join(f"'{name}'" for name in arrays) or "nothing"
+        held = _listed(arrays)
         raise DataError(f"file '{path}': holds {held}, expected either 'spikes' or 'current', (T, B, *input)")
     try:
         return check_input(graph, arrays[found[0]], found[0]), found[0]
@@ -62,8 +63,8 @@ def read_input(path: str | os.PathLike[str], graph: SNNGraph) -> tuple[Array, In
 def write_recording(path: str | os.PathLike[str], run: ChipRun, x: Array | None = None) -> None:
     """Write what a run recorded, and its output; whole or not at all."""
     arrays: dict[str, Array] = {"output": run.output}
-    if x is not None and run.counts.input_kind == "spikes":
-        arrays["input.spikes"] = x
+    if x is not None:
+        arrays[f"{INPUT}.{run.counts.input_kind}"] = x
     for what in ("spikes", "v", "u"):
         arrays |= {f"{layer}.{what}": value for layer, value in getattr(run, what).items()}
     with written_aside(path) as aside, open(aside, "wb") as file:
@@ -80,25 +81,28 @@ def read_activity(path: str | os.PathLike[str], graph: SNNGraph) -> SpikeCounts:
     if "spikes" in arrays or "current" in arrays:
         from spear_deploy.simulator import simulate
 
-        x, kind = read_input(path, graph)
-        return simulate(graph, x, kind=kind).counts
-    sent: dict[str, Array] = {}
-    steps = samples = 0
+        x, given = read_input(path, graph)
+        return simulate(graph, x, kind=given).counts
+    kind: InputKind = "current" if f"{INPUT}.current" in arrays else "spikes"
+    recorded: dict[str, Array] = {}
     for name in (INPUT, *(layer.name for layer in graph.layers if layer.spikes)):
-        recorded = arrays.get(f"{name}.spikes")
-        if recorded is None:
+        what = kind if name == INPUT else "spikes"
+        if f"{name}.{what}" not in arrays:
             raise DataError(
-                f"file '{path}': has no '{name}.spikes'; record the spikes of this network with `simulate --record spikes`"
+                f"file '{path}': has no '{name}.{what}'; record the spikes of this network with `simulate --record spikes`"
             )
-        if recorded.shape[2:] != graph.shape_of(name) or recorded.ndim < 3:
+        value = recorded[name] = arrays[f"{name}.{what}"]
+        leading = recorded[INPUT].shape[:2]
+        if value.ndim < 3 or value.shape != (*leading, *graph.shape_of(name)) or value.dtype.kind not in "biuf":
+            axes = ", ".join(map(str, graph.shape_of(name)))
             raise DataError(
-                f"file '{path}': '{name}.spikes' has shape {recorded.shape}, expected (T, B, *{graph.shape_of(name)})"
+                f"file '{path}': '{name}.{what}' is {value.dtype} {value.shape}, expected numbers (T, B, {axes}); record it again"
             )
-        steps, samples = recorded.shape[:2]
-        sent[name] = recorded.sum(axis=(0, 1), dtype=np.int64)
-    delivered = {
-        edge: arrays[f"{edge.source}.spikes"][: max(steps - edge.delay, 0)].sum(axis=(0, 1), dtype=np.int64)
-        for edge in graph.edges
-        if edge.delay and edge.source in sent
-    }
-    return SpikeCounts(sent=sent, delivered=delivered, steps=steps, samples=samples)
+    recorded[INPUT] = check_input(graph, recorded[INPUT], kind)
+    return counted(graph, recorded, kind)
+
+
+def _listed(arrays: dict[str, Array], most: int = 4) -> str:
+    names = [f"'{name}'" for name in arrays]
+    more = [f"{len(names) - most} more"] if len(names) > most else []
+    return ", ".join(names[:most] + more) or "nothing"

@@ -7,7 +7,7 @@ only what its sources emitted at t or before.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from spear_deploy import linear, neurons
 from spear_deploy.errors import DataError
-from spear_deploy.graph import INPUT, Edge, SNNGraph
+from spear_deploy.graph import INPUT, Edge, SNNGraph, delayed_paths
 from spear_deploy.layers import Array, AvgPool, BatchNorm, Layer, LoihiLIF, Scale
 
 InputKind: TypeAlias = Literal["spikes", "current"]
@@ -28,7 +28,8 @@ class SpikeCounts:
 
     Attributes:
         sent: by layer (and `INPUT`): (*shape), int64; for an analogue input the number of non-zero values.
-        delivered: by edge with delay: spikes of the last `delay` steps arrive after the end and are not in it.
+        delivered: by edge with delay (see `graph.delayed_paths`): spikes of the last `delay` steps arrive after the end and
+            are not in it.
         steps, samples: what was summed over.
         input_kind: "spikes" or "current".
     """
@@ -101,6 +102,7 @@ def simulate(
         DataError: shape, NaN, or spikes that are not whole numbers from 0.
     """
     x = check_input(graph, x, kind)
+    check_record(record := tuple(record))
     run = _Simulation(graph, x, kind, set(record), dtype)
     for group in evaluation_groups(graph):
         run.advance(group)
@@ -110,6 +112,8 @@ def simulate(
 def check_input(graph: SNNGraph, x: Array, kind: InputKind = "spikes") -> Array:
     """Return the input as an array, or say what is wrong with it."""
     x = np.asarray(x)
+    if kind not in ("spikes", "current"):
+        raise DataError(f"kind '{kind}': an input is 'spikes' or 'current'; give one of them")
     if x.ndim != len(graph.input_shape) + 2 or x.shape[2:] != graph.input_shape or 0 in x.shape:
         expected = ", ".join(map(str, ("T", "B", *graph.input_shape)))
         raise DataError(f"input has shape {x.shape}, the network takes ({expected}); check the axes")
@@ -120,6 +124,13 @@ def check_input(graph: SNNGraph, x: Array, kind: InputKind = "spikes") -> Array:
     if kind == "spikes" and x.dtype.kind != "b" and ((x < 0).any() or (x.dtype.kind == "f" and (x != np.rint(x)).any())):
         raise DataError("spikes are whole numbers from 0; give analogue values as 'current'")
     return x
+
+
+def check_record(record: Iterable[str]) -> None:
+    """Refuse to record what there is not."""
+    for what in record:
+        if what not in ("spikes", "v", "u"):
+            raise DataError(f"record '{what}': what can be recorded is 'spikes', 'v' and 'u'; give some of them")
 
 
 class _Simulation:
@@ -239,21 +250,23 @@ class _Simulation:
                 self._note_overflows(layer, states[layer.name])
 
     def result(self) -> ChipRun:
-        sent = {name: self._count(name) for name in (INPUT, *(layer.name for layer in self.graph.layers if layer.spikes))}
-        delivered = {
-            edge: self._count(edge.source, self.steps - edge.delay)
-            for edge in self.graph.edges
-            if edge.delay and edge.source in sent
-        }
-        counts = SpikeCounts(sent=sent, delivered=delivered, steps=self.steps, samples=self.batch, input_kind=self.kind)
+        counts = counted(self.graph, self.emitted, self.kind)
         output = self.emitted[self.graph.output]
         return ChipRun(output=output, spikes=self.spikes, v=self.v, u=self.u, counts=counts, overflows=self.overflows)
 
-    def _count(self, name: str, steps: int | None = None) -> Array:
-        value = self.emitted[name][: self.steps if steps is None else max(steps, 0)]
-        if name == INPUT and self.kind == "current":
-            value = value != 0
+
+def counted(graph: SNNGraph, emitted: Mapping[str, Array], kind: InputKind = "spikes") -> SpikeCounts:
+    """Count the spikes of a run from what its input and its spiking layers emitted, (T, B, *shape) each."""
+    steps, samples = emitted[INPUT].shape[:2]
+
+    def total(name: str, until: int = steps) -> Array:
+        value = emitted[name][: max(until, 0)]
+        value = value != 0 if name == INPUT and kind == "current" else value
         return value.sum(axis=(0, 1), dtype=np.int64)
+
+    sent = {name: total(name) for name in (INPUT, *(layer.name for layer in graph.layers if layer.spikes))}
+    delivered = {edge: total(edge.source, steps - edge.delay) for edge in delayed_paths(graph)}
+    return SpikeCounts(sent=sent, delivered=delivered, steps=steps, samples=samples, input_kind=kind)
 
 
 def normalised(norm: BatchNorm, y: Array) -> Array:

@@ -74,20 +74,21 @@ def has_synapses(layer: Layer) -> bool:
     return isinstance(layer.synapse, WEIGHTED) or layer.neuron is not None
 
 
-def arriving(graph: SNNGraph, counts: SpikeCounts, edge: Edge, _behind: frozenset[str] = frozenset()) -> Array:
+def arriving(graph: SNNGraph, counts: SpikeCounts, edge: Edge, _behind: tuple[Edge, ...] = ()) -> Array:
     """Count the spikes an edge delivers at each position of its target, through layers that only pool, add or reshape.
 
     Raises:
         DataError: the edge lies in a loop without a neuron, in which a spike would go round for ever.
     """
-    if edge.source in _behind:
+    if edge.source in [later.source for later in _behind]:
         raise DataError(
             f"layer '{edge.source}': lies in a loop without a neuron, whose spikes have no number; put a neuron into it"
         )
     if edge.source == INPUT or graph[edge.source].neuron is not None:
-        return counts.arriving(edge)
+        way = (edge, *_behind)
+        return counts.arriving(Edge(source=edge.source, target=way[-1].target, delay=sum(part.delay for part in way)))
     layer = graph[edge.source]
-    total = sum((arriving(graph, counts, e, _behind | {layer.name}) for e in graph.incoming(layer.name)), np.zeros((), np.int64))
+    total = sum((arriving(graph, counts, e, (edge, *_behind)) for e in graph.incoming(layer.name)), np.zeros((), np.int64))
     if isinstance(layer.synapse, POOLS):
         return through_pool(layer, total)
     return linear.apply(layer.synapse, total[None])[0]

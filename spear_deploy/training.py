@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,6 +41,11 @@ LOGIT_SCALE = 10.0
 """Cross-entropy sees 10 times the mean of the readout: membrane potentials are too small to be sure with."""
 LAST_PART = 2 / 3
 """After this share of the epochs a network may be chosen."""
+
+
+HINT_WEIGHT = 0.5
+"""Share of the loss that a teacher's outputs get; the labels get the rest."""
+HINT_TEMPERATURE = 2.0
 
 
 def decide(output: Array) -> Array:
@@ -217,12 +222,21 @@ def fit(
     seed: int = 0,
     synops_budget: float | None = None,
     dual: float = 0.0,
+    teacher: SNNGraph | None = None,
     progress: Progress | None = None,
 ) -> Fit:
-    """Learn by a recipe and tell how it went; `dual` is the price of SynOps to start with."""
+    """Learn by a recipe and tell how it went.
+
+    Args:
+        graph, dataset, recipe, seed: what learns what, how, and in which order.
+        synops_budget: SynOps per inference that learning is priced towards.
+        dual: the price of SynOps to start with.
+        teacher: a network, usually the one before pruning, whose outputs are learnt besides the labels.
+        progress: is told after each epoch.
+    """
     dataset.check(graph.input_shape, int(np.prod(graph.shape_of(graph.output))))
     with threads_for(graph):
-        return _fit(graph, dataset, recipe, seed, synops_budget, dual, progress)
+        return _fit(graph, dataset, recipe, seed, synops_budget, dual, teacher, progress)
 
 
 @contextmanager
@@ -249,6 +263,7 @@ def _fit(
     seed: int,
     synops_budget: float | None,
     dual: float,
+    teacher: SNNGraph | None,
     progress: Progress | None,
 ) -> Fit:
     import torch
@@ -262,13 +277,16 @@ def _fit(
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, steps, pct_start=recipe.warm_up)
     rng = np.random.default_rng(seed)
     best, history = _Best(graph), []
+    labels = torch.from_numpy(np.array(dataset.train.y))
+    hints = None if teacher is None else torch.from_numpy(_mean_outputs(teacher, dataset.train))
+    numbered = replace(dataset.train, y=np.arange(len(dataset.train)))
     for epoch in range(recipe.epochs):
         network.train()
         losses = []
-        for x, y in dataset.train.batches(recipe.batch_size, rng):
-            if len(y) > 1:  # a batch norm needs two
-                batch = torch.from_numpy(x), torch.from_numpy(y)
-                losses.append(_learn(network, *batch, optimiser, recipe.label_smoothing, price))
+        for x, number in numbered.batches(recipe.batch_size, rng):
+            if len(number) > 1:  # a batch norm needs two
+                y, hint = labels[number], None if hints is None else hints[number]
+                losses.append(_learn(network, torch.from_numpy(x), y, hint, optimiser, recipe.label_smoothing, price))
                 cycle.step()
         learnt = to_graph(network.eval())
         found = quick_evaluate(network, learnt, dataset.val)
@@ -281,7 +299,13 @@ def _fit(
 
 
 def _learn(
-    network: NorseNetwork, x: torch.Tensor, y: torch.Tensor, optimiser: Any, smoothing: float, price: SpikePrice | None
+    network: NorseNetwork,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    hint: torch.Tensor | None,
+    optimiser: Any,
+    smoothing: float,
+    price: SpikePrice | None,
 ) -> float:
     """Take one step on a batch (T, B, *input), and return its cross-entropy."""
     import torch
@@ -289,11 +313,31 @@ def _learn(
     output, spikes = network(x, record=True)
     mean = output.flatten(2).mean(0)
     loss = torch.nn.functional.cross_entropy(LOGIT_SCALE * mean, y, label_smoothing=smoothing)
-    total = loss if price is None else loss + price.penalty(x, spikes)
+    total = loss if hint is None else (1 - HINT_WEIGHT) * loss + HINT_WEIGHT * _distance(mean, hint)
+    total = total if price is None else total + price.penalty(x, spikes)
     optimiser.zero_grad()
     total.backward()  # type: ignore[no-untyped-call]
     optimiser.step()
     return float(loss.detach())
+
+
+def _distance(mean: torch.Tensor, hint: torch.Tensor) -> torch.Tensor:
+    """Return the distillation loss of Hinton, Vinyals and Dean (arXiv 1503.02531): T² · KL of the softened outputs."""
+    import torch
+
+    soft = LOGIT_SCALE / HINT_TEMPERATURE
+    student = torch.nn.functional.log_softmax(soft * mean, dim=1)
+    teacher = torch.nn.functional.log_softmax(soft * hint, dim=1)
+    return torch.nn.functional.kl_div(student, teacher, reduction="batchmean", log_target=True) * HINT_TEMPERATURE**2
+
+
+def _mean_outputs(graph: SNNGraph, split: Split) -> Array:
+    """Return what a network puts out, mean over time: (N, outputs) float32."""
+    means = []
+    for x, _ in split.batches(BATCH):
+        output = simulate(graph, x, kind=split.kind).output
+        means.append(output.reshape(*output.shape[:2], -1).mean(axis=0, dtype=np.float32))
+    return np.concatenate(means)
 
 
 def quick_evaluate(network: NorseNetwork, graph: SNNGraph, split: Split) -> dict[str, float]:

@@ -68,7 +68,7 @@ def load(
 
     Args:
         net: see the module.
-        input_shape: of a Norse model that does not say it, without time and batch.
+        input_shape: of a Norse model that does not say it, without time and batch; of a netx file whose input is flat.
         like: data or an input file whose samples tell the input shape where nothing else does.
         dt_s: the time step of a NIR file, which has none of its own (default 1e-4 s).
         reset: of a NIR file: "value" (to v_reset) or "subtract".
@@ -80,19 +80,44 @@ def load(
         if ":" in name and not Path(name).exists():
             from spear_deploy.interchange.norse_model import from_norse, load_model
 
+            _refuse_reset(reset, name)
             model, shape = load_model(name, input_shape, fallback=None if like is None else lambda: _sample_shape(like))
             return from_norse(model, shape, dt_s=dt_s)
         from spear_deploy import interchange
 
-        options: dict[str, Any] = {} if dt_s is None else {"dt_s": dt_s}
-        if reset is not None:
-            options["reset"] = reset
-        return interchange.load(name, **options)
+        return interchange.load(name, dt_s=dt_s, reset=reset, input_shape=input_shape)
     from spear_deploy.interchange.norse_model import from_norse
 
+    if not hasattr(net, "parameters"):
+        raise DataError(f"net: {type(net).__name__} given, expected a network, a Norse model, a file or package.module:function")
+    _refuse_reset(reset, "the model")
     if input_shape is None:
         raise DataError("a Norse model does not say the shape of its input; give input_shape, without time and batch")
     return from_norse(net, input_shape, dt_s=dt_s)
+
+
+def load_both(a: Net, b: Net, *, like: str | os.PathLike[str] | None = None, **options: Any) -> tuple[SNNGraph, SNNGraph]:
+    """Load two networks; each option of `load` goes to the one that takes it, so that a NIR file meets one that knows its dt."""
+    given = {name: value for name, value in options.items() if value is not None}
+    takes = (_options_of(a), _options_of(b))
+
+    def own(first: int) -> dict[str, Any]:
+        return {name: value for name, value in given.items() if name in takes[first] or name not in takes[1 - first]}
+
+    return load(a, like=like, **own(0)), load(b, like=like, **own(1))
+
+
+def _options_of(net: Net) -> tuple[str, ...]:
+    from spear_deploy import interchange
+
+    if isinstance(net, (str, os.PathLike)) and (Path(net).exists() or ":" not in os.fspath(net)):
+        return interchange.options_of(net)
+    return () if isinstance(net, SNNGraph) else ("input_shape", "dt_s")
+
+
+def _refuse_reset(reset: str | None, name: str) -> None:
+    if reset is not None:
+        raise DataError(f"{name}: a Norse model states its own reset; leave the option out")
 
 
 def _sample_shape(source: str | os.PathLike[str]) -> Shape:
@@ -170,8 +195,10 @@ def count(net: Net, x: Array | Dataset, *, kind: InputKind = "spikes", rules: bo
 
 
 def _batches(graph: SNNGraph, x: Array | Dataset, kind: InputKind, size: int) -> Iterable[tuple[Array, InputKind]]:
-    if isinstance(x, np.ndarray):
-        simulator.check_input(graph, x, kind)
+    from spear_deploy.data import Dataset
+
+    if not isinstance(x, Dataset):
+        x = simulator.check_input(graph, x, kind)
         for start in range(0, x.shape[1], size):
             yield x[:, start : start + size], kind
         return
@@ -219,8 +246,11 @@ def simulate(
         record: which of "spikes", "v", "u" to keep.
         timeout_s: longest time a Lava run may take.
     """
-    graph = load(net)
-    simulator.check_input(graph, x, kind)
+    graph, record = load(net), tuple(record)
+    x = simulator.check_input(graph, x, kind)
+    simulator.check_record(record)
+    if backend not in ("fast", "lava"):
+        raise DataError(f"backend '{backend}': expected 'fast' (ours) or 'lava'; give one of them")
     if chip is not None:
         from spear_deploy.quantize import graded
 
@@ -229,7 +259,7 @@ def simulate(
     if backend == "lava":
         from spear_deploy.lava_backend import run_lava
 
-        return run_lava(graph, x, kind=kind, record=tuple(record), timeout_s=timeout_s)
+        return run_lava(graph, x, kind=kind, record=record, timeout_s=timeout_s)
     return simulator.simulate(graph, x, kind=kind, record=record)
 
 

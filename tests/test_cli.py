@@ -225,3 +225,29 @@ def test_bad_input_leaves_nothing_behind(run, tmp_path):
     run("simulate", "net.snn", "--input", "in.npz", "--backend", "lava", "--out", "r.npz", code=1)
     (tmp_path / "broken.snn").unlink()
     assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_what_the_functions_of_the_user_print_is_no_result(run, tmp_path):
+    (tmp_path / "chatty.py").write_text(
+        "import torch, norse.torch as nt\nprint('imported')\n"
+        "def net():\n    print('building')\n"
+        "    return nt.SequentialState(torch.nn.Flatten(), torch.nn.Linear(64, 5), nt.LIFBoxCell()), (1, 8, 8)\n"
+        "def leave():\n    raise SystemExit(5)\n"
+    )
+    result = run("count", "chatty:net", "--input", "in.npz", "--json")
+    assert set(json.loads(result.stdout)) >= {"synops_total", "rates"}
+    assert "imported" in result.stderr and "building" in result.stderr
+    assert "building" not in run("count", "chatty:net", "--input", "in.npz").stdout
+    assert "'chatty:leave' fails: SystemExit: 5" in run("count", "chatty:leave", "--input", "in.npz", code=1).stderr
+
+
+def test_a_nir_file_is_compared_with_one_that_knows_its_time_step(run):
+    run("export", "net.snn", "--to", "nir", "--out", "net.nir")
+    facts = json.loads(run("compare", "net.snn", "net.nir", "--dt-s", "0.001", "--input", "in.npz", "--json").stdout)
+    assert facts["mismatches"] == 0
+    assert "states its own dt_s" in run("compare", "net.snn", "net.snn", "--dt-s", "1", "--input", "in.npz", code=1).stderr
+
+
+def test_options_that_a_file_does_not_take_are_refused_instead_of_ignored(run):
+    stderr = run("count", "net.snn", "--input", "in.npz", "--input-shape", "1,8,8", code=1).stderr
+    assert "states its own input_shape; leave the option out" in stderr

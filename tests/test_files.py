@@ -61,3 +61,13 @@ def test_permissions(tmp_path):
 def test_hints():
     assert did_you_mean("loihi", ["loihi2", "xylo"]) == "; did you mean 'loihi2'?"
     assert did_you_mean("zzz", ["loihi2"]) == ""
+
+
+def test_no_folder_is_left_that_was_made_for_a_file_that_was_not_written(tmp_path):
+    (tmp_path / "old").mkdir()
+    for place in ("new/folder/a.txt", "old/b/a.txt"):
+        with pytest.raises(ValueError, match="halfway"), written_aside(tmp_path / place):
+            raise ValueError("halfway")
+    assert sorted(os.listdir(tmp_path)) == ["old"] and os.listdir(tmp_path / "old") == []
+    write_json(tmp_path / "new/folder/a.json", {})
+    assert os.listdir(tmp_path / "new/folder") == ["a.json"]

@@ -940,3 +940,11 @@ def test_loads_models_from_the_current_directory(here):
 def test_load_model_refuses(here, spec, error, message):
     with pytest.raises(error, match=message):
         load_model(spec)
+
+
+@pytest.mark.parametrize("place", ["0", "1"])
+def test_nan_weights_name_the_module(place):
+    model = norse.SequentialState(nn.Linear(4, 3), norse.LIFRecurrentCell(3, 3))
+    (model[0].weight if place == "0" else model[1].recurrent_weights).data[0, 0] = float("nan")
+    with pytest.raises(GraphError, match=f"module '{place}': Dense.weight: holds NaN"):
+        from_norse(model, (4,))

@@ -8,6 +8,7 @@ import pytest
 from spear_deploy.errors import DataError, FileError
 from spear_deploy.recordings import read_activity, read_arrays, read_input, write_recording
 from spear_deploy.simulator import simulate
+from spear_deploy.synops import synops
 from tests.reference import random_graph, random_spikes
 
 
@@ -88,5 +89,40 @@ def test_recordings_of_another_network(tmp_path):
     with pytest.raises(DataError, match="has no 'input.spikes'"):
         read_activity(path, graph)
     np.savez(path, **{"input.spikes": np.zeros((2, 2, 2))})
-    with pytest.raises(DataError, match="'input.spikes' has shape"):
+    with pytest.raises(DataError, match="'input.spikes' is float64 .2, 2, 2., expected numbers"):
         read_activity(path, graph)
+
+
+def test_a_recording_of_a_current_is_an_activity_too(tmp_path):
+    graph = random_graph(4)
+    x = np.random.default_rng(0).random((5, 2, *graph.input_shape)) * (random_spikes(graph, 0, steps=5, batch=2))
+    run = simulate(graph, x, kind="current", record=("spikes",))
+    write_recording(tmp_path / "run.npz", run, x)
+    counts = read_activity(tmp_path / "run.npz", graph)
+    assert counts.input_kind == "current"
+    np.testing.assert_array_equal(counts.sent["input"], run.counts.sent["input"])
+    assert synops(graph, counts) == synops(graph, run.counts)
+
+
+def test_damage_inside_a_compressed_file_is_one_sentence(tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez_compressed(tmp_path / "in.npz", spikes=rng.random((6, 3, 40)) < 0.4)
+    content = (tmp_path / "in.npz").read_bytes()
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(content)
+        for place in rng.integers(len(content), size=3):
+            damaged[place] = rng.integers(256)
+        (tmp_path / "damaged.npz").write_bytes(damaged)
+        try:
+            read_arrays(tmp_path / "damaged.npz")
+        except FileError as error:
+            refused += 1
+            assert "damaged.npz" in str(error)
+    assert refused > 200
+
+
+def test_an_error_names_a_few_arrays_not_all(tmp_path):
+    np.savez(tmp_path / "many.npz", **{f"a{n}": np.zeros(1) for n in range(30)})
+    with pytest.raises(DataError, match="holds 'a0', 'a1', 'a2', 'a3', 26 more, expected"):
+        read_input(tmp_path / "many.npz", random_graph(0))

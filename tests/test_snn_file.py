@@ -177,3 +177,16 @@ def test_damaged_files_raise_our_errors_only(tmp_path):
             refused += 1
             assert "\n" not in str(error)
     assert refused > 300
+
+
+def test_nan_weights_name_the_layer(tmp_path):
+    graph = random_graph(0)
+    write_snn(graph, tmp_path / "net.snn")
+    place = [layer.name for layer in graph.layers].index("depthwise")
+    with np.load(tmp_path / "net.snn") as file:
+        arrays = {name: file[name] for name in file.files}
+    arrays[f"layers.{place}.synapse.weight"] = arrays[f"layers.{place}.synapse.weight"] * np.nan
+    np.savez(tmp_path / "nan.npz", **arrays)
+    (tmp_path / "nan.npz").rename(tmp_path / "nan.snn")
+    with pytest.raises(GraphError, match=rf"nan.snn', layer {place} .'depthwise'.: Conv2d.weight: holds NaN"):
+        read_snn(tmp_path / "nan.snn")

@@ -1,10 +1,12 @@
 """SynOps equal enumeration: one spike over one existing synapse."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from spear_deploy.errors import DataError
-from spear_deploy.graph import Edge, SNNGraph, chain
+from spear_deploy.graph import Edge, SNNGraph, chain, delayed_paths
 from spear_deploy.layers import IF, AvgPool, Dense, Layer
 from spear_deploy.pruning import PruningPlan, coupled_groups, prune
 from spear_deploy.quantize import quantize
@@ -164,3 +166,28 @@ def test_a_loop_without_a_neuron_has_no_count():
     graph = SNNGraph(layers=layers, edges=edges, input_shape=(2,))
     with pytest.raises(DataError, match="layer 'b': lies in a loop without a neuron"):
         synops(graph, simulate(graph, np.ones((2, 1, 2), bool)).counts)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("behind", ["conv3", "pool", "fc", "flatten"])
+def test_spikes_delayed_behind_a_pool_count_only_if_they_arrive(seed, behind):
+    """One step of delay costs what the same network costs without it on all steps but the last."""
+    graph = reference.random_graph(seed)
+    layers = {layer.name: layer for layer in graph.layers}
+    chosen = ("conv1", "pool", "conv3", "flatten", "fc")
+    sources = dict(zip(chosen, ("input", *chosen[:-1]), strict=True))
+    late = {edge_target: int(edge_target == behind) for edge_target in chosen}
+    short = SNNGraph(
+        layers=tuple(layers[name] for name in chosen),
+        edges=tuple(Edge(source=sources[name], target=name, delay=late[name]) for name in chosen),
+        input_shape=graph.input_shape,
+    )
+    plain = replace(short, edges=tuple(replace(edge, delay=0) for edge in short.edges))
+    x = reference.random_spikes(graph, seed, steps=6)
+    found = synops(short, simulate(short, x).counts).per_layer
+    whole, cut = (synops(plain, simulate(plain, part).counts).per_layer for part in (x, x[:-1]))
+    first_late = chosen.index({"pool": "conv3", "flatten": "fc"}.get(behind, behind))
+    for n, name in enumerate(chosen):
+        if name in found and n <= first_late:
+            assert found[name] == (cut if n == first_late else whole)[name]
+    assert delayed_paths(plain) == [] and all(way.delay == 1 for way in delayed_paths(short))

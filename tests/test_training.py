@@ -259,3 +259,41 @@ def test_digits_are_learnt(seed):
 def test_a_recipe_says_what_may_be(wrong):
     with pytest.raises(DataError, match="recipe: . epochs, batches of .*; expected at least 1, at least 2"):
         Recipe(**wrong)
+
+
+# ------------------------------------------------------------------------------------------------------- a teacher
+
+
+def test_distance_to_a_teacher_is_the_softened_divergence():
+    import torch
+
+    rng = np.random.default_rng(0)
+    student, teacher = rng.normal(size=(2, 8, 5)).astype(np.float32) / 5
+
+    def softened(mean):
+        values = np.exp(training.LOGIT_SCALE / training.HINT_TEMPERATURE * mean)
+        return values / values.sum(axis=1, keepdims=True)
+
+    p, q = softened(teacher), softened(student)
+    expected = training.HINT_TEMPERATURE**2 * (p * np.log(p / q)).sum(axis=1).mean()
+    assert float(training._distance(torch.from_numpy(student), torch.from_numpy(teacher))) == pytest.approx(expected, rel=1e-4)
+    assert float(training._distance(torch.from_numpy(student), torch.from_numpy(student))) == pytest.approx(0, abs=1e-6)
+
+
+def test_hints_are_the_mean_outputs_of_the_teacher():
+    network, data = toy_network(), toy_data()
+    output = simulate(network, np.moveaxis(data.train.x, 0, 1)).output
+    np.testing.assert_allclose(training._mean_outputs(network, data.train), output.mean(axis=0), rtol=1e-5)
+
+
+def test_a_teacher_is_followed_where_labels_say_nothing():
+    """With labels drawn at random there is nothing to learn but what the teacher knows."""
+    data = toy_data()
+    teacher = train(toy_network(), data, recipe=quick(8))
+    noise = np.random.default_rng(0).integers(0, 2, len(data.train))
+    random = replace(data, train=Split(x=data.train.x, y=noise))
+    taught = fit(toy_network(1), random, quick(8), teacher=teacher).graph
+    alone = fit(toy_network(1), random, quick(8)).graph
+    known = evaluate(teacher, data.test).labels
+    agreement = [float(np.mean(evaluate(graph, data.test).labels == known)) for graph in (taught, alone)]
+    assert agreement[0] > 0.9 and agreement[0] > agreement[1]

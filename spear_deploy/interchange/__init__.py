@@ -44,9 +44,8 @@ def load(path: str | os.PathLike[str], **options: Any) -> SNNGraph:
     if ending not in READABLE:
         known = ", ".join(READABLE)
         raise FileError(f"file '{source}': ending '{ending}' says no format, known are {known}{did_you_mean(ending, READABLE)}")
-    taken = {".nir": ("dt_s", "reset"), ".snn": ()}.get(ending, ("input_shape",))
     for name in given:
-        if name not in taken:
+        if name not in options_of(source):
             raise FileError(f"file '{source}': a {READABLE[ending]} file states its own {name}; leave the option out")
     if ending == ".snn":
         from spear_deploy.interchange.snn_file import read_snn
@@ -59,6 +58,11 @@ def load(path: str | os.PathLike[str], **options: Any) -> SNNGraph:
     from spear_deploy.interchange.netx_file import read_netx
 
     return read_netx(source, **given)
+
+
+def options_of(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Return the options that the reader of a file with this ending takes."""
+    return {".nir": ("dt_s", "reset"), ".snn": ()}.get(Path(path).suffix.lower(), ("input_shape",))
 
 
 def export(

@@ -137,7 +137,7 @@ def load_model(
         if callable(found) and not isinstance(found, torch.nn.Module):
             try:
                 made = found()
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise FileError(
                     f"'{spec}' fails: {type(error).__name__}: {first_line(error)}; it is called without arguments"
                 ) from error

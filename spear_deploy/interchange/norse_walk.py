@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import fx
 
-from spear_deploy.errors import UnsupportedError
+from spear_deploy.errors import GraphError, UnsupportedError
 from spear_deploy.graph import INPUT, Edge
 from spear_deploy.interchange import norse_functions as functions
 from spear_deploy.interchange.norse_cells import array, norse
@@ -211,7 +212,8 @@ class Frame:
         if isinstance(module, (*OVER_TIME, *STEPPED)) and not isinstance(module, norse.LConv2d):
             if isinstance(module, OVER_TIME) != self.steps.timed:
                 raise UnsupportedError(f"{place} is {type(module).__name__}, which runs over time within one step; use its cell")
-            pair: Pair = self.once((path, value), lambda: self._stateful(module, path, value))
+            with _named(place):
+                pair: Pair = self.once((path, value), lambda: self._stateful(module, path, value))
             self._check_state(pair.state, rest, place)
             return pair
         return self.once((path, value), lambda: self._plain(module, path, value))
@@ -219,7 +221,8 @@ class Frame:
     def _plain(self, module: Any, path: str, value: Value) -> Value:
         if not any(isinstance(module, kind) and type(module).forward is kind.forward for kind in PLAIN):
             raise refusal(module, where(path))
-        part = synapse_of(module, value.shape, where(path), axes_before=self.axes_before)
+        with _named(where(path)):
+            part = synapse_of(module, value.shape, where(path), axes_before=self.axes_before)
         if part is None:
             return value
         if isinstance(part, BatchNorm):
@@ -322,3 +325,13 @@ def _check_hooks(module: torch.nn.Module, place: str) -> None:
         raise UnsupportedError(f"{place} has a forward hook, which may change what it computes; remove it first")
     for hook in own:
         hook(module, ())
+
+
+@contextmanager
+def _named(place: str) -> Iterator[None]:
+    """Say in which module the weights or parameters lie that no part can be made of."""
+    try:
+        yield
+    except GraphError as error:
+        message = str(error)
+        raise GraphError(message if message.startswith("layer '") else f"{place}: {message}") from error

@@ -203,8 +203,12 @@ def _decode_layer(row: Mapping[str, Any], arrays: Mapping[str, Array], where: st
     unknown = sorted(set(row) - {"name", *PARTS})
     if unknown:
         raise FileError(f"{where}: unknown part '{unknown[0]}'; update spear-deploy")
-    parts = {part: _decode(part, row[part], arrays, where) for part in PARTS if part in row}
-    return Layer(name=str(row["name"]), **parts)
+    name = str(row["name"])
+    try:
+        parts = {part: _decode(part, row[part], arrays, where) for part in PARTS if part in row}
+    except GraphError as error:
+        raise GraphError(f"{where} ('{name}'): {error}") from error
+    return Layer(name=name, **parts)
 
 
 def _decode(part: str, row: Mapping[str, Any], arrays: Mapping[str, Array], where: str) -> Any:

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from spear_deploy import neurons
-from spear_deploy.graph import INPUT, Edge, SNNGraph
+from spear_deploy.graph import INPUT, SNNGraph
 from spear_deploy.lava_backend.guarded_worker import run_program
 from spear_deploy.lava_backend.passes import Lowered, lower
 from spear_deploy.lava_backend.plan import plan
 from spear_deploy.lava_backend.program import joined
-from spear_deploy.lava_backend.values import delayed, value_of
+from spear_deploy.lava_backend.values import value_of
 from spear_deploy.layers import Array
-from spear_deploy.simulator import ChipRun, InputKind, Record, SpikeCounts, check_input
+from spear_deploy.simulator import ChipRun, InputKind, Record, check_input, counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ def _chip_run(job: Job, x: Array, lowered: Lowered, folder: Path) -> ChipRun:
     emitted |= {name: value for (name, what), value in found.items() if what == "spikes"}
     v = {name: value for (name, what), value in found.items() if what == "v"}
     output = _output(graph, found, emitted)
-    counts = _counts(graph, emitted, job.kind)
+    counts = counted(graph, emitted, job.kind)
     return ChipRun(
         output=output,
         spikes={name: value for name, value in emitted.items() if name != INPUT} if "spikes" in job.record else {},
@@ -102,20 +102,6 @@ def _output(graph: SNNGraph, found: Mapping[tuple[str, str], Array], emitted: Ma
 
 def _values(graph: SNNGraph, emitted: Mapping[str, Array]) -> dict[str, Array]:
     return {layer.name: value_of(graph, layer.name, emitted) for layer in graph.layers if layer.neuron is None}
-
-
-def _counts(graph: SNNGraph, emitted: Mapping[str, Array], kind: InputKind) -> SpikeCounts:
-    sending = {name: value != 0 if name == INPUT and kind == "current" else value for name, value in emitted.items()}
-    sent = {name: _total(value) for name, value in sending.items()}
-    steps, samples = emitted[INPUT].shape[:2]
-    delivered: dict[Edge, Array] = {
-        edge: _total(delayed(sending[edge.source], edge.delay)) for edge in graph.edges if edge.delay and edge.source in sent
-    }
-    return SpikeCounts(sent=sent, delivered=delivered, steps=steps, samples=samples, input_kind=kind)
-
-
-def _total(value: Array) -> Array:
-    return value.sum(axis=(0, 1), dtype=np.int64)
 
 
 def _overflows(graph: SNNGraph, emitted: Mapping[str, Array]) -> dict[str, dict[str, int]]:

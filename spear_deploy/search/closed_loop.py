@@ -108,7 +108,7 @@ def prune_to_budget(
     synops_budget: float,
     method: str = "spear",
     episodes: int | None = None,
-    epochs: int = 20,
+    epochs: int = 40,
     seed: int = 0,
     settings: SearchSettings | None = None,
     measure: Measure | None = None,
@@ -150,7 +150,7 @@ def prune_to_budget(
         constraint=constraint,
         progress=progress,
     )
-    tuning = _Tuning(found.graph, dataset, aim, measure, seed, progress)
+    tuning = _Tuning(found.graph, graph, dataset, aim, measure, seed, progress)
     begun = time.perf_counter()
     tuning.run(epochs)
     seconds = {**found.seconds, "fine_tune": time.perf_counter() - begun, "prune": time.perf_counter() - begin}
@@ -177,9 +177,17 @@ class _Tuning:
     """Fine-tuning until what counts is within the aim."""
 
     def __init__(
-        self, graph: SNNGraph, dataset: Dataset, aim: float, measure: Measure, seed: int, progress: Progress | None
+        self,
+        graph: SNNGraph,
+        teacher: SNNGraph,
+        dataset: Dataset,
+        aim: float,
+        measure: Measure,
+        seed: int,
+        progress: Progress | None,
     ) -> None:
-        self.graph, self.dataset, self.aim, self.measure = graph, dataset, aim, measure
+        self.graph, self.teacher = graph, teacher
+        self.dataset, self.aim, self.measure = dataset, aim, measure
         self.seed, self.progress = seed, progress
         self.history: list[dict[str, Any]] = []
         self.notes: list[str] = []
@@ -209,9 +217,9 @@ class _Tuning:
 
     def _learn(self, epochs: int, target: float, dual: float, peak: float) -> float:
         recipe = Recipe(epochs=epochs, learning_rate=peak, warm_up=0.1)
-        tuned = fit(
-            self.graph, self.dataset, recipe, seed=self.seed, synops_budget=target, dual=dual, progress=self._told("fine-tune")
-        )
+        told = self._told("fine-tune")
+        budget: dict[str, Any] = {"synops_budget": target, "dual": dual}
+        tuned = fit(self.graph, self.dataset, recipe, seed=self.seed, teacher=self.teacher, progress=told, **budget)
         self.graph, self.measured = tuned.graph, self.measure(tuned.graph)
         self.history += [{**row, "target": target} for row in tuned.history]
         return tuned.dual

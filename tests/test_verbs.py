@@ -1,0 +1,103 @@
+"""The verbs as a person calls them from Python: what they take, what they refuse."""
+
+import numpy as np
+import pytest
+
+from spear_deploy import verbs
+from spear_deploy.data import from_arrays
+from spear_deploy.errors import DataError, FileError, UnsupportedError
+from spear_deploy.interchange.nir_file import read_nir
+from spear_deploy.interchange.snn_file import write_snn
+from spear_deploy.profile import load_profile
+from spear_deploy.quantize import quantize
+from spear_deploy.simulator import simulate
+from tests.reference import random_graph, random_spikes
+
+
+@pytest.fixture
+def model():
+    torch = pytest.importorskip("torch")
+    import norse.torch as norse
+
+    torch.manual_seed(0)
+    return norse.SequentialState(torch.nn.Linear(6, 5), norse.LIFBoxCell(), torch.nn.Linear(5, 3), norse.LICell())
+
+
+def test_a_graph_a_file_and_a_model_are_networks(tmp_path, model):
+    graph = random_graph(0)
+    write_snn(graph, tmp_path / "net.snn")
+    assert verbs.load(graph) is graph and verbs.load(tmp_path / "net.snn") == graph
+    loaded = verbs.load(model, input_shape=(6,), dt_s=1e-3)
+    assert loaded.input_shape == (6,) and [layer.spikes for layer in loaded.layers] == [True, False]
+
+
+def test_what_is_no_network_or_does_not_say_enough(model, tmp_path):
+    with pytest.raises(DataError, match="net: int given, expected a network"):
+        verbs.load(3)
+    with pytest.raises(DataError, match="does not say the shape of its input"):
+        verbs.load(model)
+    with pytest.raises(DataError, match="a Norse model states its own reset"):
+        verbs.load(model, input_shape=(6,), reset="subtract")
+    write_snn(random_graph(0), tmp_path / "net.snn")
+    with pytest.raises(FileError, match="states its own input_shape; leave the option out"):
+        verbs.load(tmp_path / "net.snn", input_shape=(1,))
+
+
+@pytest.mark.parametrize("file", [{"spikes": (7, 2, 6)}, {"x": (40, 7, 6), "y": (40,)}])
+def test_the_input_shape_is_that_of_the_data(tmp_path, monkeypatch, file):
+    (tmp_path / "verbs_model.py").write_text(
+        "import torch, norse.torch as n\ndef build():\n    return n.SequentialState(torch.nn.Linear(6, 2), n.LIFBoxCell())\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    np.savez("like.npz", **{name: np.arange(np.prod(shape)).reshape(shape) % 2 for name, shape in file.items()})
+    assert verbs.load("verbs_model:build", like="like.npz").input_shape == (6,)
+    with pytest.raises(UnsupportedError, match="says no input shape"):
+        verbs.load("verbs_model:build")
+
+
+def test_each_option_goes_to_the_network_that_takes_it(tmp_path):
+    graph = random_graph(0)
+    write_snn(graph, tmp_path / "net.snn")
+    verbs.export(graph, tmp_path / "net.nir", to="nir")
+    one, other = verbs.load_both(tmp_path / "net.snn", tmp_path / "net.nir", dt_s=0.004)
+    assert one == graph and other == read_nir(tmp_path / "net.nir", dt_s=0.004)
+    with pytest.raises(FileError, match="states its own dt_s"):
+        verbs.load_both(tmp_path / "net.snn", tmp_path / "net.snn", dt_s=0.004)
+
+
+def test_integers_of_a_chip():
+    graph = random_graph(3)
+    x = random_spikes(graph, 3)
+    integer = verbs.for_chip(graph, "loihi2", calibration=x)
+    assert integer == quantize(graph, calibration=x) and verbs.for_chip(integer, "loihi1") is integer
+    run = verbs.simulate(graph, x, chip="loihi2", record=("spikes",))
+    np.testing.assert_array_equal(run.output, simulate(integer, x).output)
+    profile = load_profile("loihi2")
+    other = profile.model_copy(update={"meta": profile.meta.model_copy(update={"family": "xylo"})})
+    with pytest.raises(UnsupportedError, match="integers of the xylo family are not built yet"):
+        verbs.for_chip(graph, other)
+
+
+def test_count_takes_lists_and_batches(monkeypatch):
+    graph = random_graph(1)
+    x = random_spikes(graph, 1, batch=5)
+    whole = verbs.count(graph, x)
+    assert verbs.count(graph, x.tolist()) == whole
+    parts = verbs.count(graph, x, batch=2)
+    assert parts.samples == 5 and parts.synops_total == pytest.approx(whole.synops_total)
+    data = from_arrays({"x": np.moveaxis(random_spikes(graph, 2, batch=40), 1, 0), "y": np.arange(40) % 3}, name="d")
+    assert verbs.count(graph, data).samples == 40
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"kind": "spike"}, "kind 'spike': an input is 'spikes' or 'current'"),
+        ({"backend": "lawa"}, "backend 'lawa': expected 'fast'"),
+        ({"record": ("spike",)}, "record 'spike': what can be recorded is"),
+    ],
+)
+def test_a_misspelt_word_is_refused_instead_of_ignored(given, message):
+    graph = random_graph(0)
+    with pytest.raises(DataError, match=message):
+        verbs.simulate(graph, random_spikes(graph, 0), **given)
