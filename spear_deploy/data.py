@@ -299,7 +299,12 @@ def _called(name: str) -> Any:
     target = getattr(found, function, None)
     if not callable(target):
         raise DataError(f"data '{name}': '{module}' has no function '{function}'{did_you_mean(function, vars(found))}")
-    return target()
+    try:
+        return target()
+    except Exception as error:
+        raise DataError(
+            f"data '{name}': the function fails with {type(error).__name__}: {error}; it takes no argument"
+        ) from error
 
 
 def _key(arrays: Mapping[str, Any], key: str, name: str) -> Any:

@@ -183,6 +183,7 @@ def test_function_by_name(tmp_path, monkeypatch):
         "def pair():\n    return np.ones((20, 3, 2), np.uint8), np.arange(20) % 2\n"
         "def mapping():\n    return {'x': np.ones((20, 2)), 'y': np.arange(20) % 2}\n"
         "def wrong():\n    return 3\n"
+        "def fails():\n    raise KeyError('frames')\n"
     )
     monkeypatch.chdir(tmp_path)
     before = list(sys.path)
@@ -190,6 +191,10 @@ def test_function_by_name(tmp_path, monkeypatch):
     assert load_data("own_data:mapping", steps=6).steps == 6
     with pytest.raises(DataError, match="the function returned int, expected a Dataset"):
         load_data("own_data:wrong")
+    with pytest.raises(
+        DataError, match="data 'own_data:fails': the function fails with KeyError: 'frames'; it takes no argument"
+    ):
+        load_data("own_data:fails")
     with pytest.raises(DataError, match="'own_data' has no function 'mappin'; did you mean 'mapping'"):
         load_data("own_data:mappin")
     with pytest.raises(DataError, match="cannot import 'no_such_module_here'"):

@@ -166,3 +166,9 @@ def test_noise_falls_to_a_tenth():
         noise()
         noise.reset()
     assert noise._sigma == pytest.approx(first / 10)
+
+
+def test_an_agent_leaves_nothing_among_the_temporary_files(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    agents.learn(Toy().env(), groups=3, episodes=2, seed=0)
+    assert list(tmp_path.iterdir()) == []

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from stable_baselines3 import DDPG, SAC, TD3
 from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.noise import ActionNoise
 
 from spear_deploy.layers import Array
@@ -55,7 +56,9 @@ def learn(env: PruningEnv, *, groups: int, episodes: int, seed: int, agent: Agen
         settings["action_noise"] = DecayingNoise(episodes - warm_up, seed)
     with _global_random_state_kept():
         kind: Any = {"ddpg": DDPG, "td3": TD3, "sac": SAC}[agent]
-        kind("MlpPolicy", env, **settings).learn(total_timesteps=episodes * groups)
+        chosen = kind("MlpPolicy", env, **settings)
+        chosen.set_logger(Logger(folder=None, output_formats=[]))  # its own would make a folder among the temporary files
+        chosen.learn(total_timesteps=episodes * groups)
 
 
 class EpisodeBroadcast(ReplayBuffer):
