@@ -66,3 +66,7 @@ def test_claimed_cores_are_checked_elsewhere():
 def test_links_to_files_exist():
     for target in re.findall(r"\]\(([^)h][^)]*)\)", README):
         assert (Path(__file__).parents[1] / target).exists(), target
+
+
+def test_nothing_is_left_to_be_filled_in():
+    assert not re.search(r"\b[A-Z]{3,}_[A-Z_]{3,}\b", re.sub(r"`[^`]*`", "", README))
