@@ -1,0 +1,42 @@
+"""The command `count`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from spear_deploy.cli.options import Command, as_json, console, emit, load_net, network_options
+
+
+@click.command(cls=Command)
+@click.argument("net")
+@click.option("--data", metavar="DATA", help="Count over all samples of a dataset.")
+@click.option("--input", "input_file", metavar="FILE", help="Count over an input file (.npz with spikes or current).")
+@click.option(
+    "--rules", type=click.Choice(["ours", "all"]), default="ours", show_default=True, help="Add other tools' counting rules."
+)
+@click.option("--steps", type=click.IntRange(min=1), default=8, show_default=True, help="Time steps of data without a time axis.")
+@click.option("--out", metavar="FILE", help="Also write the JSON here.")
+@network_options
+@as_json
+def count(
+    net: str, data: str | None, input_file: str | None, rules: str, steps: int, out: str | None, as_json: bool, **source: Any
+) -> None:
+    """Count SynOps: one spike over one existing synapse, per inference, mean over samples.
+
+    Example: spear-deploy count demo/dense.snn --data digits --rules all
+    """
+    from spear_deploy import verbs
+    from spear_deploy.data import load_data
+    from spear_deploy.recordings import read_input
+
+    if (data is None) == (input_file is None):
+        raise click.UsageError("give either --data or --input")
+    graph = load_net(net, input_file or data, **source)
+    if input_file is not None:
+        x, kind = read_input(input_file, graph)
+        found = verbs.count(graph, x, kind=kind, rules=rules == "all")
+    else:
+        found = verbs.count(graph, load_data(str(data), steps=steps, input_shape=graph.input_shape), rules=rules == "all")
+    emit(found.to_json(), as_json=as_json, out=out, show=lambda c: console().show_count(c, found))

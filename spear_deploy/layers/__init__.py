@@ -1,0 +1,72 @@
+"""What can a layer be made of?
+
+A layer is up to three parts in a row, each of which may be absent:
+
+    sum of what its edges bring ─► synapse ─► norm ─► neuron ─► spikes (or, without a neuron, the value itself)
+
+Axes: `C H W` channels and pixels, `I` inputs, `O` outputs; weights `(O, I)` or `(O, I / groups, kH, kW)` in torch's
+orientation. Neuron parameters are scalars or arrays that broadcast to the layer's output shape, e.g. `(O, 1, 1)`.
+Names are those of NIR, with the unit where there is one. Everything here is data: frozen, numpy only, arrays read-only.
+"""
+
+from spear_deploy.layers.layer import Layer
+from spear_deploy.layers.neurons import (
+    FLOAT_NEURONS,
+    IF,
+    LI,
+    LIF,
+    LOIHI_UNIT,
+    READOUTS,
+    CubaLI,
+    CubaLIF,
+    LoihiLIF,
+    Neuron,
+    parameters,
+    spikes,
+)
+from spear_deploy.layers.parts import Array, Reset, Shape
+from spear_deploy.layers.synapses import (
+    CONVS,
+    POOLS,
+    WEIGHTED,
+    AvgPool,
+    BatchNorm,
+    Conv1d,
+    Conv2d,
+    Dense,
+    Flatten,
+    Scale,
+    SumPool,
+    Synapse,
+)
+
+__all__ = [
+    "CONVS",
+    "FLOAT_NEURONS",
+    "IF",
+    "LI",
+    "LIF",
+    "LOIHI_UNIT",
+    "POOLS",
+    "READOUTS",
+    "WEIGHTED",
+    "Array",
+    "AvgPool",
+    "BatchNorm",
+    "Conv1d",
+    "Conv2d",
+    "CubaLI",
+    "CubaLIF",
+    "Dense",
+    "Flatten",
+    "Layer",
+    "LoihiLIF",
+    "Neuron",
+    "Reset",
+    "Scale",
+    "Shape",
+    "SumPool",
+    "Synapse",
+    "parameters",
+    "spikes",
+]
