@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from spear_deploy.errors import FileError, ProfileError, did_you_mean
 from spear_deploy.files import existing_file
-from spear_deploy.profile_schema import Contradiction, HardwareProfile, Leaf
+from spear_deploy.profile_costs import PRICES
+from spear_deploy.profile_file import parse_profile, read_value, validated
+from spear_deploy.profile_folder import list_profiles, profile_text, summaries
+from spear_deploy.profile_leaves import UNPUBLISHED, Leaf
+from spear_deploy.profile_schema import HardwareProfile
 
-__all__ = ["HardwareProfile", "Leaf", "ProfileRow", "describe", "list_profiles", "load_profile", "summaries", "with_overrides"]
+__all__ = [
+    "HardwareProfile",
+    "Leaf",
+    "ProfileRow",
+    "describe",
+    "list_profiles",
+    "load_profile",
+    "load_target",
+    "parse_profile",
+    "summaries",
+    "with_overrides",
+]
 
-FOLDER = "spear_deploy.hardware_profiles"
 SUFFIXES = (".yaml", ".yml")
 USER_SOURCE = "supplied by the user"
 
@@ -34,23 +46,8 @@ class ProfileRow:
     source: str
 
 
-def list_profiles() -> list[str]:
-    """Return the names of the profiles that come with the toolkit."""
-    return sorted(file.name[: -len(".yaml")] for file in resources.files(FOLDER).iterdir() if file.name.endswith(".yaml"))
-
-
-def summaries() -> list[dict[str, Any]]:
-    """Return one line for each profile that comes with the toolkit: name, title, cores, boards with their chips."""
-    found = []
-    for name in list_profiles():
-        profile = load_profile(name)
-        boards = ", ".join(f"{board} {leaf.value}" for board, leaf in profile.chip.boards.items())
-        found.append({"name": name, "title": profile.meta.title, "cores": profile.chip.usable_cores.value, "chips": boards})
-    return found
-
-
 def load_profile(name_or_path: str | os.PathLike[str]) -> HardwareProfile:
-    """Return a profile by the name of a chip, or from a YAML file of one's own.
+    """Return a profile by the name of a chip (or a further name of it), or from a YAML file of one's own.
 
     Raises:
         ProfileError: the name is unknown, or the file says something impossible; names file and key.
@@ -61,14 +58,9 @@ def load_profile(name_or_path: str | os.PathLike[str]) -> HardwareProfile:
     """
     given = os.fspath(name_or_path)
     if given in list_profiles():
-        text = resources.files(FOLDER).joinpath(f"{given}.yaml").read_text(encoding="utf-8")
-        return parse_profile(text, f"{given}.yaml")
-    if not given.endswith(SUFFIXES) and os.sep not in given and not Path(given).exists():
-        known = list_profiles()
-        raise ProfileError(
-            f"profile '{given}': there is no such chip{did_you_mean(given, known)}; known are {', '.join(known)}, "
-            "or give the path of a .yaml file"
-        )
+        return _shipped(given)
+    if not given or not (given.endswith(SUFFIXES) or os.sep in given or Path(given).exists()):
+        return _by_alias(given)
     path = existing_file(given, "hardware profile (YAML)")
     try:
         text = path.read_text(encoding="utf-8")
@@ -77,161 +69,116 @@ def load_profile(name_or_path: str | os.PathLike[str]) -> HardwareProfile:
     return parse_profile(text, str(path))
 
 
-def parse_profile(text: str, origin: str) -> HardwareProfile:
-    """Return the profile that a YAML text says; `origin` names it in messages."""
-    try:
-        data = yaml.load(text, Loader=_UniqueKeys)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "is not YAML"
-        raise ProfileError(f"profile '{origin}'{where}: {problem}; mend the file, or take a copy of one that loads") from error
-    if not isinstance(data, dict):
-        raise ProfileError(f"profile '{origin}': holds {_kind(data)}, expected keys and values; see hardware_profiles/README.md")
-    return _validated(data, origin)
+def load_target(name: str | os.PathLike[str]) -> tuple[HardwareProfile, int]:
+    """Return a profile and a number of chips: `CHIP` is one chip, `CHIP:BOARD` all chips of a board.
+
+    Raises:
+        ProfileError, FileError: as `load_profile`; the chip has no such board.
+
+    >>> profile, chips = load_target("loihi2:kapoho_point")
+    >>> profile.name, chips, profile.cores_limit(chips)
+    ('loihi2', 8, 960)
+    """
+    given = os.fspath(name)
+    chip, colon, board = given.rpartition(":")
+    if not colon or Path(given).exists() or os.sep in board:
+        return load_profile(given), 1
+    profile = load_profile(chip)
+    boards = profile.chip.boards
+    if board not in boards:
+        known = f"known are {', '.join(boards)}" if boards else "none is known; give the number of chips instead"
+        raise ProfileError(f"profile '{profile.name}': there is no board '{board}'{did_you_mean(board, boards)}; {known}")
+    chips = boards[board].most
+    if chips is None:
+        raise ProfileError(f"profile '{profile.name}': how many chips '{board}' has is not published; give their number instead")
+    return profile, chips
 
 
 def with_overrides(profile: HardwareProfile, values: Mapping[str, Any]) -> HardwareProfile:
     """Return the profile with facts exchanged, each marked as the user's.
 
+    A price that the user knows sets an all-in figure of the chip aside, and the other way round, since one holds the other.
+
     Args:
         profile: left as it is.
-        values: by dotted key; a text is read as YAML.
+        values: by dotted key; a text is read as in a file: a number, a word, a list, or null for "not published".
 
     Raises:
         ProfileError: an unknown key, or a value the key cannot have.
 
-    >>> ours = with_overrides(load_profile("loihi2"), {"energy.synop_pj": 23.6})
-    >>> ours.energy.synop_pj.value, ours.energy.synop_pj.evidence
-    (23.6, 'user')
+    >>> ours = with_overrides(load_profile("loihi2"), {"energy.synop_pj": 23.6, "timing.mode": "async"})
+    >>> ours.energy.synop_pj.value, ours.energy.synop_pj.evidence, ours.timing.mode.value
+    (23.6, 'user', 'async')
     """
     data = profile.model_dump(by_alias=True)
-    leaves = dict(_leaves(profile))
+    places = {key: path for key, path, _ in _leaves(profile)}
     for key, value in values.items():
-        if key not in leaves:
-            raise ProfileError(f"profile '{profile.name}': unknown key '{key}'{did_you_mean(key, leaves)}; `profiles` lists them")
-        leaf = data
-        for part in _steps(key):
+        if key not in places:
+            raise ProfileError(
+                f"profile '{profile.name}': unknown key '{key}'{did_you_mean(key, places)}; "
+                f"`spear-deploy profiles {profile.name}` lists them"
+            )
+        leaf: Any = data
+        for part in places[key]:
             leaf = leaf[part]
         if isinstance(value, str):
-            value = _read_value(value, profile.name, key)
-        if value is None:
-            leaf.update(value=None, source=USER_SOURCE, evidence="unpublished")
-        else:
-            leaf.update(value=value, source=USER_SOURCE, evidence="user")
-    return _validated(data, f"{profile.name}, as changed")
+            value = read_value(value, profile.name, key)
+        leaf.update(value=value, source=USER_SOURCE, evidence=UNPUBLISHED if value is None else "user")
+    _set_aside(data["energy"], [key.removeprefix("energy.") for key, value in values.items() if value not in (None, "null")])
+    return validated(data, f"{profile.name}, as changed")
 
 
 def describe(profile: HardwareProfile) -> list[ProfileRow]:
-    """Return every fact of a profile, in the order of the file."""
+    """Return every fact of a profile, in the order of the schema."""
     return [
         ProfileRow(key=key, value=leaf.value, unit=leaf.unit, evidence=leaf.evidence, source=leaf.source or "")
-        for key, leaf in _leaves(profile)
+        for key, _, leaf in _leaves(profile)
     ]
 
 
 # ------------------------------------------------------------------------------------------------------------ inside
 
 
-class _UniqueKeys(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Safe YAML in which a key may stand once."""
+def _set_aside(energy: dict[str, Any], given: Sequence[str]) -> None:
+    """Null the all-in figure where the user gave a term of it, or the terms where the user gave an all-in figure."""
+    terms, whole = set(PRICES) & set(given), "all_in_pj_per_synop" in given
+    for name in PRICES if whole and not terms else ("all_in_pj_per_synop",) if terms and not whole else ():
+        if energy[name]["value"] is not None:
+            energy[name].update(value=None, source=f"set aside for what is {USER_SOURCE}", evidence=UNPUBLISHED)
 
 
-def _unique_mapping(loader: Any, node: Any) -> dict[Any, Any]:
-    loader.flatten_mapping(node)
-    found: dict[Any, Any] = {}
-    for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if key in found:
-            raise yaml.constructor.ConstructorError(None, None, f"the key '{key}' stands twice", key_node.start_mark)
-        found[key] = loader.construct_object(value_node, deep=True)
-    return found
+def _shipped(name: str) -> HardwareProfile:
+    return parse_profile(profile_text(name), f"{name}.yaml")
 
 
-_UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+def _by_alias(given: str) -> HardwareProfile:
+    """Return the profile with a further name."""
+    also = {alias: line["name"] for line in summaries() for alias in line["aliases"]}
+    if given in also:
+        return _shipped(also[given])
+    known = list_profiles()
+    raise ProfileError(
+        f"profile '{given}': there is no such chip{did_you_mean(given, [*known, *also])}; known are {', '.join(known)}, "
+        "or give the path of a .yaml file"
+    )
 
 
-def _validated(data: Any, origin: str) -> HardwareProfile:
-    try:
-        return HardwareProfile.model_validate(data)
-    except ValidationError as error:
-        raise ProfileError(_sentence(error, origin)) from None
+def _leaves(profile: HardwareProfile) -> Iterator[tuple[str, tuple[str | int, ...], Leaf]]:
+    """Yield (key, path in the data, leaf); a core group stands under its name in the key, under its index in the path."""
+    return _leaves_of(profile, "", ())
 
 
-def _sentence(error: ValidationError, origin: str) -> str:
-    """Return the first of pydantic's findings as one sentence that names file and key; an unknown key comes first."""
-    findings = sorted(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
-    first = findings[0]
-    loc = list(first["loc"])
-    kind, given = first["type"], first.get("input")
-    contradiction = first.get("ctx", {}).get("error")
-    if isinstance(contradiction, Contradiction):
-        loc.append(contradiction.key)
-    key = ".".join(str(part) for part in loc).removesuffix(".value")
-    if kind == "extra_forbidden":
-        problem = f"unknown key '{key}'{did_you_mean(str(loc[-1]), _siblings(loc[:-1]))}; see hardware_profiles/README.md"
-        return f"profile '{origin}': {problem}"
-    if kind == "missing":
-        problem = "is missing; add it, with value null where it is not published"
-    elif kind == "greater_than_equal":
-        problem = f"{given} given, expected at least 0"
-    elif kind == "value_error":
-        problem = str(first["ctx"]["error"])
-    else:
-        problem = f"{_shown(given)} given; {first['msg'][0].lower()}{first['msg'][1:]}"
-    return f"profile '{origin}', key '{key}': {problem}" if key else f"profile '{origin}': {problem}"
-
-
-def _siblings(loc: list[Any]) -> list[str]:
-    """Return the keys that may stand where an unknown one was found."""
-    model: Any = HardwareProfile
-    for part in loc:
-        if isinstance(part, int):
-            continue
-        field = next((f for name, f in model.model_fields.items() if part in (name, f.alias)), None)
-        annotation = field.annotation if field else None
-        kinds = (annotation, *getattr(annotation, "__args__", ()))
-        inner = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
-        if not inner:
-            return []
-        model = inner[0]
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _leaves(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, Leaf]]:
-    for name in type(model).model_fields:
-        yield from _leaves_of(getattr(model, name), f"{prefix}{name}")
-
-
-def _leaves_of(value: Any, key: str) -> Iterator[tuple[str, Leaf]]:
+def _leaves_of(value: Any, key: str, path: tuple[str | int, ...]) -> Iterator[tuple[str, tuple[str | int, ...], Leaf]]:
     if isinstance(value, Leaf):
-        yield key, value
-    elif isinstance(value, BaseModel):
-        yield from _leaves(value, f"{key}.")
+        yield key, path, value
+        return
+    inner: list[tuple[str | int, Any]] = []
+    if isinstance(value, BaseModel):
+        inner = [(name, getattr(value, name)) for name in type(value).model_fields]
     elif isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _leaves_of(inner, f"{key}.{name}")
+        inner = list(value.items())
     elif isinstance(value, tuple):
-        for i, inner in enumerate(value):
-            yield from _leaves_of(inner, f"{key}.{i}")
-
-
-def _steps(key: str) -> list[Any]:
-    return [int(part) if part.isdigit() else part for part in key.split(".")]
-
-
-def _read_value(text: str, origin: str, key: str) -> Any:
-    try:
-        value = yaml.load(text, Loader=_UniqueKeys)
-        return float(value) if isinstance(value, str) and value[:1].isdigit() else value
-    except (yaml.YAMLError, ValueError):
-        raise ProfileError(f"profile '{origin}', key '{key}': '{text}' given, expected a number, a list or null") from None
-
-
-def _kind(value: Any) -> str:
-    return "nothing" if value is None else f"a {type(value).__name__}"
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+        inner = list(enumerate(value))
+    for part, item in inner:
+        name = getattr(item, "name", part) if isinstance(part, int) else part
+        yield from _leaves_of(item, f"{key}.{name}" if key else str(name), (*path, part))

@@ -1,219 +1,186 @@
 """What does a hardware profile say? Its keys, their units, and what contradicts itself.
 
 Every fact is a leaf `{value, unit, source, evidence}`. `value: null` means that nobody published the number; a check that
-needs it then says `unchecked` instead of guessing. Keys that are left out are unpublished. The folder `hardware_profiles`
-explains each key in its README.
+needs it then says `unchecked` instead of guessing. Keys that are left out are unpublished. A limit that the chip does not
+have is `unlimited`, with its source. What each key means is said here, once; `profiles --keys` prints it.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Evidence: TypeAlias = Literal["measured", "simulated", "vendor", "derived", "projected", "unpublished", "user"]
-UNPUBLISHED: Literal["unpublished"] = "unpublished"
+from spear_deploy.profile_costs import CycleModel, EnergyTerms, Timing
+from spear_deploy.profile_leaves import Allowance, Contradiction, Flag, Leaf, Limit, Name, Names, Number, Strict, Whole, Wholes
+
+__all__ = ["MEMORY_FORMATS", "Contradiction", "CoreLimits", "CycleModel", "HardwareProfile", "Leaf", "SynapseMemory"]
 
 MEMORY_FORMATS: dict[str, tuple[str, ...]] = {
     "list_words": ("word_bits", "header_bits", "index_bits", "conv_header_bits"),
     "list_blocks": ("word_bits", "header_bits", "block_synapses", "index_widths"),
+    "crossbar": ("word_bits", "cells_per_weight"),
+    "pow2_kernel": ("word_bits",),
+    "word_per_weight": ("word_bits",),
+    "packed_weights": ("word_bits",),
+    "sdram_rows": ("word_bits", "row_header_words"),
 }
 """Storage formats of synapses and the parameters each cannot do without; one function each in `synapse_memory`."""
 
-
-class Contradiction(ValueError):
-    """Two facts of one block that cannot both be; `key` is the one to correct."""
-
-    def __init__(self, key: str, message: str) -> None:
-        super().__init__(message)
-        self.key = key
+KINDS = ("Dense", "Conv1d", "Conv2d", "Scale", "SumPool", "AvgPool", "Flatten")
+MODELS = ("IF", "LIF", "CubaLIF", "LI", "CubaLI", "SigmaDelta", "LoihiLIF", "SpeckIF", "XyloLIF")
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+class Meta(Strict):
+    """What people call the chip, which integer formats it belongs to, and at what its numbers hold."""
+
+    title: str = Field(min_length=1, description="what people call the chip")
+    family: str = Field(min_length=1, description="chips that share integer formats; `loihi` is what `quantize` knows")
+    domain: Literal["digital", "analog", "software"] = Field(default="digital", description="what computes")
+    operating_point: str = Field(default="", description="voltage, clock and steps at which the numbers hold")
+    aliases: tuple[str, ...] = Field(default=(), description="further names that `--chip` takes: chips with the same limits")
 
 
-def _no_bool(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError(f"{str(value).lower()} given, expected a number or null")
-    return value
+class Chip(Strict):
+    """How many cores, on which boards, and what the cores of a chip share."""
 
-
-class Leaf(_Strict):
-    """A fact and where it comes from."""
-
-    unit: str
-    source: str | None = None
-    evidence: Evidence
-    value: Any = None
-
-    @model_validator(mode="after")
-    def _sourced(self) -> Leaf:
-        if (self.value is None) != (self.evidence == UNPUBLISHED):
-            raise ValueError(
-                f"value {self.value!r} with evidence '{self.evidence}'; null and 'unpublished' go together, "
-                "every other value says what supports it"
-            )
-        if self.value is not None and not self.source:
-            raise ValueError("has a value but no source; say where it comes from")
-        return self
-
-
-NonNegative: TypeAlias = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, allow_inf_nan=False)]
-Count: TypeAlias = Annotated[int, BeforeValidator(_no_bool), Field(ge=0)]
-
-
-class Number(Leaf):
-    """A quantity of at least 0."""
-
-    value: NonNegative | None = None
-
-
-class Whole(Leaf):
-    """A count of at least 0."""
-
-    value: Count | None = None
-
-
-class Wholes(Leaf):
-    """A set of counts, e.g. the weight widths a chip can store."""
-
-    value: tuple[Count, ...] | None = None
-
-
-class Name(Leaf):
-    """One word out of a list."""
-
-    value: str | None = None
-
-
-class Names(Leaf):
-    """Words, e.g. the neuron models a chip has."""
-
-    value: tuple[str, ...] | None = None
-
-
-class Table(Leaf):
-    """A quantity by a count, e.g. the barrier's time by the number of tiles."""
-
-    value: dict[int, NonNegative] | None = None
-
-
-def _unit(unit: str) -> AfterValidator:
-    def check(leaf: Any) -> Any:
-        if leaf.unit != unit:
-            raise ValueError(f"unit '{leaf.unit}' given, expected '{unit}'; convert the value")
-        return leaf
-
-    return AfterValidator(check)
-
-
-def _capacity(leaf: Any) -> Any:
-    if leaf.value == 0:
-        raise ValueError("0 given, a capacity is at least 1; write null where it is not published")
-    return leaf
-
-
-def _among(*words: str) -> AfterValidator:
-    def check(leaf: Any) -> Any:
-        given = leaf.value if isinstance(leaf.value, tuple) else (leaf.value,)
-        for word in given:
-            if word is not None and word not in words:
-                raise ValueError(f"'{word}' given, expected one of {', '.join(words)}")
-        return leaf
-
-    return AfterValidator(check)
-
-
-def _open(kind: type[Leaf], unit: str) -> Any:
-    """Return the default of a key that may be left out."""
-    return kind(unit=unit, evidence=UNPUBLISHED)
-
-
-Cores = Annotated[Whole, _unit("core"), AfterValidator(_capacity)]
-Chips = Annotated[Whole, _unit("chip"), AfterValidator(_capacity)]
-Bits = Annotated[Whole, _unit("bit")]
-Steps = Annotated[Whole, _unit("step")]
-Picojoules = Annotated[Number, _unit("pJ")]
-Nanoseconds = Annotated[Number, _unit("ns")]
-
-
-class Chip(_Strict):
-    """How many cores, and on which boards."""
-
-    cores: Cores
-    usable_cores: Cores
-    boards: dict[str, Chips] = {}
+    cores: Limit = Limit.key("core", "cores on a chip", needed=True)
+    usable_cores: Limit = Limit.key("core", "of them, those a network may take: the limit of the verdict", needed=True)
+    boards: dict[str, Limit] = Field(default_factory=dict, description="by board, how many chips it carries (unit: chip)")
+    memory_words: Limit = Limit.key("word", "synapse memory that the cores of a chip share (`synapse_memory.scope: chip`)")
+    multi_pass: Flag = Flag.key("flag", "whether a network that needs more cores than there are runs in several passes")
 
     @model_validator(mode="after")
     def _consistent(self) -> Chip:
-        if self.cores.value is not None and self.usable_cores.value is not None and self.usable_cores.value > self.cores.value:
+        if self.cores.most is not None and self.usable_cores.most is not None and self.usable_cores.most > self.cores.most:
             more = f"{self.usable_cores.value} given, more than the {self.cores.value} cores there are; swap or correct them"
             raise Contradiction("usable_cores", more)
+        if self.multi_pass.value and self.usable_cores.most is None:
+            raise Contradiction("multi_pass", "true given, but usable_cores is no number; say how many cores a pass has")
+        for board, leaf in self.boards.items():
+            if leaf.unit != "chip":
+                raise Contradiction(f"boards.{board}", f"unit '{leaf.unit}' given, expected 'chip'; convert the value")
         return self
 
 
-class Topology(_Strict):
-    """Where cores lie on the mesh, when they are filled in order."""
+class Topology(Strict):
+    """Where cores lie on the mesh, when they are filled in order; hops are counted if all three are known."""
 
-    cores_per_tile: Cores = _open(Whole, "core")
-    mesh_columns: Annotated[Whole, _unit("tile"), AfterValidator(_capacity)] = _open(Whole, "tile")
-    mesh_rows: Annotated[Whole, _unit("tile"), AfterValidator(_capacity)] = _open(Whole, "tile")
+    cores_per_tile: Limit = Limit.key("core", "cores that share a router")
+    mesh_columns: Limit = Limit.key("tile", "tiles east-west")
+    mesh_rows: Limit = Limit.key("tile", "tiles north-south")
 
 
-class Core(_Strict):
+class CoreLimits(Strict):
     """What one core holds."""
 
-    neurons: Annotated[Whole, _unit("neuron"), AfterValidator(_capacity)]
-    synapse_memory: Annotated[Whole, _unit("word"), AfterValidator(_capacity)]
-    axons_in: Annotated[Whole, _unit("axon"), AfterValidator(_capacity)] = _open(Whole, "axon")
-    axons_out: Annotated[Whole, _unit("axon"), AfterValidator(_capacity)] = _open(Whole, "axon")
+    neurons: Limit = Limit.key("neuron", "neurons")
+    synapse_memory: Limit = Limit.key("word", "words of synapse memory")
+    neuron_memory: Limit = Limit.key("word", "words of neuron state, where a map takes more than a word a neuron")
+    bias_memory: Limit = Limit.key("word", "words of biases, where they have a memory of their own")
+    axons_in: Limit = Limit.key("axon", "inputs: synapse lists, rows of a crossbar")
+    axons_out: Limit = Limit.key("axon", "destinations that the neurons have in all")
+    layers: Limit = Limit.key("layer", "layers: groups of neurons of one configuration")
+    destinations: Limit = Limit.key("layer", "layers that a layer's spikes can go to")
 
 
-class SynapseMemory(_Strict):
-    """How synapses are stored: a named format and its parameters."""
+class CoreGroup(CoreLimits):
+    """Cores that differ from the others: a limit that is left out is that of `core`."""
 
-    format: Annotated[Name, _unit("format"), _among(*MEMORY_FORMATS)]
-    word_bits: Annotated[Bits, AfterValidator(_capacity)] = _open(Whole, "bit")
-    header_bits: Bits = _open(Whole, "bit")
-    index_bits: Bits = _open(Whole, "bit")
-    conv_header_bits: Bits = _open(Whole, "bit")
-    block_synapses: Annotated[Whole, _unit("synapse"), AfterValidator(_capacity)] = _open(Whole, "synapse")
-    index_widths: Annotated[Wholes, _unit("bit")] = _open(Wholes, "bit")
-    tag_bits: Bits = _open(Whole, "bit")
+    name: str = Field(min_length=1, description="what the group is called")
+    count: Limit = Limit.key("core", "cores of the group on a chip; all groups together make the chip", needed=True)
+    role: Name = Name.key(
+        "role",
+        "`readout`: for the network's last layer; `hidden`: for the others; `any`",
+        words=("any", "hidden", "readout"),
+    )
+
+
+class SynapseMemory(Strict):
+    """How synapses are stored: a named format and its parameters; null where the format is not public."""
+
+    format: Name = Name.key("format", "how synapses are stored", words=tuple(MEMORY_FORMATS), needed=True)
+    scope: Name = Name.key("scope", "whether a core has its memory or the chip has one for all", words=("core", "chip"))
+    word_bits: Limit = Limit.key("bit", "width of a memory word; of a cell of a crossbar")
+    header_bits: Whole = Whole.key("bit", "what a list (or a block of it) holds besides synapses")
+    index_bits: Whole = Whole.key("bit", "target's index of a synapse (`list_words`)")
+    conv_header_bits: Whole = Whole.key("bit", "header of a convolution's list (`list_words`)")
+    block_synapses: Limit = Limit.key("synapse", "synapses of a block at most (`list_blocks`)")
+    index_widths: Wholes = Wholes.key("bit", "widths that an index may have (`list_blocks`)")
+    tag_bits: Whole = Whole.key("bit", "learning tag of a synapse")
+    cells_per_weight: Limit = Limit.key("cell", "cells, in rows above each other, that a weight with a sign takes (`crossbar`)")
+    row_header_words: Whole = Whole.key("word", "header of a source's row of synapses (`sdram_rows`)")
 
     @model_validator(mode="after")
     def _complete(self) -> SynapseMemory:
-        if self.format.value is None:
-            raise Contradiction("format", f"null given, expected one of {', '.join(MEMORY_FORMATS)}")
-        for name in MEMORY_FORMATS[self.format.value]:
+        for name in MEMORY_FORMATS.get(self.format.value or "", ()):
             if getattr(self, name).value in (None, ()):
                 raise Contradiction(name, f"has no value, but the format '{self.format.value}' needs it; add it")
         return self
 
 
-class Axons(_Strict):
+class Axons(Strict):
     """How spikes find their synapses."""
 
-    conv: Annotated[Name, _unit("rule"), _among("position", "source")] = _open(Name, "rule")
-    slots_per_position: Annotated[Whole, _unit("slot"), AfterValidator(_capacity)] = _open(Whole, "slot")
-    positions_per_core: Annotated[Whole, _unit("position"), AfterValidator(_capacity)] = _open(Whole, "position")
+    conv: Name = Name.key(
+        "rule",
+        "input axons of a convolution: `position`, one for each input position; `source`, one for each source layer and stride; "
+        "left out, one for each source neuron",
+        words=("position", "source"),
+    )
+    slots_per_position: Limit = Limit.key("slot", "destinations that a position shared by all channels takes")
+    positions_per_core: Limit = Limit.key("position", "positions of a tile that shared lists can reach")
 
 
-class Packing(_Strict):
-    """How the chip's own tool splits layers over cores."""
+class Connectivity(Strict):
+    """What one neuron, or the whole chip, may be connected to."""
 
-    rule: Annotated[Name, _unit("rule"), _among("divide", "equal")]
-    tile_axes: Annotated[Names, _unit("axis"), _among("x", "y")] = _open(Names, "axis")
+    fan_in: Limit = Limit.key("synapse", "synapses that reach a neuron; cells of its column, in a crossbar")
+    fan_out: Limit = Limit.key(
+        "synapse", "synapses that leave a neuron; onto hidden cores, where the readout has cores of its own"
+    )
+    fan_out_mean: Limit = Limit.key("synapse", "the same, mean over the chip's neurons: a budget of the chip")
+    fan_out_cores: Limit = Limit.key("core", "cores that a neuron's spikes can go to")
+    weight_palette: Limit = Limit.key("weight", "distinct non-zero weights of a neuron")
+    input_channels: Limit = Limit.key("channel", "inputs of the network")
+    output_channels: Limit = Limit.key("channel", "outputs of the network")
+    input_reaches: Limit = Limit.key("neuron", "neurons that the network's input can reach")
+    output_reads: Limit = Limit.key("neuron", "neurons that the output layer can read")
+    recurrent: Flag = Flag.key("flag", "whether a spike may return to a layer that it has passed")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Connectivity:
+        mean, most = self.fan_out_mean.most, self.fan_out.most
+        if mean is not None and most is not None and mean > most:
+            raise Contradiction(
+                "fan_out_mean", f"{mean} given, more than fan_out allows any neuron ({most}); correct one of them"
+            )
+        return self
 
 
-class Weights(_Strict):
+class Packing(Strict):
+    """How the chip's own tool splits layers over cores, and whether layers share a core."""
+
+    rule: Name = Name.key(
+        "rule",
+        "`equal`: equal shares; `divide`: Loihi 2's, see `splitting.py`; `whole`: a layer lies whole on one core",
+        words=("divide", "equal", "whole"),
+        needed=True,
+    )
+    tile_axes: Names = Names.key("axis", "axes along which `divide` cuts a map", words=("x", "y"))
+    share_cores: Flag = Flag.key("flag", "whether slices of several layers may lie on one core")
+
+
+class Weights(Strict):
     """Which weights a synapse may hold."""
 
-    bits: Annotated[Wholes, _unit("bit")]
-    default_bits: Bits
-    delay_max_steps: Steps = _open(Whole, "step")
-    delay_free_steps: Steps = _open(Whole, "step")
+    bits: Wholes = Wholes.key("bit", "widths that a stored weight may have", needed=True)
+    default_bits: Whole = Whole.key("bit", "width assumed for a network that is not quantised", needed=True)
+    sign: Name = Name.key(
+        "rule", "what has a sign of its own: each `synapse`, or all synapses of a source", words=("synapse", "presynaptic")
+    )
+    delay_max_steps: Allowance = Allowance.key("step", "longest delay of a synapse beyond the chip's own step")
+    delay_free_steps: Allowance = Allowance.key("step", "longest delay that costs no neurons")
 
     @model_validator(mode="after")
     def _consistent(self) -> Weights:
@@ -222,88 +189,97 @@ class Weights(_Strict):
         if self.default_bits.value not in self.bits.value:
             missing = f"{self.default_bits.value} given, which is not among weights.bits {list(self.bits.value)}"
             raise Contradiction("default_bits", missing)
+        free, most = self.delay_free_steps.most, self.delay_max_steps.most
+        if free is not None and most is not None and free > most:
+            raise Contradiction("delay_free_steps", f"{free} given, more than delay_max_steps ({most}); correct one of them")
         return self
 
 
-class NeuronFormat(_Strict):
-    """Which neurons the chip's stock models are."""
+class NeuronFormat(Strict):
+    """Which neurons the chip's stock models are, and how wide their state is."""
 
-    models: Annotated[Names, _unit("model"), _among("IF", "LIF", "CubaLIF", "LI", "CubaLI", "LoihiLIF")]
-    resets: Annotated[Names, _unit("reset"), _among("value", "subtract")]
-    refractory_max_steps: Steps = _open(Whole, "step")
-    state_bits: Bits = _open(Whole, "bit")
-
-
-class LayerKinds(_Strict):
-    """Which connections the chip's tools can map; a limit that is left out is not published."""
-
-    kinds: Annotated[Names, _unit("kind"), _among("Dense", "Conv1d", "Conv2d", "Scale", "SumPool", "AvgPool", "Flatten")]
-    conv_dilation_max: Annotated[Whole, _unit("position"), AfterValidator(_capacity)] = _open(Whole, "position")
-    conv_groups_max: Annotated[Whole, _unit("group"), AfterValidator(_capacity)] = _open(Whole, "group")
-    conv_stride_max: Annotated[Whole, _unit("position"), AfterValidator(_capacity)] = _open(Whole, "position")
-    conv_kernel_max: Annotated[Whole, _unit("position"), AfterValidator(_capacity)] = _open(Whole, "position")
+    models: Names = Names.key("model", "neurons that the stock models hold", words=MODELS, needed=True)
+    resets: Names = Names.key(
+        "reset", "what a spike does to v: set a `value`, `subtract`", words=("value", "subtract"), needed=True
+    )
+    refractory_max_steps: Allowance = Allowance.key("step", "longest rest after a spike")
+    state_bits: Whole = Whole.key("bit", "width of u and v")
+    synaptic_states: Whole = Whole.key("state", "synaptic currents that a neuron has")
+    max_spikes_per_step: Limit = Limit.key("event", "spikes of a neuron in a step")
+    max_input_events_per_step: Limit = Limit.key("event", "events of an input channel in a step")
 
 
-class Measured(_Strict):
-    """A published run on a board: information, never a term of a sum."""
+class LayerKinds(Strict):
+    """Which connections the chip's tools can map, and in which sizes; a set of sizes that is left out restricts nothing."""
 
-    task: str
-    total_w: Annotated[Number, _unit("W")]
-    static_w: Annotated[Number, _unit("W")] = _open(Number, "W")
-    energy_per_inference_mj: Annotated[Number, _unit("mJ")] = _open(Number, "mJ")
+    kinds: Names = Names.key("kind", "connections that the tools map", words=KINDS, needed=True)
+    conv_kernel_max: Limit = Limit.key("position", "largest kernel")
+    conv_kernel_sizes: Wholes = Wholes.key("position", "kernels that there are")
+    conv_kernel_square: Flag = Flag.key("flag", "whether a kernel must be square")
+    conv_stride_max: Limit = Limit.key("position", "largest stride")
+    conv_stride_sizes: Wholes = Wholes.key("position", "strides that there are")
+    conv_padding_max: Allowance = Allowance.key("position", "largest padding")
+    conv_padding_same: Flag = Flag.key("flag", "whether padding must be `same`: outputs = inputs / stride, rounded up")
+    conv_dilation_max: Limit = Limit.key("position", "largest dilation")
+    conv_groups_max: Limit = Limit.key("group", "most groups")
+    pool_sizes: Wholes = Wholes.key("position", "windows that a pool may have")
+    pool_square: Flag = Flag.key("flag", "whether a pool's window must be square and its stride the window")
+    channels_max: Limit = Limit.key("channel", "channels of a map")
+    input_map_max: Limit = Limit.key("position", "positions of a convolution's input along an axis")
+    output_map_max: Limit = Limit.key("position", "positions of a convolution's output along an axis, before a pool")
+    dense_inputs_max: Limit = Limit.key("neuron", "inputs of a dense layer")
 
-
-class EnergyTerms(_Strict):
-    """What one event costs; an all-in figure holds everything and is used alone."""
-
-    synop_pj: Picojoules = _open(Number, "pJ")
-    neuron_active_pj: Picojoules = _open(Number, "pJ")
-    neuron_inactive_pj: Picojoules = _open(Number, "pJ")
-    spike_local_pj: Picojoules = _open(Number, "pJ")
-    hop_ew_pj: Picojoules = _open(Number, "pJ")
-    hop_ns_pj: Picojoules = _open(Number, "pJ")
-    static_w_per_chip: Annotated[Number, _unit("W")] = _open(Number, "W")
-    all_in_pj_per_synop: Picojoules = _open(Number, "pJ")
-    measured: tuple[Measured, ...] = ()
-
-
-class Timing(_Strict):
-    """How long a step takes."""
-
-    mode: Annotated[Name, _unit("mode"), _among("barrier", "fixed_tick", "async")] = _open(Name, "mode")
-    step_s: Annotated[Number, _unit("s")] = _open(Number, "s")
-    synop_ns: Nanoseconds = _open(Number, "ns")
-    neuron_active_ns: Nanoseconds = _open(Number, "ns")
-    neuron_inactive_ns: Nanoseconds = _open(Number, "ns")
-    hop_ew_ns: Nanoseconds = _open(Number, "ns")
-    hop_ns_ns: Nanoseconds = _open(Number, "ns")
-    barrier_ns_by_tiles: Annotated[Table, _unit("ns")] = _open(Table, "ns")
+    @model_validator(mode="after")
+    def _consistent(self) -> LayerKinds:
+        for name in ("kernel", "stride"):
+            sizes, most = getattr(self, f"conv_{name}_sizes").value, getattr(self, f"conv_{name}_max").most
+            if sizes and most is not None and max(sizes) != most:
+                raise Contradiction(
+                    f"conv_{name}_max", f"{most} given, but conv_{name}_sizes goes to {max(sizes)}; correct one of them"
+                )
+        return self
 
 
-class Meta(_Strict):
-    """What people call the chip, and which integer formats it belongs to."""
-
-    title: str = Field(min_length=1)
-    family: str = Field(min_length=1)
-
-
-class HardwareProfile(_Strict):
+class HardwareProfile(Strict):
     """A chip, as far as it is published."""
 
-    schema_version: Literal[1] = Field(alias="schema")
-    name: str = Field(min_length=1)
+    schema_version: Literal[1] = Field(alias="schema", description="version of this format")
+    name: str = Field(min_length=1, description="what `--chip` takes: the file's name")
     meta: Meta
     chip: Chip
-    core: Core
+    core: CoreLimits
+    core_groups: tuple[CoreGroup, ...] = Field(default=(), description="cores that differ; none: all are alike")
     synapse_memory: SynapseMemory
     packing: Packing
     weights: Weights
     neuron: NeuronFormat
     layers: LayerKinds
     axons: Axons = Axons()
+    connectivity: Connectivity = Connectivity()
     topology: Topology = Topology()
     energy: EnergyTerms = EnergyTerms()
     timing: Timing = Timing()
+    facts: dict[str, Number] = Field(default_factory=dict, description="further published numbers, which no check reads")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> HardwareProfile:
+        cores = self.chip.cores.most
+        if self.core_groups:
+            if (total := sum(group.count.most or 0 for group in self.core_groups)) != cores:
+                more = f"{self.chip.cores.value} given, but the core groups hold {total}; correct one of them"
+                raise Contradiction("chip.cores", more)
+            for name in (names := [group.name for group in self.core_groups]):
+                if names.count(name) > 1 or name.isdecimal():
+                    raise Contradiction("core_groups", f"a group is called '{name}'; give each a name of its own, no number")
+        mesh = (self.topology.mesh_columns.most, self.topology.mesh_rows.most, self.topology.cores_per_tile.most)
+        if cores is not None and None not in mesh:
+            room = (mesh[0] or 0) * (mesh[1] or 0) * (mesh[2] or 0)
+            if room < cores:
+                less = f"the mesh has room for {room} cores, fewer than the {cores} there are; correct one of them"
+                raise Contradiction("topology.mesh_columns", less)
+        if self.synapse_memory.scope.value == "chip" and self.chip.memory_words.value is None:
+            raise Contradiction("chip.memory_words", "has no value, but synapse_memory.scope is 'chip'; add it")
+        return self
 
     @property
     def weight_bits(self) -> tuple[int, ...]:
@@ -311,6 +287,14 @@ class HardwareProfile(_Strict):
         return self.weights.bits.value or ()
 
     def cores_limit(self, chips: int = 1) -> int | None:
-        """Return how many cores `chips` chips offer, or None where it is not published."""
-        usable = self.chip.usable_cores.value
+        """Return how many cores `chips` chips offer, or None where it is unlimited or not published."""
+        usable = self.chip.usable_cores.most
         return None if usable is None else usable * chips
+
+    def limits_of(self, group: int | None = None) -> dict[str, Any]:
+        """Return the limits of a core by name, those of a group where it has its own."""
+        found = {name: getattr(self.core, name) for name in CoreLimits.model_fields}
+        if group is not None:
+            own = {name: getattr(self.core_groups[group], name) for name in CoreLimits.model_fields}
+            found |= {name: leaf for name, leaf in own.items() if leaf.value is not None}
+        return found
