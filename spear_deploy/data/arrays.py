@@ -1,0 +1,139 @@
+"""What do the arrays of an `.npz`, or of a function, say?"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import Any
+from zipfile import BadZipFile, is_zipfile
+
+import numpy as np
+
+from spear_deploy.data.dataset import (
+    SPLITS,
+    VALIDATION_SHARE,
+    Dataset,
+    Split,
+    by,
+    split_at_random,
+    stratified,
+    whole_labels,
+)
+from spear_deploy.data.encoders import Encoding, encode
+from spear_deploy.errors import DataError, FileError
+from spear_deploy.files import existing_file
+from spear_deploy.layers import Array, Shape
+from spear_deploy.simulator import InputKind
+
+
+def from_arrays(
+    arrays: Mapping[str, Any],
+    *,
+    name: str,
+    steps: int = 8,
+    seed: int = 0,
+    input_shape: Shape | None = None,
+    encoding: Encoding = "direct",
+) -> Dataset:
+    """Return the dataset of a mapping with the keys that `load_data` describes."""
+    timed, static = _with_time(arrays, name, steps, input_shape, encoding, seed)
+    kind: InputKind = "spikes" if static and encoding != "direct" else _kind(arrays, timed, static, name)
+    if "x" in timed:
+        y = whole_labels(_key(arrays, "y", name), f"data '{name}'")
+        if len(timed["x"]) != len(y):
+            raise DataError(f"data '{name}': {len(timed['x'])} samples in x but {len(y)} labels in y; give one label a sample")
+        if "split" not in arrays:
+            return split_at_random(Split(x=timed["x"], y=y, kind=kind), name=name, seed=seed)
+        parts = _marked(Split(x=timed["x"], y=y, kind=kind), np.asarray(arrays["split"]), name)
+    else:
+        parts = {
+            which: Split(
+                x=timed[f"x_{which}"],
+                y=whole_labels(_key(arrays, f"y_{which}", name), f"data '{name}', {which} split"),
+                kind=kind,
+            )
+            for which in SPLITS
+            if f"x_{which}" in timed
+        }
+    if "val" not in parts and "train" in parts and len(parts["train"]) == len(parts["train"].x):
+        rest, chosen = stratified(parts["train"].y, VALIDATION_SHARE, np.random.default_rng([1, seed]), name)
+        parts |= {"train": parts["train"].take(rest), "val": parts["train"].take(chosen)}
+    missing = [which for which in SPLITS if which not in parts]
+    if missing:
+        raise DataError(f"data '{name}', {missing[0]} split: there is none; give at least train and test")
+    return Dataset(name=name, classes=1 + max(int(part.y.max(initial=0)) for part in parts.values()), **parts)
+
+
+def read_npz(path: str) -> dict[str, Array]:
+    """Return the arrays of a file; pickled objects are never loaded."""
+    source = existing_file(path, "data file (.npz)")
+    foreign = f"file '{path}': is no .npz or is truncated; write it again with numpy.savez"
+    if not is_zipfile(source):
+        raise FileError(foreign)
+    try:
+        with np.load(source, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+    except ValueError as error:
+        raise DataError(f"file '{path}': holds pickled objects, which are never loaded; save plain numeric arrays") from error
+    except (BadZipFile, EOFError, OSError, zlib.error) as error:
+        raise FileError(foreign) from error
+
+
+def _key(arrays: Mapping[str, Any], key: str, name: str) -> Any:
+    if key not in arrays:
+        found = ", ".join(f"'{k}'" for k in arrays) or "nothing"
+        raise DataError(f"data '{name}': there is no '{key}', only {found}; give x and y, or x_train, y_train, x_test, y_test")
+    return arrays[key]
+
+
+def _with_time(
+    arrays: Mapping[str, Any], name: str, steps: int, input_shape: Shape | None, encoding: Encoding, seed: int
+) -> tuple[dict[str, Array], bool]:
+    """Return the sample arrays by key, each (N, T, *input), and whether time was added to them."""
+    keys = ["x"] if "x" in arrays or "x_train" not in arrays else [f"x_{which}" for which in SPLITS if f"x_{which}" in arrays]
+    found = {key: np.asarray(_key(arrays, key, name)) for key in keys}
+    static = [_is_static(x, key, name, input_shape) for key, x in found.items()]
+    if len(set(static)) > 1:
+        raise DataError(f"data '{name}': {', '.join(keys)} differ in their axes; give all a time axis or none")
+    if static[0]:
+        found = {key: encode(_intensity(x, encoding), encoding, steps, seed=seed) for key, x in found.items()}
+    return found, static[0]
+
+
+def _intensity(x: Array, encoding: Encoding) -> Array:
+    """Return bytes as 0..1 where an encoding asks for that."""
+    return x / np.float32(255) if x.dtype == np.uint8 and encoding != "direct" else x
+
+
+def _is_static(x: Array, key: str, name: str, input_shape: Shape | None) -> bool:
+    """Say whether samples have no time axis."""
+    if x.dtype.kind not in "biuf":
+        raise DataError(f"data '{name}': '{key}' holds {x.dtype} values, expected numbers")
+    if x.ndim < 2:
+        raise DataError(f"data '{name}': '{key}' has shape {x.shape}, expected (N, T, *input) or (N, *input)")
+    if input_shape is None:
+        return x.ndim == 2
+    if x.shape[1:] == tuple(input_shape):
+        return True
+    if x.shape[2:] == tuple(input_shape):
+        return False
+    shape = by(input_shape)
+    raise DataError(
+        f"data '{name}': '{key}' has shape {x.shape}, the network takes (N, T, {shape}) or (N, {shape}); check the axes"
+    )
+
+
+def _kind(arrays: Mapping[str, Any], timed: Mapping[str, Array], static: bool, name: str) -> InputKind:
+    if "kind" in arrays:
+        kind = str(np.asarray(arrays["kind"])[()])
+        if kind not in ("spikes", "current"):
+            raise DataError(f"data '{name}': kind '{kind}' given, expected 'spikes' or 'current'")
+        return "spikes" if kind == "spikes" else "current"
+    counts = all(x.dtype.kind in "bu" or bool(((x >= 0) & (x == np.rint(x))).all()) for x in timed.values())
+    return "spikes" if counts and not static else "current"
+
+
+def _marked(samples: Split, marks: Array, name: str) -> dict[str, Split]:
+    if marks.shape != samples.y.shape or marks.dtype.kind != "U" or not set(marks.tolist()) <= set(SPLITS):
+        raise DataError(f"data '{name}': 'split' is one of the words train, val, test for each of the {len(samples)} samples")
+    return {which: samples.take(np.flatnonzero(marks == which)) for which in SPLITS if (marks == which).any()}

@@ -1,0 +1,187 @@
+"""What are samples, and which are for training, for choosing and for testing?
+
+Axes: `N` samples, `T` time steps, then the network's input axes. Labels are whole numbers from 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from spear_deploy.errors import DataError
+from spear_deploy.layers import Array, Shape
+from spear_deploy.simulator import InputKind
+
+SPLITS = ("train", "val", "test")
+TEST_SHARE = 0.2
+VALIDATION_SHARE = 0.15
+"""Of the samples that are not test samples."""
+MAX_CLASSES = 100_000
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Split:
+    """Samples and their labels.
+
+    Attributes:
+        x: (N, T, *input): whole numbers of spikes, or analogue values.
+        y: (N,) int64.
+        kind: "spikes" or "current".
+    """
+
+    x: Array
+    y: Array
+    kind: InputKind = "spikes"
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def head(self, samples: int) -> Split:
+        """Return the first `samples`; those of a split come in random order, so they are a fair draw of it."""
+        return self.take(np.arange(min(samples, len(self))))
+
+    def take(self, index: Array) -> Split:
+        """Return the samples at `index`."""
+        return Split(x=self.x[index], y=self.y[index], kind=self.kind)
+
+    def batches(self, size: int, rng: np.random.Generator | None = None) -> Iterator[tuple[Array, Array]]:
+        """Yield (x (T, B, *input), y (B,)), time first as networks take it; in random order if `rng` is given."""
+        order = np.arange(len(self)) if rng is None else rng.permutation(len(self))
+        for start in range(0, len(order), size):
+            chosen = order[start : start + size]
+            yield np.moveaxis(self.x[chosen], 0, 1), self.y[chosen]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dataset:
+    """Three disjoint splits.
+
+    Attributes:
+        name: what it was loaded as.
+        train, val, test: the splits.
+        classes: labels are 0..classes − 1.
+
+    Raises:
+        DataError: an empty split, splits of different shape, NaN, labels that are not 0..classes − 1, or one class only.
+    """
+
+    name: str
+    train: Split
+    val: Split
+    test: Split
+    classes: int
+
+    def __post_init__(self) -> None:
+        for which in SPLITS:
+            split: Split = getattr(self, which)
+            where = f"data '{self.name}', {which} split"
+            x, y = np.asarray(split.x), whole_labels(split.y, where)
+            if len(x) != len(y):
+                raise DataError(f"{where}: {len(x)} samples but {len(y)} labels; give one label a sample")
+            if len(y) == 0:
+                raise DataError(f"{where}: is empty; give it at least one sample")
+            if x.ndim < 3 or 0 in x.shape:
+                raise DataError(f"{where}: x has shape {x.shape}, expected (N, T, *input), none of them empty")
+            if x.shape[1:] != self.train.x.shape[1:]:
+                raise DataError(
+                    f"{where}: x is (N, {by(x.shape[1:])}), that of train (N, {by(self.train.x.shape[1:])}); use one shape"
+                )
+            if split.kind != self.train.kind:
+                raise DataError(f"{where}: holds {split.kind}, that of train {self.train.kind}; use one kind")
+            if y.max() >= self.classes:
+                raise DataError(
+                    f"{where}: label {y.max()} is out of range, {self.classes} classes are numbered 0..{self.classes - 1}"
+                )
+            object.__setattr__(self, which, Split(x=checked_values(x, split.kind, where), y=y, kind=split.kind))
+        if len(np.unique(self.train.y)) < 2:
+            raise DataError(f"data '{self.name}': the training split holds one class only; nothing can be learnt from it")
+
+    @property
+    def kind(self) -> InputKind:
+        """What the samples are: "spikes" or "current"."""
+        return self.train.kind
+
+    @property
+    def steps(self) -> int:
+        """Number of time steps T."""
+        return int(self.train.x.shape[1])
+
+    @property
+    def input_shape(self) -> Shape:
+        """Shape of one step of one sample."""
+        return tuple(int(n) for n in self.train.x.shape[2:])
+
+    def check(self, input_shape: Shape, outputs: int | None = None) -> None:
+        """Refuse data that a network of this input shape and number of outputs cannot take.
+
+        Raises:
+            DataError: another input shape, or more classes than outputs.
+        """
+        if self.input_shape != tuple(input_shape):
+            raise DataError(
+                f"data '{self.name}': samples are {by(self.input_shape)} a step, "
+                f"the network takes {by(input_shape)}; check the axes"
+            )
+        if outputs is not None and self.classes > outputs:
+            raise DataError(f"data '{self.name}': labels go up to {self.classes - 1}, the network has outputs 0..{outputs - 1}")
+
+
+def split_at_random(samples: Split, *, name: str, seed: int = 0, test_samples: int | None = None) -> Dataset:
+    """Split with the classes in equal shares: the test split is the same for all seeds, validation is drawn by `seed`."""
+    share = TEST_SHARE if test_samples is None else test_samples / max(len(samples), 1)
+    rest, test = stratified(samples.y, share, np.random.default_rng(0), name)
+    train, val = stratified(samples.y[rest], VALIDATION_SHARE, np.random.default_rng([1, seed]), name)
+    parts = {"train": samples.take(rest[train]), "val": samples.take(rest[val]), "test": samples.take(test)}
+    return Dataset(name=name, classes=1 + int(samples.y.max(initial=0)), **parts)
+
+
+def stratified(y: Array, share: float, rng: np.random.Generator, name: str) -> tuple[Array, Array]:
+    """Return (the others, a `share` of all samples), both in random order, each class in its share up to rounding."""
+    wanted = round(len(y) * share)
+    if not 0 < wanted < len(y):
+        raise DataError(f"data '{name}': {len(y)} samples are too few to be split; give more, or a split of your own")
+    rank = np.empty(len(y))
+    for label in np.unique(y):
+        members = rng.permutation(np.flatnonzero(y == label))
+        rank[members] = (np.arange(len(members)) + rng.random()) / len(members)
+    order = np.argsort(rank, kind="stable")
+    return rng.permutation(order[wanted:]), rng.permutation(order[:wanted])
+
+
+def checked_values(x: Array, kind: InputKind, where: str) -> Array:
+    """Return finite values, spikes as whole numbers, read-only."""
+    if x.dtype.kind not in "biuf":
+        raise DataError(f"{where}: x holds {x.dtype} values, expected numbers")
+    if x.dtype.kind == "f" and not np.isfinite(x).all():
+        raise DataError(f"{where}: x holds NaN or infinite values; remove them")
+    if kind == "spikes" and x.dtype.kind not in "bu":
+        if (x < 0).any() or (x != np.rint(x)).any():
+            raise DataError(f"{where}: spikes are whole numbers from 0; give analogue values as kind 'current'")
+        x = x.astype(np.uint8 if x.max() < 256 else np.uint32)
+    view = x.view()
+    view.setflags(write=False)
+    return view
+
+
+def whole_labels(y: Any, where: str) -> Array:
+    """Return labels as (N,) int64, read-only."""
+    labels = np.asarray(y)
+    if labels.ndim != 1:
+        raise DataError(f"{where}: labels have shape {labels.shape}, expected (N,), one whole number a sample")
+    if labels.dtype.kind not in "biu":
+        raise DataError(f"{where}: labels are {labels.dtype}, expected whole numbers from 0")
+    if labels.size and int(labels.min()) < 0:
+        raise DataError(f"{where}: label {labels.min()} is negative, labels are whole numbers from 0")
+    if labels.size and int(labels.max()) >= MAX_CLASSES:
+        raise DataError(f"{where}: label {labels.max()} is out of range, at most {MAX_CLASSES} classes are possible")
+    labels = labels.astype(np.int64)
+    labels.setflags(write=False)
+    return labels
+
+
+def by(shape: Shape) -> str:
+    """Write a shape as 2 x 8 x 8."""
+    return " x ".join(str(n) for n in shape)

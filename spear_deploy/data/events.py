@@ -1,0 +1,191 @@
+"""What do event cameras and artificial cochleas record? Events as (x, y, polarity, time), and their counts over time.
+
+N-MNIST        records of 40 bits: x, y, polarity << 7 and 23 bits of time in µs; a folder has Train/<label>/*.bin and
+               Test/<label>/*.bin
+npz            the same records of many recordings: `raw` (E, 5) uint8, `offset` (N + 1,) or (N,), `label` (N,)
+AEDAT 3.1      packets of polarity events (DVS128 Gesture); a folder has train/<label>/*.aedat and test/<label>/*.aedat
+AEDAT 2.0      32 bits of address and 32 of time in µs, big-endian, of a 128 × 128 sensor
+SHD (HDF5)     `spikes/times`, `spikes/units`, `labels`
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spear_deploy.data.encoders import bin_events
+from spear_deploy.errors import DataError, FileError
+from spear_deploy.files import existing_file
+from spear_deploy.layers import Array, Shape
+
+RECORD_BYTES = 5
+POLARITY_EVENTS = 1
+"""Type of a packet of AEDAT 3.1 with brightness changes."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Events:
+    """One recording.
+
+    Attributes:
+        x, y, p: (E,) column, row and polarity (0, 1).
+        time_s: (E,) seconds from the first event.
+    """
+
+    x: Array
+    y: Array
+    p: Array
+    time_s: Array
+
+    def frames(self, shape: Shape, steps: int, duration_s: float | None = None) -> Array:
+        """Count the events in `steps` equal stretches: (T, 2, H, W) uint16; by default over the recording's own length."""
+        _, height, width = shape
+        if len(self.x) and (self.x.max() >= width or self.y.max() >= height):
+            raise DataError(f"an event at x {self.x.max()}, y {self.y.max()} is outside a sensor of {width} x {height}")
+        length = duration_s or (float(self.time_s.max(initial=0.0)) * (1 + 1e-9) or 1.0)
+        place = (self.p.astype(np.int64) * height + self.y) * width + self.x
+        return bin_events(self.time_s, place, 2 * height * width, steps, duration_s=length).reshape(steps, *shape)
+
+
+def nmnist_events(raw: Array) -> Events:
+    """Return the events of N-MNIST's 40-bit records, (E, 5) uint8."""
+    wide = raw.astype(np.int64)
+    time_us = (wide[:, 2] & 0x7F) << 16 | wide[:, 3] << 8 | wide[:, 4]
+    return Events(x=wide[:, 0], y=wide[:, 1], p=wide[:, 2] >> 7, time_s=(time_us - time_us.min(initial=1 << 23)) * 1e-6)
+
+
+def read_nmnist(path: Path) -> Events:
+    """Return the events of one recording of N-MNIST."""
+    data = existing_file(path, "recording of N-MNIST").read_bytes()
+    if len(data) % RECORD_BYTES:
+        raise FileError(f"file '{path}': {len(data)} bytes are no whole number of 5-byte records; fetch it again")
+    return nmnist_events(np.frombuffer(data, np.uint8).reshape(-1, RECORD_BYTES))
+
+
+def read_aedat(path: Path) -> Events:
+    """Return the polarity events of an AEDAT file, version 2.0 or 3.1.
+
+    Raises:
+        FileError: another version, or truncated.
+    """
+    data = existing_file(path, "AEDAT recording").read_bytes()
+    version, start = _aedat_header(data, path)
+    if version == "2":
+        body = np.frombuffer(data[start : len(data) - (len(data) - start) % 8], ">u4").reshape(-1, 2).astype(np.int64)
+        return _since_start(body[:, 0] >> 1 & 0x7F, body[:, 0] >> 8 & 0x7F, body[:, 0] & 1, body[:, 1])
+    parts = list(_aedat3_packets(data, start, path))
+    words = np.concatenate(parts) if parts else np.zeros((0, 2), np.int64)
+    valid = (words[:, 0] & 1) == 1
+    value, time_us = words[valid, 0], words[valid, 1]
+    return _since_start(value >> 17 & 0x7FFF, value >> 2 & 0x7FFF, value >> 1 & 1, time_us)
+
+
+def _since_start(x: Array, y: Array, p: Array, time_us: Array) -> Events:
+    return Events(x=x, y=y, p=p, time_s=(time_us - time_us.min(initial=np.iinfo(np.int64).max)) * 1e-6)
+
+
+def _aedat_header(data: bytes, path: Path) -> tuple[str, int]:
+    if not data.startswith(b"#!AER-DAT"):
+        raise FileError(f"file '{path}': is no AEDAT recording; expected one that begins with #!AER-DAT")
+    version, start = data[9:10].decode("ascii", "replace"), 0
+    while data[start : start + 1] == b"#":
+        end = data.find(b"\n", start)
+        if end < 0:
+            raise FileError(f"file '{path}': ends within its header; fetch it again")
+        line, start = data[start:end], end + 1
+        if line.startswith(b"#!END-HEADER"):
+            break
+    if version not in ("2", "3"):
+        raise FileError(f"file '{path}': is AEDAT version {version}, expected 2.0 or 3.1; convert it with the camera's own tool")
+    return version, start
+
+
+def _aedat3_packets(data: bytes, start: int, path: Path) -> Iterable[Array]:
+    """Yield the (value, time in µs) words of each packet of polarity events."""
+    while start + 28 <= len(data):
+        kind, _, size, _, overflow, _, number, _ = struct.unpack_from("<HHIIIIII", data, start)
+        start += 28
+        if start + number * size > len(data) or (kind == POLARITY_EVENTS and size != 8):
+            raise FileError(
+                f"file '{path}': a packet claims {number} events of {size} bytes, the file is shorter; fetch it again"
+            )
+        if kind == POLARITY_EVENTS:
+            words = np.frombuffer(data, "<u4", count=2 * number, offset=start).reshape(-1, 2).astype(np.int64)
+            yield np.stack([words[:, 0], words[:, 1] + (overflow << 31)], axis=1)
+        start += number * size
+
+
+# ----------------------------------------------------------------------------------------------------------- collections
+
+
+def event_folder(folder: Path, *, steps: int, sensor: Shape | None) -> dict[str, Any] | None:
+    """Return the arrays of a folder Train/<label>/* and Test/<label>/* of recordings, or None if it is no such folder."""
+    for suffix, read, shape in ((".bin", read_nmnist, (2, 34, 34)), (".aedat", read_aedat, (2, 128, 128))):
+        parts = {which: _labelled(folder, which, suffix) for which in ("train", "test")}
+        if parts["train"]:
+            return _binned(folder, parts, read, steps, sensor or shape)
+    return None
+
+
+def _labelled(folder: Path, which: str, suffix: str) -> list[tuple[Path, str]]:
+    for name in (which, which.capitalize()):
+        found = sorted((folder / name).glob(f"*/*{suffix}"))
+        if found:
+            return [(path, path.parent.name) for path in found]
+    return []
+
+
+def _binned(
+    folder: Path, parts: Mapping[str, list[tuple[Path, str]]], read: Callable[[Path], Events], steps: int, shape: Shape
+) -> dict[str, Any]:
+    names = sorted({label for part in parts.values() for _, label in part}, key=lambda n: (not n.isdigit(), n.zfill(8)))
+    arrays: dict[str, Any] = {"kind": "spikes"}
+    for which, part in parts.items():
+        if not part:
+            raise DataError(f"folder '{folder}': has recordings to train on but none under {which}/; give both")
+        x = np.stack([_small(read(path).frames(shape, steps)) for path, _ in part])
+        arrays |= {f"x_{which}": x, f"y_{which}": np.array([names.index(label) for _, label in part])}
+    return arrays
+
+
+def event_arrays(arrays: Mapping[str, Array], name: str, *, steps: int, sensor: Shape | None) -> dict[str, Any] | None:
+    """Return (x, y) of the records of many recordings in one `.npz`, or None if it holds something else."""
+    if not {"raw", "offset", "label"} <= set(arrays):
+        return None
+    raw, offset, label = arrays["raw"], arrays["offset"].astype(np.int64), arrays["label"]
+    bounds = offset if len(offset) == len(label) + 1 else np.append(offset, len(raw))
+    whole = raw.ndim == 2 and raw.shape[1] == RECORD_BYTES and raw.dtype == np.uint8
+    if not whole or len(bounds) != len(label) + 1 or (np.diff(bounds) < 0).any() or bounds[0] < 0 or bounds[-1] > len(raw):
+        raise DataError(f"data '{name}': 'raw' is (E, 5) uint8, 'offset' where each of the N recordings of 'label' begins")
+    shape = sensor or (2, 34, 34)
+    frames = [_small(nmnist_events(raw[a:b]).frames(shape, steps)) for a, b in pairwise(bounds)]
+    return {"x": np.stack(frames), "y": label.astype(np.int64), "kind": "spikes"}
+
+
+def shd_file(path: Path, *, steps: int, units: int | None = None, duration_s: float | None = None) -> dict[str, Any]:
+    """Return (x (N, T, units), y) of an HDF5 file in the layout of the Heidelberg digits."""
+    import h5py
+
+    source = existing_file(path, "HDF5 file of spikes")
+    try:
+        with h5py.File(source, "r") as file:
+            labels = np.asarray(file["labels"])
+            times = [np.asarray(t, np.float64) for t in file["spikes/times"]]
+            channels = [np.asarray(u, np.int64) for u in file["spikes/units"]]
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise FileError(f"file '{path}': has no spikes/times, spikes/units and labels ({error})") from error
+    size = units or 1 + max((int(u.max(initial=0)) for u in channels), default=0)
+    length = duration_s or max((float(t.max(initial=0.0)) for t in times), default=0.0) * (1 + 1e-9) or 1.0
+    frames = [_small(bin_events(t, u, size, steps, duration_s=length)) for t, u in zip(times, channels, strict=True)]
+    return {"x": np.stack(frames), "y": labels.astype(np.int64), "kind": "spikes"}
+
+
+def _small(counts: Array) -> Array:
+    """Keep counts in a byte where they fit."""
+    return counts.astype(np.uint8) if counts.max(initial=0) < 256 else counts
