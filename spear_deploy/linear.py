@@ -1,16 +1,18 @@
 """What does a synapse compute, and whom does one spike reach?
 
 Everything works on batches (N, *shape) and is exact for integers: products run in the smallest floating-point type in
-which no sum can round.
+which no sum can round, so that integers go through BLAS: float32 below 2^24, float64 below 2^53.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from spear_deploy.errors import DataError
 from spear_deploy.layers import (
     CONVS,
     POOLS,
@@ -23,11 +25,14 @@ from spear_deploy.layers import (
     Synapse,
 )
 
-CHUNK_VALUES = 1 << 22
-"""Values unrolled at a time by a convolution: 16 MB in float32, within a core's share of cache and memory."""
+CHUNK_VALUES = 1 << 20
+"""Values unrolled at a time by a convolution: 4 MB in float32, about a core's share of the cache."""
+
+Weigher: TypeAlias = Callable[[Array], Array]
+"""Passes a batch (N, *input_shape) through a synapse: (N, *output_shape)."""
 
 
-def apply(synapse: Synapse | None, x: Array, *, integer: bool = False, input_bound: float = 1.0) -> Array:
+def apply(synapse: Synapse | None, x: Array, *, integer: bool = False) -> Array:
     """Return what a synapse makes of a batch.
 
     Args:
@@ -35,30 +40,94 @@ def apply(synapse: Synapse | None, x: Array, *, integer: bool = False, input_bou
         x: (N, *input_shape).
         integer: weights are whole numbers, and so is the input unless the synapse is a `Scale`, whose result is rounded:
             the result is int64, exact, `((W x) << weight_exponent) + b`.
-        input_bound: the largest magnitude in `x`; decides the type in which integer sums are exact.
 
     Returns:
         (N, *output_shape), in the type of `x`, or int64.
 
+    Raises:
+        DataError: integer sums beyond 2^53.
+
     >>> apply(Dense(weight=np.array([[1.0, 2.0]])), np.array([[3.0, 4.0]])).tolist()
     [[11.0]]
     """
+    y = weigher(synapse, integer=integer, dtype=x.dtype.type)(x)
+    return y.astype(np.int64) if integer and synapse is not None and not isinstance(synapse, (Flatten, *POOLS)) else y
+
+
+def weigher(synapse: Synapse | None, *, integer: bool = False, dtype: type = np.float32) -> Weigher:
+    """Return the function that `apply` applies, for a synapse that many batches pass.
+
+    What it needs of the weights is made once. Integer sums come as whole numbers in float32 or float64, not as int64.
+
+    Args:
+        synapse, integer: see `apply`.
+        dtype: type of the input where it is not integer.
+    """
     if synapse is None:
-        return x
+        return lambda x: x
     if isinstance(synapse, Flatten):
-        return x.reshape(len(x), -1)
+        return lambda x: x.reshape(len(x), -1)
     if isinstance(synapse, POOLS):
-        return _pooled(synapse, x)
-    if not integer:
-        y = _weighted(synapse, x, synapse.weight.astype(x.dtype))
-        return y if synapse.bias is None else y + _over_channels(synapse.bias.astype(x.dtype), y.ndim, synapse)
-    dtype = _exact_dtype(synapse, input_bound)
-    bias = 0 if synapse.bias is None else synapse.bias
+        return lambda x: _pooled(synapse, x)
+    if integer:
+        return _scaler(synapse) if isinstance(synapse, Scale) else _integer_weigher(synapse)
+    weight: Array = synapse.weight.astype(dtype)
+    bias: Array | None = None if synapse.bias is None else synapse.bias.astype(dtype)
     if isinstance(synapse, Scale):
-        return np.rint(x * synapse.weight.astype(np.float64) + bias).astype(np.int64)
-    y = np.rint(_weighted(synapse, x.astype(dtype), synapse.weight.astype(dtype))).astype(np.int64)
+        return lambda x: x * weight if bias is None else x * weight + bias
+    product = _product(synapse, weight)
+    if bias is None:
+        return product
+    spread = _over_channels(bias, synapse)
+    return lambda x: product(x) + spread
+
+
+def _scaler(scale: Scale) -> Weigher:
+    weight = scale.weight.astype(np.float64)
+    bias = 0.0 if scale.bias is None else scale.bias.astype(np.float64)
+    return lambda x: np.rint(x * weight + bias)
+
+
+def _integer_weigher(synapse: Any) -> Weigher:
+    """Weigh integers: each batch in the smallest type in which its sums cannot round, as they are, shifted, or with the bias."""
+    weight = np.abs(synapse.weight.astype(np.float64))
+    reach = float(weight.reshape(len(weight), -1).sum(axis=1).max())
     e = synapse.weight_exponent
-    return _over_channels(bias, y.ndim) + (y << e if e >= 0 else y >> -e)
+    factor = 2.0**e
+    offset = 0.0 if synapse.bias is None else float(np.abs(synapse.bias).max())
+    products: dict[type, Weigher] = {}
+    bias = None if synapse.bias is None else _over_channels(synapse.bias.astype(np.float64), synapse)
+
+    def weigh(x: Array) -> Array:
+        bound = reach * (1.0 if x.dtype.kind == "b" else _magnitude(x))
+        bound = max(bound, bound * factor + offset)
+        dtype: type = np.float32 if bound < 2**24 else np.float64
+        if bound >= 2**53:
+            raise DataError(f"sums of up to {bound:.3g} are not exact, whole numbers up to 2^53 are; scale weights or input down")
+        if dtype not in products:
+            products[dtype] = _product(synapse, synapse.weight.astype(dtype))
+        y = products[dtype](x.astype(dtype, copy=False))
+        if e:
+            y *= dtype(factor)
+            if e < 0:
+                np.floor(y, out=y)
+        if bias is not None:
+            y += bias.astype(dtype, copy=False)
+        return y
+
+    return weigh
+
+
+def _magnitude(x: Array) -> float:
+    return max(float(x.max(initial=0)), -float(x.min(initial=0)))
+
+
+def _product(synapse: Any, weight: Array) -> Weigher:
+    """Return the product with weights of the input's own type."""
+    if isinstance(synapse, Dense):
+        transposed = weight.T
+        return lambda x: x.reshape(len(x), -1) @ transposed
+    return lambda x: _convolved(synapse, x, weight)
 
 
 def fan_out(synapse: Synapse | None, input_shape: Shape) -> Array:
@@ -103,58 +172,64 @@ def scatter(y: Array, taps: Array, input_shape: Shape, stride: Shape, padding: S
     return out[inner]
 
 
-def _exact_dtype(synapse: Any, input_bound: float) -> type:
-    weight = np.abs(synapse.weight.astype(np.float64))
-    largest = (weight.max() if isinstance(synapse, Scale) else weight.reshape(len(weight), -1).sum(axis=1).max()) * input_bound
-    return np.float32 if largest < 2**24 else np.float64
+def _over_channels(bias: Array, synapse: Any) -> Array:
+    return bias.reshape(-1, *(1 for _ in range(synapse.weight.ndim - 2)))
 
 
-def _weighted(synapse: Synapse, x: Array, weight: Array) -> Array:
-    if isinstance(synapse, Dense):
-        return x.reshape(len(x), -1) @ weight.T
-    if isinstance(synapse, Scale):
-        return x * weight
-    return _convolved(synapse, x, weight)
-
-
-def _over_channels(bias: Array | int, ndim: int, synapse: Synapse | None = None) -> Array:
-    bias = np.asarray(bias)
-    return bias if isinstance(synapse, Scale) or bias.ndim == 0 else bias.reshape(-1, *(1 for _ in range(ndim - 2)))
-
-
-def _windows(x: Array, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape) -> Array:
+def _windows(x: Array, kernel: Shape, stride: Shape, padding: Shape) -> Array:
     """Return a view (N, C, *output positions, *kernel) of a padded batch."""
-    if any(padding):
-        x = np.pad(x, ((0, 0), (0, 0), *((p, p) for p in padding)))
-    spans = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
-    view: Array = sliding_window_view(x, spans, axis=tuple(range(2, 2 + len(kernel))))  # type: ignore[call-overload]
-    positions = tuple(slice(None, None, s) for s in stride)
-    taps = tuple(slice(None, None, d) for d in dilation)
-    index = (slice(None), slice(None), *positions, *taps)
-    return view[index]
+    padded = _padded(x, padding)
+    view: Array = sliding_window_view(padded, kernel, axis=tuple(range(2, 2 + len(kernel))))  # type: ignore[call-overload]
+    places: Any = (slice(None), slice(None), *(slice(None, None, s) for s in stride))
+    return view[places]
 
 
 def _convolved(conv: Any, x: Array, weight: Array) -> Array:
-    kernel, dims = weight.shape[2:], weight.ndim - 2
-    windows = _windows(x, kernel, conv.stride, conv.padding, conv.dilation)
-    n, positions = len(x), windows.shape[2 : 2 + dims]
+    """Convolve by one matrix product a group: the taps of each output position are copied into a column first."""
+    kernel = weight.shape[2:]
     groups, o, i = conv.groups, weight.shape[0] // conv.groups, weight.shape[1]
-    filters = weight.reshape(groups, o, -1)
-    y = np.empty((n, groups, o, int(np.prod(positions))), np.result_type(x, weight))
-    # (N, g, I, *positions, *kernel) -> (N, g, I, *kernel, *positions), so that a group is one matrix product
-    windows = windows.reshape(n, groups, i, *windows.shape[2:])
-    order = (0, 1, 2, *range(3 + dims, 3 + 2 * dims), *range(3, 3 + dims))
-    step = max(1, CHUNK_VALUES // max(1, int(np.prod(windows.shape[1:]))))
-    for start in range(0, n, step):
-        part = windows[start : start + step].transpose(order)
-        columns = part.reshape(len(part), groups, filters.shape[2], -1)
-        np.matmul(filters, columns, out=y[start : start + step])
-    return y.reshape(n, groups * o, *positions)
+    if o == i == 1:
+        return _convolved_by_channel(conv, x, weight)
+    positions = conv.output_shape(x.shape[1:])[1:]
+    filters = np.moveaxis(weight, 1, -1).reshape(groups, o, -1)  # (g, o, *kernel, I)
+    y = np.empty((len(x), groups, o, int(np.prod(positions))), weight.dtype)
+    step = max(1, CHUNK_VALUES // (groups * filters.shape[2] * y.shape[3]))
+    columns = np.empty((min(step, len(x)), groups, *kernel, i, *positions), weight.dtype)
+    for start in range(0, len(x), step):
+        part = _padded(x[start : start + step], conv.padding)
+        used = columns[: len(part)]
+        for tap in np.ndindex(*kernel):
+            place: Any = (slice(None), slice(None), *tap)
+            used[place] = _at_tap(part, conv, tap, positions).reshape(len(part), groups, i, *positions)
+        np.matmul(filters, used.reshape(len(part), groups, filters.shape[2], -1), out=y[start : start + step])
+    return y.reshape(len(x), groups * o, *positions)
+
+
+def _convolved_by_channel(conv: Any, x: Array, weight: Array) -> Array:
+    """Convolve each channel with its own kernel, tap by tap: no matrix would be worth its making."""
+    positions = conv.output_shape(x.shape[1:])[1:]
+    padded = _padded(x, conv.padding)
+    y = np.zeros((len(x), len(weight), *positions), weight.dtype)
+    for tap in np.ndindex(*weight.shape[2:]):
+        at_tap: Any = (slice(None), 0, *tap)
+        y += _at_tap(padded, conv, tap, positions) * weight[at_tap].reshape(-1, *(1 for _ in positions))
+    return y
+
+
+def _padded(x: Array, padding: Shape) -> Array:
+    return np.pad(x, ((0, 0), (0, 0), *((p, p) for p in padding))) if any(padding) else x
+
+
+def _at_tap(padded: Array, conv: Any, tap: Shape, positions: Shape) -> Array:
+    """Return a view (N, C, *positions) of what one tap of the kernel sees at each output position."""
+    axes = zip(tap, conv.dilation, conv.stride, positions, strict=True)
+    seen: Any = (..., *(slice(d * k, d * k + s * (n - 1) + 1, s) for k, d, s, n in axes))
+    return padded[seen]
 
 
 def _pooled(pool: Any, x: Array) -> Array:
     dims = len(pool.kernel_size)
-    windows = _windows(x, pool.kernel_size, pool.stride, pool.padding, (1,) * dims)
+    windows = _windows(x, pool.kernel_size, pool.stride, pool.padding)
     dtype = np.int64 if x.dtype.kind in "biu" else x.dtype
     y = windows.sum(axis=tuple(range(2 + dims, 2 + 2 * dims)), dtype=dtype)
     if isinstance(pool, AvgPool):

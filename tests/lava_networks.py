@@ -73,14 +73,24 @@ class _Network:
         saturating = self.chance(0.15)  # potential, bias and threshold near the top of the format
         start = spread(-(2**23) + 1, 2**23) if saturating else spread(-40_000, 40_000)
         slow = self.heavy or self.chance(0.3)
-        return LoihiLIF(
-            decay_u=spread(1, 300) if slow else self.pick(np.array(4096), spread(1, 4097)),
-            decay_v=spread(0, 300) if slow else self.pick(np.array(0), spread(0, 4096)),
-            v_threshold=None if readout else (spread(100_000, 2**17) if saturating or self.heavy else spread(0, 900)),
-            bias_mantissa=spread(3000, 4096) if saturating else spread(-300, 300) if self.chance(0.6) else 0,
-            bias_exponent=7 if saturating else int(rng.integers(0, 8)),
-            v_init=start if self.chance(0.6 if saturating else 0.1) else 0,
-        )
+        plain = {
+            "decay_u": spread(1, 300) if slow else self.pick(np.array(4096), spread(1, 4097)),
+            "decay_v": spread(0, 300) if slow else self.pick(np.array(0), spread(0, 4096)),
+            "v_threshold": None if readout else (spread(100_000, 2**17) if saturating or self.heavy else spread(0, 900)),
+            "bias_mantissa": spread(3000, 4096) if saturating else spread(-300, 300) if self.chance(0.6) else 0,
+            "bias_exponent": 7 if saturating else int(rng.integers(0, 8)),
+            "v_init": start if self.chance(0.6 if saturating else 0.1) else 0,
+        }
+        return LoihiLIF(**plain | (self.beyond_lif(spread) if self.chance(0.3) else {}))
+
+    def beyond_lif(self, spread):
+        """Return what Lava's own LIF lacks: other resets, a rest, a current that stays."""
+        more = {"reset": self.pick("value", "subtract"), "refractory_steps": self.pick(0, 0, 1, 3)}
+        if self.chance(0.5):
+            more["v_reset"] = spread(-20_000, 20_000)
+        if self.chance(0.2):
+            more["decay_u"] = spread(0, 2)
+        return more
 
     def synapse(self, shape):
         """Return a weighted synapse for inputs of this shape."""

@@ -11,13 +11,14 @@ from spear_deploy.graph import Edge, SNNGraph, chain
 from spear_deploy.lava_backend import Job, run_jobs, run_lava
 from spear_deploy.lava_backend.guarded_worker import PYTHON_VARIABLE
 from spear_deploy.lava_backend.plan import plan
-from spear_deploy.layers import Conv2d, Dense, Flatten, Layer, LoihiLIF, Scale, SumPool
+from spear_deploy.layers import Conv1d, Conv2d, Dense, Flatten, Layer, LoihiLIF, Scale, SumPool
 from tests.conftest import shared
 from tests.lava_networks import differences, random_jobs, simulated
 
 pytestmark = pytest.mark.lava
 
 EVERYTHING = frozenset({"spikes", "v", "u"})
+MODELS = ("reference", "fast")
 
 
 def lif(**parameters):
@@ -125,6 +126,33 @@ def extremes():
     return chain(layers, input_shape=(2,))
 
 
+def convolving(layer, *, shape=(4, 6, 5)):
+    """A convolution of what neurons send, which is Lava's Conv, and weights behind it."""
+    first = Layer(name="first", synapse=Scale(weight=np.array(40)), neuron=lif(v_threshold=30))
+    return chain([first, layer, Layer(name="flatten", synapse=Flatten()), last(layer, shape)], input_shape=shape)
+
+
+def last(layer, shape):
+    return dense("last", 9, 3, int(np.prod(layer.output_shape(shape))))
+
+
+def conv(seed, outputs, inputs, *kernel, **geometry):
+    synapse = Conv2d(weight=weights(seed, outputs, inputs, *kernel), **geometry)
+    return Layer(name="conv", synapse=synapse, neuron=lif(v_threshold=200))
+
+
+def two_images():
+    """Images of three layers meet in one convolution, one of them a step later than the others: Conv behind a delay line."""
+    layers = [
+        Layer(name="a", synapse=Conv2d(weight=weights(0, 2, 2, 3, 3), padding=1), neuron=lif(v_threshold=150)),
+        Layer(name="b", synapse=Conv2d(weight=weights(1, 2, 2, 1, 1)), neuron=lif(v_threshold=90)),
+        Layer(name="c", synapse=Conv2d(weight=weights(2, 2, 2, 3, 3), padding=1), neuron=lif(v_threshold=150)),
+        Layer(name="meet", synapse=Conv2d(weight=weights(6, 3, 2, 2, 2)), neuron=lif(v_threshold=300)),
+    ]
+    pairs = [("input", "a"), ("input", "b"), ("a", "c"), ("a", "meet"), ("b", "meet"), ("c", "meet")]
+    return SNNGraph(layers=tuple(layers), edges=tuple(Edge(source=s, target=t) for s, t in pairs), input_shape=(2, 5, 4))
+
+
 def with_output(layer):
     return chain([dense("a", 0, 5, 4), dense("b", 1, 6, 5), layer], input_shape=(4,))
 
@@ -154,24 +182,57 @@ def cases():
     yield "silent weights", with_output(Layer(name="c", synapse=Dense(weight=np.zeros((3, 6), int)), neuron=lif())), few, "spikes"
     twice = [dense("a", 0, 5, 4), Layer(name="w", synapse=Dense(weight=weights(7, 6, 5, low=-9, high=9))), dense("c", 8, 3, 6)]
     yield "weights of two rows in one", chain(twice, input_shape=(4,)), few, "spikes"
+    for name, more in BEYOND_LIF.items():
+        yield name, chain([dense("a", 0, 5, 4, **more), dense("b", 1, 6, 5, **more)], input_shape=(4,)), few, "spikes"
+    yield "subtract and rest, recurrent", recurrent(2, **BEYOND_LIF["subtract and rest"]), few, "spikes"
+    images, long_images = spikes(8, 5, 3, 4, 6, 5), spikes(9, 5, 2, 2, 5, 4)
+    yield "convolution", convolving(conv(0, 3, 4, 3, 2, stride=(2, 1), padding=(1, 2))), images, "spikes"
+    yield "dilated", convolving(conv(1, 3, 4, 2, 3, dilation=(3, 1), padding=(2, 0))), images, "spikes"
+    yield "in groups", convolving(conv(2, 6, 2, 3, 3, groups=2, weight_exponent=1)), images, "spikes"
+    yield "depthwise", convolving(conv(3, 4, 1, 3, 3, groups=4, stride=2)), images, "spikes"
+    yield "convolution of counts", chain([conv(0, 3, 4, 3, 3)], input_shape=(4, 6, 5)), images * 3, "spikes"
+    yield "convolution of signals", chain([conv(0, 3, 4, 3, 3)], input_shape=(4, 6, 5)), images * 3 - 1, "current"
+    line = Layer(name="line", synapse=Conv1d(weight=weights(4, 3, 2, 3), stride=2, padding=1, dilation=2), neuron=lif())
+    yield "one axis", chain([line], input_shape=(2, 9)), spikes(10, 6, 2, 2, 9), "spikes"
+    yield "images meet", two_images(), long_images, "spikes"
+    edges = (Edge(source="input", target="a"), Edge(source="a", target="b", delay=62))
+    late = SNNGraph(layers=(dense("a", 0, 5, 4), dense("b", 1, 6, 5)), edges=edges, input_shape=(4,))
+    yield "62 steps late", late, spikes(11, 70, 2, 4), "spikes"
     biased = Dense(weight=weights(0, 5, 4), bias=weights(1, 5, low=-90_000, high=90_000))
     wide = Layer(name="a", synapse=biased, neuron=lif(decay_u=2000))
     yield "wide bias", chain([wide], input_shape=(4,)), few, "spikes"
 
 
+BEYOND_LIF = {
+    "subtract": {"reset": "subtract"},
+    "subtract and rest": {"reset": "subtract", "refractory_steps": 2, "v_threshold": 20},
+    "rest": {"refractory_steps": 3},
+    "reset to a value": {"v_reset": -900},
+    "current that stays": {"decay_u": 0, "v_threshold": 400},
+}
+"""What Lava's LIF lacks and a process of ours does."""
+
 CASES = list(cases())
 
 
 @pytest.fixture(scope="module")
-def runs():
-    """Run all cases in one worker: each would take a second more on its own."""
+def both():
+    """Run all cases with both models, each in one worker: a case would take a second more on its own."""
     jobs = [Job(graph=graph, x=x, kind=kind, record=EVERYTHING) for _, graph, x, kind in CASES]
-    return dict(zip((name for name, *_ in CASES), zip(jobs, run_jobs(jobs), strict=True), strict=True))
+    names = [name for name, *_ in CASES]
+    found = {model: run_jobs(jobs, model=model) for model in MODELS}
+    return {model: dict(zip(names, zip(jobs, runs, strict=True), strict=True)) for model, runs in found.items()}
 
 
+@pytest.fixture(scope="module")
+def runs(both):
+    return both["reference"]
+
+
+@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("name", [name for name, *_ in CASES])
-def test_equals_the_simulator(runs, name):
-    job, run = runs[name]
+def test_equals_the_simulator(both, name, model):
+    job, run = both[model][name]
     expected = simulated(job)
     assert not differences(run, expected)
     assert any(layer.any() for layer in expected.spikes.values()), "a silent network proves nothing"
@@ -194,18 +255,20 @@ def test_delayed_spikes_do_not_reach_the_next_sample(runs):
         assert run.spikes["loop"][-1, sample].any(), "nothing was in flight when the sample ended"
 
 
-def test_random_networks_equal_the_simulator():
-    jobs = random_jobs(0, 8)
-    for job, run in zip(jobs, run_jobs(jobs), strict=True):
+@pytest.mark.parametrize("model", MODELS)
+def test_random_networks_equal_the_simulator(model):
+    jobs = random_jobs(0, 12)
+    for job, run in zip(jobs, run_jobs(jobs, model=model), strict=True):
         assert not differences(run, simulated(job)), str(job.graph)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
+@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("first", range(1000, 9000, 1000))
-def test_many_random_networks_equal_the_simulator(first):
+def test_many_random_networks_equal_the_simulator(first, model):
     jobs = random_jobs(first, 30)
-    for job, run in zip(jobs, run_jobs(jobs), strict=True):
+    for job, run in zip(jobs, run_jobs(jobs, model=model), strict=True):
         assert not differences(run, simulated(job)), str(job.graph)
 
 
@@ -213,10 +276,11 @@ def test_many_random_networks_equal_the_simulator(first):
     not os.environ.get("SPEAR_TEST_PYTHONS"), reason="set SPEAR_TEST_PYTHONS to interpreters that have lava-nc, a:b"
 )
 @pytest.mark.parametrize("python", os.environ.get("SPEAR_TEST_PYTHONS", "").split(os.pathsep))
-def test_other_pythons_give_the_same(monkeypatch, python):
+@pytest.mark.parametrize("model", MODELS)
+def test_other_pythons_give_the_same(monkeypatch, python, model):
     monkeypatch.setenv(PYTHON_VARIABLE, python)
     jobs = [Job(graph=graph, x=x, kind=kind, record=EVERYTHING) for _, graph, x, kind in CASES]
-    for job, run in zip(jobs, run_jobs(jobs), strict=True):
+    for job, run in zip(jobs, run_jobs(jobs, model=model), strict=True):
         assert not differences(run, simulated(job)), str(job.graph)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -131,6 +132,27 @@ def test_a_fault_in_a_lava_process_ends_the_run(traces, fault, what, cause, mess
 
 
 @pytest.mark.parametrize(
+    ("what", "cause", "message"),
+    [
+        ("PyNetwork:2:raise", "exception", r"network: ValueError: this synapse is broken"),
+        slow("PyNetwork:init:raise", "exception", r"ValueError: this synapse is broken"),
+        slow("PyNetwork:2:segfault", "died", r"network: killed by SIGSEGV"),
+        slow("PyNetwork:2:sys.exit 0", "died", r"network: ended with exit code 0"),
+        ("PyNetwork:2:spin", "timeout", r"not done after 4 s"),
+    ],
+)
+def test_a_fault_in_the_fast_model_ends_the_run(traces, fault, what, cause, message):
+    set_fault, _ = fault
+    set_fault(what)
+    begin = time.monotonic()
+    with pytest.raises(BackendError, match=message) as caught:
+        run_lava(*network(1000), model="fast", timeout_s=4 if cause == "timeout" else None)
+    assert caught.value.cause == cause
+    assert cause != "timeout" or time.monotonic() - begin < 4 + prompt_s()
+    traces.assert_none()
+
+
+@pytest.mark.parametrize(
     "what", ["PyDenseModelBitAcc:3:spin", slow("PyLifResetModelBitAcc:3:sleep"), slow("PySendModelFixed:init:sleep")]
 )
 def test_a_hang_ends_at_the_time_limit(traces, fault, what):
@@ -171,6 +193,19 @@ def the(processes, what):
     if what == "worker":
         return workers[0]
     return workers[int(what)]
+
+
+def test_memory_is_removed_even_if_whoever_tidies_up_is_killed_with_the_worker(traces):
+    """The resource tracker of multiprocessing removes shared memory, unless it is killed as well."""
+
+    def act(processes):
+        for pid in sorted(processes, reverse=True):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    error, _ = during_a_run(traces, act)
+    assert error.cause == "died"
+    traces.assert_none()
 
 
 @pytest.mark.parametrize("which", ["1", slow("2"), "5", slow("9"), slow("-1")])

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -23,8 +24,8 @@ from spear_deploy.lava_backend.passes import lower
 from spear_deploy.lava_backend.plan import plan
 from spear_deploy.lava_backend.program import Pass, Program, connected
 from spear_deploy.lava_backend.skew import Link, extra_delay, offsets
-from spear_deploy.lava_backend.values import value_of
 from spear_deploy.lava_backend.wiring import MAX_SYNAPSES, as_matrix, drive_of
+from spear_deploy.layer_values import value_of
 from spear_deploy.layers import (
     AvgPool,
     BatchNorm,
@@ -36,6 +37,7 @@ from spear_deploy.layers import (
     Layer,
     LoihiLIF,
     Scale,
+    SpeckIF,
     SumPool,
 )
 from spear_deploy.simulator import simulate
@@ -51,14 +53,14 @@ def fc(name="fc", weight=None, *, neuron=None, **synapse):
     return Layer(name=name, synapse=Dense(weight=weight, **synapse), neuron=neuron or lif())
 
 
-def refused(*layers, match, edges=None, input_shape=(2,), **graph):
+def refused(*layers, match, edges=None, input_shape=(2,), model="reference", **graph):
     """Check that a network is refused with a message, and that the message follows the house's form."""
     if edges is None:
         network = chain(layers, input_shape=input_shape)
     else:
         network = SNNGraph(layers=layers, edges=edges, input_shape=input_shape, **graph)
     with pytest.raises(UnsupportedError, match=match) as caught:
-        run_lava(network, np.ones((3, 1, *input_shape), bool))
+        run_lava(network, np.ones((3, 1, *input_shape), bool), model=model)
     assert ";" in str(caught.value), "says what to do"
 
 
@@ -110,7 +112,7 @@ def test_a_chain_of_synapses_is_one_matrix(seed):
     n = int(np.prod(shape))
     expected = np.eye(n, dtype=np.int64).reshape(n, *shape)
     for synapse in synapses:
-        expected = linear.apply(synapse, expected, integer=True, input_bound=float(np.abs(expected).max()))
+        expected = linear.apply(synapse, expected, integer=True)
     matrix, shift = as_matrix(synapses, shape)
     assert shift == 0
     np.testing.assert_array_equal(matrix.toarray(), expected.reshape(n, -1).T)
@@ -218,6 +220,7 @@ def test_lava_takes_one_from_decay_u_and_a_readout_never_spikes():
         "bias_mant": 0,
         "bias_exp": 0,
         "v": 0,
+        "v_reset": 0,
     }
 
 
@@ -273,7 +276,7 @@ def test_a_skip_gets_the_delay_it_lacks():
 
 
 def test_a_long_delay_of_sparse_weights_goes_through_a_delay_line(monkeypatch):
-    monkeypatch.setattr("spear_deploy.lava_backend.passes.DELAYED_WEIGHTS", 1)
+    monkeypatch.setattr("spear_deploy.lava_backend.builder.DELAYED_WEIGHTS", 1)
     graph = SNNGraph(
         layers=(fc("a"), fc("b")),
         edges=(Edge(source="input", target="a"), Edge(source="a", target="b", delay=5)),
@@ -364,11 +367,7 @@ def test_a_network_without_integers_is_refused():
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"reset": "subtract"}, "resets by subtraction, Lava's LIF resets to 0; use reset='value'"),
-        ({"refractory_steps": 2}, "2 refractory steps, Lava has no fixed-point LIFRefractory; use"),
-        ({"decay_u": 0}, r"decay_u 0..0 given, Lava's LIF holds 1..4096; "),
-        ({"decay_u": np.array([0, 4096])}, r"decay_u 0..4096 given, Lava's LIF holds 1..4096; "),
-        ({"v_init": 2**23}, r"v_init 8388608..8388608 given, Lava's LIF holds -8388607..8388607; "),
+        ({"v_init": 2**23}, r"v_init 8388608..8388608 given, a 24-bit state holds -8388607..8388607; "),
         (
             {"bias_mantissa": 4097},
             r"bias 4097..4097 is no 13-bit number \(-4096..4095\) times a power of two up to 2\^7; round it",
@@ -376,8 +375,27 @@ def test_a_network_without_integers_is_refused():
         ({"bias_mantissa": -5000, "bias_exponent": 7}, r"bias -640000..-640000 is no 13-bit number"),
     ],
 )
-def test_neurons_that_lava_does_not_have_are_refused(parameters, message):
-    refused(fc(neuron=lif(**parameters)), match=f"layer 'fc': {message}")
+def test_neurons_outside_the_format_are_refused(parameters, message):
+    for model in ("reference", "fast"):
+        refused(fc(neuron=lif(**parameters)), match=f"layer 'fc': {message}", model=model)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "own"),
+    [
+        ({}, False),
+        ({"decay_u": 1, "decay_v": 0, "v_init": 7}, False),
+        ({"v_threshold": None, "reset": "subtract", "refractory_steps": 2, "v_reset": 9}, False),  # never spikes
+        ({"reset": "subtract"}, True),
+        ({"refractory_steps": 2}, True),
+        ({"v_reset": 9}, True),
+        ({"decay_u": np.array([0, 4096])}, True),
+    ],
+)
+def test_a_process_of_ours_takes_only_what_lavas_lif_lacks(parameters, own):
+    low = lower(plan(chain([fc(neuron=lif(**parameters))], input_shape=(2,))), np.ones((2, 1, 2), bool), set())
+    kinds = {row["kind"] for row in low.program.passes[0].processes}
+    assert ("complete_lif" in kinds, "lif" in kinds) == (own, not own)
 
 
 @pytest.mark.parametrize(
@@ -471,10 +489,71 @@ def test_sums_that_would_be_rounded_in_parts_are_refused():
 
 
 def test_a_convolution_too_large_to_unroll_is_refused():
+    """With a pool before it, it would have to be a matrix; alone it is Lava's Conv, whatever its size."""
     conv = Layer(name="conv", synapse=Conv2d(weight=np.ones((64, 64, 3, 3), int), padding=1), neuron=lif())
+    pool = Layer(name="pool", synapse=SumPool(kernel_size=2))
     refused(
-        conv, input_shape=(64, 32, 32), match=rf"layer 'conv': about 37748736 synapses after unrolling, .* takes {MAX_SYNAPSES}"
+        *(pool, conv),
+        input_shape=(64, 64, 64),
+        match=rf"layer 'conv': about 37748736 synapses after unrolling, .* takes {MAX_SYNAPSES}",
     )
+    rows = lower(plan(chain([conv], input_shape=(64, 32, 32))), np.ones((1, 1, 64, 32, 32), bool), set()).program.passes[0]
+    assert [row["kind"] for row in rows.processes].count("conv") == 1
+
+
+@pytest.mark.parametrize(
+    ("geometry", "shape", "message"),
+    [
+        (
+            {"weight": np.ones((128, 1, 1, 1), int), "groups": 128},
+            (128, 2, 2),
+            "groups 128 given, Lava's Conv holds it in 8 b",
+        ),
+        ({"weight": np.ones((1, 1, 1, 128), int)}, (1, 1, 130), "kernel 128 given, .*, up to 127; use the fast model"),
+        ({"weight": np.ones((1, 1, 1, 1), int), "stride": (1, 128)}, (1, 1, 130), "stride 128 given"),
+        ({"weight": np.ones((1, 1, 1, 1), int), "padding": (128, 1)}, (1, 2, 2), "padding 128 given"),
+        ({"weight": np.ones((1, 1, 1, 2), int), "dilation": (1, 128)}, (1, 1, 130), "dilation 128 given"),
+    ],
+)
+def test_sizes_beyond_lavas_eight_bits_are_refused(geometry, shape, message):
+    conv = Layer(name="conv", synapse=Conv2d(**geometry), neuron=lif())
+    refused(conv, input_shape=shape, match=f"layer 'conv': {message}")
+
+
+def test_a_convolution_whose_sums_lava_would_wrap_is_refused():
+    conv = Layer(name="conv", synapse=Conv2d(weight=np.full((1, 1, 1, 1), 100), weight_exponent=7), neuron=lif())
+    graph = chain([conv], input_shape=(1, 1, 1))
+    message = r"layer 'conv': up to 12800000 may arrive through the convolution of 'conv' .* 24 bits \(8388607\); scale"
+    with pytest.raises(UnsupportedError, match=message):
+        run_lava(graph, np.full((1, 1, 1, 1, 1), 1000))
+    conv = Layer(name="conv", synapse=Conv2d(weight=np.array([[[[1, -1]]]]), weight_exponent=20), neuron=lif())
+    refused(conv, input_shape=(1, 1, 2), match="layer 'conv': weights .* the exponent is above 7; prune or rescale")
+
+
+def test_an_input_longer_than_memory_is_refused(monkeypatch):
+    monkeypatch.setattr("spear_deploy.memory.free_bytes", lambda: 1000)
+    graph, x = chain([fc()], input_shape=(2,)), np.ones((100, 1, 2), bool)
+    message = r"100 steps: playing and recording one sample takes \d+ MiB, 0 MiB are free; run fewer steps, or record less"
+    with pytest.raises(UnsupportedError, match=message):
+        run_lava(graph, x, record=("v",))
+    message = r"100 steps of 1 samples: what is recorded takes 0 MiB, 0 MiB are free; record less, or run fewer steps"
+    for run in (simulate, partial(run_lava, model="fast")):
+        with pytest.raises(DataError, match=message):
+            run(graph, x, record=("v",))
+
+
+def test_neurons_of_another_chip_are_refused():
+    other = fc(neuron=SpeckIF(v_threshold=np.array(9)))
+    for model in ("reference", "fast"):
+        refused(other, match="layer 'fc': has SpeckIF neurons, Lava's fixed-point models are those of LoihiLIF", model=model)
+
+
+def test_the_fast_model_refuses_what_no_chip_holds():
+    refused(fc(weight=[[300, 0], [0, 1]]), match="layer 'fc': weights 0..300 do not fit an 8-bit synapse", model="fast")
+    edges = (Edge(source="input", target="a"), Edge(source="a", target="b", delay=63))
+    refused(fc("a"), fc("b"), edges=edges, match=r"edge 'a' -> 'b': a delay of 63 steps, a synapse holds 62; sh", model="fast")
+    with pytest.raises(DataError, match=r"model 'quick': Lava runs 'reference' \(its own processes\) or 'fast' \(one process\)"):
+        run_lava(chain([fc()], input_shape=(2,)), np.ones((1, 1, 2), bool), model="quick")
 
 
 def test_an_input_that_overflows_lava_is_refused():

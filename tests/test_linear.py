@@ -25,7 +25,7 @@ def test_convolution_equals_the_enumeration_of_its_synapses(seed):
     conv, shape = random_conv(seed)
     x = np.random.default_rng(seed).integers(0, 4, (3, *shape))
     expected = np.stack([reference.conv2d(conv, sample) for sample in x])
-    np.testing.assert_array_equal(linear.apply(conv, x, integer=True, input_bound=3), expected)
+    np.testing.assert_array_equal(linear.apply(conv, x, integer=True), expected)
     np.testing.assert_array_equal(linear.apply(conv, x.astype(np.float32)), expected)
 
 

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+from spear_deploy import simulator
 from spear_deploy.errors import DataError
 from spear_deploy.graph import Edge, SNNGraph, chain
 from spear_deploy.layers import IF, LI, LIF, AvgPool, BatchNorm, CubaLI, CubaLIF, Dense, Layer, LoihiLIF, Scale
-from spear_deploy.simulator import simulate
+from spear_deploy.neurons import loihi
+from spear_deploy.simulator import Simulation, simulate
 from tests import reference
 from tests.conftest import shared
 
@@ -81,6 +83,106 @@ def test_integer_neuron_equals_unbounded_integers(seed):
                 u, v, arrives, decay_u=decay_u, decay_v=decay_v, threshold=threshold, bias=bias * 8
             )
             assert (run.u["n"][t, 0, n], run.v["n"][t, 0, n], run.spikes["n"][t, 0, n]) == (u, v, spike)
+
+
+def by_the_book(neuron, drive):
+    """Run the equations of `LoihiLIF` as its docstring has them, step by step in int64: spikes, v, u, wraps, saturations."""
+    limit = 1 << 23
+
+    def decayed(state, decay):
+        product = state * (4096 - decay)
+        return np.sign(product) * (np.abs(product) // 4096)
+
+    u, rest = np.zeros(drive.shape[1:], np.int64), np.zeros(drive.shape[1:], np.int64)
+    v = np.broadcast_to(neuron.v_init, drive.shape[1:]).astype(np.int64)
+    found, wraps, saturations = [], 0, 0
+    for x in drive:
+        u = decayed(u, neuron.decay_u) + 64 * x
+        over, under = u > limit, u <= -limit
+        u = u - 2 * limit * over + 2 * limit * under
+        free = decayed(v, neuron.decay_v) + u + neuron.bias
+        clipped = np.clip(free, 1 - limit, limit - 1)
+        wraps, saturations = wraps + (over | under).sum(), saturations + ((clipped != free) & (rest == 0)).sum()
+        v, rest = np.where(rest > 0, v, clipped), np.maximum(rest - 1, 0)
+        spikes = v.copy()
+        if neuron.v_threshold is not None:
+            spikes = v > 64 * neuron.v_threshold
+            v = np.where(spikes, neuron.v_reset if neuron.reset == "value" else v - 64 * neuron.v_threshold, v)
+            rest = np.where(spikes, neuron.refractory_steps, rest)
+        found.append((spikes, v, u))
+    return [np.array(each) for each in zip(*found, strict=True)], wraps, saturations
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_integer_neurons_in_tiles_and_blocks_equal_the_book(monkeypatch, seed):
+    rng = np.random.default_rng(seed)
+    monkeypatch.setattr(loihi, "TILE_VALUES", int(rng.choice([7, 40, 1 << 14])))
+    shape = [(5,), (3, 4, 4), (300,)][seed % 3]
+
+    def spread(low, high):
+        return rng.integers(low, high, [(), (shape[0],) + (1,) * (len(shape) - 1), shape][rng.integers(3)])
+
+    neuron = LoihiLIF(
+        decay_u=[np.array(4096), np.array(0), spread(0, 4097)][rng.integers(3)],
+        decay_v=[np.array(4096), np.array(0), spread(0, 4097)][rng.integers(3)],
+        v_threshold=None if rng.random() < 0.2 else spread(0, int(rng.choice([900, 2**17]))),
+        bias_mantissa=spread(-4096, 4096) if rng.random() < 0.5 else 0,
+        bias_exponent=int(rng.integers(0, 8)),
+        v_init=spread(-100_000, 100_000) if rng.random() < 0.5 else 0,
+        reset=str(rng.choice(["value", "subtract"])),
+        refractory_steps=int(rng.integers(0, 4)),
+        v_reset=spread(-10_000, 10_000) if rng.random() < 0.5 else 0,
+    )
+    steps, batch = int(rng.integers(1, 40)), int(rng.integers(1, 6))
+    most = int(rng.choice([5, 500, 70_000, 1 << 20]))
+    drive = rng.integers(-most, most, (steps, batch, *shape)) * (rng.random((steps, batch, *shape)) < 0.5)
+    expected, wraps, saturations = by_the_book(neuron, drive)
+    state = loihi.start(neuron, batch, shape)
+    found = [np.empty(drive.shape, each.dtype) for each in expected]
+    cut = int(rng.integers(0, steps + 1))
+    for part in (slice(0, cut), slice(cut, steps)):
+        loihi.run(neuron, state, drive[part].astype(np.float64), *(each[part] for each in found))
+    for name, one, other in zip(("spikes", "v", "u"), found, expected, strict=True):
+        np.testing.assert_array_equal(one, other, err_msg=name)
+    assert (state.wraps, state.saturations) == (wraps, saturations)
+
+
+@pytest.mark.parametrize("kind", ["float", "integer"])
+@pytest.mark.parametrize("seed", range(8))
+def test_blocks_do_not_change_the_result(monkeypatch, seed, kind):
+    """Steps and samples in small blocks, with delays and cycles that reach over their borders."""
+    graph = reference.random_graph(seed, kind=kind)
+    x = reference.random_spikes(graph, seed, steps=9, batch=5)
+    whole = simulate(graph, x, record=("spikes", "v", "u"))
+    largest = max(int(np.prod(graph.shape_of(layer.name))) for layer in graph.layers)
+    monkeypatch.setattr(simulator, "BLOCK_VALUES", 4 * largest)
+    monkeypatch.setattr(simulator, "BLOCK_STEPS", 2)
+    assert len(Simulation(graph, x)) > 10
+    run = simulate(graph, x, record=("spikes", "v", "u"))
+    for what in ("spikes", "v", "u"):
+        for name, value in getattr(whole, what).items():
+            np.testing.assert_array_equal(getattr(run, what)[name], value, err_msg=f"{what} of {name}")
+    np.testing.assert_array_equal(run.output, whole.output)
+    for name, sent in whole.counts.sent.items():
+        np.testing.assert_array_equal(run.counts.sent[name], sent)
+    for edge, delivered in whole.counts.delivered.items():
+        np.testing.assert_array_equal(run.counts.delivered[edge], delivered)
+    assert run.overflows == whole.overflows
+
+
+def test_spikes_are_counted_beyond_a_byte():
+    spikes = np.random.default_rng(0).random((40, 20, 3, 2)) < 0.9
+    np.testing.assert_array_equal(simulator.summed(spikes), spikes.sum(axis=(0, 1)))
+    np.testing.assert_array_equal(simulator.summed(7.5 * spikes, graded=True), spikes.sum(axis=(0, 1)))
+
+
+def test_what_exact_sums_do_not_hold_is_refused():
+    neuron = LoihiLIF(decay_u=4096, decay_v=0, v_threshold=1)
+    graph = chain([Layer(name="n", synapse=Dense(weight=np.array([[2]])), neuron=neuron)], input_shape=(1,))
+    with pytest.raises(DataError, match="layer 'n': 17179869184 arrives in one step, exact sums hold 17179869184; scale"):
+        simulate(graph, np.full((1, 1, 1), 1 << 33))
+    with pytest.raises(DataError, match=r"layer 'n': sums of up to 2.31e\+18 are not exact, whole numbers up to 2\^53 are"):
+        simulate(graph, np.full((1, 1, 1), 1 << 60))
 
 
 def test_wraps_and_saturations_are_counted():

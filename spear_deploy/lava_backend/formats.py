@@ -147,21 +147,17 @@ def digits(constant: Array) -> tuple[Array, Array]:
 def neuron_parameters(layer: Layer, shape: Shape) -> dict[str, Array]:
     """Return Lava's names and numbers for a layer's neurons: 0-d arrays where all are equal, else (neurons,).
 
+    Among them `v_reset`, which only our process takes (see `beyond_lif`).
+
     Raises:
-        UnsupportedError: Lava has no such neuron, or a value is outside the format.
+        UnsupportedError: a value is outside the format.
     """
     neuron = layer.neuron
     assert isinstance(neuron, LoihiLIF)
-    if neuron.reset != "value":
-        raise UnsupportedError(f"layer '{layer.name}': resets by subtraction, Lava's LIF resets to 0; use reset='value'")
-    if neuron.refractory_steps:
+    if (np.abs(neuron.v_init) >= 1 << 23).any():
         raise UnsupportedError(
-            f"layer '{layer.name}': {neuron.refractory_steps} refractory steps, Lava has no fixed-point LIFRefractory; "
-            "use refractory_steps=0 or the fast simulator"
+            f"layer '{layer.name}': v_init {_range(neuron.v_init)} given, a 24-bit state holds -8388607..8388607; change it"
         )
-    _in_range(layer, "decay_u", neuron.decay_u, 1, 4096)  # du = decay_u − 1 is 12 bit
-    _in_range(layer, "decay_v", neuron.decay_v, 0, 4096)  # 4096 is 4095 and the chip's offset bit; Lava computes it as it is
-    _in_range(layer, "v_init", neuron.v_init, 1 - (1 << 23), (1 << 23) - 1)
     mantissa, exponent = _bias(layer, neuron.bias)
     threshold = np.int64(NEVER) if neuron.v_threshold is None else neuron.v_threshold.astype(np.int64)
     values = {
@@ -171,8 +167,19 @@ def neuron_parameters(layer: Layer, shape: Shape) -> dict[str, Array]:
         "bias_mant": mantissa,
         "bias_exp": exponent,
         "v": neuron.v_init,
+        "v_reset": neuron.v_reset,
     }
     return {name: _flat(np.asarray(value, np.int64), shape) for name, value in values.items()}
+
+
+def beyond_lif(neuron: LoihiLIF) -> bool:
+    """Say whether Lava's LIF and LIFReset lack what these neurons do, so that a process of ours takes their place.
+
+    Lava resets to 0, has LIFRefractory in floating point only, and adds 1 to `du`, which cannot give a decay of 0.
+    """
+    resets = neuron.v_threshold is not None and (neuron.reset == "subtract" or bool(neuron.v_reset.any()))
+    rests = neuron.v_threshold is not None and neuron.refractory_steps > 0
+    return resets or rests or bool((neuron.decay_u == 0).any())
 
 
 def _bias(layer: Layer, bias: Array) -> tuple[Array, Array]:
@@ -189,11 +196,6 @@ def _bias(layer: Layer, bias: Array) -> tuple[Array, Array]:
             f"2^{MAX_BIAS_EXPONENT}; round it to fewer bits"
         )
     return mantissa, exponent
-
-
-def _in_range(layer: Layer, name: str, value: Array, low: int, high: int) -> None:
-    if (value < low).any() or (value > high).any():
-        raise UnsupportedError(f"layer '{layer.name}': {name} {_range(value)} given, Lava's LIF holds {low}..{high}; change it")
 
 
 def _flat(value: Array, shape: Shape) -> Array:

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from spear_deploy.errors import BackendError
 from spear_deploy.lava_backend.program import Program
+from spear_deploy.lava_backend.worker.guard import remove_memory
 
 WORKER = Path(__file__).parent / "worker" / "main.py"
 PYTHON_VARIABLE = "SPEAR_LAVA_PYTHON"
@@ -141,8 +142,8 @@ def _work(folder: Path, limit_s: float) -> int:
 def _sweep(worker: subprocess.Popen[bytes]) -> None:
     """End everything in the worker's session.
 
-    What Lava started dies with the worker (`worker/guard.py`). The resource tracker then removes shared memory that is left,
-    and ends; it ignores SIGTERM, and only SIGKILL would keep it from its work, so that comes last.
+    What Lava started dies with the worker (`worker/guard.py`). The resource tracker of multiprocessing then ends by itself; on
+    a busy machine it may be killed before it has removed shared memory, so that is done here once more.
     """
     if worker.poll() is None:
         worker.kill()
@@ -153,6 +154,7 @@ def _sweep(worker: subprocess.Popen[bytes]) -> None:
         while _alive(worker) and time.monotonic() < end:
             time.sleep(0.01)
     worker.wait()
+    remove_memory(worker.pid)
 
 
 def _alive(worker: subprocess.Popen[bytes]) -> bool:

@@ -1,7 +1,4 @@
-"""Which Lava processes run this network on this input?
-
-Weights become Dense where they are mostly full and Sparse elsewhere, convolutions too: Lava's Sparse takes a sixth to a tenth
-of the time of its Conv at 8x8x16, 32x32x16 and 16x16x32, and Conv ignores weight exponents and fails from 128 groups on.
+"""Which passes through Lava does an input take, sample by sample?
 
 Samples follow each other through one network, or lie side by side in copies of it (`Plan.side_by_side`). With K copies and m
 samples each, sample k · m + j runs in copy k during Lava's steps j · T + offset ... (j + 1) · T + offset − 1.
@@ -12,45 +9,25 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_matrix, identity, kron
 
+from spear_deploy import memory
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.graph import INPUT
-from spear_deploy.lava_backend.formats import MAX_INPUT, MAX_SUM, Plane, digits, planes
-from spear_deploy.lava_backend.plan import Feed, Plan
+from spear_deploy.lava_backend.builder import Builder, Recording
+from spear_deploy.lava_backend.convolution import check_sum
+from spear_deploy.lava_backend.formats import MAX_INPUT, MAX_SUM
+from spear_deploy.lava_backend.plan import Plan
 from spear_deploy.lava_backend.program import Pass, Program, connected
-from spear_deploy.lava_backend.values import delayed, value_of, whole
+from spear_deploy.layer_values import value_of, whole
 from spear_deploy.layers import Array
 
-DENSE_WEIGHTS = 1_000_000
-"""Weights up to which Lava's Dense is as fast as Sparse on a matrix that is mostly full."""
-DELAYED_WEIGHTS = 300_000
-"""Weights times steps up to which DelayDense is faster than a delay line in front of the weights."""
 COPIED_SYNAPSES = 4_000_000
 COPIED_NEURONS = 50_000
 PASS_BYTES = 1 << 27
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recording:
-    """Where the spikes ("spikes"), states ("v", "u") or values ("value") of some samples of a population lie."""
-
-    layer: str
-    what: str
-    file: str
-    samples: slice
-    copies: int
-    offset: int
-
-    def read(self, kept: Array, steps: int, shape: tuple[int, ...]) -> Array:
-        """Return (T, samples, *shape) from what the recorder kept, (Lava's steps, copies · neurons)."""
-        each = (self.samples.stop - self.samples.start) // self.copies
-        cut = kept[self.offset : self.offset + each * steps].reshape(each, steps, self.copies, *shape)
-        order = (1, 2, 0, *range(3, cut.ndim))
-        return cut.transpose(order).reshape(steps, -1, *shape)
+COPIES_IN_MEMORY = 4
+"""How often what a pass plays and records is held at a time: here, in the file, in Lava's process and in the one it forked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +54,7 @@ def lower(plan: Plan, x: Array, record: set[str], prefix: str = "") -> Lowered:
     recordings: list[Recording] = []
     arrays: dict[str, Array] = {}
     for number, samples in enumerate(_chunks(plan, sources, record)):
-        builder = _Builder(plan, {name: v[:, samples] for name, v in sources.items()}, samples, f"{prefix}{number}")
+        builder = Builder(plan, {name: v[:, samples] for name, v in sources.items()}, samples, f"{prefix}{number}")
         passes += connected(builder.build(record))
         recordings += builder.recordings
         arrays |= builder.arrays
@@ -104,6 +81,8 @@ def _check_inputs(plan: Plan, sources: Mapping[str, Array]) -> None:
         bound = sum((np.abs(constant.value) for constant in plan.constants[target]), np.zeros(plan.size(target)))
         for feed in feeds:
             most = feed.reach * float(largest.get(feed.source, 1))
+            if feed.conv is not None:
+                check_sum(feed.conv, target, most.max())
             bound = bound + np.where(most < MAX_SUM, most / 2**feed.shift, most)
         if bound.max(initial=0) >= MAX_INPUT:
             raise UnsupportedError(
@@ -112,18 +91,17 @@ def _check_inputs(plan: Plan, sources: Mapping[str, Array]) -> None:
             )
 
 
-def _message_bits(values: Array) -> int:
-    """Return the width of a source's messages: 0 for spikes, as Lava calls them, else with the sign."""
-    least, most = int(values.min(initial=0)), int(values.max(initial=0))
-    return 0 if least >= 0 and most <= 1 else max(-least, most).bit_length() + 1
-
-
 def _chunks(plan: Plan, sources: Mapping[str, Array], record: set[str]) -> Iterator[slice]:
     """Split the samples so that what a pass plays and records fits into memory."""
     steps, batch = next(iter(sources.values())).shape[:2]
     neurons = sum(plan.size(name) for name in plan.feeds)
     played = sum(value.shape[2] for value in sources.values())
     per_sample = steps * (4 * played + neurons * (1 + 4 * len(record & {"v", "u"})))
+    if COPIES_IN_MEMORY * per_sample > (free := memory.free_bytes()):
+        raise UnsupportedError(
+            f"{steps} steps: playing and recording one sample takes {memory.in_words(COPIES_IN_MEMORY * per_sample)}, "
+            f"{memory.in_words(free)} are free; run fewer steps, or record less"
+        )
     most = max(1, PASS_BYTES // per_sample)
     if plan.side_by_side:
         synapses = sum(feed.synapses for feeds in plan.feeds.values() for feed in feeds)
@@ -131,187 +109,3 @@ def _chunks(plan: Plan, sources: Mapping[str, Array], record: set[str]) -> Itera
     parts = -(-batch // most)
     bounds = np.linspace(0, batch, parts + 1).round().astype(int)
     return (slice(int(a), int(b)) for a, b in itertools.pairwise(bounds))
-
-
-class _Builder:
-    """Collects the rows of one pass.
-
-    Args:
-        sources: (T, samples, n) of what the host feeds.
-        samples: which of the run's samples these are.
-        key: starts the names of arrays and files.
-    """
-
-    def __init__(self, plan: Plan, sources: Mapping[str, Array], samples: slice, key: str) -> None:
-        self.plan, self.sources, self.samples, self.key = plan, sources, samples, key
-        self.graph_steps, batch = next(iter(sources.values())).shape[:2]
-        self.copies = batch if plan.side_by_side else 1
-        self.steps = batch // self.copies * self.graph_steps + plan.depth
-        self.rows: dict[str, dict[str, Any]] = {}
-        self.connections: list[tuple[str, str]] = []
-        self.arrays: dict[str, Array] = {}
-        self.recordings: list[Recording] = []
-        self.settings: dict[int, list[list[str]]] = {}
-
-    def build(self, record: set[str]) -> Pass:
-        """Return the pass."""
-        for target, feeds in self.plan.feeds.items():
-            if target in self.plan.parameters:
-                self.add_neurons(target)
-                self.add_recorders(target, record)
-            else:
-                self.record(target, "value", "int32", into=target)
-            for feed in feeds:
-                self.connect(target, feed)
-            self.connect_constants(target)
-        pauses = tuple({"step": step, "set": rows} for step, rows in sorted(self.settings.items()))
-        processes = tuple(self.rows.values())
-        return Pass(steps=self.steps, processes=processes, connections=tuple(self.connections), pauses=pauses)
-
-    def add(self, name: str, kind: str, size: int, **options: Any) -> str:
-        """Add a process, named as errors will speak of it; `size` is what it sends."""
-        self.rows[name] = {"name": name, "kind": kind, "size": size, **options}
-        return name
-
-    def keep(self, name: str, value: Array) -> str:
-        """Add an array and return its key."""
-        key = f"{self.key}:{name}"
-        self.arrays[key] = value
-        return key
-
-    # ------------------------------------------------------------------------------------------ neurons and recorders
-
-    def add_neurons(self, name: str) -> None:
-        """Add LIFReset, or a LIF that comes to life when its first sample does.
-
-        Before that step a plain LIF has no bias, so it stays at 0 and sends nothing over edges with delay.
-        """
-        values = dict(self.plan.parameters[name])
-        offset = self.plan.offsets[name]
-        reset = None if self.plan.side_by_side else self.graph_steps
-        if reset is None and offset:
-            for variable in ("v", "bias_mant"):
-                if values[variable].any():
-                    full = np.broadcast_to(values[variable], (self.plan.size(name),))
-                    key = self.keep(f"{name}.{variable}.later", np.tile(full, self.copies))
-                    self.settings.setdefault(offset, []).append([name, variable, key])
-                    values[variable] = np.zeros((), np.int64)
-        parameters = {
-            key: int(value) if value.ndim == 0 else self.keep(f"{name}.{key}", np.tile(value, self.copies))
-            for key, value in values.items()
-        }
-        size = self.plan.size(name) * self.copies
-        self.add(name, "lif", size, parameters=parameters, reset_interval=reset, reset_offset=offset + 1)
-
-    def add_recorders(self, name: str, record: set[str]) -> None:
-        """Record spikes, which are always counted, and the states asked for; the potential of a readout is its output."""
-        graph = self.plan.graph
-        if graph[name].spikes:
-            self.record(name, "spikes", "bool")
-        if "v" in record or (not graph[name].spikes and name == graph.output):
-            self.record(name, "v", "int32")
-        if "u" in record:
-            self.record(name, "u", "int32")
-
-    def record(self, name: str, what: str, dtype: str, into: str = "") -> None:
-        """Add a recorder; called `into` where synapses feed it."""
-        kind = "state_recorder" if what in ("v", "u") else "port_recorder"
-        file = f"{self.key}-{len(self.recordings)}.npy"
-        recorder = self.add(into or f"{name}/{what}", kind, self.plan.size(name) * self.copies, dtype=dtype, file=file)
-        if not into:
-            self.connections.append((f"{name}.{what}" if kind == "state_recorder" else name, recorder))
-        self.recordings.append(
-            Recording(
-                layer=name,
-                what=what,
-                file=file,
-                samples=self.samples,
-                copies=self.copies,
-                offset=self.plan.offsets[name],
-            )
-        )
-
-    # -------------------------------------------------------------------------------------------- sources and synapses
-
-    def connect(self, target: str, feed: Feed) -> None:
-        """Add what lies between a source and a population."""
-        offset = self.plan.offsets[target]
-        if feed.injected:
-            self.connections.append((self.source(feed.source, feed.delay, offset), target))
-            return
-        if not feed.planes:  # all weights are zero
-            return
-        source = self.source(feed.source, feed.delay, offset - 1) if feed.hosted else feed.source
-        bits = _message_bits(self.sources[feed.source]) if feed.hosted else 0
-        delay = self.plan.synaptic_delay(target, feed)
-        more = (f" +{feed.delay}" if feed.delay else "") + (f" >>{feed.shift}" if feed.shift else "")
-        for i, plane in enumerate(feed.planes):
-            self.add_synapse(f"{target}/from {feed.source}{more}" + (f" #{i}" if i else ""), source, target, plane, bits, delay)
-
-    def source(self, name: str, delay: int, offset: int) -> str:
-        """Add a RingBuffer that plays a source, shifted by `delay` steps within a sample, from Lava's step `offset` on."""
-        row = f"{name}/from step {offset}" + (f" +{delay}" if delay else "")
-        if row not in self.rows:
-            self.play(row, delayed(self.sources[name], delay), offset)
-        return row
-
-    def play(self, row: str, value: Array, offset: int) -> None:
-        """Lay out (T, samples, n) as Lava's RingBuffer wants it, time last."""
-        steps, samples, n = value.shape
-        each = samples // self.copies
-        data = np.zeros((self.copies * n, self.steps), np.int32)
-        ordered = value.reshape(steps, self.copies, each, n).transpose(1, 3, 2, 0)
-        data[:, offset : offset + each * steps] = ordered.reshape(self.copies * n, each * steps)
-        self.add(row, "source", self.copies * n, data=self.keep(row, data))
-
-    def connect_constants(self, target: str) -> None:
-        """Add the biases of synapses: a source that sends the places of their digits in every step, and their weights."""
-        constants = self.plan.constants[target]
-        weights, played = [], []
-        for constant in constants:
-            digit, places = digits(constant.value)
-            weights.append(digit)
-            ones = np.ones((self.graph_steps, self.samples.stop - self.samples.start, 1), np.int64)
-            played.append(delayed(ones, constant.delay) * places)
-        if not constants:
-            return
-        matrix = csr_matrix(np.concatenate(weights, axis=1))
-        values = np.concatenate(played, axis=2)
-        for i, plane in enumerate(planes(matrix)):
-            if not i:
-                self.play(f"{target}/one", values, self.plan.offsets[target] - 1)
-            name = f"{target}/from bias" + (f" #{i}" if i else "")
-            self.add_synapse(name, f"{target}/one", target, plane, _message_bits(values), 0)
-
-    def add_synapse(self, name: str, source: str, target: str, plane: Plane, bits: int, delay: int) -> None:
-        """Add Dense or Sparse, behind a delay line where that is faster than delaying every weight."""
-        weights = plane.weights if self.copies == 1 else kron(identity(self.copies, np.int32), plane.weights, "csr")
-        entries = weights.shape[0] * weights.shape[1]
-        dense = 2 * weights.nnz >= entries and entries <= (DELAYED_WEIGHTS // (delay + 1) if delay else DENSE_WEIGHTS)
-        if delay and not dense:
-            source, delay = self.delay_line(source, delay), 0
-        options = {"weight_exp": plane.exponent, "delay": delay, "synapses": int(weights.nnz)}
-        if dense:
-            key = self.keep(name, weights.toarray().astype(np.int32))
-            self.add(name, "dense", weights.shape[0], weights=key, message_bits=bits, **options)
-        else:
-            # Lava multiplies sparse weights by messages five times faster than it gathers columns for binary spikes.
-            self.add_sparse(name, weights, message_bits=bits or 1, **options)
-        self.connections += [(source, name), (name, target)]
-
-    def add_sparse(self, name: str, weights: Any, **options: Any) -> None:
-        """Add Sparse with its three arrays."""
-        for part, dtype in (("data", np.int32), ("indices", np.int32), ("indptr", np.int32)):
-            self.keep(f"{name}.{part}", getattr(weights, part).astype(dtype))
-        key = f"{self.key}:{name}"
-        self.add(name, "sparse", weights.shape[0], weights=key, shape=list(weights.shape), **options)
-
-    def delay_line(self, source: str, delay: int) -> str:
-        """Add a synapse of ones that holds spikes back: one step by itself, the others as its delay."""
-        name = f"{source}/late by {delay}"
-        if name not in self.rows:
-            size = self.rows[source]["size"] if source in self.rows else self.plan.size(source) * self.copies
-            ones = identity(size, np.int32, "csr")
-            self.add_sparse(name, ones, weight_exp=0, delay=delay - 1, synapses=size, message_bits=1)
-            self.connections.append((source, name))
-        return name

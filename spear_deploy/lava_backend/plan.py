@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.graph import INPUT, SNNGraph
+from spear_deploy.lava_backend.convolution import check_conv, conv_reach, conv_synapses
 from spear_deploy.lava_backend.formats import Plane, neuron_parameters, planes
 from spear_deploy.lava_backend.skew import Link, extra_delay, offsets
-from spear_deploy.lava_backend.wiring import Constant, Current, check_cycles, drive_of
-from spear_deploy.layers import Array
+from spear_deploy.lava_backend.wiring import Constant, Convolution, Current, check_cycles, drive_of
+from spear_deploy.layers import Array, LoihiLIF
 
 MAX_DELAY = 62
 """Steps of delay a Loihi synapse holds, as netx states it."""
@@ -26,20 +28,23 @@ class Feed:
     """One connection into a population.
 
     Attributes:
-        source: the network's input, a layer with neurons, or `<layer>/drive`, which the host computes.
+        target, source: the layer; the network's input, a layer with neurons, or `<layer>/drive`, which the host computes.
         delay: graph steps between sending and arriving.
-        planes: weights in Lava's numbers; their sum counts.
         reach: the most that one unit of the source gives each neuron, before the sum is shifted down: (neurons,).
         shift: bits by which the sum is shifted down.
         injected: needs no synapse: the host's integers for these very neurons.
+        synapses: number of weights, unrolled.
+        current: where the weights come from.
     """
 
+    target: str
     source: str
     delay: int
-    planes: tuple[Plane, ...]
     reach: Array
     shift: int
     injected: bool
+    synapses: int
+    current: Current
 
     @property
     def hosted(self) -> bool:
@@ -47,9 +52,17 @@ class Feed:
         return not is_population(self.source)
 
     @property
-    def synapses(self) -> int:
-        """Number of weights."""
-        return sum(int(plane.weights.nnz) for plane in self.planes)
+    def conv(self) -> Convolution | None:
+        """The convolution that it is, if it is nothing else."""
+        return self.current.conv
+
+    @cached_property
+    def planes(self) -> tuple[Plane, ...]:
+        """Weights in Lava's numbers; their sum counts."""
+        try:
+            return () if self.injected else tuple(planes(self.current.matrix, self.shift))
+        except UnsupportedError as error:
+            raise UnsupportedError(f"layer '{self.target}': fed by '{self.source}' through {error}; prune or rescale") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +114,7 @@ def plan(graph: SNNGraph) -> Plan:
     Raises:
         UnsupportedError: layer, value and range of what Lava cannot do exactly.
     """
-    if not graph.is_integer:
-        raise UnsupportedError("the network has no integer neurons, which Lava's fixed-point models need; quantise it for a chip")
+    check_family(graph)
     check_cycles(graph)
     drives = {layer.name: drive_of(graph, layer.name) for layer in graph.layers if layer.neuron is not None}
     parameters = {name: neuron_parameters(graph[name], graph.shape_of(name)) for name in drives}
@@ -123,19 +135,48 @@ def plan(graph: SNNGraph) -> Plan:
     return Plan(graph=graph, feeds=feeds, constants=constants, offsets=found, parameters=parameters)
 
 
+def check_family(graph: SNNGraph) -> None:
+    """Refuse a network that does not hold integers of the Loihi family.
+
+    Raises:
+        UnsupportedError: names a layer of another kind.
+    """
+    if not graph.is_integer:
+        raise UnsupportedError("the network has no integer neurons, which Lava's fixed-point models need; quantise it for a chip")
+    for layer in graph.layers:
+        if layer.neuron is not None and not isinstance(layer.neuron, LoihiLIF):
+            kind = type(layer.neuron).__name__
+            raise UnsupportedError(
+                f"layer '{layer.name}': has {kind} neurons, Lava's fixed-point models are those of LoihiLIF; "
+                "quantise for loihi1 or loihi2, or use the simulator"
+            )
+
+
 def is_population(source: str) -> bool:
     """Say whether a source is neurons, and not played by the host."""
     return source != INPUT and not source.endswith("/drive")
 
 
 def _feed(target: str, current: Current) -> Feed:
-    injected = current.source.endswith("/drive") and _is_identity(current)
-    try:
-        split = () if injected else tuple(planes(current.matrix, current.shift))
-    except UnsupportedError as error:
-        raise UnsupportedError(f"layer '{target}': fed by '{current.source}' through {error}; prune or rescale") from None
-    reach = np.asarray(abs(current.matrix).sum(axis=1), np.int64).reshape(-1)
-    return Feed(source=current.source, delay=current.delay, planes=split, reach=reach, shift=current.shift, injected=injected)
+    conv = current.conv
+    if conv is not None:
+        check_conv(conv)
+        reach, synapses = conv_reach(conv), conv_synapses(conv)
+    else:
+        reach, synapses = np.asarray(abs(current.matrix).sum(axis=1), np.int64).reshape(-1), int(current.matrix.nnz)
+    feed = Feed(
+        target=target,
+        source=current.source,
+        delay=current.delay,
+        reach=reach,
+        shift=current.shift,
+        injected=conv is None and current.source.endswith("/drive") and _is_identity(current),
+        synapses=synapses,
+        current=current,
+    )
+    if conv is None:
+        _ = feed.planes  # refuses what no connection holds
+    return feed
 
 
 def _is_identity(current: Current) -> bool:

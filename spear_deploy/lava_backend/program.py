@@ -2,23 +2,24 @@
 
 A program is a list of passes. A pass is one network of Lava processes and the number of steps it runs:
 
-    processes     rows {kind, name, ...}: source, dense, sparse, lif, port_recorder, state_recorder
+    processes     rows {kind, name, ...}: source, dense, sparse, lif, port_recorder, state_recorder; or one, the whole network
     connections   pairs (name, name); (name.variable, name) for a state_recorder
     pauses        rows {step, set: [[process, variable, array], ...]}: after that many steps, set variables, go on
 
-On disk it is `program.json` and `arrays.npz`, so that the worker needs neither this package nor pickle.
+On disk it is `program.json`, `arrays.npz` and a `.snn` file for each whole network; no pickle.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from spear_deploy.graph import SNNGraph
 from spear_deploy.layers import Array
 
 SECONDS_PER_MESSAGE = 50e-6
@@ -54,6 +55,7 @@ class Pass:
         synapses = sum(row.get("synapses", 0) for row in self.processes)
         messages = 2 * len(self.processes) + len(self.connections)
         per_step = SECONDS_PER_MESSAGE * messages + SECONDS_PER_SYNAPSE * synapses
+        per_step += sum(row.get("seconds_per_step", 0.0) for row in self.processes)
         return SECONDS_PER_PROCESS * len(self.processes) + self.steps * per_step
 
     def shared_bytes(self, channel_size: int) -> int:
@@ -96,10 +98,11 @@ def connected(whole: Pass) -> tuple[Pass, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """What one worker runs, pass by pass."""
+    """What one worker runs, pass by pass; networks by the name of their file."""
 
     passes: tuple[Pass, ...]
     arrays: Mapping[str, Array]
+    networks: Mapping[str, SNNGraph] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
@@ -114,8 +117,12 @@ class Program:
         return None
 
     def save(self, folder: Path, channel_size: int) -> None:
-        """Write `program.json` and `arrays.npz`."""
+        """Write `program.json`, `arrays.npz` and the networks."""
+        from spear_deploy.interchange.snn_file import write_snn
+
         np.savez(folder / "arrays.npz", **self.arrays)
+        for name, graph in self.networks.items():
+            write_snn(graph, folder / name)
         rows = [
             {
                 "steps": each.steps,
@@ -132,9 +139,11 @@ class Program:
 def joined(programs: Sequence[Program]) -> Program:
     """Return one program that runs the passes of several; their arrays and files must have different names."""
     arrays: dict[str, Array] = {}
+    networks: dict[str, SNNGraph] = {}
     for program in programs:
         arrays |= program.arrays
-    return Program(passes=tuple(each for program in programs for each in program.passes), arrays=arrays)
+        networks |= program.networks
+    return Program(passes=tuple(each for program in programs for each in program.passes), arrays=arrays, networks=networks)
 
 
 def _pages(n_bytes: int) -> int:

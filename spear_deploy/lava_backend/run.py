@@ -1,22 +1,34 @@
-"""What does Lava make of a network? The same question, and the same answer, as `spear_deploy.simulator`."""
+"""What does Lava make of a network? The same question, and the same answer, as `spear_deploy.simulator`.
+
+    run_lava(graph, x, *, kind="spikes", record=(), timeout_s=None, model="reference" | "fast") -> ChipRun
+    run_jobs(jobs, *, timeout_s=None, model="reference" | "fast") -> list[ChipRun]
+
+On the command line, backend `lava` is the reference model and `lava-fast` the fast one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
 from spear_deploy import neurons
+from spear_deploy.errors import DataError
 from spear_deploy.graph import INPUT, SNNGraph
 from spear_deploy.lava_backend.guarded_worker import run_program
 from spear_deploy.lava_backend.passes import Lowered, lower
 from spear_deploy.lava_backend.plan import plan
-from spear_deploy.lava_backend.program import joined
-from spear_deploy.lava_backend.values import value_of
+from spear_deploy.lava_backend.program import Program, joined
+from spear_deploy.lava_backend.whole import lower_whole, read_whole
+from spear_deploy.layer_values import value_of
 from spear_deploy.layers import Array
-from spear_deploy.simulator import ChipRun, InputKind, Record, check_input, counted
+from spear_deploy.simulator import ChipRun, InputKind, Record, check_input, check_record, counted
+
+LavaModel: TypeAlias = Literal["reference", "fast"]
+"""Lava's own processes, a process a layer and a connection; or the whole network as one process of ours."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,41 +42,65 @@ class Job:
 
 
 def run_lava(
-    graph: SNNGraph, x: Array, *, kind: InputKind = "spikes", record: Iterable[Record] = (), timeout_s: float | None = None
+    graph: SNNGraph,
+    x: Array,
+    *,
+    kind: InputKind = "spikes",
+    record: Iterable[Record] = (),
+    timeout_s: float | None = None,
+    model: LavaModel = "reference",
 ) -> ChipRun:
-    """Run an integer network as Lava's own processes on Lava's CPU backend.
+    """Run an integer network on Lava's CPU backend, in a process of its own.
 
-    Spikes, potentials and currents are those of `spear_deploy.simulator.simulate`, value for value. They come from Lava:
-    LIF and LIFReset, Dense and Sparse with their delays, RingBuffer, in Lava's fixed-point models. Only what is no neuron is
-    computed here: values between the layers, and `overflows`, which Lava does not count (each layer is repeated alone on
-    the spikes that Lava delivered to it).
+    Spikes, potentials and currents are those of `spear_deploy.simulator.simulate`, value for value, and come from Lava. With
+    the reference model only what is no neuron is computed here: values between the layers, and `overflows`, which Lava does
+    not count (each layer is repeated alone on the spikes that Lava delivered to it).
 
     Args:
-        graph: integer neurons (`LoihiLIF`), reset to a value of 0, no refractory steps, weights of 8 bits.
+        graph: integer neurons of the Loihi family (`LoihiLIF`), weights of 8 bits times a power of two.
         x: (T, B, *input shape): whole numbers of spikes, or values of a current.
         kind: "spikes" or "current".
         record: which of "spikes", "v", "u" to keep for every layer that has them.
         timeout_s: give up after so many seconds; by default a generous multiple of the predicted time.
+        model: "reference": Lava's LIF, LIFReset, Dense, Sparse, Conv and RingBuffer in their fixed-point models, one to one,
+            with processes of ours where Lava has none (`worker/processes`). "fast": the whole network as one Lava process
+            (`whole.py`), which takes all samples at once and many steps in each of Lava's.
 
     Raises:
         DataError: the input does not match the network.
         UnsupportedError: Lava has no exact counterpart; names layer, value and range. Nothing was started.
         BackendError: Lava failed; its `cause` says how. Nothing is left of it.
     """
-    return run_jobs([Job(graph=graph, x=x, kind=kind, record=frozenset(record))], timeout_s=timeout_s)[0]
+    job = Job(graph=graph, x=x, kind=kind, record=frozenset(record))
+    return run_jobs([job], timeout_s=timeout_s, model=model)[0]
 
 
-def run_jobs(jobs: Sequence[Job], *, timeout_s: float | None = None) -> list[ChipRun]:
+def run_jobs(jobs: Sequence[Job], *, timeout_s: float | None = None, model: LavaModel = "reference") -> list[ChipRun]:
     """Run several networks one after the other in one worker, which saves the second that each start takes."""
-    inputs = [check_input(job.graph, job.x, job.kind) for job in jobs]
-    lowered = [
-        lower(plan(job.graph), x, set(job.record), prefix=f"{i}-") for i, (job, x) in enumerate(zip(jobs, inputs, strict=True))
-    ]
+    if model not in get_args(LavaModel):
+        raise DataError(f"model '{model}': Lava runs 'reference' (its own processes) or 'fast' (one process); give one of them")
+    made = [(_whole if model == "fast" else _reference)(job, f"{i}-") for i, job in enumerate(jobs)]
 
     def read(folder: Path) -> list[ChipRun]:
-        return [_chip_run(job, x, low, folder) for job, x, low in zip(jobs, inputs, lowered, strict=True)]
+        return [read_one(folder) for _, read_one in made]
 
-    return run_program(joined([low.program for low in lowered]), read, timeout_s=timeout_s)
+    return run_program(joined([program for program, _ in made]), read, timeout_s=timeout_s)
+
+
+Made: TypeAlias = tuple[Program, Callable[[Path], ChipRun]]
+"""A program, and what reads the folder in which it ran."""
+
+
+def _whole(job: Job, prefix: str) -> Made:
+    program = lower_whole(job.graph, job.x, kind=job.kind, record=job.record, prefix=prefix)
+    return program, lambda folder: read_whole(folder, prefix, job.x, job.kind)
+
+
+def _reference(job: Job, prefix: str) -> Made:
+    x = check_input(job.graph, job.x, job.kind)
+    check_record(job.record)
+    lowered = lower(plan(job.graph), x, set(job.record), prefix=prefix)
+    return lowered.program, lambda folder: _chip_run(job, x, lowered, folder)
 
 
 def _chip_run(job: Job, x: Array, lowered: Lowered, folder: Path) -> ChipRun:
@@ -112,8 +148,7 @@ def _overflows(graph: SNNGraph, emitted: Mapping[str, Array]) -> dict[str, dict[
             continue
         drive = value_of(graph, layer.name, emitted)
         state = neurons.start(layer.neuron, drive.shape[1], drive.shape[2:], graph.dt_s, np.int64)
-        for each in drive:
-            neurons.step(layer.neuron, state, each)
-        if state.wraps or state.saturations:
-            found[layer.name] = {"u_wrapped": state.wraps, "v_saturated": state.saturations}
+        neurons.run(layer.neuron, state, drive, np.empty(drive.shape, bool if layer.spikes else np.int64))
+        if counts := neurons.overflows(layer.neuron, state):
+            found[layer.name] = counts
     return found

@@ -1,8 +1,8 @@
 """Which linear map lies between two populations?
 
 Lava joins neurons by one weighted connection. So the layers without neurons between two layers of neurons (weights, pooling,
-reshaping, sums) become one integer matrix per pair and delay, by multiplying the matrices of the steps. What a bias adds on
-the way becomes a constant input of the neurons.
+reshaping, sums) become one integer matrix per pair and delay, by multiplying the matrices of the steps. A convolution that
+has no other weights or pools before it stays one. What a bias adds on the way becomes a constant input of the neurons.
 
 A `Scale` that only the network's input reaches turns analogue values into integers. That rounding is no matrix; the host
 does it, and its result enters the network as a source of its own, named `<layer>/drive`.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -31,13 +32,45 @@ MAX_SYNAPSES = 20_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
+class Convolution:
+    """A layer's convolution that takes its input as a source sends it: one process of Lava's.
+
+    Attributes:
+        layer: its name.
+        synapse: Conv1d or Conv2d; its bias counts elsewhere, its exponent is not negative.
+        input_shape: of the source.
+    """
+
+    layer: str
+    synapse: Any
+    input_shape: Shape
+
+    @cached_property
+    def matrix(self) -> Matrix:
+        """Its matrix."""
+        try:
+            return _matrix(self.synapse, self.input_shape)[0]
+        except UnsupportedError as error:
+            raise UnsupportedError(f"layer '{self.layer}': {error}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Current:
-    """What a source contributes to the input of a layer's neurons, `delay` steps later: `(matrix · s) >> shift`."""
+    """What a source contributes to the input of a layer's neurons, `delay` steps later: `(matrix · s) >> shift`.
+
+    The matrix of a mere convolution is made when it is asked for: it may be large, and Lava does without.
+    """
 
     source: str
     delay: int
-    matrix: Matrix
+    made: Matrix | None = None
     shift: int = 0
+    conv: Convolution | None = None
+
+    @property
+    def matrix(self) -> Matrix:
+        """The matrix, (neurons, values of the source)."""
+        return self.made if self.conv is None else self.conv.matrix
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,13 +101,13 @@ def drive_of(graph: SNNGraph, name: str) -> Drive:
         raise UnsupportedError(f"layer '{name}': has an unfolded batch norm; quantise the network again")
     if is_analogue(graph, name):
         size = int(np.prod(graph.shape_of(name)))
-        return Drive(currents=(Current(source=f"{name}/drive", delay=0, matrix=identity(size, np.int64, "csr")),))
+        return Drive(currents=(Current(source=f"{name}/drive", delay=0, made=identity(size, np.int64, "csr")),))
     currents: list[Current] = []
     constants: list[Constant] = []
     size = int(np.prod(graph.input_shape_of(name)))
     for edge in graph.incoming(name):
         if edge.source == INPUT or graph[edge.source].neuron is not None:
-            currents.append(Current(source=edge.source, delay=edge.delay, matrix=identity(size, np.int64, "csr")))
+            currents.append(Current(source=edge.source, delay=edge.delay, made=identity(size, np.int64, "csr")))
         else:
             before = drive_of(graph, edge.source)
             currents += [replace(c, delay=c.delay + edge.delay) for c in before.currents]
@@ -132,11 +165,11 @@ def _only_input(graph: SNNGraph, name: str) -> bool:
 
 
 def _merged(currents: list[Current]) -> tuple[Current, ...]:
-    """Add up what comes from one source at one delay."""
-    found: dict[tuple[str, int, int], Current] = {}
+    """Add up what comes from one source at one delay; convolutions stay processes of their own."""
+    found: dict[tuple[str, int, int, str], Current] = {}
     for current in currents:
-        key = (current.source, current.delay, current.shift)
-        found[key] = replace(current, matrix=found[key].matrix + current.matrix) if key in found else current
+        key = (current.source, current.delay, current.shift, "" if current.conv is None else current.conv.layer)
+        found[key] = replace(current, made=found[key].matrix + current.matrix) if key in found else current
     return tuple(found[key] for key in sorted(found))
 
 
@@ -146,6 +179,11 @@ def _through(layer: Layer, input_shape: Shape, before: Drive) -> Drive:
     if synapse is None:
         return before
     check_weights(layer)
+    if isinstance(synapse, CONVS) and synapse.weight_exponent >= 0 and all(_is_plain(current) for current in before.currents):
+        conv = Convolution(layer=layer.name, synapse=synapse, input_shape=input_shape)
+        currents = [replace(current, made=None, conv=conv) for current in before.currents]
+        constants = [replace(c, value=conv.matrix @ c.value) for c in before.constants]
+        return Drive(currents=_merged(currents), constants=(*constants, *_bias(synapse, input_shape)))
     try:
         matrix, shift = _matrix(synapse, input_shape)
     except UnsupportedError as error:
@@ -159,13 +197,24 @@ def _through(layer: Layer, input_shape: Shape, before: Drive) -> Drive:
             f"layer '{layer.name}': a weight_exponent below 0 rounds the sum of several edges (or of an edge and a bias before "
             "it), Lava rounds each by itself; use an exponent of 0 or more"
         )
-    currents = [replace(c, matrix=matrix @ c.matrix, shift=c.shift + shift) for c in before.currents]
+    currents = [replace(c, made=matrix @ c.matrix, conv=None, shift=c.shift + shift) for c in before.currents]
     constants = [replace(c, value=matrix @ c.value) for c in before.constants]
-    bias = getattr(synapse, "bias", None)
-    if bias is not None:
-        zeros = np.zeros((1, *input_shape), np.int64)
-        constants.append(Constant(delay=0, value=linear.apply(synapse, zeros, integer=True).reshape(-1)))
-    return Drive(currents=_merged(currents), constants=tuple(constants))
+    return Drive(currents=_merged(currents), constants=(*constants, *_bias(synapse, input_shape)))
+
+
+def _is_plain(current: Current) -> bool:
+    """Say whether a source arrives as it is: through no weights."""
+    if current.conv is not None or current.shift:
+        return False
+    matrix = current.matrix
+    return matrix.shape[0] == matrix.shape[1] == matrix.nnz and bool((matrix.diagonal() == 1).all())
+
+
+def _bias(synapse: Synapse, input_shape: Shape) -> list[Constant]:
+    if getattr(synapse, "bias", None) is None:
+        return []
+    zeros = np.zeros((1, *input_shape), np.int64)
+    return [Constant(delay=0, value=linear.apply(synapse, zeros, integer=True).reshape(-1))]
 
 
 # -------------------------------------------------------------------------------------------------------- the matrices

@@ -2,7 +2,8 @@
 
 Lava itself waits for ever when one of its processes dies. A thread looks ten times a second at the deadline, at the caller
 and at Lava's processes; if one is gone, it writes `failure.json`, kills what Lava started and ends this process. The resource
-tracker of multiprocessing is left alone: when all others are gone it removes their shared memory, and ends too.
+tracker of multiprocessing is left alone: when all others are gone it removes their shared memory, and ends too. That memory
+carries this process's number in its names, so that the caller can remove what the tracker had no time for.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 import threading
 import time
 import traceback
+from multiprocessing import shared_memory
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,6 +27,7 @@ LOOK_EVERY_S = 0.1
 PATIENCE_S = 0.5
 """When one process fails, Lava tells others to end in good order, and they may be faster: so long we wait for the culprit."""
 EXIT_CODES = {"exception": 70, "died": 71, "interrupted": 72, "timeout": 75, "orphaned": 76}
+SHARED_MEMORY = Path("/dev/shm")
 INTERRUPTIONS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 PR_SET_PDEATHSIG = 1
 
@@ -63,6 +66,8 @@ class Guard:
         os.register_at_fork(after_in_child=follow)
         for number in INTERRUPTIONS:
             signal.signal(number, self._interrupted)
+        shared_memory._SHM_NAME_PREFIX = f"/{memory_prefix(self_pid)}"  # type: ignore[attr-defined]
+        shared_memory._SHM_SAFE_NAME_LENGTH = 40  # type: ignore[attr-defined]
         threading.Thread(target=self._watch, name="guard", daemon=True).start()
 
     def watch(self, network: Any) -> None:
@@ -140,6 +145,17 @@ class Guard:
         looked = [(name, *_ending(actor)) for name, actor in zip(names, actors, strict=False)]  # some may yet be started
         looked.append(("shared-memory manager", *_ending(_manager(infrastructure))))
         return [(name, code, trace) for name, code, trace in looked if code is not None]
+
+
+def memory_prefix(pid: int) -> str:
+    """Return how the shared memory of a worker is named."""
+    return f"spear_{pid}_"
+
+
+def remove_memory(pid: int) -> None:
+    """Remove the shared memory of a worker whose processes are gone."""
+    for segment in SHARED_MEMORY.glob(f"{memory_prefix(pid)}*"):
+        segment.unlink(missing_ok=True)
 
 
 def _manager(infrastructure: Any) -> Any:

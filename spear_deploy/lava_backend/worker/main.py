@@ -8,6 +8,7 @@ its recordings lie in `FOLDER` afterwards, and `done.json` says how long it took
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
 import os
@@ -21,8 +22,11 @@ sys.path.insert(0, str(Path(__file__).parent))  # run by path, perhaps by anothe
 from guard import Guard  # type: ignore[import-not-found]
 from living_pythons import prepare  # type: ignore[import-not-found]
 
-INPUT_PORTS = {"dense": "s_in", "sparse": "s_in", "conv": "s_in", "lif": "a_in", "port_recorder": "a_in"}
-OUTPUT_PORTS = {"source": "s_out", "lif": "s_out", "dense": "a_out", "sparse": "a_out", "conv": "a_out"}
+PACKAGE = Path(__file__).parents[2]
+INPUT_PORTS = {"dense": "s_in", "sparse": "s_in", "conv": "s_in"}
+INPUT_PORTS |= {"lif": "a_in", "complete_lif": "a_in", "port_recorder": "a_in"}
+OUTPUT_PORTS = {"dense": "a_out", "sparse": "a_out", "conv": "a_out"}
+OUTPUT_PORTS |= {"lif": "s_out", "complete_lif": "s_out", "source": "s_out"}
 
 
 def main() -> None:
@@ -91,15 +95,24 @@ def build(each: dict[str, Any], arrays: Any, folder: Path) -> dict[str, Any]:
     for row in each["processes"]:
         built[row["name"]] = make_process(row, arrays, folder, each["steps"])
         built[row["name"]].name = row["name"]
-    kinds = {row["name"]: row["kind"] for row in each["processes"]}
+    rows = {row["name"]: row for row in each["processes"]}
     for source, target in each["connections"]:
-        if kinds[target] == "state_recorder":
+        if rows[target]["kind"] == "state_recorder":
             process, variable = source.rsplit(".", 1)
             built[target].state.connect_var(getattr(built[process], variable))
         else:
-            output = getattr(built[source], OUTPUT_PORTS[kinds[source]])
-            output.connect(getattr(built[target], INPUT_PORTS[kinds[target]]))
+            connect(rows[source], built[source], rows[target], built[target])
     return built
+
+
+def connect(source: dict[str, Any], sender: Any, target: dict[str, Any], receiver: Any) -> None:
+    """Connect two processes. All but Conv, whose images are (W, H, C), speak in vectors, which count through C, H, W."""
+    output = getattr(sender, OUTPUT_PORTS[source["kind"]])
+    if source["kind"] == "conv":
+        output = output.transpose((2, 1, 0)).flatten()
+    if target["kind"] == "conv":
+        output = output.reshape(tuple(target["input_shape"])).transpose((2, 1, 0))
+    output.connect(getattr(receiver, INPUT_PORTS[target["kind"]]))
 
 
 def make_process(row: dict[str, Any], arrays: Any, folder: Path, steps: int) -> Any:
@@ -111,12 +124,28 @@ def make_process(row: dict[str, Any], arrays: Any, folder: Path, steps: int) -> 
         return RingBuffer(data=arrays[row["data"]])
     if kind in ("dense", "sparse"):
         return make_synapse(row, arrays)
-    if kind == "lif":
+    if kind == "conv":
+        return make_conv(row, arrays)
+    if kind in ("lif", "complete_lif"):
         return make_neurons(row, arrays)
-    from processes import recorder  # type: ignore[import-not-found]
+    if kind == "network":
+        share_package()
+        from processes.network.process import Network  # type: ignore[import-not-found]
 
-    made = {"port_recorder": recorder.PortRecorder, "state_recorder": recorder.StateRecorder}[kind]
+        return Network(row=row, x=arrays[row["input"]], folder=str(folder))
+    from processes.recorder import process  # type: ignore[import-not-found]
+
+    made = {"port_recorder": process.PortRecorder, "state_recorder": process.StateRecorder}[kind]
     return made(shape=(row["size"],), steps=steps, dtype=row["dtype"], file=str(folder / row["file"]))
+
+
+def share_package() -> None:
+    """Make this very package importable, and nothing that is installed beside it; what is used of it needs numpy only."""
+    name, file = PACKAGE.name, PACKAGE / "__init__.py"
+    spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=[str(PACKAGE)])
+    if name not in sys.modules and spec is not None and spec.loader is not None:
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
 
 
 def make_synapse(row: dict[str, Any], arrays: Any) -> Any:
@@ -141,11 +170,32 @@ def make_synapse(row: dict[str, Any], arrays: Any) -> Any:
     return DelaySparse(weights=weights, delays=delays, **options)
 
 
+def make_conv(row: dict[str, Any], arrays: Any) -> Any:
+    """Make Conv."""
+    from lava.proc.conv.process import Conv
+
+    channels, height, width = row["input_shape"]
+    geometry = {name: tuple(row[name]) for name in ("stride", "padding", "dilation")}
+    return Conv(
+        weight=arrays[row["weights"]],
+        input_shape=(width, height, channels),
+        groups=row["groups"],
+        num_message_bits=row["message_bits"],
+        name=row["name"],
+        **geometry,
+    )
+
+
 def make_neurons(row: dict[str, Any], arrays: Any) -> Any:
-    """Make LIF, or LIFReset where the row names an interval."""
+    """Make LIF, LIFReset where the row names an interval, or our own process in place of either."""
     from lava.proc.lif.process import LIF, LIFReset
 
     parameters = {name: value if isinstance(value, int) else arrays[value] for name, value in row["parameters"].items()}
+    if row["kind"] == "complete_lif":
+        from processes.complete_lif.process import CompleteLIF  # type: ignore[import-not-found]
+
+        more = {key: row[key] for key in ("subtract", "refractory_steps", "reset_interval", "reset_offset")}
+        return CompleteLIF(shape=(row["size"],), name=row["name"], **parameters, **more)
     if row["reset_interval"] is None:
         return LIF(shape=(row["size"],), name=row["name"], **parameters)
     return LIFReset(

@@ -1,4 +1,5 @@
-"""Lava processes of our own, alone in a folder.
+"""Lava processes of our own, each alone in a folder.
 
-Lava's compiler executes every module that lies beside a process class, once per process. So nothing else may live here.
+Lava's compiler executes every module that lies beside a process class, several times for each process. So nothing else may live
+there.
 """

@@ -1,7 +1,7 @@
-"""What do layers without neurons make of what Lava emitted?
+"""What does the synapse of a layer give, from what the neurons before it emitted?
 
-Lava runs neurons and their connections. The values of layers between them, which a user may want to record, follow from the
-spikes, and so does what an analogue input gives behind its `Scale`; the host computes both, as the simulator defines them.
+The simulator goes through a network once; this asks for one layer alone: of a run whose spikes are known, be they Lava's, or
+those of the floating-point network that a layer was quantised from.
 """
 
 from __future__ import annotations
@@ -36,8 +36,7 @@ def value_of(graph: SNNGraph, name: str, emitted: Mapping[str, Array]) -> Array:
     if not isinstance(layer.synapse, Scale):
         total = whole(total, name)
     steps, batch = total.shape[:2]
-    bound = float(np.abs(total).max(initial=1)) if total.dtype.kind != "b" else 1.0
-    flat = linear.apply(layer.synapse, total.reshape(steps * batch, *total.shape[2:]), integer=True, input_bound=bound)
+    flat = linear.apply(layer.synapse, total.reshape(steps * batch, *total.shape[2:]), integer=True)
     return flat.reshape(steps, batch, *flat.shape[1:])
 
 

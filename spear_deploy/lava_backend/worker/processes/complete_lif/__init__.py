@@ -1,0 +1,1 @@
+"""The neuron that Lava's LIF is not quite."""

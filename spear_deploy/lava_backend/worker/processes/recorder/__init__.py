@@ -1,0 +1,1 @@
+"""Recorders: spikes and states leave Lava as files."""
