@@ -7,8 +7,9 @@ import pytest
 
 from spear_deploy.errors import QuantizationError, UnsupportedError
 from spear_deploy.graph import Edge, SNNGraph, chain
-from spear_deploy.layers import IF, LI, LIF, AvgPool, BatchNorm, Conv2d, CubaLIF, Dense, Layer, LoihiLIF, SumPool
-from spear_deploy.quantize import fold_batchnorm, graded, quantize
+from spear_deploy.layers import IF, LI, LIF, AvgPool, BatchNorm, Conv2d, CubaLIF, Dense, Flatten, Layer, LoihiLIF, SumPool
+from spear_deploy.quantize import evidence, fold_batchnorm, graded, loihi, quantize
+from spear_deploy.quantize.fold import with_weights_everywhere
 from spear_deploy.simulator import simulate
 from tests.reference import random_graph, random_spikes
 
@@ -110,11 +111,65 @@ def test_analogue_input_becomes_graded_spikes():
     assert np.mean(wanted) > 0.05 and np.mean(wanted != got) < 0.02
 
 
+def analogue(seed, neuron):
+    """A convolution of images and what it is trained to say: little in each step, so that half a unit of its sums counts."""
+    rng = np.random.default_rng(seed)
+    layers = [
+        Layer(name="conv", synapse=Conv2d(weight=rng.normal(size=(6, 1, 3, 3)) / 3), neuron=neuron),
+        Layer(name="flatten", synapse=Flatten()),
+        dense(rng.normal(size=(4, 216)) / 10, LI(tau_s=0.004), name="out"),
+    ]
+    return chain(layers, input_shape=(1, 8, 8)), np.repeat(rng.random((1, 12, 1, 8, 8)), 10, axis=0)
+
+
+def spikes_off(graph, integer, x, name, kind="current"):
+    wanted, got = simulate(graph, x, kind=kind, record=("spikes",)), graded(integer, x, kind)
+    return np.mean(wanted.spikes[name] != simulate(integer, got, kind=kind, record=("spikes",)).spikes[name])
+
+
+@pytest.mark.parametrize("neuron", [IF(reset="subtract"), LIF(tau_s=0.003), CubaLIF(tau_mem_s=0.004, tau_syn_s=0.002, w_in=2.0)])
+def test_data_choose_by_how_many_bits_sums_of_graded_spikes_are_shifted(neuron):
+    errors = []
+    for seed in range(4):
+        graph, x = analogue(seed, neuron)
+        chosen = quantize(graph, calibration=x, kind="current")
+        options = {"bits": 8, "kind": "current", "input_scale": 255 / x.max(), "room": {}}
+        always = loihi.lower(with_weights_everywhere(fold_batchnorm(graph)), **options)
+        assert always["conv"].synapse.weight_exponent == -8 <= chosen["conv"].synapse.weight_exponent
+        errors.append([spikes_off(graph, integer, x, "conv") for integer in (chosen, always)])
+        assert simulate(chosen, graded(chosen, x, "current"), kind="current").overflows == {}
+    chosen_error, always_error = np.mean(errors, axis=0)
+    assert chosen_error < 0.75 * always_error
+
+
+def test_data_clip_the_largest_weights_where_bits_are_few():
+    errors = []
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        graph = chain([dense(rng.normal(size=(40, 60)) / 4, LIF(tau_s=0.003, r=2.0))], input_shape=(60,))
+        x = random_spikes(graph, seed, steps=20, batch=16, rate=0.2)
+        chosen, blind = (quantize(graph, calibration=given, weight_bits=3) for given in (x, None))
+        facts = [integer.metadata["quantization"] for integer in (chosen, blind)]
+        assert facts[0]["scale"]["fc"] > facts[1]["scale"]["fc"] and facts[0]["headroom"]["fc"] == 1
+        errors.append([spikes_off(graph, integer, x, "fc", "spikes") for integer in (chosen, blind)])
+    chosen_error, blind_error = np.mean(errors, axis=0)
+    assert chosen_error < 0.75 * blind_error
+
+
+def test_a_large_network_is_judged_on_fewer_samples(monkeypatch):
+    monkeypatch.setattr(evidence, "MOST_PRODUCTS", 10 * 12 * 7)
+    graph = chain([dense(np.ones((3, 4)), IF())], input_shape=(4,))
+    x = random_spikes(graph, 0, steps=10, batch=20)
+    assert evidence.gathered(graph, x, x, "spikes").emitted["fc"].shape[1] == 7
+
+
 def test_overflow_on_calibration_data_lowers_the_scale():
     graph = chain([dense(np.ones((1, 4000)), LI(tau_s=0.002))], input_shape=(4000,))
     x = np.ones((40, 1, 4000), bool)
     assert simulate(quantize(graph), x).overflows["fc"]["u_wrapped"] > 0
-    assert simulate(quantize(graph, calibration=x), x).overflows == {}
+    integer = quantize(graph, calibration=x)
+    assert simulate(integer, x).overflows == {}
+    assert integer.metadata["quantization"]["headroom"]["fc"] < 0.6
 
 
 def test_identity_skips_get_weights_of_the_common_scale():
@@ -147,7 +202,8 @@ def test_what_has_no_integer_counterpart_is_refused_by_name():
     with pytest.raises(QuantizationError, match=r"weight_bits: 9 given, the format holds 2\.\.8"):
         quantize(chain([dense(one, IF())], input_shape=(1,)), weight_bits=9)
     with pytest.raises(UnsupportedError, match="layers 'a' -> 'b': two weighted layers with no neuron between them"):
-        quantize(chain([dense(one, None, name="a"), dense(one, IF(), name="b")], input_shape=(1,)))
+        conv = Conv2d(weight=np.ones((1, 1, 3, 3)), padding=(1, 1))  # whose borders no one convolution has
+        quantize(chain([Layer(name="a", synapse=conv), Layer(name="b", synapse=conv, neuron=IF())], input_shape=(1, 4, 4)))
     with pytest.raises(UnsupportedError, match="layer 'end': weights whose sums no neuron takes; give the network a readout"):
         quantize(chain([dense(one, IF()), dense(one, None, name="end")], input_shape=(1,)))
     with pytest.raises(UnsupportedError, match="layers 'li' -> 'fc': a readout's value feeds a layer"):
@@ -159,7 +215,7 @@ def test_what_has_no_integer_counterpart_is_refused_by_name():
     with pytest.raises(QuantizationError, match="layer 'fc': v_threshold is below v_reset"):
         quantize(chain([dense(one, IF(v_threshold=-1.0))], input_shape=(1,)))
     conv = Layer(name="conv", synapse=Conv2d(weight=np.ones((1, 1, 1, 1))), neuron=IF(r=np.array([[[1.0, 2.0]]])))
-    with pytest.raises(UnsupportedError, match="layer 'conv': time constants or r differ inside a channel"):
+    with pytest.raises(UnsupportedError, match="layer 'conv': time constants, thresholds or r differ inside a channel"):
         quantize(chain([conv], input_shape=(1, 1, 2)))
     norm = BatchNorm(weight=np.ones(1), bias=np.zeros(1), mean=np.zeros(1), var=np.ones(1))
     pool = Layer(name="pool", synapse=SumPool(kernel_size=(1, 1)), norm=norm, neuron=IF())

@@ -11,8 +11,11 @@ Names are those of NIR, with the unit where there is one. Everything here is dat
 
 from spear_deploy.layers.layer import Layer
 from spear_deploy.layers.neurons import (
+    COUNTING_NEURONS,
     FLOAT_NEURONS,
+    GRADED_NEURONS,
     IF,
+    INTEGER_NEURONS,
     LI,
     LIF,
     LOIHI_UNIT,
@@ -21,6 +24,10 @@ from spear_deploy.layers.neurons import (
     CubaLIF,
     LoihiLIF,
     Neuron,
+    SigmaDelta,
+    SpeckIF,
+    UnroundedLIF,
+    XyloLIF,
     parameters,
     spikes,
 )
@@ -42,8 +49,11 @@ from spear_deploy.layers.synapses import (
 
 __all__ = [
     "CONVS",
+    "COUNTING_NEURONS",
     "FLOAT_NEURONS",
+    "GRADED_NEURONS",
     "IF",
+    "INTEGER_NEURONS",
     "LI",
     "LIF",
     "LOIHI_UNIT",
@@ -65,8 +75,12 @@ __all__ = [
     "Reset",
     "Scale",
     "Shape",
+    "SigmaDelta",
+    "SpeckIF",
     "SumPool",
     "Synapse",
+    "UnroundedLIF",
+    "XyloLIF",
     "parameters",
     "spikes",
 ]

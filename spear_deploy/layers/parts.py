@@ -17,11 +17,12 @@ Reset: TypeAlias = Literal["value", "subtract"]
 
 
 def frozen(value: Any, *, what: str, integer: bool | None = None) -> Array:
-    """Return a read-only array of finite numbers, of whole ones if asked."""
-    array = np.array(value)
+    """Return a read-only array of finite numbers, of whole ones if asked; one that owns its data and is read-only is not copied."""
+    kept = isinstance(value, np.ndarray) and value.flags.owndata and not value.flags.writeable
+    array = value if kept else np.array(value)
     if array.dtype == object or array.dtype.kind not in "biuf":
         raise GraphError(f"{what}: expected numbers, got {array.dtype}")
-    if not np.isfinite(array).all():
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise GraphError(f"{what}: holds NaN or infinite values; retrain or repair the network")
     if integer and array.dtype.kind == "f":
         if not np.array_equal(array, np.round(array)):
