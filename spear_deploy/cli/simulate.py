@@ -6,52 +6,115 @@ from typing import Any
 
 import click
 
-from spear_deploy.cli.options import Command, as_json, emit, load_net, network_options
+from spear_deploy.cli import complete
+from spear_deploy.cli.options import Command, as_json, console, display, emit, load_net, network_options, quiet
+
+BACKENDS = ("fast", "lava", "lava-fast", "norse")
 
 
-@click.command(cls=Command)
-@click.argument("net")
-@click.option("--input", "input_file", required=True, metavar="FILE", help="An .npz with spikes or current, (T, B, *input).")
+def recordable(text: str) -> list[str]:
+    """Return what is to be recorded."""
+    wanted = [what.strip() for what in text.split(",") if what.strip()]
+    if not set(wanted) <= {"spikes", "v", "u"}:
+        raise click.BadParameter(f"'{text}': expected some of spikes, v, u, separated by commas", param_hint="--record")
+    return wanted
+
+
+@click.command(cls=Command, short_help="Run it: ours, Lava or Norse; record it; explain it.")
+@click.argument("net", shell_complete=complete.nets)
+@click.option("--input", "input_file", metavar="FILE", help="An .npz with spikes or current, (T, B, *input); y (B,) are labels.")
 @click.option(
-    "--backend", type=click.Choice(["fast", "lava"]), default="fast", show_default=True, help="Our simulator, or Lava processes."
+    "--backend",
+    type=click.Choice(BACKENDS),
+    default="fast",
+    show_default=True,
+    help="Our simulator, Lava's processes, the whole network as one Lava process, or Norse's cells.",
 )
-@click.option("--chip", metavar="NAME|FILE", help="Run the integers of this chip instead of the network as stored.")
+@click.option(
+    "--chip",
+    metavar="NAME|FILE",
+    shell_complete=complete.chips,
+    help="Run the integers of this chip instead of the network as stored.",
+)
+@click.option("--explain", is_flag=True, help="With --chip: say what each step from the network to those integers costs.")
+@click.option(
+    "--data",
+    metavar="DATA",
+    shell_complete=complete.data,
+    help="With --explain: run it on the test split of this data, with its labels.",
+)
+@click.option("--samples", type=click.IntRange(min=1), help="With --data: at most so many samples.  [default: all]")
 @click.option("--record", default="spikes", show_default=True, metavar="WHAT", help="Comma-separated: spikes, v, u.")
 @click.option("--timeout-s", type=click.FloatRange(min=0, min_open=True), help="Longest time a Lava run may take.")
-@click.option("--out", required=True, metavar="FILE", help="Where to write the recording (.npz).")
+@click.option("--out", metavar="FILE", help="Where to write the recording (.npz); needed unless --explain.")
 @network_options
+@quiet
 @as_json
 def simulate(
     net: str,
-    input_file: str,
+    input_file: str | None,
     backend: str,
     chip: str | None,
+    explain: bool,
+    data: str | None,
+    samples: int | None,
     record: str,
     timeout_s: float | None,
-    out: str,
+    out: str | None,
+    quiet: bool,
     as_json: bool,
     **source: Any,
 ) -> None:
-    """Run a network and record it, aligned to the network's own time.
+    """Run a network and record it, aligned to the network's own time; say what a person should know about the run.
 
     Example: spear-deploy simulate demo/quantised.snn --input in.npz --backend lava --record spikes,v --out run.npz
+
+    Example: spear-deploy simulate digits --chip loihi2 --explain --data digits
     """
     from spear_deploy import verbs
-    from spear_deploy.recordings import read_input, write_recording
+    from spear_deploy.recordings import read_input, read_labels, write_recording
 
-    wanted = [what.strip() for what in record.split(",") if what.strip()]
-    if not set(wanted) <= {"spikes", "v", "u"}:
-        raise click.BadParameter(f"'{record}': expected some of spikes, v, u, separated by commas", param_hint="--record")
-    graph = load_net(net, input_file, **source)
-    x, kind = read_input(input_file, graph)
-    run = verbs.simulate(graph, x, kind=kind, backend=backend, chip=chip, record=wanted, timeout_s=timeout_s)  # type: ignore[arg-type]
-    write_recording(out, run, x)
-    facts = {
-        "out": out,
-        "backend": backend,
-        "steps": int(run.output.shape[0]),
-        "samples": int(run.output.shape[1]),
-        "spikes": {name: int(sent.sum()) for name, sent in run.counts.sent.items()},
-        "overflows": run.overflows,
-    }
-    emit(facts, as_json=as_json, out=None, show=lambda c: c.print_json(data=facts))
+    wanted = recordable(record)
+    _check_options(input_file, chip, explain, data, samples, out)
+    graph = load_net(net, input_file or data, **source)
+    facts: dict[str, Any] = {}
+    findings: list[Any] = []
+    explanation = None
+    if input_file is not None:
+        x, kind = read_input(input_file, graph)
+        side = verbs.Side(net=net, graph=graph, backend=backend, chip=chip)  # type: ignore[arg-type]
+        if out is not None or not explain:
+            lowered, given = side.lowered(x, kind)
+            run = side.run(lowered, given, kind, tuple(wanted), timeout_s)  # type: ignore[arg-type]
+            facts, findings = verbs.facts_of(lowered, run)
+            if out is not None:
+                write_recording(out, run, given)
+        facts = {"out": out, "backend": backend, "chip": chip, **facts}
+    if explain:
+        with display(as_json, quiet) as progress:
+            if data is not None:
+                explanation = verbs.explain(graph, str(chip), verbs.data(data, graph), samples=samples, progress=progress)
+            else:
+                labels = read_labels(str(input_file), x.shape[1])
+                explanation = verbs.explain(graph, str(chip), x, kind=kind, labels=labels, progress=progress)
+        facts |= {"chip": chip, "explain": explanation.to_json()}
+        findings = [*explanation.findings, *(found for found in findings if found not in explanation.findings)]
+    facts["findings"] = [found.to_json() for found in findings]
+    emit(facts, as_json=as_json, out=None, show=lambda c: console().show_simulation(c, facts, explanation))
+
+
+def _check_options(
+    input_file: str | None, chip: str | None, explain: bool, data: str | None, samples: int | None, out: str | None
+) -> None:
+    if explain and chip is None:
+        raise click.UsageError("--explain needs --chip, the chip whose integers are to be explained")
+    if data is not None and not explain:
+        raise click.UsageError("--data goes with --explain; a recording takes --input")
+    if samples is not None and data is None:
+        raise click.UsageError("--samples goes with --data")
+    if input_file is None and data is None:
+        raise click.UsageError("Missing option '--input'; with --explain, --data does as well")
+    if out is None and not explain:
+        raise click.UsageError("Missing option '--out'")
+    if out is not None and input_file is None:
+        raise click.UsageError("--out writes the recording of --input, which is missing")

@@ -1,0 +1,46 @@
+"""Norse's own cells as a backend: equal spikes on a binary grid, and what it does not keep."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+import norse.torch as norse  # noqa: E402
+
+from spear_deploy.errors import DataError, UnsupportedError  # noqa: E402
+from spear_deploy.interchange.norse_model import from_norse, run_norse  # noqa: E402
+from spear_deploy.norse_backend import run_on_norse  # noqa: E402
+from spear_deploy.quantize import quantize  # noqa: E402
+from spear_deploy.simulator import simulate  # noqa: E402
+from tests.reference import random_graph, random_spikes  # noqa: E402
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_norse_gives_the_run_of_the_simulator(seed):
+    graph = random_graph(seed)
+    x = random_spikes(graph, seed, steps=12, batch=3)
+    ours, theirs = simulate(graph, x, record=("spikes",)), run_on_norse(graph, x, record=("spikes",))
+    assert sorted(ours.spikes) == sorted(theirs.spikes)
+    for name, spikes in ours.spikes.items():
+        np.testing.assert_array_equal(theirs.spikes[name], spikes, err_msg=name)
+        np.testing.assert_array_equal(theirs.counts.sent[name], ours.counts.sent[name])
+    np.testing.assert_array_equal(theirs.output, ours.output)
+    assert theirs.counts.delivered.keys() == ours.counts.delivered.keys() and theirs.overflows == {}
+    assert run_on_norse(graph, x).spikes == {}
+
+
+def test_the_output_of_a_model_is_that_of_its_own_forward():
+    torch.manual_seed(0)
+    model = norse.SequentialState(torch.nn.Linear(6, 5), norse.LIFBoxCell(), torch.nn.Linear(5, 3), norse.LIFCell())
+    graph = from_norse(model, (6,))
+    x = np.random.default_rng(0).random((20, 3, 6)) * 4
+    run = run_on_norse(graph, x, kind="current", record=("spikes",), model=model)
+    assert run.output.dtype == bool and run.output.any()
+    np.testing.assert_array_equal(run.output, run_norse(model, x) > 0)
+
+
+def test_what_norse_does_not_do():
+    graph = random_graph(0)
+    with pytest.raises(UnsupportedError, match="backend 'norse': the network holds integers, Norse has floating point"):
+        run_on_norse(quantize(graph), random_spikes(graph, 0))
+    with pytest.raises(DataError, match="record 'v': backend 'norse' keeps spikes alone; record spikes, or use 'fast'"):
+        run_on_norse(graph, random_spikes(graph, 0), record=("spikes", "v"))
