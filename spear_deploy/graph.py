@@ -22,10 +22,10 @@ import numpy as np
 
 from spear_deploy.errors import GraphError, did_you_mean
 from spear_deploy.layers import (
+    INTEGER_NEURONS,
     WEIGHTED,
     Flatten,
     Layer,
-    LoihiLIF,
     Shape,
     SumPool,
 )
@@ -94,9 +94,12 @@ class SNNGraph:
         put(self, "output", self.output or self.layers[-1].name)
         if self.output not in names:
             raise GraphError(f"output '{self.output}': no such layer{did_you_mean(self.output, names)}")
-        kinds = {isinstance(layer.neuron, LoihiLIF) for layer in self.layers if layer.neuron is not None}
-        if len(kinds) > 1:
+        formats = {type(n) if isinstance(n, INTEGER_NEURONS) else float for n in (layer.neuron for layer in self.layers) if n}
+        if float in formats and len(formats) > 1:
             raise GraphError("integer and floating-point neurons are mixed; quantise the whole network or none of it")
+        if len(formats) > 1:
+            found = " and ".join(sorted(kind.__name__ for kind in formats))
+            raise GraphError(f"integers of several chips are mixed ({found}); quantise the network for one chip")
         put(self, "_shapes", self._infer_shapes())
 
     def _check_edges(self, names: list[str]) -> None:
@@ -112,7 +115,10 @@ class SNNGraph:
 
     def _sorted(self) -> tuple[Layer, ...]:
         """Order by the edges without delay; keep the given order where it is free."""
-        waiting = {layer.name: {e.source for e in self.edges if e.target == layer.name and not e.delay} for layer in self.layers}
+        waiting: dict[str, set[str]] = {layer.name: set() for layer in self.layers}
+        for edge in self.edges:
+            if not edge.delay:
+                waiting[edge.target].add(edge.source)
         done: set[str] = {INPUT}
         order: list[Layer] = []
         left = list(self.layers)
@@ -159,13 +165,22 @@ class SNNGraph:
             raise GraphError(f"layer '{name}': there is no such layer{did_you_mean(name, self._by_name)}")
         return self._by_name[name]
 
+    @cached_property
+    def _edges_by_end(self) -> tuple[dict[str, tuple[Edge, ...]], dict[str, tuple[Edge, ...]]]:
+        found: tuple[dict[str, list[Edge]], dict[str, list[Edge]]] = ({}, {})
+        for edge in self.edges:
+            found[0].setdefault(edge.source, []).append(edge)
+            found[1].setdefault(edge.target, []).append(edge)
+        by_source, by_target = ({name: tuple(edges) for name, edges in ends.items()} for ends in found)
+        return by_source, by_target
+
     def incoming(self, name: str) -> tuple[Edge, ...]:
         """Return the edges into a layer."""
-        return tuple(edge for edge in self.edges if edge.target == name)
+        return self._edges_by_end[1].get(name, ())
 
     def outgoing(self, name: str) -> tuple[Edge, ...]:
         """Return the edges out of a layer, or out of `INPUT`."""
-        return tuple(edge for edge in self.edges if edge.source == name)
+        return self._edges_by_end[0].get(name, ())
 
     def input_shape_of(self, name: str) -> Shape:
         """Return the shape of what a layer's edges bring."""
@@ -180,7 +195,7 @@ class SNNGraph:
     @property
     def is_integer(self) -> bool:
         """Whether the neurons are a chip's integers."""
-        return any(isinstance(layer.neuron, LoihiLIF) for layer in self.layers)
+        return any(isinstance(layer.neuron, INTEGER_NEURONS) for layer in self.layers)
 
     @cached_property
     def depths(self) -> dict[str, int]:
@@ -298,27 +313,21 @@ def merge_parts(graph: SNNGraph) -> SNNGraph:
     Two layers merge where the first has no neuron, feeds only the second without delay, and the second has no part
     that the first would come after. A `Flatten` in front of a `Dense` goes, since `Dense` flattens.
     """
-    while True:
-        step = _first_merge(graph)
-        if step is None:
-            return graph
-        first, merged = step
-        layers = tuple(merged if old.name == merged.name else old for old in graph.layers if old.name != first)
-        edges = tuple(replace(e, target=merged.name) if e.target == first else e for e in graph.edges if e.source != first)
-        graph = replace(graph, layers=layers, edges=edges)
-
-
-def _first_merge(graph: SNNGraph) -> tuple[str, Layer] | None:
-    """Find a layer that merges with the one after it: its name, and the merged layer."""
-    for layer in graph.layers:
-        out = graph.outgoing(layer.name)
-        if layer.neuron is not None or len(out) != 1 or out[0].delay or layer.name == graph.output:
+    layers = {layer.name: layer for layer in graph.layers}
+    heirs: dict[str, str] = {}
+    for name in [layer.name for layer in graph.layers]:
+        out = graph.outgoing(name)
+        if layers[name].neuron is not None or len(out) != 1 or out[0].delay or name == graph.output:
             continue
-        after = graph[out[0].target]
-        merged = _merged(layer, after) if len(graph.incoming(after.name)) == 1 else None
+        after = out[0].target
+        merged = _merged(layers[name], layers[after]) if len(graph.incoming(after)) == 1 else None
         if merged is not None:
-            return layer.name, merged
-    return None
+            heirs[name], layers[after] = after, merged
+            del layers[name]
+    for name in reversed(heirs):  # an heir has its own heir, which comes later
+        heirs[name] = heirs.get(heirs[name], heirs[name])
+    edges = tuple(replace(e, target=heirs.get(e.target, e.target)) for e in graph.edges if e.source not in heirs)
+    return replace(graph, layers=tuple(layers.values()), edges=edges) if heirs else graph
 
 
 def _merged(first: Layer, second: Layer) -> Layer | None:

@@ -1,6 +1,7 @@
 """An export is proven before it is put in place, and the proof says what differs."""
 
 import json
+import re
 import sys
 from dataclasses import replace
 
@@ -84,17 +85,82 @@ def test_a_file_that_does_something_else_is_found_out(to, tmp_path):
     assert found["layers"][0]["mismatches"] == int(different.sum()) > 0
     step, sample, neuron = np.argwhere(different)[0].tolist()
     assert found["first_difference"] == {"layer": "conv", "step": step, "sample": sample, "neuron": neuron}
+    conv, fc = found["layers"]
+    assert conv["first_difference"] == found["first_difference"] and conv["spikes_in_file"] == int(b.spikes["conv"].sum())
+    assert fc["largest_difference"] > 0 and fc["first_difference"]["layer"] == "fc"
     assert found["mismatches"] == sum(row["mismatches"] for row in found["layers"])
     json.dumps(found, allow_nan=False)
 
 
 def test_default_input_fits_the_network():
-    x, kind, seed = default_input(integer())
-    assert x.shape == (32, 4, 1, 6, 6) and x.dtype == bool and kind == "spikes" and seed == 0
+    x, kind = default_input(integer())
+    assert x.shape == (32, 4, 1, 6, 6) and x.dtype == bool and kind == "spikes"
     first = Layer(name="in", synapse=Scale(weight=np.array(36)), neuron=LoihiLIF(decay_u=4096, decay_v=0, v_threshold=30))
-    x, kind, _ = default_input(chain([first], input_shape=(3,)))
+    x, kind = default_input(chain([first], input_shape=(3,)))
     assert kind == "current" and x.dtype == float
     assert np.array_equal(default_input(integer())[0], default_input(integer())[0])
+    assert not np.array_equal(default_input(integer())[0], default_input(integer(), 1)[0])
+
+
+def test_a_certificate_says_what_was_assumed_and_drawn(tmp_path):
+    graph = replace(floating(), metadata={"assumptions": ["the network is a network"]})
+    found = export(graph, tmp_path / "a.nir", to="nir", seed=3, approximations=["what was done before"])
+    assert found["assumptions"] == ["the network is a network"] and found["input"]["random_seed"] == 3
+    assert found["approximations"][0] == "what was done before" and len(found["approximations"]) == 2
+    assert all(row["first_difference"] is None for row in found["layers"])
+    spiking = found["layers"][0]
+    assert spiking["spikes"] == spiking["spikes_in_file"] > 0
+    other = export(graph, tmp_path / "a.nir", to="nir", seed=4)
+    assert other["input"]["sha256"] != found["input"]["sha256"] and other["sha256"] == found["sha256"]
+
+
+def test_a_network_that_is_quantised_on_the_way_says_how_far_it_is_off(tmp_path):
+    from spear_deploy import verbs
+
+    found = verbs.export(floating(), tmp_path / "a.net", to="netx")
+    assert found["mismatches"] == 0 and found["input"]["kind"] == "spikes"
+    told = re.fullmatch(
+        r"the integers are written: (\d+) spikes differ from those of the .* on this input", found["approximations"][0]
+    )
+    assert told and int(told[1]) < 0.2 * found["layers"][0]["compared"]
+
+
+def test_a_nir_file_tells_the_cores_of_a_chip_that_is_named(tmp_path):
+    import nir
+
+    from spear_deploy import verbs
+
+    verbs.export(floating(), tmp_path / "a.nir", to="nir")
+    assert "spear_cores" not in nir.read(tmp_path / "a.nir").nodes["conv"].metadata
+    verbs.export(floating(), tmp_path / "b.nir", to="nir", chip="loihi2")
+    found = nir.read(tmp_path / "b.nir")
+    assert found.nodes["conv"].metadata["spear_core_neurons"].sum() == 48 and "spear_profile" in found.metadata
+
+
+@pytest.mark.parametrize("to", ["nir", "netx", "onnx"])
+def test_export_exits_with_1_where_the_file_does_something_else(to, tmp_path, monkeypatch):
+    """A writer that drops a neuron's threshold by one part in two: the command says so, and --force accepts it."""
+    from click.testing import CliRunner
+
+    from spear_deploy import interchange
+    from spear_deploy.cli import main
+
+    real = interchange._writer(to)
+
+    def careless(graph, path, **options):
+        neuron = graph["conv"].neuron
+        changed = replace(neuron, v_threshold=np.asarray(neuron.v_threshold // 2 if graph.is_integer else neuron.v_threshold / 2))
+        return real(graph.with_layers({"conv": replace(graph["conv"], neuron=changed)}), path, **options)
+
+    monkeypatch.setattr(interchange, "_writer", lambda _: careless)
+    write_snn(integer() if to == "netx" else floating(), tmp_path / "a.snn")
+    command = ["export", str(tmp_path / "a.snn"), "--to", to, "--out", str(tmp_path / f"b.{to}"), "--json"]
+    found = CliRunner().invoke(main, command)
+    assert found.exit_code == 1 and "read back it spikes differently, see certificate.json; --force accepts that" in found.stderr
+    certificate = json.loads(found.stdout)
+    assert certificate == json.loads((tmp_path / "certificate.json").read_text())
+    assert certificate["mismatches"] > 0 and certificate["first_difference"]["layer"] == "conv"
+    assert CliRunner().invoke(main, [*command, "--force"]).exit_code == 0
 
 
 def test_nothing_is_left_behind_when_an_export_fails(tmp_path, monkeypatch):

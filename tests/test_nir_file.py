@@ -155,7 +155,7 @@ def test_missing_input_and_output_nodes(tmp_path):
     graph = read_nir(raw(tmp_path / "a.nir", {"w": affine, "n": LIF_FIELDS}, [("w", "n")]))
     assert graph.input_shape == (3,) and graph.output == "n"
     assert "the file has no Input node: it is taken to be at 'w'" in graph.metadata["assumptions"]
-    with pytest.raises(GraphError, match="there is no Input node and 'w' does not tell its shape; add an Input node"):
+    with pytest.raises(GraphError, match="node 'input' states no shape and 'w' does not tell its own; add an Input node"):
         read_nir(raw(tmp_path / "a.nir", {"w": {"type": "Scale", "scale": 2.0}, "n": LIF_FIELDS}, [("w", "n")]))
     with pytest.raises(GraphError, match="there is no Output node and 2 nodes could be it"):
         read_nir(raw(tmp_path / "a.nir", {"input": INPUT, "m": LIF_FIELDS, "n": LIF_FIELDS}, [("input", "n"), ("input", "m")]))
@@ -199,9 +199,8 @@ def test_convolutions_as_others_write_them(tmp_path):
         (conv_fields(weight=np.full((3, 2, 3, 3), np.nan)), GraphError, "node 'n': 'weight' holds NaN or infinite values"),
         (conv_fields(groups=2), GraphError, "node 'n'.*3 output channels in 2 groups do not divide"),
         ({"type": "MaxPool2d"}, UnsupportedError, "node 'n': unknown kind 'MaxPool2d'; known are Affine, AvgPool2d"),
-        ({"type": "Threshold", "threshold": 1.0}, UnsupportedError, "node 'n': Threshold: .* use an IF or LIF node"),
-        ({"type": "I", "r": 1.0}, UnsupportedError, "node 'n': I: .* use an LI node"),
-        ({"type": "Flatten", "start_dim": 1, "end_dim": 1}, UnsupportedError, "node 'n': flattens axes 1 to 1"),
+        ({"type": "Threshold", "threshold": "high"}, GraphError, "node 'n': 'threshold' is missing or holds no numbers"),
+        ({"type": "Threshold"}, GraphError, "node 'n': Threshold has no 'threshold'"),
         ({"type": "LIF", "tau": 0.0, "v_threshold": 1.0}, GraphError, "node 'n': LIF.tau_s: .*0.* s"),
         ({"type": "LIF", "v_threshold": 1.0}, GraphError, "node 'n': LIF has no 'tau'"),
         ({"type": "IF", "v_threshold": np.ones(5)}, GraphError, "node 'n'"),
@@ -271,8 +270,13 @@ def test_delays_become_steps(tmp_path):
         {"d": nir.Delay(delay=np.array([0.0, 3e-4])), "n": lif()},
         [("input", "d"), ("d", "n"), ("n", "output")],
     )
-    with pytest.raises(UnsupportedError, match="node 'd': 2 different delays in one node"):
-        read_nir(path)
+    graph = read_nir(path)
+    x = random_spikes(graph, 0, steps=12)
+    late = np.concatenate([np.zeros_like(x[:3]), x[:-3]])
+    direct = chain([Layer(name="n", neuron=graph["n"].neuron)], input_shape=(2,), dt_s=1e-4)
+    expected = simulate(direct, np.stack([x[..., 0], late[..., 1]], axis=-1), record=("spikes", "v"))
+    assert np.array_equal(simulate(graph, x, record=("v",)).v["n"], expected.v["n"])
+    assert "node 'd': its 2 different delays are 2 layers that add up" in graph.metadata["assumptions"]
     raw(tmp_path / "c.nir", {"input": INPUT, "n": {"type": "Delay", "delay": "late"}, "output": OUTPUT}, CHAIN)
     with pytest.raises(GraphError, match="node 'n': delay is missing or no number"):
         read_nir(tmp_path / "c.nir")
@@ -347,7 +351,7 @@ def test_a_forward_path_stays_in_its_step(tmp_path):
             "'n': feeds itself",
         ),
         (
-            {"input": {"type": "Input"}, "n": LIF_FIELDS, "output": OUTPUT},
+            {"input": {"type": "Input", "shape": np.array([0.5])}, "n": LIF_FIELDS, "output": OUTPUT},
             CHAIN,
             GraphError,
             "node 'input'.shape: expected whole numbers",

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 
+from spear_deploy import verbs
 from spear_deploy.errors import DataError, FileError, UnsupportedError
 from spear_deploy.graph import Edge, SNNGraph, chain
 from spear_deploy.interchange.onnx_file import run_onnx, write_onnx
@@ -26,9 +27,12 @@ from spear_deploy.layers import (
     LoihiLIF,
     Scale,
     SumPool,
+    UnroundedLIF,
 )
+from spear_deploy.quantize import quantize
 from spear_deploy.simulator import simulate
 from tests.reference import random_graph, random_spikes
+from tests.wild_graphs import wild_graph, wild_spikes
 
 
 def same_runs(graph: SNNGraph, path, x, *, kind="spikes") -> int:
@@ -55,14 +59,40 @@ def test_random_networks_spike_alike(kind, scan, tmp_path):
     assert steps > 10_000
 
 
-@pytest.mark.slow
 def test_a_million_neuron_steps_of_integers(tmp_path):
+    """Quantised by our own quantiser, and drawn at random: not one spike differs."""
     steps = seed = 0
-    while steps < 1_000_000:
-        graph = random_graph(seed, kind="integer")
-        write_onnx(graph, tmp_path / "a.onnx")
-        steps += same_runs(graph, tmp_path / "a.onnx", random_spikes(graph, seed, steps=32, batch=16))
+    while steps < 1_500_000:
+        graph = random_graph(seed, kind="integer") if seed % 2 else quantize(random_graph(seed))
+        write_onnx(graph, tmp_path / "a.onnx", scan=bool(seed % 4 // 2))
+        steps += same_runs(graph, tmp_path / "a.onnx", random_spikes(graph, seed, steps=48, batch=16))
         seed += 1
+    assert seed >= 3
+
+
+@pytest.mark.parametrize("numbers", ["float", "loihi", "speck", "xylo"])
+def test_any_network_runs_alike_or_is_refused_before_it_is_written(numbers, tmp_path):
+    """Every synapse, norm, neuron and edge there is: grouped, dilated, padded, delayed, looped, per neuron."""
+    same = 0
+    for seed in range(60):
+        graph = wild_graph(seed, numbers)
+        path = tmp_path / f"{seed}.onnx"
+        try:
+            write_onnx(graph, path, scan=bool(seed % 2))
+        except UnsupportedError as error:
+            assert "layer '" in str(error) and "exact below 2^24" in str(error) and not path.exists()
+            continue
+        same_runs(graph, path, wild_spikes(graph, seed))
+        same += 1
+    assert same >= 40
+
+
+def test_neurons_without_a_function_are_refused_by_name(tmp_path):
+    neuron = UnroundedLIF(decay_u=4096, decay_v=9, v_threshold=5)
+    graph = chain([Layer(name="odd", synapse=Dense(weight=np.ones((2, 2))), neuron=neuron)], input_shape=(2,))
+    with pytest.raises(UnsupportedError, match="layer 'odd': UnroundedLIF has no ONNX function yet, expected IF, LIF"):
+        write_onnx(graph, tmp_path / "a.onnx")
+    assert list(tmp_path.iterdir()) == []
 
 
 def loihi(**more) -> LoihiLIF:
@@ -230,6 +260,16 @@ def test_sums_that_would_round_are_refused(tmp_path):
     same_runs(dense, tmp_path / "a.onnx", random_spikes(dense, 0))
 
 
+def test_export_writes_either_form_and_certifies_it(tmp_path):
+    graph = quantize(random_graph(2))
+    for scan in (False, True):
+        certificate = verbs.export(graph, tmp_path / "a.onnx", to="onnx", scan=scan)
+        assert certificate["mismatches"] == 0 and certificate["first_difference"] is None
+        assert {node.op_type for node in onnx.load(tmp_path / "a.onnx").graph.node} >= {"Scan" if scan else "Conv"}
+    with pytest.raises(UnsupportedError, match="export to nir: scan is a form of ONNX alone; leave it out"):
+        verbs.export(graph, tmp_path / "a.nir", to="nir", scan=True)
+
+
 def test_wrong_input_and_wrong_files(tmp_path):
     graph = replace(random_graph(0), metadata={})
     write_onnx(graph, tmp_path / "a.onnx")
@@ -239,10 +279,102 @@ def test_wrong_input_and_wrong_files(tmp_path):
         run_onnx(tmp_path / "b.onnx", np.zeros((3, 2)))
     data = (tmp_path / "a.onnx").read_bytes()
     (tmp_path / "b.onnx").write_bytes(data[: len(data) // 2])
-    with pytest.raises(FileError, match="b.onnx': onnxruntime does not load it .*; export it again"):
+    with pytest.raises(FileError, match="b.onnx': is not a complete ONNX file .*; export it again"):
         run_onnx(tmp_path / "b.onnx", np.zeros((3, 2)))
     model = onnx.load(tmp_path / "a.onnx")
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "c.onnx")
     with pytest.raises(FileError, match="c.onnx': has no metadata of ours"):
         run_onnx(tmp_path / "c.onnx", np.zeros((3, 2)))
+
+
+def set_fact(key, value):
+    def change(model):
+        entry = next(p for p in model.metadata_props if p.key == f"spear_deploy.{key}")
+        entry.value = value if isinstance(value, str) else json.dumps(value)
+
+    return change
+
+
+def first_state(model):
+    return json.loads(next(p for p in model.metadata_props if p.key == "spear_deploy.states").value)
+
+
+def huge_state(model):
+    """Let metadata and graph agree on a state that the file could never mean."""
+    states = first_state(model)
+    states[0]["shape"] = [1 << 40]
+    set_fact("states", states)(model)
+    names = (states[0]["name"], f"{states[0]['name']}_init")
+    shape = next(i for i in model.graph.input if i.name in names).type.tensor_type.shape
+    del shape.dim[2:]
+    shape.dim[1].dim_value = 1 << 40
+
+
+def other_state(model):
+    states = first_state(model)
+    states[0]["shape"][0] += 1
+    set_fact("states", states)(model)
+
+
+def outside(model):
+    tensor = model.graph.initializer[0]
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../secret")
+
+
+def lying(model):
+    model.graph.initializer[0].dims[0] = 1 << 40
+
+
+def foreign_operator(model):
+    model.graph.node.add(op_type="ConstantOfShape", input=["x"], output=["big"])
+
+
+def no_size(model):
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 0
+
+
+def wide_pads(model):
+    nodes = model.graph.node if len(model.graph.node) > 1 else model.graph.node[0].attribute[0].g.node
+    node = next(n for n in nodes if n.op_type == "Conv")
+    next(a for a in node.attribute if a.name == "pads").ints[:] = [1 << 20] * 4
+
+
+@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lying, r"tensor '.*' of shape \[1099511627776, .* in \d+ bytes"),
+        (outside, "tensor '.*' of type .* or outside of the file"),
+        (huge_state, "values in a step for \\d+ bytes"),
+        (other_state, "inputs of the graph that are not those of its metadata"),
+        (foreign_operator, "operator 'ConstantOfShape' of domain ''"),
+        (no_size, "of shape .*0"),
+        (wide_pads, "is not what write_onnx writes .*[Ii]nfer"),
+        (set_fact("form", '"loop"'), "is not what write_onnx writes .'loop'"),
+        (set_fact("states", "["), "is not what write_onnx writes"),
+        (lambda model: model.metadata_props.add(key="spear_deploy.form", value="1"), "'spear_deploy.form' is there 2 times"),
+        (lambda model: setattr(model, "ir_version", 13), "IR 13 and operator sets"),
+    ],
+)  # fmt: skip
+def test_a_file_that_lies_is_never_handed_on(change, message, scan, tmp_path):
+    graph = random_graph(1, kind="integer")
+    write_onnx(graph, tmp_path / "a.onnx", scan=scan)
+    model = onnx.load(tmp_path / "a.onnx")
+    change(model)
+    (tmp_path / "b.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(FileError, match=message) as caught:
+        run_onnx(tmp_path / "b.onnx", random_spikes(graph, 0))
+    assert str(caught.value).startswith(f"file '{tmp_path / 'b.onnx'}': ") and "\n" not in str(caught.value)
+    assert str(caught.value).endswith("; export it again")
+
+
+def test_what_onnxruntime_refuses_is_one_sentence(tmp_path):
+    graph = chain([Layer(name="fc", synapse=Dense(weight=np.ones((2, 3))), neuron=IF())], input_shape=(3,))
+    write_onnx(graph, tmp_path / "a.onnx")
+    model = onnx.load(tmp_path / "a.onnx")
+    model.graph.node[0].input[0] = "nothing"
+    (tmp_path / "a.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(FileError, match="a.onnx': (is not what|onnxruntime does not load)"):
+        run_onnx(tmp_path / "a.onnx", np.zeros((1, 1, 3)))

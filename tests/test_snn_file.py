@@ -11,9 +11,11 @@ import pytest
 from spear_deploy.errors import FileError, GraphError, SpearError
 from spear_deploy.graph import SNNGraph, chain
 from spear_deploy.interchange import load
-from spear_deploy.interchange.snn_file import read_snn, write_snn
+from spear_deploy.interchange.snn_file import PARTS, read_snn, write_snn
 from spear_deploy.layers import IF, LIF, BatchNorm, Conv1d, Conv2d, CubaLI, Dense, Layer, LoihiLIF, Scale
+from spear_deploy.simulator import simulate
 from tests.reference import random_graph
+from tests.wild_graphs import wild_graph, wild_spikes
 
 FACTS = {"assumptions": ["one"], "kept": {"fc": [0, 2]}, "scale": 0.1}
 
@@ -49,6 +51,31 @@ def test_round_trip_keeps_everything(graph, tmp_path):
     assert again == graph  # arrays in value, shape and type
     assert again.metadata == graph.metadata and again.dt_s == graph.dt_s
     assert (tmp_path / "a.snn").read_bytes() == (tmp_path / "b.snn").read_bytes()
+
+
+@pytest.mark.parametrize("numbers", ["float", "loihi", "speck", "xylo"])
+def test_any_network_comes_back_and_runs_alike(numbers, tmp_path):
+    for seed in range(30):
+        graph = wild_graph(seed, numbers)
+        write_snn(graph, tmp_path / "a.snn")
+        again = read_snn(tmp_path / "a.snn")
+        assert again == graph and again.metadata == graph.metadata
+        if seed % 3 == 0:
+            x = wild_spikes(graph, seed)
+            assert np.array_equal(simulate(again, x).output, simulate(graph, x).output)
+
+
+def test_every_kind_of_part_can_be_written():
+    assert {"IF", "LIF", "LoihiLIF", "SpeckIF", "XyloLIF"} <= set(PARTS["neuron"])
+    assert {"Dense", "Conv1d", "Conv2d", "Scale", "SumPool", "AvgPool", "Flatten"} <= set(PARTS["synapse"])
+
+
+def test_a_shape_beyond_the_file_is_refused_before_anyone_allocates_it(tmp_path):
+    conv = Conv2d(weight=np.ones((1, 1, 1, 1)))
+    write_snn(chain([Layer(name="c", synapse=conv, neuron=IF())], input_shape=(1, 9, 9)), tmp_path / "a.snn")
+    rewritten(tmp_path / "a.snn", put("input_shape", value=[1, 10**7, 10**7]))
+    with pytest.raises(FileError, match="a.snn': 'input' has 100000000000000 values, at most .* fit its size; write it again"):
+        read_snn(tmp_path / "a.snn")
 
 
 def test_arrays_are_found_by_numpy_without_this_package(tmp_path):
@@ -143,6 +170,11 @@ def test_foreign_archives_and_arrays(tmp_path):
         archive.writestr("header.npy", b"\x93NUMPY\x09\x00rest")
     with pytest.raises(FileError, match="npy version .9, 0."):
         read_snn(tmp_path / "e.snn")
+    header = b"{'descr': (("
+    with zipfile.ZipFile(tmp_path / "f.snn", "w") as archive:
+        archive.writestr("header.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(FileError, match="f.snn': is not a complete .snn file"):
+        read_snn(tmp_path / "f.snn")
 
 
 def test_nan_in_a_stored_array(tmp_path):

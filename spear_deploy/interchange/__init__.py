@@ -8,6 +8,7 @@ that went.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from spear_deploy.graph import SNNGraph
 
 if TYPE_CHECKING:
     from spear_deploy.interchange.certificate import Format
+    from spear_deploy.interchange.netx_lint import Finding
+    from spear_deploy.interchange.norse_support import Support
     from spear_deploy.layers import Array
     from spear_deploy.simulator import InputKind
 
@@ -29,7 +32,8 @@ def load(path: str | os.PathLike[str], **options: Any) -> SNNGraph:
 
     Args:
         path: the file.
-        options: of the format's reader; those that are None are as if not given. NIR: `dt_s`, `reset`. netx: `input_shape`.
+        options: of the format's reader; those that are None are as if not given. NIR: `dt_s`, `reset`,
+            `source`. netx: `input_shape`.
 
     Raises:
         FileError: missing, empty, truncated, foreign, with an ending that says no format, or an option it does not take.
@@ -60,9 +64,30 @@ def load(path: str | os.PathLike[str], **options: Any) -> SNNGraph:
     return read_netx(source, **given)
 
 
+def lint(path: str | os.PathLike[str]) -> list[Finding]:
+    """Say what in a netx file would break lava-dl's loader, or be taken for something else.
+
+    Raises:
+        FileError: missing, damaged, or no netx file.
+    """
+    source = existing_file(path, "netx file")
+    if READABLE.get(source.suffix.lower()) != "netx":
+        raise FileError(f"file '{source}': only netx files (.net, .h5) are for lava-dl's loader; export it to netx first")
+    from spear_deploy.interchange.netx_lint import lint_netx
+
+    return lint_netx(source)
+
+
+def supported_modules() -> list[Support]:
+    """Return what becomes of every public module class of `norse.torch` and `torch.nn`: (module, status, note) each."""
+    from spear_deploy.interchange.norse_support import norse_support
+
+    return norse_support()
+
+
 def options_of(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """Return the options that the reader of a file with this ending takes."""
-    return {".nir": ("dt_s", "reset"), ".snn": ()}.get(Path(path).suffix.lower(), ("input_shape",))
+    return {".nir": ("dt_s", "reset", "source"), ".snn": ()}.get(Path(path).suffix.lower(), ("input_shape",))
 
 
 def export(
@@ -72,6 +97,8 @@ def export(
     to: Format,
     x: Array | None = None,
     kind: InputKind = "spikes",
+    seed: int = 0,
+    approximations: Sequence[str] = (),
     **options: Any,
 ) -> dict[str, Any]:
     """Write a network for another tool, with its certificate beside it.
@@ -85,7 +112,9 @@ def export(
         to: "nir", "netx" or "onnx".
         x: (T, B, *input shape), the input of the comparison; None takes random input.
         kind: of `x`.
-        options: of the format's writer. netx: `round_bias`. ONNX: `scan`.
+        seed: draws random input.
+        approximations: what was approximated before, for the certificate.
+        options: of the format's writer. NIR: `placement`. netx: `round_bias`. ONNX: `scan`.
 
     Returns:
         The certificate.
@@ -100,8 +129,8 @@ def export(
     target = Path(path)
     write = _writer(to)
     with written_aside(target) as aside:
-        approximations = write(graph, aside, **options)
-        certificate = certify(graph, aside, to, x, kind, approximations=approximations)
+        found = [*approximations, *write(graph, aside, **options)]
+        certificate = certify(graph, aside, to, x, kind, seed=seed, approximations=found)
         certificate["file"] = target.name
         write_json(target.parent / CERTIFICATE, certificate)
     return certificate

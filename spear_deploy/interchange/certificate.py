@@ -16,6 +16,8 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+from collections.abc import Sequence
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -45,7 +47,8 @@ def certify(
     x: Array | None = None,
     kind: InputKind = "spikes",
     *,
-    approximations: list[str] | None = None,
+    seed: int = 0,
+    approximations: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Compare a written file with the network it was made from.
 
@@ -53,13 +56,16 @@ def certify(
         graph: the network.
         path: the file.
         format: "nir", "netx" or "onnx".
-        x: (T, B, *input shape); None takes random input from a fixed seed.
+        x: (T, B, *input shape); None takes random input.
         kind: of `x`.
-        approximations: what the writer said it had to approximate.
+        seed: draws random input.
+        approximations: what was approximated on the way into the file.
 
     Returns:
         A JSON-able dictionary: `reader`, `input`, `mismatches`, `first_difference` (None, or layer, step, sample, neuron),
-        `layers`, `approximations`, `versions`, `file`, `sha256`, `bytes`.
+        `layers` (each with what was compared, spikes on both sides or the largest difference of values, and its own
+        `mismatches` and `first_difference`), `not_compared`, `approximations`, `assumptions` (of the network's own import and
+        of the read-back), `versions`, `file`, `sha256`, `bytes`.
 
     Raises:
         FileError: the file does not read back.
@@ -69,16 +75,16 @@ def certify(
     if format not in FORMATS:
         raise UnsupportedError(f"format '{format}': expected one of {', '.join(FORMATS)}{did_you_mean(format, FORMATS)}")
     source = existing_file(path, f"{format} file")
-    seed = None
+    drawn = None
     if x is None:
-        x, kind, seed = default_input(graph)
+        (x, kind), drawn = default_input(graph, seed), seed
     x = check_input(graph, x, kind)
     expected = _compared(graph, simulate(graph, x, kind=kind, record=("spikes", "v")))
-    reader, found = _read_back(graph, source, format, x, kind)
+    reader, found, assumed = _read_back(graph, source, format, x, kind)
     tolerance = VALUE_TOLERANCE if format == "onnx" and not graph.is_integer else 0.0
     rows = [_row(name, values, found[name], tolerance) for name, values in expected.items() if name in found]
     unseen = [name for name in expected if name not in found]
-    differences = [row["first"] for row in rows if row["first"]]
+    differences = [row["first_difference"] for row in rows if row["first_difference"]]
     first = min(differences, key=lambda d: (d["step"], d["sample"])) if differences else None
     return {
         "format": format,
@@ -91,29 +97,29 @@ def certify(
             "steps": int(x.shape[0]),
             "samples": int(x.shape[1]),
             "shape": [int(n) for n in x.shape[2:]],
-            "random_seed": seed,
+            "random_seed": drawn,
             "sha256": hashlib.sha256(np.ascontiguousarray(x).tobytes()).hexdigest(),
         },
         "mismatches": sum(row["mismatches"] for row in rows),
         "first_difference": first,
-        "layers": [{key: value for key, value in row.items() if key != "first"} for row in rows],
+        "layers": rows,
         "not_compared": unseen,
         "value_tolerance": tolerance,
-        "approximations": list(approximations or []),
+        "approximations": list(approximations),
+        "assumptions": list(dict.fromkeys([*graph.metadata.get("assumptions", []), *assumed])),
         "versions": _versions(format),
     }
 
 
-def default_input(graph: SNNGraph) -> tuple[Array, InputKind, int]:
-    """Return random input, its kind and its seed: spikes at rates of 0 to 1 by sample, or a current into a netx input layer."""
-    seed = 0
+def default_input(graph: SNNGraph, seed: int = 0) -> tuple[Array, InputKind]:
+    """Return random input and its kind: spikes at rates of 0 to 1 by sample, or a current into a netx input layer."""
     rng = np.random.default_rng(seed)
     shape = (DEFAULT_STEPS, DEFAULT_SAMPLES, *graph.input_shape)
     first = [graph[edge.target] for edge in graph.outgoing(INPUT)]
     if graph.is_integer and any(isinstance(layer.synapse, Scale) for layer in first):
-        return rng.random(shape), "current", seed
+        return rng.random(shape), "current"
     rates = rng.random((1, DEFAULT_SAMPLES, *(1 for _ in graph.input_shape)))
-    return rng.random(shape) < rates, "spikes", seed
+    return rng.random(shape) < rates, "spikes"
 
 
 # -------------------------------------------------------------------------------------------------------- both sides
@@ -129,20 +135,22 @@ def _compared(graph: SNNGraph, run: ChipRun) -> dict[str, Array]:
     return values
 
 
-def _read_back(graph: SNNGraph, source: Path, format: Format, x: Array, kind: InputKind) -> tuple[str, dict[str, Array]]:
-    """Return who read the file, and what its network did, by the layer names of the original."""
+def _read_back(
+    graph: SNNGraph, source: Path, format: Format, x: Array, kind: InputKind
+) -> tuple[str, dict[str, Array], list[str]]:
+    """Return who read the file, what its network did by the layer names of the original, and what the reader assumed."""
     if format == "onnx":
         from spear_deploy.interchange.onnx_file import run_onnx
 
         results = run_onnx(source, x)
         found = {name.removesuffix(".spikes"): value for name, value in results.items() if name.endswith(".spikes")}
-        return f"onnxruntime {_version('onnxruntime')}", {**found, graph.output: results["output"]}
+        return f"onnxruntime {_version('onnxruntime')}", {**found, graph.output: results["output"]}, []
     again, reader = _read_nir(graph, source) if format == "nir" else _read_netx(source)
     run = simulate(again, _fitting(again, x), kind=kind, record=("spikes", "v"))
     found = _compared(again, run)
     if again.output != graph.output:
         found[graph.output] = found.pop(again.output)
-    return reader, found
+    return reader, found, list(again.metadata.get("assumptions", []))
 
 
 def _read_nir(graph: SNNGraph, source: Path) -> tuple[SNNGraph, str]:
@@ -181,16 +189,16 @@ def _row(name: str, expected: Array, found: Array, tolerance: float) -> dict[str
     row: dict[str, Any] = {"layer": name, "what": "spikes" if spikes else "values", "compared": int(a.size)}
     if spikes:
         different = a != (b != 0)
-        row["spikes"] = int(a.sum())
+        row["spikes"], row["spikes_in_file"] = int(a.sum()), int((b != 0).sum())
     else:
         gap = np.abs(a.astype(np.float64) - b.astype(np.float64))
         different = ~(gap <= tolerance * max(1.0, float(np.abs(a).max())))
         row["largest_difference"] = float(gap.max()) if np.isfinite(gap).all() else None
     row["mismatches"] = int(different.sum())
-    row["first"] = None
+    row["first_difference"] = None
     if different.any():
         step, sample, neuron = (int(n) for n in np.argwhere(different)[0])
-        row["first"] = {"layer": name, "step": step, "sample": sample, "neuron": neuron}
+        row["first_difference"] = {"layer": name, "step": step, "sample": sample, "neuron": neuron}
     return row
 
 
@@ -199,6 +207,7 @@ def _versions(format: Format) -> dict[str, str]:
     return {"python": platform.python_version(), **{name: _version(name) for name in ("spear-deploy", "numpy", *used)}}
 
 
+@cache
 def _version(name: str) -> str:
     try:
         return metadata.version(name)

@@ -1,28 +1,50 @@
 """What does an HDF5 file of another tool hold? Read as data, whole, and never more than the file can hold.
 
-NIR and netx are HDF5. A damaged or hostile file may point outside itself, at itself, or declare arrays that it does not
-store; so everything is read in one place, into plain dictionaries, before anything is made of it.
+NIR and netx are HDF5. A damaged or hostile file may point outside itself, at itself, declare arrays that it does not store,
+or make the library that reads it hang; so everything is read in one place, into plain dictionaries, by a process with limits
+(`hdf5_process`), before anything is made of it.
+
+A file of n bytes may hold 64 MiB + 100 · n bytes of arrays. That much is shared with the other process, which may take twice
+that and 64 MiB for its work, and 3 s + n / 8 MiB/s of a processor.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
-from pathlib import Path
+import signal
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from spear_deploy.errors import FileError
 from spear_deploy.files import existing_file
+from spear_deploy.interchange import hdf5_process
+from spear_deploy.layers import Array
 
 Tree: TypeAlias = dict[str, Any]
-"""Names to numpy arrays, strings, or further trees."""
+"""Names to numpy arrays (read-only), strings, or further trees."""
 
 LARGEST_RATIO = 1100
 """Deflate compresses by at most 1032; a data set that declares more than this times what it stores is not read."""
 SMALL_BYTES = 4096
 MOST_NODES = 100_000
 DEEPEST = 32
+FREE_BYTES = 64 << 20
+BYTES_PER_BYTE = 100
+"""Weights are small whole numbers, often most of them 0: they compress well, by 10 to 50. A file that is nothing but zeros
+compresses by 1000 and is refused beyond 64 MiB."""
+WORK = 2
+"""The arrays, and as much again to decompress them."""
+LEAST_CPU_S = 3
+BYTES_PER_CPU_S = 8 << 20
+WALL_PER_CPU = 20
+"""A busy machine or a slow disk may take this many times longer than the processor."""
+
+
+def most_bytes(file_bytes: int) -> int:
+    """Return how many bytes of arrays a file of this size may hold."""
+    return FREE_BYTES + BYTES_PER_BYTE * file_bytes
 
 
 def read_tree(path: str | os.PathLike[str], what: str) -> Tree:
@@ -36,64 +58,68 @@ def read_tree(path: str | os.PathLike[str], what: str) -> Tree:
         FileError: missing, empty, not HDF5, damaged, linked to other files, or larger inside than it can be.
     """
     source = existing_file(path, what)
-    import h5py
-
+    size = source.stat().st_size
+    cpu_s = LEAST_CPU_S + size // BYTES_PER_CPU_S
+    limits = {
+        "bytes": most_bytes(size),
+        "working_bytes": WORK * most_bytes(size) + FREE_BYTES,
+        "ratio": LARGEST_RATIO,
+        "small_bytes": SMALL_BYTES,
+        "entries": MOST_NODES,
+        "depth": DEEPEST,
+        "cpu_s": cpu_s,
+        "wall_s": cpu_s * WALL_PER_CPU,
+    }
     try:
-        if not h5py.is_hdf5(source):
-            raise FileError(f"file '{source}': is not HDF5, a {what} is; check that the file is complete")
-        with h5py.File(source, "r") as file:
-            return _group(file, source, depth=0, seen=[0])
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, MemoryError) as error:
-        reason = str(error).split("\n")[0] or type(error).__name__
-        raise FileError(f"file '{source}': is damaged ({reason}); write it again") from error
+        reply = hdf5_process.ask(source, limits)
+    except OSError as error:
+        raise FileError(f"file '{source}': cannot be read ({error.strerror}); check its permissions") from error
+    try:
+        if reply.ended:
+            raise FileError(f"file '{source}': is damaged ({_how(reply.ended, limits)}); write it again")
+        if "damaged" in reply.found:
+            raise FileError(f"file '{source}': is damaged ({reply.found['damaged']}); write it again")
+        if "unreadable" in reply.found:
+            foreign = f", a {what} is; check that the file is complete" if reply.found["unreadable"] == "is not HDF5" else ""
+            raise FileError(f"file '{source}': {reply.found['unreadable']}{foreign}")
+        return _tree(reply.found["tree"], _mapped(reply.arrays))
+    finally:
+        os.close(reply.arrays)
 
 
-def _group(group: Any, source: Path, *, depth: int, seen: list[int]) -> Tree:
-    import h5py
-
-    if depth > DEEPEST:
-        raise FileError(f"file '{source}': groups are nested more than {DEEPEST} deep; write it again")
-    tree: Tree = {}
-    for name in group:
-        seen[0] += 1
-        if seen[0] > MOST_NODES:
-            raise FileError(f"file '{source}': holds more than {MOST_NODES} entries; write it again")
-        place = f"{group.name}/{name}".lstrip("/")
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise FileError(f"file '{source}': '{place}' points to another place; write the network into one file without links")
-        item = group[name]
-        if isinstance(item, h5py.Group):
-            tree[name] = _group(item, source, depth=depth + 1, seen=seen)
-        elif isinstance(item, h5py.Dataset):
-            tree[name] = _value(item, source, place)
-    return tree
+def _how(ended: int, limits: dict[str, int]) -> str:
+    """Say in words how reading ended."""
+    if ended == hdf5_process.OUT_OF_MEMORY:
+        return f"it asks for more than the {limits['working_bytes']} bytes that a file of its size may"
+    if ended in (-signal.SIGXCPU, -signal.SIGALRM):
+        return f"reading it takes more than {limits['cpu_s']} s"
+    return "the library that reads HDF5 crashes on it"
 
 
-def _value(data: Any, source: Path, place: str) -> Any:
-    import h5py
-
-    if data.external or data.is_virtual:
-        raise FileError(f"file '{source}': '{place}' lies in another file; write the network into one file")
-    if data.shape is None:
-        raise FileError(f"file '{source}': '{place}' is empty; write it again")
-    text = h5py.check_string_dtype(data.dtype) is not None
-    if data.dtype.kind not in "biufSO" or (data.dtype.kind == "O" and not text):
-        raise FileError(f"file '{source}': '{place}' holds {data.dtype}, expected numbers or text")
-    count = int(np.prod([int(n) for n in data.shape], dtype=object)) if data.shape else 1
-    declared, stored = count * max(1, data.dtype.itemsize), data.id.get_storage_size()
-    if declared > SMALL_BYTES and declared > LARGEST_RATIO * min(stored, source.stat().st_size):
-        raise FileError(f"file '{source}': '{place}' declares {declared} bytes and stores {stored}; write it again")
-    value = data[()]
-    if not text:
-        return np.asarray(value)
-    if np.ndim(value) == 0:
-        return _text(value)
-    flat = np.array([_text(item) for item in np.asarray(value).ravel()], object)
-    return flat.reshape(np.shape(value))
+def _mapped(file: int) -> memoryview:
+    size = os.fstat(file).st_size
+    return memoryview(mmap.mmap(file, size, access=mmap.ACCESS_READ) if size else b"")
 
 
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+def _tree(found: dict[str, Any], memory: memoryview) -> Tree:
+    return {name: _value(item, memory) for name, item in found.items()}
+
+
+def _value(item: dict[str, Any], memory: memoryview) -> Any:
+    if "group" in item:
+        return _tree(item["group"], memory)
+    if "text" in item:
+        return item["text"]
+    if "texts" in item:
+        texts = np.empty(len(item["texts"]), object)
+        texts[:] = item["texts"]
+        return texts.reshape(item["shape"])
+    start, dtype, shape = item["array"]
+    count = int(np.prod(shape, dtype=np.int64))
+    if not count:
+        return np.empty(shape, dtype)
+    array: Array = np.frombuffer(memory, dtype, count, start).reshape(shape)
+    return array
 
 
 # ------------------------------------------------------------------------------------------- taking values from a tree

@@ -13,8 +13,22 @@ import torch
 from torch.nn import functional
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.interchange.norse_modules import by, flatten_of, synapse_of
-from spear_deploy.interchange.norse_trace import Leading, Pair, Sizes, State, Thing, Value, describe, where
+from spear_deploy.interchange import norse_calls
+from spear_deploy.interchange.norse_modules import by, flatten_of
+from spear_deploy.interchange.norse_things import (
+    Concat,
+    Leading,
+    Pair,
+    Sequence,
+    Sizes,
+    State,
+    Thing,
+    Value,
+    aged,
+    describe,
+    values_in,
+    where,
+)
 from spear_deploy.layers import Scale
 
 if TYPE_CHECKING:
@@ -34,10 +48,19 @@ class _Place:
         """For errors."""
         return where(self.owner)
 
-    def add(self, *sources: Value, suffix: str = "", **parts: Any) -> Value:
+    def path(self, suffix: str = "") -> str:
+        """Name a layer after module and function."""
+        return ".".join(part for part in (self.owner, self.name, suffix) if part)
+
+    def add(self, *sources: Value | Concat, suffix: str = "", **parts: Any) -> Value:
         """Add a layer named after module and function."""
-        path = ".".join(part for part in (self.owner, self.name, suffix) if part)
-        return self.frame.walk.add(path, *sources, **parts)
+        path = self.path(suffix)
+        return self.frame.walk.add(path, *(norse_calls.joined(self.frame, source, path) for source in sources), **parts)
+
+    def zero_like(self, things: tuple[Thing, ...], thing: Thing) -> Thing:
+        """Return zeros in the shape of the value among `things`, in the place of the number 0."""
+        values = [other for other in things if isinstance(other, (Value, Concat))]
+        return self.frame.walk.zero(values[0].shape) if values else thing
 
 
 def call(frame: Frame, target: Any, owner: str, args: tuple[Thing, ...], kwargs: dict[str, Thing]) -> Thing:
@@ -57,28 +80,31 @@ def call(frame: Frame, target: Any, owner: str, args: tuple[Thing, ...], kwargs:
     for thing in args:
         if isinstance(thing, (State, Pair)):
             raise UnsupportedError(f"{place.where} computes with {describe(thing)} by '{name}'; hand states on as they are")
-        if isinstance(thing, Value) and thing.past:
-            raise UnsupportedError(
-                f"{place.where} uses {describe(thing)} in '{name}'; feed spikes back by LIFRecurrentCell or RecurrentSequential"
-            )
-    if target not in _MAKE or not any(isinstance(thing, Value) for thing in args):
+    if target not in _MAKE or not values_in((args, kwargs)):
         hint = next((why for word, why in _HINTS.items() if word in name), "use a module that has one")
         raise UnsupportedError(f"{place.where} calls '{name}', which has no counterpart here: {hint}")
+    make = _MAKE[target]
     try:
-        inspect.signature(_MAKE[target]).bind(place, *args, **kwargs)
+        inspect.signature(make).bind(place, *args, **kwargs)
     except TypeError:
         raise UnsupportedError(
             f"{place.where} calls '{name}' with arguments that have no counterpart here: {kwargs or args[1:]}"
         ) from None
-    key = (owner, name, args, tuple(kwargs.items()))
-    return frame.once(key, lambda: _MAKE[target](place, *args, **kwargs))
+    args = tuple(place.zero_like(args, thing) if make is _add and _is_zero(thing) else thing for thing in args)
+    kind = "add" if make is _add else "sub" if make is _subtract else name
+    return frame.replay.once((owner, kind, args, kwargs), lambda key: make(place, *key[2], **key[3]))
+
+
+def _is_zero(thing: Thing) -> bool:
+    return isinstance(thing, (int, float)) and thing == 0
 
 
 _HINTS = {
-    "max_pool": "the maximum of spikes is not linear; use AvgPool2d",
-    "boolean_dispatch": "the maximum of spikes is not linear; use AvgPool2d",
-    "cat": "add the branches",
-    "stack": "return every step as it comes",
+    "boolean_dispatch": "a maximum that returns its places too has none; leave them out",
+    "mean": "return the outputs of all steps, and decode after the network",
+    "sum": "return the outputs of all steps, and decode after the network",
+    "softmax": "return the outputs of all steps, and decode after the network",
+    "stack": "stack the outputs of all steps along axis 0, or use cat",
     "relu": "it acts on values that are not spikes; use a cell such as LIFBoxCell",
 }
 
@@ -93,6 +119,13 @@ def _item(place: _Place, thing: Thing, index: Any) -> Thing:
         return thing
     if isinstance(thing, (tuple, dict)):
         return thing[index]
+    if isinstance(thing, Sequence) and isinstance(index, int):
+        age = place.frame.step - index
+        if age < 0:
+            raise UnsupportedError(
+                f"{place.where} takes the input of step {index} in step {place.frame.step}; take x[t] in step t"
+            )
+        return aged(thing.value, age)
     if isinstance(thing, Sizes) and isinstance(index, int):
         before = place.frame.axes_before
         index %= before + len(thing.value.shape)
@@ -110,7 +143,7 @@ def _index(index: Any) -> str:
 def _attribute(place: _Place, thing: Thing, name: str, *default: Thing) -> Thing:
     if isinstance(thing, State):
         return thing
-    if isinstance(thing, Value) and name == "shape":
+    if isinstance(thing, (Value, Concat)) and name == "shape":
         return Sizes(thing)
     raise UnsupportedError(f"{place.where} reads '.{name}' of {describe(thing)}, which has no counterpart here; keep to modules")
 
@@ -127,19 +160,19 @@ def _same(place: _Place, value: Thing, *args: Thing, **kwargs: Thing) -> Thing:
 
 
 def _add(place: _Place, a: Thing, b: Thing) -> Value:
-    if not (isinstance(a, Value) and isinstance(b, Value)):
+    if not (isinstance(a, (Value, Concat)) and isinstance(b, (Value, Concat))):
         raise UnsupportedError(f"{place.where} adds {describe(a)} and {describe(b)}; expected the outputs of two modules")
     if a.shape != b.shape:
         raise UnsupportedError(f"{place.where} adds {by(a.shape)} and {by(b.shape)} values; expected equal shapes")
-    return _times(place, a, 2.0) if a.name == b.name else place.add(a, b)
+    return _times(place, a, 2.0) if a == b else place.add(a, b)
 
 
 def _subtract(place: _Place, a: Thing, b: Thing) -> Value:
-    return _add(place, a, _times(place, b, -1.0, suffix="minus") if isinstance(b, Value) else b)
+    return _add(place, a, _times(place, b, -1.0, suffix="minus") if isinstance(b, (Value, Concat)) else b)
 
 
 def _multiply(place: _Place, a: Thing, b: Thing) -> Value:
-    value, factor = (a, b) if isinstance(a, Value) else (b, a)
+    value, factor = (a, b) if isinstance(a, (Value, Concat)) else (b, a)
     return _times(place, value, factor)
 
 
@@ -149,11 +182,7 @@ def _divide(place: _Place, a: Thing, b: Thing) -> Value:
     return _times(place, a, 1 / b)
 
 
-def _negative(place: _Place, value: Value) -> Value:
-    return _times(place, value, -1.0)
-
-
-def _times(place: _Place, value: Value, factor: Thing, suffix: str = "") -> Value:
+def _times(place: _Place, value: Thing, factor: Thing, suffix: str = "") -> Value:
     if not isinstance(factor, (int, float)):
         raise UnsupportedError(f"{place.where} multiplies {describe(value)} by {describe(factor)}; expected a number")
     return place.add(value, suffix=suffix, synapse=Scale(weight=np.array(factor, np.float32)))
@@ -162,12 +191,48 @@ def _times(place: _Place, value: Value, factor: Thing, suffix: str = "") -> Valu
 # ----------------------------------------------------------------------------------------------------- shape and pools
 
 
-def _flatten(place: _Place, value: Value, start_dim: int = 0, end_dim: int = -1) -> Value:
+def _flatten(place: _Place, value: Value | Concat, start_dim: int = 0, end_dim: int = -1) -> Value | Concat:
     part = flatten_of(value.shape, start_dim, end_dim, place.where, axes_before=place.frame.axes_before)
-    return value if part is None else place.add(value, synapse=part)
+    return norse_calls.placed(place.frame, place.path(), value, part)
 
 
-def _reshape(place: _Place, value: Value, *sizes: Thing) -> Value:
+def _cat(place: _Place, tensors: tuple[Thing, ...], dim: int = 0, axis: int | None = None) -> Value | Concat:
+    """Put values side by side along their channels."""
+    dim = dim if axis is None else axis
+    if not all(isinstance(thing, (Value, Concat)) for thing in tensors):
+        what = next(describe(thing) for thing in tensors if not isinstance(thing, (Value, Concat)))
+        raise UnsupportedError(f"{place.where} puts {what} beside others; expected the outputs of modules")
+    before, shapes = place.frame.axes_before, {thing.shape[1:] for thing in tensors}
+    if len(shapes) > 1 or dim % (before + 1 + len(next(iter(shapes)))) != before:
+        found = ", ".join(by(thing.shape) for thing in tensors)
+        raise UnsupportedError(
+            f"{place.where} puts {found} values side by side along axis {dim}; only channels, axis {before}, can be"
+        )
+    parts = tuple(values_in(tensors))
+    return Concat(parts) if len(parts) > 1 else parts[0]
+
+
+def _zeros_like(place: _Place, value: Value, *args: Thing, **kwargs: Thing) -> Value:
+    return place.frame.walk.zero(value.shape)
+
+
+def _new_zeros(place: _Place, value: Thing, *sizes: Thing, **kwargs: Thing) -> Thing:
+    """Return zeros of batch x a shape."""
+    wanted = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], tuple) else sizes
+    before = place.frame.axes_before
+    if not all(isinstance(n, int) for n in wanted[before:]) or not all(isinstance(n, Leading) for n in wanted[:before]):
+        raise UnsupportedError(f"{place.where} makes zeros of another shape than batch x a layer's; start from zeros_like(...)")
+    return place.frame.walk.zero(wanted[before:])
+
+
+def _stack(place: _Place, tensors: tuple[Thing, ...], dim: int = 0) -> Thing:
+    """Keep the outputs of a loop's steps in order."""
+    if place.frame.form != "loop" or dim != 0:
+        raise UnsupportedError(f"{place.where} stacks outputs along axis {dim}; stack all steps of a loop along axis 0")
+    return tensors
+
+
+def _reshape(place: _Place, value: Value | Concat, *sizes: Thing) -> Value | Concat:
     """Understand view and reshape where they flatten."""
     wanted = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], tuple) else sizes
     before = place.frame.axes_before
@@ -179,12 +244,11 @@ def _reshape(place: _Place, value: Value, *sizes: Thing) -> Value:
     return _flatten(place, value, before)
 
 
-def _pool(kind: Callable[..., torch.nn.Module]) -> Callable[..., Value]:
-    def pool(place: _Place, value: Value, *args: Any, **kwargs: Any) -> Value:
-        part = synapse_of(kind(*args, **kwargs), value.shape, place.where, axes_before=place.frame.axes_before)
-        return place.add(value, synapse=part)
+def _as_module(kind: Callable[..., torch.nn.Module]) -> Callable[..., Value | Concat]:
+    def function(place: _Place, input: Value | Concat, *args: Any, **kwargs: Any) -> Value | Concat:
+        return norse_calls.plain(place.frame, kind(*args, **kwargs), place.path(), input)
 
-    return pool
+    return function
 
 
 def _dropout(place: _Place, value: Value, p: float = 0.5, training: bool = True, inplace: bool = False) -> Value:
@@ -194,7 +258,7 @@ def _dropout(place: _Place, value: Value, p: float = 0.5, training: bool = True,
 
 
 def _relu(place: _Place, value: Value, inplace: bool = False) -> Value:
-    if not place.frame.walk.spikes(value):
+    if not norse_calls.all_spikes(place.frame, value):
         raise UnsupportedError(f"{place.where} calls 'relu' on values that are not spikes; use a cell such as LIFBoxCell")
     return value
 
@@ -207,21 +271,30 @@ _ACCESS: dict[Any, Callable[..., Thing]] = {
     "clone": _same,
     "detach": _same,
     "float": _same,
+    "to": _same,
+    torch.zeros_like: _zeros_like,
+    "new_zeros": _new_zeros,
+    torch.stack: _stack,
+    **dict.fromkeys((torch.cat, torch.concat, torch.concatenate), _cat),
 }
 
-_MAKE: dict[Any, Callable[..., Value]] = {
+_MAKE: dict[Any, Callable[..., Value | Concat]] = {
     **dict.fromkeys((operator.add, operator.iadd, torch.add, "add", "add_"), _add),
     **dict.fromkeys((operator.sub, operator.isub, torch.sub, "sub", "sub_"), _subtract),
     **dict.fromkeys((operator.mul, operator.imul, torch.mul, "mul", "mul_"), _multiply),
     **dict.fromkeys((operator.truediv, operator.itruediv, torch.div, "div", "div_"), _divide),
-    **dict.fromkeys((operator.neg, torch.neg, "neg"), _negative),
+    **dict.fromkeys((operator.neg, torch.neg, "neg"), lambda place, value: _times(place, value, -1.0)),
     **dict.fromkeys((torch.flatten, "flatten"), _flatten),
     **dict.fromkeys(("view", "reshape"), _reshape),
     **dict.fromkeys((functional.relu, torch.relu, "relu", "relu_"), _relu),
     **dict.fromkeys((functional.dropout, functional.dropout1d, functional.dropout2d, functional.dropout3d), _dropout),
     functional.alpha_dropout: _dropout,
-    functional.avg_pool1d: _pool(torch.nn.AvgPool1d),
-    functional.avg_pool2d: _pool(torch.nn.AvgPool2d),
-    functional.adaptive_avg_pool1d: _pool(torch.nn.AdaptiveAvgPool1d),
-    functional.adaptive_avg_pool2d: _pool(torch.nn.AdaptiveAvgPool2d),
+    functional.avg_pool1d: _as_module(torch.nn.AvgPool1d),
+    functional.avg_pool2d: _as_module(torch.nn.AvgPool2d),
+    functional.adaptive_avg_pool1d: _as_module(torch.nn.AdaptiveAvgPool1d),
+    functional.adaptive_avg_pool2d: _as_module(torch.nn.AdaptiveAvgPool2d),
+    **dict.fromkeys((functional.max_pool1d, torch.max_pool1d), _as_module(torch.nn.MaxPool1d)),
+    **dict.fromkeys((functional.max_pool2d, torch.max_pool2d), _as_module(torch.nn.MaxPool2d)),
+    functional.adaptive_max_pool1d: _as_module(torch.nn.AdaptiveMaxPool1d),
+    functional.adaptive_max_pool2d: _as_module(torch.nn.AdaptiveMaxPool2d),
 }

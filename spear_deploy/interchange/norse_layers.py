@@ -11,7 +11,20 @@ import torch
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.graph import SNNGraph
 from spear_deploy.interchange.norse_cells import NeuronModule
-from spear_deploy.layers import CONVS, POOLS, Array, AvgPool, BatchNorm, Dense, Flatten, Layer, LoihiLIF, Scale, Shape, Synapse
+from spear_deploy.layers import (
+    CONVS,
+    FLOAT_NEURONS,
+    POOLS,
+    Array,
+    AvgPool,
+    BatchNorm,
+    Dense,
+    Flatten,
+    Layer,
+    Scale,
+    Shape,
+    Synapse,
+)
 
 Tensor = torch.Tensor
 
@@ -27,7 +40,7 @@ class NorseLayer(torch.nn.Module):
         self.norm = None if layer.norm is None else _norm(layer.norm, len(shape))
         self.neuron: NeuronModule | None = None
         if layer.neuron is not None:
-            assert not isinstance(layer.neuron, LoihiLIF)  # refused with the graph
+            assert isinstance(layer.neuron, FLOAT_NEURONS)  # integers are refused with the graph
             self.neuron = NeuronModule(layer.neuron, shape, graph.dt_s, surrogate=surrogate, alpha=alpha)
 
     def weigh(self, x: Tensor) -> Tensor:

@@ -1,10 +1,13 @@
 """What network is a Norse model? Any torch module of Norse cells or time layers → `SNNGraph`, exactly, or refused by name.
 
-The model's forward is traced once; every call in the trace becomes a layer, is folded, or is refused with its place. A model is
-one of two kinds:
+The model's forward is traced; every call in the trace becomes a layer, is folded, or is refused with its place. What becomes of
+which module is a table: `norse_support`. A model is one of three kinds:
 
     one step     forward(x: (B, *shape), state=None) -> (output, state)         cells; the states must be handed back
     over time    forward(x: (T, B, *shape)) -> output                           Lift and time layers such as LIF
+    loop         forward(x: (T, B, *shape)) -> output                           cells, and a loop over x[t]
+
+Feedback by hand, an output of the step before that is used again, becomes an edge of delay 1.
 """
 
 from __future__ import annotations
@@ -26,7 +29,8 @@ from spear_deploy.graph import INPUT, SNNGraph, merge_parts
 from spear_deploy.interchange.norse_cells import array
 from spear_deploy.interchange.norse_modules import by
 from spear_deploy.interchange.norse_network import NorseNetwork, to_graph
-from spear_deploy.interchange.norse_trace import Value, first_line, is_timed, takes_state
+from spear_deploy.interchange.norse_things import Value
+from spear_deploy.interchange.norse_trace import first_line, form_of, takes_state
 from spear_deploy.interchange.norse_walk import Walk
 from spear_deploy.layers import Array, Shape
 
@@ -40,7 +44,8 @@ def from_norse(model: torch.nn.Module, input_shape: Sequence[int], *, dt_s: floa
         dt_s: checked against the time step of the cells, which must agree; needed by none of them.
 
     Returns:
-        Layers named after the modules, a synapse with its norm and neuron as one. In float32 the states of every neuron are
+        Layers named after the modules, a synapse with its norm and neuron as one; a max pool of spikes is an IF neuron of the
+        same step, weights behind outputs side by side are a layer for each of them. In float32 the states of every neuron are
         Norse's to the bit for equal drive; only a recurrent cell adds its two currents in another order. Weights in half
         precision become float32.
 
@@ -62,12 +67,12 @@ def from_norse(model: torch.nn.Module, input_shape: Sequence[int], *, dt_s: floa
         raise UnsupportedError(f"the model cannot be copied: {first_line(error)}; build it anew and load its weights") from error
     shape = _sizes(input_shape, "from_norse")
     walk = Walk()
-    out = walk.run(model, Value(INPUT, shape), path="", timed=is_timed(model)).value
+    out = walk.run(model, Value(INPUT, shape), path="", form=form_of(copy.deepcopy(model), shape)).value
     if out.name == INPUT:
         raise UnsupportedError("the model hands its input back; expected at least one layer")
     graph = SNNGraph(
         layers=tuple(walk.layers),
-        edges=tuple(walk.edges),
+        edges=tuple(walk.without_zeros()),
         input_shape=shape,
         dt_s=walk.time_step(dt_s),
         output=out.name,
@@ -98,7 +103,7 @@ def run_norse(model: torch.nn.Module, x: Array) -> Array:
     training = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        if isinstance(model, NorseNetwork) or is_timed(model):
+        if isinstance(model, NorseNetwork) or form_of(copy.deepcopy(model, _computed(model)), x.shape[2:]) != "step":
             return array(_first(model(spikes)))
         state, out = None, []
         for step in spikes:

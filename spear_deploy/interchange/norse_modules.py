@@ -18,31 +18,50 @@ from spear_deploy.layers import Array, AvgPool, BatchNorm, Conv1d, Conv2d, Dense
 nn = torch.nn
 
 CONVS = (nn.Conv1d, nn.Conv2d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d)
+PADS = (nn.ZeroPad1d, nn.ZeroPad2d, nn.ConstantPad1d, nn.ConstantPad2d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 POOLS = (nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.LPPool1d, nn.LPPool2d)
+MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d)
+"""The maximum over a window: of spikes it tells whether there is one."""
 FOLDED = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
-PLAIN = (nn.Linear, *CONVS, *NORMS, *POOLS, *FOLDED, nn.Flatten, norse.LConv2d)
+PLAIN = (nn.Linear, *CONVS, *TRANSPOSED, *PADS, *NORMS, *POOLS, *MAX_POOLS, *FOLDED, nn.Flatten, norse.LConv2d)
 """Modules without state that have a counterpart; a subclass counts if it keeps the forward of its base."""
 
 SUPPORTED = (
     "Linear, Conv1d, Conv2d, LConv2d, BatchNorm1d, BatchNorm2d, AvgPool1d, AvgPool2d, AdaptiveAvgPool, LPPool of norm 1, "
-    "Flatten, Dropout, Identity, LIFCell, LIFBoxCell, IAFCell, LICell, LIBoxCell, LILinearCell, LIFRecurrentCell, LIF, IAF, LI, "
-    "LIFRecurrent, Lift, SequentialState, RecurrentSequential, Sequential, sums"
+    "MaxPool of spikes, ZeroPad, Flatten, Dropout, Identity, LIFCell, LIFBoxCell, IAFCell, LICell, LIBoxCell, LILinearCell, "
+    "LIFRecurrentCell, LIF, IAF, LI, LIFRecurrent, Lift, SequentialState, RecurrentSequential, Sequential, sums, torch.cat"
 )
 
 REASONS = {
-    "AdaptiveMaxPool FractionalMaxPool MaxPool": "the maximum of spikes is not linear; train with AvgPool2d",
-    "GroupNorm InstanceNorm LayerNorm LocalResponseNorm RMSNorm": "it normalises by each input; train with BatchNorm2d",
+    "AdaptiveMaxPool MaxPool": (
+        "a maximum is understood of the spikes of neurons alone, this one is not linear; put it behind the cell, or train with "
+        "AvgPool2d"
+    ),
+    "FractionalMaxPool LPPool3d MaxUnpool": "its windows are not those of a pool that a chip has; train with AvgPool2d",
+    "CrossMapLRN GroupNorm InstanceNorm LayerNorm LocalResponseNorm RMSNorm": (
+        "it normalises by each input; train with BatchNorm2d"
+    ),
     "SyncBatchNorm": "convert it to BatchNorm1d or BatchNorm2d",
     "Lazy": "its sizes are not known yet; run the model once",
     "GRU LSTM RNN": "it does not spike; use LIFRecurrentCell",
-    "ELU GELU Hardswish LeakyReLU PReLU ReLU SELU SiLU Sigmoid Softmax Tanh": "it does not spike; use a cell such as LIFBoxCell",
+    "CELU ELU GELU GLU Hardshrink Hardsigmoid Hardswish Hardtanh LeakyReLU LogSigmoid LogSoftmax Mish PReLU RReLU ReLU SELU SiLU "
+    "Sigmoid Softmax Softmin Softplus Softshrink Softsign Tanh Threshold": "it does not spike; use a cell such as LIFBoxCell",
+    "MultiheadAttention Transformer": "it multiplies values with each other; use weights and cells",
+    "Bilinear CosineSimilarity PairwiseDistance": "it multiplies values with each other; use Linear",
+    "Embedding": "it looks numbers up; encode the data before the network",
+    "Upsample Upsampling PixelShuffle PixelUnshuffle ChannelShuffle Fold Unfold": (
+        "it moves values between positions; use a Conv2d, or positions of the size that the next layer needs"
+    ),
+    "Unflatten": "a layer's positions come from its synapse; give the network its input in that shape",
+    "Loss": "it trains the network; leave it out of the model",
     "LIFAdEx LIFCorrelation LSNN": "its threshold, current or weights adapt; use LIFCell",
     "LIFEx": "its membrane is exponential; use LIFCell",
     "LIFMCRefrac LIFRefrac": "it has a refractory period; use LIFCell",
     "CobaLIF Izhikevich LIFMC": "its membrane is not that of a leaky integrator; use LIFCell",
-    "CircularPad ConstantPad ReflectionPad ReplicationPad ZeroPad": "pad with zeros within the convolution",
-    "Conv3d ConvTranspose": "only forward convolutions over one or two axes reach a chip; use Conv2d",
+    "CircularPad ConstantPad ReflectionPad ReplicationPad ZeroPad": "pad with zeros, over one or two axes",
+    "AdaptiveAvgPool3d AvgPool3d BatchNorm3d Conv3d ConvTranspose3d": "a chip has positions over one or two axes; use Conv2d",
     "ConstantCurrentLIFEncoder PoissonEncoder PopulationEncoder SignedPoissonEncoder SpikeLatency": (
         "it makes the network's input; encode the data before the network"
     ),
@@ -58,9 +77,15 @@ REASONS = {
 def refusal(module: nn.Module, where: str) -> UnsupportedError:
     """Return the error for a module without a counterpart: its place, its class, the reason, what is supported."""
     name = type(module).__name__
+    return UnsupportedError(f"{where} is {name}, which has no spiking counterpart here: {reason(name)}")
+
+
+def reason(name: str) -> str:
+    """Return why a class of this name is refused, and what to use in its place."""
     fitting = [(len(start), why) for starts, why in REASONS.items() for start in starts.split() if name.startswith(start)]
-    why = max(fitting)[1] if fitting else f"supported are {SUPPORTED}"
-    return UnsupportedError(f"{where} is {name}, which has no spiking counterpart here: {why}")
+    if not fitting and "Loss" in name:
+        return REASONS["Loss"]
+    return max(fitting)[1] if fitting else f"supported are {SUPPORTED}"
 
 
 def by(shape: Shape) -> str:
@@ -76,7 +101,7 @@ def _maybe(value: Any) -> Array | None:
 
 
 def synapse_of(module: nn.Module, shape: Shape, where: str, *, axes_before: int) -> Synapse | BatchNorm | None:
-    """Return what a module without state is.
+    """Return what a module without state is; a max pool is the sum over its windows, which its neurons tell from none.
 
     Args:
         module: one of `PLAIN`.
@@ -102,6 +127,11 @@ def synapse_of(module: nn.Module, shape: Shape, where: str, *, axes_before: int)
     if isinstance(module, CONVS):
         _check_axes(module, shape, len(module.kernel_size) + 1, where)
         return _conv(module, where)
+    if isinstance(module, TRANSPOSED):
+        _check_axes(module, shape, len(module.kernel_size) + 1, where)
+        return _transposed(module, where)
+    if isinstance(module, PADS):
+        return _pad(module, shape, where)
     if isinstance(module, NORMS):
         _check_axes(module, shape, 3, where) if isinstance(module, nn.BatchNorm2d) else _check_axes(module, shape, (1, 2), where)
         return _norm(module, where)
@@ -142,6 +172,39 @@ def _conv(module: nn.Conv1d | nn.Conv2d, where: str) -> Synapse:
         dilation=module.dilation,  # type: ignore[arg-type]
         groups=module.groups,
     )
+
+
+def _transposed(module: Any, where: str) -> Synapse:
+    """Return a transposed convolution of stride 1: a convolution with the kernel turned round, channels exchanged."""
+    if set(module.stride) != {1}:
+        raise UnsupportedError(f"{where} is {type(module).__name__} of stride {by(module.stride)}, expected 1; use Conv2d")
+    reach = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
+    padding = tuple(r - p for r, p in zip(reach, module.padding, strict=True))
+    if min(padding) < 0:
+        raise UnsupportedError(f"{where} cuts off {by(module.padding)} positions, more than its kernel adds; use Conv2d")
+    weight = array(module.weight)  # (I, O / groups, *kernel)
+    inputs, outputs, kernel = module.in_channels // module.groups, weight.shape[1], weight.shape[2:]
+    turned = np.flip(weight, tuple(range(2, weight.ndim))).reshape(module.groups, inputs, outputs, *kernel)
+    weight = np.ascontiguousarray(np.swapaxes(turned, 1, 2).reshape(-1, inputs, *kernel))
+    kind: Any = Conv1d if len(kernel) == 1 else Conv2d
+    made: Synapse = kind(weight=weight, bias=_maybe(module.bias), padding=padding, dilation=module.dilation, groups=module.groups)
+    return made
+
+
+def _pad(module: Any, shape: Shape, where: str) -> Synapse:
+    """Return padding with zeros: a convolution that passes every channel on, its kernel longer where the two ends differ."""
+    dims = len(module.padding) // 2
+    _check_axes(module, shape, dims + 1, where)
+    ends = list(zip(module.padding[::2], module.padding[1::2], strict=True))[::-1]  # torch counts from the last axis
+    if getattr(module, "value", 0) != 0 or min(n for end in ends for n in end) < 0:
+        raise UnsupportedError(f"{where} pads by {tuple(module.padding)} with {getattr(module, 'value', 0)}; pad with zeros")
+    padding = tuple(max(end) for end in ends)
+    weight = np.zeros((shape[0], 1, *(2 * p - sum(end) + 1 for p, end in zip(padding, ends, strict=True))), np.float32)
+    tap: Any = (slice(None), 0, *(p - end[0] for p, end in zip(padding, ends, strict=True)))
+    weight[tap] = 1
+    kind: Any = Conv1d if dims == 1 else Conv2d
+    made: Synapse = kind(weight=weight, padding=padding, groups=shape[0])
+    return made
 
 
 def _string_padding(weight: Array, padding: str, dilation: Shape, where: str) -> tuple[Array, Shape]:
@@ -193,12 +256,15 @@ def _pool(module: Any, shape: Shape, where: str) -> Synapse:
     name = type(module).__name__
     dims = 2 if name.endswith("2d") else 1
     _check_axes(module, shape, dims + 1, where)
-    if isinstance(module, (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)):
+    largest = isinstance(module, MAX_POOLS)
+    if isinstance(module, (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d)):
         target = _pair(module.output_size, dims)
         out = tuple(n if size is None else size for size, n in zip(target, shape[1:], strict=True))
         if any(n % size for size, n in zip(out, shape[1:], strict=True)):
             raise UnsupportedError(f"{where} pools {by(shape[1:])} to {by(out)} by uneven windows; use sizes that divide")
-        return AvgPool(kernel_size=tuple(n // size for size, n in zip(out, shape[1:], strict=True)))
+        return (SumPool if largest else AvgPool)(kernel_size=tuple(n // s for s, n in zip(out, shape[1:], strict=True)))
+    if largest and (module.return_indices or set(_pair(module.dilation, dims)) != {1}):
+        raise UnsupportedError(f"{where} is {name} with dilation or return_indices; leave them out")
     divisor: int | None = 1
     kernel = _pair(module.kernel_size, dims)
     stride = _pair(module.stride or module.kernel_size, dims)
@@ -206,6 +272,8 @@ def _pool(module: Any, shape: Shape, where: str) -> Synapse:
         if float(module.norm_type) != 1:
             raise UnsupportedError(f"{where} pools by the norm {module.norm_type}, which is not linear; use 1 or AvgPool{dims}d")
         padding = (0,) * dims
+    elif largest:
+        padding = _pair(module.padding, dims)
     else:
         padding, divisor = _pair(module.padding, dims), getattr(module, "divisor_override", None)
         if any(padding) and not module.count_include_pad:

@@ -1,15 +1,19 @@
-"""What does a model's forward do? Its first two steps, traced by torch.fx up to the modules that mean something.
+"""What does a model's forward do? Its first steps, traced by torch.fx up to the modules that mean something.
 
 One step shows what feeds what. The second, which starts from what the first hands back, shows whether every neuron gets its own
-state again: a model that drops a state runs, but its neurons start anew in every step.
+state again: a model that drops a state runs, but its neurons start anew in every step. A forward takes one of three forms:
+
+    step     forward(x: (B, *shape), state=None) -> (output, state)     cells; traced twice
+    layers   forward(x: (T, B, *shape)) -> output                       Lift and time layers such as LIF; traced once
+    loop     the same, with cells, and a loop over x written by hand    traced once, on LOOP_STEPS steps
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+import operator
+from collections.abc import Iterator
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import fx
@@ -17,6 +21,7 @@ from torch import fx
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.interchange.norse_cells import CELLS, TIMED, norse
 from spear_deploy.interchange.norse_modules import PLAIN
+from spear_deploy.interchange.norse_things import where
 from spear_deploy.layers import Shape
 
 STEPPED = (norse.LILinearCell, norse.RecurrentSequential, *{kind.__bases__[0] for kind in CELLS})
@@ -24,75 +29,10 @@ STEPPED = (norse.LILinearCell, norse.RecurrentSequential, *{kind.__bases__[0] fo
 OVER_TIME = (norse.Lift, norse.LConv2d, *{kind.__bases__[0] for kind in TIMED})
 """Modules whose first axis is time."""
 
-
-@dataclass(frozen=True)
-class Value:
-    """What a layer emits; `past` in the step before."""
-
-    name: str
-    shape: Shape
-    past: bool = False
-
-
-@dataclass(frozen=True)
-class State:
-    """States of neurons; `past` as they were after the step before."""
-
-    of: frozenset[str] = frozenset()
-    past: bool = False
-
-
-@dataclass(frozen=True)
-class Pair:
-    """What a stateful module returns."""
-
-    value: Value
-    state: State
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """The shape of a value as a tensor has it: (steps,) batch, *shape."""
-
-    value: Value
-
-
-@dataclass(frozen=True)
-class Leading:
-    """The size of the batch or time axis."""
-
-    axis: int
-
-
-Thing: TypeAlias = Any
-"""One of the above, a tuple or dictionary of them, or a constant."""
-
-
-def describe(thing: Thing) -> str:
-    """Say what a thing in a trace is."""
-    if isinstance(thing, Value):
-        return f"the output of '{thing.name}'" + (" one step before" if thing.past else "")
-    kinds = ((State, "the state of a neuron"), (Pair, "(output, state)"), ((Sizes, Leading), "a shape"), (dict, "a dictionary"))
-    found = next((text for kind, text in kinds if isinstance(thing, kind)), None)
-    return found or (f"{len(thing)} values" if isinstance(thing, tuple) else f"the constant {thing!r}")
-
-
-def one_value(given: Thing, place: str) -> Value:
-    """Return the output of a layer in this step, or say what is there in its place."""
-    if isinstance(given, Value) and not given.past:
-        return given
-    if isinstance(given, (Pair, tuple)):
-        raise UnsupportedError(
-            f"{place} gets (output, state) of the module before it; use SequentialState in place of Sequential"
-        )
-    if isinstance(given, Value):
-        raise UnsupportedError(f"{place} gets {describe(given)}; feed spikes back by LIFRecurrentCell or RecurrentSequential")
-    raise UnsupportedError(f"{place} gets {describe(given)}, expected the output of a module")
-
-
-def where(path: str) -> str:
-    """Name a place in the model."""
-    return f"module '{path}'" if path else "the model"
+Form: TypeAlias = Literal["step", "layers", "loop"]
+LOOP_STEPS = 4
+"""Steps on which a loop is traced: what differs from one step to the next does so within the first few."""
+BATCH = 2
 
 
 def first_line(error: BaseException) -> str:
@@ -100,12 +40,26 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def is_timed(model: torch.nn.Module) -> bool:
-    """Say whether a model runs over time, by the modules in it; those within a Lift run step by step.
+def form_of(model: torch.nn.Module, shape: Shape) -> Form:
+    """Say how a model's forward deals with time; modules within a Lift run step by step.
+
+    The model must be a copy: a forward may keep what it was traced with.
 
     Raises:
-        UnsupportedError: modules of both kinds beside each other.
+        UnsupportedError: modules of one step and over time beside each other.
     """
+    if _over_time(model):
+        return "layers"
+    try:
+        trace(model, shape, "", "step")
+    except Loops:
+        return "loop"
+    except UnsupportedError:
+        return "step"
+    return "step"
+
+
+def _over_time(model: torch.nn.Module) -> bool:
     found: dict[bool, str] = {}
 
     def look(module: torch.nn.Module, path: str) -> None:
@@ -131,56 +85,128 @@ def _arguments(model: torch.nn.Module) -> list[inspect.Parameter]:
     return [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
 
 
+class Axis(int):
+    """The size of the batch or time axis: a number to count with, which is known again as an argument."""
+
+    axis: int
+
+    def __new__(cls, size: int, axis: int) -> Axis:
+        """Make the size of axis `axis`, counted without time in a forward that loops over it."""
+        new = super().__new__(cls, size)
+        new.axis = axis
+        return new
+
+
+class Loops(Exception):
+    """A forward takes its input apart step by step."""
+
+
+class _Unclear(Exception):
+    """What a forward returns or takes cannot be understood."""
+
+
+class _Input(fx.Proxy):
+    """The model's input, which knows its shape."""
+
+    tracer: Tracer
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The whole shape, as a tensor has it."""
+        batch, form = Axis(BATCH, 0), self.tracer.form
+        front = {"step": (batch,), "layers": (Axis(LOOP_STEPS, 0), Axis(BATCH, 1)), "loop": (Axis(LOOP_STEPS, -1), batch)}
+        return (*front[form], *self.tracer.shape)
+
+    ndim = property(lambda self: len(self.shape))
+    device = property(lambda self: torch.device("cpu"))
+    dtype = property(lambda self: torch.float32)
+
+    def size(self, axis: int | None = None) -> Any:
+        """Return the shape or one of its sizes."""
+        return self.shape if axis is None else self.shape[axis]
+
+    def dim(self) -> int:
+        """Return the number of axes."""
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([self[t] for t in range(len(self))])
+
+    def unbind(self, dim: int = 0) -> tuple[Any, ...]:
+        """Return the input of every step."""
+        if dim:
+            raise _Unclear(f"it takes its input apart along axis {dim}, expected time in front")
+        return tuple(self)
+
+    def __getitem__(self, index: Any) -> Any:
+        parts = index if isinstance(index, tuple) else (index,)
+        if self.tracer.form == "layers" or not isinstance(parts[0], int):
+            return self.tracer.create_proxy("call_function", operator.getitem, (self, index), {})
+        if self.tracer.form == "step":
+            raise Loops
+        if not 0 <= parts[0] < LOOP_STEPS or any(part not in (..., slice(None)) for part in parts[1:]):
+            raise _Unclear(f"it takes x[{index}], expected x[t] of every step in turn")
+        return self.tracer.create_proxy("call_function", operator.getitem, (self, int(parts[0])), {})
+
+
 class Steps(torch.nn.Module):
     """A model's first two steps, or its one pass over time.
 
     Attributes:
-        handed_back: what the first step returned beside its output.
+        handed_back: what the first and the second step returned beside their outputs.
     """
 
-    def __init__(self, model: torch.nn.Module, tracer: Tracer, *, timed: bool, pick: int | None = None) -> None:
+    def __init__(self, model: torch.nn.Module, form: Form, pick: int | None = None) -> None:
         super().__init__()
-        self.model, self.timed, self.pick = model, timed, pick
-        self.handed_back: Any = None
-        self.__dict__["tracer"] = tracer
+        self.model, self.form, self.pick = model, form, pick
+        self.handed_back: list[Any] = []
 
     def forward(self, x: Any, later: Any) -> Any:
         """Return the outputs of both steps, or of the pass."""
         defaults = [None if p.default is p.empty else p.default for p in _arguments(self.model)[1:]]
-        first, self.handed_back = self._split(self.model(x, *defaults))
-        if self.timed:
+        first = self._split(self.model(x, *defaults))
+        if self.form != "step":
             return first
-        self.__dict__["tracer"].step = 1
-        if self.handed_back is None or not takes_state(self.model):
+        if self.handed_back[0] is None or not takes_state(self.model):
             second = self.model(later, *defaults)
         else:
-            second = self.model(later, self.handed_back, *defaults[1:])
-        return first, self._split(second)[0]
+            second = self.model(later, self.handed_back[0], *defaults[1:])
+        return first, self._split(second)
 
-    def _split(self, result: Any) -> tuple[Any, Any]:
+    def _split(self, result: Any) -> Any:
+        """Return the output, and keep what was returned beside it."""
         if isinstance(result, fx.Proxy) and result.node.op == "call_module":
             if isinstance(self.get_submodule(str(result.node.target)), STEPPED):
                 pair: Any = result
                 result = (pair[0], pair[1])  # a forward that ends in a cell's own (output, state)
         if not isinstance(result, tuple):
-            return result, None
+            self.handed_back.append(None)
+            return result
         if len(result) != 2:
             raise _Unclear(f"it returns {len(result)} values, expected one output, or (output, state)")
         out, state = result
-        return (out if self.pick is None else out[self.pick]), state
+        self.handed_back.append(state)
+        return out if self.pick is None else out[self.pick]
 
-
-class _Unclear(Exception):
-    """What a forward returns cannot be understood."""
+    def kept(self) -> list[Any]:
+        """Return what modules keep in attributes of their own, in lists and the like too: symbols of the trace."""
+        return [value for module in self.model.modules() for value in vars(module).values()]
 
 
 class Tracer(fx.Tracer):
     """Traces through containers and user modules, up to the modules that mean something."""
 
-    def __init__(self) -> None:
+    def __init__(self, form: Form, shape: Shape) -> None:
         super().__init__()
+        self.form, self.shape = form, shape
         self.owners: list[str] = []
-        self.step = 0
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """Return a symbol; that of an input knows its shape."""
+        return _Input(node, self) if node.op == "placeholder" else fx.Proxy(node, self)
 
     def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
         """Stop at torch's and Norse's modules, and at classes derived from them that keep the forward."""
@@ -191,7 +217,7 @@ class Tracer(fx.Tracer):
         of_norse = type(m).__module__.startswith("norse.torch.module")
         return inherited or of_norse or super().is_leaf_module(m, module_qualified_name)
 
-    def call_module(self, m: torch.nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    def call_module(self, m: torch.nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         """Remember which module the operations inside belong to."""
         self.owners.append(self.path_of_module(m))
         try:
@@ -200,32 +226,35 @@ class Tracer(fx.Tracer):
             self.owners.pop()
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
-        """Note owner and step on the node."""
+        """Note the owner on the node."""
         node = super().create_node(*args, **kwargs)
-        node.meta.update(owner=self.owners[-1] if self.owners else "", step=self.step)
+        node.meta["owner"] = self.owners[-1] if self.owners else ""
         return node
 
 
-def trace(model: torch.nn.Module, path: str, *, timed: bool, pick: int | None = None) -> tuple[Steps, fx.Graph]:
+def trace(model: torch.nn.Module, shape: Shape, path: str, form: Form, *, pick: int | None = None) -> tuple[Steps, fx.Graph]:
     """Trace a model.
 
     Args:
         model: what to trace.
+        shape: of its input, without time and batch.
         path: its place, for errors.
-        timed: one pass over time in place of two steps.
+        form: how it deals with time.
         pick: which of a list of outputs counts.
 
     Raises:
         UnsupportedError: the forward does with symbolic values what only numbers can do.
+        Loops: a forward of one step indexes its first axis.
     """
-    tracer = Tracer()
-    steps = Steps(model, tracer, timed=timed, pick=pick)
+    steps = Steps(model, form, pick)
     try:
-        return steps, tracer.trace(steps)
+        return steps, Tracer(form, shape).trace(steps)
+    except Loops:
+        raise
     except _Unclear as error:
         raise UnsupportedError(f"{where(path)}: {error}; return what is needed beside it in another way") from None
     except Exception as error:  # whatever a user's forward raises when it meets a symbolic value
         raise UnsupportedError(
             f"{where(path)}: its forward cannot be traced ({type(error).__name__}: {first_line(error)}); write it for one step, "
-            "forward(x, state=None) -> (output, state), without loops over time and branches on values"
+            "forward(x, state=None) -> (output, state), or as a loop over x[t], without branches on values"
         ) from error

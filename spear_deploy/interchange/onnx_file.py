@@ -25,11 +25,10 @@ from spear_deploy.errors import DataError, FileError
 from spear_deploy.files import existing_file, written_aside
 from spear_deploy.graph import SNNGraph
 from spear_deploy.interchange import onnx_neurons
+from spear_deploy.interchange.onnx_check import IR_VERSION, META, checked_model
 from spear_deploy.interchange.onnx_step import DOUBLE, FLOAT, INT64, StepGraph
 from spear_deploy.layers import Array, Shape
 
-IR_VERSION = 10
-META = "spear_deploy."
 FLOAT_NOTE = (
     "float32 sums of n products may round in another order: states differ by up to about n · 2^-24 of the sum, and a spike "
     "may differ where v is that close to its threshold"
@@ -138,8 +137,8 @@ def run_onnx(path: str | os.PathLike[str], x: Array) -> dict[str, Array]:
         DataError: the input does not fit.
     """
     source = existing_file(path, "ONNX file")
-    session = _session(source)
-    facts = _facts(source, session)
+    data, facts = checked_model(source, source.read_bytes())
+    session = _session(source, data)
     x = np.asarray(x)
     shape = tuple(facts["input_shape"])
     if x.ndim < 2 or x.shape[2:] != shape or 0 in x.shape:
@@ -152,19 +151,21 @@ def run_onnx(path: str | os.PathLike[str], x: Array) -> dict[str, Array]:
     if facts["form"] == "scan":
         given = {"x_seq": x, **{f"{name}_init": value for name, value in states.items()}}
         names = [o.name for o in session.get_outputs() if o.name.endswith("_seq")]
-        return {name.removesuffix("_seq"): value for name, value in zip(names, session.run(names, given), strict=True)}
+        return {
+            name.removesuffix("_seq"): value for name, value in zip(names, _results(source, session, names, given), strict=True)
+        }
     following = {s["next"]: s["name"] for s in facts["states"]}
     names = [o.name for o in session.get_outputs()]
     steps: dict[str, list[Array]] = {name: [] for name in names if name not in following}
     for value in x:
-        results = dict(zip(names, session.run(names, {"x": value, **states}), strict=True))
+        results = dict(zip(names, _results(source, session, names, {"x": value, **states}), strict=True))
         states = {following[name]: results[name] for name in following}
         for name, kept in steps.items():
             kept.append(results[name])
     return {name: np.stack(kept) for name, kept in steps.items()}
 
 
-def _session(source: Path) -> Any:
+def _session(source: Path, data: bytes) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -172,18 +173,22 @@ def _session(source: Path) -> Any:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
     try:
-        return onnxruntime.InferenceSession(source.read_bytes(), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions have no common base
-        reason = str(error).split("\n")[0][:160]
-        raise FileError(f"file '{source}': onnxruntime does not load it ({reason}); export it again") from error
+        raise _not_run(source, "load", error) from error
 
 
-def _facts(source: Path, session: Any) -> dict[str, Any]:
-    stored = session.get_modelmeta().custom_metadata_map
+def _results(source: Path, session: Any, names: list[str], given: dict[str, Array]) -> list[Array]:
     try:
-        return {key: json.loads(stored[META + key]) for key in ("form", "integer", "input_shape", "states", "input_limit")}
-    except (KeyError, ValueError) as error:
-        raise FileError(f"file '{source}': has no metadata of ours, run it by its own tool or export it again") from error
+        results: list[Array] = session.run(names, given)
+    except Exception as error:  # onnxruntime's own exceptions have no common base
+        raise _not_run(source, "run", error) from error
+    return results
+
+
+def _not_run(source: Path, what: str, error: Exception) -> FileError:
+    reason = str(error).split("\n")[0][:160]
+    return FileError(f"file '{source}': onnxruntime does not {what} it ({reason}); export it again")
 
 
 def _start(state: dict[str, Any], batch: int) -> Array:

@@ -16,14 +16,13 @@ from spear_deploy.errors import UnsupportedError
 from spear_deploy.graph import INPUT, SNNGraph
 from spear_deploy.interchange import onnx_neurons
 from spear_deploy.layers import (
+    COUNTING_NEURONS,
     POOLS,
     Array,
     AvgPool,
-    BatchNorm,
     Dense,
     Flatten,
     Layer,
-    LoihiLIF,
     Scale,
     Shape,
     Synapse,
@@ -113,7 +112,7 @@ class StepGraph:
         if layer.neuron is not None:
             value = self._neuron(layer, value)
         if name == self.graph.output:
-            kind = BOOL if layer.spikes else value.type
+            kind = self._sent_type(layer) if layer.spikes else value.type
             source = f"{name}.spikes" if layer.spikes else value.name
             self.outputs.insert(0, Value(self.put("Identity", source, output="output"), kind, shape, value.bound))
         self.emitted[name] = value
@@ -141,7 +140,9 @@ class StepGraph:
         if source in self.emitted:
             return self.emitted[source].bound
         layer = self.graph[source]
-        return 1.0 if layer.spikes else float(neurons.STATE_LIMIT) if layer.neuron is not None else np.inf
+        if layer.spikes:
+            return onnx_neurons.most_spikes(layer.neuron, np.inf)
+        return float(neurons.STATE_LIMIT) if layer.neuron is not None else np.inf
 
     def _weighted(self, layer: Layer, x: Value) -> Value:
         """Return what synapse and norm make of the input."""
@@ -156,7 +157,9 @@ class StepGraph:
             y = Value(self._float_synapse(name, synapse, x, shape), FLOAT, shape, np.inf)
         if layer.norm is None:
             return y
-        gain, shift = _gain_shift(layer.norm)
+        norm = layer.norm  # in float32, as the simulator computes it
+        gain = norm.weight.astype(np.float32) / np.sqrt(norm.var.astype(np.float32) + np.float32(norm.eps))
+        shift = norm.bias.astype(np.float32) - norm.mean.astype(np.float32) * gain
         scaled = self.put("Mul", y.name, self.const(f"{name}/gain", _over_channels(gain, shape)))
         moved = self.put("Add", scaled, self.const(f"{name}/shift", _over_channels(shift, shape)))
         return Value(moved, FLOAT, shape, np.inf)
@@ -242,6 +245,9 @@ class StepGraph:
 
         neuron, name, shape = layer.neuron, layer.name, self.graph.shape_of(layer.name)
         assert neuron is not None
+        if not isinstance(neuron, onnx_neurons.KINDS):
+            known = ", ".join(kind.__name__ for kind in onnx_neurons.KINDS)
+            raise UnsupportedError(f"layer '{name}': {type(neuron).__name__} has no ONNX function yet, expected {known}")
         function = onnx_neurons.function_name(neuron)
         if function not in self.functions:
             self.functions[function] = onnx_neurons.function(neuron, self.graph.dt_s)
@@ -257,9 +263,15 @@ class StepGraph:
         outputs = [output, *(f"{state}_next" for state in names)]
         self.nodes.append(helper.make_node(function, inputs, outputs, domain=onnx_neurons.DOMAIN, name=name))
         if not layer.spikes:
-            return Value(output, self.number, shape, float(neurons.STATE_LIMIT) if isinstance(neuron, LoihiLIF) else np.inf)
-        self.outputs.append(Value(output, BOOL, shape, 1.0))
-        return Value(self.put("Cast", output, to=self.number), self.number, shape, 1.0)
+            return Value(output, self.number, shape, float(neurons.STATE_LIMIT) if self.graph.is_integer else np.inf)
+        kind, most = self._sent_type(layer), onnx_neurons.most_spikes(neuron, x.bound)
+        self.outputs.append(Value(output, kind, shape, most))
+        per_input = onnx_neurons.most_spikes(neuron, x.bound + x.per_input) - most if np.isfinite(most) else 0.0
+        return Value(output if kind == INT64 else self.put("Cast", output, to=self.number), self.number, shape, most, per_input)
+
+    def _sent_type(self, layer: Layer) -> int:
+        """Return the type of a layer's spikes: their number where there can be several in a step."""
+        return INT64 if isinstance(layer.neuron, COUNTING_NEURONS) else BOOL
 
     def add_past(self) -> None:
         """Move on what sources sent, for the edges with delay."""
@@ -282,12 +294,6 @@ def _largest_sum(synapse: Any) -> float:
     if isinstance(synapse, POOLS):
         return float(np.prod(synapse.kernel_size))
     return float(np.abs(synapse.weight.astype(np.float64)).reshape(len(synapse.weight), -1).sum(axis=1).max())
-
-
-def _gain_shift(norm: BatchNorm) -> tuple[Array, Array]:
-    """Return gain and shift in float32, as the simulator computes them."""
-    gain = norm.weight.astype(np.float32) / np.sqrt(norm.var.astype(np.float32) + np.float32(norm.eps))
-    return gain, norm.bias.astype(np.float32) - norm.mean.astype(np.float32) * gain
 
 
 def _over_channels(value: Array, shape: Shape) -> Array:

@@ -12,20 +12,22 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from tokenize import TokenError
+from typing import Any, get_args
 
 import numpy as np
 
 from spear_deploy import layers as kinds
 from spear_deploy.errors import FileError, GraphError, SpearError, did_you_mean
 from spear_deploy.files import existing_file, written_aside
-from spear_deploy.graph import Edge, SNNGraph
+from spear_deploy.graph import INPUT, Edge, SNNGraph
 from spear_deploy.layers import Array, Layer
 
 FORMAT = "spear-deploy network"
@@ -34,13 +36,13 @@ HEADER = "header"
 
 _npy: Any = np.lib.format
 
+MAX_VALUES_PER_BYTE = 1 << 14
+"""How many values a layer may emit for a byte of the file: shared weights spread over more than they hold, a lie over any."""
+
 PARTS: dict[str, dict[str, type]] = {
-    "synapse": {
-        kind.__name__: kind
-        for kind in (kinds.Dense, kinds.Conv1d, kinds.Conv2d, kinds.Scale, kinds.SumPool, kinds.AvgPool, kinds.Flatten)
-    },
+    "synapse": {kind.__name__: kind for kind in get_args(kinds.Synapse)},
     "norm": {kinds.BatchNorm.__name__: kinds.BatchNorm},
-    "neuron": {kind.__name__: kind for kind in (kinds.IF, kinds.LIF, kinds.CubaLIF, kinds.LI, kinds.CubaLI, kinds.LoihiLIF)},
+    "neuron": {kind.__name__: kind for kind in get_args(kinds.Neuron)},
 }
 
 
@@ -90,7 +92,7 @@ def read_snn(path: str | os.PathLike[str]) -> SNNGraph:
         metadata = header["metadata"]
         if not isinstance(metadata, dict):
             raise TypeError("metadata is not a dictionary")
-        return SNNGraph(
+        graph = SNNGraph(
             layers=tuple(rows),
             edges=tuple(edges),
             input_shape=tuple(_whole(n) for n in header["input_shape"]),
@@ -98,11 +100,22 @@ def read_snn(path: str | os.PathLike[str]) -> SNNGraph:
             output=str(header["output"]),
             metadata=metadata,
         )
+        _check_extent(graph, source)
+        return graph
     except SpearError as error:
         message = str(error)
         raise type(error)(message if str(source) in message else f"file '{source}': {message}") from error
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
         raise FileError(f"file '{source}': the header is damaged ({type(error).__name__}: {error}); write it again") from error
+
+
+def _check_extent(graph: SNNGraph, source: Path) -> None:
+    """Refuse a network that would spread over more values than a file of this size can mean."""
+    most = source.stat().st_size * MAX_VALUES_PER_BYTE
+    for name in (INPUT, *(layer.name for layer in graph.layers)):
+        values = math.prod(graph.shape_of(name))
+        if values > most:
+            raise FileError(f"file '{source}': '{name}' has {values} values, at most {most} fit its size; write it again")
 
 
 # ----------------------------------------------------------------------------------------------------------- archive
@@ -127,6 +140,7 @@ def _read_arrays(source: Path) -> dict[str, Array]:
         ValueError,
         TypeError,
         SyntaxError,
+        TokenError,
         OverflowError,
         NotImplementedError,
         MemoryError,

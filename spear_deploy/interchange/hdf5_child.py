@@ -1,0 +1,208 @@
+"""What does an HDF5 file hold, said by a process that may die of it?
+
+The HDF5 library loops for ever on about one in a thousand files with a flipped bit, and can allocate or crash on others. So
+this program, which imports h5py and numpy and nothing of ours, makes a copy of itself that waits for files and sets itself
+limits on time and memory for each. A copy that has read a damaged file ends, and so does what it may have left behind; one
+that dies is answered for. `hdf5_process` is the other side:
+
+    in   one line of JSON (limits), and three open files: the HDF5 file, one for the arrays, one for the tree that names them
+    out  one line: 0, the exit status 2 (out of memory), or minus the signal that ended the copy
+
+It runs by its path, with the folders of h5py and numpy as further arguments.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import resource
+import signal
+import socket
+import sys
+from typing import Any, NoReturn
+
+sys.path += sys.argv[2:]
+
+ALIGNMENT = 64
+COPIED_BYTES = 4096
+FRESH, OUT_OF_MEMORY, CLOSED = 10, 2, 11
+"""How a copy ends: it asks for the next one, it ran out of memory, nobody asks any more."""
+MOST_FILES = 100
+"""A copy reads this many, in case the library keeps something of each."""
+
+
+class Unreadable(Exception):
+    """The file holds what is not read; the text says what, and where."""
+
+
+def main() -> None:
+    """Serve the process at the other end of the socket, until it closes it."""
+    import h5py  # noqa: F401  once, for all copies
+
+    with socket.socket(fileno=int(sys.argv[1])) as other:
+        while True:
+            copy = os.fork()
+            if copy == 0:
+                _serve(other)
+            ended = os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1])
+            if ended == CLOSED:
+                return
+            if ended != FRESH:
+                other.sendall(b"%d\n" % ended)
+
+
+def _serve(other: socket.socket) -> NoReturn:
+    """Read files one after the other, and leave without cleaning up."""
+    try:
+        signal.signal(signal.SIGXCPU, signal.SIG_DFL)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        for _ in range(MOST_FILES):
+            line, files, _, _ = socket.recv_fds(other, 1 << 16, 3)
+            while line and not line.endswith(b"\n"):
+                line += other.recv(1 << 16)
+            if not line:
+                os._exit(CLOSED)
+            fine = _read(json.loads(line), *files)
+            for file in files:
+                os.close(file)
+            other.sendall(b"0\n")
+            if not fine:
+                break
+        os._exit(FRESH)
+    except MemoryError:
+        os._exit(OUT_OF_MEMORY)
+    except (ConnectionError, KeyboardInterrupt):
+        os._exit(CLOSED)
+    finally:
+        os._exit(1)
+
+
+def _read(limits: dict[str, int], source: int, arrays: int, tree: int) -> bool:
+    """Read one file within its limits, write arrays and tree, and say whether the library did not mind the file."""
+    _limit(limits["cpu_s"], limits["wall_s"], limits["working_bytes"])
+    try:
+        found: dict[str, Any] = {"tree": _Reading(limits, source, arrays).tree()}
+    except Unreadable as error:
+        found = {"unreadable": str(error)}
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        found = {"damaged": str(error).split("\n")[0] or type(error).__name__}
+    with open(tree, "wb", closefd=False) as file:
+        file.write(json.dumps(found).encode())
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    resource.setrlimit(resource.RLIMIT_CPU, (resource.RLIM_INFINITY, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+    return "damaged" not in found
+
+
+def _limit(cpu_s: int, wall_s: int, more_bytes: int) -> None:
+    """End this process when it takes more time, and let it have no more memory than it has now and `more_bytes`."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    resource.setrlimit(
+        resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + cpu_s, resource.getrlimit(resource.RLIMIT_CPU)[1])
+    )
+    signal.setitimer(signal.ITIMER_REAL, wall_s)
+    if sys.platform == "linux":
+        with open("/proc/self/statm") as file:
+            now = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        resource.setrlimit(resource.RLIMIT_AS, (now + more_bytes, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+
+class _Reading:
+    """One file on its way: how much has been read, and where the arrays go."""
+
+    def __init__(self, limits: dict[str, int], source: int, arrays: int) -> None:
+        self.limits, self.source, self.arrays = limits, source, arrays
+        self.size = os.fstat(source).st_size
+        self.entries = self.end = self.text_bytes = 0
+
+    def tree(self) -> dict[str, Any]:
+        """Return the file as nested dictionaries: {"group": ...}, {"array": place}, {"text": ...}, {"texts": ...}."""
+        import h5py
+
+        name = f"/dev/fd/{self.source}"
+        if not h5py.is_hdf5(name):
+            raise Unreadable("is not HDF5")
+        with h5py.File(name, "r") as file:
+            return self._group(file, depth=0)
+
+    def _group(self, group: Any, *, depth: int) -> dict[str, Any]:
+        import h5py
+
+        if depth > self.limits["depth"]:
+            raise Unreadable(f"groups are nested more than {self.limits['depth']} deep; write it again")
+        tree: dict[str, Any] = {}
+        for name in group:
+            self.entries += 1
+            if self.entries > self.limits["entries"]:
+                raise Unreadable(f"holds more than {self.limits['entries']} entries; write it again")
+            place = f"{group.name}/{name}".lstrip("/")
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                raise Unreadable(f"'{place}' points to another place; write the network into one file without links")
+            item = group[name]
+            if isinstance(item, h5py.Group):
+                tree[name] = {"group": self._group(item, depth=depth + 1)}
+            elif isinstance(item, h5py.Dataset):
+                tree[name] = self._value(item, place)
+        return tree
+
+    def _value(self, data: Any, place: str) -> dict[str, Any]:
+        import h5py
+
+        if data.external or data.is_virtual:
+            raise Unreadable(f"'{place}' lies in another file; write the network into one file")
+        if data.shape is None:
+            raise Unreadable(f"'{place}' is empty; write it again")
+        text = h5py.check_string_dtype(data.dtype) is not None
+        if data.dtype.kind not in "biufSO" or (data.dtype.kind == "O" and not text):
+            raise Unreadable(f"'{place}' holds {data.dtype}, expected numbers or text")
+        count = 1
+        for n in data.shape:
+            count *= int(n)
+        self._check_bytes(place, count * max(1, data.dtype.itemsize), data.id.get_storage_size())
+        return self._texts(data, place) if text else self._array(data)
+
+    def _check_bytes(self, place: str, declared: int, stored: int) -> None:
+        limits = self.limits
+        if declared > limits["small_bytes"] and declared > limits["ratio"] * min(stored, self.size):
+            raise Unreadable(f"'{place}' declares {declared} bytes and stores {stored}; write it again")
+        if self.end + declared > limits["bytes"]:
+            raise Unreadable(
+                f"'{place}' declares {declared} bytes, a file of {self.size} bytes may hold {limits['bytes']} in all; "
+                "write it with less compression"
+            )
+
+    def _array(self, data: Any) -> dict[str, Any]:
+        import numpy as np
+
+        start = -(-self.end // ALIGNMENT) * ALIGNMENT
+        bytes_ = data.size * data.dtype.itemsize
+        if bytes_ <= COPIED_BYTES:
+            os.pwrite(self.arrays, np.asarray(data[()]).tobytes(), start)
+        else:
+            os.ftruncate(self.arrays, start + bytes_)
+            page = start - start % mmap.ALLOCATIONGRANULARITY
+            with mmap.mmap(self.arrays, start + bytes_ - page, offset=page) as memory:
+                target: Any = np.frombuffer(memory, data.dtype, data.size, start - page).reshape(data.shape)
+                data.read_direct(target)
+                del target
+        self.end = start + bytes_
+        return {"array": [start, data.dtype.str, [int(n) for n in data.shape]]}
+
+    def _texts(self, data: Any, place: str) -> dict[str, Any]:
+        value = data[()]
+        if not data.shape:
+            return {"text": _text(value)}
+        texts = [_text(item) for item in value.ravel()]
+        self.text_bytes += sum(map(len, texts))
+        if self.text_bytes > self.limits["bytes"]:
+            raise Unreadable(f"'{place}' holds {self.text_bytes} characters; write it again")
+        return {"texts": texts, "shape": [int(n) for n in data.shape]}
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+if __name__ == "__main__":
+    main()

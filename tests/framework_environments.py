@@ -1,0 +1,62 @@
+"""Run `nir_frameworks` in an environment of each framework, installed where there is a network."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from shutil import which
+
+SCRIPT = Path(__file__).with_name("nir_frameworks.py")
+
+# beside this environment's torch and nir, without their dependencies, which would bring another torch
+BESIDE = {
+    "snntorch": ["snntorch==1.0.0"],
+    "sinabs": ["sinabs==3.1.3", "pbr", "setuptools", "matplotlib", "numpy<2", "contourpy", "cycler", "fonttools", "kiwisolver"],
+    "rockpool": ["rockpool==3.1.0"],
+    "norse": [],
+}
+ALONE = {"spyx": ["spyx==1.0.0", "nir"]}
+VERSIONS = {
+    "snntorch": "snnTorch 1.0.0",
+    "sinabs": "sinabs 3.1.3",
+    "rockpool": "Rockpool 3.1.0",
+    "norse": "Norse 1.1.0",
+    "spyx": "Spyx 1.0.0",
+}
+
+
+class NotInstalled(Exception):
+    """The framework cannot be installed here."""
+
+
+def written_by(framework: str, folder: Path) -> list[dict]:
+    """Let a framework write its networks into a folder; return what it says about each.
+
+    Raises:
+        NotInstalled: no network, or no build for this machine.
+    """
+    uv = which("uv") or str(Path(sys.executable).with_name("uv"))
+    python, packages = Path(sys.executable), folder / "packages"
+    if framework in ALONE:
+        _install(uv, "venv", "-q", "--python", sys.executable, packages)
+        python = packages / "bin/python"
+        _install(uv, "pip", "install", "-q", "--python", python, *ALONE[framework])
+    elif BESIDE[framework]:
+        _install(uv, "pip", "install", "-q", "--python", python, "--target", packages, "--no-deps", *BESIDE[framework])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "" if framework in ALONE else str(packages)}
+    command = [python, SCRIPT, framework, folder]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment, check=False)
+    if told.returncode:
+        raise RuntimeError(told.stderr)
+    return json.loads(told.stdout.splitlines()[-1])
+
+
+def _install(*command: object) -> None:
+    try:
+        subprocess.run([*map(str, command)], capture_output=True, text=True, check=True, timeout=400)
+    except (OSError, subprocess.SubprocessError) as error:
+        said = (getattr(error, "stderr", None) or str(error)).strip()
+        raise NotInstalled(f"{' '.join(map(str, command))}: {said.splitlines()[-1]}") from error
