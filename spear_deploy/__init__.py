@@ -20,15 +20,16 @@ if TYPE_CHECKING:
     from spear_deploy.verbs import count as count
     from spear_deploy.verbs import export as export
     from spear_deploy.verbs import load as load
+    from spear_deploy.verbs import rank as rank
     from spear_deploy.verbs import simulate as simulate
 
 _PLACES = {
     "SNNGraph": "graph",
-    **dict.fromkeys(("check", "compare", "count", "export", "load", "simulate"), "verbs"),
+    **dict.fromkeys(("check", "compare", "count", "export", "load", "rank", "simulate"), "verbs"),
     **dict.fromkeys(("demo", "deploy", "prune"), "pipeline"),
 }
 
-__all__ = ["SNNGraph", "check", "compare", "count", "demo", "deploy", "export", "load", "prune", "simulate"]
+__all__ = ["SNNGraph", "check", "compare", "count", "demo", "deploy", "export", "load", "prune", "rank", "simulate"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,9 +1,11 @@
-"""What does an inference draw, and how long does it take?
+"""What does an inference draw?
 
     synapse         SynOps · energy of one
+    mac             multiplications of an analogue first layer · energy of one
     neuron update   neurons · steps · energy of one, every neuron counted as active
-    spike           messages (a spike goes once to each core that takes it) · energy within a tile
+    spike           messages (a spike goes once to each core that takes it) · energy within a tile, or of a packet
     hop             tiles crossed east-west and north-south · energy of each
+    active cores    power of a core at work · cores · time of the inference, where a chip states it
     static          power of the chips used · time of the inference
 
 A term is missing if the chip's number, or the count it needs, is not known; then there is no total, and what is missing is
@@ -15,9 +17,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from spear_deploy.graph import SNNGraph
+from spear_deploy.latency import Latency, time_of
 from spear_deploy.placement import Placement
 from spear_deploy.profile_schema import HardwareProfile, Leaf
 from spear_deploy.simulator import SpikeCounts
@@ -66,21 +67,12 @@ class Energy:
         }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Latency:
-    """The time from an inference's first input to its last output."""
-
-    seconds: float | None
-    missing: tuple[str, ...] = ()
-    how: str = ""
-
-
 def estimate(
     graph: SNNGraph, profile: HardwareProfile, placement: Placement, counts: SpikeCounts, operations: SynOps
 ) -> tuple[Energy, Latency]:
     """Estimate energy and latency of an inference from the spikes that were counted."""
     flow = traffic(graph, profile, placement, counts)
-    latency = _latency(graph, profile, placement, counts, flow)
+    latency = time_of(graph, profile, placement, counts, flow)
     measured = tuple(_shown_run(run) for run in profile.energy.measured)
     price = profile.energy.all_in_pj_per_synop
     if price.value is not None:
@@ -110,13 +102,19 @@ def _terms(
     updates = float(sum(part.neurons for part in placement.slices) * counts.steps)
     idle = prices.neuron_inactive_pj.value
     which = "all counted as active" if idle is None else f"all counted as active; {idle:g} pJ each if none were"
-    return {
+    message = prices.packet_pj if prices.spike_local_pj.value is None else prices.spike_local_pj
+    found = {
         "synapse": _term("synapse", operations.total, prices.synop_pj, "SynOps"),
         "neuron update": _term("neuron update", updates, prices.neuron_active_pj, "updates", which),
-        "spike": _term("spike", flow.messages, prices.spike_local_pj, "spikes sent to a core"),
-        "hop": _hop_term(profile, flow),
+        "spike": _term("spike", flow.messages, message, "spikes sent to a core"),
+        "hop": _hop_term(profile, placement, flow),
         "static": _static_term(profile, placement, latency),
     }
+    if operations.macs_first_layer:
+        found["mac"] = _term("mac", operations.macs_first_layer, prices.mac_pj, "MACs of the analogue first layer")
+    if prices.active_w_per_core.value is not None:
+        found["active cores"] = _power_term("active cores", prices.active_w_per_core, placement.cores_used, "core", latency)
+    return found
 
 
 def _term(name: str, events: float, price: Leaf, what: str, remark: str = "") -> EnergyTerm | None:
@@ -134,7 +132,9 @@ def _priced(name: str, events: float, price: Leaf, what: str, remark: str = "") 
     )
 
 
-def _hop_term(profile: HardwareProfile, flow: Traffic) -> EnergyTerm | None:
+def _hop_term(profile: HardwareProfile, placement: Placement, flow: Traffic) -> EnergyTerm | None:
+    if placement.cores_used == 1:
+        return _priced("hop", 0.0, profile.energy.hop_ew_pj, "tiles", "one core")
     if flow.hops_ew is None or flow.hops_ns is None:
         return None
     ew = _term("hop", flow.hops_ew, profile.energy.hop_ew_pj, "tiles east-west")
@@ -145,62 +145,29 @@ def _hop_term(profile: HardwareProfile, flow: Traffic) -> EnergyTerm | None:
 
 
 def _static_term(profile: HardwareProfile, placement: Placement, latency: Latency) -> EnergyTerm | None:
-    power = profile.energy.static_w_per_chip
+    return _power_term("static", profile.energy.static_w_per_chip, placement.chips_used, "chip", latency)
+
+
+def _power_term(name: str, power: Leaf, pieces: int, what: str, latency: Latency) -> EnergyTerm | None:
     if power.value is None or latency.seconds is None:
         return None
-    chips = placement.chips_used
     return EnergyTerm(
-        name="static",
-        joules=power.value * chips * latency.seconds,
+        name=name,
+        joules=float(power.value) * pieces * latency.seconds,
         evidence=power.evidence,
         source=power.source or "",
-        how=f"{chips} chip{'s' if chips > 1 else ''} at {power.value:g} W for {latency.seconds:.3g} s",
+        how=f"{pieces} {what}{'s' if pieces > 1 else ''} at {power.value:g} W for {latency.seconds:.3g} s",
     )
 
 
 def _shown_run(run: Any) -> str:
-    parts = [f"{run.total_w.value:g} W in all"]
-    if run.static_w.value is not None:
-        parts.append(f"{run.static_w.value:g} W of it static")
-    if run.energy_per_inference_mj.value is not None:
-        parts.append(f"{run.energy_per_inference_mj.value:g} mJ per inference")
-    return f"{run.task}: {', '.join(parts)} ({run.total_w.evidence}; {run.total_w.source})"
-
-
-# ------------------------------------------------------------------------------------------------------------- latency
-
-
-def _latency(graph: SNNGraph, profile: HardwareProfile, placement: Placement, counts: SpikeCounts, flow: Traffic) -> Latency:
-    """Time the steps: by a published step, or by the slowest core of a chip whose cores wait for each other."""
-    timing = profile.timing
-    steps = counts.steps + max(graph.depths.values())
-    if timing.step_s.value is not None:
-        how = f"{steps} steps (each layer is a step later) of {timing.step_s.value:g} s"
-        return Latency(seconds=steps * timing.step_s.value, how=how)
-    synop_ns, neuron_ns = timing.synop_ns.value, timing.neuron_active_ns.value
-    needed = {"synop_ns": synop_ns, "neuron_active_ns": neuron_ns, "barrier_ns_by_tiles": timing.barrier_ns_by_tiles.value}
-    missing = [f"timing.{key}" for key, value in needed.items() if value is None]
-    if timing.mode.value != "barrier":
-        missing.append("timing.step_s")
-    if placement.chips_used > 1:
-        missing.append("timing between chips")
-    if flow.hops_ew is None:
-        missing.append("topology")
-    if missing or synop_ns is None or neuron_ns is None:
-        return Latency(seconds=None, missing=tuple(missing))
-    neurons = np.array([part.neurons for part in placement.slices])
-    busy_ns = flow.core_synops / counts.steps * synop_ns + neurons * neuron_ns
-    slowest = int(np.argmax(busy_ns))
-    way_ns = flow.longest_ew * (timing.hop_ew_ns.value or 0) + flow.longest_ns * (timing.hop_ns_ns.value or 0)
-    step_s = (float(busy_ns[slowest]) + way_ns + _barrier_ns(profile, placement)) * 1e-9
-    where = placement.slices[slowest]
-    how = f"{steps} steps (each layer is a step later) of {step_s:.3g} s, mean activity; slowest core {slowest} ('{where.layer}')"
-    return Latency(seconds=steps * step_s, how=how)
-
-
-def _barrier_ns(profile: HardwareProfile, placement: Placement) -> float:
-    """Return the barrier's time for the next larger number of tiles in the table."""
-    table = profile.timing.barrier_ns_by_tiles.value or {}
-    tiles = -(-placement.cores_used // int(profile.topology.cores_per_tile.value or 1))
-    larger = [n for n in sorted(table) if n >= tiles] or [max(table)]
-    return float(table[larger[0]])
+    said = {
+        "W in all": run.total_w,
+        "W static": run.static_w,
+        "W dynamic": run.dynamic_w,
+        "mJ per inference": run.energy_per_inference_mj,
+    }
+    known = {what: leaf for what, leaf in said.items() if leaf.value is not None}
+    numbers = ", ".join(f"{leaf.value:g} {what}" for what, leaf in known.items())
+    first = next(iter(known.values()))
+    return f"{run.task}: {numbers} ({first.evidence}; {first.source})"

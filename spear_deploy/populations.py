@@ -1,128 +1,45 @@
 """What lies on the chip? Neurons, and the synapses that reach them, as sizes.
 
 A `Population` is a layer with neurons. A `Projection` is what spikes of one or more sources meet on their way to it: the
-weights between two neuron layers, whichever rows of the graph they stand in. Pools and flattens between them are no
-neurons of a chip of the Loihi family: a spike's synapse list reaches through them, so they are part of the projection
-(a k × k convolution behind a p × p pool is a convolution with k·p × k·p positions). Only sizes are kept, no weights, so
-that a narrower network can be tried without slicing arrays.
+weights between two neuron layers, whichever rows of the graph they stand in. Only sizes are kept, and where a chip counts
+them which weights are not zero, so that a narrower network can be tried without slicing arrays.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
 
 import numpy as np
 
 from spear_deploy.graph import INPUT, SNNGraph
 from spear_deploy.layers import CONVS, POOLS, WEIGHTED, Array, Dense, Flatten, Layer, Scale, Shape, Synapse
+from spear_deploy.projections import Axis, Projection, Source, Walk, plain_axis
 from spear_deploy.pruning import all_groups
 
-Kind: TypeAlias = Literal["dense", "conv", "one_to_one"]
+__all__ = ["Axis", "Population", "Projection", "Source", "narrowed", "plain_axis", "populations"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Axis:
-    """One spatial axis of a convolution, with the pools before and behind it.
-
-    Output position o takes the input positions `o · stride + tap − padding` in 0..used − 1. `used` is less than `inputs` where
-    the last positions fill no whole window of a pool.
-    """
-
-    inputs: int
-    outputs: int
-    used: int
-    taps: tuple[int, ...] = (0,)
-    stride: int = 1
-    padding: int = 0
-
-    def then(self, outputs: int, taps: Sequence[int], stride: int, padding: int) -> Axis:
-        """Return the axis followed by another one."""
-        joined = sorted({a + b * self.stride for a in self.taps for b in taps})
-        return Axis(
-            inputs=self.inputs,
-            outputs=outputs,
-            used=min(self.used, (self.outputs - 1) * self.stride + max(self.taps) - self.padding + 1),
-            taps=tuple(joined),
-            stride=self.stride * stride,
-            padding=self.padding + padding * self.stride,
-        )
-
-    def reached(self, start: int, stop: int) -> Array:
-        """Say which input positions the output positions start..stop take: bool (inputs,)."""
-        positions = (np.arange(start, stop)[:, None] * self.stride + np.array(self.taps) - self.padding).ravel()
-        found = np.zeros(self.inputs, bool)
-        found[positions[(positions >= 0) & (positions < self.used)]] = True
-        return found
-
-
-def plain_axis(n: int) -> Axis:
-    """Return the axis on which each position takes itself."""
-    return Axis(inputs=n, outputs=n, used=n)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """A population (or `INPUT`) whose spikes take a projection, and how many steps they wait beyond the chip's own one."""
-
-    name: str
-    wait_steps: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Projection:
-    """Synapses between neuron layers.
-
-    Attributes:
-        layer: the layer that holds the weights.
-        kind: "dense": each input its own weights to all targets; "conv": weights shared over positions; "one_to_one": one
-            weight for each target.
-        sources: whose spikes arrive.
-        channels: input channels of a convolution; inputs of a dense layer, those in front of a pool included.
-        outputs: output channels, or neurons.
-        groups: of a convolution.
-        axes: spatial axes of a convolution.
-        plain: whether nothing but one weight per channel or neuron lies on the way.
-        input_space, output_space: the pruning groups whose channels these are, or "".
-    """
-
-    layer: str
-    kind: Kind
-    sources: tuple[Source, ...]
-    channels: int
-    outputs: int
-    groups: int = 1
-    axes: tuple[Axis, ...] = ()
-    plain: bool = False
-    input_space: str = ""
-    output_space: str = ""
-
-    @property
-    def wait_steps(self) -> int:
-        """Longest wait of a spike."""
-        return max((source.wait_steps for source in self.sources), default=0)
-
-    @property
-    def taps(self) -> int:
-        """Kernel positions."""
-        return int(np.prod([len(axis.taps) for axis in self.axes], dtype=np.int64))
-
-    @property
-    def from_input(self) -> bool:
-        """Whether only the network's input arrives."""
-        return all(source.name == INPUT for source in self.sources)
+SIGMA_DELTA = "SigmaDelta"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Population:
-    """A layer's neurons: (C, H, W), (C, L) or (N,), before a flatten if one follows its weights."""
+    """A layer's neurons: (C, H, W), (C, L) or (N,), before a flatten if one follows its weights.
+
+    Attributes:
+        space: the pruning group of its channels, or "".
+        readout: whether the network's output is its weighted sum, without neurons of its own.
+        output: whether it is the network's output.
+        biased: whether each channel (or neuron) has a bias.
+    """
 
     name: str
     shape: Shape
     projections: tuple[Projection, ...]
     space: str = ""
     readout: bool = False
+    output: bool = False
+    biased: bool = False
 
     @property
     def neurons(self) -> int:
@@ -147,26 +64,34 @@ class _Path:
     source: str
     wait_steps: int
     parts: tuple[tuple[str, Synapse], ...]
+    held_steps: int = 0
 
 
-def populations(graph: SNNGraph) -> tuple[Population, ...]:
+def populations(graph: SNNGraph, *, zeros: bool = False) -> tuple[Population, ...]:
     """Return the neuron layers of a network with their synapses, in the graph's order.
 
-    A network whose output is a weighted sum without neurons gets a readout that holds it, as on hardware.
+    A network whose output is a weighted sum without neurons gets a readout that holds it, as on hardware. A layer that only
+    turns the input into spikes for sigma-delta layers is none: the host sends them the differences.
+
+    Args:
+        graph: the network.
+        zeros: also find which weights are not zero (`Projection.exists`).
     """
     groups = all_groups(graph)
     names = {layer: group.name for group in groups for layer in group.producers}
     input_names = {layer: group.name for group in groups for layer in group.consumers}
     found: list[Population] = []
     known: dict[str, str] = {}
+    outputs = set(_output_layers(graph, graph.output, ()))
     for layer in graph.layers:
         readout = layer.neuron is None and layer.name == graph.output and _has_weights_behind(graph, layer)
         if layer.neuron is None and not readout:
             continue
-        population = _population(graph, layer, readout, names, input_names, known)
+        population = _population(graph, layer, readout, names, input_names, known, zeros)
+        population = replace(population, output=layer.name in outputs)
         known[layer.name] = population.space
         found.append(population)
-    return tuple(found)
+    return _without_encoders(graph, found)
 
 
 def narrowed(found: Sequence[Population], space: str, channels: int, left: int) -> tuple[Population, ...]:
@@ -175,16 +100,11 @@ def narrowed(found: Sequence[Population], space: str, channels: int, left: int) 
     def less(n: int, here: str) -> int:
         return n * left // channels if here == space else n
 
-    def thinner(p: Projection) -> Projection:
-        depthwise = p.kind == "conv" and p.groups > 1 and p.groups == p.outputs
-        outputs = less(p.outputs, p.output_space)
-        return replace(p, channels=less(p.channels, p.input_space), outputs=outputs, groups=outputs if depthwise else p.groups)
-
     return tuple(
         replace(
             population,
             shape=(less(population.shape[0], population.space), *population.shape[1:]),
-            projections=tuple(thinner(p) for p in population.projections),
+            projections=tuple(p.narrowed(space, channels, left) for p in population.projections),
         )
         for population in found
     )
@@ -200,20 +120,67 @@ def _has_weights_behind(graph: SNNGraph, layer: Layer, passed: tuple[str, ...] =
     return any(b.neuron is None and _has_weights_behind(graph, b, (*passed, layer.name)) for b in before)
 
 
+def _output_layers(graph: SNNGraph, name: str, passed: tuple[str, ...]) -> Iterator[str]:
+    """Find the neuron layers whose emission is the network's output, through rows that only reshape, pool or add."""
+    layer = graph[name]
+    if layer.neuron is not None or _has_weights_behind(graph, layer):
+        yield name
+    if layer.neuron is None:
+        for edge in graph.incoming(name):
+            if edge.source not in (INPUT, *passed) and not isinstance(layer.synapse, WEIGHTED):
+                yield from _output_layers(graph, edge.source, (*passed, name))
+
+
+def _without_encoders(graph: SNNGraph, found: list[Population]) -> tuple[Population, ...]:
+    """Leave out the input layers that feed sigma-delta layers only: what they send comes from the host."""
+    models = {layer.name: type(layer.neuron).__name__ for layer in graph.layers}
+    taken = {p.name: [q.name for q in found for r in q.projections if p.name in [s.name for s in r.sources]] for p in found}
+    encoders = {p.name for p in found if p.is_input_layer and taken[p.name]}
+    encoders = {name for name in encoders if all(models[target] == SIGMA_DELTA for target in taken[name])}
+    if not encoders:
+        return tuple(found)
+
+    def from_host(p: Projection) -> Projection:
+        sources = tuple(replace(s, name=INPUT) if s.name in encoders else s for s in p.sources)
+        return replace(p, sources=sources)
+
+    return tuple(replace(p, projections=tuple(from_host(q) for q in p.projections)) for p in found if p.name not in encoders)
+
+
 def _population(
-    graph: SNNGraph, layer: Layer, readout: bool, names: dict[str, str], input_names: dict[str, str], known: dict[str, str]
+    graph: SNNGraph,
+    layer: Layer,
+    readout: bool,
+    names: dict[str, str],
+    input_names: dict[str, str],
+    known: dict[str, str],
+    zeros: bool,
 ) -> Population:
     depth = graph.depths[layer.name] + readout
     grouped: dict[tuple[tuple[str, ...], int], list[_Path]] = {}
     for path in _paths(graph, layer.name, (), ()):
         wait = depth - graph.depths[path.source] + path.wait_steps - 1
-        path = replace(path, wait_steps=wait)
+        looped = graph.depths[path.source] >= depth
+        path = replace(path, wait_steps=wait, held_steps=max(0, path.wait_steps - looped))
         key = (tuple(name for name, _ in path.parts), wait) if path.parts else ((path.source,), wait)
         grouped.setdefault(key, []).append(path)
-    projections = tuple(_projection(graph, layer.name, paths, names, input_names, known) for paths in grouped.values())
-    shape = _map_shape(graph, layer, projections)
-    space = next((p.output_space for p in projections if p.output_space), "")
-    return Population(name=layer.name, shape=shape, projections=projections, space=space, readout=readout)
+    projections = tuple(_projection(graph, layer.name, paths, names, input_names, known, zeros) for paths in grouped.values())
+    on_the_way = {name for paths in grouped.values() for path in paths for name, _ in path.parts}
+    return Population(
+        name=layer.name,
+        shape=_map_shape(graph, layer, projections),
+        projections=projections,
+        space=next((p.output_space for p in projections if p.output_space), ""),
+        readout=readout,
+        biased=any(_has_bias(graph[name]) for name in {layer.name, *on_the_way}),
+    )
+
+
+def _has_bias(layer: Layer) -> bool:
+    """Say whether a layer adds a constant: a bias of its weights, a batch norm, an integer neuron's bias."""
+    bias = getattr(layer.synapse, "bias", None)
+    of_neuron = getattr(layer.neuron, "bias", None)
+    return bias is not None or layer.norm is not None or (of_neuron is not None and bool(np.any(of_neuron)))
 
 
 def _paths(graph: SNNGraph, name: str, behind: tuple[tuple[str, Synapse], ...], passed: tuple[str, ...]) -> Iterator[_Path]:
@@ -229,18 +196,24 @@ def _paths(graph: SNNGraph, name: str, behind: tuple[tuple[str, Synapse], ...], 
 
 
 def _projection(
-    graph: SNNGraph, target: str, paths: list[_Path], names: dict[str, str], input_names: dict[str, str], known: dict[str, str]
+    graph: SNNGraph,
+    target: str,
+    paths: list[_Path],
+    names: dict[str, str],
+    input_names: dict[str, str],
+    known: dict[str, str],
+    zeros: bool,
 ) -> Projection:
-    sources = tuple(Source(name=path.source, wait_steps=path.wait_steps) for path in paths)
-    source_shape = graph.shape_of(paths[0].source)
+    sources = tuple(Source(name=path.source, wait_steps=path.wait_steps, held_steps=path.held_steps) for path in paths)
     own_space = known.get(paths[0].source, "")
-    walk = _Walk(source_shape)
+    walk = Walk(graph.shape_of(paths[0].source))
     weighted = ""
     for name, synapse in paths[0].parts:
-        walk.pass_through(synapse, graph.input_shape_of(name), graph.shape_of(name))
+        _pass_through(walk, synapse, graph.shape_of(name), zeros and not weighted, behind=bool(weighted))
         if isinstance(synapse, WEIGHTED):
             weighted = name
-    mixes = bool(weighted) and not isinstance(graph[weighted].synapse, Scale)
+    synapse_of = graph[weighted].synapse if weighted else None
+    mixes = synapse_of is not None and not isinstance(synapse_of, Scale)
     return Projection(
         layer=weighted or target,
         kind=walk.kind,
@@ -252,39 +225,37 @@ def _projection(
         plain=all(isinstance(synapse, (Scale, Flatten)) for _, synapse in paths[0].parts),
         input_space=input_names.get(weighted, "") if mixes else own_space,
         output_space=names.get(weighted, "") if mixes else own_space,
+        kernel=walk.extent,
+        kernel_channels=walk.kernel_channels,
+        reads=walk.reads,
+        makes=walk.makes,
+        front=walk.front,
+        signed=isinstance(synapse_of, WEIGHTED) and bool(synapse_of.weight.min() < 0),
+        exists=walk.exists,
     )
 
 
-class _Walk:
-    """Joins the synapses on a path into one."""
+def _pass_through(walk: Walk, synapse: Synapse, after: Shape, zeros: bool, *, behind: bool) -> None:
+    """Add a synapse that gives the shape `after` to a walk."""
+    if isinstance(synapse, Dense):
+        walk.dense(after[0], _not_zero(synapse.weight) if zeros else None)
+    elif isinstance(synapse, CONVS):
+        kernel = synapse.weight.shape[2:]
+        taps = [[d * j for j in range(k)] for k, d in zip(kernel, synapse.dilation, strict=True)]
+        exists = _not_zero(synapse.weight) if zeros else None
+        walk.conv(after, taps, synapse.stride, synapse.padding, synapse.groups, exists)
+    elif isinstance(synapse, POOLS):
+        windows = [list(range(k)) for k in synapse.kernel_size]
+        padding = synapse.padding if isinstance(synapse.padding, tuple) else (synapse.padding,) * len(windows)
+        walk.pool(after, windows, synapse.stride or synapse.kernel_size, padding, behind=behind)
+    elif isinstance(synapse, Scale) and synapse.weight.size > 1 and synapse.weight.size != after[0]:
+        walk.kind = "one_to_one"
 
-    def __init__(self, shape: Shape) -> None:
-        self.kind: Kind = "conv"
-        self.channels = self.outputs = self.groups = shape[0]
-        self.axes = [plain_axis(n) for n in shape[1:]]
 
-    def pass_through(self, synapse: Synapse, before: Shape, after: Shape) -> None:
-        """Add a synapse that takes `before` and gives `after`."""
-        if isinstance(synapse, Flatten):
-            return
-        if isinstance(synapse, Dense):
-            positions = [int(axis.reached(0, axis.outputs).sum()) for axis in self.axes]
-            self.channels *= int(np.prod(positions, dtype=np.int64))
-            self.kind, self.outputs, self.groups, self.axes = "dense", after[0], 1, []
-        elif isinstance(synapse, CONVS):
-            kernel = synapse.weight.shape[2:]
-            taps = [[d * j for j in range(k)] for k, d in zip(kernel, synapse.dilation, strict=True)]
-            self._extend(after, taps, synapse.stride, synapse.padding)
-            self.outputs, self.groups = after[0], synapse.groups
-        elif isinstance(synapse, POOLS):
-            windows = [list(range(k)) for k in synapse.kernel_size]
-            padding = synapse.padding if isinstance(synapse.padding, tuple) else (synapse.padding,) * len(windows)
-            self._extend(after, windows, synapse.stride or synapse.kernel_size, padding)
-        elif isinstance(synapse, Scale) and synapse.weight.size > 1 and synapse.weight.size != before[0]:
-            self.kind = "one_to_one"
-
-    def _extend(self, after: Shape, taps: list[list[int]], stride: Shape, padding: Shape) -> None:
-        self.axes = [axis.then(n, t, s, p) for axis, n, t, s, p in zip(self.axes, after[1:], taps, stride, padding, strict=True)]
+def _not_zero(weight: Array) -> Array | None:
+    """Say which weights exist, or None if all do."""
+    found: Array = weight != 0
+    return None if found.all() else found
 
 
 def _map_shape(graph: SNNGraph, layer: Layer, projections: Sequence[Projection]) -> Shape:

@@ -60,6 +60,22 @@ def read_input(path: str | os.PathLike[str], graph: SNNGraph) -> tuple[Array, In
         raise DataError(f"file '{path}': {error}") from None
 
 
+def read_labels(path: str | os.PathLike[str], samples: int) -> Array | None:
+    """Return the labels `y` (B,) of an input file, or None where it has none.
+
+    Raises:
+        DataError: they are not one whole number from 0 for each of the `samples`.
+    """
+    labels = read_arrays(path).get("y")
+    if labels is None:
+        return None
+    if labels.shape != (samples,) or labels.dtype.kind not in "biuf" or (labels != np.abs(np.rint(labels))).any():
+        raise DataError(
+            f"file '{path}': y is {labels.dtype} {labels.shape}, expected ({samples},), one whole number from 0 for each sample"
+        )
+    return labels.astype(np.int64)
+
+
 def write_recording(path: str | os.PathLike[str], run: ChipRun, x: Array | None = None) -> None:
     """Write what a run recorded, and its output; whole or not at all."""
     arrays: dict[str, Array] = {"output": run.output}

@@ -8,24 +8,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
-from math import ceil, log2
+from math import ceil, log2, prod
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from spear_deploy.graph import SNNGraph
-from spear_deploy.layers import CONVS, WEIGHTED, Array
-from spear_deploy.populations import Axis, Projection
-from spear_deploy.profile_schema import HardwareProfile, SynapseMemory
+from spear_deploy.fan import fan_in
+from spear_deploy.profile_schema import SynapseMemory
+from spear_deploy.projections import Axis, Projection, pairs_along, reached_count
 
 Box: TypeAlias = tuple[tuple[int, int], ...]
-
-SIGNED_LIMIT = 128
-"""A signed weight of a list is scaled up to fill -128..127 before its bits are counted."""
-
-CHUNK_WEIGHTS = 1 << 20
-"""Weights looked at together: 8 MB, so that a layer of 10^8 weights needs no copy."""
 
 
 def size(box: Box) -> int:
@@ -36,8 +30,13 @@ def size(box: Box) -> int:
     return count
 
 
-def memory_words(projection: Projection, box: Box, weight_bits: int, memory: SynapseMemory) -> int:
-    """Return the words that a projection's synapses onto the neurons of a box take on one core."""
+def memory_words(projection: Projection, box: Box, weight_bits: int, memory: SynapseMemory) -> int | None:
+    """Return the words that a projection's synapses onto the neurons of a box take on one core.
+
+    None if the chip's format is not public.
+    """
+    if memory.format.value is None:
+        return None
     return FORMATS[str(memory.format.value)](projection, box, weight_bits, memory)
 
 
@@ -92,63 +91,115 @@ def list_blocks(projection: Projection, box: Box, weight_bits: int, memory: Syna
     return sum(count * _blocks(pairs * taps, bits, memory) for (taps, _), count in patterns.items())
 
 
+def crossbar(projection: Projection, box: Box, weight_bits: int, memory: SynapseMemory) -> int:
+    """TrueNorth, BrainScaleS-2, ODIN: a cell at each crossing of an axon's row and a neuron's column, used or not.
+
+        axons · neurons · cells          cells of a weight: 1, or `cells_per_weight` where any is below 0
+
+    Nothing is shared, so a convolution is written out: each source neuron that reaches the box has a row.
+
+    100 axons to 50 neurons with weights of both signs, 2 cells each: 100 · 50 · 2 = 10000 cells.
+    """
+    cells = _value(memory.cells_per_weight) if projection.signed else 1
+    return axons_of(projection, box) * size(box) * cells
+
+
+def pow2_kernel(projection: Projection, box: Box, weight_bits: int, memory: SynapseMemory) -> int:
+    """Speck: kernels in a table whose sides are powers of two, pools in front are the source core's.
+
+        c · 2^(ceil(log2(kx · ky)) + ceil(log2 f))          c input, f output channels; a dense layer is a kernel of its map
+
+    3 × 3 from 2 to 33 channels: 2 · 2^(4 + 6) = 2048 words.
+    """
+    outputs = box[0][1] - box[0][0] if _spatial(projection, box) else size(box)
+    return projection.kernel_channels * 2 ** (_log2(_product(projection.kernel)) + _log2(outputs))
+
+
+def word_per_weight(projection: Projection, box: Box, weight_bits: int, memory: SynapseMemory) -> int:
+    """Xylo: one word for each weight that is not zero; nothing is shared."""
+    return synapses_onto(projection, box)
+
+
+def packed_weights(projection: Projection, box: Box, weight_bits: int, memory: SynapseMemory) -> int:
+    """Akida: the bits of the filters that lie on the core, back to back; positions share them.
+
+    16 filters of 3 × 3 from 8 channels at 4 bits: 16 · 72 · 4 = 4608 bits = 576 bytes.
+    """
+    outputs = box[0][1] - box[0][0] if _spatial(projection, box) else size(box)
+    if projection.kind == "one_to_one":
+        outputs = size(box)
+    return _ceil(outputs * projection.kernel_channels * _product(projection.kernel) * weight_bits, _value(memory.word_bits))
+
+
+def sdram_rows(projection: Projection, box: Box, weight_bits: int, memory: SynapseMemory) -> int:
+    """SpiNNaker: for each source neuron that reaches the core a row, a header and one word a synapse, zeros stored too.
+
+    100 neurons to 50 on one core, 3 words of header: 100 · (3 + 50) = 5300 words.
+    """
+    stored = replace(projection, exists=None)
+    return axons_of(stored, box) * _value(memory.row_header_words) + synapses_onto(stored, box)
+
+
 FORMATS: dict[str, Callable[[Projection, Box, int, SynapseMemory], int]] = {
     "list_words": list_words,
     "list_blocks": list_blocks,
+    "crossbar": crossbar,
+    "pow2_kernel": pow2_kernel,
+    "word_per_weight": word_per_weight,
+    "packed_weights": packed_weights,
+    "sdram_rows": sdram_rows,
 }
 
 
-# ------------------------------------------------------------------------------------------------------- weight widths
+# ---------------------------------------------------------------------------------------------------------- neurons
 
 
-def stored_bits(graph: SNNGraph, profile: HardwareProfile) -> dict[str, int]:
-    """Return the bits of a stored weight by weighted layer.
+def neuron_words(box: Box, memory: SynapseMemory) -> int:
+    """Return the words of neuron state on a core: one a neuron, on Speck a map whose sides are powers of two.
 
-    Integer networks: what their weights need; floating-point networks: the profile's default.
+        f · 2^(ceil(log2 fy) + ceil(log2 fx))               f channels of fy · fx positions, before a pool behind them
+
+    16 channels of 30 × 30 are 16 · 2^(5 + 5) = 16384 words.
     """
-    default, widths = _value(profile.weights.default_bits), profile.weights.bits.value or ()
-    found = {}
-    for layer in graph.layers:
-        if isinstance(layer.synapse, WEIGHTED):
-            if not graph.is_integer:
-                found[layer.name] = default
-            elif isinstance(layer.synapse, CONVS):
-                found[layer.name] = min(kernel_bits(layer.synapse.weight), max(widths))
-            else:
-                need = list_bits(layer.synapse.weight)
-                found[layer.name] = min((w for w in widths if w >= need), default=need)
-    return found
+    if memory.format.value != "pow2_kernel":
+        return size(box)
+    words = box[0][1] - box[0][0]
+    for start, stop in box[1:]:
+        words <<= _log2(stop - start)
+    return words
 
 
-def list_bits(weight: Array) -> int:
-    """Return the bits of a list's weights: netx's `num_weight_bits`.
-
-    The weights are scaled up by the largest power of two that keeps them within -128..127 (signed; a list of one sign has
-    twice the range), and the zeros at the end of all of them are not stored. One bit of a signed list is the sign.
-
-    >>> list_bits(np.array([[-6, 4], [2, 6]])), list_bits(np.array([[0, 255]])), list_bits(np.array([[-178, 192]]))
-    (3, 8, 8)
-    """
-    low, high = int(weight.min()), int(weight.max())
-    if low == high == 0:
-        return 1
-    mixed = low < 0 <= high
-    if mixed:
-        scale = min((SIGNED_LIMIT - 1) / high if high else np.inf, SIGNED_LIMIT / -low)
-    else:
-        scale = (2 * SIGNED_LIMIT - 1) / high if high > 0 else 2 * SIGNED_LIMIT / -low
-    scale_bits = int(np.floor(log2(scale))) + mixed
-    return max(1, 8 - scale_bits - (_trailing_zeros(weight) - mixed))
+def axons_of(projection: Projection, box: Box) -> int:
+    """Count the source neurons that reach a box, each with an axon of its own."""
+    if projection.kind == "one_to_one":
+        return size(box)
+    if projection.kind == "dense":
+        return projection.channels
+    if not _spatial(projection, box):
+        reached = [reached_count(axis, 0, axis.outputs) for axis in projection.axes]
+        return (
+            min(projection.channels * _product(reached), size(box))
+            if projection.groups > 1
+            else projection.channels * _product(reached)
+        )
+    groups = len(list(_channels_by_group(box[0], projection.outputs // projection.groups).elements()))
+    channels = groups * (projection.channels // projection.groups)
+    return channels * _product([reached_count(a, *along) for a, along in zip(projection.axes, box[1:], strict=True)])
 
 
-def kernel_bits(weight: Array) -> int:
-    """Return the bits of a convolution's weights: a sign and the magnitude, up to a power of two.
-
-    >>> kernel_bits(np.array([-8, 8])), kernel_bits(np.array([-10, 8]))
-    (4, 5)
-    """
-    largest = max(abs(int(weight.min())), abs(int(weight.max())))
-    return 1 + (ceil(log2(largest)) if largest > 1 else 1)
+def synapses_onto(projection: Projection, box: Box) -> int:
+    """Count the synapses onto the neurons of a box, those of weight zero left out where `exists` says so."""
+    if projection.kind == "one_to_one":
+        return size(box)
+    if projection.kind == "conv" and _spatial(projection, box) and projection.exists is None:
+        each = projection.channels // projection.groups * (box[0][1] - box[0][0])
+        return each * _product([pairs_along(a, *along) for a, along in zip(projection.axes, box[1:], strict=True)])
+    if projection.exists is None and projection.kind == "dense":
+        return projection.channels * size(box)
+    counts = fan_in(projection)
+    if counts.ndim != len(box):
+        counts = counts.reshape(-1, *(1 for _ in box[1:])) if len(box) > 1 else counts.reshape(-1)
+    return int(counts[tuple(slice(*along) for along in box)].sum())
 
 
 def wait_bits(projection: Projection) -> int:
@@ -167,15 +218,18 @@ def _ceil(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def _trailing_zeros(weight: Array) -> int:
-    """Count the zero bits at the end of all weights, at most 8."""
-    together, flat = 256, weight.reshape(-1)
-    for start in range(0, flat.size, CHUNK_WEIGHTS):
-        if together & 1:
-            break
-        part = np.abs(flat[start : start + CHUNK_WEIGHTS].astype(np.int64))
-        together |= int(np.bitwise_or.reduce(part))
-    return (together & -together).bit_length() - 1
+def _product(values: Sequence[int]) -> int:
+    return prod(values)
+
+
+def _log2(n: int) -> int:
+    """Return the least power that reaches n: ceil(log2 n)."""
+    return (n - 1).bit_length()
+
+
+def _spatial(projection: Projection, box: Box) -> bool:
+    """Say whether a box has the axes of a convolution."""
+    return projection.kind == "conv" and len(box) == len(projection.axes) + 1
 
 
 def _inputs(projection: Projection) -> int:
@@ -207,13 +261,13 @@ def _patterns(axes: Sequence[Axis], ranges: Box) -> Counter[tuple[int, tuple[int
     """Count the different sets of kernel positions that inputs meet, by (their number, their number along each axis)."""
     found: Counter[tuple[int, tuple[int, ...]]] = Counter({(1, ()): 1})
     for axis, (start, stop) in zip(axes, ranges, strict=True):
-        along = _axis_patterns(axis, start, stop)
+        along = axis_patterns(axis, start, stop)
         found = Counter({(taps * n, (*each, n)): count * times for (taps, each), count in found.items() for n, times in along})
     return found
 
 
 @lru_cache(maxsize=4096)
-def _axis_patterns(axis: Axis, start: int, stop: int) -> tuple[tuple[int, int], ...]:
+def axis_patterns(axis: Axis, start: int, stop: int) -> tuple[tuple[int, int], ...]:
     """Return (positions of a kernel that an input meets, how many different such sets there are) along one axis."""
     taps = np.array(axis.taps)
     first = max(0, start * axis.stride - axis.padding + int(taps.min()))

@@ -55,7 +55,7 @@ def traffic(graph: SNNGraph, profile: HardwareProfile, placement: Placement, cou
         parts = placement.of(population.name)
         received = _received(graph, population.name, counts).reshape(population.shape) / counts.samples
         for part in parts:
-            core_synops[part.core] = received[_slices(part.box)].sum()
+            core_synops[part.core] += received[_slices(part.box)].sum()
         for projection in population.projections:
             for source in projection.sources:
                 if source.name == INPUT or source.name not in counts.sent:

@@ -1,15 +1,14 @@
 """What can a person ask for? The verbs of the command line, as functions.
 
-`net` is a file (`.snn`, `.nir`, `.net` / `.h5`), `package.module:function` that returns a Norse model, a Norse model, or an
-`SNNGraph`. `chip` is the name of a profile, a profile file, or a `HardwareProfile`. Everything else is data.
+What `net`, `chip` and `data` may be: `spear_deploy.nets`. Everything else is data.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -17,17 +16,23 @@ import numpy as np
 from spear_deploy import comparison, simulator
 from spear_deploy.errors import DataError, UnsupportedError
 from spear_deploy.graph import SNNGraph
-from spear_deploy.layers import Array, Shape
+from spear_deploy.layers import Array
+from spear_deploy.nets import Chip, Net, data, for_chip, load, load_both, profile, target
+from spear_deploy.sides import BACKENDS, Backend, Side
 from spear_deploy.simulator import ChipRun, InputKind, Record, SpikeCounts
 
 if TYPE_CHECKING:
     from spear_deploy.budget import BudgetReport
+    from spear_deploy.budget_file import BudgetFile
     from spear_deploy.data import Dataset
-    from spear_deploy.profile import HardwareProfile
+    from spear_deploy.explain import Explanation, Finding
+    from spear_deploy.ranking import Ranked
 
-Net: TypeAlias = "SNNGraph | str | os.PathLike[str] | Any"
-Chip: TypeAlias = "HardwareProfile | str | os.PathLike[str]"
-Backend: TypeAlias = Literal["fast", "lava"]
+__all__ = [
+    "BACKENDS", "Backend", "Chip", "Count", "Net", "Progress", "Side", "check", "compare", "count", "data", "explain", "export",
+    "facts_of", "for_chip", "load", "load_both", "profile", "rank", "simulate", "target",
+]  # fmt: skip
+
 Progress: TypeAlias = Callable[[Mapping[str, Any]], None]
 
 
@@ -55,120 +60,95 @@ class Count:
         shown = {name: value for name, value in vars(self).items() if name != "rules"}
         return shown if self.rules is None else {**shown, "rules": self.rules}
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        from spear_deploy.notebook import html_table
 
-def load(
-    net: Net,
-    *,
-    input_shape: Shape | None = None,
-    dt_s: float | None = None,
-    reset: str | None = None,
-    like: str | os.PathLike[str] | None = None,
-) -> SNNGraph:
-    """Return the network that `net` stands for.
-
-    Args:
-        net: see the module.
-        input_shape: of a Norse model that does not say it, without time and batch; of a netx file whose input is flat.
-        like: data or an input file whose samples tell the input shape where nothing else does.
-        dt_s: the time step of a NIR file, which has none of its own (default 1e-4 s).
-        reset: of a NIR file: "value" (to v_reset) or "subtract".
-    """
-    if isinstance(net, SNNGraph):
-        return net
-    if isinstance(net, (str, os.PathLike)):
-        name = os.fspath(net)
-        if ":" in name and not Path(name).exists():
-            from spear_deploy.interchange.norse_model import from_norse, load_model
-
-            _refuse_reset(reset, name)
-            model, shape = load_model(name, input_shape, fallback=None if like is None else lambda: _sample_shape(like))
-            return from_norse(model, shape, dt_s=dt_s)
-        from spear_deploy import interchange
-
-        return interchange.load(name, dt_s=dt_s, reset=reset, input_shape=input_shape)
-    from spear_deploy.interchange.norse_model import from_norse
-
-    if not hasattr(net, "parameters"):
-        raise DataError(f"net: {type(net).__name__} given, expected a network, a Norse model, a file or package.module:function")
-    _refuse_reset(reset, "the model")
-    if input_shape is None:
-        raise DataError("a Norse model does not say the shape of its input; give input_shape, without time and batch")
-    return from_norse(net, input_shape, dt_s=dt_s)
-
-
-def load_both(a: Net, b: Net, *, like: str | os.PathLike[str] | None = None, **options: Any) -> tuple[SNNGraph, SNNGraph]:
-    """Load two networks; each option of `load` goes to the one that takes it, so that a NIR file meets one that knows its dt."""
-    given = {name: value for name, value in options.items() if value is not None}
-    takes = (_options_of(a), _options_of(b))
-
-    def own(first: int) -> dict[str, Any]:
-        return {name: value for name, value in given.items() if name in takes[first] or name not in takes[1 - first]}
-
-    return load(a, like=like, **own(0)), load(b, like=like, **own(1))
-
-
-def _options_of(net: Net) -> tuple[str, ...]:
-    from spear_deploy import interchange
-
-    if isinstance(net, (str, os.PathLike)) and (Path(net).exists() or ":" not in os.fspath(net)):
-        return interchange.options_of(net)
-    return () if isinstance(net, SNNGraph) else ("input_shape", "dt_s")
-
-
-def _refuse_reset(reset: str | None, name: str) -> None:
-    if reset is not None:
-        raise DataError(f"{name}: a Norse model states its own reset; leave the option out")
-
-
-def _sample_shape(source: str | os.PathLike[str]) -> Shape:
-    """Return the shape of one step of one sample of an input file or of data."""
-    name = os.fspath(source)
-    if name.endswith(".npz"):
-        from spear_deploy.recordings import read_arrays
-
-        arrays = read_arrays(name)
-        for kind in ("spikes", "current"):
-            if kind in arrays and arrays[kind].ndim > 2:
-                return arrays[kind].shape[2:]
-    from spear_deploy.data import load_data
-
-    return load_data(name).input_shape
-
-
-def profile(chip: Chip, overrides: Mapping[str, float] | None = None) -> HardwareProfile:
-    """Return the profile that `chip` stands for, with numbers that the user knows better."""
-    from spear_deploy.profile import HardwareProfile, load_profile, with_overrides
-
-    found = chip if isinstance(chip, HardwareProfile) else load_profile(chip)
-    return with_overrides(found, overrides) if overrides else found
+        rates = {name: f"{rate:.4f}" for name, rate in self.rates.items()}
+        names = list(dict.fromkeys([*self.synops_per_layer, *rates]))
+        rows = [("ok", (name, f"{self.synops_per_layer.get(name, 0.0):,.0f}", rates.get(name, "–"))) for name in names]
+        notes = [f"first layer, analogue input: {self.macs_first_layer:,.0f} MACs"] if self.macs_first_layer else []
+        notes += [f"by the rule '{rule}': {operations:,.0f}" for rule, operations in (self.rules or {}).items()]
+        title = f"{self.synops_total:,.0f} SynOps per inference ({self.samples} samples, {self.steps} steps)"
+        return html_table(title, ("layer", "SynOps", "rate"), rows, numbers=(1, 2), notes=notes)
 
 
 def check(
     net: Net,
-    chip: Chip,
+    chip: Chip | None = None,
     *,
-    chips: int = 1,
+    chips: int | None = None,
     synops: float | None = None,
+    cores: int | None = None,
+    energy_j: float | None = None,
+    latency_s: float | None = None,
     activity: SpikeCounts | float | str | os.PathLike[str] | None = None,
-    overrides: Mapping[str, float] | None = None,
+    budget: BudgetFile | str | os.PathLike[str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> BudgetReport:
     """Say whether a network fits a chip, resource by resource, and what to change where it does not.
 
     Args:
-        net, chip: see the module.
-        chips: how many chips there are.
-        synops: a limit on SynOps per inference, if there is one.
+        net, chip: see the module; the budget file may name the chip.
+        chips: how many chips there are; by default those of the board, or 1.
+        synops, cores, energy_j, latency_s: limits of one's own, the first, third and fourth per inference.
         activity: spike counts, a rate (spikes per neuron and step), or a file that `recordings.read_activity` reads;
             without it, what depends on activity stays open.
-        overrides: numbers of the profile that the user knows better.
+        budget: a file of limits of one's own (`budget_file`); what is given here as well, wins.
+        overrides: facts of the profile that the user knows better, by dotted key.
     """
     from spear_deploy.budget import check as check_graph
-    from spear_deploy.recordings import read_activity
+    from spear_deploy.budget_file import BudgetFile, read_budget
+    from spear_deploy.quantize import fold_batchnorm
+    from spear_deploy.quantize.merge import chained_weights
+
+    own = budget if isinstance(budget, BudgetFile) else BudgetFile() if budget is None else read_budget(budget)
+    if (chip := chip or own.chip) is None:
+        raise DataError("no chip is named; give one, e.g. loihi2, or name it in the budget file")
+    graph = load(net)
+    if chained_weights(graph):
+        with suppress(UnsupportedError):  # what does not fold has a row of its own
+            graph = fold_batchnorm(graph)  # a chip holds the one map that they are
+    found, of_board = target(chip, {**own.overrides, **(overrides or {})})
+    return check_graph(
+        graph,
+        found,
+        chips=chips or own.chips or of_board,
+        synops=own.synops if synops is None else synops,
+        activity=_activity(own.activity if activity is None else activity, graph),
+        cores=own.cores if cores is None else cores,
+        energy_j=own.energy_j if energy_j is None else energy_j,
+        latency_s=own.latency_s if latency_s is None else latency_s,
+    )
+
+
+def rank(
+    net: Net,
+    chips: Iterable[Chip] | None = None,
+    *,
+    activity: SpikeCounts | float | str | os.PathLike[str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> list[Ranked]:
+    """Check a network against many chips, the best first.
+
+    Args:
+        net: see the module.
+        chips: profiles by name, file, or chip:board; all that come with the toolkit unless given.
+        activity: as in `check`.
+        overrides: facts that replace those of every profile.
+    """
+    from spear_deploy.profile import list_profiles
+    from spear_deploy.ranking import rank as rank_graph
 
     graph = load(net)
-    if isinstance(activity, (str, os.PathLike)):
-        activity = read_activity(activity, graph)
-    return check_graph(graph, profile(chip, overrides), chips=chips, synops=synops, activity=activity)
+    found = [target(chip, overrides) for chip in (list_profiles() if chips is None else chips)]
+    return rank_graph(graph, found, activity=_activity(activity, graph))
+
+
+def _activity(given: SpikeCounts | float | str | os.PathLike[str] | None, graph: SNNGraph) -> SpikeCounts | float | None:
+    from spear_deploy.recordings import read_activity
+
+    return read_activity(given, graph) if isinstance(given, (str, os.PathLike)) else given
 
 
 def count(net: Net, x: Array | Dataset, *, kind: InputKind = "spikes", rules: bool = False, batch: int = 64) -> Count:
@@ -208,26 +188,8 @@ def _batches(graph: SNNGraph, x: Array | Dataset, kind: InputKind, size: int) ->
             yield part, split.kind
 
 
-def for_chip(net: Net, chip: Chip, *, calibration: Array | None = None, kind: InputKind = "spikes") -> SNNGraph:
-    """Return the integer network in the chip's formats; an integer network stays as it is.
-
-    Raises:
-        UnsupportedError: the chip's integer format is not built yet.
-    """
-    from spear_deploy.quantize import quantize
-
-    graph, target = load(net), profile(chip)
-    if graph.is_integer:
-        return graph
-    if target.meta.family != "loihi":
-        raise UnsupportedError(
-            f"profile '{target.name}': integers of the {target.meta.family} family are not built yet; use loihi1 or loihi2"
-        )
-    return quantize(graph, weight_bits=min(8, max(target.weight_bits)), calibration=calibration, kind=kind)
-
-
 def simulate(
-    net: Net,
+    net: Net | Side,
     x: Array,
     *,
     kind: InputKind = "spikes",
@@ -236,39 +198,123 @@ def simulate(
     record: Iterable[Record] = ("spikes",),
     timeout_s: float | None = None,
 ) -> ChipRun:
-    """Run a network: as it is stored, or as integers of a chip; on our simulator, or as Lava processes.
+    """Run a network: as it is stored, or as integers of a chip; on our simulator, as Lava processes, or by Norse.
+
+    Args:
+        net: see the module; a `Side` says backend and chip itself.
+        x: (T, B, *input).
+        kind: "spikes" or "current".
+        backend, chip: see `Side`.
+        record: which of "spikes", "v", "u" to keep; Norse keeps spikes alone.
+        timeout_s: longest time a Lava run may take.
+    """
+    side = net if isinstance(net, Side) else Side(net=net, backend=backend, chip=chip)
+    simulator.check_record(record := tuple(record))
+    graph, x = side.lowered(x, kind)
+    return side.run(graph, x, kind, record, timeout_s)
+
+
+def explain(
+    net: Net,
+    chip: Chip,
+    x: Array | Dataset,
+    *,
+    kind: InputKind = "spikes",
+    labels: Array | None = None,
+    samples: int | None = None,
+    progress: Progress | None = None,
+) -> Explanation:
+    """Say what each step from a floating-point network to the integers of a chip costs: decisions, spikes, and why.
 
     Args:
         net, chip: see the module.
-        x: (T, B, *input).
-        kind: "spikes" or "current".
-        backend: "fast" (numpy) or "lava" (Lava's own processes in a guarded worker; integer networks only).
-        record: which of "spikes", "v", "u" to keep.
-        timeout_s: longest time a Lava run may take.
+        x: (T, B, *input), or data, whose test split is run and whose training split sets the scales as in `deploy`.
+        kind: of `x`.
+        labels: (B,), those of `x` if known; data bring their own.
+        samples: at most so many of the test split.
+        progress: is told which step runs.
+
+    Raises:
+        UnsupportedError: the network holds integers already, or the chip's integers cannot hold it.
     """
-    graph, record = load(net), tuple(record)
+    from spear_deploy.data import Dataset
+    from spear_deploy.explain import explain as explain_graphs
+
+    graph, calibration = load(net), x
+    if graph.is_integer:
+        raise UnsupportedError("the network holds integers already; give the floating-point network that it was made of")
+    if isinstance(x, Dataset):
+        x.check(graph.input_shape, int(np.prod(graph.shape_of(graph.output))))
+        part = x.test if samples is None else x.test.head(samples)
+        kind, labels, calibration = x.kind, part.y, np.moveaxis(x.train.x[:256], 0, 1)
+        x = np.moveaxis(part.x, 0, 1)
     x = simulator.check_input(graph, x, kind)
-    simulator.check_record(record)
-    if backend not in ("fast", "lava"):
-        raise DataError(f"backend '{backend}': expected 'fast' (ours) or 'lava'; give one of them")
-    if chip is not None:
-        from spear_deploy.quantize import graded
-
-        graph = for_chip(graph, chip, calibration=x, kind=kind)
-        x = graded(graph, x, kind)
-    if backend == "lava":
-        from spear_deploy.lava_backend import run_lava
-
-        return run_lava(graph, x, kind=kind, record=record, timeout_s=timeout_s)
-    return simulator.simulate(graph, x, kind=kind, record=record)
+    integer = for_chip(graph, chip, calibration=np.asarray(calibration), kind=kind)
+    return explain_graphs(graph, integer, x, kind=kind, labels=labels, progress=progress)
 
 
-def compare(a: Net, b: Net, x: Array, *, kind: InputKind = "spikes") -> list[comparison.LayerDifference]:
-    """Run two networks on the same input and name, layer by layer, how many spikes differ and which is the first."""
-    one, other = load(a), load(b)
-    pairs = comparison.paired_layers(one, other)
-    runs = [simulator.simulate(graph, x, kind=kind, record=("spikes",)) for graph in (one, other)]
-    return comparison.compare_runs(runs[0], runs[1], pairs)
+def facts_of(graph: SNNGraph, run: ChipRun) -> tuple[dict[str, Any], list[Finding]]:
+    """Return the plain numbers of a run, and what a person should know about it."""
+    from spear_deploy.explain import of_run
+
+    facts = {
+        "steps": int(run.output.shape[0]),
+        "samples": int(run.output.shape[1]),
+        "spikes": {name: int(sent.sum()) for name, sent in run.counts.sent.items()},
+        "rates": run.counts.rates(),
+        "overflows": run.overflows,
+    }
+    return facts, list(of_run(graph, run))
+
+
+def compare(
+    a: Net | Side,
+    b: Net | Side,
+    x: Array,
+    *,
+    kind: InputKind = "spikes",
+    states: Iterable[Record] = (),
+    timeout_s: float | None = None,
+) -> list[comparison.LayerDifference]:
+    """Run two networks on the same input and name, layer by layer, how many spikes differ and which is the first.
+
+    Args:
+        a, b: see the module, or a `Side`, which says what runs it.
+        x: (T, B, *input), as the networks take it; a current that meets an integer network is rounded to its graded spikes.
+        kind: of `x`.
+        states: "v", "u": also compare these, by value.
+        timeout_s: longest time each Lava run may take.
+
+    Potentials of an integer network against a floating-point one are compared in the units of the latter.
+
+    Raises:
+        DataError: the networks do not have the same spiking layers, or no such states that can be compared.
+    """
+    simulator.check_record(states := tuple(states))
+    sides = [side if isinstance(side, Side) else Side(net=side) for side in (a, b)]
+    graphs = [side.loaded() for side in sides]
+    pairs = comparison.paired_layers(*graphs)
+    graphs = [
+        graph if side.chip is None else for_chip(graph, side.chip, calibration=x, kind=kind)
+        for side, graph in zip(sides, graphs, strict=True)
+    ]
+    mixed = graphs[0].is_integer != graphs[1].is_integer
+    if mixed and "u" in states:
+        raise DataError("record 'u': a floating-point network keeps u after its decay, an integer one before it; compare 'v'")
+    runs = []
+    for side, graph in zip(sides, graphs, strict=True):
+        run = side.run(graph, _as_taken(graph, x, kind, mixed), kind, ("spikes", *states), timeout_s)
+        runs.append(comparison.in_floating_units(graph, run) if mixed and graph.is_integer else run)
+    return comparison.compare_runs(runs[0], runs[1], pairs, states)
+
+
+def _as_taken(graph: SNNGraph, x: Array, kind: InputKind, mixed: bool) -> Array:
+    """Return a current as graded spikes where an integer network needs them: it is not whole, or meant for another network."""
+    from spear_deploy.quantize import graded
+
+    x = simulator.check_input(graph, x, kind)
+    whole = x.dtype.kind != "f" or bool((x == np.rint(x)).all())
+    return graded(graph, x, kind) if graph.is_integer and (mixed or not whole) else x
 
 
 def export(
@@ -278,8 +324,9 @@ def export(
     to: Literal["nir", "netx", "onnx"],
     x: Array | None = None,
     kind: InputKind = "spikes",
-    chip: Chip = "loihi2",
+    chip: Chip | None = None,
     seed: int = 0,
+    scan: bool = False,
 ) -> dict[str, Any]:
     """Write a network for other tools, read it back with an independent reader, run both, and return the certificate.
 
@@ -287,16 +334,44 @@ def export(
         net: see the module. netx holds integers only: a floating-point network is quantised for `chip` first.
         path: the file; `certificate.json` is written beside it.
         to: "nir", "netx" or "onnx".
-        x: the input of the proof, (T, B, *input); random spikes drawn by `seed` unless given.
+        x: the input of the proof, (T, B, *input); random input drawn by `seed` unless given.
         kind: of `x`.
-        chip: whose integers, for netx.
+        chip: netx: whose integers, loihi2 unless given. NIR: whose cores the metadata tells, none unless given.
         seed: draws the input.
+        scan: ONNX: one node over a whole sequence in place of a step with states in and out.
+
+    Raises:
+        UnsupportedError: what the format cannot say, by layer; `scan` for another format than ONNX.
     """
     from spear_deploy import interchange
 
+    if scan and to != "onnx":
+        raise UnsupportedError(f"export to {to}: scan is a form of ONNX alone; leave it out")
     graph = load(net)
-    if x is None:
-        kind, x = "spikes", np.random.default_rng(seed).random((16, 4, *graph.input_shape)) < 0.3
+    options: dict[str, Any] = {"scan": True} if scan else {}
     if to == "netx" and not graph.is_integer:
-        graph = for_chip(graph, chip, calibration=x, kind=kind)
-    return interchange.export(graph, path, to=to, x=x, kind=kind)
+        graph, x, kind, options["approximations"] = _for_netx(graph, x, kind, chip or "loihi2", seed)
+    if to == "nir" and chip is not None:
+        from spear_deploy.placement import place
+
+        options["placement"] = place(graph, profile(chip))
+    return interchange.export(graph, path, to=to, x=x, kind=kind, seed=seed, **options)
+
+
+def _for_netx(
+    graph: SNNGraph, x: Array | None, kind: InputKind, chip: Chip, seed: int
+) -> tuple[SNNGraph, Array, InputKind, list[str]]:
+    """Return the integers of a network, the input of the proof, its kind, and how far the integers are from the network."""
+    from spear_deploy.interchange.certificate import default_input
+
+    if x is None:
+        x, kind = default_input(graph, seed)
+    integer = for_chip(graph, chip, calibration=x, kind=kind)
+    if kind == "current":
+        from spear_deploy.quantize import graded
+
+        how_far = "the integers are written, not the floating-point network; 'compare' says how far they differ"
+        return integer, graded(integer, x, kind), kind, [how_far]
+    different = sum(row.mismatches for row in compare(graph, integer, x, kind=kind) if row.what == "spikes")
+    how_far = f"the integers are written: {different} spikes differ from those of the floating-point network on this input"
+    return integer, x, kind, [how_far]

@@ -25,6 +25,7 @@ from tests.conftest import shared
 
 LOIHI1, LOIHI2 = load_profile("loihi1"), load_profile("loihi2")
 KEYS = ["profile", "verdict", "cores_used", "cores_limit", "rows", "synops", "energy", "latency_s", "unsupported"]
+MORE = ["passes", "chips_used", "packing"]
 
 
 def rows(report: BudgetReport, status: str) -> set[tuple[str, str]]:
@@ -46,7 +47,7 @@ def test_json_has_the_keys_of_the_contract_and_no_nan() -> None:
     net = dense_net(3, 40, 2)
     for report in (check(net, LOIHI2), check(net, LOIHI1, synops=5, activity=0.5, steps=4, energy_j=1, latency_s=1)):
         data = report.to_json()
-        assert list(data) == KEYS
+        assert list(data) == [*KEYS, *MORE]
         assert list(data["rows"][0]) == ["resource", "where", "used", "limit", "unit", "status", "remedy"]
         assert {"total", "missing", "terms"} <= set(data["energy"])
         assert json.loads(json.dumps(data, allow_nan=False)) == data
@@ -57,7 +58,8 @@ def test_every_layer_has_a_row_for_every_resource() -> None:
     report = check(dense_net(3, 40, 2), LOIHI2)
     for layer in ("fc1", "fc2"):
         found = [row.resource for row in report.rows if row.where == layer]
-        assert found == ["neurons", "synapse_memory", "axons_in", "axons_out", "weight_bits"]
+        cores = ["neurons", "synapse_memory", "axons_in", "axons_out", "neuron_groups"]
+        assert found == [*cores, "weight_bits", "neuron_model", "reset", "layer_kind"]
     assert [row.resource for row in report.rows if row.where == "chip"] == ["cores"]
 
 
@@ -239,3 +241,26 @@ def test_a_check_imports_neither_torch_nor_lava_nor_networkx() -> None:
 def test_a_network_of_ten_million_synapses_is_checked_without_copies() -> None:
     report = check(dense_net(1000, 10000), LOIHI2, chips=20)
     assert report.verdict == "fits" and report.cores_used == len(report.placement.slices)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chip", ["loihi2", "loihi1", "truenorth", "xylo_audio2", "spinnaker1", "speck2f"])
+def test_a_hundred_million_synapses_take_five_seconds_and_a_gigabyte_and_a_half(chip: str) -> None:
+    """A tenth of the weights are zero, which chips that count synapses have to see."""
+    code = (
+        "import resource, time, numpy as np\n"
+        "from spear_deploy.graph import Layer, chain\n"
+        "from spear_deploy.layers import IF, Dense\n"
+        "from spear_deploy.profile import load_profile\n"
+        "from spear_deploy.budget import check\n"
+        "weight = np.ones((10000, 10000), np.float32)\n"
+        "weight[:, ::10] = 0\n"
+        "net = chain([Layer(name='fc', synapse=Dense(weight=weight), neuron=IF())], input_shape=(10000,))\n"
+        "start = time.process_time()\n"
+        f"check(net, load_profile('{chip}'))\n"
+        "print(time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, env={**os.environ}, capture_output=True, text=True, timeout=300)
+    seconds, kilobytes = map(float, done.stdout.split())
+    assert seconds <= 5 and kilobytes <= 1.5e6

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -34,7 +35,9 @@ def run(tmp_path, monkeypatch):
     write_snn(graph, "net.snn")
     write_snn(quantize(graph), "int.snn")
     write_snn(network(outputs=10), "ten.snn")
+    write_snn(network(hidden=21), "wide.snn")
     np.savez("in.npz", spikes=random_spikes(graph, 0, steps=8, batch=3))
+    np.savez("wrong_y.npz", spikes=random_spikes(graph, 0, steps=8, batch=3), y=np.array([0, 1]))
 
     def call(*arguments, code=0):
         result = CliRunner().invoke(main, [str(a) for a in arguments])
@@ -89,7 +92,7 @@ def test_check_takes_numbers_the_user_knows_better(run):
         run("check", "int.snn", "--chip", "loihi2", "--activity", 0.1, "--set", "energy.synop_pj=23.6", "--json").stdout
     )
     assert "synapse" not in facts["energy"]["missing"]
-    assert "expected KEY=NUMBER" in run("check", "int.snn", "--chip", "loihi2", "--set", "energy", code=2).stderr
+    assert "expected KEY=VALUE" in run("check", "int.snn", "--chip", "loihi2", "--set", "energy", code=2).stderr
 
 
 def test_check_writes_its_json(run):
@@ -152,13 +155,106 @@ def test_export_certifies_what_it_wrote(run, to, name):
 
 def test_compare_names_the_first_difference_and_exits_with_0(run):
     facts = json.loads(run("compare", "net.snn", "net.snn", "--input", "in.npz", "--json").stdout)
-    assert facts["layers"][0] == {"layer": "conv", "mismatches": 0, "first": None, "compared": 8 * 3 * 144, "what": "spikes"}
+    same = {"layer": "conv", "mismatches": 0, "first": None, "compared": 8 * 3 * 144, "what": "spikes", "shift": None}
+    assert facts["layers"][0] == same
     other = network()
     weight = np.array(other["conv"].synapse.weight) + 0.5
     write_snn(other.with_layers({"conv": Layer(name="conv", synapse=Conv2d(weight=weight), neuron=IF())}), "other.snn")
     facts = json.loads(run("compare", "net.snn", "other.snn", "--input", "in.npz", "--json").stdout)
     assert facts["layers"][0]["mismatches"] > 0 and set(facts["layers"][0]["first"]) == {"step", "sample", "neuron"}
     assert "first" in run("compare", "net.snn", "other.snn", "--input", "in.npz").output
+
+
+def test_compare_runs_each_side_as_it_is_told(run):
+    facts = json.loads(
+        run("compare", "net.snn", "net.snn", "--chip-b", "loihi2", "--record", "spikes,v", "--input", "in.npz", "--json").stdout
+    )
+    assert [layer["what"] for layer in facts["layers"]] == ["spikes", "spikes", "value"]
+    assert [(state["layer"], state["what"]) for state in facts["states"]] == [("conv", "v"), ("fc", "v")]
+    assert 0 < facts["layers"][2]["largest"] < 3  # in the units of the trained network
+    assert facts["b"] == {"net": "net.snn", "backend": "fast", "chip": "loihi2"}
+    same = json.loads(run("compare", "int.snn", "net.snn", "--chip-b", "loihi2", "--input", "in.npz", "--json").stdout)
+    assert same["mismatches"] == 0
+
+
+def test_compare_with_norse_itself(run, tmp_path):
+    (tmp_path / "own_model.py").write_text(
+        "import torch, norse.torch as nt\n"
+        "def net():\n"
+        "    torch.manual_seed(0)\n"
+        "    hidden = torch.nn.Flatten(), torch.nn.Linear(64, 5), nt.LIFBoxCell()\n"
+        "    return nt.SequentialState(*hidden, torch.nn.Linear(5, 2), nt.LICell())\n"
+    )
+    facts = json.loads(
+        run("compare", "own_model:net", "own_model:net", "--backend-b", "norse", "--input", "in.npz", "--json").stdout
+    )
+    assert facts["layers"][0]["mismatches"] == 0 and facts["layers"][1]["largest"] < 1e-6
+    text = run("compare", "own_model:net", "own_model:net", "--backend-b", "norse", "--input", "in.npz").stdout
+    assert "different" in text
+
+
+@pytest.mark.lava
+def test_compare_with_lava_both_ways(run):
+    for backend in ("lava", "lava-fast"):
+        facts = json.loads(
+            run("compare", "int.snn", "int.snn", "--backend-b", backend, "--record", "v,u", "--input", "in.npz", "--json").stdout
+        )
+        assert facts["mismatches"] == 0 and len(facts["states"]) == 4
+        assert not any(state["mismatches"] for state in facts["states"])
+
+
+def test_a_tool_that_spikes_a_step_later_is_told_as_such(run):
+    graph = network()
+    x = np.load("in.npz")["spikes"]
+    early = np.concatenate([x[1:], np.zeros_like(x[:1])])
+    np.savez("early.npz", spikes=early)
+    edges = [replace(edge, delay=1) if edge.source == "input" else edge for edge in graph.edges]
+    write_snn(replace(graph, edges=tuple(edges)), "late.snn")
+    facts = json.loads(run("compare", "net.snn", "late.snn", "--input", "in.npz", "--json").stdout)
+    assert facts["layers"][0]["mismatches"] > 0
+    assert [layer["shift"] for layer in facts["layers"][:2]] == [1, 1]
+    text = " ".join(run("compare", "net.snn", "late.snn", "--input", "in.npz").stdout.split())
+    assert "layer 'conv': the second spikes 1 step later; under that shift nothing differs" in text
+
+
+def test_simulate_says_what_a_person_should_know(run):
+    graph = network()
+    silent = graph.with_layers({"fc": replace(graph["fc"], neuron=IF(v_threshold=1e5))})
+    write_snn(silent, "silent.snn")
+    facts = json.loads(run("simulate", "silent.snn", "--input", "in.npz", "--out", "r.npz", "--json").stdout)
+    (found,) = [finding for finding in facts["findings"] if finding["code"] == "silent_layer"]
+    assert found["layer"] == "fc" and found["text"].startswith("layer 'fc': not one spike in 3 samples of 8 steps; lower its")
+    text = " ".join(run("simulate", "silent.snn", "--input", "in.npz", "--out", "r.npz").stdout.split())
+    assert "finding: layer 'fc': not one spike" in text and "written: r.npz" in text
+
+
+def test_simulate_explains_what_each_step_of_the_lowering_costs(run):
+    x = np.load("in.npz")["spikes"]
+    np.savez("labelled.npz", spikes=x, y=np.array([0, 1, 2]))
+    facts = json.loads(
+        run("simulate", "net.snn", "--input", "labelled.npz", "--chip", "loihi2", "--explain", "--out", "r.npz", "--json").stdout
+    )
+    found = facts["explain"]
+    names = [step["step"] for step in found["steps"]]
+    assert names[0] == "trained" and names[-1] == "state_bits" and "weights" in names
+    first, last = found["steps"][0], found["steps"][-1]
+    assert sum(s["accuracy_change"] for s in found["steps"]) == pytest.approx(last["accuracy"] - first["accuracy"])
+    weights = next(step for step in found["steps"] if step["step"] == "weights")
+    assert weights["layers"]["conv"]["differ"] > 0
+    assert set(weights["layers"]["conv"]["first"]) >= {"step", "sample", "layer", "neuron", "why", "margin_before"}
+    assert found["numbers"]["conv"]["scale"] > 0 and "order" in found and isinstance(facts["findings"], list)
+    with np.load("r.npz") as recorded:
+        spikes = int(recorded["fc.spikes"].sum())
+    assert last["layers"]["fc"]["spikes"][1] == spikes == facts["spikes"]["fc"]
+    text = run("simulate", "net.snn", "--input", "labelled.npz", "--chip", "loihi2", "--explain", "--quiet").stdout
+    assert "What each step of the lowering cost (3 samples, 8 steps)" in text and "truncation" in text
+
+
+def test_simulate_explains_on_labelled_data(run):
+    facts = json.loads(
+        run("simulate", "ten.snn", "--chip", "loihi2", "--explain", "--data", "digits", "--samples", 20, "--json").stdout
+    )
+    assert facts["explain"]["samples"] == 20 and 0 <= facts["explain"]["steps"][0]["accuracy"] <= 1
 
 
 def test_networks_come_from_functions_too(run, tmp_path, monkeypatch):
@@ -183,6 +279,7 @@ def test_a_netx_file_is_checked(run):
     assert run("check", path, "--chip", "loihi2").output.startswith("FITS loihi2: 74 of 120 cores (62 %)")
 
 
+EXPLAIN = ("simulate", "net.snn", "--chip", "loihi2", "--explain")
 PRUNE = ("prune", "ten.snn", "--chip", "loihi2", "--data", "digits", "--out", "d")
 
 
@@ -200,6 +297,24 @@ PRUNE = ("prune", "ten.snn", "--chip", "loihi2", "--data", "digits", "--out", "d
         (("simulate", "net.snn", "--input", "in.npz", "--record", "w", "--out", "r.npz"), 2, "expected some of spikes, v, u"),
         (("simulate", "net.snn", "--input", "in.npz", "--backend", "lava", "--out", "r.npz"), 1, "quantise"),
         (("simulate", "net.snn", "--input", "none.npz", "--out", "r.npz"), 1, "file 'none.npz': there is no such"),
+        (("simulate", "net.snn", "--input", "in.npz"), 2, "Missing option '--out'"),
+        (("simulate", "net.snn", "--out", "r.npz"), 2, "Missing option '--input'"),
+        (("simulate", "net.snn", "--input", "in.npz", "--explain"), 2, "--explain needs --chip"),
+        ((*EXPLAIN, "--data", "digits", "--out", "r.npz"), 2, "--out writes the recording of --input, which is missing"),
+        (("simulate", "net.snn", "--input", "in.npz", "--data", "digits", "--out", "r.npz"), 2, "--data goes with --explain"),
+        ((*EXPLAIN, "--input", "in.npz", "--samples", "3"), 2, "--samples goes with --data"),
+        ((*EXPLAIN, "--input", "wrong_y.npz"), 1, "y is int64 (2,), expected (3,), one whole number from 0 for each sample"),
+        ((*EXPLAIN, "--data", "digits"), 1, "labels go up to 9, the network has outputs 0..2"),
+        (("simulate", "int.snn", "--chip", "loihi2", "--explain", "--input", "in.npz"), 1, "the network holds integers already"),
+        (("simulate", "int.snn", "--input", "in.npz", "--backend", "norse", "--out", "r.npz"), 1, "Norse has floating point"),
+        (("simulate", "net.snn", "--input", "in.npz", "--backend", "noise", "--out", "r.npz"), 2, "'noise' is not one of"),
+        (("compare", "net.snn", "ten.snn", "--input", "none.npz"), 1, "file 'none.npz': there is no such"),
+        (("compare", "net.snn", "wide.snn", "--input", "in.npz"), 1, "only equal ones can be compared"),
+        (("compare", "net.snn", "int.snn", "--record", "u", "--input", "in.npz"), 1, "keeps u after its decay"),
+        (("compare", "net.snn", "int.snn", "--record", "w", "--input", "in.npz"), 2, "expected some of spikes, v, u"),
+        (("compare", "net.snn", "net.snn", "--backend-b", "lava-fast", "--input", "in.npz"), 1, "quantise"),
+        (("compare", "net.snn", "net.snn", "--backend-a", "norse", "--record", "v", "--input", "in.npz"), 1, "spikes alone"),
+        (("compare", "net.snn", "net.snn", "--chip-b", "lohi2", "--input", "in.npz"), 1, "did you mean 'loihi2'?"),
         (("simulate", "net.snn", "--input", "in.npz", "--out", "in.npz/r.npz"), 1, "cannot be written"),
         (("export", "net.snn", "--to", "pdf", "--out", "x"), 2, "'pdf' is not one of"),
         (("count", "mod:f", "--input", "in.npz"), 1, "mod"),

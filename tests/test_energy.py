@@ -60,7 +60,7 @@ def test_hops_cross_the_mesh_in_order_of_the_cores() -> None:
     assert flow.messages == 8 * 5 * 2
     assert (flow.hops_ew, flow.hops_ns) == (4 * 5 * 2 * 2 + 4 * 5 * 2 * 1, 0)
     assert (flow.longest_ew, flow.longest_ns) == (2, 0)
-    two_rows = small_chip("loihi1", core__neurons=1, topology__mesh_columns=2, topology__mesh_rows=8)
+    two_rows = small_chip("loihi1", core__neurons=1, topology__mesh_columns=2, topology__mesh_rows=16)
     flow = traffic(net, two_rows, place(net, two_rows), counts)
     assert (flow.hops_ew, flow.hops_ns) == (4 * 5 * 2 * 1, 8 * 5 * 2)
 
@@ -190,3 +190,27 @@ def test_an_analogue_input_makes_no_synops() -> None:
 def test_energy_as_plain_data() -> None:
     found = unknown(LOIHI2).to_json()
     assert found["total"] is None and found["missing"] == ["activity"] and found["terms"] == []
+
+
+def test_an_analogue_first_layer_costs_multiplications() -> None:
+    """3 analogue values on 4 neurons for 5 steps: 60 MACs; without their price there is no total."""
+    net = dense_net(3, 4, 2)
+    counts = SpikeCounts(
+        sent={INPUT: np.full(3, 5), "fc1": np.zeros(4, int), "fc2": np.zeros(2, int)}, steps=5, samples=1, input_kind="current"
+    )
+    energy, _ = run(net, small_chip("loihi1", energy__mac_pj=4.6), counts)
+    mac = next(term for term in energy.terms if term.name == "mac")
+    assert mac.joules == pytest.approx(60 * 4.6e-12) and mac.evidence == "user"
+    energy, _ = run(net, LOIHI1, counts)
+    assert energy.total is None and energy.missing == ("mac",)
+
+
+def test_packets_and_cores_at_work() -> None:
+    """7 spikes to one core at 1 nJ; two cores at 34 mW for as long as an inference takes."""
+    net = dense_net(3, 4, 2)
+    chip = small_chip("loihi1", energy__spike_local_pj=None, energy__packet_pj=1000, energy__active_w_per_core=0.034)
+    sent = {INPUT: np.array([1, 2, 3]), "fc1": np.array([4, 0, 1, 2]), "fc2": np.array([5, 5])}
+    energy, latency = run(net, chip, SpikeCounts(sent=sent, steps=5, samples=1))
+    joules = {term.name: term.joules for term in energy.terms}
+    assert joules["spike"] == pytest.approx(7e-9)
+    assert joules["active cores"] == pytest.approx(2 * 0.034 * latency.seconds)

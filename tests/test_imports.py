@@ -12,28 +12,37 @@ import spear_deploy
 ROOT = Path(spear_deploy.__file__).parent
 
 ORDER = [
-    {"errors"},
+    {"errors", "profile_folder"},
     {"files"},
-    {"layers", "profile_schema"},
-    {"graph", "profile"},
-    {"linear", "neurons"},
+    {"layers", "profile_leaves"},
+    {"profile_costs"},
+    {"profile_schema"},
+    {"profile_file"},
+    {"graph", "profile", "profile_template"},
+    {"linear", "neurons", "memory"},
+    {"stepper"},
     {"simulator"},
-    {"synops", "pruning", "comparison"},
-    {"quantize", "counting_rules", "recordings", "populations"},
+    {"synops", "pruning", "comparison", "layer_values"},
+    {"quantize", "counting_rules", "recordings", "projections", "weight_widths", "words", "notebook"},
+    {"populations"},
+    {"fan"},
     {"synapse_memory"},
-    {"support", "cores"},
-    {"splitting"},
     {"placement"},
-    {"traffic", "remedies"},
+    {"traffic"},
+    {"latency"},
     {"energy"},
-    {"budget_text"},
-    {"interchange", "lava_backend", "budget"},
+    {"interchange", "lava_backend", "norse_backend", "budget"},
     {"data", "spike_price"},
     {"training"},
-    {"search"},
+    {"explain", "search"},
+    {"ranking", "sarif", "budget_file"},
+    {"networks"},
+    {"nets"},
+    {"sides"},
     {"verbs"},
+    {"report"},
     {"pipeline"},
-    {"console", "report"},
+    {"console"},
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
@@ -95,7 +104,7 @@ def test_light_commands_import_nothing_heavy(command):
 
 def test_public_names():
     assert spear_deploy.__all__ == [
-        "SNNGraph", "check", "compare", "count", "demo", "deploy", "export", "load", "prune", "simulate",
+        "SNNGraph", "check", "compare", "count", "demo", "deploy", "export", "load", "prune", "rank", "simulate",
     ]  # fmt: skip
     for name in spear_deploy.__all__:
         assert callable(getattr(spear_deploy, name))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from spear_deploy.fan import synapses_into
 from spear_deploy.graph import Edge, Layer, SNNGraph, chain
 from spear_deploy.layers import IF, LI, AvgPool, BatchNorm, Conv2d, Dense, Flatten, SumPool
 from spear_deploy.populations import Axis, narrowed, populations
 from spear_deploy.pruning import PruningPlan, coupled_groups, prune
 from tests.chips import conv, matrix_onto, previous, random_net
+from tests.test_brute_force import sparse
 
 RNG = np.random.default_rng(0)
 
@@ -137,3 +139,15 @@ def test_narrowed_populations_are_those_of_the_pruned_network(net: SNNGraph) -> 
         for left in {1, max(1, group.channels // 2), group.channels - 1} - {0}:
             pruned = populations(prune(net, PruningPlan(kept={group.name: tuple(range(left))})))
             assert narrowed(found, group.name, group.channels, left) == pruned
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_weights_that_exist_are_narrowed_with_the_rest(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    net = sparse(random_net(rng), rng)
+    found = populations(net, zeros=True)
+    for group in coupled_groups(net):
+        left = max(1, group.channels // 2)
+        pruned = populations(prune(net, PruningPlan(kept={group.name: tuple(range(left))})), zeros=True)
+        for here, there in zip(narrowed(found, group.name, group.channels, left), pruned, strict=True):
+            assert synapses_into(here).tolist() == synapses_into(there).tolist()

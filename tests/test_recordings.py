@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from spear_deploy.errors import DataError, FileError
-from spear_deploy.recordings import read_activity, read_arrays, read_input, write_recording
+from spear_deploy.recordings import read_activity, read_arrays, read_input, read_labels, write_recording
 from spear_deploy.simulator import simulate
 from spear_deploy.synops import synops
 from tests.reference import random_graph, random_spikes
@@ -126,3 +126,15 @@ def test_an_error_names_a_few_arrays_not_all(tmp_path):
     np.savez(tmp_path / "many.npz", **{f"a{n}": np.zeros(1) for n in range(30)})
     with pytest.raises(DataError, match="holds 'a0', 'a1', 'a2', 'a3', 26 more, expected"):
         read_input(tmp_path / "many.npz", random_graph(0))
+
+
+def test_labels_of_an_input_file(tmp_path):
+    path = tmp_path / "in.npz"
+    np.savez(path, spikes=np.ones((2, 3, 4)))
+    assert read_labels(path, 3) is None
+    np.savez(path, spikes=np.ones((2, 3, 4)), y=np.array([0.0, 2.0, 1.0]))
+    assert read_labels(path, 3).tolist() == [0, 2, 1] and read_labels(path, 3).dtype == np.int64
+    for wrong in ([0, 1], [0, -1, 2], [0.5, 1, 2], ["a", "b", "c"]):
+        np.savez(path, y=np.array(wrong))
+        with pytest.raises(DataError, match=r"expected \(3,\), one whole number from 0 for each sample"):
+            read_labels(path, 3)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from spear_deploy.budget import check
+from spear_deploy.budget.support import Unsupported, unsupported
 from spear_deploy.graph import Edge, Layer, SNNGraph, chain
 from spear_deploy.layers import IF, LI, LIF, BatchNorm, Conv2d, CubaLIF, Dense, Flatten, LoihiLIF, SumPool
 from spear_deploy.populations import populations
 from spear_deploy.profile import HardwareProfile, load_profile
-from spear_deploy.support import Unsupported, unsupported
 from tests.chips import conv, small_chip
 
 RNG = np.random.default_rng(0)

@@ -12,7 +12,8 @@ from spear_deploy.graph import Edge, Layer, SNNGraph, chain
 from spear_deploy.layers import IF, Conv1d, Conv2d, Dense, LoihiLIF, Scale
 from spear_deploy.populations import Axis, Projection, Source, plain_axis, populations
 from spear_deploy.profile import load_profile
-from spear_deploy.synapse_memory import kernel_bits, list_bits, memory_words, size, stored_bits
+from spear_deploy.synapse_memory import memory_words, size
+from spear_deploy.weight_widths import kernel_bits, list_bits, stored_bits
 from tests.conftest import shared
 
 LOIHI1 = load_profile("loihi1").synapse_memory

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from spear_deploy.cli import check, compare, count, demo, deploy, export, profiles, prune, simulate
+from spear_deploy.cli import check, compare, completion, count, demo, deploy, export, profiles, prune, rank, report, simulate
 from spear_deploy.cli.options import ERROR
 from spear_deploy.errors import SpearError
 
@@ -27,8 +27,8 @@ class _Group(click.Group):
         except SpearError as error:
             click.echo(f"error: {error}", err=True)
             ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
+        except KeyboardInterrupt as stop:
+            click.echo(f"interrupted; {stop}" if str(stop) else "interrupted", err=True)
             ctx.exit(130)
         except BrokenPipeError:
             sys.stderr.close()
@@ -42,13 +42,14 @@ def main() -> None:
 
     Does it fit? If not, make it fit. Prove it on a simulator. Hand over the file to load.
 
-    NET is a file (.snn, .nir, .net or .h5 of netx) or package.module:function returning a Norse model. DATA is 'digits', an
-    .npz with x (N, T, *input) or (N, *input) and y (N,), or package.module:function.
+    NET is a file (.snn, .nir, .net or .h5 of netx), package.module:function returning a Norse model, or 'digits', the trained
+    network that comes along. DATA is 'digits', an .npz with x (N, T, *input) or (N, *input) and y (N,), a folder of MNIST,
+    CIFAR-10 or event recordings, or package.module:function.
     """
 
 
 for command in (
-    demo.demo, profiles.profiles, check.check, count.count, prune.prune, simulate.simulate, export.export, compare.compare,
-    deploy.deploy,
+    demo.demo, deploy.deploy, profiles.profiles, check.check, rank.rank, count.count, prune.prune, simulate.simulate,
+    compare.compare, export.export, report.report, completion.completion,
 ):  # fmt: skip
     main.add_command(command)

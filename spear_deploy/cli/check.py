@@ -2,49 +2,123 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import Any
 
 import click
 
+from spear_deploy.cli import complete
 from spear_deploy.cli.options import (
     Command,
     activity_or_file,
+    as_given,
     as_json,
-    chip,
     console,
     emit,
     leave,
     load_net,
     network_options,
     overrides,
+    suggest,
 )
 
 
-@click.command(cls=Command)
-@click.argument("net")
-@chip
-@click.option("--chips", type=click.IntRange(min=1), default=1, show_default=True, help="How many chips there are.")
+@click.command(cls=Command, short_help="Does the network fit the chip? What to change?")
+@click.argument("net", shell_complete=complete.nets)
+@click.option(
+    "--chip",
+    metavar="NAME|FILE",
+    shell_complete=complete.chips,
+    help="A profile by name (see 'profiles'), file, or NAME:BOARD for all chips of one.",
+)
+@click.option("--chips", type=click.IntRange(min=1), help="How many chips there are.  [default: those of the board, or 1]")
 @click.option("--synops", type=click.FloatRange(min=0, min_open=True), help="Limit on SynOps per inference.")
+@click.option("--cores", type=click.IntRange(min=1), help="Limit on cores.")
+@click.option("--energy-uj", type=click.FloatRange(min=0, min_open=True), help="Limit on microjoules per inference.")
+@click.option("--latency-ms", type=click.FloatRange(min=0, min_open=True), help="Limit on milliseconds per inference.")
 @click.option(
     "--activity",
     callback=activity_or_file,
     metavar="FILE|RATE",
-    help="A recording or input (.npz), or spikes per neuron, step.",
+    help="A recording or input (.npz), or spikes per neuron and step.",
 )
+@click.option("--budget", metavar="FILE", help="A file of limits.  [default: spear.toml of this folder, if there is one]")
+@click.option("--no-budget", is_flag=True, help="Do not look for spear.toml.")
+@click.option("--sarif", metavar="FILE", help="Also write the findings as SARIF 2.1.0, for code-scanning services.")
+@click.option("--lint", is_flag=True, help="Instead, say what in a netx file would break lava-dl's loader; needs no chip.")
 @click.option("--out", metavar="FILE", help="Also write the JSON here.")
 @network_options
 @overrides
 @as_json
 def check(
-    net: str, chip: str, chips: int, synops: float | None, activity: Any, out: str | None,
-    overrides: dict[str, float], as_json: bool, **source: Any,
+    net: str, chip: str | None, chips: int | None, synops: float | None, cores: int | None, energy_uj: float | None,
+    latency_ms: float | None, activity: Any, budget: str | None, no_budget: bool, sarif: str | None, lint: bool,
+    out: str | None, overrides: dict[str, str], as_json: bool, **source: Any,
 ) -> None:  # fmt: skip
     """Does the network fit the chip? Every resource, used and limit, and what to do about each overrun.
 
-    Example: spear-deploy check demo/quantised.snn --chip loihi2
-    """
-    from spear_deploy import verbs
+    Exits 3 if it does not fit, so that a build can stop there.
 
-    report = verbs.check(load_net(net, **source), chip, chips=chips, synops=synops, activity=activity, overrides=overrides)
+    Example: spear-deploy check digits --chip loihi2
+    """
+    from spear_deploy import interchange, verbs
+
+    if lint:
+        _lint(net, as_json=as_json, out=out)
+        return
+    budget = budget or (None if no_budget else _here())
+    if chip is None and budget is None:
+        raise click.UsageError("Missing option '--chip'; or name the chip in a spear.toml.")
+    interchange.start_ahead(net)
+    import spear_deploy.budget  # noqa: F401  takes longest: while the file's reader starts
+
+    report = verbs.check(
+        load_net(net, **source),
+        chip,
+        chips=chips,
+        synops=synops,
+        cores=cores,
+        energy_j=None if energy_uj is None else energy_uj * 1e-6,
+        latency_s=None if latency_ms is None else latency_ms * 1e-3,
+        activity=activity,
+        budget=budget,
+        overrides=overrides,
+    )
+    if sarif is not None:
+        from spear_deploy.files import write_json
+        from spear_deploy.sarif import to_sarif
+
+        write_json(sarif, to_sarif(report, net))
     emit(report.to_json(), as_json=as_json, out=out, show=lambda c: console().show_check(c, report))
+    if report.verdict == "does_not_fit":
+        suggest(_next(as_given(net, source), chip or report.profile, report), as_json=as_json)
     leave(report.verdict)
+
+
+def _next(net: str, chip: str, report: Any) -> str:
+    """Return what to try: another chip where this one cannot hold the kinds of layers, a smaller network where it is full."""
+    if report.unsupported:
+        return f"spear-deploy rank {net} (which chip takes it)"
+    return f"spear-deploy prune {net} --chip {shlex.quote(chip)} --data DATA --out pruned (make it smaller)"
+
+
+def _lint(net: str, *, as_json: bool, out: str | None) -> None:
+    """Show what would break lava-dl's loader, and exit as if the network did not fit where something does."""
+    from spear_deploy.interchange import lint
+
+    findings = lint(net)
+    loads = not any(finding.breaks for finding in findings)
+    value = {"file": net, "loads": loads, "findings": [finding.to_json() for finding in findings]}
+    emit(value, as_json=as_json, out=out, show=lambda c: console().show_lint(c, findings))
+    leave("fits" if loads else "does_not_fit")
+
+
+def _here() -> str | None:
+    """Return the budget file of this folder, and say that it counts."""
+    from spear_deploy.budget_file import NAME
+
+    if not Path(NAME).is_file():
+        return None
+    click.echo(f"limits of {NAME} count as well (--no-budget: without)", err=True)
+    return NAME

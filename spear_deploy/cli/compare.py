@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import click
 
 from spear_deploy.cli import complete
-from spear_deploy.cli.options import Command, as_json, console, emit, network_options, together
+from spear_deploy.cli.options import Command, as_json, console, emit, known_better, network_options, overrides, together
 from spear_deploy.cli.simulate import BACKENDS, recordable
 
 Function: TypeAlias = Callable[..., Any]
@@ -47,6 +47,7 @@ def _of_sides(*names: str) -> Callable[[Function], Function]:
 )
 @click.option("--timeout-s", type=click.FloatRange(min=0, min_open=True), help="Longest time a Lava run may take.")
 @click.option("--out", metavar="FILE", help="Also write the JSON here.")
+@overrides
 @network_options
 @as_json
 def compare(
@@ -60,6 +61,7 @@ def compare(
     record: str,
     timeout_s: float | None,
     out: str | None,
+    overrides: dict[str, str],
     as_json: bool,
     **source: Any,
 ) -> None:
@@ -79,8 +81,8 @@ def compare(
     one, other = verbs.load_both(a, b, like=input_file, **source)
     x, kind = read_input(input_file, one)
     sides = (
-        verbs.Side(net=a, graph=one, backend=backend_a, chip=chip_a),  # type: ignore[arg-type]
-        verbs.Side(net=b, graph=other, backend=backend_b, chip=chip_b),  # type: ignore[arg-type]
+        verbs.Side(net=a, graph=one, backend=backend_a, chip=known_better(chip_a, overrides if chip_a else {})),  # type: ignore[arg-type]
+        verbs.Side(net=b, graph=other, backend=backend_b, chip=known_better(chip_b, overrides if chip_b else {})),  # type: ignore[arg-type]
     )
     layers = verbs.compare(*sides, x, kind=kind, states=states, timeout_s=timeout_s)  # type: ignore[arg-type]
     spikes = [layer for layer in layers if layer.what not in ("v", "u")]

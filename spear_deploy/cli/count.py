@@ -6,12 +6,13 @@ from typing import Any
 
 import click
 
+from spear_deploy.cli import complete
 from spear_deploy.cli.options import Command, as_json, console, emit, load_net, network_options
 
 
-@click.command(cls=Command)
-@click.argument("net")
-@click.option("--data", metavar="DATA", help="Count over all samples of a dataset.")
+@click.command(cls=Command, short_help="SynOps, layer by layer.")
+@click.argument("net", shell_complete=complete.nets)
+@click.option("--data", metavar="DATA", shell_complete=complete.data, help="Count over all samples of a dataset.")
 @click.option("--input", "input_file", metavar="FILE", help="Count over an input file (.npz with spikes or current).")
 @click.option(
     "--rules", type=click.Choice(["ours", "all"]), default="ours", show_default=True, help="Add other tools' counting rules."
@@ -25,7 +26,7 @@ def count(
 ) -> None:
     """Count SynOps: one spike over one existing synapse, per inference, mean over samples.
 
-    Example: spear-deploy count demo/dense.snn --data digits --rules all
+    Example: spear-deploy count digits --data digits --rules all
     """
     from spear_deploy import verbs
     from spear_deploy.data import load_data

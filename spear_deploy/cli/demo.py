@@ -4,17 +4,40 @@ from __future__ import annotations
 
 import click
 
-from spear_deploy.cli.options import Command, as_json, display, emit, leave, quiet, seed
+from spear_deploy.cli import complete
+from spear_deploy.cli.options import (
+    Command,
+    as_json,
+    command_line,
+    display,
+    emit,
+    fresh,
+    known_better,
+    leave,
+    overrides,
+    quiet,
+    seed,
+    tell_resumed,
+)  # fmt: skip
 
 
-@click.command(cls=Command)
-@click.option("--chip", default="loihi2", show_default=True, metavar="NAME|FILE", help="A profile by name or file.")
+@click.command(cls=Command, short_help="The whole path on scikit-learn's digits.")
+@click.option(
+    "--chip",
+    default="loihi2",
+    show_default=True,
+    metavar="NAME|FILE",
+    shell_complete=complete.chips,
+    help="A profile by name or file.",
+)
 @click.option("--synops", default="50%", show_default=True, metavar="X|X%", help="SynOps budget per inference.")
 @click.option("--out", default="demo", show_default=True, metavar="DIR", help="Folder for the files.")
 @seed
+@overrides
+@fresh
 @quiet
 @as_json
-def demo(chip: str, synops: str, out: str, seed: int, quiet: bool, as_json: bool) -> None:
+def demo(chip: str, synops: str, out: str, seed: int, overrides: dict[str, str], fresh: bool, quiet: bool, as_json: bool) -> None:
     """Train on scikit-learn's digits, then deploy: the whole path in one command.
 
     Example: spear-deploy demo --out demo
@@ -22,6 +45,15 @@ def demo(chip: str, synops: str, out: str, seed: int, quiet: bool, as_json: bool
     from spear_deploy import console, pipeline
 
     with display(as_json, quiet) as progress:
-        result = pipeline.demo(chip=chip, out=out, seed=seed, synops=synops, progress=progress)
+        result = pipeline.demo(
+            chip=known_better(chip, overrides),
+            out=out,
+            seed=seed,
+            synops=synops,
+            fresh=fresh,
+            command=command_line(),
+            progress=progress,
+        )
+    tell_resumed(result)
     emit(result.to_json(), as_json=as_json, out=None, show=lambda c: console.show_deployment(c, result))
     leave(result.report.verdict)

@@ -6,13 +6,29 @@ from typing import Any
 
 import click
 
-from spear_deploy.cli.options import Command, as_json, chip, display, emit, leave, load_net, network_options, quiet, seed
+from spear_deploy.cli import complete
+from spear_deploy.cli.options import (
+    Command,
+    as_json,
+    chip,
+    command_line,
+    display,
+    emit,
+    fresh,
+    leave,
+    load_net,
+    network_options,
+    overrides,
+    quiet,
+    seed,
+    tell_resumed,
+)  # fmt: skip
 
 
-@click.command(cls=Command)
-@click.argument("net")
+@click.command(cls=Command, short_help="The whole path on your network.")
+@click.argument("net", shell_complete=complete.nets)
 @chip
-@click.option("--data", required=True, metavar="DATA", help="What to train, choose and test on.")
+@click.option("--data", required=True, metavar="DATA", shell_complete=complete.data, help="What to train, choose and test on.")
 @click.option(
     "--synops", default="50%", show_default=True, metavar="X|X%", help="SynOps budget per inference, or a share of the network's."
 )
@@ -20,14 +36,18 @@ from spear_deploy.cli.options import Command, as_json, chip, display, emit, leav
 @click.option("--lava-samples", type=click.IntRange(min=1), help="Test samples to run on Lava; all unless given.")
 @click.option("--out", required=True, metavar="DIR", help="Folder for the files.")
 @seed
+@overrides
 @network_options
+@fresh
 @quiet
 @as_json
 def deploy(
     net: str, chip: str, data: str, synops: str, method: str, lava_samples: int | None, out: str,
-    seed: int, quiet: bool, as_json: bool, **source: Any,
+    seed: int, overrides: dict[str, str], fresh: bool, quiet: bool, as_json: bool, **source: Any,
 ) -> None:  # fmt: skip
-    """Prune, quantise, prove on Lava, check and export: everything, in one command.
+    """Prune, quantise, prove on Lava, check, export and report: everything, in one command.
+
+    A run that was stopped goes on where it was: stages that DIR holds with the same inputs are not done again.
 
     Example: spear-deploy deploy mymodels:conv_net --chip loihi2 --data digits --synops 50% --out build
     """
@@ -36,7 +56,9 @@ def deploy(
     graph = load_net(net, data, **source)
     with display(as_json, quiet) as progress:
         result = pipeline.deploy(
-            graph, chip, data, out=out, synops=synops, method=method, seed=seed, lava_samples=lava_samples, progress=progress
-        )
+            graph, chip, data, out=out, synops=synops, method=method, seed=seed, lava_samples=lava_samples, overrides=overrides,
+            fresh=fresh, command=command_line(), progress=progress,
+        )  # fmt: skip
+    tell_resumed(result)
     emit(result.to_json(), as_json=as_json, out=None, show=lambda c: console.show_deployment(c, result))
     leave(result.report.verdict)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from spear_deploy.cli import complete
-from spear_deploy.cli.options import ERROR, Command, as_json, emit, load_net, network_options, seed
+from spear_deploy.cli.options import ERROR, Command, as_json, emit, known_better, load_net, network_options, overrides, seed
 
 
 @click.command(cls=Command, short_help="NIR, netx or ONNX, with a certificate.")
@@ -24,6 +24,7 @@ from spear_deploy.cli.options import ERROR, Command, as_json, emit, load_net, ne
 @click.option("--force", is_flag=True, help="Exit 0 even if the read-back differs.")
 @click.option("--out", required=True, metavar="FILE", help="The file; certificate.json is written beside it.")
 @seed
+@overrides
 @network_options
 @as_json
 def export(
@@ -35,6 +36,7 @@ def export(
     force: bool,
     out: str,
     seed: int,
+    overrides: dict[str, str],
     as_json: bool,
     **source: Any,
 ) -> None:
@@ -47,7 +49,8 @@ def export(
 
     graph = load_net(net, input_file, **source)
     x, kind = (None, "spikes") if input_file is None else read_input(input_file, graph)
-    certificate = verbs.export(graph, out, to=to, x=x, kind=kind, chip=chip, seed=seed, scan=scan)  # type: ignore[arg-type]
+    target = known_better(chip, overrides)
+    certificate = verbs.export(graph, out, to=to, x=x, kind=kind, chip=target, seed=seed, scan=scan)  # type: ignore[arg-type]
     emit(certificate, as_json=as_json, out=None, show=lambda c: c.print_json(data=certificate))
     if certificate["mismatches"] and not force:
         click.echo(f"error: file '{out}': read back it spikes differently, see certificate.json; --force accepts that", err=True)

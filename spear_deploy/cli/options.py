@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from typing import Any, TypeVar
 
 import click
+
+from spear_deploy.cli import complete
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -17,8 +20,17 @@ STDOUT = "spear_deploy.cli.stdout"
 """Under this key the context keeps the stdout that belongs to the result alone."""
 
 
+ARGUMENTS = "spear_deploy.cli.arguments"
+"""Under this key the context keeps the arguments of the command as they were given."""
+
+
 class Command(click.Command):
     """Keep stdout for the result: what the user's own functions print on the way goes to stderr."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Remember the arguments: a report says which command made it."""
+        ctx.meta[ARGUMENTS] = list(args)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -38,16 +50,13 @@ def together(*options: Callable[[F], F]) -> Callable[[F], F]:
     return add
 
 
-def _numbers(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
+def _facts(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
     found = {}
     for value in values:
         key, separator, text = value.partition("=")
-        try:
-            found[key] = float(text)
-        except ValueError:
-            separator = ""
-        if not (key and separator):
-            raise click.BadParameter(f"'{value}': expected KEY=NUMBER, e.g. energy.synop_pj=23.6")
+        if not (key and separator and text):
+            raise click.BadParameter(f"'{value}': expected KEY=VALUE, e.g. energy.synop_pj=23.6 or packing.tile_axes=[x,y]")
+        found[key.strip()] = text
     return found
 
 
@@ -74,31 +83,58 @@ def activity_or_file(_: click.Context, __: click.Parameter, value: str | None) -
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, nothing else.")
+fresh = click.option("--fresh", is_flag=True, help="Do all stages again, also those that DIR holds with the same inputs.")
 quiet = click.option("--quiet", is_flag=True, help="No progress.")
 seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything random.")
-chip = click.option("--chip", required=True, metavar="NAME|FILE", help="A profile by name (see 'profiles') or file.")
+chip = click.option(
+    "--chip",
+    required=True,
+    metavar="NAME|FILE",
+    shell_complete=complete.chips,
+    help="A profile by name (see 'profiles'), file, or NAME:BOARD for all chips of one.",
+)
 overrides = click.option(
     "--set",
     "overrides",
     multiple=True,
-    callback=_numbers,
-    metavar="KEY=NUMBER",
-    help="A number of the profile that you know better.",
+    callback=_facts,
+    metavar="KEY=VALUE",
+    help="A fact of the profile that you know better, e.g. energy.synop_pj=23.6.",
 )
 network_options = together(
     click.option("--input-shape", callback=_shape, metavar="C,H,W", help="Of a Norse model that does not say it."),
     click.option(
-        "--dt-s", type=click.FloatRange(min=0, min_open=True), help="Time step of a NIR file in seconds.  [default: 1e-4]"
+        "--dt-s",
+        type=click.FloatRange(min=0, min_open=True),
+        help="Time step of a NIR file in seconds.  [default: 1e-4, or that of the source]",
     ),
-    click.option("--reset", type=click.Choice(["value", "subtract"]), help="Reset of a NIR file.  [default: value]"),
+    click.option(
+        "--reset", type=click.Choice(["value", "subtract"]), help="Reset of a NIR file.  [default: value, or that of the source]"
+    ),
+    click.option("--source", metavar="FRAMEWORK", help="Which wrote a NIR file, e.g. snntorch; says what the file does not."),
 )
 
 
-def load_net(net: str, like: str | None = None, **source: Any) -> Any:
-    """Load a network with the options of the command line."""
+def known_better(chip: str | None, overrides: dict[str, str]) -> Any:
+    """Return the chip's profile with the facts that the user knows better, or its name where there are none."""
+    if not overrides:
+        return chip
+    if chip is None:
+        raise click.UsageError("--set changes a chip's profile; name it with --chip")
     from spear_deploy import verbs
 
-    return verbs.load(net, like=like, **source)
+    return verbs.profile(chip, overrides)
+
+
+def load_net(net: str, like: str | None = None, **source: Any) -> Any:
+    """Load a network with the options of the command line; say on stderr what reading a foreign file assumed."""
+    from spear_deploy import verbs
+
+    graph = verbs.load(net, like=like, **source)
+    if not net.lower().endswith(".snn"):
+        for note in graph.metadata.get("assumptions", []):
+            click.echo(f"note: {note}", err=True)
+    return graph
 
 
 def emit(value: Any, *, as_json: bool, out: str | None, show: Callable[[Any], None]) -> None:
@@ -116,6 +152,18 @@ def emit(value: Any, *, as_json: bool, out: str | None, show: Callable[[Any], No
         show(Console(file=stdout))
 
 
+def command_line() -> str:
+    """Return the command as it can be given again."""
+    context = click.get_current_context()
+    return shlex.join(["spear-deploy", str(context.info_name), *context.meta[ARGUMENTS]])
+
+
+def tell_resumed(result: Any) -> None:
+    """Say on stderr which stages of a deployment were taken from an earlier run."""
+    if result.resumed_note:
+        click.echo(f"note: {result.resumed_note}", err=True)
+
+
 def display(as_json: bool, quiet: bool) -> Any:
     """Return what shows progress on stderr."""
     from spear_deploy.console import Display
@@ -128,6 +176,21 @@ def console() -> Any:
     from spear_deploy import console
 
     return console
+
+
+def as_given(net: str, source: Mapping[str, Any]) -> str:
+    """Return the words that stand for the network on the command line, with the options that say how to read it."""
+    words = [net]
+    for name, value in source.items():
+        if value is not None:
+            words += [f"--{name.replace('_', '-')}", ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
+    return shlex.join(words)
+
+
+def suggest(command: str, *, as_json: bool) -> None:
+    """Say on stderr which command a person may want next."""
+    if not as_json:
+        click.echo(f"next: {command}", err=True)
 
 
 def leave(verdict: str) -> None:

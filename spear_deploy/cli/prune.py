@@ -2,36 +2,83 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from spear_deploy.cli.options import Command, as_json, chip, display, emit, load_net, network_options, quiet, seed
+from spear_deploy.cli.options import Command, as_json, chip, display, emit, load_net, network_options, overrides, quiet, seed
 
 
 @click.command(cls=Command)
 @click.argument("net")
 @chip
 @click.option("--data", required=True, metavar="DATA", help="What to train, choose and test on.")
-@click.option(
-    "--synops", default="50%", show_default=True, metavar="X|X%", help="SynOps budget per inference, or a share of the network's."
-)
-@click.option("--method", default="spear", show_default=True, help="The searcher.")
+@click.option("--synops", metavar="X|X%", help="SynOps per inference, or a share of the network's.")
+@click.option("--energy-uj", metavar="X|X%", help="Energy of an inference in µJ.")
+@click.option("--latency-ms", metavar="X|X%", help="Time of an inference in ms.")
+@click.option("--cores", metavar="N|X%", help="Cores.")
+@click.option("--memory", metavar="N|X%", help="Words of synapse memory, all cores together.")
+@click.option("--parameters", metavar="N|X%", help="Weights, biases and batch norm's numbers.")
+@click.option("--budgets", metavar="X%,X%,...", help="Several SynOps budgets, served by one search.")
+@click.option("--method", help="The searcher.  [default: the one that won our benchmark; see docs/search.md]")
+@click.option("--episodes", type=click.IntRange(min=1), help="Plans to try.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Epochs of the first fine-tuning.")
 @click.option("--out", required=True, metavar="DIR", help="Folder for pruned.snn, search.json and plan.json.")
+@overrides
 @seed
 @network_options
 @quiet
 @as_json
 def prune(
-    net: str, chip: str, data: str, synops: str, method: str, out: str, seed: int, quiet: bool, as_json: bool, **source: Any
-) -> None:
-    """Search the widths of the layers so that the fine-tuned network meets the budget.
+    net: str, chip: str, data: str, out: str, budgets: str | None, method: str | None, episodes: int | None, epochs: int | None,
+    overrides: dict[str, str], seed: int, quiet: bool, as_json: bool, synops: str | None, energy_uj: str | None,
+    latency_ms: str | None, cores: str | None, memory: str | None, parameters: str | None, **source: Any,
+) -> None:  # fmt: skip
+    """Search the widths of the layers so that the fine-tuned network meets its budgets; without one, so that it fits the chip.
 
-    Example: spear-deploy prune demo/dense.snn --chip loihi2 --data digits --synops 35% --out pruned
+    Several budgets hold together. What was measured is kept in checkpoint.json: stopped by Ctrl-C or worse, the same command
+    goes on from there.
+
+    Example: spear-deploy prune digits --chip loihi2 --data digits --synops 35% --out pruned
     """
     from spear_deploy import pipeline
 
+    limits: dict[str, Any] = {
+        "energy_uj": energy_uj,
+        "latency_ms": latency_ms,
+        "cores": cores,
+        "memory": memory,
+        "parameters": parameters,
+    }
+    if budgets is not None and synops is not None:
+        raise click.UsageError("--budgets are several --synops; give one of the two")
     graph = load_net(net, data, **source)
+    how: dict[str, Any] = {"method": method, "episodes": episodes, "epochs": epochs, "seed": seed, "overrides": overrides}
     with display(as_json, quiet) as progress:
-        facts = pipeline.prune(graph, chip, data, synops=synops, method=method, out=out, seed=seed, progress=progress)
-    emit(facts, as_json=as_json, out=None, show=lambda c: c.print_json(data=facts))
+        if budgets is None:
+            facts = pipeline.prune(graph, chip, data, out=out, synops=synops, **limits, **how, progress=progress)
+        else:
+            each = [part.strip() for part in budgets.split(",")]
+            facts = pipeline.prune_front(graph, chip, data, out=out, synops=each, **limits, **how, progress=progress)
+    emit(facts, as_json=as_json, out=None, show=lambda c: _show(c, facts))
+
+
+def _show(console: Any, facts: Mapping[str, Any]) -> None:
+    """Show what came out, one network or several."""
+    rows = facts.get("front", [facts])
+    for row in rows:
+        accuracy, synops = row["accuracy"], row["synops"]
+        share = f", {synops['achieved'] / synops['budget']:.1%} of the budget" if synops["budget"] else ""
+        console.print(
+            f"accuracy {accuracy['dense']:.2%} → {accuracy['pruned']:.2%} ({accuracy['quantised']:.2%} as integers), SynOps "
+            f"{synops['dense']:,.0f} → {synops['achieved']:,.0f}{share}; {row['cores_used']} cores, {row['verdict']}",
+            highlight=False,
+        )
+        widths = ", ".join(f"{name} {before}→{after}" for name, (before, after) in row["widths"].items())
+        console.print(f"widths: {widths}", highlight=False)
+        for note in row["notes"]:
+            console.print(f"note: {note}", highlight=False, markup=False)
+        console.print("files: " + ", ".join(row["files"].values()), highlight=False)
+    for reason in rows[0]["not_prunable"]:
+        console.print(f"left whole: {reason}", highlight=False, markup=False)

@@ -7,7 +7,18 @@ from typing import Any
 import click
 
 from spear_deploy.cli import complete
-from spear_deploy.cli.options import Command, as_json, console, display, emit, load_net, network_options, quiet
+from spear_deploy.cli.options import (
+    Command,
+    as_json,
+    console,
+    display,
+    emit,
+    known_better,
+    load_net,
+    network_options,
+    overrides,
+    quiet,
+)
 
 BACKENDS = ("fast", "lava", "lava-fast", "norse")
 
@@ -47,6 +58,7 @@ def recordable(text: str) -> list[str]:
 @click.option("--record", default="spikes", show_default=True, metavar="WHAT", help="Comma-separated: spikes, v, u.")
 @click.option("--timeout-s", type=click.FloatRange(min=0, min_open=True), help="Longest time a Lava run may take.")
 @click.option("--out", metavar="FILE", help="Where to write the recording (.npz); needed unless --explain.")
+@overrides
 @network_options
 @quiet
 @as_json
@@ -61,6 +73,7 @@ def simulate(
     record: str,
     timeout_s: float | None,
     out: str | None,
+    overrides: dict[str, str],
     quiet: bool,
     as_json: bool,
     **source: Any,
@@ -76,13 +89,13 @@ def simulate(
 
     wanted = recordable(record)
     _check_options(input_file, chip, explain, data, samples, out)
-    graph = load_net(net, input_file or data, **source)
+    graph, target = load_net(net, input_file or data, **source), known_better(chip, overrides)
     facts: dict[str, Any] = {}
     findings: list[Any] = []
     explanation = None
     if input_file is not None:
         x, kind = read_input(input_file, graph)
-        side = verbs.Side(net=net, graph=graph, backend=backend, chip=chip)  # type: ignore[arg-type]
+        side = verbs.Side(net=net, graph=graph, backend=backend, chip=target)  # type: ignore[arg-type]
         if out is not None or not explain:
             lowered, given = side.lowered(x, kind)
             run = side.run(lowered, given, kind, tuple(wanted), timeout_s)  # type: ignore[arg-type]
@@ -93,12 +106,14 @@ def simulate(
     if explain:
         with display(as_json, quiet) as progress:
             if data is not None:
-                explanation = verbs.explain(graph, str(chip), verbs.data(data, graph), samples=samples, progress=progress)
+                explanation = verbs.explain(graph, target, verbs.data(data, graph), samples=samples, progress=progress)
             else:
                 labels = read_labels(str(input_file), x.shape[1])
-                explanation = verbs.explain(graph, str(chip), x, kind=kind, labels=labels, progress=progress)
+                explanation = verbs.explain(graph, target, x, kind=kind, labels=labels, progress=progress)
         facts |= {"chip": chip, "explain": explanation.to_json()}
         findings = [*explanation.findings, *(found for found in findings if found not in explanation.findings)]
+    if overrides:
+        facts["overrides"] = overrides
     facts["findings"] = [found.to_json() for found in findings]
     emit(facts, as_json=as_json, out=None, show=lambda c: console().show_simulation(c, facts, explanation))
 

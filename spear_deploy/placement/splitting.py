@@ -6,40 +6,74 @@ By `packing.rule` of the profile:
              memory, L ← L // ceil(words / memory). Convolution: a core takes a tile of x · H · c neurons, c = C halved until
              the kernel fits the memory, x the largest power of two that the core's neurons allow; H is cut only where it has
              to, or, with `tile_axes` x and y, into the largest power of two ≤ sqrt(neurons / limit) parts.
-    equal    Loihi 1. Equal shares, as few as the limits allow.
+    equal    Loihi 1 and others. Equal shares, as few as the limits allow.
+    whole    Speck, Xylo. A layer is not cut.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
-from math import isqrt
+from math import isqrt, prod
 from typing import Literal, TypeAlias
 
-from spear_deploy.cores import UNLIMITED, Core, Target
 from spear_deploy.layers import Shape
+from spear_deploy.placement.cores import UNLIMITED, Core, Cuts, Target
 from spear_deploy.populations import Population
+from spear_deploy.projections import reached_count
 from spear_deploy.synapse_memory import Box, size
 
 PackingName: TypeAlias = Literal["vendor", "fewest"]
 
 
-def split(population: Population, core: Core, packing: PackingName) -> list[Box]:
-    """Cut a population into the boxes that lie on one core each."""
-    divide = core.profile.packing.rule.value == "divide" and packing == "vendor"
-    if population.is_map:
-        extent = _divided_tile(population, core) if divide else _fewest_tile(population, core)
-    else:
-        per_core = _divided_share(population, core) if divide else _fewest_share(population, core)
-        extent = (per_core, *population.shape[1:])
-    return list(_boxes(population.shape, extent))
+def split(population: Population, core: Core, packing: PackingName, copies: int = 1) -> Cuts:
+    """Cut a population into the boxes that lie on one core each, every neuron standing there `copies` times."""
+    rule = core.profile.packing.rule.value
+    if rule == "whole":
+        return cuts_of(population.shape, population.shape)
+    if rule == "divide" and packing == "vendor":
+        if population.is_map:
+            return cuts_of(population.shape, _divided_tile(population, core))
+        return cuts_of(population.shape, (_divided_share(population, core), *population.shape[1:]))
+    limits = core.eased(population, copies)
+
+    def fits(box: Box) -> bool:
+        return core.holds(population, box, limits, copies)
+
+    extent = _fewest_tile(population, core, fits, limits, copies) if population.is_map else _fewest_share(population, fits)
+    return _within(population, core, fits, extent)
 
 
-def _boxes(shape: Shape, extent: Sequence[int]) -> Iterator[Box]:
-    """Cut a shape into boxes of an extent, the last along an axis may be smaller; x runs slowest, as the vendors count."""
-    cuts = [[(a, min(a + step, n)) for a in range(0, n, step)] for n, step in zip(shape, extent, strict=True)]
+def by_neurons(population: Population, most: int) -> Cuts:
+    """Cut a population so that no box has more neurons, whatever else it needs: the longest axis is halved as often as needed."""
+    extent = list(population.shape)
+    while prod(extent) > most:
+        axis = extent.index(max(extent))
+        extent[axis] = _ceil(extent[axis], 2)
+    return cuts_of(population.shape, extent)
+
+
+def cuts_of(shape: Shape, extent: Sequence[int]) -> Cuts:
+    """Return the pieces of each axis; the last may be smaller."""
+    return tuple(tuple((a, min(a + step, n)) for a in range(0, n, step)) for n, step in zip(shape, extent, strict=True))
+
+
+def boxes_of(cuts: Cuts) -> Iterator[Box]:
+    """Yield the boxes; x runs slowest, as the vendors count."""
     for chosen in product(*reversed(cuts)):
         yield tuple(reversed(chosen))
+
+
+def _within(population: Population, core: Core, fits: Callable[[Box], bool], extent: tuple[int, ...]) -> Cuts:
+    """Return the cuts, finer where a tile in the middle of a map needs more than those that were looked at."""
+    cuts = cuts_of(population.shape, extent)
+    if core.alike or not population.is_map:
+        return cuts
+    while max(extent[1:]) > 1 and not all(fits(box) for box in core.unlike(population, cuts)):
+        axis = _longest_position(extent)
+        extent = (*extent[:axis], _ceil(extent[axis], 2), *extent[axis + 1 :])
+        cuts = cuts_of(population.shape, extent)
+    return cuts
 
 
 def _share(population: Population, neurons: int) -> Box:
@@ -54,18 +88,18 @@ def _divided_share(population: Population, core: Core) -> int:
     inner = size(_share(population, 1))
     per_core = max(1, core.neurons // inner) if core.neurons < UNLIMITED else population.shape[0]
     while per_core > 1:
-        words = core.words(population, _share(population, per_core))
+        words = core.words(population, _share(population, per_core)) or 0
         if words <= core.memory:
             break
         per_core = max(1, per_core // _ceil(words, core.memory))
     return min(per_core, population.shape[0])
 
 
-def _fewest_share(population: Population, core: Core) -> int:
-    """Return the neurons of a core so that equal shares are as few as possible."""
+def _fewest_share(population: Population, fits: Callable[[Box], bool]) -> tuple[int, ...]:
+    """Return the extent of a share so that equal shares are as few as possible."""
     total = population.shape[0]
-    most = _largest(total, lambda n: core.holds(population, _share(population, n)))
-    return _ceil(total, _ceil(total, most))
+    most = _largest(total, lambda n: fits(_share(population, n)))
+    return (_ceil(total, _ceil(total, most)), *population.shape[1:])
 
 
 def _largest(limit: int, fits: Callable[[int], bool]) -> int:
@@ -84,7 +118,7 @@ def _divided_tile(population: Population, core: Core) -> tuple[int, ...]:
     """Return the extent of a tile by Loihi 2's rule."""
     channels, *positions = population.shape
     whole = tuple((0, n) for n in positions)
-    while channels > 1 and (channels > core.neurons or core.words(population, ((0, channels), *whole)) > core.memory):
+    while channels > 1 and (channels > core.neurons or (core.words(population, ((0, channels), *whole)) or 0) > core.memory):
         channels = _ceil(channels, 2)
     width, rows = positions[-1], positions[:-1]
     if rows:
@@ -107,32 +141,48 @@ def _row_parts(rows: int, width: int, channels: int, core: Core) -> int:
     return min(parts, rows)
 
 
-def _fewest_tile(population: Population, core: Core) -> tuple[int, ...]:
+def _fewest_tile(
+    population: Population, core: Core, fits: Callable[[Box], bool], limits: Mapping[str, int], copies: int
+) -> tuple[int, ...]:
     """Return the extent of a tile so that equal tiles are as few as possible; among those the one with the widest rows."""
     channels, *positions = population.shape
+    room = limits["neurons"] // copies
     candidates = []
     for extent in product(*(_equal_parts(n) for n in positions)):
         area = size(tuple((0, n) for n in extent))
-        if area <= min(core.neurons, core.positions):
-            most = min(channels, core.neurons // area)
+        if area <= min(room, core.positions):
+            most = min(channels, room // area)
             parts = _parts(positions, extent)
             candidates.append((parts * _ceil(channels, most), parts, tuple(-n for n in reversed(extent)), most))
     best: tuple[int, tuple[int, ...], tuple[int, ...]] | None = None
     for at_least, parts, narrowness, most in sorted(candidates):
         if best is not None and at_least > best[0]:
             break
-        inside = tuple((0, -n) for n in reversed(narrowness))
-        if not core.holds(population, ((0, 1), *inside)):
+        inside = _fullest_tile(population, core, tuple(-n for n in reversed(narrowness)))
+        if not fits(((0, 1), *inside)):
             continue
 
-        def fits(n: int, inside: Box = inside) -> bool:
-            return core.holds(population, ((0, n), *inside))
+        def holds(n: int, inside: Box = inside) -> bool:
+            return fits(((0, n), *inside))
 
-        cuts = _ceil(channels, _largest(most, fits))
-        extent = (_ceil(channels, cuts), *(stop for _, stop in inside))
+        cuts = _ceil(channels, _largest(most, holds))
+        extent = (_ceil(channels, cuts), *(-n for n in reversed(narrowness)))
         candidate = (parts * cuts, narrowness, extent)
         best = candidate if best is None else min(best, candidate)
     return best[2] if best else (1, *(1 for _ in positions))
+
+
+def _fullest_tile(population: Population, core: Core, extent: tuple[int, ...]) -> Box:
+    """Return, along each axis of positions, the piece that takes the most inputs."""
+    if core.alike:
+        return tuple((0, n) for n in extent)
+    found = []
+    for k, (n, step) in enumerate(zip(population.shape[1:], extent, strict=True)):
+        pieces = [(a, min(a + step, n)) for a in range(0, n, step)]
+        middle = [pieces[0], pieces[len(pieces) // 2]]
+        axes = [p.axes[k] for p in population.projections if len(p.axes) == len(extent)]
+        found.append(max(middle, key=lambda piece: (sum(reached_count(axis, *piece) for axis in axes), -piece[0])))
+    return tuple(found)
 
 
 def _equal_parts(n: int) -> list[int]:
@@ -151,30 +201,24 @@ def _ceil(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def with_axons_out(
-    population: Population, core: Core, boxes: Mapping[str, list[Box]], targets: Mapping[str, Sequence[Target]]
-) -> list[Box]:
+def with_axons_out(population: Population, core: Core, cuts: Mapping[str, Cuts], targets: Mapping[str, Sequence[Target]]) -> Cuts:
     """Cut a population further while its output axons are too many and a cut makes them fewer."""
-    parts = boxes[population.name]
-    most = _most_axons_out(population, core, boxes, targets)
-    while most > core.axons_out:
-        extent = [max(stop - start for start, stop in along) for along in zip(*parts, strict=True)]
+    parts = cuts[population.name]
+    if core.limits["axons_out"] >= UNLIMITED or core.profile.packing.rule.value == "whole":
+        return parts
+    most = int(core.axons_from(population, cuts, targets).max())
+    while most > core.limits["axons_out"]:
+        extent = [along[0][1] - along[0][0] for along in parts]
         axis = _longest_position(extent) if population.is_map else extent.index(max(extent))
         if extent[axis] == 1:
             break
         extent[axis] = _ceil(extent[axis], 2)
-        finer = list(_boxes(population.shape, extent))
-        fewer = _most_axons_out(population, core, {**boxes, population.name: finer}, targets)
+        finer = cuts_of(population.shape, extent)
+        fewer = int(core.axons_from(population, {**cuts, population.name: finer}, targets).max())
         if fewer >= most:
             break
         parts, most = finer, fewer
     return parts
-
-
-def _most_axons_out(
-    population: Population, core: Core, boxes: Mapping[str, list[Box]], targets: Mapping[str, Sequence[Target]]
-) -> int:
-    return max(core.axons_from(population, box, boxes, targets) for box in boxes[population.name])
 
 
 def _longest_position(extent: Sequence[int]) -> int:

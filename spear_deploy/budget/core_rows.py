@@ -1,0 +1,138 @@
+"""How full are the cores? For each layer, or layers that share cores, the fullest one by resource."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from spear_deploy.budget.rows import CHIP, TOGETHER, Row, row_of, status_of
+from spear_deploy.placement.axon_sets import union_count
+from spear_deploy.placement.placing import CoreSlice, Placement
+from spear_deploy.profile_schema import HardwareProfile
+
+RESOURCES = (
+    ("neurons", "neurons"),
+    ("synapse_memory", "synapse_memory"),
+    ("neuron_memory", "neuron_memory"),
+    ("bias_memory", "bias_memory"),
+    ("axons_in", "axons_in"),
+    ("axons_out", "axons_out"),
+    ("neuron_groups", "layers"),
+    ("destinations", "destinations"),
+)
+"""(name of the resource, key of the profile's core)."""
+COUNTS = ("neuron_groups", "destinations")
+"""What a chip has a few of: using all of them is not tight."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoreUse:
+    """What lies on one core.
+
+    Attributes:
+        layers: in the order of the network.
+        group: kind of core, or None where all are alike.
+        amounts: by key of the profile's core; None where it cannot be known.
+    """
+
+    layers: tuple[str, ...]
+    group: int | None
+    amounts: Mapping[str, int | None]
+
+
+def core_uses(placement: Placement) -> list[CoreUse]:
+    """Return what lies on each core, in order."""
+    together: dict[tuple[int, int], list[int]] = {}
+    for i, part in enumerate(placement.slices):
+        together.setdefault((part.run, part.core), []).append(i)
+    return [_use(placement, members) for members in together.values()]
+
+
+def core_rows(placement: Placement, profile: HardwareProfile) -> Iterator[Row]:
+    """Yield the rows of all cores; of cores with the same layers the fullest counts."""
+    by_layers: dict[str, list[CoreUse]] = {}
+    for use in core_uses(placement):
+        by_layers.setdefault(TOGETHER.join(use.layers), []).append(use)
+    limits = {group: profile.limits_of(group) for group in {use.group for uses in by_layers.values() for use in uses}}
+    on_chip = profile.synapse_memory.scope.value == "chip"
+    for where, uses in by_layers.items():
+        for resource, key in RESOURCES:
+            if not (on_chip and key == "synapse_memory"):
+                for row in _fullest(resource, where, key, uses, limits):
+                    yield replace(row, detail=_kind_of(uses, profile))
+    for name in placement.layers:
+        cores = max(-(-part.target_cores // part.copies) for part in placement.of(name))
+        yield from row_of("fan_out_cores", name, cores, profile.connectivity.fan_out_cores, capacity=False)
+    yield from _memory_of_chips(placement, profile)
+    yield from _too_few_cores(placement)
+
+
+# ------------------------------------------------------------------------------------------------------------ inside
+
+
+def _kind_of(uses: Sequence[CoreUse], profile: HardwareProfile) -> str:
+    """Name the kinds of cores, where they differ."""
+    names = dict.fromkeys(profile.core_groups[use.group].name for use in uses if use.group is not None)
+    return f"on a core of kind {', '.join(names)}" if names else ""
+
+
+def _use(placement: Placement, members: Sequence[int]) -> CoreUse:
+    parts = [placement.slices[i] for i in members]
+    names = tuple(dict.fromkeys(part.layer for part in parts))
+    words = [part.memory_words for part in parts]
+    sets = [one for i in members for one in placement.items[i].axons]
+    axons = union_count(sets) if sets and len(parts) > 1 else sum(part.axons_in for part in parts)
+    return CoreUse(
+        layers=names,
+        group=parts[0].group,
+        amounts={
+            "neurons": sum(part.neurons * part.copies for part in parts),
+            "synapse_memory": None if None in words else sum(n for n in words if n is not None),
+            "neuron_memory": sum(part.neuron_words for part in parts),
+            "bias_memory": sum(part.bias_words for part in parts),
+            "axons_in": axons,
+            "axons_out": sum(part.axons_out for part in parts),
+            "layers": len(names),
+            "destinations": _destinations(parts),
+        },
+    )
+
+
+def _destinations(parts: Sequence[CoreSlice]) -> int:
+    """Count the layers that a core's layers go to, the most that one of them has."""
+    return max(part.destinations for part in parts)
+
+
+def _fullest(
+    resource: str, where: str, key: str, uses: Sequence[CoreUse], limits: Mapping[int | None, Mapping[str, Any]]
+) -> list[Row]:
+    """Return the row of the core of which most is used."""
+
+    def fullness(use: CoreUse) -> tuple[bool, float, int]:
+        used, limit = use.amounts[key], limits[use.group][key].most
+        return (used is None, 0.0 if limit is None else (used or 0) / limit, used or 0)
+
+    most = max(uses, key=fullness)
+    return row_of(resource, where, most.amounts[key], limits[most.group][key], capacity=resource not in COUNTS)
+
+
+def _memory_of_chips(placement: Placement, profile: HardwareProfile) -> list[Row]:
+    """Return the row of a synapse memory that the cores of a chip share: of the fullest chip."""
+    if profile.synapse_memory.scope.value != "chip" or not placement.slices:
+        return []
+    words: dict[tuple[int, int], int] = {}
+    known = True
+    for part in placement.slices:
+        known &= part.memory_words is not None
+        words[part.run, part.chip] = words.get((part.run, part.chip), 0) + (part.memory_words or 0)
+    return row_of("synapse_memory", CHIP, max(words.values()) if known else None, profile.chip.memory_words)
+
+
+def _too_few_cores(placement: Placement) -> Iterator[Row]:
+    """Yield a row for each set of layers that together have too few cores of the kinds that hold them."""
+    for case in placement.stranded:
+        status = status_of(case.needed, case.cores, capacity=False)
+        where = TOGETHER.join(case.layers)
+        detail = f"only {case.cores} of the chip's cores can hold any of them"
+        yield Row(resource="cores", where=where, used=case.needed, limit=case.cores, unit="core", status=status, detail=detail)

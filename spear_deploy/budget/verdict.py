@@ -1,0 +1,277 @@
+"""Does it fit? One row for each resource and place: used, limit, status, and what to do about an overrun.
+
+The verdict is `does_not_fit` if anything is over its limit or does not exist on the chip, `unchecked` if nothing is but a
+number that is needed is not published, and `fits` otherwise. All violations are found at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import isfinite
+from typing import Any, Literal, TypeAlias
+
+from spear_deploy.budget import text as budget_text
+from spear_deploy.budget.activity import counts_of
+from spear_deploy.budget.fan_rows import counts_zeros
+from spear_deploy.budget.kind_rows import kind_rows
+from spear_deploy.budget.remedies import remedies
+from spear_deploy.budget.rows import CHIP, Row, Status, status_of
+from spear_deploy.budget.support import LOOP, Unsupported, unsupported
+from spear_deploy.budget.trial import Trial, trial
+from spear_deploy.energy import Energy, estimate, unknown
+from spear_deploy.errors import DataError
+from spear_deploy.graph import INPUT, SNNGraph
+from spear_deploy.latency import Latency, Pace, paces
+from spear_deploy.placement.bounds import lower_bound
+from spear_deploy.placement.placing import Placement, tightest
+from spear_deploy.populations import populations
+from spear_deploy.profile_schema import HardwareProfile
+from spear_deploy.simulator import SpikeCounts
+from spear_deploy.synops import SynOps
+from spear_deploy.synops import synops as count_synops
+from spear_deploy.weight_widths import stored_bits
+from spear_deploy.words import plural
+
+__all__ = ["BudgetReport", "Row", "Status", "Verdict", "check"]
+
+Verdict: TypeAlias = Literal["fits", "does_not_fit", "unchecked"]
+THING = "thing"
+"""Unit of the rows that count what the chip does not have: those stand in `unsupported` as well."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetReport:
+    """The answer to "does it fit", with everything it rests on.
+
+    Attributes:
+        cores_used, cores_limit: as the chip's own tool packs, of the pass that takes most; the limit is None where there is
+            none or none is published.
+        passes: how often the chip is filled, or None if it has to hold the network as a whole.
+        bound: number of cores that no packing goes below.
+        synops: per inference, mean over samples; None without activity.
+        energy, latency: of an inference.
+        placement, tightest: as the vendor packs, and in as few cores as the limits allow.
+        notes: what was assumed.
+    """
+
+    profile: str
+    verdict: Verdict
+    cores_used: int
+    cores_limit: int | None
+    rows: tuple[Row, ...]
+    synops: float | None
+    energy: Energy
+    latency: Latency
+    unsupported: tuple[Unsupported, ...]
+    placement: Placement
+    tightest: Placement
+    passes: int | None = None
+    bound: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def latency_s(self) -> float | None:
+        """Seconds of an inference, or None."""
+        return self.latency.seconds
+
+    @property
+    def over(self) -> tuple[Row, ...]:
+        """Rows beyond their limit; what the chip does not have at all is in `unsupported`."""
+        return tuple(row for row in self.rows if row.status == "over" and row.unit != THING)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain data, under the keys of `check --json`."""
+        return {
+            "profile": self.profile,
+            "verdict": self.verdict,
+            "cores_used": self.cores_used,
+            "cores_limit": self.cores_limit,
+            "rows": [row.to_json() for row in self.rows],
+            "synops": self.synops,
+            "energy": self.energy.to_json(),
+            "latency_s": self.latency_s,
+            "unsupported": [finding.to_json() for finding in self.unsupported],
+            "passes": self.passes,
+            "chips_used": self.placement.chips_used,
+            "packing": {
+                "vendor": self.placement.cores_in_all,
+                "fewest": self.tightest.cores_in_all,
+                "lower_bound": self.bound,
+            },
+        }
+
+    @property
+    def headline(self) -> str:
+        """The verdict in one line."""
+        return budget_text.headline(self)
+
+    def __str__(self) -> str:
+        return budget_text.text(self)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        from spear_deploy.budget.html import html
+
+        return html(self)
+
+
+def check(
+    graph: SNNGraph,
+    profile: HardwareProfile,
+    *,
+    chips: int = 1,
+    synops: float | None = None,
+    activity: SpikeCounts | float | None = None,
+    steps: int | None = None,
+    cores: int | None = None,
+    energy_j: float | None = None,
+    latency_s: float | None = None,
+) -> BudgetReport:
+    """Check a network against a chip, and against budgets of one's own.
+
+    Args:
+        graph: floating-point (checked with the profile's default weight bits) or integer (with the bits it needs).
+        profile: the chip.
+        chips: how many of them.
+        synops: budget of synaptic operations per inference.
+        activity: spike counts of a run, or a rate: spikes per step of every neuron and input.
+        steps: of an inference, for a rate; the network's `metadata["steps"]`, or 1.
+        cores, energy_j, latency_s: further budgets.
+
+    Raises:
+        DataError: chips, a budget, the rate or the counts make no sense.
+    """
+    _check_arguments(chips, synops, activity, steps, cores, energy_j, latency_s)
+    found, bits = populations(graph, zeros=counts_zeros(profile)), stored_bits(graph, profile)
+    base = trial(graph, found, bits, profile, chips, cores)
+    outcome = base.outcome()
+    placement = outcome.placement
+    fewest = tightest(placement, bits, profile, known=base.known)
+    findings = unsupported(graph, profile, found)
+    counts, notes = counts_of(graph, activity, steps)
+    if counts is not None and _loops(findings):
+        counts, notes = None, (f"activity: not used, since SynOps of {LOOP} are not defined",)
+    operations = None if counts is None else count_synops(graph, counts)
+    energy, latency = unknown(profile), Latency(seconds=None, missing=("activity",))
+    if counts is not None and operations is not None and found:
+        energy, latency = estimate(graph, profile, placement, counts, operations)
+    rows = [
+        *(_with_remedy(base, row, fewest) for row in outcome.rows),
+        *_budget_rows(operations, synops, energy, energy_j, latency, latency_s),
+        *(_pace_row(pace) for pace in (() if _loops(findings) else paces(graph, profile, placement, counts))),
+        *kind_rows(graph, profile, found, bits, findings),
+    ]
+    order = {name: i for i, name in enumerate((CHIP, INPUT, *(layer.name for layer in graph.layers)))}
+    rows.sort(key=lambda row: order[row.layers[0]])
+    bound = lower_bound(found, bits, profile)
+    several = bool(profile.chip.multi_pass.value)
+    return BudgetReport(
+        profile=profile.name,
+        verdict=_verdict(rows, findings),
+        cores_used=placement.cores_used,
+        cores_limit=placement.cores_limit,
+        rows=tuple(rows),
+        synops=None if operations is None else operations.total,
+        energy=energy,
+        latency=latency,
+        unsupported=findings,
+        placement=placement,
+        tightest=fewest,
+        passes=placement.runs if several else None,
+        bound=bound,
+        notes=(*notes, _packing_note(placement, fewest, bound)),
+    )
+
+
+# -------------------------------------------------------------------------------------------------------------- inside
+
+
+def _check_arguments(
+    chips: int,
+    synops: float | None,
+    activity: SpikeCounts | float | None,
+    steps: int | None,
+    cores: int | None,
+    energy_j: float | None,
+    latency_s: float | None,
+) -> None:
+    for name, value, least in (("chips", chips, 1), ("steps", steps, 1), ("cores", cores, 1)):
+        if value is not None and (int(value) != value or value < least):
+            raise DataError(f"{name}: {value} given, expected a whole number of at least {least}")
+    for name, budget in (("synops", synops), ("energy_j", energy_j), ("latency_s", latency_s)):
+        if budget is not None and not (isfinite(budget) and budget >= 0):
+            raise DataError(f"{name}: {budget} given, expected a budget of at least 0")
+    if activity is not None and not isinstance(activity, SpikeCounts) and not (isfinite(activity) and activity >= 0):
+        raise DataError(f"activity: {activity} given, expected spikes per neuron and step, at least 0")
+
+
+def _verdict(rows: list[Row], findings: tuple[Unsupported, ...]) -> Verdict:
+    states = {row.status for row in rows}
+    if findings or "over" in states:
+        return "does_not_fit"
+    return "unchecked" if "unchecked" in states else "fits"
+
+
+def _with_remedy(base: Trial, row: Row, fewest: Placement) -> Row:
+    return replace(row, remedy=remedies(base, row, fewest)) if row.status == "over" else row
+
+
+def _budget_rows(
+    operations: SynOps | None,
+    synops: float | None,
+    energy: Energy,
+    energy_j: float | None,
+    latency: Latency,
+    latency_s: float | None,
+) -> Iterator[Row]:
+    """Yield a row for each budget that was given."""
+    total = None if operations is None else operations.total
+    for resource, used, limit, unit, missing in (
+        ("synops", total, synops, "synop", ("activity",)),
+        ("energy", energy.total, energy_j, "J", energy.missing),
+        ("latency", latency.seconds, latency_s, "s", latency.missing),
+    ):
+        if limit is not None:
+            status = status_of(used, limit)
+            remedy = f"not known: {', '.join(missing)}" if used is None else ""
+            if status == "over" and used is not None:
+                remedy = f"prune: {100 * (1 - limit / used):.1f} % has to go"
+            yield Row(resource=resource, where=CHIP, used=used, limit=limit, unit=unit, status=status, remedy=remedy)
+
+
+def _loops(findings: tuple[Unsupported, ...]) -> bool:
+    return any(finding.what == LOOP for finding in findings)
+
+
+def _pace_row(pace: Pace) -> Row:
+    """Say whether a step's work is done within the step; without activity the worst case may still settle it."""
+    used, limit = pace.used, pace.limit
+    detail, remedy = "", ""
+    if used is None and pace.worst <= limit:
+        used, detail = pace.worst, "if every neuron and input spiked at every step"
+    status = status_of(used, limit)
+    if used is None:
+        remedy = f"give the activity; if all spiked at every step it would be {pace.worst:,.0f} {pace.unit}"
+    elif status == "over":
+        remedy = f"prune: {100 * (1 - limit / used):.1f} % of the work of a step has to go; or give a step more time"
+    return Row(
+        resource=pace.resource,
+        where=pace.where,
+        used=used,
+        limit=limit,
+        unit=pace.unit,
+        status=status,
+        remedy=remedy,
+        detail=detail,
+    )
+
+
+def _packing_note(placement: Placement, fewest: Placement, bound: int) -> str:
+    """Say what packing leaves on the table."""
+    if not bound:
+        return "packing: nothing to place"
+    ratio = f"{fewest.cores_in_all / bound:.2f} times the lower bound of {bound}"
+    if fewest.cores_in_all == placement.cores_in_all:
+        return f"packing: {plural(placement.cores_in_all, 'core')}, {ratio}"
+    return f"packing: {placement.cores_in_all} cores as the chip's tool packs; {fewest.cores_in_all} at the tightest, {ratio}"

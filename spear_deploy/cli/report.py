@@ -1,0 +1,27 @@
+"""The command `report`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from spear_deploy.cli.options import Command, as_json, emit
+
+
+@click.command(cls=Command, short_help="Make report.html of a deployment again.")
+@click.argument("folder", metavar="DIR")
+@click.option("--out", metavar="FILE", help="The page.  [default: report.html in DIR]")
+@as_json
+def report(folder: str, out: str | None, as_json: bool) -> None:
+    """Make the page of a deployment again, from its files alone.
+
+    DIR is what 'deploy' or 'demo' wrote to. The page is one file: no script, no network, light and dark, and it prints.
+
+    Example: spear-deploy report demo
+    """
+    from spear_deploy.report import write_report
+
+    path = write_report(folder, out)
+    facts: dict[str, Any] = {"report": str(path), "bytes": path.stat().st_size}
+    emit(facts, as_json=as_json, out=None, show=lambda console: console.print(f"report: {path}", highlight=False, soft_wrap=True))
