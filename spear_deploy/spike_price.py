@@ -43,19 +43,20 @@ class SpikePrice:
         dual: the price to start with.
         kind: of the input; a current costs no SynOps.
         ramp: batches after which the limit is the budget.
+        device: of torch.
 
     Attributes:
         dual: the price that stays when the excess is gone.
     """
 
-    def __init__(self, graph: SNNGraph, budget: float, dual: float, kind: InputKind, ramp: int) -> None:
+    def __init__(self, graph: SNNGraph, budget: float, dual: float, kind: InputKind, ramp: int, device: str = "cpu") -> None:
         import torch
 
         self.budget, self.dual = budget, dual
         self._recent: list[float] = []
         self._first, self._ramp, self._batches = budget, ramp, 0
         cost = cost_per_spike(graph)
-        self._cost = {name: torch.from_numpy(value.astype(np.float32)) for name, value in cost.items()}
+        self._cost = {name: torch.from_numpy(value.astype(np.float32)).to(device) for name, value in cost.items()}
         if kind == "current":
             del self._cost[INPUT]
 
@@ -64,7 +65,7 @@ class SpikePrice:
         import torch
 
         emitted = {INPUT: x, **spikes}
-        total = torch.zeros(())
+        total = torch.zeros((), device=x.device)
         for name, cost in self._cost.items():
             total = total + (emitted[name].sum(0).to(cost.dtype) * cost).sum() / x.shape[1]
         self._recent = [*self._recent[1 - RECENT :], float(total.detach())]

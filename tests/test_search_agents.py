@@ -11,11 +11,11 @@ pytest.importorskip("stable_baselines3")
 
 from gymnasium.utils.env_checker import check_env  # noqa: E402
 
+from spear_deploy.networks.digits import digits_network  # noqa: E402
 from spear_deploy.pruning import coupled_groups  # noqa: E402
 from spear_deploy.search import agents, baselines  # noqa: E402
 from spear_deploy.search.environment import OBSERVATION, PruningEnv, static_features  # noqa: E402
 from spear_deploy.search.score import Trial  # noqa: E402
-from spear_deploy.training import digits_network  # noqa: E402
 
 BEST = (0.9, 0.35, 0.6)
 

@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spear_deploy.errors import DataError
-from spear_deploy.search.estimator import fit_lre
+from spear_deploy.search.drift import fit_drift
+from spear_deploy.search.estimator import fit_lre, quantile
+from spear_deploy.search.margins import agree, margin
 from spear_deploy.search.projection import floors, project, scaled
 from spear_deploy.search.reward import DEFAULT_TAR, TAR
 
@@ -106,6 +108,102 @@ def test_lre_refuses_too_little_and_nonsense():
 def test_lre_is_plain_data():
     found = fit_lre([(1.0, 2.0), (2.0, 3.0), (3.0, 4.5)]).to_json()
     assert set(found) == {"w", "b", "pairs", "residuals"} and len(found["residuals"]) == 3
+
+
+# -------------------------------------------------------------------------------------------------------------- drift
+
+DENSE = {"input": 100.0, "a": 200.0, "b": 300.0}
+
+
+def drifted(rng, noise=0.0, factors=(0.8, 1.1), slope=0.0):
+    """A plan's SynOps by source, and those after fine-tuning by a known law."""
+    left = rng.uniform(0.2, 1.0, 3)
+    before = {name: float(share * value) for share, (name, value) in zip(left, DENSE.items(), strict=True)}
+    after = {"input": before["input"]}
+    for name, factor in zip("ab", factors, strict=True):
+        after[name] = before[name] * factor * (before[name] / DENSE[name]) ** slope * float(np.exp(rng.normal(0, noise)))
+    return before, after
+
+
+def test_drift_leaves_the_input_alone_and_learns_a_factor_for_each_layer():
+    rng = np.random.default_rng(0)
+    model = fit_drift([drifted(rng) for _ in range(80)], DENSE)
+    before, after = drifted(rng)
+    found = model.predict_by_source(before)
+    assert found["input"] == before["input"]
+    assert found == pytest.approx(after, rel=0.03)
+    assert model.predict(before) == pytest.approx(sum(after.values()), rel=0.02)
+
+
+def test_a_few_samples_of_drift_are_drawn_to_what_all_layers_share():
+    before, after = {"input": 0.0, "a": 100.0, "b": 100.0}, {"input": 0.0, "a": 70.0, "b": 130.0}
+    model = fit_drift([(before, after)], {"input": 0.0, "a": 100.0, "b": 100.0})
+    found = model.predict_by_source(before)
+    assert 70 < found["a"] < found["b"] < 130 and model.residuals == ()
+
+
+def test_drift_by_layer_is_better_than_the_line_where_layers_differ_and_the_interval_covers():
+    rng = np.random.default_rng(1)
+    errors, covered = {"lre": [], "drift": []}, []
+    for _ in range(60):
+        samples = [drifted(rng, noise=0.03) for _ in range(10)]
+        model = fit_drift(samples, DENSE)
+        line = fit_lre([(sum(b.values()), sum(a.values())) for b, a in samples])
+        before, after = drifted(rng, noise=0.03)
+        truth = sum(after.values())
+        errors["lre"].append(abs(line.predict(sum(before.values())) / truth - 1))
+        errors["drift"].append(abs(model.predict(before) / truth - 1))
+        low, high = model.interval(before, 0.8)
+        covered.append(low <= truth <= high)
+        assert model.upper(before, 0.5) <= model.upper(before, 0.9)
+    assert np.mean(errors["drift"]) < 0.6 * np.mean(errors["lre"])
+    assert 0.7 <= np.mean(covered) <= 0.95
+
+
+def test_drift_refuses_nothing_and_nonsense_and_survives_silent_layers():
+    with pytest.raises(DataError, match="0 samples given, the drift by layer takes at least 1"):
+        fit_drift([], DENSE)
+    with pytest.raises(DataError, match="must be finite and above 0"):
+        fit_drift([({"a": 0.0}, {"a": 1.0})], DENSE)
+    silent = {"input": 50.0, "a": 0.0, "b": 0.0}
+    assert fit_drift([(silent, silent)], DENSE).predict(silent) == 50.0
+    found = fit_drift([drifted(np.random.default_rng(0)) for _ in range(3)], DENSE).to_json()
+    assert len(found["pairs"]) == 3 == len(found["residuals"])
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=30), st.floats(0.05, 0.95))
+@settings(max_examples=60, deadline=None)
+def test_the_conformal_quantile_leaves_so_many_below(residuals, confidence):
+    bound = quantile(residuals, confidence)
+    assert bound in residuals
+    below = sum(r <= bound for r in residuals)
+    assert below >= min(len(residuals), np.ceil((len(residuals) + 1) * confidence))
+
+
+# ------------------------------------------------------------------------------------------------------------ margins
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_the_margin_covers_what_two_splits_differ_by(relative):
+    rng = np.random.default_rng(0)
+    held, sizes = [], []
+    labels = np.arange(200) % 10
+    for _ in range(600):
+        dense = [2000 + 100 * labels + rng.normal(0, 300, 200) for _ in range(2)]
+        pruned = [0.5 * d + rng.normal(0, 20, 200) for d in dense]
+        wide = margin(pruned[0], labels, 200, before=dense[0] if relative else None)
+        sizes.append(wide)
+        measured, unseen = (p.mean() / (d.mean() if relative else 1) for p, d in zip(pruned, dense, strict=True))
+        held.append(unseen <= measured * (1 + wide))
+    assert np.mean(held) >= 0.99
+    assert np.mean(sizes) < 0.01 if relative else 0.03 < np.mean(sizes) < 0.06
+
+
+def test_samples_agree_within_their_errors():
+    rng = np.random.default_rng(3)
+    same = [agree(*rng.normal(100, 10, (2, 80))) for _ in range(300)]
+    far = [agree(rng.normal(100, 10, 80), rng.normal(110, 10, 80)) for _ in range(50)]
+    assert 0.9 <= np.mean(same) <= 0.99 and not any(far)
 
 
 # --------------------------------------------------------------------------------------------------------- projection

@@ -7,15 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from spear_deploy import spike_price, training
+from spear_deploy import spike_price
 from spear_deploy.data import Dataset, Split, load_data
 from spear_deploy.errors import DataError, UnsupportedError
 from spear_deploy.graph import INPUT, chain
 from spear_deploy.layers import LI, LIF, AvgPool, Conv2d, Dense, Layer, LoihiLIF
+from spear_deploy.networks.digits import digits_network
 from spear_deploy.simulator import simulate
 from spear_deploy.spike_price import SpikePrice
 from spear_deploy.synops import cost_per_spike, synops
-from spear_deploy.training import Recipe, decide, digits_network, evaluate, fine_tune, fit, train
+from spear_deploy.training import Recipe, decide, evaluate, evaluation, fine_tune, fit, losses, train
 from tests.reference import random_graph, random_spikes
 
 
@@ -78,9 +79,9 @@ def test_cost_per_spike_prices_what_synops_counts(seed):
 
 def test_evaluation_is_exact_whatever_the_batches(monkeypatch):
     graph, data = digits_network(0), digits_like(90)
-    monkeypatch.setattr(training, "BATCH", 90)
+    monkeypatch.setattr(evaluation, "BATCH", 90)
     whole = evaluate(graph, data)
-    monkeypatch.setattr(training, "BATCH", 7)
+    monkeypatch.setattr(evaluation, "BATCH", 7)
     parts = evaluate(graph, data)
     assert whole.synops == parts.synops and whole.accuracy == parts.accuracy
     np.testing.assert_allclose(whole.synops_per_sample.mean(), whole.synops.total, rtol=1e-12)
@@ -271,19 +272,19 @@ def test_distance_to_a_teacher_is_the_softened_divergence():
     student, teacher = rng.normal(size=(2, 8, 5)).astype(np.float32) / 5
 
     def softened(mean):
-        values = np.exp(training.LOGIT_SCALE / training.HINT_TEMPERATURE * mean)
+        values = np.exp(losses.LOGIT_SCALE / losses.HINT_TEMPERATURE * mean)
         return values / values.sum(axis=1, keepdims=True)
 
     p, q = softened(teacher), softened(student)
-    expected = training.HINT_TEMPERATURE**2 * (p * np.log(p / q)).sum(axis=1).mean()
-    assert float(training._distance(torch.from_numpy(student), torch.from_numpy(teacher))) == pytest.approx(expected, rel=1e-4)
-    assert float(training._distance(torch.from_numpy(student), torch.from_numpy(student))) == pytest.approx(0, abs=1e-6)
+    expected = losses.HINT_TEMPERATURE**2 * (p * np.log(p / q)).sum(axis=1).mean()
+    assert float(losses.distance(torch.from_numpy(student), torch.from_numpy(teacher))) == pytest.approx(expected, rel=1e-4)
+    assert float(losses.distance(torch.from_numpy(student), torch.from_numpy(student))) == pytest.approx(0, abs=1e-6)
 
 
 def test_hints_are_the_mean_outputs_of_the_teacher():
     network, data = toy_network(), toy_data()
     output = simulate(network, np.moveaxis(data.train.x, 0, 1)).output
-    np.testing.assert_allclose(training._mean_outputs(network, data.train), output.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(losses.mean_outputs(network, data.train), output.mean(axis=0), rtol=1e-5)
 
 
 def test_a_teacher_is_followed_where_labels_say_nothing():
@@ -297,3 +298,33 @@ def test_a_teacher_is_followed_where_labels_say_nothing():
     known = evaluate(teacher, data.test).labels
     agreement = [float(np.mean(evaluate(graph, data.test).labels == known)) for graph in (taught, alone)]
     assert agreement[0] > 0.9 and agreement[0] > agreement[1]
+
+
+# ------------------------------------------------------------------------------------------------------- cut short
+
+
+def test_steps_end_learning_before_the_epochs_are_over():
+    pytest.importorskip("torch")
+    data = toy_data()  # 120 samples: 8 batches of 16 an epoch
+    found = fit(toy_network(), data, replace(quick(5), steps=11))
+    assert [row["epoch"] for row in found.history] == [1, 2] and found.last.accuracy == found.history[-1]["accuracy"]
+    assert found.graph == fit(toy_network(), data, replace(quick(2), steps=11)).graph
+    with pytest.raises(DataError, match="recipe: 0 steps given, expected at least 1"):
+        Recipe(epochs=1, steps=0)
+
+
+def test_ctrl_c_keeps_the_best_epoch_so_far_where_that_is_asked_for():
+    pytest.importorskip("torch")
+    data, seen = toy_data(), []
+
+    def stop(facts):
+        seen.append(facts)
+        if facts["done"] == 4:
+            raise KeyboardInterrupt
+
+    found = fit(toy_network(), data, quick(12), interruptible=True, progress=stop)
+    assert found.interrupted and len(found.history) == 4
+    best = max(seen, key=lambda facts: (facts["accuracy"], facts["done"]))
+    assert evaluate(found.graph, data.val).accuracy == best["accuracy"]
+    with pytest.raises(KeyboardInterrupt):
+        fit(toy_network(), data, quick(12), progress=stop)

@@ -97,10 +97,13 @@ def check(
 
 
 def _next(net: str, chip: str, report: Any) -> str:
-    """Return what to try: another chip where this one cannot hold the kinds of layers, a smaller network where it is full."""
-    if report.unsupported:
+    """Return what to try: a smaller network where the chip is full, another chip where it is of another kind."""
+    from spear_deploy.nets import profile
+    from spear_deploy.quantize import FORMATS
+
+    if report.unsupported or profile(chip).meta.family not in FORMATS:
         return f"spear-deploy rank {net} (which chip takes it)"
-    return f"spear-deploy prune {net} --chip {shlex.quote(chip)} --data DATA --out pruned (make it smaller)"
+    return f"spear-deploy prune {net} --chip {shlex.quote(chip)} --data DATA --out pruned (make it smaller, until it fits)"
 
 
 def _lint(net: str, *, as_json: bool, out: str | None) -> None:

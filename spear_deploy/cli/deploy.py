@@ -32,7 +32,7 @@ from spear_deploy.cli.options import (
 @click.option(
     "--synops", default="50%", show_default=True, metavar="X|X%", help="SynOps budget per inference, or a share of the network's."
 )
-@click.option("--method", default="spear", show_default=True, help="The searcher.")
+@click.option("--method", default="spear", show_default=True, help="The searcher; see prune.")
 @click.option("--lava-samples", type=click.IntRange(min=1), help="Test samples to run on Lava; all unless given.")
 @click.option("--out", required=True, metavar="DIR", help="Folder for the files.")
 @seed

@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 
+from spear_deploy.cli import complete
 from spear_deploy.cli.options import Command, as_json, chip, display, emit, load_net, network_options, overrides, quiet, seed
 
 
-@click.command(cls=Command)
-@click.argument("net")
+@click.command(cls=Command, short_help="Make it smaller, until it fits the chip or meets a budget.")
+@click.argument("net", shell_complete=complete.nets)
 @chip
-@click.option("--data", required=True, metavar="DATA", help="What to train, choose and test on.")
+@click.option("--data", required=True, metavar="DATA", shell_complete=complete.data, help="What to train, choose and test on.")
 @click.option("--synops", metavar="X|X%", help="SynOps per inference, or a share of the network's.")
 @click.option("--energy-uj", metavar="X|X%", help="Energy of an inference in µJ.")
 @click.option("--latency-ms", metavar="X|X%", help="Time of an inference in ms.")
@@ -21,7 +22,7 @@ from spear_deploy.cli.options import Command, as_json, chip, display, emit, load
 @click.option("--memory", metavar="N|X%", help="Words of synapse memory, all cores together.")
 @click.option("--parameters", metavar="N|X%", help="Weights, biases and batch norm's numbers.")
 @click.option("--budgets", metavar="X%,X%,...", help="Several SynOps budgets, served by one search.")
-@click.option("--method", help="The searcher.  [default: the one that won our benchmark; see docs/search.md]")
+@click.option("--method", help="The searcher.  [default: evolution]")
 @click.option("--episodes", type=click.IntRange(min=1), help="Plans to try.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs of the first fine-tuning.")
 @click.option("--out", required=True, metavar="DIR", help="Folder for pruned.snn, search.json and plan.json.")
@@ -31,7 +32,7 @@ from spear_deploy.cli.options import Command, as_json, chip, display, emit, load
 @quiet
 @as_json
 def prune(
-    net: str, chip: str, data: str, out: str, budgets: str | None, method: str | None, episodes: int | None, epochs: int | None,
+    net: str, chip: str, data: str, out: str, budgets: str | None, method: str, episodes: int | None, epochs: int | None,
     overrides: dict[str, str], seed: int, quiet: bool, as_json: bool, synops: str | None, energy_uj: str | None,
     latency_ms: str | None, cores: str | None, memory: str | None, parameters: str | None, **source: Any,
 ) -> None:  # fmt: skip

@@ -1,100 +1,111 @@
-"""How does the budget hold after fine-tuning, on data that nobody has seen?
+"""How do the budgets hold after fine-tuning, on data that nobody has seen?
 
-    search ─► fine-tune with a price on SynOps ─► measure on validation ─► above the aim? lower the target, or trim ─┐
-                                                      ▲──────────────────────────────────────────────────────────────┘
+    search ─► fine-tune with a price on SynOps ─► measure ─► far from the aim? move target or thresholds ─┐
+                                                     ▲───────────────────── learn on, shorter ◄──────────┘
+                                                  close ─► last exact trim
 
 The aim is the budget less what validation and test may differ by chance. What is measured may be another network than
-the one that learns, e.g. its integer form: `measure` says what counts.
+the one that learns, e.g. its integer form: `deployed` says what counts.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from spear_deploy.data import Dataset
 from spear_deploy.graph import SNNGraph
-from spear_deploy.layers import Array
-from spear_deploy.pruning import PruningPlan, coupled_groups, importance, prune
-from spear_deploy.search.loop import Constraint, SearchResult, SearchSettings, search
-from spear_deploy.search.score import NORM_SAMPLES
-from spear_deploy.training import Evaluation, Progress, Recipe, evaluate, fit
-
-Measure = Callable[[SNNGraph], Evaluation]
-"""Runs what will be deployed of a floating-point network on the validation split."""
+from spear_deploy.pruning import PruningPlan, coupled_groups
+from spear_deploy.search.aims import Aims, Deployed, Measured, facts
+from spear_deploy.search.budgets import Amount, Budgets, amount, words
+from spear_deploy.search.chip_costs import ChipCosts
+from spear_deploy.search.doubts import doubts
+from spear_deploy.search.loop import SearchResult, search
+from spear_deploy.search.settings import DEFAULT_METHOD, SearchSettings, settings_for
+from spear_deploy.search.tuning import Tuning
+from spear_deploy.training import Progress
 
 REACH = 0.1
 """A plan may be predicted 10 % above the budget: fine-tuning takes that down, and unused budget is lost accuracy."""
-SIGMAS = 2.0
-"""Margin in standard errors of the difference between the means of two splits."""
-SLACK = 0.005
-"""The target of learning lies below the aim by what epochs differ from each other."""
-ROUNDS = 4
-"""Times that learning is taken up again, each for a third of the epochs; from the third on, channels are trimmed first."""
+EPOCHS = 40
+PROMISE = 0.02
+"""Share of a SynOps budget that should at most stay unused."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrunedResult:
-    """A network that is pruned and fine-tuned to a budget.
+    """A network that is pruned and fine-tuned to budgets.
 
     Attributes:
         graph: the network.
         plan: channels that stay, in the numbering of the given network.
         widths: {group: [channels before, after]}.
-        budget: SynOps per inference.
-        aim: the budget less its margin; what validation was held to.
+        budgets: by resource its budget, aim (the budget less its margin; what validation was held to), use on validation, and
+            whether it is met.
         synops: measured on validation.
         accuracy: on validation, 0..1.
-        met: whether `synops <= aim`.
-        search: how the plan was found; None where the network was within the budget as it was.
+        margin: relative, of what depends on spikes.
+        met: whether all budgets hold with their margin, and the chip's own limits where those were asked for.
+        search: how the plan was found; None where the network was within the budgets as it was.
         history: a row an epoch of fine-tuning.
         notes: sentences on what was assumed or could not be met.
         seconds: wall time by part.
+        interrupted: whether search or fine-tuning was cut short.
     """
 
     graph: SNNGraph
     plan: PruningPlan
     widths: dict[str, list[int]]
-    budget: float
-    aim: float
+    budgets: dict[str, dict[str, Any]]
     synops: float
     accuracy: float
+    margin: float
+    met: bool
     search: SearchResult | None
     history: tuple[dict[str, Any], ...] = ()
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    interrupted: bool = False
 
     @property
-    def met(self) -> bool:
-        """Whether the budget holds with its margin."""
-        return self.synops <= self.aim
+    def budget(self) -> float | None:
+        """SynOps per inference, as validation measures it."""
+        return self.budgets["synops"]["budget"] if "synops" in self.budgets else None
 
     @property
-    def unused(self) -> float:
-        """Share of the budget that is not used."""
-        return 1 - self.synops / self.budget
+    def aim(self) -> float | None:
+        """The SynOps that validation was held to."""
+        return self.budgets["synops"]["aim"] if "synops" in self.budgets else None
+
+    @property
+    def unused(self) -> float | None:
+        """Share of the SynOps budget that is not used."""
+        return None if self.budget is None else 1 - self.synops / self.budget
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the network as plain data."""
         found = self.search
+        estimator = found.estimator if found else None
         return {
             "budget": self.budget,
             "aim": self.aim,
             "synops": self.synops,
             "unused": self.unused,
             "met": self.met,
+            "margin": self.margin,
+            "budgets": self.budgets,
             "accuracy": self.accuracy,
             "widths": self.widths,
             "plan": self.plan.to_json(),
             "method": found.method if found else None,
             "evaluations": found.evaluations if found else 0,
-            "interrupted": found.interrupted if found else False,
-            "lre": found.lre.to_json() if found and found.lre else None,
+            "interrupted": self.interrupted,
+            "lre": None if estimator is None else {"kind": type(estimator).__name__.lower(), **estimator.to_json()},
             "search": list(found.history) if found else [],
+            "rungs": list(found.rungs) if found else [],
             "fine_tune": list(self.history),
             "notes": self.notes,
             "seconds": self.seconds,
@@ -105,155 +116,97 @@ def prune_to_budget(
     graph: SNNGraph,
     dataset: Dataset,
     *,
-    synops_budget: float,
-    method: str = "spear",
+    synops_budget: str | float | None = None,
+    budgets: Budgets | None = None,
+    method: str = DEFAULT_METHOD,
     episodes: int | None = None,
-    epochs: int = 40,
+    epochs: int | None = None,
     seed: int = 0,
     settings: SearchSettings | None = None,
-    measure: Measure | None = None,
-    constraint: Constraint | None = None,
+    deployed: Sequence[Deployed] = (),
+    chip: ChipCosts | None = None,
+    checkpoint: Path | None = None,
+    found: SearchResult | None = None,
     progress: Progress | None = None,
 ) -> PrunedResult:
-    """Prune a trained network and fine-tune it so that it keeps a SynOps budget on unseen data.
+    """Prune a trained network and fine-tune it so that it keeps its budgets on unseen data.
 
     Args:
         graph: a trained floating-point network.
         dataset: learns from `train`, chooses and measures by `val`; of `test` only the number of samples is used.
-        synops_budget: SynOps per inference that the mean over the test split must not exceed.
-        method, episodes, settings, constraint: of the search; `settings.reach` is set to what the closed loop takes down.
-        epochs: of the first fine-tuning; up to four thirds more are added while the budget does not hold.
+        synops_budget: SynOps per inference that the mean over the test split must not exceed, or a share ("50%") of what the
+            given network needs on the same samples; short for `budgets`.
+        budgets: several limits at once.
+        method, episodes, settings, chip, checkpoint: of the search; `settings.reach` is set to what the closed loop takes
+            down.
+        epochs: of the first fine-tuning, 40 unless given; up to four thirds more are added while a budget does not hold.
         seed: of everything random.
-        measure: runs what counts on the validation split; the network itself unless given.
+        deployed: each returns what will run of a network; of several forms the one that uses most is held to the budgets. The
+            network itself unless given.
+        found: of `search_front`, to tune what was found already.
         progress: is told after each evaluation and epoch.
 
+    Ctrl-C during the search ends it, fine-tuning goes on with the best plan so far; Ctrl-C during fine-tuning ends that, and
+    the best network so far is trimmed to the budget.
+
     Raises:
-        BudgetError: the budget is below what the narrowest network needs.
+        BudgetError: a budget is below what the narrowest network needs.
     """
-    measure = measure or (lambda network: evaluate(network, dataset.val))
+    budgets = budgets or Budgets(synops=_synops(synops_budget))
     begin = time.perf_counter()
-    before = measure(graph)
-    aim = synops_budget * (1 - margin(before, dataset.val.y, len(dataset.test)))
+    aims = Aims(graph, dataset, budgets, deployed, chip)
+    notes = doubts(graph, aims.before, dataset.classes)
     sizes = {group.name: group.channels for group in coupled_groups(graph)}
-    if before.synops.total <= aim:
+    before = aims.measure(graph)
+    if before.met:
         whole = PruningPlan(kept={name: tuple(range(n)) for name, n in sizes.items()})
-        return _result(graph, whole, sizes, synops_budget, aim, before, None, notes=["the network is within the budget as it is"])
-    settings = SearchSettings(**{**asdict(settings or SearchSettings()), "confidence": 0.0, "reach": REACH})
-    found = search(
-        graph,
-        dataset,
-        synops_budget=synops_budget,
-        method=method,
-        episodes=episodes,
-        seed=seed,
-        settings=settings,
-        constraint=constraint,
-        progress=progress,
-    )
-    tuning = _Tuning(found.graph, graph, dataset, aim, measure, seed, progress)
+        notes.append("the network is within the budget as it is: nothing was changed")
+        return _result(graph, whole, sizes, aims, before, None, notes=notes)
+    if found is None:
+        found = search(
+            graph, dataset, budgets=budgets, method=method, episodes=episodes, seed=seed, settings=for_tuning(method, settings),
+            chip=chip, checkpoint=checkpoint, progress=progress,
+        )  # fmt: skip
     begun = time.perf_counter()
-    tuning.run(epochs)
+    tuning = Tuning(found.graph, graph, dataset, aims, seed, progress)
+    tuning.run(epochs or EPOCHS)
+    notes += [*_told_interrupted(found, tuning), *tuning.notes, *_told_margin(aims, tuning.measured)]
     seconds = {**found.seconds, "fine_tune": time.perf_counter() - begun, "prune": time.perf_counter() - begin}
     plan = PruningPlan(kept=_kept_of(graph, tuning.graph, found.plan))
-    told: dict[str, Any] = {"history": tuning.history, "notes": tuning.notes, "seconds": seconds}
-    return _result(tuning.graph, plan, sizes, synops_budget, aim, tuning.measured, found, **told)
+    return _result(
+        tuning.graph, plan, sizes, aims, tuning.measured, found, history=tuning.history, notes=notes, seconds=seconds,
+        interrupted=found.interrupted or tuning.interrupted,
+    )  # fmt: skip
 
 
-def margin(evaluation: Evaluation, labels: Array, unseen: int) -> float:
-    """Return how much, relatively, the mean SynOps of `unseen` samples may exceed those measured, by chance.
-
-        margin = 2 · spread within classes / mean · sqrt(1 / measured + 1 / unseen)
-
-    Splits have their classes in equal shares, so that differences between classes do not count.
-    """
-    per_sample = evaluation.synops_per_sample
-    within = sum(float(np.sum((per_sample[labels == c] - per_sample[labels == c].mean()) ** 2)) for c in np.unique(labels))
-    spread = np.sqrt(within / max(len(labels) - len(np.unique(labels)), 1))
-    mean = max(float(per_sample.mean()), 1e-12)
-    return float(min(0.5, SIGMAS * spread / mean * np.sqrt(1 / len(labels) + 1 / unseen)))
+def for_tuning(method: str, settings: SearchSettings | None = None) -> SearchSettings:
+    """Return the settings of a search whose plans the closed loop takes down to the budget."""
+    return replace(settings or settings_for(method), confidence=0.0, reach=REACH)
 
 
-class _Tuning:
-    """Fine-tuning until what counts is within the aim."""
-
-    def __init__(
-        self,
-        graph: SNNGraph,
-        teacher: SNNGraph,
-        dataset: Dataset,
-        aim: float,
-        measure: Measure,
-        seed: int,
-        progress: Progress | None,
-    ) -> None:
-        self.graph, self.teacher = graph, teacher
-        self.dataset, self.aim, self.measure = dataset, aim, measure
-        self.seed, self.progress = seed, progress
-        self.history: list[dict[str, Any]] = []
-        self.notes: list[str] = []
-        self.measured: Evaluation
-
-    def run(self, epochs: int) -> None:
-        """Learn; while the aim is missed, lower the target by the excess, later trim, and learn on for a shorter time.
-
-        What is measured may cost some per cent more or less than what learns: the first target allows for that.
-        """
-        itself = evaluate(self.graph, self.dataset.val).synops.total
-        target = self.aim * (1 - SLACK) * itself / max(self.measure(self.graph).synops.total, 1e-12)
-        dual = self._learn(epochs, target, 0.0, peak=1e-2)
-        for turn in range(ROUNDS):
-            excess = self.measured.synops.total / self.aim
-            if excess <= 1:
-                return
-            target /= excess * (1 + SLACK)
-            if turn >= ROUNDS // 2:
-                self.graph = trimmed(self.graph, self.dataset, excess - 1)
-            dual = self._learn(max(1, -(-epochs // 3)), target, dual, peak=3e-3)
-        if self.measured.synops.total > self.aim:
-            self.notes.append(
-                f"the budget could not be held with its margin: {self.measured.synops.total:.0f} SynOps on validation, aimed at "
-                f"{self.aim:.0f}; fine-tune longer or start from a narrower network"
-            )
-
-    def _learn(self, epochs: int, target: float, dual: float, peak: float) -> float:
-        recipe = Recipe(epochs=epochs, learning_rate=peak, warm_up=0.1)
-        told = self._told("fine-tune")
-        budget: dict[str, Any] = {"synops_budget": target, "dual": dual}
-        tuned = fit(self.graph, self.dataset, recipe, seed=self.seed, teacher=self.teacher, progress=told, **budget)
-        self.graph, self.measured = tuned.graph, self.measure(tuned.graph)
-        self.history += [{**row, "target": target} for row in tuned.history]
-        return tuned.dual
-
-    def _told(self, stage: str) -> Progress | None:
-        tell = self.progress
-        return None if tell is None else lambda facts: tell({**facts, "stage": stage})
+def _synops(wanted: str | float | None) -> Amount | None:
+    return None if wanted is None else amount(wanted, "synops")
 
 
-def trimmed(graph: SNNGraph, dataset: Dataset, excess: float) -> SNNGraph:
-    """Remove channels one by one, least importance per SynOp first, until at least the relative `excess` is gone.
+def _told_interrupted(found: SearchResult, tuning: Tuning) -> list[str]:
+    notes = []
+    if found.interrupted:
+        notes.append(f"the search was interrupted after {len(found.history)} plans; the best of them was taken")
+    if tuning.interrupted:
+        notes.append(f"fine-tuning was interrupted after {len(tuning.history)} epochs; the best network so far was taken")
+    return notes
 
-    Batch norm is re-estimated. Where each group is down to one channel, the network is returned as it is.
-    """
-    from spear_deploy.interchange.norse_network import reestimate_batchnorm, to_graph, to_norse
 
-    start = evaluate(graph, dataset.val.head(NORM_SAMPLES)).synops.total
-    now = start
-    while now > start * (1 - excess):
-        options = []
-        for group in coupled_groups(graph):
-            if group.channels > 1:
-                worth = importance(graph, group)
-                order = np.argsort(worth, kind="stable")
-                smaller = prune(graph, PruningPlan(kept={group.name: tuple(int(k) for k in order[1:])}))
-                network = to_norse(smaller).eval()
-                reestimate_batchnorm(network, (x for x, _ in dataset.train.head(NORM_SAMPLES).batches(64)))
-                smaller = to_graph(network)
-                cost = evaluate(smaller, dataset.val.head(NORM_SAMPLES)).synops.total
-                options.append((worth[order[0]] / worth.sum() / max(now - cost, 1e-12), cost, smaller))
-        if not options:
-            return graph
-        _, now, graph = min(options, key=lambda option: option[0])
-    return graph
+def _told_margin(aims: Aims, measured: Measured) -> list[str]:
+    """State the margin where it alone leaves more of the budget unused than is promised."""
+    notes = [aims.margin_note] if aims.margin_note else []
+    if measured.margin > PROMISE:
+        names = ", ".join(words(name) for name in aims.limits)
+        notes.append(
+            f"samples differ so much that the {names} budget was kept with a margin of {measured.margin:.1%}; more validation "
+            "samples, or a budget in per cent, narrow it"
+        )
+    return notes
 
 
 def _kept_of(graph: SNNGraph, pruned: SNNGraph, plan: PruningPlan) -> dict[str, tuple[int, ...]]:
@@ -261,7 +214,7 @@ def _kept_of(graph: SNNGraph, pruned: SNNGraph, plan: PruningPlan) -> dict[str, 
     first = graph.metadata.get("kept_channels", {})
     kept = {}
     for name in plan.kept:
-        left = pruned.metadata["kept_channels"][name]
+        left: Sequence[int] = pruned.metadata["kept_channels"][name]
         number = {channel: index for index, channel in enumerate(first.get(name, range(max(left) + 1)))}
         kept[name] = tuple(number[channel] for channel in left)
     return kept
@@ -271,25 +224,27 @@ def _result(
     graph: SNNGraph,
     plan: PruningPlan,
     sizes: dict[str, int],
-    budget: float,
-    aim: float,
-    measured: Evaluation,
+    aims: Aims,
+    measured: Measured,
     found: SearchResult | None,
     *,
-    history: list[dict[str, Any]] | None = None,
-    notes: list[str] | None = None,
+    history: Sequence[dict[str, Any]] = (),
+    notes: list[str],
     seconds: dict[str, float] | None = None,
+    interrupted: bool = False,
 ) -> PrunedResult:
     return PrunedResult(
         graph=graph,
         plan=plan,
         widths={name: [sizes[name], len(channels)] for name, channels in plan.kept.items()},
-        budget=budget,
-        aim=aim,
-        synops=measured.synops.total,
-        accuracy=measured.accuracy,
+        budgets=facts(aims.limits, measured),
+        synops=float(measured.values["synops"] or 0.0),
+        accuracy=measured.evaluation.accuracy,
+        margin=measured.margin,
+        met=measured.met,
         search=found,
-        history=tuple(history or ()),
-        notes=notes or [],
+        history=tuple(history),
+        notes=notes,
         seconds=seconds or {},
+        interrupted=interrupted,
     )

@@ -48,6 +48,10 @@ class PruningEnv(gymnasium.Env[Array, Array]):
         cost: ratios → SynOps relative to the unpruned network, at its rates.
         score: ratios → `Trial`.
         floor: the least ratio.
+        worth: importance of the channels of each group, for searchers that rank them.
+        affordable: whether ratios are within the budget by estimate; everything is unless given.
+        starts: proposals to begin with, e.g. the best of a search for another budget.
+        projects: whether `score` brings every proposal into the budget.
     """
 
     def __init__(
@@ -58,11 +62,22 @@ class PruningEnv(gymnasium.Env[Array, Array]):
         score: Callable[[Ratios], Trial],
         *,
         floor: float,
+        worth: Sequence[Array] = (),
+        affordable: Callable[[Ratios], bool] = lambda ratios: True,
+        starts: Sequence[Array] = (),
+        projects: bool = False,
     ) -> None:
         self.action_space = gymnasium.spaces.Box(np.float32(floor), np.float32(1.0), (1,), np.float32)
         self.observation_space = gymnasium.spaces.Box(-1.0, 1.0, (len(OBSERVATION),), np.float32)
         self._features, self._shares, self._cost, self._score = features, tuple(shares), cost, score
+        self.worth, self.affordable, self.starts, self.projects = tuple(worth), affordable, tuple(starts), projects
+        self.bounds = (float(np.float32(floor)), 1.0)
         self._chosen: Ratios = ()
+
+    def play(self, ratios: Array) -> Trial:
+        """Play an episode at once, without observations: for searchers that choose all ratios together."""
+        low, high = self.bounds
+        return self._score(tuple(float(r) for r in np.clip(ratios, low, high)))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
         """Start a new plan."""
@@ -72,7 +87,7 @@ class PruningEnv(gymnasium.Env[Array, Array]):
 
     def step(self, action: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
         """Choose the ratio of the next group."""
-        low, high = float(self.action_space.low[0]), float(self.action_space.high[0])  # type: ignore[attr-defined]
+        low, high = self.bounds
         self._chosen = (*self._chosen, min(max(float(np.asarray(action).reshape(-1)[0]), low), high))
         if len(self._chosen) < len(self._shares):
             return self.observe(self._chosen), 0.0, False, False, {}

@@ -1,8 +1,8 @@
-"""How many SynOps will a pruned network need once it is fine-tuned?
+"""How many SynOps will a pruned network need once it is fine-tuned, by SPEAR's LRE?
 
-SPEAR's LRE: a straight line for the whole network, `after ≈ W · before + b`, from pairs (before, after) of short
-fine-tunes of sampled plans. "Before" is measured on the pruned network with its batch norm re-estimated. Here the line also
-says how far it may be off.
+A straight line for the whole network, `after ≈ W · before + b`, from pairs (before, after) of short fine-tunes of sampled
+plans. "Before" is measured on the pruned network with its batch norm re-estimated. Here the line also says how far it may
+be off. `drift` is the model by layer that it is compared with.
 """
 
 from __future__ import annotations
@@ -36,15 +36,8 @@ class LRE:
         return max(0.0, self.w * before + self.b)
 
     def margin(self, confidence: float = 0.8) -> float:
-        """Return how much, relatively, the truth may lie above the line: the conformal quantile of the residuals, at least 0.
-
-        Of n residuals the ⌈(n + 1) · confidence⌉-th smallest is taken, the largest where n is too small for that.
-        """
-        ordered = sorted(self.residuals)
-        if not ordered:
-            return 0.0
-        rank = int(np.ceil((len(ordered) + 1) * confidence))
-        return max(0.0, ordered[min(rank, len(ordered)) - 1])
+        """Return how much, relatively, the truth may lie above the line, at least 0."""
+        return max(0.0, quantile(self.residuals, confidence))
 
     def upper(self, before: float, confidence: float = 0.8) -> float:
         """Return an upper bound of the SynOps after fine-tuning: `predict · (1 + margin)`."""
@@ -53,6 +46,22 @@ class LRE:
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data."""
         return asdict(self)
+
+
+def quantile(residuals: Sequence[float], confidence: float) -> float:
+    """Return the conformal quantile: of n residuals the ⌈(n + 1) · confidence⌉-th smallest, 0 of none.
+
+    A new one of the same kind is at most that with probability `confidence`; where n is too small for that, the largest is
+    taken and the probability is n / (n + 1).
+
+    >>> quantile([0.03, -0.01, 0.02, 0.0], 0.5)
+    0.02
+    """
+    ordered = sorted(residuals)
+    if not ordered:
+        return 0.0
+    rank = int(np.ceil((len(ordered) + 1) * confidence))
+    return float(ordered[min(rank, len(ordered)) - 1])
 
 
 def fit_lre(pairs: Sequence[tuple[float, float]]) -> LRE:

@@ -44,6 +44,8 @@ def project(ratios: Sequence[float], channels: Widths, least: Widths, fits: Call
         return scaled(ratios, high, channels, least)
     low = 0.0
     for _ in range(BISECTIONS):
+        if scaled(ratios, low, channels, least) == scaled(ratios, high, channels, least):
+            break
         middle = (low + high) / 2
         low, high = (middle, high) if fits(scaled(ratios, middle, channels, least)) else (low, middle)
     widths = list(scaled(ratios, low, channels, least))

@@ -17,10 +17,13 @@ import numpy as np
 from spear_deploy.data import Dataset, Split
 from spear_deploy.errors import DataError
 from spear_deploy.graph import INPUT, SNNGraph
-from spear_deploy.layers import IF, Layer
-from spear_deploy.pruning import Criterion, Group, PruningPlan, coupled_groups, importance, prune
+from spear_deploy.layers import IF, Array, Layer
+from spear_deploy.pruning import Criterion, Group, PruningPlan, all_groups, coupled_groups, importance, prune
+from spear_deploy.search import evidence
+from spear_deploy.search.checkpoint import Checkpoint
+from spear_deploy.search.chip_costs import ChipCosts
 from spear_deploy.simulator import SpikeCounts
-from spear_deploy.synops import synops
+from spear_deploy.synops import cost_per_spike
 from spear_deploy.training import Evaluation, evaluate, quick_evaluate
 
 Widths: TypeAlias = tuple[int, ...]
@@ -31,16 +34,28 @@ Ratios: TypeAlias = tuple[float, ...]
 SCORING_SAMPLES = 512
 """At most so many validation samples score a candidate."""
 NORM_SAMPLES = 256
-"""So many training samples re-estimate batch norm."""
+"""So many training samples re-estimate batch norm, and tell what channels are worth."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """What was measured of a candidate before fine-tuning: accuracy 0..1 and SynOps per inference on validation."""
+    """What was measured of a candidate before fine-tuning.
+
+    Attributes:
+        accuracy: on validation, 0..1.
+        by_source: SynOps per inference that the spikes of each layer, and of the input, cause.
+        activity: energy (J) and latency (s) where they were asked for.
+    """
 
     widths: Widths
     accuracy: float
-    synops: float
+    by_source: dict[str, float]
+    activity: dict[str, float | None]
+
+    @property
+    def synops(self) -> float:
+        """SynOps per inference."""
+        return sum(self.by_source.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,29 +76,51 @@ class Trial:
 class Scorer:
     """Measures candidates of one network, and remembers.
 
+    Args:
+        graph, dataset: the network, and the data whose `train` and `val` it is measured on.
+        criterion: which channels of a group go first.
+        chip: measures energy and latency too, if `timed`.
+        checkpoint: where measurements are kept.
+        device: of torch.
+
     Attributes:
         groups: what can be pruned.
         channels: of each group.
+        worth: importance of each channel, by group.
         dense: what the network itself does on the scoring samples.
-        evaluations: how many candidates were run.
+        evaluations: how many candidates were run, those of an earlier run that are taken from the checkpoint not counted.
     """
 
-    def __init__(self, graph: SNNGraph, dataset: Dataset, *, criterion: Criterion = "l1") -> None:
+    def __init__(
+        self,
+        graph: SNNGraph,
+        dataset: Dataset,
+        *,
+        criterion: Criterion = "l1",
+        chip: ChipCosts | None = None,
+        timed: bool = False,
+        checkpoint: Checkpoint | None = None,
+        device: str = "cpu",
+    ) -> None:
         dataset.check(graph.input_shape, int(np.prod(graph.shape_of(graph.output))))
-        self.graph, self.dataset = graph, dataset
+        self.graph, self.dataset, self.chip, self.device = graph, dataset, chip, device
+        self.timed = timed and chip is not None
         self.groups: tuple[Group, ...] = coupled_groups(graph)
         if not self.groups:
-            raise DataError("the network has no channels that could be removed: every group is its input or its output")
+            raise DataError(f"the network has no channels that could be removed: {'; '.join(not_prunable(graph))}")
         self.channels: Widths = tuple(group.channels for group in self.groups)
         self.split: Split = dataset.val.head(SCORING_SAMPLES)
         self.dense: Evaluation = evaluate(graph, self.split)
         self.evaluations = 0
+        self.checkpoint = checkpoint or Checkpoint()
+        told = evidence.measured(graph, dataset.train.head(NORM_SAMPLES), criterion)
         counts = self.dense.counts
-        self._order = [np.argsort(-importance(graph, group, criterion, counts), kind="stable") for group in self.groups]
+        self.worth: tuple[Array, ...] = tuple(importance(graph, group, criterion, counts, told) for group in self.groups)
+        self._order = [np.argsort(-worth, kind="stable") for worth in self.worth]
         self._numbered = _numbered(graph)
         self._norm_batches = [x for x, _ in dataset.train.head(NORM_SAMPLES).batches(64)]
         self._scores: dict[Widths, Score] = {}
-        self._estimates: dict[Widths, float] = {}
+        self._estimates: dict[Widths, dict[str, float]] = {}
 
     def plan(self, widths: Widths) -> PruningPlan:
         """Return the plan that keeps the most important channels."""
@@ -92,10 +129,30 @@ class Scorer:
 
     def estimate(self, widths: Widths) -> float:
         """Return the SynOps of a plan at the firing rates of the unpruned network."""
+        return sum(self.estimate_by_source(widths).values())
+
+    def estimate_by_source(self, widths: Widths) -> dict[str, float]:
+        """Return the same by the layer whose spikes cause them."""
         if widths not in self._estimates:
             pruned = prune(self._numbered, self.plan(widths))
-            self._estimates[widths] = synops(pruned, _sliced(self.dense.counts, pruned)).total
+            self._estimates[widths] = _caused(pruned, sliced_counts(self.dense.counts, pruned))
         return self._estimates[widths]
+
+    def sizes(self, widths: Widths) -> dict[str, float | None]:
+        """Return what needs no run: parameters, and with a chip cores and memory words."""
+        found: dict[str, float | None] = {"parameters": float(count_parameters(prune(self._numbered, self.plan(widths))))}
+        return found if self.chip is None else {**found, **self.chip.sizes(widths)}
+
+    def estimated_activity(self, widths: Widths) -> dict[str, float | None]:
+        """Return energy and latency of a plan at the firing rates of the unpruned network."""
+        assert self.chip is not None  # only asked for with a chip
+        numbered = prune(self._numbered, self.plan(widths))
+        return self.chip.activity(prune(self.graph, self.plan(widths)), widths, sliced_counts(self.dense.counts, numbered))
+
+    def dense_values(self) -> dict[str, float | None]:
+        """Return what the network takes as it is, by resource."""
+        found = {"synops": self.dense.synops.total, **self.sizes(self.channels)}
+        return found if self.chip is None else {**found, **self.chip.activity(self.graph, self.channels, self.dense.counts)}
 
     def shares(self) -> tuple[float, ...]:
         """Return the share of the SynOps that arrive at the layers of each group."""
@@ -109,18 +166,53 @@ class Scorer:
     def score(self, widths: Widths) -> Score:
         """Measure a candidate, or remember."""
         if widths not in self._scores:
-            network, graph = self._built(widths)
-            found = quick_evaluate(network, graph, self.split)
-            self._scores[widths] = Score(widths=widths, **found)
-            self.evaluations += 1
+            row = self.checkpoint.get(
+                f"score {' '.join(map(str, widths))}{' timed' * self.timed}", lambda: self._measured(widths)
+            )
+            self._scores[widths] = Score(widths=widths, **row)
         return self._scores[widths]
+
+    def _measured(self, widths: Widths) -> dict[str, Any]:
+        network, graph = self._built(widths)
+        self.evaluations += 1
+        if self.timed and self.chip is not None:
+            exact = evaluate(graph, self.split)
+            activity = self.chip.activity(graph, widths, exact.counts)
+            return {"accuracy": exact.accuracy, "by_source": _caused(graph, exact.counts), "activity": activity}
+        found = quick_evaluate(network, graph, self.split)
+        return {"accuracy": found.accuracy, "by_source": found.by_source, "activity": {}}
 
     def _built(self, widths: Widths) -> tuple[Any, SNNGraph]:
         from spear_deploy.interchange.norse_network import reestimate_batchnorm, to_graph, to_norse
 
-        network = to_norse(prune(self.graph, self.plan(widths))).eval()
+        network = to_norse(prune(self.graph, self.plan(widths))).to(self.device).eval()
         reestimate_batchnorm(network, self._norm_batches)
         return network, to_graph(network)
+
+
+def not_prunable(graph: SNNGraph) -> list[str]:
+    """Return what cannot be pruned, and why, a sentence each."""
+    return [f"'{group.name}' cannot be pruned: {group.frozen}" for group in all_groups(graph) if group.frozen]
+
+
+def count_parameters(graph: SNNGraph) -> int:
+    """Count weights, biases, and scale and shift of batch norms."""
+    total = 0
+    for layer in graph.layers:
+        held = (getattr(layer.synapse, name, None) for name in ("weight", "bias"))
+        total += sum(int(value.size) for value in held if value is not None)
+        total += 2 * layer.norm.weight.size if layer.norm is not None else 0
+    return total
+
+
+def sliced_counts(counts: SpikeCounts, numbered: SNNGraph) -> SpikeCounts:
+    """Return the counts of the neurons that are left in a pruned, numbered network."""
+    index = {layer.name: layer.neuron.v_threshold.astype(np.int64) for layer in numbered.layers if isinstance(layer.neuron, IF)}
+    sent = {name: count if name == INPUT else count.ravel()[index[name]] for name, count in counts.sent.items()}
+    delivered = {
+        edge: count if edge.source == INPUT else count.ravel()[index[edge.source]] for edge, count in counts.delivered.items()
+    }
+    return replace(counts, sent=sent, delivered=delivered)
 
 
 def _numbered(graph: SNNGraph) -> SNNGraph:
@@ -135,11 +227,9 @@ def _numbered(graph: SNNGraph) -> SNNGraph:
     return graph.with_layers(numbered)
 
 
-def _sliced(counts: SpikeCounts, numbered: SNNGraph) -> SpikeCounts:
-    """Return the counts of the neurons that are left in a pruned, numbered network."""
-    index = {layer.name: layer.neuron.v_threshold.astype(np.int64) for layer in numbered.layers if isinstance(layer.neuron, IF)}
-    sent = {name: count if name == INPUT else count.ravel()[index[name]] for name, count in counts.sent.items()}
-    delivered = {
-        edge: count if edge.source == INPUT else count.ravel()[index[edge.source]] for edge, count in counts.delivered.items()
-    }
-    return replace(counts, sent=sent, delivered=delivered)
+def _caused(graph: SNNGraph, counts: SpikeCounts) -> dict[str, float]:
+    """Return SynOps per inference by the layer whose spikes cause them."""
+    cost = cost_per_spike(graph)
+    if counts.input_kind == "current":
+        cost[INPUT] = np.zeros(graph.input_shape)
+    return {name: float(np.vdot(counts.sent[name].astype(np.float64), price)) / counts.samples for name, price in cost.items()}

@@ -1,0 +1,73 @@
+"""What came out of the whole path?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from spear_deploy.budget import BudgetReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """The results of the whole path.
+
+    Attributes:
+        chip: name of the profile.
+        accuracy: {dense, pruned, quantised, lava}, shares of the test split; `lava` of the samples that ran there,
+            None if none did.
+        synops: {dense, budget, achieved} per inference on the test split; achieved by the integer network.
+        norse: {samples, spike_mismatches, spikes_compared}: Norse's cells against our simulator, on the dense network.
+        lava: {samples, spike_mismatches, value_mismatches, first_difference}: Lava against our simulator.
+        report: the verdict.
+        widths: {group: [channels before, after]}.
+        files: what was written, relative to the output folder.
+        seconds: wall time by stage, whenever it was done.
+        notes: sentences on what was assumed or could not be met.
+        resumed: stages that were taken from an earlier run with the same inputs; not part of the JSON, which is the same
+            whether or not a run was interrupted.
+    """
+
+    chip: str
+    accuracy: dict[str, float | None]
+    synops: dict[str, float]
+    norse: dict[str, Any]
+    lava: dict[str, Any]
+    report: BudgetReport
+    widths: dict[str, list[int]]
+    files: dict[str, str]
+    seconds: dict[str, float]
+    seed: int
+    notes: list[str] = field(default_factory=list)
+    resumed: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data, with the verdict's own numbers at the top."""
+        report = self.report.to_json()
+        return {
+            "chip": self.chip,
+            "seed": self.seed,
+            "accuracy": self.accuracy,
+            "synops": self.synops,
+            "norse": self.norse,
+            "lava": self.lava,
+            "verdict": report["verdict"],
+            "cores_used": report["cores_used"],
+            "cores_limit": report["cores_limit"],
+            "energy": report["energy"],
+            "latency_s": report["latency_s"],
+            "widths": self.widths,
+            "files": self.files,
+            "seconds": self.seconds,
+            "notes": self.notes,
+        }
+
+    @property
+    def resumed_note(self) -> str:
+        """Say what was taken from an earlier run, or nothing."""
+        if not self.resumed:
+            return ""
+        spent = sum(self.seconds.get(name, 0.0) for name in self.resumed)
+        stages = f"{', '.join(self.resumed)} ({spent:.0f} s then)"
+        return f"taken from an earlier run with the same inputs: {stages}; --fresh does all again"

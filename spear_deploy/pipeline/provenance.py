@@ -1,0 +1,81 @@
+"""Where does a result come from? Command, versions, seeds, data, every fact of the chip with its source, digests of the files."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from spear_deploy.graph import SNNGraph
+from spear_deploy.pipeline import digests
+from spear_deploy.pipeline.stages import Task
+
+if TYPE_CHECKING:
+    from spear_deploy.profile import HardwareProfile
+
+
+def provenance(
+    *,
+    command: str | None,
+    options: Mapping[str, Any],
+    network: SNNGraph,
+    task: Task,
+    files: Iterable[str],
+) -> dict[str, Any]:
+    """Return where a result comes from, as plain data.
+
+    Args:
+        command: the command line, None of a call from Python.
+        options: of the deployment, plain data.
+        network: as it was given.
+        task: what it was deployed with.
+        files: what was written.
+    """
+    dataset = task.dataset
+    return {
+        "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": command,
+        "options": dict(options),
+        "versions": {"python": platform.python_version(), **digests.versions()},
+        "code": digests.of_code(),
+        "machine": {"system": platform.system(), "processor": platform.machine(), "cpus": os.cpu_count()},
+        "network": {
+            "digest": digests.of_network(network),
+            "input_shape": list(network.input_shape),
+            "dt_s": network.dt_s,
+            "assumptions": [str(note) for note in network.metadata.get("assumptions", [])],
+        },
+        "data": {
+            "name": dataset.name,
+            "kind": dataset.kind,
+            "steps": dataset.steps,
+            "classes": dataset.classes,
+            "samples": {name: len(getattr(dataset, name)) for name in ("train", "val", "test")},
+            "digest": task.digest,
+        },
+        "chip": _chip(task.target),
+        "sha256": {name: digests.of_file(task.folder / name) for name in sorted(files)},
+    }
+
+
+def _chip(profile: HardwareProfile) -> dict[str, Any]:
+    from spear_deploy.profile import describe
+
+    facts = [row for row in describe(profile) if row.value is not None]
+    return {
+        "name": profile.name,
+        "title": profile.meta.title,
+        "operating_point": profile.meta.operating_point,
+        "digest": digests.of_profile(profile),
+        "facts": [
+            {"key": row.key, "value": _plain(row.value), "unit": row.unit, "evidence": row.evidence, "source": row.source}
+            for row in facts
+        ],
+        "unpublished": [row.key for row in describe(profile) if row.value is None and not row.key.startswith("core_groups.")],
+    }
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,144 @@
+"""Which channels must go together?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from spear_deploy.graph import INPUT, SNNGraph
+from spear_deploy.layers import CONVS, Dense, Flatten, Layer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Channels that are removed together.
+
+    Attributes:
+        name: the first layer whose weights make these channels.
+        channels: how many there are.
+        producers: layers whose output weights are sliced.
+        consumers: layers whose input weights are sliced.
+        frozen: why they cannot be removed, or "".
+    """
+
+    name: str
+    channels: int
+    producers: tuple[str, ...]
+    consumers: tuple[str, ...]
+    frozen: str = ""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What flows along an edge: which channel space, and how many consecutive elements of axis 0 one channel takes."""
+
+    space: int
+    per: int
+
+
+class Spaces:
+    """Channel spaces, joined as the layers couple them (union-find)."""
+
+    def __init__(self, graph: SNNGraph) -> None:
+        self.graph = graph
+        self.parent: list[int] = []
+        self.size: list[int] = []
+        self.frozen: dict[int, str] = {}
+        self.into: dict[str, Stream] = {}
+        self.out: dict[str, Stream] = {INPUT: self._new(graph.input_shape[0])}
+        self.frozen[self.out[INPUT].space] = "it is the network's input"
+        self._walk()
+        self._freeze(self.out[graph.output], "it is the network's output")
+
+    def _new(self, size: int) -> Stream:
+        self.parent.append(len(self.parent))
+        self.size.append(size)
+        return Stream(len(self.parent) - 1, 1)
+
+    def find(self, space: int) -> int:
+        """Return the space that a space was joined to."""
+        while self.parent[space] != space:
+            space = self.parent[space]
+        return space
+
+    def _freeze(self, stream: Stream, why: str) -> None:
+        self.frozen.setdefault(self.find(stream.space), why)
+
+    def _join(self, a: Stream, b: Stream, where: str) -> None:
+        x, y = self.find(a.space), self.find(b.space)
+        if x == y:
+            return
+        if self.size[x] != self.size[y] or a.per != b.per:
+            for stream in (a, b):
+                self._freeze(stream, f"layer '{where}' adds values whose channels do not line up")
+            return
+        self.parent[max(x, y)] = min(x, y)
+        if max(x, y) in self.frozen:
+            self.frozen.setdefault(min(x, y), self.frozen.pop(max(x, y)))
+
+    def _walk(self) -> None:
+        """Follow the layers from the input; edges from layers not yet seen (over a delay) are joined when they are."""
+        pending = list(self.graph.layers)
+        while pending:
+            layer = next(p for p in pending if any(e.source in self.out for e in self.graph.incoming(p.name)))
+            pending.remove(layer)
+            sources = [e.source for e in self.graph.incoming(layer.name) if e.source in self.out]
+            self.into[layer.name] = self.out[sources[0]]
+            for source in sources[1:]:
+                self._join(self.out[sources[0]], self.out[source], layer.name)
+            self.out[layer.name] = self._through(layer, self.into[layer.name])
+            for edge in self.graph.outgoing(layer.name):
+                if edge.target in self.into:
+                    self._join(self.into[edge.target], self.out[layer.name], edge.target)
+
+    def _through(self, layer: Layer, stream: Stream) -> Stream:
+        synapse = layer.synapse
+        if isinstance(synapse, Dense):
+            return self._new(synapse.weight.shape[0])
+        if isinstance(synapse, CONVS):
+            if synapse.groups == 1:
+                return self._new(synapse.weight.shape[0])
+            out = self._new(synapse.weight.shape[0])
+            if is_depthwise(synapse):
+                self._join(stream, out, layer.name)
+            else:
+                why = f"layer '{layer.name}' is a convolution in {synapse.groups} groups"
+                self._freeze(stream, why)
+                self._freeze(out, why)
+            return out
+        if isinstance(synapse, Flatten):
+            return Stream(stream.space, stream.per * int(np.prod(self.graph.input_shape_of(layer.name)[1:])))
+        return stream
+
+
+def all_groups(graph: SNNGraph) -> tuple[Group, ...]:
+    """Return every group of coupled channels, those that cannot be pruned included, in the order of the layers."""
+    spaces = Spaces(graph)
+    producers: dict[int, list[str]] = {}
+    consumers: dict[int, list[str]] = {}
+    for layer in graph.layers:
+        if isinstance(layer.synapse, (Dense, *CONVS)):
+            producers.setdefault(spaces.find(spaces.out[layer.name].space), []).append(layer.name)
+            consumers.setdefault(spaces.find(spaces.into[layer.name].space), []).append(layer.name)
+    return tuple(
+        Group(
+            name=names[0],
+            channels=spaces.size[space],
+            producers=tuple(names),
+            consumers=tuple(consumers.get(space, ())),
+            frozen=spaces.frozen.get(space, ""),
+        )
+        for space, names in producers.items()
+    )
+
+
+def coupled_groups(graph: SNNGraph) -> tuple[Group, ...]:
+    """Return the groups that may be pruned, in the order of the layers."""
+    return tuple(group for group in all_groups(graph) if not group.frozen)
+
+
+def is_depthwise(conv: Any) -> bool:
+    """Say whether each channel of a convolution sees its own input channel alone."""
+    return bool(conv.weight.shape[1] == 1 and conv.weight.shape[0] == conv.groups)

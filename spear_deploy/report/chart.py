@@ -1,0 +1,130 @@
+"""Where on the picture does a point lie? Axes with round numbers, dots, lines and rules of a small chart, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import ceil, floor, log10
+from typing import Any, Literal, TypeAlias
+
+from spear_deploy.report.text import compact
+
+WIDTH, HEIGHT = 360, 216
+TOP, BOTTOM, RIGHT = 24, 36, 14
+"""Margins, in pixels at a width of 360: on a telephone a chart fills the column, on a desk two stand side by side."""
+TICKS = 5
+CHARACTER = 6.4
+"""Width of a figure of an axis, in the same pixels."""
+
+Point: TypeAlias = "tuple[float, float]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """Points that belong together.
+
+    Attributes:
+        name: for the legend; none without.
+        kind: how they are drawn.
+        role: which colour: "main", "quiet" or "alert".
+        points: (x, y).
+        tips: what hovering a dot tells, one each.
+    """
+
+    name: str
+    kind: Literal["dots", "rings", "line", "steps"]
+    points: Sequence[Point]
+    role: Literal["main", "quiet", "alert"] = "main"
+    tips: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """A line across the picture: at a height `y`, or along equal values, the diagonal."""
+
+    name: str
+    y: float | None = None
+
+
+def chart(
+    title: str,
+    *,
+    x: str,
+    y: str,
+    series: Sequence[Series],
+    rules: Sequence[Rule] = (),
+    y_text: Callable[[float], str] = compact,
+) -> dict[str, Any]:
+    """Return what the template draws: ticks, marks in pixels, a legend.
+
+    Args:
+        title, x, y: what is shown, and along the axes, with units.
+        series, rules: at least one point in all.
+        y_text: how a value of the y axis is written.
+    """
+    points = [point for one in series for point in one.points]
+    diagonal = any(rule.y is None for rule in rules)
+    xs, ys = [point[0] for point in points], [point[1] for point in points] + [r.y for r in rules if r.y is not None]
+    if diagonal:
+        xs = ys = xs + ys
+    x_ticks, y_ticks = ticks(min(xs), max(xs)), ticks(min(ys), max(ys))
+    left = 10 + CHARACTER * max(len(y_text(tick)) for tick in y_ticks)
+
+    def place(point: Point) -> tuple[float, float]:
+        return (
+            round(left + (WIDTH - RIGHT - left) * _share(point[0], x_ticks), 1),
+            round(HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * _share(point[1], y_ticks), 1),
+        )
+
+    return {
+        "title": title,
+        "x": x,
+        "y": y,
+        "width": WIDTH,
+        "height": HEIGHT,
+        "left": round(left, 1),
+        "right": WIDTH - RIGHT,
+        "bottom": HEIGHT - BOTTOM,
+        "x_ticks": [(place((tick, y_ticks[0]))[0], compact(tick)) for tick in x_ticks],
+        "y_ticks": [(place((x_ticks[0], tick))[1], y_text(tick)) for tick in y_ticks],
+        "rules": [_rule(rule, place, x_ticks, y_ticks) for rule in rules],
+        "series": [_drawn(one, place) for one in series],
+    }
+
+
+def ticks(low: float, high: float, count: int = TICKS) -> list[float]:
+    """Return round numbers, about `count`, from at most `low` to at least `high`.
+
+    >>> ticks(0, 59), ticks(0.61, 0.98), ticks(7, 7)
+    ([0.0, 20.0, 40.0, 60.0], [0.6, 0.7, 0.8, 0.9, 1.0], [6.0, 6.5, 7.0, 7.5, 8.0])
+    """
+    if high - low <= max(1e-9 * max(abs(low), abs(high)), 1e-300):
+        low, high = low - (abs(low) / 7 or 1), high + (abs(high) / 7 or 1)
+    rough = (high - low) / (count - 1)
+    size = 10.0 ** floor(log10(rough))
+    step = next(n * size for n in (1, 2, 2.5, 5, 10) if n * size >= rough * (1 - 1e-9))
+    first, last = floor(low / step + 1e-9), ceil(high / step - 1e-9)
+    return [round(n * step, 12 - floor(log10(size))) for n in range(first, last + 1)]
+
+
+def _share(value: float, over: Sequence[float]) -> float:
+    return (value - over[0]) / (over[-1] - over[0])
+
+
+def _rule(
+    rule: Rule, place: Callable[[Point], tuple[float, float]], x_ticks: Sequence[float], y_ticks: Sequence[float]
+) -> dict[str, Any]:
+    ends = [(x_ticks[0], rule.y), (x_ticks[-1], rule.y)] if rule.y is not None else None
+    (x1, y1), (x2, y2) = (place(end) for end in ends or [(x_ticks[0], y_ticks[0]), (x_ticks[-1], y_ticks[-1])])
+    return {"name": rule.name, "x1": x1, "y1": y1, "x2": x2, "y2": y2}
+
+
+def _drawn(one: Series, place: Callable[[Point], tuple[float, float]]) -> dict[str, Any]:
+    marks = [place(point) for point in one.points]
+    path = ""
+    if one.kind == "line":
+        path = "M" + "L".join(f"{x} {y}" for x, y in marks)
+    elif one.kind == "steps":
+        path = f"M{marks[0][0]} {marks[0][1]}" + "".join(f"H{x}V{y}" for x, y in marks[1:])
+    dots = [(*mark, tip) for mark, tip in zip(marks, one.tips or [""] * len(marks), strict=True)]
+    return {"name": one.name, "kind": one.kind, "role": one.role, "path": path, "dots": dots if not path else []}

@@ -1,0 +1,75 @@
+"""What does an output folder hold? The files of a finished deployment, or one sentence on what is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spear_deploy.errors import FileError
+from spear_deploy.files import existing_file
+from spear_deploy.layers import Array
+from spear_deploy.recordings import read_arrays
+
+NEEDED = {
+    "deployment": ("accuracy", "synops", "norse", "lava", "verdict", "cores_used", "widths", "files", "seconds", "notes", "seed"),
+    "search": ("budget", "aim", "synops", "search", "fine_tune", "lre", "method", "widths"),
+    "check": ("rows", "energy", "unsupported", "headline", "notes", "latency"),
+    "layers": ("dense", "pruned", "quantised"),
+    "cores": ("title", "chips", "kinds", "layers", "cores", "resources"),
+    "provenance": ("made", "command", "options", "versions", "network", "data", "chip", "sha256"),
+}
+"""Files of plain data by name, and the keys that each has."""
+RASTER = "raster.npz"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """The files of a deployment; each as `pipeline` writes it.
+
+    Attributes:
+        folder: where they lie.
+        deployment, search, check, layers, cores, provenance: plain data.
+        raster: `<layer>.<side>` (T, *shape) of one sample, `sample`, `y`.
+    """
+
+    folder: Path
+    deployment: dict[str, Any]
+    search: dict[str, Any]
+    check: dict[str, Any]
+    layers: dict[str, Any]
+    cores: dict[str, Any]
+    provenance: dict[str, Any]
+    raster: dict[str, Array]
+
+
+def read_folder(folder: str | os.PathLike[str]) -> Evidence:
+    """Read the files of a deployment.
+
+    Raises:
+        FileError: there is no such folder, no finished deployment in it, or a file is missing or damaged.
+    """
+    place = Path(folder)
+    if not place.is_dir():
+        what = "is a file" if place.exists() else "there is no such folder"
+        raise FileError(f"folder '{place}': {what}; give the folder that `spear-deploy deploy ... --out` wrote")
+    if not (place / "deployment.json").exists():
+        raise FileError(
+            f"folder '{place}': holds no finished deployment (no deployment.json); "
+            f"run `spear-deploy deploy ... --out {place}`, which goes on where it stopped"
+        )
+    found = {name: _read_json(place / f"{name}.json", keys) for name, keys in NEEDED.items()}
+    return Evidence(folder=place, raster=read_arrays(place / RASTER), **found)
+
+
+def _read_json(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
+    try:
+        value = json.loads(existing_file(path, "file of a deployment").read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"file '{path}': is damaged ({str(error)[:80]}); run the deployment again") from error
+    missing = [key for key in keys if not isinstance(value, dict) or key not in value]
+    if missing:
+        raise FileError(f"file '{path}': has no '{missing[0]}', it is of another version or foreign; run the deployment again")
+    return dict(value)

@@ -1,0 +1,53 @@
+"""How do the views become one page? Jinja2 fills the template; everything that comes from outside is escaped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from spear_deploy.errors import FileError
+from spear_deploy.report import tables, text
+from spear_deploy.report.folder import Evidence
+from spear_deploy.report.plan_view import plan_view
+from spear_deploy.report.raster_view import raster_view
+from spear_deploy.report.search_view import search_view
+
+TEMPLATE, STYLE = "page.html.j2", "style.css"
+
+
+def page(evidence: Evidence) -> str:
+    """Return the page as text.
+
+    Raises:
+        FileError: the files do not go together.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
+
+    environment = Environment(
+        loader=PackageLoader("spear_deploy.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {name: getattr(text, name) for name in ("number", "percent", "rate", "shape", "listed", "unit")}
+    try:
+        return environment.get_template(TEMPLATE).render(views(evidence))
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError, UndefinedError) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise FileError(
+            f"folder '{evidence.folder}': its files do not go together ({why}); run the deployment again with --fresh"
+        ) from error
+
+
+def views(evidence: Evidence) -> dict[str, Any]:
+    """Return everything that the template shows."""
+    return {
+        "verdict": tables.verdict(evidence.deployment, evidence.check, evidence.cores["title"]),
+        "stages": tables.stages(evidence.deployment, evidence.layers),
+        "widths": tables.widths(evidence.deployment),
+        "activity": tables.activity(evidence.layers),
+        "search": search_view(evidence.search),
+        "plan": plan_view(evidence.cores),
+        "raster": raster_view(evidence.raster),
+        "energy": tables.energy(evidence.check),
+        "resources": tables.resources(evidence.check),
+        "origin": tables.origin(evidence.provenance, evidence.deployment),
+        "files": evidence.deployment["files"],
+    }

@@ -1,0 +1,243 @@
+"""What do the tables say? Verdict, stages, layers, resources, energy and where it all comes from, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from spear_deploy.report.text import compact, number, percent, points, seconds, words
+from spear_deploy.words import plural, with_prefix
+
+VERDICTS = {
+    "fits": ("Fits", "good"),
+    "does_not_fit": ("Does not fit", "bad"),
+    "unchecked": ("Nothing against", "open"),
+}
+STATUS_ORDER = {"over": 0, "unchecked": 1, "tight": 2, "ok": 3}
+SHOWN_ROWS = 10
+"""Rows of the resource table that are seen at once: all that need a look, and the fullest of the others."""
+OF_CORES = ("cores", "neurons", "synapse_memory", "neuron_memory", "bias_memory", "axons_in", "axons_out")
+CAPACITIES = (*OF_CORES, "synops", "energy", "latency", "events", "clock", "fan_out_mean")
+"""Resources that fill up; that 8 of 8 bits are used, or 1 of 1 layers, is no scarcity."""
+PRICE_KEYS = {
+    "synapse": "energy.synop_pj",
+    "mac": "energy.mac_pj",
+    "neuron update": "energy.neuron_active_pj",
+    "spike": "energy.spike_local_pj",
+    "hop": "energy.hop_ew_pj=… energy.hop_ns_pj",
+    "static": "energy.static_w_per_chip",
+}
+"""Which facts of a profile a term needs."""
+
+
+def verdict(deployment: Mapping[str, Any], check: Mapping[str, Any], title: str) -> dict[str, Any]:
+    """Return the answer in a few words, the numbers behind it, and what a person should know."""
+    word, tone = VERDICTS[deployment["verdict"]]
+    over = [row for row in check["rows"] if row["status"] == "over" and row["unit"] != "thing"]
+    open_rows = [row for row in check["rows"] if row["status"] == "unchecked"]
+    said = {
+        "fits": "Every limit of the chip that the network touches is kept.",
+        "does_not_fit": f"{plural(len(over) + len(check['unsupported']), 'thing')} in the way; see below what to change.",
+        "unchecked": f"No limit is exceeded, but {plural(len(open_rows), 'number')} that it takes to say so "
+        f"{'is' if len(open_rows) == 1 else 'are'} not published.",
+    }
+    return {
+        "word": word,
+        "tone": tone,
+        "title": title,
+        "said": said[deployment["verdict"]],
+        "figures": _figures(deployment, check),
+        "over": over,
+        "unsupported": check["unsupported"],
+        "notes": deployment["notes"],
+    }
+
+
+def _figures(deployment: Mapping[str, Any], check: Mapping[str, Any]) -> list[dict[str, str]]:
+    accuracy, synops, lava = deployment["accuracy"], deployment["synops"], deployment["lava"]
+    limit = deployment["cores_limit"]
+    energy = deployment["energy"]
+    return [
+        {
+            "name": "Accuracy on the chip",
+            "value": percent(accuracy["quantised"], 1),
+            "note": f"{points(accuracy['quantised'] - accuracy['dense'])} against the trained network",
+        },
+        {
+            "name": "SynOps per inference",
+            "value": number(synops["achieved"]),
+            "note": f"{percent(synops['achieved'] / synops['budget'], 1)} of the budget, "
+            f"{percent(synops['achieved'] / synops['dense']) if synops['dense'] else '–'} of the trained network",
+        },
+        {
+            "name": "Cores",
+            "value": number(deployment["cores_used"]) + (f" of {number(limit)}" if limit else ""),
+            "note": _fullest(check["rows"]) if limit else "how many there are is not published",
+        },
+        {
+            "name": "Lava against our simulator",
+            "value": f"{number(lava['spike_mismatches'])} differ" if lava["samples"] else "not run",
+            "note": f"of {compact(lava['spikes_compared'])} spikes compared, {plural(lava['samples'], 'sample')}"
+            if lava["samples"]
+            else "Lava has no models of this chip's integers",
+        },
+        {
+            "name": "Energy per inference",
+            "value": with_prefix(energy["total"], "J") if energy["total"] is not None else "not known",
+            "note": "the terms are below" if energy["total"] is not None else _unpublished(energy["missing"]),
+        },
+        {
+            "name": "Time per inference",
+            "value": with_prefix(deployment["latency_s"], "s") if deployment["latency_s"] is not None else "not known",
+            "note": "estimated" if deployment["latency_s"] is not None else _unpublished(check["latency"]["missing"]),
+        },
+    ]
+
+
+def _fullest(rows: Sequence[Mapping[str, Any]]) -> str:
+    row = max((row for row in rows if row["resource"] in OF_CORES), key=_fullness, default=None)
+    if row is None or not _fullness(row):
+        return ""
+    return f"scarcest: {_named(row['resource'])} of {row['where']}, {percent(_fullness(row))}"
+
+
+def _fullness(row: Mapping[str, Any]) -> float:
+    """Return the used share of what can fill up."""
+    if row["resource"] not in CAPACITIES or row["used"] is None or not row["limit"]:
+        return 0.0
+    return float(row["used"] / row["limit"])
+
+
+def stages(deployment: Mapping[str, Any], layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return accuracy and SynOps at each stage."""
+    accuracy, synops = deployment["accuracy"], deployment["synops"]
+    lava = deployment["lava"]
+    most = max(synops["dense"], synops["budget"], layers["pruned"]["synops"], synops["achieved"]) or 1
+    rows = [
+        ("Trained", "as given", accuracy["dense"], synops["dense"]),
+        ("Pruned and fine-tuned", "floating point", accuracy["pruned"], layers["pruned"]["synops"]),
+        ("Integers of the chip", "our simulator", accuracy["quantised"], synops["achieved"]),
+        *([("Integers on Lava", plural(lava["samples"], "sample"), accuracy["lava"], None)] if lava["samples"] else []),
+    ]
+    change = points(accuracy["quantised"] - accuracy["dense"])
+    saved = 1 - synops["achieved"] / synops["dense"] if synops["dense"] else 0.0
+    return {
+        "rows": [
+            {
+                "name": name,
+                "note": note,
+                "accuracy": percent(share, 2),
+                "change": "" if n == 0 else points(share - accuracy["dense"]),
+                "synops": number(cost) if cost is not None else "as above",
+                "width": None if cost is None else round(100 * cost / most, 2),
+                "trained": n == 0,
+            }
+            for n, (name, note, share, cost) in enumerate(rows)
+        ],
+        "budget": round(100 * synops["budget"] / most, 2),
+        "budget_text": number(synops["budget"]),
+        "samples": layers["dense"]["samples"],
+        "steps": layers["dense"]["steps"],
+        "told": f"On the chip an inference takes {percent(saved)} fewer synaptic operations than in the trained network, and "
+        + (f"accuracy changes by {change}." if change != points(0.0) else "accuracy stays what it was."),
+        "norse": deployment["norse"],
+    }
+
+
+def widths(deployment: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the channels of each group before and after."""
+    most = max((before for before, _ in deployment["widths"].values()), default=1)
+    return [
+        {
+            "name": name,
+            "before": before,
+            "after": after,
+            "outer": round(100 * before / most, 2),
+            "inner": round(100 * after / most, 2),
+            "share": percent(after / before),
+        }
+        for name, (before, after) in deployment["widths"].items()
+    ]
+
+
+def activity(layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return for each layer shape, weights, SynOps, spikes and rate, of the trained network and on the chip."""
+    before, after = layers["dense"], layers["quantised"]
+    names = dict.fromkeys(row["name"] for row in [*before["layers"], *after["layers"]])
+    own = [{row["name"]: row for row in part["layers"]} for part in (before, after)]
+    most = max((row["synops"] or 0 for part in own for row in part.values()), default=0) or 1
+    rows = []
+    for name in names:
+        old, new = own[0].get(name), own[1].get(name)
+        if any(row and (row["synops"] or row["spikes"] is not None or row["weights"]) for row in (old, new)):
+            rows.append(
+                {
+                    "name": name,
+                    "old": old,
+                    "new": new,
+                    "old_width": round(100 * (old["synops"] or 0) / most, 2) if old else 0,
+                    "new_width": round(100 * (new["synops"] or 0) / most, 2) if new else 0,
+                }
+            )
+    return {"rows": rows, "input": after["input"], "kind": after["input_kind"], "macs": after["macs"], "steps": after["steps"]}
+
+
+def resources(check: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the rows of the check: those to look at and the fullest first, and all of them where there are more."""
+
+    def shown(row: Mapping[str, Any]) -> dict[str, Any]:
+        share = row["used"] / row["limit"] if row["used"] is not None and row["limit"] else None
+        width = round(min(100.0, 100 * (share or 0.0)), 2)
+        return {**row, "resource": _named(row["resource"]), "share": share, "width": width, "fullness": _fullness(row)}
+
+    rows = [shown(row) for row in check["rows"]]
+    ranked = sorted(rows, key=lambda row: (STATUS_ORDER[row["status"]], -row["fullness"]))
+    first = max(SHOWN_ROWS, sum(row["status"] in ("over", "unchecked") for row in ranked))
+    return {"first": ranked[:first], "all": rows if len(rows) > first else [], "notes": check["notes"], "count": len(rows)}
+
+
+def energy(check: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the terms of the energy, what is missing and how to supply it."""
+    found = check["energy"]
+    most = max((term["joules"] for term in found["terms"]), default=0.0) or 1.0
+    return {
+        "terms": [
+            {
+                **term,
+                "text": with_prefix(term["joules"], "J") if term["joules"] else "0 J",
+                "width": round(100 * term["joules"] / most, 2),
+            }
+            for term in found["terms"]
+        ],
+        "total": None if found["total"] is None else with_prefix(found["total"], "J"),
+        "missing": [{"name": name, "key": PRICE_KEYS.get(name, "")} for name in found["missing"]],
+        "measured": found["measured"],
+        "latency": check["latency"],
+    }
+
+
+def origin(provenance: Mapping[str, Any], deployment: Mapping[str, Any]) -> dict[str, Any]:
+    """Return where it all comes from; facts that the user supplied stand apart."""
+    chip = provenance["chip"]
+    spent = deployment["seconds"]
+    return {
+        **provenance,
+        "made": provenance["made"].replace("T", " ").replace("+00:00", " UTC"),
+        "supplied": [fact for fact in chip["facts"] if fact["evidence"] == "user"],
+        "facts": [fact for fact in chip["facts"] if fact["evidence"] != "user"],
+        "spent": [(name, seconds(value)) for name, value in spent.items()],
+        "total": seconds(sum(spent.values())),
+        "seed": deployment["seed"],
+    }
+
+
+def _unpublished(names: Sequence[str]) -> str:
+    return f"no number for {words(names)}" if len(names) < 3 else f"{len(names)} numbers that it takes are not published"
+
+
+def _joules(value: float) -> str:
+    return with_prefix(value, "J") if value else "0 J"
+
+
+def _named(resource: str) -> str:
+    return resource.replace("_", " ")

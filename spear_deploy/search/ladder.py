@@ -1,0 +1,48 @@
+"""Which of the best plans becomes the best network? Successive halving over short fine-tunes.
+
+What a candidate can do right after batch norm is re-estimated is the lowest rung: cheap, and a poor guide where plans are
+close. The best climb on: each is fine-tuned at the budget for some batches, a third goes on, for longer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from spear_deploy.search.problem import Problem
+from spear_deploy.search.score import Score, Widths
+from spear_deploy.training import Recipe
+
+KEPT = 1 / 3
+
+
+def climb(problem: Problem, seed: int) -> list[dict[str, Any]]:
+    """Let the best plans climb, make the winner the best of the problem, and return a row for each plan and rung."""
+    rows: list[dict[str, Any]] = []
+    living = best_plans(problem, problem.settings.climbers)
+    for rung, steps in enumerate(problem.settings.ladder, 1):
+        if len(living) < 2:
+            break
+        tuned = []
+        for i, score in enumerate(living):
+            found = rung_score(problem, score.widths, steps, seed)
+            tuned.append((found["accuracy"], -i, score))
+            rows.append({"rung": rung, "steps": steps, "widths": list(score.widths), "accuracy": found["accuracy"]})
+            problem.tell(f"rung {rung}", i + 1, len(living), accuracy=max(one[0] for one in tuned))
+        tuned.sort(key=lambda one: one[:2], reverse=True)
+        living = [score for *_, score in tuned[: max(1, round(KEPT * len(tuned)))]]
+        problem.best = ((1.0, living[0].accuracy, problem.predicted(living[0])), living[0])
+    return rows
+
+
+def rung_score(problem: Problem, widths: Widths, steps: int, seed: int) -> dict[str, Any]:
+    """Fine-tune a plan for some batches towards the SynOps budget, and return accuracy and SynOps by source."""
+    batches = max(1, len(problem.scorer.dataset.train) // 64)
+    recipe = Recipe(epochs=-(-steps // batches), steps=steps, warm_up=0.1)
+    return problem.tuned(widths, recipe, seed, problem.limits.get("synops"))
+
+
+def best_plans(problem: Problem, count: int) -> list[Score]:
+    """Return the feasible plans with the highest reward, each once."""
+    rows = sorted((row for row in problem.history if row["feasible"]), key=lambda row: -row["reward"])
+    plans = list(dict.fromkeys(tuple(row["widths"]) for row in rows))[:count]
+    return [problem.scorer.score(widths) for widths in plans]

@@ -1,0 +1,60 @@
+"""What does a batch teach?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spear_deploy.data import Split
+from spear_deploy.graph import SNNGraph
+from spear_deploy.layers import Array
+from spear_deploy.simulator import simulate
+from spear_deploy.spike_price import SpikePrice
+from spear_deploy.training.evaluation import BATCH
+
+if TYPE_CHECKING:
+    import torch
+
+LOGIT_SCALE = 10.0
+"""Cross-entropy sees 10 times the mean of the readout: membrane potentials are too small to be sure with."""
+HINT_WEIGHT = 0.5
+"""Share of the loss that a teacher's outputs get; the labels get the rest."""
+HINT_TEMPERATURE = 2.0
+
+
+def losses(
+    network: torch.nn.Module,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    hint: torch.Tensor | None,
+    smoothing: float,
+    price: SpikePrice | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (what is learnt by, the cross-entropy alone) of a batch (T, B, *input)."""
+    import torch
+
+    output, spikes = network(x, record=True)
+    mean = output.flatten(2).mean(0)
+    entropy = torch.nn.functional.cross_entropy(LOGIT_SCALE * mean, y, label_smoothing=smoothing)
+    total = entropy if hint is None else (1 - HINT_WEIGHT) * entropy + HINT_WEIGHT * distance(mean, hint)
+    return (total if price is None else total + price.penalty(x, spikes)), entropy
+
+
+def distance(mean: torch.Tensor, hint: torch.Tensor) -> torch.Tensor:
+    """Return the distillation loss of Hinton, Vinyals and Dean (arXiv 1503.02531): T² · KL of the softened outputs."""
+    import torch
+
+    soft = LOGIT_SCALE / HINT_TEMPERATURE
+    student = torch.nn.functional.log_softmax(soft * mean, dim=1)
+    teacher = torch.nn.functional.log_softmax(soft * hint, dim=1)
+    return torch.nn.functional.kl_div(student, teacher, reduction="batchmean", log_target=True) * HINT_TEMPERATURE**2
+
+
+def mean_outputs(graph: SNNGraph, split: Split) -> Array:
+    """Return what a network puts out, mean over time: (N, outputs) float32."""
+    means = []
+    for x, _ in split.batches(BATCH):
+        output = simulate(graph, x, kind=split.kind).output
+        means.append(output.reshape(*output.shape[:2], -1).mean(axis=0, dtype=np.float32))
+    return np.concatenate(means)

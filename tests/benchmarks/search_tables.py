@@ -1,0 +1,219 @@
+"""What do the runs of the search benchmark say? Markdown tables from JSON files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spear_deploy.search import DEFAULT_METHOD, METHODS
+from spear_deploy.search.drift import fit_drift
+from spear_deploy.search.estimator import fit_lre
+
+Rows = list[dict[str, Any]]
+SIZES = (2, 3, 5, 10, 20, 50, 100)
+
+
+def write_tables(out: Path) -> str:
+    """Write `search.md`, and return it."""
+    runs = [row for row in load(out / "runs") if "error" not in row]
+    failed = [row for row in load(out / "runs") if "error" in row]
+    parts = ["# The search, measured", ""]
+    if runs:
+        parts += ["## Accuracy on the test split at equal SynOps", "", accuracy_table(runs), ""]
+        parts += ["## Budget: achieved against target, on the test split", "", budget_table(runs, failed), ""]
+        parts += [
+            "## Cost",
+            "",
+            cost_table(runs),
+            "",
+            "## The default against spear, uniform and random",
+            "",
+            duel_table(runs),
+            "",
+        ]
+    for name, title, table in (
+        ("estimator", "SynOps after fine-tuning: LRE against drift by layer", estimator_table),
+        ("ladder", "Rank correlation of each rung with the final accuracy", ladder_table),
+        ("speed", "Candidate evaluation against stepping Norse modules", speed_table),
+    ):
+        rows = load(out / name)
+        if rows:
+            parts += [f"## {title}", "", table(rows), ""]
+    text = "\n".join(parts)
+    (out / "search.md").write_text(text)
+    return text
+
+
+def load(folder: Path) -> Rows:
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = ["| " + " | ".join(map(str, row)) + " |" for row in (header, ["---"] * len(header), *rows)]
+    return "\n".join(lines)
+
+
+def by(rows: Rows, *names: str) -> dict[tuple[Any, ...], Rows]:
+    def key(row: dict[str, Any]) -> tuple[Any, ...]:
+        return tuple(row[name] for name in names)
+
+    return {k: list(group) for k, group in groupby(sorted(rows, key=key), key)}
+
+
+def ordered(found: Iterable[str]) -> list[str]:
+    known = set(found)
+    return [method for method in METHODS if method in known]
+
+
+def spread(values: Sequence[float]) -> str:
+    return f"{100 * np.mean(values):.1f} ± {100 * np.std(values, ddof=1) if len(values) > 1 else 0:.1f}"
+
+
+# ---------------------------------------------------------------------------------------------------------------- runs
+
+
+def accuracy_table(runs: Rows) -> str:
+    cells = by(runs, "task", "budget", "method")
+    methods = ordered(row["method"] for row in runs)
+    rows = []
+    for (task, budget), group in sorted(by(runs, "task", "budget").items(), key=lambda one: (one[0][0], -one[0][1])):
+        found = {m: [row["accuracy"] for row in cells.get((task, budget, m), [])] for m in methods}
+        seen = [spread(values) if values else "–" for values in found.values()]
+        means = [np.mean(values) for values in found.values() if values]
+        noise = np.mean([np.std(values) for values in found.values() if values])
+        separate = "yes" if max(means) - min(means) > 2 * noise else "no"
+        separate = separate if min(len(values) for values in found.values() if values) > 1 else "one seed"
+        rows.append([task, f"{budget:g} %", spread([row["dense_accuracy"] for row in group]), *seen, separate])
+    means = [spread([row["accuracy"] for row in runs if row["method"] == m]) for m in methods]
+    means = [text.split(" ")[0] for text in means]
+    rows.append(["mean", "", spread([row["dense_accuracy"] for row in runs]).split(" ")[0], *means, ""])
+    return table(["task", "budget", "dense", *methods, "separate"], rows)
+
+
+def budget_table(runs: Rows, failed: Rows) -> str:
+    rows = []
+    for (method,), group in by(runs, "method").items():
+        unused = [1 - row["share"] for row in group]
+        over = sum(row["share"] > 1 for row in group)
+        rows.append(
+            [
+                method, len(group), over, f"{100 * np.median(unused):.2f} %", f"{100 * max(unused):.2f} %",
+                sum(abs(u) > 0.02 for u in unused), sum(not row["met"] for row in group),
+                sum(row["method"] == method for row in failed),
+            ]
+        )  # fmt: skip
+    rows.sort(key=lambda row: METHODS.index(row[0]))
+    header = ["method", "runs", "above", "unused, median", "unused, most", "unused > 2 %", "not met, said", "refused"]
+    return table(header, rows)
+
+
+def cost_table(runs: Rows) -> str:
+    rows = []
+    for (method,), group in by(runs, "method").items():
+        seconds = [row["seconds"] for row in group]
+        search = [sum(s.get(k, 0.0) for k in ("estimate", "search", "ladder")) for s in seconds]
+        rows.append(
+            [
+                method, f"{np.mean([row['evaluations'] for row in group]):.0f}", f"{np.mean(search):.1f}",
+                f"{100 * np.mean([s.get('estimate', 0) for s in seconds]) / max(np.mean(search), 1e-9):.0f} %",
+                f"{np.mean([s['fine_tune'] for s in seconds if 'fine_tune' in s]):.1f}",
+            ]
+        )  # fmt: skip
+    rows.sort(key=lambda row: METHODS.index(row[0]))
+    return table(["method", "networks run", "search, s", "estimator's share", "fine-tuning, s"], rows)
+
+
+def duel_table(runs: Rows) -> str:
+    """Compare the default with others on the same task, budget and seed."""
+    known = {(row["task"], row["budget"], row["seed"], row["method"]): row for row in runs}
+    rows = []
+    for other in ordered(row["method"] for row in runs):
+        ours = {key[:3]: row for key, row in known.items() if key[3] == DEFAULT_METHOD}
+        pairs = [(row, known[(key + (other,))]) for key, row in ours.items() if key + (other,) in known]  # noqa: RUF005
+        if other == DEFAULT_METHOD or not pairs:
+            continue
+        gain = np.array([a["accuracy"] - b["accuracy"] for a, b in pairs])
+        error = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else 0.0
+        cost = np.mean([search_seconds(a) for a, _ in pairs]) / max(np.mean([search_seconds(b) for _, b in pairs]), 1e-9)
+        worst = min(
+            float(np.mean([g for g, (a, _) in zip(gain, pairs, strict=True) if (a["task"], a["budget"]) == cell]))
+            for cell in {(a["task"], a["budget"]) for a, _ in pairs}
+        )
+        rows.append([other, len(pairs), f"{100 * gain.mean():+.2f} ± {100 * error:.2f}", f"{100 * worst:+.2f}", f"{cost:.2f}"])
+    header = [f"{DEFAULT_METHOD} against", "pairs", "accuracy, points (± s.e.)", "worst row, points", "search time, ratio"]
+    return table(header, rows)
+
+
+def search_seconds(row: dict[str, Any]) -> float:
+    return sum(row["seconds"].get(name, 0.0) for name in ("estimate", "search", "ladder"))
+
+
+# ------------------------------------------------------------------------------------------------------------- studies
+
+
+def estimator_table(studies: Rows) -> str:
+    """Learn from the first n samples, predict the last ones, which are never learnt from: mean over studies."""
+    rows = []
+    for size in SIZES:
+        errors: dict[str, list[float]] = {"lre": [], "drift": [], "none": []}
+        covered: list[bool] = []
+        for study in studies:
+            samples = study["samples"]
+            kept = max(3, min(10, len(samples) // 4))
+            learn, held = samples[: len(samples) - kept][:size], samples[-kept:]
+            if len(learn) < size:
+                continue
+            found = predictions(learn, study["dense"])
+            for one in held:
+                truth, before = sum(one["after"].values()), one["before"]
+                for name, predict in found[0].items():
+                    errors[name].append(abs(predict(before) / truth - 1))
+                low, high = found[1](before)
+                covered.append(low <= truth <= high)
+        if not errors["lre"]:
+            continue
+        cells = [f"{100 * np.mean(errors[name]):.2f} / {100 * max(errors[name]):.1f}" for name in ("none", "lre", "drift")]
+        rows.append([size, *cells, f"{100 * np.mean(covered):.0f} %", len(errors["lre"])])
+    header = ["fine-tunes", "no model, % mean / worst", "LRE", "drift by layer", "inside the 80 % interval", "predictions"]
+    return table(header, rows)
+
+
+def predictions(learn: Rows, dense: dict[str, float]) -> tuple[dict[str, Callable[[Any], float]], Callable[[Any], Any]]:
+    line = fit_lre([(sum(one["before"].values()), sum(one["after"].values())) for one in learn])
+    model = fit_drift([(one["before"], one["after"]) for one in learn], dense)
+    return (
+        {"lre": lambda b: line.predict(sum(b.values())), "drift": model.predict, "none": lambda b: sum(b.values())},
+        lambda b: model.interval(b, 0.8),
+    )
+
+
+def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float:
+    """Spearman's, equal values sharing their ranks."""
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(one, other).statistic)
+
+
+def ladder_table(studies: Rows) -> str:
+    rows = []
+    for study in studies:
+        final = [plan["accuracy"]["final"] for plan in study["plans"]]
+        rungs = [name for name in study["plans"][0]["accuracy"] if name != "final"]
+        cells = [f"{rank_correlation([plan['accuracy'][name] for plan in study['plans']], final):.2f}" for name in rungs]
+        rows.append([study["task"], study["seed"], len(final), *cells, spread(final)])
+    header = ["task", "seed", "plans", *(f"{name} steps" if name != "0" else "BN alone" for name in rungs), "final accuracy, %"]
+    return table(header, rows)
+
+
+def speed_table(rows: Rows) -> str:
+    cells = [
+        [row["task"], f"{1e3 * row['seconds']['ours']:.0f}", f"{1e3 * row['seconds']['stepped']:.0f}", f"{row['ratio']:.2f}",
+         f"{row['spikes_differ']} of {row['compared']:,}"]
+        for row in rows
+    ]  # fmt: skip
+    return table(["task", "ours, ms", "stepped, ms", "ratio", "spikes that differ"], cells)
