@@ -323,7 +323,9 @@ class Display(AbstractContextManager["Display"]):
         done, of = facts.get("done", 0), facts.get("of", 0)
         if self.bars is not None:
             extra = "  ".join(
-                f"{k} {facts[k]:.4g}" for k in ("accuracy", "synops", "best", "reward") if isinstance(facts.get(k), float)
+                f"{k} {facts[k]:.1%}" if k == "accuracy" else f"{k} {number(facts[k])}"
+                for k in ("accuracy", "synops", "best", "reward")
+                if isinstance(facts.get(k), float)
             )
             self.bars.update(self.task, description=f"{stage}  {extra}", completed=done, total=of or None)
         elif stage != self.stage:

@@ -112,6 +112,14 @@ def of_quantiser(integer: SNNGraph) -> Iterator[Finding]:
     """Find what the quantiser itself says that its format bent."""
     for found in integer.metadata.get("quantization", {}).get("findings", ()):
         name, what, given, stored = (found[key] for key in ("layer", "what", "given", "stored"))
+        if what == "spikes_per_step":
+            text = (
+                f"layer '{name}': a neuron that meets {stored:.0f} thresholds in a step sends {stored:.0f} spikes on the chip, "
+                "where the trained network sends one and keeps or drops the rest; spread the input over more steps, raise the "
+                "threshold, or train with neurons that send several"
+            )
+            yield Finding(code="several_spikes", layer=name, value=float(stored), text=text)
+            continue
         text = (
             f"layer '{name}': {what} is {stored:.4g} on the chip, {given:.4g} in the trained network; "
             "train with the chip's value, or choose one that its format has"

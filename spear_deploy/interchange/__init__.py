@@ -64,6 +64,14 @@ def load(path: str | os.PathLike[str], **options: Any) -> SNNGraph:
     return read_netx(source, **given)
 
 
+def start_ahead(name: str) -> None:
+    """Start what will read a file of this name in another process: it imports h5py while the caller imports its own needs."""
+    if Path(name).suffix.lower() in READABLE and not name.endswith(".snn"):
+        from spear_deploy.interchange.hdf5_process import start_ahead as start
+
+        start()
+
+
 def lint(path: str | os.PathLike[str]) -> list[Finding]:
     """Say what in a netx file would break lava-dl's loader, or be taken for something else.
 

@@ -14,6 +14,7 @@ It runs by its path, with the folders of h5py and numpy as further arguments.
 from __future__ import annotations
 
 import json
+import math
 import mmap
 import os
 import resource
@@ -136,8 +137,10 @@ class _Reading:
             self.entries += 1
             if self.entries > self.limits["entries"]:
                 raise Unreadable(f"holds more than {self.limits['entries']} entries; write it again")
+            if isinstance(name, bytes):
+                raise Unreadable(f"an entry is called {name!r}, which is no text; rename it")
             place = f"{group.name}/{name}".lstrip("/")
-            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            if group.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
                 raise Unreadable(f"'{place}' points to another place; write the network into one file without links")
             item = group[name]
             if isinstance(item, h5py.Group):
@@ -149,18 +152,18 @@ class _Reading:
     def _value(self, data: Any, place: str) -> dict[str, Any]:
         import h5py
 
-        if data.external or data.is_virtual:
+        stored = data.id.get_create_plist()
+        if stored.get_external_count() or stored.get_layout() == h5py.h5d.VIRTUAL:
             raise Unreadable(f"'{place}' lies in another file; write the network into one file")
-        if data.shape is None:
+        shape, dtype = data.shape, data.dtype
+        if shape is None:
             raise Unreadable(f"'{place}' is empty; write it again")
-        text = h5py.check_string_dtype(data.dtype) is not None
-        if data.dtype.kind not in "biufSO" or (data.dtype.kind == "O" and not text):
-            raise Unreadable(f"'{place}' holds {data.dtype}, expected numbers or text")
-        count = 1
-        for n in data.shape:
-            count *= int(n)
-        self._check_bytes(place, count * max(1, data.dtype.itemsize), data.id.get_storage_size())
-        return self._texts(data, place) if text else self._array(data)
+        text = h5py.check_string_dtype(dtype) is not None
+        if dtype.kind not in "biufSO" or (dtype.kind == "O" and not text):
+            raise Unreadable(f"'{place}' holds {dtype}, expected numbers or text")
+        count = math.prod(int(n) for n in shape)
+        self._check_bytes(place, count * max(1, dtype.itemsize), data.id.get_storage_size())
+        return self._texts(data, place) if text else self._array(data, shape, dtype)
 
     def _check_bytes(self, place: str, declared: int, stored: int) -> None:
         limits = self.limits
@@ -172,22 +175,22 @@ class _Reading:
                 "write it with less compression"
             )
 
-    def _array(self, data: Any) -> dict[str, Any]:
+    def _array(self, data: Any, shape: tuple[int, ...], dtype: Any) -> dict[str, Any]:
         import numpy as np
 
         start = -(-self.end // ALIGNMENT) * ALIGNMENT
-        bytes_ = data.size * data.dtype.itemsize
-        if bytes_ <= COPIED_BYTES:
+        size = math.prod(shape) * dtype.itemsize
+        if size <= COPIED_BYTES:
             os.pwrite(self.arrays, np.asarray(data[()]).tobytes(), start)
         else:
-            os.ftruncate(self.arrays, start + bytes_)
+            os.ftruncate(self.arrays, start + size)
             page = start - start % mmap.ALLOCATIONGRANULARITY
-            with mmap.mmap(self.arrays, start + bytes_ - page, offset=page) as memory:
-                target: Any = np.frombuffer(memory, data.dtype, data.size, start - page).reshape(data.shape)
+            with mmap.mmap(self.arrays, start + size - page, offset=page) as memory:
+                target: Any = np.frombuffer(memory, dtype, math.prod(shape), start - page).reshape(shape)
                 data.read_direct(target)
                 del target
-        self.end = start + bytes_
-        return {"array": [start, data.dtype.str, [int(n) for n in data.shape]]}
+        self.end = start + size
+        return {"array": [start, dtype.str, [int(n) for n in shape]]}
 
     def _texts(self, data: Any, place: str) -> dict[str, Any]:
         value = data[()]

@@ -86,6 +86,12 @@ def ask(source: Path, limits: dict[str, int]) -> Reply:
             os.close(opened)
 
 
+def start_ahead() -> None:
+    """Start the other process, which then gets ready while this one does something else."""
+    with _lock:
+        _running()
+
+
 def _ask(files: tuple[int, int, int], line: bytes) -> int:
     """Send the files and return how reading ended; a process that is gone is started once more."""
     with _lock:

@@ -9,6 +9,7 @@ orientation. Neuron parameters are scalars or arrays that broadcast to the layer
 Names are those of NIR, with the unit where there is one. Everything here is data: frozen, numpy only, arrays read-only.
 """
 
+from spear_deploy.layers.integer_neurons import LOIHI_UNIT, LoihiLIF, SigmaDelta, SpeckIF, UnroundedLIF, XyloLIF
 from spear_deploy.layers.layer import Layer
 from spear_deploy.layers.neurons import (
     COUNTING_NEURONS,
@@ -18,16 +19,10 @@ from spear_deploy.layers.neurons import (
     INTEGER_NEURONS,
     LI,
     LIF,
-    LOIHI_UNIT,
     READOUTS,
     CubaLI,
     CubaLIF,
-    LoihiLIF,
     Neuron,
-    SigmaDelta,
-    SpeckIF,
-    UnroundedLIF,
-    XyloLIF,
     parameters,
     spikes,
 )

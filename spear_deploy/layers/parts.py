@@ -17,7 +17,7 @@ Reset: TypeAlias = Literal["value", "subtract"]
 
 
 def frozen(value: Any, *, what: str, integer: bool | None = None) -> Array:
-    """Return a read-only array of finite numbers, of whole ones if asked; one that owns its data and is read-only is not copied."""
+    """Return a read-only array of finite (if asked, of whole) numbers; one that owns its data and is read-only is not copied."""
     kept = isinstance(value, np.ndarray) and value.flags.owndata and not value.flags.writeable
     array = value if kept else np.array(value)
     if array.dtype == object or array.dtype.kind not in "biuf":
@@ -83,3 +83,17 @@ def check_broadcast(what: str, shape: Shape, target: Shape) -> None:
 def by(shape: Sequence[int]) -> str:
     """Write a shape as 2 x 8 x 8."""
     return " x ".join(str(n) for n in shape)
+
+
+def check_reset(neuron: Any) -> None:
+    """Refuse a reset that there is not."""
+    if getattr(neuron, "reset", "value") not in ("value", "subtract"):
+        raise GraphError(f"{type(neuron).__name__}.reset: '{neuron.reset}' given, expected 'value' or 'subtract'")
+
+
+def check_range(neuron: Any, name: str, low: int, high: int) -> None:
+    """Refuse values that a format does not hold."""
+    value = getattr(neuron, name)
+    if (value < low).any() or (value > high).any():
+        given = f"{value.min()}..{value.max()}"
+        raise GraphError(f"{type(neuron).__name__}.{name}: {given} given, the format holds {low}..{high}")

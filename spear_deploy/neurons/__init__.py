@@ -8,7 +8,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from spear_deploy.layers import INTEGER_NEURONS, Array, CubaLI, CubaLIF, LoihiLIF, Neuron, Shape, SigmaDelta, SpeckIF, UnroundedLIF, XyloLIF
+from spear_deploy.layers import (
+    INTEGER_NEURONS,
+    Array,
+    CubaLI,
+    CubaLIF,
+    LoihiLIF,
+    Neuron,
+    Shape,
+    SigmaDelta,
+    SpeckIF,
+    UnroundedLIF,
+    XyloLIF,
+)
 from spear_deploy.neurons import floating, loihi, sigma_delta, speck, unrounded, xylo
 from spear_deploy.neurons.floating import factors
 from spear_deploy.neurons.loihi import STATE_LIMIT
@@ -51,9 +63,7 @@ def step(neuron: Neuron, state: NeuronState, x: Array) -> Array:
     return floating.step(neuron, state, x)
 
 
-def run(
-    neuron: Neuron, state: NeuronState, drive: Array, emitted: Array, v: Array | None = None, u: Array | None = None
-) -> None:
+def run(neuron: Neuron, state: NeuronState, drive: Array, emitted: Array, v: Array | None = None, u: Array | None = None) -> None:
     """Advance as many steps as `drive` holds, in place.
 
     Args:

@@ -8,6 +8,7 @@ all steps pass over them, and the 24-bit limits are looked at only as often as t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -27,8 +28,11 @@ MANY_STEPS = 1 << 62
 TILE_VALUES = 1 << 14
 """Neurons updated together: states, input and scratch of 128 KiB each, within a core's cache."""
 
+FEW_VALUES = 1 << 11
+"""Neurons up to which calls take longer than what they compute."""
+
 Constant: TypeAlias = Any
-"""A float where all neurons share a value, else an array of (neurons,)."""
+"""A float where all neurons share a value, else an array that spreads over (samples, neurons)."""
 
 
 def start(neuron: LoihiLIF, batch: int, shape: Shape) -> NeuronState:
@@ -85,9 +89,11 @@ def _run_tile(neuron: LoihiLIF, state: NeuronState, tile: tuple[slice, slice], *
     """Advance the neurons of a tile through all steps; `arrays` are drive, emitted, v and u of the tile."""
     drive, emitted, kept_v, kept_u = arrays
     assert drive is not None and emitted is not None and state.u is not None
-    c = {name: value[tile[1]] if isinstance(value, np.ndarray) else value for name, value in state.constants.items()}
     batch = len(state.v)
-    u, v = state.u.reshape(batch, -1)[tile], state.v.reshape(batch, -1)[tile]
+    of_tile = state.u.reshape(batch, -1)[tile], state.v.reshape(batch, -1)[tile]
+    both = np.stack(of_tile) if of_tile[0].size <= FEW_VALUES else of_tile
+    u, v = both
+    c = _constants(state, tile[1], v.shape)
     rest = None if state.rest is None else state.rest.reshape(batch, -1)[tile]
     arriving = np.multiply(drive, LOIHI_UNIT, dtype=np.float64)
     most = _magnitude(arriving)
@@ -99,15 +105,14 @@ def _run_tile(neuron: LoihiLIF, state: NeuronState, tile: tuple[slice, slice], *
     v_reset = float(np.abs(c["v_reset"]).max())
     look_at_u, look_at_v = _safe(_magnitude(u), most), _safe(max(_magnitude(v), v_reset), gain)
     biased = bool(np.any(c["bias"]))
-    quiet = np.empty(v.shape, bool)
+    decay, fire = _decayer(both, c), _firer(neuron, v, rest, c)
     for t, x in enumerate(arriving):
-        _decay(u, c["keep_u"])
+        before = v if rest is None else v.copy()
+        decay()
         u += x
         if t >= look_at_u:
             state.wraps += _wrap(u)
             look_at_u = t + 1 + _safe(_magnitude(u), most)
-        before = v if rest is None else v.copy()
-        _decay(v, c["keep_v"])
         v += u
         if biased:
             v += c["bias"]
@@ -115,16 +120,16 @@ def _run_tile(neuron: LoihiLIF, state: NeuronState, tile: tuple[slice, slice], *
             state.saturations += _saturate(v, None if rest is None else rest == 0)
         if rest is not None:
             np.copyto(v, before, where=rest > 0)
-        if neuron.v_threshold is None:
-            emitted[t] = v
-        else:
-            _fire(neuron, v, rest, emitted[t], quiet, c)
+        fire(emitted[t])
         if t >= look_at_v:
             look_at_v = t + 1 + _safe(max(_magnitude(v), v_reset), gain)
         if kept_v is not None:
             kept_v[t] = v
         if kept_u is not None:
             kept_u[t] = u
+    if both is not of_tile:
+        for own, done in zip(of_tile, both, strict=True):
+            own[...] = done
 
 
 def _constant(value: Array, shape: Shape) -> Constant:
@@ -133,32 +138,66 @@ def _constant(value: Array, shape: Shape) -> Constant:
     return float(first) if (value == first).all() else np.broadcast_to(value, shape).reshape(-1)
 
 
-def _decay(state: Array, keep: Constant) -> None:
-    """state ← trunc(state · keep): keep is a multiple of 1/4096."""
-    if isinstance(keep, float) and keep in (0.0, 1.0):
-        if not keep:
-            state.fill(0)
-        return
-    np.multiply(state, keep, state)
-    np.trunc(state, state)
+def _constants(state: NeuronState, columns: slice, shape: Shape) -> dict[str, Constant]:
+    """Return the constants of a tile; of a small one with a value for each of its neurons.
 
-
-def _fire(neuron: LoihiLIF, v: Array, rest: Array | None, spikes: Array, quiet: Array, c: dict[str, Constant]) -> None:
-    """Set `spikes` where v is above the threshold, and v ← v_reset or v − threshold there.
-
-    By arithmetic, since masks take longer the more neurons spike. `quiet` is scratch.
+    There the time is that of calls, and numpy takes as long to make an array of a float as to compute.
     """
-    np.less_equal(v, c["v_threshold"], quiet)
-    np.logical_not(quiet, spikes)
-    if neuron.reset == "subtract":
-        v -= spikes * c["v_threshold"]
-    else:
-        v *= quiet
-        if not isinstance(c["v_reset"], float) or c["v_reset"]:
-            v += spikes * c["v_reset"]
-    if rest is not None:
-        rest -= rest > 0
-        np.copyto(rest, neuron.refractory_steps, where=spikes)
+    c = {name: value[columns] if isinstance(value, np.ndarray) else value for name, value in state.constants.items()}
+    if int(np.prod(shape)) <= FEW_VALUES:
+        c = {name: value if _is(value, 0.0, 1.0) else np.full(shape, value) for name, value in c.items()}
+    return c
+
+
+def _is(constant: Constant, *values: float) -> bool:
+    return isinstance(constant, float) and constant in values
+
+
+def _decayer(both: Array | tuple[Array, Array], c: dict[str, Constant]) -> Callable[[], None]:
+    """Return what decays u and v by a step: state ← trunc(state · keep); keep is a multiple of 1/4096."""
+    keeps = [c["keep_u"], c["keep_v"]]
+    gone = [state for state, keep in zip(both, keeps, strict=True) if _is(keep, 0.0)]
+    parts = [(state, keep) for state, keep in zip(both, keeps, strict=True) if not _is(keep, 0.0, 1.0)]
+    if len(parts) == 2 and isinstance(both, np.ndarray):
+        parts = [(both, np.stack([np.broadcast_to(keep, both[0].shape) for keep in keeps]))]
+
+    def decay() -> None:
+        for state in gone:
+            state.fill(0)
+        for state, keep in parts:
+            np.multiply(state, keep, state)
+            np.trunc(state, state)
+
+    return decay
+
+
+def _firer(neuron: LoihiLIF, v: Array, rest: Array | None, c: dict[str, Constant]) -> Callable[[Array], None]:
+    """Return what sets spikes where v is above the threshold, and v ← v_reset or v − threshold there; or hands out v.
+
+    By arithmetic where neurons are many, since there masks take longer the more of them spike.
+    """
+    if neuron.v_threshold is None:
+        return lambda emitted: np.copyto(emitted, v, casting="unsafe")
+    threshold, v_reset = c["v_threshold"], c["v_reset"]
+    quiet, few = np.empty(v.shape, bool), v.size <= FEW_VALUES
+    resets_to_0 = _is(v_reset, 0.0)
+
+    def fire(spikes: Array) -> None:
+        np.less_equal(v, threshold, quiet)
+        np.logical_not(quiet, spikes)
+        if neuron.reset == "subtract":
+            np.subtract(v, spikes * threshold, v)
+        elif few:
+            np.putmask(v, spikes, v_reset)
+        else:
+            np.multiply(v, quiet, v)
+            if not resets_to_0:
+                np.add(v, spikes * v_reset, v)
+        if rest is not None:
+            np.subtract(rest, rest > 0, rest)
+            np.copyto(rest, neuron.refractory_steps, where=spikes)
+
+    return fire
 
 
 def _magnitude(x: Array) -> float:

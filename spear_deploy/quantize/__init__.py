@@ -42,8 +42,8 @@ def quantize(
         graph: a floating-point network; batch norm is folded.
         format: whose integers.
         weight_bits: bits of a signed weight, 2..8.
-        calibration: input (T, B, *input). On Speck and Xylo the scale of each layer is the one whose spikes differ least
-            from the floating-point network's on it; on Loihi the scale of a layer whose 24-bit state overflows is halved.
+        calibration: input (T, B, *input). The scale of each layer is the one whose spikes differ least from the floating-point
+            network's on it; on Loihi that of a layer whose 24-bit state overflows is halved until none does.
         kind: of `calibration` and of the input the network will get; a "current" is sent as graded spikes or as a number of
             events, `round(metadata["input_scale"] · x)`, see `graded`.
         headroom: by layer, a factor in 0..1 on the scale that the format would allow.
