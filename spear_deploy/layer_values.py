@@ -48,8 +48,10 @@ def whole(value: Array, name: str) -> Array:
     """
     if value.dtype.kind == "b":
         return value
-    if value.dtype.kind == "f" and (value != np.rint(value)).any():
-        raise DataError(f"layer '{name}': takes whole numbers, the given current is not; scale and round it")
+    try:
+        linear.check_whole(value)
+    except DataError as error:
+        raise DataError(f"layer '{name}': {error}") from None
     return value.astype(np.int64)
 
 

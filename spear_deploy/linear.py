@@ -82,6 +82,19 @@ def weigher(synapse: Synapse | None, *, integer: bool = False, dtype: type = np.
     return lambda x: product(x) + spread
 
 
+def check_whole(x: Array) -> None:
+    """Refuse values that weights of integers cannot take.
+
+    Raises:
+        DataError: the first value that is no whole number, and the range of all.
+    """
+    if x.dtype.kind == "f" and (fraction := x != np.rint(x)).any():
+        value, low, high = x[fraction][0], x.min(), x.max()
+        raise DataError(
+            f"takes whole numbers, the given current is not ({value:.4g}, of {low:.4g}..{high:.4g}); scale and round it"
+        )
+
+
 def _scaler(scale: Scale) -> Weigher:
     weight = scale.weight.astype(np.float64)
     bias = 0.0 if scale.bias is None else scale.bias.astype(np.float64)

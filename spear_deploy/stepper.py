@@ -18,7 +18,7 @@ import numpy as np
 from spear_deploy import linear, neurons
 from spear_deploy.errors import DataError
 from spear_deploy.graph import INPUT, SNNGraph
-from spear_deploy.layers import COUNTING_NEURONS, GRADED_NEURONS, Array, AvgPool, BatchNorm, Flatten, Layer, Scale
+from spear_deploy.layers import COUNTING_NEURONS, GRADED_NEURONS, Array, AvgPool, BatchNorm, Flatten, Layer, LoihiLIF, Scale
 
 Places: TypeAlias = Mapping[tuple[str, str], Array]
 """Where a block's values go: arrays (K, B, *shape) by layer and one of "emitted", "v", "u"."""
@@ -75,7 +75,7 @@ def ready(graph: SNNGraph, dtype: type = np.float32) -> Ready:
     """Prepare a network; `dtype` is the type of a floating-point run.
 
     Raises:
-        DataError: an integer network holds what is no whole number.
+        DataError: an integer network holds what is no whole number, or starts outside its states' bits.
     """
     dtype = np.int64 if graph.is_integer else dtype
     memory = {name: 0 for name in (INPUT, *(layer.name for layer in graph.layers))}
@@ -83,6 +83,7 @@ def ready(graph: SNNGraph, dtype: type = np.float32) -> Ready:
         memory[edge.source] = max(memory[edge.source], edge.delay)
     rows: dict[str, Row] = {}
     for layer in graph.layers:
+        _check_start(layer)
         sources = tuple((edge.source, edge.delay) for edge in graph.incoming(layer.name))
         rows[layer.name] = Row(
             layer=layer,
@@ -212,6 +213,14 @@ def normalised(norm: BatchNorm, y: Array) -> Array:
     return y * scale.reshape(spread) + shift.reshape(spread)
 
 
+def _check_start(layer: Layer) -> None:
+    if isinstance(layer.neuron, LoihiLIF) and (np.abs(layer.neuron.v_init) >= neurons.STATE_LIMIT).any():
+        most, found = neurons.STATE_LIMIT - 1, layer.neuron.v_init
+        raise DataError(
+            f"layer '{layer.name}': v_init {found.min()}..{found.max()} given, a 24-bit state holds -{most}..{most}; change it"
+        )
+
+
 def _weigher(layer: Layer, dtype: type) -> linear.Weigher:
     weigh, norm = linear.weigher(layer.synapse, dtype=dtype), layer.norm
     if norm is None:
@@ -227,8 +236,7 @@ def _integer_weigher(layer: Layer) -> linear.Weigher:
         return weigh
 
     def of_whole_numbers(x: Array) -> Array:
-        if x.dtype.kind == "f" and (x != np.rint(x)).any():
-            raise DataError("takes whole numbers, the given current is not; scale and round it")
+        linear.check_whole(x)
         return weigh(x)
 
     return of_whole_numbers

@@ -97,10 +97,19 @@ class Guard:
     def die_of(self, error: BaseException) -> NoReturn:
         """End because Python code in this process, or in one of Lava's, raised."""
         with self.looking:
-            failed = [one for one in self._ended() if one[2]]
-        for name, _, trace in failed:
-            self.die("exception", f"{name}: {trace.strip().splitlines()[-1]}", trace)
+            ended = self._ended()
+        self._die_of_ended(ended)
         self.die("exception", f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
+
+    def _die_of_ended(self, ended: list[tuple[str, int, str]]) -> None:
+        """End if one of Lava's processes left a traceback, else if one ended with an exit code or a signal."""
+        for name, _, trace in ended:
+            if trace:
+                self.die("exception", f"{name}: {trace.strip().splitlines()[-1]}", trace)
+        for name, code, _ in ended:
+            if code:
+                how = f"killed by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
+                self.die("died", f"{name}: {how}")
 
     def _interrupted(self, number: int, _: Any) -> None:
         if not self._dying.locked():  # else this thread may be the one that is ending the process
@@ -121,13 +130,7 @@ class Guard:
             self.die("timeout", f"not done after {self.timeout_s:g} s")
         with self.looking:
             ended = self._ended()
-        for name, _, trace in ended:
-            if trace:
-                self.die("exception", f"{name}: {trace.strip().splitlines()[-1]}", trace)
-        for name, code, _ in ended:
-            if code:
-                how = f"killed by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
-                self.die("died", f"{name}: {how}")
+        self._die_of_ended(ended)
         if not ended:
             self.in_order_since = time.monotonic()
         elif time.monotonic() - self.in_order_since > PATIENCE_S:
