@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from spear_deploy.delay_sets import joined
 from spear_deploy.graph import INPUT, SNNGraph
 from spear_deploy.layers import CONVS, POOLS, WEIGHTED, Array, Dense, Flatten, Layer, Scale, Shape, Synapse
 from spear_deploy.projections import Axis, Projection, Source, Walk, plain_axis
@@ -164,7 +165,9 @@ def _population(
         path = replace(path, wait_steps=wait, held_steps=max(0, path.wait_steps - looped))
         key = (tuple(name for name, _ in path.parts), wait) if path.parts else ((path.source,), wait)
         grouped.setdefault(key, []).append(path)
-    projections = tuple(_projection(graph, layer.name, paths, names, input_names, known, zeros) for paths in grouped.values())
+    projections = joined(
+        graph, [_projection(graph, layer.name, paths, names, input_names, known, zeros) for paths in grouped.values()]
+    )
     on_the_way = {name for paths in grouped.values() for path in paths for name, _ in path.parts}
     return Population(
         name=layer.name,

@@ -14,6 +14,7 @@ from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.layers import IF, LI, Conv2d, Dense, Layer
 from spear_deploy.quantize import quantize
 from spear_deploy.simulator import simulate
+from spear_deploy.verbs import for_chip
 from tests.conftest import shared
 from tests.reference import random_spikes
 
@@ -173,7 +174,8 @@ def test_compare_runs_each_side_as_it_is_told(run):
     assert [(state["layer"], state["what"]) for state in facts["states"]] == [("conv", "v"), ("fc", "v")]
     assert 0 < facts["layers"][2]["largest"] < 3  # in the units of the trained network
     assert facts["b"] == {"net": "net.snn", "backend": "fast", "chip": "loihi2"}
-    same = json.loads(run("compare", "int.snn", "net.snn", "--chip-b", "loihi2", "--input", "in.npz", "--json").stdout)
+    write_snn(for_chip(network(), "loihi2", calibration=np.load("in.npz")["spikes"]), "calibrated.snn")
+    same = json.loads(run("compare", "calibrated.snn", "net.snn", "--chip-b", "loihi2", "--input", "in.npz", "--json").stdout)
     assert same["mismatches"] == 0
 
 

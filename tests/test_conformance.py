@@ -10,7 +10,8 @@ from spear_deploy import verbs
 from spear_deploy.comparison import compare_arrays
 from spear_deploy.graph import chain
 from spear_deploy.interchange.netx_file import read_netx
-from spear_deploy.layers import IF, AvgPool, Conv2d, Dense, Layer, LoihiLIF
+from spear_deploy.lava_backend import Job, run_jobs
+from spear_deploy.layers import IF, LOIHI_UNIT, AvgPool, Conv2d, Dense, Layer, LoihiLIF
 from spear_deploy.linear import apply
 from tests.conftest import shared
 
@@ -20,7 +21,7 @@ ON_LAVA = [pytest.param(name, marks=pytest.mark.lava) for name in ("lava", "lava
 # -------------------------------------------------------------------------------------------------------- netx and Lava
 
 
-@pytest.mark.parametrize("backend", ["fast", ON_LAVA[1]])
+@pytest.mark.parametrize("backend", ["fast", *ON_LAVA])
 def test_a_dense_layer_of_lava_dl_spike_for_spike(backend):
     """`out[:, t + 1]` is the spike of step t: the recording was made behind a synapse, which takes a step."""
     folder = shared("conformance/netx_dense")
@@ -55,17 +56,41 @@ def test_a_convolutional_network_of_lava_dl_layer_by_layer(backend):
         assert truth.any() and compare_arrays(layer, run.spikes[layer][:, 0], truth > 0).mismatches == 0
 
 
-@pytest.mark.parametrize("case", [0, 1, 3, 4, 5])
-def test_convolutions_with_stride_padding_dilation_and_groups(case):
+LAVA_CONV = [0, 1, 3, 4, 5]
+DIGIT_BITS = 6
+
+
+def convolution_of_lava(case):
     """Lava's images are (W, H, C) and its kernels flipped: all pairs are reversed, `weights[:, ::-1, ::-1]`."""
     given = np.load(shared(f"conformance/lava_conv/gt_conv_paris_{case}.npz"))
     conv = Conv2d(
-        weight=given["weights"][:, ::-1, ::-1].transpose(0, 3, 2, 1).astype(np.float64),
+        weight=given["weights"][:, ::-1, ::-1].transpose(0, 3, 2, 1),
         groups=int(given["groups"]),
         **{name: tuple(int(n) for n in given[name][::-1]) for name in ("stride", "padding", "dilation")},
     )
-    found = apply(conv, given["input"].transpose(2, 1, 0)[None])[0].transpose(2, 1, 0)
-    np.testing.assert_allclose(found, given["out_gt"], rtol=1e-5, atol=1e-3)
+    return conv, given["input"].transpose(2, 1, 0), given["out_gt"].transpose(2, 1, 0)
+
+
+@pytest.mark.parametrize("case", LAVA_CONV)
+def test_convolutions_with_stride_padding_dilation_and_groups(case):
+    conv, x, recorded = convolution_of_lava(case)
+    floating = replace(conv, weight=conv.weight.astype(np.float64))
+    np.testing.assert_allclose(apply(floating, x[None])[0], recorded, rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.lava
+def test_lavas_own_convolution_gives_what_it_gave():
+    """The recorded input is no whole numbers: its digits to base 64 are, and go through as samples that are added up again."""
+    cases, jobs = [convolution_of_lava(case) for case in LAVA_CONV], []
+    for conv, x, _ in cases:
+        digits = [np.floor(np.ldexp(x, DIGIT_BITS * (i + 1))) % (1 << DIGIT_BITS) for i in range(4)]
+        readout = LoihiLIF(decay_u=4096, decay_v=4096, v_threshold=None)
+        graph = chain([Layer(name="conv", synapse=conv, neuron=readout)], input_shape=x.shape)
+        jobs.append(Job(graph=graph, x=np.array(digits, np.int64)[None]))
+    for (_, _, recorded), run in zip(cases, run_jobs(jobs), strict=True):
+        assert run.overflows == {}
+        found = sum(np.ldexp(run.output[0, i] / LOIHI_UNIT, -DIGIT_BITS * (i + 1)) for i in range(4))
+        np.testing.assert_allclose(found, recorded, rtol=1e-5, atol=1e-3)
 
 
 # --------------------------------------------------------------------------------- one LIF neuron on eleven platforms

@@ -1,22 +1,110 @@
-"""Each example runs, by itself, in seconds."""
+"""Each example runs by itself, says what it promises, and leaves a picture."""
 
+import ast
+import os
+import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+from spear_deploy import load
+from tests.conftest import shared
+
+FOLDER = Path(__file__).parents[1] / "examples"
+EXAMPLES = sorted(FOLDER.glob("*.py"))
+
+# script: its arguments after the folder, and what it must print
+SAID = {
+    "check_and_rank": ([], r"loihi2 +fits[\s\S]*FITS loihi2: 3 of 120 cores[\s\S]*brainscales2: cores of chip: 16 of 2"),
+    "compare_backends": ([], r"Norse, floating point: conv2: 0 of[\s\S]*Lava, integers of loihi2: conv2: 0 of [\s\S]*first at"),
+    "count_synops": ([], r"conv2 +107,796[\s\S]*rule exact +132,249"),
+    "export_onnx": ([], r"onnxruntime \S+: 0 spikes differ[\s\S]*9\d\.\d\d% of 64"),
+    "import_nir": ([], r"assumed: the time step is 0\.0001 s, as snntorch[\s\S]*loihi2 +fits"),
+    "own_chip": ([], r"DOES NOT FIT smallchip: 12 of 4 cores[\s\S]*2,048 words a core: 4 cores"),
+    "recurrent_network": ([], r"NIR read back: 0 spikes differ[\s\S]*layer 0: 0 spikes differ"),
+    "residual_network": ([], r"pruned together: stem, 8 channels[\s\S]*FITS loihi2[\s\S]*\n0 spikes differ"),
+}
+SLOW = {
+    "prune_to_budget": (["50%", "8", "2"], r"widths .*\nSynOps 131,798 → [\d,]+ \((\d\d\.\d)%\)\naccuracy 98\.89%"),
+    "prune_to_fit": (["2"], r"DOES NOT FIT smallchip[\s\S]*\nFITS smallchip: [1-4] of 4 cores[\s\S]*\nwidths"),
+}
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
-def test_example_runs(path, tmp_path):
-    done = subprocess.run([sys.executable, path, tmp_path / "out"], capture_output=True, text=True, timeout=120, check=False)
+def played(name, folder, arguments, monkeypatch, capsys):
+    """Run a script in this process: what it imports is imported once for all of them."""
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", str(folder), *arguments])
+    runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
+    said = capsys.readouterr().out
+    (picture,) = re.findall(r"^picture: (.+)$", said, re.MULTILINE)
+    assert Path(picture).parent == Path(folder)
+    assert Path(picture).read_bytes().startswith(b"\x89PNG")
+    return said
+
+
+@pytest.mark.parametrize("name", sorted(SAID))
+def test_example_says_what_it_promises(name, tmp_path, monkeypatch, capsys):
+    arguments, pattern = SAID[name]
+    said = played(name, tmp_path / "out", arguments, monkeypatch, capsys)
+    assert re.search(pattern, said), said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(SLOW))
+def test_example_prunes(name, tmp_path, monkeypatch, capsys):
+    arguments, pattern = SLOW[name]
+    said = played(name, tmp_path / "out", arguments, monkeypatch, capsys)
+    found = re.search(pattern, said)
+    assert found, said
+    assert not found.groups() or float(found[1]) <= 50
+
+
+def test_event_camera_takes_recordings_from_where_they_lie(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["event_camera.py"])
+    monkeypatch.delenv("NMNIST", raising=False)
+    with pytest.raises(SystemExit, match="give the folder of N-MNIST"):
+        runpy.run_path(str(FOLDER / "event_camera.py"), run_name="__main__")
+
+
+@pytest.mark.slow
+def test_event_camera_learns(tmp_path, monkeypatch, capsys):
+    path = shared("data/nmnist/nmnist_train1000.npz")
+    monkeypatch.setattr(sys, "argv", ["event_camera.py", str(path), str(tmp_path), "3"])
+    runpy.run_path(str(FOLDER / "event_camera.py"), run_name="__main__")
+    said = capsys.readouterr().out
+    assert float(re.search(r"accuracy (\d+\.\d)%", said)[1]) > 60
+    assert (tmp_path / "events.png").exists()
+
+
+@pytest.mark.slow
+def test_the_network_that_ships_is_made_by_its_script(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train_digits.py", str(tmp_path / "digits.snn")])
+    runpy.run_path(str(FOLDER / "train_digits.py"), run_name="__main__")
+    accuracy = float(re.search(r"(\d+\.\d+)% on the test split", capsys.readouterr().out)[1])
+    assert accuracy == pytest.approx(100 * load("digits").metadata["test_accuracy"], abs=1.5)  # rounding differs by machine
+    assert (tmp_path / "digits.snn").stat().st_size <= 200_000
+
+
+def test_a_script_runs_by_itself(tmp_path):
+    """One of them as a person runs it: a process of its own, in a folder of its own."""
+    command = [sys.executable, FOLDER / "norse_to_loihi.py", tmp_path / "out"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path, env={**os.environ, "MPLBACKEND": "Agg"}
+    )
     assert done.returncode == 0, done.stderr
     assert "FITS loihi2" in done.stdout and "0 spikes differ" in done.stdout
     assert (tmp_path / "out" / "network.net").exists()
 
 
-def test_examples_are_short():
-    assert EXAMPLES
-    assert all(len(path.read_text().splitlines()) <= 60 for path in EXAMPLES)
+def test_every_example_is_run():
+    elsewhere = {"norse_to_loihi", "event_camera", "train_digits"}
+    assert {path.stem for path in EXAMPLES} == set(SAID) | set(SLOW) | elsewhere
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_examples_are_short_and_say_how_to_run_them(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 60
+    assert f"python examples/{path.name}" in ast.get_docstring(ast.parse(text))

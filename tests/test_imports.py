@@ -24,6 +24,7 @@ ORDER = [
     {"simulator"},
     {"synops", "pruning", "comparison", "layer_values"},
     {"quantize", "counting_rules", "recordings", "projections", "weight_widths", "words", "notebook"},
+    {"delay_sets"},
     {"populations"},
     {"fan"},
     {"synapse_memory"},
@@ -46,7 +47,7 @@ ORDER = [
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
-HEAVY = ("torch", "norse", "lava", "matplotlib", "sklearn", "gymnasium", "stable_baselines3", "onnxruntime", "scipy")
+HEAVY = ("torch", "norse", "lava", "matplotlib", "sklearn", "gymnasium", "stable_baselines3", "onnxruntime", "optuna", "scipy")
 
 
 def modules():

@@ -8,10 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-import uuid
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +19,11 @@ from spear_deploy.errors import BackendError
 from spear_deploy.graph import chain
 from spear_deploy.lava_backend import guarded_worker, run_lava
 from spear_deploy.layers import Dense, Layer, LoihiLIF
+from tests.lava_hazards import during_a_run, fault, network, prompt_s, the, traces
+
+__all__ = ["fault", "traces"]  # fixtures
 
 pytestmark = pytest.mark.lava
-
-
-def prompt_s():
-    """Return how long may pass from the fault to the caller's error: two seconds, and more on a machine that is overloaded."""
-    return 2.0 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def slow(*values):
@@ -35,87 +31,17 @@ def slow(*values):
     return pytest.param(*values, marks=pytest.mark.slow)
 
 
-def network(steps, width=3):
-    """Return a small network and an input; Lava takes about a millisecond a step."""
-    neuron = LoihiLIF(decay_u=4096, decay_v=100, v_threshold=50)
-    weight = np.full((3, 3), 30) if width == 3 else 30 * np.eye(width, dtype=int)
-    layers = [Layer(name=name, synapse=Dense(weight=weight), neuron=neuron) for name in ("first", "last")]
-    return chain(layers, input_shape=(width,)), np.ones((steps, 1, width), bool)
-
-
-class Traces:
-    """What a run leaves: processes that carry our mark, shared memory, semaphores, temporary folders."""
-
-    def __init__(self, monkeypatch, folder):
-        self.mark = f"SPEAR_TEST_MARK={uuid.uuid4().hex}"
-        self.folder = folder
-        monkeypatch.setenv(*self.mark.split("="))
-        monkeypatch.setenv("TMPDIR", folder)
-        monkeypatch.setattr(tempfile, "tempdir", folder)
-        self.shared_memory = set(os.listdir("/dev/shm"))
-
-    def processes(self):
-        """Return the ids of living processes that inherited the mark, by what they run; the test itself is not one."""
-        found = {}
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and int(entry.name) != os.getpid():
-                try:
-                    if self.mark in (entry / "environ").read_text(errors="replace"):
-                        found[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
-                except OSError:
-                    continue
-        return found
-
-    def wait_for_processes(self, number):
-        end = time.monotonic() + 20
-        while len(self.processes()) < number and time.monotonic() < end:
-            time.sleep(0.02)
-        assert len(self.processes()) >= number
-
-    def assert_none(self, within_s=0.0):
-        end = time.monotonic() + within_s
-        while self.left() and time.monotonic() < end:
-            time.sleep(0.02)
-        assert not self.left()
-
-    def left(self):
-        return [*self.processes().values(), *(set(os.listdir("/dev/shm")) - self.shared_memory), *os.listdir(self.folder)]
-
-
-@pytest.fixture
-def traces(monkeypatch, tmp_path):  # tmp_path: before TMPDIR changes
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        yield Traces(monkeypatch, folder)
-
-
-@pytest.fixture
-def fault(monkeypatch, tmp_path):
-    """Return a function that makes Lava fail, and one that tells how long ago it did."""
-    python = os.environ.get(guarded_worker.PYTHON_VARIABLE, sys.executable)
-    script = tmp_path / "python"
-    script.write_text(f'#!/bin/sh\nexec "{python}" "{Path(__file__).with_name("lava_fault.py")}" "$@"\n')
-    script.chmod(0o755)
-    stamp = tmp_path / "stamp"
-    monkeypatch.setenv("SPEAR_TEST_STAMP", str(stamp))
-
-    def set_fault(what):
-        monkeypatch.setenv("SPEAR_TEST_FAULT", what)
-        monkeypatch.setenv(guarded_worker.PYTHON_VARIABLE, str(script))
-
-    return set_fault, lambda: time.time() - float(stamp.read_text())
-
-
 @pytest.mark.parametrize(
     ("what", "cause", "message"),
     [
         ("PySendModelFixed:3:raise", "exception", r"input/from step 0: ValueError: this synapse is broken"),
         slow("PyDenseModelBitAcc:3:raise", "exception", r"(first|last)/from (input|first): ValueError: this synapse is broken"),
-        ("PyPortRecorder:3:raise", "exception", r"(first|last)/spikes: ValueError: this synapse is broken"),
+        slow("PyPortRecorder:3:raise", "exception", r"(first|last)/spikes: ValueError: this synapse is broken"),
         ("PyLifResetModelBitAcc:3:raise unknown", "died", r"(first|last): ended with exit code 1"),  # it cannot be sent
         slow("PyLifResetModelBitAcc:init:raise", "exception", r"ValueError: this synapse is broken"),
         slow("PyLifResetModelBitAcc:3:exit", "died", r"(first|last): ended with exit code 3"),
         ("PyDenseModelBitAcc:init:exit", "died", r"(first|last)/from (input|first): ended with exit code 3"),
-        ("PySendModelFixed:3:sys.exit", "died", r"input/from step 0: ended with exit code 4"),
+        slow("PySendModelFixed:3:sys.exit", "died", r"input/from step 0: ended with exit code 4"),
         slow("PyDenseModelBitAcc:3:segfault", "died", r"(first|last)/from (input|first): killed by SIGSEGV"),
     ],
 )
@@ -166,35 +92,6 @@ def test_a_hang_ends_at_the_time_limit(traces, fault, what):
     traces.assert_none()
 
 
-def during_a_run(traces, act, timeout_s=600.0):
-    """Run a network that takes minutes, let `act` do something to its processes, and return the error and the time since."""
-    caught = []
-
-    def work():
-        try:
-            run_lava(*network(60_000), timeout_s=timeout_s)
-        except BackendError as error:
-            caught.append((error, time.monotonic()))
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    traces.wait_for_processes(10)
-    time.sleep(0.5)
-    act(traces.processes())
-    acted = time.monotonic()
-    thread.join(30)
-    assert caught
-    return caught[0][0], caught[0][1] - acted
-
-
-def the(processes, what):
-    """Return the worker, or one of the processes that Lava forked off it: manager, processes, runtime service."""
-    workers = sorted(pid for pid, command in processes.items() if "main.py" in command)
-    if what == "worker":
-        return workers[0]
-    return workers[int(what)]
-
-
 def test_memory_is_removed_even_if_whoever_tidies_up_is_killed_with_the_worker(traces):
     """The resource tracker of multiprocessing removes shared memory, unless it is killed as well."""
 
@@ -208,7 +105,7 @@ def test_memory_is_removed_even_if_whoever_tidies_up_is_killed_with_the_worker(t
     traces.assert_none()
 
 
-@pytest.mark.parametrize("which", ["1", slow("2"), "5", slow("9"), slow("-1")])
+@pytest.mark.parametrize("which", [slow("1"), slow("2"), "5", slow("9"), slow("-1")])
 def test_a_killed_lava_process_ends_the_run(traces, which):
     error, seconds = during_a_run(traces, lambda processes: os.kill(the(processes, which), signal.SIGKILL))
     assert error.cause == "died"
@@ -235,7 +132,7 @@ def test_a_killed_worker_ends_the_run(traces, number, cause, message):
 CALLER = """
 import sys
 sys.path.insert(0, {root!r})
-from tests.test_lava_faults import network
+from tests.lava_hazards import network
 from spear_deploy.lava_backend import run_lava
 try:
     run_lava(*network(60_000), timeout_s=600)
@@ -244,7 +141,7 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, slow(signal.SIGTERM), signal.SIGKILL])
 def test_nothing_survives_the_caller(traces, number):
     caller = subprocess.Popen([sys.executable, "-c", CALLER.format(root=str(Path(__file__).parents[1]))])
     traces.wait_for_processes(11)
@@ -257,8 +154,20 @@ def test_nothing_survives_the_caller(traces, number):
     assert time.monotonic() - begin < prompt_s()
 
 
-def test_a_success_leaves_nothing(traces):
+def test_a_success_leaves_nothing_and_its_memory_carried_the_workers_number(traces):
+    seen = []
+
+    def watch():
+        while not seen or seen[-1] is not None:
+            seen.append(traces.shared_memory() or (seen[-1] if seen else []))
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
     run_lava(*network(3))
+    found = seen[-1]
+    seen.append(None)
+    assert found and all(name.startswith("spear_") for name in found)
     traces.assert_none()
 
 
@@ -366,7 +275,7 @@ def test_shared_memory_that_fills_up_during_a_run(tmp_path, size, width, message
     script.write_text(
         "import sys\n"
         f"sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
-        "from tests.test_lava_faults import network\n"
+        "from tests.lava_hazards import network\n"
         "from spear_deploy.errors import BackendError\n"
         "from spear_deploy.lava_backend import guarded_worker, run_lava\n"
         "guarded_worker.free_shared_memory = lambda: 1 << 30\n"

@@ -573,5 +573,7 @@ def test_the_input_is_checked_as_the_simulator_does():
     for run in (run_lava, simulate):
         with pytest.raises(DataError, match=r"input has shape \(1, 2\), the network takes \(T, B, 2\)"):
             run(graph, np.ones((1, 2)))
-        with pytest.raises(DataError, match="layer 'fc': takes whole numbers, the given current is not; scale and round it"):
+        with pytest.raises(
+            DataError, match=r"layer 'fc': takes whole numbers, the given current is not \(0.5, of 0.5..0.5\); scale"
+        ):
             run(graph, np.full((1, 1, 2), 0.5), kind="current")

@@ -80,6 +80,7 @@ def test_output_shapes(synapse, given, expected):
             "LoihiLIF.decay_u: expected whole numbers; quantise the network first",
         ),
         (lambda: LoihiLIF(decay_u=0, decay_v=0, v_threshold=1, refractory_steps=-1), "refractory_steps: -1 given"),
+        (lambda: LoihiLIF(decay_u=0, decay_v=0, v_threshold=1, v_reset=2**23), "v_reset: 8388608..8388608 given, a 24-bit state"),
         (lambda: BatchNorm(weight=np.ones(2), bias=np.ones(1), mean=np.ones(2), var=np.ones(2)), r"expected one \(C,\) for all"),
         (
             lambda: BatchNorm(weight=np.ones(1), bias=np.ones(1), mean=np.ones(1), var=-np.ones(1)),

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from spear_deploy.fan import synapses_into
-from spear_deploy.graph import Edge, Layer, SNNGraph, chain
-from spear_deploy.layers import IF, LI, AvgPool, BatchNorm, Conv2d, Dense, Flatten, SumPool
+from spear_deploy.graph import INPUT, Edge, Layer, SNNGraph, chain
+from spear_deploy.layers import IF, LI, AvgPool, BatchNorm, Conv2d, Dense, Flatten, LoihiLIF, SumPool
 from spear_deploy.populations import Axis, narrowed, populations
 from spear_deploy.pruning import PruningPlan, coupled_groups, prune
 from tests.chips import conv, matrix_onto, previous, random_net
@@ -151,3 +151,27 @@ def test_weights_that_exist_are_narrowed_with_the_rest(seed: int) -> None:
         pruned = populations(prune(net, PruningPlan(kept={group.name: tuple(range(left))})), zeros=True)
         for here, there in zip(narrowed(found, group.name, group.channels, left), pruned, strict=True):
             assert synapses_into(here).tolist() == synapses_into(there).tolist()
+
+
+def delayed_net(overlap: bool) -> SNNGraph:
+    """Three Dense layers between input and neurons, each of another delay: a third of the synapses each."""
+    rng = np.random.default_rng(0)
+    weight, which = rng.integers(1, 100, (20, 30)), rng.integers(0, 3, (20, 30))
+    parts = [np.where((which == d) | (overlap & (d == 2)), weight, 0) for d in range(3)]
+    layers = [Layer(name=f"delay{d}", synapse=Dense(weight=part)) for d, part in enumerate(parts)]
+    layers.append(Layer(name="neurons", neuron=LoihiLIF(decay_u=4096, decay_v=0, v_threshold=10)))
+    edges = [Edge(source=INPUT, target=f"delay{d}", delay=d) for d in range(3)]
+    edges += [Edge(source=f"delay{d}", target="neurons") for d in range(3)]
+    return SNNGraph(layers=tuple(layers), edges=tuple(edges), input_shape=(30,), output="neurons", dt_s=1e-3)
+
+
+def test_delays_of_single_synapses_are_one_list_with_the_longest_delay() -> None:
+    [population] = populations(delayed_net(overlap=False), zeros=True)
+    [projection] = population.projections
+    assert (projection.channels, projection.outputs, projection.wait_steps) == (30, 20, 2)
+    assert projection.exists is None or projection.exists.all()
+
+
+def test_synapses_that_stand_in_two_layers_stay_two() -> None:
+    [population] = populations(delayed_net(overlap=True))
+    assert [p.wait_steps for p in population.projections] == [0, 1, 2]

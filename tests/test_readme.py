@@ -10,10 +10,12 @@ from click.testing import CliRunner
 
 from spear_deploy.cli import main
 from spear_deploy.interchange.nir_file import write_nir
+from spear_deploy.profile import list_profiles
 from tests.reference import random_spikes
 from tests.test_cli import network
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 
 
 def blocks(language):
@@ -40,6 +42,7 @@ def command_lines():
 def test_commands_run(line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     graph = network()
+    monkeypatch.setenv("COLUMNS", "200")
     write_nir(graph, "net.nir")
     write_nir(graph, "other.nir")
     np.savez("in.npz", spikes=random_spikes(graph, 0))
@@ -48,14 +51,41 @@ def test_commands_run(line, tmp_path, monkeypatch):
 
 
 def test_every_command_of_the_readme_exists():
-    assert len(command_lines()) == 6
+    assert len(command_lines()) == 9
     for line in command_lines():
         assert shlex.split(line)[1] in main.commands
 
 
 def test_the_test_command_is_the_one_that_ci_runs():
-    ci = (Path(__file__).parents[1] / ".ci" / "run").read_text()
+    ci = (ROOT / ".ci" / "run").read_text()
     assert "<!-- test command -->" in ci and "<!-- test command -->" in README
+
+
+def test_a_stranger_gets_from_a_nir_file_to_a_chip_and_a_change_in_two_commands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    section = README.split("## You have a .nir file")[1].split("\n## ")[0]
+    first, second = (shlex.split(line, comments=True)[1:] for line in re.findall(r"^spear-deploy .*", section, re.MULTILINE))
+    write_nir(network(hidden=600), "net.nir")
+    ranked = CliRunner().invoke(main, first, env={"COLUMNS": "200"})
+    assert ranked.exit_code == 0 and re.search(r"^loihi2 .*fits", ranked.stdout, re.MULTILINE)
+    assert re.search(r"^odin .*does not fit .*weights of both signs", ranked.stdout, re.MULTILINE)
+    assert ranked.stderr.splitlines()[-1].startswith("next: spear-deploy check net.nir --chip ")
+    assert CliRunner().invoke(main, second).stdout.startswith("FITS loihi2")
+    small = str(ROOT / "examples" / "smallchip.yaml")
+    told = CliRunner().invoke(main, [*second[:-1], small])
+    assert told.exit_code == 3 and "over: cores of chip" in told.stdout and "→ drop" in told.stdout
+
+
+def test_what_a_claim_is_shown_by_is_there():
+    rows = re.findall(r"^\| [^|]+ \| [^|]+ \| (`tests/.+`) \|$", README, re.MULTILINE)
+    assert len(rows) == 9
+    for name in re.findall(r"`(tests/\w+\.py)`", " ".join(rows)):
+        assert "\ndef test_" in (ROOT / name).read_text(), name
+
+
+def test_as_many_profiles_as_are_claimed():
+    assert "Fourteen chips are\ndescribed" in README and "14 profiles" in README
+    assert len(list_profiles()) == 14
 
 
 def test_claimed_cores_are_checked_elsewhere():
@@ -65,7 +95,7 @@ def test_claimed_cores_are_checked_elsewhere():
 
 def test_links_to_files_exist():
     for target in re.findall(r"\]\(([^)h][^)]*)\)", README):
-        assert (Path(__file__).parents[1] / target).exists(), target
+        assert (ROOT / target).exists(), target
 
 
 def test_nothing_is_left_to_be_filled_in():

@@ -10,7 +10,6 @@ from spear_deploy.layers import IF, LI, LIF, AvgPool, BatchNorm, CubaLI, CubaLIF
 from spear_deploy.neurons import loihi
 from spear_deploy.simulator import Simulation, simulate
 from tests import reference
-from tests.conftest import shared
 
 
 def one_layer(neuron, size=50, **more):
@@ -244,18 +243,6 @@ def test_counts_add_over_batches():
         _ = whole + simulate(graph, x[:3]).counts
 
 
-def test_trace_recorded_elsewhere_netx_dense():
-    """lava-dl: tests of one CUBA layer over 2000 steps."""
-    folder = shared("conformance/netx_dense")
-    weight = np.load(folder / "weight.npz")["a"]
-    x = np.load(folder / "in.npz")["a"].T[:, None]
-    recorded = np.load(folder / "out.npz")["a"].T
-    neuron = LoihiLIF(decay_u=4096, decay_v=415, v_threshold=6)
-    run = simulate(chain([Layer(name="n", synapse=Dense(weight=weight), neuron=neuron)], input_shape=(200,)), x)
-    assert run.output.sum() == 1826
-    np.testing.assert_array_equal(run.output[:-1, 0], recorded[1:])
-
-
 @pytest.mark.parametrize(
     ("x", "kind", "message"),
     [
@@ -275,14 +262,20 @@ def test_wrong_input_is_named(x, kind, message):
 def test_integer_networks_refuse_what_is_not_whole():
     neuron = LoihiLIF(decay_u=4096, decay_v=0, v_threshold=1)
     graph = chain([Layer(name="n", synapse=Dense(weight=np.array([[2]])), neuron=neuron)], input_shape=(1,))
-    with pytest.raises(DataError, match="layer 'n': takes whole numbers, the given current is not"):
-        simulate(graph, np.full((1, 1, 1), 0.5), kind="current")
+    with pytest.raises(DataError, match=r"layer 'n': takes whole numbers, the given current is not \(0.5, of 0.5..3\); scale"):
+        simulate(graph, np.array([3, 0.5]).reshape(1, 2, 1), kind="current")
     pool = chain([Layer(name="p", synapse=AvgPool(kernel_size=(1,)), neuron=neuron)], input_shape=(1, 1))
     with pytest.raises(DataError, match="layer 'p': an integer network holds no mean and no batch norm"):
         simulate(pool, np.ones((1, 1, 1, 1), bool))
     norm = BatchNorm(weight=np.ones(1), bias=np.ones(1), mean=np.ones(1), var=np.ones(1))
     with pytest.raises(DataError, match="no batch norm"):
         simulate(chain([Layer(name="p", norm=norm, neuron=neuron)], input_shape=(1,)), np.ones((1, 1, 1), bool))
+
+
+def test_a_start_outside_the_states_bits_is_refused():
+    graph = one_layer(LoihiLIF(decay_u=4096, decay_v=0, v_threshold=1, v_init=np.array([3, -(2**23)])), size=2)
+    with pytest.raises(DataError, match=r"layer 'n': v_init -8388608..3 given, a 24-bit state holds -8388607..8388607; change"):
+        simulate(graph, np.zeros((1, 1, 2), bool))
 
 
 def test_currents_that_meet_before_their_scale_are_not_truncated():

@@ -73,8 +73,8 @@ def test_integers_of_a_chip():
     run = verbs.simulate(graph, x, chip="loihi2", record=("spikes",))
     np.testing.assert_array_equal(run.output, simulate(integer, x).output)
     profile = load_profile("loihi2")
-    other = profile.model_copy(update={"meta": profile.meta.model_copy(update={"family": "xylo"})})
-    with pytest.raises(UnsupportedError, match="integers of the xylo family are not built yet"):
+    other = profile.model_copy(update={"meta": profile.meta.model_copy(update={"family": "akida"})})
+    with pytest.raises(UnsupportedError, match="integers of the akida family are not built yet; there are loihi, speck, xylo"):
         verbs.for_chip(graph, other)
 
 
@@ -93,7 +93,7 @@ def test_count_takes_lists_and_batches(monkeypatch):
     ("given", "message"),
     [
         ({"kind": "spike"}, "kind 'spike': an input is 'spikes' or 'current'"),
-        ({"backend": "lawa"}, "backend 'lawa': expected 'fast'"),
+        ({"backend": "lawa"}, "backend 'lawa': expected one of 'fast', 'lava', 'lava-fast', 'norse'; did you mean 'lava'"),
         ({"record": ("spike",)}, "record 'spike': what can be recorded is"),
     ],
 )
@@ -101,3 +101,41 @@ def test_a_misspelt_word_is_refused_instead_of_ignored(given, message):
     graph = random_graph(0)
     with pytest.raises(DataError, match=message):
         verbs.simulate(graph, random_spikes(graph, 0), **given)
+
+
+def test_a_side_says_what_runs_it(model):
+    x = np.random.default_rng(0).random((12, 3, 6)) * 3
+    graph = verbs.load(model, input_shape=(6,))
+    side = verbs.Side(net=model, graph=graph, backend="norse")
+    theirs = verbs.simulate(side, x, kind="current")
+    ours = verbs.simulate(graph, x, kind="current")
+    np.testing.assert_allclose(theirs.output, ours.output, atol=1e-6)
+    found = verbs.compare(side, graph, x, kind="current")
+    assert found[0].mismatches == 0 and found[1].largest < 1e-6
+    same = verbs.simulate(graph, x, kind="current", chip="loihi2", record=("v",))
+    again = verbs.simulate(verbs.Side(net=graph, chip="loihi2"), x, kind="current", record=("v",))
+    np.testing.assert_array_equal(same.output, again.output)
+
+
+def test_a_current_meets_integers_as_graded_spikes():
+    graph = random_graph(1)
+    x = np.random.default_rng(0).random((10, 2, *graph.input_shape))
+    integer = verbs.for_chip(graph, "loihi2", calibration=x, kind="current")
+    found = verbs.compare(graph, integer, x, kind="current", states=("v",))
+    by_chip = verbs.compare(graph, verbs.Side(net=graph, chip="loihi2"), x, kind="current", states=("v",))
+    assert found == by_chip
+    assert found[-1].what == "value" and 0 < found[-1].largest < 2
+    with pytest.raises(DataError, match="record 'u': a floating-point network keeps u after its decay"):
+        verbs.compare(graph, integer, x, kind="current", states=("u",))
+    assert sum(layer.mismatches for layer in verbs.compare(integer, integer, x, kind="current", states=("u", "v"))) == 0
+
+
+def test_explain_takes_data_with_labels():
+    graph = random_graph(5)
+    x = np.moveaxis(random_spikes(graph, 2, steps=8, batch=60), 1, 0)
+    data = from_arrays({"x": x, "y": np.arange(60) % 3}, name="d")
+    found = verbs.explain(graph, "loihi2", data, samples=5)
+    assert found.samples == 5 and found.costs[0].accuracy is not None
+    assert verbs.explain(graph, "loihi2", data).samples == len(data.test)
+    with pytest.raises(UnsupportedError, match="the network holds integers already"):
+        verbs.explain(quantize(graph), "loihi2", data)

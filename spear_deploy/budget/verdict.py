@@ -156,10 +156,11 @@ def check(
     energy, latency = unknown(profile), Latency(seconds=None, missing=("activity",))
     if counts is not None and operations is not None and found:
         energy, latency = estimate(graph, profile, placement, counts, operations)
+    pace_of_step = () if _loops(findings) else tuple(paces(graph, profile, placement, counts))
     rows = [
         *(_with_remedy(base, row, fewest) for row in outcome.rows),
         *_budget_rows(operations, synops, energy, energy_j, latency, latency_s),
-        *(_pace_row(pace) for pace in (() if _loops(findings) else paces(graph, profile, placement, counts))),
+        *(_pace_row(pace) for pace in pace_of_step if _told(pace)),
         *kind_rows(graph, profile, found, bits, findings),
     ]
     order = {name: i for i, name in enumerate((CHIP, INPUT, *(layer.name for layer in graph.layers)))}
@@ -180,7 +181,7 @@ def check(
         tightest=fewest,
         passes=placement.runs if several else None,
         bound=bound,
-        notes=(*notes, _packing_note(placement, fewest, bound)),
+        notes=(*notes, *(_pace_note(pace) for pace in pace_of_step if not _told(pace)), _packing_note(placement, fewest, bound)),
     )
 
 
@@ -244,26 +245,29 @@ def _loops(findings: tuple[Unsupported, ...]) -> bool:
     return any(finding.what == LOOP for finding in findings)
 
 
+def _told(pace: Pace) -> bool:
+    """Say whether the pace is known: from the activity, or since not even the worst case is too much."""
+    return pace.used is not None or pace.worst <= pace.limit
+
+
 def _pace_row(pace: Pace) -> Row:
-    """Say whether a step's work is done within the step; without activity the worst case may still settle it."""
-    used, limit = pace.used, pace.limit
-    detail, remedy = "", ""
-    if used is None and pace.worst <= limit:
-        used, detail = pace.worst, "if every neuron and input spiked at every step"
-    status = status_of(used, limit)
+    """Say whether a step's work is done within the step."""
+    used, detail = pace.used, ""
     if used is None:
-        remedy = f"give the activity; if all spiked at every step it would be {pace.worst:,.0f} {pace.unit}"
-    elif status == "over":
-        remedy = f"prune: {100 * (1 - limit / used):.1f} % of the work of a step has to go; or give a step more time"
+        used, detail = pace.worst, "if every neuron and input spiked at every step"
+    status, remedy = status_of(used, pace.limit), ""
+    if status == "over":
+        remedy = f"prune: {100 * (1 - pace.limit / used):.1f} % of the work of a step has to go; or give a step more time"
+    limit, unit = pace.limit, pace.unit
     return Row(
-        resource=pace.resource,
-        where=pace.where,
-        used=used,
-        limit=limit,
-        unit=pace.unit,
-        status=status,
-        remedy=remedy,
-        detail=detail,
+        resource=pace.resource, where=pace.where, used=used, limit=limit, unit=unit, status=status, remedy=remedy, detail=detail
+    )
+
+
+def _pace_note(pace: Pace) -> str:
+    return (
+        f"pace: give the activity to know whether a step's work is done in time; if all spiked at every step it would be "
+        f"{pace.worst:,.0f} {pace.unit} of {pace.limit:,.0f}"
     )
 
 

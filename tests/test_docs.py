@@ -1,0 +1,165 @@
+"""The documentation says what the code does: its blocks run, its links lead somewhere, its made parts are up to date."""
+
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from spear_deploy.cli import main
+from spear_deploy.profile import list_profiles, load_profile
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+BLOCK = re.compile(r"(<!-- slow -->\n)?^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", DOCS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+hooks = script("hooks")
+
+
+def blocks(text, slow=False):
+    return [(language, code) for mark, language, code in BLOCK.findall(text) if bool(mark) <= slow]
+
+
+def play(text, slow=False):
+    """Run the blocks of a page in their order: Python in one namespace, commands line by line."""
+    names = {"__name__": "docs"}
+    for language, code in blocks(text, slow):
+        if language == "python":
+            exec(compile(code, "docs", "exec"), names)
+        elif language == "sh":
+            for line in code.splitlines():
+                words = shlex.split(line, comments=True)
+                assert words[0] == "spear-deploy", line
+                done = CliRunner().invoke(main, words[1:])
+                assert done.exit_code in (0, 3), f"{line}\n{done.output}{done.stderr}"
+                if done.exit_code == 3:
+                    assert words[1] in ("check", "rank") and "DOES NOT FIT" in done.stdout, line
+
+
+def pages_with(language):
+    return [page for page in PAGES if any(found == language for found, _ in blocks(page.read_text()))]
+
+
+@pytest.mark.parametrize("page", sorted({*pages_with("python"), *pages_with("sh")}), ids=lambda page: page.stem)
+def test_blocks_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    play(page.read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [p for p in PAGES if "<!-- slow -->" in p.read_text()], ids=lambda page: page.stem)
+def test_slow_blocks_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_chip.yaml").write_text((ROOT / "examples" / "smallchip.yaml").read_text().replace("smallchip", "my_chip"))
+    (slow,) = [found for found in BLOCK.findall(page.read_text()) if found[0]]
+    play(f"```{slow[1]}\n{slow[2]}```")
+    assert (tmp_path / "pruned" / "pruned.snn").exists()
+
+
+def test_a_block_that_fails_is_seen():
+    with pytest.raises(ZeroDivisionError):
+        play("```python\n1 / 0\n```")
+    with pytest.raises(AssertionError, match="there is no such network file"):
+        play("```sh\nspear-deploy check none.nir --chip loihi2\n```")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_made_parts_are_up_to_date(page):
+    text = page.read_text()
+    assert hooks.filled(text) == text, "run: python docs/hooks.py"
+
+
+def test_made_parts_are_seen_when_they_are_not():
+    stale = "<!-- made: docstring layers.IF -->\nold\n<!-- end -->"
+    assert "Integrate and fire" in hooks.filled(stale)
+    assert "Integrate and fire" in hooks.filled("<!-- made: docstring layers.IF -->\n<!-- end -->")
+
+
+def test_links_lead_to_pages():
+    made = {path: text for path, text in hooks.pages()}
+    everything = {str(page.relative_to(DOCS)): page.read_text() for page in PAGES} | made
+    files = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*") if path.is_file()}
+    seen = 0
+    for page, text in everything.items():
+        prose = re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.DOTALL)
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", prose):
+            if re.match(r"\w+:", target):
+                continue
+            there = os.path.normpath(os.path.join(os.path.dirname(page), target))
+            assert there in everything or there in files, f"{page}: {target}"
+            seen += 1
+    assert seen > 20
+
+
+def test_every_profile_is_a_page_with_every_number_and_its_source():
+    made = dict(hooks.pages())
+    for name in list_profiles():
+        page = made[f"chips/{name}.md"]
+        assert f"[`{name}`]({name}.md)" in made["chips/index.md"]
+        assert f"`--chip {name}`" in page
+        rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
+        assert len(rows) > 10 and all(len(row) == 5 and row[4].strip(" |") for row in rows), name
+    neurons = load_profile("loihi2").core.neurons
+    assert f"| `core.neurons` | {neurons.value:,} | neuron | {neurons.evidence} | {neurons.source} |" in made["chips/loihi2.md"]
+    assert "`energy.synop_pj`" in made["chips/loihi2.md"].split("Not published")[1]
+
+
+def test_every_command_and_option_is_a_row():
+    page = hooks.commands_page()
+    for name, command in main.commands.items():
+        section = page.split(f"\n## {name}\n")[1].split("\n## ")[0]
+        assert f"spear-deploy {name}" in section
+        for option in command.params:
+            assert option.param_type_name == "argument" or option.opts[0] in section
+
+
+def test_the_navigation_has_every_page():
+    from yaml import BaseLoader, load
+
+    config = load((ROOT / "mkdocs.yml").read_text(), BaseLoader)
+    named = re.findall(r"[\w/]+\.md|[\w/]+/(?=')", str(config["nav"]))
+    for page in PAGES:
+        path = str(page.relative_to(DOCS))
+        assert path in named or any(path.startswith(folder) for folder in named if folder.endswith("/")), path
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path):
+    pytest.importorskip("mkdocs", reason="the group docs is not installed")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    html = (tmp_path / "site" / "reference" / "api" / "graph" / "index.html").read_text()
+    assert "SNNGraph" in html
+    for page in (tmp_path / "site").rglob("*.html"):
+        assert not re.search(r'(?:src|href)="https?://fonts\.', page.read_text()), page
+
+
+@pytest.mark.parametrize(
+    "name", ["check", pytest.param("rank", marks=pytest.mark.slow), pytest.param("explain", marks=pytest.mark.slow)]
+)
+def test_pictures_show_what_the_commands_say(name):
+    pictures = script("pictures")
+    svg = (DOCS / "images" / f"{name}.svg").read_text()
+    assert "https://" not in svg.replace("https://www.textualize.io", "")
+    shown = re.sub(r"<[^>]+>", "", svg.split("</style>")[1]).replace("&#160;", " ")
+    for line in pictures.plain(pictures.COMMANDS[name]).splitlines():
+        for word in re.findall(r"[\w.%]+", line):
+            assert word in shown, f"docs/images/{name}.svg is old, '{word}' is not in it; run: python docs/pictures.py {name}"
