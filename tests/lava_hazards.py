@@ -104,10 +104,11 @@ def fault(monkeypatch, tmp_path):
     return set_fault, lambda: time.time() - float(stamp.read_text())
 
 
-def during_a_run(traces, act, *, timeout_s=600.0, model="reference"):
+def during_a_run(traces, act, *, timeout_s=600.0, model="reference", steps=None):
     """Run a network that takes minutes, let `act` do something to its processes, and return the error and the time since."""
     caught = []
-    steps, processes = (60_000, 10) if model == "reference" else (12_000_000, 4)
+    minutes, processes = (60_000, 10) if model == "reference" else (12_000_000, 4)
+    steps = steps or minutes
 
     def work():
         try:

@@ -40,7 +40,7 @@ FAULTS = [(actor, step, what) for actor, model in MODELS.items() for step in STE
 
 
 def test_there_are_a_hundred_of_them():
-    assert len(FAULTS) + len(KILLED) + len(HANGS) == 120 + 15 + 5
+    assert len(FAULTS) + len(KILLED) + len(HANGS) == 120 + 16 + 5
 
 
 @pytest.mark.parametrize(("actor", "step", "what"), FAULTS)
@@ -77,12 +77,11 @@ HANGS = [(actor, what) for actor in ("PyDenseModelBitAcc", "PyNetwork") for what
 
 @pytest.mark.parametrize(("actor", "what"), HANGS)
 def test_what_hangs_ends_at_the_time_limit(traces, fault, actor, what):
-    begin = time.monotonic()
+    begin, limit_s = time.monotonic(), 15
     if actor == "stopped":
-        error, _ = during_a_run(traces, lambda processes: os.kill(the(processes, 5), signal.SIGSTOP), timeout_s=60)
-        limit_s = 60
+        stop = lambda processes: os.kill(the(processes, 5), signal.SIGSTOP)  # noqa: E731
+        error, _ = during_a_run(traces, stop, timeout_s=limit_s, steps=5_000)
     else:
-        limit_s = 15
         fault[0](f"{actor}:3:{what}")
         with pytest.raises(BackendError) as caught:
             model = MODELS[actor]

@@ -20,6 +20,7 @@ import threading
 import time
 import traceback
 from multiprocessing import shared_memory
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -30,6 +31,8 @@ EXIT_CODES = {"exception": 70, "died": 71, "interrupted": 72, "timeout": 75, "or
 SHARED_MEMORY = Path("/dev/shm")
 INTERRUPTIONS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 PR_SET_PDEATHSIG = 1
+EXIT_CODE = "exit_code_at_close"
+"""Where a process that was joined and closed keeps what `exitcode` no longer tells."""
 
 
 class Guard:
@@ -68,6 +71,7 @@ class Guard:
             signal.signal(number, self._interrupted)
         shared_memory._SHM_NAME_PREFIX = f"/{memory_prefix(self_pid)}"  # type: ignore[attr-defined]
         shared_memory._SHM_SAFE_NAME_LENGTH = 40  # type: ignore[attr-defined]
+        _remember_exit_codes()
         threading.Thread(target=self._watch, name="guard", daemon=True).start()
 
     def watch(self, network: Any) -> None:
@@ -169,8 +173,8 @@ def _manager(infrastructure: Any) -> Any:
 def _ending(actor: Any) -> tuple[int | None, str]:
     """Return exit code and traceback of a process of Lava's; None while it lives or after it was joined in good order."""
     try:
-        if getattr(actor, "_is_done", False):
-            return (None, "") if actor._exception is None else (0, actor._exception[1])
+        if getattr(actor, "_is_done", False):  # joined: Lava has read what it had to say, if anything
+            return (getattr(actor, EXIT_CODE, None) or None, "") if actor._exception is None else (0, actor._exception[1])
         code = getattr(actor, "exitcode", None)
         if code is not None and hasattr(actor, "_pconn") and actor._pconn.poll(0):
             sent = actor._pconn.recv()
@@ -180,6 +184,18 @@ def _ending(actor: Any) -> tuple[int | None, str]:
         return None, ""
     except Exception as error:  # an exception whose class cannot be unpickled here
         return 1, f"{type(error).__name__}: {error}"
+
+
+def _remember_exit_codes() -> None:
+    """Let processes keep their exit code when they are closed: Lava joins and closes all of them before it says that one failed."""
+    process: Any = BaseProcess
+    close = process.close
+
+    def close_and_keep(self: Any) -> None:
+        setattr(self, EXIT_CODE, self.exitcode)
+        close(self)
+
+    process.close = close_and_keep
 
 
 def _at_end(stream: Any) -> bool:
