@@ -1,6 +1,6 @@
 """Which trained networks ship with the toolkit, so that every command can be tried in seconds? By name, like a file.
 
-    digits      conv 16, conv 32, dense 10 with LIF neurons on scikit-learn's digits; made by `examples/train_digits.py`
+digits      conv 16, conv 32, dense 10 with LIF neurons on scikit-learn's digits; made by `examples/train_digits.py`
 """
 
 from importlib import resources

@@ -187,7 +187,7 @@ def _ending(actor: Any) -> tuple[int | None, str]:
 
 
 def _remember_exit_codes() -> None:
-    """Let processes keep their exit code when they are closed: Lava joins and closes all of them before it says that one failed."""
+    """Let processes keep their exit code when they are closed: Lava closes all of them before it says that one failed."""
     process: Any = BaseProcess
     close = process.close
 
