@@ -1,7 +1,7 @@
 """What do the cores do, and what travels between them? SynOps of each core, messages, and the tiles they cross.
 
 Everything comes from the spikes that were counted: a spike goes once to each core that holds a synapse list for it. Cores are
-filled in order, tile by tile along the rows of the mesh.
+filled in order, tile by tile, one row of the mesh to the right and the next one back, so that neighbours stay neighbours.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ def _mesh(profile: HardwareProfile, placement: Placement) -> Array | None:
     tiles = np.arange(placement.cores_used) // per_tile
     if len(tiles) and tiles[-1] >= columns * rows:
         return None
-    return np.stack([tiles % columns, tiles // columns], axis=1)
+    row, column = np.divmod(tiles, columns)
+    return np.stack([np.where(row % 2, columns - 1 - column, column), row], axis=1)
 
 
 def _received(graph: SNNGraph, name: str, counts: SpikeCounts) -> Array:

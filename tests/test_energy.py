@@ -65,6 +65,15 @@ def test_hops_cross_the_mesh_in_order_of_the_cores() -> None:
     assert (flow.hops_ew, flow.hops_ns) == (4 * 5 * 2 * 1, 8 * 5 * 2)
 
 
+def test_the_next_tile_is_a_neighbour_at_the_end_of_a_row_too() -> None:
+    """32 cores of fc1 fill the first row of 8 tiles; the only one of fc2 lies below the last of them, not below the first."""
+    chip = small_chip("loihi1", core__neurons=1)
+    net = dense_net(1, 32, 1)
+    sent = {INPUT: np.array([0]), "fc1": np.ones(32), "fc2": np.zeros(1)}
+    flow = traffic(net, chip, place(net, chip), SpikeCounts(sent=sent, steps=1, samples=1))
+    assert flow.hops_ew == sum(4 * (7 - column) for column in range(8)) and flow.hops_ns == 32
+
+
 @pytest.mark.parametrize("seed", range(25))
 def test_core_synops_add_up_to_the_networks(seed: int) -> None:
     net = random_net(np.random.default_rng(seed))

@@ -46,6 +46,8 @@ class _Grid:
         across = self.columns // self.tile[0]
         tile, inside = divmod(place, per_tile)
         row, column = divmod(tile, across)
+        if self.tile != (1, 1) and row % 2:  # as `traffic` counts hops: there and back
+            column = across - 1 - column
         return column * self.tile[0] + inside % self.tile[0], row * self.tile[1] + inside // self.tile[0]
 
     def at(self, cell: tuple[int, int]) -> tuple[int, int]:
