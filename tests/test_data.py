@@ -147,16 +147,16 @@ def test_train_and_test_must_have_the_same_axes(tmp_path):
 def test_pickled_objects_are_never_loaded(tmp_path):
     path = tmp_path / "data.npz"
     np.savez(path, x=np.array([{"a": 1}, None], dtype=object), y=np.arange(2))
-    with pytest.raises(DataError, match="holds pickled objects, which are never loaded"):
+    with pytest.raises(FileError, match=r"cannot be read as \.npz of plain arrays \(Object arrays cannot be loaded"):
         load_data(path)
 
 
 @pytest.mark.parametrize(
     ("content", "error", "message"),
     [
-        (None, FileError, "there is no such data file"),
-        (b"", FileError, "is empty, expected a data file"),
-        (b"x,y\n1,2\n", FileError, r"is no \.npz or is truncated"),
+        (None, FileError, "there is no such file of arrays"),
+        (b"", FileError, "is empty, expected a file of arrays"),
+        (b"x,y\n1,2\n", FileError, r"cannot be read as \.npz of plain arrays"),
     ],
 )
 def test_missing_empty_and_foreign_files(tmp_path, content, error, message):
@@ -170,7 +170,7 @@ def test_missing_empty_and_foreign_files(tmp_path, content, error, message):
 def test_truncated_file(tmp_path):
     path = saved(tmp_path, x=samples()[0], y=samples()[1])
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(FileError, match=r"is no \.npz or is truncated"):
+    with pytest.raises(FileError, match=r"cannot be read as \.npz of plain arrays"):
         load_data(path)
 
 

@@ -35,6 +35,7 @@ ORDER = [
     {"interchange", "lava_backend", "norse_backend", "budget"},
     {"data", "spike_price"},
     {"training"},
+    {"digests"},
     {"explain", "search"},
     {"ranking", "sarif", "budget_file"},
     {"networks"},

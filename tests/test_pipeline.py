@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from spear_deploy import pipeline, verbs
+from spear_deploy import digests, pipeline, verbs
 from spear_deploy.cli import main
 from spear_deploy.data import from_arrays
 from spear_deploy.errors import BackendError, BudgetError, DataError, UnsupportedError
 from spear_deploy.graph import Edge, SNNGraph
 from spear_deploy.layers import IF, LIF, Dense, Layer
-from spear_deploy.pipeline import digests
 from spear_deploy.pipeline.counts_file import read_counts, write_counts
 from spear_deploy.pipeline.deploying import advice_for
 from spear_deploy.pipeline.ledger import LEDGER, Ledger, Outcome

@@ -7,6 +7,7 @@ where none of these is enough, what changes several layers at once.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from math import ceil
@@ -205,16 +206,7 @@ def _fewer_readers(base: Trial, row: Row) -> str:
 
 def _most(limit: int, met: Callable[[int], bool]) -> int | None:
     """Return the largest number in 1..limit that meets a goal, by bisection, or None."""
-    low, high = 1, limit
-    if high < 1 or not met(low):
-        return None
-    while low < high:
-        middle = (low + high + 1) // 2
-        if met(middle):
-            low = middle
-        else:
-            high = middle - 1
-    return low
+    return bisect_right(range(1, limit + 1), False, key=lambda n: not met(n)) or None
 
 
 def _fewer_cores(base: Trial, change: Change) -> str:

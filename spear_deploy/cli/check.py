@@ -11,7 +11,7 @@ import click
 from spear_deploy.cli import complete
 from spear_deploy.cli.options import (
     Command,
-    activity_or_file,
+    activity,
     as_given,
     as_json,
     console,
@@ -37,12 +37,7 @@ from spear_deploy.cli.options import (
 @click.option("--cores", type=click.IntRange(min=1), help="Limit on cores.")
 @click.option("--energy-uj", type=click.FloatRange(min=0, min_open=True), help="Limit on microjoules per inference.")
 @click.option("--latency-ms", type=click.FloatRange(min=0, min_open=True), help="Limit on milliseconds per inference.")
-@click.option(
-    "--activity",
-    callback=activity_or_file,
-    metavar="FILE|RATE",
-    help="A recording or input (.npz), or spikes per neuron and step.",
-)
+@activity
 @click.option("--budget", metavar="FILE", help="A file of limits.  [default: spear.toml of this folder, if there is one]")
 @click.option("--no-budget", is_flag=True, help="Do not look for spear.toml.")
 @click.option("--sarif", metavar="FILE", help="Also write the findings as SARIF 2.1.0, for code-scanning services.")

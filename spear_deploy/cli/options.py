@@ -69,7 +69,7 @@ def _shape(_: click.Context, __: click.Parameter, value: str | None) -> tuple[in
         raise click.BadParameter(f"'{value}': expected whole numbers such as 1,8,8") from None
 
 
-def activity_or_file(_: click.Context, __: click.Parameter, value: str | None) -> float | str | None:
+def _activity_or_file(_: click.Context, __: click.Parameter, value: str | None) -> float | str | None:
     """Read a rate, or leave the name of a file as it is."""
     if value is None:
         return None
@@ -92,6 +92,12 @@ chip = click.option(
     metavar="NAME|FILE",
     shell_complete=complete.chips,
     help="A profile by name (see 'profiles'), file, or NAME:BOARD for all chips of one.",
+)
+activity = click.option(
+    "--activity",
+    callback=_activity_or_file,
+    metavar="FILE|RATE",
+    help="A recording or input (.npz), or spikes per neuron and step.",
 )
 overrides = click.option(
     "--set",

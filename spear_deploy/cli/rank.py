@@ -10,7 +10,7 @@ from spear_deploy.cli import complete
 from spear_deploy.cli.options import (
     DOES_NOT_FIT,
     Command,
-    activity_or_file,
+    activity,
     as_given,
     as_json,
     console,
@@ -32,12 +32,7 @@ from spear_deploy.cli.options import (
     shell_complete=complete.chips,
     help="Only these; may be repeated.  [default: all profiles]",
 )
-@click.option(
-    "--activity",
-    callback=activity_or_file,
-    metavar="FILE|RATE",
-    help="A recording or input (.npz), or spikes per neuron and step.",
-)
+@activity
 @click.option("--out", metavar="FILE", help="Also write the JSON here.")
 @network_options
 @overrides

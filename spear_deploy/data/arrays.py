@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from typing import Any
-from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 
@@ -20,8 +18,7 @@ from spear_deploy.data.dataset import (
     whole_labels,
 )
 from spear_deploy.data.encoders import Encoding, encode
-from spear_deploy.errors import DataError, FileError
-from spear_deploy.files import existing_file
+from spear_deploy.errors import DataError
 from spear_deploy.layers import Array, Shape
 from spear_deploy.simulator import InputKind
 
@@ -62,21 +59,6 @@ def from_arrays(
     if missing:
         raise DataError(f"data '{name}', {missing[0]} split: there is none; give at least train and test")
     return Dataset(name=name, classes=1 + max(int(part.y.max(initial=0)) for part in parts.values()), **parts)
-
-
-def read_npz(path: str) -> dict[str, Array]:
-    """Return the arrays of a file; pickled objects are never loaded."""
-    source = existing_file(path, "data file (.npz)")
-    foreign = f"file '{path}': is no .npz or is truncated; write it again with numpy.savez"
-    if not is_zipfile(source):
-        raise FileError(foreign)
-    try:
-        with np.load(source, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
-    except ValueError as error:
-        raise DataError(f"file '{path}': holds pickled objects, which are never loaded; save plain numeric arrays") from error
-    except (BadZipFile, EOFError, OSError, zlib.error) as error:
-        raise FileError(foreign) from error
 
 
 def _key(arrays: Mapping[str, Any], key: str, name: str) -> Any:

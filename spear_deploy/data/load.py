@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from spear_deploy.data.arrays import from_arrays, read_npz
+from spear_deploy.data.arrays import from_arrays
 from spear_deploy.data.dataset import Dataset, Split, split_at_random
 from spear_deploy.data.encoders import ENCODINGS, Encoding, rate_code
 from spear_deploy.data.events import event_arrays, event_folder, shd_file
 from spear_deploy.data.images import cifar_folder, idx_folder
 from spear_deploy.errors import DataError, did_you_mean
 from spear_deploy.layers import Shape
+from spear_deploy.recordings import read_arrays
 
 BUILT_IN = ("digits",)
 
@@ -74,7 +75,7 @@ def _value(name: str, steps: int, input_shape: Shape | None) -> Dataset | Mappin
     if Path(name).is_dir():
         return _folder(Path(name), steps, input_shape)
     if name.endswith(".npz"):
-        arrays = read_npz(name)
+        arrays = read_arrays(name)
         return event_arrays(arrays, Path(name).name, steps=steps, sensor=input_shape) or arrays
     if name.endswith((".h5", ".hdf5")):
         units = input_shape[0] if input_shape is not None and len(input_shape) == 1 else None

@@ -6,6 +6,8 @@ of a block. Each number format has a module: floating point, and the integers of
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import numpy as np
 
 from spear_deploy.layers import (
@@ -29,19 +31,23 @@ from spear_deploy.neurons.state import NeuronState
 __all__ = ["STATE_LIMIT", "NeuronState", "factors", "has_current", "overflows", "run", "start", "step"]
 
 
+FORMATS: dict[type, ModuleType] = {
+    LoihiLIF: loihi,
+    SpeckIF: speck,
+    XyloLIF: xylo,
+    UnroundedLIF: unrounded,
+    SigmaDelta: sigma_delta,
+}
+"""The module of each neuron that is not of floating point."""
+
+
 def start(neuron: Neuron, batch: int, shape: Shape, dt_s: float, dtype: type = np.float32) -> NeuronState:
     """Return the state before the first step, for a batch of neurons of the given shape."""
-    if isinstance(neuron, LoihiLIF):
-        return loihi.start(neuron, batch, shape)
-    if isinstance(neuron, SpeckIF):
-        return speck.start(neuron, batch, shape)
-    if isinstance(neuron, XyloLIF):
-        return xylo.start(neuron, batch, shape)
-    if isinstance(neuron, UnroundedLIF):
-        return unrounded.start(neuron, batch, shape)
-    if isinstance(neuron, SigmaDelta):
-        return sigma_delta.start(neuron, batch, shape)
-    return floating.start(neuron, batch, shape, dt_s, dtype)
+    own = FORMATS.get(type(neuron))
+    if own is None:
+        return floating.start(neuron, batch, shape, dt_s, dtype)  # type: ignore[arg-type]  # what is in no table
+    state: NeuronState = own.start(neuron, batch, shape)
+    return state
 
 
 def step(neuron: Neuron, state: NeuronState, x: Array) -> Array:
@@ -50,17 +56,8 @@ def step(neuron: Neuron, state: NeuronState, x: Array) -> Array:
     Returns:
         Spikes as bool, their number as int64 (Speck, Xylo), graded ones as int64 (sigma-delta), or a copy of v for a readout.
     """
-    if isinstance(neuron, LoihiLIF):
-        return loihi.step(neuron, state, x)
-    if isinstance(neuron, SpeckIF):
-        return speck.step(neuron, state, x)
-    if isinstance(neuron, XyloLIF):
-        return xylo.step(neuron, state, x)
-    if isinstance(neuron, UnroundedLIF):
-        return unrounded.step(neuron, state, x)
-    if isinstance(neuron, SigmaDelta):
-        return sigma_delta.step(neuron, state, x)
-    return floating.step(neuron, state, x)
+    emitted: Array = FORMATS.get(type(neuron), floating).step(neuron, state, x)
+    return emitted
 
 
 def run(neuron: Neuron, state: NeuronState, drive: Array, emitted: Array, v: Array | None = None, u: Array | None = None) -> None:

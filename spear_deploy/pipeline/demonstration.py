@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from spear_deploy import verbs
+from spear_deploy import digests, verbs
 from spear_deploy.data import load_data
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.networks.digits import digits_network
-from spear_deploy.pipeline import digests, stages
+from spear_deploy.pipeline import stages
 from spear_deploy.pipeline.deploying import advice_for, with_ledger
 from spear_deploy.pipeline.deployment import Deployment
 from spear_deploy.pipeline.ledger import Ledger, Outcome, Progress

@@ -9,12 +9,12 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spear_deploy import verbs
+from spear_deploy import digests, verbs
 from spear_deploy.data import Dataset
 from spear_deploy.errors import BudgetError, SpearError
 from spear_deploy.files import write_json
 from spear_deploy.graph import SNNGraph
-from spear_deploy.pipeline import digests, stages
+from spear_deploy.pipeline import stages
 from spear_deploy.pipeline.budgets import budget_from
 from spear_deploy.pipeline.core_facts import core_facts
 from spear_deploy.pipeline.deployment import Deployment

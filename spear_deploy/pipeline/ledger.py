@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from spear_deploy import digests
 from spear_deploy.errors import SpearError
 from spear_deploy.files import write_json
-from spear_deploy.pipeline import digests
 
 LEDGER = "stages.json"
 RESULT = "result"

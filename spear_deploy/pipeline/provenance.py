@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from spear_deploy import digests
 from spear_deploy.graph import SNNGraph
-from spear_deploy.pipeline import digests
 from spear_deploy.pipeline.stages import Task
 
 if TYPE_CHECKING:

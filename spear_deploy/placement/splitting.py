@@ -12,6 +12,7 @@ By `packing.rule` of the profile:
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from math import isqrt, prod
@@ -104,14 +105,7 @@ def _fewest_share(population: Population, fits: Callable[[Box], bool]) -> tuple[
 
 def _largest(limit: int, fits: Callable[[int], bool]) -> int:
     """Return the largest n in 1..limit that fits, or 1: fits(n) implies fits(n − 1)."""
-    low, high = 1, limit
-    while low < high:
-        middle = (low + high + 1) // 2
-        if fits(middle):
-            low = middle
-        else:
-            high = middle - 1
-    return low
+    return max(1, bisect_right(range(1, limit + 1), False, key=lambda n: not fits(n)))
 
 
 def _divided_tile(population: Population, core: Core) -> tuple[int, ...]:

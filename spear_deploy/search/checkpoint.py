@@ -6,19 +6,14 @@ is replayed from them in no time, and goes on with the first plan that was never
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from spear_deploy.data import Dataset
 from spear_deploy.errors import FileError
 from spear_deploy.files import write_json
-from spear_deploy.graph import SNNGraph
 
 FORMAT = 1
 
@@ -59,21 +54,6 @@ class Checkpoint:
 
     def __contains__(self, key: str) -> bool:
         return key in self._rows
-
-
-def digest_of(graph: SNNGraph, dataset: Dataset, *more: str) -> str:
-    """Return the sha256 of a network, of the data that it is searched on, and of settings."""
-    digest = hashlib.sha256("\n".join((str(graph), *more)).encode())
-    for layer in graph.layers:
-        for part in (layer.synapse, layer.norm, layer.neuron):
-            for name, value in sorted(vars(part).items()) if part is not None else ():
-                digest.update(f"{layer.name}.{name}".encode())
-                digest.update(np.ascontiguousarray(value).tobytes() if isinstance(value, np.ndarray) else repr(value).encode())
-    for split in (dataset.train, dataset.val):
-        digest.update(f"{split.x.shape} {split.kind}".encode())
-        for array in (split.x, split.y):
-            digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
 
 
 def version() -> str:

@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from spear_deploy import digests
 from spear_deploy.data import Dataset
 from spear_deploy.graph import SNNGraph
 from spear_deploy.layers import Array
 from spear_deploy.pruning import PruningPlan
 from spear_deploy.search.budgets import Amount, Budgets, amount
-from spear_deploy.search.checkpoint import Checkpoint, digest_of
+from spear_deploy.search.checkpoint import Checkpoint
 from spear_deploy.search.chip_costs import ChipCosts
 from spear_deploy.search.drift import Drift
 from spear_deploy.search.estimator import LRE
@@ -149,11 +150,16 @@ def scorer_for(
 ) -> Scorer:
     """Return what measures candidates for these budgets, reading what a checkpoint holds."""
     timed = budgets.energy_j is not None or budgets.latency_s is not None
-    digest = "" if checkpoint is None else digest_of(graph, dataset, settings.criterion, chip.profile.name if chip else "")
-    kept = Checkpoint(checkpoint, digest)
+    kept = Checkpoint(checkpoint, "" if checkpoint is None else _digest(graph, dataset, settings, chip))
     return Scorer(
         graph, dataset, criterion=settings.criterion, chip=chip, timed=timed, checkpoint=kept, device=settings.device
     )  # fmt: skip
+
+
+def _digest(graph: SNNGraph, dataset: Dataset, settings: SearchSettings, chip: ChipCosts | None) -> str:
+    """Return the digest of all that a measurement depends on: another fact of the chip is another chip."""
+    given = {"network": digests.of_network(graph), "data": digests.of_data(dataset), "criterion": settings.criterion}
+    return digests.of_value({**given, "chip": digests.of_profile(chip.profile) if chip else None})
 
 
 def search_front(
