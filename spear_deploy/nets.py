@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from spear_deploy.errors import DataError, UnsupportedError
 from spear_deploy.graph import SNNGraph
-from spear_deploy.layers import Array, Shape
+from spear_deploy.layers import Array, LoihiLIF, Shape
 from spear_deploy.simulator import InputKind
+from spear_deploy.weight_widths import MAX_BIAS_EXPONENT, bias_bits
 
 if TYPE_CHECKING:
     from spear_deploy.data import Dataset
@@ -131,12 +132,18 @@ def for_chip(net: Net, chip: Chip, *, calibration: Array | None = None, kind: In
         calibration, kind: input that scales are chosen on, see `quantize.quantize`.
 
     Raises:
-        UnsupportedError: there are no integers for this family.
+        UnsupportedError: there are no integers for this family, or its spikes carry no values and the input is a current.
     """
     from spear_deploy.quantize import FORMATS, quantize
 
     graph, found = load(net), profile(chip)
+    if kind == "current" and found.neuron.graded_spike_bits.most == 1 and found.meta.family == "loihi":
+        raise UnsupportedError(
+            f"input: a current is sent as spikes that carry a value, those of {found.name} carry none; code it as spikes "
+            "(`spear_deploy.data.rate_code`), or take loihi2"
+        )
     if graph.is_integer:
+        _check_biases(graph, found)
         return graph
     family = found.meta.family
     if family not in FORMATS:
@@ -155,6 +162,17 @@ def for_chip(net: Net, chip: Chip, *, calibration: Array | None = None, kind: In
         kind=kind,
         **{name: limit for name, limit in limits.items() if limit is not None and family == "xylo"},
     )
+
+
+def _check_biases(graph: SNNGraph, found: HardwareProfile) -> None:
+    most = found.neuron.bias_bits.most
+    for layer in graph.layers:
+        if most is not None and isinstance(layer.neuron, LoihiLIF) and (need := bias_bits(layer.neuron.bias)) > most:
+            low, high = layer.neuron.bias.min(), layer.neuron.bias.max()
+            raise UnsupportedError(
+                f"layer '{layer.name}': bias {low}..{high} takes {need} bits, {found.name} holds {most} times 2^0 to "
+                f"2^{MAX_BIAS_EXPONENT}; round it to fewer bits"
+            )
 
 
 def data(source: str | os.PathLike[str] | Dataset, graph: SNNGraph) -> Dataset:

@@ -204,7 +204,9 @@ class NeuronFormat(Strict):
     )
     refractory_max_steps: Allowance = Allowance.key("step", "longest rest after a spike")
     state_bits: Whole = Whole.key("bit", "width of u and v")
+    bias_bits: Limit = Limit.key("bit", "width of a bias before its exponent, sign included (`LoihiLIF`)")
     synaptic_states: Whole = Whole.key("state", "synaptic currents that a neuron has")
+    graded_spike_bits: Limit = Limit.key("bit", "width of the value that a spike carries; 1: it carries none")
     max_spikes_per_step: Limit = Limit.key("event", "spikes of a neuron in a step")
     max_input_events_per_step: Limit = Limit.key("event", "events of an input channel in a step")
 

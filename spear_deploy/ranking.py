@@ -15,7 +15,7 @@ from spear_deploy.graph import SNNGraph
 from spear_deploy.profile_schema import HardwareProfile
 from spear_deploy.simulator import SpikeCounts
 
-NO_AMOUNTS = ("weight_bits", "weight_palette", "delay", "refractory")
+NO_AMOUNTS = ("weight_bits", "bias_bits", "weight_palette", "delay", "refractory")
 ORDER: dict[Verdict, int] = {"fits": 0, "unchecked": 1, "does_not_fit": 2}
 
 

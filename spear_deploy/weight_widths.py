@@ -13,6 +13,8 @@ from spear_deploy.profile_schema import HardwareProfile
 SIGNED_LIMIT = 128
 """A signed weight of a list is scaled up to fill -128..127 before its bits are counted."""
 
+MAX_BIAS_EXPONENT = 7
+
 CHUNK_WEIGHTS = 1 << 20
 """Weights looked at together: 8 MB, so that a layer of 10^8 weights needs no copy."""
 
@@ -55,6 +57,18 @@ def list_bits(weight: Array) -> int:
         scale = (2 * SIGNED_LIMIT - 1) / high if high > 0 else 2 * SIGNED_LIMIT / -low
     scale_bits = int(np.floor(log2(scale))) + mixed
     return max(1, 8 - scale_bits - (_trailing_zeros(weight) - mixed))
+
+
+def bias_bits(bias: Array) -> int:
+    """Return the bits of the widest mantissa, its sign among them, of biases that are mantissa · 2^(0..7).
+
+    >>> bias_bits(np.array([4095, -4096])), bias_bits(np.array([5000, 4097 * 128])), bias_bits(np.array(4097))
+    (13, 14, 14)
+    """
+    mantissa = np.atleast_1d(np.asarray(bias, np.int64))
+    for _ in range(MAX_BIAS_EXPONENT):
+        mantissa = np.where(mantissa % 2 == 0, mantissa // 2, mantissa)
+    return 1 + int(np.where(mantissa < 0, ~mantissa, mantissa).max()).bit_length()
 
 
 def kernel_bits(weight: Array) -> int:

@@ -145,7 +145,7 @@ def test_every_method_finds_a_plan_within_the_budget(task, method):
 
 def test_spear_punishes_what_is_above_the_budget_and_ends_within_it(task):
     graph, data, budget = task
-    soft = replace(FAST, projects=False, tar="cliff")
+    soft = replace(FAST, projects=False, objective="accuracy", tar="cliff")
     found = search(graph, data, synops_budget=budget, method="spear", settings=soft)
     feasible = [row["feasible"] for row in found.history]
     assert set(feasible) == {True, False} and found.estimator.upper(found.score.synops) <= budget

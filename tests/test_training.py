@@ -272,7 +272,7 @@ def test_distance_to_a_teacher_is_the_softened_divergence():
     student, teacher = rng.normal(size=(2, 8, 5)).astype(np.float32) / 5
 
     def softened(mean):
-        values = np.exp(losses.LOGIT_SCALE / losses.HINT_TEMPERATURE * mean)
+        values = np.exp(evaluation.LOGIT_SCALE / losses.HINT_TEMPERATURE * mean)
         return values / values.sum(axis=1, keepdims=True)
 
     p, q = softened(teacher), softened(student)

@@ -15,7 +15,7 @@ from spear_deploy.graph import SNNGraph
 from spear_deploy.layers import WEIGHTED, Layer, LoihiLIF, Scale
 from spear_deploy.populations import Population
 from spear_deploy.profile_schema import HardwareProfile
-from spear_deploy.weight_widths import most_distinct
+from spear_deploy.weight_widths import bias_bits, most_distinct
 
 
 def kind_rows(
@@ -92,6 +92,11 @@ def _neuron_rows(layer: Layer, profile: HardwareProfile, missing: Mapping[str, S
         status = status_of(rest, limit, capacity=False)
         remedy = f"train with a rest of at most {limit} steps" if status == "over" else ""
         yield Row(resource="refractory", where=layer.name, used=rest, limit=limit, unit="step", status=status, remedy=remedy)
+    bits = profile.neuron.bias_bits
+    if isinstance(layer.neuron, LoihiLIF) and layer.neuron.bias.any() and bits.value != "unlimited":
+        used = bias_bits(layer.neuron.bias)
+        remedy = f"round the bias to {bits.most} bits" if bits.most is not None and used > bits.most else ""
+        yield from row_of("bias_bits", layer.name, used, bits, capacity=False, remedy=remedy)
 
 
 def _model(layer: Layer) -> str:

@@ -15,7 +15,7 @@ from spear_deploy.graph import INPUT, SNNGraph
 from spear_deploy.layers import WEIGHTED, Layer, LoihiLIF
 from spear_deploy.populations import Population
 from spear_deploy.profile_schema import HardwareProfile
-from spear_deploy.weight_widths import list_bits, mixed_signs
+from spear_deploy.weight_widths import MAX_BIAS_EXPONENT, bias_bits, list_bits, mixed_signs
 
 LOOP = "a loop without neurons"
 
@@ -112,6 +112,10 @@ def _neuron(layer: Layer, profile: HardwareProfile) -> Iterator[Unsupported]:
     if most is not None and rest > most:
         why = f"the stock neuron of {profile.name} rests at most {most}"
         yield Unsupported(layer=layer.name, what=f"refractory time of {rest} steps", why=why, resource="refractory")
+    bits = chip.bias_bits.most
+    if isinstance(neuron, LoihiLIF) and bits is not None and (need := bias_bits(neuron.bias)) > bits:
+        why = f"{profile.name} holds {bits} bits times 2^0 to 2^{MAX_BIAS_EXPONENT}; round it to fewer bits"
+        yield Unsupported(layer=layer.name, what=f"a bias of {need} bits", why=why, resource="bias_bits")
 
 
 def _flow(graph: SNNGraph, layer: Layer) -> Iterator[Unsupported]:

@@ -26,7 +26,7 @@ COLUMNS = (
 )
 """(resource, head of its column); of all others the fullest is named."""
 WORST: tuple[Status, ...] = ("ok", "tight", "unchecked", "over")
-STRUCTURE = ("weight_bits", "neuron_groups", "destinations", "fan_out_cores")
+STRUCTURE = ("weight_bits", "bias_bits", "neuron_groups", "destinations", "fan_out_cores")
 """Resources whose share says little while they are kept."""
 WIDTH = 120
 LONGEST_NAME = 24

@@ -40,7 +40,7 @@ def checked_start(
         )
     dataset = load_data(data, seed=seed, input_shape=dense.input_shape)
     dataset.check(dense.input_shape, int(np.prod(dense.shape_of(dense.output))))
-    verbs.for_chip(dense, target)
+    verbs.for_chip(dense, target, kind=dataset.kind)
     return target, chips, dense, dataset
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from spear_deploy.errors import FileError
 from spear_deploy.files import write_json
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Checkpoint:

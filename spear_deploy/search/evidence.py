@@ -9,8 +9,7 @@ from spear_deploy.graph import SNNGraph
 from spear_deploy.layers import Array
 from spear_deploy.pruning import Criterion
 from spear_deploy.simulator import simulate
-from spear_deploy.training.evaluation import BATCH
-from spear_deploy.training.losses import LOGIT_SCALE
+from spear_deploy.training.evaluation import BATCH, LOGIT_SCALE
 
 
 def measured(graph: SNNGraph, split: Split, criterion: Criterion) -> dict[str, Array] | None:

@@ -25,9 +25,10 @@ def climb(problem: Problem, seed: int) -> list[dict[str, Any]]:
         tuned = []
         for i, score in enumerate(living):
             found = rung_score(problem, score.widths, steps, seed)
-            tuned.append((found["accuracy"], -i, score))
-            rows.append({"rung": rung, "steps": steps, "widths": list(score.widths), "accuracy": found["accuracy"]})
-            problem.tell(f"rung {rung}", i + 1, len(living), accuracy=max(one[0] for one in tuned))
+            tuned.append((found[problem.settings.objective], -i, score))
+            seen = {name: found[name] for name in ("accuracy", "certainty")}
+            rows.append({"rung": rung, "steps": steps, "widths": list(score.widths), **seen})
+            problem.tell(f"rung {rung}", i + 1, len(living), accuracy=max(row["accuracy"] for row in rows if row["rung"] == rung))
         tuned.sort(key=lambda one: one[:2], reverse=True)
         living = [score for *_, score in tuned[: max(1, round(KEPT * len(tuned)))]]
         problem.best = ((1.0, living[0].accuracy, problem.predicted(living[0])), living[0])
@@ -35,14 +36,20 @@ def climb(problem: Problem, seed: int) -> list[dict[str, Any]]:
 
 
 def rung_score(problem: Problem, widths: Widths, steps: int, seed: int) -> dict[str, Any]:
-    """Fine-tune a plan for some batches towards the SynOps budget, and return accuracy and SynOps by source."""
+    """Fine-tune a plan for some batches towards the SynOps budget, and return what validation says of it."""
     batches = max(1, len(problem.scorer.dataset.train) // 64)
     recipe = Recipe(epochs=-(-steps // batches), steps=steps, warm_up=0.1)
     return problem.tuned(widths, recipe, seed, problem.limits.get("synops"))
 
 
 def best_plans(problem: Problem, count: int) -> list[Score]:
-    """Return the feasible plans with the highest reward, each once."""
-    rows = sorted((row for row in problem.history if row["feasible"]), key=lambda row: -row["reward"])
-    plans = list(dict.fromkeys(tuple(row["widths"]) for row in rows))[:count]
+    """Return the feasible plans with the highest reward, each once, and among them the first that was proposed.
+
+    Evolution proposes one ratio for all layers first. Before fine-tuning that often looks worse than it turns out.
+    """
+    feasible = [row for row in problem.history if row["feasible"]]
+    rows = sorted(feasible, key=lambda row: -row["reward"])
+    plans = list(dict.fromkeys(tuple(row["widths"]) for row in rows))
+    first = plans[:count] if not feasible or len(plans) <= count else [*plans[: count - 1], tuple(feasible[0]["widths"])]
+    plans = list(dict.fromkeys(first))
     return [problem.scorer.score(widths) for widths in plans]

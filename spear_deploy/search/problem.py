@@ -125,7 +125,7 @@ class Problem:
         )
 
     def tuned(self, widths: Widths, recipe: Recipe, seed: int, target: float | None = None) -> dict[str, Any]:
-        """Fine-tune a plan, and return accuracy and SynOps by source on validation; or remember."""
+        """Fine-tune a plan, and return accuracy, certainty and SynOps by source on validation; or remember."""
         key = f"tune {' '.join(map(str, widths))} {recipe.epochs} {recipe.steps} {seed} {target}"
 
         def measure() -> dict[str, Any]:
@@ -133,7 +133,7 @@ class Problem:
             last = fit(candidate, self.scorer.dataset, recipe, seed=seed, synops_budget=target, device=device).last
             assert last is not None  # it was not interrupted
             self.scorer.evaluations += 1
-            return {"accuracy": last.accuracy, "by_source": last.by_source}
+            return {"accuracy": last.accuracy, "certainty": last.certainty, "by_source": last.by_source}
 
         found: dict[str, Any] = self.scorer.checkpoint.get(key, measure)
         return found
@@ -163,12 +163,14 @@ class Problem:
         over = self._excess(score)
         feasible = over <= EXACT
         dense = max(self.scorer.dense.synops.total / self.limits["synops"], 1.0) if "synops" in self.limits else 1.0
-        reward = score.accuracy if feasible else TAR[self.settings.tar](score.accuracy, over, 1.0, dense)
+        worth: float = getattr(score, self.settings.objective)
+        reward = worth if feasible else TAR[self.settings.tar](worth, over, 1.0, dense)
         predicted = self.predicted(score)
         self._offer((float(feasible), reward, predicted), score)
         facts = {
             "widths": list(widths),
             "accuracy": score.accuracy,
+            "certainty": score.certainty,
             "synops": score.synops,
             "predicted": predicted,
             "reward": reward,
@@ -193,7 +195,7 @@ class Problem:
         ratios = tuple(w / n for w, n in zip(self.best[1].widths, self.scorer.channels, strict=True))
         _, score = self._into_budget(ratios)
         over = self._excess(score)
-        self.best = ((float(over <= EXACT), score.accuracy, self.predicted(score)), score)
+        self.best = ((float(over <= EXACT), getattr(score, self.settings.objective), self.predicted(score)), score)
         if over > EXACT:
             limits = (
                 ", ".join(f"{words(name)} {shown(name, limit)}" for name, limit in self.limits.items()) or "the chip's limits"

@@ -43,12 +43,14 @@ class Score:
 
     Attributes:
         accuracy: on validation, 0..1.
+        certainty: on validation, 0..1, see `training.QuickEvaluation`.
         by_source: SynOps per inference that the spikes of each layer, and of the input, cause.
         activity: energy (J) and latency (s) where they were asked for.
     """
 
     widths: Widths
     accuracy: float
+    certainty: float
     by_source: dict[str, float]
     activity: dict[str, float | None]
 
@@ -175,12 +177,13 @@ class Scorer:
     def _measured(self, widths: Widths) -> dict[str, Any]:
         network, graph = self._built(widths)
         self.evaluations += 1
+        found = quick_evaluate(network, graph, self.split)
+        row = {"accuracy": found.accuracy, "certainty": found.certainty, "by_source": found.by_source, "activity": {}}
         if self.timed and self.chip is not None:
             exact = evaluate(graph, self.split)
             activity = self.chip.activity(graph, widths, exact.counts)
-            return {"accuracy": exact.accuracy, "by_source": _caused(graph, exact.counts), "activity": activity}
-        found = quick_evaluate(network, graph, self.split)
-        return {"accuracy": found.accuracy, "by_source": found.by_source, "activity": {}}
+            row |= {"accuracy": exact.accuracy, "by_source": _caused(graph, exact.counts), "activity": activity}
+        return row
 
     def _built(self, widths: Widths) -> tuple[Any, SNNGraph]:
         from spear_deploy.interchange.norse_network import reestimate_batchnorm, to_graph, to_norse

@@ -29,6 +29,8 @@ class SearchSettings:
         floor: least ratio of a group; without one, budgets make bottlenecks that no fine-tuning widens.
         criterion: which channels of a group go first.
         projects: whether each proposal is scaled into the budget first; otherwise TAR punishes what is above it.
+        objective: what a plan is worth on validation, "accuracy" or "certainty" (see `training.QuickEvaluation`). Before
+            fine-tuning, and after little of it, certainty tells better which plan will be the best (docs/search.md).
         tar: form of the reward, one of `reward.TAR`.
         estimator: of the SynOps after fine-tuning, "lre" or "drift".
         samples: plans that are fine-tuned to fit the estimator; 0 takes what was measured as the prediction.
@@ -45,6 +47,7 @@ class SearchSettings:
     floor: float = 0.2
     criterion: Criterion = "l1"
     projects: bool = True
+    objective: Literal["accuracy", "certainty"] = "certainty"
     tar: str = DEFAULT_TAR
     estimator: Estimator = "drift"
     samples: int = 2
@@ -73,11 +76,11 @@ def settings_for(method: str) -> SearchSettings:
     """
     known_method(method)
     if method == "spear":
-        return SearchSettings(projects=False, estimator="lre", samples=6, sample_epochs=3)
+        return SearchSettings(projects=False, objective="accuracy", estimator="lre", samples=6, sample_epochs=3)
     if method in AGENTS:
-        return SearchSettings(estimator="lre", samples=6, sample_epochs=3)
+        return SearchSettings(objective="accuracy", estimator="lre", samples=6, sample_epochs=3)
     if method == "evolution":
-        return SearchSettings(episodes=40, ladder=(20, 60))
+        return SearchSettings(episodes=24, ladder=(30,), climbers=5)
     return SearchSettings()
 
 

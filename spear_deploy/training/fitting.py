@@ -159,7 +159,9 @@ class _Learning:
         self.steps = recipe.batches(len(dataset.train))
         rate = recipe.learning_rate
         self.optimiser = torch.optim.AdamW(self.network.parameters(), rate, weight_decay=recipe.weight_decay)
-        self.cycle = torch.optim.lr_scheduler.OneCycleLR(self.optimiser, rate, self.steps, pct_start=recipe.warm_up)
+        rising = recipe.warm_up * self.steps
+        rising += 0.5 * (rising == 1)  # OneCycleLR divides by this less one
+        self.cycle = torch.optim.lr_scheduler.OneCycleLR(self.optimiser, rate, self.steps, pct_start=rising / self.steps)
         ramp = max(1, self.steps // 2)
         self.price = None if budget is None else SpikePrice(graph, budget, dual, dataset.kind, ramp, device=device)
         self.rng = np.random.default_rng(seed)

@@ -11,13 +11,11 @@ from spear_deploy.graph import SNNGraph
 from spear_deploy.layers import Array
 from spear_deploy.simulator import simulate
 from spear_deploy.spike_price import SpikePrice
-from spear_deploy.training.evaluation import BATCH
+from spear_deploy.training.evaluation import BATCH, LOGIT_SCALE
 
 if TYPE_CHECKING:
     import torch
 
-LOGIT_SCALE = 10.0
-"""Cross-entropy sees 10 times the mean of the readout: membrane potentials are too small to be sure with."""
 HINT_WEIGHT = 0.5
 """Share of the loss that a teacher's outputs get; the labels get the rest."""
 HINT_TEMPERATURE = 2.0

@@ -22,20 +22,21 @@ from spear_deploy.data import Dataset
 from spear_deploy.errors import BudgetError
 from spear_deploy.files import write_json
 from spear_deploy.graph import SNNGraph
+from spear_deploy.interchange.norse_network import to_norse
 from spear_deploy.interchange.snn_file import read_snn, write_snn
 from spear_deploy.search import METHODS, Amount, Budgets, prune_to_budget, settings_for
 from spear_deploy.search.ladder import rung_score
 from spear_deploy.search.problem import Problem
 from spear_deploy.search.projection import project
 from spear_deploy.search.score import Scorer
-from spear_deploy.training import Recipe, evaluate, train
+from spear_deploy.training import Recipe, evaluate, fit, quick_evaluate, train
 from tests.benchmarks.search_speed import speed
 from tests.benchmarks.search_tables import write_tables
 from tests.benchmarks.search_tasks import TASKS, Task
 
 STUDY_SAMPLES = 110
 """Fine-tuned plans of the study of estimators: up to 100 to learn from, and what is left to be predicted is never learnt from."""
-LADDER_PLANS, LADDER_STEPS = 18, (20, 60)
+LADDER_PLANS, LADDER_STEPS = 18, (10, 30, 60)
 
 
 def dense_network(task: Task, name: str, seed: int, data: Dataset, out: Path) -> SNNGraph:
@@ -116,18 +117,20 @@ def study_estimator(task: Task, name: str, seed: int, data: Dataset, dense: SNNG
 
 
 def study_ladder(task: Task, name: str, seed: int, data: Dataset, dense: SNNGraph, plans: int) -> dict[str, Any]:
-    """Measure random plans at 35 % on every rung, the last of which is the full fine-tuning."""
-    problem = problem_for(dense, data, 0.35)
+    """Measure random plans at 20 % on every rung, and on the test split after the full fine-tuning."""
+    problem = problem_for(dense, data, 0.2)
     rng = np.random.default_rng([8, seed])
     rows = []
     for _ in range(plans):
         widths, score = problem._into_budget(tuple(rng.uniform(0.2, 1.0, len(problem.scorer.groups))))
-        found = {"0": score.accuracy}
+        found = {"0": {"accuracy": score.accuracy, "certainty": score.certainty}}
         for steps in LADDER_STEPS:
-            found[str(steps)] = rung_score(problem, widths, steps, seed)["accuracy"]
+            found[str(steps)] = rung_score(problem, widths, steps, seed)
         final = Recipe(epochs=task.tune_epochs + 2, warm_up=0.1)
-        found["final"] = problem.tuned(widths, final, seed, problem.limits["synops"])["accuracy"]
-        rows.append({"widths": list(widths), "accuracy": found})
+        tuned = fit(problem.scorer.candidate(widths), data, final, seed=seed, synops_budget=problem.limits["synops"]).graph
+        test = quick_evaluate(to_norse(tuned).eval(), tuned, data.test)
+        found["test"] = {"accuracy": test.accuracy, "certainty": test.certainty}
+        rows.append({"widths": list(widths), "rungs": found})
     return {"task": name, "seed": seed, "plans": rows}
 
 

@@ -38,7 +38,7 @@ def write_tables(out: Path) -> str:
         ]
     for name, title, table in (
         ("estimator", "SynOps after fine-tuning: LRE against drift by layer", estimator_table),
-        ("ladder", "Rank correlation of each rung with the final accuracy", ladder_table),
+        ("ladder", "Rank correlation of each rung (accuracy / certainty) with the final network on test", ladder_table),
         ("speed", "Candidate evaluation against stepping Norse modules", speed_table),
     ):
         rows = load(out / name)
@@ -200,14 +200,19 @@ def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def ladder_table(studies: Rows) -> str:
+    """Correlate what each rung says of a plan, by accuracy and by certainty, with the certainty of the final network on test."""
     rows = []
     for study in studies:
-        final = [plan["accuracy"]["final"] for plan in study["plans"]]
-        rungs = [name for name in study["plans"][0]["accuracy"] if name != "final"]
-        cells = [f"{rank_correlation([plan['accuracy'][name] for plan in study['plans']], final):.2f}" for name in rungs]
-        rows.append([study["task"], study["seed"], len(final), *cells, spread(final)])
-    header = ["task", "seed", "plans", *(f"{name} steps" if name != "0" else "BN alone" for name in rungs), "final accuracy, %"]
-    return table(header, rows)
+        final = [plan["rungs"]["test"]["certainty"] for plan in study["plans"]]
+        rungs = [name for name in study["plans"][0]["rungs"] if name != "test"]
+        cells = []
+        for name in rungs:
+            pair = [[plan["rungs"][name][kind] for plan in study["plans"]] for kind in ("accuracy", "certainty")]
+            cells.append(" / ".join(f"{rank_correlation(values, final):+.2f}" for values in pair))
+        accuracy = spread([plan["rungs"]["test"]["accuracy"] for plan in study["plans"]])
+        rows.append([study["task"], study["seed"], len(final), *cells, accuracy])
+    heads = [f"{name} batches" if name != "0" else "BN alone" for name in rungs]
+    return table(["task", "seed", "plans", *heads, "final accuracy, %"], rows)
 
 
 def speed_table(rows: Rows) -> str:

@@ -173,7 +173,7 @@ def cifar(seed: int) -> Dataset:
 
 TASKS = {
     "digits": Task(lambda seed: digits(steps=6, seed=seed), lambda s: plain(s, (1, 8, 8), (12, 12, 24, 24, 32), (2, 4)), 20, 3),
-    "mnist": Task(mnist, residual, 10, 2),
+    "mnist": Task(mnist, residual, 10, 2, episodes=40),
     "nmnist": Task(nmnist, recurrent, 20, 4),
-    "cifar": Task(cifar, lambda seed: plain(seed, (3, 16, 16), (12, 12, 24, 24, 32), (2, 4)), 15, 3),
+    "cifar": Task(cifar, lambda seed: plain(seed, (3, 16, 16), (12, 12, 24, 24, 32), (2, 4)), 15, 3, episodes=40),
 }
