@@ -21,12 +21,15 @@ from spear_deploy.errors import BudgetError, DataError, FileError
 from spear_deploy.graph import chain
 from spear_deploy.layers import LI, Dense, Layer
 from spear_deploy.networks.digits import digits_network
+from spear_deploy.profile import load_profile, with_overrides
 from spear_deploy.pruning import coupled_groups, prune
 from spear_deploy.search import METHODS, Amount, Budgets, SearchSettings, itself, prune_to_budget, search, search_front, trim
+from spear_deploy.search.chip_costs import on_chip
 from spear_deploy.search.score import Scorer
 from spear_deploy.simulator import simulate
 from spear_deploy.synops import synops
 from spear_deploy.training import evaluate, train
+from spear_deploy.training.evaluation import LOGIT_SCALE
 from tests.test_training import quick, toy_data, toy_network
 
 FAST = SearchSettings(episodes=10, estimator="lre", samples=4, sample_epochs=1)
@@ -239,6 +242,8 @@ def test_settings_say_what_may_be(wrong):
         SearchSettings(**wrong)
     with pytest.raises(BudgetError, match="LRE is a line through 1 sample; expected 0, or at least 2"):
         SearchSettings(estimator="lre", samples=1)
+    with pytest.raises(BudgetError, match="search settings: objective 'loss' given; expected one of accuracy, certainty"):
+        SearchSettings(objective="loss")
 
 
 def test_the_ladder_fine_tunes_the_best_and_takes_the_winner(task):
@@ -252,8 +257,33 @@ def test_the_ladder_fine_tunes_the_best_and_takes_the_winner(task):
     first = list(dict.fromkeys(tuple(row["widths"]) for row in ranked))[:6]
     assert [tuple(row["widths"]) for row in rungs[0]] == first
     last = rungs[1] or rungs[0]
-    winner = max(last, key=lambda row: row["accuracy"])
-    assert winner["accuracy"] == next(r["accuracy"] for r in last if tuple(r["widths"]) == found.score.widths)
+    winner = max(last, key=lambda row: row["certainty"])
+    assert winner["certainty"] == next(r["certainty"] for r in last if tuple(r["widths"]) == found.score.widths)
+
+
+def test_the_first_proposal_climbs_even_where_it_looks_worse(task):
+    graph, data, budget = task
+    settings, stood_back = replace(FASTEST, episodes=12, ladder=(2,), climbers=3), 0
+    for seed in range(4):
+        found = search(graph, data, synops_budget=budget, method="random", settings=settings, seed=seed)
+        feasible = [tuple(row["widths"]) for row in found.history if row["feasible"]]
+        rewards = {tuple(row["widths"]): row["reward"] for row in found.history}
+        ranked = sorted(dict.fromkeys(feasible), key=lambda widths: -rewards[widths])
+        climbed = [tuple(row["widths"]) for row in found.rungs]
+        assert set(climbed) <= {*ranked[:3], feasible[0]} and feasible[0] in climbed
+        stood_back += feasible[0] not in ranked[:3]
+    assert stood_back
+
+
+def test_a_plan_is_worth_what_its_right_labels_are_given(task):
+    graph, data, budget = task
+    for objective in ("accuracy", "certainty"):
+        found = search(graph, data, synops_budget=budget, method="random", settings=replace(FASTEST, objective=objective))
+        assert all(row["reward"] == row[objective] for row in found.history if row["feasible"])
+    outputs = simulate(found.graph, np.moveaxis(data.val.x, 0, 1)).output
+    logits = LOGIT_SCALE * outputs.reshape(*outputs.shape[:2], -1).mean(0)
+    right = np.exp(logits[np.arange(len(data.val.y)), data.val.y]) / np.exp(logits).sum(axis=1)
+    assert found.score.certainty == pytest.approx(np.exp(np.mean(np.log(right))), rel=1e-4)
 
 
 # --------------------------------------------------------------------------------------------------------- checkpoint
@@ -294,6 +324,17 @@ def test_a_checkpoint_of_something_else_is_refused(task, tmp_path):
     path.write_text("{")
     with pytest.raises(FileError, match="cannot be read"):
         search(graph, data, **how)
+
+
+def test_another_fact_of_the_chip_is_another_chip(task, tmp_path):
+    graph, data, _ = task
+    how = {"budgets": Budgets(cores=Amount(value=5)), "method": "uniform", "settings": replace(FASTEST, samples=0)}
+    how["checkpoint"] = tmp_path / "checkpoint.json"
+    chip = load_profile("loihi2")
+    search(graph, data, chip=on_chip(graph, chip), **how)
+    assert search(graph, data, chip=on_chip(graph, chip), **how).evaluations == 0
+    with pytest.raises(FileError, match="is of another network, other data or other settings"):
+        search(graph, data, chip=on_chip(graph, with_overrides(chip, {"core.neurons": 16})), **how)
 
 
 def test_a_budget_that_cannot_be_reached_leaves_no_checkpoint(task, tmp_path):

@@ -313,6 +313,13 @@ def test_steps_end_learning_before_the_epochs_are_over():
         Recipe(epochs=1, steps=0)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 10])
+def test_a_warm_up_of_one_step_or_less_is_one(steps):
+    pytest.importorskip("torch")
+    found = fit(toy_network(), toy_data(), replace(quick(2), steps=steps, warm_up=0.1))  # 10 steps warm up for exactly one
+    assert 0 < found.last.certainty < 1
+
+
 def test_ctrl_c_keeps_the_best_epoch_so_far_where_that_is_asked_for():
     pytest.importorskip("torch")
     data, seen = toy_data(), []

@@ -1,13 +1,18 @@
 """The verbs as a person calls them from Python: what they take, what they refuse."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from spear_deploy import verbs
 from spear_deploy.data import from_arrays
 from spear_deploy.errors import DataError, FileError, UnsupportedError
+from spear_deploy.graph import chain
 from spear_deploy.interchange.nir_file import read_nir
 from spear_deploy.interchange.snn_file import write_snn
+from spear_deploy.layers import Dense, Layer, LoihiLIF
+from spear_deploy.pipeline.start import checked_start
 from spear_deploy.profile import load_profile
 from spear_deploy.quantize import quantize
 from spear_deploy.simulator import simulate
@@ -76,6 +81,35 @@ def test_integers_of_a_chip():
     other = profile.model_copy(update={"meta": profile.meta.model_copy(update={"family": "akida"})})
     with pytest.raises(UnsupportedError, match="integers of the akida family are not built yet; there are loihi, speck, xylo"):
         verbs.for_chip(graph, other)
+
+
+def test_a_current_needs_spikes_that_carry_a_value():
+    graph = random_graph(3)
+    x = random_spikes(graph, 3).astype(np.float32)
+    refusal = "input: a current is sent as spikes that carry a value, those of loihi1 carry none; code it as spikes"
+    for net in (graph, quantize(graph)):
+        with pytest.raises(UnsupportedError, match=refusal):
+            verbs.simulate(net, x, chip="loihi1", kind="current")
+        verbs.simulate(net, x, chip="loihi2", kind="current")
+    data = from_arrays({"x": np.random.default_rng(0).random((40, 5, *graph.input_shape)), "y": np.arange(40) % 3}, name="d")
+    with pytest.raises(UnsupportedError, match=refusal):
+        checked_start(graph, "loihi1", data, "50%", 0)
+
+
+def test_a_bias_beyond_the_chip_is_refused_before_anything_runs():
+    wide = LoihiLIF(decay_u=4095, decay_v=0, v_threshold=9, bias_mantissa=4097, bias_exponent=7)
+    graph = chain([Layer(name="fc", synapse=Dense(weight=np.ones((2, 3), np.int64)), neuron=wide)], (3,), dt_s=1e-3)
+    with pytest.raises(
+        UnsupportedError, match=r"layer 'fc': bias 524416\.\.524416 takes 14 bits, loihi2 holds 13 times 2\^0 to 2\^7"
+    ):
+        verbs.simulate(graph, np.ones((4, 1, 3)), chip="loihi2")
+    report = verbs.check(graph, "loihi2")
+    [row] = [row for row in report.rows if row.resource == "bias_bits"]
+    assert (row.where, row.used, row.limit, row.status, row.remedy) == ("fc", 14, 13, "over", "round the bias to 13 bits")
+    assert report.verdict == "does_not_fit"
+    narrow = graph.with_layers({"fc": replace(graph["fc"], neuron=replace(wide, bias_mantissa=4095))})
+    verbs.simulate(narrow, np.ones((4, 1, 3)), chip="loihi2")
+    assert next(row.status for row in verbs.check(narrow, "loihi2").rows if row.resource == "bias_bits") in ("ok", "tight")
 
 
 def test_count_takes_lists_and_batches(monkeypatch):

@@ -1,7 +1,8 @@
 """How do the budgets hold after fine-tuning, on data that nobody has seen?
 
-    search ─► fine-tune with a price on SynOps ─► measure ─► far from the aim? move target or thresholds ─┐
-                                                     ▲───────────────────── learn on, shorter ◄──────────┘
+    search ─► fine-tune with a price on SynOps ─► measure ─► above the aim? lower the target, trim channels ─┐
+                     ▲                               ▲───────────────────── learn on, shorter ◄──────────────┤
+                     └── a wider plan ◄───────────────────────────────────────────────── far below the aim? ─┘
                                                   close ─► last exact trim
 
 The aim is the budget less what validation and test may differ by chance. What is measured may be another network than
@@ -13,12 +14,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from spear_deploy.data import Dataset
 from spear_deploy.graph import SNNGraph
-from spear_deploy.pruning import PruningPlan, coupled_groups
+from spear_deploy.pruning import Criterion, PruningPlan, coupled_groups
 from spear_deploy.search.aims import Aims, Deployed, Measured, facts
 from spear_deploy.search.budgets import Amount, Budgets, amount, words
 from spear_deploy.search.chip_costs import ChipCosts
@@ -26,6 +28,7 @@ from spear_deploy.search.doubts import doubts
 from spear_deploy.search.loop import SearchResult, search
 from spear_deploy.search.settings import DEFAULT_METHOD, SearchSettings, settings_for
 from spear_deploy.search.tuning import Tuning
+from spear_deploy.search.widening import wider
 from spear_deploy.training import Progress
 
 REACH = 0.1
@@ -168,7 +171,9 @@ def prune_to_budget(
             chip=chip, checkpoint=checkpoint, progress=progress,
         )  # fmt: skip
     begun = time.perf_counter()
-    tuning = Tuning(found.graph, graph, dataset, aims, seed, progress)
+    criterion = (settings or settings_for(method)).criterion
+    widen = partial(_widened, graph, dataset, aims, criterion)
+    tuning = Tuning(found.graph, graph, dataset, aims, widen, seed, progress)
     tuning.run(epochs or EPOCHS)
     notes += [*_told_interrupted(found, tuning), *tuning.notes, *_told_margin(aims, tuning.measured)]
     seconds = {**found.seconds, "fine_tune": time.perf_counter() - begun, "prune": time.perf_counter() - begin}
@@ -177,6 +182,13 @@ def prune_to_budget(
         tuning.graph, plan, sizes, aims, tuning.measured, found, history=tuning.history, notes=notes, seconds=seconds,
         interrupted=found.interrupted or tuning.interrupted,
     )  # fmt: skip
+
+
+def _widened(
+    graph: SNNGraph, dataset: Dataset, aims: Aims, criterion: Criterion, narrow: SNNGraph, factor: float
+) -> SNNGraph | None:
+    how: dict[str, Any] = {"chip": aims.chip, "fit": aims.budgets.fit, "criterion": criterion}
+    return wider(graph, narrow, factor, dataset, limits=aims.limits, **how)
 
 
 def for_tuning(method: str, settings: SearchSettings | None = None) -> SearchSettings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from spear_deploy.errors import BudgetError, did_you_mean
 from spear_deploy.pruning import Criterion
@@ -13,6 +13,8 @@ from spear_deploy.search.reward import DEFAULT_TAR, TAR
 Searcher: TypeAlias = Callable[..., None]
 """(env, groups=, episodes=, seed=): plays episodes of the environment."""
 Estimator: TypeAlias = Literal["lre", "drift"]
+Objective: TypeAlias = Literal["accuracy", "certainty"]
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 
 AGENTS = ("spear", "ddpg", "td3", "sac")
 METHODS = (*AGENTS, "evolution", "gp", "cma-es", "tpe", "threshold", "random", "uniform")
@@ -47,7 +49,7 @@ class SearchSettings:
     floor: float = 0.2
     criterion: Criterion = "l1"
     projects: bool = True
-    objective: Literal["accuracy", "certainty"] = "certainty"
+    objective: Objective = "certainty"
     tar: str = DEFAULT_TAR
     estimator: Estimator = "drift"
     samples: int = 2
@@ -64,6 +66,8 @@ class SearchSettings:
                 f"search settings: {self.episodes} episodes, floor {self.floor}, {self.samples} samples, reward '{self.tar}' "
                 f"given; expected at least 1, above 0 and at most 1, at least 0, and one of {', '.join(TAR)}"
             )
+        if self.objective not in OBJECTIVES:
+            raise BudgetError(f"search settings: objective '{self.objective}' given; expected one of {', '.join(OBJECTIVES)}")
         if self.estimator == "lre" and self.samples == 1:
             raise BudgetError("search settings: LRE is a line through 1 sample; expected 0, or at least 2")
 
@@ -80,7 +84,7 @@ def settings_for(method: str) -> SearchSettings:
     if method in AGENTS:
         return SearchSettings(objective="accuracy", estimator="lre", samples=6, sample_epochs=3)
     if method == "evolution":
-        return SearchSettings(episodes=24, ladder=(30,), climbers=5)
+        return SearchSettings(episodes=24, ladder=(20,), climbers=5)
     return SearchSettings()
 
 

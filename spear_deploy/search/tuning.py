@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from spear_deploy.data import Dataset
@@ -14,7 +15,9 @@ from spear_deploy.training import Progress, Recipe, evaluate, fit
 SLACK = 0.005
 """The target of learning lies below the aim by what epochs differ from each other."""
 ROUNDS = 4
-"""Times that learning is taken up again, each for a third of the epochs; from the third on, channels are trimmed first."""
+"""Times that learning is taken up again; above the aim for a third of the epochs, from the third time on with channels trimmed
+first; below it with a wider plan."""
+WIDENINGS = 2
 NEAR = (0.95, 1.04)
 """Between these shares of the aim the last exact trim does the rest."""
 
@@ -26,6 +29,7 @@ class Tuning:
         graph: the pruned network.
         teacher: the network before pruning.
         dataset, aims: learns from the data until the aims are kept.
+        widen: returns the plan that takes a factor more SynOps than a network, see `widening.wider`.
         seed: of the order of samples.
         progress: is told after each epoch.
 
@@ -37,9 +41,16 @@ class Tuning:
     """
 
     def __init__(
-        self, graph: SNNGraph, teacher: SNNGraph, dataset: Dataset, aims: Aims, seed: int, progress: Progress | None
+        self,
+        graph: SNNGraph,
+        teacher: SNNGraph,
+        dataset: Dataset,
+        aims: Aims,
+        widen: Callable[[SNNGraph, float], SNNGraph | None],
+        seed: int,
+        progress: Progress | None,
     ) -> None:
-        self.graph, self.teacher, self.dataset, self.aims = graph, teacher, dataset, aims
+        self.graph, self.teacher, self.dataset, self.aims, self.widen = graph, teacher, dataset, aims, widen
         self.seed, self.progress = seed, progress
         self.history: list[dict[str, Any]] = []
         self.notes: list[str] = []
@@ -47,12 +58,8 @@ class Tuning:
         self.measured: Measured = aims.measure(graph)
 
     def run(self, epochs: int) -> None:
-        """Learn; while an aim is missed by much, move the target or the thresholds, later trim channels, and learn on.
-
-        What is measured may cost some per cent more or less than what learns: the first target allows for that.
-        """
-        use = self.measured.active
-        target = self._synops() / use * (1 - SLACK) if use else None
+        """Learn; while an aim is missed by much, move the target, widen the plan or trim its channels, and learn on."""
+        target = self._target()
         dual = self._learn(epochs, target, 0.0, peak=1e-2)
         for turn in range(ROUNDS):
             use = self.measured.active
@@ -62,16 +69,20 @@ class Tuning:
                 target /= use * (1 + SLACK)
                 if turn >= ROUNDS // 2:
                     self.graph = trim.by_channels(self.graph, self.dataset, use - 1)
-            elif not self._raised(turn):
+                dual = self._learn(max(1, -(-epochs // 3)), target, dual, peak=3e-3)
+                continue
+            wider = self.widen(self.graph, 1 / use) if turn < WIDENINGS else None
+            if wider is None:
                 break
-            dual = self._learn(max(1, -(-epochs // 3)), target, dual, peak=3e-3)
+            self.graph, self.measured = wider, self.aims.measure(wider)
+            target = self._target()
+            dual = self._learn(epochs, target, 0.0, peak=1e-2)
         self._finish()
 
-    def _raised(self, turn: int) -> bool:
-        """Lower the thresholds where budget is left over; say whether that helped, the first times."""
-        before = self.graph
-        self.graph = trim.by_thresholds(before, lambda graph: self.aims.measure(graph).active)
-        return turn < ROUNDS // 2 and self.graph is not before
+    def _target(self) -> float | None:
+        """Return the SynOps to learn at: what is measured may cost some per cent more or less than what learns."""
+        use = self.measured.active
+        return evaluate(self.graph, self.dataset.val).synops.total / use * (1 - SLACK) if use else None
 
     def _finish(self) -> None:
         """Trim exactly, and tell what could not be met."""
@@ -80,7 +91,7 @@ class Tuning:
             return self.aims.pooled(graph).active
 
         if self.measured.active:
-            self.graph = trim.by_thresholds(self.graph, value)
+            self._trim_thresholds(value)
             self.measured = self.aims.pooled(self.graph)
             if self.measured.active > 1:
                 counts = evaluate(self.graph, self.dataset.val).counts.sent
@@ -97,8 +108,18 @@ class Tuning:
         if self.measured.over:
             self.notes.append(f"what will be deployed does not fit the chip: {self.measured.over}; ask for a smaller budget")
 
-    def _synops(self) -> float:
-        return evaluate(self.graph, self.dataset.val).synops.total
+    def _trim_thresholds(self, value: trim.Value) -> None:
+        """Move the thresholds to the aim; where budget is left over, only if that costs no more accuracy than chance may."""
+        trimmed = trim.by_thresholds(self.graph, value)
+        if value(self.graph) < 1:
+            before, after = (evaluate(graph, self.dataset.val).accuracy for graph in (self.graph, trimmed))
+            if after < before - (before * (1 - before) / len(self.dataset.val)) ** 0.5:
+                self.notes.append(
+                    f"{1 - value(self.graph):.1%} of the budget is left over: lower thresholds would have used it, and cost "
+                    f"{100 * (before - after):.1f} points of accuracy"
+                )
+                return
+        self.graph = trimmed
 
     def _learn(self, epochs: int, target: float | None, dual: float, peak: float) -> float:
         recipe = Recipe(epochs=epochs, learning_rate=peak, warm_up=0.1)
