@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -16,10 +17,14 @@ from spear_deploy.graph import Edge, SNNGraph, chain
 from spear_deploy.layers import LI, LIF, Dense, Layer
 from spear_deploy.pruning import PruningPlan, coupled_groups, importance, plan_by_importance, prune
 from spear_deploy.search import Amount, Budgets, SearchSettings, amount, not_prunable, on_chip, prune_to_budget, search, trim
+from spear_deploy.search.aims import Aims
 from spear_deploy.search.evidence import membrane_potential, taylor
 from spear_deploy.search.score import Scorer, count_parameters
+from spear_deploy.search.tuning import Tuning
+from spear_deploy.search.widening import wider
 from spear_deploy.simulator import simulate
 from spear_deploy.training import evaluate, train
+from tests.chips import small_chip
 from tests.reference import random_graph, random_spikes
 from tests.test_training import quick, toy_data, toy_network
 
@@ -174,6 +179,69 @@ def test_skips_loops_several_inputs_and_parameters_by_channel_are_pruned_to_a_bu
 
 def test_what_cannot_be_pruned_is_named():
     assert not_prunable(toy_network()) == ["'out' cannot be pruned: it is the network's output"]
+
+
+# ---------------------------------------------------------------------------------------------------------- widening
+
+
+def narrowed(graph, data, width):
+    return prune(graph, plan_by_importance(graph, {group.name: width for group in coupled_groups(graph)}))
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.3, 2.0, 50.0])
+def test_a_wider_plan_takes_at_most_so_many_times_more_and_one_channel_more_would_not(task, factor):
+    graph, data = task
+    narrow, scorer = narrowed(graph, data, 4), Scorer(graph, data)
+    found = wider(graph, narrow, factor, data, limits={})
+    if factor == 1.0:
+        assert found is None
+        return
+    widths = tuple(len(found.metadata["kept_channels"][group.name]) for group in scorer.groups)
+    assert all(4 <= w <= n for w, n in zip(widths, scorer.channels, strict=True)) and max(widths) > 4
+    limit = factor * scorer.estimate((4,) * len(widths))
+    assert scorer.estimate(widths) <= limit
+    for index in range(len(widths)):
+        more = tuple(w + (i == index) for i, w in enumerate(widths))
+        assert more[index] > scorer.channels[index] or scorer.estimate(more) > limit
+
+
+def test_a_wider_plan_keeps_the_budgets_of_size_and_the_chip(task):
+    graph, data = task
+    narrow = narrowed(graph, data, 4)
+    parameters = count_parameters(narrow)
+    assert wider(graph, narrow, 2.0, data, limits={"parameters": parameters}) is None
+    most = 1.2 * parameters
+    assert parameters < count_parameters(wider(graph, narrow, 2.0, data, limits={"parameters": most})) <= most
+    full = on_chip(graph, small_chip("loihi2", core__neurons=4, chip__usable_cores=3))
+    assert wider(graph, narrow, 2.0, data, limits={}, chip=full, fit=True) is None
+    assert wider(graph, narrow, 2.0, data, limits={}, chip=full) is not None
+
+
+def test_a_plan_that_leaves_budget_over_grows_instead_of_spiking_more(task):
+    graph, data = task
+    low = search(graph, data, synops_budget="30%", method="uniform", settings=PLAIN)
+    found = prune_to_budget(graph, data, synops_budget="70%", found=low, epochs=4)
+    before, after = low.widths, found.widths
+    assert all(after[name][1] >= before[name][1] for name in after) and found.widths != {n: list(w) for n, w in before.items()}
+    assert found.met and found.unused < 0.1
+    alone = prune_to_budget(graph, data, synops_budget="30%", found=low, epochs=4)
+    assert found.accuracy >= alone.accuracy
+
+
+def test_thresholds_that_would_cost_accuracy_stay(task):
+    graph, data = task
+    aims, seen = Aims(graph, data, Budgets(synops=Amount(value=0.9, relative=True))), set()
+    for width in range(3, 15):
+        narrow = narrowed(graph, data, width)
+        tuning = Tuning(narrow, graph, data, aims, lambda *_: None, 0, None)
+        before = evaluate(narrow, data.val).accuracy
+        trimmed = trim.by_thresholds(narrow, lambda network: aims.measure(network).active)
+        falls = before - evaluate(trimmed, data.val).accuracy > (before * (1 - before) / len(data.val)) ** 0.5
+        tuning._trim_thresholds(lambda network: aims.measure(network).active)
+        assert tuning.graph == (narrow if falls else trimmed)
+        assert [bool(re.match(r".*% of the budget is left over: lower thresholds", n)) for n in tuning.notes] == [True] * falls
+        seen.add(falls)
+    assert seen == {True, False}
 
 
 # ---------------------------------------------------------------------------------------------------------- trimming

@@ -98,10 +98,10 @@ def test_a_current_needs_spikes_that_carry_a_value():
 
 def test_a_bias_beyond_the_chip_is_refused_before_anything_runs():
     wide = LoihiLIF(decay_u=4095, decay_v=0, v_threshold=9, bias_mantissa=4097, bias_exponent=7)
-    graph = chain([Layer(name="fc", synapse=Dense(weight=np.ones((2, 3), np.int64)), neuron=wide)], (3,), dt_s=1e-3)
-    with pytest.raises(
-        UnsupportedError, match=r"layer 'fc': bias 524416\.\.524416 takes 14 bits, loihi2 holds 13 times 2\^0 to 2\^7"
-    ):
+    layer = Layer(name="fc", synapse=Dense(weight=np.ones((2, 3), np.int64)), neuron=wide)
+    graph = chain([layer], input_shape=(3,), dt_s=1e-3)
+    refusal = r"layer 'fc': bias 524416\.\.524416 takes 14 bits, loihi2 holds 13 times 2\^0 to 2\^7; round it"
+    with pytest.raises(UnsupportedError, match=refusal):
         verbs.simulate(graph, np.ones((4, 1, 3)), chip="loihi2")
     report = verbs.check(graph, "loihi2")
     [row] = [row for row in report.rows if row.resource == "bias_bits"]
