@@ -1,7 +1,8 @@
 """Which of the best plans becomes the best network? Successive halving over short fine-tunes.
 
 What a candidate can do right after batch norm is re-estimated is the lowest rung: cheap, and a poor guide where plans are
-close. The best climb on: each is fine-tuned at the budget for some batches, a third goes on, for longer.
+close. The best climb on: each is fine-tuned at the budget for some batches, a third goes on, for longer. What the winner has
+learnt on the last rung is kept.
 """
 
 from __future__ import annotations
@@ -31,15 +32,21 @@ def climb(problem: Problem, seed: int) -> list[dict[str, Any]]:
             problem.tell(f"rung {rung}", i + 1, len(living), accuracy=max(row["accuracy"] for row in rows if row["rung"] == rung))
         tuned.sort(key=lambda one: one[:2], reverse=True)
         living = [score for *_, score in tuned[: max(1, round(KEPT * len(tuned)))]]
-        problem.best = ((1.0, living[0].accuracy, problem.predicted(living[0])), living[0])
+        best = living[0]
+        problem.best = ((1.0, getattr(best, problem.settings.objective), problem.predicted(best)), best)
+        problem.network = problem.tuned_network(best.widths, *_terms(problem, steps, seed))
+        problem.learnt.clear()
     return rows
 
 
 def rung_score(problem: Problem, widths: Widths, steps: int, seed: int) -> dict[str, Any]:
     """Fine-tune a plan for some batches towards the SynOps budget, and return what validation says of it."""
+    return problem.tuned(widths, *_terms(problem, steps, seed))
+
+
+def _terms(problem: Problem, steps: int, seed: int) -> tuple[Recipe, int, float | None]:
     batches = max(1, len(problem.scorer.dataset.train) // 64)
-    recipe = Recipe(epochs=-(-steps // batches), steps=steps, warm_up=0.1)
-    return problem.tuned(widths, recipe, seed, problem.limits.get("synops"))
+    return Recipe(epochs=-(-steps // batches), steps=steps, warm_up=0.1), seed, problem.limits.get("synops")
 
 
 def best_plans(problem: Problem, count: int) -> list[Score]:

@@ -34,7 +34,7 @@ class SearchResult:
 
     Attributes:
         plan: channels that stay.
-        graph: the pruned network, batch norm re-estimated, not fine-tuned.
+        graph: the pruned network: batch norm re-estimated, and what it learnt on the ladder if it climbed one.
         widths: {group: (channels before, after)}.
         score: what was measured of it before fine-tuning.
         predicted: its SynOps after fine-tuning, by the estimator.
@@ -222,7 +222,7 @@ def _result(
     return SearchResult(
         method=method,
         plan=scorer.plan(score.widths),
-        graph=scorer.candidate(score.widths),
+        graph=problem.network or scorer.candidate(score.widths),
         widths=dict(zip([group.name for group in scorer.groups], pairs, strict=True)),
         score=score,
         predicted=problem.predicted(score),

@@ -25,6 +25,7 @@ from spear_deploy.search.settings import SearchSettings
 from spear_deploy.training import Progress, Recipe, fit
 
 if TYPE_CHECKING:
+    from spear_deploy.graph import SNNGraph
     from spear_deploy.search.environment import PruningEnv
 
 LEVELS = (0.7, 1.2)
@@ -42,6 +43,8 @@ class Problem:
         limits: by resource, those of activity as validation measures it.
         fit: whether the chip's own limits hold too.
         starts: proposals to begin with.
+        learnt: networks that were fine-tuned in this process, by key of their measurement.
+        network: the best plan's as the ladder left it; None where it did not climb.
     """
 
     scorer: Scorer
@@ -55,6 +58,8 @@ class Problem:
     drift: float = 1.0
     best: tuple[tuple[float, ...], Score] | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
+    learnt: dict[str, SNNGraph] = field(default_factory=dict)
+    network: SNNGraph | None = None
 
     def __post_init__(self) -> None:
         self.reach = 1 + self.settings.reach
@@ -126,17 +131,25 @@ class Problem:
 
     def tuned(self, widths: Widths, recipe: Recipe, seed: int, target: float | None = None) -> dict[str, Any]:
         """Fine-tune a plan, and return accuracy, certainty and SynOps by source on validation; or remember."""
-        key = f"tune {' '.join(map(str, widths))} {recipe.epochs} {recipe.steps} {seed} {target}"
-
-        def measure() -> dict[str, Any]:
-            candidate, device = self.scorer.candidate(widths), self.settings.device
-            last = fit(candidate, self.scorer.dataset, recipe, seed=seed, synops_budget=target, device=device).last
-            assert last is not None  # it was not interrupted
-            self.scorer.evaluations += 1
-            return {"accuracy": last.accuracy, "certainty": last.certainty, "by_source": last.by_source}
-
-        found: dict[str, Any] = self.scorer.checkpoint.get(key, measure)
+        found: dict[str, Any] = self.scorer.checkpoint.get(
+            _key(widths, recipe, seed, target), lambda: self._tune(widths, recipe, seed, target)
+        )
         return found
+
+    def tuned_network(self, widths: Widths, recipe: Recipe, seed: int, target: float | None = None) -> SNNGraph:
+        """Return the network that `tuned` measured; one that only a checkpoint remembers is fine-tuned again."""
+        key = _key(widths, recipe, seed, target)
+        if key not in self.learnt:
+            self._tune(widths, recipe, seed, target)
+        return self.learnt[key]
+
+    def _tune(self, widths: Widths, recipe: Recipe, seed: int, target: float | None) -> dict[str, Any]:
+        candidate, device = self.scorer.candidate(widths), self.settings.device
+        found = fit(candidate, self.scorer.dataset, recipe, seed=seed, synops_budget=target, device=device)
+        assert found.last is not None  # it was not interrupted
+        self.scorer.evaluations += 1
+        self.learnt[_key(widths, recipe, seed, target)] = found.graph
+        return {"accuracy": found.last.accuracy, "certainty": found.last.certainty, "by_source": found.last.by_source}
 
     # --------------------------------------------------------------------------------------------------------- judging
 
@@ -278,3 +291,7 @@ class Problem:
 
     def _over_chip(self, widths: Widths) -> tuple[Any, ...]:
         return self.scorer.chip.placed(widths)[1] if self.fit and self.scorer.chip is not None else ()
+
+
+def _key(widths: Widths, recipe: Recipe, seed: int, target: float | None) -> str:
+    return f"tune {' '.join(map(str, widths))} {recipe.epochs} {recipe.steps} {seed} {target}"

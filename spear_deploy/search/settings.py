@@ -84,7 +84,7 @@ def settings_for(method: str) -> SearchSettings:
     if method in AGENTS:
         return SearchSettings(objective="accuracy", estimator="lre", samples=6, sample_epochs=3)
     if method == "evolution":
-        return SearchSettings(episodes=24, ladder=(20,), climbers=5)
+        return SearchSettings(episodes=24, samples=1, ladder=(40,), climbers=3)
     return SearchSettings()
 
 

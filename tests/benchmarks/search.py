@@ -78,6 +78,7 @@ def run(task: Task, name: str, method: str, budget: float, seed: int, data: Data
         "seconds": {**found.seconds, "all": seconds},
         "widths": found.widths,
         "notes": found.notes,
+        "rungs": own.rungs if own else (),
         "best_by_evaluation": best_so_far(own.history if own else ()),
     }
 
