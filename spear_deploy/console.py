@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -292,26 +293,37 @@ def _energy(energy: Mapping[str, Any]) -> tuple[str, str]:
 
 
 class Display(AbstractContextManager["Display"]):
-    """Progress on stderr: a live bar in a terminal, one line a stage elsewhere, nothing when quiet."""
+    """Progress on stderr: a live bar in a terminal, one line a stage elsewhere, nothing when quiet.
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    Args:
+        quiet: show nothing.
+        after_s: show nothing before so many seconds are over, of what mostly takes less.
+    """
+
+    def __init__(self, *, quiet: bool = False, after_s: float = 0.0) -> None:
         self.console = Console(stderr=True)
-        self.quiet = quiet
+        self.quiet, self.after_s = quiet, after_s
         self.stage = ""
         self.begin = time.monotonic()
         self.bars: Any = None
+        self.shown = not after_s
+        self.timer = threading.Timer(after_s, self._show)
+        self.timer.daemon = True
 
     def __enter__(self) -> Display:
+        if not self.quiet and not self.shown:
+            self.timer.start()
         if not self.quiet and self.console.is_terminal:
             from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
             columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
             self.bars = Progress(*columns, console=self.console, transient=True)
             self.bars.start()
-            self.task = self.bars.add_task("", total=None)
+            self.task = self.bars.add_task("", total=None, visible=self.shown)
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.timer.cancel()
         if self.bars is not None:
             self.bars.stop()
 
@@ -327,7 +339,20 @@ class Display(AbstractContextManager["Display"]):
                 for k in ("accuracy", "synops", "best", "reward")
                 if isinstance(facts.get(k), float)
             )
+            if stage != self.stage:
+                self.bars.reset(self.task, visible=self.shown)  # the time left is that of this stage
             self.bars.update(self.task, description=f"{stage}  {extra}", completed=done, total=of or None)
-        elif stage != self.stage:
-            self.console.print(f"[{time.monotonic() - self.begin:6.1f} s] {stage}", highlight=False, markup=False)
+        elif stage != self.stage and self.shown:
+            self._line(stage)
         self.stage = stage
+
+    def _show(self) -> None:
+        """Show what is going on by now."""
+        self.shown = True
+        if self.bars is not None:
+            self.bars.update(self.task, visible=True)
+        elif self.stage:
+            self._line(self.stage)
+
+    def _line(self, stage: str) -> None:
+        self.console.print(f"[{time.monotonic() - self.begin:6.1f} s] {stage}", highlight=False, markup=False)

@@ -12,6 +12,7 @@ from spear_deploy.errors import DataError, did_you_mean
 from spear_deploy.graph import SNNGraph
 from spear_deploy.layers import Array
 from spear_deploy.nets import Chip, Net, for_chip, load
+from spear_deploy.progress import Progress
 from spear_deploy.simulator import ChipRun, InputKind, Record
 
 Backend: TypeAlias = Literal["fast", "lava", "lava-fast", "norse"]
@@ -65,14 +66,24 @@ class Side:
         graph = for_chip(graph, self.chip, calibration=x, kind=kind)
         return graph, graded(graph, x, kind)
 
-    def run(self, graph: SNNGraph, x: Array, kind: InputKind, record: tuple[Record, ...], timeout_s: float | None) -> ChipRun:
+    def run(
+        self,
+        graph: SNNGraph,
+        x: Array,
+        kind: InputKind,
+        record: tuple[Record, ...],
+        timeout_s: float | None,
+        progress: Progress | None = None,
+    ) -> ChipRun:
         """Run `graph`, as stored or as integers, on an input in the form that it takes."""
+        if progress is not None and self.backend != "fast":
+            progress({"stage": "Norse's cells" if self.backend == "norse" else "Lava", "done": 0, "of": 0})
         if self.backend == "norse":
             from spear_deploy.norse_backend import run_on_norse
 
             return run_on_norse(graph, x, kind=kind, record=record, model=self.model(graph))
         if self.backend == "fast":
-            return simulator.simulate(graph, x, kind=kind, record=record)
+            return simulator.simulate(graph, x, kind=kind, record=record, progress=progress)
         from spear_deploy.lava_backend import run_lava
 
         if self.backend == "lava-fast":

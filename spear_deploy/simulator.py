@@ -13,6 +13,7 @@ from spear_deploy import memory, neurons
 from spear_deploy.errors import DataError
 from spear_deploy.graph import INPUT, Edge, SNNGraph, delayed_paths
 from spear_deploy.layers import GRADED_NEURONS, Array
+from spear_deploy.progress import Progress
 from spear_deploy.stepper import Stepper, added, evaluation_groups, ready
 
 __all__ = [
@@ -106,6 +107,7 @@ def simulate(
     kind: InputKind = "spikes",
     record: Iterable[Record] = (),
     dtype: type = np.float32,
+    progress: Progress | None = None,
 ) -> ChipRun:
     """Run a network.
 
@@ -116,6 +118,7 @@ def simulate(
         record: which of "spikes", "v", "u" to keep for every layer that has them; a layer without a neuron keeps its
             value as "v".
         dtype: type of a floating-point run.
+        progress: is told after each block of samples and steps.
 
     Raises:
         DataError: shape, NaN, spikes that are not whole numbers from 0, more to record than there is memory.
@@ -123,6 +126,8 @@ def simulate(
     run = Simulation(graph, x, kind=kind, record=record, dtype=dtype)
     for _ in range(len(run)):
         run.advance()
+        if progress is not None:
+            progress({"stage": "simulate", "done": run.done, "of": len(run)})
     return run.result()
 
 

@@ -6,10 +6,10 @@ What `net`, `chip` and `data` may be: `spear_deploy.nets`. Everything else is da
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from spear_deploy.errors import DataError, UnsupportedError
 from spear_deploy.graph import SNNGraph
 from spear_deploy.layers import Array
 from spear_deploy.nets import Chip, Net, data, for_chip, load, load_both, profile, target
+from spear_deploy.progress import Progress, part_of
 from spear_deploy.sides import BACKENDS, Backend, Side
 from spear_deploy.simulator import ChipRun, InputKind, Record, SpikeCounts
 
@@ -32,8 +33,6 @@ __all__ = [
     "BACKENDS", "Backend", "Chip", "Count", "Net", "Progress", "Side", "check", "compare", "count", "data", "explain", "export",
     "facts_of", "for_chip", "load", "load_both", "profile", "rank", "simulate", "target",
 ]  # fmt: skip
-
-Progress: TypeAlias = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,16 +150,36 @@ def _activity(given: SpikeCounts | float | str | os.PathLike[str] | None, graph:
     return read_activity(given, graph) if isinstance(given, (str, os.PathLike)) else given
 
 
-def count(net: Net, x: Array | Dataset, *, kind: InputKind = "spikes", rules: bool = False, batch: int = 64) -> Count:
-    """Count the SynOps of a network on an input (T, B, *input), or on all samples of a dataset."""
+def count(
+    net: Net,
+    x: Array | Dataset,
+    *,
+    kind: InputKind = "spikes",
+    rules: bool = False,
+    batch: int = 64,
+    progress: Progress | None = None,
+) -> Count:
+    """Count the SynOps of a network on an input (T, B, *input), or on all samples of a dataset.
+
+    Args:
+        net: see the module.
+        x, kind: the input, and whether it is "spikes" or a "current"; data say that themselves.
+        rules: also say what other tools would count.
+        batch: so many samples at a time.
+        progress: is told after each batch.
+    """
     from spear_deploy.counting_rules import count_by_rules
+    from spear_deploy.data import Dataset
     from spear_deploy.synops import synops
 
     graph = load(net)
     counts: SpikeCounts | None = None
+    samples = len(x.train) + len(x.val) + len(x.test) if isinstance(x, Dataset) else np.shape(x)[1]
     for part, part_kind in _batches(graph, x, kind, batch):
         found = simulator.simulate(graph, part, kind=part_kind).counts
         counts = found if counts is None else counts + found
+        if progress is not None:
+            progress({"stage": "count", "done": counts.samples, "of": samples})
     assert counts is not None
     result = synops(graph, counts)
     return Count(
@@ -197,6 +216,7 @@ def simulate(
     chip: Chip | None = None,
     record: Iterable[Record] = ("spikes",),
     timeout_s: float | None = None,
+    progress: Progress | None = None,
 ) -> ChipRun:
     """Run a network: as it is stored, or as integers of a chip; on our simulator, as Lava processes, or by Norse.
 
@@ -207,11 +227,12 @@ def simulate(
         backend, chip: see `Side`.
         record: which of "spikes", "v", "u" to keep; Norse keeps spikes alone.
         timeout_s: longest time a Lava run may take.
+        progress: is told how far our simulator is, or that another runs.
     """
     side = net if isinstance(net, Side) else Side(net=net, backend=backend, chip=chip)
     simulator.check_record(record := tuple(record))
     graph, x = side.lowered(x, kind)
-    return side.run(graph, x, kind, record, timeout_s)
+    return side.run(graph, x, kind, record, timeout_s, progress)
 
 
 def explain(
@@ -275,6 +296,7 @@ def compare(
     kind: InputKind = "spikes",
     states: Iterable[Record] = (),
     timeout_s: float | None = None,
+    progress: Progress | None = None,
 ) -> list[comparison.LayerDifference]:
     """Run two networks on the same input and name, layer by layer, how many spikes differ and which is the first.
 
@@ -284,6 +306,7 @@ def compare(
         kind: of `x`.
         states: "v", "u": also compare these, by value.
         timeout_s: longest time each Lava run may take.
+        progress: is told how far each run is.
 
     Potentials of an integer network against a floating-point one are compared in the units of the latter.
 
@@ -302,8 +325,9 @@ def compare(
     if mixed and "u" in states:
         raise DataError("record 'u': a floating-point network keeps u after its decay, an integer one before it; compare 'v'")
     runs = []
-    for side, graph in zip(sides, graphs, strict=True):
-        run = side.run(graph, _as_taken(graph, x, kind, mixed), kind, ("spikes", *states), timeout_s)
+    for which, side, graph in zip(("first", "second"), sides, graphs, strict=True):
+        told = part_of(progress, which)
+        run = side.run(graph, _as_taken(graph, x, kind, mixed), kind, ("spikes", *states), timeout_s, told)
         runs.append(comparison.in_floating_units(graph, run) if mixed and graph.is_integer else run)
     return comparison.compare_runs(runs[0], runs[1], pairs, states)
 
@@ -327,6 +351,7 @@ def export(
     chip: Chip | None = None,
     seed: int = 0,
     scan: bool = False,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write a network for other tools, read it back with an independent reader, run both, and return the certificate.
 
@@ -339,6 +364,7 @@ def export(
         chip: netx: whose integers, loihi2 unless given. NIR: whose cores the metadata tells, none unless given.
         seed: draws the input.
         scan: ONNX: one node over a whole sequence in place of a step with states in and out.
+        progress: is told what is done of writing and proving.
 
     Raises:
         UnsupportedError: what the format cannot say, by layer; `scan` for another format than ONNX.
@@ -355,7 +381,7 @@ def export(
         from spear_deploy.placement import place
 
         options["placement"] = place(graph, profile(chip))
-    return interchange.export(graph, path, to=to, x=x, kind=kind, seed=seed, **options)
+    return interchange.export(graph, path, to=to, x=x, kind=kind, seed=seed, progress=progress, **options)
 
 
 def _for_netx(

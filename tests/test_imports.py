@@ -12,7 +12,7 @@ import spear_deploy
 ROOT = Path(spear_deploy.__file__).parent
 
 ORDER = [
-    {"errors", "profile_folder"},
+    {"errors", "profile_folder", "progress"},
     {"files"},
     {"layers", "profile_leaves"},
     {"profile_costs"},

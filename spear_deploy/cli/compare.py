@@ -8,7 +8,19 @@ from typing import Any, TypeAlias
 import click
 
 from spear_deploy.cli import complete
-from spear_deploy.cli.options import Command, as_json, console, emit, known_better, network_options, overrides, together
+from spear_deploy.cli.options import (
+    SOON_S,
+    Command,
+    as_json,
+    console,
+    display,
+    emit,
+    known_better,
+    network_options,
+    overrides,
+    quiet,
+    together,
+)
 from spear_deploy.cli.simulate import BACKENDS, recordable
 
 Function: TypeAlias = Callable[..., Any]
@@ -49,6 +61,7 @@ def _of_sides(*names: str) -> Callable[[Function], Function]:
 @click.option("--out", metavar="FILE", help="Also write the JSON here.")
 @overrides
 @network_options
+@quiet
 @as_json
 def compare(
     a: str,
@@ -62,6 +75,7 @@ def compare(
     timeout_s: float | None,
     out: str | None,
     overrides: dict[str, str],
+    quiet: bool,
     as_json: bool,
     **source: Any,
 ) -> None:
@@ -84,7 +98,9 @@ def compare(
         verbs.Side(net=a, graph=one, backend=backend_a, chip=known_better(chip_a, overrides if chip_a else {})),  # type: ignore[arg-type]
         verbs.Side(net=b, graph=other, backend=backend_b, chip=known_better(chip_b, overrides if chip_b else {})),  # type: ignore[arg-type]
     )
-    layers = verbs.compare(*sides, x, kind=kind, states=states, timeout_s=timeout_s)  # type: ignore[arg-type]
+    with display(as_json, quiet, SOON_S) as progress:
+        how: dict[str, Any] = {"kind": kind, "states": states, "timeout_s": timeout_s}
+        layers = verbs.compare(*sides, x, progress=progress, **how)
     spikes = [layer for layer in layers if layer.what not in ("v", "u")]
     value = {
         "layers": [layer.to_json() for layer in spikes],

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from spear_deploy.cli import complete
-from spear_deploy.cli.options import Command, as_json, console, emit, load_net, network_options
+from spear_deploy.cli.options import SOON_S, Command, as_json, console, display, emit, load_net, network_options, quiet
 
 
 @click.command(cls=Command, short_help="SynOps, layer by layer.")
@@ -20,9 +20,18 @@ from spear_deploy.cli.options import Command, as_json, console, emit, load_net, 
 @click.option("--steps", type=click.IntRange(min=1), default=8, show_default=True, help="Time steps of data without a time axis.")
 @click.option("--out", metavar="FILE", help="Also write the JSON here.")
 @network_options
+@quiet
 @as_json
 def count(
-    net: str, data: str | None, input_file: str | None, rules: str, steps: int, out: str | None, as_json: bool, **source: Any
+    net: str,
+    data: str | None,
+    input_file: str | None,
+    rules: str,
+    steps: int,
+    out: str | None,
+    quiet: bool,
+    as_json: bool,
+    **source: Any,
 ) -> None:
     """Count SynOps: one spike over one existing synapse, per inference, mean over samples.
 
@@ -35,9 +44,11 @@ def count(
     if (data is None) == (input_file is None):
         raise click.UsageError("give either --data or --input")
     graph = load_net(net, input_file or data, **source)
-    if input_file is not None:
-        x, kind = read_input(input_file, graph)
-        found = verbs.count(graph, x, kind=kind, rules=rules == "all")
-    else:
-        found = verbs.count(graph, load_data(str(data), steps=steps, input_shape=graph.input_shape), rules=rules == "all")
+    with display(as_json, quiet, SOON_S) as progress:
+        how: dict[str, Any] = {"rules": rules == "all", "progress": progress}
+        if input_file is not None:
+            x, kind = read_input(input_file, graph)
+            found = verbs.count(graph, x, kind=kind, **how)
+        else:
+            found = verbs.count(graph, load_data(str(data), steps=steps, input_shape=graph.input_shape), **how)
     emit(found.to_json(), as_json=as_json, out=out, show=lambda c: console().show_count(c, found))

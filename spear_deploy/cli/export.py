@@ -7,7 +7,20 @@ from typing import Any
 import click
 
 from spear_deploy.cli import complete
-from spear_deploy.cli.options import ERROR, Command, as_json, emit, known_better, load_net, network_options, overrides, seed
+from spear_deploy.cli.options import (
+    ERROR,
+    SOON_S,
+    Command,
+    as_json,
+    display,
+    emit,
+    known_better,
+    load_net,
+    network_options,
+    overrides,
+    quiet,
+    seed,
+)
 
 
 @click.command(cls=Command, short_help="NIR, netx or ONNX, with a certificate.")
@@ -26,6 +39,7 @@ from spear_deploy.cli.options import ERROR, Command, as_json, emit, known_better
 @seed
 @overrides
 @network_options
+@quiet
 @as_json
 def export(
     net: str,
@@ -37,6 +51,7 @@ def export(
     out: str,
     seed: int,
     overrides: dict[str, str],
+    quiet: bool,
     as_json: bool,
     **source: Any,
 ) -> None:
@@ -50,7 +65,9 @@ def export(
     graph = load_net(net, input_file, **source)
     x, kind = (None, "spikes") if input_file is None else read_input(input_file, graph)
     target = known_better(chip, overrides)
-    certificate = verbs.export(graph, out, to=to, x=x, kind=kind, chip=target, seed=seed, scan=scan)  # type: ignore[arg-type]
+    with display(as_json, quiet, SOON_S) as progress:
+        how: dict[str, Any] = {"to": to, "x": x, "kind": kind, "chip": target, "seed": seed, "scan": scan}
+        certificate = verbs.export(graph, out, progress=progress, **how)
     emit(certificate, as_json=as_json, out=None, show=lambda c: c.print_json(data=certificate))
     if certificate["mismatches"] and not force:
         click.echo(f"error: file '{out}': read back it spikes differently, see certificate.json; --force accepts that", err=True)

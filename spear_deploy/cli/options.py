@@ -84,6 +84,8 @@ def _activity_or_file(_: click.Context, __: click.Parameter, value: str | None) 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, nothing else.")
 fresh = click.option("--fresh", is_flag=True, help="Do all stages again, also those that DIR holds with the same inputs.")
+SOON_S = 1.5
+"""Commands that mostly are done by then show no progress before."""
 quiet = click.option("--quiet", is_flag=True, help="No progress.")
 seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything random.")
 chip = click.option(
@@ -170,11 +172,11 @@ def tell_resumed(result: Any) -> None:
         click.echo(f"note: {result.resumed_note}", err=True)
 
 
-def display(as_json: bool, quiet: bool) -> Any:
-    """Return what shows progress on stderr."""
+def display(as_json: bool, quiet: bool, after_s: float = 0.0) -> Any:
+    """Return what shows progress on stderr, of what mostly takes less than `after_s` only then."""
     from spear_deploy.console import Display
 
-    return Display(quiet=quiet or as_json)
+    return Display(quiet=quiet or as_json, after_s=after_s)
 
 
 def console() -> Any:

@@ -8,6 +8,7 @@ import click
 
 from spear_deploy.cli import complete
 from spear_deploy.cli.options import (
+    SOON_S,
     Command,
     as_json,
     console,
@@ -98,7 +99,8 @@ def simulate(
         side = verbs.Side(net=net, graph=graph, backend=backend, chip=target)  # type: ignore[arg-type]
         if out is not None or not explain:
             lowered, given = side.lowered(x, kind)
-            run = side.run(lowered, given, kind, tuple(wanted), timeout_s)  # type: ignore[arg-type]
+            with display(as_json, quiet, SOON_S) as progress:
+                run = side.run(lowered, given, kind, tuple(wanted), timeout_s, progress)  # type: ignore[arg-type]
             facts, findings = verbs.facts_of(lowered, run)
             if out is not None:
                 write_recording(out, run, given)

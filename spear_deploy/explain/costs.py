@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from spear_deploy.explain.numbers import Numbers, numbers_of
 from spear_deploy.explain.steps import Step, steps
 from spear_deploy.graph import SNNGraph
 from spear_deploy.layers import Array
+from spear_deploy.progress import Progress
 from spear_deploy.simulator import ChipRun, InputKind, check_input, simulate
 from spear_deploy.training import decide
 
@@ -105,7 +106,7 @@ def explain(
     *,
     kind: InputKind = "spikes",
     labels: Array | None = None,
-    progress: Callable[[Mapping[str, Any]], None] | None = None,
+    progress: Progress | None = None,
 ) -> Explanation:
     """Run every network between a trained one and its integers, and say what each change cost.
 

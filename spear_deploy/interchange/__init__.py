@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from spear_deploy.interchange.netx_lint import Finding
     from spear_deploy.interchange.norse_support import Support
     from spear_deploy.layers import Array
+    from spear_deploy.progress import Progress
     from spear_deploy.simulator import InputKind
 
 READABLE = {".snn": "network", ".nir": "NIR", ".net": "netx", ".h5": "netx", ".hdf5": "netx"}
@@ -107,6 +108,7 @@ def export(
     kind: InputKind = "spikes",
     seed: int = 0,
     approximations: Sequence[str] = (),
+    progress: Progress | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Write a network for another tool, with its certificate beside it.
@@ -122,6 +124,7 @@ def export(
         kind: of `x`.
         seed: draws random input.
         approximations: what was approximated before, for the certificate.
+        progress: is told what is done of writing and proving.
         options: of the format's writer. NIR: `placement`. netx: `round_bias`. ONNX: `scan`.
 
     Returns:
@@ -137,8 +140,10 @@ def export(
     target = Path(path)
     write = _writer(to)
     with written_aside(target) as aside:
+        if progress is not None:
+            progress({"stage": f"write {to}", "done": 0, "of": 0})
         found = [*approximations, *write(graph, aside, **options)]
-        certificate = certify(graph, aside, to, x, kind, seed=seed, approximations=found)
+        certificate = certify(graph, aside, to, x, kind, seed=seed, approximations=found, progress=progress)
         certificate["file"] = target.name
         write_json(target.parent / CERTIFICATE, certificate)
     return certificate

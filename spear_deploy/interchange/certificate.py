@@ -28,6 +28,7 @@ from spear_deploy.errors import DataError, UnsupportedError, did_you_mean
 from spear_deploy.files import existing_file
 from spear_deploy.graph import INPUT, SNNGraph
 from spear_deploy.layers import Array, Scale
+from spear_deploy.progress import Progress, part_of
 from spear_deploy.simulator import ChipRun, InputKind, check_input, simulate
 
 Format: TypeAlias = Literal["nir", "netx", "onnx"]
@@ -49,6 +50,7 @@ def certify(
     *,
     seed: int = 0,
     approximations: Sequence[str] = (),
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Compare a written file with the network it was made from.
 
@@ -60,6 +62,7 @@ def certify(
         kind: of `x`.
         seed: draws random input.
         approximations: what was approximated on the way into the file.
+        progress: is told how far the two runs are.
 
     Returns:
         A JSON-able dictionary: `reader`, `input`, `mismatches`, `first_difference` (None, or layer, step, sample, neuron),
@@ -79,8 +82,9 @@ def certify(
     if x is None:
         (x, kind), drawn = default_input(graph, seed), seed
     x = check_input(graph, x, kind)
-    expected = _compared(graph, simulate(graph, x, kind=kind, record=("spikes", "v")))
-    reader, found, assumed = _read_back(graph, source, format, x, kind)
+    run = simulate(graph, x, kind=kind, record=("spikes", "v"), progress=part_of(progress, "the network"))
+    expected = _compared(graph, run)
+    reader, found, assumed = _read_back(graph, source, format, x, kind, part_of(progress, "as read back"))
     tolerance = VALUE_TOLERANCE if format == "onnx" and not graph.is_integer else 0.0
     rows = [_row(name, values, found[name], tolerance) for name, values in expected.items() if name in found]
     unseen = [name for name in expected if name not in found]
@@ -136,17 +140,19 @@ def _compared(graph: SNNGraph, run: ChipRun) -> dict[str, Array]:
 
 
 def _read_back(
-    graph: SNNGraph, source: Path, format: Format, x: Array, kind: InputKind
+    graph: SNNGraph, source: Path, format: Format, x: Array, kind: InputKind, progress: Progress | None
 ) -> tuple[str, dict[str, Array], list[str]]:
     """Return who read the file, what its network did by the layer names of the original, and what the reader assumed."""
     if format == "onnx":
         from spear_deploy.interchange.onnx_file import run_onnx
 
+        if progress is not None:
+            progress({"stage": "onnxruntime", "done": 0, "of": 0})
         results = run_onnx(source, x)
         found = {name.removesuffix(".spikes"): value for name, value in results.items() if name.endswith(".spikes")}
         return f"onnxruntime {_version('onnxruntime')}", {**found, graph.output: results["output"]}, []
     again, reader = _read_nir(graph, source) if format == "nir" else _read_netx(source)
-    run = simulate(again, _fitting(again, x), kind=kind, record=("spikes", "v"))
+    run = simulate(again, _fitting(again, x), kind=kind, record=("spikes", "v"), progress=progress)
     found = _compared(again, run)
     if again.output != graph.output:
         found[graph.output] = found.pop(again.output)

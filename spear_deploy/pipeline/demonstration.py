@@ -12,8 +12,9 @@ from spear_deploy.networks.digits import digits_network
 from spear_deploy.pipeline import stages
 from spear_deploy.pipeline.deploying import advice_for, with_ledger
 from spear_deploy.pipeline.deployment import Deployment
-from spear_deploy.pipeline.ledger import Ledger, Outcome, Progress
+from spear_deploy.pipeline.ledger import Ledger, Outcome
 from spear_deploy.pipeline.start import check_on_lava, checked_start
+from spear_deploy.progress import Progress
 from spear_deploy.training import train
 
 

@@ -18,10 +18,11 @@ from spear_deploy.pipeline import stages
 from spear_deploy.pipeline.budgets import budget_from
 from spear_deploy.pipeline.core_facts import core_facts
 from spear_deploy.pipeline.deployment import Deployment
-from spear_deploy.pipeline.ledger import Advice, Finished, Ledger, Progress
+from spear_deploy.pipeline.ledger import Advice, Finished, Ledger
 from spear_deploy.pipeline.provenance import provenance
 from spear_deploy.pipeline.stages import Task
 from spear_deploy.pipeline.start import LAVA_FAMILY, check_on_lava, checked_start
+from spear_deploy.progress import Progress
 
 if TYPE_CHECKING:
     from spear_deploy.budget import BudgetReport

@@ -13,9 +13,9 @@ from spear_deploy.data import Dataset
 from spear_deploy.errors import BudgetError
 from spear_deploy.files import write_json
 from spear_deploy.interchange.snn_file import write_snn
-from spear_deploy.pipeline.ledger import Progress
 from spear_deploy.pipeline.pruning import CHECKPOINT, PLAN, PRUNED, SEARCH, both, budgets_for, facts_of
 from spear_deploy.pipeline.start import checked_start
+from spear_deploy.progress import Progress
 from spear_deploy.training import evaluate
 
 FRONT = "front.json"

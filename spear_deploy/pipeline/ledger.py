@@ -18,11 +18,11 @@ from typing import Any
 from spear_deploy import digests
 from spear_deploy.errors import SpearError
 from spear_deploy.files import write_json
+from spear_deploy.progress import Progress
 
 LEDGER = "stages.json"
 RESULT = "result"
 """The files that state results of the whole path: they go as soon as any stage is done again."""
-Progress = Callable[[Mapping[str, Any]], None]
 Advice = Callable[[SpearError | None], str]
 """The command that goes on after an error, or after Ctrl-C (None)."""
 

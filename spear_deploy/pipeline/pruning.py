@@ -13,8 +13,8 @@ from spear_deploy.errors import UnsupportedError
 from spear_deploy.files import write_json
 from spear_deploy.graph import SNNGraph
 from spear_deploy.interchange.snn_file import write_snn
-from spear_deploy.pipeline.ledger import Progress
 from spear_deploy.pipeline.start import checked_start, graded_split, integers
+from spear_deploy.progress import Progress
 from spear_deploy.training import Evaluation, evaluate
 
 if TYPE_CHECKING:

@@ -17,10 +17,11 @@ from spear_deploy.graph import SNNGraph
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.pipeline.counts_file import read_counts, write_counts
 from spear_deploy.pipeline.layer_facts import layer_facts
-from spear_deploy.pipeline.ledger import Outcome, Progress
+from spear_deploy.pipeline.ledger import Outcome
 from spear_deploy.pipeline.proofs import against_lava, run_on_norse, without_lava, write_raster
 from spear_deploy.pipeline.pruning import within_budget
 from spear_deploy.pipeline.start import LAVA_FAMILY, graded_split, integers
+from spear_deploy.progress import Progress
 from spear_deploy.training import evaluate
 
 if TYPE_CHECKING:

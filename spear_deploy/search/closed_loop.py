@@ -20,6 +20,7 @@ from typing import Any
 
 from spear_deploy.data import Dataset
 from spear_deploy.graph import SNNGraph
+from spear_deploy.progress import Progress
 from spear_deploy.pruning import Criterion, PruningPlan, coupled_groups
 from spear_deploy.search.aims import Aims, Deployed, Measured, facts
 from spear_deploy.search.budgets import Amount, Budgets, amount, words
@@ -29,7 +30,6 @@ from spear_deploy.search.loop import SearchResult, search
 from spear_deploy.search.settings import DEFAULT_METHOD, SearchSettings, settings_for
 from spear_deploy.search.tuning import Tuning
 from spear_deploy.search.widening import wider
-from spear_deploy.training import Progress
 
 REACH = 0.1
 """A plan may be predicted 10 % above the budget: fine-tuning takes that down, and unused budget is lost accuracy."""

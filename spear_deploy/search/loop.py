@@ -15,6 +15,7 @@ from spear_deploy import digests
 from spear_deploy.data import Dataset
 from spear_deploy.graph import SNNGraph
 from spear_deploy.layers import Array
+from spear_deploy.progress import Progress
 from spear_deploy.pruning import PruningPlan
 from spear_deploy.search.budgets import Amount, Budgets, amount
 from spear_deploy.search.checkpoint import Checkpoint
@@ -25,7 +26,7 @@ from spear_deploy.search.ladder import climb
 from spear_deploy.search.problem import Problem
 from spear_deploy.search.score import Score, Scorer
 from spear_deploy.search.settings import DEFAULT_METHOD, SearchSettings, known_method, searcher, settings_for
-from spear_deploy.training import Progress, threads_for
+from spear_deploy.training import threads_for
 
 
 @dataclass(frozen=True, kw_only=True)

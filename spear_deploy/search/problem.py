@@ -14,6 +14,7 @@ import numpy as np
 
 from spear_deploy.errors import BudgetError
 from spear_deploy.layers import Array
+from spear_deploy.progress import Progress
 from spear_deploy.search import chip_costs
 from spear_deploy.search.budgets import ACTIVE, shown, words
 from spear_deploy.search.drift import Drift, fit_drift
@@ -22,7 +23,7 @@ from spear_deploy.search.projection import floors, project
 from spear_deploy.search.reward import TAR
 from spear_deploy.search.score import Ratios, Score, Scorer, Trial, Widths
 from spear_deploy.search.settings import SearchSettings
-from spear_deploy.training import Progress, Recipe, fit
+from spear_deploy.training import Recipe, fit
 
 if TYPE_CHECKING:
     from spear_deploy.graph import SNNGraph

@@ -7,10 +7,11 @@ from typing import Any
 
 from spear_deploy.data import Dataset
 from spear_deploy.graph import SNNGraph
+from spear_deploy.progress import Progress
 from spear_deploy.search import trim
 from spear_deploy.search.aims import Aims, Measured
 from spear_deploy.search.budgets import ACTIVE, shown, words
-from spear_deploy.training import Progress, Recipe, evaluate, fit
+from spear_deploy.training import Recipe, evaluate, fit
 
 SLACK = 0.005
 """The target of learning lies below the aim by what epochs differ from each other."""

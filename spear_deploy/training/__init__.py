@@ -10,13 +10,12 @@ torch is imported only where something is learnt.
 
 from spear_deploy.training.evaluation import BATCH, Evaluation, QuickEvaluation, decide, evaluate, quick_evaluate
 from spear_deploy.training.fitting import Fit, fine_tune, fit, threads_for, train
-from spear_deploy.training.recipe import Progress, Recipe
+from spear_deploy.training.recipe import Recipe
 
 __all__ = [
     "BATCH",
     "Evaluation",
     "Fit",
-    "Progress",
     "QuickEvaluation",
     "Recipe",
     "decide",

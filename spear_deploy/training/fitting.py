@@ -11,10 +11,11 @@ import numpy as np
 
 from spear_deploy.data import Dataset
 from spear_deploy.graph import SNNGraph
+from spear_deploy.progress import Progress
 from spear_deploy.spike_price import SpikePrice
 from spear_deploy.training.evaluation import BATCH, QuickEvaluation, quick_evaluate
 from spear_deploy.training.losses import losses, mean_outputs
-from spear_deploy.training.recipe import Progress, Recipe
+from spear_deploy.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from spear_deploy.interchange.norse_network import NorseNetwork

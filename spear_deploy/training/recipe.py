@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from spear_deploy.errors import DataError
 from spear_deploy.training.evaluation import BATCH
-
-Progress = Callable[[Mapping[str, Any]], None]
-"""Is called with JSON-able facts: at least `stage`, `done` and `of`."""
 
 
 @dataclass(frozen=True, kw_only=True)
