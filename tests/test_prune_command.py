@@ -13,6 +13,7 @@ from spear_deploy.errors import BudgetError, FileError, UnsupportedError
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.layers import IF, LIF
 from spear_deploy.pruning import PruningPlan, prune
+from spear_deploy.report import write_report
 from spear_deploy.training import evaluate
 from tests.test_pipeline import network, task
 
@@ -67,6 +68,17 @@ def test_one_search_serves_several_budgets(tmp_path):
     for row in front:
         found = evaluate(verbs.load(tmp_path / "out" / row["files"]["pruned"]), from_arrays({"x": x, "y": y}, name="d").test)
         assert found.synops.total == row["synops"]["achieved"] <= row["synops"]["budget"]
+    page = (tmp_path / "out" / "front.html").read_text()
+    for row in front:
+        assert f"{100 * row['accuracy']['pruned']:.2f} %" in page and f"<h2>The search for {row['wanted']}</h2>" in page
+    assert "<script" not in page and CliRunner().invoke(main, ["report", str(tmp_path / "out")]).exit_code == 0
+    assert (tmp_path / "out" / "front.html").read_text() == page
+    (tmp_path / "out" / "80" / "search.json").write_text("{")
+    with pytest.raises(FileError, match="search.json': is damaged .*; prune again"):
+        write_report(tmp_path / "out")
+    (tmp_path / "out" / "80" / "search.json").write_text("{}")
+    with pytest.raises(FileError, match="its files do not go together"):
+        write_report(tmp_path / "out")
     assert front[1]["evaluations"] <= 3 + 2 * 2 and json.loads((tmp_path / "out" / "front.json").read_text())["front"] == front
 
 

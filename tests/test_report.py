@@ -206,7 +206,7 @@ def test_files_that_are_missing_damaged_or_at_odds_are_one_sentence(folder):
     refuses("check.json", "[]", r"file '.*check.json': has no 'rows', it is of another version or foreign")
     refuses("raster.npz", "x", r"file '.*raster.npz': cannot be read as .npz")
     layers = {name: {} for name in ("dense", "pruned", "quantised")}
-    refuses("layers.json", json.dumps(layers), r"folder '.*': its files do not go together \(KeyError: .*\); run the deployment")
+    refuses("layers.json", json.dumps(layers), r"folder '.*': its files do not go together \(KeyError: .*\); run the command")
     assert (folder / "report.html").read_bytes() == before
 
 
@@ -424,10 +424,11 @@ def test_the_search_shows_the_best_so_far_and_predictions_by_the_others():
     assert chosen[2] == "the network that was chosen: measured 97, predicted 95 SynOps"
 
 
-def test_a_search_for_several_budgets_shows_its_front():
-    rows = [{**row, "budget": 100.0 * (n + 1)} for n, row in enumerate(search_of()["search"])]
+def test_plans_of_several_sizes_show_their_front():
+    rows = [{**row, "synops": 80.0 + n} for n, row in enumerate(search_of()["search"])]
     titles = [c["title"] for c in search_view(search_of(search=rows))["charts"]]
     assert "Accuracy against SynOps, before fine-tuning" in titles
+    assert "Accuracy against SynOps, before fine-tuning" not in [c["title"] for c in search_view(search_of())["charts"]]
 
 
 def test_a_network_within_the_budget_as_it_is_has_no_search():
@@ -447,3 +448,6 @@ def test_a_plan_that_climbed_is_drawn_by_rung(folder):
     changed(folder, "search", lambda value: value.update(rungs=rungs))
     (climbed,) = [c for c in views(read_folder(folder))["search"]["charts"] if "longer and longer" in c["title"]]
     assert [one["kind"] for one in climbed["series"]] == ["line", "dots"]
+    changed(folder, "search", lambda value: value.update(rungs=rungs[:1]))
+    titles = [c["title"] for c in views(read_folder(folder))["search"]["charts"]]
+    assert "The best plans, fine-tuned for 20 batches" in titles

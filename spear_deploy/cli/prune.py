@@ -8,7 +8,19 @@ from typing import Any
 import click
 
 from spear_deploy.cli import complete
-from spear_deploy.cli.options import Command, as_json, chip, display, emit, load_net, network_options, overrides, quiet, seed
+from spear_deploy.cli.options import (
+    Command,
+    as_json,
+    chip,
+    display,
+    emit,
+    leave,
+    load_net,
+    network_options,
+    overrides,
+    quiet,
+    seed,
+)
 
 
 @click.command(cls=Command, short_help="Make it smaller, until it fits the chip or meets a budget.")
@@ -63,6 +75,7 @@ def prune(
             each = [part.strip() for part in budgets.split(",")]
             facts = pipeline.prune_front(graph, chip, data, out=out, synops=each, **limits, **how, progress=progress)
     emit(facts, as_json=as_json, out=None, show=lambda c: _show(c, facts))
+    leave("does_not_fit" if any(row["verdict"] == "does_not_fit" for row in facts.get("front", [facts])) else "fits")
 
 
 def _show(console: Any, facts: Mapping[str, Any]) -> None:
@@ -81,5 +94,7 @@ def _show(console: Any, facts: Mapping[str, Any]) -> None:
         for note in row["notes"]:
             console.print(f"note: {note}", highlight=False, markup=False)
         console.print("files: " + ", ".join(row["files"].values()), highlight=False)
+    if "front" in facts:
+        console.print(f"front: {facts['files']['front']}, {facts['files']['report']}", highlight=False)
     for reason in rows[0]["not_prunable"]:
         console.print(f"left whole: {reason}", highlight=False, markup=False)

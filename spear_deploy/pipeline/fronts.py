@@ -16,9 +16,9 @@ from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.pipeline.pruning import CHECKPOINT, PLAN, PRUNED, SEARCH, both, budgets_for, facts_of
 from spear_deploy.pipeline.start import checked_start
 from spear_deploy.progress import Progress
+from spear_deploy.report import write_report
+from spear_deploy.report.front_page import FRONT
 from spear_deploy.training import evaluate
-
-FRONT = "front.json"
 
 
 def prune_front(
@@ -36,7 +36,7 @@ def prune_front(
     progress: Progress | None = None,
     **limits: str | float | None,
 ) -> dict[str, Any]:
-    """Prune a network to each of several SynOps budgets, and write a folder for each and `front.json`.
+    """Prune a network to each of several SynOps budgets, and write a folder for each, `front.json` and `front.html`.
 
     Args:
         synops: the budgets, e.g. ("70%", "50%", "35%", "20%").
@@ -74,4 +74,4 @@ def prune_front(
         if pruned.interrupted:
             break
     write_json(folder / FRONT, {"front": rows})
-    return {"front": rows, "files": {"front": FRONT}}
+    return {"front": rows, "files": {"front": FRONT, "report": write_report(folder).name}}

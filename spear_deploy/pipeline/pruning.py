@@ -203,6 +203,7 @@ def facts_of(
         "budgets": pruned.budgets,
         "met": pruned.met and (limit is None or max(after.synops.total, fixed.synops.total) <= limit),
         "margin": pruned.margin,
+        "chip": target.name,
         "verdict": report.verdict,
         "cores_used": report.cores_used,
         "cores_limit": report.cores_limit,

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from spear_deploy.errors import FileError
 from spear_deploy.report import tables, text
 from spear_deploy.report.folder import Evidence
+from spear_deploy.report.front_page import front_view
 from spear_deploy.report.plan_view import plan_view
 from spear_deploy.report.raster_view import raster_view
 from spear_deploy.report.search_view import search_view
 
-TEMPLATE, STYLE = "page.html.j2", "style.css"
+TEMPLATE, FRONT_TEMPLATE = "page.html.j2", "front.html.j2"
 
 
 def page(evidence: Evidence) -> str:
-    """Return the page as text.
+    """Return the page of a deployment as text.
 
     Raises:
         FileError: the files do not go together.
     """
+    return _filled(TEMPLATE, evidence.folder, lambda: views(evidence))
+
+
+def front_page(folder: Path) -> str:
+    """Return the page of several budgets as text.
+
+    Raises:
+        FileError: a file is missing or damaged, or they do not go together.
+    """
+    return _filled(FRONT_TEMPLATE, folder, lambda: front_view(folder))
+
+
+def _filled(template: str, folder: Path, shown: Callable[[], dict[str, Any]]) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 
     environment = Environment(
@@ -28,11 +44,11 @@ def page(evidence: Evidence) -> str:
     )  # fmt: skip
     environment.filters |= {name: getattr(text, name) for name in ("number", "percent", "rate", "shape", "listed", "unit")}
     try:
-        return environment.get_template(TEMPLATE).render(views(evidence))
+        return environment.get_template(template).render(shown())
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError, UndefinedError) as error:
         why = f"{type(error).__name__}: {error}"
         raise FileError(
-            f"folder '{evidence.folder}': its files do not go together ({why}); run the deployment again with --fresh"
+            f"folder '{folder}': its files do not go together ({why}); run the command that wrote it again with --fresh"
         ) from error
 
 

@@ -20,8 +20,7 @@ def search_view(search: Mapping[str, Any]) -> dict[str, Any]:
     """Return charts, the budgets and the sentences that go with them; no chart where the network met the budgets as it was.
 
     Args:
-        search: `search.json`. A row of its `search` may say the `budget` that it was played for; where rows of several budgets
-            are in it, accuracy against SynOps is shown with those plans that no other beats in both.
+        search: `search.json`.
     """
     rows, epochs, rungs = search["search"], search["fine_tune"], search.get("rungs") or []
     charts = []
@@ -29,7 +28,7 @@ def search_view(search: Mapping[str, Any]) -> dict[str, Any]:
         charts += [_reward(rows)]
     if search["lre"] and search["lre"]["pairs"]:
         charts += [_predicted(search)]
-    if len({row.get("budget") for row in rows}) > 1:
+    if len({row["synops"] for row in rows}) > 1:
         charts += [_front(rows)]
     if rungs:
         charts += [_climbed(rungs)]
@@ -118,7 +117,7 @@ def _front(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         Series(name="best of its size", kind="line", points=best),
     ]
     title = "Accuracy against SynOps, before fine-tuning"
-    return chart(title, x="SynOps per inference", y="accuracy", series=series, y_text=percent)
+    return chart(title, x="SynOps per inference", y="accuracy", series=series, y_text=lambda share: percent(share, 1))
 
 
 def _climbed(rungs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -131,7 +130,10 @@ def _climbed(rungs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     points = [(row["steps"], row["accuracy"]) for row in rungs]
     tips = [f"widths {', '.join(map(str, row['widths']))}: {percent(row['accuracy'], 1)}" for row in rungs]
     series.append(Series(name="plan", kind="dots", points=points, tips=tips))
+    steps = {row["steps"] for row in rungs}
     title = "The best plans, fine-tuned for longer and longer"
+    if len(steps) == 1:
+        title = f"The best plans, fine-tuned for {min(steps)} batches"
     return chart(title, x="batches", y="accuracy", series=series, y_text=lambda share: percent(share, 1))
 
 
