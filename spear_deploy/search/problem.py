@@ -33,6 +33,8 @@ LEVELS = (0.7, 1.2)
 """The plans that the estimator is fitted from lie between these multiples of the budget before fine-tuning."""
 CORRECTIONS = 3
 """So many times a plan is scaled again after its measured SynOps differ from the estimate."""
+AIMED = 0.5
+"""A proposal is scaled to this part of the reach: most are then within it when they are measured, and need no correction."""
 EXACT = 1 + 1e-9
 
 
@@ -63,7 +65,7 @@ class Problem:
     network: SNNGraph | None = None
 
     def __post_init__(self) -> None:
-        self.reach = 1 + self.settings.reach
+        self.reach, self.aimed = 1 + self.settings.reach, 1 + AIMED * self.settings.reach
         self.least = floors(self.scorer.channels, self.settings.floor)
 
     # ------------------------------------------------------------------------------------------------------- reachable
@@ -270,12 +272,12 @@ class Problem:
         """Say whether a plan is within the limits by estimate."""
         if "synops" in self.limits:
             expected = {name: drift * value for name, value in self.scorer.estimate_by_source(widths).items()}
-            if self.upper(expected) > self.limits["synops"] * self.reach:
+            if self.upper(expected) > self.limits["synops"] * self.aimed:
                 return False
         sizes = {name: limit for name, limit in self.limits.items() if name not in ACTIVE}
         if sizes and chip_costs.excess(self.scorer.sizes(widths), sizes) > EXACT:
             return False
-        timed = {name: limit * self.reach / drift for name, limit in self.limits.items() if name in ("energy_j", "latency_s")}
+        timed = {name: limit * self.aimed / drift for name, limit in self.limits.items() if name in ("energy_j", "latency_s")}
         if timed and chip_costs.excess(self.scorer.estimated_activity(widths), timed) > 1:
             return False
         return not self._over_chip(widths)

@@ -75,14 +75,14 @@ class SearchSettings:
 def settings_for(method: str) -> SearchSettings:
     """Return the settings of a method: SPEAR's as published where that is known, see `agents` for the rest.
 
-    SPEAR fits its line from 500 samples; how long each of them learns is not known. Here it is fitted from 6 of three epochs.
+    SPEAR fits its line from 500 samples; how long each of them learns is not known. Here it is fitted from 6 of two epochs.
     Its proposals are not scaled into the budget: SPEAR holds that SynOps cannot constrain the action, so the reward has to.
     """
     known_method(method)
     if method == "spear":
-        return SearchSettings(projects=False, objective="accuracy", estimator="lre", samples=6, sample_epochs=3)
+        return SearchSettings(projects=False, objective="accuracy", estimator="lre", samples=6, sample_epochs=2)
     if method in AGENTS:
-        return SearchSettings(objective="accuracy", estimator="lre", samples=6, sample_epochs=3)
+        return SearchSettings(objective="accuracy", estimator="lre", samples=6, sample_epochs=2)
     if method == "evolution":
         return SearchSettings(episodes=24, samples=1, ladder=(40,), climbers=3)
     return SearchSettings()

@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +32,7 @@ from spear_deploy.search.ladder import rung_score
 from spear_deploy.search.problem import Problem
 from spear_deploy.search.projection import project
 from spear_deploy.search.score import Scorer
-from spear_deploy.training import Recipe, evaluate, fit, quick_evaluate, train
+from spear_deploy.training import Evaluation, Recipe, evaluate, fit, quick_evaluate, train
 from tests.benchmarks.search_speed import speed
 from tests.benchmarks.search_tables import write_tables
 from tests.benchmarks.search_tasks import TASKS, Task
@@ -49,7 +52,9 @@ def dense_network(task: Task, name: str, seed: int, data: Dataset, out: Path) ->
     return read_snn(path)
 
 
-def run(task: Task, name: str, method: str, budget: float, seed: int, data: Dataset, dense: SNNGraph) -> dict[str, Any]:
+def run(
+    task: Task, name: str, method: str, budget: float, seed: int, data: Dataset, dense: SNNGraph, before: Evaluation
+) -> dict[str, Any]:
     """Prune to a share of the SynOps, and hold the result against the test split."""
     settings = settings_for(method)
     settings = replace(settings, episodes=min(task.episodes, settings.episodes))
@@ -62,7 +67,7 @@ def run(task: Task, name: str, method: str, budget: float, seed: int, data: Data
     except BudgetError as error:
         return {**facts, "error": str(error)}
     seconds = time.perf_counter() - begin
-    before, after = evaluate(dense, data.test), evaluate(found.graph, data.test)
+    after = evaluate(found.graph, data.test)
     own = found.search
     return {
         **facts,
@@ -138,33 +143,58 @@ def study_ladder(task: Task, name: str, seed: int, data: Dataset, dense: SNNGrap
 # --------------------------------------------------------------------------------------------------------------- main
 
 
-def jobs(args: argparse.Namespace) -> Any:
+@dataclass
+class Ground:
+    """Data and trained network of a task and seed, made when first needed."""
+
+    name: str
+    seed: int
+    out: Path
+
+    @property
+    def task(self) -> Task:
+        return TASKS[self.name]
+
+    @cached_property
+    def data(self) -> Dataset:
+        return self.task.data(self.seed)
+
+    @cached_property
+    def dense(self) -> SNNGraph:
+        return dense_network(self.task, self.name, self.seed, self.data, self.out)
+
+    @cached_property
+    def before(self) -> Evaluation:
+        return evaluate(self.dense, self.data.test)
+
+    def run(self, method: str, budget: float) -> dict[str, Any]:
+        return run(self.task, self.name, method, budget, self.seed, self.data, self.dense, self.before)
+
+    def estimator(self, samples: int) -> dict[str, Any]:
+        return study_estimator(self.task, self.name, self.seed, self.data, self.dense, samples)
+
+    def ladder(self, plans: int) -> dict[str, Any]:
+        return study_ladder(self.task, self.name, self.seed, self.data, self.dense, plans)
+
+    def speed(self) -> dict[str, Any]:
+        return {"task": self.name, **speed(self.data, self.dense)}
+
+
+def jobs(args: argparse.Namespace) -> Iterator[tuple[Path, Callable[[], dict[str, Any]]]]:
     """Yield (path, what makes it) in an order in which tables fill evenly: seed by seed."""
-    parts = args.parts.split(",")
-    for seed in map(int, args.seeds.split(",")):
-        for name in args.tasks.split(","):
-            task = TASKS[name]
-            known: dict[str, Any] = {}
-
-            def context(task=task, name=name, seed=seed, known=known) -> tuple[Dataset, SNNGraph]:
-                if not known:
-                    known["data"] = task.data(seed)
-                    known["dense"] = dense_network(task, name, seed, known["data"], args.out)
-                return known["data"], known["dense"]
-
-            if "runs" in parts:
-                for budget in map(float, args.budgets.split(",")):
-                    for method in METHODS if args.methods == "all" else args.methods.split(","):
-                        path = args.out / "runs" / f"{name}-{method}-{budget:g}-{seed}.json"
-                        yield path, lambda c=context, a=(task, name, method, budget, seed): run(*a, *c())
-            if "estimator" in parts:
-                path = args.out / "estimator" / f"{name}-{seed}.json"
-                yield path, lambda c=context, a=(task, name, seed): study_estimator(*a, *c(), args.samples)
-            if "ladder" in parts:
-                path = args.out / "ladder" / f"{name}-{seed}.json"
-                yield path, lambda c=context, a=(task, name, seed): study_ladder(*a, *c(), args.plans)
-            if "speed" in parts and seed == int(args.seeds.split(",")[0]):
-                yield args.out / "speed" / f"{name}.json", lambda c=context, n=name: {"task": n, **speed(*c())}
+    parts, seeds, out = args.parts.split(","), [int(seed) for seed in args.seeds.split(",")], args.out
+    methods = METHODS if args.methods == "all" else args.methods.split(",")
+    for seed, name in product(seeds, args.tasks.split(",")):
+        ground = Ground(name, seed, out)
+        if "runs" in parts:
+            for budget, method in product(map(float, args.budgets.split(",")), methods):
+                yield out / "runs" / f"{name}-{method}-{budget:g}-{seed}.json", partial(ground.run, method, budget)
+        if "estimator" in parts:
+            yield out / "estimator" / f"{name}-{seed}.json", partial(ground.estimator, args.samples)
+        if "ladder" in parts:
+            yield out / "ladder" / f"{name}-{seed}.json", partial(ground.ladder, args.plans)
+        if "speed" in parts and seed == seeds[0]:
+            yield out / "speed" / f"{name}.json", ground.speed
 
 
 def main() -> None:

@@ -130,7 +130,7 @@ def with_test(train: tuple, test: tuple, name: str, seed: int) -> Dataset:
 def mnist(seed: int) -> Dataset:
     whole = load_data(SHARED / "mnist", steps=1, input_shape=(1, 28, 28))
     parts = []
-    for split, count in ((whole.train, 2500), (whole.test, 1500)):
+    for split, count in ((whole.train, 2500), (whole.test, 4000)):
         x, y = few(np.asarray(split.x[:, 0], np.float32), np.asarray(split.y), count)
         x = x / max(float(x.max()), 1.0)
         parts.append((rate_code(x.reshape(-1, 1, 14, 2, 14, 2).mean(axis=(3, 5)), 5), y))
@@ -164,7 +164,7 @@ def cifar_images(split: str, count: int, side: int = 16) -> tuple[np.ndarray, np
 
 def cifar(seed: int) -> Dataset:
     parts = []
-    for split, count in (("train", 3000), ("test", 1500)):
+    for split, count in (("train", 3000), ("test", 4000)):
         x, y = cifar_images(split, count)
         x = (x - x.mean(axis=(0, 2, 3), keepdims=True)) / x.std(axis=(0, 2, 3), keepdims=True)
         parts.append((np.repeat(x[:, None], 4, axis=1), y))
