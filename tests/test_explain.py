@@ -10,6 +10,7 @@ from spear_deploy.explain import distance, explain, of_run
 from spear_deploy.explain.cause import Recorded, first_difference, membrane
 from spear_deploy.explain.costs import alignment
 from spear_deploy.explain.distance import van_rossum
+from spear_deploy.explain.event_chips import partly_stored
 from spear_deploy.explain.steps import steps
 from spear_deploy.graph import Edge, SNNGraph, chain
 from spear_deploy.layers import IF, LI, LIF, AvgPool, Conv2d, CubaLI, CubaLIF, Dense, Layer, LoihiLIF, UnroundedLIF
@@ -168,19 +169,77 @@ def test_grids_that_fit_the_format_cost_nothing_but_truncation(seed):
     assert same(by_name["truncation"], by_name["state_bits"])
 
 
-def test_other_families_have_a_coarse_chain():
-    rng = np.random.default_rng(0)
-    layers = [
-        Layer(name="conv", synapse=Conv2d(weight=rng.normal(size=(3, 1, 3, 3)) / 2), neuron=IF(reset="subtract")),
-        Layer(name="fc", synapse=Dense(weight=rng.normal(size=(4, 48)) / 3), neuron=IF(reset="subtract")),
-    ]
-    graph = chain(layers, input_shape=(1, 6, 6))
-    x = random_spikes(graph, 0, steps=12, batch=5)
-    integer = quantize(graph, format="speck", calibration=x)
-    found = explain(graph, integer, x)
-    assert [cost.step for cost in found.costs] == ["trained", "arithmetic", "batch_norm", "integers"]
-    assert found.costs[-1].layers["fc"].spikes[1] == int(simulate(integer, x).counts.sent["fc"].sum())
+EVENTS = ["trained", "arithmetic", "batch_norm", "weights", "input", "thresholds", "biases", "decays", "integers"]
+
+
+def speck_network(rng):
+    conv = Conv2d(weight=rng.normal(size=(3, 1, 3, 3)) / 2, bias=rng.normal(size=3) / 9)
+    return chain(
+        [
+            Layer(name="conv", synapse=conv, neuron=IF(reset="subtract", r=1.3, v_threshold=0.9)),
+            Layer(name="pool", synapse=AvgPool(kernel_size=(2, 2))),
+            Layer(name="fc", synapse=Dense(weight=rng.normal(size=(4, 12))), neuron=IF(reset="subtract")),
+        ],
+        input_shape=(1, 6, 6),
+    )
+
+
+def xylo_network(rng):
+    neuron = CubaLIF(tau_mem_s=rng.uniform(0.003, 0.02, 8), tau_syn_s=0.005, w_in=5.0, v_leak=0.05, reset="subtract", r=1.5)
+    return chain(
+        [
+            Layer(name="fc", synapse=Dense(weight=rng.normal(size=(8, 5)) / 2, bias=rng.normal(size=8) / 20), neuron=neuron),
+            Layer(name="hidden", synapse=Dense(weight=rng.normal(size=(6, 8))), neuron=LIF(tau_s=0.004, reset="subtract")),
+            Layer(name="out", synapse=Dense(weight=rng.normal(size=(3, 6))), neuron=LI(tau_s=0.006)),
+        ],
+        input_shape=(5,),
+    )
+
+
+@pytest.mark.parametrize(("chip", "network"), [("speck", speck_network), ("xylo", xylo_network)])
+@pytest.mark.parametrize("kind", ["spikes", "current"])
+def test_event_chips_store_one_kind_of_number_after_the_other(chip, network, kind):
+    rng = np.random.default_rng(5)
+    graph = network(rng)
+    x = random_spikes(graph, 0, steps=25, batch=6)
+    x = x if kind == "spikes" else np.abs(x * rng.random(x.shape))
+    integer = quantize(graph, format=chip, calibration=x, kind=kind)
+    found = explain(graph, integer, x, kind=kind)
+    assert [cost.step for cost in found.costs] == EVENTS
+    assert found.costs[-1].layers["fc"].spikes[1] == int(
+        simulate(integer, steps(graph, integer, x, kind)[-1].x).counts.sent["fc"].sum()
+    )
+    changed = {step.name: step.changed for step in steps(graph, integer, x, kind)}
+    assert changed["weights"] and changed["thresholds"] and changed["input"] == (kind == "current")
+    assert changed["decays"] == (chip == "xylo") and changed["biases"]
     assert not found.numbers
+
+
+@pytest.mark.parametrize(("chip", "network", "name"), [("speck", speck_network, "conv"), ("xylo", xylo_network, "fc")])
+@pytest.mark.parametrize("seed", range(4))
+def test_all_that_is_stored_gives_the_potentials_of_the_chip_but_for_its_rounding(chip, network, name, seed):
+    graph = network(np.random.default_rng(seed))
+    if chip == "xylo":  # the chip starts at 0, not at the leak, and adds a bias to the potential, not to the current
+        bare = replace(graph[name].synapse, bias=None)
+        graph = graph.with_layers({name: replace(graph[name], synapse=bare, neuron=replace(graph[name].neuron, v_leak=0.0))})
+    integer = quantize(graph, format=chip)
+    x = random_spikes(graph, seed, steps=1, batch=8)
+    stored = partly_stored(graph, integer, "spikes", thresholds=True, biases=True, decays=True)
+    ours = simulate(stored, x, record=("v", "spikes"), dtype=np.float64)
+    theirs = simulate(integer, x, record=("v", "spikes"))
+    silent = (ours.spikes[name] == 0) & (theirs.spikes[name] == 0)
+    off = np.abs(ours.v[name] * integer.metadata["quantization"]["scale"][name] - theirs.v[name])[silent]
+    assert silent.mean() > 0.3 and np.abs(theirs.v[name][silent]).max() > 20
+    assert off.max() <= (1e-6 if chip == "speck" else 1.0)
+
+
+def test_a_speck_layer_with_thresholds_by_channel_is_one_step():
+    rng = np.random.default_rng(0)
+    neuron = IF(reset="subtract", v_threshold=rng.uniform(0.5, 1.0, (3, 1, 1)))
+    layer = Layer(name="conv", synapse=Conv2d(weight=rng.normal(size=(3, 1, 3, 3)) / 2), neuron=neuron)
+    graph = chain([layer], input_shape=(1, 6, 6))
+    x = random_spikes(graph, 0, steps=12, batch=5)
+    assert [s.name for s in steps(graph, quantize(graph, format="speck", calibration=x), x)] == [*EVENTS[:3], "integers"]
 
 
 # ----------------------------------------------------------------------------------------------------------- the costs

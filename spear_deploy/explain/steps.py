@@ -5,7 +5,9 @@
 
 Each is a network that the simulator runs, and the last is the integer network itself: what the steps change adds up to the
 whole difference. What a single step changes depends on those before it, since a spike that is lost early cannot be lost again.
-Other families: trained ─► 64-bit ─► batch norm folded ─► integers.
+    trained ─► 64-bit ─► batch norm folded ─► weights ─► input ─► thresholds ─► biases ─► decays ─► integers   (Speck, Xylo)
+
+Where a Speck layer has thresholds by channel, which its weights take, the weights and all after them are one step.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.explain.chip_units import input_scale_of, is_loihi, units, unrounded, with_sums
+from spear_deploy.explain.event_chips import partly_stored, scales_known
 from spear_deploy.graph import SNNGraph
 from spear_deploy.layers import WEIGHTED, Array, AvgPool, Layer, UnroundedLIF
 from spear_deploy.quantize import fold_batchnorm, graded
@@ -66,9 +69,32 @@ def steps(graph: SNNGraph, integer: SNNGraph, x: Array, kind: InputKind = "spike
     found.append(Step(name="batch_norm", what=what, graph=prepared, x=x, changed=normed))
     if is_loihi(integer):
         return [*found, *_loihi_steps(prepared, integer, x, kind)]
-    what = "weights, decays, thresholds, biases and states become integers"
-    known = units(targets(prepared, kind, input_scale_of(integer)), integer)
-    return [*found, Step(name="integers", what=what, graph=integer, x=graded(integer, x, kind), units=known)]
+    return [*found, *_event_steps(prepared, integer, x, kind)]
+
+
+def _event_steps(graph: SNNGraph, integer: SNNGraph, x: Array, kind: InputKind) -> Iterator[Step]:
+    sent, known = graded(integer, x, kind), units(targets(graph, kind, input_scale_of(integer)), integer)
+    if scales_known(graph, integer, kind):
+        before = partly_stored(graph, integer, kind)
+        yield _stored("weights", graph, before, x)
+        given = sent if sent is x else sent / input_scale_of(integer)
+        moved = sent is not x and not np.array_equal(given, x)
+        what = "values become numbers of events" if moved else "the input is whole numbers already"
+        yield Step(name="input", what=what, graph=before, x=given, changed=moved)
+        parts: dict[str, bool] = {}
+        for name in ("thresholds", "biases", "decays"):
+            parts[name] = True
+            after = partly_stored(graph, integer, kind, **parts)
+            yield _stored(name, before, after, given)
+            before = after
+    what = "states become integers of 16 bits that start at 0, biases reach v at once, a neuron may send several spikes a step"
+    yield Step(name="integers", what=what, graph=integer, x=sent, units=known)
+
+
+def _stored(name: str, before: SNNGraph, after: SNNGraph, x: Array) -> Step:
+    changed = _differ(before, after)
+    what = f"{name} become those that the chip stores" if changed else f"{name} are those that the chip stores"
+    return Step(name=name, what=what, graph=after, x=x, changed=changed)
 
 
 def _loihi_steps(graph: SNNGraph, integer: SNNGraph, x: Array, kind: InputKind) -> Iterator[Step]:
