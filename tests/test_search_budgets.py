@@ -23,7 +23,7 @@ from spear_deploy.search.score import Scorer, count_parameters
 from spear_deploy.search.tuning import Tuning
 from spear_deploy.search.widening import wider
 from spear_deploy.simulator import simulate
-from spear_deploy.training import evaluate, train
+from spear_deploy.training import evaluate, fit, train
 from tests.chips import small_chip
 from tests.reference import random_graph, random_spikes
 from tests.test_training import quick, toy_data, toy_network
@@ -228,20 +228,40 @@ def test_a_plan_that_leaves_budget_over_grows_instead_of_spiking_more(task):
     assert found.accuracy >= alone.accuracy
 
 
-def test_thresholds_that_would_cost_accuracy_stay(task):
+def test_thresholds_that_would_cost_accuracy_stay_unless_learning_helps(task):
     graph, data = task
     aims, seen = Aims(graph, data, Budgets(synops=Amount(value=0.9, relative=True))), set()
+
+    def value(network):
+        return aims.measure(network).active
+
     for width in range(3, 15):
         narrow = narrowed(graph, data, width)
-        tuning = Tuning(narrow, graph, data, aims, lambda *_: None, 0, None)
         before = evaluate(narrow, data.val).accuracy
-        trimmed = trim.by_thresholds(narrow, lambda network: aims.measure(network).active)
-        falls = before - evaluate(trimmed, data.val).accuracy > (before * (1 - before) / len(data.val)) ** 0.5
-        tuning._trim_thresholds(lambda network: aims.measure(network).active)
-        assert tuning.graph == (narrow if falls else trimmed)
-        assert [bool(re.match(r".*% of the budget is left over: lower thresholds", n)) for n in tuning.notes] == [True] * falls
-        seen.add(falls)
-    assert seen == {True, False}
+        trimmed = trim.by_thresholds(narrow, value)
+        falls = (
+            value(narrow) < 1 and before - evaluate(trimmed, data.val).accuracy > (before * (1 - before) / len(data.val)) ** 0.5
+        )
+        for helps in (False, True):
+            tuning, asked = Tuning(narrow, graph, data, aims, lambda *_: None, 0, None), []
+
+            def more(tuning=tuning, asked=asked, helps=helps, better=trimmed):
+                asked.append(True)
+                if helps:
+                    tuning.graph = fit(better, data, quick(6), synops_budget=aims.measure(better).aims["synops"]).graph
+
+            tuning._trim_thresholds(value, more)
+            assert asked == [True] * falls
+            if not falls:
+                assert tuning.graph == trimmed and not tuning.notes
+            elif tuning.notes:
+                assert tuning.graph == narrow
+                assert re.match(r"[\d.]+% of the budget is left over: lower thresholds would have used it, and", tuning.notes[0])
+            else:
+                assert helps and value(narrow) < value(tuning.graph) <= 1
+                assert evaluate(tuning.graph, data.val).accuracy > before - 0.1
+            seen.add((falls, helps, bool(tuning.notes)))
+    assert {(False, False, False), (True, False, True), (True, True, False)} <= seen
 
 
 # ---------------------------------------------------------------------------------------------------------- trimming

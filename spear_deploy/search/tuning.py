@@ -78,21 +78,21 @@ class Tuning:
             self.graph, self.measured = wider, self.aims.measure(wider)
             target = self._target()
             dual = self._learn(epochs, target, 0.0, peak=1e-2)
-        self._finish()
+        self._finish(lambda: None if self.interrupted else self._learn(max(1, -(-epochs // 3)), target, dual, peak=3e-3))
 
     def _target(self) -> float | None:
         """Return the SynOps to learn at: what is measured may cost some per cent more or less than what learns."""
         use = self.measured.active
         return evaluate(self.graph, self.dataset.val).synops.total / use * (1 - SLACK) if use else None
 
-    def _finish(self) -> None:
-        """Trim exactly, and tell what could not be met."""
+    def _finish(self, more: Callable[[], object]) -> None:
+        """Trim exactly, and tell what could not be met; `more` learns on for a while."""
 
         def value(graph: SNNGraph) -> float:
             return self.aims.pooled(graph).active
 
         if self.measured.active:
-            self._trim_thresholds(value)
+            self._trim_thresholds(value, more)
             self.measured = self.aims.pooled(self.graph)
             if self.measured.active > 1:
                 counts = evaluate(self.graph, self.dataset.val).counts.sent
@@ -109,18 +109,33 @@ class Tuning:
         if self.measured.over:
             self.notes.append(f"what will be deployed does not fit the chip: {self.measured.over}; ask for a smaller budget")
 
-    def _trim_thresholds(self, value: trim.Value) -> None:
-        """Move the thresholds to the aim; where budget is left over, only if that costs no more accuracy than chance may."""
-        trimmed = trim.by_thresholds(self.graph, value)
-        if value(self.graph) < 1:
-            before, after = (evaluate(graph, self.dataset.val).accuracy for graph in (self.graph, trimmed))
-            if after < before - (before * (1 - before) / len(self.dataset.val)) ** 0.5:
-                self.notes.append(
-                    f"{1 - value(self.graph):.1%} of the budget is left over: lower thresholds would have used it, and cost "
-                    f"{100 * (before - after):.1f} points of accuracy"
-                )
-                return
-        self.graph = trimmed
+    def _trim_thresholds(self, value: trim.Value, more: Callable[[], object]) -> None:
+        """Move the thresholds to the aim; where budget is left over, only if that costs no more accuracy than chance may.
+
+        Where it would, the network learns on with its lower thresholds first (`more`), and is taken if that was enough.
+        """
+        before, measured = self.graph, self.measured
+        left = 1 - value(before)
+        self.graph = trim.by_thresholds(before, value)
+        accuracy = self._accuracy(before)
+        if left <= 0 or self._accuracy(self.graph) >= (least := accuracy - self._noise(accuracy)):
+            return
+        more()
+        self.graph = trim.by_thresholds(self.graph, value)
+        found = self._accuracy(self.graph)
+        if found < least or not 1 - left < value(self.graph) <= 1:
+            self.graph, self.measured = before, measured
+            self.notes.append(
+                f"{left:.1%} of the budget is left over: lower thresholds would have used it, and cost "
+                f"{100 * (accuracy - found):.1f} points of accuracy"
+            )
+
+    def _accuracy(self, graph: SNNGraph) -> float:
+        return evaluate(graph, self.dataset.val).accuracy
+
+    def _noise(self, accuracy: float) -> float:
+        """Return the standard error of an accuracy on validation."""
+        return float((accuracy * (1 - accuracy) / len(self.dataset.val)) ** 0.5)
 
     def _learn(self, epochs: int, target: float | None, dual: float, peak: float) -> float:
         recipe = Recipe(epochs=epochs, learning_rate=peak, warm_up=0.1)

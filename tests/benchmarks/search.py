@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.search --tasks digits,mnist,nmnist,cifar --methods all --budgets 70,50,35,20 --seeds 0,1,2
     python -m tests.benchmarks.search --parts estimator,ladder,speed --out results
-    python -m tests.benchmarks.search --parts tables --out results
+    python -m tests.benchmarks.search --parts tables --out results --docs docs/benchmarks
 
 One JSON file a run; what exists is skipped, so the command may be stopped and started at will (`--minutes` stops it). All
 choices are made on validation; the test split states results and is touched once, after the run.
@@ -209,6 +209,7 @@ def main() -> None:
     parser.add_argument("--plans", type=int, default=LADDER_PLANS)
     parser.add_argument("--minutes", type=float, default=1e9, help="Start no run after so many minutes.")
     parser.add_argument("--out", type=Path, default=Path("results"))
+    parser.add_argument("--docs", type=Path, help="Write tables, raw data and picture here, e.g. docs/benchmarks.")
     args = parser.parse_args()
     begin = time.monotonic()
     for path, work in jobs(args):
@@ -221,7 +222,7 @@ def main() -> None:
         write_json(path, work())
         print(f"{path.relative_to(args.out)}: {time.monotonic() - begun:.0f} s", flush=True)
     if "tables" in args.parts.split(","):
-        print(write_tables(args.out))
+        print(write_tables(args.out, args.docs))
 
 
 if __name__ == "__main__":

@@ -18,35 +18,91 @@ Rows = list[dict[str, Any]]
 SIZES = (2, 3, 5, 10, 20, 50, 100)
 
 
-def write_tables(out: Path) -> str:
-    """Write `search.md`, and return it."""
-    runs = [row for row in load(out / "runs") if "error" not in row]
-    failed = [row for row in load(out / "runs") if "error" in row]
+DROPPED = ("settings", "best_by_evaluation")
+"""Of each run: settings are those of the method, which is named."""
+
+
+def write_tables(out: Path, docs: Path | None = None) -> str:
+    """Write `search.md`, the raw data in one `search.json`, and `search.svg`, beside the runs or for the documentation."""
+    data = gathered(out)
+    text, place = tables(data), docs or out
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "search.md").write_text(text)
+    (place / "search.json").write_text(json.dumps(data, separators=(",", ":")) + "\n")
+    if any("error" not in row for row in data["runs"]):
+        draw(data["runs"], place / "search.svg")
+    return text
+
+
+def gathered(out: Path) -> dict[str, Rows]:
+    """Return everything that was measured, rounded to what can be meant."""
+    runs = [{name: value for name, value in row.items() if name not in DROPPED} for row in load(out / "runs")]
+    found = {"runs": runs, **{name: load(out / name) for name in ("estimator", "ladder", "speed")}}
+    return _rounded(found)  # type: ignore[no-any-return]
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _rounded(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_rounded(each) for each in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def tables(data: dict[str, Rows]) -> str:
+    """Return the Markdown of what was measured."""
+    runs = [row for row in data["runs"] if "error" not in row]
+    failed = [row for row in data["runs"] if "error" in row]
     parts = ["# The search, measured", ""]
     if runs:
-        parts += ["## Accuracy on the test split at equal SynOps", "", accuracy_table(runs), ""]
-        parts += ["## Budget: achieved against target, on the test split", "", budget_table(runs, failed), ""]
+        seeds = ", ".join(map(str, sorted({row["seed"] for row in runs})))
         parts += [
-            "## Cost",
-            "",
-            cost_table(runs),
-            "",
-            "## The default against spear, uniform and random",
-            "",
-            duel_table(runs),
+            f"{len(runs)} runs, seeds {seeds}; accuracies are of the test split, in per cent, mean ± standard "
+            "deviation over the seeds, each of which trains a network of its own. The raw data: [search.json](search.json).",
             "",
         ]
-    for name, title, table in (
+        for title, made in (
+            ("Accuracy at equal SynOps", accuracy_table(runs)),
+            ("Budget: achieved against target, on the test split", budget_table(runs, failed)),
+            ("Cost", cost_table(runs)),
+            (f"The default, {DEFAULT_METHOD}, against each other method: task, budget and seed alike", duel_table(runs)),
+        ):
+            parts += [f"## {title}", "", made, ""]
+    for name, title, made_of in (
         ("estimator", "SynOps after fine-tuning: LRE against drift by layer", estimator_table),
         ("ladder", "Rank correlation of each rung (accuracy / certainty) with the final network on test", ladder_table),
         ("speed", "Candidate evaluation against stepping Norse modules", speed_table),
     ):
-        rows = load(out / name)
-        if rows:
-            parts += [f"## {title}", "", table(rows), ""]
-    text = "\n".join(parts)
-    (out / "search.md").write_text(text)
-    return text
+        if data[name]:
+            parts += [f"## {title}", "", made_of(data[name]), ""]
+    return "\n".join(parts)
+
+
+def draw(runs: Rows, path: Path) -> None:
+    """Draw accuracy against the budget, a panel a task; the default stands out."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    runs = [row for row in runs if "error" not in row]
+    cells, methods = by(runs, "task", "method"), ordered(row["method"] for row in runs)
+    tasks = sorted({row["task"] for row in runs})
+    figure, axes = pyplot.subplots(1, len(tasks), figsize=(3.6 * len(tasks), 3.4), squeeze=False)
+    for axis, task in zip(axes[0], tasks, strict=True):
+        axis.axhline(100 * np.mean([row["dense_accuracy"] for row in runs if row["task"] == task]), color="0.7", lw=0.8)
+        for method in methods:
+            points = by(cells.get((task, method), []), "budget")
+            mean = [100 * np.mean([row["accuracy"] for row in group]) for group in points.values()]
+            style = {"lw": 2.4, "zorder": 3} if method == DEFAULT_METHOD else {"lw": 1.1, "alpha": 0.75}
+            axis.plot([budget for (budget,) in points], mean, "o-", ms=3, label=method, **style)
+        axis.set_title(task)
+        axis.set_xlabel("SynOps, % of the trained network")
+    axes[0][0].set_ylabel("accuracy, %")
+    axes[0][-1].legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
 
 
 def load(folder: Path) -> Rows:
