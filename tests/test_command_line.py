@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from spear_deploy.cli import main
+from spear_deploy.cli import main, options
 from spear_deploy.graph import chain
 from spear_deploy.interchange.nir_file import write_nir
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.layers import IF, LIF, Dense, Layer
 from spear_deploy.profile import list_profiles
+from spear_deploy.search import DEFAULT_METHOD, METHODS
 
 PROGRAM = Path(sys.executable).with_name("spear-deploy")
 SMALL = str(Path(__file__).parents[1] / "examples" / "smallchip.yaml")
@@ -50,6 +51,12 @@ def test_the_list_of_commands_says_each_in_a_whole_line():
     lines = run("--help", terminal_width=80).output.split("Commands:\n")[1].splitlines()
     assert [line.split()[0] for line in lines] == list(main.commands)
     assert all(len(line) <= 80 and line.endswith((".", "?")) and "..." not in line for line in lines)
+
+
+def test_help_names_the_searchers_there_are():
+    assert options.METHODS[0] == DEFAULT_METHOD and sorted(options.METHODS) == sorted(METHODS)
+    refused = run("prune", "digits", "--chip", "loihi2", "--data", "digits", "--out", "o", "--method", "speer", code=2)
+    assert "'speer' is not one of 'evolution', 'spear'" in refused.stderr
 
 
 @pytest.mark.parametrize("name", list(main.commands))

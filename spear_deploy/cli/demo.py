@@ -14,6 +14,7 @@ from spear_deploy.cli.options import (
     fresh,
     known_better,
     leave,
+    method,
     overrides,
     quiet,
     seed,
@@ -32,12 +33,23 @@ from spear_deploy.cli.options import (
 )
 @click.option("--synops", default="50%", show_default=True, metavar="X|X%", help="SynOps budget per inference.")
 @click.option("--out", default="demo", show_default=True, metavar="DIR", help="Folder for the files.")
+@method
 @seed
 @overrides
 @fresh
 @quiet
 @as_json
-def demo(chip: str, synops: str, out: str, seed: int, overrides: dict[str, str], fresh: bool, quiet: bool, as_json: bool) -> None:
+def demo(
+    chip: str,
+    synops: str,
+    out: str,
+    method: str | None,
+    seed: int,
+    overrides: dict[str, str],
+    fresh: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
     """Train on scikit-learn's digits, then deploy: the whole path in one command.
 
     Example: spear-deploy demo --out demo
@@ -50,6 +62,7 @@ def demo(chip: str, synops: str, out: str, seed: int, overrides: dict[str, str],
             out=out,
             seed=seed,
             synops=synops,
+            method=method,
             fresh=fresh,
             command=command_line(),
             progress=progress,

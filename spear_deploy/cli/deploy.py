@@ -17,6 +17,7 @@ from spear_deploy.cli.options import (
     fresh,
     leave,
     load_net,
+    method,
     network_options,
     overrides,
     quiet,
@@ -32,7 +33,7 @@ from spear_deploy.cli.options import (
 @click.option(
     "--synops", default="50%", show_default=True, metavar="X|X%", help="SynOps budget per inference, or a share of the network's."
 )
-@click.option("--method", default="spear", show_default=True, help="The searcher; see prune.")
+@method
 @click.option("--lava-samples", type=click.IntRange(min=1), help="Test samples to run on Lava; all unless given.")
 @click.option("--out", required=True, metavar="DIR", help="Folder for the files.")
 @seed
@@ -42,7 +43,7 @@ from spear_deploy.cli.options import (
 @quiet
 @as_json
 def deploy(
-    net: str, chip: str, data: str, synops: str, method: str, lava_samples: int | None, out: str,
+    net: str, chip: str, data: str, synops: str, method: str | None, lava_samples: int | None, out: str,
     seed: int, overrides: dict[str, str], fresh: bool, quiet: bool, as_json: bool, **source: Any,
 ) -> None:  # fmt: skip
     """Prune, quantise, prove on Lava, check, export and report: everything, in one command.

@@ -87,6 +87,11 @@ fresh = click.option("--fresh", is_flag=True, help="Do all stages again, also th
 SOON_S = 1.5
 """Commands that mostly are done by then show no progress before."""
 quiet = click.option("--quiet", is_flag=True, help="No progress.")
+METHODS = ("evolution", "spear", "ddpg", "td3", "sac", "gp", "cma-es", "tpe", "threshold", "random", "uniform")
+"""`search.METHODS`, the default first: named here so that `--help` need not import the search."""
+method = click.option(
+    "--method", type=click.Choice(METHODS), metavar="NAME", help=f"The searcher: {', '.join(METHODS)}.  [default: {METHODS[0]}]"
+)
 seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything random.")
 chip = click.option(
     "--chip",

@@ -16,6 +16,7 @@ from spear_deploy.cli.options import (
     emit,
     leave,
     load_net,
+    method,
     network_options,
     overrides,
     quiet,
@@ -34,7 +35,7 @@ from spear_deploy.cli.options import (
 @click.option("--memory", metavar="N|X%", help="Words of synapse memory, all cores together.")
 @click.option("--parameters", metavar="N|X%", help="Weights, biases and batch norm's numbers.")
 @click.option("--budgets", metavar="X%,X%,...", help="Several SynOps budgets, served by one search.")
-@click.option("--method", help="The searcher.  [default: evolution]")
+@method
 @click.option("--episodes", type=click.IntRange(min=1), help="Plans to try.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs of the first fine-tuning.")
 @click.option("--out", required=True, metavar="DIR", help="Folder for pruned.snn, search.json and plan.json.")
@@ -44,7 +45,7 @@ from spear_deploy.cli.options import (
 @quiet
 @as_json
 def prune(
-    net: str, chip: str, data: str, out: str, budgets: str | None, method: str, episodes: int | None, epochs: int | None,
+    net: str, chip: str, data: str, out: str, budgets: str | None, method: str | None, episodes: int | None, epochs: int | None,
     overrides: dict[str, str], seed: int, quiet: bool, as_json: bool, synops: str | None, energy_uj: str | None,
     latency_ms: str | None, cores: str | None, memory: str | None, parameters: str | None, **source: Any,
 ) -> None:  # fmt: skip

@@ -24,6 +24,7 @@ def demo(
     out: str | os.PathLike[str] = "demo",
     seed: int = 0,
     synops: str | float = "50%",
+    method: str | None = None,
     fresh: bool = False,
     command: str | None = None,
     progress: Progress | None = None,
@@ -44,6 +45,6 @@ def demo(
     check_on_lava(digits_network(seed), verbs.profile(chip))
     ledger.run("train", {"data": digests.of_data(dataset), "seed": seed}, learn)
     return with_ledger(
-        ledger, folder / stages.DENSE, chip, dataset, synops=synops, method="spear", seed=seed, lava_samples=None, overrides=None,
+        ledger, folder / stages.DENSE, chip, dataset, synops=synops, method=method, seed=seed, lava_samples=None, overrides=None,
         command=command,
     )  # fmt: skip

@@ -38,7 +38,7 @@ def deploy(
     *,
     out: str | os.PathLike[str],
     synops: str | float = "50%",
-    method: str = "spear",
+    method: str | None = None,
     seed: int = 0,
     lava_samples: int | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -54,7 +54,7 @@ def deploy(
         out: folder for the files; made if missing. Stages of an earlier run with the same inputs are taken from it, other
             files of an earlier run are replaced, each as a whole.
         synops: "50%" of the dense network's SynOps on the test split, or SynOps per inference.
-        method: the searcher.
+        method: the searcher, `search.DEFAULT_METHOD` unless given.
         seed: of everything random.
         lava_samples: how many test samples run on Lava; all unless given.
         overrides: facts of the profile that the user knows better, by dotted key.
@@ -79,13 +79,16 @@ def with_ledger(
     data: str | os.PathLike[str] | Dataset,
     *,
     synops: str | float,
-    method: str,
+    method: str | None,
     seed: int,
     lava_samples: int | None,
     overrides: Mapping[str, Any] | None,
     command: str | None,
 ) -> Deployment:
     """Go the path, each stage through the ledger; arguments are those of `deploy`."""
+    from spear_deploy.search import DEFAULT_METHOD
+
+    method = method or DEFAULT_METHOD
     with ledger.kept():
         target, chips, dense, dataset = checked_start(net, chip, data, synops, seed, overrides)
         check_on_lava(dense, target)
