@@ -51,7 +51,8 @@ def _rounded(value: Any) -> Any:
 
 def tables(data: dict[str, Rows]) -> str:
     """Return the Markdown of what was measured."""
-    runs = [row for row in data["runs"] if "error" not in row]
+    done = [row for row in data["runs"] if "error" not in row]
+    runs, controls = [row for row in done if row["method"] in METHODS], [row for row in done if row["method"] not in METHODS]
     failed = [row for row in data["runs"] if "error" in row]
     parts = ["# The search, measured", ""]
     if runs:
@@ -68,6 +69,8 @@ def tables(data: dict[str, Rows]) -> str:
             (f"The default, {DEFAULT_METHOD}, against each other method: task, budget and seed alike", duel_table(runs)),
         ):
             parts += [f"## {title}", "", made, ""]
+    if controls:
+        parts += ["## Is it the longer fine-tuning?", "", control_table(runs, controls), ""]
     for name, title, made_of in (
         ("estimator", "SynOps after fine-tuning: LRE against drift by layer", estimator_table),
         ("ladder", "Rank correlation of each rung (accuracy / certainty) with the final network on test", ladder_table),
@@ -127,7 +130,9 @@ def ordered(found: Iterable[str]) -> list[str]:
 
 
 def spread(values: Sequence[float]) -> str:
-    return f"{100 * np.mean(values):.1f} ± {100 * np.std(values, ddof=1) if len(values) > 1 else 0:.1f}"
+    """Return mean and standard deviation in per cent, in a line."""
+    mean = f"{100 * np.mean(values):.1f}"
+    return mean if len(values) < 2 else f"{mean}\u00a0±\u00a0{100 * np.std(values, ddof=1):.1f}"
 
 
 # ---------------------------------------------------------------------------------------------------------------- runs
@@ -146,8 +151,8 @@ def accuracy_table(runs: Rows) -> str:
         separate = separate if min(len(values) for values in found.values() if values) > 1 else "one seed"
         rows.append([task, f"{budget:g} %", spread([row["dense_accuracy"] for row in group]), *seen, separate])
     means = [spread([row["accuracy"] for row in runs if row["method"] == m]) for m in methods]
-    means = [text.split(" ")[0] for text in means]
-    rows.append(["mean", "", spread([row["dense_accuracy"] for row in runs]).split(" ")[0], *means, ""])
+    means = [text.split("\u00a0")[0] for text in means]
+    rows.append(["mean", "", spread([row["dense_accuracy"] for row in runs]).split("\u00a0")[0], *means, ""])
     return table(["task", "budget", "dense", *methods, "separate"], rows)
 
 
@@ -203,6 +208,25 @@ def duel_table(runs: Rows) -> str:
         rows.append([other, len(pairs), f"{100 * gain.mean():+.2f} ± {100 * error:.2f}", f"{100 * worst:+.2f}", f"{cost:.2f}"])
     header = [f"{DEFAULT_METHOD} against", "pairs", "accuracy, points (± s.e.)", "worst row, points", "search time, ratio"]
     return table(header, rows)
+
+
+def control_table(runs: Rows, controls: Rows) -> str:
+    """Compare the default with a method that was fine-tuned for as many batches more as its ladder takes."""
+    ours = {(row["task"], row["budget"], row["seed"]): row["accuracy"] for row in runs if row["method"] == DEFAULT_METHOD}
+    rows = []
+    for (method, task), group in by(controls, "method", "task").items():
+        pairs = [(row["accuracy"], ours[key]) for row in group if (key := (row["task"], row["budget"], row["seed"])) in ours]
+        gain = np.array([own - other for other, own in pairs])
+        rows.append(
+            [
+                method,
+                task,
+                len(pairs),
+                *(f"{100 * np.mean(side):.1f}" for side in zip(*pairs, strict=True)),
+                f"{100 * gain.mean():+.2f}",
+            ]
+        )
+    return table(["control", "task", "pairs", "its accuracy", DEFAULT_METHOD, "gain, points"], rows)
 
 
 def search_seconds(row: dict[str, Any]) -> float:
