@@ -216,16 +216,9 @@ def control_table(runs: Rows, controls: Rows) -> str:
     rows = []
     for (method, task), group in by(controls, "method", "task").items():
         pairs = [(row["accuracy"], ours[key]) for row in group if (key := (row["task"], row["budget"], row["seed"])) in ours]
-        gain = np.array([own - other for other, own in pairs])
-        rows.append(
-            [
-                method,
-                task,
-                len(pairs),
-                *(f"{100 * np.mean(side):.1f}" for side in zip(*pairs, strict=True)),
-                f"{100 * gain.mean():+.2f}",
-            ]
-        )
+        theirs, own = (np.array(side) for side in zip(*pairs, strict=True))
+        means = (f"{100 * theirs.mean():.1f}", f"{100 * own.mean():.1f}", f"{100 * (own - theirs).mean():+.2f}")
+        rows.append([method, task, len(pairs), *means])
     return table(["control", "task", "pairs", "its accuracy", DEFAULT_METHOD, "gain, points"], rows)
 
 
