@@ -38,7 +38,7 @@ from spear_deploy.cli.options import (
 @method
 @click.option("--episodes", type=click.IntRange(min=1), help="Plans to try.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs of the first fine-tuning.")
-@click.option("--out", required=True, metavar="DIR", help="Folder for pruned.snn, search.json and plan.json.")
+@click.option("--out", required=True, metavar="DIR", help="Folder for pruned.snn, search.json, plan.json and a page.")
 @overrides
 @seed
 @network_options

@@ -11,12 +11,12 @@ from spear_deploy.cli.options import Command, as_json, emit
 
 @click.command(cls=Command, short_help="Make report.html of a deployment again.")
 @click.argument("folder", metavar="DIR")
-@click.option("--out", metavar="FILE", help="The page.  [default: report.html in DIR, or front.html]")
+@click.option("--out", metavar="FILE", help="The page.  [default: report.html in DIR, or what prune calls it]")
 @as_json
 def report(folder: str, out: str | None, as_json: bool) -> None:
     """Make the page of a deployment again, from its files alone.
 
-    DIR is what 'deploy', 'demo' or 'prune --budgets' wrote to. The page is one file: no script, no
+    DIR is what 'deploy', 'demo' or 'prune' wrote to. The page is one file: no script, no
     network, light and dark, and it prints.
 
     Example: spear-deploy report demo

@@ -17,8 +17,9 @@ from spear_deploy.pipeline.pruning import CHECKPOINT, PLAN, PRUNED, SEARCH, both
 from spear_deploy.pipeline.start import checked_start
 from spear_deploy.progress import Progress
 from spear_deploy.report import write_report
-from spear_deploy.report.front_page import FRONT
 from spear_deploy.training import evaluate
+
+FRONT = "front.json"
 
 
 def prune_front(

@@ -15,6 +15,7 @@ from spear_deploy.graph import SNNGraph
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.pipeline.start import checked_start, graded_split, integers
 from spear_deploy.progress import Progress
+from spear_deploy.report import write_report
 from spear_deploy.training import Evaluation, evaluate
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from spear_deploy.search import Budgets, ChipCosts, Deployed, PrunedResult
 
 PRUNED, SEARCH, PLAN, CHECKPOINT = "pruned.snn", "search.json", "plan.json", "checkpoint.json"
+FACTS = "prune.json"
 ENOUGH = "100%"
 
 
@@ -44,7 +46,7 @@ def prune(
     overrides: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Prune a network to its budgets and write `pruned.snn`, `search.json` and `plan.json`.
+    """Prune a network to its budgets and write `pruned.snn`, `search.json`, `plan.json` and the page `prune.html`.
 
     Without a budget the network is made to fit the chip; one that fits is not changed. A search that was stopped goes on from
     `checkpoint.json` in the same folder.
@@ -78,7 +80,10 @@ def prune(
     write_snn(pruned.graph, folder / PRUNED)
     write_json(folder / SEARCH, pruned.to_json())
     write_json(folder / PLAN, pruned.plan.to_json())
-    return {**facts, "files": {"pruned": PRUNED, "search": SEARCH, "plan": PLAN}}
+    files = {"pruned": PRUNED, "search": SEARCH, "plan": PLAN}
+    given = ", ".join(f"{name} {value}" for name, value in wanted.items() if value is not None) or f"what fits {target.name}"
+    write_json(folder / FACTS, {"front": [{**facts, "wanted": given, "files": files}]})
+    return {**facts, "files": {**files, "report": write_report(folder).name}}
 
 
 def budgets_for(

@@ -1,4 +1,4 @@
-"""What does each budget cost in accuracy? One page, `front.html`, of the networks that one search found for several budgets."""
+"""What does a budget cost in accuracy? One page of what `prune` found: `prune.html`, or `front.html` of several budgets."""
 
 from __future__ import annotations
 
@@ -13,19 +13,26 @@ from spear_deploy.report.chart import Series, chart
 from spear_deploy.report.search_view import front, search_view
 from spear_deploy.report.text import number, percent
 
-FRONT, PAGE = "front.json", "front.html"
+PAGES = {"front.json": "front.html", "prune.json": "prune.html"}
+"""What `prune` writes of several budgets, and of one, with the page made of it."""
+
+
+def found_in(folder: Path) -> str | None:
+    """Return the file of what `prune` wrote into a folder last, or None."""
+    there = [name for name in PAGES if (folder / name).exists()]
+    return max(there, key=lambda name: (folder / name).stat().st_mtime_ns, default=None)
 
 
 def front_view(folder: Path) -> dict[str, Any]:
-    """Return what the template shows, from `front.json` and the `search.json` of each budget.
+    """Return what the template shows, from what `prune` wrote and the `search.json` of each budget.
 
     Raises:
         FileError: a file is missing or damaged.
     """
-    rows = _json(folder / FRONT)["front"]
+    rows = _json(folder / (found_in(folder) or "front.json"))["front"]
     searches = [_json(folder / row["files"]["search"]) for row in rows]
     return {
-        "charts": [_networks(rows), _plans(rows, searches)],
+        "charts": [_networks(rows), *([_plans(rows, searches)] if len(rows) > 1 else [])],
         "rows": [_row(row) for row in sorted(rows, key=lambda row: -row["synops"]["achieved"])],
         "groups": list(rows[0]["widths"]),
         "dense": {"accuracy": percent(rows[0]["accuracy"]["dense"], 2), "synops": number(rows[0]["synops"]["dense"])},
@@ -74,7 +81,7 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
         "pruned": percent(accuracy["pruned"], 2),
         "quantised": percent(accuracy["quantised"], 2),
         "achieved": number(synops["achieved"]),
-        "budget": number(synops["budget"]),
+        "budget": f"{number(synops['budget'])} SynOps" if synops["budget"] else "",
         "share": percent(synops["achieved"] / synops["budget"], 1) if synops["budget"] else "–",
         "cores": row["cores_used"],
         "verdict": row["verdict"].replace("_", " "),
