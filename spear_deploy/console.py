@@ -328,8 +328,11 @@ class Display(AbstractContextManager["Display"]):
             self.bars.stop()
 
     def __call__(self, facts: Mapping[str, Any]) -> None:
-        """Take one piece of progress: `stage`, `done`, `of`, and numbers worth showing."""
+        """Take one piece of progress: `stage`, `done`, `of`, and numbers worth showing; or a `note`, which stays."""
         if self.quiet:
+            return
+        if "note" in facts:
+            self.console.print(f"note: {facts['note']}", highlight=False, markup=False)
             return
         stage = str(facts.get("stage", self.stage))
         done, of = facts.get("done", 0), facts.get("of", 0)

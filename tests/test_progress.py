@@ -67,6 +67,14 @@ def test_what_is_soon_done_shows_nothing_and_what_is_not_shows_its_stage(termina
     assert "Lava" in text(display)
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_note_stays(terminal):
+    with shown(terminal) as display:
+        display({"stage": "doubts", "note": "the network is [at] chance", "done": 0, "of": 0})
+        display({"stage": "search", "done": 1, "of": 2})
+    assert "note: the network is [at] chance" in text(display) and "doubts" not in text(display)
+
+
 def test_stages_are_lines_where_there_is_no_terminal_and_nothing_when_quiet():
     with shown(False) as display:
         for done in (1, 2):

@@ -440,9 +440,11 @@ def test_a_budget_that_cannot_be_held_is_said(task, monkeypatch):
 def test_a_silent_network_and_one_at_chance_are_warned_about(task):
     graph, data, _ = task
     quiet = graph.with_layers({"hidden": replace(graph["hidden"], synapse=Dense(weight=graph["hidden"].synapse.weight * 0.01))})
+    told, settings = [], replace(FASTEST, samples=0)
     notes = prune_to_budget(
-        quiet, data, synops_budget="99%", method="uniform", epochs=1, settings=replace(FASTEST, samples=0)
+        quiet, data, synops_budget="99%", method="uniform", epochs=1, settings=settings, progress=told.append
     ).notes
+    assert [facts.get("note") for facts in told[:3]] == [*notes[:2], None]  # before anything is searched
     assert re.search(r"'hidden', 'second' hardly spike \(spikes per neuron and step: hidden 0.0000", notes[0])
     assert "the given network is at chance" in notes[1]
 

@@ -147,7 +147,7 @@ def prune_to_budget(
         deployed: each returns what will run of a network; of several forms the one that uses most is held to the budgets. The
             network itself unless given.
         found: of `search_front`, to tune what was found already.
-        progress: is told after each evaluation and epoch.
+        progress: is told after each evaluation and epoch; and, as `note`, at once what makes this pruning doubtful.
 
     Ctrl-C during the search ends it, fine-tuning goes on with the best plan so far; Ctrl-C during fine-tuning ends that, and
     the best network so far is trimmed to the budget.
@@ -159,6 +159,9 @@ def prune_to_budget(
     begin = time.perf_counter()
     aims = Aims(graph, dataset, budgets, deployed, chip)
     notes = doubts(graph, aims.before, dataset.classes)
+    if progress is not None:
+        for note in notes:
+            progress({"stage": "doubts", "note": note, "done": 0, "of": 0})
     sizes = {group.name: group.channels for group in coupled_groups(graph)}
     before = aims.measure(graph)
     if before.met:
