@@ -206,7 +206,9 @@ def _fewer_readers(base: Trial, row: Row) -> str:
 
 def _most(limit: int, met: Callable[[int], bool]) -> int | None:
     """Return the largest number in 1..limit that meets a goal, by bisection, or None."""
-    return bisect_right(range(1, limit + 1), False, key=lambda n: not met(n)) or None
+    if limit < 1 or not met(1):
+        return None
+    return bisect_right(range(1, limit + 1), False, key=lambda n: not met(n))
 
 
 def _fewer_cores(base: Trial, change: Change) -> str:

@@ -99,7 +99,9 @@ def ticks(low: float, high: float, count: int = TICKS) -> list[float]:
     ([0.0, 20.0, 40.0, 60.0], [0.6, 0.7, 0.8, 0.9, 1.0], [6.0, 6.5, 7.0, 7.5, 8.0])
     """
     if high - low <= max(1e-9 * max(abs(low), abs(high)), 1e-300):
-        low, high = low - (abs(low) / 7 or 1), high + (abs(high) / 7 or 1)
+        around = max(abs(low), abs(high)) / 7
+        around = around if around > 1e-300 else 1.0
+        low, high = low - around, high + around
     rough = (high - low) / (count - 1)
     size = 10.0 ** floor(log10(rough))
     step = next(n * size for n in (1, 2, 2.5, 5, 10) if n * size >= rough * (1 - 1e-9))
