@@ -31,8 +31,8 @@ class SearchSettings:
         floor: least ratio of a group; without one, budgets make bottlenecks that no fine-tuning widens.
         criterion: which channels of a group go first.
         projects: whether each proposal is scaled into the budget first; otherwise TAR punishes what is above it.
-        objective: what a plan is worth on validation, "accuracy" or "certainty" (see `training.QuickEvaluation`). Before
-            fine-tuning, and after little of it, certainty tells better which plan will be the best (docs/search.md).
+        objective: what a plan is worth on validation, "accuracy" or "certainty" (see `training.QuickEvaluation`), which
+            mostly tells as well or better which plan will be the best (docs/search.md).
         tar: form of the reward, one of `reward.TAR`.
         estimator: of the SynOps after fine-tuning, "lre" or "drift".
         samples: plans that are fine-tuned to fit the estimator; 0 takes what was measured as the prediction.
