@@ -319,7 +319,7 @@ class Display(AbstractContextManager["Display"]):
             columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
             self.bars = Progress(*columns, console=self.console, transient=True)
             self.bars.start()
-            self.task = self.bars.add_task("", total=None, visible=self.shown)
+            self.task = self.bars.add_task("starting", total=None, visible=self.shown)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -178,7 +178,7 @@ def test_the_command_makes_the_page_again(folder, tmp_path):
 def test_what_is_no_folder_of_a_deployment_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("x")
     for name, message in (
-        ("none", r"folder '.*none': there is no such folder; give the folder that `spear-deploy deploy"),
+        ("none", r"folder '.*none': there is no such folder; give the folder that `deploy`, `demo` or `prune` wrote"),
         ("file", r"folder '.*file': is a file; give the folder"),
         (".", r"holds no finished deployment \(no deployment.json\); run `spear-deploy deploy .*`, which goes on where"),
     ):
