@@ -26,6 +26,7 @@ with warnings.catch_warnings():
     from norse.torch.module import snn as norse_snn
 
 from spear_deploy.errors import UnsupportedError
+from spear_deploy.interchange.norse_inference import run
 from spear_deploy.layers import IF, LI, LIF, Array, CubaLI, CubaLIF, Shape
 from spear_deploy.neurons import factors
 
@@ -65,6 +66,7 @@ class NeuronModule(torch.nn.Module):
         self.shape = tuple(shape)
         cell, gain = _cell(neuron, dt_s, surrogate, alpha)
         self.cell = cell
+        self.subtract = getattr(neuron, "reset", None) == "subtract"
         self._names = tuple(name for name, value in cell.p._asdict().items() if isinstance(value, Tensor))
         for name in self._names:
             self.register_buffer(name, getattr(cell.p, name))
@@ -98,6 +100,8 @@ class NeuronModule(torch.nn.Module):
         if self.gain is not None:
             drive = self.gain * drive
         state = self.start(drive[0])
+        if not torch.is_grad_enabled():
+            return run(self.cell.p, self.cell.dt, self.subtract, drive, state)
         emitted = []
         for x in drive.unbind(0):  # indexing would cost a gradient of full size per step
             out, state = self.cell(x, state)

@@ -51,13 +51,25 @@ class NorseLayer(torch.nn.Module):
         return x
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what the layer emits, for (T, B, *input shape): time runs as part of the batch up to the neuron."""
-        flat = self.weigh(x.flatten(0, 1))
-        drive = flat.reshape(*x.shape[:2], *flat.shape[1:])
+        """Return what the layer emits, for (T, B, *input shape): time runs as part of the batch up to the neuron.
+
+        An input that `steady` found the same at every step is weighed once.
+        """
+        if x.stride(0) == 0 and not (self.norm is not None and self.norm.training):
+            once = self.weigh(x[0])
+            drive = once.expand(len(x), *once.shape)
+        else:
+            flat = self.weigh(x.flatten(0, 1))
+            drive = flat.reshape(*x.shape[:2], *flat.shape[1:])
         if self.neuron is None:
             return drive
         emitted: Tensor = self.neuron(drive)
         return emitted
+
+
+def steady(x: Tensor) -> Tensor:
+    """Return (T, B, ...) as a view of its first step where all steps are equal, as those of an image are."""
+    return x[:1].expand_as(x) if len(x) > 1 and torch.equal(x[1:], x[:1].expand_as(x[1:])) else x
 
 
 def _array(tensor: Tensor) -> Array:

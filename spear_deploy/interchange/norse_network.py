@@ -21,7 +21,7 @@ import torch
 from spear_deploy.errors import DataError, UnsupportedError, did_you_mean
 from spear_deploy.graph import INPUT, Edge, SNNGraph
 from spear_deploy.interchange.norse_cells import State
-from spear_deploy.interchange.norse_layers import NorseLayer, learned
+from spear_deploy.interchange.norse_layers import NorseLayer, learned, steady
 from spear_deploy.layers import Array
 from spear_deploy.simulator import evaluation_groups
 
@@ -163,7 +163,8 @@ class _Run:
     """One pass over time: what each layer emitted so far."""
 
     def __init__(self, network: NorseNetwork, x: Tensor) -> None:
-        self.network, self.graph, self.emitted = network, network.graph, {INPUT: x}
+        self.network, self.graph = network, network.graph
+        self.emitted = {INPUT: x if torch.is_grad_enabled() else steady(x)}
         self.steps, self.batch = x.shape[:2]
 
     def advance(self, group: Sequence[str]) -> None:
