@@ -23,8 +23,20 @@ from spear_deploy.layers import LI, Dense, Layer
 from spear_deploy.networks.digits import digits_network
 from spear_deploy.profile import load_profile, with_overrides
 from spear_deploy.pruning import coupled_groups, prune
-from spear_deploy.search import METHODS, Amount, Budgets, SearchSettings, itself, prune_to_budget, search, search_front, trim
+from spear_deploy.search import (
+    METHODS,
+    Amount,
+    Budgets,
+    SearchSettings,
+    closed_loop,
+    itself,
+    prune_to_budget,
+    search,
+    search_front,
+    trim,
+)
 from spear_deploy.search.chip_costs import on_chip
+from spear_deploy.search.closed_loop import PROMISE
 from spear_deploy.search.score import Scorer
 from spear_deploy.simulator import simulate
 from spear_deploy.synops import synops
@@ -386,7 +398,18 @@ def test_an_absolute_budget_holds_with_a_wider_margin_that_is_said(task):
     absolute = prune_to_budget(graph, data, synops_budget=budget, **how)
     relative = prune_to_budget(graph, data, synops_budget="60%", **how)
     assert evaluate(absolute.graph, data.test).synops.total <= budget
-    assert relative.margin < absolute.margin and any("kept with a margin of" in note for note in absolute.notes)
+    assert PROMISE / 2 < relative.margin < absolute.margin  # so that either may leave more unused than is promised
+    told = [next(note for note in found.notes if "samples differ so much" in note) for found in (relative, absolute)]
+    for found, note in zip((relative, absolute), told, strict=True):
+        assert f"a margin of {found.margin:.1%}, and up to {2 * found.margin:.1%} of it may stay unused" in note
+    assert ["a budget in per cent" in note for note in told] == [False, True]
+
+
+def test_a_margin_that_keeps_the_promise_is_not_told(task, monkeypatch):
+    graph, data, budget = task
+    monkeypatch.setattr(closed_loop, "PROMISE", 1.0)
+    found = prune_to_budget(graph, data, synops_budget=budget, method="uniform", epochs=2, settings=replace(FASTEST, samples=0))
+    assert 2 * found.margin <= 1 and not any("samples differ so much" in note for note in found.notes)
 
 
 def test_a_network_within_its_budget_is_left_alone(task):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from spear_deploy.search import DEFAULT_METHOD
+from spear_deploy.search.closed_loop import PROMISE
 from tests.benchmarks import search_tables as made
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -22,7 +23,8 @@ def test_no_run_took_more_than_its_budget_and_half_of_them_left_less_than_two_pe
     assert not any("error" in row for row in RUNS)
     assert max(row["share"] for row in RUNS) <= 1
     assert np.median([1 - row["share"] for row in RUNS]) <= 0.02
-    assert all(row["notes"] for row in RUNS if row["share"] < 0.96)  # what leaves much over says so
+    late = [row for row in RUNS if row["share"] < 1 - PROMISE]
+    assert all(2 * row["margin"] > PROMISE or row["notes"] for row in late)  # what may leave more over says so
 
 
 def cells(method):
@@ -47,5 +49,7 @@ def test_the_default_costs_at_most_half_of_spear():
     assert costs[0] <= costs[1] / 2
 
 
-def test_a_candidate_has_the_spikes_of_its_stepped_modules():
-    assert len(DATA["speed"]) == 4 and all(row["spikes_differ"] == 0 and row["compared"] > 10**6 for row in DATA["speed"])
+def test_a_candidate_has_the_spikes_of_its_stepped_modules_and_runs_faster():
+    assert len(DATA["speed"]) == 4
+    for row in DATA["speed"]:
+        assert row["spikes_differ"] == 0 and row["compared"] > 10**6 and row["ratio"] >= 1.3, row["task"]

@@ -23,7 +23,7 @@ from spear_deploy.graph import SNNGraph
 from spear_deploy.progress import Progress
 from spear_deploy.pruning import Criterion, PruningPlan, coupled_groups
 from spear_deploy.search.aims import Aims, Deployed, Measured, facts
-from spear_deploy.search.budgets import Amount, Budgets, amount, words
+from spear_deploy.search.budgets import ACTIVE, Amount, Budgets, amount, words
 from spear_deploy.search.chip_costs import ChipCosts
 from spear_deploy.search.doubts import doubts
 from spear_deploy.search.loop import SearchResult, search
@@ -35,7 +35,7 @@ REACH = 0.1
 """A plan may be predicted 10 % above the budget: fine-tuning takes that down, and unused budget is lost accuracy."""
 EPOCHS = 40
 PROMISE = 0.02
-"""Share of a SynOps budget that should at most stay unused."""
+"""Share of a SynOps budget that should at most stay unused; where it may be more, a note says so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,13 +213,15 @@ def _told_interrupted(found: SearchResult, tuning: Tuning) -> list[str]:
 
 
 def _told_margin(aims: Aims, measured: Measured) -> list[str]:
-    """State the margin where it alone leaves more of the budget unused than is promised."""
+    """State the margin where it may leave more of the budget unused than is promised: unseen samples may be cheap as well."""
     notes = [aims.margin_note] if aims.margin_note else []
-    if measured.margin > PROMISE:
-        names = ", ".join(words(name) for name in aims.limits)
+    if 2 * measured.margin > PROMISE:
+        active = {name: limit for name, limit in aims.budgets.given().items() if name in ACTIVE}
+        relative = all(limit.relative for limit in active.values())
+        names, narrower = ", ".join(map(words, active)), "" if relative else ", or a budget in per cent,"
         notes.append(
-            f"samples differ so much that the {names} budget was kept with a margin of {measured.margin:.1%}; more validation "
-            "samples, or a budget in per cent, narrow it"
+            f"samples differ so much that the {names} budget is kept with a margin of {measured.margin:.1%}, and up to "
+            f"{2 * measured.margin:.1%} of it may stay unused; more validation samples{narrower} would narrow it"
         )
     return notes
 

@@ -5,8 +5,8 @@
     python -m tests.benchmarks.search --parts tables --out results --docs docs/benchmarks
 
 One JSON file a run; what exists is skipped, so the command may be stopped and started at will (`--minutes` stops it). All
-choices are made on validation; the test split states results and is touched once, after the run. `uniform+40` is a control: the
-method `uniform`, fine-tuned for at least 40 batches more, as many as what climbs the default's ladder has learnt before.
+choices are made on validation; the test split states results and is touched once, after the run. `uniform+40`, `random+40` and
+`spear+40` are controls: fine-tuned for at least 40 batches more, as many as what climbs the default's ladder has learnt before.
 """
 
 from __future__ import annotations
