@@ -179,7 +179,7 @@ def tell_resumed(result: Any) -> None:
 
 def display(as_json: bool, quiet: bool, after_s: float = 0.0) -> Any:
     """Return what shows progress on stderr, of what mostly takes less than `after_s` only then."""
-    from spear_deploy.console import Display
+    from spear_deploy.cli.display import Display
 
     return Display(quiet=quiet or as_json, after_s=after_s)
 

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from spear_deploy import verbs
-from spear_deploy.console import Display
+from spear_deploy.cli.display import Display
 from spear_deploy.data import from_arrays
 from spear_deploy.progress import part_of
 from tests.reference import random_graph, random_spikes
