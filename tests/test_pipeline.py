@@ -338,12 +338,12 @@ def test_counts_come_back_from_their_file_delayed_edges_included(tmp_path):
 
 @pytest.mark.parametrize("text", ["much", "", "%", "0", "-3", "nan", "inf%"])
 def test_budgets_that_are_none(text):
-    with pytest.raises(BudgetError, match=f"synops budget '{text}': expected"):
+    with pytest.raises(BudgetError, match=f"SynOps budget '{text}': expected"):
         pipeline.budget_from(text, 100.0)
 
 
 def test_a_budget_below_an_almost_empty_network_names_what_is_reachable(tmp_path):
-    with pytest.raises(BudgetError, match=r"synops budget 1 is below \d+, .*; raise the budget to at least \d+") as caught:
+    with pytest.raises(BudgetError, match=r"SynOps budget 1 is below \d+, .*; raise the budget to at least \d+") as caught:
         pipeline.prune(network(IF()), "loihi2", task(), out=tmp_path / "out", synops="1")
     assert caught.value.least > 1 and not (tmp_path / "out").exists()
 
@@ -357,7 +357,7 @@ def test_what_cannot_go_on_is_said_before_anything_is_trained(tmp_path):
     five = from_arrays({"x": np.ones((40, 6, 10), np.uint8), "y": np.arange(40) % 5}, name="five")
     with pytest.raises(DataError, match=r"labels go up to 4, the network has outputs 0\.\.2"):
         pipeline.prune(network(IF()), "loihi2", five, out=tmp_path / "out")
-    with pytest.raises(BudgetError, match="synops budget 'much'"):
+    with pytest.raises(BudgetError, match="SynOps budget 'much'"):
         pipeline.demo(out=tmp_path / "out", synops="much")
     assert not (tmp_path / "out").exists()
 

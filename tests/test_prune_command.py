@@ -54,7 +54,7 @@ def test_without_a_budget_a_network_that_does_not_fit_is_made_to(tmp_path):
 def test_one_budget_has_a_page_too(tmp_path):
     facts = pipeline.prune(network(IF(), hidden=20), "loihi2", task(), out=tmp_path, synops="60%", **FAST)
     page = (tmp_path / facts["files"]["report"]).read_text()
-    assert facts["files"]["report"] == "prune.html" and "What the budget costs" in page and "synops 60%" in page
+    assert facts["files"]["report"] == "prune.html" and "What the budget costs" in page and "60% SynOps" in page
     assert f"{100 * facts['accuracy']['pruned']:.2f} %" in page and "Reward of each evaluation" in page
     assert write_report(tmp_path) == tmp_path / "prune.html" and (tmp_path / "prune.html").read_text() == page
     enough = pipeline.prune(network(IF(), hidden=20), "loihi2", task(), out=tmp_path / "whole", **FAST)

@@ -399,9 +399,11 @@ def test_an_absolute_budget_holds_with_a_wider_margin_that_is_said(task):
     relative = prune_to_budget(graph, data, synops_budget="60%", **how)
     assert evaluate(absolute.graph, data.test).synops.total <= budget
     assert PROMISE / 2 < relative.margin < absolute.margin  # so that either may leave more unused than is promised
-    told = [next(note for note in found.notes if "samples differ so much" in note) for found in (relative, absolute)]
+    told = [next(note for note in found.notes if "kept with a margin" in note) for found in (relative, absolute)]
     for found, note in zip((relative, absolute), told, strict=True):
-        assert f"a margin of {found.margin:.1%}, and up to {2 * found.margin:.1%} of it may stay unused" in note
+        assert (
+            f"a margin of {found.margin:.1%}, by which" in note and f"up to {2 * found.margin:.1%} of it may stay unused" in note
+        )
     assert ["a budget in per cent" in note for note in told] == [False, True]
 
 
@@ -409,7 +411,7 @@ def test_a_margin_that_keeps_the_promise_is_not_told(task, monkeypatch):
     graph, data, budget = task
     monkeypatch.setattr(closed_loop, "PROMISE", 1.0)
     found = prune_to_budget(graph, data, synops_budget=budget, method="uniform", epochs=2, settings=replace(FASTEST, samples=0))
-    assert 2 * found.margin <= 1 and not any("samples differ so much" in note for note in found.notes)
+    assert 2 * found.margin <= 1 and not any("kept with a margin" in note for note in found.notes)
 
 
 def test_a_network_within_its_budget_is_left_alone(task):
@@ -457,7 +459,7 @@ def test_a_budget_that_cannot_be_held_is_said(task, monkeypatch):
     found = prune_to_budget(
         graph, data, synops_budget="60%", method="uniform", epochs=1, settings=replace(FASTEST, samples=0), deployed=(dear,)
     )  # fmt: skip
-    assert not found.met and any("the synops budget could not be held with its margin" in note for note in found.notes)
+    assert not found.met and any("the SynOps budget could not be held with its margin" in note for note in found.notes)
 
 
 def test_a_silent_network_and_one_at_chance_are_warned_about(task):

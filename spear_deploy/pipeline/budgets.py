@@ -20,7 +20,7 @@ def budget_from(wanted: str | float, dense: float) -> float:
     try:
         value = float(text.removesuffix("%")) * (dense / 100 if text.endswith("%") else 1)
     except ValueError:
-        raise BudgetError(f"synops budget '{wanted}': expected a number of SynOps or a share such as 50%") from None
+        raise BudgetError(f"SynOps budget '{wanted}': expected a number of SynOps or a share such as 50%") from None
     if not (np.isfinite(value) and value > 0):
-        raise BudgetError(f"synops budget '{wanted}': expected more than 0")
+        raise BudgetError(f"SynOps budget '{wanted}': expected more than 0")
     return value

@@ -26,6 +26,9 @@ PRUNED, SEARCH, PLAN, CHECKPOINT = "pruned.snn", "search.json", "plan.json", "ch
 FACTS = "prune.json"
 ENOUGH = "100%"
 
+UNITS = {"synops": "SynOps", "energy_uj": "µJ", "latency_ms": "ms", "memory": "words"}
+"""What a person's budgets are counted in, where that is not their name."""
+
 
 def prune(
     net: verbs.Net,
@@ -81,7 +84,10 @@ def prune(
     write_json(folder / SEARCH, pruned.to_json())
     write_json(folder / PLAN, pruned.plan.to_json())
     files = {"pruned": PRUNED, "search": SEARCH, "plan": PLAN}
-    given = ", ".join(f"{name} {value}" for name, value in wanted.items() if value is not None) or f"what fits {target.name}"
+    given = (
+        ", ".join(f"{value} {UNITS.get(name, name)}" for name, value in wanted.items() if value is not None)
+        or f"what fits {target.name}"
+    )
     write_json(folder / FACTS, {"front": [{**facts, "wanted": given, "files": files}]})
     return {**facts, "files": {**files, "report": write_report(folder).name}}
 

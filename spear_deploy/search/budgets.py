@@ -109,10 +109,10 @@ class Budgets:
 def words(resource: str) -> str:
     """Return a resource in words.
 
-    >>> words("energy_j"), words("memory_words")
-    ('energy', 'memory')
+    >>> words("synops"), words("energy_j"), words("memory_words")
+    ('SynOps', 'energy', 'memory')
     """
-    return {"energy_j": "energy", "latency_s": "latency", "memory_words": "memory"}.get(resource, resource)
+    return {"synops": "SynOps", "energy_j": "energy", "latency_s": "latency", "memory_words": "memory"}.get(resource, resource)
 
 
 def shown(resource: str, value: float, *, up: bool = False) -> str:

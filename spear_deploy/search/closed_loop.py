@@ -220,8 +220,8 @@ def _told_margin(aims: Aims, measured: Measured) -> list[str]:
         relative = all(limit.relative for limit in active.values())
         names, narrower = ", ".join(map(words, active)), "" if relative else ", or a budget in per cent,"
         notes.append(
-            f"samples differ so much that the {names} budget is kept with a margin of {measured.margin:.1%}, and up to "
-            f"{2 * measured.margin:.1%} of it may stay unused; more validation samples{narrower} would narrow it"
+            f"the {names} budget is kept with a margin of {measured.margin:.1%}, by which unseen samples may differ by chance, "
+            f"so up to {2 * measured.margin:.1%} of it may stay unused; more validation samples{narrower} would narrow that"
         )
     return notes
 
