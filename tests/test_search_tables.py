@@ -34,7 +34,7 @@ def cells(method):
 @pytest.mark.parametrize("other", ["spear", "uniform", "random"])
 def test_the_default_is_as_good_on_every_row_and_better_on_the_mean(other):
     ours, theirs = cells(DEFAULT_METHOD), cells(other)
-    assert set(ours) == set(theirs) and len(ours) == 16
+    assert set(ours) == set(theirs) and len(ours) == 16 and all(len(rows) == 3 for rows in (*ours.values(), *theirs.values()))
     gains = []
     for key, group in ours.items():
         one, two = ([row["accuracy"] for row in rows] for rows in (group, theirs[key]))
@@ -42,6 +42,14 @@ def test_the_default_is_as_good_on_every_row_and_better_on_the_mean(other):
         assert np.mean(one) >= np.mean(two) - noise, key
         gains.append(np.mean(one) - np.mean(two))
     assert np.mean(gains) > 0
+
+
+@pytest.mark.parametrize("control", ["spear+40", "uniform+40", "random+40"])
+def test_the_default_is_not_behind_what_is_fine_tuned_as_long(control):
+    ours = {(row["task"], row["budget"], row["seed"]): row["accuracy"] for row in RUNS if row["method"] == DEFAULT_METHOD}
+    theirs = [row for row in DATA["runs"] if row["method"] == control]
+    gains = [ours[row["task"], row["budget"], row["seed"]] - row["accuracy"] for row in theirs]
+    assert len(gains) == 48 and np.mean(gains) >= 0
 
 
 def test_the_default_costs_at_most_half_of_spear():
