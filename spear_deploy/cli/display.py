@@ -12,6 +12,9 @@ from rich.console import Console
 
 from spear_deploy.console import number
 
+SHOWN = {"accuracy": "accuracy", "synops": "SynOps", "best": "best", "reward": "reward"}
+"""Numbers worth showing beside the bar, by the name they are told with."""
+
 
 class Display(AbstractContextManager["Display"]):
     """Progress on stderr: a live bar in a terminal, one line a stage elsewhere, nothing when quiet.
@@ -59,9 +62,9 @@ class Display(AbstractContextManager["Display"]):
         done, of = facts.get("done", 0), facts.get("of", 0)
         if self.bars is not None:
             extra = "  ".join(
-                f"{k} {facts[k]:.1%}" if k == "accuracy" else f"{k} {number(facts[k])}"
-                for k in ("accuracy", "synops", "best", "reward")
-                if isinstance(facts.get(k), float)
+                f"{name} {facts[key]:.1%}" if key == "accuracy" else f"{name} {number(facts[key])}"
+                for key, name in SHOWN.items()
+                if isinstance(facts.get(key), float)
             )
             if stage != self.stage:
                 self.bars.reset(self.task, visible=self.shown)  # the time left is that of this stage

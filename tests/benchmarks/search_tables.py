@@ -66,16 +66,12 @@ def tables(data: dict[str, Rows]) -> str:
             ("Accuracy at equal SynOps", accuracy_table(runs)),
             ("Budget: achieved against target, on the test split", budget_table(runs, failed)),
             ("Cost", cost_table(runs)),
-            (f"The default, {DEFAULT_METHOD}, against each other method: task, budget and seed alike", duel_table(runs)),
+            (f"The default, {DEFAULT_METHOD}, against each other method: task, budget and seed alike", duel_table(runs, runs)),
         ):
             parts += [f"## {title}", "", made, ""]
     if controls:
-        parts += [
-            "## The same, each method fine-tuned for 40 batches more, as what climbs",
-            "",
-            control_table(runs, controls),
-            "",
-        ]
+        title = f"{DEFAULT_METHOD} against methods fine-tuned for 40 batches more, as what climbs is"
+        parts += [f"## {title}", "", duel_table(runs, controls), ""]
     for name, title, made_of in (
         ("estimator", "SynOps after fine-tuning: LRE against drift by layer", estimator_table),
         ("ladder", "Rank correlation of each rung (accuracy / certainty) with the final network on test", ladder_table),
@@ -91,6 +87,7 @@ def draw(runs: Rows, path: Path) -> None:
     import matplotlib
 
     matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "search"  # the same data give the same file
     from matplotlib import pyplot
 
     runs = [row for row in runs if "error" not in row]
@@ -182,7 +179,7 @@ def cost_table(runs: Rows) -> str:
     rows = []
     for (method,), group in by(runs, "method").items():
         seconds = [row["seconds"] for row in group]
-        search = [sum(s.get(k, 0.0) for k in ("estimate", "search", "ladder")) for s in seconds]
+        search = [search_seconds(row) for row in group]
         rows.append(
             [
                 method, f"{np.mean([row['evaluations'] for row in group]):.0f}", f"{np.mean(search):.1f}",
@@ -194,42 +191,33 @@ def cost_table(runs: Rows) -> str:
     return table(["method", "networks run", "search, s", "estimator's share", "fine-tuning, s"], rows)
 
 
-def duel_table(runs: Rows) -> str:
+def duel_table(runs: Rows, others: Rows) -> str:
     """Compare the default with others on the same task, budget and seed."""
-    known = {(row["task"], row["budget"], row["seed"], row["method"]): row for row in runs}
-    rows = []
-    for other in ordered(row["method"] for row in runs):
-        ours = {key[:3]: row for key, row in known.items() if key[3] == DEFAULT_METHOD}
-        pairs = [(row, known[(key + (other,))]) for key, row in ours.items() if key + (other,) in known]  # noqa: RUF005
+    ours = {_place(row): row for row in runs if row["method"] == DEFAULT_METHOD}
+    tasks, rows = sorted({task for task, *_ in ours}), []
+    for (other,), group in by(others, "method").items():
+        pairs = [(ours[_place(row)], row) for row in group if _place(row) in ours]
         if other == DEFAULT_METHOD or not pairs:
             continue
-        gain = np.array([a["accuracy"] - b["accuracy"] for a, b in pairs])
+        points = [{**a, "gain": 100 * (a["accuracy"] - b["accuracy"])} for a, b in pairs]
+        gain = np.array([row["gain"] for row in points])
         error = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else 0.0
-        cost = np.mean([search_seconds(a) for a, _ in pairs]) / max(np.mean([search_seconds(b) for _, b in pairs]), 1e-9)
-        worst = min(
-            float(np.mean([g for g, (a, _) in zip(gain, pairs, strict=True) if (a["task"], a["budget"]) == cell]))
-            for cell in {(a["task"], a["budget"]) for a, _ in pairs}
-        )
-        rows.append([other, len(pairs), f"{100 * gain.mean():+.2f} ± {100 * error:.2f}", f"{100 * worst:+.2f}", f"{cost:.2f}"])
-    header = [f"{DEFAULT_METHOD} against", "pairs", "accuracy, points (± s.e.)", "worst row, points", "search time, ratio"]
+        worst = min(_mean_gain(cell) for cell in by(points, "task", "budget").values())
+        each = by(points, "task")
+        by_task = [f"{_mean_gain(each[task,]):+.2f}" if (task,) in each else "" for task in tasks]
+        cost = sum(search_seconds(a) for a, _ in pairs) / max(sum(search_seconds(b) for _, b in pairs), 1e-9)
+        rows.append([other, len(pairs), f"{gain.mean():+.2f} ± {error:.2f}", f"{worst:+.2f}", *by_task, f"{cost:.2f}"])
+    rows.sort(key=lambda row: METHODS.index(row[0].partition("+")[0]))
+    header = [f"{DEFAULT_METHOD} against", "pairs", "accuracy, points (± s.e.)", "worst row", *tasks, "search time, ratio"]
     return table(header, rows)
 
 
-def control_table(runs: Rows, controls: Rows) -> str:
-    """Compare the default with methods that were fine-tuned for as many batches more as its ladder takes."""
-    ours = {(row["task"], row["budget"], row["seed"]): row["accuracy"] for row in runs if row["method"] == DEFAULT_METHOD}
-    tasks = sorted({row["task"] for row in controls})
-    rows = []
-    for (method,), group in by(controls, "method").items():
-        gains: dict[str, list[float]] = {task: [] for task in tasks}
-        for row in group:
-            if (key := (row["task"], row["budget"], row["seed"])) in ours:
-                gains[row["task"]].append(100 * (ours[key] - row["accuracy"]))
-        every = np.array([gain for found in gains.values() for gain in found])
-        error = every.std(ddof=1) / np.sqrt(len(every)) if len(every) > 1 else 0.0
-        by_task = [f"{np.mean(found):+.2f}" if found else "" for found in gains.values()]
-        rows.append([method, len(every), f"{every.mean():+.2f} ± {error:.2f}", *by_task])
-    return table([f"{DEFAULT_METHOD} against", "pairs", "accuracy, points (± s.e.)", *tasks], rows)
+def _place(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["task"], row["budget"], row["seed"]
+
+
+def _mean_gain(rows: Rows) -> float:
+    return float(np.mean([row["gain"] for row in rows]))
 
 
 def search_seconds(row: dict[str, Any]) -> float:
