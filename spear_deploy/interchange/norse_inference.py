@@ -32,6 +32,7 @@ def run(p: Any, dt: float, subtract: bool, drive: Tensor, state: Any) -> Tensor:
     """
     v, spare = state.v.to(drive.dtype, copy=True, memory_format=torch.contiguous_format), torch.empty_like(drive[0])
     i: Tensor | None = state.i.clone() if hasattr(state, "i") else None
+    # the fields of Norse's parameters say which terms its step has
     spikes, leaks, box = hasattr(p, "v_th"), hasattr(p, "tau_mem_inv"), hasattr(p, "reset_method")
     rate: Any = dt * p.tau_mem_inv if leaks else None
     decay: Any = None if i is None else -dt * p.tau_syn_inv
