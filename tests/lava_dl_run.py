@@ -1,8 +1,9 @@
-"""Run netx files with lava-dl's own loader: `python lava_dl_run.py SITE JOB.json`, the output is JSON on stdout.
+"""Run netx files with lava-dl's own loader: `python lava_dl_run.py SITE JOBS.json RESULTS.json NAME`.
 
 SITE holds lava-dl 0.6.0, installed without what it depends on; Lava, torch and h5py are those of this environment. lava-dl
 also wants OpenCV and matplotlib, for parts that are not used here: they are replaced by empty modules. Each file runs in a
-copy of this process, with a time limit, since Lava hangs on errors.
+copy of this process, with a time limit, since Lava hangs on errors. What a copy leaves in /dev/shm, this process removes: the
+resource tracker of multiprocessing, which would have done it, is killed with the copy. It is named NAME-...
 """
 
 import contextlib
@@ -14,6 +15,8 @@ import sys
 import types
 
 import numpy as np
+
+from spear_deploy.lava_backend.worker.guard import name_memory, remove_memory
 
 LIMIT_S = 15
 
@@ -87,12 +90,13 @@ def loaded(job):
     np.savez(job["out"], **found)
 
 
-def in_a_copy(function, job):
+def in_a_copy(function, job, memory):
     """Return None if it worked, else what went wrong."""
     reading, writing = os.pipe()
     copy = os.fork()
     if copy == 0:
         os.setsid()
+        name_memory(memory)
         signal.alarm(LIMIT_S)
         silence = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silence, 1)
@@ -108,6 +112,7 @@ def in_a_copy(function, job):
     os.waitpid(copy, 0)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(copy, signal.SIGKILL)
+    remove_memory(memory)
     os.set_blocking(reading, False)
     try:
         message = os.read(reading, 1000).decode()
@@ -123,7 +128,7 @@ def main():
 
     with open(sys.argv[2]) as file:
         jobs = json.load(file)
-    results = [in_a_copy(loaded if "matrices" in job else run, job) for job in jobs]
+    results = [in_a_copy(loaded if "matrices" in job else run, job, sys.argv[4]) for job in jobs]
     with open(sys.argv[3], "w") as file:
         json.dump(results, file)
     os._exit(0)  # Lava joins its processes at exit

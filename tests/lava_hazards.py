@@ -34,9 +34,13 @@ def network(steps, width=3):
 
 
 class Traces:
-    """What a run leaves: processes that carry our mark, shared memory, semaphores, temporary folders."""
+    """What the runs of one test leave: processes that carry its mark, shared memory, semaphores, temporary folders.
+
+    Other tests, and other programs, may run Lava on the same machine at the same time.
+    """
 
     def __init__(self, monkeypatch, folder):
+        self.callers = [os.getpid()]
         self.mark = f"SPEAR_TEST_MARK={uuid.uuid4().hex}"
         self.folder = folder
         monkeypatch.setenv(*self.mark.split("="))
@@ -44,13 +48,20 @@ class Traces:
         monkeypatch.setattr(tempfile, "tempdir", folder)
 
     def shared_memory(self):
-        """Return the segments of workers that are gone, or carry our mark: others may run Lava beside us."""
-        found = []
-        for segment in Path("/dev/shm").glob("spear_*"):
-            worker = Path("/proc", segment.name.split("_")[1])
-            with contextlib.suppress(OSError):
-                if not worker.exists() or self.mark in (worker / "environ").read_text(errors="replace"):
-                    found.append(segment.name)
+        """Return the names of the segments and semaphores that runs of our callers left in /dev/shm."""
+        return [name for name in os.listdir("/dev/shm") if self.ours(name)]
+
+    def ours(self, name):
+        """Return whether a segment or semaphore carries the name of a run of ours; a run is named after its caller's number."""
+        return name.removeprefix("sem.").startswith(tuple(f"spear-lava-{pid}-" for pid in self.callers))
+
+    def mapped(self):
+        """Return the names of the files in /dev/shm that our processes have in their memory, as the kernel writes them."""
+        found = set()
+        for pid in self.processes():
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                for line in Path("/proc", str(pid), "maps").read_text().splitlines():
+                    found |= {line.partition("/dev/shm/")[2]} - {""}
         return found
 
     def processes(self):

@@ -18,6 +18,7 @@ import pytest
 from spear_deploy.errors import BackendError
 from spear_deploy.graph import chain
 from spear_deploy.lava_backend import guarded_worker, run_lava
+from spear_deploy.lava_backend.worker.guard import remove_memory
 from spear_deploy.layers import Dense, Layer, LoihiLIF
 from tests.lava_hazards import during_a_run, fault, network, prompt_s, the, traces
 
@@ -144,6 +145,7 @@ except KeyboardInterrupt:
 @pytest.mark.parametrize("number", [signal.SIGINT, slow(signal.SIGTERM), signal.SIGKILL])
 def test_nothing_survives_the_caller(traces, number):
     caller = subprocess.Popen([sys.executable, "-c", CALLER.format(root=str(Path(__file__).parents[1]))])
+    traces.callers.append(caller.pid)
     traces.wait_for_processes(11)
     time.sleep(0.5)
     caller.send_signal(number)
@@ -154,20 +156,48 @@ def test_nothing_survives_the_caller(traces, number):
     assert time.monotonic() - begin < prompt_s()
 
 
-def test_a_success_leaves_nothing_and_its_memory_carried_the_workers_number(traces):
-    seen = []
+@pytest.mark.parametrize("model", ["reference", "fast"])
+def test_a_success_leaves_nothing(traces, model):
+    run_lava(*network(3), model=model)
+    traces.assert_none()
 
-    def watch():
-        while not seen or seen[-1] is not None:
-            seen.append(traces.shared_memory() or (seen[-1] if seen else []))
-            time.sleep(0.02)
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    run_lava(*network(3))
-    found = seen[-1]
-    seen.append(None)
-    assert found and all(name.startswith("spear_") for name in found)
+@pytest.mark.parametrize("model", ["reference", slow("fast")])
+def test_all_shared_memory_of_a_run_carries_its_name(traces, model):
+    """What has no name any more (Lava's semaphores, right after they are made) cannot be left."""
+    mapped, named = set(), []
+
+    def act(processes):
+        mapped.update(traces.mapped())
+        named.extend(traces.shared_memory())
+        os.kill(the(processes, "worker"), signal.SIGTERM)
+
+    during_a_run(traces, act, model=model)
+    kept = {name for name in mapped if not name.endswith("(deleted)")}
+    assert kept and kept < mapped and all(map(traces.ours, kept))
+    assert kept <= set(named)
+    traces.assert_none()
+
+
+KILLED_WITH_MEMORY = """
+import multiprocessing, os, signal, sys
+from multiprocessing import shared_memory
+from spear_deploy.lava_backend.worker.guard import name_memory
+name_memory(sys.argv[1])
+segment = shared_memory.SharedMemory(create=True, size=8)
+semaphore = multiprocessing.get_context("spawn").Semaphore()  # which keeps its name, unlike Lava's
+os.killpg(0, signal.SIGKILL)  # and with it multiprocessing's resource tracker
+"""
+
+
+def test_segments_and_semaphores_of_one_run_are_removed_and_no_others(traces):
+    one, other = (f"spear-lava-{os.getpid()}-{name}" for name in ("one", "other"))
+    for run in (one, other):
+        subprocess.run([sys.executable, "-c", KILLED_WITH_MEMORY, run], start_new_session=True, check=False)
+    remove_memory(one)
+    left = sorted(traces.shared_memory())
+    remove_memory(other)
+    assert [name.rpartition("-")[0] for name in left] == [f"sem.{other}", other]
     traces.assert_none()
 
 

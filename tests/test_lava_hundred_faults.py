@@ -39,14 +39,6 @@ STEPS = {"reference": ("init", "1", "3", "60"), "fast": ("init", "1", "3", "7")}
 FAULTS = [(actor, step, what) for actor, model in MODELS.items() for step in STEPS[model] for what in WHAT]
 
 
-@pytest.fixture(autouse=True)
-def nothing_in_shared_memory():
-    """Whatever its name: segments, semaphores. These tests run alone on the machine."""
-    before = set(os.listdir("/dev/shm"))
-    yield
-    assert set(os.listdir("/dev/shm")) <= before
-
-
 def test_there_are_a_hundred_of_them():
     assert len(FAULTS) + len(KILLED) + len(HANGS) == 120 + 16 + 5
 

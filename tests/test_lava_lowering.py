@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -336,7 +337,7 @@ def test_sockets_get_a_short_path(monkeypatch, tmp_path):
         monkeypatch.setattr("tempfile.tempdir", place)
         with pytest.raises(BackendError, match="seen enough"):
             run_lava(chain([fc()], input_shape=(2,)), np.ones((2, 1, 2), bool))
-    assert all(re.fullmatch(r"/tmp/spear-lava-\w+", place) for place in places)
+    assert all(re.fullmatch(rf"/tmp/spear-lava-{os.getpid()}-\w+", place) for place in places)
 
 
 def test_the_caller_imports_neither_lava_nor_torch():

@@ -53,10 +53,13 @@ def lava_dl(site, folder, jobs):
     """Run jobs with lava-dl, and return for each None or what went wrong."""
     (folder / "jobs.json").write_text(json.dumps(jobs))
     script = Path(__file__).parent / "lava_dl_run.py"
-    command = [sys.executable, "-W", "ignore", str(script), str(site), str(folder / "jobs.json"), str(folder / "results.json")]
+    memory = f"spear-lava-dl-{os.getpid()}"
+    files = [str(folder / "jobs.json"), str(folder / "results.json")]
+    command = [sys.executable, "-W", "ignore", str(script), str(site), *files, memory]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=1700, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert not [name for name in os.listdir("/dev/shm") if f"{memory}-" in name]
     return json.loads((folder / "results.json").read_text())
 
 

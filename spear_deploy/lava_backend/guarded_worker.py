@@ -61,7 +61,8 @@ def run_program(program: Program, read: Callable[[Path], Result], *, timeout_s: 
     limit_s = max(LEAST_TIMEOUT_S, SLOWEST * program.seconds) if timeout_s is None else timeout_s
     place = tempfile.gettempdir()
     place = place if len(place) <= LONGEST_PLACE else "/tmp"
-    with tempfile.TemporaryDirectory(prefix="spear-lava-", dir=place, ignore_cleanup_errors=True) as name:
+    prefix = f"spear-lava-{os.getpid()}-"  # so that what lies there, or in /dev/shm, shows whose it is
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=place, ignore_cleanup_errors=True) as name:
         folder = Path(name)
         try:
             program.save(folder, channel_size)
@@ -136,11 +137,11 @@ def _work(folder: Path, limit_s: float) -> int:
         os.close(held)
         os.close(lifeline)
         if worker is not None:
-            _sweep(worker)
+            _sweep(worker, folder.name)
 
 
-def _sweep(worker: subprocess.Popen[bytes]) -> None:
-    """End everything in the worker's session.
+def _sweep(worker: subprocess.Popen[bytes], run: str) -> None:
+    """End everything in the worker's session, and remove the shared memory that carries the name of the run.
 
     What Lava started dies with the worker (`worker/guard.py`). The resource tracker of multiprocessing then ends by itself; on
     a busy machine it may be killed before it has removed shared memory, so that is done here once more.
@@ -154,7 +155,7 @@ def _sweep(worker: subprocess.Popen[bytes]) -> None:
         while _alive(worker) and time.monotonic() < end:
             time.sleep(0.01)
     worker.wait()
-    remove_memory(worker.pid)
+    remove_memory(run)
 
 
 def _alive(worker: subprocess.Popen[bytes]) -> bool:

@@ -2,8 +2,8 @@
 
 Lava itself waits for ever when one of its processes dies. A thread looks ten times a second at the deadline, at the caller
 and at Lava's processes; if one is gone, it writes `failure.json`, kills what Lava started and ends this process. The resource
-tracker of multiprocessing is left alone: when all others are gone it removes their shared memory, and ends too. That memory
-carries this process's number in its names, so that the caller can remove what the tracker had no time for.
+tracker of multiprocessing is left alone: when all others are gone it removes their shared memory, and ends too. Segments and
+semaphores carry the name of the run's folder, so that the caller can remove what the tracker had no time for.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ PATIENCE_S = 0.5
 """When one process fails, Lava tells others to end in good order, and they may be faster: so long we wait for the culprit."""
 EXIT_CODES = {"exception": 70, "died": 71, "interrupted": 72, "timeout": 75, "orphaned": 76}
 SHARED_MEMORY = Path("/dev/shm")
+RANDOM_BYTES = 8
 INTERRUPTIONS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 PR_SET_PDEATHSIG = 1
 EXIT_CODE = "exit_code_at_close"
@@ -39,7 +40,7 @@ class Guard:
     """Watches one worker process.
 
     Args:
-        folder: where `failure.json` goes; removed when the caller is gone.
+        folder: where `failure.json` goes, and what shared memory is named after; removed when the caller is gone.
         timeout_s: from now on.
     """
 
@@ -69,8 +70,7 @@ class Guard:
         os.register_at_fork(after_in_child=follow)
         for number in INTERRUPTIONS:
             signal.signal(number, self._interrupted)
-        shared_memory._SHM_NAME_PREFIX = f"/{memory_prefix(self_pid)}"  # type: ignore[attr-defined]
-        shared_memory._SHM_SAFE_NAME_LENGTH = 40  # type: ignore[attr-defined]
+        name_memory(self.folder.name)
         _remember_exit_codes()
         threading.Thread(target=self._watch, name="guard", daemon=True).start()
 
@@ -154,15 +154,23 @@ class Guard:
         return [(name, code, trace) for name, code, trace in looked if code is not None]
 
 
-def memory_prefix(pid: int) -> str:
-    """Return how the shared memory of a worker is named."""
-    return f"spear_{pid}_"
+def name_memory(run: str) -> None:
+    """Let the segments and semaphores that this process and its children make from now on be named `run-...`.
+
+    multiprocessing has no public setting for either; a segment's name needs at least two random bytes behind the prefix.
+    """
+    segments: Any = shared_memory
+    segments._SHM_NAME_PREFIX = f"/{run}-"
+    segments._SHM_SAFE_NAME_LENGTH = len(segments._SHM_NAME_PREFIX) + 2 * RANDOM_BYTES
+    current: Any = multiprocessing.current_process()
+    current._config["semprefix"] = f"/{run}"  # multiprocessing adds the hyphen
 
 
-def remove_memory(pid: int) -> None:
-    """Remove the shared memory of a worker whose processes are gone."""
-    for segment in SHARED_MEMORY.glob(f"{memory_prefix(pid)}*"):
-        segment.unlink(missing_ok=True)
+def remove_memory(run: str) -> None:
+    """Remove the segments and semaphores of a run whose processes are gone."""
+    for pattern in (f"{run}-*", f"sem.{run}-*"):
+        for left in SHARED_MEMORY.glob(pattern):
+            left.unlink(missing_ok=True)
 
 
 def _manager(infrastructure: Any) -> Any:
