@@ -43,7 +43,7 @@ def fan_out(projection: Projection) -> Array:
         return np.ones((projection.channels, *(axis.inputs for axis in projection.axes)), np.int64)
     if projection.kind == "dense":
         count = projection.outputs
-        read = (projection.kernel_channels, *(axis.outputs for axis in projection.front))
+        read = (projection.source_channels, *(axis.outputs for axis in projection.front))
         exists = projection.exists
         each = np.full(read, count, np.int64) if exists is None else exists.sum(axis=0, dtype=np.int64).reshape(read)
         return np.minimum(_over_axes(each, [_windows(axis) for axis in projection.front]), count)

@@ -275,16 +275,25 @@ def chain(
 def carries_spikes(graph: SNNGraph, name: str) -> bool:
     """Say whether what a layer emits is spikes, possibly summed, pooled or reshaped on the way.
 
-    The network's input counts as spikes; averaging does not change what is delivered, only its weight.
+    The network's input counts as spikes; averaging does not change what is delivered, only its weight. A sum of spikes and
+    values is values, also where the values arrive over a delay.
     """
-    if name == INPUT:
-        return True
-    layer = graph[name]
-    if layer.neuron is not None:
-        return layer.spikes
-    if isinstance(layer.synapse, WEIGHTED) or layer.norm is not None:
-        return False
-    return all(carries_spikes(graph, edge.source) for edge in graph.incoming(name) if not edge.delay)
+    seen = {INPUT}
+    waiting = [name]
+    while waiting:
+        here = waiting.pop()
+        if here in seen:
+            continue
+        seen.add(here)
+        layer = graph[here]
+        if layer.neuron is not None:
+            if not layer.spikes:
+                return False
+        elif isinstance(layer.synapse, WEIGHTED) or layer.norm is not None:
+            return False
+        else:
+            waiting += [edge.source for edge in graph.incoming(here)]
+    return True
 
 
 def delayed_paths(graph: SNNGraph) -> list[Edge]:

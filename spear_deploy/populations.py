@@ -16,7 +16,7 @@ from spear_deploy.delay_sets import joined
 from spear_deploy.graph import INPUT, SNNGraph
 from spear_deploy.layers import CONVS, POOLS, WEIGHTED, Array, Dense, Flatten, Layer, Scale, Shape, Synapse
 from spear_deploy.projections import Axis, Projection, Source, Walk, plain_axis
-from spear_deploy.pruning import all_groups
+from spear_deploy.pruning import Coupling, coupling
 
 __all__ = ["Axis", "Population", "Projection", "Source", "narrowed", "plain_axis", "populations"]
 
@@ -78,20 +78,15 @@ def populations(graph: SNNGraph, *, zeros: bool = False) -> tuple[Population, ..
         graph: the network.
         zeros: also find which weights are not zero (`Projection.exists`).
     """
-    groups = all_groups(graph)
-    names = {layer: group.name for group in groups for layer in group.producers}
-    input_names = {layer: group.name for group in groups for layer in group.consumers}
+    coupled = coupling(graph)
     found: list[Population] = []
-    known: dict[str, str] = {}
     outputs = set(_output_layers(graph, graph.output, ()))
     for layer in graph.layers:
         readout = layer.neuron is None and layer.name == graph.output and _has_weights_behind(graph, layer)
         if layer.neuron is None and not readout:
             continue
-        population = _population(graph, layer, readout, names, input_names, known, zeros)
-        population = replace(population, output=layer.name in outputs)
-        known[layer.name] = population.space
-        found.append(population)
+        population = _population(graph, layer, readout, coupled, zeros)
+        found.append(replace(population, output=layer.name in outputs))
     return _without_encoders(graph, found)
 
 
@@ -148,15 +143,7 @@ def _without_encoders(graph: SNNGraph, found: list[Population]) -> tuple[Populat
     return tuple(replace(p, projections=tuple(from_host(q) for q in p.projections)) for p in found if p.name not in encoders)
 
 
-def _population(
-    graph: SNNGraph,
-    layer: Layer,
-    readout: bool,
-    names: dict[str, str],
-    input_names: dict[str, str],
-    known: dict[str, str],
-    zeros: bool,
-) -> Population:
+def _population(graph: SNNGraph, layer: Layer, readout: bool, coupled: Coupling, zeros: bool) -> Population:
     depth = graph.depths[layer.name] + readout
     grouped: dict[tuple[tuple[str, ...], int], list[_Path]] = {}
     for path in _paths(graph, layer.name, (), ()):
@@ -165,15 +152,13 @@ def _population(
         path = replace(path, wait_steps=wait, held_steps=max(0, path.wait_steps - looped))
         key = (tuple(name for name, _ in path.parts), wait) if path.parts else ((path.source,), wait)
         grouped.setdefault(key, []).append(path)
-    projections = joined(
-        graph, [_projection(graph, layer.name, paths, names, input_names, known, zeros) for paths in grouped.values()]
-    )
+    projections = joined(graph, [_projection(graph, layer.name, paths, coupled, zeros) for paths in grouped.values()])
     on_the_way = {name for paths in grouped.values() for path in paths for name, _ in path.parts}
     return Population(
         name=layer.name,
         shape=_map_shape(graph, layer, projections),
         projections=projections,
-        space=next((p.output_space for p in projections if p.output_space), ""),
+        space=coupled.out[layer.name],
         readout=readout,
         biased=any(_has_bias(graph[name]) for name in {layer.name, *on_the_way}),
     )
@@ -198,25 +183,17 @@ def _paths(graph: SNNGraph, name: str, behind: tuple[tuple[str, Synapse], ...], 
                 yield replace(path, wait_steps=path.wait_steps + edge.delay)
 
 
-def _projection(
-    graph: SNNGraph,
-    target: str,
-    paths: list[_Path],
-    names: dict[str, str],
-    input_names: dict[str, str],
-    known: dict[str, str],
-    zeros: bool,
-) -> Projection:
+def _projection(graph: SNNGraph, target: str, paths: list[_Path], coupled: Coupling, zeros: bool) -> Projection:
     sources = tuple(Source(name=path.source, wait_steps=path.wait_steps, held_steps=path.held_steps) for path in paths)
-    own_space = known.get(paths[0].source, "")
     walk = Walk(graph.shape_of(paths[0].source))
     weighted = ""
     for name, synapse in paths[0].parts:
-        _pass_through(walk, synapse, graph.shape_of(name), zeros and not weighted, behind=bool(weighted))
+        _pass_through(walk, synapse, graph.shape_of(name), zeros, behind=bool(weighted))
         if isinstance(synapse, WEIGHTED):
             weighted = name
     synapse_of = graph[weighted].synapse if weighted else None
-    mixes = synapse_of is not None and not isinstance(synapse_of, Scale)
+    mixing = [name for name, synapse in paths[0].parts if isinstance(synapse, (Dense, *CONVS))]
+    across = bool(mixing) and walk.groups == 1  # else each output meets a fixed number of channels
     return Projection(
         layer=weighted or target,
         kind=walk.kind,
@@ -226,8 +203,9 @@ def _projection(
         groups=walk.groups,
         axes=tuple(walk.axes),
         plain=all(isinstance(synapse, (Scale, Flatten)) for _, synapse in paths[0].parts),
-        input_space=input_names.get(weighted, "") if mixes else own_space,
-        output_space=names.get(weighted, "") if mixes else own_space,
+        input_space=coupled.out[paths[0].source],
+        kernel_space=coupled.into[mixing[-1]] if across else "",
+        output_space=coupled.out[target],
         kernel=walk.extent,
         kernel_channels=walk.kernel_channels,
         reads=walk.reads,
@@ -252,7 +230,7 @@ def _pass_through(walk: Walk, synapse: Synapse, after: Shape, zeros: bool, *, be
         padding = synapse.padding if isinstance(synapse.padding, tuple) else (synapse.padding,) * len(windows)
         walk.pool(after, windows, synapse.stride or synapse.kernel_size, padding, behind=behind)
     elif isinstance(synapse, Scale) and synapse.weight.size > 1 and synapse.weight.size != after[0]:
-        walk.kind = "one_to_one"
+        walk.each()
 
 
 def _not_zero(weight: Array) -> Array | None:

@@ -120,7 +120,7 @@ class Projection:
         groups: of a convolution.
         axes: spatial axes of a convolution.
         plain: whether nothing but one weight per channel or neuron lies on the way.
-        input_space, output_space: the pruning groups whose channels these are, or "".
+        input_space, kernel_space, output_space: the pruning groups of `channels`, `kernel_channels` and `outputs`, or "".
         kernel: extent of the weights themselves, pools in front left out: taps along each axis of a convolution, positions
             of the map that a dense layer reads.
         kernel_channels: input channels that one output meets there.
@@ -140,6 +140,7 @@ class Projection:
     axes: tuple[Axis, ...] = ()
     plain: bool = False
     input_space: str = ""
+    kernel_space: str = ""
     output_space: str = ""
     kernel: Shape = ()
     kernel_channels: int = 1
@@ -160,6 +161,13 @@ class Projection:
         return int(np.prod([len(axis.taps) for axis in self.axes], dtype=np.int64))
 
     @property
+    def source_channels(self) -> int:
+        """Channels of the sources: not those that a dense layer reads where other weights lie between."""
+        if self.kind != "dense":
+            return self.channels
+        return self.channels // int(np.prod([reached_count(axis, 0, axis.outputs) for axis in self.front], dtype=np.int64))
+
+    @property
     def from_input(self) -> bool:
         """Whether only the network's input arrives."""
         return all(source.name == INPUT for source in self.sources)
@@ -170,14 +178,12 @@ class Projection:
         def less(n: int, here: str) -> int:
             return n * left // channels if here == space else n
 
-        depthwise = self.kind == "conv" and self.groups > 1 and self.groups == self.outputs
-        outputs = less(self.outputs, self.output_space)
-        into = self.kernel_channels if depthwise or self.groups > 1 else less(self.kernel_channels, self.input_space)
+        outputs, into = less(self.outputs, self.output_space), less(self.kernel_channels, self.kernel_space)
         return replace(
             self,
             channels=less(self.channels, self.input_space),
             outputs=outputs,
-            groups=outputs if depthwise else self.groups,
+            groups=outputs if self.groups == self.outputs else self.groups,
             kernel_channels=into,
             exists=None if self.exists is None else self.exists[:outputs, :into],
         )
@@ -198,6 +204,7 @@ class Walk:
         self.front: tuple[Axis, ...] = ()
         self.exists: Array | None = None
         self.kernel: Shape | None = None
+        self.mixed = False
         self.reads: Shape = ()
         self.makes: Shape = ()
 
@@ -205,9 +212,11 @@ class Walk:
         """Pass all-to-all weights."""
         positions = [reached_count(axis, 0, axis.outputs) for axis in self.axes]
         self.kernel, self.kernel_channels = tuple(axis.outputs for axis in self.axes), self.outputs
-        self.front, self.channels = tuple(self.axes), self.channels * int(np.prod(positions, dtype=np.int64))
+        if self.kind != "dense":
+            self.front, self.channels = tuple(self.axes), self.channels * int(np.prod(positions, dtype=np.int64))
         self.kind, self.outputs, self.groups, self.axes = "dense", outputs, 1, []
-        self.exists = None if exists is None else exists.reshape(outputs, -1, *self.kernel)
+        self.exists = None if exists is None or self.mixed else exists.reshape(outputs, -1, *self.kernel)
+        self.mixed = True
 
     def conv(self, after: Shape, taps: list[list[int]], stride: Shape, padding: Shape, groups: int, exists: Array | None) -> None:
         """Pass a convolution."""
@@ -217,11 +226,17 @@ class Walk:
         self.reads, self.makes = tuple(axis.outputs for axis in before), tuple(after[1:])
         self.kernel_channels = self.outputs // groups
         self.outputs, self.groups = after[0], groups
-        if exists is not None:
+        self.kind, self.exists = "conv", None
+        if exists is not None and not self.mixed:
             offsets = [
                 [[a + b * axis.stride for a in axis.taps] for b in along] for axis, along in zip(before, taps, strict=True)
             ]
             self.exists = _spread(exists, offsets, [axis.taps for axis in self.axes])
+        self.mixed = True
+
+    def each(self) -> None:
+        """Pass one weight for each neuron; behind weights that mix channels the synapses are theirs."""
+        self.kind = self.kind if self.mixed else "one_to_one"
 
     def pool(self, after: Shape, windows: list[list[int]], stride: Shape, padding: Shape, *, behind: bool) -> None:
         """Pass a pool, in front of the weights or behind them."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,3 +17,21 @@ def shared(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"{path} is not there; set SPEAR_SHARED to the folder that holds {name}")
     return path
+
+
+class _Raising(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and record.exc_info[1]:
+            raise record.exc_info[1]
+
+
+@pytest.fixture(autouse=True)
+def failing_remedies_are_errors() -> Iterator[None]:
+    """A remedy that fails never costs the verdict; in a test it is an error all the same."""
+    log, handler = logging.getLogger("spear_deploy.budget.remedies"), _Raising()
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.DEBUG)
+    yield
+    log.removeHandler(handler)
+    log.setLevel(level)

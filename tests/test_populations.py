@@ -12,6 +12,7 @@ from spear_deploy.populations import Axis, narrowed, populations
 from spear_deploy.pruning import PruningPlan, coupled_groups, prune
 from tests.chips import conv, matrix_onto, previous, random_net
 from tests.test_brute_force import sparse
+from tests.wild_graphs import wild_graph
 
 RNG = np.random.default_rng(0)
 
@@ -132,7 +133,15 @@ def test_a_layer_that_turns_the_input_into_spikes_is_an_input_layer() -> None:
     assert not third.is_input_layer
 
 
-@pytest.mark.parametrize("net", [split_net(), recurrent_net(), *(random_net(np.random.default_rng(s)) for s in range(12))])
+@pytest.mark.parametrize(
+    "net",
+    [
+        split_net(),
+        recurrent_net(),
+        *(random_net(np.random.default_rng(s)) for s in range(12)),
+        *(wild_graph(s) for s in range(150)),
+    ],
+)
 def test_narrowed_populations_are_those_of_the_pruned_network(net: SNNGraph) -> None:
     found = populations(net)
     for group in coupled_groups(net):
@@ -141,10 +150,10 @@ def test_narrowed_populations_are_those_of_the_pruned_network(net: SNNGraph) -> 
             assert narrowed(found, group.name, group.channels, left) == pruned
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(24))
 def test_weights_that_exist_are_narrowed_with_the_rest(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    net = sparse(random_net(rng), rng)
+    net = sparse(random_net(rng) if seed < 12 else wild_graph(seed), rng)
     found = populations(net, zeros=True)
     for group in coupled_groups(net):
         left = max(1, group.channels // 2)

@@ -159,6 +159,23 @@ def test_counts_of_another_network_are_refused():
         synops(chain([Layer(name="n", neuron=IF())], input_shape=graph.input_shape), counts)
 
 
+def test_spikes_that_meet_values_over_a_delay_are_values():
+    """The sum of a readout of a step ago and of spikes is no spikes, with or without the delay."""
+    layers = (
+        Layer(name="a", synapse=Dense(weight=np.ones((2, 3))), neuron=IF()),
+        Layer(name="value", synapse=Dense(weight=np.ones((2, 3)))),
+        Layer(name="sum"),
+        Layer(name="b", synapse=Dense(weight=np.ones((4, 2))), neuron=IF()),
+    )
+    x = np.ones((5, 1, 3), bool)
+    for delay in (0, 1):
+        edges = [("input", "a", 0), ("input", "value", 0), ("a", "sum", 0), ("value", "sum", delay), ("sum", "b", 0)]
+        graph = SNNGraph(
+            layers=layers, edges=tuple(Edge(source=s, target=t, delay=d) for s, t, d in edges), input_shape=(3,), output="b"
+        )
+        assert synops(graph, simulate(graph, x).counts).per_layer == {"a": 30, "value": 30, "b": 0}
+
+
 def test_a_loop_without_a_neuron_has_no_count():
     pairs = [("input", "a", 0), ("a", "b", 0), ("b", "a", 1), ("b", "n", 0)]
     layers = (Layer(name="a"), Layer(name="b"), Layer(name="n", synapse=Dense(weight=np.ones((1, 2))), neuron=IF()))

@@ -1,19 +1,21 @@
-"""What would make it fit? Each remedy is found by checking the changed network again, not by a formula.
+"""Remedies of a violation, each found by checking the changed network again.
 
 A remedy is offered only if the trial shows that the violation is gone, and with the fewest channels or the most bits for
 which it is. Cheapest first: what costs nothing, then what loses the least share of bits or channels, then more chips; only
-where none of these is enough, what changes several layers at once.
+where none of these is enough, what changes several layers at once. A remedy that fails costs itself and never the verdict:
+the failure is logged at level debug with its traceback.
 """
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from math import ceil
 
 from spear_deploy.budget.rows import CHIP, Row
-from spear_deploy.budget.trial import PLACED, Change, Outcome, Trial, widest_dense
+from spear_deploy.budget.trial import PLACED, Change, Outcome, Trial
 from spear_deploy.placement.placing import Placement
 from spear_deploy.populations import Population
 from spear_deploy.pruning import Group
@@ -26,6 +28,8 @@ STEPS_OF_WIDTH = 20
 TOO_WIDE = ("destinations", "fan_out_cores")
 """Counts of whole layers, which no width changes."""
 
+LOG = logging.getLogger(__name__)
+
 Offer = tuple[float, str]
 """(what it costs: the share of bits or channels that go, more than 1 for hardware; the remedy in words)."""
 
@@ -36,18 +40,29 @@ def remedies(base: Trial, row: Row, tightest: Placement) -> str:
         return _fewer_readers(base, row)
     if base.exhausted and row.resource in PLACED:
         return _too_large(base, row)
-    offers = [*_bits(base, row), *_narrower(base, row), *_by_hand(base, row, tightest), *_parts(base, row), *_chips(base, row)]
+    kinds = (_bits, _narrower, partial(_by_hand, tightest=tightest), _parts, _chips)
+    offers = [offer for kind in kinds for offer in _offers(kind, base, row)]
     if not offers and not (base.exhausted and row.resource in PLACED):
-        offers = list(_all_narrower(base, row))
+        offers = _offers(_all_narrower, base, row)
     return "; ".join(text for _, text in sorted(offers)) or _nothing(_said(row))
 
 
 # ------------------------------------------------------------------------------------------------------------ inside
 
 
+def _offers(kind: Callable[[Trial, Row], Iterator[Offer]], base: Trial, row: Row) -> list[Offer]:
+    """Return the offers of one kind of remedy, those before a failure if it fails."""
+    found: list[Offer] = []
+    try:
+        found.extend(kind(base, row))
+    except Exception:  # whatever it is: the verdict is known without it
+        LOG.debug("a remedy of %s at %s failed", row.resource, row.where, exc_info=True)
+    return found
+
+
 def _too_large(base: Trial, row: Row) -> str:
     """Say what needs no trial of a network whose placements take long."""
-    chips = [text for _, text in _chips(base, row)] if (row.resource, row.where) == ("cores", CHIP) else []
+    chips = [text for _, text in _offers(_chips, base, row)] if (row.resource, row.where) == ("cores", CHIP) else []
     return "; ".join([*chips, "too large to try narrower layers one by one: prune it with `spear-deploy prune`"])
 
 
@@ -91,31 +106,31 @@ def _met_at(base: Trial, row: Row, group: str, channels: int) -> bool:
     return base.met(Change(widths=((group, channels),)), row)
 
 
-def _met_reading(base: Trial, row: Row, layer: str, inputs: int) -> bool:
-    return base.met(Change(inputs=(layer, inputs)), row)
-
-
 def _near(base: Trial, row: Row) -> list[Group]:
     """Return the pruning groups that can change a row: all for the chip, the layer's own and its neighbours' else."""
     placement = base.outcome().placement
     groups = base.groups
     names = set(row.layers)
     if not names & {CHIP, "input"}:
-        near = {space for p in base.found if p.name in names for space in (p.space, *(q.input_space for q in p.projections))}
+        near = {space for p in base.found if p.name in names for space in (p.space, *_read_spaces(p))}
         near |= {q.output_space for p in base.found for q in p.projections if names & {s.name for s in q.sources}}
         groups = tuple(group for group in groups if group.name in near)
     return sorted(groups, key=lambda g: -_cores_of(placement, base.found, g))[:MOST_GROUPS]
 
 
+def _read_spaces(population: Population) -> set[str]:
+    """Return the groups whose channels a population reads."""
+    return {space for p in population.projections for space in (p.input_space, p.kernel_space)}
+
+
 def _fewer_inputs(base: Trial, row: Row) -> Iterator[Offer]:
-    """Offer a dense layer with fewer inputs (the network's own)."""
-    for name in row.layers:
-        population = next((p for p in base.found if p.name == name), None)
-        inputs = 0 if population is None else widest_dense(population)
-        left = _most(inputs - 1, partial(_met_reading, base, row, name))
-        if left is not None:
-            yield (inputs - left) / inputs, f"prune {inputs - left} of {inputs} inputs"
-            return
+    """Offer a smaller network input, and all that is tied to it, to a layer that reads it."""
+    edge = base.edge
+    read = any(edge.name in _read_spaces(p) for p in base.found if p.name in row.layers)
+    left = _most(edge.channels - 1, partial(_met_at, base, row, edge.name)) if read and not edge.frozen else None
+    if left is not None:
+        what = "inputs" if base.inputs == edge.channels else "input channels"
+        yield (edge.channels - left) / edge.channels, f"prune {edge.channels - left} of {edge.channels} {what}"
 
 
 def _by_hand(base: Trial, row: Row, tightest: Placement) -> Iterator[Offer]:
@@ -220,11 +235,7 @@ def _fewer_cores(base: Trial, change: Change) -> str:
 
 
 def _cores_of(placement: Placement, found: Sequence[Population], group: Group) -> int:
-    return sum(
-        len(placement.of(p.name))
-        for p in found
-        if p.space == group.name or any(q.input_space == group.name for q in p.projections)
-    )
+    return sum(len(placement.of(p.name)) for p in found if p.space == group.name or group.name in _read_spaces(p))
 
 
 def _shown(group: Group) -> str:

@@ -1,4 +1,4 @@
-"""What would the check say about a changed network? Widths, weight bits, chips and splits, tried without its weights.
+"""Check of a changed network: widths, weight bits, chips, splits; no weights needed.
 
 Populations hold sizes (and which weights exist), so a trial takes milliseconds. Every trial is a placement and all the rows
 that depend on it, the same that the check itself reports.
@@ -21,7 +21,7 @@ from spear_deploy.placement.placing import Placement, place_populations
 from spear_deploy.populations import Population, narrowed
 from spear_deploy.profile_schema import HardwareProfile
 from spear_deploy.projections import Projection
-from spear_deploy.pruning import Group, coupled_groups
+from spear_deploy.pruning import Group, coupling
 
 MOST_WORK = 8_000
 """Slices that trials may place in all: a network of a thousand cores is tried eight times."""
@@ -33,12 +33,11 @@ PLACED = ("cores", "fan_out_cores", *(resource for resource, _ in RESOURCES))
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """What is different: widths by pruning group, the most bits of a weight, chips, inputs of a layer, parts of a layer."""
+    """What is different: widths by group of channels, the most bits of a weight, chips, parts of a layer."""
 
     widths: tuple[tuple[str, int], ...] = ()
     most_bits: int = 64
     chips: int | None = None
-    inputs: tuple[str, int] | None = None
     parts: tuple[str, int] | None = None
 
 
@@ -58,8 +57,10 @@ class Trial:
     """A network that can be tried otherwise.
 
     Attributes:
+        groups: channels that may be pruned.
+        edge: the channels of the network's input (`Coupling.edge`).
         inputs: of the network.
-        cores: a budget of cores of one's own, or None.
+        cores: the user's budget of cores, or None.
     """
 
     found: tuple[Population, ...]
@@ -67,6 +68,7 @@ class Trial:
     profile: HardwareProfile
     chips: int
     groups: tuple[Group, ...]
+    edge: Group
     inputs: int
     cores: int | None = None
     known: dict[Any, Cuts] = field(default_factory=dict, repr=False)
@@ -107,7 +109,8 @@ class Trial:
     def connections(self, change: Change) -> list[Row]:
         """Return the rows that no placement is needed for."""
         if change not in self.counted:
-            inputs = change.inputs[1] if change.inputs and self._reads_input(change.inputs[0]) else self.inputs
+            left = dict(change.widths).get(self.edge.name, self.edge.channels)
+            inputs = self.inputs * left // self.edge.channels
             found = self._changed(change)
             self.counted[change] = list(fan_rows(found, self.profile, change.chips or self.chips, inputs))
         return self.counted[change]
@@ -123,16 +126,11 @@ class Trial:
             for other in (self.outcome(change).rows if placed else self.connections(change))
         )
 
-    def _reads_input(self, layer: str) -> bool:
-        return any(p.from_input for population in self.found if population.name == layer for p in population.projections)
-
     def _changed(self, change: Change) -> tuple[Population, ...]:
         found = self.found
-        channels = {group.name: group.channels for group in self.groups}
+        channels = {group.name: group.channels for group in (*self.groups, self.edge)}
         for name, left in change.widths:
             found = narrowed(found, name, channels[name], left)
-        if change.inputs is not None:
-            found = fewer_inputs(found, *change.inputs)
         return found if change.parts is None else in_parts(found, *change.parts)
 
 
@@ -146,8 +144,17 @@ def trial(
 ) -> Trial:
     """Return the trial of a network."""
     inputs = prod(graph.input_shape)
-    groups = coupled_groups(graph)
-    return Trial(found=found, weight_bits=weight_bits, profile=profile, chips=chips, groups=groups, inputs=inputs, cores=cores)
+    coupled = coupling(graph)
+    return Trial(
+        found=found,
+        weight_bits=weight_bits,
+        profile=profile,
+        chips=chips,
+        groups=coupled.prunable,
+        edge=coupled.edge,
+        inputs=inputs,
+        cores=cores,
+    )
 
 
 def cores_row(placement: Placement, budget: int | None, profile: HardwareProfile) -> Row:
@@ -165,32 +172,14 @@ def cores_row(placement: Placement, budget: int | None, profile: HardwareProfile
     return Row(resource="cores", where=CHIP, used=used, limit=limit, unit="core", status=status, detail=detail)
 
 
-def widest_dense(population: Population) -> int:
-    """Return the inputs of a population's widest dense projection, or 0."""
-    return max((p.kernel_channels for p in population.projections if p.kind == "dense"), default=0)
-
-
-def fewer_inputs(found: Sequence[Population], layer: str, inputs: int) -> tuple[Population, ...]:
-    """Return the populations with a dense layer that reads fewer channels of its source."""
-
-    def less(population: Population) -> Population:
-        widest = widest_dense(population)
-        projections = tuple(
-            _reading(p, 0, inputs) if p.kind == "dense" and p.kernel_channels == widest else p for p in population.projections
-        )
-        return replace(population, projections=projections)
-
-    return tuple(less(population) if population.name == layer else population for population in found)
-
-
 def in_parts(found: Sequence[Population], layer: str, parts: int) -> tuple[Population, ...]:
     """Return the populations with a layer as several layers side by side, each with some of its channels."""
     result: list[Population] = []
+    channels = next(population.shape[0] for population in found if population.name == layer)
     for population in found:
         if population.name != layer:
-            result.append(_reading_parts(population, layer, parts))
+            result.append(_reading_parts(population, layer, channels, parts))
             continue
-        channels = population.shape[0]
         for k, (a, b) in enumerate(pairwise(channels * k // parts for k in range(parts + 1))):
             projections = tuple(_giving(p, a, b, channels) for p in population.projections)
             part = replace(population, name=f"{layer}[{k}]", shape=(b - a, *population.shape[1:]), projections=projections)
@@ -210,14 +199,15 @@ def _reading(p: Projection, a: int, b: int) -> Projection:
     return replace(p, channels=p.channels * (b - a) // p.kernel_channels, kernel_channels=b - a, exists=exists)
 
 
-def _reading_parts(population: Population, layer: str, parts: int) -> Population:
+def _reading_parts(population: Population, layer: str, channels: int, parts: int) -> Population:
     """Let a population read the parts of a layer instead of the layer."""
     projections: list[Projection] = []
     for p in population.projections:
         if layer not in [s.name for s in p.sources]:
             projections.append(p)
             continue
-        for k, (a, b) in enumerate(pairwise(p.kernel_channels * k // parts for k in range(parts + 1))):
+        per = p.kernel_channels // channels
+        for k, (a, b) in enumerate(pairwise(per * (channels * k // parts) for k in range(parts + 1))):
             sources = tuple(replace(s, name=f"{layer}[{k}]") if s.name == layer else s for s in p.sources)
             projections.append(replace(_reading(p, a, b), sources=sources))
     return replace(population, projections=tuple(projections))

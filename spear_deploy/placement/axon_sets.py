@@ -35,7 +35,7 @@ def axon_set(p: Projection, box: Box) -> AxonSet:
     channels: tuple[int, int] = (0, p.channels)
     ranges: tuple[tuple[Axis, int, int], ...] = tuple((axis, 0, axis.outputs) for axis in p.axes)
     if p.kind == "dense":
-        channels, ranges = (0, p.kernel_channels), tuple((axis, 0, axis.outputs) for axis in p.front)
+        channels, ranges = (0, p.source_channels), tuple((axis, 0, axis.outputs) for axis in p.front)
     elif len(box) == len(p.axes) + 1:
         into, out = p.channels // p.groups, p.outputs // p.groups
         channels = (box[0][0] // out * into, ((box[0][1] - 1) // out + 1) * into)

@@ -6,17 +6,19 @@ group stay; `prune` slices them out. Nothing is masked: the pruned network is sm
 network in which the removed neurons are silent.
 """
 
-from spear_deploy.pruning.groups import Group, all_groups, coupled_groups
+from spear_deploy.pruning.groups import Coupling, Group, all_groups, coupled_groups, coupling
 from spear_deploy.pruning.importance import CRITERIA, Criterion, importance, plan_by_importance
 from spear_deploy.pruning.slicing import PruningPlan, prune
 
 __all__ = [
     "CRITERIA",
+    "Coupling",
     "Criterion",
     "Group",
     "PruningPlan",
     "all_groups",
     "coupled_groups",
+    "coupling",
     "importance",
     "plan_by_importance",
     "prune",

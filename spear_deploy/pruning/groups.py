@@ -1,7 +1,8 @@
-"""Which channels must go together?"""
+"""Groups of channels that are pruned together, and where they flow."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,28 @@ class Group:
     frozen: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Coupling:
+    """Every group of a network, and which one's channels each layer takes and gives.
+
+    Attributes:
+        groups: all groups that weights make, in the order of the layers, those that cannot be pruned included.
+        edge: the group of the network's input channels; its `frozen` is empty where a narrower input narrows all that is tied
+            to it, though only the user can make the input narrower.
+        into, out: names of groups by layer; `out` also has the network's input. "" where no weights make the channels.
+    """
+
+    groups: tuple[Group, ...]
+    edge: Group
+    into: Mapping[str, str]
+    out: Mapping[str, str]
+
+    @property
+    def prunable(self) -> tuple[Group, ...]:
+        """The groups that may be pruned."""
+        return tuple(group for group in self.groups if not group.frozen)
+
+
 @dataclass(frozen=True)
 class Stream:
     """What flows along an edge: which channel space, and how many consecutive elements of axis 0 one channel takes."""
@@ -48,9 +71,10 @@ class Spaces:
         self.frozen: dict[int, str] = {}
         self.into: dict[str, Stream] = {}
         self.out: dict[str, Stream] = {INPUT: self._new(graph.input_shape[0])}
-        self.frozen[self.out[INPUT].space] = "it is the network's input"
         self._walk()
         self._freeze(self.out[graph.output], "it is the network's output")
+        self.input_frozen = self.frozen.get(self.find(self.out[INPUT].space), "")
+        self._freeze(self.out[INPUT], "it is the network's input")
 
     def _new(self, size: int) -> Stream:
         self.parent.append(len(self.parent))
@@ -113,8 +137,8 @@ class Spaces:
         return stream
 
 
-def all_groups(graph: SNNGraph) -> tuple[Group, ...]:
-    """Return every group of coupled channels, those that cannot be pruned included, in the order of the layers."""
+def coupling(graph: SNNGraph) -> Coupling:
+    """Return every group of a network, and where its channels flow."""
     spaces = Spaces(graph)
     producers: dict[int, list[str]] = {}
     consumers: dict[int, list[str]] = {}
@@ -122,21 +146,33 @@ def all_groups(graph: SNNGraph) -> tuple[Group, ...]:
         if isinstance(layer.synapse, (Dense, *CONVS)):
             producers.setdefault(spaces.find(spaces.out[layer.name].space), []).append(layer.name)
             consumers.setdefault(spaces.find(spaces.into[layer.name].space), []).append(layer.name)
-    return tuple(
-        Group(
-            name=names[0],
-            channels=spaces.size[space],
-            producers=tuple(names),
-            consumers=tuple(consumers.get(space, ())),
-            frozen=spaces.frozen.get(space, ""),
-        )
-        for space, names in producers.items()
+    names = {space: layers[0] for space, layers in producers.items()}
+    first = spaces.find(spaces.out[INPUT].space)
+    names.setdefault(first, INPUT)
+
+    def group(space: int, frozen: str) -> Group:
+        made, read = tuple(producers.get(space, ())), tuple(consumers.get(space, ()))
+        return Group(name=names[space], channels=spaces.size[space], producers=made, consumers=read, frozen=frozen)
+
+    def named(streams: Mapping[str, Stream]) -> dict[str, str]:
+        return {layer: names.get(spaces.find(stream.space), "") for layer, stream in streams.items()}
+
+    return Coupling(
+        groups=tuple(group(space, spaces.frozen.get(space, "")) for space in producers),
+        edge=group(first, spaces.input_frozen),
+        into=named(spaces.into),
+        out=named(spaces.out),
     )
+
+
+def all_groups(graph: SNNGraph) -> tuple[Group, ...]:
+    """Return every group of coupled channels, those that cannot be pruned included, in the order of the layers."""
+    return coupling(graph).groups
 
 
 def coupled_groups(graph: SNNGraph) -> tuple[Group, ...]:
     """Return the groups that may be pruned, in the order of the layers."""
-    return tuple(group for group in all_groups(graph) if not group.frozen)
+    return coupling(graph).prunable
 
 
 def is_depthwise(conv: Any) -> bool:
