@@ -12,7 +12,7 @@ into it, over it or out of it. It is immutable and numpy only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
@@ -314,6 +314,11 @@ def delayed_paths(graph: SNNGraph) -> list[Edge]:
                 onward = graph.outgoing(way.target)
                 ways += [(Edge(source=source, target=e.target, delay=way.delay + e.delay), passed | {way.target}) for e in onward]
     return sorted(way for way in found if way.delay)
+
+
+def free_name(base: str, taken: Collection[str]) -> str:
+    """Return a name for a new layer: `base`, or `base_2`, `base_3`, ... where it is taken."""
+    return next(name for name in (base, *(f"{base}_{k}" for k in range(2, len(taken) + 3))) if name not in taken)
 
 
 def merge_parts(graph: SNNGraph) -> SNNGraph:

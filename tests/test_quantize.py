@@ -7,11 +7,12 @@ import pytest
 
 from spear_deploy.errors import QuantizationError, UnsupportedError
 from spear_deploy.graph import Edge, SNNGraph, chain
-from spear_deploy.layers import IF, LI, LIF, AvgPool, BatchNorm, Conv2d, CubaLIF, Dense, Flatten, Layer, LoihiLIF, SumPool
+from spear_deploy.layers import IF, LI, LIF, AvgPool, BatchNorm, Conv2d, CubaLIF, Dense, Flatten, Layer, LoihiLIF, Scale, SumPool
 from spear_deploy.quantize import evidence, fold_batchnorm, graded, loihi, quantize
 from spear_deploy.quantize.fold import with_weights_everywhere
 from spear_deploy.simulator import simulate
 from tests.reference import random_graph, random_spikes
+from tests.wild_graphs import wild_graph
 
 
 def dense(weight, neuron, bias=None, **layer):
@@ -250,3 +251,109 @@ def test_a_state_that_overflows_at_every_scale_is_an_error():
     graph = chain([dense(np.ones((1, 1)), IF())], input_shape=(1,))
     with pytest.raises(QuantizationError, match="layer 'fc': its 24-bit state overflows at every scale tried"):
         quantize(graph, calibration=np.full((2, 1, 1), 200_000))
+
+
+def norm_of(channels, seed=0):
+    rng = np.random.default_rng(seed)
+    made = {name: rng.normal(size=channels) for name in ("weight", "bias", "mean")}
+    return BatchNorm(**made, var=rng.uniform(0.5, 2, channels), eps=1e-5)
+
+
+def same_function(graph, folded, seed=0):
+    assert all(layer.norm is None for layer in folded.layers)
+    x = random_spikes(graph, seed)
+    here, there = simulate(graph, x, dtype=np.float64), simulate(folded, x, dtype=np.float64)
+    assert here.spikes.keys() == there.spikes.keys()
+    np.testing.assert_allclose(there.output, here.output, rtol=1e-9, atol=1e-12)
+    assert {name: count.tolist() for name, count in here.counts.sent.items()} == {
+        name: count.tolist() for name, count in there.counts.sent.items()
+    }
+
+
+@pytest.mark.parametrize("neuron", [None, LIF(tau_s=2e-3)], ids=["then weights", "then neurons"])
+def test_a_norm_behind_a_flatten_has_a_gain_for_each_value(neuron):
+    rng = np.random.default_rng(1)
+    layers = (
+        Layer(name="conv", synapse=Conv2d(weight=rng.normal(size=(3, 2, 2, 2))), neuron=LIF(tau_s=2e-3)),
+        Layer(name="flat", synapse=Flatten()),
+        Layer(name="norm", norm=norm_of(27), neuron=neuron),
+        Layer(name="out", synapse=Dense(weight=rng.normal(size=(4, 27)), bias=rng.normal(size=4)), neuron=LI(tau_s=4e-3)),
+    )
+    graph = chain(layers, input_shape=(2, 4, 4))
+    folded = fold_batchnorm(graph)
+    same_function(graph, folded)
+    if neuron is None:
+        assert [(layer.name, type(layer.synapse)) for layer in folded.layers] == [("conv", Conv2d), ("out", Dense)]
+    x = random_spikes(graph, 0)
+    assert quantize(graph).is_integer
+    for name, spikes in simulate(quantize(graph), x, record=("spikes",)).spikes.items():
+        assert np.mean(spikes != simulate(graph, x, record=("spikes",)).spikes[name]) < 0.02
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (1, 1, 3), (2, 1, 1), (2, 3, 3)])
+def test_a_scale_of_any_shape_takes_a_norm(shape):
+    weight, bias = np.random.default_rng(2).normal(size=(2, *shape))
+    layers = [
+        Layer(name="scale", synapse=Scale(weight=weight, bias=bias), norm=norm_of(2), neuron=LIF(tau_s=2e-3)),
+        Layer(name="out", synapse=Dense(weight=np.random.default_rng(3).normal(size=(4, 18))), neuron=IF()),
+    ]
+    graph = chain(layers, input_shape=(2, 3, 3))
+    same_function(graph, fold_batchnorm(graph))
+    assert quantize(graph).is_integer
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_folding_keeps_the_function_of_random_networks(seed):
+    graph = wild_graph(seed)
+    try:
+        folded = fold_batchnorm(graph)
+    except UnsupportedError as error:
+        assert "batch norm follows a pool" in str(error)
+        return
+    same_function(graph, folded, seed)
+
+
+@pytest.mark.parametrize("tau", ["one", "each"])
+@pytest.mark.parametrize("first", [Conv2d, Scale])
+def test_a_flatten_between_weights_and_their_neurons(first, tau):
+    """The bias of a channel, and what a neuron's constants do to the weights, pass the flatten."""
+    rng = np.random.default_rng(4)
+    if first is Conv2d:
+        synapse = Conv2d(weight=rng.normal(size=(3, 2, 1, 1)), bias=rng.normal(size=3))
+        taus = np.repeat([2e-3, 4e-3, 8e-3], 9)
+    else:
+        synapse = Scale(weight=rng.normal(size=(2, 1, 1)), bias=rng.normal(size=(2, 3, 3)))
+        taus = rng.choice([2e-3, 4e-3], 18)
+    layers = (
+        Layer(name="weights", synapse=synapse),
+        Layer(name="flat", synapse=Flatten(), neuron=LIF(tau_s=np.array(2e-3) if tau == "one" else taus)),
+        Layer(name="out", synapse=Dense(weight=rng.normal(size=(4, len(taus)))), neuron=IF()),
+    )
+    graph = chain(layers, input_shape=(2, 3, 3))
+    x = random_spikes(graph, 0)
+    integer = quantize(graph)
+    assert integer.shape_of("flat") == (len(taus),)
+    here, there = (simulate(net, x, record=("spikes",)).spikes["flat"] for net in (graph, integer))
+    assert here.any() and np.mean(here != there) < 0.02
+
+
+def test_constants_that_differ_inside_a_channel_behind_a_flatten_are_refused():
+    taus = np.linspace(2e-3, 4e-3, 27)
+    layers = (
+        Layer(name="conv", synapse=Conv2d(weight=np.ones((3, 2, 1, 1)))),
+        Layer(name="flat", synapse=Flatten(), neuron=LIF(tau_s=taus)),
+    )
+    with pytest.raises(UnsupportedError, match="layer 'conv': time constants, thresholds or r differ inside a channel"):
+        quantize(chain(layers, input_shape=(2, 3, 3)))
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_random_networks_become_integers_or_are_refused_by_name(seed):
+    graph = wild_graph(seed)
+    try:
+        integer = quantize(graph)
+    except (UnsupportedError, QuantizationError) as error:
+        assert str(error).startswith(("layer", "loop", "the network"))
+        return
+    assert integer.is_integer
+    assert integer.shape_of(integer.output) == graph.shape_of(graph.output)

@@ -1,4 +1,4 @@
-"""What must be gone before a network is integers? Batch norm, means, and neurons that no weights lead to.
+"""Removal of batch norm, of means, and of neurons without weights, before integers.
 
 All of it is exact in float64: the function of the network stays.
 """
@@ -11,30 +11,52 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.graph import INPUT, Edge, SNNGraph, merge_parts
-from spear_deploy.layers import POOLS, WEIGHTED, Array, AvgPool, BatchNorm, Layer, Scale, SumPool, Synapse
+from spear_deploy.graph import INPUT, Edge, SNNGraph, free_name, merge_parts
+from spear_deploy.layers import POOLS, WEIGHTED, Array, AvgPool, BatchNorm, Flatten, Layer, Scale, SumPool, Synapse
 from spear_deploy.quantize.merge import merge_weights
 
 
 def fold_batchnorm(graph: SNNGraph) -> SNNGraph:
     """Return the network without batch norm: its scale and shift are in the weights and biases before it, in float64.
 
-    Weights that then follow upon weights become one map (`merge_weights`).
+    A norm behind a flatten becomes one weight for each value. Weights that then follow upon weights become one map
+    (`merge_weights`).
+
+    Raises:
+        UnsupportedError: a norm follows a pool.
     """
 
     def folded(layer: Layer) -> Layer:
         if layer.norm is None:
             return layer
         gain, shift = _norm_gain_shift(layer.norm)
-        return replace(layer, synapse=scaled(_as_weighted(graph, layer), gain, shift), norm=None)
+        synapse = _as_weighted(graph, layer)
+        if isinstance(synapse, Scale):  # its weights may spread over channels; the norm's do not
+            axes = (-1, *(1 for _ in graph.input_shape_of(layer.name)[1:]))
+            gain, shift = gain.reshape(axes), shift.reshape(axes)
+        return replace(layer, synapse=scaled(synapse, gain, shift), norm=None)
 
-    graph = merge_parts(graph)
+    graph = _apart_from_flatten(merge_parts(graph))
     for layer in graph.layers:
         if layer.norm is not None and isinstance(layer.synapse, POOLS):
             raise UnsupportedError(
                 f"layer '{layer.name}': batch norm follows a pool; put the norm before the pool, or a weight between"
             )
-    return merge_weights(graph.with_layers(folded))
+    return merge_parts(merge_weights(graph.with_layers(folded)))
+
+
+def _apart_from_flatten(graph: SNNGraph) -> SNNGraph:
+    """Give each flatten with a norm behind it a layer of its own."""
+    joint = {layer.name for layer in graph.layers if layer.norm is not None and isinstance(layer.synapse, Flatten)}
+    if not joint:
+        return graph
+    taken = {layer.name for layer in graph.layers}
+    alone = {name: free_name(f"{name}_flatten", taken) for name in sorted(joint)}
+    layers = [Layer(name=name, synapse=Flatten()) for name in alone.values()]
+    layers += [replace(layer, synapse=None) if layer.name in joint else layer for layer in graph.layers]
+    edges = [replace(edge, target=alone.get(edge.target, edge.target)) for edge in graph.edges]
+    edges += [Edge(source=flatten, target=name) for name, flatten in alone.items()]
+    return replace(graph, layers=tuple(layers), edges=tuple(edges))
 
 
 def _norm_gain_shift(norm: BatchNorm) -> tuple[Array, Array]:
@@ -48,16 +70,11 @@ def _as_weighted(graph: SNNGraph, layer: Layer) -> Any:
 
 
 def scaled(synapse: Any, gain: Array, shift: Array | None = None) -> Any:
-    """Return `gain · (W x + b) + shift`, gain and shift per output channel."""
-    axes = (-1, *(1 for _ in synapse.weight.shape[1:])) if gain.ndim else ()
-    weight = synapse.weight.astype(np.float64) * gain.reshape(axes)
-    bias = (
-        None
-        if synapse.bias is None
-        else np.asarray(synapse.bias, np.float64) * (gain.reshape(axes) if isinstance(synapse, Scale) else gain)
-    )
+    """Return `gain · (W x + b) + shift`: both per output channel, of a `Scale` in a shape that spreads over its input."""
+    spread = gain if isinstance(synapse, Scale) or not gain.ndim else gain.reshape(-1, *(1 for _ in synapse.weight.shape[1:]))
+    weight = synapse.weight.astype(np.float64) * spread
+    bias = None if synapse.bias is None else np.asarray(synapse.bias, np.float64) * gain
     if shift is not None:
-        shift = shift.reshape(axes) if isinstance(synapse, Scale) else shift
         bias = shift if bias is None else bias + shift
     if bias is not None:
         shape = np.broadcast_shapes(weight.shape, bias.shape) if isinstance(synapse, Scale) else weight.shape[:1]
@@ -86,7 +103,7 @@ def with_weights_everywhere(graph: SNNGraph) -> SNNGraph:
         if layer.neuron is None or isinstance(layer.synapse, WEIGHTED):
             layers.append(layer)
             continue
-        if isinstance(layer.synapse, POOLS) or len(graph.incoming(layer.name)) == 1:
+        if isinstance(layer.synapse, (*POOLS, Flatten)) or len(graph.incoming(layer.name)) == 1:
             layer, extra = _split_identity(graph, layer)
             if extra is not None:
                 layers.append(extra)
@@ -109,8 +126,9 @@ def _split_identity(graph: SNNGraph, layer: Layer) -> tuple[Layer, Layer | None]
     source = graph.incoming(layer.name)[0].source
     if all(weights_behind(graph, e.source) for e in graph.incoming(layer.name)):
         return layer, None
-    if isinstance(layer.synapse, POOLS):
-        extra = Layer(name=f"{layer.name}_pool", synapse=layer.synapse)
+    if isinstance(layer.synapse, (*POOLS, Flatten)):
+        what = "flatten" if isinstance(layer.synapse, Flatten) else "pool"
+        extra = Layer(name=f"{layer.name}_{what}", synapse=layer.synapse)
         return replace(layer, synapse=_unit(graph.shape_of(layer.name))), extra
     return replace(layer, synapse=_unit(graph.shape_of(source))), None
 

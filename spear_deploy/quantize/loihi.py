@@ -156,9 +156,9 @@ def _float_bias(target: Target) -> Array:
     """Return what is added to v per step, in units of v: leak, and the synapses' bias where there is no current."""
     bias = _mem(target) * (target.f["v_leak"] - target.level) if "v_leak" in target.f else np.zeros(())
     if not _has_current(target):
-        for synapse in _float_synapses(target, 0).values():
+        for name, synapse in _float_synapses(target, 0).items():
             if synapse.bias is not None:
-                bias = bias + target.spread(synapse.bias, synapse)
+                bias = bias + target.spread(name, synapse)
     return np.asarray(bias, np.float64)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy import linear
-from spear_deploy.graph import INPUT, Edge, SNNGraph
+from spear_deploy.graph import INPUT, Edge, SNNGraph, free_name
 from spear_deploy.layers import POOLS, WEIGHTED, Array, AvgPool, Conv1d, Conv2d, Dense, Flatten, Layer, Scale, Shape, Synapse
 
 MAX_WEIGHTS = 1 << 26
@@ -109,7 +109,7 @@ def _split(graph: SNNGraph, layer: Layer) -> SNNGraph | None:
     edges = [e for e in graph.edges if e.target != layer.name]
     for edge in graph.incoming(layer.name):
         base = f"{layer.name}.{edge.source}"
-        name = next(name for name in (base, *(f"{base}_{k}" for k in range(2, len(taken) + 3))) if name not in taken)
+        name = free_name(base, taken)
         taken.add(name)
         copies.append(Layer(name=name, synapse=replace(synapse, bias=None if copies else synapse.bias)))
         edges += [replace(edge, target=name), Edge(source=name, target=layer.name)]

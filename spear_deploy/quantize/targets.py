@@ -32,6 +32,7 @@ class Target:
         f: the factors of its update (`neurons.factors`), float64.
         synapses: by layer, the weighted synapses that drive it, float64. Means on the way and the scale of an analogue input
             are in the weights.
+        made: by layer, the shape of what its weights make; a flatten may lie between it and the neurons.
         behind: by layer, the factor of the means between it and the neuron, which a bias has to take too.
         graded: those that take an analogue input.
     """
@@ -41,6 +42,7 @@ class Target:
     shape: tuple[int, ...]
     f: Mapping[str, Array]
     synapses: Mapping[str, Any]
+    made: Mapping[str, tuple[int, ...]]
     behind: Mapping[str, float]
     graded: frozenset[str]
 
@@ -67,22 +69,36 @@ class Target:
         Raises:
             UnsupportedError: the gain differs inside a channel, whose weights are shared.
         """
-        return {name: scaled(synapse, self._per_channel(name, gain, synapse)) for name, synapse in self.synapses.items()}
+        return {name: scaled(synapse, self._at_weights(name, gain, synapse)) for name, synapse in self.synapses.items()}
 
-    def _per_channel(self, name: str, gain: Array, synapse: Any) -> Array:
+    def _at_weights(self, name: str, gain: Array, synapse: Any) -> Array:
+        """Return a gain of the neurons as one of the weights: one number, one per channel, or of a `Scale` one per value."""
         gain = np.asarray(gain, np.float64)
-        if gain.ndim < len(self.shape) or gain.size == gain.shape[0]:
-            return gain.reshape(-1) if gain.size > 1 else gain.reshape(())
-        if isinstance(synapse, Scale):
-            return gain
+        if gain.size == 1:
+            return gain.reshape(())
+        made = self.made[name]
+        if len(made) == len(self.shape) and isinstance(synapse, Scale):
+            return gain  # it spreads over the neurons, as the weights do
+        if isinstance(synapse, Scale) and gain.size == np.prod(made):
+            return gain.reshape(made)
+        each = np.broadcast_to(gain, self.shape).reshape(made[0], -1)
+        if (each == each[:, :1]).all():
+            return each[:, 0].reshape(-1, *(1 for _ in made[1:])) if isinstance(synapse, Scale) else each[:, 0]
         raise UnsupportedError(
             f"layer '{name}': time constants, thresholds or r differ inside a channel, whose weights are shared; "
             "use one per channel"
         )
 
-    def spread(self, bias: Array, synapse: Any) -> Array:
-        """Return a bias per output channel so that it broadcasts to the neurons."""
-        return bias if isinstance(synapse, Scale) else bias.reshape(-1, *(1 for _ in self.shape[1:]))
+    def spread(self, name: str, synapse: Any) -> Array:
+        """Return the bias of a layer's weights so that it broadcasts to the neurons."""
+        made = self.made[name]
+        bias: Array = synapse.bias
+        bias = bias if isinstance(synapse, Scale) else bias.reshape(-1, *(1 for _ in made[1:]))
+        if len(made) == len(self.shape):
+            return bias
+        each = np.broadcast_to(bias, made).reshape(made[0], -1)  # a flatten keeps a channel's values together
+        size = int(np.prod(self.shape))
+        return each.reshape(self.shape) if each.size == size else np.repeat(each[:, 0], size // made[0])
 
 
 def targets(graph: SNNGraph, kind: InputKind, input_scale: float) -> list[Target]:
@@ -122,6 +138,7 @@ def _target(graph: SNNGraph, layer: Layer, kind: InputKind, input_scale: float) 
         shape=graph.shape_of(layer.name),
         f=f,
         synapses=synapses,
+        made={name: graph.shape_of(name) for name in behind},
         behind=behind,
         graded=frozenset(graded),
     )

@@ -115,7 +115,7 @@ def _plan(target: Target, graph: SNNGraph, max_spikes: int) -> Plan:
     bias = f["mem"] * (f["v_leak"] - target.level)
     for name, synapse in target.gained(drive).items():
         if synapse.bias is not None:
-            bias = bias + target.spread(synapse.bias, synapse) * target.behind[name]
+            bias = bias + target.spread(name, synapse) * target.behind[name]
     return Plan(
         target=target,
         dash_mem=dash_mem,
