@@ -7,8 +7,12 @@ with what, and what differed first.
     netx    read by h5py, its layers interpreted by `read_netx` and simulated
     onnx    run by onnxruntime, without our simulator
 
-Spikes are compared one by one. So are the values of a readout: exactly where the same simulator runs them, else within a
-stated tolerance.
+Spikes are compared one by one, and so are the values of a readout. Both must be equal, except in floating-point networks that
+onnxruntime runs: there sums may round in another order, `float_bounds` states by how much, and
+
+    a value differs     where the two are further apart than the bound
+    a spike differs     where v is further from the threshold than the bound; nearer it is a tie, counted apart
+    after a tie         the two runs of that sample go different ways: its later steps and layers are not compared
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import hashlib
 import os
 import platform
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -27,6 +32,7 @@ import numpy as np
 from spear_deploy.errors import DataError, UnsupportedError, did_you_mean
 from spear_deploy.files import existing_file
 from spear_deploy.graph import INPUT, SNNGraph
+from spear_deploy.interchange.float_bounds import BOUND, bounded_steps, near_threshold
 from spear_deploy.layers import Array, Scale
 from spear_deploy.progress import Progress, part_of
 from spear_deploy.simulator import ChipRun, InputKind, check_input, simulate
@@ -34,8 +40,11 @@ from spear_deploy.simulator import ChipRun, InputKind, check_input, simulate
 Format: TypeAlias = Literal["nir", "netx", "onnx"]
 FORMATS: tuple[Format, ...] = ("nir", "netx", "onnx")
 
-VALUE_TOLERANCE = 1e-5
-"""For readouts of floating-point networks run by onnxruntime: of the largest value."""
+EQUAL = "every spike and every value of a readout must be equal"
+WITHIN_BOUND = (
+    "every spike must be equal unless v is within the bound of its threshold (a tie), every value of a readout equal within the "
+    "bound; after a tie the rest of that sample is not compared"
+)
 
 DEFAULT_STEPS = 32
 DEFAULT_SAMPLES = 4
@@ -66,9 +75,10 @@ def certify(
 
     Returns:
         A JSON-able dictionary: `reader`, `input`, `mismatches`, `first_difference` (None, or layer, step, sample, neuron),
-        `layers` (each with what was compared, spikes on both sides or the largest difference of values, and its own
-        `mismatches` and `first_difference`), `not_compared`, `approximations`, `assumptions` (of the network's own import and
-        of the read-back), `versions`, `file`, `sha256`, `bytes`.
+        `ties`, `compared` (the rule, in a sentence), `bound` (None where equality is asked for), `layers` (each with the
+        number of values `compared` and those `after_ties`, spikes on both sides or the largest difference of values, its
+        `largest_bound`, `ties`, `mismatches` and `first_difference`), `not_compared`, `approximations`, `assumptions` (of the
+        network's own import and of the read-back), `versions`, `file`, `sha256`, `bytes`.
 
     Raises:
         FileError: the file does not read back.
@@ -85,8 +95,10 @@ def certify(
     run = simulate(graph, x, kind=kind, record=("spikes", "v"), progress=part_of(progress, "the network"))
     expected = _compared(graph, run)
     reader, found, assumed = _read_back(graph, source, format, x, kind, part_of(progress, "as read back"))
-    tolerance = VALUE_TOLERANCE if format == "onnx" and not graph.is_integer else 0.0
-    rows = [_row(name, values, found[name], tolerance) for name, values in expected.items() if name in found]
+    _check_shapes(expected, found)
+    rounded = format == "onnx" and not graph.is_integer
+    ranges = _bounded(graph, x, expected, found) if rounded else {}
+    rows = [_row(name, values, found[name], ranges.get(name)) for name, values in expected.items() if name in found]
     unseen = [name for name in expected if name not in found]
     differences = [row["first_difference"] for row in rows if row["first_difference"]]
     first = min(differences, key=lambda d: (d["step"], d["sample"])) if differences else None
@@ -106,9 +118,11 @@ def certify(
         },
         "mismatches": sum(row["mismatches"] for row in rows),
         "first_difference": first,
+        "ties": sum(row["ties"] for row in rows),
+        "compared": WITHIN_BOUND if rounded else EQUAL,
+        "bound": BOUND if rounded else None,
         "layers": rows,
         "not_compared": unseen,
-        "value_tolerance": tolerance,
         "approximations": list(approximations),
         "assumptions": list(dict.fromkeys([*graph.metadata.get("assumptions", []), *assumed])),
         "versions": _versions(format),
@@ -186,21 +200,76 @@ def _fitting(again: SNNGraph, x: Array) -> Array:
 # -------------------------------------------------------------------------------------------------------- comparison
 
 
-def _row(name: str, expected: Array, found: Array, tolerance: float) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Bounds:
+    """What rounding may do to one layer.
+
+    Attributes:
+        gap: (T, B, neurons), how far values may be apart.
+        ties: (T, B, neurons) bool, spikes that differ with v within the gap of the threshold.
+        after: (T, B) bool, the sample had a tie before.
+    """
+
+    gap: Array
+    ties: Array
+    after: Array
+
+
+def _bounded(graph: SNNGraph, x: Array, expected: dict[str, Array], found: dict[str, Array]) -> dict[str, Bounds]:
+    """Return the bounds of each compared layer, and where the runs come apart in ties."""
+    steps, samples = x.shape[:2]
+    bounds: dict[str, Bounds] = {}
+    for name in (name for name in expected if name in found):
+        full = _flat(expected[name]).shape
+        bounds[name] = Bounds(np.zeros(full), np.zeros(full, bool), np.zeros((steps, samples), bool))
+    apart = np.zeros(samples, bool)
+    spikes = {layer.name: expected[layer.name] for layer in graph.layers if layer.spikes}
+    with np.errstate(over="ignore", invalid="ignore"):
+        for t, layers in enumerate(bounded_steps(graph, x, spikes)):
+            for name, step in layers.items():
+                if name not in bounds:
+                    continue
+                here = bounds[name]
+                here.gap[t] = step.gap.reshape(samples, -1)
+                here.after[t] = apart
+                if graph[name].spikes:
+                    differ = _flat(expected[name])[t] != (_flat(found[name])[t] != 0)
+                    near = near_threshold(graph[name], step).reshape(samples, -1)
+                    here.ties[t] = differ & near & ~apart[:, None]
+                    apart = apart | here.ties[t].any(axis=1)
+    return bounds
+
+
+def _flat(values: Array) -> Array:
+    return np.asarray(values).reshape(*values.shape[:2], -1)
+
+
+def _check_shapes(expected: dict[str, Array], found: dict[str, Array]) -> None:
+    for name in (name for name in expected if name in found):
+        here, there = (_flat(values).shape[2] for values in (expected[name], found[name]))
+        if here != there:
+            what = f"layer '{name}': {here} neurons in the network, {there} in the file"
+            raise DataError(f"{what}; report this as a defect")
+
+
+def _row(name: str, expected: Array, found: Array, bounds: Bounds | None) -> dict[str, Any]:
     """Compare one layer; neurons are counted flat, in the order C, H, W."""
-    a, b = (np.asarray(v).reshape(*v.shape[:2], -1) for v in (expected, found))
-    if a.shape != b.shape:
-        raise DataError(f"layer '{name}': {a.shape[2]} neurons in the network, {b.shape[2]} in the file; report this as a defect")
+    a, b = _flat(expected), _flat(found)
+    bounds = bounds or Bounds(np.zeros(a.shape), np.zeros(a.shape, bool), np.zeros(a.shape[:2], bool))
+    compared = np.broadcast_to(~bounds.after[..., None], a.shape)
     spikes = a.dtype == bool
-    row: dict[str, Any] = {"layer": name, "what": "spikes" if spikes else "values", "compared": int(a.size)}
+    row: dict[str, Any] = {"layer": name, "what": "spikes" if spikes else "values", "compared": int(compared.sum())}
+    row["after_ties"] = int(a.size - compared.sum())
+    row["largest_bound"] = float(bounds.gap.max(where=compared & np.isfinite(bounds.gap), initial=0))
     if spikes:
-        different = a != (b != 0)
+        different = (a != (b != 0)) & ~bounds.ties
         row["spikes"], row["spikes_in_file"] = int(a.sum()), int((b != 0).sum())
     else:
         gap = np.abs(a.astype(np.float64) - b.astype(np.float64))
-        different = ~(gap <= tolerance * max(1.0, float(np.abs(a).max())))
-        row["largest_difference"] = float(gap.max()) if np.isfinite(gap).all() else None
-    row["mismatches"] = int(different.sum())
+        different = ~(gap <= bounds.gap)
+        row["largest_difference"] = float(gap[compared].max(initial=0)) if np.isfinite(gap).all() else None
+    different &= compared
+    row["ties"], row["mismatches"] = int(bounds.ties.sum()), int(different.sum())
     row["first_difference"] = None
     if different.any():
         step, sample, neuron = (int(n) for n in np.argwhere(different)[0])

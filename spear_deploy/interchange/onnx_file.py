@@ -9,7 +9,8 @@
     metadata spear_deploy.*                dt_s, states with shape and starting value, layers, the largest exact input
 
 Integer networks are exact: states in int64, sums of products in floating point where no sum can round. Floating-point
-networks run in float32 in the simulator's order of operations, except that a sum of products may add up in another order.
+networks run in float32 in the simulator's order of operations, except that a sum of products may add up in another order;
+`float_bounds` bounds what that does.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ from spear_deploy.files import existing_file, written_aside
 from spear_deploy.graph import SNNGraph
 from spear_deploy.interchange import onnx_neurons
 from spear_deploy.interchange.onnx_check import IR_VERSION, META, checked_model
+from spear_deploy.interchange.onnx_runtime import runtime
 from spear_deploy.interchange.onnx_step import DOUBLE, FLOAT, INT64, StepGraph
 from spear_deploy.layers import Array, Shape
 
 FLOAT_NOTE = (
-    "float32 sums of n products may round in another order: states differ by up to about n · 2^-24 of the sum, and a spike "
-    "may differ where v is that close to its threshold"
+    "float32 sums of n products may add up in another order, which moves each by up to about 2 n · 2^-24 of the sum of "
+    "magnitudes; a spike may differ where v is within the bound of its threshold"
 )
 
 
@@ -166,8 +168,7 @@ def run_onnx(path: str | os.PathLike[str], x: Array) -> dict[str, Array]:
 
 
 def _session(source: Path, data: bytes) -> Any:
-    import onnxruntime
-
+    onnxruntime = runtime()
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = options.inter_op_num_threads = 1

@@ -45,8 +45,8 @@ def outcome(found: dict) -> str:
     if found["mismatches"]:
         return f"approximated: {found['mismatches']} of {compared} differ"
     if any(row.get("largest_difference") for row in found["layers"]):
-        return f"spikes exact, values within {found['value_tolerance']:g}"
-    return "exact"
+        return "spikes exact, values within the rounding bound"
+    return f"exact but for {found['ties']} ties" if found["ties"] else "exact"
 
 
 def refused(error: SpearError) -> str:
