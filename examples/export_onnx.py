@@ -4,12 +4,14 @@ python examples/export_onnx.py [folder]
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
 import matplotlib
 
 matplotlib.use("Agg")
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read once, when onnxruntime is imported
 import matplotlib.pyplot as plt
 import numpy as np
 import onnxruntime
