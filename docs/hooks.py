@@ -17,24 +17,26 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 API = {
-    "verbs": "load, check, count, simulate, compare, explain, export, rank",
-    "pipeline": "prune, deploy, demo",
-    "graph": "the network",
-    "layers": "its parts",
+    "pipeline.api": "load, check, count, simulate, compare, explain, export, rank",
+    "pipeline.prune": "prune",
+    "pipeline.deploy": "deploy",
+    "pipeline.demo": "demo",
+    "network.graph": "the network",
+    "network": "its parts",
     "data": "datasets",
-    "profile": "chips",
-    "budget": "the verdict",
-    "synops": "SynOps",
-    "counting_rules": "what other tools count",
+    "hardware.profile": "chips",
+    "budget.check": "the verdict",
+    "simulator.synops": "SynOps",
     "simulator": "the simulator",
-    "comparison": "differences by layer",
-    "explain": "what each step to integers costs",
+    "simulator.spike_comparison": "differences by layer",
+    "quantize.explain": "what each step to integers costs",
     "quantize": "integers",
-    "placement": "cores",
-    "energy": "energy",
-    "latency": "latency",
-    "pruning": "coupled channels, plans, slicing",
-    "search": "the search",
+    "placement.place": "cores",
+    "budget.energy": "energy",
+    "budget.latency": "latency",
+    "network.channel_groups": "coupled channels",
+    "pruning.plan": "plans, slicing",
+    "pruning.search.search": "the search",
     "training": "learning and evaluating",
     "interchange": "NIR, netx, ONNX",
     "errors": "errors",
@@ -66,7 +68,7 @@ def pages() -> Iterator[tuple[str, str]]:
 
 def chip_pages() -> Iterator[tuple[str, str]]:
     """Yield a page a profile, and their index."""
-    from spear_deploy.profile import describe, list_profiles, load_profile
+    from spear_deploy.hardware.profile import describe, list_profiles, load_profile
 
     index = ["# Chips", "", "From the files in `hardware_profiles/`. [How a profile is written](format.md).", ""]
     index += ["| chip | | cores | numbers | not published |", "|---|---|--:|--:|--:|"]

@@ -62,7 +62,7 @@ def plain(command: str) -> str:
 def pruning() -> Console:
     """Prune in earnest, and return what recorded the progress as it stood halfway through the search."""
     import spear_deploy as sd
-    from spear_deploy.cli.display import Display
+    from spear_deploy.cli.progress_bar import Display
 
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
     console.print(

@@ -14,7 +14,7 @@ import numpy as np
 
 import spear_deploy as sd
 from spear_deploy.data import load_data
-from spear_deploy.verbs import Side
+from spear_deploy.pipeline.api import Side
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "compare_backends")
 folder.mkdir(parents=True, exist_ok=True)

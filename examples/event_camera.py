@@ -18,9 +18,10 @@ import numpy as np
 
 import spear_deploy as sd
 from spear_deploy.data import load_data
-from spear_deploy.graph import chain
-from spear_deploy.layers import LI, LIF, Conv2d, Dense, Layer, SumPool
-from spear_deploy.training import evaluate, train
+from spear_deploy.network import LI, LIF, Conv2d, Dense, Layer, SumPool
+from spear_deploy.network.graph import chain
+from spear_deploy.training.evaluation import evaluate
+from spear_deploy.training.fit import train
 
 given = dict(enumerate(sys.argv))
 recordings = given.get(1) or os.environ.get("NMNIST")

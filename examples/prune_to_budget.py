@@ -16,8 +16,8 @@ import matplotlib.pyplot as plt
 import spear_deploy as sd
 from spear_deploy.data import load_data
 from spear_deploy.interchange.snn_file import write_snn
-from spear_deploy.search import prune_to_budget
-from spear_deploy.training import evaluate
+from spear_deploy.pruning.prune_to_budget import prune_to_budget
+from spear_deploy.training.evaluation import evaluate
 
 given = dict(enumerate(sys.argv))
 folder, share = Path(given.get(1, "prune_to_budget")), given.get(2, "50%")

@@ -15,11 +15,12 @@ import matplotlib.pyplot as plt
 
 import spear_deploy as sd
 from spear_deploy.data import load_data
+from spear_deploy.hardware.profile import load_profile
 from spear_deploy.interchange.snn_file import write_snn
-from spear_deploy.profile import load_profile
-from spear_deploy.search import Budgets, prune_to_budget
-from spear_deploy.search.chip_costs import on_chip
-from spear_deploy.training import evaluate
+from spear_deploy.pruning.budgets import Budgets
+from spear_deploy.pruning.chip_costs import on_chip
+from spear_deploy.pruning.prune_to_budget import prune_to_budget
+from spear_deploy.training.evaluation import evaluate
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "prune_to_fit")
 folder.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 import spear_deploy as sd
-from spear_deploy.verbs import Side
+from spear_deploy.pipeline.api import Side
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "recurrent_network")
 folder.mkdir(parents=True, exist_ok=True)

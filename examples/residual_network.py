@@ -15,9 +15,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import spear_deploy as sd
-from spear_deploy.graph import Edge, SNNGraph
-from spear_deploy.layers import LI, LIF, Conv2d, Dense, Layer
-from spear_deploy.pruning import coupled_groups
+from spear_deploy.network import LI, LIF, Conv2d, Dense, Layer
+from spear_deploy.network.channel_groups import coupled_groups
+from spear_deploy.network.graph import Edge, SNNGraph
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "residual_network")
 folder.mkdir(parents=True, exist_ok=True)

@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from spear_deploy.data import load_data
 from spear_deploy.interchange.snn_file import write_snn
-from spear_deploy.networks.digits import digits_network
-from spear_deploy.training import evaluate, train
+from spear_deploy.pipeline.demo import digits_network
+from spear_deploy.training.evaluation import evaluate
+from spear_deploy.training.fit import train
 
 
 def main(path: str = "digits.snn", seed: int = 0) -> None:

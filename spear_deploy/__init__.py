@@ -11,22 +11,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from spear_deploy.graph import SNNGraph as SNNGraph
-    from spear_deploy.pipeline import demo as demo
-    from spear_deploy.pipeline import deploy as deploy
-    from spear_deploy.pipeline import prune as prune
-    from spear_deploy.verbs import check as check
-    from spear_deploy.verbs import compare as compare
-    from spear_deploy.verbs import count as count
-    from spear_deploy.verbs import export as export
-    from spear_deploy.verbs import load as load
-    from spear_deploy.verbs import rank as rank
-    from spear_deploy.verbs import simulate as simulate
+    from spear_deploy.network.graph import SNNGraph as SNNGraph
+    from spear_deploy.pipeline.api import check as check
+    from spear_deploy.pipeline.api import compare as compare
+    from spear_deploy.pipeline.api import count as count
+    from spear_deploy.pipeline.api import export as export
+    from spear_deploy.pipeline.api import load as load
+    from spear_deploy.pipeline.api import rank as rank
+    from spear_deploy.pipeline.api import simulate as simulate
+    from spear_deploy.pipeline.demo import demo as demo
+    from spear_deploy.pipeline.deploy import deploy as deploy
+    from spear_deploy.pipeline.prune import prune as prune
 
 _PLACES = {
-    "SNNGraph": "graph",
-    **dict.fromkeys(("check", "compare", "count", "export", "load", "rank", "simulate"), "verbs"),
-    **dict.fromkeys(("demo", "deploy", "prune"), "pipeline"),
+    "SNNGraph": "network.graph",
+    **dict.fromkeys(("check", "compare", "count", "export", "load", "rank", "simulate"), "pipeline.api"),
+    "demo": "pipeline.demo",
+    "deploy": "pipeline.deploy",
+    "prune": "pipeline.prune",
 }
 
 __all__ = ["SNNGraph", "check", "compare", "count", "demo", "deploy", "export", "load", "prune", "rank", "simulate"]

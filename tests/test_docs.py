@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from spear_deploy.cli import main
-from spear_deploy.profile import list_profiles, load_profile
+from spear_deploy.hardware.profile import list_profiles, load_profile
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

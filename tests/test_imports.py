@@ -1,95 +1,97 @@
-"""Who may import whom, and what must not be imported to check a file."""
+"""Imports run down the listing of the folders, and checking a file imports nothing heavy."""
 
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import networkx as nx
 import pytest
 
 import spear_deploy
 
 ROOT = Path(spear_deploy.__file__).parent
 
-ORDER = [
-    {"errors", "profile_folder", "progress"},
-    {"files"},
-    {"layers", "profile_leaves"},
-    {"profile_costs"},
-    {"profile_schema"},
-    {"profile_file"},
-    {"graph", "profile", "profile_template"},
-    {"linear", "neurons", "memory"},
-    {"stepper"},
-    {"simulator"},
-    {"synops", "pruning", "comparison", "layer_values"},
-    {"quantize", "counting_rules", "recordings", "projections", "weight_widths", "words", "notebook"},
-    {"delay_sets"},
-    {"populations"},
-    {"fan"},
-    {"synapse_memory"},
-    {"placement"},
-    {"traffic"},
-    {"latency"},
-    {"energy"},
-    {"interchange", "lava_backend", "norse_backend", "budget"},
-    {"data", "spike_price"},
-    {"training"},
-    {"digests"},
-    {"explain", "search"},
-    {"ranking", "sarif", "budget_file"},
-    {"networks"},
-    {"nets"},
-    {"sides"},
-    {"verbs"},
-    {"report"},
-    {"pipeline"},
-    {"console"},
-    {"cli"},
-]
-RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
+ORDER = (
+    "errors", "util", "network", "hardware", "simulator", "data", "norse", "quantize", "placement", "budget", "training",
+    "interchange", "pruning", "lava", "report", "pipeline", "cli",
+)  # fmt: skip
+"""The folders from bottom to top: each imports from those before it, at the top of a module and inside its functions."""
+RANK = {name: rank for rank, name in enumerate(ORDER)}
 HEAVY = ("torch", "norse", "lava", "matplotlib", "sklearn", "gymnasium", "stable_baselines3", "onnxruntime", "optuna", "scipy")
+NEED_HEAVY = ("norse/", "lava/", "pruning/search/rl_agents.py", "pruning/search/environment.py")
+"""Entered only by who needs the package that they are about."""
 
 
-def modules():
+def modules() -> list[Path]:
+    """Return the package's modules; those of the Lava worker run in a process of their own."""
     return sorted(path for path in ROOT.rglob("*.py") if "worker" not in path.parts)
 
 
-def room(path: Path) -> str:
+def folder(path: Path) -> str:
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
-def imported(path: Path, *, top_only: bool = False):
-    """Yield the names that a module imports; what only a type checker reads does not count."""
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(path: Path, *, top_only: bool = False) -> Iterator[str]:
+    """Yield the full names that a module imports; what only a type checker reads does not count."""
     tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            node.body = []
     for node in tree.body if top_only else ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
-            names = [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "spear_deploy" else [node.module]
-            yield from names
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_run_one_way(path):
-    here = room(path)
+def test_folders_import_downwards_only_lazy_imports_included(path):
+    here = folder(path)
     if here == "__init__":
         return
-    for name in imported(path, top_only=True):
+    for name in imported(path):
         if name.startswith("spear_deploy."):
             other = name.split(".")[1]
-            assert other == here or RANK[other] < RANK[here], f"{here} imports {other}"
+            assert other == here or RANK[other] < RANK[here], f"{here} imports {other}: {name}"
+
+
+def test_no_module_is_in_a_circle():
+    names = {module_name(path) for path in modules()}
+    graph = nx.DiGraph()
+    for path in modules():
+        here = module_name(path)
+        if path.name == "__init__.py":
+            continue
+        for name in imported(path):
+            target = name if name in names else name.rpartition(".")[0]
+            if target in names and target != here and not (ROOT.parent / target.replace(".", "/")).is_dir():
+                graph.add_edge(here, target)
+    assert [sorted(circle) for circle in nx.strongly_connected_components(graph) if len(circle) > 1] == []
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_heavy_packages_are_imported_where_they_are_used(path):
-    if "norse" in path.name or path.name in ("agents.py", "environment.py") or room(path) == "lava_backend":
-        return  # these rooms are entered only when the package they are about is needed
-    assert not [name for name in imported(path, top_only=True) if name.split(".")[0] in HEAVY]
+    if not path.relative_to(ROOT).as_posix().startswith(NEED_HEAVY):
+        assert not [name for name in imported(path, top_only=True) if name.split(".")[0] in HEAVY]
 
 
-def test_every_room_has_a_place():
-    assert {room(path) for path in modules()} - {"__init__"} <= set(RANK)
+def test_the_root_holds_16_folders_and_the_errors():
+    entries = {path.name for path in ROOT.iterdir() if not path.name.startswith("__pycache__")}
+    assert entries == {*(name for name in ORDER if name != "errors"), "errors.py", "__init__.py", "py.typed"}
+
+
+def test_init_files_hold_a_docstring_and_names_only():
+    for path in ROOT.rglob("__init__.py"):
+        if path.parent != ROOT:
+            kinds = {type(node).__name__ for node in ast.parse(path.read_text()).body}
+            assert kinds <= {"Expr", "ImportFrom", "Assign"}, path
 
 
 @pytest.mark.parametrize("command", [["--help"], ["profiles"], ["check", "--help"]])

@@ -9,10 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 from spear_deploy.cli import main
-from spear_deploy.interchange.nir_file import write_nir
-from spear_deploy.profile import list_profiles
-from tests.reference import random_spikes
-from tests.test_cli import network
+from spear_deploy.hardware.profile import list_profiles
+from spear_deploy.interchange.nir.reader import write_nir
+from tests.cli.test_commands import network
+from tests.support.reference import random_spikes
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -90,7 +90,7 @@ def test_as_many_profiles_as_are_claimed():
 
 def test_claimed_cores_are_checked_elsewhere():
     assert "PilotNet LIF: 74 cores" in README
-    assert "== 74" in (Path(__file__).parent / "test_placement.py").read_text()
+    assert "== 74" in (Path(__file__).parent / "placement" / "test_place.py").read_text()
 
 
 def test_links_to_files_exist():

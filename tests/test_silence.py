@@ -11,7 +11,7 @@ from pathlib import Path
 import spear_deploy
 
 PLACES = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "TMPDIR")
-ONNX = "from spear_deploy.interchange.onnx_runtime import runtime; runtime()"
+ONNX = "from spear_deploy.interchange.onnx.runtime import runtime; runtime()"
 
 
 def left_behind(folder: Path, *command: str, **environment: str) -> list[str]:

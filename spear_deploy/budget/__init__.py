@@ -7,7 +7,8 @@ trial        the same about a changed network            remedies     which chan
 html         the report in a notebook
 """
 
-from spear_deploy.budget.rows import Row, Status
-from spear_deploy.budget.verdict import BudgetReport, Verdict, check
+from spear_deploy.budget.check import check
+from spear_deploy.budget.core_rows import Row, Status
+from spear_deploy.budget.report import BudgetReport, Verdict
 
 __all__ = ["BudgetReport", "Row", "Status", "Verdict", "check"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from spear_deploy.graph import INPUT, SNNGraph
+from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.simulator import SpikeCounts
-from spear_deploy.words import plural
+from spear_deploy.util.number_format import plural
 
 
 def counts_of(

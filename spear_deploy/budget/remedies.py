@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from math import ceil
 
-from spear_deploy.budget.rows import CHIP, Row
-from spear_deploy.budget.trial import PLACED, Change, Outcome, Trial
-from spear_deploy.placement.placing import Placement
-from spear_deploy.populations import Population
-from spear_deploy.pruning import Group
-from spear_deploy.words import plural
+from spear_deploy.budget.core_rows import CHIP, Row
+from spear_deploy.budget.what_if import PLACED, Change, Outcome, Trial
+from spear_deploy.network.channel_groups import Group
+from spear_deploy.placement.place import Placement
+from spear_deploy.placement.populations import Population
+from spear_deploy.util.number_format import plural
 
 MOST_GROUPS = 6
 """Pruning groups that are tried, those with the most cores first: each costs a bisection."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from spear_deploy.cli import complete
+from spear_deploy.cli import completion as complete
 from spear_deploy.cli.options import (
     Command,
     activity,
@@ -57,7 +57,8 @@ def check(
 
     Example: spear-deploy check digits --chip loihi2
     """
-    from spear_deploy import interchange, verbs
+    from spear_deploy import interchange
+    from spear_deploy.pipeline import api
 
     if lint:
         _lint(net, as_json=as_json, out=out)
@@ -68,7 +69,7 @@ def check(
     interchange.start_ahead(net)
     import spear_deploy.budget  # noqa: F401  takes longest: while the file's reader starts
 
-    report = verbs.check(
+    report = api.check(
         load_net(net, **source),
         chip,
         chips=chips,
@@ -81,8 +82,8 @@ def check(
         overrides=overrides,
     )
     if sarif is not None:
-        from spear_deploy.files import write_json
-        from spear_deploy.sarif import to_sarif
+        from spear_deploy.budget.sarif import to_sarif
+        from spear_deploy.util.files import write_json
 
         write_json(sarif, to_sarif(report, net))
     emit(report.to_json(), as_json=as_json, out=out, show=lambda c: console().show_check(c, report))
@@ -93,7 +94,7 @@ def check(
 
 def _next(net: str, chip: str, report: Any) -> str:
     """Return what to try: a smaller network where the chip is full, another chip where it is of another kind."""
-    from spear_deploy.nets import profile
+    from spear_deploy.pipeline.inputs import profile
     from spear_deploy.quantize import FORMATS
 
     if report.unsupported or profile(chip).meta.family not in FORMATS:
@@ -114,7 +115,7 @@ def _lint(net: str, *, as_json: bool, out: str | None) -> None:
 
 def _here() -> str | None:
     """Return the budget file of this folder, and say that it counts."""
-    from spear_deploy.budget_file import NAME
+    from spear_deploy.budget.budget_file import NAME
 
     if not Path(NAME).is_file():
         return None

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import click
 
-from spear_deploy.cli import complete
+from spear_deploy.cli import completion as complete
 from spear_deploy.cli.options import (
     SOON_S,
     Command,
@@ -88,19 +88,19 @@ def compare(
 
     Example: spear-deploy compare demo/quantised.snn demo/netx/network.net --backend-b lava --record spikes,v --input in.npz
     """
-    from spear_deploy import verbs
-    from spear_deploy.recordings import read_input
+    from spear_deploy.pipeline import api
+    from spear_deploy.simulator.recordings import read_input
 
     states = tuple(what for what in recordable(record) if what != "spikes")
-    one, other = verbs.load_both(a, b, like=input_file, **source)
+    one, other = api.load_both(a, b, like=input_file, **source)
     x, kind = read_input(input_file, one)
     sides = (
-        verbs.Side(net=a, graph=one, backend=backend_a, chip=known_better(chip_a, overrides if chip_a else {})),  # type: ignore[arg-type]
-        verbs.Side(net=b, graph=other, backend=backend_b, chip=known_better(chip_b, overrides if chip_b else {})),  # type: ignore[arg-type]
+        api.Side(net=a, graph=one, backend=backend_a, chip=known_better(chip_a, overrides if chip_a else {})),  # type: ignore[arg-type]
+        api.Side(net=b, graph=other, backend=backend_b, chip=known_better(chip_b, overrides if chip_b else {})),  # type: ignore[arg-type]
     )
     with display(as_json, quiet, SOON_S) as progress:
         how: dict[str, Any] = {"kind": kind, "states": states, "timeout_s": timeout_s}
-        layers = verbs.compare(*sides, x, progress=progress, **how)
+        layers = api.compare(*sides, x, progress=progress, **how)
     spikes = [layer for layer in layers if layer.what not in ("v", "u")]
     value = {
         "layers": [layer.to_json() for layer in spikes],

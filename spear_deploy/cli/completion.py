@@ -1,38 +1,37 @@
-"""The command `completion`."""
+"""Which words can stand here? What a shell completes: networks, chips, data."""
 
 from __future__ import annotations
 
 import click
-from click.shell_completion import get_completion_class
-
-from spear_deploy.cli.options import Command, as_json, emit
-
-PROGRAM, VARIABLE = "spear-deploy", "_SPEAR_DEPLOY_COMPLETE"
+from click.shell_completion import CompletionItem
 
 
-@click.command(cls=Command, short_help="Let the shell complete commands, chips and files.")
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-@click.option("--out", metavar="FILE", help="Write the script here instead.")
-@click.pass_context
-@as_json
-def completion(ctx: click.Context, shell: str, out: str | None, as_json: bool) -> None:
-    """Print the script with which a shell completes commands, options, chips, networks and files.
+def nets(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete a network: one that ships, or a file."""
+    from spear_deploy.pipeline.shipped import NAMES
 
-    In ~/.bashrc or ~/.zshrc: eval "$(spear-deploy completion bash)", or zsh. For fish, write it to
-    ~/.config/fish/completions/spear-deploy.fish.
+    return _or_file([CompletionItem(name, help="a trained network that ships") for name in NAMES], incomplete)
 
-    Example: spear-deploy completion zsh --out ~/.spear-deploy-complete.zsh
-    """
-    found = get_completion_class(shell)
-    assert found is not None, "one of click's own shells"
-    script = found(ctx.find_root().command, {}, PROGRAM, VARIABLE).source()
-    if out is not None:
-        from spear_deploy.files import written_aside
 
-        with written_aside(out) as path:
-            path.write_text(script)
-        said = f"wrote {out}\n"
-    else:
-        said = script
-    value = {"shell": shell, "out": out, "script": script}
-    emit(value, as_json=as_json, out=None, show=lambda console: console.out(said, end="", highlight=False))
+def chips(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete a chip: a profile, all chips of one of its boards, or a file."""
+    from spear_deploy.hardware.catalog import summaries
+
+    found = []
+    for profile in summaries():
+        found.append(CompletionItem(profile["name"], help=profile["title"]))
+        if incomplete.startswith(f"{profile['name']}:"):
+            found += [CompletionItem(f"{profile['name']}:{board}", help=f"{n} chips") for board, n in profile["boards"].items()]
+    return _or_file(found, incomplete)
+
+
+def data(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete a dataset: a built-in one, a file or a folder."""
+    from spear_deploy.data.load import BUILT_IN
+
+    return _or_file([CompletionItem(name, help="built in") for name in BUILT_IN], incomplete)
+
+
+def _or_file(items: list[CompletionItem], incomplete: str) -> list[CompletionItem]:
+    """Return the items that begin like the word; where none does, leave it to the shell to complete a file."""
+    return [item for item in items if item.value.startswith(incomplete)] or [CompletionItem(incomplete, type="file")]

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from spear_deploy.cli import complete
+from spear_deploy.cli import completion as complete
 from spear_deploy.cli.options import SOON_S, Command, as_json, console, display, emit, load_net, network_options, quiet
 
 
@@ -37,9 +37,9 @@ def count(
 
     Example: spear-deploy count digits --data digits --rules all
     """
-    from spear_deploy import verbs
     from spear_deploy.data import load_data
-    from spear_deploy.recordings import read_input
+    from spear_deploy.pipeline import api
+    from spear_deploy.simulator.recordings import read_input
 
     if (data is None) == (input_file is None):
         raise click.UsageError("give either --data or --input")
@@ -48,7 +48,7 @@ def count(
         how: dict[str, Any] = {"rules": rules == "all", "progress": progress}
         if input_file is not None:
             x, kind = read_input(input_file, graph)
-            found = verbs.count(graph, x, kind=kind, **how)
+            found = api.count(graph, x, kind=kind, **how)
         else:
-            found = verbs.count(graph, load_data(str(data), steps=steps, input_shape=graph.input_shape), **how)
+            found = api.count(graph, load_data(str(data), steps=steps, input_shape=graph.input_shape), **how)
     emit(found.to_json(), as_json=as_json, out=out, show=lambda c: console().show_count(c, found))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from spear_deploy.cli import complete
-from spear_deploy.cli.options import (
+from spear_deploy.cli import completion as complete
+from spear_deploy.cli.options import (  # fmt: skip
     Command,
     as_json,
     command_line,
@@ -19,7 +19,7 @@ from spear_deploy.cli.options import (
     quiet,
     seed,
     tell_resumed,
-)  # fmt: skip
+)
 
 
 @click.command(cls=Command, short_help="The whole path on scikit-learn's digits.")
@@ -54,10 +54,11 @@ def demo(
 
     Example: spear-deploy demo --out demo
     """
-    from spear_deploy import console, pipeline
+    from spear_deploy.cli import tables as console
+    from spear_deploy.pipeline.demo import demo as run_demo
 
     with display(as_json, quiet) as progress:
-        result = pipeline.demo(
+        result = run_demo(
             chip=known_better(chip, overrides),
             out=out,
             seed=seed,

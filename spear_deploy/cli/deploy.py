@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from spear_deploy.cli import complete
-from spear_deploy.cli.options import (
+from spear_deploy.cli import completion as complete
+from spear_deploy.cli.options import (  # fmt: skip
     Command,
     as_json,
     chip,
@@ -23,7 +23,7 @@ from spear_deploy.cli.options import (
     quiet,
     seed,
     tell_resumed,
-)  # fmt: skip
+)
 
 
 @click.command(cls=Command, short_help="The whole path on your network.")
@@ -52,11 +52,12 @@ def deploy(
 
     Example: spear-deploy deploy mymodels:conv_net --chip loihi2 --data digits --synops 50% --out build
     """
-    from spear_deploy import console, pipeline
+    from spear_deploy.cli import tables as console
+    from spear_deploy.pipeline.deploy import deploy as run_deploy
 
     graph = load_net(net, data, **source)
     with display(as_json, quiet) as progress:
-        result = pipeline.deploy(
+        result = run_deploy(
             graph, chip, data, out=out, synops=synops, method=method, seed=seed, lava_samples=lava_samples, overrides=overrides,
             fresh=fresh, command=command_line(), progress=progress,
         )  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from spear_deploy.cli import complete
+from spear_deploy.cli import completion as complete
 from spear_deploy.cli.options import (
     ERROR,
     SOON_S,
@@ -59,15 +59,15 @@ def export(
 
     Example: spear-deploy export digits --to nir --out out/digits.nir
     """
-    from spear_deploy import verbs
-    from spear_deploy.recordings import read_input
+    from spear_deploy.pipeline import api
+    from spear_deploy.simulator.recordings import read_input
 
     graph = load_net(net, input_file, **source)
     x, kind = (None, "spikes") if input_file is None else read_input(input_file, graph)
     target = known_better(chip, overrides)
     with display(as_json, quiet, SOON_S) as progress:
         how: dict[str, Any] = {"to": to, "x": x, "kind": kind, "chip": target, "seed": seed, "scan": scan}
-        certificate = verbs.export(graph, out, progress=progress, **how)
+        certificate = api.export(graph, out, progress=progress, **how)
     emit(certificate, as_json=as_json, out=None, show=lambda c: c.print_json(data=certificate))
     if certificate["mismatches"] and not force:
         click.echo(f"error: file '{out}': read back it spikes differently, see certificate.json; --force accepts that", err=True)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from spear_deploy.cli import complete
+from spear_deploy.cli import completion as complete
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -134,16 +134,16 @@ def known_better(chip: str | None, overrides: dict[str, str]) -> Any:
         return chip
     if chip is None:
         raise click.UsageError("--set changes a chip's profile; name it with --chip")
-    from spear_deploy import verbs
+    from spear_deploy.pipeline import api
 
-    return verbs.profile(chip, overrides)
+    return api.profile(chip, overrides)
 
 
 def load_net(net: str, like: str | None = None, **source: Any) -> Any:
     """Load a network with the options of the command line; say on stderr what reading a foreign file assumed."""
-    from spear_deploy import verbs
+    from spear_deploy.pipeline import api
 
-    graph = verbs.load(net, like=like, **source)
+    graph = api.load(net, like=like, **source)
     if not net.lower().endswith(".snn"):
         for note in graph.metadata.get("assumptions", []):
             click.echo(f"note: {note}", err=True)
@@ -153,7 +153,7 @@ def load_net(net: str, like: str | None = None, **source: Any) -> Any:
 def emit(value: Any, *, as_json: bool, out: str | None, show: Callable[[Any], None]) -> None:
     """Write JSON to `out` if asked; show JSON or a table on stdout."""
     if out is not None:
-        from spear_deploy.files import write_json
+        from spear_deploy.util.files import write_json
 
         write_json(out, value)
     stdout = click.get_current_context().meta[STDOUT]
@@ -179,14 +179,14 @@ def tell_resumed(result: Any) -> None:
 
 def display(as_json: bool, quiet: bool, after_s: float = 0.0) -> Any:
     """Return what shows progress on stderr, of what mostly takes less than `after_s` only then."""
-    from spear_deploy.cli.display import Display
+    from spear_deploy.cli.progress_bar import Display
 
     return Display(quiet=quiet or as_json, after_s=after_s)
 
 
 def console() -> Any:
     """Return the module of the tables, which imports rich."""
-    from spear_deploy import console
+    from spear_deploy.cli import tables as console
 
     return console
 

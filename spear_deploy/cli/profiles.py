@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from spear_deploy.cli import complete
+from spear_deploy.cli import completion as complete
 from spear_deploy.cli.options import Command, as_json, console, emit
 
 
@@ -43,14 +43,14 @@ def profiles(chip: str | None, new: str | None, like: str | None, keys: bool, sc
 
 
 def _list(as_json: bool) -> None:
-    from spear_deploy.profile_folder import summaries
+    from spear_deploy.hardware.catalog import summaries
 
     found = summaries()
     emit({"profiles": found}, as_json=as_json, out=None, show=lambda c: console().show_profiles(c, found))
 
 
 def _show(chip: str, as_json: bool) -> None:
-    from spear_deploy.profile import describe, load_profile
+    from spear_deploy.hardware.profile import describe, load_profile
 
     found = load_profile(chip)
     leaves = describe(found)
@@ -59,21 +59,21 @@ def _show(chip: str, as_json: bool) -> None:
 
 
 def _keys(as_json: bool) -> None:
-    from spear_deploy.profile_template import keys, keys_table
+    from spear_deploy.hardware.template import keys, keys_table
 
     emit({"keys": [vars(key) for key in keys()]}, as_json=as_json, out=None, show=lambda c: _text(c, keys_table()))
 
 
 def _schema(as_json: bool) -> None:
-    from spear_deploy.profile_template import json_schema
+    from spear_deploy.hardware.template import json_schema
 
     found = json_schema()
     emit(found, as_json=as_json, out=None, show=lambda c: _text(c, json.dumps(found, indent=1) + "\n"))
 
 
 def _write(new: str, like: str | None, as_json: bool) -> None:
-    from spear_deploy.profile import load_profile
-    from spear_deploy.profile_template import write_template
+    from spear_deploy.hardware.profile import load_profile
+    from spear_deploy.hardware.template import write_template
 
     count = write_template(new, load_profile(like) if like else None)
     said = f"wrote {new}: {count} keys; what is left null is not published, and what rests on it stays unchecked\n"

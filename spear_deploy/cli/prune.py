@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from spear_deploy.cli import complete
+from spear_deploy.cli import completion as complete
 from spear_deploy.cli.options import (
     Command,
     as_json,
@@ -56,7 +56,8 @@ def prune(
 
     Example: spear-deploy prune digits --chip loihi2 --data digits --synops 35% --out pruned
     """
-    from spear_deploy import pipeline
+    from spear_deploy.pipeline.prune import prune as run_prune
+    from spear_deploy.pipeline.prune import prune_front
 
     limits: dict[str, Any] = {
         "energy_uj": energy_uj,
@@ -71,10 +72,10 @@ def prune(
     how: dict[str, Any] = {"method": method, "episodes": episodes, "epochs": epochs, "seed": seed, "overrides": overrides}
     with display(as_json, quiet) as progress:
         if budgets is None:
-            facts = pipeline.prune(graph, chip, data, out=out, synops=synops, **limits, **how, progress=progress)
+            facts = run_prune(graph, chip, data, out=out, synops=synops, **limits, **how, progress=progress)
         else:
             each = [part.strip() for part in budgets.split(",")]
-            facts = pipeline.prune_front(graph, chip, data, out=out, synops=each, **limits, **how, progress=progress)
+            facts = prune_front(graph, chip, data, out=out, synops=each, **limits, **how, progress=progress)
     emit(facts, as_json=as_json, out=None, show=lambda c: _show(c, facts))
     leave("does_not_fit" if any(row["verdict"] == "does_not_fit" for row in facts.get("front", [facts])) else "fits")
 

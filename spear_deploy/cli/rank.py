@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from spear_deploy.cli import complete
+from spear_deploy.cli import completion as complete
 from spear_deploy.cli.options import (
     DOES_NOT_FIT,
     Command,
@@ -46,9 +46,9 @@ def rank(
 
     Example: spear-deploy rank digits --activity 0.1
     """
-    from spear_deploy import verbs
+    from spear_deploy.pipeline import api
 
-    found = verbs.rank(load_net(net, **source), chips or None, activity=activity, overrides=overrides)
+    found = api.rank(load_net(net, **source), chips or None, activity=activity, overrides=overrides)
     value = {"chips": [ranked.to_json() for ranked in found]}
     emit(value, as_json=as_json, out=out, show=lambda c: console().show_rank(c, found))
     real = next((ranked for ranked in found if ranked.report.cores_limit is not None), None)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from spear_deploy.cli import complete
+from spear_deploy.cli import completion as complete
 from spear_deploy.cli.options import (
     SOON_S,
     Command,
@@ -85,8 +85,8 @@ def simulate(
 
     Example: spear-deploy simulate digits --chip loihi2 --explain --data digits
     """
-    from spear_deploy import verbs
-    from spear_deploy.recordings import read_input, read_labels, write_recording
+    from spear_deploy.pipeline import api
+    from spear_deploy.simulator.recordings import read_input, read_labels, write_recording
 
     wanted = recordable(record)
     _check_options(input_file, chip, explain, data, samples, out)
@@ -96,22 +96,22 @@ def simulate(
     explanation = None
     if input_file is not None:
         x, kind = read_input(input_file, graph)
-        side = verbs.Side(net=net, graph=graph, backend=backend, chip=target)  # type: ignore[arg-type]
+        side = api.Side(net=net, graph=graph, backend=backend, chip=target)  # type: ignore[arg-type]
         if out is not None or not explain:
             lowered, given = side.lowered(x, kind)
             with display(as_json, quiet, SOON_S) as progress:
                 run = side.run(lowered, given, kind, tuple(wanted), timeout_s, progress)  # type: ignore[arg-type]
-            facts, findings = verbs.facts_of(lowered, run)
+            facts, findings = api.facts_of(lowered, run)
             if out is not None:
                 write_recording(out, run, given)
         facts = {"out": out, "backend": backend, "chip": chip, **facts}
     if explain:
         with display(as_json, quiet) as progress:
             if data is not None:
-                explanation = verbs.explain(graph, target, verbs.data(data, graph), samples=samples, progress=progress)
+                explanation = api.explain(graph, target, api.data(data, graph), samples=samples, progress=progress)
             else:
                 labels = read_labels(str(input_file), x.shape[1])
-                explanation = verbs.explain(graph, target, x, kind=kind, labels=labels, progress=progress)
+                explanation = api.explain(graph, target, x, kind=kind, labels=labels, progress=progress)
         facts |= {"chip": chip, "explain": explanation.to_json()}
         findings = [*explanation.findings, *(found for found in findings if found not in explanation.findings)]
     if overrides:

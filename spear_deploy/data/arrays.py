@@ -7,19 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from spear_deploy.data.dataset import (
-    SPLITS,
-    VALIDATION_SHARE,
-    Dataset,
-    Split,
-    by,
-    split_at_random,
-    stratified,
-    whole_labels,
-)
+from spear_deploy.data.dataset import SPLITS, VALIDATION_SHARE, Dataset, Split, by, split_at_random, stratified, whole_labels
 from spear_deploy.data.encoders import Encoding, encode
 from spear_deploy.errors import DataError
-from spear_deploy.layers import Array, Shape
+from spear_deploy.network import Array, Shape
 from spear_deploy.simulator import InputKind
 
 

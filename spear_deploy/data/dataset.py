@@ -5,6 +5,7 @@ Axes: `N` samples, `T` time steps, then the network's input axes. Labels are who
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import DataError
-from spear_deploy.layers import Array, Shape
+from spear_deploy.network import Array, Shape
 from spear_deploy.simulator import InputKind
 
 SPLITS = ("train", "val", "test")
@@ -185,3 +186,15 @@ def whole_labels(y: Any, where: str) -> Array:
 def by(shape: Shape) -> str:
     """Write a shape as 2 x 8 x 8."""
     return " x ".join(str(n) for n in shape)
+
+
+def hash_dataset(dataset: Dataset) -> str:
+    """Return the sha256 of all samples and labels, with their types, shapes and splits."""
+    digest = hashlib.sha256()
+    for name in ("train", "val", "test"):
+        split = getattr(dataset, name)
+        for array in (split.x, split.y):
+            digest.update(f"{name} {split.kind} {array.dtype.str} {array.shape};".encode())
+            for part in array:  # sample by sample: a view of a large file is never copied as a whole
+                digest.update(np.ascontiguousarray(part).data)
+    return digest.hexdigest()

@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from spear_deploy.errors import DataError
-from spear_deploy.layers import Array
+from spear_deploy.network import Array
 
 Encoding: TypeAlias = Literal["direct", "rate", "bernoulli", "latency"]
 ENCODINGS: tuple[Encoding, ...] = ("direct", "rate", "bernoulli", "latency")

@@ -21,8 +21,8 @@ import numpy as np
 
 from spear_deploy.data.encoders import bin_events
 from spear_deploy.errors import DataError, FileError
-from spear_deploy.files import existing_file
-from spear_deploy.layers import Array, Shape
+from spear_deploy.network import Array, Shape
+from spear_deploy.util.files import existing_file
 
 RECORD_BYTES = 5
 POLARITY_EVENTS = 1

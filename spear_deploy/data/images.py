@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import DataError, FileError
-from spear_deploy.files import existing_file
-from spear_deploy.layers import Array
+from spear_deploy.network import Array
+from spear_deploy.util.files import existing_file
 
 CIFAR_RECORD = 1 + 3 * 32 * 32
 MOST_BYTES = 1 << 32

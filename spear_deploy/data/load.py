@@ -17,8 +17,8 @@ from spear_deploy.data.encoders import ENCODINGS, Encoding, rate_code
 from spear_deploy.data.events import event_arrays, event_folder, shd_file
 from spear_deploy.data.images import cifar_folder, idx_folder
 from spear_deploy.errors import DataError, did_you_mean
-from spear_deploy.layers import Shape
-from spear_deploy.recordings import read_arrays
+from spear_deploy.network import Shape
+from spear_deploy.util.files import read_arrays
 
 BUILT_IN = ("digits",)
 

@@ -11,7 +11,7 @@ from spear_deploy.data.dataset import Dataset
 from spear_deploy.data.encoders import Encoding
 from spear_deploy.data.events import Events
 from spear_deploy.errors import DataError
-from spear_deploy.layers import Array, Shape
+from spear_deploy.network import Array, Shape
 
 
 def from_torch(

@@ -30,12 +30,12 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from spear_deploy.errors import DataError, UnsupportedError, did_you_mean
-from spear_deploy.files import existing_file
-from spear_deploy.graph import INPUT, SNNGraph
-from spear_deploy.interchange.float_bounds import BOUND, bounded_steps, near_threshold
-from spear_deploy.layers import Array, Scale
-from spear_deploy.progress import Progress, part_of
+from spear_deploy.interchange.onnx.float_bounds import BOUND, bounded_steps, near_threshold
+from spear_deploy.network import Array, Scale
+from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.simulator import ChipRun, InputKind, check_input, simulate
+from spear_deploy.util.files import existing_file
+from spear_deploy.util.progress import Progress, part_of
 
 Format: TypeAlias = Literal["nir", "netx", "onnx"]
 FORMATS: tuple[Format, ...] = ("nir", "netx", "onnx")
@@ -158,7 +158,7 @@ def _read_back(
 ) -> tuple[str, dict[str, Array], list[str]]:
     """Return who read the file, what its network did by the layer names of the original, and what the reader assumed."""
     if format == "onnx":
-        from spear_deploy.interchange.onnx_file import run_onnx
+        from spear_deploy.interchange.onnx.model_file import run_onnx
 
         if progress is not None:
             progress({"stage": "onnxruntime", "done": 0, "of": 0})
@@ -176,8 +176,8 @@ def _read_back(
 def _read_nir(graph: SNNGraph, source: Path) -> tuple[SNNGraph, str]:
     import nir
 
-    from spear_deploy.interchange.nir_file import read_nir
-    from spear_deploy.interchange.nir_writer import typable
+    from spear_deploy.interchange.nir.reader import read_nir
+    from spear_deploy.interchange.nir.writer import typable
 
     nir.read(source, type_check=typable(graph))
     how = "" if typable(graph) else ", without its type check, which takes kernels as square and groups as one"
@@ -185,7 +185,7 @@ def _read_nir(graph: SNNGraph, source: Path) -> tuple[SNNGraph, str]:
 
 
 def _read_netx(source: Path) -> tuple[SNNGraph, str]:
-    from spear_deploy.interchange.netx_file import read_netx
+    from spear_deploy.interchange.netx.reader import read_netx
 
     return read_netx(source), f"h5py {_version('h5py')}; layers interpreted by spear-deploy {_version('spear-deploy')}"
 

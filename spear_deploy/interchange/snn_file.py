@@ -14,6 +14,7 @@ import io
 import json
 import math
 import os
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -24,11 +25,12 @@ from typing import Any, get_args
 
 import numpy as np
 
-from spear_deploy import layers as kinds
+from spear_deploy import network as kinds
 from spear_deploy.errors import FileError, GraphError, SpearError, did_you_mean
-from spear_deploy.files import existing_file, written_aside
-from spear_deploy.graph import INPUT, Edge, SNNGraph
-from spear_deploy.layers import Array, Layer
+from spear_deploy.network import Array, Layer
+from spear_deploy.network.graph import INPUT, Edge, SNNGraph
+from spear_deploy.util.digests import hash_file
+from spear_deploy.util.files import existing_file, written_aside
 
 FORMAT = "spear-deploy network"
 VERSION = 1
@@ -256,3 +258,13 @@ def _whole(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{value!r} where a whole number belongs")
     return value
+
+
+def hash_network(graph: SNNGraph) -> str:
+    """Return the sha256 of the `.snn` file that holds a network: the same network always gives the same bytes."""
+    from spear_deploy.interchange.snn_file import write_snn
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.snn"
+        write_snn(graph, path)
+        return hash_file(path)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from spear_deploy.budget import BudgetReport
+    from spear_deploy.budget.report import BudgetReport
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,14 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from spear_deploy import digests
-from spear_deploy.graph import SNNGraph
+from spear_deploy.hardware.profile import hash_profile
+from spear_deploy.interchange.snn_file import hash_network
+from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline.stages import Task
+from spear_deploy.util.digests import hash_code, hash_file, versions
 
 if TYPE_CHECKING:
-    from spear_deploy.profile import HardwareProfile
+    from spear_deploy.hardware.profile import HardwareProfile
 
 
 def provenance(
@@ -38,11 +40,11 @@ def provenance(
         "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": command,
         "options": dict(options),
-        "versions": {"python": platform.python_version(), **digests.versions()},
-        "code": digests.of_code(),
+        "versions": {"python": platform.python_version(), **versions()},
+        "code": hash_code(),
         "machine": {"system": platform.system(), "processor": platform.machine(), "cpus": os.cpu_count()},
         "network": {
-            "digest": digests.of_network(network),
+            "digest": hash_network(network),
             "input_shape": list(network.input_shape),
             "dt_s": network.dt_s,
             "assumptions": [str(note) for note in network.metadata.get("assumptions", [])],
@@ -56,19 +58,19 @@ def provenance(
             "digest": task.digest,
         },
         "chip": _chip(task.target),
-        "sha256": {name: digests.of_file(task.folder / name) for name in sorted(files)},
+        "sha256": {name: hash_file(task.folder / name) for name in sorted(files)},
     }
 
 
 def _chip(profile: HardwareProfile) -> dict[str, Any]:
-    from spear_deploy.profile import describe
+    from spear_deploy.hardware.profile import describe
 
     facts = [row for row in describe(profile) if row.value is not None]
     return {
         "name": profile.name,
         "title": profile.meta.title,
         "operating_point": profile.meta.operating_point,
-        "digest": digests.of_profile(profile),
+        "digest": hash_profile(profile),
         "facts": [
             {"key": row.key, "value": _plain(row.value), "unit": row.unit, "evidence": row.evidence, "source": row.source}
             for row in facts

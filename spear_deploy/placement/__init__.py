@@ -6,7 +6,6 @@ seating      which box lies on which core                placing      the placem
 bounds       cores that no placement goes below          axon_sets    axons that slices on one core share
 """
 
-from spear_deploy.placement.bounds import lower_bound
-from spear_deploy.placement.placing import CoreSlice, Placement, Stranded, place, place_populations, tightest
+from spear_deploy.placement.place import CoreSlice, Placement, Stranded, lower_bound, place, place_populations, tightest
 
 __all__ = ["CoreSlice", "Placement", "Stranded", "lower_bound", "place", "place_populations", "tightest"]

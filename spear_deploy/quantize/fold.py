@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.graph import INPUT, Edge, SNNGraph, free_name, merge_parts
-from spear_deploy.layers import POOLS, WEIGHTED, Array, AvgPool, BatchNorm, Flatten, Layer, Scale, SumPool, Synapse
-from spear_deploy.quantize.merge import merge_weights
+from spear_deploy.network import POOLS, WEIGHTED, Array, AvgPool, BatchNorm, Flatten, Layer, Scale, SumPool, Synapse
+from spear_deploy.network.graph import INPUT, Edge, SNNGraph, free_name, merge_parts
+from spear_deploy.quantize.fuse_weights import merge_weights
 
 
 def fold_batchnorm(graph: SNNGraph) -> SNNGraph:

@@ -30,10 +30,10 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import QuantizationError, UnsupportedError
-from spear_deploy.graph import SNNGraph
-from spear_deploy.layers import IF, Array, SpeckIF, Synapse
-from spear_deploy.quantize.evidence import UNKNOWN, Evidence, Verdict, driven, judged, several_spikes
-from spear_deploy.quantize.targets import Lowered, Target, assembled, made, ranked_scales, targets, whole
+from spear_deploy.network import IF, Array, SpeckIF, Synapse
+from spear_deploy.network.graph import SNNGraph
+from spear_deploy.quantize.layer_error import UNKNOWN, Evidence, Verdict, driven, judged, several_spikes
+from spear_deploy.quantize.weighted_inputs import Lowered, Target, assembled, made, ranked_scales, targets, whole
 from spear_deploy.simulator import InputKind
 
 MAX_THRESHOLD = 2**15 - 1

@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import QuantizationError, UnsupportedError
-from spear_deploy.graph import SNNGraph
-from spear_deploy.layers import IF, Array, CubaLI, CubaLIF, Dense, Flatten, Layer, Scale
-from spear_deploy.quantize.evidence import Evidence, several_spikes
-from spear_deploy.quantize.targets import Lowered, Target, assembled, targets, whole
-from spear_deploy.quantize.xylo_scale import Plan, chosen
+from spear_deploy.network import IF, Array, CubaLI, CubaLIF, Dense, Flatten, Layer, Scale
+from spear_deploy.network.graph import SNNGraph
+from spear_deploy.quantize.layer_error import Evidence, several_spikes
+from spear_deploy.quantize.weighted_inputs import Lowered, Target, assembled, targets, whole
+from spear_deploy.quantize.xylo_scales import Plan, chosen
 from spear_deploy.simulator import InputKind
 
 MAX_DASH = 15

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import ceil, floor, log10
 from typing import Any, Literal, TypeAlias
 
-from spear_deploy.report.text import compact
+from spear_deploy.util.number_format import compact
 
 WIDTH, HEIGHT = 360, 216
 TOP, BOTTOM, RIGHT = 24, 36, 14

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from spear_deploy.errors import FileError
-from spear_deploy.files import existing_file
-from spear_deploy.layers import Array
-from spear_deploy.recordings import read_arrays
+from spear_deploy.network import Array
+from spear_deploy.util.files import existing_file, read_arrays
 
 NEEDED = {
     "deployment": ("accuracy", "synops", "norse", "lava", "verdict", "cores_used", "widths", "files", "seconds", "notes", "seed"),

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from spear_deploy.errors import FileError
-from spear_deploy.report import tables, text
+from spear_deploy.report import tables
+from spear_deploy.report.floor_plan import plan_view
 from spear_deploy.report.folder import Evidence
-from spear_deploy.report.front_page import front_view
-from spear_deploy.report.plan_view import plan_view
-from spear_deploy.report.raster_view import raster_view
-from spear_deploy.report.search_view import search_view
+from spear_deploy.report.pruning_page import front_view
+from spear_deploy.report.raster import raster_view
+from spear_deploy.report.search_charts import search_view
+from spear_deploy.util import number_format as text
 
 TEMPLATE, FRONT_TEMPLATE = "page.html.j2", "front.html.j2"
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spear_deploy.report.text import compact, number, percent, points, seconds, words
-from spear_deploy.words import plural, with_prefix
+from spear_deploy.util.number_format import compact, number, percent, plural, points, seconds, with_prefix, words
 
 VERDICTS = {
     "fits": ("Fits", "good"),

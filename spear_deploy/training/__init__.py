@@ -8,9 +8,9 @@ dear as they must be (`spike_price`).
 torch is imported only where something is learnt.
 """
 
-from spear_deploy.training.evaluation import BATCH, Evaluation, QuickEvaluation, decide, evaluate, quick_evaluate
-from spear_deploy.training.fitting import Fit, fine_tune, fit, threads_for, train
-from spear_deploy.training.recipe import Recipe
+from spear_deploy.simulator.run import decide
+from spear_deploy.training.evaluation import BATCH, Evaluation, QuickEvaluation, evaluate, quick_evaluate
+from spear_deploy.training.fit import Fit, Recipe, fine_tune, fit, threads_for, train
 
 __all__ = [
     "BATCH",

@@ -9,36 +9,20 @@ import numpy as np
 
 from spear_deploy.data import Split
 from spear_deploy.errors import DataError
-from spear_deploy.graph import INPUT, SNNGraph
-from spear_deploy.layers import Array
+from spear_deploy.network import Array
+from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.simulator import SpikeCounts, simulate
-from spear_deploy.synops import SynOps, cost_per_spike, synops
+from spear_deploy.simulator.run import decide
+from spear_deploy.simulator.synops import SynOps, cost_per_spike, synops
 
 if TYPE_CHECKING:
-    from spear_deploy.interchange.norse_network import NorseNetwork
+    from spear_deploy.norse.network import NorseNetwork
 
 BATCH = 64
 """Samples at a time; larger batches leave the cache and are slower."""
 QUICK_BATCH = 256
 LOGIT_SCALE = 10.0
 """Cross-entropy sees 10 times the mean of the readout: membrane potentials are too small to be sure with."""
-
-
-def decide(output: Array) -> Array:
-    """Return the predicted labels: the output with the largest mean over time. Every part of the toolkit decides by this.
-
-    Args:
-        output: (T, B, *output shape): spikes, or the values of a readout, floating point or integer.
-
-    Returns:
-        (B,) int64; the first of equal outputs.
-
-    >>> decide(np.array([[[1, 0, 0]], [[0, 1, 1]], [[0, 0, 1]]])).tolist()
-    [2]
-    """
-    flat = output.reshape(*output.shape[:2], -1)
-    total = flat.sum(axis=0, dtype=np.int64 if flat.dtype.kind in "biu" else np.float64)
-    return np.asarray(total.argmax(axis=1), np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)

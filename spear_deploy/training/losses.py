@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spear_deploy.data import Split
-from spear_deploy.graph import SNNGraph
-from spear_deploy.layers import Array
+from spear_deploy.network import Array
+from spear_deploy.network.graph import SNNGraph
 from spear_deploy.simulator import simulate
-from spear_deploy.spike_price import SpikePrice
 from spear_deploy.training.evaluation import BATCH, LOGIT_SCALE
+from spear_deploy.training.synops_penalty import SpikePrice
 
 if TYPE_CHECKING:
     import torch

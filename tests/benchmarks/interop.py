@@ -17,12 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from spear_deploy import verbs
 from spear_deploy.errors import SpearError, UnsupportedError
-from spear_deploy.graph import SNNGraph, chain
 from spear_deploy.interchange import export
-from spear_deploy.interchange.nir_file import read_nir, write_nir
-from spear_deploy.layers import LIF, Dense, Layer
+from spear_deploy.interchange.nir.reader import read_nir, write_nir
+from spear_deploy.network import LIF, Dense, Layer
+from spear_deploy.network.graph import SNNGraph, chain
+from spear_deploy.pipeline import api
 from spear_deploy.simulator import simulate
 from tests.benchmarks.interop_networks import PARTS, PRIMITIVES
 
@@ -60,7 +60,7 @@ def written(graph: SNNGraph, to: str, folder: Path) -> str:
     x = spikes_for(graph)
     try:
         if to == "netx":
-            found = verbs.export(graph, folder / "a.net", to="netx", x=x)
+            found = api.export(graph, folder / "a.net", to="netx", x=x)
             drift = re.search(r"written: (\d+) spikes differ", " ".join(found["approximations"]))
             total = sum(row["compared"] for row in found["layers"] if row["what"] == "spikes")
             moved = int(drift[1]) if drift else 0
@@ -74,8 +74,8 @@ def in_norse(graph: SNNGraph) -> str:
     """Build the Norse network, run it, read it again, and say how that went."""
     import torch
 
-    from spear_deploy.interchange.norse_model import from_norse
-    from spear_deploy.interchange.norse_network import to_norse
+    from spear_deploy.norse.importer.from_norse import from_norse
+    from spear_deploy.norse.network import to_norse
 
     x = spikes_for(graph)
     try:
@@ -113,11 +113,11 @@ def parts_table() -> str:
 
 def norse_table() -> str:
     """Every public module: read from Norse, and what was read out and back."""
-    from spear_deploy.interchange.norse_model import from_norse, run_norse
-    from spear_deploy.interchange.norse_support import norse_support
-    from tests import test_norse_model as models
-    from tests.test_norse_roundtrip import WHOLE_MODELS
-    from tests.test_norse_support import RECIPES
+    from spear_deploy.norse.importer.from_norse import from_norse, run_norse
+    from spear_deploy.norse.support_table import norse_support
+    from tests.norse import test_importer as models
+    from tests.norse.test_roundtrip import WHOLE_MODELS
+    from tests.norse.test_support_table import RECIPES
 
     made = {f"norse.torch.{name}": make for name, make in models.MAPPED.items() if name not in WHOLE_MODELS}
     made |= {f"torch.nn.{name}": (lambda pair=pair: (in_a_network(pair[0]), pair[1])) for name, pair in RECIPES.items()}
@@ -142,7 +142,7 @@ def norse_table() -> str:
 
 def refused_table() -> str:
     """Every public module that is refused when a model is read, and what to use."""
-    from spear_deploy.interchange.norse_support import norse_support
+    from spear_deploy.norse.support_table import norse_support
 
     rows = [(f"`{row.module}`", row.note.replace("|", "/")) for row in norse_support() if row.status == "refused"]
     return table(("module", "why not, and what to use"), rows)
@@ -232,8 +232,8 @@ PLATFORMS: dict[str, tuple[str, tuple[SNNGraph, int]]] = {
 
 def frameworks_table() -> str:
     """Networks that other frameworks wrote, run there and here. Installs each framework."""
-    from tests.framework_environments import VERSIONS, written_by
-    from tests.test_nir_frameworks import compared
+    from tests.interchange.test_nir_frameworks import compared
+    from tests.support.framework_environments import VERSIONS, written_by
 
     rows = []
     for framework, version in VERSIONS.items():

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spear_deploy.graph import Edge, SNNGraph, chain
-from spear_deploy.layers import (
+from spear_deploy.network import (
     IF,
     LI,
     LIF,
@@ -28,6 +27,7 @@ from spear_deploy.layers import (
     SumPool,
     Synapse,
 )
+from spear_deploy.network.graph import Edge, SNNGraph, chain
 
 RNG = np.random.default_rng(7)
 SPIKING = LIF(tau_s=2e-3, r=2.0, v_threshold=0.75)

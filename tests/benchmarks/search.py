@@ -24,16 +24,19 @@ import numpy as np
 
 from spear_deploy.data import Dataset
 from spear_deploy.errors import BudgetError
-from spear_deploy.files import write_json
-from spear_deploy.graph import SNNGraph
-from spear_deploy.interchange.norse_network import to_norse
 from spear_deploy.interchange.snn_file import read_snn, write_snn
-from spear_deploy.search import METHODS, Amount, Budgets, prune_to_budget, settings_for
-from spear_deploy.search.ladder import rung_score
-from spear_deploy.search.problem import Problem
-from spear_deploy.search.projection import project
-from spear_deploy.search.score import Scorer
-from spear_deploy.training import Evaluation, Recipe, evaluate, fit, quick_evaluate, train
+from spear_deploy.network.graph import SNNGraph
+from spear_deploy.norse.network import to_norse
+from spear_deploy.pruning.budgets import Amount, Budgets
+from spear_deploy.pruning.candidates import Scorer
+from spear_deploy.pruning.prune_to_budget import prune_to_budget
+from spear_deploy.pruning.search.problem import Problem
+from spear_deploy.pruning.search.projection import project
+from spear_deploy.pruning.search.settings import METHODS, settings_for
+from spear_deploy.pruning.search.successive_halving import rung_score
+from spear_deploy.training.evaluation import Evaluation, evaluate, quick_evaluate
+from spear_deploy.training.fit import Recipe, fit, train
+from spear_deploy.util.files import write_json
 from tests.benchmarks.search_speed import speed
 from tests.benchmarks.search_tables import write_tables
 from tests.benchmarks.search_tasks import TASKS, Task

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from spear_deploy.data import Dataset
-from spear_deploy.graph import SNNGraph
-from spear_deploy.interchange.norse_network import NorseNetwork, to_norse
+from spear_deploy.network.graph import SNNGraph
+from spear_deploy.norse.network import NorseNetwork, to_norse
 
 BATCH, REPEATS = 256, 5
 

@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from spear_deploy.search import DEFAULT_METHOD, METHODS
-from spear_deploy.search.drift import fit_drift
-from spear_deploy.search.estimator import fit_lre
+from spear_deploy.pruning.search.settings import DEFAULT_METHOD, METHODS
+from spear_deploy.pruning.search.synops_estimators import fit_drift, fit_lre
 
 Rows = list[dict[str, Any]]
 SIZES = (2, 3, 5, 10, 20, 50, 100)

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from spear_deploy.data import Dataset, Split, digits, load_data, rate_code, split_at_random
-from spear_deploy.graph import INPUT, Edge, SNNGraph
-from spear_deploy.layers import LI, LIF, AvgPool, BatchNorm, Conv2d, Dense, Layer
+from spear_deploy.network import LI, LIF, AvgPool, BatchNorm, Conv2d, Dense, Layer
+from spear_deploy.network.graph import INPUT, Edge, SNNGraph
 
 SHARED = Path(os.environ.get("SPEAR_SHARED", Path(__file__).parents[3] / "shared")) / "data"
 TAU_S = 2e-3

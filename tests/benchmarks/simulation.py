@@ -22,12 +22,12 @@ from statistics import median
 
 import numpy as np
 
-from spear_deploy.graph import SNNGraph, chain
-from spear_deploy.lava_backend.guarded_worker import run_program
-from spear_deploy.lava_backend.passes import lower
-from spear_deploy.lava_backend.plan import plan
-from spear_deploy.lava_backend.whole import lower_whole, read_whole
-from spear_deploy.layers import LOIHI_UNIT, Conv2d, Dense, Layer, LoihiLIF
+from spear_deploy.lava.batches import lower
+from spear_deploy.lava.plan import plan
+from spear_deploy.lava.single_process import lower_whole, read_whole
+from spear_deploy.lava.worker_process import run_program
+from spear_deploy.network import LOIHI_UNIT, Conv2d, Dense, Layer, LoihiLIF
+from spear_deploy.network.graph import SNNGraph, chain
 from spear_deploy.simulator import simulate
 
 LIMIT = 1 << 23

@@ -27,15 +27,17 @@ import numpy as np
 import torch
 
 from spear_deploy.data import Dataset, Split
-from spear_deploy.files import write_json, written_aside
-from spear_deploy.graph import INPUT, SNNGraph
-from spear_deploy.interchange.norse_network import NorseNetwork, to_graph, to_norse
 from spear_deploy.interchange.snn_file import read_snn, write_snn
-from spear_deploy.layers import LI, LIF, AvgPool, Conv2d, Dense
-from spear_deploy.search import DEFAULT_METHOD, METHODS, for_tuning, search, settings_for
-from spear_deploy.spike_price import SpikePrice
-from spear_deploy.synops import cost_per_spike
-from spear_deploy.training import decide
+from spear_deploy.network import LI, LIF, AvgPool, Conv2d, Dense
+from spear_deploy.network.graph import INPUT, SNNGraph
+from spear_deploy.norse.network import NorseNetwork, to_graph, to_norse
+from spear_deploy.pruning.prune_to_budget import for_tuning
+from spear_deploy.pruning.search.search import search
+from spear_deploy.pruning.search.settings import DEFAULT_METHOD, METHODS, settings_for
+from spear_deploy.simulator.run import decide
+from spear_deploy.simulator.synops import cost_per_spike
+from spear_deploy.training.synops_penalty import SpikePrice
+from spear_deploy.util.files import write_json, written_aside
 from tests.benchmarks.search_tasks import SHARED, Net, norm
 
 STEPS, BATCH, WARM_UP, EPOCHS = 4, 128, 10, 210

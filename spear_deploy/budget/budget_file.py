@@ -1,0 +1,152 @@
+"""What may a network cost? A budget file, so that `check` can guard a project the way a linter does.
+
+chip = "loihi2"                 # a profile, a profile file, or chip:board
+chips = 1
+activity = 0.05                 # spikes per neuron and step, or a recording or input (.npz), relative to this file
+
+[budget]
+max_cores = 60
+synops = 50_000                 # per inference
+energy_uj = 20.0                # per inference
+latency_ms = 5.0                # per inference
+
+[set]                           # numbers of the profile that you know better
+"energy.synop_pj" = 23.6
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from spear_deploy.errors import FileError, did_you_mean
+from spear_deploy.util.files import existing_file
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+NAME = "spear.toml"
+TOP = {
+    "chip": "a text",
+    "chips": "a whole number of at least 1",
+    "activity": "a rate or the name of a file",
+    "budget": "a table",
+    "set": "a table",
+}
+BUDGET = {
+    "max_cores": "a whole number of at least 1",
+    "synops": "a number above 0",
+    "energy_uj": "a number above 0",
+    "latency_ms": "a number above 0",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetFile:
+    """What a project allows itself; None where the file says nothing.
+
+    Attributes:
+        activity: spikes per neuron and step, or a file.
+        overrides: facts of the profile, by dotted key.
+    """
+
+    path: Path | None = None
+    chip: str | None = None
+    chips: int | None = None
+    activity: float | str | None = None
+    cores: int | None = None
+    synops: float | None = None
+    energy_j: float | None = None
+    latency_s: float | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_budget(path: str | os.PathLike[str]) -> BudgetFile:
+    """Return what a budget file says.
+
+    Raises:
+        FileError: missing, not TOML, an unknown key, or a value that a key cannot have; names file and key.
+    """
+    source = existing_file(path, "budget file (TOML)")
+    try:
+        data = tomllib.loads(source.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FileError(f"budget file '{source}': is not TOML ({error}); see the example in the documentation") from error
+    for key in data:
+        _known(source, key, TOP)
+    budget, overrides = _table(source, data, "budget"), _table(source, data, "set")
+    for key in budget:
+        _known(source, key, BUDGET, "budget.")
+    chip, activity = data.get("chip"), data.get("activity")
+    if chip is not None and not isinstance(chip, str):
+        _refuse(source, "chip", chip, TOP["chip"])
+    energy_uj, latency_ms = _number(source, budget, "energy_uj"), _number(source, budget, "latency_ms")
+    return BudgetFile(
+        path=source,
+        chip=None if chip is None else _beside(source, chip, (".yaml", ".yml")),
+        chips=_whole(source, data, "chips", TOP["chips"]),
+        activity=_activity(source, activity),
+        cores=_whole(source, budget, "max_cores", BUDGET["max_cores"], "budget."),
+        synops=_number(source, budget, "synops"),
+        energy_j=None if energy_uj is None else energy_uj * 1e-6,
+        latency_s=None if latency_ms is None else latency_ms * 1e-3,
+        overrides=_flat(overrides),
+    )
+
+
+def _known(source: Path, key: str, known: Mapping[str, str], prefix: str = "") -> None:
+    if key not in known:
+        names = ", ".join(f"{prefix}{name}" for name in known)
+        raise FileError(f"budget file '{source}': unknown key '{prefix}{key}'{did_you_mean(key, known)}; there are {names}")
+
+
+def _table(source: Path, data: Mapping[str, Any], key: str) -> dict[str, Any]:
+    found = data.get(key, {})
+    if not isinstance(found, dict):
+        _refuse(source, key, found, TOP[key])
+    return dict(found)
+
+
+def _whole(source: Path, data: Mapping[str, Any], key: str, expected: str, prefix: str = "") -> int | None:
+    value = data.get(key)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        _refuse(source, f"{prefix}{key}", value, expected)
+    return value
+
+
+def _number(source: Path, data: Mapping[str, Any], key: str) -> float | None:
+    value = data.get(key)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf")):
+        _refuse(source, f"budget.{key}", value, BUDGET[key])
+    return value
+
+
+def _activity(source: Path, value: Any) -> float | str | None:
+    if isinstance(value, str):
+        return _beside(source, value, (".npz",))
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1):
+        _refuse(source, "activity", value, "a rate of 0..1 or the name of a file")
+    return value
+
+
+def _beside(source: Path, name: str, suffixes: tuple[str, ...]) -> str:
+    """Return the path of a file that is named relative to the budget file; other names stay."""
+    return str(source.parent / name) if name.endswith(suffixes) else name
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a table by dotted keys, whether they were written in quotes or as tables."""
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def _refuse(source: Path, key: str, value: Any, expected: str) -> None:
+    raise FileError(f"budget file '{source}', key '{key}': {value!r} given, expected {expected}; correct it or leave it out")

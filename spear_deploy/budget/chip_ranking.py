@@ -1,0 +1,126 @@
+"""Which chip could run this? The verdict over several profiles, the best first.
+
+Order: chips it fits, those with the smallest share used first; then chips of which too little is published to say; then
+chips it does not fit, those with the fewest obstacles and the smallest excess first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from spear_deploy.budget.check import check
+from spear_deploy.budget.core_rows import Row
+from spear_deploy.budget.report import BudgetReport, Verdict
+from spear_deploy.hardware.schema import HardwareProfile
+from spear_deploy.network.graph import SNNGraph
+from spear_deploy.simulator import SpikeCounts
+
+NO_AMOUNTS = ("weight_bits", "bias_bits", "weight_palette", "delay", "refractory")
+ORDER: dict[Verdict, int] = {"fits": 0, "unchecked": 1, "does_not_fit": 2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranked:
+    """A chip and what it says to the network.
+
+    Attributes:
+        share: used part of the scarcest resource, or None where no limit is published.
+        scarcest: name and place of that resource.
+        missing: what stands in the way, or what is not published, in words; the most telling first.
+        report: everything.
+    """
+
+    profile: str
+    title: str
+    share: float | None
+    scarcest: str
+    missing: tuple[str, ...]
+    report: BudgetReport
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of the check."""
+        return self.report.verdict
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain data; the rows are what `check` tells."""
+        report = self.report
+        return {
+            "profile": self.profile,
+            "title": self.title,
+            "verdict": report.verdict,
+            "headline": report.headline,
+            "cores_used": report.cores_used,
+            "cores_limit": report.cores_limit,
+            "share": self.share,
+            "scarcest": self.scarcest,
+            "missing": list(self.missing),
+            "synops": report.synops,
+            "energy": report.energy.to_json(),
+            "latency_s": report.latency_s,
+        }
+
+
+def rank(
+    graph: SNNGraph,
+    targets: Sequence[tuple[HardwareProfile, int]],
+    *,
+    activity: SpikeCounts | float | None = None,
+) -> list[Ranked]:
+    """Check a network against each target and sort what comes back.
+
+    Args:
+        graph: the network.
+        targets: profiles, and how many chips of each.
+        activity: as `budget.check` takes it.
+    """
+    return sorted((_ranked(check(graph, p, chips=n, activity=activity), p) for p, n in targets), key=_key)
+
+
+def _ranked(report: BudgetReport, profile: HardwareProfile) -> Ranked:
+    worst = max(_telling(report, profile), key=lambda row: row.share or 0.0, default=None)
+    return Ranked(
+        profile=profile.name,
+        title=profile.meta.title,
+        share=None if worst is None else worst.share,
+        scarcest="" if worst is None else _place(worst),
+        missing=tuple(_obstacles(report) if report.verdict == "does_not_fit" else _open(report)),
+        report=report,
+    )
+
+
+def _telling(report: BudgetReport, profile: HardwareProfile) -> list[Row]:
+    """Return the rows that say how much of the chip is used.
+
+    Where layers are cut until they fit, cores are full by design and their number tells; where a layer lies whole on a core, or
+    layers share one, the fullest core does. Widths of weights, delays and the like are no amounts.
+    """
+    cut = profile.packing.rule.value != "whole" and not profile.packing.share_cores.value
+    known = [row for row in report.rows if row.share is not None and row.resource not in NO_AMOUNTS]
+    return [row for row in known if row.resource == "cores" or not cut]
+
+
+def _obstacles(report: BudgetReport) -> list[str]:
+    found = [f"{finding.layer}: {finding.what}" for finding in report.unsupported]
+    over = sorted(report.over, key=lambda row: -(row.share or 0.0))
+    return list(dict.fromkeys([*found, *(f"{_place(row)} {row.used:,g} of {row.limit:,g}" for row in over)]))
+
+
+def _open(report: BudgetReport) -> list[str]:
+    """Name what is not published, once for each resource."""
+    return list(
+        dict.fromkeys(f"{row.resource.replace('_', ' ')} not published" for row in report.rows if row.status == "unchecked")
+    )
+
+
+def _place(row: Row) -> str:
+    what = row.resource.replace("_", " ")
+    return what if row.where == "chip" else f"{what} of {row.where}"
+
+
+def _key(ranked: Ranked) -> tuple[int, int, float, str]:
+    """Return what to sort by: verdict, obstacles that no size removes, share used, name."""
+    share = float("inf") if ranked.share is None else ranked.share
+    return (ORDER[ranked.verdict], len(ranked.report.unsupported), share, ranked.profile)

@@ -1,0 +1,180 @@
+"""What do the cores do, and what travels between them? SynOps of each core, messages, and the tiles they cross.
+
+Everything comes from the spikes that were counted: a spike goes once to each core that holds a synapse list for it. Cores are
+filled in order, tile by tile, one row of the mesh to the right and the next one back, so that neighbours stay neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from spear_deploy.hardware.schema import HardwareProfile
+from spear_deploy.network import CONVS, POOLS, WEIGHTED, Array, Dense, Flatten, SumPool
+from spear_deploy.network.graph import INPUT, SNNGraph, carries_spikes
+from spear_deploy.placement.place import CoreSlice, Placement
+from spear_deploy.placement.populations import Projection, plain_axis
+from spear_deploy.placement.synapse_memory import Box
+from spear_deploy.simulator import SpikeCounts, synapse_math
+from spear_deploy.simulator.synops import arriving, has_synapses
+
+CHUNK_WEIGHTS = 1 << 22
+"""Weights of a dense layer looked at together when its SynOps are spread over its neurons."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traffic:
+    """What happens on the cores in one inference, mean over samples.
+
+    Attributes:
+        core_synops: SynOps of each core.
+        messages: spikes times the cores each is sent to; the network's input comes from outside and is not in it.
+        hops_ew, hops_ns: tiles that messages cross, or None where the mesh is not known.
+        longest_ew, longest_ns: of any message.
+    """
+
+    core_synops: Array
+    messages: float
+    hops_ew: float | None
+    hops_ns: float | None
+    longest_ew: int = 0
+    longest_ns: int = 0
+
+
+def traffic(graph: SNNGraph, profile: HardwareProfile, placement: Placement, counts: SpikeCounts) -> Traffic:
+    """Count what each core does and what travels between them."""
+    mesh = _mesh(profile, placement)
+    core_synops = np.zeros(placement.cores_used)
+    messages, ew, ns, longest = 0.0, 0.0, 0.0, [0, 0]
+    by_name = {population.name: population for population in placement.populations}
+    for population in placement.populations:
+        parts = placement.of(population.name)
+        received = _received(graph, population.name, counts).reshape(population.shape) / counts.samples
+        for part in parts:
+            core_synops[part.core] += received[_slices(part.box)].sum()
+        for projection in population.projections:
+            for source in projection.sources:
+                if source.name == INPUT or source.name not in counts.sent:
+                    continue
+                origin = by_name[source.name]
+                sent = counts.sent[source.name].reshape(origin.shape) / counts.samples
+                between = _sent_between(projection, sent, placement.of(source.name), parts)
+                messages += float(between.sum())
+                if mesh is not None:
+                    here, there = [p.core for p in placement.of(source.name)], [p.core for p in parts]
+                    apart = np.abs(mesh[here][:, None] - mesh[there][None])
+                    ew += float((between * apart[..., 0]).sum())
+                    ns += float((between * apart[..., 1]).sum())
+                    used = apart[between > 0]
+                    longest = [max(longest[i], int(used[:, i].max(initial=0))) for i in (0, 1)]
+    known = mesh is not None
+    return Traffic(
+        core_synops=core_synops,
+        messages=messages,
+        hops_ew=ew if known else None,
+        hops_ns=ns if known else None,
+        longest_ew=longest[0],
+        longest_ns=longest[1],
+    )
+
+
+def _mesh(profile: HardwareProfile, placement: Placement) -> Array | None:
+    """Return the tile (column, row) of each core, or None where the mesh or the way between chips is not published."""
+    shape = profile.topology
+    sizes = (shape.cores_per_tile.value, shape.mesh_columns.value, shape.mesh_rows.value)
+    if any(n is None for n in sizes) or placement.chips_used > 1:
+        return None
+    per_tile, columns, rows = (int(n or 1) for n in sizes)
+    tiles = np.arange(placement.cores_used) // per_tile
+    if len(tiles) and tiles[-1] >= columns * rows:
+        return None
+    row, column = np.divmod(tiles, columns)
+    return np.stack([np.where(row % 2, columns - 1 - column, column), row], axis=1)
+
+
+def _received(graph: SNNGraph, name: str, counts: SpikeCounts) -> Array:
+    """Count the SynOps onto each neuron of a layer, those of the weighted layers in front of it included."""
+    layer = graph[name]
+    total: Array = np.zeros(graph.shape_of(name))
+    if has_synapses(layer):
+        for edge in graph.incoming(name):
+            if _brings_spikes(graph, edge.source, counts):
+                arrived = _through(layer.synapse, arriving(graph, counts, edge).astype(np.float64))
+                total = total + _spread(layer.synapse, arrived, graph.shape_of(name))
+    if isinstance(layer.synapse, WEIGHTED):
+        return total
+    for edge in graph.incoming(name):
+        if edge.source != INPUT and graph[edge.source].neuron is None and not edge.delay:
+            total = total + _through(layer.synapse, _received(graph, edge.source, counts))
+    return total
+
+
+def _brings_spikes(graph: SNNGraph, name: str, counts: SpikeCounts) -> bool:
+    return carries_spikes(graph, name) and not (name == INPUT and counts.input_kind == "current")
+
+
+def _through(synapse: Any, values: Array) -> Array:
+    if isinstance(synapse, POOLS):
+        pool = SumPool(kernel_size=synapse.kernel_size, stride=synapse.stride, padding=synapse.padding)
+        return synapse_math.apply(pool, values[None])[0]
+    return values.reshape(-1) if isinstance(synapse, Flatten) else values
+
+
+def _spread(synapse: Any, arrived: Array, shape: tuple[int, ...]) -> Array:
+    """Return how many of the spikes that arrive meet a non-zero weight of each target."""
+    if isinstance(synapse, Dense):
+        flat, weight = arrived.reshape(-1).astype(np.float32), synapse.weight
+        rows = max(1, CHUNK_WEIGHTS // weight.shape[1])
+        found = [(weight[i : i + rows] != 0).astype(np.float32) @ flat for i in range(0, len(weight), rows)]
+        return np.concatenate(found).astype(np.float64).reshape(shape)
+    if isinstance(synapse, CONVS):
+        mask = replace(synapse, weight=(synapse.weight != 0).astype(np.float64), bias=None, weight_exponent=0)
+        return synapse_math.apply(mask, arrived[None])[0]
+    if isinstance(synapse, WEIGHTED):
+        return arrived * (np.broadcast_to(synapse.weight, shape) != 0)
+    return arrived.reshape(shape)
+
+
+def _sent_between(projection: Projection, sent: Array, sources: Sequence[CoreSlice], targets: Sequence[CoreSlice]) -> Array:
+    """Count the spikes that each source core sends to each target core: (sources, targets)."""
+    if projection.kind == "conv" and len(targets[0].box) == len(projection.axes) + 1 == sent.ndim > 1:
+        return np.array([_reaching(projection, sent, part.box, [t.box for t in targets]) for part in sources])
+    if projection.kind == "dense" or projection.groups == 1 or sent.ndim != len(targets[0].box):
+        totals = np.array([sent[_slices(part.box)].sum() for part in sources])
+        return np.repeat(totals[:, None], len(targets), axis=1)
+    return np.array([[sent[_slices(_shared(a.box, b.box))].sum() for b in targets] for a in sources])
+
+
+def _reaching(p: Projection, sent: Array, box: Box, targets: Sequence[Box]) -> Array:
+    """Count the spikes of one source core's tile that each target tile takes: those at the positions its kernels meet."""
+    if sent.ndim == 2:
+        p, sent = replace(p, axes=(plain_axis(1), *p.axes)), sent[:, None]
+        box, targets = (box[0], (0, 1), *box[1:]), [(t[0], (0, 1), *t[1:]) for t in targets]
+    result = np.zeros(len(targets))
+    ranges = [sorted({t[i] for t in targets}) for i in (0, 1, 2)]
+    rows, columns = (np.array([p.axes[i].reached(*along)[slice(*box[i + 1])] for along in ranges[i + 1]], float) for i in (0, 1))
+    for along in ranges[0]:
+        first, last = _channels_taken(p, along)
+        channels = (max(box[0][0], first), max(min(box[0][1], last), max(box[0][0], first)))
+        grid = rows @ sent[_slices((channels, *box[1:]))].sum(axis=0) @ columns.T
+        for i, target in enumerate(targets):
+            if target[0] == along:
+                result[i] = grid[ranges[1].index(target[1]), ranges[2].index(target[2])]
+    return result
+
+
+def _channels_taken(p: Projection, outputs: tuple[int, int]) -> tuple[int, int]:
+    """Return the range of input channels whose groups make some output channels."""
+    into, out = p.channels // p.groups, p.outputs // p.groups
+    return outputs[0] // out * into, ((outputs[1] - 1) // out + 1) * into
+
+
+def _slices(box: Box) -> tuple[slice, ...]:
+    return tuple(slice(*along) for along in box)
+
+
+def _shared(a: Box, b: Box) -> Box:
+    return tuple((max(p, r), max(max(p, r), min(q, s))) for (p, q), (r, s) in zip(a, b, strict=True))

@@ -1,0 +1,409 @@
+"""What does a hardware profile say? Its keys, their units, and what contradicts itself.
+
+Every fact is a leaf `{value, unit, source, evidence}`. `value: null` means that nobody published the number; a check that
+needs it then says `unchecked` instead of guessing. Keys that are left out are unpublished. A limit that the chip does not
+have is `unlimited`, with its source. What each key means is said here, once; `profiles --keys` prints it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from spear_deploy.hardware.fields import (
+    Allowance,
+    Contradiction,
+    Flag,
+    Leaf,
+    Limit,
+    Name,
+    Names,
+    Number,
+    Strict,
+    Table,
+    Whole,
+    Wholes,
+)
+
+__all__ = ["MEMORY_FORMATS", "Contradiction", "CoreLimits", "CycleModel", "HardwareProfile", "Leaf", "SynapseMemory"]
+
+
+# FOLDED from spear_deploy/hardware/schema.py
+# What does a hardware profile say about energy and time? The blocks `energy` and `timing`, and what contradicts itself.
+
+
+class Measured(Strict):
+    """A published run on a board: information, never a term of a sum."""
+
+    task: str = Field(min_length=1, description="what ran, on which board, at which rate")
+    total_w: Number = Number.key("W", "power in all")
+    static_w: Number = Number.key("W", "of it, power of a chip that does nothing")
+    dynamic_w: Number = Number.key("W", "of it, power that the activity adds")
+    energy_per_inference_mj: Number = Number.key("mJ", "energy of an inference")
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Measured:
+        numbers = [getattr(self, name) for name in type(self).model_fields if name != "task"]
+        if all(leaf.value is None for leaf in numbers):
+            raise Contradiction("task", f"'{self.task}' has no number; give a power or an energy, or leave the run out")
+        return self
+
+
+class EnergyTerms(Strict):
+    """What one event costs. All prices of a profile come from one set and one operating point, which their sources quote."""
+
+    synop_pj: Number = Number.key("pJ", "a synaptic operation")
+    mac_pj: Number = Number.key("pJ", "a multiplication and addition of an analogue input")
+    neuron_active_pj: Number = Number.key("pJ", "a neuron's update in a step")
+    neuron_inactive_pj: Number = Number.key("pJ", "an update of a neuron at which nothing arrives")
+    spike_local_pj: Number = Number.key("pJ", "a spike sent to a core of the same tile")
+    hop_ew_pj: Number = Number.key("pJ", "a tile further east or west")
+    hop_ns_pj: Number = Number.key("pJ", "a tile further north or south")
+    packet_pj: Number = Number.key("pJ", "a spike's packet, wherever it goes, where hops are not priced one by one")
+    static_w_per_chip: Number = Number.key("W", "power of a chip that does nothing")
+    active_w_per_core: Number = Number.key("W", "power of a core in use, on top of the chip's")
+    all_in_pj_per_synop: Number = Number.key("pJ", "everything, divided by the SynOps; used alone, never added to terms")
+    measured: tuple[Measured, ...] = Field(default=(), description="published runs; information, no part of a sum")
+
+    @model_validator(mode="after")
+    def _nothing_counted_twice(self) -> EnergyTerms:
+        if self.all_in_pj_per_synop.value is None:
+            return self
+        for name in type(self).model_fields:
+            if name.endswith(("_pj", "_w_per_chip", "_w_per_core")) and getattr(self, name).value is not None:
+                raise Contradiction(
+                    name, "stands beside energy.all_in_pj_per_synop, which holds it already; make one of them null"
+                )
+        return self
+
+
+PRICES = tuple(name for name in EnergyTerms.model_fields if name not in ("all_in_pj_per_synop", "measured"))
+"""Keys of the terms of a sum; an all-in figure holds them all."""
+
+
+class CycleModel(Strict):
+    """Clock cycles of a step of a chip that works neuron by neuron, as Xylo's maker publishes them."""
+
+    per_input_event_and_neuron: Number = Number.key("cycle", "an input event, for each hidden neuron", needed=True)
+    per_input_channel: Number = Number.key("cycle", "an input channel", needed=True)
+    per_recurrent_synapse: Number = Number.key("cycle", "a spike's synapse onto a hidden neuron", needed=True)
+    per_output_synapse: Number = Number.key("cycle", "a spike's synapse onto an output neuron", needed=True)
+    per_hidden_neuron: Number = Number.key("cycle", "the update of a hidden neuron", needed=True)
+    per_hidden_loop: Number = Number.key("cycle", "the loop over a hidden neuron's synapses; again where it spikes", needed=True)
+    per_hidden_spike: Number = Number.key("cycle", "the loop over the outputs for a hidden neuron that spikes", needed=True)
+    per_output_neuron: Number = Number.key("cycle", "the update of an output neuron", needed=True)
+    margin: Number = Number.key("factor", "clock that is asked for, in clock that is needed", needed=True)
+
+
+class Timing(Strict):
+    """How long a step takes."""
+
+    mode: Name = Name.key(
+        "mode",
+        "`barrier`: cores wait for the slowest; `fixed_tick`: a step has its time, late work is lost; `async`: no steps",
+        words=("barrier", "fixed_tick", "async"),
+    )
+    step_s: Number = Number.key("s", "time of a step, where it is fixed or known")
+    speedup: Number = Number.key("factor", "how much faster than the network's own time the chip runs")
+    clock_hz: Number = Number.key("Hz", "clock of the cores")
+    events_per_core_and_step: Limit = Limit.key("event", "synaptic events that a core can take in a step (`fixed_tick`)")
+    synop_ns: Number = Number.key("ns", "a synaptic operation on a core")
+    neuron_active_ns: Number = Number.key("ns", "a neuron's update")
+    neuron_inactive_ns: Number = Number.key("ns", "an update of a neuron at which nothing arrives")
+    hop_ew_ns: Number = Number.key("ns", "a tile further east or west")
+    hop_ns_ns: Number = Number.key("ns", "a tile further north or south")
+    barrier_ns_by_tiles: Table = Table.key("ns", "the barrier, by the number of tiles that wait")
+    cycles: CycleModel | None = Field(default=None, description="clock cycles of a step of a chip that works neuron by neuron")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Timing:
+        if self.mode.value == "async" and self.step_s.value is not None:
+            raise Contradiction("step_s", "has a value, but timing.mode 'async' has no steps; correct one of them")
+        return self
+
+
+MEMORY_FORMATS: dict[str, tuple[str, ...]] = {
+    "list_words": ("word_bits", "header_bits", "index_bits", "conv_header_bits"),
+    "list_blocks": ("word_bits", "header_bits", "block_synapses", "index_widths"),
+    "crossbar": ("word_bits", "cells_per_weight"),
+    "pow2_kernel": ("word_bits",),
+    "word_per_weight": ("word_bits",),
+    "packed_weights": ("word_bits",),
+    "sdram_rows": ("word_bits", "row_header_words"),
+}
+"""Storage formats of synapses and the parameters each cannot do without; one function each in `synapse_memory`."""
+
+KINDS = ("Dense", "Conv1d", "Conv2d", "Scale", "SumPool", "AvgPool", "Flatten")
+MODELS = ("IF", "LIF", "CubaLIF", "LI", "CubaLI", "SigmaDelta", "LoihiLIF", "SpeckIF", "XyloLIF")
+
+
+class Meta(Strict):
+    """What people call the chip, which integer formats it belongs to, and at what its numbers hold."""
+
+    title: str = Field(min_length=1, description="what people call the chip")
+    family: str = Field(min_length=1, description="chips that share integer formats; `loihi` is what `quantize` knows")
+    domain: Literal["digital", "analog", "software"] = Field(default="digital", description="what computes")
+    operating_point: str = Field(default="", description="voltage, clock and steps at which the numbers hold")
+    aliases: tuple[str, ...] = Field(default=(), description="further names that `--chip` takes: chips with the same limits")
+
+
+class Chip(Strict):
+    """How many cores, on which boards, and what the cores of a chip share."""
+
+    cores: Limit = Limit.key("core", "cores on a chip", needed=True)
+    usable_cores: Limit = Limit.key("core", "of them, those a network may take: the limit of the verdict", needed=True)
+    boards: dict[str, Limit] = Field(default_factory=dict, description="by board, how many chips it carries (unit: chip)")
+    memory_words: Limit = Limit.key("word", "synapse memory that the cores of a chip share (`synapse_memory.scope: chip`)")
+    multi_pass: Flag = Flag.key("flag", "whether a network that needs more cores than there are runs in several passes")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Chip:
+        if self.cores.most is not None and self.usable_cores.most is not None and self.usable_cores.most > self.cores.most:
+            more = f"{self.usable_cores.value} given, more than the {self.cores.value} cores there are; swap or correct them"
+            raise Contradiction("usable_cores", more)
+        if self.multi_pass.value and self.usable_cores.most is None:
+            raise Contradiction("multi_pass", "true given, but usable_cores is no number; say how many cores a pass has")
+        for board, leaf in self.boards.items():
+            if leaf.unit != "chip":
+                raise Contradiction(f"boards.{board}", f"unit '{leaf.unit}' given, expected 'chip'; convert the value")
+        return self
+
+
+class Topology(Strict):
+    """Where cores lie on the mesh, when they are filled in order; hops are counted if all three are known."""
+
+    cores_per_tile: Limit = Limit.key("core", "cores that share a router")
+    mesh_columns: Limit = Limit.key("tile", "tiles east-west")
+    mesh_rows: Limit = Limit.key("tile", "tiles north-south")
+
+
+class CoreLimits(Strict):
+    """What one core holds."""
+
+    neurons: Limit = Limit.key("neuron", "neurons")
+    synapse_memory: Limit = Limit.key("word", "words of synapse memory")
+    neuron_memory: Limit = Limit.key("word", "words of neuron state, where a map takes more than a word a neuron")
+    bias_memory: Limit = Limit.key("word", "words of biases, where they have a memory of their own")
+    axons_in: Limit = Limit.key("axon", "inputs: synapse lists, rows of a crossbar")
+    axons_out: Limit = Limit.key("axon", "destinations that the neurons have in all")
+    layers: Limit = Limit.key("layer", "layers: groups of neurons of one configuration")
+    destinations: Limit = Limit.key("layer", "layers that a layer's spikes can go to")
+
+
+class CoreGroup(CoreLimits):
+    """Cores that differ from the others: a limit that is left out is that of `core`."""
+
+    name: str = Field(min_length=1, description="what the group is called")
+    count: Limit = Limit.key("core", "cores of the group on a chip; all groups together make the chip", needed=True)
+    role: Name = Name.key(
+        "role",
+        "`readout`: for the network's last layer; `hidden`: for the others; `any`",
+        words=("any", "hidden", "readout"),
+    )
+
+
+class SynapseMemory(Strict):
+    """How synapses are stored: a named format and its parameters; null where the format is not public."""
+
+    format: Name = Name.key("format", "how synapses are stored", words=tuple(MEMORY_FORMATS), needed=True)
+    scope: Name = Name.key("scope", "whether a core has its memory or the chip has one for all", words=("core", "chip"))
+    word_bits: Limit = Limit.key("bit", "width of a memory word; of a cell of a crossbar")
+    header_bits: Whole = Whole.key("bit", "what a list (or a block of it) holds besides synapses")
+    index_bits: Whole = Whole.key("bit", "target's index of a synapse (`list_words`)")
+    conv_header_bits: Whole = Whole.key("bit", "header of a convolution's list (`list_words`)")
+    block_synapses: Limit = Limit.key("synapse", "synapses of a block at most (`list_blocks`)")
+    index_widths: Wholes = Wholes.key("bit", "widths that an index may have (`list_blocks`)")
+    tag_bits: Whole = Whole.key("bit", "learning tag of a synapse")
+    cells_per_weight: Limit = Limit.key("cell", "cells, in rows above each other, that a weight with a sign takes (`crossbar`)")
+    row_header_words: Whole = Whole.key("word", "header of a source's row of synapses (`sdram_rows`)")
+
+    @model_validator(mode="after")
+    def _complete(self) -> SynapseMemory:
+        for name in MEMORY_FORMATS.get(self.format.value or "", ()):
+            if getattr(self, name).value in (None, ()):
+                raise Contradiction(name, f"has no value, but the format '{self.format.value}' needs it; add it")
+        return self
+
+
+class Axons(Strict):
+    """How spikes find their synapses."""
+
+    conv: Name = Name.key(
+        "rule",
+        "input axons of a convolution: `position`, one for each input position; `source`, one for each source layer and stride; "
+        "left out, one for each source neuron",
+        words=("position", "source"),
+    )
+    slots_per_position: Limit = Limit.key("slot", "destinations that a position shared by all channels takes")
+    positions_per_core: Limit = Limit.key("position", "positions of a tile that shared lists can reach")
+
+
+class Connectivity(Strict):
+    """What one neuron, or the whole chip, may be connected to."""
+
+    fan_in: Limit = Limit.key("synapse", "synapses that reach a neuron; cells of its column, in a crossbar")
+    fan_out: Limit = Limit.key(
+        "synapse", "synapses that leave a neuron; onto hidden cores, where the readout has cores of its own"
+    )
+    fan_out_mean: Limit = Limit.key("synapse", "the same, mean over the chip's neurons: a budget of the chip")
+    fan_out_cores: Limit = Limit.key("core", "cores that a neuron's spikes can go to")
+    weight_palette: Limit = Limit.key("weight", "distinct non-zero weights of a neuron")
+    input_channels: Limit = Limit.key("channel", "inputs of the network")
+    output_channels: Limit = Limit.key("channel", "outputs of the network")
+    input_reaches: Limit = Limit.key("neuron", "neurons that the network's input can reach")
+    output_reads: Limit = Limit.key("neuron", "neurons that the output layer can read")
+    recurrent: Flag = Flag.key("flag", "whether a spike may return to a layer that it has passed")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Connectivity:
+        mean, most = self.fan_out_mean.most, self.fan_out.most
+        if mean is not None and most is not None and mean > most:
+            raise Contradiction(
+                "fan_out_mean", f"{mean} given, more than fan_out allows any neuron ({most}); correct one of them"
+            )
+        return self
+
+
+class Packing(Strict):
+    """How the chip's own tool splits layers over cores, and whether layers share a core."""
+
+    rule: Name = Name.key(
+        "rule",
+        "`equal`: equal shares; `divide`: Loihi 2's, see `splitting.py`; `whole`: a layer lies whole on one core",
+        words=("divide", "equal", "whole"),
+        needed=True,
+    )
+    tile_axes: Names = Names.key("axis", "axes along which `divide` cuts a map", words=("x", "y"))
+    share_cores: Flag = Flag.key("flag", "whether slices of several layers may lie on one core")
+
+
+class Weights(Strict):
+    """Which weights a synapse may hold."""
+
+    bits: Wholes = Wholes.key("bit", "widths that a stored weight may have", needed=True)
+    default_bits: Whole = Whole.key("bit", "width assumed for a network that is not quantised", needed=True)
+    sign: Name = Name.key(
+        "rule", "what has a sign of its own: each `synapse`, or all synapses of a source", words=("synapse", "presynaptic")
+    )
+    delay_max_steps: Allowance = Allowance.key("step", "longest delay of a synapse beyond the chip's own step")
+    delay_free_steps: Allowance = Allowance.key("step", "longest delay that costs no neurons")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Weights:
+        if not self.bits.value:
+            raise Contradiction("bits", "is empty; list the widths that a weight may have")
+        if self.default_bits.value not in self.bits.value:
+            missing = f"{self.default_bits.value} given, which is not among weights.bits {list(self.bits.value)}"
+            raise Contradiction("default_bits", missing)
+        free, most = self.delay_free_steps.most, self.delay_max_steps.most
+        if free is not None and most is not None and free > most:
+            raise Contradiction("delay_free_steps", f"{free} given, more than delay_max_steps ({most}); correct one of them")
+        return self
+
+
+class NeuronFormat(Strict):
+    """Which neurons the chip's stock models are, and how wide their state is."""
+
+    models: Names = Names.key("model", "neurons that the stock models hold", words=MODELS, needed=True)
+    resets: Names = Names.key(
+        "reset", "what a spike does to v: set a `value`, `subtract`", words=("value", "subtract"), needed=True
+    )
+    refractory_max_steps: Allowance = Allowance.key("step", "longest rest after a spike")
+    state_bits: Whole = Whole.key("bit", "width of u and v")
+    bias_bits: Limit = Limit.key("bit", "width of a bias before its exponent, sign included (`LoihiLIF`)")
+    synaptic_states: Whole = Whole.key("state", "synaptic currents that a neuron has")
+    graded_spike_bits: Limit = Limit.key("bit", "width of the value that a spike carries; 1: it carries none")
+    max_spikes_per_step: Limit = Limit.key("event", "spikes of a neuron in a step")
+    max_input_events_per_step: Limit = Limit.key("event", "events of an input channel in a step")
+
+
+class LayerKinds(Strict):
+    """Which connections the chip's tools can map, and in which sizes; a set of sizes that is left out restricts nothing."""
+
+    kinds: Names = Names.key("kind", "connections that the tools map", words=KINDS, needed=True)
+    conv_kernel_max: Limit = Limit.key("position", "largest kernel")
+    conv_kernel_sizes: Wholes = Wholes.key("position", "kernels that there are")
+    conv_kernel_square: Flag = Flag.key("flag", "whether a kernel must be square")
+    conv_stride_max: Limit = Limit.key("position", "largest stride")
+    conv_stride_sizes: Wholes = Wholes.key("position", "strides that there are")
+    conv_padding_max: Allowance = Allowance.key("position", "largest padding")
+    conv_padding_same: Flag = Flag.key("flag", "whether padding must be `same`: outputs = inputs / stride, rounded up")
+    conv_dilation_max: Limit = Limit.key("position", "largest dilation")
+    conv_groups_max: Limit = Limit.key("group", "most groups")
+    pool_sizes: Wholes = Wholes.key("position", "windows that a pool may have")
+    pool_square: Flag = Flag.key("flag", "whether a pool's window must be square and its stride the window")
+    channels_max: Limit = Limit.key("channel", "channels of a map")
+    input_map_max: Limit = Limit.key("position", "positions of a convolution's input along an axis")
+    output_map_max: Limit = Limit.key("position", "positions of a convolution's output along an axis, before a pool")
+    dense_inputs_max: Limit = Limit.key("neuron", "inputs of a dense layer")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> LayerKinds:
+        for name in ("kernel", "stride"):
+            sizes, most = getattr(self, f"conv_{name}_sizes").value, getattr(self, f"conv_{name}_max").most
+            if sizes and most is not None and max(sizes) != most:
+                raise Contradiction(
+                    f"conv_{name}_max", f"{most} given, but conv_{name}_sizes goes to {max(sizes)}; correct one of them"
+                )
+        return self
+
+
+class HardwareProfile(Strict):
+    """A chip, as far as it is published."""
+
+    schema_version: Literal[1] = Field(alias="schema", description="version of this format")
+    name: str = Field(min_length=1, description="what `--chip` takes: the file's name")
+    meta: Meta
+    chip: Chip
+    core: CoreLimits
+    core_groups: tuple[CoreGroup, ...] = Field(default=(), description="cores that differ; none: all are alike")
+    synapse_memory: SynapseMemory
+    packing: Packing
+    weights: Weights
+    neuron: NeuronFormat
+    layers: LayerKinds
+    axons: Axons = Axons()
+    connectivity: Connectivity = Connectivity()
+    topology: Topology = Topology()
+    energy: EnergyTerms = EnergyTerms()
+    timing: Timing = Timing()
+    facts: dict[str, Number] = Field(default_factory=dict, description="further published numbers, which no check reads")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> HardwareProfile:
+        cores = self.chip.cores.most
+        if self.core_groups:
+            if (total := sum(group.count.most or 0 for group in self.core_groups)) != cores:
+                more = f"{self.chip.cores.value} given, but the core groups hold {total}; correct one of them"
+                raise Contradiction("chip.cores", more)
+            for name in (names := [group.name for group in self.core_groups]):
+                if names.count(name) > 1 or name.isdecimal():
+                    raise Contradiction("core_groups", f"a group is called '{name}'; give each a name of its own, no number")
+        mesh = (self.topology.mesh_columns.most, self.topology.mesh_rows.most, self.topology.cores_per_tile.most)
+        if cores is not None and None not in mesh:
+            room = (mesh[0] or 0) * (mesh[1] or 0) * (mesh[2] or 0)
+            if room < cores:
+                less = f"the mesh has room for {room} cores, fewer than the {cores} there are; correct one of them"
+                raise Contradiction("topology.mesh_columns", less)
+        if self.synapse_memory.scope.value == "chip" and self.chip.memory_words.value is None:
+            raise Contradiction("chip.memory_words", "has no value, but synapse_memory.scope is 'chip'; add it")
+        return self
+
+    @property
+    def weight_bits(self) -> tuple[int, ...]:
+        """Widths that a stored weight may have."""
+        return self.weights.bits.value or ()
+
+    def cores_limit(self, chips: int = 1) -> int | None:
+        """Return how many cores `chips` chips offer, or None where it is unlimited or not published."""
+        usable = self.chip.usable_cores.most
+        return None if usable is None else usable * chips
+
+    def limits_of(self, group: int | None = None) -> dict[str, Any]:
+        """Return the limits of a core by name, those of a group where it has its own."""
+        found = {name: getattr(self.core, name) for name in CoreLimits.model_fields}
+        if group is not None:
+            own = {name: getattr(self.core_groups[group], name) for name in CoreLimits.model_fields}
+            found |= {name: leaf for name, leaf in own.items() if leaf.value is not None}
+        return found

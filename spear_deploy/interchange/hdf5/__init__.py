@@ -1,0 +1,1 @@
+"""HDF5 trees, read in a process of their own with limits."""

@@ -1,0 +1,1 @@
+"""netx files, the format of lava-dl, read, checked and written."""

@@ -1,0 +1,1 @@
+"""NIR files, with the conventions of each framework that writes them."""

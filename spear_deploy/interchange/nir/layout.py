@@ -1,0 +1,212 @@
+"""Which nodes and edges does a NIR file hold? Nested graphs laid out flat, the one input and the one output found."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from spear_deploy.errors import GraphError, UnsupportedError, did_you_mean
+from spear_deploy.interchange.hdf5.tree import Tree, text_of, whole_numbers
+from spear_deploy.interchange.nir.edges import Arrow
+from spear_deploy.interchange.nir.neurons import NEURONS
+from spear_deploy.network import Shape
+
+SHAPE_KEYS = {"Input": ("shape", "input_type", "input_shape"), "Output": ("shape", "output_type", "output_shape")}
+"""Where versions of NIR keep the shape of an end: an array, or a group with one array in it."""
+
+MOST_INPUTS = 2**31
+MOST_EDGES = 20_000
+
+
+def kind_of(node: Tree) -> str:
+    """Return the type that a node states, or an empty string."""
+    return text_of(node.get("type")) or ""
+
+
+def metadata_of(node: Tree) -> Tree:
+    """Return what a node or graph says beside NIR's own fields."""
+    stored = node.get("metadata")
+    return stored if isinstance(stored, dict) else {}
+
+
+def flat_nodes(root: Tree, prefix: str = "") -> tuple[dict[str, Tree], list[Arrow]]:
+    """Return all nodes by name and all edges, with nested graphs laid out flat as 'outer.inner'.
+
+    Edges into a nested graph go to its Input node, edges out of it leave from its Output node; both stay as nodes that
+    pass on what they get.
+    """
+    stored = root.get("nodes")
+    if not isinstance(stored, dict) or not stored:
+        raise GraphError(f"graph '{prefix.rstrip('.') or 'node'}' holds no nodes; export the network again")
+    nodes: dict[str, Tree] = {}
+    arrows: list[Arrow] = []
+    enter: dict[str, str] = {}
+    leave: dict[str, str] = {}
+    for name, node in stored.items():
+        full = f"{prefix}{name}"
+        if not isinstance(node, dict) or not kind_of(node):
+            raise GraphError(f"node '{full}' states no type; export the network again")
+        inner, inner_arrows = flat_nodes(node, f"{full}.") if kind_of(node) == "NIRGraph" else ({full: node}, [])
+        for clash in inner.keys() & nodes.keys():
+            raise GraphError(f"node '{clash}' is there twice once nested graphs are laid out flat; rename one")
+        nodes.update(inner)
+        arrows += inner_arrows
+        enter[name] = leave[name] = full
+        if kind_of(node) == "NIRGraph":
+            enter[name], leave[name] = (_nested_end(node, full, nodes, end) for end in ("Input", "Output"))
+    for a, b in _edge_names(root, prefix):
+        for end in (a, b):
+            if end not in stored:
+                raise GraphError(f"edge '{a}' -> '{b}': there is no node '{prefix}{end}'{did_you_mean(end, stored)}")
+        arrows.append(Arrow(leave[a], enter[b]))
+    return nodes, arrows
+
+
+def _nested_end(graph: Tree, name: str, nodes: dict[str, Tree], end: str) -> str:
+    """Return the only input or output of a nested graph, which passes on what it gets."""
+    found = [f"{name}.{n}" for n, node in graph["nodes"].items() if kind_of(node) == end]
+    if len(found) != 1:
+        raise UnsupportedError(f"nested graph '{name}' has {len(found)} {end} nodes, expected one; join them")
+    nodes[found[0]] = {**nodes[found[0]], "type": "Identity"}
+    return found[0]
+
+
+def _edge_names(root: Tree, prefix: str) -> list[tuple[str, str]]:
+    stored = root.get("edges")
+    if not isinstance(stored, np.ndarray) or (stored.size and (stored.ndim != 2 or stored.shape[1] != 2)):
+        raise GraphError(f"graph '{prefix.rstrip('.') or 'node'}': edges are missing or no pairs; export the network again")
+    if len(stored) > MOST_EDGES:
+        raise UnsupportedError(f"{len(stored)} edges in one graph, {MOST_EDGES} are supported; split it")
+    pairs = [(str(a), str(b)) for a, b in stored.reshape(-1, 2)]
+    for pair, count in Counter(pairs).items():
+        if count > 1:
+            raise GraphError(f"edge '{pair[0]}' -> '{pair[1]}' is there {count} times; remove all but one")
+    return pairs
+
+
+def ends(nodes: dict[str, Tree], arrows: list[Arrow], notes: list[str]) -> tuple[str, str]:
+    """Return the names of the only input and output node; adds those that an old file lacks."""
+    found = []
+    for kind, inside in (("Input", "target"), ("Output", "source")):
+        names = [name for name, node in nodes.items() if kind_of(node) == kind]
+        if len(names) > 1:
+            listed = ", ".join(f"'{name}'" for name in sorted(names))
+            raise UnsupportedError(f"{len(names)} {kind} nodes ({listed}), one is supported; join them")
+        if not names:
+            joined = {getattr(arrow, inside) for arrow in arrows}
+            free = [name for name in nodes if name not in joined]
+            if len(free) != 1:
+                raise GraphError(f"there is no {kind} node and {len(free)} nodes could be it; add an {kind} node")
+            names = [unused(kind.lower(), nodes)]
+            nodes[names[0]] = {"type": kind}
+            arrows.append(Arrow(names[0], free[0]) if kind == "Input" else Arrow(free[0], names[0]))
+            notes.append(f"the file has no {kind} node: it is taken to be at '{free[0]}'")
+        found.append(names[0])
+    return found[0], found[1]
+
+
+def input_shape(nodes: Mapping[str, Tree], arrows: list[Arrow], source: str, notes: list[str]) -> Shape:
+    """Return the shape of the network's input, as stated or as what it feeds tells it."""
+    stated = [nodes[source].get(key) for key in SHAPE_KEYS["Input"]]
+    values = [next(iter(value.values()), None) if isinstance(value, dict) else value for value in stated]
+    given = next((value for value in values if value is not None), None)
+    if given is not None:
+        found = whole_numbers(given)
+        if not found or min(found) < 1:
+            raise GraphError(f"node '{source}'.shape: expected whole numbers from 1; export the network again")
+        if math.prod(found) > MOST_INPUTS:
+            raise UnsupportedError(f"node '{source}': {math.prod(found)} inputs, {MOST_INPUTS} are supported; check its shape")
+        return found
+    for name in (arrow.target for arrow in arrows if arrow.source == source):
+        shape = _shape_taken(nodes[name])
+        if shape is not None:
+            notes.append(f"node '{source}' states no shape: {shape} is taken, which node '{name}' takes")
+            return shape
+        raise GraphError(f"node '{source}' states no shape and '{name}' does not tell its own; add an Input node with a shape")
+    raise GraphError(f"node '{source}' feeds nothing; add an edge from it")
+
+
+def _shape_taken(node: Tree) -> Shape | None:
+    """Return the shape of what a node takes, where the node alone tells it."""
+    kind = kind_of(node)
+    weight = node.get("weight")
+    if kind in ("Affine", "Linear"):
+        return (weight.shape[1],) if isinstance(weight, np.ndarray) and weight.ndim == 2 else None
+    if kind in ("Conv1d", "Conv2d") and isinstance(weight, np.ndarray) and weight.ndim > 2:
+        positions = whole_numbers(node.get("input_shape"))
+        groups = whole_numbers(node.get("groups", np.array(1))) or (1,)
+        return None if not positions else (weight.shape[1] * groups[0], *positions)
+    if kind == "Flatten":
+        return whole_numbers(node.get("input_type")) or None
+    fields = ("r", "v_threshold", "v_leak", "threshold") if kind in (*NEURONS, "I") else ("scale", "delay")
+    shapes = [node[field].shape for field in fields if isinstance(node.get(field), np.ndarray) and node[field].ndim]
+    return shapes[0] if shapes else None
+
+
+def unused(name: str, used: Mapping[str, Any]) -> str:
+    """Return a name that is not used yet."""
+    while name in used:
+        name += "_"
+    return name
+
+
+# FOLDED from spear_deploy/interchange/nir/layout.py
+# Which edges of a nested graph does its framework not mean?
+#
+# Spyx writes a recurrent layer as input → w_rec → neuron, neuron → w_rec: taken at its word the input goes through the
+# recurrent weights. In Spyx it goes to the neuron.
+
+SPYX_NEURONS = ("IF", "LIF", "CubaLIF")
+
+
+def put_right(root: Tree, source: str | None, notes: list[str]) -> Tree:
+    """Return a graph whose nested graphs say what their framework means; `root` stays as it is.
+
+    Without a source nothing is changed, and a note says what looks like such a habit.
+    """
+    stored = root.get("nodes")
+    if not isinstance(stored, dict):
+        return root
+    nodes = {
+        name: _put_right(name, node, source, notes)
+        if isinstance(node, dict) and text_of(node.get("type")) == "NIRGraph"
+        else node
+        for name, node in stored.items()
+    }
+    return {**root, "nodes": nodes}
+
+
+def _put_right(name: str, graph: Tree, source: str | None, notes: list[str]) -> Tree:
+    found = _through_recurrent_weights(graph)
+    if found is None or source not in (None, "spyx"):
+        return put_right(graph, source, notes)
+    entry, weight, neuron = found
+    if source is None:
+        notes.append(
+            f"nested graph '{name}' sends its input through the recurrent weights '{weight}', which Spyx writes and does not "
+            "mean; give the source 'spyx' if it wrote the file"
+        )
+        return graph
+    notes.append(f"nested graph '{name}': the input goes to '{neuron}', not through the recurrent weights '{weight}'")
+    edges = [[entry, neuron] if (str(a), str(b)) == (entry, weight) else [a, b] for a, b in graph["edges"]]
+    return {**graph, "edges": np.array(edges, object)}
+
+
+def _through_recurrent_weights(graph: Tree) -> tuple[str, str, str] | None:
+    """Return the names of input, weights and neuron of a graph of the pattern, or None."""
+    nodes, edges = graph.get("nodes"), graph.get("edges")
+    if not isinstance(nodes, dict) or not isinstance(edges, np.ndarray) or edges.ndim != 2 or edges.shape[1] != 2:
+        return None
+    kinds = {name: text_of(node.get("type")) for name, node in nodes.items() if isinstance(node, dict)}
+    by_kind = [
+        [n for n, k in kinds.items() if k in wanted] for wanted in (("Input",), ("Linear", "Affine"), SPYX_NEURONS, ("Output",))
+    ]
+    if len(nodes) != 4 or any(len(names) != 1 for names in by_kind):
+        return None
+    entry, weight, neuron, leave = (names[0] for names in by_kind)
+    pattern = {(entry, weight), (weight, neuron), (neuron, weight), (neuron, leave)}
+    return (entry, weight, neuron) if {(str(a), str(b)) for a, b in edges} == pattern else None

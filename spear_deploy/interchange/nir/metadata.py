@@ -1,0 +1,59 @@
+"""What do we know about a network that NIR has no word for?
+
+It goes into the metadata, which other readers pass over: of the graph the time step, the steps that close cycles and our own
+facts as JSON; of a node (the last one of its layer) the kind of reset, the cores that hold it, bits of its weights, and which
+channels of the network before pruning are left.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spear_deploy.errors import GraphError
+from spear_deploy.network import WEIGHTED, Layer
+from spear_deploy.network.graph import SNNGraph
+
+if TYPE_CHECKING:
+    from spear_deploy.placement.place import Placement
+
+DT_KEY = "dt_s"
+RESET_KEY = "reset"
+EDGES_KEY = "closing_edges"
+FACTS_KEY = "spear_deploy"
+PROFILE_KEY = "spear_profile"
+CORES_KEY = "spear_cores"
+CORE_NEURONS_KEY = "spear_core_neurons"
+BITS_KEY = "spear_weight_bits"
+KEPT_KEY = "spear_kept_channels"
+
+
+def graph_facts(graph: SNNGraph, placement: Placement | None) -> dict[str, Any]:
+    """Return the metadata of the graph.
+
+    Raises:
+        GraphError: the graph's own metadata is no JSON.
+    """
+    try:
+        facts = {DT_KEY: float(graph.dt_s), FACTS_KEY: json.dumps(dict(graph.metadata), allow_nan=False)}
+    except (TypeError, ValueError) as error:
+        raise GraphError(f"metadata of the network cannot be written as JSON ({error}); remove what is no plain data") from error
+    return facts if placement is None else {**facts, PROFILE_KEY: placement.profile}
+
+
+def layer_facts(graph: SNNGraph, layer: Layer, placement: Placement | None) -> dict[str, Any]:
+    """Return what is known of one layer: which channels are left, the bits of integer weights, the cores with their neurons."""
+    facts: dict[str, Any] = {}
+    kept = graph.metadata.get("kept_channels", {}).get(layer.name)
+    if kept is not None:
+        facts[KEPT_KEY] = np.asarray(kept, np.int64)
+    if graph.is_integer and isinstance(layer.synapse, WEIGHTED):
+        low, high = int(layer.synapse.weight.min()), int(layer.synapse.weight.max())
+        facts[BITS_KEY] = 1 + max(high, -low - 1, 0).bit_length()
+    if placement is not None and layer.name in placement.layers:
+        slices = placement.of(layer.name)
+        facts[CORES_KEY] = np.array([part.core for part in slices], np.int64)
+        facts[CORE_NEURONS_KEY] = np.array([part.neurons for part in slices], np.int64)
+    return facts

@@ -1,0 +1,110 @@
+"""What neuron is one NIR node?
+
+NIR's equations, stepped by forward Euler; what a framework means otherwise is put into these parameters by `nir_sources`
+before the neuron is made.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from spear_deploy.errors import GraphError
+from spear_deploy.interchange.hdf5.tree import Tree, text_of
+from spear_deploy.network import IF, LI, LIF, Array, CubaLI, CubaLIF, Neuron, Reset, Shape
+
+REQUIRED = None
+PARAMETERS: dict[str, dict[str, float | None]] = {
+    "IF": {"r": 1.0, "v_threshold": REQUIRED, "v_reset": 0.0},
+    "LIF": {"tau": REQUIRED, "r": 1.0, "v_leak": 0.0, "v_threshold": REQUIRED, "v_reset": 0.0},
+    "LI": {"tau": REQUIRED, "r": 1.0, "v_leak": 0.0},
+    "CubaLI": {"tau_mem": REQUIRED, "tau_syn": REQUIRED, "r": 1.0, "v_leak": 0.0, "w_in": 1.0},
+    "Threshold": {"threshold": REQUIRED},
+}
+PARAMETERS["CubaLIF"] = {**PARAMETERS["CubaLI"], "v_threshold": REQUIRED, "v_reset": 0.0}
+"""By node type: NIR's fields, and what an absent one means."""
+
+NEURONS = tuple(PARAMETERS)
+SPIKING = ("IF", "LIF", "CubaLIF", "Threshold")
+KINDS: dict[str, type] = {"IF": IF, "LI": LI, "LIF": LIF, "CubaLI": CubaLI, "CubaLIF": CubaLIF}
+OURS = {"tau": "tau_s", "tau_mem": "tau_mem_s", "tau_syn": "tau_syn_s"}
+FORMER = {"v_threshold": ("theta", "v_th"), "v_leak": ("v_rest",), "r": ("R",)}
+"""What the first versions and hand-written files call a field."""
+
+Fields = dict[str, Array]
+
+
+def fields_of(name: str, node: Tree, notes: list[str]) -> Fields:
+    """Return the parameters of a neuron's node under NIR's present names, in float64, the absent ones filled in.
+
+    Raises:
+        GraphError: one is missing that has no default, or holds no finite numbers.
+    """
+    kind = text_of(node.get("type")) or ""
+    found: Fields = {}
+    for field, default in PARAMETERS[kind].items():
+        given = next((key for key in (field, *FORMER.get(field, ())) if key in node), None)
+        if given is None:
+            if default is REQUIRED:
+                raise GraphError(f"node '{name}': {kind} has no '{field}'; export the network again")
+            found[field] = np.asarray(default, np.float64)
+            continue
+        if given != field:
+            notes.append(f"node '{name}': '{given}' is taken to be '{field}'")
+        found[field] = numbers(name, node, given)
+    return found
+
+
+def spread(name: str, fields: Fields, shape: Shape, notes: list[str]) -> Fields:
+    """Return the parameters in their smallest form for neurons of the given shape, so that they spread over each other.
+
+    Raises:
+        GraphError: one fits the shape in no way.
+    """
+    return {field: _spread(value, shape, name, field, notes) for field, value in fields.items()}
+
+
+def make(name: str, kind: str, fields: Fields, *, reset: Reset, dt_s: float) -> Neuron:
+    """Return the neuron with these parameters (`spread`).
+
+    A `Threshold` has no memory: it is a LIF neuron that takes over its input within one step, and is 0 after a spike.
+
+    Raises:
+        GraphError: values that no neuron has.
+    """
+    given = {OURS.get(field, field): value for field, value in fields.items()}
+    try:
+        if kind == "Threshold":
+            return LIF(tau_s=np.asarray(dt_s), v_threshold=given["threshold"])
+        made: Neuron = KINDS[kind](**given, **({"reset": reset} if kind in SPIKING else {}))
+    except GraphError as error:
+        raise GraphError(str(error) if f"'{name}'" in str(error) else f"node '{name}': {error}") from None
+    return made
+
+
+def numbers(name: str, node: Tree, field: str) -> Array:
+    """Return the finite numbers of a field, as floating point of at least 32 bits."""
+    value = node.get(field)
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf" or value.size == 0:
+        raise GraphError(f"node '{name}': '{field}' is missing or holds no numbers; export the network again")
+    if not np.isfinite(value).all():
+        raise GraphError(f"node '{name}': '{field}' holds NaN or infinite values; retrain or repair the network")
+    if value.dtype.itemsize > 8:
+        return value.astype(np.float64)
+    return value.astype(np.float32) if value.dtype.kind in "biu" or value.dtype.itemsize < 4 else value
+
+
+def _spread(value: Array, shape: Shape, name: str, field: str, notes: list[str]) -> Array:
+    """Return a parameter in its smallest form: one number, one per channel `(C, 1, 1)`, or one per neuron."""
+    if (value == value.reshape(-1)[:1]).all():
+        return np.asarray(value.reshape(-1)[0])
+    if value.shape != shape:
+        if value.size == int(np.prod(shape)):
+            value = value.reshape(shape)
+        elif value.size == shape[0]:
+            notes.append(f"node '{name}': {field} of shape {value.shape} is taken per channel of {shape}")
+            return value.reshape(-1, *(1 for _ in shape[1:]))
+        else:
+            raise GraphError(f"node '{name}': {field} of shape {value.shape} for neurons of shape {shape}; export it again")
+    corner = (slice(None), *(slice(0, 1) for _ in shape[1:]))
+    first = value[corner]
+    return first if (value == first).all() else value

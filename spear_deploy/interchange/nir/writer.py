@@ -1,0 +1,214 @@
+"""How does NIR say this network?
+
+Times in seconds, every parameter an array of the neurons' full shape, and what NIR has no word for in the metadata, which
+other readers pass over: the time step, the kind of reset, the step that closes a cycle, and our own facts.
+
+    a layer "fc" with weights and a neuron     nodes "fc.synapse" → "fc"
+    batch norm                                 folded into the weights in float64, then rounded to float32
+    an edge with delay                         a Delay node; in a cycle one step less, since closing it takes one
+    integer neurons                            only where floating point does exactly the same: no decay, or full decay
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spear_deploy.errors import UnsupportedError
+from spear_deploy.interchange.nir.layer_to_nodes import parts_of
+from spear_deploy.interchange.nir.metadata import EDGES_KEY, graph_facts, layer_facts
+from spear_deploy.network import CONVS, IF, LI, LIF, LOIHI_UNIT, POOLS, Conv1d, Conv2d, Dense, Layer, LoihiLIF, Scale
+from spear_deploy.network.graph import INPUT, Edge, SNNGraph
+from spear_deploy.util.files import written_aside
+
+if TYPE_CHECKING:
+    from spear_deploy.placement.place import Placement
+
+
+def write_nir(graph: SNNGraph, path: str | os.PathLike[str], *, placement: Placement | None = None) -> list[str]:
+    """Write a network as NIR, whole or not at all.
+
+    Args:
+        graph: the network.
+        path: the file.
+        placement: which core holds what, to be told in the metadata of the nodes.
+
+    Returns:
+        What was approximated, one sentence each; empty when nothing was.
+
+    Raises:
+        UnsupportedError: what NIR cannot say, by layer.
+        GraphError: metadata that is no JSON.
+        FileError: the place is not writable.
+    """
+    import nir
+
+    notes: list[str] = []
+    draft = _draft(as_float(graph), notes)
+    draft.metadata |= graph_facts(graph, placement)
+    for layer in graph.layers:
+        draft.nodes[layer.name].metadata.update(layer_facts(graph, layer, placement))
+    # nir infers shapes with square kernels and one group; where that is wrong it would refuse a right graph
+    built = nir.NIRGraph(draft.nodes, draft.edges, metadata=draft.metadata, type_check=typable(graph))
+    with written_aside(path) as aside:
+        nir.write(aside, built)
+    return notes
+
+
+def typable(graph: SNNGraph) -> bool:
+    """Say whether nir's own type check can follow the network: it takes kernels as square and groups as one."""
+    for layer in graph.layers:
+        synapse = layer.synapse
+        if isinstance(synapse, Conv2d) and (synapse.weight.shape[2] != synapse.weight.shape[3] or synapse.groups > 1):
+            return False
+        if isinstance(synapse, Conv1d) and synapse.groups > 1:
+            return False
+        if isinstance(synapse, POOLS) and len(synapse.kernel_size) == 1:
+            return False
+        if layer.norm is not None and not isinstance(synapse, (Dense, *CONVS)):
+            return False
+        if isinstance(synapse, Scale) and synapse.bias is not None:
+            return False
+    return True
+
+
+@dataclass
+class _Draft:
+    """A NIR graph on its way."""
+
+    nodes: dict[str, Any] = field(default_factory=dict)
+    edges: list[tuple[str, str]] = field(default_factory=list)
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, name: str, node: Any) -> str:
+        while name in self.nodes:
+            name += "_"
+        self.nodes[name] = node
+        return name
+
+
+def _draft(graph: SNNGraph, notes: list[str]) -> _Draft:
+    import nir
+
+    for layer in graph.layers:
+        if not graph.outgoing(layer.name) and layer.name != graph.output:
+            raise UnsupportedError(f"layer '{layer.name}': feeds nothing and is not the output; NIR takes it for one, remove it")
+    draft = _Draft()
+    draft.add(INPUT, nir.Input(input_type={"input": np.array(graph.input_shape)}))
+    first, last = {}, {INPUT: INPUT}
+    for layer in graph.layers:
+        draft.nodes[layer.name] = None
+    for layer in graph.layers:
+        parts = parts_of(graph, layer, notes)
+        names = [draft.add(f"{layer.name}.{label}", node) for label, node in parts[:-1]]
+        draft.nodes[layer.name] = parts[-1][1]
+        names.append(layer.name)
+        draft.edges += list(itertools.pairwise(names))
+        first[layer.name], last[layer.name] = names[0], names[-1]
+    closing = _closing(graph)
+    stated = [_connect(draft, graph, edge, first, last, closing=edge in closing) for edge in graph.edges]
+    output = draft.add("output", nir.Output(output_type={"output": np.array(graph.shape_of(graph.output))}))
+    draft.edges.append((graph.output, output))
+    draft.metadata[EDGES_KEY] = json.dumps([item for item in stated if item])
+    return draft
+
+
+# ------------------------------------------------------------------------------------------------------------- edges
+
+
+def _closing(graph: SNNGraph) -> set[Edge]:
+    """Return the delayed edges whose one step a NIR reader adds by itself: those in a cycle, where no plain edge lies already."""
+    import networkx
+
+    view = networkx.DiGraph([(edge.source, edge.target) for edge in graph.edges])
+    place = {name: n for n, part in enumerate(networkx.strongly_connected_components(view)) for name in part}
+    plain = {(edge.source, edge.target) for edge in graph.edges if not edge.delay}
+    closing = set()
+    for edge in sorted(graph.edges):
+        if edge.delay and place[edge.source] == place[edge.target]:
+            ends = (edge.source, edge.target)
+            if edge.delay > 1 or ends not in plain:
+                closing.add(edge)
+                plain |= {ends} if edge.delay == 1 else set()
+    return closing
+
+
+def _connect(
+    draft: _Draft, graph: SNNGraph, edge: Edge, first: dict[str, str], last: dict[str, str], *, closing: bool
+) -> list[Any] | None:
+    """Add the nodes and edges of one edge; return the [source, target, delay] that the metadata must state, if any."""
+    import nir
+
+    source, target = last[edge.source], first[edge.target]
+    steps = edge.delay - closing
+    after = target
+    if steps:
+        delay = nir.Delay(delay=np.full(graph.shape_of(edge.source), steps * graph.dt_s))
+        after = draft.add(f"{source}.delay{edge.delay}", delay)
+        draft.edges.append((after, target))
+    draft.edges.append((source, after))
+    return [source, after, 1] if closing else None
+
+
+# FOLDED from spear_deploy/interchange/nir/writer.py
+# Which floating-point network does exactly what an integer one does?
+#
+# Truncated decays have no counterpart in NIR's equations, so only neurons that keep all or nothing of v are written. States
+# count in units of 64, as thresholds do.
+
+REMEDY = "export the floating-point network"
+
+
+def as_float(graph: SNNGraph) -> SNNGraph:
+    """Return an integer network in floating point where that does exactly the same, states in units of 64.
+
+    Raises:
+        UnsupportedError: what truncates, wraps or counts otherwise, by layer.
+    """
+    if not graph.is_integer:
+        return graph
+    return graph.with_layers(lambda layer: _float_layer(layer, graph.dt_s))
+
+
+def _float_layer(layer: Layer, dt_s: float) -> Layer:
+    neuron, synapse = layer.neuron, layer.synapse
+    if isinstance(synapse, Scale):
+        raise UnsupportedError(f"layer '{layer.name}': rounds its input, NIR cannot; {REMEDY}")
+    if isinstance(synapse, (Dense, *CONVS)):
+        synapse = _shifted(layer.name, synapse)
+    if neuron is None:
+        return replace(layer, synapse=synapse)
+    if not isinstance(neuron, LoihiLIF):
+        raise UnsupportedError(f"layer '{layer.name}': {type(neuron).__name__} has no counterpart in NIR; {REMEDY}")
+    full, none = bool((neuron.decay_v == 4096).all()), bool((neuron.decay_v == 0).all())
+    starts = neuron.v_reset if none else 0
+    plain = (neuron.decay_u == 4096).all() and (neuron.v_init == starts).all() and not neuron.refractory_steps
+    if not plain or not (full or (none and neuron.v_threshold is not None)):
+        raise UnsupportedError(f"layer '{layer.name}': integer decays truncate, NIR's equations do not; {REMEDY}")
+    if neuron.bias.any():
+        if not isinstance(synapse, (Dense, *CONVS)) or neuron.bias.size not in (1, synapse.weight.shape[0]):
+            raise UnsupportedError(f"layer '{layer.name}': a bias without weights has no place in NIR; {REMEDY}")
+        given = 0 if synapse.bias is None else synapse.bias
+        shift = np.broadcast_to(neuron.bias.reshape(-1) / LOIHI_UNIT, synapse.weight.shape[:1])
+        synapse = replace(synapse, bias=given + shift)
+    if neuron.v_threshold is None:
+        return replace(layer, synapse=synapse, neuron=LI(tau_s=np.asarray(dt_s)))
+    levels: dict[str, Any] = {
+        "v_threshold": neuron.v_threshold.astype(np.float64),
+        "v_reset": neuron.v_reset / LOIHI_UNIT,
+        "reset": neuron.reset,
+    }
+    return replace(layer, synapse=synapse, neuron=LIF(tau_s=np.asarray(dt_s), **levels) if full else IF(**levels))
+
+
+def _shifted(name: str, synapse: Any) -> Any:
+    """Return the weights with their common exponent in them."""
+    weight = synapse.weight * 2.0**synapse.weight_exponent
+    if (weight != np.rint(weight)).any():
+        raise UnsupportedError(f"layer '{name}': its sum is shifted down and truncated, NIR cannot; {REMEDY}")
+    return replace(synapse, weight=weight, weight_exponent=0)

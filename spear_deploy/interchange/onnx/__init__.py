@@ -1,0 +1,1 @@
+"""ONNX files of one step or of a whole run, and their check."""

@@ -1,0 +1,140 @@
+"""What does a neuron compute, in ONNX operators?
+
+Each kind of neuron is a model-local function of the domain `spear.snn`, so that a tool that knows it sees a neuron, and a
+tool that does not sees the operators. The order of operations is that of `spear_deploy.simulator.neurons`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from spear_deploy.interchange.onnx import integers
+from spear_deploy.interchange.onnx.integers import Body
+from spear_deploy.network import (
+    FLOAT_NEURONS,
+    IF,
+    LI,
+    LIF,
+    READOUTS,
+    Array,
+    CubaLI,
+    CubaLIF,
+    LoihiLIF,
+    Neuron,
+    SpeckIF,
+    XyloLIF,
+    spikes,
+)
+from spear_deploy.simulator import neurons
+
+DOMAIN = "spear.snn"
+OPSET = 18
+INTEGERS = (LoihiLIF, SpeckIF, XyloLIF)
+KINDS = (*FLOAT_NEURONS, *INTEGERS)
+"""The kinds of neuron that have a function."""
+
+
+def function_name(neuron: Any) -> str:
+    """Return the name of the function for a neuron, e.g. "LIF", "LIF_subtract", "LoihiLIF_refractory", "LoihiLIF_readout"."""
+    name = type(neuron).__name__
+    if isinstance(neuron, INTEGERS) and neuron.v_threshold is None:
+        return f"{name}_readout"
+    if isinstance(neuron, LoihiLIF) and neuron.refractory_steps:
+        name += "_refractory"
+    always = (*READOUTS, XyloLIF)  # kinds with one way to reset, or none
+    return name + ("_subtract" if not isinstance(neuron, always) and neuron.reset == "subtract" else "")
+
+
+def state_names(neuron: Neuron) -> list[str]:
+    """Return the names of a neuron's states in the order of the function's arguments."""
+    names = ["u"] if neurons.has_current(neuron) else []
+    names.append("v")
+    if isinstance(neuron, LoihiLIF) and neuron.refractory_steps and neuron.v_threshold is not None:
+        names.append("rest")
+    return names
+
+
+def start_values(neuron: Neuron, dt_s: float) -> dict[str, Array]:
+    """Return what the states are before the first step, in a form that spreads over the layer's shape."""
+    if isinstance(neuron, INTEGERS):
+        whole: dict[str, Array] = {name: np.zeros((), np.int64) for name in state_names(neuron)}
+        return {**whole, "v": np.asarray(getattr(neuron, "v_init", 0), np.int64)}
+    f = _factors(neuron, dt_s)
+    values: dict[str, Array] = {name: np.zeros((), np.float32) for name in state_names(neuron)}
+    return {**values, "v": f["v_reset"] if isinstance(neuron, IF) else f["v_leak"]}
+
+
+def _factors(neuron: Any, dt_s: float) -> dict[str, Array]:
+    return {name: value.astype(np.float32) for name, value in neurons.factors(neuron, dt_s).items()}
+
+
+def arguments(neuron: Neuron, dt_s: float) -> dict[str, Array]:
+    """Return the constants that the function takes after input and states, by name and in order."""
+    if isinstance(neuron, INTEGERS):
+        return integers.arguments(neuron)
+    f = _factors(neuron, dt_s)
+    names = {"r": "r", "v_leak": "v_leak", "mem": "mem", "jump": "jump", "syn": "syn"}
+    if spikes(neuron):
+        names["threshold"] = "v_threshold"
+        if neuron.reset == "value":  # type: ignore[union-attr]
+            names["v_reset"] = "v_reset"
+    found = {name: f[key] for name, key in names.items() if key in f and not (isinstance(neuron, IF) and name == "v_leak")}
+    if "syn" in found:
+        found["syn"] = -found["syn"]
+    return found
+
+
+def function(neuron: Neuron, dt_s: float) -> Any:
+    """Return the FunctionProto for the kind of a neuron: inputs x, states, constants; outputs spikes or v, then new states."""
+    from onnx import helper
+
+    body = Body()
+    if isinstance(neuron, LoihiLIF):
+        outputs = integers.loihi(body, neuron)
+    elif isinstance(neuron, SpeckIF):
+        outputs = integers.speck(body, neuron)
+    elif isinstance(neuron, XyloLIF):
+        outputs = integers.xylo(body, neuron)
+    else:
+        outputs = _floating(body, neuron)
+    inputs = ["x", *state_names(neuron), *arguments(neuron, dt_s)]
+    opsets = [helper.make_opsetid("", OPSET)]
+    made = helper.make_function(DOMAIN, function_name(neuron), inputs, outputs, body.nodes, opsets)
+    made.doc_string = (type(neuron).__doc__ or "").split("\n\n    Other tools")[0]
+    return made
+
+
+def most_spikes(neuron: Neuron | None, arriving: float) -> float:
+    """Return the largest number of spikes that a neuron sends in one step, given the largest sum that arrives."""
+    if isinstance(neuron, XyloLIF):
+        return float(neuron.max_spikes)
+    if isinstance(neuron, SpeckIF):
+        return (2.0**15 + arriving) / float(neuron.v_threshold.min())
+    return 1.0
+
+
+def _floating(body: Body, neuron: Any) -> list[str]:
+    put = body.put
+    cuba = isinstance(neuron, (CubaLIF, CubaLI))
+    source = "x"
+    if cuba:
+        source = put("jumped", "Add", "u", put("jump_x", "Mul", "jump", "x"))
+        put("u_next", "Add", source, put("lost", "Mul", "syn", source))
+    put("current", "Mul", "r", source)
+    if isinstance(neuron, IF):
+        put("v_new", "Add", "v", "current")
+    else:
+        if isinstance(neuron, LIF):
+            put("driven", "Sub", put("aim", "Add", "current", "v_leak"), "v")
+        else:
+            put("driven", "Add", put("leak", "Sub", "v_leak", "v"), "current")
+        put("v_new", "Add", "v", put("change", "Mul", "mem", "driven"))
+    if isinstance(neuron, (LI, CubaLI)):
+        put("v_next", "Identity", "v_new")
+        return ["v_new", *(["u_next"] if cuba else []), "v_next"]
+    put("spikes", "Greater", "v_new", "threshold")
+    after = "v_reset" if neuron.reset == "value" else put("lowered", "Sub", "v_new", "threshold")
+    put("v_next", "Where", "spikes", after, "v_new")
+    return ["spikes", *(["u_next"] if cuba else []), "v_next"]

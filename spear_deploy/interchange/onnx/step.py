@@ -1,0 +1,289 @@
+"""Which ONNX nodes make one step of a network?
+
+Layer by layer, in the simulator's order of operations. Integers are int64; their products add up in floating point where
+no sum can round, for onnxruntime's convolution knows no integers. What bounds those sums is followed through the network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from spear_deploy.errors import UnsupportedError
+from spear_deploy.interchange.onnx import neurons as onnx_neurons
+from spear_deploy.network import COUNTING_NEURONS, POOLS, Array, AvgPool, Dense, Flatten, Layer, Scale, Shape, Synapse
+from spear_deploy.network.graph import INPUT, SNNGraph
+from spear_deploy.simulator.neurons import STATE_LIMIT
+
+FLOAT, DOUBLE, INT64, BOOL = 1, 11, 7, 9
+"""ONNX's numbers for element types."""
+EXACT_FLOAT = 2.0**24
+EXACT_DOUBLE = 2.0**53
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor in the graph.
+
+    Attributes:
+        name, type, shape: type is ONNX's number, the shape is without batch.
+        bound: the largest magnitude it can have, where the network's input is at most 1.
+        per_input: how much of the bound grows with the network's input.
+    """
+
+    name: str
+    type: int
+    shape: Shape
+    bound: float
+    per_input: float = 0.0
+
+
+@dataclass
+class StepGraph:
+    """A step graph on its way."""
+
+    graph: SNNGraph
+    nodes: list[Any] = field(default_factory=list)
+    initializers: list[Any] = field(default_factory=list)
+    functions: dict[str, Any] = field(default_factory=dict)
+    states: list[dict[str, Any]] = field(default_factory=list)
+    outputs: list[Value] = field(default_factory=list)
+    emitted: dict[str, Value] = field(default_factory=dict)
+    input_limit: float = EXACT_FLOAT - 1
+
+    def __post_init__(self) -> None:
+        self.number = INT64 if self.graph.is_integer else FLOAT
+        self.input_type = DOUBLE if self.graph.is_integer else FLOAT
+        self.emitted[INPUT] = Value("x", self.input_type, self.graph.input_shape, 1.0, 1.0)
+        self.depths = {
+            name: max((e.delay for e in self.graph.outgoing(name)), default=0)
+            for name in (INPUT, *(layer.name for layer in self.graph.layers))
+        }
+        for name, depth in self.depths.items():
+            if depth:
+                kind = self.input_type if name == INPUT else self.number
+                zero = np.zeros((), np.int64 if kind == INT64 else np.float32)
+                self.add_state(f"{name}.past", kind, (depth, *self.graph.shape_of(name)), zero)
+
+    def put(self, op: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+        """Add a node and return the name of its output."""
+        from onnx import helper
+
+        name = output or f"t{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op, list(inputs), [name], **attributes))
+        return name
+
+    def const(self, name: str, value: Array) -> str:
+        """Add an initializer and return its name."""
+        from onnx import numpy_helper
+
+        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(value).reshape(value.shape), name))
+        return name
+
+    def cast(self, value: Value, kind: int) -> str:
+        """Return the name of a tensor in another type."""
+        return value.name if value.type == kind else self.put("Cast", value.name, to=kind)
+
+    def add_state(self, name: str, kind: int, shape: Shape, start: Array) -> None:
+        """Declare a state, its new value being `<name>_next`."""
+        self.states.append(
+            {"name": name, "next": f"{name}_next", "type": kind, "shape": list(shape), "start": np.asarray(start).tolist()}
+        )
+
+    # --------------------------------------------------------------------------------------------------------- layers
+
+    def add_layer(self, layer: Layer) -> None:
+        """Add the nodes of one layer and note what it emits."""
+        name, shape = layer.name, self.graph.shape_of(layer.name)
+        value = self._weighted(layer, self._arriving(layer))
+        if layer.neuron is not None:
+            value = self._neuron(layer, value)
+        if name == self.graph.output:
+            kind = self._sent_type(layer) if layer.spikes else value.type
+            source = f"{name}.spikes" if layer.spikes else value.name
+            self.outputs.insert(0, Value(self.put("Identity", source, output="output"), kind, shape, value.bound))
+        self.emitted[name] = value
+
+    def _arriving(self, layer: Layer) -> Value:
+        """Return the sum of what a layer's edges bring."""
+        kind = DOUBLE if self.graph.is_integer and isinstance(layer.synapse, Scale) else self.number
+        values = [self._sent(edge.source, edge.delay) for edge in self.graph.incoming(layer.name)]
+        total = self.cast(values[0], kind)
+        for value in values[1:]:
+            total = self.put("Add", total, self.cast(value, kind))
+        shape = self.graph.input_shape_of(layer.name)
+        return Value(total, kind, shape, sum(v.bound for v in values), sum(v.per_input for v in values))
+
+    def _sent(self, source: str, delay: int) -> Value:
+        if not delay:
+            return self.emitted[source]
+        kind = self.input_type if source == INPUT else self.number
+        index = self.const(f"delay{len(self.initializers)}", np.array(delay - 1, np.int64))
+        name = self.put("Gather", f"{source}.past", index, axis=1)
+        return Value(name, kind, self.graph.shape_of(source), self._bound_of(source), float(source == INPUT))
+
+    def _bound_of(self, source: str) -> float:
+        """Return the largest magnitude a source emits; a value that comes round in a loop of sums has no such bound."""
+        if source in self.emitted:
+            return self.emitted[source].bound
+        layer = self.graph[source]
+        if layer.spikes:
+            return onnx_neurons.most_spikes(layer.neuron, np.inf)
+        return float(STATE_LIMIT) if layer.neuron is not None else np.inf
+
+    def _weighted(self, layer: Layer, x: Value) -> Value:
+        """Return what synapse and norm make of the input."""
+        synapse, shape, name = layer.synapse, self.graph.shape_of(layer.name), layer.name
+        if synapse is None:
+            y = x
+        elif isinstance(synapse, Flatten):
+            y = replace(x, name=self.put("Flatten", x.name, axis=1), shape=shape)
+        elif self.graph.is_integer:
+            y = self._integer_synapse(name, synapse, x, shape)
+        else:
+            y = Value(self._float_synapse(name, synapse, x, shape), FLOAT, shape, np.inf)
+        if layer.norm is None:
+            return y
+        norm = layer.norm  # in float32, as the simulator computes it
+        gain = norm.weight.astype(np.float32) / np.sqrt(norm.var.astype(np.float32) + np.float32(norm.eps))
+        shift = norm.bias.astype(np.float32) - norm.mean.astype(np.float32) * gain
+        scaled = self.put("Mul", y.name, self.const(f"{name}/gain", _over_channels(gain, shape)))
+        moved = self.put("Add", scaled, self.const(f"{name}/shift", _over_channels(shift, shape)))
+        return Value(moved, FLOAT, shape, np.inf)
+
+    def _products(self, name: str, synapse: Any, x: str, dtype: type, shape_before: Shape) -> str:
+        """Add the sum of products of a synapse, in a floating-point type."""
+        if isinstance(synapse, Dense):
+            flat = x if len(shape_before) == 1 else self.put("Flatten", x, axis=1)
+            return self.put("MatMul", flat, self.const(f"{name}/weight", synapse.weight.T.astype(dtype)))
+        if isinstance(synapse, POOLS):
+            weight: Array = np.ones((shape_before[0], 1, *synapse.kernel_size), dtype)
+            geometry: dict[str, Any] = {"group": shape_before[0], "strides": synapse.stride}
+        else:
+            weight = synapse.weight.astype(dtype)
+            geometry = {"group": synapse.groups, "strides": synapse.stride, "dilations": synapse.dilation}
+        geometry["pads"] = (*synapse.padding, *synapse.padding)
+        return self.put("Conv", x, self.const(f"{name}/weight", weight), kernel_shape=weight.shape[2:], **geometry)
+
+    def _float_synapse(self, name: str, synapse: Synapse, x: Value, shape: Shape) -> str:
+        if isinstance(synapse, Scale):
+            y = self.put("Mul", x.name, self.const(f"{name}/weight", synapse.weight.astype(np.float32)))
+        else:
+            y = self._products(name, synapse, x.name, np.float32, x.shape)
+        if isinstance(synapse, AvgPool):
+            return self.put("Div", y, self.const(f"{name}/count", np.array(np.prod(synapse.kernel_size), np.float32)))
+        bias = getattr(synapse, "bias", None)
+        if bias is None:
+            return y
+        spread = bias if isinstance(synapse, Scale) else _over_channels(bias, shape)
+        return self.put("Add", y, self.const(f"{name}/bias", spread.astype(np.float32)))
+
+    def _integer_synapse(self, name: str, synapse: Synapse, x: Value, shape: Shape) -> Value:
+        if isinstance(synapse, AvgPool):
+            raise UnsupportedError(f"layer '{name}': an integer network holds no mean; quantise it again")
+        if isinstance(synapse, Scale):
+            return self._integer_scale(name, synapse, x, shape)
+        gain = _largest_sum(synapse)
+        dtype = self._exact_type(name, synapse, gain, x)
+        kind = FLOAT if dtype is np.float32 else DOUBLE
+        y = self.put("Cast", self._products(name, synapse, self.cast(x, kind), dtype, x.shape), to=INT64)
+        value = Value(y, INT64, shape, gain * x.bound, gain * x.per_input)
+        return value if isinstance(synapse, POOLS) else self._shifted(name, synapse, value)
+
+    def _integer_scale(self, name: str, synapse: Scale, x: Value, shape: Shape) -> Value:
+        y = self.put("Mul", x.name, self.const(f"{name}/weight", synapse.weight.astype(np.float64)))
+        bound = float(np.abs(synapse.weight).max()) * x.bound + 1
+        if synapse.bias is not None:
+            y = self.put("Add", y, self.const(f"{name}/bias", synapse.bias.astype(np.float64)))
+            bound += float(np.abs(synapse.bias).max())
+        per_input = float(np.abs(synapse.weight).max()) * x.per_input
+        return Value(self.put("Cast", self.put("Round", y), to=INT64), INT64, shape, bound, per_input)
+
+    def _exact_type(self, name: str, synapse: Synapse, gain: float, x: Value) -> type:
+        """Choose the type in which no sum rounds, for a dense layer float64 too, and note the largest input it takes."""
+        for dtype, limit in ((np.float32, EXACT_FLOAT), (np.float64, EXACT_DOUBLE)):
+            if gain * x.bound < limit and (dtype is np.float32 or isinstance(synapse, Dense)):
+                if gain and x.per_input:
+                    rest = x.bound - x.per_input
+                    self.input_limit = min(self.input_limit, float(np.floor(((limit - 1) / gain - rest) / x.per_input)))
+                return dtype
+        most = f"2^{int(np.ceil(np.log2(gain * x.bound)))}" if np.isfinite(gain * x.bound) else "any size"
+        what = f"layer '{name}': sums of up to {most}"
+        raise UnsupportedError(f"{what}, onnxruntime is exact below 2^24, dense layers below 2^53; use fewer inputs")
+
+    def _shifted(self, name: str, synapse: Any, value: Value) -> Value:
+        """Shift the sum by the weights' exponent, towards minus infinity, and add the bias."""
+        y, scale = value.name, 2.0**synapse.weight_exponent
+        factor = np.array(2 ** abs(synapse.weight_exponent), np.int64)
+        if synapse.weight_exponent > 0:
+            y = self.put("Mul", y, self.const(f"{name}/exponent", factor))
+        elif synapse.weight_exponent < 0:
+            divisor = self.const(f"{name}/exponent", factor)
+            y = self.put("Div", self.put("Sub", y, self.put("Mod", y, divisor)), divisor)
+        bound = value.bound * scale + (synapse.weight_exponent < 0)
+        if synapse.bias is not None:
+            y = self.put("Add", y, self.const(f"{name}/bias", _over_channels(synapse.bias, value.shape).astype(np.int64)))
+            bound += float(np.abs(synapse.bias).max())
+        return Value(y, INT64, value.shape, bound, value.per_input * scale)
+
+    def _neuron(self, layer: Layer, x: Value) -> Value:
+        """Call the neuron's function; declare its states and outputs."""
+        from onnx import helper
+
+        neuron, name, shape = layer.neuron, layer.name, self.graph.shape_of(layer.name)
+        assert neuron is not None
+        if not isinstance(neuron, onnx_neurons.KINDS):
+            known = ", ".join(kind.__name__ for kind in onnx_neurons.KINDS)
+            raise UnsupportedError(f"layer '{name}': {type(neuron).__name__} has no ONNX function yet, expected {known}")
+        function = onnx_neurons.function_name(neuron)
+        if function not in self.functions:
+            self.functions[function] = onnx_neurons.function(neuron, self.graph.dt_s)
+        starts = onnx_neurons.start_values(neuron, self.graph.dt_s)
+        names = [f"{name}.{state}" for state in starts]
+        for state, start in zip(names, starts.values(), strict=True):
+            self.add_state(state, self.number, shape, start)
+        constants = [
+            self.const(f"{name}/neuron/{key}", value) for key, value in onnx_neurons.arguments(neuron, self.graph.dt_s).items()
+        ]
+        output = f"{name}.spikes" if layer.spikes else f"{name}.value"
+        inputs = [self.cast(x, self.number), *names, *constants]
+        outputs = [output, *(f"{state}_next" for state in names)]
+        self.nodes.append(helper.make_node(function, inputs, outputs, domain=onnx_neurons.DOMAIN, name=name))
+        if not layer.spikes:
+            return Value(output, self.number, shape, float(STATE_LIMIT) if self.graph.is_integer else np.inf)
+        kind, most = self._sent_type(layer), onnx_neurons.most_spikes(neuron, x.bound)
+        self.outputs.append(Value(output, kind, shape, most))
+        per_input = onnx_neurons.most_spikes(neuron, x.bound + x.per_input) - most if np.isfinite(most) else 0.0
+        return Value(output if kind == INT64 else self.put("Cast", output, to=self.number), self.number, shape, most, per_input)
+
+    def _sent_type(self, layer: Layer) -> int:
+        """Return the type of a layer's spikes: their number where there can be several in a step."""
+        return INT64 if isinstance(layer.neuron, COUNTING_NEURONS) else BOOL
+
+    def add_past(self) -> None:
+        """Move on what sources sent, for the edges with delay."""
+        for source, depth in self.depths.items():
+            if not depth:
+                continue
+            axis = self.const(f"{source}/axis", np.array([1], np.int64))
+            latest = self.put("Unsqueeze", self.emitted[source].name, axis)
+            if self.emitted[source].type != (self.input_type if source == INPUT else self.number):
+                latest = self.put("Cast", latest, to=self.number)
+            if depth == 1:
+                self.put("Identity", latest, output=f"{source}.past_next")
+                continue
+            start, end = (self.const(f"{source}/{k}", np.array([v], np.int64)) for k, v in (("first", 0), ("last", depth - 1)))
+            older = self.put("Slice", f"{source}.past", start, end, axis)
+            self.put("Concat", latest, older, output=f"{source}.past_next", axis=1)
+
+
+def _largest_sum(synapse: Any) -> float:
+    if isinstance(synapse, POOLS):
+        return float(np.prod(synapse.kernel_size))
+    return float(np.abs(synapse.weight.astype(np.float64)).reshape(len(synapse.weight), -1).sum(axis=1).max())
+
+
+def _over_channels(value: Array, shape: Shape) -> Array:
+    return value.reshape(-1, *(1 for _ in shape[1:]))

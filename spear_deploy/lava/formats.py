@@ -1,0 +1,206 @@
+"""In which numbers do weights and neuron parameters reach Lava's fixed-point models unchanged?
+
+Lava's Dense and Sparse clip weights and cut low bits off without a word. What they leave alone:
+
+    one sign      0..255 or −255..0                       any whole number
+    mixed signs   −256..254                               even numbers: the sign takes a bit
+
+times two to the power of an exponent that all weights of a connection share, −8..7. So odd weights of mixed sign are given as
+twice themselves with an exponent one less; the sums are the same to the bit. Weights that do not fit are split into several
+such connections where they come from fusing pools and sums, and refused where the layer itself holds them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from spear_deploy.errors import UnsupportedError
+from spear_deploy.network import WEIGHTED, Array, Layer, LoihiLIF, Shape
+
+MAX_WEIGHT_EXPONENT = 7
+BIAS_LIMITS = (-4096, 4095)
+MAX_BIAS_EXPONENT = 7
+NEVER = 1 << 17
+"""A threshold one above the format: 64 · 2^17 = 2^23 is more than v, which saturates at 2^23 − 1, can reach."""
+
+MAX_INPUT = (1 << 25) - (1 << 20)
+"""What may reach a neuron in one step: 64 times as much, and then v and a bias, stay within Lava's 32-bit numbers."""
+
+MAX_SUM = 1 << 29
+"""What a connection may add up before its exponent is applied: twice as much, for odd weights, stays within 32 bits."""
+
+DIGIT = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plane:
+    """One connection in Lava's numbers: it gives `(weights · s) · 2^exponent`, rounded down."""
+
+    weights: Any
+    exponent: int
+
+
+def planes(matrix: Any, shift: int = 0) -> list[Plane]:
+    """Express an integer matrix as connections whose sum is `(matrix · s) >> shift`, exactly; the fewest.
+
+    Args:
+        matrix: scipy csr of int64.
+        shift: bits cut off the sum; then the matrix has to fit one connection.
+
+    Raises:
+        UnsupportedError: it does not fit.
+    """
+    matrix = matrix.copy()
+    matrix.eliminate_zeros()
+    if not matrix.nnz:
+        return []
+    one = _fitting(matrix, shift)
+    if one is not None:
+        return [one]
+    if shift:
+        raise UnsupportedError(
+            f"weights {_range(matrix.data)}, which do not fit 8 bits and cannot be split since their sum is rounded"
+        )
+    split: list[Plane] = []
+    exponent = 0
+    while matrix.nnz:
+        low = matrix.copy()
+        low.data = (matrix.data + DIGIT // 2) % DIGIT - DIGIT // 2
+        matrix.data = (matrix.data - low.data) // DIGIT
+        for part in (matrix, low):
+            part.eliminate_zeros()
+        plane = _fitting(low, -exponent) if low.nnz else None
+        if low.nnz and plane is None:
+            raise UnsupportedError(f"weights {_range(low.data)} times 2^{exponent}: the exponent is above {MAX_WEIGHT_EXPONENT}")
+        split += [plane] if plane else []
+        exponent += 7
+    return split
+
+
+def _fitting(matrix: Any, shift: int) -> Plane | None:
+    """Return the matrix as one connection with the least exponent, or None."""
+    low, high = int(matrix.data.min()), int(matrix.data.max())
+    common = int(np.bitwise_or.reduce(matrix.data))
+    for k in range((common & -common).bit_length()):
+        least, most = low >> k, high >> k
+        mixed = least < 0 < most
+        exponent = k - shift - mixed
+        if exponent > MAX_WEIGHT_EXPONENT:
+            return None
+        if (mixed and least >= -128 and most <= 127) or (not mixed and least >= -255 and most <= 255):
+            weights = matrix.copy()
+            weights.data = (weights.data >> k << mixed).astype(np.int32)
+            return Plane(weights=weights, exponent=exponent) if exponent >= -8 else None
+    return None
+
+
+def check_weights(layer: Layer) -> None:
+    """Refuse weights that a layer holds itself and that no 8-bit synapse can.
+
+    Raises:
+        UnsupportedError: layer, range, what may be.
+    """
+    synapse = layer.synapse
+    if not isinstance(synapse, WEIGHTED):
+        return
+    weight = synapse.weight
+    if weight.dtype.kind == "f" and (weight != np.rint(weight)).any():
+        raise UnsupportedError(
+            f"layer '{layer.name}': weights {_range(weight)} are not whole numbers; quantise the network first"
+        )
+    from scipy.sparse import csr_matrix
+
+    flat = csr_matrix(weight.reshape(1, -1).astype(np.int64))
+    flat.eliminate_zeros()
+    if flat.nnz and _fitting(flat, 0) is None:
+        raise UnsupportedError(
+            f"layer '{layer.name}': weights {_range(weight)} do not fit an 8-bit synapse (-128..127, or 0..255 of one sign, "
+            f"times a power of two up to 2^{MAX_WEIGHT_EXPONENT}); quantise to 8 bits"
+        )
+
+
+def digits(constant: Array) -> tuple[Array, Array]:
+    """Split constants into signed digits to base 128, so that any of them is a few 8-bit weights.
+
+    Returns:
+        Digits (neurons, places) and the value of each place: `digits @ places` is the constant.
+
+    >>> weights, places = digits(np.array([1, -200]))
+    >>> weights.tolist(), places.tolist()
+    ([[1, 0], [56, -2]], [1, 128])
+    """
+    found: list[Array] = []
+    rest = np.asarray(constant, np.int64)
+    while rest.any() or not found:
+        low = (rest + DIGIT // 2) % DIGIT - DIGIT // 2
+        rest = (rest - low) // DIGIT
+        found.append(low)
+    return np.stack(found, axis=1), DIGIT ** np.arange(len(found), dtype=np.int64)
+
+
+# ------------------------------------------------------------------------------------------------------------- neurons
+
+
+def neuron_parameters(layer: Layer, shape: Shape) -> dict[str, Array]:
+    """Return Lava's names and numbers for a layer's neurons: 0-d arrays where all are equal, else (neurons,).
+
+    Among them `v_reset`, which only our process takes (see `beyond_lif`).
+
+    Raises:
+        UnsupportedError: a value is outside the format.
+    """
+    neuron = layer.neuron
+    assert isinstance(neuron, LoihiLIF)
+    if (np.abs(neuron.v_init) >= 1 << 23).any():
+        raise UnsupportedError(
+            f"layer '{layer.name}': v_init {_range(neuron.v_init)} given, a 24-bit state holds -8388607..8388607; change it"
+        )
+    mantissa, exponent = _bias(layer, neuron.bias)
+    threshold = np.int64(NEVER) if neuron.v_threshold is None else neuron.v_threshold.astype(np.int64)
+    values = {
+        "du": neuron.decay_u - 1,
+        "dv": neuron.decay_v,
+        "vth": threshold,
+        "bias_mant": mantissa,
+        "bias_exp": exponent,
+        "v": neuron.v_init,
+        "v_reset": neuron.v_reset,
+    }
+    return {name: _flat(np.asarray(value, np.int64), shape) for name, value in values.items()}
+
+
+def beyond_lif(neuron: LoihiLIF) -> bool:
+    """Say whether Lava's LIF and LIFReset lack what these neurons do, so that a process of ours takes their place.
+
+    Lava resets to 0, has LIFRefractory in floating point only, and adds 1 to `du`, which cannot give a decay of 0.
+    """
+    resets = neuron.v_threshold is not None and (neuron.reset == "subtract" or bool(neuron.v_reset.any()))
+    rests = neuron.v_threshold is not None and neuron.refractory_steps > 0
+    return resets or rests or bool((neuron.decay_u == 0).any())
+
+
+def _bias(layer: Layer, bias: Array) -> tuple[Array, Array]:
+    """Split a bias into a 13-bit mantissa and the least exponent."""
+    bias = np.asarray(bias, np.int64)
+    mantissa, exponent = bias.copy(), np.zeros_like(bias)
+    for _ in range(MAX_BIAS_EXPONENT):
+        wide = (mantissa < BIAS_LIMITS[0]) | (mantissa > BIAS_LIMITS[1])
+        halve = wide & (mantissa % 2 == 0)
+        mantissa, exponent = np.where(halve, mantissa // 2, mantissa), exponent + halve
+    if ((mantissa < BIAS_LIMITS[0]) | (mantissa > BIAS_LIMITS[1])).any():
+        raise UnsupportedError(
+            f"layer '{layer.name}': bias {_range(bias)} is no 13-bit number (-4096..4095) times a power of two up to "
+            f"2^{MAX_BIAS_EXPONENT}; round it to fewer bits"
+        )
+    return mantissa, exponent
+
+
+def _flat(value: Array, shape: Shape) -> Array:
+    return value.reshape(()) if value.size == 1 else np.broadcast_to(value, shape).reshape(-1)
+
+
+def _range(value: Array) -> str:
+    return f"{value.min()}..{value.max()}"

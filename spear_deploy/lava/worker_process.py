@@ -1,0 +1,213 @@
+"""How is Lava run so that it can neither hang the caller nor leave anything behind?
+
+In a process of its own, in a session of its own, fed and answered through files in a temporary folder. The worker's guard
+(`worker/guard.py`) ends it when something in it fails, when time is up, or when this process is gone; this side waits, reads
+the cause, and sweeps: whoever of the worker's session is left gets a second to tidy up and is then killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from spear_deploy.errors import BackendError
+from spear_deploy.lava.program import Program
+from spear_deploy.lava.worker.guard import remove_memory
+
+WORKER = Path(__file__).parent / "worker" / "main.py"
+PYTHON_VARIABLE = "SPEAR_LAVA_PYTHON"
+
+MAX_OS_PROCESSES = 120
+MAX_PREDICTED_S = 1800.0
+SLOWEST = 20.0
+"""How many times slower than predicted a run may be before it counts as hung: a busy machine, a slow one, both."""
+LEAST_TIMEOUT_S = 180.0
+GRACE_S = 1.0
+LONGEST_PLACE = 40
+"""Characters of the temporary folder's path: the worker puts sockets below it, whose paths may have 107."""
+
+LOG_LINES = 40
+HINTS = {
+    "not done after": "; give it a longer timeout_s, or look for what hangs",
+    "SIGKILL": "; the machine may be short of memory",
+    "SIGBUS": "; /dev/shm may be full, enlarge it",
+    "No module named 'lava'": f"; install lava-nc==0.10.0, or set {PYTHON_VARIABLE} to a Python that has it",
+}
+"""What to do about it, by what the message says."""
+
+Result = TypeVar("Result")
+
+
+def run_program(program: Program, read: Callable[[Path], Result], *, timeout_s: float | None = None) -> Result:
+    """Run a program in a guarded worker and return what `read` makes of the folder with its recordings.
+
+    Args:
+        timeout_s: give up after so many seconds; by default a generous multiple of the predicted time.
+
+    Raises:
+        BackendError: `cause` says how it ended: "refused" before it began, "timeout", "exception" in Lava or in a Lava process,
+            "died" (a process was killed or ended by itself), "interrupted" (the worker got SIGTERM or SIGINT).
+    """
+    channel_size = _admitted(program, timeout_s)
+    limit_s = max(LEAST_TIMEOUT_S, SLOWEST * program.seconds) if timeout_s is None else timeout_s
+    place = tempfile.gettempdir()
+    place = place if len(place) <= LONGEST_PLACE else "/tmp"
+    prefix = f"spear-lava-{os.getpid()}-"  # so that what lies there, or in /dev/shm, shows whose it is
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=place, ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        try:
+            program.save(folder, channel_size)
+        except OSError as error:
+            raise BackendError(f"folder '{folder}': cannot be written ({error.strerror}); set TMPDIR", cause="refused") from error
+        code = _work(folder, limit_s)
+        if code != 0 or not (folder / "done.json").exists():
+            raise _failure(folder, code, limit_s)
+        return read(folder)
+
+
+def free_shared_memory() -> int:
+    """Return the free bytes of /dev/shm, through which Lava's processes talk."""
+    try:
+        room = os.statvfs("/dev/shm")
+    except OSError as error:
+        raise BackendError("Lava needs /dev/shm, which this system does not have; run it on Linux", cause="refused") from error
+    return room.f_bavail * room.f_frsize
+
+
+def _admitted(program: Program, timeout_s: float | None) -> int:
+    """Return the channel size under which a program may start, or say why it may not."""
+    most = max(each.os_processes for each in program.passes)
+    if most > MAX_OS_PROCESSES:
+        raise BackendError(
+            f"the network takes {most} operating-system processes in Lava, {MAX_OS_PROCESSES} are allowed; "
+            "simulate it without Lava",
+            cause="refused",
+        )
+    limit_s = MAX_PREDICTED_S if timeout_s is None else timeout_s
+    if program.seconds > limit_s:
+        raise BackendError(
+            f"Lava would take about {program.seconds:.0f} s, {limit_s:g} s are allowed; use fewer samples, a longer timeout_s, "
+            "or simulate it without Lava",
+            cause="refused",
+        )
+    free = free_shared_memory()
+    size = program.channel_size(free)
+    if size is None:
+        need = max(each.shared_bytes(2) for each in program.passes)
+        raise BackendError(
+            f"Lava's channels need {2 * need >> 10} KiB of /dev/shm, {free >> 10} KiB are free; enlarge it (docker: --shm-size) "
+            "or free some",
+            cause="refused",
+        )
+    return size
+
+
+# -------------------------------------------------------------------------------------------------------- the process
+
+
+def _work(folder: Path, limit_s: float) -> int:
+    """Start the worker, wait for it, sweep, and return its exit code (negative: a signal)."""
+    command = [os.environ.get(PYTHON_VARIABLE) or sys.executable, str(WORKER), str(folder), str(limit_s)]
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    environment = {**os.environ, **threads, "PYTHONUNBUFFERED": "1", "TMPDIR": str(folder)}
+    lifeline, held = os.pipe()  # the worker reads end of file when this process is gone
+    worker: subprocess.Popen[bytes] | None = None
+    try:
+        with open(folder / "log.txt", "wb") as log:
+            worker = subprocess.Popen(
+                command, stdin=lifeline, stdout=log, stderr=log, cwd=folder, env=environment, start_new_session=True
+            )
+        try:
+            return worker.wait(limit_s + GRACE_S)
+        except subprocess.TimeoutExpired:  # its guard does not answer either
+            return 75
+    except OSError as error:
+        message = f"Lava's interpreter '{command[0]}' does not start ({error.strerror}); set {PYTHON_VARIABLE} to another"
+        raise BackendError(message, cause="refused") from error
+    finally:
+        os.close(held)
+        os.close(lifeline)
+        if worker is not None:
+            _sweep(worker, folder.name)
+
+
+def _sweep(worker: subprocess.Popen[bytes], run: str) -> None:
+    """End everything in the worker's session, and remove the shared memory that carries the name of the run.
+
+    What Lava started dies with the worker (`worker/guard.py`). The resource tracker of multiprocessing then ends by itself; on
+    a busy machine it may be killed before it has removed shared memory, so that is done here once more.
+    """
+    if worker.poll() is None:
+        worker.kill()
+    for number in (0, signal.SIGTERM, signal.SIGKILL):
+        end = time.monotonic() + GRACE_S
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(worker.pid, number)
+        while _alive(worker) and time.monotonic() < end:
+            time.sleep(0.01)
+    worker.wait()
+    remove_memory(run)
+
+
+def _alive(worker: subprocess.Popen[bytes]) -> bool:
+    """Say whether the worker's process group has members that are not just waiting to be reaped."""
+    worker.poll()
+    try:
+        os.killpg(worker.pid, 0)
+    except ProcessLookupError:
+        return False
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            try:
+                state, _, group = Path(entry.path, "stat").read_text().rpartition(")")[2].split()[:3]
+            except OSError:  # gone meanwhile
+                continue
+            if int(group) == worker.pid and state not in "ZX":
+                return True
+    return False
+
+
+def _failure(folder: Path, code: int, limit_s: float) -> BackendError:
+    """Read why the worker ended."""
+    told = _read_json(folder / "failure.json")
+    log = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    if told:
+        cause, message = str(told["cause"]), str(told["message"])
+    elif code == 75:
+        cause, message = "timeout", f"not done after {limit_s:g} s"
+    elif code < 0:
+        cause = "interrupted" if -code in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) else "died"
+        message = f"the worker was killed by {_signal_name(-code)}"
+    else:
+        cause, message = "exception", log[-1] if log else f"the worker ended with exit code {code}"
+    hint = next((hint for word, hint in HINTS.items() if word in message), "")
+    error = BackendError(f"Lava failed: {message}{hint}", cause=cause)
+    details = str(told["details"]) if told else ""
+    if details or log:
+        error.__cause__ = RuntimeError(details or "\n".join(log[-LOG_LINES:]))
+    return error
+
+
+def _signal_name(number: int) -> str:
+    """Return "SIGKILL" for 9; some numbers have no name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value

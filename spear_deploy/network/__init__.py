@@ -1,0 +1,81 @@
+"""What can a layer be made of?
+
+A layer is up to three parts in a row, each of which may be absent:
+
+    sum of what its edges bring ─► synapse ─► norm ─► neuron ─► spikes (or, without a neuron, the value itself)
+
+Axes: `C H W` channels and pixels, `I` inputs, `O` outputs; weights `(O, I)` or `(O, I / groups, kH, kW)` in torch's
+orientation. Neuron parameters are scalars or arrays that broadcast to the layer's output shape, e.g. `(O, 1, 1)`.
+Names are those of NIR, with the unit where there is one. Everything here is data: frozen, numpy only, arrays read-only.
+"""
+
+from spear_deploy.network.base import Array, Reset, Shape
+from spear_deploy.network.integer_neurons import LOIHI_UNIT, LoihiLIF, SigmaDelta, SpeckIF, UnroundedLIF, XyloLIF
+from spear_deploy.network.layer import Layer
+from spear_deploy.network.neurons import (
+    COUNTING_NEURONS,
+    FLOAT_NEURONS,
+    GRADED_NEURONS,
+    IF,
+    INTEGER_NEURONS,
+    LI,
+    LIF,
+    READOUTS,
+    CubaLI,
+    CubaLIF,
+    Neuron,
+    parameters,
+    spikes,
+)
+from spear_deploy.network.synapses import (
+    CONVS,
+    POOLS,
+    WEIGHTED,
+    AvgPool,
+    BatchNorm,
+    Conv1d,
+    Conv2d,
+    Dense,
+    Flatten,
+    Scale,
+    SumPool,
+    Synapse,
+)
+
+__all__ = [
+    "CONVS",
+    "COUNTING_NEURONS",
+    "FLOAT_NEURONS",
+    "GRADED_NEURONS",
+    "IF",
+    "INTEGER_NEURONS",
+    "LI",
+    "LIF",
+    "LOIHI_UNIT",
+    "POOLS",
+    "READOUTS",
+    "WEIGHTED",
+    "Array",
+    "AvgPool",
+    "BatchNorm",
+    "Conv1d",
+    "Conv2d",
+    "CubaLI",
+    "CubaLIF",
+    "Dense",
+    "Flatten",
+    "Layer",
+    "LoihiLIF",
+    "Neuron",
+    "Reset",
+    "Scale",
+    "Shape",
+    "SigmaDelta",
+    "SpeckIF",
+    "SumPool",
+    "Synapse",
+    "UnroundedLIF",
+    "XyloLIF",
+    "parameters",
+    "spikes",
+]

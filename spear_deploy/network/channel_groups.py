@@ -1,0 +1,180 @@
+"""Groups of channels that are pruned together, and where they flow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from spear_deploy.network import CONVS, Dense, Flatten, Layer
+from spear_deploy.network.graph import INPUT, SNNGraph
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Channels that are removed together.
+
+    Attributes:
+        name: the first layer whose weights make these channels.
+        channels: how many there are.
+        producers: layers whose output weights are sliced.
+        consumers: layers whose input weights are sliced.
+        frozen: why they cannot be removed, or "".
+    """
+
+    name: str
+    channels: int
+    producers: tuple[str, ...]
+    consumers: tuple[str, ...]
+    frozen: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coupling:
+    """Every group of a network, and which one's channels each layer takes and gives.
+
+    Attributes:
+        groups: all groups that weights make, in the order of the layers, those that cannot be pruned included.
+        edge: the group of the network's input channels; its `frozen` is empty where a narrower input narrows all that is tied
+            to it, though only the user can make the input narrower.
+        into, out: names of groups by layer; `out` also has the network's input. "" where no weights make the channels.
+    """
+
+    groups: tuple[Group, ...]
+    edge: Group
+    into: Mapping[str, str]
+    out: Mapping[str, str]
+
+    @property
+    def prunable(self) -> tuple[Group, ...]:
+        """The groups that may be pruned."""
+        return tuple(group for group in self.groups if not group.frozen)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What flows along an edge: which channel space, and how many consecutive elements of axis 0 one channel takes."""
+
+    space: int
+    per: int
+
+
+class Spaces:
+    """Channel spaces, joined as the layers couple them (union-find)."""
+
+    def __init__(self, graph: SNNGraph) -> None:
+        self.graph = graph
+        self.parent: list[int] = []
+        self.size: list[int] = []
+        self.frozen: dict[int, str] = {}
+        self.into: dict[str, Stream] = {}
+        self.out: dict[str, Stream] = {INPUT: self._new(graph.input_shape[0])}
+        self._walk()
+        self._freeze(self.out[graph.output], "it is the network's output")
+        self.input_frozen = self.frozen.get(self.find(self.out[INPUT].space), "")
+        self._freeze(self.out[INPUT], "it is the network's input")
+
+    def _new(self, size: int) -> Stream:
+        self.parent.append(len(self.parent))
+        self.size.append(size)
+        return Stream(len(self.parent) - 1, 1)
+
+    def find(self, space: int) -> int:
+        """Return the space that a space was joined to."""
+        while self.parent[space] != space:
+            space = self.parent[space]
+        return space
+
+    def _freeze(self, stream: Stream, why: str) -> None:
+        self.frozen.setdefault(self.find(stream.space), why)
+
+    def _join(self, a: Stream, b: Stream, where: str) -> None:
+        x, y = self.find(a.space), self.find(b.space)
+        if x == y:
+            return
+        if self.size[x] != self.size[y] or a.per != b.per:
+            for stream in (a, b):
+                self._freeze(stream, f"layer '{where}' adds values whose channels do not line up")
+            return
+        self.parent[max(x, y)] = min(x, y)
+        if max(x, y) in self.frozen:
+            self.frozen.setdefault(min(x, y), self.frozen.pop(max(x, y)))
+
+    def _walk(self) -> None:
+        """Follow the layers from the input; edges from layers not yet seen (over a delay) are joined when they are."""
+        pending = list(self.graph.layers)
+        while pending:
+            layer = next(p for p in pending if any(e.source in self.out for e in self.graph.incoming(p.name)))
+            pending.remove(layer)
+            sources = [e.source for e in self.graph.incoming(layer.name) if e.source in self.out]
+            self.into[layer.name] = self.out[sources[0]]
+            for source in sources[1:]:
+                self._join(self.out[sources[0]], self.out[source], layer.name)
+            self.out[layer.name] = self._through(layer, self.into[layer.name])
+            for edge in self.graph.outgoing(layer.name):
+                if edge.target in self.into:
+                    self._join(self.into[edge.target], self.out[layer.name], edge.target)
+
+    def _through(self, layer: Layer, stream: Stream) -> Stream:
+        synapse = layer.synapse
+        if isinstance(synapse, Dense):
+            return self._new(synapse.weight.shape[0])
+        if isinstance(synapse, CONVS):
+            if synapse.groups == 1:
+                return self._new(synapse.weight.shape[0])
+            out = self._new(synapse.weight.shape[0])
+            if is_depthwise(synapse):
+                self._join(stream, out, layer.name)
+            else:
+                why = f"layer '{layer.name}' is a convolution in {synapse.groups} groups"
+                self._freeze(stream, why)
+                self._freeze(out, why)
+            return out
+        if isinstance(synapse, Flatten):
+            return Stream(stream.space, stream.per * int(np.prod(self.graph.input_shape_of(layer.name)[1:])))
+        return stream
+
+
+def coupling(graph: SNNGraph) -> Coupling:
+    """Return every group of a network, and where its channels flow."""
+    spaces = Spaces(graph)
+    producers: dict[int, list[str]] = {}
+    consumers: dict[int, list[str]] = {}
+    for layer in graph.layers:
+        if isinstance(layer.synapse, (Dense, *CONVS)):
+            producers.setdefault(spaces.find(spaces.out[layer.name].space), []).append(layer.name)
+            consumers.setdefault(spaces.find(spaces.into[layer.name].space), []).append(layer.name)
+    names = {space: layers[0] for space, layers in producers.items()}
+    first = spaces.find(spaces.out[INPUT].space)
+    names.setdefault(first, INPUT)
+
+    def group(space: int, frozen: str) -> Group:
+        made, read = tuple(producers.get(space, ())), tuple(consumers.get(space, ()))
+        return Group(name=names[space], channels=spaces.size[space], producers=made, consumers=read, frozen=frozen)
+
+    def named(streams: Mapping[str, Stream]) -> dict[str, str]:
+        return {layer: names.get(spaces.find(stream.space), "") for layer, stream in streams.items()}
+
+    return Coupling(
+        groups=tuple(group(space, spaces.frozen.get(space, "")) for space in producers),
+        edge=group(first, spaces.input_frozen),
+        into=named(spaces.into),
+        out=named(spaces.out),
+    )
+
+
+def all_groups(graph: SNNGraph) -> tuple[Group, ...]:
+    """Return every group of coupled channels, those that cannot be pruned included, in the order of the layers."""
+    return coupling(graph).groups
+
+
+def coupled_groups(graph: SNNGraph) -> tuple[Group, ...]:
+    """Return the groups that may be pruned, in the order of the layers."""
+    return coupling(graph).prunable
+
+
+def is_depthwise(conv: Any) -> bool:
+    """Say whether each channel of a convolution sees its own input channel alone."""
+    return bool(conv.weight.shape[1] == 1 and conv.weight.shape[0] == conv.groups)

@@ -1,0 +1,354 @@
+"""What is the network?
+
+`SNNGraph` is the waist of the toolkit: torch lives on one side of it, Lava on the other, and every stage is a function
+into it, over it or out of it. It is immutable and numpy only.
+
+    input ──► layer ──► layer ──► output          an edge brings what its source emits in the same step
+                │  ▲                              an edge with delay d brings what was emitted d steps ago
+                └──┘                              a cycle is closed by an edge of delay 1 or more
+    Several edges into a layer add up before its synapse; currents of several synapses add up in a layer that has only
+    a neuron. So residual sums, skips and recurrence need no further kind of thing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spear_deploy.errors import GraphError, did_you_mean
+from spear_deploy.network import INTEGER_NEURONS, WEIGHTED, Flatten, Layer, Shape, SumPool
+
+if TYPE_CHECKING:
+    import networkx
+
+INPUT = "input"
+"""The name under which edges speak of the network's input."""
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Edge:
+    """`source` feeds `target`, `delay` steps later (0: in the same step)."""
+
+    source: str
+    target: str
+    delay: int = 0
+
+    def __post_init__(self) -> None:
+        if self.delay < 0 or int(self.delay) != self.delay:
+            raise GraphError(
+                f"edge '{self.source}' -> '{self.target}': delay {self.delay}, expected a whole number of steps from 0"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SNNGraph:
+    """A spiking network.
+
+    Attributes:
+        layers: in topological order of the edges without delay (any order may be given).
+        edges: who feeds whom; `INPUT` is the source of the network's input.
+        input_shape: without time and batch, e.g. (1, 8, 8).
+        dt_s: the time step in seconds.
+        output: the layer whose emission is the network's output; the last layer unless given.
+        metadata: JSON-able facts that travel with the network (assumptions of an import, kept channels, scales).
+
+    Raises:
+        GraphError: unknown names, a cycle without delay, shapes that do not meet, NaN.
+    """
+
+    layers: tuple[Layer, ...]
+    edges: tuple[Edge, ...]
+    input_shape: Shape
+    dt_s: float = 1e-3
+    output: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "input_shape", tuple(int(n) for n in self.input_shape))
+        if not self.input_shape or min(self.input_shape) < 1:
+            raise GraphError(f"input shape {self.input_shape}: expected at least one axis, each of at least 1")
+        if not (np.isfinite(self.dt_s) and self.dt_s > 0):
+            raise GraphError(f"dt_s: {self.dt_s} given, a time step is above 0 s")
+        if not self.layers:
+            raise GraphError("the network has no layer; expected at least one")
+        names = [layer.name for layer in self.layers]
+        for name in names:
+            if names.count(name) > 1:
+                raise GraphError(f"layer '{name}': the name is used {names.count(name)} times; rename all but one")
+        self._check_edges(names)
+        put(self, "edges", tuple(sorted(set(self.edges))))
+        put(self, "layers", self._sorted())
+        put(self, "output", self.output or self.layers[-1].name)
+        if self.output not in names:
+            raise GraphError(f"output '{self.output}': no such layer{did_you_mean(self.output, names)}")
+        formats = {type(n) if isinstance(n, INTEGER_NEURONS) else float for n in (layer.neuron for layer in self.layers) if n}
+        if float in formats and len(formats) > 1:
+            raise GraphError("integer and floating-point neurons are mixed; quantise the whole network or none of it")
+        if len(formats) > 1:
+            found = " and ".join(sorted(kind.__name__ for kind in formats))
+            raise GraphError(f"integers of several chips are mixed ({found}); quantise the network for one chip")
+        put(self, "_shapes", self._infer_shapes())
+
+    def _check_edges(self, names: list[str]) -> None:
+        for edge in self.edges:
+            for end in (edge.source, edge.target):
+                if end not in names and not (end == INPUT and end == edge.source):
+                    hint = did_you_mean(end, names)
+                    raise GraphError(f"edge '{edge.source}' -> '{edge.target}': there is no layer '{end}'{hint}")
+        fed = {edge.target for edge in self.edges}
+        for name in names:
+            if name not in fed:
+                raise GraphError(f"layer '{name}': nothing feeds it; add an edge to it or remove it")
+
+    def _sorted(self) -> tuple[Layer, ...]:
+        """Order by the edges without delay; keep the given order where it is free."""
+        waiting: dict[str, set[str]] = {layer.name: set() for layer in self.layers}
+        for edge in self.edges:
+            if not edge.delay:
+                waiting[edge.target].add(edge.source)
+        done: set[str] = {INPUT}
+        order: list[Layer] = []
+        left = list(self.layers)
+        while left:
+            ready = next((layer for layer in left if waiting[layer.name] <= done), None)
+            if ready is None:
+                names = ", ".join(f"'{layer.name}'" for layer in left)
+                raise GraphError(f"layers {names}: they feed each other within one step; close the cycle with an edge of delay 1")
+            order.append(ready)
+            left.remove(ready)
+            done.add(ready.name)
+        return tuple(order)
+
+    def _infer_shapes(self) -> dict[str, tuple[Shape, Shape]]:
+        """Find (input shape, output shape) by layer; sources over delayed edges may come later in the order."""
+        shapes: dict[str, tuple[Shape, Shape]] = {}
+        emitted: dict[str, Shape] = {INPUT: self.input_shape}
+        pending = list(self.layers)
+        while pending:
+            layer = next((p for p in pending if any(e.source in emitted for e in self.incoming(p.name))), None)
+            if layer is None:
+                raise GraphError(f"layer '{pending[0].name}': the network's input does not reach it; connect or remove it")
+            source = next(e.source for e in self.incoming(layer.name) if e.source in emitted)
+            emitted[layer.name] = layer.output_shape(emitted[source])
+            shapes[layer.name] = (emitted[source], emitted[layer.name])
+            pending.remove(layer)
+        for edge in self.edges:
+            if emitted[edge.source] != shapes[edge.target][0]:
+                raise GraphError(
+                    f"layers '{edge.source}' -> '{edge.target}': {_by(emitted[edge.source])} outputs meet "
+                    f"{_by(shapes[edge.target][0])} inputs; check what lies between them"
+                )
+        return shapes
+
+    # ------------------------------------------------------------------------------------------------------- reading
+
+    @cached_property
+    def _by_name(self) -> dict[str, Layer]:
+        return {layer.name: layer for layer in self.layers}
+
+    def __getitem__(self, name: str) -> Layer:
+        """Return the layer called `name`."""
+        if name not in self._by_name:
+            raise GraphError(f"layer '{name}': there is no such layer{did_you_mean(name, self._by_name)}")
+        return self._by_name[name]
+
+    @cached_property
+    def _edges_by_end(self) -> tuple[dict[str, tuple[Edge, ...]], dict[str, tuple[Edge, ...]]]:
+        found: tuple[dict[str, list[Edge]], dict[str, list[Edge]]] = ({}, {})
+        for edge in self.edges:
+            found[0].setdefault(edge.source, []).append(edge)
+            found[1].setdefault(edge.target, []).append(edge)
+        by_source, by_target = ({name: tuple(edges) for name, edges in ends.items()} for ends in found)
+        return by_source, by_target
+
+    def incoming(self, name: str) -> tuple[Edge, ...]:
+        """Return the edges into a layer."""
+        return self._edges_by_end[1].get(name, ())
+
+    def outgoing(self, name: str) -> tuple[Edge, ...]:
+        """Return the edges out of a layer, or out of `INPUT`."""
+        return self._edges_by_end[0].get(name, ())
+
+    def input_shape_of(self, name: str) -> Shape:
+        """Return the shape of what a layer's edges bring."""
+        shapes: dict[str, tuple[Shape, Shape]] = self._shapes  # type: ignore[attr-defined]
+        return shapes[name][0]
+
+    def shape_of(self, name: str) -> Shape:
+        """Return the shape of what a layer emits (or of the input)."""
+        shapes: dict[str, tuple[Shape, Shape]] = self._shapes  # type: ignore[attr-defined]
+        return self.input_shape if name == INPUT else shapes[name][1]
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether the neurons are a chip's integers."""
+        return any(isinstance(layer.neuron, INTEGER_NEURONS) for layer in self.layers)
+
+    @cached_property
+    def depths(self) -> dict[str, int]:
+        """Count the neuron layers on the longest path without delay from the input to and including each layer.
+
+        This is how many steps later a layer acts on hardware that delivers one step later per connection
+        (a weighted layer without a neuron is a connection of the neuron that follows, not a step of its own).
+        """
+        depths = {INPUT: 0}
+        for layer in self.layers:
+            before = max((depths[e.source] for e in self.incoming(layer.name) if not e.delay), default=0)
+            depths[layer.name] = before + (layer.neuron is not None)
+        return depths
+
+    @property
+    def neurons(self) -> int:
+        """Number of neurons."""
+        return sum(int(np.prod(self.shape_of(layer.name))) for layer in self.layers if layer.neuron is not None)
+
+    @property
+    def weights(self) -> int:
+        """Number of stored weights, zeros included."""
+        return sum(layer.synapse.weight.size for layer in self.layers if isinstance(layer.synapse, WEIGHTED))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SNNGraph):
+            return NotImplemented
+        names = ("layers", "edges", "input_shape", "dt_s", "output")
+        return all(getattr(self, name) == getattr(other, name) for name in names)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __str__(self) -> str:
+        lines = [f"input {_by(self.input_shape)}, dt {self.dt_s:g} s"]
+        for layer in self.layers:
+            parts = [type(p).__name__ for p in (layer.synapse, layer.norm, layer.neuron) if p is not None]
+            sources = ", ".join(e.source + (f" (delay {e.delay})" if e.delay else "") for e in self.incoming(layer.name))
+            lines.append(f"{layer.name}: {sources} -> {' + '.join(parts) or 'sum'} -> {_by(self.shape_of(layer.name))}")
+        return "\n".join(lines)
+
+    # ------------------------------------------------------------------------------------------------------ changing
+
+    def with_layers(self, layers: Mapping[str, Layer] | Callable[[Layer], Layer], **changes: Any) -> SNNGraph:
+        """Return the graph with layers exchanged by name, or mapped by a function (names must stay)."""
+        change = layers if callable(layers) else lambda layer: layers.get(layer.name, layer)
+        return replace(self, layers=tuple(change(layer) for layer in self.layers), **changes)
+
+    def to_networkx(self) -> networkx.MultiDiGraph:
+        """Return a networkx view: nodes carry `layer` and `shape`, edges carry `delay`."""
+        import networkx
+
+        view = networkx.MultiDiGraph(input_shape=self.input_shape, dt_s=self.dt_s, output=self.output)
+        view.add_node(INPUT, layer=None, shape=self.input_shape)
+        for layer in self.layers:
+            view.add_node(layer.name, layer=layer, shape=self.shape_of(layer.name))
+        for edge in self.edges:
+            view.add_edge(edge.source, edge.target, delay=edge.delay)
+        return view
+
+
+def chain(
+    layers: Iterable[Layer], *, input_shape: Shape, dt_s: float = 1e-3, metadata: Mapping[str, Any] | None = None
+) -> SNNGraph:
+    """Return the graph in which each layer feeds the next.
+
+    >>> from spear_deploy.network import Dense, IF
+    >>> print(chain([Layer(name="fc", synapse=Dense(weight=np.ones((2, 3))), neuron=IF())], input_shape=(3,)))
+    input 3, dt 0.001 s
+    fc: input -> Dense + IF -> 2
+    """
+    layers = tuple(layers)
+    names = [INPUT, *(layer.name for layer in layers)]
+    edges = tuple(Edge(source=a, target=b) for a, b in pairwise(names))
+    return SNNGraph(layers=layers, edges=edges, input_shape=input_shape, dt_s=dt_s, metadata=metadata or {})
+
+
+def carries_spikes(graph: SNNGraph, name: str) -> bool:
+    """Say whether what a layer emits is spikes, possibly summed, pooled or reshaped on the way.
+
+    The network's input counts as spikes; averaging does not change what is delivered, only its weight. A sum of spikes and
+    values is values, also where the values arrive over a delay.
+    """
+    seen = {INPUT}
+    waiting = [name]
+    while waiting:
+        here = waiting.pop()
+        if here in seen:
+            continue
+        seen.add(here)
+        layer = graph[here]
+        if layer.neuron is not None:
+            if not layer.spikes:
+                return False
+        elif isinstance(layer.synapse, WEIGHTED) or layer.norm is not None:
+            return False
+        else:
+            waiting += [edge.source for edge in graph.incoming(here)]
+    return True
+
+
+def delayed_paths(graph: SNNGraph) -> list[Edge]:
+    """Return who reaches whom how many steps later: `INPUT` and neurons, through layers that only pool, add or reshape.
+
+    Each is an edge from where the spikes are made to where they arrive, with the delay of the whole way; ways without
+    delay are left out. A loop that has no neuron is followed once.
+    """
+    found: set[Edge] = set()
+    if not any(edge.delay for edge in graph.edges):
+        return []
+    for source in (INPUT, *(layer.name for layer in graph.layers if layer.spikes)):
+        ways = [(edge, frozenset({edge.source})) for edge in graph.outgoing(source)]
+        while ways:
+            way, passed = ways.pop()
+            found.add(way)
+            if graph[way.target].neuron is None and carries_spikes(graph, way.target) and way.target not in passed:
+                onward = graph.outgoing(way.target)
+                ways += [(Edge(source=source, target=e.target, delay=way.delay + e.delay), passed | {way.target}) for e in onward]
+    return sorted(way for way in found if way.delay)
+
+
+def free_name(base: str, taken: Collection[str]) -> str:
+    """Return a name for a new layer: `base`, or `base_2`, `base_3`, ... where it is taken."""
+    return next(name for name in (base, *(f"{base}_{k}" for k in range(2, len(taken) + 3))) if name not in taken)
+
+
+def merge_parts(graph: SNNGraph) -> SNNGraph:
+    """Return the same network with fewer rows: a synapse, its norm and its neuron become one layer, named after the neuron.
+
+    Two layers merge where the first has no neuron, feeds only the second without delay, and the second has no part
+    that the first would come after. A `Flatten` in front of a `Dense` goes, since `Dense` flattens.
+    """
+    layers = {layer.name: layer for layer in graph.layers}
+    heirs: dict[str, str] = {}
+    for name in [layer.name for layer in graph.layers]:
+        out = graph.outgoing(name)
+        if layers[name].neuron is not None or len(out) != 1 or out[0].delay or name == graph.output:
+            continue
+        after = out[0].target
+        merged = _merged(layers[name], layers[after]) if len(graph.incoming(after)) == 1 else None
+        if merged is not None:
+            heirs[name], layers[after] = after, merged
+            del layers[name]
+    for name in reversed(heirs):  # an heir has its own heir, which comes later
+        heirs[name] = heirs.get(heirs[name], heirs[name])
+    edges = tuple(replace(e, target=heirs.get(e.target, e.target)) for e in graph.edges if e.source not in heirs)
+    return replace(graph, layers=tuple(layers.values()), edges=edges) if heirs else graph
+
+
+def _merged(first: Layer, second: Layer) -> Layer | None:
+    synapse, norm = first.synapse, first.norm
+    if isinstance(synapse, Flatten) and norm is None and second.synapse is not None:
+        return second if type(second.synapse).__name__ == "Dense" else None
+    if second.synapse is not None:
+        return second if synapse is None and norm is None else None
+    if norm is not None and second.norm is not None:
+        return None
+    if isinstance(synapse, SumPool) and second.norm is not None:
+        return None
+    return Layer(name=second.name, synapse=synapse, norm=norm or second.norm, neuron=second.neuron)
+
+
+def _by(shape: Shape) -> str:
+    return " x ".join(str(n) for n in shape)

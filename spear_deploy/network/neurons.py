@@ -1,0 +1,134 @@
+"""Which neurons are there? Those in floating point, each with its update as computed, and what kinds there are in all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from spear_deploy.errors import GraphError
+from spear_deploy.network.base import Array, Part, Reset, check_reset
+from spear_deploy.network.integer_neurons import LoihiLIF, SigmaDelta, SpeckIF, UnroundedLIF, XyloLIF
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class IF(Part):
+    """Integrate and fire. Starts at `v_reset`.
+
+    v ← v + r · x                  no time step in it
+    spike where v > v_threshold, then v ← v_reset ("value") or v − v_threshold ("subtract")
+    """
+
+    r: Array = 1.0  # type: ignore[assignment]
+    v_threshold: Array = 1.0  # type: ignore[assignment]
+    v_reset: Array = 0.0  # type: ignore[assignment]
+    reset: Reset = "value"
+
+    def __post_init__(self) -> None:
+        _check_neuron(self)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LIF(Part):
+    """Leaky integrate and fire without a synaptic current; Norse calls it LIFBox. Starts at `v_leak`.
+
+    v ← v + dt_s / tau_s · ((r · x + v_leak) − v)          in this order of operations
+    spike where v > v_threshold, then v ← v_reset ("value") or v − v_threshold ("subtract")
+    """
+
+    tau_s: Array
+    r: Array = 1.0  # type: ignore[assignment]
+    v_leak: Array = 0.0  # type: ignore[assignment]
+    v_threshold: Array = 1.0  # type: ignore[assignment]
+    v_reset: Array = 0.0  # type: ignore[assignment]
+    reset: Reset = "value"
+
+    def __post_init__(self) -> None:
+        _check_neuron(self)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CubaLIF(Part):
+    """Leaky integrate and fire with a synaptic current; Norse calls it LIF. Starts at u = 0, `v_leak`.
+
+    Norse's order: jump, membrane, current decay.
+
+    u ← u + w_in · dt_s / tau_syn_s · x                    Norse itself has w_in = tau_syn_s / dt_s: a jump by x
+    v ← v + dt_s / tau_mem_s · ((v_leak − v) + r · u)
+    u ← u − dt_s / tau_syn_s · u                           u is recorded after this line
+    spike where v > v_threshold, then v ← v_reset ("value") or v − v_threshold ("subtract")
+    """
+
+    tau_mem_s: Array
+    tau_syn_s: Array
+    r: Array = 1.0  # type: ignore[assignment]
+    w_in: Array = 1.0  # type: ignore[assignment]
+    v_leak: Array = 0.0  # type: ignore[assignment]
+    v_threshold: Array = 1.0  # type: ignore[assignment]
+    v_reset: Array = 0.0  # type: ignore[assignment]
+    reset: Reset = "value"
+
+    def __post_init__(self) -> None:
+        _check_neuron(self)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LI(Part):
+    """Leaky integrator, the usual readout: a membrane which never spikes; its output is v. Starts at `v_leak`.
+
+    v ← v + dt_s / tau_s · ((v_leak − v) + r · x)          in this order of operations
+    """
+
+    tau_s: Array
+    r: Array = 1.0  # type: ignore[assignment]
+    v_leak: Array = 0.0  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        _check_neuron(self)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CubaLI(Part):
+    """Leaky integrator with a synaptic current: the membrane of `CubaLIF`, which never spikes; its output is v."""
+
+    tau_mem_s: Array
+    tau_syn_s: Array
+    r: Array = 1.0  # type: ignore[assignment]
+    w_in: Array = 1.0  # type: ignore[assignment]
+    v_leak: Array = 0.0  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        _check_neuron(self)
+
+
+Neuron: TypeAlias = IF | LIF | CubaLIF | LI | CubaLI | LoihiLIF | SpeckIF | XyloLIF | UnroundedLIF | SigmaDelta
+FLOAT_NEURONS = (IF, LIF, CubaLIF, LI, CubaLI)
+INTEGER_NEURONS = (LoihiLIF, SpeckIF, XyloLIF, SigmaDelta)
+COUNTING_NEURONS = (SpeckIF, XyloLIF)
+"""Neurons that send a number of spikes in one step, not one or none."""
+GRADED_NEURONS = (SigmaDelta,)
+"""Neurons whose spikes carry a whole number of either sign."""
+READOUTS = (LI, CubaLI)
+
+
+def spikes(neuron: Neuron | None) -> bool:
+    """Say whether a neuron emits spikes (a readout emits its membrane potential)."""
+    if isinstance(neuron, (*INTEGER_NEURONS, UnroundedLIF)):
+        return neuron.v_threshold is not None
+    return neuron is not None and not isinstance(neuron, READOUTS)
+
+
+def parameters(neuron: Neuron) -> dict[str, Array]:
+    """Return the array parameters of a neuron by name."""
+    values = {f.name: getattr(neuron, f.name) for f in fields(neuron)}
+    return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+
+
+def _check_neuron(neuron: Any) -> None:
+    neuron._freeze()
+    check_reset(neuron)
+    for name, value in parameters(neuron).items():
+        # below 0 a state grows instead of fading: learnt files of others hold that, so it can be read and run
+        if name.startswith("tau") and (value == 0).any():
+            raise GraphError(f"{type(neuron).__name__}.{name}: holds 0 s, a time constant is above 0 s; an IF neuron has none")

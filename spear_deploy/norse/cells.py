@@ -1,0 +1,257 @@
+"""How does a neuron of a graph run as a Norse cell, to the bit?
+
+Norse multiplies in float32: `dt * tau_inv`. The rates are chosen such that this product is float32(dt / tau), the multiplier of
+the simulator; where no float32 rate does that (a product of two floats does not reach every float), the cell counts time
+in steps: dt = 1, rates per step.
+
+What Norse's cell lacks is put in front of it as a gain on its input: `r` of every neuron, and the jump `w_in · dt / tau_syn` of a
+`CubaLIF` where it is not 1. In a `CubaLIF` or `CubaLI` with r ≠ 1 the cell's current is then r · u: equal in exact arithmetic,
+and to the bit where r is a power of two. Norse subtracts on reset only in its box cell; the same cell with the other
+membranes is made here.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+
+from spear_deploy.errors import UnsupportedError
+from spear_deploy.network import IF, LI, LIF, Array, CubaLI, CubaLIF, Shape
+from spear_deploy.simulator.neurons import factors
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", FutureWarning)  # norse 1.1.0 still asks for torch.jit.script as it is imported
+    import norse.torch as norse
+    from norse.torch.functional.threshold import threshold
+    from norse.torch.module import snn as norse_snn
+
+__all__ = ["CELLS", "TIMED", "NeuronModule", "State", "array", "norse", "rates"]
+
+Tensor: TypeAlias = torch.Tensor
+State: TypeAlias = Any
+"""Norse's state of a cell, a named tuple of tensors (B, *shape)."""
+
+CELLS = (norse.LIFCell, norse.LIFBoxCell, norse.IAFCell, norse.LICell, norse.LIBoxCell, norse.LIFRecurrentCell)
+TIMED = (norse.LIF, norse.IAF, norse.LI, norse.LIFRecurrent)
+
+
+def array(value: Any) -> Array:
+    """Return a tensor or number as numpy: float64 stays, everything else becomes float32."""
+    tensor = torch.as_tensor(value).detach()
+    if tensor.is_meta:
+        raise UnsupportedError("a tensor of the model lies on the device 'meta' and holds no values; load the weights first")
+    tensor = tensor.cpu()
+    return tensor.numpy().copy() if tensor.dtype == torch.float64 else tensor.float().numpy().copy()
+
+
+class NeuronModule(torch.nn.Module):
+    """The neurons of one layer: a Norse cell, its parameters as buffers, and the loop over time.
+
+    Attributes:
+        cell: the Norse cell; it gets its parameters from the buffers at the start of every run.
+        gain: what its input is multiplied with, or None where that is 1.
+    """
+
+    gain: Tensor | None
+
+    def __init__(
+        self, neuron: IF | LIF | CubaLIF | LI | CubaLI, shape: Shape, dt_s: float, *, surrogate: str, alpha: float
+    ) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        cell, gain = _cell(neuron, dt_s, surrogate, alpha)
+        self.cell = cell
+        self.subtract = getattr(neuron, "reset", None) == "subtract"
+        self._names = tuple(name for name, value in cell.p._asdict().items() if isinstance(value, Tensor))
+        for name in self._names:
+            self.register_buffer(name, getattr(cell.p, name))
+        self.register_buffer("gain", None if (gain == 1).all() else _tensor(gain))
+
+    def start(self, like: Tensor) -> State:
+        """Return the state before the first step, for a batch as large as that of `like` (B, ...).
+
+        Norse's own start is not used: it sets `requires_grad` on shared default parameters.
+        """
+        values = {name: getattr(self, name) for name in self._names}
+        self.cell.p = self.cell.p._replace(**values)
+        full = (len(like), *self.shape)
+        v = values["v_reset"] if isinstance(self.cell.p, norse.IAFParameters) else values["v_leak"]
+        v = v.to(like.dtype).expand(full)
+        if isinstance(self.cell.p, norse.LIFParameters):
+            return norse.LIFFeedForwardState(v=v, i=like.new_zeros(full))
+        if isinstance(self.cell.p, norse.LIParameters):
+            return norse.LIState(v=v, i=like.new_zeros(full))
+        if isinstance(self.cell.p, norse.IAFParameters):
+            return norse.IAFFeedForwardState(v=v)
+        return norse.LIBoxState(v=v) if isinstance(self.cell.p, norse.LIBoxParameters) else norse.LIFBoxFeedForwardState(v=v)
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Advance one step: input (B, *shape) → spikes or potential (B, *shape), state."""
+        out, state = self.cell(x if self.gain is None else self.gain * x, state)
+        return out, state
+
+    def forward(self, drive: Tensor) -> Tensor:
+        """Run all steps from the initial state: (T, B, *shape) → spikes or potential of every step."""
+        if self.gain is not None:
+            drive = self.gain * drive
+        state = self.start(drive[0])
+        if not torch.is_grad_enabled():
+            return run(self.cell.p, self.cell.dt, self.subtract, drive, state)
+        emitted = []
+        for x in drive.unbind(0):  # indexing would cost a gradient of full size per step
+            out, state = self.cell(x, state)
+            emitted.append(out)
+        return torch.stack(emitted)
+
+    def extra_repr(self) -> str:
+        """Say the shape."""
+        return f"shape={self.shape}"
+
+
+def rates(dt_s: float, multipliers: list[Array]) -> tuple[float, list[Array]]:
+    """Return (dt, rates) such that Norse's float32 product `dt * rate` is every multiplier rounded to float32.
+
+    The rates are 1 / tau in 1/s with dt = dt_s where float32 holds such rates, else per step with dt = 1.
+
+    >>> rates(1e-3, [np.array(0.5)])
+    (0.001, [array(500., dtype=float32)])
+    """
+    found = []
+    for value in multipliers:
+        nominal = (value / dt_s).astype(np.float32)
+        rate = nominal.copy()
+        exact = np.zeros(nominal.shape, bool)
+        for candidate in (nominal, *_neighbours(nominal)):
+            hit = ~exact & (np.float32(dt_s) * candidate == value.astype(np.float32))
+            rate = np.where(hit, candidate, rate)
+            exact |= hit
+        if not exact.all():
+            return 1.0, [value.astype(np.float32) for value in multipliers]
+        found.append(rate)
+    return dt_s, found
+
+
+def _neighbours(value: Array) -> list[Array]:
+    up, down = np.float32(np.inf), np.float32(-np.inf)
+    near = [np.nextafter(value, up), np.nextafter(value, down)]
+    return [*near, np.nextafter(near[0], up), np.nextafter(near[1], down)]
+
+
+def _tensor(array: Array) -> Tensor:
+    return torch.from_numpy(np.array(array, np.float32))
+
+
+def _cell(neuron: Any, dt_s: float, surrogate: str, alpha: float) -> tuple[norse_snn.SNNCell, Array]:
+    """Return (Norse cell, gain on its input)."""
+    c = factors(neuron, dt_s)
+    level = {theirs: _tensor(c[ours]) for theirs, ours in _LEVELS if ours in c}
+    if isinstance(neuron, (LIF, LI)):
+        dt, (mem,) = rates(dt_s, [c["mem"]])
+        level["tau_mem_inv"] = _tensor(mem)
+    if isinstance(neuron, (CubaLIF, CubaLI)):
+        dt, (mem, syn) = rates(dt_s, [c["mem"], c["syn"]])
+        level.update(tau_mem_inv=_tensor(mem), tau_syn_inv=_tensor(syn))
+    gain = c["r"]
+    if "jump" in c:
+        jump = c["jump"].astype(np.float32)
+        gain = c["r"] * (1.0 if (jump == 1).all() else c["jump"])
+    if isinstance(neuron, LI):
+        return norse.LIBoxCell(norse.LIBoxParameters(**level), dt=dt), gain
+    if isinstance(neuron, CubaLI):
+        return norse.LICell(norse.LIParameters(**level), dt=dt), gain
+    gradient = {"method": surrogate, "alpha": torch.as_tensor(float(alpha))}
+    subtract = neuron.reset == "subtract"
+    if isinstance(neuron, LIF):
+        method = norse.reset_subtract if subtract else norse.reset_value
+        return norse.LIFBoxCell(norse.LIFBoxParameters(**level, **gradient, reset_method=method), dt=dt), gain
+    if isinstance(neuron, IF):
+        p = norse.IAFParameters(**level, **gradient)
+        return _subtracting(norse.IAFCell(p, dt=dt_s), _iaf_subtract_step, subtract), gain
+    return _subtracting(norse.LIFCell(norse.LIFParameters(**level, **gradient), dt=dt), _lif_subtract_step, subtract), gain
+
+
+_LEVELS = (("v_leak", "v_leak"), ("v_th", "v_threshold"), ("v_reset", "v_reset"))
+
+
+def _subtracting(cell: norse_snn.SNNCell, step: Callable[..., tuple[Tensor, State]], subtract: bool) -> norse_snn.SNNCell:
+    """Return the cell, or one like it that computes another step: Norse has soft reset in its box cell only."""
+    return norse_snn.SNNCell(step, cell.state_fallback, cell.p, dt=cell.dt) if subtract else cell
+
+
+def _iaf_subtract_step(x: Tensor, state: norse.IAFFeedForwardState, p: norse.IAFParameters, dt: float) -> tuple[Tensor, State]:
+    v = state.v + x
+    z = threshold(v - p.v_th, p.method, p.alpha)
+    return z, norse.IAFFeedForwardState(v=norse.reset_subtract(z, v, p.v_reset, p.v_th))
+
+
+def _lif_subtract_step(x: Tensor, state: norse.LIFFeedForwardState, p: norse.LIFParameters, dt: float) -> tuple[Tensor, State]:
+    i = state.i + x
+    v = state.v + dt * p.tau_mem_inv * ((p.v_leak - state.v) + i)
+    z = threshold(v - p.v_th, p.method, p.alpha)
+    return z, norse.LIFFeedForwardState(v=norse.reset_subtract(z, v, p.v_reset, p.v_th), i=i + -dt * p.tau_syn_inv * i)
+
+
+# FOLDED from spear_deploy/norse/cells.py
+# How do Norse's neurons run where no gradient is asked for?
+#
+#     v ← v + dt/tau · (…), z = [v > v_th], reset          in place, without a tensor for every term of every step
+#
+# The operations are those of Norse's steps, each rounded as there, so spikes and potentials are equal to the bit; only what
+# cannot change a value is left out (a leak or reset potential of 0). Several times faster than the cells, whose steps keep
+# every intermediate for a gradient and return it in new memory.
+
+
+@torch.no_grad()
+def run(p: Any, dt: float, subtract: bool, drive: Tensor, state: Any) -> Tensor:
+    """Run all steps of one layer.
+
+    Args:
+        p: Norse's parameters of a feed-forward cell: LIF, LIFBox, IAF, LI or LIBox.
+        dt: the cell's time step.
+        subtract: whether a spike subtracts the threshold instead of setting `v_reset`.
+        drive: (T, B, *shape), what the cell is given.
+        state: Norse's state before the first step; left as it is.
+
+    Returns:
+        Spikes or potential of every step, (T, B, *shape).
+    """
+    v, spare = state.v.to(drive.dtype, copy=True, memory_format=torch.contiguous_format), torch.empty_like(drive[0])
+    i: Tensor | None = state.i.clone() if hasattr(state, "i") else None
+    # the fields of Norse's parameters say which terms its step has
+    spikes, leaks, box = hasattr(p, "v_th"), hasattr(p, "tau_mem_inv"), hasattr(p, "reset_method")
+    rate: Any = dt * p.tau_mem_inv if leaks else None
+    decay: Any = None if i is None else -dt * p.tau_syn_inv
+    leak: Tensor | None = p.v_leak if leaks and p.v_leak.any() else None
+    reset: Tensor | None = p.v_reset if spikes and not subtract and p.v_reset.any() else None
+    out = torch.empty(drive.shape, dtype=drive.dtype, device=drive.device)
+    for x, emitted in zip(drive.unbind(0), out.unbind(0), strict=True):
+        if i is not None:
+            x = i.add_(x)
+        if not leaks:
+            v.add_(x)
+        else:
+            v.add_(_above_rest(x, v, leak, box, spare).mul_(rate))
+        if i is not None:
+            i.add_(torch.mul(i, decay, out=spare))
+        if not spikes:
+            emitted.copy_(v)
+            continue
+        torch.gt(v, p.v_th, out=emitted)
+        if subtract:
+            v.sub_(torch.mul(emitted, p.v_th, out=spare))
+        else:
+            v.mul_(torch.sub(1, emitted, out=spare))
+            if reset is not None:
+                v.add_(torch.mul(emitted, reset, out=spare))
+    return out
+
+
+def _above_rest(x: Tensor, v: Tensor, leak: Tensor | None, box: bool, out: Tensor) -> Tensor:
+    """Return v_leak − v + x, summed in the order of the cell: a spiking box cell adds the leak to the input first."""
+    if leak is None:
+        return torch.sub(x, v, out=out)
+    return torch.add(x, leak, out=out).sub_(v) if box else torch.sub(leak, v, out=out).add_(x)

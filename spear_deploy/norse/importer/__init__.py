@@ -1,0 +1,1 @@
+"""Norse models traced into an SNNGraph."""

@@ -1,0 +1,190 @@
+"""What torch module is a layer of a graph, and which layer is it once it has learned?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from spear_deploy.errors import UnsupportedError
+from spear_deploy.network import (
+    CONVS,
+    FLOAT_NEURONS,
+    POOLS,
+    Array,
+    AvgPool,
+    BatchNorm,
+    Dense,
+    Flatten,
+    Layer,
+    Scale,
+    Shape,
+    Synapse,
+)
+from spear_deploy.network.graph import SNNGraph
+from spear_deploy.norse.cells import NeuronModule
+
+Tensor = torch.Tensor
+
+
+class NorseLayer(torch.nn.Module):
+    """One layer: synapse and norm over a batch, neuron over time."""
+
+    def __init__(self, graph: SNNGraph, layer: Layer, surrogate: str, alpha: float) -> None:
+        super().__init__()
+        shape = graph.shape_of(layer.name)
+        self.flatten = isinstance(layer.synapse, Dense) and len(graph.input_shape_of(layer.name)) > 1
+        self.synapse = _synapse(layer.synapse)
+        self.norm = None if layer.norm is None else _norm(layer.norm, len(shape))
+        self.neuron: NeuronModule | None = None
+        if layer.neuron is not None:
+            assert isinstance(layer.neuron, FLOAT_NEURONS)  # integers are refused with the graph
+            self.neuron = NeuronModule(layer.neuron, shape, graph.dt_s, surrogate=surrogate, alpha=alpha)
+
+    def weigh(self, x: Tensor) -> Tensor:
+        """Pass a batch (N, *input shape) through synapse and norm."""
+        x = x.flatten(1) if self.flatten else x
+        for part in (self.synapse, self.norm):
+            x = x if part is None else part(x)
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what the layer emits, for (T, B, *input shape): time runs as part of the batch up to the neuron.
+
+        An input that `steady` found the same at every step is weighed once.
+        """
+        if x.stride(0) == 0 and not (self.norm is not None and self.norm.training):
+            once = self.weigh(x[0])
+            drive = once.expand(len(x), *once.shape)
+        else:
+            flat = self.weigh(x.flatten(0, 1))
+            drive = flat.reshape(*x.shape[:2], *flat.shape[1:])
+        if self.neuron is None:
+            return drive
+        emitted: Tensor = self.neuron(drive)
+        return emitted
+
+
+def steady(x: Tensor) -> Tensor:
+    """Return (T, B, ...) as a view of its first step where all steps are equal, as those of an image are."""
+    return x[:1].expand_as(x) if len(x) > 1 and torch.equal(x[1:], x[:1].expand_as(x[1:])) else x
+
+
+def _array(tensor: Tensor) -> Array:
+    return tensor.detach().cpu().numpy().copy()
+
+
+def learned(layer: Layer, module: NorseLayer) -> Layer:
+    """Return a layer with the values that its module has now."""
+    synapse, norm = layer.synapse, layer.norm
+    if isinstance(synapse, (Dense, Scale, *CONVS)):
+        held: Any = module.synapse
+        synapse = replace(synapse, weight=_array(held.weight), bias=None if held.bias is None else _array(held.bias))
+    if norm is not None:
+        held = module.norm
+        norm = replace(
+            norm,
+            weight=_array(held.weight),
+            bias=_array(held.bias),
+            mean=_array(held.running_mean),
+            var=_array(held.running_var),
+        )
+    return replace(layer, synapse=synapse, norm=norm)
+
+
+# ------------------------------------------------------------------------------------------------------------ modules
+
+
+class ScaleModule(torch.nn.Module):
+    """One weight per input: `w * x + b`."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(weight)
+        self.bias = None if bias is None else torch.nn.Parameter(bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale a batch (N, *shape)."""
+        y = x * self.weight
+        return y if self.bias is None else y + self.bias
+
+
+class SumPoolModule(torch.nn.Module):
+    """Sum over windows of one or two axes."""
+
+    def __init__(self, kernel_size: Shape, stride: Shape) -> None:
+        super().__init__()
+        self.kernel_size, self.stride = kernel_size, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool a batch (N, C, *positions)."""
+        if len(self.kernel_size) == 2:
+            return torch.nn.functional.avg_pool2d(x, self.kernel_size, self.stride, divisor_override=1)
+        row = torch.nn.functional.avg_pool2d(x.unsqueeze(2), (1, *self.kernel_size), (1, *self.stride), divisor_override=1)
+        return row.squeeze(2)
+
+
+def _tensor(array: Array) -> Tensor:
+    return torch.from_numpy(np.array(array, np.float32))
+
+
+def _synapse(synapse: Synapse | None) -> torch.nn.Module | None:
+    if synapse is None:
+        return None
+    if getattr(synapse, "weight_exponent", 0):
+        raise UnsupportedError(f"{type(synapse).__name__}: a weight exponent is for integer networks; fold it into the weight")
+    if isinstance(synapse, Flatten):
+        return torch.nn.Flatten()
+    if isinstance(synapse, POOLS):
+        return _pool(synapse)
+    if isinstance(synapse, Scale):
+        return ScaleModule(_tensor(synapse.weight), None if synapse.bias is None else _tensor(synapse.bias))
+    module = _weighted(synapse)
+    with torch.no_grad():
+        module.weight.copy_(_tensor(synapse.weight))
+        if synapse.bias is not None:
+            module.bias.copy_(_tensor(synapse.bias))
+    return module
+
+
+def _weighted(synapse: Any) -> Any:
+    """Return the torch module of a dense or convolutional synapse, its values not yet set."""
+    make: Any = torch.nn.utils.skip_init
+    if isinstance(synapse, Dense):
+        return make(torch.nn.Linear, *synapse.weight.shape[::-1], bias=synapse.bias is not None)
+    return make(
+        torch.nn.Conv1d if synapse.weight.ndim == 3 else torch.nn.Conv2d,
+        synapse.weight.shape[1] * synapse.groups,
+        synapse.weight.shape[0],
+        synapse.weight.shape[2:],
+        stride=synapse.stride,
+        padding=synapse.padding,
+        dilation=synapse.dilation,
+        groups=synapse.groups,
+        bias=synapse.bias is not None,
+    )
+
+
+def _pool(pool: Any) -> torch.nn.Module:
+    dims = len(pool.kernel_size)
+    if isinstance(pool, AvgPool):
+        kind: Any = torch.nn.AvgPool1d if dims == 1 else torch.nn.AvgPool2d
+        module: torch.nn.Module = kind(pool.kernel_size, pool.stride)
+    else:
+        module = SumPoolModule(pool.kernel_size, pool.stride)
+    if not any(pool.padding):
+        return module
+    # padded apart: torch's own padding is limited to half a window
+    border = tuple(p for axis in reversed(pool.padding) for p in (axis, axis))
+    pad = torch.nn.ConstantPad1d(border, 0.0) if dims == 1 else torch.nn.ZeroPad2d(border)
+    return torch.nn.Sequential(pad, module)
+
+
+def _norm(norm: BatchNorm, axes: int) -> torch.nn.Module:
+    kind = torch.nn.BatchNorm2d if axes == 3 else torch.nn.BatchNorm1d
+    module = kind(norm.weight.shape[0], eps=norm.eps)
+    values = {"weight": norm.weight, "bias": norm.bias, "running_mean": norm.mean, "running_var": norm.var}
+    module.load_state_dict({name: _tensor(value) for name, value in values.items()}, strict=False)
+    return module

@@ -1,0 +1,65 @@
+"""What does Norse itself make of a network? The same question, and an answer of the same form, as `spear_deploy.simulator`.
+
+Spikes come from Norse's own cells in float32. Norse keeps no record of its states: potentials and currents are not recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spear_deploy.errors import DataError, UnsupportedError
+from spear_deploy.network import Array
+from spear_deploy.network.graph import INPUT, SNNGraph
+from spear_deploy.simulator import ChipRun, InputKind, Record, check_input, counted
+
+if TYPE_CHECKING:
+    import torch
+
+
+def run_on_norse(
+    graph: SNNGraph,
+    x: Array,
+    *,
+    kind: InputKind = "spikes",
+    record: Iterable[Record] = (),
+    model: torch.nn.Module | None = None,
+) -> ChipRun:
+    """Run a floating-point network as Norse cells.
+
+    Args:
+        graph: the network.
+        x: (T, B, *input shape): whole numbers of spikes, or values of a current.
+        kind: "spikes" or "current".
+        record: "spikes", or nothing.
+        model: the model that the graph was read from, if it was one: the output is then that of its own forward.
+
+    Raises:
+        DataError: the input does not match the network, or a state is to be recorded.
+        UnsupportedError: the network holds integers.
+    """
+    import torch
+
+    from spear_deploy.norse.importer.from_norse import run_norse
+    from spear_deploy.norse.network import to_norse
+
+    x, record = check_input(graph, x, kind), tuple(record)
+    if graph.is_integer:
+        raise UnsupportedError("backend 'norse': the network holds integers, Norse has floating point; use 'fast' or 'lava'")
+    states = [what for what in record if what != "spikes"]
+    if states:
+        raise DataError(f"record '{states[0]}': backend 'norse' keeps spikes alone; record spikes, or use 'fast'")
+    with torch.no_grad():
+        output, spikes = to_norse(graph).eval()(torch.from_numpy(x.astype(np.float32)), record=True)
+    emitted = {name: value.numpy() > 0 for name, value in spikes.items()}
+    made = output.numpy() if model is None else run_norse(model, x.astype(np.float32))
+    return ChipRun(
+        output=made > 0 if graph[graph.output].spikes else made,
+        spikes=emitted if "spikes" in record else {},
+        v={},
+        u={},
+        counts=counted(graph, {INPUT: x, **emitted}, kind),
+        overflows={},
+    )

@@ -1,0 +1,91 @@
+"""What runs a network? Our simulator, Lava in two ways, or Norse; as it is stored, or as the integers of a chip."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from spear_deploy import simulator
+from spear_deploy.errors import DataError, did_you_mean
+from spear_deploy.network import Array
+from spear_deploy.network.graph import SNNGraph
+from spear_deploy.pipeline.inputs import Chip, Net, for_chip, load
+from spear_deploy.simulator import ChipRun, InputKind, Record
+from spear_deploy.util.progress import Progress
+
+Backend: TypeAlias = Literal["fast", "lava", "lava-fast", "norse"]
+BACKENDS: tuple[Backend, ...] = ("fast", "lava", "lava-fast", "norse")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """A network and what runs it.
+
+    Attributes:
+        net: see the module.
+        graph: the network that `net` was loaded as, where options were needed for that.
+        backend: "fast" (our simulator); "lava" (Lava's own processes in a guarded worker) or "lava-fast" (the whole network as
+            one Lava process), both for integer networks; "norse" (Norse's own cells), for floating-point networks.
+        chip: run the integers of this chip instead of the network as stored.
+    """
+
+    net: Net
+    graph: SNNGraph | None = None
+    backend: Backend = "fast"
+    chip: Chip | None = None
+
+    def __post_init__(self) -> None:
+        if self.backend not in BACKENDS:
+            known = ", ".join(f"'{name}'" for name in BACKENDS)
+            raise DataError(f"backend '{self.backend}': expected one of {known}{did_you_mean(str(self.backend), BACKENDS)}")
+
+    def loaded(self) -> SNNGraph:
+        """Return the network as it is stored."""
+        return load(self.net) if self.graph is None else self.graph
+
+    def model(self, graph: SNNGraph) -> Any:
+        """Return the torch module that the network was read from, or None."""
+        if isinstance(self.net, (str, os.PathLike)):
+            if ":" not in os.fspath(self.net) or Path(self.net).exists():
+                return None
+            from spear_deploy.norse.importer.from_norse import load_model
+
+            return load_model(os.fspath(self.net), graph.input_shape)[0]
+        return None if isinstance(self.net, SNNGraph) else self.net
+
+    def lowered(self, x: Array, kind: InputKind = "spikes") -> tuple[SNNGraph, Array]:
+        """Return what runs: the network as stored or as the chip's integers, and an input (T, B, *input) in its form."""
+        graph = self.loaded()
+        x = simulator.check_input(graph, x, kind)
+        if self.chip is None:
+            return graph, x
+        from spear_deploy.quantize import graded
+
+        graph = for_chip(graph, self.chip, calibration=x, kind=kind)
+        return graph, graded(graph, x, kind)
+
+    def run(
+        self,
+        graph: SNNGraph,
+        x: Array,
+        kind: InputKind,
+        record: tuple[Record, ...],
+        timeout_s: float | None,
+        progress: Progress | None = None,
+    ) -> ChipRun:
+        """Run `graph`, as stored or as integers, on an input in the form that it takes."""
+        if progress is not None and self.backend != "fast":
+            progress({"stage": "Norse's cells" if self.backend == "norse" else "Lava", "done": 0, "of": 0})
+        if self.backend == "norse":
+            from spear_deploy.norse.run import run_on_norse
+
+            return run_on_norse(graph, x, kind=kind, record=record, model=self.model(graph))
+        if self.backend == "fast":
+            return simulator.simulate(graph, x, kind=kind, record=record, progress=progress)
+        from spear_deploy.lava.run import run_lava
+
+        if self.backend == "lava-fast":
+            return run_lava(graph, x, kind=kind, record=record, timeout_s=timeout_s, model="fast")
+        return run_lava(graph, x, kind=kind, record=record, timeout_s=timeout_s)

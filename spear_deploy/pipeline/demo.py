@@ -1,0 +1,90 @@
+"""What does the whole path look like on a network that everybody can train?"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from spear_deploy.data import load_data
+from spear_deploy.data.dataset import hash_dataset
+from spear_deploy.interchange.snn_file import write_snn
+from spear_deploy.network import LI, LIF, Array, AvgPool, BatchNorm, Conv2d, Dense, Layer
+from spear_deploy.network.graph import SNNGraph, chain
+from spear_deploy.pipeline import api, stages
+from spear_deploy.pipeline.deploy import advice_for, with_ledger
+from spear_deploy.pipeline.deployment import Deployment
+from spear_deploy.pipeline.preflight import check_on_lava, checked_start
+from spear_deploy.pipeline.stage_cache import Ledger, Outcome
+from spear_deploy.training.fit import train
+from spear_deploy.util.progress import Progress
+
+
+def demo(
+    *,
+    chip: api.Chip = "loihi2",
+    out: str | os.PathLike[str] = "demo",
+    seed: int = 0,
+    synops: str | float = "50%",
+    method: str | None = None,
+    fresh: bool = False,
+    command: str | None = None,
+    progress: Progress | None = None,
+) -> Deployment:
+    """Train a small convolutional network on scikit-learn's digits and take it through the whole path.
+
+    Arguments are those of `deploy`.
+    """
+    folder = Path(out)
+    ledger = Ledger(folder, fresh=fresh, advice=advice_for(command), progress=progress)
+    dataset = load_data("digits", seed=seed)
+
+    def learn() -> Outcome:
+        write_snn(train(digits_network(seed), dataset, seed=seed, progress=progress), folder / stages.DENSE)
+        return Outcome(files=(stages.DENSE,))
+
+    checked_start(digits_network(seed), chip, dataset, synops, seed)  # what cannot go on is said before anything is trained
+    check_on_lava(digits_network(seed), api.profile(chip))
+    ledger.run("train", {"data": hash_dataset(dataset), "seed": seed}, learn)
+    return with_ledger(
+        ledger, folder / stages.DENSE, chip, dataset, synops=synops, method=method, seed=seed, lava_samples=None, overrides=None,
+        command=command,
+    )  # fmt: skip
+
+
+# FOLDED from spear_deploy/pipeline/demo.py
+# What does the demo train? A small convolutional network for 8x8 digits.
+
+
+def digits_network(seed: int = 0) -> SNNGraph:
+    """Return the untrained network of the demo: 8x8 digits → conv 16 → pool → conv 32 → pool → dense 10 → readout.
+
+    Membranes halve in every step (dt 1 ms, tau 2 ms), each convolution has a batch norm: without it, and with slower
+    membranes, a network of this size stays silent.
+    """
+    rng = np.random.default_rng(seed)
+
+    def uniform(*shape: int) -> Array:
+        bound = 1 / np.sqrt(np.prod(shape[1:]))
+        return rng.uniform(-bound, bound, shape).astype(np.float32)
+
+    def norm(channels: int) -> BatchNorm:
+        one, zero = np.ones(channels, np.float32), np.zeros(channels, np.float32)
+        return BatchNorm(weight=one, bias=zero, mean=zero, var=one)
+
+    def neuron() -> LIF:
+        return LIF(tau_s=2e-3)  # type: ignore[arg-type]
+
+    layers = (
+        Layer(name="conv1", synapse=Conv2d(weight=uniform(16, 1, 3, 3), padding=(1, 1)), norm=norm(16), neuron=neuron()),
+        Layer(name="pool1", synapse=AvgPool(kernel_size=(2, 2))),
+        Layer(name="conv2", synapse=Conv2d(weight=uniform(32, 16, 3, 3), padding=(1, 1)), norm=norm(32), neuron=neuron()),
+        Layer(name="pool2", synapse=AvgPool(kernel_size=(2, 2))),
+        Layer(
+            name="readout",
+            synapse=Dense(weight=uniform(10, 128), bias=np.zeros(10, np.float32)),
+            neuron=LI(tau_s=2e-3),  # type: ignore[arg-type]
+        ),
+    )
+    return chain(layers, input_shape=(1, 8, 8), dt_s=1e-3)

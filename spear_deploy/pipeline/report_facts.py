@@ -1,0 +1,139 @@
+"""Where does each core lie, and how full is it? Plain data for the floor plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from spear_deploy.budget.core_rows import RESOURCES, core_uses
+from spear_deploy.hardware.schema import HardwareProfile
+from spear_deploy.network import WEIGHTED
+from spear_deploy.network.graph import INPUT, SNNGraph
+from spear_deploy.placement.place import CoreSlice, Placement
+from spear_deploy.training.evaluation import Evaluation
+
+
+def core_facts(placement: Placement, profile: HardwareProfile) -> dict[str, Any]:
+    """Return chips, the kinds of their cores with limits, and every core in use.
+
+    Returns:
+        `cores_per_chip` (None: not published, or no limit), `chips` there are, `passes`; `mesh` {columns, rows,
+        cores_per_tile} or None; `layers` names; `kinds` [{name, count, limits {resource: number, "unlimited" or None}}], one
+        without a name where all cores are alike; `units` by resource; `cores` [{pass, chip, place, kind, parts [[layer,
+        box]], amounts}]: `place` is the number of the core on its chip, None of a core that the chip does not have; layers and
+        kinds as indices; `amounts` in the order of `resources`, None where a number is not known.
+    """
+    names = list(placement.layers)
+    together: dict[tuple[int, int], list[CoreSlice]] = {}
+    for part in placement.slices:
+        together.setdefault((part.run, part.core), []).append(part)
+    first = _first_cores(placement)
+    number = {name: index for index, name in enumerate(names)}
+    resources = [key for _, key in RESOURCES]
+    cores = [
+        {
+            "pass": run,
+            "chip": parts[0].chip,
+            "place": _place(parts[0], first),
+            "kind": parts[0].group or 0,
+            "parts": [[number[part.layer], [list(along) for along in part.box]] for part in parts],
+            "amounts": [use.amounts[key] for key in resources],
+        }
+        for ((run, _), parts), use in zip(together.items(), core_uses(placement), strict=True)
+    ]
+    return {
+        "profile": profile.name,
+        "title": profile.meta.title,
+        "chips": placement.chips,
+        "cores_per_chip": profile.chip.usable_cores.most,
+        "passes": placement.runs,
+        "mesh": _mesh(profile),
+        "layers": names,
+        "kinds": _kinds(profile),
+        "resources": resources,
+        "units": {key: profile.limits_of()[key].unit for key in resources},
+        "memory_of": profile.synapse_memory.scope.value or "core",
+        "cores": cores,
+    }
+
+
+def _first_cores(placement: Placement) -> Mapping[tuple[int, int], int]:
+    """Return the lowest core of each chip, by pass and chip."""
+    found: dict[tuple[int, int], int] = {}
+    for part in placement.slices:
+        key = (part.run, part.chip)
+        found[key] = min(part.core, found.get(key, part.core))
+    return found
+
+
+def _place(part: CoreSlice, first: Mapping[tuple[int, int], int]) -> int | None:
+    if part.group is not None:
+        return part.slot
+    return part.core - first[part.run, part.chip]
+
+
+def _mesh(profile: HardwareProfile) -> dict[str, int] | None:
+    shape = profile.topology
+    sizes = {name: getattr(shape, name).most for name in ("mesh_columns", "mesh_rows", "cores_per_tile")}
+    if None in sizes.values():
+        return None
+    return {name.removeprefix("mesh_"): size for name, size in sizes.items()}
+
+
+def _kinds(profile: HardwareProfile) -> list[dict[str, Any]]:
+    def limits(group: int | None) -> dict[str, Any]:
+        return {key: leaf.value for key, leaf in profile.limits_of(group).items()}
+
+    if not profile.core_groups:
+        return [{"name": "", "count": profile.chip.usable_cores.most, "limits": limits(None)}]
+    return [
+        {"name": group.name, "count": group.count.most, "limits": limits(index)}
+        for index, group in enumerate(profile.core_groups)
+    ]
+
+
+# FOLDED from spear_deploy/pipeline/report_facts.py
+# What does each layer hold and do? Shape, weights, SynOps, spikes and rate, as plain data for the report.
+
+
+def layer_facts(graph: SNNGraph, found: Evaluation) -> dict[str, Any]:
+    """Return what an evaluation says of a network.
+
+    Returns:
+        {accuracy, synops, macs, steps, samples, input {name, shape, neurons, spikes, rate}, layers [{name, synapse, neuron,
+        shape, neurons, weights, synops, spikes, rate}]}: `synops` and `spikes` per inference, mean over samples; `rate` in
+        spikes per neuron and step; `weights` are those that are not zero; None where a layer has no such thing.
+    """
+    counts = found.counts
+    rates = counts.rates()
+
+    def active(name: str) -> dict[str, Any]:
+        shape = graph.shape_of(name)
+        sent = counts.sent.get(name)
+        total = None if sent is None else float(sent.sum()) / counts.samples
+        neurons = int(np.prod(shape))
+        rate = rates.get(name) if name != INPUT or total is None else total / (neurons * counts.steps)
+        return {"name": name, "shape": list(shape), "neurons": neurons, "spikes": total, "rate": rate}
+
+    def row(layer: Any) -> dict[str, Any]:
+        weighted = isinstance(layer.synapse, WEIGHTED)
+        return {
+            **active(layer.name),
+            "synapse": None if layer.synapse is None else type(layer.synapse).__name__,
+            "neuron": None if layer.neuron is None else type(layer.neuron).__name__,
+            "weights": int(np.count_nonzero(layer.synapse.weight)) if weighted else None,
+            "synops": found.synops.per_layer.get(layer.name),
+        }
+
+    return {
+        "accuracy": found.accuracy,
+        "synops": found.synops.total,
+        "macs": found.synops.macs_first_layer,
+        "steps": counts.steps,
+        "samples": counts.samples,
+        "input_kind": counts.input_kind,
+        "input": active(INPUT),
+        "layers": [row(layer) for layer in graph.layers],
+    }

@@ -1,0 +1,1 @@
+"""Trained networks that ship with the toolkit, as .snn files."""

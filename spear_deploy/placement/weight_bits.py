@@ -1,0 +1,123 @@
+"""How many bits does a stored weight have? What a network's integers need, or the chip's own choice."""
+
+from __future__ import annotations
+
+from math import ceil, log2
+
+import numpy as np
+
+from spear_deploy.hardware.schema import HardwareProfile
+from spear_deploy.network import CONVS, WEIGHTED, Array
+from spear_deploy.network.graph import SNNGraph
+
+SIGNED_LIMIT = 128
+"""A signed weight of a list is scaled up to fill -128..127 before its bits are counted."""
+
+MAX_BIAS_EXPONENT = 7
+
+CHUNK_WEIGHTS = 1 << 20
+"""Weights looked at together: 8 MB, so that a layer of 10^8 weights needs no copy."""
+
+
+def stored_bits(graph: SNNGraph, profile: HardwareProfile) -> dict[str, int]:
+    """Return the bits of a stored weight by weighted layer.
+
+    Integer networks: what their weights need; floating-point networks: the profile's default.
+    """
+    default, widths = int(profile.weights.default_bits.value or 0), profile.weights.bits.value or ()
+    found = {}
+    for layer in graph.layers:
+        if isinstance(layer.synapse, WEIGHTED):
+            if not graph.is_integer:
+                found[layer.name] = default
+            elif isinstance(layer.synapse, CONVS):
+                found[layer.name] = min(kernel_bits(layer.synapse.weight), max(widths))
+            else:
+                need = list_bits(layer.synapse.weight)
+                found[layer.name] = min((w for w in widths if w >= need), default=need)
+    return found
+
+
+def list_bits(weight: Array) -> int:
+    """Return the bits of a list's weights: netx's `num_weight_bits`.
+
+    The weights are scaled up by the largest power of two that keeps them within -128..127 (signed; a list of one sign has
+    twice the range), and the zeros at the end of all of them are not stored. One bit of a signed list is the sign.
+
+    >>> list_bits(np.array([[-6, 4], [2, 6]])), list_bits(np.array([[0, 255]])), list_bits(np.array([[-178, 192]]))
+    (3, 8, 8)
+    """
+    low, high = int(weight.min()), int(weight.max())
+    if low == high == 0:
+        return 1
+    mixed = low < 0 <= high
+    if mixed:
+        scale = min((SIGNED_LIMIT - 1) / high if high else np.inf, SIGNED_LIMIT / -low)
+    else:
+        scale = (2 * SIGNED_LIMIT - 1) / high if high > 0 else 2 * SIGNED_LIMIT / -low
+    scale_bits = int(np.floor(log2(scale))) + mixed
+    return max(1, 8 - scale_bits - (_trailing_zeros(weight) - mixed))
+
+
+def bias_bits(bias: Array) -> int:
+    """Return the bits of the widest mantissa, its sign among them, of biases that are mantissa · 2^(0..7).
+
+    >>> bias_bits(np.array([4095, -4096])), bias_bits(np.array([5000, 4097 * 128])), bias_bits(np.array(4097))
+    (13, 14, 14)
+    """
+    mantissa = np.atleast_1d(np.asarray(bias, np.int64))
+    for _ in range(MAX_BIAS_EXPONENT):
+        mantissa = np.where(mantissa % 2 == 0, mantissa // 2, mantissa)
+    return 1 + int(np.where(mantissa < 0, ~mantissa, mantissa).max()).bit_length()
+
+
+def kernel_bits(weight: Array) -> int:
+    """Return the bits of a convolution's weights: a sign and the magnitude, up to a power of two.
+
+    >>> kernel_bits(np.array([-8, 8])), kernel_bits(np.array([-10, 8]))
+    (4, 5)
+    """
+    largest = max(abs(int(weight.min())), abs(int(weight.max())))
+    return 1 + (ceil(log2(largest)) if largest > 1 else 1)
+
+
+def mixed_signs(weight: Array) -> int:
+    """Count the inputs whose weights have both signs, (O, I) or (O, I / groups, *kernel).
+
+    >>> mixed_signs(np.array([[1, -1, 0], [2, 3, 4]]))
+    1
+    """
+    if weight.ndim < 2:
+        return 0
+    by_input = np.moveaxis(weight, 1, 0).reshape(weight.shape[1], -1)
+    return int(((by_input > 0).any(axis=1) & (by_input < 0).any(axis=1)).sum())
+
+
+def most_distinct(weight: Array) -> int:
+    """Count the distinct weights other than zero of the output (a row, a kernel) that has most.
+
+    >>> most_distinct(np.array([[1, 1, 0], [2, 3, 4]]))
+    3
+    """
+    rows = weight.reshape(len(weight), -1)
+    most, step = 0, max(1, CHUNK_WEIGHTS // rows.shape[1])
+    for start in range(0, len(rows), step):
+        part = np.sort(rows[start : start + step], axis=1)
+        first = np.ones(part.shape, bool)
+        first[:, 1:] = part[:, 1:] != part[:, :-1]
+        most = max(most, int((first & (part != 0)).sum(axis=1).max()))
+    return most
+
+
+# ------------------------------------------------------------------------------------------------------------ inside
+
+
+def _trailing_zeros(weight: Array) -> int:
+    """Count the zero bits at the end of all weights, at most 8."""
+    together, flat = 256, weight.reshape(-1)
+    for start in range(0, flat.size, CHUNK_WEIGHTS):
+        if together & 1:
+            break
+        part = np.abs(flat[start : start + CHUNK_WEIGHTS].astype(np.int64))
+        together |= int(np.bitwise_or.reduce(part))
+    return (together & -together).bit_length() - 1

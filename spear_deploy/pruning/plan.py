@@ -1,0 +1,130 @@
+"""What is the network without the channels that go?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from spear_deploy.errors import GraphError, UnsupportedError, did_you_mean
+from spear_deploy.network import CONVS, Array, BatchNorm, Dense, Layer, Scale, Shape, parameters
+from spear_deploy.network.channel_groups import Group, Spaces, Stream, all_groups, is_depthwise
+from spear_deploy.network.graph import SNNGraph
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruningPlan:
+    """The channels that stay, by group name; a group that is not named stays whole."""
+
+    kept: Mapping[str, tuple[int, ...]]
+
+    def __post_init__(self) -> None:
+        kept = {name: tuple(sorted(int(k) for k in channels)) for name, channels in self.kept.items()}
+        object.__setattr__(self, "kept", MappingProxyType(kept))
+
+    def widths(self) -> dict[str, int]:
+        """Return the number of channels that stay by group."""
+        return {name: len(channels) for name, channels in self.kept.items()}
+
+    def to_json(self) -> dict[str, list[int]]:
+        """Return the plan as plain data."""
+        return {name: list(channels) for name, channels in self.kept.items()}
+
+
+def prune(graph: SNNGraph, plan: PruningPlan) -> SNNGraph:
+    """Return the network with only the planned channels. The given network is untouched.
+
+    The channels that are left, numbered as in the first network of the line, are in `metadata["kept_channels"]`.
+
+    Raises:
+        GraphError: the plan names an unknown group or channel, or leaves none.
+        UnsupportedError: the plan names a group that cannot be pruned.
+    """
+    spaces = Spaces(graph)
+    keep: dict[int, Array] = {}
+    groups = {group.name: group for group in all_groups(graph)}
+    for name, channels in plan.kept.items():
+        keep[spaces.find(_checked(groups, name, channels, spaces))] = np.array(channels)
+
+    def taken(stream: Stream, elements: int = 1) -> Array | None:
+        kept = keep.get(spaces.find(stream.space))
+        if kept is None:
+            return None
+        per = stream.per * elements
+        return (kept[:, None] * per + np.arange(per)).ravel()
+
+    def sliced(layer: Layer) -> Layer:
+        into, out = spaces.into[layer.name], spaces.out[layer.name]
+        inner = int(np.prod(graph.input_shape_of(layer.name)[1:])) if isinstance(layer.synapse, Dense) else 1
+        shape = graph.shape_of(layer.name)
+        return replace(
+            layer,
+            synapse=_sliced_synapse(layer.synapse, taken(into, inner), taken(out), graph.input_shape_of(layer.name)),
+            norm=_sliced_norm(layer.norm, taken(out)),
+            neuron=_sliced_parameters(layer.neuron, taken(out), shape),
+        )
+
+    metadata = {**graph.metadata, "kept_channels": _lineage(graph, groups, plan)}
+    return graph.with_layers(sliced, metadata=metadata)
+
+
+def _checked(groups: Mapping[str, Group], name: str, channels: tuple[int, ...], spaces: Spaces) -> int:
+    if name not in groups:
+        raise GraphError(f"pruning plan: there is no group '{name}'{did_you_mean(name, groups)}")
+    group = groups[name]
+    if not channels:
+        raise GraphError(f"pruning plan, group '{name}': no channel would be left; keep at least 1 of {group.channels}")
+    if channels[0] < 0 or channels[-1] >= group.channels or len(set(channels)) != len(channels):
+        raise GraphError(
+            f"pruning plan, group '{name}': channels {channels[0]}..{channels[-1]}, expected distinct 0..{group.channels - 1}"
+        )
+    if group.frozen and len(channels) < group.channels:
+        raise UnsupportedError(f"pruning plan, group '{name}': cannot be pruned, since {group.frozen}")
+    return spaces.out[name].space
+
+
+def _lineage(graph: SNNGraph, groups: Mapping[str, Group], plan: PruningPlan) -> dict[str, list[int]]:
+    before: Mapping[str, list[int]] = graph.metadata.get("kept_channels", {})
+    after = {name: list(channels) for name, channels in before.items()}
+    for name, channels in plan.kept.items():
+        earlier = before.get(name, range(groups[name].channels))
+        after[name] = [int(earlier[k]) for k in channels]
+    return after
+
+
+def _sliced_synapse(synapse: Any, into: Array | None, out: Array | None, input_shape: Shape) -> Any:
+    if isinstance(synapse, Scale):
+        pick: dict[str, Any] = {name: _picked(getattr(synapse, name), into, input_shape) for name in ("weight", "bias")}
+        return replace(synapse, **pick)
+    if not isinstance(synapse, (Dense, *CONVS)):
+        return synapse
+    weight, bias = synapse.weight, synapse.bias
+    if out is not None:
+        weight, bias = weight[out], None if bias is None else bias[out]
+    if isinstance(synapse, CONVS) and is_depthwise(synapse):
+        return replace(synapse, weight=weight, bias=bias, groups=len(weight))
+    if into is not None:
+        weight = weight[:, into]
+    return replace(synapse, weight=weight, bias=bias)
+
+
+def _sliced_norm(norm: BatchNorm | None, out: Array | None) -> BatchNorm | None:
+    if norm is None or out is None:
+        return norm
+    return replace(norm, weight=norm.weight[out], bias=norm.bias[out], mean=norm.mean[out], var=norm.var[out])
+
+
+def _sliced_parameters(neuron: Any, out: Array | None, shape: Shape) -> Any:
+    if neuron is None or out is None:
+        return neuron
+    return replace(neuron, **{name: _picked(value, out, shape) for name, value in parameters(neuron).items()})
+
+
+def _picked(value: Array | None, indices: Array | None, shape: Shape) -> Array | None:
+    """Slice axis 0 of what spreads over `shape`, where it is not the same for all channels anyway."""
+    if value is None or indices is None or value.ndim < len(shape) or value.shape[0] == 1:
+        return value
+    return value[indices]

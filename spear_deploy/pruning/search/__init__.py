@@ -1,0 +1,1 @@
+"""Searchers of the widths of a network under budgets."""

@@ -1,0 +1,125 @@
+"""How does an agent learn to choose widths? Off-policy actor-critic of Stable-Baselines3, as AMC and SPEAR use DDPG.
+
+Where SPEAR is silent, AMC's settings stand: gamma 1, the terminal reward on every transition of the episode less a moving
+baseline, networks of 300-300, exploration that decays after a warm-up of random plans. What differs: one learning rate
+for actor and critic (Stable-Baselines3 has one), plain instead of truncated normal noise, more updates per episode (an
+evaluation costs more than an update), and an episode teaches twice where the budget changed it: that the proposal led to
+this reward, and that the executed ratios would have.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from stable_baselines3 import DDPG, SAC, TD3
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.noise import ActionNoise
+
+from spear_deploy.network import Array
+from spear_deploy.pruning.search.environment import PruningEnv
+
+Agent: TypeAlias = Literal["ddpg", "td3", "sac"]
+WARM_UP_SHARE = 0.25
+"""Share of the episodes whose ratios are drawn at random."""
+NOISE = 0.3
+"""Standard deviation of exploration in units of the action, which Stable-Baselines3 scales to −1..1."""
+FINAL_NOISE_SHARE = 0.1
+BASELINE_DECAY = 0.95
+UPDATES = 16
+"""At least so many gradient steps an episode."""
+
+
+def learn(env: PruningEnv, *, groups: int, episodes: int, seed: int, agent: Agent = "ddpg") -> None:
+    """Let an agent play whole episodes; what they led to is known to whoever passed `score` to the environment."""
+    warm_up = max(1, round(WARM_UP_SHARE * episodes))
+    settings: dict[str, Any] = {
+        "gamma": 1.0,
+        "tau": 0.01,
+        "learning_rate": 1e-3,
+        "batch_size": 64,
+        "buffer_size": 2 * episodes * groups,
+        "learning_starts": warm_up * groups,
+        "train_freq": (1, "episode"),
+        "gradient_steps": max(groups, UPDATES),
+        "policy_kwargs": {"net_arch": [300, 300]},
+        "replay_buffer_class": EpisodeBroadcast,
+        "seed": seed,
+        "device": "cpu",
+    }
+    if agent != "sac":  # soft actor-critic explores by itself
+        settings["action_noise"] = DecayingNoise(episodes - warm_up, seed)
+    with _global_random_state_kept():
+        kind: Any = {"ddpg": DDPG, "td3": TD3, "sac": SAC}[agent]
+        chosen = kind("MlpPolicy", env, **settings)
+        chosen.set_logger(Logger(folder=None, output_formats=[]))  # its own would make a folder among the temporary files
+        chosen.learn(total_timesteps=episodes * groups)
+
+
+class EpisodeBroadcast(ReplayBuffer):
+    """A replay buffer that gives each transition of an episode the episode's terminal reward, less a moving baseline.
+
+    Transitions are held back until the episode ends, then stored once. Where the environment executed other ratios than
+    were proposed, the transitions of those, which it hands over in `info`, are stored too. Without the broadcast an agent
+    learns far more slowly from a reward that comes last.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.baseline: float | None = None
+        self._episode: list[tuple[Array, Array, Array]] = []
+
+    def add(self, obs: Array, next_obs: Array, action: Array, reward: Array, done: Array, infos: list[dict[str, Any]]) -> None:
+        """Hold a transition back; at the last one store the episode."""
+        self._episode.append((obs.copy(), action.copy(), next_obs.copy()))
+        if not done[0]:
+            return
+        total = float(reward[0])
+        self.baseline = total if self.baseline is None else BASELINE_DECAY * self.baseline + (1 - BASELINE_DECAY) * total
+        executed = [(before[None], self._scaled(a)[None], after[None]) for before, a, after in infos[0]["transitions"]]
+        proposed, self._episode = self._episode, []
+        same = all(np.allclose(a, b, atol=1e-4) for (_, a, _), (_, b, _) in zip(proposed, executed, strict=True))
+        for episode in (proposed,) if same else (proposed, executed):
+            for i, (before, acted, after) in enumerate(episode):
+                last = np.array([i == len(episode) - 1])
+                super().add(before, after, acted, np.array([total - self.baseline], np.float32), last, [{}])
+
+    def _scaled(self, action: Array) -> Array:
+        """Scale to −1..1, as policies store actions."""
+        low, high = self.action_space.low, self.action_space.high  # type: ignore[attr-defined]
+        return np.asarray(2.0 * (action - low) / (high - low) - 1.0)
+
+
+class DecayingNoise(ActionNoise):
+    """Normal noise whose spread falls geometrically, episode by episode, to a tenth."""
+
+    def __init__(self, episodes: int, seed: int) -> None:
+        super().__init__()
+        self._sigma = NOISE
+        self._decay = FINAL_NOISE_SHARE ** (1 / max(episodes, 1))
+        self._rng = np.random.default_rng(seed)
+
+    def __call__(self) -> Array:
+        """Return the noise of one action."""
+        return self._rng.normal(0.0, self._sigma, 1).astype(np.float32)
+
+    def reset(self) -> None:
+        """End an episode."""
+        self._sigma *= self._decay
+
+
+@contextmanager
+def _global_random_state_kept() -> Iterator[None]:
+    """Undo that Stable-Baselines3 seeds the global generators of torch, numpy and Python."""
+    python, numpy_state = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy_state)

@@ -1,0 +1,259 @@
+"""Why does a neuron spike in one run and not in the other? Its potential and its threshold, on both sides.
+
+A neuron crosses its threshold or does not because its own numbers changed, or because spikes that reach it did. The
+potential before the reset is not in a recording: the step is repeated from the state before it, with the input that a probe
+beside the layer records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from spear_deploy.network import Array, Layer, LoihiLIF, SpeckIF, UnroundedLIF, XyloLIF
+from spear_deploy.network.graph import INPUT, Edge, SNNGraph
+from spear_deploy.simulator import InputKind, neurons, simulate
+
+UNREACHED = 1e30
+"""A threshold above every potential, in the range of float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Membrane:
+    """The potential that one neuron compares with its threshold in one step, in the units of the trained network where known."""
+
+    v: float
+    threshold: float
+
+    @property
+    def margin(self) -> float:
+        """How far the potential is above the threshold."""
+        return self.v - self.threshold
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstDifference:
+    """The first spike of a layer that differs between two runs, and why.
+
+    Attributes:
+        layer, step, sample, neuron: where and when.
+        before, after: spikes sent in the first and in the second run.
+        margin_before, margin_after: potential less threshold, or None where it cannot be told.
+        threshold_before, threshold_after: the thresholds.
+        upstream: layers (or "input") that had sent something else by then in this sample; empty: the layer's own numbers did it.
+    """
+
+    layer: str
+    step: int
+    sample: int
+    neuron: tuple[int, ...]
+    before: int
+    after: int
+    margin_before: float | None
+    margin_after: float | None
+    threshold_before: float | None
+    threshold_after: float | None
+    upstream: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data, with the sentence."""
+        return {**vars(self), "neuron": list(self.neuron), "upstream": list(self.upstream), "why": self.why}
+
+    @property
+    def why(self) -> str:
+        """One sentence."""
+        verb = "spikes no more" if self.before and not self.after else "spikes now" if self.after and not self.before else None
+        what = verb or f"sends {self.after} spikes instead of {self.before}"
+        place = f"layer '{self.layer}', neuron {_index(self.neuron)}, sample {self.sample}, step {self.step} {what}"
+        margins = ""
+        if self.margin_before is not None and self.margin_after is not None:
+            margins = (
+                f": v − threshold is {self.margin_after:+.4g} (threshold {self.threshold_after:.4g}), "
+                f"was {self.margin_before:+.4g} ({self.threshold_before:.4g})"
+            )
+        sources = ", ".join(f"'{name}'" for name in self.upstream)
+        cause = f"what {sources} sent had changed" if self.upstream else "what reached it was the same"
+        return f"{place}{margins}; {cause}"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Recorded:
+    """One network of a chain, as it ran.
+
+    Attributes:
+        graph, x, kind, dtype: what ran, on (T, B, *input).
+        spikes: by layer, (T, B, *shape).
+        units: by layer, (factor, level): a potential of the trained network is v / factor + level.
+    """
+
+    graph: SNNGraph
+    x: Array
+    kind: InputKind
+    dtype: type
+    spikes: Mapping[str, Array]
+    units: Mapping[str, tuple[Any, Any]]
+
+
+def first_difference(layer: str, before: Recorded, after: Recorded) -> FirstDifference | None:
+    """Return the earliest difference of a layer's spikes, then of the lowest sample and neuron; None where there is none."""
+    a, b = before.spikes[layer], after.spikes[layer]
+    different = a != b
+    if not different.any():
+        return None
+    step, sample, *neuron = (int(n) for n in np.unravel_index(int(different.argmax()), different.shape))
+    index = tuple(neuron)
+    where = (step, sample, *index)
+    sides = [membrane(side, layer, step, sample, index) for side in (before, after)]
+    return FirstDifference(
+        layer=layer,
+        step=step,
+        sample=sample,
+        neuron=index,
+        before=int(a[where]),
+        after=int(b[where]),
+        margin_before=None if sides[0] is None else sides[0].margin,
+        margin_after=None if sides[1] is None else sides[1].margin,
+        threshold_before=None if sides[0] is None else sides[0].threshold,
+        threshold_after=None if sides[1] is None else sides[1].threshold,
+        upstream=_changed_sources(layer, before, after, step, sample),
+    )
+
+
+def membrane(run: Recorded, name: str, step: int, sample: int, index: Sequence[int]) -> Membrane | None:
+    """Return what a neuron compares in a step; None for a neuron that rests, or sends several spikes a step."""
+    graph, layer = run.graph, run.graph[name]
+    neuron: Any = layer.neuron
+    if getattr(neuron, "refractory_steps", 0) or isinstance(neuron, (SpeckIF, XyloLIF)):
+        return None
+    probe = f"{name} probe"
+    while probe in {other.name for other in graph.layers}:
+        probe += "'"
+    watched = replace(
+        graph,
+        layers=(*graph.layers, Layer(name=probe, synapse=layer.synapse, norm=layer.norm)),
+        edges=(*graph.edges, *(Edge(source=e.source, target=probe, delay=e.delay) for e in graph.incoming(name))),
+    )
+    short = run.x[: step + 1, sample : sample + 1]
+    recorded = simulate(watched, short, kind=run.kind, record=("v", "u"), dtype=run.dtype)
+    dtype = np.int64 if graph.is_integer else run.dtype
+    silent = replace(neuron, v_threshold=None if isinstance(neuron, (LoihiLIF, UnroundedLIF)) else np.asarray(UNREACHED))
+    state = neurons.start(silent, 1, graph.shape_of(name), graph.dt_s, dtype)
+    if step:
+        state.v[:] = recorded.v[name][step - 1]
+        if state.u is not None:
+            state.u[:] = recorded.u[name][step - 1]
+    neurons.step(silent, state, recorded.v[probe][step])
+    unit = 64 if isinstance(neuron, (LoihiLIF, UnroundedLIF)) else 1
+    threshold = float(np.broadcast_to(unit * neuron.v_threshold, graph.shape_of(name))[tuple(index)])
+    factor, level = (
+        float(np.broadcast_to(value, graph.shape_of(name))[tuple(index)]) for value in run.units.get(name, (1.0, 0.0))
+    )
+    v = float(state.v[0][tuple(index)])
+    return Membrane(v=v / factor + level, threshold=threshold / factor + level)
+
+
+def _changed_sources(name: str, before: Recorded, after: Recorded, step: int, sample: int) -> tuple[str, ...]:
+    """Return what had sent something else to `name` in this sample up to this step: layers, or the network's input."""
+    found = []
+    same_units = before.units is after.units and before.x.shape == after.x.shape
+    if same_units and reads_input(after.graph, name):
+        same = np.array_equal(before.x[: step + 1, sample], after.x[: step + 1, sample])
+        found += [] if same else [INPUT]
+    for source, delay in dict.fromkeys(spike_sources(after.graph, name)):
+        if source in before.spikes and source in after.spikes:
+            until = max(step + 1 - delay, 0)
+            if (before.spikes[source][:until, sample] != after.spikes[source][:until, sample]).any():
+                found.append(source)
+    return tuple(dict.fromkeys(found))
+
+
+def spike_sources(graph: SNNGraph, name: str, passed: tuple[str, ...] = ()) -> Iterator[tuple[str, int]]:
+    """Yield (layer with neurons, steps of delay) of what reaches a layer, directly or through layers without neurons."""
+    for edge in graph.incoming(name):
+        if edge.source == INPUT:
+            continue
+        if graph[edge.source].neuron is not None:
+            yield edge.source, edge.delay
+        elif edge.source not in passed:
+            for source, delay in spike_sources(graph, edge.source, (*passed, name)):
+                yield source, delay + edge.delay
+
+
+def reads_input(graph: SNNGraph, name: str, passed: tuple[str, ...] = ()) -> bool:
+    """Say whether the network's input reaches a layer, directly or through layers without neurons."""
+    sources = [edge.source for edge in graph.incoming(name)]
+    between = [s for s in sources if s != INPUT and graph[s].neuron is None and s not in passed]
+    return INPUT in sources or any(reads_input(graph, s, (*passed, name)) for s in between)
+
+
+def _index(neuron: Sequence[int]) -> str:
+    return str(neuron[0]) if len(neuron) == 1 else f"({', '.join(map(str, neuron))})"
+
+
+# FOLDED from spear_deploy/quantize/explain/first_difference.py
+# How far apart are two spike trains? Spikes that differ, and van Rossum's distance, which forgives small shifts.
+
+TIME_CONSTANT_STEPS = 10.0
+"""Time constant of the exponential kernel."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distance:
+    """How far the spikes of one layer are from those of another run.
+
+    Attributes:
+        differ: neuron steps in which the two do not send the same number of spikes, over all samples.
+        share: `differ` over all neuron steps.
+        spikes: spikes in the two runs.
+        van_rossum: see `van_rossum`, summed over neurons and samples: about the number of spikes that one run lacks.
+    """
+
+    differ: int
+    share: float
+    spikes: tuple[int, int]
+    van_rossum: float
+
+    def to_json(self) -> dict[str, float | int | list[int]]:
+        """Return plain data."""
+        return {"differ": self.differ, "share": self.share, "spikes": list(self.spikes), "van_rossum": self.van_rossum}
+
+
+def distance(a: Array, b: Array) -> Distance:
+    """Return the distance of two recordings (T, B, *shape) of one layer."""
+    differ = int(np.count_nonzero(a != b))
+    return Distance(
+        differ=differ,
+        share=differ / a.size,
+        spikes=(int(a.sum(dtype=np.int64)), int(b.sum(dtype=np.int64))),
+        van_rossum=van_rossum(a, b) if differ else 0.0,
+    )
+
+
+def van_rossum(a: Array, b: Array, time_constant_steps: float = TIME_CONSTANT_STEPS) -> float:
+    """Return van Rossum's squared distance of two recordings (T, ...), summed over all but time.
+
+    Both are smoothed by a causal exponential, f_t = q · f_{t−1} + a_t − b_t with q = exp(−1 / time constant), and
+
+        D² = (1 − q²) · Σ_t f_t²          over all steps, those after the end included
+
+    so a spike without a counterpart counts 1, and one that moved by k steps 2 · (1 − q^k): 0.19 for one step.
+
+    Source: M. C. W. van Rossum, A novel spike distance, Neural Computation 13 (2001), in discrete time.
+
+    >>> spike, later = np.eye(8)[2], np.eye(8)[3]
+    >>> round(van_rossum(spike, 0 * spike), 6), round(van_rossum(spike, later), 3)
+    (1.0, 0.19)
+    """
+    q = float(np.exp(-1 / time_constant_steps))
+    steps = len(a)
+    changed = (a != b).reshape(steps, -1).any(axis=0)
+    difference = np.subtract(a.reshape(steps, -1)[:, changed], b.reshape(steps, -1)[:, changed], dtype=np.float64)
+    trace = np.zeros(difference.shape[1])
+    total = 0.0
+    for row in difference:
+        trace = q * trace + row
+        total += float(trace @ trace)
+    return (1 - q * q) * total + q * q * float(trace @ trace)  # what is left fades after the end: a geometric sum

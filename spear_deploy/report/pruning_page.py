@@ -1,0 +1,97 @@
+"""What does a budget cost in accuracy? One page of what `prune` found: `prune.html`, or `front.html` of several budgets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from spear_deploy.errors import FileError
+from spear_deploy.report.chart import Series, chart
+from spear_deploy.report.search_charts import front, search_view
+from spear_deploy.util.files import existing_file
+from spear_deploy.util.number_format import number, percent
+
+PAGES = {"front.json": "front.html", "prune.json": "prune.html"}
+"""What `prune` writes of several budgets, and of one, with the page made of it."""
+
+
+def found_in(folder: Path) -> str | None:
+    """Return the file of what `prune` wrote into a folder last, or None."""
+    there = [name for name in PAGES if (folder / name).exists()]
+    return max(there, key=lambda name: (folder / name).stat().st_mtime_ns, default=None)
+
+
+def front_view(folder: Path) -> dict[str, Any]:
+    """Return what the template shows, from what `prune` wrote and the `search.json` of each budget.
+
+    Raises:
+        FileError: a file is missing or damaged.
+    """
+    rows = _json(folder / (found_in(folder) or "front.json"))["front"]
+    searches = [_json(folder / row["files"]["search"]) for row in rows]
+    return {
+        "charts": [_networks(rows), *([_plans(rows, searches)] if len(rows) > 1 else [])],
+        "rows": [_row(row) for row in sorted(rows, key=lambda row: -row["synops"]["achieved"])],
+        "groups": list(rows[0]["widths"]),
+        "dense": {"accuracy": percent(rows[0]["accuracy"]["dense"], 2), "synops": number(rows[0]["synops"]["dense"])},
+        "channels": [before for before, _ in rows[0]["widths"].values()],
+        "chip": rows[0]["chip"],
+        "parts": [
+            {"name": row["wanted"], "charts": search_view(search)["charts"]} for row, search in zip(rows, searches, strict=True)
+        ],
+    }
+
+
+def _networks(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Draw the finished networks, and the one that they all come from."""
+    dense = (rows[0]["synops"]["dense"], rows[0]["accuracy"]["dense"])
+    found = sorted((row["synops"]["achieved"], row["accuracy"]["pruned"]) for row in rows)
+    tips = [f"{percent(accuracy, 2)} at {number(synops)} SynOps" for synops, accuracy in found]
+    best = front([{"synops": synops, "accuracy": accuracy} for synops, accuracy in [*found, dense]])
+    series = [
+        Series(name="", kind="line", points=[(row["synops"], row["accuracy"]) for row in best]),
+        Series(name="fine-tuned to a budget", kind="dots", points=found, tips=tips),
+        Series(name="before pruning", kind="rings", role="quiet", points=[dense], tips=[f"{percent(dense[1], 2)}, not pruned"]),
+    ]
+    return chart(
+        "Accuracy against SynOps, test split", x="SynOps per inference", y="accuracy", series=series,
+        y_text=lambda share: percent(share, 1),
+    )  # fmt: skip
+
+
+def _plans(rows: Sequence[Mapping[str, Any]], searches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Draw every plan of every budget as it was measured, before fine-tuning."""
+    plans = [{**plan, "wanted": row["wanted"]} for row, search in zip(rows, searches, strict=True) for plan in search["search"]]
+    points = [(plan["synops"], plan["accuracy"]) for plan in plans]
+    tips = [f"for {plan['wanted']}: {percent(plan['accuracy'], 1)} at {number(plan['synops'])} SynOps" for plan in plans]
+    series = [
+        Series(name="plan", kind="dots", role="quiet", points=points, tips=tips),
+        Series(name="best of its size", kind="line", points=[(plan["synops"], plan["accuracy"]) for plan in front(plans)]),
+    ]
+    title = "Every plan of the search, before fine-tuning"
+    return chart(title, x="SynOps per inference", y="accuracy", series=series, y_text=lambda share: percent(share, 1))
+
+
+def _row(row: Mapping[str, Any]) -> dict[str, Any]:
+    accuracy, synops = row["accuracy"], row["synops"]
+    return {
+        "wanted": row["wanted"],
+        "pruned": percent(accuracy["pruned"], 2),
+        "quantised": percent(accuracy["quantised"], 2),
+        "achieved": number(synops["achieved"]),
+        "budget": f"{number(synops['budget'])} SynOps" if synops["budget"] else "",
+        "share": percent(synops["achieved"] / synops["budget"], 1) if synops["budget"] else "–",
+        "cores": row["cores_used"],
+        "verdict": row["verdict"].replace("_", " "),
+        "widths": [after for _, after in row["widths"].values()],
+        "file": row["files"]["pruned"],
+    }
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(existing_file(path, "file of a front").read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"file '{path}': is damaged ({str(error)[:80]}); prune again") from error

@@ -1,0 +1,236 @@
+"""What does a neuron of the Loihi family do in one step, and in many? Equal to Lava's bit-accurate models, value for value.
+
+States are whole numbers in float64, in which every step of the update is exact: a 24-bit state times a 12-bit factor takes 36
+of 53 bits, dividing by 4096 changes the exponent alone, and `trunc` rounds towards zero as the chip does. So an update is a few
+vector instructions, where int64 needs a sign, a magnitude and a shift. Neurons are updated in tiles that stay in cache while
+all steps pass over them, and the 24-bit limits are looked at only as often as the largest input could bring a state there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from spear_deploy.errors import DataError
+from spear_deploy.network import LOIHI_UNIT, Array, LoihiLIF, Shape
+from spear_deploy.simulator.neurons.state import NeuronState
+
+STATE_LIMIT = 1 << 23
+"""24-bit signed state: u wraps beyond it, v saturates one below it."""
+
+MOST_ARRIVING = 1 << 34
+"""What may arrive in one step: 64 times as much, times a 12-bit factor, is still exact."""
+
+MANY_STEPS = 1 << 62
+
+TILE_VALUES = 1 << 14
+"""Neurons updated together: states, input and scratch of 128 KiB each, within a core's cache."""
+
+FEW_VALUES = 1 << 11
+"""Neurons up to which calls take longer than what they compute."""
+
+Constant: TypeAlias = Any
+"""A float where all neurons share a value, else an array that spreads over (samples, neurons)."""
+
+
+def start(neuron: LoihiLIF, batch: int, shape: Shape) -> NeuronState:
+    """Return the state before the first step, for a batch of neurons of the given shape."""
+    full = (batch, *shape)
+    constants = {
+        "keep_u": (4096 - neuron.decay_u.astype(np.float64)) / 4096,
+        "keep_v": (4096 - neuron.decay_v.astype(np.float64)) / 4096,
+        "bias": neuron.bias.astype(np.float64),
+        "v_reset": neuron.v_reset.astype(np.float64),
+    }
+    if neuron.v_threshold is not None:
+        constants["v_threshold"] = LOIHI_UNIT * neuron.v_threshold.astype(np.float64)
+    rest = np.zeros(full, np.int64) if neuron.refractory_steps else None
+    v = np.broadcast_to(neuron.v_init.astype(np.float64), full).copy()
+    return NeuronState(v, np.zeros(full), {name: _constant(value, shape) for name, value in constants.items()}, rest)
+
+
+def step(neuron: LoihiLIF, state: NeuronState, x: Array) -> Array:
+    """Advance one step with input `x` (B, *shape), in place; return spikes as bool, or a copy of v for a readout."""
+    emitted = np.empty((1, *state.v.shape), np.int64 if neuron.v_threshold is None else bool)
+    run(neuron, state, x[None], emitted)
+    return emitted[0]
+
+
+def run(
+    neuron: LoihiLIF, state: NeuronState, drive: Array, emitted: Array, v: Array | None = None, u: Array | None = None
+) -> None:
+    """Advance as many steps as `drive` holds, in place.
+
+    Args:
+        drive: (K, B, *shape), whole numbers of any type.
+        emitted: (K, B, *shape), takes the spikes, or the v of a readout.
+        v, u: (K, B, *shape), take the states after each step.
+
+    Raises:
+        DataError: more arrives than exact sums hold.
+    """
+    steps, batch = drive.shape[:2]
+    if not steps:
+        return
+    arrays = [None if each is None else each.reshape(steps, batch, -1) for each in (drive, emitted, v, u)]
+    size = state.v[0].size
+    columns = min(size, TILE_VALUES)
+    rows = max(1, TILE_VALUES // columns)
+    for row in range(0, batch, rows):
+        for column in range(0, size, columns):
+            tile = (slice(row, row + rows), slice(column, column + columns))
+            of_tile: Any = (slice(None), *tile)
+            _run_tile(neuron, state, tile, *(None if each is None else each[of_tile] for each in arrays))
+
+
+def _run_tile(neuron: LoihiLIF, state: NeuronState, tile: tuple[slice, slice], *arrays: Array | None) -> None:
+    """Advance the neurons of a tile through all steps; `arrays` are drive, emitted, v and u of the tile."""
+    drive, emitted, kept_v, kept_u = arrays
+    assert drive is not None and emitted is not None and state.u is not None
+    batch = len(state.v)
+    of_tile = state.u.reshape(batch, -1)[tile], state.v.reshape(batch, -1)[tile]
+    both = np.stack(of_tile) if of_tile[0].size <= FEW_VALUES else of_tile
+    u, v = both
+    c = _constants(state, tile[1], v.shape)
+    rest = None if state.rest is None else state.rest.reshape(batch, -1)[tile]
+    arriving = np.multiply(drive, LOIHI_UNIT, dtype=np.float64)
+    most = _magnitude(arriving)
+    if most >= LOIHI_UNIT * MOST_ARRIVING:
+        raise DataError(
+            f"{most / LOIHI_UNIT:.0f} arrives in one step, exact sums hold {MOST_ARRIVING}; scale weights or input down"
+        )
+    gain = _reach(_magnitude(u), float(np.max(c["keep_u"])), most, len(drive)) + float(np.abs(c["bias"]).max())
+    v_reset = float(np.abs(c["v_reset"]).max())
+    look_at_u, look_at_v = _safe(_magnitude(u), most), _safe(max(_magnitude(v), v_reset), gain)
+    biased = bool(np.any(c["bias"]))
+    decay, fire = _decayer(both, c), _firer(neuron, v, rest, c)
+    for t, x in enumerate(arriving):
+        before = v if rest is None else v.copy()
+        decay()
+        u += x
+        if t >= look_at_u:
+            state.wraps += _wrap(u)
+            look_at_u = t + 1 + _safe(_magnitude(u), most)
+        v += u
+        if biased:
+            v += c["bias"]
+        if t >= look_at_v:
+            state.saturations += _saturate(v, None if rest is None else rest == 0)
+        if rest is not None:
+            np.copyto(v, before, where=rest > 0)
+        fire(emitted[t])
+        if t >= look_at_v:
+            look_at_v = t + 1 + _safe(max(_magnitude(v), v_reset), gain)
+        if kept_v is not None:
+            kept_v[t] = v
+        if kept_u is not None:
+            kept_u[t] = u
+    if both is not of_tile:
+        for own, done in zip(of_tile, both, strict=True):
+            own[...] = done
+
+
+def _constant(value: Array, shape: Shape) -> Constant:
+    """Return a float where all values are equal, else (neurons,)."""
+    first = value.reshape(-1)[0]
+    return float(first) if (value == first).all() else np.broadcast_to(value, shape).reshape(-1)
+
+
+def _constants(state: NeuronState, columns: slice, shape: Shape) -> dict[str, Constant]:
+    """Return the constants of a tile; of a small one with a value for each of its neurons.
+
+    There the time is that of calls, and numpy takes as long to make an array of a float as to compute.
+    """
+    c = {name: value[columns] if isinstance(value, np.ndarray) else value for name, value in state.constants.items()}
+    if int(np.prod(shape)) <= FEW_VALUES:
+        c = {name: value if _is(value, 0.0, 1.0) else np.full(shape, value) for name, value in c.items()}
+    return c
+
+
+def _is(constant: Constant, *values: float) -> bool:
+    return isinstance(constant, float) and constant in values
+
+
+def _decayer(both: Array | tuple[Array, Array], c: dict[str, Constant]) -> Callable[[], None]:
+    """Return what decays u and v by a step: state ← trunc(state · keep); keep is a multiple of 1/4096."""
+    keeps = [c["keep_u"], c["keep_v"]]
+    gone = [state for state, keep in zip(both, keeps, strict=True) if _is(keep, 0.0)]
+    parts = [(state, keep) for state, keep in zip(both, keeps, strict=True) if not _is(keep, 0.0, 1.0)]
+    if len(parts) == 2 and isinstance(both, np.ndarray):
+        parts = [(both, np.stack([np.broadcast_to(keep, both[0].shape) for keep in keeps]))]
+
+    def decay() -> None:
+        for state in gone:
+            state.fill(0)
+        for state, keep in parts:
+            np.multiply(state, keep, state)
+            np.trunc(state, state)
+
+    return decay
+
+
+def _firer(neuron: LoihiLIF, v: Array, rest: Array | None, c: dict[str, Constant]) -> Callable[[Array], None]:
+    """Return what sets spikes where v is above the threshold, and v ← v_reset or v − threshold there; or hands out v.
+
+    By arithmetic where neurons are many, since there masks take longer the more of them spike.
+    """
+    if neuron.v_threshold is None:
+        return lambda emitted: np.copyto(emitted, v, casting="unsafe")
+    threshold, v_reset = c["v_threshold"], c["v_reset"]
+    quiet, few = np.empty(v.shape, bool), v.size <= FEW_VALUES
+    resets_to_0 = _is(v_reset, 0.0)
+
+    def fire(spikes: Array) -> None:
+        np.less_equal(v, threshold, quiet)
+        np.logical_not(quiet, spikes)
+        if neuron.reset == "subtract":
+            np.subtract(v, spikes * threshold, v)
+        elif few:
+            np.putmask(v, spikes, v_reset)
+        else:
+            np.multiply(v, quiet, v)
+            if not resets_to_0:
+                np.add(v, spikes * v_reset, v)
+        if rest is not None:
+            np.subtract(rest, rest > 0, rest)
+            np.copyto(rest, neuron.refractory_steps, where=spikes)
+
+    return fire
+
+
+def _magnitude(x: Array) -> float:
+    return max(float(x.max()), -float(x.min()))
+
+
+def _reach(held: float, keep: float, gain: float, steps: int) -> float:
+    """Bound |x| under x ← keep · x + gain: it grows by `gain` a step, and not beyond gain / (1 − keep) from below."""
+    grown = held + steps * gain
+    return grown if keep == 1 else min(grown, max(held, gain / (1 - keep)))
+
+
+def _safe(held: float, gain: float) -> int:
+    """Return for how many steps a state of magnitude `held` that grows by at most `gain` a step stays within 24 bits."""
+    if held >= STATE_LIMIT:
+        return 0
+    return int((STATE_LIMIT - 1 - held) // gain) if gain else MANY_STEPS
+
+
+def _wrap(u: Array) -> int:
+    """Wrap u into 24 bits, and return how often that was needed."""
+    if _magnitude(u) < STATE_LIMIT:
+        return 0
+    over, under = u > STATE_LIMIT, u <= -STATE_LIMIT
+    u -= 2 * STATE_LIMIT * over
+    u += 2 * STATE_LIMIT * under
+    return int(np.count_nonzero(over)) + int(np.count_nonzero(under))
+
+
+def _saturate(v: Array, moving: Array | None) -> int:
+    """Clip v to 24 bits, and return how often that changed the v of a neuron that does not rest."""
+    if _magnitude(v) < STATE_LIMIT:
+        return 0
+    beyond = np.abs(v) >= STATE_LIMIT
+    np.clip(v, 1 - STATE_LIMIT, STATE_LIMIT - 1, out=v)
+    return int(np.count_nonzero(beyond if moving is None else beyond & moving))

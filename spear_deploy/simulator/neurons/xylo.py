@@ -1,0 +1,50 @@
+"""What does a neuron of the Xylo family do in one step? In int64, clipped to its 16 bits."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from spear_deploy.network import Array, Shape, XyloLIF
+from spear_deploy.simulator.neurons.state import NeuronState
+
+LOW, HIGH = -(1 << 15), (1 << 15) - 1
+
+
+def start(neuron: XyloLIF, batch: int, shape: Shape) -> NeuronState:
+    """Return the state before the first step, for a batch of neurons of the given shape."""
+    full = (batch, *shape)
+    names = ("dash_mem", "dash_syn", "bias", "v_threshold")
+    constants = {name: getattr(neuron, name).astype(np.int64) for name in names if getattr(neuron, name) is not None}
+    return NeuronState(np.zeros(full, np.int64), np.zeros(full, np.int64), constants)
+
+
+def step(neuron: XyloLIF, state: NeuronState, x: Array) -> Array:
+    """Advance one step with input `x` (B, *shape), in place; return the number of spikes, int64, or v for a readout."""
+    c = state.constants
+    assert state.u is not None
+    u = state.u + x
+    clipped = np.clip(u, LOW, HIGH)
+    state.u_saturations += int(np.count_nonzero(clipped != u))
+    u = state.u = clipped - _fall(clipped, c["dash_syn"])
+    change = np.clip(np.clip(u + _rise(state.v, c["dash_mem"]), LOW, HIGH) + c["bias"], LOW, HIGH)
+    v = state.v + change
+    clipped = np.clip(v, LOW, HIGH)
+    state.saturations += int(np.count_nonzero(clipped != v))
+    state.v = clipped
+    if neuron.v_threshold is None:
+        return clipped.copy()
+    count: Array = np.minimum(np.maximum(clipped, 0) // c["v_threshold"], neuron.max_spikes)
+    state.v = clipped - count * c["v_threshold"]
+    return count
+
+
+def _fall(a: Array, dash: Array) -> Array:
+    """Return by how much a state decays: a >> dash, at least 1 where a is positive."""
+    fall = a >> dash
+    return fall + ((fall == 0) & (a > 0))
+
+
+def _rise(v: Array, dash: Array) -> Array:
+    """Return −fall in 16 bits: −(−2^15), which is met with dash = 0 alone, wraps to −2^15 as in xylosim."""
+    rise = -_fall(v, dash)
+    return np.where(rise > HIGH, LOW, rise)

@@ -1,0 +1,138 @@
+"""What goes into a run and comes out of it, as a file?
+
+An input file is an `.npz` with `spikes` or `current`, (T, B, *input). A recording is an `.npz` with `<layer>.spikes`,
+`<layer>.v`, `<layer>.u` (T, B, *shape) in the graph's own time, `output`, and the input as `input.spikes` or `input.current`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spear_deploy.errors import DataError
+from spear_deploy.network import Array
+from spear_deploy.network.graph import INPUT, Edge, SNNGraph
+from spear_deploy.simulator.run import ChipRun, InputKind, SpikeCounts, check_input, counted
+from spear_deploy.util.files import read_arrays, written_aside
+
+
+def read_input(path: str | os.PathLike[str], graph: SNNGraph) -> tuple[Array, InputKind]:
+    """Return (input (T, B, *input), its kind) of an input file.
+
+    Raises:
+        FileError: the file cannot be read.
+        DataError: it holds neither or both of `spikes` and `current`, or they do not fit the network.
+    """
+    arrays = read_arrays(path)
+    kinds: list[InputKind] = ["spikes", "current"]
+    found = [kind for kind in kinds if kind in arrays]
+    if len(found) != 1:
+        held = _listed(arrays)
+        raise DataError(f"file '{path}': holds {held}, expected either 'spikes' or 'current', (T, B, *input)")
+    try:
+        return check_input(graph, arrays[found[0]], found[0]), found[0]
+    except DataError as error:
+        raise DataError(f"file '{path}': {error}") from None
+
+
+def read_labels(path: str | os.PathLike[str], samples: int) -> Array | None:
+    """Return the labels `y` (B,) of an input file, or None where it has none.
+
+    Raises:
+        DataError: they are not one whole number from 0 for each of the `samples`.
+    """
+    labels = read_arrays(path).get("y")
+    if labels is None:
+        return None
+    if labels.shape != (samples,) or labels.dtype.kind not in "biuf" or (labels != np.abs(np.rint(labels))).any():
+        raise DataError(
+            f"file '{path}': y is {labels.dtype} {labels.shape}, expected ({samples},), one whole number from 0 for each sample"
+        )
+    return labels.astype(np.int64)
+
+
+def write_recording(path: str | os.PathLike[str], run: ChipRun, x: Array | None = None) -> None:
+    """Write what a run recorded, and its output; whole or not at all."""
+    arrays: dict[str, Array] = {"output": run.output}
+    if x is not None:
+        arrays[f"{INPUT}.{run.counts.input_kind}"] = x
+    for what in ("spikes", "v", "u"):
+        arrays |= {f"{layer}.{what}": value for layer, value in getattr(run, what).items()}
+    with written_aside(path) as aside, open(aside, "wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def read_activity(path: str | os.PathLike[str], graph: SNNGraph) -> SpikeCounts:
+    """Return the spike counts of a recording of this network, or of a run of it on an input file.
+
+    Raises:
+        DataError: it is neither, or belongs to another network.
+    """
+    arrays = read_arrays(path)
+    if "spikes" in arrays or "current" in arrays:
+        from spear_deploy.simulator.run import simulate
+
+        x, given = read_input(path, graph)
+        return simulate(graph, x, kind=given).counts
+    kind: InputKind = "current" if f"{INPUT}.current" in arrays else "spikes"
+    recorded: dict[str, Array] = {}
+    for name in (INPUT, *(layer.name for layer in graph.layers if layer.spikes)):
+        what = kind if name == INPUT else "spikes"
+        if f"{name}.{what}" not in arrays:
+            raise DataError(
+                f"file '{path}': has no '{name}.{what}'; record the spikes of this network with `simulate --record spikes`"
+            )
+        value = recorded[name] = arrays[f"{name}.{what}"]
+        leading = recorded[INPUT].shape[:2]
+        if value.ndim < 3 or value.shape != (*leading, *graph.shape_of(name)) or value.dtype.kind not in "biuf":
+            axes = ", ".join(map(str, graph.shape_of(name)))
+            raise DataError(
+                f"file '{path}': '{name}.{what}' is {value.dtype} {value.shape}, expected numbers (T, B, {axes}); record it again"
+            )
+    recorded[INPUT] = check_input(graph, recorded[INPUT], kind)
+    return counted(graph, recorded, kind)
+
+
+def _listed(arrays: dict[str, Array], most: int = 4) -> str:
+    names = [f"'{name}'" for name in arrays]
+    more = [f"{len(names) - most} more"] if len(names) > most else []
+    return ", ".join(names[:most] + more) or "nothing"
+
+
+# FOLDED from spear_deploy/simulator/recordings.py
+# How do spike counts lie in a file? `sent.<n>` and `delivered.<n>` of an `.npz`; which layer and edge is n, as plain data.
+
+
+def write_counts(counts: SpikeCounts, path: Path) -> dict[str, Any]:
+    """Write the counts, whole or not at all, and return what `read_counts` needs to know besides."""
+    arrays = {f"sent.{n}": array for n, array in enumerate(counts.sent.values())}
+    arrays |= {f"delivered.{n}": array for n, array in enumerate(counts.delivered.values())}
+    with written_aside(path) as aside, open(aside, "wb") as file:
+        np.savez_compressed(file, **arrays)
+    return {
+        "sent": list(counts.sent),
+        "delivered": [[edge.source, edge.target, edge.delay] for edge in counts.delivered],
+        "steps": counts.steps,
+        "samples": counts.samples,
+        "input_kind": counts.input_kind,
+    }
+
+
+def read_counts(path: Path, facts: dict[str, Any]) -> SpikeCounts:
+    """Return the counts that `write_counts` wrote.
+
+    Raises:
+        FileError: the file is missing, truncated or foreign.
+    """
+    arrays = read_arrays(path)
+    edges = [Edge(source=source, target=target, delay=delay) for source, target, delay in facts["delivered"]]
+    return SpikeCounts(
+        sent={name: arrays[f"sent.{n}"] for n, name in enumerate(facts["sent"])},
+        delivered={edge: arrays[f"delivered.{n}"] for n, edge in enumerate(edges)},
+        steps=facts["steps"],
+        samples=facts["samples"],
+        input_kind=facts["input_kind"],
+    )

@@ -1,0 +1,1 @@
+"""Files, digests, number formats, progress: what every room uses."""

@@ -1,0 +1,56 @@
+"""Is this the same input as before? Digests of data, profiles, networks, files, and of the code that works on them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "spear-deploy", "numpy", "torch", "norse", "lava-nc", "stable-baselines3", "gymnasium", "networkx", "scikit-learn", "nir",
+    "h5py", "onnx", "onnxruntime",
+)  # fmt: skip
+"""What the numbers of a deployment depend on."""
+
+
+def hash_value(value: Any) -> str:
+    """Return the sha256 of plain data.
+
+    >>> hash_value({"a": 1, "b": 2}) == hash_value({"b": 2, "a": 1})
+    True
+    """
+    text = json.dumps(value, sort_keys=True, allow_nan=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """Return the sha256 of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=1)
+def hash_code() -> str:
+    """Return the sha256 of this package's modules: a stage of other code is not the same stage."""
+    root = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root).as_posix()};".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that numbers depend on; one that is not installed is left out."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,100 @@
+"""How is a file written so that nothing is ever half-written, and read so that its absence is one sentence?"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile, ZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spear_deploy.errors import FileError
+
+
+@contextmanager
+def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, and rename it to `path` when the block succeeds.
+
+    Raises:
+        FileError: the place is not writable; `path` is then untouched, and no folder is left that was made for it.
+    """
+    target = Path(path)
+    made: list[Path] = []
+    try:
+        made = [folder for folder in target.parents if not folder.exists()]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix)
+        os.close(handle)
+    except OSError as error:
+        raise FileError(f"file '{target}': cannot be written ({error.strerror}); choose a writable place") from error
+    aside = Path(name)
+    try:
+        yield aside
+        aside.chmod(0o666 & ~_umask())
+        os.replace(aside, target)
+    except OSError as error:
+        raise FileError(f"file '{target}': cannot be written ({error.strerror or error}); choose a writable place") from error
+    finally:
+        aside.unlink(missing_ok=True)
+        for folder in made:
+            with suppress(OSError):  # it is not empty: something was written
+                folder.rmdir()
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write `value` as JSON, whole or not at all."""
+    with written_aside(path) as aside:
+        aside.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def existing_file(path: str | os.PathLike[str], what: str) -> Path:
+    """Return `path` if it is a file with content.
+
+    Raises:
+        FileError: missing, a folder, empty or unreadable.
+    """
+    source = Path(path)
+    if not source.exists():
+        raise FileError(f"file '{source}': there is no such {what}; check the path")
+    if not source.is_file():
+        raise FileError(f"file '{source}': is a folder, expected a {what}")
+    if not os.access(source, os.R_OK):
+        raise FileError(f"file '{source}': cannot be read; check its permissions")
+    if source.stat().st_size == 0:
+        raise FileError(f"file '{source}': is empty, expected a {what}")
+    return source
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def read_arrays(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an `.npz`. Pickled objects are refused, and so is a header that claims more than the file holds.
+
+    Raises:
+        FileError: missing, empty, truncated or foreign.
+    """
+    source = existing_file(path, "file of arrays (.npz)")
+    try:
+        with ZipFile(source) as archive:
+            for member in archive.infolist():
+                if member.file_size > 1100 * max(member.compress_size, 1):
+                    raise FileError(
+                        f"file '{source}': '{member.filename}' claims {member.file_size} bytes, more than it can hold"
+                    )
+        with np.load(source, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError, RuntimeError, MemoryError) as error:
+        raise FileError(
+            f"file '{source}': cannot be read as .npz of plain arrays ({error}); write it with numpy.savez"
+        ) from error

@@ -1,0 +1,267 @@
+"""The verdict: three values, every violation at once, and the same answer as a brute-force check."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from spear_deploy.budget.check import check
+from spear_deploy.budget.report import BudgetReport
+from spear_deploy.errors import DataError
+from spear_deploy.hardware.profile import load_profile
+from spear_deploy.interchange.netx.reader import read_netx
+from spear_deploy.network import IF, LI, Dense
+from spear_deploy.network.graph import INPUT, Edge, Layer, SNNGraph, chain
+from spear_deploy.simulator import SpikeCounts, simulate
+from spear_deploy.simulator.synops import synops
+from tests.conftest import shared
+from tests.support.chips import dense_net, random_net, small_chip
+
+LOIHI1, LOIHI2 = load_profile("loihi1"), load_profile("loihi2")
+KEYS = ["profile", "verdict", "cores_used", "cores_limit", "rows", "synops", "energy", "latency_s", "unsupported"]
+MORE = ["passes", "chips_used", "packing"]
+
+
+def rows(report: BudgetReport, status: str) -> set[tuple[str, str]]:
+    return {(row.resource, row.where) for row in report.rows if row.status == status}
+
+
+def test_pilotnet_fits_loihi2_and_needs_two_loihi1() -> None:
+    net = read_netx(shared("conformance/netx_pilotnet_lif/network.net"))
+    two = check(net, LOIHI2)
+    assert (two.verdict, two.cores_used, two.cores_limit, two.over, two.unsupported) == ("fits", 74, 120, (), ())
+    assert two.headline == "FITS loihi2: 74 of 120 cores (62 %), synapse memory 64 % on the fullest core"
+    one = check(net, LOIHI1)
+    assert one.verdict == "does_not_fit" and rows(one, "over") == {("cores", "chip")}
+    assert one.rows[0].remedy == "2 chips instead of 1"
+    assert check(net, LOIHI1, chips=2).verdict == "fits"
+
+
+def test_json_has_the_keys_of_the_contract_and_no_nan() -> None:
+    net = dense_net(3, 40, 2)
+    for report in (check(net, LOIHI2), check(net, LOIHI1, synops=5, activity=0.5, steps=4, energy_j=1, latency_s=1)):
+        data = report.to_json()
+        assert list(data) == [*KEYS, *MORE]
+        assert list(data["rows"][0]) == ["resource", "where", "used", "limit", "unit", "status", "remedy"]
+        assert {"total", "missing", "terms"} <= set(data["energy"])
+        assert json.loads(json.dumps(data, allow_nan=False)) == data
+    assert check(net, LOIHI2).to_json()["synops"] is None
+
+
+def test_every_layer_has_a_row_for_every_resource() -> None:
+    report = check(dense_net(3, 40, 2), LOIHI2)
+    for layer in ("fc1", "fc2"):
+        found = [row.resource for row in report.rows if row.where == layer]
+        cores = ["neurons", "synapse_memory", "axons_in", "axons_out", "neuron_groups"]
+        assert found == [*cores, "weight_bits", "neuron_model", "reset", "layer_kind"]
+    assert [row.resource for row in report.rows if row.where == "chip"] == ["cores"]
+
+
+def test_all_violations_are_found_at_once() -> None:
+    chip = small_chip("loihi1", core__synapse_memory=30, core__axons_in=40, chip__usable_cores=3)
+    net = dense_net(50, 60, 2)
+    report = check(net, chip, synops=1, activity=1.0)
+    assert rows(report, "over") == {
+        ("cores", "chip"),
+        ("synops", "chip"),
+        ("synapse_memory", "fc1"),
+        ("synapse_memory", "fc2"),
+        ("axons_in", "fc1"),
+        ("axons_in", "fc2"),
+    }
+    assert all(row.remedy for row in report.over)
+    assert "6 limits exceeded" in report.headline
+
+
+def test_tight_is_above_nine_tenths() -> None:
+    for neurons, status in ((9, "ok"), (10, "tight")):
+        report = check(dense_net(1, neurons), small_chip("loihi1", core__neurons=10))
+        assert next(row for row in report.rows if row.resource == "neurons").status == status
+
+
+def test_unsupported_means_does_not_fit() -> None:
+    net = chain([Layer(name="fc", synapse=Dense(weight=np.ones((2, 3))), neuron=IF(reset="subtract"))], input_shape=(3,))
+    report = check(net, LOIHI1)
+    assert report.verdict == "does_not_fit" and not report.over
+    assert report.to_json()["unsupported"] == [
+        {
+            "layer": "fc",
+            "what": "reset by subtraction",
+            "why": "the stock neuron of loihi1 resets to a value; train with reset='value'",
+        }
+    ]
+    assert "1 thing the chip does not have" in report.headline
+    assert "not on this chip: layer 'fc': reset by subtraction" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("key", "unchecked"),
+    [
+        ("core__axons_in", {("axons_in", "fc1"), ("axons_in", "fc2")}),
+        ("core__synapse_memory", {("synapse_memory", "fc1"), ("synapse_memory", "fc2")}),
+        ("core__neurons", {("neurons", "fc1"), ("neurons", "fc2")}),
+        ("chip__usable_cores", {("cores", "chip")}),
+    ],
+)
+def test_a_number_that_is_not_published_is_never_a_pass(key: str, unchecked: set[tuple[str, str]]) -> None:
+    report = check(dense_net(3, 40, 2), small_chip("loihi1", **{key: None}))
+    assert report.verdict == "unchecked" and rows(report, "unchecked") == unchecked
+    over = check(dense_net(3, 40, 2), small_chip("loihi1", **{key: None}), synops=0, activity=1.0)
+    assert over.verdict == "does_not_fit"
+
+
+def test_budgets_without_a_number_are_unchecked() -> None:
+    net = dense_net(3, 4)
+    report = check(net, LOIHI2, synops=100)
+    assert report.verdict == "unchecked"
+    assert next(row for row in report.rows if row.resource == "synops").remedy == "not known: activity"
+    report = check(net, LOIHI2, energy_j=1e-3, latency_s=1, activity=0.1)
+    assert rows(report, "unchecked") == {("energy", "chip"), ("latency", "chip")}
+    assert check(net, LOIHI1, energy_j=1e-3, latency_s=1, activity=0.1).verdict == "fits"
+    assert rows(check(net, LOIHI1, energy_j=1e-12, latency_s=1e-9, activity=0.1), "over") == {
+        ("energy", "chip"),
+        ("latency", "chip"),
+    }
+
+
+def test_synops_over_the_budget_say_how_much_has_to_go() -> None:
+    report = check(dense_net(10, 10), LOIHI2, synops=75, activity=1.0)
+    (row,) = report.over
+    assert (row.used, row.limit, row.remedy) == (100, 75, "prune: 25.0 % has to go")
+
+
+def test_a_rate_is_stated_and_counts_every_neuron_and_input() -> None:
+    net = dense_net(10, 5, 4)
+    report = check(net, LOIHI1, activity=0.2, steps=10)
+    assert report.synops == pytest.approx(2 * (10 * 5 + 5 * 4))
+    assert "activity: assumed, 0.2 spikes per step of every neuron and input, 10 steps per inference" in str(report)
+    stated = SNNGraph(layers=net.layers, edges=net.edges, input_shape=(10,), metadata={"steps": 5})
+    assert check(stated, LOIHI1, activity=0.2).synops == pytest.approx(70)
+    assert check(net, LOIHI1, activity=0).synops == 0
+
+
+def test_measured_activity_is_used_as_it_is() -> None:
+    net = dense_net(10, 5, 4)
+    counts = simulate(net, np.random.default_rng(0).random((6, 3, 10)) < 0.5).counts
+    report = check(net, LOIHI1, activity=counts)
+    assert report.synops == synops(net, counts).total
+    assert report.energy.total is not None and report.latency_s is not None
+    assert "activity: measured, 3 samples of 6 steps" in report.notes[0]
+    other = SpikeCounts(sent={INPUT: np.zeros(10, int)}, steps=1, samples=1)
+    with pytest.raises(DataError, match="layer 'fc1': the spike counts do not have it"):
+        check(net, LOIHI1, activity=other)
+
+
+def test_long_delays_on_loihi1_are_unchecked() -> None:
+    """They leave fewer compartments; how many is not published. One step of an edge's delay is the chip's own."""
+
+    def net(delay: int) -> SNNGraph:
+        layers = tuple(Layer(name=name, synapse=Dense(weight=np.ones((2, 2))), neuron=IF()) for name in "ab")
+        return SNNGraph(
+            layers=layers,
+            edges=(Edge(source="input", target="a"), Edge(source="a", target="b", delay=delay)),
+            input_shape=(2,),
+        )
+
+    assert check(net(9), LOIHI1).verdict == "fits"
+    assert check(net(10), LOIHI1).verdict == "unchecked"
+    assert rows(check(net(10), LOIHI1), "unchecked") == {("delay", "b")}
+    assert check(net(10), LOIHI2).verdict == "fits"
+    assert check(net(64), LOIHI2).verdict == "does_not_fit"
+
+
+def test_a_readout_is_placed_and_needs_no_output_axons() -> None:
+    net = chain([Layer(name="out", synapse=Dense(weight=np.ones((3, 4))), neuron=LI(tau_s=0.01))], input_shape=(4,))
+    report = check(net, LOIHI1)
+    assert report.verdict == "fits" and report.cores_used == 1
+    assert next(row for row in report.rows if row.resource == "axons_out").used == 0
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_the_verdict_is_that_of_a_brute_force_check(seed: int) -> None:
+    """Every core of the placement against every limit, one by one."""
+    rng = np.random.default_rng(seed)
+    net = random_net(rng)
+    limits = {
+        "core__neurons": int(rng.integers(4, 80)),
+        "core__synapse_memory": int(rng.integers(30, 1500)),
+        "core__axons_in": int(rng.integers(4, 200)),
+        "core__axons_out": int(rng.integers(20, 900)),
+        "chip__usable_cores": int(rng.integers(1, 40)),
+    }
+    chip = small_chip(str(rng.choice(["loihi1", "loihi2"])), **limits)
+    report = check(net, chip)
+    broken: set[tuple[str, str]] = set()
+    if len(report.placement.slices) > limits["chip__usable_cores"]:
+        broken.add(("cores", "chip"))
+    for part in report.placement.slices:
+        used = {
+            "neurons": part.neurons,
+            "synapse_memory": part.memory_words,
+            "axons_in": part.axons_in,
+            "axons_out": part.axons_out,
+        }
+        broken |= {(name, part.layer) for name, n in used.items() if n > limits[f"core__{name}"]}
+    assert rows(report, "over") == broken
+    assert report.verdict == ("does_not_fit" if broken else "fits")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"chips": 0}, "chips: 0 given, expected a whole number of at least 1"),
+        ({"steps": 1.5}, "steps: 1.5 given, expected a whole number"),
+        ({"synops": -1}, "synops: -1 given, expected a budget of at least 0"),
+        ({"energy_j": float("nan")}, "energy_j: nan given, expected a budget"),
+        ({"activity": -0.1}, "activity: -0.1 given, expected spikes per neuron and step"),
+    ],
+)
+def test_arguments_that_make_no_sense(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        check(dense_net(2, 2), LOIHI2, **arguments)
+
+
+def test_a_check_imports_neither_torch_nor_lava_nor_networkx() -> None:
+    code = (
+        "import sys; from tests.support.chips import dense_net; from spear_deploy.hardware.profile import load_profile\n"
+        "from spear_deploy.budget import check; check(dense_net(9, 5000, 4), load_profile('loihi1'), activity=0.1)\n"
+        "print([m for m in ('torch', 'lava', 'networkx', 'matplotlib', 'onnx', 'nir', 'norse') if m in sys.modules])"
+    )
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, env={**os.environ}, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_a_network_of_ten_million_synapses_is_checked_without_copies() -> None:
+    report = check(dense_net(1000, 10000), LOIHI2, chips=20)
+    assert report.verdict == "fits" and report.cores_used == len(report.placement.slices)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chip", ["loihi2", "loihi1", "truenorth", "xylo_audio2", "spinnaker1", "speck2f"])
+def test_a_hundred_million_synapses_take_five_seconds_and_a_gigabyte_and_a_half(chip: str) -> None:
+    """A tenth of the weights are zero, which chips that count synapses have to see."""
+    code = (
+        "import resource, time, numpy as np\n"
+        "from spear_deploy.network.graph import Layer, chain\n"
+        "from spear_deploy.network import IF, Dense\n"
+        "from spear_deploy.hardware.profile import load_profile\n"
+        "from spear_deploy.budget import check\n"
+        "weight = np.ones((10000, 10000), np.float32)\n"
+        "weight[:, ::10] = 0\n"
+        "net = chain([Layer(name='fc', synapse=Dense(weight=weight), neuron=IF())], input_shape=(10000,))\n"
+        "start = time.process_time()\n"
+        f"check(net, load_profile('{chip}'))\n"
+        "print(time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, env={**os.environ}, capture_output=True, text=True, timeout=300)
+    seconds, kilobytes = map(float, done.stdout.split())
+    assert seconds <= 5 and kilobytes <= 1.5e6

@@ -1,0 +1,102 @@
+"""The order of the chips, and what is said of each."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from spear_deploy.budget.check import check
+from spear_deploy.budget.chip_ranking import rank
+from spear_deploy.cli import main
+from spear_deploy.hardware.profile import list_profiles, load_profile
+from spear_deploy.interchange.snn_file import write_snn
+from spear_deploy.network import LIF, Dense
+from spear_deploy.network.graph import Layer, chain
+from spear_deploy.pipeline import api
+from tests.support.chips import dense_net, small_chip
+
+ORDER = {"fits": 0, "unchecked": 1, "does_not_fit": 2}
+
+
+def lif_net(*widths: int):
+    rng = np.random.default_rng(0)
+    layers = [
+        Layer(name=f"fc{n}", synapse=Dense(weight=rng.normal(size=(o, i)).astype(np.float32)), neuron=LIF(tau_s=2e-3))
+        for n, (i, o) in enumerate(pairwise(widths), start=1)
+    ]
+    return chain(layers, input_shape=(widths[0],), dt_s=1e-3)
+
+
+def test_every_profile_gets_the_verdict_of_its_own_check() -> None:
+    net = lif_net(40, 60, 10)
+    found = api.rank(net, activity=0.1)
+    assert sorted(ranked.profile for ranked in found) == list_profiles()
+    for ranked in found:
+        report = check(net, load_profile(ranked.profile), activity=0.1)
+        assert (ranked.verdict, ranked.report.cores_used) == (report.verdict, report.cores_used)
+        assert bool(ranked.missing) == (report.verdict != "fits")
+
+
+def test_the_order_is_verdict_then_obstacles_then_share() -> None:
+    found = api.rank(lif_net(40, 60, 10))
+    keys = [(ORDER[r.verdict], len(r.report.unsupported), float("inf") if r.share is None else r.share, r.profile) for r in found]
+    assert keys == sorted(keys)
+
+
+def test_the_share_is_of_cores_where_layers_are_cut_and_of_the_fullest_core_where_they_are_not() -> None:
+    by_name = {ranked.profile: ranked for ranked in api.rank(lif_net(16, 600, 8), ["loihi2", "xylo_audio2"])}
+    loihi, xylo = by_name["loihi2"], by_name["xylo_audio2"]
+    assert (loihi.scarcest, loihi.share) == ("cores", loihi.report.cores_used / 120)
+    amounts = [row for row in xylo.report.rows if row.share is not None and row.resource not in ("weight_bits", "delay")]
+    assert xylo.share == max(row.share for row in amounts)
+    assert xylo.scarcest.split(" of ")[0].replace(" ", "_") in {row.resource for row in amounts if row.share == xylo.share}
+
+
+def test_what_stands_in_the_way_is_named_with_numbers_and_what_is_open_once() -> None:
+    full = small_chip("loihi1", core__neurons=4, chip__usable_cores=2)
+    unknown = small_chip("loihi1", core__synapse_memory=None)
+    over, unchecked = rank(dense_net(3, 20, 20), [(full, 1), (unknown, 1)])[::-1]
+    assert over.verdict == "does_not_fit" and over.missing == ("cores 10 of 2",)
+    assert unchecked.verdict == "unchecked" and unchecked.missing == ("synapse memory not published",)
+
+
+def test_a_board_has_more_cores() -> None:
+    one, eight = (api.rank(dense_net(3, 20), [chip])[0] for chip in ("loihi2", "loihi2:kapoho_point"))
+    assert eight.report.cores_limit == 8 * one.report.cores_limit
+
+
+@pytest.mark.parametrize(("chips", "code"), [((), 0), (("odin",), 3)])
+def test_the_command(tmp_path, chips, code) -> None:
+    write_snn(dense_net(30, 400, 10), tmp_path / "net.snn")
+    options = [part for chip in chips for part in ("--chip", chip)]
+    found = CliRunner().invoke(main, ["rank", str(tmp_path / "net.snn"), *options, "--json"])
+    assert found.exit_code == code, found.output
+    rows = json.loads(found.stdout)["chips"]
+    assert [row["profile"] for row in rows] == list(chips) or len(rows) == len(list_profiles())
+    assert {"verdict", "cores_used", "cores_limit", "share", "scarcest", "missing", "energy", "latency_s"} <= set(rows[0])
+    table = CliRunner().invoke(main, ["rank", str(tmp_path / "net.snn"), *options])
+    assert table.exit_code == code and rows[0]["profile"] in table.stdout
+
+
+def test_facts_that_the_user_knows_better_hold_for_every_chip() -> None:
+    found = api.rank(dense_net(3, 20), ["loihi1", "loihi2"], activity=0.5, overrides={"energy.synop_pj": 1})
+    for ranked in found:
+        term = next(term for term in ranked.report.energy.terms if term.name == "synapse")
+        assert term.evidence == "user"
+
+
+def test_nothing_heavy_is_imported(tmp_path) -> None:
+    write_snn(dense_net(30, 40, 10), tmp_path / "net.snn")
+    code = (
+        "import sys\nfrom spear_deploy.pipeline import api\n"
+        f"api.rank({str(tmp_path / 'net.snn')!r})\n"
+        "sys.exit(' '.join(sorted({'torch', 'lava', 'matplotlib', 'norse'} & set(sys.modules))) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

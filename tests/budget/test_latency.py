@@ -1,0 +1,129 @@
+"""Whether a chip with a fixed tick keeps up: counted neuron by neuron, and by Xylo's published model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from spear_deploy.budget.check import check
+from spear_deploy.budget.latency import paces, time_of
+from spear_deploy.budget.traffic import traffic
+from spear_deploy.hardware.fields import Number
+from spear_deploy.hardware.profile import HardwareProfile
+from spear_deploy.hardware.schema import CycleModel
+from spear_deploy.network import IF, Dense
+from spear_deploy.network.graph import INPUT, Edge, Layer, SNNGraph, chain
+from spear_deploy.placement.place import place
+from spear_deploy.simulator import SpikeCounts, simulate
+from tests.support.chips import dense_net, matrix_onto, previous, random_net, small_chip
+
+XYLO = {
+    "per_input_event_and_neuron": 3.5,
+    "per_input_channel": 1,
+    "per_recurrent_synapse": 7,
+    "per_output_synapse": 8,
+    "per_hidden_neuron": 19,
+    "per_hidden_loop": 3,
+    "per_hidden_spike": 1,
+    "per_output_neuron": 12,
+}
+"""SynSense rockpool, devices/xylo/syns61201/power_cycles_model.py."""
+
+
+def xylo(clock_hz: float) -> HardwareProfile:
+    chip = small_chip("loihi2", timing__clock_hz=clock_hz)
+    leaf = {"source": "rockpool", "evidence": "vendor"}
+    cycles = CycleModel(
+        **{name: Number(value=value, unit="cycle", **leaf) for name, value in XYLO.items()},
+        margin=Number(value=1.2, unit="factor", **leaf),
+    )
+    return chip.model_copy(update={"timing": chip.timing.model_copy(update={"cycles": cycles})})
+
+
+def by_vendor(n_in: int, n_hid: int, n_out: int, fan_out: float, p_in: float, p_hid: float) -> float:
+    """The sum as published, with its terms of aliases left out."""
+    input_synapses = n_in * (p_in * n_hid * 3.5 + 1)
+    recurrent = n_hid * (fan_out * 7 * p_hid + 3)
+    output = n_hid * p_hid * (1 + n_out * 8)
+    return input_synapses + recurrent + output + n_hid * (19 + 3 * p_hid) + n_out * 12
+
+
+def recurrent_net(n_in: int, n_hid: int, n_out: int) -> SNNGraph:
+    layers = [
+        Layer(name="in", synapse=Dense(weight=np.ones((n_hid, n_in)))),
+        Layer(name="rec", synapse=Dense(weight=np.ones((n_hid, n_hid)))),
+        Layer(name="hid", neuron=IF()),
+        Layer(name="out", synapse=Dense(weight=np.ones((n_out, n_hid))), neuron=IF()),
+    ]
+    edges = [Edge(source=INPUT, target="in"), Edge(source="hid", target="rec", delay=1)]
+    edges += [Edge(source=name, target="hid") for name in ("in", "rec")] + [Edge(source="hid", target="out")]
+    return SNNGraph(layers=layers, edges=edges, input_shape=(n_in,), output="out", dt_s=1e-2)
+
+
+def test_the_cycles_of_xylo_are_the_published_sum() -> None:
+    graph, chip = recurrent_net(4, 20, 3), xylo(50e6)
+    counts = SpikeCounts(sent={INPUT: np.full(4, 10), "hid": np.full(20, 6), "out": np.zeros(3)}, steps=10, samples=2)
+    pace = next(p for p in paces(graph, chip, place(graph, chip), counts) if p.resource == "clock")
+    assert pace.used == pytest.approx(by_vendor(4, 20, 3, 20, 0.5, 0.3) * 1.2 / 1e-2)
+    assert pace.worst == pytest.approx(by_vendor(4, 20, 3, 20, 1.0, 1.0) * 1.2 / 1e-2)
+    assert (pace.limit, pace.unit) == (50e6, "Hz")
+
+
+def test_without_activity_only_the_worst_case_is_known() -> None:
+    graph, chip = recurrent_net(4, 20, 3), xylo(1e6)
+    pace = next(p for p in paces(graph, chip, place(graph, chip), None) if p.resource == "clock")
+    assert pace.used is None and pace.worst > 0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_events_of_the_busiest_core_counted_one_by_one(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    net, chip = random_net(rng), small_chip("loihi1", core__neurons=40, timing__events_per_core_and_step=1000)
+    x = rng.random((5, 2, *net.input_shape)) < 0.3
+    run, placement = simulate(net, x, record=("spikes",)), place(net, chip)
+    sent = {INPUT: x, **run.spikes}
+    events = np.zeros(placement.cores_used)
+    for part in placement.slices:
+        source = previous(net, part.layer)
+        onto = np.zeros(net.shape_of(part.layer), bool)
+        onto[tuple(slice(*along) for along in part.box)] = True
+        matrix = matrix_onto(net, source, part.layer)[onto.ravel()]
+        events[part.core] += sum(matrix[:, spikes.ravel() > 0].sum() for step in sent[source] for spikes in step)
+    pace = next(p for p in paces(net, chip, placement, run.counts) if p.resource == "events")
+    assert pace.used == pytest.approx(events.max() / 10)
+    assert pace.worst >= pace.used and pace.limit == 1000
+
+
+def test_an_analogue_chip_runs_faster_than_the_network() -> None:
+    net = dense_net(3, 4)
+    chip = small_chip("loihi1", timing__mode=None, timing__speedup=1000)
+    counts = SpikeCounts(sent={INPUT: np.ones(3), "fc1": np.ones(4)}, steps=20, samples=1)
+    placement = place(net, chip)
+    found = time_of(net, chip, placement, counts, traffic(net, chip, placement, counts))
+    assert found.seconds == pytest.approx(20 * net.dt_s / 1000)
+    assert "1000 times as fast" in found.how
+
+
+def test_a_chip_without_limits_on_its_pace_has_none() -> None:
+    net = chain([Layer(name="a", synapse=Dense(weight=np.ones((2, 3))), neuron=IF())], input_shape=(3,))
+    chip = small_chip("loihi2")
+    assert list(paces(net, chip, place(net, chip), None)) == []
+
+
+@pytest.mark.parametrize(
+    ("limit", "activity", "used", "status"), [(1000, None, 80, "ok"), (50, 0.5, 40, "ok"), (50, 1.0, 80, "over")]
+)
+def test_a_step_whose_work_is_too_much_is_a_row_of_the_check(limit: int, activity: float | None, used: int, status: str) -> None:
+    """8 inputs to 10 neurons are 80 events if all spike: the worst case settles it where it is within the limit."""
+    chip = small_chip("loihi1", timing__events_per_core_and_step=limit)
+    report = check(dense_net(8, 10), chip, activity=activity, steps=4)
+    row = next(row for row in report.rows if row.resource == "events")
+    assert (row.used, row.limit, row.status) == (used, limit, status)
+    assert report.verdict == ("does_not_fit" if status == "over" else "fits")
+    assert (row.remedy == "prune: 37.5 % of the work of a step has to go; or give a step more time") == (status == "over")
+
+
+def test_without_activity_an_open_pace_is_a_note() -> None:
+    report = check(dense_net(8, 10), small_chip("loihi1", timing__events_per_core_and_step=50))
+    assert report.verdict == "fits" and not [row for row in report.rows if row.resource == "events"]
+    assert any("if all spiked at every step it would be 80 event of 50" in note for note in report.notes)

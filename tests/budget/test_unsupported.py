@@ -1,0 +1,177 @@
+"""What the chip does not have: everything at once, by layer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from spear_deploy.budget.check import check
+from spear_deploy.budget.unsupported import Unsupported, unsupported
+from spear_deploy.hardware.profile import HardwareProfile, load_profile
+from spear_deploy.network import IF, LI, LIF, BatchNorm, Conv2d, CubaLIF, Dense, Flatten, LoihiLIF, SumPool
+from spear_deploy.network.graph import Edge, Layer, SNNGraph, chain
+from spear_deploy.placement.populations import populations
+from tests.support.chips import conv, small_chip
+
+RNG = np.random.default_rng(0)
+LOIHI2 = load_profile("loihi2")
+
+
+def findings(graph: SNNGraph, chip: HardwareProfile = LOIHI2) -> list[tuple[str, str, str]]:
+    return [(f.layer, f.what, f.why) for f in unsupported(graph, chip, populations(graph))]
+
+
+def test_batch_norm_pools_readouts_and_flattens_are_fine() -> None:
+    ones = np.ones(4)
+    net = chain(
+        [
+            Layer(name="c", synapse=conv(RNG, 4, 1)),
+            Layer(name="n", norm=BatchNorm(weight=ones, bias=ones, mean=ones, var=ones)),
+            Layer(name="l", neuron=CubaLIF(tau_mem_s=0.01, tau_syn_s=0.01)),
+            Layer(name="p", synapse=SumPool(kernel_size=(2, 2))),
+            Layer(name="f", synapse=Flatten()),
+            Layer(name="out", synapse=Dense(weight=np.ones((3, 36))), neuron=LI(tau_s=0.01)),
+        ],
+        input_shape=(1, 8, 8),
+    )
+    for name in ("loihi1", "loihi2"):
+        assert findings(net, load_profile(name)) == []
+
+
+def test_everything_is_said_at_once_by_layer() -> None:
+    """`c` has no input of the same step, so it is a first layer: 72 steps after `b`, a second layer, are 70 on the chip."""
+    weight = np.array([[253, -253]])
+    subtracts = LoihiLIF(decay_u=4096, decay_v=0, v_threshold=1, reset="subtract")
+    rests = LoihiLIF(decay_u=4096, decay_v=0, v_threshold=1, refractory_steps=3)
+    reads_out = LoihiLIF(decay_u=4096, decay_v=0, v_threshold=None)
+    net = SNNGraph(
+        layers=(
+            Layer(name="a", synapse=Dense(weight=weight), neuron=subtracts),
+            Layer(name="b", synapse=Dense(weight=weight[:, :1]), neuron=rests),
+            Layer(name="c", synapse=Dense(weight=weight[:, :1]), neuron=reads_out),
+        ),
+        edges=(
+            Edge(source="input", target="a"),
+            Edge(source="a", target="b"),
+            Edge(source="b", target="c", delay=72),
+        ),
+        input_shape=(2,),
+    )
+    chip = small_chip(neuron__resets=["value"], neuron__refractory_max_steps=0)
+    found = [(layer, what) for layer, what, _ in findings(net, chip)]
+    assert found == [
+        ("a", "weights of 9 bits"),
+        ("a", "reset by subtraction"),
+        ("b", "refractory time of 3 steps"),
+        ("c", "a delay of 70 steps from 'b'"),
+    ]
+    why = {what: why.replace(chip.name, "loihi2") for _, what, why in findings(net, chip)}
+    assert why["weights of 9 bits"] == "loihi2 stores up to 8 bits; quantise the network to 8 bits"
+    assert why["reset by subtraction"] == "the stock neuron of loihi2 resets to a value; train with reset='value'"
+    assert why["refractory time of 3 steps"] == "the stock neuron of loihi2 rests at most 0"
+    assert why["a delay of 70 steps from 'b'"] == "loihi2 delays at most 62 steps"
+    assert [(layer, what) for layer, what, _ in findings(net, load_profile("loihi1"))] == [found[0], found[1], found[3]]
+    assert [(layer, what) for layer, what, _ in findings(net)] == [found[0], found[3]]  # microcode may reset and rest as it likes
+
+
+@pytest.mark.parametrize(
+    ("synapse", "key", "value", "what"),
+    [
+        (Conv2d(weight=np.ones((2, 2, 3, 3)), dilation=(1, 2)), "layers__conv_dilation_max", 1, "Conv2d with dilation 2"),
+        (Conv2d(weight=np.ones((2, 1, 3, 3)), groups=2), "layers__conv_groups_max", 1, "Conv2d with groups 2"),
+        (Conv2d(weight=np.ones((2, 2, 3, 3)), stride=(2, 3)), "layers__conv_stride_max", 2, "Conv2d with stride 3"),
+        (Conv2d(weight=np.ones((2, 2, 3, 5))), "layers__conv_kernel_max", 4, "Conv2d with kernel 5"),
+        (Conv2d(weight=np.ones((2, 2, 3, 3))), "layers__kinds", ["Dense"], "Conv2d"),
+    ],
+)
+def test_convolutions_the_chip_cannot_map(synapse: Conv2d, key: str, value: object, what: str) -> None:
+    net = chain([Layer(name="c", synapse=synapse, neuron=IF())], input_shape=(2, 9, 9))
+    (finding,) = findings(net, small_chip(**{key: value}))
+    assert finding[:2] == ("c", what)
+    assert findings(net, small_chip()) == []
+
+
+def test_neuron_models_and_limits_that_are_not_published() -> None:
+    net = chain([Layer(name="n", neuron=LIF(tau_s=0.01, reset="subtract"))], input_shape=(3,))
+    chip = small_chip(neuron__models=["IF"], neuron__resets=["value"])
+    assert [f[:2] for f in findings(net, chip)] == [("n", "LIF"), ("n", "reset by subtraction")]
+    open_chip = small_chip(neuron__models=None, neuron__resets=None, layers__kinds=None, neuron__refractory_max_steps=None)
+    assert findings(net, open_chip) == []
+
+
+def test_values_do_not_travel_between_cores() -> None:
+    net = chain(
+        [
+            Layer(name="w1", synapse=Dense(weight=np.ones((3, 2)))),
+            Layer(name="w2", synapse=Dense(weight=np.ones((3, 3))), neuron=LI(tau_s=0.01)),
+            Layer(name="w3", synapse=Dense(weight=np.ones((1, 3))), neuron=IF()),
+        ],
+        input_shape=(2,),
+    )
+    assert findings(net) == [
+        ("w2", "weights behind the weights of 'w1'", "no neuron lies between; merge the two layers into one"),
+        ("w3", "the readout 'w2' feeds it", "only spikes travel between cores; let a spiking neuron feed it"),
+    ]
+
+
+def test_a_loop_over_two_layers_needs_two_steps() -> None:
+    def net(delay: int) -> SNNGraph:
+        return SNNGraph(
+            layers=(
+                Layer(name="in", synapse=Dense(weight=np.ones((3, 2)))),
+                Layer(name="back", synapse=Dense(weight=np.ones((3, 3)))),
+                Layer(name="a", neuron=IF()),
+                Layer(name="b", synapse=Dense(weight=np.ones((3, 3))), neuron=IF()),
+            ),
+            edges=(
+                Edge(source="input", target="in"),
+                Edge(source="in", target="a"),
+                Edge(source="a", target="b"),
+                Edge(source="b", target="back", delay=delay),
+                Edge(source="back", target="a"),
+            ),
+            input_shape=(2,),
+            output="b",
+        )
+
+    assert findings(net(1)) == [
+        (
+            "a",
+            "feedback from 'b' that arrives 1 steps too early",
+            "each layer on loihi2 takes a step; give the edge a delay of 1 more",
+        )
+    ]
+    assert findings(net(2)) == []
+
+
+def test_a_loop_without_neurons_is_refused() -> None:
+    net = SNNGraph(
+        layers=(
+            Layer(name="w", synapse=Dense(weight=np.ones((2, 2)))),
+            Layer(name="acc", synapse=None),
+            Layer(name="n", neuron=IF()),
+        ),
+        edges=(
+            Edge(source="input", target="w"),
+            Edge(source="w", target="acc"),
+            Edge(source="acc", target="acc", delay=1),
+            Edge(source="acc", target="n"),
+        ),
+        input_shape=(2,),
+    )
+    assert findings(net) == [
+        ("acc", "a loop without neurons", "a chip keeps state in neurons only; put a neuron (LI) into the loop")
+    ]
+    report = check(net, LOIHI2, activity=0.5)
+    assert report.synops is None and "activity: not used, since SynOps of a loop" in report.notes[0]
+
+
+def test_a_network_without_neurons_is_refused() -> None:
+    net = chain([Layer(name="pool", synapse=SumPool(kernel_size=(2, 2)))], input_shape=(1, 4, 4))
+    assert findings(net) == [("pool", "a network without neurons", "nothing would lie on a core; add a layer with neurons")]
+    report = check(net, LOIHI2, activity=0.5)
+    assert report.verdict == "does_not_fit" and report.cores_used == 0
+
+
+def test_findings_are_plain_data() -> None:
+    assert Unsupported(layer="a", what="b", why="c").to_json() == {"layer": "a", "what": "b", "why": "c"}

@@ -1,0 +1,185 @@
+"""How the command line behaves as a tool: help, completion, colours, width, quick starts, and the command to try next."""
+
+import inspect
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from spear_deploy.cli import main, options
+from spear_deploy.hardware.profile import list_profiles
+from spear_deploy.interchange.nir.reader import write_nir
+from spear_deploy.interchange.snn_file import write_snn
+from spear_deploy.network import IF, LIF, Dense, Layer
+from spear_deploy.network.graph import chain
+from spear_deploy.pruning.search.settings import DEFAULT_METHOD, METHODS
+
+PROGRAM = Path(sys.executable).with_name("spear-deploy")
+SMALL = str(Path(__file__).parents[2] / "examples" / "smallchip.yaml")
+ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def run(*arguments, code=0, **options):
+    done = CliRunner().invoke(main, [str(a) for a in arguments], **options)
+    assert done.exit_code == code, done.output + done.stderr
+    return done
+
+
+def completed(shell, line):
+    """Ask the program what it completes, as the shell's function does."""
+    words = line.split(" ")
+    environment = {
+        **os.environ,
+        "_SPEAR_DEPLOY_COMPLETE": f"{shell}_complete",
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(len(words) - 1),
+    }
+    if shell == "fish":
+        environment["COMP_CWORD"] = words[-1]
+    return subprocess.run([PROGRAM], env=environment, capture_output=True, text=True, check=True).stdout
+
+
+def test_the_list_of_commands_says_each_in_a_whole_line():
+    lines = run("--help", terminal_width=80).output.split("Commands:\n")[1].splitlines()
+    assert [line.split()[0] for line in lines] == list(main.commands)
+    assert all(len(line) <= 80 and line.endswith((".", "?")) and "..." not in line for line in lines)
+
+
+def test_help_names_the_searchers_there_are():
+    assert options.METHODS[0] == DEFAULT_METHOD and sorted(options.METHODS) == sorted(METHODS)
+    refused = run("prune", "digits", "--chip", "loihi2", "--data", "digits", "--out", "o", "--method", "speer", code=2)
+    assert "'speer' is not one of 'evolution', 'spear'" in refused.stderr
+
+
+@pytest.mark.parametrize("name", list(main.commands))
+def test_the_example_in_a_help_can_be_parsed(name):
+    examples = re.findall(r"^Example: spear-deploy (.+)$", inspect.cleandoc(main.commands[name].help), re.MULTILINE)
+    assert examples
+    for example in examples:
+        command, *arguments = shlex.split(example)
+        assert command == name
+        main.commands[name].make_context(name, arguments)  # raises where an option or a value is unknown
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_a_script_of_the_shell(shell, tmp_path):
+    script = run("completion", shell).stdout
+    assert f"_SPEAR_DEPLOY_COMPLETE={shell}_complete" in script
+    facts = json.loads(run("completion", shell, "--out", tmp_path / "c", "--json").stdout)
+    assert facts["script"] == script == (tmp_path / "c").read_text() and facts["shell"] == shell
+
+
+def test_bash_completes_with_the_script_itself(tmp_path):
+    (tmp_path / "mine.nir").touch()
+    script = run("completion", "bash").stdout
+    ask = "COMP_WORDS=(spear-deploy check digits --chip loi); COMP_CWORD=4; _spear_deploy_completion spear-deploy; "
+    done = subprocess.run(
+        ["bash", "-c", f'{script}\n{ask} printf "%s\\n" "${{COMPREPLY[@]}}"'], capture_output=True, text=True, check=True,
+        cwd=tmp_path, env={**os.environ, "PATH": f"{PROGRAM.parent}{os.pathsep}{os.environ['PATH']}"},
+    )  # fmt: skip
+    assert {"loihi1", "loihi2"} <= set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("spear-deploy com", {"plain,compare", "plain,completion"}),
+        ("spear-deploy check dig", {"plain,digits"}),
+        ("spear-deploy check mine", {"file,mine"}),
+        ("spear-deploy rank digits --chip loihi2:", {"plain,loihi2:kapoho_point"}),
+        ("spear-deploy count digits --data d", {"plain,digits"}),
+        ("spear-deploy export digits --to n", {"plain,nir", "plain,netx"}),
+        ("spear-deploy compare digits digits --chip-b xylo_i", {"plain,xylo_imu"}),
+    ],
+)
+def test_what_is_completed(line, wanted):
+    assert wanted <= set(completed("bash", line).split())
+
+
+def test_every_chip_is_completed():
+    found = set(completed("bash", "spear-deploy profiles ").split())
+    assert {f"plain,{name}" for name in list_profiles()} <= found
+
+
+def test_no_colour_where_it_is_not_wanted(tmp_path, monkeypatch):
+    colour = run(
+        "check", "digits", "--chip", SMALL, code=3, env={"FORCE_COLOR": "1", "TERM": "xterm-256color"}, color=True
+    ).stdout
+    assert "\x1b[1;31m" in colour  # what is over is red
+    plain = {"FORCE_COLOR": "1", "NO_COLOR": "1", "TERM": "xterm-256color"}
+    bare = run("check", "digits", "--chip", SMALL, code=3, env=plain, color=True).stdout
+    assert not re.search(r"\x1b\[[0-9;]*3[0-7]", bare)
+    assert ESCAPE.sub("", bare) == ESCAPE.sub("", colour)
+    assert "\x1b" not in run("check", "digits", "--chip", SMALL, code=3).stdout  # a pipe is no terminal
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+@pytest.mark.parametrize(
+    "arguments", [("check", "digits", "--chip", SMALL), ("rank", "digits"), ("profiles",), ("profiles", "loihi2")]
+)
+def test_tables_keep_to_the_width_and_lose_nothing(arguments, width):
+    done = CliRunner().invoke(main, list(arguments), env={"COLUMNS": str(width)})
+    assert done.exit_code in (0, 3)
+    assert all(len(line) <= width for line in done.stdout.splitlines())
+    if arguments[0] == "rank" and width >= 80:
+        heads = "".join(done.stdout.split("━")[0].split())
+        assert "whatismissing" in heads
+        assert {line.split()[0] for line in done.stdout.splitlines()} >= set(list_profiles())
+
+
+def test_the_next_command_is_said_on_stderr_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    over = run("check", "digits", "--chip", SMALL, code=3)
+    assert (
+        over.stderr
+        == f"next: spear-deploy prune digits --chip {SMALL} --data DATA --out pruned (make it smaller, until it fits)\n"
+    )
+    raised = run("check", "digits", "--chip", "brainscales2", "--set", "neuron.models=null", code=3)
+    assert raised.stderr == "next: spear-deploy rank digits (which chip takes it)\n"  # it has no integers to prune for
+    foreign = run("check", "digits", "--chip", "xylo_imu", code=3)
+    assert foreign.stderr == "next: spear-deploy rank digits (which chip takes it)\n"
+    assert run("check", "digits", "--chip", "loihi2").stderr == ""
+    quiet = run("check", "digits", "--chip", SMALL, "--json", code=3)
+    assert quiet.stderr == "" and json.loads(quiet.stdout)["verdict"] == "does_not_fit"
+
+
+def test_the_next_command_keeps_how_the_file_is_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    layer = Layer(name="fc", synapse=Dense(weight=np.ones((3, 4))), neuron=LIF(tau_s=2e-3))
+    write_nir(chain([layer], input_shape=(4,)), "my net.nir")
+    said = run("rank", "my net.nir", "--dt-s", "1e-3", "--reset", "subtract").stderr.splitlines()[-1]
+    assert re.fullmatch(r"next: spear-deploy check 'my net.nir' --dt-s 0.001 --reset subtract --chip \w+ \(each .*", said)
+    chip = said.split("--chip ")[1].split()[0]
+    assert run("check", "my net.nir", "--dt-s", "0.001", "--reset", "subtract", "--chip", chip).stdout.startswith(
+        ("FITS", "UNCHECKED")
+    )
+
+
+def test_rank_says_no_next_command_where_no_chip_has_cores(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_snn(chain([Layer(name="fc", synapse=Dense(weight=np.ones((3, 4))), neuron=IF())], input_shape=(4,)), "net.snn")
+    assert run("rank", "net.snn", "--chip", "generic45nm").stderr == ""
+
+
+@pytest.mark.parametrize(("arguments", "seconds"), [(["--help"], 0.4), (["profiles"], 0.7)])
+def test_it_starts_quickly(arguments, seconds):
+    """The best of five by the processor's clock, so that a loaded machine does not fail it."""
+    import resource
+
+    spent = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        begin = time.monotonic()
+        subprocess.run([PROGRAM, *arguments], capture_output=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        spent.append(min(cpu, time.monotonic() - begin))
+    assert min(spent) <= seconds

@@ -1,0 +1,66 @@
+"""The interop matrix in the docs is what the code does: every cell is run again and the table compared."""
+
+import re
+
+import pytest
+
+from tests.benchmarks import interop
+from tests.conftest import shared
+
+TEXT = interop.DOCUMENT.read_text() if interop.DOCUMENT.exists() else ""
+
+
+def committed(name):
+    found = re.search(f"<!-- {name} -->\n(.*?)\n<!-- end of {name} -->", TEXT, re.DOTALL)
+    assert found, f"docs/interop.md has no table '{name}'"
+    return found[1]
+
+
+def same_rows(name, made):
+    for before, now in zip(committed(name).splitlines(), made.splitlines(), strict=True):
+        assert now == before, f"table '{name}': make it again with python -m tests.benchmarks.interop"
+
+
+def test_parts_are_as_the_table_says():
+    same_rows("parts", interop.parts_table())
+
+
+def test_primitives_are_as_the_table_says():
+    from spear_deploy.interchange.nir.nodes import READ
+
+    assert {*interop.PRIMITIVES, "Input", "Output"} == set(READ)
+    same_rows("primitives", interop.primitives_table())
+
+
+def test_modules_are_as_the_table_says():
+    same_rows("norse", interop.norse_table())
+    same_rows("refused", interop.refused_table())
+
+
+def test_platforms_are_as_the_table_says():
+    """Each recorded trace of the NIR paper's neuron, with its steps early or late, is an equation that we run."""
+    same_rows("platforms", interop.platforms_table(shared("conformance/nir_lif")))
+
+
+@pytest.mark.slow
+def test_frameworks_are_as_the_table_says():
+    from tests.support.framework_environments import NotInstalled
+
+    try:
+        made = interop.frameworks_table()
+    except NotInstalled as error:
+        pytest.skip(f"a framework cannot be installed here: {error}")
+    same_rows("frameworks", made)
+
+
+def test_no_cell_is_approximated_or_empty():
+    for name in ("parts", "norse"):
+        assert "approximated" not in committed(name)
+    rows = [line.split(" | ") for line in committed("frameworks").splitlines()[2:]]
+    assert len(rows) >= 20 and all("(0)" in cell or "within" in cell for row in rows for cell in row[3:])
+
+
+def test_a_table_without_a_place_is_an_error():
+    assert interop.replaced("a\n<!-- x -->\nold\n<!-- end of x -->\nb", "x", "new") == "a\n<!-- x -->\nnew\n<!-- end of x -->\nb"
+    with pytest.raises(ValueError, match="there is no place for the table 'y'"):
+        interop.replaced("text", "y", "new")

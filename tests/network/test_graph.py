@@ -1,0 +1,111 @@
+"""The waist: topology, shapes, and what merges into one layer."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from spear_deploy.errors import GraphError
+from spear_deploy.network import IF, LI, AvgPool, BatchNorm, Conv2d, Dense, Flatten, Layer
+from spear_deploy.network.graph import Edge, SNNGraph, carries_spikes, chain, merge_parts
+from spear_deploy.simulator import simulate
+from tests.support.reference import random_graph, random_spikes
+
+
+def graph_of(*pairs, layers=None, **more):
+    names = sorted({t for _, t, *_ in pairs})
+    layers = layers or tuple(Layer(name=n, synapse=Dense(weight=np.eye(2)), neuron=IF()) for n in names)
+    edges = tuple(Edge(source=s, target=t, delay=d[0] if d else 0) for s, t, *d in pairs)
+    return SNNGraph(layers=tuple(layers), edges=edges, input_shape=(2,), **more)
+
+
+def test_layers_are_sorted_and_depths_count_neuron_layers():
+    graph = graph_of(("input", "c"), ("c", "a"), ("a", "b"), ("c", "b"))
+    assert [layer.name for layer in graph.layers] == ["c", "a", "b"]
+    assert graph.depths == {"input": 0, "c": 1, "a": 2, "b": 3}
+    assert graph.output == "b"
+    assert graph.shape_of("b") == (2,) and graph.neurons == 6 and graph.weights == 12
+
+
+def test_networkx_view_holds_layers_and_delays():
+    view = graph_of(("input", "a"), ("a", "b"), ("b", "a", 1)).to_networkx()
+    assert view.nodes["a"]["shape"] == (2,)
+    assert view.edges["b", "a", 0]["delay"] == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: graph_of(("input", "a"), ("a", "b"), ("b", "a")), "layers 'a', 'b': they feed each other within one step"),
+        (
+            lambda: graph_of(("input", "aa"), ("aab", "aa"), layers=[Layer(name="aa")]),
+            r"there is no layer 'aab'; did you mean 'aa'\?",
+        ),
+        (lambda: graph_of(("input", "a"), layers=[Layer(name="a"), Layer(name="b")]), "layer 'b': nothing feeds it"),
+        (lambda: graph_of(("input", "a"), layers=[Layer(name="a"), Layer(name="a")]), "layer 'a': the name is used 2 times"),
+        (lambda: graph_of(("input", "a"), ("b", "c", 1), ("c", "b")), "layer '[bc]': the network's input does not reach it"),
+        (lambda: graph_of(("input", "a"), output="x"), "output 'x': no such layer"),
+        (lambda: graph_of(("input", "a"), dt_s=0.0), "dt_s: 0.0 given, a time step is above 0 s"),
+        (lambda: SNNGraph(layers=(), edges=(), input_shape=(2,)), "the network has no layer"),
+        (lambda: chain([Layer(name="a")], input_shape=()), r"input shape \(\): expected at least one axis"),
+        (lambda: Edge(source="a", target="b", delay=-1), "delay -1, expected a whole number of steps from 0"),
+        (lambda: graph_of(("input", "a"))["b"], "layer 'b': there is no such layer"),
+    ],
+)
+def test_contradictions_are_named(make, message):
+    with pytest.raises(GraphError, match=message):
+        make()
+
+
+def test_shapes_that_meet_in_a_sum_must_agree():
+    layers = [Layer(name="a", synapse=Dense(weight=np.ones((3, 2)))), Layer(name="b", neuron=IF())]
+    with pytest.raises(GraphError, match=r"layers 'input' -> 'b': 2 outputs meet 3 inputs"):
+        SNNGraph(
+            layers=tuple(layers),
+            edges=(Edge(source="a", target="b"), Edge(source="input", target="a"), Edge(source="input", target="b")),
+            input_shape=(2,),
+        )
+
+
+def test_integers_and_floats_do_not_mix():
+    integer = random_graph(0, kind="integer")
+    mixed = {"out": replace(integer["out"], neuron=LI(tau_s=0.1))}
+    with pytest.raises(GraphError, match="integer and floating-point neurons are mixed"):
+        integer.with_layers(mixed)
+
+
+def test_merging_parts_keeps_the_function_and_names_layers_after_their_neurons():
+    norm = BatchNorm(weight=np.ones(2), bias=np.zeros(2), mean=np.zeros(2), var=np.ones(2))
+    parts = [
+        Layer(name="conv", synapse=Conv2d(weight=np.ones((2, 1, 1, 1)) * 0.7)),
+        Layer(name="norm", norm=norm),
+        Layer(name="lif", neuron=IF()),
+        Layer(name="pool", synapse=AvgPool(kernel_size=(2, 2))),
+        Layer(name="flat", synapse=Flatten()),
+        Layer(name="fc", synapse=Dense(weight=np.full((2, 8), 0.3))),
+        Layer(name="li", neuron=LI(tau_s=0.01)),
+    ]
+    graph = chain(parts, input_shape=(1, 4, 4))
+    merged = merge_parts(graph)
+    assert [layer.name for layer in merged.layers] == ["lif", "pool", "li"]
+    x = random_spikes(graph, 0)
+    np.testing.assert_array_equal(simulate(merged, x).output, simulate(graph, x).output)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_merging_random_networks_keeps_the_function(seed):
+    graph = random_graph(seed)
+    x = random_spikes(graph, seed)
+    np.testing.assert_array_equal(simulate(merge_parts(graph), x).output, simulate(graph, x).output)
+
+
+def test_what_carries_spikes():
+    graph = random_graph(0)
+    assert {n: carries_spikes(graph, n) for n in ("input", "conv1", "pool", "flatten", "conv2", "out")} == {
+        "input": True,
+        "conv1": True,
+        "pool": True,
+        "flatten": True,
+        "conv2": False,
+        "out": False,
+    }

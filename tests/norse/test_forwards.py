@@ -1,0 +1,512 @@
+"""Forwards as people write them: loops over time, feedback by hand, outputs side by side, maxima of spikes."""
+
+import norse.torch as norse
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from spear_deploy.errors import UnsupportedError
+from spear_deploy.network import IF, Conv2d, Dense, Scale, SumPool
+from spear_deploy.network.graph import Edge
+from spear_deploy.norse.importer.from_norse import from_norse, run_norse
+from spear_deploy.simulator import simulate
+from tests.norse.test_importer import State, Stateless, User, assert_same, box, dyadic, spikes_for
+
+torch.set_num_threads(1)
+
+
+def layers_of(graph):
+    return {layer.name: layer for layer in graph.layers}
+
+
+# ------------------------------------------------------------------------------------------------------ loops over time
+
+
+def by_index(self, x):
+    state, out = None, []
+    for t in range(x.shape[0]):
+        z, state = self.lif(self.fc(x[t]), state)
+        out.append(z)
+    return torch.stack(out)
+
+
+def by_iteration(self, x):
+    state, out = None, []
+    for _, step in enumerate(x):
+        z, state = self.lif(self.fc(step), state)
+        out += [z]
+    return torch.stack(out, 0)
+
+
+def by_unbinding(self, x):
+    state, out = None, []
+    steps = x.unbind(0)
+    for step in steps:
+        z, state = self.lif(self.fc(step), state)
+        out.append(z)
+    return torch.stack(out, dim=0), state
+
+
+def into_a_tensor(self, x):
+    steps, batch, *_ = x.shape
+    state, out = None, torch.zeros(steps, batch, 5, device=x.device, dtype=x.dtype)
+    for t in range(steps):
+        out[t, ...], state = self.lif(self.fc(x[t, :]), state)
+    return out
+
+
+def with_a_state_argument(self, x, state=None):
+    out = []
+    for t in range(len(x)):
+        z, state = self.lif(self.fc(x[t]), state)
+        out.append(z)
+    return torch.stack(out), state
+
+
+def layer_by_layer(self, x):
+    drive, state, out = [self.fc(step) for step in x], None, []
+    for current in drive:
+        z, state = self.lif(current, state)
+        out.append(z)
+    return torch.stack(out)
+
+
+@pytest.mark.parametrize(
+    "forward", [by_index, by_iteration, by_unbinding, into_a_tensor, layer_by_layer], ids=lambda f: f.__name__
+)
+def test_loops_over_time(forward):
+    graph = assert_same(dyadic(Stateless(forward, fc=nn.Linear(4, 5), lif=box())), (4,))
+    assert [layer.name for layer in graph.layers] == ["lif"] and graph["lif"].synapse is not None
+
+
+def test_a_loop_with_a_state_argument():
+    assert_same(dyadic(User(with_a_state_argument, fc=nn.Linear(4, 5), lif=box())), (4,))
+
+
+def test_norses_own_loop_over_time_with_max_pools():
+    """`ConvNet` of Norse: a loop that writes into a tensor, max pools of spikes, factors, a view, a ReLU on spikes."""
+    torch.manual_seed(0)
+    model = norse.ConvNet(feature_size=16)
+    dyadic(model)
+    graph = assert_same(model, (1, 16, 16), active=False, steps=10, batch=2)
+    assert [type(n).__name__ for n in (layer.neuron for layer in graph.layers) if n] == [
+        "CubaLIF", "IF", "CubaLIF", "IF", "CubaLIF", "CubaLI",
+    ]  # fmt: skip
+    assert isinstance(layers_of(graph)["max_pool2d"].synapse, SumPool)
+
+
+def test_loops_with_feedback_and_skips():
+    def forward(self, x):
+        first = second = None
+        fed = torch.zeros(x.shape[1], 5)
+        out = []
+        for step in x:
+            z, first = self.lif1(self.fc(step) + self.back(fed), first)
+            fed, second = self.lif2(self.fc2(z) + z, second)
+            out.append(fed)
+        return torch.stack(out)
+
+    model = Stateless(forward, fc=nn.Linear(4, 5), back=nn.Linear(5, 5), fc2=nn.Linear(5, 5), lif1=box(), lif2=box())
+    graph = assert_same(dyadic(model, levels=2), (4,), steps=20)
+    assert Edge(source="lif2", target="back", delay=1) in graph.edges
+
+
+# -------------------------------------------------------------------------------------------------- feedback by hand
+
+
+def from_zeros(self, x, state):
+    z, state = state or (torch.zeros(x.shape[0], 4), None)
+    z, state = self.lif(self.fc(x) + self.back(z), state)
+    return z, (z, state)
+
+
+def from_zeros_like(self, x, state):
+    drive = self.fc(x)
+    z, state = state or (torch.zeros_like(drive), None)
+    z, state = self.lif(drive + self.back(z), state)
+    return z, (z, state)
+
+
+def from_new_zeros(self, x, state):
+    drive = self.fc(x)
+    z, state = state or (drive.new_zeros(x.size(0), 4), None)
+    z, state = self.lif(self.back(z) + drive, state)
+    return z, (z, state)
+
+
+def by_a_branch(self, x, state):
+    z, state = state or (None, None)
+    drive = self.fc(x)
+    z, state = self.lif(drive if z is None else drive + self.back(z), state)
+    return z, (z, state)
+
+
+def side_by_side(self, x, state):
+    z, state = state or (torch.zeros(x.shape[0], 4), None)
+    z, state = self.lif(self.both(torch.cat([x, z], dim=1)), state)
+    return z, (z, state)
+
+
+def directly(self, x, state):
+    z, state = state or (None, None)
+    drive = self.fc(x)
+    z, state = self.lif(drive if z is None else drive - z, state)
+    return z, (z, state)
+
+
+def leaky(self, x, state):
+    held, state = state or (0.0, None)
+    held = held * 0.5 + self.fc(x)
+    z, state = self.lif(held, state)
+    return z, (held, state)
+
+
+def change_of_input(self, x, state):
+    before, state = state or (torch.zeros_like(x), None)
+    z, state = self.lif(self.fc(x - before), state)
+    return z, (x, state)
+
+
+def feeds_back(self, x, state):
+    z, state = state or (None, None)
+    z, state = self.lif(self.fc(x) if z is None else self.fc(x) + self.back(z), state)
+    return z, (z, state)
+
+
+def adds_the_past(self, x, state):
+    z, state = state or (None, None)
+    drive = self.fc(x)
+    z, state = self.lif(drive if z is None else drive + z, state)
+    return z, (z, state)
+
+
+def differences(self, x, state):
+    before, state = state or (None, None)
+    z, state = self.lif(self.fc(x) if before is None else self.fc(x - before), state)
+    return z, (x, state)
+
+
+def remembers_a_leak(self, x, state):
+    v = 0.9 * (0.0 if state is None else state) + self.fc(x)
+    return v, v
+
+
+def in_an_attribute(self, x, state):
+    drive = self.fc(x)
+    z, state = self.lif(drive if self.held is None else drive + self.back(self.held), state)
+    self.held = z
+    return z, state
+
+
+FEEDBACK = [from_zeros, from_zeros_like, from_new_zeros, by_a_branch, side_by_side, directly, change_of_input]
+FEEDBACK += [feeds_back, adds_the_past, differences, remembers_a_leak]
+
+
+def feedback(function):
+    children = {"fc": nn.Linear(3, 4), "back": nn.Linear(4, 4), "both": nn.Linear(7, 4), "lif": box()}
+    return dyadic(User(function, **children), levels=2)
+
+
+@pytest.mark.parametrize("function", FEEDBACK, ids=lambda f: f.__name__)
+def test_feedback_by_hand(function):
+    graph = assert_same(feedback(function), (3,), steps=25)
+    assert sum(edge.delay for edge in graph.edges) == 1
+
+
+def test_a_leak_by_hand():
+    graph = from_norse(feedback(leaky), (3,))
+    assert any(isinstance(layer.synapse, Scale) for layer in graph.layers)
+    x = spikes_for((3,), steps=25)
+    assert np.array_equal(simulate(graph, x).output, run_norse(feedback(leaky), x))
+
+
+def test_feedback_in_an_attribute():
+    def fresh():
+        model = feedback(in_an_attribute)
+        model.held = None
+        return model
+
+    graph, x = from_norse(fresh(), (3,)), spikes_for((3,), steps=20)
+    assert np.array_equal(simulate(graph, x).output, run_norse(fresh(), x))
+    assert sum(edge.delay for edge in graph.edges) == 1
+
+
+def test_bias_of_feedback_begins_when_the_forward_lets_it():
+    """From zeros the bias of the recurrent weights acts from the first step on, behind a branch from the second."""
+    for function, first in ((from_zeros, True), (by_a_branch, False)):
+        model = feedback(function)
+        model.fc.weight.data.zero_()
+        model.fc.bias.data.zero_()
+        model.back.weight.data.zero_()
+        model.back.bias.data.fill_(4.0)
+        graph = from_norse(model, (3,))
+        run = simulate(graph, np.zeros((3, 1, 3), bool))
+        assert run.output[0].all() == first and run.output[1].all()
+        assert np.array_equal(run.output, run_norse(model, np.zeros((3, 1, 3))))
+
+
+def keeps_two(self, x, state):
+    z, older, state = state or (None, None, None)
+    drive = self.fc(x)
+    new, state = self.lif(drive if older is None else drive + self.back(older), state)
+    return new, (new, z, state)
+
+
+def keeps_two_in_a_loop(self, x):
+    state, past, out = None, [], []
+    for step in x:
+        drive = self.fc(step)
+        z, state = self.lif(drive + self.back(past[-2]) if len(past) > 1 else drive, state)
+        past.append(z)
+        out.append(z)
+    return torch.stack(out)
+
+
+def starts_elsewhere(self, x, state):
+    z, state = state or (torch.ones(x.shape[0], 4), None)
+    z, state = self.lif(self.fc(x) + self.back(z), state)
+    return z, (z, state)
+
+
+def multiplies_the_past(self, x, state):
+    z, state = state or (None, None)
+    drive = self.fc(x)
+    z, state = self.lif(drive if z is None else drive * z, state)
+    return z, (z, state)
+
+
+def returns_the_last(self, x):
+    state = None
+    for step in x:
+        z, state = self.lif(self.fc(step), state)
+    return z
+
+
+def returns_the_mean(self, x):
+    return by_index(self, x).mean(0)
+
+
+def returns_every_other(self, x):
+    state, out = None, []
+    for t in range(len(x)):
+        z, state = self.lif(self.fc(x[t]), state)
+        if t % 2:
+            out.append(z)
+    return torch.stack(out)
+
+
+def runs_backwards(self, x):
+    state, out = None, []
+    for t in reversed(range(len(x))):
+        z, state = self.lif(self.fc(x[t]), state)
+        out.append(z)
+    return torch.stack(out)
+
+
+def resets_in_the_third(self, x):
+    state, out = None, []
+    for t, step in enumerate(x):
+        z, state = self.lif(self.fc(step), None if t == 2 else state)
+        out.append(z)
+    return torch.stack(out)
+
+
+def alternates(self, x):
+    state, out = None, []
+    for t, step in enumerate(x):
+        z, state = self.lif(self.fc(-step if t > 2 else step), state)
+        out.append(z)
+    return torch.stack(out)
+
+
+def loops_on_one_input(self, x):
+    state = None
+    for _ in range(3):
+        z, state = self.lif(self.fc(x), state)
+    return z
+
+
+def batch_first(self, x):
+    return torch.stack([self.fc(x[:, t]) for t in range(3)], 1)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (feedback(keeps_two), "the model keeps the output of 'lif' one step before for a third step"),
+        (feedback(starts_elsewhere), "uses the tensor '_tensor_constant0' by itself; put it into a module, or start from zeros"),
+        (feedback(multiplies_the_past), "the model runs in another way in the second step|multiplies"),
+        (Stateless(keeps_two_in_a_loop, fc=nn.Linear(3, 4), back=nn.Linear(4, 4), lif=box()),
+         "'back' uses the output of 'lif' 2 steps before"),
+        (Stateless(returns_the_last, fc=nn.Linear(3, 4), lif=box()), "returns the output of 'lif', expected the outputs of all"),
+        (Stateless(returns_the_mean, fc=nn.Linear(3, 4), lif=box()), "calls 'mean', .*: return the outputs of all steps"),
+        (Stateless(returns_every_other, fc=nn.Linear(3, 4), lif=box()), "returns 2 values, expected the outputs of all steps"),
+        (Stateless(runs_backwards, fc=nn.Linear(3, 4), lif=box()), "gets a state|takes the input|runs in another way|starts"),
+        (Stateless(resets_in_the_third, fc=nn.Linear(3, 4), lif=box()), "module 'lif' starts anew in every step"),
+        (Stateless(alternates, fc=nn.Linear(3, 4), lif=box()), "runs in another way in the third step"),
+        (Stateless(loops_on_one_input, fc=nn.Linear(3, 4), lif=box()), "'lif' is called twice in one step; .*loop over x"),
+        (Stateless(batch_first, fc=nn.Linear(3, 4)), r"takes \[:, 0\] of the output of 'input'"),
+    ],
+)  # fmt: skip
+def test_refuses_what_no_step_repeats(model, message):
+    with pytest.raises(UnsupportedError, match=message):
+        from_norse(model, (3,))
+
+
+# ----------------------------------------------------------------------------------------------------- side by side
+
+
+def test_branches_side_by_side_before_weights():
+    def forward(self, x, state):
+        a, b = state or (None, None)
+        left, a = self.lif1(self.conv1(x), a)
+        right, b = self.lif2(self.conv2(x), b)
+        both = functional.avg_pool2d(self.bn(torch.cat((left, right, x), 1)), 2)
+        return self.fc(self.drop(both).flatten(1)), (a, b)
+
+    model = User(
+        forward, conv1=nn.Conv2d(2, 3, 3, padding=1), conv2=nn.Conv2d(2, 4, 1), lif1=box(), lif2=norse.IAFCell(),
+        bn=nn.BatchNorm2d(9), drop=nn.Dropout(), fc=nn.Linear(9 * 9, 5),
+    )  # fmt: skip
+    assert_same(dyadic(model), (2, 6, 6))
+
+
+def test_dense_blocks():
+    class Block(nn.Module):
+        def __init__(self, channels):
+            super().__init__()
+            self.conv, self.lif = nn.Conv2d(channels, 3, 3, padding=1), box()
+
+        def forward(self, x, state=None):
+            z, state = self.lif(self.conv(x), state)
+            return torch.cat([x, z], dim=-3), state
+
+    graph = assert_same(dyadic(State(Block(2), Block(5), Block(8), nn.Flatten(), nn.Linear(11 * 16, 4), box())), (2, 4, 4))
+    assert not any("cat" in layer.name for layer in graph.layers)
+    third = [layer for layer in graph.layers if layer.name.startswith("2.conv.") and isinstance(layer.synapse, Conv2d)]
+    assert [layer.synapse.weight.shape[1] for layer in third] == [2, 3, 3]
+
+
+def test_neurons_and_outputs_side_by_side():
+    def forward(self, x, state):
+        z, state = self.lif(torch.cat([self.a(x), self.b(x)], 1), state)
+        return torch.cat([z, x], 1), state
+
+    graph = assert_same(dyadic(User(forward, a=nn.Linear(3, 4), b=nn.Linear(3, 2), lif=box())), (3,))
+    assert graph.shape_of(graph.output) == (9,)
+
+
+def test_side_by_side_over_time_and_through_grouped_convolutions():
+    def forward(self, x):
+        z = self.lif(self.a(x))[0]
+        return self.b(torch.cat([z, x], 2))
+
+    model = Stateless(forward, a=nn.Linear(3, 4), lif=norse.LIF(), b=nn.Linear(7, 2))
+    assert_same(dyadic(model), (3,))
+    grouped = User(lambda s, x, state: s.lif(s.conv(torch.cat([x, s.one(x)], 1)), state), one=nn.Conv2d(2, 2, 1),
+                   conv=nn.Conv2d(4, 4, 3, groups=2), lif=box())  # fmt: skip
+    assert_same(dyadic(grouped), (2, 5, 5))
+
+
+@pytest.mark.parametrize(
+    ("join", "message"),
+    [
+        (lambda x: torch.cat([x, x], 2), "puts 2 x 4 x 4, 2 x 4 x 4 values side by side along axis 2; only channels"),
+        (lambda x: torch.cat([x, x], 0), "along axis 0; only channels, axis 1"),
+        (lambda x: torch.stack([x, x], 1), "stacks outputs along axis 1"),
+        (lambda x: x.new_zeros(2, 2, 4, 4) + x, "makes zeros of another shape than batch x a layer's"),
+    ],
+)
+def test_refuses_other_ways_to_put_values_together(join, message):
+    model = User(lambda s, x, state: s.lif(join(s.conv(x)), state), conv=nn.Conv2d(2, 2, 1), lif=box())
+    with pytest.raises(UnsupportedError, match=message):
+        from_norse(model, (2, 4, 4))
+
+
+# -------------------------------------------------------------------------------- maxima, pads, transposed convolutions
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [nn.MaxPool2d(2), nn.MaxPool2d(3, stride=1, padding=1), nn.MaxPool2d((2, 3), stride=(1, 2)), nn.AdaptiveMaxPool2d(3)],
+    ids=str,
+)
+def test_the_maximum_of_spikes_is_a_neuron_of_the_same_step(pool):
+    model = State(nn.Conv2d(2, 4, 3, padding=1), box(), pool, nn.Flatten(), nn.LazyLinear(5), norse.LIFCell())
+    model.eval()(torch.zeros(1, 2, 6, 6))
+    graph = assert_same(dyadic(model), (2, 6, 6))
+    assert isinstance(graph["2"].neuron, IF) and isinstance(graph["2"].synapse, SumPool)
+
+
+def test_maxima_over_time_layers_functions_and_branches():
+    model = State(norse.Lift(nn.Conv1d(2, 3, 3)), norse.LIF(), norse.Lift(nn.MaxPool1d(2)), norse.Lift(nn.MaxPool1d(2)))
+    assert_same(dyadic(model), (2, 10))
+
+    def forward(self, x, state):
+        a, b = state or (None, None)
+        left, a = self.lif1(self.conv1(x), a)
+        right, b = self.lif2(self.conv2(x), b)
+        return functional.max_pool2d(functional.relu(torch.cat([left, right], 1)), 2), (a, b)
+
+    model = User(forward, conv1=nn.Conv2d(2, 2, 1), conv2=nn.Conv2d(2, 2, 1), lif1=box(), lif2=norse.IAFCell())
+    assert_same(dyadic(model), (2, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("pool", "message"),
+    [
+        (nn.MaxPool2d(2, dilation=2), "'1' is MaxPool2d with dilation or return_indices"),
+        (nn.MaxPool2d(2, ceil_mode=True), "'1' pools windows that reach over the border"),
+        (nn.AdaptiveMaxPool2d(2), "'1' pools 5 x 5 to 2 x 2 by uneven windows"),
+    ],
+)
+def test_refuses_other_maxima(pool, message):
+    with pytest.raises(UnsupportedError, match=message):
+        from_norse(State(box(), pool), (1, 5, 5))
+    with pytest.raises(UnsupportedError, match="module '1' is .*MaxPool2d, .*of the spikes of neurons alone"):
+        from_norse(State(nn.Conv2d(1, 2, 1), pool, box()), (1, 5, 5))
+
+
+@pytest.mark.parametrize(
+    ("module", "shape"),
+    [
+        (nn.ConvTranspose2d(4, 6, 3), (4, 5, 5)),
+        (nn.ConvTranspose2d(4, 6, (3, 2), padding=(1, 0), groups=2, dilation=(1, 2), bias=False), (4, 5, 5)),
+        (nn.ConvTranspose1d(2, 3, 4, padding=2), (2, 7)),
+        (nn.ZeroPad2d((1, 2, 0, 3)), (2, 4, 5)),
+        (nn.ZeroPad2d(2), (3, 4, 4)),
+        (nn.ConstantPad1d((3, 1), 0.0), (2, 5)),
+    ],
+    ids=str,
+)
+def test_transposed_convolutions_of_stride_one_and_pads(module, shape):
+    assert_same(dyadic(State(module, box())), shape, active=False)
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (nn.ConvTranspose2d(1, 2, 2, stride=2), "'0' is ConvTranspose2d of stride 2 x 2, expected 1; use Conv2d"),
+        (nn.ConvTranspose2d(1, 2, 2, padding=2), "'0' cuts off 2 x 2 positions, more than its kernel adds"),
+        (nn.ConstantPad2d(1, 0.5), r"'0' pads by \(1, 1, 1, 1\) with 0.5; pad with zeros"),
+        (nn.ZeroPad2d((-1, 0, 0, 0)), r"'0' pads by \(-1, 0, 0, 0\) with 0"),
+    ],
+)
+def test_refuses_other_pads_and_transposed_convolutions(module, message):
+    with pytest.raises(UnsupportedError, match=message):
+        from_norse(State(module, box()), (1, 5, 5))
+
+
+def test_refuses_a_state_side_by_side():
+    model = User(lambda s, x, state: torch.cat([s.lif(x, state), x], 1), lif=box())
+    with pytest.raises(UnsupportedError, match=r"the model puts .output, state. beside others"):
+        from_norse(model, (3,))
+
+
+def test_zeros_alone_are_refused():
+    model = User(lambda s, x, state: s.lif(s.fc(torch.zeros_like(x)), state), fc=nn.Linear(3, 4), lif=box())
+    with pytest.raises(UnsupportedError, match="module 'fc' gets zeros in every step"):
+        from_norse(model, (3,))
+    assert isinstance(from_norse(State(nn.Linear(3, 4), box()), (3,))["1"].synapse, Dense)

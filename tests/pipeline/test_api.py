@@ -1,0 +1,175 @@
+"""The verbs as a person calls them from Python: what they take, what they refuse."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from spear_deploy.data import from_arrays
+from spear_deploy.errors import DataError, FileError, UnsupportedError
+from spear_deploy.hardware.profile import load_profile
+from spear_deploy.interchange.nir.reader import read_nir
+from spear_deploy.interchange.snn_file import write_snn
+from spear_deploy.network import Dense, Layer, LoihiLIF
+from spear_deploy.network.graph import chain
+from spear_deploy.pipeline import api
+from spear_deploy.pipeline.preflight import checked_start
+from spear_deploy.quantize import quantize
+from spear_deploy.simulator import simulate
+from tests.support.reference import random_graph, random_spikes
+
+
+@pytest.fixture
+def model():
+    torch = pytest.importorskip("torch")
+    import norse.torch as norse
+
+    torch.manual_seed(0)
+    return norse.SequentialState(torch.nn.Linear(6, 5), norse.LIFBoxCell(), torch.nn.Linear(5, 3), norse.LICell())
+
+
+def test_a_graph_a_file_and_a_model_are_networks(tmp_path, model):
+    graph = random_graph(0)
+    write_snn(graph, tmp_path / "net.snn")
+    assert api.load(graph) is graph and api.load(tmp_path / "net.snn") == graph
+    loaded = api.load(model, input_shape=(6,), dt_s=1e-3)
+    assert loaded.input_shape == (6,) and [layer.spikes for layer in loaded.layers] == [True, False]
+
+
+def test_what_is_no_network_or_does_not_say_enough(model, tmp_path):
+    with pytest.raises(DataError, match="net: int given, expected a network"):
+        api.load(3)
+    with pytest.raises(DataError, match="does not say the shape of its input"):
+        api.load(model)
+    with pytest.raises(DataError, match="a Norse model states its own reset"):
+        api.load(model, input_shape=(6,), reset="subtract")
+    write_snn(random_graph(0), tmp_path / "net.snn")
+    with pytest.raises(FileError, match="states its own input_shape; leave the option out"):
+        api.load(tmp_path / "net.snn", input_shape=(1,))
+
+
+@pytest.mark.parametrize("file", [{"spikes": (7, 2, 6)}, {"x": (40, 7, 6), "y": (40,)}])
+def test_the_input_shape_is_that_of_the_data(tmp_path, monkeypatch, file):
+    (tmp_path / "verbs_model.py").write_text(
+        "import torch, norse.torch as n\ndef build():\n    return n.SequentialState(torch.nn.Linear(6, 2), n.LIFBoxCell())\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    np.savez("like.npz", **{name: np.arange(np.prod(shape)).reshape(shape) % 2 for name, shape in file.items()})
+    assert api.load("verbs_model:build", like="like.npz").input_shape == (6,)
+    with pytest.raises(UnsupportedError, match="says no input shape"):
+        api.load("verbs_model:build")
+
+
+def test_each_option_goes_to_the_network_that_takes_it(tmp_path):
+    graph = random_graph(0)
+    write_snn(graph, tmp_path / "net.snn")
+    api.export(graph, tmp_path / "net.nir", to="nir")
+    one, other = api.load_both(tmp_path / "net.snn", tmp_path / "net.nir", dt_s=0.004)
+    assert one == graph and other == read_nir(tmp_path / "net.nir", dt_s=0.004)
+    with pytest.raises(FileError, match="states its own dt_s"):
+        api.load_both(tmp_path / "net.snn", tmp_path / "net.snn", dt_s=0.004)
+
+
+def test_integers_of_a_chip():
+    graph = random_graph(3)
+    x = random_spikes(graph, 3)
+    integer = api.for_chip(graph, "loihi2", calibration=x)
+    assert integer == quantize(graph, calibration=x) and api.for_chip(integer, "loihi1") is integer
+    run = api.simulate(graph, x, chip="loihi2", record=("spikes",))
+    np.testing.assert_array_equal(run.output, simulate(integer, x).output)
+    profile = load_profile("loihi2")
+    other = profile.model_copy(update={"meta": profile.meta.model_copy(update={"family": "akida"})})
+    with pytest.raises(UnsupportedError, match="integers of the akida family are not built yet; there are loihi, speck, xylo"):
+        api.for_chip(graph, other)
+
+
+def test_a_current_needs_spikes_that_carry_a_value():
+    graph = random_graph(3)
+    x = random_spikes(graph, 3).astype(np.float32)
+    refusal = "input: a current is sent as spikes that carry a value, those of loihi1 carry none; code it as spikes"
+    for net in (graph, quantize(graph)):
+        with pytest.raises(UnsupportedError, match=refusal):
+            api.simulate(net, x, chip="loihi1", kind="current")
+        api.simulate(net, x, chip="loihi2", kind="current")
+    data = from_arrays({"x": np.random.default_rng(0).random((40, 5, *graph.input_shape)), "y": np.arange(40) % 3}, name="d")
+    with pytest.raises(UnsupportedError, match=refusal):
+        checked_start(graph, "loihi1", data, "50%", 0)
+
+
+def test_a_bias_beyond_the_chip_is_refused_before_anything_runs():
+    wide = LoihiLIF(decay_u=4095, decay_v=0, v_threshold=9, bias_mantissa=4097, bias_exponent=7)
+    layer = Layer(name="fc", synapse=Dense(weight=np.ones((2, 3), np.int64)), neuron=wide)
+    graph = chain([layer], input_shape=(3,), dt_s=1e-3)
+    refusal = r"layer 'fc': bias 524416\.\.524416 takes 14 bits, loihi2 holds 13 times 2\^0 to 2\^7; round it"
+    with pytest.raises(UnsupportedError, match=refusal):
+        api.simulate(graph, np.ones((4, 1, 3)), chip="loihi2")
+    report = api.check(graph, "loihi2")
+    [row] = [row for row in report.rows if row.resource == "bias_bits"]
+    assert (row.where, row.used, row.limit, row.status, row.remedy) == ("fc", 14, 13, "over", "round the bias to 13 bits")
+    assert report.verdict == "does_not_fit"
+    narrow = graph.with_layers({"fc": replace(graph["fc"], neuron=replace(wide, bias_mantissa=4095))})
+    api.simulate(narrow, np.ones((4, 1, 3)), chip="loihi2")
+    assert next(row.status for row in api.check(narrow, "loihi2").rows if row.resource == "bias_bits") in ("ok", "tight")
+
+
+def test_count_takes_lists_and_batches(monkeypatch):
+    graph = random_graph(1)
+    x = random_spikes(graph, 1, batch=5)
+    whole = api.count(graph, x)
+    assert api.count(graph, x.tolist()) == whole
+    parts = api.count(graph, x, batch=2)
+    assert parts.samples == 5 and parts.synops_total == pytest.approx(whole.synops_total)
+    data = from_arrays({"x": np.moveaxis(random_spikes(graph, 2, batch=40), 1, 0), "y": np.arange(40) % 3}, name="d")
+    assert api.count(graph, data).samples == 40
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"kind": "spike"}, "kind 'spike': an input is 'spikes' or 'current'"),
+        ({"backend": "lawa"}, "backend 'lawa': expected one of 'fast', 'lava', 'lava-fast', 'norse'; did you mean 'lava'"),
+        ({"record": ("spike",)}, "record 'spike': what can be recorded is"),
+    ],
+)
+def test_a_misspelt_word_is_refused_instead_of_ignored(given, message):
+    graph = random_graph(0)
+    with pytest.raises(DataError, match=message):
+        api.simulate(graph, random_spikes(graph, 0), **given)
+
+
+def test_a_side_says_what_runs_it(model):
+    x = np.random.default_rng(0).random((12, 3, 6)) * 3
+    graph = api.load(model, input_shape=(6,))
+    side = api.Side(net=model, graph=graph, backend="norse")
+    theirs = api.simulate(side, x, kind="current")
+    ours = api.simulate(graph, x, kind="current")
+    np.testing.assert_allclose(theirs.output, ours.output, atol=1e-6)
+    found = api.compare(side, graph, x, kind="current")
+    assert found[0].mismatches == 0 and found[1].largest < 1e-6
+    same = api.simulate(graph, x, kind="current", chip="loihi2", record=("v",))
+    again = api.simulate(api.Side(net=graph, chip="loihi2"), x, kind="current", record=("v",))
+    np.testing.assert_array_equal(same.output, again.output)
+
+
+def test_a_current_meets_integers_as_graded_spikes():
+    graph = random_graph(1)
+    x = np.random.default_rng(0).random((10, 2, *graph.input_shape))
+    integer = api.for_chip(graph, "loihi2", calibration=x, kind="current")
+    found = api.compare(graph, integer, x, kind="current", states=("v",))
+    by_chip = api.compare(graph, api.Side(net=graph, chip="loihi2"), x, kind="current", states=("v",))
+    assert found == by_chip
+    assert found[-1].what == "value" and 0 < found[-1].largest < 2
+    with pytest.raises(DataError, match="record 'u': a floating-point network keeps u after its decay"):
+        api.compare(graph, integer, x, kind="current", states=("u",))
+    assert sum(layer.mismatches for layer in api.compare(integer, integer, x, kind="current", states=("u", "v"))) == 0
+
+
+def test_explain_takes_data_with_labels():
+    graph = random_graph(5)
+    x = np.moveaxis(random_spikes(graph, 2, steps=8, batch=60), 1, 0)
+    data = from_arrays({"x": x, "y": np.arange(60) % 3}, name="d")
+    found = api.explain(graph, "loihi2", data, samples=5)
+    assert found.samples == 5 and found.costs[0].accuracy is not None
+    assert api.explain(graph, "loihi2", data).samples == len(data.test)
+    with pytest.raises(UnsupportedError, match="the network holds integers already"):
+        api.explain(quantize(graph), "loihi2", data)

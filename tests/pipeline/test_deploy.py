@@ -1,0 +1,395 @@
+"""The whole path on a task of seconds: every stage real, every promise held, and it goes on where it stopped."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import spear_deploy as sd
+from spear_deploy.cli import main
+from spear_deploy.data import from_arrays
+from spear_deploy.data.dataset import hash_dataset
+from spear_deploy.errors import BackendError, BudgetError, DataError, UnsupportedError
+from spear_deploy.hardware.profile import hash_profile, load_profile, with_overrides
+from spear_deploy.interchange.snn_file import hash_network
+from spear_deploy.network import IF, LIF, Dense, Layer
+from spear_deploy.network.graph import Edge, SNNGraph
+from spear_deploy.pipeline import api, stage_cache
+from spear_deploy.pipeline.deploy import advice_for
+from spear_deploy.pipeline.stage_cache import LEDGER, Ledger, Outcome
+from spear_deploy.pipeline.stages import run_on_lava, run_on_norse
+from spear_deploy.pruning.budgets import budget_from
+from spear_deploy.simulator import simulate
+from spear_deploy.simulator.recordings import read_counts, write_counts
+from spear_deploy.simulator.synops import synops
+from spear_deploy.training.evaluation import evaluate
+from spear_deploy.util.digests import hash_file
+from tests.support.deployments import OPTIONS, arrays, dense, deployed, network, task
+from tests.support.reference import random_spikes
+
+STAGES = ["evaluate", "prune", "quantise", "lava", "check", "export"]
+
+
+def without_seconds(facts):
+    return {name: value for name, value in facts.items() if name != "seconds"}
+
+
+def again(folder, **changed):
+    return sd.deploy(dense(), "loihi2", task(), out=folder, **{**OPTIONS, **changed})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return Path(shutil.copytree(deployed()[1], tmp_path / "out"))
+
+
+# ------------------------------------------------------------------------------------------------------- what it gives
+
+
+@pytest.mark.lava
+def test_deploy_states_what_it_measured():
+    result, folder, stages = deployed()
+    facts = result.to_json()
+    assert facts == json.loads((folder / "deployment.json").read_text())
+    assert set(facts["accuracy"]) == {"dense", "pruned", "quantised", "lava"}
+    assert facts["synops"]["budget"] == pytest.approx(0.7 * facts["synops"]["dense"])
+    assert facts["lava"]["samples"] == 4 and facts["lava"]["spike_mismatches"] == facts["lava"]["value_mismatches"] == 0
+    assert facts["norse"]["spike_mismatches"] == 0
+    assert list(facts["seconds"]) == STAGES
+    assert [s["stage"] for s in stages if not s.get("of") and "note" not in s] == [*STAGES, "report"]
+    for name in facts["files"].values():
+        assert (folder / name).stat().st_size > 0, name
+    named = {folder / name for name in facts["files"].values()} | {folder / LEDGER}
+    assert {path for path in folder.rglob("*") if path.is_file()} == named
+
+
+@pytest.mark.lava
+def test_deployed_files_give_the_stated_numbers_again():
+    result, folder, _ = deployed()
+    test = task().test
+    networks = {name: api.load(folder / f"{name}.snn") for name in ("dense", "pruned", "quantised")}
+    for name, graph in networks.items():
+        assert evaluate(graph, test).accuracy == result.accuracy[name]
+    counts = simulate(networks["quantised"], np.moveaxis(test.x, 0, 1)).counts
+    assert synops(networks["quantised"], counts).total == pytest.approx(result.synops["achieved"])
+    before, after = result.widths["fc"]
+    assert (before, after) == (8, networks["pruned"].shape_of("fc")[0]) and after < before
+
+
+@pytest.mark.lava
+def test_layers_are_told_as_they_are_counted():
+    result, folder, _ = deployed()
+    told = json.loads((folder / "layers.json").read_text())
+    test = task().test
+    for name, key in (("dense", "dense"), ("quantised", "achieved")):
+        graph = api.load(folder / f"{name}.snn")
+        counts = simulate(graph, np.moveaxis(test.x, 0, 1)).counts
+        assert sum(row["synops"] or 0 for row in told[name]["layers"]) == pytest.approx(result.synops[key])
+        (row,) = [row for row in told[name]["layers"] if row["name"] == "fc"]
+        assert row["spikes"] == pytest.approx(counts.sent["fc"].sum() / len(test))
+        assert row["rate"] == pytest.approx(counts.sent["fc"].sum() / len(test) / 6 / row["neurons"])
+        assert row["weights"] == np.count_nonzero(graph["fc"].synapse.weight)
+        assert told[name]["input"]["spikes"] == pytest.approx(test.x.sum() / len(test))
+
+
+@pytest.mark.lava
+def test_the_raster_is_of_one_sample_of_the_three_runs():
+    _, folder, _ = deployed()
+    pruned, integer = (api.load(folder / f"{name}.snn") for name in ("pruned", "quantised"))
+    with np.load(folder / "raster.npz", allow_pickle=False) as kept:
+        sample = int(kept["sample"])
+        x = np.moveaxis(task().test.x[[sample]], 0, 1)
+        assert kept["y"] == task().test.y[sample]
+        for graph, sides in ((pruned, ["norse"]), (integer, ["fixed", "lava"])):
+            spikes = simulate(graph, x, record=("spikes",)).spikes["fc"][:, 0]
+            for side in sides:
+                np.testing.assert_array_equal(kept[f"fc.{side}"], spikes)
+
+
+@pytest.mark.lava
+def test_a_format_that_cannot_hold_the_network_is_a_note():
+    result, folder, _ = deployed()
+    assert "netx" not in result.files and not (folder / "netx").exists()
+    assert any(note.startswith("no netx file: layer 'fc': a bias on the current") for note in result.notes)
+    for to in ("nir", "onnx"):
+        certificate = json.loads((folder / result.files[f"{to}_certificate"]).read_text())
+        assert certificate["mismatches"] == 0 and certificate["first_difference"] is None
+
+
+@pytest.mark.lava
+def test_provenance_names_digests_versions_and_what_the_user_supplied(folder):
+    again(folder, overrides={"energy.synop_pj": 23.6})
+    told = json.loads((folder / "provenance.json").read_text())
+    for name, digest in told["sha256"].items():
+        assert digest == hash_file(folder / name), name
+    assert [fact["key"] for fact in told["chip"]["facts"] if fact["evidence"] == "user"] == ["energy.synop_pj"]
+    assert all(fact["source"] for fact in told["chip"]["facts"])
+    assert {"python", "torch", "lava-nc", "spear-deploy"} <= set(told["versions"])
+    assert told["command"] is None and told["data"]["samples"] == {"train": 82, "val": 14, "test": 24}
+    assert "synapse" not in json.loads((folder / "deployment.json").read_text())["energy"]["missing"]
+
+
+def test_prune_writes_the_plan_that_gives_the_pruned_network(tmp_path):
+    facts = sd.prune(network(IF()), "loihi2", task(), out=tmp_path, synops="60%", method="uniform")
+    pruned = api.load(tmp_path / facts["files"]["pruned"])
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert facts["widths"]["fc"] == [8, pruned.shape_of("fc")[0]]
+    assert len(plan["fc"]) == pruned.shape_of("fc")[0]
+    assert facts["accuracy"]["pruned"] == evaluate(pruned, task().test).accuracy
+    assert facts["synops"]["budget"] == pytest.approx(0.6 * facts["synops"]["dense"])
+    assert json.loads((tmp_path / "search.json").read_text())
+
+
+# ------------------------------------------------------------------------------------------------- going on from there
+
+
+@pytest.mark.lava
+def test_a_second_run_takes_everything_from_the_first(folder):
+    result = again(folder)
+    assert result.resumed == ("evaluate", "prune", "quantise", "lava", "export")
+    assert "taken from an earlier run with the same inputs: evaluate, prune, quantise" in result.resumed_note
+    assert without_seconds(result.to_json()) == without_seconds(deployed()[0].to_json())
+    assert {name: result.seconds[name] for name in result.resumed} == {
+        name: deployed()[0].seconds[name] for name in result.resumed
+    }
+
+
+@pytest.mark.lava
+def test_a_failed_stage_keeps_what_was_done_and_the_next_run_goes_on(tmp_path):
+    kept = r"no test sample .*; what is done \(evaluate, prune, quantise\) is kept in '.*out', and `go` goes on"
+    with pytest.raises(DataError, match=kept):
+        again(tmp_path / "out", lava_samples=0, command="go")
+    kept = {name: hash_file(tmp_path / "out" / name) for name in ("dense.snn", "pruned.snn", "quantised.snn")}
+    assert not (tmp_path / "out" / "deployment.json").exists()
+    result = again(tmp_path / "out")
+    assert result.resumed == ("evaluate", "prune", "quantise")
+    assert {name: hash_file(tmp_path / "out" / name) for name in kept} == kept
+    assert without_seconds(result.to_json()) == without_seconds(deployed()[0].to_json())
+
+
+def stopping(stage, done):
+    """Return what is told progress and presses Ctrl-C there."""
+
+    def tell(facts):
+        if (facts["stage"], facts.get("done")) == (stage, done):
+            raise KeyboardInterrupt
+
+    return tell
+
+
+@pytest.mark.lava
+@pytest.mark.parametrize("stage, done", [("estimate", 2), ("fine-tune", 3)])
+def test_a_search_that_ctrl_c_stopped_gives_in_the_end_what_one_gives_that_was_not(tmp_path, stage, done):
+    out = tmp_path / "out"
+    try:
+        cut = again(out, progress=stopping(stage, done))
+        assert json.loads((out / "search.json").read_text())["interrupted"] and "prune" not in cut.resumed
+    except KeyboardInterrupt as stop:
+        assert "what is done (evaluate) is kept in" in str(stop) and not (out / "pruned.snn").exists()
+    assert len(list(out.glob("checkpoint-*.json"))) == 1
+    result = again(out)
+    assert result.resumed == ("evaluate",)
+    assert without_seconds(result.to_json()) == without_seconds(deployed()[0].to_json())
+    assert not list(out.glob("checkpoint-*.json"))
+
+
+@pytest.mark.lava
+def test_other_options_take_what_they_share_and_leave_nothing_of_the_old_result(folder):
+    with pytest.raises(DataError, match="no test sample to run on Lava"):
+        again(folder, lava_samples=0)
+    left = {path.name for path in folder.iterdir()}
+    assert {"dense.snn", "pruned.snn", "search.json", "quantised.snn"} <= left
+    assert not left & {"deployment.json", "report.html", "check.json", "provenance.json", "lava.json", "raster.npz"}
+
+
+@pytest.mark.lava
+def test_a_file_that_was_changed_is_made_again(folder):
+    with open(folder / "quantised.snn", "ab") as file:
+        file.write(b"x")
+    result = again(folder)
+    assert result.resumed == ("evaluate", "prune", "lava", "export")
+    assert without_seconds(result.to_json()) == without_seconds(deployed()[0].to_json())
+
+
+@pytest.mark.lava
+def test_the_command_goes_on_too_and_says_so_beside_its_result(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez("task.npz", **arrays())
+    arguments = ["deploy", "out/dense.snn", "--chip", "loihi2", "--data", "task.npz", "--out", "out"]
+    arguments += ["--synops", "70%", "--method", "uniform", "--lava-samples", "4", "--json"]
+    found = CliRunner().invoke(main, arguments)
+    assert found.exit_code == 0, found.output + found.stderr
+    assert "note: taken from an earlier run with the same inputs: evaluate, prune, quantise, lava, export" in found.stderr
+    assert without_seconds(json.loads(found.stdout)) == without_seconds(deployed()[0].to_json())
+    told = json.loads(Path("out/provenance.json").read_text())
+    assert told["command"] == " ".join(["spear-deploy", *arguments])
+
+
+def ledger(folder, **options):
+    return Ledger(folder, **{"fresh": False, "advice": lambda error: "the same call", "progress": None, **options})
+
+
+def writing(folder, name, text, **options):
+    def work():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+        return Outcome(files=(name,), value=text, **options)
+
+    return work
+
+
+def unreachable():
+    raise AssertionError("the stage ran")
+
+
+def test_a_stage_is_done_again_if_its_inputs_or_files_change_or_if_asked(tmp_path):
+    first = ledger(tmp_path).run("one", {"seed": 0}, writing(tmp_path, "a/x.txt", "0"))
+    assert ledger(tmp_path).run("one", {"seed": 0}, unreachable) == first
+    assert ledger(tmp_path).run("one", {"seed": 1}, writing(tmp_path, "a/x.txt", "1")).value == "1"
+    assert ledger(tmp_path, fresh=True).run("one", {"seed": 1}, writing(tmp_path, "b.txt", "2")).value == "2"
+    assert not (tmp_path / "a").exists()  # what the stage wrote before is gone
+    (tmp_path / "b.txt").unlink()
+    assert ledger(tmp_path).run("one", {"seed": 1}, writing(tmp_path, "b.txt", "3")).value == "3"
+
+
+def test_what_was_cut_short_by_hand_is_done_again(tmp_path):
+    ledger(tmp_path).run("search", {}, writing(tmp_path, "x.txt", "best so far", whole=False))
+    assert ledger(tmp_path).run("search", {}, writing(tmp_path, "x.txt", "best")).value == "best"
+
+
+def test_stages_of_other_code_are_other_stages(tmp_path, monkeypatch):
+    ledger(tmp_path).run("one", {}, writing(tmp_path, "x.txt", "old"))
+    monkeypatch.setattr(stage_cache, "hash_code", lambda: "other")
+    assert ledger(tmp_path).run("one", {}, writing(tmp_path, "x.txt", "new")).value == "new"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"one": 3}', '{"one": {"key": "k"}}', '{"one": {"key": "k", "files": [], "value": 0, "seconds": 0}}']
+)
+def test_a_damaged_ledger_holds_nothing(tmp_path, text):
+    (tmp_path / LEDGER).write_text(text)
+    assert ledger(tmp_path).run("one", {}, writing(tmp_path, "x.txt", "new")).value == "new"
+
+
+def test_a_ledger_never_removes_what_lies_outside_its_folder(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    (tmp_path / "out").mkdir()
+    row = {"key": "k", "files": {"../mine.txt": "0"}, "value": None, "seconds": 0.0}
+    (tmp_path / "out" / LEDGER).write_text(json.dumps({"one": row}))
+    ledger(tmp_path / "out").run("one", {}, writing(tmp_path / "out", "x.txt", "new"))
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_ctrl_c_and_errors_say_what_is_kept_once_there_is_something(tmp_path):
+    def stop():
+        raise KeyboardInterrupt
+
+    def fail():
+        raise BackendError("Lava died", cause="died")
+
+    found = ledger(tmp_path)
+    with pytest.raises(KeyboardInterrupt, match="^$"):
+        found.run("one", {}, stop)
+    found.run("one", {}, writing(tmp_path, "x.txt", "done"))
+    with pytest.raises(KeyboardInterrupt, match=r"what is done \(one\) is kept in .*, and the same call goes on from there"):
+        found.run("two", {}, stop)
+    with pytest.raises(BackendError, match=r"^Lava died; what is done \(one\) is kept") as caught:
+        found.timed("two", fail)
+    assert caught.value.cause == "died"
+
+
+def test_after_a_budget_that_cannot_be_reached_the_command_has_one_that_can():
+    advice = advice_for("spear-deploy deploy a.snn --synops=5% --out b")
+    assert advice(BudgetError("too low", least=812.3)) == "`spear-deploy deploy a.snn --out b --synops 813`"
+    assert advice(BudgetError("no number")) == "`spear-deploy deploy a.snn --synops=5% --out b`"
+    assert advice_for(None)(None) == "the same call"
+
+
+def test_digests_tell_data_profiles_and_networks_apart():
+    same, other = task(), arrays()
+    assert hash_dataset(same) == hash_dataset(task())
+    other["x"] = other["x"].copy()
+    other["x"][0, 0, 0] ^= 1
+    assert hash_dataset(from_arrays(other, name="task")) != hash_dataset(same)
+    assert hash_dataset(from_arrays(arrays(), name="renamed")) == hash_dataset(same)
+    chip = load_profile("loihi2")
+    assert hash_profile(chip) == hash_profile(load_profile("loihi2"))
+    assert hash_profile(with_overrides(chip, {"energy.synop_pj": 1.0})) != hash_profile(chip)
+    assert hash_network(network(IF())) == hash_network(network(IF()))
+    assert hash_network(network(IF(), seed=1)) != hash_network(network(IF()))
+
+
+def test_counts_come_back_from_their_file_delayed_edges_included(tmp_path):
+    rng = np.random.default_rng(0)
+    layers = [
+        Layer(name=name, synapse=Dense(weight=rng.normal(size=shape).astype(np.float32)), neuron=IF())
+        for name, shape in (("a.b", (4, 3)), ("back", (4, 4)))
+    ]
+    edges = (Edge(source="input", target="a.b"), Edge(source="a.b", target="back", delay=2))
+    graph = SNNGraph(layers=tuple(layers), edges=edges, input_shape=(3,))
+    counts = simulate(graph, random_spikes(graph, 0, steps=6, batch=2)).counts
+    found = read_counts(tmp_path / "counts.npz", json.loads(json.dumps(write_counts(counts, tmp_path / "counts.npz"))))
+    assert (found.steps, found.samples, found.input_kind) == (6, 2, "spikes")
+    assert synops(graph, found) == synops(graph, counts) and counts.delivered
+    for name, sent in counts.sent.items():
+        np.testing.assert_array_equal(found.sent[name], sent)
+
+
+# ------------------------------------------------------------------------------------------------------ what goes wrong
+
+
+@pytest.mark.parametrize("text", ["much", "", "%", "0", "-3", "nan", "inf%"])
+def test_budgets_that_are_none(text):
+    with pytest.raises(BudgetError, match=f"SynOps budget '{text}': expected"):
+        budget_from(text, 100.0)
+
+
+def test_a_budget_below_an_almost_empty_network_names_what_is_reachable(tmp_path):
+    with pytest.raises(BudgetError, match=r"SynOps budget 1 is below \d+, .*; raise the budget to at least \d+") as caught:
+        sd.prune(network(IF()), "loihi2", task(), out=tmp_path / "out", synops="1")
+    assert caught.value.least > 1 and not (tmp_path / "out").exists()
+
+
+def test_what_cannot_go_on_is_said_before_anything_is_trained(tmp_path):
+    integer = api.for_chip(network(IF()), "loihi2")
+    with pytest.raises(UnsupportedError, match="an integer network can be neither searched nor fine-tuned"):
+        sd.deploy(integer, "loihi2", task(), out=tmp_path / "out")
+    with pytest.raises(UnsupportedError, match="integers of the truenorth family are not built yet"):
+        sd.deploy(network(IF()), "truenorth", task(), out=tmp_path / "out")
+    five = from_arrays({"x": np.ones((40, 6, 10), np.uint8), "y": np.arange(40) % 5}, name="five")
+    with pytest.raises(DataError, match=r"labels go up to 4, the network has outputs 0\.\.2"):
+        sd.prune(network(IF()), "loihi2", five, out=tmp_path / "out")
+    with pytest.raises(BudgetError, match="SynOps budget 'much'"):
+        sd.demo(out=tmp_path / "out", synops="much")
+    assert not (tmp_path / "out").exists()
+
+
+def test_lava_needs_a_sample():
+    integer = api.for_chip(network(IF()), "loihi2")
+    with pytest.raises(DataError, match="there is no test sample to run on Lava"):
+        run_on_lava(integer, task().test, 0)
+
+
+def test_norse_and_our_simulator_agree_on_every_spike():
+    found = run_on_norse(network(LIF(tau_s=0.002, v_threshold=0.2)), task().test)
+    assert found == {"samples": 24, "spike_mismatches": 0, "spikes_compared": 24 * 6 * 8}
+
+
+# ------------------------------------------------------------------------------------------------- chips that Lava is not of
+
+
+def test_a_chip_whose_integers_lava_does_not_know_is_deployed_without_that_proof(tmp_path):
+    graph = network(IF(reset="subtract"))
+    graph = graph.with_layers(lambda layer: replace(layer, neuron=IF(reset="subtract")))
+    result = sd.deploy(graph, "speck2f", task(), out=tmp_path, synops="80%", method="uniform")
+    assert result.accuracy["lava"] is None and result.lava["samples"] == 0 and result.lava["spike_mismatches"] is None
+    assert "Lava's models hold Loihi's integers; those of speck2f ran on our simulator alone" in result.notes
+    assert result.report.profile == "speck2f" and (tmp_path / "nir" / "network.nir").exists()
+    with np.load(tmp_path / "raster.npz") as kept:
+        assert {name.rpartition(".")[2] for name in kept.files} - {"sample", "y"} == {"norse", "fixed"}
+    text = (tmp_path / "report.html").read_text()
+    assert "not run" in text and "Integers on Lava" not in text and "<h1>Fits SynSense Speck2f" in text

@@ -1,0 +1,191 @@
+"""Which core a part lies on: matching against every permutation, first fit against its limits."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+
+from spear_deploy.budget.check import check
+from spear_deploy.hardware.profile import load_profile
+from spear_deploy.network import IF, Conv2d, Dense
+from spear_deploy.network.graph import Edge, Layer, SNNGraph, chain
+from spear_deploy.placement.place import place
+from tests.support.chips import conv, dense_net, small_chip
+
+SPECK = load_profile("speck2f")
+KERNEL_KI = (16, 16, 16, 32, 32, 64, 64, 16, 16)
+NEURON_KI = (64, 64, 64, 32, 32, 16, 16, 16, 16)
+
+
+def speck_layer(rng: np.random.Generator, into: int, name: str) -> tuple[Layer, int]:
+    """A 1 x 1 or 3 x 3 convolution that keeps its map, of a random number of channels."""
+    out, k = int(rng.choice([4, 8, 16, 33, 64, 100])), int(rng.choice([1, 3]))
+    synapse = conv(rng, out, into, k, padding=(k // 2, k // 2))
+    return Layer(name=name, synapse=synapse, neuron=IF()), out
+
+
+def speck_net(rng: np.random.Generator) -> SNNGraph:
+    layers, channels = [], 2
+    for n in range(int(rng.integers(2, 7))):
+        layer, channels = speck_layer(rng, channels, f"c{n}")
+        layers.append(layer)
+    size = int(rng.choice([8, 16, 17, 32]))
+    return chain(layers, input_shape=(2, size, size))
+
+
+def needs(net: SNNGraph) -> list[tuple[int, int]]:
+    """Kernel and neuron words of each layer, by sinabs' formulas."""
+    found = []
+    for layer in net.layers:
+        f, c, kx, ky = layer.synapse.weight.shape
+        _, fy, fx = net.shape_of(layer.name)
+        kernel = c * 2 ** (int(np.ceil(np.log2(kx * ky))) + int(np.ceil(np.log2(f))))
+        found.append((kernel, f * 2 ** (int(np.ceil(np.log2(fy))) + int(np.ceil(np.log2(fx))))))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_as_many_layers_find_a_core_as_in_the_best_permutation(seed: int) -> None:
+    net = speck_net(np.random.default_rng(seed))
+    layers = needs(net)
+    kinds = list(zip(KERNEL_KI, NEURON_KI, strict=True))
+    fits = [[k <= 1024 * kernel and n <= 1024 * neuron for kernel, neuron in kinds] for k, n in layers]
+    best = max(sum(fits[i][core] for i, core in enumerate(chosen)) for chosen in set(permutations(range(9), len(layers))))
+    placement = place(net, SPECK)
+    found = [part for part in placement.slices if part.slot is not None]
+    assert len(found) == best
+    assert len({part.slot for part in found}) == best
+    for part in found:
+        kernel, neuron = layers[placement.layers.index(part.layer)]
+        assert kernel <= 1024 * KERNEL_KI[part.slot] and neuron <= 1024 * NEURON_KI[part.slot]
+        assert (part.memory_words, part.neuron_words) == (kernel, neuron)
+    assert placement == place(net, SPECK)
+
+
+def test_a_greedy_choice_would_fail_where_the_matching_does_not() -> None:
+    """The small layer fits anywhere; in order it would take a wide core, and the three wide layers need all three."""
+    rng = np.random.default_rng(0)
+    layers = [Layer(name="small", synapse=conv(rng, 2, 2, 1), neuron=IF())]
+    layers += [Layer(name=f"wide{n}", synapse=conv(rng, 16, 2 if n == 0 else 16, 1), neuron=IF()) for n in range(3)]
+    net = chain(layers, input_shape=(2, 64, 64))
+    report = check(net, SPECK)
+    assert report.verdict == "fits"
+    slots = {part.layer: part.slot for part in report.placement.slices}
+    assert {slots[f"wide{n}"] for n in range(3)} == {0, 1, 2} and slots["small"] not in (0, 1, 2)
+
+
+def test_layers_that_compete_for_too_few_cores_are_named() -> None:
+    """Four maps of 64 Ki neuron words; three cores hold one each."""
+    rng = np.random.default_rng(0)
+    layers = [Layer(name=f"wide{n}", synapse=conv(rng, 16, 2 if n == 0 else 16, 1), neuron=IF()) for n in range(4)]
+    report = check(chain(layers, input_shape=(2, 64, 64)), SPECK)
+    assert report.verdict == "does_not_fit" and report.cores_used == 4
+    (row,) = report.over
+    assert (row.resource, row.where, row.used, row.limit) == ("cores", "wide0 + wide1 + wide2 + wide3", 4, 3)
+    assert "drop 8 of 16 channels of wide" in row.remedy
+
+
+def test_a_layer_that_no_core_holds_is_held_against_the_nearest() -> None:
+    """64 Ki kernel words lie on cores of 16 Ki neuron words: a layer that needs both fits none."""
+    net = chain([Layer(name="c", synapse=conv(np.random.default_rng(0), 64, 64), neuron=IF())], input_shape=(64, 34, 34))
+    report = check(net, SPECK)
+    (row,) = report.over
+    assert (row.resource, row.used, row.limit) == ("synapse_memory", 65536, 16384)
+    assert row.detail == "on a core of kind wide_maps"
+    assert "split c into 2 layers of 32 channels, a core each" in row.remedy
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_slices_that_share_a_core_are_within_its_limits(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    widths = [int(n) for n in rng.integers(2, 60, int(rng.integers(2, 6)))]
+    chip = small_chip("truenorth", core__neurons=64, core__axons_in=60, core__layers=int(rng.integers(1, 4)))
+    report = check(dense_net(*widths), chip)
+    on: dict[int, list] = {}
+    for part in report.placement.slices:
+        on.setdefault(part.core, []).append(part)
+    for parts in on.values():
+        assert sum(part.neurons * part.copies for part in parts) <= 64
+        assert len({part.layer for part in parts}) <= chip.core.layers.value
+    assert report.cores_used == len(on)
+    assert report.bound <= report.tightest.cores_used <= report.cores_used
+
+
+def test_layers_of_one_source_share_its_axons() -> None:
+    """Two layers read the same 200 inputs: one core has 200 axons for both, not 400."""
+
+    def layer(name: str) -> Layer:
+        return Layer(name=name, synapse=Dense(weight=np.ones((100, 200))), neuron=IF())
+
+    net = SNNGraph(
+        layers=(layer("a"), layer("b")),
+        edges=(Edge(source="input", target="a"), Edge(source="input", target="b")),
+        input_shape=(200,),
+    )
+    report = check(net, load_profile("truenorth"))
+    assert report.cores_used == 1
+    row = next(row for row in report.rows if row.resource == "axons_in")
+    assert (row.where, row.used) == ("a + b", 200)
+
+
+def test_layers_that_read_parts_of_one_map_share_the_axons_of_what_both_read() -> None:
+    """One reads rows 0 to 3 of six pixels each, the other rows 0, 2 and 4: together five rows, not seven."""
+    top = Conv2d(weight=np.ones((1, 1, 4, 6)), stride=(9, 1))
+    bottom = Conv2d(weight=np.ones((1, 1, 3, 6)), stride=(9, 1), dilation=(2, 1))
+    net = SNNGraph(
+        layers=(
+            Layer(name="top", synapse=top, neuron=IF()),
+            Layer(name="bottom", synapse=bottom, neuron=IF()),
+            Layer(name="out", neuron=IF()),
+        ),
+        edges=(
+            Edge(source="input", target="top"),
+            Edge(source="input", target="bottom"),
+            Edge(source="bottom", target="out"),
+        ),
+        input_shape=(1, 6, 6),
+        output="out",
+    )
+    report = check(net, load_profile("truenorth"))
+    axons = {part.layer: part.axons_in for part in report.placement.slices}
+    assert axons == {"top": 24, "bottom": 18, "out": 1}
+    row = next(row for row in report.rows if row.resource == "axons_in")
+    assert (row.where, row.used) == ("top + bottom + out", 5 * 6 + 1)
+
+
+def test_passes_hold_layers_in_order() -> None:
+    """Cores of one layer each, 5 of them; layers of 2, 2, 2 and 5 cores run in 3 passes."""
+    chip = small_chip(
+        "loihi1", core__neurons=10, chip__usable_cores=5, chip__cores=5, chip__multi_pass=True,
+        topology__cores_per_tile=None,
+    )  # fmt: skip
+    report = check(dense_net(3, 20, 20, 20, 50), chip)
+    assert report.verdict == "fits" and report.passes == 3
+    assert [part.run for part in report.placement.slices] == [0] * 4 + [1] * 2 + [2] * 5
+    assert (report.cores_used, report.cores_limit, report.placement.cores_in_all) == (5, 5, 11)
+    assert report.headline.startswith("FITS loihi1 IN 3 PASSES: 5 of 5 cores (100 %)")
+    assert report.to_json()["packing"] == {"vendor": 11, "fewest": 11, "lower_bound": 11}
+    too_big = check(dense_net(3, 20, 60), chip)
+    assert too_big.verdict == "does_not_fit" and too_big.cores_used == 6
+    assert check(dense_net(3, 20), chip).passes == 1 and check(dense_net(3, 20), load_profile("loihi1")).passes is None
+
+
+def test_a_memory_of_the_chip_ends_a_chip_before_its_cores_do() -> None:
+    """SpiNNaker: 100 inputs to 256 neurons are 100 · (3 + 256) = 25900 words; two such cores fill a chip of 60000."""
+    chip = small_chip("spinnaker1", chip__memory_words=60000)
+    net = dense_net(100, 1024)
+    one = check(net, chip)
+    (row,) = one.over
+    assert (row.resource, row.where, row.used, row.limit) == ("synapse_memory", "chip", 4 * 25900, 60000)
+    assert "2 chips instead of 1" in row.remedy
+    two = check(net, chip, chips=2)
+    assert two.verdict == "fits" and [part.chip for part in two.placement.slices] == [0, 0, 1, 1]
+    assert two.to_json()["chips_used"] == 2
+
+
+def test_a_convolution_has_no_core_twice() -> None:
+    net = chain([Layer(name="c", synapse=Conv2d(weight=np.ones((8, 2, 3, 3))), neuron=IF())], input_shape=(2, 12, 12))
+    placement = place(net, small_chip("brainscales2", core__neurons=64, core__axons_in=100, core__synapse_memory=4000))
+    assert all(part.memory_words <= 4000 and part.axons_in <= 100 for part in placement.slices)

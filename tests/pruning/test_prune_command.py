@@ -1,0 +1,114 @@
+"""What `prune` promises: several budgets, making a network fit, one search for several budgets, and what it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import spear_deploy as sd
+from spear_deploy.cli import main
+from spear_deploy.data import from_arrays
+from spear_deploy.errors import BudgetError, FileError, UnsupportedError
+from spear_deploy.interchange.snn_file import write_snn
+from spear_deploy.network import IF, LIF
+from spear_deploy.pipeline import api
+from spear_deploy.pipeline.prune import budgets_for
+from spear_deploy.pruning.plan import PruningPlan, prune
+from spear_deploy.report import write_report
+from spear_deploy.training.evaluation import evaluate
+from tests.pipeline.test_deploy import network, task
+
+FAST = {"method": "uniform", "epochs": 3}
+
+
+def test_budgets_of_several_kinds_hold_and_what_stays_whole_is_named(tmp_path):
+    net, data = network(IF(), hidden=12), task(samples=300)
+    facts = sd.prune(net, "loihi1", data, out=tmp_path, synops="70%", parameters=120, energy_uj="95%", **FAST)
+    pruned = api.load(tmp_path / "pruned.snn")
+    assert facts["met"] and set(facts["budgets"]) == {"synops", "parameters", "energy_j"}
+    assert evaluate(pruned, data.test).synops.total == facts["synops"]["achieved"] <= facts["synops"]["budget"]
+    assert facts["synops"]["quantised"] <= facts["synops"]["budget"]
+    assert facts["budgets"]["parameters"]["used"] <= 120
+    assert facts["not_prunable"] == ["'out' cannot be pruned: it is the network's output"]
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    sliced = prune(net, PruningPlan(kept=plan))
+    assert [sliced.shape_of(layer.name) for layer in sliced.layers] == [pruned.shape_of(layer.name) for layer in pruned.layers]
+
+
+def test_without_a_budget_a_network_that_fits_is_not_changed(tmp_path):
+    net = network(IF())
+    facts = sd.prune(net, "loihi2", task(), out=tmp_path)
+    assert api.load(tmp_path / "pruned.snn") == net and facts["verdict"] == "fits"
+    assert "nothing was changed" in facts["notes"][-1] and facts["synops"]["budget"] is None
+
+
+def test_without_a_budget_a_network_that_does_not_fit_is_made_to(tmp_path):
+    net = network(IF(), hidden=20)
+    small = {"core.neurons": "6", "chip.usable_cores": "3"}  # 12 hidden neurons on two cores, the readout on the third
+    facts = sd.prune(net, "loihi2", task(), out=tmp_path, overrides=small, **FAST)
+    assert facts["verdict"] == "fits" and facts["cores_used"] == 3 and facts["widths"] == {"fc": [20, 12]}
+    with pytest.raises(BudgetError, match="does not fit with one channel left in every layer"):
+        sd.prune(net, "loihi2", task(), out=tmp_path / "b", overrides={"chip.usable_cores": "1"}, **FAST)
+    assert not (tmp_path / "b").exists()
+
+
+def test_one_budget_has_a_page_too(tmp_path):
+    facts = sd.prune(network(IF(), hidden=20), "loihi2", task(), out=tmp_path, synops="60%", **FAST)
+    page = (tmp_path / facts["files"]["report"]).read_text()
+    assert facts["files"]["report"] == "prune.html" and "What the budget costs" in page and "60% SynOps" in page
+    assert f"{100 * facts['accuracy']['pruned']:.2f} %" in page and "Reward of each evaluation" in page
+    assert write_report(tmp_path) == tmp_path / "prune.html" and (tmp_path / "prune.html").read_text() == page
+    enough = sd.prune(network(IF(), hidden=20), "loihi2", task(), out=tmp_path / "whole", **FAST)
+    assert "what fits loihi2" in (tmp_path / "whole" / enough["files"]["report"]).read_text()
+
+
+def test_one_search_serves_several_budgets(tmp_path):
+    write_snn(network(IF(), hidden=12), tmp_path / "net.snn")
+    rng = np.random.default_rng(0)
+    y = np.arange(240) % 3
+    x = (rng.random((240, 6, 10)) < (rng.random((3, 10)) * 0.8)[y][:, None]).astype(np.uint8)
+    np.savez(tmp_path / "data.npz", x=x, y=y)
+    result = CliRunner().invoke(
+        main,
+        ["prune", str(tmp_path / "net.snn"), "--chip", "loihi2", "--data", str(tmp_path / "data.npz"), "--budgets", "80%,60%",
+         "--method", "random", "--episodes", "6", "--epochs", "2", "--out", str(tmp_path / "out"), "--json"],
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    front = json.loads(result.stdout)["front"]
+    assert [row["wanted"] for row in front] == ["80%", "60%"]
+    for row in front:
+        found = evaluate(api.load(tmp_path / "out" / row["files"]["pruned"]), from_arrays({"x": x, "y": y}, name="d").test)
+        assert found.synops.total == row["synops"]["achieved"] <= row["synops"]["budget"]
+    page = (tmp_path / "out" / "front.html").read_text()
+    for row in front:
+        assert f"{100 * row['accuracy']['pruned']:.2f} %" in page and f"<h2>The search for {row['wanted']}</h2>" in page
+    assert "<script" not in page and CliRunner().invoke(main, ["report", str(tmp_path / "out")]).exit_code == 0
+    assert (tmp_path / "out" / "front.html").read_text() == page
+    (tmp_path / "out" / "80" / "search.json").write_text("{")
+    with pytest.raises(FileError, match="search.json': is damaged .*; prune again"):
+        write_report(tmp_path / "out")
+    (tmp_path / "out" / "80" / "search.json").write_text("{}")
+    with pytest.raises(FileError, match="its files do not go together"):
+        write_report(tmp_path / "out")
+    assert front[1]["evaluations"] <= 3 + 2 * 2 and json.loads((tmp_path / "out" / "front.json").read_text())["front"] == front
+
+
+def test_both_kinds_of_synops_budget_are_too_many():
+    result = CliRunner().invoke(
+        main, ["prune", "digits", "--chip", "loihi2", "--data", "digits", "--synops", "5", "--budgets", "5%", "--out", "o"]
+    )
+    assert result.exit_code == 2 and "--budgets are several --synops" in result.stderr
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    sd.prune(network(IF()), "loihi2", task(), out=tmp_path, synops="70%", **FAST)
+    with pytest.raises(FileError, match="is of another network, other data or other settings; choose another folder, or remove"):
+        sd.prune(network(IF(), seed=1), "loihi2", task(), out=tmp_path, synops="70%", **FAST)
+
+
+def test_what_the_chip_lacks_is_no_matter_of_size():
+    with pytest.raises(
+        UnsupportedError, match="chip 'speck2f' lacks what this network needs, and pruning does not help: layer 'fc'"
+    ):
+        budgets_for(network(LIF(tau_s=0.002)), api.profile("speck2f"), 1, {})

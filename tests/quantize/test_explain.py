@@ -1,0 +1,454 @@
+"""What each step of the lowering costs: a chain of real networks whose ends are the two that are compared."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from spear_deploy.errors import DataError, UnsupportedError
+from spear_deploy.lava.schedule import alignment
+from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, CubaLI, CubaLIF, Dense, Layer, LoihiLIF, UnroundedLIF
+from spear_deploy.network.graph import Edge, SNNGraph, chain
+from spear_deploy.quantize import quantize
+from spear_deploy.quantize.explain.attribution import explain
+from spear_deploy.quantize.explain.findings import of_run
+from spear_deploy.quantize.explain.first_difference import Recorded, distance, first_difference, membrane, van_rossum
+from spear_deploy.quantize.explain.partial_networks import partly_stored
+from spear_deploy.quantize.explain.stages import steps
+from spear_deploy.simulator import simulate
+from spear_deploy.simulator.run import decide
+from tests.support.reference import random_graph, random_spikes
+
+LOIHI = [
+    "trained", "arithmetic", "batch_norm", "average_pool", "scale", "input", "weights", "decays", "thresholds", "biases",
+    "truncation", "state_bits",
+]  # fmt: skip
+
+
+def mixed(seed):
+    """Real weights, every kind of neuron, per-channel parameters, both resets, levels off 0, a loop with delay, a pool."""
+    rng = np.random.default_rng(seed)
+
+    def spread(low, high, *shape):
+        return rng.uniform(low, high, shape)
+
+    def weight(*shape):
+        return rng.normal(0.1, 0.6, shape) / np.sqrt(shape[1])
+
+    def neuron(shape=()):
+        kind = int(rng.integers(3))
+        reset = ("value", "subtract")[int(rng.integers(2))]
+        levels = {"v_threshold": spread(0.4, 0.9, *shape), "v_reset": rng.choice([0.0, -0.2]), "reset": reset}
+        if kind == 0:
+            return IF(r=spread(0.7, 1.3, *shape), **levels)
+        levels["v_leak"] = rng.choice([0.0, 0.1])
+        if kind == 1:
+            return LIF(tau_s=spread(0.002, 0.009, *shape), r=2.0, **levels)
+        return CubaLIF(tau_mem_s=spread(0.002, 0.02, *shape), tau_syn_s=0.004, w_in=4.0, **levels)
+
+    readout = LI(tau_s=0.004) if rng.random() < 0.5 else CubaLI(tau_mem_s=0.008, tau_syn_s=0.002, v_leak=0.3)
+    layers = [
+        Layer(name="currents", synapse=Conv2d(weight=weight(3, 2, 3, 3) * 1.5, bias=spread(-0.1, 0.1, 3), padding=1)),
+        Layer(name="smooth", synapse=AvgPool(kernel_size=(2, 2), stride=(1, 1))),
+        Layer(name="conv", neuron=neuron((3, 1, 1))),
+        Layer(name="pool", synapse=AvgPool(kernel_size=(2, 2))),
+        Layer(name="fc", synapse=Dense(weight=weight(8, 12) * 2, bias=spread(-0.1, 0.1, 8))),
+        Layer(name="loop", synapse=Dense(weight=weight(8, 8))),
+        Layer(name="hidden", neuron=neuron((8,))),
+        Layer(name="out", synapse=Dense(weight=weight(4, 8)), neuron=readout),
+    ]
+    pairs = [
+        ("input", "currents"),
+        ("currents", "smooth"),
+        ("smooth", "conv"),
+        ("conv", "pool"),
+        ("pool", "fc"),
+        ("fc", "hidden"),
+    ]
+    pairs += [("loop", "hidden"), ("hidden", "out")]
+    edges = [Edge(source=s, target=t) for s, t in pairs] + [Edge(source="hidden", target="loop", delay=2)]
+    return SNNGraph(layers=tuple(layers), edges=tuple(edges), input_shape=(2, 6, 6), output="out")
+
+
+def runs_of(graph, x, kind="spikes"):
+    integer = quantize(graph, calibration=x, kind=kind)
+    made = steps(graph, integer, x, kind)
+    return integer, made, [simulate(s.graph, s.x, kind=kind, record=("spikes", "v"), dtype=s.dtype) for s in made]
+
+
+def dense(weight, neuron, name="fc"):
+    return Layer(name=name, synapse=Dense(weight=np.asarray(weight, float)), neuron=neuron)
+
+
+def same(a, b):
+    return all(np.array_equal(a.spikes[name], b.spikes[name]) for name in a.spikes)
+
+
+# ---------------------------------------------------------------------------------------------------------- the chain
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_unrounded_neuron_that_truncates_is_the_integer_one(seed):
+    graph = random_graph(seed, kind="integer")
+    x = random_spikes(graph, seed, steps=20, batch=3)
+
+    def real(layer):
+        n = layer.neuron
+        if n is None:
+            return layer
+        neuron = UnroundedLIF(
+            decay_u=n.decay_u.astype(float),
+            decay_v=n.decay_v.astype(float),
+            v_threshold=None if n.v_threshold is None else n.v_threshold.astype(float),
+            bias=n.bias.astype(float),
+            v_init=n.v_init.astype(float),
+            reset=n.reset,
+            truncates=True,
+        )
+        return replace(layer, neuron=neuron)
+
+    wanted = simulate(graph, x, record=("spikes", "v", "u"))
+    found = simulate(graph.with_layers(real), x, record=("spikes", "v", "u"), dtype=np.float64)
+    assert not wanted.overflows and any(spikes.any() for spikes in wanted.spikes.values())
+    for what in ("spikes", "v", "u"):
+        for name, value in getattr(wanted, what).items():
+            np.testing.assert_array_equal(getattr(found, what)[name], value, err_msg=f"{what} of {name}")
+
+
+def test_without_truncation_it_keeps_the_fraction():
+    layers = [
+        Layer(name="n", synapse=Dense(weight=np.ones((1, 1))), neuron=UnroundedLIF(decay_u=1365.0, decay_v=0.0, v_threshold=None))
+    ]
+    x = np.array([1, 0, 0]).reshape(3, 1, 1)
+    run = simulate(chain(layers, input_shape=(1,)), x, record=("u",), dtype=np.float64)
+    np.testing.assert_allclose(run.u["n"].ravel(), 64 * (2731 / 4096) ** np.arange(3), rtol=1e-15)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_changes_of_form_change_no_spike_and_the_last_network_is_the_integer_one(seed):
+    graph = mixed(seed)
+    x = random_spikes(graph, seed, steps=40, batch=4)
+    integer, made, runs = runs_of(graph, x)
+    assert [step.name for step in made] == LOIHI
+    assert made[-1].graph is integer and made[0].graph is graph
+    by_name = dict(zip(LOIHI, runs, strict=True))
+    assert all(0 < rate < 1 for rate in runs[0].counts.rates().values())
+    for earlier, later in (("arithmetic", "batch_norm"), ("batch_norm", "average_pool"), ("average_pool", "scale")):
+        assert same(by_name[earlier], by_name[later]), later
+    assert integer.is_integer and not runs[-1].overflows
+    assert not same(by_name["biases"], by_name["weights"])
+    for layer in integer.layers:  # nothing overflowed: the states of the last two are equal too
+        if layer.neuron is not None:
+            np.testing.assert_array_equal(by_name["truncation"].v[layer.name], by_name["state_bits"].v[layer.name])
+    for step, run, before in zip(made[1:], runs[1:], runs[:-1], strict=True):
+        assert step.changed or same(run, before), step.name
+    assert not same(runs[0], runs[-1])
+
+
+@pytest.mark.parametrize("seed", [0, 2, 5])
+def test_an_analogue_input_has_a_step_of_its_own(seed):
+    graph = mixed(seed)
+    x = np.random.default_rng(seed).random((30, 3, 2, 6, 6))
+    _, made, runs = runs_of(graph, x, "current")
+    by_name = dict(zip(LOIHI, runs, strict=True))
+    assert same(by_name["arithmetic"], by_name["scale"])
+    assert {step.name: step.changed for step in made}["input"] and "shifted down" in made[-1].what
+    assert made[5].x.dtype == np.int64
+    found = explain(graph, quantize(graph, calibration=x, kind="current"), x, kind="current")
+    step = next(cost for cost in found.costs if cost.step == "input")
+    assert step.first["conv"].upstream == ("input",) and "what 'input' sent had changed" in step.first["conv"].why
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_grids_that_fit_the_format_cost_nothing_but_truncation(seed):
+    graph = random_graph(seed)
+    x = random_spikes(graph, seed, steps=20, batch=3)
+    _, _, runs = runs_of(graph, x)
+    by_name = dict(zip(LOIHI, runs, strict=True))
+    assert same(by_name["arithmetic"], by_name["scale"])  # ties at the threshold stay ties in the chip's units
+    assert same(by_name["truncation"], by_name["state_bits"])
+
+
+EVENTS = ["trained", "arithmetic", "batch_norm", "weights", "input", "thresholds", "biases", "decays", "integers"]
+
+
+def speck_network(rng):
+    conv = Conv2d(weight=rng.normal(size=(3, 1, 3, 3)) / 2, bias=rng.normal(size=3) / 9)
+    return chain(
+        [
+            Layer(name="conv", synapse=conv, neuron=IF(reset="subtract", r=1.3, v_threshold=0.9)),
+            Layer(name="pool", synapse=AvgPool(kernel_size=(2, 2))),
+            Layer(name="fc", synapse=Dense(weight=rng.normal(size=(4, 12))), neuron=IF(reset="subtract")),
+        ],
+        input_shape=(1, 6, 6),
+    )
+
+
+def xylo_network(rng):
+    neuron = CubaLIF(tau_mem_s=rng.uniform(0.003, 0.02, 8), tau_syn_s=0.005, w_in=5.0, v_leak=0.05, reset="subtract", r=1.5)
+    return chain(
+        [
+            Layer(name="fc", synapse=Dense(weight=rng.normal(size=(8, 5)) / 2, bias=rng.normal(size=8) / 20), neuron=neuron),
+            Layer(name="hidden", synapse=Dense(weight=rng.normal(size=(6, 8))), neuron=LIF(tau_s=0.004, reset="subtract")),
+            Layer(name="out", synapse=Dense(weight=rng.normal(size=(3, 6))), neuron=LI(tau_s=0.006)),
+        ],
+        input_shape=(5,),
+    )
+
+
+@pytest.mark.parametrize(("chip", "network"), [("speck", speck_network), ("xylo", xylo_network)])
+@pytest.mark.parametrize("kind", ["spikes", "current"])
+def test_event_chips_store_one_kind_of_number_after_the_other(chip, network, kind):
+    rng = np.random.default_rng(5)
+    graph = network(rng)
+    x = random_spikes(graph, 0, steps=25, batch=6)
+    x = x if kind == "spikes" else np.abs(x * rng.random(x.shape))
+    integer = quantize(graph, format=chip, calibration=x, kind=kind)
+    found = explain(graph, integer, x, kind=kind)
+    assert [cost.step for cost in found.costs] == EVENTS
+    assert found.costs[-1].layers["fc"].spikes[1] == int(
+        simulate(integer, steps(graph, integer, x, kind)[-1].x).counts.sent["fc"].sum()
+    )
+    changed = {step.name: step.changed for step in steps(graph, integer, x, kind)}
+    assert changed["weights"] and changed["thresholds"] and changed["input"] == (kind == "current")
+    assert changed["decays"] == (chip == "xylo") and changed["biases"]
+    assert not found.numbers
+
+
+@pytest.mark.parametrize(("chip", "network", "name"), [("speck", speck_network, "conv"), ("xylo", xylo_network, "fc")])
+@pytest.mark.parametrize("seed", range(4))
+def test_all_that_is_stored_gives_the_potentials_of_the_chip_but_for_its_rounding(chip, network, name, seed):
+    graph = network(np.random.default_rng(seed))
+    if chip == "xylo":  # the chip starts at 0, not at the leak, and adds a bias to the potential, not to the current
+        bare = replace(graph[name].synapse, bias=None)
+        graph = graph.with_layers({name: replace(graph[name], synapse=bare, neuron=replace(graph[name].neuron, v_leak=0.0))})
+    integer = quantize(graph, format=chip)
+    x = random_spikes(graph, seed, steps=1, batch=8)
+    stored = partly_stored(graph, integer, "spikes", thresholds=True, biases=True, decays=True)
+    ours = simulate(stored, x, record=("v", "spikes"), dtype=np.float64)
+    theirs = simulate(integer, x, record=("v", "spikes"))
+    silent = (ours.spikes[name] == 0) & (theirs.spikes[name] == 0)
+    off = np.abs(ours.v[name] * integer.metadata["quantization"]["scale"][name] - theirs.v[name])[silent]
+    assert silent.mean() > 0.3 and np.abs(theirs.v[name][silent]).max() > 20
+    assert off.max() <= (1e-6 if chip == "speck" else 1.0)
+
+
+def test_a_speck_layer_with_thresholds_by_channel_is_one_step():
+    rng = np.random.default_rng(0)
+    neuron = IF(reset="subtract", v_threshold=rng.uniform(0.5, 1.0, (3, 1, 1)))
+    layer = Layer(name="conv", synapse=Conv2d(weight=rng.normal(size=(3, 1, 3, 3)) / 2), neuron=neuron)
+    graph = chain([layer], input_shape=(1, 6, 6))
+    x = random_spikes(graph, 0, steps=12, batch=5)
+    assert [s.name for s in steps(graph, quantize(graph, format="speck", calibration=x), x)] == [*EVENTS[:3], "integers"]
+
+
+# ----------------------------------------------------------------------------------------------------------- the costs
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_what_the_steps_change_adds_up_to_the_whole_difference(seed):
+    graph = mixed(seed)
+    x = random_spikes(graph, seed, steps=30, batch=20)
+    labels = np.random.default_rng(seed).integers(0, 4, 20)
+    integer = quantize(graph, calibration=x)
+    found = explain(graph, integer, x, labels=labels)
+    trained, chip = simulate(graph, x, record=("spikes",)), simulate(integer, x, record=("spikes",))
+    accuracies = [float(np.mean(decide(run.output) == labels)) for run in (trained, chip)]
+    assert found.costs[0].accuracy == accuracies[0] and found.costs[-1].accuracy == accuracies[1]
+    assert sum(cost.accuracy_change for cost in found.costs) == pytest.approx(accuracies[1] - accuracies[0])
+    assert found.costs[-1].agreement == float(np.mean(decide(trained.output) == decide(chip.output)))
+    for name in trained.spikes:
+        whole = found.costs[-1].since_start[name]
+        assert whole.differ == np.count_nonzero(trained.spikes[name] != chip.spikes[name]) > 0
+        assert whole.differ <= sum(cost.layers[name].differ for cost in found.costs)
+        changes = sum(cost.layers[name].spikes[1] - cost.layers[name].spikes[0] for cost in found.costs)
+        assert changes == chip.spikes[name].sum() - trained.spikes[name].sum()
+    assert {"order", "steps", "numbers", "alignment"} <= set(found.to_json())
+    assert found.numbers["hidden"].scale == pytest.approx(integer.metadata["quantization"]["scale"]["hidden"])
+
+
+def test_without_labels_there_is_no_accuracy():
+    graph = random_graph(5)
+    x = random_spikes(graph, 5, batch=3)
+    found = explain(graph, quantize(graph), x)
+    assert found.costs[-1].accuracy is None and found.costs[-1].accuracy_change is None
+    assert 0 <= found.costs[-1].agreement <= 1
+
+
+def test_what_cannot_be_explained():
+    graph = random_graph(5)
+    x = random_spikes(graph, 5, batch=3)
+    with pytest.raises(UnsupportedError, match="holds integers already; give the floating-point network"):
+        explain(quantize(graph), quantize(graph), x)
+    with pytest.raises(DataError, match="2 labels for 3 samples; give one label a sample"):
+        explain(graph, quantize(graph), x, labels=np.zeros(2, int))
+
+
+def test_skips_wait_and_the_output_is_later_by_the_depth():
+    graph = SNNGraph(
+        layers=(dense(np.eye(2), IF(), "a"), dense(np.eye(2), IF(), "b"), dense(np.eye(2), IF(), "c")),
+        edges=tuple(Edge(source=s, target=t) for s, t in (("input", "a"), ("a", "b"), ("b", "c"), ("a", "c"))),
+        input_shape=(2,),
+    )
+    assert alignment(quantize(graph)) == {"later_steps": 3, "delays": {"a -> c": 1}, "problem": None}
+    found = alignment(quantize(mixed(0)))
+    assert found == {"later_steps": 3, "delays": {"hidden -> hidden": 1}, "problem": None}
+    loop = replace(graph, edges=(*graph.edges, Edge(source="c", target="a", delay=1)))
+    found = alignment(quantize(loop))
+    assert found["later_steps"] is None and "closes a cycle with fewer steps of delay" in found["problem"]
+
+
+# ------------------------------------------------------------------------------------------------------------ distance
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_van_rossum_is_the_sum_over_a_long_smoothed_trace(seed):
+    rng = np.random.default_rng(seed)
+    a, b = rng.random((15, 2, 3)) < 0.3, rng.random((15, 2, 3)) < 0.3
+    q = np.exp(-1 / 4)
+    total = 0.0
+    for neuron in np.ndindex(2, 3):
+        trace = np.zeros(600)
+        for t in range(600):
+            trace[t] = (q * trace[t - 1] if t else 0) + (float(a[t][neuron]) - float(b[t][neuron]) if t < 15 else 0)
+        total += float((1 - q**2) * (trace**2).sum())
+    assert van_rossum(a, b, 4.0) == pytest.approx(total)
+    assert van_rossum(a, a) == 0 and van_rossum(a, b) == pytest.approx(van_rossum(b, a))
+
+
+def test_distance_counts():
+    a = np.zeros((4, 1, 2), bool)
+    b = a.copy()
+    b[1, 0, 1] = True
+    found = distance(a, b)
+    assert (found.differ, found.share, found.spikes) == (1, 1 / 8, (0, 1)) and found.van_rossum == pytest.approx(1)
+
+
+# --------------------------------------------------------------------------------------------------------------- causes
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_margins_have_the_sign_of_what_happened_and_sources_are_named(seed):
+    graph = mixed(seed)
+    x = random_spikes(graph, seed, steps=40, batch=4)
+    found = explain(graph, quantize(graph, calibration=x), x)
+    firsts = [(cost, first) for cost in found.costs for first in cost.first.values()]
+    assert firsts
+    for cost, first in firsts:
+        assert first.before != first.after
+        if cost.step != "arithmetic":  # float32 sums of one sample may round otherwise than those of a batch
+            assert (first.margin_before > 0, first.margin_after > 0) == (bool(first.before), bool(first.after)), first.why
+        assert set(first.upstream) <= ({"conv", "hidden"} if first.layer == "hidden" else set())
+        assert f"layer '{first.layer}'" in first.why and "v − threshold" in first.why
+    weights = next(cost for cost in found.costs if cost.step == "weights")
+    assert weights.first["conv"].upstream == ()
+
+
+def test_a_margin_by_hand():
+    """v: 0.6, then 1.2 > 1 in the trained network; a weight of 0.5 gives 1.0, which does not exceed 1."""
+
+    def recorded(weight):
+        graph = chain([Layer(name="n", synapse=Dense(weight=np.array([[weight]])), neuron=IF())], input_shape=(1,))
+        x = np.ones((3, 2, 1), bool)
+        run = simulate(graph, x, record=("spikes",), dtype=np.float64)
+        return Recorded(graph=graph, x=x, kind="spikes", dtype=np.float64, spikes=run.spikes, units={})
+
+    first = first_difference("n", recorded(0.6), recorded(0.5))
+    assert (first.step, first.sample, first.neuron, first.before, first.after) == (1, 0, (0,), 1, 0)
+    assert first.margin_before == pytest.approx(0.2) and first.margin_after == 0
+    assert first.why == (
+        "layer 'n', neuron 0, sample 0, step 1 spikes no more: v − threshold is +0 (threshold 1), was +0.2 (1); "
+        "what reached it was the same"
+    )
+    assert first_difference("n", recorded(0.6), recorded(0.6)) is None
+
+
+def test_a_resting_neuron_has_no_margin():
+    neuron = LoihiLIF(decay_u=4096, decay_v=0, v_threshold=1, refractory_steps=2)
+    graph = chain([Layer(name="n", synapse=Dense(weight=np.array([[2]])), neuron=neuron)], input_shape=(1,))
+    run = Recorded(graph=graph, x=np.ones((3, 1, 1), bool), kind="spikes", dtype=np.float64, spikes={}, units={})
+    assert membrane(run, "n", 1, 0, (0,)) is None
+
+
+# ------------------------------------------------------------------------------------------------------------- findings
+
+
+def codes(found):
+    return {(finding.code, finding.layer): finding for finding in found}
+
+
+def test_layers_that_say_nothing_are_found():
+    layers = [
+        dense([[1.0], [1.0], [0.0], [0.0], [0.0]], IF(v_threshold=0.5), "mostly"),
+        dense(np.ones((2, 5)), IF(v_threshold=0.5), "busy"),
+        dense(np.ones((3, 2)), IF(v_threshold=1e6), "silent"),
+    ]
+    graph = chain(layers, input_shape=(1,))
+    run = simulate(graph, np.ones((20, 2, 1), bool))
+    found = codes(of_run(graph, run))
+    assert set(found) == {("dead_neurons", "mostly"), ("busy_layer", "busy"), ("silent_layer", "silent")}
+    assert found["dead_neurons", "mostly"].value == 0.6
+    assert "3 of 5 neurons (60%) never spike in 2 samples of 20 steps" in found["dead_neurons", "mostly"].text
+    assert "not one spike" in found["silent_layer", "silent"].text
+
+
+def test_states_that_leave_their_bits_are_found():
+    neuron = LoihiLIF(decay_u=1, decay_v=1, v_threshold=2**17 - 1)
+    graph = chain([Layer(name="fc", synapse=Dense(weight=np.array([[30000]])), neuron=neuron)], input_shape=(1,))
+    run = simulate(graph, np.ones((20, 1, 1), bool))
+    found = codes(of_run(graph, run))
+    assert found["u_wrapped", "fc"].value == run.overflows["fc"]["u_wrapped"] > 0
+    assert "its current u wrapped around" in found["u_wrapped", "fc"].text
+    assert ("v_saturated", "fc") in found
+
+
+def test_numbers_that_rounding_bent_are_found():
+    rng = np.random.default_rng(0)
+    outlier = rng.normal(0, 0.1, (20, 30))
+    outlier[0, 0] = 100.0
+    layers = [
+        dense(outlier, LIF(tau_s=np.full(20, 20.0), r=20000.0, v_threshold=0.25), "slow"),
+        dense(rng.normal(size=(3, 20)), LIF(tau_s=0.0010001), "fast"),
+        dense(rng.normal(size=(2, 3)), LI(tau_s=0.002), "out"),
+    ]
+    graph = chain(layers, input_shape=(30,))
+    x = random_spikes(graph, 0, steps=60, batch=4)
+    found = explain(graph, quantize(graph), x)
+    named = codes(found.findings)
+    assert "rounds to 0 in 20 neurons, whose state never fades" in named["decay_lost", "slow"].text
+    assert "rounds to 4096 in 3 neurons" in named["decay_lost", "fast"].text
+    assert abs(named["threshold_rounded", "slow"].value) > 0.05
+    assert "clip outlying weights or raise the threshold" in named["threshold_rounded", "slow"].text
+    share = named["weights_zeroed", "slow"].value
+    scale = found.numbers["slow"].scale * 20000 * 0.001 / 20
+    assert share == pytest.approx(np.mean(np.abs(outlier * scale) < 1), abs=0.01)
+    assert found.numbers["slow"].decays["decay_v"]["real"] == pytest.approx([0.2048, 0.2048])
+    assert all(finding.layer in finding.text for finding in found.findings)
+
+
+def test_a_changed_rate_and_a_cut_scale_and_clipped_weights_are_found():
+    graph = chain([dense([[1.0, 1.0]], IF(v_threshold=3.9)), dense([[1.0]], LI(tau_s=0.002), "out")], input_shape=(2,))
+    x = np.ones((60, 1, 2), bool)
+    other = quantize(graph)
+    neuron = replace(other["fc"].neuron, v_threshold=other["fc"].neuron.v_threshold * 4)
+    other = other.with_layers({"fc": replace(other["fc"], neuron=neuron)})
+    found = codes(explain(graph, other, x).findings)
+    assert found["rate_changed", "fc"].value < 0.5 and "in the trained network" in found["rate_changed", "fc"].text
+    strong = np.full((12, 1, 2), 400)
+    cut = codes(explain(graph, quantize(graph, calibration=strong), strong).findings)
+    assert cut["scale_cut", "fc"].value < 1 and "its scale was cut to" in cut["scale_cut", "fc"].text
+    weight = np.array([[254, 100]])
+    clipped = other.with_layers({"fc": replace(other["fc"], synapse=replace(other["fc"].synapse, weight=weight))})
+    assert codes(explain(graph, clipped, x).findings)["weights_clipped", "fc"].value == 1
+
+
+def test_what_the_quantiser_says_is_found():
+    graph = chain([dense([[1.0]], IF())], input_shape=(1,))
+    integer = quantize(graph)
+    facts = {
+        **integer.metadata["quantization"],
+        "findings": [{"layer": "fc", "what": "tau_mem_s", "given": 0.0051, "stored": 0.004}],
+    }
+    integer = replace(integer, metadata={"quantization": facts})
+    found = codes(explain(graph, integer, np.ones((4, 1, 1), bool)).findings)
+    assert "layer 'fc': tau_mem_s is 0.004 on the chip, 0.0051 in the trained network" in found["parameter_rounded", "fc"].text

@@ -1,0 +1,165 @@
+"""Weights behind weights: the merged network is the same one, and can be quantised."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from spear_deploy.errors import GraphError
+from spear_deploy.network import IF, AvgPool, Conv1d, Conv2d, CubaLIF, Dense, Flatten, Layer, Scale, SumPool
+from spear_deploy.network.graph import Edge, SNNGraph, chain
+from spear_deploy.quantize import quantize
+from spear_deploy.quantize.fuse_weights import MAX_WEIGHTS, chained_weights, composed, merge_weights
+from spear_deploy.simulator import simulate, synapse_math
+from tests.support.wild_graphs import wild_graph, wild_spikes
+
+
+def grid(rng, *shape):
+    return rng.integers(-8, 9, shape).astype(np.float32) / 4
+
+
+def a_map(rng, shape):
+    """Return a random synapse for inputs of a shape."""
+    channels, dims = shape[0], len(shape) - 1
+    kinds = ["dense", "scale", *(["conv", "conv", "pool", "channels", "flatten"] if dims else [])]
+    kind = kinds[rng.integers(len(kinds))]
+    if kind == "dense":
+        return Dense(weight=grid(rng, 3, int(np.prod(shape))), bias=grid(rng, 3) if rng.random() < 0.5 else None)
+    if kind in ("scale", "channels"):
+        weight = grid(rng, *(shape if kind == "scale" else (channels, *(1 for _ in shape[1:]))))
+        return Scale(weight=weight, bias=grid(rng, *weight.shape) if rng.random() < 0.5 else None)
+    if kind == "flatten":
+        return Flatten()
+    kernel = tuple(int(n) for n in rng.integers(1, 4, dims))
+    padding = tuple(int(n) for n in rng.integers(0, 3, dims) * (rng.random() < 0.5))
+    stride = tuple(int(n) for n in rng.integers(1, 3, dims))
+    if kind == "pool":
+        return (SumPool, AvgPool)[rng.integers(2)](kernel_size=tuple(min(k, 2) for k in kernel), stride=stride, padding=padding)
+    groups = int(rng.choice([1, channels, 2 if channels % 2 == 0 else 1]))
+    return (Conv1d, Conv2d)[dims - 1](
+        weight=grid(rng, groups * int(rng.integers(1, 3)), channels // groups, *kernel), stride=stride, padding=padding,
+        dilation=tuple(int(n) for n in rng.integers(1, 3, dims)), groups=groups,
+    )  # fmt: skip
+
+
+def biased(rng, synapse):
+    if isinstance(synapse, (Conv1d, Conv2d)) and rng.random() < 0.5:
+        return replace(synapse, bias=grid(rng, synapse.weight.shape[0]))
+    return synapse
+
+
+def test_two_maps_are_one():
+    """Every pair of kinds, strides, dilations, groups and paddings: equal on random input, or no single map."""
+    made: dict[str, int] = {}
+    for seed in range(1500):
+        rng = np.random.default_rng(seed)
+        shape = ((4,), (2, 11), (4, 11), (2, 10, 9), (4, 9, 9))[seed % 5]
+        try:
+            first = biased(rng, a_map(rng, shape))
+            middle = first.output_shape(shape)
+            second = biased(rng, a_map(rng, middle))
+            out = second.output_shape(middle)
+        except GraphError:  # a window that does not fit
+            continue
+        both = composed(first, second, shape)
+        name = f"{type(first).__name__} {type(second).__name__}"
+        if both is None:
+            made.setdefault(name, 0)
+            continue
+        made[name] = made.get(name, 0) + 1
+        assert both.output_shape(shape) == out
+        x = rng.integers(-4, 5, (3, *shape)).astype(np.float64)
+        expected = synapse_math.apply(second, synapse_math.apply(first, x))
+        np.testing.assert_allclose(synapse_math.apply(both, x), expected, rtol=1e-5, atol=1e-5, err_msg=f"{seed} {name}")
+    for pair in ("Conv2d Conv2d", "Conv2d Dense", "Dense Dense", "AvgPool Conv2d", "Scale Conv1d", "Conv1d Scale", "Dense Scale"):
+        assert made[pair] > 0, pair
+
+
+def test_products_of_binary_grids_are_exact():
+    rng = np.random.default_rng(0)
+    first, second = Dense(weight=grid(rng, 5, 4), bias=grid(rng, 5)), Dense(weight=grid(rng, 3, 5), bias=grid(rng, 3))
+    both = composed(first, second, (4,))
+    assert np.array_equal(both.weight, second.weight @ first.weight)
+    assert np.array_equal(both.bias, second.weight @ first.bias + second.bias)
+    assert both.weight.dtype == np.float32
+
+
+def test_what_is_no_one_map():
+    rng = np.random.default_rng(0)
+    conv = Conv2d(weight=grid(rng, 2, 2, 3, 3), padding=(1, 1))
+    point = Conv2d(weight=grid(rng, 2, 2, 1, 1))
+    assert composed(conv, conv, (2, 6, 6)) is None  # the border of the second sees no positions beyond the first
+    assert composed(point, conv, (2, 6, 6)) is not None
+    assert composed(replace(point, bias=np.ones(2)), conv, (2, 6, 6)) is None  # nor its bias
+    assert composed(Scale(weight=grid(rng, 2, 6, 6)), conv, (2, 6, 6)) is None  # one weight per position
+    wide = Dense(weight=np.zeros((1, 2)))
+    assert composed(wide, Dense(weight=np.zeros((MAX_WEIGHTS, 1), np.int8)), (2,)) is None
+    assert composed(None, point, (2, 6, 6)) is point and composed(point, None, (2, 6, 6)) is point
+
+
+def test_any_network_with_chained_weights_stays_the_same():
+    merged = 0
+    for seed in range(200):
+        graph = wild_graph(seed)
+        graph = graph.with_layers(lambda layer: replace(layer, norm=None))
+        again = merge_weights(graph)
+        merged += again is not graph
+        assert len(chained_weights(again)) <= len(chained_weights(graph))
+        x = wild_spikes(graph, seed)
+        before, after = (simulate(g, x, record=("spikes",), dtype=np.float64) for g in (graph, again))
+        np.testing.assert_allclose(after.output * 1.0, before.output * 1.0, atol=1e-9, err_msg=str(seed))
+        for name in after.spikes:
+            assert np.array_equal(after.spikes[name], before.spikes[name]), (seed, name)
+    assert merged > 30
+
+
+def recurrent(weights):
+    """Return Linear, then the input weights of a recurrent cell: two weighted layers in a row."""
+    rng = np.random.default_rng(1)
+    neuron = CubaLIF(tau_mem_s=0.002, tau_syn_s=0.002, w_in=2.0)
+    layers = (
+        Layer(name="fc", synapse=Dense(weight=grid(rng, 6, 4), bias=grid(rng, 6))),
+        Layer(name="in", synapse=Dense(weight=grid(rng, 5, 6) / 8)),
+        Layer(name="back", synapse=Dense(weight=weights)),
+        Layer(name="cell", neuron=neuron),
+    )
+    pairs = (("input", "fc", 0), ("fc", "in", 0), ("in", "cell", 0), ("cell", "back", 1), ("back", "cell", 0))
+    edges = tuple(Edge(source=s, target=t, delay=d) for s, t, d in pairs)
+    return SNNGraph(layers=layers, edges=edges, input_shape=(4,), output="cell")
+
+
+def test_a_linear_layer_before_a_recurrent_cell_can_be_quantised():
+    graph = recurrent(grid(np.random.default_rng(2), 5, 5) / 8)
+    merged = merge_weights(graph)
+    assert [layer.name for layer in merged.layers if layer.synapse is not None] == ["in", "back"]
+    x = np.random.default_rng(3).random((40, 8, 4)) < 0.4
+    expected = simulate(graph, x).output
+    assert np.array_equal(simulate(merged, x).output, expected) and 0.02 < expected.mean() < 0.9
+    integer = quantize(graph)
+    assert integer.is_integer and {layer.name for layer in integer.layers} == {"in", "back", "cell"}
+    assert (simulate(integer, x).output == expected).mean() > 0.9
+
+
+def test_ways_that_add_up_behind_weights_are_given_a_map_each():
+    rng = np.random.default_rng(4)
+    layers = [Layer(name=n, synapse=Conv2d(weight=grid(rng, 2, 2, 3, 3), bias=grid(rng, 2))) for n in ("a", "b")]
+    layers += [Layer(name="sum"), Layer(name="out", synapse=Dense(weight=grid(rng, 3, 32), bias=grid(rng, 3)), neuron=IF())]
+    edges = [("input", "a", 0), ("input", "b", 0), ("a", "sum", 0), ("b", "sum", 0), ("sum", "out", 0)]
+    graph = SNNGraph(
+        layers=tuple(layers), edges=tuple(Edge(source=s, target=t, delay=d) for s, t, d in edges), input_shape=(2, 6, 6)
+    )
+    merged = merge_weights(graph)
+    assert not chained_weights(merged) and merged["out"].synapse is None
+    x = rng.random((10, 2, 2, 6, 6)) < 0.4
+    assert np.array_equal(simulate(merged, x).output, simulate(graph, x).output)
+
+
+def test_what_would_not_be_exact_stays():
+    integer = quantize(chain([Layer(name="a", synapse=Dense(weight=np.ones((1, 1))), neuron=IF())], input_shape=(1,)))
+    assert merge_weights(integer) is integer
+    graph = recurrent(np.zeros((5, 5)))
+    late = replace(graph, edges=tuple(replace(e, delay=2) if e.source == "fc" else e for e in graph.edges))
+    assert merge_weights(late) is late and chained_weights(late)
+    around = Layer(name="around", synapse=Dense(weight=np.ones((4, 6))))
+    edges = (*graph.edges, Edge(source="fc", target="around", delay=1), Edge(source="around", target="fc"))
+    loop = replace(graph, layers=(*graph.layers, around), edges=edges, output="cell")
+    assert merge_weights(loop) is loop

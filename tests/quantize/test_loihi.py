@@ -1,0 +1,359 @@
+"""Integers that do what the floating-point network does, and say so where they cannot."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from spear_deploy.errors import QuantizationError, UnsupportedError
+from spear_deploy.network import IF, LI, LIF, AvgPool, BatchNorm, Conv2d, CubaLIF, Dense, Flatten, Layer, LoihiLIF, Scale, SumPool
+from spear_deploy.network.graph import Edge, SNNGraph, chain
+from spear_deploy.quantize import fold_batchnorm, graded, layer_error, loihi, quantize
+from spear_deploy.quantize.fold import with_weights_everywhere
+from spear_deploy.simulator import simulate
+from tests.support.reference import random_graph, random_spikes
+from tests.support.wild_graphs import wild_graph
+
+
+def dense(weight, neuron, bias=None, **layer):
+    return Layer(name=layer.pop("name", "fc"), synapse=Dense(weight=np.array(weight), bias=bias), neuron=neuron, **layer)
+
+
+def only_if(graph: SNNGraph) -> SNNGraph:
+    """Exchange every neuron by one without decay: nothing is truncated, so the grid of the weights is met exactly."""
+
+    def change(layer):
+        if layer.neuron is None:
+            return layer
+        reset = getattr(layer.neuron, "reset", "value")
+        return replace(layer, neuron=IF(v_threshold=getattr(layer.neuron, "v_threshold", 1.0), reset=reset))
+
+    return graph.with_layers(change)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_network_on_a_grid_is_quantised_exactly(seed):
+    graph = only_if(random_graph(seed))
+    graph = graph.with_layers(lambda layer: replace(layer, norm=None))
+    x = random_spikes(graph, seed, steps=12)
+    wanted, got = simulate(graph, x, record=("spikes",)), simulate(quantize(graph, calibration=x), x, record=("spikes",))
+    for name, spikes in wanted.spikes.items():
+        np.testing.assert_array_equal(got.spikes[name], spikes, err_msg=name)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("cuba", [False, True])
+def test_real_weights_stay_close(seed, cuba):
+    rng = np.random.default_rng(seed)
+    common = dict(v_leak=0.125, v_reset=0.125)
+    neuron = CubaLIF(tau_mem_s=0.004, tau_syn_s=0.003, w_in=3.0, **common) if cuba else LIF(tau_s=0.002, r=2.0, **common)
+    norm = BatchNorm(
+        weight=rng.uniform(0.5, 2, 8), bias=rng.normal(size=8) / 4, mean=rng.normal(size=8), var=rng.uniform(0.5, 2, 8)
+    )
+    layers = [
+        Layer(
+            name="conv", synapse=Conv2d(weight=rng.normal(size=(8, 2, 3, 3)), bias=rng.normal(size=8)), norm=norm, neuron=neuron
+        ),
+        Layer(name="pool", synapse=AvgPool(kernel_size=(2, 2))),
+        Layer(
+            name="out",
+            synapse=Dense(weight=rng.normal(size=(3, 72)), bias=rng.normal(size=3)),
+            neuron=LI(tau_s=0.002, v_leak=0.25),
+        ),
+    ]
+    graph = chain(layers, input_shape=(2, 8, 8))
+    x = random_spikes(graph, seed, steps=20, batch=4, rate=0.3)
+    integer = quantize(graph, calibration=x)
+    wanted, got = simulate(graph, x, record=("spikes",)), simulate(integer, x, record=("spikes",))
+    assert np.mean(wanted.spikes["conv"]) > 0.05
+    assert np.mean(wanted.spikes["conv"] != got.spikes["conv"]) < 0.02
+    facts = integer.metadata["quantization"]
+    value = got.output / (64 * facts["scale"]["out"]) + facts["offset"]["out"]
+    assert np.abs(value - wanted.output).mean() < 0.2 * np.abs(wanted.output).mean()
+    assert got.overflows == {}
+
+
+def test_stored_numbers_of_a_worked_example():
+    graph = chain([dense([[1.0, -0.5]], LIF(tau_s=0.002, v_threshold=0.75), bias=np.array([0.25]))], input_shape=(2,))
+    layer = quantize(graph)["fc"]
+    scale = quantize(graph).metadata["quantization"]["scale"]["fc"]
+    assert scale * 0.5 == layer.synapse.weight[0, 0] == -2 * layer.synapse.weight[0, 1]
+    assert layer.neuron.v_threshold == scale * 0.75
+    assert (int(layer.neuron.decay_u), int(layer.neuron.decay_v)) == (4096, 2048)
+    assert layer.neuron.bias == 64 * round(scale * 0.125)
+    assert layer.synapse.bias is None
+
+
+def test_bias_of_a_neuron_with_current_goes_into_the_current():
+    layer = quantize(
+        chain([dense([[1.0]], CubaLIF(tau_mem_s=0.002, tau_syn_s=0.002, w_in=2.0), bias=np.array([0.5]))], input_shape=(1,))
+    )["fc"]
+    assert layer.synapse.bias[0] * 2 == layer.synapse.weight[0, 0]
+    assert layer.neuron.bias == 0
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_weights_have_the_asked_number_of_bits(bits):
+    weight = np.random.default_rng(0).normal(size=(20, 20))
+    stored = quantize(chain([dense(weight, IF())], input_shape=(20,)), weight_bits=bits)["fc"].synapse.weight
+    assert len(np.unique(stored)) <= 2**bits
+    assert np.abs(stored).max() <= 254 and (stored % 2 ** (9 - bits) == 0).all()
+
+
+def test_analogue_input_becomes_graded_spikes():
+    rng = np.random.default_rng(0)
+    graph = chain([dense(rng.normal(size=(30, 10)), LIF(tau_s=0.002))], input_shape=(10,))
+    x = np.repeat(rng.random((1, 8, 10)) * 3, 10, axis=0)
+    integer = quantize(graph, calibration=x, kind="current")
+    sent = graded(integer, x, "current")
+    assert sent.max() == 255 and sent.dtype == np.int64
+    wanted = simulate(graph, x, kind="current").output
+    got = simulate(integer, sent, kind="current").output
+    assert np.mean(wanted) > 0.05 and np.mean(wanted != got) < 0.02
+
+
+def analogue(seed, neuron):
+    """A convolution of images and what it is trained to say: little in each step, so that half a unit of its sums counts."""
+    rng = np.random.default_rng(seed)
+    layers = [
+        Layer(name="conv", synapse=Conv2d(weight=rng.normal(size=(6, 1, 3, 3)) / 3), neuron=neuron),
+        Layer(name="flatten", synapse=Flatten()),
+        dense(rng.normal(size=(4, 216)) / 10, LI(tau_s=0.004), name="out"),
+    ]
+    return chain(layers, input_shape=(1, 8, 8)), np.repeat(rng.random((1, 12, 1, 8, 8)), 10, axis=0)
+
+
+def spikes_off(graph, integer, x, name, kind="current"):
+    wanted, got = simulate(graph, x, kind=kind, record=("spikes",)), graded(integer, x, kind)
+    return np.mean(wanted.spikes[name] != simulate(integer, got, kind=kind, record=("spikes",)).spikes[name])
+
+
+@pytest.mark.parametrize("neuron", [IF(reset="subtract"), LIF(tau_s=0.003), CubaLIF(tau_mem_s=0.004, tau_syn_s=0.002, w_in=2.0)])
+def test_data_choose_by_how_many_bits_sums_of_graded_spikes_are_shifted(neuron):
+    errors = []
+    for seed in range(4):
+        graph, x = analogue(seed, neuron)
+        chosen = quantize(graph, calibration=x, kind="current")
+        options = {"bits": 8, "kind": "current", "input_scale": 255 / x.max(), "room": {}}
+        always = loihi.lower(with_weights_everywhere(fold_batchnorm(graph)), **options)
+        assert always["conv"].synapse.weight_exponent == -8 <= chosen["conv"].synapse.weight_exponent
+        errors.append([spikes_off(graph, integer, x, "conv") for integer in (chosen, always)])
+        assert simulate(chosen, graded(chosen, x, "current"), kind="current").overflows == {}
+    chosen_error, always_error = np.mean(errors, axis=0)
+    assert chosen_error < 0.75 * always_error
+
+
+def test_data_clip_the_largest_weights_where_bits_are_few():
+    errors = []
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        graph = chain([dense(rng.normal(size=(40, 60)) / 4, LIF(tau_s=0.003, r=2.0))], input_shape=(60,))
+        x = random_spikes(graph, seed, steps=20, batch=16, rate=0.2)
+        chosen, blind = (quantize(graph, calibration=given, weight_bits=3) for given in (x, None))
+        facts = [integer.metadata["quantization"] for integer in (chosen, blind)]
+        assert facts[0]["scale"]["fc"] > facts[1]["scale"]["fc"] and facts[0]["headroom"]["fc"] == 1
+        errors.append([spikes_off(graph, integer, x, "fc", "spikes") for integer in (chosen, blind)])
+    chosen_error, blind_error = np.mean(errors, axis=0)
+    assert chosen_error < 0.75 * blind_error
+
+
+def test_a_large_network_is_judged_on_fewer_samples(monkeypatch):
+    monkeypatch.setattr(layer_error, "MOST_PRODUCTS", 10 * 12 * 7)
+    graph = chain([dense(np.ones((3, 4)), IF())], input_shape=(4,))
+    x = random_spikes(graph, 0, steps=10, batch=20)
+    assert layer_error.gathered(graph, x, x, "spikes").emitted["fc"].shape[1] == 7
+
+
+def test_overflow_on_calibration_data_lowers_the_scale():
+    graph = chain([dense(np.ones((1, 4000)), LI(tau_s=0.002))], input_shape=(4000,))
+    x = np.ones((40, 1, 4000), bool)
+    assert simulate(quantize(graph), x).overflows["fc"]["u_wrapped"] > 0
+    integer = quantize(graph, calibration=x)
+    assert simulate(integer, x).overflows == {}
+    assert integer.metadata["quantization"]["headroom"]["fc"] < 0.6
+
+
+def test_identity_skips_get_weights_of_the_common_scale():
+    layers = (
+        dense(np.eye(3), IF(), name="a"),
+        Layer(name="b", synapse=Dense(weight=np.eye(3) * 0.5)),
+        Layer(name="sum", neuron=IF()),
+    )
+    pairs = [("input", "a"), ("a", "b"), ("b", "sum"), ("a", "sum")]
+    graph = SNNGraph(layers=layers, edges=tuple(Edge(source=s, target=t) for s, t in pairs), input_shape=(3,))
+    integer = quantize(graph)
+    assert integer["a_to_sum"].synapse.weight[0] == 2 * integer["b"].synapse.weight[0, 0]
+
+
+def test_folding_keeps_the_function():
+    graph = random_graph(3)
+    folded = fold_batchnorm(graph)
+    assert all(layer.norm is None for layer in folded.layers)
+    x = random_spikes(graph, 3)
+    np.testing.assert_allclose(simulate(folded, x, dtype=np.float64).output, simulate(graph, x, dtype=np.float64).output)
+
+
+def test_an_integer_network_is_left_alone():
+    graph = chain([dense(np.ones((1, 1), int), LoihiLIF(decay_u=4096, decay_v=0, v_threshold=1))], input_shape=(1,))
+    assert quantize(graph) is graph
+
+
+def test_what_has_no_integer_counterpart_is_refused_by_name():
+    one = np.ones((1, 1))
+    with pytest.raises(QuantizationError, match=r"weight_bits: 9 given, the format holds 2\.\.8"):
+        quantize(chain([dense(one, IF())], input_shape=(1,)), weight_bits=9)
+    with pytest.raises(UnsupportedError, match="layers 'a' -> 'b': two weighted layers with no neuron between them"):
+        conv = Conv2d(weight=np.ones((1, 1, 3, 3)), padding=(1, 1))  # whose borders no one convolution has
+        quantize(chain([Layer(name="a", synapse=conv), Layer(name="b", synapse=conv, neuron=IF())], input_shape=(1, 4, 4)))
+    with pytest.raises(UnsupportedError, match="layer 'end': weights whose sums no neuron takes; give the network a readout"):
+        quantize(chain([dense(one, IF()), dense(one, None, name="end")], input_shape=(1,)))
+    with pytest.raises(UnsupportedError, match="layers 'li' -> 'fc': a readout's value feeds a layer"):
+        quantize(chain([dense(one, LI(tau_s=0.1), name="li"), dense(one, IF())], input_shape=(1,)))
+    with pytest.raises(QuantizationError, match="layer 'fc': a time constant is below the time step"):
+        quantize(chain([dense(one, LIF(tau_s=1e-4))], input_shape=(1,)))
+    with pytest.raises(QuantizationError, match="layer 'fc': a time constant is below 0, its state grows"):
+        quantize(chain([dense(one, LIF(tau_s=-1.0))], input_shape=(1,)))
+    with pytest.raises(QuantizationError, match="layer 'fc': v_threshold is below v_reset"):
+        quantize(chain([dense(one, IF(v_threshold=-1.0))], input_shape=(1,)))
+    conv = Layer(name="conv", synapse=Conv2d(weight=np.ones((1, 1, 1, 1))), neuron=IF(r=np.array([[[1.0, 2.0]]])))
+    with pytest.raises(UnsupportedError, match="layer 'conv': time constants, thresholds or r differ inside a channel"):
+        quantize(chain([conv], input_shape=(1, 1, 2)))
+    norm = BatchNorm(weight=np.ones(1), bias=np.zeros(1), mean=np.zeros(1), var=np.ones(1))
+    pool = Layer(name="pool", synapse=SumPool(kernel_size=(1, 1)), norm=norm, neuron=IF())
+    with pytest.raises(UnsupportedError, match="layer 'pool': batch norm follows a pool"):
+        quantize(chain([pool], input_shape=(1, 1, 2)))
+
+
+def test_a_mean_and_spikes_cannot_share_weights():
+    conv = Layer(name="c", synapse=Conv2d(weight=np.ones((1, 1, 1, 1))), neuron=IF())
+    wide = Layer(name="p", synapse=AvgPool(kernel_size=(3, 3), stride=(1, 1), padding=(1, 1)))
+    end = Layer(name="end", synapse=Conv2d(weight=np.ones((1, 1, 1, 1))), neuron=IF())
+    pairs = [("input", "c"), ("c", "p"), ("p", "end"), ("c", "end")]
+    graph = SNNGraph(layers=(conv, wide, end), edges=tuple(Edge(source=s, target=t) for s, t in pairs), input_shape=(1, 4, 4))
+    with pytest.raises(UnsupportedError, match="layer 'end': adds spikes and means of spikes"):
+        quantize(graph)
+
+
+def test_currents_shared_by_two_neuron_layers_are_refused():
+    layers = (
+        dense(np.eye(2), None, name="w"),
+        Layer(name="a", neuron=IF()),
+        Layer(name="b", neuron=IF(v_threshold=2.0)),
+        dense(np.eye(2), IF(), name="end"),
+    )
+    pairs = [("input", "w"), ("w", "a"), ("w", "b"), ("a", "end"), ("b", "end")]
+    graph = SNNGraph(layers=layers, edges=tuple(Edge(source=s, target=t) for s, t in pairs), input_shape=(2,))
+    with pytest.raises(UnsupportedError, match="layer 'w': its current feeds several neuron layers"):
+        quantize(graph)
+
+
+def test_a_state_that_overflows_at_every_scale_is_an_error():
+    graph = chain([dense(np.ones((1, 1)), IF())], input_shape=(1,))
+    with pytest.raises(QuantizationError, match="layer 'fc': its 24-bit state overflows at every scale tried"):
+        quantize(graph, calibration=np.full((2, 1, 1), 200_000))
+
+
+def norm_of(channels, seed=0):
+    rng = np.random.default_rng(seed)
+    made = {name: rng.normal(size=channels) for name in ("weight", "bias", "mean")}
+    return BatchNorm(**made, var=rng.uniform(0.5, 2, channels), eps=1e-5)
+
+
+def same_function(graph, folded, seed=0):
+    assert all(layer.norm is None for layer in folded.layers)
+    x = random_spikes(graph, seed)
+    here, there = simulate(graph, x, dtype=np.float64), simulate(folded, x, dtype=np.float64)
+    assert here.spikes.keys() == there.spikes.keys()
+    np.testing.assert_allclose(there.output, here.output, rtol=1e-9, atol=1e-12)
+    assert {name: count.tolist() for name, count in here.counts.sent.items()} == {
+        name: count.tolist() for name, count in there.counts.sent.items()
+    }
+
+
+@pytest.mark.parametrize("neuron", [None, LIF(tau_s=2e-3)], ids=["then weights", "then neurons"])
+def test_a_norm_behind_a_flatten_has_a_gain_for_each_value(neuron):
+    rng = np.random.default_rng(1)
+    layers = (
+        Layer(name="conv", synapse=Conv2d(weight=rng.normal(size=(3, 2, 2, 2))), neuron=LIF(tau_s=2e-3)),
+        Layer(name="flat", synapse=Flatten()),
+        Layer(name="norm", norm=norm_of(27), neuron=neuron),
+        Layer(name="out", synapse=Dense(weight=rng.normal(size=(4, 27)), bias=rng.normal(size=4)), neuron=LI(tau_s=4e-3)),
+    )
+    graph = chain(layers, input_shape=(2, 4, 4))
+    folded = fold_batchnorm(graph)
+    same_function(graph, folded)
+    if neuron is None:
+        assert [(layer.name, type(layer.synapse)) for layer in folded.layers] == [("conv", Conv2d), ("out", Dense)]
+    x = random_spikes(graph, 0)
+    assert quantize(graph).is_integer
+    for name, spikes in simulate(quantize(graph), x, record=("spikes",)).spikes.items():
+        assert np.mean(spikes != simulate(graph, x, record=("spikes",)).spikes[name]) < 0.02
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (1, 1, 3), (2, 1, 1), (2, 3, 3)])
+def test_a_scale_of_any_shape_takes_a_norm(shape):
+    weight, bias = np.random.default_rng(2).normal(size=(2, *shape))
+    layers = [
+        Layer(name="scale", synapse=Scale(weight=weight, bias=bias), norm=norm_of(2), neuron=LIF(tau_s=2e-3)),
+        Layer(name="out", synapse=Dense(weight=np.random.default_rng(3).normal(size=(4, 18))), neuron=IF()),
+    ]
+    graph = chain(layers, input_shape=(2, 3, 3))
+    same_function(graph, fold_batchnorm(graph))
+    assert quantize(graph).is_integer
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_folding_keeps_the_function_of_random_networks(seed):
+    graph = wild_graph(seed)
+    try:
+        folded = fold_batchnorm(graph)
+    except UnsupportedError as error:
+        assert "batch norm follows a pool" in str(error)
+        return
+    same_function(graph, folded, seed)
+
+
+@pytest.mark.parametrize("tau", ["one", "each"])
+@pytest.mark.parametrize("first", [Conv2d, Scale])
+def test_a_flatten_between_weights_and_their_neurons(first, tau):
+    """The bias of a channel, and what a neuron's constants do to the weights, pass the flatten."""
+    rng = np.random.default_rng(4)
+    if first is Conv2d:
+        synapse = Conv2d(weight=rng.normal(size=(3, 2, 1, 1)), bias=rng.normal(size=3))
+        taus = np.repeat([2e-3, 4e-3, 8e-3], 9)
+    else:
+        synapse = Scale(weight=rng.normal(size=(2, 1, 1)), bias=rng.normal(size=(2, 3, 3)))
+        taus = rng.choice([2e-3, 4e-3], 18)
+    layers = (
+        Layer(name="weights", synapse=synapse),
+        Layer(name="flat", synapse=Flatten(), neuron=LIF(tau_s=np.array(2e-3) if tau == "one" else taus)),
+        Layer(name="out", synapse=Dense(weight=rng.normal(size=(4, len(taus)))), neuron=IF()),
+    )
+    graph = chain(layers, input_shape=(2, 3, 3))
+    x = random_spikes(graph, 0)
+    integer = quantize(graph)
+    assert integer.shape_of("flat") == (len(taus),)
+    here, there = (simulate(net, x, record=("spikes",)).spikes["flat"] for net in (graph, integer))
+    assert here.any() and np.mean(here != there) < 0.02
+
+
+def test_constants_that_differ_inside_a_channel_behind_a_flatten_are_refused():
+    taus = np.linspace(2e-3, 4e-3, 27)
+    layers = (
+        Layer(name="conv", synapse=Conv2d(weight=np.ones((3, 2, 1, 1)))),
+        Layer(name="flat", synapse=Flatten(), neuron=LIF(tau_s=taus)),
+    )
+    with pytest.raises(UnsupportedError, match="layer 'conv': time constants, thresholds or r differ inside a channel"):
+        quantize(chain(layers, input_shape=(2, 3, 3)))
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_random_networks_become_integers_or_are_refused_by_name(seed):
+    graph = wild_graph(seed)
+    try:
+        integer = quantize(graph)
+    except (UnsupportedError, QuantizationError) as error:
+        assert str(error).startswith(("layer", "loop", "the network"))
+        return
+    assert integer.is_integer
+    assert integer.shape_of(integer.output) == graph.shape_of(graph.output)

@@ -1,0 +1,453 @@
+"""The page of a deployment: made from the folder alone, asks no network, and each picture shows what the files hold."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spear_deploy.cli import main
+from spear_deploy.errors import FileError
+from spear_deploy.hardware.profile import list_profiles, load_target
+from spear_deploy.network import IF, Conv2d, Dense, Layer
+from spear_deploy.network.graph import chain
+from spear_deploy.pipeline import api
+from spear_deploy.pipeline.report_facts import core_facts
+from spear_deploy.report import tables, write_report
+from spear_deploy.report.chart import Rule, Series, chart, ticks
+from spear_deploy.report.floor_plan import PANELS, level, plan_view
+from spear_deploy.report.folder import read_folder
+from spear_deploy.report.page import page, views
+from spear_deploy.report.raster import NEURONS, STEPS, raster_view
+from spear_deploy.report.search_charts import front, search_view
+from tests.support.deployments import deployed
+
+MOST_BYTES = 1_500_000
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return Path(shutil.copytree(deployed()[1], tmp_path / "out"))
+
+
+def changed(folder, name, change):
+    """Change one of the files of plain data."""
+    value = json.loads((folder / f"{name}.json").read_text())
+    value = change(value) or value
+    (folder / f"{name}.json").write_text(json.dumps(value))
+
+
+class Reader(HTMLParser):
+    """What a browser would fetch or run, and whether tags close in order."""
+
+    EMPTY = ("meta", "link", "br")
+
+    def __init__(self, text):
+        super().__init__()
+        self.fetched, self.tags, self.open, self.text = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.fetched += [(tag, name, value) for name, value in attrs if name in ("src", "href", "srcset", "xlink:href", "action")]
+        if tag not in self.EMPTY:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+# ------------------------------------------------------------------------------------------------------------ the page
+
+
+@pytest.mark.lava
+def test_deploy_writes_the_page_and_the_folder_alone_gives_it_again(folder, tmp_path):
+    written = (folder / "report.html").read_bytes()
+    (folder / "report.html").unlink()
+    for name in ("dense.snn", "activity.npz", "stages.json"):
+        (folder / name).unlink()
+    assert write_report(folder) == folder / "report.html"
+    assert (folder / "report.html").read_bytes() == written
+    assert write_report(folder, tmp_path / "new" / "page.html").read_bytes() == written
+
+
+@pytest.mark.lava
+def test_the_page_asks_no_network_and_runs_no_script(folder):
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    found = Reader(text)
+    assert not found.open
+    assert not {"script", "iframe", "object", "embed", "img", "form"} & set(found.tags)
+    assert all(value.startswith("#") or value == "data:," for _, _, value in found.fetched)
+    anchors = {value[1:] for _, _, value in found.fetched if value.startswith("#")}
+    assert anchors and all(f'id="{name}"' in text for name in anchors)
+    assert set(re.findall(r"url\([^)]*\)", text)) <= {"url(#hatch)"} and "@import" not in text
+    assert "default-src 'none'" in text and " on" not in {f" {name}" for name in re.findall(r"<[^>]*\s(on)\w+=", text)}
+    assert len(text) < MOST_BYTES
+
+
+@pytest.mark.lava
+def test_the_page_says_verdict_first_and_every_number_of_the_result(folder):
+    result, _, _ = deployed()
+    source = (folder / "report.html").read_text()
+    assert source.index("<h1>Fits Intel Loihi 2</h1>") < source.index("<h2")
+    text = " ".join(" ".join(Reader(source).text).split())
+    for stage in ("dense", "pruned", "quantised", "lava"):
+        assert f"{result.accuracy[stage]:.2%}".replace("%", " %") in text
+    for synops in result.synops.values():
+        assert f"{synops:,.3g}" in text or f"{synops:,.0f}" in text
+    before, after = result.widths["fc"]
+    assert re.search(rf"fc {before} {after} {100 * after / before:.0f} %", text)
+    for note in result.notes:
+        assert note in text
+    for row in result.report.rows:
+        assert row.resource.replace("_", " ") in text and row.where in text
+    told = json.loads((folder / "provenance.json").read_text())
+    for digest in told["sha256"].values():
+        assert digest in text
+    for fact in told["chip"]["facts"]:
+        assert " ".join(fact["source"].split()) in text
+    for name, version in told["versions"].items():
+        assert f"{name} {version}" in text
+
+
+@pytest.mark.lava
+def test_what_comes_from_outside_is_escaped(folder):
+    evil = "<script>alert(1)</script>\"'&"
+    changed(folder, "cores", lambda cores: cores.update(layers=[evil for _ in cores["layers"]]))
+    changed(folder, "deployment", lambda value: value["notes"].append(evil))
+    changed(folder, "provenance", lambda value: value.update(command=evil))
+    text = page(read_folder(folder))
+    assert "<script" not in text and text.count("&lt;script&gt;") >= 3
+
+
+@pytest.mark.lava
+def test_facts_that_the_user_supplied_stand_apart(folder):
+    assert tables.origin(read_folder(folder).provenance, read_folder(folder).deployment)["supplied"] == []
+    fact = {"key": "energy.synop_pj", "value": 23.6, "unit": "pJ", "evidence": "user", "source": "supplied by the user"}
+    changed(folder, "provenance", lambda value: value["chip"]["facts"].append(fact))
+    text = page(read_folder(folder))
+    assert text.index("Facts that you supplied") < text.index("23.6 pJ") < text.index("Every fact of the chip")
+
+
+@pytest.mark.lava
+@pytest.mark.parametrize("verdict, word", [("does_not_fit", "Does not fit"), ("unchecked", "Nothing against")])
+def test_a_verdict_that_is_not_good_says_what_stands_in_the_way(folder, verdict, word):
+    row = {"resource": "neurons", "where": "fc", "used": 12, "limit": 10, "unit": "neuron", "status": "over", "remedy": "prune 2"}
+    status = "over" if verdict == "does_not_fit" else "unchecked"
+    changed(folder, "check", lambda value: value["rows"].append({**row, "status": status}))
+    changed(folder, "deployment", lambda value: value.update(verdict=verdict))
+    text = page(read_folder(folder))
+    assert f"<h1>{word} Intel Loihi 2</h1>" in text and "prune 2" in text
+    assert ("12 of 10 neurons; prune 2" in text) == (verdict == "does_not_fit")
+
+
+@pytest.mark.lava
+def test_energy_is_told_by_term_and_what_is_missing_with_its_key(folder):
+    found = tables.energy(json.loads((folder / "check.json").read_text()))
+    assert found["total"] is None and {"name": "synapse", "key": "energy.synop_pj"} in found["missing"]
+    term = {"name": "synapse", "joules": 2e-6, "evidence": "measured", "source": "paper", "how": "100 SynOps at 20 pJ"}
+    energy = {"total": 2e-6, "missing": [], "terms": [term], "measured": []}
+    changed(folder, "check", lambda value: value.update(energy=energy))
+    assert "2 µJ, the sum of published prices" in page(read_folder(folder))
+
+
+# --------------------------------------------------------------------------------------------------------- the command
+
+
+@pytest.mark.lava
+def test_the_command_makes_the_page_again(folder, tmp_path):
+    done = CliRunner().invoke(main, ["report", str(folder), "--out", str(tmp_path / "page.html"), "--json"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told == {"report": str(tmp_path / "page.html"), "bytes": (tmp_path / "page.html").stat().st_size}
+    assert "report.html" in CliRunner().invoke(main, ["report", str(folder)]).stdout
+
+
+def test_what_is_no_folder_of_a_deployment_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for name, message in (
+        ("none", r"folder '.*none': there is no such folder; give the folder that `deploy`, `demo` or `prune` wrote"),
+        ("file", r"folder '.*file': is a file; give the folder"),
+        (".", r"holds no finished deployment \(no deployment.json\); run `spear-deploy deploy .*`, which goes on where"),
+    ):
+        with pytest.raises(FileError, match=message):
+            write_report(tmp_path / name)
+    done = CliRunner().invoke(main, ["report", str(tmp_path)])
+    assert done.exit_code == 1 and len(done.stderr.strip().splitlines()) == 1 and not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.lava
+def test_files_that_are_missing_damaged_or_at_odds_are_one_sentence(folder):
+    before = (folder / "report.html").read_bytes()
+
+    def refuses(name, text, message):
+        kept = (folder / name).read_bytes()
+        (folder / name).unlink()
+        if text is not None:
+            (folder / name).write_text(text)
+        with pytest.raises(FileError, match=message):
+            write_report(folder)
+        (folder / name).write_bytes(kept)
+
+    refuses("search.json", None, r"file '.*search.json': there is no such file of a deployment")
+    refuses("search.json", "{", r"file '.*search.json': is damaged \(.*\); run the deployment again")
+    refuses("check.json", "[]", r"file '.*check.json': has no 'rows', it is of another version or foreign")
+    refuses("raster.npz", "x", r"file '.*raster.npz': cannot be read as .npz")
+    layers = {name: {} for name in ("dense", "pruned", "quantised")}
+    refuses("layers.json", json.dumps(layers), r"folder '.*': its files do not go together \(KeyError: .*\); run the command")
+    assert (folder / "report.html").read_bytes() == before
+
+
+# -------------------------------------------------------------------------------------------------------- the floor plan
+
+
+def convolutional(width, hidden, size=16):
+    rng = np.random.default_rng(0)
+
+    def weight(*shape):
+        return rng.normal(size=shape).astype(np.float32)
+
+    layers = [
+        Layer(name="conv1", synapse=Conv2d(weight=weight(width, 2, 3, 3), padding=(1, 1)), neuron=IF()),
+        Layer(name="conv2", synapse=Conv2d(weight=weight(width, width, 3, 3), stride=(2, 2), padding=(1, 1)), neuron=IF()),
+        Layer(name="fc", synapse=Dense(weight=weight(hidden, width * (size // 2) ** 2)), neuron=IF()),
+        Layer(name="out", synapse=Dense(weight=weight(10, hidden)), neuron=IF()),
+    ]
+    return chain(layers, input_shape=(2, size, size))
+
+
+def cores_of(chip, graph):
+    profile, chips = load_target(chip)
+    report = api.check(graph, profile, chips=chips)
+    return core_facts(report.placement, profile), report
+
+
+def squares(path):
+    """Return the corners of the squares of a path."""
+    return [(int(x), int(y)) for x, y in re.findall(r"M(\d+) (\d+)h9v9h-9z", path)]
+
+
+@pytest.mark.parametrize("chip", [*list_profiles(), "loihi2:kapoho_point", "spinnaker1:spin5"])
+@pytest.mark.parametrize("width, hidden", [(4, 20), (32, 300)])
+def test_every_chip_has_a_floor_plan_on_which_each_core_lies_once(chip, width, hidden):
+    facts, report = cores_of(chip, convolutional(width, hidden))
+    facts = json.loads(json.dumps(facts))
+    assert len(facts["cores"]) == report.placement.cores_in_all
+    shown = plan_view(facts)
+    drawn = shown["panels"]
+    corners = [[corner for cell in panel["cells"] for corner in squares(cell["path"])] for panel in drawn]
+    for panel, used in zip(drawn, corners, strict=True):
+        everything = [*used, *squares(panel["free"])]
+        assert len(set(everything)) == len(everything)
+        assert all(x + 9 <= panel["width"] and y + 9 <= panel["height"] for x, y in everything)
+        if panel["there"] and facts["cores_per_chip"]:
+            assert len(everything) - panel["beyond"] == facts["cores_per_chip"]
+    if not shown["more"]:
+        assert sum(map(len, corners)) == len(facts["cores"])
+    assert [row["cores"] for row in shown["layers"]] == [
+        len({(part.run, part.core) for part in report.placement.of(name)}) for name in report.placement.layers
+    ]
+
+
+def test_a_floor_plan_is_coloured_by_memory_on_the_published_mesh():
+    facts, report = cores_of("loihi1", convolutional(32, 300))
+    shown = plan_view(facts)
+    assert shown["mesh"] and shown["measure"] == "synapse memory" and shown["known"]
+    (row,) = [row for row in report.rows if row.resource == "synapse_memory" and row.where == "fc"]
+    (told,) = [layer for layer in shown["layers"] if layer["name"] == "fc"]
+    assert told["most"] == pytest.approx(row.used / row.limit)
+    panel = shown["panels"][0]
+    assert panel["title"] == f"{report.cores_used} of 128 cores in use" and panel["columns"] == 16
+    # four cores share a router: the fifth core lies a gap to the right of the first four
+    first = [squares(cell["path"])[0] for cell in panel["cells"][:5]]
+    assert first == [(0, 0), (10, 0), (0, 10), (10, 10), (23, 0)]
+    limit = facts["kinds"][0]["limits"]["synapse_memory"]
+    for cell, core in zip(panel["cells"], facts["cores"], strict=True):
+        words = core["amounts"][facts["resources"].index("synapse_memory")]
+        assert cell["class"] == level(words / limit) and f"{words:,} of {limit:,}" in cell["tip"]
+
+
+def test_cores_and_chips_that_there_are_not_are_drawn_as_such():
+    shown = plan_view(cores_of("loihi2", convolutional(64, 2000))[0])
+    absent = [panel for panel in shown["panels"] if not panel["there"]]
+    assert absent and "which is not there" in absent[0]["title"] and shown["panels"][0]["there"]
+    assert shown["more"] == 0 or len(shown["panels"]) == PANELS
+
+
+def test_kinds_of_cores_are_named_where_they_differ():
+    facts, _ = cores_of("speck2f", convolutional(4, 20))
+    panel = plan_view(facts)["panels"][0]
+    assert {label["kind"] for label in panel["labels"]} == {kind["name"].replace("_", " ") for kind in facts["kinds"]}
+    assert len(panel["labels"]) == 9 and panel["wide"]
+
+
+def test_a_layer_on_very_many_cores_is_told_together():
+    facts, _ = cores_of("truenorth", convolutional(4, 20))
+    core = facts["cores"][0]
+    words = facts["resources"].index("synapse_memory")
+    limit = facts["kinds"][0]["limits"]["synapse_memory"]
+
+    def full(place):
+        return place % 100 / 100
+
+    facts["cores"] = [
+        {
+            **core,
+            "place": place,
+            "parts": [[place // 1500, [[place, place + 1]]]],
+            "amounts": [full(place) * limit if n == words else amount for n, amount in enumerate(core["amounts"])],
+        }
+        for place in range(4000)
+    ]
+    shown = plan_view(facts)
+    (panel,) = shown["panels"]
+    assert panel["title"] == "4,000 of 4,096 cores in use" and len(squares(panel["free"])) == 96
+    assert len(panel["cells"]) == 3 * 5  # layers and colours
+    assert panel["cells"][0]["tip"] == "conv1: 315 cores, 0 % to 20 % full"
+    assert sum(len(squares(cell["path"])) for cell in panel["cells"]) == 4000
+    assert [label["text"] for label in panel["labels"]] == ["1", "2", "3"]
+    assert len(json.dumps(shown)) < 250_000
+
+
+# ------------------------------------------------------------------------------------------------------------- rasters
+
+
+def marks(path, corner):
+    return {(round(float(t) - corner[0]), round(float(n) - corner[1])) for t, n in re.findall(r"M([\d.]+) ([\d.]+)h", path)}
+
+
+@pytest.mark.parametrize("steps, neurons", [(6, 12), (20, 100), (400, 30)])
+def test_rasters_mark_each_difference_of_the_neurons_that_are_shown(steps, neurons):
+    rng = np.random.default_rng(steps)
+    norse = rng.random((steps, neurons)) < 0.1
+    fixed = norse ^ (rng.random(norse.shape) < 0.01)
+    fixed[steps - 1, neurons - 1] ^= True
+    lava = fixed.copy()
+    lava[steps - 2, 3] ^= True
+    arrays = {
+        "fc.norse": norse,
+        "fc.fixed": fixed.reshape(steps, -1, 2),
+        "fc.lava": lava,
+        "sample": np.array(5),
+        "y": np.array(2),
+    }
+    found = raster_view(arrays)
+    (layer,) = found["layers"]
+    assert (found["sample"], found["label"]) == (5, 2)
+    assert layer["integer_differences"] == (norse != fixed).sum() and layer["lava_differences"] == 1
+    assert layer["rows"] == min(neurons, NEURONS) and layer["steps"] == min(steps, STEPS)
+    if neurons > NEURONS:
+        return
+    shown = slice(layer["first"], layer["last"] + 1)
+    for n, (left, here) in enumerate([(norse, norse), (norse, fixed), (fixed, lava)]):
+        wanted = {"same": left & here, "new": here & ~left, "gone": left & ~here}
+        for name, spikes in wanted.items():
+            corner = (0.14, 0.18) if name == "gone" else (0.1, 0.5)
+            slow = {(t, k) for t in range(layer["steps"]) for k in range(neurons) if spikes[shown][t, k]}
+            assert marks(layer["panels"][n][name], corner) == slow
+
+
+def test_neurons_that_differ_are_among_those_shown_and_a_page_does_not_grow_without_end():
+    rng = np.random.default_rng(0)
+    busy = rng.random((100, 5000)) < 0.4
+    busy[:, 4000] = False
+    other = busy.copy()
+    other[7, 4000] = True
+    runs = {f"l{i}.{side}": run for i in range(12) for side, run in (("norse", busy), ("fixed", other), ("lava", other))}
+    found = raster_view({**runs, "sample": np.array(0), "y": np.array(0)})
+    assert all(layer["panels"][1]["new"] and not layer["panels"][2]["new"] for layer in found["layers"])
+    assert len(json.dumps(found)) < 600_000
+
+
+# ------------------------------------------------------------------------------------------------------------- charts
+
+
+@given(st.floats(-1e7, 1e7), st.floats(0, 1e7), st.integers(3, 8))
+def test_ticks_cover_the_range_evenly(low, width, count):
+    found = ticks(low, low + width, count)
+    scale = max(abs(low), width)
+    assert found[0] <= low + 1e-8 * scale and found[-1] >= low + width - 1e-8 * scale
+    assert 2 <= len(found) <= count + 3
+    steps = np.diff(found)
+    assert np.allclose(steps, steps[0], rtol=1e-3) and steps[0] > 0
+
+
+def test_a_chart_puts_points_where_its_axes_say():
+    found = chart(
+        "t", x="x", y="y", series=[Series(name="a", kind="dots", points=[(0, 0), (10, 100)])], rules=[Rule(name="r", y=50)]
+    )
+    (x0, y0, _), (x1, y1, _) = found["series"][0]["dots"]
+    assert (x0, y0) == (found["left"], found["bottom"]) and x1 == found["right"] and y1 < y0
+    assert found["rules"][0]["y1"] == pytest.approx((y0 + y1) / 2, abs=0.1)
+    assert dict((label, y) for y, label in found["y_ticks"])["0"] == y0
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=1))
+def test_the_front_is_what_no_other_plan_beats(pairs):
+    rows = [{"synops": synops, "accuracy": accuracy} for synops, accuracy in pairs]
+    found = {(row["synops"], row["accuracy"]) for row in front(rows)}
+    slow = {
+        (s, a) for s, a in pairs if not any((t <= s and b >= a) and (t, b) != (s, a) for t, b in pairs)
+    }  # fmt: skip
+    assert found == slow
+
+
+def search_of(**changes):
+    row = {"widths": [4], "synops": 90.0, "predicted": 95.0, "feasible": True}
+    rows = [{**row, "episode": n + 1, "accuracy": 0.8 + n / 100, "reward": 0.5 + n / 10} for n in range(3)]
+    return {
+        "budget": 100.0, "aim": 98.0, "synops": 97.0, "search": rows, "fine_tune": [], "lre": None, "method": "spear",
+        "evaluations": 3, "widths": {"fc": [8, 4]}, **changes,
+    }  # fmt: skip
+
+
+def test_the_search_shows_the_best_so_far_and_predictions_by_the_others():
+    lre = {"pairs": [[100.0, 110.0], [80.0, 88.0]], "residuals": [0.1, -0.12]}
+    found = search_view(search_of(lre=lre))
+    assert [c["title"] for c in found["charts"]] == ["Reward of each evaluation", "SynOps, predicted and measured"]
+    assert [one["name"] for one in found["charts"][0]["series"]] == ["plan within the budget", "best so far"]
+    tips = [tip for *_, tip in found["charts"][1]["series"][0]["dots"]]
+    assert tips == ["measured 110, predicted 100 SynOps", "measured 88, predicted 100 SynOps"]
+    (chosen,) = found["charts"][1]["series"][1]["dots"]
+    assert chosen[2] == "the network that was chosen: measured 97, predicted 95 SynOps"
+
+
+def test_plans_of_several_sizes_show_their_front():
+    rows = [{**row, "synops": 80.0 + n} for n, row in enumerate(search_of()["search"])]
+    titles = [c["title"] for c in search_view(search_of(search=rows))["charts"]]
+    assert "Accuracy against SynOps, before fine-tuning" in titles
+    assert "Accuracy against SynOps, before fine-tuning" not in [c["title"] for c in search_view(search_of())["charts"]]
+
+
+def test_a_network_within_the_budget_as_it_is_has_no_search():
+    found = search_view(search_of(search=[]))
+    assert found["charts"] == [] and found["told"][0].startswith("The network is within the budget as it is")
+
+
+def test_budgets_besides_synops_have_a_table():
+    budgets = {name: {"budget": 9.0, "aim": 8.0, "used": None, "met": False} for name in ("synops", "latency_s")}
+    found = search_view(search_of(budgets=budgets, budget=None, aim=None))
+    assert [row["name"] for row in found["budgets"]] == ["synops", "latency s"]
+
+
+@pytest.mark.lava
+def test_a_plan_that_climbed_is_drawn_by_rung(folder):
+    rungs = [{"rung": n, "steps": 20 * n, "widths": [4], "accuracy": 0.8 + n / 20} for n in (1, 2)]
+    changed(folder, "search", lambda value: value.update(rungs=rungs))
+    (climbed,) = [c for c in views(read_folder(folder))["search"]["charts"] if "longer and longer" in c["title"]]
+    assert [one["kind"] for one in climbed["series"]] == ["line", "dots"]
+    changed(folder, "search", lambda value: value.update(rungs=rungs[:1]))
+    titles = [c["title"] for c in views(read_folder(folder))["search"]["charts"]]
+    assert "The best plans, fine-tuned for 20 batches" in titles

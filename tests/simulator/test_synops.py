@@ -1,0 +1,211 @@
+"""SynOps equal enumeration: one spike over one existing synapse."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from spear_deploy.errors import DataError
+from spear_deploy.network import IF, AvgPool, Dense, Layer
+from spear_deploy.network.channel_groups import coupled_groups
+from spear_deploy.network.graph import Edge, SNNGraph, chain, delayed_paths
+from spear_deploy.pruning.plan import PruningPlan, prune
+from spear_deploy.quantize import quantize
+from spear_deploy.simulator import SpikeCounts, simulate
+from spear_deploy.simulator.synops import synops
+from tests.simulator.test_synapse_math import random_conv
+from tests.support import reference
+
+
+def test_the_worked_example():
+    weight = np.ones((4, 3))
+    counts = SpikeCounts(sent={"input": np.array([2, 0, 1]), "fc": np.zeros(4, int)}, steps=2, samples=1)
+    graph = chain([Layer(name="fc", synapse=Dense(weight=weight), neuron=IF())], input_shape=(3,))
+    assert synops(graph, counts).total == 12
+    weight[0, 0] = 0
+    graph = chain([Layer(name="fc", synapse=Dense(weight=weight), neuron=IF())], input_shape=(3,))
+    assert synops(graph, counts).per_layer == {"fc": 10}
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_convolution_equals_enumeration(seed):
+    conv, shape = random_conv(seed)
+    graph = chain([Layer(name="conv", synapse=conv, neuron=IF())], input_shape=shape)
+    x = np.random.default_rng(seed).integers(0, 3, (4, 2, *shape))
+    run = simulate(graph, x)
+    assert synops(graph, run.counts).total == reference.conv2d_synops(conv, x.sum(axis=(0, 1))) / 2
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("kind", ["float", "integer"])
+def test_whole_networks_equal_delivery_by_delivery(seed, kind):  # noqa: C901
+    """Follow each spike by itself: what it changes behind every synapse, by sending it alone through the layer."""
+    graph = reference.random_graph(seed, kind=kind)
+    x = reference.random_spikes(graph, seed, steps=4, batch=1)
+    run = simulate(graph, x, record=("spikes",))
+    spikes = {"input": x, **run.spikes}
+    result = synops(graph, run.counts).per_layer
+
+    def reached(source, index, layer):
+        """Count the synapses behind `layer` that one spike at `index` of `source` uses."""
+        unit = np.zeros((1, *graph.shape_of(source)))
+        unit[0][index] = 1
+        value = unit
+        for name in path(source, layer):
+            value = reference_pool(graph[name], value)
+        synapse = graph[layer].synapse
+        if synapse is None:
+            return int(value.sum())
+        if isinstance(synapse, Dense):
+            return int((value.reshape(-1) @ (synapse.weight != 0).T).sum())
+        return reference.conv2d_synops(synapse, value[0].astype(int))
+
+    def path(source, layer):
+        names, at = [], layer
+        while True:
+            before = next(e.source for e in graph.incoming(at))
+            if before == source or graph[before].neuron is not None:
+                return names[::-1]
+            names.append(before)
+            at = before
+
+    def origins(name):
+        for edge in graph.incoming(name):
+            if edge.source == "input" or graph[edge.source].neuron is not None:
+                yield edge.source, edge.delay
+            elif type(graph[edge.source].synapse).__name__ in ("SumPool", "AvgPool", "Flatten"):
+                yield from origins(edge.source)
+
+    for name, got in result.items():
+        wanted = 0
+        for source, delay in origins(name):
+            sent = spikes[source][: 4 - delay, 0]
+            for index in np.ndindex(*graph.shape_of(source)):
+                wanted += int(sent[(slice(None), *index)].sum()) * (
+                    reached(source, index, name) if sent[(slice(None), *index)].any() else 0
+                )
+        assert got == wanted, name
+
+
+def reference_pool(layer, value):
+    if type(layer.synapse).__name__ == "Flatten":
+        return value.reshape(1, -1)
+    _, c, h, w = value.shape
+    return value[:, :, : h // 2 * 2, : w // 2 * 2].reshape(1, c, h // 2, 2, w // 2, 2).sum(axis=(3, 5))
+
+
+def test_analogue_input_is_macs_not_synops():
+    graph = chain(
+        [
+            Layer(name="a", synapse=Dense(weight=np.ones((4, 3))), neuron=IF()),
+            Layer(name="b", synapse=Dense(weight=np.ones((2, 4))), neuron=IF()),
+        ],
+        input_shape=(3,),
+    )
+    run = simulate(graph, np.full((5, 2, 3), 0.5), kind="current")
+    result = synops(graph, run.counts)
+    assert result.macs_first_layer == 5 * 3 * 4
+    assert result.per_layer["a"] == 0
+    assert result.total == result.per_layer["b"] == run.counts.sent["a"].sum() * 2 / 2 > 0
+
+
+def test_averaging_costs_what_the_spike_reaches_behind_it():
+    layers = [
+        Layer(name="pool", synapse=AvgPool(kernel_size=(2, 2))),
+        Layer(name="fc", synapse=Dense(weight=np.ones((5, 1))), neuron=IF()),
+    ]
+    graph = chain(layers, input_shape=(1, 3, 3))
+    run = simulate(graph, np.ones((1, 1, 1, 3, 3), bool))
+    assert synops(graph, run.counts).per_layer == {"fc": 4 * 5}
+
+
+def test_a_spike_straight_into_a_neuron_is_one_synapse():
+    layers = (Layer(name="a", neuron=IF(v_threshold=0.5)), Layer(name="b", neuron=IF()))
+    graph = SNNGraph(
+        layers=layers, edges=(Edge(source="input", target="a"), Edge(source="a", target="b", delay=1)), input_shape=(2,)
+    )
+    result = synops(graph, simulate(graph, np.ones((3, 1, 2), bool)).counts)
+    assert result.per_layer == {"a": 6, "b": 4}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_quantising_and_pruning_nothing_keeps_the_count(seed):
+    graph = reference.random_graph(seed)
+    counts = simulate(graph, reference.random_spikes(graph, seed)).counts
+    whole = PruningPlan(kept={g.name: tuple(range(g.channels)) for g in coupled_groups(graph)})
+    assert synops(prune(graph, whole), counts) == synops(graph, counts)
+    integer = quantize(graph)
+    same = SpikeCounts(
+        sent=counts.sent,
+        delivered={
+            e: counts.delivered[old]
+            for e in integer.edges
+            if e.delay
+            for old in graph.edges
+            if (old.source, old.delay) == (e.source, e.delay)
+        },
+        steps=counts.steps,
+        samples=counts.samples,
+    )
+    assert synops(integer, same).total <= synops(graph, counts).total
+
+
+def test_counts_of_another_network_are_refused():
+    graph = reference.random_graph(0)
+    counts = simulate(graph, reference.random_spikes(graph, 0)).counts
+    small = prune(graph, PruningPlan(kept={"fc": (0,)}))
+    with pytest.raises(DataError, match="layer 'fc': spike counts of shape"):
+        synops(small, counts)
+    with pytest.raises(DataError, match="layer 'n': the spike counts do not have it"):
+        synops(chain([Layer(name="n", neuron=IF())], input_shape=graph.input_shape), counts)
+
+
+def test_spikes_that_meet_values_over_a_delay_are_values():
+    """The sum of a readout of a step ago and of spikes is no spikes, with or without the delay."""
+    layers = (
+        Layer(name="a", synapse=Dense(weight=np.ones((2, 3))), neuron=IF()),
+        Layer(name="value", synapse=Dense(weight=np.ones((2, 3)))),
+        Layer(name="sum"),
+        Layer(name="b", synapse=Dense(weight=np.ones((4, 2))), neuron=IF()),
+    )
+    x = np.ones((5, 1, 3), bool)
+    for delay in (0, 1):
+        edges = [("input", "a", 0), ("input", "value", 0), ("a", "sum", 0), ("value", "sum", delay), ("sum", "b", 0)]
+        graph = SNNGraph(
+            layers=layers, edges=tuple(Edge(source=s, target=t, delay=d) for s, t, d in edges), input_shape=(3,), output="b"
+        )
+        assert synops(graph, simulate(graph, x).counts).per_layer == {"a": 30, "value": 30, "b": 0}
+
+
+def test_a_loop_without_a_neuron_has_no_count():
+    pairs = [("input", "a", 0), ("a", "b", 0), ("b", "a", 1), ("b", "n", 0)]
+    layers = (Layer(name="a"), Layer(name="b"), Layer(name="n", synapse=Dense(weight=np.ones((1, 2))), neuron=IF()))
+    edges = tuple(Edge(source=s, target=t, delay=d) for s, t, d in pairs)
+    graph = SNNGraph(layers=layers, edges=edges, input_shape=(2,))
+    with pytest.raises(DataError, match="layer 'b': lies in a loop without a neuron"):
+        synops(graph, simulate(graph, np.ones((2, 1, 2), bool)).counts)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("behind", ["conv3", "pool", "fc", "flatten"])
+def test_spikes_delayed_behind_a_pool_count_only_if_they_arrive(seed, behind):
+    """One step of delay costs what the same network costs without it on all steps but the last."""
+    graph = reference.random_graph(seed)
+    layers = {layer.name: layer for layer in graph.layers}
+    chosen = ("conv1", "pool", "conv3", "flatten", "fc")
+    sources = dict(zip(chosen, ("input", *chosen[:-1]), strict=True))
+    late = {edge_target: int(edge_target == behind) for edge_target in chosen}
+    short = SNNGraph(
+        layers=tuple(layers[name] for name in chosen),
+        edges=tuple(Edge(source=sources[name], target=name, delay=late[name]) for name in chosen),
+        input_shape=graph.input_shape,
+    )
+    plain = replace(short, edges=tuple(replace(edge, delay=0) for edge in short.edges))
+    x = reference.random_spikes(graph, seed, steps=6)
+    found = synops(short, simulate(short, x).counts).per_layer
+    whole, cut = (synops(plain, simulate(plain, part).counts).per_layer for part in (x, x[:-1]))
+    first_late = chosen.index({"pool": "conv3", "flatten": "fc"}.get(behind, behind))
+    for n, name in enumerate(chosen):
+        if name in found and n <= first_late:
+            assert found[name] == (cut if n == first_late else whole)[name]
+    assert delayed_paths(plain) == [] and all(way.delay == 1 for way in delayed_paths(short))
