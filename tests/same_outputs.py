@@ -147,7 +147,8 @@ sim_loihi2        simulate digits --input {images} --chip loihi2 --record spikes
 sim_loihi1        simulate models:recurrent --input {vectors} --chip loihi1 --record spikes,v,u --out run.npz --json
 sim_speck         simulate models:integrate --input {images} --chip speck2f --record spikes,v --out run.npz --json
 sim_xylo          simulate models:dense --input {vectors} --chip xylo_audio3 --record spikes,v,u --out run.npz --json
-sim_set           simulate digits --input {images} --chip loihi2 --set "weights.bits=[4]" --out run.npz --json
+sim_set           simulate digits --input {images} --chip loihi2 --set "weights.bits=[4]" \
+                  --set weights.default_bits=4 --out run.npz --json
 sim_lava          simulate digits --input {images} --chip loihi2 --backend lava --record spikes,v,u --out run.npz --json
 sim_lava_fast     simulate models:residual --input {images} --chip loihi2 --backend lava-fast --record spikes,v \
                   --out run.npz --json
@@ -208,7 +209,7 @@ error_budget      prune digits --chip loihi2 --data {small} --synops 0 --out pru
 error_percent     prune digits --chip loihi2 --data {small} --synops much --out pruned
 prune_loose       prune digits --chip loihi2 --data {small} --synops 120% --out pruned
 error_least       prune digits --chip loihi2 --data {small} --cores 1 --epochs 1 --method uniform --out pruned
-error_readout     export models:integrate --to netx --out net.net
+export_integrate  export models:integrate --to netx --out net.net
 error_energy      prune digits --chip loihi2 --data {small} --energy-uj 50% --out pruned
 error_lacks       prune digits --chip speck2f --data {small} --synops 50% --out pruned
 error_report      report {inputs}
