@@ -1,1 +1,1 @@
-"""Norse: networks read from Norse models, built as Norse models, and run by Norse."""
+"""Norse models read, built, trained and run."""

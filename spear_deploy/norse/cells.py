@@ -1,10 +1,10 @@
-"""How does a neuron of a graph run as a Norse cell, to the bit?
+"""Neurons of a network as Norse cells, equal to the bit.
 
 Norse multiplies in float32: `dt * tau_inv`. The rates are chosen such that this product is float32(dt / tau), the multiplier of
 the simulator; where no float32 rate does that (a product of two floats does not reach every float), the cell counts time
 in steps: dt = 1, rates per step.
 
-What Norse's cell lacks is put in front of it as a gain on its input: `r` of every neuron, and the jump `w_in · dt / tau_syn` of a
+What Norse's cell lacks becomes a gain on its input: `r` of every neuron, and the jump `w_in · dt / tau_syn` of a
 `CubaLIF` where it is not 1. In a `CubaLIF` or `CubaLI` with r ≠ 1 the cell's current is then r · u: equal in exact arithmetic,
 and to the bit where r is a power of two. Norse subtracts on reset only in its box cell; the same cell with the other
 membranes is made here.
@@ -19,7 +19,6 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
-from spear_deploy.errors import UnsupportedError
 from spear_deploy.network import IF, LI, LIF, Array, CubaLI, CubaLIF, Shape
 from spear_deploy.simulator.neurons import factors
 
@@ -29,23 +28,14 @@ with warnings.catch_warnings():
     from norse.torch.functional.threshold import threshold
     from norse.torch.module import snn as norse_snn
 
-__all__ = ["CELLS", "TIMED", "NeuronModule", "State", "array", "norse", "rates"]
+__all__ = ["CELLS", "TIME_LAYERS", "CellState", "NeuronModule", "choose_rates", "norse", "run_without_gradient"]
 
 Tensor: TypeAlias = torch.Tensor
-State: TypeAlias = Any
+CellState: TypeAlias = Any
 """Norse's state of a cell, a named tuple of tensors (B, *shape)."""
 
 CELLS = (norse.LIFCell, norse.LIFBoxCell, norse.IAFCell, norse.LICell, norse.LIBoxCell, norse.LIFRecurrentCell)
-TIMED = (norse.LIF, norse.IAF, norse.LI, norse.LIFRecurrent)
-
-
-def array(value: Any) -> Array:
-    """Return a tensor or number as numpy: float64 stays, everything else becomes float32."""
-    tensor = torch.as_tensor(value).detach()
-    if tensor.is_meta:
-        raise UnsupportedError("a tensor of the model lies on the device 'meta' and holds no values; load the weights first")
-    tensor = tensor.cpu()
-    return tensor.numpy().copy() if tensor.dtype == torch.float64 else tensor.float().numpy().copy()
+TIME_LAYERS = (norse.LIF, norse.IAF, norse.LI, norse.LIFRecurrent)
 
 
 class NeuronModule(torch.nn.Module):
@@ -53,7 +43,7 @@ class NeuronModule(torch.nn.Module):
 
     Attributes:
         cell: the Norse cell; it gets its parameters from the buffers at the start of every run.
-        gain: what its input is multiplied with, or None where that is 1.
+        gain: factor of its input, None where it is 1.
     """
 
     gain: Tensor | None
@@ -63,15 +53,15 @@ class NeuronModule(torch.nn.Module):
     ) -> None:
         super().__init__()
         self.shape = tuple(shape)
-        cell, gain = _cell(neuron, dt_s, surrogate, alpha)
+        cell, gain = _make_cell(neuron, dt_s, surrogate, alpha)
         self.cell = cell
         self.subtract = getattr(neuron, "reset", None) == "subtract"
         self._names = tuple(name for name, value in cell.p._asdict().items() if isinstance(value, Tensor))
         for name in self._names:
             self.register_buffer(name, getattr(cell.p, name))
-        self.register_buffer("gain", None if (gain == 1).all() else _tensor(gain))
+        self.register_buffer("gain", None if (gain == 1).all() else _to_tensor(gain))
 
-    def start(self, like: Tensor) -> State:
+    def start(self, like: Tensor) -> CellState:
         """Return the state before the first step, for a batch as large as that of `like` (B, ...).
 
         Norse's own start is not used: it sets `requires_grad` on shared default parameters.
@@ -89,7 +79,7 @@ class NeuronModule(torch.nn.Module):
             return norse.IAFFeedForwardState(v=v)
         return norse.LIBoxState(v=v) if isinstance(self.cell.p, norse.LIBoxParameters) else norse.LIFBoxFeedForwardState(v=v)
 
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+    def step(self, x: Tensor, state: CellState) -> tuple[Tensor, CellState]:
         """Advance one step: input (B, *shape) → spikes or potential (B, *shape), state."""
         out, state = self.cell(x if self.gain is None else self.gain * x, state)
         return out, state
@@ -100,7 +90,7 @@ class NeuronModule(torch.nn.Module):
             drive = self.gain * drive
         state = self.start(drive[0])
         if not torch.is_grad_enabled():
-            return run(self.cell.p, self.cell.dt, self.subtract, drive, state)
+            return run_without_gradient(self.cell.p, self.cell.dt, self.subtract, drive, state)
         emitted = []
         for x in drive.unbind(0):  # indexing would cost a gradient of full size per step
             out, state = self.cell(x, state)
@@ -108,53 +98,54 @@ class NeuronModule(torch.nn.Module):
         return torch.stack(emitted)
 
     def extra_repr(self) -> str:
-        """Say the shape."""
+        """Return the shape, for printing."""
         return f"shape={self.shape}"
 
 
-def rates(dt_s: float, multipliers: list[Array]) -> tuple[float, list[Array]]:
+def choose_rates(dt_s: float, multipliers: list[Array]) -> tuple[float, list[Array]]:
     """Return (dt, rates) such that Norse's float32 product `dt * rate` is every multiplier rounded to float32.
 
     The rates are 1 / tau in 1/s with dt = dt_s where float32 holds such rates, else per step with dt = 1.
 
-    >>> rates(1e-3, [np.array(0.5)])
+    >>> choose_rates(1e-3, [np.array(0.5)])
     (0.001, [array(500., dtype=float32)])
     """
-    found = []
+    rates = []
     for value in multipliers:
         nominal = (value / dt_s).astype(np.float32)
         rate = nominal.copy()
         exact = np.zeros(nominal.shape, bool)
-        for candidate in (nominal, *_neighbours(nominal)):
+        for candidate in _list_neighbours(nominal):
             hit = ~exact & (np.float32(dt_s) * candidate == value.astype(np.float32))
             rate = np.where(hit, candidate, rate)
             exact |= hit
         if not exact.all():
             return 1.0, [value.astype(np.float32) for value in multipliers]
-        found.append(rate)
-    return dt_s, found
+        rates.append(rate)
+    return dt_s, rates
 
 
-def _neighbours(value: Array) -> list[Array]:
+def _list_neighbours(value: Array) -> list[Array]:
+    """Return float32 values, the two next ones above and the two below, the nearest first."""
     up, down = np.float32(np.inf), np.float32(-np.inf)
     near = [np.nextafter(value, up), np.nextafter(value, down)]
-    return [*near, np.nextafter(near[0], up), np.nextafter(near[1], down)]
+    return [value, *near, np.nextafter(near[0], up), np.nextafter(near[1], down)]
 
 
-def _tensor(array: Array) -> Tensor:
+def _to_tensor(array: Array) -> Tensor:
     return torch.from_numpy(np.array(array, np.float32))
 
 
-def _cell(neuron: Any, dt_s: float, surrogate: str, alpha: float) -> tuple[norse_snn.SNNCell, Array]:
+def _make_cell(neuron: Any, dt_s: float, surrogate: str, alpha: float) -> tuple[norse_snn.SNNCell, Array]:
     """Return (Norse cell, gain on its input)."""
     c = factors(neuron, dt_s)
-    level = {theirs: _tensor(c[ours]) for theirs, ours in _LEVELS if ours in c}
+    level = {norse_name: _to_tensor(c[name]) for norse_name, name in _LEVELS if name in c}
     if isinstance(neuron, (LIF, LI)):
-        dt, (mem,) = rates(dt_s, [c["mem"]])
-        level["tau_mem_inv"] = _tensor(mem)
+        dt, (mem,) = choose_rates(dt_s, [c["mem"]])
+        level["tau_mem_inv"] = _to_tensor(mem)
     if isinstance(neuron, (CubaLIF, CubaLI)):
-        dt, (mem, syn) = rates(dt_s, [c["mem"], c["syn"]])
-        level.update(tau_mem_inv=_tensor(mem), tau_syn_inv=_tensor(syn))
+        dt, (mem, syn) = choose_rates(dt_s, [c["mem"], c["syn"]])
+        level.update(tau_mem_inv=_to_tensor(mem), tau_syn_inv=_to_tensor(syn))
     gain = c["r"]
     if "jump" in c:
         jump = c["jump"].astype(np.float32)
@@ -170,50 +161,53 @@ def _cell(neuron: Any, dt_s: float, surrogate: str, alpha: float) -> tuple[norse
         return norse.LIFBoxCell(norse.LIFBoxParameters(**level, **gradient, reset_method=method), dt=dt), gain
     if isinstance(neuron, IF):
         p = norse.IAFParameters(**level, **gradient)
-        return _subtracting(norse.IAFCell(p, dt=dt_s), _iaf_subtract_step, subtract), gain
-    return _subtracting(norse.LIFCell(norse.LIFParameters(**level, **gradient), dt=dt), _lif_subtract_step, subtract), gain
+        return _choose_reset(norse.IAFCell(p, dt=dt_s), _step_iaf_subtract, subtract), gain
+    return _choose_reset(norse.LIFCell(norse.LIFParameters(**level, **gradient), dt=dt), _step_lif_subtract, subtract), gain
 
 
 _LEVELS = (("v_leak", "v_leak"), ("v_th", "v_threshold"), ("v_reset", "v_reset"))
 
 
-def _subtracting(cell: norse_snn.SNNCell, step: Callable[..., tuple[Tensor, State]], subtract: bool) -> norse_snn.SNNCell:
+def _choose_reset(cell: norse_snn.SNNCell, step: Callable[..., tuple[Tensor, CellState]], subtract: bool) -> norse_snn.SNNCell:
     """Return the cell, or one like it that computes another step: Norse has soft reset in its box cell only."""
     return norse_snn.SNNCell(step, cell.state_fallback, cell.p, dt=cell.dt) if subtract else cell
 
 
-def _iaf_subtract_step(x: Tensor, state: norse.IAFFeedForwardState, p: norse.IAFParameters, dt: float) -> tuple[Tensor, State]:
+def _step_iaf_subtract(
+    x: Tensor, state: norse.IAFFeedForwardState, p: norse.IAFParameters, dt: float
+) -> tuple[Tensor, CellState]:
     v = state.v + x
     z = threshold(v - p.v_th, p.method, p.alpha)
     return z, norse.IAFFeedForwardState(v=norse.reset_subtract(z, v, p.v_reset, p.v_th))
 
 
-def _lif_subtract_step(x: Tensor, state: norse.LIFFeedForwardState, p: norse.LIFParameters, dt: float) -> tuple[Tensor, State]:
+def _step_lif_subtract(
+    x: Tensor, state: norse.LIFFeedForwardState, p: norse.LIFParameters, dt: float
+) -> tuple[Tensor, CellState]:
     i = state.i + x
     v = state.v + dt * p.tau_mem_inv * ((p.v_leak - state.v) + i)
     z = threshold(v - p.v_th, p.method, p.alpha)
     return z, norse.LIFFeedForwardState(v=norse.reset_subtract(z, v, p.v_reset, p.v_th), i=i + -dt * p.tau_syn_inv * i)
 
 
-# FOLDED from spear_deploy/norse/cells.py
-# How do Norse's neurons run where no gradient is asked for?
-#
-#     v ← v + dt/tau · (…), z = [v > v_th], reset          in place, without a tensor for every term of every step
-#
-# The operations are those of Norse's steps, each rounded as there, so spikes and potentials are equal to the bit; only what
-# cannot change a value is left out (a leak or reset potential of 0). Several times faster than the cells, whose steps keep
-# every intermediate for a gradient and return it in new memory.
+# -------------------------------------------------------------------------------------------------- without a gradient
 
 
 @torch.no_grad()
-def run(p: Any, dt: float, subtract: bool, drive: Tensor, state: Any) -> Tensor:
-    """Run all steps of one layer.
+def run_without_gradient(p: Any, dt: float, subtract: bool, drive: Tensor, state: Any) -> Tensor:
+    """Run all steps of one layer where no gradient is needed.
+
+        v ← v + dt/tau · (…), z = [v > v_th], reset
+
+    The operations are those of Norse's steps, each rounded as there, but in place; terms that cannot change a value (a leak or
+    reset potential of 0) are left out. Spikes and potentials are equal to the bit, several times faster than the cells, whose
+    steps keep every intermediate for a gradient.
 
     Args:
         p: Norse's parameters of a feed-forward cell: LIF, LIFBox, IAF, LI or LIBox.
         dt: the cell's time step.
         subtract: whether a spike subtracts the threshold instead of setting `v_reset`.
-        drive: (T, B, *shape), what the cell is given.
+        drive: (T, B, *shape), the input of the cell.
         state: Norse's state before the first step; left as it is.
 
     Returns:
@@ -234,7 +228,7 @@ def run(p: Any, dt: float, subtract: bool, drive: Tensor, state: Any) -> Tensor:
         if not leaks:
             v.add_(x)
         else:
-            v.add_(_above_rest(x, v, leak, box, spare).mul_(rate))
+            v.add_(_subtract_potential(x, v, leak, box, spare).mul_(rate))
         if i is not None:
             i.add_(torch.mul(i, decay, out=spare))
         if not spikes:
@@ -250,7 +244,7 @@ def run(p: Any, dt: float, subtract: bool, drive: Tensor, state: Any) -> Tensor:
     return out
 
 
-def _above_rest(x: Tensor, v: Tensor, leak: Tensor | None, box: bool, out: Tensor) -> Tensor:
+def _subtract_potential(x: Tensor, v: Tensor, leak: Tensor | None, box: bool, out: Tensor) -> Tensor:
     """Return v_leak − v + x, summed in the order of the cell: a spiking box cell adds the leak to the input first."""
     if leak is None:
         return torch.sub(x, v, out=out)

@@ -1,4 +1,4 @@
-"""What torch module is a layer of a graph, and which layer is it once it has learned?"""
+"""Layers of a network as torch modules, and trained modules as layers."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class NorseLayer(torch.nn.Module):
         super().__init__()
         shape = graph.shape_of(layer.name)
         self.flatten = isinstance(layer.synapse, Dense) and len(graph.input_shape_of(layer.name)) > 1
-        self.synapse = _synapse(layer.synapse)
-        self.norm = None if layer.norm is None else _norm(layer.norm, len(shape))
+        self.synapse = _make_synapse(layer.synapse)
+        self.norm = None if layer.norm is None else _make_norm(layer.norm, len(shape))
         self.neuron: NeuronModule | None = None
         if layer.neuron is not None:
             assert isinstance(layer.neuron, FLOAT_NEURONS)  # integers are refused with the graph
@@ -51,9 +51,9 @@ class NorseLayer(torch.nn.Module):
         return x
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what the layer emits, for (T, B, *input shape): time runs as part of the batch up to the neuron.
+        """Return the output of the layer for an input (T, B, *input shape); up to the neuron, time is part of the batch.
 
-        An input that `steady` found the same at every step is weighed once.
+        An input that `share_equal_steps` stores once for all steps is weighed once.
         """
         if x.stride(0) == 0 and not (self.norm is not None and self.norm.training):
             once = self.weigh(x[0])
@@ -63,33 +63,35 @@ class NorseLayer(torch.nn.Module):
             drive = flat.reshape(*x.shape[:2], *flat.shape[1:])
         if self.neuron is None:
             return drive
-        emitted: Tensor = self.neuron(drive)
-        return emitted
+        output: Tensor = self.neuron(drive)
+        return output
 
 
-def steady(x: Tensor) -> Tensor:
-    """Return (T, B, ...) as a view of its first step where all steps are equal, as those of an image are."""
+def share_equal_steps(x: Tensor) -> Tensor:
+    """Return (T, B, ...) as a view of its first step where all steps are equal, as with an image."""
     return x[:1].expand_as(x) if len(x) > 1 and torch.equal(x[1:], x[:1].expand_as(x[1:])) else x
 
 
-def _array(tensor: Tensor) -> Array:
+def _to_array(tensor: Tensor) -> Array:
     return tensor.detach().cpu().numpy().copy()
 
 
-def learned(layer: Layer, module: NorseLayer) -> Layer:
-    """Return a layer with the values that its module has now."""
+def read_layer(layer: Layer, module: NorseLayer) -> Layer:
+    """Return a layer with the present weights and statistics of its module."""
     synapse, norm = layer.synapse, layer.norm
     if isinstance(synapse, (Dense, Scale, *CONVS)):
-        held: Any = module.synapse
-        synapse = replace(synapse, weight=_array(held.weight), bias=None if held.bias is None else _array(held.bias))
+        trained: Any = module.synapse
+        synapse = replace(
+            synapse, weight=_to_array(trained.weight), bias=None if trained.bias is None else _to_array(trained.bias)
+        )
     if norm is not None:
-        held = module.norm
+        trained = module.norm
         norm = replace(
             norm,
-            weight=_array(held.weight),
-            bias=_array(held.bias),
-            mean=_array(held.running_mean),
-            var=_array(held.running_var),
+            weight=_to_array(trained.weight),
+            bias=_to_array(trained.bias),
+            mean=_to_array(trained.running_mean),
+            var=_to_array(trained.running_var),
         )
     return replace(layer, synapse=synapse, norm=norm)
 
@@ -126,11 +128,11 @@ class SumPoolModule(torch.nn.Module):
         return row.squeeze(2)
 
 
-def _tensor(array: Array) -> Tensor:
+def _to_tensor(array: Array) -> Tensor:
     return torch.from_numpy(np.array(array, np.float32))
 
 
-def _synapse(synapse: Synapse | None) -> torch.nn.Module | None:
+def _make_synapse(synapse: Synapse | None) -> torch.nn.Module | None:
     if synapse is None:
         return None
     if getattr(synapse, "weight_exponent", 0):
@@ -138,18 +140,18 @@ def _synapse(synapse: Synapse | None) -> torch.nn.Module | None:
     if isinstance(synapse, Flatten):
         return torch.nn.Flatten()
     if isinstance(synapse, POOLS):
-        return _pool(synapse)
+        return _make_pool(synapse)
     if isinstance(synapse, Scale):
-        return ScaleModule(_tensor(synapse.weight), None if synapse.bias is None else _tensor(synapse.bias))
-    module = _weighted(synapse)
+        return ScaleModule(_to_tensor(synapse.weight), None if synapse.bias is None else _to_tensor(synapse.bias))
+    module = _make_weighted(synapse)
     with torch.no_grad():
-        module.weight.copy_(_tensor(synapse.weight))
+        module.weight.copy_(_to_tensor(synapse.weight))
         if synapse.bias is not None:
-            module.bias.copy_(_tensor(synapse.bias))
+            module.bias.copy_(_to_tensor(synapse.bias))
     return module
 
 
-def _weighted(synapse: Any) -> Any:
+def _make_weighted(synapse: Any) -> Any:
     """Return the torch module of a dense or convolutional synapse, its values not yet set."""
     make: Any = torch.nn.utils.skip_init
     if isinstance(synapse, Dense):
@@ -167,7 +169,7 @@ def _weighted(synapse: Any) -> Any:
     )
 
 
-def _pool(pool: Any) -> torch.nn.Module:
+def _make_pool(pool: Any) -> torch.nn.Module:
     dims = len(pool.kernel_size)
     if isinstance(pool, AvgPool):
         kind: Any = torch.nn.AvgPool1d if dims == 1 else torch.nn.AvgPool2d
@@ -182,9 +184,9 @@ def _pool(pool: Any) -> torch.nn.Module:
     return torch.nn.Sequential(pad, module)
 
 
-def _norm(norm: BatchNorm, axes: int) -> torch.nn.Module:
+def _make_norm(norm: BatchNorm, axes: int) -> torch.nn.Module:
     kind = torch.nn.BatchNorm2d if axes == 3 else torch.nn.BatchNorm1d
     module = kind(norm.weight.shape[0], eps=norm.eps)
     values = {"weight": norm.weight, "bias": norm.bias, "running_mean": norm.mean, "running_var": norm.var}
-    module.load_state_dict({name: _tensor(value) for name, value in values.items()}, strict=False)
+    module.load_state_dict({name: _to_tensor(value) for name, value in values.items()}, strict=False)
     return module

@@ -1,8 +1,8 @@
-"""How does a network learn? `SNNGraph` → trainable Norse network, and back.
+"""Trainable Norse networks from an SNNGraph, and back.
 
     to_norse(graph) ─► NorseNetwork: a torch module per layer (synapse ─► norm ─► Norse cell) ─► to_graph(network)
 
-In evaluation mode a `NorseNetwork` computes what `simulator.simulate` computes in float32: the neurons get the very
+In evaluation mode a `NorseNetwork` computes what `simulator.simulate` computes in float32: the neurons get the
 multipliers of the simulator, in Norse's own order of operations, so equal drive gives equal states. Sums of synapses run
 in torch's order, not numpy's: where one of them rounds, a spike on the edge of its threshold can fall the other way.
 Neuron parameters are buffers of this module (Norse keeps them in a named tuple that `.to()` and `state_dict()` miss).
@@ -21,8 +21,8 @@ import torch
 from spear_deploy.errors import DataError, UnsupportedError, did_you_mean
 from spear_deploy.network import Array
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
-from spear_deploy.norse.cells import State
-from spear_deploy.norse.layers import NorseLayer, learned, steady
+from spear_deploy.norse.cells import CellState
+from spear_deploy.norse.layers import NorseLayer, read_layer, share_equal_steps
 from spear_deploy.simulator.stepper import evaluation_groups
 
 SURROGATES = ("super", "triangle", "tanh", "circ", "heavi_erfc")
@@ -46,13 +46,13 @@ def to_norse(graph: SNNGraph, *, surrogate: str = "triangle", alpha: float = 1.0
 
 
 def to_graph(network: NorseNetwork) -> SNNGraph:
-    """Return the graph of a network: weights and batch statistics as they are now, everything else as it was built from."""
-    return network.graph.with_layers(lambda layer: learned(layer, network.module_of(layer.name)))
+    """Return the graph of a network: present weights and batch statistics, all else as before."""
+    return network.graph.with_layers(lambda layer: read_layer(layer, network.module_of(layer.name)))
 
 
 @torch.no_grad()
 def reestimate_batchnorm(network: NorseNetwork, batches: Iterable[Array | Tensor]) -> None:
-    """Set the statistics of every batch norm to those of the given data, in place.
+    """Set the statistics of every batch norm to those of the data, in place.
 
     Each batch runs once, normalised by its own statistics; the running mean and variance become the plain average over
     the batches. Weights and the mode of the network stay.
@@ -70,7 +70,7 @@ def reestimate_batchnorm(network: NorseNetwork, batches: Iterable[Array | Tensor
     before = [{name: value.clone() for name, value in norm.named_buffers()} for norm in norms]
     seen = 0
     try:
-        with _estimating(network, norms):
+        with _estimate_statistics(network, norms):
             for x in batches:
                 network(x)
                 seen += 1
@@ -88,7 +88,7 @@ class NorseNetwork(torch.nn.Module):
     A child per layer, named after it (a dot becomes `_`; `module_of` finds it), each with `synapse`, `norm`, `neuron`.
 
     Attributes:
-        graph: what it was built from; its weights are those of that moment (`to_graph` gives the present ones).
+        graph: the network that it was built from, with the weights of that moment (`to_graph` returns the present ones).
     """
 
     def __init__(self, graph: SNNGraph, *, surrogate: str = "triangle", alpha: float = 1.0) -> None:
@@ -140,7 +140,7 @@ class NorseNetwork(torch.nn.Module):
         Raises:
             DataError: the shape of `x` is not that of the network.
         """
-        run = _Run(self, self._checked(x))
+        run = _Run(self, self._check_input(x))
         for group in self._groups:
             run.advance(group)
         if not record:
@@ -149,7 +149,7 @@ class NorseNetwork(torch.nn.Module):
             layer.name: run.emitted[layer.name] for layer in self.graph.layers if layer.spikes
         }
 
-    def _checked(self, x: Array | Tensor) -> Tensor:
+    def _check_input(self, x: Array | Tensor) -> Tensor:
         like = next((t for t in (*self.parameters(), *self.buffers()) if t.is_floating_point()), torch.zeros(()))
         if not isinstance(x, Tensor):
             x = torch.from_numpy(np.ascontiguousarray(x))
@@ -160,20 +160,20 @@ class NorseNetwork(torch.nn.Module):
 
 
 class _Run:
-    """One pass over time: what each layer emitted so far."""
+    """One pass over time: the outputs of the layers that have run."""
 
     def __init__(self, network: NorseNetwork, x: Tensor) -> None:
         self.network, self.graph = network, network.graph
-        self.emitted = {INPUT: x if torch.is_grad_enabled() else steady(x)}
+        self.emitted = {INPUT: x if torch.is_grad_enabled() else share_equal_steps(x)}
         self.steps, self.batch = x.shape[:2]
 
     def advance(self, group: Sequence[str]) -> None:
         """Run layers that depend on each other through all steps."""
         name = group[0]
-        if len(group) == 1 and all(edge.source != name for edge in self.graph.incoming(name)):
+        if len(group) == 1 and all(edge.source != name for edge in self.graph.edges_into(name)):
             total: Tensor | None = None
-            for edge in self.graph.incoming(name):
-                value = _delayed(self.emitted[edge.source], edge.delay)
+            for edge in self.graph.edges_into(name):
+                value = _delay(self.emitted[edge.source], edge.delay)
                 total = value if total is None else total + value
             assert total is not None
             self.emitted[name] = self.network.module_of(name)(total)
@@ -181,23 +181,23 @@ class _Run:
             self._advance_cycle(group)
 
     def _advance_cycle(self, group: Sequence[str]) -> None:
-        incoming = {name: self.graph.incoming(name) for name in group}
+        incoming = {name: self.graph.edges_into(name) for name in group}
         sources = {edge.source for edges in incoming.values() for edge in edges} - set(group)
         by_step: dict[str, Sequence[Tensor]] = {source: self.emitted[source].unbind(0) for source in sources}
         inside: dict[str, list[Tensor]] = {name: [] for name in group}
         by_step.update(inside)
-        states: dict[str, State] = {}
+        states: dict[str, CellState] = {}
         for t in range(self.steps):
             for name in group:
                 module = self.network.module_of(name)
-                out = module.weigh(self._arriving(incoming[name], by_step, t))
+                out = module.weigh(self._sum_inputs(incoming[name], by_step, t))
                 if module.neuron is not None:
                     state = states[name] if t else module.neuron.start(out)
                     out, states[name] = module.neuron.step(out, state)
                 inside[name].append(out)
         self.emitted.update({name: torch.stack(values) for name, values in inside.items()})
 
-    def _arriving(self, edges: Iterable[Edge], by_step: dict[str, Sequence[Tensor]], t: int) -> Tensor:
+    def _sum_inputs(self, edges: Iterable[Edge], by_step: dict[str, Sequence[Tensor]], t: int) -> Tensor:
         total: Tensor | None = None
         target = ""
         for edge in edges:
@@ -208,15 +208,15 @@ class _Run:
         return total if total is not None else self.emitted[INPUT].new_zeros(self.batch, *self.graph.input_shape_of(target))
 
 
-def _delayed(value: Tensor, delay: int) -> Tensor:
+def _delay(value: Tensor, delay: int) -> Tensor:
     if not delay:
         return value
     return torch.cat([torch.zeros_like(value[:delay]), value[: max(len(value) - delay, 0)]])[: len(value)]
 
 
 @contextmanager
-def _estimating(network: NorseNetwork, norms: Sequence[Any]) -> Iterator[None]:
-    """Put batch norms into averaging mode and everything else into evaluation mode, for a while."""
+def _estimate_statistics(network: NorseNetwork, norms: Sequence[Any]) -> Iterator[None]:
+    """Put batch norms into averaging mode and everything else into evaluation mode, within a `with` block."""
     modes = [(module, module.training) for module in network.modules()]
     momenta = [norm.momentum for norm in norms]
     network.eval()

@@ -1,6 +1,6 @@
-"""What does Norse itself make of a network? The same question, and an answer of the same form, as `spear_deploy.simulator`.
+"""Backend Norse: spikes of a network from Norse's cells.
 
-Spikes come from Norse's own cells in float32. Norse keeps no record of its states: potentials and currents are not recorded.
+The result has the form of the simulator's. Spikes come from Norse's cells in float32; potentials and currents are not recorded.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from spear_deploy.errors import DataError, UnsupportedError
 from spear_deploy.network import Array
 from spear_deploy.network.graph import INPUT, SNNGraph
-from spear_deploy.simulator import ChipRun, InputKind, Record, check_input, counted
+from spear_deploy.simulator import ChipRun, InputKind, Record, check_input, count_spikes
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +34,7 @@ def run_on_norse(
         x: (T, B, *input shape): whole numbers of spikes, or values of a current.
         kind: "spikes" or "current".
         record: "spikes", or nothing.
-        model: the model that the graph was read from, if it was one: the output is then that of its own forward.
+        model: the Norse model that the graph was read from, if any: the output is then that of its forward.
 
     Raises:
         DataError: the input does not match the network, or a state is to be recorded.
@@ -42,7 +42,7 @@ def run_on_norse(
     """
     import torch
 
-    from spear_deploy.norse.importer.from_norse import run_norse
+    from spear_deploy.norse.from_norse import run_norse
     from spear_deploy.norse.network import to_norse
 
     x, record = check_input(graph, x, kind), tuple(record)
@@ -54,12 +54,12 @@ def run_on_norse(
     with torch.no_grad():
         output, spikes = to_norse(graph).eval()(torch.from_numpy(x.astype(np.float32)), record=True)
     emitted = {name: value.numpy() > 0 for name, value in spikes.items()}
-    made = output.numpy() if model is None else run_norse(model, x.astype(np.float32))
+    y = output.numpy() if model is None else run_norse(model, x.astype(np.float32))
     return ChipRun(
-        output=made > 0 if graph[graph.output].spikes else made,
+        output=y > 0 if graph[graph.output].spikes else y,
         spikes=emitted if "spikes" in record else {},
         v={},
         u={},
-        counts=counted(graph, {INPUT: x, **emitted}, kind),
+        counts=count_spikes(graph, {INPUT: x, **emitted}, kind),
         overflows={},
     )

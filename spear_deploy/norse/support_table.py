@@ -1,7 +1,6 @@
-"""What becomes of each module of Norse and of torch? The table behind the docs, one row for every public class.
+"""Support of the public modules of Norse and torch, a row each.
 
-The rows are made from the packages as they are installed: a class that a new release brings is there, as refused, until
-somebody maps it.
+The rows are made from the installed packages: a class that a new release adds has a row, as refused, until it is mapped.
 """
 
 from __future__ import annotations
@@ -13,13 +12,14 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 
 from spear_deploy.norse.cells import norse
-from spear_deploy.norse.importer.synapses import FOLDED, reason
+from spear_deploy.norse.conventions import NORSE
+from spear_deploy.norse.importer.synapses import FOLDED, explain_refusal
 
 Status: TypeAlias = Literal["mapped", "folded", "refused"]
 
 
 class Support(NamedTuple):
-    """One row: the class with its package, what becomes of it, and how, or why not and what to use instead."""
+    """A row: the class with its package, its status, and its counterpart, or why it is refused and what to use instead."""
 
     module: str
     status: Status
@@ -93,17 +93,17 @@ _FOLDED = {
 
 def norse_support() -> list[Support]:
     """Return a row for every public module class of `norse.torch` and `torch.nn`, sorted by package and name."""
-    return [row for package in (norse, torch.nn) for row in _rows(package)]
+    rows = []
+    for package in (norse, torch.nn):
+        kinds = vars(package).items()
+        for name in sorted(name for name, kind in kinds if inspect.isclass(kind) and issubclass(kind, torch.nn.Module)):
+            rows.append(Support(f"{package.__name__}.{name}", *_find_status(package, name)))
+    return rows
 
 
-def _rows(package: ModuleType) -> list[Support]:
-    names = sorted(name for name, kind in vars(package).items() if inspect.isclass(kind) and issubclass(kind, torch.nn.Module))
-    return [Support(f"{package.__name__}.{name}", *_status(package, name)) for name in names]
-
-
-def _status(package: ModuleType, name: str) -> tuple[Status, str]:
+def _find_status(package: ModuleType, name: str) -> tuple[Status, str]:
     if name in MAPPED[package]:
         return "mapped", MAPPED[package][name]
     if name in _FOLDED[package]:
         return "folded", _FOLDED[package][name]
-    return "refused", reason(name)
+    return "refused", explain_refusal(name, NORSE)

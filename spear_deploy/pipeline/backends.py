@@ -11,7 +11,7 @@ from spear_deploy import simulator
 from spear_deploy.errors import DataError, did_you_mean
 from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
-from spear_deploy.pipeline.inputs import Chip, Net, for_chip, load
+from spear_deploy.pipeline.inputs import Chip, Net, quantize_for_chip, load
 from spear_deploy.simulator import ChipRun, InputKind, Record
 from spear_deploy.util.progress import Progress
 
@@ -20,7 +20,7 @@ BACKENDS: tuple[Backend, ...] = ("fast", "lava", "lava-fast", "norse")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Side:
+class BackendChoice:
     """A network and what runs it.
 
     Attributes:
@@ -50,7 +50,7 @@ class Side:
         if isinstance(self.net, (str, os.PathLike)):
             if ":" not in os.fspath(self.net) or Path(self.net).exists():
                 return None
-            from spear_deploy.norse.importer.from_norse import load_model
+            from spear_deploy.norse.from_norse import load_model
 
             return load_model(os.fspath(self.net), graph.input_shape)[0]
         return None if isinstance(self.net, SNNGraph) else self.net
@@ -61,10 +61,10 @@ class Side:
         x = simulator.check_input(graph, x, kind)
         if self.chip is None:
             return graph, x
-        from spear_deploy.quantize import graded
+        from spear_deploy.quantize import quantize_input
 
-        graph = for_chip(graph, self.chip, calibration=x, kind=kind)
-        return graph, graded(graph, x, kind)
+        graph = quantize_for_chip(graph, self.chip, calibration=x, kind=kind)
+        return graph, quantize_input(graph, x, kind)
 
     def run(
         self,

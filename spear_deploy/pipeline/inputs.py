@@ -49,7 +49,7 @@ def load(
     if isinstance(net, (str, os.PathLike)):
         name = os.fspath(net)
         if ":" in name and not Path(name).exists():
-            from spear_deploy.norse.importer.from_norse import from_norse, load_model
+            from spear_deploy.norse.from_norse import from_norse, load_model
 
             _refuse_nir_options(name, reset=reset, source=source)
             model, shape = load_model(name, input_shape, fallback=None if like is None else lambda: _sample_shape(like))
@@ -60,7 +60,7 @@ def load(
         if name in NAMES and not Path(name).exists():
             return shipped_network(name)
         return interchange.load(name, dt_s=dt_s, reset=reset, source=source, input_shape=input_shape)
-    from spear_deploy.norse.importer.from_norse import from_norse
+    from spear_deploy.norse.from_norse import from_norse
 
     if not hasattr(net, "parameters"):
         raise DataError(f"net: {type(net).__name__} given, expected a network, a Norse model, a file or package.module:function")
@@ -88,7 +88,7 @@ def _options_of(net: Net) -> tuple[str, ...]:
     if net in NAMES:
         return ()
     if isinstance(net, (str, os.PathLike)) and (Path(net).exists() or ":" not in os.fspath(net)):
-        return interchange.options_of(net)
+        return interchange.reader_options(net)
     return () if isinstance(net, SNNGraph) else ("input_shape", "dt_s")
 
 
@@ -120,13 +120,13 @@ def profile(chip: Chip, overrides: Mapping[str, Any] | None = None) -> HardwareP
 
 def target(chip: Chip, overrides: Mapping[str, Any] | None = None) -> tuple[HardwareProfile, int]:
     """Return the profile that `chip` stands for, and how many chips its board has."""
-    from spear_deploy.hardware.profile import HardwareProfile, load_target, with_overrides
+    from spear_deploy.hardware.profile import HardwareProfile, load_target, override_facts
 
     found, chips = (chip, 1) if isinstance(chip, HardwareProfile) else load_target(chip)
-    return (with_overrides(found, overrides) if overrides else found), chips
+    return (override_facts(found, overrides) if overrides else found), chips
 
 
-def for_chip(net: Net, chip: Chip, *, calibration: Array | None = None, kind: InputKind = "spikes") -> SNNGraph:
+def quantize_for_chip(net: Net, chip: Chip, *, calibration: Array | None = None, kind: InputKind = "spikes") -> SNNGraph:
     """Return the integer network in the chip's formats; an integer network stays as it is.
 
     Args:
@@ -139,7 +139,7 @@ def for_chip(net: Net, chip: Chip, *, calibration: Array | None = None, kind: In
     from spear_deploy.quantize import FORMATS, quantize
 
     graph, found = load(net), profile(chip)
-    if kind == "current" and found.neuron.graded_spike_bits.most == 1 and found.meta.family == "loihi":
+    if kind == "current" and found.neuron.graded_spike_bits.max_value == 1 and found.meta.family == "loihi":
         raise UnsupportedError(
             f"input: a current is sent as spikes that carry a value, those of {found.name} carry none; code it as spikes "
             "(`spear_deploy.data.rate_code`), or take loihi2"
@@ -153,8 +153,8 @@ def for_chip(net: Net, chip: Chip, *, calibration: Array | None = None, kind: In
             f"profile '{found.name}': integers of the {family} family are not built yet; there are {', '.join(FORMATS)}"
         )
     limits: dict[str, Any] = {
-        "max_spikes": found.neuron.max_spikes_per_step.most,
-        "input_events": found.neuron.max_input_events_per_step.most,
+        "max_spikes": found.neuron.max_spikes_per_step.max_value,
+        "input_events": found.neuron.max_input_events_per_step.max_value,
     }
     return quantize(
         graph,
@@ -167,7 +167,7 @@ def for_chip(net: Net, chip: Chip, *, calibration: Array | None = None, kind: In
 
 
 def _check_biases(graph: SNNGraph, found: HardwareProfile) -> None:
-    most = found.neuron.bias_bits.most
+    most = found.neuron.bias_bits.max_value
     for layer in graph.layers:
         if most is not None and isinstance(layer.neuron, LoihiLIF) and (need := bias_bits(layer.neuron.bias)) > most:
             low, high = layer.neuron.bias.min(), layer.neuron.bias.max()

@@ -19,6 +19,7 @@ import numpy as np
 
 from spear_deploy.errors import SpearError, UnsupportedError
 from spear_deploy.interchange import export
+from spear_deploy.interchange.certificate import ProofInput
 from spear_deploy.interchange.nir.reader import read_nir, write_nir
 from spear_deploy.network import LIF, Dense, Layer
 from spear_deploy.network.graph import SNNGraph, chain
@@ -65,7 +66,7 @@ def written(graph: SNNGraph, to: str, folder: Path) -> str:
             total = sum(row["compared"] for row in found["layers"] if row["what"] == "spikes")
             moved = int(drift[1]) if drift else 0
             return outcome(found) + (f"; {moved} of {total} spikes moved by quantising" if moved else "")
-        return outcome(export(graph, folder / f"a.{to}", to=to, x=x))
+        return outcome(export(graph, folder / f"a.{to}", to=to, proof=ProofInput(x=x)))
     except UnsupportedError as error:
         return refused(error)
 
@@ -74,7 +75,7 @@ def in_norse(graph: SNNGraph) -> str:
     """Build the Norse network, run it, read it again, and say how that went."""
     import torch
 
-    from spear_deploy.norse.importer.from_norse import from_norse
+    from spear_deploy.norse.from_norse import from_norse
     from spear_deploy.norse.network import to_norse
 
     x = spikes_for(graph)
@@ -113,7 +114,7 @@ def parts_table() -> str:
 
 def norse_table() -> str:
     """Every public module: read from Norse, and what was read out and back."""
-    from spear_deploy.norse.importer.from_norse import from_norse, run_norse
+    from spear_deploy.norse.from_norse import from_norse, run_norse
     from spear_deploy.norse.support_table import norse_support
     from tests.norse import test_importer as models
     from tests.norse.test_roundtrip import WHOLE_MODELS

@@ -10,7 +10,7 @@ from torch.nn import functional
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.network import IF, Conv2d, Dense, Scale, SumPool
 from spear_deploy.network.graph import Edge
-from spear_deploy.norse.importer.from_norse import from_norse, run_norse
+from spear_deploy.norse.from_norse import from_norse, run_norse
 from spear_deploy.simulator import simulate
 from tests.norse.test_importer import State, Stateless, User, assert_same, box, dyadic, spikes_for
 

@@ -14,8 +14,8 @@ from torch.nn.utils import parametrizations, prune
 from spear_deploy.errors import FileError, GraphError, UnsupportedError
 from spear_deploy.network import IF, LI, LIF, AvgPool, Conv1d, Conv2d, CubaLI, CubaLIF, Dense, Scale, SumPool
 from spear_deploy.network.graph import Edge, SNNGraph
-from spear_deploy.norse.importer.from_norse import from_norse, load_model, run_norse
-from spear_deploy.norse.importer.neurons import jump_of
+from spear_deploy.norse.conventions import solve_w_in
+from spear_deploy.norse.from_norse import from_norse, load_model, run_norse
 from spear_deploy.norse.network import to_norse
 from spear_deploy.simulator import simulate
 
@@ -174,7 +174,7 @@ def test_every_rate_keeps_its_float32_multiplier(rate, dt_s):
 
 def test_jumps_are_ones():
     for tau in np.random.default_rng(6).uniform(1e-4, 1, 300):
-        assert np.float32(jump_of(np.array(tau), 1e-3) * (1e-3 / tau)) == 1
+        assert np.float32(solve_w_in(np.array(tau), 1e-3) * (1e-3 / tau)) == 1
 
 
 def test_the_shared_default_of_iaf_is_left_alone():
@@ -206,7 +206,7 @@ def test_residual_blocks_and_nested_containers():
     )
     graph = assert_same(dyadic(model, levels=2), (1, 6, 6))
     assert Edge(source="0.2", target="1.0.lif2") in graph.edges
-    assert {e.source for e in graph.incoming("1.1.lif2")} == {"1.1.bn2", "1.1.skip"}
+    assert {e.source for e in graph.edges_into("1.1.lif2")} == {"1.1.bn2", "1.1.skip"}
     assert graph["1.1.bn2"].synapse.groups == 2
     assert graph.output == "2.2"
 

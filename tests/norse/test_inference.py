@@ -7,7 +7,7 @@ import torch
 from spear_deploy.network import IF, LI, LIF, BatchNorm, Conv2d, CubaLI, CubaLIF, Layer
 from spear_deploy.network.graph import chain
 from spear_deploy.norse.cells import NeuronModule
-from spear_deploy.norse.layers import steady
+from spear_deploy.norse.layers import share_equal_steps
 from spear_deploy.norse.network import to_norse
 
 SHAPE = (5, 4, 3)
@@ -73,9 +73,9 @@ def test_an_image_is_weighed_once_where_that_changes_nothing(training):
 
 def test_what_changes_is_not_steady():
     x = torch.randn(4, 2, 3)
-    assert steady(x) is x and steady(x[:1]).stride(0) != 0
-    assert steady(x[:1].repeat(4, 1, 1)).stride(0) == 0
+    assert share_equal_steps(x) is x and share_equal_steps(x[:1]).stride(0) != 0
+    assert share_equal_steps(x[:1].repeat(4, 1, 1)).stride(0) == 0
     nearly = x[:1].repeat(4, 1, 1)
     nearly[3, 1, 2] += 1e-3
-    assert steady(nearly) is nearly
-    assert steady(torch.full((3, 2), torch.nan)).stride(0) != 0  # a NaN equals nothing
+    assert share_equal_steps(nearly) is nearly
+    assert share_equal_steps(torch.full((3, 2), torch.nan)).stride(0) != 0  # a NaN equals nothing

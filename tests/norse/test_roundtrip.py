@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.norse.importer.from_norse import from_norse, run_norse
+from spear_deploy.norse.from_norse import from_norse, run_norse
 from spear_deploy.norse.network import to_graph, to_norse
 from spear_deploy.simulator import simulate
 from tests.norse import test_importer as models

@@ -8,7 +8,7 @@ import norse.torch as norse  # noqa: E402
 
 from spear_deploy.errors import DataError, UnsupportedError  # noqa: E402
 from spear_deploy.interchange.netx.writer import write_netx  # noqa: E402
-from spear_deploy.norse.importer.from_norse import from_norse, run_norse  # noqa: E402
+from spear_deploy.norse.from_norse import from_norse, run_norse  # noqa: E402
 from spear_deploy.norse.run import run_on_norse  # noqa: E402
 from spear_deploy.pipeline.api import check  # noqa: E402
 from spear_deploy.quantize import fold_batchnorm, quantize  # noqa: E402

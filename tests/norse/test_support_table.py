@@ -11,7 +11,7 @@ from torch import nn
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.interchange import supported_modules as norse_support
-from spear_deploy.norse.importer.from_norse import from_norse
+from spear_deploy.norse.from_norse import from_norse
 from spear_deploy.norse.support_table import MAPPED
 from tests.norse import test_importer as models
 from tests.norse.test_importer import State, assert_same, box, dyadic

@@ -1,1 +1,1 @@
-"""Norse models traced into an SNNGraph."""
+"""Torch models traced into an SNNGraph, framework by framework."""

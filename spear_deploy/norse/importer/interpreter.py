@@ -1,228 +1,303 @@
-"""Which layers and edges is a traced model? One call after the other: each a layer, folded, or refused with its place."""
+"""Layers and edges from the calls of a traced model.
+
+The calls are read in the order of their steps; each becomes layers, changes nothing, or is refused with its place.
+"""
 
 from __future__ import annotations
 
+import copy
 from collections import deque
+from functools import partial
 from typing import Any
 
 import torch
 from torch import fx
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.norse.importer import functions as norse_functions
-from spear_deploy.norse.importer import modules as norse_calls
+from spear_deploy.network import Shape
+from spear_deploy.network.graph import INPUT, SNNGraph, merge_parts
 from spear_deploy.norse.importer.builder import GraphBuilder
+from spear_deploy.norse.importer.context import Form, Framework, TraceContext
+from spear_deploy.norse.importer.functions import call_function
+from spear_deploy.norse.importer.modules import call_module, join
 from spear_deploy.norse.importer.symbols import (
-    Collected,
+    AxisSize,
     Concat,
-    Leading,
-    Pair,
-    Sequence,
+    OutputAndState,
+    Signal,
     State,
-    Thing,
-    Value,
-    aged,
+    StepInputs,
+    StepOutputs,
+    Symbol,
     describe,
-    values_in,
-    where,
+    list_signals,
+    name_module,
+    shifted_by,
 )
-from spear_deploy.norse.importer.trace import BATCH, LOOP_STEPS, Axis, Form, Steps, steps_of, takes_state, trace
-from spear_deploy.norse.importer.unrolling import Replay
+from spear_deploy.norse.importer.trace import (
+    BATCH,
+    LOOP_STEPS,
+    TracedModel,
+    TracedSize,
+    assign_steps,
+    detect_form,
+    summarize_error,
+    takes_state,
+    trace,
+)
+from spear_deploy.norse.importer.unrolling import UnrolledSteps
+
+
+def import_model(model: torch.nn.Module, input_shape: Shape, *, framework: Framework, dt_s: float | None = None) -> SNNGraph:
+    """Return the network of a model.
+
+    Args:
+        model: of one step or over time; it is copied and read in evaluation mode.
+        input_shape: without time and batch.
+        framework: the conventions of its modules.
+        dt_s: checked against the time step of the cells, in s.
+
+    Raises:
+        UnsupportedError: a module, function or use of a state without an exact counterpart, with its place.
+        GraphError: shapes that do not meet.
+    """
+    try:
+        model = copy_model(model).eval()
+    except RuntimeError as error:  # a tensor in the middle of a gradient, which torch does not copy
+        message = summarize_error(error)
+        raise UnsupportedError(f"the model cannot be copied: {message}; build it anew and load its weights") from error
+    form = detect_form(copy.deepcopy(model), input_shape, framework)
+    builder = GraphBuilder()
+    output = interpret(model, Signal(INPUT, input_shape), path="", form=form, builder=builder, framework=framework).output
+    if output.name == INPUT:
+        raise UnsupportedError("the model hands its input back; expected at least one layer")
+    graph = SNNGraph(
+        layers=tuple(builder.layers),
+        edges=tuple(builder.list_edges()),
+        input_shape=input_shape,
+        dt_s=builder.check_time_step(dt_s),
+        output=output.name,
+        metadata={"source": framework.name},
+    )
+    return merge_parts(graph)
+
+
+def copy_model(model: torch.nn.Module) -> torch.nn.Module:
+    """Return a copy of a model; tensors that are results of a computation, such as pruned weights, keep their values."""
+    attributes = [value for module in model.modules() for value in vars(module).values()]
+    computed = [value for value in attributes if isinstance(value, torch.Tensor) and not value.is_leaf]
+    return copy.deepcopy(model, {id(tensor): tensor.detach().clone() for tensor in computed})
 
 
 def interpret(
-    walk: GraphBuilder, model: torch.nn.Module, value: Value, *, path: str, form: Form, pick: int | None = None
-) -> Pair:
-    """Trace a model on a value and turn every call into layers; return what it emits and the states it hands back."""
-    steps, graph = trace(model, value.shape, path, form, pick=pick)
-    frame = Frame(walk, steps, path, form)
-    frame.evaluate_all(graph, value)
-    return frame.finish()
+    model: torch.nn.Module,
+    x: Signal,
+    *,
+    path: str,
+    form: Form,
+    builder: GraphBuilder,
+    framework: Framework,
+    output_index: int | None = None,
+) -> OutputAndState:
+    """Trace a model on an input, add its layers, and return its output and the states that it hands back.
 
-
-class Frame:
-    """One trace on its way to layers: its first step makes them, the later ones must meet the same ones again.
-
-    Attributes:
-        axes_before: axes in front of a neuron's: batch, and time where there is one.
+    Args:
+        model: the model.
+        x: its input.
+        path: its place in the whole model.
+        form: how its forward deals with time.
+        builder: takes the layers.
+        framework: the conventions of its modules.
+        output_index: which of a list of outputs counts.
     """
+    traced, graph = trace(model, x.shape, path=path, form=form, framework=framework, output_index=output_index)
+    interpreter = TraceInterpreter(traced, path, builder)
+    interpreter.run(graph, x)
+    return interpreter.finish()
 
-    def __init__(self, walk: GraphBuilder, steps: Steps, path: str, form: Form) -> None:
-        self.walk, self.steps, self.path, self.form = walk, steps, path, form
-        self.axes_before = 2 if form == "layers" else 1
-        self.replay = Replay(walk)
-        self._things: dict[fx.Node, Thing] = {}
-        self._at: dict[fx.Node, int] = {}
-        self._buffers: dict[str, Collected] = {}
-        self._output: Thing = None
 
-    def interpret(self, model: torch.nn.Module, value: Value, *, path: str, form: Form, pick: int | None = None) -> Pair:
-        """Trace an inner model in the same network."""
-        return interpret(self.walk, model, value, path=path, form=form, pick=pick)
+class TraceInterpreter:
+    """Turns one trace into layers: its first step makes them, the later steps must match them."""
 
-    @property
-    def step(self) -> int:
-        """The step that is being walked."""
-        return self.replay.step
+    def __init__(self, traced: TracedModel, path: str, builder: GraphBuilder) -> None:
+        self.traced, self.path, self.form = traced, path, traced.form
+        self.unrolled = UnrolledSteps(builder)
+        self.context = TraceContext(
+            builder=builder,
+            unrolled=self.unrolled,
+            form=traced.form,
+            framework=traced.framework,
+            interpret=partial(interpret, builder=builder, framework=traced.framework),
+        )
+        self._symbols: dict[fx.Node, Symbol] = {}
+        self._steps: dict[fx.Node, int] = {}
+        self._outputs: dict[str, StepOutputs] = {}
+        self._output: Symbol = None
 
-    def evaluate_all(self, graph: fx.Graph, value: Value) -> None:
-        """Go through the nodes step by step, `value` being the input."""
-        self._at = steps_of(self.steps, graph, self.form)
+    def run(self, graph: fx.Graph, x: Signal) -> None:
+        """Evaluate all nodes, step by step, on the input `x`."""
+        self._steps = assign_steps(self.traced, graph)
         order = {node: n for n, node in enumerate(graph.nodes)}
-        for node in sorted(order, key=lambda node: (self._at[node], order[node])):
-            self.replay.enter(self._at[node])
-            self._things[node] = self._evaluate(node, value)
-        self.replay.finish()
+        for node in sorted(order, key=lambda node: (self._steps[node], order[node])):
+            self.unrolled.advance_to(self._steps[node])
+            self._symbols[node] = self._evaluate(node, x)
+        self.unrolled.check_complete()
 
-    def _evaluate(self, node: fx.Node, value: Value) -> Thing:
+    def _evaluate(self, node: fx.Node, x: Signal) -> Symbol:
         if node.op == "placeholder":
-            return Sequence(value) if self.form == "loop" else value
+            return StepInputs(x) if self.form == "loop" else x
         if node.op == "output":
-            self._output = self._outputs(node.args[0])
+            self._output = self._read_output(node.args[0])
             return None
         args, kwargs = self._resolve(node.args), self._resolve(node.kwargs)
         if node.op == "call_module":
-            module = self.steps.get_submodule(str(node.target))
-            return norse_calls.call(self, module, self._place(str(node.target)), args, kwargs)
-        owner = self._place(node.meta["owner"])
+            module = self.traced.get_submodule(str(node.target))
+            return call_module(self.context, module, self._full_path(str(node.target)), args, kwargs)
+        owner = self._full_path(node.meta["owner"])
         if node.op == "get_attr":
-            return self._tensor(node, owner)
-        if node.target == "__setitem__" and isinstance(args[0], Collected):
-            return self._collect(node, args, owner)
-        return norse_functions.call(self, node.target, owner, args, kwargs)
+            return self._read_tensor(node, owner)
+        if node.target == "__setitem__" and isinstance(args[0], StepOutputs):
+            return self._collect_output(node, args, owner)
+        return call_function(self.context, node.target, owner, args, kwargs)
 
-    def _tensor(self, node: fx.Node, owner: str) -> Thing:
-        """Understand a tensor in the forward: zeros to start from, or the place where the outputs of a loop go."""
+    def _read_tensor(self, node: fx.Node, owner: str) -> Symbol:
+        """Return the symbol of a tensor in the forward: zeros to start from, or the buffer for the outputs of a loop."""
         name = str(node.target)
-        tensor: Any = self.steps
+        tensor: Any = self.traced
         for part in name.split("."):
             tensor = getattr(tensor, part)
         if name.startswith("_tensor_constant") and not tensor.detach().cpu().numpy().any():
             if self.form == "loop" and any(user.target == "__setitem__" or user.op == "output" for user in node.users):
-                return self._buffers.setdefault(name, Collected())
-            if tensor.ndim > self.axes_before and tensor.shape[0] == BATCH:
-                return self.walk.zero(tuple(tensor.shape[self.axes_before :]))
+                return self._outputs.setdefault(name, StepOutputs())
+            axes_before = self.context.axes_before
+            if tensor.ndim > axes_before and tensor.shape[0] == BATCH:
+                return self.context.builder.make_zeros(tuple(tensor.shape[axes_before:]))
         raise UnsupportedError(
-            f"{where(owner)} uses the tensor '{self._place(name)}' by itself; put it into a module, or start from zeros of "
-            "batch x the layer's shape"
+            f"{name_module(owner)} uses the tensor '{self._full_path(name)}' by itself; put it into a module, or start from "
+            "zeros of batch x the layer's shape"
         )
 
-    def _collect(self, node: fx.Node, args: tuple[Thing, ...], owner: str) -> Thing:
-        """Note what is written into the outputs of a loop: at index t, in step t."""
-        _, index, value = args
+    def _collect_output(self, node: fx.Node, args: tuple[Symbol, ...], owner: str) -> Symbol:
+        """Note a write into the outputs of a loop: at index t, in step t."""
+        _, index, output = args
         step, *rest = index if isinstance(index, tuple) else (index,)
-        if isinstance(value, Concat):
-            value = self.replay.once((owner, "join", value), lambda key: norse_calls.joined(self, key[2], owner))
-        if not isinstance(step, int) or any(part not in (..., slice(None)) for part in rest) or not isinstance(value, Value):
-            raise UnsupportedError(f"{where(owner)} writes {describe(value)} to [{index}]; write the output of step t to [t]")
+        if isinstance(output, Concat):
+            output = self.unrolled.make_once((owner, "join", output), lambda key: join(self.context, key[2], owner))
+        if not isinstance(step, int) or any(part not in (..., slice(None)) for part in rest) or not isinstance(output, Signal):
+            raise UnsupportedError(
+                f"{name_module(owner)} writes {describe(output)} to [{index}]; write the output of step t to [t]"
+            )
         assert isinstance(node.args[0], fx.Node)
         name = str(node.args[0].target)
-        self._buffers[name] = Collected((*self._buffers[name].written, (step, aged(value, step - self.step))))
+        entry = (step, shifted_by(output, step - self.unrolled.step))
+        self._outputs[name] = StepOutputs((*self._outputs[name].written, entry))
         return None
 
-    def _outputs(self, result: Any) -> Thing:
+    def _read_output(self, result: Any) -> Symbol:
         """Return what the forward emits in a step, after a check that all steps emit the same."""
         if self.form == "layers":
             return self._resolve(result)
         if self.form == "loop":
-            return self._gathered(result)
-        first, later = self._resolve(result[0]), self._resolve(result[1])
-        found = aged(first, -1)
-        complete = self.replay.met == len(self.replay.first)
-        if isinstance(later, Value) and self.replay.without_feedback.get(later.name) == found:
-            return later
-        if isinstance(found, (Value, Pair, Concat)) and later != found and complete:
+            return self._read_loop_output(result)
+        first, second = shifted_by(self._resolve(result[0]), -1), self._resolve(result[1])
+        if isinstance(second, Signal) and self.unrolled.without_feedback.get(second.name) == first:
+            return second
+        if isinstance(first, (Signal, OutputAndState, Concat)) and second != first and self.unrolled.first_is_matched:
             raise UnsupportedError(
-                f"{where(self.path)}: its forward returns {describe(found)}, in the second step {describe(later)}"
+                f"{name_module(self.path)}: its forward returns {describe(first)}, in the second step {describe(second)}"
             )
-        return found
+        return first
 
-    def _gathered(self, result: Any) -> Thing:
-        """Return what a loop over time returns of every step."""
-        thing = self._resolve(result)
+    def _read_loop_output(self, result: Any) -> Symbol:
+        """Return what a loop over time emits in every step."""
+        outputs = self._resolve(result)
         if isinstance(result, fx.Node) and result.op == "get_attr":
-            name = str(result.target)
-            written = self._buffers.get(name, Collected()).written
-            thing = tuple(aged(value, LOOP_STEPS - 1 - t) for t, value in sorted(written, key=lambda entry: entry[0]))
-        if not (isinstance(thing, tuple) and len(thing) == LOOP_STEPS):
+            written = self._outputs.get(str(result.target), StepOutputs()).written
+            ordered = sorted(written, key=lambda entry: entry[0])
+            outputs = tuple(shifted_by(output, LOOP_STEPS - 1 - t) for t, output in ordered)
+        if not (isinstance(outputs, tuple) and len(outputs) == LOOP_STEPS):
             raise UnsupportedError(
-                f"{where(self.path)}: its forward returns {describe(thing)}, expected the outputs of all steps, such as "
+                f"{name_module(self.path)}: its forward returns {describe(outputs)}, expected the outputs of all steps, such as "
                 "torch.stack(outputs); decode after the network"
             )
-        now = thing[-1]
-        for t, value in enumerate(thing):
-            if not isinstance(value, (Value, Concat)) or value != aged(now, LOOP_STEPS - 1 - t):
+        last = outputs[-1]
+        for t, output in enumerate(outputs):
+            if not isinstance(output, (Signal, Concat)) or output != shifted_by(last, LOOP_STEPS - 1 - t):
                 raise UnsupportedError(
-                    f"{where(self.path)}: its forward returns {describe(value)} for step {t}, for the last one {describe(now)}"
+                    f"{name_module(self.path)}: its forward returns {describe(output)} for step {t}, for the last one "
+                    f"{describe(last)}"
                 )
-        return now
+        return last
 
-    def finish(self) -> Pair:
-        """Return what the forward emits, and the states that it hands back."""
-        out = norse_calls.joined(self, self._output, self.path) if isinstance(self._output, Concat) else self._output
-        first, *later = self.steps.handed_back
-        state, beside = self._handed_back(first)
-        fed_back = self.form == "step" and takes_state(self.steps.model)
-        if beside and not fed_back:
-            raise UnsupportedError(
-                f"{where(self.path)}: its forward returns {describe(beside[0])} beside its output; return one output"
-            )
-        self._check_carried([*later, *self.steps.kept()])
-        if isinstance(out, Pair):
-            state = State(out.state.of | state.of)
-            out = out.value
-        if not isinstance(out, Value) or out.age or out.zero:
-            raise UnsupportedError(
-                f"{where(self.path)}: its forward returns {describe(out)}, expected one output, or (output, state)"
-            )
-        return Pair(out, state)
+    def finish(self) -> OutputAndState:
+        """Return the output of the forward, and the states that it hands back.
 
-    def _check_carried(self, kept: list[Any]) -> None:
-        """Refuse a value of the first step that the second hands on: what takes it then was not traced."""
+        Raises:
+            UnsupportedError: no single output, or an output or state that is kept for later.
+        """
+        place = name_module(self.path)
+        output = join(self.context, self._output, self.path) if isinstance(self._output, Concat) else self._output
+        first, *later = self.traced.states
+        state, others = self._read_states(first)
+        fed_back = self.form == "step" and takes_state(self.traced.model)
+        if others and not fed_back:
+            raise UnsupportedError(f"{place}: its forward returns {describe(others[0])} beside its output; return one output")
+        self._check_kept([*later, *self.traced.list_attributes()])
+        if isinstance(output, OutputAndState):
+            state = State(output.state.layers | state.layers)
+            output = output.output
+        if not isinstance(output, Signal) or output.age or output.is_zero:
+            raise UnsupportedError(f"{place}: its forward returns {describe(output)}, expected one output, or (output, state)")
+        return OutputAndState(output, state)
+
+    def _check_kept(self, kept: list[Any]) -> None:
+        """Refuse a signal of the first step that is kept after the second: its use in the third was not traced."""
         if self.form != "step":
             return
         for part in kept:
-            for node in _nodes_in(part):
-                old = [value for value in values_in(aged(self._things[node], 1 - self._at[node])) if value.age]
+            for node in _list_nodes(part):
+                symbol = shifted_by(self._symbols[node], 1 - self._steps[node])
+                old = [signal for signal in list_signals(symbol) if signal.age]
                 if old:
                     raise UnsupportedError(
-                        f"{where(self.path)} keeps {describe(old[0])} for a third step; feed back what is one step old"
+                        f"{name_module(self.path)} keeps {describe(old[0])} for a third step; feed back what is one step old"
                     )
 
-    def _place(self, target: str) -> str:
+    def _full_path(self, target: str) -> str:
         """Return the path in the whole model of a path in the trace."""
         inner = target.removeprefix("model").removeprefix(".")
         return ".".join(part for part in (self.path, inner) if part)
 
-    def _resolve(self, arg: Any) -> Thing:
-        """Put things in the place of nodes."""
+    def _resolve(self, arg: Any) -> Symbol:
+        """Replace nodes by their symbols, as seen in the present step."""
         if isinstance(arg, fx.Node):
-            return aged(self._things[arg], self.step - self._at[arg]) if self._at[arg] < self.step else self._things[arg]
-        if isinstance(arg, Axis):
-            return Leading(arg.axis)
+            return shifted_by(self._symbols[arg], max(self.unrolled.step - self._steps[arg], 0))
+        if isinstance(arg, TracedSize):
+            return AxisSize(arg.axis)
         if isinstance(arg, (tuple, list)):
             return tuple(self._resolve(a) for a in arg)
         if isinstance(arg, dict):
             return {key: self._resolve(a) for key, a in arg.items()}
         return arg
 
-    def _handed_back(self, thing: Any) -> tuple[State, list[Value]]:
-        """Return the states and the values in what a forward returned beside its output."""
-        if isinstance(thing, fx.Proxy):
-            thing = self._things[thing.node]
-            thing = thing.state if isinstance(thing, Pair) else thing
-        if isinstance(thing, State):
-            return thing, []
-        if isinstance(thing, (Value, Concat)):
-            return State(), values_in(thing)
-        held = list(thing.values()) if isinstance(thing, dict) else thing if isinstance(thing, (tuple, list)) else []
-        parts = [self._handed_back(part) for part in held]
-        return State(frozenset().union(*(state.of for state, _ in parts))), [value for _, values in parts for value in values]
+    def _read_states(self, result: Any) -> tuple[State, list[Signal]]:
+        """Return the states and the signals in what a forward returned beside its output."""
+        if isinstance(result, fx.Proxy):
+            result = self._symbols[result.node]
+            result = result.state if isinstance(result, OutputAndState) else result
+        if isinstance(result, State):
+            return result, []
+        if isinstance(result, (Signal, Concat)):
+            return State(), list_signals(result)
+        held = list(result.values()) if isinstance(result, dict) else result if isinstance(result, (tuple, list)) else []
+        parts = [self._read_states(part) for part in held]
+        layers: frozenset[str] = frozenset().union(*(state.layers for state, _ in parts))
+        return State(layers), [signal for _, signals in parts for signal in signals]
 
 
-def _nodes_in(thing: Any) -> list[fx.Node]:
+def _list_nodes(kept: Any) -> list[fx.Node]:
     """Return the nodes of the symbols that a forward keeps, in containers too."""
-    if isinstance(thing, fx.Proxy):
-        return [thing.node]
-    held = thing.values() if isinstance(thing, dict) else thing if isinstance(thing, (tuple, list, deque)) else ()
-    return [node for part in held for node in _nodes_in(part)]
+    if isinstance(kept, fx.Proxy):
+        return [kept.node]
+    held = kept.values() if isinstance(kept, dict) else kept if isinstance(kept, (tuple, list, deque)) else ()
+    return [node for part in held for node in _list_nodes(part)]

@@ -1,4 +1,4 @@
-"""What can a symbol in a traced forward stand for? Outputs of layers, states, shapes; and several of them in one."""
+"""Symbols of a traced forward: signals, states, shapes, groups of them."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from spear_deploy.errors import UnsupportedError
 from spear_deploy.network import Shape
 
 ZEROS = "zeros "
-"""How the name of a value of zeros starts: what a forward takes in its first step for what it hands on later."""
+"""Prefix of the name of a signal of zeros: the start of a feedback, before there is an output to feed back."""
 
 
 @dataclass(frozen=True)
-class Value:
-    """What a layer emits; `age` steps ago."""
+class Signal:
+    """The output of a layer, `age` steps ago; or zeros."""
 
     name: str
     shape: Shape
     age: int = 0
 
     @property
-    def zero(self) -> bool:
+    def is_zero(self) -> bool:
         """Whether it is zeros, which no layer emits."""
         return self.name.startswith(ZEROS)
 
 
 @dataclass(frozen=True)
 class Concat:
-    """Values side by side along their first axis, the channels."""
+    """Signals concatenated along their first axis, the channels."""
 
-    parts: tuple[Value, ...]
+    parts: tuple[Signal, ...]
 
     @property
     def shape(self) -> Shape:
@@ -40,106 +40,110 @@ class Concat:
 
 @dataclass(frozen=True)
 class State:
-    """States of neurons as they were `age` steps ago."""
+    """States of the neurons of the named layers, `age` steps ago."""
 
-    of: frozenset[str] = frozenset()
+    layers: frozenset[str] = frozenset()
     age: int = 0
 
 
 @dataclass(frozen=True)
-class Pair:
-    """What a stateful module returns."""
+class OutputAndState:
+    """The result of a stateful module."""
 
-    value: Value
+    output: Signal
     state: State
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """The shape of a value as a tensor has it: (steps,) batch, *shape."""
+class SymbolShape:
+    """The shape of a signal as a tensor has it: (steps,) batch, *shape."""
 
-    value: Value | Concat
+    signal: Signal | Concat
 
 
 @dataclass(frozen=True)
-class Leading:
+class AxisSize:
     """The size of the batch or time axis."""
 
     axis: int
 
 
 @dataclass(frozen=True)
-class Sequence:
-    """The input of all steps, over which a forward loops itself."""
+class StepInputs:
+    """The input of all steps, for a forward that loops over time itself."""
 
-    value: Value
+    signal: Signal
 
 
 @dataclass(frozen=True)
-class Collected:
-    """A tensor into which a forward writes what it emits, step by step."""
+class StepOutputs:
+    """A tensor into which a forward writes its output step by step: (index, signal) of each write."""
 
-    written: tuple[tuple[int, Value], ...] = ()
+    written: tuple[tuple[int, Signal], ...] = ()
 
 
-Thing: TypeAlias = Any
+Symbol: TypeAlias = Any
 """One of the above, a tuple or dictionary of them, or a constant."""
 
 
-def describe(thing: Thing) -> str:
-    """Say what a thing in a trace is."""
-    if isinstance(thing, Value):
-        when = {0: "", 1: " one step before"}.get(thing.age, f" {thing.age} steps before")
-        return "zeros" if thing.zero else f"the output of '{thing.name}'{when}"
-    kinds: tuple[tuple[Any, str], ...] = (
+def describe(symbol: Symbol) -> str:
+    """Return a symbol in words, for errors."""
+    if isinstance(symbol, Signal):
+        when = {0: "", 1: " one step before"}.get(symbol.age, f" {symbol.age} steps before")
+        return "zeros" if symbol.is_zero else f"the output of '{symbol.name}'{when}"
+    texts: tuple[tuple[Any, str], ...] = (
         (State, "the state of a neuron"),
-        (Pair, "(output, state)"),
+        (OutputAndState, "(output, state)"),
         (Concat, "outputs side by side"),
-        ((Sizes, Leading), "a shape"),
-        (Sequence, "the input of all steps"),
-        (Collected, "the outputs of all steps"),
+        ((SymbolShape, AxisSize), "a shape"),
+        (StepInputs, "the input of all steps"),
+        (StepOutputs, "the outputs of all steps"),
         (dict, "a dictionary"),
+        (tuple, f"{len(symbol)} values" if isinstance(symbol, tuple) else ""),
     )
-    found = next((text for kind, text in kinds if isinstance(thing, kind)), None)
-    return found or (f"{len(thing)} values" if isinstance(thing, tuple) else f"the constant {thing!r}")
+    return next((text for kind, text in texts if isinstance(symbol, kind)), f"the constant {symbol!r}")
 
 
-def one_value(given: Thing, place: str) -> Value:
-    """Return the output of a layer, or say what is there in its place."""
-    if isinstance(given, Value):
-        return given
-    if isinstance(given, (Pair, tuple)):
+def require_signal(symbol: Symbol, place: str) -> Signal:
+    """Return the symbol if it is the output of a layer.
+
+    Raises:
+        UnsupportedError: it is something else.
+    """
+    if isinstance(symbol, Signal):
+        return symbol
+    if isinstance(symbol, (OutputAndState, tuple)):
         raise UnsupportedError(
             f"{place} gets (output, state) of the module before it; use SequentialState in place of Sequential"
         )
-    raise UnsupportedError(f"{place} gets {describe(given)}, expected the output of a module")
+    raise UnsupportedError(f"{place} gets {describe(symbol)}, expected the output of a module")
 
 
-def aged(thing: Thing, steps: int) -> Thing:
-    """Return a thing as it looks so many steps later."""
+def shifted_by(symbol: Symbol, steps: int) -> Symbol:
+    """Return a symbol as seen `steps` steps later: signals and states are that much older, constants are the same."""
     if not steps:
-        return thing
-    if isinstance(thing, (Value, State)):
-        return thing if isinstance(thing, Value) and thing.zero else replace(thing, age=thing.age + steps)
-    if isinstance(thing, Pair):
-        return Pair(aged(thing.value, steps), aged(thing.state, steps))
-    if isinstance(thing, Concat):
-        return Concat(tuple(aged(part, steps) for part in thing.parts))
-    if isinstance(thing, dict):
-        return {key: aged(part, steps) for key, part in thing.items()}
-    return tuple(aged(part, steps) for part in thing) if isinstance(thing, tuple) else thing
+        return symbol
+    if isinstance(symbol, (Signal, State)):
+        return symbol if isinstance(symbol, Signal) and symbol.is_zero else replace(symbol, age=symbol.age + steps)
+    if isinstance(symbol, OutputAndState):
+        return OutputAndState(shifted_by(symbol.output, steps), shifted_by(symbol.state, steps))
+    if isinstance(symbol, Concat):
+        return Concat(tuple(shifted_by(part, steps) for part in symbol.parts))
+    if isinstance(symbol, dict):
+        return {key: shifted_by(part, steps) for key, part in symbol.items()}
+    return tuple(shifted_by(part, steps) for part in symbol) if isinstance(symbol, tuple) else symbol
 
 
-def values_in(thing: Thing) -> list[Value]:
-    """Return the values in a thing, in order; those that a shape belongs to are not."""
-    if isinstance(thing, Value):
-        return [thing]
-    if isinstance(thing, Pair):
-        return [thing.value]
-    parts = thing.parts if isinstance(thing, Concat) else thing.values() if isinstance(thing, dict) else thing
-    return [value for part in parts for value in values_in(part)] if isinstance(thing, (Concat, dict, tuple)) else []
+def list_signals(symbol: Symbol) -> list[Signal]:
+    """Return the signals in a symbol in order; a shape holds none."""
+    if isinstance(symbol, Signal):
+        return [symbol]
+    if isinstance(symbol, OutputAndState):
+        return [symbol.output]
+    parts = symbol.parts if isinstance(symbol, Concat) else symbol.values() if isinstance(symbol, dict) else symbol
+    return [signal for part in parts for signal in list_signals(part)] if isinstance(symbol, (Concat, dict, tuple)) else []
 
 
-def where(path: str) -> str:
-    """Name a place in the model."""
+def name_module(path: str) -> str:
+    """Return a module's place in the model, for errors."""
     return f"module '{path}'" if path else "the model"

@@ -1,10 +1,11 @@
-"""What does a model's forward do? Its first steps, traced by torch.fx up to the modules that mean something.
+"""A model's first steps, traced by torch.fx down to known modules.
 
-One step shows what feeds what. The second, which starts from what the first hands back, shows whether every neuron gets its own
-state again: a model that drops a state runs, but its neurons start anew in every step. A forward takes one of three forms:
+One step shows which call feeds which. The second, which starts from the states that the first returns, shows whether every
+neuron gets its state back: a model that drops a state runs, but its neurons start anew in every step. A forward takes one of
+three forms:
 
     step     forward(x: (B, *shape), state=None) -> (output, state)     cells; traced twice
-    layers   forward(x: (T, B, *shape)) -> output                       Lift and time layers such as LIF; traced once
+    layers   forward(x: (T, B, *shape)) -> output                       layers over time; traced once
     loop     the same, with cells, and a loop over x written by hand    traced once, on LOOP_STEPS steps
 """
 
@@ -13,109 +14,110 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Iterator
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import torch
 from torch import fx
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.network import Shape
-from spear_deploy.norse.cells import CELLS, TIMED, norse
-from spear_deploy.norse.importer.symbols import where
+from spear_deploy.norse.importer.context import Form, Framework
+from spear_deploy.norse.importer.symbols import name_module
 from spear_deploy.norse.importer.synapses import PLAIN
 
-STEPPED = (norse.LILinearCell, norse.RecurrentSequential, *{kind.__bases__[0] for kind in CELLS})
-"""Modules that compute one step and have a state."""
-OVER_TIME = (norse.Lift, norse.LConv2d, *{kind.__bases__[0] for kind in TIMED})
-"""Modules whose first axis is time."""
-
-Form: TypeAlias = Literal["step", "layers", "loop"]
 LOOP_STEPS = 4
-"""Steps on which a loop is traced: what differs from one step to the next does so within the first few."""
+"""Steps on which a loop is traced: any difference between steps shows within the first few."""
 BATCH = 2
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def detect_form(model: torch.nn.Module, shape: Shape, framework: Framework) -> Form:
+    """Return how a model's forward deals with time; modules within a lift run step by step.
 
-
-def form_of(model: torch.nn.Module, shape: Shape) -> Form:
-    """Say how a model's forward deals with time; modules within a Lift run step by step.
-
-    The model must be a copy: a forward may keep what it was traced with.
+    The model must be a copy: a forward may keep symbols of the trace.
 
     Raises:
         UnsupportedError: modules of one step and over time beside each other.
     """
-    if _over_time(model):
+    if _runs_over_time(model, framework):
         return "layers"
     try:
-        trace(model, shape, "", "step")
-    except Loops:
+        trace(model, shape, path="", form="step", framework=framework)
+    except LoopsOverTime:
         return "loop"
     except UnsupportedError:
         return "step"
     return "step"
 
 
-def _over_time(model: torch.nn.Module) -> bool:
-    found: dict[bool, str] = {}
+def _runs_over_time(model: torch.nn.Module, framework: Framework) -> bool:
+    first: dict[bool, str] = {}
 
-    def look(module: torch.nn.Module, path: str) -> None:
-        if isinstance(module, (*OVER_TIME, *STEPPED)):
-            found.setdefault(isinstance(module, OVER_TIME), f"'{path}' ({type(module).__name__})")
-        if not isinstance(module, norse.Lift):
+    def search(module: torch.nn.Module, path: str) -> None:
+        if isinstance(module, (*framework.over_time, *framework.stepped)):
+            first.setdefault(isinstance(module, framework.over_time), f"'{path}' ({type(module).__name__})")
+        if not isinstance(module, framework.lifts):
             for name, child in module.named_children():
-                look(child, f"{path}.{name}" if path else name)
+                search(child, f"{path}.{name}" if path else name)
 
-    look(model, "")
-    if len(found) == 2:
-        raise UnsupportedError(f"module {found[True]} runs over time, module {found[False]} one step; use one kind, or Lift")
-    return True in found
+    search(model, "")
+    if len(first) == 2:
+        raise UnsupportedError(f"module {first[True]} runs over time, module {first[False]} one step; use one kind, or Lift")
+    return True in first
 
 
 def takes_state(model: torch.nn.Module) -> bool:
-    """Say whether a model's forward takes something beside its input."""
-    return len(_arguments(model)) > 1
+    """Return whether a model's forward takes another argument beside its input."""
+    return len(_list_arguments(model)) > 1
 
 
-def _arguments(model: torch.nn.Module) -> list[inspect.Parameter]:
+def _list_arguments(model: torch.nn.Module) -> list[inspect.Parameter]:
     parameters = inspect.signature(model.forward).parameters.values()
     return [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
 
 
-class Axis(int):
-    """The size of the batch or time axis: a number to count with, which is known again as an argument."""
+def summarize_error(error: BaseException) -> str:
+    """Return the first line of an error's message, or its class where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+# ------------------------------------------------------------------------------------------------------------- tracing
+
+
+class LoopsOverTime(Exception):
+    """A forward indexes its input step by step."""
+
+
+class _UnclearForward(Exception):
+    """A forward takes or returns something that has no meaning here."""
+
+
+class TracedSize(int):
+    """The size of the batch or time axis: a number to count with, recognised as such when it is an argument."""
 
     axis: int
 
-    def __new__(cls, size: int, axis: int) -> Axis:
+    def __new__(cls, size: int, axis: int) -> TracedSize:
         """Make the size of axis `axis`, counted without time in a forward that loops over it."""
         new = super().__new__(cls, size)
         new.axis = axis
         return new
 
 
-class Loops(Exception):
-    """A forward takes its input apart step by step."""
-
-
-class _Unclear(Exception):
-    """What a forward returns or takes cannot be understood."""
-
-
 class _Input(fx.Proxy):
-    """The model's input, which knows its shape."""
+    """The model's input, with its shape."""
 
     tracer: Tracer
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The whole shape, as a tensor has it."""
-        batch, form = Axis(BATCH, 0), self.tracer.form
-        front = {"step": (batch,), "layers": (Axis(LOOP_STEPS, 0), Axis(BATCH, 1)), "loop": (Axis(LOOP_STEPS, -1), batch)}
-        return (*front[form], *self.tracer.shape)
+        batch, form = TracedSize(BATCH, 0), self.tracer.form
+        before = {
+            "step": (batch,),
+            "layers": (TracedSize(LOOP_STEPS, 0), TracedSize(BATCH, 1)),
+            "loop": (TracedSize(LOOP_STEPS, -1), batch),
+        }
+        return (*before[form], *self.tracer.shape)
 
     ndim = property(lambda self: len(self.shape))
     device = property(lambda self: torch.device("cpu"))
@@ -138,7 +140,7 @@ class _Input(fx.Proxy):
     def unbind(self, dim: int = 0) -> tuple[Any, ...]:
         """Return the input of every step."""
         if dim:
-            raise _Unclear(f"it takes its input apart along axis {dim}, expected time in front")
+            raise _UnclearForward(f"it takes its input apart along axis {dim}, expected time in front")
         return tuple(self)
 
     def __getitem__(self, index: Any) -> Any:
@@ -146,76 +148,80 @@ class _Input(fx.Proxy):
         if self.tracer.form == "layers" or not isinstance(parts[0], int):
             return self.tracer.create_proxy("call_function", operator.getitem, (self, index), {})
         if self.tracer.form == "step":
-            raise Loops
+            raise LoopsOverTime
         if not 0 <= parts[0] < LOOP_STEPS or any(part not in (..., slice(None)) for part in parts[1:]):
-            raise _Unclear(f"it takes x[{index}], expected x[t] of every step in turn")
+            raise _UnclearForward(f"it takes x[{index}], expected x[t] of every step in turn")
         return self.tracer.create_proxy("call_function", operator.getitem, (self, int(parts[0])), {})
 
 
-class Steps(torch.nn.Module):
+class TracedModel(torch.nn.Module):
     """A model's first two steps, or its one pass over time.
 
     Attributes:
-        handed_back: what the first and the second step returned beside their outputs.
+        output_index: which of a list of outputs counts; None where there is one output.
+        states: what each step returned beside its output.
     """
 
-    def __init__(self, model: torch.nn.Module, form: Form, pick: int | None = None) -> None:
+    def __init__(self, model: torch.nn.Module, form: Form, framework: Framework, output_index: int | None) -> None:
         super().__init__()
-        self.model, self.form, self.pick = model, form, pick
-        self.handed_back: list[Any] = []
+        self.model, self.form, self.framework, self.output_index = model, form, framework, output_index
+        self.states: list[Any] = []
 
     def forward(self, x: Any, later: Any) -> Any:
         """Return the outputs of both steps, or of the pass."""
-        defaults = [None if p.default is p.empty else p.default for p in _arguments(self.model)[1:]]
-        first = self._split(self.model(x, *defaults))
+        defaults = [None if p.default is p.empty else p.default for p in _list_arguments(self.model)[1:]]
+        first = self._split_output(self.model(x, *defaults))
         if self.form != "step":
             return first
-        if self.handed_back[0] is None or not takes_state(self.model):
+        if self.states[0] is None or not takes_state(self.model):
             second = self.model(later, *defaults)
         else:
-            second = self.model(later, self.handed_back[0], *defaults[1:])
-        return first, self._split(second)
+            second = self.model(later, self.states[0], *defaults[1:])
+        return first, self._split_output(second)
 
-    def _split(self, result: Any) -> Any:
+    def is_stepped(self, node: fx.Node) -> bool:
+        """Return whether a node calls a module of one step that has a state."""
+        return node.op == "call_module" and isinstance(self.get_submodule(str(node.target)), self.framework.stepped)
+
+    def list_attributes(self) -> list[Any]:
+        """Return all attributes of all modules, symbols of the trace among them."""
+        return [value for module in self.model.modules() for value in vars(module).values()]
+
+    def _split_output(self, result: Any) -> Any:
         """Return the output, and keep what was returned beside it."""
-        if isinstance(result, fx.Proxy) and result.node.op == "call_module":
-            if isinstance(self.get_submodule(str(result.node.target)), STEPPED):
-                pair: Any = result
-                result = (pair[0], pair[1])  # a forward that ends in a cell's own (output, state)
+        if isinstance(result, fx.Proxy) and self.is_stepped(result.node):
+            pair: Any = result
+            result = (pair[0], pair[1])  # a forward that ends in a cell's (output, state)
         if not isinstance(result, tuple):
-            self.handed_back.append(None)
+            self.states.append(None)
             return result
         if len(result) != 2:
-            raise _Unclear(f"it returns {len(result)} values, expected one output, or (output, state)")
-        out, state = result
-        self.handed_back.append(state)
-        return out if self.pick is None else out[self.pick]
-
-    def kept(self) -> list[Any]:
-        """Return what modules keep in attributes of their own, in lists and the like too: symbols of the trace."""
-        return [value for module in self.model.modules() for value in vars(module).values()]
+            raise _UnclearForward(f"it returns {len(result)} values, expected one output, or (output, state)")
+        output, state = result
+        self.states.append(state)
+        return output if self.output_index is None else output[self.output_index]
 
 
 class Tracer(fx.Tracer):
-    """Traces through containers and user modules, up to the modules that mean something."""
+    """Traces through containers and user modules, down to the modules of torch and of the framework."""
 
-    def __init__(self, form: Form, shape: Shape) -> None:
+    def __init__(self, form: Form, shape: Shape, framework: Framework) -> None:
         super().__init__()
-        self.form, self.shape = form, shape
+        self.form, self.shape, self.framework = form, shape, framework
+        self.known = (*PLAIN, *framework.synapses, *framework.over_time, *framework.stepped)
         self.owners: list[str] = []
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
-        """Return a symbol; that of an input knows its shape."""
+        """Return a symbol; that of an input has its shape."""
         return _Input(node, self) if node.op == "placeholder" else fx.Proxy(node, self)
 
     def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
-        """Stop at torch's and Norse's modules, and at classes derived from them that keep the forward."""
-        if isinstance(m, norse.SequentialState):
+        """Stop at modules of torch and of the framework, and at classes derived from them that keep the forward."""
+        if isinstance(m, self.framework.containers):
             return False
-        known = (*PLAIN, *OVER_TIME, *STEPPED)
-        inherited = any(isinstance(m, kind) and type(m).forward is kind.forward for kind in known)
-        of_norse = type(m).__module__.startswith("norse.torch.module")
-        return inherited or of_norse or super().is_leaf_module(m, module_qualified_name)
+        inherits_forward = any(isinstance(m, kind) and type(m).forward is kind.forward for kind in self.known)
+        from_framework = type(m).__module__.startswith(self.framework.package)
+        return inherits_forward or from_framework or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(self, m: torch.nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         """Remember which module the operations inside belong to."""
@@ -226,90 +232,87 @@ class Tracer(fx.Tracer):
             self.owners.pop()
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
-        """Note the owner on the node."""
+        """Write the owner into the node's metadata."""
         node = super().create_node(*args, **kwargs)
         node.meta["owner"] = self.owners[-1] if self.owners else ""
         return node
 
 
-def trace(model: torch.nn.Module, shape: Shape, path: str, form: Form, *, pick: int | None = None) -> tuple[Steps, fx.Graph]:
+def trace(
+    model: torch.nn.Module, shape: Shape, *, path: str, form: Form, framework: Framework, output_index: int | None = None
+) -> tuple[TracedModel, fx.Graph]:
     """Trace a model.
 
     Args:
-        model: what to trace.
+        model: the model.
         shape: of its input, without time and batch.
         path: its place, for errors.
         form: how it deals with time.
-        pick: which of a list of outputs counts.
+        framework: the conventions of its modules.
+        output_index: which of a list of outputs counts.
 
     Raises:
-        UnsupportedError: the forward does with symbolic values what only numbers can do.
-        Loops: a forward of one step indexes its first axis.
+        UnsupportedError: the forward does with symbols what only numbers can do.
+        LoopsOverTime: a forward of one step indexes its first axis.
     """
-    steps = Steps(model, form, pick)
+    traced = TracedModel(model, form, framework, output_index)
     try:
-        return steps, Tracer(form, shape).trace(steps)
-    except Loops:
+        return traced, Tracer(form, shape, framework).trace(traced)
+    except LoopsOverTime:
         raise
-    except _Unclear as error:
-        raise UnsupportedError(f"{where(path)}: {error}; return what is needed beside it in another way") from None
-    except Exception as error:  # whatever a user's forward raises when it meets a symbolic value
+    except _UnclearForward as error:
+        raise UnsupportedError(f"{name_module(path)}: {error}; return what is needed beside it in another way") from None
+    except Exception as error:  # a user's forward may raise anything when it meets a symbol
         raise UnsupportedError(
-            f"{where(path)}: its forward cannot be traced ({type(error).__name__}: {first_line(error)}); write it for one step, "
-            "forward(x, state=None) -> (output, state), or as a loop over x[t], without branches on values"
+            f"{name_module(path)}: its forward cannot be traced ({type(error).__name__}: {summarize_error(error)}); write it for "
+            "one step, forward(x, state=None) -> (output, state), or as a loop over x[t], without branches on values"
         ) from error
 
 
-# FOLDED from spear_deploy/norse/importer/trace.py
-# Which step does each call in a trace belong to?
-#
-# As early as what it is given allows, and as late as what takes it needs: a module that gets what was emitted one step before, for
-# use in this one, belongs to this one.
+# ------------------------------------------------------------------------------------------------------ steps of nodes
 
 
-def steps_of(steps: Steps, graph: fx.Graph, form: Form) -> dict[fx.Node, int]:
-    """Return the step of every node."""
+def assign_steps(traced: TracedModel, graph: fx.Graph) -> dict[fx.Node, int]:
+    """Return the step of every node: as early as its inputs allow, and as late as its users need.
+
+    A module that gets an output of the step before, for use in the present one, belongs to the present one.
+    """
+    form = traced.form
     if form == "layers":
         return dict.fromkeys(graph.nodes, 0)
     early: dict[fx.Node, int | None] = {}
     for node in graph.nodes:
-        early[node] = _own_step(node, form)
+        early[node] = _read_step(node, form)
         if early[node] is None:
             early[node] = max((step for step in map(early.get, node.all_input_nodes) if step is not None), default=None)
     late: dict[fx.Node, int] = {}
     for node in reversed(list(graph.nodes)):
         step = early[node]
-        takers = [late[taker] for taker in node.users]
-        shown = any(taker.op == "output" or _gathers(taker) for taker in node.users)
+        users = [late[user] for user in node.users]
+        is_output = any(user.op == "output" or _collects_steps(user) for user in node.users)
+        # the output of neurons and the input belong to the step that they are made in
+        is_fixed = node.op == "placeholder" or node.target is operator.getitem or traced.is_stepped(node)
         if node.op == "output":
             step = (LOOP_STEPS if form == "loop" else 2) - 1
         elif step is None:
-            step = min(takers, default=0)
-        elif takers and not shown and not _emits(steps, node):
-            step = max(step, min(takers))
+            step = min(users, default=0)
+        elif users and not is_output and not is_fixed:
+            step = max(step, min(users))
         late[node] = step
     return late
 
 
-def _own_step(node: fx.Node, form: Form) -> int | None:
+def _read_step(node: fx.Node, form: Form) -> int | None:
+    """Return the step that an input belongs to, None for any other node."""
     if node.op == "placeholder":
         return {"x": 0, "later": 1}[str(node.target)] if form == "step" else None
-    if form == "loop" and node.target is operator.getitem and _is_input(node.args[0]) and isinstance(node.args[1], int):
-        return node.args[1]
+    if form == "loop" and node.target is operator.getitem:
+        source, index = node.args[:2]
+        if isinstance(source, fx.Node) and source.op == "placeholder" and isinstance(index, int):
+            return index
     return None
 
 
-def _is_input(arg: Any) -> bool:
-    return isinstance(arg, fx.Node) and arg.op == "placeholder"
-
-
-def _gathers(node: fx.Node) -> bool:
-    """Say whether a node takes the outputs of all steps together."""
+def _collects_steps(node: fx.Node) -> bool:
+    """Return whether a node takes the outputs of all steps together."""
     return getattr(node.target, "__name__", str(node.target)) in ("stack", "__setitem__")
-
-
-def _emits(steps: Steps, node: fx.Node) -> bool:
-    """Say whether a node is what a neuron or the input gives: it is of the step that it is made in."""
-    if node.op == "placeholder" or node.target is operator.getitem:
-        return True
-    return node.op == "call_module" and isinstance(steps.get_submodule(str(node.target)), STEPPED)

@@ -1,145 +1,165 @@
-"""Does every step of a forward compute the same? The first makes the layers, the others must meet them again.
+"""Calls of a traced forward, matched step by step.
 
-What a forward feeds back it does not have in its first step. It starts from zeros there, or leaves the branch out:
+The first step makes the layers; the calls of every later step must match them. A forward has no output to feed back in its
+first step: it starts from zeros there, or leaves the branch out.
 
     z = zeros;  every step: z = neuron(fc(x) + rec(z))                 rec gets an edge of delay 1 from the neuron
-    first step: z = neuron(fc(x));  later: z = neuron(fc(x) + rec(z))  what rec makes of the step before is added one step later
+    first step: z = neuron(fc(x));  later: z = neuron(fc(x) + rec(z))  the output of rec is added one step later
 
-A call of the second step is therefore that of the first too if it differs from it only in such feedback: the layer that the
-first made then gets the edge. The third and later steps must be equal to the second.
+So a call of the second step also matches one of the first if the two differ only in such feedback; the layer that the first
+made then gets the edge. Calls of the third and later steps must be equal to those of the second.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.norse.importer.symbols import Concat, Thing, Value, aged, values_in, where
+from spear_deploy.norse.importer.builder import GraphBuilder
+from spear_deploy.norse.importer.symbols import Concat, Signal, Symbol, list_signals, name_module, shifted_by
 
-if TYPE_CHECKING:
-    from spear_deploy.norse.importer.builder import GraphBuilder
+NEURON = "neuron"
+"""Kind of a call that adds neurons: it is never moved to another step."""
 
 
 @dataclass
 class _Call:
-    """A call of the first step: what it was, what it gave, which layers it added."""
+    """A call: its key (path, kind, arguments), its result, and the layers that it added."""
 
-    key: Thing
-    result: Thing
+    key: Symbol
+    result: Symbol
     layers: frozenset[str] = frozenset()
 
 
 @dataclass
-class Replay:
+class UnrolledSteps:
     """The calls of one forward, step by step.
 
     Attributes:
-        first: calls of the first step.
-        steady: calls of the second step, with which all later ones must agree.
-        met: how many calls of `first` the second step has met, or of `steady` the present one.
-        without_feedback: what the value of a sum in the second step was in the first, by its name.
+        step: the present step, from 0.
+        first_calls: calls of the first step.
+        later_calls: calls of the second step, equal to those of all later steps.
+        matched: number of calls of the step before that the present step has matched.
+        without_feedback: by the name of a sum of the second step, the signal that the first step had in its place.
     """
 
-    walk: GraphBuilder
+    builder: GraphBuilder
     step: int = 0
-    first: list[_Call] = field(default_factory=list)
-    steady: list[_Call] = field(default_factory=list)
-    met: int = 0
-    without_feedback: dict[str, Value] = field(default_factory=dict)
+    first_calls: list[_Call] = field(default_factory=list)
+    later_calls: list[_Call] = field(default_factory=list)
+    matched: int = 0
+    without_feedback: dict[str, Signal] = field(default_factory=dict)
 
-    def enter(self, step: int) -> None:
-        """Go on to a step, after a check that the one before was whole."""
+    @property
+    def first_is_matched(self) -> bool:
+        """Whether the second step has matched every call of the first."""
+        return self.matched == len(self.first_calls)
+
+    def advance_to(self, step: int) -> None:
+        """Go on to a step.
+
+        Raises:
+            UnsupportedError: a step in between lacks a call of the step before it.
+        """
         while self.step < step:
-            self._check_whole()
-            self.step, self.met = self.step + 1, 0
+            self.check_complete()
+            self.step, self.matched = self.step + 1, 0
 
-    def _check_whole(self) -> None:
-        calls = self.first if self.step == 1 else self.steady
-        if self.step > 0 and self.met < len(calls):
-            missing = calls[self.met].key[0]
+    def check_complete(self) -> None:
+        """Check that the present step has every call of the step before.
+
+        Raises:
+            UnsupportedError: it lacks one.
+        """
+        calls = self.first_calls if self.step == 1 else self.later_calls
+        if self.step > 0 and self.matched < len(calls):
+            missing = calls[self.matched].key[0]
             which = "first step only" if self.step == 1 else "first steps only"
-            raise UnsupportedError(f"{where(missing)} runs in the {which}; let every step compute the same")
+            raise UnsupportedError(f"{name_module(missing)} runs in the {which}; let every step compute the same")
 
-    def finish(self) -> None:
-        """Check the last step."""
-        self._check_whole()
-
-    def once(self, key: Thing, make: Callable[[Thing], Thing]) -> Thing:
-        """Make something in the first step; later, return what was made if it is the same call.
+    def make_once(self, key: Symbol, make: Callable[[Symbol], Symbol]) -> Symbol:
+        """Return the result of a call: made in the first step, looked up in later ones.
 
         Args:
-            key: place, further facts, and what the call is given.
-            make: makes it, given the key.
+            key: (path, kind, arguments ...) of the call.
+            make: returns the result for a key.
+
+        Raises:
+            UnsupportedError: a call of a later step that matches none of the step before.
         """
         if self.step == 0:
-            self.first.append(self._made(key, make))
-            return self.first[-1].result
+            self.first_calls.append(self._record(key, make))
+            return self.first_calls[-1].result
         if self.step == 1:
-            self.steady.append(self._second(key, make))
-            return self.steady[-1].result
-        changes: list[tuple[Value, Value]] = []
-        if self.met >= len(self.steady) or not self._alike(self.steady[self.met].key, key, changes) or changes:
-            raise self._differs(key, "third")
-        self.met += 1
-        return self.steady[self.met - 1].result
+            self.later_calls.append(self._match_second(key, make))
+            return self.later_calls[-1].result
+        changes: list[tuple[Signal, Signal]] = []
+        if (
+            self.matched >= len(self.later_calls)
+            or not self._matches(self.later_calls[self.matched].key, key, changes)
+            or changes
+        ):
+            raise self._make_error(key, "third")
+        self.matched += 1
+        return self.later_calls[self.matched - 1].result
 
-    def _made(self, key: Thing, make: Callable[[Thing], Thing]) -> _Call:
-        before = len(self.walk.layers)
+    def _record(self, key: Symbol, make: Callable[[Symbol], Symbol]) -> _Call:
+        before = len(self.builder.layers)
         result = make(key)
-        return _Call(key, result, frozenset(layer.name for layer in self.walk.layers[before:]))
+        return _Call(key, result, frozenset(layer.name for layer in self.builder.layers[before:]))
 
-    def _second(self, key: Thing, make: Callable[[Thing], Thing]) -> _Call:
-        """Meet a call of the first step, or add the feedback that begins in the second."""
-        if self.met < len(self.first):
-            call = self.first[self.met]
-            changes: list[tuple[Value, Value]] = []
-            if self._alike(call.key, key, changes):
-                self.met += 1
+    def _match_second(self, key: Symbol, make: Callable[[Symbol], Symbol]) -> _Call:
+        """Match a call of the first step, or add the feedback that begins in the second."""
+        if self.matched < len(self.first_calls):
+            call = self.first_calls[self.matched]
+            changes: list[tuple[Signal, Signal]] = []
+            if self._matches(call.key, key, changes):
+                self.matched += 1
                 for old, new in changes:
                     self._reroute(call.layers, old, new)
-                return _Call(key, call.result if call.layers else make(key))  # what makes no layer hands on what it is given
-        given = values_in(key)
-        ages = {value.age for value in given}
-        if ages == {1} and key[1] != "neuron":  # made of the step before: without delay there, one step late here
-            made = self._made(aged(key, -1), make)
-            return _Call(key, aged(made.result, 1))
+                return _Call(key, call.result if call.layers else make(key))  # without a layer, the result is an argument
+        signals = list_signals(key)
+        ages = {signal.age for signal in signals}
+        if ages == {1} and key[1] != NEURON:  # on outputs of the step before: made without delay, its result one step older
+            call = self._record(shifted_by(key, -1), make)
+            return _Call(key, shifted_by(call.result, 1))
         if ages == {0, 1} and key[1] in ("add", "sub"):
-            made = self._made(key, make)
-            now = [value for value in given if value.age == 0]
-            if len(now) == 1 and isinstance(made.result, Value) and (key[1] == "add" or given[0].age == 0):
-                self.without_feedback[made.result.name] = self.without_feedback.get(now[0].name, now[0])
-                return _Call(key, made.result)
-        raise self._differs(key, "second")
+            call = self._record(key, make)
+            present = [signal for signal in signals if signal.age == 0]
+            if len(present) == 1 and isinstance(call.result, Signal) and (key[1] == "add" or signals[0].age == 0):
+                self.without_feedback[call.result.name] = self.without_feedback.get(present[0].name, present[0])
+                return _Call(key, call.result)
+        raise self._make_error(key, "second")
 
-    def _alike(self, old: Thing, new: Thing, changes: list[tuple[Value, Value]]) -> bool:
-        """Say whether a call is that of the first step up to feedback, and note what comes in the place of what."""
-        if isinstance(old, Value) and isinstance(new, Value):
-            if old == new or (old.zero and new.zero and old.shape == new.shape):
+    def _matches(self, old: Symbol, new: Symbol, changes: list[tuple[Signal, Signal]]) -> bool:
+        """Return whether two calls are equal up to feedback; `changes` collects (old, new) signals of such feedback."""
+        if isinstance(old, Signal) and isinstance(new, Signal):
+            if old == new or (old.is_zero and new.is_zero and old.shape == new.shape):
                 return True
-            starts = old.zero and new.age == 1 and old.shape == new.shape
+            starts = old.is_zero and new.age == 1 and old.shape == new.shape
             if starts or (new.age == 0 and self.without_feedback.get(new.name) == old):
                 changes.append((old, new))
                 return True
             return False
         if isinstance(old, Concat) and isinstance(new, Concat):
-            return self._alike(old.parts, new.parts, changes)
+            return self._matches(old.parts, new.parts, changes)
         if isinstance(old, tuple) and isinstance(new, tuple) and len(old) == len(new):
-            return all(self._alike(a, b, changes) for a, b in zip(old, new, strict=True))
+            return all(self._matches(a, b, changes) for a, b in zip(old, new, strict=True))
         return bool(old == new)
 
-    def _reroute(self, layers: frozenset[str], old: Value, new: Value) -> None:
-        """Feed the layers of a call by a value of the second step where one of the first was."""
-        self.walk.edges = [
+    def _reroute(self, layers: frozenset[str], old: Signal, new: Signal) -> None:
+        """Feed the layers of a call by a signal of the second step in place of one of the first."""
+        self.builder.edges = [
             replace(edge, source=new.name, delay=new.age) if edge.source == old.name and edge.target in layers else edge
-            for edge in self.walk.edges
+            for edge in self.builder.edges
         ]
 
-    def _differs(self, key: Thing, step: str) -> UnsupportedError:
-        late = next((value for value in values_in(key) if value.age > 1), None)
+    def _make_error(self, key: Symbol, step: str) -> UnsupportedError:
+        place = name_module(key[0])
+        late = next((signal for signal in list_signals(key) if signal.age > 1), None)
         if late is not None:
             return UnsupportedError(
-                f"{where(key[0])} uses the output of '{late.name}' {late.age} steps before; feed back what is one step old"
+                f"{place} uses the output of '{late.name}' {late.age} steps before; feed back what is one step old"
             )
-        return UnsupportedError(f"{where(key[0])} runs in another way in the {step} step; let every step compute the same")
+        return UnsupportedError(f"{place} runs in another way in the {step} step; let every step compute the same")

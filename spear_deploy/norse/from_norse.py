@@ -1,7 +1,7 @@
-"""What network is a Norse model? Any torch module of Norse cells or time layers → `SNNGraph`, exactly, or refused by name.
+"""Norse models as networks: any torch module of Norse cells or time layers.
 
-The model's forward is traced; every call in the trace becomes a layer, is folded, or is refused with its place. What becomes of
-which module is a table: `norse_support`. A model is one of three kinds:
+The model's forward is traced; each call becomes a layer, changes nothing, or is refused with its place. `support_table` lists the
+modules. A model is of one of three kinds:
 
     one step     forward(x: (B, *shape), state=None) -> (output, state)         cells; the states must be handed back
     over time    forward(x: (T, B, *shape)) -> output                           Lift and time layers such as LIF
@@ -12,7 +12,6 @@ Feedback by hand, an output of the step before that is used again, becomes an ed
 
 from __future__ import annotations
 
-import copy
 import importlib
 import operator
 import os
@@ -26,28 +25,26 @@ import torch
 
 from spear_deploy.errors import FileError, GraphError, UnsupportedError, did_you_mean
 from spear_deploy.network import Array, Shape
-from spear_deploy.network.graph import INPUT, SNNGraph, merge_parts
-from spear_deploy.norse.cells import array
-from spear_deploy.norse.importer.builder import GraphBuilder
-from spear_deploy.norse.importer.interpreter import interpret
-from spear_deploy.norse.importer.symbols import Value
-from spear_deploy.norse.importer.synapses import by
-from spear_deploy.norse.importer.trace import first_line, form_of, takes_state
+from spear_deploy.network.graph import SNNGraph
+from spear_deploy.norse.conventions import NORSE
+from spear_deploy.norse.importer.interpreter import copy_model, import_model
+from spear_deploy.norse.importer.synapses import format_shape, to_array
+from spear_deploy.norse.importer.trace import detect_form, summarize_error, takes_state
 from spear_deploy.norse.network import NorseNetwork, to_graph
 
 
 def from_norse(model: torch.nn.Module, input_shape: Sequence[int], *, dt_s: float | None = None) -> SNNGraph:
-    """Return the network that a Norse model is.
+    """Return the network of a Norse model.
 
     Args:
         model: of one step or over time; it is copied and read in evaluation mode.
         input_shape: without time and batch.
-        dt_s: checked against the time step of the cells, which must agree; needed by none of them.
+        dt_s: checked against the time step of the cells, in s, which must agree; it may be left out.
 
     Returns:
         Layers named after the modules, a synapse with its norm and neuron as one; a max pool of spikes is an IF neuron of the
-        same step, weights behind outputs side by side are a layer for each of them. In float32 the states of every neuron are
-        Norse's to the bit for equal drive; only a recurrent cell adds its two currents in another order. Weights in half
+        same step, weights behind concatenated outputs are a layer for each of them. In float32 the states of every neuron are
+        Norse's to the bit for equal input; only a recurrent cell adds its two currents in another order. Weights in half
         precision become float32.
 
     Raises:
@@ -56,36 +53,14 @@ def from_norse(model: torch.nn.Module, input_shape: Sequence[int], *, dt_s: floa
     """
     if not isinstance(model, torch.nn.Module):
         raise UnsupportedError(f"a Norse model is a torch module, got {type(model).__name__}")
-    if isinstance(model, NorseNetwork):
-        graph = to_graph(model)
-        shape = _sizes(input_shape, "from_norse")
-        if graph.input_shape != shape:
-            raise GraphError(f"the network takes {by(graph.input_shape)} inputs, input shape {by(shape)} was given")
-        return graph
-    try:
-        model = copy.deepcopy(model, _computed(model)).eval()
-    except RuntimeError as error:  # a tensor in the middle of a gradient, which torch does not copy
-        raise UnsupportedError(f"the model cannot be copied: {first_line(error)}; build it anew and load its weights") from error
-    shape = _sizes(input_shape, "from_norse")
-    walk = GraphBuilder()
-    out = interpret(walk, model, Value(INPUT, shape), path="", form=form_of(copy.deepcopy(model), shape)).value
-    if out.name == INPUT:
-        raise UnsupportedError("the model hands its input back; expected at least one layer")
-    graph = SNNGraph(
-        layers=tuple(walk.layers),
-        edges=tuple(walk.without_zeros()),
-        input_shape=shape,
-        dt_s=walk.time_step(dt_s),
-        output=out.name,
-        metadata={"source": "norse"},
-    )
-    return merge_parts(graph)
-
-
-def _computed(model: torch.nn.Module) -> dict[int, torch.Tensor]:
-    """Return copies of tensors that modules hold as results of a computation, such as pruned weights, by id."""
-    held = [value for module in model.modules() for value in vars(module).values()]
-    return {id(value): value.detach().clone() for value in held if isinstance(value, torch.Tensor) and not value.is_leaf}
+    if not isinstance(model, NorseNetwork):
+        return import_model(model, _parse_shape(input_shape, "from_norse"), framework=NORSE, dt_s=dt_s)
+    graph, shape = to_graph(model), _parse_shape(input_shape, "from_norse")
+    if graph.input_shape != shape:
+        raise GraphError(
+            f"the network takes {format_shape(graph.input_shape)} inputs, input shape {format_shape(shape)} was given"
+        )
+    return graph
 
 
 @torch.no_grad()
@@ -104,14 +79,14 @@ def run_norse(model: torch.nn.Module, x: Array) -> Array:
     training = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        if isinstance(model, NorseNetwork) or form_of(copy.deepcopy(model, _computed(model)), x.shape[2:]) != "step":
-            return array(_first(model(spikes)))
+        if isinstance(model, NorseNetwork) or detect_form(copy_model(model), x.shape[2:], NORSE) != "step":
+            return to_array(_get_output(model(spikes)))
         state, out = None, []
         for step in spikes:
             result = model(step, state) if takes_state(model) else model(step)
             state = result[1] if isinstance(result, tuple) else None
-            out.append(_first(result))
-        return array(torch.stack(out))
+            out.append(_get_output(result))
+        return to_array(torch.stack(out))
     finally:
         for module, mode in training:
             module.training = mode
@@ -127,27 +102,26 @@ def load_model(
 
     Args:
         spec: "package.module:function".
-        input_shape: without time and batch; goes before what the function says.
-        fallback: tells the input shape where neither does, e.g. from the data at hand.
+        input_shape: without time and batch; it takes precedence over the function's.
+        fallback: returns the input shape if there is none so far, e.g. that of the data.
 
     Raises:
         FileError: no such module or function, or one that fails.
-        UnsupportedError: something else than a torch module, or no input shape.
+        UnsupportedError: no torch module, or no input shape.
     """
     name, colon, attribute = spec.partition(":")
     if not (name and colon and attribute):
         raise FileError(f"'{spec}': expected package.module:function, such as my_net:build")
-    with _current_directory():
-        found = _attribute(name, attribute)
-        made = found
-        if callable(found) and not isinstance(found, torch.nn.Module):
+    with _search_current_directory():
+        result = _import_attribute(name, attribute)
+        if callable(result) and not isinstance(result, torch.nn.Module):
             try:
-                made = found()
+                result = result()
             except (Exception, SystemExit) as error:
                 raise FileError(
-                    f"'{spec}' fails: {type(error).__name__}: {first_line(error)}; it is called without arguments"
+                    f"'{spec}' fails: {type(error).__name__}: {summarize_error(error)}; it is called without arguments"
                 ) from error
-    model, shape = made if isinstance(made, tuple) and len(made) == 2 else (made, getattr(made, "input_shape", None))
+    model, shape = result if isinstance(result, tuple) and len(result) == 2 else (result, getattr(result, "input_shape", None))
     if not isinstance(model, torch.nn.Module):
         raise UnsupportedError(f"'{spec}' gives {type(model).__name__}, expected a torch module or (torch module, input shape)")
     shape = input_shape if input_shape is not None else shape
@@ -155,18 +129,18 @@ def load_model(
         shape = fallback()
     if shape is None:
         raise UnsupportedError(f"'{spec}' says no input shape; return (model, input_shape), or give --input-shape")
-    return model, _sizes(shape, f"'{spec}'")
+    return model, _parse_shape(shape, f"'{spec}'")
 
 
-def _sizes(shape: Any, who: str) -> Shape:
+def _parse_shape(shape: Any, origin: str) -> Shape:
     try:
         return tuple(operator.index(n) for n in shape)
     except TypeError:
-        raise UnsupportedError(f"{who}: input shape {shape!r}, expected whole numbers such as (1, 28, 28)") from None
+        raise UnsupportedError(f"{origin}: input shape {shape!r}, expected whole numbers such as (1, 28, 28)") from None
 
 
 @contextmanager
-def _current_directory() -> Iterator[None]:
+def _search_current_directory() -> Iterator[None]:
     here = os.getcwd()
     added = here not in sys.path and "" not in sys.path
     if added:
@@ -178,19 +152,19 @@ def _current_directory() -> Iterator[None]:
             sys.path.remove(here)
 
 
-def _attribute(name: str, attribute: str) -> Any:
+def _import_attribute(name: str, attribute: str) -> Any:
     try:
         module = importlib.import_module(name)
     except Exception as error:
         missing = isinstance(error, ModuleNotFoundError) and error.name and (name + ".").startswith(error.name + ".")
         if missing:
             raise FileError(f"module '{name}': there is none here or among the installed packages") from None
-        raise FileError(f"module '{name}' fails on import: {type(error).__name__}: {first_line(error)}") from error
+        raise FileError(f"module '{name}' fails on import: {type(error).__name__}: {summarize_error(error)}") from error
     if not hasattr(module, attribute):
         raise FileError(f"'{name}:{attribute}': no such function in {name}{did_you_mean(attribute, vars(module))}")
     return getattr(module, attribute)
 
 
-def _first(result: Any) -> torch.Tensor:
+def _get_output(result: Any) -> torch.Tensor:
     value: torch.Tensor = result[0] if isinstance(result, tuple) else result
     return value
