@@ -13,7 +13,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from spear_deploy.budget.chip_ranking import Ranked
     from spear_deploy.budget.report import BudgetReport
-    from spear_deploy.interchange.netx.lint import Finding as LintFinding
+    from spear_deploy.interchange.netx.lint import LintFinding
     from spear_deploy.pipeline.api import Count
     from spear_deploy.pipeline.deployment import Deployment
     from spear_deploy.quantize.explain.attribution import Explanation
@@ -171,7 +171,7 @@ def show_simulation(console: Console, facts: Mapping[str, Any], explanation: Exp
 
 
 def _show_explanation(console: Console, found: Explanation) -> None:
-    from spear_deploy.quantize.explain.attribution import ORDER
+    from spear_deploy.quantize.explain.attribution import ORDER_NOTE
     from spear_deploy.quantize.explain.first_difference import TIME_CONSTANT_STEPS
 
     columns = ("step", "accuracy", "change", "agree", "error", "spikes", "distance")
@@ -188,7 +188,7 @@ def _show_explanation(console: Console, found: Explanation) -> None:
     console.print(
         f"change in points; agree: decisions as of the trained network; error: of the output, RMS; spikes that differ and "
         f"van Rossum distance (time constant {TIME_CONSTANT_STEPS:.0f} steps) against the step before. "
-        f"{ORDER[0].upper()}{ORDER[1:]}.",
+        f"{ORDER_NOTE[0].upper()}{ORDER_NOTE[1:]}.",
         highlight=False,
     )
     names = list(found.costs[-1].layers)
@@ -199,9 +199,9 @@ def _show_explanation(console: Console, found: Explanation) -> None:
         ]
         by_layer.append(("in all", *(found.costs[-1].since_start[name].differ for name in names)))
         console.print(table("Spikes that differ, by layer", ("step", *names), by_layer, tuple(range(1, len(names) + 1))))
-    if found.numbers:
+    if found.rounding:
         shown = ("scale", "weight_error", "weights_zeroed", "threshold_integer", "threshold_error")
-        cells = [(name, *(_cell(getattr(n, key)) for key in shown)) for name, n in found.numbers.items()]
+        cells = [(name, *(_cell(getattr(n, key)) for key in shown)) for name, n in found.rounding.items()]
         titles = ("layer", "scale", "weight error", "weights to 0", "threshold", "threshold error")
         console.print(table("Numbers on the chip", titles, cells, (1, 2, 3, 4, 5)))
     for cost in changed:

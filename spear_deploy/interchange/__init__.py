@@ -4,9 +4,9 @@ from spear_deploy.interchange.formats import (
     export,
     lint,
     load,
-    options_of,
+    reader_options,
     start_ahead,
     supported_modules,
 )
 
-__all__ = ["export", "lint", "load", "options_of", "start_ahead", "supported_modules"]
+__all__ = ["export", "lint", "load", "reader_options", "start_ahead", "supported_modules"]

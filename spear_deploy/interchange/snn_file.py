@@ -30,7 +30,7 @@ from spear_deploy.errors import FileError, GraphError, SpearError, did_you_mean
 from spear_deploy.network import Array, Layer
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
 from spear_deploy.util.digests import hash_file
-from spear_deploy.util.files import existing_file, written_aside
+from spear_deploy.util.files import replace_file, require_file
 
 FORMAT = "spear-deploy network"
 VERSION = 1
@@ -71,7 +71,7 @@ def write_snn(graph: SNNGraph, path: str | os.PathLike[str]) -> None:
     except (TypeError, ValueError, RecursionError) as error:
         raise GraphError(f"metadata: is not JSON ({error}); keep to text, numbers, lists and dictionaries") from error
     arrays = {HEADER: np.frombuffer(text.encode(), np.uint8), **arrays}
-    with written_aside(path) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as archive:
+    with replace_file(path) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
             buffer = io.BytesIO()
             _npy.write_array(buffer, np.ascontiguousarray(array).reshape(array.shape), allow_pickle=False)
@@ -85,7 +85,7 @@ def read_snn(path: str | os.PathLike[str]) -> SNNGraph:
         FileError: missing, empty, truncated, foreign, of an unknown version, or at odds with its own header.
         GraphError: what it holds is no network (NaN, shapes that do not meet).
     """
-    source = existing_file(path, "network file (.snn)")
+    source = require_file(path, "network file (.snn)")
     arrays = _read_arrays(source)
     header = _read_header(source, arrays.pop(HEADER, None))
     try:

@@ -13,8 +13,8 @@ from spear_deploy.errors import DataError, FileError, UnsupportedError
 from spear_deploy.interchange import certificate as certificates
 from spear_deploy.interchange import export, load
 from spear_deploy.interchange import formats as file_formats
-from spear_deploy.interchange.certificate import certify, default_input
-from spear_deploy.interchange.netx.reader import write_netx
+from spear_deploy.interchange.certificate import ProofInput, certify, default_input
+from spear_deploy.interchange.netx.writer import write_netx
 from spear_deploy.interchange.nir.reader import write_nir
 from spear_deploy.interchange.onnx.model_file import write_onnx
 from spear_deploy.interchange.snn_file import write_snn
@@ -47,7 +47,7 @@ def floating():
 @pytest.mark.parametrize(("to", "graph"), [("nir", floating()), ("onnx", floating()), ("onnx", integer()), ("netx", integer())])
 def test_an_export_is_proven(to, graph, tmp_path):
     x = random_spikes(graph, 3, steps=9, batch=5)
-    found = export(graph, tmp_path / f"out/net.{to}", to=to, x=x)
+    found = export(graph, tmp_path / f"out/net.{to}", to=to, proof=ProofInput(x=x))
     stored = json.loads((tmp_path / "out/certificate.json").read_text())
     assert stored == found
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["certificate.json", f"net.{to}"]
@@ -80,7 +80,7 @@ def test_a_file_that_does_something_else_is_found_out(to, tmp_path):
         other = good.with_layers({"conv": replace(good["conv"], neuron=IF(v_threshold=1.25))})
     {"nir": write_nir, "onnx": write_onnx, "netx": write_netx}[to](other, path)
     x = random_spikes(good, 0, steps=12, batch=3)
-    found = certify(good, path, to, x)
+    found = certify(good, path, format=to, proof=ProofInput(x=x))
     a, b = (simulate(g, x, record=("spikes", "v")) for g in (good, other))
     different = a.spikes["conv"].reshape(12, 3, -1) != b.spikes["conv"].reshape(12, 3, -1)
     assert found["layers"][0]["mismatches"] == int(different.sum()) > 0
@@ -105,13 +105,13 @@ def test_default_input_fits_the_network():
 
 def test_a_certificate_says_what_was_assumed_and_drawn(tmp_path):
     graph = replace(floating(), metadata={"assumptions": ["the network is a network"]})
-    found = export(graph, tmp_path / "a.nir", to="nir", seed=3, approximations=["what was done before"])
+    found = export(graph, tmp_path / "a.nir", to="nir", proof=ProofInput(seed=3), approximations=["what was done before"])
     assert found["assumptions"] == ["the network is a network"] and found["input"]["random_seed"] == 3
     assert found["approximations"][0] == "what was done before" and len(found["approximations"]) == 2
     assert all(row["first_difference"] is None for row in found["layers"])
     spiking = found["layers"][0]
     assert spiking["spikes"] == spiking["spikes_in_file"] > 0
-    other = export(graph, tmp_path / "a.nir", to="nir", seed=4)
+    other = export(graph, tmp_path / "a.nir", to="nir", proof=ProofInput(seed=4))
     assert other["input"]["sha256"] != found["input"]["sha256"] and other["sha256"] == found["sha256"]
 
 
@@ -145,14 +145,14 @@ def test_export_exits_with_1_where_the_file_does_something_else(to, tmp_path, mo
 
     from spear_deploy.cli import main
 
-    real = file_formats._writer(to)
+    real = file_formats._import_writer(to)
 
     def careless(graph, path, **options):
         neuron = graph["conv"].neuron
         changed = replace(neuron, v_threshold=np.asarray(neuron.v_threshold // 2 if graph.is_integer else neuron.v_threshold / 2))
         return real(graph.with_layers({"conv": replace(graph["conv"], neuron=changed)}), path, **options)
 
-    monkeypatch.setattr(file_formats, "_writer", lambda _: careless)
+    monkeypatch.setattr(file_formats, "_import_writer", lambda _: careless)
     write_snn(integer() if to == "netx" else floating(), tmp_path / "a.snn")
     command = ["export", str(tmp_path / "a.snn"), "--to", to, "--out", str(tmp_path / f"b.{to}"), "--json"]
     found = CliRunner().invoke(main, command)
@@ -167,7 +167,7 @@ def test_nothing_is_left_behind_when_an_export_fails(tmp_path, monkeypatch):
     with pytest.raises(UnsupportedError, match="netx holds integer networks; quantise this one first"):
         export(floating(), tmp_path / "a.net", to="netx")
     with pytest.raises(DataError, match="input has shape .2, 2., the network takes"):
-        export(floating(), tmp_path / "a.nir", to="nir", x=np.zeros((2, 2)))
+        export(floating(), tmp_path / "a.nir", to="nir", proof=ProofInput(x=np.zeros((2, 2))))
     with pytest.raises(UnsupportedError, match="format 'nirr': expected one of nir, netx, onnx; did you mean 'nir'"):
         export(floating(), tmp_path / "a.nir", to="nirr")
     assert list(tmp_path.iterdir()) == []
@@ -187,17 +187,17 @@ def test_a_place_that_cannot_be_written(tmp_path):
 def test_a_certificate_for_the_wrong_file(tmp_path):
     write_netx(integer(), tmp_path / "a.net")
     with pytest.raises(UnsupportedError, match="format 'net': expected one of nir, netx, onnx"):
-        certify(integer(), tmp_path / "a.net", "net")
+        certify(integer(), tmp_path / "a.net", format="net")
     fewer = chain(
         [Layer(name="fc", synapse=Dense(weight=np.ones((2, 5), int)), neuron=integer()["conv"].neuron)], input_shape=(5,)
     )
     with pytest.raises(DataError, match="the file takes .1, 6, 6., the network .5,."):
-        certify(fewer, tmp_path / "a.net", "netx")
+        certify(fewer, tmp_path / "a.net", format="netx")
     same_input = chain(
         [Layer(name="conv", synapse=Dense(weight=np.ones((2, 36), int)), neuron=integer()["conv"].neuron)], input_shape=(36,)
     )
     with pytest.raises(DataError, match="layer 'conv': 2 neurons in the network, 4 in the file"):
-        certify(same_input, tmp_path / "a.net", "netx")
+        certify(same_input, tmp_path / "a.net", format="netx")
 
 
 def test_rounded_biases_are_in_the_certificate(tmp_path):

@@ -12,7 +12,7 @@ from spear_deploy.network import IF, LOIHI_UNIT, AvgPool, Conv2d, Dense, Layer, 
 from spear_deploy.network.graph import chain
 from spear_deploy.pipeline import api
 from spear_deploy.simulator.spike_comparison import compare_arrays
-from spear_deploy.simulator.synapse_math import apply
+from spear_deploy.simulator.synapse_math import apply_synapse
 from tests.conftest import shared
 
 ON_LAVA = [pytest.param(name, marks=pytest.mark.lava) for name in ("lava", "lava-fast")]
@@ -75,7 +75,7 @@ def convolution_of_lava(case):
 def test_convolutions_with_stride_padding_dilation_and_groups(case):
     conv, x, recorded = convolution_of_lava(case)
     floating = replace(conv, weight=conv.weight.astype(np.float64))
-    np.testing.assert_allclose(apply(floating, x[None])[0], recorded, rtol=1e-5, atol=1e-3)
+    np.testing.assert_allclose(apply_synapse(floating, x[None])[0], recorded, rtol=1e-5, atol=1e-3)
 
 
 @pytest.mark.lava
@@ -196,7 +196,7 @@ def relu_network():
     for index in (0, 3, 6, 10, 12):
         weight = stored[f"w{index}_weight"].astype(np.float64)
         synapse = Conv2d(weight=weight) if weight.ndim == 4 else Dense(weight=weight)
-        activation = np.maximum(apply(synapse, activation), 0)
+        activation = np.maximum(apply_synapse(synapse, activation), 0)
         largest = float(np.quantile(activation, 0.999))
         scaled = replace(synapse, weight=weight * (scale / largest))
         layers.append(Layer(name=f"w{index}", synapse=scaled, neuron=IF(reset="subtract")))
@@ -204,7 +204,7 @@ def relu_network():
         if weight.ndim == 4:
             pool = AvgPool(kernel_size=(2, 2))
             layers.append(Layer(name=f"pool{index}", synapse=pool))
-            activation = apply(pool, activation)
+            activation = apply_synapse(pool, activation)
     return chain(layers, input_shape=(1, 28, 28)), images, labels, activation.argmax(axis=1)
 
 

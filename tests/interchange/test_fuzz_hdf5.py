@@ -16,15 +16,15 @@ from spear_deploy.interchange import load
 from spear_deploy.interchange.hdf5 import tree as hdf5_tree
 from spear_deploy.interchange.hdf5.tree import read_tree
 from spear_deploy.interchange.netx.lint import lint_netx, lint_tree
-from spear_deploy.interchange.netx.reader import network_of
+from spear_deploy.interchange.netx.reader import build_network
 from spear_deploy.network.graph import SNNGraph
 from tests.support.hdf5_damage import damaged, small_netx, small_nir
 from tests.support.netx_files import bare, raw, row
 from tests.support.netx_flaws import CHANGED, FAILS, FINE, PASSED_OVER
 
 SLOW = pytest.mark.slow, pytest.mark.timeout(3600)
-MOST_S = 10.0
-MOST_GROWTH_KIB = 400 << 10
+MAX_S = 10.0
+MAX_GROWTH_KIB = 400 << 10
 """Of this process; the limit for a file of some KB is 64 MiB and what follows from it, in a few copies."""
 
 
@@ -35,10 +35,10 @@ def peak_kib():
 @pytest.fixture(autouse=True)
 def within_bounds(monkeypatch):
     """Fail where the process grows beyond what files of some KB may take; let hanging files hang for one second only."""
-    monkeypatch.setattr(hdf5_tree, "LEAST_CPU_S", 1)
+    monkeypatch.setattr(hdf5_tree, "MIN_CPU_S", 1)
     before = peak_kib()
     yield
-    assert peak_kib() - before < MOST_GROWTH_KIB
+    assert peak_kib() - before < MAX_GROWTH_KIB
 
 
 def attempt(function, *arguments):
@@ -49,7 +49,7 @@ def attempt(function, *arguments):
     except SpearError as error:
         found = error
         assert "\n" not in str(error) and str(error)
-    assert time.process_time() >= 0 and time.monotonic() - start < 60 * MOST_S  # a busy machine is slow
+    assert time.process_time() >= 0 and time.monotonic() - start < 60 * MAX_S  # a busy machine is slow
     return found
 
 
@@ -178,7 +178,7 @@ def contents(folder, seeds):
         rng = random.Random(seed)
         tree = changed(rng.choice(trees), rng)
         attempt(lint_tree, copied(tree))
-        found = attempt(network_of, tree) if "layer" in tree else SpearError()
+        found = attempt(build_network, tree) if "layer" in tree else SpearError()
         read += isinstance(found, SNNGraph)
         refused += isinstance(found, SpearError)
     return read, refused

@@ -16,7 +16,7 @@ import pytest
 from spear_deploy.errors import FileError
 from spear_deploy.interchange.hdf5 import reader_process
 from spear_deploy.interchange.hdf5 import tree as hdf5_tree
-from spear_deploy.interchange.hdf5.tree import most_bytes, read_tree, text_of, whole_numbers
+from spear_deploy.interchange.hdf5.tree import decode_integers, decode_text, max_array_bytes, read_tree
 from tests.support.hdf5_damage import small_netx
 
 
@@ -93,7 +93,7 @@ def test_files_that_are_none(tmp_path):
 
 
 def test_too_many_entries(tmp_path, monkeypatch):
-    monkeypatch.setattr(hdf5_tree, "MOST_NODES", 2)
+    monkeypatch.setattr(hdf5_tree, "MAX_ENTRIES", 2)
     with pytest.raises(FileError, match="holds more than 2 entries"):
         read_tree(file_of(tmp_path / "a.h5", a=1, b=2, c=3), "file")
 
@@ -103,7 +103,7 @@ def test_too_many_entries(tmp_path, monkeypatch):
 
 def child_memory_kib():
     """Return the largest memory that the reading process has had, and its copies before it."""
-    (helper,) = reader_process._helpers
+    (helper,) = reader_process._readers
     copies = subprocess.run(["ps", "--ppid", str(helper.process.pid), "-o", "pid="], capture_output=True, text=True, check=True)
     peaks = []
     for pid in (helper.process.pid, *map(int, copies.stdout.split())):
@@ -127,7 +127,7 @@ def test_a_file_of_zeros_takes_no_more_memory_than_its_size_allows(tmp_path):
     """1 GiB of zeros in 1 MB: the bound is 64 MiB + 100 bytes for each byte of the file, and it is not even tried."""
     path = bomb(tmp_path / "a.h5", 1024)
     size = path.stat().st_size
-    assert size < 2 << 20 and most_bytes(size) == (64 << 20) + 100 * size < 1 << 30
+    assert size < 2 << 20 and max_array_bytes(size) == (64 << 20) + 100 * size < 1 << 30
     read_tree(file_of(tmp_path / "b.h5", a=1), "file")
     before = child_memory_kib()
     with pytest.raises(FileError, match="'x0' declares 1073741824 bytes, a file of .* bytes may hold"):
@@ -147,8 +147,8 @@ def test_work_beyond_the_bound_is_stopped(tmp_path, monkeypatch):
     path = bomb(tmp_path / "a.h5", 48, chunk=48 << 20)
     assert read_tree(path, "file")["x0"].nbytes == 48 << 20
     monkeypatch.setattr(hdf5_tree, "FREE_BYTES", 1 << 20)
-    monkeypatch.setattr(hdf5_tree, "most_bytes", lambda _: 50 << 20)
-    monkeypatch.setattr(hdf5_tree, "WORK", 1)
+    monkeypatch.setattr(hdf5_tree, "max_array_bytes", lambda _: 50 << 20)
+    monkeypatch.setattr(hdf5_tree, "WORKING_FACTOR", 1)
     with pytest.raises(FileError, match="is damaged"):
         read_tree(path, "file")
     assert read_tree(file_of(tmp_path / "b.h5", a=1), "file") == {"a": 1}
@@ -170,7 +170,7 @@ def test_what_is_read_is_shared_not_copied(tmp_path):
 
 def test_a_file_on_which_the_library_hangs_is_named(tmp_path, monkeypatch):
     """Found among flipped bits: about one in a thousand makes libhdf5 loop for ever."""
-    monkeypatch.setattr(hdf5_tree, "LEAST_CPU_S", 1)
+    monkeypatch.setattr(hdf5_tree, "MIN_CPU_S", 1)
     path = tmp_path / "a.h5"
     path.write_bytes(hanging())
     start = time.monotonic()
@@ -212,11 +212,11 @@ def test_waiting_is_bounded_too(tmp_path, monkeypatch):
 )
 def test_how_reading_ended_is_said(ended, words, tmp_path, monkeypatch):
     path = file_of(tmp_path / "a.h5", a=1)
-    reply = reader_process.Reply(ended=ended, arrays=os.open(path, os.O_RDONLY), found={})
-    monkeypatch.setattr(reader_process, "ask", lambda source, limits: reply)
-    monkeypatch.setattr(hdf5_tree, "WORK", 0)
+    reply = reader_process.Reply(exit_status=ended, arrays=os.open(path, os.O_RDONLY), result={})
+    monkeypatch.setattr(reader_process, "read_in_process", lambda source, limits: reply)
+    monkeypatch.setattr(hdf5_tree, "WORKING_FACTOR", 0)
     monkeypatch.setattr(hdf5_tree, "FREE_BYTES", 99)
-    monkeypatch.setattr(hdf5_tree, "LEAST_CPU_S", 7)
+    monkeypatch.setattr(hdf5_tree, "MIN_CPU_S", 7)
     with pytest.raises(FileError, match=f"is damaged .{words}.; write it again"):
         read_tree(path, "file")
 
@@ -234,16 +234,16 @@ def test_names_that_are_no_text(tmp_path):
 def test_one_process_reads_many_files(tmp_path):
     path = file_of(tmp_path / "a.h5", a=1)
     read_tree(path, "file")
-    process = reader_process._helpers[0].process.pid
+    process = reader_process._readers[0].process.pid
     for _ in range(150):
         assert read_tree(path, "file") == {"a": 1}
-    assert reader_process._helpers[0].process.pid == process
+    assert reader_process._readers[0].process.pid == process
 
 
 def test_it_is_started_again_when_it_is_gone(tmp_path):
     path = file_of(tmp_path / "a.h5", a=1)
     read_tree(path, "file")
-    gone = reader_process._helpers[0].process
+    gone = reader_process._readers[0].process
     os.killpg(gone.pid, signal.SIGKILL)
     gone.wait()
     assert read_tree(path, "file") == {"a": 1}
@@ -282,7 +282,7 @@ def test_nothing_is_left_behind(tmp_path):
     path = file_of(tmp_path / "a.h5", a=1)
     code = (
         "import sys, time\nfrom spear_deploy.interchange.hdf5 import reader_process, tree\n"
-        "tree.read_tree(sys.argv[1], 'file')\nprint(reader_process._helpers[0].process.pid, flush=True)\n"
+        "tree.read_tree(sys.argv[1], 'file')\nprint(reader_process._readers[0].process.pid, flush=True)\n"
         "time.sleep(float(sys.argv[2]))\n"
     )
     for wait, kill in (("0", False), ("60", True)):
@@ -321,7 +321,7 @@ def test_a_file_that_cannot_be_opened(tmp_path, monkeypatch):
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(reader_process, "ask", refuse)
+    monkeypatch.setattr(reader_process, "read_in_process", refuse)
     with pytest.raises(FileError, match="cannot be read .Permission denied.; check its permissions"):
         read_tree(path, "file")
 
@@ -330,6 +330,6 @@ def test_a_file_that_cannot_be_opened(tmp_path, monkeypatch):
 
 
 def test_names_and_sizes_in_any_form():
-    assert text_of(np.array(["a"], object)) == "a" and text_of("b") == "b" and text_of(np.array([1])) is None
-    assert whole_numbers(np.array([2.0, 3.0])) == (2, 3) and whole_numbers(np.array(4)) == (4,)
-    assert whole_numbers(np.array([0.5])) is None and whole_numbers("2") is None and whole_numbers(np.array([1e12])) is None
+    assert decode_text(np.array(["a"], object)) == "a" and decode_text("b") == "b" and decode_text(np.array([1])) is None
+    assert decode_integers(np.array([2.0, 3.0])) == (2, 3) and decode_integers(np.array(4)) == (4,)
+    assert decode_integers(np.array([0.5])) is None and decode_integers("2") is None and decode_integers(np.array([1e12])) is None

@@ -228,7 +228,7 @@ BAD = [
         GraphError,
         "layer 0: 'stride' is missing or no whole number from 1",
     ),
-    (row("pool", [2, 3, 3], kernelSize=2), UnsupportedError, "layer 0: a pool in front tells no input shape"),
+    (row("pool", [2, 3, 3], kernelSize=2), UnsupportedError, "layer 0: a pool in front leaves the input shape open"),
     (bare("average", [2]), GraphError, "layer 0: averages 0 neurons into 2"),
     (bare("convT", [2]), UnsupportedError, "layer 0: type 'convT' has no counterpart; use conv, or dense"),
     (bare("kwta", [2]), UnsupportedError, "layer 0: type 'kwta' has no counterpart; known are input, dense"),

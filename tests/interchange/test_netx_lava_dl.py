@@ -15,8 +15,9 @@ import pytest
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.interchange.netx.lint import lint_netx
-from spear_deploy.interchange.netx.reader import read_netx, write_netx
-from spear_deploy.interchange.netx.values import as_loaded, levels
+from spear_deploy.interchange.netx.reader import read_netx
+from spear_deploy.interchange.netx.weights import distinct_values, simulate_loading
+from spear_deploy.interchange.netx.writer import write_netx
 from spear_deploy.network.graph import Edge
 from spear_deploy.simulator import simulate
 from tests.support.netx_files import dense, loihi, net, random_chain, raw, row
@@ -129,7 +130,7 @@ def test_lava_dl_loads_what_we_write_and_spikes_alike(site, tmp_path):
 
 
 def test_what_becomes_of_weights(site, tmp_path):
-    """`as_loaded` against the loader and Lava's synapse, on matrices of all ranges and signs."""
+    """`simulate_loading` against the loader and Lava's synapse, on matrices of all ranges and signs."""
     rng = np.random.default_rng(0)
     matrices = {}
     for n in range(3000):
@@ -140,8 +141,8 @@ def test_what_becomes_of_weights(site, tmp_path):
     assert lava_dl(site, tmp_path, [{"matrices": str(tmp_path / "given.npz"), "out": str(tmp_path / "found.npz")}]) == [None]
     found, changed = np.load(tmp_path / "found.npz"), 0
     for name, matrix in matrices.items():
-        values = levels(matrix)
-        predicted = as_loaded(values)
+        values = distinct_values(matrix)
+        predicted = simulate_loading(values)
         truth = np.full(matrix.shape, np.nan) if predicted is None else predicted[np.searchsorted(values, matrix)]
         assert np.array_equal(found[name], truth, equal_nan=True), matrix
         changed += not np.array_equal(truth, matrix)

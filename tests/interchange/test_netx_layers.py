@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from spear_deploy.errors import GraphError, UnsupportedError
-from spear_deploy.interchange.netx.connections import MOST_DERIVED
+from spear_deploy.interchange.netx.connections import MAX_DERIVED
 from spear_deploy.interchange.netx.reader import read_netx
 from spear_deploy.network import Conv2d
 from spear_deploy.simulator import simulate
@@ -248,7 +248,7 @@ BAD = [
     (
         (bare("input", [1, 9, 9]), bare("pool", [1, 1, 1], kernelSize=[2**14, 2**9])),
         GraphError,
-        f"layer 1: 'layer1': stands for {2**23} weights, at most {MOST_DERIVED} are made from sizes alone",
+        f"layer 1: 'layer1': stands for {2**23} weights, at most {MAX_DERIVED} are made from sizes alone",
     ),
     (
         (bare("input", [3, 4, 4]), row("pool", [3, 2, 2], weight=np.ones((2, 1, 2, 2)))),

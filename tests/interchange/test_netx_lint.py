@@ -11,7 +11,8 @@ import pytest
 from spear_deploy.errors import FileError, SpearError
 from spear_deploy.interchange import lint
 from spear_deploy.interchange.netx.lint import lint_netx
-from spear_deploy.interchange.netx.reader import read_netx, write_netx
+from spear_deploy.interchange.netx.reader import read_netx
+from spear_deploy.interchange.netx.writer import write_netx
 from tests.conftest import shared
 from tests.support.netx_files import NEURON, random_chain, raw, row
 from tests.support.netx_flaws import CHANGED, FAILS, FINE, PASSED_OVER, W, conv, dense

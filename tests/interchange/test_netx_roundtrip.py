@@ -7,8 +7,10 @@ import pytest
 
 from spear_deploy.errors import SpearError, UnsupportedError
 from spear_deploy.interchange import export
+from spear_deploy.interchange.certificate import ProofInput
 from spear_deploy.interchange.netx.lint import lint_netx
-from spear_deploy.interchange.netx.reader import read_netx, write_netx
+from spear_deploy.interchange.netx.reader import read_netx
+from spear_deploy.interchange.netx.writer import write_netx
 from spear_deploy.network import WEIGHTED, SigmaDelta
 from spear_deploy.network.graph import Edge
 from spear_deploy.simulator import simulate
@@ -123,7 +125,7 @@ def test_a_second_trip_changes_nothing(tmp_path):
 def test_the_certificate_says_what_lava_dl_passes_over(tmp_path):
     graph = next(g for _, g in networks(range(100, 400)) if _rests(g))
     x = random_spikes(graph, 0)
-    certificate = export(graph, tmp_path / "a.net", to="netx", x=x)
+    certificate = export(graph, tmp_path / "a.net", to="netx", proof=ProofInput(x=x))
     assert certificate["mismatches"] == 0 and certificate["first_difference"] is None
     assert any("written as refDelay; lava-dl's loader passes over it" in note for note in certificate["approximations"])
 
@@ -131,9 +133,9 @@ def test_the_certificate_says_what_lava_dl_passes_over(tmp_path):
 def _rests(graph):
     try:
         notes = []
-        from spear_deploy.interchange.netx.writer import entries_for
+        from spear_deploy.interchange.netx.writer import build_entries
 
-        entries_for(graph, notes)
+        build_entries(graph, notes)
     except UnsupportedError:
         return False
     return any("refDelay" in note for note in notes)

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spear_deploy.errors import GraphError, UnsupportedError
-from spear_deploy.interchange.netx.reader import read_netx, write_netx
+from spear_deploy.interchange.netx.reader import read_netx
+from spear_deploy.interchange.netx.writer import write_netx
 from spear_deploy.network import Dense, Layer, LoihiLIF, Scale, SigmaDelta
 from spear_deploy.network.graph import Edge, chain
 from spear_deploy.simulator import neurons, simulate

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.interchange.netx.reader import read_netx, write_netx
-from spear_deploy.interchange.netx.writer import through_pool
+from spear_deploy.interchange.netx.reader import read_netx
+from spear_deploy.interchange.netx.values import fold_pool
+from spear_deploy.interchange.netx.writer import write_netx
 from spear_deploy.network import AvgPool, Conv1d, Conv2d, Dense, Layer, Scale, SumPool
 from spear_deploy.network.graph import Edge, SNNGraph
 from spear_deploy.simulator import simulate
-from spear_deploy.simulator.synapse_math import apply
+from spear_deploy.simulator.synapse_math import apply_synapse
 from tests.support.netx_files import dense, loihi, net, random_chain, raw, row, same_runs
 
 
@@ -282,11 +283,11 @@ def test_folding_a_pool_into_weights_is_exact(seed):
     whole = Dense(weight=rng.integers(-9, 10, (3, int(np.prod(pooled)))))
     x = rng.integers(0, 5, (2, *shape)).astype(np.float64)
     for synapse in (conv, whole):
-        expected = apply(synapse, apply(pool, x))
-        assert np.array_equal(apply(through_pool("layer", synapse, pool, shape), x), expected)
+        expected = apply_synapse(synapse, apply_synapse(pool, x))
+        assert np.array_equal(apply_synapse(fold_pool("layer", synapse, pool, shape), x), expected)
 
 
 def test_folding_keeps_padding_where_windows_fill_the_picture():
     pool, conv2 = SumPool(kernel_size=2), conv(padding=(1, 1))
     x = np.random.default_rng(0).integers(0, 5, (1, 2, 8, 6)).astype(np.float64)
-    assert np.array_equal(apply(through_pool("a", conv2, pool, (2, 8, 6)), x), apply(conv2, apply(pool, x)))
+    assert np.array_equal(apply_synapse(fold_pool("a", conv2, pool, (2, 8, 6)), x), apply_synapse(conv2, apply_synapse(pool, x)))

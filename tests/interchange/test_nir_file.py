@@ -684,7 +684,7 @@ def test_too_large_graphs_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(reader, "MOST_NODES", 2)
     with pytest.raises(UnsupportedError, match="3 nodes in one network, 2 are supported; split it"):
         read_nir(path)
-    monkeypatch.setattr(hdf5_tree, "MOST_NODES", 2)
+    monkeypatch.setattr(hdf5_tree, "MAX_ENTRIES", 2)
     with pytest.raises(FileError, match="holds more than 2 entries"):
         read_nir(path)
 

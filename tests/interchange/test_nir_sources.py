@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from spear_deploy.errors import GraphError, UnsupportedError
-from spear_deploy.interchange import load, options_of
+from spear_deploy.interchange import load, reader_options
 from spear_deploy.interchange.nir.reader import read_nir
 from spear_deploy.network import Dense
 from spear_deploy.simulator import simulate
@@ -261,7 +261,7 @@ def test_our_own_file_has_no_other_source(tmp_path):
         UnsupportedError, match="source 'snntorch': the file was written by spear-deploy and says so; leave it out"
     ):
         read_nir(tmp_path / "b.nir", source="snntorch")
-    assert options_of("b.nir") == ("dt_s", "reset", "source")
+    assert reader_options("b.nir") == ("dt_s", "reset", "source")
     assert load(tmp_path / "a.nir", source="snntorch").dt_s == 1e-4
 
 

@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 from spear_deploy.errors import DataError, FileError, UnsupportedError
-from spear_deploy.interchange.certificate import certify
+from spear_deploy.interchange.certificate import ProofInput, certify
 from spear_deploy.interchange.onnx.float_bounds import bounded_steps
 from spear_deploy.interchange.onnx.model_file import run_onnx, write_onnx
 from spear_deploy.network import (
@@ -101,7 +101,7 @@ def test_any_network_runs_alike_or_is_refused_before_it_is_written(numbers, tmp_
             same_runs(graph, path, x)
             same += 1
         else:
-            certificate = certify(graph, path, "onnx", x)
+            certificate = certify(graph, path, format="onnx", proof=ProofInput(x=x))
             assert certificate["mismatches"] == 0, certificate["first_difference"]
             within += 1
             ties += certificate["ties"]
@@ -306,8 +306,9 @@ def test_networks_whose_sums_round_are_certified_within_the_bound(name, tmp_path
     for seed in range(8):
         graph = rounding_network(rng, ROUNDING[name])
         x = rng.normal(size=(12, 8, *graph.input_shape)).astype(np.float32)
+        proof = ProofInput(x=x, kind="current")
         write_onnx(graph, tmp_path / "a.onnx", scan=bool(seed % 2))
-        certificate = certify(graph, tmp_path / "a.onnx", "onnx", x, "current")
+        certificate = certify(graph, tmp_path / "a.onnx", format="onnx", proof=proof)
         row = certificate["layers"][-1]
         assert certificate["mismatches"] == 0 and "2^-24" in certificate["bound"]
         largest = np.abs(simulate(graph, x, kind="current", record=("v",)).v["fc"]).max()
@@ -315,7 +316,7 @@ def test_networks_whose_sums_round_are_certified_within_the_bound(name, tmp_path
         off = graph["fc"].synapse.weight * np.float32(1.1)
         wrong = graph.with_layers({"fc": replace(graph["fc"], synapse=replace(graph["fc"].synapse, weight=off))})
         write_onnx(wrong, tmp_path / "b.onnx")
-        wrong_row = certify(graph, tmp_path / "b.onnx", "onnx", x, "current")["layers"][-1]
+        wrong_row = certify(graph, tmp_path / "b.onnx", format="onnx", proof=proof)["layers"][-1]
         assert row["what"] == "spikes" or wrong_row["mismatches"] > row["compared"] / 2
         mismatches += wrong_row["mismatches"]
         ties += certificate["ties"] + wrong_row["ties"]
@@ -340,7 +341,7 @@ def test_a_spike_within_the_bound_of_its_threshold_is_a_tie_and_ends_the_compari
     above, below = (np.where(np.arange(5) == 3, v + sign * share * gap, high) for sign in (1, -1))
     write_onnx(network(below), tmp_path / "a.onnx")
     x[2] = -100 * np.sign(weight[3])  # neither spikes in the last step
-    certificate = certify(network(above), tmp_path / "a.onnx", "onnx", x, "current")
+    certificate = certify(network(above), tmp_path / "a.onnx", format="onnx", proof=ProofInput(x=x, kind="current"))
     fc, out = certificate["layers"]
     if tie:
         assert (certificate["ties"], certificate["mismatches"], certificate["first_difference"]) == (1, 0, None)
@@ -360,7 +361,7 @@ def test_a_tie_of_exact_sums_is_a_mismatch(tmp_path):
         )
 
     write_onnx(network(np.nextafter(np.float32(1), np.float32(0))), tmp_path / "a.onnx")
-    certificate = certify(network(1.0), tmp_path / "a.onnx", "onnx", np.ones((1, 1, 2), bool))
+    certificate = certify(network(1.0), tmp_path / "a.onnx", format="onnx", proof=ProofInput(x=np.ones((1, 1, 2), bool)))
     assert (certificate["ties"], certificate["mismatches"], certificate["layers"][0]["largest_bound"]) == (0, 1, 0.0)
 
 

@@ -1,9 +1,9 @@
-"""What does an HDF5 file hold, said by a process that may die of it?
+"""Program that reads HDF5 files in a process with limits.
 
 The HDF5 library loops for ever on about one in a thousand files with a flipped bit, and can allocate or crash on others. So
-this program, which imports h5py and numpy and nothing of ours, makes a copy of itself that waits for files and sets itself
-limits on time and memory for each. A copy that has read a damaged file ends, and so does what it may have left behind; one
-that dies is answered for. `hdf5_process` is the other side:
+this program, which imports h5py and numpy and nothing of this package, forks a copy of itself that waits for files and limits
+its time and memory for each. A copy ends after a damaged file, with everything that the library may have left in memory. If a
+copy dies, the parent of the copies answers for it. `reader_process` is the other side of the socket:
 
     in   one line of JSON (limits), and three open files: the HDF5 file, one for the arrays, one for the tree that names them
     out  one line: 0, the exit status 2 (out of memory), or minus the signal that ended the copy
@@ -28,48 +28,48 @@ sys.path += sys.argv[2:]
 ALIGNMENT = 64
 COPIED_BYTES = 4096
 FRESH, OUT_OF_MEMORY, CLOSED = 10, 2, 11
-"""How a copy ends: it asks for the next one, it ran out of memory, nobody asks any more."""
-MOST_FILES = 100
-"""A copy reads this many, in case the library keeps something of each."""
+"""Exit statuses of a copy: a new copy is needed, it ran out of memory, the socket was closed."""
+MAX_FILES = 100
+"""Files that a copy reads: the library may keep memory of each."""
 
 
 class Unreadable(Exception):
-    """The file holds what is not read; the text says what, and where."""
+    """The file holds something that is not read; the text names it and its place."""
 
 
 def main() -> None:
-    """Serve the process at the other end of the socket, until it closes it."""
+    """Read files for the process at the other end of the socket, until it closes the socket."""
     import h5py  # noqa: F401  once, for all copies
 
     with socket.socket(fileno=int(sys.argv[1])) as other:
         while True:
             copy = os.fork()
             if copy == 0:
-                _serve(other)
-            ended = os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1])
-            if ended == CLOSED:
+                _read_files(other)
+            status = os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1])
+            if status == CLOSED:
                 return
-            if ended != FRESH:
-                other.sendall(b"%d\n" % ended)
+            if status != FRESH:
+                other.sendall(b"%d\n" % status)
 
 
-def _serve(other: socket.socket) -> NoReturn:
-    """Read files one after the other, and leave without cleaning up."""
+def _read_files(other: socket.socket) -> NoReturn:
+    """Read files one after the other, and exit without cleaning up."""
     try:
         signal.signal(signal.SIGXCPU, signal.SIG_DFL)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        for _ in range(MOST_FILES):
+        for _ in range(MAX_FILES):
             line, files, _, _ = socket.recv_fds(other, 1 << 16, 3)
             while line and not line.endswith(b"\n"):
                 line += other.recv(1 << 16)
             if not line:
                 os._exit(CLOSED)
-            fine = _read(json.loads(line), *files)
+            sound = _read_file(json.loads(line), *files)
             for file in files:
                 os.close(file)
             other.sendall(b"0\n")
-            if not fine:
+            if not sound:
                 break
         os._exit(FRESH)
     except MemoryError:
@@ -80,24 +80,24 @@ def _serve(other: socket.socket) -> NoReturn:
         os._exit(1)
 
 
-def _read(limits: dict[str, int], source: int, arrays: int, tree: int) -> bool:
-    """Read one file within its limits, write arrays and tree, and say whether the library did not mind the file."""
-    _limit(limits["cpu_s"], limits["wall_s"], limits["working_bytes"])
+def _read_file(limits: dict[str, int], source: int, arrays: int, tree: int) -> bool:
+    """Read a file within its limits, write arrays and tree, and return whether the library read it without an error."""
+    _set_limits(limits["cpu_s"], limits["wall_s"], limits["working_bytes"])
     try:
-        found: dict[str, Any] = {"tree": _Reading(limits, source, arrays).tree()}
+        result: dict[str, Any] = {"tree": _TreeReader(limits, source, arrays).read()}
     except Unreadable as error:
-        found = {"unreadable": str(error)}
+        result = {"unreadable": str(error)}
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        found = {"damaged": str(error).split("\n")[0] or type(error).__name__}
+        result = {"damaged": str(error).split("\n")[0] or type(error).__name__}
     with open(tree, "wb", closefd=False) as file:
-        file.write(json.dumps(found).encode())
+        file.write(json.dumps(result).encode())
     signal.setitimer(signal.ITIMER_REAL, 0)
     resource.setrlimit(resource.RLIMIT_CPU, (resource.RLIM_INFINITY, resource.getrlimit(resource.RLIMIT_CPU)[1]))
-    return "damaged" not in found
+    return "damaged" not in result
 
 
-def _limit(cpu_s: int, wall_s: int, more_bytes: int) -> None:
-    """End this process when it takes more time, and let it have no more memory than it has now and `more_bytes`."""
+def _set_limits(cpu_s: int, wall_s: int, more_bytes: int) -> None:
+    """Limit this process to `cpu_s` of processor, `wall_s` of time, and `more_bytes` of memory beyond what it has."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     resource.setrlimit(
         resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + cpu_s, resource.getrlimit(resource.RLIMIT_CPU)[1])
@@ -109,15 +109,15 @@ def _limit(cpu_s: int, wall_s: int, more_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (now + more_bytes, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
-class _Reading:
-    """One file on its way: how much has been read, and where the arrays go."""
+class _TreeReader:
+    """Reads a file, counting entries and bytes against the limits; arrays go to the file `arrays`."""
 
     def __init__(self, limits: dict[str, int], source: int, arrays: int) -> None:
         self.limits, self.source, self.arrays = limits, source, arrays
         self.size = os.fstat(source).st_size
         self.entries = self.end = self.text_bytes = 0
 
-    def tree(self) -> dict[str, Any]:
+    def read(self) -> dict[str, Any]:
         """Return the file as nested dictionaries: {"group": ...}, {"array": place}, {"text": ...}, {"texts": ...}."""
         import h5py
 
@@ -125,9 +125,9 @@ class _Reading:
         if not h5py.is_hdf5(name):
             raise Unreadable("is not HDF5")
         with h5py.File(name, "r") as file:
-            return self._group(file, depth=0)
+            return self._read_group(file, depth=0)
 
-    def _group(self, group: Any, *, depth: int) -> dict[str, Any]:
+    def _read_group(self, group: Any, *, depth: int) -> dict[str, Any]:
         import h5py
 
         if depth > self.limits["depth"]:
@@ -144,12 +144,12 @@ class _Reading:
                 raise Unreadable(f"'{place}' points to another place; write the network into one file without links")
             item = group[name]
             if isinstance(item, h5py.Group):
-                tree[name] = {"group": self._group(item, depth=depth + 1)}
+                tree[name] = {"group": self._read_group(item, depth=depth + 1)}
             elif isinstance(item, h5py.Dataset):
-                tree[name] = self._value(item, place)
+                tree[name] = self._read_dataset(item, place)
         return tree
 
-    def _value(self, data: Any, place: str) -> dict[str, Any]:
+    def _read_dataset(self, data: Any, place: str) -> dict[str, Any]:
         import h5py
 
         stored = data.id.get_create_plist()
@@ -163,7 +163,7 @@ class _Reading:
             raise Unreadable(f"'{place}' holds {dtype}, expected numbers or text")
         count = math.prod(int(n) for n in shape)
         self._check_bytes(place, count * max(1, dtype.itemsize), data.id.get_storage_size())
-        return self._texts(data, place) if text else self._array(data, shape, dtype)
+        return self._read_texts(data, place) if text else self._copy_array(data, shape, dtype)
 
     def _check_bytes(self, place: str, declared: int, stored: int) -> None:
         limits = self.limits
@@ -175,7 +175,7 @@ class _Reading:
                 "write it with less compression"
             )
 
-    def _array(self, data: Any, shape: tuple[int, ...], dtype: Any) -> dict[str, Any]:
+    def _copy_array(self, data: Any, shape: tuple[int, ...], dtype: Any) -> dict[str, Any]:
         import numpy as np
 
         start = -(-self.end // ALIGNMENT) * ALIGNMENT
@@ -192,7 +192,7 @@ class _Reading:
         self.end = start + size
         return {"array": [start, dtype.str, [int(n) for n in shape]]}
 
-    def _texts(self, data: Any, place: str) -> dict[str, Any]:
+    def _read_texts(self, data: Any, place: str) -> dict[str, Any]:
         value = data[()]
         if not data.shape:
             return {"text": _text(value)}

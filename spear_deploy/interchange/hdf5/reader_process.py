@@ -1,8 +1,8 @@
-"""How is a file read on which the library that reads it may hang or die?
+"""Process that reads HDF5 files within limits, seen from its parent.
 
-In another process with limits, which is started at the first file and kept for the next ones: a start costs what importing
-h5py and numpy costs, a file a few milliseconds. Arrays come back through memory that both share, so large ones are not
-copied. `hdf5_child` is what runs there.
+The HDF5 library may hang or crash on a damaged file, so it reads in a process of its own. The process starts with the first file
+and is kept for the next ones: a start costs what importing h5py and numpy costs, a file a few milliseconds. Arrays come back
+through shared memory, so large ones are not copied. `child` is the program that runs there.
 """
 
 from __future__ import annotations
@@ -31,94 +31,93 @@ OUT_OF_MEMORY = child.OUT_OF_MEMORY
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What the other process said.
+    """Answer of the reader process.
 
     Attributes:
-        ended: 0, its exit status, or minus the signal that ended it.
+        exit_status: 0, its exit status, or minus the signal that ended it.
         arrays: an open file without a name that holds the arrays.
-        found: the tree, or what is wrong; empty where `ended` is not 0.
+        result: the tree, or what is wrong; empty where `exit_status` is not 0.
     """
 
-    ended: int
+    exit_status: int
     arrays: int
-    found: dict[str, Any]
+    result: dict[str, Any]
 
 
 @dataclass
-class _Helper:
-    """The other process, and the way to it."""
+class _Reader:
+    """The reader process and the socket to it."""
 
     process: subprocess.Popen[bytes]
     socket: socket.socket
 
 
 _lock = threading.Lock()
-_helpers: list[_Helper] = []  # none or one
+_readers: list[_Reader] = []  # none or one
 
 
-def _forget() -> None:
-    """Let a fork start a process of its own: two that ask the same one would take each other's answers."""
+def _forget_reader() -> None:
+    """Make a fork start another reader: two processes with the same reader would take each other's answers."""
     global _lock
     _lock = threading.Lock()
-    while _helpers:
-        _helpers.pop().socket.close()
+    while _readers:
+        _readers.pop().socket.close()
 
 
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_forget_reader)
 
 
-def ask(source: Path, limits: dict[str, int]) -> Reply:
-    """Have a file read. Close `arrays` of the reply.
+def read_in_process(source: Path, limits: dict[str, int]) -> Reply:
+    """Read a file in the reader process. The caller closes `arrays` of the reply.
 
     Raises:
-        FileError: the other process cannot be started, or does not answer twice.
+        FileError: the process cannot be started, or does not answer twice.
         OSError: the file cannot be opened.
     """
     file = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
-    arrays, tree = _nameless(), _nameless()
+    arrays, tree = _open_unnamed_file(), _open_unnamed_file()
     try:
-        ended = _ask((file, arrays, tree), json.dumps(limits).encode() + b"\n")
-        size = os.fstat(tree).st_size
-        found = json.loads(_whole(tree, size)) if ended == 0 else {}
-        return Reply(ended=ended, arrays=os.dup(arrays), found=found)
+        exit_status = _send_request((file, arrays, tree), json.dumps(limits).encode() + b"\n")
+        result = json.loads(_read_all(tree)) if exit_status == 0 else {}
+        return Reply(exit_status=exit_status, arrays=os.dup(arrays), result=result)
     finally:
-        for opened in (file, arrays, tree):
-            os.close(opened)
+        for descriptor in (file, arrays, tree):
+            os.close(descriptor)
 
 
 def start_ahead() -> None:
-    """Start the other process, which then gets ready while this one does something else."""
+    """Start the reader process, which then imports h5py while this one goes on."""
     with _lock:
-        _running()
+        _ensure_reader()
 
 
-def _ask(files: tuple[int, int, int], line: bytes) -> int:
-    """Send the files and return how reading ended; a process that is gone is started once more."""
+def _send_request(files: tuple[int, int, int], line: bytes) -> int:
+    """Send the files and return the exit status of reading; a process that is gone is started once more."""
     with _lock:
         for _ in range(2):
-            helper = _running()
+            reader = _ensure_reader()
             try:
-                socket.send_fds(helper.socket, [line], files)
+                socket.send_fds(reader.socket, [line], files)
                 answer = b""
                 while not answer.endswith(b"\n"):
-                    part = helper.socket.recv(64)
+                    part = reader.socket.recv(64)
                     if not part:
                         raise ConnectionError
                     answer += part
                 return int(answer)
             except (ConnectionError, BrokenPipeError):
-                _stop(helper)
-            except BaseException:  # an answer that nobody waits for would be taken for the next one
-                _stop(helper)
+                _stop(reader)
+            except BaseException:  # a late answer would be taken for that of the next file
+                _stop(reader)
                 raise
     raise FileError("the process that reads HDF5 does not answer; check that h5py can be imported")
 
 
-def _running() -> _Helper:
-    """Return the other process, started if there is none."""
-    if not _helpers:
+def _ensure_reader() -> _Reader:
+    """Return the reader process, started if there is none."""
+    if not _readers:
+        folders = dict.fromkeys(_find_site_folder(package) for package in PACKAGES)
         ours, theirs = socket.socketpair()
-        folders = dict.fromkeys(_folder(package) for package in PACKAGES)
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         try:
             process = subprocess.Popen(
@@ -135,36 +134,37 @@ def _running() -> _Helper:
             raise FileError(f"the process that reads HDF5 cannot be started ({error.strerror}); check the limits") from error
         finally:
             theirs.close()
-        _helpers.append(_Helper(process, ours))
+        _readers.append(_Reader(process, ours))
         atexit.register(stop)
-    return _helpers[0]
+    return _readers[0]
 
 
 def stop() -> None:
-    """End the other process."""
+    """End the reader process."""
     with _lock:
-        if _helpers:
-            _stop(_helpers[0])
+        if _readers:
+            _stop(_readers[0])
 
 
-def _stop(helper: _Helper) -> None:
-    helper.socket.close()
+def _stop(reader: _Reader) -> None:
+    reader.socket.close()
     with suppress(ProcessLookupError):
-        os.killpg(helper.process.pid, signal.SIGKILL)  # it leads a session: its copies go too
-    helper.process.wait()
-    _helpers.clear()
+        os.killpg(reader.process.pid, signal.SIGKILL)  # it leads a session: its copies go too
+    reader.process.wait()
+    _readers.clear()
     atexit.unregister(stop)
 
 
-def _folder(package: str) -> str:
-    found = importlib.util.find_spec(package)
-    if found is None or not found.submodule_search_locations:
+def _find_site_folder(package: str) -> str:
+    """Return the folder that a package is installed in."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
         raise FileError(f"package '{package}' is missing; install it")
-    return str(Path(next(iter(found.submodule_search_locations))).parent)
+    return str(Path(next(iter(spec.submodule_search_locations))).parent)
 
 
-def _nameless() -> int:
-    """Return an open file without a name, in memory where there is such a thing."""
+def _open_unnamed_file() -> int:
+    """Return an open file without a name, in memory where the system has that."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("hdf5", os.MFD_CLOEXEC)
     handle, name = tempfile.mkstemp()
@@ -172,9 +172,7 @@ def _nameless() -> int:
     return handle
 
 
-def _whole(file: int, size: int) -> bytes:
-    parts, at = [], 0
-    while at < size:
-        parts.append(os.pread(file, size - at, at))
-        at += len(parts[-1])
-    return b"".join(parts)
+def _read_all(file: int) -> bytes:
+    os.lseek(file, 0, os.SEEK_SET)
+    with open(file, "rb", closefd=False) as stream:
+        return stream.read()

@@ -1,8 +1,8 @@
-"""Is a network the chain that netx can say, and what are its links?
+"""Networks as chains of layers with neurons, the form of netx.
 
-A link is a layer with neurons and what drives it. Sum pools and flattenings belong to the link behind them. Neurons in
-which several dense layers add up are one link where those are the layer before, with delays that differ, and the neurons
-themselves.
+A chain layer is a layer with neurons and the weights that drive it. Sum pools and flattenings belong to the chain layer behind
+them. Neurons in which several dense layers add up are one chain layer where the dense layers come from the chain layer before,
+with delays that differ, and from the neurons themselves.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ LOOPS = f"netx does so once, through dense weights, 1 step later; {OTHERS}"
 
 
 @dataclass(frozen=True)
-class Link:
-    """One step of the chain: a layer with neurons and what drives it.
+class ChainLayer:
+    """A layer with neurons and the weights that drive it.
 
     Attributes:
-        layer: its synapse takes what comes from the step before.
-        recurrent: weights by which the layer feeds itself one step later, or None.
-        delay: steps that all inputs are late, or an array that lies over the weights.
-        pools: sum pools between the step before and this one, with the shape that each takes.
+        layer: its synapse takes what the chain layer before sends.
+        recurrent: (O, O), weights from the layer to itself, one step later; or None.
+        delay: of all inputs, in steps: one number, or an array that broadcasts to the weights.
+        pools: sum pools between the chain layer before and this one, each with the shape of its input.
+        shape: of the input, before the pools.
     """
 
     layer: Layer
@@ -39,20 +40,24 @@ class Link:
     shape: Shape
 
 
-def chain_of(graph: SNNGraph) -> list[Link]:
-    """Follow the network from its input, or say at which layer it is no chain."""
-    links: list[Link] = []
+def find_chain(graph: SNNGraph) -> list[ChainLayer]:
+    """Follow the network from its input and return its chain layers.
+
+    Raises:
+        UnsupportedError: the network is no chain, by the layer where it ceases to be one.
+    """
+    links: list[ChainLayer] = []
     source, pools, late = INPUT, [], 0
     done = {INPUT}
     while True:
-        following = sorted({edge.target for edge in graph.outgoing(source)} - done)
+        following = sorted({edge.target for edge in graph.edges_from(source)} - done)
         if not following:
             break
         heads = {_head(graph, name) for name in following}
         if len(heads) > 1:
             raise UnsupportedError(f"layer '{source}': feeds {', '.join(map(repr, following))}, {CHAIN}")
         head = graph[heads.pop()]
-        feeders = [e.source for e in graph.incoming(head.name) if e.source not in (source, head.name)]
+        feeders = [e.source for e in graph.edges_into(head.name) if e.source not in (source, head.name)]
         done |= {head.name, *feeders}
         if head.neuron is None and isinstance(head.synapse, (SumPool, Flatten)) and not feeders:
             edge = _only_edge(graph, head.name)
@@ -61,7 +66,7 @@ def chain_of(graph: SNNGraph) -> list[Link]:
                 pools.append((head.synapse, graph.input_shape_of(head.name)))
         else:
             shape = pools[0][1] if pools else graph.shape_of(source)
-            link = _gathered(graph, head, feeders, source) if feeders else _direct(graph, head, source)
+            link = _merge_parallel_weights(graph, head, feeders, source) if feeders else _direct_layer(graph, head, source)
             links.append(replace(link, delay=link.delay + late, pools=tuple(pools), shape=shape))
             pools, late = [], 0
         source = head.name
@@ -73,8 +78,8 @@ def chain_of(graph: SNNGraph) -> list[Link]:
 
 
 def _head(graph: SNNGraph, name: str) -> str:
-    """Return the neuron layer that a layer of weights alone adds to, together with others; else the layer itself."""
-    layer, out = graph[name], graph.outgoing(name)
+    """Return the neuron layer to which a dense layer without neurons adds; else the layer itself."""
+    layer, out = graph[name], graph.edges_from(name)
     alone = layer.neuron is None and isinstance(layer.synapse, Dense) and len(out) == 1
     if alone and graph[out[0].target].synapse is None and graph[out[0].target].neuron is not None:
         return out[0].target
@@ -82,40 +87,40 @@ def _head(graph: SNNGraph, name: str) -> str:
 
 
 def _only_edge(graph: SNNGraph, name: str) -> Edge:
-    edges = graph.incoming(name)
+    edges = graph.edges_into(name)
     if len(edges) != 1:
         raise UnsupportedError(f"layer '{name}': {len(edges)} inputs add up, {CHAIN}")
     return edges[0]
 
 
-def _direct(graph: SNNGraph, layer: Layer, source: str) -> Link:
-    """Return the link of a layer that the step before feeds, and perhaps it itself through the same weights."""
-    loops = [e for e in graph.incoming(layer.name) if e.source == layer.name]
-    others = [e for e in graph.incoming(layer.name) if e.source != layer.name]
+def _direct_layer(graph: SNNGraph, layer: Layer, source: str) -> ChainLayer:
+    """Return the chain layer with one input, and perhaps spikes of its own through the same weights."""
+    loops = [e for e in graph.edges_into(layer.name) if e.source == layer.name]
+    others = [e for e in graph.edges_into(layer.name) if e.source != layer.name]
     if len(others) != 1 or len(loops) > 1:
         raise UnsupportedError(f"layer '{layer.name}': {len(others) + len(loops)} inputs add up, {CHAIN}")
     recurrent = None
     if loops:
         if loops[0].delay != 1 or not isinstance(layer.synapse, Dense):
             raise UnsupportedError(f"layer '{layer.name}': feeds itself {loops[0].delay} steps later, {LOOPS}")
-        recurrent = shifted(layer.name, layer.synapse)
-    return Link(layer, recurrent, np.array(others[0].delay), (), graph.shape_of(source))
+        recurrent = apply_exponent(layer.name, layer.synapse)
+    return ChainLayer(layer, recurrent, np.array(others[0].delay), (), graph.shape_of(source))
 
 
-def _gathered(graph: SNNGraph, head: Layer, feeders: list[str], source: str) -> Link:
-    """Return the link of neurons that several dense layers without neurons add up in: delays that differ, and recurrence."""
-    into = [e for e in graph.incoming(head.name) if e.source in (source, head.name)]
+def _merge_parallel_weights(graph: SNNGraph, head: Layer, feeders: list[str], source: str) -> ChainLayer:
+    """Return the chain layer of neurons in which several dense layers add up: delays that differ, and recurrence."""
+    into = [e for e in graph.edges_into(head.name) if e.source in (source, head.name)]
     weight: Array | None = None
     recurrent: Array | None = None
     delays = np.zeros((), np.int64)
     for name in feeders:
         layer, edge = graph[name], _only_edge(graph, name)
-        delay = edge.delay + graph.outgoing(name)[0].delay
+        delay = edge.delay + graph.edges_from(name)[0].delay
         bare = layer.neuron is None and isinstance(layer.synapse, Dense) and layer.synapse.bias is None
-        alone = bare and len(graph.outgoing(name)) == 1
+        alone = bare and len(graph.edges_from(name)) == 1
         if into or head.synapse is not None or not alone or edge.source not in (source, head.name):
             raise UnsupportedError(f"layer '{head.name}': several inputs add up, {CHAIN}")
-        values = shifted(name, layer.synapse)
+        values = apply_exponent(name, layer.synapse)
         if edge.source == head.name:
             if delay != 1 or recurrent is not None:
                 raise UnsupportedError(f"layer '{head.name}': feeds itself {delay} steps later, {LOOPS}")
@@ -129,11 +134,15 @@ def _gathered(graph: SNNGraph, head: Layer, feeders: list[str], source: str) -> 
             weight = weight + values
     if weight is None:
         raise UnsupportedError(f"layer '{head.name}': only feeds itself, {CHAIN}")
-    return Link(replace(head, synapse=Dense(weight=weight)), recurrent, delays, (), graph.shape_of(source))
+    return ChainLayer(replace(head, synapse=Dense(weight=weight)), recurrent, delays, (), graph.shape_of(source))
 
 
-def shifted(name: str, synapse: Any) -> Array:
-    """Return weights with their exponent in them, for netx has none."""
+def apply_exponent(name: str, synapse: Any) -> Array:
+    """Return weight · 2^weight_exponent as int64: netx has no exponent.
+
+    Raises:
+        UnsupportedError: the result is not whole.
+    """
     weight = synapse.weight * 2.0**synapse.weight_exponent
     if (weight != np.rint(weight)).any():
         what = f"layer '{name}': its sum is shifted down by {-synapse.weight_exponent} bits"

@@ -1,4 +1,4 @@
-"""What in a netx file would break lava-dl's loader, and does our export repair it?"""
+"""Linter of netx files for lava-dl's loader."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import numpy as np
 from spear_deploy.errors import FileError, SpearError
 from spear_deploy.interchange.hdf5.tree import Tree, read_tree
 from spear_deploy.interchange.netx.lint_numbers import Flaw
-from spear_deploy.interchange.netx.lint_rules import Loader, flaws
-from spear_deploy.interchange.netx.reader import network_of
-from spear_deploy.interchange.netx.writer import entries_for
+from spear_deploy.interchange.netx.lint_rules import Loader, check_entry
+from spear_deploy.interchange.netx.reader import build_network
+from spear_deploy.interchange.netx.writer import build_entries
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
-    """Something in a netx file that lava-dl does not take as it is written.
+class LintFinding:
+    """A place in a netx file that lava-dl does not load as it is written.
 
     Attributes:
         layer: the entry, e.g. "layer 3", or "file".
         rule: its kind, e.g. "all-zero".
-        what: what is there.
-        why: what lava-dl makes of it.
-        repair: what to do in the file.
-        breaks: whether loading or running fails; else something is passed over or changed without a word.
+        what: the contents of the place.
+        why: what lava-dl does with it.
+        repair: what to change in the file.
+        breaks: whether loading or running fails; else something is passed over or changed without an error.
         repaired_by_export: whether `export FILE --to netx` writes a file without it.
     """
 
@@ -48,8 +48,8 @@ class Finding:
         return f"{self.layer}: {self.what}; {self.why}; {self.repair} ({done})"
 
 
-def lint_netx(path: str | os.PathLike[str]) -> list[Finding]:
-    """Find what in a netx file lava-dl's loader fails on, or takes for something else.
+def lint_netx(path: str | os.PathLike[str]) -> list[LintFinding]:
+    """Find what in a netx file lava-dl's loader fails on, or loads as something else.
 
     Args:
         path: the file.
@@ -67,21 +67,21 @@ def lint_netx(path: str | os.PathLike[str]) -> list[Finding]:
         raise type(error)(f"file '{Path(path)}': {error}") from error
 
 
-def lint_tree(tree: Tree) -> list[Finding]:
-    """Find the same in a tree that `read_tree` gave."""
-    found = _flaws(tree)
-    left = _left_by_export(tree) if found else None
+def lint_tree(tree: Tree) -> list[LintFinding]:
+    """Find the same in a tree that `read_tree` returned."""
+    flaws = _find_flaws(tree)
+    left = _rules_left_by_export(tree) if flaws else None
     return [
-        Finding(layer=layer, **asdict(flaw), repaired_by_export=left is not None and flaw.rule not in left)
-        for layer, flaw in found
+        LintFinding(layer=layer, **asdict(flaw), repaired_by_export=left is not None and flaw.rule not in left)
+        for layer, flaw in flaws
     ]
 
 
-def _flaws(tree: Tree) -> list[tuple[str, Flaw]]:
+def _find_flaws(tree: Tree) -> list[tuple[str, Flaw]]:
     rows = tree.get("layer")
     if not isinstance(rows, dict) or not rows:
         raise FileError("holds no netx network; expected groups 'layer/0', 'layer/1', ...")
-    found: list[tuple[str, Flaw]] = []
+    flaws: list[tuple[str, Flaw]] = []
     numbered = [str(n) for n in range(len(rows))]
     odd = sorted(name for name in rows if name not in numbered)
     if odd:
@@ -91,30 +91,30 @@ def _flaws(tree: Tree) -> list[tuple[str, Flaw]]:
             why=f"the loader takes 0..{len(rows) - 1} and fails",
             repair="number the entries from 0 without gaps",
         )
-        found.append(("file", flaw))
+        flaws.append(("file", flaw))
     loader = Loader()
     for name in sorted(rows, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name)):
         row = rows[name]
         if isinstance(row, dict):
-            found += [(f"layer {name}", flaw) for flaw in flaws(row, loader)]
+            flaws += [(f"layer {name}", flaw) for flaw in check_entry(row, loader)]
         elif name in numbered:
             why = "the loader takes groups and fails"
             flaw = Flaw(rule="missing-key", what="is no group", why=why, repair="export the network again")
-            found.append((f"layer {name}", flaw))
-    return found
+            flaws.append((f"layer {name}", flaw))
+    return flaws
 
 
-def _left_by_export(tree: Tree) -> set[str] | None:
-    """Return the rules that the file which our writer makes of it breaks; None where it makes none."""
+def _rules_left_by_export(tree: Tree) -> set[str] | None:
+    """Return the rules that the exported file still breaks; None where it cannot be exported."""
     try:
-        entries = entries_for(network_of(dict(tree)), [])
+        entries = build_entries(build_network(dict(tree)), [])
     except SpearError:
         return None
-    return {flaw.rule for _, flaw in _flaws({"layer": {str(n): _as_read(entry) for n, entry in enumerate(entries)}})}
+    return {flaw.rule for _, flaw in _find_flaws({"layer": {str(n): _entry_to_tree(entry) for n, entry in enumerate(entries)}})}
 
 
-def _as_read(row: Any) -> Tree:
-    """Return an entry as reading the written file would give it."""
+def _entry_to_tree(row: Any) -> Tree:
+    """Return an entry in the form in which `read_tree` returns it."""
     tree: Tree = {"type": row.kind, "shape": np.array(row.shape)}
     tree |= {key: np.asarray(value) for key, value in row.values.items()}
     if row.neuron:

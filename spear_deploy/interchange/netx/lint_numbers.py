@@ -1,6 +1,6 @@
-"""Which numbers in an entry of a netx file would lava-dl's loader not take, or change? Weights, delays, neurons.
+"""Lint rules for weights, delays and neurons of a netx entry.
 
-Each rule was measured with lava-dl 0.6.0 on lava-nc 0.10.0.
+Each rule names what lava-dl's loader fails on or changes, and was measured with lava-dl 0.6.0 on lava-nc 0.10.0.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import SpearError
-from spear_deploy.interchange.hdf5.tree import Tree, text_of, whole_numbers
+from spear_deploy.interchange.hdf5.tree import Tree, decode_integers, decode_text
 from spear_deploy.interchange.netx import entry
-from spear_deploy.interchange.netx.values import BITS, as_loaded, bits_kept, levels, whole_weights
+from spear_deploy.interchange.netx.weights import BITS, count_kept_bits, distinct_values, round_weights, simulate_loading
 from spear_deploy.network import Array
 
 BIAS_LIMIT = 4096
@@ -24,9 +24,15 @@ THRESHOLDS = 2**18
 
 @dataclass(frozen=True, kw_only=True)
 class Flaw:
-    """What a rule found in an entry: its name, what is, what lava-dl makes of it, how to repair it.
+    """A flaw of an entry.
 
-    `breaks`: it fails, or computes with other weights than are written; else it passes something over, or only a chip minds.
+    Attributes:
+        rule: its kind, e.g. "all-zero".
+        what: the contents of the place.
+        why: what lava-dl does with it.
+        repair: what to change in the file.
+        breaks: lava-dl fails, or computes with other weights than are written; else it passes something over, or only a chip
+            differs.
     """
 
     rule: str
@@ -36,8 +42,8 @@ class Flaw:
     breaks: bool = True
 
 
-def described(value: Any) -> str:
-    """Say in words what a place of the file holds."""
+def describe_value(value: Any) -> str:
+    """Describe the contents of a place of the file in words."""
     if value is None:
         return "missing"
     if isinstance(value, dict):
@@ -50,22 +56,22 @@ def described(value: Any) -> str:
 # -------------------------------------------------------------------------------------------------------------- weights
 
 
-def weight_flaws(row: Tree, key: str) -> Iterator[Flaw]:
-    """Yield what is wrong with stored weights as such."""
+def check_weights(row: Tree, key: str) -> Iterator[Flaw]:
+    """Yield the flaws of stored weights by themselves."""
     value = row.get(key)
     if isinstance(value, dict):
         why = "weights in parts are complex ones, which only resonating neurons take"
         yield Flaw(rule="complex-weight", what=f"`{key}` is a group", why=why, repair="train with real weights")
     elif not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf" or not value.size:
         why = "the loader needs numbers there and fails"
-        yield Flaw(rule="missing-key", what=f"`{key}` is {described(value)}", why=why, repair="store the weights")
+        yield Flaw(rule="missing-key", what=f"`{key}` is {describe_value(value)}", why=why, repair="store the weights")
     elif value.dtype.kind == "f":
-        yield from _fractions(value, key)
+        yield from _check_fractions(value, key)
 
 
-def _fractions(value: Array, key: str) -> Iterator[Flaw]:
+def _check_fractions(value: Array, key: str) -> Iterator[Flaw]:
     try:
-        whole_weights(value, key)
+        round_weights(value, key)
     except SpearError as error:
         why = "the loader cuts fractions off, and makes something of NaN"
         yield Flaw(
@@ -73,9 +79,9 @@ def _fractions(value: Array, key: str) -> Iterator[Flaw]:
         )
 
 
-def loading_flaws(matrices: list[Array]) -> Iterator[Flaw]:
-    """Yield what becomes of the dense weights of a layer, which are loaded together."""
-    own = [levels(matrix) for matrix in matrices]
+def check_loading(matrices: list[Array]) -> Iterator[Flaw]:
+    """Yield the changes of a layer's dense weights by loading; its matrices are loaded together."""
+    own = [distinct_values(matrix) for matrix in matrices]
     together = np.unique(np.concatenate(own))
     low, high = int(together[0]), int(together[-1])
     if low == high == 0:
@@ -87,7 +93,7 @@ def loading_flaws(matrices: list[Array]) -> Iterator[Flaw]:
         )
         return
     for values in own:
-        loaded = as_loaded(values, together)
+        loaded = simulate_loading(values, together)
         if loaded is not None and (loaded != values).any():
             n = int(np.argmax(np.abs(loaded - values)))
             yield Flaw(
@@ -97,7 +103,7 @@ def loading_flaws(matrices: list[Array]) -> Iterator[Flaw]:
                 repair="quantise to fewer bits",
             )
             return
-    if bits_kept(together) > BITS:
+    if count_kept_bits(together) > BITS:
         yield Flaw(
             rule="lost-bit",
             what=f"odd weights of {low}..{high}, of both signs",
@@ -106,38 +112,38 @@ def loading_flaws(matrices: list[Array]) -> Iterator[Flaw]:
         )
 
 
-def bias_flaws(row: Tree) -> Iterator[Flaw]:
-    """Yield what is wrong with the numbers of a bias."""
+def check_bias(row: Tree) -> Iterator[Flaw]:
+    """Yield the flaws of a bias."""
     value, stored = row.get("bias"), row.get("neuron")
     if value is None:
         return
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf" or not value.size or not np.isfinite(value).all():
         why = "the loader needs numbers there"
-        yield Flaw(rule="bias-not-whole", what=f"`bias` is {described(value)}", why=why, repair="store whole numbers")
+        yield Flaw(rule="bias-not-whole", what=f"`bias` is {describe_value(value)}", why=why, repair="store whole numbers")
         return
     if (value != np.rint(value)).any():
         what, why = f"`bias` holds {value[value != np.rint(value)][0]:g}", "the loader cuts fractions off"
         yield Flaw(rule="bias-not-whole", what=what, why=why, repair="store whole numbers, in the unit of the threshold")
-    cuba = not isinstance(stored, dict) or text_of(stored.get("type")) in ("CUBA", "LOIHI")
+    cuba = not isinstance(stored, dict) or decode_text(stored.get("type")) in ("CUBA", "LOIHI")
     if cuba and np.abs(value).max() >= BIAS_LIMIT:
         what = f"`bias` is up to {np.abs(value).max():g}"
         why = "the loader gives it an exponent of 6, and a chip's mantissa has 13 bits; Lava on a CPU takes it"
         yield Flaw(rule="bias-range", what=what, why=why, repair="scale the layer down", breaks=False)
 
 
-def delay_flaws(row: Tree, recurrent: bool) -> Iterator[Flaw]:
-    """Yield what is wrong with the delays of a dense entry."""
+def check_delays(row: Tree, recurrent: bool) -> Iterator[Flaw]:
+    """Yield the flaws of the delays of a dense entry."""
     value, weight = row["delay"], row.get("weight")
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf" or not value.size:
         why = "the loader needs numbers there and fails"
-        yield Flaw(rule="delay-dtype", what=f"`delay` is {described(value)}", why=why, repair="store whole steps")
+        yield Flaw(rule="delay-dtype", what=f"`delay` is {describe_value(value)}", why=why, repair="store whole steps")
         return
     if recurrent:
         why = "the loader gives the recurrent weights delays of another shape, and shifts neither back"
         yield Flaw(rule="recurrent-delay", what="`delay` with `weight_rec`", why=why, repair="leave the delay out")
     if not np.isfinite(value).all() or value.min() < 0:
         yield Flaw(rule="delay-range", what=f"delays from {value.min():g}", why="Lava takes 0 or more", repair="store 0..62")
-    elif value.max() > entry.MOST_DELAY:
+    elif value.max() > entry.MAX_DELAY:
         why = "the loader cuts them to 62"
         yield Flaw(rule="delay-range", what=f"delays up to {value.max():g}", why=why, repair="store 0..62")
     if value.ndim == 1 and isinstance(weight, np.ndarray) and weight.ndim == 2 and value.size not in weight.shape:
@@ -148,15 +154,17 @@ def delay_flaws(row: Tree, recurrent: bool) -> Iterator[Flaw]:
 # -------------------------------------------------------------------------------------------------------------- neurons
 
 
-def neuron_flaws(row: Tree, *, is_input: bool = False) -> Iterator[Flaw]:
-    """Yield what is wrong with the neurons of an entry."""
+def check_neurons(row: Tree, *, is_input: bool = False) -> Iterator[Flaw]:
+    """Yield the flaws of an entry's neurons."""
     stored = row.get("neuron")
     if not isinstance(stored, dict):
         return  # a dense entry then has the loader's neuron that never spikes
-    kind = text_of(stored.get("type"))
+    kind = decode_text(stored.get("type"))
     if kind is None:
         why = "the loader needs it and fails"
-        yield Flaw(rule="neuron-type", what=f"`neuron/type` is {described(stored.get('type'))}", why=why, repair="store b'CUBA'")
+        yield Flaw(
+            rule="neuron-type", what=f"`neuron/type` is {describe_value(stored.get('type'))}", why=why, repair="store b'CUBA'"
+        )
         return
     if kind not in ("CUBA", "LOIHI", "SDNN") and "RF" not in kind:
         why = "the loader has no such neuron and fails"
@@ -166,47 +174,49 @@ def neuron_flaws(row: Tree, *, is_input: bool = False) -> Iterator[Flaw]:
         kind, ("iDecay", "vDecay", "vThMant")
     )
     if "RF" not in kind:
-        yield from _neuron_numbers(stored, needed)
+        yield from _check_neuron_numbers(stored, needed)
     if "messageBits" in stored:
         why = "the loader hands on the file's entry instead of its number, and fails"
         yield Flaw(rule="message-bits", what="`neuron/messageBits` is stored", why=why, repair="leave it out")
     if kind == "SDNN" and "sigma_output" in stored and "bias" in row and not is_input:
         why = "the loader gives it to a process that has none, and fails"
         yield Flaw(rule="bias-of-sum", what="`bias` with `sigma_output`", why=why, repair="leave the bias out")
-    yield from _passed_over(stored, kind)
+    yield from _check_ignored_parameters(stored, kind)
 
 
-def _neuron_numbers(stored: Tree, needed: tuple[str, ...]) -> Iterator[Flaw]:
+def _check_neuron_numbers(stored: Tree, needed: tuple[str, ...]) -> Iterator[Flaw]:
     for key in needed:
         value = stored.get(key)
         if not isinstance(value, np.ndarray) or not value.size or value.dtype.kind not in "biuf":
             why = "the loader needs a number there and fails"
-            yield Flaw(rule="missing-key", what=f"`neuron/{key}` is {described(value)}", why=why, repair="store a whole number")
+            yield Flaw(
+                rule="missing-key", what=f"`neuron/{key}` is {describe_value(value)}", why=why, repair="store a whole number"
+            )
         elif value.dtype.kind == "f":
             why = "Lava shifts it as a whole number: the run hangs"
             yield Flaw(rule="neuron-dtype", what=f"`neuron/{key}` is {value.dtype}", why=why, repair="store it as an integer")
         elif int(value.min()) < 0 or int(value.max()) > (THRESHOLDS if key == "vThMant" else 4096):
-            fine = "0..262143" if key == "vThMant" else "0..4096"
-            why = f"the format holds {fine}"
-            yield Flaw(rule="neuron-range", what=f"`neuron/{key}` is {int(value.max())}", why=why, repair=f"store {fine}")
+            valid = "0..262143" if key == "vThMant" else "0..4096"
+            why = f"the format holds {valid}"
+            yield Flaw(rule="neuron-range", what=f"`neuron/{key}` is {int(value.max())}", why=why, repair=f"store {valid}")
 
 
-def _passed_over(stored: Tree, kind: str) -> Iterator[Flaw]:
-    """Yield what the loader does not look at."""
+def _check_ignored_parameters(stored: Tree, kind: str) -> Iterator[Flaw]:
+    """Yield the neuron parameters that the loader ignores."""
 
     def number(key: str) -> int:
-        return (whole_numbers(stored.get(key)) or (0,))[0]
+        return (decode_integers(stored.get(key)) or (0,))[0]
 
-    found = []
+    ignored = []
     if number("refDelay") > 1:
-        found.append(("refractory", f"`neuron/refDelay` is {number('refDelay')}", "set it to 1"))
+        ignored.append(("refractory", f"`neuron/refDelay` is {number('refDelay')}", "set it to 1"))
     if number("wgtExp"):
-        found.append(("weight-exponent", f"`neuron/wgtExp` is {number('wgtExp')}", "shift the weights"))
+        ignored.append(("weight-exponent", f"`neuron/wgtExp` is {number('wgtExp')}", "shift the weights"))
     if kind in ("CUBA", "LOIHI") and number("gradedSpike"):
-        found.append(("graded-spikes", "`neuron/gradedSpike` is true", "use binary spikes"))
-    if kind == "SDNN" and text_of(stored.get("activation")) not in (None, "relu"):
-        found.append(("activation", f"`neuron/activation` is '{text_of(stored.get('activation'))}'", "use a ReLU"))
+        ignored.append(("graded-spikes", "`neuron/gradedSpike` is true", "use binary spikes"))
+    if kind == "SDNN" and decode_text(stored.get("activation")) not in (None, "relu"):
+        ignored.append(("activation", f"`neuron/activation` is '{decode_text(stored.get('activation'))}'", "use a ReLU"))
     if "ADRF" in kind:
-        found.append(("adaptation", f"`neuron/type` is '{kind}'", "use CUBA neurons"))
-    for rule, what, repair in found:
+        ignored.append(("adaptation", f"`neuron/type` is '{kind}'", "use CUBA neurons"))
+    for rule, what, repair in ignored:
         yield Flaw(rule=rule, what=what, why="the loader passes over it", repair=repair, breaks=False)

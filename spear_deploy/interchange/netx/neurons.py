@@ -1,4 +1,4 @@
-"""Which neurons does an entry of a netx file have?
+"""Neurons of an entry of a netx file.
 
     CUBA, LOIHI    iDecay = decay_u, vDecay = decay_v, vThMant = v_threshold, refDelay = 1 + refractory steps; 64 · bias
     SDNN           an encoder in an input entry, a decoder where `sigma_output` is stored, else both around a ReLU
@@ -14,16 +14,16 @@ import numpy as np
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.interchange.hdf5.tree import Tree
-from spear_deploy.interchange.netx.entry import per_neuron, sizes, text, whole
+from spear_deploy.interchange.netx.entry import check_sizes, read_integers, read_text, spread_over_neurons
 from spear_deploy.network import Array, LoihiLIF, Shape, SigmaDelta
 
-NEVER = 2**17
-"""64 times a threshold mantissa from here on is out of reach of a 24-bit state."""
+UNREACHABLE_THRESHOLD = 2**17
+"""64 times a threshold mantissa from here on is beyond a 24-bit state."""
 BIAS_EXPONENT = 6
 BIAS_MANTISSAS = 2**12
 CUBA = ("CUBA", "LOIHI", "CUBA-LIF", "LIF")
 """lava-dl takes the first two; its documentation calls them CUBA-LIF."""
-INSTEAD = {
+UNSUPPORTED = {
     "ALIF": "adapt their threshold and have no counterpart; train with CUBA neurons (slayer.block.cuba)",
     "ADRF": "resonate and adapt their threshold and have no counterpart; train with CUBA neurons (slayer.block.cuba)",
     "RF": "resonate, with complex weights, and have no counterpart; train with CUBA neurons (slayer.block.cuba)",
@@ -36,60 +36,58 @@ def read_neuron(row: Tree, shape: Shape, notes: list[str], name: str, *, is_inpu
     Args:
         row: the entry.
         shape: of its neurons.
-        notes: gets what is assumed.
+        notes: list to which assumptions are added.
         name: of the layer.
         is_input: whether it is an input entry, whose bias belongs to the current.
 
     Raises:
-        GraphError: numbers that are missing or outside their format.
-        UnsupportedError: neurons with no counterpart, by name.
+        GraphError: numbers are missing or outside their format.
+        UnsupportedError: the neurons have no counterpart, by name.
     """
     stored = row.get("neuron")
     if not isinstance(stored, dict):
         return None
-    kind = text(stored, "type")
+    kind = read_text(stored, "type")
     if kind is None:
         notes.append(f"'{name}': states no type of neuron: CUBA is taken, the format's default")
         kind = "CUBA"
-    bias = None if is_input or "bias" not in row else per_neuron(whole(row, "bias"), shape, "bias", flipped=True)
+    bias = None if is_input or "bias" not in row else spread_over_neurons(read_integers(row, "bias"), shape, "bias", flipped=True)
     if kind == "SDNN":
-        return _sigma_delta(stored, shape, bias, notes, name, is_input)
+        return _read_sigma_delta(stored, shape, bias, notes, name, is_input)
     if kind not in CUBA:
-        raise UnsupportedError(f"'{kind}' neurons {_instead(kind)}")
-    return _cuba(stored, shape, bias, notes, name)
+        reasons = (reason for start, reason in UNSUPPORTED.items() if kind.upper().startswith(start))
+        raise UnsupportedError(f"'{kind}' neurons {next(reasons, 'have no counterpart; CUBA, LOIHI and SDNN are supported')}")
+    return _read_cuba(stored, shape, bias, notes, name)
 
 
-def _instead(kind: str) -> str:
-    found = [words for start, words in INSTEAD.items() if kind.upper().startswith(start)]
-    return found[0] if found else "have no counterpart; CUBA, LOIHI and SDNN are supported"
-
-
-def _cuba(stored: Tree, shape: Shape, bias: Array | None, notes: list[str], name: str) -> LoihiLIF:
+def _read_cuba(stored: Tree, shape: Shape, bias: Array | None, notes: list[str], name: str) -> LoihiLIF:
     graded = stored.get("gradedSpike")
     if isinstance(graded, np.ndarray) and graded.any():
         raise UnsupportedError("graded spikes between layers have no counterpart; use binary spikes")
     values: dict[str, Any] = {}
     for ours, theirs in (("decay_u", "iDecay"), ("decay_v", "vDecay"), ("v_threshold", "vThMant")):
-        values[ours] = per_neuron(whole(stored, theirs), shape, theirs)
+        values[ours] = spread_over_neurons(read_integers(stored, theirs), shape, theirs)
     threshold: Array | None = values.pop("v_threshold")
-    if (threshold is not None and (threshold >= NEVER).all()) or "readout" in stored:
+    if (threshold is not None and (threshold >= UNREACHABLE_THRESHOLD).all()) or "readout" in stored:
         threshold = None
-    rest = sizes(stored.get("refDelay", np.array(1)), "refDelay", 0)
-    if len(set(rest)) > 1:
-        raise UnsupportedError(f"'refDelay' of {min(rest)}..{max(rest)} in one layer has no counterpart; give all neurons one")
-    if rest[0] > 1:
-        notes.append(f"'{name}': rests {rest[0] - 1} steps after a spike (refDelay); lava-dl's loader passes over it")
-    mantissa, exponent = (np.zeros((), np.int64), 0) if bias is None else _bias(bias, notes)
+    delays = check_sizes(stored.get("refDelay", np.array(1)), "refDelay", 0)
+    if len(set(delays)) > 1:
+        raise UnsupportedError(
+            f"'refDelay' of {min(delays)}..{max(delays)} in one layer has no counterpart; give all neurons one"
+        )
+    if delays[0] > 1:
+        notes.append(f"'{name}': rests {delays[0] - 1} steps after a spike (refDelay); lava-dl's loader passes over it")
+    mantissa, exponent = (np.zeros((), np.int64), 0) if bias is None else _split_bias(bias, notes)
     return LoihiLIF(
         **values,
         v_threshold=threshold,
         bias_mantissa=mantissa,
         bias_exponent=exponent,
-        refractory_steps=max(0, rest[0] - 1),
+        refractory_steps=max(0, delays[0] - 1),
     )
 
 
-def _bias(bias: Array, notes: list[str]) -> tuple[Array, int]:
+def _split_bias(bias: Array, notes: list[str]) -> tuple[Array, int]:
     """Return (mantissa, exponent) of 64 · bias, within 13 bits where it can be."""
     exponent = BIAS_EXPONENT
     while np.abs(bias).max() >= BIAS_MANTISSAS and exponent < 7 and not (bias % 2).any():
@@ -99,15 +97,15 @@ def _bias(bias: Array, notes: list[str]) -> tuple[Array, int]:
     return bias, exponent
 
 
-def _sigma_delta(stored: Tree, shape: Shape, bias: Array | None, notes: list[str], name: str, is_input: bool) -> SigmaDelta:
+def _read_sigma_delta(stored: Tree, shape: Shape, bias: Array | None, notes: list[str], name: str, is_input: bool) -> SigmaDelta:
     if "sigma_output" in stored and not is_input:
         if bias is not None and bias.any():
             raise UnsupportedError("a bias behind a sum (sigma_output) has no counterpart; leave it out")
         return SigmaDelta(v_threshold=None)
-    threshold = per_neuron(whole(stored, "vThMant"), shape, "vThMant")
+    threshold = spread_over_neurons(read_integers(stored, "vThMant"), shape, "vThMant")
     if is_input:
         return SigmaDelta(v_threshold=threshold, takes="values")
-    activation = text(stored, "activation")
+    activation = read_text(stored, "activation")
     if activation in (None, "<lambda>"):
         notes.append(f"'{name}': names no activation: ReLU is taken, as lava-dl does")
     elif activation not in ("relu", "ReLU"):

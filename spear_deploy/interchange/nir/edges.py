@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from spear_deploy.errors import GraphError, UnsupportedError
-from spear_deploy.interchange.hdf5.tree import Tree, text_of
+from spear_deploy.interchange.hdf5.tree import Tree, decode_text
 from spear_deploy.network import Array
 
 PASSING = ("Identity", "Delay")
@@ -42,7 +42,7 @@ def spell_out(nodes: dict[str, Tree], arrows: Iterable[Arrow], dt_s: float, note
     """
     left = list(arrows)
     for name in list(nodes):
-        kind = text_of(nodes[name].get("type"))
+        kind = decode_text(nodes[name].get("type"))
         if kind == "I":
             left = _integrator(name, nodes, left, notes)
         elif kind == "Delay":
@@ -88,8 +88,8 @@ def without_passing_nodes(nodes: dict[str, Tree], arrows: Iterable[Arrow], dt_s:
     Where folding would lay two equal edges on each other, which would count once, the node stays as a sum.
     """
     left = list(arrows)
-    for name in [n for n, node in nodes.items() if text_of(node.get("type")) in PASSING]:
-        steps = int(_steps(name, nodes[name], dt_s).reshape(-1)[0]) if text_of(nodes[name].get("type")) == "Delay" else 0
+    for name in [n for n, node in nodes.items() if decode_text(node.get("type")) in PASSING]:
+        steps = int(_steps(name, nodes[name], dt_s).reshape(-1)[0]) if decode_text(nodes[name].get("type")) == "Delay" else 0
         before = [a for a in left if a.target == name]
         after = [a for a in left if a.source == name]
         if len(before) * len(after) > MOST_JOINED:

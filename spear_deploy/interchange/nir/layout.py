@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import GraphError, UnsupportedError, did_you_mean
-from spear_deploy.interchange.hdf5.tree import Tree, text_of, whole_numbers
+from spear_deploy.interchange.hdf5.tree import Tree, decode_integers, decode_text
 from spear_deploy.interchange.nir.edges import Arrow
 from spear_deploy.interchange.nir.neurons import NEURONS
 from spear_deploy.network import Shape
@@ -24,7 +24,7 @@ MOST_EDGES = 20_000
 
 def kind_of(node: Tree) -> str:
     """Return the type that a node states, or an empty string."""
-    return text_of(node.get("type")) or ""
+    return decode_text(node.get("type")) or ""
 
 
 def metadata_of(node: Tree) -> Tree:
@@ -115,7 +115,7 @@ def input_shape(nodes: Mapping[str, Tree], arrows: list[Arrow], source: str, not
     values = [next(iter(value.values()), None) if isinstance(value, dict) else value for value in stated]
     given = next((value for value in values if value is not None), None)
     if given is not None:
-        found = whole_numbers(given)
+        found = decode_integers(given)
         if not found or min(found) < 1:
             raise GraphError(f"node '{source}'.shape: expected whole numbers from 1; export the network again")
         if math.prod(found) > MOST_INPUTS:
@@ -137,11 +137,11 @@ def _shape_taken(node: Tree) -> Shape | None:
     if kind in ("Affine", "Linear"):
         return (weight.shape[1],) if isinstance(weight, np.ndarray) and weight.ndim == 2 else None
     if kind in ("Conv1d", "Conv2d") and isinstance(weight, np.ndarray) and weight.ndim > 2:
-        positions = whole_numbers(node.get("input_shape"))
-        groups = whole_numbers(node.get("groups", np.array(1))) or (1,)
+        positions = decode_integers(node.get("input_shape"))
+        groups = decode_integers(node.get("groups", np.array(1))) or (1,)
         return None if not positions else (weight.shape[1] * groups[0], *positions)
     if kind == "Flatten":
-        return whole_numbers(node.get("input_type")) or None
+        return decode_integers(node.get("input_type")) or None
     fields = ("r", "v_threshold", "v_leak", "threshold") if kind in (*NEURONS, "I") else ("scale", "delay")
     shapes = [node[field].shape for field in fields if isinstance(node.get(field), np.ndarray) and node[field].ndim]
     return shapes[0] if shapes else None
@@ -173,7 +173,7 @@ def put_right(root: Tree, source: str | None, notes: list[str]) -> Tree:
         return root
     nodes = {
         name: _put_right(name, node, source, notes)
-        if isinstance(node, dict) and text_of(node.get("type")) == "NIRGraph"
+        if isinstance(node, dict) and decode_text(node.get("type")) == "NIRGraph"
         else node
         for name, node in stored.items()
     }
@@ -201,7 +201,7 @@ def _through_recurrent_weights(graph: Tree) -> tuple[str, str, str] | None:
     nodes, edges = graph.get("nodes"), graph.get("edges")
     if not isinstance(nodes, dict) or not isinstance(edges, np.ndarray) or edges.ndim != 2 or edges.shape[1] != 2:
         return None
-    kinds = {name: text_of(node.get("type")) for name, node in nodes.items() if isinstance(node, dict)}
+    kinds = {name: decode_text(node.get("type")) for name, node in nodes.items() if isinstance(node, dict)}
     by_kind = [
         [n for n, k in kinds.items() if k in wanted] for wanted in (("Input",), ("Linear", "Affine"), SPYX_NEURONS, ("Output",))
     ]

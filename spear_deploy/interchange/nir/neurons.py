@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from spear_deploy.errors import GraphError
-from spear_deploy.interchange.hdf5.tree import Tree, text_of
+from spear_deploy.interchange.hdf5.tree import Tree, decode_text
 from spear_deploy.network import IF, LI, LIF, Array, CubaLI, CubaLIF, Neuron, Reset, Shape
 
 REQUIRED = None
@@ -39,7 +39,7 @@ def fields_of(name: str, node: Tree, notes: list[str]) -> Fields:
     Raises:
         GraphError: one is missing that has no default, or holds no finite numbers.
     """
-    kind = text_of(node.get("type")) or ""
+    kind = decode_text(node.get("type")) or ""
     found: Fields = {}
     for field, default in PARAMETERS[kind].items():
         given = next((key for key in (field, *FORMER.get(field, ())) if key in node), None)

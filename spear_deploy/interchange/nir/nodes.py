@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import GraphError, UnsupportedError, did_you_mean
-from spear_deploy.interchange.hdf5.tree import Tree, text_of, whole_numbers
+from spear_deploy.interchange.hdf5.tree import Tree, decode_integers, decode_text
 from spear_deploy.interchange.nir.edges import PASSING, Arrow
 from spear_deploy.interchange.nir.layout import kind_of
 from spear_deploy.interchange.nir.neurons import NEURONS, numbers
@@ -51,14 +51,14 @@ def layer(name: str, node: Tree, followers: Sequence[str], notes: list[str]) -> 
 
 def check_input_shape(name: str, node: Tree, shape: Shape) -> None:
     """Compare the input shape that a convolution states with the one it gets."""
-    stated = whole_numbers(node["input_shape"])
+    stated = decode_integers(node["input_shape"])
     if stated is not None and stated and stated != shape[1:]:
         raise GraphError(f"node '{name}': states an input of {stated} positions and gets {shape[1:]}; export the network again")
 
 
 def sizes(value: Any, what: str, *, least: int = 0) -> tuple[int, ...]:
     """Return stored sizes, or say what is wrong with them."""
-    found = whole_numbers(value)
+    found = decode_integers(value)
     if not found or min(found) < least:
         raise GraphError(f"{what}: expected whole numbers from {least}; export the network again")
     return found
@@ -82,7 +82,7 @@ def _conv(name: str, node: Tree, notes: list[str]) -> Synapse:
         if given is None:
             notes.append(f"node '{name}' states no {field}: {default} is taken")
             given = np.array(default)
-        text = text_of(given)
+        text = decode_text(given)
         if field == "padding" and text is not None:
             weight, values[field] = _named_padding(name, text, weight, values["stride"], values["dilation"])
         else:
@@ -162,9 +162,9 @@ def _flatten(name: str, node: Tree, followers: Sequence[str], notes: list[str]) 
 
     Frameworks that count a batch axis write `start_dim` 1 for all axes, so that case is the same.
     """
-    start = (whole_numbers(node.get("start_dim", np.array(1))) or (1,))[0]
-    end = (whole_numbers(node.get("end_dim", np.array(-1))) or (-1,))[0]
-    axes = whole_numbers(node["input_type"]) if isinstance(node.get("input_type"), np.ndarray) else None
+    start = (decode_integers(node.get("start_dim", np.array(1))) or (1,))[0]
+    end = (decode_integers(node.get("end_dim", np.array(-1))) or (-1,))[0]
+    axes = decode_integers(node["input_type"]) if isinstance(node.get("input_type"), np.ndarray) else None
     count = None if axes is None else len(axes)
     first = start + count if start < 0 and count is not None else start
     last = end == -1 or (count is not None and end in (count - 1, count))

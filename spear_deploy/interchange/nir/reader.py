@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import FileError, GraphError, SpearError, UnsupportedError
-from spear_deploy.interchange.hdf5.tree import Tree, read_tree, text_of
+from spear_deploy.interchange.hdf5.tree import Tree, decode_text, read_tree
 from spear_deploy.interchange.nir import frameworks
 from spear_deploy.interchange.nir import nodes as node_readers
 from spear_deploy.interchange.nir.edges import Arrow, close_cycles, spell_out, without_passing_nodes
@@ -32,7 +32,7 @@ from spear_deploy.interchange.nir.layout import ends, flat_nodes, input_shape, k
 from spear_deploy.interchange.nir.metadata import DT_KEY, EDGES_KEY, FACTS_KEY, RESET_KEY
 from spear_deploy.interchange.nir.neurons import NEURONS, SPIKING, Fields, fields_of, make, spread
 from spear_deploy.interchange.nir.writer import write_nir
-from spear_deploy.network import Layer, Reset, parameters
+from spear_deploy.network import Layer, Reset, array_parameters
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, merge_parts
 
 __all__ = ["read_nir", "write_nir"]
@@ -174,7 +174,7 @@ def _with_neurons(
     layers, late, run, unstated = {}, set(), [], False
     for name, fields in neurons.items():
         kind, shown = kind_of(nodes[name]), _layer_name(name, nodes)
-        stated = text_of(metadata_of(nodes[name]).get(RESET_KEY))
+        stated = decode_text(metadata_of(nodes[name]).get(RESET_KEY))
         reset: Reset = "subtract" if (told.reset or stated or told.habits.reset) == "subtract" else "value"
         unstated |= kind in SPIKING and kind != "Threshold" and not (told.reset or stated or told.source)
         if reset == "subtract" and not (told.reset or stated) and kind in told.habits.late_reset:
@@ -183,7 +183,7 @@ def _with_neurons(
         meant = frameworks.as_meant(told.source, kind, smallest, graph.dt_s, notes)
         run.append((name, kind, meant))
         made = make(shown, kind, meant, reset=reset, dt_s=graph.dt_s)
-        if any(name.startswith("tau") and (value < 0).any() for name, value in parameters(made).items()):
+        if any(name.startswith("tau") and (value < 0).any() for name, value in array_parameters(made).items()):
             notes.append(f"node '{shown}' has negative time constants: its state grows instead of decaying")
         layers[shown] = replace(graph[shown], neuron=made)
     if unstated:
@@ -216,7 +216,7 @@ def _time_step(metadata: Tree, told: _Told, neurons: Mapping[str, Fields], notes
 def _with_stated_delays(arrows: list[Arrow], metadata: Tree) -> list[Arrow]:
     """Add the delays that our own files state for edges that close a cycle."""
     try:
-        stated = {(str(a), str(b)): int(d) for a, b, d in json.loads(text_of(metadata.get(EDGES_KEY)) or "[]")}
+        stated = {(str(a), str(b)): int(d) for a, b, d in json.loads(decode_text(metadata.get(EDGES_KEY)) or "[]")}
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise GraphError(f"metadata '{EDGES_KEY}' is damaged ({error}); export the network again") from error
     if any(not 0 <= steps <= 10**6 for steps in stated.values()):
@@ -227,7 +227,7 @@ def _with_stated_delays(arrows: list[Arrow], metadata: Tree) -> list[Arrow]:
 def _facts(metadata: Tree) -> dict[str, Any]:
     """Return the graph's own metadata, which our files carry as JSON."""
     try:
-        facts = json.loads(text_of(metadata.get(FACTS_KEY)) or "{}")
+        facts = json.loads(decode_text(metadata.get(FACTS_KEY)) or "{}")
     except (ValueError, RecursionError) as error:
         raise GraphError(f"metadata '{FACTS_KEY}' is damaged ({error}); export the network again") from error
     if not isinstance(facts, dict) or not isinstance(facts.get("assumptions", []), list):

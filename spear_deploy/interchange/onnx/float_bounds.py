@@ -22,7 +22,7 @@ import numpy as np
 from spear_deploy.network import POOLS, Array, AvgPool, BatchNorm, CubaLI, CubaLIF, Flatten, Layer, Scale, SumPool
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.simulator import neurons, synapse_math
-from spear_deploy.simulator.stepper import Row, ready
+from spear_deploy.simulator.stepper import PreparedLayer, prepare
 
 BOUND = (
     "gap = sum |w| gap_x + 2 n u / (1 - n u) sum |w| (|x| + gap_x) for a sum of n products that may round, u = 2^-24, "
@@ -55,7 +55,7 @@ def bounded_steps(graph: SNNGraph, x: Array, spikes: Mapping[str, Array]) -> Ite
         x: (T, B, *input shape).
         spikes: of every spiking layer, (T, B, *shape); they are sent and reset the neurons, whatever v is.
     """
-    rows = {row.layer.name: row for row in ready(graph, np.float32).rows}
+    rows = {row.layer.name: row for row in prepare(graph, np.float32).rows}
     layers = {layer.name: _BoundedLayer(rows[layer.name], x.shape[1], graph.dt_s) for layer in graph.layers}
     depth = max((edge.delay for edge in graph.edges), default=0)
     nothing = {name: np.zeros((x.shape[1], *graph.shape_of(name)), np.float32) for name in (INPUT, *rows)}
@@ -77,7 +77,7 @@ def bounded_steps(graph: SNNGraph, x: Array, spikes: Mapping[str, Array]) -> Ite
 class _BoundedLayer:
     """A layer, its state, and the gaps of that state."""
 
-    def __init__(self, row: Row, batch: int, dt_s: float) -> None:
+    def __init__(self, row: PreparedLayer, batch: int, dt_s: float) -> None:
         self.row = row
         self.gaps = {name: np.zeros((batch, *row.shape)) for name in ("v", "u")}
         if row.layer.neuron is not None:
@@ -181,7 +181,7 @@ def _summed(synapse: Any, x: Step) -> tuple[Array, Array]:
         weight, bias = synapse.weight.astype(np.float32), synapse.bias
         count, grid = int(np.prod(weight.shape[1:])), _grid(weight)
         positive = replace(synapse, weight=np.abs(weight), bias=None)
-    weigh = synapse_math.weigher(positive, dtype=np.float64)
+    weigh = synapse_math.make_weigher(positive, dtype=np.float64)
     total, carried = weigh(np.abs(x.value).astype(np.float64)), weigh(x.gap)
     rounds = (carried > 0) | (total > 2.0 ** (24 + grid + _grid(x.value)))
     gap = carried + np.where(rounds, 2 * count * U / (1 - count * U) * (total + carried), 0.0)

@@ -29,7 +29,7 @@ from spear_deploy.interchange.onnx.runtime import runtime
 from spear_deploy.interchange.onnx.step import DOUBLE, FLOAT, INT64, StepGraph
 from spear_deploy.network import Array, Shape
 from spear_deploy.network.graph import SNNGraph
-from spear_deploy.util.files import existing_file, written_aside
+from spear_deploy.util.files import replace_file, require_file
 
 FLOAT_NOTE = (
     "float32 sums of n products may add up in another order, which moves each by up to about 2 n · 2^-24 of the sum of "
@@ -55,7 +55,7 @@ def write_onnx(graph: SNNGraph, path: str | os.PathLike[str], *, scan: bool = Fa
     draft.add_past()
     model = _scan_model(draft) if scan else _step_model(draft)
     onnx.checker.check_model(model, full_check=True)
-    with written_aside(path) as aside:
+    with replace_file(path) as aside:
         aside.write_bytes(model.SerializeToString())
     return [] if graph.is_integer else [FLOAT_NOTE]
 
@@ -138,7 +138,7 @@ def run_onnx(path: str | os.PathLike[str], x: Array) -> dict[str, Array]:
         FileError: missing, damaged, or written by something else.
         DataError: the input does not fit.
     """
-    source = existing_file(path, "ONNX file")
+    source = require_file(path, "ONNX file")
     data, facts = checked_model(source, source.read_bytes())
     session = _session(source, data)
     x = np.asarray(x)

@@ -25,7 +25,7 @@ from spear_deploy.network import (
     Neuron,
     SpeckIF,
     XyloLIF,
-    spikes,
+    emits_spikes,
 )
 from spear_deploy.simulator import neurons
 
@@ -76,7 +76,7 @@ def arguments(neuron: Neuron, dt_s: float) -> dict[str, Array]:
         return integers.arguments(neuron)
     f = _factors(neuron, dt_s)
     names = {"r": "r", "v_leak": "v_leak", "mem": "mem", "jump": "jump", "syn": "syn"}
-    if spikes(neuron):
+    if emits_spikes(neuron):
         names["threshold"] = "v_threshold"
         if neuron.reset == "value":  # type: ignore[union-attr]
             names["v_reset"] = "v_reset"

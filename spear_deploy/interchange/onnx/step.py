@@ -58,7 +58,7 @@ class StepGraph:
         self.input_type = DOUBLE if self.graph.is_integer else FLOAT
         self.emitted[INPUT] = Value("x", self.input_type, self.graph.input_shape, 1.0, 1.0)
         self.depths = {
-            name: max((e.delay for e in self.graph.outgoing(name)), default=0)
+            name: max((e.delay for e in self.graph.edges_from(name)), default=0)
             for name in (INPUT, *(layer.name for layer in self.graph.layers))
         }
         for name, depth in self.depths.items():
@@ -109,7 +109,7 @@ class StepGraph:
     def _arriving(self, layer: Layer) -> Value:
         """Return the sum of what a layer's edges bring."""
         kind = DOUBLE if self.graph.is_integer and isinstance(layer.synapse, Scale) else self.number
-        values = [self._sent(edge.source, edge.delay) for edge in self.graph.incoming(layer.name)]
+        values = [self._sent(edge.source, edge.delay) for edge in self.graph.edges_into(layer.name)]
         total = self.cast(values[0], kind)
         for value in values[1:]:
             total = self.put("Add", total, self.cast(value, kind))
