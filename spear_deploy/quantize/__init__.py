@@ -1,11 +1,6 @@
-"""Integers of a chip family: weights, thresholds, decays and biases."""
+"""Quantization: integer weights, thresholds, decays and biases for a chip family."""
 
-from spear_deploy.quantize.network import (
-    FORMATS,
-    Format,
-    fold_batchnorm,
-    graded,
-    quantize,
-)
+from spear_deploy.quantize.fold import fold_batchnorm
+from spear_deploy.quantize.network import FORMATS, Format, quantize, quantize_input
 
-__all__ = ["FORMATS", "Format", "fold_batchnorm", "graded", "quantize"]
+__all__ = ["FORMATS", "Format", "fold_batchnorm", "quantize", "quantize_input"]

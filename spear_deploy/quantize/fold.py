@@ -1,6 +1,6 @@
-"""Removal of batch norm, of means, and of neurons without weights, before integers.
+"""Batch norm and means folded into weights, exactly.
 
-All of it is exact in float64: the function of the network stays.
+Every pass returns a network that computes the same function in exact arithmetic; products are formed in float64.
 """
 
 from __future__ import annotations
@@ -12,50 +12,50 @@ import numpy as np
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.network import POOLS, WEIGHTED, Array, AvgPool, BatchNorm, Flatten, Layer, Scale, SumPool, Synapse
-from spear_deploy.network.graph import INPUT, Edge, SNNGraph, free_name, merge_parts
-from spear_deploy.quantize.fuse_weights import merge_weights
+from spear_deploy.network.graph import INPUT, Edge, SNNGraph, merge_parts, unused_name
+from spear_deploy.quantize.fuse_weights import fuse_weights
 
 
 def fold_batchnorm(graph: SNNGraph) -> SNNGraph:
     """Return the network without batch norm: its scale and shift are in the weights and biases before it, in float64.
 
-    A norm behind a flatten becomes one weight for each value. Weights that then follow upon weights become one map
-    (`merge_weights`).
+    A norm behind a flatten becomes one weight for each value. Two weighted layers that then follow each other without neurons
+    between them become one (`fuse_weights`).
 
     Raises:
-        UnsupportedError: a norm follows a pool.
+        UnsupportedError: a norm follows a pool; names the layer.
     """
 
-    def folded(layer: Layer) -> Layer:
+    def fold(layer: Layer) -> Layer:
         if layer.norm is None:
             return layer
         gain, shift = _norm_gain_shift(layer.norm)
-        synapse = _as_weighted(graph, layer)
-        if isinstance(synapse, Scale):  # its weights may spread over channels; the norm's do not
+        synapse = _weighted_synapse(graph, layer)
+        if isinstance(synapse, Scale):  # its weights may differ inside a channel; those of the norm do not
             axes = (-1, *(1 for _ in graph.input_shape_of(layer.name)[1:]))
             gain, shift = gain.reshape(axes), shift.reshape(axes)
-        return replace(layer, synapse=scaled(synapse, gain, shift), norm=None)
+        return replace(layer, synapse=scale_synapse(synapse, gain, shift), norm=None)
 
-    graph = _apart_from_flatten(merge_parts(graph))
+    graph = _split_flatten_from_norm(merge_parts(graph))
     for layer in graph.layers:
         if layer.norm is not None and isinstance(layer.synapse, POOLS):
             raise UnsupportedError(
                 f"layer '{layer.name}': batch norm follows a pool; put the norm before the pool, or a weight between"
             )
-    return merge_parts(merge_weights(graph.with_layers(folded)))
+    return merge_parts(fuse_weights(graph.with_layers(fold)))
 
 
-def _apart_from_flatten(graph: SNNGraph) -> SNNGraph:
-    """Give each flatten with a norm behind it a layer of its own."""
-    joint = {layer.name for layer in graph.layers if layer.norm is not None and isinstance(layer.synapse, Flatten)}
-    if not joint:
+def _split_flatten_from_norm(graph: SNNGraph) -> SNNGraph:
+    """Put each flatten with a norm behind it into a separate layer."""
+    flattens = {layer.name for layer in graph.layers if layer.norm is not None and isinstance(layer.synapse, Flatten)}
+    if not flattens:
         return graph
-    taken = {layer.name for layer in graph.layers}
-    alone = {name: free_name(f"{name}_flatten", taken) for name in sorted(joint)}
-    layers = [Layer(name=name, synapse=Flatten()) for name in alone.values()]
-    layers += [replace(layer, synapse=None) if layer.name in joint else layer for layer in graph.layers]
-    edges = [replace(edge, target=alone.get(edge.target, edge.target)) for edge in graph.edges]
-    edges += [Edge(source=flatten, target=name) for name, flatten in alone.items()]
+    names = {layer.name for layer in graph.layers}
+    flatten_names = {name: unused_name(f"{name}_flatten", names) for name in sorted(flattens)}
+    layers = [Layer(name=name, synapse=Flatten()) for name in flatten_names.values()]
+    layers += [replace(layer, synapse=None) if layer.name in flattens else layer for layer in graph.layers]
+    edges = [replace(edge, target=flatten_names.get(edge.target, edge.target)) for edge in graph.edges]
+    edges += [Edge(source=flatten, target=name) for name, flatten in flatten_names.items()]
     return replace(graph, layers=tuple(layers), edges=tuple(edges))
 
 
@@ -64,15 +64,17 @@ def _norm_gain_shift(norm: BatchNorm) -> tuple[Array, Array]:
     return gain, norm.bias - norm.mean * gain
 
 
-def _as_weighted(graph: SNNGraph, layer: Layer) -> Any:
-    """Return the weighted synapse of a layer; an identity gets one weight per channel."""
-    return layer.synapse if isinstance(layer.synapse, WEIGHTED) else _unit(graph.input_shape_of(layer.name))
+def _weighted_synapse(graph: SNNGraph, layer: Layer) -> Any:
+    """Return the weighted synapse of a layer; an identity becomes one weight of 1 per channel."""
+    return layer.synapse if isinstance(layer.synapse, WEIGHTED) else _unit_scale(graph.input_shape_of(layer.name))
 
 
-def scaled(synapse: Any, gain: Array, shift: Array | None = None) -> Any:
-    """Return `gain · (W x + b) + shift`: both per output channel, of a `Scale` in a shape that spreads over its input."""
-    spread = gain if isinstance(synapse, Scale) or not gain.ndim else gain.reshape(-1, *(1 for _ in synapse.weight.shape[1:]))
-    weight = synapse.weight.astype(np.float64) * spread
+def scale_synapse(synapse: Any, gain: Array, shift: Array | None = None) -> Any:
+    """Return `gain · (W x + b) + shift`: both per output channel, or of a `Scale` in a shape that broadcasts to its input."""
+    weight_gain = (
+        gain if isinstance(synapse, Scale) or not gain.ndim else gain.reshape(-1, *(1 for _ in synapse.weight.shape[1:]))
+    )
+    weight = synapse.weight.astype(np.float64) * weight_gain
     bias = None if synapse.bias is None else np.asarray(synapse.bias, np.float64) * gain
     if shift is not None:
         bias = shift if bias is None else bias + shift
@@ -83,27 +85,27 @@ def scaled(synapse: Any, gain: Array, shift: Array | None = None) -> Any:
 
 
 def mean_factor(synapse: Synapse | None) -> float:
-    """Return what a sum over the window must be multiplied with to be what the synapse gives."""
+    """Return the output of a synapse over the sum of its window: 1 / window size for a mean, else 1."""
     return 1 / float(np.prod(synapse.kernel_size)) if isinstance(synapse, AvgPool) else 1.0
 
 
-def summed(layer: Layer) -> Layer:
-    """Return a layer whose mean over a window is a sum; others stay."""
+def replace_mean_by_sum(layer: Layer) -> Layer:
+    """Return a layer with a sum over the window in place of the mean; other layers stay."""
     pool = layer.synapse
     if not isinstance(pool, AvgPool):
         return layer
     return replace(layer, synapse=SumPool(kernel_size=pool.kernel_size, stride=pool.stride, padding=pool.padding))
 
 
-def with_weights_everywhere(graph: SNNGraph) -> SNNGraph:
-    """Give every path of spikes into a neuron exactly one weighted layer."""
+def add_missing_weights(graph: SNNGraph) -> SNNGraph:
+    """Add weights of 1 wherever spikes reach a neuron layer through no weighted layer."""
     layers: list[Layer] = []
     edges = list(graph.edges)
     for layer in graph.layers:
         if layer.neuron is None or isinstance(layer.synapse, WEIGHTED):
             layers.append(layer)
             continue
-        if isinstance(layer.synapse, (*POOLS, Flatten)) or len(graph.incoming(layer.name)) == 1:
+        if isinstance(layer.synapse, (*POOLS, Flatten)) or len(graph.edges_into(layer.name)) == 1:
             layer, extra = _split_identity(graph, layer)
             if extra is not None:
                 layers.append(extra)
@@ -111,10 +113,10 @@ def with_weights_everywhere(graph: SNNGraph) -> SNNGraph:
                 edges.append(Edge(source=extra.name, target=layer.name))
             layers.append(layer)
             continue
-        for edge in graph.incoming(layer.name):
-            if weights_behind(graph, edge.source):
+        for edge in graph.edges_into(layer.name):
+            if emits_current(graph, edge.source):
                 continue
-            identity = Layer(name=f"{edge.source}_to_{layer.name}", synapse=_unit(graph.shape_of(edge.source)))
+            identity = Layer(name=f"{edge.source}_to_{layer.name}", synapse=_unit_scale(graph.shape_of(edge.source)))
             layers.append(identity)
             edges.remove(edge)
             edges += [replace(edge, target=identity.name), Edge(source=identity.name, target=layer.name)]
@@ -123,24 +125,25 @@ def with_weights_everywhere(graph: SNNGraph) -> SNNGraph:
 
 
 def _split_identity(graph: SNNGraph, layer: Layer) -> tuple[Layer, Layer | None]:
-    source = graph.incoming(layer.name)[0].source
-    if all(weights_behind(graph, e.source) for e in graph.incoming(layer.name)):
+    """Return a layer with weights of 1 before its neurons, and a layer for the pool or flatten that it had, or None."""
+    source = graph.edges_into(layer.name)[0].source
+    if all(emits_current(graph, e.source) for e in graph.edges_into(layer.name)):
         return layer, None
     if isinstance(layer.synapse, (*POOLS, Flatten)):
-        what = "flatten" if isinstance(layer.synapse, Flatten) else "pool"
-        extra = Layer(name=f"{layer.name}_{what}", synapse=layer.synapse)
-        return replace(layer, synapse=_unit(graph.shape_of(layer.name))), extra
-    return replace(layer, synapse=_unit(graph.shape_of(source))), None
+        suffix = "flatten" if isinstance(layer.synapse, Flatten) else "pool"
+        extra = Layer(name=f"{layer.name}_{suffix}", synapse=layer.synapse)
+        return replace(layer, synapse=_unit_scale(graph.shape_of(layer.name))), extra
+    return replace(layer, synapse=_unit_scale(graph.shape_of(source))), None
 
 
-def _unit(shape: tuple[int, ...]) -> Scale:
+def _unit_scale(shape: tuple[int, ...]) -> Scale:
     return Scale(weight=np.ones((shape[0], *(1 for _ in shape[1:]))))
 
 
-def weights_behind(graph: SNNGraph, name: str) -> bool:
-    """Say whether what a layer emits is a current: it comes from weights with no neuron after them."""
+def emits_current(graph: SNNGraph, name: str) -> bool:
+    """Say whether a layer emits a current: the output of weights that no neuron has taken yet."""
     if name == INPUT or graph[name].neuron is not None:
         return False
     if isinstance(graph[name].synapse, WEIGHTED):
         return True
-    return any(weights_behind(graph, edge.source) for edge in graph.incoming(name))
+    return any(emits_current(graph, edge.source) for edge in graph.edges_into(name))

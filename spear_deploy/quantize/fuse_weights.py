@@ -1,13 +1,15 @@
-"""Which weights act on each other's sums? Two maps with no neuron between them are one, and a chip holds only the one.
+"""Two weighted layers without neurons between them, fused into one.
+
+A chip holds only one weighted layer on each way into its neurons.
 
     Linear ─► LIFRecurrentCell(input weights)       W = W2 · W1,  b = W2 · b1 + b2
     Conv ─► pool ─► 1 x 1 Conv ─► neuron            one kernel, strides multiplied
     several such ways into one layer                a layer of weights for each, whose currents add up
 
-What is merged is equal in exact arithmetic: the products are formed in float64. So in floating point a current differs from that
-of the network before by the rounding of its own sum, no more. What is not exact stays as it is: a convolution that pads with
-zeros behind other weights than a pointwise convolution without bias (its border sees no bias, and no positions beyond the first
-one's), weights behind a bias that comes late, and loops that hold no neuron.
+The fused map is equal in exact arithmetic: the products are formed in float64. In floating point a current differs from that of
+the network before by the rounding of its sum, no more. What is not exact stays as it is: a convolution that pads with zeros
+behind other weights than a pointwise convolution without bias (its border gets no bias, and no positions beyond the border of
+the first), weights behind a bias that arrives with delay, and loops without neurons.
 """
 
 from __future__ import annotations
@@ -18,18 +20,18 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.network import POOLS, WEIGHTED, Array, AvgPool, Conv1d, Conv2d, Dense, Flatten, Layer, Scale, Shape, Synapse
-from spear_deploy.network.graph import INPUT, Edge, SNNGraph, free_name
+from spear_deploy.network.graph import INPUT, Edge, SNNGraph, unused_name
 from spear_deploy.simulator import synapse_math
 
 MAX_WEIGHTS = 1 << 26
-"""The largest matrix that merging may make: 512 MiB in float64."""
+"""The largest matrix that fusing may make: 512 MiB in float64."""
 
 CHUNK = 256
 """Inputs whose weights are unrolled at a time."""
 
 
-def merge_weights(graph: SNNGraph) -> SNNGraph:
-    """Return the network with one map between neurons wherever that is exact.
+def fuse_weights(graph: SNNGraph) -> SNNGraph:
+    """Return the network with one weighted layer between neurons wherever that is exact.
 
     An integer network stays as it is, and so do layers with batch norm, which is folded before.
 
@@ -37,26 +39,26 @@ def merge_weights(graph: SNNGraph) -> SNNGraph:
     >>> from spear_deploy.network import IF
     >>> first = Layer(name="a", synapse=Dense(weight=np.array([[2.0], [1.0]])))
     >>> second = Layer(name="b", synapse=Dense(weight=np.array([[3.0, 1.0]])), neuron=IF())
-    >>> merge_weights(chain([first, second], input_shape=(1,)))["b"].synapse.weight.tolist()
+    >>> fuse_weights(chain([first, second], input_shape=(1,)))["b"].synapse.weight.tolist()
     [[7.0]]
     """
-    left: set[Edge] = set()
+    inexact: set[Edge] = set()
     while not graph.is_integer:
-        edge = next((edge for edge in chained_weights(graph) if edge not in left), None)
+        edge = next((edge for edge in find_chained_weights(graph) if edge not in inexact), None)
         if edge is None:
             break
-        merged = _merged(graph, edge)
-        if merged is None:
-            left.add(edge)
+        fused = _fuse_over_edge(graph, edge)
+        if fused is None:
+            inexact.add(edge)
         else:
-            graph = merged
+            graph = fused
     return graph
 
 
-def chained_weights(graph: SNNGraph) -> list[Edge]:
-    """Return the edges over which a current, what weights give and no neuron took, reaches weights again."""
-    targets = (edge for edge in graph.edges if isinstance(graph[edge.target].synapse, WEIGHTED))
-    return [edge for edge in targets if _is_current(graph, edge.source, frozenset())]
+def find_chained_weights(graph: SNNGraph) -> list[Edge]:
+    """Return the edges over which the current of a weighted layer, not yet names by a neuron, reaches weights again."""
+    into_weights = (edge for edge in graph.edges if isinstance(graph[edge.target].synapse, WEIGHTED))
+    return [edge for edge in into_weights if _is_current(graph, edge.source, frozenset())]
 
 
 def _is_current(graph: SNNGraph, name: str, passed: frozenset[str]) -> bool:
@@ -64,22 +66,22 @@ def _is_current(graph: SNNGraph, name: str, passed: frozenset[str]) -> bool:
         return False
     if isinstance(graph[name].synapse, WEIGHTED) or graph[name].norm is not None:
         return True
-    return any(_is_current(graph, edge.source, passed | {name}) for edge in graph.incoming(name))
+    return any(_is_current(graph, edge.source, passed | {name}) for edge in graph.edges_into(name))
 
 
-def _merged(graph: SNNGraph, edge: Edge) -> SNNGraph | None:
-    """Return the network with the map before an edge taken into the one behind it, or None where that is not exact."""
+def _fuse_over_edge(graph: SNNGraph, edge: Edge) -> SNNGraph | None:
+    """Return the network with the weights before an edge fused into those behind it, or None where that is not exact."""
     first, second = graph[edge.source], graph[edge.target]
-    late_bias = edge.delay and getattr(first.synapse, "bias", None) is not None
-    if late_bias or first.norm is not None or _in_loop(graph, first.name):
+    delayed_bias = edge.delay and getattr(first.synapse, "bias", None) is not None
+    if delayed_bias or first.norm is not None or _in_loop(graph, first.name):
         return None
-    if len(graph.incoming(second.name)) > 1:
-        return _split(graph, second)
-    synapse = composed(first.synapse, second.synapse, graph.input_shape_of(first.name))
+    if len(graph.edges_into(second.name)) > 1:
+        return _split_by_edge(graph, second)
+    synapse = compose_synapses(first.synapse, second.synapse, graph.input_shape_of(first.name))
     if synapse is None:
         return None
     edges = [e for e in graph.edges if e != edge]
-    edges += [replace(e, target=second.name, delay=e.delay + edge.delay) for e in graph.incoming(first.name)]
+    edges += [replace(e, target=second.name, delay=e.delay + edge.delay) for e in graph.edges_into(first.name)]
     needed = first.name == graph.output or any(e.source == first.name for e in edges)
     layers = [
         replace(layer, synapse=synapse) if layer is second else layer for layer in graph.layers if needed or layer is not first
@@ -89,69 +91,70 @@ def _merged(graph: SNNGraph, edge: Edge) -> SNNGraph | None:
 
 def _in_loop(graph: SNNGraph, name: str) -> bool:
     """Say whether a layer reaches itself through layers without neurons."""
-    seen: set[str] = set()
-    waiting = [edge.target for edge in graph.outgoing(name)]
+    visited: set[str] = set()
+    waiting = [edge.target for edge in graph.edges_from(name)]
     while waiting:
         here = waiting.pop()
         if here == name:
             return True
-        if here not in seen and graph[here].neuron is None:
-            seen.add(here)
-            waiting += [edge.target for edge in graph.outgoing(here)]
+        if here not in visited and graph[here].neuron is None:
+            visited.add(here)
+            waiting += [edge.target for edge in graph.edges_from(here)]
     return False
 
 
-def _split(graph: SNNGraph, layer: Layer) -> SNNGraph | None:
-    """Give every edge into a layer a copy of its weights; their currents add up in the layer, the bias comes with the first."""
+def _split_by_edge(graph: SNNGraph, layer: Layer) -> SNNGraph | None:
+    """Give every edge into a layer a copy of its weights; their currents add up in the layer, the first copy has the bias."""
     synapse: Any = layer.synapse
-    taken = {other.name for other in graph.layers}
+    names = {other.name for other in graph.layers}
     copies: list[Layer] = []
     edges = [e for e in graph.edges if e.target != layer.name]
-    for edge in graph.incoming(layer.name):
+    for edge in graph.edges_into(layer.name):
         base = f"{layer.name}.{edge.source}"
-        name = free_name(base, taken)
-        taken.add(name)
+        name = unused_name(base, names)
+        names.add(name)
         copies.append(Layer(name=name, synapse=replace(synapse, bias=None if copies else synapse.bias)))
         edges += [replace(edge, target=name), Edge(source=name, target=layer.name)]
     layers = [other for other in graph.layers if other is not layer]
     return replace(graph, layers=(*layers, *copies, replace(layer, synapse=None)), edges=tuple(edges))
 
 
-# ----------------------------------------------------------------------------------------------------------- the maps
+# ------------------------------------------------------------------------------------------------------ fused synapses
 
 
-def composed(first: Synapse | None, second: Synapse | None, shape: Shape) -> Synapse | None:
-    """Return the one map that two are, for inputs of the given shape; None where no single synapse is.
+def compose_synapses(first: Synapse | None, second: Synapse | None, shape: Shape) -> Synapse | None:
+    """Return the synapse that computes two in a row for inputs of a shape, or None where no single synapse does.
 
-    The result is in the type that both weights have together.
+    The weights are of numpy's common type of both.
     """
     if first is None or second is None:
         return first if second is None else second
     types = [part.weight.dtype for part in (first, second) if isinstance(part, WEIGHTED)]
     if not types:
-        return None  # nothing to take the other in
+        return None
     dtype = np.result_type(*types)
     middle = first.output_shape(shape)
     if isinstance(second, Dense) or isinstance(first, Dense):
-        made: Any = _dense(first, second, shape, middle)
+        fused: Any = _compose_dense(first, second, shape, middle)
     elif isinstance(first, Scale) and isinstance(second, Scale):
         factor = second.weight.astype(np.float64)
-        made = Scale(weight=first.weight * factor, bias=_sum(None if first.bias is None else first.bias * factor, second.bias))
+        bias = None if first.bias is None else first.bias * factor
+        fused = Scale(weight=first.weight * factor, bias=_add_biases(bias, second.bias))
     else:
-        made = _convolution(first, second, shape, middle)
-    if made is None:
+        fused = _compose_convolutions(first, second, shape, middle)
+    if fused is None:
         return None
-    bias = None if made.bias is None else np.asarray(made.bias).astype(dtype)
-    result: Synapse = replace(made, weight=made.weight.astype(dtype), bias=bias)
+    bias = None if fused.bias is None else np.asarray(fused.bias).astype(dtype)
+    result: Synapse = replace(fused, weight=fused.weight.astype(dtype), bias=bias)
     return result
 
 
-def _sum(a: Array | None, b: Array | None) -> Array | None:
+def _add_biases(a: Array | None, b: Array | None) -> Array | None:
     return b if a is None else a if b is None else a + b
 
 
-def _dense(first: Any, second: Any, shape: Shape, middle: Shape) -> Dense | None:
-    """Multiply the matrices; whatever is not one is unrolled, some inputs at a time."""
+def _compose_dense(first: Any, second: Any, shape: Shape, middle: Shape) -> Dense | None:
+    """Multiply the matrices; a synapse of another kind is unrolled, `CHUNK` inputs at a time."""
     inputs, outputs = int(np.prod(shape)), int(np.prod(second.output_shape(middle)))
     if len(second.output_shape(middle)) > 1 or inputs * outputs > MAX_WEIGHTS:
         return None
@@ -159,10 +162,11 @@ def _dense(first: Any, second: Any, shape: Shape, middle: Shape) -> Dense | None
     weight = np.empty((outputs, inputs))
     for start in range(0, inputs, CHUNK):
         unit = np.eye(min(CHUNK, inputs - start), inputs, start).reshape(-1, *shape)
-        weight[:, start : start + len(unit)] = synapse_math.apply(bare_second, synapse_math.apply(bare_first, unit)).T
-    nothing = synapse_math.apply(second, synapse_math.apply(first, np.zeros((1, *shape))))[0]
-    biased = any(getattr(part, "bias", None) is not None for part in (first, second))
-    return Dense(weight=weight, bias=nothing if biased else None)
+        response = synapse_math.apply_synapse(bare_second, synapse_math.apply_synapse(bare_first, unit))
+        weight[:, start : start + len(unit)] = response.T
+    constant = synapse_math.apply_synapse(second, synapse_math.apply_synapse(first, np.zeros((1, *shape))))[0]
+    has_bias = any(getattr(part, "bias", None) is not None for part in (first, second))
+    return Dense(weight=weight, bias=constant if has_bias else None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +197,8 @@ class _Kernel:
         return replace(self, weight=full, groups=1)
 
 
-def _kernel(synapse: Any, shape: Shape) -> _Kernel | None:
+def _as_kernel(synapse: Any, shape: Shape) -> _Kernel | None:
+    """Return a synapse as a convolution, or None where it is none: its weights differ between positions."""
     dims, channels = len(shape) - 1, shape[0]
     ones, zeros = (1,) * dims, (0,) * dims
     if isinstance(synapse, POOLS):
@@ -204,7 +209,7 @@ def _kernel(synapse: Any, shape: Shape) -> _Kernel | None:
     if isinstance(synapse, Scale):
         parts = [synapse.weight, *([] if synapse.bias is None else [synapse.bias])]
         if any(np.broadcast_shapes(part.shape, (1,) * len(shape))[1:] != ones for part in parts):
-            return None  # it differs between positions
+            return None
         weight = np.broadcast_to(synapse.weight, (channels, *ones)).astype(np.float64)[:, None]
         bias = None if synapse.bias is None else np.broadcast_to(synapse.bias, (channels, *ones)).reshape(-1)
         return _Kernel(weight=weight, bias=bias, stride=ones, padding=zeros, dilation=ones, groups=channels)
@@ -214,10 +219,14 @@ def _kernel(synapse: Any, shape: Shape) -> _Kernel | None:
     return None
 
 
-def _convolution(first: Synapse, second: Synapse, shape: Shape, middle: Shape) -> Synapse | None:
-    """Return the convolution that two are: kernels convolved, strides multiplied."""
+def _compose_convolutions(first: Synapse, second: Synapse, shape: Shape, middle: Shape) -> Synapse | None:
+    """Return the convolution that computes two in a row: kernels convolved, strides multiplied."""
     dims = len(shape) - 1
-    a, b = (None, None) if isinstance(first, Flatten) or dims not in (1, 2) else (_kernel(first, shape), _kernel(second, middle))
+    a, b = (
+        (None, None)
+        if isinstance(first, Flatten) or dims not in (1, 2)
+        else (_as_kernel(first, shape), _as_kernel(second, middle))
+    )
     if a is None or b is None:
         return None
     pointwise = set(a.sizes) == {1} and not any(a.padding)
@@ -226,24 +235,27 @@ def _convolution(first: Synapse, second: Synapse, shape: Shape, middle: Shape) -
     groups = b.groups if a.depthwise else a.groups if b.depthwise else 1
     if not (a.depthwise or b.depthwise):
         a, b = a.ungrouped(), b.ungrouped()
-    geometry = [_axis(*axis) for axis in zip(a.sizes, a.stride, a.dilation, b.sizes, b.dilation, strict=True)]
-    weight = _kernels_convolved(a, b, groups, geometry)
-    late = None if a.bias is None else _through(b, a.bias)
+    geometry = [_combine_axis(*axis) for axis in zip(a.sizes, a.stride, a.dilation, b.sizes, b.dilation, strict=True)]
+    weight = _convolve_kernels(a, b, groups, geometry)
+    passed_bias = None
+    if a.bias is not None:  # a constant per channel, through the second kernel
+        total = b.weight.reshape(b.groups, b.weight.shape[0] // b.groups, b.weight.shape[1], -1).sum(axis=-1)
+        passed_bias = np.einsum("goi,gi->go", total, a.bias.astype(np.float64).reshape(b.groups, -1)).reshape(-1)
     padding = tuple(p + s * q for p, s, q in zip(a.padding, a.stride, b.padding, strict=True))
     kind: Any = Conv1d if dims == 1 else Conv2d
-    made: Synapse = kind(
+    fused: Synapse = kind(
         weight=weight,
-        bias=_sum(late, b.bias),
+        bias=_add_biases(passed_bias, b.bias),
         stride=tuple(s * t for s, t in zip(a.stride, b.stride, strict=True)),
         padding=padding,
         dilation=tuple(step for _, step in geometry),
         groups=groups,
     )
-    return made
+    return fused
 
 
-def _axis(size: int, stride: int, dilation: int, size_behind: int, dilation_behind: int) -> tuple[int, int]:
-    """Return (taps, distance between them) of two kernels along one axis: every place that both together reach."""
+def _combine_axis(size: int, stride: int, dilation: int, size_behind: int, dilation_behind: int) -> tuple[int, int]:
+    """Return (taps, distance between them) along one axis of two kernels in a row: every position that they reach."""
     step = stride * dilation_behind
     if size == 1:
         return size_behind, step
@@ -252,17 +264,17 @@ def _axis(size: int, stride: int, dilation: int, size_behind: int, dilation_behi
     return step * (size_behind - 1) + dilation * (size - 1) + 1, 1
 
 
-def _kernels_convolved(a: _Kernel, b: _Kernel, groups: int, geometry: list[tuple[int, int]]) -> Array:
-    """Sum over the channels between for every pair of taps."""
+def _convolve_kernels(a: _Kernel, b: _Kernel, groups: int, geometry: list[tuple[int, int]]) -> Array:
+    """Return the kernel of two in a row: for every pair of taps the sum over the channels between."""
     between = a.weight.shape[0]
     inputs = a.weight.shape[1] * a.groups
     outputs = b.weight.shape[0]
     weight = np.zeros((outputs, inputs // groups, *(taps for taps, _ in geometry)))
     for k in np.ndindex(*b.sizes):
         for j in np.ndindex(*a.sizes):
-            reach = zip(k, j, a.stride, a.dilation, b.dilation, geometry, strict=True)
-            place = tuple((s * e * m + d * n) // step for m, n, s, d, e, (_, step) in reach)
-            tap_a, tap_b = a.weight[_at(j)], b.weight[_at(k)]
+            axes = zip(k, j, a.stride, a.dilation, b.dilation, geometry, strict=True)
+            place = tuple((s * e * m + d * n) // step for m, n, s, d, e, (_, step) in axes)
+            tap_a, tap_b = a.weight[_tap_index(j)], b.weight[_tap_index(k)]
             if a.depthwise:  # the channel between is the input: (outputs, inputs of a group) times one weight an input
                 per_input = tap_a[:, 0].reshape(b.groups, 1, -1)
                 block = (tap_b.reshape(b.groups, outputs // b.groups, -1) * per_input).reshape(outputs, -1)
@@ -270,17 +282,10 @@ def _kernels_convolved(a: _Kernel, b: _Kernel, groups: int, geometry: list[tuple
                 block = tap_b.reshape(between, 1) * tap_a
             else:
                 block = tap_b @ tap_a
-            weight[_at(place)] += block
+            weight[_tap_index(place)] += block
     return weight
 
 
-def _at(place: tuple[int, ...]) -> Any:
+def _tap_index(place: tuple[int, ...]) -> Any:
     """Return the index of one tap, of all channels."""
     return (slice(None), slice(None), *place)
-
-
-def _through(b: _Kernel, bias: Array) -> Array:
-    """Return what a kernel makes of a constant per channel."""
-    total = b.weight.reshape(b.groups, b.weight.shape[0] // b.groups, b.weight.shape[1], -1).sum(axis=-1)
-    passed: Array = np.einsum("goi,gi->go", total, bias.astype(np.float64).reshape(b.groups, -1))
-    return passed.reshape(-1)

@@ -1,7 +1,7 @@
-"""Which integers go on a chip of the Loihi family?
+"""Integers of the Loihi family.
 
 Each neuron layer gets one scale s: its integer membrane potential is 64 · s times the floating-point one, measured from
-the level (`Target.level`). With the factors of `neurons.factors` (mem = dt / tau_mem, ...) a layer becomes
+the level (`NeuronInput.level`). With the factors of `neurons.factors` (mem = dt / tau_mem, ...) a layer becomes
 
     weight       W ← s · g · W       g = r (IF), mem · r (LIF), jump · mem · r (CubaLIF); `weight_bits` and a sign
     v_threshold  ← round(s · (v_threshold − level))
@@ -14,7 +14,7 @@ leave 3 % fewer spikes that differ.
 
 An analogue input is sent as graded spikes of 8 bits, and the sums of the weights behind it are shifted down, by 8 bits where
 there are no data. A shift by less leaves more of each sum, in a state of 24 bits that must not overflow: on data the shift with
-the least error is taken. (Adding half a unit to what is shifted down helps less, and drives neurons that nothing reaches.)
+the smallest error is taken. (Adding half a unit to what is shifted down helps less, and drives neurons that get no input.)
 """
 
 from __future__ import annotations
@@ -26,11 +26,18 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import QuantizationError
-from spear_deploy.network import IF, LOIHI_UNIT, READOUTS, Array, CubaLI, CubaLIF, LoihiLIF, Synapse
+from spear_deploy.network import IF, LOIHI_UNIT, Array, CubaLI, CubaLIF, LoihiLIF, Synapse
 from spear_deploy.network.graph import SNNGraph
-from spear_deploy.quantize.layer_error import UNKNOWN, Evidence, Verdict, driven, judged
-from spear_deploy.quantize.weighted_inputs import Lowered, Target, assembled, ranked_scales, targets, whole
-from spear_deploy.simulator import InputKind
+from spear_deploy.quantize.layer_error import NOT_MEASURED, FloatRun, LayerError, drive_layer, measure_layer_error
+from spear_deploy.quantize.weighted_inputs import (
+    IntegerLayer,
+    LoweringSettings,
+    NeuronInput,
+    assemble_network,
+    collect_neuron_inputs,
+    rank_scales,
+    round_to_int,
+)
 
 MAX_THRESHOLD = 2**17 - 1
 MAX_BIAS_MANTISSA = 2**12 - 1
@@ -38,188 +45,196 @@ MAX_BIAS_EXPONENT = 7
 BIAS_EXPONENT = 6
 GRADED_BITS = 8
 """An analogue input is sent as graded spikes of this many bits, and the weights behind it are shifted back by at most as many."""
-MOST_GRADED = 2**GRADED_BITS - 1
-MOST_ARRIVING = 2**24
-"""What graded spikes may bring in a step, were all at their most: half of what Lava's 32-bit numbers hold."""
-TRIED = 3
-"""Scales tried on data: those with the least rounding error."""
-BEYOND = (1.1, 1.25, 1.5, 2.0)
+MAX_GRADED = 2**GRADED_BITS - 1
+MAX_GRADED_SUM = 2**24
+"""What graded spikes, all at their largest, may bring in a step: half of what Lava's 32-bit numbers hold."""
+TRIED_SCALES = 3
+"""Scales tried on data: those with the smallest rounding error."""
+CLIPPING_FACTORS = (1.1, 1.25, 1.5, 2.0)
 """Factors on the largest scale tried on data as well: a few large weights are clipped there, and all others are rounded less."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
-    """Integers of a layer, and what they were chosen by.
+class LoihiCandidate:
+    """Integers of a layer, and what they are chosen by.
 
     Attributes:
         scale, shift: s, and the bits by which sums of graded spikes are shifted down.
-        headroom: what the scale is of the one that the format would allow.
-        lowered: the integers.
-        verdict: on data.
+        headroom: the scale over the one that the format would allow, at most 1.
+        integers: synapses and neuron.
+        error: on data.
     """
 
     scale: float
     shift: int
     headroom: float
-    lowered: Lowered
-    verdict: Verdict
+    integers: IntegerLayer
+    error: LayerError
 
 
 def lower(
     graph: SNNGraph,
+    settings: LoweringSettings,
     *,
-    bits: int,
-    kind: InputKind,
-    input_scale: float,
-    room: Mapping[str, float],
-    most: Mapping[str, float] | None = None,
-    evidence: Evidence | None = None,
+    max_scales: Mapping[str, float] | None = None,
+    float_run: FloatRun | None = None,
 ) -> SNNGraph:
     """Return the integer network.
 
     Args:
-        graph: see `targets.targets`.
-        bits: of a signed weight.
-        kind, input_scale: of the input.
-        room: by layer, a factor in 0..1 on the scale that the format would allow.
-        most: by layer, the largest scale at which its state is known not to overflow.
-        evidence: a run of `graph`, which shifts and scales are chosen on.
+        graph: see `weighted_inputs.collect_neuron_inputs`.
+        settings: bits of a weight, input, headroom.
+        max_scales: by layer, the largest scale at which its state does not overflow, where that is known.
+        float_run: a run of `graph`, which shifts and scales are chosen on.
     """
-    found: dict[str, Choice] = {}
+    chosen: dict[str, LoihiCandidate] = {}
     offsets: dict[str, float] = {}
-    for target in targets(graph, kind, input_scale):
-        limit = (most or {}).get(target.name, np.inf)
-        found[target.name] = _chosen(target, bits, room.get(target.name, 1.0), limit, evidence)
-        offsets[target.name] = float(np.mean(target.level))
-    facts: dict[str, Any] = {"format": "loihi", "weight_bits": bits, "unit": LOIHI_UNIT}
-    facts["scale"] = {name: choice.scale for name, choice in found.items()}
-    facts |= {"offset": offsets, "headroom": {name: choice.headroom for name, choice in found.items()}}
-    if kind == "current":
-        facts["input_scale"] = input_scale
-    return assembled(graph, {name: choice.lowered for name, choice in found.items()}, facts)
+    for layer in collect_neuron_inputs(graph, settings.kind, settings.input_scale):
+        chosen[layer.name] = _choose_candidate(layer, settings, (max_scales or {}).get(layer.name, np.inf), float_run)
+        offsets[layer.name] = float(np.mean(layer.level))
+    facts: dict[str, Any] = {"format": "loihi", "weight_bits": settings.weight_bits, "unit": LOIHI_UNIT}
+    facts["scale"] = {name: candidate.scale for name, candidate in chosen.items()}
+    facts |= {"offset": offsets, "headroom": {name: candidate.headroom for name, candidate in chosen.items()}}
+    if settings.kind == "current":
+        facts["input_scale"] = settings.input_scale
+    return assemble_network(graph, {name: candidate.integers for name, candidate in chosen.items()}, facts)
 
 
-def _chosen(target: Target, bits: int, room: float, limit: float, evidence: Evidence | None) -> Choice:
-    """Return the integers with the least error: in spikes if there is evidence, else in rounding."""
-    best: Choice | None = None
-    for shift in range(GRADED_BITS, 0, -1) if target.graded and evidence is not None else (GRADED_BITS,):
-        choice = next(_choices(target, bits, shift, room, limit, evidence))
-        if best is not None and (choice.scale <= best.scale or _arriving(choice) > MOST_ARRIVING):
+def _choose_candidate(
+    layer: NeuronInput, settings: LoweringSettings, max_scale: float, float_run: FloatRun | None
+) -> LoihiCandidate:
+    """Return the integers with the smallest error: in spikes on data, else in rounding."""
+    best: LoihiCandidate | None = None
+    for shift in range(GRADED_BITS, 0, -1) if layer.analogue and float_run is not None else (GRADED_BITS,):
+        candidate = next(_candidates(layer, settings, shift, max_scale, float_run))
+        if best is not None and (candidate.scale <= best.scale or _graded_sum(candidate) > MAX_GRADED_SUM):
             break
-        if best is None or choice.verdict < best.verdict:
-            best = choice
-        if choice.verdict.clips:
+        if best is None or candidate.error < best.error:
+            best = candidate
+        if candidate.error.clips:
             break
     assert best is not None
-    if evidence is None:
+    if float_run is None:
         return best
-    return min(_choices(target, bits, best.shift, room, limit, evidence), key=lambda choice: choice.verdict)
+    return min(_candidates(layer, settings, best.shift, max_scale, float_run), key=lambda candidate: candidate.error)
 
 
-def _choices(target: Target, bits: int, shift: int, room: float, limit: float, evidence: Evidence | None) -> Iterator[Choice]:
-    """Yield the integers at the scales with the least rounding error, that one first."""
-    allowed, scales = _scales(target, bits, shift, room, limit, known=evidence is not None)
+def _candidates(
+    layer: NeuronInput, settings: LoweringSettings, shift: int, max_scale: float, float_run: FloatRun | None
+) -> Iterator[LoihiCandidate]:
+    """Yield the integers at the scales with the smallest rounding error, that one first."""
+    allowed, scales = _scales_to_try(layer, settings, shift, max_scale, on_data=float_run is not None)
+    headroom = min(1.0, settings.headroom.get(layer.name, 1.0), max_scale / allowed)
     for scale in scales:
-        synapses, neuron = _synapses(target, scale, shift, bits), _neuron(target, scale)
-        verdict = UNKNOWN
-        if evidence is not None:
-            given = driven(evidence, target, synapses, one_by_one=False)
-            verdict = judged(evidence, target, given, neuron, scale=LOIHI_UNIT * scale)
-        headroom = min(1.0, room, limit / allowed)
-        yield Choice(scale=float(scale), shift=shift, headroom=headroom, lowered=(synapses, neuron), verdict=verdict)
+        integers = IntegerLayer(
+            synapses=_integer_synapses(layer, scale, shift, settings.weight_bits), neuron=_integer_neuron(layer, scale)
+        )
+        error = NOT_MEASURED
+        if float_run is not None:
+            drive = drive_layer(float_run, layer, synapses=integers.synapses, spike_by_spike=False)
+            error = measure_layer_error(float_run, layer, drive=drive, neuron=integers.neuron, scale=LOIHI_UNIT * scale)
+        yield LoihiCandidate(scale=float(scale), shift=shift, headroom=headroom, integers=integers, error=error)
 
 
-def _arriving(choice: Choice) -> float:
-    """Return what graded spikes bring to a neuron in a step, were all at their most, borders aside."""
-    synapses: Mapping[str, Any] = choice.lowered[0]
+def _graded_sum(candidate: LoihiCandidate) -> float:
+    """Return what graded spikes, all at their largest, bring to a neuron in a step; borders of convolutions are ignored."""
+    synapses: Mapping[str, Any] = candidate.integers.synapses
     graded = [s for s in synapses.values() if s.weight_exponent]
-    reach = sum(float(np.abs(s.weight.reshape(len(s.weight), -1)).sum(axis=1).max()) for s in graded)
-    return reach * MOST_GRADED / 2.0**choice.shift
+    sums = sum(float(np.abs(s.weight.reshape(len(s.weight), -1)).sum(axis=1).max()) for s in graded)
+    return sums * MAX_GRADED / 2.0**candidate.shift
 
 
-def _has_current(target: Target) -> bool:
-    return isinstance(target.neuron, (CubaLIF, CubaLI))
+def _has_current(layer: NeuronInput) -> bool:
+    return isinstance(layer.neuron, (CubaLIF, CubaLI))
 
 
-def _mem(target: Target) -> Array:
-    return target.f.get("mem", np.zeros(()))
+def _mem(layer: NeuronInput) -> Array:
+    return layer.factors.get("mem", np.zeros(()))
 
 
-def _float_synapses(target: Target, shift: int) -> dict[str, Any]:
+def _float_synapses(layer: NeuronInput, shift: int) -> dict[str, Any]:
     """Return the effective synapses: gain and the shift of graded input are in them."""
-    unit = np.ones(()) if isinstance(target.neuron, IF) else _mem(target)
-    found = target.gained(target.f["r"] * unit * target.f.get("jump", np.ones(())))
-    return {name: replace(s, weight=s.weight * 2.0**shift) if name in target.graded else s for name, s in found.items()}
+    f = layer.factors
+    unit = np.ones(()) if isinstance(layer.neuron, IF) else _mem(layer)
+    synapses = layer.multiply_synapses(f["r"] * unit * f.get("jump", np.ones(())))
+    return {name: replace(s, weight=s.weight * 2.0**shift) if name in layer.analogue else s for name, s in synapses.items()}
 
 
-def _float_bias(target: Target) -> Array:
+def _float_bias(layer: NeuronInput) -> Array:
     """Return what is added to v per step, in units of v: leak, and the synapses' bias where there is no current."""
-    bias = _mem(target) * (target.f["v_leak"] - target.level) if "v_leak" in target.f else np.zeros(())
-    if not _has_current(target):
-        for name, synapse in _float_synapses(target, 0).items():
+    f = layer.factors
+    bias = _mem(layer) * (f["v_leak"] - layer.level) if "v_leak" in f else np.zeros(())
+    if not _has_current(layer):
+        for name, synapse in _float_synapses(layer, 0).items():
             if synapse.bias is not None:
-                bias = bias + target.spread(name, synapse)
+                bias = bias + layer.broadcast_bias(name, synapse)
     return np.asarray(bias, np.float64)
 
 
-def _scales(target: Target, bits: int, shift: int, room: float, limit: float, *, known: bool) -> tuple[float, Array]:
+def _scales_to_try(
+    layer: NeuronInput, settings: LoweringSettings, shift: int, max_scale: float, *, on_data: bool
+) -> tuple[float, Array]:
     """Return the largest scale that the format allows, and those to try.
 
-    These use at least half of the weight format and have the least rounding error, that one first; with data (`known`) some
-    that clip the largest weights follow.
+    These use at least half of the weight format and have the smallest rounding error, that one first; on data some that clip the
+    largest weights follow.
     """
-    weights = np.abs(np.concatenate([s.weight.ravel() for s in _float_synapses(target, shift).values()]))
-    step, high = weight_format(bits)
-    others = min([found for found in (_threshold_limit(target), _bias_limit(target)) if found], default=np.inf)
+    weights = np.abs(np.concatenate([s.weight.ravel() for s in _float_synapses(layer, shift).values()]))
+    step, max_weight = weight_format(settings.weight_bits)
+    other_limits = min([limit for limit in (_threshold_limit(layer), _bias_limit(layer)) if limit], default=np.inf)
     largest = float(weights.max())
-    allowed = min(step * high / largest if largest else 1.0, others)
-    most = min(allowed * room, limit)
+    allowed = min(step * max_weight / largest if largest else 1.0, other_limits)
+    first = min(allowed * settings.headroom.get(layer.name, 1.0), max_scale)
     if not largest:
-        return allowed, np.array([most])
-    levels = np.zeros(1) if target.readout else target.threshold
-    ranked = ranked_scales([(weights, step), (levels, 1)], most, np.arange(high, high // 2, -1) / high)[:TRIED]
-    beyond = [most * factor for factor in BEYOND if known and most * factor <= min(others, limit)]
-    return allowed, np.append(ranked, beyond)
+        return allowed, np.array([first])
+    thresholds = np.zeros(1) if layer.readout else layer.threshold
+    factors = np.arange(max_weight, max_weight // 2, -1) / max_weight
+    ranked = rank_scales([(weights, step), (thresholds, 1)], first, factors)[:TRIED_SCALES]
+    clipping = [first * factor for factor in CLIPPING_FACTORS if on_data and first * factor <= min(other_limits, max_scale)]
+    return allowed, np.append(ranked, clipping)
 
 
-def _threshold_limit(target: Target) -> float | None:
-    if target.readout:
+def _threshold_limit(layer: NeuronInput) -> float | None:
+    """Return the largest scale at which the threshold fits its format, or None where every scale does."""
+    if layer.readout:
         return None
-    if (target.threshold < 0).any():
-        raise QuantizationError(f"layer '{target.name}': v_threshold is below v_reset, the neuron would never rest; check them")
-    return MAX_THRESHOLD / float(target.threshold.max()) if target.threshold.max() > 0 else None
+    if (layer.threshold < 0).any():
+        raise QuantizationError(f"layer '{layer.name}': v_threshold is below v_reset, the neuron would never rest; check them")
+    return MAX_THRESHOLD / float(layer.threshold.max()) if layer.threshold.max() > 0 else None
 
 
-def _bias_limit(target: Target) -> float | None:
-    bias = float(np.abs(_float_bias(target)).max())
+def _bias_limit(layer: NeuronInput) -> float | None:
+    """Return the largest scale at which the bias fits its format, or None where every scale does."""
+    bias = float(np.abs(_float_bias(layer)).max())
     return MAX_BIAS_MANTISSA * 2**MAX_BIAS_EXPONENT / (LOIHI_UNIT * bias) if bias else None
 
 
-def _synapses(target: Target, scale: float, shift: int, bits: int) -> dict[str, Synapse]:
-    step, limit = weight_format(bits)
-    found: dict[str, Synapse] = {}
-    for name, synapse in _float_synapses(target, shift).items():
+def _integer_synapses(layer: NeuronInput, scale: float, shift: int, weight_bits: int) -> dict[str, Synapse]:
+    step, max_weight = weight_format(weight_bits)
+    synapses: dict[str, Synapse] = {}
+    for name, synapse in _float_synapses(layer, shift).items():
         bias = None
-        if synapse.bias is not None and _has_current(target):
-            bias = whole(synapse.bias * (scale * target.behind[name]))
-        weight = (step * np.clip(np.rint(synapse.weight * scale / step), -limit, limit)).astype(np.int32)
-        exponent = -shift if name in target.graded else 0
-        found[name] = replace(synapse, weight=weight, bias=bias, weight_exponent=exponent)
-    return found
+        if synapse.bias is not None and _has_current(layer):
+            bias = round_to_int(synapse.bias * (scale * layer.bias_factors[name]))
+        weight = (step * np.clip(np.rint(synapse.weight * scale / step), -max_weight, max_weight)).astype(np.int32)
+        exponent = -shift if name in layer.analogue else 0
+        synapses[name] = replace(synapse, weight=weight, bias=bias, weight_exponent=exponent)
+    return synapses
 
 
-def _neuron(target: Target, scale: float) -> LoihiLIF:
-    bias = scale * _float_bias(target)
+def _integer_neuron(layer: NeuronInput, scale: float) -> LoihiLIF:
+    f = layer.factors
+    bias = scale * _float_bias(layer)
     exponent = BIAS_EXPONENT if np.abs(np.rint(bias)).max() <= MAX_BIAS_MANTISSA else MAX_BIAS_EXPONENT
-    start = target.f["v_reset" if isinstance(target.neuron, IF) else "v_leak"] - target.level
+    start = f["v_reset" if isinstance(layer.neuron, IF) else "v_leak"] - layer.level
     return LoihiLIF(
-        decay_u=whole(4096 * target.f["syn"]) if _has_current(target) else np.array(4096),
-        decay_v=whole(4096 * _mem(target)),
-        v_threshold=None if isinstance(target.neuron, READOUTS) else whole(scale * target.threshold),
-        bias_mantissa=whole(bias * LOIHI_UNIT / 2**exponent),
+        decay_u=round_to_int(4096 * f["syn"]) if _has_current(layer) else np.array(4096),
+        decay_v=round_to_int(4096 * _mem(layer)),
+        v_threshold=None if layer.readout else round_to_int(scale * layer.threshold),
+        bias_mantissa=round_to_int(bias * LOIHI_UNIT / 2**exponent),
         bias_exponent=exponent,
-        v_init=whole(LOIHI_UNIT * scale * start),
-        reset=getattr(target.neuron, "reset", "value"),
+        v_init=round_to_int(LOIHI_UNIT * scale * start),
+        reset=getattr(layer.neuron, "reset", "value"),
     )
 
 

@@ -1,49 +1,72 @@
-"""What drives a layer of neurons, in floating point, and how do its integers come back into the network?
+"""Neuron layers with the weights that drive them, in floats and integers.
 
-A target is a neuron layer with the weighted layers whose sums reach it. What lies between carries no numbers: pools, sums,
-reshapes. Means over windows become sums there, and their factors go into the weights.
+Between the weights and the neurons lie only pools, sums and reshapes, which hold no numbers. A mean over a window becomes a sum
+there, and its factor goes into the weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from spear_deploy.errors import GraphError, QuantizationError, UnsupportedError
 from spear_deploy.network import FLOAT_NEURONS, READOUTS, WEIGHTED, Array, Layer, Neuron, Scale, Synapse
 from spear_deploy.network.graph import INPUT, SNNGraph
-from spear_deploy.quantize.fold import mean_factor, scaled, summed, weights_behind
+from spear_deploy.quantize.fold import emits_current, mean_factor, replace_mean_by_sum, scale_synapse
 from spear_deploy.simulator import InputKind, neurons
 
-Lowered: TypeAlias = tuple[dict[str, Synapse], Neuron]
-"""The integer synapses by layer, and the integer neuron, of one target."""
+
+@dataclass(frozen=True, kw_only=True)
+class LoweringSettings:
+    """How a floating-point network becomes integers.
+
+    Attributes:
+        weight_bits: bits of a signed weight, 2..8.
+        kind: of the network's input.
+        input_scale: factor on a current before it is sent as graded spikes or events; 1 for spikes.
+        headroom: by layer, a factor in 0..1 on the scale that the format would allow; 1 where a layer is not named.
+        max_spikes: spikes that a hidden neuron sends in a step at most; Xylo only.
+        input_events: events that an input channel takes in a step at most; Xylo only.
+    """
+
+    weight_bits: int
+    kind: InputKind
+    input_scale: float = 1.0
+    headroom: Mapping[str, float] = field(default_factory=dict)
+    max_spikes: int = 31
+    input_events: int = 15
+
+    @property
+    def max_weight(self) -> int:
+        """The largest whole number of `weight_bits` bits with a sign: 127 for 8."""
+        return int(2 ** (self.weight_bits - 1)) - 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Target:
-    """A neuron layer on its way to integers.
+class NeuronInput:
+    """A floating-point neuron layer and the weighted layers whose sums reach it.
 
     Attributes:
-        name, neuron, shape: of the layer.
-        f: the factors of its update (`neurons.factors`), float64.
-        synapses: by layer, the weighted synapses that drive it, float64. Means on the way and the scale of an analogue input
-            are in the weights.
-        made: by layer, the shape of what its weights make; a flatten may lie between it and the neurons.
-        behind: by layer, the factor of the means between it and the neuron, which a bias has to take too.
-        graded: those that take an analogue input.
+        name, neuron, shape: of the neuron layer.
+        factors: of the neuron's update (`neurons.factors`), float64.
+        synapses: by layer, the weighted synapses, float64. The factors of means on the way and of an analogue input are in the
+            weights.
+        synapse_shapes: by layer, the output shape of its weights; a flatten may lie between it and the neurons.
+        bias_factors: by layer, the factor of the means between its weights and the neurons, which its bias has to take too.
+        analogue: the layers that take an analogue input.
     """
 
     name: str
     neuron: Any
     shape: tuple[int, ...]
-    f: Mapping[str, Array]
+    factors: Mapping[str, Array]
     synapses: Mapping[str, Any]
-    made: Mapping[str, tuple[int, ...]]
-    behind: Mapping[str, float]
-    graded: frozenset[str]
+    synapse_shapes: Mapping[str, tuple[int, ...]]
+    bias_factors: Mapping[str, float]
+    analogue: frozenset[str]
 
     @property
     def readout(self) -> bool:
@@ -54,122 +77,122 @@ class Target:
     def level(self) -> Array:
         """The potential that is 0 in integers: of the reset, of the leak for a readout, 0 where reset subtracts."""
         if self.readout:
-            return self.f["v_leak"]
-        return self.f["v_reset"] if self.neuron.reset == "value" else np.zeros(())
+            return self.factors["v_leak"]
+        return self.factors["v_reset"] if self.neuron.reset == "value" else np.zeros(())
 
     @property
     def threshold(self) -> Array:
-        """How far the threshold lies above the level; of spiking neurons."""
-        return self.f["v_threshold"] - self.level
+        """Threshold of spiking neurons, measured from the level."""
+        return self.factors["v_threshold"] - self.level
 
-    def gained(self, gain: Array) -> dict[str, Any]:
-        """Return the synapses with what a unit of input does to the potential: one factor, or one per output channel.
+    def multiply_synapses(self, gain: Array) -> dict[str, Any]:
+        """Return the synapses times a gain of the neurons: one number, or one per neuron.
 
         Raises:
             UnsupportedError: the gain differs inside a channel, whose weights are shared.
         """
-        return {name: scaled(synapse, self._at_weights(name, gain, synapse)) for name, synapse in self.synapses.items()}
+        return {name: scale_synapse(synapse, self._weight_gain(name, gain, synapse)) for name, synapse in self.synapses.items()}
 
-    def _at_weights(self, name: str, gain: Array, synapse: Any) -> Array:
+    def _weight_gain(self, name: str, gain: Array, synapse: Any) -> Array:
         """Return a gain of the neurons as one of the weights: one number, one per channel, or of a `Scale` one per value."""
         gain = np.asarray(gain, np.float64)
         if gain.size == 1:
             return gain.reshape(())
-        made = self.made[name]
-        if len(made) == len(self.shape) and isinstance(synapse, Scale):
-            return gain  # it spreads over the neurons, as the weights do
-        if isinstance(synapse, Scale) and gain.size == np.prod(made):
-            return gain.reshape(made)
-        each = np.broadcast_to(gain, self.shape).reshape(made[0], -1)
-        if (each == each[:, :1]).all():
-            return each[:, 0].reshape(-1, *(1 for _ in made[1:])) if isinstance(synapse, Scale) else each[:, 0]
+        shape = self.synapse_shapes[name]
+        if len(shape) == len(self.shape) and isinstance(synapse, Scale):
+            return gain  # it broadcasts to the neurons, as the weights do
+        if isinstance(synapse, Scale) and gain.size == np.prod(shape):
+            return gain.reshape(shape)
+        per_channel = np.broadcast_to(gain, self.shape).reshape(shape[0], -1)
+        if (per_channel == per_channel[:, :1]).all():
+            gain = per_channel[:, 0]
+            return gain.reshape(-1, *(1 for _ in shape[1:])) if isinstance(synapse, Scale) else gain
         raise UnsupportedError(
-            f"layer '{name}': time constants, thresholds or r differ inside a channel, whose weights are shared; "
+            f"layer '{self.name}': time constants, thresholds or r differ inside a channel, whose weights are shared; "
             "use one per channel"
         )
 
-    def spread(self, name: str, synapse: Any) -> Array:
-        """Return the bias of a layer's weights so that it broadcasts to the neurons."""
-        made = self.made[name]
+    def broadcast_bias(self, name: str, synapse: Any) -> Array:
+        """Return the bias of a layer's weights in a shape that broadcasts to the neurons."""
+        shape = self.synapse_shapes[name]
         bias: Array = synapse.bias
-        bias = bias if isinstance(synapse, Scale) else bias.reshape(-1, *(1 for _ in made[1:]))
-        if len(made) == len(self.shape):
+        bias = bias if isinstance(synapse, Scale) else bias.reshape(-1, *(1 for _ in shape[1:]))
+        if len(shape) == len(self.shape):
             return bias
-        each = np.broadcast_to(bias, made).reshape(made[0], -1)  # a flatten keeps a channel's values together
+        per_channel = np.broadcast_to(bias, shape).reshape(shape[0], -1)  # a flatten keeps a channel's values together
         size = int(np.prod(self.shape))
-        return each.reshape(self.shape) if each.size == size else np.repeat(each[:, 0], size // made[0])
+        return per_channel.reshape(self.shape) if per_channel.size == size else np.repeat(per_channel[:, 0], size // shape[0])
 
 
-def targets(graph: SNNGraph, kind: InputKind, input_scale: float) -> list[Target]:
-    """Return every neuron layer of a network with one weighted layer on each way into it (`fold.with_weights_everywhere`).
+def collect_neuron_inputs(graph: SNNGraph, kind: InputKind, input_scale: float) -> list[NeuronInput]:
+    """Return every neuron layer of a network with exactly one weighted layer on each way into it (`fold.add_missing_weights`).
 
     Args:
         graph: a floating-point network without batch norm.
         kind: of the network's input.
-        input_scale: what an analogue input is multiplied with before it is sent; its weights take the inverse.
+        input_scale: factor on an analogue input before it is sent; the weights that take it are divided by it.
 
     Raises:
         UnsupportedError: weights behind weights, a readout that feeds a layer, spikes added to means of spikes.
         QuantizationError: a time constant below the time step, or below 0.
     """
-    return [_target(graph, layer, kind, input_scale) for layer in graph.layers if layer.neuron is not None]
+    return [_collect_neuron_input(graph, layer, kind, input_scale) for layer in graph.layers if layer.neuron is not None]
 
 
-def _target(graph: SNNGraph, layer: Layer, kind: InputKind, input_scale: float) -> Target:
+def _collect_neuron_input(graph: SNNGraph, layer: Layer, kind: InputKind, input_scale: float) -> NeuronInput:
     if not isinstance(layer.neuron, FLOAT_NEURONS):
         raise UnsupportedError(f"layer '{layer.name}': {type(layer.neuron).__name__} has no integer counterpart here")
-    f = neurons.factors(layer.neuron, graph.dt_s)
-    for decay in (f.get("mem", np.zeros(())), f.get("syn", np.zeros(()))):
+    factors = neurons.factors(layer.neuron, graph.dt_s)
+    for decay in (factors.get("mem", np.zeros(())), factors.get("syn", np.zeros(()))):
         if (decay > 1).any():
             raise QuantizationError(f"layer '{layer.name}': a time constant is below the time step; choose a smaller dt")
         if (decay < 0).any():
             raise QuantizationError(f"layer '{layer.name}': a time constant is below 0, its state grows; no chip does that")
-    behind = _driving_layers(graph, layer.name)
+    bias_factors = _find_driving_layers(graph, layer.name)
     synapses: dict[str, Any] = {}
-    for name, factor in behind.items():
+    for name, factor in bias_factors.items():
         synapse: Any = graph[name].synapse
         before = _spike_factor(graph, name, 1 / input_scale if kind == "current" else 1.0)
         synapses[name] = replace(synapse, weight=synapse.weight.astype(np.float64) * (factor * before))
-    graded = {name for name in behind if kind == "current" and any(_from_input(graph, e.source) for e in graph.incoming(name))}
-    return Target(
+    return NeuronInput(
         name=layer.name,
         neuron=layer.neuron,
         shape=graph.shape_of(layer.name),
-        f=f,
+        factors=factors,
         synapses=synapses,
-        made={name: graph.shape_of(name) for name in behind},
-        behind=behind,
-        graded=frozenset(graded),
+        synapse_shapes={name: graph.shape_of(name) for name in bias_factors},
+        bias_factors=bias_factors,
+        analogue=frozenset(name for name in bias_factors if kind == "current" and _takes_input(graph, name)),
     )
 
 
-def _driving_layers(graph: SNNGraph, target: str) -> dict[str, float]:
-    """Find the weighted layers whose sums reach the neuron, and the factor that means on the way put on them."""
-    found: dict[str, float] = {}
+def _find_driving_layers(graph: SNNGraph, name: str) -> dict[str, float]:
+    """Return the weighted layers whose sums reach a neuron layer, and the factor of the means between: {layer: factor}."""
+    driving: dict[str, float] = {}
 
-    def behind(name: str, factor: float) -> None:
+    def search(name: str, factor: float) -> None:
         layer = graph[name]
         if isinstance(layer.synapse, WEIGHTED):
-            for edge in graph.incoming(name):
-                if weights_behind(graph, edge.source):
+            for edge in graph.edges_into(name):
+                if emits_current(graph, edge.source):
                     raise UnsupportedError(
                         f"layers '{edge.source}' -> '{name}': two weighted layers with no neuron between them; merge them"
                     )
-            found[name] = factor
+            driving[name] = factor
             return
-        for edge in graph.incoming(name):
-            behind(edge.source, factor * mean_factor(layer.synapse))
+        for edge in graph.edges_into(name):
+            search(edge.source, factor * mean_factor(layer.synapse))
 
-    behind(target, 1.0)
-    return found
+    search(name, 1.0)
+    return driving
 
 
-def _spike_factor(graph: SNNGraph, name: str, of_input: float) -> float:
-    """Return the factor of the means between the spiking neurons and a weighted layer: one for all its edges."""
+def _spike_factor(graph: SNNGraph, name: str, input_factor: float) -> float:
+    """Return the factor of the means between the spiking neurons and a weighted layer, the same for all its edges."""
 
-    def before(source: str) -> float:
+    def factor_of(source: str) -> float:
         if source == INPUT:
-            return of_input
+            return input_factor
         layer = graph[source]
         if layer.neuron is not None:
             if not layer.spikes:
@@ -177,89 +200,104 @@ def _spike_factor(graph: SNNGraph, name: str, of_input: float) -> float:
                     f"layers '{source}' -> '{name}': a readout's value feeds a layer; let a spiking neuron do it"
                 )
             return 1.0
-        return _single({before(e.source) for e in graph.incoming(source)}, source) * mean_factor(layer.synapse)
+        return common_factor(source) * mean_factor(layer.synapse)
 
-    return _single({before(e.source) for e in graph.incoming(name)}, name)
+    def common_factor(target: str) -> float:
+        factors = {factor_of(edge.source) for edge in graph.edges_into(target)}
+        if len(factors) != 1:
+            raise UnsupportedError(
+                f"layer '{target}': adds spikes and means of spikes; give each its own weights, then add the currents"
+            )
+        return factors.pop()
 
-
-def _single(factors: set[float], name: str) -> float:
-    if len(factors) != 1:
-        raise UnsupportedError(
-            f"layer '{name}': adds spikes and means of spikes; give each its own weights, then add the currents"
-        )
-    return factors.pop()
-
-
-def _from_input(graph: SNNGraph, name: str) -> bool:
-    return name == INPUT or (graph[name].neuron is None and any(_from_input(graph, e.source) for e in graph.incoming(name)))
+    return common_factor(name)
 
 
-# ------------------------------------------------------------------------------------------------------- and back again
+def _takes_input(graph: SNNGraph, name: str) -> bool:
+    """Say whether the network's input reaches a layer through no neurons."""
+    sources = [edge.source for edge in graph.edges_into(name)]
+    return any(s == INPUT or (graph[s].neuron is None and _takes_input(graph, s)) for s in sources)
 
 
-def assembled(graph: SNNGraph, lowered: Mapping[str, Lowered], facts: Mapping[str, Any]) -> SNNGraph:
+# ------------------------------------------------------------------------------------------------------------ integers
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class IntegerLayer:
+    """The integers of one neuron layer.
+
+    Attributes:
+        synapses: by layer, the integer synapses that drive the neurons.
+        neuron: the integer neuron.
+    """
+
+    synapses: Mapping[str, Synapse]
+    neuron: Neuron
+
+
+def assemble_network(graph: SNNGraph, integers: Mapping[str, IntegerLayer], facts: Mapping[str, Any]) -> SNNGraph:
     """Return the integer network.
 
     Args:
-        graph: what the targets were found in.
-        lowered: by target, its integers.
-        facts: go into `metadata["quantization"]`.
+        graph: the floating-point network.
+        integers: by neuron layer.
+        facts: for `metadata["quantization"]`.
 
     Raises:
-        UnsupportedError: weights that drive two targets, or none.
+        UnsupportedError: weights that drive two neuron layers, or none.
     """
-    layers = {layer.name: summed(layer) for layer in graph.layers}
-    taken: set[str] = set()
-    for target, (synapses, neuron) in lowered.items():
-        for name, synapse in synapses.items():
-            if name in taken:
+    layers = {layer.name: replace_mean_by_sum(layer) for layer in graph.layers}
+    replaced: set[str] = set()
+    for target, integer in integers.items():
+        for name, synapse in integer.synapses.items():
+            if name in replaced:
                 raise UnsupportedError(
                     f"layer '{name}': its current feeds several neuron layers; give each its own copy of the weights"
                 )
-            taken.add(name)
+            replaced.add(name)
             layers[name] = replace(layers[name], synapse=synapse)
-        layers[target] = replace(layers[target], neuron=neuron)
+        layers[target] = replace(layers[target], neuron=integer.neuron)
     for layer in layers.values():
-        if isinstance(layer.synapse, WEIGHTED) and layer.name not in taken:
+        if isinstance(layer.synapse, WEIGHTED) and layer.name not in replaced:
             raise UnsupportedError(
                 f"layer '{layer.name}': weights whose sums no neuron takes; give the network a readout (LI) at its end"
             )
     return graph.with_layers(layers, metadata={**graph.metadata, "quantization": dict(facts)})
 
 
-def whole(array: Array) -> Array:
-    """Return the nearest whole numbers, int64."""
-    return np.rint(array).astype(np.int64)
-
-
-def made(name: str, make: Callable[[], Neuron]) -> Neuron:
-    """Make an integer neuron; what its format does not hold is told with the layer's name.
+def build_neuron(name: str, build: Callable[[], Neuron]) -> Neuron:
+    """Build an integer neuron; an error about its format names the layer.
 
     Raises:
         QuantizationError: a value outside the format.
     """
     try:
-        return make()
+        return build()
     except GraphError as error:
         raise QuantizationError(f"layer '{name}': {error}; rescale the layer") from None
 
 
-def ranked_scales(values: Iterable[tuple[Array, float]], most: float, shrink: Array) -> Array:
-    """Order scales by the rounding error they leave, the least first; of equal ones the larger.
+def round_to_int(array: Array) -> Array:
+    """Return the nearest whole numbers, int64."""
+    return np.rint(array).astype(np.int64)
 
-    Weights, thresholds and biases that lie on a common grid are met exactly where the format is fine enough.
+
+def rank_scales(grids: Iterable[tuple[Array, float]], max_scale: float, factors: Array) -> Array:
+    """Return scales in the order of the rounding error that they leave, the smallest error first; of equal ones the larger.
+
+    Where weights, thresholds and biases are multiples of one number, and the format is fine enough, the first scale is exact.
 
     Args:
-        values: pairs of floating-point values and the step between integers that may stand for them.
-        most: the largest scale that fits the format.
-        shrink: factors on it to try, the largest first.
+        grids: pairs of floating-point values and the step between the integers that may stand for them.
+        max_scale: the largest scale that fits the format.
+        factors: on `max_scale`, to try, the largest first.
     """
-    pairs = [(np.unique(array), step) for array, step in values]
-    errors = [sum(_rounding(array, most * factor, step) for array, step in pairs) for factor in shrink]
-    return most * shrink[np.argsort(errors, kind="stable")]
+    pairs = [(np.unique(values), step) for values, step in grids]
+    errors = [sum(_rounding_error(values, max_scale * factor, step) for values, step in pairs) for factor in factors]
+    return max_scale * factors[np.argsort(errors, kind="stable")]
 
 
-def _rounding(values: Array, scale: float, step: float) -> float:
+def _rounding_error(values: Array, scale: float, step: float) -> float:
     """Return the mean squared rounding error in floating-point units."""
-    scaled_values = values * (scale / step)
-    return float(np.mean((scaled_values - np.rint(scaled_values)) ** 2)) * (step / scale) ** 2
+    scaled = values * (scale / step)
+    return float(np.mean((scaled - np.rint(scaled)) ** 2)) * (step / scale) ** 2

@@ -1,7 +1,7 @@
-"""Which shift and which scale suit the layers of a Xylo network?
+"""Weight shift and scale of Xylo layers.
 
 The states want large numbers, since a shift by `dash` rounds, and below 2^dash decays by 1 a step; but they clip at 16 bits.
-Without data the shift is the largest at which one spike of every input fits; with data the one with the least error.
+Without data the shift is the largest at which one spike of every input fits; with data the one with the smallest error.
 """
 
 from __future__ import annotations
@@ -14,16 +14,23 @@ import numpy as np
 
 from spear_deploy.errors import QuantizationError
 from spear_deploy.network import Array, Dense, Neuron, Synapse, XyloLIF
-from spear_deploy.quantize.layer_error import UNKNOWN, Evidence, Verdict, driven, judged
-from spear_deploy.quantize.weighted_inputs import Lowered, Target, made, ranked_scales, whole
+from spear_deploy.quantize.layer_error import NOT_MEASURED, FloatRun, LayerError, drive_layer, measure_layer_error
+from spear_deploy.quantize.weighted_inputs import (
+    IntegerLayer,
+    LoweringSettings,
+    NeuronInput,
+    build_neuron,
+    rank_scales,
+    round_to_int,
+)
 
 MAX_STATE = 2**15 - 1
 ROUNDING = 1e-9
-"""What a product in float64 may be off."""
+"""Largest rounding error of a product in float64."""
 MAX_SHIFT = 7
 """Shifts that keep an 8-bit weight within 16 bits, with a bit to spare."""
-TRIED = 3
-"""Scales tried on data for each shift: those with the least rounding error."""
+TRIED_SCALES = 3
+"""Scales tried on data for each shift: those with the smallest rounding error."""
 HALVINGS = 6
 """Of the largest scale, where it clips on data even without a shift."""
 GAINS = (1.0, 1.1, 0.9, 1.2, 0.8, 1.35, 0.7, 1.5)
@@ -31,10 +38,18 @@ GAINS = (1.0, 1.1, 0.9, 1.2, 0.8, 1.35, 0.7, 1.5)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Plan:
-    """What is settled of a layer before its scale is: shifts for decays, and the weights as they drive v."""
+class UnscaledLayer:
+    """A layer on its way to Xylo before its scale is chosen.
 
-    target: Target
+    Attributes:
+        layer: the floating-point layer.
+        dash_mem, dash_syn: shifts in place of the time constants.
+        synapses, bias: as they drive v, float64.
+        max_spikes: of a neuron in a step.
+        findings: numbers that these shifts changed.
+    """
+
+    layer: NeuronInput
     dash_mem: Array
     dash_syn: Array
     synapses: Mapping[str, Any]
@@ -44,143 +59,164 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Choice:
-    """Integers of a layer, and what they were chosen by."""
+class XyloCandidate:
+    """Integers of a layer, and what they are chosen by.
+
+    Attributes:
+        scale, shift: of the potential, and of the weights.
+        gain: factor on the weights against threshold and bias.
+        integers: synapses and neuron.
+        error: on data.
+    """
 
     scale: float
     shift: int
-    lowered: Lowered
     gain: float
-    verdict: Verdict
+    integers: IntegerLayer
+    error: LayerError
 
 
-def chosen(group: Sequence[Plan], bits: int, room: Mapping[str, float], evidence: Evidence | None) -> Sequence[Choice]:
-    """Choose the shift that layers have in common, and the scale of each.
+def choose_scales(
+    group: Sequence[UnscaledLayer], settings: LoweringSettings, float_run: FloatRun | None
+) -> Sequence[XyloCandidate]:
+    """Choose the shift that a group of layers has in common, and the scale of each layer.
 
     Raises:
         QuantizationError: a threshold that rounds to 0 at every shift.
     """
-    possible: list[list[Choice]] = []
+    possible: list[list[XyloCandidate]] = []
     for shift in range(MAX_SHIFT, -1, -1):
-        choices = [_best(plan, bits, shift, room.get(plan.target.name, 1.0), None) for plan in group]
-        for plan, choice in zip(group, choices, strict=True):
-            if choice is None and shift == MAX_SHIFT:
-                threshold = float(plan.target.threshold.min())
-                raise QuantizationError(
-                    f"layer '{plan.target.name}': v_threshold {threshold:g} rounds to 0 where its weights take {bits} bits, "
-                    f"Xylo holds 1..{MAX_STATE}; raise it or bound the weights"
-                )
-        if all(choice is not None for choice in choices):
-            possible.append([choice for choice in choices if choice is not None])
-    roomy = [choices for choices in possible if all(_has_room(choice, 2 ** (bits - 2)) for choice in choices)]
+        candidates = [_choose_scale(unscaled, settings, shift, None) for unscaled in group]
+        if shift == MAX_SHIFT:
+            _check_thresholds(group, candidates, settings.weight_bits)
+        if all(candidate is not None for candidate in candidates):
+            possible.append([candidate for candidate in candidates if candidate is not None])
+    min_weight = 2 ** (settings.weight_bits - 2)
+    roomy = [candidates for candidates in possible if all(_has_room(candidate, min_weight) for candidate in candidates)]
     first = (roomy or possible[-1:])[0]
-    if evidence is None or not group:
+    if float_run is None or not group:
         return first
-    tried = []
-    for one in sorted(possible, key=lambda one: one is not first):
-        each = [_best(p, bits, c.shift, room.get(p.target.name, 1.0), evidence) for p, c in zip(group, one, strict=True)]
-        tried.append([choice for choice in each if choice is not None])
-    return min(tried, key=lambda choices: (sum(c.verdict.clips for c in choices), sum(c.verdict.error for c in choices)))
+    measured = []
+    for common_shift in sorted(possible, key=lambda choices: choices is not first):
+        on_data = [_choose_scale(u, settings, c.shift, float_run) for u, c in zip(group, common_shift, strict=True)]
+        measured.append([candidate for candidate in on_data if candidate is not None])
+    return min(measured, key=lambda choices: (sum(c.error.clips for c in choices), sum(c.error.difference for c in choices)))
 
 
-def _has_room(choice: Choice, least: int) -> bool:
+def _check_thresholds(group: Sequence[UnscaledLayer], candidates: Sequence[XyloCandidate | None], weight_bits: int) -> None:
+    for unscaled, candidate in zip(group, candidates, strict=True):
+        if candidate is None:
+            threshold = float(unscaled.layer.threshold.min())
+            raise QuantizationError(
+                f"layer '{unscaled.layer.name}': v_threshold {threshold:g} rounds to 0 where its weights take {weight_bits} "
+                f"bits, Xylo holds 1..{MAX_STATE}; raise it or bound the weights"
+            )
+
+
+def _has_room(candidate: XyloCandidate, min_weight: int) -> bool:
     """Say whether weights use their bits, and states theirs without clipping.
 
-    Some stored weight is at least `least`, one spike of every input keeps the current within 16 bits, and the threshold lies in
-    the lower half.
+    Some stored weight is at least `min_weight`, one spike of every input keeps the current within 16 bits, and the threshold lies
+    in the lower half.
     """
-    synapses, neuron = choice.lowered
+    neuron = candidate.integers.neuron
     assert isinstance(neuron, XyloLIF)
-    stored = [np.abs(s.weight.astype(np.int64)) for s in synapses.values() if isinstance(s, Dense)]
-    arriving = sum(weight.sum(axis=1) << choice.shift for weight in stored)
+    stored = [np.abs(s.weight.astype(np.int64)) for s in candidate.integers.synapses.values() if isinstance(s, Dense)]
+    sums = sum(weight.sum(axis=1) << candidate.shift for weight in stored)
     threshold = 0 if neuron.v_threshold is None else int(neuron.v_threshold.max())
-    used = max(int(weight.max()) for weight in stored) >= least
-    return bool(used and np.max(arriving) <= MAX_STATE and threshold <= MAX_STATE // 2)
+    uses_bits = max(int(weight.max()) for weight in stored) >= min_weight
+    return bool(uses_bits and np.max(sums) <= MAX_STATE and threshold <= MAX_STATE // 2)
 
 
-def _best(plan: Plan, bits: int, shift: int, room: float, evidence: Evidence | None) -> Choice | None:
-    """Return the scale of a layer at a shift: the least error, in spikes if there is evidence, else in rounding.
+def _choose_scale(
+    unscaled: UnscaledLayer, settings: LoweringSettings, shift: int, float_run: FloatRun | None
+) -> XyloCandidate | None:
+    """Return the scale of a layer at a shift with the smallest error: in spikes on data, else in rounding.
 
     None where a threshold rounds to 0 at every scale.
     """
-    high = 2 ** (bits - 1) - 1
-    scales = _scales(plan, high, shift, known=evidence is not None) * room
-    if not plan.target.readout:
-        scales = scales[[bool((np.rint(scale / max(GAINS) * plan.target.threshold) >= 1).all()) for scale in scales]]
-    best: Choice | None = None
+    layer, max_weight = unscaled.layer, settings.max_weight
+    scales = _scales_to_try(unscaled, max_weight, shift, on_data=float_run is not None) * settings.headroom.get(layer.name, 1.0)
+    if not layer.readout:
+        scales = scales[[bool((np.rint(scale / max(GAINS) * layer.threshold) >= 1).all()) for scale in scales]]
+    best: XyloCandidate | None = None
     for number, scale in enumerate(scales):
-        if best is not None and (evidence is None or (number >= TRIED and not best.verdict.clips)):
+        if best is not None and (float_run is None or (number >= TRIED_SCALES and not best.error.clips)):
             break
-        choice = _choice(plan, float(scale), shift, high, (1.0,), evidence)
-        best = choice if best is None or choice.verdict < best.verdict else best
-    if best is None or evidence is None or best.verdict.clips == 2 or plan.target.readout or not plan.findings:
+        candidate = _choose_gain(unscaled, float(scale), shift, max_weight, (1.0,), float_run)
+        best = candidate if best is None or candidate.error < best.error else best
+    if best is None or float_run is None or best.error.clips == 2 or layer.readout or not unscaled.findings:
         return best
-    return _choice(plan, best.scale, shift, high, GAINS, evidence)
+    return _choose_gain(unscaled, best.scale, shift, max_weight, GAINS, float_run)
 
 
-def _choice(plan: Plan, scale: float, shift: int, high: int, gains: Sequence[float], evidence: Evidence | None) -> Choice:
-    """Return the integers at a scale, with the gain that has the least error; the first one without evidence."""
-    synapses = _synapses(plan, scale, shift, high)
-    found = [(gain, _neuron(plan, scale, gain)) for gain in gains]
-    if evidence is None:
-        verdicts = [UNKNOWN for _ in found]
+def _choose_gain(
+    unscaled: UnscaledLayer, scale: float, shift: int, max_weight: int, gains: Sequence[float], float_run: FloatRun | None
+) -> XyloCandidate:
+    """Return the integers at a scale, with the gain that has the smallest error on data; without data with the first gain."""
+    synapses = _integer_synapses(unscaled, scale, shift, max_weight)
+    neurons = [_integer_neuron(unscaled, scale, gain) for gain in gains]
+    if float_run is None:
+        errors = [NOT_MEASURED for _ in neurons]
     else:
-        given = driven(evidence, plan.target, synapses)
-        verdicts = [judged(evidence, plan.target, given, neuron, scale) for _, neuron in found]
-    number = min(range(len(found)), key=lambda n: verdicts[n])
-    gain, neuron = found[number]
-    return Choice(scale=scale, shift=shift, lowered=(synapses, neuron), gain=gain, verdict=verdicts[number])
+        drive = drive_layer(float_run, unscaled.layer, synapses=synapses)
+        errors = [measure_layer_error(float_run, unscaled.layer, drive=drive, neuron=neuron, scale=scale) for neuron in neurons]
+    best = min(range(len(gains)), key=lambda n: errors[n])
+    integers = IntegerLayer(synapses=synapses, neuron=neurons[best])
+    return XyloCandidate(scale=scale, shift=shift, gain=gains[best], integers=integers, error=errors[best])
 
 
-def _scales(plan: Plan, high: int, shift: int, *, known: bool) -> Array:
-    """Return the scales that fit weights, threshold and bias, those with the least rounding error first.
+def _scales_to_try(unscaled: UnscaledLayer, max_weight: int, shift: int, *, on_data: bool) -> Array:
+    """Return the scales that fit weights, threshold and bias, those with the smallest rounding error first.
 
-    Where no data tell how far a readout goes (`known`), it must hold a spike of every input in every step. At the end stand
-    halves of the largest scale, for states that clip even without a shift.
+    Without data the range of a readout is not known: it must hold a spike of every input in every step. On data halves of the
+    largest scale follow, for states that clip even without a shift.
     """
-    weights = [synapse.weight for synapse in plan.synapses.values()]
-    levels = np.zeros(1) if plan.target.readout else plan.target.threshold
+    weights = [synapse.weight for synapse in unscaled.synapses.values()]
+    readout = unscaled.layer.readout
+    thresholds = np.zeros(1) if readout else unscaled.layer.threshold
     largest = max(float(np.abs(weight).max()) for weight in weights)
-    reach = _reach(plan) if plan.target.readout and not known else np.zeros(1)
-    limits = [MAX_STATE / float(v.max()) for v in (np.abs(levels), np.abs(plan.bias), reach) if v.max() > 0]
-    most = min([*limits, high * 2.0**shift / largest if largest else np.inf])
-    most = most if np.isfinite(most) else 1.0
-    shrink = np.arange(high, max(high // 2, 1), -1) / high if high > 1 else np.ones(1)
-    grids = [*((weight, 2.0**shift) for weight in weights), (levels, 1.0)]
-    ranked = ranked_scales(grids, most, shrink)
-    return np.concatenate([ranked[:TRIED], most * 2.0 ** -np.arange(1, HALVINGS)]) if known and not shift else ranked
+    potential = _max_potential(unscaled) if readout and not on_data else np.zeros(1)
+    limits = [MAX_STATE / float(v.max()) for v in (np.abs(thresholds), np.abs(unscaled.bias), potential) if v.max() > 0]
+    max_scale = min([*limits, max_weight * 2.0**shift / largest if largest else np.inf])
+    max_scale = max_scale if np.isfinite(max_scale) else 1.0
+    factors = np.arange(max_weight, max(max_weight // 2, 1), -1) / max_weight if max_weight > 1 else np.ones(1)
+    ranked = rank_scales([*((weight, 2.0**shift) for weight in weights), (thresholds, 1.0)], max_scale, factors)
+    if not on_data or shift:
+        return ranked
+    return np.concatenate([ranked[:TRIED_SCALES], max_scale * 2.0 ** -np.arange(1, HALVINGS)])
 
 
-def _reach(plan: Plan) -> Array:
+def _max_potential(unscaled: UnscaledLayer) -> Array:
     """Return how far v goes where all exciting or all inhibiting inputs send a spike in every step: (neurons,)."""
     total: Array = np.zeros(1)
     for sign in (1, -1):
-        each_step: Array = np.maximum(sign * plan.bias, 0)
-        for synapse in plan.synapses.values():
-            each_step = each_step + np.maximum(sign * synapse.weight, 0).sum(axis=1) * (2.0**plan.dash_syn - 1)
-        total = np.maximum(total, each_step * 2.0**plan.dash_mem)
+        per_step: Array = np.maximum(sign * unscaled.bias, 0)
+        for synapse in unscaled.synapses.values():
+            per_step = per_step + np.maximum(sign * synapse.weight, 0).sum(axis=1) * (2.0**unscaled.dash_syn - 1)
+        total = np.maximum(total, per_step * 2.0**unscaled.dash_mem)
     return total
 
 
-def _synapses(plan: Plan, scale: float, shift: int, high: int) -> dict[str, Synapse]:
-    found: dict[str, Synapse] = {}
-    for name, synapse in plan.synapses.items():
-        weight = np.clip(np.rint(synapse.weight * scale / 2.0**shift), -high - 1, high).astype(np.int32)
-        found[name] = replace(synapse, weight=weight, bias=None, weight_exponent=shift)
-    return found
+def _integer_synapses(unscaled: UnscaledLayer, scale: float, shift: int, max_weight: int) -> dict[str, Synapse]:
+    synapses: dict[str, Synapse] = {}
+    for name, synapse in unscaled.synapses.items():
+        weight = np.clip(np.rint(synapse.weight * scale / 2.0**shift), -max_weight - 1, max_weight).astype(np.int32)
+        synapses[name] = replace(synapse, weight=weight, bias=None, weight_exponent=shift)
+    return synapses
 
 
-def _neuron(plan: Plan, scale: float, gain: float) -> Neuron:
-    """Return the integer neuron; a gain on the weights is had by a lower threshold and bias."""
-    target = plan.target
-    threshold = None if target.readout else np.floor(scale / gain * target.threshold + ROUNDING) + 1
-    return made(
-        target.name,
+def _integer_neuron(unscaled: UnscaledLayer, scale: float, gain: float) -> Neuron:
+    """Return the integer neuron; a gain on the weights is a lower threshold and bias."""
+    layer = unscaled.layer
+    threshold = None if layer.readout else np.floor(scale / gain * layer.threshold + ROUNDING) + 1
+    return build_neuron(
+        layer.name,
         lambda: XyloLIF(
-            dash_mem=plan.dash_mem,
-            dash_syn=plan.dash_syn,
-            v_threshold=None if threshold is None else whole(np.minimum(threshold, MAX_STATE)),
-            bias=whole(np.clip(scale / gain * plan.bias, -MAX_STATE - 1, MAX_STATE)),
-            max_spikes=plan.max_spikes,
+            dash_mem=unscaled.dash_mem,
+            dash_syn=unscaled.dash_syn,
+            v_threshold=None if threshold is None else round_to_int(np.minimum(threshold, MAX_STATE)),
+            bias=round_to_int(np.clip(scale / gain * unscaled.bias, -MAX_STATE - 1, MAX_STATE)),
+            max_spikes=unscaled.max_spikes,
         ),
     )

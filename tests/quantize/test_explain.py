@@ -11,10 +11,16 @@ from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, CubaLI, CubaLIF, 
 from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.quantize import quantize
 from spear_deploy.quantize.explain.attribution import explain
-from spear_deploy.quantize.explain.findings import of_run
-from spear_deploy.quantize.explain.first_difference import Recorded, distance, first_difference, membrane, van_rossum
-from spear_deploy.quantize.explain.partial_networks import partly_stored
-from spear_deploy.quantize.explain.stages import steps
+from spear_deploy.quantize.explain.findings import find_in_run
+from spear_deploy.quantize.explain.first_difference import (
+    RecordedRun,
+    find_first_difference,
+    measure_membrane,
+    spike_distance,
+    van_rossum,
+)
+from spear_deploy.quantize.explain.partial_networks import substitute_stored
+from spear_deploy.quantize.explain.stages import build_stages
 from spear_deploy.simulator import simulate
 from spear_deploy.simulator.run import decide
 from tests.support.reference import random_graph, random_spikes
@@ -72,7 +78,7 @@ def mixed(seed):
 
 def runs_of(graph, x, kind="spikes"):
     integer = quantize(graph, calibration=x, kind=kind)
-    made = steps(graph, integer, x, kind)
+    made = build_stages(graph, integer, x, kind)
     return integer, made, [simulate(s.graph, s.x, kind=kind, record=("spikes", "v"), dtype=s.dtype) for s in made]
 
 
@@ -207,12 +213,12 @@ def test_event_chips_store_one_kind_of_number_after_the_other(chip, network, kin
     found = explain(graph, integer, x, kind=kind)
     assert [cost.step for cost in found.costs] == EVENTS
     assert found.costs[-1].layers["fc"].spikes[1] == int(
-        simulate(integer, steps(graph, integer, x, kind)[-1].x).counts.sent["fc"].sum()
+        simulate(integer, build_stages(graph, integer, x, kind)[-1].x).counts.sent["fc"].sum()
     )
-    changed = {step.name: step.changed for step in steps(graph, integer, x, kind)}
+    changed = {step.name: step.changed for step in build_stages(graph, integer, x, kind)}
     assert changed["weights"] and changed["thresholds"] and changed["input"] == (kind == "current")
     assert changed["decays"] == (chip == "xylo") and changed["biases"]
-    assert not found.numbers
+    assert not found.rounding
 
 
 @pytest.mark.parametrize(("chip", "network", "name"), [("speck", speck_network, "conv"), ("xylo", xylo_network, "fc")])
@@ -224,7 +230,7 @@ def test_all_that_is_stored_gives_the_potentials_of_the_chip_but_for_its_roundin
         graph = graph.with_layers({name: replace(graph[name], synapse=bare, neuron=replace(graph[name].neuron, v_leak=0.0))})
     integer = quantize(graph, format=chip)
     x = random_spikes(graph, seed, steps=1, batch=8)
-    stored = partly_stored(graph, integer, "spikes", thresholds=True, biases=True, decays=True)
+    stored = substitute_stored(graph, integer, "spikes", thresholds=True, biases=True, decays=True)
     ours = simulate(stored, x, record=("v", "spikes"), dtype=np.float64)
     theirs = simulate(integer, x, record=("v", "spikes"))
     silent = (ours.spikes[name] == 0) & (theirs.spikes[name] == 0)
@@ -239,7 +245,7 @@ def test_a_speck_layer_with_thresholds_by_channel_is_one_step():
     layer = Layer(name="conv", synapse=Conv2d(weight=rng.normal(size=(3, 1, 3, 3)) / 2), neuron=neuron)
     graph = chain([layer], input_shape=(1, 6, 6))
     x = random_spikes(graph, 0, steps=12, batch=5)
-    assert [s.name for s in steps(graph, quantize(graph, format="speck", calibration=x), x)] == [*EVENTS[:3], "integers"]
+    assert [s.name for s in build_stages(graph, quantize(graph, format="speck", calibration=x), x)] == [*EVENTS[:3], "integers"]
 
 
 # ----------------------------------------------------------------------------------------------------------- the costs
@@ -264,7 +270,7 @@ def test_what_the_steps_change_adds_up_to_the_whole_difference(seed):
         changes = sum(cost.layers[name].spikes[1] - cost.layers[name].spikes[0] for cost in found.costs)
         assert changes == chip.spikes[name].sum() - trained.spikes[name].sum()
     assert {"order", "steps", "numbers", "alignment"} <= set(found.to_json())
-    assert found.numbers["hidden"].scale == pytest.approx(integer.metadata["quantization"]["scale"]["hidden"])
+    assert found.rounding["hidden"].scale == pytest.approx(integer.metadata["quantization"]["scale"]["hidden"])
 
 
 def test_without_labels_there_is_no_accuracy():
@@ -320,7 +326,7 @@ def test_distance_counts():
     a = np.zeros((4, 1, 2), bool)
     b = a.copy()
     b[1, 0, 1] = True
-    found = distance(a, b)
+    found = spike_distance(a, b)
     assert (found.differ, found.share, found.spikes) == (1, 1 / 8, (0, 1)) and found.van_rossum == pytest.approx(1)
 
 
@@ -351,23 +357,23 @@ def test_a_margin_by_hand():
         graph = chain([Layer(name="n", synapse=Dense(weight=np.array([[weight]])), neuron=IF())], input_shape=(1,))
         x = np.ones((3, 2, 1), bool)
         run = simulate(graph, x, record=("spikes",), dtype=np.float64)
-        return Recorded(graph=graph, x=x, kind="spikes", dtype=np.float64, spikes=run.spikes, units={})
+        return RecordedRun(graph=graph, x=x, kind="spikes", dtype=np.float64, spikes=run.spikes, units={})
 
-    first = first_difference("n", recorded(0.6), recorded(0.5))
+    first = find_first_difference("n", recorded(0.6), recorded(0.5))
     assert (first.step, first.sample, first.neuron, first.before, first.after) == (1, 0, (0,), 1, 0)
     assert first.margin_before == pytest.approx(0.2) and first.margin_after == 0
     assert first.why == (
         "layer 'n', neuron 0, sample 0, step 1 spikes no more: v − threshold is +0 (threshold 1), was +0.2 (1); "
         "what reached it was the same"
     )
-    assert first_difference("n", recorded(0.6), recorded(0.6)) is None
+    assert find_first_difference("n", recorded(0.6), recorded(0.6)) is None
 
 
 def test_a_resting_neuron_has_no_margin():
     neuron = LoihiLIF(decay_u=4096, decay_v=0, v_threshold=1, refractory_steps=2)
     graph = chain([Layer(name="n", synapse=Dense(weight=np.array([[2]])), neuron=neuron)], input_shape=(1,))
-    run = Recorded(graph=graph, x=np.ones((3, 1, 1), bool), kind="spikes", dtype=np.float64, spikes={}, units={})
-    assert membrane(run, "n", 1, 0, (0,)) is None
+    run = RecordedRun(graph=graph, x=np.ones((3, 1, 1), bool), kind="spikes", dtype=np.float64, spikes={}, units={})
+    assert measure_membrane(run, "n", 1, 0, (0,)) is None
 
 
 # ------------------------------------------------------------------------------------------------------------- findings
@@ -385,7 +391,7 @@ def test_layers_that_say_nothing_are_found():
     ]
     graph = chain(layers, input_shape=(1,))
     run = simulate(graph, np.ones((20, 2, 1), bool))
-    found = codes(of_run(graph, run))
+    found = codes(find_in_run(graph, run))
     assert set(found) == {("dead_neurons", "mostly"), ("busy_layer", "busy"), ("silent_layer", "silent")}
     assert found["dead_neurons", "mostly"].value == 0.6
     assert "3 of 5 neurons (60%) never spike in 2 samples of 20 steps" in found["dead_neurons", "mostly"].text
@@ -396,7 +402,7 @@ def test_states_that_leave_their_bits_are_found():
     neuron = LoihiLIF(decay_u=1, decay_v=1, v_threshold=2**17 - 1)
     graph = chain([Layer(name="fc", synapse=Dense(weight=np.array([[30000]])), neuron=neuron)], input_shape=(1,))
     run = simulate(graph, np.ones((20, 1, 1), bool))
-    found = codes(of_run(graph, run))
+    found = codes(find_in_run(graph, run))
     assert found["u_wrapped", "fc"].value == run.overflows["fc"]["u_wrapped"] > 0
     assert "its current u wrapped around" in found["u_wrapped", "fc"].text
     assert ("v_saturated", "fc") in found
@@ -420,9 +426,9 @@ def test_numbers_that_rounding_bent_are_found():
     assert abs(named["threshold_rounded", "slow"].value) > 0.05
     assert "clip outlying weights or raise the threshold" in named["threshold_rounded", "slow"].text
     share = named["weights_zeroed", "slow"].value
-    scale = found.numbers["slow"].scale * 20000 * 0.001 / 20
+    scale = found.rounding["slow"].scale * 20000 * 0.001 / 20
     assert share == pytest.approx(np.mean(np.abs(outlier * scale) < 1), abs=0.01)
-    assert found.numbers["slow"].decays["decay_v"]["real"] == pytest.approx([0.2048, 0.2048])
+    assert found.rounding["slow"].decays["decay_v"]["real"] == pytest.approx([0.2048, 0.2048])
     assert all(finding.layer in finding.text for finding in found.findings)
 
 

@@ -8,7 +8,7 @@ from spear_deploy.errors import GraphError
 from spear_deploy.network import IF, AvgPool, Conv1d, Conv2d, CubaLIF, Dense, Flatten, Layer, Scale, SumPool
 from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.quantize import quantize
-from spear_deploy.quantize.fuse_weights import MAX_WEIGHTS, chained_weights, composed, merge_weights
+from spear_deploy.quantize.fuse_weights import MAX_WEIGHTS, compose_synapses, find_chained_weights, fuse_weights
 from spear_deploy.simulator import simulate, synapse_math
 from tests.support.wild_graphs import wild_graph, wild_spikes
 
@@ -60,7 +60,7 @@ def test_two_maps_are_one():
             out = second.output_shape(middle)
         except GraphError:  # a window that does not fit
             continue
-        both = composed(first, second, shape)
+        both = compose_synapses(first, second, shape)
         name = f"{type(first).__name__} {type(second).__name__}"
         if both is None:
             made.setdefault(name, 0)
@@ -68,8 +68,8 @@ def test_two_maps_are_one():
         made[name] = made.get(name, 0) + 1
         assert both.output_shape(shape) == out
         x = rng.integers(-4, 5, (3, *shape)).astype(np.float64)
-        expected = synapse_math.apply(second, synapse_math.apply(first, x))
-        np.testing.assert_allclose(synapse_math.apply(both, x), expected, rtol=1e-5, atol=1e-5, err_msg=f"{seed} {name}")
+        expected = synapse_math.apply_synapse(second, synapse_math.apply_synapse(first, x))
+        np.testing.assert_allclose(synapse_math.apply_synapse(both, x), expected, rtol=1e-5, atol=1e-5, err_msg=f"{seed} {name}")
     for pair in ("Conv2d Conv2d", "Conv2d Dense", "Dense Dense", "AvgPool Conv2d", "Scale Conv1d", "Conv1d Scale", "Dense Scale"):
         assert made[pair] > 0, pair
 
@@ -77,7 +77,7 @@ def test_two_maps_are_one():
 def test_products_of_binary_grids_are_exact():
     rng = np.random.default_rng(0)
     first, second = Dense(weight=grid(rng, 5, 4), bias=grid(rng, 5)), Dense(weight=grid(rng, 3, 5), bias=grid(rng, 3))
-    both = composed(first, second, (4,))
+    both = compose_synapses(first, second, (4,))
     assert np.array_equal(both.weight, second.weight @ first.weight)
     assert np.array_equal(both.bias, second.weight @ first.bias + second.bias)
     assert both.weight.dtype == np.float32
@@ -87,13 +87,13 @@ def test_what_is_no_one_map():
     rng = np.random.default_rng(0)
     conv = Conv2d(weight=grid(rng, 2, 2, 3, 3), padding=(1, 1))
     point = Conv2d(weight=grid(rng, 2, 2, 1, 1))
-    assert composed(conv, conv, (2, 6, 6)) is None  # the border of the second sees no positions beyond the first
-    assert composed(point, conv, (2, 6, 6)) is not None
-    assert composed(replace(point, bias=np.ones(2)), conv, (2, 6, 6)) is None  # nor its bias
-    assert composed(Scale(weight=grid(rng, 2, 6, 6)), conv, (2, 6, 6)) is None  # one weight per position
+    assert compose_synapses(conv, conv, (2, 6, 6)) is None  # the border of the second sees no positions beyond the first
+    assert compose_synapses(point, conv, (2, 6, 6)) is not None
+    assert compose_synapses(replace(point, bias=np.ones(2)), conv, (2, 6, 6)) is None  # nor its bias
+    assert compose_synapses(Scale(weight=grid(rng, 2, 6, 6)), conv, (2, 6, 6)) is None  # one weight per position
     wide = Dense(weight=np.zeros((1, 2)))
-    assert composed(wide, Dense(weight=np.zeros((MAX_WEIGHTS, 1), np.int8)), (2,)) is None
-    assert composed(None, point, (2, 6, 6)) is point and composed(point, None, (2, 6, 6)) is point
+    assert compose_synapses(wide, Dense(weight=np.zeros((MAX_WEIGHTS, 1), np.int8)), (2,)) is None
+    assert compose_synapses(None, point, (2, 6, 6)) is point and compose_synapses(point, None, (2, 6, 6)) is point
 
 
 def test_any_network_with_chained_weights_stays_the_same():
@@ -101,9 +101,9 @@ def test_any_network_with_chained_weights_stays_the_same():
     for seed in range(200):
         graph = wild_graph(seed)
         graph = graph.with_layers(lambda layer: replace(layer, norm=None))
-        again = merge_weights(graph)
+        again = fuse_weights(graph)
         merged += again is not graph
-        assert len(chained_weights(again)) <= len(chained_weights(graph))
+        assert len(find_chained_weights(again)) <= len(find_chained_weights(graph))
         x = wild_spikes(graph, seed)
         before, after = (simulate(g, x, record=("spikes",), dtype=np.float64) for g in (graph, again))
         np.testing.assert_allclose(after.output * 1.0, before.output * 1.0, atol=1e-9, err_msg=str(seed))
@@ -129,7 +129,7 @@ def recurrent(weights):
 
 def test_a_linear_layer_before_a_recurrent_cell_can_be_quantised():
     graph = recurrent(grid(np.random.default_rng(2), 5, 5) / 8)
-    merged = merge_weights(graph)
+    merged = fuse_weights(graph)
     assert [layer.name for layer in merged.layers if layer.synapse is not None] == ["in", "back"]
     x = np.random.default_rng(3).random((40, 8, 4)) < 0.4
     expected = simulate(graph, x).output
@@ -147,19 +147,19 @@ def test_ways_that_add_up_behind_weights_are_given_a_map_each():
     graph = SNNGraph(
         layers=tuple(layers), edges=tuple(Edge(source=s, target=t, delay=d) for s, t, d in edges), input_shape=(2, 6, 6)
     )
-    merged = merge_weights(graph)
-    assert not chained_weights(merged) and merged["out"].synapse is None
+    merged = fuse_weights(graph)
+    assert not find_chained_weights(merged) and merged["out"].synapse is None
     x = rng.random((10, 2, 2, 6, 6)) < 0.4
     assert np.array_equal(simulate(merged, x).output, simulate(graph, x).output)
 
 
 def test_what_would_not_be_exact_stays():
     integer = quantize(chain([Layer(name="a", synapse=Dense(weight=np.ones((1, 1))), neuron=IF())], input_shape=(1,)))
-    assert merge_weights(integer) is integer
+    assert fuse_weights(integer) is integer
     graph = recurrent(np.zeros((5, 5)))
     late = replace(graph, edges=tuple(replace(e, delay=2) if e.source == "fc" else e for e in graph.edges))
-    assert merge_weights(late) is late and chained_weights(late)
+    assert fuse_weights(late) is late and find_chained_weights(late)
     around = Layer(name="around", synapse=Dense(weight=np.ones((4, 6))))
     edges = (*graph.edges, Edge(source="fc", target="around", delay=1), Edge(source="around", target="fc"))
     loop = replace(graph, layers=(*graph.layers, around), edges=edges, output="cell")
-    assert merge_weights(loop) is loop
+    assert fuse_weights(loop) is loop

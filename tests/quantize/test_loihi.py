@@ -8,8 +8,9 @@ import pytest
 from spear_deploy.errors import QuantizationError, UnsupportedError
 from spear_deploy.network import IF, LI, LIF, AvgPool, BatchNorm, Conv2d, CubaLIF, Dense, Flatten, Layer, LoihiLIF, Scale, SumPool
 from spear_deploy.network.graph import Edge, SNNGraph, chain
-from spear_deploy.quantize import fold_batchnorm, graded, layer_error, loihi, quantize
-from spear_deploy.quantize.fold import with_weights_everywhere
+from spear_deploy.quantize import fold_batchnorm, layer_error, loihi, quantize, quantize_input
+from spear_deploy.quantize.fold import add_missing_weights
+from spear_deploy.quantize.weighted_inputs import LoweringSettings
 from spear_deploy.simulator import simulate
 from tests.support.reference import random_graph, random_spikes
 from tests.support.wild_graphs import wild_graph
@@ -105,7 +106,7 @@ def test_analogue_input_becomes_graded_spikes():
     graph = chain([dense(rng.normal(size=(30, 10)), LIF(tau_s=0.002))], input_shape=(10,))
     x = np.repeat(rng.random((1, 8, 10)) * 3, 10, axis=0)
     integer = quantize(graph, calibration=x, kind="current")
-    sent = graded(integer, x, "current")
+    sent = quantize_input(integer, x, "current")
     assert sent.max() == 255 and sent.dtype == np.int64
     wanted = simulate(graph, x, kind="current").output
     got = simulate(integer, sent, kind="current").output
@@ -124,7 +125,7 @@ def analogue(seed, neuron):
 
 
 def spikes_off(graph, integer, x, name, kind="current"):
-    wanted, got = simulate(graph, x, kind=kind, record=("spikes",)), graded(integer, x, kind)
+    wanted, got = simulate(graph, x, kind=kind, record=("spikes",)), quantize_input(integer, x, kind)
     return np.mean(wanted.spikes[name] != simulate(integer, got, kind=kind, record=("spikes",)).spikes[name])
 
 
@@ -134,11 +135,11 @@ def test_data_choose_by_how_many_bits_sums_of_graded_spikes_are_shifted(neuron):
     for seed in range(4):
         graph, x = analogue(seed, neuron)
         chosen = quantize(graph, calibration=x, kind="current")
-        options = {"bits": 8, "kind": "current", "input_scale": 255 / x.max(), "room": {}}
-        always = loihi.lower(with_weights_everywhere(fold_batchnorm(graph)), **options)
+        settings = LoweringSettings(weight_bits=8, kind="current", input_scale=255 / x.max())
+        always = loihi.lower(add_missing_weights(fold_batchnorm(graph)), settings)
         assert always["conv"].synapse.weight_exponent == -8 <= chosen["conv"].synapse.weight_exponent
         errors.append([spikes_off(graph, integer, x, "conv") for integer in (chosen, always)])
-        assert simulate(chosen, graded(chosen, x, "current"), kind="current").overflows == {}
+        assert simulate(chosen, quantize_input(chosen, x, "current"), kind="current").overflows == {}
     chosen_error, always_error = np.mean(errors, axis=0)
     assert chosen_error < 0.75 * always_error
 
@@ -158,10 +159,10 @@ def test_data_clip_the_largest_weights_where_bits_are_few():
 
 
 def test_a_large_network_is_judged_on_fewer_samples(monkeypatch):
-    monkeypatch.setattr(layer_error, "MOST_PRODUCTS", 10 * 12 * 7)
+    monkeypatch.setattr(layer_error, "MAX_PRODUCTS", 10 * 12 * 7)
     graph = chain([dense(np.ones((3, 4)), IF())], input_shape=(4,))
     x = random_spikes(graph, 0, steps=10, batch=20)
-    assert layer_error.gathered(graph, x, x, "spikes").emitted["fc"].shape[1] == 7
+    assert layer_error.run_float_network(graph, x, sent=x, kind="spikes").emitted["fc"].shape[1] == 7
 
 
 def test_overflow_on_calibration_data_lowers_the_scale():

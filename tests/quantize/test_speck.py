@@ -8,7 +8,7 @@ from spear_deploy.errors import DataError, QuantizationError, UnsupportedError
 from spear_deploy.network import IF, LI, LIF, AvgPool, BatchNorm, Conv2d, CubaLIF, Dense, Layer, SpeckIF, SumPool
 from spear_deploy.network.graph import chain
 from spear_deploy.pipeline import api
-from spear_deploy.quantize import graded, quantize
+from spear_deploy.quantize import quantize, quantize_input
 from spear_deploy.simulator import simulate
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import train
@@ -160,14 +160,14 @@ def test_a_current_is_sent_as_events():
     graph = one_layer(rng.normal(size=(30, 10)) / 12, IF(reset="subtract"))
     x = np.repeat(rng.random((1, 8, 10)) * 3, 20, axis=0)
     integer = quantize(graph, format="speck", calibration=x, kind="current")
-    sent = graded(integer, x, "current")
+    sent = quantize_input(integer, x, "current")
     assert sent.max() == 15 and sent.dtype == np.int64
     wanted, got = simulate(graph, x, kind="current").output, simulate(integer, sent, kind="current").output
     assert np.abs(wanted.sum(0) - got.sum(0)).mean() < 0.15 * wanted.sum(0).mean()
     with pytest.raises(
         DataError, match="input: -0.997 given, speck takes events, which have no sign; give negative values channels"
     ):
-        graded(integer, np.full((1, 1, 10), -1.0), "current")
+        quantize_input(integer, np.full((1, 1, 10), -1.0), "current")
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_digits_keep_their_accuracy_on_speck():
     data = load_data("digits")
     graph = train(conv_network(), data, epochs=6)
     calibration = np.moveaxis(data.train.x[:64], 0, 1)
-    integer = api.for_chip(graph, "speck2f", calibration=calibration)
+    integer = api.quantize_for_chip(graph, "speck2f", calibration=calibration)
     before, after = evaluate(graph, data.test), evaluate(integer, data.test)
     assert before.accuracy > 0.8
     assert after.accuracy > before.accuracy - 0.1

@@ -9,7 +9,7 @@ from spear_deploy.hardware.profile import load_profile
 from spear_deploy.network import IF, LI, LIF, Conv2d, CubaLI, CubaLIF, Dense, Layer, SumPool, XyloLIF
 from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.pipeline import api
-from spear_deploy.quantize import graded, quantize
+from spear_deploy.quantize import quantize, quantize_input
 from spear_deploy.simulator import simulate
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import train
@@ -155,11 +155,11 @@ def test_a_current_is_sent_as_events_and_too_many_are_refused():
     graph = one_layer(np.random.default_rng(0).normal(size=(5, 4)), cuba())
     x = np.random.default_rng(1).random((20, 3, 4)) * 2
     integer = quantize(graph, format="xylo", calibration=x, kind="current")
-    assert graded(integer, x, "current").max() == 15
+    assert quantize_input(integer, x, "current").max() == 15
     with pytest.raises(
         DataError, match="input: 30 events of one channel in one step, xylo takes 15; spread them over more steps"
     ):
-        graded(integer, np.full((1, 1, 4), 2 * x.max()), "current")
+        quantize_input(integer, np.full((1, 1, 4), 2 * x.max()), "current")
     with pytest.raises(DataError, match="input: 16 events of one channel in one step, xylo takes 15"):
         api.simulate(graph, np.full((2, 1, 4), 16), chip="xylo_imu")
 
@@ -200,15 +200,15 @@ def test_only_dense_weights_lie_between_neurons():
 def test_the_profile_says_which_format():
     graph = one_layer(np.eye(2), cuba())
     for name in ("xylo_audio2", "xylo_audio3", "xylo_imu"):
-        integer = api.for_chip(graph, name)
+        integer = api.quantize_for_chip(graph, name)
         assert isinstance(integer["fc"].neuron, XyloLIF) and integer.metadata["quantization"]["input_events_max"] == 15
-        assert api.for_chip(integer, name) is integer
+        assert api.quantize_for_chip(integer, name) is integer
     profile = load_profile("loihi2")
     other = profile.model_copy(update={"meta": profile.meta.model_copy(update={"family": "truenorth"})})
     with pytest.raises(
         UnsupportedError, match="integers of the truenorth family are not built yet; there are loihi, speck, xylo"
     ):
-        api.for_chip(graph, other)
+        api.quantize_for_chip(graph, other)
 
 
 def dense_network(neuron, end, seed=0):
@@ -233,7 +233,7 @@ def test_digits_keep_their_accuracy_on_xylo(neuron, end, chip, loss):
     pytest.importorskip("torch")
     data = load_data("digits")
     graph = train(dense_network(neuron, end), data, epochs=6)
-    integer = api.for_chip(graph, chip, calibration=np.moveaxis(data.train.x[:64], 0, 1))
+    integer = api.quantize_for_chip(graph, chip, calibration=np.moveaxis(data.train.x[:64], 0, 1))
     before, after = evaluate(graph, data.test).accuracy, evaluate(integer, data.test).accuracy
     assert before > 0.7
     assert after > before - loss, (before, after)

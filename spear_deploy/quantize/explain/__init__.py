@@ -1,17 +1,20 @@
-"""What did each step of the lowering cost?
+"""Attribution of a quantization's error to its stages.
 
-explain(graph, integer, x) ─► chain of networks ─► each run ─► costs, numbers, findings
+explain(graph, integer, x) ─► chain of networks ─► a run of each ─► costs, rounding, findings
 
-steps        the networks between the trained one and the chip's integers, one change at a time
-chip_units   the trained network in the units of the chip
-distance     how far apart two spike trains are
-cause        the first spike that differs: potential and threshold on both sides
-numbers      what rounding did to weights, thresholds, decays
-findings     sentences that a person should read
+stages             the networks between the trained one and the chip's integers, one change at a time
+partial_networks   the trained network with some of its numbers as the chip stores them
+attribution        what each stage changed: decisions, output, spikes
+first_difference   distance of two spike trains; the first spike that differs, with potential and threshold on both sides
+rounding           what rounding did to weights, thresholds, decays
+findings           sentences for the user, with what to do
 """
 
-from spear_deploy.quantize.explain.attribution import ORDER, Cost, Explanation, explain
-from spear_deploy.quantize.explain.findings import Finding, of_run
-from spear_deploy.quantize.explain.first_difference import TIME_CONSTANT_STEPS, Distance, distance
+from spear_deploy.quantize.explain.attribution import ORDER_NOTE, Explanation, StageCost, explain
+from spear_deploy.quantize.explain.findings import Finding, find_in_run
+from spear_deploy.quantize.explain.first_difference import TIME_CONSTANT_STEPS, SpikeDistance, spike_distance
 
-__all__ = ["ORDER", "TIME_CONSTANT_STEPS", "Cost", "Distance", "Explanation", "Finding", "distance", "explain", "of_run"]
+__all__ = [
+    "ORDER_NOTE", "TIME_CONSTANT_STEPS", "Explanation", "Finding", "SpikeDistance", "StageCost", "explain", "find_in_run",
+    "spike_distance",
+]  # fmt: skip

@@ -1,4 +1,7 @@
-"""What did each step of the lowering cost? Decisions, spikes and the first of them that differs, layer by layer."""
+"""Cost of each stage from the trained network to the chip's integers.
+
+A cost is given in decisions, output, and spikes by layer, with the first spike that differs.
+"""
 
 from __future__ import annotations
 
@@ -11,40 +14,46 @@ import numpy as np
 from spear_deploy.errors import DataError, UnsupportedError
 from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
-from spear_deploy.quantize.explain.findings import Finding, of_change, of_numbers, of_quantiser, of_run
+from spear_deploy.quantize.explain.findings import (
+    Finding,
+    find_changed_parameters,
+    find_in_run,
+    find_rate_changes,
+    find_rounding_errors,
+)
 from spear_deploy.quantize.explain.first_difference import (
     TIME_CONSTANT_STEPS,
-    Distance,
     FirstDifference,
-    Recorded,
-    distance,
-    first_difference,
+    RecordedRun,
+    SpikeDistance,
+    find_first_difference,
+    spike_distance,
 )
-from spear_deploy.quantize.explain.numbers import Numbers, numbers_of
-from spear_deploy.quantize.explain.stages import Step, steps
+from spear_deploy.quantize.explain.rounding import LayerRounding, measure_rounding
+from spear_deploy.quantize.explain.stages import Stage, build_stages
 from spear_deploy.simulator import ChipRun, InputKind, check_input, simulate
 from spear_deploy.simulator.run import decide
 from spear_deploy.util.progress import Progress
 
-ORDER = "contributions depend on the order of the steps, which is as listed; they add up to the whole difference"
+ORDER_NOTE = "contributions depend on the order of the steps, which is as listed; they add up to the whole difference"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cost:
-    """What one step changed against the step before it, and where the network stands after it.
+class StageCost:
+    """What one stage changed against the stage before it, and the network after it against the trained one.
 
     Attributes:
-        step, what: name and sentence of the change.
-        changed: whether the step changes network or input at all; if not, nothing was run.
-        accuracy: share of right decisions after the step, or None without labels.
-        accuracy_change: against the step before; these add up to the whole.
+        step, what: name of the stage, and its change in a sentence.
+        changed: whether the stage changes network or input at all; if not, nothing was run.
+        accuracy: share of right decisions after the stage, or None without labels.
+        accuracy_change: against the stage before; these add up to the whole difference.
         agreement: share of samples whose decision is that of the trained network.
-        decisions_changed: samples whose decision this step changed.
+        decisions_changed: samples whose decision this stage changed.
         output_error: root mean square of the output's difference from the trained network's, over that of the latter; None where
-            the output is a potential in units of the chip that are not known.
-        layers: by layer, the distance of its spikes from those of the step before.
-        since_start: by layer, the distance of its spikes from the trained network's.
-        first: by layer whose spikes this step changed, the first that differs and why.
+            the output is a potential in units of the chip whose scale is not known.
+        layers: by layer, the spike_distance of its spikes from those of the stage before.
+        since_start: by layer, the spike_distance of its spikes from the trained network's.
+        first: by layer whose spikes this stage changed, the first that differs and why.
     """
 
     step: str
@@ -55,38 +64,38 @@ class Cost:
     agreement: float
     decisions_changed: int
     output_error: float | None
-    layers: Mapping[str, Distance]
-    since_start: Mapping[str, Distance]
+    layers: Mapping[str, SpikeDistance]
+    since_start: Mapping[str, SpikeDistance]
     first: Mapping[str, FirstDifference]
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
         layers = {
             name: {
-                **found.to_json(),
+                **spikes.to_json(),
                 "since_start": self.since_start[name].to_json(),
                 "first": self.first[name].to_json() if name in self.first else None,
             }
-            for name, found in self.layers.items()
+            for name, spikes in self.layers.items()
         }
-        shown = ("step", "what", "changed", "accuracy", "accuracy_change", "agreement", "decisions_changed", "output_error")
-        return {**{name: getattr(self, name) for name in shown}, "layers": layers}
+        keys = ("step", "what", "changed", "accuracy", "accuracy_change", "agreement", "decisions_changed", "output_error")
+        return {**{name: getattr(self, name) for name in keys}, "layers": layers}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """The whole way from the trained network to the chip's integers.
+    """All stages from the trained network to the chip's integers.
 
     Attributes:
-        costs: by step, in order.
-        numbers: by layer, the scale and what rounding did to weights, decays, thresholds and biases.
-        findings: what a person should know.
-        alignment: steps by which the chip's output is later, and the edges that need a delay of their own so that all meets.
+        costs: by stage, in order.
+        rounding: by layer, the scale and what rounding did to weights, decays, thresholds and biases.
+        findings: sentences for the user.
+        alignment: steps by which the chip's output is later, and extra delays of its edges (`lava.schedule.schedule_on_chip`).
         samples, steps: of the input.
     """
 
-    costs: Sequence[Cost]
-    numbers: Mapping[str, Numbers]
+    costs: Sequence[StageCost]
+    rounding: Mapping[str, LayerRounding]
     findings: Sequence[Finding]
     alignment: Mapping[str, Any]
     samples: int
@@ -95,9 +104,9 @@ class Explanation:
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
         return {
-            "order": ORDER,
+            "order": ORDER_NOTE,
             "steps": [cost.to_json() for cost in self.costs],
-            "numbers": {name: found.to_json() for name, found in self.numbers.items()},
+            "numbers": {name: layer.to_json() for name, layer in self.rounding.items()},
             "alignment": dict(self.alignment),
             "samples": self.samples,
             "time_steps": self.steps,
@@ -115,16 +124,16 @@ def explain(
     alignment: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Explanation:
-    """Run every network between a trained one and its integers, and say what each change cost.
+    """Run every network between a trained one and its integers, and return what each change cost.
 
     Args:
         graph: the floating-point network as stored.
-        integer: what the quantiser made of it.
+        integer: the same network quantized.
         x: (T, B, *input), as the trained network takes it.
         kind: of `x`.
         labels: (B,) if known.
-        alignment: what the chip's delivery one step later takes, see `lava.schedule.alignment`.
-        progress: is told which step runs.
+        alignment: delays of the chip, see `lava.schedule.schedule_on_chip`.
+        progress: gets the name of each stage before it runs.
 
     Raises:
         UnsupportedError: the network holds integers already.
@@ -135,21 +144,21 @@ def explain(
     x = check_input(graph, x, kind)
     if labels is not None and len(labels) != x.shape[1]:
         raise DataError(f"{len(labels)} labels for {x.shape[1]} samples; give one label a sample")
-    chain = steps(graph, integer, x, kind)
-    costs: list[Cost] = []
-    start = before = last = _ran(chain[0], kind)
-    for n, step in enumerate(chain):
+    chain = build_stages(graph, integer, x, kind)
+    costs: list[StageCost] = []
+    start = before = last = _run_stage(chain[0], kind)
+    for n, stage in enumerate(chain):
         if progress is not None:
-            progress({"stage": f"explain: {step.name}", "done": n, "of": len(chain)})
-        last = _ran(step, kind) if n and step.changed else last
-        costs.append(_cost(step, start, before, last, labels, costs))
+            progress({"stage": f"explain: {stage.name}", "done": n, "of": len(chain)})
+        last = _run_stage(stage, kind) if n and stage.changed else last
+        costs.append(_attribute_cost(stage, start, before, last, labels, costs))
         before = last
-    numbers = numbers_of(chain)
-    changes = of_change(graph, start.run.counts, last.run.counts)
-    findings = [*of_quantiser(integer), *of_numbers(numbers), *changes, *of_run(integer, last.run)]
+    rounding = measure_rounding(chain)
+    changes = find_rate_changes(graph, start.run.counts, last.run.counts)
+    findings = [*find_changed_parameters(integer), *find_rounding_errors(rounding), *changes, *find_in_run(integer, last.run)]
     return Explanation(
         costs=costs,
-        numbers=numbers,
+        rounding=rounding,
         findings=findings,
         alignment=dict(alignment or {}),
         samples=x.shape[1],
@@ -158,47 +167,52 @@ def explain(
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Ran:
+class _StageRun:
+    """A stage as it ran; `output` in the units of the trained network, or None where these are not known."""
+
     run: ChipRun
-    recorded: Recorded
+    recorded: RecordedRun
     output: Array | None
 
 
-def _ran(step: Step, kind: InputKind) -> _Ran:
-    run = simulate(step.graph, step.x, kind=kind, record=("spikes",), dtype=step.dtype)
-    recorded = Recorded(graph=step.graph, x=step.x, kind=kind, dtype=step.dtype, spikes=run.spikes, units=step.units)
-    name = step.graph.output
+def _run_stage(stage: Stage, kind: InputKind) -> _StageRun:
+    run = simulate(stage.graph, stage.x, kind=kind, record=("spikes",), dtype=stage.dtype)
+    recorded = RecordedRun(graph=stage.graph, x=stage.x, kind=kind, dtype=stage.dtype, spikes=run.spikes, units=stage.units)
+    name = stage.graph.output
     output: Array | None = run.output
-    if not step.graph[name].spikes and name in step.units:
-        factor, level = step.units[name]
+    if not stage.graph[name].spikes and name in stage.units:
+        factor, level = stage.units[name]
         output = run.output / factor + level
-    elif not step.graph[name].spikes and step.graph.is_integer:
+    elif not stage.graph[name].spikes and stage.graph.is_integer:
         output = None
-    return _Ran(run=run, recorded=recorded, output=output)
+    return _StageRun(run=run, recorded=recorded, output=output)
 
 
-def _cost(step: Step, start: _Ran, before: _Ran, now: _Ran, labels: Array | None, earlier: Sequence[Cost]) -> Cost:
+def _attribute_cost(
+    stage: Stage, start: _StageRun, before: _StageRun, now: _StageRun, labels: Array | None, earlier: Sequence[StageCost]
+) -> StageCost:
     decided, at_start, previous = decide(now.run.output), decide(start.run.output), decide(before.run.output)
     accuracy = None if labels is None else float(np.mean(decided == labels))
     change = None if accuracy is None else accuracy - (earlier[-1].accuracy or 0.0) if earlier else 0.0
     common = [name for name in start.recorded.spikes if name in now.recorded.spikes]
-    found = {name: first_difference(name, before.recorded, now.recorded) for name in common}
-    return Cost(
-        step=step.name,
-        what=step.what,
-        changed=step.changed,
+    differences = {name: find_first_difference(name, before.recorded, now.recorded) for name in common}
+    return StageCost(
+        step=stage.name,
+        what=stage.what,
+        changed=stage.changed,
         accuracy=accuracy,
         accuracy_change=None if labels is None else change,
         agreement=float(np.mean(decided == at_start)),
         decisions_changed=int(np.count_nonzero(decided != previous)),
-        output_error=_relative(now.output, start.output),
-        layers={name: distance(before.recorded.spikes[name], now.recorded.spikes[name]) for name in common},
-        since_start={name: distance(start.recorded.spikes[name], now.recorded.spikes[name]) for name in common},
-        first={name: first for name, first in found.items() if first is not None},
+        output_error=_relative_error(now.output, start.output),
+        layers={name: spike_distance(before.recorded.spikes[name], now.recorded.spikes[name]) for name in common},
+        since_start={name: spike_distance(start.recorded.spikes[name], now.recorded.spikes[name]) for name in common},
+        first={name: first for name, first in differences.items() if first is not None},
     )
 
 
-def _relative(value: Array | None, reference: Array | None) -> float | None:
+def _relative_error(value: Array | None, reference: Array | None) -> float | None:
+    """Return the root mean square of the difference over that of the reference."""
     if value is None or reference is None:
         return None
     size = float(np.sqrt(np.mean(np.square(reference, dtype=np.float64))))

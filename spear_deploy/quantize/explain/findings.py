@@ -1,6 +1,6 @@
-"""What should a person know about a run? Silent layers, dead neurons, states that leave their bits, numbers that rounding bent.
+"""Findings about a run and about rounding, as sentences for the user.
 
-Each is one sentence: the layer, the value, and what to do.
+Silent layers, dead neurons, states that overflow, numbers that rounding changed: the layer, the value, and what to do.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import numpy as np
 
 from spear_deploy.network import COUNTING_NEURONS
 from spear_deploy.network.graph import SNNGraph
-from spear_deploy.quantize.explain.numbers import Numbers
+from spear_deploy.quantize.explain.rounding import LayerRounding
 from spear_deploy.simulator import ChipRun, SpikeCounts
 
 DEAD_SHARE = 0.5
-"""More neurons of a layer than this without a spike are named."""
+"""Share of a layer's neurons without a spike above which it is a finding."""
 BUSY_RATE = 0.95
-"""A layer above this many spikes per neuron and step says little more than a bias would."""
+"""Spikes per neuron and step above which a layer carries little more than a bias."""
 RATE_FACTOR = 2.0
-LEAST_SPIKES = 10
-"""Rates of fewer spikes than this are not compared."""
+MIN_SPIKES = 10
+"""Rates of fewer spikes are not compared."""
 THRESHOLD_ERROR = 0.05
 ZEROED_SHARE = 0.25
 CLIPPED_SHARE = 0.01
@@ -35,13 +35,13 @@ _OVERFLOWS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that a person should know.
+    """One fact that the user should know.
 
     Attributes:
-        code: what kind of thing, for a script.
-        layer: where.
-        value: the number that it is about.
-        text: one sentence with all of it, and what to do.
+        code: kind of the finding, for scripts.
+        layer: name of the layer.
+        value: the measured number.
+        text: one sentence with layer, value and what to do.
     """
 
     code: str
@@ -54,51 +54,51 @@ class Finding:
         return dict(vars(self))
 
 
-def of_run(graph: SNNGraph, run: ChipRun) -> Iterator[Finding]:
-    """Find layers that are silent, mostly dead or always on, and states that left their bits."""
+def find_in_run(graph: SNNGraph, run: ChipRun) -> Iterator[Finding]:
+    """Find layers that are silent, mostly dead or always on, and states that overflowed."""
     counts = run.counts
-    seen = f"{counts.samples} sample{'s' if counts.samples != 1 else ''} of {counts.steps} steps"
+    extent = f"{counts.samples} sample{'s' if counts.samples != 1 else ''} of {counts.steps} steps"
     for layer in graph.layers:
         if layer.name in counts.sent:
-            once = not isinstance(layer.neuron, COUNTING_NEURONS)
-            yield from _of_activity(layer.name, counts.sent[layer.name], counts, seen, once)
+            one_spike = not isinstance(layer.neuron, COUNTING_NEURONS)
+            yield from _find_in_activity(layer.name, counts.sent[layer.name], counts, extent, one_spike)
         if layer.name in run.overflows:
-            yield from _of_overflows(layer.name, run.overflows[layer.name], seen)
+            yield from _find_in_overflows(layer.name, run.overflows[layer.name], extent)
 
 
-def _of_activity(name: str, sent: Any, counts: SpikeCounts, seen: str, once: bool) -> Iterator[Finding]:
+def _find_in_activity(name: str, sent: Any, counts: SpikeCounts, extent: str, one_spike: bool) -> Iterator[Finding]:
     if not sent.any():
-        text = f"layer '{name}': not one spike in {seen}; lower its threshold, raise its weights, or check the input's scale"
+        text = f"layer '{name}': not one spike in {extent}; lower its threshold, raise its weights, or check the input's scale"
         yield Finding(code="silent_layer", layer=name, value=0.0, text=text)
         return
     dead = int(np.count_nonzero(sent == 0))
     if dead > DEAD_SHARE * sent.size:
         share = f"{dead} of {sent.size} neurons ({dead / sent.size:.0%})"
-        text = f"layer '{name}': {share} never spike in {seen}; prune dead channels, or lower the threshold"
+        text = f"layer '{name}': {share} never spike in {extent}; prune dead channels, or lower the threshold"
         yield Finding(code="dead_neurons", layer=name, value=dead / sent.size, text=text)
     rate = float(sent.mean()) / (counts.steps * counts.samples)
-    if once and rate > BUSY_RATE:
+    if one_spike and rate > BUSY_RATE:
         text = f"layer '{name}': its neurons spike in {rate:.0%} of all steps and say no more than a bias; raise its threshold"
         yield Finding(code="busy_layer", layer=name, value=rate, text=text)
 
 
-def _of_overflows(name: str, found: Mapping[str, int], seen: str) -> Iterator[Finding]:
-    for code, times in found.items():
+def _find_in_overflows(name: str, overflows: Mapping[str, int], extent: str) -> Iterator[Finding]:
+    for code, times in overflows.items():
         if times:
             text = (
-                f"layer '{name}': {_OVERFLOWS.get(code, code)} {times} times in {seen}, beyond the bits of its state; "
+                f"layer '{name}': {_OVERFLOWS.get(code, code)} {times} times in {extent}, beyond the bits of its state; "
                 "give it a smaller scale (quantise with this input as calibration), or smaller weights and biases"
             )
             yield Finding(code=code, layer=name, value=float(times), text=text)
 
 
-def of_change(graph: SNNGraph, before: SpikeCounts, after: SpikeCounts) -> Iterator[Finding]:
+def find_rate_changes(graph: SNNGraph, before: SpikeCounts, after: SpikeCounts) -> Iterator[Finding]:
     """Find layers whose rate changed by more than a factor of 2 between the trained network and the chip's."""
     for layer in graph.layers:
         if layer.name not in before.sent or layer.name not in after.sent:
             continue
         spikes = [int(counts.sent[layer.name].sum()) for counts in (before, after)]
-        if max(spikes) < LEAST_SPIKES or max(spikes) <= RATE_FACTOR * min(spikes):
+        if max(spikes) < MIN_SPIKES or max(spikes) <= RATE_FACTOR * min(spikes):
             continue
         factor = spikes[1] / spikes[0] if spikes[0] else float(spikes[1])
         text = (
@@ -108,10 +108,10 @@ def of_change(graph: SNNGraph, before: SpikeCounts, after: SpikeCounts) -> Itera
         yield Finding(code="rate_changed", layer=layer.name, value=factor, text=text)
 
 
-def of_quantiser(integer: SNNGraph) -> Iterator[Finding]:
-    """Find what the quantiser itself says that its format bent."""
-    for found in integer.metadata.get("quantization", {}).get("findings", ()):
-        name, what, given, stored = (found[key] for key in ("layer", "what", "given", "stored"))
+def find_changed_parameters(integer: SNNGraph) -> Iterator[Finding]:
+    """Find the parameters that the quantization reports as changed by its format."""
+    for reported in integer.metadata.get("quantization", {}).get("findings", ()):
+        name, what, given, stored = (reported[key] for key in ("layer", "what", "given", "stored"))
         if what == "spikes_per_step":
             text = (
                 f"layer '{name}': a neuron that meets {stored:.0f} thresholds in a step sends {stored:.0f} spikes on the chip, "
@@ -127,22 +127,22 @@ def of_quantiser(integer: SNNGraph) -> Iterator[Finding]:
         yield Finding(code="parameter_rounded", layer=name, value=float(stored), text=text)
 
 
-def of_numbers(numbers: Mapping[str, Numbers]) -> Iterator[Finding]:
-    """Find numbers that rounding bent: thresholds, decays, weights; and scales that had to give way."""
-    for name, found in numbers.items():
-        yield from _of_neuron(name, found)
-        yield from _of_weights(name, found)
+def find_rounding_errors(rounding: Mapping[str, LayerRounding]) -> Iterator[Finding]:
+    """Find thresholds, decays and weights with a large rounding error, and scales below what the weights allow."""
+    for name, layer in rounding.items():
+        yield from _find_in_neuron(name, layer)
+        yield from _find_in_weights(name, layer)
 
 
-def _of_neuron(name: str, found: Numbers) -> Iterator[Finding]:
-    error = found.threshold_error
+def _find_in_neuron(name: str, layer: LayerRounding) -> Iterator[Finding]:
+    error = layer.threshold_error
     if error is not None and abs(error) > THRESHOLD_ERROR:
         text = (
-            f"layer '{name}': a threshold of {found.threshold_real:.3g} units becomes {found.threshold_integer} ({error:+.1%}) "
-            f"at scale {found.scale:.4g}, which the largest weight sets; clip outlying weights or raise the threshold"
+            f"layer '{name}': a threshold of {layer.threshold_real:.3g} units becomes {layer.threshold_integer} ({error:+.1%}) "
+            f"at scale {layer.scale:.4g}, which the largest weight sets; clip outlying weights or raise the threshold"
         )
         yield Finding(code="threshold_rounded", layer=name, value=error, text=text)
-    for state, lost in (found.decays_lost or {}).items():
+    for state, lost in (layer.decays_lost or {}).items():
         for end, (neurons, real) in lost.items():
             effect, step = ("never fades", "longer") if end == 0 else ("is forgotten in every step", "shorter")
             text = (
@@ -150,23 +150,23 @@ def _of_neuron(name: str, found: Numbers) -> Iterator[Finding]:
                 f"choose another time constant, or a {step} time step"
             )
             yield Finding(code="decay_lost", layer=name, value=real, text=text)
-    if found.headroom is not None and found.headroom < 1:
+    if layer.headroom is not None and layer.headroom < 1:
         text = (
-            f"layer '{name}': its scale was cut to {found.headroom:.3g} of what the weights allow, or a state would overflow; "
+            f"layer '{name}': its scale was cut to {layer.headroom:.3g} of what the weights allow, or a state would overflow; "
             "use smaller biases and inputs, or a lower threshold"
         )
-        yield Finding(code="scale_cut", layer=name, value=found.headroom, text=text)
+        yield Finding(code="scale_cut", layer=name, value=layer.headroom, text=text)
 
 
-def _of_weights(name: str, found: Numbers) -> Iterator[Finding]:
-    if found.weights_clipped > CLIPPED_SHARE * found.weights:
-        clipped = f"{found.weights_clipped} of {found.weights} weights ({found.weights_clipped / found.weights:.0%})"
+def _find_in_weights(name: str, layer: LayerRounding) -> Iterator[Finding]:
+    if layer.weights_clipped > CLIPPED_SHARE * layer.weights:
+        clipped = f"{layer.weights_clipped} of {layer.weights} weights ({layer.weights_clipped / layer.weights:.0%})"
         text = f"layer '{name}': {clipped} are clipped, lest the others be rounded more; bound the largest weights in training"
-        yield Finding(code="weights_clipped", layer=name, value=float(found.weights_clipped), text=text)
-    if found.weights and found.weights_zeroed > ZEROED_SHARE * found.weights:
-        share = found.weights_zeroed / found.weights
+        yield Finding(code="weights_clipped", layer=name, value=float(layer.weights_clipped), text=text)
+    if layer.weights and layer.weights_zeroed > ZEROED_SHARE * layer.weights:
+        share = layer.weights_zeroed / layer.weights
         text = (
-            f"layer '{name}': {found.weights_zeroed} of {found.weights} weights ({share:.0%}) round to 0; clip the few largest, "
+            f"layer '{name}': {layer.weights_zeroed} of {layer.weights} weights ({share:.0%}) round to 0; clip the few largest, "
             "which set the scale, or train with the chip's weights"
         )
         yield Finding(code="weights_zeroed", layer=name, value=share, text=text)

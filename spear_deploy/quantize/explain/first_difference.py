@@ -1,8 +1,8 @@
-"""Why does a neuron spike in one run and not in the other? Its potential and its threshold, on both sides.
+"""First spike that differs between two runs, and distances of spikes.
 
-A neuron crosses its threshold or does not because its own numbers changed, or because spikes that reach it did. The
-potential before the reset is not in a recording: the step is repeated from the state before it, with the input that a probe
-beside the layer records.
+A spike differs because the numbers of its layer changed, or because the spikes that reach the layer did: the potential less the
+threshold on both sides tells. The potential before the reset is not in a recording: the step is repeated from the state before
+it, with the input that a probe beside the layer records.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ from spear_deploy.simulator import InputKind, neurons, simulate
 
 UNREACHED = 1e30
 """A threshold above every potential, in the range of float32."""
+TIME_CONSTANT_STEPS = 10.0
+"""Time constant of the exponential kernel of van Rossum's distance."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Membrane:
-    """The potential that one neuron compares with its threshold in one step, in the units of the trained network where known."""
+    """Potential and threshold of one neuron in one step, in the units of the trained network where these are known."""
 
     v: float
     threshold: float
 
     @property
     def margin(self) -> float:
-        """How far the potential is above the threshold."""
+        """The potential less the threshold."""
         return self.v - self.threshold
 
 
@@ -41,9 +43,10 @@ class FirstDifference:
     Attributes:
         layer, step, sample, neuron: where and when.
         before, after: spikes sent in the first and in the second run.
-        margin_before, margin_after: potential less threshold, or None where it cannot be told.
+        margin_before, margin_after: potential less threshold, or None where it is not known.
         threshold_before, threshold_after: the thresholds.
-        upstream: layers (or "input") that had sent something else by then in this sample; empty: the layer's own numbers did it.
+        upstream: layers (or "input") that had sent something else by then in this sample; if empty, the layer's numbers are the
+            cause.
     """
 
     layer: str
@@ -59,15 +62,15 @@ class FirstDifference:
     upstream: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain data, with the sentence."""
+        """Return plain data, with the sentence as `why`."""
         return {**vars(self), "neuron": list(self.neuron), "upstream": list(self.upstream), "why": self.why}
 
     @property
     def why(self) -> str:
         """One sentence."""
-        verb = "spikes no more" if self.before and not self.after else "spikes now" if self.after and not self.before else None
-        what = verb or f"sends {self.after} spikes instead of {self.before}"
-        place = f"layer '{self.layer}', neuron {_index(self.neuron)}, sample {self.sample}, step {self.step} {what}"
+        change = "spikes no more" if self.before and not self.after else "spikes now" if self.after and not self.before else None
+        change = change or f"sends {self.after} spikes instead of {self.before}"
+        place = f"layer '{self.layer}', neuron {_format_index(self.neuron)}, sample {self.sample}, step {self.step} {change}"
         margins = ""
         if self.margin_before is not None and self.margin_after is not None:
             margins = (
@@ -80,8 +83,8 @@ class FirstDifference:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Recorded:
-    """One network of a chain, as it ran.
+class RecordedRun:
+    """One network of a chain, and its spikes.
 
     Attributes:
         graph, x, kind, dtype: what ran, on (T, B, *input).
@@ -97,7 +100,7 @@ class Recorded:
     units: Mapping[str, tuple[Any, Any]]
 
 
-def first_difference(layer: str, before: Recorded, after: Recorded) -> FirstDifference | None:
+def find_first_difference(layer: str, before: RecordedRun, after: RecordedRun) -> FirstDifference | None:
     """Return the earliest difference of a layer's spikes, then of the lowest sample and neuron; None where there is none."""
     a, b = before.spikes[layer], after.spikes[layer]
     different = a != b
@@ -106,7 +109,7 @@ def first_difference(layer: str, before: Recorded, after: Recorded) -> FirstDiff
     step, sample, *neuron = (int(n) for n in np.unravel_index(int(different.argmax()), different.shape))
     index = tuple(neuron)
     where = (step, sample, *index)
-    sides = [membrane(side, layer, step, sample, index) for side in (before, after)]
+    membranes = [measure_membrane(run, layer, step, sample, index) for run in (before, after)]
     return FirstDifference(
         layer=layer,
         step=step,
@@ -114,16 +117,16 @@ def first_difference(layer: str, before: Recorded, after: Recorded) -> FirstDiff
         neuron=index,
         before=int(a[where]),
         after=int(b[where]),
-        margin_before=None if sides[0] is None else sides[0].margin,
-        margin_after=None if sides[1] is None else sides[1].margin,
-        threshold_before=None if sides[0] is None else sides[0].threshold,
-        threshold_after=None if sides[1] is None else sides[1].threshold,
-        upstream=_changed_sources(layer, before, after, step, sample),
+        margin_before=None if membranes[0] is None else membranes[0].margin,
+        margin_after=None if membranes[1] is None else membranes[1].margin,
+        threshold_before=None if membranes[0] is None else membranes[0].threshold,
+        threshold_after=None if membranes[1] is None else membranes[1].threshold,
+        upstream=_find_changed_sources(layer, before, after, step, sample),
     )
 
 
-def membrane(run: Recorded, name: str, step: int, sample: int, index: Sequence[int]) -> Membrane | None:
-    """Return what a neuron compares in a step; None for a neuron that rests, or sends several spikes a step."""
+def measure_membrane(run: RecordedRun, name: str, step: int, sample: int, index: Sequence[int]) -> Membrane | None:
+    """Return potential and threshold of a neuron in a step; None for one with a refractory time or several spikes a step."""
     graph, layer = run.graph, run.graph[name]
     neuron: Any = layer.neuron
     if getattr(neuron, "refractory_steps", 0) or isinstance(neuron, (SpeckIF, XyloLIF)):
@@ -134,7 +137,7 @@ def membrane(run: Recorded, name: str, step: int, sample: int, index: Sequence[i
     watched = replace(
         graph,
         layers=(*graph.layers, Layer(name=probe, synapse=layer.synapse, norm=layer.norm)),
-        edges=(*graph.edges, *(Edge(source=e.source, target=probe, delay=e.delay) for e in graph.incoming(name))),
+        edges=(*graph.edges, *(Edge(source=e.source, target=probe, delay=e.delay) for e in graph.edges_into(name))),
     )
     short = run.x[: step + 1, sample : sample + 1]
     recorded = simulate(watched, short, kind=run.kind, record=("v", "u"), dtype=run.dtype)
@@ -155,60 +158,56 @@ def membrane(run: Recorded, name: str, step: int, sample: int, index: Sequence[i
     return Membrane(v=v / factor + level, threshold=threshold / factor + level)
 
 
-def _changed_sources(name: str, before: Recorded, after: Recorded, step: int, sample: int) -> tuple[str, ...]:
-    """Return what had sent something else to `name` in this sample up to this step: layers, or the network's input."""
-    found = []
+def _find_changed_sources(name: str, before: RecordedRun, after: RecordedRun, step: int, sample: int) -> tuple[str, ...]:
+    """Return the layers, or the network's input, that had sent something else to `name` in this sample by this step."""
+    changed = []
     same_units = before.units is after.units and before.x.shape == after.x.shape
     if same_units and reads_input(after.graph, name):
         same = np.array_equal(before.x[: step + 1, sample], after.x[: step + 1, sample])
-        found += [] if same else [INPUT]
-    for source, delay in dict.fromkeys(spike_sources(after.graph, name)):
+        changed += [] if same else [INPUT]
+    for source, delay in dict.fromkeys(find_spike_sources(after.graph, name)):
         if source in before.spikes and source in after.spikes:
             until = max(step + 1 - delay, 0)
             if (before.spikes[source][:until, sample] != after.spikes[source][:until, sample]).any():
-                found.append(source)
-    return tuple(dict.fromkeys(found))
+                changed.append(source)
+    return tuple(dict.fromkeys(changed))
 
 
-def spike_sources(graph: SNNGraph, name: str, passed: tuple[str, ...] = ()) -> Iterator[tuple[str, int]]:
-    """Yield (layer with neurons, steps of delay) of what reaches a layer, directly or through layers without neurons."""
-    for edge in graph.incoming(name):
+def find_spike_sources(graph: SNNGraph, name: str, passed: tuple[str, ...] = ()) -> Iterator[tuple[str, int]]:
+    """Yield (layer, steps of delay) for neuron layers that reach a layer directly or through layers without neurons."""
+    for edge in graph.edges_into(name):
         if edge.source == INPUT:
             continue
         if graph[edge.source].neuron is not None:
             yield edge.source, edge.delay
         elif edge.source not in passed:
-            for source, delay in spike_sources(graph, edge.source, (*passed, name)):
+            for source, delay in find_spike_sources(graph, edge.source, (*passed, name)):
                 yield source, delay + edge.delay
 
 
 def reads_input(graph: SNNGraph, name: str, passed: tuple[str, ...] = ()) -> bool:
     """Say whether the network's input reaches a layer, directly or through layers without neurons."""
-    sources = [edge.source for edge in graph.incoming(name)]
+    sources = [edge.source for edge in graph.edges_into(name)]
     between = [s for s in sources if s != INPUT and graph[s].neuron is None and s not in passed]
     return INPUT in sources or any(reads_input(graph, s, (*passed, name)) for s in between)
 
 
-def _index(neuron: Sequence[int]) -> str:
+def _format_index(neuron: Sequence[int]) -> str:
     return str(neuron[0]) if len(neuron) == 1 else f"({', '.join(map(str, neuron))})"
 
 
-# FOLDED from spear_deploy/quantize/explain/first_difference.py
-# How far apart are two spike trains? Spikes that differ, and van Rossum's distance, which forgives small shifts.
-
-TIME_CONSTANT_STEPS = 10.0
-"""Time constant of the exponential kernel."""
+# ----------------------------------------------------------------------------------------------------------- distances
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distance:
-    """How far the spikes of one layer are from those of another run.
+class SpikeDistance:
+    """Distance of the spikes of one layer in two runs.
 
     Attributes:
         differ: neuron steps in which the two do not send the same number of spikes, over all samples.
         share: `differ` over all neuron steps.
         spikes: spikes in the two runs.
-        van_rossum: see `van_rossum`, summed over neurons and samples: about the number of spikes that one run lacks.
+        van_rossum: see `van_rossum`, summed over neurons and samples: about the number of spikes that only one run has.
     """
 
     differ: int
@@ -221,10 +220,10 @@ class Distance:
         return {"differ": self.differ, "share": self.share, "spikes": list(self.spikes), "van_rossum": self.van_rossum}
 
 
-def distance(a: Array, b: Array) -> Distance:
+def spike_distance(a: Array, b: Array) -> SpikeDistance:
     """Return the distance of two recordings (T, B, *shape) of one layer."""
     differ = int(np.count_nonzero(a != b))
-    return Distance(
+    return SpikeDistance(
         differ=differ,
         share=differ / a.size,
         spikes=(int(a.sum(dtype=np.int64)), int(b.sum(dtype=np.int64))),
@@ -256,4 +255,4 @@ def van_rossum(a: Array, b: Array, time_constant_steps: float = TIME_CONSTANT_ST
     for row in difference:
         trace = q * trace + row
         total += float(trace @ trace)
-    return (1 - q * q) * total + q * q * float(trace @ trace)  # what is left fades after the end: a geometric sum
+    return (1 - q * q) * total + q * q * float(trace @ trace)  # the trace fades after the end: a geometric sum

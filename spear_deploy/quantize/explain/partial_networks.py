@@ -1,7 +1,8 @@
-"""What is the trained network in the units of a Loihi chip, before anything is rounded?
+"""Trained networks with some of their numbers as a chip stores them.
 
-Each neuron layer has one scale s (`quantize.loihi`). In its units the network computes the same spikes, and every number
-stands beside the integer that it becomes.
+Each change can so be run alone, in floating point, before the states become integers too. Loihi: the trained network in the
+units of the chip (`quantize.loihi`), where it computes the same spikes, and every number stands beside the integer that it
+becomes. Speck and Xylo: stored numbers in the units of the trained network, where a stored potential v is v / scale + level.
 """
 
 from __future__ import annotations
@@ -14,53 +15,25 @@ import numpy as np
 
 from spear_deploy.network import IF, LI, LOIHI_UNIT, Array, CubaLI, CubaLIF, Layer, LoihiLIF, UnroundedLIF, XyloLIF
 from spear_deploy.network.graph import SNNGraph
-from spear_deploy.quantize.fold import summed
-from spear_deploy.quantize.weighted_inputs import Target, targets
+from spear_deploy.quantize.fold import replace_mean_by_sum
+from spear_deploy.quantize.weighted_inputs import NeuronInput, collect_neuron_inputs
 from spear_deploy.simulator import InputKind, neurons
 
 
-def with_sums(graph: SNNGraph, kind: InputKind) -> SNNGraph:
-    """Return a floating-point network with sums over windows in place of means; the weights around them take the factor.
-
-    Args:
-        graph: see `quantize.targets.targets`.
-        kind: of its input.
-    """
-    layers = {layer.name: summed(layer) for layer in graph.layers}
-    for target in targets(graph, kind, 1.0):
-        for name, synapse in target.synapses.items():
-            layers[name] = replace(layers[name], synapse=_behind(target, name, synapse))
-    return graph.with_layers(layers)
-
-
-def unrounded(graph: SNNGraph, integer: SNNGraph, kind: InputKind) -> SNNGraph:
-    """Return a floating-point network in the units of the integers that it became.
-
-    Args:
-        graph: see `quantize.targets.targets`.
-        integer: of the Loihi family, with its scales in the metadata.
-        kind: of its input.
-    """
-    layers = {layer.name: summed(layer) for layer in graph.layers}
-    for target in targets(graph, kind, input_scale_of(integer)):
-        scale = float(integer.metadata["quantization"]["scale"][target.name])
-        for name, synapse in target.gained(_gain(target) * scale).items():
-            layers[name] = replace(layers[name], synapse=_behind(target, name, synapse))
-        layers[target.name] = replace(layers[target.name], neuron=_neuron(target, scale))
-    return graph.with_layers(layers)
-
-
-def units(of: Iterable[Target], integer: SNNGraph) -> dict[str, tuple[float, Array]]:
-    """Return (unit · scale, level) by layer of neurons: an integer potential v is v / (unit · scale) + level in trained units."""
+def find_units(neuron_inputs: Iterable[NeuronInput], integer: SNNGraph) -> dict[str, tuple[float, Array]]:
+    """Return (unit · scale, level) by neuron layer: an integer potential v is v / (unit · scale) + level in trained units."""
     facts = integer.metadata.get("quantization", {})
     scales = facts.get("scale", {})
     unit = float(facts.get("unit", LOIHI_UNIT))
-    return {target.name: (unit * scales[target.name], target.level) for target in of if target.name in scales}
+    return {entry.name: (unit * scales[entry.name], entry.level) for entry in neuron_inputs if entry.name in scales}
 
 
-def input_scale_of(integer: SNNGraph) -> float:
-    """Return what a current is multiplied with before it is sent; 1 where it is not."""
+def stored_input_scale(integer: SNNGraph) -> float:
+    """Return the factor on a current before it is sent; 1 where it is sent as it is."""
     return float(integer.metadata.get("quantization", {}).get("input_scale", 1.0))
+
+
+# --------------------------------------------------------------------------------------------------------------- Loihi
 
 
 def is_loihi(integer: SNNGraph) -> bool:
@@ -70,45 +43,71 @@ def is_loihi(integer: SNNGraph) -> bool:
     return all(isinstance(layer.neuron, LoihiLIF) and layer.name in scales for layer in layers)
 
 
-def _behind(target: Target, name: str, synapse: Any) -> Any:
+def replace_means_by_sums(graph: SNNGraph, kind: InputKind) -> SNNGraph:
+    """Return a floating-point network with sums over windows in place of means; the weights around them take the factor.
+
+    Args:
+        graph: see `weighted_inputs.collect_neuron_inputs`.
+        kind: of its input.
+    """
+    layers = {layer.name: replace_mean_by_sum(layer) for layer in graph.layers}
+    for neuron_input in collect_neuron_inputs(graph, kind, 1.0):
+        for name, synapse in neuron_input.synapses.items():
+            layers[name] = replace(layers[name], synapse=_multiply_bias(neuron_input, name, synapse))
+    return graph.with_layers(layers)
+
+
+def scale_to_chip(graph: SNNGraph, integer: SNNGraph, kind: InputKind) -> SNNGraph:
+    """Return a floating-point network in the units of the integers that it became, without rounding.
+
+    Args:
+        graph: see `weighted_inputs.collect_neuron_inputs`.
+        integer: of the Loihi family, with its scales in the metadata.
+        kind: of its input.
+    """
+    layers = {layer.name: replace_mean_by_sum(layer) for layer in graph.layers}
+    for neuron_input in collect_neuron_inputs(graph, kind, stored_input_scale(integer)):
+        f = neuron_input.factors
+        scale = float(integer.metadata["quantization"]["scale"][neuron_input.name])
+        gain = np.asarray(f["r"] * f.get("mem", 1.0) * f.get("jump", 1.0), np.float64)  # of a unit of input on the potential
+        for name, synapse in neuron_input.multiply_synapses(gain * scale).items():
+            layers[name] = replace(layers[name], synapse=_multiply_bias(neuron_input, name, synapse))
+        layers[neuron_input.name] = replace(layers[neuron_input.name], neuron=_unrounded_neuron(neuron_input, scale))
+    return graph.with_layers(layers)
+
+
+def _multiply_bias(neuron_input: NeuronInput, name: str, synapse: Any) -> Any:
     """Return a synapse whose bias takes the factor of the means behind it, as its weights do."""
-    return synapse if synapse.bias is None else replace(synapse, bias=np.asarray(synapse.bias, np.float64) * target.behind[name])
+    if synapse.bias is None:
+        return synapse
+    return replace(synapse, bias=np.asarray(synapse.bias, np.float64) * neuron_input.bias_factors[name])
 
 
-def _gain(target: Target) -> Array:
-    """Return by how much a unit of input raises the potential: r, r · mem, or r · mem · jump."""
-    return np.asarray(target.f["r"] * target.f.get("mem", 1.0) * target.f.get("jump", 1.0), np.float64)
-
-
-def _neuron(target: Target, scale: float) -> UnroundedLIF:
-    f, state = target.f, LOIHI_UNIT * scale
+def _unrounded_neuron(neuron_input: NeuronInput, scale: float) -> UnroundedLIF:
+    f, level, unit = neuron_input.factors, neuron_input.level, LOIHI_UNIT * scale
     mem = f.get("mem", np.zeros(()))
-    start = f["v_reset" if isinstance(target.neuron, IF) else "v_leak"]
+    start = f["v_reset" if isinstance(neuron_input.neuron, IF) else "v_leak"]
     return UnroundedLIF(
         decay_u=4096 * f["syn"] if "syn" in f else np.array(4096.0),
         decay_v=4096 * mem,
-        v_threshold=None if target.readout else scale * target.threshold,
-        bias=state * mem * (f["v_leak"] - target.level) if "v_leak" in f else np.zeros(()),
-        v_init=state * (start - target.level),
-        v_reset=np.zeros(()) if target.readout else state * (f["v_reset"] - target.level),
-        reset=getattr(target.neuron, "reset", "value"),
+        v_threshold=None if neuron_input.readout else scale * neuron_input.threshold,
+        bias=unit * mem * (f["v_leak"] - level) if "v_leak" in f else np.zeros(()),
+        v_init=unit * (start - level),
+        v_reset=np.zeros(()) if neuron_input.readout else unit * (f["v_reset"] - level),
+        reset=getattr(neuron_input.neuron, "reset", "value"),
     )
 
 
-# FOLDED from spear_deploy/quantize/explain/partial_networks.py
-# What is the trained network with some of its numbers as Speck or Xylo store them, and the rest as trained?
-#
-# The numbers go back into the trained network's own units: a stored potential v is v / scale + level there (`quantize.speck`,
-# `quantize.xylo`). So each change can be run alone, in floating point, before the states become integers too.
+# ------------------------------------------------------------------------------------------------------ Speck and Xylo
 
 
-def scales_known(graph: SNNGraph, integer: SNNGraph, kind: InputKind) -> bool:
-    """Say whether each layer has one scale: on Speck a layer whose channels have thresholds of their own has none."""
-    known = integer.metadata.get("quantization", {}).get("scale", {})
-    return all(target.name in known for target in targets(graph, kind, input_scale_of(integer)))
+def has_scale_per_layer(graph: SNNGraph, integer: SNNGraph, kind: InputKind) -> bool:
+    """Say whether each layer has one scale: on Speck a layer with different thresholds by channel has none."""
+    scales = integer.metadata.get("quantization", {}).get("scale", {})
+    return all(entry.name in scales for entry in collect_neuron_inputs(graph, kind, stored_input_scale(integer)))
 
 
-def partly_stored(
+def substitute_stored(
     graph: SNNGraph,
     integer: SNNGraph,
     kind: InputKind,
@@ -117,51 +116,60 @@ def partly_stored(
     biases: bool = False,
     decays: bool = False,
 ) -> SNNGraph:
-    """Return the floating-point network with the weights that the chip stores, and more of its numbers if asked for.
+    """Return the floating-point network with the weights that the chip stores, and with more of its numbers on request.
 
     Args:
-        graph: the trained network, see `quantize.targets.targets`.
-        integer: what it became, of Speck or Xylo, with its scales in the metadata.
+        graph: the trained network, see `weighted_inputs.collect_neuron_inputs`.
+        integer: the same network for Speck or Xylo, with its scales in the metadata.
         kind: of its input.
         thresholds, biases, decays: whether these too are the stored ones. With the decays comes Xylo's neuron, whose input
             always passes through a current.
     """
     layers = {layer.name: layer for layer in graph.layers}
-    for target in targets(graph, kind, input_scale_of(integer)):
-        view = _View(target, integer, float(integer.metadata["quantization"]["scale"][target.name]))
-        neuron = view.with_decays(graph.dt_s) if decays else target.neuron
-        if thresholds and not target.readout:
-            neuron = replace(neuron, v_threshold=target.level + view.stored.v_threshold / view.scale)
-        layers[target.name] = replace(layers[target.name], neuron=neuron)
-        for name, synapse in view.synapses(graph, neurons.factors(neuron, graph.dt_s), biases=biases).items():
+    for neuron_input in collect_neuron_inputs(graph, kind, stored_input_scale(integer)):
+        scale = float(integer.metadata["quantization"]["scale"][neuron_input.name])
+        stored = _StoredLayer(trained=neuron_input, integer=integer, scale=scale)
+        neuron = stored.neuron_with_decays(graph.dt_s) if decays else neuron_input.neuron
+        if thresholds and not neuron_input.readout:
+            neuron = replace(neuron, v_threshold=neuron_input.level + stored.neuron.v_threshold / scale)
+        layers[neuron_input.name] = replace(layers[neuron_input.name], neuron=neuron)
+        factors = neurons.factors(neuron, graph.dt_s)
+        for name, synapse in stored.synapses_in_trained_units(graph, factors, biases=biases).items():
             layers[name] = replace(layers[name], synapse=synapse)
     return graph.with_layers(layers)
 
 
-@dataclass(frozen=True)
-class _View:
-    """One neuron layer, as trained and as stored."""
+@dataclass(frozen=True, kw_only=True)
+class _StoredLayer:
+    """One neuron layer, as trained and as stored.
 
-    target: Target
+    Attributes:
+        trained: the floating-point layer.
+        integer: the integer network.
+        scale: of the layer.
+    """
+
+    trained: NeuronInput
     integer: SNNGraph
     scale: float
 
     @property
-    def stored(self) -> Any:
-        return self.integer[self.target.name].neuron
+    def neuron(self) -> Any:
+        """The integer neuron."""
+        return self.integer[self.trained.name].neuron
 
-    def with_decays(self, dt_s: float) -> Any:
+    def neuron_with_decays(self, dt_s: float) -> Any:
         """Return the neuron with Xylo's powers of two in place of its time constants; Speck has none."""
-        own = self.target.neuron
-        if not isinstance(self.stored, XyloLIF):
-            return own
-        mem, syn = dt_s * 2.0**self.stored.dash_mem, dt_s * 2.0**self.stored.dash_syn
-        constants = {"tau_mem_s": mem, "tau_syn_s": syn, "w_in": 2.0**self.stored.dash_syn, "v_leak": own.v_leak}
-        if isinstance(own, (LI, CubaLI)):
+        trained = self.trained.neuron
+        if not isinstance(self.neuron, XyloLIF):
+            return trained
+        mem, syn = dt_s * 2.0**self.neuron.dash_mem, dt_s * 2.0**self.neuron.dash_syn
+        constants = {"tau_mem_s": mem, "tau_syn_s": syn, "w_in": 2.0**self.neuron.dash_syn, "v_leak": trained.v_leak}
+        if isinstance(trained, (LI, CubaLI)):
             return CubaLI(**constants)
-        return CubaLIF(**constants, v_threshold=own.v_threshold, v_reset=own.v_reset, reset=own.reset)
+        return CubaLIF(**constants, v_threshold=trained.v_threshold, v_reset=trained.v_reset, reset=trained.reset)
 
-    def synapses(self, graph: SNNGraph, f: Mapping[str, Array], *, biases: bool) -> dict[str, Any]:
+    def synapses_in_trained_units(self, graph: SNNGraph, f: Mapping[str, Array], *, biases: bool) -> dict[str, Any]:
         """Return the synapses with the stored weights, in the units of the trained network.
 
         Args:
@@ -169,40 +177,42 @@ class _View:
             f: factors of the neuron that they drive.
             biases: whether the biases are the stored ones too.
         """
-        found: dict[str, Any] = {}
-        unit = 1 / (self.scale * self._effect(f))
-        for name, given in self.target.synapses.items():
+        synapses: dict[str, Any] = {}
+        unit = 1 / (self.scale * self._first_step_gain(f))
+        for name, driving in self.trained.synapses.items():
             trained: Any = graph[name].synapse
             stored: Any = self.integer[name].synapse
             size = float(np.abs(trained.weight).sum(dtype=np.float64))
-            means = float(np.abs(given.weight).sum()) / size if size else 1.0
+            means = float(np.abs(driving.weight).sum()) / size if size else 1.0
             weight = stored.weight * 2.0**stored.weight_exponent / means
-            bias = None if stored.bias is None else stored.bias / self.target.behind[name]
-            back = replace(self.target, synapses={name: replace(given, weight=weight, bias=bias)}).gained(unit)[name]
-            found[name] = replace(trained, weight=back.weight, bias=back.bias if biases and "mem" not in f else trained.bias)
+            bias = None if stored.bias is None else stored.bias / self.trained.bias_factors[name]
+            in_chip_units = replace(self.trained, synapses={name: replace(driving, weight=weight, bias=bias)})
+            converted = in_chip_units.multiply_synapses(unit)[name]
+            new_bias = converted.bias if biases and "mem" not in f else trained.bias
+            synapses[name] = replace(trained, weight=converted.weight, bias=new_bias)
         if biases and "mem" in f:
-            first = next(iter(found))
-            found[first] = replace(found[first], bias=self._first_bias(first, found, f))
-        return found
+            first = next(iter(synapses))
+            synapses[first] = replace(synapses[first], bias=self._first_bias(first, synapses, f))
+        return synapses
 
     def _first_bias(self, first: str, synapses: Mapping[str, Any], f: Mapping[str, Array]) -> Array:
         """Return the bias of the first synapse with which the potential gets as much in a step as Xylo's neuron adds to it."""
         syn, jump = (f["syn"], f["jump"]) if "syn" in f else (np.ones(()), np.ones(()))
         drive = f["mem"] * f["r"] * jump / syn
-        rest = self.stored.bias / self.scale - f["mem"] * (f["v_leak"] - self.target.level)
+        rest = self.neuron.bias / self.scale - f["mem"] * (f["v_leak"] - self.trained.level)
         for name, synapse in synapses.items():
             if name != first and synapse.bias is not None:
-                rest = rest - drive * synapse.bias * self.target.behind[name]
-        return np.broadcast_to(rest / (drive * self.target.behind[first]), self.target.shape).copy()
+                rest = rest - drive * synapse.bias * self.trained.bias_factors[name]
+        return np.broadcast_to(rest / (drive * self.trained.bias_factors[first]), self.trained.shape).copy()
 
-    def _effect(self, f: Mapping[str, Array]) -> Array:
-        """Return what a unit of input raises the potential by in the first step, per unit of stored weight and scale.
+    def _first_step_gain(self, f: Mapping[str, Array]) -> Array:
+        """Return by how much a unit of input raises the potential in the first step, per unit of stored weight and scale.
 
-        A Xylo current has fallen once before it reaches the potential: W arrives as W · (1 − 2^−dash_syn), and all of what a
-        spike brings in the end is the same as in the trained network.
+        A Xylo current has fallen once before it reaches the potential: W arrives as W · (1 − 2^−dash_syn), and all that a spike
+        brings in the end is the same as in the trained network.
         """
-        if isinstance(self.target.neuron, IF):
+        if isinstance(self.trained.neuron, IF):
             return np.asarray(f["r"], np.float64)
         syn, jump = (f["syn"], f["jump"]) if "syn" in f else (np.ones(()), np.ones(()))
-        fallen = 2.0**-self.stored.dash_syn
+        fallen = 2.0**-self.neuron.dash_syn
         return np.asarray(f["mem"] * f["r"] * jump / syn * fallen / (1 - fallen), np.float64)

@@ -1,18 +1,20 @@
-"""Which networks lie between the trained one and the chip's integers? One change at a time, in a stated order.
+"""Networks between the trained one and the chip's integers.
+
+One change at a time, in this order:
 
     trained ─► 64-bit ─► batch norm folded ─► means to sums ─► units of the chip ─► input ─► weights ─► decays ─► thresholds
             ─► biases ─► truncation ─► integers of 24 bits                                    (Loihi family)
 
-Each is a network that the simulator runs, and the last is the integer network itself: what the steps change adds up to the
-whole difference. What a single step changes depends on those before it, since a spike that is lost early cannot be lost again.
     trained ─► 64-bit ─► batch norm folded ─► weights ─► input ─► thresholds ─► biases ─► decays ─► integers   (Speck, Xylo)
 
-Where a Speck layer has thresholds by channel, which its weights take, the weights and all after them are one step.
+Each is a network that the simulator runs, and the last is the integer network itself: the changes of all stages add up to the
+whole difference. What a single stage changes depends on those before it, since a spike that is lost early cannot be lost again.
+Where a Speck layer has thresholds by channel, which its weights take, the weights and all after them are one stage.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
@@ -21,31 +23,31 @@ import numpy as np
 from spear_deploy.network import WEIGHTED, Array, AvgPool, Layer, UnroundedLIF
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.quantize.explain.partial_networks import (
-    input_scale_of,
+    find_units,
+    has_scale_per_layer,
     is_loihi,
-    partly_stored,
-    scales_known,
-    units,
-    unrounded,
-    with_sums,
+    replace_means_by_sums,
+    scale_to_chip,
+    stored_input_scale,
+    substitute_stored,
 )
-from spear_deploy.quantize.fold import fold_batchnorm, with_weights_everywhere
-from spear_deploy.quantize.network import graded
-from spear_deploy.quantize.weighted_inputs import targets
+from spear_deploy.quantize.fold import add_missing_weights, fold_batchnorm
+from spear_deploy.quantize.network import quantize_input
+from spear_deploy.quantize.weighted_inputs import collect_neuron_inputs
 from spear_deploy.simulator import InputKind
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Step:
+class Stage:
     """One network of the chain.
 
     Attributes:
-        name: of the change that made it of the one before.
+        name: of the change that turns the network before it into this one.
         what: the change in a sentence.
         graph, x: what runs, on (T, B, *input).
         dtype: type of a floating-point run.
         units: by layer, (factor, level): a potential of the trained network is v / factor + level.
-        changed: whether network or input differ from those of the step before at all.
+        changed: whether network or input differ from those of the stage before at all.
     """
 
     name: str
@@ -57,100 +59,100 @@ class Step:
     changed: bool = True
 
 
-def steps(graph: SNNGraph, integer: SNNGraph, x: Array, kind: InputKind = "spikes") -> list[Step]:
+def build_stages(graph: SNNGraph, integer: SNNGraph, x: Array, kind: InputKind = "spikes") -> list[Stage]:
     """Return the chain of networks.
 
     Args:
         graph: the floating-point network as stored.
-        integer: what the quantiser made of it.
+        integer: the same network quantized.
         x: (T, B, *input) as the trained network takes it.
         kind: of `x`.
     """
-    found = [
-        Step(name="trained", what="the network as stored, in 32 bits", graph=graph, x=x, dtype=np.float32),
-        Step(name="arithmetic", what="64-bit floating point instead of 32-bit", graph=graph, x=x),
+    prepared = add_missing_weights(fold_batchnorm(graph))
+    has_norm = any(layer.norm is not None for layer in graph.layers)
+    what = "batch norm becomes weights and biases" if has_norm else "there is no batch norm"
+    lowering = _loihi_stages if is_loihi(integer) else _event_chip_stages
+    return [
+        Stage(name="trained", what="the network as stored, in 32 bits", graph=graph, x=x, dtype=np.float32),
+        Stage(name="arithmetic", what="64-bit floating point instead of 32-bit", graph=graph, x=x),
+        Stage(name="batch_norm", what=what, graph=prepared, x=x, changed=has_norm),
+        *lowering(prepared, integer, x, kind),
     ]
-    prepared = with_weights_everywhere(fold_batchnorm(graph))
-    normed = any(layer.norm is not None for layer in graph.layers)
-    what = "batch norm becomes weights and biases" if normed else "there is no batch norm"
-    found.append(Step(name="batch_norm", what=what, graph=prepared, x=x, changed=normed))
-    if is_loihi(integer):
-        return [*found, *_loihi_steps(prepared, integer, x, kind)]
-    return [*found, *_event_steps(prepared, integer, x, kind)]
 
 
-def _event_steps(graph: SNNGraph, integer: SNNGraph, x: Array, kind: InputKind) -> Iterator[Step]:
-    sent, known = graded(integer, x, kind), units(targets(graph, kind, input_scale_of(integer)), integer)
-    if scales_known(graph, integer, kind):
-        before = partly_stored(graph, integer, kind)
-        yield _stored("weights", graph, before, x)
-        given = sent if sent is x else sent / input_scale_of(integer)
-        moved = sent is not x and not np.array_equal(given, x)
+def _event_chip_stages(graph: SNNGraph, integer: SNNGraph, x: Array, kind: InputKind) -> Iterator[Stage]:
+    sent = quantize_input(integer, x, kind)
+    if has_scale_per_layer(graph, integer, kind):
+        before = substitute_stored(graph, integer, kind)
+        yield _stored_stage("weights", graph, before, x)
+        float_sent = sent if sent is x else sent / stored_input_scale(integer)
+        moved = sent is not x and not np.array_equal(float_sent, x)
         what = "values become numbers of events" if moved else "the input is whole numbers already"
-        yield Step(name="input", what=what, graph=before, x=given, changed=moved)
+        yield Stage(name="input", what=what, graph=before, x=float_sent, changed=moved)
         parts: dict[str, bool] = {}
         for name in ("thresholds", "biases", "decays"):
             parts[name] = True
-            after = partly_stored(graph, integer, kind, **parts)
-            yield _stored(name, before, after, given)
+            after = substitute_stored(graph, integer, kind, **parts)
+            yield _stored_stage(name, before, after, float_sent)
             before = after
     what = "states become integers of 16 bits that start at 0, biases reach v at once, a neuron may send several spikes a step"
-    yield Step(name="integers", what=what, graph=integer, x=sent, units=known)
+    neuron_inputs = collect_neuron_inputs(graph, kind, stored_input_scale(integer))
+    yield Stage(name="integers", what=what, graph=integer, x=sent, units=find_units(neuron_inputs, integer))
 
 
-def _stored(name: str, before: SNNGraph, after: SNNGraph, x: Array) -> Step:
+def _stored_stage(name: str, before: SNNGraph, after: SNNGraph, x: Array) -> Stage:
     changed = _differ(before, after)
     what = f"{name} become those that the chip stores" if changed else f"{name} are those that the chip stores"
-    return Step(name=name, what=what, graph=after, x=x, changed=changed)
+    return Stage(name=name, what=what, graph=after, x=x, changed=changed)
 
 
-def _loihi_steps(graph: SNNGraph, integer: SNNGraph, x: Array, kind: InputKind) -> Iterator[Step]:
-    sums, real = with_sums(graph, kind), unrounded(graph, integer, kind)
-    pools = any(isinstance(layer.synapse, AvgPool) for layer in graph.layers)
-    what = "means over windows become sums" if pools else "there is no average pool"
-    yield Step(name="average_pool", what=what, graph=sums, x=x, changed=pools)
+def _loihi_stages(graph: SNNGraph, integer: SNNGraph, x: Array, kind: InputKind) -> Iterator[Stage]:
+    sums, in_chip_units = replace_means_by_sums(graph, kind), scale_to_chip(graph, integer, kind)
+    has_mean = any(isinstance(layer.synapse, AvgPool) for layer in graph.layers)
+    what = "means over windows become sums" if has_mean else "there is no average pool"
+    yield Stage(name="average_pool", what=what, graph=sums, x=x, changed=has_mean)
 
-    known = units(targets(graph, kind, 1.0), integer)
-    sent = graded(integer, x, kind)
-    given = x if sent is x else np.asarray(x, np.float64) * input_scale_of(integer)
-    yield Step(name="scale", what="one scale a layer: the units of the chip", graph=real, x=given, units=known)
-    moved = sent is not x and not np.array_equal(given, sent)
+    units = find_units(collect_neuron_inputs(graph, kind, 1.0), integer)
+    sent = quantize_input(integer, x, kind)
+    scaled = x if sent is x else np.asarray(x, np.float64) * stored_input_scale(integer)
+    yield Stage(name="scale", what="one scale a layer: the units of the chip", graph=in_chip_units, x=scaled, units=units)
+    moved = sent is not x and not np.array_equal(scaled, sent)
     what = "the current becomes graded spikes" if moved else "the input is whole numbers already"
-    yield Step(name="input", what=what, graph=real, x=sent, units=known, changed=moved)
+    yield Stage(name="input", what=what, graph=in_chip_units, x=sent, units=units, changed=moved)
 
-    before = real
-    for name, change, numbers in _ROUNDINGS:
-        after = before.with_layers({layer.name: change(layer, integer[layer.name]) for layer in before.layers})
+    before = in_chip_units
+    for name, round_layer, numbers in _ROUNDINGS:
+        after = before.with_layers({layer.name: round_layer(layer, integer[layer.name]) for layer in before.layers})
         changed = _differ(before, after)
         what = f"{numbers} become integers" if changed else f"{numbers} were integers already"
-        yield Step(name=name, what=what, graph=after, x=sent, units=known, changed=changed)
+        yield Stage(name=name, what=what, graph=after, x=sent, units=units, changed=changed)
         before = after
     what = "states lose their fraction in each decay"
-    yield Step(name="truncation", what=what, graph=before.with_layers(_truncating), x=sent, units=known)
+    yield Stage(name="truncation", what=what, graph=before.with_layers(_truncate_states), x=sent, units=units)
     shifted = any(layer.synapse.weight_exponent < 0 for layer in integer.layers if isinstance(layer.synapse, WEIGHTED))
     what = "sums are shifted down, and states have 24 bits" if shifted else "states have 24 bits: u wraps, v saturates"
-    yield Step(name="state_bits", what=what, graph=integer, x=sent, units=known)
+    yield Stage(name="state_bits", what=what, graph=integer, x=sent, units=units)
 
 
 def _differ(a: SNNGraph, b: SNNGraph) -> bool:
     """Say whether two networks of the same layers hold different numbers; a bias of 0 is no bias."""
-    return any(
-        type(one) is not type(other) or not _equal(one, other)
-        for p, q in zip(a.layers, b.layers, strict=True)
-        for one, other in ((p.synapse, q.synapse), (p.neuron, q.neuron))
-    )
+    pairs = [parts for p, q in zip(a.layers, b.layers, strict=True) for parts in ((p.synapse, q.synapse), (p.neuron, q.neuron))]
+    return any(type(part) is not type(other) or not _equal(part, other) for part, other in pairs)
 
 
 def _equal(a: Any, b: Any) -> bool:
     for part in fields(a) if is_dataclass(a) else ():
-        one, other = (0 if value is None else value for value in (getattr(a, part.name), getattr(b, part.name)))
-        same = one == other
+        value, other = (0 if number is None else number for number in (getattr(a, part.name), getattr(b, part.name)))
+        same = value == other
         if not (same.all() if isinstance(same, np.ndarray) else same):
             return False
     return True
 
 
-def _with_weights(layer: Layer, integer: Layer) -> Layer:
+# ------------------------------------------------------------------------------------------- rounding of Loihi's layers
+
+
+def _round_weights(layer: Layer, integer: Layer) -> Layer:
     synapse: Any = integer.synapse
     if not isinstance(synapse, WEIGHTED):
         return layer
@@ -158,38 +160,39 @@ def _with_weights(layer: Layer, integer: Layer) -> Layer:
     return replace(layer, synapse=replace(layer.synapse, weight=weight))  # type: ignore[type-var]
 
 
-def _with_decays(layer: Layer, integer: Layer) -> Layer:
-    return _with_neuron(layer, integer, "decay_u", "decay_v")
+def _round_decays(layer: Layer, integer: Layer) -> Layer:
+    return _round_neuron(layer, integer, "decay_u", "decay_v")
 
 
-def _with_thresholds(layer: Layer, integer: Layer) -> Layer:
-    return _with_neuron(layer, integer, "v_threshold", "v_reset")
+def _round_thresholds(layer: Layer, integer: Layer) -> Layer:
+    return _round_neuron(layer, integer, "v_threshold", "v_reset")
 
 
-def _with_biases(layer: Layer, integer: Layer) -> Layer:
-    changed = _with_neuron(layer, integer, "bias", "v_init")
+def _round_biases(layer: Layer, integer: Layer) -> Layer:
+    rounded = _round_neuron(layer, integer, "bias", "v_init")
     synapse: Any = integer.synapse
     if not isinstance(synapse, WEIGHTED):
-        return changed
+        return rounded
     bias = None if synapse.bias is None else synapse.bias.astype(np.float64)
-    return replace(changed, synapse=replace(changed.synapse, bias=bias))  # type: ignore[type-var]
+    return replace(rounded, synapse=replace(rounded.synapse, bias=bias))  # type: ignore[type-var]
 
 
-def _with_neuron(layer: Layer, integer: Layer, *names: str) -> Layer:
+def _round_neuron(layer: Layer, integer: Layer, *names: str) -> Layer:
+    """Return the layer with some numbers of the integer neuron in its floating-point neuron."""
     if not isinstance(layer.neuron, UnroundedLIF):
         return layer
-    taken: dict[str, Any] = {name: getattr(integer.neuron, name) for name in names}
-    taken = {name: None if value is None else value.astype(np.float64) for name, value in taken.items()}
-    return replace(layer, neuron=replace(layer.neuron, **taken))
+    values: dict[str, Any] = {name: getattr(integer.neuron, name) for name in names}
+    values = {name: None if value is None else value.astype(np.float64) for name, value in values.items()}
+    return replace(layer, neuron=replace(layer.neuron, **values))
 
 
-def _truncating(layer: Layer) -> Layer:
+def _truncate_states(layer: Layer) -> Layer:
     return layer if not isinstance(layer.neuron, UnroundedLIF) else replace(layer, neuron=replace(layer.neuron, truncates=True))
 
 
-_ROUNDINGS = (
-    ("weights", _with_weights, "weights"),
-    ("decays", _with_decays, "decays"),
-    ("thresholds", _with_thresholds, "thresholds"),
-    ("biases", _with_biases, "biases and starting states"),
+_ROUNDINGS: tuple[tuple[str, Callable[[Layer, Layer], Layer], str], ...] = (
+    ("weights", _round_weights, "weights"),
+    ("decays", _round_decays, "decays"),
+    ("thresholds", _round_thresholds, "thresholds"),
+    ("biases", _round_biases, "biases and starting states"),
 )

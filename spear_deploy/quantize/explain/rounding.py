@@ -1,4 +1,4 @@
-"""What did rounding do to a layer's numbers? The trained value beside the chip's, in the chip's units."""
+"""Rounding errors of a layer's numbers, in the units of the chip."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.network import LOIHI_UNIT, WEIGHTED, Array, Layer, LoihiLIF, UnroundedLIF
-from spear_deploy.network.graph import SNNGraph
-from spear_deploy.quantize.explain.stages import Step
+from spear_deploy.quantize.explain.stages import Stage
 
 
 @dataclass(frozen=True, kw_only=True)
-class Numbers:
+class LayerRounding:
     """What rounding did to one layer.
 
     Attributes:
         scale: integer units of the potential per trained unit; None for weights without neurons of their own.
-        headroom: what the scale is of the one that the format would allow, if that is known.
-        weights, weights_zeroed, weights_clipped: how many there are, round to 0, are cut off at the format's end.
+        headroom: the scale over the one that the format would allow, if that is known.
+        weights, weights_zeroed, weights_clipped: number of weights, of those that round to 0, and of those that are clipped.
         weight_error: root mean square of the rounding error over that of the weights.
         threshold_real, threshold_integer, threshold_error: of the neuron with the largest relative error (signed).
-        decays: by state, [least, largest] in 1/4096: {real, integer}.
+        decays: by state, [smallest, largest] in 1/4096: {real, integer}.
         decays_lost: by state and end of the range (0 or 4096), (neurons, real decay) of decays that round to that end.
         bias_error: largest error of what is added to the potential in each step, over the threshold.
     """
@@ -43,40 +42,40 @@ class Numbers:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
-        lost = {state: {str(end): list(found) for end, found in ends.items()} for state, ends in (self.decays_lost or {}).items()}
+        lost = {
+            state: {str(end): list(neurons_and_decay) for end, neurons_and_decay in ends.items()}
+            for state, ends in (self.decays_lost or {}).items()
+        }
         return {**vars(self), "decays_lost": lost}
 
 
-def numbers_of(chain: Sequence[Step]) -> dict[str, Numbers]:
-    """Return what rounding did, by layer of the integer network; empty for a chain that does not round step by step."""
+def measure_rounding(chain: Sequence[Stage]) -> dict[str, LayerRounding]:
+    """Return what rounding did, by layer of the integer network; empty for a chain without a stage in units of the chip."""
     by_name = {step.name: step for step in chain}
     if "scale" not in by_name:
         return {}
     real, integer, units = by_name["scale"].graph, chain[-1].graph, chain[-1].units
-    found = {}
+    rounding = {}
     for layer in integer.layers:
         facts: dict[str, Any] = {}
         if isinstance(layer.synapse, WEIGHTED):
-            facts |= _of_weights(real[layer.name], layer)
+            facts |= _weight_rounding(real[layer.name], layer)
         if isinstance(layer.neuron, LoihiLIF):
-            facts |= _of_neuron(real[layer.name].neuron, layer.neuron, real.shape_of(layer.name))
-            facts |= {"scale": float(units[layer.name][0]) / LOIHI_UNIT, "headroom": _headroom(integer, layer.name)}
+            facts |= _neuron_rounding(real[layer.name].neuron, layer.neuron, real.shape_of(layer.name))
+            headroom = integer.metadata["quantization"].get("headroom")
+            facts["scale"] = float(units[layer.name][0]) / LOIHI_UNIT
+            facts["headroom"] = None if headroom is None else float(headroom.get(layer.name, 1.0))
         if facts:
-            found[layer.name] = Numbers(**facts)
-    return found
+            rounding[layer.name] = LayerRounding(**facts)
+    return rounding
 
 
-def _headroom(integer: SNNGraph, name: str) -> float | None:
-    rooms = integer.metadata["quantization"].get("headroom")
-    return None if rooms is None else float(rooms.get(name, 1.0))
-
-
-def _of_weights(real: Layer, layer: Layer) -> dict[str, Any]:
+def _weight_rounding(real: Layer, layer: Layer) -> dict[str, Any]:
     trained: Any = real.synapse
     integer: Any = layer.synapse
     wanted = np.asarray(trained.weight, np.float64) * 2.0**-integer.weight_exponent
     stored = integer.weight.astype(np.int64)
-    grid = int(np.gcd.reduce(stored, axis=None)) or 1  # at least the step between weights that the format stores
+    grid = int(np.gcd.reduce(stored, axis=None)) or 1  # the step between weights that the format stores, or a multiple of it
     error = stored - wanted
     size = float(np.sqrt(np.mean(wanted**2)))
     return {
@@ -87,7 +86,7 @@ def _of_weights(real: Layer, layer: Layer) -> dict[str, Any]:
     }
 
 
-def _of_neuron(real: Any, integer: LoihiLIF, shape: tuple[int, ...]) -> dict[str, Any]:
+def _neuron_rounding(real: Any, integer: LoihiLIF, shape: tuple[int, ...]) -> dict[str, Any]:
     assert isinstance(real, UnroundedLIF)
     decays: dict[str, dict[str, list[float]]] = {}
     lost: dict[str, dict[int, tuple[int, float]]] = {}
@@ -95,9 +94,9 @@ def _of_neuron(real: Any, integer: LoihiLIF, shape: tuple[int, ...]) -> dict[str
         wanted, stored = (np.broadcast_to(getattr(side, state), shape).astype(np.float64) for side in (real, integer))
         decays[state] = {"real": _range(wanted), "integer": _range(stored)}
         for end in (0, 4096):
-            gone = (stored == end) & (wanted != end)
-            if gone.any():
-                lost.setdefault(state, {})[end] = (int(np.count_nonzero(gone)), float(wanted[gone].mean()))
+            lost_here = (stored == end) & (wanted != end)
+            if lost_here.any():
+                lost.setdefault(state, {})[end] = (int(np.count_nonzero(lost_here)), float(wanted[lost_here].mean()))
     facts: dict[str, Any] = {"decays": decays, "decays_lost": lost}
     if real.v_threshold is None or integer.v_threshold is None:
         return facts
@@ -105,12 +104,12 @@ def _of_neuron(real: Any, integer: LoihiLIF, shape: tuple[int, ...]) -> dict[str
     error = np.divide(stored - wanted, wanted, out=np.zeros_like(wanted), where=wanted != 0)
     worst = int(np.abs(error).argmax())
     bias = np.abs(integer.bias - real.bias)
-    least = float(wanted[wanted > 0].min(initial=np.inf))
+    min_threshold = float(wanted[wanted > 0].min(initial=np.inf))
     return facts | {
         "threshold_real": float(wanted[worst]),
         "threshold_integer": int(stored[worst]),
         "threshold_error": float(error[worst]),
-        "bias_error": float(bias.max()) / (LOIHI_UNIT * least) if np.isfinite(least) else None,
+        "bias_error": float(bias.max()) / (LOIHI_UNIT * min_threshold) if np.isfinite(min_threshold) else None,
     }
 
 
