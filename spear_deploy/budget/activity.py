@@ -9,7 +9,7 @@ from spear_deploy.simulator import SpikeCounts
 from spear_deploy.util.number_format import plural
 
 
-def counts_of(
+def resolve_activity(
     graph: SNNGraph, activity: SpikeCounts | float | None, steps: int | None
 ) -> tuple[SpikeCounts | None, tuple[str, ...]]:
     """Return spike counts, and in words what was assumed for them.

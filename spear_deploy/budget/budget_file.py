@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from spear_deploy.errors import FileError, did_you_mean
-from spear_deploy.util.files import existing_file
+from spear_deploy.util.files import require_file
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -73,7 +73,7 @@ def read_budget(path: str | os.PathLike[str]) -> BudgetFile:
     Raises:
         FileError: missing, not TOML, an unknown key, or a value that a key cannot have; names file and key.
     """
-    source = existing_file(path, "budget file (TOML)")
+    source = require_file(path, "budget file (TOML)")
     try:
         data = tomllib.loads(source.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

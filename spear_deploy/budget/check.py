@@ -10,24 +10,23 @@ from collections.abc import Iterator
 from dataclasses import replace
 from math import isfinite
 
-from spear_deploy.budget.activity import counts_of
-from spear_deploy.budget.connection_rows import counts_zeros, kind_rows
-from spear_deploy.budget.core_rows import CHIP, Row, status_of
-from spear_deploy.budget.energy import Energy, estimate, unknown
-from spear_deploy.budget.latency import Latency, Pace, paces
-from spear_deploy.budget.remedies import remedies
+from spear_deploy.budget.activity import resolve_activity
+from spear_deploy.budget.connection_rows import check_layer_kinds, needs_nonzero_weights
+from spear_deploy.budget.core_rows import CHIP, BudgetRow, classify_use
+from spear_deploy.budget.energy import Energy, estimate_energy, unknown_energy
+from spear_deploy.budget.latency import Latency, StepLoad, find_step_loads
+from spear_deploy.budget.remedies import find_remedies
 from spear_deploy.budget.report import BudgetReport, Verdict
-from spear_deploy.budget.unsupported import LOOP, Unsupported, unsupported
-from spear_deploy.budget.what_if import Trial, trial
+from spear_deploy.budget.unsupported import LOOP, Unsupported, find_unsupported
+from spear_deploy.budget.what_if import WhatIf, build_what_if
 from spear_deploy.errors import DataError
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.graph import INPUT, SNNGraph
-from spear_deploy.placement.place import Placement, lower_bound, tightest
-from spear_deploy.placement.populations import populations
+from spear_deploy.placement.place import Placement, lower_bound, place_in_fewest_cores
+from spear_deploy.placement.populations import find_populations
 from spear_deploy.placement.weight_bits import stored_bits
 from spear_deploy.simulator import SpikeCounts
-from spear_deploy.simulator.synops import SynOps
-from spear_deploy.simulator.synops import synops as count_synops
+from spear_deploy.simulator.synops import SynOps, count_synops
 from spear_deploy.util.number_format import plural
 
 
@@ -58,25 +57,25 @@ def check(
         DataError: chips, a budget, the rate or the counts make no sense.
     """
     _check_arguments(chips, synops, activity, steps, cores, energy_j, latency_s)
-    found, bits = populations(graph, zeros=counts_zeros(profile)), stored_bits(graph, profile)
-    base = trial(graph, found, bits, profile, chips, cores)
-    outcome = base.outcome()
+    found, bits = find_populations(graph, zeros=needs_nonzero_weights(profile)), stored_bits(graph, profile)
+    base = build_what_if(graph, found, bits, profile, chips, cores)
+    outcome = base.evaluate()
     placement = outcome.placement
-    fewest = tightest(placement, bits, profile, known=base.known)
-    findings = unsupported(graph, profile, found)
-    counts, notes = counts_of(graph, activity, steps)
+    fewest = place_in_fewest_cores(placement, bits, profile, cache=base.known)
+    findings = find_unsupported(graph, profile, found)
+    counts, notes = resolve_activity(graph, activity, steps)
     if counts is not None and _loops(findings):
         counts, notes = None, (f"activity: not used, since SynOps of {LOOP} are not defined",)
     operations = None if counts is None else count_synops(graph, counts)
-    energy, latency = unknown(profile), Latency(seconds=None, missing=("activity",))
+    energy, latency = unknown_energy(profile), Latency(seconds=None, missing=("activity",))
     if counts is not None and operations is not None and found:
-        energy, latency = estimate(graph, profile, placement, counts, operations)
-    pace_of_step = () if _loops(findings) else tuple(paces(graph, profile, placement, counts))
+        energy, latency = estimate_energy(graph, profile, placement, counts, operations)
+    pace_of_step = () if _loops(findings) else tuple(find_step_loads(graph, profile, placement, counts))
     rows = [
         *(_with_remedy(base, row, fewest) for row in outcome.rows),
         *_budget_rows(operations, synops, energy, energy_j, latency, latency_s),
         *(_pace_row(pace) for pace in pace_of_step if _told(pace)),
-        *kind_rows(graph, profile, found, bits, findings),
+        *check_layer_kinds(graph, profile, found, bits, findings),
     ]
     order = {name: i for i, name in enumerate((CHIP, INPUT, *(layer.name for layer in graph.layers)))}
     rows.sort(key=lambda row: order[row.layers[0]])
@@ -93,7 +92,7 @@ def check(
         latency=latency,
         unsupported=findings,
         placement=placement,
-        tightest=fewest,
+        fewest_cores=fewest,
         passes=placement.runs if several else None,
         bound=bound,
         notes=(*notes, *(_pace_note(pace) for pace in pace_of_step if not _told(pace)), _packing_note(placement, fewest, bound)),
@@ -122,15 +121,15 @@ def _check_arguments(
         raise DataError(f"activity: {activity} given, expected spikes per neuron and step, at least 0")
 
 
-def _verdict(rows: list[Row], findings: tuple[Unsupported, ...]) -> Verdict:
+def _verdict(rows: list[BudgetRow], findings: tuple[Unsupported, ...]) -> Verdict:
     states = {row.status for row in rows}
     if findings or "over" in states:
         return "does_not_fit"
     return "unchecked" if "unchecked" in states else "fits"
 
 
-def _with_remedy(base: Trial, row: Row, fewest: Placement) -> Row:
-    return replace(row, remedy=remedies(base, row, fewest)) if row.status == "over" else row
+def _with_remedy(base: WhatIf, row: BudgetRow, fewest: Placement) -> BudgetRow:
+    return replace(row, remedy=find_remedies(base, row, fewest)) if row.status == "over" else row
 
 
 def _budget_rows(
@@ -140,7 +139,7 @@ def _budget_rows(
     energy_j: float | None,
     latency: Latency,
     latency_s: float | None,
-) -> Iterator[Row]:
+) -> Iterator[BudgetRow]:
     """Yield a row for each budget that was given."""
     total = None if operations is None else operations.total
     for resource, used, limit, unit, missing in (
@@ -149,37 +148,37 @@ def _budget_rows(
         ("latency", latency.seconds, latency_s, "s", latency.missing),
     ):
         if limit is not None:
-            status = status_of(used, limit)
+            status = classify_use(used, limit)
             remedy = f"not known: {', '.join(missing)}" if used is None else ""
             if status == "over" and used is not None:
                 remedy = f"prune: {100 * (1 - limit / used):.1f} % has to go"
-            yield Row(resource=resource, where=CHIP, used=used, limit=limit, unit=unit, status=status, remedy=remedy)
+            yield BudgetRow(resource=resource, where=CHIP, used=used, limit=limit, unit=unit, status=status, remedy=remedy)
 
 
 def _loops(findings: tuple[Unsupported, ...]) -> bool:
     return any(finding.what == LOOP for finding in findings)
 
 
-def _told(pace: Pace) -> bool:
+def _told(pace: StepLoad) -> bool:
     """Say whether the pace is known: from the activity, or since not even the worst case is too much."""
     return pace.used is not None or pace.worst <= pace.limit
 
 
-def _pace_row(pace: Pace) -> Row:
+def _pace_row(pace: StepLoad) -> BudgetRow:
     """Say whether a step's work is done within the step."""
     used, detail = pace.used, ""
     if used is None:
         used, detail = pace.worst, "if every neuron and input spiked at every step"
-    status, remedy = status_of(used, pace.limit), ""
+    status, remedy = classify_use(used, pace.limit), ""
     if status == "over":
         remedy = f"prune: {100 * (1 - pace.limit / used):.1f} % of the work of a step has to go; or give a step more time"
     limit, unit = pace.limit, pace.unit
-    return Row(
+    return BudgetRow(
         resource=pace.resource, where=pace.where, used=used, limit=limit, unit=unit, status=status, remedy=remedy, detail=detail
     )
 
 
-def _pace_note(pace: Pace) -> str:
+def _pace_note(pace: StepLoad) -> str:
     return (
         f"pace: give the activity to know whether a step's work is done in time; if all spiked at every step it would be "
         f"{pace.worst:,.0f} {pace.unit} of {pace.limit:,.0f}"

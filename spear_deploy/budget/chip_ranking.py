@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spear_deploy.budget.check import check
-from spear_deploy.budget.core_rows import Row
+from spear_deploy.budget.core_rows import BudgetRow
 from spear_deploy.budget.report import BudgetReport, Verdict
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.graph import SNNGraph
@@ -91,7 +91,7 @@ def _ranked(report: BudgetReport, profile: HardwareProfile) -> Ranked:
     )
 
 
-def _telling(report: BudgetReport, profile: HardwareProfile) -> list[Row]:
+def _telling(report: BudgetReport, profile: HardwareProfile) -> list[BudgetRow]:
     """Return the rows that say how much of the chip is used.
 
     Where layers are cut until they fit, cores are full by design and their number tells; where a layer lies whole on a core, or
@@ -115,7 +115,7 @@ def _open(report: BudgetReport) -> list[str]:
     )
 
 
-def _place(row: Row) -> str:
+def _place(row: BudgetRow) -> str:
     what = row.resource.replace("_", " ")
     return what if row.where == "chip" else f"{what} of {row.where}"
 

@@ -11,30 +11,30 @@ from typing import Any
 
 import numpy as np
 
-from spear_deploy.budget.core_rows import CHIP, Row, row_of, status_of
-from spear_deploy.budget.unsupported import Unsupported, unchecked_geometry, waits
+from spear_deploy.budget.core_rows import CHIP, BudgetRow, check_limit, classify_use
+from spear_deploy.budget.unsupported import Unsupported, count_extra_delays, find_unchecked_geometry
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import WEIGHTED, Array, Layer, LoihiLIF, Scale
 from spear_deploy.network.graph import INPUT, SNNGraph
-from spear_deploy.placement.populations import Population, fan_in, fan_out, synapses_out_of
+from spear_deploy.placement.populations import Population, count_synapses_out_of, fan_in, fan_out
 from spear_deploy.placement.projections import Projection
-from spear_deploy.placement.weight_bits import bias_bits, most_distinct
+from spear_deploy.placement.weight_bits import bias_bits, max_distinct_weights
 
 COUNTED = ("fan_in", "fan_out", "fan_out_mean", "input_reaches", "output_reads")
 
 
-def counts_zeros(profile: HardwareProfile) -> bool:
+def needs_nonzero_weights(profile: HardwareProfile) -> bool:
     """Say whether the chip has a limit for which weights of zero matter."""
     if profile.synapse_memory.format.value == "word_per_weight":
         return True
-    return any(getattr(profile.connectivity, name).most is not None for name in COUNTED)
+    return any(getattr(profile.connectivity, name).max_value is not None for name in COUNTED)
 
 
-def fan_rows(found: Sequence[Population], profile: HardwareProfile, chips: int, inputs: int) -> Iterator[Row]:
+def check_connections(found: Sequence[Population], profile: HardwareProfile, chips: int, inputs: int) -> Iterator[BudgetRow]:
     """Yield the rows of neurons and of the network's edge.
 
     Args:
-        found: the populations, with the weights that exist (`populations(zeros=True)`) where `counts_zeros` says so.
+        found: the populations, of `find_populations(zeros=True)` where `needs_nonzero_weights`.
         profile: the chip.
         chips: how many there are.
         inputs: of the network.
@@ -43,10 +43,10 @@ def fan_rows(found: Sequence[Population], profile: HardwareProfile, chips: int, 
     hidden = _inner(found, profile)
     for population in found:
         if not population.is_input_layer or profile.meta.family != "loihi":
-            used = None if rules.fan_in.most is None else _most_fan_in(population, profile)
-            yield from row_of("fan_in", population.name, used, rules.fan_in)
-        used = None if rules.fan_out.most is None else int(synapses_out_of(population.name, hidden).max())
-        yield from row_of("fan_out", population.name, used, rules.fan_out)
+            used = None if rules.fan_in.max_value is None else _most_fan_in(population, profile)
+            yield from check_limit("fan_in", population.name, used, rules.fan_in)
+        used = None if rules.fan_out.max_value is None else int(count_synapses_out_of(population.name, hidden).max())
+        yield from check_limit("fan_out", population.name, used, rules.fan_out)
         yield from _map_rows(population, profile)
     yield from _budget(found, hidden, profile, chips)
     yield from _edge_rows(found, profile, inputs)
@@ -64,45 +64,45 @@ def _inner(found: Sequence[Population], profile: HardwareProfile) -> list[Popula
 def _most_fan_in(population: Population, profile: HardwareProfile) -> int:
     """Count the synapses of the neuron that most reach; in a crossbar the cells of its column."""
     total = np.zeros(population.neurons, np.int64)
-    cells = profile.synapse_memory.cells_per_weight.most or 1
+    cells = profile.synapse_memory.cells_per_weight.max_value or 1
     for projection in population.projections:
         total += fan_in(projection).reshape(-1) * (cells if projection.signed else 1)
     return int(total.max())
 
 
-def _budget(found: Sequence[Population], hidden: Sequence[Population], profile: HardwareProfile, chips: int) -> list[Row]:
+def _budget(found: Sequence[Population], hidden: Sequence[Population], profile: HardwareProfile, chips: int) -> list[BudgetRow]:
     """Return the row of the mean fan-out: synapses of the whole chip against its neurons times the mean."""
     leaf = profile.connectivity.fan_out_mean
     if leaf.value == "unlimited":
         return []
-    if leaf.most is None:
-        return row_of("fan_out_mean", CHIP, None, leaf)
+    if leaf.max_value is None:
+        return check_limit("fan_out_mean", CHIP, None, leaf)
     groups = [g for g in range(len(profile.core_groups)) if profile.core_groups[g].role.value != "readout"]
     if groups:
-        neurons = [(profile.limits_of(g)["neurons"].most, profile.core_groups[g].count.most) for g in groups]
+        neurons = [(profile.core_limits(g)["neurons"].max_value, profile.core_groups[g].count.max_value) for g in groups]
     else:
-        neurons = [(profile.core.neurons.most, profile.chip.usable_cores.most)]
+        neurons = [(profile.core.neurons.max_value, profile.chip.usable_cores.max_value)]
     if any(n is None or count is None for n, count in neurons):
-        return row_of("fan_out_mean", CHIP, None, leaf)
+        return check_limit("fan_out_mean", CHIP, None, leaf)
     capacity = chips * sum((n or 0) * (count or 0) for n, count in neurons)
-    used = sum(int(synapses_out_of(population.name, hidden).sum()) for population in found)
-    budget = leaf.model_copy(update={"value": leaf.most * capacity})
-    return row_of("fan_out_mean", CHIP, used, budget, detail=f"{leaf.most} for each of the chip's {capacity} neurons")
+    used = sum(int(count_synapses_out_of(population.name, hidden).sum()) for population in found)
+    budget = leaf.model_copy(update={"value": leaf.max_value * capacity})
+    return check_limit("fan_out_mean", CHIP, used, budget, detail=f"{leaf.max_value} for each of the chip's {capacity} neurons")
 
 
-def _edge_rows(found: Sequence[Population], profile: HardwareProfile, inputs: int) -> Iterator[Row]:
+def _edge_rows(found: Sequence[Population], profile: HardwareProfile, inputs: int) -> Iterator[BudgetRow]:
     rules = profile.connectivity
     outputs = [population for population in found if population.output]
-    yield from row_of("input_channels", INPUT, inputs, rules.input_channels, capacity=False)
+    yield from check_limit("input_channels", INPUT, inputs, rules.input_channels, capacity=False)
     for population in outputs:
-        yield from row_of("output_channels", population.name, population.neurons, rules.output_channels, capacity=False)
-    reached = None if rules.input_reaches.most is None else sum(_reached(p) for p in _inner(found, profile))
-    yield from row_of("input_reaches", INPUT, reached, rules.input_reaches)
-    read = None if rules.output_reads.most is None else _read(outputs)
+        yield from check_limit("output_channels", population.name, population.neurons, rules.output_channels, capacity=False)
+    reached = None if rules.input_reaches.max_value is None else sum(_reached(p) for p in _inner(found, profile))
+    yield from check_limit("input_reaches", INPUT, reached, rules.input_reaches)
+    read = None if rules.output_reads.max_value is None else _read(outputs)
     for population in outputs[:1]:
-        yield from row_of("output_reads", population.name, read, rules.output_reads)
+        yield from check_limit("output_reads", population.name, read, rules.output_reads)
     first = [p for p in found if any(s.name == INPUT for q in p.projections for s in q.sources)]
-    yield from row_of("destinations", INPUT, len(first), profile.core.destinations, capacity=False)
+    yield from check_limit("destinations", INPUT, len(first), profile.core.destinations, capacity=False)
 
 
 def _reached(population: Population) -> int:
@@ -124,23 +124,23 @@ def _read(outputs: Sequence[Population]) -> int:
     return sum(int((count > 0).sum()) for count in total.values())
 
 
-def _map_rows(population: Population, profile: HardwareProfile) -> Iterator[Row]:
+def _map_rows(population: Population, profile: HardwareProfile) -> Iterator[BudgetRow]:
     """Yield the rows of a layer's sizes; a limit that is not published restricts nothing here."""
     sizes = profile.layers
-    convs = [p for p in population.projections if p.kind == "conv" and p.reads]
+    convs = [p for p in population.projections if p.kind == "conv" and p.input_map]
     dense = [p for p in population.projections if p.kind == "dense"]
     found = [("dense_inputs", max((_dense_inputs(p) for p in dense), default=None), sizes.dense_inputs_max)]
     if convs:
         found += [
-            ("input_map", max(n for p in convs for n in p.reads), sizes.input_map_max),
-            ("output_map", max(n for p in convs for n in p.makes), sizes.output_map_max),
+            ("input_map", max(n for p in convs for n in p.input_map), sizes.input_map_max),
+            ("output_map", max(n for p in convs for n in p.output_map), sizes.output_map_max),
             ("channels", max(max(p.channels, p.outputs) for p in convs), sizes.channels_max),
         ]
     elif dense and profile.synapse_memory.format.value == "pow2_kernel":
         found.append(("channels", max(max(p.kernel_channels, p.outputs) for p in dense), sizes.channels_max))
     for name, used, leaf in found:
-        if used is not None and leaf.most is not None:
-            yield from row_of(name, population.name, used, leaf, capacity=False)
+        if used is not None and leaf.max_value is not None:
+            yield from check_limit(name, population.name, used, leaf, capacity=False)
 
 
 def _dense_inputs(p: Projection) -> int:
@@ -153,13 +153,13 @@ def _dense_inputs(p: Projection) -> int:
 # Things that are there or not have a row too: `used` counts what the chip does not have, the limit is 0.
 
 
-def kind_rows(
+def check_layer_kinds(
     graph: SNNGraph,
     profile: HardwareProfile,
     found: Sequence[Population],
     weight_bits: Mapping[str, int],
     findings: Sequence[Unsupported],
-) -> Iterator[Row]:
+) -> Iterator[BudgetRow]:
     """Yield the rows of formats and kinds, layer by layer."""
     by_name = {population.name: population for population in found}
     for layer in graph.layers:
@@ -178,43 +178,45 @@ def kind_rows(
 # ------------------------------------------------------------------------------------------------------------ inside
 
 
-def _format_rows(population: Population, profile: HardwareProfile, bits: Mapping[str, int]) -> Iterator[Row]:
+def _format_rows(population: Population, profile: HardwareProfile, bits: Mapping[str, int]) -> Iterator[BudgetRow]:
     """Yield rows for weight widths and delays, where there are any."""
     driven = population.is_input_layer and profile.meta.family == "loihi"
     widths = [] if driven else [bits[p.layer] for p in population.projections if p.layer in bits]
     if widths:
         most = max(profile.weights.bits.value or (0,))
-        status = status_of(max(widths), most, capacity=False)
+        status = classify_use(max(widths), most, capacity=False)
         remedy = f"quantise to {most} bits" if status == "over" else ""
-        yield Row(
+        yield BudgetRow(
             resource="weight_bits", where=population.name, used=max(widths), limit=most, unit="bit", status=status, remedy=remedy
         )
-    wait = max(waits(population, profile).values(), default=0)
+    wait = max(count_extra_delays(population, profile).values(), default=0)
     if wait > 0 and profile.weights.delay_max_steps.value != "unlimited":
-        limit, free = profile.weights.delay_max_steps.most, profile.weights.delay_free_steps.most
-        status, remedy = status_of(wait, limit, capacity=False), ""
+        limit, free = profile.weights.delay_max_steps.max_value, profile.weights.delay_free_steps.max_value
+        status, remedy = classify_use(wait, limit, capacity=False), ""
         if status == "ok" and free is not None and wait > free:
             status = "unchecked"
             remedy = f"delays above {free} steps leave fewer neurons on a core; how many is not published"
         elif status == "over":
             remedy = f"let a layer that passes spikes on lie in between, one for each {wait - (limit or 0)} steps too many"
-        yield Row(resource="delay", where=population.name, used=wait, limit=limit, unit="step", status=status, remedy=remedy)
+        yield BudgetRow(
+            resource="delay", where=population.name, used=wait, limit=limit, unit="step", status=status, remedy=remedy
+        )
 
 
-def _palette(graph: SNNGraph, layer: Layer, profile: HardwareProfile) -> list[Row]:
+def _palette(graph: SNNGraph, layer: Layer, profile: HardwareProfile) -> list[BudgetRow]:
     leaf = profile.connectivity.weight_palette
     if not isinstance(layer.synapse, WEIGHTED) or isinstance(layer.synapse, Scale) or leaf.value == "unlimited":
         return []
-    if leaf.most is None:
-        return row_of("weight_palette", layer.name, None, leaf)
-    level = f"quantise each neuron's weights to {leaf.most} values"
+    if leaf.max_value is None:
+        return check_limit("weight_palette", layer.name, None, leaf)
+    level = f"quantise each neuron's weights to {leaf.max_value} values"
     if not graph.is_integer:
-        return row_of("weight_palette", layer.name, None, leaf, remedy=f"weights are not quantised yet; {level}")
-    used = most_distinct(layer.synapse.weight)
-    return row_of("weight_palette", layer.name, used, leaf, capacity=False, remedy=level if used > leaf.most else "")
+        return check_limit("weight_palette", layer.name, None, leaf, remedy=f"weights are not quantised yet; {level}")
+    used = max_distinct_weights(layer.synapse.weight)
+    return check_limit("weight_palette", layer.name, used, leaf, capacity=False, remedy=level if used > leaf.max_value else "")
 
 
-def _neuron_rows(layer: Layer, profile: HardwareProfile, missing: Mapping[str, Sequence[Unsupported]]) -> Iterator[Row]:
+def _neuron_rows(layer: Layer, profile: HardwareProfile, missing: Mapping[str, Sequence[Unsupported]]) -> Iterator[BudgetRow]:
     if layer.neuron is None:
         return
     models, resets = profile.neuron.models.value, profile.neuron.resets.value
@@ -223,37 +225,43 @@ def _neuron_rows(layer: Layer, profile: HardwareProfile, missing: Mapping[str, S
         yield _thing("reset", layer.name, missing.get("reset", ()), known=resets is not None, what=layer.neuron.reset)
     rest = layer.neuron.refractory_steps if isinstance(layer.neuron, LoihiLIF) else 0
     if rest and profile.neuron.refractory_max_steps.value != "unlimited":
-        limit = profile.neuron.refractory_max_steps.most
-        status = status_of(rest, limit, capacity=False)
+        limit = profile.neuron.refractory_max_steps.max_value
+        status = classify_use(rest, limit, capacity=False)
         remedy = f"train with a rest of at most {limit} steps" if status == "over" else ""
-        yield Row(resource="refractory", where=layer.name, used=rest, limit=limit, unit="step", status=status, remedy=remedy)
+        yield BudgetRow(
+            resource="refractory", where=layer.name, used=rest, limit=limit, unit="step", status=status, remedy=remedy
+        )
     bits = profile.neuron.bias_bits
     if isinstance(layer.neuron, LoihiLIF) and layer.neuron.bias.any() and bits.value != "unlimited":
         used = bias_bits(layer.neuron.bias)
-        remedy = f"round the bias to {bits.most} bits" if bits.most is not None and used > bits.most else ""
-        yield from row_of("bias_bits", layer.name, used, bits, capacity=False, remedy=remedy)
+        remedy = f"round the bias to {bits.max_value} bits" if bits.max_value is not None and used > bits.max_value else ""
+        yield from check_limit("bias_bits", layer.name, used, bits, capacity=False, remedy=remedy)
 
 
 def _model(layer: Layer) -> str:
     return type(layer.neuron).__name__
 
 
-def _kind_row(layer: Layer, profile: HardwareProfile, missing: Sequence[Unsupported]) -> Row:
-    unsaid = unchecked_geometry(layer, profile)
+def _kind_row(layer: Layer, profile: HardwareProfile, missing: Sequence[Unsupported]) -> BudgetRow:
+    unsaid = find_unchecked_geometry(layer, profile)
     if unsaid and not missing:
         detail = f"{' and '.join(unsaid)}: {profile.name} publishes no limit"
-        return Row(resource="layer_kind", where=layer.name, used=None, limit=0, unit="thing", status="unchecked", detail=detail)
+        return BudgetRow(
+            resource="layer_kind", where=layer.name, used=None, limit=0, unit="thing", status="unchecked", detail=detail
+        )
     known = profile.layers.kinds.value is not None
     return _thing("layer_kind", layer.name, missing, known=known, what=type(layer.synapse).__name__)
 
 
-def _thing(resource: str, where: str, missing: Sequence[Unsupported], *, known: bool, what: Any = "") -> Row:
+def _thing(resource: str, where: str, missing: Sequence[Unsupported], *, known: bool, what: Any = "") -> BudgetRow:
     """Return the row of something that the chip has or has not."""
     detail = "; ".join(f"{f.what}: {f.why}" for f in missing) or str(what)
     used = len(missing) if known or missing else None
-    status = status_of(used, 0, capacity=False)
+    status = classify_use(used, 0, capacity=False)
     remedy = "; ".join(_cure(f) for f in missing)
-    return Row(resource=resource, where=where, used=used, limit=0, unit="thing", status=status, remedy=remedy, detail=detail)
+    return BudgetRow(
+        resource=resource, where=where, used=used, limit=0, unit="thing", status=status, remedy=remedy, detail=detail
+    )
 
 
 def _cure(finding: Unsupported) -> str:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 from spear_deploy.hardware.schema import HardwareProfile
-from spear_deploy.placement.core_needs import union_count
+from spear_deploy.placement.core_needs import count_union
 from spear_deploy.placement.place import CoreSlice, Placement
 
 RESOURCES = (
@@ -40,7 +40,7 @@ class CoreUse:
     amounts: Mapping[str, int | None]
 
 
-def core_uses(placement: Placement) -> list[CoreUse]:
+def measure_core_use(placement: Placement) -> list[CoreUse]:
     """Return what lies on each core, in order."""
     together: dict[tuple[int, int], list[int]] = {}
     for i, part in enumerate(placement.slices):
@@ -48,12 +48,12 @@ def core_uses(placement: Placement) -> list[CoreUse]:
     return [_use(placement, members) for members in together.values()]
 
 
-def core_rows(placement: Placement, profile: HardwareProfile) -> Iterator[Row]:
+def check_cores(placement: Placement, profile: HardwareProfile) -> Iterator[BudgetRow]:
     """Yield the rows of all cores; of cores with the same layers the fullest counts."""
     by_layers: dict[str, list[CoreUse]] = {}
-    for use in core_uses(placement):
+    for use in measure_core_use(placement):
         by_layers.setdefault(TOGETHER.join(use.layers), []).append(use)
-    limits = {group: profile.limits_of(group) for group in {use.group for uses in by_layers.values() for use in uses}}
+    limits = {group: profile.core_limits(group) for group in {use.group for uses in by_layers.values() for use in uses}}
     on_chip = profile.synapse_memory.scope.value == "chip"
     for where, uses in by_layers.items():
         for resource, key in RESOURCES:
@@ -61,8 +61,8 @@ def core_rows(placement: Placement, profile: HardwareProfile) -> Iterator[Row]:
                 for row in _fullest(resource, where, key, uses, limits):
                     yield replace(row, detail=_kind_of(uses, profile))
     for name in placement.layers:
-        cores = max(-(-part.target_cores // part.copies) for part in placement.of(name))
-        yield from row_of("fan_out_cores", name, cores, profile.connectivity.fan_out_cores, capacity=False)
+        cores = max(-(-part.target_cores // part.copies) for part in placement.slices_of(name))
+        yield from check_limit("fan_out_cores", name, cores, profile.connectivity.fan_out_cores, capacity=False)
     yield from _memory_of_chips(placement, profile)
     yield from _too_few_cores(placement)
 
@@ -81,7 +81,7 @@ def _use(placement: Placement, members: Sequence[int]) -> CoreUse:
     names = tuple(dict.fromkeys(part.layer for part in parts))
     words = [part.memory_words for part in parts]
     sets = [one for i in members for one in placement.items[i].axons]
-    axons = union_count(sets) if sets and len(parts) > 1 else sum(part.axons_in for part in parts)
+    axons = count_union(sets) if sets and len(parts) > 1 else sum(part.axons_in for part in parts)
     return CoreUse(
         layers=names,
         group=parts[0].group,
@@ -105,18 +105,18 @@ def _destinations(parts: Sequence[CoreSlice]) -> int:
 
 def _fullest(
     resource: str, where: str, key: str, uses: Sequence[CoreUse], limits: Mapping[int | None, Mapping[str, Any]]
-) -> list[Row]:
+) -> list[BudgetRow]:
     """Return the row of the core of which most is used."""
 
     def fullness(use: CoreUse) -> tuple[bool, float, int]:
-        used, limit = use.amounts[key], limits[use.group][key].most
+        used, limit = use.amounts[key], limits[use.group][key].max_value
         return (used is None, 0.0 if limit is None else (used or 0) / limit, used or 0)
 
     most = max(uses, key=fullness)
-    return row_of(resource, where, most.amounts[key], limits[most.group][key], capacity=resource not in COUNTS)
+    return check_limit(resource, where, most.amounts[key], limits[most.group][key], capacity=resource not in COUNTS)
 
 
-def _memory_of_chips(placement: Placement, profile: HardwareProfile) -> list[Row]:
+def _memory_of_chips(placement: Placement, profile: HardwareProfile) -> list[BudgetRow]:
     """Return the row of a synapse memory that the cores of a chip share: of the fullest chip."""
     if profile.synapse_memory.scope.value != "chip" or not placement.slices:
         return []
@@ -125,16 +125,18 @@ def _memory_of_chips(placement: Placement, profile: HardwareProfile) -> list[Row
     for part in placement.slices:
         known &= part.memory_words is not None
         words[part.run, part.chip] = words.get((part.run, part.chip), 0) + (part.memory_words or 0)
-    return row_of("synapse_memory", CHIP, max(words.values()) if known else None, profile.chip.memory_words)
+    return check_limit("synapse_memory", CHIP, max(words.values()) if known else None, profile.chip.memory_words)
 
 
-def _too_few_cores(placement: Placement) -> Iterator[Row]:
+def _too_few_cores(placement: Placement) -> Iterator[BudgetRow]:
     """Yield a row for each set of layers that together have too few cores of the kinds that hold them."""
-    for case in placement.stranded:
-        status = status_of(case.needed, case.cores, capacity=False)
+    for case in placement.unplaced:
+        status = classify_use(case.needed, case.cores, capacity=False)
         where = TOGETHER.join(case.layers)
         detail = f"only {case.cores} of the chip's cores can hold any of them"
-        yield Row(resource="cores", where=where, used=case.needed, limit=case.cores, unit="core", status=status, detail=detail)
+        yield BudgetRow(
+            resource="cores", where=where, used=case.needed, limit=case.cores, unit="core", status=status, detail=detail
+        )
 
 
 # FOLDED from spear_deploy/budget/core_rows.py
@@ -149,7 +151,7 @@ TOGETHER = " + "
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class BudgetRow:
     """One resource at one place: of a layer (or of layers that share cores), its fullest core.
 
     Attributes:
@@ -184,7 +186,7 @@ class Row:
         return data
 
 
-def status_of(used: float | None, limit: float | None, *, capacity: bool = True) -> Status:
+def classify_use(used: float | None, limit: float | None, *, capacity: bool = True) -> Status:
     """Say how an amount stands to its limit; a number that nobody published is never a pass."""
     if used is None or limit is None:
         return "unchecked"
@@ -193,9 +195,11 @@ def status_of(used: float | None, limit: float | None, *, capacity: bool = True)
     return "tight" if capacity and used > TIGHT * limit else "ok"
 
 
-def row_of(resource: str, where: str, used: float | None, leaf: Any, *, capacity: bool = True, **more: Any) -> list[Row]:
+def check_limit(
+    resource: str, where: str, used: float | None, leaf: Any, *, capacity: bool = True, **more: Any
+) -> list[BudgetRow]:
     """Return the row of a limit of a profile, or none where the chip has no such limit."""
     if leaf.value == "unlimited":
         return []
-    status = status_of(used, leaf.value, capacity=capacity)
-    return [Row(resource=resource, where=where, used=used, limit=leaf.value, unit=leaf.unit, status=status, **more)]
+    status = classify_use(used, leaf.value, capacity=capacity)
+    return [BudgetRow(resource=resource, where=where, used=used, limit=leaf.value, unit=leaf.unit, status=status, **more)]

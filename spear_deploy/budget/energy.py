@@ -17,9 +17,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from spear_deploy.budget.latency import Latency, time_of
-from spear_deploy.budget.traffic import Traffic, traffic
-from spear_deploy.hardware.schema import HardwareProfile, Leaf
+from spear_deploy.budget.latency import Latency, estimate_latency
+from spear_deploy.budget.traffic import Traffic, count_traffic
+from spear_deploy.hardware.schema import Fact, HardwareProfile
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.placement.place import Placement
 from spear_deploy.simulator import SpikeCounts
@@ -67,12 +67,12 @@ class Energy:
         }
 
 
-def estimate(
+def estimate_energy(
     graph: SNNGraph, profile: HardwareProfile, placement: Placement, counts: SpikeCounts, operations: SynOps
 ) -> tuple[Energy, Latency]:
     """Estimate energy and latency of an inference from the spikes that were counted."""
-    flow = traffic(graph, profile, placement, counts)
-    latency = time_of(graph, profile, placement, counts, flow)
+    flow = count_traffic(graph, profile, placement, counts)
+    latency = estimate_latency(graph, profile, placement, counts, flow)
     measured = tuple(_shown_run(run) for run in profile.energy.measured)
     price = profile.energy.all_in_pj_per_synop
     if price.value is not None:
@@ -85,7 +85,7 @@ def estimate(
     return Energy(total=total, missing=missing, terms=terms, measured=measured), latency
 
 
-def unknown(profile: HardwareProfile) -> Energy:
+def unknown_energy(profile: HardwareProfile) -> Energy:
     """Return the energy of a network whose activity nobody gave."""
     return Energy(total=None, missing=("activity",), measured=tuple(_shown_run(run) for run in profile.energy.measured))
 
@@ -117,11 +117,11 @@ def _terms(
     return found
 
 
-def _term(name: str, events: float, price: Leaf, what: str, remark: str = "") -> EnergyTerm | None:
+def _term(name: str, events: float, price: Fact, what: str, remark: str = "") -> EnergyTerm | None:
     return None if price.value is None and events else _priced(name, events, price, what, remark)
 
 
-def _priced(name: str, events: float, price: Leaf, what: str, remark: str = "") -> EnergyTerm:
+def _priced(name: str, events: float, price: Fact, what: str, remark: str = "") -> EnergyTerm:
     each = float(price.value or 0.0)
     return EnergyTerm(
         name=name,
@@ -148,7 +148,7 @@ def _static_term(profile: HardwareProfile, placement: Placement, latency: Latenc
     return _power_term("static", profile.energy.static_w_per_chip, placement.chips_used, "chip", latency)
 
 
-def _power_term(name: str, power: Leaf, pieces: int, what: str, latency: Latency) -> EnergyTerm | None:
+def _power_term(name: str, power: Fact, pieces: int, what: str, latency: Latency) -> EnergyTerm | None:
     if power.value is None or latency.seconds is None:
         return None
     return EnergyTerm(

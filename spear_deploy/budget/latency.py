@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spear_deploy.budget.traffic import Traffic, traffic
+from spear_deploy.budget.traffic import Traffic, count_traffic
 from spear_deploy.hardware.schema import CycleModel, HardwareProfile
 from spear_deploy.network import Array
 from spear_deploy.network.graph import INPUT, SNNGraph
@@ -40,7 +40,7 @@ class Latency:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pace:
+class StepLoad:
     """What the chip must do in a step, and what it can.
 
     Attributes:
@@ -58,7 +58,9 @@ class Pace:
     unit: str
 
 
-def time_of(graph: SNNGraph, profile: HardwareProfile, placement: Placement, counts: SpikeCounts, flow: Traffic) -> Latency:
+def estimate_latency(
+    graph: SNNGraph, profile: HardwareProfile, placement: Placement, counts: SpikeCounts, flow: Traffic
+) -> Latency:
     """Time an inference."""
     timing = profile.timing
     steps = counts.steps + max(graph.depths.values(), default=0)
@@ -116,14 +118,16 @@ def _barrier_ns(profile: HardwareProfile, placement: Placement) -> float:
 # ------------------------------------------------------------------------------------------------------------ deadline
 
 
-def paces(graph: SNNGraph, profile: HardwareProfile, placement: Placement, counts: SpikeCounts | None) -> Iterator[Pace]:
+def find_step_loads(
+    graph: SNNGraph, profile: HardwareProfile, placement: Placement, counts: SpikeCounts | None
+) -> Iterator[StepLoad]:
     """Yield what a chip with a fixed tick must do within it. Without activity only the worst case is known."""
-    limit = profile.timing.events_per_core_and_step.most
+    limit = profile.timing.events_per_core_and_step.max_value
     if limit is not None and placement.slices:
         worst = _events(graph, profile, placement, _always(graph))
         used = None if counts is None else _events(graph, profile, placement, counts)
         busiest = int(np.argmax(worst if used is None else used))
-        yield Pace(
+        yield StepLoad(
             resource="events",
             where=next(part.layer for part in placement.slices if part.core == busiest),
             used=None if used is None else float(used[busiest]),
@@ -138,7 +142,7 @@ def paces(graph: SNNGraph, profile: HardwareProfile, placement: Placement, count
         used_hz = None
         if counts is not None:
             used_hz = _cycles(graph, cycles, placement, counts) * float(cycles.margin.value or 1.0) / step_s
-        yield Pace(resource="clock", where="chip", used=used_hz, worst=worst_hz, limit=float(clock), unit="Hz")
+        yield StepLoad(resource="clock", where="chip", used=used_hz, worst=worst_hz, limit=float(clock), unit="Hz")
 
 
 def _always(graph: SNNGraph) -> SpikeCounts:
@@ -149,7 +153,7 @@ def _always(graph: SNNGraph) -> SpikeCounts:
 
 def _events(graph: SNNGraph, profile: HardwareProfile, placement: Placement, counts: SpikeCounts) -> Array:
     """Count the synaptic events of each core in a step, mean over steps and samples."""
-    return traffic(graph, profile, placement, counts).core_synops / counts.steps
+    return count_traffic(graph, profile, placement, counts).core_synops / counts.steps
 
 
 def _cycles(graph: SNNGraph, model: CycleModel, placement: Placement, counts: SpikeCounts) -> float:
@@ -160,7 +164,7 @@ def _cycles(graph: SNNGraph, model: CycleModel, placement: Placement, counts: Sp
         output     Nhid · p · (s + Nout · e)
         updates    Nhid · (f + d · p) + Nout · g                        p = spikes of a neuron in a step
 
-    Source: SynSense rockpool, devices/xylo/syns61201/power_cycles_model.py.
+    SpikeSource: SynSense rockpool, devices/xylo/syns61201/power_cycles_model.py.
     """
     a, b = _of(model.per_input_event_and_neuron), _of(model.per_input_channel)
     c, d = _of(model.per_recurrent_synapse), _of(model.per_hidden_loop)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from spear_deploy.budget.core_rows import TOGETHER, Row, Status
+from spear_deploy.budget.core_rows import TOGETHER, BudgetRow, Status
 from spear_deploy.budget.energy import Energy
 from spear_deploy.budget.latency import Latency
 from spear_deploy.budget.unsupported import Unsupported
@@ -16,7 +16,7 @@ from spear_deploy.util.html_table import COLOURS, html_table
 from spear_deploy.util.number_format import plural, with_prefix
 
 if TYPE_CHECKING:
-    from spear_deploy.budget.core_rows import Row
+    from spear_deploy.budget.core_rows import BudgetRow
     from spear_deploy.budget.unsupported import Unsupported
 
 
@@ -89,7 +89,7 @@ def lines(report: BudgetReport, width: int = WIDTH) -> Iterator[Line]:
 
 def _matrix(report: BudgetReport, width: int) -> Iterator[Line]:
     """Yield a line for each layer (or layers that share cores): its cores, and how full the fullest one is."""
-    places: dict[str, list[Row]] = {}
+    places: dict[str, list[BudgetRow]] = {}
     for row in report.rows:
         if row.unit != "thing":
             places.setdefault(row.where, []).append(row)
@@ -125,22 +125,22 @@ def _cores_of(report: BudgetReport, where: str) -> str:
         return ""
     of: dict[tuple[int, int], set[str]] = {}
     for name in names:
-        for part in report.placement.of(name):
+        for part in report.placement.slices_of(name):
             of.setdefault((part.run, part.core), set()).add(name)
     together = sum(layers == set(names) for layers in of.values()) if len(names) > 1 else len(of)
     return f"{together:,}" if together else ""
 
 
-def _shares(rows: Sequence[Row], shown: Sequence[tuple[str, str]]) -> list[str]:
+def _shares(rows: Sequence[BudgetRow], shown: Sequence[tuple[str, str]]) -> list[str]:
     by_name = {row.resource: row for row in rows}
     return [_share(by_name[name]) if name in by_name else "" for name, _ in shown]
 
 
-def _share(row: Row) -> str:
+def _share(row: BudgetRow) -> str:
     return "?" if row.share is None else f"{100 * row.share:,.0f} %"
 
 
-def _other(rows: Sequence[Row], shown: Sequence[tuple[str, str]]) -> str:
+def _other(rows: Sequence[BudgetRow], shown: Sequence[tuple[str, str]]) -> str:
     rest = [row for row in rows if row.resource not in [name for name, _ in shown] and row.share is not None]
     rest = [row for row in rest if row.status == "over" or row.resource not in STRUCTURE]
     if not rest:
@@ -149,7 +149,7 @@ def _other(rows: Sequence[Row], shown: Sequence[tuple[str, str]]) -> str:
     return f"{_said(fullest)} {_share(fullest)}"
 
 
-def _status(rows: Sequence[Row]) -> str:
+def _status(rows: Sequence[BudgetRow]) -> str:
     worst = max((row.status for row in rows), key=WORST.index)
     return "" if worst == "ok" else worst
 
@@ -236,7 +236,7 @@ def _energy_lines(energy: Energy) -> list[str]:
     return lines + [f"measured: {run}" for run in energy.measured]
 
 
-def _said(row: Row) -> str:
+def _said(row: BudgetRow) -> str:
     return row.resource.replace("_", " ")
 
 
@@ -271,7 +271,7 @@ def html(report: BudgetReport) -> str:
     )  # fmt: skip
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: BudgetRow) -> tuple[str, ...]:
     share = "" if row.share is None else f"{100 * row.share:,.0f} %"
     said = row.remedy or row.detail
     unit = "" if row.unit in ("thing", row.resource) else f" {row.unit}"
@@ -318,13 +318,13 @@ class BudgetReport:
     verdict: Verdict
     cores_used: int
     cores_limit: int | None
-    rows: tuple[Row, ...]
+    rows: tuple[BudgetRow, ...]
     synops: float | None
     energy: Energy
     latency: Latency
     unsupported: tuple[Unsupported, ...]
     placement: Placement
-    tightest: Placement
+    fewest_cores: Placement
     passes: int | None = None
     bound: int = 0
     notes: tuple[str, ...] = ()
@@ -335,7 +335,7 @@ class BudgetReport:
         return self.latency.seconds
 
     @property
-    def over(self) -> tuple[Row, ...]:
+    def over(self) -> tuple[BudgetRow, ...]:
         """Rows beyond their limit; what the chip does not have at all is in `unsupported`."""
         return tuple(row for row in self.rows if row.status == "over" and row.unit != THING)
 
@@ -355,7 +355,7 @@ class BudgetReport:
             "chips_used": self.placement.chips_used,
             "packing": {
                 "vendor": self.placement.cores_in_all,
-                "fewest": self.tightest.cores_in_all,
+                "fewest": self.fewest_cores.cores_in_all,
                 "lower_bound": self.bound,
             },
         }

@@ -12,7 +12,7 @@ from pathlib import PurePath
 from typing import Any
 from urllib.parse import quote
 
-from spear_deploy.budget.core_rows import Row
+from spear_deploy.budget.core_rows import BudgetRow
 from spear_deploy.budget.report import BudgetReport
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
@@ -58,7 +58,7 @@ def _result(rule: str, level: str, text: str, net: str, where: str) -> dict[str,
     return {"ruleId": rule, "level": level, "message": {"text": text}, "locations": [location]}
 
 
-def _sentence(row: Row, profile: str) -> str:
+def _sentence(row: BudgetRow, profile: str) -> str:
     what = row.resource.replace("_", " ")
     used = "not counted" if row.used is None else f"{row.used:,g} {row.unit}"
     limit = "does not publish a limit" if row.limit is None else f"allows {row.limit:,g}"

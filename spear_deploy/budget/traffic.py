@@ -16,10 +16,10 @@ from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import CONVS, POOLS, WEIGHTED, Array, Dense, Flatten, SumPool
 from spear_deploy.network.graph import INPUT, SNNGraph, carries_spikes
 from spear_deploy.placement.place import CoreSlice, Placement
-from spear_deploy.placement.populations import Projection, plain_axis
+from spear_deploy.placement.projections import Projection, identity_axis
 from spear_deploy.placement.synapse_memory import Box
 from spear_deploy.simulator import SpikeCounts, synapse_math
-from spear_deploy.simulator.synops import arriving, has_synapses
+from spear_deploy.simulator.synops import count_arrivals, has_synapses
 
 CHUNK_WEIGHTS = 1 << 22
 """Weights of a dense layer looked at together when its SynOps are spread over its neurons."""
@@ -44,14 +44,14 @@ class Traffic:
     longest_ns: int = 0
 
 
-def traffic(graph: SNNGraph, profile: HardwareProfile, placement: Placement, counts: SpikeCounts) -> Traffic:
+def count_traffic(graph: SNNGraph, profile: HardwareProfile, placement: Placement, counts: SpikeCounts) -> Traffic:
     """Count what each core does and what travels between them."""
     mesh = _mesh(profile, placement)
     core_synops = np.zeros(placement.cores_used)
     messages, ew, ns, longest = 0.0, 0.0, 0.0, [0, 0]
     by_name = {population.name: population for population in placement.populations}
     for population in placement.populations:
-        parts = placement.of(population.name)
+        parts = placement.slices_of(population.name)
         received = _received(graph, population.name, counts).reshape(population.shape) / counts.samples
         for part in parts:
             core_synops[part.core] += received[_slices(part.box)].sum()
@@ -61,10 +61,10 @@ def traffic(graph: SNNGraph, profile: HardwareProfile, placement: Placement, cou
                     continue
                 origin = by_name[source.name]
                 sent = counts.sent[source.name].reshape(origin.shape) / counts.samples
-                between = _sent_between(projection, sent, placement.of(source.name), parts)
+                between = _sent_between(projection, sent, placement.slices_of(source.name), parts)
                 messages += float(between.sum())
                 if mesh is not None:
-                    here, there = [p.core for p in placement.of(source.name)], [p.core for p in parts]
+                    here, there = [p.core for p in placement.slices_of(source.name)], [p.core for p in parts]
                     apart = np.abs(mesh[here][:, None] - mesh[there][None])
                     ew += float((between * apart[..., 0]).sum())
                     ns += float((between * apart[..., 1]).sum())
@@ -100,13 +100,13 @@ def _received(graph: SNNGraph, name: str, counts: SpikeCounts) -> Array:
     layer = graph[name]
     total: Array = np.zeros(graph.shape_of(name))
     if has_synapses(layer):
-        for edge in graph.incoming(name):
+        for edge in graph.edges_into(name):
             if _brings_spikes(graph, edge.source, counts):
-                arrived = _through(layer.synapse, arriving(graph, counts, edge).astype(np.float64))
+                arrived = _through(layer.synapse, count_arrivals(graph, counts, edge).astype(np.float64))
                 total = total + _spread(layer.synapse, arrived, graph.shape_of(name))
     if isinstance(layer.synapse, WEIGHTED):
         return total
-    for edge in graph.incoming(name):
+    for edge in graph.edges_into(name):
         if edge.source != INPUT and graph[edge.source].neuron is None and not edge.delay:
             total = total + _through(layer.synapse, _received(graph, edge.source, counts))
     return total
@@ -119,7 +119,7 @@ def _brings_spikes(graph: SNNGraph, name: str, counts: SpikeCounts) -> bool:
 def _through(synapse: Any, values: Array) -> Array:
     if isinstance(synapse, POOLS):
         pool = SumPool(kernel_size=synapse.kernel_size, stride=synapse.stride, padding=synapse.padding)
-        return synapse_math.apply(pool, values[None])[0]
+        return synapse_math.apply_synapse(pool, values[None])[0]
     return values.reshape(-1) if isinstance(synapse, Flatten) else values
 
 
@@ -132,7 +132,7 @@ def _spread(synapse: Any, arrived: Array, shape: tuple[int, ...]) -> Array:
         return np.concatenate(found).astype(np.float64).reshape(shape)
     if isinstance(synapse, CONVS):
         mask = replace(synapse, weight=(synapse.weight != 0).astype(np.float64), bias=None, weight_exponent=0)
-        return synapse_math.apply(mask, arrived[None])[0]
+        return synapse_math.apply_synapse(mask, arrived[None])[0]
     if isinstance(synapse, WEIGHTED):
         return arrived * (np.broadcast_to(synapse.weight, shape) != 0)
     return arrived.reshape(shape)
@@ -151,11 +151,13 @@ def _sent_between(projection: Projection, sent: Array, sources: Sequence[CoreSli
 def _reaching(p: Projection, sent: Array, box: Box, targets: Sequence[Box]) -> Array:
     """Count the spikes of one source core's tile that each target tile takes: those at the positions its kernels meet."""
     if sent.ndim == 2:
-        p, sent = replace(p, axes=(plain_axis(1), *p.axes)), sent[:, None]
+        p, sent = replace(p, axes=(identity_axis(1), *p.axes)), sent[:, None]
         box, targets = (box[0], (0, 1), *box[1:]), [(t[0], (0, 1), *t[1:]) for t in targets]
     result = np.zeros(len(targets))
     ranges = [sorted({t[i] for t in targets}) for i in (0, 1, 2)]
-    rows, columns = (np.array([p.axes[i].reached(*along)[slice(*box[i + 1])] for along in ranges[i + 1]], float) for i in (0, 1))
+    rows, columns = (
+        np.array([p.axes[i].mark_inputs(*along)[slice(*box[i + 1])] for along in ranges[i + 1]], float) for i in (0, 1)
+    )
     for along in ranges[0]:
         first, last = _channels_taken(p, along)
         channels = (max(box[0][0], first), max(min(box[0][1], last), max(box[0][0], first)))

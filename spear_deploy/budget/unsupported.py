@@ -14,7 +14,7 @@ from spear_deploy.hardware.schema import HardwareProfile, LayerKinds
 from spear_deploy.network import CONVS, POOLS, WEIGHTED, Dense, Layer, LoihiLIF, Shape
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.placement.populations import Population
-from spear_deploy.placement.weight_bits import MAX_BIAS_EXPONENT, bias_bits, list_bits, mixed_signs
+from spear_deploy.placement.weight_bits import MAX_BIAS_EXPONENT, bias_bits, count_mixed_sign_inputs, list_bits
 
 LOOP = "a loop without neurons"
 
@@ -37,7 +37,7 @@ class Unsupported:
         return {"layer": self.layer, "what": self.what, "why": self.why}
 
 
-def unsupported(graph: SNNGraph, profile: HardwareProfile, found: Sequence[Population]) -> tuple[Unsupported, ...]:
+def find_unsupported(graph: SNNGraph, profile: HardwareProfile, found: Sequence[Population]) -> tuple[Unsupported, ...]:
     """Return everything the chip does not have, in the graph's order.
 
     Args:
@@ -53,7 +53,7 @@ def unsupported(graph: SNNGraph, profile: HardwareProfile, found: Sequence[Popul
         findings.append(Unsupported(layer=graph.output, what="a network without neurons", why=why))
     for layer in graph.layers:
         given = graph.input_shape_of(layer.name), graph.shape_of(layer.name)
-        findings += [Unsupported(layer=layer.name, what=what, why=why) for what, why in geometry_findings(layer, *given, profile)]
+        findings += [Unsupported(layer=layer.name, what=what, why=why) for what, why in check_geometry(layer, *given, profile)]
         findings += _weights(layer, profile, stored=layer.name not in plain_inputs and graph.is_integer)
         findings += _neuron(layer, profile)
         findings += _flow(graph, layer)
@@ -62,10 +62,10 @@ def unsupported(graph: SNNGraph, profile: HardwareProfile, found: Sequence[Popul
     return tuple(findings)
 
 
-def waits(population: Population, profile: HardwareProfile) -> dict[str, int]:
+def count_extra_delays(population: Population, profile: HardwareProfile) -> dict[str, int]:
     """Return by source how many steps its spikes wait for a population beyond what the chip does by itself."""
     async_chip = profile.timing.mode.value == "async"
-    return {s.name: s.held_steps if async_chip else s.wait_steps for p in population.projections for s in p.sources}
+    return {s.name: s.async_delay_steps if async_chip else s.delay_steps for p in population.projections for s in p.sources}
 
 
 # ------------------------------------------------------------------------------------------------------------ inside
@@ -81,7 +81,7 @@ def _weights(layer: Layer, profile: HardwareProfile, *, stored: bool) -> Iterato
             why = f"{profile.name} stores up to {most} bits; quantise the network to {most} bits"
             yield Unsupported(layer=layer.name, what=f"weights of {need} bits", why=why, resource="weight_bits")
     if profile.weights.sign.value == "presynaptic":
-        mixed = mixed_signs(synapse.weight)
+        mixed = count_mixed_sign_inputs(synapse.weight)
         if mixed:
             what = f"{mixed} sources with weights of both signs"
             why = f"a source on {profile.name} has one sign; send each twice, once for each sign ({mixed} inputs more)"
@@ -107,11 +107,11 @@ def _neuron(layer: Layer, profile: HardwareProfile) -> Iterator[Unsupported]:
             resource="reset",
         )
     rest = neuron.refractory_steps if isinstance(neuron, LoihiLIF) else 0
-    most = chip.refractory_max_steps.most
+    most = chip.refractory_max_steps.max_value
     if most is not None and rest > most:
         why = f"the stock neuron of {profile.name} rests at most {most}"
         yield Unsupported(layer=layer.name, what=f"refractory time of {rest} steps", why=why, resource="refractory")
-    bits = chip.bias_bits.most
+    bits = chip.bias_bits.max_value
     if isinstance(neuron, LoihiLIF) and bits is not None and (need := bias_bits(neuron.bias)) > bits:
         why = f"{profile.name} holds {bits} bits times 2^0 to 2^{MAX_BIAS_EXPONENT}; round it to fewer bits"
         yield Unsupported(layer=layer.name, what=f"a bias of {need} bits", why=why, resource="bias_bits")
@@ -125,7 +125,7 @@ def _flow(graph: SNNGraph, layer: Layer) -> Iterator[Unsupported]:
         return
     if not isinstance(layer.synapse, WEIGHTED):
         return
-    for edge in graph.incoming(layer.name):
+    for edge in graph.edges_into(layer.name):
         for name in _value_sources(graph, edge.source, (layer.name,)):
             if graph[name].neuron is None:
                 what, why = f"weights behind the weights of '{name}'", "no neuron lies between; merge the two layers into one"
@@ -138,7 +138,7 @@ def _recurrence(graph: SNNGraph, layer: Layer, profile: HardwareProfile) -> Iter
     if profile.connectivity.recurrent.value is not False:
         return
     order = [INPUT, *(each.name for each in graph.layers)]
-    for edge in graph.incoming(layer.name):
+    for edge in graph.edges_into(layer.name):
         if edge.delay and order.index(edge.source) >= order.index(layer.name):
             why = f"spikes on {profile.name} do not return to a layer they have passed; unroll the loop or train without it"
             yield Unsupported(layer=layer.name, what=f"feedback from '{edge.source}'", why=why, resource="recurrent")
@@ -146,7 +146,7 @@ def _recurrence(graph: SNNGraph, layer: Layer, profile: HardwareProfile) -> Iter
 
 def _loops(graph: SNNGraph, start: str, name: str, passed: tuple[str, ...]) -> bool:
     """Say whether a layer feeds itself through layers without neurons."""
-    for edge in graph.incoming(name):
+    for edge in graph.edges_into(name):
         if edge.source == start:
             return True
         if edge.source == INPUT or edge.source in passed or graph[edge.source].neuron is not None:
@@ -166,13 +166,13 @@ def _value_sources(graph: SNNGraph, name: str, passed: tuple[str, ...]) -> Itera
     elif isinstance(layer.synapse, WEIGHTED):
         yield name
     else:
-        for edge in graph.incoming(name):
+        for edge in graph.edges_into(name):
             yield from _value_sources(graph, edge.source, (*passed, name))
 
 
 def _delays(population: Population, profile: HardwareProfile) -> Iterator[Unsupported]:
-    most = profile.weights.delay_max_steps.most
-    for source, wait in waits(population, profile).items():
+    most = profile.weights.delay_max_steps.max_value
+    for source, wait in count_extra_delays(population, profile).items():
         if wait < 0:
             what = f"feedback from '{source}' that arrives {-wait} steps too early"
             why = f"each layer on {profile.name} takes a step; give the edge a delay of {-wait} more"
@@ -199,7 +199,7 @@ INSTEAD = {
 }
 
 
-def geometry_findings(layer: Layer, before: Shape, after: Shape, profile: HardwareProfile) -> Iterator[tuple[str, str]]:
+def check_geometry(layer: Layer, before: Shape, after: Shape, profile: HardwareProfile) -> Iterator[tuple[str, str]]:
     """Yield what a layer's connection is that the chip does not have, and why.
 
     Args:
@@ -236,7 +236,7 @@ def geometry_findings(layer: Layer, before: Shape, after: Shape, profile: Hardwa
         yield from _pool(kind, synapse.kernel_size, synapse.stride or synapse.kernel_size, sizes, profile.name)
 
 
-def unchecked_geometry(layer: Layer, profile: HardwareProfile) -> list[str]:
+def find_unchecked_geometry(layer: Layer, profile: HardwareProfile) -> list[str]:
     """Return what a layer has out of the ordinary that the chip's maker says nothing about: dilation, groups."""
     if not isinstance(layer.synapse, CONVS):
         return []

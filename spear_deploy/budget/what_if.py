@@ -12,17 +12,17 @@ from itertools import pairwise
 from math import prod
 from typing import Any
 
-from spear_deploy.budget.connection_rows import fan_rows
-from spear_deploy.budget.core_rows import CHIP, RESOURCES, Row, core_rows, status_of
+from spear_deploy.budget.connection_rows import check_connections
+from spear_deploy.budget.core_rows import CHIP, RESOURCES, BudgetRow, check_cores, classify_use
 from spear_deploy.hardware.schema import HardwareProfile
-from spear_deploy.network.channel_groups import Group, coupling
+from spear_deploy.network.channel_groups import ChannelGroup, couple_channels
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.placement.core_needs import Cuts
 from spear_deploy.placement.place import Placement, place_populations
-from spear_deploy.placement.populations import Population, narrowed
+from spear_deploy.placement.populations import Population, narrow_populations
 from spear_deploy.placement.projections import Projection
 
-MOST_WORK = 8_000
+MAX_WORK = 8_000
 """Slices that trials may place in all: a network of a thousand cores is tried eight times."""
 
 
@@ -35,7 +35,7 @@ class Change:
     """What is different: widths by group of channels, the most bits of a weight, chips, parts of a layer."""
 
     widths: tuple[tuple[str, int], ...] = ()
-    most_bits: int = 64
+    max_weight_bits: int = 64
     chips: int | None = None
     parts: tuple[str, int] | None = None
 
@@ -44,15 +44,15 @@ UNCHANGED = Change()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class WhatIfResult:
     """A placement and its rows."""
 
     placement: Placement
-    rows: tuple[Row, ...]
+    rows: tuple[BudgetRow, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class WhatIf:
     """A network that can be tried otherwise.
 
     Attributes:
@@ -66,35 +66,35 @@ class Trial:
     weight_bits: Mapping[str, int]
     profile: HardwareProfile
     chips: int
-    groups: tuple[Group, ...]
-    edge: Group
+    groups: tuple[ChannelGroup, ...]
+    edge: ChannelGroup
     inputs: int
     cores: int | None = None
     known: dict[Any, Cuts] = field(default_factory=dict, repr=False)
-    counted: dict[Change, list[Row]] = field(default_factory=dict, repr=False)
-    tried: dict[Change, Outcome] = field(default_factory=dict, repr=False)
+    counted: dict[Change, list[BudgetRow]] = field(default_factory=dict, repr=False)
+    tried: dict[Change, WhatIfResult] = field(default_factory=dict, repr=False)
     spent: list[int] = field(default_factory=list, repr=False)
 
     @property
     def exhausted(self) -> bool:
         """Whether enough was tried."""
-        return sum(self.spent) > MOST_WORK
+        return sum(self.spent) > MAX_WORK
 
-    def outcome(self, change: Change = UNCHANGED) -> Outcome:
+    def evaluate(self, change: Change = UNCHANGED) -> WhatIfResult:
         """Place the network with a change, and hold it against every limit that depends on sizes."""
         if change not in self.tried:
-            bits = {name: min(width, change.most_bits) for name, width in self.weight_bits.items()}
+            bits = {name: min(width, change.max_weight_bits) for name, width in self.weight_bits.items()}
             placement = self._with_chips(change)
             if placement is None:
                 chips = change.chips or self.chips
-                placement = place_populations(self._changed(change), bits, self.profile, chips=chips, known=self.known)
+                placement = place_populations(self._changed(change), bits, self.profile, chips=chips, cache=self.known)
                 self.spent.append(placement.cores_in_all)
             rows = (
-                cores_row(placement, self.cores, self.profile),
-                *core_rows(placement, self.profile),
+                check_core_count(placement, self.cores, self.profile),
+                *check_cores(placement, self.profile),
                 *self.connections(change),
             )
-            self.tried[change] = Outcome(placement=placement, rows=rows)
+            self.tried[change] = WhatIfResult(placement=placement, rows=rows)
         return self.tried[change]
 
     def _with_chips(self, change: Change) -> Placement | None:
@@ -103,18 +103,18 @@ class Trial:
         tied = profile.core_groups or profile.chip.multi_pass.value or profile.synapse_memory.scope.value == "chip"
         if change.chips is None or replace(change, chips=None) != UNCHANGED or tied or UNCHANGED not in self.tried:
             return None
-        return replace(self.outcome().placement, chips=change.chips, cores_limit=profile.cores_limit(change.chips))
+        return replace(self.evaluate().placement, chips=change.chips, cores_limit=profile.cores_limit(change.chips))
 
-    def connections(self, change: Change) -> list[Row]:
+    def connections(self, change: Change) -> list[BudgetRow]:
         """Return the rows that no placement is needed for."""
         if change not in self.counted:
             left = dict(change.widths).get(self.edge.name, self.edge.channels)
             inputs = self.inputs * left // self.edge.channels
             found = self._changed(change)
-            self.counted[change] = list(fan_rows(found, self.profile, change.chips or self.chips, inputs))
+            self.counted[change] = list(check_connections(found, self.profile, change.chips or self.chips, inputs))
         return self.counted[change]
 
-    def met(self, change: Change, row: Row) -> bool:
+    def met(self, change: Change, row: BudgetRow) -> bool:
         """Say whether under a change nothing is over in a resource where a row was."""
         placed = row.resource in PLACED and row.where != INPUT
         here = set(row.layers)
@@ -122,29 +122,29 @@ class Trial:
             other.status == "over"
             and other.resource == row.resource
             and (other.where == row.where or bool(here & {name.split("[")[0] for name in other.layers}))
-            for other in (self.outcome(change).rows if placed else self.connections(change))
+            for other in (self.evaluate(change).rows if placed else self.connections(change))
         )
 
     def _changed(self, change: Change) -> tuple[Population, ...]:
         found = self.found
         channels = {group.name: group.channels for group in (*self.groups, self.edge)}
         for name, left in change.widths:
-            found = narrowed(found, name, channels[name], left)
+            found = narrow_populations(found, name, channels[name], left)
         return found if change.parts is None else in_parts(found, *change.parts)
 
 
-def trial(
+def build_what_if(
     graph: SNNGraph,
     found: tuple[Population, ...],
     weight_bits: Mapping[str, int],
     profile: HardwareProfile,
     chips: int,
     cores: int | None = None,
-) -> Trial:
+) -> WhatIf:
     """Return the trial of a network."""
     inputs = prod(graph.input_shape)
-    coupled = coupling(graph)
-    return Trial(
+    coupled = couple_channels(graph)
+    return WhatIf(
         found=found,
         weight_bits=weight_bits,
         profile=profile,
@@ -156,7 +156,7 @@ def trial(
     )
 
 
-def cores_row(placement: Placement, budget: int | None, profile: HardwareProfile) -> Row:
+def check_core_count(placement: Placement, budget: int | None, profile: HardwareProfile) -> BudgetRow:
     """Return the row of the chip's cores (of the pass that takes most), or of a budget if that is smaller.
 
     Cores that differ are there to be used, all of them if need be: that is not tight.
@@ -166,9 +166,9 @@ def cores_row(placement: Placement, budget: int | None, profile: HardwareProfile
     used = placement.cores_used
     unlimited = limit is None and profile.chip.usable_cores.value == "unlimited"
     fixed = bool(profile.core_groups) and budget is None
-    status = "ok" if unlimited else status_of(used, limit, capacity=not fixed)
+    status = "ok" if unlimited else classify_use(used, limit, capacity=not fixed)
     detail = "too many to lay out: the rows of cores are those of cores full of neurons" if placement.more_cores else ""
-    return Row(resource="cores", where=CHIP, used=used, limit=limit, unit="core", status=status, detail=detail)
+    return BudgetRow(resource="cores", where=CHIP, used=used, limit=limit, unit="core", status=status, detail=detail)
 
 
 def in_parts(found: Sequence[Population], layer: str, parts: int) -> tuple[Population, ...]:
@@ -189,13 +189,13 @@ def in_parts(found: Sequence[Population], layer: str, parts: int) -> tuple[Popul
 def _giving(p: Projection, a: int, b: int, channels: int) -> Projection:
     """Return a projection onto a range of channels of its target."""
     per = p.outputs // channels
-    return replace(p, outputs=per * (b - a), exists=None if p.exists is None else p.exists[a * per : b * per])
+    return replace(p, outputs=per * (b - a), nonzero=None if p.nonzero is None else p.nonzero[a * per : b * per])
 
 
 def _reading(p: Projection, a: int, b: int) -> Projection:
     """Return a projection that reads a range of channels of its source."""
-    exists = None if p.exists is None else p.exists[:, a:b]
-    return replace(p, channels=p.channels * (b - a) // p.kernel_channels, kernel_channels=b - a, exists=exists)
+    nonzero = None if p.nonzero is None else p.nonzero[:, a:b]
+    return replace(p, channels=p.channels * (b - a) // p.kernel_channels, kernel_channels=b - a, nonzero=nonzero)
 
 
 def _reading_parts(population: Population, layer: str, channels: int, parts: int) -> Population:

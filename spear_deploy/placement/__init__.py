@@ -1,11 +1,19 @@
-"""Which core holds what? Layers are cut into boxes, and each box gets a core.
+"""Placement of networks on the cores of a chip.
 
-cores        what a box needs of a core                  splitting    where a layer is cut
-cutting      all layers as boxes with their needs        first_fit    cores that fill up
-seating      which box lies on which core                placing      the placement as a whole
-bounds       cores that no placement goes below          axon_sets    axons that slices on one core share
+projections       synapses between two neuron layers as sizes     populations      neurons, fan-in and fan-out
+synapse_memory    words by storage format                         weight_bits      bits of stored weights
+core_needs        what a box needs of a core                      splitting        layers cut into boxes
+core_assignment   slices on cores                                 place            the placement as a whole
 """
 
-from spear_deploy.placement.place import CoreSlice, Placement, Stranded, lower_bound, place, place_populations, tightest
+from spear_deploy.placement.place import (
+    CoreSlice,
+    Placement,
+    Unplaced,
+    lower_bound,
+    place,
+    place_in_fewest_cores,
+    place_populations,
+)
 
-__all__ = ["CoreSlice", "Placement", "Stranded", "lower_bound", "place", "place_populations", "tightest"]
+__all__ = ["CoreSlice", "Placement", "Unplaced", "lower_bound", "place", "place_in_fewest_cores", "place_populations"]

@@ -1,12 +1,12 @@
-"""On which core does each part of a layer lie? One a core, several on a core, or matched to cores that differ.
+"""Assignment of slices to cores: in order, by first fit, or by matching.
 
     alike, one a core        in order
-    several on a core        first fit: the first core on which all limits are still kept, an input axon that it has already
-                             counted once
-    cores that differ        maximum bipartite matching of parts and cores, so that a core is found wherever there is one;
-                             with several on a core first fit over the cores of the right role
+    several on a core        first fit: the first core on which all limits are still kept; an axon that two slices share
+                             counts once
+    cores that differ        maximum bipartite matching (Hopcroft-Karp) of slices and cores, so that a core is found wherever
+                             one exists; with several on a core first fit over the cores of the right role
 
-What finds no core takes one that does not exist; then the check says that there are too few.
+A slice for which no core is left takes one beyond those of the chip; then the check reports too few cores.
 """
 
 from __future__ import annotations
@@ -20,10 +20,78 @@ from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import Array
 from spear_deploy.placement.core_needs import UNLIMITED, AxonSet, Core
 
+ADDED = ("neurons", "synapse_memory", "neuron_memory", "bias_memory", "axons_out")
+"""Resources of a core that its slices add up to."""
+MAX_OPEN = 256
+"""Cores that first fit looks at; older ones that are nearly full stay as they are."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class Seat:
-    """Where an item lies.
+class Slice:
+    """A part of a layer that needs a core.
+
+    Attributes:
+        layer: its name.
+        needs: amounts by resource; None where the chip's format is not public.
+        axons: its source neurons, as sets that slices on one core share.
+        readout: whether it belongs to the network's output layer.
+    """
+
+    layer: str
+    needs: Mapping[str, int | None]
+    axons: tuple[AxonSet, ...] = ()
+    readout: bool = False
+
+    def amount(self, resource: str) -> int:
+        """Return what it needs of a resource, 0 where that is not known."""
+        return self.needs.get(resource) or 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoreSupply:
+    """The cores that slices are assigned to.
+
+    Attributes:
+        profile: the chip.
+        cores: the limits of each group of cores, or of the only kind.
+        chips: number of chips.
+        share: whether slices of several layers may lie on one core.
+    """
+
+    profile: HardwareProfile
+    cores: tuple[Core, ...]
+    chips: int
+    share: bool
+
+    def allows(self, item: Slice, group: int) -> bool:
+        """Return whether a group's role takes an item: the last layer goes to readout cores where there are any."""
+        roles = [block.role.value for block in self.profile.core_groups]
+        if item.readout and "readout" in roles:
+            return roles[group] == "readout"
+        return roles[group] != "readout"
+
+    def fits(self, item: Slice, group: int) -> bool:
+        """Return whether an empty core of a group takes an item."""
+        limits = self.cores[group].limits
+        return self.allows(item, group) and all(
+            item.amount(name) <= limits[name] for name in (*ADDED, "axons_in", "destinations")
+        )
+
+    def list_places(self) -> list[_Place]:
+        """Return every core of all chips with groups, in the order of the profile."""
+        places = []
+        for chip in range(self.chips):
+            slot = 0
+            for group, block in enumerate(self.profile.core_groups):
+                for _ in range(block.count.max_value or 0):
+                    places.append(_Place(group=group, slot=slot, chip=chip))
+                    slot += 1
+        return places
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoreAssignment:
+    """The core of a slice.
 
     Attributes:
         core: index in order of use, from 0.
@@ -47,279 +115,212 @@ class _Place:
     chip: int
 
 
-def seats(
-    items: Sequence[Item],
-    profile: HardwareProfile,
-    cores: Sequence[Core],
-    chips: int,
-    *,
-    share: bool,
-    order: Sequence[int] | None = None,
-) -> list[Seat]:
-    """Seat the parts of a network.
+def assign_cores(items: Sequence[Slice], supply: CoreSupply, *, order: Sequence[int] | None = None) -> list[CoreAssignment]:
+    """Assign the slices of a network to cores.
 
     Args:
-        items: in the order of the layers.
-        profile: the chip.
-        cores: the limits of each group, or of the only kind of core.
-        chips: how many there are.
-        share: whether slices of several layers may lie on one core.
+        items: slices in the order of the layers.
+        supply: the cores.
         order: in which first fit takes the items; cores are numbered along the layers all the same, neighbours together.
     """
-    if not profile.core_groups:
-        index = _first_fit(items, cores[0], order or range(len(items))) if share else list(range(len(items)))
-        return [Seat(core=core, chip=chip) for core, chip in zip(index, _chips(index, items, profile, chips), strict=True)]
-    places = _places(profile, chips)
-    found = _shared_places(items, cores, profile, places) if share else _matched_places(items, cores, profile, places)
-    return _numbered(found, items, cores, profile)
+    if not supply.profile.core_groups:
+        index = list(range(len(items)))
+        if supply.share:
+            index = _first_fit(items, supply.cores[0], order or index)
+        chips = _assign_chips(index, items, supply)
+        return [CoreAssignment(core=core, chip=chip) for core, chip in zip(index, chips, strict=True)]
+    return _number_cores(_fill_places(items, supply) if supply.share else _match_places(items, supply), items, supply)
 
 
-def unmatched(items: Sequence[Item], given: Sequence[Seat], profile: HardwareProfile) -> list[int]:
+def unplaced_items(assignments: Sequence[CoreAssignment], profile: HardwareProfile) -> list[int]:
     """Return the items that no core is left for, on a chip whose cores differ."""
-    return [i for i, seat in enumerate(given) if profile.core_groups and seat.slot is None]
+    return [i for i, assignment in enumerate(assignments) if profile.core_groups and assignment.slot is None]
 
 
-def competing(
-    items: Sequence[Item], given: Sequence[Seat], profile: HardwareProfile, cores: Sequence[Core], chips: int, item: int
+def competing_for_cores(
+    items: Sequence[Slice], assignments: Sequence[CoreAssignment], supply: CoreSupply, item: int
 ) -> tuple[list[int], int]:
-    """Return the items that compete with one that found no core, and how many cores there are for them all.
+    """Return the items that compete with an unplaced one, and how many cores there are for them all.
 
-    From the unmatched item to the cores that could hold it, to the items there, and so on: these items together have only
+    From the unplaced item to the cores that could hold it, to the items there, and so on: these items together have only
     those cores (Hall's condition fails).
     """
-    places = _places(profile, chips)
-    at = {(seat.chip, seat.slot): i for i, seat in enumerate(given) if seat.slot is not None}
-    reached, wanted, waiting = {item}, set(), [item]
-    while waiting:
-        one = waiting.pop()
+    places = supply.list_places()
+    occupant = {(a.chip, a.slot): i for i, a in enumerate(assignments) if a.slot is not None}
+    competitors, cores, queue = {item}, set(), [item]
+    while queue:
+        current = items[queue.pop()]
         for place in places:
-            if (place.chip, place.slot) in wanted or not _may(items[one], cores[place.group], profile, place.group):
+            core = (place.chip, place.slot)
+            if core in cores or not supply.fits(current, place.group):
                 continue
-            wanted.add((place.chip, place.slot))
-            other = at.get((place.chip, place.slot))
-            if other is not None and other not in reached:
-                reached.add(other)
-                waiting.append(other)
-    return sorted(reached), len(wanted)
+            cores.add(core)
+            other = occupant.get(core)
+            if other is not None and other not in competitors:
+                competitors.add(other)
+                queue.append(other)
+    return sorted(competitors), len(cores)
+
+
+class CoreBins:
+    """Cores that fill up; what is left of each resource is an array over cores."""
+
+    def __init__(self, core: Core, items: Sequence[Slice], max_cores: int) -> None:
+        self.left = {name: np.full(max_cores, core.limits[name], np.int64) for name in (*ADDED, "axons_in", "layers")}
+        self.min_needs = {name: min((item.amount(name) for item in items), default=0) for name in ADDED}
+        self.has_layer_limit = core.limits["layers"] < UNLIMITED
+        self.used = 0
+        self.open: list[int] = []
+        self.cores_of_layer: dict[str, set[int]] = {}
+        self.cores_of_axons: dict[AxonSet, set[int]] = {}
+
+    def put(self, item: Slice, candidates: Sequence[int], *, new: bool = True) -> int:
+        """Place an item on the first of the candidate cores that holds it, otherwise on a new one, or nowhere (-1)."""
+        cores = np.array(candidates, np.int64)
+        fits = np.ones(len(cores), bool)
+        for name in ADDED:
+            need = item.amount(name)
+            if need:
+                fits &= self.left[name][cores] >= need
+        if self.has_layer_limit:
+            own = self.cores_of_layer.get(item.layer, set())
+            fits &= (self.left["layers"][cores] >= 1) | np.array([core in own for core in candidates], bool)
+        core = self._first_with_axons(item, cores[fits])
+        if core < 0 and new:
+            core = self.used
+        if core >= 0:
+            self.take(item, core)
+        return core
+
+    def _first_with_axons(self, item: Slice, cores: Array) -> int:
+        """Return the first core that has room for the axons as well, or -1."""
+        room = np.flatnonzero(self.left["axons_in"][cores] >= item.amount("axons_in"))
+        first = int(cores[room[0]]) if len(room) else -1
+        sharing = {core for axons in item.axons for core in self.cores_of_axons.get(axons, ())}
+        for core in cores[: room[0] if len(room) else None].tolist() if sharing else ():
+            if core in sharing and self.left["axons_in"][core] >= self._count_new_axons(item, core):
+                return int(core)
+        return first
+
+    def take(self, item: Slice, core: int) -> None:
+        """Place an item on a core, whether the core has room or not."""
+        if core >= self.used:
+            self.used = core + 1
+            self.open.append(core)
+        self.left["axons_in"][core] -= self._count_new_axons(item, core)
+        for name in ADDED:
+            self.left[name][core] -= item.amount(name)
+        cores = self.cores_of_layer.setdefault(item.layer, set())
+        self.left["layers"][core] -= core not in cores
+        cores.add(core)
+        for axons in item.axons:
+            self.cores_of_axons.setdefault(axons, set()).add(core)
+        is_full = any(self.min_needs[name] > 0 and self.left[name][core] < self.min_needs[name] for name in ADDED)
+        if is_full and core in self.open:
+            self.open.remove(core)
+        if len(self.open) > MAX_OPEN:
+            del self.open[0]
+
+    def _count_new_axons(self, item: Slice, core: int) -> int:
+        """Count the axons that an item adds to a core."""
+        return item.amount("axons_in") - sum(axons.count for axons in item.axons if core in self.cores_of_axons.get(axons, ()))
 
 
 # --------------------------------------------------------------------------------------------------- cores that are alike
 
 
-def _first_fit(items: Sequence[Item], core: Core, order: Sequence[int]) -> list[int]:
+def _first_fit(items: Sequence[Slice], core: Core, order: Sequence[int]) -> list[int]:
     """Return a core for each item: the first that still holds it, among the last ones that were opened."""
-    bins = Bins(core, items, len(items))
-    place = {i: bins.put(items[i], bins.open) for i in order}
+    bins = CoreBins(core, items, len(items))
+    cores = {i: bins.put(items[i], bins.open) for i in order}
     number: dict[int, int] = {}
-    return [number.setdefault(place[i], len(number)) for i in range(len(items))]
+    return [number.setdefault(cores[i], len(number)) for i in range(len(items))]
 
 
-def _chips(index: Sequence[int], items: Sequence[Item], profile: HardwareProfile, chips: int) -> list[int]:
-    """Return the chip of each item: cores fill chips in order, and a memory of the chip's own ends a chip before its cores do."""
-    per_chip = profile.chip.usable_cores.most
-    shared = profile.chip.memory_words.most if profile.synapse_memory.scope.value == "chip" else None
-    if shared is None:
+def _assign_chips(index: Sequence[int], items: Sequence[Slice], supply: CoreSupply) -> list[int]:
+    """Return the chip of each item: cores fill chips in order; a memory shared by a chip's cores may end the chip earlier."""
+    profile = supply.profile
+    per_chip = profile.chip.usable_cores.max_value
+    shared_words = profile.chip.memory_words.max_value if profile.synapse_memory.scope.value == "chip" else None
+    if shared_words is None:
         return [0 if per_chip is None else core // per_chip for core in index]
     words: dict[int, int] = {}
     for core, item in zip(index, items, strict=True):
-        words[core] = words.get(core, 0) + (item.needs.get("synapse_memory") or 0)
-    chip, filled, taken, of_core = 0, 0, 0, {}
+        words[core] = words.get(core, 0) + item.amount("synapse_memory")
+    chip, chip_words, chip_cores, chip_of_core = 0, 0, 0, {}
     for core in sorted(words):
-        full = taken > 0 and filled + words[core] > shared and chip + 1 < chips
-        if full or (per_chip is not None and taken == per_chip):
-            chip, filled, taken = chip + 1, 0, 0
-        of_core[core] = chip
-        filled, taken = filled + words[core], taken + 1
-    return [of_core[core] for core in index]
+        is_full = chip_cores > 0 and chip_words + words[core] > shared_words and chip + 1 < supply.chips
+        if is_full or (per_chip is not None and chip_cores == per_chip):
+            chip, chip_words, chip_cores = chip + 1, 0, 0
+        chip_of_core[core] = chip
+        chip_words, chip_cores = chip_words + words[core], chip_cores + 1
+    return [chip_of_core[core] for core in index]
 
 
 # --------------------------------------------------------------------------------------------------- cores that differ
 
 
-def _places(profile: HardwareProfile, chips: int) -> list[_Place]:
-    found = []
-    for chip in range(chips):
-        slot = 0
-        for group, block in enumerate(profile.core_groups):
-            for _ in range(block.count.most or 0):
-                found.append(_Place(group=group, slot=slot, chip=chip))
-                slot += 1
-    return found
-
-
-def _allowed(item: Item, profile: HardwareProfile, group: int) -> bool:
-    """Say whether a group's role takes an item: the last layer goes to readout cores where there are any."""
-    roles = [block.role.value for block in profile.core_groups]
-    if item.readout and "readout" in roles:
-        return roles[group] == "readout"
-    return roles[group] != "readout"
-
-
-def _may(item: Item, core: Core, profile: HardwareProfile, group: int) -> bool:
-    if not _allowed(item, profile, group):
-        return False
-    return all((item.needs.get(name) or 0) <= core.limits[name] for name in (*ADDED, "axons_in", "destinations"))
-
-
-def _matched_places(
-    items: Sequence[Item], cores: Sequence[Core], profile: HardwareProfile, places: Sequence[_Place]
-) -> list[_Place | None]:
+def _match_places(items: Sequence[Slice], supply: CoreSupply) -> list[_Place | None]:
     """Match items to cores, as many as can be; equal cores in the order of the layers."""
     import networkx as nx
 
+    places = supply.list_places()
     graph = nx.Graph()
     graph.add_nodes_from(range(len(items)))
     for i, item in enumerate(items):
-        fitting = {g for g in range(len(cores)) if _may(item, cores[g], profile, g)}
-        graph.add_edges_from((i, len(items) + k) for k, place in enumerate(places) if place.group in fitting)
+        groups = {group for group in range(len(supply.cores)) if supply.fits(item, group)}
+        graph.add_edges_from((i, len(items) + k) for k, place in enumerate(places) if place.group in groups)
     matching = nx.bipartite.hopcroft_karp_matching(graph, top_nodes=range(len(items)))
-    found = {i: places[matching[i] - len(items)] for i in range(len(items)) if i in matching}
+    matched = {i: places[matching[i] - len(items)] for i in range(len(items)) if i in matching}
     by_group: dict[int, list[int]] = {}
-    for i in sorted(found):
-        by_group.setdefault(found[i].group, []).append(i)
+    for i in sorted(matched):
+        by_group.setdefault(matched[i].group, []).append(i)
     for group, members in by_group.items():
         for i, place in zip(members, [place for place in places if place.group == group], strict=False):
-            found[i] = place
-    return [found.get(i) for i in range(len(items))]
+            matched[i] = place
+    return [matched.get(i) for i in range(len(items))]
 
 
-def _shared_places(
-    items: Sequence[Item], cores: Sequence[Core], profile: HardwareProfile, places: Sequence[_Place]
-) -> list[_Place | None]:
+def _fill_places(items: Sequence[Slice], supply: CoreSupply) -> list[_Place | None]:
     """Fill the cores of the groups that take an item, in order; a chip that cuts no layer overfills its emptiest core."""
-    whole = profile.packing.rule.value == "whole"
-    bins = [Bins(core, items, len(places)) for core in cores]
-    found: list[_Place | None] = []
+    places = supply.list_places()
+    bins = [CoreBins(core, items, len(places)) for core in supply.cores]
+    chosen: list[_Place | None] = []
     for item in items:
-        open_places = [k for k, place in enumerate(places) if _allowed(item, profile, place.group)]
-        chosen = -1
-        for group in dict.fromkeys(places[k].group for k in open_places):
-            among = [k for k in open_places if places[k].group == group]
-            chosen = bins[group].put(item, among, new=False)
-            if chosen >= 0:
+        allowed = [k for k, place in enumerate(places) if supply.allows(item, place.group)]
+        index = -1
+        for group in dict.fromkeys(places[k].group for k in allowed):
+            index = bins[group].put(item, [k for k in allowed if places[k].group == group], new=False)
+            if index >= 0:
                 break
-        if chosen < 0 and whole and open_places:
-            chosen = max(open_places, key=lambda k: (bins[places[k].group].left["neurons"][k], -k))
-            bins[places[chosen].group].take(item, chosen)
-        found.append(places[chosen] if chosen >= 0 else None)
-    return found
+        if index < 0 and supply.profile.packing.rule.value == "whole" and allowed:
+            index = max(allowed, key=lambda k: (bins[places[k].group].left["neurons"][k], -k))
+            bins[places[index].group].take(item, index)
+        chosen.append(places[index] if index >= 0 else None)
+    return chosen
 
 
-def _numbered(
-    found: Sequence[_Place | None], items: Sequence[Item], cores: Sequence[Core], profile: HardwareProfile
-) -> list[Seat]:
-    """Number the cores in order of use; an item without a core is held against the kind that is least too small."""
+def _number_cores(places: Sequence[_Place | None], items: Sequence[Slice], supply: CoreSupply) -> list[CoreAssignment]:
+    """Number the cores in order of use; an item without a core is compared with the kind that is least too small."""
     index: dict[_Place, int] = {}
-    given = []
-    taken = 0
-    for i, place in enumerate(found):
+    assignments = []
+    used = 0
+    for item, place in zip(items, places, strict=True):
         if place is None:
-            group = min(range(len(cores)), key=lambda g: _overrun(items[i], cores[g], profile, g))
-            given.append(Seat(core=taken, group=group, chip=0))
-            taken += 1
+            *_, group = min(_rank_overrun(item, supply, group) for group in range(len(supply.cores)))
+            assignments.append(CoreAssignment(core=used, group=group, chip=0))
+            used += 1
             continue
         if place not in index:
-            index[place] = taken
-            taken += 1
-        given.append(Seat(core=index[place], group=place.group, slot=place.slot, chip=place.chip))
-    return given
+            index[place] = used
+            used += 1
+        assignments.append(CoreAssignment(core=index[place], group=place.group, slot=place.slot, chip=place.chip))
+    return assignments
 
 
-def _overrun(item: Item, core: Core, profile: HardwareProfile, group: int) -> tuple[bool, int, float, int]:
+def _rank_overrun(item: Slice, supply: CoreSupply, group: int) -> tuple[bool, int, float, int]:
     """Rank a kind of core for an item that none holds: the right role, few limits exceeded, by little."""
-    shares = [(item.needs.get(name) or 0) / core.limits[name] for name in (*ADDED, "axons_in") if core.limits[name] < UNLIMITED]
+    limits = supply.cores[group].limits
+    shares = [item.amount(name) / limits[name] for name in (*ADDED, "axons_in") if limits[name] < UNLIMITED]
     over = [share for share in shares if share > 1]
-    return (not _allowed(item, profile, group), len(over), max(over, default=0.0), group)
-
-
-# FOLDED from spear_deploy/placement/core_assignment.py
-# Which is the first core that still holds a part of a layer? Cores that fill up.
-
-ADDED = ("neurons", "synapse_memory", "neuron_memory", "bias_memory", "axons_out")
-"""Resources of a core that its slices add up to."""
-MOST_OPEN = 256
-"""Cores that first fit looks at; older ones that are nearly full stay as they are."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Item:
-    """A part of a layer that needs a core.
-
-    Attributes:
-        layer: its name.
-        needs: by resource.
-        axons: what it takes in, as sets that slices on one core share.
-        readout: whether it belongs to the network's output layer.
-    """
-
-    layer: str
-    needs: Mapping[str, int | None]
-    axons: tuple[AxonSet, ...] = ()
-    readout: bool = False
-
-
-class Bins:
-    """Cores that fill up; what is left of each resource is an array over cores."""
-
-    def __init__(self, core: Core, items: Sequence[Item], most: int) -> None:
-        self.left = {name: np.full(most, core.limits[name], np.int64) for name in (*ADDED, "axons_in", "layers")}
-        self.least = {name: min((item.needs.get(name) or 0 for item in items), default=0) for name in ADDED}
-        self.layered = core.limits["layers"] < UNLIMITED
-        self.used = 0
-        self.open: list[int] = []
-        self.of_layer: dict[str, set[int]] = {}
-        self.axons: dict[AxonSet, set[int]] = {}
-
-    def put(self, item: Item, among: Sequence[int], *, new: bool = True) -> int:
-        """Seat an item on the first of some cores that holds it, otherwise on a new one, or nowhere (-1)."""
-        places = np.array(among, np.int64)
-        fits = np.ones(len(places), bool)
-        for name in ADDED:
-            need = item.needs.get(name) or 0
-            if need:
-                fits &= self.left[name][places] >= need
-        if self.layered:
-            own = self.of_layer.get(item.layer, set())
-            fits &= (self.left["layers"][places] >= 1) | np.array([place in own for place in among], bool)
-        place = self._first(item, places[fits])
-        if place >= 0:
-            self.take(item, place)
-            return place
-        if not new:
-            return -1
-        self.take(item, self.used)
-        return self.used - 1
-
-    def _first(self, item: Item, places: Array) -> int:
-        """Return the first core that has room for the axons as well, or -1."""
-        room = np.flatnonzero(self.left["axons_in"][places] >= (item.needs.get("axons_in") or 0))
-        found = int(places[room[0]]) if len(room) else -1
-        known = {place for one in item.axons for place in self.axons.get(one, ())}
-        for place in places[: room[0] if len(room) else None].tolist() if known else ():
-            if place in known and self.left["axons_in"][place] >= self._new_axons(item, place):
-                return int(place)
-        return found
-
-    def take(self, item: Item, place: int) -> None:
-        """Seat an item on a core whether it is held there or not."""
-        if place >= self.used:
-            self.used = place + 1
-            self.open.append(place)
-        self.left["axons_in"][place] -= self._new_axons(item, place)
-        for name in ADDED:
-            self.left[name][place] -= item.needs.get(name) or 0
-        layers = self.of_layer.setdefault(item.layer, set())
-        self.left["layers"][place] -= place not in layers
-        layers.add(place)
-        for one in item.axons:
-            self.axons.setdefault(one, set()).add(place)
-        full = any(self.least[name] > 0 and self.left[name][place] < self.least[name] for name in ADDED)
-        if full and place in self.open:
-            self.open.remove(place)
-        if len(self.open) > MOST_OPEN:
-            del self.open[0]
-
-    def _new_axons(self, item: Item, place: int) -> int:
-        """Count the axons that an item adds to a core."""
-        shared = sum(one.count for one in item.axons if place in self.axons.get(one, ()))
-        return (item.needs.get("axons_in") or 0) - shared
+    return (not supply.allows(item, group), len(over), max(over, default=0.0), group)

@@ -1,13 +1,14 @@
-"""Which core holds what? Layers cut into slices on cores, with the memory and the axons that each needs.
+"""Placement of a network on the cores of a chip.
 
-Two packings: `vendor` splits as the chip's own tool does (this is what a verdict is about), `fewest` splits into as few
-cores as the limits allow (what is left to gain by placing by hand). The rules are in `splitting` and `seating`.
+Two packings: `vendor` splits as the chip's tool does (the verdict of a check is about this one), `fewest` splits into as few
+cores as the limits allow (what placing by hand can gain). The rules are in `splitting` and `core_assignment`. `lower_bound`
+is a number of cores that no placement goes below.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,15 +16,22 @@ import numpy as np
 
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.graph import SNNGraph
-from spear_deploy.placement.core_assignment import Item, Seat, competing, seats, unmatched
+from spear_deploy.placement.core_assignment import (
+    CoreAssignment,
+    CoreSupply,
+    Slice,
+    assign_cores,
+    competing_for_cores,
+    unplaced_items,
+)
 from spear_deploy.placement.core_needs import UNLIMITED, Core, Cuts
-from spear_deploy.placement.populations import Population, populations, synapses_into
-from spear_deploy.placement.splitting import PackingName, Parts
-from spear_deploy.placement.synapse_memory import Box, size
+from spear_deploy.placement.populations import Population, count_synapses_into, find_populations
+from spear_deploy.placement.splitting import PackingName, SplitNetwork
+from spear_deploy.placement.synapse_memory import Box, ceil_div, count_neurons
 from spear_deploy.placement.weight_bits import stored_bits
 
-MOST_PACKED = 10_000
-"""Slices that are packed in several orders; of a network that large one order must do."""
+MAX_PACKED = 10_000
+"""Slices that are packed in several orders; a larger network is packed in one order only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +70,7 @@ class CoreSlice:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stranded:
+class Unplaced:
     """Layers that compete for too few cores of the kinds that can hold them."""
 
     layers: tuple[str, ...]
@@ -76,11 +84,11 @@ class Placement:
 
     Attributes:
         slices: in the order of the layers.
-        items: the same as `seating` sees them, for what slices share on a core.
+        items: the same slices with their needs, for what slices share on a core.
         cores_limit: of all chips; None where it is unlimited or not published.
-        runs: passes that the network takes; 1 on a chip that has none.
-        stranded: what found no core, on a chip whose cores differ.
-        more_cores: cores that it takes beyond those of the slices, of a network that is far too large to be cut to the end.
+        runs: passes that the network takes; 1 on a chip without passes.
+        unplaced: layers without enough cores, on a chip whose cores differ.
+        more_cores: cores beyond those of the slices, of a network that is far too large to be cut to the end.
     """
 
     profile: str
@@ -89,9 +97,9 @@ class Placement:
     chips: int
     cores_limit: int | None
     populations: tuple[Population, ...]
-    items: tuple[Item, ...] = ()
+    items: tuple[Slice, ...] = ()
     runs: int = 1
-    stranded: tuple[Stranded, ...] = ()
+    unplaced: tuple[Unplaced, ...] = ()
     more_cores: int = 0
 
     @cached_property
@@ -107,31 +115,31 @@ class Placement:
     @property
     def chips_used(self) -> int:
         """Number of chips that the cores fill."""
-        filled = 1 + max((part.chip for part in self.slices), default=0)
+        chips = 1 + max((part.chip for part in self.slices), default=0)
         if not self.more_cores or not self.cores_limit:
-            return filled
-        return max(filled, -(-self.cores_used * self.chips // self.cores_limit))
+            return chips
+        return max(chips, ceil_div(self.cores_used * self.chips, self.cores_limit))
 
     @cached_property
     def _by_run(self) -> dict[int, list[CoreSlice]]:
-        found: dict[int, list[CoreSlice]] = {}
+        by_run: dict[int, list[CoreSlice]] = {}
         for part in self.slices:
-            found.setdefault(part.run, []).append(part)
-        return found
+            by_run.setdefault(part.run, []).append(part)
+        return by_run
 
     @cached_property
     def _by_layer(self) -> dict[str, tuple[CoreSlice, ...]]:
-        found: dict[str, list[CoreSlice]] = {}
+        by_layer: dict[str, list[CoreSlice]] = {}
         for part in self.slices:
-            found.setdefault(part.layer, []).append(part)
-        return {name: tuple(parts) for name, parts in found.items()}
+            by_layer.setdefault(part.layer, []).append(part)
+        return {name: tuple(parts) for name, parts in by_layer.items()}
 
     @property
     def layers(self) -> tuple[str, ...]:
         """Names of the layers with neurons, in the graph's order."""
         return tuple(self._by_layer)
 
-    def of(self, layer: str) -> tuple[CoreSlice, ...]:
+    def slices_of(self, layer: str) -> tuple[CoreSlice, ...]:
         """Return the slices of a layer."""
         return self._by_layer[layer]
 
@@ -139,171 +147,53 @@ class Placement:
 def place(graph: SNNGraph, profile: HardwareProfile, *, chips: int = 1, packing: PackingName = "vendor") -> Placement:
     """Place a network on the cores of a chip.
 
-    Never fails: what does not fit takes more cores than there are, or overfills one, and the budget check says so.
+    Never fails: what does not fit takes more cores than there are, or overfills one, and the budget check reports it.
     """
-    zeros = profile.synapse_memory.format.value == "word_per_weight"
-    return place_populations(populations(graph, zeros=zeros), stored_bits(graph, profile), profile, chips=chips, packing=packing)
+    populations = find_populations(graph, zeros=profile.synapse_memory.format.value == "word_per_weight")
+    return place_populations(populations, stored_bits(graph, profile), profile, chips=chips, packing=packing)
 
 
 def place_populations(
-    found: Sequence[Population],
+    populations: Sequence[Population],
     weight_bits: Mapping[str, int],
     profile: HardwareProfile,
     *,
     chips: int = 1,
     packing: PackingName = "vendor",
-    known: dict[Any, Cuts] | None = None,
+    cache: dict[Any, Cuts] | None = None,
 ) -> Placement:
-    """Place populations; the form in which a narrower or coarser network is tried without its weights.
+    """Place populations; the form in which a narrower or coarser network is checked without its weights.
 
-    `known` remembers how populations were split, so that a network that differs in one layer is split again only there.
+    `cache` keeps the cuts of populations, so that of a network that differs in one layer only that layer is split again.
     """
-    groups = range(len(profile.core_groups))
-    cores = [Core(profile, weight_bits, group) for group in groups] or [Core(profile, weight_bits)]
     share = bool(profile.packing.share_cores.value)
-    parts = Parts(found, cores, packing, {} if known is None else known, chips)
-    best = _seated(parts, parts.items, profile, cores, chips, share=share)
-    if packing == "fewest" and profile.packing.rule.value != "whole" and (share or may_share(profile)):
-        for order in parts.orders():
-            other = _seated(parts, parts.items, profile, cores, chips, share=True, order=order)
-            best = min(best, other, key=lambda p: (len(p.stranded), p.cores_in_all, -_together(parts, p)))
+    supply = CoreSupply(profile=profile, cores=_list_cores(profile, weight_bits), chips=chips, share=share)
+    split = SplitNetwork(populations, supply.cores, packing, {} if cache is None else cache, chips)
+    best = _place_slices(split, supply)
+    if packing == "fewest" and profile.packing.rule.value != "whole" and (share or can_share_cores(profile)):
+        for order in split.list_orders():
+            other = _place_slices(split, replace(supply, share=True), order)
+            best = min(best, other, key=lambda p: (len(p.unplaced), p.cores_in_all, -_count_local_neurons(split, p)))
     return best
 
 
-def _together(parts: Parts, placement: Placement) -> int:
-    """Count the neurons whose spikes need not leave their core: of slices that lie with a slice of a layer they feed."""
-    on: dict[tuple[int, int], set[str]] = {}
-    for part in placement.slices:
-        on.setdefault((part.run, part.core), set()).add(part.layer)
-    fed = {name: {target.name for target, _ in found} for name, found in parts.targets.items()}
-    return sum(part.neurons for part in placement.slices if fed.get(part.layer, set()) & on[part.run, part.core])
-
-
-def tightest(
-    placement: Placement, weight_bits: Mapping[str, int], profile: HardwareProfile, *, known: dict[Any, Cuts] | None = None
+def place_in_fewest_cores(
+    placement: Placement, weight_bits: Mapping[str, int], profile: HardwareProfile, *, cache: dict[Any, Cuts] | None = None
 ) -> Placement:
-    """Return the placement in as few cores as the limits allow; the given one where there is nothing to gain."""
-    rule, sharing = profile.packing.rule.value, bool(profile.packing.share_cores.value) or may_share(profile)
-    if rule == "whole" or (rule == "equal" and not sharing) or len(placement.slices) > MOST_PACKED:
+    """Place a network in as few cores as the limits allow; return `placement` where there is nothing to gain."""
+    rule, sharing = profile.packing.rule.value, bool(profile.packing.share_cores.value) or can_share_cores(profile)
+    if rule == "whole" or (rule == "equal" and not sharing) or len(placement.slices) > MAX_PACKED:
         return placement
-    found, chips = placement.populations, placement.chips
-    return place_populations(found, weight_bits, profile, chips=chips, packing="fewest", known=known)
+    return place_populations(placement.populations, weight_bits, profile, chips=placement.chips, packing="fewest", cache=cache)
 
 
-def may_share(profile: HardwareProfile) -> bool:
-    """Say whether several layers may lie on a core, though the chip's tool gives each its own."""
+def can_share_cores(profile: HardwareProfile) -> bool:
+    """Return whether several layers may lie on a core, though the chip's tool places one layer per core."""
     layers = profile.core.layers.value
     return layers == "unlimited" or (isinstance(layers, int) and layers > 1)
 
 
-# ------------------------------------------------------------------------------------------------------------ inside
-
-
-def _seated(
-    parts: Parts,
-    items: list[Item],
-    profile: HardwareProfile,
-    cores: Sequence[Core],
-    chips: int,
-    *,
-    share: bool,
-    order: Sequence[int] | None = None,
-) -> Placement:
-    """Seat the boxes, in several passes where the chip has them and needs them."""
-    limit = profile.cores_limit(chips)
-    several = bool(profile.chip.multi_pass.value) and limit is not None
-    runs = _runs(items, profile, cores, chips, share=share) if several else [list(range(len(items)))]
-    slices: dict[int, CoreSlice] = {}
-    stranded: list[Stranded] = []
-    for run, members in enumerate(runs):
-        together = [items[i] for i in members]
-        given = seats(together, profile, cores, chips, share=share, order=None if several else order)
-        stranded += _stranded(together, given, profile, cores, chips)
-        for i, seat in zip(members, given, strict=True):
-            slices[i] = _slice(parts, items[i], i, seat, run)
-    return Placement(
-        profile=profile.name,
-        packing=parts.packing,
-        slices=tuple(slices[i] for i in range(len(items))),
-        chips=chips,
-        cores_limit=limit,
-        populations=parts.found,
-        items=tuple(items),
-        runs=max(1, len(runs)),
-        stranded=tuple(stranded),
-        more_cores=parts.boxes_in_all - len(items),
-    )
-
-
-def _slice(parts: Parts, item: Item, index: int, seat: Seat, run: int) -> CoreSlice:
-    population, box = parts.boxes[index]
-    return CoreSlice(
-        core=seat.core,
-        layer=population.name,
-        box=box,
-        neurons=size(box),
-        memory_words=item.needs["synapse_memory"],
-        axons_in=item.needs["axons_in"] or 0,
-        axons_out=item.needs["axons_out"] or 0,
-        neuron_words=item.needs["neuron_memory"] or 0,
-        bias_words=item.needs["bias_memory"] or 0,
-        destinations=item.needs["destinations"] or 0,
-        target_cores=parts.target_cores[population.name],
-        copies=parts.copies[population.name],
-        group=seat.group,
-        slot=seat.slot,
-        chip=seat.chip,
-        run=run,
-    )
-
-
-def _runs(items: Sequence[Item], profile: HardwareProfile, cores: Sequence[Core], chips: int, *, share: bool) -> list[list[int]]:
-    """Put layers into passes in order: as many into each as there are cores for."""
-    by_layer: dict[str, list[int]] = {}
-    for i, item in enumerate(items):
-        by_layer.setdefault(item.layer, []).append(i)
-    runs: list[list[int]] = []
-    for members in by_layer.values():
-        if runs and _enough(runs[-1] + members, items, profile, cores, chips, share=share):
-            runs[-1] = runs[-1] + members
-        else:
-            runs.append(members)
-    return runs or [[]]
-
-
-def _enough(
-    members: Sequence[int], items: Sequence[Item], profile: HardwareProfile, cores: Sequence[Core], chips: int, *, share: bool
-) -> bool:
-    together = [items[i] for i in members]
-    if not share and len(together) > (profile.cores_limit(chips) or len(together)):
-        return False
-    given = seats(together, profile, cores, chips, share=share)
-    used = len({seat.core for seat in given})
-    return used <= (profile.cores_limit(chips) or used) and not unmatched(together, given, profile)
-
-
-def _stranded(
-    items: Sequence[Item], given: Sequence[Seat], profile: HardwareProfile, cores: Sequence[Core], chips: int
-) -> list[Stranded]:
-    """Name the layers that no core is left for, each set of them once, with those that hold the cores."""
-    found: dict[tuple[int, ...], int] = {}
-    for i in unmatched(items, given, profile):
-        if any(i in members for members in found):
-            continue
-        members, places = competing(items, given, profile, cores, chips, i)
-        if places:
-            found[tuple(members)] = places
-    return [
-        Stranded(layers=tuple(dict.fromkeys(items[i].layer for i in members)), needed=len(members), cores=places)
-        for members, places in found.items()
-    ]
-
-
-# FOLDED from spear_deploy/placement/place.py
-# Which number of cores does no placement go below? For the ratio that says how good a placement is.
-
-
-def lower_bound(found: Sequence[Population], weight_bits: Mapping[str, int], profile: HardwareProfile) -> int:
+def lower_bound(populations: Sequence[Population], weight_bits: Mapping[str, int], profile: HardwareProfile) -> int:
     """Return a number of cores that no split goes below: by neurons, and by the bits of weights that nothing shares.
 
     Where layers may share a core their needs add up before they are rounded to cores: ceil(Σ need / limit), the largest over
@@ -311,35 +201,136 @@ def lower_bound(found: Sequence[Population], weight_bits: Mapping[str, int], pro
     core for each, or one of each role where they share them.
     """
     if profile.packing.rule.value == "whole":
-        own = any(group.role.value == "readout" for group in profile.core_groups)
-        kinds = {own and population.output for population in found}
-        return len(kinds if profile.packing.share_cores.value else found)
-    groups = range(len(profile.core_groups))
-    cores = [Core(profile, weight_bits, group) for group in groups] or [Core(profile, weight_bits)]
-    neurons, words = max(core.neurons for core in cores), max(core.memory for core in cores)
+        has_readout_cores = any(group.role.value == "readout" for group in profile.core_groups)
+        roles = {has_readout_cores and population.output for population in populations}
+        return len(roles if profile.packing.share_cores.value else populations)
+    cores = _list_cores(profile, weight_bits)
+    max_neurons, max_words = max(core.neurons for core in cores), max(core.memory for core in cores)
     if profile.synapse_memory.scope.value == "chip":
-        words = UNLIMITED
-    needs = [(population.neurons, _least_words(population, cores[0])) for population in found]
-    if bool(profile.packing.share_cores.value) or may_share(profile):
-        most = min(core.limits["layers"] for core in cores)
-        total = (sum(n for n, _ in needs), sum(w for _, w in needs), len(needs))
-        return max(_ceil(total[0], neurons), _ceil(total[1], words), _ceil(total[2], most))
-    return sum(max(1, _ceil(n, neurons), _ceil(w, words)) for n, w in needs)
+        max_words = UNLIMITED
+    needs = [(population.neurons, _min_words(population, cores[0])) for population in populations]
+    if bool(profile.packing.share_cores.value) or can_share_cores(profile):
+        max_layers = min(core.limits["layers"] for core in cores)
+        neurons, words = sum(n for n, _ in needs), sum(w for _, w in needs)
+        return max(ceil_div(neurons, max_neurons), ceil_div(words, max_words), ceil_div(len(needs), max_layers))
+    return sum(max(1, ceil_div(n, max_neurons), ceil_div(w, max_words)) for n, w in needs)
 
 
-def _least_words(population: Population, core: Core) -> int:
+# ------------------------------------------------------------------------------------------------------------ inside
+
+
+def _list_cores(profile: HardwareProfile, weight_bits: Mapping[str, int]) -> tuple[Core, ...]:
+    """Return the limits of each group of cores, or of the only kind."""
+    groups = range(len(profile.core_groups))
+    return tuple(Core(profile, weight_bits, group) for group in groups) or (Core(profile, weight_bits),)
+
+
+def _place_slices(split: SplitNetwork, supply: CoreSupply, order: Sequence[int] | None = None) -> Placement:
+    """Assign the boxes to cores, in several passes where the chip has them and needs them."""
+    items, profile = split.items, supply.profile
+    limit = profile.cores_limit(supply.chips)
+    multi_pass = bool(profile.chip.multi_pass.value) and limit is not None
+    runs = _split_into_runs(items, supply) if multi_pass else [list(range(len(items)))]
+    slices: dict[int, CoreSlice] = {}
+    unplaced: list[Unplaced] = []
+    for run, members in enumerate(runs):
+        run_items = [items[i] for i in members]
+        assignments = assign_cores(run_items, supply, order=None if multi_pass else order)
+        unplaced += _find_unplaced(run_items, assignments, supply)
+        for i, assignment in zip(members, assignments, strict=True):
+            slices[i] = _core_slice(split, i, assignment, run)
+    return Placement(
+        profile=profile.name,
+        packing=split.packing,
+        slices=tuple(slices[i] for i in range(len(items))),
+        chips=supply.chips,
+        cores_limit=limit,
+        populations=split.populations,
+        items=tuple(items),
+        runs=max(1, len(runs)),
+        unplaced=tuple(unplaced),
+        more_cores=split.total_boxes - len(items),
+    )
+
+
+def _core_slice(split: SplitNetwork, index: int, assignment: CoreAssignment, run: int) -> CoreSlice:
+    item, (population, box) = split.items[index], split.boxes[index]
+    return CoreSlice(
+        core=assignment.core,
+        layer=population.name,
+        box=box,
+        neurons=count_neurons(box),
+        memory_words=item.needs["synapse_memory"],
+        axons_in=item.amount("axons_in"),
+        axons_out=item.amount("axons_out"),
+        neuron_words=item.amount("neuron_memory"),
+        bias_words=item.amount("bias_memory"),
+        destinations=item.amount("destinations"),
+        target_cores=split.target_cores[population.name],
+        copies=split.copies[population.name],
+        group=assignment.group,
+        slot=assignment.slot,
+        chip=assignment.chip,
+        run=run,
+    )
+
+
+def _split_into_runs(items: Sequence[Slice], supply: CoreSupply) -> list[list[int]]:
+    """Put layers into passes in order: as many into each as there are cores for."""
+    by_layer: dict[str, list[int]] = {}
+    for i, item in enumerate(items):
+        by_layer.setdefault(item.layer, []).append(i)
+    runs: list[list[int]] = []
+    for members in by_layer.values():
+        if runs and _fit_one_run([items[i] for i in runs[-1] + members], supply):
+            runs[-1] = runs[-1] + members
+        else:
+            runs.append(members)
+    return runs or [[]]
+
+
+def _fit_one_run(items: Sequence[Slice], supply: CoreSupply) -> bool:
+    limit = supply.profile.cores_limit(supply.chips)
+    if not supply.share and len(items) > (limit or len(items)):
+        return False
+    assignments = assign_cores(items, supply)
+    cores = len({assignment.core for assignment in assignments})
+    return cores <= (limit or cores) and not unplaced_items(assignments, supply.profile)
+
+
+def _find_unplaced(items: Sequence[Slice], assignments: Sequence[CoreAssignment], supply: CoreSupply) -> list[Unplaced]:
+    """Return the sets of layers that no core is left for, with those that hold the cores."""
+    sets: dict[tuple[int, ...], int] = {}
+    for i in unplaced_items(assignments, supply.profile):
+        if any(i in members for members in sets):
+            continue
+        members, cores = competing_for_cores(items, assignments, supply, i)
+        if cores:
+            sets[tuple(members)] = cores
+    return [
+        Unplaced(layers=tuple(dict.fromkeys(items[i].layer for i in members)), needed=len(members), cores=cores)
+        for members, cores in sets.items()
+    ]
+
+
+def _count_local_neurons(split: SplitNetwork, placement: Placement) -> int:
+    """Count the neurons whose spikes need not leave their core: of slices that lie with a slice of a layer they feed."""
+    layers_on: dict[tuple[int, int], set[str]] = {}
+    for part in placement.slices:
+        layers_on.setdefault((part.run, part.core), set()).add(part.layer)
+    targets = {name: {target.name for target, _ in pairs} for name, pairs in split.targets.items()}
+    return sum(part.neurons for part in placement.slices if targets.get(part.layer, set()) & layers_on[part.run, part.core])
+
+
+def _min_words(population: Population, core: Core) -> int:
     """Return the words that the synapses of a layer take at least, however it is cut."""
     memory = core.profile.synapse_memory
     if memory.format.value in ("crossbar", "word_per_weight"):
-        return int(synapses_into(population).sum(dtype=np.int64)) if not population.is_input_layer else 0
+        return int(count_synapses_into(population).sum(dtype=np.int64)) if not population.is_input_layer else 0
     if memory.format.value not in ("list_words", "list_blocks"):
         return 0
     default = int(core.profile.weights.default_bits.value or 0)
     bits = sum(
         p.channels * p.outputs * core.weight_bits.get(p.layer, default) for p in population.projections if p.kind == "dense"
     )
-    return _ceil(bits, memory.word_bits.most or 1)
-
-
-def _ceil(a: int, b: int) -> int:
-    return -(-a // b)
+    return ceil_div(bits, memory.word_bits.max_value or 1)

@@ -1,4 +1,4 @@
-"""How many bits does a stored weight have? What a network's integers need, or the chip's own choice."""
+"""Bits of stored weights and biases."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def stored_bits(graph: SNNGraph, profile: HardwareProfile) -> dict[str, int]:
     Integer networks: what their weights need; floating-point networks: the profile's default.
     """
     default, widths = int(profile.weights.default_bits.value or 0), profile.weights.bits.value or ()
-    found = {}
+    bits = {}
     for layer in graph.layers:
         if isinstance(layer.synapse, WEIGHTED):
             if not graph.is_integer:
-                found[layer.name] = default
+                bits[layer.name] = default
             elif isinstance(layer.synapse, CONVS):
-                found[layer.name] = min(kernel_bits(layer.synapse.weight), max(widths))
+                bits[layer.name] = min(kernel_bits(layer.synapse.weight), max(widths))
             else:
                 need = list_bits(layer.synapse.weight)
-                found[layer.name] = min((w for w in widths if w >= need), default=need)
-    return found
+                bits[layer.name] = min((w for w in widths if w >= need), default=need)
+    return bits
 
 
 def list_bits(weight: Array) -> int:
@@ -81,10 +81,10 @@ def kernel_bits(weight: Array) -> int:
     return 1 + (ceil(log2(largest)) if largest > 1 else 1)
 
 
-def mixed_signs(weight: Array) -> int:
+def count_mixed_sign_inputs(weight: Array) -> int:
     """Count the inputs whose weights have both signs, (O, I) or (O, I / groups, *kernel).
 
-    >>> mixed_signs(np.array([[1, -1, 0], [2, 3, 4]]))
+    >>> count_mixed_sign_inputs(np.array([[1, -1, 0], [2, 3, 4]]))
     1
     """
     if weight.ndim < 2:
@@ -93,20 +93,20 @@ def mixed_signs(weight: Array) -> int:
     return int(((by_input > 0).any(axis=1) & (by_input < 0).any(axis=1)).sum())
 
 
-def most_distinct(weight: Array) -> int:
-    """Count the distinct weights other than zero of the output (a row, a kernel) that has most.
+def max_distinct_weights(weight: Array) -> int:
+    """Return the largest number of distinct non-zero weights of an output (a row, a kernel).
 
-    >>> most_distinct(np.array([[1, 1, 0], [2, 3, 4]]))
+    >>> max_distinct_weights(np.array([[1, 1, 0], [2, 3, 4]]))
     3
     """
     rows = weight.reshape(len(weight), -1)
-    most, step = 0, max(1, CHUNK_WEIGHTS // rows.shape[1])
+    largest, step = 0, max(1, CHUNK_WEIGHTS // rows.shape[1])
     for start in range(0, len(rows), step):
         part = np.sort(rows[start : start + step], axis=1)
         first = np.ones(part.shape, bool)
         first[:, 1:] = part[:, 1:] != part[:, :-1]
-        most = max(most, int((first & (part != 0)).sum(axis=1).max()))
-    return most
+        largest = max(largest, int((first & (part != 0)).sum(axis=1).max()))
+    return largest
 
 
 # ------------------------------------------------------------------------------------------------------------ inside
@@ -114,10 +114,10 @@ def most_distinct(weight: Array) -> int:
 
 def _trailing_zeros(weight: Array) -> int:
     """Count the zero bits at the end of all weights, at most 8."""
-    together, flat = 256, weight.reshape(-1)
+    union, flat = 256, weight.reshape(-1)
     for start in range(0, flat.size, CHUNK_WEIGHTS):
-        if together & 1:
+        if union & 1:
             break
         part = np.abs(flat[start : start + CHUNK_WEIGHTS].astype(np.int64))
-        together |= int(np.bitwise_or.reduce(part))
-    return (together & -together).bit_length() - 1
+        union |= int(np.bitwise_or.reduce(part))
+    return (union & -union).bit_length() - 1

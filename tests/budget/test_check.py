@@ -20,7 +20,7 @@ from spear_deploy.interchange.netx.reader import read_netx
 from spear_deploy.network import IF, LI, Dense
 from spear_deploy.network.graph import INPUT, Edge, Layer, SNNGraph, chain
 from spear_deploy.simulator import SpikeCounts, simulate
-from spear_deploy.simulator.synops import synops
+from spear_deploy.simulator.synops import count_synops
 from tests.conftest import shared
 from tests.support.chips import dense_net, random_net, small_chip
 
@@ -151,7 +151,7 @@ def test_measured_activity_is_used_as_it_is() -> None:
     net = dense_net(10, 5, 4)
     counts = simulate(net, np.random.default_rng(0).random((6, 3, 10)) < 0.5).counts
     report = check(net, LOIHI1, activity=counts)
-    assert report.synops == synops(net, counts).total
+    assert report.synops == count_synops(net, counts).total
     assert report.energy.total is not None and report.latency_s is not None
     assert "activity: measured, 3 samples of 6 steps" in report.notes[0]
     other = SpikeCounts(sent={INPUT: np.zeros(10, int)}, steps=1, samples=1)

@@ -7,20 +7,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from spear_deploy.budget.energy import estimate, unknown
-from spear_deploy.budget.traffic import traffic
+from spear_deploy.budget.energy import estimate_energy, unknown_energy
+from spear_deploy.budget.traffic import count_traffic
 from spear_deploy.hardware.profile import HardwareProfile, load_profile
 from spear_deploy.network import IF, Conv1d, Dense
 from spear_deploy.network.graph import INPUT, Edge, Layer, SNNGraph, chain
 from spear_deploy.placement.place import place
 from spear_deploy.simulator import SpikeCounts, simulate
-from spear_deploy.simulator.synops import synops
+from spear_deploy.simulator.synops import count_synops
 from tests.support.chips import dense_net, matrix_onto, previous, random_net, small_chip
 
 LOIHI1, LOIHI2 = load_profile("loihi1"), load_profile("loihi2")
 
 
-def counts_of(graph: SNNGraph, seed: int, steps: int = 4, samples: int = 3) -> SpikeCounts:
+def resolve_activity(graph: SNNGraph, seed: int, steps: int = 4, samples: int = 3) -> SpikeCounts:
     rng = np.random.default_rng(seed)
     names = (INPUT, *(layer.name for layer in graph.layers if layer.spikes))
     sent = {name: rng.integers(0, steps * samples + 1, graph.shape_of(name)) for name in names}
@@ -29,7 +29,7 @@ def counts_of(graph: SNNGraph, seed: int, steps: int = 4, samples: int = 3) -> S
 
 def run(graph: SNNGraph, chip: HardwareProfile, counts: SpikeCounts):
     placement = place(graph, chip)
-    return estimate(graph, chip, placement, counts, synops(graph, counts))
+    return estimate_energy(graph, chip, placement, counts, count_synops(graph, counts))
 
 
 def test_the_terms_of_a_small_network_by_hand() -> None:
@@ -56,12 +56,12 @@ def test_hops_cross_the_mesh_in_order_of_the_cores() -> None:
     net = dense_net(1, 8, 2)
     sent = {INPUT: np.array([0]), "fc1": np.full(8, 10), "fc2": np.zeros(2, int)}
     counts = SpikeCounts(sent=sent, steps=10, samples=2)
-    flow = traffic(net, chip, place(net, chip), counts)
+    flow = count_traffic(net, chip, place(net, chip), counts)
     assert flow.messages == 8 * 5 * 2
     assert (flow.hops_ew, flow.hops_ns) == (4 * 5 * 2 * 2 + 4 * 5 * 2 * 1, 0)
     assert (flow.longest_ew, flow.longest_ns) == (2, 0)
     two_rows = small_chip("loihi1", core__neurons=1, topology__mesh_columns=2, topology__mesh_rows=16)
-    flow = traffic(net, two_rows, place(net, two_rows), counts)
+    flow = count_traffic(net, two_rows, place(net, two_rows), counts)
     assert (flow.hops_ew, flow.hops_ns) == (4 * 5 * 2 * 1, 8 * 5 * 2)
 
 
@@ -70,7 +70,7 @@ def test_the_next_tile_is_a_neighbour_at_the_end_of_a_row_too() -> None:
     chip = small_chip("loihi1", core__neurons=1)
     net = dense_net(1, 32, 1)
     sent = {INPUT: np.array([0]), "fc1": np.ones(32), "fc2": np.zeros(1)}
-    flow = traffic(net, chip, place(net, chip), SpikeCounts(sent=sent, steps=1, samples=1))
+    flow = count_traffic(net, chip, place(net, chip), SpikeCounts(sent=sent, steps=1, samples=1))
     assert flow.hops_ew == sum(4 * (7 - column) for column in range(8)) and flow.hops_ns == 32
 
 
@@ -78,9 +78,9 @@ def test_the_next_tile_is_a_neighbour_at_the_end_of_a_row_too() -> None:
 def test_core_synops_add_up_to_the_networks(seed: int) -> None:
     net = random_net(np.random.default_rng(seed))
     chip = small_chip("loihi1", core__neurons=int(np.random.default_rng(seed).integers(5, 60)))
-    counts = counts_of(net, seed)
-    flow = traffic(net, chip, place(net, chip), counts)
-    assert flow.core_synops.sum() == pytest.approx(synops(net, counts).total)
+    counts = resolve_activity(net, seed)
+    flow = count_traffic(net, chip, place(net, chip), counts)
+    assert flow.core_synops.sum() == pytest.approx(count_synops(net, counts).total)
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -89,19 +89,19 @@ def test_messages_and_core_synops_are_those_of_every_neuron(seed: int) -> None:
     rng = np.random.default_rng(seed)
     net = random_net(rng)
     chip = small_chip("loihi1", core__neurons=int(rng.integers(4, 40)), core__synapse_memory=10**6)
-    placement, counts = place(net, chip), counts_of(net, seed)
+    placement, counts = place(net, chip), resolve_activity(net, seed)
     messages = 0.0
     for population in placement.populations:
         source = previous(net, population.name)
         if source == INPUT:
             continue
         exists = matrix_onto(net, source, population.name).reshape(*population.shape, -1)
-        for part in placement.of(population.name):
+        for part in placement.slices_of(population.name):
             taken = exists[tuple(slice(*along) for along in part.box)].reshape(part.neurons, -1).any(axis=0)
             if not population.is_map:
                 taken[:] = True  # a dense core has a list for every input
             messages += counts.sent[source].ravel()[taken].sum() / counts.samples
-    assert traffic(net, chip, placement, counts).messages == pytest.approx(messages)
+    assert count_traffic(net, chip, placement, counts).messages == pytest.approx(messages)
 
 
 def test_traffic_of_convolutions_over_one_axis_and_in_groups() -> None:
@@ -111,13 +111,13 @@ def test_traffic_of_convolutions_over_one_axis_and_in_groups() -> None:
     ]
     net = chain(layers, input_shape=(2, 12))
     chip = small_chip("loihi1", core__neurons=8)
-    placement, counts = place(net, chip), counts_of(net, 1, samples=1)
+    placement, counts = place(net, chip), resolve_activity(net, 1, samples=1)
     exists = matrix_onto(net, "a", "b").reshape(4, 8, -1)
     expected = sum(
         counts.sent["a"].ravel()[exists[tuple(slice(*along) for along in part.box)].any(axis=(0, 1))].sum()
-        for part in placement.of("b")
+        for part in placement.slices_of("b")
     )
-    assert traffic(net, chip, placement, counts).messages == expected
+    assert count_traffic(net, chip, placement, counts).messages == expected
 
 
 def test_weights_without_neurons_and_residual_sums_reach_the_neurons() -> None:
@@ -138,7 +138,7 @@ def test_weights_without_neurons_and_residual_sums_reach_the_neurons() -> None:
     )
     x = np.ones((5, 2, 3), bool)
     counts = simulate(net, x).counts
-    flow = traffic(net, LOIHI1, place(net, LOIHI1), counts)
+    flow = count_traffic(net, LOIHI1, place(net, LOIHI1), counts)
     a = counts.sent["a"].sum() / 2
     np.testing.assert_allclose(flow.core_synops, [15 * 4, a * 4 + a])
     assert flow.messages == 2 * a  # two projections, each with its own axon
@@ -147,13 +147,13 @@ def test_weights_without_neurons_and_residual_sums_reach_the_neurons() -> None:
 def test_nothing_is_summed_while_a_term_is_unknown() -> None:
     """Intel published no energy per event for Loihi 2; what a board drew stands beside."""
     net = dense_net(3, 4, 2)
-    energy, latency = run(net, LOIHI2, counts_of(net, 0))
+    energy, latency = run(net, LOIHI2, resolve_activity(net, 0))
     assert energy.total is None and energy.terms == ()
     assert energy.missing == ("synapse", "neuron update", "spike", "hop", "static")
     assert "0.679 W" in energy.measured[0]
     assert latency.seconds is None and "timing.synop_ns" in latency.missing
     own = small_chip("loihi2", energy__synop_pj=23.6, timing__step_s=1e-3)
-    energy, latency = run(net, own, counts_of(net, 0))
+    energy, latency = run(net, own, resolve_activity(net, 0))
     assert [term.name for term in energy.terms] == ["synapse", "static"]
     assert energy.total is None and energy.partial > 0
     assert energy.terms[0].evidence == "user"
@@ -162,28 +162,28 @@ def test_nothing_is_summed_while_a_term_is_unknown() -> None:
 
 def test_an_all_in_figure_is_used_alone() -> None:
     net = dense_net(3, 4, 2)
-    counts = counts_of(net, 0)
+    counts = resolve_activity(net, 0)
     energy, _ = run(net, small_chip("loihi1", energy__all_in_pj_per_synop=26), counts)
-    assert energy.total == pytest.approx(synops(net, counts).total * 26e-12)
+    assert energy.total == pytest.approx(count_synops(net, counts).total * 26e-12)
     assert [term.name for term in energy.terms] == ["all in"]
 
 
 def test_several_chips_leave_hops_and_time_unknown() -> None:
     chip = small_chip("loihi1", core__neurons=1, chip__usable_cores=4)
-    energy, latency = run(dense_net(1, 8, 2), chip, counts_of(dense_net(1, 8, 2), 0))
+    energy, latency = run(dense_net(1, 8, 2), chip, resolve_activity(dense_net(1, 8, 2), 0))
     assert energy.missing == ("hop", "static")
     assert latency.missing == ("timing between chips", "topology")
 
 
 def test_a_chip_without_a_barrier_needs_a_step() -> None:
     net = dense_net(3, 4)
-    _, latency = run(net, small_chip("loihi1", timing__mode="async"), counts_of(net, 0))
+    _, latency = run(net, small_chip("loihi1", timing__mode="async"), resolve_activity(net, 0))
     assert latency.missing == ("timing.step_s",)
 
 
 def test_energy_is_per_sample_and_scales_with_spikes() -> None:
     net = dense_net(3, 4, 2)
-    counts = counts_of(net, 0)
+    counts = resolve_activity(net, 0)
     doubled = replace(counts, sent={name: 2 * n for name, n in counts.sent.items()}, samples=2 * counts.samples)
     one, two = (run(net, LOIHI1, c)[0] for c in (counts, doubled))
     assert two.total == pytest.approx(one.total)
@@ -191,13 +191,13 @@ def test_energy_is_per_sample_and_scales_with_spikes() -> None:
 
 def test_an_analogue_input_makes_no_synops() -> None:
     net = dense_net(3, 4, 2)
-    counts = replace(counts_of(net, 0), input_kind="current")
-    flow = traffic(net, LOIHI1, place(net, LOIHI1), counts)
+    counts = replace(resolve_activity(net, 0), input_kind="current")
+    flow = count_traffic(net, LOIHI1, place(net, LOIHI1), counts)
     assert flow.core_synops[0] == 0 and flow.core_synops[1] > 0
 
 
 def test_energy_as_plain_data() -> None:
-    found = unknown(LOIHI2).to_json()
+    found = unknown_energy(LOIHI2).to_json()
     assert found["total"] is None and found["missing"] == ["activity"] and found["terms"] == []
 
 

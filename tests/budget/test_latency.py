@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from spear_deploy.budget.check import check
-from spear_deploy.budget.latency import paces, time_of
-from spear_deploy.budget.traffic import traffic
+from spear_deploy.budget.latency import estimate_latency, find_step_loads
+from spear_deploy.budget.traffic import count_traffic
 from spear_deploy.hardware.fields import Number
 from spear_deploy.hardware.profile import HardwareProfile
 from spear_deploy.hardware.schema import CycleModel
@@ -63,7 +63,7 @@ def recurrent_net(n_in: int, n_hid: int, n_out: int) -> SNNGraph:
 def test_the_cycles_of_xylo_are_the_published_sum() -> None:
     graph, chip = recurrent_net(4, 20, 3), xylo(50e6)
     counts = SpikeCounts(sent={INPUT: np.full(4, 10), "hid": np.full(20, 6), "out": np.zeros(3)}, steps=10, samples=2)
-    pace = next(p for p in paces(graph, chip, place(graph, chip), counts) if p.resource == "clock")
+    pace = next(p for p in find_step_loads(graph, chip, place(graph, chip), counts) if p.resource == "clock")
     assert pace.used == pytest.approx(by_vendor(4, 20, 3, 20, 0.5, 0.3) * 1.2 / 1e-2)
     assert pace.worst == pytest.approx(by_vendor(4, 20, 3, 20, 1.0, 1.0) * 1.2 / 1e-2)
     assert (pace.limit, pace.unit) == (50e6, "Hz")
@@ -71,7 +71,7 @@ def test_the_cycles_of_xylo_are_the_published_sum() -> None:
 
 def test_without_activity_only_the_worst_case_is_known() -> None:
     graph, chip = recurrent_net(4, 20, 3), xylo(1e6)
-    pace = next(p for p in paces(graph, chip, place(graph, chip), None) if p.resource == "clock")
+    pace = next(p for p in find_step_loads(graph, chip, place(graph, chip), None) if p.resource == "clock")
     assert pace.used is None and pace.worst > 0
 
 
@@ -89,7 +89,7 @@ def test_events_of_the_busiest_core_counted_one_by_one(seed: int) -> None:
         onto[tuple(slice(*along) for along in part.box)] = True
         matrix = matrix_onto(net, source, part.layer)[onto.ravel()]
         events[part.core] += sum(matrix[:, spikes.ravel() > 0].sum() for step in sent[source] for spikes in step)
-    pace = next(p for p in paces(net, chip, placement, run.counts) if p.resource == "events")
+    pace = next(p for p in find_step_loads(net, chip, placement, run.counts) if p.resource == "events")
     assert pace.used == pytest.approx(events.max() / 10)
     assert pace.worst >= pace.used and pace.limit == 1000
 
@@ -99,7 +99,7 @@ def test_an_analogue_chip_runs_faster_than_the_network() -> None:
     chip = small_chip("loihi1", timing__mode=None, timing__speedup=1000)
     counts = SpikeCounts(sent={INPUT: np.ones(3), "fc1": np.ones(4)}, steps=20, samples=1)
     placement = place(net, chip)
-    found = time_of(net, chip, placement, counts, traffic(net, chip, placement, counts))
+    found = estimate_latency(net, chip, placement, counts, count_traffic(net, chip, placement, counts))
     assert found.seconds == pytest.approx(20 * net.dt_s / 1000)
     assert "1000 times as fast" in found.how
 
@@ -107,7 +107,7 @@ def test_an_analogue_chip_runs_faster_than_the_network() -> None:
 def test_a_chip_without_limits_on_its_pace_has_none() -> None:
     net = chain([Layer(name="a", synapse=Dense(weight=np.ones((2, 3))), neuron=IF())], input_shape=(3,))
     chip = small_chip("loihi2")
-    assert list(paces(net, chip, place(net, chip), None)) == []
+    assert list(find_step_loads(net, chip, place(net, chip), None)) == []
 
 
 @pytest.mark.parametrize(

@@ -11,15 +11,15 @@ import pytest
 
 from spear_deploy.budget import remedies as remedies_module
 from spear_deploy.budget.check import check
-from spear_deploy.budget.connection_rows import counts_zeros
-from spear_deploy.budget.core_rows import Row
-from spear_deploy.budget.what_if import trial
+from spear_deploy.budget.connection_rows import needs_nonzero_weights
+from spear_deploy.budget.core_rows import BudgetRow
+from spear_deploy.budget.what_if import build_what_if
 from spear_deploy.hardware.catalog import list_profiles
-from spear_deploy.hardware.profile import HardwareProfile, load_profile, with_overrides
+from spear_deploy.hardware.profile import HardwareProfile, load_profile, override_facts
 from spear_deploy.network import IF, LIF, Conv2d, Dense, Scale
-from spear_deploy.network.channel_groups import coupled_groups
+from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.network.graph import INPUT, Edge, Layer, SNNGraph, chain
-from spear_deploy.placement.populations import populations
+from spear_deploy.placement.populations import find_populations
 from spear_deploy.placement.weight_bits import stored_bits
 from spear_deploy.pruning.plan import PruningPlan, prune
 from tests.placement.test_brute_force import random_chip
@@ -27,14 +27,14 @@ from tests.support.chips import conv, dense_net, random_net, small_chip
 from tests.support.wild_graphs import wild_graph
 
 
-def row(graph: SNNGraph, chip: HardwareProfile, resource: str, where: str, chips: int = 1) -> Row:
+def row(graph: SNNGraph, chip: HardwareProfile, resource: str, where: str, chips: int = 1) -> BudgetRow:
     return next(r for r in check(graph, chip, chips=chips).rows if (r.resource, r.where) == (resource, where))
 
 
 def narrower(graph: SNNGraph, remedy: str) -> tuple[SNNGraph, SNNGraph]:
     """Carry out "drop d of n channels of x", and the same with one channel fewer dropped."""
     dropped, channels, name = re.search(r"drop (\d+) of (\d+) channels of (\w+)", remedy).groups()
-    group = next(g for g in coupled_groups(graph) if name in g.producers)
+    group = next(g for g in list_prunable_groups(graph) if name in g.producers)
     assert group.channels == int(channels)
     left = group.channels - int(dropped)
     done, almost = (prune(graph, PruningPlan(kept={group.name: tuple(range(n))})) for n in (left, left + 1))
@@ -64,7 +64,7 @@ def test_fewer_weight_bits_are_offered_where_they_help() -> None:
     over = row(net, chip, "cores", "chip")
     bits = int(re.search(r"(\d)-bit weights", over.remedy).group(1))
     for width, status in ((bits, False), (bits + 1, True)):
-        allowed = with_overrides(chip, {"weights.bits": [1, 2, 3, 4, 5, 6, 7, 8], "weights.default_bits": width})
+        allowed = override_facts(chip, {"weights.bits": [1, 2, 3, 4, 5, 6, 7, 8], "weights.default_bits": width})
         assert (row(net, allowed, "cores", "chip").status == "over") is status
 
 
@@ -105,7 +105,7 @@ def test_all_layers_narrower_where_none_alone_is_enough() -> None:
     over = check(net, chip, cores=9).rows[0]
     assert over.remedy == "all layers at 40 % of their width: −6 cores"
     for share, status in ((20, "tight"), (21, "over")):
-        plan = PruningPlan(kept={group.name: tuple(range(share)) for group in coupled_groups(net)})
+        plan = PruningPlan(kept={group.name: tuple(range(share)) for group in list_prunable_groups(net)})
         assert check(prune(net, plan), chip, cores=9).rows[0].status == status
 
 
@@ -127,11 +127,11 @@ def carried_out(graph: SNNGraph, chip: HardwareProfile, remedy: str) -> tuple[SN
     if match := re.match(r"(\d+) chips instead of 1", remedy):
         return graph, chip, int(match.group(1))
     if match := re.match(r"(\d)-bit weights", remedy):
-        return graph, with_overrides(chip, {"weights.default_bits": int(match.group(1))}), 1
+        return graph, override_facts(chip, {"weights.default_bits": int(match.group(1))}), 1
     if match := re.match(r"all layers at (\d+) % of their width(?: with (\d+)-bit weights)?", remedy):
-        kept = {g.name: tuple(range(max(1, g.channels * int(match.group(1)) // 100))) for g in coupled_groups(graph)}
+        kept = {g.name: tuple(range(max(1, g.channels * int(match.group(1)) // 100))) for g in list_prunable_groups(graph)}
         bits = {"weights.default_bits": int(match.group(2))} if match.group(2) else {}
-        return prune(graph, PruningPlan(kept=kept)), with_overrides(chip, bits), 1
+        return prune(graph, PruningPlan(kept=kept)), override_facts(chip, bits), 1
     return None
 
 
@@ -143,7 +143,7 @@ BASES = ("loihi1", "loihi2", "truenorth", "brainscales2", "spinnaker1", "xylo_au
 def test_every_remedy_offered_removes_its_violation(seed: int, base: str) -> None:
     rng = np.random.default_rng([seed, BASES.index(base)])
     net = random_net(rng) if rng.random() < 0.6 else dense_net(*(int(n) for n in rng.integers(8, 90, 4)))
-    chip = with_overrides(random_chip(rng, base), {} if base == "speck2f" or "xylo" in base else {"chip.usable_cores": 2})
+    chip = override_facts(random_chip(rng, base), {} if base == "speck2f" or "xylo" in base else {"chip.usable_cores": 2})
     report = check(net, chip)
     tried = 0
     for violation in report.over:
@@ -157,7 +157,7 @@ def test_every_remedy_offered_removes_its_violation(seed: int, base: str) -> Non
                 assert not left, (remedy, place)
                 tried += 1
             elif match := re.match(r"the tightest packing takes (\d+) cores", remedy):
-                assert int(match.group(1)) <= violation.limit and report.tightest.cores_used == int(match.group(1))
+                assert int(match.group(1)) <= violation.limit and report.fewest_cores.cores_used == int(match.group(1))
             else:
                 assert re.match(r"split |no layer|let |too large", remedy), remedy
     assert tried or not report.over or report.over[0].remedy
@@ -177,7 +177,7 @@ def test_most_violations_have_a_remedy() -> None:
 
 def test_a_layer_in_two_halves_fits_where_the_whole_does_not() -> None:
     """60 channels of 32 x 32 are 60 Ki neuron words; where three cores hold 32 Ki, two layers of 30 channels take two of them."""
-    chip = with_overrides(load_profile("speck2f"), {"core_groups.wide_maps.neuron_memory": 32768})
+    chip = override_facts(load_profile("speck2f"), {"core_groups.wide_maps.neuron_memory": 32768})
     rng = np.random.default_rng(0)
     first, second = conv(rng, 60, 2, 1), conv(rng, 4, 60, 1)
     net = chain(
@@ -220,10 +220,10 @@ def wide(outputs: int, inputs: int) -> Dense:
     return Dense(weight=np.random.default_rng(outputs).normal(size=(outputs, inputs)))
 
 
-def over_in(graph: SNNGraph, chip: HardwareProfile, violation: Row) -> bool:
+def over_in(graph: SNNGraph, chip: HardwareProfile, violation: BudgetRow) -> bool:
     """Whether the violation is there in another network; no remedies are sought."""
-    found, bits = populations(graph, zeros=counts_zeros(chip)), stored_bits(graph, chip)
-    rows, layers = trial(graph, found, bits, chip, 1).outcome().rows, set(violation.layers)
+    found, bits = find_populations(graph, zeros=needs_nonzero_weights(chip)), stored_bits(graph, chip)
+    rows, layers = build_what_if(graph, found, bits, chip, 1).evaluate().rows, set(violation.layers)
     return any(r.status == "over" and r.resource == violation.resource and layers & set(r.layers) for r in rows)
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from spear_deploy.budget.check import check
-from spear_deploy.budget.unsupported import Unsupported, unsupported
+from spear_deploy.budget.unsupported import Unsupported, find_unsupported
 from spear_deploy.hardware.profile import HardwareProfile, load_profile
 from spear_deploy.network import IF, LI, LIF, BatchNorm, Conv2d, CubaLIF, Dense, Flatten, LoihiLIF, SumPool
 from spear_deploy.network.graph import Edge, Layer, SNNGraph, chain
-from spear_deploy.placement.populations import populations
+from spear_deploy.placement.populations import find_populations
 from tests.support.chips import conv, small_chip
 
 RNG = np.random.default_rng(0)
@@ -18,7 +18,7 @@ LOIHI2 = load_profile("loihi2")
 
 
 def findings(graph: SNNGraph, chip: HardwareProfile = LOIHI2) -> list[tuple[str, str, str]]:
-    return [(f.layer, f.what, f.why) for f in unsupported(graph, chip, populations(graph))]
+    return [(f.layer, f.what, f.why) for f in find_unsupported(graph, chip, find_populations(graph))]
 
 
 def test_batch_norm_pools_readouts_and_flattens_are_fine() -> None:

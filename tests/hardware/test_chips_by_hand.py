@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from spear_deploy.budget.check import check
-from spear_deploy.budget.core_rows import Row
+from spear_deploy.budget.core_rows import BudgetRow
 from spear_deploy.budget.report import BudgetReport
 from spear_deploy.hardware.profile import HardwareProfile, load_profile
 from spear_deploy.network import IF, LIF, AvgPool, Conv2d, CubaLIF, Dense, Flatten, LoihiLIF, SumPool
@@ -19,7 +19,7 @@ RNG = np.random.default_rng(0)
 SPECK = load_profile("speck2f")
 
 
-def row(report: BudgetReport, resource: str, where: str) -> Row:
+def row(report: BudgetReport, resource: str, where: str) -> BudgetRow:
     return next(r for r in report.rows if (r.resource, r.where) == (resource, where))
 
 

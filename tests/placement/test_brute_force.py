@@ -87,7 +87,7 @@ class Synapses:
 def path(net: SNNGraph, name: str) -> list[str]:
     """The weighted layer that feeds a layer of neurons."""
     while not isinstance(net[name].synapse, WEIGHTED):
-        name = net.incoming(name)[0].source
+        name = net.edges_into(name)[0].source
     return [name]
 
 
@@ -124,7 +124,7 @@ def words(net: SNNGraph, part: Any, here: np.ndarray, found: Synapses, chip: Har
 
 def dense_kernel(net: SNNGraph, name: str) -> tuple[int, int]:
     """Channels and positions of the map that a dense layer reads."""
-    before = net.incoming(name)[0].source
+    before = net.edges_into(name)[0].source
     shape = net.input_shape_of(before) if before != INPUT else net.input_shape
     return shape[0], int(np.prod(shape[1:]))
 
@@ -140,7 +140,7 @@ def brute_force(net: SNNGraph, chip: HardwareProfile, report: BudgetReport) -> d
     neuronwise = chip.axons.conv.value is None
     for parts in cores.values():
         where = " + ".join(dict.fromkeys(part.layer for part in parts))
-        limits = chip.limits_of(parts[0].group)
+        limits = chip.core_limits(parts[0].group)
         used: dict[str, int | None] = {"neurons": 0, "synapse_memory": 0}
         axons: set[tuple[str, int]] = set()
         for part in parts:
@@ -155,7 +155,7 @@ def brute_force(net: SNNGraph, chip: HardwareProfile, report: BudgetReport) -> d
         if chip.synapse_memory.scope.value == "chip":
             del used["synapse_memory"]
         for name, amount in used.items():
-            limit = limits[name].most
+            limit = limits[name].max_value
             if amount is not None and limit is not None:
                 share[name, where] = max(share.get((name, where), 0.0), amount / limit)
     if chip.synapse_memory.scope.value == "chip":
@@ -167,7 +167,7 @@ def brute_force(net: SNNGraph, chip: HardwareProfile, report: BudgetReport) -> d
 def fans(net: SNNGraph, chip: HardwareProfile, found: Synapses) -> dict[tuple[str, str], float]:
     share: dict[tuple[str, str], float] = {}
     rules = chip.connectivity
-    cells = chip.synapse_memory.cells_per_weight.most or 1
+    cells = chip.synapse_memory.cells_per_weight.max_value or 1
     readout = any(group.role.value == "readout" for group in chip.core_groups)
     total = 0
     for name, source in found.source.items():
@@ -181,7 +181,7 @@ def fans(net: SNNGraph, chip: HardwareProfile, found: Synapses) -> dict[tuple[st
             share["fan_out", source] = leaving / int(rules.fan_out.value or 0)
             total += int(found.exists[name].sum())
     capacity = sum(
-        int(chip.limits_of(n)["neurons"].value) * int(group.count.value or 0)
+        int(chip.core_limits(n)["neurons"].value) * int(group.count.value or 0)
         for n, group in enumerate(chip.core_groups)
         if group.role.value != "readout"
     ) or int(chip.core.neurons.value or 0) * int(chip.chip.usable_cores.value or 0)
@@ -214,12 +214,12 @@ def test_every_neuron_is_placed_once_and_no_core_is_over_that_could_be_cut(seed:
     rng = np.random.default_rng([seed, CHIPS.index(base), 1])
     net, chip = random_net(rng), random_chip(rng, base)
     report = check(net, chip)
-    for placement in (report.placement, report.tightest):
+    for placement in (report.placement, report.fewest_cores):
         for population in placement.populations:
             count = np.zeros(population.shape, int)
-            for part in placement.of(population.name):
+            for part in placement.slices_of(population.name):
                 count[tuple(slice(*along) for along in part.box)] += 1
             assert (count == 1).all()
     again = check(net, chip)
     assert again.to_json() == report.to_json()
-    assert report.bound <= report.tightest.cores_in_all <= report.placement.cores_in_all
+    assert report.bound <= report.fewest_cores.cores_in_all <= report.placement.cores_in_all

@@ -110,7 +110,7 @@ def test_slices_that_share_a_core_are_within_its_limits(seed: int) -> None:
         assert sum(part.neurons * part.copies for part in parts) <= 64
         assert len({part.layer for part in parts}) <= chip.core.layers.value
     assert report.cores_used == len(on)
-    assert report.bound <= report.tightest.cores_used <= report.cores_used
+    assert report.bound <= report.fewest_cores.cores_used <= report.cores_used
 
 
 def test_layers_of_one_source_share_its_axons() -> None:

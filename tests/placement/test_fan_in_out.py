@@ -7,7 +7,7 @@ import pytest
 
 from spear_deploy.network import IF, AvgPool, Conv1d, Conv2d, Dense, SumPool
 from spear_deploy.network.graph import INPUT, Layer, chain
-from spear_deploy.placement.populations import fan_in, fan_out, populations, synapses_into, synapses_out_of
+from spear_deploy.placement.populations import count_synapses_into, count_synapses_out_of, fan_in, fan_out, find_populations
 from tests.placement.test_brute_force import sparse
 from tests.support.chips import matrix_onto, previous, random_net
 
@@ -17,7 +17,7 @@ from tests.support.chips import matrix_onto, previous, random_net
 def test_counts_are_those_of_a_matrix_of_all_synapses(seed: int, zeros: bool) -> None:
     rng = np.random.default_rng(seed)
     net = sparse(random_net(rng), rng) if zeros else random_net(rng)
-    for population in populations(net, zeros=True):
+    for population in find_populations(net, zeros=True):
         (projection,) = population.projections
         exists = matrix_onto(net, previous(net, population.name), population.name)
         np.testing.assert_array_equal(fan_in(projection).reshape(-1), exists.sum(axis=1))
@@ -28,9 +28,9 @@ def test_weights_of_zero_count_where_nobody_asked_for_them() -> None:
     weight = np.array([[1.0, 0.0, 2.0], [0.0, 0.0, 3.0]])
     net = chain([Layer(name="fc", synapse=Dense(weight=weight), neuron=IF())], input_shape=(3,))
     for zeros, into, out in ((False, [3, 3], [2, 2, 2]), (True, [2, 1], [1, 0, 2])):
-        found = populations(net, zeros=zeros)
-        assert synapses_into(found[0]).tolist() == into
-        assert synapses_out_of(INPUT, found).tolist() == out
+        found = find_populations(net, zeros=zeros)
+        assert count_synapses_into(found[0]).tolist() == into
+        assert count_synapses_out_of(INPUT, found).tolist() == out
 
 
 def test_a_convolution_in_groups_and_one_behind_a_pool_with_zeros() -> None:
@@ -43,10 +43,10 @@ def test_a_convolution_in_groups_and_one_behind_a_pool_with_zeros() -> None:
         ],
         input_shape=(4, 12, 10),
     )
-    (population,) = populations(net, zeros=True)
+    (population,) = find_populations(net, zeros=True)
     exists = matrix_onto(net, INPUT, "c")
-    np.testing.assert_array_equal(synapses_into(population), exists.sum(axis=1))
-    np.testing.assert_array_equal(synapses_out_of(INPUT, [population]), exists.sum(axis=0))
+    np.testing.assert_array_equal(count_synapses_into(population), exists.sum(axis=1))
+    np.testing.assert_array_equal(count_synapses_out_of(INPUT, [population]), exists.sum(axis=0))
 
 
 def test_a_pool_behind_the_weights_and_a_kernel_of_one_axis() -> None:
@@ -59,7 +59,7 @@ def test_a_pool_behind_the_weights_and_a_kernel_of_one_axis() -> None:
         ],
         input_shape=(2, 14),
     )
-    (population,) = populations(net, zeros=True)
+    (population,) = find_populations(net, zeros=True)
     exists = matrix_onto(net, INPUT, "n")
-    np.testing.assert_array_equal(synapses_into(population), exists.sum(axis=1))
-    np.testing.assert_array_equal(synapses_out_of(INPUT, [population]), exists.sum(axis=0))
+    np.testing.assert_array_equal(count_synapses_into(population), exists.sum(axis=1))
+    np.testing.assert_array_equal(count_synapses_out_of(INPUT, [population]), exists.sum(axis=0))

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spear_deploy.hardware.profile import load_profile, with_overrides
+from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.interchange.netx.reader import read_netx
 from spear_deploy.network import IF, Conv1d, Conv2d, Dense, SigmaDelta
 from spear_deploy.network.graph import Layer, SNNGraph, chain
 from spear_deploy.placement.place import Placement, lower_bound, place, place_populations
-from spear_deploy.placement.populations import populations
+from spear_deploy.placement.populations import find_populations
 from spear_deploy.placement.weight_bits import stored_bits
 from tests.conftest import shared
 from tests.support.chips import conv, dense_net, matrix_onto, previous, random_net, small_chip
@@ -56,7 +56,7 @@ def pilotnet() -> SNNGraph:
 
 def tile_of(placement: Placement, layer: str) -> tuple[int, ...]:
     """The first core's tile, x first as the compiler prints it."""
-    return tuple(stop - start for start, stop in reversed(placement.of(layer)[0].box))
+    return tuple(stop - start for start, stop in reversed(placement.slices_of(layer)[0].box))
 
 
 @pytest.mark.parametrize(("layer", "axons", "tile", "neurons", "words", "cores", "out"), PILOTNET)
@@ -65,7 +65,7 @@ def test_pilotnet_is_split_as_the_loihi2_compiler_splits_it(
 ) -> None:
     """lava-nc/lava-dl: tutorials/lava/lib/dl/netx/pilotnet_snn/benchmark.ipynb, table "Per core distribution"."""
     placement = place(pilotnet, LOIHI2)
-    parts = placement.of(layer)
+    parts = placement.slices_of(layer)
     assert len(parts) == cores
     assert {part.axons_in for part in parts} == {axons}
     assert sum(part.memory_words for part in parts) // cores == words
@@ -80,7 +80,7 @@ def test_pilotnet_is_split_as_the_loihi2_compiler_splits_it(
 def test_pilotnet_takes_74_cores(pilotnet: SNNGraph) -> None:
     placement = place(pilotnet, LOIHI2)
     assert placement.cores_used == sum(row[5] for row in PILOTNET) == 74
-    shares = [part.neurons for part in placement.of("layer7")]
+    shares = [part.neurons for part in placement.slices_of("layer7")]
     assert shares == [9] * 11 + [1]
 
 
@@ -89,13 +89,13 @@ def test_pilotnet_of_sigma_delta_neurons_takes_61_cores(pilotnet: SNNGraph) -> N
     neuron = SigmaDelta(v_threshold=np.array(1))
     layers = [layer if layer.neuron is None else replace(layer, neuron=neuron) for layer in pilotnet.layers]
     net = replace(pilotnet, layers=tuple(layers))
-    found = populations(net)
+    found = find_populations(net)
     assert [p.name for p in found] == [row[0] for row in PILOTNET[1:]]
     bits = {p.projections[0].layer: row[0] for p, row in zip(found, SDNN, strict=True)}
     placement = place_populations(found, bits, LOIHI2)
     printed = []
     for name in placement.layers:
-        parts = placement.of(name)
+        parts = placement.slices_of(name)
         means = (sum(getattr(part, what) for part in parts) // len(parts) for what in ("memory_words", "axons_out"))
         words, out = means
         printed.append((words, len(parts), out))
@@ -105,16 +105,18 @@ def test_pilotnet_of_sigma_delta_neurons_takes_61_cores(pilotnet: SNNGraph) -> N
 
 def test_pilotnet_has_room_left_beside_the_vendors_packing(pilotnet: SNNGraph) -> None:
     fewest = place(pilotnet, LOIHI2, packing="fewest")
-    assert len(fewest.of("layer7")) == 7  # by memory alone: 2560 lists of 15 neurons are 10240 of 12000 words
+    assert len(fewest.slices_of("layer7")) == 7  # by memory alone: 2560 lists of 15 neurons are 10240 of 12000 words
     assert lower_bound(fewest.populations, stored_bits(pilotnet, LOIHI2), LOIHI2) <= fewest.cores_used < 74
 
 
 def test_oxford_takes_5_cores() -> None:
     """lava-nc/lava-dl: tutorials/lava/lib/dl/netx/oxford/run.ipynb: 2 cores of 8064 words, 3 of 5400, in the mean."""
     placement = place(read_netx(shared("conformance/netx_oxford/network.net")), LOIHI2)
-    found = [(len(parts := placement.of(name)), sum(p.memory_words for p in parts) // len(parts)) for name in placement.layers]
+    found = [
+        (len(parts := placement.slices_of(name)), sum(p.memory_words for p in parts) // len(parts)) for name in placement.layers
+    ]
     assert found == [(3, 5400), (2, 8064)]
-    assert [part.neurons for part in placement.of("layer0")] == [127, 127, 2]
+    assert [part.neurons for part in placement.slices_of("layer0")] == [127, 127, 2]
 
 
 # YOLO-KP (yolo_kp/run.ipynb, the later compiler: 16000 words): W, H, C, kernel, stride, bits that the words imply, tile, cores
@@ -134,26 +136,26 @@ YOLO = [
 
 def test_yolo_is_split_as_the_later_loihi2_compiler_splits_it() -> None:
     """Its weights are not at hand; the stored bits are those that the printed words imply."""
-    later = with_overrides(LOIHI2, {"core.synapse_memory": 16000, "packing.tile_axes": ["x", "y"]})
+    later = override_facts(LOIHI2, {"core.synapse_memory": 16000, "packing.tile_axes": ["x", "y"]})
     layers, channels, bits = [], 3, {}
     for n, (_, _, out, kernel, stride, width, _, _) in enumerate(YOLO):
         weight = np.zeros((out, channels, kernel, kernel), np.float32)
         synapse = Conv2d(weight=weight, stride=(stride, stride), padding=(kernel // 2, kernel // 2))
         layers.append(Layer(name=f"conv{n}", synapse=synapse, neuron=IF()))
         channels, bits[f"conv{n}"] = out, width
-    found = populations(chain(layers, input_shape=(3, 448, 448)))
+    found = find_populations(chain(layers, input_shape=(3, 448, 448)))
     placement = place_populations(found, bits, later)
     assert [tile_of(placement, name) for name in placement.layers] == [row[6] for row in YOLO]
-    assert [len(placement.of(name)) for name in placement.layers] == [row[7] for row in YOLO]
+    assert [len(placement.slices_of(name)) for name in placement.layers] == [row[7] for row in YOLO]
     assert placement.cores_used == 574
-    first_compiler = place_populations(found, bits, with_overrides(LOIHI2, {"core.synapse_memory": 16000}))
+    first_compiler = place_populations(found, bits, override_facts(LOIHI2, {"core.synapse_memory": 16000}))
     assert first_compiler.cores_used == 574
 
 
 def test_nengo_loihis_examples_of_splitting() -> None:
     """nengo_loihi/builder/tests: 1100 neurons make 2 blocks; 600 targets of 500 axons are too many bits for one."""
-    assert [p.neurons for p in place(dense_net(1, 1100), LOIHI1).of("fc1")] == [550, 550]
-    assert len(place(dense_net(500, 600), LOIHI1).of("fc1")) == 3
+    assert [p.neurons for p in place(dense_net(1, 1100), LOIHI1).slices_of("fc1")] == [550, 550]
+    assert len(place(dense_net(500, 600), LOIHI1).slices_of("fc1")) == 3
 
 
 # ------------------------------------------------------------------------------------------------------------ properties
@@ -163,7 +165,7 @@ def covered(placement: Placement) -> bool:
     """Whether each neuron of each population lies on exactly one core."""
     for population in placement.populations:
         count = np.zeros(population.shape, int)
-        for part in placement.of(population.name):
+        for part in placement.slices_of(population.name):
             count[tuple(slice(*along) for along in part.box)] += 1
             assert part.neurons == np.prod([stop - start for start, stop in part.box])
         if (count != 1).any():
@@ -217,10 +219,10 @@ def test_a_core_is_over_a_limit_only_where_one_neuron_is(seed: int) -> None:
 
 def least(net: SNNGraph, chip: Any, layer: str, what: str) -> list[int]:
     """What each single neuron of a layer needs, alone on its core."""
-    wide = with_overrides(
+    wide = override_facts(
         chip, {"core.neurons": 1, "core.synapse_memory": 10**9, "core.axons_in": 10**9, "packing.rule": "equal"}
     )
-    return [getattr(part, what) for part in place(net, wide).of(layer)]
+    return [getattr(part, what) for part in place(net, wide).slices_of(layer)]
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -279,15 +281,15 @@ def test_axons_of_loihi1_are_those_that_synapses_need() -> None:
             shape = net.shape_of(source)
             if population.is_map:
                 by_pixel = exists.reshape(*population.shape, *shape).any(axis=3)
-                for part in placement.of(population.name):
+                for part in placement.slices_of(population.name):
                     box = tuple(slice(*along) for along in part.box)
                     assert part.axons_in == by_pixel[box].any(axis=(0, 1, 2)).sum()
             if source == "input":
                 continue
-            for here in placement.of(source):
+            for here in placement.slices_of(source):
                 box = tuple(slice(*along) for along in here.box)
                 expected = 0
-                for there in placement.of(population.name):
+                for there in placement.slices_of(population.name):
                     target = tuple(slice(*along) for along in there.box)
                     if population.is_map:
                         expected += 2 * int(by_pixel[target].any(axis=(0, 1, 2))[box[1:]].sum())
@@ -300,8 +302,8 @@ def test_output_axons_split_a_layer_further() -> None:
     """100 neurons to 5 cores need 500 output axons; cores of 40 neurons need 200 each."""
     chip = small_chip("loihi1", core__neurons=100, core__axons_out=200)
     placement = place(dense_net(4, 100, 500), chip)
-    assert [part.neurons for part in placement.of("fc1")] == [25, 25, 25, 25]
-    assert all(part.axons_out == 125 for part in placement.of("fc1"))
+    assert [part.neurons for part in placement.slices_of("fc1")] == [25, 25, 25, 25]
+    assert all(part.axons_out == 125 for part in placement.slices_of("fc1"))
 
 
 def test_chips_are_filled_in_order() -> None:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from spear_deploy.network import IF, LI, AvgPool, BatchNorm, Conv2d, Dense, Flatten, LoihiLIF, SumPool
-from spear_deploy.network.channel_groups import coupled_groups
+from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.network.graph import INPUT, Edge, Layer, SNNGraph, chain
-from spear_deploy.placement.populations import Axis, narrowed, populations, synapses_into
+from spear_deploy.placement.populations import count_synapses_into, find_populations, narrow_populations
+from spear_deploy.placement.projections import Axis
 from spear_deploy.pruning.plan import PruningPlan, prune
 from tests.placement.test_brute_force import sparse
 from tests.support.chips import conv, matrix_onto, previous, random_net
@@ -66,7 +67,7 @@ def recurrent_net() -> SNNGraph:
 
 
 def test_weights_lie_with_the_neurons_that_receive_them() -> None:
-    found = populations(split_net())
+    found = find_populations(split_net())
     assert [p.name for p in found] == ["lif1", "lif2", "out"]
     assert [p.shape for p in found] == [(16, 8, 8), (32, 4, 4), (10,)]
     assert [q.layer for p in found for q in p.projections] == ["conv1", "conv2", "fc"]
@@ -74,7 +75,7 @@ def test_weights_lie_with_the_neurons_that_receive_them() -> None:
 
 def test_a_pool_is_part_of_the_convolution_behind_it() -> None:
     """3 × 3 behind 2 × 2 reaches 6 × 6 positions, at stride 2."""
-    _, second, out = populations(split_net())
+    _, second, out = find_populations(split_net())
     (projection,) = second.projections
     assert projection.taps == 36
     assert projection.axes[0] == Axis(inputs=8, outputs=4, used=8, taps=(0, 1, 2, 3, 4, 5), stride=2, padding=2)
@@ -85,7 +86,7 @@ def test_a_pool_is_part_of_the_convolution_behind_it() -> None:
 def test_axes_reach_the_inputs_that_have_synapses(seed: int) -> None:
     rng = np.random.default_rng(seed)
     net = random_net(rng)
-    for population in populations(net):
+    for population in find_populations(net):
         if not population.is_map:
             continue
         (projection,) = population.projections
@@ -94,24 +95,24 @@ def test_axes_reach_the_inputs_that_have_synapses(seed: int) -> None:
         exists = matrix_onto(net, source, population.name).reshape(*population.shape, *net.shape_of(source))
         box = tuple((a := int(rng.integers(0, n)), int(rng.integers(a + 1, n + 1))) for n in population.shape)
         there = exists[tuple(slice(*along) for along in box)].any(axis=(0, 1, 2)).any(axis=0)
-        masks = [axis.reached(*along) for axis, along in zip(projection.axes, box[1:], strict=True)]
+        masks = [axis.mark_inputs(*along) for axis, along in zip(projection.axes, box[1:], strict=True)]
         np.testing.assert_array_equal(there, np.outer(*masks))
 
 
 def test_residual_sums_loops_and_weights_at_the_end() -> None:
-    found = {p.name: p for p in populations(recurrent_net())}
+    found = {p.name: p for p in find_populations(recurrent_net())}
     assert list(found) == ["a", "sum", "h", "out"]
     weights, identity = found["sum"].projections
-    assert (weights.layer, identity.layer, identity.groups, identity.plain) == ("b", "sum", 8, True)
+    assert (weights.layer, identity.layer, identity.groups, identity.is_elementwise) == ("b", "sum", 8, True)
     assert [q.layer for q in found["h"].projections] == ["fc", "loop"]
     assert found["out"].readout and not found["h"].readout
 
 
 def test_waits_are_what_the_chip_does_not_delay_by_itself() -> None:
     """`sum` is the second layer: the input has to wait a step for it; a loop of one layer and one step waits for none."""
-    found = {p.name: p for p in populations(recurrent_net())}
-    assert found["sum"].projections[1].wait_steps == 1
-    assert [q.wait_steps for q in found["h"].projections] == [0, 0]
+    found = {p.name: p for p in find_populations(recurrent_net())}
+    assert found["sum"].projections[1].delay_steps == 1
+    assert [q.delay_steps for q in found["h"].projections] == [0, 0]
 
 
 def test_a_flatten_behind_the_weights_keeps_the_map() -> None:
@@ -119,17 +120,17 @@ def test_a_flatten_behind_the_weights_keeps_the_map() -> None:
         [Layer(name="c", synapse=conv(RNG, 4, 1)), Layer(name="f", synapse=Flatten()), Layer(name="n", neuron=IF())],
         input_shape=(1, 8, 8),
     )
-    (population,) = populations(net)
+    (population,) = find_populations(net)
     assert population.shape == (4, 6, 6) and population.is_map
 
 
 def test_a_layer_that_turns_the_input_into_spikes_is_an_input_layer() -> None:
-    first, second = populations(
+    first, second = find_populations(
         chain([Layer(name="in", neuron=IF()), Layer(name="c", synapse=conv(RNG, 4, 2), neuron=IF())], input_shape=(2, 8, 8))
     )
     assert first.is_input_layer and not second.is_input_layer
     depthwise = Conv2d(weight=np.ones((2, 1, 1, 1)), groups=2)
-    (third,) = populations(chain([Layer(name="d", synapse=depthwise, neuron=IF())], input_shape=(2, 8, 8)))
+    (third,) = find_populations(chain([Layer(name="d", synapse=depthwise, neuron=IF())], input_shape=(2, 8, 8)))
     assert not third.is_input_layer
 
 
@@ -143,23 +144,23 @@ def test_a_layer_that_turns_the_input_into_spikes_is_an_input_layer() -> None:
     ],
 )
 def test_narrowed_populations_are_those_of_the_pruned_network(net: SNNGraph) -> None:
-    found = populations(net)
-    for group in coupled_groups(net):
+    found = find_populations(net)
+    for group in list_prunable_groups(net):
         for left in {1, max(1, group.channels // 2), group.channels - 1} - {0}:
-            pruned = populations(prune(net, PruningPlan(kept={group.name: tuple(range(left))})))
-            assert narrowed(found, group.name, group.channels, left) == pruned
+            pruned = find_populations(prune(net, PruningPlan(kept={group.name: tuple(range(left))})))
+            assert narrow_populations(found, group.name, group.channels, left) == pruned
 
 
 @pytest.mark.parametrize("seed", range(24))
 def test_weights_that_exist_are_narrowed_with_the_rest(seed: int) -> None:
     rng = np.random.default_rng(seed)
     net = sparse(random_net(rng) if seed < 12 else wild_graph(seed), rng)
-    found = populations(net, zeros=True)
-    for group in coupled_groups(net):
+    found = find_populations(net, zeros=True)
+    for group in list_prunable_groups(net):
         left = max(1, group.channels // 2)
-        pruned = populations(prune(net, PruningPlan(kept={group.name: tuple(range(left))})), zeros=True)
-        for here, there in zip(narrowed(found, group.name, group.channels, left), pruned, strict=True):
-            assert synapses_into(here).tolist() == synapses_into(there).tolist()
+        pruned = find_populations(prune(net, PruningPlan(kept={group.name: tuple(range(left))})), zeros=True)
+        for here, there in zip(narrow_populations(found, group.name, group.channels, left), pruned, strict=True):
+            assert count_synapses_into(here).tolist() == count_synapses_into(there).tolist()
 
 
 def delayed_net(overlap: bool) -> SNNGraph:
@@ -175,12 +176,12 @@ def delayed_net(overlap: bool) -> SNNGraph:
 
 
 def test_delays_of_single_synapses_are_one_list_with_the_longest_delay() -> None:
-    [population] = populations(delayed_net(overlap=False), zeros=True)
+    [population] = find_populations(delayed_net(overlap=False), zeros=True)
     [projection] = population.projections
-    assert (projection.channels, projection.outputs, projection.wait_steps) == (30, 20, 2)
-    assert projection.exists is None or projection.exists.all()
+    assert (projection.channels, projection.outputs, projection.delay_steps) == (30, 20, 2)
+    assert projection.nonzero is None or projection.nonzero.all()
 
 
 def test_synapses_that_stand_in_two_layers_stay_two() -> None:
-    [population] = populations(delayed_net(overlap=True))
-    assert [p.wait_steps for p in population.projections] == [0, 1, 2]
+    [population] = find_populations(delayed_net(overlap=True))
+    assert [p.delay_steps for p in population.projections] == [0, 1, 2]

@@ -11,8 +11,9 @@ import pytest
 from spear_deploy.hardware.profile import load_profile
 from spear_deploy.network import IF, Conv1d, Conv2d, Dense, LoihiLIF, Scale
 from spear_deploy.network.graph import Edge, Layer, SNNGraph, chain
-from spear_deploy.placement.populations import Axis, Projection, Source, plain_axis, populations
-from spear_deploy.placement.synapse_memory import memory_words, size
+from spear_deploy.placement.populations import find_populations
+from spear_deploy.placement.projections import Axis, Projection, SpikeSource, identity_axis
+from spear_deploy.placement.synapse_memory import count_memory_words, count_neurons
 from spear_deploy.placement.weight_bits import kernel_bits, list_bits, stored_bits
 from tests.conftest import shared
 
@@ -21,7 +22,7 @@ LOIHI2 = load_profile("loihi2").synapse_memory
 
 
 def dense(inputs: int, outputs: int, wait: int = 0) -> Projection:
-    source = Source(name="input", wait_steps=wait)
+    source = SpikeSource(name="input", delay_steps=wait)
     return Projection(layer="fc", kind="dense", sources=(source,), channels=inputs, outputs=outputs)
 
 
@@ -51,7 +52,7 @@ def test_loihi2_dense_words_are_those_that_the_compiler_prints(
     network: str, inputs: int, targets: int, bits: int, words: int
 ) -> None:
     """lava-nc/lava-dl: tutorials/lava/lib/dl/netx/{pilotnet_snn,pilotnet_sdnn}/benchmark.ipynb, oxford/run.ipynb."""
-    assert memory_words(dense(inputs, targets), ((0, targets),), bits, LOIHI2) == words
+    assert count_memory_words(dense(inputs, targets), ((0, targets),), bits, LOIHI2) == words
 
 
 # (input channels, output channels on the core, kernel, bits, words): bits of PilotNet LIF are those of its weights
@@ -75,19 +76,19 @@ PRINTED_CONV = [
 def test_loihi2_convolution_words_are_those_that_the_compiler_prints(
     into: int, out: int, kernel: int, bits: int, words: int
 ) -> None:
-    assert memory_words(conv(into, out, kernel), ((0, out), (0, 2), (0, 7)), bits, LOIHI2) == words
+    assert count_memory_words(conv(into, out, kernel), ((0, out), (0, 2), (0, 7)), bits, LOIHI2) == words
 
 
 def test_loihi2_convolution_lists_do_not_grow_with_the_tile() -> None:
-    small, large = (memory_words(conv(8, 16), ((0, 16), (0, n), (0, n)), 8, LOIHI2) for n in (1, 20))
+    small, large = (count_memory_words(conv(8, 16), ((0, 16), (0, n), (0, n)), 8, LOIHI2) for n in (1, 20))
     assert small == large
 
 
 def test_loihi1_dense_bits_are_nengo_loihis() -> None:
     """forum.nengo.ai/t/927: 'Total synapse bits (1881600) exceeded max (1048576)' for 4200 axons of 50 targets."""
-    assert memory_words(dense(4200, 50), ((0, 50),), 8, LOIHI1) * 64 == 1881600
+    assert count_memory_words(dense(4200, 50), ((0, 50),), 8, LOIHI1) * 64 == 1881600
     # nengo-loihi's test_validate.py: 500 axons to 600 targets are too many
-    assert memory_words(dense(500, 600), ((0, 600),), 8, LOIHI1) * 64 > 1048576
+    assert count_memory_words(dense(500, 600), ((0, 600),), 8, LOIHI1) * 64 > 1048576
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -100,7 +101,7 @@ def test_loihi1_blocks_are_those_written_out_bit_by_bit(seed: int) -> None:
         while block % 64:
             block += 1
         word_bits += block
-    assert memory_words(dense(7, n, wait), ((0, n),), bits, LOIHI1) * 64 == 7 * word_bits
+    assert count_memory_words(dense(7, n, wait), ((0, n),), bits, LOIHI1) * 64 == 7 * word_bits
 
 
 def nengo_conv_bits(p: Projection, box: tuple[tuple[int, int], ...], bits: int) -> int:
@@ -151,9 +152,9 @@ def test_loihi1_convolution_bits_are_those_of_every_position_looked_at(seed: int
     net = chain(
         [Layer(name="c", synapse=synapse, neuron=IF())], input_shape=(i, int(rng.integers(6, 11)), int(rng.integers(6, 11)))
     )
-    (population,) = populations(net)
+    (population,) = find_populations(net)
     box = tuple((a := int(rng.integers(0, n)), int(rng.integers(a + 1, n + 1))) for n in population.shape)
-    found = memory_words(population.projections[0], box, 8, LOIHI1) * 64
+    found = count_memory_words(population.projections[0], box, 8, LOIHI1) * 64
     assert found == nengo_conv_bits(population.projections[0], box, 8)
 
 
@@ -176,19 +177,19 @@ def test_loihi2_words_are_those_of_lists_written_out(seed: int) -> None:
         here = sum(1 for c in range(c0, c1) if c // (o // groups) == group)
         if here:
             words += k * k * ceil((here * bits + 32) / 64)
-    assert memory_words(conv(i, o, k, groups), ((c0, c1), (3, 9), (0, 20)), bits, LOIHI2) == words
+    assert count_memory_words(conv(i, o, k, groups), ((c0, c1), (3, 9), (0, 20)), bits, LOIHI2) == words
 
 
 def test_delays_take_bits_of_every_synapse() -> None:
-    assert memory_words(dense(1, 50, wait=0), ((0, 50),), 8, LOIHI2) == ceil((50 * 20 + 10) / 64)
-    assert memory_words(dense(1, 50, wait=1), ((0, 50),), 8, LOIHI2) == ceil((50 * 21 + 10) / 64)
-    assert memory_words(dense(1, 50, wait=62), ((0, 50),), 8, LOIHI2) == ceil((50 * 26 + 10) / 64)
+    assert count_memory_words(dense(1, 50, wait=0), ((0, 50),), 8, LOIHI2) == ceil((50 * 20 + 10) / 64)
+    assert count_memory_words(dense(1, 50, wait=1), ((0, 50),), 8, LOIHI2) == ceil((50 * 21 + 10) / 64)
+    assert count_memory_words(dense(1, 50, wait=62), ((0, 50),), 8, LOIHI2) == ceil((50 * 26 + 10) / 64)
 
 
 def test_one_weight_for_each_neuron_is_one_list_each() -> None:
-    one = Projection(layer="s", kind="one_to_one", sources=(), channels=2, outputs=2, groups=2, axes=(plain_axis(3),))
-    assert memory_words(one, ((0, 2), (0, 3)), 8, LOIHI2) == 6
-    assert memory_words(one, ((0, 2), (0, 3)), 8, LOIHI1) == 6
+    one = Projection(layer="s", kind="one_to_one", sources=(), channels=2, outputs=2, groups=2, axes=(identity_axis(3),))
+    assert count_memory_words(one, ((0, 2), (0, 3)), 8, LOIHI2) == 6
+    assert count_memory_words(one, ((0, 2), (0, 3)), 8, LOIHI1) == 6
 
 
 def netx_bits(weight: np.ndarray) -> int:
@@ -247,9 +248,9 @@ def test_a_floating_point_network_has_the_default_bits() -> None:
 
 def test_a_convolution_over_one_axis_is_stored_like_one_over_two() -> None:
     net = chain([Layer(name="c", synapse=Conv1d(weight=np.ones((6, 2, 3))), neuron=IF())], input_shape=(2, 12))
-    (population,) = populations(net)
-    assert memory_words(population.projections[0], ((0, 6), (0, 10)), 8, LOIHI2) == 2 * 3 * ceil((6 * 8 + 32) / 64)
-    assert size(((0, 6), (0, 10))) == population.neurons
+    (population,) = find_populations(net)
+    assert count_memory_words(population.projections[0], ((0, 6), (0, 10)), 8, LOIHI2) == 2 * 3 * ceil((6 * 8 + 32) / 64)
+    assert count_neurons(((0, 6), (0, 10))) == population.neurons
 
 
 def test_weights_per_neuron_and_per_channel_are_told_apart() -> None:
@@ -263,4 +264,4 @@ def test_weights_per_neuron_and_per_channel_are_told_apart() -> None:
             edges=(Edge(source="input", target="a"), Edge(source="a", target="b")),
             input_shape=(2, 3, 3),
         )
-        assert populations(net)[1].projections[0].kind == kind
+        assert find_populations(net)[1].projections[0].kind == kind
