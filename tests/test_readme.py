@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from spear_deploy.cli import main
 from spear_deploy.hardware.profile import list_profiles
-from spear_deploy.interchange.nir.reader import write_nir
+from spear_deploy.interchange.nir.writer import write_nir
 from tests.cli.test_commands import network
 from tests.support.reference import random_spikes
 

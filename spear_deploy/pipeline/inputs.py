@@ -42,7 +42,7 @@ def load(
         like: data or an input file whose samples tell the input shape where nothing else does.
         dt_s: the time step of a NIR file, which has none of its own (default 1e-4 s, or that of the source).
         reset: of a NIR file: "value" (to v_reset) or "subtract".
-        source: the framework that wrote a NIR file, e.g. "snntorch" (`interchange.nir_sources.SOURCES`).
+        source: the framework that wrote a NIR file, e.g. "snntorch" (`interchange.nir.frameworks.FRAMEWORKS`).
     """
     if isinstance(net, SNNGraph):
         return net

@@ -20,7 +20,8 @@ import numpy as np
 from spear_deploy.errors import SpearError, UnsupportedError
 from spear_deploy.interchange import export
 from spear_deploy.interchange.certificate import ProofInput
-from spear_deploy.interchange.nir.reader import read_nir, write_nir
+from spear_deploy.interchange.nir.reader import read_nir
+from spear_deploy.interchange.nir.writer import write_nir
 from spear_deploy.network import LIF, Dense, Layer
 from spear_deploy.network.graph import SNNGraph, chain
 from spear_deploy.pipeline import api

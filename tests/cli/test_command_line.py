@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from spear_deploy.cli import main, options
 from spear_deploy.hardware.profile import list_profiles
-from spear_deploy.interchange.nir.reader import write_nir
+from spear_deploy.interchange.nir.writer import write_nir
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import IF, LIF, Dense, Layer
 from spear_deploy.network.graph import chain

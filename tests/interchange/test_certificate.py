@@ -15,7 +15,7 @@ from spear_deploy.interchange import export, load
 from spear_deploy.interchange import formats as file_formats
 from spear_deploy.interchange.certificate import ProofInput, certify, default_input
 from spear_deploy.interchange.netx.writer import write_netx
-from spear_deploy.interchange.nir.reader import write_nir
+from spear_deploy.interchange.nir.writer import write_nir
 from spear_deploy.interchange.onnx.model_file import write_onnx
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import IF, LI, BatchNorm, Conv2d, Dense, Layer, LoihiLIF, Scale

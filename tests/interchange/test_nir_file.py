@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from spear_deploy.errors import FileError, GraphError, SpearError, UnsupportedError
-from spear_deploy.interchange.nir.reader import read_nir, write_nir
+from spear_deploy.interchange.nir.reader import read_nir
+from spear_deploy.interchange.nir.writer import write_nir
 from spear_deploy.network import (
     IF,
     LI,
@@ -681,7 +682,7 @@ def test_too_large_graphs_are_refused(tmp_path, monkeypatch):
     from spear_deploy.interchange.nir import reader
 
     path = written(tmp_path / "a.nir", {"n": lif()}, CHAIN)
-    monkeypatch.setattr(reader, "MOST_NODES", 2)
+    monkeypatch.setattr(reader, "MAX_NODES", 2)
     with pytest.raises(UnsupportedError, match="3 nodes in one network, 2 are supported; split it"):
         read_nir(path)
     monkeypatch.setattr(hdf5_tree, "MAX_ENTRIES", 2)

@@ -4,7 +4,7 @@ import nir
 import numpy as np
 import pytest
 
-from spear_deploy.interchange.nir.frameworks import SOURCES
+from spear_deploy.interchange.nir.frameworks import FRAMEWORKS
 from spear_deploy.interchange.nir.reader import read_nir
 from spear_deploy.simulator import simulate
 from tests.support.framework_environments import ALONE, BESIDE, NotInstalled, written_by
@@ -83,4 +83,4 @@ def test_from_snntorch_to_norse_with_and_without_us(written):
 
 def test_every_source_that_writes_is_proven():
     """Lava's scripts write no file without the chip's own tools; its equation is NIR's own, see test_nir_file."""
-    assert {*BESIDE, *ALONE, "lava"} == set(SOURCES)
+    assert {*BESIDE, *ALONE, "lava"} == set(FRAMEWORKS)

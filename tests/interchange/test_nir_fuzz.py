@@ -14,16 +14,16 @@ from spear_deploy.errors import GraphError, SpearError, UnsupportedError
 from spear_deploy.interchange.hdf5.tree import read_tree
 from spear_deploy.interchange.nir import reader
 from spear_deploy.interchange.nir.edges import Arrow, close_cycles
-from spear_deploy.interchange.nir.frameworks import READERS, SOURCES
-from spear_deploy.interchange.nir.nodes import READ
+from spear_deploy.interchange.nir.frameworks import FRAMEWORKS, READ_ONLY
+from spear_deploy.interchange.nir.nodes import NODE_TYPES
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.simulator import simulate
 from tests.interchange.test_nir_file import raw
 from tests.interchange.test_nir_roundtrip import scattered_graph
 
 
-def read(tree, **told):
-    return reader._network(tree, reader._Told(**{"dt_s": None, "reset": None, "source": None, **told}))
+def read(tree, **options):
+    return reader._make_network(tree, reader._Options(**options))
 
 
 def ends(size):
@@ -117,7 +117,11 @@ def values(draw):
             except (OverflowError, ValueError):
                 return np.zeros(draw(SHAPES))
     if kind == 3:
-        return draw(st.sampled_from([*READ, *READ, "MaxPool2d", "", "same", "valid", "[[1]]", "{}", "null", "[" * 5000, "\x00"]))
+        return draw(
+            st.sampled_from(
+                [*NODE_TYPES, *NODE_TYPES, "MaxPool2d", "", "same", "valid", "[[1]]", "{}", "null", "[" * 5000, "\x00"]
+            )
+        )
     if kind == 4:
         return {}
     if kind == 5:
@@ -172,7 +176,7 @@ def check(tree, **told):
             simulate(graph, np.ones((2, 1, *graph.input_shape), bool))
 
 
-SOURCE = st.sampled_from([None, None, *SOURCES])
+SOURCE = st.sampled_from([None, None, *FRAMEWORKS])
 QUICK = settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 MANY = settings(max_examples=60_000, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -287,10 +291,10 @@ def test_every_cycle_is_closed_once():
 
 
 def test_readers_are_no_sources(tmp_path):
-    assert not set(READERS) & set(SOURCES)
+    assert not set(READ_ONLY) & set(FRAMEWORKS)
     path = raw(
         tmp_path / "a.nir", {"input": ends(2)[0], "n": spiking(2), "output": ends(2)[1]}, [("input", "n"), ("n", "output")]
     )
-    for name in READERS:
+    for name in READ_ONLY:
         with pytest.raises(UnsupportedError, match=f"source '{name}': reads NIR and writes none"):
             reader.read_nir(path, source=name)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from spear_deploy.errors import GraphError, UnsupportedError
-from spear_deploy.interchange.nir.nodes import READ
+from spear_deploy.interchange.nir.nodes import NODE_TYPES
 from spear_deploy.interchange.nir.reader import read_nir
 from spear_deploy.network import LIF, Conv2d, Dense
 from spear_deploy.network.graph import Edge
@@ -23,7 +23,7 @@ def test_all_primitives_of_nir_are_read():
 
     parts = [getattr(ir, name) for name in dir(ir)]
     primitives = {p.__name__ for p in parts if isinstance(p, type) and issubclass(p, ir.NIRNode) and p is not ir.NIRNode}
-    assert primitives and primitives <= set(READ)
+    assert primitives and primitives <= set(NODE_TYPES)
 
 
 def test_a_threshold_has_no_memory(tmp_path):
@@ -191,7 +191,7 @@ def test_several_edges_into_one_node_add_up(tmp_path):
     graph = read_nir(raw(tmp_path / "a.nir", nodes, edges))
     x = random_spikes(graph, 0, steps=5)
     assert np.array_equal(simulate(graph, x).output, 4.0 * x)
-    assert isinstance(graph["w"].synapse, Dense) and len(graph.incoming("w")) == 3
+    assert isinstance(graph["w"].synapse, Dense) and len(graph.edges_into("w")) == 3
 
 
 def test_an_edge_of_an_integrator_survives(tmp_path):

@@ -6,8 +6,8 @@ import pytest
 
 from spear_deploy.errors import GraphError, UnsupportedError
 from spear_deploy.hardware.profile import load_profile
-from spear_deploy.interchange.nir.reader import read_nir, write_nir
-from spear_deploy.interchange.nir.writer import typable
+from spear_deploy.interchange.nir.reader import read_nir
+from spear_deploy.interchange.nir.writer import can_type_check, write_nir
 from spear_deploy.network import (
     IF,
     LI,
@@ -189,7 +189,7 @@ def test_what_we_know_goes_into_the_metadata(tmp_path):
     assert found.metadata["spear_profile"] in ("loihi2", b"loihi2")
     a, b = found.nodes["a"].metadata, found.nodes["b"].metadata
     assert a["spear_weight_bits"] == 8 and b["spear_weight_bits"] == 3 and b["spear_kept_channels"].tolist() == [0, 3, 4, 7, 9]
-    assert a["spear_cores"].tolist() == [part.core for part in placement.of("a")]
+    assert a["spear_cores"].tolist() == [part.core for part in placement.slices_of("a")]
     assert a["spear_core_neurons"].sum() == 2000 and a["reset"] in ("subtract", b"subtract")
     again = read_nir(tmp_path / "a.nir")
     assert again.metadata["kept_channels"] == {"b": [0, 3, 4, 7, 9]} and again.metadata["steps"] == 8
@@ -358,5 +358,5 @@ def test_nirtorch_gets_the_same_spikes_from_our_file(name, tmp_path):
     write_nir(graph, tmp_path / "a.nir")
     x = random_spikes(graph, 5, steps=25, batch=4)
     expected = simulate(graph, x).output
-    assert expected.sum() > 20 and typable(graph)
+    assert expected.sum() > 20 and can_type_check(graph)
     assert np.array_equal(nirtorch_output(tmp_path / "a.nir", x, graph.dt_s), expected)

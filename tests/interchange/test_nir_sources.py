@@ -119,7 +119,7 @@ def test_rockpools_step_follows_from_r_and_tau(dt, tmp_path):
 def test_rockpool_neurons_of_two_steps_are_refused(tmp_path):
     r = np.array([0.02, 0.02]) * np.exp(-np.array([1e-3, 2e-3]) / 0.02) / np.array([1e-3, 2e-3])
     path = file(tmp_path / "a.nir", type="LIF", tau=np.full(2, 0.02), r=r, v_threshold=np.ones(2))
-    with pytest.raises(GraphError, match="node 'n': its r and tau tell another dt than 'n'; give dt_s"):
+    with pytest.raises(GraphError, match="node 'n': its r and tau imply another dt than 'n'; give dt_s"):
         read_nir(path, source="rockpool")
 
 
@@ -258,7 +258,7 @@ def test_our_own_file_has_no_other_source(tmp_path):
     graph = read_nir(file(tmp_path / "a.nir", **snntorch_fields()))
     write_nir(graph, tmp_path / "b.nir")
     with pytest.raises(
-        UnsupportedError, match="source 'snntorch': the file was written by spear-deploy and says so; leave it out"
+        UnsupportedError, match="source 'snntorch': the file was written by spear-deploy and needs none; leave it out"
     ):
         read_nir(tmp_path / "b.nir", source="snntorch")
     assert reader_options("b.nir") == ("dt_s", "reset", "source")

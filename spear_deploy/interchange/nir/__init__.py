@@ -1,1 +1,1 @@
-"""NIR files, with the conventions of each framework that writes them."""
+"""NIR files, with the conventions of the frameworks that write them."""

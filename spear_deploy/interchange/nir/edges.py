@@ -1,6 +1,6 @@
-"""Which edges does a NIR graph have in discrete time?
+"""Edges of a NIR graph in discrete time.
 
-Nodes that only pass on are replaced by edges, delays become whole steps, and each cycle gets the one step that closes it.
+Nodes that only pass values on are replaced by edges, delays become whole steps, and each cycle gets the one step that closes it.
 """
 
 from __future__ import annotations
@@ -15,46 +15,45 @@ from spear_deploy.errors import GraphError, UnsupportedError
 from spear_deploy.interchange.hdf5.tree import Tree, decode_text
 from spear_deploy.network import Array
 
-PASSING = ("Identity", "Delay")
+PASS_THROUGH = ("Identity", "Delay")
 """Nodes that have no layer of their own."""
 
-MOST_DELAYS = 64
-"""Different delays in one node: each becomes a layer that lets its own neurons pass."""
-
-
-MOST_JOINED = 10_000
+MAX_DELAYS = 64
+"""Different delays in one node: each becomes a layer that passes only its neurons."""
+MAX_JOINED_EDGES = 10_000
+"""Edges that take the place of one node."""
 
 
 @dataclass(frozen=True)
 class Arrow:
-    """An edge between nodes, `delay` steps long."""
+    """An edge between NIR nodes, `delay` steps long."""
 
     source: str
     target: str
     delay: int = 0
 
 
-def spell_out(nodes: dict[str, Tree], arrows: Iterable[Arrow], dt_s: float, notes: list[str]) -> list[Arrow]:
-    """Replace, in `nodes`, each node without a layer of its own by nodes that together do the same; return the edges.
+def expand_nodes(nodes: dict[str, Tree], arrows: Iterable[Arrow], dt_s: float, notes: list[str]) -> list[Arrow]:
+    """Replace, in `nodes`, each node that is no single layer by equivalent nodes; return the edges.
 
     I              a sum that feeds itself one step later, behind a Scale by r
-    Delay          of neurons that differ: for each delay a Scale that lets its neurons pass, behind an edge of that delay
+    Delay          with different delays: for each a Scale that passes only its neurons, behind an edge of that delay
     """
-    left = list(arrows)
+    remaining = list(arrows)
     for name in list(nodes):
         kind = decode_text(nodes[name].get("type"))
         if kind == "I":
-            left = _integrator(name, nodes, left, notes)
+            remaining = _expand_integrator(name, nodes, remaining, notes)
         elif kind == "Delay":
-            steps = _steps(name, nodes[name], dt_s)
+            steps = _read_delay(name, nodes[name], dt_s)
             if len(np.unique(steps)) > 1:
-                left = _split_delay(name, nodes, left, steps, notes)
-    return left
+                remaining = _split_delay(name, nodes, remaining, steps, notes)
+    return remaining
 
 
-def _integrator(name: str, nodes: dict[str, Tree], arrows: list[Arrow], notes: list[str]) -> list[Arrow]:
+def _expand_integrator(name: str, nodes: dict[str, Tree], arrows: list[Arrow], notes: list[str]) -> list[Arrow]:
     notes.append(f"node '{name}': an I node adds r · input each step, without dt, as an IF node does")
-    scale = _unused(f"{name}.r", nodes)
+    scale = find_free_name(f"{name}.r", nodes)
     nodes[scale] = {"type": "Scale", "scale": nodes[name].get("r", np.float32(1))}
     nodes[name] = {**nodes[name], "type": "Sum"}
     moved = [replace(a, target=scale) if a.target == name else a for a in arrows]
@@ -63,53 +62,54 @@ def _integrator(name: str, nodes: dict[str, Tree], arrows: list[Arrow], notes: l
 
 def _split_delay(name: str, nodes: dict[str, Tree], arrows: list[Arrow], steps: Array, notes: list[str]) -> list[Arrow]:
     different = np.unique(steps)
-    if len(different) > MOST_DELAYS:
-        raise UnsupportedError(f"node '{name}': {len(different)} different delays in one node, {MOST_DELAYS} are supported")
+    if len(different) > MAX_DELAYS:
+        raise UnsupportedError(f"node '{name}': {len(different)} different delays in one node, {MAX_DELAYS} are supported")
     notes.append(f"node '{name}': its {len(different)} different delays are {len(different)} layers that add up")
     before = [a for a in arrows if a.target == name]
-    left = [a for a in arrows if a.target != name]
-    for wait in different:
-        part = _unused(f"{name}.{wait}", nodes)
-        nodes[part] = {"type": "Scale", "scale": (steps == wait).astype(np.float32)}
-        left += [replace(a, target=part, delay=a.delay + int(wait)) for a in before] + [Arrow(part, name)]
+    remaining = [a for a in arrows if a.target != name]
+    for delay in different:
+        part = find_free_name(f"{name}.{delay}", nodes)
+        nodes[part] = {"type": "Scale", "scale": (steps == delay).astype(np.float32)}
+        remaining += [replace(a, target=part, delay=a.delay + int(delay)) for a in before] + [Arrow(part, name)]
     nodes[name] = {**nodes[name], "type": "Sum"}
-    return left
+    return remaining
 
 
-def _unused(name: str, used: Mapping[str, Tree]) -> str:
+def find_free_name(name: str, used: Mapping[str, Tree]) -> str:
+    """Return a node name that is not used yet."""
     while name in used:
         name += "_"
     return name
 
 
-def without_passing_nodes(nodes: dict[str, Tree], arrows: Iterable[Arrow], dt_s: float) -> list[Arrow]:
-    """Return the edges with identities and delays folded into them; drops those nodes from `nodes`.
+def fold_pass_through_nodes(nodes: dict[str, Tree], arrows: Iterable[Arrow], dt_s: float) -> list[Arrow]:
+    """Return the edges with identities and delays folded into them; removes those nodes from `nodes`.
 
-    Where folding would lay two equal edges on each other, which would count once, the node stays as a sum.
+    Where folding would make two equal edges, which would count once, the node stays as a sum.
     """
-    left = list(arrows)
-    for name in [n for n, node in nodes.items() if decode_text(node.get("type")) in PASSING]:
-        steps = int(_steps(name, nodes[name], dt_s).reshape(-1)[0]) if decode_text(nodes[name].get("type")) == "Delay" else 0
-        before = [a for a in left if a.target == name]
-        after = [a for a in left if a.source == name]
-        if len(before) * len(after) > MOST_JOINED:
+    remaining = list(arrows)
+    for name in [n for n, node in nodes.items() if decode_text(node.get("type")) in PASS_THROUGH]:
+        steps = int(_read_delay(name, nodes[name], dt_s).reshape(-1)[0]) if decode_text(nodes[name].get("type")) == "Delay" else 0
+        before = [a for a in remaining if a.target == name]
+        after = [a for a in remaining if a.source == name]
+        if len(before) * len(after) > MAX_JOINED_EDGES:
             raise UnsupportedError(
                 f"node '{name}': joins {len(before)} edges to {len(after)}, which is more than is supported; split it"
             )
-        others = [a for a in left if name not in (a.source, a.target)]
+        others = [a for a in remaining if name not in (a.source, a.target)]
         joined = [Arrow(a.source, b.target, a.delay + steps + b.delay) for a in before for b in after]
         if any(a.source == name for a in before):
             raise GraphError(f"node '{name}': feeds itself with no layer in between; remove the edge")
         if len({*others, *joined}) == len(others) + len(joined):
-            left = others + joined
+            remaining = others + joined
             del nodes[name]
         else:
-            left = others + [replace(a, delay=a.delay + steps) for a in before] + after
+            remaining = others + [replace(a, delay=a.delay + steps) for a in before] + after
             nodes[name] = {**nodes[name], "type": "Sum"}
-    return left
+    return remaining
 
 
-def _steps(name: str, node: Tree, dt_s: float) -> Array:
+def _read_delay(name: str, node: Tree, dt_s: float) -> Array:
     """Return the delay of each neuron in whole steps."""
     delay = node.get("delay")
     if not isinstance(delay, np.ndarray) or delay.dtype.kind not in "iuf" or delay.size == 0 or not np.isfinite(delay).all():
@@ -117,18 +117,19 @@ def _steps(name: str, node: Tree, dt_s: float) -> Array:
     steps = delay.astype(np.float64) / dt_s
     wrong = (steps < 0) | (np.abs(steps - np.rint(steps)) > 1e-4 * np.maximum(1.0, steps)) | (steps > 1e6)
     if wrong.any():
-        found = steps[wrong].reshape(-1)[0]
-        what = f"node '{name}': a delay of {found * dt_s:g} s is {found:g} steps of {dt_s:g} s"
-        raise UnsupportedError(f"{what}; choose a dt that it is a multiple of")
+        first = steps[wrong].reshape(-1)[0]
+        raise UnsupportedError(
+            f"node '{name}': a delay of {first * dt_s:g} s is {first:g} steps of {dt_s:g} s; choose a dt that it is a multiple of"
+        )
     return np.rint(steps).astype(np.int64)
 
 
 def close_cycles(arrows: Iterable[Arrow], source: str, stateful: set[str]) -> tuple[list[Arrow], list[Arrow]]:
     """Give each cycle without delay one step, on the edge that leaves its last neuron.
 
-    The edge that closes a cycle is the one that a walk from the input finds to lead back. From there the step moves
-    against the arrows through nodes that do nothing but lead back, to the neuron whose spikes come round: of
-    lif → w_rec → lif it is lif → w_rec.
+    The edge that closes a cycle is the one that leads back on a walk from the input. From there the step moves against the
+    edges, through nodes with no other output, to the neuron whose spikes are fed back: of lif → w_rec → lif it is
+    lif → w_rec.
 
     Returns:
         All edges, and those that got a step.
@@ -140,7 +141,7 @@ def close_cycles(arrows: Iterable[Arrow], source: str, stateful: set[str]) -> tu
             after[arrow.source].append(arrow.target)
     leaving = Counter(arrow.source for arrow in arrows)
     starts = (source, *sorted({a.source for a in arrows}))
-    late = [Arrow(*ends) for ends in _closing_ends(after, starts, leaving, stateful)]
+    late = [Arrow(*ends) for ends in _find_closing_edges(after, starts, leaving, stateful)]
     delayed = {(a.source, a.target) for a in arrows if a.delay == 1}
     for edge in late:
         if (edge.source, edge.target) in delayed:
@@ -149,10 +150,10 @@ def close_cycles(arrows: Iterable[Arrow], source: str, stateful: set[str]) -> tu
     return [a for a in arrows if a not in closing] + [replace(a, delay=1) for a in late], late
 
 
-def _closing_ends(
+def _find_closing_edges(
     after: Mapping[str, Sequence[str]], starts: Iterable[str], leaving: Mapping[str, int], stateful: set[str]
 ) -> Iterator[tuple[str, str]]:
-    """Walk depth first, and at each edge that leads back to the path leave out the edge that closes that cycle.
+    """Yield the edge that closes each cycle, on a depth-first walk that leaves these edges out.
 
     Where that is an edge of the path, the walk goes back to it and on without it.
     """
@@ -166,7 +167,7 @@ def _closing_ends(
                 del at_depth[path.pop()]
                 branches.pop()
             elif following in at_depth:
-                at = _closing_place(path, at_depth[following], leaving, stateful)
+                at = _find_closing_index(path, at_depth[following], leaving, stateful)
                 yield path[at], (following if at == len(path) - 1 else path[at + 1])
                 for name in path[at + 1 :]:
                     del at_depth[name]
@@ -177,7 +178,7 @@ def _closing_ends(
                 branches.append(iter(after.get(following, ())))
 
 
-def _closing_place(path: Sequence[str], first: int, leaving: Mapping[str, int], stateful: set[str]) -> int:
+def _find_closing_index(path: Sequence[str], first: int, leaving: Mapping[str, int], stateful: set[str]) -> int:
     """Return where on the path the edge begins that closes the cycle from `first` to the end of it."""
     at = len(path) - 1
     while path[at] not in stateful and at > first and leaving[path[at]] == 1:

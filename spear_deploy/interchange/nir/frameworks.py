@@ -1,24 +1,24 @@
-"""What did the framework that wrote a NIR file mean by it?
+"""Conventions of the frameworks that write NIR files.
 
-NIR's equations are continuous in time; a framework puts its own steps into them, each in its own way, and the file does not
-say which. So the reader is told who wrote it, and puts that framework's discrete equation into parameters with which the
-graph's own update is the same. What each writes was read in its exporter, and its steps in its neurons: snnTorch 1.0.0,
-Norse 1.1.0, sinabs 3.1.3, Rockpool 3.1.0, Spyx 1.0.0, and the NIR paper's scripts for Lava.
+NIR's equations are continuous in time, and a file does not state how its framework steps them. So the framework is an option of
+the reader (`source`), and its discrete equation is put into parameters with which the network's own update is the same. The
+equations were read in each exporter and its neurons: snnTorch 1.0.0, Norse 1.1.0, sinabs 3.1.3, Rockpool 3.1.0, Spyx 1.0.0, and
+the NIR paper's scripts for Lava.
 
     snntorch   v ← beta v + x           tau = dt / (1 − beta), r = tau / dt, dt = 1e-4; the reset is not written
     norse      Euler                    dt · tau in place of tau; no w_in, which is tau_syn / dt
     sinabs     v ← k v + (1 − k) x      k = exp(−1 / tau), tau in steps; spikes where v ≥ v_threshold; subtracts
     rockpool   u ← k_syn (u + x)        k = exp(−dt / tau), r = tau k / dt, from which dt follows; v ≥ v_threshold; subtracts
                v ← k_mem v + u
-    spyx       v ← beta v + x           tau = dt / (1 − beta), r to be passed over; the spike goes out a step later
+    spyx       v ← beta v + x           tau = dt / (1 − beta), r is ignored; spikes leave one step later
     lava       as NIR, dt = 1e-4        resets to 0
 """
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 
@@ -28,127 +28,42 @@ from spear_deploy.interchange.nir.neurons import SPIKING, Fields
 from spear_deploy.network import LIF, Array, CubaLIF, Layer, Reset, Scale
 from spear_deploy.network.graph import Edge, SNNGraph
 
-READERS = ("nengo", "spinnaker2", "speck", "xylo", "hxtorch")
-"""What reads NIR and writes none."""
+Conversion: TypeAlias = Callable[[str, Fields, float, list[str]], Fields]
+"""f(node type, parameters in float64, dt in s, notes) → parameters of the network's update; notes what it changes."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """The habits of a framework.
+class Conventions:
+    """What a framework's NIR file means beyond NIR.
 
     Attributes:
-        dt_s: the step that it writes its files with, or None if that is the user's own.
-        reset: what its neurons do unless the user says otherwise.
-        late_reset: kinds of neuron that subtract the threshold one step later, undecayed.
-        late_spikes: kinds of neuron whose spikes go out one step later.
-        reached: spikes where v ≥ v_threshold.
-        reset_told: what the user must know where the reset is the framework's default.
-        told: what the user must know anyway, one sentence each.
+        dt_s: the time step of its files; None where the user chooses it.
+        infer_dt_s: f(name and parameters of each neuron) → the time step that they imply, if any.
+        convert: its parameters → those of the network's update; None where they are the same.
+        fires_at_threshold: whether a neuron spikes where v ≥ v_threshold, and not only above.
+        reset: default of its neurons.
+        late_reset: node types that subtract the threshold one step later, undecayed.
+        late_spikes: node types whose spikes leave one step later.
+        reset_notes: notes for the user where the reset is the framework's default.
+        notes: notes for the user in any case.
     """
 
     dt_s: float | None = None
+    infer_dt_s: Callable[[Iterable[tuple[str, Fields]]], float | None] | None = None
+    convert: Conversion | None = None
+    fires_at_threshold: bool = False
     reset: Reset = "value"
     late_reset: tuple[str, ...] = ()
     late_spikes: tuple[str, ...] = ()
-    reached: bool = False
-    reset_told: tuple[str, ...] = ()
-    told: tuple[str, ...] = ()
+    reset_notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
-SEVERAL = "several spikes in one step, which it may emit where v reaches twice the threshold, are one here"
-
-SOURCES: dict[str, Source] = {
-    "snntorch": Source(
-        dt_s=1e-4,
-        reset="subtract",
-        late_reset=("LIF", "CubaLIF"),
-        reset_told=(
-            "does not write its reset: its default is taken, which subtracts the threshold one step later "
-            "(reset_mechanism='zero': --reset value; reset_delay=False: --reset subtract)",
-        ),
-    ),
-    "norse": Source(dt_s=1e-3),
-    "sinabs": Source(
-        reset="subtract",
-        reached=True,
-        told=(
-            "counts tau in steps and decays by exp(-1 / tau); of LIF the input is taken as normalised, its default",
-            f"a lower bound of v (min_v_mem) and a synaptic current (tau_syn) are not written; {SEVERAL}",
-        ),
-    ),
-    "rockpool": Source(reset="subtract", reached=True, told=(f"does not write biases and recurrent weights; {SEVERAL}",)),
-    "spyx": Source(dt_s=1.0, reset="subtract", late_reset=("IF", "LIF"), late_spikes=("IF", "LIF", "CubaLIF")),
-    "lava": Source(dt_s=1e-4),
-}
+# --------------------------------------------------------------------------------------------- equations of a framework
 
 
-def source_of(name: str | None) -> Source:
-    """Return the habits of a framework; without a name those of NIR itself.
-
-    Raises:
-        UnsupportedError: one that writes no NIR, or an unknown one.
-    """
-    if name is None:
-        return Source()
-    if name in READERS:
-        raise UnsupportedError(f"source '{name}': reads NIR and writes none; name the framework that wrote the file, or none")
-    if name not in SOURCES:
-        raise UnsupportedError(f"source '{name}': expected one of {', '.join(SOURCES)}{did_you_mean(name, SOURCES)}")
-    return SOURCES[name]
-
-
-def time_step(source: str | None, given: float | None, neurons: Iterable[tuple[str, Fields]]) -> float | None:
-    """Return the step of a file by its framework, or None where neither tells it.
-
-    Rockpool's follows from r = tau · exp(−dt / tau) / dt of any neuron: with q = dt / tau, q · exp(q) = 1 / r.
-
-    Raises:
-        GraphError: Rockpool neurons with different steps.
-    """
-    if given is not None or source != "rockpool":
-        return source_of(source).dt_s if given is None else given
-    steps = {}
-    for name, fields in neurons:
-        tau = fields.get("tau", fields.get("tau_mem"))
-        if tau is None or (fields["r"] <= 0).any() or fields["r"].size not in (1, tau.size):
-            continue
-        found = np.unique(tau.reshape(-1) * _lambert(1 / fields["r"].astype(np.float64).reshape(-1)))
-        steps[name] = float(found.mean())
-        if np.ptp(found) > 1e-3 * abs(found.mean()) or abs(steps[name] - next(iter(steps.values()))) > 1e-3 * abs(steps[name]):
-            raise GraphError(f"node '{name}': its r and tau tell another dt than '{next(iter(steps))}'; give dt_s")
-    return float(f"{np.mean(list(steps.values())):.5g}") if steps else None
-
-
-def _lambert(x: Array) -> Array:
-    """Return q with q · exp(q) = x > 0, by Newton's method."""
-    q = np.log1p(x)
-    for _ in range(60):
-        q = q - (q * np.exp(q) - x) / (np.exp(q) * (q + 1))
-    return np.asarray(q)
-
-
-def as_meant(source: str | None, kind: str, fields: Fields, dt_s: float, notes: list[str]) -> Fields:
-    """Return the parameters with which the graph's own update is the framework's.
-
-    Args:
-        source: the framework, or None for NIR's own equations.
-        kind: the type of the node.
-        fields: its parameters (`nir_neurons.spread`).
-        dt_s: the time step.
-        notes: takes what is changed.
-    """
-    change = CHANGES.get(source or "")
-    if change is not None:
-        fields = change(kind, {name: value.astype(np.float64) for name, value in fields.items()}, dt_s, notes)
-    if source_of(source).reached and kind in SPIKING:
-        name = "threshold" if kind == "Threshold" else "v_threshold"
-        lower = np.nextafter(fields[name].astype(np.float32), np.float32(-np.inf))
-        fields = {**fields, name: lower}
-        notes.append("thresholds are one float32 step lower, since a v that reaches them spikes there")
-    return fields
-
-
-def _norse(kind: str, f: Fields, dt_s: float, notes: list[str]) -> Fields:
+def _convert_norse(kind: str, f: Fields, dt_s: float, notes: list[str]) -> Fields:
+    """Norse 1.1.0 writes dt · tau for tau, and no w_in."""
     taus = [name for name in f if name.startswith("tau")]
     if any((f[name] < dt_s / 2).any() for name in taus):
         notes.append(f"time constants are below dt / 2, as Norse 1.1.0 writes them (dt · tau): they are divided by {dt_s:g} s")
@@ -159,14 +74,16 @@ def _norse(kind: str, f: Fields, dt_s: float, notes: list[str]) -> Fields:
     return f
 
 
-def _sinabs(kind: str, f: Fields, dt_s: float, notes: list[str]) -> Fields:
+def _convert_sinabs(kind: str, f: Fields, dt_s: float, notes: list[str]) -> Fields:
+    """Decay k = exp(−1 / tau) with tau in steps; a LIF scales its input by 1 − k, a LI does not."""
     if kind not in ("LIF", "LI"):
         return f
     tau = dt_s / -np.expm1(-1 / f["tau"])
     return {**f, "tau": tau, "r": f["r"] * (tau / dt_s if kind == "LI" else 1)}
 
 
-def _rockpool(kind: str, f: Fields, dt_s: float, notes: list[str]) -> Fields:
+def _convert_rockpool(kind: str, f: Fields, dt_s: float, notes: list[str]) -> Fields:
+    """Decay k = exp(−dt / tau); the input of a current decays in the step in which it arrives."""
     if kind in ("LIF", "LI"):
         keep = np.exp(-dt_s / f["tau"])
         return {**f, "tau": dt_s / (1 - keep), "r": (keep if kind == "LI" else 1.0) / (1 - keep)}
@@ -177,7 +94,8 @@ def _rockpool(kind: str, f: Fields, dt_s: float, notes: list[str]) -> Fields:
     return f
 
 
-def _spyx(kind: str, f: Fields, dt_s: float, notes: list[str]) -> Fields:
+def _convert_spyx(kind: str, f: Fields, dt_s: float, notes: list[str]) -> Fields:
+    """The input is added as it is: r = tau / dt, w_in = tau_syn / dt."""
     if kind in ("LIF", "LI"):
         return {**f, "r": f["tau"] / dt_s}
     if kind in ("CubaLIF", "CubaLI"):
@@ -185,106 +103,197 @@ def _spyx(kind: str, f: Fields, dt_s: float, notes: list[str]) -> Fields:
     return f
 
 
-CHANGES: Mapping[str, Callable[[str, Fields, float, list[str]], Fields]] = {
-    "norse": _norse,
-    "sinabs": _sinabs,
-    "rockpool": _rockpool,
-    "spyx": _spyx,
+def _infer_rockpool_dt(neurons: Iterable[tuple[str, Fields]]) -> float | None:
+    """Return dt from r = tau · exp(−dt / tau) / dt of any neuron: with q = dt / tau, q · exp(q) = 1 / r.
+
+    Raises:
+        GraphError: neurons with different steps.
+    """
+    steps: dict[str, float] = {}
+    for name, fields in neurons:
+        tau = fields.get("tau", fields.get("tau_mem"))
+        if tau is None or (fields["r"] <= 0).any() or fields["r"].size not in (1, tau.size):
+            continue
+        x = 1 / fields["r"].astype(np.float64).reshape(-1)
+        q = np.log1p(x)
+        for _ in range(60):  # Newton's method; the root is Lambert's W of x
+            q = q - (q * np.exp(q) - x) / (np.exp(q) * (q + 1))
+        dt_s = np.unique(tau.reshape(-1) * q)
+        steps[name] = float(dt_s.mean())
+        first_name, first = next(iter(steps.items()))
+        if np.ptp(dt_s) > 1e-3 * abs(dt_s.mean()) or abs(steps[name] - first) > 1e-3 * abs(steps[name]):
+            raise GraphError(f"node '{name}': its r and tau imply another dt than '{first_name}'; give dt_s")
+    return float(f"{np.mean(list(steps.values())):.5g}") if steps else None
+
+
+# --------------------------------------------------------------------------------------------------------------- table
+
+SEVERAL_SPIKES = "several spikes in one step, which it may emit where v reaches twice the threshold, are one here"
+
+FRAMEWORKS: dict[str, Conventions] = {
+    "snntorch": Conventions(
+        dt_s=1e-4,
+        reset="subtract",
+        late_reset=("LIF", "CubaLIF"),
+        reset_notes=(
+            "does not write its reset: its default is taken, which subtracts the threshold one step later "
+            "(reset_mechanism='zero': --reset value; reset_delay=False: --reset subtract)",
+        ),
+    ),
+    "norse": Conventions(dt_s=1e-3, convert=_convert_norse),
+    "sinabs": Conventions(
+        convert=_convert_sinabs,
+        fires_at_threshold=True,
+        reset="subtract",
+        notes=(
+            "counts tau in steps and decays by exp(-1 / tau); of LIF the input is taken as normalised, its default",
+            f"a lower bound of v (min_v_mem) and a synaptic current (tau_syn) are not written; {SEVERAL_SPIKES}",
+        ),
+    ),
+    "rockpool": Conventions(
+        infer_dt_s=_infer_rockpool_dt,
+        convert=_convert_rockpool,
+        fires_at_threshold=True,
+        reset="subtract",
+        notes=(f"does not write biases and recurrent weights; {SEVERAL_SPIKES}",),
+    ),
+    "spyx": Conventions(
+        dt_s=1.0,
+        convert=_convert_spyx,
+        reset="subtract",
+        late_reset=("IF", "LIF"),
+        late_spikes=("IF", "LIF", "CubaLIF"),
+    ),
+    "lava": Conventions(dt_s=1e-4),
 }
+"""The frameworks that write NIR, by the name that the option `source` takes."""
+
+READ_ONLY = ("nengo", "spinnaker2", "speck", "xylo", "hxtorch")
+"""Frameworks that read NIR and write none."""
 
 
-def doubts(neurons: Iterable[tuple[str, str, Fields]], dt_s: float) -> list[str]:
-    """Return what in a file hints at another step or source than was taken, one sentence each.
+def get_conventions(source: str | None) -> Conventions:
+    """Return the conventions of a framework; without a name those of NIR itself.
+
+    Raises:
+        UnsupportedError: a framework that writes no NIR, or an unknown one.
+    """
+    if source is None:
+        return Conventions()
+    if source in READ_ONLY:
+        raise UnsupportedError(
+            f"source '{source}': reads NIR and writes none; name the framework that wrote the file, or leave it out"
+        )
+    if source not in FRAMEWORKS:
+        raise UnsupportedError(f"source '{source}': expected one of {', '.join(FRAMEWORKS)}{did_you_mean(source, FRAMEWORKS)}")
+    return FRAMEWORKS[source]
+
+
+def convert_parameters(conventions: Conventions, kind: str, fields: Fields, dt_s: float, notes: list[str]) -> Fields:
+    """Return the parameters with which the network's update is the framework's.
 
     Args:
-        neurons: name, type and parameters of each neuron, as they are run.
+        conventions: of the framework.
+        kind: the type of the node.
+        fields: its parameters (`neurons.shrink_parameters`).
+        dt_s: the time step in s.
+        notes: collects what is changed.
+    """
+    if conventions.convert is not None:
+        fields = conventions.convert(kind, {name: value.astype(np.float64) for name, value in fields.items()}, dt_s, notes)
+    if conventions.fires_at_threshold and kind in SPIKING:
+        name = "threshold" if kind == "Threshold" else "v_threshold"
+        fields = {**fields, name: np.nextafter(fields[name].astype(np.float32), np.float32(-np.inf))}
+        notes.append("thresholds are one float32 step lower, since a v that reaches them spikes there")
+    return fields
+
+
+def list_doubts(neurons: Iterable[tuple[str, Fields]], dt_s: float) -> list[str]:
+    """Return signs in a file of another time step or framework than was taken, a sentence each.
+
+    Args:
+        neurons: name and parameters of each neuron, as they are run.
         dt_s: the step that was taken.
     """
-    found: list[str] = []
+    doubts: list[str] = []
     ratios: set[str] = set()
-    for name, _, fields in neurons:
+    for name, fields in neurons:
         taus = [fields[key] for key in ("tau", "tau_mem", "tau_syn") if key in fields]
         fastest = max((float((dt_s / tau[tau > 0]).max()) for tau in taus if (tau > 0).any()), default=0.0)
         if fastest > 2:
-            found.append(
+            doubts.append(
                 f"node '{name}': dt is {fastest:.3g} of its time constants, above 2 a state swings up without end; "
                 "check dt_s and source"
             )
         tau = fields.get("tau", fields.get("tau_mem"))
         if tau is not None and "v_threshold" in fields:
-            steps = np.unique((tau / np.where((fields["r"] == 0) | (fields["r"] == 1), np.nan, fields["r"])).astype(np.float64))
-            ratios |= {f"{step:.4g}" for step in steps}
-    (ratio,) = ratios if len(ratios) == 1 else ("nan",)
-    if not np.isnan(float(ratio)) and abs(float(ratio) / dt_s - 1) > 1e-3 and 0 < float(ratio) <= 0.1:
-        found.append(f"tau / r is {ratio} s in every neuron, as in files whose time step that is; give it as dt_s if so")
-    return found
+            r = np.where((fields["r"] == 0) | (fields["r"] == 1), np.nan, fields["r"])
+            ratios |= {f"{ratio:.4g}" for ratio in np.unique((tau / r).astype(np.float64))}
+    (shared,) = ratios if len(ratios) == 1 else ("nan",)
+    if not np.isnan(float(shared)) and abs(float(shared) / dt_s - 1) > 1e-3 and 0 < float(shared) <= 0.1:
+        doubts.append(f"tau / r is {shared} s in every neuron, as in files whose time step that is; give it as dt_s if so")
+    return doubts
 
 
-# FOLDED from spear_deploy/interchange/nir/frameworks.py
-# What comes a step later in the framework that wrote a NIR file than in the graph?
+# -------------------------------------------------------------------------------------------- spikes and resets a step late
 #
-# Late spikes: a framework that compares v before it adds the input sends each spike a step later. Every edge out of such a
-# neuron gets that step; then steps that all ways share are taken out (retiming), so that a chain needs no delay at all. A bias
-# acts from the first step on, so with one a layer that starts earlier would have had less of it: then the steps stay.
+# Late spikes: a framework that compares v before it adds the input emits each spike one step later. Every edge out of such a
+# neuron gets that step; then the steps that all paths share are removed (retiming), so that a chain needs no delay at all. A bias
+# acts from the first step on, so a layer that starts earlier would have less of it: with a bias the steps stay.
 #
-# Late resets: a framework that subtracts the threshold in the next step does not let it decay. The graph subtracts at once,
-# v − v_threshold, and what has decayed of that by then is missing: (1 − k) · v_threshold. The neuron's own spike brings it, by an
-# edge of one step and a weight. Where a synaptic current lies in between, a second spike takes back what the current would keep.
+# Late resets: a framework that subtracts the threshold in the next step does not let it decay. The network subtracts at once,
+# v − v_threshold, and what has decayed of that one step later is missing: (1 − k) · v_threshold. The neuron's own spike brings
+# it, by an edge of one step and a weight. Where a synaptic current lies in between, a second spike takes back what the current
+# would keep.
 
 
-def with_late_spikes(
+def delay_spikes(
     arrows: Sequence[Arrow], late: Collection[str], source: str, *, retime: bool
 ) -> tuple[list[Arrow], dict[str, int]]:
-    """Return the edges with one step more out of each of `late`, if asked less what all ways from `source` to a node share.
+    """Add a step to every edge out of the late nodes; with `retime`, remove the steps that all paths to a node share.
+
+    Args:
+        arrows: the edges.
+        late: names of nodes whose spikes leave one step later.
+        source: name of the input node.
+        retime: whether to remove shared steps.
 
     Returns:
         The edges, and by node how many steps earlier it is than in the framework. With p the shortest delay from the source,
         an edge keeps `delay + p(its source) − p(its target)` ≥ 0, and a cycle keeps its delay.
     """
-    slow = [replace(a, delay=a.delay + (a.source in late)) for a in arrows]
+    delayed = [replace(a, delay=a.delay + (a.source in late)) for a in arrows]
     if not retime:
-        return slow, {}
-    early = _shortest(slow, source)
-    kept = [replace(a, delay=a.delay + early.get(a.source, 0) - early.get(a.target, 0)) for a in slow]
-    return kept, early
+        return delayed, {}
+    import networkx
+
+    view = networkx.MultiDiGraph()
+    view.add_node(source)
+    view.add_edges_from((a.source, a.target, {"weight": a.delay}) for a in delayed)
+    early = networkx.single_source_dijkstra_path_length(view, source)
+    return [replace(a, delay=a.delay + early.get(a.source, 0) - early.get(a.target, 0)) for a in delayed], early
 
 
-def _shortest(arrows: Sequence[Arrow], source: str) -> dict[str, int]:
-    after: dict[str, list[Arrow]] = {}
-    for arrow in arrows:
-        after.setdefault(arrow.source, []).append(arrow)
-    done: dict[str, int] = {}
-    waiting = [(0, source)]
-    while waiting:
-        steps, name = heapq.heappop(waiting)
-        if name in done:
-            continue
-        done[name] = steps
-        for arrow in after.get(name, ()):
-            heapq.heappush(waiting, (steps + arrow.delay, arrow.target))
-    return done
+def delay_resets(graph: SNNGraph, names: Collection[str]) -> SNNGraph:
+    """Return the network in which these neurons act as if they subtracted their threshold one step later.
 
-
-def with_late_reset(graph: SNNGraph, names: Collection[str]) -> SNNGraph:
-    """Return the graph in which these neurons, which subtract at once, do as if they subtracted one step later.
-
-    v counts from then on without the part that is still to be subtracted. An IF neuron loses nothing, so nothing is added.
+    Their v does not contain the part that is still to be subtracted. An IF neuron does not decay, so nothing is added to it.
     """
     layers, edges = list(graph.layers), list(graph.edges)
     for layer in graph.layers:
         if layer.name not in names or not isinstance(layer.neuron, (LIF, CubaLIF)):
             continue
-        for number, (wait, weight) in enumerate(_missing(layer.neuron, graph.dt_s)):
+        for number, (delay, weight) in enumerate(_solve_reset_weights(layer.neuron, graph.dt_s)):
             name = f"{layer.name}.reset{number or ''}"
             while any(name == other.name for other in layers):
                 name += "_"
             layers.append(Layer(name=name, synapse=Scale(weight=weight)))
-            edges += [Edge(source=layer.name, target=name, delay=wait), Edge(source=name, target=layer.name)]
+            edges += [Edge(source=layer.name, target=name, delay=delay), Edge(source=name, target=layer.name)]
     return replace(graph, layers=tuple(layers), edges=tuple(edges))
 
 
-def _missing(neuron: LIF | CubaLIF, dt_s: float) -> list[tuple[int, Array]]:
-    """Return (steps, input per spike) that brings −(1 − k) · v_threshold to v in the next step, and nothing later."""
+def _solve_reset_weights(neuron: LIF | CubaLIF, dt_s: float) -> list[tuple[int, Array]]:
+    """Return (delay in steps, weight of a spike) that together bring −(1 − k) · v_threshold to v in the next step only."""
     lost = -neuron.v_threshold.astype(np.float64) / neuron.r
     if isinstance(neuron, LIF):
         return [(1, lost)]

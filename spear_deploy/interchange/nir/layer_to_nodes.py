@@ -1,7 +1,7 @@
-"""Which NIR nodes do what a layer does?
+"""NIR nodes from a layer.
 
-batch norm         folded into the weights in float64, then rounded to float32
-a pool of one axis, a scale and shift per channel       depthwise convolutions, since NIR has neither
+batch norm                                          folded into the weights in float64, then rounded to float32
+a pool of one axis, a scale and shift per channel   depthwise convolutions, since NIR has neither
 """
 
 from __future__ import annotations
@@ -38,56 +38,56 @@ from spear_deploy.network import (
 from spear_deploy.network.graph import SNNGraph
 
 
-def parts_of(graph: SNNGraph, layer: Layer, notes: list[str]) -> list[tuple[str, Any]]:
-    """Return the nodes of a layer in order, each with the ending of its name."""
+def make_nodes(graph: SNNGraph, layer: Layer, notes: list[str]) -> list[tuple[str, Any]]:
+    """Return the nodes of a layer in order, each with the suffix of its name."""
     shape, output = graph.input_shape_of(layer.name), graph.shape_of(layer.name)
     parts: list[tuple[str, Any]] = []
     synapse, norm = layer.synapse, layer.norm
     if norm is not None:
         notes.append(f"layer '{layer.name}': batch norm is folded into the weights and rounded to float32")
         if isinstance(synapse, (Dense, *CONVS)):
-            synapse, norm = folded(synapse, norm), None
+            synapse, norm = fold_norm(synapse, norm), None
     if isinstance(synapse, Dense) and len(shape) > 1:
-        parts.append(("flatten", _flatten(shape)))
+        parts.append(("flatten", _make_flatten(shape)))
     if synapse is not None:
-        parts += [(f"synapse{n or ''}", node) for n, node in enumerate(_synapse(layer.name, synapse, shape))]
+        parts += [(f"synapse{n or ''}", node) for n, node in enumerate(_make_synapse_nodes(layer.name, synapse, shape))]
     if norm is not None:
-        parts.append(("norm", _per_channel(layer.name, *_gain_shift(norm), output)))
+        parts.append(("norm", _make_channel_affine(layer.name, *_compute_gain_shift(norm), output)))
     if layer.neuron is not None:
-        parts.append(("neuron", _neuron(layer, output)))
-    return parts or [("sum", _scale(np.ones(shape)))]
+        parts.append(("neuron", _make_neuron(layer, output)))
+    return parts or [("sum", _make_scale(np.ones(shape)))]
 
 
-def _synapse(name: str, synapse: Synapse, shape: Shape) -> Iterable[Any]:
+def _make_synapse_nodes(name: str, synapse: Synapse, shape: Shape) -> Iterable[Any]:
     import nir
 
     if isinstance(synapse, Dense):
-        weight = _f4(synapse.weight)
-        return [nir.Linear(weight=weight) if synapse.bias is None else nir.Affine(weight=weight, bias=_f4(synapse.bias))]
+        weight = _to_float32(synapse.weight)
+        return [nir.Linear(weight=weight) if synapse.bias is None else nir.Affine(weight=weight, bias=_to_float32(synapse.bias))]
     if isinstance(synapse, CONVS):
-        return [_conv(synapse, shape)]
+        return [_make_conv(synapse, shape)]
     if isinstance(synapse, Flatten):
-        return [_flatten(shape)]
+        return [_make_flatten(shape)]
     if isinstance(synapse, POOLS):
-        return [_pool(synapse, shape)]
-    nodes = [_scale(np.broadcast_to(_f4(synapse.weight), shape))]
+        return [_make_pool(synapse, shape)]
+    nodes = [_make_scale(np.broadcast_to(_to_float32(synapse.weight), shape))]
     if synapse.bias is not None:
         shift = np.broadcast_to(synapse.bias, shape)
         per_channel = shift.reshape(shape[0], -1)
         if (per_channel != per_channel[:, :1]).any():
             raise UnsupportedError(f"layer '{name}': a bias per position has no place in NIR; use one per channel")
-        nodes.append(_per_channel(name, np.ones(shape[0]), per_channel[:, 0], shape))
+        nodes.append(_make_channel_affine(name, np.ones(shape[0]), per_channel[:, 0], shape))
     return nodes
 
 
-def _conv(conv: Any, shape: Shape) -> Any:
+def _make_conv(conv: Any, shape: Shape) -> Any:
     import nir
 
-    bias = np.zeros(conv.weight.shape[0], np.float32) if conv.bias is None else _f4(conv.bias)
+    bias = np.zeros(conv.weight.shape[0], np.float32) if conv.bias is None else _to_float32(conv.bias)
     if isinstance(conv, Conv1d):
         return nir.Conv1d(
             input_shape=int(shape[1]),
-            weight=_f4(conv.weight),
+            weight=_to_float32(conv.weight),
             stride=int(conv.stride[0]),
             padding=int(conv.padding[0]),
             dilation=int(conv.dilation[0]),
@@ -96,7 +96,7 @@ def _conv(conv: Any, shape: Shape) -> Any:
         )
     return nir.Conv2d(
         input_shape=tuple(int(n) for n in shape[1:]),
-        weight=_f4(conv.weight),
+        weight=_to_float32(conv.weight),
         stride=tuple(conv.stride),
         padding=tuple(conv.padding),
         dilation=tuple(conv.dilation),
@@ -105,79 +105,79 @@ def _conv(conv: Any, shape: Shape) -> Any:
     )
 
 
-def _pool(pool: Any, shape: Shape) -> Any:
+def _make_pool(pool: Any, shape: Shape) -> Any:
     """NIR pools over two axes only; over one axis it is a depthwise convolution."""
     import nir
 
     if len(pool.kernel_size) == 1:
         weight = np.ones((shape[0], 1, *pool.kernel_size)) / (pool.kernel_size[0] if isinstance(pool, AvgPool) else 1)
-        return _conv(Conv1d(weight=weight, stride=pool.stride, padding=pool.padding, groups=shape[0]), shape)
+        return _make_conv(Conv1d(weight=weight, stride=pool.stride, padding=pool.padding, groups=shape[0]), shape)
     kind = nir.SumPool2d if isinstance(pool, SumPool) else nir.AvgPool2d
     return kind(kernel_size=np.array(pool.kernel_size), stride=np.array(pool.stride), padding=np.array(pool.padding))
 
 
-def _per_channel(name: str, gain: Array, shift: Array, shape: Shape) -> Any:
+def _make_channel_affine(name: str, gain: Array, shift: Array, shape: Shape) -> Any:
     """Return `gain · x + shift` per channel: NIR has no such node, a depthwise 1 × 1 convolution is one."""
     import nir
 
     if len(shape) == 1:
-        return nir.Affine(weight=_f4(np.diag(gain)), bias=_f4(shift))
+        return nir.Affine(weight=_to_float32(np.diag(gain)), bias=_to_float32(shift))
     if len(shape) > 3:
         raise UnsupportedError(f"layer '{name}': a scale and shift of {len(shape)} axes has no place in NIR; fold it")
     kind: Any = Conv1d if len(shape) == 2 else Conv2d
-    return _conv(kind(weight=np.asarray(gain).reshape(-1, *(1 for _ in shape)), bias=shift, groups=shape[0]), shape)
+    return _make_conv(kind(weight=np.asarray(gain).reshape(-1, *(1 for _ in shape)), bias=shift, groups=shape[0]), shape)
 
 
-def _scale(values: Array) -> Any:
+def _make_scale(values: Array) -> Any:
     import nir
 
-    return nir.Scale(scale=_f4(values))
+    return nir.Scale(scale=_to_float32(values))
 
 
-def _flatten(shape: Shape) -> Any:
+def _make_flatten(shape: Shape) -> Any:
     import nir
 
     return nir.Flatten(input_type={"input": np.array(shape)}, start_dim=0, end_dim=-1)
 
 
-def _neuron(layer: Layer, shape: Shape) -> Any:
+def _make_neuron(layer: Layer, shape: Shape) -> Any:
     import nir
 
     neuron = layer.neuron
     if not isinstance(neuron, FLOAT_NEURONS):
         raise UnsupportedError(f"layer '{layer.name}': {type(neuron).__name__} has no counterpart in NIR; export another neuron")
-    given = {"r": neuron.r}
+    values = {"r": neuron.r}
     if isinstance(neuron, (LIF, LI)):
-        given |= {"tau": neuron.tau_s, "v_leak": neuron.v_leak}
+        values |= {"tau": neuron.tau_s, "v_leak": neuron.v_leak}
     if isinstance(neuron, (CubaLIF, CubaLI)):
-        given |= {"tau_mem": neuron.tau_mem_s, "tau_syn": neuron.tau_syn_s, "v_leak": neuron.v_leak, "w_in": neuron.w_in}
+        values |= {"tau_mem": neuron.tau_mem_s, "tau_syn": neuron.tau_syn_s, "v_leak": neuron.v_leak, "w_in": neuron.w_in}
     metadata = {}
     if isinstance(neuron, (IF, LIF, CubaLIF)):
-        given |= {"v_threshold": neuron.v_threshold, "v_reset": neuron.v_reset}
+        values |= {"v_threshold": neuron.v_threshold, "v_reset": neuron.v_reset}
         metadata = {RESET_KEY: neuron.reset}
     kind = getattr(nir, type(neuron).__name__)
-    return kind(**{name: _full(value, shape) for name, value in given.items()}, metadata=metadata)
+    return kind(**{name: _broadcast_parameter(value, shape) for name, value in values.items()}, metadata=metadata)
 
 
-def _full(value: Array, shape: Shape) -> Array:
+def _broadcast_parameter(value: Array, shape: Shape) -> Array:
     """Return a parameter in full shape: float32, or float64 where float32 would change it."""
     exact = value.astype(np.float64)
     short = exact.astype(np.float32)
     return np.broadcast_to(short if (short == exact).all() else exact, shape).copy()
 
 
-def _f4(value: Array) -> Array:
+def _to_float32(value: Array) -> Array:
     return np.ascontiguousarray(value, dtype=np.float32)
 
 
-def folded(synapse: Any, norm: BatchNorm) -> Any:
-    """Return the weights that do what the weights and the batch norm behind them do; computed in float64."""
-    gain, shift = _gain_shift(norm)
+def fold_norm(synapse: Any, norm: BatchNorm) -> Any:
+    """Return the weights with the batch norm behind them folded in, in float64: w · gain, b · gain + shift."""
+    gain, shift = _compute_gain_shift(norm)
     bias = shift if synapse.bias is None else synapse.bias.astype(np.float64) * gain + shift
     weight = synapse.weight.astype(np.float64) * gain.reshape(-1, *(1 for _ in synapse.weight.shape[1:]))
     return replace(synapse, weight=weight, bias=bias)
 
 
-def _gain_shift(norm: BatchNorm) -> tuple[Array, Array]:
+def _compute_gain_shift(norm: BatchNorm) -> tuple[Array, Array]:
     gain = norm.weight.astype(np.float64) / np.sqrt(norm.var.astype(np.float64) + norm.eps)
     return gain, norm.bias.astype(np.float64) - norm.mean.astype(np.float64) * gain

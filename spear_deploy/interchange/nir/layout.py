@@ -1,43 +1,41 @@
-"""Which nodes and edges does a NIR file hold? Nested graphs laid out flat, the one input and the one output found."""
+"""Nodes and edges of a NIR file, nested graphs flattened."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from spear_deploy.errors import GraphError, UnsupportedError, did_you_mean
 from spear_deploy.interchange.hdf5.tree import Tree, decode_integers, decode_text
-from spear_deploy.interchange.nir.edges import Arrow
+from spear_deploy.interchange.nir.edges import Arrow, find_free_name
 from spear_deploy.interchange.nir.neurons import NEURONS
 from spear_deploy.network import Shape
 
 SHAPE_KEYS = {"Input": ("shape", "input_type", "input_shape"), "Output": ("shape", "output_type", "output_shape")}
-"""Where versions of NIR keep the shape of an end: an array, or a group with one array in it."""
+"""Fields in which versions of NIR keep the shape of an input or output: an array, or a group with one array in it."""
 
-MOST_INPUTS = 2**31
-MOST_EDGES = 20_000
+MAX_INPUTS = 2**31
+MAX_EDGES = 20_000
 
 
-def kind_of(node: Tree) -> str:
+def read_kind(node: Tree) -> str:
     """Return the type that a node states, or an empty string."""
     return decode_text(node.get("type")) or ""
 
 
-def metadata_of(node: Tree) -> Tree:
-    """Return what a node or graph says beside NIR's own fields."""
+def read_metadata(node: Tree) -> Tree:
+    """Return the metadata of a node or graph, which NIR's own fields do not cover."""
     stored = node.get("metadata")
     return stored if isinstance(stored, dict) else {}
 
 
-def flat_nodes(root: Tree, prefix: str = "") -> tuple[dict[str, Tree], list[Arrow]]:
-    """Return all nodes by name and all edges, with nested graphs laid out flat as 'outer.inner'.
+def flatten_graphs(root: Tree, prefix: str = "") -> tuple[dict[str, Tree], list[Arrow]]:
+    """Return all nodes by name and all edges; nodes of nested graphs are named 'outer.inner'.
 
-    Edges into a nested graph go to its Input node, edges out of it leave from its Output node; both stay as nodes that
-    pass on what they get.
+    Edges into a nested graph go to its Input node, edges out of it leave from its Output node; both stay as Identity nodes.
     """
     stored = root.get("nodes")
     if not isinstance(stored, dict) or not stored:
@@ -48,17 +46,17 @@ def flat_nodes(root: Tree, prefix: str = "") -> tuple[dict[str, Tree], list[Arro
     leave: dict[str, str] = {}
     for name, node in stored.items():
         full = f"{prefix}{name}"
-        if not isinstance(node, dict) or not kind_of(node):
+        if not isinstance(node, dict) or not read_kind(node):
             raise GraphError(f"node '{full}' states no type; export the network again")
-        inner, inner_arrows = flat_nodes(node, f"{full}.") if kind_of(node) == "NIRGraph" else ({full: node}, [])
+        inner, inner_arrows = flatten_graphs(node, f"{full}.") if read_kind(node) == "NIRGraph" else ({full: node}, [])
         for clash in inner.keys() & nodes.keys():
             raise GraphError(f"node '{clash}' is there twice once nested graphs are laid out flat; rename one")
         nodes.update(inner)
         arrows += inner_arrows
         enter[name] = leave[name] = full
-        if kind_of(node) == "NIRGraph":
-            enter[name], leave[name] = (_nested_end(node, full, nodes, end) for end in ("Input", "Output"))
-    for a, b in _edge_names(root, prefix):
+        if read_kind(node) == "NIRGraph":
+            enter[name], leave[name] = (_open_nested_end(node, full, nodes, end) for end in ("Input", "Output"))
+    for a, b in _read_edges(root, prefix):
         for end in (a, b):
             if end not in stored:
                 raise GraphError(f"edge '{a}' -> '{b}': there is no node '{prefix}{end}'{did_you_mean(end, stored)}")
@@ -66,21 +64,21 @@ def flat_nodes(root: Tree, prefix: str = "") -> tuple[dict[str, Tree], list[Arro
     return nodes, arrows
 
 
-def _nested_end(graph: Tree, name: str, nodes: dict[str, Tree], end: str) -> str:
-    """Return the only input or output of a nested graph, which passes on what it gets."""
-    found = [f"{name}.{n}" for n, node in graph["nodes"].items() if kind_of(node) == end]
-    if len(found) != 1:
-        raise UnsupportedError(f"nested graph '{name}' has {len(found)} {end} nodes, expected one; join them")
-    nodes[found[0]] = {**nodes[found[0]], "type": "Identity"}
-    return found[0]
+def _open_nested_end(graph: Tree, name: str, nodes: dict[str, Tree], end: str) -> str:
+    """Return the only input or output node of a nested graph, and make it an Identity."""
+    names = [f"{name}.{n}" for n, node in graph["nodes"].items() if read_kind(node) == end]
+    if len(names) != 1:
+        raise UnsupportedError(f"nested graph '{name}' has {len(names)} {end} nodes, expected one; join them")
+    nodes[names[0]] = {**nodes[names[0]], "type": "Identity"}
+    return names[0]
 
 
-def _edge_names(root: Tree, prefix: str) -> list[tuple[str, str]]:
+def _read_edges(root: Tree, prefix: str) -> list[tuple[str, str]]:
     stored = root.get("edges")
     if not isinstance(stored, np.ndarray) or (stored.size and (stored.ndim != 2 or stored.shape[1] != 2)):
         raise GraphError(f"graph '{prefix.rstrip('.') or 'node'}': edges are missing or no pairs; export the network again")
-    if len(stored) > MOST_EDGES:
-        raise UnsupportedError(f"{len(stored)} edges in one graph, {MOST_EDGES} are supported; split it")
+    if len(stored) > MAX_EDGES:
+        raise UnsupportedError(f"{len(stored)} edges in one graph, {MAX_EDGES} are supported; split it")
     pairs = [(str(a), str(b)) for a, b in stored.reshape(-1, 2)]
     for pair, count in Counter(pairs).items():
         if count > 1:
@@ -88,11 +86,11 @@ def _edge_names(root: Tree, prefix: str) -> list[tuple[str, str]]:
     return pairs
 
 
-def ends(nodes: dict[str, Tree], arrows: list[Arrow], notes: list[str]) -> tuple[str, str]:
-    """Return the names of the only input and output node; adds those that an old file lacks."""
-    found = []
+def find_ends(nodes: dict[str, Tree], arrows: list[Arrow], notes: list[str]) -> tuple[str, str]:
+    """Return the names of the only input and the only output node; adds the ones that an old file lacks."""
+    ends = []
     for kind, inside in (("Input", "target"), ("Output", "source")):
-        names = [name for name, node in nodes.items() if kind_of(node) == kind]
+        names = [name for name, node in nodes.items() if read_kind(node) == kind]
         if len(names) > 1:
             listed = ", ".join(f"'{name}'" for name in sorted(names))
             raise UnsupportedError(f"{len(names)} {kind} nodes ({listed}), one is supported; join them")
@@ -101,28 +99,28 @@ def ends(nodes: dict[str, Tree], arrows: list[Arrow], notes: list[str]) -> tuple
             free = [name for name in nodes if name not in joined]
             if len(free) != 1:
                 raise GraphError(f"there is no {kind} node and {len(free)} nodes could be it; add an {kind} node")
-            names = [unused(kind.lower(), nodes)]
+            names = [find_free_name(kind.lower(), nodes)]
             nodes[names[0]] = {"type": kind}
             arrows.append(Arrow(names[0], free[0]) if kind == "Input" else Arrow(free[0], names[0]))
             notes.append(f"the file has no {kind} node: it is taken to be at '{free[0]}'")
-        found.append(names[0])
-    return found[0], found[1]
+        ends.append(names[0])
+    return ends[0], ends[1]
 
 
-def input_shape(nodes: Mapping[str, Tree], arrows: list[Arrow], source: str, notes: list[str]) -> Shape:
-    """Return the shape of the network's input, as stated or as what it feeds tells it."""
+def find_input_shape(nodes: Mapping[str, Tree], arrows: list[Arrow], source: str, notes: list[str]) -> Shape:
+    """Return the shape of the network's input, as stated or as the first node behind it takes."""
     stated = [nodes[source].get(key) for key in SHAPE_KEYS["Input"]]
     values = [next(iter(value.values()), None) if isinstance(value, dict) else value for value in stated]
-    given = next((value for value in values if value is not None), None)
-    if given is not None:
-        found = decode_integers(given)
-        if not found or min(found) < 1:
+    stored = next((value for value in values if value is not None), None)
+    if stored is not None:
+        shape = decode_integers(stored)
+        if not shape or min(shape) < 1:
             raise GraphError(f"node '{source}'.shape: expected whole numbers from 1; export the network again")
-        if math.prod(found) > MOST_INPUTS:
-            raise UnsupportedError(f"node '{source}': {math.prod(found)} inputs, {MOST_INPUTS} are supported; check its shape")
-        return found
+        if math.prod(shape) > MAX_INPUTS:
+            raise UnsupportedError(f"node '{source}': {math.prod(shape)} inputs, {MAX_INPUTS} are supported; check its shape")
+        return shape
     for name in (arrow.target for arrow in arrows if arrow.source == source):
-        shape = _shape_taken(nodes[name])
+        shape = _read_shape_taken(nodes[name])
         if shape is not None:
             notes.append(f"node '{source}' states no shape: {shape} is taken, which node '{name}' takes")
             return shape
@@ -130,9 +128,9 @@ def input_shape(nodes: Mapping[str, Tree], arrows: list[Arrow], source: str, not
     raise GraphError(f"node '{source}' feeds nothing; add an edge from it")
 
 
-def _shape_taken(node: Tree) -> Shape | None:
-    """Return the shape of what a node takes, where the node alone tells it."""
-    kind = kind_of(node)
+def _read_shape_taken(node: Tree) -> Shape | None:
+    """Return the input shape of a node, None where its fields alone do not state it."""
+    kind = read_kind(node)
     weight = node.get("weight")
     if kind in ("Affine", "Linear"):
         return (weight.shape[1],) if isinstance(weight, np.ndarray) and weight.ndim == 2 else None
@@ -147,44 +145,37 @@ def _shape_taken(node: Tree) -> Shape | None:
     return shapes[0] if shapes else None
 
 
-def unused(name: str, used: Mapping[str, Any]) -> str:
-    """Return a name that is not used yet."""
-    while name in used:
-        name += "_"
-    return name
-
-
-# FOLDED from spear_deploy/interchange/nir/layout.py
-# Which edges of a nested graph does its framework not mean?
-#
-# Spyx writes a recurrent layer as input → w_rec → neuron, neuron → w_rec: taken at its word the input goes through the
-# recurrent weights. In Spyx it goes to the neuron.
+# --------------------------------------------------------------------------------------------------- Spyx's recurrent layers
 
 SPYX_NEURONS = ("IF", "LIF", "CubaLIF")
 
 
-def put_right(root: Tree, source: str | None, notes: list[str]) -> Tree:
-    """Return a graph whose nested graphs say what their framework means; `root` stays as it is.
+def fix_spyx_recurrence(root: Tree, source: str | None, notes: list[str]) -> Tree:
+    """Return a graph in which Spyx's recurrent layers get their input at the neuron; `root` is not changed.
 
-    Without a source nothing is changed, and a note says what looks like such a habit.
+    Spyx writes a recurrent layer as input → w_rec → neuron, neuron → w_rec, with the input through the recurrent weights. In
+    Spyx it goes to the neuron. Without a source nothing is changed, and a note names the nested graph.
+
+    Args:
+        root: a graph, with nested ones.
+        source: the framework that wrote the file.
+        notes: collects what is changed or looks like Spyx.
     """
     stored = root.get("nodes")
     if not isinstance(stored, dict):
         return root
     nodes = {
-        name: _put_right(name, node, source, notes)
-        if isinstance(node, dict) and decode_text(node.get("type")) == "NIRGraph"
-        else node
+        name: _fix_nested(name, node, source, notes) if isinstance(node, dict) and read_kind(node) == "NIRGraph" else node
         for name, node in stored.items()
     }
     return {**root, "nodes": nodes}
 
 
-def _put_right(name: str, graph: Tree, source: str | None, notes: list[str]) -> Tree:
-    found = _through_recurrent_weights(graph)
-    if found is None or source not in (None, "spyx"):
-        return put_right(graph, source, notes)
-    entry, weight, neuron = found
+def _fix_nested(name: str, graph: Tree, source: str | None, notes: list[str]) -> Tree:
+    match = _match_spyx_recurrence(graph)
+    if match is None or source not in (None, "spyx"):
+        return fix_spyx_recurrence(graph, source, notes)
+    entry, weight, neuron = match
     if source is None:
         notes.append(
             f"nested graph '{name}' sends its input through the recurrent weights '{weight}', which Spyx writes and does not "
@@ -196,17 +187,16 @@ def _put_right(name: str, graph: Tree, source: str | None, notes: list[str]) -> 
     return {**graph, "edges": np.array(edges, object)}
 
 
-def _through_recurrent_weights(graph: Tree) -> tuple[str, str, str] | None:
-    """Return the names of input, weights and neuron of a graph of the pattern, or None."""
+def _match_spyx_recurrence(graph: Tree) -> tuple[str, str, str] | None:
+    """Return the names of input, weights and neuron of a graph of Spyx's pattern, None for any other."""
     nodes, edges = graph.get("nodes"), graph.get("edges")
     if not isinstance(nodes, dict) or not isinstance(edges, np.ndarray) or edges.ndim != 2 or edges.shape[1] != 2:
         return None
-    kinds = {name: decode_text(node.get("type")) for name, node in nodes.items() if isinstance(node, dict)}
-    by_kind = [
-        [n for n, k in kinds.items() if k in wanted] for wanted in (("Input",), ("Linear", "Affine"), SPYX_NEURONS, ("Output",))
-    ]
-    if len(nodes) != 4 or any(len(names) != 1 for names in by_kind):
+    kinds = {name: read_kind(node) for name, node in nodes.items() if isinstance(node, dict)}
+    roles = (("Input",), ("Linear", "Affine"), SPYX_NEURONS, ("Output",))
+    matches = [[name for name, kind in kinds.items() if kind in role] for role in roles]
+    if len(nodes) != 4 or any(len(names) != 1 for names in matches):
         return None
-    entry, weight, neuron, leave = (names[0] for names in by_kind)
+    entry, weight, neuron, leave = (names[0] for names in matches)
     pattern = {(entry, weight), (weight, neuron), (neuron, weight), (neuron, leave)}
     return (entry, weight, neuron) if {(str(a), str(b)) for a, b in edges} == pattern else None

@@ -1,7 +1,7 @@
-"""What do we know about a network that NIR has no word for?
+"""Facts of a network that NIR has no field for.
 
-It goes into the metadata, which other readers pass over: of the graph the time step, the steps that close cycles and our own
-facts as JSON; of a node (the last one of its layer) the kind of reset, the cores that hold it, bits of its weights, and which
+They go into the metadata, which other readers ignore: of the graph the time step, the steps that close cycles and the network's
+metadata as JSON; of a node (the last one of its layer) the kind of reset, the cores that hold it, bits of its weights, and which
 channels of the network before pruning are left.
 """
 
@@ -30,7 +30,7 @@ BITS_KEY = "spear_weight_bits"
 KEPT_KEY = "spear_kept_channels"
 
 
-def graph_facts(graph: SNNGraph, placement: Placement | None) -> dict[str, Any]:
+def make_graph_metadata(graph: SNNGraph, placement: Placement | None) -> dict[str, Any]:
     """Return the metadata of the graph.
 
     Raises:
@@ -43,8 +43,8 @@ def graph_facts(graph: SNNGraph, placement: Placement | None) -> dict[str, Any]:
     return facts if placement is None else {**facts, PROFILE_KEY: placement.profile}
 
 
-def layer_facts(graph: SNNGraph, layer: Layer, placement: Placement | None) -> dict[str, Any]:
-    """Return what is known of one layer: which channels are left, the bits of integer weights, the cores with their neurons."""
+def make_layer_metadata(graph: SNNGraph, layer: Layer, placement: Placement | None) -> dict[str, Any]:
+    """Return the metadata of a layer's node: remaining channels, bits of integer weights, cores with their neurons."""
     facts: dict[str, Any] = {}
     kept = graph.metadata.get("kept_channels", {}).get(layer.name)
     if kept is not None:
@@ -53,7 +53,7 @@ def layer_facts(graph: SNNGraph, layer: Layer, placement: Placement | None) -> d
         low, high = int(layer.synapse.weight.min()), int(layer.synapse.weight.max())
         facts[BITS_KEY] = 1 + max(high, -low - 1, 0).bit_length()
     if placement is not None and layer.name in placement.layers:
-        slices = placement.of(layer.name)
+        slices = placement.slices_of(layer.name)
         facts[CORES_KEY] = np.array([part.core for part in slices], np.int64)
         facts[CORE_NEURONS_KEY] = np.array([part.neurons for part in slices], np.int64)
     return facts

@@ -1,7 +1,7 @@
-"""What neuron is one NIR node?
+"""Neurons from NIR nodes.
 
-NIR's equations, stepped by forward Euler; what a framework means otherwise is put into these parameters by `nir_sources`
-before the neuron is made.
+NIR's equations, stepped by forward Euler. Where a framework steps them in another way, `frameworks.convert_parameters` changes
+the parameters before the neuron is made.
 """
 
 from __future__ import annotations
@@ -21,67 +21,67 @@ PARAMETERS: dict[str, dict[str, float | None]] = {
     "Threshold": {"threshold": REQUIRED},
 }
 PARAMETERS["CubaLIF"] = {**PARAMETERS["CubaLI"], "v_threshold": REQUIRED, "v_reset": 0.0}
-"""By node type: NIR's fields, and what an absent one means."""
+"""By node type: NIR's fields and their defaults."""
 
 NEURONS = tuple(PARAMETERS)
 SPIKING = ("IF", "LIF", "CubaLIF", "Threshold")
-KINDS: dict[str, type] = {"IF": IF, "LI": LI, "LIF": LIF, "CubaLI": CubaLI, "CubaLIF": CubaLIF}
-OURS = {"tau": "tau_s", "tau_mem": "tau_mem_s", "tau_syn": "tau_syn_s"}
-FORMER = {"v_threshold": ("theta", "v_th"), "v_leak": ("v_rest",), "r": ("R",)}
-"""What the first versions and hand-written files call a field."""
+NEURON_TYPES: dict[str, type] = {"IF": IF, "LI": LI, "LIF": LIF, "CubaLI": CubaLI, "CubaLIF": CubaLIF}
+NEURON_FIELDS = {"tau": "tau_s", "tau_mem": "tau_mem_s", "tau_syn": "tau_syn_s"}
+FORMER_NAMES = {"v_threshold": ("theta", "v_th"), "v_leak": ("v_rest",), "r": ("R",)}
+"""Names of a field in the first versions of NIR and in hand-written files."""
 
 Fields = dict[str, Array]
 
 
-def fields_of(name: str, node: Tree, notes: list[str]) -> Fields:
+def read_parameters(name: str, node: Tree, notes: list[str]) -> Fields:
     """Return the parameters of a neuron's node under NIR's present names, in float64, the absent ones filled in.
 
     Raises:
         GraphError: one is missing that has no default, or holds no finite numbers.
     """
     kind = decode_text(node.get("type")) or ""
-    found: Fields = {}
+    fields: Fields = {}
     for field, default in PARAMETERS[kind].items():
-        given = next((key for key in (field, *FORMER.get(field, ())) if key in node), None)
-        if given is None:
+        key = next((key for key in (field, *FORMER_NAMES.get(field, ())) if key in node), None)
+        if key is None:
             if default is REQUIRED:
                 raise GraphError(f"node '{name}': {kind} has no '{field}'; export the network again")
-            found[field] = np.asarray(default, np.float64)
+            fields[field] = np.asarray(default, np.float64)
             continue
-        if given != field:
-            notes.append(f"node '{name}': '{given}' is taken to be '{field}'")
-        found[field] = numbers(name, node, given)
-    return found
+        if key != field:
+            notes.append(f"node '{name}': '{key}' is taken to be '{field}'")
+        fields[field] = read_numbers(name, node, key)
+    return fields
 
 
-def spread(name: str, fields: Fields, shape: Shape, notes: list[str]) -> Fields:
-    """Return the parameters in their smallest form for neurons of the given shape, so that they spread over each other.
+def shrink_parameters(name: str, fields: Fields, shape: Shape, notes: list[str]) -> Fields:
+    """Return the parameters in the smallest form that broadcasts to neurons of this shape.
 
     Raises:
-        GraphError: one fits the shape in no way.
+        GraphError: a parameter that does not fit the shape.
     """
-    return {field: _spread(value, shape, name, field, notes) for field, value in fields.items()}
+    return {field: _shrink(value, shape, name, field, notes) for field, value in fields.items()}
 
 
-def make(name: str, kind: str, fields: Fields, *, reset: Reset, dt_s: float) -> Neuron:
-    """Return the neuron with these parameters (`spread`).
+def make_neuron(name: str, kind: str, fields: Fields, *, reset: Reset, dt_s: float) -> Neuron:
+    """Return the neuron with these parameters (`shrink_parameters`).
 
     A `Threshold` has no memory: it is a LIF neuron that takes over its input within one step, and is 0 after a spike.
 
     Raises:
-        GraphError: values that no neuron has.
+        GraphError: values that a neuron cannot have.
     """
-    given = {OURS.get(field, field): value for field, value in fields.items()}
+    values = {NEURON_FIELDS.get(field, field): value for field, value in fields.items()}
     try:
         if kind == "Threshold":
-            return LIF(tau_s=np.asarray(dt_s), v_threshold=given["threshold"])
-        made: Neuron = KINDS[kind](**given, **({"reset": reset} if kind in SPIKING else {}))
+            return LIF(tau_s=np.asarray(dt_s), v_threshold=values["threshold"])
+        neuron: Neuron = NEURON_TYPES[kind](**values, **({"reset": reset} if kind in SPIKING else {}))
     except GraphError as error:
         raise GraphError(str(error) if f"'{name}'" in str(error) else f"node '{name}': {error}") from None
-    return made
+    return neuron
 
 
-def numbers(name: str, node: Tree, field: str) -> Array:
+def read_numbers(name: str, node: Tree, field: str) -> Array:
     """Return the finite numbers of a field, as floating point of at least 32 bits."""
     value = node.get(field)
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf" or value.size == 0:
@@ -93,7 +93,7 @@ def numbers(name: str, node: Tree, field: str) -> Array:
     return value.astype(np.float32) if value.dtype.kind in "biu" or value.dtype.itemsize < 4 else value
 
 
-def _spread(value: Array, shape: Shape, name: str, field: str, notes: list[str]) -> Array:
+def _shrink(value: Array, shape: Shape, name: str, field: str, notes: list[str]) -> Array:
     """Return a parameter in its smallest form: one number, one per channel `(C, 1, 1)`, or one per neuron."""
     if (value == value.reshape(-1)[:1]).all():
         return np.asarray(value.reshape(-1)[0])

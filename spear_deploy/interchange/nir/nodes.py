@@ -1,6 +1,6 @@
-"""What layer is one NIR node?
+"""Layers from NIR nodes.
 
-Reads nodes as they lie in files of all versions and frameworks: sizes stored as floats or bytes, scalars, missing
+Nodes of all versions and frameworks are read: sizes stored as floats or bytes, scalars, missing
 `input_shape` or bias, paddings by name. Each function names the node it refuses.
 """
 
@@ -13,37 +13,37 @@ import numpy as np
 
 from spear_deploy.errors import GraphError, UnsupportedError, did_you_mean
 from spear_deploy.interchange.hdf5.tree import Tree, decode_integers, decode_text
-from spear_deploy.interchange.nir.edges import PASSING, Arrow
-from spear_deploy.interchange.nir.layout import kind_of
-from spear_deploy.interchange.nir.neurons import NEURONS, numbers
+from spear_deploy.interchange.nir.edges import PASS_THROUGH, Arrow
+from spear_deploy.interchange.nir.layout import read_kind
+from spear_deploy.interchange.nir.neurons import NEURONS, read_numbers
 from spear_deploy.network import Array, AvgPool, Conv1d, Conv2d, Dense, Flatten, Layer, Scale, Shape, SumPool, Synapse
 
 SYNAPSES = ("Affine", "AvgPool2d", "Conv1d", "Conv2d", "Flatten", "Linear", "Scale", "SumPool2d")
-READ = tuple(sorted((*SYNAPSES, *NEURONS, "Delay", "I", "Input", "NIRGraph", "Output")))
+NODE_TYPES = tuple(sorted((*SYNAPSES, *NEURONS, "Delay", "I", "Input", "NIRGraph", "Output")))
 """Every type of node that is read."""
 
 
-def layer(name: str, node: Tree, followers: Sequence[str], notes: list[str]) -> Layer:
+def make_layer(name: str, node: Tree, followers: Sequence[str], notes: list[str]) -> Layer:
     """Return the layer of a node; a neuron's parameters are filled in later, when its shape is known.
 
     Args:
         name: of the node.
         node: its fields.
-        followers: the types of the nodes behind it (see `flatten_followers`).
-        notes: takes what is assumed.
+        followers: the types of the nodes behind it (see `list_flatten_followers`).
+        notes: collects what is assumed.
     """
-    kind = kind_of(node)
+    kind = read_kind(node)
     if kind in ("Sum", "Output", *NEURONS):
         return Layer(name=name)
     if kind not in SYNAPSES:
-        hint = did_you_mean(kind, READ)
-        raise UnsupportedError(f"node '{name}': unknown kind '{kind}'; known are {', '.join(READ)}{hint}")
+        hint = did_you_mean(kind, NODE_TYPES)
+        raise UnsupportedError(f"node '{name}': unknown kind '{kind}'; known are {', '.join(NODE_TYPES)}{hint}")
     try:
         if kind == "Flatten":
-            return Layer(name=name, synapse=_flatten(name, node, followers, notes))
+            return Layer(name=name, synapse=_read_flatten(name, node, followers, notes))
         if kind == "Scale":
-            return Layer(name=name, synapse=Scale(weight=numbers(name, node, "scale")))
-        make = _dense if kind in ("Affine", "Linear") else _conv if kind in ("Conv1d", "Conv2d") else _pool
+            return Layer(name=name, synapse=Scale(weight=read_numbers(name, node, "scale")))
+        make = _read_dense if kind in ("Affine", "Linear") else _read_conv if kind in ("Conv1d", "Conv2d") else _read_pool
         return Layer(name=name, synapse=make(name, node, notes))
     except GraphError as error:
         raise GraphError(str(error) if f"'{name}'" in str(error) else f"node '{name}': {error}") from None
@@ -56,45 +56,49 @@ def check_input_shape(name: str, node: Tree, shape: Shape) -> None:
         raise GraphError(f"node '{name}': states an input of {stated} positions and gets {shape[1:]}; export the network again")
 
 
-def sizes(value: Any, what: str, *, least: int = 0) -> tuple[int, ...]:
-    """Return stored sizes, or say what is wrong with them."""
-    found = decode_integers(value)
-    if not found or min(found) < least:
-        raise GraphError(f"{what}: expected whole numbers from {least}; export the network again")
-    return found
+def read_sizes(value: Any, field: str, *, minimum: int = 0) -> tuple[int, ...]:
+    """Return stored sizes.
+
+    Raises:
+        GraphError: no whole numbers from `minimum` on; it begins with `field`.
+    """
+    sizes = decode_integers(value)
+    if not sizes or min(sizes) < minimum:
+        raise GraphError(f"{field}: expected whole numbers from {minimum}; export the network again")
+    return sizes
 
 
-def _dense(name: str, node: Tree, notes: list[str]) -> Synapse:
-    weight = numbers(name, node, "weight")
+def _read_dense(name: str, node: Tree, notes: list[str]) -> Synapse:
+    weight = read_numbers(name, node, "weight")
     if weight.ndim != 2:
         raise UnsupportedError(f"node '{name}': weight of shape {weight.shape}, two axes are supported; split the node")
-    return Dense(weight=weight, bias=_bias(name, node, weight.shape[0]))
+    return Dense(weight=weight, bias=_read_bias(name, node, weight.shape[0]))
 
 
-def _conv(name: str, node: Tree, notes: list[str]) -> Synapse:
-    weight = numbers(name, node, "weight")
-    dims = 1 if kind_of(node) == "Conv1d" else 2
+def _read_conv(name: str, node: Tree, notes: list[str]) -> Synapse:
+    weight = read_numbers(name, node, "weight")
+    dims = 1 if read_kind(node) == "Conv1d" else 2
     if weight.ndim != dims + 2:
         raise GraphError(f"node '{name}': weight of shape {weight.shape}, expected {dims + 2} axes; export the network again")
     values: dict[str, Any] = {}
     for field, default in (("stride", 1), ("dilation", 1), ("padding", 0)):
-        given = node.get(field)
-        if given is None:
+        stored = node.get(field)
+        if stored is None:
             notes.append(f"node '{name}' states no {field}: {default} is taken")
-            given = np.array(default)
-        text = decode_text(given)
+            stored = np.array(default)
+        text = decode_text(stored)
         if field == "padding" and text is not None:
-            weight, values[field] = _named_padding(name, text, weight, values["stride"], values["dilation"])
+            weight, values[field] = _convert_named_padding(name, text, weight, values["stride"], values["dilation"])
         else:
-            values[field] = _per_axis(sizes(given, f"node '{name}'.{field}", least=min(default, 1)), dims, name, field)
-    groups = sizes(node.get("groups", np.array(1)), f"node '{name}'.groups", least=1)[0]
-    bias = _bias(name, node, weight.shape[0])
-    made: Synapse = (Conv1d if dims == 1 else Conv2d)(weight=weight, bias=bias, groups=groups, **values)
-    return made
+            values[field] = _per_axis(read_sizes(stored, f"node '{name}'.{field}", minimum=min(default, 1)), dims, name, field)
+    groups = read_sizes(node.get("groups", np.array(1)), f"node '{name}'.groups", minimum=1)[0]
+    bias = _read_bias(name, node, weight.shape[0])
+    conv: Synapse = (Conv1d if dims == 1 else Conv2d)(weight=weight, bias=bias, groups=groups, **values)
+    return conv
 
 
-def _named_padding(name: str, text: str, weight: Array, stride: Shape, dilation: Shape) -> tuple[Array, tuple[int, ...]]:
-    """Return the kernel and the padding that do what a padding by name does.
+def _convert_named_padding(name: str, text: str, weight: Array, stride: Shape, dilation: Shape) -> tuple[Array, tuple[int, ...]]:
+    """Return the kernel and the padding number of a padding by name.
 
     'same' pads one more behind than in front where the kernel is even; a row of zeros in front of the kernel makes that even.
     """
@@ -110,25 +114,25 @@ def _named_padding(name: str, text: str, weight: Array, stride: Shape, dilation:
     return weight, tuple(d * (k - 1) // 2 for k, d in zip(weight.shape[2:], dilation, strict=True))
 
 
-def _pool(name: str, node: Tree, notes: list[str]) -> Synapse:
-    kernel = _per_axis(sizes(node.get("kernel_size"), f"node '{name}'.kernel_size", least=1), 2, name, "kernel_size")
+def _read_pool(name: str, node: Tree, notes: list[str]) -> Synapse:
+    kernel = _per_axis(read_sizes(node.get("kernel_size"), f"node '{name}'.kernel_size", minimum=1), 2, name, "kernel_size")
     stride = kernel
     if node.get("stride") is not None:
-        stride = _per_axis(sizes(node["stride"], f"node '{name}'.stride", least=1), 2, name, "stride")
-    padding = _per_axis(sizes(node.get("padding", np.array(0)), f"node '{name}'.padding"), 2, name, "padding")
-    if kind_of(node) == "SumPool2d":
+        stride = _per_axis(read_sizes(node["stride"], f"node '{name}'.stride", minimum=1), 2, name, "stride")
+    padding = _per_axis(read_sizes(node.get("padding", np.array(0)), f"node '{name}'.padding"), 2, name, "padding")
+    if read_kind(node) == "SumPool2d":
         return SumPool(kernel_size=kernel, stride=stride, padding=padding)
     if any(padding):
         notes.append(f"node '{name}': padded zeros count in its mean")
     return AvgPool(kernel_size=kernel, stride=stride, padding=padding)
 
 
-def _bias(name: str, node: Tree, outputs: int) -> Array | None:
+def _read_bias(name: str, node: Tree, outputs: int) -> Array | None:
     """Return the bias, which may be absent, `False` for none, or one number for all."""
-    given = node.get("bias")
-    if given is None or (isinstance(given, np.ndarray) and given.dtype.kind == "b" and not given.any()):
+    stored = node.get("bias")
+    if stored is None or (isinstance(stored, np.ndarray) and stored.dtype.kind == "b" and not stored.any()):
         return None
-    bias = numbers(name, node, "bias")
+    bias = read_numbers(name, node, "bias")
     if bias.size not in (1, outputs):
         raise GraphError(f"node '{name}': bias of shape {bias.shape} for {outputs} outputs; export the network again")
     return np.broadcast_to(bias.reshape(-1), (outputs,))
@@ -143,22 +147,22 @@ def _per_axis(values: tuple[int, ...], dims: int, name: str, field: str) -> tupl
 # ----------------------------------------------------------------------------------------------------------- flatten
 
 
-def flatten_followers(name: str, nodes: Mapping[str, Tree], arrows: Sequence[Arrow]) -> list[str]:
-    """Return the types of the nodes behind one, behind those that treat each number by itself (neurons, sums)."""
-    found, waiting, seen = [], [name], {name}
+def list_flatten_followers(name: str, nodes: Mapping[str, Tree], arrows: Sequence[Arrow]) -> list[str]:
+    """Return the types of the nodes behind a node; neurons and sums, which act on each number alone, are skipped."""
+    followers, waiting, seen = [], [name], {name}
     while waiting:
         here = waiting.pop()
         for target in (arrow.target for arrow in arrows if arrow.source == here):
-            if kind_of(nodes[target]) not in (*NEURONS, *PASSING, "Sum"):
-                found.append(kind_of(nodes[target]))
+            if read_kind(nodes[target]) not in (*NEURONS, *PASS_THROUGH, "Sum"):
+                followers.append(read_kind(nodes[target]))
             elif target not in seen:
                 seen.add(target)
                 waiting.append(target)
-    return found
+    return followers
 
 
-def _flatten(name: str, node: Tree, followers: Sequence[str], notes: list[str]) -> Synapse | None:
-    """Return a flatten of all axes; of some axes nothing, where what follows takes all axes in their order anyway.
+def _read_flatten(name: str, node: Tree, followers: Sequence[str], notes: list[str]) -> Synapse | None:
+    """Return a flatten of all axes; also for a flatten of some axes, where the next nodes take all axes in their order anyway.
 
     Frameworks that count a batch axis write `start_dim` 1 for all axes, so that case is the same.
     """

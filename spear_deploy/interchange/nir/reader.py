@@ -1,14 +1,14 @@
-"""What network does a NIR file describe?
+"""Networks from NIR files of any framework.
 
-NIR is continuous in time and says nothing about time steps or the kind of reset, so reading takes both from the caller, from
-our own facts in the file's metadata, from the framework that wrote it (`nir_sources`), or from the field's custom, and
-`metadata["assumptions"]` says which.
+NIR is continuous in time and states neither a time step nor the kind of reset. Both come from the caller, from the metadata of
+files that spear-deploy wrote, from the framework that wrote the file (`frameworks`), or from a default;
+`metadata["assumptions"]` lists which.
 
     LIF      v ← v + dt/tau ((v_leak − v) + r x)               forward Euler
     CubaLIF  I ← I + dt/tau_syn (−I + w_in x), then v with the new I: with u = I after its decay this is the graph's
              CubaLIF, u ← (1 − dt/tau_syn) u_before + w_in dt/tau_syn x, which is Norse's order
     IF       v ← v + r x                                       no dt
-    a cycle is closed by one step: what the last neuron in it sends arrives a step later
+    a cycle is closed by one step: the spikes of the last neuron in it arrive a step later
 """
 
 from __future__ import annotations
@@ -24,34 +24,44 @@ import numpy as np
 
 from spear_deploy.errors import FileError, GraphError, SpearError, UnsupportedError
 from spear_deploy.interchange.hdf5.tree import Tree, decode_text, read_tree
-from spear_deploy.interchange.nir import frameworks
-from spear_deploy.interchange.nir import nodes as node_readers
-from spear_deploy.interchange.nir.edges import Arrow, close_cycles, spell_out, without_passing_nodes
-from spear_deploy.interchange.nir.frameworks import with_late_reset, with_late_spikes
-from spear_deploy.interchange.nir.layout import ends, flat_nodes, input_shape, kind_of, metadata_of, put_right, unused
+from spear_deploy.interchange.nir.edges import Arrow, close_cycles, expand_nodes, find_free_name, fold_pass_through_nodes
+from spear_deploy.interchange.nir.frameworks import (
+    Conventions,
+    convert_parameters,
+    delay_resets,
+    delay_spikes,
+    get_conventions,
+    list_doubts,
+)
+from spear_deploy.interchange.nir.layout import (
+    find_ends,
+    find_input_shape,
+    fix_spyx_recurrence,
+    flatten_graphs,
+    read_kind,
+    read_metadata,
+)
 from spear_deploy.interchange.nir.metadata import DT_KEY, EDGES_KEY, FACTS_KEY, RESET_KEY
-from spear_deploy.interchange.nir.neurons import NEURONS, SPIKING, Fields, fields_of, make, spread
-from spear_deploy.interchange.nir.writer import write_nir
-from spear_deploy.network import Layer, Reset, array_parameters
+from spear_deploy.interchange.nir.neurons import NEURONS, SPIKING, Fields, make_neuron, read_parameters, shrink_parameters
+from spear_deploy.interchange.nir.nodes import check_input_shape, list_flatten_followers, make_layer
+from spear_deploy.network import Reset, array_parameters
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, merge_parts
 
-__all__ = ["read_nir", "write_nir"]
-
 DEFAULT_DT_S = 1e-4
-MOST_NODES = 2000
+MAX_NODES = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Told:
-    """What the caller says about a file."""
+class _Options:
+    """The options of a reader: time step in s, reset, framework; None where the file or a default decides."""
 
-    dt_s: float | None
-    reset: Reset | None
-    source: str | None
+    dt_s: float | None = None
+    reset: Reset | None = None
+    source: str | None = None
 
     @property
-    def habits(self) -> frameworks.Source:
-        return frameworks.source_of(self.source)
+    def conventions(self) -> Conventions:
+        return get_conventions(self.source)
 
 
 def read_nir(
@@ -64,7 +74,7 @@ def read_nir(
         dt_s: the time step; None takes the one the file states (ours do), else that of the source, else 1e-4 s.
         reset: "value" or "subtract" for all neurons; None takes the one the file states (ours do), else that of the source,
             else "value".
-        source: the framework that wrote the file, one of `frameworks.SOURCES`; None takes NIR's own equations.
+        source: the framework that wrote the file, one of `frameworks.FRAMEWORKS`; None takes NIR's own equations.
 
     Returns:
         The network; a weighted node and the neuron behind it are one layer, named after the neuron.
@@ -74,54 +84,56 @@ def read_nir(
         GraphError: nodes or edges that contradict each other, NaN.
         UnsupportedError: a node that the simulator cannot represent, by name; an unknown source.
     """
-    told = _Told(dt_s=dt_s, reset=reset, source=source)
+    options = _Options(dt_s=dt_s, reset=reset, source=source)
     if reset not in (None, "value", "subtract"):
         raise GraphError(f"reset: '{reset}' given, expected 'value' or 'subtract'")
     if dt_s is not None and not (np.isfinite(dt_s) and dt_s > 0):
         raise GraphError(f"dt_s: {dt_s} given, a time step is above 0 s")
-    frameworks.source_of(source)
+    get_conventions(source)
     tree = read_tree(path, "NIR file")
     try:
-        return _network(tree, told)
+        return _make_network(tree, options)
     except SpearError as error:
         raise type(error)(f"file '{Path(path)}': {error}") from error
 
 
-def _network(tree: Tree, told: _Told) -> SNNGraph:
+def _make_network(tree: Tree, options: _Options) -> SNNGraph:
     root = tree.get("node")
-    if not isinstance(root, dict) or kind_of(root) != "NIRGraph":
+    if not isinstance(root, dict) or read_kind(root) != "NIRGraph":
         raise FileError("holds no NIR graph; expected a group 'node' of type NIRGraph")
     notes: list[str] = []
-    metadata = metadata_of(root)
-    if told.source is not None and FACTS_KEY in metadata:
-        raise UnsupportedError(f"source '{told.source}': the file was written by spear-deploy and says so; leave it out")
-    nodes, arrows = flat_nodes(put_right(root, told.source, notes))
-    if len(nodes) > MOST_NODES:
-        raise UnsupportedError(f"{len(nodes)} nodes in one network, {MOST_NODES} are supported; split it")
-    neurons = {name: fields_of(name, node, notes) for name, node in nodes.items() if kind_of(node) in NEURONS}
-    dt_s = _time_step(metadata, told, neurons, notes)
-    source, sink = ends(nodes, arrows, notes)
-    nodes[source] = {**nodes[source], "shape": np.array(input_shape(nodes, arrows, source, notes))}
-    arrows = spell_out(nodes, _with_stated_delays(arrows, metadata), dt_s, notes)
-    arrows = without_passing_nodes(nodes, arrows, dt_s)
-    arrows = _timed(nodes, arrows, source, sink, told, notes)
-    graph = _graph(nodes, arrows, source, sink, dt_s, notes)
-    graph = _with_neurons(graph, nodes, neurons, told, notes, ours=FACTS_KEY in metadata)
-    facts = _facts(metadata)
+    metadata = read_metadata(root)
+    if options.source is not None and FACTS_KEY in metadata:
+        raise UnsupportedError(f"source '{options.source}': the file was written by spear-deploy and needs none; leave it out")
+    nodes, arrows = flatten_graphs(fix_spyx_recurrence(root, options.source, notes))
+    if len(nodes) > MAX_NODES:
+        raise UnsupportedError(f"{len(nodes)} nodes in one network, {MAX_NODES} are supported; split it")
+    neurons = {name: read_parameters(name, node, notes) for name, node in nodes.items() if read_kind(node) in NEURONS}
+    dt_s = _choose_time_step(metadata, options, neurons, notes)
+    source, sink = find_ends(nodes, arrows, notes)
+    nodes[source] = {**nodes[source], "shape": np.array(find_input_shape(nodes, arrows, source, notes))}
+    arrows = expand_nodes(nodes, _add_stated_delays(arrows, metadata), dt_s, notes)
+    arrows = fold_pass_through_nodes(nodes, arrows, dt_s)
+    arrows = _add_framework_steps(nodes, arrows, source, sink, options, notes)
+    graph = _make_graph(nodes, arrows, source, sink, dt_s, notes)
+    graph = _add_neurons(graph, nodes, neurons, options, notes, ours=FACTS_KEY in metadata)
+    facts = _read_facts(metadata)
     assumptions = list(dict.fromkeys([*facts.pop("assumptions", []), *notes]))
     return merge_parts(replace(graph, metadata={**facts, "assumptions": assumptions}))
 
 
-def _timed(nodes: dict[str, Tree], arrows: list[Arrow], source: str, sink: str, told: _Told, notes: list[str]) -> list[Arrow]:
-    """Return the edges with the steps that the framework has and the file does not say."""
-    late = {name for name, node in nodes.items() if kind_of(node) in told.habits.late_spikes}
+def _add_framework_steps(
+    nodes: dict[str, Tree], arrows: list[Arrow], source: str, sink: str, options: _Options, notes: list[str]
+) -> list[Arrow]:
+    """Return the edges with the steps of delay that the framework has and the file does not state."""
+    late = {name for name, node in nodes.items() if read_kind(node) in options.conventions.late_spikes}
     if late:
         biases = [node["bias"] for node in nodes.values() if isinstance(node.get("bias"), np.ndarray)]
         biased = any(bias.dtype.kind not in "biuf" or bias.any() for bias in biases)
-        arrows, early = with_late_spikes(arrows, late, source, retime=not biased)
+        arrows, early = delay_spikes(arrows, late, source, retime=not biased)
         how = f"the output comes {early[sink]} steps earlier here" if early.get(sink) else "edges have that step here"
-        notes.append(f"{told.source} sends each spike a step late: {how}")
-    stateful = {name for name, node in nodes.items() if kind_of(node) in NEURONS}
+        notes.append(f"{options.source} sends each spike a step late: {how}")
+    stateful = {name for name, node in nodes.items() if read_kind(node) in NEURONS}
     arrows, closing = close_cycles(arrows, source, stateful)
     notes += [f"the cycle through '{a.source}' -> '{a.target}' is closed by one step on that edge" for a in closing]
     return arrows
@@ -130,91 +142,91 @@ def _timed(nodes: dict[str, Tree], arrows: list[Arrow], source: str, sink: str, 
 # ------------------------------------------------------------------------------------------------------------- graph
 
 
-def _graph(nodes: Mapping[str, Tree], arrows: list[Arrow], source: str, sink: str, dt_s: float, notes: list[str]) -> SNNGraph:
-    """Return the network with neurons that have no parameters yet: their shapes follow from it."""
+def _make_graph(
+    nodes: Mapping[str, Tree], arrows: list[Arrow], source: str, sink: str, dt_s: float, notes: list[str]
+) -> SNNGraph:
+    """Return the network without its neurons: their shapes, and so their parameters, follow from it."""
     into_sink = [arrow for arrow in arrows if arrow.target == sink]
     direct = len(into_sink) == 1 and not into_sink[0].delay and into_sink[0].source != source
     drop = {source, *([sink] if direct else [])}
-    rename = {name: _layer_name(name, nodes) for name in nodes}
+    rename = {name: _make_layer_name(name, nodes) for name in nodes}
     layers = []
     for name, node in nodes.items():
         if name not in drop:
-            behind = node_readers.flatten_followers(name, nodes, arrows) if kind_of(node) == "Flatten" else []
-            layers.append(node_readers.layer(rename[name], node, behind, notes))
+            behind = list_flatten_followers(name, nodes, arrows) if read_kind(node) == "Flatten" else []
+            layers.append(make_layer(rename[name], node, behind, notes))
     edges = [
         Edge(source=INPUT if a.source == source else rename[a.source], target=rename[a.target], delay=a.delay)
         for a in arrows
         if a.target not in drop
     ]
     output = rename[into_sink[0].source] if direct else rename[sink]
-    _check_reached(layers, edges)
+    targets = {edge.target for edge in edges}
+    for layer in layers:
+        if layer.name not in targets:
+            raise GraphError(f"node '{layer.name}': nothing feeds it; add an edge to it or remove it")
     shape = tuple(int(n) for n in nodes[source]["shape"])
     graph = SNNGraph(layers=tuple(layers), edges=tuple(edges), input_shape=shape, dt_s=dt_s, output=output)
     for name, node in nodes.items():
         if name not in drop and "input_shape" in node:
-            node_readers.check_input_shape(rename[name], node, graph.input_shape_of(rename[name]))
+            check_input_shape(rename[name], node, graph.input_shape_of(rename[name]))
     return graph
 
 
-def _layer_name(name: str, nodes: Mapping[str, Tree]) -> str:
-    return name if name != INPUT else unused("input_", nodes)
+def _make_layer_name(name: str, nodes: Mapping[str, Tree]) -> str:
+    return name if name != INPUT else find_free_name("input_", nodes)
 
 
-def _check_reached(layers: list[Layer], edges: list[Edge]) -> None:
-    fed = {edge.target for edge in edges}
-    for layer in layers:
-        if layer.name not in fed:
-            raise GraphError(f"node '{layer.name}': nothing feeds it; add an edge to it or remove it")
-
-
-def _with_neurons(
-    graph: SNNGraph, nodes: Mapping[str, Tree], neurons: Mapping[str, Fields], told: _Told, notes: list[str], *, ours: bool
+def _add_neurons(
+    graph: SNNGraph, nodes: Mapping[str, Tree], neurons: Mapping[str, Fields], options: _Options, notes: list[str], *, ours: bool
 ) -> SNNGraph:
     """Fill in the neurons, now that the shape of each is known."""
-    layers, late, run, unstated = {}, set(), [], False
+    layers, late, run, is_unstated = {}, set(), [], False
+    conventions = options.conventions
     for name, fields in neurons.items():
-        kind, shown = kind_of(nodes[name]), _layer_name(name, nodes)
-        stated = decode_text(metadata_of(nodes[name]).get(RESET_KEY))
-        reset: Reset = "subtract" if (told.reset or stated or told.habits.reset) == "subtract" else "value"
-        unstated |= kind in SPIKING and kind != "Threshold" and not (told.reset or stated or told.source)
-        if reset == "subtract" and not (told.reset or stated) and kind in told.habits.late_reset:
-            late.add(shown)
-        smallest = spread(shown, fields, graph.shape_of(shown), notes)
-        meant = frameworks.as_meant(told.source, kind, smallest, graph.dt_s, notes)
-        run.append((name, kind, meant))
-        made = make(shown, kind, meant, reset=reset, dt_s=graph.dt_s)
-        if any(name.startswith("tau") and (value < 0).any() for name, value in array_parameters(made).items()):
-            notes.append(f"node '{shown}' has negative time constants: its state grows instead of decaying")
-        layers[shown] = replace(graph[shown], neuron=made)
-    if unstated:
+        kind, layer = read_kind(nodes[name]), _make_layer_name(name, nodes)
+        stated = decode_text(read_metadata(nodes[name]).get(RESET_KEY))
+        reset: Reset = "subtract" if (options.reset or stated or conventions.reset) == "subtract" else "value"
+        is_unstated |= kind in SPIKING and kind != "Threshold" and not (options.reset or stated or options.source)
+        if reset == "subtract" and not (options.reset or stated) and kind in conventions.late_reset:
+            late.add(layer)
+        smallest = shrink_parameters(layer, fields, graph.shape_of(layer), notes)
+        converted = convert_parameters(conventions, kind, smallest, graph.dt_s, notes)
+        run.append((name, converted))
+        neuron = make_neuron(layer, kind, converted, reset=reset, dt_s=graph.dt_s)
+        if any(name.startswith("tau") and (value < 0).any() for name, value in array_parameters(neuron).items()):
+            notes.append(f"node '{layer}' has negative time constants: its state grows instead of decaying")
+        layers[layer] = replace(graph[layer], neuron=neuron)
+    if is_unstated:
         notes.append("NIR states no kind of reset: neurons are set to v_reset")
-    if told.source is not None:
-        said = told.habits.told if told.reset else (*told.habits.reset_told, *told.habits.told)
-        notes += [f"{told.source} {text}" for text in said]
+    if options.source is not None:
+        texts = conventions.notes if options.reset else (*conventions.reset_notes, *conventions.notes)
+        notes += [f"{options.source} {text}" for text in texts]
     elif not ours:
-        notes += frameworks.doubts(run, graph.dt_s)
-    return with_late_reset(graph.with_layers(layers), late)
+        notes += list_doubts(run, graph.dt_s)
+    return delay_resets(graph.with_layers(layers), late)
 
 
 # ---------------------------------------------------------------------------------------------------------- metadata
 
 
-def _time_step(metadata: Tree, told: _Told, neurons: Mapping[str, Fields], notes: list[str]) -> float:
-    if told.dt_s is not None:
-        return float(told.dt_s)
+def _choose_time_step(metadata: Tree, options: _Options, neurons: Mapping[str, Fields], notes: list[str]) -> float:
+    if options.dt_s is not None:
+        return float(options.dt_s)
     stored = metadata.get(DT_KEY)
     if isinstance(stored, np.ndarray) and stored.size == 1 and stored.dtype.kind in "iuf":
         return float(stored.reshape(-1)[0])
-    found = frameworks.time_step(told.source, None, neurons.items())
-    if found is not None:
-        notes.append(f"the time step is {found:g} s, as {told.source} writes its files")
-        return found
+    conventions = options.conventions
+    dt_s = conventions.dt_s if conventions.infer_dt_s is None else conventions.infer_dt_s(neurons.items())
+    if dt_s is not None:
+        notes.append(f"the time step is {dt_s:g} s, as {options.source} writes its files")
+        return dt_s
     notes.append(f"NIR has no time step: {DEFAULT_DT_S:g} s is taken")
     return DEFAULT_DT_S
 
 
-def _with_stated_delays(arrows: list[Arrow], metadata: Tree) -> list[Arrow]:
-    """Add the delays that our own files state for edges that close a cycle."""
+def _add_stated_delays(arrows: list[Arrow], metadata: Tree) -> list[Arrow]:
+    """Add the delays that files of spear-deploy state for edges that close a cycle."""
     try:
         stated = {(str(a), str(b)): int(d) for a, b, d in json.loads(decode_text(metadata.get(EDGES_KEY)) or "[]")}
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
@@ -224,8 +236,8 @@ def _with_stated_delays(arrows: list[Arrow], metadata: Tree) -> list[Arrow]:
     return [replace(a, delay=a.delay + stated.get((a.source, a.target), 0)) for a in arrows]
 
 
-def _facts(metadata: Tree) -> dict[str, Any]:
-    """Return the graph's own metadata, which our files carry as JSON."""
+def _read_facts(metadata: Tree) -> dict[str, Any]:
+    """Return the metadata of the network, which files of spear-deploy hold as JSON."""
     try:
         facts = json.loads(decode_text(metadata.get(FACTS_KEY)) or "{}")
     except (ValueError, RecursionError) as error:

@@ -1,12 +1,12 @@
-"""How does NIR say this network?
+"""NIR files from networks.
 
-Times in seconds, every parameter an array of the neurons' full shape, and what NIR has no word for in the metadata, which
-other readers pass over: the time step, the kind of reset, the step that closes a cycle, and our own facts.
+Times are in seconds, every parameter is an array of the neurons' full shape. What NIR has no field for goes into the metadata,
+which other readers ignore: the time step, the kind of reset, the step that closes a cycle, and the network's metadata.
 
     a layer "fc" with weights and a neuron     nodes "fc.synapse" → "fc"
     batch norm                                 folded into the weights in float64, then rounded to float32
     an edge with delay                         a Delay node; in a cycle one step less, since closing it takes one
-    integer neurons                            only where floating point does exactly the same: no decay, or full decay
+    integer neurons                            only where floating point computes exactly the same: no decay, or full decay
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.interchange.nir.layer_to_nodes import parts_of
-from spear_deploy.interchange.nir.metadata import EDGES_KEY, graph_facts, layer_facts
+from spear_deploy.interchange.nir.layer_to_nodes import make_nodes
+from spear_deploy.interchange.nir.metadata import EDGES_KEY, make_graph_metadata, make_layer_metadata
 from spear_deploy.network import CONVS, IF, LI, LIF, LOIHI_UNIT, POOLS, Conv1d, Conv2d, Dense, Layer, LoihiLIF, Scale
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
-from spear_deploy.util.files import written_aside
+from spear_deploy.util.files import replace_file
 
 if TYPE_CHECKING:
     from spear_deploy.placement.place import Placement
@@ -36,32 +36,32 @@ def write_nir(graph: SNNGraph, path: str | os.PathLike[str], *, placement: Place
     Args:
         graph: the network.
         path: the file.
-        placement: which core holds what, to be told in the metadata of the nodes.
+        placement: the cores of each layer, written into the metadata of the nodes.
 
     Returns:
-        What was approximated, one sentence each; empty when nothing was.
+        What was approximated, a sentence each; empty when nothing was.
 
     Raises:
-        UnsupportedError: what NIR cannot say, by layer.
+        UnsupportedError: a layer that NIR cannot express, by name.
         GraphError: metadata that is no JSON.
-        FileError: the place is not writable.
+        FileError: the folder is not writable.
     """
     import nir
 
     notes: list[str] = []
-    draft = _draft(as_float(graph), notes)
-    draft.metadata |= graph_facts(graph, placement)
+    draft = _make_draft(convert_to_float(graph), notes)
+    draft.metadata |= make_graph_metadata(graph, placement)
     for layer in graph.layers:
-        draft.nodes[layer.name].metadata.update(layer_facts(graph, layer, placement))
-    # nir infers shapes with square kernels and one group; where that is wrong it would refuse a right graph
-    built = nir.NIRGraph(draft.nodes, draft.edges, metadata=draft.metadata, type_check=typable(graph))
-    with written_aside(path) as aside:
+        draft.nodes[layer.name].metadata.update(make_layer_metadata(graph, layer, placement))
+    # nir infers shapes with square kernels and one group; elsewhere it would refuse a correct graph
+    built = nir.NIRGraph(draft.nodes, draft.edges, metadata=draft.metadata, type_check=can_type_check(graph))
+    with replace_file(path) as aside:
         nir.write(aside, built)
     return notes
 
 
-def typable(graph: SNNGraph) -> bool:
-    """Say whether nir's own type check can follow the network: it takes kernels as square and groups as one."""
+def can_type_check(graph: SNNGraph) -> bool:
+    """Return whether nir's type check accepts the network: it assumes square kernels and one group."""
     for layer in graph.layers:
         synapse = layer.synapse
         if isinstance(synapse, Conv2d) and (synapse.weight.shape[2] != synapse.weight.shape[3] or synapse.groups > 1):
@@ -79,7 +79,7 @@ def typable(graph: SNNGraph) -> bool:
 
 @dataclass
 class _Draft:
-    """A NIR graph on its way."""
+    """A NIR graph under construction."""
 
     nodes: dict[str, Any] = field(default_factory=dict)
     edges: list[tuple[str, str]] = field(default_factory=list)
@@ -92,25 +92,27 @@ class _Draft:
         return name
 
 
-def _draft(graph: SNNGraph, notes: list[str]) -> _Draft:
+def _make_draft(graph: SNNGraph, notes: list[str]) -> _Draft:
     import nir
 
     for layer in graph.layers:
-        if not graph.outgoing(layer.name) and layer.name != graph.output:
-            raise UnsupportedError(f"layer '{layer.name}': feeds nothing and is not the output; NIR takes it for one, remove it")
+        if not graph.edges_from(layer.name) and layer.name != graph.output:
+            raise UnsupportedError(
+                f"layer '{layer.name}': feeds nothing and is not the output; NIR would take it for an output, remove it"
+            )
     draft = _Draft()
     draft.add(INPUT, nir.Input(input_type={"input": np.array(graph.input_shape)}))
     first, last = {}, {INPUT: INPUT}
     for layer in graph.layers:
         draft.nodes[layer.name] = None
     for layer in graph.layers:
-        parts = parts_of(graph, layer, notes)
+        parts = make_nodes(graph, layer, notes)
         names = [draft.add(f"{layer.name}.{label}", node) for label, node in parts[:-1]]
         draft.nodes[layer.name] = parts[-1][1]
         names.append(layer.name)
         draft.edges += list(itertools.pairwise(names))
         first[layer.name], last[layer.name] = names[0], names[-1]
-    closing = _closing(graph)
+    closing = _find_closing_edges(graph)
     stated = [_connect(draft, graph, edge, first, last, closing=edge in closing) for edge in graph.edges]
     output = draft.add("output", nir.Output(output_type={"output": np.array(graph.shape_of(graph.output))}))
     draft.edges.append((graph.output, output))
@@ -121,8 +123,8 @@ def _draft(graph: SNNGraph, notes: list[str]) -> _Draft:
 # ------------------------------------------------------------------------------------------------------------- edges
 
 
-def _closing(graph: SNNGraph) -> set[Edge]:
-    """Return the delayed edges whose one step a NIR reader adds by itself: those in a cycle, where no plain edge lies already."""
+def _find_closing_edges(graph: SNNGraph) -> set[Edge]:
+    """Return the delayed edges of which a NIR reader adds one step itself: those in a cycle, beside no edge without delay."""
     import networkx
 
     view = networkx.DiGraph([(edge.source, edge.target) for edge in graph.edges])
@@ -141,7 +143,7 @@ def _closing(graph: SNNGraph) -> set[Edge]:
 def _connect(
     draft: _Draft, graph: SNNGraph, edge: Edge, first: dict[str, str], last: dict[str, str], *, closing: bool
 ) -> list[Any] | None:
-    """Add the nodes and edges of one edge; return the [source, target, delay] that the metadata must state, if any."""
+    """Add the nodes and edges of an edge; return the [source, target, delay] that the metadata must state, if any."""
     import nir
 
     source, target = last[edge.source], first[edge.target]
@@ -155,32 +157,30 @@ def _connect(
     return [source, after, 1] if closing else None
 
 
-# FOLDED from spear_deploy/interchange/nir/writer.py
-# Which floating-point network does exactly what an integer one does?
-#
-# Truncated decays have no counterpart in NIR's equations, so only neurons that keep all or nothing of v are written. States
-# count in units of 64, as thresholds do.
+# ------------------------------------------------------------------------------------------------- integers as floats
 
 REMEDY = "export the floating-point network"
 
 
-def as_float(graph: SNNGraph) -> SNNGraph:
-    """Return an integer network in floating point where that does exactly the same, states in units of 64.
+def convert_to_float(graph: SNNGraph) -> SNNGraph:
+    """Return an integer network in floating point, with exactly the same spikes; states are in units of 64, as thresholds are.
+
+    Truncated decays have no counterpart in NIR's equations: only neurons that keep all of v or nothing can be converted.
 
     Raises:
-        UnsupportedError: what truncates, wraps or counts otherwise, by layer.
+        UnsupportedError: a layer that truncates, wraps or counts in another way.
     """
     if not graph.is_integer:
         return graph
-    return graph.with_layers(lambda layer: _float_layer(layer, graph.dt_s))
+    return graph.with_layers(lambda layer: _convert_layer(layer, graph.dt_s))
 
 
-def _float_layer(layer: Layer, dt_s: float) -> Layer:
+def _convert_layer(layer: Layer, dt_s: float) -> Layer:
     neuron, synapse = layer.neuron, layer.synapse
     if isinstance(synapse, Scale):
         raise UnsupportedError(f"layer '{layer.name}': rounds its input, NIR cannot; {REMEDY}")
     if isinstance(synapse, (Dense, *CONVS)):
-        synapse = _shifted(layer.name, synapse)
+        synapse = _apply_exponent(layer.name, synapse)
     if neuron is None:
         return replace(layer, synapse=synapse)
     if not isinstance(neuron, LoihiLIF):
@@ -193,9 +193,9 @@ def _float_layer(layer: Layer, dt_s: float) -> Layer:
     if neuron.bias.any():
         if not isinstance(synapse, (Dense, *CONVS)) or neuron.bias.size not in (1, synapse.weight.shape[0]):
             raise UnsupportedError(f"layer '{layer.name}': a bias without weights has no place in NIR; {REMEDY}")
-        given = 0 if synapse.bias is None else synapse.bias
+        bias = 0 if synapse.bias is None else synapse.bias
         shift = np.broadcast_to(neuron.bias.reshape(-1) / LOIHI_UNIT, synapse.weight.shape[:1])
-        synapse = replace(synapse, bias=given + shift)
+        synapse = replace(synapse, bias=bias + shift)
     if neuron.v_threshold is None:
         return replace(layer, synapse=synapse, neuron=LI(tau_s=np.asarray(dt_s)))
     levels: dict[str, Any] = {
@@ -206,7 +206,7 @@ def _float_layer(layer: Layer, dt_s: float) -> Layer:
     return replace(layer, synapse=synapse, neuron=LIF(tau_s=np.asarray(dt_s), **levels) if full else IF(**levels))
 
 
-def _shifted(name: str, synapse: Any) -> Any:
+def _apply_exponent(name: str, synapse: Any) -> Any:
     """Return the weights with their common exponent in them."""
     weight = synapse.weight * 2.0**synapse.weight_exponent
     if (weight != np.rint(weight)).any():
