@@ -11,7 +11,7 @@ from pathlib import Path
 import spear_deploy
 
 PLACES = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "TMPDIR")
-ONNX = "from spear_deploy.interchange.onnx.runtime import runtime; runtime()"
+ONNX = "from spear_deploy.interchange.onnx.model_file import import_onnxruntime; import_onnxruntime()"
 
 
 def left_behind(folder: Path, *command: str, **environment: str) -> list[str]:
@@ -46,7 +46,7 @@ def test_the_wish_of_the_environment_does_not_bring_telemetry_back(tmp_path: Pat
 def test_one_module_imports_onnxruntime() -> None:
     root = Path(spear_deploy.__file__).parent
     found = [str(path.relative_to(root)) for path in root.rglob("*.py") if "onnxruntime" in imported(path)]
-    assert found == ["interchange/onnx_runtime.py"]
+    assert found == ["interchange/onnx/model_file.py"]
 
 
 def imported(path: Path) -> set[str]:

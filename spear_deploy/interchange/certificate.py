@@ -175,10 +175,10 @@ def _read_nir(graph: SNNGraph, source: Path) -> tuple[SNNGraph, str]:
     import nir
 
     from spear_deploy.interchange.nir.reader import read_nir
-    from spear_deploy.interchange.nir.writer import typable
+    from spear_deploy.interchange.nir.writer import can_type_check
 
-    nir.read(source, type_check=typable(graph))
-    how = "" if typable(graph) else ", without its type check, which takes kernels as square and groups as one"
+    nir.read(source, type_check=can_type_check(graph))
+    how = "" if can_type_check(graph) else ", without its type check, which takes kernels as square and groups as one"
     return read_nir(source), f"nir {_version('nir')}{how}; nodes interpreted by spear-deploy {_version('spear-deploy')}"
 
 

@@ -11,20 +11,24 @@ onnxruntime runs: there sums may round in another order, `onnx.float_bounds` sta
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from spear_deploy.errors import DataError
-from spear_deploy.interchange.onnx.float_bounds import bounded_steps, near_threshold
+from spear_deploy.interchange.onnx.float_bounds import bound_steps, find_near_threshold
 from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
+
+VALUE_TOLERANCE = 1e-5
+"""Of the largest magnitude in a layer so far: caps the bound, whose worst case grows with n far beyond what rounding does."""
 
 EQUAL = "every spike and every value of a readout must be equal"
 WITHIN_BOUND = (
     "every spike must be equal unless v is within the bound of its threshold (a tie), every value of a readout equal within the "
-    "bound; after a tie the rest of that sample is not compared"
+    f"bound, and neither further off than {VALUE_TOLERANCE:g} of the largest magnitude in the layer so far; after a tie the rest "
+    "of that sample is not compared"
 )
 
 
@@ -90,17 +94,20 @@ def _fill_bounds(
     """Fill in the bounds of each layer, step by step, and where the runs come apart in ties."""
     samples = x.shape[1]
     apart = np.zeros(samples, bool)
+    largest = dict.fromkeys(bounds, 0.0)
     with np.errstate(over="ignore", invalid="ignore"):
-        for t, steps in enumerate(bounded_steps(graph, x, spikes)):
+        for t, steps in enumerate(bound_steps(graph, x, spikes)):
             for name, step in steps.items():
                 if name not in bounds:
                     continue
+                largest[name] = max(largest[name], float(np.abs(step.value).max()))
+                step = replace(step, gap=np.minimum(step.gap, VALUE_TOLERANCE * largest[name]))
                 bound = bounds[name]
                 bound.gap[t] = step.gap.reshape(samples, -1)
                 bound.after[t] = apart
                 if name in spikes:
                     differ = spikes[name][t].reshape(samples, -1) != (theirs[name][t] != 0)
-                    near = near_threshold(graph[name], step).reshape(samples, -1)
+                    near = find_near_threshold(graph[name], step).reshape(samples, -1)
                     bound.ties[t] = differ & near & ~apart[:, None]
                     apart = apart | bound.ties[t].any(axis=1)
 

@@ -1,8 +1,8 @@
-"""How does an `SNNGraph` lie in a file of our own?
+"""Network files of this package (`.snn`), read, written and hashed.
 
 A `.snn` file is an npz archive without compression and without pickle:
 
-    header.npy                          JSON text as bytes: kinds, names, sizes, edges, metadata, and which array is where
+    header.npy                          JSON text as bytes: kinds, names, sizes, edges, metadata, and the place of each array
     layers.<n>.<part>.<field>.npy       every array in its own type, e.g. layers.0.synapse.weight
 
 The same graph always gives the same bytes. `numpy.load(path)["layers.0.synapse.weight"]` works without this package.
@@ -39,7 +39,7 @@ HEADER = "header"
 _npy: Any = np.lib.format
 
 MAX_VALUES_PER_BYTE = 1 << 14
-"""How many values a layer may emit for a byte of the file: shared weights spread over more than they hold, a lie over any."""
+"""Values that a layer may emit for a byte of the file. A convolution emits more values than it has weights, within reason."""
 
 PARTS: dict[str, dict[str, type]] = {
     "synapse": {kind.__name__: kind for kind in get_args(kinds.Synapse)},
@@ -82,22 +82,24 @@ def read_snn(path: str | os.PathLike[str]) -> SNNGraph:
     """Read a network.
 
     Raises:
-        FileError: missing, empty, truncated, foreign, of an unknown version, or at odds with its own header.
-        GraphError: what it holds is no network (NaN, shapes that do not meet).
+        FileError: missing, empty, truncated, foreign, of an unknown version, or contradicted by its own header.
+        GraphError: its contents are no network (NaN, shapes that do not fit).
     """
     source = require_file(path, "network file (.snn)")
     arrays = _read_arrays(source)
     header = _read_header(source, arrays.pop(HEADER, None))
     try:
         rows = [_decode_layer(row, arrays, f"file '{source}', layer {n}") for n, row in enumerate(header["layers"])]
-        edges = [Edge(source=str(e["source"]), target=str(e["target"]), delay=_whole(e["delay"])) for e in header["edges"]]
+        edges = [
+            Edge(source=str(e["source"]), target=str(e["target"]), delay=_check_integer(e["delay"])) for e in header["edges"]
+        ]
         metadata = header["metadata"]
         if not isinstance(metadata, dict):
             raise TypeError("metadata is not a dictionary")
         graph = SNNGraph(
             layers=tuple(rows),
             edges=tuple(edges),
-            input_shape=tuple(_whole(n) for n in header["input_shape"]),
+            input_shape=tuple(_check_integer(n) for n in header["input_shape"]),
             dt_s=float(header["dt_s"]),
             output=str(header["output"]),
             metadata=metadata,
@@ -111,13 +113,21 @@ def read_snn(path: str | os.PathLike[str]) -> SNNGraph:
         raise FileError(f"file '{source}': the header is damaged ({type(error).__name__}: {error}); write it again") from error
 
 
+def hash_network(graph: SNNGraph) -> str:
+    """Return the sha256 of the `.snn` file that holds a network: the same network always gives the same bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.snn"
+        write_snn(graph, path)
+        return hash_file(path)
+
+
 def _check_extent(graph: SNNGraph, source: Path) -> None:
-    """Refuse a network that would spread over more values than a file of this size can mean."""
-    most = source.stat().st_size * MAX_VALUES_PER_BYTE
+    """Raise FileError where a layer has more values than a file of this size may hold."""
+    max_values = source.stat().st_size * MAX_VALUES_PER_BYTE
     for name in (INPUT, *(layer.name for layer in graph.layers)):
         values = math.prod(graph.shape_of(name))
-        if values > most:
-            raise FileError(f"file '{source}': '{name}' has {values} values, at most {most} fit its size; write it again")
+        if values > max_values:
+            raise FileError(f"file '{source}': '{name}' has {values} values, at most {max_values} fit its size; write it again")
 
 
 # ----------------------------------------------------------------------------------------------------------- archive
@@ -147,7 +157,7 @@ def _read_arrays(source: Path) -> dict[str, Array]:
         NotImplementedError,
         MemoryError,
     ) as error:
-        raise FileError(f"file '{source}': is not a complete .snn file ({_short(error)}); write it again") from error
+        raise FileError(f"file '{source}': is not a complete .snn file ({_first_line(error)}); write it again") from error
 
 
 def _read_array(data: bytes) -> Array:
@@ -160,21 +170,21 @@ def _read_array(data: bytes) -> Array:
     if dtype.kind not in "biuf":
         raise ValueError(f"array of {dtype}")
     body = data[stream.tell() :]
-    count = 1
-    for n in shape:
-        count *= int(n)
-    if count * dtype.itemsize != len(body):
+    if math.prod(shape) * dtype.itemsize != len(body):
         raise ValueError(f"array of shape {shape} in {len(body)} bytes")
     return np.frombuffer(body, dtype).reshape(shape, order="F" if fortran else "C")
 
 
 def _read_header(source: Path, stored: Array | None) -> dict[str, Any]:
+    def refuse_constant(name: str) -> float:
+        raise ValueError(f"{name} in the header")
+
     if stored is None:
         raise FileError(f"file '{source}': is a zip archive without a network header, expected a .snn file")
     try:
-        header = json.loads(stored.tobytes().decode(), parse_constant=_no_constant)
+        header = json.loads(stored.tobytes().decode(), parse_constant=refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise FileError(f"file '{source}': the header is damaged ({_short(error)}); write it again") from error
+        raise FileError(f"file '{source}': the header is damaged ({_first_line(error)}); write it again") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise FileError(f"file '{source}': is not a '{FORMAT}', expected a .snn file")
     if header.get("version") != VERSION:
@@ -182,11 +192,7 @@ def _read_header(source: Path, stored: Array | None) -> dict[str, Any]:
     return header
 
 
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} in the header")
-
-
-def _short(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).split("\n")[0] or type(error).__name__)[:120]
 
 
@@ -198,11 +204,11 @@ def _encode_layer(layer: Layer, place: str, arrays: dict[str, Array]) -> dict[st
     for part in PARTS:
         value = getattr(layer, part)
         if value is not None:
-            row[part] = _encode(value, f"{place}.{part}", arrays)
+            row[part] = _encode_part(value, f"{place}.{part}", arrays)
     return row
 
 
-def _encode(value: Any, place: str, arrays: dict[str, Array]) -> dict[str, Any]:
+def _encode_part(value: Any, place: str, arrays: dict[str, Array]) -> dict[str, Any]:
     row: dict[str, Any] = {"kind": type(value).__name__}
     for field in fields(value):
         item = getattr(value, field.name)
@@ -221,13 +227,13 @@ def _decode_layer(row: Mapping[str, Any], arrays: Mapping[str, Array], where: st
         raise FileError(f"{where}: unknown part '{unknown[0]}'; update spear-deploy")
     name = str(row["name"])
     try:
-        parts = {part: _decode(part, row[part], arrays, where) for part in PARTS if part in row}
+        parts = {part: _decode_part(part, row[part], arrays, where) for part in PARTS if part in row}
     except GraphError as error:
         raise GraphError(f"{where} ('{name}'): {error}") from error
     return Layer(name=name, **parts)
 
 
-def _decode(part: str, row: Mapping[str, Any], arrays: Mapping[str, Array], where: str) -> Any:
+def _decode_part(part: str, row: Mapping[str, Any], arrays: Mapping[str, Array], where: str) -> Any:
     kind = PARTS[part].get(row["kind"])
     if kind is None:
         hint = did_you_mean(str(row["kind"]), PARTS[part])
@@ -248,23 +254,13 @@ def _decode_value(item: Any, expected: str, arrays: Mapping[str, Array], where: 
             raise FileError(f"{where}: array '{item['array']}' is missing; write the file again")
         return arrays[item["array"]]
     if expected.startswith("tuple"):
-        return tuple(_whole(n) for n in item)
+        return tuple(_check_integer(n) for n in item)
     if expected == "int":
-        return _whole(item)
+        return _check_integer(item)
     return float(item) if expected == "float" else str(item)
 
 
-def _whole(value: Any) -> int:
+def _check_integer(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{value!r} where a whole number belongs")
     return value
-
-
-def hash_network(graph: SNNGraph) -> str:
-    """Return the sha256 of the `.snn` file that holds a network: the same network always gives the same bytes."""
-    from spear_deploy.interchange.snn_file import write_snn
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "network.snn"
-        write_snn(graph, path)
-        return hash_file(path)

@@ -1,1 +1,1 @@
-"""ONNX files of one step or of a whole run, and their check."""
+"""ONNX files of one step or a whole run, and their check."""

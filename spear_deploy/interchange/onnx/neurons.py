@@ -1,7 +1,7 @@
-"""What does a neuron compute, in ONNX operators?
+"""Neurons as ONNX functions.
 
-Each kind of neuron is a model-local function of the domain `spear.snn`, so that a tool that knows it sees a neuron, and a
-tool that does not sees the operators. The order of operations is that of `spear_deploy.simulator.neurons`.
+Each kind of neuron is a model-local function of the domain `spear.snn`: a tool that knows the domain sees a neuron, other tools
+see the operators. The order of operations is that of `spear_deploy.simulator.neurons`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from spear_deploy.interchange.onnx import integers
-from spear_deploy.interchange.onnx.integers import Body
+from spear_deploy.interchange.onnx import integer_neurons
+from spear_deploy.interchange.onnx.integer_neurons import FunctionBody
 from spear_deploy.network import (
     FLOAT_NEURONS,
     IF,
@@ -31,15 +31,15 @@ from spear_deploy.simulator import neurons
 
 DOMAIN = "spear.snn"
 OPSET = 18
-INTEGERS = (LoihiLIF, SpeckIF, XyloLIF)
-KINDS = (*FLOAT_NEURONS, *INTEGERS)
+INTEGER_NEURONS = (LoihiLIF, SpeckIF, XyloLIF)
+KINDS = (*FLOAT_NEURONS, *INTEGER_NEURONS)
 """The kinds of neuron that have a function."""
 
 
 def function_name(neuron: Any) -> str:
     """Return the name of the function for a neuron, e.g. "LIF", "LIF_subtract", "LoihiLIF_refractory", "LoihiLIF_readout"."""
     name = type(neuron).__name__
-    if isinstance(neuron, INTEGERS) and neuron.v_threshold is None:
+    if isinstance(neuron, INTEGER_NEURONS) and neuron.v_threshold is None:
         return f"{name}_readout"
     if isinstance(neuron, LoihiLIF) and neuron.refractory_steps:
         name += "_refractory"
@@ -57,65 +57,65 @@ def state_names(neuron: Neuron) -> list[str]:
 
 
 def start_values(neuron: Neuron, dt_s: float) -> dict[str, Array]:
-    """Return what the states are before the first step, in a form that spreads over the layer's shape."""
-    if isinstance(neuron, INTEGERS):
+    """Return the states before the first step, in a form that broadcasts to the layer's shape."""
+    if isinstance(neuron, INTEGER_NEURONS):
         whole: dict[str, Array] = {name: np.zeros((), np.int64) for name in state_names(neuron)}
         return {**whole, "v": np.asarray(getattr(neuron, "v_init", 0), np.int64)}
-    f = _factors(neuron, dt_s)
+    f = _float32_factors(neuron, dt_s)
     values: dict[str, Array] = {name: np.zeros((), np.float32) for name in state_names(neuron)}
     return {**values, "v": f["v_reset"] if isinstance(neuron, IF) else f["v_leak"]}
 
 
-def _factors(neuron: Any, dt_s: float) -> dict[str, Array]:
+def _float32_factors(neuron: Any, dt_s: float) -> dict[str, Array]:
     return {name: value.astype(np.float32) for name, value in neurons.factors(neuron, dt_s).items()}
 
 
-def arguments(neuron: Neuron, dt_s: float) -> dict[str, Array]:
+def list_arguments(neuron: Neuron, dt_s: float) -> dict[str, Array]:
     """Return the constants that the function takes after input and states, by name and in order."""
-    if isinstance(neuron, INTEGERS):
-        return integers.arguments(neuron)
-    f = _factors(neuron, dt_s)
+    if isinstance(neuron, INTEGER_NEURONS):
+        return integer_neurons.list_arguments(neuron)
+    f = _float32_factors(neuron, dt_s)
     names = {"r": "r", "v_leak": "v_leak", "mem": "mem", "jump": "jump", "syn": "syn"}
     if emits_spikes(neuron):
         names["threshold"] = "v_threshold"
         if neuron.reset == "value":  # type: ignore[union-attr]
             names["v_reset"] = "v_reset"
-    found = {name: f[key] for name, key in names.items() if key in f and not (isinstance(neuron, IF) and name == "v_leak")}
-    if "syn" in found:
-        found["syn"] = -found["syn"]
-    return found
+    values = {name: f[key] for name, key in names.items() if key in f and not (isinstance(neuron, IF) and name == "v_leak")}
+    if "syn" in values:
+        values["syn"] = -values["syn"]
+    return values
 
 
-def function(neuron: Neuron, dt_s: float) -> Any:
+def build_function(neuron: Neuron, dt_s: float) -> Any:
     """Return the FunctionProto for the kind of a neuron: inputs x, states, constants; outputs spikes or v, then new states."""
     from onnx import helper
 
-    body = Body()
+    body = FunctionBody()
     if isinstance(neuron, LoihiLIF):
-        outputs = integers.loihi(body, neuron)
+        outputs = integer_neurons.write_loihi(body, neuron)
     elif isinstance(neuron, SpeckIF):
-        outputs = integers.speck(body, neuron)
+        outputs = integer_neurons.write_speck(body, neuron)
     elif isinstance(neuron, XyloLIF):
-        outputs = integers.xylo(body, neuron)
+        outputs = integer_neurons.write_xylo(body, neuron)
     else:
-        outputs = _floating(body, neuron)
-    inputs = ["x", *state_names(neuron), *arguments(neuron, dt_s)]
+        outputs = _write_float_neuron(body, neuron)
+    inputs = ["x", *state_names(neuron), *list_arguments(neuron, dt_s)]
     opsets = [helper.make_opsetid("", OPSET)]
-    made = helper.make_function(DOMAIN, function_name(neuron), inputs, outputs, body.nodes, opsets)
-    made.doc_string = (type(neuron).__doc__ or "").split("\n\n    Other tools")[0]
-    return made
+    function = helper.make_function(DOMAIN, function_name(neuron), inputs, outputs, body.nodes, opsets)
+    function.doc_string = (type(neuron).__doc__ or "").split("\n\n    Other tools")[0]
+    return function
 
 
-def most_spikes(neuron: Neuron | None, arriving: float) -> float:
-    """Return the largest number of spikes that a neuron sends in one step, given the largest sum that arrives."""
+def max_spikes_per_step(neuron: Neuron | None, largest_input: float) -> float:
+    """Return the largest number of spikes that a neuron sends in one step, from the largest sum of its input."""
     if isinstance(neuron, XyloLIF):
         return float(neuron.max_spikes)
     if isinstance(neuron, SpeckIF):
-        return (2.0**15 + arriving) / float(neuron.v_threshold.min())
+        return (2.0**15 + largest_input) / float(neuron.v_threshold.min())
     return 1.0
 
 
-def _floating(body: Body, neuron: Any) -> list[str]:
+def _write_float_neuron(body: FunctionBody, neuron: Any) -> list[str]:
     put = body.put
     cuba = isinstance(neuron, (CubaLIF, CubaLI))
     source = "x"

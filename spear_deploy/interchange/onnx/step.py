@@ -1,7 +1,7 @@
-"""Which ONNX nodes make one step of a network?
+"""ONNX nodes of one step of a network.
 
 Layer by layer, in the simulator's order of operations. Integers are int64; their products add up in floating point where
-no sum can round, for onnxruntime's convolution knows no integers. What bounds those sums is followed through the network.
+no sum can round, for onnxruntime's convolution has no integers. The bounds of those sums are followed through the network.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ EXACT_DOUBLE = 2.0**53
 
 
 @dataclass(frozen=True)
-class Value:
+class BoundedTensor:
     """A tensor in the graph.
 
     Attributes:
-        name, type, shape: type is ONNX's number, the shape is without batch.
-        bound: the largest magnitude it can have, where the network's input is at most 1.
-        per_input: how much of the bound grows with the network's input.
+        name: in the graph.
+        type: ONNX's number of the element type.
+        shape: without batch.
+        bound: its largest magnitude where the network's input is at most 1.
+        per_input: the part of the bound that grows in proportion to the network's input.
     """
 
     name: str
@@ -42,21 +44,21 @@ class Value:
 
 @dataclass
 class StepGraph:
-    """A step graph on its way."""
+    """The nodes, states and outputs of one step, added layer by layer."""
 
     graph: SNNGraph
     nodes: list[Any] = field(default_factory=list)
     initializers: list[Any] = field(default_factory=list)
     functions: dict[str, Any] = field(default_factory=dict)
     states: list[dict[str, Any]] = field(default_factory=list)
-    outputs: list[Value] = field(default_factory=list)
-    emitted: dict[str, Value] = field(default_factory=dict)
+    outputs: list[BoundedTensor] = field(default_factory=list)
+    emitted: dict[str, BoundedTensor] = field(default_factory=dict)
     input_limit: float = EXACT_FLOAT - 1
 
     def __post_init__(self) -> None:
         self.number = INT64 if self.graph.is_integer else FLOAT
         self.input_type = DOUBLE if self.graph.is_integer else FLOAT
-        self.emitted[INPUT] = Value("x", self.input_type, self.graph.input_shape, 1.0, 1.0)
+        self.emitted[INPUT] = BoundedTensor("x", self.input_type, self.graph.input_shape, 1.0, 1.0)
         self.depths = {
             name: max((e.delay for e in self.graph.edges_from(name)), default=0)
             for name in (INPUT, *(layer.name for layer in self.graph.layers))
@@ -82,7 +84,7 @@ class StepGraph:
         self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(value).reshape(value.shape), name))
         return name
 
-    def cast(self, value: Value, kind: int) -> str:
+    def cast(self, value: BoundedTensor, kind: int) -> str:
         """Return the name of a tensor in another type."""
         return value.name if value.type == kind else self.put("Cast", value.name, to=kind)
 
@@ -95,65 +97,65 @@ class StepGraph:
     # --------------------------------------------------------------------------------------------------------- layers
 
     def add_layer(self, layer: Layer) -> None:
-        """Add the nodes of one layer and note what it emits."""
+        """Add the nodes of one layer and its output."""
         name, shape = layer.name, self.graph.shape_of(layer.name)
-        value = self._weighted(layer, self._arriving(layer))
+        value = self._add_synapse(layer, self._add_inputs(layer))
         if layer.neuron is not None:
-            value = self._neuron(layer, value)
+            value = self._add_neuron(layer, value)
         if name == self.graph.output:
             kind = self._sent_type(layer) if layer.spikes else value.type
             source = f"{name}.spikes" if layer.spikes else value.name
-            self.outputs.insert(0, Value(self.put("Identity", source, output="output"), kind, shape, value.bound))
+            self.outputs.insert(0, BoundedTensor(self.put("Identity", source, output="output"), kind, shape, value.bound))
         self.emitted[name] = value
 
-    def _arriving(self, layer: Layer) -> Value:
-        """Return the sum of what a layer's edges bring."""
+    def _add_inputs(self, layer: Layer) -> BoundedTensor:
+        """Add the sum of a layer's inputs."""
         kind = DOUBLE if self.graph.is_integer and isinstance(layer.synapse, Scale) else self.number
-        values = [self._sent(edge.source, edge.delay) for edge in self.graph.edges_into(layer.name)]
+        values = [self._read_source(edge.source, edge.delay) for edge in self.graph.edges_into(layer.name)]
         total = self.cast(values[0], kind)
         for value in values[1:]:
             total = self.put("Add", total, self.cast(value, kind))
         shape = self.graph.input_shape_of(layer.name)
-        return Value(total, kind, shape, sum(v.bound for v in values), sum(v.per_input for v in values))
+        return BoundedTensor(total, kind, shape, sum(v.bound for v in values), sum(v.per_input for v in values))
 
-    def _sent(self, source: str, delay: int) -> Value:
+    def _read_source(self, source: str, delay: int) -> BoundedTensor:
         if not delay:
             return self.emitted[source]
         kind = self.input_type if source == INPUT else self.number
         index = self.const(f"delay{len(self.initializers)}", np.array(delay - 1, np.int64))
         name = self.put("Gather", f"{source}.past", index, axis=1)
-        return Value(name, kind, self.graph.shape_of(source), self._bound_of(source), float(source == INPUT))
+        return BoundedTensor(name, kind, self.graph.shape_of(source), self._bound_of(source), float(source == INPUT))
 
     def _bound_of(self, source: str) -> float:
-        """Return the largest magnitude a source emits; a value that comes round in a loop of sums has no such bound."""
+        """Return the largest magnitude that a source sends; infinite for a value that a loop of sums sends back."""
         if source in self.emitted:
             return self.emitted[source].bound
         layer = self.graph[source]
         if layer.spikes:
-            return onnx_neurons.most_spikes(layer.neuron, np.inf)
+            return onnx_neurons.max_spikes_per_step(layer.neuron, np.inf)
         return float(STATE_LIMIT) if layer.neuron is not None else np.inf
 
-    def _weighted(self, layer: Layer, x: Value) -> Value:
-        """Return what synapse and norm make of the input."""
+    def _add_synapse(self, layer: Layer, x: BoundedTensor) -> BoundedTensor:
+        """Add synapse and norm of a layer."""
         synapse, shape, name = layer.synapse, self.graph.shape_of(layer.name), layer.name
         if synapse is None:
             y = x
         elif isinstance(synapse, Flatten):
             y = replace(x, name=self.put("Flatten", x.name, axis=1), shape=shape)
         elif self.graph.is_integer:
-            y = self._integer_synapse(name, synapse, x, shape)
+            y = self._add_integer_synapse(name, synapse, x, shape)
         else:
-            y = Value(self._float_synapse(name, synapse, x, shape), FLOAT, shape, np.inf)
+            y = BoundedTensor(self._add_float_synapse(name, synapse, x, shape), FLOAT, shape, np.inf)
         if layer.norm is None:
             return y
         norm = layer.norm  # in float32, as the simulator computes it
         gain = norm.weight.astype(np.float32) / np.sqrt(norm.var.astype(np.float32) + np.float32(norm.eps))
         shift = norm.bias.astype(np.float32) - norm.mean.astype(np.float32) * gain
-        scaled = self.put("Mul", y.name, self.const(f"{name}/gain", _over_channels(gain, shape)))
-        moved = self.put("Add", scaled, self.const(f"{name}/shift", _over_channels(shift, shape)))
-        return Value(moved, FLOAT, shape, np.inf)
+        scaled = self.put("Mul", y.name, self.const(f"{name}/gain", _spread_over_channels(gain, shape)))
+        moved = self.put("Add", scaled, self.const(f"{name}/shift", _spread_over_channels(shift, shape)))
+        return BoundedTensor(moved, FLOAT, shape, np.inf)
 
-    def _products(self, name: str, synapse: Any, x: str, dtype: type, shape_before: Shape) -> str:
+    def _add_products(self, name: str, synapse: Any, x: str, dtype: type, shape_before: Shape) -> str:
         """Add the sum of products of a synapse, in a floating-point type."""
         if isinstance(synapse, Dense):
             flat = x if len(shape_before) == 1 else self.put("Flatten", x, axis=1)
@@ -167,41 +169,41 @@ class StepGraph:
         geometry["pads"] = (*synapse.padding, *synapse.padding)
         return self.put("Conv", x, self.const(f"{name}/weight", weight), kernel_shape=weight.shape[2:], **geometry)
 
-    def _float_synapse(self, name: str, synapse: Synapse, x: Value, shape: Shape) -> str:
+    def _add_float_synapse(self, name: str, synapse: Synapse, x: BoundedTensor, shape: Shape) -> str:
         if isinstance(synapse, Scale):
             y = self.put("Mul", x.name, self.const(f"{name}/weight", synapse.weight.astype(np.float32)))
         else:
-            y = self._products(name, synapse, x.name, np.float32, x.shape)
+            y = self._add_products(name, synapse, x.name, np.float32, x.shape)
         if isinstance(synapse, AvgPool):
             return self.put("Div", y, self.const(f"{name}/count", np.array(np.prod(synapse.kernel_size), np.float32)))
         bias = getattr(synapse, "bias", None)
         if bias is None:
             return y
-        spread = bias if isinstance(synapse, Scale) else _over_channels(bias, shape)
+        spread = bias if isinstance(synapse, Scale) else _spread_over_channels(bias, shape)
         return self.put("Add", y, self.const(f"{name}/bias", spread.astype(np.float32)))
 
-    def _integer_synapse(self, name: str, synapse: Synapse, x: Value, shape: Shape) -> Value:
+    def _add_integer_synapse(self, name: str, synapse: Synapse, x: BoundedTensor, shape: Shape) -> BoundedTensor:
         if isinstance(synapse, AvgPool):
             raise UnsupportedError(f"layer '{name}': an integer network holds no mean; quantise it again")
         if isinstance(synapse, Scale):
-            return self._integer_scale(name, synapse, x, shape)
+            return self._add_integer_scale(name, synapse, x, shape)
         gain = _largest_sum(synapse)
-        dtype = self._exact_type(name, synapse, gain, x)
+        dtype = self._choose_exact_type(name, synapse, gain, x)
         kind = FLOAT if dtype is np.float32 else DOUBLE
-        y = self.put("Cast", self._products(name, synapse, self.cast(x, kind), dtype, x.shape), to=INT64)
-        value = Value(y, INT64, shape, gain * x.bound, gain * x.per_input)
-        return value if isinstance(synapse, POOLS) else self._shifted(name, synapse, value)
+        y = self.put("Cast", self._add_products(name, synapse, self.cast(x, kind), dtype, x.shape), to=INT64)
+        value = BoundedTensor(y, INT64, shape, gain * x.bound, gain * x.per_input)
+        return value if isinstance(synapse, POOLS) else self._add_exponent(name, synapse, value)
 
-    def _integer_scale(self, name: str, synapse: Scale, x: Value, shape: Shape) -> Value:
+    def _add_integer_scale(self, name: str, synapse: Scale, x: BoundedTensor, shape: Shape) -> BoundedTensor:
         y = self.put("Mul", x.name, self.const(f"{name}/weight", synapse.weight.astype(np.float64)))
         bound = float(np.abs(synapse.weight).max()) * x.bound + 1
         if synapse.bias is not None:
             y = self.put("Add", y, self.const(f"{name}/bias", synapse.bias.astype(np.float64)))
             bound += float(np.abs(synapse.bias).max())
         per_input = float(np.abs(synapse.weight).max()) * x.per_input
-        return Value(self.put("Cast", self.put("Round", y), to=INT64), INT64, shape, bound, per_input)
+        return BoundedTensor(self.put("Cast", self.put("Round", y), to=INT64), INT64, shape, bound, per_input)
 
-    def _exact_type(self, name: str, synapse: Synapse, gain: float, x: Value) -> type:
+    def _choose_exact_type(self, name: str, synapse: Synapse, gain: float, x: BoundedTensor) -> type:
         """Choose the type in which no sum rounds, for a dense layer float64 too, and note the largest input it takes."""
         for dtype, limit in ((np.float32, EXACT_FLOAT), (np.float64, EXACT_DOUBLE)):
             if gain * x.bound < limit and (dtype is np.float32 or isinstance(synapse, Dense)):
@@ -209,11 +211,11 @@ class StepGraph:
                     rest = x.bound - x.per_input
                     self.input_limit = min(self.input_limit, float(np.floor(((limit - 1) / gain - rest) / x.per_input)))
                 return dtype
-        most = f"2^{int(np.ceil(np.log2(gain * x.bound)))}" if np.isfinite(gain * x.bound) else "any size"
-        what = f"layer '{name}': sums of up to {most}"
+        size = f"2^{int(np.ceil(np.log2(gain * x.bound)))}" if np.isfinite(gain * x.bound) else "any size"
+        what = f"layer '{name}': sums of up to {size}"
         raise UnsupportedError(f"{what}, onnxruntime is exact below 2^24, dense layers below 2^53; use fewer inputs")
 
-    def _shifted(self, name: str, synapse: Any, value: Value) -> Value:
+    def _add_exponent(self, name: str, synapse: Any, value: BoundedTensor) -> BoundedTensor:
         """Shift the sum by the weights' exponent, towards minus infinity, and add the bias."""
         y, scale = value.name, 2.0**synapse.weight_exponent
         factor = np.array(2 ** abs(synapse.weight_exponent), np.int64)
@@ -224,11 +226,11 @@ class StepGraph:
             y = self.put("Div", self.put("Sub", y, self.put("Mod", y, divisor)), divisor)
         bound = value.bound * scale + (synapse.weight_exponent < 0)
         if synapse.bias is not None:
-            y = self.put("Add", y, self.const(f"{name}/bias", _over_channels(synapse.bias, value.shape).astype(np.int64)))
+            y = self.put("Add", y, self.const(f"{name}/bias", _spread_over_channels(synapse.bias, value.shape).astype(np.int64)))
             bound += float(np.abs(synapse.bias).max())
-        return Value(y, INT64, value.shape, bound, value.per_input * scale)
+        return BoundedTensor(y, INT64, value.shape, bound, value.per_input * scale)
 
-    def _neuron(self, layer: Layer, x: Value) -> Value:
+    def _add_neuron(self, layer: Layer, x: BoundedTensor) -> BoundedTensor:
         """Call the neuron's function; declare its states and outputs."""
         from onnx import helper
 
@@ -239,31 +241,36 @@ class StepGraph:
             raise UnsupportedError(f"layer '{name}': {type(neuron).__name__} has no ONNX function yet, expected {known}")
         function = onnx_neurons.function_name(neuron)
         if function not in self.functions:
-            self.functions[function] = onnx_neurons.function(neuron, self.graph.dt_s)
+            self.functions[function] = onnx_neurons.build_function(neuron, self.graph.dt_s)
         starts = onnx_neurons.start_values(neuron, self.graph.dt_s)
         names = [f"{name}.{state}" for state in starts]
         for state, start in zip(names, starts.values(), strict=True):
             self.add_state(state, self.number, shape, start)
         constants = [
-            self.const(f"{name}/neuron/{key}", value) for key, value in onnx_neurons.arguments(neuron, self.graph.dt_s).items()
+            self.const(f"{name}/neuron/{key}", value)
+            for key, value in onnx_neurons.list_arguments(neuron, self.graph.dt_s).items()
         ]
         output = f"{name}.spikes" if layer.spikes else f"{name}.value"
         inputs = [self.cast(x, self.number), *names, *constants]
         outputs = [output, *(f"{state}_next" for state in names)]
         self.nodes.append(helper.make_node(function, inputs, outputs, domain=onnx_neurons.DOMAIN, name=name))
         if not layer.spikes:
-            return Value(output, self.number, shape, float(STATE_LIMIT) if self.graph.is_integer else np.inf)
-        kind, most = self._sent_type(layer), onnx_neurons.most_spikes(neuron, x.bound)
-        self.outputs.append(Value(output, kind, shape, most))
-        per_input = onnx_neurons.most_spikes(neuron, x.bound + x.per_input) - most if np.isfinite(most) else 0.0
-        return Value(output if kind == INT64 else self.put("Cast", output, to=self.number), self.number, shape, most, per_input)
+            return BoundedTensor(output, self.number, shape, float(STATE_LIMIT) if self.graph.is_integer else np.inf)
+        kind, max_spikes = self._sent_type(layer), onnx_neurons.max_spikes_per_step(neuron, x.bound)
+        self.outputs.append(BoundedTensor(output, kind, shape, max_spikes))
+        per_input = (
+            onnx_neurons.max_spikes_per_step(neuron, x.bound + x.per_input) - max_spikes if np.isfinite(max_spikes) else 0.0
+        )
+        return BoundedTensor(
+            output if kind == INT64 else self.put("Cast", output, to=self.number), self.number, shape, max_spikes, per_input
+        )
 
     def _sent_type(self, layer: Layer) -> int:
         """Return the type of a layer's spikes: their number where there can be several in a step."""
         return INT64 if isinstance(layer.neuron, COUNTING_NEURONS) else BOOL
 
     def add_past(self) -> None:
-        """Move on what sources sent, for the edges with delay."""
+        """Add the shift of past values by one step, for the edges with delay."""
         for source, depth in self.depths.items():
             if not depth:
                 continue
@@ -285,5 +292,5 @@ def _largest_sum(synapse: Any) -> float:
     return float(np.abs(synapse.weight.astype(np.float64)).reshape(len(synapse.weight), -1).sum(axis=1).max())
 
 
-def _over_channels(value: Array, shape: Shape) -> Array:
+def _spread_over_channels(value: Array, shape: Shape) -> Array:
     return value.reshape(-1, *(1 for _ in shape[1:]))

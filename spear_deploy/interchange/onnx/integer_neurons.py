@@ -1,4 +1,7 @@
-"""What does an integer neuron compute, in ONNX operators? int64, whose division truncates towards zero as the chips do."""
+"""Integer neurons in ONNX operators.
+
+States are int64, whose division truncates towards zero as the chips do.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ LOW, HIGH = -(1 << 15), (1 << 15) - 1
 """The 16-bit states of Xylo."""
 
 
-class Body:
+class FunctionBody:
     """The nodes of a function, written as assignments."""
 
     def __init__(self) -> None:
@@ -34,7 +37,7 @@ class Body:
         return self.put(name, "Constant", value=numpy_helper.from_array(np.array(value, np.int64)))
 
 
-def loihi(body: Body, neuron: LoihiLIF) -> list[str]:
+def write_loihi(body: FunctionBody, neuron: LoihiLIF) -> list[str]:
     """Write the update of a `LoihiLIF`; return the names of output and new states."""
     put, whole = body.put, body.whole
     whole("scale", 4096)
@@ -69,7 +72,7 @@ def loihi(body: Body, neuron: LoihiLIF) -> list[str]:
     return ["spikes", "u_next", "v_next", "rest_next"]
 
 
-def speck(body: Body, neuron: SpeckIF) -> list[str]:
+def write_speck(body: FunctionBody, neuron: SpeckIF) -> list[str]:
     """Write the update of a `SpeckIF`; return the names of output and new state."""
     put = body.put
     put("v_sum", "Add", "v", "x")
@@ -82,7 +85,7 @@ def speck(body: Body, neuron: SpeckIF) -> list[str]:
     return ["count", "v_next"]
 
 
-def xylo(body: Body, neuron: XyloLIF) -> list[str]:
+def write_xylo(body: FunctionBody, neuron: XyloLIF) -> list[str]:
     """Write the update of a `XyloLIF`; return the names of output and new states."""
     put, whole = body.put, body.whole
     for name, value in (("low", LOW), ("high", HIGH), ("zero", 0), ("one", 1)):
@@ -114,7 +117,7 @@ def xylo(body: Body, neuron: XyloLIF) -> list[str]:
     return ["count", "u_next", "v_next"]
 
 
-def arguments(neuron: LoihiLIF | SpeckIF | XyloLIF) -> dict[str, Array]:
+def list_arguments(neuron: LoihiLIF | SpeckIF | XyloLIF) -> dict[str, Array]:
     """Return the constants that the function takes after input and states, by name and in order."""
 
     def whole(value: Any) -> Array:
