@@ -1,12 +1,12 @@
-"""In which numbers do weights and neuron parameters reach Lava's fixed-point models unchanged?
+"""Weights and neuron parameters in the numbers of Lava's fixed-point models.
 
-Lava's Dense and Sparse clip weights and cut low bits off without a word. What they leave alone:
+Lava's Dense and Sparse clip weights and cut low bits off without a warning. These they leave unchanged:
 
     one sign      0..255 or −255..0                       any whole number
     mixed signs   −256..254                               even numbers: the sign takes a bit
 
-times two to the power of an exponent that all weights of a connection share, −8..7. So odd weights of mixed sign are given as
-twice themselves with an exponent one less; the sums are the same to the bit. Weights that do not fit are split into several
+times two to the power of an exponent that all weights of a connection share, −8..7. So odd weights of mixed sign are
+doubled, with an exponent that is one less; the sums are the same to the bit. Weights that do not fit are split into several
 such connections where they come from fusing pools and sums, and refused where the layer itself holds them.
 """
 
@@ -23,32 +23,32 @@ from spear_deploy.network import WEIGHTED, Array, Layer, LoihiLIF, Shape
 MAX_WEIGHT_EXPONENT = 7
 BIAS_LIMITS = (-4096, 4095)
 MAX_BIAS_EXPONENT = 7
-NEVER = 1 << 17
+UNREACHED_THRESHOLD = 1 << 17
 """A threshold one above the format: 64 · 2^17 = 2^23 is more than v, which saturates at 2^23 − 1, can reach."""
 
 MAX_INPUT = (1 << 25) - (1 << 20)
-"""What may reach a neuron in one step: 64 times as much, and then v and a bias, stay within Lava's 32-bit numbers."""
+"""Largest input of a neuron in one step: 64 times as much, and then v and a bias, stay within Lava's 32-bit numbers."""
 
 MAX_SUM = 1 << 29
-"""What a connection may add up before its exponent is applied: twice as much, for odd weights, stays within 32 bits."""
+"""Largest sum of a connection before its exponent is applied: twice as much, for odd weights, stays within 32 bits."""
 
 DIGIT = 128
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plane:
-    """One connection in Lava's numbers: it gives `(weights · s) · 2^exponent`, rounded down."""
+    """One connection in Lava's numbers: it returns `(weights · s) · 2^exponent`, rounded down."""
 
     weights: Any
     exponent: int
 
 
-def planes(matrix: Any, shift: int = 0) -> list[Plane]:
-    """Express an integer matrix as connections whose sum is `(matrix · s) >> shift`, exactly; the fewest.
+def split_into_planes(matrix: Any, shift: int = 0) -> list[Plane]:
+    """Split an integer matrix into the fewest connections whose sum is exactly `(matrix · s) >> shift`.
 
     Args:
         matrix: scipy csr of int64.
-        shift: bits cut off the sum; then the matrix has to fit one connection.
+        shift: bits by which the sum is shifted down; above 0, the matrix has to fit one connection.
 
     Raises:
         UnsupportedError: it does not fit.
@@ -57,9 +57,9 @@ def planes(matrix: Any, shift: int = 0) -> list[Plane]:
     matrix.eliminate_zeros()
     if not matrix.nnz:
         return []
-    one = _fitting(matrix, shift)
-    if one is not None:
-        return [one]
+    whole = _fit_plane(matrix, shift)
+    if whole is not None:
+        return [whole]
     if shift:
         raise UnsupportedError(
             f"weights {_range(matrix.data)}, which do not fit 8 bits and cannot be split since their sum is rounded"
@@ -72,7 +72,7 @@ def planes(matrix: Any, shift: int = 0) -> list[Plane]:
         matrix.data = (matrix.data - low.data) // DIGIT
         for part in (matrix, low):
             part.eliminate_zeros()
-        plane = _fitting(low, -exponent) if low.nnz else None
+        plane = _fit_plane(low, -exponent) if low.nnz else None
         if low.nnz and plane is None:
             raise UnsupportedError(f"weights {_range(low.data)} times 2^{exponent}: the exponent is above {MAX_WEIGHT_EXPONENT}")
         split += [plane] if plane else []
@@ -80,17 +80,17 @@ def planes(matrix: Any, shift: int = 0) -> list[Plane]:
     return split
 
 
-def _fitting(matrix: Any, shift: int) -> Plane | None:
-    """Return the matrix as one connection with the least exponent, or None."""
+def _fit_plane(matrix: Any, shift: int) -> Plane | None:
+    """Return the matrix as one connection with the smallest exponent, or None."""
     low, high = int(matrix.data.min()), int(matrix.data.max())
     common = int(np.bitwise_or.reduce(matrix.data))
     for k in range((common & -common).bit_length()):
-        least, most = low >> k, high >> k
-        mixed = least < 0 < most
+        low_k, high_k = low >> k, high >> k
+        mixed = low_k < 0 < high_k
         exponent = k - shift - mixed
         if exponent > MAX_WEIGHT_EXPONENT:
             return None
-        if (mixed and least >= -128 and most <= 127) or (not mixed and least >= -255 and most <= 255):
+        if (mixed and low_k >= -128 and high_k <= 127) or (not mixed and low_k >= -255 and high_k <= 255):
             weights = matrix.copy()
             weights.data = (weights.data >> k << mixed).astype(np.int32)
             return Plane(weights=weights, exponent=exponent) if exponent >= -8 else None
@@ -98,10 +98,10 @@ def _fitting(matrix: Any, shift: int) -> Plane | None:
 
 
 def check_weights(layer: Layer) -> None:
-    """Refuse weights that a layer holds itself and that no 8-bit synapse can.
+    """Refuse weights of a layer that no 8-bit synapse can hold.
 
     Raises:
-        UnsupportedError: layer, range, what may be.
+        UnsupportedError: names the layer and the range.
     """
     synapse = layer.synapse
     if not isinstance(synapse, WEIGHTED):
@@ -115,39 +115,39 @@ def check_weights(layer: Layer) -> None:
 
     flat = csr_matrix(weight.reshape(1, -1).astype(np.int64))
     flat.eliminate_zeros()
-    if flat.nnz and _fitting(flat, 0) is None:
+    if flat.nnz and _fit_plane(flat, 0) is None:
         raise UnsupportedError(
             f"layer '{layer.name}': weights {_range(weight)} do not fit an 8-bit synapse (-128..127, or 0..255 of one sign, "
             f"times a power of two up to 2^{MAX_WEIGHT_EXPONENT}); quantise to 8 bits"
         )
 
 
-def digits(constant: Array) -> tuple[Array, Array]:
-    """Split constants into signed digits to base 128, so that any of them is a few 8-bit weights.
+def split_into_digits(constant: Array) -> tuple[Array, Array]:
+    """Split constants into signed split_into_digits to base 128, each of which fits an 8-bit weight.
 
     Returns:
-        Digits (neurons, places) and the value of each place: `digits @ places` is the constant.
+        Digits (neurons, places) and the value of each place: `split_into_digits @ places` is the constant.
 
-    >>> weights, places = digits(np.array([1, -200]))
+    >>> weights, places = split_into_digits(np.array([1, -200]))
     >>> weights.tolist(), places.tolist()
     ([[1, 0], [56, -2]], [1, 128])
     """
-    found: list[Array] = []
+    weights: list[Array] = []
     rest = np.asarray(constant, np.int64)
-    while rest.any() or not found:
+    while rest.any() or not weights:
         low = (rest + DIGIT // 2) % DIGIT - DIGIT // 2
         rest = (rest - low) // DIGIT
-        found.append(low)
-    return np.stack(found, axis=1), DIGIT ** np.arange(len(found), dtype=np.int64)
+        weights.append(low)
+    return np.stack(weights, axis=1), DIGIT ** np.arange(len(weights), dtype=np.int64)
 
 
 # ------------------------------------------------------------------------------------------------------------- neurons
 
 
-def neuron_parameters(layer: Layer, shape: Shape) -> dict[str, Array]:
+def to_lava_parameters(layer: Layer, shape: Shape) -> dict[str, Array]:
     """Return Lava's names and numbers for a layer's neurons: 0-d arrays where all are equal, else (neurons,).
 
-    Among them `v_reset`, which only our process takes (see `beyond_lif`).
+    Among them `v_reset`, which only our process `CompleteLIF` takes (see `needs_complete_lif`).
 
     Raises:
         UnsupportedError: a value is outside the format.
@@ -158,8 +158,8 @@ def neuron_parameters(layer: Layer, shape: Shape) -> dict[str, Array]:
         raise UnsupportedError(
             f"layer '{layer.name}': v_init {_range(neuron.v_init)} given, a 24-bit state holds -8388607..8388607; change it"
         )
-    mantissa, exponent = _bias(layer, neuron.bias)
-    threshold = np.int64(NEVER) if neuron.v_threshold is None else neuron.v_threshold.astype(np.int64)
+    mantissa, exponent = _split_bias(layer, neuron.bias)
+    threshold = np.int64(UNREACHED_THRESHOLD) if neuron.v_threshold is None else neuron.v_threshold.astype(np.int64)
     values = {
         "du": neuron.decay_u - 1,
         "dv": neuron.decay_v,
@@ -169,11 +169,11 @@ def neuron_parameters(layer: Layer, shape: Shape) -> dict[str, Array]:
         "v": neuron.v_init,
         "v_reset": neuron.v_reset,
     }
-    return {name: _flat(np.asarray(value, np.int64), shape) for name, value in values.items()}
+    return {name: _flatten_parameter(np.asarray(value, np.int64), shape) for name, value in values.items()}
 
 
-def beyond_lif(neuron: LoihiLIF) -> bool:
-    """Say whether Lava's LIF and LIFReset lack what these neurons do, so that a process of ours takes their place.
+def needs_complete_lif(neuron: LoihiLIF) -> bool:
+    """Say whether Lava's LIF and LIFReset lack what these neurons do, so that our process `CompleteLIF` takes their place.
 
     Lava resets to 0, has LIFRefractory in floating point only, and adds 1 to `du`, which cannot give a decay of 0.
     """
@@ -182,8 +182,8 @@ def beyond_lif(neuron: LoihiLIF) -> bool:
     return resets or rests or bool((neuron.decay_u == 0).any())
 
 
-def _bias(layer: Layer, bias: Array) -> tuple[Array, Array]:
-    """Split a bias into a 13-bit mantissa and the least exponent."""
+def _split_bias(layer: Layer, bias: Array) -> tuple[Array, Array]:
+    """Split a bias into a 13-bit mantissa and the smallest exponent."""
     bias = np.asarray(bias, np.int64)
     mantissa, exponent = bias.copy(), np.zeros_like(bias)
     for _ in range(MAX_BIAS_EXPONENT):
@@ -198,7 +198,7 @@ def _bias(layer: Layer, bias: Array) -> tuple[Array, Array]:
     return mantissa, exponent
 
 
-def _flat(value: Array, shape: Shape) -> Array:
+def _flatten_parameter(value: Array, shape: Shape) -> Array:
     return value.reshape(()) if value.size == 1 else np.broadcast_to(value, shape).reshape(-1)
 
 

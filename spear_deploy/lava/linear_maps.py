@@ -1,11 +1,11 @@
-"""Which linear map lies between two populations?
+"""Linear maps between populations as integer matrices.
 
-Lava joins neurons by one weighted connection. So the layers without neurons between two layers of neurons (weights, pooling,
-reshaping, sums) become one integer matrix per pair and delay, by multiplying the matrices of the steps. A convolution that
-has no other weights or pools before it stays one. What a bias adds on the way becomes a constant input of the neurons.
+Lava connects neurons by one weighted connection. So the layers without neurons between two layers of neurons (weights, pooling,
+reshaping, sums) become one integer matrix per pair and delay, the product of their matrices. A convolution
+without other weights or pools before it stays one. What a bias adds on the way becomes a constant input of the neurons.
 
 A `Scale` that only the network's input reaches turns analogue values into integers. That rounding is no matrix; the host
-does it, and its result enters the network as a source of its own, named `<layer>/drive`.
+does it, and its result enters the network as another source, named `<layer>/drive`.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ MAX_SYNAPSES = 20_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Convolution:
-    """A layer's convolution that takes its input as a source sends it: one process of Lava's.
+    """A convolution directly behind a source: one process of Lava's.
 
     Attributes:
         layer: its name.
-        synapse: Conv1d or Conv2d; its bias counts elsewhere, its exponent is not negative.
+        synapse: Conv1d or Conv2d with an exponent of at least 0; its bias is a `Constant`.
         input_shape: of the source.
     """
 
@@ -47,35 +47,40 @@ class Convolution:
 
     @cached_property
     def matrix(self) -> Matrix:
-        """Its matrix."""
+        """The unrolled matrix, (neurons, values of the source)."""
         try:
-            return _matrix(self.synapse, self.input_shape)[0]
+            return _synapse_matrix(self.synapse, self.input_shape)[0]
         except UnsupportedError as error:
             raise UnsupportedError(f"layer '{self.layer}': {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Current:
-    """What a source contributes to the input of a layer's neurons, `delay` steps later: `(matrix · s) >> shift`.
+    """Contribution of a source to the input of a layer's neurons, `delay` steps later: `(matrix · s) >> shift`.
 
-    The matrix of a mere convolution is made when it is asked for: it may be large, and Lava does without.
+    Attributes:
+        source: layer, network input, or `<layer>/drive`.
+        delay: graph steps.
+        product: the matrix, of all but a convolution (`conv`), whose matrix may be large and is unrolled on first use.
+        shift: bits by which the sum is shifted down.
+        conv: the convolution, where it is nothing else.
     """
 
     source: str
     delay: int
-    made: Matrix | None = None
+    product: Matrix | None = None
     shift: int = 0
     conv: Convolution | None = None
 
     @property
     def matrix(self) -> Matrix:
         """The matrix, (neurons, values of the source)."""
-        return self.made if self.conv is None else self.conv.matrix
+        return self.product if self.conv is None else self.conv.matrix
 
 
 @dataclass(frozen=True, kw_only=True)
 class Constant:
-    """What biases contribute from step `delay` of a sample on: (neurons,)."""
+    """Contribution of biases from step `delay` of a sample on: (neurons,)."""
 
     delay: int
     value: Array
@@ -83,14 +88,14 @@ class Constant:
 
 @dataclass(frozen=True, kw_only=True)
 class Drive:
-    """Everything that a layer's synapse brings."""
+    """All input of a layer's neurons, or the output of a layer without neurons."""
 
     currents: tuple[Current, ...]
     constants: tuple[Constant, ...] = ()
 
 
-def drive_of(graph: SNNGraph, name: str) -> Drive:
-    """Collect what reaches the neurons of a layer, or leaves a layer without neurons.
+def collect_drive(graph: SNNGraph, name: str) -> Drive:
+    """Return all that reaches the neurons of a layer, or leaves a layer without neurons.
 
     The graph has no cycle without neurons (`check_cycles`).
 
@@ -101,23 +106,24 @@ def drive_of(graph: SNNGraph, name: str) -> Drive:
         raise UnsupportedError(f"layer '{name}': has an unfolded batch norm; quantise the network again")
     if is_analogue(graph, name):
         size = int(np.prod(graph.shape_of(name)))
-        return Drive(currents=(Current(source=f"{name}/drive", delay=0, made=identity(size, np.int64, "csr")),))
+        return Drive(currents=(Current(source=f"{name}/drive", delay=0, product=identity(size, np.int64, "csr")),))
     currents: list[Current] = []
     constants: list[Constant] = []
     size = int(np.prod(graph.input_shape_of(name)))
-    for edge in graph.incoming(name):
+    for edge in graph.edges_into(name):
         if edge.source == INPUT or graph[edge.source].neuron is not None:
-            currents.append(Current(source=edge.source, delay=edge.delay, made=identity(size, np.int64, "csr")))
+            currents.append(Current(source=edge.source, delay=edge.delay, product=identity(size, np.int64, "csr")))
         else:
-            before = drive_of(graph, edge.source)
+            before = collect_drive(graph, edge.source)
             currents += [replace(c, delay=c.delay + edge.delay) for c in before.currents]
             constants += [replace(c, delay=c.delay + edge.delay) for c in before.constants]
-    return _through(graph[name], graph.input_shape_of(name), Drive(currents=_merged(currents), constants=tuple(constants)))
+    before_synapse = Drive(currents=_add_currents(currents), constants=tuple(constants))
+    return _pass_synapse(graph[name], graph.input_shape_of(name), before_synapse)
 
 
 def is_analogue(graph: SNNGraph, name: str) -> bool:
-    """Say whether the host computes what a layer's synapse gives: a `Scale` that only the network's input reaches."""
-    return isinstance(graph[name].synapse, Scale) and _only_input(graph, name)
+    """Say whether the host computes the output of a layer's synapse: a `Scale` that only the network's input reaches."""
+    return isinstance(graph[name].synapse, Scale) and _reads_only_input(graph, name)
 
 
 def check_cycles(graph: SNNGraph) -> None:
@@ -126,20 +132,20 @@ def check_cycles(graph: SNNGraph) -> None:
     Raises:
         UnsupportedError: names one of them.
     """
-    left = {layer.name for layer in graph.layers if layer.neuron is None}
-    while done := {name for name in left if not any(edge.source in left for edge in graph.incoming(name))}:
-        left -= done
-    if left:
-        name = min(left)
+    cyclic = {layer.name for layer in graph.layers if layer.neuron is None}
+    while done := {name for name in cyclic if not any(edge.source in cyclic for edge in graph.edges_into(name))}:
+        cyclic -= done
+    if cyclic:
+        name = min(cyclic)
         raise UnsupportedError(
             f"layer '{name}': lies on a cycle without neurons, or behind one, which Lava cannot hold; add neurons"
         )
 
 
-def as_matrix(synapses: Iterable[Synapse | None], input_shape: Shape) -> tuple[Matrix, int]:
-    """Return the matrix of a chain of synapses, biases left out, and by how many bits its result is shifted down.
+def multiply_synapses(synapses: Iterable[Synapse | None], input_shape: Shape) -> tuple[Matrix, int]:
+    """Return the matrix of a chain of synapses without biases, and the bits by which its result is shifted down.
 
-    >>> matrix, shift = as_matrix([SumPool(kernel_size=2), Dense(weight=np.array([[3]]))], (1, 2, 2))
+    >>> matrix, shift = multiply_synapses([SumPool(kernel_size=2), Dense(weight=np.array([[3]]))], (1, 2, 2))
     >>> matrix.toarray().tolist(), shift
     ([[3, 3, 3, 3]], 0)
     """
@@ -147,45 +153,46 @@ def as_matrix(synapses: Iterable[Synapse | None], input_shape: Shape) -> tuple[M
     for synapse in synapses:
         if shift and isinstance(synapse, WEIGHTED):
             raise UnsupportedError("weights after a sum that is rounded down are no matrix; use a weight_exponent of 0 or more")
-        step, down = _matrix(synapse, input_shape)
+        step, down = _synapse_matrix(synapse, input_shape)
         matrix, shift = step @ matrix, shift + down
         input_shape = input_shape if synapse is None else synapse.output_shape(input_shape)
     return matrix, shift
 
 
-# ------------------------------------------------------------------------------------------------------- the recursion
+# ---------------------------------------------------------------------------------------------- currents and constants
 
 
-def _only_input(graph: SNNGraph, name: str) -> bool:
-    """Say whether a layer's synapse sees the network's input alone, through layers without neurons."""
+def _reads_only_input(graph: SNNGraph, name: str) -> bool:
+    """Say whether the network's input alone reaches a layer's synapse, through layers without neurons."""
     return all(
-        edge.source == INPUT or (graph[edge.source].neuron is None and _only_input(graph, edge.source))
-        for edge in graph.incoming(name)
+        edge.source == INPUT or (graph[edge.source].neuron is None and _reads_only_input(graph, edge.source))
+        for edge in graph.edges_into(name)
     )
 
 
-def _merged(currents: list[Current]) -> tuple[Current, ...]:
-    """Add up what comes from one source at one delay; convolutions stay processes of their own."""
-    found: dict[tuple[str, int, int, str], Current] = {}
+def _add_currents(currents: list[Current]) -> tuple[Current, ...]:
+    """Add up the currents of one source at one delay; each convolution stays a separate process."""
+    sums: dict[tuple[str, int, int, str], Current] = {}
     for current in currents:
         key = (current.source, current.delay, current.shift, "" if current.conv is None else current.conv.layer)
-        found[key] = replace(current, made=found[key].matrix + current.matrix) if key in found else current
-    return tuple(found[key] for key in sorted(found))
+        sums[key] = replace(current, product=sums[key].matrix + current.matrix) if key in sums else current
+    return tuple(sums[key] for key in sorted(sums))
 
 
-def _through(layer: Layer, input_shape: Shape, before: Drive) -> Drive:
-    """Pass what reaches a layer through its synapse."""
+def _pass_synapse(layer: Layer, input_shape: Shape, before: Drive) -> Drive:
+    """Pass the input of a layer through its synapse."""
     synapse = layer.synapse
     if synapse is None:
         return before
     check_weights(layer)
-    if isinstance(synapse, CONVS) and synapse.weight_exponent >= 0 and all(_is_plain(current) for current in before.currents):
+    unweighted = all(_is_unweighted(current) for current in before.currents)
+    if isinstance(synapse, CONVS) and synapse.weight_exponent >= 0 and unweighted:
         conv = Convolution(layer=layer.name, synapse=synapse, input_shape=input_shape)
-        currents = [replace(current, made=None, conv=conv) for current in before.currents]
+        currents = [replace(current, product=None, conv=conv) for current in before.currents]
         constants = [replace(c, value=conv.matrix @ c.value) for c in before.constants]
-        return Drive(currents=_merged(currents), constants=(*constants, *_bias(synapse, input_shape)))
+        return Drive(currents=_add_currents(currents), constants=(*constants, *_bias_constants(synapse, input_shape)))
     try:
-        matrix, shift = _matrix(synapse, input_shape)
+        matrix, shift = _synapse_matrix(synapse, input_shape)
     except UnsupportedError as error:
         raise UnsupportedError(f"layer '{layer.name}': {error}") from None
     if any(current.shift for current in before.currents) and isinstance(synapse, WEIGHTED):
@@ -197,59 +204,59 @@ def _through(layer: Layer, input_shape: Shape, before: Drive) -> Drive:
             f"layer '{layer.name}': a weight_exponent below 0 rounds the sum of several edges (or of an edge and a bias before "
             "it), Lava rounds each by itself; use an exponent of 0 or more"
         )
-    currents = [replace(c, made=matrix @ c.matrix, conv=None, shift=c.shift + shift) for c in before.currents]
+    currents = [replace(c, product=matrix @ c.matrix, conv=None, shift=c.shift + shift) for c in before.currents]
     constants = [replace(c, value=matrix @ c.value) for c in before.constants]
-    return Drive(currents=_merged(currents), constants=(*constants, *_bias(synapse, input_shape)))
+    return Drive(currents=_add_currents(currents), constants=(*constants, *_bias_constants(synapse, input_shape)))
 
 
-def _is_plain(current: Current) -> bool:
-    """Say whether a source arrives as it is: through no weights."""
+def _is_unweighted(current: Current) -> bool:
+    """Say whether a source arrives through no weights."""
     if current.conv is not None or current.shift:
         return False
     matrix = current.matrix
     return matrix.shape[0] == matrix.shape[1] == matrix.nnz and bool((matrix.diagonal() == 1).all())
 
 
-def _bias(synapse: Synapse, input_shape: Shape) -> list[Constant]:
+def _bias_constants(synapse: Synapse, input_shape: Shape) -> list[Constant]:
     if getattr(synapse, "bias", None) is None:
         return []
     zeros = np.zeros((1, *input_shape), np.int64)
-    return [Constant(delay=0, value=synapse_math.apply(synapse, zeros, integer=True).reshape(-1))]
+    return [Constant(delay=0, value=synapse_math.apply_synapse(synapse, zeros, integer=True).reshape(-1))]
 
 
-# -------------------------------------------------------------------------------------------------------- the matrices
+# ------------------------------------------------------------------------------------------------------------ matrices
 
 
-def _matrix(synapse: Synapse | None, input_shape: Shape) -> tuple[Matrix, int]:
-    """Return the matrix of one synapse without its bias, with its exponent folded in, and the shift down that is left."""
+def _synapse_matrix(synapse: Synapse | None, input_shape: Shape) -> tuple[Matrix, int]:
+    """Return the matrix of a synapse without its bias, with its exponent folded in, and the shift down that remains."""
     size = int(np.prod(input_shape))
     if isinstance(synapse, Dense):
-        return _scaled(csr_matrix(synapse.weight.astype(np.int64)), synapse.weight_exponent)
+        return _fold_exponent(csr_matrix(synapse.weight.astype(np.int64)), synapse.weight_exponent)
     if isinstance(synapse, Scale):
         weight = np.broadcast_to(synapse.weight, input_shape).reshape(-1)
         return diags(weight.astype(np.int64), format="csr", dtype=np.int64), 0  # a Scale's exponent has no meaning
     if isinstance(synapse, CONVS):
-        matrix = _conv_matrix(synapse.weight, input_shape, synapse.stride, synapse.padding, synapse.dilation, synapse.groups)
-        return _scaled(matrix, synapse.weight_exponent)
+        matrix = _unroll_conv(synapse.weight, input_shape, synapse.stride, synapse.padding, synapse.dilation, synapse.groups)
+        return _fold_exponent(matrix, synapse.weight_exponent)
     if isinstance(synapse, SumPool):
         ones = np.ones((input_shape[0], 1, *synapse.kernel_size), np.int64)
         dilation = (1,) * len(synapse.kernel_size)
-        geometry: Any = synapse  # SumPool's own checks made its stride and padding tuples
-        return _conv_matrix(ones, input_shape, geometry.stride, geometry.padding, dilation, input_shape[0]), 0
+        geometry: Any = synapse  # SumPool's checks turn its stride and padding into tuples
+        return _unroll_conv(ones, input_shape, geometry.stride, geometry.padding, dilation, input_shape[0]), 0
     if isinstance(synapse, AvgPool):
         raise UnsupportedError("takes a mean, which is no whole number; quantise the network again")
     return identity(size, np.int64, "csr"), 0
 
 
-def _scaled(matrix: Matrix, exponent: int) -> tuple[Matrix, int]:
-    """Fold an exponent into integer weights as far as it goes."""
+def _fold_exponent(matrix: Matrix, exponent: int) -> tuple[Matrix, int]:
+    """Fold an exponent into integer weights where that is exact; return them and the shift down that remains."""
     if exponent < 0 and (matrix.data & ((1 << -exponent) - 1)).any():
         return matrix, -exponent
     matrix.data = matrix.data << exponent if exponent >= 0 else matrix.data >> -exponent
     return matrix, 0
 
 
-def _conv_matrix(weight: Array, input_shape: Shape, stride: Shape, padding: Shape, dilation: Shape, groups: int) -> Matrix:
+def _unroll_conv(weight: Array, input_shape: Shape, stride: Shape, padding: Shape, dilation: Shape, groups: int) -> Matrix:
     """Unroll a convolution: one row per output position, one entry per tap that falls inside the input."""
     out_channels, per_group = weight.shape[:2]
     inside, kernel = input_shape[1:], weight.shape[2:]
@@ -268,12 +275,12 @@ def _conv_matrix(weight: Array, input_shape: Shape, stride: Shape, padding: Shap
         o, i = np.nonzero(at_tap)
         axes = [np.arange(n) * s + d * k - p for n, s, d, k, p in zip(outside, stride, dilation, tap, padding, strict=True)]
         kept = [np.nonzero((axis >= 0) & (axis < n))[0] for axis, n in zip(axes, inside, strict=True)]
-        to = np.ravel_multi_index(np.meshgrid(*kept, indexing="ij"), outside).reshape(-1)
+        targets = np.ravel_multi_index(np.meshgrid(*kept, indexing="ij"), outside).reshape(-1)
         reached = [axis[keep] for axis, keep in zip(axes, kept, strict=True)]
-        come = np.ravel_multi_index(np.meshgrid(*reached, indexing="ij"), inside).reshape(-1)
+        sources = np.ravel_multi_index(np.meshgrid(*reached, indexing="ij"), inside).reshape(-1)
         channel = o // (out_channels // groups) * per_group + i
-        rows.append((o[:, None] * int(np.prod(outside)) + to).reshape(-1))
-        columns.append((channel[:, None] * int(np.prod(inside)) + come).reshape(-1))
-        values.append(np.repeat(at_tap[o, i].astype(np.int64), len(to)))
+        rows.append((o[:, None] * int(np.prod(outside)) + targets).reshape(-1))
+        columns.append((channel[:, None] * int(np.prod(inside)) + sources).reshape(-1))
+        values.append(np.repeat(at_tap[o, i].astype(np.int64), len(targets)))
     shape = (out_channels * int(np.prod(outside)), int(np.prod(input_shape)))
     return csr_matrix((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=shape)

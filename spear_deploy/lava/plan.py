@@ -1,6 +1,6 @@
-"""Which populations does Lava run, what feeds each, and when does it act? The network without its input.
+"""Populations, connections and start steps of a network in Lava.
 
-Everything that Lava cannot do exactly is refused here, by name, before any process starts.
+Whatever Lava cannot do exactly is refused here, with the layer's name, before any process starts.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from functools import cached_property
 import numpy as np
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.lava.convolution import check_conv, conv_reach, conv_synapses
-from spear_deploy.lava.formats import Plane, neuron_parameters, planes
-from spear_deploy.lava.linear_maps import Constant, Convolution, Current, check_cycles, drive_of
-from spear_deploy.lava.schedule import Link, extra_delay, offsets
+from spear_deploy.lava.convolution import check_conv, count_conv_synapses, max_conv_gain
+from spear_deploy.lava.formats import Plane, split_into_planes, to_lava_parameters
+from spear_deploy.lava.linear_maps import Constant, Convolution, Current, check_cycles, collect_drive
+from spear_deploy.lava.schedule import Connection, extra_delay, solve_offsets
 from spear_deploy.network import Array, LoihiLIF
 from spear_deploy.network.graph import INPUT, SNNGraph
 
@@ -24,15 +24,16 @@ MAX_DELAY = 62
 
 
 @dataclass(frozen=True, kw_only=True)
-class Feed:
+class InputConnection:
     """One connection into a population.
 
     Attributes:
-        target, source: the layer; the network's input, a layer with neurons, or `<layer>/drive`, which the host computes.
+        target: the layer.
+        source: the network's input, a layer with neurons, or `<layer>/drive`, which the host computes.
         delay: graph steps between sending and arriving.
-        reach: the most that one unit of the source gives each neuron, before the sum is shifted down: (neurons,).
+        max_gain: the largest sum that one unit of the source gives each neuron, before it is shifted down: (neurons,).
         shift: bits by which the sum is shifted down.
-        injected: needs no synapse: the host's integers for these very neurons.
+        injected: whether the host's integers are for these neurons one to one, so that no synapse is needed.
         synapses: number of weights, unrolled.
         current: where the weights come from.
     """
@@ -40,102 +41,109 @@ class Feed:
     target: str
     source: str
     delay: int
-    reach: Array
+    max_gain: Array
     shift: int
     injected: bool
     synapses: int
     current: Current
 
     @property
-    def hosted(self) -> bool:
-        """Whether the host plays the source."""
+    def from_host(self) -> bool:
+        """Whether the host sends the source's values."""
         return not is_population(self.source)
 
     @property
     def conv(self) -> Convolution | None:
-        """The convolution that it is, if it is nothing else."""
+        """The convolution, where the connection is one and nothing else."""
         return self.current.conv
 
     @cached_property
     def planes(self) -> tuple[Plane, ...]:
-        """Weights in Lava's numbers; their sum counts."""
+        """Weights in Lava's numbers; the connection is their sum."""
         try:
-            return () if self.injected else tuple(planes(self.current.matrix, self.shift))
+            return () if self.injected else tuple(split_into_planes(self.current.matrix, self.shift))
         except UnsupportedError as error:
             raise UnsupportedError(f"layer '{self.target}': fed by '{self.source}' through {error}; prune or rescale") from None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What to build.
+class LavaPlan:
+    """The network as Lava runs it, without its input.
 
     Attributes:
         graph: the network.
-        feeds: what feeds each population, sources first; a population is a layer with neurons, or the output layer.
-        constants: what biases of synapses add to it.
-        offsets: at which of Lava's steps each population acts out the graph's step 0.
+        inputs: the connections into each population, sources first; a population is a layer with neurons, or the output layer.
+        constants: what the biases of synapses add to each population.
+        offsets: Lava's step at which each population runs the graph's step 0.
         parameters: Lava's neuron parameters, by layer with neurons.
     """
 
     graph: SNNGraph
-    feeds: Mapping[str, tuple[Feed, ...]]
+    inputs: Mapping[str, tuple[InputConnection, ...]]
     constants: Mapping[str, tuple[Constant, ...]]
     offsets: Mapping[str, int]
     parameters: Mapping[str, Mapping[str, Array]]
 
     @property
     def depth(self) -> int:
-        """Steps by which the last population lags."""
+        """Steps by which the last population is later."""
         return max(self.offsets.values())
 
     @property
-    def side_by_side(self) -> bool:
-        """Whether samples need a copy of the network each.
+    def needs_copies(self) -> bool:
+        """Whether each sample needs a copy of the network.
 
-        Samples run one after another through one network, each layer reset when the next sample reaches it, unless spikes
-        can cross that border: over an edge with delay a spike of one sample arrives in the next (and waiting does not help,
-        since biased neurons go on spiking). Nor can Lava's LIFReset set a potential that starts elsewhere than at 0.
+        Samples run one after another through one network, and each layer is reset when the next sample reaches it. That is not
+        possible where a spike of one sample can arrive in the next, over an edge with delay (waiting does not help, since
+        biased neurons go on spiking), or where a potential starts elsewhere than at 0, which Lava's LIFReset cannot set.
         """
-        late = any(feed.delay and not feed.hosted for feeds in self.feeds.values() for feed in feeds)
+        late = any(incoming.delay and not incoming.from_host for inputs in self.inputs.values() for incoming in inputs)
         return late or any(bool(values["v"].any()) for values in self.parameters.values())
 
     def size(self, name: str) -> int:
         """Number of neurons of a population, or of values of a source."""
         return int(np.prod(self.graph.shape_of(name.removesuffix("/drive"))))
 
-    def synaptic_delay(self, target: str, feed: Feed) -> int:
-        """Return what a synapse adds to its own step; what the host plays comes at the right time anyway."""
-        return 0 if feed.hosted else extra_delay(Link(source=feed.source, target=target, delay=feed.delay), self.offsets)
+    def synaptic_delay(self, target: str, incoming: InputConnection) -> int:
+        """Return the steps that a synapse waits beyond its one step; 0 for values that the host sends at the right time."""
+        if incoming.from_host:
+            return 0
+        return extra_delay(Connection(source=incoming.source, target=target, delay=incoming.delay), self.offsets)
 
 
-def plan(graph: SNNGraph) -> Plan:
-    """Decide what Lava runs.
+def plan_network(graph: SNNGraph) -> LavaPlan:
+    """Return the network as Lava runs it.
 
     Raises:
-        UnsupportedError: layer, value and range of what Lava cannot do exactly.
+        UnsupportedError: Lava cannot do it exactly; names layer, value and range.
     """
-    check_family(graph)
+    check_loihi_neurons(graph)
     check_cycles(graph)
-    drives = {layer.name: drive_of(graph, layer.name) for layer in graph.layers if layer.neuron is not None}
-    parameters = {name: neuron_parameters(graph[name], graph.shape_of(name)) for name in drives}
+    drives = {layer.name: collect_drive(graph, layer.name) for layer in graph.layers if layer.neuron is not None}
+    parameters = {name: to_lava_parameters(graph[name], graph.shape_of(name)) for name in drives}
     if graph.output not in drives:
-        drive = drive_of(graph, graph.output)
+        drive = collect_drive(graph, graph.output)
         if any(is_population(current.source) for current in drive.currents):
             drives[graph.output] = drive
-    feeds = {name: tuple(_feed(name, current) for current in drive.currents) for name, drive in drives.items()}
-    links = [
-        Link(source=feed.source, target=name, delay=feed.delay) for name, fed in feeds.items() for feed in fed if not feed.hosted
+    inputs = {name: tuple(_connect_input(name, current) for current in drive.currents) for name, drive in drives.items()}
+    connections = [
+        Connection(source=incoming.source, target=name, delay=incoming.delay)
+        for name, group in inputs.items()
+        for incoming in group
+        if not incoming.from_host
     ]
-    _check_sources(graph, links)
-    played = {name: any(feed.hosted and not feed.injected for feed in fed) for name, fed in feeds.items()}
-    least = {name: int(played[name] or bool(drives[name].constants)) for name in feeds}
-    found = offsets(least, links)
-    _check_delays(links, found)
+    _check_sources(graph, connections)
+    min_offsets = {}
+    for name, group in inputs.items():
+        has_host_synapse = any(incoming.from_host and not incoming.injected for incoming in group)
+        min_offsets[name] = int(has_host_synapse or bool(drives[name].constants))
+    offsets = solve_offsets(min_offsets, connections)
+    _check_delays(connections, offsets)
     constants = {name: drive.constants for name, drive in drives.items()}
-    return Plan(graph=graph, feeds=feeds, constants=constants, offsets=found, parameters=parameters)
+    return LavaPlan(graph=graph, inputs=inputs, constants=constants, offsets=offsets, parameters=parameters)
 
 
-def check_family(graph: SNNGraph) -> None:
+def check_loihi_neurons(graph: SNNGraph) -> None:
     """Refuse a network that does not hold integers of the Loihi family.
 
     Raises:
@@ -153,30 +161,30 @@ def check_family(graph: SNNGraph) -> None:
 
 
 def is_population(source: str) -> bool:
-    """Say whether a source is neurons, and not played by the host."""
+    """Say whether a source is neurons, and not values that the host sends."""
     return source != INPUT and not source.endswith("/drive")
 
 
-def _feed(target: str, current: Current) -> Feed:
+def _connect_input(target: str, current: Current) -> InputConnection:
     conv = current.conv
     if conv is not None:
         check_conv(conv)
-        reach, synapses = conv_reach(conv), conv_synapses(conv)
+        max_gain, synapses = max_conv_gain(conv), count_conv_synapses(conv)
     else:
-        reach, synapses = np.asarray(abs(current.matrix).sum(axis=1), np.int64).reshape(-1), int(current.matrix.nnz)
-    feed = Feed(
+        max_gain, synapses = np.asarray(abs(current.matrix).sum(axis=1), np.int64).reshape(-1), int(current.matrix.nnz)
+    incoming = InputConnection(
         target=target,
         source=current.source,
         delay=current.delay,
-        reach=reach,
+        max_gain=max_gain,
         shift=current.shift,
         injected=conv is None and current.source.endswith("/drive") and _is_identity(current),
         synapses=synapses,
         current=current,
     )
     if conv is None:
-        _ = feed.planes  # refuses what no connection holds
-    return feed
+        _ = incoming.planes  # raises where no connection holds the weights
+    return incoming
 
 
 def _is_identity(current: Current) -> bool:
@@ -185,19 +193,20 @@ def _is_identity(current: Current) -> bool:
     return rows == columns == matrix.nnz and not current.shift and bool((matrix.diagonal() == 1).all())
 
 
-def _check_sources(graph: SNNGraph, links: Iterable[Link]) -> None:
-    for link in links:
-        if not graph[link.source].spikes:
+def _check_sources(graph: SNNGraph, connections: Iterable[Connection]) -> None:
+    for connection in connections:
+        if not graph[connection.source].spikes:
             raise UnsupportedError(
-                f"layer '{link.source}': its potential feeds '{link.target}', Lava's LIF sends spikes only; give it a threshold"
+                f"layer '{connection.source}': its potential feeds '{connection.target}', Lava's LIF sends spikes only; "
+                "give it a threshold"
             )
 
 
-def _check_delays(links: Iterable[Link], found: Mapping[str, int]) -> None:
-    for link in links:
-        delay = extra_delay(link, found)
+def _check_delays(connections: Iterable[Connection], offsets: Mapping[str, int]) -> None:
+    for connection in connections:
+        delay = extra_delay(connection, offsets)
         if delay > MAX_DELAY:
             raise UnsupportedError(
-                f"edge '{link.source}' -> '{link.target}': needs a synaptic delay of {delay} steps, a synapse holds {MAX_DELAY}; "
-                "shorten the delay or the skip"
+                f"edge '{connection.source}' -> '{connection.target}': needs a synaptic delay of {delay} steps, "
+                f"a synapse holds {MAX_DELAY}; shorten the delay or the skip"
             )

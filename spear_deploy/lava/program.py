@@ -1,10 +1,10 @@
-"""What does the worker run? Plain data: arrays and rows, no code.
+"""Program of the worker process: arrays and rows, no code.
 
-A program is a list of passes. A pass is one network of Lava processes and the number of steps it runs:
+A program is a list of passes. A pass is one network of Lava processes and the number of steps that it runs:
 
     processes     rows {kind, name, ...}: source, dense, sparse, lif, port_recorder, state_recorder; or one, the whole network
     connections   pairs (name, name); (name.variable, name) for a state_recorder
-    pauses        rows {step, set: [[process, variable, array], ...]}: after that many steps, set variables, go on
+    pauses        rows {step, set: [[process, variable, array], ...]}: after that many steps variables are set
 
 On disk it is `program.json`, `arrays.npz` and a `.snn` file for each whole network; no pickle.
 """
@@ -30,14 +30,14 @@ SECONDS_PER_PROCESS = 0.05
 
 PAGE_BYTES = 4096
 CHANNEL_SIZES = (8, 4, 2)
-"""How many messages a channel holds, best first. Two suffice, since all processes move in step."""
-OTHER_PROCESSES = 3
+"""Messages that a channel holds, best first. Two suffice, since all processes advance step by step together."""
+LAVA_PROCESSES = 3
 """The worker, Lava's runtime service and its shared-memory manager."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pass:
-    """One network and how it is run."""
+    """One network of Lava processes, its steps, and the variables that are set between them."""
 
     steps: int
     processes: tuple[Mapping[str, Any], ...]
@@ -47,11 +47,11 @@ class Pass:
     @property
     def os_processes(self) -> int:
         """Number of operating-system processes that run at a time."""
-        return len(self.processes) + OTHER_PROCESSES
+        return len(self.processes) + LAVA_PROCESSES
 
     @property
     def seconds(self) -> float:
-        """Predicted time."""
+        """Predicted time, in seconds."""
         synapses = sum(row.get("synapses", 0) for row in self.processes)
         messages = 2 * len(self.processes) + len(self.connections)
         per_step = SECONDS_PER_MESSAGE * messages + SECONDS_PER_SYNAPSE * synapses
@@ -59,17 +59,20 @@ class Pass:
         return SECONDS_PER_PROCESS * len(self.processes) + self.steps * per_step
 
     def shared_bytes(self, channel_size: int) -> int:
-        """Return the need of shared memory: each channel holds `channel_size` messages, in whole pages."""
+        """Return the shared memory in bytes: each channel holds `channel_size` messages, in whole pages."""
         sizes = {row["name"]: row["size"] for row in self.processes}
         data = [sizes[source if source in sizes else source.rsplit(".", 1)[0]] for source, _ in self.connections]
         control = 2 * len(self.processes) + 2
-        return sum(_pages(8 * n * channel_size) for n in data) * PAGE_BYTES + control * _pages(8 * channel_size) * PAGE_BYTES
+        return (
+            sum(_count_pages(8 * n * channel_size) for n in data) * PAGE_BYTES
+            + control * _count_pages(8 * channel_size) * PAGE_BYTES
+        )
 
 
-def connected(whole: Pass) -> tuple[Pass, ...]:
-    """Split a pass into passes that are connected within: Lava starts what hangs together with the process it is told to run.
+def split_unconnected(whole: Pass) -> tuple[Pass, ...]:
+    """Split a pass into split_unconnected passes: Lava starts only the processes that are split_unconnected with the one it runs.
 
-    Parts without a recorder are dropped: nobody sees what they do.
+    Parts without a recorder are dropped, since their results are not read.
     """
     group = {row["name"]: row["name"] for row in whole.processes}
 
@@ -83,13 +86,13 @@ def connected(whole: Pass) -> tuple[Pass, ...]:
         group[root(source)] = root(target)
     recorded = sorted({root(row["name"]) for row in whole.processes if row["kind"].endswith("recorder")})
     parts = []
-    for one in recorded:
-        pauses = [{**pause, "set": [row for row in pause["set"] if root(row[0]) == one]} for pause in whole.pauses]
+    for name in recorded:
+        pauses = [{**pause, "set": [row for row in pause["set"] if root(row[0]) == name]} for pause in whole.pauses]
         parts.append(
             Pass(
                 steps=whole.steps,
-                processes=tuple(row for row in whole.processes if root(row["name"]) == one),
-                connections=tuple(pair for pair in whole.connections if root(pair[1]) == one),
+                processes=tuple(row for row in whole.processes if root(row["name"]) == name),
+                connections=tuple(pair for pair in whole.connections if root(pair[1]) == name),
                 pauses=tuple(pause for pause in pauses if pause["set"]),
             )
         )
@@ -98,7 +101,13 @@ def connected(whole: Pass) -> tuple[Pass, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """What one worker runs, pass by pass; networks by the name of their file."""
+    """What one worker runs, pass by pass.
+
+    Attributes:
+        passes: in order.
+        arrays: by key.
+        networks: by the name of their file.
+    """
 
     passes: tuple[Pass, ...]
     arrays: Mapping[str, Array]
@@ -106,13 +115,13 @@ class Program:
 
     @property
     def seconds(self) -> float:
-        """Predicted time."""
-        return SECONDS_TO_START + sum(each.seconds for each in self.passes)
+        """Predicted time, in seconds."""
+        return SECONDS_TO_START + sum(run.seconds for run in self.passes)
 
     def channel_size(self, free_bytes: int) -> int | None:
         """Return the channel size that fits half of the free shared memory, or None."""
         for size in CHANNEL_SIZES:
-            if all(each.shared_bytes(size) <= free_bytes // 2 for each in self.passes):
+            if all(run.shared_bytes(size) <= free_bytes // 2 for run in self.passes):
                 return size
         return None
 
@@ -125,26 +134,26 @@ class Program:
             write_snn(graph, folder / name)
         rows = [
             {
-                "steps": each.steps,
-                "processes": [dict(row) for row in each.processes],
-                "connections": [list(pair) for pair in each.connections],
-                "pauses": [dict(row) for row in each.pauses],
+                "steps": run.steps,
+                "processes": [dict(row) for row in run.processes],
+                "connections": [list(pair) for pair in run.connections],
+                "pauses": [dict(row) for row in run.pauses],
             }
-            for each in self.passes
+            for run in self.passes
         ]
         text = json.dumps({"channel_size": channel_size, "passes": rows})
         (folder / "program.json").write_text(text, encoding="utf-8")
 
 
-def joined(programs: Sequence[Program]) -> Program:
+def join_programs(programs: Sequence[Program]) -> Program:
     """Return one program that runs the passes of several; their arrays and files must have different names."""
     arrays: dict[str, Array] = {}
     networks: dict[str, SNNGraph] = {}
     for program in programs:
         arrays |= program.arrays
         networks |= program.networks
-    return Program(passes=tuple(each for program in programs for each in program.passes), arrays=arrays, networks=networks)
+    return Program(passes=tuple(run for program in programs for run in program.passes), arrays=arrays, networks=networks)
 
 
-def _pages(n_bytes: int) -> int:
+def _count_pages(n_bytes: int) -> int:
     return -(-n_bytes // PAGE_BYTES)

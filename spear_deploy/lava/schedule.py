@@ -1,13 +1,13 @@
-"""When does each layer act on Lava's clock?
+"""Steps at which layers act where every connection takes one step.
 
 A synapse process of Lava sends what it received a step ago, so every connection takes exactly one step; a neuron process
-and a recorder take none. Let layer l do at Lava's step t + offset(l) what the graph has it do at t. A spike that `source`
+and a recorder take none. Layer l does at Lava's step t + offset(l) what it does in the graph at t. A spike that `source`
 sends at graph step t leaves at t + offset(source), arrives one step and the synapse's own delay D later, and is due at
 graph step t + g (g: the delay of the graph's edge), which `target` reaches at t + g + offset(target). So
 
     D = offset(target) − offset(source) + g − 1          must not be negative
 
-With g = 0 along a path the offsets grow by one a layer, the longest path decides, and a skip gets the delay it lacks; a
+With g = 0 along a path the solve_offsets grow by one a layer. The longest path decides, and a skip waits for it. A
 recurrent edge of delay 1 from a layer to itself has D = 0. A cycle of n connections whose graph delays add up to less than
 n steps has no solution: hardware that takes a step for each connection cannot run it.
 """
@@ -20,11 +20,11 @@ from typing import Any
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.network.graph import SNNGraph
-from spear_deploy.quantize.explain.first_difference import reads_input, spike_sources
+from spear_deploy.quantize.explain.first_difference import find_spike_sources, reads_input
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
-class Link:
+class Connection:
     """Spikes of `source` reach the neurons of `target` through one connection, `delay` graph steps later."""
 
     source: str
@@ -32,63 +32,58 @@ class Link:
     delay: int
 
 
-def offsets(least: Mapping[str, int], links: Iterable[Link]) -> dict[str, int]:
-    """Return the least offset of each layer under which no link needs a negative delay.
+def solve_offsets(min_offsets: Mapping[str, int], connections: Iterable[Connection]) -> dict[str, int]:
+    """Return the smallest offset of each layer, in steps, under which no connection needs a negative delay.
 
     Args:
-        least: the earliest step of each layer: 1 where a connection brings the network's input, else 0.
-        links: between layers.
+        min_offsets: the earliest step of each layer: 1 where a connection delivers the network's input, else 0.
+        connections: between layers.
 
     Raises:
         UnsupportedError: a cycle is faster than its connections.
 
-    >>> links = [Link(source=a, target=b, delay=0) for a, b in ("ab", "bc", "ac")]
-    >>> found = offsets({"a": 1, "b": 0, "c": 0}, links)
-    >>> found, extra_delay(links[2], found)
+    >>> connections = [Connection(source=a, target=b, delay=0) for a, b in ("ab", "bc", "ac")]
+    >>> offset = solve_offsets({"a": 1, "b": 0, "c": 0}, connections)
+    >>> offset, extra_delay(connections[2], offset)
     ({'a': 1, 'b': 2, 'c': 3}, 1)
     """
-    found = dict(least)
-    links = sorted(links)
-    for _ in range(len(found) + 1):
-        late = [link for link in links if extra_delay(link, found) < 0]
+    offset = dict(min_offsets)
+    connections = sorted(connections)
+    for _ in range(len(offset) + 1):
+        late = [connection for connection in connections if extra_delay(connection, offset) < 0]
         if not late:
-            return found
-        for link in late:
-            found[link.target] = max(found[link.target], found[link.source] + 1 - link.delay)
-    link = late[0]
+            return offset
+        for connection in late:
+            offset[connection.target] = max(offset[connection.target], offset[connection.source] + 1 - connection.delay)
+    connection = late[0]
     raise UnsupportedError(
-        f"edge '{link.source}' -> '{link.target}': closes a cycle with fewer steps of delay than it has connections; "
+        f"edge '{connection.source}' -> '{connection.target}': closes a cycle with fewer steps of delay than it has connections; "
         "Lava and the chip take one step for each, so give the edge more delay"
     )
 
 
-def extra_delay(link: Link, offset: Mapping[str, int]) -> int:
-    """Return D, the delay that the synapse of a link has to add to its one step."""
-    return offset[link.target] - offset[link.source] + link.delay - 1
+def extra_delay(connection: Connection, offset: Mapping[str, int]) -> int:
+    """Return D, the steps that the synapse of a connection waits beyond its one step."""
+    return offset[connection.target] - offset[connection.source] + connection.delay - 1
 
 
-def alignment(graph: SNNGraph) -> dict[str, Any]:
-    """Say what it takes that every connection of the chip delivers one step later.
-
-    In the network's own time nothing changes by it: all layers see the same spikes.
+def schedule_on_chip(graph: SNNGraph) -> dict[str, Any]:
+    """Return the delays with which a chip, where every connection takes one step, computes the same spikes as the network.
 
     Returns:
-        `later_steps`: how many steps later the output acts, None where a loop is too fast for the chip. `delays`: by connection,
-        the steps that its synapse has to wait beyond its own one, so that what meets in the network meets on the chip.
+        `later_steps`: by how many steps the output acts later, None where a loop is too fast for the chip. `delays`: by
+        connection, "source -> target", the steps that its synapse waits beyond its one step; those of 0 are left out.
         `problem`: the loop, in a sentence, or None.
     """
     names = [layer.name for layer in graph.layers if layer.neuron is not None]
-    links = [Link(source=s, target=name, delay=d) for name in names for s, d in set(spike_sources(graph, name))]
-    least = {name: int(reads_input(graph, name)) for name in names}
+    connections = [Connection(source=s, target=name, delay=d) for name in names for s, d in set(find_spike_sources(graph, name))]
+    min_offsets = {name: int(reads_input(graph, name)) for name in names}
     try:
-        found = offsets(least, links)
+        offset = solve_offsets(min_offsets, connections)
     except UnsupportedError as error:
         return {"later_steps": None, "delays": {}, "problem": str(error)}
-    delays = {f"{link.source} -> {link.target}": extra_delay(link, found) for link in sorted(links)}
-    later = max((found[s] for s, _ in _at_output(graph)), default=0)
-    return {"later_steps": later, "delays": {name: d for name, d in delays.items() if d}, "problem": None}
-
-
-def _at_output(graph: SNNGraph) -> list[tuple[str, int]]:
+    delays = {f"{c.source} -> {c.target}": extra_delay(c, offset) for c in sorted(connections)}
     last = graph[graph.output]
-    return [(last.name, 0)] if last.neuron is not None else list(spike_sources(graph, last.name))
+    outputs = [last.name] if last.neuron is not None else [source for source, _ in find_spike_sources(graph, last.name)]
+    later = max((offset[source] for source in outputs), default=0)
+    return {"later_steps": later, "delays": {name: delay for name, delay in delays.items() if delay}, "problem": None}

@@ -108,7 +108,7 @@ class NeuronInput:
             gain = per_channel[:, 0]
             return gain.reshape(-1, *(1 for _ in shape[1:])) if isinstance(synapse, Scale) else gain
         raise UnsupportedError(
-            f"layer '{self.name}': time constants, thresholds or r differ inside a channel, whose weights are shared; "
+            f"layer '{name}': time constants, thresholds or r differ inside a channel, whose weights are shared; "
             "use one per channel"
         )
 

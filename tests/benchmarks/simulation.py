@@ -22,9 +22,9 @@ from statistics import median
 
 import numpy as np
 
-from spear_deploy.lava.batches import lower
-from spear_deploy.lava.plan import plan
-from spear_deploy.lava.single_process import lower_whole, read_whole
+from spear_deploy.lava.batches import lower_in_passes
+from spear_deploy.lava.plan import plan_network
+from spear_deploy.lava.single_process import lower_to_single_process, read_single_process
 from spear_deploy.lava.worker_process import run_program
 from spear_deploy.network import LOIHI_UNIT, Conv2d, Dense, Layer, LoihiLIF
 from spear_deploy.network.graph import SNNGraph, chain
@@ -70,7 +70,7 @@ def conv_network() -> SNNGraph:
 
 def on_stock_lava(graph: SNNGraph, x: np.ndarray) -> dict:
     """Run Lava's processes as a user would write them: source, Dense or Conv, LIF, ... and one sink behind the last."""
-    lowered = lower(plan(graph), x, set())
+    lowered = lower_in_passes(plan_network(graph), x, set())
     (whole,) = lowered.program.passes
     sink = f"{graph.output}/spikes"
     rows = tuple(row for row in whole.processes if row["kind"] != "port_recorder" or row["name"] == sink)
@@ -91,10 +91,10 @@ def on_fast_lava(graph: SNNGraph, x: np.ndarray) -> dict:
     """Run the whole network as one Lava process."""
 
     def read(folder: Path) -> dict:
-        run = read_whole(folder, "", x, "spikes")
+        run = read_single_process(folder, "", x, "spikes")
         return {"output": run.output, **json.loads((folder / "done.json").read_text())}
 
-    return timed(lambda: run_program(lower_whole(graph, x, kind="spikes", record=frozenset(), prefix=""), read))
+    return timed(lambda: run_program(lower_to_single_process(graph, x, kind="spikes", record=frozenset(), prefix=""), read))
 
 
 def on_simulator(graph: SNNGraph, x: np.ndarray) -> dict:

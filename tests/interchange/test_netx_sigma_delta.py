@@ -1,4 +1,4 @@
-"""Sigma-delta networks of netx: integers as Lava's models compute them, read, run, written, placed."""
+"""Sigma-delta networks of netx: read, run, written, placed as in Lava."""
 
 import subprocess
 import sys
@@ -51,7 +51,7 @@ def steps(xs, *, threshold, bias, takes="changes", exponents=(6, 6), relu=True):
     st.integers(-60, 60),
     st.sampled_from([("changes", True), ("changes", False), ("values", True)]),
 )
-def test_a_neuron_is_the_loop(xs, threshold, bias, kind):
+def test_a_neuron_equals_the_written_loop(xs, threshold, bias, kind):
     takes, relu = kind
     neuron = SigmaDelta(
         v_threshold=np.array(threshold),
@@ -67,8 +67,8 @@ def test_a_neuron_is_the_loop(xs, threshold, bias, kind):
 
 LAVA = """
 import sys, numpy as np
-from spear_deploy.lava.worker.guard import prepare
-prepare()
+from spear_deploy.lava.worker.guard import make_lava_importable
+make_lava_importable()
 from lava.proc.sdn.models import AbstractSigmaDeltaModel
 from lava.proc.sdn.process import ActivationMode
 given = np.load(sys.argv[1])
@@ -83,7 +83,7 @@ np.savez(sys.argv[1], sent=sent, sigma=model.sigma)
 
 
 @pytest.mark.parametrize("activation", ["relu", "unit"])
-def test_a_neuron_is_lavas(activation, tmp_path):
+def test_a_neuron_equals_lavas(activation, tmp_path):
     rng = np.random.default_rng(0)
     x, bias = rng.integers(-(2**16), 2**16, (60, 7)), rng.integers(-40, 40, 7)
     np.savez(tmp_path / "a.npz", x=x, bias=bias, threshold=9)
@@ -208,7 +208,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("fields", "match"), BAD)
-def test_parameters_outside_the_format(fields, match):
+def test_parameters_outside_the_format_raise(fields, match):
     with pytest.raises(GraphError, match=match):
         SigmaDelta(**fields)
 
@@ -226,7 +226,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("neuron", "match"), REFUSED)
-def test_what_netx_cannot_say_is_refused(neuron, match, tmp_path):
+def test_neurons_without_a_form_in_netx_raise(neuron, match, tmp_path):
     graph = chain([Layer(name="a", synapse=Dense(weight=np.array([[2, 4], [6, 8]])), neuron=neuron)], input_shape=(2,))
     with pytest.raises(UnsupportedError, match=match):
         write_netx(graph, tmp_path / "a.net")
@@ -252,7 +252,7 @@ def test_sigma_delta_and_lif_do_not_mix():
         chain(layers, input_shape=(2,))
 
 
-def test_a_network_survives_our_own_file(tmp_path):
+def test_a_network_survives_the_snn_file(tmp_path):
     from spear_deploy.interchange.snn_file import read_snn, write_snn
 
     graph = read_netx(network(tmp_path))

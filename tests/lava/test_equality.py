@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spear_deploy.lava.batches import lower
-from spear_deploy.lava.plan import plan
+from spear_deploy.lava.batches import lower_in_passes
+from spear_deploy.lava.plan import plan_network
 from spear_deploy.lava.run import Job, run_jobs
 from spear_deploy.network import Conv1d, Conv2d, Dense, Flatten, Layer, LoihiLIF, Scale, SumPool
 from spear_deploy.network.graph import Edge, SNNGraph, chain
@@ -258,8 +258,8 @@ def test_the_extremes_are_reached(runs):
 
 def test_delayed_spikes_do_not_reach_the_next_sample(runs):
     """A network without delay takes its samples one after another, one with delay side by side; both start each afresh."""
-    assert not plan(image_classifier()).side_by_side
-    assert plan(recurrent(1)).side_by_side
+    assert not plan_network(image_classifier()).needs_copies
+    assert plan_network(recurrent(1)).needs_copies
     job, run = runs["recurrent"]
     for sample in range(job.x.shape[1]):
         alone = simulated(Job(graph=job.graph, x=job.x[:, [sample]], record=EVERYTHING))
@@ -289,7 +289,7 @@ def test_many_samples_are_split_into_passes(monkeypatch):
     monkeypatch.setattr("spear_deploy.lava.batches.PASS_BYTES", 900)
     graphs = chain([dense("a", 0, 5, 4), dense("b", 1, 6, 5)], input_shape=(4,)), recurrent(1)
     jobs = [Job(graph=graph, x=spikes(0, 4, 5, 4), record=EVERYTHING) for graph in graphs]
-    assert all(len(lower(plan(job.graph), job.x, set(EVERYTHING)).program.passes) > 1 for job in jobs)
+    assert all(len(lower_in_passes(plan_network(job.graph), job.x, set(EVERYTHING)).program.passes) > 1 for job in jobs)
     for job, run in zip(jobs, run_jobs(jobs), strict=True):
         assert not differences(run, simulated(job))
 

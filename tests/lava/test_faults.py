@@ -18,7 +18,7 @@ import pytest
 from spear_deploy.errors import BackendError
 from spear_deploy.lava import worker_process
 from spear_deploy.lava.run import run_lava
-from spear_deploy.lava.worker.guard import remove_memory
+from spear_deploy.lava.worker.guard import remove_shared_memory
 from spear_deploy.network import Dense, Layer, LoihiLIF
 from spear_deploy.network.graph import chain
 from tests.support.lava_hazards import during_a_run, fault, network, prompt_s, the, traces
@@ -183,8 +183,8 @@ def test_all_shared_memory_of_a_run_carries_its_name(traces, model):
 KILLED_WITH_MEMORY = """
 import multiprocessing, os, signal, sys
 from multiprocessing import shared_memory
-from spear_deploy.lava.worker.guard import name_memory
-name_memory(sys.argv[1])
+from spear_deploy.lava.worker.guard import name_shared_memory
+name_shared_memory(sys.argv[1])
 segment = shared_memory.SharedMemory(create=True, size=8)
 semaphore = multiprocessing.get_context("spawn").Semaphore()  # which keeps its name, unlike Lava's
 os.killpg(0, signal.SIGKILL)  # and with it multiprocessing's resource tracker
@@ -195,9 +195,9 @@ def test_segments_and_semaphores_of_one_run_are_removed_and_no_others(traces):
     one, other = (f"spear-lava-{os.getpid()}-{name}" for name in ("one", "other"))
     for run in (one, other):
         subprocess.run([sys.executable, "-c", KILLED_WITH_MEMORY, run], start_new_session=True, check=False)
-    remove_memory(one)
+    remove_shared_memory(one)
     left = sorted(traces.shared_memory())
-    remove_memory(other)
+    remove_shared_memory(other)
     assert [name.rpartition("-")[0] for name in left] == [f"sem.{other}", other]
     traces.assert_none()
 

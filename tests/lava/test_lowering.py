@@ -18,13 +18,13 @@ from scipy.sparse import csr_matrix
 
 from spear_deploy.errors import BackendError, DataError, UnsupportedError
 from spear_deploy.lava import worker_process
-from spear_deploy.lava.batches import lower
-from spear_deploy.lava.formats import BIAS_LIMITS, digits, neuron_parameters, planes
-from spear_deploy.lava.linear_maps import MAX_SYNAPSES, as_matrix, drive_of
-from spear_deploy.lava.plan import plan
-from spear_deploy.lava.program import Pass, Program, connected
+from spear_deploy.lava.batches import lower_in_passes
+from spear_deploy.lava.formats import BIAS_LIMITS, split_into_digits, split_into_planes, to_lava_parameters
+from spear_deploy.lava.linear_maps import MAX_SYNAPSES, collect_drive, multiply_synapses
+from spear_deploy.lava.plan import plan_network
+from spear_deploy.lava.program import Pass, Program, split_unconnected
 from spear_deploy.lava.run import run_lava
-from spear_deploy.lava.schedule import Link, extra_delay, offsets
+from spear_deploy.lava.schedule import Connection, extra_delay, solve_offsets
 from spear_deploy.network import (
     AvgPool,
     BatchNorm,
@@ -41,7 +41,7 @@ from spear_deploy.network import (
 )
 from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.simulator import simulate, synapse_math
-from spear_deploy.simulator.stepper import value_of
+from spear_deploy.simulator.stepper import synaptic_input
 from tests.support.lava_networks import random_jobs
 
 
@@ -113,22 +113,22 @@ def test_a_chain_of_synapses_is_one_matrix(seed):
     n = int(np.prod(shape))
     expected = np.eye(n, dtype=np.int64).reshape(n, *shape)
     for synapse in synapses:
-        expected = synapse_math.apply(synapse, expected, integer=True)
-    matrix, shift = as_matrix(synapses, shape)
+        expected = synapse_math.apply_synapse(synapse, expected, integer=True)
+    matrix, shift = multiply_synapses(synapses, shape)
     assert shift == 0
     np.testing.assert_array_equal(matrix.toarray(), expected.reshape(n, -1).T)
 
 
 def test_an_exponent_below_zero_is_folded_in_where_nothing_is_rounded():
     even, odd = Dense(weight=np.array([[4, -8]]), weight_exponent=-2), Dense(weight=np.array([[4, 1]]), weight_exponent=-2)
-    assert [(m.toarray().tolist(), shift) for m, shift in (as_matrix([s], (2,)) for s in (even, odd))] == [
+    assert [(m.toarray().tolist(), shift) for m, shift in (multiply_synapses([s], (2,)) for s in (even, odd))] == [
         ([[1, -2]], 0),
         ([[4, 1]], 2),
     ]
     with pytest.raises(
         UnsupportedError, match="weights after a sum that is rounded down are no matrix; use a weight_exponent of 0"
     ):
-        as_matrix([odd, even], (2,))
+        multiply_synapses([odd, even], (2,))
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -141,13 +141,13 @@ def test_currents_and_constants_are_what_the_synapses_give(seed):
     for layer in graph.layers:
         if layer.neuron is None or any(edge.delay for edge in graph.edges):
             continue
-        drive = drive_of(graph, layer.name)
+        drive = collect_drive(graph, layer.name)
         total = sum((c.value for c in drive.constants), np.zeros(int(np.prod(graph.shape_of(layer.name))), np.int64))
         for current in drive.currents:
             hosted = current.source.endswith("/drive")
-            sent = value_of(graph, current.source[:-6], emitted) if hosted else emitted[current.source]
+            sent = synaptic_input(graph, current.source[:-6], emitted) if hosted else emitted[current.source]
             total = total + ((current.matrix @ sent.reshape(-1)) >> current.shift)
-        np.testing.assert_array_equal(total, value_of(graph, layer.name, emitted).reshape(-1))
+        np.testing.assert_array_equal(total, synaptic_input(graph, layer.name, emitted).reshape(-1))
 
 
 # ------------------------------------------------------------------------------------------------------------ the formats
@@ -179,7 +179,7 @@ def test_planes_give_the_same_sums(seed, limits, power, shift):
     weights = rng.integers(*limits, (3, 5)) << (power if max(np.abs(limits)) < 300 else 0)
     s = rng.integers(0, 5, 5)
     try:
-        split = planes(csr_matrix(weights), shift)
+        split = split_into_planes(csr_matrix(weights), shift)
     except UnsupportedError as error:
         assert shift and np.abs(weights).max() > 127, error
         return
@@ -191,13 +191,13 @@ def test_planes_give_the_same_sums(seed, limits, power, shift):
 def test_odd_weights_of_mixed_sign_are_doubled_since_lava_would_cut_their_last_bit():
     odd = np.array([[3, -5]])
     assert as_lava_reads(odd).tolist() == [[2, -6]]
-    (plane,) = planes(csr_matrix(odd))
+    (plane,) = split_into_planes(csr_matrix(odd))
     assert (plane.weights.toarray().tolist(), plane.exponent) == ([[6, -10]], -1)
 
 
 @given(st.lists(st.integers(-(2**24), 2**24), min_size=1, max_size=5))
 def test_digits_add_up(values):
-    weights, places = digits(np.array(values))
+    weights, places = split_into_digits(np.array(values))
     assert (weights @ places).tolist() == values
     assert np.abs(weights).max() <= 64
 
@@ -205,7 +205,7 @@ def test_digits_add_up(values):
 @given(st.integers(BIAS_LIMITS[0], BIAS_LIMITS[1]), st.integers(0, 7))
 def test_a_bias_keeps_its_value(mantissa, exponent):
     neuron = lif(bias_mantissa=np.array([mantissa, 1]), bias_exponent=exponent)
-    values = neuron_parameters(Layer(name="n", neuron=neuron), (2,))
+    values = to_lava_parameters(Layer(name="n", neuron=neuron), (2,))
     assert (values["bias_mant"] << values["bias_exp"]).tolist() == neuron.bias.tolist()
     assert values["bias_mant"].min() >= BIAS_LIMITS[0]
     assert values["bias_mant"].max() <= BIAS_LIMITS[1]
@@ -213,7 +213,7 @@ def test_a_bias_keeps_its_value(mantissa, exponent):
 
 
 def test_lava_takes_one_from_decay_u_and_a_readout_never_spikes():
-    values = neuron_parameters(Layer(name="n", neuron=lif(decay_u=4096, decay_v=7, v_threshold=None)), (2,))
+    values = to_lava_parameters(Layer(name="n", neuron=lif(decay_u=4096, decay_v=7, v_threshold=None)), (2,))
     assert {name: int(value) for name, value in values.items()} == {
         "du": 4095,
         "dv": 7,
@@ -230,7 +230,7 @@ def test_lava_takes_one_from_decay_u_and_a_readout_never_spikes():
 
 def test_offsets_are_the_depths_of_the_graph():
     for job in random_jobs(0, 30):
-        made = plan(job.graph)
+        made = plan_network(job.graph)
         if not any(edge.delay for edge in job.graph.edges) and not any(layer.name == "encoder" for layer in job.graph.layers):
             assert made.offsets == {name: job.graph.depths[name] + (job.graph[name].neuron is None) for name in made.offsets}
 
@@ -239,21 +239,21 @@ def test_offsets_are_the_depths_of_the_graph():
 def test_offsets_are_the_least_without_negative_delay(seed):
     rng = np.random.default_rng(seed)
     names = "abcde"
-    links = [
-        Link(source=str(s), target=str(t), delay=int(d))
+    connections = [
+        Connection(source=str(s), target=str(t), delay=int(d))
         for s, t, d in zip(*rng.choice(list(names), (2, 7)), rng.integers(0, 5, 7), strict=True)
     ]
-    least = {name: int(rng.integers(0, 2)) for name in names}
+    min_offsets = {name: int(rng.integers(0, 2)) for name in names}
     try:
-        found = offsets(least, links)
+        offset = solve_offsets(min_offsets, connections)
     except UnsupportedError:
         tried = (dict(zip(names, steps, strict=True)) for steps in np.ndindex(*(9,) * 5))
-        assert not any(all(extra_delay(link, offset) >= 0 for link in links) for offset in tried)
+        assert not any(all(extra_delay(connection, offset) >= 0 for connection in connections) for offset in tried)
         return
-    assert all(extra_delay(link, found) >= 0 for link in links)
+    assert all(extra_delay(connection, offset) >= 0 for connection in connections)
     for name in names:  # no single one could be earlier
-        earlier = {**found, name: found[name] - 1}
-        assert earlier[name] < least[name] or any(extra_delay(link, earlier) < 0 for link in links)
+        earlier = {**offset, name: offset[name] - 1}
+        assert earlier[name] < min_offsets[name] or any(extra_delay(connection, earlier) < 0 for connection in connections)
 
 
 # -------------------------------------------------------------------------------------------------------------- the rows
@@ -269,9 +269,9 @@ def test_a_skip_gets_the_delay_it_lacks():
     )
     pairs = [("input", "a"), ("a", "b"), ("b", "c"), ("c", "d"), ("a", "skip"), ("skip", "d")]
     graph = SNNGraph(layers=layers, edges=tuple(Edge(source=s, target=t) for s, t in pairs), input_shape=(2,))
-    made = plan(graph)
+    made = plan_network(graph)
     assert made.offsets == {"a": 1, "b": 2, "c": 3, "d": 4}
-    rows = {row["name"]: row for row in lower(made, np.ones((2, 1, 2), bool), set()).program.passes[0].processes}
+    rows = {row["name"]: row for row in lower_in_passes(made, np.ones((2, 1, 2), bool), set()).program.passes[0].processes}
     assert rows["d/from a"]["delay"] == 2
     assert rows["d/from c"]["delay"] == 0
 
@@ -283,7 +283,10 @@ def test_a_long_delay_of_sparse_weights_goes_through_a_delay_line(monkeypatch):
         edges=(Edge(source="input", target="a"), Edge(source="a", target="b", delay=5)),
         input_shape=(2,),
     )
-    rows = {row["name"]: row for row in lower(plan(graph), np.ones((2, 1, 2), bool), set()).program.passes[0].processes}
+    rows = {
+        row["name"]: row
+        for row in lower_in_passes(plan_network(graph), np.ones((2, 1, 2), bool), set()).program.passes[0].processes
+    }
     assert rows["b/from a +5"]["delay"] == 0
     assert rows["a/late by 3"]["delay"] == 2  # b waits for nothing else, so it may act one step before a
 
@@ -293,13 +296,13 @@ def test_parts_that_do_not_hang_together_are_passes_of_their_own():
     rows += [{"name": "s", "kind": "port_recorder", "size": 1}, {"name": "unseen", "kind": "lif", "size": 1}]
     pauses = ({"step": 1, "set": [["c", "v", "key"]]},)
     whole = Pass(steps=3, processes=tuple(rows), connections=(("a.b.v", "r"), ("c", "s")), pauses=pauses)
-    parts = connected(whole)
+    parts = split_unconnected(whole)
     assert sorted(sorted(row["name"] for row in part.processes) for part in parts) == [["a.b", "r"], ["c", "s"]]
     assert [len(part.pauses) for part in sorted(parts, key=lambda part: part.connections)] == [0, 1]
 
 
 def test_a_program_on_disk_is_json_and_plain_arrays(tmp_path):
-    low = lower(plan(chain([fc()], input_shape=(2,))), np.ones((2, 1, 2), bool), {"v"})
+    low = lower_in_passes(plan_network(chain([fc()], input_shape=(2,))), np.ones((2, 1, 2), bool), {"v"})
     low.program.save(tmp_path, 4)
     read = json.loads((tmp_path / "program.json").read_text())
     assert read["channel_size"] == 4
@@ -332,7 +335,7 @@ def test_sockets_get_a_short_path(monkeypatch, tmp_path):
         places.append(str(folder))
         raise BackendError("seen enough", cause="refused")
 
-    monkeypatch.setattr(worker_process, "_work", look)
+    monkeypatch.setattr(worker_process, "_run_worker", look)
     for place in ("/tmp", str(tmp_path / "a rather long name for a folder of temporary files")):
         monkeypatch.setattr("tempfile.tempdir", place)
         with pytest.raises(BackendError, match="seen enough"):
@@ -344,13 +347,13 @@ def test_the_caller_imports_neither_lava_nor_torch():
     code = (
         "import sys, numpy as np\n"
         "from spear_deploy.lava import run_lava\n"
-        "from spear_deploy.lava.plan import plan\n"
-        "from spear_deploy.lava.batches import lower\n"
+        "from spear_deploy.lava.plan import plan_network\n"
+        "from spear_deploy.lava.batches import lower_in_passes\n"
         "from spear_deploy.network.graph import chain\n"
         "from spear_deploy.network import Dense, Layer, LoihiLIF\n"
         "neuron = LoihiLIF(decay_u=9, decay_v=9, v_threshold=9)\n"
         "layer = Layer(name='fc', synapse=Dense(weight=np.eye(2, dtype=int)), neuron=neuron)\n"
-        "lower(plan(chain([layer], input_shape=(2,))), np.ones((1, 1, 2), bool), set())\n"
+        "lower_in_passes(plan_network(chain([layer], input_shape=(2,))), np.ones((1, 1, 2), bool), set())\n"
         "print(sorted(name for name in sys.modules if name.split('.')[0] in ('lava', 'torch', 'matplotlib', 'norse')))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -394,7 +397,7 @@ def test_neurons_outside_the_format_are_refused(parameters, message):
     ],
 )
 def test_a_process_of_ours_takes_only_what_lavas_lif_lacks(parameters, own):
-    low = lower(plan(chain([fc(neuron=lif(**parameters))], input_shape=(2,))), np.ones((2, 1, 2), bool), set())
+    low = lower_in_passes(plan_network(chain([fc(neuron=lif(**parameters))], input_shape=(2,))), np.ones((2, 1, 2), bool), set())
     kinds = {row["kind"] for row in low.program.passes[0].processes}
     assert ("complete_lif" in kinds, "lif" in kinds) == (own, not own)
 
@@ -498,7 +501,9 @@ def test_a_convolution_too_large_to_unroll_is_refused():
         input_shape=(64, 64, 64),
         match=rf"layer 'conv': about 37748736 synapses after unrolling, .* takes {MAX_SYNAPSES}",
     )
-    rows = lower(plan(chain([conv], input_shape=(64, 32, 32))), np.ones((1, 1, 64, 32, 32), bool), set()).program.passes[0]
+    rows = lower_in_passes(
+        plan_network(chain([conv], input_shape=(64, 32, 32))), np.ones((1, 1, 64, 32, 32), bool), set()
+    ).program.passes[0]
     assert [row["kind"] for row in rows.processes].count("conv") == 1
 
 

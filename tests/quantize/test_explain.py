@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from spear_deploy.errors import DataError, UnsupportedError
-from spear_deploy.lava.schedule import alignment
+from spear_deploy.lava.schedule import schedule_on_chip
 from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, CubaLI, CubaLIF, Dense, Layer, LoihiLIF, UnroundedLIF
 from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.quantize import quantize
@@ -296,11 +296,11 @@ def test_skips_wait_and_the_output_is_later_by_the_depth():
         edges=tuple(Edge(source=s, target=t) for s, t in (("input", "a"), ("a", "b"), ("b", "c"), ("a", "c"))),
         input_shape=(2,),
     )
-    assert alignment(quantize(graph)) == {"later_steps": 3, "delays": {"a -> c": 1}, "problem": None}
-    found = alignment(quantize(mixed(0)))
+    assert schedule_on_chip(quantize(graph)) == {"later_steps": 3, "delays": {"a -> c": 1}, "problem": None}
+    found = schedule_on_chip(quantize(mixed(0)))
     assert found == {"later_steps": 3, "delays": {"hidden -> hidden": 1}, "problem": None}
     loop = replace(graph, edges=(*graph.edges, Edge(source="c", target="a", delay=1)))
-    found = alignment(quantize(loop))
+    found = schedule_on_chip(quantize(loop))
     assert found["later_steps"] is None and "closes a cycle with fewer steps of delay" in found["problem"]
 
 

@@ -16,15 +16,15 @@ import types
 
 import numpy as np
 
-from spear_deploy.lava.worker.guard import name_memory, remove_memory
+from spear_deploy.lava.worker.guard import name_shared_memory, remove_shared_memory
 
 LIMIT_S = 15
 
 
 def prepare(site):
-    from spear_deploy.lava.worker.guard import prepare as make_importable
+    from spear_deploy.lava.worker.guard import make_lava_importable
 
-    make_importable()
+    make_lava_importable()
     import lava
 
     lava.__path__ = [*lava.__path__, f"{site}/lava"]
@@ -96,7 +96,7 @@ def in_a_copy(function, job, memory):
     copy = os.fork()
     if copy == 0:
         os.setsid()
-        name_memory(memory)
+        name_shared_memory(memory)
         signal.alarm(LIMIT_S)
         silence = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silence, 1)
@@ -112,7 +112,7 @@ def in_a_copy(function, job, memory):
     os.waitpid(copy, 0)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(copy, signal.SIGKILL)
-    remove_memory(memory)
+    remove_shared_memory(memory)
     os.set_blocking(reading, False)
     try:
         message = os.read(reading, 1000).decode()

@@ -41,9 +41,9 @@ def main():
     worker = sys.argv[1]
     sys.argv = sys.argv[1:]
     sys.path.insert(0, str(Path(worker).parent))
-    from guard import prepare
+    from guard import make_lava_importable
 
-    prepare()
+    make_lava_importable()
     from lava.magma.core.model.py.model import PyLoihiProcessModel
 
     if step == "init":

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.lava.plan import plan
+from spear_deploy.lava.plan import plan_network
 from spear_deploy.lava.run import Job
 from spear_deploy.network import Conv1d, Conv2d, Dense, Flatten, Layer, LoihiLIF, Scale, SumPool
 from spear_deploy.network.graph import Edge, SNNGraph
@@ -221,7 +221,7 @@ def random_job(seed):
         output = net.add(net.shapes[last], [(last, 0)], synapse=net.synapse(net.shapes[last]), name="value")
     graph = SNNGraph(layers=tuple(net.layers), edges=tuple(net.edges), input_shape=shape, output=output)
     try:
-        plan(graph)
+        plan_network(graph)
     except UnsupportedError as error:
         assert "cycle" in str(error) or "exponent is above" in str(error), error
         return None

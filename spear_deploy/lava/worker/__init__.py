@@ -1,4 +1,4 @@
-"""The other side of the fence: what runs in the worker process, and the only code that imports lava.
+"""Code of the worker process, the only code that imports lava.
 
-Nothing here is imported by the toolkit. `main.py` is run by path, in an interpreter that needs numpy, scipy and lava-nc only.
+`main.py` is run by path, in an interpreter that needs numpy, scipy and lava-nc only. The caller imports `guard` alone.
 """

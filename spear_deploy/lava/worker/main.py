@@ -1,9 +1,9 @@
-"""How is a program run as Lava processes?
+"""Worker process: runs a program as Lava processes.
 
     python main.py FOLDER TIMEOUT_S
 
 `FOLDER` holds `program.json` and `arrays.npz` (see `spear_deploy.lava.program`). Each pass is built, run and stopped;
-its recordings lie in `FOLDER` afterwards, and `done.json` says how long it took. On failure: `failure.json` and an exit code.
+its recordings lie in `FOLDER` afterwards, and `done.json` has the times. On failure: `failure.json` and an exit code.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))  # run by path, perhaps by another Python: these are neighbours, not a package
+sys.path.insert(0, str(Path(__file__).parent))  # run by path, perhaps by another Python: its neighbours are no package
 
-from guard import Guard, prepare  # type: ignore[import-not-found]
+from guard import Guard, make_lava_importable  # type: ignore[import-not-found]
 
 PACKAGE = Path(__file__).parents[2]
 INPUT_PORTS = {"dense": "s_in", "sparse": "s_in", "conv": "s_in"}
@@ -39,63 +39,63 @@ def main() -> None:
         aside.write_text(json.dumps(seconds), encoding="utf-8")
         aside.rename(folder / "done.json")
     except BaseException as error:
-        guard.die_of(error)
-    os._exit(0)  # without waiting for what Lava may have left
+        guard.exit_with_error(error)
+    os._exit(0)  # without waiting for processes that Lava may have left
 
 
 def run_program(folder: Path, guard: Guard) -> dict[str, float]:
-    """Run every pass of a program and return where the time went."""
+    """Run every pass of a program; return the seconds of import, build, run and stop."""
     import numpy as np
 
     begin = time.monotonic()
-    prepare()
+    make_lava_importable()
     from lava.magma.core.run_configs import Loihi2SimCfg
 
     seconds = {"import": time.monotonic() - begin, "build": 0.0, "run": 0.0, "stop": 0.0}
     program = json.loads((folder / "program.json").read_text(encoding="utf-8"))
     with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
-        for each in program["passes"]:
-            built = build(each, arrays, folder)
+        for row in program["passes"]:
+            processes = build(row, arrays, folder)
             config = Loihi2SimCfg(select_tag="fixed_pt")
-            one = next(iter(built.values()))
-            for key, value in run_pass(one, built, each, arrays, config, program["channel_size"], guard).items():
+            for key, value in run_pass(row, processes, arrays, config, program["channel_size"], guard).items():
                 seconds[key] += value
     return seconds
 
 
 def run_pass(
-    one: Any, built: dict[str, Any], each: dict[str, Any], arrays: Any, config: Any, channel_size: int, guard: Guard
+    row: dict[str, Any], processes: dict[str, Any], arrays: Any, config: Any, channel_size: int, guard: Guard
 ) -> dict[str, float]:
-    """Run one network through its steps, pausing where variables are to be set. Any of its processes starts them all."""
+    """Run one network through its steps, with pauses in which variables are set; return the seconds of build, run and stop."""
     from lava.magma.core.run_conditions import RunSteps
 
+    network = next(iter(processes.values()))  # any of the processes starts and stops them all
     times = [time.monotonic()]
-    guard.watch(one)
-    one.create_runtime(run_cfg=config, compile_config={"pypy_channel_size": channel_size})
+    guard.watch(network)
+    network.create_runtime(run_cfg=config, compile_config={"pypy_channel_size": channel_size})
     times.append(time.monotonic())
     now = 0
-    for pause in [*each["pauses"], {"step": each["steps"], "set": []}]:
+    for pause in [*row["pauses"], {"step": row["steps"], "set": []}]:
         if pause["step"] > now:
-            one.run(RunSteps(num_steps=pause["step"] - now))
+            network.run(RunSteps(num_steps=pause["step"] - now))
             now = pause["step"]
         for name, variable, key in pause["set"]:
-            getattr(built[name], variable).set(arrays[key])
+            getattr(processes[name], variable).set(arrays[key])
     times.append(time.monotonic())
     guard.watch(None)
-    one.stop()
+    network.stop()
     times.append(time.monotonic())
     build_s, run_s, stop_s = (b - a for a, b in itertools.pairwise(times))
     return {"build": build_s, "run": run_s, "stop": stop_s}
 
 
-def build(each: dict[str, Any], arrays: Any, folder: Path) -> dict[str, Any]:
+def build(run: dict[str, Any], arrays: Any, folder: Path) -> dict[str, Any]:
     """Make the processes of a pass and connect them."""
     built: dict[str, Any] = {}
-    for row in each["processes"]:
-        built[row["name"]] = make_process(row, arrays, folder, each["steps"])
+    for row in run["processes"]:
+        built[row["name"]] = make_process(row, arrays, folder, run["steps"])
         built[row["name"]].name = row["name"]
-    rows = {row["name"]: row for row in each["processes"]}
-    for source, target in each["connections"]:
+    rows = {row["name"]: row for row in run["processes"]}
+    for source, target in run["connections"]:
         if rows[target]["kind"] == "state_recorder":
             process, variable = source.rsplit(".", 1)
             built[target].state.connect_var(getattr(built[process], variable))
@@ -105,7 +105,7 @@ def build(each: dict[str, Any], arrays: Any, folder: Path) -> dict[str, Any]:
 
 
 def connect(source: dict[str, Any], sender: Any, target: dict[str, Any], receiver: Any) -> None:
-    """Connect two processes. All but Conv, whose images are (W, H, C), speak in vectors, which count through C, H, W."""
+    """Connect two processes. Conv takes and sends images (W, H, C), all others vectors in the order C, H, W."""
     output = getattr(sender, OUTPUT_PORTS[source["kind"]])
     if source["kind"] == "conv":
         output = output.transpose((2, 1, 0)).flatten()
@@ -134,12 +134,12 @@ def make_process(row: dict[str, Any], arrays: Any, folder: Path, steps: int) -> 
         return Network(row=row, x=arrays[row["input"]], folder=str(folder))
     from processes.recorder import process  # type: ignore[import-not-found]
 
-    made = {"port_recorder": process.PortRecorder, "state_recorder": process.StateRecorder}[kind]
-    return made(shape=(row["size"],), steps=steps, dtype=row["dtype"], file=str(folder / row["file"]))
+    recorder = {"port_recorder": process.PortRecorder, "state_recorder": process.StateRecorder}[kind]
+    return recorder(shape=(row["size"],), steps=steps, dtype=row["dtype"], file=str(folder / row["file"]))
 
 
 def share_package() -> None:
-    """Make this very package importable, and nothing that is installed beside it; what is used of it needs numpy only."""
+    """Make this package importable, and nothing that is installed beside it; the worker uses parts that need numpy only."""
     name, file = PACKAGE.name, PACKAGE / "__init__.py"
     spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=[str(PACKAGE)])
     if name not in sys.modules and spec is not None and spec.loader is not None:
@@ -148,7 +148,7 @@ def share_package() -> None:
 
 
 def make_synapse(row: dict[str, Any], arrays: Any) -> Any:
-    """Make Dense or Sparse, with one delay for all synapses where there is one."""
+    """Make Dense or Sparse, with the same delay for all synapses."""
     import numpy as np
     from lava.proc.dense.process import DelayDense, Dense
     from lava.proc.sparse.process import DelaySparse, Sparse
@@ -186,7 +186,7 @@ def make_conv(row: dict[str, Any], arrays: Any) -> Any:
 
 
 def make_neurons(row: dict[str, Any], arrays: Any) -> Any:
-    """Make LIF, LIFReset where the row names an interval, or our own process in place of either."""
+    """Make LIF, LIFReset where the row names an interval, or our process `CompleteLIF` in place of either."""
     from lava.proc.lif.process import LIF, LIFReset
 
     parameters = {name: value if isinstance(value, int) else arrays[value] for name, value in row["parameters"].items()}

@@ -1,5 +1,5 @@
-"""Lava processes of our own, each alone in a folder.
+"""Our Lava processes, one in each folder.
 
-Lava's compiler executes every module that lies beside a process class, several times for each process. So nothing else may live
-there.
+Lava's compiler executes every module that lies beside a process class, several times for each process. So no other module may
+lie there.
 """

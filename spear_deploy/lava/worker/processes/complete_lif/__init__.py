@@ -1,1 +1,1 @@
-"""The neuron that Lava's LIF is not quite."""
+"""Loihi's neuron with all resets and a refractory time."""

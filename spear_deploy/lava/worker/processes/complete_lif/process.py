@@ -1,7 +1,7 @@
-"""What does Lava's LIF lack of what Loihi's neurons do?
+"""LIF with Loihi's resets and refractory time, which Lava's LIF lacks.
 
-Reset by subtraction, reset to another value than 0, rest after a spike in fixed point, and a current that does not decay. This
-process adds them to Lava's own fixed-point dynamics and changes nothing else; networks that need none of it use Lava's LIF.
+Reset by subtraction, reset to another value than 0, refractory steps in fixed point, and a current that does not decay. This
+process adds them to Lava's fixed-point dynamics and changes nothing else; networks that need none of it use Lava's LIF.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from lava.proc.lif.process import LIF
 
 
 class CompleteLIF(LIF):  # type: ignore[misc]
-    """Leaky integrate and fire, with every reset and a rest.
+    """Leaky integrate and fire, with every reset and a refractory time.
 
     u ← trunc(u · (4096 − (du + 1)) / 4096) + 64 · a_in          Lava's; du may be −1: no decay
     v ← trunc(v · (4096 − dv) / 4096) + u + bias                 Lava's; left out while resting > 0, which falls by 1 a step
     spike where v > 64 · vth, then v ← v_reset, or v − 64 · vth with `subtract`, and resting ← refractory_steps
 
     Args:
-        v_reset: what v becomes after a spike.
-        subtract: take 64 · vth from v instead.
-        refractory_steps: how many steps v rests after a spike.
+        v_reset: potential after a spike.
+        subtract: subtract 64 · vth from v instead.
+        refractory_steps: steps for which v rests after a spike.
         reset_interval, reset_offset: set all states to 0 before every so many-th step, as Lava's LIFReset does; None: never.
-        lif: all that Lava's LIF takes.
+        lif: parameters of Lava's LIF.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class CompleteLIF(LIF):  # type: ignore[misc]
 @requires(CPU)
 @tag("fixed_pt")
 class PyCompleteLIF(AbstractPyLifModelFixed):  # type: ignore[misc]
-    """Lava's fixed-point dynamics between a rest and a reset of our own."""
+    """Lava's fixed-point dynamics between our refractory time and our reset."""
 
     s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
     du: int = LavaPyType(int, np.int32)  # Lava's is unsigned
@@ -69,9 +69,9 @@ class PyCompleteLIF(AbstractPyLifModelFixed):  # type: ignore[misc]
     def run_spk(self) -> None:
         """Advance one step."""
         arriving = self.a_in.recv()
-        given = self.proc_params
-        interval = given["reset_interval"]
-        if interval is not None and self.time_step % interval == given["reset_offset"] % interval:
+        parameters = self.proc_params
+        interval = parameters["reset_interval"]
+        if interval is not None and self.time_step % interval == parameters["reset_offset"] % interval:
             for state in (self.u, self.v, self.resting):
                 state[:] = 0
         self.scale_bias()
@@ -81,6 +81,6 @@ class PyCompleteLIF(AbstractPyLifModelFixed):  # type: ignore[misc]
         self.resting -= still
         threshold = np.broadcast_to(np.left_shift(self.vth, self.vth_shift), self.v.shape)
         spikes = self.v > threshold
-        self.v[spikes] = (self.v - threshold if given["subtract"] else self.v_reset)[spikes]
-        self.resting[spikes] = given["refractory_steps"]
+        self.v[spikes] = (self.v - threshold if parameters["subtract"] else self.v_reset)[spikes]
+        self.resting[spikes] = parameters["refractory_steps"]
         self.s_out.send(spikes)

@@ -1,1 +1,1 @@
-"""A whole network as one process."""
+"""A whole network as one Lava process."""

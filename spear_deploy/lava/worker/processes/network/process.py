@@ -1,7 +1,7 @@
-"""How does a whole network run inside one Lava process?
+"""A whole network as one Lava process.
 
-In each of Lava's steps the process advances the network by a block of its own steps, all samples together. Lava's runtime starts
-it, tells it when to step and ends it; what it computes is `spear_deploy.simulator.Simulation`, which needs numpy only.
+In each of Lava's steps the process advances the network by a block of its steps, all samples together. Lava's runtime starts it,
+advances it and ends it; the computation is `spear_deploy.simulator.Simulation`, which needs numpy only.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class Network(AbstractProcess):  # type: ignore[misc]
     """A spiking network on a batch of inputs.
 
     Args:
-        row: of the program: files of the network and of what it leaves, what to record, how many steps at a time.
+        row: of the program: file of the network, prefix of its results, what to record, steps in a block.
         x: the input, (T, B, *shape).
         folder: where the files are.
 
     Attributes:
-        blocks_done: how many blocks of steps are behind it, one for each of Lava's steps.
+        blocks_done: blocks of steps that have run, one in each of Lava's steps.
     """
 
     def __init__(self, *, row: dict[str, Any], x: np.ndarray[Any, Any], folder: str) -> None:
@@ -52,25 +52,25 @@ class PyNetwork(PyLoihiProcessModel):  # type: ignore[misc]
 
         self.row, self.folder = proc_params["row"], Path(proc_params["folder"])
         self.files: dict[int, str] = {}
-        """Files by the id of the array that fills them."""
+        """File names by the id of the array that is mapped to them."""
         self.simulation = Simulation(
             read_snn(self.folder / self.row["graph"]),
             proc_params["x"],
             kind=self.row["input_kind"],
             record=self.row["record"],
-            most_steps=self.row["most_steps"],
+            max_steps=self.row["max_steps"],
             allocate=self.on_disk,
         )
 
     def run_spk(self) -> None:
-        """Advance by one block; after the last, write what the run gave."""
+        """Advance by one block; after the last, write the results."""
         self.simulation.advance()
         self.blocks_done += 1
         if self.blocks_done[0] == len(self.simulation):
-            self.leave()
+            self.write_results()
 
     def on_disk(self, _: str, shape: tuple[int, ...], dtype: type) -> Any:
-        """Return an array that fills a file, so that nothing is copied when the run is over."""
+        """Return an array that is mapped to a file, so that no result is copied at the end."""
         file = self.new_file()
         npy: Any = np.lib.format
         array = npy.open_memmap(self.folder / file, mode="w+", dtype=dtype, shape=shape)
@@ -78,25 +78,25 @@ class PyNetwork(PyLoihiProcessModel):  # type: ignore[misc]
         return array
 
     def new_file(self) -> str:
-        """Return the name of another file."""
+        """Return the name of the next file."""
         return f"{self.row['prefix']}{len(self.files)}.npy"
 
-    def leave(self) -> None:
-        """Write `<prefix>run.json`: which array is in which file, and the counts that are no arrays."""
+    def write_results(self) -> None:
+        """Write `<prefix>run.json`: which array is in which file, and the counts of overflows."""
         run = self.simulation.result()
-        found: list[tuple[str, Any, Any]] = [("output", "", run.output)]
+        results: list[tuple[str, Any, Any]] = [("output", "", run.output)]
         for what in ("spikes", "v", "u"):
-            found += [(what, name, array) for name, array in getattr(run, what).items()]
-        found += [("sent", name, array) for name, array in run.counts.sent.items()]
-        found += [("delivered", [e.source, e.target, e.delay], array) for e, array in run.counts.delivered.items()]
+            results += [(what, name, array) for name, array in getattr(run, what).items()]
+        results += [("sent", name, array) for name, array in run.counts.sent.items()]
+        results += [("delivered", [e.source, e.target, e.delay], array) for e, array in run.counts.delivered.items()]
         arrays = []
-        for what, of, array in found:
+        for what, key, array in results:
             if id(array) not in self.files:
                 file = self.new_file()
                 np.save(self.folder / file, array)
                 self.files[id(array)] = file
             elif hasattr(array, "flush"):
                 array.flush()
-            arrays.append({"what": what, "of": of, "file": self.files[id(array)]})
+            arrays.append({"what": what, "of": key, "file": self.files[id(array)]})
         text = json.dumps({"arrays": arrays, "overflows": run.overflows})
         (self.folder / f"{self.row['prefix']}run.json").write_text(text, encoding="utf-8")

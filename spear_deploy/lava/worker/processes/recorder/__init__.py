@@ -1,1 +1,1 @@
-"""Recorders: spikes and states leave Lava as files."""
+"""Recorders that write spikes and states to files."""

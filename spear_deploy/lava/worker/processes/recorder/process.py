@@ -1,7 +1,7 @@
-"""How are spikes and states taken out of Lava without waiting for them?
+"""Recorders of spikes and states that write one file each.
 
-Lava hands a recording to Python value by value, some 15 µs each: a million spikes take 15 s. These recorders stand where
-Lava's `io.sink.RingBuffer` and `Monitor` would, see the same values in the same step, and write one `.npy` file at the end.
+Lava passes a recording to Python value by value, some 15 µs each: a million spikes take 15 s. These recorders take the place of
+Lava's `io.sink.RingBuffer` and `Monitor`, read the same values in the same step, and write one `.npy` file at the end.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
 
 class PortRecorder(AbstractProcess):  # type: ignore[misc]
-    """Record what arrives at `a_in` in every step: spikes, or the sum of several synapses.
+    """Record the input of `a_in` in every step: spikes, or the sum of several synapses.
 
     Args:
         shape: of the port.
-        steps: how many steps will run.
+        steps: of the run.
         dtype: of the file; bool for spikes.
         file: `.npy` file to write, (steps, *shape).
     """
@@ -42,42 +42,42 @@ class StateRecorder(AbstractProcess):  # type: ignore[misc]
         self.state = RefPort(shape=shape)
 
 
-class _Recording(PyLoihiProcessModel):  # type: ignore[misc]
+class _RecorderModel(PyLoihiProcessModel):  # type: ignore[misc]
     def __init__(self, proc_params: Any) -> None:
         super().__init__(proc_params)
-        self.kept = np.zeros((proc_params["steps"], *proc_params["shape"]), proc_params["dtype"])
+        self.recorded = np.zeros((proc_params["steps"], *proc_params["shape"]), proc_params["dtype"])
 
-    def keep(self, value: np.ndarray[Any, Any]) -> None:
-        self.kept[self.time_step - 1] = value
-        if self.time_step == len(self.kept):
-            np.save(self.proc_params["file"], self.kept)
+    def store(self, value: np.ndarray[Any, Any]) -> None:
+        self.recorded[self.time_step - 1] = value
+        if self.time_step == len(self.recorded):
+            np.save(self.proc_params["file"], self.recorded)
 
 
 @implements(proc=PortRecorder, protocol=LoihiProtocol)
 @requires(CPU)
 @tag("fixed_pt")
-class PyPortRecorder(_Recording):
-    """Keep what arrives during the spiking phase."""
+class PyPortRecorder(_RecorderModel):
+    """Record the input in the spiking phase."""
 
     a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32)
 
     def run_spk(self) -> None:
-        """Keep this step's value."""
-        self.keep(self.a_in.recv())
+        """Record the value of this step."""
+        self.store(self.a_in.recv())
 
 
 @implements(proc=StateRecorder, protocol=LoihiProtocol)
 @requires(CPU)
 @tag("fixed_pt")
-class PyStateRecorder(_Recording):
+class PyStateRecorder(_RecorderModel):
     """Read the variable in the phase after the spiking phase, as Lava's Monitor does."""
 
     state: PyRefPort = LavaPyType(PyRefPort.VEC_DENSE, np.int32)
 
     def post_guard(self) -> bool:
-        """Ask for that phase in every step."""
+        """Request the phase after the spiking phase in every step."""
         return True
 
     def run_post_mgmt(self) -> None:
-        """Keep this step's value."""
-        self.keep(self.state.read())
+        """Record the value of this step."""
+        self.store(self.state.read())
