@@ -165,7 +165,9 @@ class _CellParameters:
             rate_per_step = rate_per_step[0]
         single = np.float32 if multiplier.dtype == torch.float32 else np.float64
         exact = self.dt_s / rate_per_step
-        for tau in (_round_to_7_digits(exact), exact):
+        # 7 digits are mostly the number in the user's code
+        rounded = np.array([float(f"{value:.7g}") for value in exact.ravel()]).reshape(exact.shape)
+        for tau in (rounded, exact):
             if np.array_equal((self.dt_s / tau).astype(single), rate_per_step.astype(single)):
                 return tau
         return exact
@@ -179,11 +181,6 @@ class _CellParameters:
             return "value"
         name = getattr(method, "__name__", str(method))
         raise UnsupportedError(f"{self.place} resets by '{name}'; expected reset_value or reset_subtract of norse.torch")
-
-
-def _round_to_7_digits(tau: Array) -> Array:
-    """Return time constants rounded to 7 digits, mostly the number in the user's code."""
-    return np.array([float(f"{value:.7g}") for value in tau.ravel()]).reshape(tau.shape)
 
 
 def solve_w_in(tau_syn_s: Array, dt_s: float) -> Array:

@@ -1,4 +1,4 @@
-"""Norse models as networks: any torch module of Norse cells or time layers.
+"""Networks from Norse models of cells or time layers.
 
 The model's forward is traced; each call becomes a layer, changes nothing, or is refused with its place. `support_table` lists the
 modules. A model is of one of three kinds:
@@ -128,7 +128,7 @@ def load_model(
     if shape is None and fallback is not None:
         shape = fallback()
     if shape is None:
-        raise UnsupportedError(f"'{spec}' says no input shape; return (model, input_shape), or give --input-shape")
+        raise UnsupportedError(f"'{spec}' states no input shape; return (model, input_shape), or give --input-shape")
     return model, _parse_shape(shape, f"'{spec}'")
 
 

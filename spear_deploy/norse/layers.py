@@ -143,7 +143,7 @@ def _make_synapse(synapse: Synapse | None) -> torch.nn.Module | None:
         return _make_pool(synapse)
     if isinstance(synapse, Scale):
         return ScaleModule(_to_tensor(synapse.weight), None if synapse.bias is None else _to_tensor(synapse.bias))
-    module = _make_weighted(synapse)
+    module = _make_weights(synapse)
     with torch.no_grad():
         module.weight.copy_(_to_tensor(synapse.weight))
         if synapse.bias is not None:
@@ -151,7 +151,7 @@ def _make_synapse(synapse: Synapse | None) -> torch.nn.Module | None:
     return module
 
 
-def _make_weighted(synapse: Any) -> Any:
+def _make_weights(synapse: Any) -> Any:
     """Return the torch module of a dense or convolutional synapse, its values not yet set."""
     make: Any = torch.nn.utils.skip_init
     if isinstance(synapse, Dense):

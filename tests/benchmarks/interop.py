@@ -234,14 +234,14 @@ PLATFORMS: dict[str, tuple[str, tuple[SNNGraph, int]]] = {
 
 def frameworks_table() -> str:
     """Networks that other frameworks wrote, run there and here. Installs each framework."""
-    from tests.interchange.test_nir_frameworks import compared
+    from tests.interchange.test_nir_written_by_frameworks import compare
     from tests.support.framework_environments import VERSIONS, written_by
 
     rows = []
     for framework, version in VERSIONS.items():
         with tempfile.TemporaryDirectory() as folder:
             for told in written_by(framework, Path(folder)):
-                _, _, layers = compared(Path(folder), told, framework)
+                _, _, layers = compare(Path(folder), told, framework)
                 options = f"`--source {framework}" + (f" --reset {told['reset']}`" if told.get("reset") else "`")
                 cells = []
                 for layer, ours, theirs in layers:

@@ -1,4 +1,4 @@
-"""NIR: files of other frameworks run as they do there, ours come back as they were."""
+"""NIR files of other frameworks, and of spear-deploy."""
 
 import random
 
@@ -64,8 +64,8 @@ def written(path, nodes, edges, n_in=2, n_out=2, type_check=False):
 
 def test_one_lif_neuron_gives_norses_trace():
     graph = read_nir(shared("conformance/nir_lif/lif_norse.nir"))
-    given, voltage, spikes = np.loadtxt(shared("conformance/nir_lif/lif_norse.csv"), delimiter=",").T
-    run = simulate(graph, given[:, None, None], kind="current", record=("spikes", "v"))
+    current, voltage, spikes = np.loadtxt(shared("conformance/nir_lif/lif_norse.csv"), delimiter=",").T
+    run = simulate(graph, current[:, None, None], kind="current", record=("spikes", "v"))
     assert np.array_equal(run.spikes["1"].ravel(), spikes == 1)
     assert np.flatnonzero(run.spikes["1"]).tolist() == [460, 510, 710, 760]
     np.testing.assert_allclose(run.v["1"].ravel(), voltage, rtol=0, atol=2**-27)  # half a unit in float32's last place at 0.1
@@ -179,8 +179,8 @@ def test_convolutions_as_others_write_them(tmp_path):
     assert same["n"].synapse.padding == (2, 1) and same.shape_of("n") == (3, 6, 6)
     assert read_nir(conv_file(tmp_path / "a.nir", conv_fields(padding=np.array([b"valid"])))).shape_of("n") == (3, 4, 4)
     bare = {"type": "Conv2d", "weight": np.ones((3, 2, 3, 3), np.float32)}
-    found = read_nir(conv_file(tmp_path / "a.nir", bare))
-    assert found["n"].synapse.bias is None and "node 'n' states no stride: 1 is taken" in found.metadata["assumptions"]
+    graph = read_nir(conv_file(tmp_path / "a.nir", bare))
+    assert graph["n"].synapse.bias is None and "node 'n' states no stride: 1 is taken" in graph.metadata["assumptions"]
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_convolutions_as_others_write_them(tmp_path):
         ({"weight": np.ones(2)}, GraphError, "node 'n' states no type"),
     ],
 )
-def test_what_cannot_be_read_names_its_node(fields, error, match, tmp_path):
+def test_an_error_names_its_node(fields, error, match, tmp_path):
     if "IF" in str(fields.get("type")) and np.size(fields.get("v_threshold")) == 5 and not np.diff(fields["v_threshold"]).any():
         graph = read_nir(conv_file(tmp_path / "a.nir", fields))  # all the same: a shape does not matter
         assert graph["n"].neuron == IF(v_threshold=1.0)
@@ -396,11 +396,11 @@ def test_flatten_from_axis_one(tmp_path):
 # ----------------------------------------------------------------------------------------------------------- options
 
 
-def test_reset_and_time_step_are_told_or_assumed(tmp_path):
+def test_reset_and_time_step_are_options_or_assumed(tmp_path):
     path = written(tmp_path / "a.nir", {"n": lif()}, CHAIN)
     assert read_nir(path)["n"].neuron.reset == "value"
-    told = read_nir(path, dt_s=1e-3, reset="subtract")
-    assert told["n"].neuron.reset == "subtract" and told.dt_s == 1e-3 and told.metadata["assumptions"] == []
+    explicit = read_nir(path, dt_s=1e-3, reset="subtract")
+    assert explicit["n"].neuron.reset == "subtract" and explicit.dt_s == 1e-3 and explicit.metadata["assumptions"] == []
     with pytest.raises(GraphError, match="reset: 'soft' given, expected 'value' or 'subtract'"):
         read_nir(path, reset="soft")
 
@@ -492,7 +492,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_nir_has_no_word_for_comes_back_equal(name, tmp_path):
+def test_facts_that_nir_has_no_field_for_come_back_equal(name, tmp_path):
     graph = CASES[name]
     write_nir(graph, tmp_path / "a.nir")
     same_runs(graph, read_nir(tmp_path / "a.nir"), steps=12)
@@ -509,12 +509,12 @@ def test_numbers_in_the_file_are_nirs(tmp_path):
         metadata={"kept": [1, 2]},
     )
     assert write_nir(graph, tmp_path / "a.nir") == []
-    found = nir.read(tmp_path / "a.nir")
-    assert found.nodes["conv"].tau.shape == (2, 4, 4) and found.nodes["fc"].r.dtype == np.float32
-    assert np.unique(found.nodes["conv"].tau).tolist() == [0.01]  # float64, since float32 would change it
-    assert tuple(found.nodes["conv.synapse"].input_shape) == (4, 4)
-    assert found.metadata["dt_s"] == 1e-3 and found.nodes["conv"].metadata["reset"] == "subtract"
-    assert set(found.edges) == {
+    stored = nir.read(tmp_path / "a.nir")
+    assert stored.nodes["conv"].tau.shape == (2, 4, 4) and stored.nodes["fc"].r.dtype == np.float32
+    assert np.unique(stored.nodes["conv"].tau).tolist() == [0.01]  # float64, since float32 would change it
+    assert tuple(stored.nodes["conv.synapse"].input_shape) == (4, 4)
+    assert stored.metadata["dt_s"] == 1e-3 and stored.nodes["conv"].metadata["reset"] == "subtract"
+    assert set(stored.edges) == {
         ("input", "conv.synapse"),
         ("conv.synapse", "conv"),
         ("conv", "fc.flatten"),
@@ -527,7 +527,7 @@ def test_numbers_in_the_file_are_nirs(tmp_path):
     assert again["conv"].neuron.tau_s.shape == ()
 
 
-def test_batch_norm_is_folded_and_said(tmp_path):
+def test_batch_norm_is_folded_and_noted(tmp_path):
     norm = BatchNorm(weight=np.array([2.0, 3.0]), bias=np.ones(2), mean=np.array([0.5, 0.25]), var=np.array([4.0, 1.0]), eps=0.0)
     graph = net(
         Layer(name="fc", synapse=Dense(weight=np.ones((2, 2), "f4"), bias=np.ones(2)), norm=norm, neuron=IF()), shape=(2,)
@@ -574,13 +574,13 @@ def loihi(**more):
         ),
     ],
 )
-def test_integers_that_nir_cannot_say(layer, match, tmp_path):
+def test_integers_that_nir_cannot_express_are_refused(layer, match, tmp_path):
     with pytest.raises(UnsupportedError, match=match + ".*; export the floating-point network"):
         write_nir(net(layer, shape=(2,)), tmp_path / "a.nir")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_floats_that_nir_cannot_say(tmp_path):
+def test_floats_that_nir_cannot_express_are_refused(tmp_path):
     graph = SNNGraph(
         layers=(Layer(name="a", neuron=IF()), Layer(name="b", neuron=IF())),
         edges=(Edge(source="input", target="a"), Edge(source="input", target="b")),
@@ -603,7 +603,7 @@ def test_floats_that_nir_cannot_say(tmp_path):
 # ------------------------------------------------------------------------------------------------------- wrong input
 
 
-def test_files_that_are_no_nir(tmp_path):
+def test_files_that_are_no_nir_are_refused(tmp_path):
     bad = tmp_path / "a.nir"
     with pytest.raises(FileError, match="there is no such NIR file; check the path"):
         read_nir(bad)

@@ -1,4 +1,4 @@
-"""Whatever a NIR file says, it is read or refused by one of our errors: no traceback, no hang, no memory for what it lacks."""
+"""Mutated NIR files: read, or refused by an error of spear-deploy."""
 
 import copy
 import json
@@ -163,11 +163,11 @@ def mutated(draw):
     return tree
 
 
-def check(tree, **told):
+def check(tree, **options):
     """Read a tree; what is read must be a network that runs, what is not must be one of our errors."""
     with np.errstate(all="ignore"):
         try:
-            graph = read(tree, **told)
+            graph = read(tree, **options)
         except SpearError as error:
             assert str(error).strip() and "\n" not in str(error)
             return

@@ -1,4 +1,4 @@
-"""Every NIR node that discrete time can hold, and the habits of the versions of NIR."""
+"""NIR nodes of every type and version."""
 
 import itertools
 
@@ -13,7 +13,7 @@ from spear_deploy.network import LIF, Conv2d, Dense
 from spear_deploy.network.graph import Edge
 from spear_deploy.simulator import simulate
 from tests.interchange.test_nir_file import CHAIN, INPUT, LIF_FIELDS, OUTPUT, lif, raw, written
-from tests.interchange.test_nir_sources import flat_raw
+from tests.interchange.test_nir_frameworks import flat_raw
 from tests.support.reference import random_spikes
 
 
@@ -30,8 +30,8 @@ def test_a_threshold_has_no_memory(tmp_path):
     nodes = {"n": nir.Threshold(threshold=np.array([0.5, 1.0]))}
     graph = read_nir(written(tmp_path / "a.nir", nodes, CHAIN))
     x = np.random.default_rng(0).integers(-8, 9, (40, 3, 2)) / 4
-    found = simulate(graph, x, kind="current", record=("spikes",)).spikes["n"]
-    assert np.array_equal(found, x > np.array([0.5, 1.0]))
+    emitted = simulate(graph, x, kind="current", record=("spikes",)).spikes["n"]
+    assert np.array_equal(emitted, x > np.array([0.5, 1.0]))
 
 
 def test_an_integrator_is_a_running_sum(tmp_path):
@@ -48,9 +48,9 @@ def test_delays_of_neurons_inside_a_cycle(tmp_path):
     graph = read_nir(written(tmp_path / "a.nir", nodes, [("input", "n"), ("n", "d"), ("d", "n"), ("n", "output")]))
     x = np.zeros((10, 1, 2), bool)
     x[0] = True
-    found = simulate(graph, x, record=("spikes",)).spikes["n"][:, 0]
-    assert np.flatnonzero(found[:, 0]).tolist() == list(range(10))
-    assert np.flatnonzero(found[:, 1]).tolist() == [0, 3, 6, 9]
+    emitted = simulate(graph, x, record=("spikes",)).spikes["n"][:, 0]
+    assert np.flatnonzero(emitted[:, 0]).tolist() == list(range(10))
+    assert np.flatnonzero(emitted[:, 1]).tolist() == [0, 3, 6, 9]
 
 
 def test_too_many_delays_in_one_node(tmp_path):

@@ -1,4 +1,4 @@
-"""A network survives NIR, or is refused by name before anything is written; other readers get the same spikes from our files."""
+"""Networks written as NIR and read back, by other readers too."""
 
 import nir
 import numpy as np
@@ -170,7 +170,7 @@ def test_units_are_seconds_and_arrays_are_full(tmp_path):
     assert np.array_equal(node.v_threshold, np.broadcast_to(neuron.v_threshold, (2, 3, 4)))
 
 
-def test_what_we_know_goes_into_the_metadata(tmp_path):
+def test_facts_of_a_placed_network_are_in_the_metadata(tmp_path):
     rng = np.random.default_rng(0)
     neuron = LoihiLIF(decay_u=4096, decay_v=0, v_threshold=30, reset="subtract")
     graph = chain(
@@ -184,10 +184,10 @@ def test_what_we_know_goes_into_the_metadata(tmp_path):
     )
     placement = place(graph, load_profile("loihi2"))
     write_nir(graph, tmp_path / "a.nir", placement=placement)
-    found = nir.read(tmp_path / "a.nir")
-    assert found.metadata["dt_s"] == 2e-3
-    assert found.metadata["spear_profile"] in ("loihi2", b"loihi2")
-    a, b = found.nodes["a"].metadata, found.nodes["b"].metadata
+    stored = nir.read(tmp_path / "a.nir")
+    assert stored.metadata["dt_s"] == 2e-3
+    assert stored.metadata["spear_profile"] in ("loihi2", b"loihi2")
+    a, b = stored.nodes["a"].metadata, stored.nodes["b"].metadata
     assert a["spear_weight_bits"] == 8 and b["spear_weight_bits"] == 3 and b["spear_kept_channels"].tolist() == [0, 3, 4, 7, 9]
     assert a["spear_cores"].tolist() == [part.core for part in placement.slices_of("a")]
     assert a["spear_core_neurons"].sum() == 2000 and a["reset"] in ("subtract", b"subtract")

@@ -1,4 +1,4 @@
-"""Forwards as people write them: loops over time, feedback by hand, outputs side by side, maxima of spikes."""
+"""Hand-written forwards: loops, feedback, concatenated outputs, max pools of spikes."""
 
 import norse.torch as norse
 import numpy as np
@@ -76,7 +76,7 @@ def layer_by_layer(self, x):
 @pytest.mark.parametrize(
     "forward", [by_index, by_iteration, by_unbinding, into_a_tensor, layer_by_layer], ids=lambda f: f.__name__
 )
-def test_loops_over_time(forward):
+def test_a_loop_over_time_is_read_as_its_step(forward):
     graph = assert_same(dyadic(Stateless(forward, fc=nn.Linear(4, 5), lif=box())), (4,))
     assert [layer.name for layer in graph.layers] == ["lif"] and graph["lif"].synapse is not None
 
@@ -350,7 +350,7 @@ def batch_first(self, x):
         (Stateless(batch_first, fc=nn.Linear(3, 4)), r"takes \[:, 0\] of the output of 'input'"),
     ],
 )  # fmt: skip
-def test_refuses_what_no_step_repeats(model, message):
+def test_a_call_that_steps_do_not_repeat_is_refused(model, message):
     with pytest.raises(UnsupportedError, match=message):
         from_norse(model, (3,))
 
@@ -358,7 +358,7 @@ def test_refuses_what_no_step_repeats(model, message):
 # ----------------------------------------------------------------------------------------------------- side by side
 
 
-def test_branches_side_by_side_before_weights():
+def test_weights_behind_concatenated_branches_are_split():
     def forward(self, x, state):
         a, b = state or (None, None)
         left, a = self.lif1(self.conv1(x), a)
@@ -389,7 +389,7 @@ def test_dense_blocks():
     assert [layer.synapse.weight.shape[1] for layer in third] == [2, 3, 3]
 
 
-def test_neurons_and_outputs_side_by_side():
+def test_neurons_and_outputs_of_concatenated_branches_are_joined():
     def forward(self, x, state):
         z, state = self.lif(torch.cat([self.a(x), self.b(x)], 1), state)
         return torch.cat([z, x], 1), state
@@ -398,7 +398,7 @@ def test_neurons_and_outputs_side_by_side():
     assert graph.shape_of(graph.output) == (9,)
 
 
-def test_side_by_side_over_time_and_through_grouped_convolutions():
+def test_concatenation_over_time_and_before_grouped_convolutions():
     def forward(self, x):
         z = self.lif(self.a(x))[0]
         return self.b(torch.cat([z, x], 2))
@@ -419,7 +419,7 @@ def test_side_by_side_over_time_and_through_grouped_convolutions():
         (lambda x: x.new_zeros(2, 2, 4, 4) + x, "makes zeros of another shape than batch x a layer's"),
     ],
 )
-def test_refuses_other_ways_to_put_values_together(join, message):
+def test_other_concatenations_are_refused(join, message):
     model = User(lambda s, x, state: s.lif(join(s.conv(x)), state), conv=nn.Conv2d(2, 2, 1), lif=box())
     with pytest.raises(UnsupportedError, match=message):
         from_norse(model, (2, 4, 4))
@@ -462,7 +462,7 @@ def test_maxima_over_time_layers_functions_and_branches():
         (nn.AdaptiveMaxPool2d(2), "'1' pools 5 x 5 to 2 x 2 by uneven windows"),
     ],
 )
-def test_refuses_other_maxima(pool, message):
+def test_other_max_pools_are_refused(pool, message):
     with pytest.raises(UnsupportedError, match=message):
         from_norse(State(box(), pool), (1, 5, 5))
     with pytest.raises(UnsupportedError, match="module '1' is .*MaxPool2d, .*of the spikes of neurons alone"):
@@ -494,12 +494,12 @@ def test_transposed_convolutions_of_stride_one_and_pads(module, shape):
         (nn.ZeroPad2d((-1, 0, 0, 0)), r"'0' pads by \(-1, 0, 0, 0\) with 0"),
     ],
 )
-def test_refuses_other_pads_and_transposed_convolutions(module, message):
+def test_other_pads_and_transposed_convolutions_are_refused(module, message):
     with pytest.raises(UnsupportedError, match=message):
         from_norse(State(module, box()), (1, 5, 5))
 
 
-def test_refuses_a_state_side_by_side():
+def test_concatenated_states_are_refused():
     model = User(lambda s, x, state: torch.cat([s.lif(x, state), x], 1), lif=box())
     with pytest.raises(UnsupportedError, match=r"the model puts .output, state. beside others"):
         from_norse(model, (3,))

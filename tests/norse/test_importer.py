@@ -1,4 +1,4 @@
-"""Norse → SNNGraph: every public module mapped exactly, folded, or refused by name."""
+"""Norse modules in an SNNGraph: mapped exactly, folded, or refused by name."""
 
 import inspect
 import sys
@@ -172,7 +172,7 @@ def test_every_rate_keeps_its_float32_multiplier(rate, dt_s):
     assert np.float32(dt_s / float(neuron.tau_s)) == np.float32(dt_s) * rate
 
 
-def test_jumps_are_ones():
+def test_w_in_makes_the_current_jump_by_1():
     for tau in np.random.default_rng(6).uniform(1e-4, 1, 300):
         assert np.float32(solve_w_in(np.array(tau), 1e-3) * (1e-3 / tau)) == 1
 
@@ -390,7 +390,7 @@ def test_the_model_is_left_as_it_was():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_there_and_back():
+def test_a_rebuilt_model_is_the_same_network():
     graph = from_norse(dyadic(State(nn.Linear(3, 4), nn.BatchNorm1d(4), norse.LIFCell(), nn.Linear(4, 2), norse.LICell())), (3,))
     assert from_norse(to_norse(graph), (3,)) == graph
     with pytest.raises(GraphError, match="the network takes 3 inputs, input shape 4 was given"):
@@ -773,13 +773,13 @@ def through(function):
         ((3, (3,)), "a Norse model is a torch module, got int"),
     ],
 )  # fmt: skip
-def test_refuses(case, message):
+def test_a_model_without_a_counterpart_is_refused(case, message):
     model, shape = case
     with pytest.raises((UnsupportedError, GraphError), match=message):
         from_norse(model, shape)
 
 
-def test_refuses_hooks_and_another_time_step():
+def test_hooks_and_another_time_step_are_refused():
     model = State(nn.Linear(3, 4), norse.LIFCell(dt=0.002))
     with pytest.raises(UnsupportedError, match=r"cell '1' has a time step of 0.002 s, dt_s = 0.001 s was given"):
         from_norse(model, (3,), dt_s=0.001)
@@ -794,14 +794,14 @@ def test_refuses_hooks_and_another_time_step():
         from_norse(model, (3,))
 
 
-def test_refuses_what_cannot_be_copied():
+def test_a_model_that_cannot_be_copied_is_refused():
     model = State(nn.Linear(3, 4), norse.LIFCell())
     model.cache = [model[0](torch.ones(1, 3))]
     with pytest.raises(UnsupportedError, match="the model cannot be copied: .*build it anew"):
         from_norse(model, (3,))
 
 
-def test_refuses_cells_with_another_start_or_step():
+def test_cells_with_another_start_or_step_are_refused():
     cell = norse.LIFCell()
     cell.state_fallback = lambda x: norse.LIFFeedForwardState(torch.ones_like(x), torch.ones_like(x))
     with pytest.raises(UnsupportedError, match="the model is LIFCell, which has no spiking counterpart"):
@@ -879,9 +879,9 @@ def here(tmp_path, monkeypatch):
 def test_loads_models_from_the_current_directory(here):
     before = list(sys.path)
     for spec, shape in (("build", (3,)), ("with_shape", None), ("carries", None), ("ready", (3,))):
-        model, found = load_model(f"spear_test_net:{spec}", shape)
-        assert found == (3,)
-        assert from_norse(model, found).output == "1"
+        model, loaded_shape = load_model(f"spear_test_net:{spec}", shape)
+        assert loaded_shape == (3,)
+        assert from_norse(model, loaded_shape).output == "1"
     assert load_model("spear_test_net:with_shape", (4,))[1] == (4,)
     assert sys.path == before
 
@@ -902,11 +902,11 @@ def test_loads_models_from_the_current_directory(here):
         ("spear_test_net:broken", FileError, "'spear_test_net:broken' fails: ValueError: no weights here; it is called"),
         ("spear_test_net:needs", FileError, "fails: TypeError: needs\\(\\) missing 1 required"),
         ("spear_test_net:number", UnsupportedError, "gives int, expected a torch module"),
-        ("spear_test_net:build", UnsupportedError, "says no input shape; return"),
+        ("spear_test_net:build", UnsupportedError, "states no input shape; return"),
         ("spear_test_net:odd_shape", UnsupportedError, r"input shape \(3.5,\), expected whole numbers"),
     ],
 )
-def test_load_model_refuses(here, spec, error, message):
+def test_load_model_names_the_fault(here, spec, error, message):
     with pytest.raises(error, match=message):
         load_model(spec)
 

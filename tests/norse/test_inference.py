@@ -1,4 +1,4 @@
-"""Neurons without a gradient: equal to Norse's own steps to the bit, and an image weighed once is weighed as often."""
+"""Neurons without a gradient: equal to Norse's steps to the bit."""
 
 import numpy as np
 import pytest

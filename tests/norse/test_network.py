@@ -1,4 +1,4 @@
-"""SNNGraph → Norse: equal to the simulator in evaluation, trainable, and back without a loss."""
+"""Norse networks from an SNNGraph: equal to the simulator, trainable, and back."""
 
 import copy
 import itertools
@@ -333,7 +333,7 @@ def test_delays_longer_than_the_run_bring_nothing():
         assert np.array_equal(to_norse(graph)(x).numpy(), simulate(graph, x).output)
 
 
-def test_refuses_by_name():
+def test_integers_and_unknown_surrogates_are_refused_by_name():
     graph = small_graph()
     with pytest.raises(UnsupportedError, match="surrogate 'triangel': no such gradient.*did you mean 'triangle'"):
         to_norse(graph, surrogate="triangel")

@@ -1,4 +1,4 @@
-"""Norse → SNNGraph → Norse: the same states on the same input; and any SNNGraph → Norse → SNNGraph."""
+"""Norse to SNNGraph to Norse: the same states on the same input."""
 
 from dataclasses import replace
 

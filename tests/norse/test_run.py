@@ -1,4 +1,4 @@
-"""Norse's own cells as a backend: equal spikes on a binary grid, and what it does not keep."""
+"""Backend Norse: the simulator's spikes on a binary grid."""
 
 import numpy as np
 import pytest
@@ -63,7 +63,7 @@ def test_a_norm_behind_a_flatten_is_folded_exactly_and_reaches_the_chip(tmp_path
     assert (tmp_path / "a.net").stat().st_size > 0
 
 
-def test_what_norse_does_not_do():
+def test_integers_and_recorded_states_are_refused():
     graph = random_graph(0)
     with pytest.raises(UnsupportedError, match="backend 'norse': the network holds integers, Norse has floating point"):
         run_on_norse(quantize(graph), random_spikes(graph, 0))

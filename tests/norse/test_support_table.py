@@ -1,4 +1,4 @@
-"""The table of what becomes of each module is true: every public class of Norse and torch is tried."""
+"""Support table against every public module class of Norse and torch."""
 
 import importlib
 import inspect
@@ -53,8 +53,8 @@ RECIPES = {
 
 
 def classes(package):
-    found = (getattr(package, name) for name in dir(package))
-    return {kind.__name__ for kind in found if inspect.isclass(kind) and issubclass(kind, nn.Module)}
+    members = (getattr(package, name) for name in dir(package))
+    return {kind.__name__ for kind in members if inspect.isclass(kind) and issubclass(kind, nn.Module)}
 
 
 def test_the_table_holds_every_public_class():

@@ -13,7 +13,7 @@ from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import Dense, Layer, LoihiLIF
 from spear_deploy.network.graph import chain
 from spear_deploy.pipeline import api
-from spear_deploy.pipeline.preflight import checked_start
+from spear_deploy.pipeline.preflight import check_inputs
 from spear_deploy.quantize import quantize
 from spear_deploy.simulator import simulate
 from tests.support.reference import random_graph, random_spikes
@@ -56,7 +56,7 @@ def test_the_input_shape_is_that_of_the_data(tmp_path, monkeypatch, file):
     monkeypatch.chdir(tmp_path)
     np.savez("like.npz", **{name: np.arange(np.prod(shape)).reshape(shape) % 2 for name, shape in file.items()})
     assert api.load("verbs_model:build", like="like.npz").input_shape == (6,)
-    with pytest.raises(UnsupportedError, match="says no input shape"):
+    with pytest.raises(UnsupportedError, match="states no input shape"):
         api.load("verbs_model:build")
 
 
@@ -73,14 +73,14 @@ def test_each_option_goes_to_the_network_that_takes_it(tmp_path):
 def test_integers_of_a_chip():
     graph = random_graph(3)
     x = random_spikes(graph, 3)
-    integer = api.for_chip(graph, "loihi2", calibration=x)
-    assert integer == quantize(graph, calibration=x) and api.for_chip(integer, "loihi1") is integer
+    integer = api.quantize_for_chip(graph, "loihi2", calibration=x)
+    assert integer == quantize(graph, calibration=x) and api.quantize_for_chip(integer, "loihi1") is integer
     run = api.simulate(graph, x, chip="loihi2", record=("spikes",))
     np.testing.assert_array_equal(run.output, simulate(integer, x).output)
     profile = load_profile("loihi2")
     other = profile.model_copy(update={"meta": profile.meta.model_copy(update={"family": "akida"})})
     with pytest.raises(UnsupportedError, match="integers of the akida family are not built yet; there are loihi, speck, xylo"):
-        api.for_chip(graph, other)
+        api.quantize_for_chip(graph, other)
 
 
 def test_a_current_needs_spikes_that_carry_a_value():
@@ -93,7 +93,7 @@ def test_a_current_needs_spikes_that_carry_a_value():
         api.simulate(net, x, chip="loihi2", kind="current")
     data = from_arrays({"x": np.random.default_rng(0).random((40, 5, *graph.input_shape)), "y": np.arange(40) % 3}, name="d")
     with pytest.raises(UnsupportedError, match=refusal):
-        checked_start(graph, "loihi1", data, "50%", 0)
+        check_inputs(graph, "loihi1", data, "50%", 0)
 
 
 def test_a_bias_beyond_the_chip_is_refused_before_anything_runs():
@@ -140,23 +140,23 @@ def test_a_misspelt_word_is_refused_instead_of_ignored(given, message):
 def test_a_side_says_what_runs_it(model):
     x = np.random.default_rng(0).random((12, 3, 6)) * 3
     graph = api.load(model, input_shape=(6,))
-    side = api.Side(net=model, graph=graph, backend="norse")
+    side = api.BackendChoice(net=model, graph=graph, backend="norse")
     theirs = api.simulate(side, x, kind="current")
     ours = api.simulate(graph, x, kind="current")
     np.testing.assert_allclose(theirs.output, ours.output, atol=1e-6)
     found = api.compare(side, graph, x, kind="current")
     assert found[0].mismatches == 0 and found[1].largest < 1e-6
     same = api.simulate(graph, x, kind="current", chip="loihi2", record=("v",))
-    again = api.simulate(api.Side(net=graph, chip="loihi2"), x, kind="current", record=("v",))
+    again = api.simulate(api.BackendChoice(net=graph, chip="loihi2"), x, kind="current", record=("v",))
     np.testing.assert_array_equal(same.output, again.output)
 
 
 def test_a_current_meets_integers_as_graded_spikes():
     graph = random_graph(1)
     x = np.random.default_rng(0).random((10, 2, *graph.input_shape))
-    integer = api.for_chip(graph, "loihi2", calibration=x, kind="current")
+    integer = api.quantize_for_chip(graph, "loihi2", calibration=x, kind="current")
     found = api.compare(graph, integer, x, kind="current", states=("v",))
-    by_chip = api.compare(graph, api.Side(net=graph, chip="loihi2"), x, kind="current", states=("v",))
+    by_chip = api.compare(graph, api.BackendChoice(net=graph, chip="loihi2"), x, kind="current", states=("v",))
     assert found == by_chip
     assert found[-1].what == "value" and 0 < found[-1].largest < 2
     with pytest.raises(DataError, match="record 'u': a floating-point network keeps u after its decay"):

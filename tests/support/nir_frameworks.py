@@ -1,4 +1,4 @@
-"""What other frameworks write as NIR and what they compute: run by `test_nir_frameworks` in an environment of each.
+"""What other frameworks write as NIR and what they compute: run by `test_nir_written_by_frameworks` in an environment of each.
 
 python nir_frameworks.py snntorch OUT      writes OUT/<case>.nir and OUT/<case>.npz with x (T, B, *input) and s0, s1, ...,
                                            the output of each neuron layer (T, B, *shape), and prints the cases as JSON

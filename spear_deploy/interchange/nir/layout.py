@@ -55,7 +55,7 @@ def flatten_graphs(root: Tree, prefix: str = "") -> tuple[dict[str, Tree], list[
         arrows += inner_arrows
         enter[name] = leave[name] = full
         if read_kind(node) == "NIRGraph":
-            enter[name], leave[name] = (_open_nested_end(node, full, nodes, end) for end in ("Input", "Output"))
+            enter[name], leave[name] = (_open_end(node, full, nodes, end) for end in ("Input", "Output"))
     for a, b in _read_edges(root, prefix):
         for end in (a, b):
             if end not in stored:
@@ -64,7 +64,7 @@ def flatten_graphs(root: Tree, prefix: str = "") -> tuple[dict[str, Tree], list[
     return nodes, arrows
 
 
-def _open_nested_end(graph: Tree, name: str, nodes: dict[str, Tree], end: str) -> str:
+def _open_end(graph: Tree, name: str, nodes: dict[str, Tree], end: str) -> str:
     """Return the only input or output node of a nested graph, and make it an Identity."""
     names = [f"{name}.{n}" for n, node in graph["nodes"].items() if read_kind(node) == end]
     if len(names) != 1:
@@ -165,13 +165,13 @@ def fix_spyx_recurrence(root: Tree, source: str | None, notes: list[str]) -> Tre
     if not isinstance(stored, dict):
         return root
     nodes = {
-        name: _fix_nested(name, node, source, notes) if isinstance(node, dict) and read_kind(node) == "NIRGraph" else node
+        name: _fix_nested_graph(name, node, source, notes) if isinstance(node, dict) and read_kind(node) == "NIRGraph" else node
         for name, node in stored.items()
     }
     return {**root, "nodes": nodes}
 
 
-def _fix_nested(name: str, graph: Tree, source: str | None, notes: list[str]) -> Tree:
+def _fix_nested_graph(name: str, graph: Tree, source: str | None, notes: list[str]) -> Tree:
     match = _match_spyx_recurrence(graph)
     if match is None or source not in (None, "spyx"):
         return fix_spyx_recurrence(graph, source, notes)

@@ -47,7 +47,7 @@ def call_function(context: TraceContext, target: Any, owner: str, args: tuple[Sy
         UnsupportedError: it has no counterpart.
     """
     name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
-    call = _Call(context, owner, name.strip("_"))
+    call = _FunctionCall(context, owner, name.strip("_"))
     if "assert" in name:
         return None
     if isinstance(target, type) and issubclass(target, tuple):  # a state built from its parts
@@ -76,7 +76,7 @@ def call_function(context: TraceContext, target: Any, owner: str, args: tuple[Sy
 
 
 @dataclass(frozen=True)
-class _Call:
+class _FunctionCall:
     """A call of a function: its context, the path of the module that makes it, the function's name."""
 
     context: TraceContext
@@ -122,7 +122,7 @@ _HINTS = {
 # ------------------------------------------------------------------------------------------- parts of results and shapes
 
 
-def _get_item(call: _Call, symbol: Symbol, index: Any) -> Symbol:
+def _get_item(call: _FunctionCall, symbol: Symbol, index: Any) -> Symbol:
     if isinstance(symbol, OutputAndState) and index in (0, 1):
         return symbol.output if index == 0 else symbol.state
     if isinstance(symbol, State):
@@ -150,7 +150,7 @@ def _format_index(index: Any) -> str:
     return ", ".join("..." if part is ... else ":" if part == slice(None) else str(part) for part in parts)
 
 
-def _get_attribute(call: _Call, symbol: Symbol, name: str, *default: Symbol) -> Symbol:
+def _get_attribute(call: _FunctionCall, symbol: Symbol, name: str, *default: Symbol) -> Symbol:
     if isinstance(symbol, State):
         return symbol
     if isinstance(symbol, (Signal, Concat)) and name == "shape":
@@ -158,18 +158,18 @@ def _get_attribute(call: _Call, symbol: Symbol, name: str, *default: Symbol) -> 
     raise UnsupportedError(f"{call.place} reads '.{name}' of {describe(symbol)}, which has no counterpart here; keep to modules")
 
 
-def _get_size(call: _Call, value: Symbol, axis: int | None = None) -> Symbol:
+def _get_size(call: _FunctionCall, value: Symbol, axis: int | None = None) -> Symbol:
     return SymbolShape(value) if axis is None else _get_item(call, SymbolShape(value), axis)
 
 
-def _pass_on(call: _Call, value: Symbol, *args: Symbol, **kwargs: Symbol) -> Symbol:
+def _pass_on(call: _FunctionCall, value: Symbol, *args: Symbol, **kwargs: Symbol) -> Symbol:
     return value
 
 
 # --------------------------------------------------------------------------------------------------------- arithmetic
 
 
-def _add(call: _Call, a: Symbol, b: Symbol) -> Signal:
+def _add(call: _FunctionCall, a: Symbol, b: Symbol) -> Signal:
     if not (isinstance(a, (Signal, Concat)) and isinstance(b, (Signal, Concat))):
         raise UnsupportedError(f"{call.place} adds {describe(a)} and {describe(b)}; expected the outputs of two modules")
     if a.shape != b.shape:
@@ -179,22 +179,22 @@ def _add(call: _Call, a: Symbol, b: Symbol) -> Signal:
     return _scale(call, a, 2.0) if a == b else call.add_layer(a, b)
 
 
-def _subtract(call: _Call, a: Symbol, b: Symbol) -> Signal:
+def _subtract(call: _FunctionCall, a: Symbol, b: Symbol) -> Signal:
     return _add(call, a, _scale(call, b, -1.0, suffix="minus") if isinstance(b, (Signal, Concat)) else b)
 
 
-def _multiply(call: _Call, a: Symbol, b: Symbol) -> Signal:
+def _multiply(call: _FunctionCall, a: Symbol, b: Symbol) -> Signal:
     value, factor = (a, b) if isinstance(a, (Signal, Concat)) else (b, a)
     return _scale(call, value, factor)
 
 
-def _divide(call: _Call, a: Symbol, b: Symbol) -> Signal:
+def _divide(call: _FunctionCall, a: Symbol, b: Symbol) -> Signal:
     if not isinstance(b, (int, float)) or b == 0:
         raise UnsupportedError(f"{call.place} divides {describe(a)} by {describe(b)}; expected a number that is not 0")
     return _scale(call, a, 1 / b)
 
 
-def _scale(call: _Call, value: Symbol, factor: Symbol, suffix: str = "") -> Signal:
+def _scale(call: _FunctionCall, value: Symbol, factor: Symbol, suffix: str = "") -> Signal:
     if not isinstance(factor, (int, float)):
         raise UnsupportedError(f"{call.place} multiplies {describe(value)} by {describe(factor)}; expected a number")
     return call.add_layer(value, suffix=suffix, synapse=Scale(weight=np.array(factor, np.float32)))
@@ -203,12 +203,12 @@ def _scale(call: _Call, value: Symbol, factor: Symbol, suffix: str = "") -> Sign
 # ----------------------------------------------------------------------------------------------------- shape and pools
 
 
-def _flatten(call: _Call, value: Signal | Concat, start_dim: int = 0, end_dim: int = -1) -> Signal | Concat:
+def _flatten(call: _FunctionCall, value: Signal | Concat, start_dim: int = 0, end_dim: int = -1) -> Signal | Concat:
     part = to_flatten(value.shape, start_dim, end_dim, call.place, axes_before=call.axes_before)
     return add_part(call.context, call.make_path(), value, part)
 
 
-def _cat(call: _Call, tensors: tuple[Symbol, ...], dim: int = 0, axis: int | None = None) -> Signal | Concat:
+def _cat(call: _FunctionCall, tensors: tuple[Symbol, ...], dim: int = 0, axis: int | None = None) -> Signal | Concat:
     """Concatenate signals along their channels."""
     dim = dim if axis is None else axis
     if not all(isinstance(symbol, (Signal, Concat)) for symbol in tensors):
@@ -224,11 +224,11 @@ def _cat(call: _Call, tensors: tuple[Symbol, ...], dim: int = 0, axis: int | Non
     return Concat(parts) if len(parts) > 1 else parts[0]
 
 
-def _zeros_like(call: _Call, value: Signal, *args: Symbol, **kwargs: Symbol) -> Signal:
+def _zeros_like(call: _FunctionCall, value: Signal, *args: Symbol, **kwargs: Symbol) -> Signal:
     return call.context.builder.make_zeros(value.shape)
 
 
-def _new_zeros(call: _Call, value: Symbol, *sizes: Symbol, **kwargs: Symbol) -> Symbol:
+def _new_zeros(call: _FunctionCall, value: Symbol, *sizes: Symbol, **kwargs: Symbol) -> Symbol:
     """Return zeros of batch x a shape."""
     wanted = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], tuple) else sizes
     before = call.axes_before
@@ -237,14 +237,14 @@ def _new_zeros(call: _Call, value: Symbol, *sizes: Symbol, **kwargs: Symbol) -> 
     return call.context.builder.make_zeros(wanted[before:])
 
 
-def _stack(call: _Call, tensors: tuple[Symbol, ...], dim: int = 0) -> Symbol:
+def _stack(call: _FunctionCall, tensors: tuple[Symbol, ...], dim: int = 0) -> Symbol:
     """Keep the outputs of a loop's steps in order."""
     if call.context.form != "loop" or dim != 0:
         raise UnsupportedError(f"{call.place} stacks outputs along axis {dim}; stack all steps of a loop along axis 0")
     return tensors
 
 
-def _reshape(call: _Call, value: Signal | Concat, *sizes: Symbol) -> Signal | Concat:
+def _reshape(call: _FunctionCall, value: Signal | Concat, *sizes: Symbol) -> Signal | Concat:
     """Flatten by view or reshape; any other shape is refused."""
     wanted = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], tuple) else sizes
     before = call.axes_before
@@ -259,19 +259,19 @@ def _reshape(call: _Call, value: Signal | Concat, *sizes: Symbol) -> Signal | Co
 
 
 def _call_as_module(kind: Callable[..., torch.nn.Module]) -> Callable[..., Signal | Concat]:
-    def function(call: _Call, input: Signal | Concat, *args: Any, **kwargs: Any) -> Signal | Concat:
+    def function(call: _FunctionCall, input: Signal | Concat, *args: Any, **kwargs: Any) -> Signal | Concat:
         return add_stateless(call.context, kind(*args, **kwargs), call.make_path(), input)
 
     return function
 
 
-def _dropout(call: _Call, value: Signal, p: float = 0.5, training: bool = True, inplace: bool = False) -> Signal:
+def _dropout(call: _FunctionCall, value: Signal, p: float = 0.5, training: bool = True, inplace: bool = False) -> Signal:
     if training:
         raise UnsupportedError(f"{call.place} drops values in evaluation too; call '{call.name}' with training=self.training")
     return value
 
 
-def _relu(call: _Call, value: Signal, inplace: bool = False) -> Signal:
+def _relu(call: _FunctionCall, value: Signal, inplace: bool = False) -> Signal:
     if not all_spikes(call.context, value):
         raise UnsupportedError(
             f"{call.place} calls 'relu' on values that are not spikes; use a cell such as {call.context.framework.example}"

@@ -123,7 +123,7 @@ def to_synapse(module: nn.Module, shape: Shape, place: str, *, axes_before: int)
         return _convert_conv(module, place)
     if isinstance(module, TRANSPOSED):
         _check_axes(module, shape, len(module.kernel_size) + 1, place)
-        return _convert_transposed(module, place)
+        return _convert_transposed_conv(module, place)
     if isinstance(module, PADS):
         return _convert_pad(module, shape, place)
     if isinstance(module, NORMS):
@@ -170,7 +170,7 @@ def _convert_conv(module: nn.Conv1d | nn.Conv2d, place: str) -> Synapse:
     )
 
 
-def _convert_transposed(module: Any, place: str) -> Synapse:
+def _convert_transposed_conv(module: Any, place: str) -> Synapse:
     """Return a transposed convolution of stride 1: a convolution with the kernel turned round, channels exchanged."""
     if set(module.stride) != {1}:
         raise UnsupportedError(

@@ -289,7 +289,8 @@ def assign_steps(traced: TracedModel, graph: fx.Graph) -> dict[fx.Node, int]:
     for node in reversed(list(graph.nodes)):
         step = early[node]
         users = [late[user] for user in node.users]
-        is_output = any(user.op == "output" or _collects_steps(user) for user in node.users)
+        names = {user.op if user.op == "output" else getattr(user.target, "__name__", str(user.target)) for user in node.users}
+        is_output = bool(names & {"output", "stack", "__setitem__"})  # a stack or a buffer takes the outputs of all steps
         # the output of neurons and the input belong to the step that they are made in
         is_fixed = node.op == "placeholder" or node.target is operator.getitem or traced.is_stepped(node)
         if node.op == "output":
@@ -311,8 +312,3 @@ def _read_step(node: fx.Node, form: Form) -> int | None:
         if isinstance(source, fx.Node) and source.op == "placeholder" and isinstance(index, int):
             return index
     return None
-
-
-def _collects_steps(node: fx.Node) -> bool:
-    """Return whether a node takes the outputs of all steps together."""
-    return getattr(node.target, "__name__", str(node.target)) in ("stack", "__setitem__")

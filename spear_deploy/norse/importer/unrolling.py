@@ -24,7 +24,7 @@ NEURON = "neuron"
 
 
 @dataclass
-class _Call:
+class _StepCall:
     """A call: its key (path, kind, arguments), its result, and the layers that it added."""
 
     key: Symbol
@@ -46,8 +46,8 @@ class UnrolledSteps:
 
     builder: GraphBuilder
     step: int = 0
-    first_calls: list[_Call] = field(default_factory=list)
-    later_calls: list[_Call] = field(default_factory=list)
+    first_calls: list[_StepCall] = field(default_factory=list)
+    later_calls: list[_StepCall] = field(default_factory=list)
     matched: int = 0
     without_feedback: dict[str, Signal] = field(default_factory=dict)
 
@@ -104,12 +104,12 @@ class UnrolledSteps:
         self.matched += 1
         return self.later_calls[self.matched - 1].result
 
-    def _record(self, key: Symbol, make: Callable[[Symbol], Symbol]) -> _Call:
+    def _record(self, key: Symbol, make: Callable[[Symbol], Symbol]) -> _StepCall:
         before = len(self.builder.layers)
         result = make(key)
-        return _Call(key, result, frozenset(layer.name for layer in self.builder.layers[before:]))
+        return _StepCall(key, result, frozenset(layer.name for layer in self.builder.layers[before:]))
 
-    def _match_second(self, key: Symbol, make: Callable[[Symbol], Symbol]) -> _Call:
+    def _match_second(self, key: Symbol, make: Callable[[Symbol], Symbol]) -> _StepCall:
         """Match a call of the first step, or add the feedback that begins in the second."""
         if self.matched < len(self.first_calls):
             call = self.first_calls[self.matched]
@@ -118,18 +118,18 @@ class UnrolledSteps:
                 self.matched += 1
                 for old, new in changes:
                     self._reroute(call.layers, old, new)
-                return _Call(key, call.result if call.layers else make(key))  # without a layer, the result is an argument
+                return _StepCall(key, call.result if call.layers else make(key))  # without a layer, the result is an argument
         signals = list_signals(key)
         ages = {signal.age for signal in signals}
         if ages == {1} and key[1] != NEURON:  # on outputs of the step before: made without delay, its result one step older
             call = self._record(shifted_by(key, -1), make)
-            return _Call(key, shifted_by(call.result, 1))
+            return _StepCall(key, shifted_by(call.result, 1))
         if ages == {0, 1} and key[1] in ("add", "sub"):
             call = self._record(key, make)
             present = [signal for signal in signals if signal.age == 0]
             if len(present) == 1 and isinstance(call.result, Signal) and (key[1] == "add" or signals[0].age == 0):
                 self.without_feedback[call.result.name] = self.without_feedback.get(present[0].name, present[0])
-                return _Call(key, call.result)
+                return _StepCall(key, call.result)
         raise self._make_error(key, "second")
 
     def _matches(self, old: Symbol, new: Symbol, changes: list[tuple[Signal, Signal]]) -> bool:
