@@ -1,14 +1,14 @@
-"""What can go wrong, and what does it carry?
+"""Exceptions of the toolkit, with exit code and cause.
 
 Every message is one sentence: where, what is, what may be, what to do.
 
     SpearError                 exit code 1; the command line prints the sentence and nothing else
     ├── FileError              a file is missing, empty, truncated, foreign or not writable
     ├── GraphError             a network contradicts itself (shapes, cycles, NaN, names)
-    ├── ProfileError           a hardware profile is unknown, or says something impossible
-    ├── UnsupportedError       something has no exact counterpart where it should go
+    ├── ProfileError           a hardware profile is unknown, or holds an impossible fact
+    ├── UnsupportedError       a network has no exact counterpart on the target
     ├── DataError              data does not match the network (shape, labels, split)
-    ├── BudgetError            a budget cannot be reached; carries the least reachable value
+    ├── BudgetError            a budget cannot be reached; carries the smallest reachable value
     ├── QuantizationError      a parameter does not fit the integer format of the chip
     └── BackendError           the Lava worker failed; carries the cause
 
@@ -36,11 +36,11 @@ class GraphError(SpearError):
 
 
 class ProfileError(SpearError):
-    """A hardware profile is unknown, or says something impossible."""
+    """A hardware profile is unknown, or holds an impossible fact."""
 
 
 class UnsupportedError(SpearError):
-    """Something has no exact counterpart where it should go."""
+    """A network, or a part of it, has no exact counterpart on the target: a chip, a file format or the importer."""
 
 
 class DataError(SpearError):

@@ -1,6 +1,6 @@
-"""Which samples does a network learn from, get chosen by, and get tested on?
+"""Datasets with training, validation and test splits.
 
-Bring your own in five lines: a function that returns (x, y), named `package.module:function` on the command line, or
+Other data comes from a function that returns (x, y), named `package.module:function` on the command line, or from arrays:
 
 >>> import numpy as np
 >>> from spear_deploy.data import from_arrays

@@ -1,4 +1,4 @@
-"""What do the arrays of an `.npz`, or of a function, say?"""
+"""Datasets from the arrays of an `.npz` or of a function."""
 
 from __future__ import annotations
 
@@ -7,11 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from spear_deploy.data.dataset import SPLITS, VALIDATION_SHARE, Dataset, Split, by, split_at_random, stratified, whole_labels
+from spear_deploy.data.dataset import (
+    SPLITS,
+    VALIDATION_SHARE,
+    Dataset,
+    Split,
+    check_labels,
+    split_at_random,
+    split_stratified,
+)
 from spear_deploy.data.encoders import Encoding, encode
 from spear_deploy.errors import DataError
 from spear_deploy.network import Array, Shape
 from spear_deploy.simulator import InputKind
+from spear_deploy.util.number_format import format_shape
 
 
 def from_arrays(
@@ -24,62 +33,59 @@ def from_arrays(
     encoding: Encoding = "direct",
 ) -> Dataset:
     """Return the dataset of a mapping with the keys that `load_data` describes."""
-    timed, static = _with_time(arrays, name, steps, input_shape, encoding, seed)
-    kind: InputKind = "spikes" if static and encoding != "direct" else _kind(arrays, timed, static, name)
+    timed, static = _add_time(arrays, name, steps, input_shape, encoding, seed)
+    kind: InputKind = "spikes" if static and encoding != "direct" else _infer_kind(arrays, timed, static, name)
     if "x" in timed:
-        y = whole_labels(_key(arrays, "y", name), f"data '{name}'")
+        y = check_labels(_require_key(arrays, "y", name), f"data '{name}'")
         if len(timed["x"]) != len(y):
             raise DataError(f"data '{name}': {len(timed['x'])} samples in x but {len(y)} labels in y; give one label a sample")
         if "split" not in arrays:
             return split_at_random(Split(x=timed["x"], y=y, kind=kind), name=name, seed=seed)
-        parts = _marked(Split(x=timed["x"], y=y, kind=kind), np.asarray(arrays["split"]), name)
+        parts = _split_by_words(Split(x=timed["x"], y=y, kind=kind), np.asarray(arrays["split"]), name)
     else:
         parts = {
             which: Split(
                 x=timed[f"x_{which}"],
-                y=whole_labels(_key(arrays, f"y_{which}", name), f"data '{name}', {which} split"),
+                y=check_labels(_require_key(arrays, f"y_{which}", name), f"data '{name}', {which} split"),
                 kind=kind,
             )
             for which in SPLITS
             if f"x_{which}" in timed
         }
     if "val" not in parts and "train" in parts and len(parts["train"]) == len(parts["train"].x):
-        rest, chosen = stratified(parts["train"].y, VALIDATION_SHARE, np.random.default_rng([1, seed]), name)
-        parts |= {"train": parts["train"].take(rest), "val": parts["train"].take(chosen)}
+        rest, drawn = split_stratified(parts["train"].y, VALIDATION_SHARE, np.random.default_rng([1, seed]), name)
+        parts |= {"train": parts["train"].take(rest), "val": parts["train"].take(drawn)}
     missing = [which for which in SPLITS if which not in parts]
     if missing:
         raise DataError(f"data '{name}', {missing[0]} split: there is none; give at least train and test")
     return Dataset(name=name, classes=1 + max(int(part.y.max(initial=0)) for part in parts.values()), **parts)
 
 
-def _key(arrays: Mapping[str, Any], key: str, name: str) -> Any:
+def _require_key(arrays: Mapping[str, Any], key: str, name: str) -> Any:
     if key not in arrays:
-        found = ", ".join(f"'{k}'" for k in arrays) or "nothing"
-        raise DataError(f"data '{name}': there is no '{key}', only {found}; give x and y, or x_train, y_train, x_test, y_test")
+        keys = ", ".join(f"'{known}'" for known in arrays) or "nothing"
+        raise DataError(f"data '{name}': there is no '{key}', only {keys}; give x and y, or x_train, y_train, x_test, y_test")
     return arrays[key]
 
 
-def _with_time(
+def _add_time(
     arrays: Mapping[str, Any], name: str, steps: int, input_shape: Shape | None, encoding: Encoding, seed: int
 ) -> tuple[dict[str, Array], bool]:
     """Return the sample arrays by key, each (N, T, *input), and whether time was added to them."""
     keys = ["x"] if "x" in arrays or "x_train" not in arrays else [f"x_{which}" for which in SPLITS if f"x_{which}" in arrays]
-    found = {key: np.asarray(_key(arrays, key, name)) for key in keys}
-    static = [_is_static(x, key, name, input_shape) for key, x in found.items()]
+    samples = {key: np.asarray(_require_key(arrays, key, name)) for key in keys}
+    static = [_is_static(x, key, name, input_shape) for key, x in samples.items()]
     if len(set(static)) > 1:
         raise DataError(f"data '{name}': {', '.join(keys)} differ in their axes; give all a time axis or none")
     if static[0]:
-        found = {key: encode(_intensity(x, encoding), encoding, steps, seed=seed) for key, x in found.items()}
-    return found, static[0]
-
-
-def _intensity(x: Array, encoding: Encoding) -> Array:
-    """Return bytes as 0..1 where an encoding asks for that."""
-    return x / np.float32(255) if x.dtype == np.uint8 and encoding != "direct" else x
+        if encoding != "direct":  # bytes are intensities 0..255
+            samples = {key: x / np.float32(255) if x.dtype == np.uint8 else x for key, x in samples.items()}
+        samples = {key: encode(x, encoding, steps, seed=seed) for key, x in samples.items()}
+    return samples, static[0]
 
 
 def _is_static(x: Array, key: str, name: str, input_shape: Shape | None) -> bool:
-    """Say whether samples have no time axis."""
+    """Return whether samples have no time axis."""
     if x.dtype.kind not in "biuf":
         raise DataError(f"data '{name}': '{key}' holds {x.dtype} values, expected numbers")
     if x.ndim < 2:
@@ -90,13 +96,13 @@ def _is_static(x: Array, key: str, name: str, input_shape: Shape | None) -> bool
         return True
     if x.shape[2:] == tuple(input_shape):
         return False
-    shape = by(input_shape)
+    shape = format_shape(input_shape)
     raise DataError(
         f"data '{name}': '{key}' has shape {x.shape}, the network takes (N, T, {shape}) or (N, {shape}); check the axes"
     )
 
 
-def _kind(arrays: Mapping[str, Any], timed: Mapping[str, Array], static: bool, name: str) -> InputKind:
+def _infer_kind(arrays: Mapping[str, Any], timed: Mapping[str, Array], static: bool, name: str) -> InputKind:
     if "kind" in arrays:
         kind = str(np.asarray(arrays["kind"])[()])
         if kind not in ("spikes", "current"):
@@ -106,7 +112,8 @@ def _kind(arrays: Mapping[str, Any], timed: Mapping[str, Array], static: bool, n
     return "spikes" if counts and not static else "current"
 
 
-def _marked(samples: Split, marks: Array, name: str) -> dict[str, Split]:
-    if marks.shape != samples.y.shape or marks.dtype.kind != "U" or not set(marks.tolist()) <= set(SPLITS):
+def _split_by_words(samples: Split, words: Array, name: str) -> dict[str, Split]:
+    """Split samples by a word for each of them: train, val or test."""
+    if words.shape != samples.y.shape or words.dtype.kind != "U" or not set(words.tolist()) <= set(SPLITS):
         raise DataError(f"data '{name}': 'split' is one of the words train, val, test for each of the {len(samples)} samples")
-    return {which: samples.take(np.flatnonzero(marks == which)) for which in SPLITS if (marks == which).any()}
+    return {which: samples.take(np.flatnonzero(words == which)) for which in SPLITS if (words == which).any()}

@@ -1,4 +1,4 @@
-"""What are samples, and which are for training, for choosing and for testing?
+"""Samples with labels, split for training, validation and testing.
 
 Axes: `N` samples, `T` time steps, then the network's input axes. Labels are whole numbers from 0.
 """
@@ -15,11 +15,12 @@ import numpy as np
 from spear_deploy.errors import DataError
 from spear_deploy.network import Array, Shape
 from spear_deploy.simulator import InputKind
+from spear_deploy.util.number_format import format_shape
 
 SPLITS = ("train", "val", "test")
 TEST_SHARE = 0.2
 VALIDATION_SHARE = 0.15
-"""Of the samples that are not test samples."""
+"""Share of the samples that are not test samples."""
 MAX_CLASSES = 100_000
 
 
@@ -41,7 +42,7 @@ class Split:
         return len(self.y)
 
     def head(self, samples: int) -> Split:
-        """Return the first `samples`; those of a split come in random order, so they are a fair draw of it."""
+        """Return the first `samples`; a split is in random order, so they are a random draw of it."""
         return self.take(np.arange(min(samples, len(self))))
 
     def take(self, index: Array) -> Split:
@@ -52,8 +53,8 @@ class Split:
         """Yield (x (T, B, *input), y (B,)), time first as networks take it; in random order if `rng` is given."""
         order = np.arange(len(self)) if rng is None else rng.permutation(len(self))
         for start in range(0, len(order), size):
-            chosen = order[start : start + size]
-            yield np.moveaxis(self.x[chosen], 0, 1), self.y[chosen]
+            index = order[start : start + size]
+            yield np.moveaxis(self.x[index], 0, 1), self.y[index]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,7 +62,7 @@ class Dataset:
     """Three disjoint splits.
 
     Attributes:
-        name: what it was loaded as.
+        name: the name or file that it was loaded from.
         train, val, test: the splits.
         classes: labels are 0..classes − 1.
 
@@ -79,26 +80,25 @@ class Dataset:
         for which in SPLITS:
             split: Split = getattr(self, which)
             where = f"data '{self.name}', {which} split"
-            x, y = np.asarray(split.x), whole_labels(split.y, where)
+            x, y = np.asarray(split.x), check_labels(split.y, where)
             if len(x) != len(y):
                 raise DataError(f"{where}: {len(x)} samples but {len(y)} labels; give one label a sample")
             if len(y) == 0:
                 raise DataError(f"{where}: is empty; give it at least one sample")
             if x.ndim < 3 or 0 in x.shape:
                 raise DataError(f"{where}: x has shape {x.shape}, expected (N, T, *input), none of them empty")
-            if x.shape[1:] != self.train.x.shape[1:]:
-                raise DataError(
-                    f"{where}: x is (N, {by(x.shape[1:])}), that of train (N, {by(self.train.x.shape[1:])}); use one shape"
-                )
+            if x.shape[1:] != (expected := self.train.x.shape[1:]):
+                axes = f"(N, {format_shape(x.shape[1:])}), that of train (N, {format_shape(expected)})"
+                raise DataError(f"{where}: x is {axes}; use one shape")
             if split.kind != self.train.kind:
                 raise DataError(f"{where}: holds {split.kind}, that of train {self.train.kind}; use one kind")
             if y.max() >= self.classes:
                 raise DataError(
                     f"{where}: label {y.max()} is out of range, {self.classes} classes are numbered 0..{self.classes - 1}"
                 )
-            object.__setattr__(self, which, Split(x=checked_values(x, split.kind, where), y=y, kind=split.kind))
+            object.__setattr__(self, which, Split(x=check_values(x, split.kind, where), y=y, kind=split.kind))
         if len(np.unique(self.train.y)) < 2:
-            raise DataError(f"data '{self.name}': the training split holds one class only; nothing can be learnt from it")
+            raise DataError(f"data '{self.name}': the training split holds one class only; give it two or more")
 
     @property
     def kind(self) -> InputKind:
@@ -123,8 +123,8 @@ class Dataset:
         """
         if self.input_shape != tuple(input_shape):
             raise DataError(
-                f"data '{self.name}': samples are {by(self.input_shape)} a step, "
-                f"the network takes {by(input_shape)}; check the axes"
+                f"data '{self.name}': samples are {format_shape(self.input_shape)} a step, "
+                f"the network takes {format_shape(input_shape)}; check the axes"
             )
         if outputs is not None and self.classes > outputs:
             raise DataError(f"data '{self.name}': labels go up to {self.classes - 1}, the network has outputs 0..{outputs - 1}")
@@ -133,27 +133,35 @@ class Dataset:
 def split_at_random(samples: Split, *, name: str, seed: int = 0, test_samples: int | None = None) -> Dataset:
     """Split with the classes in equal shares: the test split is the same for all seeds, validation is drawn by `seed`."""
     share = TEST_SHARE if test_samples is None else test_samples / max(len(samples), 1)
-    rest, test = stratified(samples.y, share, np.random.default_rng(0), name)
-    train, val = stratified(samples.y[rest], VALIDATION_SHARE, np.random.default_rng([1, seed]), name)
+    rest, test = split_stratified(samples.y, share, np.random.default_rng(0), name)
+    train, val = split_stratified(samples.y[rest], VALIDATION_SHARE, np.random.default_rng([1, seed]), name)
     parts = {"train": samples.take(rest[train]), "val": samples.take(rest[val]), "test": samples.take(test)}
     return Dataset(name=name, classes=1 + int(samples.y.max(initial=0)), **parts)
 
 
-def stratified(y: Array, share: float, rng: np.random.Generator, name: str) -> tuple[Array, Array]:
-    """Return (the others, a `share` of all samples), both in random order, each class in its share up to rounding."""
-    wanted = round(len(y) * share)
-    if not 0 < wanted < len(y):
-        raise DataError(f"data '{name}': {len(y)} samples are too few to be split; give more, or a split of your own")
+def split_stratified(y: Array, share: float, rng: np.random.Generator, name: str) -> tuple[Array, Array]:
+    """Return the indices (of the rest, of a `share` of all samples), each in random order, stratified by class.
+
+    Raises:
+        DataError: too few samples.
+    """
+    size = round(len(y) * share)
+    if not 0 < size < len(y):
+        raise DataError(f"data '{name}': {len(y)} samples are too few to be split; give more, or splits")
     rank = np.empty(len(y))
     for label in np.unique(y):
         members = rng.permutation(np.flatnonzero(y == label))
         rank[members] = (np.arange(len(members)) + rng.random()) / len(members)
     order = np.argsort(rank, kind="stable")
-    return rng.permutation(order[wanted:]), rng.permutation(order[:wanted])
+    return rng.permutation(order[size:]), rng.permutation(order[:size])
 
 
-def checked_values(x: Array, kind: InputKind, where: str) -> Array:
-    """Return finite values, spikes as whole numbers, read-only."""
+def check_values(x: Array, kind: InputKind, where: str) -> Array:
+    """Return samples as a read-only array: finite, spikes as unsigned integers.
+
+    Raises:
+        DataError: no numbers, NaN, or spikes that are not whole numbers from 0.
+    """
     if x.dtype.kind not in "biuf":
         raise DataError(f"{where}: x holds {x.dtype} values, expected numbers")
     if x.dtype.kind == "f" and not np.isfinite(x).all():
@@ -167,8 +175,12 @@ def checked_values(x: Array, kind: InputKind, where: str) -> Array:
     return view
 
 
-def whole_labels(y: Any, where: str) -> Array:
-    """Return labels as (N,) int64, read-only."""
+def check_labels(y: Any, where: str) -> Array:
+    """Return labels as (N,) int64, read-only.
+
+    Raises:
+        DataError: another shape, not whole, negative, or too many classes.
+    """
     labels = np.asarray(y)
     if labels.ndim != 1:
         raise DataError(f"{where}: labels have shape {labels.shape}, expected (N,), one whole number a sample")
@@ -181,11 +193,6 @@ def whole_labels(y: Any, where: str) -> Array:
     labels = labels.astype(np.int64)
     labels.setflags(write=False)
     return labels
-
-
-def by(shape: Shape) -> str:
-    """Write a shape as 2 x 8 x 8."""
-    return " x ".join(str(n) for n in shape)
 
 
 def hash_dataset(dataset: Dataset) -> str:

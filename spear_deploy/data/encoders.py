@@ -1,10 +1,10 @@
-"""How does a still image or a list of events become something that changes over time?
+"""Spike encodings of images, and event counts per time step.
 
 direct      the image as a current, the same at every step
-rate        as many spikes as the intensity says, evenly spread, without chance
+rate        spikes in proportion to the intensity, evenly spread, deterministic
 bernoulli   a spike at each step with the intensity as its probability
 latency     one spike, the earlier the brighter; none where the image is dark
-bins        events counted in equal stretches of time
+bins        events counted in equal intervals of time
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ ENCODINGS: tuple[Encoding, ...] = ("direct", "rate", "bernoulli", "latency")
 
 
 def encode(intensity: Array, encoding: Encoding, steps: int, *, seed: int = 0) -> Array:
-    """Give images a time axis.
+    """Add a time axis to images.
 
     Args:
         intensity: (N, *input); 0..1 unless the encoding is direct.
         encoding: see the module.
         steps: T.
-        seed: of the Bernoulli spikes.
+        seed: draws the Bernoulli spikes.
 
     Returns:
         (N, T, *input): float32 for direct, uint8 otherwise.
@@ -44,7 +44,7 @@ def encode(intensity: Array, encoding: Encoding, steps: int, *, seed: int = 0) -
 
 
 def rate_code(intensity: Array, steps: int) -> Array:
-    """Spread each intensity in 0..1 evenly over time, without chance.
+    """Spread each intensity in 0..1 evenly over time, deterministically.
 
         c = floor(arange(T + 1) · x + 0.5);  spikes = c[1:] − c[:−1]
 
@@ -91,7 +91,7 @@ def latency(intensity: Array, steps: int) -> Array:
 
 
 def bin_events(time_s: Array, place: Array, size: int, steps: int, *, duration_s: float) -> Array:
-    """Count the events of one recording in `steps` equal stretches of `duration_s`; what is outside is left out.
+    """Count the events of one recording in `steps` equal intervals of `duration_s`; events outside are left out.
 
     Args:
         time_s: (E,) seconds from the start of the recording.

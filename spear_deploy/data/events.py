@@ -1,4 +1,4 @@
-"""What do event cameras and artificial cochleas record? Events as (x, y, polarity, time), and their counts over time.
+"""Event recordings (N-MNIST, AEDAT, SHD) as counts per time step.
 
 N-MNIST        records of 40 bits: x, y, polarity << 7 and 23 bits of time in µs; a folder has Train/<label>/*.bin and
                Test/<label>/*.bin
@@ -22,7 +22,7 @@ import numpy as np
 from spear_deploy.data.encoders import bin_events
 from spear_deploy.errors import DataError, FileError
 from spear_deploy.network import Array, Shape
-from spear_deploy.util.files import existing_file
+from spear_deploy.util.files import require_file
 
 RECORD_BYTES = 5
 POLARITY_EVENTS = 1
@@ -44,7 +44,7 @@ class Events:
     time_s: Array
 
     def frames(self, shape: Shape, steps: int, duration_s: float | None = None) -> Array:
-        """Count the events in `steps` equal stretches: (T, 2, H, W) uint16; by default over the recording's own length."""
+        """Count the events in `steps` equal intervals: (T, 2, H, W) uint16; by default over the recording's own length."""
         _, height, width = shape
         if len(self.x) and (self.x.max() >= width or self.y.max() >= height):
             raise DataError(f"an event at x {self.x.max()}, y {self.y.max()} is outside a sensor of {width} x {height}")
@@ -53,7 +53,7 @@ class Events:
         return bin_events(self.time_s, place, 2 * height * width, steps, duration_s=length).reshape(steps, *shape)
 
 
-def nmnist_events(raw: Array) -> Events:
+def parse_nmnist(raw: Array) -> Events:
     """Return the events of N-MNIST's 40-bit records, (E, 5) uint8."""
     wide = raw.astype(np.int64)
     time_us = (wide[:, 2] & 0x7F) << 16 | wide[:, 3] << 8 | wide[:, 4]
@@ -62,10 +62,10 @@ def nmnist_events(raw: Array) -> Events:
 
 def read_nmnist(path: Path) -> Events:
     """Return the events of one recording of N-MNIST."""
-    data = existing_file(path, "recording of N-MNIST").read_bytes()
+    data = require_file(path, "recording of N-MNIST").read_bytes()
     if len(data) % RECORD_BYTES:
         raise FileError(f"file '{path}': {len(data)} bytes are no whole number of 5-byte records; fetch it again")
-    return nmnist_events(np.frombuffer(data, np.uint8).reshape(-1, RECORD_BYTES))
+    return parse_nmnist(np.frombuffer(data, np.uint8).reshape(-1, RECORD_BYTES))
 
 
 def read_aedat(path: Path) -> Events:
@@ -74,23 +74,24 @@ def read_aedat(path: Path) -> Events:
     Raises:
         FileError: another version, or truncated.
     """
-    data = existing_file(path, "AEDAT recording").read_bytes()
-    version, start = _aedat_header(data, path)
+    data = require_file(path, "AEDAT recording").read_bytes()
+    version, start = _parse_aedat_header(data, path)
     if version == "2":
         body = np.frombuffer(data[start : len(data) - (len(data) - start) % 8], ">u4").reshape(-1, 2).astype(np.int64)
-        return _since_start(body[:, 0] >> 1 & 0x7F, body[:, 0] >> 8 & 0x7F, body[:, 0] & 1, body[:, 1])
-    parts = list(_aedat3_packets(data, start, path))
+        return _make_events(body[:, 0] >> 1 & 0x7F, body[:, 0] >> 8 & 0x7F, body[:, 0] & 1, body[:, 1])
+    parts = list(_parse_aedat3_packets(data, start, path))
     words = np.concatenate(parts) if parts else np.zeros((0, 2), np.int64)
     valid = (words[:, 0] & 1) == 1
     value, time_us = words[valid, 0], words[valid, 1]
-    return _since_start(value >> 17 & 0x7FFF, value >> 2 & 0x7FFF, value >> 1 & 1, time_us)
+    return _make_events(value >> 17 & 0x7FFF, value >> 2 & 0x7FFF, value >> 1 & 1, time_us)
 
 
-def _since_start(x: Array, y: Array, p: Array, time_us: Array) -> Events:
+def _make_events(x: Array, y: Array, p: Array, time_us: Array) -> Events:
+    """Return events with their time from the first one."""
     return Events(x=x, y=y, p=p, time_s=(time_us - time_us.min(initial=np.iinfo(np.int64).max)) * 1e-6)
 
 
-def _aedat_header(data: bytes, path: Path) -> tuple[str, int]:
+def _parse_aedat_header(data: bytes, path: Path) -> tuple[str, int]:
     if not data.startswith(b"#!AER-DAT"):
         raise FileError(f"file '{path}': is no AEDAT recording; expected one that begins with #!AER-DAT")
     version, start = data[9:10].decode("ascii", "replace"), 0
@@ -106,7 +107,7 @@ def _aedat_header(data: bytes, path: Path) -> tuple[str, int]:
     return version, start
 
 
-def _aedat3_packets(data: bytes, start: int, path: Path) -> Iterable[Array]:
+def _parse_aedat3_packets(data: bytes, start: int, path: Path) -> Iterable[Array]:
     """Yield the (value, time in µs) words of each packet of polarity events."""
     while start + 28 <= len(data):
         kind, _, size, _, overflow, _, number, _ = struct.unpack_from("<HHIIIIII", data, start)
@@ -124,38 +125,41 @@ def _aedat3_packets(data: bytes, start: int, path: Path) -> Iterable[Array]:
 # ----------------------------------------------------------------------------------------------------------- collections
 
 
-def event_folder(folder: Path, *, steps: int, sensor: Shape | None) -> dict[str, Any] | None:
-    """Return the arrays of a folder Train/<label>/* and Test/<label>/* of recordings, or None if it is no such folder."""
+def read_event_folder(folder: Path, *, steps: int, sensor: Shape | None) -> dict[str, Any] | None:
+    """Return the arrays of a folder Train/<label>/* and Test/<label>/* of recordings, or None for another folder."""
     for suffix, read, shape in ((".bin", read_nmnist, (2, 34, 34)), (".aedat", read_aedat, (2, 128, 128))):
-        parts = {which: _labelled(folder, which, suffix) for which in ("train", "test")}
+        parts = {which: _list_recordings(folder, which, suffix) for which in ("train", "test")}
         if parts["train"]:
-            return _binned(folder, parts, read, steps, sensor or shape)
+            return _bin_recordings(folder, parts, read, steps, sensor or shape)
     return None
 
 
-def _labelled(folder: Path, which: str, suffix: str) -> list[tuple[Path, str]]:
+def _list_recordings(folder: Path, which: str, suffix: str) -> list[tuple[Path, str]]:
+    """Return (path, label) of each recording of a split."""
     for name in (which, which.capitalize()):
-        found = sorted((folder / name).glob(f"*/*{suffix}"))
-        if found:
-            return [(path, path.parent.name) for path in found]
+        paths = sorted((folder / name).glob(f"*/*{suffix}"))
+        if paths:
+            return [(path, path.parent.name) for path in paths]
     return []
 
 
-def _binned(
+def _bin_recordings(
     folder: Path, parts: Mapping[str, list[tuple[Path, str]]], read: Callable[[Path], Events], steps: int, shape: Shape
 ) -> dict[str, Any]:
-    names = sorted({label for part in parts.values() for _, label in part}, key=lambda n: (not n.isdigit(), n.zfill(8)))
+    names = sorted(
+        {label for part in parts.values() for _, label in part}, key=lambda label: (not label.isdigit(), label.zfill(8))
+    )
     arrays: dict[str, Any] = {"kind": "spikes"}
     for which, part in parts.items():
         if not part:
             raise DataError(f"folder '{folder}': has recordings to train on but none under {which}/; give both")
-        x = np.stack([_small(read(path).frames(shape, steps)) for path, _ in part])
+        x = np.stack([_shrink(read(path).frames(shape, steps)) for path, _ in part])
         arrays |= {f"x_{which}": x, f"y_{which}": np.array([names.index(label) for _, label in part])}
     return arrays
 
 
-def event_arrays(arrays: Mapping[str, Array], name: str, *, steps: int, sensor: Shape | None) -> dict[str, Any] | None:
-    """Return (x, y) of the records of many recordings in one `.npz`, or None if it holds something else."""
+def bin_event_arrays(arrays: Mapping[str, Array], name: str, *, steps: int, sensor: Shape | None) -> dict[str, Any] | None:
+    """Return (x, y) of the records of many recordings in an `.npz`, or None for other arrays."""
     if not {"raw", "offset", "label"} <= set(arrays):
         return None
     raw, offset, label = arrays["raw"], arrays["offset"].astype(np.int64), arrays["label"]
@@ -164,15 +168,15 @@ def event_arrays(arrays: Mapping[str, Array], name: str, *, steps: int, sensor: 
     if not whole or len(bounds) != len(label) + 1 or (np.diff(bounds) < 0).any() or bounds[0] < 0 or bounds[-1] > len(raw):
         raise DataError(f"data '{name}': 'raw' is (E, 5) uint8, 'offset' where each of the N recordings of 'label' begins")
     shape = sensor or (2, 34, 34)
-    frames = [_small(nmnist_events(raw[a:b]).frames(shape, steps)) for a, b in pairwise(bounds)]
+    frames = [_shrink(parse_nmnist(raw[a:b]).frames(shape, steps)) for a, b in pairwise(bounds)]
     return {"x": np.stack(frames), "y": label.astype(np.int64), "kind": "spikes"}
 
 
-def shd_file(path: Path, *, steps: int, units: int | None = None, duration_s: float | None = None) -> dict[str, Any]:
+def read_shd(path: Path, *, steps: int, units: int | None = None, duration_s: float | None = None) -> dict[str, Any]:
     """Return (x (N, T, units), y) of an HDF5 file in the layout of the Heidelberg digits."""
     import h5py
 
-    source = existing_file(path, "HDF5 file of spikes")
+    source = require_file(path, "HDF5 file of spikes")
     try:
         with h5py.File(source, "r") as file:
             labels = np.asarray(file["labels"])
@@ -182,10 +186,10 @@ def shd_file(path: Path, *, steps: int, units: int | None = None, duration_s: fl
         raise FileError(f"file '{path}': has no spikes/times, spikes/units and labels ({error})") from error
     size = units or 1 + max((int(u.max(initial=0)) for u in channels), default=0)
     length = duration_s or max((float(t.max(initial=0.0)) for t in times), default=0.0) * (1 + 1e-9) or 1.0
-    frames = [_small(bin_events(t, u, size, steps, duration_s=length)) for t, u in zip(times, channels, strict=True)]
+    frames = [_shrink(bin_events(t, u, size, steps, duration_s=length)) for t, u in zip(times, channels, strict=True)]
     return {"x": np.stack(frames), "y": labels.astype(np.int64), "kind": "spikes"}
 
 
-def _small(counts: Array) -> Array:
+def _shrink(counts: Array) -> Array:
     """Keep counts in a byte where they fit."""
     return counts.astype(np.uint8) if counts.max(initial=0) < 256 else counts

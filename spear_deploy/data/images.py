@@ -1,4 +1,4 @@
-"""What do the files of image collections hold? IDX (MNIST and its relatives) and the binary version of CIFAR-10.
+"""Image files: IDX of MNIST and its relatives, binary CIFAR-10.
 
 IDX: two zero bytes, a type byte (0x08: uint8), the number of axes, each size as big-endian 32 bits, then the values.
 CIFAR-10, binary: records of a label byte and 3072 bytes of red, green and blue 32 × 32. Its Python version is a pickle,
@@ -17,20 +17,20 @@ import numpy as np
 
 from spear_deploy.errors import DataError, FileError
 from spear_deploy.network import Array
-from spear_deploy.util.files import existing_file
+from spear_deploy.util.files import require_file
 
 CIFAR_RECORD = 1 + 3 * 32 * 32
-MOST_BYTES = 1 << 32
-"""A compressed file that grows beyond this is no image collection."""
+MAX_BYTES = 1 << 32
+"""Largest size of an unpacked image file."""
 
 
 def read_idx(path: Path) -> Array:
     """Return the array of an IDX file, compressed or not.
 
     Raises:
-        FileError: not IDX, of another type than uint8, or with fewer values than it says.
+        FileError: not IDX, of another type than uint8, or with fewer values than its header states.
     """
-    data = _bytes_of(existing_file(path, "IDX file"))
+    data = _read_bytes(require_file(path, "IDX file"))
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] != 0x08:
         raise FileError(f"file '{path}': is no IDX file of bytes; expected one that begins with 00 00 08")
     axes = data[3]
@@ -46,7 +46,7 @@ def read_idx(path: Path) -> Array:
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
-def idx_folder(folder: Path) -> dict[str, Any] | None:
+def read_idx_folder(folder: Path) -> dict[str, Any] | None:
     """Return the arrays of a folder with the four IDX files of MNIST or its relatives, or None if it has none.
 
     Intensities are 0..1, (N, 1, H, W).
@@ -55,7 +55,7 @@ def idx_folder(folder: Path) -> dict[str, Any] | None:
         return None
     arrays: dict[str, Any] = {}
     for which, names in (("train", ("train",)), ("test", ("t10k", "test"))):
-        images, labels = (_one(folder, names, part) for part in ("images", "labels"))
+        images, labels = (_find_part(folder, names, part) for part in ("images", "labels"))
         x, y = read_idx(images), read_idx(labels)
         if x.ndim != 3 or y.ndim != 1 or len(x) != len(y):
             raise DataError(f"folder '{folder}': {x.shape} images and {y.shape} labels for {which} do not go together")
@@ -63,7 +63,7 @@ def idx_folder(folder: Path) -> dict[str, Any] | None:
     return arrays
 
 
-def cifar_folder(folder: Path) -> dict[str, Any] | None:
+def read_cifar_folder(folder: Path) -> dict[str, Any] | None:
     """Return the arrays of a folder with CIFAR-10's binary batches, or None if it has none; intensities 0..1, (N, 3, 32, 32)."""
     train = sorted(folder.glob("data_batch_*.bin"))
     if not train:
@@ -74,20 +74,20 @@ def cifar_folder(folder: Path) -> dict[str, Any] | None:
         return None
     arrays: dict[str, Any] = {}
     for which, files in (("train", train), ("test", [folder / "test_batch.bin"])):
-        records = np.concatenate([_cifar_records(path) for path in files])
+        records = np.concatenate([_read_cifar_records(path) for path in files])
         images = records[:, 1:].reshape(-1, 3, 32, 32) / np.float32(255)
         arrays |= {f"x_{which}": images, f"y_{which}": records[:, 0].astype(np.int64)}
     return arrays
 
 
-def _cifar_records(path: Path) -> Array:
-    data = existing_file(path, "CIFAR-10 batch (binary)").read_bytes()
+def _read_cifar_records(path: Path) -> Array:
+    data = require_file(path, "CIFAR-10 batch (binary)").read_bytes()
     if len(data) % CIFAR_RECORD:
         raise FileError(f"file '{path}': {len(data)} bytes are no whole number of records of {CIFAR_RECORD}; fetch it again")
     return np.frombuffer(data, np.uint8).reshape(-1, CIFAR_RECORD)
 
 
-def _one(folder: Path, names: tuple[str, ...], part: str) -> Path:
+def _find_part(folder: Path, names: tuple[str, ...], part: str) -> Path:
     for name in names:
         for path in sorted(folder.glob(f"{name}*{part}*ubyte*")):
             return path
@@ -96,12 +96,12 @@ def _one(folder: Path, names: tuple[str, ...], part: str) -> Path:
     )
 
 
-def _bytes_of(path: Path) -> bytes:
+def _read_bytes(path: Path) -> bytes:
     try:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-            data = file.read(MOST_BYTES + 1)
+            data = file.read(MAX_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise FileError(f"file '{path}': cannot be unpacked ({error}); fetch it again") from error
-    if len(data) > MOST_BYTES:
-        raise FileError(f"file '{path}': unpacks to more than {MOST_BYTES} bytes; it is no image collection")
+    if len(data) > MAX_BYTES:
+        raise FileError(f"file '{path}': unpacks to more than {MAX_BYTES} bytes; it is no image collection")
     return data

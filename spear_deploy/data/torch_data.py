@@ -1,4 +1,4 @@
-"""How are the datasets of torch and Tonic used? Their samples are collected into arrays, once."""
+"""Datasets of torch and Tonic, collected into arrays."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ def from_torch(
     name: str = "torch",
     steps: int = 8,
     encoding: Encoding = "direct",
-    sensor: Shape | None = None,
     samples: int | None = None,
     seed: int = 0,
     input_shape: Shape | None = None,
@@ -30,50 +29,50 @@ def from_torch(
 
     Args:
         train, test: anything with a length whose items are (sample, label): a tensor or array, or Tonic's structured events
-            with fields x, y, t (µs) and p, which are counted in `steps` equal stretches.
+            with fields x, y, t (µs) and p, which are counted in `steps` equal intervals.
         name: for messages.
-        steps, encoding, seed, input_shape: as in `load_data`.
-        sensor: (2, H, W) of events; the furthest event tells unless given.
-        samples: how many of each to take, from the first.
+        steps, encoding, seed: as in `load_data`.
+        samples: number of samples to take from the start of each; all by default.
+        input_shape: as in `load_data`; of events the sensor's (2, H, W), by default the smallest that holds all events.
+
+    Raises:
+        DataError: samples that differ in shape, events without a field, or data that `load_data` refuses.
     """
     arrays: dict[str, Any] = {}
+    sensor = input_shape or _find_sensor((train, test), samples)
     for which, data in (("train", train), ("test", test)):
-        x, y = _collected(data, which, name, steps, sensor or _sensor((train, test), samples), samples)
-        arrays |= {f"x_{which}": x, f"y_{which}": y}
+        values, labels = [], []
+        for index in range(len(data) if samples is None else min(samples, len(data))):
+            sample, label = data[index]
+            array = np.asarray(sample)
+            values.append(array if array.dtype.names is None else _bin_frames(array, sensor, steps))
+            labels.append(int(label))
+        shapes = sorted({value.shape for value in values})
+        if len(shapes) > 1:
+            message = f"samples differ in shape, e.g. {shapes[:3]}; pad or bin them to one shape"
+            raise DataError(f"data '{name}', {which} split: {message}")
+        arrays |= {f"x_{which}": np.stack(values), f"y_{which}": np.array(labels)}
     return from_arrays(arrays, name=name, steps=steps, seed=seed, input_shape=input_shape, encoding=encoding)
 
 
-def _collected(data: Any, which: str, name: str, steps: int, sensor: Shape | None, samples: int | None) -> tuple[Array, Array]:
-    count = len(data) if samples is None else min(samples, len(data))
-    values, labels = [], []
-    for i in range(count):
-        sample, label = data[i]
-        array = np.asarray(sample)
-        values.append(array if array.dtype.names is None else _frames(array, sensor, steps))
-        labels.append(int(label))
-    if len({value.shape for value in values}) > 1:
-        shapes = sorted({value.shape for value in values})[:3]
-        raise DataError(f"data '{name}', {which} split: samples differ in shape, e.g. {shapes}; pad or bin them to one shape")
-    return np.stack(values), np.array(labels)
-
-
-def _frames(events: Array, sensor: Shape | None, steps: int) -> Array:
+def _bin_frames(events: Array, sensor: Shape | None, steps: int) -> Array:
+    """Count Tonic's events in equal intervals: (T, 2, H, W)."""
     missing = {"x", "t", "p"} - set(events.dtype.names or ())
     if missing or sensor is None:
         raise DataError(f"events have no field {', '.join(sorted(missing)) or 'x'}; expected x, y, t (µs) and p")
     y = events["y"] if "y" in (events.dtype.names or ()) else np.zeros(len(events), np.int64)
     time_us = events["t"].astype(np.int64)
     time_s = (time_us - time_us.min(initial=np.iinfo(np.int64).max)) * 1e-6
-    found = Events(x=events["x"].astype(np.int64), y=y.astype(np.int64), p=events["p"].astype(np.int64), time_s=time_s)
-    return found.frames(sensor, steps)
+    x, p = events["x"].astype(np.int64), events["p"].astype(np.int64)
+    return Events(x=x, y=y.astype(np.int64), p=p, time_s=time_s).frames(sensor, steps)
 
 
-def _sensor(parts: tuple[Any, ...], samples: int | None) -> Shape | None:
+def _find_sensor(splits: tuple[Any, ...], samples: int | None) -> Shape | None:
     """Return (2, H, W) that holds every event, or None for samples that are no events."""
     width = height = 0
-    for data in parts:
-        for i in range(len(data) if samples is None else min(samples, len(data))):
-            events = np.asarray(data[i][0])
+    for data in splits:
+        for index in range(len(data) if samples is None else min(samples, len(data))):
+            events = np.asarray(data[index][0])
             if events.dtype.names is None:
                 return None
             width = max(width, int(events["x"].max(initial=0)) + 1) if "x" in events.dtype.names else width

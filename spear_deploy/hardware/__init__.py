@@ -1,1 +1,1 @@
-"""Hardware profiles: the facts of a chip, each with unit, source and evidence."""
+"""Hardware profiles: facts of chips with unit, source and evidence."""

@@ -1,7 +1,7 @@
-"""What is a fact of a hardware profile? A leaf `{value, unit, source, evidence}`, and the values it may have.
+"""Facts of a hardware profile: value, unit, source and evidence.
 
-A key of a profile is declared once, `neurons: Limit = Limit.key("neuron", "neurons that a core holds")`. Its unit, its words
-and its meaning are read from there by the check of a file, the README, the template and the JSON Schema.
+A key of a profile is declared once, `neurons: Limit = Limit.key("neuron", "neurons that a core holds")`. The check of a file,
+the README, the template and the JSON Schema read its unit, its words and its meaning from there.
 """
 
 from __future__ import annotations
@@ -14,50 +14,50 @@ from pydantic.fields import FieldInfo
 Evidence: TypeAlias = Literal["measured", "simulated", "vendor", "derived", "projected", "unpublished", "user"]
 UNPUBLISHED: Literal["unpublished"] = "unpublished"
 UNLIMITED: Literal["unlimited"] = "unlimited"
-"""Stands where a chip has no such limit, as its maker or the structure of the chip says; null where nobody says."""
+"""The value of a limit that the chip does not have, by its maker or its structure; null is a limit that is not published."""
 
 
 class Contradiction(ValueError):
-    """Two facts that cannot both be; `key` is the one to correct, as seen from the block that found it."""
+    """Two facts that contradict each other; `key` is the one to correct, relative to the block that checks them."""
 
     def __init__(self, key: str, message: str) -> None:
         super().__init__(message)
         self.key = key
 
 
-class Strict(BaseModel):
-    """A block of keys: unknown ones are refused, and a leaf has the unit and the words of its key."""
+class Block(BaseModel):
+    """A block of keys: unknown keys are refused, and a fact has the unit and one of the words of its key."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     @field_validator("*", mode="after")
     @classmethod
-    def _as_declared(cls, leaf: Any, info: ValidationInfo) -> Any:
-        if isinstance(leaf, Leaf) and info.field_name is not None:
+    def _check_declaration(cls, fact: Any, info: ValidationInfo) -> Any:
+        if isinstance(fact, Fact) and info.field_name is not None:
             field = cls.model_fields[info.field_name]
             unit, words = unit_of(field), words_of(field)
-            if unit and leaf.unit != unit:
-                raise ValueError(f"unit '{leaf.unit}' given, expected '{unit}'; convert the value")
-            for word in leaf.value if isinstance(leaf.value, tuple) else (leaf.value,):
+            if unit and fact.unit != unit:
+                raise ValueError(f"unit '{fact.unit}' given, expected '{unit}'; convert the value")
+            for word in fact.value if isinstance(fact.value, tuple) else (fact.value,):
                 if words and word is not None and word not in words:
                     raise ValueError(f"'{word}' given, expected one of {', '.join(words)}")
-        return leaf
+        return fact
 
 
-def shown(value: Any) -> str:
-    """Return a value as a message quotes it: YAML's words, cut where it is long."""
+def quote_value(value: Any) -> str:
+    """Return a value as a message quotes it: as in YAML, cut after 60 characters."""
     text = str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _no_bool(value: Any) -> Any:
+def _refuse_bool(value: Any) -> Any:
     if isinstance(value, bool):
-        raise ValueError(f"{shown(value)} given, expected a number or null")
+        raise ValueError(f"{quote_value(value)} given, expected a number or null")
     return value
 
 
-class Leaf(Strict):
-    """A fact and where it comes from."""
+class Fact(Block):
+    """A value and its unit, source and evidence."""
 
     value: Any = None
     unit: str
@@ -65,7 +65,7 @@ class Leaf(Strict):
     evidence: Evidence
 
     @model_validator(mode="after")
-    def _sourced(self) -> Leaf:
+    def _check_source(self) -> Fact:
         if (self.value is None) != (self.evidence == UNPUBLISHED):
             raise ValueError(
                 f"value {self.value!r} with evidence '{self.evidence}'; null and 'unpublished' go together, "
@@ -77,13 +77,13 @@ class Leaf(Strict):
 
     @classmethod
     def key(cls, unit: str, meaning: str, *, words: tuple[str, ...] = (), needed: bool = False) -> Any:
-        """Declare a key that holds such a leaf; unless it is needed it may be left out, which is `unpublished`.
+        """Declare a key that holds such a fact; unless it is needed it may be left out, which is `unpublished`.
 
         Args:
             unit: the one unit that its values may have.
             meaning: one line, for the README, the template and the JSON Schema.
             words: the texts that its value may hold, if it holds texts.
-            needed: whether a file without it is refused.
+            needed: whether a file that lacks it is refused.
         """
         value: dict[str, Any] = {"enum": [*words, None]} if issubclass(cls, Name) else {"items": {"enum": [*words]}}
         extra: dict[str, Any] = {"properties": {"unit": {"const": unit}, **({"value": value} if words else {})}}
@@ -93,7 +93,7 @@ class Leaf(Strict):
 
 
 def unit_of(field: FieldInfo) -> str:
-    """Return the unit of a key declared by `Leaf.key`, or "" of another one."""
+    """Return the unit of a key declared by `Leaf.key`, or "" of another key."""
     return _declared(field, "unit").get("const", "")
 
 
@@ -108,32 +108,32 @@ def _declared(field: FieldInfo, what: str) -> dict[str, Any]:
     return extra["properties"].get(what, {}) if isinstance(extra, dict) else {}
 
 
-NonNegative: TypeAlias = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, allow_inf_nan=False)]
-Count: TypeAlias = Annotated[int, BeforeValidator(_no_bool), Field(ge=0)]
+NonNegativeFloat: TypeAlias = Annotated[float, BeforeValidator(_refuse_bool), Field(ge=0, allow_inf_nan=False)]
+NonNegativeInt: TypeAlias = Annotated[int, BeforeValidator(_refuse_bool), Field(ge=0)]
 
 
-class Number(Leaf):
+class Number(Fact):
     """A quantity of at least 0."""
 
-    value: NonNegative | None = None
+    value: NonNegativeFloat | None = None
 
 
-class Whole(Leaf):
+class Integer(Fact):
     """A count of at least 0."""
 
-    value: Count | None = None
+    value: NonNegativeInt | None = None
 
 
-class Limit(Leaf):
+class Limit(Fact):
     """A capacity of at least 1, or "unlimited" where the chip has no such limit."""
 
-    least: ClassVar[int] = 1
+    min_value: ClassVar[int] = 1
     value: int | Literal["unlimited"] | None = None
 
     @field_validator("value", mode="before")
     @classmethod
-    def _capacity(cls, value: Any) -> Any:
-        """Refuse what is no capacity, in one sentence where a union would give one for each of its members."""
+    def _check_capacity(cls, value: Any) -> Any:
+        """Refuse what is no capacity; pydantic's own check of a union would return a sentence for each of its members."""
         if value is None or value == UNLIMITED:
             return value
         if isinstance(value, str) and value.isdecimal():
@@ -141,48 +141,50 @@ class Limit(Leaf):
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int):
-            raise ValueError(f"{shown(value)} given, expected a whole number of at least {cls.least}, '{UNLIMITED}' or null")
-        if value < cls.least:
-            raise ValueError(f"{value} given, a capacity is at least {cls.least}; write null where it is not published")
+            raise ValueError(
+                f"{quote_value(value)} given, expected a whole number of at least {cls.min_value}, '{UNLIMITED}' or null"
+            )
+        if value < cls.min_value:
+            raise ValueError(f"{value} given, a capacity is at least {cls.min_value}; write null where it is not published")
         return value
 
     @property
-    def most(self) -> int | None:
-        """The limit, or None where there is none or none is published."""
+    def max_value(self) -> int | None:
+        """The limit, or None where it is unlimited or not published."""
         return self.value if isinstance(self.value, int) else None
 
 
-class Allowance(Limit):
-    """A limit that may be 0, which is "none at all"."""
+class LimitOrZero(Limit):
+    """A limit that may be 0."""
 
-    least: ClassVar[int] = 0
+    min_value: ClassVar[int] = 0
 
 
-class Flag(Leaf):
+class Flag(Fact):
     """Yes or no."""
 
     value: bool | None = None
 
 
-class Wholes(Leaf):
+class Integers(Fact):
     """A set of counts, e.g. the weight widths a chip can store."""
 
-    value: tuple[Count, ...] | None = None
+    value: tuple[NonNegativeInt, ...] | None = None
 
 
-class Name(Leaf):
-    """One word out of a list."""
+class Name(Fact):
+    """One word of the list that its key declares."""
 
     value: str | None = None
 
 
-class Names(Leaf):
+class Names(Fact):
     """Words, e.g. the neuron models a chip has."""
 
     value: tuple[str, ...] | None = None
 
 
-class Table(Leaf):
+class Table(Fact):
     """A quantity by a count, e.g. the barrier's time by the number of tiles."""
 
-    value: dict[int, NonNegative] | None = None
+    value: dict[int, NonNegativeFloat] | None = None

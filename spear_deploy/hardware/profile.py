@@ -1,4 +1,4 @@
-"""What may this chip hold? Load, list, change and print hardware profiles."""
+"""Loading, overriding and listing of hardware profiles."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from typing import Any
 from pydantic import BaseModel
 
 from spear_deploy.errors import FileError, ProfileError, did_you_mean
-from spear_deploy.hardware.catalog import list_profiles, profile_text, summaries
-from spear_deploy.hardware.fields import UNPUBLISHED, Leaf
+from spear_deploy.hardware.catalog import list_profiles, read_profile_text, summarize_profiles
+from spear_deploy.hardware.fields import UNPUBLISHED, Fact
 from spear_deploy.hardware.schema import PRICES, HardwareProfile
-from spear_deploy.hardware.yaml_file import parse_profile, read_value, validated
+from spear_deploy.hardware.yaml_file import parse_profile, parse_value, validate_profile
 from spear_deploy.util.digests import hash_value
-from spear_deploy.util.files import existing_file
+from spear_deploy.util.files import require_file
 
 __all__ = [
+    "Fact",
     "HardwareProfile",
-    "Leaf",
     "ProfileRow",
-    "describe",
+    "list_facts",
     "list_profiles",
     "load_profile",
     "load_target",
+    "override_facts",
     "parse_profile",
-    "summaries",
-    "with_overrides",
+    "summarize_profiles",
 ]
 
 SUFFIXES = (".yaml", ".yml")
@@ -47,21 +47,21 @@ class ProfileRow:
 
 
 def load_profile(name_or_path: str | os.PathLike[str]) -> HardwareProfile:
-    """Return a profile by the name of a chip (or a further name of it), or from a YAML file of one's own.
+    """Return a profile by the name of a chip (or a further name of it), or from a YAML file.
 
     Raises:
-        ProfileError: the name is unknown, or the file says something impossible; names file and key.
+        ProfileError: the name is unknown, or the file holds an impossible fact; names file and key.
         FileError: the file is missing, empty or unreadable.
 
     >>> load_profile("loihi1").core.neurons.value
     1024
     """
-    given = os.fspath(name_or_path)
-    if given in list_profiles():
-        return _shipped(given)
-    if not given or not (given.endswith(SUFFIXES) or os.sep in given or Path(given).exists()):
-        return _by_alias(given)
-    path = existing_file(given, "hardware profile (YAML)")
+    name = os.fspath(name_or_path)
+    if name in list_profiles():
+        return _load_shipped(name)
+    if not name or not (name.endswith(SUFFIXES) or os.sep in name or Path(name).exists()):
+        return _load_by_alias(name)
+    path = require_file(name, "hardware profile (YAML)")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -79,97 +79,95 @@ def load_target(name: str | os.PathLike[str]) -> tuple[HardwareProfile, int]:
     >>> profile.name, chips, profile.cores_limit(chips)
     ('loihi2', 8, 960)
     """
-    given = os.fspath(name)
-    chip, colon, board = given.rpartition(":")
-    if not colon or Path(given).exists() or os.sep in board:
-        return load_profile(given), 1
+    text = os.fspath(name)
+    chip, colon, board = text.rpartition(":")
+    if not colon or Path(text).exists() or os.sep in board:
+        return load_profile(text), 1
     profile = load_profile(chip)
     boards = profile.chip.boards
     if board not in boards:
         known = f"known are {', '.join(boards)}" if boards else "none is known; give the number of chips instead"
         raise ProfileError(f"profile '{profile.name}': there is no board '{board}'{did_you_mean(board, boards)}; {known}")
-    chips = boards[board].most
+    chips = boards[board].max_value
     if chips is None:
         raise ProfileError(f"profile '{profile.name}': how many chips '{board}' has is not published; give their number instead")
     return profile, chips
 
 
-def with_overrides(profile: HardwareProfile, values: Mapping[str, Any]) -> HardwareProfile:
+def override_facts(profile: HardwareProfile, values: Mapping[str, Any]) -> HardwareProfile:
     """Return the profile with facts exchanged, each marked as the user's.
 
-    A price that the user knows sets an all-in figure of the chip aside, and the other way round, since one holds the other.
+    A price from the user replaces an all-in figure of the chip, and the other way round, since the one includes the other.
 
     Args:
         profile: left as it is.
         values: by dotted key; a text is read as in a file: a number, a word, a list, or null for "not published".
 
     Raises:
-        ProfileError: an unknown key, or a value the key cannot have.
+        ProfileError: an unknown key, or a value that the key cannot have.
 
-    >>> ours = with_overrides(load_profile("loihi2"), {"energy.synop_pj": 23.6, "timing.mode": "async"})
+    >>> ours = override_facts(load_profile("loihi2"), {"energy.synop_pj": 23.6, "timing.mode": "async"})
     >>> ours.energy.synop_pj.value, ours.energy.synop_pj.evidence, ours.timing.mode.value
     (23.6, 'user', 'async')
     """
     data = profile.model_dump(by_alias=True)
-    places = {key: path for key, path, _ in _leaves(profile)}
+    places = {key: path for key, path, _ in _walk_facts(profile, "", ())}
     for key, value in values.items():
         if key not in places:
             raise ProfileError(
                 f"profile '{profile.name}': unknown key '{key}'{did_you_mean(key, places)}; "
                 f"`spear-deploy profiles {profile.name}` lists them"
             )
-        leaf: Any = data
+        fact: Any = data
         for part in places[key]:
-            leaf = leaf[part]
+            fact = fact[part]
         if isinstance(value, str):
-            value = read_value(value, profile.name, key)
-        leaf.update(value=value, source=USER_SOURCE, evidence=UNPUBLISHED if value is None else "user")
-    _set_aside(data["energy"], [key.removeprefix("energy.") for key, value in values.items() if value not in (None, "null")])
-    return validated(data, f"{profile.name}, as changed")
+            value = parse_value(value, profile.name, key)
+        fact.update(value=value, source=USER_SOURCE, evidence=UNPUBLISHED if value is None else "user")
+    _null_replaced_prices(
+        data["energy"], [key.removeprefix("energy.") for key, value in values.items() if value not in (None, "null")]
+    )
+    return validate_profile(data, f"{profile.name}, as changed")
 
 
-def describe(profile: HardwareProfile) -> list[ProfileRow]:
+def list_facts(profile: HardwareProfile) -> list[ProfileRow]:
     """Return every fact of a profile, in the order of the schema."""
     return [
-        ProfileRow(key=key, value=leaf.value, unit=leaf.unit, evidence=leaf.evidence, source=leaf.source or "")
-        for key, _, leaf in _leaves(profile)
+        ProfileRow(key=key, value=fact.value, unit=fact.unit, evidence=fact.evidence, source=fact.source or "")
+        for key, _, fact in _walk_facts(profile, "", ())
     ]
 
 
 # ------------------------------------------------------------------------------------------------------------ inside
 
 
-def _set_aside(energy: dict[str, Any], given: Sequence[str]) -> None:
+def _null_replaced_prices(energy: dict[str, Any], overridden: Sequence[str]) -> None:
     """Null the all-in figure where the user gave a term of it, or the terms where the user gave an all-in figure."""
-    terms, whole = set(PRICES) & set(given), "all_in_pj_per_synop" in given
-    for name in PRICES if whole and not terms else ("all_in_pj_per_synop",) if terms and not whole else ():
+    terms, all_in = set(PRICES) & set(overridden), "all_in_pj_per_synop" in overridden
+    for name in PRICES if all_in and not terms else ("all_in_pj_per_synop",) if terms and not all_in else ():
         if energy[name]["value"] is not None:
             energy[name].update(value=None, source=f"set aside for what is {USER_SOURCE}", evidence=UNPUBLISHED)
 
 
-def _shipped(name: str) -> HardwareProfile:
-    return parse_profile(profile_text(name), f"{name}.yaml")
+def _load_shipped(name: str) -> HardwareProfile:
+    return parse_profile(read_profile_text(name), f"{name}.yaml")
 
 
-def _by_alias(given: str) -> HardwareProfile:
+def _load_by_alias(name: str) -> HardwareProfile:
     """Return the profile with a further name."""
-    also = {alias: line["name"] for line in summaries() for alias in line["aliases"]}
-    if given in also:
-        return _shipped(also[given])
+    aliases = {alias: summary["name"] for summary in summarize_profiles() for alias in summary["aliases"]}
+    if name in aliases:
+        return _load_shipped(aliases[name])
     known = list_profiles()
     raise ProfileError(
-        f"profile '{given}': there is no such chip{did_you_mean(given, [*known, *also])}; known are {', '.join(known)}, "
+        f"profile '{name}': there is no such chip{did_you_mean(name, [*known, *aliases])}; known are {', '.join(known)}, "
         "or give the path of a .yaml file"
     )
 
 
-def _leaves(profile: HardwareProfile) -> Iterator[tuple[str, tuple[str | int, ...], Leaf]]:
-    """Yield (key, path in the data, leaf); a core group stands under its name in the key, under its index in the path."""
-    return _leaves_of(profile, "", ())
-
-
-def _leaves_of(value: Any, key: str, path: tuple[str | int, ...]) -> Iterator[tuple[str, tuple[str | int, ...], Leaf]]:
-    if isinstance(value, Leaf):
+def _walk_facts(value: Any, key: str, path: tuple[str | int, ...]) -> Iterator[tuple[str, tuple[str | int, ...], Fact]]:
+    """Yield (key, path in the data, fact); a core group stands under its name in the key, under its index in the path."""
+    if isinstance(value, Fact):
         yield key, path, value
         return
     inner: list[tuple[str | int, Any]] = []
@@ -181,7 +179,7 @@ def _leaves_of(value: Any, key: str, path: tuple[str | int, ...]) -> Iterator[tu
         inner = list(enumerate(value))
     for part, item in inner:
         name = getattr(item, "name", part) if isinstance(part, int) else part
-        yield from _leaves_of(item, f"{key}.{name}" if key else str(name), (*path, part))
+        yield from _walk_facts(item, f"{key}.{name}" if key else str(name), (*path, part))
 
 
 def hash_profile(profile: HardwareProfile) -> str:

@@ -1,8 +1,8 @@
-"""What does a hardware profile say? Its keys, their units, and what contradicts itself.
+"""Schema of hardware profiles: keys, units, meanings and contradictions.
 
-Every fact is a leaf `{value, unit, source, evidence}`. `value: null` means that nobody published the number; a check that
-needs it then says `unchecked` instead of guessing. Keys that are left out are unpublished. A limit that the chip does not
-have is `unlimited`, with its source. What each key means is said here, once; `profiles --keys` prints it.
+Every fact is `{value, unit, source, evidence}`. `value: null` means that the number is not published; a check that needs it
+then reports `unchecked` instead of guessing. Keys that are left out are unpublished. A limit that the chip does not have is
+`unlimited`, with its source. The meaning of each key is written here, once; `profiles --keys` prints it.
 """
 
 from __future__ import annotations
@@ -12,28 +12,27 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from spear_deploy.hardware.fields import (
-    Allowance,
+    Block,
     Contradiction,
+    Fact,
     Flag,
-    Leaf,
+    Integer,
+    Integers,
     Limit,
+    LimitOrZero,
     Name,
     Names,
     Number,
-    Strict,
     Table,
-    Whole,
-    Wholes,
 )
 
-__all__ = ["MEMORY_FORMATS", "Contradiction", "CoreLimits", "CycleModel", "HardwareProfile", "Leaf", "SynapseMemory"]
+__all__ = ["MEMORY_FORMATS", "Contradiction", "CoreLimits", "CycleModel", "Fact", "HardwareProfile", "SynapseMemory"]
 
 
-# FOLDED from spear_deploy/hardware/schema.py
-# What does a hardware profile say about energy and time? The blocks `energy` and `timing`, and what contradicts itself.
+# -------------------------------------------------------------------------------------------------- energy and timing
 
 
-class Measured(Strict):
+class BoardRun(Block):
     """A published run on a board: information, never a term of a sum."""
 
     task: str = Field(min_length=1, description="what ran, on which board, at which rate")
@@ -43,14 +42,14 @@ class Measured(Strict):
     energy_per_inference_mj: Number = Number.key("mJ", "energy of an inference")
 
     @model_validator(mode="after")
-    def _says_something(self) -> Measured:
+    def _check_any_number(self) -> BoardRun:
         numbers = [getattr(self, name) for name in type(self).model_fields if name != "task"]
-        if all(leaf.value is None for leaf in numbers):
+        if all(fact.value is None for fact in numbers):
             raise Contradiction("task", f"'{self.task}' has no number; give a power or an energy, or leave the run out")
         return self
 
 
-class EnergyTerms(Strict):
+class EnergyTerms(Block):
     """What one event costs. All prices of a profile come from one set and one operating point, which their sources quote."""
 
     synop_pj: Number = Number.key("pJ", "a synaptic operation")
@@ -64,10 +63,10 @@ class EnergyTerms(Strict):
     static_w_per_chip: Number = Number.key("W", "power of a chip that does nothing")
     active_w_per_core: Number = Number.key("W", "power of a core in use, on top of the chip's")
     all_in_pj_per_synop: Number = Number.key("pJ", "everything, divided by the SynOps; used alone, never added to terms")
-    measured: tuple[Measured, ...] = Field(default=(), description="published runs; information, no part of a sum")
+    measured: tuple[BoardRun, ...] = Field(default=(), description="published runs; information, no part of a sum")
 
     @model_validator(mode="after")
-    def _nothing_counted_twice(self) -> EnergyTerms:
+    def _check_no_double_count(self) -> EnergyTerms:
         if self.all_in_pj_per_synop.value is None:
             return self
         for name in type(self).model_fields:
@@ -82,7 +81,7 @@ PRICES = tuple(name for name in EnergyTerms.model_fields if name not in ("all_in
 """Keys of the terms of a sum; an all-in figure holds them all."""
 
 
-class CycleModel(Strict):
+class CycleModel(Block):
     """Clock cycles of a step of a chip that works neuron by neuron, as Xylo's maker publishes them."""
 
     per_input_event_and_neuron: Number = Number.key("cycle", "an input event, for each hidden neuron", needed=True)
@@ -96,7 +95,7 @@ class CycleModel(Strict):
     margin: Number = Number.key("factor", "clock that is asked for, in clock that is needed", needed=True)
 
 
-class Timing(Strict):
+class Timing(Block):
     """How long a step takes."""
 
     mode: Name = Name.key(
@@ -117,7 +116,7 @@ class Timing(Strict):
     cycles: CycleModel | None = Field(default=None, description="clock cycles of a step of a chip that works neuron by neuron")
 
     @model_validator(mode="after")
-    def _consistent(self) -> Timing:
+    def _check_consistency(self) -> Timing:
         if self.mode.value == "async" and self.step_s.value is not None:
             raise Contradiction("step_s", "has a value, but timing.mode 'async' has no steps; correct one of them")
         return self
@@ -132,13 +131,13 @@ MEMORY_FORMATS: dict[str, tuple[str, ...]] = {
     "packed_weights": ("word_bits",),
     "sdram_rows": ("word_bits", "row_header_words"),
 }
-"""Storage formats of synapses and the parameters each cannot do without; one function each in `synapse_memory`."""
+"""Storage formats of synapses and the parameters that each needs; `placement.synapse_memory` has a function for each."""
 
 KINDS = ("Dense", "Conv1d", "Conv2d", "Scale", "SumPool", "AvgPool", "Flatten")
 MODELS = ("IF", "LIF", "CubaLIF", "LI", "CubaLI", "SigmaDelta", "LoihiLIF", "SpeckIF", "XyloLIF")
 
 
-class Meta(Strict):
+class Meta(Block):
     """What people call the chip, which integer formats it belongs to, and at what its numbers hold."""
 
     title: str = Field(min_length=1, description="what people call the chip")
@@ -148,7 +147,7 @@ class Meta(Strict):
     aliases: tuple[str, ...] = Field(default=(), description="further names that `--chip` takes: chips with the same limits")
 
 
-class Chip(Strict):
+class Chip(Block):
     """How many cores, on which boards, and what the cores of a chip share."""
 
     cores: Limit = Limit.key("core", "cores on a chip", needed=True)
@@ -158,19 +157,20 @@ class Chip(Strict):
     multi_pass: Flag = Flag.key("flag", "whether a network that needs more cores than there are runs in several passes")
 
     @model_validator(mode="after")
-    def _consistent(self) -> Chip:
-        if self.cores.most is not None and self.usable_cores.most is not None and self.usable_cores.most > self.cores.most:
+    def _check_consistency(self) -> Chip:
+        cores, usable = self.cores.max_value, self.usable_cores.max_value
+        if cores is not None and usable is not None and usable > cores:
             more = f"{self.usable_cores.value} given, more than the {self.cores.value} cores there are; swap or correct them"
             raise Contradiction("usable_cores", more)
-        if self.multi_pass.value and self.usable_cores.most is None:
+        if self.multi_pass.value and usable is None:
             raise Contradiction("multi_pass", "true given, but usable_cores is no number; say how many cores a pass has")
-        for board, leaf in self.boards.items():
-            if leaf.unit != "chip":
-                raise Contradiction(f"boards.{board}", f"unit '{leaf.unit}' given, expected 'chip'; convert the value")
+        for board, fact in self.boards.items():
+            if fact.unit != "chip":
+                raise Contradiction(f"boards.{board}", f"unit '{fact.unit}' given, expected 'chip'; convert the value")
         return self
 
 
-class Topology(Strict):
+class Topology(Block):
     """Where cores lie on the mesh, when they are filled in order; hops are counted if all three are known."""
 
     cores_per_tile: Limit = Limit.key("core", "cores that share a router")
@@ -178,7 +178,7 @@ class Topology(Strict):
     mesh_rows: Limit = Limit.key("tile", "tiles north-south")
 
 
-class CoreLimits(Strict):
+class CoreLimits(Block):
     """What one core holds."""
 
     neurons: Limit = Limit.key("neuron", "neurons")
@@ -203,30 +203,30 @@ class CoreGroup(CoreLimits):
     )
 
 
-class SynapseMemory(Strict):
+class SynapseMemory(Block):
     """How synapses are stored: a named format and its parameters; null where the format is not public."""
 
     format: Name = Name.key("format", "how synapses are stored", words=tuple(MEMORY_FORMATS), needed=True)
     scope: Name = Name.key("scope", "whether a core has its memory or the chip has one for all", words=("core", "chip"))
     word_bits: Limit = Limit.key("bit", "width of a memory word; of a cell of a crossbar")
-    header_bits: Whole = Whole.key("bit", "what a list (or a block of it) holds besides synapses")
-    index_bits: Whole = Whole.key("bit", "target's index of a synapse (`list_words`)")
-    conv_header_bits: Whole = Whole.key("bit", "header of a convolution's list (`list_words`)")
+    header_bits: Integer = Integer.key("bit", "what a list (or a block of it) holds besides synapses")
+    index_bits: Integer = Integer.key("bit", "target's index of a synapse (`list_words`)")
+    conv_header_bits: Integer = Integer.key("bit", "header of a convolution's list (`list_words`)")
     block_synapses: Limit = Limit.key("synapse", "synapses of a block at most (`list_blocks`)")
-    index_widths: Wholes = Wholes.key("bit", "widths that an index may have (`list_blocks`)")
-    tag_bits: Whole = Whole.key("bit", "learning tag of a synapse")
+    index_widths: Integers = Integers.key("bit", "widths that an index may have (`list_blocks`)")
+    tag_bits: Integer = Integer.key("bit", "learning tag of a synapse")
     cells_per_weight: Limit = Limit.key("cell", "cells, in rows above each other, that a weight with a sign takes (`crossbar`)")
-    row_header_words: Whole = Whole.key("word", "header of a source's row of synapses (`sdram_rows`)")
+    row_header_words: Integer = Integer.key("word", "header of a source's row of synapses (`sdram_rows`)")
 
     @model_validator(mode="after")
-    def _complete(self) -> SynapseMemory:
+    def _check_parameters(self) -> SynapseMemory:
         for name in MEMORY_FORMATS.get(self.format.value or "", ()):
             if getattr(self, name).value in (None, ()):
                 raise Contradiction(name, f"has no value, but the format '{self.format.value}' needs it; add it")
         return self
 
 
-class Axons(Strict):
+class Axons(Block):
     """How spikes find their synapses."""
 
     conv: Name = Name.key(
@@ -239,7 +239,7 @@ class Axons(Strict):
     positions_per_core: Limit = Limit.key("position", "positions of a tile that shared lists can reach")
 
 
-class Connectivity(Strict):
+class Connectivity(Block):
     """What one neuron, or the whole chip, may be connected to."""
 
     fan_in: Limit = Limit.key("synapse", "synapses that reach a neuron; cells of its column, in a crossbar")
@@ -256,16 +256,16 @@ class Connectivity(Strict):
     recurrent: Flag = Flag.key("flag", "whether a spike may return to a layer that it has passed")
 
     @model_validator(mode="after")
-    def _consistent(self) -> Connectivity:
-        mean, most = self.fan_out_mean.most, self.fan_out.most
-        if mean is not None and most is not None and mean > most:
+    def _check_consistency(self) -> Connectivity:
+        mean, limit = self.fan_out_mean.max_value, self.fan_out.max_value
+        if mean is not None and limit is not None and mean > limit:
             raise Contradiction(
-                "fan_out_mean", f"{mean} given, more than fan_out allows any neuron ({most}); correct one of them"
+                "fan_out_mean", f"{mean} given, more than fan_out allows any neuron ({limit}); correct one of them"
             )
         return self
 
 
-class Packing(Strict):
+class Packing(Block):
     """How the chip's own tool splits layers over cores, and whether layers share a core."""
 
     rule: Name = Name.key(
@@ -278,60 +278,60 @@ class Packing(Strict):
     share_cores: Flag = Flag.key("flag", "whether slices of several layers may lie on one core")
 
 
-class Weights(Strict):
+class Weights(Block):
     """Which weights a synapse may hold."""
 
-    bits: Wholes = Wholes.key("bit", "widths that a stored weight may have", needed=True)
-    default_bits: Whole = Whole.key("bit", "width assumed for a network that is not quantised", needed=True)
+    bits: Integers = Integers.key("bit", "widths that a stored weight may have", needed=True)
+    default_bits: Integer = Integer.key("bit", "width assumed for a network that is not quantised", needed=True)
     sign: Name = Name.key(
         "rule", "what has a sign of its own: each `synapse`, or all synapses of a source", words=("synapse", "presynaptic")
     )
-    delay_max_steps: Allowance = Allowance.key("step", "longest delay of a synapse beyond the chip's own step")
-    delay_free_steps: Allowance = Allowance.key("step", "longest delay that costs no neurons")
+    delay_max_steps: LimitOrZero = LimitOrZero.key("step", "longest delay of a synapse beyond the chip's own step")
+    delay_free_steps: LimitOrZero = LimitOrZero.key("step", "longest delay that costs no neurons")
 
     @model_validator(mode="after")
-    def _consistent(self) -> Weights:
+    def _check_consistency(self) -> Weights:
         if not self.bits.value:
             raise Contradiction("bits", "is empty; list the widths that a weight may have")
         if self.default_bits.value not in self.bits.value:
             missing = f"{self.default_bits.value} given, which is not among weights.bits {list(self.bits.value)}"
             raise Contradiction("default_bits", missing)
-        free, most = self.delay_free_steps.most, self.delay_max_steps.most
-        if free is not None and most is not None and free > most:
-            raise Contradiction("delay_free_steps", f"{free} given, more than delay_max_steps ({most}); correct one of them")
+        free, limit = self.delay_free_steps.max_value, self.delay_max_steps.max_value
+        if free is not None and limit is not None and free > limit:
+            raise Contradiction("delay_free_steps", f"{free} given, more than delay_max_steps ({limit}); correct one of them")
         return self
 
 
-class NeuronFormat(Strict):
+class NeuronFormat(Block):
     """Which neurons the chip's stock models are, and how wide their state is."""
 
     models: Names = Names.key("model", "neurons that the stock models hold", words=MODELS, needed=True)
     resets: Names = Names.key(
         "reset", "what a spike does to v: set a `value`, `subtract`", words=("value", "subtract"), needed=True
     )
-    refractory_max_steps: Allowance = Allowance.key("step", "longest rest after a spike")
-    state_bits: Whole = Whole.key("bit", "width of u and v")
+    refractory_max_steps: LimitOrZero = LimitOrZero.key("step", "longest rest after a spike")
+    state_bits: Integer = Integer.key("bit", "width of u and v")
     bias_bits: Limit = Limit.key("bit", "width of a bias before its exponent, sign included (`LoihiLIF`)")
-    synaptic_states: Whole = Whole.key("state", "synaptic currents that a neuron has")
+    synaptic_states: Integer = Integer.key("state", "synaptic currents that a neuron has")
     graded_spike_bits: Limit = Limit.key("bit", "width of the value that a spike carries; 1: it carries none")
     max_spikes_per_step: Limit = Limit.key("event", "spikes of a neuron in a step")
     max_input_events_per_step: Limit = Limit.key("event", "events of an input channel in a step")
 
 
-class LayerKinds(Strict):
+class LayerKinds(Block):
     """Which connections the chip's tools can map, and in which sizes; a set of sizes that is left out restricts nothing."""
 
     kinds: Names = Names.key("kind", "connections that the tools map", words=KINDS, needed=True)
     conv_kernel_max: Limit = Limit.key("position", "largest kernel")
-    conv_kernel_sizes: Wholes = Wholes.key("position", "kernels that there are")
+    conv_kernel_sizes: Integers = Integers.key("position", "kernels that there are")
     conv_kernel_square: Flag = Flag.key("flag", "whether a kernel must be square")
     conv_stride_max: Limit = Limit.key("position", "largest stride")
-    conv_stride_sizes: Wholes = Wholes.key("position", "strides that there are")
-    conv_padding_max: Allowance = Allowance.key("position", "largest padding")
+    conv_stride_sizes: Integers = Integers.key("position", "strides that there are")
+    conv_padding_max: LimitOrZero = LimitOrZero.key("position", "largest padding")
     conv_padding_same: Flag = Flag.key("flag", "whether padding must be `same`: outputs = inputs / stride, rounded up")
     conv_dilation_max: Limit = Limit.key("position", "largest dilation")
     conv_groups_max: Limit = Limit.key("group", "most groups")
-    pool_sizes: Wholes = Wholes.key("position", "windows that a pool may have")
+    pool_sizes: Integers = Integers.key("position", "windows that a pool may have")
     pool_square: Flag = Flag.key("flag", "whether a pool's window must be square and its stride the window")
     channels_max: Limit = Limit.key("channel", "channels of a map")
     input_map_max: Limit = Limit.key("position", "positions of a convolution's input along an axis")
@@ -339,17 +339,17 @@ class LayerKinds(Strict):
     dense_inputs_max: Limit = Limit.key("neuron", "inputs of a dense layer")
 
     @model_validator(mode="after")
-    def _consistent(self) -> LayerKinds:
+    def _check_consistency(self) -> LayerKinds:
         for name in ("kernel", "stride"):
-            sizes, most = getattr(self, f"conv_{name}_sizes").value, getattr(self, f"conv_{name}_max").most
-            if sizes and most is not None and max(sizes) != most:
+            sizes, limit = getattr(self, f"conv_{name}_sizes").value, getattr(self, f"conv_{name}_max").max_value
+            if sizes and limit is not None and max(sizes) != limit:
                 raise Contradiction(
-                    f"conv_{name}_max", f"{most} given, but conv_{name}_sizes goes to {max(sizes)}; correct one of them"
+                    f"conv_{name}_max", f"{limit} given, but conv_{name}_sizes goes to {max(sizes)}; correct one of them"
                 )
         return self
 
 
-class HardwareProfile(Strict):
+class HardwareProfile(Block):
     """A chip, as far as it is published."""
 
     schema_version: Literal[1] = Field(alias="schema", description="version of this format")
@@ -371,16 +371,16 @@ class HardwareProfile(Strict):
     facts: dict[str, Number] = Field(default_factory=dict, description="further published numbers, which no check reads")
 
     @model_validator(mode="after")
-    def _consistent(self) -> HardwareProfile:
-        cores = self.chip.cores.most
+    def _check_consistency(self) -> HardwareProfile:
+        cores = self.chip.cores.max_value
         if self.core_groups:
-            if (total := sum(group.count.most or 0 for group in self.core_groups)) != cores:
+            if (total := sum(group.count.max_value or 0 for group in self.core_groups)) != cores:
                 more = f"{self.chip.cores.value} given, but the core groups hold {total}; correct one of them"
                 raise Contradiction("chip.cores", more)
             for name in (names := [group.name for group in self.core_groups]):
                 if names.count(name) > 1 or name.isdecimal():
-                    raise Contradiction("core_groups", f"a group is called '{name}'; give each a name of its own, no number")
-        mesh = (self.topology.mesh_columns.most, self.topology.mesh_rows.most, self.topology.cores_per_tile.most)
+                    raise Contradiction("core_groups", f"a group is called '{name}'; give each another name that is no number")
+        mesh = (self.topology.mesh_columns.max_value, self.topology.mesh_rows.max_value, self.topology.cores_per_tile.max_value)
         if cores is not None and None not in mesh:
             room = (mesh[0] or 0) * (mesh[1] or 0) * (mesh[2] or 0)
             if room < cores:
@@ -397,13 +397,13 @@ class HardwareProfile(Strict):
 
     def cores_limit(self, chips: int = 1) -> int | None:
         """Return how many cores `chips` chips offer, or None where it is unlimited or not published."""
-        usable = self.chip.usable_cores.most
+        usable = self.chip.usable_cores.max_value
         return None if usable is None else usable * chips
 
-    def limits_of(self, group: int | None = None) -> dict[str, Any]:
+    def core_limits(self, group: int | None = None) -> dict[str, Any]:
         """Return the limits of a core by name, those of a group where it has its own."""
-        found = {name: getattr(self.core, name) for name in CoreLimits.model_fields}
+        limits = {name: getattr(self.core, name) for name in CoreLimits.model_fields}
         if group is not None:
             own = {name: getattr(self.core_groups[group], name) for name in CoreLimits.model_fields}
-            found |= {name: leaf for name, leaf in own.items() if leaf.value is not None}
-        return found
+            limits |= {name: fact for name, fact in own.items() if fact.value is not None}
+        return limits

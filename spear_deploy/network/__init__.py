@@ -1,8 +1,8 @@
-"""What can a layer be made of?
+"""Layers of a network: synapses, batch norm and neurons.
 
 A layer is up to three parts in a row, each of which may be absent:
 
-    sum of what its edges bring ─► synapse ─► norm ─► neuron ─► spikes (or, without a neuron, the value itself)
+    sum over its incoming edges ─► synapse ─► norm ─► neuron ─► spikes (without a neuron: the value)
 
 Axes: `C H W` channels and pixels, `I` inputs, `O` outputs; weights `(O, I)` or `(O, I / groups, kH, kW)` in torch's
 orientation. Neuron parameters are scalars or arrays that broadcast to the layer's output shape, e.g. `(O, 1, 1)`.
@@ -24,8 +24,8 @@ from spear_deploy.network.neurons import (
     CubaLI,
     CubaLIF,
     Neuron,
-    parameters,
-    spikes,
+    array_parameters,
+    emits_spikes,
 )
 from spear_deploy.network.synapses import (
     CONVS,
@@ -76,6 +76,6 @@ __all__ = [
     "Synapse",
     "UnroundedLIF",
     "XyloLIF",
-    "parameters",
-    "spikes",
+    "array_parameters",
+    "emits_spikes",
 ]

@@ -1,4 +1,4 @@
-"""Groups of channels that are pruned together, and where they flow."""
+"""Groups of coupled channels, and the layers that make and read them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spear_deploy.network.graph import INPUT, SNNGraph
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
+class ChannelGroup:
     """Channels that are removed together.
 
     Attributes:
@@ -32,30 +32,30 @@ class Group:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Coupling:
-    """Every group of a network, and which one's channels each layer takes and gives.
+class ChannelCoupling:
+    """The channel groups of a network, and those of each layer's input and output.
 
     Attributes:
         groups: all groups that weights make, in the order of the layers, those that cannot be pruned included.
-        edge: the group of the network's input channels; its `frozen` is empty where a narrower input narrows all that is tied
-            to it, though only the user can make the input narrower.
+        edge: the group of the network's input channels; its `frozen` is empty where all layers tied to the input could be
+            narrowed with it, though only the user can make the input narrower.
         into, out: names of groups by layer; `out` also has the network's input. "" where no weights make the channels.
     """
 
-    groups: tuple[Group, ...]
-    edge: Group
+    groups: tuple[ChannelGroup, ...]
+    edge: ChannelGroup
     into: Mapping[str, str]
     out: Mapping[str, str]
 
     @property
-    def prunable(self) -> tuple[Group, ...]:
+    def prunable(self) -> tuple[ChannelGroup, ...]:
         """The groups that may be pruned."""
         return tuple(group for group in self.groups if not group.frozen)
 
 
 @dataclass(frozen=True)
 class Stream:
-    """What flows along an edge: which channel space, and how many consecutive elements of axis 0 one channel takes."""
+    """The channels on an edge: their space, and the number of consecutive elements of axis 0 that a channel takes."""
 
     space: int
     per: int
@@ -71,7 +71,7 @@ class Spaces:
         self.frozen: dict[int, str] = {}
         self.into: dict[str, Stream] = {}
         self.out: dict[str, Stream] = {INPUT: self._new(graph.input_shape[0])}
-        self._walk()
+        self._follow_layers()
         self._freeze(self.out[graph.output], "it is the network's output")
         self.input_frozen = self.frozen.get(self.find(self.out[INPUT].space), "")
         self._freeze(self.out[INPUT], "it is the network's input")
@@ -102,22 +102,22 @@ class Spaces:
         if max(x, y) in self.frozen:
             self.frozen.setdefault(min(x, y), self.frozen.pop(max(x, y)))
 
-    def _walk(self) -> None:
-        """Follow the layers from the input; edges from layers not yet seen (over a delay) are joined when they are."""
+    def _follow_layers(self) -> None:
+        """Follow the layers from the input; edges from layers not yet seen (over a delay) are joined when those are reached."""
         pending = list(self.graph.layers)
         while pending:
-            layer = next(p for p in pending if any(e.source in self.out for e in self.graph.incoming(p.name)))
+            layer = next(layer for layer in pending if any(edge.source in self.out for edge in self.graph.edges_into(layer.name)))
             pending.remove(layer)
-            sources = [e.source for e in self.graph.incoming(layer.name) if e.source in self.out]
+            sources = [edge.source for edge in self.graph.edges_into(layer.name) if edge.source in self.out]
             self.into[layer.name] = self.out[sources[0]]
             for source in sources[1:]:
                 self._join(self.out[sources[0]], self.out[source], layer.name)
-            self.out[layer.name] = self._through(layer, self.into[layer.name])
-            for edge in self.graph.outgoing(layer.name):
+            self.out[layer.name] = self._pass_layer(layer, self.into[layer.name])
+            for edge in self.graph.edges_from(layer.name):
                 if edge.target in self.into:
                     self._join(self.into[edge.target], self.out[layer.name], edge.target)
 
-    def _through(self, layer: Layer, stream: Stream) -> Stream:
+    def _pass_layer(self, layer: Layer, stream: Stream) -> Stream:
         synapse = layer.synapse
         if isinstance(synapse, Dense):
             return self._new(synapse.weight.shape[0])
@@ -137,8 +137,8 @@ class Spaces:
         return stream
 
 
-def coupling(graph: SNNGraph) -> Coupling:
-    """Return every group of a network, and where its channels flow."""
+def couple_channels(graph: SNNGraph) -> ChannelCoupling:
+    """Return every channel group of a network, and the groups at the input and output of each layer."""
     spaces = Spaces(graph)
     producers: dict[int, list[str]] = {}
     consumers: dict[int, list[str]] = {}
@@ -150,31 +150,31 @@ def coupling(graph: SNNGraph) -> Coupling:
     first = spaces.find(spaces.out[INPUT].space)
     names.setdefault(first, INPUT)
 
-    def group(space: int, frozen: str) -> Group:
-        made, read = tuple(producers.get(space, ())), tuple(consumers.get(space, ()))
-        return Group(name=names[space], channels=spaces.size[space], producers=made, consumers=read, frozen=frozen)
+    def make_group(space: int, frozen: str) -> ChannelGroup:
+        writers, readers = tuple(producers.get(space, ())), tuple(consumers.get(space, ()))
+        return ChannelGroup(name=names[space], channels=spaces.size[space], producers=writers, consumers=readers, frozen=frozen)
 
-    def named(streams: Mapping[str, Stream]) -> dict[str, str]:
+    def name_spaces(streams: Mapping[str, Stream]) -> dict[str, str]:
         return {layer: names.get(spaces.find(stream.space), "") for layer, stream in streams.items()}
 
-    return Coupling(
-        groups=tuple(group(space, spaces.frozen.get(space, "")) for space in producers),
-        edge=group(first, spaces.input_frozen),
-        into=named(spaces.into),
-        out=named(spaces.out),
+    return ChannelCoupling(
+        groups=tuple(make_group(space, spaces.frozen.get(space, "")) for space in producers),
+        edge=make_group(first, spaces.input_frozen),
+        into=name_spaces(spaces.into),
+        out=name_spaces(spaces.out),
     )
 
 
-def all_groups(graph: SNNGraph) -> tuple[Group, ...]:
+def list_groups(graph: SNNGraph) -> tuple[ChannelGroup, ...]:
     """Return every group of coupled channels, those that cannot be pruned included, in the order of the layers."""
-    return coupling(graph).groups
+    return couple_channels(graph).groups
 
 
-def coupled_groups(graph: SNNGraph) -> tuple[Group, ...]:
+def list_prunable_groups(graph: SNNGraph) -> tuple[ChannelGroup, ...]:
     """Return the groups that may be pruned, in the order of the layers."""
-    return coupling(graph).prunable
+    return couple_channels(graph).prunable
 
 
 def is_depthwise(conv: Any) -> bool:
-    """Say whether each channel of a convolution sees its own input channel alone."""
+    """Return whether each channel of a convolution sees its own input channel alone."""
     return bool(conv.weight.shape[1] == 1 and conv.weight.shape[0] == conv.groups)

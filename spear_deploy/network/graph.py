@@ -1,13 +1,13 @@
-"""What is the network?
+"""Spiking network as a graph of layers and edges with delays.
 
-`SNNGraph` is the waist of the toolkit: torch lives on one side of it, Lava on the other, and every stage is a function
-into it, over it or out of it. It is immutable and numpy only.
+`SNNGraph` is the representation that all stages share: importers return it, pruning and quantisation map it to another one,
+and simulators and exporters take it. It is immutable and numpy only.
 
-    input ──► layer ──► layer ──► output          an edge brings what its source emits in the same step
-                │  ▲                              an edge with delay d brings what was emitted d steps ago
+    input ──► layer ──► layer ──► output          an edge delivers what its source emits in the same step
+                │  ▲                              an edge with delay d delivers what was emitted d steps ago
                 └──┘                              a cycle is closed by an edge of delay 1 or more
     Several edges into a layer add up before its synapse; currents of several synapses add up in a layer that has only
-    a neuron. So residual sums, skips and recurrence need no further kind of thing.
+    a neuron. Residual sums, skips and recurrence need no other element.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ import numpy as np
 
 from spear_deploy.errors import GraphError, did_you_mean
 from spear_deploy.network import INTEGER_NEURONS, WEIGHTED, Flatten, Layer, Shape, SumPool
+from spear_deploy.util.number_format import format_shape
 
 if TYPE_CHECKING:
     import networkx
 
 INPUT = "input"
-"""The name under which edges speak of the network's input."""
+"""The name of the network's input as the source of an edge."""
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -50,15 +51,15 @@ class SNNGraph:
     """A spiking network.
 
     Attributes:
-        layers: in topological order of the edges without delay (any order may be given).
-        edges: who feeds whom; `INPUT` is the source of the network's input.
+        layers: sorted by the edges without delay; the constructor takes any order.
+        edges: connections between layers; `INPUT` is the source of the network's input.
         input_shape: without time and batch, e.g. (1, 8, 8).
         dt_s: the time step in seconds.
         output: the layer whose emission is the network's output; the last layer unless given.
         metadata: JSON-able facts that travel with the network (assumptions of an import, kept channels, scales).
 
     Raises:
-        GraphError: unknown names, a cycle without delay, shapes that do not meet, NaN.
+        GraphError: unknown names, a cycle without delay, shapes that do not match, NaN.
     """
 
     layers: tuple[Layer, ...]
@@ -69,8 +70,8 @@ class SNNGraph:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        put = object.__setattr__
-        put(self, "input_shape", tuple(int(n) for n in self.input_shape))
+        set_field = object.__setattr__
+        set_field(self, "input_shape", tuple(int(n) for n in self.input_shape))
         if not self.input_shape or min(self.input_shape) < 1:
             raise GraphError(f"input shape {self.input_shape}: expected at least one axis, each of at least 1")
         if not (np.isfinite(self.dt_s) and self.dt_s > 0):
@@ -82,18 +83,18 @@ class SNNGraph:
             if names.count(name) > 1:
                 raise GraphError(f"layer '{name}': the name is used {names.count(name)} times; rename all but one")
         self._check_edges(names)
-        put(self, "edges", tuple(sorted(set(self.edges))))
-        put(self, "layers", self._sorted())
-        put(self, "output", self.output or self.layers[-1].name)
+        set_field(self, "edges", tuple(sorted(set(self.edges))))
+        set_field(self, "layers", self._sort_layers())
+        set_field(self, "output", self.output or self.layers[-1].name)
         if self.output not in names:
             raise GraphError(f"output '{self.output}': no such layer{did_you_mean(self.output, names)}")
         formats = {type(n) if isinstance(n, INTEGER_NEURONS) else float for n in (layer.neuron for layer in self.layers) if n}
         if float in formats and len(formats) > 1:
             raise GraphError("integer and floating-point neurons are mixed; quantise the whole network or none of it")
         if len(formats) > 1:
-            found = " and ".join(sorted(kind.__name__ for kind in formats))
-            raise GraphError(f"integers of several chips are mixed ({found}); quantise the network for one chip")
-        put(self, "_shapes", self._infer_shapes())
+            names_of_formats = " and ".join(sorted(kind.__name__ for kind in formats))
+            raise GraphError(f"integers of several chips are mixed ({names_of_formats}); quantise the network for one chip")
+        set_field(self, "_shapes", self._infer_shapes())
 
     def _check_edges(self, names: list[str]) -> None:
         for edge in self.edges:
@@ -101,48 +102,48 @@ class SNNGraph:
                 if end not in names and not (end == INPUT and end == edge.source):
                     hint = did_you_mean(end, names)
                     raise GraphError(f"edge '{edge.source}' -> '{edge.target}': there is no layer '{end}'{hint}")
-        fed = {edge.target for edge in self.edges}
+        targets = {edge.target for edge in self.edges}
         for name in names:
-            if name not in fed:
+            if name not in targets:
                 raise GraphError(f"layer '{name}': nothing feeds it; add an edge to it or remove it")
 
-    def _sorted(self) -> tuple[Layer, ...]:
-        """Order by the edges without delay; keep the given order where it is free."""
+    def _sort_layers(self) -> tuple[Layer, ...]:
+        """Order by the edges without delay; otherwise keep their order."""
         waiting: dict[str, set[str]] = {layer.name: set() for layer in self.layers}
         for edge in self.edges:
             if not edge.delay:
                 waiting[edge.target].add(edge.source)
         done: set[str] = {INPUT}
         order: list[Layer] = []
-        left = list(self.layers)
-        while left:
-            ready = next((layer for layer in left if waiting[layer.name] <= done), None)
+        pending = list(self.layers)
+        while pending:
+            ready = next((layer for layer in pending if waiting[layer.name] <= done), None)
             if ready is None:
-                names = ", ".join(f"'{layer.name}'" for layer in left)
+                names = ", ".join(f"'{layer.name}'" for layer in pending)
                 raise GraphError(f"layers {names}: they feed each other within one step; close the cycle with an edge of delay 1")
             order.append(ready)
-            left.remove(ready)
+            pending.remove(ready)
             done.add(ready.name)
         return tuple(order)
 
     def _infer_shapes(self) -> dict[str, tuple[Shape, Shape]]:
-        """Find (input shape, output shape) by layer; sources over delayed edges may come later in the order."""
+        """Return (input shape, output shape) by layer; sources over delayed edges may come later in the order."""
         shapes: dict[str, tuple[Shape, Shape]] = {}
         emitted: dict[str, Shape] = {INPUT: self.input_shape}
         pending = list(self.layers)
         while pending:
-            layer = next((p for p in pending if any(e.source in emitted for e in self.incoming(p.name))), None)
+            layer = next((p for p in pending if any(edge.source in emitted for edge in self.edges_into(p.name))), None)
             if layer is None:
                 raise GraphError(f"layer '{pending[0].name}': the network's input does not reach it; connect or remove it")
-            source = next(e.source for e in self.incoming(layer.name) if e.source in emitted)
+            source = next(edge.source for edge in self.edges_into(layer.name) if edge.source in emitted)
             emitted[layer.name] = layer.output_shape(emitted[source])
             shapes[layer.name] = (emitted[source], emitted[layer.name])
             pending.remove(layer)
         for edge in self.edges:
             if emitted[edge.source] != shapes[edge.target][0]:
                 raise GraphError(
-                    f"layers '{edge.source}' -> '{edge.target}': {_by(emitted[edge.source])} outputs meet "
-                    f"{_by(shapes[edge.target][0])} inputs; check what lies between them"
+                    f"layers '{edge.source}' -> '{edge.target}': {format_shape(emitted[edge.source])} outputs meet "
+                    f"{format_shape(shapes[edge.target][0])} inputs; check what lies between them"
                 )
         return shapes
 
@@ -160,23 +161,23 @@ class SNNGraph:
 
     @cached_property
     def _edges_by_end(self) -> tuple[dict[str, tuple[Edge, ...]], dict[str, tuple[Edge, ...]]]:
-        found: tuple[dict[str, list[Edge]], dict[str, list[Edge]]] = ({}, {})
+        by_source: dict[str, tuple[Edge, ...]] = {}
+        by_target: dict[str, tuple[Edge, ...]] = {}
         for edge in self.edges:
-            found[0].setdefault(edge.source, []).append(edge)
-            found[1].setdefault(edge.target, []).append(edge)
-        by_source, by_target = ({name: tuple(edges) for name, edges in ends.items()} for ends in found)
+            by_source[edge.source] = (*by_source.get(edge.source, ()), edge)
+            by_target[edge.target] = (*by_target.get(edge.target, ()), edge)
         return by_source, by_target
 
-    def incoming(self, name: str) -> tuple[Edge, ...]:
+    def edges_into(self, name: str) -> tuple[Edge, ...]:
         """Return the edges into a layer."""
         return self._edges_by_end[1].get(name, ())
 
-    def outgoing(self, name: str) -> tuple[Edge, ...]:
+    def edges_from(self, name: str) -> tuple[Edge, ...]:
         """Return the edges out of a layer, or out of `INPUT`."""
         return self._edges_by_end[0].get(name, ())
 
     def input_shape_of(self, name: str) -> Shape:
-        """Return the shape of what a layer's edges bring."""
+        """Return the shape of a layer's input."""
         shapes: dict[str, tuple[Shape, Shape]] = self._shapes  # type: ignore[attr-defined]
         return shapes[name][0]
 
@@ -199,7 +200,7 @@ class SNNGraph:
         """
         depths = {INPUT: 0}
         for layer in self.layers:
-            before = max((depths[e.source] for e in self.incoming(layer.name) if not e.delay), default=0)
+            before = max((depths[e.source] for e in self.edges_into(layer.name) if not e.delay), default=0)
             depths[layer.name] = before + (layer.neuron is not None)
         return depths
 
@@ -222,11 +223,11 @@ class SNNGraph:
     __hash__ = None  # type: ignore[assignment]
 
     def __str__(self) -> str:
-        lines = [f"input {_by(self.input_shape)}, dt {self.dt_s:g} s"]
+        lines = [f"input {format_shape(self.input_shape)}, dt {self.dt_s:g} s"]
         for layer in self.layers:
             parts = [type(p).__name__ for p in (layer.synapse, layer.norm, layer.neuron) if p is not None]
-            sources = ", ".join(e.source + (f" (delay {e.delay})" if e.delay else "") for e in self.incoming(layer.name))
-            lines.append(f"{layer.name}: {sources} -> {' + '.join(parts) or 'sum'} -> {_by(self.shape_of(layer.name))}")
+            sources = ", ".join(e.source + (f" (delay {e.delay})" if e.delay else "") for e in self.edges_into(layer.name))
+            lines.append(f"{layer.name}: {sources} -> {' + '.join(parts) or 'sum'} -> {format_shape(self.shape_of(layer.name))}")
         return "\n".join(lines)
 
     # ------------------------------------------------------------------------------------------------------ changing
@@ -266,7 +267,7 @@ def chain(
 
 
 def carries_spikes(graph: SNNGraph, name: str) -> bool:
-    """Say whether what a layer emits is spikes, possibly summed, pooled or reshaped on the way.
+    """Return whether a layer emits spikes, possibly summed, pooled or reshaped on the way.
 
     The network's input counts as spikes; averaging does not change what is delivered, only its weight. A sum of spikes and
     values is values, also where the values arrive over a delay.
@@ -274,48 +275,50 @@ def carries_spikes(graph: SNNGraph, name: str) -> bool:
     seen = {INPUT}
     waiting = [name]
     while waiting:
-        here = waiting.pop()
-        if here in seen:
+        current = waiting.pop()
+        if current in seen:
             continue
-        seen.add(here)
-        layer = graph[here]
+        seen.add(current)
+        layer = graph[current]
         if layer.neuron is not None:
             if not layer.spikes:
                 return False
         elif isinstance(layer.synapse, WEIGHTED) or layer.norm is not None:
             return False
         else:
-            waiting += [edge.source for edge in graph.incoming(here)]
+            waiting += [edge.source for edge in graph.edges_into(current)]
     return True
 
 
-def delayed_paths(graph: SNNGraph) -> list[Edge]:
-    """Return who reaches whom how many steps later: `INPUT` and neurons, through layers that only pool, add or reshape.
+def find_delayed_paths(graph: SNNGraph) -> list[Edge]:
+    """Return the paths with delay from `INPUT` and from neurons, through layers that only pool, add or reshape.
 
-    Each is an edge from where the spikes are made to where they arrive, with the delay of the whole way; ways without
-    delay are left out. A loop that has no neuron is followed once.
+    A path is returned as an edge from the layer that makes the spikes to the layer at which they arrive, with the delay of
+    the whole path; paths without delay are left out. A loop that has no neuron is followed once.
     """
-    found: set[Edge] = set()
+    reached: set[Edge] = set()
     if not any(edge.delay for edge in graph.edges):
         return []
     for source in (INPUT, *(layer.name for layer in graph.layers if layer.spikes)):
-        ways = [(edge, frozenset({edge.source})) for edge in graph.outgoing(source)]
-        while ways:
-            way, passed = ways.pop()
-            found.add(way)
-            if graph[way.target].neuron is None and carries_spikes(graph, way.target) and way.target not in passed:
-                onward = graph.outgoing(way.target)
-                ways += [(Edge(source=source, target=e.target, delay=way.delay + e.delay), passed | {way.target}) for e in onward]
-    return sorted(way for way in found if way.delay)
+        paths = [(edge, frozenset({edge.source})) for edge in graph.edges_from(source)]
+        while paths:
+            path, passed = paths.pop()
+            reached.add(path)
+            end = path.target
+            if graph[end].neuron is None and carries_spikes(graph, end) and end not in passed:
+                for edge in graph.edges_from(end):
+                    longer = Edge(source=source, target=edge.target, delay=path.delay + edge.delay)
+                    paths.append((longer, passed | {end}))
+    return sorted(path for path in reached if path.delay)
 
 
-def free_name(base: str, taken: Collection[str]) -> str:
+def unused_name(base: str, taken: Collection[str]) -> str:
     """Return a name for a new layer: `base`, or `base_2`, `base_3`, ... where it is taken."""
     return next(name for name in (base, *(f"{base}_{k}" for k in range(2, len(taken) + 3))) if name not in taken)
 
 
 def merge_parts(graph: SNNGraph) -> SNNGraph:
-    """Return the same network with fewer rows: a synapse, its norm and its neuron become one layer, named after the neuron.
+    """Return the same network with fewer layers: a synapse, its norm and its neuron become one layer, named after the neuron.
 
     Two layers merge where the first has no neuron, feeds only the second without delay, and the second has no part
     that the first would come after. A `Flatten` in front of a `Dense` goes, since `Dense` flattens.
@@ -323,11 +326,11 @@ def merge_parts(graph: SNNGraph) -> SNNGraph:
     layers = {layer.name: layer for layer in graph.layers}
     heirs: dict[str, str] = {}
     for name in [layer.name for layer in graph.layers]:
-        out = graph.outgoing(name)
+        out = graph.edges_from(name)
         if layers[name].neuron is not None or len(out) != 1 or out[0].delay or name == graph.output:
             continue
         after = out[0].target
-        merged = _merged(layers[name], layers[after]) if len(graph.incoming(after)) == 1 else None
+        merged = _merge_pair(layers[name], layers[after]) if len(graph.edges_into(after)) == 1 else None
         if merged is not None:
             heirs[name], layers[after] = after, merged
             del layers[name]
@@ -337,7 +340,7 @@ def merge_parts(graph: SNNGraph) -> SNNGraph:
     return replace(graph, layers=tuple(layers.values()), edges=edges) if heirs else graph
 
 
-def _merged(first: Layer, second: Layer) -> Layer | None:
+def _merge_pair(first: Layer, second: Layer) -> Layer | None:
     synapse, norm = first.synapse, first.norm
     if isinstance(synapse, Flatten) and norm is None and second.synapse is not None:
         return second if type(second.synapse).__name__ == "Dense" else None
@@ -348,7 +351,3 @@ def _merged(first: Layer, second: Layer) -> Layer | None:
     if isinstance(synapse, SumPool) and second.norm is not None:
         return None
     return Layer(name=second.name, synapse=synapse, norm=norm or second.norm, neuron=second.neuron)
-
-
-def _by(shape: Shape) -> str:
-    return " x ".join(str(n) for n in shape)

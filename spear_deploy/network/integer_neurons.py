@@ -1,4 +1,4 @@
-"""Which integer neurons do chips have, and which one tells what their rounding costs? Each with its update as computed."""
+"""Integer neurons of the chips, each with its update equations."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ class SpeckIF(Part):
     The chip has no steps: it takes event by event, sends a spike whenever v reaches the threshold, and adds the bias at
     the ticks of a slow clock, here once a step. Taking the events of a step together is sinabs' model of it (`IAFSqueeze`
     with `MultiSpike`); the two differ where v crosses the threshold or `v_min` on the way and comes back within the step.
-    A state has 16 bits; after its spikes v lies below the threshold, so only `v_min` can clip. One value each holds for
-    a whole layer: the chip has one pair of thresholds a core.
+    A state has 16 bits; after its spikes v lies below the threshold, so only `v_min` can clip. Both limits hold for a
+    whole layer: the chip has one pair of them a core.
     """
 
     v_threshold: Array
@@ -99,9 +99,9 @@ class XyloLIF(Part):
     u ← clip(u + x);  u ← u − fall(u, dash_syn)                           clip: to −2^15 .. 2^15 − 1, counted
     v ← clip(v + clip(clip(u − fall(v, dash_mem)) + bias))
     n = min(⌊v / v_threshold⌋, max_spikes) where v ≥ v_threshold, else 0  spikes are sent
-    v ← v − n · v_threshold                                               reset is by subtraction, there is no other
+    v ← v − n · v_threshold                                               always reset by subtraction
 
-    A current falls before it reaches v: with dash_syn = 0 none ever does. Hidden neurons of the chip send up to 31 spikes
+    A current falls before it reaches v: with dash_syn = 0 it never arrives. Hidden neurons of the chip send up to 31 spikes
     a step, output neurons one. `v_threshold=None` is a readout that never spikes: its output is v. The chip clips after
     each single spike it takes, here after the sum of a step: the same unless a part of the sum leaves the 16 bits.
     The second current that neurons of Xylo Audio have is left at 0.
@@ -137,8 +137,8 @@ class UnroundedLIF(Part):
     spike where v > 64 · v_threshold + 2^−20, then v ← v_reset ("value") or v − 64 · v_threshold ("subtract")
 
     The 2^−20 keeps potentials that meet the threshold exactly, as integers often do, from passing it by float64's rounding.
-    With `truncates` the products lose their fraction, towards zero. Parameters that a `LoihiLIF` could hold then give its very
-    states and spikes, as long as no 24-bit state overflows. It tells what a chip's rounding costs, and runs on no chip.
+    With `truncates` the products lose their fraction, towards zero. Parameters that a `LoihiLIF` could hold then give exactly
+    its states and spikes, as long as no 24-bit state overflows. It measures the cost of a chip's rounding; no chip runs it.
     """
 
     decay_u: Array
@@ -177,9 +177,9 @@ class SigmaDelta(Part):
 
     def __post_init__(self) -> None:
         self._freeze(integer=True)
-        for name, known in (("activation", ("relu", "unit")), ("takes", ("changes", "values"))):
-            if getattr(self, name) not in known:
-                expected = " or ".join(map(repr, known))
+        for name, choices in (("activation", ("relu", "unit")), ("takes", ("changes", "values"))):
+            if getattr(self, name) not in choices:
+                expected = " or ".join(map(repr, choices))
                 raise GraphError(f"SigmaDelta.{name}: '{getattr(self, name)}' given, expected {expected}")
         for name in ("spike_exponent", "state_exponent"):
             if not 0 <= getattr(self, name) <= 7:

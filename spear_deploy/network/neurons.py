@@ -1,4 +1,4 @@
-"""Which neurons are there? Those in floating point, each with its update as computed, and what kinds there are in all."""
+"""Floating-point neurons with their update equations, and the sets of neuron types."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from spear_deploy.network.integer_neurons import LoihiLIF, SigmaDelta, SpeckIF, 
 class IF(Part):
     """Integrate and fire. Starts at `v_reset`.
 
-    v ← v + r · x                  no time step in it
+    v ← v + r · x                  no time step
     spike where v > v_threshold, then v ← v_reset ("value") or v − v_threshold ("subtract")
     """
 
@@ -112,23 +112,23 @@ GRADED_NEURONS = (SigmaDelta,)
 READOUTS = (LI, CubaLI)
 
 
-def spikes(neuron: Neuron | None) -> bool:
-    """Say whether a neuron emits spikes (a readout emits its membrane potential)."""
+def emits_spikes(neuron: Neuron | None) -> bool:
+    """Return whether a neuron emits spikes (a readout emits its membrane potential)."""
     if isinstance(neuron, (*INTEGER_NEURONS, UnroundedLIF)):
         return neuron.v_threshold is not None
     return neuron is not None and not isinstance(neuron, READOUTS)
 
 
-def parameters(neuron: Neuron) -> dict[str, Array]:
+def array_parameters(neuron: Neuron) -> dict[str, Array]:
     """Return the array parameters of a neuron by name."""
-    values = {f.name: getattr(neuron, f.name) for f in fields(neuron)}
+    values = {field.name: getattr(neuron, field.name) for field in fields(neuron)}
     return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
 
 
 def _check_neuron(neuron: Any) -> None:
     neuron._freeze()
     check_reset(neuron)
-    for name, value in parameters(neuron).items():
-        # below 0 a state grows instead of fading: learnt files of others hold that, so it can be read and run
+    for name, value in array_parameters(neuron).items():
+        # below 0 a state grows instead of decaying: trained networks of other tools hold that, so it can be read and run
         if name.startswith("tau") and (value == 0).any():
             raise GraphError(f"{type(neuron).__name__}.{name}: holds 0 s, a time constant is above 0 s; an IF neuron has none")

@@ -1,4 +1,4 @@
-"""Which connections are there? Dense, convolutions, one weight each, pools, flatten; and batch norm behind them."""
+"""Synapses (dense, convolution, scale, pool, flatten) and batch norm."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from spear_deploy.errors import GraphError
-from spear_deploy.network.base import Array, Part, Shape, by, check_broadcast, sizes
+from spear_deploy.network.base import Array, Part, Shape, axis_sizes, check_broadcast
+from spear_deploy.util.number_format import format_shape
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,7 +33,7 @@ class Dense(Part):
     def output_shape(self, input_shape: Shape) -> Shape:
         """Return (O,)."""
         if int(np.prod(input_shape)) != self.weight.shape[1]:
-            raise GraphError(f"Dense takes {self.weight.shape[1]} inputs, got {by(input_shape)}")
+            raise GraphError(f"Dense takes {self.weight.shape[1]} inputs, got {format_shape(input_shape)}")
         return (self.weight.shape[0],)
 
 
@@ -46,8 +47,9 @@ class _Conv(Part):
 
     def _check(self, dims: int) -> None:
         self._freeze()
-        for name, least in (("stride", 1), ("padding", 0), ("dilation", 1)):
-            object.__setattr__(self, name, sizes(self, name, getattr(self, name), dims, least))
+        for name, minimum in (("stride", 1), ("padding", 0), ("dilation", 1)):
+            sizes = axis_sizes(self, name, value=getattr(self, name), dims=dims, minimum=minimum)
+            object.__setattr__(self, name, sizes)
         _check_bias(self, dims=dims + 2)
         if self.groups < 1 or self.weight.shape[0] % self.groups:
             raise GraphError(
@@ -58,12 +60,14 @@ class _Conv(Part):
         """Return (O, ...) after stride, padding and dilation."""
         kernel = self.weight.shape[2:]
         channels = self.weight.shape[1] * self.groups
-        name = type(self).__name__
+        name, size = type(self).__name__, format_shape(input_shape)
         if len(input_shape) != len(kernel) + 1 or input_shape[0] != channels:
-            raise GraphError(f"{name} takes {channels} channels and {len(kernel)} axes of positions, got {by(input_shape)}")
+            raise GraphError(
+                f"{name} takes {channels} channels and {len(kernel)} axes of positions, got {format_shape(input_shape)}"
+            )
         extent = _conv_sizes(input_shape[1:], kernel, self.stride, self.padding, self.dilation)
         if min(extent) < 1:
-            raise GraphError(f"{name}: kernel {by(kernel)} does not fit an input of {by(input_shape)}; nothing would come out")
+            raise GraphError(f"{name}: kernel {format_shape(kernel)} does not fit an input of {size}; the output would be empty")
         return (self.weight.shape[0], *extent)
 
 
@@ -101,7 +105,7 @@ class Conv2d(_Conv):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scale(Part):
-    """One weight per input, no mixing: `y = w * x + b`. `weight` and `bias` broadcast to the input shape."""
+    """One weight per input: `y = w * x + b`. `weight` and `bias` broadcast to the input shape."""
 
     weight: Array
     bias: Array | None = None
@@ -127,17 +131,17 @@ class _Pool(Part):
     def __post_init__(self) -> None:
         dims = 2 if isinstance(self.kernel_size, (int, np.integer)) else len(self.kernel_size)
         stride = self.kernel_size if self.stride is None else self.stride
-        object.__setattr__(self, "kernel_size", sizes(self, "kernel_size", self.kernel_size, dims, 1))
-        object.__setattr__(self, "stride", sizes(self, "stride", stride, dims, 1))
-        object.__setattr__(self, "padding", sizes(self, "padding", self.padding, dims, 0))
+        for name, value, minimum in (("kernel_size", self.kernel_size, 1), ("stride", stride, 1), ("padding", self.padding, 0)):
+            object.__setattr__(self, name, axis_sizes(self, name, value=value, dims=dims, minimum=minimum))
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """Return (C, ...) after pooling; positions that fill no whole window are dropped, as in torch."""
+        name, size = type(self).__name__, format_shape(input_shape)
         if len(input_shape) != len(self.kernel_size) + 1:
-            raise GraphError(f"{type(self).__name__} takes channels and {len(self.kernel_size)} axes, got {by(input_shape)}")
+            raise GraphError(f"{name} takes channels and {len(self.kernel_size)} axes, got {size}")
         extent = _conv_sizes(input_shape[1:], self.kernel_size, self.stride, self.padding, (1,) * len(self.kernel_size))
         if min(extent) < 1:
-            raise GraphError(f"{type(self).__name__}: window {by(self.kernel_size)} does not fit an input of {by(input_shape)}")
+            raise GraphError(f"{name}: window {format_shape(self.kernel_size)} does not fit an input of {size}")
         return (input_shape[0], *extent)
 
 

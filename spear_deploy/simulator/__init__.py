@@ -1,4 +1,4 @@
-"""Simulator: a network on a batch, step by step, with its spikes counted."""
+"""Simulator of a network on a batch, with spike counts."""
 
 from spear_deploy.simulator.run import (
     ChipRun,
@@ -6,10 +6,10 @@ from spear_deploy.simulator.run import (
     Record,
     Simulation,
     SpikeCounts,
-    added,
+    add_values,
     check_input,
     check_record,
-    counted,
+    count_spikes,
     evaluation_groups,
     simulate,
 )
@@ -20,10 +20,10 @@ __all__ = [
     "Record",
     "Simulation",
     "SpikeCounts",
-    "added",
+    "add_values",
     "check_input",
     "check_record",
-    "counted",
+    "count_spikes",
     "evaluation_groups",
     "simulate",
 ]

@@ -1,7 +1,9 @@
-"""What goes into a run and comes out of it, as a file?
+"""Files of input, recordings and spike counts.
 
 An input file is an `.npz` with `spikes` or `current`, (T, B, *input). A recording is an `.npz` with `<layer>.spikes`,
 `<layer>.v`, `<layer>.u` (T, B, *shape) in the graph's own time, `output`, and the input as `input.spikes` or `input.current`.
+A file of spike counts is an `.npz` with `sent.<n>` and `delivered.<n>`; which layer and edge is number n stands in plain data
+beside it.
 """
 
 from __future__ import annotations
@@ -15,8 +17,11 @@ import numpy as np
 from spear_deploy.errors import DataError
 from spear_deploy.network import Array
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
-from spear_deploy.simulator.run import ChipRun, InputKind, SpikeCounts, check_input, counted
-from spear_deploy.util.files import read_arrays, written_aside
+from spear_deploy.simulator.run import ChipRun, InputKind, SpikeCounts, check_input, count_spikes, simulate
+from spear_deploy.util.files import read_arrays, replace_file
+
+MAX_QUOTED_NAMES = 4
+"""Names of arrays that a message quotes."""
 
 
 def read_input(path: str | os.PathLike[str], graph: SNNGraph) -> tuple[Array, InputKind]:
@@ -28,12 +33,14 @@ def read_input(path: str | os.PathLike[str], graph: SNNGraph) -> tuple[Array, In
     """
     arrays = read_arrays(path)
     kinds: list[InputKind] = ["spikes", "current"]
-    found = [kind for kind in kinds if kind in arrays]
-    if len(found) != 1:
-        held = _listed(arrays)
-        raise DataError(f"file '{path}': holds {held}, expected either 'spikes' or 'current', (T, B, *input)")
+    present = [kind for kind in kinds if kind in arrays]
+    if len(present) != 1:
+        names = [f"'{name}'" for name in arrays]
+        rest = [f"{len(names) - MAX_QUOTED_NAMES} more"] if len(names) > MAX_QUOTED_NAMES else []
+        contents = ", ".join(names[:MAX_QUOTED_NAMES] + rest) or "nothing"
+        raise DataError(f"file '{path}': holds {contents}, expected either 'spikes' or 'current', (T, B, *input)")
     try:
-        return check_input(graph, arrays[found[0]], found[0]), found[0]
+        return check_input(graph, arrays[present[0]], present[0]), present[0]
     except DataError as error:
         raise DataError(f"file '{path}': {error}") from None
 
@@ -55,13 +62,13 @@ def read_labels(path: str | os.PathLike[str], samples: int) -> Array | None:
 
 
 def write_recording(path: str | os.PathLike[str], run: ChipRun, x: Array | None = None) -> None:
-    """Write what a run recorded, and its output; whole or not at all."""
+    """Write the recordings of a run and its output, whole or not at all."""
     arrays: dict[str, Array] = {"output": run.output}
     if x is not None:
         arrays[f"{INPUT}.{run.counts.input_kind}"] = x
     for what in ("spikes", "v", "u"):
         arrays |= {f"{layer}.{what}": value for layer, value in getattr(run, what).items()}
-    with written_aside(path) as aside, open(aside, "wb") as file:
+    with replace_file(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays)
 
 
@@ -73,10 +80,8 @@ def read_activity(path: str | os.PathLike[str], graph: SNNGraph) -> SpikeCounts:
     """
     arrays = read_arrays(path)
     if "spikes" in arrays or "current" in arrays:
-        from spear_deploy.simulator.run import simulate
-
-        x, given = read_input(path, graph)
-        return simulate(graph, x, kind=given).counts
+        x, input_kind = read_input(path, graph)
+        return simulate(graph, x, kind=input_kind).counts
     kind: InputKind = "current" if f"{INPUT}.current" in arrays else "spikes"
     recorded: dict[str, Array] = {}
     for name in (INPUT, *(layer.name for layer in graph.layers if layer.spikes)):
@@ -93,24 +98,14 @@ def read_activity(path: str | os.PathLike[str], graph: SNNGraph) -> SpikeCounts:
                 f"file '{path}': '{name}.{what}' is {value.dtype} {value.shape}, expected numbers (T, B, {axes}); record it again"
             )
     recorded[INPUT] = check_input(graph, recorded[INPUT], kind)
-    return counted(graph, recorded, kind)
-
-
-def _listed(arrays: dict[str, Array], most: int = 4) -> str:
-    names = [f"'{name}'" for name in arrays]
-    more = [f"{len(names) - most} more"] if len(names) > most else []
-    return ", ".join(names[:most] + more) or "nothing"
-
-
-# FOLDED from spear_deploy/simulator/recordings.py
-# How do spike counts lie in a file? `sent.<n>` and `delivered.<n>` of an `.npz`; which layer and edge is n, as plain data.
+    return count_spikes(graph, recorded, kind)
 
 
 def write_counts(counts: SpikeCounts, path: Path) -> dict[str, Any]:
-    """Write the counts, whole or not at all, and return what `read_counts` needs to know besides."""
+    """Write the counts, whole or not at all, and return the plain data that `read_counts` needs besides."""
     arrays = {f"sent.{n}": array for n, array in enumerate(counts.sent.values())}
     arrays |= {f"delivered.{n}": array for n, array in enumerate(counts.delivered.values())}
-    with written_aside(path) as aside, open(aside, "wb") as file:
+    with replace_file(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays)
     return {
         "sent": list(counts.sent),

@@ -1,4 +1,7 @@
-"""What happens on the chip? The whole network on a batch, in the graph's own time."""
+"""Simulation of a network on a batch, with spike counts and recordings.
+
+Recordings are in the graph's own time: a layer without delay emits in the step in which its input arrives.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,11 @@ import numpy as np
 
 from spear_deploy.errors import DataError
 from spear_deploy.network import GRADED_NEURONS, Array
-from spear_deploy.network.graph import INPUT, Edge, SNNGraph, delayed_paths
+from spear_deploy.network.graph import INPUT, Edge, SNNGraph, find_delayed_paths
 from spear_deploy.simulator import neurons
-from spear_deploy.simulator.stepper import Stepper, added, evaluation_groups, ready
+from spear_deploy.simulator.stepper import Stepper, add_values, evaluation_groups, prepare
 from spear_deploy.util import memory
+from spear_deploy.util.number_format import byte_size
 from spear_deploy.util.progress import Progress
 
 __all__ = [
@@ -23,10 +27,10 @@ __all__ = [
     "Record",
     "Simulation",
     "SpikeCounts",
-    "added",
+    "add_values",
     "check_input",
     "check_record",
-    "counted",
+    "count_spikes",
     "evaluation_groups",
     "simulate",
 ]
@@ -34,12 +38,12 @@ __all__ = [
 InputKind: TypeAlias = Literal["spikes", "current"]
 Record: TypeAlias = Literal["spikes", "v", "u"]
 Allocate: TypeAlias = Callable[[str, tuple[int, ...], type], Array]
-"""Makes an array, from a name, a shape and a type."""
+"""Allocates an array, from a name, a shape and a type."""
 
 BLOCK_VALUES = 1 << 20
-"""Values of the largest layer in one block of steps and samples: some megabytes a layer, whatever the length of the run."""
-BLOCK_STEPS = 16
-"""Steps that a block has at least, if the input has: the state of a layer then stays in cache from one to the next."""
+"""Values of the largest layer in a block of steps and samples: some megabytes a layer for runs of any length."""
+MIN_BLOCK_STEPS = 16
+"""Smallest number of steps of a block, if the input has as many: a layer's state then stays in cache between steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +52,9 @@ class SpikeCounts:
 
     Attributes:
         sent: by layer (and `INPUT`): (*shape), int64; the number of non-zero values for an analogue input and of graded spikes.
-        delivered: by edge with delay (see `graph.delayed_paths`): spikes of the last `delay` steps arrive after the end and
-            are not in it.
-        steps, samples: what was summed over.
+        delivered: by edge with delay (see `graph.find_delayed_paths`), (*shape), int64; spikes of the last `delay` steps arrive
+            after the end and are left out.
+        steps, samples: number of steps and samples in the sums.
         input_kind: "spikes" or "current".
     """
 
@@ -60,7 +64,7 @@ class SpikeCounts:
     samples: int
     input_kind: InputKind = "spikes"
 
-    def arriving(self, edge: Edge) -> Array:
+    def arrivals(self, edge: Edge) -> Array:
         """Return the spikes that an edge delivered, int64."""
         return self.delivered.get(edge, self.sent[edge.source]) if edge.delay else self.sent[edge.source]
 
@@ -83,14 +87,15 @@ class SpikeCounts:
 
 @dataclass(frozen=True, kw_only=True)
 class ChipRun:
-    """What a run gave.
+    """Output, recordings and spike counts of a run.
 
     Attributes:
         output: (T, B, *output shape): spikes as bool, their number where a neuron sends several a step (Speck, Xylo), or the
             value of a layer that does not spike.
         spikes, v, u: recordings by layer, (T, B, *shape), aligned to the graph's own time; v and u after reset and decay.
         counts: spikes of every layer.
-        overflows: by layer, how often an integer u or v left its bits (see `neurons.overflows`); only layers where it happened.
+        overflows: by layer, how often an integer u or v left its bits (see
+            `neurons.count_overflows`); only layers with overflows.
     """
 
     output: Array
@@ -116,10 +121,10 @@ def simulate(
         graph: a floating-point network runs in `dtype`, an integer network in integers.
         x: (T, B, *input shape): whole numbers of spikes, or values of a current.
         kind: "spikes" or "current".
-        record: which of "spikes", "v", "u" to keep for every layer that has them; a layer without a neuron keeps its
+        record: which of "spikes", "v", "u" to record for every layer that has them; a layer without a neuron records its
             value as "v".
         dtype: type of a floating-point run.
-        progress: is told after each block of samples and steps.
+        progress: called after each block of samples and steps.
 
     Raises:
         DataError: shape, NaN, spikes that are not whole numbers from 0, more to record than there is memory.
@@ -133,7 +138,11 @@ def simulate(
 
 
 def check_input(graph: SNNGraph, x: Array, kind: InputKind = "spikes") -> Array:
-    """Return the input as an array, or say what is wrong with it."""
+    """Return the input as an array.
+
+    Raises:
+        DataError: another kind, shape or type, NaN, or spikes that are not whole numbers from 0.
+    """
     x = np.asarray(x)
     if kind not in ("spikes", "current"):
         raise DataError(f"kind '{kind}': an input is 'spikes' or 'current'; give one of them")
@@ -150,18 +159,18 @@ def check_input(graph: SNNGraph, x: Array, kind: InputKind = "spikes") -> Array:
 
 
 def check_record(record: Iterable[str]) -> None:
-    """Refuse to record what there is not."""
+    """Refuse recordings other than "spikes", "v" and "u"."""
     for what in record:
         if what not in ("spikes", "v", "u"):
             raise DataError(f"record '{what}': what can be recorded is 'spikes', 'v' and 'u'; give some of them")
 
 
 class Simulation:
-    """A run that advances block by block; its arrays fill up on the way.
+    """A run that advances block by block and fills its arrays.
 
     Args:
         graph, x, kind, record, dtype: see `simulate`.
-        most_steps: of one block.
+        max_steps: largest number of steps of a block.
         allocate: makes the arrays that are returned; by default in memory.
     """
 
@@ -173,21 +182,21 @@ class Simulation:
         kind: InputKind = "spikes",
         record: Iterable[Record] = (),
         dtype: type = np.float32,
-        most_steps: int | None = None,
+        max_steps: int | None = None,
         allocate: Allocate | None = None,
     ) -> None:
         self.graph, self.kind, self.record = graph, kind, tuple(record)
         self.x = check_input(graph, x, kind)
         check_record(self.record)
-        self.network = ready(graph, dtype)
+        self.network = prepare(graph, dtype)
         self.steps, self.samples = self.x.shape[:2]
-        self.arrays = self._allocated(allocate or (lambda _, shape, kind: np.empty(shape, kind)))
-        self.blocks = list(self._blocks(most_steps or self.steps))
+        self.arrays = self._allocate_arrays(allocate or (lambda _, shape, kind: np.empty(shape, kind)))
+        self.blocks = list(self._split_blocks(max_steps or self.steps))
         self.done = 0
         self.stepper: Stepper | None = None
         names = (INPUT, *(layer.name for layer in graph.layers if layer.spikes))
         self.sent = {name: np.zeros(graph.shape_of(name), np.int64) for name in names}
-        self.delivered = {edge: np.zeros(graph.shape_of(edge.source), np.int64) for edge in delayed_paths(graph)}
+        self.delivered = {edge: np.zeros(graph.shape_of(edge.source), np.int64) for edge in find_delayed_paths(graph)}
         self.overflows: dict[str, dict[str, int]] = {}
 
     def __len__(self) -> int:
@@ -207,80 +216,80 @@ class Simulation:
             in_time = max(0, self.steps - edge.delay - steps.start)
             delivered += self._count(edge.source, emitted[edge.source][:in_time])
         if steps.stop == self.steps:
-            self._note_overflows(self.stepper.states)
+            self._add_overflows(self.stepper.states)
         self.done += 1
 
     def result(self) -> ChipRun:
-        """Return what the run gave; call it when all blocks are done."""
+        """Return the run; call it when all blocks are done."""
 
-        def kept(what: str) -> dict[str, Array]:
+        def select(what: str) -> dict[str, Array]:
             return {name: array for (name, kind), array in self.arrays.items() if kind == what}
 
-        emitted, rows = kept("emitted"), {layer.name: layer for layer in self.graph.layers}
-        values = {name: array for name, array in emitted.items() if rows[name].neuron is None and "v" in self.record}
+        emitted = select("emitted")
+        values = {name: array for name, array in emitted.items() if self.graph[name].neuron is None and "v" in self.record}
         return ChipRun(
             output=emitted[self.graph.output],
-            spikes={name: array for name, array in emitted.items() if rows[name].spikes and "spikes" in self.record},
-            v=kept("v") | values,
-            u=kept("u"),
+            spikes={name: array for name, array in emitted.items() if self.graph[name].spikes and "spikes" in self.record},
+            v=select("v") | values,
+            u=select("u"),
             counts=SpikeCounts(
                 sent=self.sent, delivered=self.delivered, steps=self.steps, samples=self.samples, input_kind=self.kind
             ),
             overflows=self.overflows,
         )
 
-    def _allocated(self, allocate: Allocate) -> dict[tuple[str, str], Array]:
-        """Make the arrays that are returned, by layer and what: (T, B, *shape)."""
+    def _allocate_arrays(self, allocate: Allocate) -> dict[tuple[str, str], Array]:
+        """Allocate the arrays that are returned, by layer and kind: (T, B, *shape)."""
         wanted: list[tuple[str, str, tuple[int, ...], type]] = []
-        for row in self.network.rows:
-            layer, full = row.layer, (self.steps, self.samples, *row.shape)
-            asked = "spikes" if layer.spikes else "v" if layer.neuron is None else None
-            if asked in self.record or layer.name == self.graph.output:
-                wanted.append((layer.name, "emitted", full, row.dtype))
+        for prepared in self.network.layers:
+            layer, full = prepared.layer, (self.steps, self.samples, *prepared.shape)
+            output_record = "spikes" if layer.spikes else "v" if layer.neuron is None else None
+            if output_record in self.record or layer.name == self.graph.output:
+                wanted.append((layer.name, "emitted", full, prepared.dtype))
             if layer.neuron is not None and "v" in self.record:
                 wanted.append((layer.name, "v", full, self.network.dtype))
             if layer.neuron is not None and "u" in self.record and neurons.has_current(layer.neuron):
                 wanted.append((layer.name, "u", full, self.network.dtype))
-        need = sum(int(np.prod(shape, dtype=np.float64)) * np.dtype(dtype).itemsize for _, _, shape, dtype in wanted)
-        if need > (free := memory.free_bytes()):
+        needed = sum(int(np.prod(shape, dtype=np.float64)) * np.dtype(dtype).itemsize for _, _, shape, dtype in wanted)
+        if needed > (free := memory.free_bytes()):
             raise DataError(
-                f"{self.steps} steps of {self.samples} samples: what is recorded takes {memory.in_words(need)}, "
-                f"{memory.in_words(free)} are free; record less, or run fewer steps or samples at a time"
+                f"{self.steps} steps of {self.samples} samples: what is recorded takes {byte_size(needed)}, "
+                f"{byte_size(free)} are free; record less, or run fewer steps or samples at a time"
             )
         return {(name, what): allocate(f"{name}.{what}", shape, dtype) for name, what, shape, dtype in wanted}
 
-    def _blocks(self, most_steps: int) -> Iterator[tuple[slice, slice]]:
-        """Split samples and steps."""
+    def _split_blocks(self, max_steps: int) -> Iterator[tuple[slice, slice]]:
+        """Return the slices of samples and steps of each block, samples outermost."""
         size = self.network.largest
-        samples = max(1, BLOCK_VALUES // (size * min(BLOCK_STEPS, most_steps)))
+        samples = max(1, BLOCK_VALUES // (size * min(MIN_BLOCK_STEPS, max_steps)))
         steps = max(1, BLOCK_VALUES // (size * min(samples, self.samples)))
-        return itertools.product(_slices(self.samples, samples), _slices(self.steps, min(steps, most_steps)))
+        return itertools.product(_split_range(self.samples, samples), _split_range(self.steps, min(steps, max_steps)))
 
     def _count(self, name: str, emitted: Array) -> Array:
-        return summed(emitted, graded=_is_graded(self.graph, name, self.kind))
+        return sum_spikes(emitted, graded=_is_graded(self.graph, name, self.kind))
 
-    def _note_overflows(self, states: Mapping[str, neurons.NeuronState]) -> None:
+    def _add_overflows(self, states: Mapping[str, neurons.NeuronState]) -> None:
         for name, state in states.items():
             neuron = self.graph[name].neuron
             assert neuron is not None
-            if found := neurons.overflows(neuron, state):
+            if counts := neurons.count_overflows(neuron, state):
                 before = self.overflows.get(name, {})
-                self.overflows[name] = {what: n + before.get(what, 0) for what, n in found.items()}
+                self.overflows[name] = {what: count + before.get(what, 0) for what, count in counts.items()}
 
 
-def _slices(total: int, size: int) -> list[slice]:
+def _split_range(total: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, total)) for start in range(0, total, size)]
 
 
-def counted(graph: SNNGraph, emitted: Mapping[str, Array], kind: InputKind = "spikes") -> SpikeCounts:
-    """Count the spikes of a run from what its input and its spiking layers emitted, (T, B, *shape) each."""
+def count_spikes(graph: SNNGraph, emitted: Mapping[str, Array], kind: InputKind = "spikes") -> SpikeCounts:
+    """Count the spikes of a run from the outputs (T, B, *shape) of its input and its spiking layers."""
     steps, samples = emitted[INPUT].shape[:2]
 
-    def total(name: str, until: int = steps) -> Array:
-        return summed(emitted[name][: max(until, 0)], graded=_is_graded(graph, name, kind))
+    def count(name: str, until: int = steps) -> Array:
+        return sum_spikes(emitted[name][: max(until, 0)], graded=_is_graded(graph, name, kind))
 
-    sent = {name: total(name) for name in (INPUT, *(layer.name for layer in graph.layers if layer.spikes))}
-    delivered = {edge: total(edge.source, steps - edge.delay) for edge in delayed_paths(graph)}
+    sent = {name: count(name) for name in (INPUT, *(layer.name for layer in graph.layers if layer.spikes))}
+    delivered = {edge: count(edge.source, steps - edge.delay) for edge in find_delayed_paths(graph)}
     return SpikeCounts(sent=sent, delivered=delivered, steps=steps, samples=samples, input_kind=kind)
 
 
@@ -288,23 +297,23 @@ def _is_graded(graph: SNNGraph, name: str, kind: InputKind) -> bool:
     return kind == "current" if name == INPUT else isinstance(graph[name].neuron, GRADED_NEURONS)
 
 
-def summed(emitted: Array, *, graded: bool = False) -> Array:
+def sum_spikes(emitted: Array, *, graded: bool = False) -> Array:
     """Sum spikes (T, B, *shape) over steps and samples, or count the graded ones: int64, (*shape)."""
     emitted = emitted != 0 if graded else emitted
     if emitted.dtype.kind != "b":
         return emitted.sum(axis=(0, 1), dtype=np.int64)
     rows = emitted.reshape(-1, *emitted.shape[2:]).view(np.uint8)
     total = np.zeros(emitted.shape[2:], np.int64)
-    for part in _slices(len(rows), 255):  # as many as add up in a byte, which the machine does many of at a time
+    for part in _split_range(len(rows), 255):  # as many as a byte can add up; byte additions are vectorised
         total += rows[part].sum(axis=0, dtype=np.uint8)
     return total
 
 
 def decide(output: Array) -> Array:
-    """Return the predicted labels: the output with the largest mean over time. Every part of the toolkit decides by this.
+    """Return the predicted labels: the output with the largest mean over time. All parts of the toolkit use this rule.
 
     Args:
-        output: (T, B, *output shape): spikes, or the values of a readout, floating point or integer.
+        output: (T, B, *output shape): spikes, or the values of a readout, floating-point or integer.
 
     Returns:
         (B,) int64; the first of equal outputs.

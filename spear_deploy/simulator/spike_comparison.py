@@ -1,8 +1,8 @@
-"""Where do two runs differ first?
+"""Comparison of two runs: mismatches, first difference, constant shift.
 
-Spikes are equal or the first difference is named: earliest step, then sample, then neuron. Values are compared exactly.
-Two tools often differ by a convention alone: the second spikes a constant number of steps later. Differences are counted
-as they are; the shift under which they would vanish is named beside them, never applied.
+The first difference is that of the earliest step, then sample, then neuron. Values are compared exactly. Two tools often
+differ by a convention alone: the second spikes a constant number of steps later. Mismatches are counted without any shift; the
+shift under which they would vanish is reported with them, never applied.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from spear_deploy.network import LOIHI_UNIT, Array
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.simulator.run import ChipRun, Record
 
-LONGEST_SHIFT = 8
-"""Steps up to which a constant shift is looked for."""
+MAX_SHIFT = 8
+"""Largest constant shift that is searched for, in steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +46,9 @@ class LayerDifference:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
-        shown = ("layer", "mismatches", "first", "compared", "what", "shift")
-        found = {name: getattr(self, name) for name in shown}
-        return found if self.largest is None else {**found, "largest": self.largest}
+        names = ("layer", "mismatches", "first", "compared", "what", "shift")
+        data = {name: getattr(self, name) for name in names}
+        return data if self.largest is None else {**data, "largest": self.largest}
 
 
 def compare_arrays(layer: str, a: Array, b: Array, what: str = "spikes") -> LayerDifference:
@@ -66,25 +66,25 @@ def compare_arrays(layer: str, a: Array, b: Array, what: str = "spikes") -> Laye
     if count:
         t, sample, *neuron = (int(n) for n in np.unravel_index(int(different.argmax()), different.shape))
         first = {"step": t, "sample": sample, "neuron": neuron}
-    found = LayerDifference(layer=layer, mismatches=count, compared=int(different.size), first=first, what=what)
+    difference = LayerDifference(layer=layer, mismatches=count, compared=int(different.size), first=first, what=what)
     if what != "spikes":
-        return replace(found, largest=float(np.abs(np.subtract(a, b, dtype=np.float64)).max(initial=0)))
-    return replace(found, shift=constant_shift(a, b)) if count else found
+        return replace(difference, largest=float(np.abs(np.subtract(a, b, dtype=np.float64)).max(initial=0)))
+    return replace(difference, shift=find_constant_shift(a, b)) if count else difference
 
 
-def constant_shift(a: Array, b: Array, longest: int = LONGEST_SHIFT) -> int | None:
+def find_constant_shift(a: Array, b: Array, max_shift: int = MAX_SHIFT) -> int | None:
     """Return the number of steps by which `b` (T, ...) is later than `a`, if that is all that differs.
 
-    What a shift moves over the ends is not compared; of what remains, at least half of the steps and one spike, all is.
+    Steps that a shift moves over the ends are not compared; all others are, at least half of the steps with one spike.
 
     >>> spikes = np.array([0, 1, 0, 0, 1, 0, 0, 0], bool)
-    >>> constant_shift(spikes, np.roll(spikes, 2)), constant_shift(spikes, ~spikes)
+    >>> find_constant_shift(spikes, np.roll(spikes, 2)), find_constant_shift(spikes, ~spikes)
     (2, None)
     """
     steps = len(a)
     flat_a, flat_b = a.reshape(steps, -1), b.reshape(steps, -1)
-    sums = np.count_nonzero(flat_a, axis=1), np.count_nonzero(flat_b, axis=1)  # a cheap first sight
-    for distance in range(1, min(longest, steps // 2) + 1):
+    sums = np.count_nonzero(flat_a, axis=1), np.count_nonzero(flat_b, axis=1)  # a cheap first check
+    for distance in range(1, min(max_shift, steps // 2) + 1):
         for shift in (distance, -distance):
             early, late = slice(max(-shift, 0), steps - max(shift, 0)), slice(max(shift, 0), steps - max(-shift, 0))
             if not sums[0][early].any() or not np.array_equal(sums[0][early], sums[1][late]):
@@ -98,55 +98,56 @@ def compare_runs(
     a: ChipRun, b: ChipRun, pairs: Iterable[tuple[str, str]], states: Iterable[Record] = ()
 ) -> list[LayerDifference]:
     """Compare spikes layer by layer, states where both have them, and the output by value where it does not spike."""
-    found: list[LayerDifference] = []
-    for one, other in pairs:
-        found.append(compare_arrays(one, a.spikes[one], b.spikes[other]))
+    differences: list[LayerDifference] = []
+    for name_a, name_b in pairs:
+        differences.append(compare_arrays(name_a, a.spikes[name_a], b.spikes[name_b]))
         for state in states:
-            recorded = getattr(a, state), getattr(b, state)
-            if one in recorded[0] and other in recorded[1]:
-                found.append(compare_arrays(one, recorded[0][one], recorded[1][other], state))
+            recorded_a, recorded_b = getattr(a, state), getattr(b, state)
+            if name_a in recorded_a and name_b in recorded_b:
+                differences.append(compare_arrays(name_a, recorded_a[name_a], recorded_b[name_b], state))
     if a.output.dtype.kind != "b" or b.output.dtype.kind != "b":
-        found.append(compare_arrays("output", a.output, b.output, "value"))
-    return found
+        differences.append(compare_arrays("output", a.output, b.output, "value"))
+    return differences
 
 
-def in_floating_units(graph: SNNGraph, run: ChipRun) -> ChipRun:
+def to_floating_units(graph: SNNGraph, run: ChipRun) -> ChipRun:
     """Return a run of an integer network with potentials and output in the units of the network it was quantised from.
 
-    A potential becomes v / (unit · scale) + offset, by what the network's metadata say. Layers without a scale stay.
+    A potential becomes v / (unit · scale) + offset, with the scales of the network's metadata. Layers without a scale stay.
     """
     facts = graph.metadata.get("quantization", {})
     scales, offsets, unit = facts.get("scale", {}), facts.get("offset", {}), facts.get("unit", LOIHI_UNIT)
 
-    def converted(name: str, value: Array) -> Array:
+    def convert(name: str, value: Array) -> Array:
         if name not in scales or (name == graph.output and graph[name].spikes):
             return value
         return np.asarray(value / (unit * scales[name]) + offsets.get(name, 0.0))
 
-    v = {name: converted(name, value) for name, value in run.v.items()}
-    return replace(run, v=v, output=converted(graph.output, run.output))
+    v = {name: convert(name, value) for name, value in run.v.items()}
+    return replace(run, v=v, output=convert(graph.output, run.output))
 
 
-def paired_layers(a: SNNGraph, b: SNNGraph) -> list[tuple[str, str]]:
+def pair_layers(a: SNNGraph, b: SNNGraph) -> list[tuple[str, str]]:
     """Pair the spiking layers of two networks: by name where all names agree, else in their order.
 
     Raises:
         DataError: the networks do not have the same spiking layers.
     """
-    one = [layer.name for layer in a.layers if layer.spikes]
-    other = [layer.name for layer in b.layers if layer.spikes]
-    if sorted(one) == sorted(other) and all(_neurons(a, name) == _neurons(b, name) for name in one):
-        return [(name, name) for name in one]
-    if [_neurons(a, name) for name in one] != [_neurons(b, name) for name in other]:
+    neurons_a, neurons_b = _count_neurons(a), _count_neurons(b)
+    if neurons_a == neurons_b:
+        return [(name, name) for name in neurons_a]
+    if list(neurons_a.values()) != list(neurons_b.values()):
         raise DataError(
-            f"the networks have spiking layers {_listed(a, one)} and {_listed(b, other)}; only equal ones can be compared"
+            f"the networks have spiking layers {_quote_layers(a, neurons_a)} and {_quote_layers(b, neurons_b)}; "
+            "only equal ones can be compared"
         )
-    return list(zip(one, other, strict=True))
+    return list(zip(neurons_a, neurons_b, strict=True))
 
 
-def _neurons(graph: SNNGraph, name: str) -> int:
-    return int(np.prod(graph.shape_of(name)))
+def _count_neurons(graph: SNNGraph) -> dict[str, int]:
+    """Return the number of neurons of each spiking layer, in the order of the layers."""
+    return {layer.name: int(np.prod(graph.shape_of(layer.name))) for layer in graph.layers if layer.spikes}
 
 
-def _listed(graph: SNNGraph, names: list[str]) -> str:
+def _quote_layers(graph: SNNGraph, names: Iterable[str]) -> str:
     return "[" + ", ".join(f"{name} {'x'.join(map(str, graph.shape_of(name)))}" for name in names) + "]"

@@ -1,9 +1,10 @@
-"""What does each layer emit in the next few steps?
+"""Execution of a prepared network by blocks of steps.
 
 A network advances by blocks of steps. Layers without a cycle run one after the other through all steps of a block, which turns
 a synapse into one matrix product for all of its steps and samples; layers in a cycle run step by step together. Both give the
-same spikes: a layer's step t needs only what its sources emitted at t or before. What edges with delay still need is kept from
-one block to the next.
+same spikes: a layer's step t needs only what its sources emitted at t or before. Values that
+edges with delay still need are kept from one block to the next. `synaptic_input` computes a single layer's input from a run
+whose spikes are known, for example Lava's.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.simulator import neurons, synapse_math
 
 Places: TypeAlias = Mapping[tuple[str, str], Array]
-"""Where a block's values go: arrays (K, B, *shape) by layer and one of "emitted", "v", "u"."""
+"""Destinations of a block's values: arrays (K, B, *shape) by layer and one of "emitted", "v", "u"."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """One layer, made ready to run.
+class PreparedLayer:
+    """A layer with its weights in the type of the products.
 
     Attributes:
-        layer, shape: and what it emits.
-        sources: who feeds it, how many steps later.
+        layer, shape: the layer and its output shape.
+        sources: name of each source, and the delay of its edge in steps.
         weigh: synapse and norm.
-        dtype: of what it emits.
-        memory: how many of its last steps are needed later.
+        dtype: type of its output.
+        memory: number of its last steps that are needed later.
     """
 
     layer: Layer
@@ -45,56 +46,56 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ready:
-    """A network, made ready to run any number of samples: weights in the type of the products, layers in order.
+class PreparedNetwork:
+    """A network that is prepared for any number of samples: weights in the type of the products, layers in order.
 
     Attributes:
         graph: the network.
         groups: layers that depend on each other, sources first.
         dtype: of states and values that are not spikes.
-        input_memory: how many of the input's last steps are needed later.
+        input_memory: number of the input's last steps that are needed later.
     """
 
     graph: SNNGraph
-    groups: tuple[tuple[Row, ...], ...]
+    groups: tuple[tuple[PreparedLayer, ...], ...]
     dtype: type
     input_memory: int
 
     @property
-    def rows(self) -> Iterator[Row]:
+    def layers(self) -> Iterator[PreparedLayer]:
         """All layers, sources first."""
         return itertools.chain.from_iterable(self.groups)
 
     @property
     def largest(self) -> int:
         """Number of values of the largest layer, or of the input."""
-        return max(int(np.prod(shape)) for shape in (self.graph.input_shape, *(row.shape for row in self.rows)))
+        return max(int(np.prod(shape)) for shape in (self.graph.input_shape, *(layer.shape for layer in self.layers)))
 
 
-def ready(graph: SNNGraph, dtype: type = np.float32) -> Ready:
+def prepare(graph: SNNGraph, dtype: type = np.float32) -> PreparedNetwork:
     """Prepare a network; `dtype` is the type of a floating-point run.
 
     Raises:
-        DataError: an integer network holds what is no whole number, or starts outside its states' bits.
+        DataError: an integer network holds a mean, a batch norm, or starts outside the bits of its states.
     """
     dtype = np.int64 if graph.is_integer else dtype
     memory = {name: 0 for name in (INPUT, *(layer.name for layer in graph.layers))}
     for edge in graph.edges:
         memory[edge.source] = max(memory[edge.source], edge.delay)
-    rows: dict[str, Row] = {}
+    prepared: dict[str, PreparedLayer] = {}
     for layer in graph.layers:
         _check_start(layer)
-        sources = tuple((edge.source, edge.delay) for edge in graph.incoming(layer.name))
-        rows[layer.name] = Row(
+        sources = tuple((edge.source, edge.delay) for edge in graph.edges_into(layer.name))
+        prepared[layer.name] = PreparedLayer(
             layer=layer,
             shape=graph.shape_of(layer.name),
             sources=sources,
-            weigh=_integer_weigher(layer) if graph.is_integer else _weigher(layer, dtype),
-            dtype=_emits(layer, sources, rows, dtype),
+            weigh=_make_integer_weigher(layer) if graph.is_integer else _make_float_weigher(layer, dtype),
+            dtype=_output_type(layer, sources, prepared, dtype),
             memory=memory[layer.name],
         )
-    groups = tuple(tuple(rows[layer.name] for layer in group) for group in evaluation_groups(graph))
-    return Ready(graph=graph, groups=groups, dtype=dtype, input_memory=memory[INPUT])
+    groups = tuple(tuple(prepared[layer.name] for layer in group) for group in evaluation_groups(graph))
+    return PreparedNetwork(graph=graph, groups=groups, dtype=dtype, input_memory=memory[INPUT])
 
 
 def evaluation_groups(graph: SNNGraph) -> list[list[Layer]]:
@@ -114,67 +115,68 @@ def evaluation_groups(graph: SNNGraph) -> list[list[Layer]]:
 class Stepper:
     """The state of a network and of one batch of samples, between two blocks of steps."""
 
-    def __init__(self, network: Ready, batch: int) -> None:
+    def __init__(self, network: PreparedNetwork, batch: int) -> None:
         self.network, self.batch = network, batch
         self.states: dict[str, neurons.NeuronState] = {}
         self.kept: dict[str, Array] = {}
-        """What was emitted before the block: (memory, B, *shape)."""
+        """Last outputs before the block: (memory, B, *shape)."""
         self.blocks: dict[str, Array] = {}
-        """What is emitted in the block, behind what was kept: (memory + K, B, *shape)."""
+        """Outputs of the block behind the kept ones: (memory + K, B, *shape)."""
         graph = network.graph
-        for row in network.rows:
-            if row.layer.neuron is not None:
-                self.states[row.layer.name] = neurons.start(row.layer.neuron, batch, row.shape, graph.dt_s, network.dtype)
+        for prepared in network.layers:
+            layer = prepared.layer
+            if layer.neuron is not None:
+                self.states[layer.name] = neurons.start(layer.neuron, batch, prepared.shape, graph.dt_s, network.dtype)
 
     def advance(self, x: Array, places: Places) -> dict[str, Array]:
         """Run the steps of `x` (K, B, *input shape).
 
         Returns:
-            (K, B, *shape) of the input and of what each layer emitted; valid until the next call.
+            Outputs (K, B, *shape) of the input and of each layer; valid until the next call.
 
         Raises:
             DataError: names the layer.
         """
         steps = len(x)
-        self.blocks = {INPUT: self._opened(INPUT, self.network.input_memory, steps, x.dtype.type, x.shape[2:], x)}
+        self.blocks = {INPUT: self._open_block(INPUT, self.network.input_memory, steps, x.dtype.type, x.shape[2:], x)}
         for group in self.network.groups:
-            for row in group:
-                place = places.get((row.layer.name, "emitted"))
-                self.blocks[row.layer.name] = self._opened(row.layer.name, row.memory, steps, row.dtype, row.shape, place)
+            for prepared in group:
+                name, place = prepared.layer.name, places.get((prepared.layer.name, "emitted"))
+                self.blocks[name] = self._open_block(name, prepared.memory, steps, prepared.dtype, prepared.shape, place)
             alone = len(group) == 1 and all(source != group[0].layer.name for source, _ in group[0].sources)
             for block in [slice(0, steps)] if alone else [slice(t, t + 1) for t in range(steps)]:
-                for row in group:
-                    self._advance(row, block, places)
-        return {name: self._closed(name, steps, places) for name in self.blocks}
+                for prepared in group:
+                    self._advance_layer(prepared, block, places)
+        return {name: self._close_block(name, steps, places) for name in self.blocks}
 
-    def _opened(self, name: str, memory: int, steps: int, dtype: type, shape: tuple[int, ...], given: Array | None) -> Array:
-        """Return where a source's values of this block lie, behind those that are still needed."""
-        if not memory and given is not None:
-            return given
+    def _open_block(self, name: str, memory: int, steps: int, dtype: type, shape: tuple[int, ...], place: Array | None) -> Array:
+        """Return the array of a source's values in this block, behind the earlier ones that are still needed."""
+        if not memory and place is not None:
+            return place
         full: Array = np.empty((memory + steps, self.batch, *shape), dtype)
         if memory:
             full[:memory] = self.kept[name] if name in self.kept else 0
             self.kept[name] = full[steps:]
         if name == INPUT:
-            full[memory:] = given
+            full[memory:] = place
         return full
 
-    def _closed(self, name: str, steps: int, places: Places) -> Array:
-        """Return a source's values of this block, and put them where they are wanted."""
+    def _close_block(self, name: str, steps: int, places: Places) -> Array:
+        """Return a source's values of this block, and copy them to their place."""
         emitted = self.blocks[name][-steps:]
         place = places.get((name, "emitted"))
         if place is not None and self.blocks[name] is not place:
             place[...] = emitted
         return emitted
 
-    def _advance(self, row: Row, block: slice, places: Places) -> None:
+    def _advance_layer(self, prepared: PreparedLayer, block: slice, places: Places) -> None:
         """Run a layer through some steps of the block."""
-        layer = row.layer
-        arriving = self._arriving(row, block)
+        layer = prepared.layer
+        x = self._sum_sources(prepared, block)
         try:
-            drive = row.weigh(arriving.reshape(-1, *arriving.shape[2:]))
-            drive = drive.reshape(*arriving.shape[:2], *row.shape)
-            emitted = self.blocks[layer.name][row.memory + block.start : row.memory + block.stop]
+            drive = prepared.weigh(x.reshape(-1, *x.shape[2:]))
+            drive = drive.reshape(*x.shape[:2], *prepared.shape)
+            emitted = self.blocks[layer.name][prepared.memory + block.start : prepared.memory + block.stop]
             if layer.neuron is None:
                 emitted[...] = drive
                 return
@@ -183,29 +185,26 @@ class Stepper:
         except DataError as error:
             raise DataError(f"layer '{layer.name}': {error}") from None
 
-    def _arriving(self, row: Row, block: slice) -> Array:
-        """Sum what the edges of a layer bring: (steps, B, *shape)."""
+    def _sum_sources(self, prepared: PreparedLayer, block: slice) -> Array:
+        """Sum the values that the edges into a layer deliver: (steps, B, *shape)."""
         total: Array | None = None
-        for source, delay in row.sources:
+        for source, delay in prepared.sources:
             values = self.blocks[source]
-            first = self._memory(source) - delay
+            first = (len(self.kept[source]) if source in self.kept else 0) - delay
             value = values[first + block.start : first + block.stop]
-            total = value if total is None else added(total, value, self.network.dtype)
+            total = value if total is None else add_values(total, value, self.network.dtype)
         assert total is not None
         return total
 
-    def _memory(self, name: str) -> int:
-        return len(self.kept[name]) if name in self.kept else 0
 
-
-def added(a: Array, b: Array, dtype: type) -> Array:
-    """Add what two edges bring in `dtype`; an analogue current among integers keeps its fractions until its `Scale` rounds."""
+def add_values(a: Array, b: Array, dtype: type) -> Array:
+    """Add the values of two edges in `dtype`; an analogue current among integers keeps its fractions until its `Scale` rounds."""
     if np.issubdtype(dtype, np.integer) and "f" in (a.dtype.kind, b.dtype.kind):
         dtype = np.float64
     return np.add(a, b, dtype=dtype)
 
 
-def normalised(norm: BatchNorm, y: Array) -> Array:
+def apply_batchnorm(norm: BatchNorm, y: Array) -> Array:
     """Apply batch normalisation with fixed statistics over axis 1, in the type of `y` and in torch's order."""
     spread = (-1, *(1 for _ in y.shape[2:]))
     scale = norm.weight.astype(y.dtype) / np.sqrt(norm.var.astype(y.dtype) + y.dtype.type(norm.eps))
@@ -215,52 +214,48 @@ def normalised(norm: BatchNorm, y: Array) -> Array:
 
 def _check_start(layer: Layer) -> None:
     if isinstance(layer.neuron, LoihiLIF) and (np.abs(layer.neuron.v_init) >= neurons.STATE_LIMIT).any():
-        most, found = neurons.STATE_LIMIT - 1, layer.neuron.v_init
+        largest, v = neurons.STATE_LIMIT - 1, layer.neuron.v_init
         raise DataError(
-            f"layer '{layer.name}': v_init {found.min()}..{found.max()} given, a 24-bit state holds -{most}..{most}; change it"
+            f"layer '{layer.name}': v_init {v.min()}..{v.max()} given, a 24-bit state holds -{largest}..{largest}; change it"
         )
 
 
-def _weigher(layer: Layer, dtype: type) -> synapse_math.Weigher:
-    weigh, norm = synapse_math.weigher(layer.synapse, dtype=dtype), layer.norm
+def _make_float_weigher(layer: Layer, dtype: type) -> synapse_math.Weigher:
+    weigh, norm = synapse_math.make_weigher(layer.synapse, dtype=dtype), layer.norm
     if norm is None:
         return lambda x: weigh(x.astype(dtype, copy=False))
-    return lambda x: normalised(norm, weigh(x.astype(dtype, copy=False)))
+    return lambda x: apply_batchnorm(norm, weigh(x.astype(dtype, copy=False)))
 
 
-def _integer_weigher(layer: Layer) -> synapse_math.Weigher:
+def _make_integer_weigher(layer: Layer) -> synapse_math.Weigher:
     if isinstance(layer.synapse, AvgPool) or layer.norm is not None:
         raise DataError(f"layer '{layer.name}': an integer network holds no mean and no batch norm; quantise it again")
-    weigh = synapse_math.weigher(layer.synapse, integer=True)
+    weigh = synapse_math.make_weigher(layer.synapse, integer=True)
     if isinstance(layer.synapse, Scale):
         return weigh
 
-    def of_whole_numbers(x: Array) -> Array:
+    def weigh_integers(x: Array) -> Array:
         synapse_math.check_whole(x)
         return weigh(x)
 
-    return of_whole_numbers
+    return weigh_integers
 
 
-def _emits(layer: Layer, sources: Sequence[tuple[str, int]], rows: Mapping[str, Row], dtype: type) -> type:
-    """Return the type of what a layer emits; spikes that are only reshaped stay what they are."""
+def _output_type(layer: Layer, sources: Sequence[tuple[str, int]], prepared: Mapping[str, PreparedLayer], dtype: type) -> type:
+    """Return the type of a layer's output; spikes that are only reshaped keep theirs."""
     if layer.spikes:
         return np.int64 if isinstance(layer.neuron, (*COUNTING_NEURONS, *GRADED_NEURONS)) else bool
-    passes = layer.neuron is None and layer.norm is None and isinstance(layer.synapse, (Flatten, type(None)))
-    if passes and len(sources) == 1 and sources[0][0] in rows:
-        return rows[sources[0][0]].dtype
+    only_reshapes = layer.neuron is None and layer.norm is None and isinstance(layer.synapse, (Flatten, type(None)))
+    if only_reshapes and len(sources) == 1 and sources[0][0] in prepared:
+        return prepared[sources[0][0]].dtype
     return dtype
 
 
-# FOLDED from spear_deploy/simulator/stepper.py
-# What does the synapse of a layer give, from what the neurons before it emitted?
-#
-# The simulator goes through a network once; this asks for one layer alone: of a run whose spikes are known, be they Lava's, or
-# those of the floating-point network that a layer was quantised from.
+# ------------------------------------------------------------------------------------------------------- a single layer
 
 
-def value_of(graph: SNNGraph, name: str, emitted: Mapping[str, Array]) -> Array:
-    """Return what a layer's synapse gives in every step: (T, B, *shape).
+def synaptic_input(graph: SNNGraph, name: str, emitted: Mapping[str, Array]) -> Array:
+    """Return the output of a layer's synapse in every step of an integer network: (T, B, *shape).
 
     Args:
         emitted: (T, B, *shape) of the input and of every layer with neurons before this one.
@@ -270,19 +265,19 @@ def value_of(graph: SNNGraph, name: str, emitted: Mapping[str, Array]) -> Array:
     """
     layer = graph[name]
     total: Array | None = None
-    for edge in graph.incoming(name):
-        neurons = edge.source == INPUT or graph[edge.source].neuron is not None
-        value = delayed(emitted[edge.source] if neurons else value_of(graph, edge.source, emitted), edge.delay)
-        total = value if total is None else added(total, value, np.int64)
+    for edge in graph.edges_into(name):
+        is_known = edge.source == INPUT or graph[edge.source].neuron is not None
+        value = apply_delay(emitted[edge.source] if is_known else synaptic_input(graph, edge.source, emitted), edge.delay)
+        total = value if total is None else add_values(total, value, np.int64)
     assert total is not None
     if not isinstance(layer.synapse, Scale):
-        total = whole(total, name)
+        total = to_integers(total, name)
     steps, batch = total.shape[:2]
-    flat = synapse_math.apply(layer.synapse, total.reshape(steps * batch, *total.shape[2:]), integer=True)
+    flat = synapse_math.apply_synapse(layer.synapse, total.reshape(steps * batch, *total.shape[2:]), integer=True)
     return flat.reshape(steps, batch, *flat.shape[1:])
 
 
-def whole(value: Array, name: str) -> Array:
+def to_integers(value: Array, name: str) -> Array:
     """Return whole numbers as integers (spikes stay bool).
 
     Raises:
@@ -297,10 +292,10 @@ def whole(value: Array, name: str) -> Array:
     return value.astype(np.int64)
 
 
-def delayed(value: Array, delay: int) -> Array:
-    """Shift (T, ...) by `delay` steps; what would come after the end is dropped.
+def apply_delay(value: Array, delay: int) -> Array:
+    """Shift (T, ...) by `delay` steps; values after the end are dropped.
 
-    >>> delayed(np.array([1, 2, 3]), 1).tolist()
+    >>> apply_delay(np.array([1, 2, 3]), 1).tolist()
     [0, 1, 2]
     """
     if not delay:

@@ -1,4 +1,4 @@
-"""What does a synapse compute, and whom does one spike reach?
+"""Products of synapses with a batch, and the fan-out of inputs.
 
 Everything works on batches (N, *shape) and is exact for integers: products run in the smallest floating-point type in
 which no sum can round, so that integers go through BLAS: float32 below 2^24, float64 below 2^53.
@@ -22,8 +22,8 @@ Weigher: TypeAlias = Callable[[Array], Array]
 """Passes a batch (N, *input_shape) through a synapse: (N, *output_shape)."""
 
 
-def apply(synapse: Synapse | None, x: Array, *, integer: bool = False) -> Array:
-    """Return what a synapse makes of a batch.
+def apply_synapse(synapse: Synapse | None, x: Array, *, integer: bool = False) -> Array:
+    """Pass a batch through a synapse.
 
     Args:
         synapse: None passes the input on.
@@ -37,20 +37,20 @@ def apply(synapse: Synapse | None, x: Array, *, integer: bool = False) -> Array:
     Raises:
         DataError: integer sums beyond 2^53.
 
-    >>> apply(Dense(weight=np.array([[1.0, 2.0]])), np.array([[3.0, 4.0]])).tolist()
+    >>> apply_synapse(Dense(weight=np.array([[1.0, 2.0]])), np.array([[3.0, 4.0]])).tolist()
     [[11.0]]
     """
-    y = weigher(synapse, integer=integer, dtype=x.dtype.type)(x)
+    y = make_weigher(synapse, integer=integer, dtype=x.dtype.type)(x)
     return y.astype(np.int64) if integer and synapse is not None and not isinstance(synapse, (Flatten, *POOLS)) else y
 
 
-def weigher(synapse: Synapse | None, *, integer: bool = False, dtype: type = np.float32) -> Weigher:
-    """Return the function that `apply` applies, for a synapse that many batches pass.
+def make_weigher(synapse: Synapse | None, *, integer: bool = False, dtype: type = np.float32) -> Weigher:
+    """Return the function that passes a batch through a synapse; weights are converted once.
 
-    What it needs of the weights is made once. Integer sums come as whole numbers in float32 or float64, not as int64.
+    Sums of integers are whole numbers in float32 or float64, not int64.
 
     Args:
-        synapse, integer: see `apply`.
+        synapse, integer: see `apply_synapse`.
         dtype: type of the input where it is not integer.
     """
     if synapse is None:
@@ -58,22 +58,22 @@ def weigher(synapse: Synapse | None, *, integer: bool = False, dtype: type = np.
     if isinstance(synapse, Flatten):
         return lambda x: x.reshape(len(x), -1)
     if isinstance(synapse, POOLS):
-        return lambda x: _pooled(synapse, x)
+        return lambda x: _pool(synapse, x)
     if integer:
-        return _scaler(synapse) if isinstance(synapse, Scale) else _integer_weigher(synapse)
+        return _make_integer_scaler(synapse) if isinstance(synapse, Scale) else _make_integer_weigher(synapse)
     weight: Array = synapse.weight.astype(dtype)
     bias: Array | None = None if synapse.bias is None else synapse.bias.astype(dtype)
     if isinstance(synapse, Scale):
         return lambda x: x * weight if bias is None else x * weight + bias
-    product = _product(synapse, weight)
+    product = _make_product(synapse, weight)
     if bias is None:
         return product
-    spread = _over_channels(bias, synapse)
-    return lambda x: product(x) + spread
+    channel_bias = _align_bias(bias, synapse)
+    return lambda x: product(x) + channel_bias
 
 
 def check_whole(x: Array) -> None:
-    """Refuse values that weights of integers cannot take.
+    """Refuse values that integer weights cannot take.
 
     Raises:
         DataError: the first value that is no whole number, and the range of all.
@@ -85,30 +85,30 @@ def check_whole(x: Array) -> None:
         )
 
 
-def _scaler(scale: Scale) -> Weigher:
+def _make_integer_scaler(scale: Scale) -> Weigher:
     weight = scale.weight.astype(np.float64)
     bias = 0.0 if scale.bias is None else scale.bias.astype(np.float64)
     return lambda x: np.rint(x * weight + bias)
 
 
-def _integer_weigher(synapse: Any) -> Weigher:
-    """Weigh integers: each batch in the smallest type in which its sums cannot round, as they are, shifted, or with the bias."""
+def _make_integer_weigher(synapse: Any) -> Weigher:
+    """Return the product of integers: each batch in the smallest type in which no sum, shifted or with the bias, can round."""
     weight = np.abs(synapse.weight.astype(np.float64))
     reach = float(weight.reshape(len(weight), -1).sum(axis=1).max())
     e = synapse.weight_exponent
     factor = 2.0**e
     offset = 0.0 if synapse.bias is None else float(np.abs(synapse.bias).max())
     products: dict[type, Weigher] = {}
-    bias = None if synapse.bias is None else _over_channels(synapse.bias.astype(np.float64), synapse)
+    bias = None if synapse.bias is None else _align_bias(synapse.bias.astype(np.float64), synapse)
 
     def weigh(x: Array) -> Array:
-        bound = reach * (1.0 if x.dtype.kind == "b" else _magnitude(x))
+        bound = reach * (1.0 if x.dtype.kind == "b" else max(float(x.max(initial=0)), -float(x.min(initial=0))))
         bound = max(bound, bound * factor + offset)
         dtype: type = np.float32 if bound < 2**24 else np.float64
         if bound >= 2**53:
             raise DataError(f"sums of up to {bound:.3g} are not exact, whole numbers up to 2^53 are; scale weights or input down")
         if dtype not in products:
-            products[dtype] = _product(synapse, synapse.weight.astype(dtype))
+            products[dtype] = _make_product(synapse, synapse.weight.astype(dtype))
         y = products[dtype](x.astype(dtype, copy=False))
         if e:
             y *= dtype(factor)
@@ -121,16 +121,12 @@ def _integer_weigher(synapse: Any) -> Weigher:
     return weigh
 
 
-def _magnitude(x: Array) -> float:
-    return max(float(x.max(initial=0)), -float(x.min(initial=0)))
-
-
-def _product(synapse: Any, weight: Array) -> Weigher:
+def _make_product(synapse: Any, weight: Array) -> Weigher:
     """Return the product with weights of the input's own type."""
     if isinstance(synapse, Dense):
         transposed = weight.T
         return lambda x: x.reshape(len(x), -1) @ transposed
-    return lambda x: _convolved(synapse, x, weight)
+    return lambda x: _convolve(synapse, x, weight)
 
 
 def fan_out(synapse: Synapse | None, input_shape: Shape) -> Array:
@@ -153,7 +149,7 @@ def fan_out(synapse: Synapse | None, input_shape: Shape) -> Array:
         taps = per_group.reshape(synapse.groups * i, *synapse.weight.shape[2:])
         output = synapse.output_shape(input_shape)[1:]
         return scatter(np.ones((1, *output), np.int64), taps, input_shape, synapse.stride, synapse.padding, synapse.dilation)
-    raise TypeError(f"{type(synapse).__name__} has no synapses of its own")
+    raise TypeError(f"{type(synapse).__name__} has no synapses")
 
 
 def scatter(y: Array, taps: Array, input_shape: Shape, stride: Shape, padding: Shape, dilation: Shape) -> Array:
@@ -175,62 +171,62 @@ def scatter(y: Array, taps: Array, input_shape: Shape, stride: Shape, padding: S
     return out[inner]
 
 
-def _over_channels(bias: Array, synapse: Any) -> Array:
+def _align_bias(bias: Array, synapse: Any) -> Array:
     return bias.reshape(-1, *(1 for _ in range(synapse.weight.ndim - 2)))
 
 
 def _windows(x: Array, kernel: Shape, stride: Shape, padding: Shape) -> Array:
-    """Return a view (N, C, *output positions, *kernel) of a padded batch."""
-    padded = _padded(x, padding)
+    """Return a view (N, C, *output positions, *kernel) of a batch after padding."""
+    padded = _pad(x, padding)
     view: Array = sliding_window_view(padded, kernel, axis=tuple(range(2, 2 + len(kernel))))  # type: ignore[call-overload]
     places: Any = (slice(None), slice(None), *(slice(None, None, s) for s in stride))
     return view[places]
 
 
-def _convolved(conv: Any, x: Array, weight: Array) -> Array:
+def _convolve(conv: Any, x: Array, weight: Array) -> Array:
     """Convolve by one matrix product a group: the taps of each output position are copied into a column first."""
     kernel = weight.shape[2:]
     groups, o, i = conv.groups, weight.shape[0] // conv.groups, weight.shape[1]
     if o == i == 1:
-        return _convolved_by_channel(conv, x, weight)
+        return _convolve_by_channel(conv, x, weight)
     positions = conv.output_shape(x.shape[1:])[1:]
     filters = np.moveaxis(weight, 1, -1).reshape(groups, o, -1)  # (g, o, *kernel, I)
     y = np.empty((len(x), groups, o, int(np.prod(positions))), weight.dtype)
     step = max(1, CHUNK_VALUES // (groups * filters.shape[2] * y.shape[3]))
     columns = np.empty((min(step, len(x)), groups, *kernel, i, *positions), weight.dtype)
     for start in range(0, len(x), step):
-        part = _padded(x[start : start + step], conv.padding)
+        part = _pad(x[start : start + step], conv.padding)
         used = columns[: len(part)]
         for tap in np.ndindex(*kernel):
             place: Any = (slice(None), slice(None), *tap)
-            used[place] = _at_tap(part, conv, tap, positions).reshape(len(part), groups, i, *positions)
+            used[place] = _view_tap(part, conv, tap, positions).reshape(len(part), groups, i, *positions)
         np.matmul(filters, used.reshape(len(part), groups, filters.shape[2], -1), out=y[start : start + step])
     return y.reshape(len(x), groups * o, *positions)
 
 
-def _convolved_by_channel(conv: Any, x: Array, weight: Array) -> Array:
-    """Convolve each channel with its own kernel, tap by tap: no matrix would be worth its making."""
+def _convolve_by_channel(conv: Any, x: Array, weight: Array) -> Array:
+    """Convolve each channel with its own kernel, tap by tap: copying into a matrix would take longer."""
     positions = conv.output_shape(x.shape[1:])[1:]
-    padded = _padded(x, conv.padding)
+    padded = _pad(x, conv.padding)
     y = np.zeros((len(x), len(weight), *positions), weight.dtype)
     for tap in np.ndindex(*weight.shape[2:]):
         at_tap: Any = (slice(None), 0, *tap)
-        y += _at_tap(padded, conv, tap, positions) * weight[at_tap].reshape(-1, *(1 for _ in positions))
+        y += _view_tap(padded, conv, tap, positions) * weight[at_tap].reshape(-1, *(1 for _ in positions))
     return y
 
 
-def _padded(x: Array, padding: Shape) -> Array:
+def _pad(x: Array, padding: Shape) -> Array:
     return np.pad(x, ((0, 0), (0, 0), *((p, p) for p in padding))) if any(padding) else x
 
 
-def _at_tap(padded: Array, conv: Any, tap: Shape, positions: Shape) -> Array:
-    """Return a view (N, C, *positions) of what one tap of the kernel sees at each output position."""
+def _view_tap(padded: Array, conv: Any, tap: Shape, positions: Shape) -> Array:
+    """Return a view (N, C, *positions) of the inputs that a tap of the kernel multiplies at each output position."""
     axes = zip(tap, conv.dilation, conv.stride, positions, strict=True)
-    seen: Any = (..., *(slice(d * k, d * k + s * (n - 1) + 1, s) for k, d, s, n in axes))
-    return padded[seen]
+    place: Any = (..., *(slice(d * k, d * k + s * (n - 1) + 1, s) for k, d, s, n in axes))
+    return padded[place]
 
 
-def _pooled(pool: Any, x: Array) -> Array:
+def _pool(pool: Any, x: Array) -> Array:
     dims = len(pool.kernel_size)
     windows = _windows(x, pool.kernel_size, pool.stride, pool.padding)
     dtype = np.int64 if x.dtype.kind in "biu" else x.dtype

@@ -1,13 +1,20 @@
-"""What does activity cost? Synaptic operations, counted, not estimated.
+"""Synaptic operations counted from spikes, by our and other tools' rules.
 
 A SynOp is one spike delivered over one existing (non-zero) synapse. Per layer:
 
     SynOps = Σ over inputs of (spikes that arrive there) × (non-zero weights that leave there)
 
 so borders, stride, padding, dilation, groups and zero weights are exact. Pooling, bias, batch norm and neuron updates are
-no SynOps; a spike that passes a pool on its way costs what it reaches behind the pool. An edge that brings spikes
-straight to a neuron is one synapse of weight one. An analogue input, and what a layer without a neuron or a readout
-sends on, is a value, not a spike: its products are MACs and reported apart.
+no SynOps; a spike that passes a pool costs the synapses behind the pool. An edge that delivers spikes straight to a neuron is
+one synapse of weight one. An analogue input, and the output of a layer without a neuron or of a readout, is a value, not a
+spike: its products are MACs and reported separately.
+
+SynOps of two tools are comparable only under the same rule. `count_by_rules` evaluates each on the same spike counts:
+
+    exact           spikes × existing synapses (ours)
+    all_weights     spikes × synapses, zero weights included (sinabs' connection map)
+    kernel          spikes × out_channels · kernel positions / groups: stride and borders ignored (Norse's counter)
+    mean_rate       mean spikes per input × weights × output positions: borders charged (syops-counter)
 """
 
 from __future__ import annotations
@@ -23,6 +30,8 @@ from spear_deploy.network.graph import INPUT, Edge, SNNGraph, carries_spikes
 from spear_deploy.simulator import synapse_math
 from spear_deploy.simulator.run import SpikeCounts
 
+RULES = ("exact", "all_weights", "kernel", "mean_rate")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SynOps:
@@ -32,7 +41,6 @@ class SynOps:
         total: SynOps of all layers.
         per_layer: SynOps by the layer whose synapses were used.
         macs_first_layer: multiplications by an analogue input: non-zero values × non-zero weights.
-        macs_per_layer: the same for every layer that receives values instead of spikes, where they were counted.
     """
 
     total: float
@@ -40,7 +48,7 @@ class SynOps:
     macs_first_layer: float
 
 
-def synops(graph: SNNGraph, counts: SpikeCounts) -> SynOps:
+def count_synops(graph: SNNGraph, counts: SpikeCounts) -> SynOps:
     """Count synaptic operations from spike counts.
 
     Three inputs that spike 2, 0 and 1 times, fully connected to 4 neurons, cost (2 + 0 + 1) · 4 = 12. Setting one weight
@@ -55,13 +63,16 @@ def synops(graph: SNNGraph, counts: SpikeCounts) -> SynOps:
     for layer in graph.layers:
         if not has_synapses(layer):
             continue
-        fan = synapse_math.fan_out(layer.synapse if isinstance(layer.synapse, WEIGHTED) else None, _synapse_shape(graph, layer))
+        weighted = isinstance(layer.synapse, WEIGHTED)
+        shape = graph.input_shape_of(layer.name) if weighted else graph.shape_of(layer.name)
+        fan_out = synapse_math.fan_out(layer.synapse if weighted else None, shape).astype(np.float64)
         operations = 0.0
-        for edge in graph.incoming(layer.name):
+        for edge in graph.edges_into(layer.name):
             if not carries_spikes(graph, edge.source):
                 continue
-            cost = float(np.vdot(through_pool(layer, arriving(graph, counts, edge)).astype(np.float64), fan.astype(np.float64)))
-            if counts.input_kind == "current" and _only_input(graph, edge.source):
+            spikes = pool_counts(layer, count_arrivals(graph, counts, edge)).astype(np.float64)
+            cost = float(np.vdot(spikes, fan_out))
+            if counts.input_kind == "current" and _is_only_input(graph, edge.source):
                 macs += cost
             else:
                 operations += cost
@@ -70,46 +81,43 @@ def synops(graph: SNNGraph, counts: SpikeCounts) -> SynOps:
 
 
 def has_synapses(layer: Layer) -> bool:
-    """Say whether spikes that reach a layer are operations there: it has weights, or they go straight to a neuron."""
+    """Return whether spikes that reach a layer are operations there: it has weights, or they go straight to a neuron."""
     return isinstance(layer.synapse, WEIGHTED) or layer.neuron is not None
 
 
-def arriving(graph: SNNGraph, counts: SpikeCounts, edge: Edge, _behind: tuple[Edge, ...] = ()) -> Array:
+def count_arrivals(graph: SNNGraph, counts: SpikeCounts, edge: Edge, _behind: tuple[Edge, ...] = ()) -> Array:
     """Count the spikes an edge delivers at each position of its target, through layers that only pool, add or reshape.
 
     Raises:
-        DataError: the edge lies in a loop without a neuron, in which a spike would go round for ever.
+        DataError: the edge lies in a loop without a neuron, in which a spike would circulate for ever.
     """
     if edge.source in [later.source for later in _behind]:
         raise DataError(
             f"layer '{edge.source}': lies in a loop without a neuron, whose spikes have no number; put a neuron into it"
         )
     if edge.source == INPUT or graph[edge.source].neuron is not None:
-        way = (edge, *_behind)
-        return counts.arriving(Edge(source=edge.source, target=way[-1].target, delay=sum(part.delay for part in way)))
+        path = (edge, *_behind)
+        return counts.arrivals(Edge(source=edge.source, target=path[-1].target, delay=sum(part.delay for part in path)))
     layer = graph[edge.source]
-    total = sum((arriving(graph, counts, e, (edge, *_behind)) for e in graph.incoming(layer.name)), np.zeros((), np.int64))
+    parts = (count_arrivals(graph, counts, before, (edge, *_behind)) for before in graph.edges_into(layer.name))
+    total = sum(parts, np.zeros((), np.int64))
     if isinstance(layer.synapse, POOLS):
-        return through_pool(layer, total)
-    return synapse_math.apply(layer.synapse, total[None])[0]
+        return pool_counts(layer, total)
+    return synapse_math.apply_synapse(layer.synapse, total[None])[0]
 
 
-def through_pool(layer: Layer, count: Array) -> Array:
-    """Return the spikes that a layer's own pool passes on: of each window their number."""
+def pool_counts(layer: Layer, count: Array) -> Array:
+    """Sum the spikes of each window of a layer's pool; without a pool return them unchanged."""
     if not isinstance(layer.synapse, POOLS):
         return count
     pool = SumPool(kernel_size=layer.synapse.kernel_size, stride=layer.synapse.stride, padding=layer.synapse.padding)
-    return synapse_math.apply(pool, count[None])[0]
+    return synapse_math.apply_synapse(pool, count[None])[0]
 
 
-def _synapse_shape(graph: SNNGraph, layer: Layer) -> tuple[int, ...]:
-    return graph.input_shape_of(layer.name) if isinstance(layer.synapse, WEIGHTED) else graph.shape_of(layer.name)
-
-
-def _only_input(graph: SNNGraph, name: str) -> bool:
+def _is_only_input(graph: SNNGraph, name: str) -> bool:
     if name == INPUT:
         return True
-    return graph[name].neuron is None and all(_only_input(graph, e.source) for e in graph.incoming(name))
+    return graph[name].neuron is None and all(_is_only_input(graph, edge.source) for edge in graph.edges_into(name))
 
 
 def _check_counts(graph: SNNGraph, counts: SpikeCounts) -> None:
@@ -123,23 +131,23 @@ def _check_counts(graph: SNNGraph, counts: SpikeCounts) -> None:
             )
 
 
-def cost_per_spike(graph: SNNGraph) -> dict[str, Array]:
-    """Return what one spike of each neuron costs: float64, of the shape of what is emitted, by spiking layer and `INPUT`.
+def synops_per_spike(graph: SNNGraph) -> dict[str, Array]:
+    """Return the SynOps of one spike of each neuron, float64, in the layer's shape, by spiking layer and `INPUT`.
 
-    The network's SynOps are `Σ spikes · cost`, so this is their gradient by spikes. Of an edge with delay the last
-    spikes never arrive within the run; `synops` leaves them out, this does not.
+    The network's SynOps are `Σ spikes · cost`, so this is their gradient by spikes. The last spikes over an edge with delay
+    do not arrive within the run; `count_synops` leaves them out, this does not.
 
     Two inputs, both connected to 3 neurons, which are connected to one readout each: 3 SynOps a spike of an input, 1 of a neuron.
     """
     known: dict[str, Array] = {}
     sources = (INPUT, *(layer.name for layer in graph.layers if layer.spikes))
-    return {name: _onward_cost(graph, name, known) for name in sources}
+    return {name: _emission_cost(graph, name, known) for name in sources}
 
 
-def _onward_cost(graph: SNNGraph, name: str, known: dict[str, Array]) -> Array:
-    """Sum over the edges out of a layer what one unit of its emission costs: (*shape)."""
+def _emission_cost(graph: SNNGraph, name: str, known: dict[str, Array]) -> Array:
+    """Return the SynOps of one spike of each output of a layer, summed over its outgoing edges: (*shape)."""
     total = np.zeros(graph.shape_of(name))
-    for edge in graph.outgoing(name):
+    for edge in graph.edges_from(name):
         if edge.target not in known:
             known[edge.target] = _arrival_cost(graph, graph[edge.target], known)
         if carries_spikes(graph, edge.source):
@@ -148,14 +156,14 @@ def _onward_cost(graph: SNNGraph, name: str, known: dict[str, Array]) -> Array:
 
 
 def _arrival_cost(graph: SNNGraph, layer: Layer, known: dict[str, Array]) -> Array:
-    """Return what one spike costs that arrives at each input of a layer: (*input shape)."""
+    """Return the SynOps of one spike that arrives at each input of a layer: (*input shape)."""
     shape = graph.input_shape_of(layer.name)
     if isinstance(layer.synapse, WEIGHTED):
         return synapse_math.fan_out(layer.synapse, shape).astype(np.float64)
     if layer.neuron is not None:
         cost = np.ones(graph.shape_of(layer.name))
     elif carries_spikes(graph, layer.name):
-        cost = _onward_cost(graph, layer.name, known)
+        cost = _emission_cost(graph, layer.name, known)
     else:
         return np.zeros(shape)
     if isinstance(layer.synapse, POOLS):
@@ -165,34 +173,24 @@ def _arrival_cost(graph: SNNGraph, layer: Layer, known: dict[str, Array]) -> Arr
     return cost.reshape(shape)
 
 
-# FOLDED from spear_deploy/simulator/synops.py
-# What would other tools' rules say for the same run?
-#
-# SynOps of two tools do not compare unless their rules do. Each rule here is evaluated on the same spike counts:
-#
-#     exact           spikes × existing synapses (ours)
-#     all_weights     spikes × synapses, zero weights included (sinabs' connection map)
-#     kernel          spikes × out_channels · kernel positions / groups: stride and borders ignored (Norse's counter)
-#     mean_rate       mean spikes per input × weights × output positions: borders charged (syops-counter)
-
-RULES = ("exact", "all_weights", "kernel", "mean_rate")
+# --------------------------------------------------------------------------------------------------------- other rules
 
 
 def count_by_rules(graph: SNNGraph, counts: SpikeCounts) -> dict[str, float]:
     """Return the total of each rule per inference, for spikes only (no MACs of an analogue input)."""
     totals = dict.fromkeys(RULES, 0.0)
     for layer in graph.layers:
-        edges = [edge for edge in graph.incoming(layer.name) if carries_spikes(graph, edge.source)]
+        edges = [edge for edge in graph.edges_into(layer.name) if carries_spikes(graph, edge.source)]
         if counts.input_kind == "current":
-            edges = [edge for edge in edges if edge.source != "input"]
+            edges = [edge for edge in edges if edge.source != INPUT]
         if has_synapses(layer) and edges:
-            spikes = sum(through_pool(layer, arriving(graph, counts, edge)) for edge in edges)
-            for rule, value in _by_rules(graph, layer, np.asarray(spikes, np.float64)).items():
+            spikes = sum(pool_counts(layer, count_arrivals(graph, counts, edge)) for edge in edges)
+            for rule, value in _count_layer_by_rules(graph, layer, np.asarray(spikes, np.float64)).items():
                 totals[rule] += value / counts.samples
     return totals
 
 
-def _by_rules(graph: SNNGraph, layer: Layer, spikes: Array) -> dict[str, float]:
+def _count_layer_by_rules(graph: SNNGraph, layer: Layer, spikes: Array) -> dict[str, float]:
     total = float(spikes.sum())
     synapse: Any = layer.synapse
     if not isinstance(synapse, WEIGHTED) or isinstance(synapse, Scale):

@@ -1,1 +1,1 @@
-"""Files, digests, number formats, progress: what every room uses."""
+"""Files, digests, number formats, tables, memory and progress for all rooms."""

@@ -1,4 +1,4 @@
-"""Is this the same input as before? Digests of data, profiles, networks, files, and of the code that works on them."""
+"""SHA-256 digests of plain data, files and the package's code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PACKAGES = (
     "spear-deploy", "numpy", "torch", "norse", "lava-nc", "stable-baselines3", "gymnasium", "networkx", "scikit-learn", "nir",
     "h5py", "onnx", "onnxruntime",
 )  # fmt: skip
-"""What the numbers of a deployment depend on."""
+"""Packages whose versions change the numbers of a deployment."""
 
 
 def hash_value(value: Any) -> str:
@@ -37,7 +37,7 @@ def hash_file(path: Path) -> str:
 
 @lru_cache(maxsize=1)
 def hash_code() -> str:
-    """Return the sha256 of this package's modules: a stage of other code is not the same stage."""
+    """Return the sha256 of this package's modules; a cached stage is valid for the same code only."""
     root = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
@@ -45,12 +45,12 @@ def hash_code() -> str:
     return digest.hexdigest()
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of the packages that numbers depend on; one that is not installed is left out."""
-    found = {}
+def package_versions() -> dict[str, str]:
+    """Return the versions of the installed `PACKAGES`."""
+    versions = {}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions

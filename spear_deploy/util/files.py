@@ -1,4 +1,4 @@
-"""How is a file written so that nothing is ever half-written, and read so that its absence is one sentence?"""
+"""Files written whole or not at all, and checked before reading."""
 
 from __future__ import annotations
 
@@ -19,42 +19,49 @@ from spear_deploy.errors import FileError
 
 
 @contextmanager
-def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, and rename it to `path` when the block succeeds.
+def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path in the folder of `path`, and rename it to `path` when the block succeeds.
 
     Raises:
-        FileError: the place is not writable; `path` is then untouched, and no folder is left that was made for it.
+        FileError: the folder is not writable; `path` then stays as it was, and folders made for it are removed.
     """
     target = Path(path)
-    made: list[Path] = []
+    new_folders: list[Path] = []
     try:
-        made = [folder for folder in target.parents if not folder.exists()]
+        new_folders = [folder for folder in target.parents if not folder.exists()]
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix)
         os.close(handle)
     except OSError as error:
         raise FileError(f"file '{target}': cannot be written ({error.strerror}); choose a writable place") from error
-    aside = Path(name)
+    temporary = Path(name)
     try:
-        yield aside
-        aside.chmod(0o666 & ~_umask())
-        os.replace(aside, target)
+        yield temporary
+        temporary.chmod(0o666 & ~_read_umask())
+        os.replace(temporary, target)
     except OSError as error:
         raise FileError(f"file '{target}': cannot be written ({error.strerror or error}); choose a writable place") from error
     finally:
-        aside.unlink(missing_ok=True)
-        for folder in made:
-            with suppress(OSError):  # it is not empty: something was written
+        temporary.unlink(missing_ok=True)
+        for folder in new_folders:
+            with suppress(OSError):  # not empty: something was written
                 folder.rmdir()
+
+
+def _read_umask() -> int:
+    """Return the mask of the process, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write `value` as JSON, whole or not at all."""
-    with written_aside(path) as aside:
-        aside.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    with replace_file(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def existing_file(path: str | os.PathLike[str], what: str) -> Path:
+def require_file(path: str | os.PathLike[str], what: str) -> Path:
     """Return `path` if it is a file with content.
 
     Raises:
@@ -72,19 +79,13 @@ def existing_file(path: str | os.PathLike[str], what: str) -> Path:
     return source
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     """Return the arrays of an `.npz`. Pickled objects are refused, and so is a header that claims more than the file holds.
 
     Raises:
         FileError: missing, empty, truncated or foreign.
     """
-    source = existing_file(path, "file of arrays (.npz)")
+    source = require_file(path, "file of arrays (.npz)")
     try:
         with ZipFile(source) as archive:
             for member in archive.infolist():

@@ -1,4 +1,7 @@
-"""How does a notebook show a table? Plain HTML with its style in it: no script, readable on light and dark."""
+"""HTML tables for notebooks, with inline style.
+
+Plain HTML without script, readable on a light and a dark background.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ def html_table(
     colour: str = "",
     notes: Sequence[str] = (),
 ) -> str:
-    """Return a title, a table and notes as one piece of HTML; everything given is escaped.
+    """Return a title, a table and notes as one piece of HTML; all text is escaped.
 
     Args:
         title: above the table, bold.
@@ -35,18 +38,18 @@ def html_table(
     """
     style = [CELL.format("right" if index in numbers else "left", "nowrap") for index in range(len(columns) - 1)]
     style.append(CELL.format("right" if len(columns) - 1 in numbers else "left", "normal"))
-    head = "".join(f'<th scope="col" style="{s}">{escape(str(name))}</th>' for s, name in zip(style, columns, strict=True))
+    head = "".join(f'<th scope="col" style="{css}">{escape(str(name))}</th>' for css, name in zip(style, columns, strict=True))
     body = "".join(
         f"<tr{_colour(COLOURS[status])}>"
-        + "".join(f'<td style="{s}">{escape(str(cell))}</td>' for s, cell in zip(style, cells, strict=True))
+        + "".join(f'<td style="{css}">{escape(str(cell))}</td>' for css, cell in zip(style, cells, strict=True))
         + "</tr>"
         for status, cells in rows
     )
-    said = "".join(f'<div style="opacity:.75">{escape(note)}</div>' for note in notes)
+    lines = "".join(f'<div style="opacity:.75">{escape(note)}</div>' for note in notes)
     return (
         f"<div><div><strong{_colour(colour)}>{escape(title)}</strong></div>"
         f'<table style="border-collapse:collapse;margin:.5em 0"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-        f"{said}</div>"
+        f"{lines}</div>"
     )
 
 

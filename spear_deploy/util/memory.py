@@ -1,4 +1,7 @@
-"""How much memory may be used? Asked before something large is begun, since the kernel kills without a word."""
+"""Free memory of the machine and its container.
+
+Checked before a large allocation, since the kernel kills a process that exceeds the limit without a message.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,11 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def free_bytes() -> int:
-    """Return the bytes that the machine, or the container that limits it, can still give."""
-    return min(_machine(), _container())
+    """Return the bytes that are free in the machine and within the limit of its container."""
+    return min(_machine_free_bytes(), _container_free_bytes())
 
 
-def in_words(n_bytes: float) -> str:
-    """Write bytes for people.
-
-    >>> in_words(3 << 20), in_words(5 << 30)
-    ('3 MiB', '5.0 GiB')
-    """
-    return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 1 << 30 else f"{n_bytes / 2**20:.0f} MiB"
-
-
-def _machine() -> int:
+def _machine_free_bytes() -> int:
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
@@ -32,10 +26,10 @@ def _machine() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _container() -> int:
+def _container_free_bytes() -> int:
     try:
         limit = (_CGROUP / "memory.max").read_text().strip()
         used = int((_CGROUP / "memory.current").read_text())
-    except (OSError, ValueError):  # none, or an older kernel's
+    except (OSError, ValueError):  # no cgroup v2
         return 1 << 62
     return 1 << 62 if limit == "max" else max(int(limit) - used, 0)

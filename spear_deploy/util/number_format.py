@@ -1,46 +1,65 @@
-"""How is a number written for a reader?"""
+"""Numbers, shares, units, shapes and lists as text for readers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+UNKNOWN = "–"
+"""Stands for a number that is not known."""
+
 
 def number(value: float | None) -> str:
-    """Write a number with at most three digits that matter, thousands apart.
+    """Write a number with three significant digits; whole numbers and those from 1000 with all digits before the point.
 
-    >>> [number(v) for v in (12345.6, 0.01234, 3.0, 0, None)]
+    >>> [number(value) for value in (12345.6, 0.01234, 3.0, 0, None)]
     ['12,346', '0.0123', '3', '0', '–']
     """
     if value is None:
-        return "–"
+        return UNKNOWN
     if float(value).is_integer() or abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.3g}"
 
 
+def amount(value: float | None) -> str:
+    """Write an amount that stands beside its limit: a digit more than `number`, "?" where it is not known.
+
+    >>> [amount(value) for value in (5120, 174131.24, 0.0123, None)]
+    ['5,120', '174,131.2', '0.0123', '?']
+    """
+    if value is None:
+        return "?"
+    if float(value).is_integer():
+        return f"{value:,.0f}"
+    return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def compact(value: float) -> str:
+    """Write a number as short as an axis of a chart needs it.
+
+    >>> [compact(value) for value in (65899.0, 2_500_000, 120.0, 0.25, -0.5, 0)]
+    ['65.9k', '2.5M', '120', '0.25', '−0.5', '0']
+    """
+    text = f"{abs(value):.3g}"
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            text = f"{abs(value) / size:.3g}{letter}"
+            break
+    return f"−{text}" if value < 0 else text
+
+
 def percent(share: float | None, digits: int = 0) -> str:
-    """Write a share of one.
+    """Write a share, 1 for all, in percent.
 
     >>> percent(0.98889, 1), percent(0.004), percent(0), percent(None)
     ('98.9 %', '0.4 %', '0 %', '–')
     """
     if share is None:
-        return "–"
+        return UNKNOWN
     if digits == 0 and 0 < abs(share) < 0.01:
         return f"{100 * share:.1g} %"
     return f"{100 * share:.{digits}f} %"
-
-
-def rate(value: float | None) -> str:
-    """Write spikes per neuron and step.
-
-    >>> rate(0.0603), rate(0.0002), rate(None)
-    ('0.060', '0.0002', '–')
-    """
-    if value is None:
-        return "–"
-    return f"{value:.3f}" if value == 0 or value >= 0.001 else f"{value:.1g}"
 
 
 def points(change: float) -> str:
@@ -55,79 +74,19 @@ def points(change: float) -> str:
     return f"{'+' if rounded > 0 else '−'}{abs(rounded):.1f} points"
 
 
-def compact(value: float) -> str:
-    """Write a number as short as an axis needs it.
+def rate(value: float | None) -> str:
+    """Write a firing rate in spikes per neuron and step.
 
-    >>> [compact(v) for v in (65899.0, 2_500_000, 120.0, 0.25, -0.5, 0)]
-    ['65.9k', '2.5M', '120', '0.25', '−0.5', '0']
+    >>> rate(0.0603), rate(0.0002), rate(None)
+    ('0.060', '0.0002', '–')
     """
-    text = f"{abs(value):.3g}"
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            text = f"{abs(value) / size:.3g}{unit}"
-            break
-    return f"−{text}" if value < 0 else text
-
-
-def unit(name: str, value: float | None) -> str:
-    """Write the unit of a count as a noun; a symbol stays.
-
-    >>> unit("word", 12), unit("word", 1), unit("J", 2), unit("synop", 2)
-    ('words', 'word', 'J', 'SynOps')
-    """
-    noun = {"synop": "SynOp"}.get(name, name)
-    return noun if len(name) < 3 or value == 1 or not name.isalpha() else f"{noun}s"
-
-
-def seconds(value: float) -> str:
-    """Write a duration.
-
-    >>> seconds(207.4), seconds(0.31), seconds(9000)
-    ('3 min 27 s', '0.3 s', '2 h 30 min')
-    """
-    if value < 60:
-        return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
-    minutes, rest = divmod(round(value), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def shape(axes: Sequence[int]) -> str:
-    """Write a shape.
-
-    >>> shape([16, 8, 8])
-    '16 × 8 × 8'
-    """
-    return " × ".join(str(n) for n in axes)
-
-
-def listed(value: Any) -> str:
-    """Write a fact of a profile.
-
-    >>> listed([1, 2]), listed(True), listed(0.5), listed("x")
-    ('1, 2', 'yes', '0.5', 'x')
-    """
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(str(item) for item in value) or "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def words(names: Sequence[str]) -> str:
-    """Join names as a sentence does.
-
-    >>> words(["a", "b", "c"]), words(["a"])
-    ('a, b and c', 'a')
-    """
-    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
-
-
-# FOLDED from spear_deploy/util/number_format.py
-# How are amounts written? With the prefix of their size, and their noun.
+    if value is None:
+        return UNKNOWN
+    return f"{value:.3f}" if value == 0 or value >= 0.001 else f"{value:.1g}"
 
 
 def with_prefix(value: float, unit: str) -> str:
-    """Return a quantity with the prefix of its size.
+    """Write a quantity of at most some units with the SI prefix of its size.
 
     >>> with_prefix(1.66e-3, "J")
     '1.66 mJ'
@@ -138,6 +97,72 @@ def with_prefix(value: float, unit: str) -> str:
     return f"{value:.3g} {unit}"
 
 
-def plural(n: int, what: str) -> str:
-    """Return a count with its noun."""
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+def byte_size(n_bytes: float) -> str:
+    """Write a size of memory in MiB, from 1 GiB on in GiB.
+
+    >>> byte_size(3 << 20), byte_size(5 << 30)
+    ('3 MiB', '5.0 GiB')
+    """
+    return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 1 << 30 else f"{n_bytes / 2**20:.0f} MiB"
+
+
+def seconds(value: float) -> str:
+    """Write a duration given in seconds.
+
+    >>> seconds(207.4), seconds(0.31), seconds(9000)
+    ('3 min 27 s', '0.3 s', '2 h 30 min')
+    """
+    if value < 60:
+        return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def plural(count: int, noun: str) -> str:
+    """Write a count with its noun.
+
+    >>> plural(1, "core"), plural(3, "core")
+    ('1 core', '3 cores')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def unit_noun(name: str, value: float | None) -> str:
+    """Write the unit of a count as a noun; a symbol stays.
+
+    >>> unit_noun("word", 12), unit_noun("word", 1), unit_noun("J", 2), unit_noun("synop", 2)
+    ('words', 'word', 'J', 'SynOps')
+    """
+    noun = {"synop": "SynOp"}.get(name, name)
+    return noun if len(name) < 3 or value == 1 or not name.isalpha() else f"{noun}s"
+
+
+def format_shape(axes: Sequence[int], sign: str = "x") -> str:
+    """Write a shape.
+
+    >>> format_shape([16, 8, 8]), format_shape([2, 3], "×")
+    ('16 x 8 x 8', '2 × 3')
+    """
+    return f" {sign} ".join(str(size) for size in axes)
+
+
+def format_fact(value: Any) -> str:
+    """Write the value of a fact of a hardware profile.
+
+    >>> format_fact([1, 2]), format_fact(True), format_fact(0.5), format_fact("x")
+    ('1, 2', 'yes', '0.5', 'x')
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(str(item) for item in value) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def join_names(names: Sequence[str]) -> str:
+    """Join names with commas and "and".
+
+    >>> join_names(["a", "b", "c"]), join_names(["a"])
+    ('a, b and c', 'a')
+    """
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)

@@ -1,4 +1,4 @@
-"""Who is told how far something is?"""
+"""Progress callbacks of long computations."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 Progress: TypeAlias = Callable[[Mapping[str, Any]], None]
-"""Is called with plain facts: `stage` in words, `done` and `of` (0: nobody knows how much there is), numbers worth showing."""
+"""Called with plain facts: `stage` as text, `done` and `of` (0 where the total is unknown), and numbers to display."""
 
 
-def part_of(progress: Progress | None, stage: str) -> Progress | None:
-    """Return what is told of a part, with the whole's stage in front of the part's own."""
+def prefix_stage(progress: Progress | None, stage: str) -> Progress | None:
+    """Return a callback for a part of a computation, which puts the stage of the whole before that of the part."""
     if progress is None:
         return None
     return lambda facts: progress({**facts, "stage": f"{stage}: {facts['stage']}"})

@@ -12,7 +12,7 @@ import pytest
 
 from spear_deploy import data
 from spear_deploy.data import load_data
-from spear_deploy.data.events import shd_file
+from spear_deploy.data.events import read_shd
 from spear_deploy.errors import DataError, FileError
 from tests.conftest import shared
 
@@ -303,7 +303,7 @@ def test_spike_times_in_hdf5(tmp_path):
             for i, value in enumerate(values):
                 stored[i] = value
         file["labels"] = np.arange(24) % 3
-    raw = shd_file(tmp_path / "shd.h5", steps=4, units=12, duration_s=1.0 + 1e-9)
+    raw = read_shd(tmp_path / "shd.h5", steps=4, units=12, duration_s=1.0 + 1e-9)
     for i in (0, 23):
         expected = np.zeros((4, 12), int)
         for t, u in zip(times[i].astype(float), units[i], strict=True):
@@ -347,6 +347,13 @@ def test_datasets_of_events_as_tonic_gives_them():
     assert found.input_shape == (2, 9, 9) and found.kind == "spikes"
     x, y, p, t = some_events(3, side=9)
     assert np.array_equal(found.test.x[3], slow_frames(x, y, p, t, 4, 9))
+
+
+def test_events_of_torch_take_the_sensor_from_the_input_shape():
+    train = [tonic_like(seed, seed % 2) for seed in range(20)]
+    wide = data.from_torch(train, train[:6], steps=4, input_shape=(2, 12, 16))
+    assert wide.input_shape == (2, 12, 16) and wide.kind == "spikes"
+    assert np.array_equal(wide.test.x[..., :9, :9], data.from_torch(train, train[:6], steps=4).test.x)
 
 
 def test_events_without_a_place_or_samples_of_different_shape():

@@ -13,13 +13,13 @@ import yaml
 from spear_deploy.errors import FileError, ProfileError
 from spear_deploy.hardware.profile import (
     HardwareProfile,
-    describe,
+    list_facts,
     list_profiles,
     load_profile,
     load_target,
+    override_facts,
     parse_profile,
-    summaries,
-    with_overrides,
+    summarize_profiles,
 )
 
 
@@ -61,7 +61,7 @@ def own_chip(**changes: Any) -> dict[str, Any]:
 
 def test_profiles_are_listed_and_summarised() -> None:
     assert {"loihi1", "loihi2"} <= set(list_profiles())
-    by_name = {line["name"]: line for line in summaries()}
+    by_name = {line["name"]: line for line in summarize_profiles()}
     assert by_name["loihi2"]["cores"] == 120
     assert by_name["loihi2"]["boards"]["kapoho_point"] == 8
     assert by_name["speck2f"]["aliases"] == ["speck2e", "dynapcnn"]
@@ -71,7 +71,9 @@ def test_profiles_are_listed_and_summarised() -> None:
 
 
 def test_a_list_of_chips_waits_for_no_validator() -> None:
-    code = "import sys; from spear_deploy.hardware.catalog import summaries; summaries(); sys.exit('pydantic' in sys.modules)"
+    code = (
+        "import sys; from spear_deploy.hardware import catalog; catalog.summarize_profiles(); sys.exit('pydantic' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -158,11 +160,11 @@ WRONG = {
     ),
     "groups of one name": (
         {"core_groups": [{"name": "a", "count": _leaf(4, "core")}] * 2},
-        r"key 'core_groups': a group is called 'a'; give each a name of its own, no number",
+        r"key 'core_groups': a group is called 'a'; give each another name that is no number",
     ),
     "group named by a number": (
         {"core_groups": [{"name": "0", "count": _leaf(8, "core")}]},
-        r"key 'core_groups': a group is called '0'; give each a name of its own",
+        r"key 'core_groups': a group is called '0'; give each another name",
     ),
     "zero capacity in a group": (
         {"core_groups": [{"name": "big", "count": _leaf(8, "core"), "neurons": _leaf(0, "neuron")}]},
@@ -264,7 +266,7 @@ def test_a_wrong_file_is_one_sentence_with_file_and_key(case: str) -> None:
         ("schema: 1\nchip: {cores: {value: 1", r"profile 'x.yaml', line \d+: "),
         ("just a text", r"profile 'x.yaml': holds a str, expected keys and values"),
         ("? {a: 1}\n: 2\n", r"profile 'x.yaml', line 1: a key is no word"),
-        ("source: 2024-13-01\n", r"profile 'x.yaml': is not YAML that can be read \(month must be in 1..12\); mend the file"),
+        ("source: 2024-13-01\n", r"profile 'x.yaml': is not YAML that can be read \(month must be in 1..12\); correct the file"),
         ("a: " + "[" * 20000, r"profile 'x.yaml'"),
         ("# nothing\n", r"profile 'x.yaml': holds nothing, expected keys and values"),
         ("- 1\n- 2\n", r"profile 'x.yaml': holds a list"),
@@ -292,16 +294,16 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 
 def test_overrides_are_marked_as_the_users() -> None:
     before = load_profile("loihi2")
-    after = with_overrides(before, {"energy.synop_pj": 23.6, "core.synapse_memory": "16000", "packing.tile_axes": "[x, y]"})
+    after = override_facts(before, {"energy.synop_pj": 23.6, "core.synapse_memory": "16000", "packing.tile_axes": "[x, y]"})
     assert isinstance(after, HardwareProfile)
     assert (after.energy.synop_pj.value, after.energy.synop_pj.evidence) == (23.6, "user")
     assert after.energy.synop_pj.source == "supplied by the user"
     assert after.core.synapse_memory.value == 16000
     assert after.packing.tile_axes.value == ("x", "y")
     assert before.energy.synop_pj.value is None
-    assert with_overrides(after, {"energy.synop_pj": None}).energy.synop_pj.evidence == "unpublished"
-    assert with_overrides(before, {"energy.static_w_per_chip": "1e-3"}).energy.static_w_per_chip.value == 1e-3
-    assert with_overrides(before, {"energy.measured.0.total_w": 1}).energy.measured[0].total_w.value == 1
+    assert override_facts(after, {"energy.synop_pj": None}).energy.synop_pj.evidence == "unpublished"
+    assert override_facts(before, {"energy.static_w_per_chip": "1e-3"}).energy.static_w_per_chip.value == 1e-3
+    assert override_facts(before, {"energy.measured.0.total_w": 1}).energy.measured[0].total_w.value == 1
 
 
 @pytest.mark.parametrize(
@@ -315,12 +317,12 @@ def test_overrides_are_marked_as_the_users() -> None:
 )
 def test_wrong_overrides_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ProfileError, match=message):
-        with_overrides(load_profile("loihi2"), values)
+        override_facts(load_profile("loihi2"), values)
 
 
 def test_overrides_take_what_a_file_takes() -> None:
     xylo = load_profile("xylo_audio2")
-    after = with_overrides(
+    after = override_facts(
         xylo,
         {
             "core_groups.hidden.neurons": "500",
@@ -336,27 +338,27 @@ def test_overrides_take_what_a_file_takes() -> None:
     assert after.core_groups[0].neurons.value == 500 and after.core_groups[1].neurons.value == 8
     assert after.neuron.models.value == ("LIF", "CubaLIF")
     assert (after.packing.rule.value, after.packing.share_cores.value) == ("equal", False)
-    assert (after.connectivity.fan_in.most, after.connectivity.fan_out.value, after.connectivity.fan_out.most) == (
+    assert (after.connectivity.fan_in.max_value, after.connectivity.fan_out.value, after.connectivity.fan_out.max_value) == (
         63,
         "unlimited",
         None,
     )
     assert (after.neuron.resets.value, after.neuron.resets.evidence) == (None, "unpublished")
     assert after.timing.cycles is not None and after.timing.cycles.margin.value == 2
-    changed = {row.key for row in describe(after) if row.source == "supplied by the user"}
-    assert len(changed) == 8 and len(describe(after)) == len(describe(xylo))
+    changed = {row.key for row in list_facts(after) if row.source == "supplied by the user"}
+    assert len(changed) == 8 and len(list_facts(after)) == len(list_facts(xylo))
 
 
 def test_a_price_of_the_users_sets_aside_what_holds_it_or_is_in_it() -> None:
-    ours = with_overrides(load_profile("truenorth"), {"energy.synop_pj": 2})
+    ours = override_facts(load_profile("truenorth"), {"energy.synop_pj": 2})
     assert (ours.energy.synop_pj.value, ours.energy.all_in_pj_per_synop.value) == (2, None)
     assert ours.energy.all_in_pj_per_synop.source == "set aside for what is supplied by the user"
-    whole = with_overrides(load_profile("loihi1"), {"energy.all_in_pj_per_synop": "26"})
-    prices = [row for row in describe(whole) if row.key.startswith("energy.") and row.value is not None]
+    whole = override_facts(load_profile("loihi1"), {"energy.all_in_pj_per_synop": "26"})
+    prices = [row for row in list_facts(whole) if row.key.startswith("energy.") and row.value is not None]
     assert [(row.key, row.value) for row in prices] == [("energy.all_in_pj_per_synop", 26)]
-    assert with_overrides(load_profile("truenorth"), {"energy.synop_pj": None}).energy.all_in_pj_per_synop.value == 26
+    assert override_facts(load_profile("truenorth"), {"energy.synop_pj": None}).energy.all_in_pj_per_synop.value == 26
     with pytest.raises(ProfileError, match=r"'truenorth, as changed', key 'energy.synop_pj': stands beside"):
-        with_overrides(load_profile("truenorth"), {"energy.synop_pj": 2, "energy.all_in_pj_per_synop": 26})
+        override_facts(load_profile("truenorth"), {"energy.synop_pj": 2, "energy.all_in_pj_per_synop": 26})
 
 
 @pytest.mark.parametrize(("given", "name", "chips"), [
@@ -402,7 +404,7 @@ def test_unknown_boards_and_chips(given: str, message: str) -> None:
 
 def test_a_group_has_its_own_limits_and_those_of_the_core() -> None:
     speck = load_profile("speck2f")
-    assert [speck.limits_of(i)["synapse_memory"].value for i in range(4)] == [16384, 32768, 65536, 16384]
-    assert all(speck.limits_of(i)["bias_memory"].value == 1024 for i in range(4))
-    assert speck.limits_of()["synapse_memory"].value is None
+    assert [speck.core_limits(i)["synapse_memory"].value for i in range(4)] == [16384, 32768, 65536, 16384]
+    assert all(speck.core_limits(i)["bias_memory"].value == 1024 for i in range(4))
+    assert speck.core_limits()["synapse_memory"].value is None
     assert (speck.cores_limit(2), load_profile("generic45nm").cores_limit()) == (18, None)

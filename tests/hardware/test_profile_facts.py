@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from spear_deploy.hardware.profile import describe, list_profiles, load_profile
+from spear_deploy.hardware.profile import list_facts, list_profiles, load_profile
 from spear_deploy.hardware.schema import CoreLimits
 
 CHIPS = [
@@ -17,7 +17,7 @@ Facts = dict[str, Any]
 
 
 def facts_of(name: str) -> Facts:
-    return {row.key: row.value for row in describe(load_profile(name))}
+    return {row.key: row.value for row in list_facts(load_profile(name))}
 
 
 def test_these_chips_are_shipped() -> None:
@@ -28,7 +28,7 @@ def test_these_chips_are_shipped() -> None:
 def test_every_leaf_has_unit_source_and_evidence(name: str) -> None:
     profile = load_profile(name)
     assert profile.name == name and profile.meta.title and profile.meta.operating_point
-    rows = describe(profile)
+    rows = list_facts(profile)
     assert len(rows) > 80
     for row in rows:
         assert row.unit, row.key
@@ -65,7 +65,7 @@ def test_every_limit_that_a_verdict_needs_is_stated(name: str) -> None:
     missing = {key for key in keys if found[key] is None}
     groups = range(len(profile.core_groups)) if profile.core_groups else [None]
     for limit in CoreLimits.model_fields:
-        if any(profile.limits_of(group)[limit].value is None for group in groups):
+        if any(profile.core_limits(group)[limit].value is None for group in groups):
             missing.add(f"core.{limit}")
     assert missing == {key for chip, key in NOT_PUBLISHED if chip == name}
 
@@ -172,8 +172,8 @@ def test_speck_cores_have_their_memories_in_the_order_of_the_chip() -> None:
     """Cores 0..8 of sinabs' table."""
     kernels, neurons = [], []
     for group in load_profile("speck2f").core_groups:
-        kernels += [group.synapse_memory.value] * (group.count.most or 0)
-        neurons += [group.neuron_memory.value] * (group.count.most or 0)
+        kernels += [group.synapse_memory.value] * (group.count.max_value or 0)
+        neurons += [group.neuron_memory.value] * (group.count.max_value or 0)
     assert kernels == [16384, 16384, 16384, 32768, 32768, 65536, 65536, 16384, 16384]
     assert neurons == [65536, 65536, 65536, 32768, 32768, 16384, 16384, 16384, 16384]
 
@@ -192,7 +192,7 @@ def test_prices_come_from_one_set(name: str) -> None:
     """Two sets of Loihi 1 are published, of which each counts other events: none of SANA-FE's is among the prices."""
     profile = load_profile(name)
     prices = [
-        row for row in describe(profile) if row.key.startswith("energy.") and row.key.endswith("_pj") and row.value is not None
+        row for row in list_facts(profile) if row.key.startswith("energy.") and row.key.endswith("_pj") and row.value is not None
     ]
     assert len({row.evidence for row in prices if row.key != "energy.mac_pj"} - {"vendor"}) <= 1
     assert not [row for row in prices if "SANA-FE" in row.source]

@@ -10,7 +10,7 @@ import pytest
 
 from spear_deploy.budget.check import check
 from spear_deploy.budget.report import BudgetReport
-from spear_deploy.hardware.profile import load_profile, with_overrides
+from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.network import IF, LIF, Conv2d, CubaLI, CubaLIF, Dense, Flatten, Layer, SumPool
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
 
@@ -145,5 +145,5 @@ def test_what_nobody_publishes_is_unchecked() -> None:
     net = cnn(8)
     akida = load_profile("akd1500")
     assert check(net, akida).verdict == "unchecked"
-    assert check(net, with_overrides(akida, {"neuron.resets": "[subtract]"})).verdict == "fits"
+    assert check(net, override_facts(akida, {"neuron.resets": "[subtract]"})).verdict == "fits"
     assert check(mlp(20, 20), load_profile("spinnaker2")).verdict == "unchecked"

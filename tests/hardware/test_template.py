@@ -15,9 +15,9 @@ from click.testing import CliRunner
 from spear_deploy.budget.check import check
 from spear_deploy.cli import main
 from spear_deploy.errors import FileError
-from spear_deploy.hardware.profile import describe, list_profiles, load_profile, parse_profile
+from spear_deploy.hardware.profile import list_facts, list_profiles, load_profile, parse_profile
 from spear_deploy.hardware.schema import MEMORY_FORMATS
-from spear_deploy.hardware.template import json_schema, keys, keys_table, template, write_template
+from spear_deploy.hardware.template import json_schema, keys_table, list_keys, template_text, write_template
 from tests.support.chips import dense_net
 
 FOLDER = Path(__file__).resolve().parents[2] / "hardware_profiles"
@@ -33,11 +33,11 @@ def as_documented(key: str) -> str:
 
 
 def test_every_key_has_one_line_of_meaning_and_every_leaf_a_unit() -> None:
-    found = {key.key: key for key in keys()}
-    assert len(found) == len(keys()) > 100
+    found = {key.key: key for key in list_keys()}
+    assert len(found) == len(list_keys()) > 100
     for key in found.values():
         assert key.meaning and "\n" not in key.meaning, key.key
-    used = {as_documented(row.key) for name in list_profiles() for row in describe(load_profile(name))}
+    used = {as_documented(row.key) for name in list_profiles() for row in list_facts(load_profile(name))}
     assert not used - set(found)
     leaves = used - {"core_groups.NAME.*"}
     assert all(found[key].unit for key in leaves)
@@ -135,17 +135,17 @@ def _faults_inside(value: dict[str, Any], schema: Any, root: Any, where: str) ->
 
 def test_a_template_loads_as_it_is_and_says_nothing(tmp_path: Path) -> None:
     path = tmp_path / "my_chip.yaml"
-    assert write_template(path) == len(keys())
+    assert write_template(path) == len(list_keys())
     profile = load_profile(path)
     assert profile.name == "my_chip"
-    said = {row.key: row.value for row in describe(profile) if row.value is not None}
+    said = {row.key: row.value for row in list_facts(profile) if row.value is not None}
     assert said == {"weights.bits": (8,), "weights.default_bits": 8}
     assert check(dense_net(4, 3), profile).verdict == "unchecked"
 
 
 def test_a_template_holds_every_key_with_its_meaning() -> None:
-    lines = [line.strip("# ") for line in template("mine", "mine.yaml").splitlines()]
-    for key in keys():
+    lines = [line.strip("# ") for line in template_text("mine", "mine.yaml").splitlines()]
+    for key in list_keys():
         name = key.key.rsplit(".", 1)[-1]
         assert name in ("NAME", "*") or any(line.removeprefix("- ").startswith(f"{name}:") for line in lines), key.key
         assert any(line.startswith(key.meaning.removesuffix(", where the group differs")) or name == "*" for line in lines), (
@@ -156,8 +156,8 @@ def test_a_template_holds_every_key_with_its_meaning() -> None:
 @pytest.mark.parametrize("name", list_profiles())
 def test_a_template_like_a_chip_says_what_the_chip_says(name: str) -> None:
     chip = load_profile(name)
-    copy = parse_profile(template("copy", "copy.yaml", chip), "copy.yaml")
-    assert describe(copy) == describe(chip)
+    copy = parse_profile(template_text("copy", "copy.yaml", chip), "copy.yaml")
+    assert list_facts(copy) == list_facts(chip)
     assert (copy.name, copy.meta.aliases) == ("copy", ())
 
 
@@ -196,7 +196,7 @@ def test_the_command_lists_shows_explains_and_writes(tmp_path: Path) -> None:
     assert "23.6 pJ" in text and "simulated: Davies 2018" in text and "not published" in text
 
     assert run("--keys").stdout == keys_table()
-    assert len(json.loads(run("--keys", "--json").stdout)["keys"]) == len(keys())
+    assert len(json.loads(run("--keys", "--json").stdout)["keys"]) == len(list_keys())
     assert json.loads(run("--schema").stdout) == json_schema() == json.loads(run("--schema", "--json").stdout)
 
     new = tmp_path / "mine.yaml"

@@ -7,7 +7,7 @@ import pytest
 
 from spear_deploy.errors import GraphError, UnsupportedError
 from spear_deploy.network import CONVS, IF, Conv2d, Dense, Flatten, Layer
-from spear_deploy.network.channel_groups import all_groups, coupled_groups
+from spear_deploy.network.channel_groups import list_groups, list_prunable_groups
 from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.pruning.importance import importance, plan_by_importance
 from spear_deploy.pruning.plan import PruningPlan, prune
@@ -17,7 +17,7 @@ from tests.support.reference import random_graph, random_spikes
 
 def masked(graph: SNNGraph, plan: PruningPlan) -> SNNGraph:
     """Silence the removed channels: whoever reads them has a zero weight there. Independent of how `prune` finds them."""
-    groups = {group.name: group for group in all_groups(graph)}
+    groups = {group.name: group for group in list_groups(graph)}
     gone = {}
     for name, kept in plan.kept.items():
         for consumer in groups[name].consumers:
@@ -27,7 +27,7 @@ def masked(graph: SNNGraph, plan: PruningPlan) -> SNNGraph:
         if layer.name not in gone or (isinstance(layer.synapse, CONVS) and layer.synapse.groups > 1):
             return layer
         weight = np.array(layer.synapse.weight)
-        source = graph.incoming(layer.name)[0].source
+        source = graph.edges_into(layer.name)[0].source
         channels = graph.shape_of(source)[0] if source != "flatten" else graph.shape_of("conv3")[0]
         weight.reshape(len(weight), channels, -1)[:, gone[layer.name]] = 0
         return replace(layer, synapse=replace(layer.synapse, weight=weight))
@@ -41,7 +41,7 @@ def test_pruned_network_spikes_like_the_masked_one(seed, kind):
     graph = random_graph(seed, kind=kind)
     rng = np.random.default_rng(seed)
     kept = {}
-    for group in coupled_groups(graph):
+    for group in list_prunable_groups(graph):
         width = int(rng.integers(1, group.channels + 1))
         kept[group.name] = tuple(rng.choice(group.channels, width, replace=False))
     plan = PruningPlan(kept=kept)
@@ -51,7 +51,7 @@ def test_pruned_network_spikes_like_the_masked_one(seed, kind):
         simulate(masked(graph, plan), x, record=("spikes", "v")),
     )
     np.testing.assert_array_equal(small.output, silent.output)
-    for group in coupled_groups(graph):
+    for group in list_prunable_groups(graph):
         for name in group.producers:
             for small_array, silent_array in ((small.spikes, silent.spikes), (small.v, silent.v)):
                 if name in small_array:
@@ -61,7 +61,7 @@ def test_pruned_network_spikes_like_the_masked_one(seed, kind):
 def test_random_networks_spike_and_have_the_expected_groups():
     rates = [simulate(random_graph(s), random_spikes(random_graph(s), s)).counts.rates() for s in range(25)]
     assert sum(min(r.values()) > 0 for r in rates) > 15
-    groups = {g.name: g for g in coupled_groups(random_graph(0))}
+    groups = {g.name: g for g in list_prunable_groups(random_graph(0))}
     assert set(groups) == {"conv1", "conv3", "fc"}
     assert groups["conv1"].producers == ("conv1", "depthwise", "conv2")
 
@@ -72,8 +72,8 @@ def test_output_and_grouped_convolutions_are_frozen_with_the_reason():
         Layer(name="b", synapse=Conv2d(weight=np.ones((4, 2, 1, 1)), groups=2), neuron=IF()),
     ]
     graph = chain(layers, input_shape=(2, 3, 3))
-    assert coupled_groups(graph) == ()
-    assert [group.frozen for group in all_groups(graph)] == ["layer 'b' is a convolution in 2 groups"] * 2
+    assert list_prunable_groups(graph) == ()
+    assert [group.frozen for group in list_groups(graph)] == ["layer 'b' is a convolution in 2 groups"] * 2
 
 
 def test_kept_channels_are_numbered_as_in_the_first_network():
@@ -91,7 +91,7 @@ def test_importance_orders_by_weight_and_plan_keeps_the_best():
         Layer(name="b", synapse=Dense(weight=np.ones((1, 3))), neuron=IF()),
     ]
     graph = chain(layers, input_shape=(2,))
-    (group,) = coupled_groups(graph)
+    (group,) = list_prunable_groups(graph)
     assert importance(graph, group).tolist() == [1, 6, 2]
     assert plan_by_importance(graph, {"a": 2}).kept == {"a": (1, 2)}
     counts = simulate(graph, np.ones((3, 1, 2), bool)).counts
@@ -109,7 +109,7 @@ def test_wrong_plans_are_refused():
     with pytest.raises(UnsupportedError, match="group 'out': cannot be pruned, since it is the network's output"):
         prune(graph, PruningPlan(kept={"out": (0,)}))
     with pytest.raises(GraphError, match="importance 'rate' needs spike counts"):
-        importance(graph, coupled_groups(graph)[0], "rate")
+        importance(graph, list_prunable_groups(graph)[0], "rate")
 
 
 def test_channels_that_do_not_line_up_are_frozen():
@@ -121,5 +121,5 @@ def test_channels_that_do_not_line_up_are_frozen():
     layers.insert(1, Layer(name="f", synapse=Flatten()))
     pairs = [("input", "a"), ("a", "f"), ("f", "flat"), ("flat", "add"), ("f", "add")]
     graph = SNNGraph(layers=tuple(layers), edges=tuple(Edge(source=s, target=t) for s, t in pairs), input_shape=(1, 2, 2))
-    assert {g.name for g in coupled_groups(graph)} == set()
-    assert "do not line up" in all_groups(graph)[0].frozen
+    assert {g.name for g in list_prunable_groups(graph)} == set()
+    assert "do not line up" in list_groups(graph)[0].frozen

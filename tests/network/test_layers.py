@@ -113,7 +113,7 @@ def test_contradictions_are_named(make, message):
         (
             Layer(name="a", synapse=Scale(weight=np.ones(3))),
             (4,),
-            r"layer 'a': Scale.weight has shape \(3,\), which does not spread over 4",
+            r"layer 'a': Scale.weight has shape \(3,\), which does not broadcast to 4",
         ),
         (Layer(name="a", neuron=LIF(tau_s=np.ones(3))), (4,), r"layer 'a': LIF.tau_s has shape \(3,\)"),
         (

@@ -6,7 +6,7 @@ import pytest
 from spear_deploy.network import IF, Conv2d, Dense, Layer
 from spear_deploy.network.graph import chain
 from spear_deploy.simulator import simulate
-from spear_deploy.simulator.synops import count_by_rules, synops
+from spear_deploy.simulator.synops import count_by_rules, count_synops
 from tests.support.reference import random_graph, random_spikes
 
 
@@ -36,7 +36,7 @@ def test_exact_is_the_count_itself(seed):
     graph = random_graph(seed)
     counts = simulate(graph, random_spikes(graph, seed)).counts
     rules = count_by_rules(graph, counts)
-    assert rules["exact"] == pytest.approx(synops(graph, counts).total)
+    assert rules["exact"] == pytest.approx(count_synops(graph, counts).total)
     assert rules["all_weights"] >= rules["exact"]
 
 

@@ -10,7 +10,7 @@ from spear_deploy.interchange.snn_file import read_snn, write_snn
 from spear_deploy.network import IF, Conv2d, Dense, Layer, LoihiLIF, SpeckIF, SumPool, XyloLIF
 from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.simulator import neurons, simulate
-from spear_deploy.simulator.synops import synops
+from spear_deploy.simulator.synops import count_synops
 from tests.support.xylo_networks import RECORDED, SEEDS, STATES, random_network
 
 LOW, HIGH = -(2**15), 2**15 - 1
@@ -83,7 +83,7 @@ def test_speck_does_what_single_neurons_do(seed):
             one, count, low = speck_step(one, int(drive[(t, *place)]), **options)
             clipped += low
             assert (one, count) == (v[(t, *place)], emitted[(t, *place)])
-    assert neurons.overflows(neuron, state) == ({"v_saturated": clipped} if clipped else {})
+    assert neurons.count_overflows(neuron, state) == ({"v_saturated": clipped} if clipped else {})
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -131,19 +131,19 @@ def test_xylo_does_what_single_neurons_do(seed):
             clipped["v_saturated"] += v_clips
             wanted = one_v if threshold is None else count
             assert (one_u, one_v, wanted) == (u[t, b, n], v[t, b, n], emitted[t, b, n])
-    assert neurons.overflows(neuron, state) == (clipped if any(clipped.values()) else {})
+    assert neurons.count_overflows(neuron, state) == (clipped if any(clipped.values()) else {})
 
 
 def test_the_extremes_are_reached_on_purpose():
     low = SpeckIF(v_threshold=5)
     state = neurons.start(low, 1, (1,), 1e-3)
     neurons.step(low, state, np.array([[LOW - 1]]))
-    assert int(state.v[0, 0]) == LOW and neurons.overflows(low, state) == {"v_saturated": 1}
+    assert int(state.v[0, 0]) == LOW and neurons.count_overflows(low, state) == {"v_saturated": 1}
     busy = XyloLIF(dash_mem=15, dash_syn=1, v_threshold=10)
     state = neurons.start(busy, 1, (1,), 1e-3)
     assert int(neurons.step(busy, state, np.array([[100_000]]))[0, 0]) == 31  # 16384 would be 1638 spikes
     assert int(state.u[0, 0]) == HIGH - HIGH // 2 and int(state.v[0, 0]) == 16384 - 310
-    assert neurons.overflows(busy, state) == {"u_saturated": 1, "v_saturated": 0}
+    assert neurons.count_overflows(busy, state) == {"u_saturated": 1, "v_saturated": 0}
     still = XyloLIF(dash_mem=4, dash_syn=4, v_threshold=HIGH)
     state = neurons.start(still, 1, (1,), 1e-3)
     for x, u in ((5, 4), (0, 3), (0, 2), (0, 1), (0, 0), (0, 0), (-1, 0)):  # small currents fall by one, −1 by itself
@@ -214,7 +214,7 @@ def test_counts_and_synops_are_sums_of_all_spikes():
         np.testing.assert_array_equal(run.counts.sent[name], spikes.sum(axis=(0, 1)))
     fan_out = 4  # each spike of a reaches the 4 channels of b through the pool
     assert np.count_nonzero(graph["b"].synapse.weight) == 12
-    assert synops(graph, run.counts).per_layer["b"] == fan_out * run.spikes["a"].sum() / 3
+    assert count_synops(graph, run.counts).per_layer["b"] == fan_out * run.spikes["a"].sum() / 3
 
 
 def test_a_loop_of_many_spikes_runs_step_by_step():

@@ -8,7 +8,7 @@ import pytest
 from spear_deploy.errors import DataError, FileError
 from spear_deploy.simulator import simulate
 from spear_deploy.simulator.recordings import read_activity, read_input, read_labels, write_recording
-from spear_deploy.simulator.synops import synops
+from spear_deploy.simulator.synops import count_synops
 from spear_deploy.util.files import read_arrays
 from tests.support.reference import random_graph, random_spikes
 
@@ -102,7 +102,7 @@ def test_a_recording_of_a_current_is_an_activity_too(tmp_path):
     counts = read_activity(tmp_path / "run.npz", graph)
     assert counts.input_kind == "current"
     np.testing.assert_array_equal(counts.sent["input"], run.counts.sent["input"])
-    assert synops(graph, counts) == synops(graph, run.counts)
+    assert count_synops(graph, counts) == count_synops(graph, run.counts)
 
 
 def test_damage_inside_a_compressed_file_is_one_sentence(tmp_path):

@@ -155,7 +155,7 @@ def test_blocks_do_not_change_the_result(monkeypatch, seed, kind):
     whole = simulate(graph, x, record=("spikes", "v", "u"))
     largest = max(int(np.prod(graph.shape_of(layer.name))) for layer in graph.layers)
     monkeypatch.setattr(run_module, "BLOCK_VALUES", 4 * largest)
-    monkeypatch.setattr(run_module, "BLOCK_STEPS", 2)
+    monkeypatch.setattr(run_module, "MIN_BLOCK_STEPS", 2)
     assert len(Simulation(graph, x)) > 10
     run = simulate(graph, x, record=("spikes", "v", "u"))
     for what in ("spikes", "v", "u"):
@@ -171,8 +171,8 @@ def test_blocks_do_not_change_the_result(monkeypatch, seed, kind):
 
 def test_spikes_are_counted_beyond_a_byte():
     spikes = np.random.default_rng(0).random((40, 20, 3, 2)) < 0.9
-    np.testing.assert_array_equal(run_module.summed(spikes), spikes.sum(axis=(0, 1)))
-    np.testing.assert_array_equal(run_module.summed(7.5 * spikes, graded=True), spikes.sum(axis=(0, 1)))
+    np.testing.assert_array_equal(run_module.sum_spikes(spikes), spikes.sum(axis=(0, 1)))
+    np.testing.assert_array_equal(run_module.sum_spikes(7.5 * spikes, graded=True), spikes.sum(axis=(0, 1)))
 
 
 def test_what_exact_sums_do_not_hold_is_refused():

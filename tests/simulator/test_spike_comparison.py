@@ -10,7 +10,13 @@ from spear_deploy.network import IF, LI, Dense, Flatten, Layer
 from spear_deploy.network.graph import chain
 from spear_deploy.quantize import quantize
 from spear_deploy.simulator import simulate
-from spear_deploy.simulator.spike_comparison import compare_arrays, compare_runs, constant_shift, in_floating_units, paired_layers
+from spear_deploy.simulator.spike_comparison import (
+    compare_arrays,
+    compare_runs,
+    find_constant_shift,
+    pair_layers,
+    to_floating_units,
+)
 from tests.support.reference import random_graph, random_spikes
 
 
@@ -53,7 +59,7 @@ def test_a_shift_is_found_where_shifting_makes_all_equal(seed):
         if early.any() and np.array_equal(early, late):
             wanted = k
             break
-    assert constant_shift(a, b) == wanted
+    assert find_constant_shift(a, b) == wanted
     found = compare_arrays("x", a, b)
     assert found.mismatches == np.count_nonzero(a != b)  # as they are
     assert found.shift == (wanted if found.mismatches else None)
@@ -63,17 +69,17 @@ def test_silence_has_no_shift():
     spikes = np.zeros((6, 1, 1), bool)
     late = spikes.copy()
     late[5] = True
-    assert constant_shift(spikes, late) is None
+    assert find_constant_shift(spikes, late) is None
 
 
 def test_a_run_equals_itself_and_differs_from_its_integers():
     graph = random_graph(1)
     x = random_spikes(graph, 1, steps=20)
     run = simulate(graph, x, record=("spikes",))
-    pairs = paired_layers(graph, graph)
+    pairs = pair_layers(graph, graph)
     assert sum(layer.mismatches for layer in compare_runs(run, run, pairs)) == 0
     other = quantize(graph)
-    layers = compare_runs(run, simulate(other, x, record=("spikes",)), paired_layers(graph, other))
+    layers = compare_runs(run, simulate(other, x, record=("spikes",)), pair_layers(graph, other))
     assert [layer.what for layer in layers][-1] == "value"
 
 
@@ -81,7 +87,7 @@ def test_states_are_compared_where_both_have_them():
     graph = random_graph(3)
     x = random_spikes(graph, 3, steps=10)
     run = simulate(graph, x, record=("spikes", "v"))
-    found = compare_runs(run, run, paired_layers(graph, graph), ("v", "u"))
+    found = compare_runs(run, run, pair_layers(graph, graph), ("v", "u"))
     assert [layer.what for layer in found[:4]] == ["spikes", "v", "spikes", "v"]
     assert not any(layer.mismatches for layer in found)
 
@@ -97,13 +103,13 @@ def test_potentials_of_integers_come_in_the_units_of_the_trained_network():
     x = random_spikes(graph, 0, steps=12, batch=3, rate=0.7)
     wanted = simulate(graph, x, record=("spikes", "v"))
     raw = simulate(integer, x, record=("spikes", "v"))
-    found = in_floating_units(integer, raw)
+    found = to_floating_units(integer, raw)
     np.testing.assert_allclose(found.v["a"], wanted.v["a"], atol=2 / integer.metadata["quantization"]["scale"]["a"])
     np.testing.assert_allclose(found.output, wanted.output, atol=0.02)
     np.testing.assert_array_equal(found.spikes["a"], raw.spikes["a"])
     assert raw.v["a"].dtype == np.int64
     plain = replace(integer, metadata={})
-    np.testing.assert_array_equal(in_floating_units(plain, raw).output, raw.output)
+    np.testing.assert_array_equal(to_floating_units(plain, raw).output, raw.output)
 
 
 def test_layers_are_paired_by_name_or_else_in_order():
@@ -112,18 +118,18 @@ def test_layers_are_paired_by_name_or_else_in_order():
     edges = tuple(replace(e, source=names.get(e.source, e.source), target=names[e.target]) for e in graph.edges)
     layers = tuple(replace(layer, name=names[layer.name]) for layer in graph.layers)
     other = replace(graph, layers=layers, edges=edges, output=names[graph.output])
-    assert paired_layers(graph, other) == [(layer.name, names[layer.name]) for layer in graph.layers if layer.spikes]
+    assert pair_layers(graph, other) == [(layer.name, names[layer.name]) for layer in graph.layers if layer.spikes]
 
 
 def test_a_flattened_network_is_paired_with_one_that_is_not():
     plain = chain([Layer(name="a", neuron=IF())], input_shape=(2, 2, 2))
     flat = chain([Layer(name="b", synapse=Flatten(), neuron=IF())], input_shape=(2, 2, 2))
-    assert paired_layers(plain, flat) == [("a", "b")]
+    assert pair_layers(plain, flat) == [("a", "b")]
 
 
 def test_networks_that_cannot_be_compared():
     with pytest.raises(DataError, match="only equal ones can be compared"):
-        paired_layers(random_graph(0), random_graph(1))
+        pair_layers(random_graph(0), random_graph(1))
     with pytest.raises(DataError, match=r"layer 'x': recordings of shape \(1, 1, 2\) and \(1, 1, 3\)"):
         compare_arrays("x", np.zeros((1, 1, 2)), np.zeros((1, 1, 3)))
     with pytest.raises(DataError, match=r"layer 'x': recordings of shape \(1, 2, 2\) and \(2, 1, 2\)"):

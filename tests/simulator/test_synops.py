@@ -7,12 +7,12 @@ import pytest
 
 from spear_deploy.errors import DataError
 from spear_deploy.network import IF, AvgPool, Dense, Layer
-from spear_deploy.network.channel_groups import coupled_groups
-from spear_deploy.network.graph import Edge, SNNGraph, chain, delayed_paths
+from spear_deploy.network.channel_groups import list_prunable_groups
+from spear_deploy.network.graph import Edge, SNNGraph, chain, find_delayed_paths
 from spear_deploy.pruning.plan import PruningPlan, prune
 from spear_deploy.quantize import quantize
 from spear_deploy.simulator import SpikeCounts, simulate
-from spear_deploy.simulator.synops import synops
+from spear_deploy.simulator.synops import count_synops
 from tests.simulator.test_synapse_math import random_conv
 from tests.support import reference
 
@@ -21,10 +21,10 @@ def test_the_worked_example():
     weight = np.ones((4, 3))
     counts = SpikeCounts(sent={"input": np.array([2, 0, 1]), "fc": np.zeros(4, int)}, steps=2, samples=1)
     graph = chain([Layer(name="fc", synapse=Dense(weight=weight), neuron=IF())], input_shape=(3,))
-    assert synops(graph, counts).total == 12
+    assert count_synops(graph, counts).total == 12
     weight[0, 0] = 0
     graph = chain([Layer(name="fc", synapse=Dense(weight=weight), neuron=IF())], input_shape=(3,))
-    assert synops(graph, counts).per_layer == {"fc": 10}
+    assert count_synops(graph, counts).per_layer == {"fc": 10}
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -33,7 +33,7 @@ def test_convolution_equals_enumeration(seed):
     graph = chain([Layer(name="conv", synapse=conv, neuron=IF())], input_shape=shape)
     x = np.random.default_rng(seed).integers(0, 3, (4, 2, *shape))
     run = simulate(graph, x)
-    assert synops(graph, run.counts).total == reference.conv2d_synops(conv, x.sum(axis=(0, 1))) / 2
+    assert count_synops(graph, run.counts).total == reference.conv2d_synops(conv, x.sum(axis=(0, 1))) / 2
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -44,7 +44,7 @@ def test_whole_networks_equal_delivery_by_delivery(seed, kind):  # noqa: C901
     x = reference.random_spikes(graph, seed, steps=4, batch=1)
     run = simulate(graph, x, record=("spikes",))
     spikes = {"input": x, **run.spikes}
-    result = synops(graph, run.counts).per_layer
+    result = count_synops(graph, run.counts).per_layer
 
     def reached(source, index, layer):
         """Count the synapses behind `layer` that one spike at `index` of `source` uses."""
@@ -63,14 +63,14 @@ def test_whole_networks_equal_delivery_by_delivery(seed, kind):  # noqa: C901
     def path(source, layer):
         names, at = [], layer
         while True:
-            before = next(e.source for e in graph.incoming(at))
+            before = next(e.source for e in graph.edges_into(at))
             if before == source or graph[before].neuron is not None:
                 return names[::-1]
             names.append(before)
             at = before
 
     def origins(name):
-        for edge in graph.incoming(name):
+        for edge in graph.edges_into(name):
             if edge.source == "input" or graph[edge.source].neuron is not None:
                 yield edge.source, edge.delay
             elif type(graph[edge.source].synapse).__name__ in ("SumPool", "AvgPool", "Flatten"):
@@ -103,7 +103,7 @@ def test_analogue_input_is_macs_not_synops():
         input_shape=(3,),
     )
     run = simulate(graph, np.full((5, 2, 3), 0.5), kind="current")
-    result = synops(graph, run.counts)
+    result = count_synops(graph, run.counts)
     assert result.macs_first_layer == 5 * 3 * 4
     assert result.per_layer["a"] == 0
     assert result.total == result.per_layer["b"] == run.counts.sent["a"].sum() * 2 / 2 > 0
@@ -116,7 +116,7 @@ def test_averaging_costs_what_the_spike_reaches_behind_it():
     ]
     graph = chain(layers, input_shape=(1, 3, 3))
     run = simulate(graph, np.ones((1, 1, 1, 3, 3), bool))
-    assert synops(graph, run.counts).per_layer == {"fc": 4 * 5}
+    assert count_synops(graph, run.counts).per_layer == {"fc": 4 * 5}
 
 
 def test_a_spike_straight_into_a_neuron_is_one_synapse():
@@ -124,7 +124,7 @@ def test_a_spike_straight_into_a_neuron_is_one_synapse():
     graph = SNNGraph(
         layers=layers, edges=(Edge(source="input", target="a"), Edge(source="a", target="b", delay=1)), input_shape=(2,)
     )
-    result = synops(graph, simulate(graph, np.ones((3, 1, 2), bool)).counts)
+    result = count_synops(graph, simulate(graph, np.ones((3, 1, 2), bool)).counts)
     assert result.per_layer == {"a": 6, "b": 4}
 
 
@@ -132,8 +132,8 @@ def test_a_spike_straight_into_a_neuron_is_one_synapse():
 def test_quantising_and_pruning_nothing_keeps_the_count(seed):
     graph = reference.random_graph(seed)
     counts = simulate(graph, reference.random_spikes(graph, seed)).counts
-    whole = PruningPlan(kept={g.name: tuple(range(g.channels)) for g in coupled_groups(graph)})
-    assert synops(prune(graph, whole), counts) == synops(graph, counts)
+    whole = PruningPlan(kept={g.name: tuple(range(g.channels)) for g in list_prunable_groups(graph)})
+    assert count_synops(prune(graph, whole), counts) == count_synops(graph, counts)
     integer = quantize(graph)
     same = SpikeCounts(
         sent=counts.sent,
@@ -147,7 +147,7 @@ def test_quantising_and_pruning_nothing_keeps_the_count(seed):
         steps=counts.steps,
         samples=counts.samples,
     )
-    assert synops(integer, same).total <= synops(graph, counts).total
+    assert count_synops(integer, same).total <= count_synops(graph, counts).total
 
 
 def test_counts_of_another_network_are_refused():
@@ -155,9 +155,9 @@ def test_counts_of_another_network_are_refused():
     counts = simulate(graph, reference.random_spikes(graph, 0)).counts
     small = prune(graph, PruningPlan(kept={"fc": (0,)}))
     with pytest.raises(DataError, match="layer 'fc': spike counts of shape"):
-        synops(small, counts)
+        count_synops(small, counts)
     with pytest.raises(DataError, match="layer 'n': the spike counts do not have it"):
-        synops(chain([Layer(name="n", neuron=IF())], input_shape=graph.input_shape), counts)
+        count_synops(chain([Layer(name="n", neuron=IF())], input_shape=graph.input_shape), counts)
 
 
 def test_spikes_that_meet_values_over_a_delay_are_values():
@@ -174,7 +174,7 @@ def test_spikes_that_meet_values_over_a_delay_are_values():
         graph = SNNGraph(
             layers=layers, edges=tuple(Edge(source=s, target=t, delay=d) for s, t, d in edges), input_shape=(3,), output="b"
         )
-        assert synops(graph, simulate(graph, x).counts).per_layer == {"a": 30, "value": 30, "b": 0}
+        assert count_synops(graph, simulate(graph, x).counts).per_layer == {"a": 30, "value": 30, "b": 0}
 
 
 def test_a_loop_without_a_neuron_has_no_count():
@@ -183,7 +183,7 @@ def test_a_loop_without_a_neuron_has_no_count():
     edges = tuple(Edge(source=s, target=t, delay=d) for s, t, d in pairs)
     graph = SNNGraph(layers=layers, edges=edges, input_shape=(2,))
     with pytest.raises(DataError, match="layer 'b': lies in a loop without a neuron"):
-        synops(graph, simulate(graph, np.ones((2, 1, 2), bool)).counts)
+        count_synops(graph, simulate(graph, np.ones((2, 1, 2), bool)).counts)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -202,10 +202,10 @@ def test_spikes_delayed_behind_a_pool_count_only_if_they_arrive(seed, behind):
     )
     plain = replace(short, edges=tuple(replace(edge, delay=0) for edge in short.edges))
     x = reference.random_spikes(graph, seed, steps=6)
-    found = synops(short, simulate(short, x).counts).per_layer
-    whole, cut = (synops(plain, simulate(plain, part).counts).per_layer for part in (x, x[:-1]))
+    found = count_synops(short, simulate(short, x).counts).per_layer
+    whole, cut = (count_synops(plain, simulate(plain, part).counts).per_layer for part in (x, x[:-1]))
     first_late = chosen.index({"pool": "conv3", "flatten": "fc"}.get(behind, behind))
     for n, name in enumerate(chosen):
         if name in found and n <= first_late:
             assert found[name] == (cut if n == first_late else whole)[name]
-    assert delayed_paths(plain) == [] and all(way.delay == 1 for way in delayed_paths(short))
+    assert find_delayed_paths(plain) == [] and all(way.delay == 1 for way in find_delayed_paths(short))

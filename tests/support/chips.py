@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from spear_deploy.hardware.profile import HardwareProfile, load_profile, with_overrides
+from spear_deploy.hardware.profile import HardwareProfile, load_profile, override_facts
 from spear_deploy.network import IF, POOLS, WEIGHTED, Conv2d, Dense, Flatten, LoihiLIF, SumPool
 from spear_deploy.network.graph import INPUT, Layer, SNNGraph, chain
 from spear_deploy.simulator import synapse_math
@@ -42,7 +42,7 @@ def _loaded(name: str) -> HardwareProfile:
 
 def small_chip(base: str = "loihi2", **values: Any) -> HardwareProfile:
     """A chip with other numbers; `core__neurons=8` stands for the key core.neurons."""
-    return with_overrides(_loaded(base), {key.replace("__", "."): value for key, value in values.items()})
+    return override_facts(_loaded(base), {key.replace("__", "."): value for key, value in values.items()})
 
 
 def random_net(rng: np.random.Generator) -> SNNGraph:
@@ -75,7 +75,7 @@ def matrix_onto(graph: SNNGraph, source: str, target: str) -> np.ndarray:
     path, name = [], target
     while name != source:
         path.append(graph[name])
-        name = graph.incoming(name)[0].source
+        name = graph.edges_into(name)[0].source
     for layer in reversed(path):
         synapse = layer.synapse
         if isinstance(synapse, POOLS):
@@ -83,13 +83,13 @@ def matrix_onto(graph: SNNGraph, source: str, target: str) -> np.ndarray:
         elif isinstance(synapse, WEIGHTED):
             changes = {"weight": (synapse.weight != 0).astype(float), "bias": None}
             synapse = type(synapse)(**{**vars(synapse), **changes})
-        x = synapse_math.apply(synapse, x)
+        x = synapse_math.apply_synapse(synapse, x)
     return x.reshape(size, -1).T > 0
 
 
 def previous(graph: SNNGraph, name: str) -> str:
     """The population (or the input) in front of a layer of a chain."""
-    source = graph.incoming(name)[0].source
+    source = graph.edges_into(name)[0].source
     while source != INPUT and graph[source].neuron is None:
-        source = graph.incoming(source)[0].source
+        source = graph.edges_into(source)[0].source
     return source

@@ -5,13 +5,13 @@ import os
 import pytest
 
 from spear_deploy.errors import FileError, did_you_mean
-from spear_deploy.util.files import existing_file, write_json, written_aside
+from spear_deploy.util.files import replace_file, require_file, write_json
 
 
 def test_nothing_is_left_when_writing_fails(tmp_path):
     target = tmp_path / "a.json"
     target.write_text("old")
-    with pytest.raises(RuntimeError), written_aside(target) as aside:
+    with pytest.raises(RuntimeError), replace_file(target) as aside:
         aside.write_text("half")
         raise RuntimeError
     assert target.read_text() == "old" and os.listdir(tmp_path) == ["a.json"]
@@ -41,10 +41,10 @@ def test_a_folder_in_the_way(tmp_path):
 
 def test_existing_files(tmp_path):
     with pytest.raises(FileError, match="there is no such network; check the path"):
-        existing_file(tmp_path / "x", "network")
+        require_file(tmp_path / "x", "network")
     (tmp_path / "x").write_text("")
     with pytest.raises(FileError, match="is empty, expected a network"):
-        existing_file(tmp_path / "x", "network")
+        require_file(tmp_path / "x", "network")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")
@@ -52,7 +52,7 @@ def test_permissions(tmp_path):
     (tmp_path / "x").write_text("x")
     (tmp_path / "x").chmod(0)
     with pytest.raises(FileError, match="cannot be read; check its permissions"):
-        existing_file(tmp_path / "x", "network")
+        require_file(tmp_path / "x", "network")
     tmp_path.chmod(0o500)
     with pytest.raises(FileError, match="cannot be written"):
         write_json(tmp_path / "a.json", {})
@@ -66,7 +66,7 @@ def test_hints():
 def test_no_folder_is_left_that_was_made_for_a_file_that_was_not_written(tmp_path):
     (tmp_path / "old").mkdir()
     for place in ("new/folder/a.txt", "old/b/a.txt"):
-        with pytest.raises(ValueError, match="halfway"), written_aside(tmp_path / place):
+        with pytest.raises(ValueError, match="halfway"), replace_file(tmp_path / place):
             raise ValueError("halfway")
     assert sorted(os.listdir(tmp_path)) == ["old"] and os.listdir(tmp_path / "old") == []
     write_json(tmp_path / "new/folder/a.json", {})

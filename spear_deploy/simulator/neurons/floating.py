@@ -1,14 +1,18 @@
-"""What does a floating-point neuron do in one step? What Norse does, in Norse's order of operations.
+"""Updates of floating-point neurons and of Loihi's neuron without rounding.
 
-So float32 states are equal to Norse's to the bit.
+Floating-point neurons follow Norse's order of operations, so float32 states are equal to Norse's to the bit. `UnroundedLIF`
+runs in float64.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from spear_deploy.network import IF, LI, LIF, READOUTS, Array, CubaLI, CubaLIF, Shape
+from spear_deploy.network import IF, LI, LIF, LOIHI_UNIT, READOUTS, Array, CubaLI, CubaLIF, Shape, UnroundedLIF
 from spear_deploy.simulator.neurons.state import NeuronState
+
+TIE = 2.0**-20
+"""A potential above its threshold by at most this, in units of the integer state, equals it; float64 rounds far below."""
 
 
 def start(neuron: IF | LIF | CubaLIF | LI | CubaLI, batch: int, shape: Shape, dt_s: float, dtype: type) -> NeuronState:
@@ -61,3 +65,32 @@ def step(neuron: IF | LIF | CubaLIF | LI | CubaLI, state: NeuronState, x: Array)
     after = c["v_reset"] if neuron.reset == "value" else state.v - c["v_threshold"]
     np.copyto(state.v, after, where=spikes)
     return spikes
+
+
+def start_unrounded(neuron: UnroundedLIF, batch: int, shape: Shape) -> NeuronState:
+    """Return the state before the first step, for a batch of neurons of the given shape."""
+    full = (batch, *shape)
+    constants = {name: getattr(neuron, name).astype(np.float64) for name in ("bias", "v_reset")}
+    constants |= {"keep_u": 4096.0 - neuron.decay_u, "keep_v": 4096.0 - neuron.decay_v}
+    if neuron.v_threshold is not None:
+        constants["v_threshold"] = LOIHI_UNIT * neuron.v_threshold.astype(np.float64)
+    return NeuronState(np.broadcast_to(neuron.v_init.astype(np.float64), full).copy(), np.zeros(full), constants)
+
+
+def step_unrounded(neuron: UnroundedLIF, state: NeuronState, x: Array) -> Array:
+    """Advance one step with input `x` (B, *shape), in place; return spikes as bool, or a copy of v for a readout."""
+    c = state.constants
+    assert state.u is not None
+    state.u = _decay(state.u, c["keep_u"], neuron.truncates) + LOIHI_UNIT * x
+    state.v = _decay(state.v, c["keep_v"], neuron.truncates) + state.u + c["bias"]
+    if neuron.v_threshold is None:
+        return state.v.copy()
+    spikes: Array = state.v > c["v_threshold"] + TIE
+    after = c["v_reset"] if neuron.reset == "value" else state.v - c["v_threshold"]
+    np.copyto(state.v, after, where=spikes)
+    return spikes
+
+
+def _decay(x: Array, keep: Array, truncates: bool) -> Array:
+    product: Array = x * keep / 4096.0  # the division is by a power of two and rounds nothing
+    return np.trunc(product) if truncates else product

@@ -1,9 +1,9 @@
-"""What does a neuron of the Loihi family do in one step, and in many? Equal to Lava's bit-accurate models, value for value.
+"""Update of the Loihi neuron, equal to Lava's bit-accurate models.
 
 States are whole numbers in float64, in which every step of the update is exact: a 24-bit state times a 12-bit factor takes 36
 of 53 bits, dividing by 4096 changes the exponent alone, and `trunc` rounds towards zero as the chip does. So an update is a few
 vector instructions, where int64 needs a sign, a magnitude and a shift. Neurons are updated in tiles that stay in cache while
-all steps pass over them, and the 24-bit limits are looked at only as often as the largest input could bring a state there.
+all steps pass over them, and the 24-bit limits are checked only as often as the largest input could bring a state there.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from spear_deploy.simulator.neurons.state import NeuronState
 STATE_LIMIT = 1 << 23
 """24-bit signed state: u wraps beyond it, v saturates one below it."""
 
-MOST_ARRIVING = 1 << 34
-"""What may arrive in one step: 64 times as much, times a 12-bit factor, is still exact."""
+MAX_ARRIVING = 1 << 34
+"""Largest sum that may arrive in one step: 64 times as much, times a 12-bit factor, is still exact."""
 
 MANY_STEPS = 1 << 62
 
@@ -48,7 +48,7 @@ def start(neuron: LoihiLIF, batch: int, shape: Shape) -> NeuronState:
         constants["v_threshold"] = LOIHI_UNIT * neuron.v_threshold.astype(np.float64)
     rest = np.zeros(full, np.int64) if neuron.refractory_steps else None
     v = np.broadcast_to(neuron.v_init.astype(np.float64), full).copy()
-    return NeuronState(v, np.zeros(full), {name: _constant(value, shape) for name, value in constants.items()}, rest)
+    return NeuronState(v, np.zeros(full), {name: _spread_constant(value, shape) for name, value in constants.items()}, rest)
 
 
 def step(neuron: LoihiLIF, state: NeuronState, x: Array) -> Array:
@@ -74,95 +74,95 @@ def run(
     steps, batch = drive.shape[:2]
     if not steps:
         return
-    arrays = [None if each is None else each.reshape(steps, batch, -1) for each in (drive, emitted, v, u)]
+    arrays = [None if array is None else array.reshape(steps, batch, -1) for array in (drive, emitted, v, u)]
     size = state.v[0].size
     columns = min(size, TILE_VALUES)
     rows = max(1, TILE_VALUES // columns)
     for row in range(0, batch, rows):
         for column in range(0, size, columns):
             tile = (slice(row, row + rows), slice(column, column + columns))
-            of_tile: Any = (slice(None), *tile)
-            _run_tile(neuron, state, tile, *(None if each is None else each[of_tile] for each in arrays))
+            steps_of_tile: Any = (slice(None), *tile)
+            _run_tile(neuron, state, tile, *(None if array is None else array[steps_of_tile] for array in arrays))
 
 
 def _run_tile(neuron: LoihiLIF, state: NeuronState, tile: tuple[slice, slice], *arrays: Array | None) -> None:
     """Advance the neurons of a tile through all steps; `arrays` are drive, emitted, v and u of the tile."""
-    drive, emitted, kept_v, kept_u = arrays
+    drive, emitted, recorded_v, recorded_u = arrays
     assert drive is not None and emitted is not None and state.u is not None
     batch = len(state.v)
-    of_tile = state.u.reshape(batch, -1)[tile], state.v.reshape(batch, -1)[tile]
-    both = np.stack(of_tile) if of_tile[0].size <= FEW_VALUES else of_tile
+    views = state.u.reshape(batch, -1)[tile], state.v.reshape(batch, -1)[tile]
+    both = np.stack(views) if views[0].size <= FEW_VALUES else views
     u, v = both
-    c = _constants(state, tile[1], v.shape)
+    c = _slice_constants(state, tile[1], v.shape)
     rest = None if state.rest is None else state.rest.reshape(batch, -1)[tile]
     arriving = np.multiply(drive, LOIHI_UNIT, dtype=np.float64)
-    most = _magnitude(arriving)
-    if most >= LOIHI_UNIT * MOST_ARRIVING:
+    largest = _magnitude(arriving)
+    if largest >= LOIHI_UNIT * MAX_ARRIVING:
         raise DataError(
-            f"{most / LOIHI_UNIT:.0f} arrives in one step, exact sums hold {MOST_ARRIVING}; scale weights or input down"
+            f"{largest / LOIHI_UNIT:.0f} arrives in one step, exact sums hold {MAX_ARRIVING}; scale weights or input down"
         )
-    gain = _reach(_magnitude(u), float(np.max(c["keep_u"])), most, len(drive)) + float(np.abs(c["bias"]).max())
+    gain = _bound_magnitude(_magnitude(u), float(np.max(c["keep_u"])), largest, len(drive)) + float(np.abs(c["bias"]).max())
     v_reset = float(np.abs(c["v_reset"]).max())
-    look_at_u, look_at_v = _safe(_magnitude(u), most), _safe(max(_magnitude(v), v_reset), gain)
+    check_u_at, check_v_at = _count_safe_steps(_magnitude(u), largest), _count_safe_steps(max(_magnitude(v), v_reset), gain)
     biased = bool(np.any(c["bias"]))
-    decay, fire = _decayer(both, c), _firer(neuron, v, rest, c)
+    decay, fire = _make_decay(both, c), _make_fire(neuron, v, rest, c)
     for t, x in enumerate(arriving):
         before = v if rest is None else v.copy()
         decay()
         u += x
-        if t >= look_at_u:
+        if t >= check_u_at:
             state.wraps += _wrap(u)
-            look_at_u = t + 1 + _safe(_magnitude(u), most)
+            check_u_at = t + 1 + _count_safe_steps(_magnitude(u), largest)
         v += u
         if biased:
             v += c["bias"]
-        if t >= look_at_v:
+        if t >= check_v_at:
             state.saturations += _saturate(v, None if rest is None else rest == 0)
         if rest is not None:
             np.copyto(v, before, where=rest > 0)
         fire(emitted[t])
-        if t >= look_at_v:
-            look_at_v = t + 1 + _safe(max(_magnitude(v), v_reset), gain)
-        if kept_v is not None:
-            kept_v[t] = v
-        if kept_u is not None:
-            kept_u[t] = u
-    if both is not of_tile:
-        for own, done in zip(of_tile, both, strict=True):
-            own[...] = done
+        if t >= check_v_at:
+            check_v_at = t + 1 + _count_safe_steps(max(_magnitude(v), v_reset), gain)
+        if recorded_v is not None:
+            recorded_v[t] = v
+        if recorded_u is not None:
+            recorded_u[t] = u
+    if both is not views:
+        for view, values in zip(views, both, strict=True):
+            view[...] = values
 
 
-def _constant(value: Array, shape: Shape) -> Constant:
+def _spread_constant(value: Array, shape: Shape) -> Constant:
     """Return a float where all values are equal, else (neurons,)."""
     first = value.reshape(-1)[0]
     return float(first) if (value == first).all() else np.broadcast_to(value, shape).reshape(-1)
 
 
-def _constants(state: NeuronState, columns: slice, shape: Shape) -> dict[str, Constant]:
+def _slice_constants(state: NeuronState, columns: slice, shape: Shape) -> dict[str, Constant]:
     """Return the constants of a tile; of a small one with a value for each of its neurons.
 
-    There the time is that of calls, and numpy takes as long to make an array of a float as to compute.
+    In a small tile the time is that of the calls, and numpy takes as long to make an array of a float as to compute.
     """
     c = {name: value[columns] if isinstance(value, np.ndarray) else value for name, value in state.constants.items()}
     if int(np.prod(shape)) <= FEW_VALUES:
-        c = {name: value if _is(value, 0.0, 1.0) else np.full(shape, value) for name, value in c.items()}
+        c = {name: value if _equals(value, 0.0, 1.0) else np.full(shape, value) for name, value in c.items()}
     return c
 
 
-def _is(constant: Constant, *values: float) -> bool:
+def _equals(constant: Constant, *values: float) -> bool:
     return isinstance(constant, float) and constant in values
 
 
-def _decayer(both: Array | tuple[Array, Array], c: dict[str, Constant]) -> Callable[[], None]:
-    """Return what decays u and v by a step: state ← trunc(state · keep); keep is a multiple of 1/4096."""
+def _make_decay(both: Array | tuple[Array, Array], c: dict[str, Constant]) -> Callable[[], None]:
+    """Return the function that decays u and v by a step: state ← trunc(state · keep); keep is a multiple of 1/4096."""
     keeps = [c["keep_u"], c["keep_v"]]
-    gone = [state for state, keep in zip(both, keeps, strict=True) if _is(keep, 0.0)]
-    parts = [(state, keep) for state, keep in zip(both, keeps, strict=True) if not _is(keep, 0.0, 1.0)]
+    zeroed = [state for state, keep in zip(both, keeps, strict=True) if _equals(keep, 0.0)]
+    parts = [(state, keep) for state, keep in zip(both, keeps, strict=True) if not _equals(keep, 0.0, 1.0)]
     if len(parts) == 2 and isinstance(both, np.ndarray):
         parts = [(both, np.stack([np.broadcast_to(keep, both[0].shape) for keep in keeps]))]
 
     def decay() -> None:
-        for state in gone:
+        for state in zeroed:
             state.fill(0)
         for state, keep in parts:
             np.multiply(state, keep, state)
@@ -171,16 +171,16 @@ def _decayer(both: Array | tuple[Array, Array], c: dict[str, Constant]) -> Calla
     return decay
 
 
-def _firer(neuron: LoihiLIF, v: Array, rest: Array | None, c: dict[str, Constant]) -> Callable[[Array], None]:
-    """Return what sets spikes where v is above the threshold, and v ← v_reset or v − threshold there; or hands out v.
+def _make_fire(neuron: LoihiLIF, v: Array, rest: Array | None, c: dict[str, Constant]) -> Callable[[Array], None]:
+    """Return the function that sets spikes where v is above the threshold, and v ← v_reset or v − threshold there.
 
-    By arithmetic where neurons are many, since there masks take longer the more of them spike.
+    For a readout it copies v instead. Many neurons are reset by arithmetic, since masks take longer the more of them spike.
     """
     if neuron.v_threshold is None:
         return lambda emitted: np.copyto(emitted, v, casting="unsafe")
     threshold, v_reset = c["v_threshold"], c["v_reset"]
     quiet, few = np.empty(v.shape, bool), v.size <= FEW_VALUES
-    resets_to_0 = _is(v_reset, 0.0)
+    resets_to_0 = _equals(v_reset, 0.0)
 
     def fire(spikes: Array) -> None:
         np.less_equal(v, threshold, quiet)
@@ -204,13 +204,13 @@ def _magnitude(x: Array) -> float:
     return max(float(x.max()), -float(x.min()))
 
 
-def _reach(held: float, keep: float, gain: float, steps: int) -> float:
-    """Bound |x| under x ← keep · x + gain: it grows by `gain` a step, and not beyond gain / (1 − keep) from below."""
-    grown = held + steps * gain
-    return grown if keep == 1 else min(grown, max(held, gain / (1 - keep)))
+def _bound_magnitude(held: float, keep: float, gain: float, steps: int) -> float:
+    """Bound |x| under x ← keep · x + gain: it grows by at most `gain` a step, from below not beyond gain / (1 − keep)."""
+    linear = held + steps * gain
+    return linear if keep == 1 else min(linear, max(held, gain / (1 - keep)))
 
 
-def _safe(held: float, gain: float) -> int:
+def _count_safe_steps(held: float, gain: float) -> int:
     """Return for how many steps a state of magnitude `held` that grows by at most `gain` a step stays within 24 bits."""
     if held >= STATE_LIMIT:
         return 0

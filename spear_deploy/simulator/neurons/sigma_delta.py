@@ -1,4 +1,4 @@
-"""What does a sigma-delta neuron do in one step? In int64, equal to Lava's fixed-point models."""
+"""Update of the sigma-delta neuron, in int64 as in Lava's models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from spear_deploy.simulator.neurons.state import NeuronState
 
 
 def start(neuron: SigmaDelta, batch: int, shape: Shape) -> NeuronState:
-    """Return the state before the first step: `v` is sigma, and beside the constants stand `act` and `rest`."""
+    """Return the state before the first step: `v` is sigma, and `constants` also holds the variables `act` and `rest`."""
     zeros = np.zeros((batch, *shape), np.int64)
     exponent = neuron.spike_exponent + neuron.state_exponent
     constants: dict[str, Array] = {"bias": neuron.bias.astype(np.int64) << exponent, "act": zeros, "rest": zeros}
@@ -37,5 +37,5 @@ def step(neuron: SigmaDelta, state: NeuronState, x: Array) -> Array:
     change = act - c["act"] + c["rest"]
     sent: Array = np.abs(change) >= c["v_threshold"]
     c["act"], c["rest"] = act, np.where(sent, 0, change)
-    found: Array = np.where(sent, change >> neuron.state_exponent, 0)
-    return found
+    spikes: Array = np.where(sent, change >> neuron.state_exponent, 0)
+    return spikes

@@ -1,4 +1,4 @@
-"""What does a neuron of DYNAP-CNN or Speck do in one step? In int64, clipped to its 16 bits."""
+"""Update of the DYNAP-CNN and Speck neuron, in int64 clipped to 16 bits."""
 
 from __future__ import annotations
 

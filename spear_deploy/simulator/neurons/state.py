@@ -1,4 +1,4 @@
-"""What does a layer remember from one step to the next?"""
+"""Neuron state of a layer between two steps."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""What does a neuron do in one step, and in many?
+"""Start, step and run of neurons of every format.
 
 `start` makes the state of a layer, `step` advances it in place and returns what the layer emits, `run` does so for all steps
-of a block. Each number format has a module: floating point, and the integers of a chip family.
+of a block. Each format has its functions in a module: floating point, and the integers of a chip family.
 """
 
 from __future__ import annotations
 
-from types import ModuleType
+from collections.abc import Callable
 
 import numpy as np
 
@@ -23,31 +23,30 @@ from spear_deploy.network import (
     UnroundedLIF,
     XyloLIF,
 )
-from spear_deploy.simulator.neurons import floating, loihi, sigma_delta, speck, unrounded, xylo
+from spear_deploy.simulator.neurons import floating, loihi, sigma_delta, speck, xylo
 from spear_deploy.simulator.neurons.floating import factors
 from spear_deploy.simulator.neurons.loihi import STATE_LIMIT
 from spear_deploy.simulator.neurons.state import NeuronState
 
-__all__ = ["STATE_LIMIT", "NeuronState", "factors", "has_current", "overflows", "run", "start", "step"]
+__all__ = ["STATE_LIMIT", "NeuronState", "count_overflows", "factors", "has_current", "run", "start", "step"]
 
 
-FORMATS: dict[type, ModuleType] = {
-    LoihiLIF: loihi,
-    SpeckIF: speck,
-    XyloLIF: xylo,
-    UnroundedLIF: unrounded,
-    SigmaDelta: sigma_delta,
+FORMATS: dict[type, tuple[Callable[..., NeuronState], Callable[..., Array]]] = {
+    LoihiLIF: (loihi.start, loihi.step),
+    SpeckIF: (speck.start, speck.step),
+    XyloLIF: (xylo.start, xylo.step),
+    UnroundedLIF: (floating.start_unrounded, floating.step_unrounded),
+    SigmaDelta: (sigma_delta.start, sigma_delta.step),
 }
-"""The module of each neuron that is not of floating point."""
+"""`start` and `step` of each neuron type that has no time constants in seconds; all others are floating-point neurons."""
 
 
 def start(neuron: Neuron, batch: int, shape: Shape, dt_s: float, dtype: type = np.float32) -> NeuronState:
     """Return the state before the first step, for a batch of neurons of the given shape."""
-    own = FORMATS.get(type(neuron))
-    if own is None:
-        return floating.start(neuron, batch, shape, dt_s, dtype)  # type: ignore[arg-type]  # what is in no table
-    state: NeuronState = own.start(neuron, batch, shape)
-    return state
+    if type(neuron) in FORMATS:
+        start_format, _ = FORMATS[type(neuron)]
+        return start_format(neuron, batch, shape)
+    return floating.start(neuron, batch, shape, dt_s, dtype)  # type: ignore[arg-type]  # all types that are not in FORMATS
 
 
 def step(neuron: Neuron, state: NeuronState, x: Array) -> Array:
@@ -56,8 +55,8 @@ def step(neuron: Neuron, state: NeuronState, x: Array) -> Array:
     Returns:
         Spikes as bool, their number as int64 (Speck, Xylo), graded ones as int64 (sigma-delta), or a copy of v for a readout.
     """
-    emitted: Array = FORMATS.get(type(neuron), floating).step(neuron, state, x)
-    return emitted
+    _, step_format = FORMATS.get(type(neuron), (floating.start, floating.step))
+    return step_format(neuron, state, x)
 
 
 def run(neuron: Neuron, state: NeuronState, drive: Array, emitted: Array, v: Array | None = None, u: Array | None = None) -> None:
@@ -82,18 +81,18 @@ def run(neuron: Neuron, state: NeuronState, drive: Array, emitted: Array, v: Arr
 
 
 def has_current(neuron: Neuron) -> bool:
-    """Say whether a neuron has a synaptic current u besides its membrane potential."""
+    """Return whether a neuron has a synaptic current u besides its membrane potential."""
     return isinstance(neuron, (CubaLIF, CubaLI, LoihiLIF, XyloLIF, UnroundedLIF))
 
 
-def overflows(neuron: Neuron, state: NeuronState) -> dict[str, int]:
-    """Return how often each integer state left its bits, by what happens there; nothing where none did."""
+def count_overflows(neuron: Neuron, state: NeuronState) -> dict[str, int]:
+    """Count how often each integer state left its bits, by what happens then; empty if none did."""
     if isinstance(neuron, SpeckIF):
-        found = {"v_saturated": state.saturations}
+        counts = {"v_saturated": state.saturations}
     elif isinstance(neuron, SigmaDelta):
-        found = {"v_beyond_24_bits": state.saturations}
+        counts = {"v_beyond_24_bits": state.saturations}
     elif isinstance(neuron, XyloLIF):
-        found = {"u_saturated": state.u_saturations, "v_saturated": state.saturations}
+        counts = {"u_saturated": state.u_saturations, "v_saturated": state.saturations}
     else:
-        found = {"u_wrapped": state.wraps, "v_saturated": state.saturations}
-    return found if any(found.values()) else {}
+        counts = {"u_wrapped": state.wraps, "v_saturated": state.saturations}
+    return counts if any(counts.values()) else {}

@@ -1,4 +1,4 @@
-"""What does a neuron of the Xylo family do in one step? In int64, clipped to its 16 bits."""
+"""Update of the Xylo neuron, in int64 clipped to 16 bits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def step(neuron: XyloLIF, state: NeuronState, x: Array) -> Array:
     clipped = np.clip(u, LOW, HIGH)
     state.u_saturations += int(np.count_nonzero(clipped != u))
     u = state.u = clipped - _fall(clipped, c["dash_syn"])
-    change = np.clip(np.clip(u + _rise(state.v, c["dash_mem"]), LOW, HIGH) + c["bias"], LOW, HIGH)
+    rise = -_fall(state.v, c["dash_mem"])
+    rise = np.where(rise > HIGH, LOW, rise)  # −(−2^15), which occurs with dash = 0 only, wraps to −2^15 as in xylosim
+    change = np.clip(np.clip(u + rise, LOW, HIGH) + c["bias"], LOW, HIGH)
     v = state.v + change
     clipped = np.clip(v, LOW, HIGH)
     state.saturations += int(np.count_nonzero(clipped != v))
@@ -42,9 +44,3 @@ def _fall(a: Array, dash: Array) -> Array:
     """Return by how much a state decays: a >> dash, at least 1 where a is positive."""
     fall = a >> dash
     return fall + ((fall == 0) & (a > 0))
-
-
-def _rise(v: Array, dash: Array) -> Array:
-    """Return −fall in 16 bits: −(−2^15), which is met with dash = 0 alone, wraps to −2^15 as in xylosim."""
-    rise = -_fall(v, dash)
-    return np.where(rise > HIGH, LOW, rise)
