@@ -472,8 +472,6 @@ def record(program: Path, out: Path, *, workers: int = 2, only: str = "") -> Non
     conformance = SHARED / "conformance"
     write_inputs(out / "inputs", conformance)
     chosen = _chosen(commands(), only, whole=conformance.is_dir())
-    roots = {"<record>": out.resolve(), "<repository>": program.absolute().parents[2], "<shared>": SHARED.resolve()}
-    (out / "record.json").write_text(json.dumps({name: str(path) for name, path in roots.items()}))
     places = PLACES | {command.name: f"../../{command.name}/files" for command in chosen}
     begin = time.monotonic()
     futures: dict[str, Future[float]] = {}
@@ -482,6 +480,8 @@ def record(program: Path, out: Path, *, workers: int = 2, only: str = "") -> Non
             waits = [futures[name] for name in command.names if name in futures]
             futures[command.name] = pool.submit(_run, command, program, out, places, waits)
         longest = sorted(((future.result(), name) for name, future in futures.items()), reverse=True)
+    roots = {"<record>": out.resolve(), "<repository>": program.absolute().parents[2], "<shared>": SHARED.resolve()}
+    (out / "record.json").write_text(json.dumps({name: str(path) for name, path in roots.items()}))
     print(f"{len(chosen)} commands in {time.monotonic() - begin:.0f} s; longest:", end=" ")
     print(", ".join(f"{name} {seconds:.0f} s" for seconds, name in longest[:6]))
 
@@ -533,6 +533,7 @@ IGNORED = (
     (r"/provenance\.json \| made$", "date"),
     (r"/(provenance|stages)\.json \| .*\b(deployment|search|provenance)\.json$", "digest of a file that holds wall times"),
     (r"/stages\.json \| .*\breport\.html$", "digest of a page that holds a date"),
+    (r"/provenance\.json \| code$|/stages\.json \| \w+\.key$", "digest of the source of the package"),
     (r"^report_\w+ \| stdout \| bytes$", "length of a page that holds wall times"),
 )
 """(pattern of `command | file | place`, why its value may differ)."""
@@ -578,6 +579,9 @@ class Text:
 
 def compare(before: Path, after: Path) -> Iterator[Difference]:
     """Yield what differs between two recordings."""
+    for folder in (before, after):
+        if not (folder / "record.json").is_file():
+            raise SystemExit(f"folder '{folder}': holds no finished recording (no record.json); run `record --out {folder}`")
     roots = [json.loads((folder / "record.json").read_text()) for folder in (before, after)]
     names = [{path.name for path in (folder / "commands").iterdir()} for folder in (before, after)]
     for name in sorted(names[0] ^ names[1]):
@@ -695,6 +699,8 @@ def _array_differences(a: Array, b: Array, place: str) -> Iterator[tuple[str, st
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, Text):
+        return "\n".join(value.lines)
     return repr(value.item() if isinstance(value, np.generic) else value)
 
 

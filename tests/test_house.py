@@ -129,6 +129,8 @@ def test_no_recording_is_overwritten_and_the_program_must_run(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SystemExit, match="is not a program that can be run"):
         same_outputs.record(tmp_path / "file", tmp_path / "out")
+    with pytest.raises(SystemExit, match="holds no finished recording"):
+        same_outputs.main(["compare", str(tmp_path), str(tmp_path)])
     (tmp_path / "file").chmod(0o755)
     with pytest.raises(SystemExit, match="is not empty; choose another folder"):
         same_outputs.record(tmp_path / "file", tmp_path)
