@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from spear_deploy.cli.tables import number
+from spear_deploy.util.number_format import number
 
 SHOWN = {"accuracy": "accuracy", "synops": "SynOps", "best": "best", "reward": "reward"}
 """Numbers worth showing beside the bar, by the name they are told with."""

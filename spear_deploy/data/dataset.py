@@ -50,7 +50,7 @@ class Split:
         return Split(x=self.x[index], y=self.y[index], kind=self.kind)
 
     def batches(self, size: int, rng: np.random.Generator | None = None) -> Iterator[tuple[Array, Array]]:
-        """Yield (x (T, B, *input), y (B,)), time first as networks take it; in random order if `rng` is given."""
+        """Yield (x (T, B, *input), y (B,)), time first as networks take it; in random order with `rng`."""
         order = np.arange(len(self)) if rng is None else rng.permutation(len(self))
         for start in range(0, len(order), size):
             index = order[start : start + size]

@@ -94,16 +94,16 @@ class Fact(Block):
 
 def unit_of(field: FieldInfo) -> str:
     """Return the unit of a key declared by `Leaf.key`, or "" of another key."""
-    return _declared(field, "unit").get("const", "")
+    return _read_declaration(field, "unit").get("const", "")
 
 
 def words_of(field: FieldInfo) -> tuple[str, ...]:
     """Return the words that the value of a key may hold; empty where it holds no words."""
-    value = _declared(field, "value")
+    value = _read_declaration(field, "value")
     return tuple(word for word in value.get("items", value).get("enum", ()) if word is not None)
 
 
-def _declared(field: FieldInfo, what: str) -> dict[str, Any]:
+def _read_declaration(field: FieldInfo, what: str) -> dict[str, Any]:
     extra: Any = field.json_schema_extra
     return extra["properties"].get(what, {}) if isinstance(extra, dict) else {}
 

@@ -25,10 +25,12 @@ def parse_profile(text: str, origin: str) -> HardwareProfile:
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # an impossible date, a number of 5000 digits, a deep nest
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or f"is not YAML that can be read ({_reason(error)})"
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        problem = getattr(error, "problem", None) or f"is not YAML that can be read ({reason})"
         raise ProfileError(f"profile '{origin}'{where}: {problem}; correct the file, or copy one that loads") from error
     if not isinstance(data, dict):
-        raise ProfileError(f"profile '{origin}': holds {_kind(data)}, expected keys and values; {SEE}")
+        kind = "nothing" if data is None else f"a {type(data).__name__}"
+        raise ProfileError(f"profile '{origin}': holds {kind}, expected keys and values; {SEE}")
     return validate_profile(data, origin)
 
 
@@ -93,7 +95,9 @@ def _explain_error(error: ValidationError, data: Any, origin: str) -> str:
         loc.append(contradiction.key)
     key = _quote_key(loc, data)
     if kind == "extra_forbidden":
-        return f"profile '{origin}': unknown key '{key}'{did_you_mean(str(loc[-1]), _list_keys_at(loc[:-1]))}; {SEE}"
+        block = _model_at(loc[:-1])
+        known = [field.alias or name for name, field in block.model_fields.items()] if block else []
+        return f"profile '{origin}': unknown key '{key}'{did_you_mean(str(loc[-1]), known)}; {SEE}"
     if kind == "missing":
         problem = f"is missing; add it{', with value null where it is not published' if _is_fact(loc) else ''}"
     elif kind == "greater_than_equal":
@@ -118,12 +122,6 @@ def _quote_key(loc: list[Any], data: Any) -> str:
     return ".".join(str(part) for part in loc).removesuffix(".value")
 
 
-def _list_keys_at(loc: list[Any]) -> list[str]:
-    """Return the known keys of the block at a place of a file."""
-    model = _model_at(loc)
-    return [field.alias or name for name, field in model.model_fields.items()] if model else []
-
-
 def _is_fact(loc: list[Any]) -> bool:
     model = _model_at(loc)
     return model is not None and issubclass(model, Fact)
@@ -143,11 +141,3 @@ def _model_at(loc: list[Any]) -> type[BaseModel] | None:
             return None
         model = inner[0]
     return model
-
-
-def _reason(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-def _kind(value: Any) -> str:
-    return "nothing" if value is None else f"a {type(value).__name__}"

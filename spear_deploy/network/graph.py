@@ -55,7 +55,7 @@ class SNNGraph:
         edges: connections between layers; `INPUT` is the source of the network's input.
         input_shape: without time and batch, e.g. (1, 8, 8).
         dt_s: the time step in seconds.
-        output: the layer whose emission is the network's output; the last layer unless given.
+        output: the layer whose emission is the network's output; by default the last layer.
         metadata: JSON-able facts that travel with the network (assumptions of an import, kept channels, scales).
 
     Raises:

@@ -55,7 +55,7 @@ def bound_steps(graph: SNNGraph, x: Array, spikes: Mapping[str, Array]) -> Itera
         x: (T, B, *input shape).
         spikes: of every spiking layer, (T, B, *shape). They are sent and reset the neurons in place of those that v gives.
     """
-    rows = {row.layer.name: row for row in prepare(graph, np.float32).rows}
+    rows = {row.layer.name: row for row in prepare(graph, np.float32).layers}
     layers = {layer.name: _BoundedLayer(rows[layer.name], x.shape[1], graph.dt_s) for layer in graph.layers}
     depth = max((edge.delay for edge in graph.edges), default=0)
     zeros = {name: np.zeros((x.shape[1], *graph.shape_of(name)), np.float32) for name in (INPUT, *rows)}

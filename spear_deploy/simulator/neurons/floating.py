@@ -16,7 +16,7 @@ TIE = 2.0**-20
 
 
 def start(neuron: IF | LIF | CubaLIF | LI | CubaLI, batch: int, shape: Shape, dt_s: float, dtype: type) -> NeuronState:
-    """Return the state before the first step, for a batch of neurons of the given shape."""
+    """Return the state before the first step, (batch, *shape)."""
     full = (batch, *shape)
     constants: dict[str, Array] = {name: value.astype(dtype) for name, value in factors(neuron, dt_s).items()}
     initial = constants["v_reset"] if isinstance(neuron, IF) else constants["v_leak"]
@@ -68,7 +68,7 @@ def step(neuron: IF | LIF | CubaLIF | LI | CubaLI, state: NeuronState, x: Array)
 
 
 def start_unrounded(neuron: UnroundedLIF, batch: int, shape: Shape) -> NeuronState:
-    """Return the state before the first step, for a batch of neurons of the given shape."""
+    """Return the state before the first step, (batch, *shape)."""
     full = (batch, *shape)
     constants = {name: getattr(neuron, name).astype(np.float64) for name in ("bias", "v_reset")}
     constants |= {"keep_u": 4096.0 - neuron.decay_u, "keep_v": 4096.0 - neuron.decay_v}

@@ -36,7 +36,7 @@ Constant: TypeAlias = Any
 
 
 def start(neuron: LoihiLIF, batch: int, shape: Shape) -> NeuronState:
-    """Return the state before the first step, for a batch of neurons of the given shape."""
+    """Return the state before the first step, (batch, *shape)."""
     full = (batch, *shape)
     constants = {
         "keep_u": (4096 - neuron.decay_u.astype(np.float64)) / 4096,

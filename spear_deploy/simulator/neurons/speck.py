@@ -1,4 +1,7 @@
-"""Update of the DYNAP-CNN and Speck neuron, in int64 clipped to 16 bits."""
+"""Update of the Speck and DYNAP-CNN neuron, clipped to 16 bits.
+
+States are int64.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from spear_deploy.simulator.neurons.state import NeuronState
 
 
 def start(neuron: SpeckIF, batch: int, shape: Shape) -> NeuronState:
-    """Return the state before the first step, for a batch of neurons of the given shape."""
+    """Return the state before the first step, (batch, *shape)."""
     v = np.broadcast_to(neuron.v_init.astype(np.int64), (batch, *shape)).copy()
     constants = {"v_threshold": neuron.v_threshold.astype(np.int64), "v_min": neuron.v_min.astype(np.int64)}
     return NeuronState(v, None, constants)

@@ -42,7 +42,7 @@ FORMATS: dict[type, tuple[Callable[..., NeuronState], Callable[..., Array]]] = {
 
 
 def start(neuron: Neuron, batch: int, shape: Shape, dt_s: float, dtype: type = np.float32) -> NeuronState:
-    """Return the state before the first step, for a batch of neurons of the given shape."""
+    """Return the state before the first step, (batch, *shape)."""
     if type(neuron) in FORMATS:
         start_format, _ = FORMATS[type(neuron)]
         return start_format(neuron, batch, shape)

@@ -11,7 +11,7 @@ LOW, HIGH = -(1 << 15), (1 << 15) - 1
 
 
 def start(neuron: XyloLIF, batch: int, shape: Shape) -> NeuronState:
-    """Return the state before the first step, for a batch of neurons of the given shape."""
+    """Return the state before the first step, (batch, *shape)."""
     full = (batch, *shape)
     names = ("dash_mem", "dash_syn", "bias", "v_threshold")
     constants = {name: getattr(neuron, name).astype(np.int64) for name in names if getattr(neuron, name) is not None}
