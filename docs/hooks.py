@@ -68,13 +68,13 @@ def pages() -> Iterator[tuple[str, str]]:
 
 def chip_pages() -> Iterator[tuple[str, str]]:
     """Yield a page a profile, and their index."""
-    from spear_deploy.hardware.profile import describe, list_profiles, load_profile
+    from spear_deploy.hardware.profile import list_facts, list_profiles, load_profile
 
     index = ["# Chips", "", "From the files in `hardware_profiles/`. [How a profile is written](format.md).", ""]
     index += ["| chip | | cores | numbers | not published |", "|---|---|--:|--:|--:|"]
     for name in list_profiles():
         profile = load_profile(name)
-        leaves = [leaf for leaf in describe(profile) if not leaf.key.startswith("core_groups.") or leaf.value is not None]
+        leaves = [leaf for leaf in list_facts(profile) if not leaf.key.startswith("core_groups.") or leaf.value is not None]
         known = [leaf for leaf in leaves if leaf.value is not None]
         missing = [leaf.key for leaf in leaves if leaf.value is None]
         cores = profile.chip.usable_cores.value
@@ -184,20 +184,20 @@ def benchmarks_page() -> str:
 # --------------------------------------------------------------------------------- parts of written pages that are made
 
 
-def rooms() -> str:
-    """Return the table of who may import whom: a row imports from the rows above it."""
+def folders() -> str:
+    """Return the listing of the package from bottom to top, each folder with the first line of its docstring."""
     tree = ast.parse((ROOT / "tests" / "test_imports.py").read_text())
     (value,) = [
         node.value for node in tree.body if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "ORDER"
     ]
-    lines = ["| | module | the question it answers |", "|--:|---|---|"]
-    for rank, names in enumerate(ast.literal_eval(value)):
-        for name in sorted(names):
-            package = ROOT / "spear_deploy" / name
-            path = package / "__init__.py" if package.is_dir() else package.with_suffix(".py")
-            said = (ast.get_docstring(ast.parse(path.read_text())) or "").splitlines()[0]
-            lines.append(f"| {rank} | `{name}{'/' if package.is_dir() else ''}` | {_cell(said)} |")
-    return "\n".join(lines)
+    names = ast.literal_eval(value)
+    lines = ["```text"]
+    for name in names:
+        package = ROOT / "spear_deploy" / name
+        path = package / "__init__.py" if package.is_dir() else package.with_suffix(".py")
+        first = (ast.get_docstring(ast.parse(path.read_text())) or "").splitlines()[0]
+        lines.append(f"{name + ('/' if package.is_dir() else '.py'):14}{first}")
+    return "\n".join([*lines, "```"])
 
 
 def docstring(name: str) -> str:
@@ -206,7 +206,7 @@ def docstring(name: str) -> str:
     return f"```text\n{inspect.getdoc(getattr(importlib.import_module(f'spear_deploy.{module}'), attribute))}\n```"
 
 
-MADE: dict[str, Callable[..., str]] = {"rooms": rooms, "docstring": docstring}
+MADE: dict[str, Callable[..., str]] = {"folders": folders, "docstring": docstring}
 PART = re.compile(r"<!-- made: (\w+)(?: ([\w.]+))? -->\n(?:.*?\n)??<!-- end -->", re.DOTALL)
 
 
