@@ -1,4 +1,6 @@
-"""What may a network cost? A budget file, so that `check` can guard a project the way a linter does.
+"""Limits of a user, and the file that states them.
+
+With a budget file `check` guards a project the way a linter does:
 
 chip = "loihi2"                 # a profile, a profile file, or chip:board
 chips = 1
@@ -48,11 +50,40 @@ BUDGET = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class BudgetFile:
-    """What a project allows itself; None where the file says nothing.
+class UserLimits:
+    """Limits that a user sets for a network on a chip; None where there is none.
 
     Attributes:
+        cores: number of cores.
+        synops, energy_j, latency_s: SynOps, joules and seconds per inference.
+    """
+
+    cores: int | None = None
+    synops: float | None = None
+    energy_j: float | None = None
+    latency_s: float | None = None
+
+    def override(self, other: UserLimits) -> UserLimits:
+        """Return the limits of `other`, and these where it has none.
+
+        >>> UserLimits(cores=3, synops=5.0).override(UserLimits(synops=7.0))
+        UserLimits(cores=3, synops=7.0, energy_j=None, latency_s=None)
+        """
+        return UserLimits(
+            **{name: limit if (limit := getattr(other, name)) is not None else own for name, own in vars(self).items()}
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetFile:
+    """The contents of a budget file; None where it has no entry.
+
+    Attributes:
+        path: the file.
+        chip: a profile, a profile file, or chip:board.
+        chips: number of chips.
         activity: spikes per neuron and step, or a file.
+        limits: of table [budget].
         overrides: facts of the profile, by dotted key.
     """
 
@@ -60,15 +91,12 @@ class BudgetFile:
     chip: str | None = None
     chips: int | None = None
     activity: float | str | None = None
-    cores: int | None = None
-    synops: float | None = None
-    energy_j: float | None = None
-    latency_s: float | None = None
+    limits: UserLimits = field(default_factory=UserLimits)
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_budget(path: str | os.PathLike[str]) -> BudgetFile:
-    """Return what a budget file says.
+    """Read a budget file.
 
     Raises:
         FileError: missing, not TOML, an unknown key, or a value that a key cannot have; names file and key.
@@ -78,42 +106,46 @@ def read_budget(path: str | os.PathLike[str]) -> BudgetFile:
         data = tomllib.loads(source.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FileError(f"budget file '{source}': is not TOML ({error}); see the example in the documentation") from error
-    for key in data:
-        _known(source, key, TOP)
+    _check_keys(source, data, TOP)
     budget, overrides = _table(source, data, "budget"), _table(source, data, "set")
-    for key in budget:
-        _known(source, key, BUDGET, "budget.")
-    chip, activity = data.get("chip"), data.get("activity")
+    _check_keys(source, budget, BUDGET, "budget.")
+    chip = data.get("chip")
     if chip is not None and not isinstance(chip, str):
         _refuse(source, "chip", chip, TOP["chip"])
     energy_uj, latency_ms = _number(source, budget, "energy_uj"), _number(source, budget, "latency_ms")
     return BudgetFile(
         path=source,
-        chip=None if chip is None else _beside(source, chip, (".yaml", ".yml")),
-        chips=_whole(source, data, "chips", TOP["chips"]),
-        activity=_activity(source, activity),
-        cores=_whole(source, budget, "max_cores", BUDGET["max_cores"], "budget."),
-        synops=_number(source, budget, "synops"),
-        energy_j=None if energy_uj is None else energy_uj * 1e-6,
-        latency_s=None if latency_ms is None else latency_ms * 1e-3,
-        overrides=_flat(overrides),
+        chip=None if chip is None else _resolve(source, chip, (".yaml", ".yml")),
+        chips=_whole_number(source, data, "chips", TOP["chips"]),
+        activity=_activity(source, data.get("activity")),
+        limits=UserLimits(
+            cores=_whole_number(source, budget, "max_cores", BUDGET["max_cores"], "budget."),
+            synops=_number(source, budget, "synops"),
+            energy_j=None if energy_uj is None else energy_uj * 1e-6,
+            latency_s=None if latency_ms is None else latency_ms * 1e-3,
+        ),
+        overrides=_flatten(overrides),
     )
 
 
-def _known(source: Path, key: str, known: Mapping[str, str], prefix: str = "") -> None:
-    if key not in known:
-        names = ", ".join(f"{prefix}{name}" for name in known)
-        raise FileError(f"budget file '{source}': unknown key '{prefix}{key}'{did_you_mean(key, known)}; there are {names}")
+# ------------------------------------------------------------------------------------------------------------ inside
+
+
+def _check_keys(source: Path, data: Mapping[str, Any], allowed: Mapping[str, str], prefix: str = "") -> None:
+    for key in data:
+        if key not in allowed:
+            names = ", ".join(f"{prefix}{name}" for name in allowed)
+            raise FileError(f"budget file '{source}': unknown key '{prefix}{key}'{did_you_mean(key, allowed)}; there are {names}")
 
 
 def _table(source: Path, data: Mapping[str, Any], key: str) -> dict[str, Any]:
-    found = data.get(key, {})
-    if not isinstance(found, dict):
-        _refuse(source, key, found, TOP[key])
-    return dict(found)
+    table = data.get(key, {})
+    if not isinstance(table, dict):
+        _refuse(source, key, table, TOP[key])
+    return dict(table)
 
 
-def _whole(source: Path, data: Mapping[str, Any], key: str, expected: str, prefix: str = "") -> int | None:
+def _whole_number(source: Path, data: Mapping[str, Any], key: str, expected: str, prefix: str = "") -> int | None:
     value = data.get(key)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
         _refuse(source, f"{prefix}{key}", value, expected)
@@ -129,23 +161,23 @@ def _number(source: Path, data: Mapping[str, Any], key: str) -> float | None:
 
 def _activity(source: Path, value: Any) -> float | str | None:
     if isinstance(value, str):
-        return _beside(source, value, (".npz",))
+        return _resolve(source, value, (".npz",))
     if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1):
         _refuse(source, "activity", value, "a rate of 0..1 or the name of a file")
     return value
 
 
-def _beside(source: Path, name: str, suffixes: tuple[str, ...]) -> str:
+def _resolve(source: Path, name: str, suffixes: tuple[str, ...]) -> str:
     """Return the path of a file that is named relative to the budget file; other names stay."""
     return str(source.parent / name) if name.endswith(suffixes) else name
 
 
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return a table by dotted keys, whether they were written in quotes or as tables."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in table.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
 
 
 def _refuse(source: Path, key: str, value: Any, expected: str) -> None:

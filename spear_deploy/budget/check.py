@@ -1,16 +1,19 @@
-"""Does it fit? One row for each resource and place: used, limit, status, and what to do about an overrun.
+"""Check of a network against a chip and against the user's limits.
 
-The verdict is `does_not_fit` if anything is over its limit or does not exist on the chip, `unchecked` if nothing is but a
-number that is needed is not published, and `fits` otherwise. All violations are found at once.
+One row per resource and place: used, limit, status, and what removes an overrun. The verdict is `does_not_fit` if anything
+is over its limit or does not exist on the chip, `unchecked` if only a number that is needed is not published, and `fits`
+otherwise. All violations are reported at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import isfinite
 
-from spear_deploy.budget.activity import resolve_activity
+import numpy as np
+
+from spear_deploy.budget.budget_file import UserLimits
 from spear_deploy.budget.connection_rows import check_layer_kinds, needs_nonzero_weights
 from spear_deploy.budget.core_rows import CHIP, BudgetRow, classify_use
 from spear_deploy.budget.energy import Energy, estimate_energy, unknown_energy
@@ -18,7 +21,7 @@ from spear_deploy.budget.latency import Latency, StepLoad, find_step_loads
 from spear_deploy.budget.remedies import find_remedies
 from spear_deploy.budget.report import BudgetReport, Verdict
 from spear_deploy.budget.unsupported import LOOP, Unsupported, find_unsupported
-from spear_deploy.budget.what_if import WhatIf, build_what_if
+from spear_deploy.budget.what_if import build_what_if
 from spear_deploy.errors import DataError
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.graph import INPUT, SNNGraph
@@ -29,61 +32,61 @@ from spear_deploy.simulator import SpikeCounts
 from spear_deploy.simulator.synops import SynOps, count_synops
 from spear_deploy.util.number_format import plural
 
+NO_LIMITS = UserLimits()
+
 
 def check(
     graph: SNNGraph,
     profile: HardwareProfile,
     *,
     chips: int = 1,
-    synops: float | None = None,
     activity: SpikeCounts | float | None = None,
     steps: int | None = None,
-    cores: int | None = None,
-    energy_j: float | None = None,
-    latency_s: float | None = None,
+    limits: UserLimits = NO_LIMITS,
 ) -> BudgetReport:
-    """Check a network against a chip, and against budgets of one's own.
+    """Check a network against a chip, and against the user's limits.
 
     Args:
         graph: floating-point (checked with the profile's default weight bits) or integer (with the bits it needs).
         profile: the chip.
         chips: how many of them.
-        synops: budget of synaptic operations per inference.
         activity: spike counts of a run, or a rate: spikes per step of every neuron and input.
         steps: of an inference, for a rate; the network's `metadata["steps"]`, or 1.
-        cores, energy_j, latency_s: further budgets.
+        limits: SynOps, cores, energy and latency that the user allows.
 
     Raises:
-        DataError: chips, a budget, the rate or the counts make no sense.
+        DataError: chips, a limit, the rate or the counts make no sense.
     """
-    _check_arguments(chips, synops, activity, steps, cores, energy_j, latency_s)
-    found, bits = find_populations(graph, zeros=needs_nonzero_weights(profile)), stored_bits(graph, profile)
-    base = build_what_if(graph, found, bits, profile, chips, cores)
-    outcome = base.evaluate()
-    placement = outcome.placement
-    fewest = place_in_fewest_cores(placement, bits, profile, cache=base.known)
-    findings = find_unsupported(graph, profile, found)
+    _check_arguments(chips, activity, steps, limits)
+    populations = find_populations(graph, zeros=needs_nonzero_weights(profile))
+    bits = stored_bits(graph, profile)
+    base = build_what_if(graph, populations, bits, profile, chips=chips, max_cores=limits.cores)
+    result = base.evaluate()
+    placement = result.placement
+    fewest = place_in_fewest_cores(placement, bits, profile, cache=base.cuts)
+    findings = find_unsupported(graph, profile, populations)
+    has_loop = any(finding.what == LOOP for finding in findings)
     counts, notes = resolve_activity(graph, activity, steps)
-    if counts is not None and _loops(findings):
+    if counts is not None and has_loop:
         counts, notes = None, (f"activity: not used, since SynOps of {LOOP} are not defined",)
     operations = None if counts is None else count_synops(graph, counts)
     energy, latency = unknown_energy(profile), Latency(seconds=None, missing=("activity",))
-    if counts is not None and operations is not None and found:
+    if counts is not None and operations is not None and populations:
         energy, latency = estimate_energy(graph, profile, placement, counts, operations)
-    pace_of_step = () if _loops(findings) else tuple(find_step_loads(graph, profile, placement, counts))
+    loads = () if has_loop else tuple(find_step_loads(graph, profile, placement, counts))
+    decided = [load for load in loads if load.used is not None or load.worst <= load.limit]
     rows = [
-        *(_with_remedy(base, row, fewest) for row in outcome.rows),
-        *_budget_rows(operations, synops, energy, energy_j, latency, latency_s),
-        *(_pace_row(pace) for pace in pace_of_step if _told(pace)),
-        *check_layer_kinds(graph, profile, found, bits, findings),
+        *(replace(row, remedy=find_remedies(base, row, fewest)) if row.status == "over" else row for row in result.rows),
+        *_check_limits(limits, operations, energy, latency),
+        *(_check_load(load) for load in decided),
+        *check_layer_kinds(graph, profile, populations, bits, findings),
     ]
     order = {name: i for i, name in enumerate((CHIP, INPUT, *(layer.name for layer in graph.layers)))}
     rows.sort(key=lambda row: order[row.layers[0]])
-    bound = lower_bound(found, bits, profile)
-    several = bool(profile.chip.multi_pass.value)
+    bound = lower_bound(populations, bits, profile)
     return BudgetReport(
         profile=profile.name,
-        verdict=_verdict(rows, findings),
+        verdict=_decide(rows, findings),
         cores_used=placement.cores_used,
         cores_limit=placement.cores_limit,
         rows=tuple(rows),
@@ -93,59 +96,61 @@ def check(
         unsupported=findings,
         placement=placement,
         fewest_cores=fewest,
-        passes=placement.runs if several else None,
+        passes=placement.runs if profile.chip.multi_pass.value else None,
         bound=bound,
-        notes=(*notes, *(_pace_note(pace) for pace in pace_of_step if not _told(pace)), _packing_note(placement, fewest, bound)),
+        notes=(*notes, *_note_open_loads(loads), _note_packing(placement, fewest, bound)),
     )
+
+
+def resolve_activity(
+    graph: SNNGraph, activity: SpikeCounts | float | None, steps: int | None
+) -> tuple[SpikeCounts | None, tuple[str, ...]]:
+    """Return spike counts, and a note on what they rest on.
+
+    Args:
+        graph: the network.
+        activity: counts of a run, a rate (spikes per step of every neuron and input), or None where it is not known.
+        steps: of an inference, for a rate; else the network's `metadata["steps"]`, or 1.
+    """
+    if activity is None:
+        return None, ()
+    if isinstance(activity, SpikeCounts):
+        return activity, (f"activity: measured, {activity.samples} samples of {activity.steps} steps",)
+    used = steps or int(graph.metadata.get("steps", 0)) or 1
+    names = (INPUT, *(layer.name for layer in graph.layers if layer.spikes))
+    sent = {name: np.full(graph.shape_of(name), activity * used) for name in names}
+    note = f"activity: assumed, {activity:g} spikes per step of every neuron and input, {plural(used, 'step')} per inference"
+    return SpikeCounts(sent=sent, steps=used, samples=1), (note,)
 
 
 # -------------------------------------------------------------------------------------------------------------- inside
 
 
-def _check_arguments(
-    chips: int,
-    synops: float | None,
-    activity: SpikeCounts | float | None,
-    steps: int | None,
-    cores: int | None,
-    energy_j: float | None,
-    latency_s: float | None,
-) -> None:
-    for name, value, least in (("chips", chips, 1), ("steps", steps, 1), ("cores", cores, 1)):
-        if value is not None and (int(value) != value or value < least):
-            raise DataError(f"{name}: {value} given, expected a whole number of at least {least}")
-    for name, budget in (("synops", synops), ("energy_j", energy_j), ("latency_s", latency_s)):
-        if budget is not None and not (isfinite(budget) and budget >= 0):
-            raise DataError(f"{name}: {budget} given, expected a budget of at least 0")
+def _check_arguments(chips: int, activity: SpikeCounts | float | None, steps: int | None, limits: UserLimits) -> None:
+    for name, value in (("chips", chips), ("steps", steps), ("cores", limits.cores)):
+        if value is not None and (int(value) != value or value < 1):
+            raise DataError(f"{name}: {value} given, expected a whole number of at least 1")
+    for name, limit in (("synops", limits.synops), ("energy_j", limits.energy_j), ("latency_s", limits.latency_s)):
+        if limit is not None and not (isfinite(limit) and limit >= 0):
+            raise DataError(f"{name}: {limit} given, expected a budget of at least 0")
     if activity is not None and not isinstance(activity, SpikeCounts) and not (isfinite(activity) and activity >= 0):
         raise DataError(f"activity: {activity} given, expected spikes per neuron and step, at least 0")
 
 
-def _verdict(rows: list[BudgetRow], findings: tuple[Unsupported, ...]) -> Verdict:
-    states = {row.status for row in rows}
-    if findings or "over" in states:
+def _decide(rows: Sequence[BudgetRow], findings: Sequence[Unsupported]) -> Verdict:
+    statuses = {row.status for row in rows}
+    if findings or "over" in statuses:
         return "does_not_fit"
-    return "unchecked" if "unchecked" in states else "fits"
+    return "unchecked" if "unchecked" in statuses else "fits"
 
 
-def _with_remedy(base: WhatIf, row: BudgetRow, fewest: Placement) -> BudgetRow:
-    return replace(row, remedy=find_remedies(base, row, fewest)) if row.status == "over" else row
-
-
-def _budget_rows(
-    operations: SynOps | None,
-    synops: float | None,
-    energy: Energy,
-    energy_j: float | None,
-    latency: Latency,
-    latency_s: float | None,
-) -> Iterator[BudgetRow]:
-    """Yield a row for each budget that was given."""
+def _check_limits(limits: UserLimits, operations: SynOps | None, energy: Energy, latency: Latency) -> Iterator[BudgetRow]:
+    """Yield a row per limit of the user that depends on activity."""
     total = None if operations is None else operations.total
     for resource, used, limit, unit, missing in (
-        ("synops", total, synops, "synop", ("activity",)),
-        ("energy", energy.total, energy_j, "J", energy.missing),
-        ("latency", latency.seconds, latency_s, "s", latency.missing),
+        ("synops", total, limits.synops, "synop", ("activity",)),
+        ("energy", energy.total, limits.energy_j, "J", energy.missing),
+        ("latency", latency.seconds, limits.latency_s, "s", latency.missing),
     ):
         if limit is not None:
             status = classify_use(used, limit)
@@ -155,38 +160,38 @@ def _budget_rows(
             yield BudgetRow(resource=resource, where=CHIP, used=used, limit=limit, unit=unit, status=status, remedy=remedy)
 
 
-def _loops(findings: tuple[Unsupported, ...]) -> bool:
-    return any(finding.what == LOOP for finding in findings)
-
-
-def _told(pace: StepLoad) -> bool:
-    """Say whether the pace is known: from the activity, or since not even the worst case is too much."""
-    return pace.used is not None or pace.worst <= pace.limit
-
-
-def _pace_row(pace: StepLoad) -> BudgetRow:
-    """Say whether a step's work is done within the step."""
-    used, detail = pace.used, ""
+def _check_load(load: StepLoad) -> BudgetRow:
+    """Return the row of the work of a step, in the worst case where the activity is not known."""
+    used, detail, remedy = load.used, "", ""
     if used is None:
-        used, detail = pace.worst, "if every neuron and input spiked at every step"
-    status, remedy = classify_use(used, pace.limit), ""
+        used, detail = load.worst, "if every neuron and input spiked at every step"
+    status = classify_use(used, load.limit)
     if status == "over":
-        remedy = f"prune: {100 * (1 - pace.limit / used):.1f} % of the work of a step has to go; or give a step more time"
-    limit, unit = pace.limit, pace.unit
+        remedy = f"prune: {100 * (1 - load.limit / used):.1f} % of the work of a step has to go; or give a step more time"
     return BudgetRow(
-        resource=pace.resource, where=pace.where, used=used, limit=limit, unit=unit, status=status, remedy=remedy, detail=detail
+        resource=load.resource,
+        where=load.where,
+        used=used,
+        limit=load.limit,
+        unit=load.unit,
+        status=status,
+        remedy=remedy,
+        detail=detail,
     )
 
 
-def _pace_note(pace: StepLoad) -> str:
-    return (
-        f"pace: give the activity to know whether a step's work is done in time; if all spiked at every step it would be "
-        f"{pace.worst:,.0f} {pace.unit} of {pace.limit:,.0f}"
-    )
+def _note_open_loads(loads: Sequence[StepLoad]) -> Iterator[str]:
+    """Yield a note per load that is too much in the worst case while the activity is not known."""
+    for load in loads:
+        if load.used is None and load.worst > load.limit:
+            yield (
+                f"pace: give the activity to know whether a step's work is done in time; if all spiked at every step it would be "
+                f"{load.worst:,.0f} {load.unit} of {load.limit:,.0f}"
+            )
 
 
-def _packing_note(placement: Placement, fewest: Placement, bound: int) -> str:
-    """Say what packing leaves on the table."""
+def _note_packing(placement: Placement, fewest: Placement, bound: int) -> str:
+    """Return how many cores the packings take, relative to the lower bound."""
     if not bound:
         return "packing: nothing to place"
     ratio = f"{fewest.cores_in_all / bound:.2f} times the lower bound of {bound}"

@@ -1,6 +1,8 @@
-"""What is one neuron, and the chip's edge, connected to? Fan-in, fan-out, channels, and what a map or a layer may measure.
+"""Rows of connections, formats and kinds of layers.
 
-Synapses are counted exactly, weights of zero left out, but only where the chip has a number to hold them against.
+Connections: fan-in, fan-out, the network's input and output, sizes of maps. Synapses are counted exactly, weights of zero left
+out, but only where the chip has a limit for them. Formats and kinds: weight bits, delays, neuron models, resets, kinds of
+layers. What a chip has or has not gets a row too: `used` counts what it does not have, the limit is 0.
 """
 
 from __future__ import annotations
@@ -11,58 +13,64 @@ from typing import Any
 
 import numpy as np
 
-from spear_deploy.budget.core_rows import CHIP, BudgetRow, check_limit, classify_use
+from spear_deploy.budget.core_rows import CHIP, THING, BudgetRow, check_limit, classify_use
 from spear_deploy.budget.unsupported import Unsupported, count_extra_delays, find_unchecked_geometry
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import WEIGHTED, Array, Layer, LoihiLIF, Scale
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.placement.populations import Population, count_synapses_out_of, fan_in, fan_out
-from spear_deploy.placement.projections import Projection
 from spear_deploy.placement.weight_bits import bias_bits, max_distinct_weights
 
 COUNTED = ("fan_in", "fan_out", "fan_out_mean", "input_reaches", "output_reads")
 
 
 def needs_nonzero_weights(profile: HardwareProfile) -> bool:
-    """Say whether the chip has a limit for which weights of zero matter."""
+    """Return whether the chip has a limit for which weights of zero matter."""
     if profile.synapse_memory.format.value == "word_per_weight":
         return True
     return any(getattr(profile.connectivity, name).max_value is not None for name in COUNTED)
 
 
-def check_connections(found: Sequence[Population], profile: HardwareProfile, chips: int, inputs: int) -> Iterator[BudgetRow]:
-    """Yield the rows of neurons and of the network's edge.
+# ---------------------------------------------------------------------------------------------------------- connections
+
+
+def check_connections(
+    populations: Sequence[Population], profile: HardwareProfile, *, chips: int, inputs: int
+) -> Iterator[BudgetRow]:
+    """Yield the rows of neurons, and of the network's input and output.
 
     Args:
-        found: the populations, of `find_populations(zeros=True)` where `needs_nonzero_weights`.
+        populations: of `find_populations(zeros=True)` where `needs_nonzero_weights`.
         profile: the chip.
         chips: how many there are.
         inputs: of the network.
     """
     rules = profile.connectivity
-    hidden = _inner(found, profile)
-    for population in found:
+    has_readout_cores = any(group.role.value == "readout" for group in profile.core_groups)
+    inner = [population for population in populations if not (has_readout_cores and population.output)]
+    for population in populations:
         if not population.is_input_layer or profile.meta.family != "loihi":
-            used = None if rules.fan_in.max_value is None else _most_fan_in(population, profile)
+            used = None if rules.fan_in.max_value is None else _max_fan_in(population, profile)
             yield from check_limit("fan_in", population.name, used, rules.fan_in)
-        used = None if rules.fan_out.max_value is None else int(count_synapses_out_of(population.name, hidden).max())
+        used = None if rules.fan_out.max_value is None else int(count_synapses_out_of(population.name, inner).max())
         yield from check_limit("fan_out", population.name, used, rules.fan_out)
-        yield from _map_rows(population, profile)
-    yield from _budget(found, hidden, profile, chips)
-    yield from _edge_rows(found, profile, inputs)
+        yield from _check_maps(population, profile)
+    yield from _check_mean_fan_out(populations, inner, profile, chips)
+    outputs = [population for population in populations if population.output]
+    yield from check_limit("input_channels", INPUT, inputs, rules.input_channels, capacity=False)
+    for population in outputs:
+        yield from check_limit("output_channels", population.name, population.neurons, rules.output_channels, capacity=False)
+    reached = None if rules.input_reaches.max_value is None else sum(_count_input_targets(p) for p in inner)
+    yield from check_limit("input_reaches", INPUT, reached, rules.input_reaches)
+    read = None if rules.output_reads.max_value is None else _count_output_sources(outputs)
+    for population in outputs[:1]:
+        yield from check_limit("output_reads", population.name, read, rules.output_reads)
+    readers = [p for p in populations if any(s.name == INPUT for q in p.projections for s in q.sources)]
+    yield from check_limit("destinations", INPUT, len(readers), profile.core.destinations, capacity=False)
 
 
-# ------------------------------------------------------------------------------------------------------------ inside
-
-
-def _inner(found: Sequence[Population], profile: HardwareProfile) -> list[Population]:
-    """Return the layers whose synapses fan-out counts: all but a readout that has cores of its own."""
-    own = any(group.role.value == "readout" for group in profile.core_groups)
-    return [population for population in found if not (own and population.output)]
-
-
-def _most_fan_in(population: Population, profile: HardwareProfile) -> int:
-    """Count the synapses of the neuron that most reach; in a crossbar the cells of its column."""
+def _max_fan_in(population: Population, profile: HardwareProfile) -> int:
+    """Count the synapses of the neuron that has most; in a crossbar the cells of its column."""
     total = np.zeros(population.neurons, np.int64)
     cells = profile.synapse_memory.cells_per_weight.max_value or 1
     for projection in population.projections:
@@ -70,8 +78,13 @@ def _most_fan_in(population: Population, profile: HardwareProfile) -> int:
     return int(total.max())
 
 
-def _budget(found: Sequence[Population], hidden: Sequence[Population], profile: HardwareProfile, chips: int) -> list[BudgetRow]:
-    """Return the row of the mean fan-out: synapses of the whole chip against its neurons times the mean."""
+def _check_mean_fan_out(
+    populations: Sequence[Population], inner: Sequence[Population], profile: HardwareProfile, chips: int
+) -> list[BudgetRow]:
+    """Return the row of the mean fan-out: synapses of the whole chip against its neurons times the mean.
+
+    A readout that has cores of its own is not in `inner`: fan-out does not count its synapses.
+    """
     leaf = profile.connectivity.fan_out_mean
     if leaf.value == "unlimited":
         return []
@@ -85,27 +98,13 @@ def _budget(found: Sequence[Population], hidden: Sequence[Population], profile: 
     if any(n is None or count is None for n, count in neurons):
         return check_limit("fan_out_mean", CHIP, None, leaf)
     capacity = chips * sum((n or 0) * (count or 0) for n, count in neurons)
-    used = sum(int(count_synapses_out_of(population.name, hidden).sum()) for population in found)
+    used = sum(int(count_synapses_out_of(population.name, inner).sum()) for population in populations)
     budget = leaf.model_copy(update={"value": leaf.max_value * capacity})
-    return check_limit("fan_out_mean", CHIP, used, budget, detail=f"{leaf.max_value} for each of the chip's {capacity} neurons")
+    detail = f"{leaf.max_value} for each of the chip's {capacity} neurons"
+    return check_limit("fan_out_mean", CHIP, used, budget, detail=detail)
 
 
-def _edge_rows(found: Sequence[Population], profile: HardwareProfile, inputs: int) -> Iterator[BudgetRow]:
-    rules = profile.connectivity
-    outputs = [population for population in found if population.output]
-    yield from check_limit("input_channels", INPUT, inputs, rules.input_channels, capacity=False)
-    for population in outputs:
-        yield from check_limit("output_channels", population.name, population.neurons, rules.output_channels, capacity=False)
-    reached = None if rules.input_reaches.max_value is None else sum(_reached(p) for p in _inner(found, profile))
-    yield from check_limit("input_reaches", INPUT, reached, rules.input_reaches)
-    read = None if rules.output_reads.max_value is None else _read(outputs)
-    for population in outputs[:1]:
-        yield from check_limit("output_reads", population.name, read, rules.output_reads)
-    first = [p for p in found if any(s.name == INPUT for q in p.projections for s in q.sources)]
-    yield from check_limit("destinations", INPUT, len(first), profile.core.destinations, capacity=False)
-
-
-def _reached(population: Population) -> int:
+def _count_input_targets(population: Population) -> int:
     """Count the neurons that the network's input reaches."""
     total = np.zeros(population.neurons, np.int64)
     for projection in population.projections:
@@ -114,7 +113,7 @@ def _reached(population: Population) -> int:
     return int((total > 0).sum())
 
 
-def _read(outputs: Sequence[Population]) -> int:
+def _count_output_sources(outputs: Sequence[Population]) -> int:
     """Count the neurons that the output layer reads."""
     total: dict[str, Array] = {}
     for projection in (p for population in outputs for p in population.projections):
@@ -124,86 +123,82 @@ def _read(outputs: Sequence[Population]) -> int:
     return sum(int((count > 0).sum()) for count in total.values())
 
 
-def _map_rows(population: Population, profile: HardwareProfile) -> Iterator[BudgetRow]:
+def _check_maps(population: Population, profile: HardwareProfile) -> Iterator[BudgetRow]:
     """Yield the rows of a layer's sizes; a limit that is not published restricts nothing here."""
     sizes = profile.layers
     convs = [p for p in population.projections if p.kind == "conv" and p.input_map]
     dense = [p for p in population.projections if p.kind == "dense"]
-    found = [("dense_inputs", max((_dense_inputs(p) for p in dense), default=None), sizes.dense_inputs_max)]
+    dense_inputs = max((p.kernel_channels * prod(p.kernel) for p in dense), default=None)
+    amounts = [("dense_inputs", dense_inputs, sizes.dense_inputs_max)]
     if convs:
-        found += [
+        amounts += [
             ("input_map", max(n for p in convs for n in p.input_map), sizes.input_map_max),
             ("output_map", max(n for p in convs for n in p.output_map), sizes.output_map_max),
             ("channels", max(max(p.channels, p.outputs) for p in convs), sizes.channels_max),
         ]
     elif dense and profile.synapse_memory.format.value == "pow2_kernel":
-        found.append(("channels", max(max(p.kernel_channels, p.outputs) for p in dense), sizes.channels_max))
-    for name, used, leaf in found:
+        amounts.append(("channels", max(max(p.kernel_channels, p.outputs) for p in dense), sizes.channels_max))
+    for resource, used, leaf in amounts:
         if used is not None and leaf.max_value is not None:
-            yield from check_limit(name, population.name, used, leaf, capacity=False)
+            yield from check_limit(resource, population.name, used, leaf, capacity=False)
 
 
-def _dense_inputs(p: Projection) -> int:
-    return p.kernel_channels * prod(p.kernel)
-
-
-# FOLDED from spear_deploy/budget/connection_rows.py
-# Does the chip have what a layer is made of? Weight widths, delays, neuron models, resets, kinds of layers.
-#
-# Things that are there or not have a row too: `used` counts what the chip does not have, the limit is 0.
+# ---------------------------------------------------------------------------------------------------- formats and kinds
 
 
 def check_layer_kinds(
     graph: SNNGraph,
     profile: HardwareProfile,
-    found: Sequence[Population],
+    populations: Sequence[Population],
     weight_bits: Mapping[str, int],
     findings: Sequence[Unsupported],
 ) -> Iterator[BudgetRow]:
     """Yield the rows of formats and kinds, layer by layer."""
-    by_name = {population.name: population for population in found}
+    by_name = {population.name: population for population in populations}
     for layer in graph.layers:
         missing = {f.resource: [g for g in findings if (g.layer, g.resource) == (layer.name, f.resource)] for f in findings}
         if layer.name in by_name:
-            yield from _format_rows(by_name[layer.name], profile, weight_bits)
-        yield from _palette(graph, layer, profile)
-        yield from _neuron_rows(layer, profile, missing)
+            yield from _check_formats(by_name[layer.name], profile, weight_bits)
+        yield from _check_palette(graph, layer, profile)
+        yield from _check_neuron(layer, profile, missing)
         if layer.synapse is not None or missing.get("layer_kind"):
-            yield _kind_row(layer, profile, missing.get("layer_kind", []))
+            yield _check_kind(layer, profile, missing.get("layer_kind", []))
         for resource in ("recurrent", "weight_sign"):
             if missing.get(resource):
-                yield _thing(resource, layer.name, missing[resource], known=True)
+                yield _count_missing(resource, layer.name, missing[resource], known=True)
 
 
-# ------------------------------------------------------------------------------------------------------------ inside
-
-
-def _format_rows(population: Population, profile: HardwareProfile, bits: Mapping[str, int]) -> Iterator[BudgetRow]:
-    """Yield rows for weight widths and delays, where there are any."""
-    driven = population.is_input_layer and profile.meta.family == "loihi"
-    widths = [] if driven else [bits[p.layer] for p in population.projections if p.layer in bits]
-    if widths:
-        most = max(profile.weights.bits.value or (0,))
-        status = classify_use(max(widths), most, capacity=False)
-        remedy = f"quantise to {most} bits" if status == "over" else ""
+def _check_formats(population: Population, profile: HardwareProfile, weight_bits: Mapping[str, int]) -> Iterator[BudgetRow]:
+    """Yield rows for weight bits and delays, where there are any."""
+    has_no_synapses = population.is_input_layer and profile.meta.family == "loihi"
+    bits = [] if has_no_synapses else [weight_bits[p.layer] for p in population.projections if p.layer in weight_bits]
+    if bits:
+        max_bits = max(profile.weights.bits.value or (0,))
+        status = classify_use(max(bits), max_bits, capacity=False)
         yield BudgetRow(
-            resource="weight_bits", where=population.name, used=max(widths), limit=most, unit="bit", status=status, remedy=remedy
+            resource="weight_bits",
+            where=population.name,
+            used=max(bits),
+            limit=max_bits,
+            unit="bit",
+            status=status,
+            remedy=f"quantise to {max_bits} bits" if status == "over" else "",
         )
-    wait = max(count_extra_delays(population, profile).values(), default=0)
-    if wait > 0 and profile.weights.delay_max_steps.value != "unlimited":
+    delay = max(count_extra_delays(population, profile).values(), default=0)
+    if delay > 0 and profile.weights.delay_max_steps.value != "unlimited":
         limit, free = profile.weights.delay_max_steps.max_value, profile.weights.delay_free_steps.max_value
-        status, remedy = classify_use(wait, limit, capacity=False), ""
-        if status == "ok" and free is not None and wait > free:
+        status, remedy = classify_use(delay, limit, capacity=False), ""
+        if status == "ok" and free is not None and delay > free:
             status = "unchecked"
             remedy = f"delays above {free} steps leave fewer neurons on a core; how many is not published"
         elif status == "over":
-            remedy = f"let a layer that passes spikes on lie in between, one for each {wait - (limit or 0)} steps too many"
+            remedy = f"let a layer that passes spikes on lie in between, one for each {delay - (limit or 0)} steps too many"
         yield BudgetRow(
-            resource="delay", where=population.name, used=wait, limit=limit, unit="step", status=status, remedy=remedy
+            resource="delay", where=population.name, used=delay, limit=limit, unit="step", status=status, remedy=remedy
         )
 
 
-def _palette(graph: SNNGraph, layer: Layer, profile: HardwareProfile) -> list[BudgetRow]:
+def _check_palette(graph: SNNGraph, layer: Layer, profile: HardwareProfile) -> list[BudgetRow]:
     leaf = profile.connectivity.weight_palette
     if not isinstance(layer.synapse, WEIGHTED) or isinstance(layer.synapse, Scale) or leaf.value == "unlimited":
         return []
@@ -213,17 +208,20 @@ def _palette(graph: SNNGraph, layer: Layer, profile: HardwareProfile) -> list[Bu
     if not graph.is_integer:
         return check_limit("weight_palette", layer.name, None, leaf, remedy=f"weights are not quantised yet; {level}")
     used = max_distinct_weights(layer.synapse.weight)
-    return check_limit("weight_palette", layer.name, used, leaf, capacity=False, remedy=level if used > leaf.max_value else "")
+    remedy = level if used > leaf.max_value else ""
+    return check_limit("weight_palette", layer.name, used, leaf, capacity=False, remedy=remedy)
 
 
-def _neuron_rows(layer: Layer, profile: HardwareProfile, missing: Mapping[str, Sequence[Unsupported]]) -> Iterator[BudgetRow]:
-    if layer.neuron is None:
+def _check_neuron(layer: Layer, profile: HardwareProfile, missing: Mapping[str, Sequence[Unsupported]]) -> Iterator[BudgetRow]:
+    neuron = layer.neuron
+    if neuron is None:
         return
     models, resets = profile.neuron.models.value, profile.neuron.resets.value
-    yield _thing("neuron_model", layer.name, missing.get("neuron_model", ()), known=models is not None, what=_model(layer))
-    if layer.spikes and hasattr(layer.neuron, "reset"):
-        yield _thing("reset", layer.name, missing.get("reset", ()), known=resets is not None, what=layer.neuron.reset)
-    rest = layer.neuron.refractory_steps if isinstance(layer.neuron, LoihiLIF) else 0
+    model = type(neuron).__name__
+    yield _count_missing("neuron_model", layer.name, missing.get("neuron_model", ()), known=models is not None, what=model)
+    if layer.spikes and hasattr(neuron, "reset"):
+        yield _count_missing("reset", layer.name, missing.get("reset", ()), known=resets is not None, what=neuron.reset)
+    rest = neuron.refractory_steps if isinstance(neuron, LoihiLIF) else 0
     if rest and profile.neuron.refractory_max_steps.value != "unlimited":
         limit = profile.neuron.refractory_max_steps.max_value
         status = classify_use(rest, limit, capacity=False)
@@ -232,38 +230,33 @@ def _neuron_rows(layer: Layer, profile: HardwareProfile, missing: Mapping[str, S
             resource="refractory", where=layer.name, used=rest, limit=limit, unit="step", status=status, remedy=remedy
         )
     bits = profile.neuron.bias_bits
-    if isinstance(layer.neuron, LoihiLIF) and layer.neuron.bias.any() and bits.value != "unlimited":
-        used = bias_bits(layer.neuron.bias)
+    if isinstance(neuron, LoihiLIF) and neuron.bias.any() and bits.value != "unlimited":
+        used = bias_bits(neuron.bias)
         remedy = f"round the bias to {bits.max_value} bits" if bits.max_value is not None and used > bits.max_value else ""
         yield from check_limit("bias_bits", layer.name, used, bits, capacity=False, remedy=remedy)
 
 
-def _model(layer: Layer) -> str:
-    return type(layer.neuron).__name__
-
-
-def _kind_row(layer: Layer, profile: HardwareProfile, missing: Sequence[Unsupported]) -> BudgetRow:
-    unsaid = find_unchecked_geometry(layer, profile)
-    if unsaid and not missing:
-        detail = f"{' and '.join(unsaid)}: {profile.name} publishes no limit"
+def _check_kind(layer: Layer, profile: HardwareProfile, missing: Sequence[Unsupported]) -> BudgetRow:
+    unchecked = find_unchecked_geometry(layer, profile)
+    if unchecked and not missing:
+        detail = f"{' and '.join(unchecked)}: {profile.name} publishes no limit"
         return BudgetRow(
-            resource="layer_kind", where=layer.name, used=None, limit=0, unit="thing", status="unchecked", detail=detail
+            resource="layer_kind", where=layer.name, used=None, limit=0, unit=THING, status="unchecked", detail=detail
         )
     known = profile.layers.kinds.value is not None
-    return _thing("layer_kind", layer.name, missing, known=known, what=type(layer.synapse).__name__)
+    return _count_missing("layer_kind", layer.name, missing, known=known, what=type(layer.synapse).__name__)
 
 
-def _thing(resource: str, where: str, missing: Sequence[Unsupported], *, known: bool, what: Any = "") -> BudgetRow:
-    """Return the row of something that the chip has or has not."""
-    detail = "; ".join(f"{f.what}: {f.why}" for f in missing) or str(what)
+def _count_missing(resource: str, where: str, missing: Sequence[Unsupported], *, known: bool, what: Any = "") -> BudgetRow:
+    """Return the row of something that the chip has or has not; the remedies are what the findings' reasons end in."""
     used = len(missing) if known or missing else None
-    status = classify_use(used, 0, capacity=False)
-    remedy = "; ".join(_cure(f) for f in missing)
     return BudgetRow(
-        resource=resource, where=where, used=used, limit=0, unit="thing", status=status, remedy=remedy, detail=detail
+        resource=resource,
+        where=where,
+        used=used,
+        limit=0,
+        unit=THING,
+        status=classify_use(used, 0, capacity=False),
+        remedy="; ".join(finding.why.rsplit("; ", 1)[-1] for finding in missing),
+        detail="; ".join(f"{finding.what}: {finding.why}" for finding in missing) or str(what),
     )
-
-
-def _cure(finding: Unsupported) -> str:
-    """Return what to do: what the finding's reason ends in."""
-    return finding.why.rsplit("; ", 1)[-1]

@@ -1,4 +1,8 @@
-"""How full are the cores? For each layer, or layers that share cores, the fullest one by resource."""
+"""Rows of a check, and those of the fullest cores.
+
+A row compares an amount with its limit, for one resource at one place. For each layer, or layers that share cores, the core
+counts of which most is used.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,16 @@ from typing import Any, Literal, TypeAlias
 
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.placement.core_needs import count_union
-from spear_deploy.placement.place import CoreSlice, Placement
+from spear_deploy.placement.place import Placement
 
+Status: TypeAlias = Literal["ok", "tight", "over", "unchecked"]
+CHIP = "chip"
+THING = "thing"
+"""Unit of the rows that count what the chip does not have: `unsupported` has the findings as well."""
+TIGHT = 0.9
+"""A capacity that is used beyond this share is tight."""
+TOGETHER = " + "
+"""Between the names of layers that share a core."""
 RESOURCES = (
     ("neurons", "neurons"),
     ("synapse_memory", "synapse_memory"),
@@ -26,136 +38,16 @@ COUNTS = ("neuron_groups", "destinations")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CoreUse:
-    """What lies on one core.
-
-    Attributes:
-        layers: in the order of the network.
-        group: kind of core, or None where all are alike.
-        amounts: by key of the profile's core; None where it cannot be known.
-    """
-
-    layers: tuple[str, ...]
-    group: int | None
-    amounts: Mapping[str, int | None]
-
-
-def measure_core_use(placement: Placement) -> list[CoreUse]:
-    """Return what lies on each core, in order."""
-    together: dict[tuple[int, int], list[int]] = {}
-    for i, part in enumerate(placement.slices):
-        together.setdefault((part.run, part.core), []).append(i)
-    return [_use(placement, members) for members in together.values()]
-
-
-def check_cores(placement: Placement, profile: HardwareProfile) -> Iterator[BudgetRow]:
-    """Yield the rows of all cores; of cores with the same layers the fullest counts."""
-    by_layers: dict[str, list[CoreUse]] = {}
-    for use in measure_core_use(placement):
-        by_layers.setdefault(TOGETHER.join(use.layers), []).append(use)
-    limits = {group: profile.core_limits(group) for group in {use.group for uses in by_layers.values() for use in uses}}
-    on_chip = profile.synapse_memory.scope.value == "chip"
-    for where, uses in by_layers.items():
-        for resource, key in RESOURCES:
-            if not (on_chip and key == "synapse_memory"):
-                for row in _fullest(resource, where, key, uses, limits):
-                    yield replace(row, detail=_kind_of(uses, profile))
-    for name in placement.layers:
-        cores = max(-(-part.target_cores // part.copies) for part in placement.slices_of(name))
-        yield from check_limit("fan_out_cores", name, cores, profile.connectivity.fan_out_cores, capacity=False)
-    yield from _memory_of_chips(placement, profile)
-    yield from _too_few_cores(placement)
-
-
-# ------------------------------------------------------------------------------------------------------------ inside
-
-
-def _kind_of(uses: Sequence[CoreUse], profile: HardwareProfile) -> str:
-    """Name the kinds of cores, where they differ."""
-    names = dict.fromkeys(profile.core_groups[use.group].name for use in uses if use.group is not None)
-    return f"on a core of kind {', '.join(names)}" if names else ""
-
-
-def _use(placement: Placement, members: Sequence[int]) -> CoreUse:
-    parts = [placement.slices[i] for i in members]
-    names = tuple(dict.fromkeys(part.layer for part in parts))
-    words = [part.memory_words for part in parts]
-    sets = [one for i in members for one in placement.items[i].axons]
-    axons = count_union(sets) if sets and len(parts) > 1 else sum(part.axons_in for part in parts)
-    return CoreUse(
-        layers=names,
-        group=parts[0].group,
-        amounts={
-            "neurons": sum(part.neurons * part.copies for part in parts),
-            "synapse_memory": None if None in words else sum(n for n in words if n is not None),
-            "neuron_memory": sum(part.neuron_words for part in parts),
-            "bias_memory": sum(part.bias_words for part in parts),
-            "axons_in": axons,
-            "axons_out": sum(part.axons_out for part in parts),
-            "layers": len(names),
-            "destinations": _destinations(parts),
-        },
-    )
-
-
-def _destinations(parts: Sequence[CoreSlice]) -> int:
-    """Count the layers that a core's layers go to, the most that one of them has."""
-    return max(part.destinations for part in parts)
-
-
-def _fullest(
-    resource: str, where: str, key: str, uses: Sequence[CoreUse], limits: Mapping[int | None, Mapping[str, Any]]
-) -> list[BudgetRow]:
-    """Return the row of the core of which most is used."""
-
-    def fullness(use: CoreUse) -> tuple[bool, float, int]:
-        used, limit = use.amounts[key], limits[use.group][key].max_value
-        return (used is None, 0.0 if limit is None else (used or 0) / limit, used or 0)
-
-    most = max(uses, key=fullness)
-    return check_limit(resource, where, most.amounts[key], limits[most.group][key], capacity=resource not in COUNTS)
-
-
-def _memory_of_chips(placement: Placement, profile: HardwareProfile) -> list[BudgetRow]:
-    """Return the row of a synapse memory that the cores of a chip share: of the fullest chip."""
-    if profile.synapse_memory.scope.value != "chip" or not placement.slices:
-        return []
-    words: dict[tuple[int, int], int] = {}
-    known = True
-    for part in placement.slices:
-        known &= part.memory_words is not None
-        words[part.run, part.chip] = words.get((part.run, part.chip), 0) + (part.memory_words or 0)
-    return check_limit("synapse_memory", CHIP, max(words.values()) if known else None, profile.chip.memory_words)
-
-
-def _too_few_cores(placement: Placement) -> Iterator[BudgetRow]:
-    """Yield a row for each set of layers that together have too few cores of the kinds that hold them."""
-    for case in placement.unplaced:
-        status = classify_use(case.needed, case.cores, capacity=False)
-        where = TOGETHER.join(case.layers)
-        detail = f"only {case.cores} of the chip's cores can hold any of them"
-        yield BudgetRow(
-            resource="cores", where=where, used=case.needed, limit=case.cores, unit="core", status=status, detail=detail
-        )
-
-
-# FOLDED from spear_deploy/budget/core_rows.py
-# What is used of what there is? One row for each resource and place.
-
-Status: TypeAlias = Literal["ok", "tight", "over", "unchecked"]
-CHIP = "chip"
-TIGHT = 0.9
-"""A capacity that is used beyond this share is tight."""
-TOGETHER = " + "
-"""Between the names of layers that share a core."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class BudgetRow:
     """One resource at one place: of a layer (or of layers that share cores), its fullest core.
 
     Attributes:
-        used, limit: numbers; of what is there or not (a neuron model), how many things the chip does not have, and 0.
+        resource: name of the resource.
+        where: layer, layers joined by `TOGETHER`, "input" or "chip".
+        used, limit: amounts; of what a chip has or has not (a neuron model), how many things it does not have, and 0.
+        unit: of both.
+        status: `used` compared with `limit`.
+        remedy: what removes an overrun, separated by "; ".
         detail: what exactly, in words, where a number does not say it.
     """
 
@@ -186,8 +78,23 @@ class BudgetRow:
         return data
 
 
+@dataclass(frozen=True, kw_only=True)
+class CoreUse:
+    """What lies on one core.
+
+    Attributes:
+        layers: in the order of the network.
+        group: kind of core, or None where all are alike.
+        amounts: by key of the profile's core; None where it cannot be known.
+    """
+
+    layers: tuple[str, ...]
+    group: int | None
+    amounts: Mapping[str, int | None]
+
+
 def classify_use(used: float | None, limit: float | None, *, capacity: bool = True) -> Status:
-    """Say how an amount stands to its limit; a number that nobody published is never a pass."""
+    """Compare an amount with its limit; an unknown number is never a pass, and only a capacity can be tight."""
     if used is None or limit is None:
         return "unchecked"
     if used > limit:
@@ -203,3 +110,89 @@ def check_limit(
         return []
     status = classify_use(used, leaf.value, capacity=capacity)
     return [BudgetRow(resource=resource, where=where, used=used, limit=leaf.value, unit=leaf.unit, status=status, **more)]
+
+
+def measure_core_use(placement: Placement) -> list[CoreUse]:
+    """Return what lies on each core, in order."""
+    members_of: dict[tuple[int, int], list[int]] = {}
+    for i, part in enumerate(placement.slices):
+        members_of.setdefault((part.run, part.core), []).append(i)
+    return [_measure(placement, members) for members in members_of.values()]
+
+
+def check_cores(placement: Placement, profile: HardwareProfile) -> Iterator[BudgetRow]:
+    """Yield the rows of all cores; of cores with the same layers the fullest counts."""
+    by_layers: dict[str, list[CoreUse]] = {}
+    for use in measure_core_use(placement):
+        by_layers.setdefault(TOGETHER.join(use.layers), []).append(use)
+    limits = {group: profile.core_limits(group) for group in {use.group for uses in by_layers.values() for use in uses}}
+    is_chip_memory = profile.synapse_memory.scope.value == "chip"
+    for where, uses in by_layers.items():
+        kinds = dict.fromkeys(profile.core_groups[use.group].name for use in uses if use.group is not None)
+        detail = f"on a core of kind {', '.join(kinds)}" if kinds else ""
+        for resource, key in RESOURCES:
+            if not (is_chip_memory and key == "synapse_memory"):
+                for row in _check_fullest(resource, where, key, uses, limits):
+                    yield replace(row, detail=detail)
+    for name in placement.layers:
+        cores = max(-(-part.target_cores // part.copies) for part in placement.slices_of(name))
+        yield from check_limit("fan_out_cores", name, cores, profile.connectivity.fan_out_cores, capacity=False)
+    if is_chip_memory and placement.slices:
+        yield from _check_chip_memory(placement, profile)
+    for case in placement.unplaced:
+        yield BudgetRow(
+            resource="cores",
+            where=TOGETHER.join(case.layers),
+            used=case.needed,
+            limit=case.cores,
+            unit="core",
+            status=classify_use(case.needed, case.cores, capacity=False),
+            detail=f"only {case.cores} of the chip's cores can hold any of them",
+        )
+
+
+# ------------------------------------------------------------------------------------------------------------ inside
+
+
+def _measure(placement: Placement, members: Sequence[int]) -> CoreUse:
+    parts = [placement.slices[i] for i in members]
+    layers = tuple(dict.fromkeys(part.layer for part in parts))
+    words = [part.memory_words for part in parts]
+    axon_sets = [axons for i in members for axons in placement.items[i].axons]
+    axons_in = count_union(axon_sets) if axon_sets and len(parts) > 1 else sum(part.axons_in for part in parts)
+    return CoreUse(
+        layers=layers,
+        group=parts[0].group,
+        amounts={
+            "neurons": sum(part.neurons * part.copies for part in parts),
+            "synapse_memory": None if None in words else sum(n for n in words if n is not None),
+            "neuron_memory": sum(part.neuron_words for part in parts),
+            "bias_memory": sum(part.bias_words for part in parts),
+            "axons_in": axons_in,
+            "axons_out": sum(part.axons_out for part in parts),
+            "layers": len(layers),
+            "destinations": max(part.destinations for part in parts),
+        },
+    )
+
+
+def _check_fullest(
+    resource: str, where: str, key: str, uses: Sequence[CoreUse], limits: Mapping[int | None, Mapping[str, Any]]
+) -> list[BudgetRow]:
+    """Return the row of the core of which most is used."""
+
+    def fullness(use: CoreUse) -> tuple[bool, float, int]:
+        used, limit = use.amounts[key], limits[use.group][key].max_value
+        return (used is None, 0.0 if limit is None else (used or 0) / limit, used or 0)
+
+    fullest = max(uses, key=fullness)
+    return check_limit(resource, where, fullest.amounts[key], limits[fullest.group][key], capacity=resource not in COUNTS)
+
+
+def _check_chip_memory(placement: Placement, profile: HardwareProfile) -> list[BudgetRow]:
+    """Return the row of a synapse memory that the cores of a chip share: of the fullest chip."""
+    words: dict[tuple[int, int], int] = {}
+    for part in placement.slices:
+        words[part.run, part.chip] = words.get((part.run, part.chip), 0) + (part.memory_words or 0)
+    is_known = all(part.memory_words is not None for part in placement.slices)
+    return check_limit("synapse_memory", CHIP, max(words.values()) if is_known else None, profile.chip.memory_words)

@@ -1,317 +1,77 @@
-"""How does a person read a budget report? The verdict first, then each layer in a line, then what to do about what."""
+"""Budget report: verdict, rows and placement, as data, text and HTML.
+
+rich draws the report wherever it is read: in a terminal (`console.print(report)`), as plain text (`str(report)`) and as the
+HTML of a notebook. Terminal and text have one line per layer, the notebook one row per resource.
+"""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from textwrap import wrap
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-from spear_deploy.budget.core_rows import TOGETHER, BudgetRow, Status
+from rich import box
+from rich.console import Console, ConsoleRenderable, Group
+from rich.padding import Padding
+from rich.table import Table
+from rich.terminal_theme import TerminalTheme
+from rich.text import Text
+
+from spear_deploy.budget.core_rows import THING, TOGETHER, BudgetRow, Status
 from spear_deploy.budget.energy import Energy
 from spear_deploy.budget.latency import Latency
 from spear_deploy.budget.unsupported import Unsupported
 from spear_deploy.placement.place import Placement
-from spear_deploy.util.html_table import COLOURS, html_table
-from spear_deploy.util.number_format import plural, with_prefix
-
-if TYPE_CHECKING:
-    from spear_deploy.budget.core_rows import BudgetRow
-    from spear_deploy.budget.unsupported import Unsupported
-
-
-Line: TypeAlias = tuple[str, str]
-"""(style: a status, "bold" or ""; text)."""
-
-VERDICTS = {"fits": "FITS", "does_not_fit": "DOES NOT FIT", "unchecked": "UNCHECKED"}
-COLUMNS = (
-    ("neurons", "neurons"),
-    ("synapse_memory", "syn mem"),
-    ("axons_in", "axons in"),
-    ("axons_out", "axons out"),
-)
-"""(resource, head of its column); of all others the fullest is named."""
-WORST: tuple[Status, ...] = ("ok", "tight", "unchecked", "over")
-STRUCTURE = ("weight_bits", "bias_bits", "neuron_groups", "destinations", "fan_out_cores")
-"""Resources whose share says little while they are kept."""
-WIDTH = 120
-LONGEST_NAME = 24
-HARD_SPACE = "\u00a0"
-
-
-def headline(report: BudgetReport) -> str:
-    """Return the verdict in one line."""
-    parts = [_cores(report)]
-    if report.placement.chips > 1:
-        parts.append(f"{report.placement.chips_used} of {report.placement.chips} chips")
-    if report.unsupported:
-        parts.append(f"{plural(len(report.unsupported), 'thing')} the chip does not have")
-    if report.over:
-        parts.append(f"{plural(len(report.over), 'limit')} exceeded")
-    shares = [row.share for row in report.rows if row.resource == "synapse_memory" and row.share is not None]
-    if shares:
-        place = "chip" if any(row.resource == "synapse_memory" and row.where == "chip" for row in report.rows) else "core"
-        parts.append(f"synapse memory {100 * max(shares):.0f} % on the fullest {place}")
-    if report.synops is not None:
-        parts += [f"{report.synops:,.0f} SynOps", _energy(report.energy)]
-    if report.latency_s is not None:
-        parts.append(f"{with_prefix(report.latency_s, 's')} per inference")
-    passes = f" IN {report.passes} PASSES" if (report.passes or 1) > 1 else ""
-    return f"{VERDICTS[report.verdict]} {report.profile}{passes}: {', '.join(parts)}"
-
-
-def text(report: BudgetReport, width: int = WIDTH) -> str:
-    """Return the whole report as plain text."""
-    return "\n".join(line for _, line in lines(report, width))
-
-
-def lines(report: BudgetReport, width: int = WIDTH) -> Iterator[Line]:
-    """Yield the lines of the report, none wider than `width`."""
-    yield from _wrapped("bold", headline(report), "", width)
-    yield ("", "")
-    yield from _matrix(report, width)
-    for status in ("over", "tight", "unchecked"):
-        found = list(_flagged(report, status, width))
-        if found:
-            yield ("", "")
-            yield from found
-    if report.unsupported:
-        yield ("", "")
-        for what in _grouped(report.unsupported):
-            yield from _wrapped("over", f"not on this chip: {what}", "  ", width)
-    yield ("", "")
-    for note in _notes(report):
-        yield from _wrapped("", note, "  ", width)
-
-
-# -------------------------------------------------------------------------------------------------------------- matrix
-
-
-def _matrix(report: BudgetReport, width: int) -> Iterator[Line]:
-    """Yield a line for each layer (or layers that share cores): its cores, and how full the fullest one is."""
-    places: dict[str, list[BudgetRow]] = {}
-    for row in report.rows:
-        if row.unit != "thing":
-            places.setdefault(row.where, []).append(row)
-    shown = [(name, head) for name, head in COLUMNS if any(row.resource == name for row in report.rows)]
-    heads = ["layer", "cores", *(head for _, head in shown), "fullest other"]
-    filled = [
-        (_status(rows), [_name(where), _cores_of(report, where), *_shares(rows, shown), _other(rows, shown)])
-        for where, rows in places.items()
-    ]
-    filled = [(status, line) for status, line in filled if any(line[1:])]
-    cells = [line for _, line in filled]
-    widths = [max(len(line[i]) for line in (heads, *cells)) for i in range(len(heads))]
-    room = width - 2 - sum(widths[:-1]) - 2 * (len(widths) - 1)
-    for k, line in enumerate((heads, *cells)):
-        left = [line[0].ljust(widths[0]), *(cell.rjust(n) for cell, n in zip(line[1:-1], widths[1:-1], strict=True))]
-        status = "bold" if k == 0 else filled[k - 1][0]
-        yield (status, ("  " + "  ".join([*left, line[-1][: max(0, room)]])).rstrip())
-
-
-def _name(where: str) -> str:
-    """Return a place in the width of a column: of many layers the first, and how many more there are."""
-    names = where.split(TOGETHER)
-    if len(where) <= LONGEST_NAME:
-        return where
-    rest = f" + {len(names) - 1} more" if len(names) > 1 else ""
-    room = LONGEST_NAME - len(rest)
-    return (names[0] if len(names[0]) <= room else f"{names[0][: room - 1]}…") + rest
-
-
-def _cores_of(report: BudgetReport, where: str) -> str:
-    names = where.split(TOGETHER)
-    if not set(names) & set(report.placement.layers):
-        return ""
-    of: dict[tuple[int, int], set[str]] = {}
-    for name in names:
-        for part in report.placement.slices_of(name):
-            of.setdefault((part.run, part.core), set()).add(name)
-    together = sum(layers == set(names) for layers in of.values()) if len(names) > 1 else len(of)
-    return f"{together:,}" if together else ""
-
-
-def _shares(rows: Sequence[BudgetRow], shown: Sequence[tuple[str, str]]) -> list[str]:
-    by_name = {row.resource: row for row in rows}
-    return [_share(by_name[name]) if name in by_name else "" for name, _ in shown]
-
-
-def _share(row: BudgetRow) -> str:
-    return "?" if row.share is None else f"{100 * row.share:,.0f} %"
-
-
-def _other(rows: Sequence[BudgetRow], shown: Sequence[tuple[str, str]]) -> str:
-    rest = [row for row in rows if row.resource not in [name for name, _ in shown] and row.share is not None]
-    rest = [row for row in rest if row.status == "over" or row.resource not in STRUCTURE]
-    if not rest:
-        return ""
-    fullest = max(rest, key=lambda row: row.share or 0.0)
-    return f"{_said(fullest)} {_share(fullest)}"
-
-
-def _status(rows: Sequence[BudgetRow]) -> str:
-    worst = max((row.status for row in rows), key=WORST.index)
-    return "" if worst == "ok" else worst
-
-
-# --------------------------------------------------------------------------------------------------------------- lists
-
-
-def _flagged(report: BudgetReport, status: str, width: int) -> Iterator[Line]:
-    """Yield what is over with what to do, or in few lines what is tight or unchecked."""
-    rows = [row for row in report.rows if row.status == status and (row.unit != "thing" or status == "unchecked")]
-    if status == "over":
-        for row in rows:
-            detail = f" ({row.detail})" if row.detail else ""
-            said = f"over: {_said(row)} of {row.where}: {number(row.used)} of {number(row.limit)}{detail}"
-            yield from _wrapped("over", said, "  ", width)
-            for remedy in row.remedy.split("; ") if row.remedy else ():
-                yield from _wrapped("", f"→ {remedy}", "      ", width)
-    elif status == "tight" and rows:
-        said = ", ".join(
-            f"{_said(row)} of {_name(row.where)} {_share(row)}" for row in sorted(rows, key=lambda r: -(r.share or 0))
-        )
-        yield from _wrapped("tight", f"tight: {said}", "  ", width)
-    else:
-        together: dict[tuple[str, str], list[str]] = {}
-        for row in rows:
-            why = (
-                row.remedy
-                or (row.detail if row.limit == 0 else "")
-                or ("limit not published" if row.limit is None else "not known")
-            )
-            together.setdefault((_said(row), why), []).append(row.where)
-        for (said, why), names in together.items():
-            yield from _wrapped("unchecked", f"unchecked: {said} of {_listed(names)}: {why}", "  ", width)
-
-
-def _grouped(findings: Sequence[Unsupported]) -> list[str]:
-    """Say each thing once, with all the layers that have it."""
-    together: dict[tuple[str, str], list[str]] = {}
-    for finding in findings:
-        together.setdefault((finding.what, finding.why), []).append(f"'{finding.layer}'")
-    return [f"{'layer' if len(n) == 1 else 'layers'} {', '.join(n)}: {what}; {why}" for (what, why), n in together.items()]
-
-
-def _listed(names: Sequence[str]) -> str:
-    names = list(dict.fromkeys(_name(name) for name in names))
-    return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"
-
-
-def _notes(report: BudgetReport) -> list[str]:
-    notes = list(report.notes)
-    if report.synops is not None:
-        notes += [f"energy: {line}" for line in _energy_lines(report.energy)]
-        notes.append(f"time: {report.latency.how or 'not known (' + ', '.join(report.latency.missing) + ')'}")
-    return notes
-
-
-def _wrapped(style: str, line: str, indent: str, width: int) -> Iterator[Line]:
-    further = indent + "    "
-    joined = line.replace(" %", f"{HARD_SPACE}%")
-    for part in wrap(joined, max(width, 40), initial_indent=indent, subsequent_indent=further, break_on_hyphens=False):
-        yield (style, part.replace(HARD_SPACE, " "))
-
-
-# -------------------------------------------------------------------------------------------------------------- values
-
-
-def _cores(report: BudgetReport) -> str:
-    if report.cores_limit is None:
-        known = any(row.resource == "cores" and row.status == "unchecked" for row in report.rows)
-        return f"{plural(report.cores_used, 'core')}, {'number of cores not published' if known else 'no limit'}"
-    return f"{report.cores_used} of {report.cores_limit} cores ({100 * report.cores_used / report.cores_limit:.0f} %)"
-
-
-def _energy(energy: Energy) -> str:
-    if energy.total is not None:
-        return f"{with_prefix(energy.total, 'J')} per inference"
-    return f"energy not known (no number for {', '.join(energy.missing)})"
-
-
-def _energy_lines(energy: Energy) -> list[str]:
-    lines = [f"{t.name} {with_prefix(t.joules, 'J')} ({t.how}; {t.evidence}, {t.source})" for t in energy.terms]
-    if energy.missing:
-        lines.append(f"no total; no number for {', '.join(energy.missing)}")
-    return lines + [f"measured: {run}" for run in energy.measured]
-
-
-def _said(row: BudgetRow) -> str:
-    return row.resource.replace("_", " ")
-
-
-def number(value: float | None) -> str:
-    """Write an amount: whole if it is whole, a question mark if nobody knows it.
-
-    >>> number(5120), number(174131.24), number(0.0123), number(None)
-    ('5,120', '174,131.2', '0.0123', '?')
-    """
-    if value is None:
-        return "?"
-    if float(value).is_integer():
-        return f"{value:,.0f}"
-    return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
-# FOLDED from spear_deploy/budget/report.py
-# How does a notebook show a budget report? The verdict, every resource with used and limit, and what to do about an overrun.
-
-ORDER = ("over", "tight", "unchecked", "ok")
-TITLE = {"fits": "#1a7f37", "does_not_fit": COLOURS["over"], "unchecked": COLOURS["unchecked"]}
-HTML_COLUMNS = ("layer", "resource", "used", "limit", "share", "status", "what to do")
-
-
-def html(report: BudgetReport) -> str:
-    """Return the report as HTML: the rows with the most urgent status first, each status in the order of the network."""
-    rows = [(row.status, _cells(row)) for status in ORDER for row in report.rows if row.status == status]
-    missing = [f"not on this chip: layer '{one.layer}': {one.what}; {one.why}" for one in report.unsupported]
-    return html_table(
-        report.headline, HTML_COLUMNS, list(_shortened(rows)), numbers=(2, 3, 4), colour=TITLE[report.verdict],
-        notes=[*missing, *report.notes],
-    )  # fmt: skip
-
-
-def _cells(row: BudgetRow) -> tuple[str, ...]:
-    share = "" if row.share is None else f"{100 * row.share:,.0f} %"
-    said = row.remedy or row.detail
-    unit = "" if row.unit in ("thing", row.resource) else f" {row.unit}"
-    return (
-        row.where, row.resource.replace("_", " "), number(row.used), f"{number(row.limit)}{unit}", share, row.status,
-        said,
-    )  # fmt: skip
-
-
-def _shortened(rows: Sequence[tuple[str, Sequence[Any]]], most: int = 60) -> Iterator[tuple[str, Sequence[Any]]]:
-    """Yield the rows, at most `most` of those that are in order."""
-    fine = 0
-    for status, cells in rows:
-        fine += status == "ok"
-        if status != "ok" or fine <= most:
-            yield status, cells
-    if fine > most:
-        yield "ok", ("…", f"{fine - most} more within their limits", "", "", "", "ok", "")
-
+from spear_deploy.util.number_format import amount, plural, with_prefix
 
 Verdict: TypeAlias = Literal["fits", "does_not_fit", "unchecked"]
 
-
-THING = "thing"
-"""Unit of the rows that count what the chip does not have: those stand in `unsupported` as well."""
+VERDICTS = {"fits": "FITS", "does_not_fit": "DOES NOT FIT", "unchecked": "UNCHECKED"}
+VERDICT_STYLES = {"fits": "bold green", "does_not_fit": "bold red", "unchecked": "bold cyan"}
+STATUS_STYLES: dict[Status, str] = {"ok": "", "tight": "yellow", "unchecked": "cyan", "over": "bold red"}
+"""By urgency, the least urgent first."""
+URGENCY = tuple(STATUS_STYLES)
+COLUMNS = {"neurons": "neurons", "synapse_memory": "syn mem", "axons_in": "axons in", "axons_out": "axons out"}
+"""Head of a column by resource; of all other resources the fullest is named."""
+KEPT_LIMITS = ("weight_bits", "bias_bits", "neuron_groups", "destinations", "fan_out_cores")
+"""Resources whose share says little while the limit is kept."""
+TEXT_WIDTH, HTML_WIDTH = 120, 150
+"""Characters of a line of `str(report)` and of the notebook's HTML."""
+MAX_NAME = 24
+"""Characters of a layer's name in a table."""
+MAX_NAMES = 4
+"""Layers that are named in a sentence."""
+MAX_OK_ROWS = 60
+"""Rows within their limits that the notebook shows."""
+HTML = '<pre style="line-height:1.35;overflow-x:auto;white-space:pre">{code}</pre>'
+"""The notebook's own colours of text and background stay, so that the report is readable on light and dark."""
+THEME = TerminalTheme(
+    (255, 255, 255),
+    (0, 0, 0),
+    [(0, 0, 0), (209, 36, 47), (26, 127, 55), (184, 134, 11), (59, 130, 196), (150, 80, 160), (59, 130, 196), (128, 128, 128)],
+)
+"""Colours that are readable on white and on black."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetReport:
-    """The answer to "does it fit", with everything it rests on.
+    """The verdict of a check, with everything it rests on.
 
     Attributes:
-        cores_used, cores_limit: as the chip's own tool packs, of the pass that takes most; the limit is None where there is
+        profile: name of the chip.
+        verdict: "does_not_fit" if a row is over its limit or something does not exist on the chip, "unchecked" if only a
+            limit or an amount is not known, else "fits".
+        cores_used, cores_limit: as the chip's tool packs, of the pass that takes most; the limit is None where there is
             none or none is published.
-        passes: how often the chip is filled, or None if it has to hold the network as a whole.
-        bound: number of cores that no packing goes below.
+        rows: one per resource and place.
         synops: per inference, mean over samples; None without activity.
         energy, latency: of an inference.
-        placement, tightest: as the vendor packs, and in as few cores as the limits allow.
-        notes: what was assumed.
+        unsupported: what the chip does not have.
+        placement, fewest_cores: as the chip's tool packs, and in as few cores as the limits allow.
+        passes: how often the chip is filled, or None if it has to hold the network as a whole.
+        bound: number of cores that no packing goes below.
+        notes: assumptions and remarks.
     """
 
     profile: str
@@ -339,6 +99,11 @@ class BudgetReport:
         """Rows beyond their limit; what the chip does not have at all is in `unsupported`."""
         return tuple(row for row in self.rows if row.status == "over" and row.unit != THING)
 
+    @property
+    def headline(self) -> str:
+        """The verdict in one line."""
+        return f"{VERDICTS[self.verdict]} {_summarize(self)}"
+
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain data, under the keys of `check --json`."""
         return {
@@ -360,14 +125,255 @@ class BudgetReport:
             },
         }
 
-    @property
-    def headline(self) -> str:
-        """The verdict in one line."""
-        return headline(self)
+    def to_text(self, width: int = TEXT_WIDTH) -> str:
+        """Return the report as plain text with lines of at most `width` characters."""
+        lines = _record(self, width).export_text().splitlines()
+        return "\n".join(line.rstrip() for line in lines)
+
+    def __rich__(self) -> ConsoleRenderable:
+        return Group(
+            _headline(self), "", Padding.indent(_layer_table(self), 2), "", Padding.indent(_draw_lines(_group_lines(self)), 2)
+        )
 
     def __str__(self) -> str:
-        return text(self)
+        return self.to_text()
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows."""
-        return html(self)
+        """Return what a notebook shows: the most urgent rows first, each status in the order of the network."""
+        sentences = _draw_lines([_unsupported_lines(self), _note_lines(self)])
+        drawing = Group(_headline(self), "", _resource_table(self), "", sentences)
+        return _record(drawing, HTML_WIDTH).export_html(theme=THEME, code_format=HTML, inline_styles=True)
+
+
+def _record(drawing: Any, width: int) -> Console:
+    console = Console(file=io.StringIO(), record=True, width=width, force_terminal=False, force_jupyter=False)
+    console.print(drawing)
+    return console
+
+
+# ------------------------------------------------------------------------------------------------------------ headline
+
+
+def _headline(report: BudgetReport) -> Text:
+    return Text.assemble((VERDICTS[report.verdict], VERDICT_STYLES[report.verdict]), (f" {_summarize(report)}", "bold"))
+
+
+def _summarize(report: BudgetReport) -> str:
+    """Return chip, cores, violations, memory, SynOps, energy and latency in one line."""
+    parts = [_cores(report)]
+    if report.placement.chips > 1:
+        parts.append(f"{report.placement.chips_used} of {report.placement.chips} chips")
+    if report.unsupported:
+        parts.append(f"{plural(len(report.unsupported), 'thing')} the chip does not have")
+    if report.over:
+        parts.append(f"{plural(len(report.over), 'limit')} exceeded")
+    shares = [row.share for row in report.rows if row.resource == "synapse_memory" and row.share is not None]
+    if shares:
+        place = "chip" if any(row.resource == "synapse_memory" and row.where == "chip" for row in report.rows) else "core"
+        parts.append(f"synapse memory {100 * max(shares):.0f} % on the fullest {place}")
+    if report.synops is not None:
+        parts += [f"{report.synops:,.0f} SynOps", _energy(report.energy)]
+    if report.latency_s is not None:
+        parts.append(f"{with_prefix(report.latency_s, 's')} per inference")
+    passes = f" IN {report.passes} PASSES" if (report.passes or 1) > 1 else ""
+    return f"{report.profile}{passes}: {', '.join(parts)}"
+
+
+def _cores(report: BudgetReport) -> str:
+    if report.cores_limit is None:
+        unpublished = any(row.resource == "cores" and row.status == "unchecked" for row in report.rows)
+        return f"{plural(report.cores_used, 'core')}, {'number of cores not published' if unpublished else 'no limit'}"
+    return f"{report.cores_used} of {report.cores_limit} cores ({100 * report.cores_used / report.cores_limit:.0f} %)"
+
+
+def _energy(energy: Energy) -> str:
+    if energy.total is not None:
+        return f"{with_prefix(energy.total, 'J')} per inference"
+    return f"energy not known (no number for {', '.join(energy.missing)})"
+
+
+# -------------------------------------------------------------------------------------------------------------- tables
+
+
+def _layer_table(report: BudgetReport) -> Table:
+    """Return a table with a line per layer (or layers that share cores): its cores, and how full the fullest one is."""
+    places: dict[str, list[BudgetRow]] = {}
+    for row in report.rows:
+        if row.unit != THING:
+            places.setdefault(row.where, []).append(row)
+    columns = [name for name in COLUMNS if any(row.resource == name for row in report.rows)]
+    cells = {}
+    for where, rows in places.items():
+        shares = {row.resource: _share(row) for row in rows}
+        line = [_cores_of(report, where), *(shares.get(name, "") for name in columns), _fullest_other(rows, columns)]
+        if any(line):
+            cells[where] = [_short_name(where), *line]
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+    heads = ["layer", "cores", *(COLUMNS[name] for name in columns), "fullest other"]
+    for index, head in enumerate(heads):
+        is_number = 0 < index < len(heads) - 1
+        unbroken = [*(line[index] for line in cells.values()), *head.split()] if is_number else head.split()
+        table.add_column(
+            head,
+            justify="right" if is_number else "left",
+            no_wrap=index == 0,
+            overflow="ellipsis" if index == 0 else "fold",
+            min_width=max(map(len, unbroken)),
+        )
+    for where, line in cells.items():
+        status = max((row.status for row in places[where]), key=URGENCY.index)
+        table.add_row(*map(Text, line), style=STATUS_STYLES[status])
+    return table
+
+
+def _resource_table(report: BudgetReport) -> Table:
+    """Return a table with a row per resource and place, the most urgent first."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+    table.add_column("layer", overflow="fold")
+    for head in ("resource", "used", "limit", "share", "status"):
+        table.add_column(head, justify="right" if head in ("used", "limit", "share") else "left", no_wrap=True)
+    table.add_column("what to do", overflow="fold")
+    for status in reversed(URGENCY):
+        rows = [row for row in report.rows if row.status == status]
+        limit = MAX_OK_ROWS if status == "ok" else len(rows)
+        for row in rows[:limit]:
+            unit = "" if row.unit in (THING, row.resource) else f" {row.unit}"
+            share = "" if row.share is None else _share(row)
+            cells = (row.where, _resource(row), _amount(row.used), f"{_amount(row.limit)}{unit}", share, status)
+            table.add_row(*map(Text, cells), Text(row.remedy.replace("; ", "\n") or row.detail), style=STATUS_STYLES[status])
+        if len(rows) > limit:
+            table.add_row("…", f"{len(rows) - limit} more within their limits", "", "", "", status)
+    return table
+
+
+def _short_name(where: str) -> str:
+    """Return a place in the width of a column: of many layers the first, and how many more there are."""
+    names = where.split(TOGETHER)
+    if len(where) <= MAX_NAME:
+        return where
+    rest = f" + {len(names) - 1} more" if len(names) > 1 else ""
+    room = MAX_NAME - len(rest)
+    return (names[0] if len(names[0]) <= room else f"{names[0][: room - 1]}…") + rest
+
+
+def _cores_of(report: BudgetReport, where: str) -> str:
+    """Return the number of cores of a layer, or of those that hold exactly these layers."""
+    names = set(where.split(TOGETHER))
+    if not names & set(report.placement.layers):
+        return ""
+    layers_on: dict[tuple[int, int], set[str]] = {}
+    for name in names:
+        for part in report.placement.slices_of(name):
+            layers_on.setdefault((part.run, part.core), set()).add(name)
+    cores = sum(layers == names for layers in layers_on.values())
+    return f"{cores:,}" if cores else ""
+
+
+def _fullest_other(rows: Sequence[BudgetRow], columns: Sequence[str]) -> str:
+    """Return the fullest resource without a column."""
+    others = [row for row in rows if row.resource not in columns and row.share is not None]
+    others = [row for row in others if row.status == "over" or row.resource not in KEPT_LIMITS]
+    if not others:
+        return ""
+    fullest = max(others, key=lambda row: row.share or 0.0)
+    return f"{_resource(fullest)} {_share(fullest)}"
+
+
+def _share(row: BudgetRow) -> str:
+    return "?" if row.share is None else f"{100 * row.share:,.0f} %"
+
+
+def _resource(row: BudgetRow) -> str:
+    return row.resource.replace("_", " ")
+
+
+def _amount(value: float | None) -> str:
+    return "?" if value is None else amount(value)
+
+
+# ----------------------------------------------------------------------------------------------------------- sentences
+
+Line: TypeAlias = tuple[str, str, str]
+"""(label, style, sentence)."""
+
+
+def _draw_lines(groups: Sequence[Sequence[Line]]) -> Table:
+    """Return groups of sentences with their labels in a column on the left."""
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for index, lines in enumerate(group for group in groups if group):
+        if index:
+            grid.add_row()
+        for label, style, sentence in lines:
+            grid.add_row(Text(label), Text(sentence), style=style)
+    return grid
+
+
+def _group_lines(report: BudgetReport) -> list[list[Line]]:
+    """Return what is over with its remedies, what is tight, unchecked and missing, and the notes."""
+    over, tight, unchecked = _over_lines(report), _tight_lines(report), _unchecked_lines(report)
+    return [list(over), list(tight), list(unchecked), _unsupported_lines(report), _note_lines(report)]
+
+
+def _over_lines(report: BudgetReport) -> Iterator[Line]:
+    for row in report.over:
+        detail = f" ({row.detail})" if row.detail else ""
+        yield (
+            "over",
+            STATUS_STYLES["over"],
+            f"{_resource(row)} of {row.where}: {_amount(row.used)} of {_amount(row.limit)}{detail}",
+        )
+        for remedy in row.remedy.split("; ") if row.remedy else ():
+            yield "", "", f"→ {remedy}"
+
+
+def _tight_lines(report: BudgetReport) -> Iterator[Line]:
+    rows = [row for row in report.rows if row.status == "tight" and row.unit != THING]
+    if rows:
+        rows.sort(key=lambda row: -(row.share or 0))
+        names = (f"{_resource(row)} of {_short_name(row.where)} {_share(row)}" for row in rows)
+        yield "tight", STATUS_STYLES["tight"], ", ".join(names)
+
+
+def _unchecked_lines(report: BudgetReport) -> Iterator[Line]:
+    """Yield a line per resource and reason, with the layers that it concerns."""
+    layers: dict[tuple[str, str], list[str]] = {}
+    for row in report.rows:
+        if row.status == "unchecked":
+            reason = row.remedy or (row.detail if row.limit == 0 else "")
+            reason = reason or ("limit not published" if row.limit is None else "not known")
+            layers.setdefault((_resource(row), reason), []).append(_short_name(row.where))
+    for (resource, reason), places in layers.items():
+        names = list(dict.fromkeys(places))
+        more = f" and {len(names) - MAX_NAMES + 1} more" if len(names) > MAX_NAMES else ""
+        named = ", ".join(names[: MAX_NAMES - 1] if more else names)
+        yield "unchecked", STATUS_STYLES["unchecked"], f"{resource} of {named}{more}: {reason}"
+
+
+def _unsupported_lines(report: BudgetReport) -> list[Line]:
+    """Return a line per thing that the chip does not have, with all layers that need it."""
+    layers: dict[tuple[str, str], list[str]] = {}
+    for finding in report.unsupported:
+        layers.setdefault((finding.what, finding.why), []).append(f"'{finding.layer}'")
+    return [
+        (
+            "missing",
+            STATUS_STYLES["over"],
+            f"{'layer' if len(names) == 1 else 'layers'} {', '.join(names)}: {what}; {why}",
+        )
+        for (what, why), names in layers.items()
+    ]
+
+
+def _note_lines(report: BudgetReport) -> list[Line]:
+    """Return the notes (`topic: sentence`), and how energy and time were computed."""
+    notes = list(report.notes)
+    if report.synops is not None:
+        energy = report.energy
+        notes += [f"energy: {t.name} {with_prefix(t.joules, 'J')} ({t.how}; {t.evidence}, {t.source})" for t in energy.terms]
+        if energy.missing:
+            notes.append(f"energy: no total; no number for {', '.join(energy.missing)}")
+        notes += [f"energy: measured: {run}" for run in energy.measured]
+        notes.append(f"time: {report.latency.how or 'not known (' + ', '.join(report.latency.missing) + ')'}")
+    return [(topic, "", sentence) for topic, _, sentence in (note.partition(": ") for note in notes)]

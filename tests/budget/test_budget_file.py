@@ -7,7 +7,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from spear_deploy.budget.budget_file import BudgetFile, read_budget
+from spear_deploy.budget.budget_file import BudgetFile, UserLimits, read_budget
 from spear_deploy.cli import main
 from spear_deploy.errors import DataError, FileError
 from spear_deploy.interchange.snn_file import write_snn
@@ -38,8 +38,9 @@ def write(tmp_path, text: str, name: str = "spear.toml"):
 def test_every_key_is_read(tmp_path) -> None:
     path = write(tmp_path, FULL)
     assert read_budget(path) == BudgetFile(
-        path=path, chip="loihi1", chips=2, activity=0.5, cores=3, synops=1000, energy_j=pytest.approx(20e-6),
-        latency_s=pytest.approx(5.5e-3), overrides={"energy.synop_pj": 9, "packing.tile_axes": ["x", "y"]},
+        path=path, chip="loihi1", chips=2, activity=0.5,
+        limits=UserLimits(cores=3, synops=1000, energy_j=pytest.approx(20e-6), latency_s=pytest.approx(5.5e-3)),
+        overrides={"energy.synop_pj": 9, "packing.tile_axes": ["x", "y"]},
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from spear_deploy.budget import remedies as remedies_module
+from spear_deploy.budget.budget_file import UserLimits
 from spear_deploy.budget.check import check
 from spear_deploy.budget.connection_rows import needs_nonzero_weights
 from spear_deploy.budget.core_rows import BudgetRow
@@ -95,18 +96,18 @@ def test_memory_that_one_neuron_overfills() -> None:
 def test_where_nothing_helps_that_is_said() -> None:
     net, chip = dense_net(3, 50, 50, 50), small_chip("loihi1", core__neurons=10, chip__usable_cores=2, chip__cores=2)
     assert check(net, chip).rows[0].remedy == "8 chips instead of 1"
-    silent = check(net, small_chip("loihi1", core__neurons=10), cores=2)
+    silent = check(net, small_chip("loihi1", core__neurons=10), limits=UserLimits(cores=2))
     assert silent.rows[0].remedy == "no layer, weight width, chip count or uniform width lowers cores enough"
 
 
 def test_all_layers_narrower_where_none_alone_is_enough() -> None:
     """3 layers of 50 on cores of 10 take 15 cores, the outputs 5 of them; at 40 % of their width the hidden ones take 2 each."""
     net, chip = dense_net(3, 50, 50, 50), small_chip("loihi1", core__neurons=10)
-    over = check(net, chip, cores=9).rows[0]
+    over = check(net, chip, limits=UserLimits(cores=9)).rows[0]
     assert over.remedy == "all layers at 40 % of their width: −6 cores"
     for share, status in ((20, "tight"), (21, "over")):
         plan = PruningPlan(kept={group.name: tuple(range(share)) for group in list_prunable_groups(net)})
-        assert check(prune(net, plan), chip, cores=9).rows[0].status == status
+        assert check(prune(net, plan), chip, limits=UserLimits(cores=9)).rows[0].status == status
 
 
 def narrower_input(graph: SNNGraph, left: int) -> SNNGraph:
@@ -223,7 +224,7 @@ def wide(outputs: int, inputs: int) -> Dense:
 def over_in(graph: SNNGraph, chip: HardwareProfile, violation: BudgetRow) -> bool:
     """Whether the violation is there in another network; no remedies are sought."""
     found, bits = find_populations(graph, zeros=needs_nonzero_weights(chip)), stored_bits(graph, chip)
-    rows, layers = build_what_if(graph, found, bits, chip, 1).evaluate().rows, set(violation.layers)
+    rows, layers = build_what_if(graph, found, bits, chip, chips=1).evaluate().rows, set(violation.layers)
     return any(r.status == "over" and r.resource == violation.resource and layers & set(r.layers) for r in rows)
 
 
@@ -294,7 +295,7 @@ def test_a_remedy_that_fails_costs_itself_alone(monkeypatch: pytest.MonkeyPatch,
     def fail(*_: object) -> None:
         raise MemoryError("too large")
 
-    monkeypatch.setattr(remedies_module, "_near", fail)
+    monkeypatch.setattr(remedies_module, "_related_groups", fail)
     with pytest.raises(MemoryError, match="too large"):
         check(net, chip)  # tests are loud
     for handler in list(remedies_module.LOG.handlers):

@@ -7,6 +7,7 @@ import json
 import numpy as np
 from click.testing import CliRunner
 
+from spear_deploy.budget.budget_file import UserLimits
 from spear_deploy.budget.check import check
 from spear_deploy.budget.sarif import to_sarif
 from spear_deploy.cli import main
@@ -34,7 +35,7 @@ def test_one_result_for_each_finding_with_its_layer() -> None:
 
 
 def test_every_rule_is_declared_once_and_the_log_is_json() -> None:
-    report = check(dense_net(8, 3000, 10), load_profile("loihi1"), synops=5)
+    report = check(dense_net(8, 3000, 10), load_profile("loihi1"), limits=UserLimits(synops=5))
     log = json.loads(json.dumps(to_sarif(report, "net.snn"), allow_nan=False))
     run = log["runs"][0]
     rules = [rule["id"] for rule in run["tool"]["driver"]["rules"]]

@@ -1,4 +1,4 @@
-"""A notebook shows a good table, and lets nothing through that a name of a layer could smuggle in."""
+"""HTML tables of reports in notebooks, with escaped names."""
 
 from html.parser import HTMLParser
 
@@ -40,21 +40,21 @@ class Reader(HTMLParser):
 def test_names_are_escaped():
     layer = Layer(name="<script>alert(1)<b>", synapse=Dense(weight=np.ones((2, 3))), neuron=IF())
     net = chain([layer], input_shape=(3,))
-    found = Reader(sd.count(net, np.ones((2, 1, 3)))._repr_html_())
-    assert "script" not in found.tags and "<script>alert(1)<b>" in found.text
+    result = Reader(sd.count(net, np.ones((2, 1, 3)))._repr_html_())
+    assert "script" not in result.tags and "<script>alert(1)<b>" in result.text
 
 
 def test_a_count_shows_layers_rates_and_rules():
     net = chain([Layer(name="fc", synapse=Dense(weight=np.ones((2, 3))), neuron=IF(v_threshold=2.5))], input_shape=(3,))
-    found = Reader(sd.count(net, np.ones((4, 1, 3)), rules=True)._repr_html_())
-    assert found.rows == [["layer", "SynOps", "rate"], ["fc", "24", "1.0000"]]
-    assert "24 SynOps per inference (1 samples, 4 steps)" in found.text and "by the rule 'exact': 24" in found.text
+    result = Reader(sd.count(net, np.ones((4, 1, 3)), rules=True)._repr_html_())
+    assert result.rows == [["layer", "SynOps", "rate"], ["fc", "24", "1.0000"]]
+    assert "24 SynOps per inference (1 samples, 4 steps)" in result.text and "by the rule 'exact': 24" in result.text
 
 
-def test_analogue_input_is_told_as_macs():
+def test_analogue_input_is_reported_as_macs():
     net = chain([Layer(name="fc", synapse=Dense(weight=np.ones((2, 3))), neuron=IF())], input_shape=(3,))
-    shown = sd.count(net, np.full((4, 1, 3), 0.5), kind="current")._repr_html_()
-    assert "analogue input: 24 MACs" in shown
+    view = sd.count(net, np.full((4, 1, 3), 0.5), kind="current")._repr_html_()
+    assert "analogue input: 24 MACs" in view
 
 
 def test_an_unknown_status_is_no_colour():
