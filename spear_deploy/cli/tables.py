@@ -10,6 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from spear_deploy.util.number_format import number
+
 if TYPE_CHECKING:
     from spear_deploy.budget.chip_ranking import Ranked
     from spear_deploy.budget.report import BudgetReport
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 VERDICT_STYLE = {"fits": "green", "unchecked": "cyan", "does_not_fit": "bold red"}
 LEAST_WIDTH = 24
 """Columns of a terminal that the last column of a table keeps."""
-STATUS_STYLE = {"ok": "green", "tight": "yellow", "over": "bold red", "unchecked": "cyan"}
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], numbers: Sequence[int] = ()) -> Group:
@@ -38,17 +39,6 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], num
     for row in rows:
         made.add_row(*(number(cell) if isinstance(cell, float) else str(cell) for cell in row))
     return Group(*([Text(title, style="bold")] if title else []), made)
-
-
-def number(value: float | None) -> str:
-    """Write a number as a person reads it.
-
-    >>> number(12345.678), number(0.01234), number(None)
-    ('12,346', '0.0123', '–')
-    """
-    if value is None:
-        return "–"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def show_lint(console: Console, findings: Sequence[LintFinding]) -> None:
@@ -106,11 +96,8 @@ def _value(value: Any) -> str:
 
 
 def show_check(console: Console, report: BudgetReport) -> None:
-    """Show the verdict first, then each layer in a line, then what to do about what is over."""
-    from spear_deploy.budget.report import lines
-
-    for style, line in lines(report, console.width):
-        console.print(Text(line, style=STATUS_STYLE.get(style, style)), soft_wrap=True)
+    """Show the verdict, a line per layer, and what to change."""
+    console.print(report)
 
 
 def show_rank(console: Console, found: Iterable[Ranked]) -> None:
