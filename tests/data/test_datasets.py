@@ -1,4 +1,4 @@
-"""Splits, formats of a file, and what is refused."""
+"""Splits, files and functions of datasets, and refused data."""
 
 import sys
 
@@ -26,14 +26,14 @@ def saved(tmp_path, **arrays):
 
 def test_digits_are_split_by_class_and_share_no_sample():
     pytest.importorskip("sklearn")
-    found = load_data("digits")
-    assert (len(found.test), found.steps, found.input_shape, found.classes, found.kind) == (360, 8, (1, 8, 8), 10, "spikes")
-    assert len(found.train) + len(found.val) + len(found.test) == 1797
-    for split in (found.train, found.val, found.test):
+    result = load_data("digits")
+    assert (len(result.test), result.steps, result.input_shape, result.classes, result.kind) == (360, 8, (1, 8, 8), 10, "spikes")
+    assert len(result.train) + len(result.val) + len(result.test) == 1797
+    for split in (result.train, result.val, result.test):
         share = np.bincount(split.y) / len(split)
         assert np.abs(share - 0.1).max() < 0.012
         assert split.x.dtype == np.uint8 and not split.x.flags.writeable
-    rows = [{sample.tobytes() for sample in split.x} for split in (found.train, found.val, found.test)]
+    rows = [{sample.tobytes() for sample in split.x} for split in (result.train, result.val, result.test)]
     assert len(rows[0] | rows[1] | rows[2]) == len(rows[0]) + len(rows[1]) + len(rows[2])
 
 
@@ -54,7 +54,7 @@ def test_rate_code_sends_as_many_spikes_as_the_intensity_says(steps):
     np.testing.assert_array_equal(spikes.sum(axis=1), np.floor(steps * x + 0.5))
 
 
-def test_rate_code_refuses_what_is_no_intensity():
+def test_rate_code_refuses_intensities_beyond_1():
     with pytest.raises(DataError, match=r"0\.5\.\.1\.5 given, a rate code takes 0\.\.1"):
         data.rate_code(np.array([[0.5, 1.5]]), 4)
 
@@ -64,16 +64,16 @@ def test_rate_code_refuses_what_is_no_intensity():
 
 def test_file_with_a_time_axis_holds_spikes(tmp_path):
     x, y = samples()
-    found = load_data(saved(tmp_path, x=x, y=y), input_shape=(2,))
-    assert found.kind == "spikes" and found.steps == 3 and found.input_shape == (2,) and found.classes == 4
-    assert len(found.train) + len(found.val) + len(found.test) == 40 and len(found.test) == 8
+    result = load_data(saved(tmp_path, x=x, y=y), input_shape=(2,))
+    assert result.kind == "spikes" and result.steps == 3 and result.input_shape == (2,) and result.classes == 4
+    assert len(result.train) + len(result.val) + len(result.test) == 40 and len(result.test) == 8
 
 
 def test_file_without_a_time_axis_is_repeated_as_current(tmp_path):
     x, y = samples(shape=(2, 4))
-    found = load_data(saved(tmp_path, x=x, y=y), steps=5, input_shape=(3, 2, 4))
-    assert found.kind == "current" and found.steps == 5 and found.input_shape == (3, 2, 4)
-    assert (found.val.x == found.val.x[:, :1]).all()
+    result = load_data(saved(tmp_path, x=x, y=y), steps=5, input_shape=(3, 2, 4))
+    assert result.kind == "current" and result.steps == 5 and result.input_shape == (3, 2, 4)
+    assert (result.val.x == result.val.x[:, :1]).all()
 
 
 def test_network_decides_what_the_axes_mean(tmp_path):
@@ -85,7 +85,7 @@ def test_network_decides_what_the_axes_mean(tmp_path):
         load_data(path, input_shape=(8,))
 
 
-def test_analogue_values_are_a_current_and_kind_can_be_said(tmp_path):
+def test_analogue_values_are_a_current_and_kind_can_be_set(tmp_path):
     x, y = samples()
     assert load_data(saved(tmp_path, x=x * 0.5, y=y)).kind == "current"
     assert load_data(saved(tmp_path, x=x, y=y, kind="current")).kind == "current"
@@ -98,11 +98,11 @@ def test_analogue_values_are_a_current_and_kind_can_be_said(tmp_path):
 def test_own_splits_are_taken(tmp_path):
     x, y = samples()
     marks = np.array(["train"] * 20 + ["val"] * 8 + ["test"] * 12)
-    found = load_data(saved(tmp_path, x=x, y=y, split=marks))
-    np.testing.assert_array_equal(found.val.x, x[20:28])
-    found = load_data(saved(tmp_path, x_train=x[:28], y_train=y[:28], x_test=x[28:], y_test=y[28:]))
-    np.testing.assert_array_equal(found.test.y, y[28:])
-    assert len(found.train) + len(found.val) == 28 and len(found.val) == 4
+    result = load_data(saved(tmp_path, x=x, y=y, split=marks))
+    np.testing.assert_array_equal(result.val.x, x[20:28])
+    result = load_data(saved(tmp_path, x_train=x[:28], y_train=y[:28], x_test=x[28:], y_test=y[28:]))
+    np.testing.assert_array_equal(result.test.y, y[28:])
+    assert len(result.train) + len(result.val) == 28 and len(result.val) == 4
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_own_splits_are_taken(tmp_path):
         ({"split": np.array(["test"] * 40)}, "train split: there is none"),
     ],
 )
-def test_unusable_arrays_are_refused_by_what_is_wrong(tmp_path, change, message):
+def test_unusable_arrays_are_refused_with_the_reason(tmp_path, change, message):
     x, y = samples()
     arrays = {name: value for name, value in ({"x": x, "y": y} | change).items() if value is not None}
     with pytest.raises(DataError, match=message):
@@ -218,7 +218,7 @@ def dataset(**changes):
     return Dataset(**({"name": "toy", "classes": 4} | parts | changes))
 
 
-def test_dataset_refuses_what_does_not_go_together():
+def test_dataset_refuses_splits_that_do_not_match():
     x, y = samples()
     assert load_data(whole := dataset()) is whole
     with pytest.raises(DataError, match="val split: is empty"):
@@ -235,7 +235,7 @@ def test_dataset_refuses_what_does_not_go_together():
         dataset(test=Split(x=np.full((3, 3, 2), "a"), y=y[:3]))
 
 
-def test_dataset_says_what_the_network_cannot_take():
+def test_dataset_refuses_a_network_of_another_input_or_too_few_outputs():
     dataset().check((2,), 4)
     with pytest.raises(DataError, match="samples are 2 a step, the network takes 5"):
         dataset().check((5,))

@@ -1,4 +1,4 @@
-"""Chips to the unit: what the makers' own formulas and limits say, worked out by hand."""
+"""Resources of small networks on each chip, worked out by hand."""
 
 from __future__ import annotations
 
@@ -230,8 +230,8 @@ def test_truenorth_palette() -> None:
     neuron = LoihiLIF(decay_u=4096, decay_v=0, v_threshold=1)
     for values, status in (([[0, 1, -2, 3, 4, 1]], "ok"), ([[5, 1, -2, 3, 4, 1]], "over")):
         net = chain([Layer(name="fc", synapse=Dense(weight=np.array(values)), neuron=neuron)], input_shape=(6,))
-        found = row(check(net, chip), "weight_palette", "fc")
-        assert (found.used, found.limit, found.status) == (4 + (status == "over"), 4, status)
+        result = row(check(net, chip), "weight_palette", "fc")
+        assert (result.used, result.limit, result.status) == (4 + (status == "over"), 4, status)
     floating = row(check(dense_net(6, 2), chip), "weight_palette", "fc1")
     assert (floating.used, floating.status) == (
         None,
@@ -308,11 +308,11 @@ def test_spinnaker2_stores_synapses_in_a_format_that_is_not_public() -> None:
     ],
 )
 def test_loihi1_limits_of_nengo_loihi(net: SNNGraph, resource: str, used: int, status: str) -> None:
-    found = row(check(net, load_profile("loihi1")), resource, "fc1")
-    assert (found.used, found.status) == (used, status)
+    result = row(check(net, load_profile("loihi1")), resource, "fc1")
+    assert (result.used, result.status) == (used, status)
 
 
-def test_a_limit_that_is_unlimited_has_no_row_and_one_that_nobody_published_is_unchecked() -> None:
+def test_an_unlimited_limit_has_no_row_and_an_unpublished_one_is_unchecked() -> None:
     net = dense_net(10, 20, 5)
     for key, where in (("fan_in", "fc1"), ("fan_out", "fc1"), ("fan_out_mean", "chip"), ("input_channels", "input")):
         chip = small_chip("loihi2", **{f"connectivity__{key}": None})
@@ -336,7 +336,7 @@ def test_recurrence_where_the_chip_has_none() -> None:
     assert check(net, small_chip("loihi2")).verdict == "fits"
 
 
-def test_geometry_that_the_maker_says_nothing_about_is_unchecked() -> None:
+def test_unpublished_geometry_is_unchecked() -> None:
     net = chain(
         [Layer(name="c", synapse=Conv2d(weight=np.ones((2, 2, 3, 3)), dilation=(2, 2)), neuron=IF())], input_shape=(2, 9, 9)
     )

@@ -1,4 +1,4 @@
-"""Profiles: every number with its source, and what a file can get wrong."""
+"""Loading and overriding of profiles, and errors of their files."""
 
 from __future__ import annotations
 
@@ -70,14 +70,14 @@ def test_profiles_are_listed_and_summarised() -> None:
         assert (line["name"], line["title"], line["cores"]) == (name, profile.meta.title, profile.chip.usable_cores.value)
 
 
-def test_a_list_of_chips_waits_for_no_validator() -> None:
+def test_listing_chips_does_not_import_pydantic() -> None:
     code = (
         "import sys; from spear_deploy.hardware import catalog; catalog.summarize_profiles(); sys.exit('pydantic' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_short_file_of_ones_own_loads_and_leaves_the_rest_unpublished(tmp_path: Path) -> None:
+def test_a_short_file_loads_and_its_other_keys_are_unpublished(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(own_chip()))
     profile = load_profile(path)
@@ -278,7 +278,7 @@ def test_broken_yaml_is_refused(text: str, message: str) -> None:
         parse_profile(text, "x.yaml")
 
 
-def test_files_that_are_none(tmp_path: Path) -> None:
+def test_missing_files_and_files_that_are_no_profiles_are_refused(tmp_path: Path) -> None:
     empty, binary = tmp_path / "empty.yaml", tmp_path / "binary.yaml"
     empty.write_text("")
     binary.write_bytes(b"\xff\xfe\x00\x80")
@@ -349,7 +349,7 @@ def test_overrides_take_what_a_file_takes() -> None:
     assert len(changed) == 8 and len(list_facts(after)) == len(list_facts(xylo))
 
 
-def test_a_price_of_the_users_sets_aside_what_holds_it_or_is_in_it() -> None:
+def test_a_price_of_the_user_replaces_an_all_in_figure_and_the_other_way_round() -> None:
     ours = override_facts(load_profile("truenorth"), {"energy.synop_pj": 2})
     assert (ours.energy.synop_pj.value, ours.energy.all_in_pj_per_synop.value) == (2, None)
     assert ours.energy.all_in_pj_per_synop.source == "set aside for what is supplied by the user"
@@ -370,12 +370,12 @@ def test_a_price_of_the_users_sets_aside_what_holds_it_or_is_in_it() -> None:
     ("speck2e", "speck2f", 1),
     ("dynapcnn:dev_kit", "speck2f", 1),
 ])  # fmt: skip
-def test_a_board_is_so_many_chips(given: str, name: str, chips: int) -> None:
-    profile, found = load_target(given)
-    assert (profile.name, found) == (name, chips)
+def test_a_board_gives_its_number_of_chips(given: str, name: str, chips: int) -> None:
+    profile, result = load_target(given)
+    assert (profile.name, result) == (name, chips)
 
 
-def test_a_board_of_ones_own(tmp_path: Path) -> None:
+def test_a_file_may_declare_a_board(tmp_path: Path) -> None:
     path = tmp_path / "a:b.yaml"
     path.write_text(yaml.safe_dump(own_chip(chip__boards={"big": _leaf(4, "chip"), "some": _leaf(None, "chip") | NOBODY})))
     assert load_target(path)[1] == 1

@@ -1,4 +1,4 @@
-"""Shipped profiles: every leaf of every chip, and the numbers that are published."""
+"""Facts of the shipped profiles against the published numbers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ NOT_PUBLISHED = {
 @pytest.mark.parametrize("name", CHIPS)
 def test_every_limit_that_a_verdict_needs_is_stated(name: str) -> None:
     """A number, `unlimited`, or one of the few that nobody publishes: nothing is left out by oversight."""
-    profile, found = load_profile(name), facts_of(name)
+    profile, result = load_profile(name), facts_of(name)
     keys = [f"connectivity.{key}" for key in type(profile.connectivity).model_fields]
     keys += ["neuron.models", "neuron.resets", "layers.kinds", "weights.bits", "weights.delay_max_steps", "weights.sign"]
     keys += [
@@ -62,7 +62,7 @@ def test_every_limit_that_a_verdict_needs_is_stated(name: str) -> None:
         "synapse_memory.format",
         "synapse_memory.scope",
     ]
-    missing = {key for key in keys if found[key] is None}
+    missing = {key for key in keys if result[key] is None}
     groups = range(len(profile.core_groups)) if profile.core_groups else [None]
     for limit in CoreLimits.model_fields:
         if any(profile.core_limits(group)[limit].value is None for group in groups):
@@ -164,8 +164,8 @@ PUBLISHED: dict[str, Facts] = {
 
 @pytest.mark.parametrize("name", CHIPS)
 def test_the_numbers_are_the_published_ones(name: str) -> None:
-    found = facts_of(name)
-    assert {key: found[key] for key in PUBLISHED[name]} == PUBLISHED[name]
+    result = facts_of(name)
+    assert {key: result[key] for key in PUBLISHED[name]} == PUBLISHED[name]
 
 
 def test_speck_cores_have_their_memories_in_the_order_of_the_chip() -> None:

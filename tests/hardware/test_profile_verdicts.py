@@ -1,4 +1,4 @@
-"""What the shipped profiles make of small networks: the limits that chips.md states, met and passed by one."""
+"""Verdicts of shipped profiles at and one beyond each published limit."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ TOO_MUCH = {
 
 
 @pytest.mark.parametrize("case", FITS)
-def test_what_is_within_every_limit_is_let_through(case: str) -> None:
+def test_a_network_within_every_limit_fits(case: str) -> None:
     chip, net = FITS[case]
     report = check(net, load_profile(chip))
     assert (over(report), report.unsupported) == (set(), ()), report.headline
@@ -133,14 +133,14 @@ def test_what_is_within_every_limit_is_let_through(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", TOO_MUCH)
-def test_what_is_beyond_a_limit_is_not(case: str) -> None:
+def test_a_network_one_beyond_a_limit_does_not_fit(case: str) -> None:
     chip, net, resources = TOO_MUCH[case]
     report = check(net, load_profile(chip))
     assert report.verdict == "does_not_fit"
     assert resources <= over(report), report.headline
 
 
-def test_what_nobody_publishes_is_unchecked() -> None:
+def test_an_unpublished_limit_is_unchecked() -> None:
     """Akida says nothing about resets, SpiNNaker 2 nothing about its synapses; a user who knows says so."""
     net = cnn(8)
     akida = load_profile("akd1500")

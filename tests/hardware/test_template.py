@@ -1,4 +1,4 @@
-"""The keys as a person reads them: README, template, JSON Schema, the command `profiles`."""
+"""Keys of profiles in README, template, JSON Schema and `profiles`."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def as_documented(key: str) -> str:
 
 
 def test_every_key_has_one_line_of_meaning_and_every_leaf_a_unit() -> None:
-    found = {key.key: key for key in list_keys()}
-    assert len(found) == len(list_keys()) > 100
-    for key in found.values():
+    result = {key.key: key for key in list_keys()}
+    assert len(result) == len(list_keys()) > 100
+    for key in result.values():
         assert key.meaning and "\n" not in key.meaning, key.key
     used = {as_documented(row.key) for name in list_profiles() for row in list_facts(load_profile(name))}
-    assert not used - set(found)
+    assert not used - set(result)
     leaves = used - {"core_groups.NAME.*"}
-    assert all(found[key].unit for key in leaves)
+    assert all(result[key].unit for key in leaves)
 
 
 def test_the_readme_holds_the_keys_as_they_are() -> None:
@@ -91,7 +91,7 @@ def test_the_schema_refuses_what_the_loader_refuses(key: str, value: Any, fault:
         place = place[part]
     place[last] = value
     schema = json_schema()
-    assert any(fault in found for found in _faults(data, schema, schema, "loihi2"))
+    assert any(fault in result for result in _faults(data, schema, schema, "loihi2"))
 
 
 KINDS = {
@@ -133,13 +133,13 @@ def _faults_inside(value: dict[str, Any], schema: Any, root: Any, where: str) ->
             yield from _faults(inner, known.get(name, other), root, f"{where}.{name}")
 
 
-def test_a_template_loads_as_it_is_and_says_nothing(tmp_path: Path) -> None:
+def test_a_template_loads_with_every_fact_unpublished(tmp_path: Path) -> None:
     path = tmp_path / "my_chip.yaml"
     assert write_template(path) == len(list_keys())
     profile = load_profile(path)
     assert profile.name == "my_chip"
-    said = {row.key: row.value for row in list_facts(profile) if row.value is not None}
-    assert said == {"weights.bits": (8,), "weights.default_bits": 8}
+    values = {row.key: row.value for row in list_facts(profile) if row.value is not None}
+    assert values == {"weights.bits": (8,), "weights.default_bits": 8}
     assert check(dense_net(4, 3), profile).verdict == "unchecked"
 
 
@@ -154,7 +154,7 @@ def test_a_template_holds_every_key_with_its_meaning() -> None:
 
 
 @pytest.mark.parametrize("name", list_profiles())
-def test_a_template_like_a_chip_says_what_the_chip_says(name: str) -> None:
+def test_a_template_like_a_chip_has_its_facts(name: str) -> None:
     chip = load_profile(name)
     copy = parse_profile(template_text("copy", "copy.yaml", chip), "copy.yaml")
     assert list_facts(copy) == list_facts(chip)
@@ -181,9 +181,9 @@ def test_the_command_lists_shows_explains_and_writes(tmp_path: Path) -> None:
     assert listed[5]["boards"] == {"oheo_gulch": 1, "kapoho_point": 8, "alia_point": 32, "hala_point": 1152}
     assert all(name in run().stdout for name in list_profiles())
 
-    shown = json.loads(run("speck2e", "--json").stdout)
-    assert (shown["name"], shown["family"]) == ("speck2f", "speck")
-    numbers = {row["key"]: row for row in shown["numbers"]}
+    printed = json.loads(run("speck2e", "--json").stdout)
+    assert (printed["name"], view["family"]) == ("speck2f", "speck")
+    numbers = {row["key"]: row for row in printed["numbers"]}
     assert numbers["core_groups.many_weights.synapse_memory"]["value"] == 65536
     assert numbers["energy.synop_pj"] == {
         "key": "energy.synop_pj",
@@ -215,6 +215,6 @@ def test_the_command_lists_shows_explains_and_writes(tmp_path: Path) -> None:
         (["--like", "loihi2"], "--like goes with --new FILE"),
     ],
 )
-def test_the_command_refuses_what_it_cannot_do_at_once(arguments: list[str], message: str) -> None:
+def test_the_command_refuses_options_that_exclude_each_other(arguments: list[str], message: str) -> None:
     done = run(*arguments)
     assert done.exit_code == 2 and message in done.stderr

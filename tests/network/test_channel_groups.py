@@ -1,4 +1,4 @@
-"""Pruned by slicing is masked, spike for spike; groups are what must go together."""
+"""Channel groups; a pruned network spikes like the masked one."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from spear_deploy.errors import GraphError, UnsupportedError
 from spear_deploy.network import CONVS, IF, Conv2d, Dense, Flatten, Layer
 from spear_deploy.network.channel_groups import list_groups, list_prunable_groups
 from spear_deploy.network.graph import Edge, SNNGraph, chain
-from spear_deploy.pruning.importance import importance, plan_by_importance
+from spear_deploy.pruning.importance import plan_by_importance, score_channels
 from spear_deploy.pruning.plan import PruningPlan, prune
 from spear_deploy.simulator import simulate
 from tests.support.reference import random_graph, random_spikes
@@ -92,10 +92,10 @@ def test_importance_orders_by_weight_and_plan_keeps_the_best():
     ]
     graph = chain(layers, input_shape=(2,))
     (group,) = list_prunable_groups(graph)
-    assert importance(graph, group).tolist() == [1, 6, 2]
+    assert score_channels(graph, group).tolist() == [1, 6, 2]
     assert plan_by_importance(graph, {"a": 2}).kept == {"a": (1, 2)}
     counts = simulate(graph, np.ones((3, 1, 2), bool)).counts
-    assert importance(graph, group, "rate", counts).tolist() == counts.sent["a"].tolist()
+    assert score_channels(graph, group, "rate", counts).tolist() == counts.sent["a"].tolist()
 
 
 def test_wrong_plans_are_refused():
@@ -109,7 +109,7 @@ def test_wrong_plans_are_refused():
     with pytest.raises(UnsupportedError, match="group 'out': cannot be pruned, since it is the network's output"):
         prune(graph, PruningPlan(kept={"out": (0,)}))
     with pytest.raises(GraphError, match="importance 'rate' needs spike counts"):
-        importance(graph, list_prunable_groups(graph)[0], "rate")
+        score_channels(graph, list_prunable_groups(graph)[0], "rate")
 
 
 def test_channels_that_do_not_line_up_are_frozen():

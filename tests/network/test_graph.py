@@ -1,4 +1,4 @@
-"""The waist: topology, shapes, and what merges into one layer."""
+"""Topology, shapes and merged layers of the graph."""
 
 from dataclasses import replace
 
@@ -74,7 +74,7 @@ def test_integers_and_floats_do_not_mix():
         integer.with_layers(mixed)
 
 
-def test_merging_parts_keeps_the_function_and_names_layers_after_their_neurons():
+def test_merging_parts_keeps_the_outputs_and_names_layers_after_their_neurons():
     norm = BatchNorm(weight=np.ones(2), bias=np.zeros(2), mean=np.zeros(2), var=np.ones(2))
     parts = [
         Layer(name="conv", synapse=Conv2d(weight=np.ones((2, 1, 1, 1)) * 0.7)),
@@ -99,7 +99,7 @@ def test_merging_random_networks_keeps_the_function(seed):
     np.testing.assert_array_equal(simulate(merge_parts(graph), x).output, simulate(graph, x).output)
 
 
-def test_what_carries_spikes():
+def test_carries_spikes_through_pools_and_sums_of_spikes_only():
     graph = random_graph(0)
     assert {n: carries_spikes(graph, n) for n in ("input", "conv1", "pool", "flatten", "conv2", "out")} == {
         "input": True,

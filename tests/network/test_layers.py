@@ -1,4 +1,4 @@
-"""Layers are data that cannot contradict themselves."""
+"""Layers: frozen arrays, shapes and refused contradictions."""
 
 import numpy as np
 import pytest

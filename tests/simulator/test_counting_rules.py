@@ -1,4 +1,4 @@
-"""Other tools' rules, on the example of the reference: a stride-2 convolution."""
+"""SynOps by other tools' rules on a stride-2 convolution."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Integer neurons of Speck and Xylo against loops over single neurons, and against SynSense's own simulator."""
+"""Speck and Xylo neurons against scalar loops and xylosim."""
 
 from dataclasses import replace
 
@@ -237,7 +237,7 @@ def test_a_loop_of_many_spikes_runs_step_by_step():
     assert run.spikes["n"].max() > 3
 
 
-def test_files_keep_them(tmp_path):
+def test_files_keep_integer_neurons(tmp_path):
     for graph in (speck_network(np.random.default_rng(0)), random_network(1)[0]):
         write_snn(graph, tmp_path / "net.snn")
         assert read_snn(tmp_path / "net.snn") == graph

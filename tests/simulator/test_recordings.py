@@ -51,13 +51,13 @@ def test_recording_has_the_documented_names(tmp_path):
         (b"hello", "cannot be read as .npz"),
     ],
 )
-def test_files_that_are_no_arrays(tmp_path, content, message):
+def test_files_without_arrays_are_refused(tmp_path, content, message):
     (tmp_path / "x.npz").write_bytes(content)
     with pytest.raises(FileError, match=message):
         read_arrays(tmp_path / "x.npz")
 
 
-def test_missing_pickled_and_boastful_files(tmp_path):
+def test_missing_pickled_and_oversized_files_are_refused(tmp_path):
     with pytest.raises(FileError, match="there is no such file of arrays"):
         read_arrays(tmp_path / "none.npz")
     with pytest.raises(FileError, match="is a folder"):
@@ -71,7 +71,7 @@ def test_missing_pickled_and_boastful_files(tmp_path):
         read_arrays(tmp_path / "bomb.npz")
 
 
-def test_input_that_does_not_fit(tmp_path):
+def test_input_of_another_shape_is_refused(tmp_path):
     graph = random_graph(0)
     path = tmp_path / "in.npz"
     np.savez(path, other=np.zeros(3))

@@ -1,4 +1,4 @@
-"""The simulator against slow loops, Norse's own cells, and traces recorded elsewhere."""
+"""The simulator against slow loops, Norse's cells and recorded traces."""
 
 import numpy as np
 import pytest
@@ -94,7 +94,7 @@ def by_the_book(neuron, drive):
 
     u, rest = np.zeros(drive.shape[1:], np.int64), np.zeros(drive.shape[1:], np.int64)
     v = np.broadcast_to(neuron.v_init, drive.shape[1:]).astype(np.int64)
-    found, wraps, saturations = [], 0, 0
+    result, wraps, saturations = [], 0, 0
     for x in drive:
         u = decayed(u, neuron.decay_u) + 64 * x
         over, under = u > limit, u <= -limit
@@ -108,12 +108,12 @@ def by_the_book(neuron, drive):
             spikes = v > 64 * neuron.v_threshold
             v = np.where(spikes, neuron.v_reset if neuron.reset == "value" else v - 64 * neuron.v_threshold, v)
             rest = np.where(spikes, neuron.refractory_steps, rest)
-        found.append((spikes, v, u))
-    return [np.array(each) for each in zip(*found, strict=True)], wraps, saturations
+        result.append((spikes, v, u))
+    return [np.array(each) for each in zip(*result, strict=True)], wraps, saturations
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_integer_neurons_in_tiles_and_blocks_equal_the_book(monkeypatch, seed):
+def test_integer_neurons_in_tiles_and_blocks_equal_the_reference(monkeypatch, seed):
     rng = np.random.default_rng(seed)
     monkeypatch.setattr(loihi, "TILE_VALUES", int(rng.choice([7, 40, 1 << 14])))
     shape = [(5,), (3, 4, 4), (300,)][seed % 3]
@@ -137,11 +137,11 @@ def test_integer_neurons_in_tiles_and_blocks_equal_the_book(monkeypatch, seed):
     drive = rng.integers(-most, most, (steps, batch, *shape)) * (rng.random((steps, batch, *shape)) < 0.5)
     expected, wraps, saturations = by_the_book(neuron, drive)
     state = loihi.start(neuron, batch, shape)
-    found = [np.empty(drive.shape, each.dtype) for each in expected]
+    result = [np.empty(drive.shape, each.dtype) for each in expected]
     cut = int(rng.integers(0, steps + 1))
     for part in (slice(0, cut), slice(cut, steps)):
-        loihi.run(neuron, state, drive[part].astype(np.float64), *(each[part] for each in found))
-    for name, one, other in zip(("spikes", "v", "u"), found, expected, strict=True):
+        loihi.run(neuron, state, drive[part].astype(np.float64), *(each[part] for each in result))
+    for name, one, other in zip(("spikes", "v", "u"), result, expected, strict=True):
         np.testing.assert_array_equal(one, other, err_msg=name)
     assert (state.wraps, state.saturations) == (wraps, saturations)
 
@@ -220,7 +220,7 @@ def test_all_steps_at_once_equals_step_by_step(kind, seed):
     np.testing.assert_array_equal(got.output, wanted.output)
 
 
-def test_an_edge_with_delay_brings_what_was_sent_before():
+def test_an_edge_with_delay_delivers_earlier_spikes():
     layers = (Layer(name="a", neuron=IF(v_threshold=0.5)), Layer(name="b", neuron=IF(v_threshold=0.5)))
     edges = (Edge(source="input", target="a"), Edge(source="a", target="b", delay=3))
     graph = SNNGraph(layers=layers, edges=edges, input_shape=(1,))

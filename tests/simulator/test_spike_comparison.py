@@ -1,4 +1,4 @@
-"""The first difference is the earliest; a shift is told, never applied."""
+"""First differences and constant shifts of two runs."""
 
 from dataclasses import replace
 
@@ -24,17 +24,17 @@ def test_first_difference_is_earliest_in_time_then_sample_then_neuron():
     a = np.zeros((4, 3, 2, 2), bool)
     b = a.copy()
     b[2, 1, 1, 0] = b[2, 2, 0, 0] = b[3, 0, 0, 0] = True
-    found = compare_arrays("x", a, b)
-    assert (found.mismatches, found.compared) == (3, 48)
-    assert found.first == {"step": 2, "sample": 1, "neuron": [1, 0]}
+    result = compare_arrays("x", a, b)
+    assert (result.mismatches, result.compared) == (3, 48)
+    assert result.first == {"step": 2, "sample": 1, "neuron": [1, 0]}
     assert compare_arrays("x", a, a).first is None
 
 
 def test_values_have_a_largest_difference():
     a, b = np.array([[[1, 200]]], np.uint8), np.array([[[4, 100]]], np.uint8)
-    found = compare_arrays("x", a, b, "v")
-    assert (found.mismatches, found.largest, found.shift) == (2, 100.0, None)
-    assert found.to_json()["largest"] == 100 and "largest" not in compare_arrays("x", a, b).to_json()
+    result = compare_arrays("x", a, b, "v")
+    assert (result.mismatches, result.largest, result.shift) == (2, 100.0, None)
+    assert result.to_json()["largest"] == 100 and "largest" not in compare_arrays("x", a, b).to_json()
 
 
 def test_a_flattened_layer_is_compared_in_its_flat_order():
@@ -43,7 +43,7 @@ def test_a_flattened_layer_is_compared_in_its_flat_order():
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_a_shift_is_found_where_shifting_makes_all_equal(seed):
+def test_a_constant_shift_is_found(seed):
     rng = np.random.default_rng(seed)
     steps = int(rng.integers(4, 25))
     a = rng.random((steps, 2, 3)) < rng.choice([0.05, 0.4])
@@ -60,9 +60,9 @@ def test_a_shift_is_found_where_shifting_makes_all_equal(seed):
             wanted = k
             break
     assert find_constant_shift(a, b) == wanted
-    found = compare_arrays("x", a, b)
-    assert found.mismatches == np.count_nonzero(a != b)  # as they are
-    assert found.shift == (wanted if found.mismatches else None)
+    result = compare_arrays("x", a, b)
+    assert result.mismatches == np.count_nonzero(a != b)  # as they are
+    assert result.shift == (wanted if result.mismatches else None)
 
 
 def test_silence_has_no_shift():
@@ -87,9 +87,9 @@ def test_states_are_compared_where_both_have_them():
     graph = random_graph(3)
     x = random_spikes(graph, 3, steps=10)
     run = simulate(graph, x, record=("spikes", "v"))
-    found = compare_runs(run, run, pair_layers(graph, graph), ("v", "u"))
-    assert [layer.what for layer in found[:4]] == ["spikes", "v", "spikes", "v"]
-    assert not any(layer.mismatches for layer in found)
+    result = compare_runs(run, run, pair_layers(graph, graph), ("v", "u"))
+    assert [layer.what for layer in result[:4]] == ["spikes", "v", "spikes", "v"]
+    assert not any(layer.mismatches for layer in result)
 
 
 def test_potentials_of_integers_come_in_the_units_of_the_trained_network():
@@ -103,10 +103,10 @@ def test_potentials_of_integers_come_in_the_units_of_the_trained_network():
     x = random_spikes(graph, 0, steps=12, batch=3, rate=0.7)
     wanted = simulate(graph, x, record=("spikes", "v"))
     raw = simulate(integer, x, record=("spikes", "v"))
-    found = to_floating_units(integer, raw)
-    np.testing.assert_allclose(found.v["a"], wanted.v["a"], atol=2 / integer.metadata["quantization"]["scale"]["a"])
-    np.testing.assert_allclose(found.output, wanted.output, atol=0.02)
-    np.testing.assert_array_equal(found.spikes["a"], raw.spikes["a"])
+    result = to_floating_units(integer, raw)
+    np.testing.assert_allclose(result.v["a"], wanted.v["a"], atol=2 / integer.metadata["quantization"]["scale"]["a"])
+    np.testing.assert_allclose(result.output, wanted.output, atol=0.02)
+    np.testing.assert_array_equal(result.spikes["a"], raw.spikes["a"])
     assert raw.v["a"].dtype == np.int64
     plain = replace(integer, metadata={})
     np.testing.assert_array_equal(to_floating_units(plain, raw).output, raw.output)
@@ -127,7 +127,7 @@ def test_a_flattened_network_is_paired_with_one_that_is_not():
     assert pair_layers(plain, flat) == [("a", "b")]
 
 
-def test_networks_that_cannot_be_compared():
+def test_networks_with_different_layers_are_not_compared():
     with pytest.raises(DataError, match="only equal ones can be compared"):
         pair_layers(random_graph(0), random_graph(1))
     with pytest.raises(DataError, match=r"layer 'x': recordings of shape \(1, 1, 2\) and \(1, 1, 3\)"):

@@ -1,4 +1,4 @@
-"""Synapses equal their slow loops, and whole numbers stay whole."""
+"""Synapse products equal slow loops, exactly for integers."""
 
 import numpy as np
 import pytest

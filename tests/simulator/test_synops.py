@@ -1,4 +1,4 @@
-"""SynOps equal enumeration: one spike over one existing synapse."""
+"""SynOps equal the enumeration of spikes and existing synapses."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Networks and chips for the tests of placement, energy and budget; slow, obvious references."""
+"""Small networks, chips and slow references for placement and budget tests."""
 
 from __future__ import annotations
 

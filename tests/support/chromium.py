@@ -1,4 +1,7 @@
-"""Which browser opens a page? Chromium as the machine has it (Debian: `apt install chromium`), driven by Playwright."""
+"""Chromium driven by Playwright.
+
+The browser is the system's (Debian: `apt install chromium`).
+"""
 
 import shutil
 from contextlib import contextmanager
@@ -23,8 +26,8 @@ def browser():
     if path is None:
         pytest.skip(f"no Chromium on this machine (looked for {', '.join(NAMES)}); on Debian: apt install chromium")
     with sync.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         try:
-            yield found
+            yield browser
         finally:
-            found.close()
+            browser.close()

@@ -1,4 +1,4 @@
-"""A deployment of seconds that several test files look at: every stage real, made once."""
+"""A deployment of a few seconds with real stages, made once."""
 
 import atexit
 import shutil
@@ -50,6 +50,6 @@ def deployed():
     """Return (result, its folder, the stages that were told); the folder is to be copied, not changed."""
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    told = []
-    result = sd.deploy(dense(), "loihi2", task(), out=folder / "out", progress=told.append, **OPTIONS)
-    return result, folder / "out", told
+    messages = []
+    result = sd.deploy(dense(), "loihi2", task(), out=folder / "out", progress=messages.append, **OPTIONS)
+    return result, folder / "out", messages

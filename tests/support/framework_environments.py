@@ -1,4 +1,4 @@
-"""Run `nir_frameworks` in an environment of each framework, installed where there is a network."""
+"""Environments of frameworks, in which `nir_frameworks` runs."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ def written_by(framework: str, folder: Path) -> list[dict]:
         _install(uv, "pip", "install", "-q", "--python", python, "--target", packages, "--no-deps", *BESIDE[framework])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "" if framework in ALONE else str(packages)}
     command = [python, SCRIPT, framework, folder]
-    told = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment, check=False)
-    if told.returncode:
-        raise RuntimeError(told.stderr)
-    return json.loads(told.stdout.splitlines()[-1])
+    completed = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment, check=False)
+    if completed.returncode:
+        raise RuntimeError(completed.stderr)
+    return json.loads(completed.stdout.splitlines()[-1])
 
 
 def _install(*command: object) -> None:
     try:
         subprocess.run([*map(str, command)], capture_output=True, text=True, check=True, timeout=400)
     except (OSError, subprocess.SubprocessError) as error:
-        said = (getattr(error, "stderr", None) or str(error)).strip()
-        raise NotInstalled(f"{' '.join(map(str, command))}: {said.splitlines()[-1]}") from error
+        text = (getattr(error, "stderr", None) or str(error)).strip()
+        raise NotInstalled(f"{' '.join(map(str, command))}: {text.splitlines()[-1]}") from error

@@ -1,4 +1,6 @@
-"""Read damaged files in a process of its own: only our errors, and no more memory than a multiple of the file's size.
+"""Process that reads damaged files and checks errors and memory.
+
+Only errors of the package may be raised, and memory may not exceed a multiple of the file's size.
 
     python -m tests.support.fuzz_reader snn|onnx FILE FIRST COUNT
 
@@ -87,7 +89,7 @@ def main(form: str, file: str, first: int, count: int) -> dict:
     data = Path(file).read_bytes()
     read(file, *given)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found: dict = {"read": 0, "refused": 0, "foreign": [], "slowest_s": 0.0, "bytes": len(data)}
+    result: dict = {"read": 0, "refused": 0, "foreign": [], "slowest_s": 0.0, "bytes": len(data)}
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / f"damaged.{form}"
         for seed in range(first, first + count):
@@ -96,16 +98,16 @@ def main(form: str, file: str, first: int, count: int) -> dict:
             start = time.perf_counter()
             try:
                 read(target, *given)
-                found["read"] += 1
+                result["read"] += 1
             except SpearError as error:
-                found["refused"] += 1
+                result["refused"] += 1
                 if "\n" in str(error):
-                    found["foreign"].append([seed, "two lines", str(error)])
+                    result["foreign"].append([seed, "two lines", str(error)])
             except BaseException as error:  # whatever it is, it is what this looks for
-                found["foreign"].append([seed, type(error).__name__, str(error)[:200]])
-            found["slowest_s"] = max(found["slowest_s"], time.perf_counter() - start)
-    found["grown_bytes"] = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-    return found
+                result["foreign"].append([seed, type(error).__name__, str(error)[:200]])
+            result["slowest_s"] = max(result["slowest_s"], time.perf_counter() - start)
+    result["grown_bytes"] = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    return result
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Small HDF5 files, and damage done to them."""
+"""Small HDF5 files and damaged copies of them."""
 
 import io
 import random
@@ -47,20 +47,20 @@ def small_nir() -> bytes:
 def damaged(data: bytes, seed: int) -> bytes:
     """Return the bytes cut, flipped, overwritten or shifted, somewhere."""
     rng = random.Random(seed)
-    found, how = bytearray(data), rng.choice(HOW)
-    at = rng.randrange(len(found))
+    damaged, how = bytearray(data), rng.choice(HOW)
+    at = rng.randrange(len(damaged))
     if how == "cut":
-        return bytes(found[: max(1, at)])
+        return bytes(damaged[: max(1, at)])
     if how == "flip":
-        found[at] ^= 1 << rng.randrange(8)
+        damaged[at] ^= 1 << rng.randrange(8)
     elif how == "flips":
         for _ in range(rng.randrange(2, 12)):
-            found[rng.randrange(len(found))] = rng.randrange(256)
+            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
     elif how == "block":
-        other, n = rng.randrange(len(found)), rng.randrange(1, 64)
-        found[at : at + n] = found[other : other + n]
+        other, n = rng.randrange(len(damaged)), rng.randrange(1, 64)
+        damaged[at : at + n] = damaged[other : other + n]
     elif how == "grow":
-        found[at:at] = bytes(rng.randrange(256) for _ in range(rng.randrange(1, 16)))
+        damaged[at:at] = bytes(rng.randrange(256) for _ in range(rng.randrange(1, 16)))
     else:
-        found[at : at + 8] = (b"\0" if how == "zeros" else b"\xff") * len(found[at : at + 8])
-    return bytes(found)
+        damaged[at : at + 8] = (b"\0" if how == "zeros" else b"\xff") * len(damaged[at : at + 8])
+    return bytes(damaged)

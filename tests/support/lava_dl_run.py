@@ -1,4 +1,6 @@
-"""Run netx files with lava-dl's own loader: `python lava_dl_run.py SITE JOBS.json RESULTS.json NAME`.
+"""Runs of netx files with lava-dl's loader.
+
+Usage: `python lava_dl_run.py SITE JOBS.json RESULTS.json NAME`.
 
 SITE holds lava-dl 0.6.0, installed without what it depends on; Lava, torch and h5py are those of this environment. lava-dl
 also wants OpenCV and matplotlib, for parts that are not used here: they are replaced by empty modules. Each file runs in a
@@ -43,12 +45,12 @@ def run(job):
 
     # time starts at 1, and a synapse in front of the first neurons adds a step; from then on layer by layer
     net = hdf5.Network(net_config=job["file"], reset_interval=job.get("reset"), reset_offset=1)
-    found = {}
+    result = {}
     for n, layer in enumerate(net.layers):
-        found[f"weight{n}"] = np.asarray(
+        result[f"weight{n}"] = np.asarray(
             layer.synapse.weights.init if hasattr(layer.synapse, "weights") else layer.synapse.weight.init
         )
-        found[f"exponent{n}"] = layer.synapse.proc_params.get("weight_exp", 0)
+        result[f"exponent{n}"] = layer.synapse.proc_params.get("weight_exp", 0)
     steps = job.get("steps", 6)
     if "x" in job:
         x = np.load(job["x"])
@@ -67,9 +69,9 @@ def run(job):
     net.run(condition=RunSteps(num_steps=data.shape[-1]), run_cfg=Loihi2SimCfg(select_tag="fixed_pt"))
     for n, sink in enumerate(sinks):
         out = sink.data.get()[..., n + 1 : n + 1 + len(x)]  # one step later for each synapse on the way
-        found[f"out{n}"] = out.transpose() if out.ndim == 4 else out.T
+        result[f"out{n}"] = out.transpose() if out.ndim == 4 else out.T
     net.stop()
-    np.savez(job["out"], **found)
+    np.savez(job["out"], **result)
 
 
 def loaded(job):
@@ -77,17 +79,17 @@ def loaded(job):
     from lava.lib.dl.netx.utils import optimize_weight_bits
     from lava.utils.weightutils import clip_weights, determine_sign_mode, truncate_weights
 
-    given, found = np.load(job["matrices"]), {}
+    given, result = np.load(job["matrices"]), {}
     for name in given.files:
         try:
             with contextlib.redirect_stdout(text_io.StringIO()):
                 weight, bits, exponent, _ = optimize_weight_bits(given[name])
         except OverflowError:
-            found[name] = np.full(given[name].shape, np.nan)
+            result[name] = np.full(given[name].shape, np.nan)
             continue
         sign = determine_sign_mode(weight)
-        found[name] = truncate_weights(clip_weights(weight, sign, 8), sign, bits) * 2.0**exponent
-    np.savez(job["out"], **found)
+        result[name] = truncate_weights(clip_weights(weight, sign, 8), sign, bits) * 2.0**exponent
+    np.savez(job["out"], **result)
 
 
 def in_a_copy(function, job, memory):

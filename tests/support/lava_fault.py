@@ -1,4 +1,6 @@
-"""A Python for the Lava worker in which something goes wrong: `SPEAR_LAVA_PYTHON` names a script that runs this file.
+"""Python interpreter with a fault for the Lava worker.
+
+`SPEAR_LAVA_PYTHON` names a script that runs this file.
 
 SPEAR_TEST_FAULT says where and what, `model:step:what`, with the name of a Lava process model. The time of the fault is
 written to the file SPEAR_TEST_STAMP.

@@ -1,4 +1,4 @@
-"""What may happen to Lava, and what it must not leave: a small network, faults on demand, an eye on what is left."""
+"""Faults of the Lava worker on demand, and checks for leftovers."""
 
 from __future__ import annotations
 
@@ -58,24 +58,24 @@ class Traces:
 
     def mapped(self):
         """Return the names of the files in /dev/shm that our processes have in their memory, as the kernel writes them."""
-        found = set()
+        result = set()
         for pid in self.processes():
             with contextlib.suppress(OSError):  # it ended meanwhile
                 for line in Path("/proc", str(pid), "maps").read_text().splitlines():
-                    found |= {line.partition("/dev/shm/")[2]} - {""}
-        return found
+                    result |= {line.partition("/dev/shm/")[2]} - {""}
+        return result
 
     def processes(self):
         """Return the ids of living processes that inherited the mark, by what they run; the test itself is not one."""
-        found = {}
+        result = {}
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and int(entry.name) != os.getpid():
                 try:
                     if self.mark in (entry / "environ").read_text(errors="replace"):
-                        found[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
+                        result[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
                 except OSError:
                     continue
-        return found
+        return result
 
     def wait_for_processes(self, number):
         end = time.monotonic() + 20

@@ -1,4 +1,4 @@
-"""Random integer networks that use everything the Lava backend claims to run, and the comparison of two runs."""
+"""Random integer networks for Lava, and the comparison of runs."""
 
 from __future__ import annotations
 
@@ -230,12 +230,12 @@ def random_job(seed):
 
 def random_jobs(first, n):
     """Return `n` networks, from seed `first` on."""
-    found, seed = [], first
-    while len(found) < n:
+    result, seed = [], first
+    while len(result) < n:
         job = random_job(seed)
-        found += [job] if job else []
+        result += [job] if job else []
         seed += 1
-    return found
+    return result
 
 
 def simulated(job):
@@ -244,26 +244,26 @@ def simulated(job):
 
 def differences(run, expected):
     """Name everything in which two runs differ."""
-    found = []
+    result = []
     for what in ("spikes", "v", "u"):
         a, b = getattr(run, what), getattr(expected, what)
         if sorted(a) != sorted(b):
-            found.append(f"{what}: {sorted(a)} and {sorted(b)}")
+            result.append(f"{what}: {sorted(a)} and {sorted(b)}")
         common = [name for name in b if name in a]
-        found += [f"{what} of {name}: {_count(a[name], b[name])}" for name in common if not np.array_equal(a[name], b[name])]
+        result += [f"{what} of {name}: {_count(a[name], b[name])}" for name in common if not np.array_equal(a[name], b[name])]
     if not np.array_equal(run.output, expected.output):
-        found.append(f"output: {_count(run.output, expected.output)}")
+        result.append(f"output: {_count(run.output, expected.output)}")
     for name, sent in expected.counts.sent.items():
         if not np.array_equal(run.counts.sent[name], sent):
-            found.append(f"spikes sent by {name}")
+            result.append(f"spikes sent by {name}")
     for edge, delivered in expected.counts.delivered.items():
         if not np.array_equal(run.counts.delivered[edge], delivered):
-            found.append(f"spikes delivered by {edge}")
+            result.append(f"spikes delivered by {edge}")
     if run.counts.sent.keys() != expected.counts.sent.keys() or run.counts.delivered.keys() != expected.counts.delivered.keys():
-        found.append("what was counted")
+        result.append("what was counted")
     if run.overflows != expected.overflows:
-        found.append(f"overflows: {run.overflows} and {expected.overflows}")
-    return found
+        result.append(f"overflows: {run.overflows} and {expected.overflows}")
+    return result
 
 
 def _count(a, b):

@@ -1,4 +1,4 @@
-"""Networks and files of netx that several tests make."""
+"""Networks and netx files that several tests use."""
 
 from __future__ import annotations
 

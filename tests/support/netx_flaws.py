@@ -1,4 +1,4 @@
-"""Small netx files, each with one flaw: what lava-dl 0.6.0 does with it, and which rule names it."""
+"""Small netx files with one flaw, and lava-dl's behaviour on each."""
 
 import numpy as np
 

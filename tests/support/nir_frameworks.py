@@ -1,4 +1,6 @@
-"""What other frameworks write as NIR and what they compute: run by `test_nir_written_by_frameworks` in an environment of each.
+"""NIR files and outputs of other frameworks.
+
+Run by the NIR tests in an environment of each framework.
 
 python nir_frameworks.py snntorch OUT      writes OUT/<case>.nir and OUT/<case>.npz with x (T, B, *input) and s0, s1, ...,
                                            the output of each neuron layer (T, B, *shape), and prints the cases as JSON
@@ -23,10 +25,10 @@ def weights(outputs, inputs, seed, gain):
     return (np.round(np.random.default_rng(seed).normal(gain / 4, gain, (outputs, inputs)) * 64) / 64).astype(np.float32)
 
 
-def saved(out, name, graph, x, layers, **told):
+def saved(out, name, graph, x, layers, **facts):
     nir.write(out / f"{name}.nir", graph)
     np.savez(out / f"{name}.npz", x=x, **{f"s{n}": np.asarray(s) for n, s in enumerate(layers)})
-    return {"case": name, **told}
+    return {"case": name, **facts}
 
 
 # ------------------------------------------------------------------------------------------------------------- torch

@@ -1,4 +1,4 @@
-"""Slow, obvious loops that the fast code is held against."""
+"""Slow loops as references for fast code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does the report look? Pictures of a page at two widths, light and dark, small enough to be kept.
+"""Screenshots of a report at two widths, light and dark.
 
     spear-deploy demo && python -m tests.support.screenshots demo --out docs/images
 

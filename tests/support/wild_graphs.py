@@ -1,4 +1,4 @@
-"""Random networks of every kind of layer, edge and neuron, for tests that what is written is what is read.
+"""Random networks of all layers, edges and neurons for round trips.
 
 Weights lie on a coarse binary grid and time constants are powers of two of the step, so that no sum rounds in any order.
 """

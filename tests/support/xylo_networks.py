@@ -1,4 +1,4 @@
-"""Random networks of Xylo neurons, and what SynSense's own simulator makes of them.
+"""Random Xylo networks, and their runs in SynSense's simulator.
 
 `tests/recorded/xylosim.npz` holds recordings of xylosim 0.1.3. To make it again, with xylosim installed where python finds it:
 

@@ -8,7 +8,7 @@ from spear_deploy.errors import FileError, did_you_mean
 from spear_deploy.util.files import replace_file, require_file, write_json
 
 
-def test_nothing_is_left_when_writing_fails(tmp_path):
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     target = tmp_path / "a.json"
     target.write_text("old")
     with pytest.raises(RuntimeError), replace_file(target) as aside:
@@ -32,14 +32,14 @@ def test_places_that_cannot_be_written(tmp_path):
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_a_folder_in_the_way(tmp_path):
+def test_a_folder_of_the_same_name_is_refused(tmp_path):
     (tmp_path / "a.json").mkdir()
     with pytest.raises(FileError, match="cannot be written"):
         write_json(tmp_path / "a.json", {})
     assert os.listdir(tmp_path) == ["a.json"]
 
 
-def test_existing_files(tmp_path):
+def test_missing_and_empty_files_are_refused(tmp_path):
     with pytest.raises(FileError, match="there is no such network; check the path"):
         require_file(tmp_path / "x", "network")
     (tmp_path / "x").write_text("")
@@ -58,12 +58,12 @@ def test_permissions(tmp_path):
         write_json(tmp_path / "a.json", {})
 
 
-def test_hints():
+def test_did_you_mean_suggests_the_closest_word():
     assert did_you_mean("loihi", ["loihi2", "xylo"]) == "; did you mean 'loihi2'?"
     assert did_you_mean("zzz", ["loihi2"]) == ""
 
 
-def test_no_folder_is_left_that_was_made_for_a_file_that_was_not_written(tmp_path):
+def test_a_failed_write_removes_the_folders_made_for_it(tmp_path):
     (tmp_path / "old").mkdir()
     for place in ("new/folder/a.txt", "old/b/a.txt"):
         with pytest.raises(ValueError, match="halfway"), replace_file(tmp_path / place):

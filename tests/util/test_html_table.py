@@ -53,8 +53,8 @@ def test_a_count_shows_layers_rates_and_rules():
 
 def test_analogue_input_is_reported_as_macs():
     net = chain([Layer(name="fc", synapse=Dense(weight=np.ones((2, 3))), neuron=IF())], input_shape=(3,))
-    view = sd.count(net, np.full((4, 1, 3), 0.5), kind="current")._repr_html_()
-    assert "analogue input: 24 MACs" in view
+    html = sd.count(net, np.full((4, 1, 3), 0.5), kind="current")._repr_html_()
+    assert "analogue input: 24 MACs" in html
 
 
 def test_an_unknown_status_is_no_colour():

@@ -1,9 +1,9 @@
-"""How much memory there is, and who limits it."""
+"""Free memory of machine and container."""
 
 from spear_deploy.util import memory
 
 
-def test_the_tighter_limit_counts(monkeypatch, tmp_path):
+def test_the_smaller_of_machine_and_container_limit_holds(monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "_CGROUP", tmp_path)
     machine = memory.free_bytes()  # no container
     assert machine > 1 << 20
