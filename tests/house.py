@@ -26,7 +26,7 @@ from typing import TypeAlias
 import networkx
 
 HOUSE = (
-    "errors", "network", "util", "hardware", "simulator", "data", "norse", "quantize", "placement", "budget", "training",
+    "errors", "util", "network", "hardware", "simulator", "data", "norse", "quantize", "placement", "budget", "training",
     "interchange", "pruning", "lava", "pipeline", "report", "cli",
 )  # fmt: skip
 """Root entries from the bottom to the top: each imports only what stands before it."""

@@ -182,7 +182,7 @@ def test_the_command_lists_shows_explains_and_writes(tmp_path: Path) -> None:
     assert all(name in run().stdout for name in list_profiles())
 
     printed = json.loads(run("speck2e", "--json").stdout)
-    assert (printed["name"], view["family"]) == ("speck2f", "speck")
+    assert (printed["name"], printed["family"]) == ("speck2f", "speck")
     numbers = {row["key"]: row for row in printed["numbers"]}
     assert numbers["core_groups.many_weights.synapse_memory"]["value"] == 65536
     assert numbers["energy.synop_pj"] == {
