@@ -1,20 +1,23 @@
-"""Does Lava give the same spikes?
+"""Integer networks on Lava's CPU backend, with the simulator's spikes.
 
-    run ─► plan ─► passes ─► program ─► guarded_worker ═╪═► worker/main ─► Lava's processes, and ours (worker/processes)
-     │      │                  │               (files)  ╪        │
-     │    wiring, formats, skew                         ╪     worker/guard
-     └───► whole ──────────────┘                        ╪
+    run ─► plan ─► batches ─► program ─► worker_process ═╪═► worker/main ─► Lava's processes, and ours (worker/processes)
+     │      │                    │              (files)  ╪        │
+     │   linear_maps, formats,   │                       ╪     worker/guard
+     │   convolution, schedule   │                       ╪
+     └─► single_process ─────────┘                       ╪
 
-    plan             which populations, what feeds each, when it acts; refuses by name what Lava cannot do exactly
-    wiring           one integer matrix between two populations
+    plan             populations, the connections into each, and their start steps; refuses what Lava cannot do exactly
+    linear_maps      one integer matrix between two populations
     formats          weights, biases, decays in the numbers that Lava's models leave unchanged
-    skew             every connection takes a step: offsets and delays
-    passes           rows and arrays for one input
-    whole            the whole network as one process: the fast model
+    convolution      weights and limits of Lava's Conv
+    schedule         every connection takes a step: offsets and delays
+    batches          samples of an input in passes
+    builder          rows and arrays of one pass
+    single_process   the whole network as one process: the fast model
     program          what the worker runs, and what it costs
-    guarded_worker   starts it, waits, sweeps
+    worker_process   starts the worker, waits, cleans up
 
-Left of the double line is numpy. Right of it, in a process of its own, is the only code that imports lava.
+Left of the double line is numpy. Right of it, in a separate process, is the only code that imports lava.
 """
 
 from spear_deploy.lava.run import Job, LavaModel, run_jobs, run_lava

@@ -17,7 +17,7 @@ from spear_deploy.lava.builder import PassBuilder, Recording
 from spear_deploy.lava.convolution import check_conv_sum
 from spear_deploy.lava.formats import MAX_INPUT, MAX_SUM
 from spear_deploy.lava.plan import LavaPlan
-from spear_deploy.lava.program import Pass, Program, split_unconnected
+from spear_deploy.lava.program import Pass, Program, split_into_components
 from spear_deploy.network import Array
 from spear_deploy.network.graph import INPUT
 from spear_deploy.simulator.stepper import synaptic_input, to_integers
@@ -49,7 +49,7 @@ def lower_in_passes(plan: LavaPlan, x: Array, record: set[str], prefix: str = ""
 
     Raises:
         UnsupportedError: the input drives Lava beyond its 32-bit numbers.
-        DataError: analogue values max_gain weights that take whole numbers.
+        DataError: analogue values reach weights that take whole numbers.
     """
     sources = host_values(plan, x)
     _check_input_range(plan, sources)
@@ -58,7 +58,7 @@ def lower_in_passes(plan: LavaPlan, x: Array, record: set[str], prefix: str = ""
     arrays: dict[str, Array] = {}
     for number, samples in enumerate(_split_samples(plan, sources, record)):
         builder = PassBuilder(plan, {name: v[:, samples] for name, v in sources.items()}, samples, f"{prefix}{number}")
-        passes += split_unconnected(builder.build(record))
+        passes += split_into_components(builder.build(record))
         recordings += builder.recordings
         arrays |= builder.arrays
     return RecordedProgram(program=Program(passes=tuple(passes), arrays=arrays), recordings=tuple(recordings))

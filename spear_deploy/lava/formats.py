@@ -123,10 +123,10 @@ def check_weights(layer: Layer) -> None:
 
 
 def split_into_digits(constant: Array) -> tuple[Array, Array]:
-    """Split constants into signed split_into_digits to base 128, each of which fits an 8-bit weight.
+    """Split constants into signed digits to base 128, each of which fits an 8-bit weight.
 
     Returns:
-        Digits (neurons, places) and the value of each place: `split_into_digits @ places` is the constant.
+        Digits (neurons, places) and the value of each place: `digits @ places` is the constant.
 
     >>> weights, places = split_into_digits(np.array([1, -200]))
     >>> weights.tolist(), places.tolist()

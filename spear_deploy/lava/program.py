@@ -69,8 +69,8 @@ class Pass:
         )
 
 
-def split_unconnected(whole: Pass) -> tuple[Pass, ...]:
-    """Split a pass into split_unconnected passes: Lava starts only the processes that are split_unconnected with the one it runs.
+def split_into_components(whole: Pass) -> tuple[Pass, ...]:
+    """Split a pass into its connected parts: Lava starts only the processes that are connected with the one it runs.
 
     Parts without a recorder are dropped, since their results are not read.
     """

@@ -7,7 +7,7 @@ graph step t + g (g: the delay of the graph's edge), which `target` reaches at t
 
     D = offset(target) − offset(source) + g − 1          must not be negative
 
-With g = 0 along a path the solve_offsets grow by one a layer. The longest path decides, and a skip waits for it. A
+With g = 0 along a path the offsets grow by one a layer. The longest path decides, and a skip waits for it. A
 recurrent edge of delay 1 from a layer to itself has D = 0. A cycle of n connections whose graph delays add up to less than
 n steps has no solution: hardware that takes a step for each connection cannot run it.
 """

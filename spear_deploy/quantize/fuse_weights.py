@@ -188,7 +188,7 @@ class _Kernel:
     def depthwise(self) -> bool:
         return self.weight.shape[1] == 1 and self.weight.shape[0] == self.groups
 
-    def ungrouped(self) -> _Kernel:
+    def expand_groups(self) -> _Kernel:
         """Return it with a zero for every pair of channels that are in different groups."""
         o, i = self.weight.shape[0] // self.groups, self.weight.shape[1]
         full = np.zeros((self.weight.shape[0], i * self.groups, *self.sizes))
@@ -234,7 +234,7 @@ def _compose_convolutions(first: Synapse, second: Synapse, shape: Shape, middle:
         return None
     groups = b.groups if a.depthwise else a.groups if b.depthwise else 1
     if not (a.depthwise or b.depthwise):
-        a, b = a.ungrouped(), b.ungrouped()
+        a, b = a.expand_groups(), b.expand_groups()
     geometry = [_combine_axis(*axis) for axis in zip(a.sizes, a.stride, a.dilation, b.sizes, b.dilation, strict=True)]
     weight = _convolve_kernels(a, b, groups, geometry)
     passed_bias = None

@@ -145,7 +145,7 @@ def measure_layer_error(
     emitted, u = np.empty(shape, np.int64), np.zeros(shape, np.int64) if neurons.has_current(neuron) else None
     state = neurons.start(neuron, shape[1], shape[2:], 1.0, np.int64)
     neurons.run(neuron, state, drive.sums, emitted, u=u)
-    clips = _rate_clipping(neurons.count_overflows(neuron, state), u, drive.magnitudes)
+    clips = _grade_clips(neurons.count_overflows(neuron, state), u, drive.magnitudes)
     if not layer.readout:
         difference = float(np.abs(np.cumsum(emitted - float_run.emitted[layer.name], axis=0)).mean())
         return LayerError(clips=clips, difference=difference, max_spikes=int(emitted.max()))
@@ -154,7 +154,7 @@ def measure_layer_error(
     return LayerError(clips=clips, difference=difference, max_spikes=0)
 
 
-def _rate_clipping(overflows: Mapping[str, int], u: Array | None, magnitudes: Array | None) -> int:
+def _grade_clips(overflows: Mapping[str, int], u: Array | None, magnitudes: Array | None) -> int:
     """Return `LayerError.clips` from the counted overflows, the current, and the magnitudes that are added to it."""
     if u is not None and magnitudes is not None:
         before = np.concatenate([np.zeros_like(u[:1]), np.abs(u[:-1])])

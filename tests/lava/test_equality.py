@@ -220,9 +220,9 @@ ALIKE = {
 
 def ran(names):
     """Run cases with both models, each in one worker: a case would take a second more on its own."""
-    found = {model: run_jobs([JOBS[name] for name in names], model=model) for model in MODELS}
+    results = {model: run_jobs([JOBS[name] for name in names], model=model) for model in MODELS}
     return {
-        model: dict(zip(names, zip([JOBS[n] for n in names], runs, strict=True), strict=True)) for model, runs in found.items()
+        model: dict(zip(names, zip([JOBS[n] for n in names], runs, strict=True), strict=True)) for model, runs in results.items()
     }
 
 

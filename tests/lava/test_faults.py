@@ -1,4 +1,4 @@
-"""Whatever happens to Lava, the caller gets an answer within seconds, and nothing is left behind."""
+"""Faults in Lava end the run within seconds and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_hang_ends_at_the_time_limit(traces, fault, what):
     traces.assert_none()
 
 
-def test_memory_is_removed_even_if_whoever_tidies_up_is_killed_with_the_worker(traces):
+def test_memory_is_removed_even_if_the_resource_tracker_is_killed_with_the_worker(traces):
     """The resource tracker of multiprocessing removes shared memory, unless it is killed as well."""
 
     def act(processes):
@@ -144,7 +144,7 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, slow(signal.SIGTERM), signal.SIGKILL])
-def test_nothing_survives_the_caller(traces, number):
+def test_no_process_or_file_survives_the_caller(traces, number):
     caller = subprocess.Popen([sys.executable, "-c", CALLER.format(root=str(Path(__file__).parents[2]))])
     traces.callers.append(caller.pid)
     traces.wait_for_processes(11)
@@ -158,7 +158,7 @@ def test_nothing_survives_the_caller(traces, number):
 
 
 @pytest.mark.parametrize("model", ["reference", "fast"])
-def test_a_success_leaves_nothing(traces, model):
+def test_a_successful_run_leaves_no_process_file_or_memory(traces, model):
     run_lava(*network(3), model=model)
     traces.assert_none()
 

@@ -1,7 +1,7 @@
-"""A hundred runs in which something goes wrong: none hangs, none leaves anything, each says what it was.
+"""141 faults in Lava runs: no hang, no rest, the cause named.
 
-What goes wrong (an exception, one that cannot be sent, an exit without a word, a crash), in which of Lava's processes, while it
-is built or in which step; and each process of a run killed or stopped from outside. Reference model and fast model.
+An exception, one that cannot be pickled, a silent exit or a crash, in each of Lava's processes, while it is built or in a step;
+and each process of a run killed or stopped from outside. Reference model and fast model.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ STEPS = {"reference": ("init", "1", "3", "60"), "fast": ("init", "1", "3", "7")}
 FAULTS = [(actor, step, what) for actor, model in MODELS.items() for step in STEPS[model] for what in WHAT]
 
 
-def test_there_are_a_hundred_of_them():
+def test_the_lists_have_141_faults():
     assert len(FAULTS) + len(KILLED) + len(HANGS) == 120 + 16 + 5
 
 
@@ -76,7 +76,7 @@ HANGS = [(actor, what) for actor in ("PyDenseModelBitAcc", "PyNetwork") for what
 
 
 @pytest.mark.parametrize(("actor", "what"), HANGS)
-def test_what_hangs_ends_at_the_time_limit(traces, fault, actor, what):
+def test_a_hang_ends_at_the_time_limit(traces, fault, actor, what):
     begin, limit_s = time.monotonic(), 15
     if actor == "stopped":
         stop = lambda processes: os.kill(the(processes, 5), signal.SIGSTOP)  # noqa: E731

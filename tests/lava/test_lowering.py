@@ -1,4 +1,4 @@
-"""What a network becomes before Lava runs it, and what is refused. Nothing here starts Lava."""
+"""Lowering of networks to Lava programs, and refusals; Lava is not started."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from spear_deploy.lava.batches import lower_in_passes
 from spear_deploy.lava.formats import BIAS_LIMITS, split_into_digits, split_into_planes, to_lava_parameters
 from spear_deploy.lava.linear_maps import MAX_SYNAPSES, collect_drive, multiply_synapses
 from spear_deploy.lava.plan import plan_network
-from spear_deploy.lava.program import Pass, Program, split_unconnected
+from spear_deploy.lava.program import Pass, Program, split_into_components
 from spear_deploy.lava.run import run_lava
 from spear_deploy.lava.schedule import Connection, extra_delay, solve_offsets
 from spear_deploy.network import (
@@ -65,7 +65,7 @@ def refused(*layers, match, edges=None, input_shape=(2,), model="reference", **g
     assert ";" in str(caught.value), "says what to do"
 
 
-# ---------------------------------------------------------------------------------------------------------- the matrices
+# -------------------------------------------------------------------------------------------------------------- matrices
 
 chains = st.integers(0, 2**32 - 1)
 
@@ -74,12 +74,12 @@ def random_chain(seed):
     """Return synapses in a row and the shape of their input."""
     rng = np.random.default_rng(seed)
     shape = tuple(int(n) for n in rng.integers(1, 7, rng.integers(1, 4)))
-    first, found = shape, []
+    first, synapses = shape, []
     for _ in range(int(rng.integers(1, 4))):
         synapse = random_synapse(rng, shape)
-        found.append(synapse)
+        synapses.append(synapse)
         shape = shape if synapse is None else synapse.output_shape(shape)
-    return found, first
+    return synapses, first
 
 
 def random_synapse(rng, shape):
@@ -108,7 +108,7 @@ def random_synapse(rng, shape):
 
 @settings(max_examples=150, deadline=None)
 @given(seed=chains)
-def test_a_chain_of_synapses_is_one_matrix(seed):
+def test_a_chain_of_synapses_equals_one_matrix(seed):
     synapses, shape = random_chain(seed)
     n = int(np.prod(shape))
     expected = np.eye(n, dtype=np.int64).reshape(n, *shape)
@@ -132,7 +132,7 @@ def test_an_exponent_below_zero_is_folded_in_where_nothing_is_rounded():
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_currents_and_constants_are_what_the_synapses_give(seed):
+def test_currents_and_constants_equal_the_output_of_the_synapses(seed):
     """Each population's matrices and constants, applied to random spikes, against the simulator's own synapses."""
     job = random_jobs(seed * 100, 1)[0]
     graph, rng = job.graph, np.random.default_rng(seed)
@@ -150,11 +150,11 @@ def test_currents_and_constants_are_what_the_synapses_give(seed):
         np.testing.assert_array_equal(total, synaptic_input(graph, layer.name, emitted).reshape(-1))
 
 
-# ------------------------------------------------------------------------------------------------------------ the formats
+# ------------------------------------------------------------------------------------------------------------- formats
 
 
 def as_lava_reads(weights):
-    """Return what Lava's Dense and Sparse make of weights given without a sign mode: clipped, low bits cut."""
+    """Return weights as Lava's Dense and Sparse store them without a sign mode: clipped, low bits cut."""
     least, most = weights.min(initial=0), weights.max(initial=0)
     sign, mixed = (-1, 0) if most <= 0 and least < 0 else (1, int(least < 0))
     clipped = np.clip(sign * weights, -256 * mixed, 255)
@@ -174,7 +174,7 @@ def sent_on(plane, s):
     power=st.integers(0, 4),
     shift=st.integers(0, 3),
 )
-def test_planes_give_the_same_sums(seed, limits, power, shift):
+def test_at_most_two_planes_return_the_same_sums(seed, limits, power, shift):
     rng = np.random.default_rng(seed)
     weights = rng.integers(*limits, (3, 5)) << (power if max(np.abs(limits)) < 300 else 0)
     s = rng.integers(0, 5, 5)
@@ -196,7 +196,7 @@ def test_odd_weights_of_mixed_sign_are_doubled_since_lava_would_cut_their_last_b
 
 
 @given(st.lists(st.integers(-(2**24), 2**24), min_size=1, max_size=5))
-def test_digits_add_up(values):
+def test_digits_up_to_64_add_up_to_the_constant(values):
     weights, places = split_into_digits(np.array(values))
     assert (weights @ places).tolist() == values
     assert np.abs(weights).max() <= 64
@@ -225,7 +225,7 @@ def test_lava_takes_one_from_decay_u_and_a_readout_never_spikes():
     }
 
 
-# --------------------------------------------------------------------------------------------------------------- the skew
+# ------------------------------------------------------------------------------------------------------------ schedule
 
 
 def test_offsets_are_the_depths_of_the_graph():
@@ -236,7 +236,7 @@ def test_offsets_are_the_depths_of_the_graph():
 
 
 @pytest.mark.parametrize("seed", range(50))
-def test_offsets_are_the_least_without_negative_delay(seed):
+def test_offsets_are_the_smallest_without_negative_delay(seed):
     rng = np.random.default_rng(seed)
     names = "abcde"
     connections = [
@@ -256,10 +256,10 @@ def test_offsets_are_the_least_without_negative_delay(seed):
         assert earlier[name] < min_offsets[name] or any(extra_delay(connection, earlier) < 0 for connection in connections)
 
 
-# -------------------------------------------------------------------------------------------------------------- the rows
+# ---------------------------------------------------------------------------------------------------------------- rows
 
 
-def test_a_skip_gets_the_delay_it_lacks():
+def test_a_skip_over_2_layers_gets_2_steps_of_delay():
     layers = (
         fc("a"),
         fc("b"),
@@ -291,19 +291,19 @@ def test_a_long_delay_of_sparse_weights_goes_through_a_delay_line(monkeypatch):
     assert rows["a/late by 3"]["delay"] == 2  # b waits for nothing else, so it may act one step before a
 
 
-def test_parts_that_do_not_hang_together_are_passes_of_their_own():
+def test_unconnected_parts_become_separate_passes():
     rows = [{"name": name, "kind": kind, "size": 1} for name, kind in (("a.b", "lif"), ("r", "state_recorder"), ("c", "lif"))]
     rows += [{"name": "s", "kind": "port_recorder", "size": 1}, {"name": "unseen", "kind": "lif", "size": 1}]
     pauses = ({"step": 1, "set": [["c", "v", "key"]]},)
     whole = Pass(steps=3, processes=tuple(rows), connections=(("a.b.v", "r"), ("c", "s")), pauses=pauses)
-    parts = split_unconnected(whole)
+    parts = split_into_components(whole)
     assert sorted(sorted(row["name"] for row in part.processes) for part in parts) == [["a.b", "r"], ["c", "s"]]
     assert [len(part.pauses) for part in sorted(parts, key=lambda part: part.connections)] == [0, 1]
 
 
 def test_a_program_on_disk_is_json_and_plain_arrays(tmp_path):
-    low = lower_in_passes(plan_network(chain([fc()], input_shape=(2,))), np.ones((2, 1, 2), bool), {"v"})
-    low.program.save(tmp_path, 4)
+    recorded = lower_in_passes(plan_network(chain([fc()], input_shape=(2,))), np.ones((2, 1, 2), bool), {"v"})
+    recorded.program.save(tmp_path, 4)
     read = json.loads((tmp_path / "program.json").read_text())
     assert read["channel_size"] == 4
     assert {row["kind"] for row in read["passes"][0]["processes"]} == {
@@ -314,10 +314,10 @@ def test_a_program_on_disk_is_json_and_plain_arrays(tmp_path):
         "state_recorder",
     }
     with np.load(tmp_path / "arrays.npz", allow_pickle=False) as arrays:
-        assert set(arrays) == set(low.program.arrays)
+        assert set(arrays) == set(recorded.program.arrays)
 
 
-def test_channels_shrink_to_the_shared_memory_there_is():
+def test_channels_shrink_to_the_free_shared_memory():
     rows = ({"name": "a", "kind": "lif", "size": 1000}, {"name": "b", "kind": "port_recorder", "size": 1000})
     program = Program(passes=(Pass(steps=1, processes=rows, connections=(("a", "b"),)),), arrays={})
     control = 6 * 4096
@@ -327,7 +327,7 @@ def test_channels_shrink_to_the_shared_memory_there_is():
     assert program.channel_size(2 * (4 * 4096 + control) - 1) is None
 
 
-def test_sockets_get_a_short_path(monkeypatch, tmp_path):
+def test_a_long_temporary_folder_is_replaced_since_socket_paths_hold_107_characters(monkeypatch, tmp_path):
     """A Unix socket's path holds 107 characters; a long TMPDIR would make Lava fail."""
     places = []
 
@@ -360,7 +360,7 @@ def test_the_caller_imports_neither_lava_nor_torch():
     assert done.stdout.strip() == "[]"
 
 
-# ---------------------------------------------------------------------------------------------------------- what is refused
+# ---------------------------------------------------------------------------------------------------------- refusals
 
 
 def test_a_network_without_integers_is_refused():
@@ -396,9 +396,11 @@ def test_neurons_outside_the_format_are_refused(parameters, message):
         ({"decay_u": np.array([0, 4096])}, True),
     ],
 )
-def test_a_process_of_ours_takes_only_what_lavas_lif_lacks(parameters, own):
-    low = lower_in_passes(plan_network(chain([fc(neuron=lif(**parameters))], input_shape=(2,))), np.ones((2, 1, 2), bool), set())
-    kinds = {row["kind"] for row in low.program.passes[0].processes}
+def test_complete_lif_runs_only_neurons_that_lavas_lif_lacks(parameters, own):
+    recorded = lower_in_passes(
+        plan_network(chain([fc(neuron=lif(**parameters))], input_shape=(2,))), np.ones((2, 1, 2), bool), set()
+    )
+    kinds = {row["kind"] for row in recorded.program.passes[0].processes}
     assert ("complete_lif" in kinds, "lif" in kinds) == (own, not own)
 
 
@@ -421,7 +423,7 @@ def test_weights_with_an_exponent_beyond_the_format_are_refused():
     )
 
 
-def test_a_fraction_on_the_way_of_spikes_is_refused():
+def test_fractional_weights_are_refused():
     half = Layer(name="half", synapse=Scale(weight=np.array(0.5)), neuron=lif())
     refused(fc("a"), half, match=r"layer 'half': weights 0.5..0.5 are not whole numbers; quantise the network first")
 
@@ -554,7 +556,7 @@ def test_neurons_of_another_chip_are_refused():
         refused(other, match="layer 'fc': has SpeckIF neurons, Lava's fixed-point models are those of LoihiLIF", model=model)
 
 
-def test_the_fast_model_refuses_what_no_chip_holds():
+def test_the_fast_model_refuses_values_outside_the_chips_format():
     refused(fc(weight=[[300, 0], [0, 1]]), match="layer 'fc': weights 0..300 do not fit an 8-bit synapse", model="fast")
     edges = (Edge(source="input", target="a"), Edge(source="a", target="b", delay=63))
     refused(fc("a"), fc("b"), edges=edges, match=r"edge 'a' -> 'b': a delay of 63 steps, a synapse holds 62; sh", model="fast")
@@ -574,7 +576,7 @@ def test_an_input_that_overflows_lava_is_refused():
         run_lava(graph, np.full((1, 1, 2), 1e30), kind="current")
 
 
-def test_the_input_is_checked_as_the_simulator_does():
+def test_the_input_is_checked_as_by_the_simulator():
     graph = chain([fc()], input_shape=(2,))
     for run in (run_lava, simulate):
         with pytest.raises(DataError, match=r"input has shape \(1, 2\), the network takes \(T, B, 2\)"):

@@ -1,7 +1,7 @@
-"""Lava on each Python that the project supports: the same spikes, the same end of what goes wrong.
+"""Lava on each supported Python: the same spikes, and faults that end.
 
-`SPEAR_LAVA_PYTHON` names the worker's interpreter, so the tests themselves go on in their own. For every version an
-environment with lava-nc and what it needs is made once, in the folder `SPEAR_TEST_ENVIRONMENTS` (default: a temporary one).
+`SPEAR_LAVA_PYTHON` names the worker's interpreter, and the tests themselves run in another. For every version an
+environment with lava-nc and its dependencies is made once, in the folder `SPEAR_TEST_ENVIRONMENTS` (default: a temporary one).
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def interpreter(version):
     candidates = [shutil.which(f"python{version}"), *sorted(root.glob(f"versions/{version}.*/bin/python"))]
     for candidate in filter(None, candidates):
         asked = [str(candidate), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
-        found = subprocess.run(asked, capture_output=True, text=True)
-        if found.stdout.strip() == version:
+        answer = subprocess.run(asked, capture_output=True, text=True)
+        if answer.stdout.strip() == version:
             return str(candidate)
     return None
 
@@ -45,8 +45,8 @@ def interpreter(version):
 @pytest.fixture(scope="module", params=VERSIONS)
 def python(request, tmp_path_factory):
     """Return the interpreter of an environment with Lava; skip, and say so, where the version is not there."""
-    found = interpreter(request.param)
-    if found is None:
+    python_path = interpreter(request.param)
+    if python_path is None:
         pytest.skip(f"Python {request.param} is not tested: there is none on the PATH or in pyenv")
     uv = shutil.which("uv") or Path(sys.prefix) / "bin" / "uv"
     folder = os.environ.get("SPEAR_TEST_ENVIRONMENTS") or tmp_path_factory.mktemp("pythons")
@@ -54,7 +54,7 @@ def python(request, tmp_path_factory):
     made = environment / "bin" / "python"
     if not made.exists():
         for command in (
-            [found, "-m", "venv", str(environment)],
+            [python_path, "-m", "venv", str(environment)],
             [str(uv), "pip", "install", "-q", "--python", str(made), *NEEDS],
         ):
             done = subprocess.run(command, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""What each step of the lowering costs: a chain of real networks whose ends are the two that are compared."""
+"""Attribution of the difference between a trained network and its integers, stage by stage."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ from spear_deploy.quantize.explain.first_difference import (
     spike_distance,
     van_rossum,
 )
-from spear_deploy.quantize.explain.partial_networks import substitute_stored
+from spear_deploy.quantize.explain.partial_networks import substitute_stored_numbers
 from spear_deploy.quantize.explain.stages import build_stages
 from spear_deploy.simulator import simulate
 from spear_deploy.simulator.run import decide
@@ -90,11 +90,11 @@ def same(a, b):
     return all(np.array_equal(a.spikes[name], b.spikes[name]) for name in a.spikes)
 
 
-# ---------------------------------------------------------------------------------------------------------- the chain
+# ------------------------------------------------------------------------------------------------------------- stages
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_the_unrounded_neuron_that_truncates_is_the_integer_one(seed):
+def test_the_unrounded_neuron_that_truncates_equals_the_integer_neuron(seed):
     graph = random_graph(seed, kind="integer")
     x = random_spikes(graph, seed, steps=20, batch=3)
 
@@ -114,14 +114,14 @@ def test_the_unrounded_neuron_that_truncates_is_the_integer_one(seed):
         return replace(layer, neuron=neuron)
 
     wanted = simulate(graph, x, record=("spikes", "v", "u"))
-    found = simulate(graph.with_layers(real), x, record=("spikes", "v", "u"), dtype=np.float64)
+    run = simulate(graph.with_layers(real), x, record=("spikes", "v", "u"), dtype=np.float64)
     assert not wanted.overflows and any(spikes.any() for spikes in wanted.spikes.values())
     for what in ("spikes", "v", "u"):
         for name, value in getattr(wanted, what).items():
-            np.testing.assert_array_equal(getattr(found, what)[name], value, err_msg=f"{what} of {name}")
+            np.testing.assert_array_equal(getattr(run, what)[name], value, err_msg=f"{what} of {name}")
 
 
-def test_without_truncation_it_keeps_the_fraction():
+def test_without_truncation_the_unrounded_neuron_keeps_fractions():
     layers = [
         Layer(name="n", synapse=Dense(weight=np.ones((1, 1))), neuron=UnroundedLIF(decay_u=1365.0, decay_v=0.0, v_threshold=None))
     ]
@@ -131,7 +131,7 @@ def test_without_truncation_it_keeps_the_fraction():
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_changes_of_form_change_no_spike_and_the_last_network_is_the_integer_one(seed):
+def test_exact_stages_change_no_spike_and_the_last_stage_is_the_integer_network(seed):
     graph = mixed(seed)
     x = random_spikes(graph, seed, steps=40, batch=4)
     integer, made, runs = runs_of(graph, x)
@@ -152,7 +152,7 @@ def test_changes_of_form_change_no_spike_and_the_last_network_is_the_integer_one
 
 
 @pytest.mark.parametrize("seed", [0, 2, 5])
-def test_an_analogue_input_has_a_step_of_its_own(seed):
+def test_an_analogue_input_changes_in_a_separate_stage(seed):
     graph = mixed(seed)
     x = np.random.default_rng(seed).random((30, 3, 2, 6, 6))
     _, made, runs = runs_of(graph, x, "current")
@@ -160,13 +160,13 @@ def test_an_analogue_input_has_a_step_of_its_own(seed):
     assert same(by_name["arithmetic"], by_name["scale"])
     assert {step.name: step.changed for step in made}["input"] and "shifted down" in made[-1].what
     assert made[5].x.dtype == np.int64
-    found = explain(graph, quantize(graph, calibration=x, kind="current"), x, kind="current")
-    step = next(cost for cost in found.costs if cost.step == "input")
+    explanation = explain(graph, quantize(graph, calibration=x, kind="current"), x, kind="current")
+    step = next(cost for cost in explanation.costs if cost.step == "input")
     assert step.first["conv"].upstream == ("input",) and "what 'input' sent had changed" in step.first["conv"].why
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_grids_that_fit_the_format_cost_nothing_but_truncation(seed):
+def test_weights_on_the_format_grid_change_only_at_truncation(seed):
     graph = random_graph(seed)
     x = random_spikes(graph, seed, steps=20, batch=3)
     _, _, runs = runs_of(graph, x)
@@ -204,33 +204,33 @@ def xylo_network(rng):
 
 @pytest.mark.parametrize(("chip", "network"), [("speck", speck_network), ("xylo", xylo_network)])
 @pytest.mark.parametrize("kind", ["spikes", "current"])
-def test_event_chips_store_one_kind_of_number_after_the_other(chip, network, kind):
+def test_speck_and_xylo_stages_store_one_kind_of_number_at_a_time(chip, network, kind):
     rng = np.random.default_rng(5)
     graph = network(rng)
     x = random_spikes(graph, 0, steps=25, batch=6)
     x = x if kind == "spikes" else np.abs(x * rng.random(x.shape))
     integer = quantize(graph, format=chip, calibration=x, kind=kind)
-    found = explain(graph, integer, x, kind=kind)
-    assert [cost.step for cost in found.costs] == EVENTS
-    assert found.costs[-1].layers["fc"].spikes[1] == int(
+    explanation = explain(graph, integer, x, kind=kind)
+    assert [cost.step for cost in explanation.costs] == EVENTS
+    assert explanation.costs[-1].layers["fc"].spikes[1] == int(
         simulate(integer, build_stages(graph, integer, x, kind)[-1].x).counts.sent["fc"].sum()
     )
     changed = {step.name: step.changed for step in build_stages(graph, integer, x, kind)}
     assert changed["weights"] and changed["thresholds"] and changed["input"] == (kind == "current")
     assert changed["decays"] == (chip == "xylo") and changed["biases"]
-    assert not found.rounding
+    assert not explanation.rounding
 
 
 @pytest.mark.parametrize(("chip", "network", "name"), [("speck", speck_network, "conv"), ("xylo", xylo_network, "fc")])
 @pytest.mark.parametrize("seed", range(4))
-def test_all_that_is_stored_gives_the_potentials_of_the_chip_but_for_its_rounding(chip, network, name, seed):
+def test_stored_numbers_in_floats_differ_from_the_chip_by_its_rounding_only(chip, network, name, seed):
     graph = network(np.random.default_rng(seed))
     if chip == "xylo":  # the chip starts at 0, not at the leak, and adds a bias to the potential, not to the current
         bare = replace(graph[name].synapse, bias=None)
         graph = graph.with_layers({name: replace(graph[name], synapse=bare, neuron=replace(graph[name].neuron, v_leak=0.0))})
     integer = quantize(graph, format=chip)
     x = random_spikes(graph, seed, steps=1, batch=8)
-    stored = substitute_stored(graph, integer, "spikes", thresholds=True, biases=True, decays=True)
+    stored = substitute_stored_numbers(graph, integer, "spikes", thresholds=True, biases=True, decays=True)
     ours = simulate(stored, x, record=("v", "spikes"), dtype=np.float64)
     theirs = simulate(integer, x, record=("v", "spikes"))
     silent = (ours.spikes[name] == 0) & (theirs.spikes[name] == 0)
@@ -239,7 +239,7 @@ def test_all_that_is_stored_gives_the_potentials_of_the_chip_but_for_its_roundin
     assert off.max() <= (1e-6 if chip == "speck" else 1.0)
 
 
-def test_a_speck_layer_with_thresholds_by_channel_is_one_step():
+def test_a_speck_layer_with_thresholds_by_channel_is_one_stage():
     rng = np.random.default_rng(0)
     neuron = IF(reset="subtract", v_threshold=rng.uniform(0.5, 1.0, (3, 1, 1)))
     layer = Layer(name="conv", synapse=Conv2d(weight=rng.normal(size=(3, 1, 3, 3)) / 2), neuron=neuron)
@@ -248,40 +248,40 @@ def test_a_speck_layer_with_thresholds_by_channel_is_one_step():
     assert [s.name for s in build_stages(graph, quantize(graph, format="speck", calibration=x), x)] == [*EVENTS[:3], "integers"]
 
 
-# ----------------------------------------------------------------------------------------------------------- the costs
+# --------------------------------------------------------------------------------------------------------------- costs
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_what_the_steps_change_adds_up_to_the_whole_difference(seed):
+def test_accuracy_changes_of_the_stages_add_up_to_the_whole_difference(seed):
     graph = mixed(seed)
     x = random_spikes(graph, seed, steps=30, batch=20)
     labels = np.random.default_rng(seed).integers(0, 4, 20)
     integer = quantize(graph, calibration=x)
-    found = explain(graph, integer, x, labels=labels)
+    explanation = explain(graph, integer, x, labels=labels)
     trained, chip = simulate(graph, x, record=("spikes",)), simulate(integer, x, record=("spikes",))
     accuracies = [float(np.mean(decide(run.output) == labels)) for run in (trained, chip)]
-    assert found.costs[0].accuracy == accuracies[0] and found.costs[-1].accuracy == accuracies[1]
-    assert sum(cost.accuracy_change for cost in found.costs) == pytest.approx(accuracies[1] - accuracies[0])
-    assert found.costs[-1].agreement == float(np.mean(decide(trained.output) == decide(chip.output)))
+    assert explanation.costs[0].accuracy == accuracies[0] and explanation.costs[-1].accuracy == accuracies[1]
+    assert sum(cost.accuracy_change for cost in explanation.costs) == pytest.approx(accuracies[1] - accuracies[0])
+    assert explanation.costs[-1].agreement == float(np.mean(decide(trained.output) == decide(chip.output)))
     for name in trained.spikes:
-        whole = found.costs[-1].since_start[name]
+        whole = explanation.costs[-1].since_start[name]
         assert whole.differ == np.count_nonzero(trained.spikes[name] != chip.spikes[name]) > 0
-        assert whole.differ <= sum(cost.layers[name].differ for cost in found.costs)
-        changes = sum(cost.layers[name].spikes[1] - cost.layers[name].spikes[0] for cost in found.costs)
+        assert whole.differ <= sum(cost.layers[name].differ for cost in explanation.costs)
+        changes = sum(cost.layers[name].spikes[1] - cost.layers[name].spikes[0] for cost in explanation.costs)
         assert changes == chip.spikes[name].sum() - trained.spikes[name].sum()
-    assert {"order", "steps", "numbers", "alignment"} <= set(found.to_json())
-    assert found.rounding["hidden"].scale == pytest.approx(integer.metadata["quantization"]["scale"]["hidden"])
+    assert {"order", "steps", "numbers", "alignment"} <= set(explanation.to_json())
+    assert explanation.rounding["hidden"].scale == pytest.approx(integer.metadata["quantization"]["scale"]["hidden"])
 
 
 def test_without_labels_there_is_no_accuracy():
     graph = random_graph(5)
     x = random_spikes(graph, 5, batch=3)
-    found = explain(graph, quantize(graph), x)
-    assert found.costs[-1].accuracy is None and found.costs[-1].accuracy_change is None
-    assert 0 <= found.costs[-1].agreement <= 1
+    explanation = explain(graph, quantize(graph), x)
+    assert explanation.costs[-1].accuracy is None and explanation.costs[-1].accuracy_change is None
+    assert 0 <= explanation.costs[-1].agreement <= 1
 
 
-def test_what_cannot_be_explained():
+def test_integer_networks_and_wrong_labels_are_refused():
     graph = random_graph(5)
     x = random_spikes(graph, 5, batch=3)
     with pytest.raises(UnsupportedError, match="holds integers already; give the floating-point network"):
@@ -290,25 +290,25 @@ def test_what_cannot_be_explained():
         explain(graph, quantize(graph), x, labels=np.zeros(2, int))
 
 
-def test_skips_wait_and_the_output_is_later_by_the_depth():
+def test_a_skip_gets_extra_delay_and_the_output_is_later_by_the_depth():
     graph = SNNGraph(
         layers=(dense(np.eye(2), IF(), "a"), dense(np.eye(2), IF(), "b"), dense(np.eye(2), IF(), "c")),
         edges=tuple(Edge(source=s, target=t) for s, t in (("input", "a"), ("a", "b"), ("b", "c"), ("a", "c"))),
         input_shape=(2,),
     )
     assert schedule_on_chip(quantize(graph)) == {"later_steps": 3, "delays": {"a -> c": 1}, "problem": None}
-    found = schedule_on_chip(quantize(mixed(0)))
-    assert found == {"later_steps": 3, "delays": {"hidden -> hidden": 1}, "problem": None}
+    schedule = schedule_on_chip(quantize(mixed(0)))
+    assert schedule == {"later_steps": 3, "delays": {"hidden -> hidden": 1}, "problem": None}
     loop = replace(graph, edges=(*graph.edges, Edge(source="c", target="a", delay=1)))
-    found = schedule_on_chip(quantize(loop))
-    assert found["later_steps"] is None and "closes a cycle with fewer steps of delay" in found["problem"]
+    schedule = schedule_on_chip(quantize(loop))
+    assert schedule["later_steps"] is None and "closes a cycle with fewer steps of delay" in schedule["problem"]
 
 
 # ------------------------------------------------------------------------------------------------------------ distance
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_van_rossum_is_the_sum_over_a_long_smoothed_trace(seed):
+def test_van_rossum_equals_the_sum_over_a_long_smoothed_trace(seed):
     rng = np.random.default_rng(seed)
     a, b = rng.random((15, 2, 3)) < 0.3, rng.random((15, 2, 3)) < 0.3
     q = np.exp(-1 / 4)
@@ -322,23 +322,23 @@ def test_van_rossum_is_the_sum_over_a_long_smoothed_trace(seed):
     assert van_rossum(a, a) == 0 and van_rossum(a, b) == pytest.approx(van_rossum(b, a))
 
 
-def test_distance_counts():
+def test_spike_distance_counts_the_spikes_that_differ():
     a = np.zeros((4, 1, 2), bool)
     b = a.copy()
     b[1, 0, 1] = True
-    found = spike_distance(a, b)
-    assert (found.differ, found.share, found.spikes) == (1, 1 / 8, (0, 1)) and found.van_rossum == pytest.approx(1)
+    distance = spike_distance(a, b)
+    assert (distance.differ, distance.share, distance.spikes) == (1, 1 / 8, (0, 1)) and distance.van_rossum == pytest.approx(1)
 
 
-# --------------------------------------------------------------------------------------------------------------- causes
+# ---------------------------------------------------------------------------------------------------- first difference
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_margins_have_the_sign_of_what_happened_and_sources_are_named(seed):
+def test_margins_have_the_sign_of_the_spike_change_and_changed_sources_are_named(seed):
     graph = mixed(seed)
     x = random_spikes(graph, seed, steps=40, batch=4)
-    found = explain(graph, quantize(graph, calibration=x), x)
-    firsts = [(cost, first) for cost in found.costs for first in cost.first.values()]
+    explanation = explain(graph, quantize(graph, calibration=x), x)
+    firsts = [(cost, first) for cost in explanation.costs for first in cost.first.values()]
     assert firsts
     for cost, first in firsts:
         assert first.before != first.after
@@ -346,11 +346,11 @@ def test_margins_have_the_sign_of_what_happened_and_sources_are_named(seed):
             assert (first.margin_before > 0, first.margin_after > 0) == (bool(first.before), bool(first.after)), first.why
         assert set(first.upstream) <= ({"conv", "hidden"} if first.layer == "hidden" else set())
         assert f"layer '{first.layer}'" in first.why and "v − threshold" in first.why
-    weights = next(cost for cost in found.costs if cost.step == "weights")
+    weights = next(cost for cost in explanation.costs if cost.step == "weights")
     assert weights.first["conv"].upstream == ()
 
 
-def test_a_margin_by_hand():
+def test_the_margin_of_a_worked_example():
     """v: 0.6, then 1.2 > 1 in the trained network; a weight of 0.5 gives 1.0, which does not exceed 1."""
 
     def recorded(weight):
@@ -369,7 +369,7 @@ def test_a_margin_by_hand():
     assert find_first_difference("n", recorded(0.6), recorded(0.6)) is None
 
 
-def test_a_resting_neuron_has_no_margin():
+def test_a_neuron_with_refractory_time_has_no_margin():
     neuron = LoihiLIF(decay_u=4096, decay_v=0, v_threshold=1, refractory_steps=2)
     graph = chain([Layer(name="n", synapse=Dense(weight=np.array([[2]])), neuron=neuron)], input_shape=(1,))
     run = RecordedRun(graph=graph, x=np.ones((3, 1, 1), bool), kind="spikes", dtype=np.float64, spikes={}, units={})
@@ -379,11 +379,11 @@ def test_a_resting_neuron_has_no_margin():
 # ------------------------------------------------------------------------------------------------------------- findings
 
 
-def codes(found):
-    return {(finding.code, finding.layer): finding for finding in found}
+def codes(findings):
+    return {(finding.code, finding.layer): finding for finding in findings}
 
 
-def test_layers_that_say_nothing_are_found():
+def test_silent_dead_and_busy_layers_are_findings():
     layers = [
         dense([[1.0], [1.0], [0.0], [0.0], [0.0]], IF(v_threshold=0.5), "mostly"),
         dense(np.ones((2, 5)), IF(v_threshold=0.5), "busy"),
@@ -391,24 +391,24 @@ def test_layers_that_say_nothing_are_found():
     ]
     graph = chain(layers, input_shape=(1,))
     run = simulate(graph, np.ones((20, 2, 1), bool))
-    found = codes(find_in_run(graph, run))
-    assert set(found) == {("dead_neurons", "mostly"), ("busy_layer", "busy"), ("silent_layer", "silent")}
-    assert found["dead_neurons", "mostly"].value == 0.6
-    assert "3 of 5 neurons (60%) never spike in 2 samples of 20 steps" in found["dead_neurons", "mostly"].text
-    assert "not one spike" in found["silent_layer", "silent"].text
+    findings = codes(find_in_run(graph, run))
+    assert set(findings) == {("dead_neurons", "mostly"), ("busy_layer", "busy"), ("silent_layer", "silent")}
+    assert findings["dead_neurons", "mostly"].value == 0.6
+    assert "3 of 5 neurons (60%) never spike in 2 samples of 20 steps" in findings["dead_neurons", "mostly"].text
+    assert "not one spike" in findings["silent_layer", "silent"].text
 
 
-def test_states_that_leave_their_bits_are_found():
+def test_states_that_overflow_are_findings():
     neuron = LoihiLIF(decay_u=1, decay_v=1, v_threshold=2**17 - 1)
     graph = chain([Layer(name="fc", synapse=Dense(weight=np.array([[30000]])), neuron=neuron)], input_shape=(1,))
     run = simulate(graph, np.ones((20, 1, 1), bool))
-    found = codes(find_in_run(graph, run))
-    assert found["u_wrapped", "fc"].value == run.overflows["fc"]["u_wrapped"] > 0
-    assert "its current u wrapped around" in found["u_wrapped", "fc"].text
-    assert ("v_saturated", "fc") in found
+    findings = codes(find_in_run(graph, run))
+    assert findings["u_wrapped", "fc"].value == run.overflows["fc"]["u_wrapped"] > 0
+    assert "its current u wrapped around" in findings["u_wrapped", "fc"].text
+    assert ("v_saturated", "fc") in findings
 
 
-def test_numbers_that_rounding_bent_are_found():
+def test_large_rounding_errors_are_findings():
     rng = np.random.default_rng(0)
     outlier = rng.normal(0, 0.1, (20, 30))
     outlier[0, 0] = 100.0
@@ -419,27 +419,27 @@ def test_numbers_that_rounding_bent_are_found():
     ]
     graph = chain(layers, input_shape=(30,))
     x = random_spikes(graph, 0, steps=60, batch=4)
-    found = explain(graph, quantize(graph), x)
-    named = codes(found.findings)
+    explanation = explain(graph, quantize(graph), x)
+    named = codes(explanation.findings)
     assert "rounds to 0 in 20 neurons, whose state never fades" in named["decay_lost", "slow"].text
     assert "rounds to 4096 in 3 neurons" in named["decay_lost", "fast"].text
     assert abs(named["threshold_rounded", "slow"].value) > 0.05
     assert "clip outlying weights or raise the threshold" in named["threshold_rounded", "slow"].text
     share = named["weights_zeroed", "slow"].value
-    scale = found.rounding["slow"].scale * 20000 * 0.001 / 20
+    scale = explanation.rounding["slow"].scale * 20000 * 0.001 / 20
     assert share == pytest.approx(np.mean(np.abs(outlier * scale) < 1), abs=0.01)
-    assert found.rounding["slow"].decays["decay_v"]["real"] == pytest.approx([0.2048, 0.2048])
-    assert all(finding.layer in finding.text for finding in found.findings)
+    assert explanation.rounding["slow"].decays["decay_v"]["real"] == pytest.approx([0.2048, 0.2048])
+    assert all(finding.layer in finding.text for finding in explanation.findings)
 
 
-def test_a_changed_rate_and_a_cut_scale_and_clipped_weights_are_found():
+def test_a_changed_rate_a_cut_scale_and_clipped_weights_are_findings():
     graph = chain([dense([[1.0, 1.0]], IF(v_threshold=3.9)), dense([[1.0]], LI(tau_s=0.002), "out")], input_shape=(2,))
     x = np.ones((60, 1, 2), bool)
     other = quantize(graph)
     neuron = replace(other["fc"].neuron, v_threshold=other["fc"].neuron.v_threshold * 4)
     other = other.with_layers({"fc": replace(other["fc"], neuron=neuron)})
-    found = codes(explain(graph, other, x).findings)
-    assert found["rate_changed", "fc"].value < 0.5 and "in the trained network" in found["rate_changed", "fc"].text
+    findings = codes(explain(graph, other, x).findings)
+    assert findings["rate_changed", "fc"].value < 0.5 and "in the trained network" in findings["rate_changed", "fc"].text
     strong = np.full((12, 1, 2), 400)
     cut = codes(explain(graph, quantize(graph, calibration=strong), strong).findings)
     assert cut["scale_cut", "fc"].value < 1 and "its scale was cut to" in cut["scale_cut", "fc"].text
@@ -448,7 +448,7 @@ def test_a_changed_rate_and_a_cut_scale_and_clipped_weights_are_found():
     assert codes(explain(graph, clipped, x).findings)["weights_clipped", "fc"].value == 1
 
 
-def test_what_the_quantiser_says_is_found():
+def test_parameters_that_the_quantization_changed_are_findings():
     graph = chain([dense([[1.0]], IF())], input_shape=(1,))
     integer = quantize(graph)
     facts = {
@@ -456,5 +456,5 @@ def test_what_the_quantiser_says_is_found():
         "findings": [{"layer": "fc", "what": "tau_mem_s", "given": 0.0051, "stored": 0.004}],
     }
     integer = replace(integer, metadata={"quantization": facts})
-    found = codes(explain(graph, integer, np.ones((4, 1, 1), bool)).findings)
-    assert "layer 'fc': tau_mem_s is 0.004 on the chip, 0.0051 in the trained network" in found["parameter_rounded", "fc"].text
+    reported = codes(explain(graph, integer, np.ones((4, 1, 1), bool)).findings)
+    assert "layer 'fc': tau_mem_s is 0.004 on the chip, 0.0051 in the trained network" in reported["parameter_rounded", "fc"].text

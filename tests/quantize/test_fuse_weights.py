@@ -1,4 +1,4 @@
-"""Weights behind weights: the merged network is the same one, and can be quantised."""
+"""Fused weights: the network computes the same, and can be quantised."""
 
 from dataclasses import replace
 
@@ -47,7 +47,7 @@ def biased(rng, synapse):
     return synapse
 
 
-def test_two_maps_are_one():
+def test_two_synapses_in_a_row_equal_the_composed_one():
     """Every pair of kinds, strides, dilations, groups and paddings: equal on random input, or no single map."""
     made: dict[str, int] = {}
     for seed in range(1500):
@@ -74,7 +74,7 @@ def test_two_maps_are_one():
         assert made[pair] > 0, pair
 
 
-def test_products_of_binary_grids_are_exact():
+def test_products_of_binary_fractions_are_exact():
     rng = np.random.default_rng(0)
     first, second = Dense(weight=grid(rng, 5, 4), bias=grid(rng, 5)), Dense(weight=grid(rng, 3, 5), bias=grid(rng, 3))
     both = compose_synapses(first, second, (4,))
@@ -83,7 +83,7 @@ def test_products_of_binary_grids_are_exact():
     assert both.weight.dtype == np.float32
 
 
-def test_what_is_no_one_map():
+def test_pairs_that_no_single_synapse_computes_are_not_composed():
     rng = np.random.default_rng(0)
     conv = Conv2d(weight=grid(rng, 2, 2, 3, 3), padding=(1, 1))
     point = Conv2d(weight=grid(rng, 2, 2, 1, 1))
@@ -96,7 +96,7 @@ def test_what_is_no_one_map():
     assert compose_synapses(None, point, (2, 6, 6)) is point and compose_synapses(point, None, (2, 6, 6)) is point
 
 
-def test_any_network_with_chained_weights_stays_the_same():
+def test_random_networks_with_chained_weights_compute_the_same():
     merged = 0
     for seed in range(200):
         graph = wild_graph(seed)
@@ -139,7 +139,7 @@ def test_a_linear_layer_before_a_recurrent_cell_can_be_quantised():
     assert (simulate(integer, x).output == expected).mean() > 0.9
 
 
-def test_ways_that_add_up_behind_weights_are_given_a_map_each():
+def test_currents_that_add_up_before_weights_get_a_copy_of_the_weights_each():
     rng = np.random.default_rng(4)
     layers = [Layer(name=n, synapse=Conv2d(weight=grid(rng, 2, 2, 3, 3), bias=grid(rng, 2))) for n in ("a", "b")]
     layers += [Layer(name="sum"), Layer(name="out", synapse=Dense(weight=grid(rng, 3, 32), bias=grid(rng, 3)), neuron=IF())]
@@ -153,7 +153,7 @@ def test_ways_that_add_up_behind_weights_are_given_a_map_each():
     assert np.array_equal(simulate(merged, x).output, simulate(graph, x).output)
 
 
-def test_what_would_not_be_exact_stays():
+def test_weights_whose_fusion_is_not_exact_stay():
     integer = quantize(chain([Layer(name="a", synapse=Dense(weight=np.ones((1, 1))), neuron=IF())], input_shape=(1,)))
     assert fuse_weights(integer) is integer
     graph = recurrent(np.zeros((5, 5)))

@@ -1,4 +1,4 @@
-"""Integers that do what the floating-point network does, and say so where they cannot."""
+"""Integers of the Loihi family against the floating-point network."""
 
 from dataclasses import replace
 
@@ -33,7 +33,7 @@ def only_if(graph: SNNGraph) -> SNNGraph:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_network_on_a_grid_is_quantised_exactly(seed):
+def test_a_network_on_the_format_grid_is_quantised_exactly(seed):
     graph = only_if(random_graph(seed))
     graph = graph.with_layers(lambda layer: replace(layer, norm=None))
     x = random_spikes(graph, seed, steps=12)
@@ -44,7 +44,7 @@ def test_a_network_on_a_grid_is_quantised_exactly(seed):
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("cuba", [False, True])
-def test_real_weights_stay_close(seed, cuba):
+def test_spikes_with_real_weights_stay_close(seed, cuba):
     rng = np.random.default_rng(seed)
     common = dict(v_leak=0.125, v_reset=0.125)
     neuron = CubaLIF(tau_mem_s=0.004, tau_syn_s=0.003, w_in=3.0, **common) if cuba else LIF(tau_s=0.002, r=2.0, **common)
@@ -85,7 +85,7 @@ def test_stored_numbers_of_a_worked_example():
     assert layer.synapse.bias is None
 
 
-def test_bias_of_a_neuron_with_current_goes_into_the_current():
+def test_the_bias_of_a_neuron_with_a_current_goes_into_the_current():
     layer = quantize(
         chain([dense([[1.0]], CubaLIF(tau_mem_s=0.002, tau_syn_s=0.002, w_in=2.0), bias=np.array([0.5]))], input_shape=(1,))
     )["fc"]
@@ -130,7 +130,7 @@ def spikes_off(graph, integer, x, name, kind="current"):
 
 
 @pytest.mark.parametrize("neuron", [IF(reset="subtract"), LIF(tau_s=0.003), CubaLIF(tau_mem_s=0.004, tau_syn_s=0.002, w_in=2.0)])
-def test_data_choose_by_how_many_bits_sums_of_graded_spikes_are_shifted(neuron):
+def test_shifts_chosen_on_data_have_less_than_75_percent_of_the_error(neuron):
     errors = []
     for seed in range(4):
         graph, x = analogue(seed, neuron)
@@ -144,7 +144,7 @@ def test_data_choose_by_how_many_bits_sums_of_graded_spikes_are_shifted(neuron):
     assert chosen_error < 0.75 * always_error
 
 
-def test_data_clip_the_largest_weights_where_bits_are_few():
+def test_scales_chosen_on_data_clip_weights_and_have_less_than_75_percent_of_the_error():
     errors = []
     for seed in range(5):
         rng = np.random.default_rng(seed)
@@ -158,7 +158,7 @@ def test_data_clip_the_largest_weights_where_bits_are_few():
     assert chosen_error < 0.75 * blind_error
 
 
-def test_a_large_network_is_judged_on_fewer_samples(monkeypatch):
+def test_a_large_network_is_measured_on_7_of_20_samples(monkeypatch):
     monkeypatch.setattr(layer_error, "MAX_PRODUCTS", 10 * 12 * 7)
     graph = chain([dense(np.ones((3, 4)), IF())], input_shape=(4,))
     x = random_spikes(graph, 0, steps=10, batch=20)
@@ -174,7 +174,7 @@ def test_overflow_on_calibration_data_lowers_the_scale():
     assert integer.metadata["quantization"]["headroom"]["fc"] < 0.6
 
 
-def test_identity_skips_get_weights_of_the_common_scale():
+def test_identity_skips_get_weights_at_the_scale_of_their_target():
     layers = (
         dense(np.eye(3), IF(), name="a"),
         Layer(name="b", synapse=Dense(weight=np.eye(3) * 0.5)),
@@ -186,7 +186,7 @@ def test_identity_skips_get_weights_of_the_common_scale():
     assert integer["a_to_sum"].synapse.weight[0] == 2 * integer["b"].synapse.weight[0, 0]
 
 
-def test_folding_keeps_the_function():
+def test_folding_a_norm_keeps_the_function():
     graph = random_graph(3)
     folded = fold_batchnorm(graph)
     assert all(layer.norm is None for layer in folded.layers)
@@ -194,12 +194,12 @@ def test_folding_keeps_the_function():
     np.testing.assert_allclose(simulate(folded, x, dtype=np.float64).output, simulate(graph, x, dtype=np.float64).output)
 
 
-def test_an_integer_network_is_left_alone():
+def test_an_integer_network_is_returned_as_it_is():
     graph = chain([dense(np.ones((1, 1), int), LoihiLIF(decay_u=4096, decay_v=0, v_threshold=1))], input_shape=(1,))
     assert quantize(graph) is graph
 
 
-def test_what_has_no_integer_counterpart_is_refused_by_name():
+def test_layers_without_integer_counterpart_are_refused_by_name():
     one = np.ones((1, 1))
     with pytest.raises(QuantizationError, match=r"weight_bits: 9 given, the format holds 2\.\.8"):
         quantize(chain([dense(one, IF())], input_shape=(1,)), weight_bits=9)
@@ -316,7 +316,7 @@ def test_folding_keeps_the_function_of_random_networks(seed):
 
 @pytest.mark.parametrize("tau", ["one", "each"])
 @pytest.mark.parametrize("first", [Conv2d, Scale])
-def test_a_flatten_between_weights_and_their_neurons(first, tau):
+def test_a_flatten_may_lie_between_weights_and_their_neurons(first, tau):
     """The bias of a channel, and what a neuron's constants do to the weights, pass the flatten."""
     rng = np.random.default_rng(4)
     if first is Conv2d:

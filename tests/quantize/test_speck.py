@@ -1,4 +1,4 @@
-"""Integers of Speck: equal where the grid is met, and refused by name where the chip has no such thing."""
+"""Integers of Speck against the floating-point network, and refusals."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ def quiet_network(seed, reset):
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("reset", ["value", "subtract"])
-def test_a_network_on_a_grid_is_met_exactly(seed, reset):
+def test_a_network_on_the_format_grid_is_quantised_exactly(seed, reset):
     graph = quiet_network(seed, reset)
     x = spikes((2, 4, 4), seed, rate=0.8, steps=60)
     integer = quantize(graph, format="speck", calibration=x)
@@ -64,7 +64,7 @@ def test_a_network_on_a_grid_is_met_exactly(seed, reset):
         np.testing.assert_allclose(got.v[name] / scale[name], wanted.v[name], atol=1e-9)
 
 
-def test_where_the_potential_meets_the_threshold_no_spike_is_sent():
+def test_a_potential_equal_to_the_threshold_sends_no_spike():
     """A network spikes above its threshold, the chip at it."""
     x = np.ones((4, 1, 1), bool)
     for reset in ("value", "subtract"):
@@ -84,7 +84,7 @@ def test_stored_numbers_of_a_worked_example():
     assert int(layer.neuron.v_threshold) == scale * 4 + 1 and int(layer.neuron.v_init) == 0 and layer.neuron.reset == "value"
 
 
-def test_start_of_a_neuron_that_subtracts():
+def test_a_neuron_that_subtracts_starts_at_its_reset_potential():
     layer = quantize(one_layer([[1.0]], IF(v_threshold=0.7, v_reset=-0.5, reset="subtract")), format="speck")["fc"]
     scale = int(layer.synapse.weight[0, 0])
     assert int(layer.neuron.v_init) == round(-0.5 * scale) and int(layer.neuron.v_threshold) == round(0.7 * scale)
@@ -126,7 +126,7 @@ def test_weights_have_the_asked_number_of_bits(bits):
     assert np.abs(stored).max() >= 2 ** (bits - 2)
 
 
-def test_data_choose_a_scale_with_less_error_in_spikes():
+def test_scales_chosen_on_data_have_less_error_in_spikes():
     better = 0
     for seed in range(8):
         rng = np.random.default_rng(seed)
@@ -149,7 +149,7 @@ def test_several_spikes_a_step_are_a_finding():
     assert {"layer": "fc", "what": "spikes_per_step", "given": 1.0, "stored": 4.0} in found
 
 
-def test_a_threshold_that_rounds_much_is_a_finding():
+def test_a_threshold_rounded_by_more_than_2_percent_is_a_finding():
     graph = one_layer([[10.0]], IF(v_threshold=0.05, reset="subtract"))
     found = quantize(graph, format="speck").metadata["quantization"]["findings"]
     assert [(f["layer"], f["what"]) for f in found] == [("fc", "v_threshold")] and found[0]["stored"] > 0.075
@@ -178,7 +178,7 @@ def test_a_current_is_sent_as_events():
         (LI(tau_s=0.002), "layer 'fc': LI does not spike, Speck's neurons integrate and fire; use IF"),
     ],
 )
-def test_what_leaks_is_refused(neuron, message):
+def test_neurons_that_leak_or_do_not_spike_are_refused(neuron, message):
     with pytest.raises(UnsupportedError, match=message):
         quantize(one_layer([[1.0]], neuron), format="speck")
 
@@ -196,7 +196,7 @@ def test_thresholds_outside_the_format_are_refused():
         quantize(one_layer([[1.0]], IF(v_threshold=1.0, v_reset=-1e6, reset="subtract")), format="speck")
 
 
-def test_the_format_has_a_name():
+def test_an_unknown_format_is_refused_with_the_known_ones():
     with pytest.raises(QuantizationError, match="format 'spek': expected one of loihi, speck, xylo; did you mean 'speck'"):
         quantize(one_layer([[1.0]], IF()), format="spek")
 

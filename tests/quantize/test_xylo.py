@@ -1,4 +1,4 @@
-"""Integers of Xylo: close where time constants are powers of two, told where they are not, refused where there are none."""
+"""Integers of Xylo against the floating-point network, findings and refusals."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def findings(graph):
 @pytest.mark.parametrize("mem", [1, 2, 8, 32])
 @pytest.mark.parametrize("syn", [2, 4, 16])
 @pytest.mark.parametrize("readout", [False, True])
-def test_powers_of_two_are_met(mem, syn, readout):
+def test_time_constants_that_are_powers_of_two_are_stored_exactly(mem, syn, readout):
     rng = np.random.default_rng(mem * syn)
     neuron = CubaLI(tau_mem_s=mem * 1e-3, tau_syn_s=syn * 1e-3, w_in=2.0) if readout else cuba(mem, syn, v_threshold=1.5)
     graph = one_layer(rng.normal(size=(20, 10)), neuron)
@@ -58,7 +58,7 @@ def test_powers_of_two_are_met(mem, syn, readout):
 
 
 @pytest.mark.parametrize("neuron", [LIF(tau_s=0.016, reset="subtract", v_threshold=100.0), LI(tau_s=0.016)])
-def test_a_current_brings_in_all_that_the_input_did(neuron):
+def test_a_current_delivers_the_whole_input_over_time(neuron):
     """A LIF has no current, the chip's shortest halves in a step: late, but nothing is lost."""
     graph = one_layer([[16.0]], neuron)
     x = np.ones((200, 1, 1), bool)
@@ -95,7 +95,7 @@ def test_time_constants_between_powers_are_findings():
     assert layer.neuron.dash_mem.tolist() == [2, 3]
 
 
-def test_data_make_up_for_time_constants():
+def test_gains_chosen_on_data_reduce_the_error_of_rounded_time_constants():
     graph = one_layer(np.random.default_rng(0).normal(size=(30, 12)), cuba(5.5, 3))
     x = spikes((12,), 1, steps=100)
     wanted = simulate(graph, x, dtype=np.float64).output
@@ -183,7 +183,7 @@ def test_a_current_is_sent_as_events_and_too_many_are_refused():
         (dense([[1.0]], cuba(mem=0.5)), QuantizationError, "layer 'fc': a time constant is below the time step"),
     ],
 )
-def test_what_there_is_not_is_refused_by_name(layer, error, message):
+def test_neurons_and_values_outside_the_format_are_refused_by_name(layer, error, message):
     with pytest.raises(error, match=message):
         quantize(chain([layer], input_shape=(1,)), format="xylo")
 
@@ -197,7 +197,7 @@ def test_only_dense_weights_lie_between_neurons():
         quantize(chain([pool, dense([[1.0]], cuba())], input_shape=(1, 2, 2)), format="xylo")
 
 
-def test_the_profile_says_which_format():
+def test_the_profile_names_the_format():
     graph = one_layer(np.eye(2), cuba())
     for name in ("xylo_audio2", "xylo_audio3", "xylo_imu"):
         integer = api.quantize_for_chip(graph, name)

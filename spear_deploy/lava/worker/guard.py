@@ -104,11 +104,11 @@ class Guard:
     def exit_with_error(self, error: BaseException) -> NoReturn:
         """End this process since Python code in it, or in one of Lava's processes, raised."""
         with self.checking:
-            ended = self._list_ended()
-        self._exit_if_ended(ended)
+            ended = self._find_exits()
+        self._exit_on_failure(ended)
         self.exit_with("exception", f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
 
-    def _exit_if_ended(self, ended: list[tuple[str, int, str]]) -> None:
+    def _exit_on_failure(self, ended: list[tuple[str, int, str]]) -> None:
         """End this process if one of Lava's has a traceback, else if one ended with an exit code or a signal."""
         for name, _, trace in ended:
             if trace:
@@ -136,14 +136,14 @@ class Guard:
         if time.monotonic() > self.deadline:
             self.exit_with("timeout", f"not done after {self.timeout_s:g} s")
         with self.checking:
-            ended = self._list_ended()
-        self._exit_if_ended(ended)
+            ended = self._find_exits()
+        self._exit_on_failure(ended)
         if not ended:
             self.last_complete = time.monotonic()
         elif time.monotonic() - self.last_complete > FAILURE_WAIT_S:
             self.exit_with("died", f"{ended[0][0]}: ended with exit code 0")
 
-    def _list_ended(self) -> list[tuple[str, int, str]]:
+    def _find_exits(self) -> list[tuple[str, int, str]]:
         """Return Lava's processes that ended while they should run: name, exit code, traceback."""
         runtime: Any = getattr(self.running, "runtime", None)
         infrastructure = getattr(runtime, "_messaging_infrastructure", None)

@@ -51,8 +51,8 @@ class StageCost:
         decisions_changed: samples whose decision this stage changed.
         output_error: root mean square of the output's difference from the trained network's, over that of the latter; None where
             the output is a potential in units of the chip whose scale is not known.
-        layers: by layer, the spike_distance of its spikes from those of the stage before.
-        since_start: by layer, the spike_distance of its spikes from the trained network's.
+        layers: by layer, the distance of its spikes from those of the stage before.
+        since_start: by layer, the distance of its spikes from the trained network's.
         first: by layer whose spikes this stage changed, the first that differs and why.
     """
 

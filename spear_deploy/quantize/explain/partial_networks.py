@@ -107,7 +107,7 @@ def has_scale_per_layer(graph: SNNGraph, integer: SNNGraph, kind: InputKind) -> 
     return all(entry.name in scales for entry in collect_neuron_inputs(graph, kind, stored_input_scale(integer)))
 
 
-def substitute_stored(
+def substitute_stored_numbers(
     graph: SNNGraph,
     integer: SNNGraph,
     kind: InputKind,

@@ -17,7 +17,7 @@ class LayerRounding:
     """What rounding did to one layer.
 
     Attributes:
-        scale: integer units of the potential per trained unit; None for weights without neurons of their own.
+        scale: integer units of the potential per trained unit; None for a layer without neurons.
         headroom: the scale over the one that the format would allow, if that is known.
         weights, weights_zeroed, weights_clipped: number of weights, of those that round to 0, and of those that are clipped.
         weight_error: root mean square of the rounding error over that of the weights.

@@ -29,7 +29,7 @@ from spear_deploy.quantize.explain.partial_networks import (
     replace_means_by_sums,
     scale_to_chip,
     stored_input_scale,
-    substitute_stored,
+    substitute_stored_numbers,
 )
 from spear_deploy.quantize.fold import add_missing_weights, fold_batchnorm
 from spear_deploy.quantize.network import quantize_input
@@ -83,7 +83,7 @@ def build_stages(graph: SNNGraph, integer: SNNGraph, x: Array, kind: InputKind =
 def _event_chip_stages(graph: SNNGraph, integer: SNNGraph, x: Array, kind: InputKind) -> Iterator[Stage]:
     sent = quantize_input(integer, x, kind)
     if has_scale_per_layer(graph, integer, kind):
-        before = substitute_stored(graph, integer, kind)
+        before = substitute_stored_numbers(graph, integer, kind)
         yield _stored_stage("weights", graph, before, x)
         float_sent = sent if sent is x else sent / stored_input_scale(integer)
         moved = sent is not x and not np.array_equal(float_sent, x)
@@ -92,7 +92,7 @@ def _event_chip_stages(graph: SNNGraph, integer: SNNGraph, x: Array, kind: Input
         parts: dict[str, bool] = {}
         for name in ("thresholds", "biases", "decays"):
             parts[name] = True
-            after = substitute_stored(graph, integer, kind, **parts)
+            after = substitute_stored_numbers(graph, integer, kind, **parts)
             yield _stored_stage(name, before, after, float_sent)
             before = after
     what = "states become integers of 16 bits that start at 0, biases reach v at once, a neuron may send several spikes a step"
