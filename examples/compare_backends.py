@@ -14,19 +14,19 @@ import numpy as np
 
 import spear_deploy as sd
 from spear_deploy.data import load_data
-from spear_deploy.pipeline.api import Side
+from spear_deploy.pipeline.api import BackendChoice
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "compare_backends")
 folder.mkdir(parents=True, exist_ok=True)
 x = np.moveaxis(load_data("digits").test.x[:4], 0, 1)  # (T, B, C, H, W)
 
 pairs = {
-    "ours against Norse, floating point": (Side(net="digits"), Side(net="digits", backend="norse")),
+    "ours against Norse, floating point": (BackendChoice(net="digits"), BackendChoice(net="digits", backend="norse")),
     "ours against Lava, integers of loihi2": (
-        Side(net="digits", chip="loihi2"),
-        Side(net="digits", chip="loihi2", backend="lava"),
+        BackendChoice(net="digits", chip="loihi2"),
+        BackendChoice(net="digits", chip="loihi2", backend="lava"),
     ),
-    "floating point against integers": (Side(net="digits"), Side(net="digits", chip="loihi2")),
+    "floating point against integers": (BackendChoice(net="digits"), BackendChoice(net="digits", chip="loihi2")),
 }
 table = {}
 for title, (one, other) in pairs.items():

@@ -17,6 +17,7 @@ import spear_deploy as sd
 from spear_deploy.data import load_data
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.pruning.prune_to_budget import prune_to_budget
+from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.training.evaluation import evaluate
 
 given = dict(enumerate(sys.argv))
@@ -25,7 +26,7 @@ episodes, epochs = int(given.get(3, 30)), int(given.get(4, 4))
 folder.mkdir(parents=True, exist_ok=True)
 
 net, digits = sd.load("digits"), load_data("digits")
-found = prune_to_budget(net, digits, synops_budget=share, episodes=episodes, epochs=epochs)
+found = prune_to_budget(net, digits, PruneSettings(synops=share, episodes=episodes, epochs=epochs))
 write_snn(found.graph, folder / "pruned.snn")
 
 before, after = evaluate(net, digits.test), evaluate(found.graph, digits.test)

@@ -17,9 +17,9 @@ import spear_deploy as sd
 from spear_deploy.data import load_data
 from spear_deploy.hardware.profile import load_profile
 from spear_deploy.interchange.snn_file import write_snn
-from spear_deploy.pruning.budgets import Budgets
-from spear_deploy.pruning.chip_costs import on_chip
+from spear_deploy.pruning.chip_costs import build_chip_costs
 from spear_deploy.pruning.prune_to_budget import prune_to_budget
+from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.training.evaluation import evaluate
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "prune_to_fit")
@@ -30,9 +30,8 @@ net, digits, chip = sd.load("digits"), load_data("digits"), load_profile(Path(__
 before = sd.check(net, chip)
 print(before)
 
-found = prune_to_budget(
-    net, digits, budgets=Budgets(fit=True), chip=on_chip(net, chip), method="random", episodes=12, epochs=epochs
-)
+settings = PruneSettings(fit=True, method="random", episodes=12, epochs=epochs)
+found = prune_to_budget(net, digits, settings, chip=build_chip_costs(net, chip))
 after = sd.check(found.graph, chip)
 print(after)
 write_snn(found.graph, folder / "fits.snn")

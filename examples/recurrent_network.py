@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 import spear_deploy as sd
-from spear_deploy.pipeline.api import Side
+from spear_deploy.pipeline.api import BackendChoice
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "recurrent_network")
 folder.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ print(sd.check(net, "loihi2", activity=sd.simulate(net, x).counts))
 
 same = sd.export(net, folder / "network.nir", to="nir", x=x)
 print(f"NIR read back: {same['mismatches']} spikes differ")
-for layer in sd.compare(Side(net=net), Side(net=net, backend="norse"), x):
+for layer in sd.compare(BackendChoice(net=net), BackendChoice(net=net, backend="norse"), x):
     far = f"{layer.mismatches} spikes differ" if layer.what == "spikes" else f"differs by {layer.largest:.1e} at most"
     print(f"ours against Norse: layer {layer.layer}: {far}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -88,29 +87,17 @@ def check(
         write_json(sarif, to_sarif(report, net))
     emit(report.to_json(), as_json=as_json, out=out, show=lambda c: console().show_check(c, report))
     if report.verdict == "does_not_fit":
-        suggest(_next(as_given(net, source), chip or report.profile, report), as_json=as_json)
+        suggest(api.suggest_command(as_given(net, source), chip or report.profile, report), as_json=as_json)
     leave(report.verdict)
 
 
-def _next(net: str, chip: str, report: Any) -> str:
-    """Return what to try: a smaller network where the chip is full, another chip where it is of another kind."""
-    from spear_deploy.pipeline.inputs import profile
-    from spear_deploy.quantize import FORMATS
-
-    if report.unsupported or profile(chip).meta.family not in FORMATS:
-        return f"spear-deploy rank {net} (which chip takes it)"
-    return f"spear-deploy prune {net} --chip {shlex.quote(chip)} --data DATA --out pruned (make it smaller, until it fits)"
-
-
 def _lint(net: str, *, as_json: bool, out: str | None) -> None:
-    """Show what would break lava-dl's loader, and exit as if the network did not fit where something does."""
-    from spear_deploy.interchange import lint
+    """Show the findings of lint, and exit as if the network did not fit if lava-dl's loader cannot read the file."""
+    from spear_deploy.pipeline import api
 
-    findings = lint(net)
-    loads = not any(finding.breaks for finding in findings)
-    value = {"file": net, "loads": loads, "findings": [finding.to_json() for finding in findings]}
-    emit(value, as_json=as_json, out=out, show=lambda c: console().show_lint(c, findings))
-    leave("fits" if loads else "does_not_fit")
+    report = api.lint(net)
+    emit(report.to_json(), as_json=as_json, out=out, show=lambda c: console().show_lint(c, list(report.findings)))
+    leave("fits" if report.loads else "does_not_fit")
 
 
 def _here() -> str | None:

@@ -95,8 +95,8 @@ def compare(
     one, other = api.load_both(a, b, like=input_file, **source)
     x, kind = read_input(input_file, one)
     sides = (
-        api.Side(net=a, graph=one, backend=backend_a, chip=known_better(chip_a, overrides if chip_a else {})),  # type: ignore[arg-type]
-        api.Side(net=b, graph=other, backend=backend_b, chip=known_better(chip_b, overrides if chip_b else {})),  # type: ignore[arg-type]
+        api.BackendChoice(net=a, graph=one, backend=backend_a, chip=known_better(chip_a, overrides if chip_a else {})),  # type: ignore[arg-type]
+        api.BackendChoice(net=b, graph=other, backend=backend_b, chip=known_better(chip_b, overrides if chip_b else {})),  # type: ignore[arg-type]
     )
     with display(as_json, quiet, SOON_S) as progress:
         how: dict[str, Any] = {"kind": kind, "states": states, "timeout_s": timeout_s}

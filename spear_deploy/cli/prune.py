@@ -56,26 +56,27 @@ def prune(
 
     Example: spear-deploy prune digits --chip loihi2 --data digits --synops 35% --out pruned
     """
+    from spear_deploy.pipeline.inputs import merge_options
     from spear_deploy.pipeline.prune import prune as run_prune
     from spear_deploy.pipeline.prune import prune_front
+    from spear_deploy.pruning.settings import PruneSettings
 
-    limits: dict[str, Any] = {
-        "energy_uj": energy_uj,
-        "latency_ms": latency_ms,
-        "cores": cores,
-        "memory": memory,
-        "parameters": parameters,
-    }
     if budgets is not None and synops is not None:
         raise click.UsageError("--budgets are several --synops; give one of the two")
+    options = {
+        "synops": synops, "energy_uj": energy_uj, "latency_ms": latency_ms, "cores": cores, "memory": memory,
+        "parameters": parameters, "method": method, "episodes": episodes, "epochs": epochs, "seed": seed,
+    }  # fmt: skip
     graph = load_net(net, data, **source)
-    how: dict[str, Any] = {"method": method, "episodes": episodes, "epochs": epochs, "seed": seed, "overrides": overrides}
+    settings = merge_options(PruneSettings(), options, "prune")
     with display(as_json, quiet) as progress:
         if budgets is None:
-            facts = run_prune(graph, chip, data, out=out, synops=synops, **limits, **how, progress=progress)
+            facts = run_prune(graph, chip, data, out=out, settings=settings, overrides=overrides, progress=progress)
         else:
-            each = [part.strip() for part in budgets.split(",")]
-            facts = prune_front(graph, chip, data, out=out, synops=each, **limits, **how, progress=progress)
+            synops_budgets = [part.strip() for part in budgets.split(",")]
+            facts = prune_front(
+                graph, chip, data, synops_budgets, out=out, settings=settings, overrides=overrides, progress=progress
+            )  # fmt: skip
     emit(facts, as_json=as_json, out=None, show=lambda c: _show(c, facts))
     leave("does_not_fit" if any(row["verdict"] == "does_not_fit" for row in facts.get("front", [facts])) else "fits")
 

@@ -96,12 +96,12 @@ def simulate(
     explanation = None
     if input_file is not None:
         x, kind = read_input(input_file, graph)
-        side = api.Side(net=net, graph=graph, backend=backend, chip=target)  # type: ignore[arg-type]
+        side = api.BackendChoice(net=net, graph=graph, backend=backend, chip=target)  # type: ignore[arg-type]
         if out is not None or not explain:
-            lowered, given = side.lowered(x, kind)
+            lowered, given = side.lower(x, kind)
             with display(as_json, quiet, SOON_S) as progress:
                 run = side.run(lowered, given, kind, tuple(wanted), timeout_s, progress)  # type: ignore[arg-type]
-            facts, findings = api.facts_of(lowered, run)
+            facts, findings = api.summarize_run(lowered, run)
             if out is not None:
                 write_recording(out, run, given)
         facts = {"out": out, "backend": backend, "chip": chip, **facts}

@@ -1,14 +1,15 @@
-"""What can a person ask for? The verbs of the command line, as functions.
+"""The verbs of the command line as functions.
 
-What `net`, `chip` and `data` may be: `spear_deploy.pipeline.inputs`. Everything else is data.
+`spear_deploy.pipeline.inputs` describes `net`, `chip` and `data`.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -17,22 +18,35 @@ from spear_deploy import simulator
 from spear_deploy.errors import DataError, UnsupportedError
 from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
-from spear_deploy.pipeline.backends import BACKENDS, Backend, Side
-from spear_deploy.pipeline.inputs import Chip, Net, data, for_chip, load, load_both, profile, target
+from spear_deploy.pipeline.backends import BACKENDS, Backend, BackendChoice
+from spear_deploy.pipeline.inputs import (
+    Chip,
+    Net,
+    check_options,
+    data,
+    load,
+    load_both,
+    profile,
+    quantize_for_chip,
+    resolve_chip,
+)  # fmt: skip
 from spear_deploy.simulator import ChipRun, InputKind, Record, SpikeCounts, spike_comparison
-from spear_deploy.util.progress import Progress, part_of
+from spear_deploy.util.progress import Progress, prefix_stage
 
 if TYPE_CHECKING:
     from spear_deploy.budget.budget_file import BudgetFile
     from spear_deploy.budget.chip_ranking import Ranked
     from spear_deploy.budget.report import BudgetReport
     from spear_deploy.data import Dataset
+    from spear_deploy.interchange.certificate import ProofInput
+    from spear_deploy.interchange.netx.lint import LintFinding
     from spear_deploy.quantize.explain.attribution import Explanation
     from spear_deploy.quantize.explain.findings import Finding
 
 __all__ = [
-    "BACKENDS", "Backend", "Chip", "Count", "Net", "Progress", "Side", "check", "compare", "count", "data", "explain", "export",
-    "facts_of", "for_chip", "load", "load_both", "profile", "rank", "simulate", "target",
+    "BACKENDS", "Backend", "BackendChoice", "Chip", "Count", "LintReport", "Net", "Progress", "check", "compare", "count", "data",
+    "explain", "export", "lint", "load", "load_both", "profile", "quantize_for_chip", "rank", "resolve_chip", "simulate",
+    "suggest_command", "summarize_run",
 ]  # fmt: skip
 
 
@@ -43,8 +57,8 @@ class Count:
     Attributes:
         synops_total, synops_per_layer, macs_first_layer: see `synops.SynOps`.
         rates: spikes per neuron and step by layer.
-        samples, steps: what was counted over.
-        rules: what other tools' rules would say, or None.
+        samples, steps: size of the input.
+        rules: SynOps by the counting rules of other tools, or None.
     """
 
     synops_total: float
@@ -57,11 +71,11 @@ class Count:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
-        shown = {name: value for name, value in vars(self).items() if name != "rules"}
-        return shown if self.rules is None else {**shown, "rules": self.rules}
+        values = {name: value for name, value in vars(self).items() if name != "rules"}
+        return values if self.rules is None else {**values, "rules": self.rules}
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows."""
+        """Return the table of a notebook."""
         from spear_deploy.util.html_table import html_table
 
         rates = {name: f"{rate:.4f}" for name, rate in self.rates.items()}
@@ -78,48 +92,97 @@ def check(
     chip: Chip | None = None,
     *,
     chips: int | None = None,
-    synops: float | None = None,
-    cores: int | None = None,
-    energy_j: float | None = None,
-    latency_s: float | None = None,
     activity: SpikeCounts | float | str | os.PathLike[str] | None = None,
     budget: BudgetFile | str | os.PathLike[str] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    **limits: Any,
 ) -> BudgetReport:
-    """Say whether a network fits a chip, resource by resource, and what to change where it does not.
+    """Check whether a network fits a chip, resource by resource, with a remedy for each overrun.
 
     Args:
-        net, chip: see the module; the budget file may name the chip.
+        net, chip: see `pipeline.inputs`; the budget file may name the chip.
         chips: how many chips there are; by default those of the board, or 1.
-        synops, cores, energy_j, latency_s: limits of one's own, the first, third and fourth per inference.
         activity: spike counts, a rate (spikes per neuron and step), or a file that `recordings.read_activity` reads;
-            without it, what depends on activity stays open.
-        budget: a file of limits of one's own (`budget_file`); what is given here as well, wins.
-        overrides: facts of the profile that the user knows better, by dotted key.
+            without it, resources that depend on activity are not checked.
+        budget: a file of limits (`budget_file`); arguments take precedence over the file.
+        overrides: facts of the profile to replace, by dotted key.
+        limits: `cores`; and per inference `synops`, `energy_j` (J) and `latency_s` (s).
+
+    Raises:
+        DataError: no chip is named.
+        TypeError: there is no such limit.
     """
-    from spear_deploy.budget.budget_file import BudgetFile, read_budget
+    from spear_deploy.budget.budget_file import BudgetFile, UserLimits, read_budget
     from spear_deploy.budget.check import check as check_graph
     from spear_deploy.quantize import fold_batchnorm
-    from spear_deploy.quantize.fuse_weights import chained_weights
+    from spear_deploy.quantize.fuse_weights import find_chained_weights
 
-    own = budget if isinstance(budget, BudgetFile) else BudgetFile() if budget is None else read_budget(budget)
-    if (chip := chip or own.chip) is None:
+    check_options(limits, [field.name for field in fields(UserLimits)], "check")
+    stated = budget if isinstance(budget, BudgetFile) else BudgetFile() if budget is None else read_budget(budget)
+    if (chip := chip or stated.chip) is None:
         raise DataError("no chip is named; give one, e.g. loihi2, or name it in the budget file")
     graph = load(net)
-    if chained_weights(graph):
-        with suppress(UnsupportedError):  # what does not fold has a row of its own
-            graph = fold_batchnorm(graph)  # a chip holds the one map that they are
-    found, of_board = target(chip, {**own.overrides, **(overrides or {})})
+    if find_chained_weights(graph):
+        with suppress(UnsupportedError):  # weights that do not fold have a row of their own
+            graph = fold_batchnorm(graph)  # a chip holds their product
+    target, board_chips = resolve_chip(chip, {**stated.overrides, **(overrides or {})})
     return check_graph(
         graph,
-        found,
-        chips=chips or own.chips or of_board,
-        synops=own.synops if synops is None else synops,
-        activity=_activity(own.activity if activity is None else activity, graph),
-        cores=own.cores if cores is None else cores,
-        energy_j=own.energy_j if energy_j is None else energy_j,
-        latency_s=own.latency_s if latency_s is None else latency_s,
+        target,
+        chips=chips or stated.chips or board_chips,
+        activity=_read_activity(stated.activity if activity is None else activity, graph),
+        limits=stated.limits.override(UserLimits(**limits)),
     )
+
+
+def suggest_command(net: str, chip: str, report: BudgetReport) -> str:
+    """Return the command to try next, after a network that does not fit.
+
+    `prune` where the chip is full, `rank` where the chip lacks a part of the network or has no integer format here.
+
+    Args:
+        net: the network and its options as on the command line.
+        chip: the chip as on the command line.
+        report: of `check`.
+    """
+    from spear_deploy.quantize import FORMATS
+
+    if report.unsupported or profile(chip).meta.family not in FORMATS:
+        return f"spear-deploy rank {net} (which chip takes it)"
+    return f"spear-deploy prune {net} --chip {shlex.quote(chip)} --data DATA --out pruned (make it smaller, until it fits)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LintReport:
+    """Findings in a netx file.
+
+    Attributes:
+        file: as given.
+        findings: in the order of the file.
+    """
+
+    file: str
+    findings: tuple[LintFinding, ...]
+
+    @property
+    def loads(self) -> bool:
+        """Whether lava-dl's loader can read the file."""
+        return not any(finding.breaks for finding in self.findings)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {"file": self.file, "loads": self.loads, "findings": [finding.to_json() for finding in self.findings]}
+
+
+def lint(path: str | os.PathLike[str]) -> LintReport:
+    """Find everything in a netx file that breaks lava-dl's loader.
+
+    Raises:
+        FileError: the file cannot be read, or is of another format.
+    """
+    from spear_deploy import interchange
+
+    return LintReport(file=os.fspath(path), findings=tuple(interchange.lint(path)))
 
 
 def rank(
@@ -129,26 +192,26 @@ def rank(
     activity: SpikeCounts | float | str | os.PathLike[str] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> list[Ranked]:
-    """Check a network against many chips, the best first.
+    """Check a network against many chips, and return the reports, the best first.
 
     Args:
-        net: see the module.
+        net: see `pipeline.inputs`.
         chips: profiles by name, file, or chip:board; all that come with the toolkit unless given.
         activity: as in `check`.
-        overrides: facts that replace those of every profile.
+        overrides: facts to replace in every profile, by dotted key.
     """
     from spear_deploy.budget.chip_ranking import rank as rank_graph
     from spear_deploy.hardware.profile import list_profiles
 
     graph = load(net)
-    found = [target(chip, overrides) for chip in (list_profiles() if chips is None else chips)]
-    return rank_graph(graph, found, activity=_activity(activity, graph))
+    targets = [resolve_chip(chip, overrides) for chip in (list_profiles() if chips is None else chips)]
+    return rank_graph(graph, targets, activity=_read_activity(activity, graph))
 
 
-def _activity(given: SpikeCounts | float | str | os.PathLike[str] | None, graph: SNNGraph) -> SpikeCounts | float | None:
+def _read_activity(activity: SpikeCounts | float | str | os.PathLike[str] | None, graph: SNNGraph) -> SpikeCounts | float | None:
     from spear_deploy.simulator.recordings import read_activity
 
-    return read_activity(given, graph) if isinstance(given, (str, os.PathLike)) else given
+    return read_activity(activity, graph) if isinstance(activity, (str, os.PathLike)) else activity
 
 
 def count(
@@ -163,25 +226,26 @@ def count(
     """Count the SynOps of a network on an input (T, B, *input), or on all samples of a dataset.
 
     Args:
-        net: see the module.
-        x, kind: the input, and whether it is "spikes" or a "current"; data say that themselves.
-        rules: also say what other tools would count.
-        batch: so many samples at a time.
-        progress: is told after each batch.
+        net: see `pipeline.inputs`.
+        x: (T, B, *input), or data.
+        kind: "spikes" or "current"; data have their own.
+        rules: also count by the rules of other tools.
+        batch: samples at a time.
+        progress: is called after each batch.
     """
     from spear_deploy.data import Dataset
-    from spear_deploy.simulator.synops import count_by_rules, synops
+    from spear_deploy.simulator.synops import count_by_rules, count_synops
 
     graph = load(net)
     counts: SpikeCounts | None = None
     samples = len(x.train) + len(x.val) + len(x.test) if isinstance(x, Dataset) else np.shape(x)[1]
     for part, part_kind in _batches(graph, x, kind, batch):
-        found = simulator.simulate(graph, part, kind=part_kind).counts
-        counts = found if counts is None else counts + found
+        batch_counts = simulator.simulate(graph, part, kind=part_kind).counts
+        counts = batch_counts if counts is None else counts + batch_counts
         if progress is not None:
             progress({"stage": "count", "done": counts.samples, "of": samples})
     assert counts is not None
-    result = synops(graph, counts)
+    result = count_synops(graph, counts)
     return Count(
         synops_total=result.total,
         synops_per_layer=result.per_layer,
@@ -208,7 +272,7 @@ def _batches(graph: SNNGraph, x: Array | Dataset, kind: InputKind, size: int) ->
 
 
 def simulate(
-    net: Net | Side,
+    net: Net | BackendChoice,
     x: Array,
     *,
     kind: InputKind = "spikes",
@@ -218,21 +282,21 @@ def simulate(
     timeout_s: float | None = None,
     progress: Progress | None = None,
 ) -> ChipRun:
-    """Run a network: as it is stored, or as integers of a chip; on our simulator, as Lava processes, or by Norse.
+    """Run a network, as it is stored or as integers of a chip, on our simulator, as Lava processes, or by Norse.
 
     Args:
-        net: see the module; a `Side` says backend and chip itself.
+        net: see `pipeline.inputs`; a `BackendChoice` holds backend and chip already.
         x: (T, B, *input).
         kind: "spikes" or "current".
-        backend, chip: see `Side`.
+        backend, chip: see `BackendChoice`.
         record: which of "spikes", "v", "u" to keep; Norse keeps spikes alone.
-        timeout_s: longest time a Lava run may take.
-        progress: is told how far our simulator is, or that another runs.
+        timeout_s: time limit of a Lava run in s.
+        progress: is called with the steps of our simulator, or with the name of another backend.
     """
-    side = net if isinstance(net, Side) else Side(net=net, backend=backend, chip=chip)
+    choice = net if isinstance(net, BackendChoice) else BackendChoice(net=net, backend=backend, chip=chip)
     simulator.check_record(record := tuple(record))
-    graph, x = side.lowered(x, kind)
-    return side.run(graph, x, kind, record, timeout_s, progress)
+    graph, x = choice.lower(x, kind)
+    return choice.run(graph, x, kind, record, timeout_s, progress)
 
 
 def explain(
@@ -245,21 +309,21 @@ def explain(
     samples: int | None = None,
     progress: Progress | None = None,
 ) -> Explanation:
-    """Say what each step from a floating-point network to the integers of a chip costs: decisions, spikes, and why.
+    """Explain the loss of each step from a floating-point network to the integers of a chip: decisions, spikes, causes.
 
     Args:
-        net, chip: see the module.
+        net, chip: see `pipeline.inputs`.
         x: (T, B, *input), or data, whose test split is run and whose training split sets the scales as in `deploy`.
         kind: of `x`.
-        labels: (B,), those of `x` if known; data bring their own.
-        samples: at most so many of the test split.
-        progress: is told which step runs.
+        labels: (B,) of `x`, if known; data have their own.
+        samples: maximum of samples of the test split.
+        progress: is called when a step begins.
 
     Raises:
         UnsupportedError: the network holds integers already, or the chip's integers cannot hold it.
     """
     from spear_deploy.data import Dataset
-    from spear_deploy.lava.schedule import alignment
+    from spear_deploy.lava.schedule import schedule_on_chip
     from spear_deploy.quantize.explain.attribution import explain as explain_graphs
 
     graph, calibration = load(net), x
@@ -271,13 +335,13 @@ def explain(
         kind, labels, calibration = x.kind, part.y, np.moveaxis(x.train.x[:256], 0, 1)
         x = np.moveaxis(part.x, 0, 1)
     x = simulator.check_input(graph, x, kind)
-    integer = for_chip(graph, chip, calibration=np.asarray(calibration), kind=kind)
-    return explain_graphs(graph, integer, x, kind=kind, labels=labels, alignment=alignment(integer), progress=progress)
+    integer = quantize_for_chip(graph, chip, calibration=np.asarray(calibration), kind=kind)
+    return explain_graphs(graph, integer, x, kind=kind, labels=labels, alignment=schedule_on_chip(integer), progress=progress)
 
 
-def facts_of(graph: SNNGraph, run: ChipRun) -> tuple[dict[str, Any], list[Finding]]:
-    """Return the plain numbers of a run, and what a person should know about it."""
-    from spear_deploy.quantize.explain.findings import of_run
+def summarize_run(graph: SNNGraph, run: ChipRun) -> tuple[dict[str, Any], list[Finding]]:
+    """Return the numbers of a run as plain data, and findings such as silent layers and overflows."""
+    from spear_deploy.quantize.explain.findings import find_in_run
 
     facts = {
         "steps": int(run.output.shape[0]),
@@ -286,12 +350,12 @@ def facts_of(graph: SNNGraph, run: ChipRun) -> tuple[dict[str, Any], list[Findin
         "rates": run.counts.rates(),
         "overflows": run.overflows,
     }
-    return facts, list(of_run(graph, run))
+    return facts, list(find_in_run(graph, run))
 
 
 def compare(
-    a: Net | Side,
-    b: Net | Side,
+    a: Net | BackendChoice,
+    b: Net | BackendChoice,
     x: Array,
     *,
     kind: InputKind = "spikes",
@@ -299,47 +363,47 @@ def compare(
     timeout_s: float | None = None,
     progress: Progress | None = None,
 ) -> list[spike_comparison.LayerDifference]:
-    """Run two networks on the same input and name, layer by layer, how many spikes differ and which is the first.
+    """Run two networks on the same input, and return the number of spikes that differ and the first of them, layer by layer.
+
+    Potentials of an integer network and a floating-point one are compared in the units of the latter.
 
     Args:
-        a, b: see the module, or a `Side`, which says what runs it.
-        x: (T, B, *input), as the networks take it; a current that meets an integer network is rounded to its graded spikes.
+        a, b: see `pipeline.inputs`, or a `BackendChoice` with the backend.
+        x: (T, B, *input), as the networks take it; for an integer network a current is rounded to graded spikes.
         kind: of `x`.
         states: "v", "u": also compare these, by value.
-        timeout_s: longest time each Lava run may take.
-        progress: is told how far each run is.
-
-    Potentials of an integer network against a floating-point one are compared in the units of the latter.
+        timeout_s: time limit of each Lava run in s.
+        progress: is called with the progress of each run.
 
     Raises:
         DataError: the networks do not have the same spiking layers, or no such states that can be compared.
     """
     simulator.check_record(states := tuple(states))
-    sides = [side if isinstance(side, Side) else Side(net=side) for side in (a, b)]
-    graphs = [side.loaded() for side in sides]
-    pairs = spike_comparison.paired_layers(*graphs)
+    choices = [choice if isinstance(choice, BackendChoice) else BackendChoice(net=choice) for choice in (a, b)]
+    graphs = [choice.load() for choice in choices]
+    pairs = spike_comparison.pair_layers(*graphs)
     graphs = [
-        graph if side.chip is None else for_chip(graph, side.chip, calibration=x, kind=kind)
-        for side, graph in zip(sides, graphs, strict=True)
+        graph if choice.chip is None else quantize_for_chip(graph, choice.chip, calibration=x, kind=kind)
+        for choice, graph in zip(choices, graphs, strict=True)
     ]
     mixed = graphs[0].is_integer != graphs[1].is_integer
     if mixed and "u" in states:
         raise DataError("record 'u': a floating-point network keeps u after its decay, an integer one before it; compare 'v'")
     runs = []
-    for which, side, graph in zip(("first", "second"), sides, graphs, strict=True):
-        told = part_of(progress, which)
-        run = side.run(graph, _as_taken(graph, x, kind, mixed), kind, ("spikes", *states), timeout_s, told)
-        runs.append(spike_comparison.in_floating_units(graph, run) if mixed and graph.is_integer else run)
+    for name, choice, graph in zip(("first", "second"), choices, graphs, strict=True):
+        taken = _quantize_current(graph, x, kind, mixed)
+        run = choice.run(graph, taken, kind, ("spikes", *states), timeout_s, prefix_stage(progress, name))
+        runs.append(spike_comparison.to_floating_units(graph, run) if mixed and graph.is_integer else run)
     return spike_comparison.compare_runs(runs[0], runs[1], pairs, states)
 
 
-def _as_taken(graph: SNNGraph, x: Array, kind: InputKind, mixed: bool) -> Array:
-    """Return a current as graded spikes where an integer network needs them: it is not whole, or meant for another network."""
-    from spear_deploy.quantize import graded
+def _quantize_current(graph: SNNGraph, x: Array, kind: InputKind, mixed: bool) -> Array:
+    """Return the input as graded spikes where an integer network needs them: a current with fractions, or of another network."""
+    from spear_deploy.quantize import quantize_input
 
     x = simulator.check_input(graph, x, kind)
     whole = x.dtype.kind != "f" or bool((x == np.rint(x)).all())
-    return graded(graph, x, kind) if graph.is_integer and (mixed or not whole) else x
+    return quantize_input(graph, x, kind) if graph.is_integer and (mixed or not whole) else x
 
 
 def export(
@@ -350,55 +414,54 @@ def export(
     x: Array | None = None,
     kind: InputKind = "spikes",
     chip: Chip | None = None,
-    seed: int = 0,
-    scan: bool = False,
     progress: Progress | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """Write a network for other tools, read it back with an independent reader, run both, and return the certificate.
 
     Args:
-        net: see the module. netx holds integers only: a floating-point network is quantised for `chip` first.
+        net: see `pipeline.inputs`. netx holds integers only: a floating-point network is quantised for `chip` first.
         path: the file; `certificate.json` is written beside it.
         to: "nir", "netx" or "onnx".
-        x: the input of the proof, (T, B, *input); random input drawn by `seed` unless given.
+        x: the input of the proof, (T, B, *input); random input unless given.
         kind: of `x`.
-        chip: netx: whose integers, loihi2 unless given. NIR: whose cores the metadata tells, none unless given.
-        seed: draws the input.
-        scan: ONNX: one node over a whole sequence in place of a step with states in and out.
-        progress: is told what is done of writing and proving.
+        chip: netx: whose integers, loihi2 unless given. NIR: whose cores go into the metadata, none unless given.
+        progress: is called with the progress of writing and proving.
+        options: `seed` of the random input (0); for ONNX `scan`: one node over a whole sequence in place of a step with states in
+            and out.
 
     Raises:
-        UnsupportedError: what the format cannot say, by layer; `scan` for another format than ONNX.
+        UnsupportedError: the format has no form for a part of the network, by layer; `scan` for another format than ONNX.
+        TypeError: there is no such option.
     """
     from spear_deploy import interchange
+    from spear_deploy.interchange.certificate import ProofInput
 
-    if scan and to != "onnx":
+    check_options(options, ("seed", "scan"), "export")
+    if options.get("scan") and to != "onnx":
         raise UnsupportedError(f"export to {to}: scan is a form of ONNX alone; leave it out")
-    graph = load(net)
-    options: dict[str, Any] = {"scan": True} if scan else {}
+    graph, proof = load(net), ProofInput(x=x, kind=kind, seed=options.get("seed", 0))
+    details: dict[str, Any] = {"scan": True} if options.get("scan") else {}
     if to == "netx" and not graph.is_integer:
-        graph, x, kind, options["approximations"] = _for_netx(graph, x, kind, chip or "loihi2", seed)
+        graph, proof, details["approximations"] = _quantize_for_netx(graph, proof, chip or "loihi2")
     if to == "nir" and chip is not None:
         from spear_deploy.placement.place import place
 
-        options["placement"] = place(graph, profile(chip))
-    return interchange.export(graph, path, to=to, x=x, kind=kind, seed=seed, progress=progress, **options)
+        details["placement"] = place(graph, profile(chip))
+    return interchange.export(graph, path, to=to, proof=proof, progress=progress, **details)
 
 
-def _for_netx(
-    graph: SNNGraph, x: Array | None, kind: InputKind, chip: Chip, seed: int
-) -> tuple[SNNGraph, Array, InputKind, list[str]]:
-    """Return the integers of a network, the input of the proof, its kind, and how far the integers are from the network."""
+def _quantize_for_netx(graph: SNNGraph, proof: ProofInput, chip: Chip) -> tuple[SNNGraph, ProofInput, list[str]]:
+    """Return the integers of a network, the input of their proof, and a sentence on their distance from the network."""
     from spear_deploy.interchange.certificate import default_input
 
-    if x is None:
-        x, kind = default_input(graph, seed)
-    integer = for_chip(graph, chip, calibration=x, kind=kind)
+    x, kind = (proof.x, proof.kind) if proof.x is not None else default_input(graph, proof.seed)
+    integer = quantize_for_chip(graph, chip, calibration=x, kind=kind)
     if kind == "current":
-        from spear_deploy.quantize import graded
+        from spear_deploy.quantize import quantize_input
 
-        how_far = "the integers are written, not the floating-point network; 'compare' says how far they differ"
-        return integer, graded(integer, x, kind), kind, [how_far]
+        note = "the integers are written, not the floating-point network; 'compare' says how far they differ"
+        return integer, replace(proof, x=quantize_input(integer, x, kind), kind=kind), [note]
     different = sum(row.mismatches for row in compare(graph, integer, x, kind=kind) if row.what == "spikes")
-    how_far = f"the integers are written: {different} spikes differ from those of the floating-point network on this input"
-    return integer, x, kind, [how_far]
+    note = f"the integers are written: {different} spikes differ from those of the floating-point network on this input"
+    return integer, replace(proof, x=x, kind=kind), [note]

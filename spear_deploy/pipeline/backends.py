@@ -1,4 +1,4 @@
-"""What runs a network? Our simulator, Lava in two ways, or Norse; as it is stored, or as the integers of a chip."""
+"""Backends that run a network: our simulator, Lava, Norse."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from spear_deploy import simulator
 from spear_deploy.errors import DataError, did_you_mean
 from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
-from spear_deploy.pipeline.inputs import Chip, Net, quantize_for_chip, load
+from spear_deploy.pipeline.inputs import Chip, Net, load, quantize_for_chip
 from spear_deploy.simulator import ChipRun, InputKind, Record
 from spear_deploy.util.progress import Progress
 
@@ -21,11 +21,11 @@ BACKENDS: tuple[Backend, ...] = ("fast", "lava", "lava-fast", "norse")
 
 @dataclass(frozen=True, kw_only=True)
 class BackendChoice:
-    """A network and what runs it.
+    """A network and the backend that runs it.
 
     Attributes:
-        net: see the module.
-        graph: the network that `net` was loaded as, where options were needed for that.
+        net: see `pipeline.inputs`.
+        graph: `net` when it is loaded already, with options.
         backend: "fast" (our simulator); "lava" (Lava's own processes in a guarded worker) or "lava-fast" (the whole network as
             one Lava process), both for integer networks; "norse" (Norse's own cells), for floating-point networks.
         chip: run the integers of this chip instead of the network as stored.
@@ -41,12 +41,12 @@ class BackendChoice:
             known = ", ".join(f"'{name}'" for name in BACKENDS)
             raise DataError(f"backend '{self.backend}': expected one of {known}{did_you_mean(str(self.backend), BACKENDS)}")
 
-    def loaded(self) -> SNNGraph:
-        """Return the network as it is stored."""
+    def load(self) -> SNNGraph:
+        """Load the network as it is stored."""
         return load(self.net) if self.graph is None else self.graph
 
-    def model(self, graph: SNNGraph) -> Any:
-        """Return the torch module that the network was read from, or None."""
+    def _load_model(self, graph: SNNGraph) -> Any:
+        """Return the torch module of the network, or None where it was read from a file."""
         if isinstance(self.net, (str, os.PathLike)):
             if ":" not in os.fspath(self.net) or Path(self.net).exists():
                 return None
@@ -55,9 +55,9 @@ class BackendChoice:
             return load_model(os.fspath(self.net), graph.input_shape)[0]
         return None if isinstance(self.net, SNNGraph) else self.net
 
-    def lowered(self, x: Array, kind: InputKind = "spikes") -> tuple[SNNGraph, Array]:
-        """Return what runs: the network as stored or as the chip's integers, and an input (T, B, *input) in its form."""
-        graph = self.loaded()
+    def lower(self, x: Array, kind: InputKind = "spikes") -> tuple[SNNGraph, Array]:
+        """Return the network as stored or as the chip's integers, and the input (T, B, *input) in the form that it takes."""
+        graph = self.load()
         x = simulator.check_input(graph, x, kind)
         if self.chip is None:
             return graph, x
@@ -81,7 +81,7 @@ class BackendChoice:
         if self.backend == "norse":
             from spear_deploy.norse.run import run_on_norse
 
-            return run_on_norse(graph, x, kind=kind, record=record, model=self.model(graph))
+            return run_on_norse(graph, x, kind=kind, record=record, model=self._load_model(graph))
         if self.backend == "fast":
             return simulator.simulate(graph, x, kind=kind, record=record, progress=progress)
         from spear_deploy.lava.run import run_lava

@@ -1,9 +1,9 @@
-"""What does the whole path look like on a network that everybody can train?"""
+"""Demo: train on scikit-learn's digits, then deploy."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,10 +13,12 @@ from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import LI, LIF, Array, AvgPool, BatchNorm, Conv2d, Dense, Layer
 from spear_deploy.network.graph import SNNGraph, chain
 from spear_deploy.pipeline import api, stages
-from spear_deploy.pipeline.deploy import advice_for, with_ledger
+from spear_deploy.pipeline.deploy import open_cache, run_stages
 from spear_deploy.pipeline.deployment import Deployment
-from spear_deploy.pipeline.preflight import check_on_lava, checked_start
-from spear_deploy.pipeline.stage_cache import Ledger, Outcome
+from spear_deploy.pipeline.inputs import merge_options
+from spear_deploy.pipeline.preflight import check_inputs, check_on_lava
+from spear_deploy.pipeline.settings import DeploySettings
+from spear_deploy.pipeline.stage_cache import StageOutput
 from spear_deploy.training.fit import train
 from spear_deploy.util.progress import Progress
 
@@ -25,36 +27,27 @@ def demo(
     *,
     chip: api.Chip = "loihi2",
     out: str | os.PathLike[str] = "demo",
-    seed: int = 0,
-    synops: str | float = "50%",
-    method: str | None = None,
-    fresh: bool = False,
-    command: str | None = None,
+    settings: DeploySettings | None = None,
     progress: Progress | None = None,
+    **options: Any,
 ) -> Deployment:
-    """Train a small convolutional network on scikit-learn's digits and take it through the whole path.
+    """Train a small convolutional network on scikit-learn's digits and deploy it.
 
     Arguments are those of `deploy`.
     """
-    folder = Path(out)
-    ledger = Ledger(folder, fresh=fresh, advice=advice_for(command), progress=progress)
+    settings = merge_options(settings or DeploySettings(), options, "demo")
+    cache = open_cache(out, settings, progress)
+    seed, untrained = settings.seed, digits_network(settings.seed)
     dataset = load_data("digits", seed=seed)
 
-    def learn() -> Outcome:
-        write_snn(train(digits_network(seed), dataset, seed=seed, progress=progress), folder / stages.DENSE)
-        return Outcome(files=(stages.DENSE,))
+    def train_network() -> StageOutput:
+        write_snn(train(untrained, dataset, seed=seed, progress=progress), cache.folder / stages.DENSE)
+        return StageOutput(files=(stages.DENSE,))
 
-    checked_start(digits_network(seed), chip, dataset, synops, seed)  # what cannot go on is said before anything is trained
-    check_on_lava(digits_network(seed), api.profile(chip))
-    ledger.run("train", {"data": hash_dataset(dataset), "seed": seed}, learn)
-    return with_ledger(
-        ledger, folder / stages.DENSE, chip, dataset, synops=synops, method=method, seed=seed, lava_samples=None, overrides=None,
-        command=command,
-    )  # fmt: skip
-
-
-# FOLDED from spear_deploy/pipeline/demo.py
-# What does the demo train? A small convolutional network for 8x8 digits.
+    inputs = check_inputs(untrained, chip, dataset, seed=seed, overrides=settings.overrides)  # before anything is trained
+    check_on_lava(untrained, inputs.profile)
+    cache.run("train", {"data": hash_dataset(dataset), "seed": seed}, train_network)
+    return run_stages(cache, cache.folder / stages.DENSE, chip, dataset, settings)
 
 
 def digits_network(seed: int = 0) -> SNNGraph:

@@ -1,4 +1,4 @@
-"""What came out of the whole path?"""
+"""Results of a deployment."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Deployment:
-    """The results of the whole path.
+    """The results of a deployment.
 
     Attributes:
         chip: name of the profile.
@@ -20,11 +20,12 @@ class Deployment:
         synops: {dense, budget, achieved} per inference on the test split; achieved by the integer network.
         norse: {samples, spike_mismatches, spikes_compared}: Norse's cells against our simulator, on the dense network.
         lava: {samples, spike_mismatches, value_mismatches, first_difference}: Lava against our simulator.
-        report: the verdict.
+        report: the budget report of the integer network.
         widths: {group: [channels before, after]}.
-        files: what was written, relative to the output folder.
-        seconds: wall time by stage, whenever it was done.
-        notes: sentences on what was assumed or could not be met.
+        files: written files by kind, relative to the output folder.
+        seconds: wall time by stage, in this run or in the earlier one.
+        seed: of everything random.
+        notes: sentences on assumptions and on budgets that could not be met.
         resumed: stages that were taken from an earlier run with the same inputs; not part of the JSON, which is the same
             whether or not a run was interrupted.
     """
@@ -65,7 +66,7 @@ class Deployment:
 
     @property
     def resumed_note(self) -> str:
-        """Say what was taken from an earlier run, or nothing."""
+        """A sentence on the stages of an earlier run, or an empty string."""
         if not self.resumed:
             return ""
         spent = sum(self.seconds.get(name, 0.0) for name in self.resumed)

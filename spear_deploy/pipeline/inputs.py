@@ -1,4 +1,4 @@
-"""Which network, which chip and which data do these words stand for?
+"""Networks, chips, data and options as users give them.
 
 `net` is a file (`.snn`, `.nir`, `.net` / `.h5`), the network that ships ("digits"), `package.module:function` that returns a
 Norse model, a Norse model, or an `SNNGraph`. `chip` is the name of a profile, a profile file, or a `HardwareProfile`.
@@ -7,11 +7,12 @@ Norse model, a Norse model, or an `SNNGraph`. `chip` is the name of a profile, a
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from spear_deploy.errors import DataError, UnsupportedError
+from spear_deploy.errors import DataError, UnsupportedError, did_you_mean
 from spear_deploy.network import Array, LoihiLIF, Shape
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.placement.weight_bits import MAX_BIAS_EXPONENT, bias_bits
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 Net: TypeAlias = "SNNGraph | str | os.PathLike[str] | Any"
 Chip: TypeAlias = "HardwareProfile | str | os.PathLike[str]"
+Settings = TypeVar("Settings")
 
 
 def load(
@@ -34,12 +36,12 @@ def load(
     source: str | None = None,
     like: str | os.PathLike[str] | None = None,
 ) -> SNNGraph:
-    """Return the network that `net` stands for; what had to be assumed is in its `metadata["assumptions"]`.
+    """Load a network; `metadata["assumptions"]` lists assumptions that the file left open.
 
     Args:
         net: see the module.
-        input_shape: of a Norse model that does not say it, without time and batch; of a netx file whose input is flat.
-        like: data or an input file whose samples tell the input shape where nothing else does.
+        input_shape: without time and batch, of a Norse model that does not state it, or of a netx file whose input is flat.
+        like: data or an input file whose samples give the input shape, where nothing else does.
         dt_s: the time step of a NIR file, which has none of its own (default 1e-4 s, or that of the source).
         reset: of a NIR file: "value" (to v_reset) or "subtract".
         source: the framework that wrote a NIR file, e.g. "snntorch" (`interchange.nir.frameworks.FRAMEWORKS`).
@@ -52,7 +54,7 @@ def load(
             from spear_deploy.norse.from_norse import from_norse, load_model
 
             _refuse_nir_options(name, reset=reset, source=source)
-            model, shape = load_model(name, input_shape, fallback=None if like is None else lambda: _sample_shape(like))
+            model, shape = load_model(name, input_shape, fallback=None if like is None else lambda: _read_sample_shape(like))
             return from_norse(model, shape, dt_s=dt_s)
         from spear_deploy import interchange
         from spear_deploy.pipeline.shipped import NAMES, shipped_network
@@ -71,17 +73,20 @@ def load(
 
 
 def load_both(a: Net, b: Net, *, like: str | os.PathLike[str] | None = None, **options: Any) -> tuple[SNNGraph, SNNGraph]:
-    """Load two networks; each option of `load` goes to the one that takes it, so that a NIR file meets one that knows its dt."""
-    given = {name: value for name, value in options.items() if value is not None}
-    takes = (_options_of(a), _options_of(b))
+    """Load two networks; each option of `load` goes to the network that takes it.
 
-    def own(first: int) -> dict[str, Any]:
-        return {name: value for name, value in given.items() if name in takes[first] or name not in takes[1 - first]}
+    So the time step of a NIR file can be given where the other network has its own.
+    """
+    set_options = {name: value for name, value in options.items() if value is not None}
+    accepted = (_list_options(a), _list_options(b))
 
-    return load(a, like=like, **own(0)), load(b, like=like, **own(1))
+    def select(index: int) -> dict[str, Any]:
+        return {name: value for name, value in set_options.items() if name in accepted[index] or name not in accepted[1 - index]}
+
+    return load(a, like=like, **select(0)), load(b, like=like, **select(1))
 
 
-def _options_of(net: Net) -> tuple[str, ...]:
+def _list_options(net: Net) -> tuple[str, ...]:
     from spear_deploy import interchange
     from spear_deploy.pipeline.shipped import NAMES
 
@@ -98,7 +103,7 @@ def _refuse_nir_options(name: str, **options: str | None) -> None:
             raise DataError(f"{name}: a Norse model states its own {option}; leave the option out")
 
 
-def _sample_shape(source: str | os.PathLike[str]) -> Shape:
+def _read_sample_shape(source: str | os.PathLike[str]) -> Shape:
     """Return the shape of one step of one sample of an input file or of data."""
     name = os.fspath(source)
     if name.endswith(".npz"):
@@ -114,71 +119,99 @@ def _sample_shape(source: str | os.PathLike[str]) -> Shape:
 
 
 def profile(chip: Chip, overrides: Mapping[str, Any] | None = None) -> HardwareProfile:
-    """Return the profile that `chip` stands for, with facts that the user knows better."""
-    return target(chip, overrides)[0]
+    """Load the profile of a chip, with `overrides` in place of its facts, by dotted key."""
+    return resolve_chip(chip, overrides)[0]
 
 
-def target(chip: Chip, overrides: Mapping[str, Any] | None = None) -> tuple[HardwareProfile, int]:
-    """Return the profile that `chip` stands for, and how many chips its board has."""
+def resolve_chip(chip: Chip, overrides: Mapping[str, Any] | None = None) -> tuple[HardwareProfile, int]:
+    """Load the profile of a chip, and return it with the number of chips of its board."""
     from spear_deploy.hardware.profile import HardwareProfile, load_target, override_facts
 
-    found, chips = (chip, 1) if isinstance(chip, HardwareProfile) else load_target(chip)
-    return (override_facts(found, overrides) if overrides else found), chips
+    loaded, chips = (chip, 1) if isinstance(chip, HardwareProfile) else load_target(chip)
+    return (override_facts(loaded, overrides) if overrides else loaded), chips
 
 
 def quantize_for_chip(net: Net, chip: Chip, *, calibration: Array | None = None, kind: InputKind = "spikes") -> SNNGraph:
-    """Return the integer network in the chip's formats; an integer network stays as it is.
+    """Quantise a network to the chip's formats; an integer network is returned unchanged.
 
     Args:
-        net, chip: see the module; the family of the profile says which format.
+        net, chip: see the module; the family of the profile gives the format.
         calibration, kind: input that scales are chosen on, see `quantize.quantize`.
 
     Raises:
-        UnsupportedError: there are no integers for this family, or its spikes carry no values and the input is a current.
+        UnsupportedError: this family has no integer format here, or its spikes carry no values and the input is a current.
     """
     from spear_deploy.quantize import FORMATS, quantize
 
-    graph, found = load(net), profile(chip)
-    if kind == "current" and found.neuron.graded_spike_bits.max_value == 1 and found.meta.family == "loihi":
+    graph, target = load(net), profile(chip)
+    if kind == "current" and target.neuron.graded_spike_bits.max_value == 1 and target.meta.family == "loihi":
         raise UnsupportedError(
-            f"input: a current is sent as spikes that carry a value, those of {found.name} carry none; code it as spikes "
+            f"input: a current is sent as spikes that carry a value, those of {target.name} carry none; code it as spikes "
             "(`spear_deploy.data.rate_code`), or take loihi2"
         )
     if graph.is_integer:
-        _check_biases(graph, found)
+        _check_biases(graph, target)
         return graph
-    family = found.meta.family
+    family = target.meta.family
     if family not in FORMATS:
         raise UnsupportedError(
-            f"profile '{found.name}': integers of the {family} family are not built yet; there are {', '.join(FORMATS)}"
+            f"profile '{target.name}': integers of the {family} family are not built yet; there are {', '.join(FORMATS)}"
         )
     limits: dict[str, Any] = {
-        "max_spikes": found.neuron.max_spikes_per_step.max_value,
-        "input_events": found.neuron.max_input_events_per_step.max_value,
+        "max_spikes": target.neuron.max_spikes_per_step.max_value,
+        "input_events": target.neuron.max_input_events_per_step.max_value,
     }
     return quantize(
         graph,
         format=family,
-        weight_bits=min(8, max(found.weight_bits)),
+        weight_bits=min(8, max(target.weight_bits)),
         calibration=calibration,
         kind=kind,
         **{name: limit for name, limit in limits.items() if limit is not None and family == "xylo"},
     )
 
 
-def _check_biases(graph: SNNGraph, found: HardwareProfile) -> None:
-    most = found.neuron.bias_bits.max_value
+def _check_biases(graph: SNNGraph, target: HardwareProfile) -> None:
+    max_bits = target.neuron.bias_bits.max_value
     for layer in graph.layers:
-        if most is not None and isinstance(layer.neuron, LoihiLIF) and (need := bias_bits(layer.neuron.bias)) > most:
+        if max_bits is not None and isinstance(layer.neuron, LoihiLIF) and (bits := bias_bits(layer.neuron.bias)) > max_bits:
             low, high = layer.neuron.bias.min(), layer.neuron.bias.max()
             raise UnsupportedError(
-                f"layer '{layer.name}': bias {low}..{high} takes {need} bits, {found.name} holds {most} times 2^0 to "
+                f"layer '{layer.name}': bias {low}..{high} takes {bits} bits, {target.name} holds {max_bits} times 2^0 to "
                 f"2^{MAX_BIAS_EXPONENT}; round it to fewer bits"
             )
 
 
 def data(source: str | os.PathLike[str] | Dataset, graph: SNNGraph) -> Dataset:
-    """Return the data called `source`, with samples of the network's shape."""
+    """Load data with samples of the network's input shape."""
     from spear_deploy.data import load_data
 
     return load_data(source, input_shape=graph.input_shape)
+
+
+def merge_options(settings: Settings, options: Mapping[str, Any], verb: str) -> Settings:
+    """Return settings with some fields replaced by keyword options; an option that is None keeps the field.
+
+    Args:
+        settings: a frozen dataclass.
+        options: by name of a field.
+        verb: the function that got the options, for the message.
+
+    Raises:
+        TypeError: an option is none of the fields.
+    """
+    check_options(options, [field.name for field in fields(settings)], verb)  # type: ignore[arg-type]
+    values = {name: value for name, value in options.items() if value is not None}
+    return replace(settings, **values)  # type: ignore[type-var]
+
+
+def check_options(options: Iterable[str], known: Iterable[str], verb: str) -> None:
+    """Check the names of keyword options.
+
+    Raises:
+        TypeError: an option is not known.
+    """
+    names = list(known)
+    for name in options:
+        if name not in names:
+            raise TypeError(f"{verb}: there is no option '{name}'; expected {', '.join(names)}{did_you_mean(name, names)}")

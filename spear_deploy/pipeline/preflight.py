@@ -1,9 +1,10 @@
-"""What can be wrong with network, chip and data, and is found before hours are spent?"""
+"""Checks of network, chip and data before any training."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,60 +13,86 @@ from spear_deploy.data import Dataset, Split, load_data
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline import api
-from spear_deploy.pruning.budgets import budget_from
-from spear_deploy.quantize import graded
+from spear_deploy.quantize import quantize_input
 
 if TYPE_CHECKING:
     from spear_deploy.hardware.profile import HardwareProfile
 
+LAVA_FAMILY = "loihi"
+"""Lava's fixed-point models compute the integers of these chips; those of others run on our simulator alone."""
+CALIBRATION_SAMPLES = 256
+"""Training samples that the scales of the integers are chosen on."""
 
-def checked_start(
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedInputs:
+    """A floating-point network, a chip and data that go together.
+
+    Attributes:
+        network: before pruning.
+        profile: the chip.
+        chips: how many there are.
+        dataset: all splits.
+    """
+
+    network: SNNGraph
+    profile: HardwareProfile
+    chips: int
+    dataset: Dataset
+
+    def quantize(self, network: SNNGraph) -> SNNGraph:
+        """Return the chip's integers of a network, with scales at which no state overflows on training samples."""
+        x = np.moveaxis(self.dataset.train.x[:CALIBRATION_SAMPLES], 0, 1)
+        return api.quantize_for_chip(network, self.profile, calibration=x, kind=self.dataset.kind)
+
+    def deploy_integers(self, network: SNNGraph, split: Split) -> tuple[SNNGraph, Split]:
+        """Return the chip's integers of a network, and a split in the form that they take."""
+        integer = self.quantize(network)
+        return integer, grade_split(integer, split)
+
+
+def check_inputs(
     net: api.Net,
     chip: api.Chip,
     data: str | os.PathLike[str] | Dataset,
-    synops: str | float,
-    seed: int,
+    *,
+    seed: int = 0,
     overrides: Mapping[str, Any] | None = None,
-) -> tuple[HardwareProfile, int, SNNGraph, Dataset]:
-    """Return profile, number of chips, network and data, all of which go together.
+) -> CheckedInputs:
+    """Load network, chip and data, and check that they go together.
+
+    Args:
+        net, chip: see `pipeline.inputs`.
+        data: a built-in name, a file, or a `Dataset`.
+        seed: of the splits.
+        overrides: facts of the profile to replace, by dotted key.
 
     Raises:
-        SpearError: the first thing that does not.
+        SpearError: the first thing that does not fit.
     """
-    budget_from(synops, 1.0)
-    (target, chips), dense = api.target(chip, overrides), api.load(net)
-    if dense.is_integer:
+    (profile, chips), network = api.resolve_chip(chip, overrides), api.load(net)
+    if network.is_integer:
         raise UnsupportedError(
             "an integer network can be neither searched nor fine-tuned; give the floating-point network it was made of"
         )
-    dataset = load_data(data, seed=seed, input_shape=dense.input_shape)
-    dataset.check(dense.input_shape, int(np.prod(dense.shape_of(dense.output))))
-    api.for_chip(dense, target, kind=dataset.kind)
-    return target, chips, dense, dataset
+    dataset = load_data(data, seed=seed, input_shape=network.input_shape)
+    dataset.check(network.input_shape, int(np.prod(network.shape_of(network.output))))
+    api.quantize_for_chip(network, profile, kind=dataset.kind)
+    return CheckedInputs(network=network, profile=profile, chips=chips, dataset=dataset)
 
 
-LAVA_FAMILY = "loihi"
-"""Lava's fixed-point models hold the integers of these chips; those of others run on our simulator alone."""
-
-
-def check_on_lava(graph: SNNGraph, target: HardwareProfile) -> None:
+def check_on_lava(network: SNNGraph, profile: HardwareProfile) -> None:
     """Refuse a network for one of Lava's chips that Lava cannot run.
 
     Raises:
-        UnsupportedError: what it cannot, by layer.
+        UnsupportedError: names the layer and what Lava lacks.
     """
-    from spear_deploy.lava.plan import plan
+    from spear_deploy.lava.plan import plan_network
 
-    if target.meta.family == LAVA_FAMILY:
-        plan(api.for_chip(graph, target))
-
-
-def integers(graph: SNNGraph, target: api.Chip, dataset: Dataset) -> SNNGraph:
-    """Return the integer network; the training split says which scales overflow no state."""
-    x = np.moveaxis(dataset.train.x[:256], 0, 1)
-    return api.for_chip(graph, target, calibration=x, kind=dataset.kind)
+    if profile.meta.family == LAVA_FAMILY:
+        plan_network(api.quantize_for_chip(network, profile))
 
 
-def graded_split(integer: SNNGraph, split: Split) -> Split:
+def grade_split(integer: SNNGraph, split: Split) -> Split:
     """Return a split in the form that the integer network takes."""
-    return Split(x=graded(integer, split.x, split.kind), y=split.y, kind=split.kind)
+    return Split(x=quantize_input(integer, split.x, split.kind), y=split.y, kind=split.kind)

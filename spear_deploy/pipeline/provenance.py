@@ -1,4 +1,4 @@
-"""Where does a result come from? Command, versions, seeds, data, every fact of the chip with its source, digests of the files."""
+"""Provenance of a deployment: command, versions, data, chip facts, digests."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from spear_deploy.hardware.profile import hash_profile
 from spear_deploy.interchange.snn_file import hash_network
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline.stages import Task
-from spear_deploy.util.digests import hash_code, hash_file, versions
+from spear_deploy.util.digests import hash_code, hash_file, package_versions
 
 if TYPE_CHECKING:
     from spear_deploy.hardware.profile import HardwareProfile
 
 
-def provenance(
+def collect_provenance(
     *,
     command: str | None,
     options: Mapping[str, Any],
@@ -26,21 +26,21 @@ def provenance(
     task: Task,
     files: Iterable[str],
 ) -> dict[str, Any]:
-    """Return where a result comes from, as plain data.
+    """Return the provenance of a deployment as plain data.
 
     Args:
         command: the command line, None of a call from Python.
         options: of the deployment, plain data.
-        network: as it was given.
-        task: what it was deployed with.
-        files: what was written.
+        network: before pruning.
+        task: the deployment.
+        files: names of the written files.
     """
-    dataset = task.dataset
+    dataset = task.inputs.dataset
     return {
         "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": command,
         "options": dict(options),
-        "versions": {"python": platform.python_version(), **versions()},
+        "versions": {"python": platform.python_version(), **package_versions()},
         "code": hash_code(),
         "machine": {"system": platform.system(), "processor": platform.machine(), "cpus": os.cpu_count()},
         "network": {
@@ -57,15 +57,15 @@ def provenance(
             "samples": {name: len(getattr(dataset, name)) for name in ("train", "val", "test")},
             "digest": task.digest,
         },
-        "chip": _chip(task.target),
+        "chip": _list_chip_facts(task.inputs.profile),
         "sha256": {name: hash_file(task.folder / name) for name in sorted(files)},
     }
 
 
-def _chip(profile: HardwareProfile) -> dict[str, Any]:
-    from spear_deploy.hardware.profile import describe
+def _list_chip_facts(profile: HardwareProfile) -> dict[str, Any]:
+    from spear_deploy.hardware.profile import list_facts
 
-    facts = [row for row in describe(profile) if row.value is not None]
+    facts = [row for row in list_facts(profile) if row.value is not None]
     return {
         "name": profile.name,
         "title": profile.meta.title,
@@ -75,7 +75,7 @@ def _chip(profile: HardwareProfile) -> dict[str, Any]:
             {"key": row.key, "value": _plain(row.value), "unit": row.unit, "evidence": row.evidence, "source": row.source}
             for row in facts
         ],
-        "unpublished": [row.key for row in describe(profile) if row.value is None and not row.key.startswith("core_groups.")],
+        "unpublished": [row.key for row in list_facts(profile) if row.value is None and not row.key.startswith("core_groups.")],
     }
 
 

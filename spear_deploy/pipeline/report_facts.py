@@ -1,4 +1,4 @@
-"""Where does each core lie, and how full is it? Plain data for the floor plan."""
+"""Plain data of cores and layers for the report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from spear_deploy.budget.core_rows import RESOURCES, core_uses
+from spear_deploy.budget.core_rows import RESOURCES, measure_core_use
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import WEIGHTED
 from spear_deploy.network.graph import INPUT, SNNGraph
@@ -15,14 +15,14 @@ from spear_deploy.placement.place import CoreSlice, Placement
 from spear_deploy.training.evaluation import Evaluation
 
 
-def core_facts(placement: Placement, profile: HardwareProfile) -> dict[str, Any]:
-    """Return chips, the kinds of their cores with limits, and every core in use.
+def describe_cores(placement: Placement, profile: HardwareProfile) -> dict[str, Any]:
+    """Return chips, kinds of cores with their limits, and every core in use.
 
     Returns:
         `cores_per_chip` (None: not published, or no limit), `chips` there are, `passes`; `mesh` {columns, rows,
         cores_per_tile} or None; `layers` names; `kinds` [{name, count, limits {resource: number, "unlimited" or None}}], one
         without a name where all cores are alike; `units` by resource; `cores` [{pass, chip, place, kind, parts [[layer,
-        box]], amounts}]: `place` is the number of the core on its chip, None of a core that the chip does not have; layers and
+        box]], amounts}]: `place` is the number of the core on its chip, None if the chip has too few cores; layers and
         kinds as indices; `amounts` in the order of `resources`, None where a number is not known.
     """
     names = list(placement.layers)
@@ -41,19 +41,19 @@ def core_facts(placement: Placement, profile: HardwareProfile) -> dict[str, Any]
             "parts": [[number[part.layer], [list(along) for along in part.box]] for part in parts],
             "amounts": [use.amounts[key] for key in resources],
         }
-        for ((run, _), parts), use in zip(together.items(), core_uses(placement), strict=True)
+        for ((run, _), parts), use in zip(together.items(), measure_core_use(placement), strict=True)
     ]
     return {
         "profile": profile.name,
         "title": profile.meta.title,
         "chips": placement.chips,
-        "cores_per_chip": profile.chip.usable_cores.most,
+        "cores_per_chip": profile.chip.usable_cores.max_value,
         "passes": placement.runs,
         "mesh": _mesh(profile),
         "layers": names,
         "kinds": _kinds(profile),
         "resources": resources,
-        "units": {key: profile.limits_of()[key].unit for key in resources},
+        "units": {key: profile.core_limits()[key].unit for key in resources},
         "memory_of": profile.synapse_memory.scope.value or "core",
         "cores": cores,
     }
@@ -61,11 +61,11 @@ def core_facts(placement: Placement, profile: HardwareProfile) -> dict[str, Any]
 
 def _first_cores(placement: Placement) -> Mapping[tuple[int, int], int]:
     """Return the lowest core of each chip, by pass and chip."""
-    found: dict[tuple[int, int], int] = {}
+    lowest: dict[tuple[int, int], int] = {}
     for part in placement.slices:
         key = (part.run, part.chip)
-        found[key] = min(part.core, found.get(key, part.core))
-    return found
+        lowest[key] = min(part.core, lowest.get(key, part.core))
+    return lowest
 
 
 def _place(part: CoreSlice, first: Mapping[tuple[int, int], int]) -> int | None:
@@ -76,7 +76,7 @@ def _place(part: CoreSlice, first: Mapping[tuple[int, int], int]) -> int | None:
 
 def _mesh(profile: HardwareProfile) -> dict[str, int] | None:
     shape = profile.topology
-    sizes = {name: getattr(shape, name).most for name in ("mesh_columns", "mesh_rows", "cores_per_tile")}
+    sizes = {name: getattr(shape, name).max_value for name in ("mesh_columns", "mesh_rows", "cores_per_tile")}
     if None in sizes.values():
         return None
     return {name.removeprefix("mesh_"): size for name, size in sizes.items()}
@@ -84,29 +84,25 @@ def _mesh(profile: HardwareProfile) -> dict[str, int] | None:
 
 def _kinds(profile: HardwareProfile) -> list[dict[str, Any]]:
     def limits(group: int | None) -> dict[str, Any]:
-        return {key: leaf.value for key, leaf in profile.limits_of(group).items()}
+        return {key: leaf.value for key, leaf in profile.core_limits(group).items()}
 
     if not profile.core_groups:
-        return [{"name": "", "count": profile.chip.usable_cores.most, "limits": limits(None)}]
+        return [{"name": "", "count": profile.chip.usable_cores.max_value, "limits": limits(None)}]
     return [
-        {"name": group.name, "count": group.count.most, "limits": limits(index)}
+        {"name": group.name, "count": group.count.max_value, "limits": limits(index)}
         for index, group in enumerate(profile.core_groups)
     ]
 
 
-# FOLDED from spear_deploy/pipeline/report_facts.py
-# What does each layer hold and do? Shape, weights, SynOps, spikes and rate, as plain data for the report.
-
-
-def layer_facts(graph: SNNGraph, found: Evaluation) -> dict[str, Any]:
-    """Return what an evaluation says of a network.
+def describe_layers(graph: SNNGraph, evaluation: Evaluation) -> dict[str, Any]:
+    """Return shape, weights, SynOps, spikes and rate of each layer of an evaluated network.
 
     Returns:
         {accuracy, synops, macs, steps, samples, input {name, shape, neurons, spikes, rate}, layers [{name, synapse, neuron,
         shape, neurons, weights, synops, spikes, rate}]}: `synops` and `spikes` per inference, mean over samples; `rate` in
-        spikes per neuron and step; `weights` are those that are not zero; None where a layer has no such thing.
+        spikes per neuron and step; `weights` counts those that are not zero; None where a layer has none.
     """
-    counts = found.counts
+    counts = evaluation.counts
     rates = counts.rates()
 
     def active(name: str) -> dict[str, Any]:
@@ -124,13 +120,13 @@ def layer_facts(graph: SNNGraph, found: Evaluation) -> dict[str, Any]:
             "synapse": None if layer.synapse is None else type(layer.synapse).__name__,
             "neuron": None if layer.neuron is None else type(layer.neuron).__name__,
             "weights": int(np.count_nonzero(layer.synapse.weight)) if weighted else None,
-            "synops": found.synops.per_layer.get(layer.name),
+            "synops": evaluation.synops.per_layer.get(layer.name),
         }
 
     return {
-        "accuracy": found.accuracy,
-        "synops": found.synops.total,
-        "macs": found.synops.macs_first_layer,
+        "accuracy": evaluation.accuracy,
+        "synops": evaluation.synops.total,
+        "macs": evaluation.synops.macs_first_layer,
         "steps": counts.steps,
         "samples": counts.samples,
         "input_kind": counts.input_kind,

@@ -1,10 +1,12 @@
-"""What must hold after pruning, absolute or relative to the network before?
+"""Budgets of a pruned network, absolute or relative to the dense network.
 
 Resources and their units:
 
     synops         SynOps per inference                             energy_j     J per inference
     memory_words   words of synapse memory, all cores together      latency_s    s of an inference
     parameters     weights, biases and batch norm's numbers         cores        cores in use
+
+Users write energy in µJ (`energy_uj`), latency in ms (`latency_ms`) and memory words as `memory`, see `WRITTEN`.
 """
 
 from __future__ import annotations
@@ -20,49 +22,59 @@ RESOURCES = ("synops", "energy_j", "latency_s", "cores", "memory_words", "parame
 ACTIVE = ("synops", "energy_j", "latency_s")
 """Resources that depend on spikes; the others on sizes alone."""
 OF_CHIP = ("energy_j", "latency_s", "cores", "memory_words")
-"""Resources that only a chip gives a meaning."""
+"""Resources that are defined only on a chip."""
+WRITTEN = {
+    "synops": ("synops", 1.0, "SynOps"),
+    "energy_uj": ("energy_j", 1e-6, "µJ"),
+    "latency_ms": ("latency_s", 1e-3, "ms"),
+    "cores": ("cores", 1.0, "cores"),
+    "memory": ("memory_words", 1.0, "words"),
+    "parameters": ("parameters", 1.0, "parameters"),
+}
+"""Names of budgets as users write them: (resource, unit of a plain number in the resource's own unit, name of that unit)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Amount:
-    """A limit: `value` in the resource's unit, or a share of what the network takes before pruning."""
+    """A limit: `value` in the resource's unit, or a share of the dense network's use."""
 
     value: float
     relative: bool = False
 
-    def of(self, dense: float) -> float:
-        """Return the limit in the resource's unit."""
+    def resolve(self, dense: float) -> float:
+        """Return the limit in the resource's unit, from the use of the dense network."""
         return self.value * dense if self.relative else self.value
 
 
-def amount(wanted: str | float, resource: str, *, unit: float = 1.0) -> Amount:
+def parse_amount(text: str | float, name: str) -> Amount:
     """Read "50%", "1200" or a number.
 
     Args:
-        wanted: what a person wrote.
-        resource: for the message.
-        unit: of a plain number, in the resource's own unit: 1e-6 for µJ.
+        text: as a user writes it.
+        name: of the budget, one of `WRITTEN`.
 
     Raises:
-        BudgetError: it is none, or not above 0.
+        BudgetError: it is neither a number nor a share, or not above 0.
 
-    >>> amount("50%", "synops"), amount("300", "energy", unit=1e-6)
+    >>> parse_amount("50%", "synops"), parse_amount("300", "energy_uj")
     (Amount(value=0.5, relative=True), Amount(value=0.0003, relative=False))
     """
-    text = str(wanted).strip()
-    relative = text.endswith("%")
+    resource, unit, noun = WRITTEN[name]
+    written = str(text).strip()
     try:
-        value = float(text.removesuffix("%"))
+        value = float(written.removesuffix("%"))
     except ValueError:
-        raise BudgetError(f"{resource} budget '{wanted}': expected a number or a share such as 50%") from None
+        raise BudgetError(
+            f"{resource_name(resource)} budget '{text}': expected a number of {noun} or a share such as 50%"
+        ) from None
     if not (np.isfinite(value) and value > 0):
-        raise BudgetError(f"{resource} budget '{wanted}': expected more than 0")
-    return Amount(value=round(value / 100, 12), relative=True) if relative else Amount(value=value * unit)
+        raise BudgetError(f"{resource_name(resource)} budget '{text}': expected more than 0")
+    return Amount(value=round(value / 100, 12), relative=True) if written.endswith("%") else Amount(value=value * unit)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budgets:
-    """Limits, several at once; a resource without one is free.
+    """Limits, several at once; a resource without a limit is free.
 
     Attributes:
         fit: whether the chip's own limits (cores, memory, axons, fan-out, ...) must hold too.
@@ -77,48 +89,49 @@ class Budgets:
     fit: bool = False
 
     def __post_init__(self) -> None:
-        if not self.given() and not self.fit:
+        if not self.amounts and not self.fit:
             raise BudgetError("no budget is given; expected at least one, or a chip to fit")
 
-    def given(self) -> dict[str, Amount]:
-        """Return the limits by resource."""
-        found = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "fit"}
-        return {name: limit for name, limit in found.items() if limit is not None}
+    @property
+    def amounts(self) -> dict[str, Amount]:
+        """The limits by resource."""
+        limits = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "fit"}
+        return {name: limit for name, limit in limits.items() if limit is not None}
 
-    def limits(self, dense: Mapping[str, float | None]) -> dict[str, float]:
-        """Return the limits in their units.
+    def resolve(self, dense: Mapping[str, float | None]) -> dict[str, float]:
+        """Return the limits in their units, by resource.
 
         Args:
-            dense: what the network takes before pruning; None where it is not known.
+            dense: use of the dense network by resource; None where it is not known.
 
         Raises:
-            BudgetError: a limit on what is not known.
+            BudgetError: a limit on a resource whose use is not known.
         """
-        found = {}
-        for name, limit in self.given().items():
+        limits = {}
+        for name, amount in self.amounts.items():
             before = dense.get(name)
             if before is None:
                 raise BudgetError(
-                    f"{words(name)} budget: what the network takes is not known for this chip; leave this budget out, or state "
-                    "the missing numbers of the profile"
+                    f"{resource_name(name)} budget: what the network takes is not known for this chip; leave this budget out, or "
+                    "state the missing numbers of the profile"
                 )
-            found[name] = limit.of(before)
-        return found
+            limits[name] = amount.resolve(before)
+        return limits
 
 
-def words(resource: str) -> str:
-    """Return a resource in words.
+def resource_name(resource: str) -> str:
+    """Return the name of a resource for a sentence.
 
-    >>> words("synops"), words("energy_j"), words("memory_words")
+    >>> resource_name("synops"), resource_name("energy_j"), resource_name("memory_words")
     ('SynOps', 'energy', 'memory')
     """
     return {"synops": "SynOps", "energy_j": "energy", "latency_s": "latency", "memory_words": "memory"}.get(resource, resource)
 
 
-def shown(resource: str, value: float, *, up: bool = False) -> str:
+def format_amount(resource: str, value: float, *, up: bool = False) -> str:
     """Return a value with its unit, rounded up on demand.
 
-    >>> shown("synops", 1234.2, up=True), shown("energy_j", 2.5e-6), shown("cores", 3)
+    >>> format_amount("synops", 1234.2, up=True), format_amount("energy_j", 2.5e-6), format_amount("cores", 3)
     ('1235', '2.5 µJ', '3')
     """
     if resource == "energy_j":
@@ -126,26 +139,3 @@ def shown(resource: str, value: float, *, up: bool = False) -> str:
     if resource == "latency_s":
         return f"{value * 1e3:.4g} ms"
     return f"{np.ceil(value) if up else value:.0f}"
-
-
-# FOLDED from spear_deploy/pruning/budgets.py
-# How many SynOps does a person mean?
-
-
-def budget_from(wanted: str | float, dense: float) -> float:
-    """Return SynOps per inference for "50%", "1200" or a number.
-
-    Raises:
-        BudgetError: it is none, or not above 0.
-
-    >>> budget_from("50%", 1000.0), budget_from("300", 1000.0)
-    (500.0, 300.0)
-    """
-    text = str(wanted).strip()
-    try:
-        value = float(text.removesuffix("%")) * (dense / 100 if text.endswith("%") else 1)
-    except ValueError:
-        raise BudgetError(f"SynOps budget '{wanted}': expected a number of SynOps or a share such as 50%") from None
-    if not (np.isfinite(value) and value > 0):
-        raise BudgetError(f"SynOps budget '{wanted}': expected more than 0")
-    return value

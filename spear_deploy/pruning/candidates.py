@@ -1,10 +1,13 @@
-"""What does a plan cost, and what is left of the network under it?
+"""Candidates of a search: estimate, evaluation and checkpoint.
 
-A candidate is pruned by slicing, its batch norm re-estimated on a few batches (without that accuracy collapses and says
-nothing), then measured on validation: accuracy and SynOps. Results are remembered by the number of channels kept, since
-inside a group the least important channels always go first.
+A candidate is pruned by slicing, its batch norm re-estimated on a few batches (without that accuracy collapses), then measured
+on validation: accuracy and SynOps. Results are kept by the number of channels of each group, since inside a group the least
+important channels always go first.
 
-Before it is measured a plan has an estimate: the SynOps it would need if every neuron that stays went on spiking as before.
+Before the measurement a plan has an estimate: its SynOps if every neuron that stays spikes as in the unpruned network.
+
+Searchers are deterministic given the scores of their plans. So a checkpoint holds the scores alone: run again, a search is
+replayed from them in no time, and goes on with the first plan that was not measured.
 """
 
 from __future__ import annotations
@@ -21,13 +24,13 @@ import numpy as np
 from spear_deploy.data import Dataset, Split
 from spear_deploy.errors import DataError, FileError
 from spear_deploy.network import IF, Array, Layer
-from spear_deploy.network.channel_groups import Group, all_groups, coupled_groups
+from spear_deploy.network.channel_groups import ChannelGroup, list_groups, list_prunable_groups
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.pruning.chip_costs import ChipCosts
-from spear_deploy.pruning.importance import Criterion, importance, measured
+from spear_deploy.pruning.importance import Criterion, channel_statistics, score_channels
 from spear_deploy.pruning.plan import PruningPlan, prune
 from spear_deploy.simulator import SpikeCounts
-from spear_deploy.simulator.synops import cost_per_spike
+from spear_deploy.simulator.synops import synops_per_spike
 from spear_deploy.training.evaluation import Evaluation, evaluate, quick_evaluate
 from spear_deploy.util.files import write_json
 
@@ -37,20 +40,23 @@ Ratios: TypeAlias = tuple[float, ...]
 """A preserve ratio for each group, in the order of the layers."""
 
 SCORING_SAMPLES = 512
-"""At most so many validation samples score a candidate."""
+"""Maximum of validation samples that a candidate is measured on."""
 NORM_SAMPLES = 256
-"""So many training samples re-estimate batch norm, and tell what channels are worth."""
+"""Training samples that re-estimate batch norm and measure the importance of channels."""
+FORMAT = 2
+"""Version of the checkpoint file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """What was measured of a candidate before fine-tuning.
+    """Measurements of a candidate before fine-tuning.
 
     Attributes:
+        widths: channels of each group.
         accuracy: on validation, 0..1.
         certainty: on validation, 0..1, see `training.QuickEvaluation`.
         by_source: SynOps per inference that the spikes of each layer, and of the input, cause.
-        activity: energy (J) and latency (s) where they were asked for.
+        activity: energy (J) and latency (s), where the budgets need them.
     """
 
     widths: Widths
@@ -66,36 +72,36 @@ class Score:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
-    """What became of a proposal.
+class ProposalResult:
+    """Result of a proposal.
 
     Attributes:
         executed: the ratios that were evaluated; a proposal over the budget is scaled down first.
-        reward: what they are worth.
-        facts: JSON-able details.
+        reward: of these ratios.
     """
 
     executed: Ratios
     reward: float
-    facts: dict[str, Any]
 
 
-class Scorer:
-    """Measures candidates of one network, and remembers.
+class Evaluator:
+    """Measures candidates of one network, and keeps the results.
 
     Args:
-        graph, dataset: the network, and the data whose `train` and `val` it is measured on.
-        criterion: which channels of a group go first.
-        chip: measures energy and latency too, if `timed`.
+        graph: the unpruned network.
+        dataset: candidates are measured on its `val`; `train` re-estimates batch norm.
+        criterion: importance by which the channels of a group are removed.
+        chip: gives cores and memory, and if `timed` energy and latency.
+        timed: whether energy and latency are measured.
         checkpoint: where measurements are kept.
         device: of torch.
 
     Attributes:
-        groups: what can be pruned.
+        groups: the groups that can be pruned.
         channels: of each group.
-        worth: importance of each channel, by group.
-        dense: what the network itself does on the scoring samples.
-        evaluations: how many candidates were run, those of an earlier run that are taken from the checkpoint not counted.
+        channel_scores: importance of each channel, by group.
+        dense: the unpruned network on the scoring samples.
+        evaluations: number of candidates that were run, without those read from the checkpoint.
     """
 
     def __init__(
@@ -112,25 +118,26 @@ class Scorer:
         dataset.check(graph.input_shape, int(np.prod(graph.shape_of(graph.output))))
         self.graph, self.dataset, self.chip, self.device = graph, dataset, chip, device
         self.timed = timed and chip is not None
-        self.groups: tuple[Group, ...] = coupled_groups(graph)
+        self.groups: tuple[ChannelGroup, ...] = list_prunable_groups(graph)
         if not self.groups:
-            raise DataError(f"the network has no channels that could be removed: {'; '.join(not_prunable(graph))}")
+            raise DataError(f"the network has no channels that could be removed: {'; '.join(list_unprunable(graph))}")
         self.channels: Widths = tuple(group.channels for group in self.groups)
         self.split: Split = dataset.val.head(SCORING_SAMPLES)
         self.dense: Evaluation = evaluate(graph, self.split)
         self.evaluations = 0
         self.checkpoint = checkpoint or Checkpoint()
-        told = measured(graph, dataset.train.head(NORM_SAMPLES), criterion)
-        counts = self.dense.counts
-        self.worth: tuple[Array, ...] = tuple(importance(graph, group, criterion, counts, told) for group in self.groups)
-        self._order = [np.argsort(-worth, kind="stable") for worth in self.worth]
-        self._numbered = _numbered(graph)
+        statistics = channel_statistics(graph, dataset.train.head(NORM_SAMPLES), criterion)
+        self.channel_scores: tuple[Array, ...] = tuple(
+            score_channels(graph, group, criterion, self.dense.counts, statistics) for group in self.groups
+        )
+        self._order = [np.argsort(-scores, kind="stable") for scores in self.channel_scores]
+        self._numbered = _number_neurons(graph)
         self._norm_batches = [x for x, _ in dataset.train.head(NORM_SAMPLES).batches(64)]
         self._scores: dict[Widths, Score] = {}
         self._estimates: dict[Widths, dict[str, float]] = {}
 
     def plan(self, widths: Widths) -> PruningPlan:
-        """Return the plan that keeps the most important channels."""
+        """Return the plan that keeps the most important channels of each group."""
         kept = zip(self.groups, self._order, widths, strict=True)
         return PruningPlan(kept={group.name: tuple(int(k) for k in order[:width]) for group, order, width in kept})
 
@@ -139,58 +146,56 @@ class Scorer:
         return sum(self.estimate_by_source(widths).values())
 
     def estimate_by_source(self, widths: Widths) -> dict[str, float]:
-        """Return the same by the layer whose spikes cause them."""
+        """Return `estimate` by the layer whose spikes cause the SynOps."""
         if widths not in self._estimates:
             pruned = prune(self._numbered, self.plan(widths))
-            self._estimates[widths] = _caused(pruned, sliced_counts(self.dense.counts, pruned))
+            self._estimates[widths] = _sum_synops_by_source(pruned, slice_counts(self.dense.counts, pruned))
         return self._estimates[widths]
 
     def sizes(self, widths: Widths) -> dict[str, float | None]:
-        """Return what needs no run: parameters, and with a chip cores and memory words."""
-        found: dict[str, float | None] = {"parameters": float(count_parameters(prune(self._numbered, self.plan(widths))))}
-        return found if self.chip is None else {**found, **self.chip.sizes(widths)}
+        """Return parameters, and with a chip cores and memory words: all that needs no run."""
+        sizes: dict[str, float | None] = {"parameters": float(count_parameters(prune(self._numbered, self.plan(widths))))}
+        return sizes if self.chip is None else {**sizes, **self.chip.sizes(widths)}
 
     def estimated_activity(self, widths: Widths) -> dict[str, float | None]:
         """Return energy and latency of a plan at the firing rates of the unpruned network."""
-        assert self.chip is not None  # only asked for with a chip
+        assert self.chip is not None  # budgets of energy and latency need one
         numbered = prune(self._numbered, self.plan(widths))
-        return self.chip.activity(prune(self.graph, self.plan(widths)), widths, sliced_counts(self.dense.counts, numbered))
+        return self.chip.activity(prune(self.graph, self.plan(widths)), widths, slice_counts(self.dense.counts, numbered))
 
-    def dense_values(self) -> dict[str, float | None]:
-        """Return what the network takes as it is, by resource."""
-        found = {"synops": self.dense.synops.total, **self.sizes(self.channels)}
-        return found if self.chip is None else {**found, **self.chip.activity(self.graph, self.channels, self.dense.counts)}
+    def dense_use(self) -> dict[str, float | None]:
+        """Return the use of the unpruned network by resource."""
+        use = {"synops": self.dense.synops.total, **self.sizes(self.channels)}
+        return use if self.chip is None else {**use, **self.chip.activity(self.graph, self.channels, self.dense.counts)}
 
-    def shares(self) -> tuple[float, ...]:
+    def synops_shares(self) -> tuple[float, ...]:
         """Return the share of the SynOps that arrive at the layers of each group."""
         per_layer, total = self.dense.synops.per_layer, max(self.dense.synops.total, 1e-12)
         return tuple(sum(per_layer.get(name, 0.0) for name in group.producers) / total for group in self.groups)
 
-    def candidate(self, widths: Widths) -> SNNGraph:
+    def build(self, widths: Widths) -> SNNGraph:
         """Return the pruned network with its batch norm re-estimated."""
-        return self._built(widths)[1]
+        return self._build(widths)[1]
 
     def score(self, widths: Widths) -> Score:
-        """Measure a candidate, or remember."""
+        """Return the measurements of a candidate; it runs once."""
         if widths not in self._scores:
-            row = self.checkpoint.get(
-                f"score {' '.join(map(str, widths))}{' timed' * self.timed}", lambda: self._measured(widths)
-            )
+            row = self.checkpoint.get(f"score {' '.join(map(str, widths))}{' timed' * self.timed}", lambda: self._measure(widths))
             self._scores[widths] = Score(widths=widths, **row)
         return self._scores[widths]
 
-    def _measured(self, widths: Widths) -> dict[str, Any]:
-        network, graph = self._built(widths)
+    def _measure(self, widths: Widths) -> dict[str, Any]:
+        network, graph = self._build(widths)
         self.evaluations += 1
-        found = quick_evaluate(network, graph, self.split)
-        row = {"accuracy": found.accuracy, "certainty": found.certainty, "by_source": found.by_source, "activity": {}}
+        quick = quick_evaluate(network, graph, self.split)
+        row = {"accuracy": quick.accuracy, "certainty": quick.certainty, "by_source": quick.by_source, "activity": {}}
         if self.timed and self.chip is not None:
             exact = evaluate(graph, self.split)
             activity = self.chip.activity(graph, widths, exact.counts)
-            row |= {"accuracy": exact.accuracy, "by_source": _caused(graph, exact.counts), "activity": activity}
+            row |= {"accuracy": exact.accuracy, "by_source": _sum_synops_by_source(graph, exact.counts), "activity": activity}
         return row
 
-    def _built(self, widths: Widths) -> tuple[Any, SNNGraph]:
+    def _build(self, widths: Widths) -> tuple[Any, SNNGraph]:
         from spear_deploy.norse.network import reestimate_batchnorm, to_graph, to_norse
 
         network = to_norse(prune(self.graph, self.plan(widths))).to(self.device).eval()
@@ -198,23 +203,23 @@ class Scorer:
         return network, to_graph(network)
 
 
-def not_prunable(graph: SNNGraph) -> list[str]:
-    """Return what cannot be pruned, and why, a sentence each."""
-    return [f"'{group.name}' cannot be pruned: {group.frozen}" for group in all_groups(graph) if group.frozen]
+def list_unprunable(graph: SNNGraph) -> list[str]:
+    """Return a sentence for each group that cannot be pruned, with the reason."""
+    return [f"'{group.name}' cannot be pruned: {group.frozen}" for group in list_groups(graph) if group.frozen]
 
 
 def count_parameters(graph: SNNGraph) -> int:
     """Count weights, biases, and scale and shift of batch norms."""
     total = 0
     for layer in graph.layers:
-        held = (getattr(layer.synapse, name, None) for name in ("weight", "bias"))
-        total += sum(int(value.size) for value in held if value is not None)
+        arrays = (getattr(layer.synapse, name, None) for name in ("weight", "bias"))
+        total += sum(int(array.size) for array in arrays if array is not None)
         total += 2 * layer.norm.weight.size if layer.norm is not None else 0
     return total
 
 
-def sliced_counts(counts: SpikeCounts, numbered: SNNGraph) -> SpikeCounts:
-    """Return the counts of the neurons that are left in a pruned, numbered network."""
+def slice_counts(counts: SpikeCounts, numbered: SNNGraph) -> SpikeCounts:
+    """Return the counts of the neurons that are left in a pruned network of `_number_neurons`."""
     index = {layer.name: layer.neuron.v_threshold.astype(np.int64) for layer in numbered.layers if isinstance(layer.neuron, IF)}
     sent = {name: count if name == INPUT else count.ravel()[index[name]] for name, count in counts.sent.items()}
     delivered = {
@@ -223,90 +228,77 @@ def sliced_counts(counts: SpikeCounts, numbered: SNNGraph) -> SpikeCounts:
     return replace(counts, sent=sent, delivered=delivered)
 
 
-def _numbered(graph: SNNGraph) -> SNNGraph:
-    """Return the network with each neuron's number as its threshold: whatever is sliced then tells what it came from."""
+def _number_neurons(graph: SNNGraph) -> SNNGraph:
+    """Return the network with each neuron's number as its threshold, so that a sliced network shows which neurons are left."""
 
-    def numbered(layer: Layer) -> Layer:
+    def number_layer(layer: Layer) -> Layer:
         if not layer.spikes:
             return layer
         shape = graph.shape_of(layer.name)
         return replace(layer, neuron=IF(v_threshold=np.arange(np.prod(shape)).reshape(shape)))
 
-    return graph.with_layers(numbered)
+    return graph.with_layers(number_layer)
 
 
-def _caused(graph: SNNGraph, counts: SpikeCounts) -> dict[str, float]:
+def _sum_synops_by_source(graph: SNNGraph, counts: SpikeCounts) -> dict[str, float]:
     """Return SynOps per inference by the layer whose spikes cause them."""
-    cost = cost_per_spike(graph)
+    cost = synops_per_spike(graph)
     if counts.input_kind == "current":
         cost[INPUT] = np.zeros(graph.input_shape)
     return {name: float(np.vdot(counts.sent[name].astype(np.float64), price)) / counts.samples for name, price in cost.items()}
 
 
-# FOLDED from spear_deploy/pruning/candidates.py
-# What was measured already? A JSON file, so that a search that was stopped goes on where it was.
-#
-# Searchers are deterministic given the scores of their plans. So the scores are all that has to be kept: run again, a search
-# is replayed from them in no time, and goes on with the first plan that was never measured.
-
-FORMAT = 2
-
-
 class Checkpoint:
-    """Measurements by key, written after each new one from `begin` on. Without a path they are kept in memory alone.
+    """Measurements by key, written to a JSON file after each new one. Without a path they are kept in memory alone.
 
     Args:
         path: of the file; it is read if it exists.
-        digest: of all that the measurements depend on.
+        digest: of everything that the measurements depend on.
 
     Raises:
         FileError: the file is of another network, other data or another version, or is damaged.
-
-    Attributes:
-        found: how many measurements were read.
     """
 
     def __init__(self, path: Path | None = None, digest: str = "") -> None:
         self.path, self.digest = path, digest
         self._rows: dict[str, Any] = {}
         if path is not None and path.exists():
-            self._rows = _read(path, digest)
-        self.found = len(self._rows)
+            self._rows = _read_checkpoint(path, digest)
         self._writes = False
 
     def begin(self) -> None:
-        """Write from now on: before it is known that there is something to search, nothing shall be left behind."""
+        """Write from now on. Before this call nothing is written, so that an impossible search leaves no file."""
         self._writes = self.path is not None
 
     def get(self, key: str, measure: Callable[[], Any]) -> Any:
-        """Return the plain data that was measured under a key, or measure and keep it."""
+        """Return the plain data under a key; measure and keep it if it is not there yet."""
         if key not in self._rows:
             self._rows[key] = measure()
             if self._writes and self.path is not None:
-                write_json(self.path, {"format": FORMAT, "version": version(), "of": self.digest, "measured": self._rows})
+                write_json(self.path, {"format": FORMAT, "version": tool_version(), "of": self.digest, "measured": self._rows})
         return self._rows[key]
 
     def __contains__(self, key: str) -> bool:
         return key in self._rows
 
 
-def version() -> str:
-    """Return the version of the toolkit that measures."""
+def tool_version() -> str:
+    """Return the version of this package."""
     try:
         return metadata.version("spear-deploy")
     except metadata.PackageNotFoundError:
         return "unknown"
 
 
-def _read(path: Path, digest: str) -> dict[str, Any]:
+def _read_checkpoint(path: Path, digest: str) -> dict[str, Any]:
     advice = "choose another folder, or remove the file to start anew"
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        rows, of, form, made = data["measured"], data["of"], data["format"], data["version"]
+        rows, of, written_format, written_by = data["measured"], data["of"], data["format"], data["version"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise FileError(f"checkpoint '{path}': cannot be read ({type(error).__name__}); {advice}") from error
-    if form != FORMAT or made != version():
-        raise FileError(f"checkpoint '{path}': was written by version {made}, this is {version()}; {advice}")
+    if written_format != FORMAT or written_by != tool_version():
+        raise FileError(f"checkpoint '{path}': was written by version {written_by}, this is {tool_version()}; {advice}")
     if of != digest or not isinstance(rows, dict):
         raise FileError(f"checkpoint '{path}': is of another network, other data or other settings; {advice}")
     return rows

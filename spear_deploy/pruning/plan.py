@@ -1,4 +1,4 @@
-"""What is the network without the channels that go?"""
+"""Pruning plans, and slicing a network to its plan."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import GraphError, UnsupportedError, did_you_mean
-from spear_deploy.network import CONVS, Array, BatchNorm, Dense, Layer, Scale, Shape, parameters
-from spear_deploy.network.channel_groups import Group, Spaces, Stream, all_groups, is_depthwise
+from spear_deploy.network import CONVS, Array, BatchNorm, Dense, Layer, Scale, Shape, array_parameters
+from spear_deploy.network.channel_groups import ChannelGroup, Spaces, Stream, is_depthwise, list_groups
 from spear_deploy.network.graph import SNNGraph
 
 
@@ -35,9 +35,9 @@ class PruningPlan:
 
 
 def prune(graph: SNNGraph, plan: PruningPlan) -> SNNGraph:
-    """Return the network with only the planned channels. The given network is untouched.
+    """Return the network with only the planned channels. The argument is not changed.
 
-    The channels that are left, numbered as in the first network of the line, are in `metadata["kept_channels"]`.
+    `metadata["kept_channels"]` holds the channels that are left, numbered as in the network before any pruning.
 
     Raises:
         GraphError: the plan names an unknown group or channel, or leaves none.
@@ -45,33 +45,34 @@ def prune(graph: SNNGraph, plan: PruningPlan) -> SNNGraph:
     """
     spaces = Spaces(graph)
     keep: dict[int, Array] = {}
-    groups = {group.name: group for group in all_groups(graph)}
+    groups = {group.name: group for group in list_groups(graph)}
     for name, channels in plan.kept.items():
-        keep[spaces.find(_checked(groups, name, channels, spaces))] = np.array(channels)
+        keep[spaces.find(_check_channels(groups, name, channels, spaces))] = np.array(channels)
 
-    def taken(stream: Stream, elements: int = 1) -> Array | None:
+    def kept_indices(stream: Stream, elements: int = 1) -> Array | None:
         kept = keep.get(spaces.find(stream.space))
         if kept is None:
             return None
         per = stream.per * elements
         return (kept[:, None] * per + np.arange(per)).ravel()
 
-    def sliced(layer: Layer) -> Layer:
+    def slice_layer(layer: Layer) -> Layer:
         into, out = spaces.into[layer.name], spaces.out[layer.name]
         inner = int(np.prod(graph.input_shape_of(layer.name)[1:])) if isinstance(layer.synapse, Dense) else 1
         shape = graph.shape_of(layer.name)
         return replace(
             layer,
-            synapse=_sliced_synapse(layer.synapse, taken(into, inner), taken(out), graph.input_shape_of(layer.name)),
-            norm=_sliced_norm(layer.norm, taken(out)),
-            neuron=_sliced_parameters(layer.neuron, taken(out), shape),
+            synapse=_slice_synapse(layer.synapse, kept_indices(into, inner), kept_indices(out), graph.input_shape_of(layer.name)),
+            norm=_slice_norm(layer.norm, kept_indices(out)),
+            neuron=_slice_parameters(layer.neuron, kept_indices(out), shape),
         )
 
-    metadata = {**graph.metadata, "kept_channels": _lineage(graph, groups, plan)}
-    return graph.with_layers(sliced, metadata=metadata)
+    metadata = {**graph.metadata, "kept_channels": _number_kept_channels(graph, groups, plan)}
+    return graph.with_layers(slice_layer, metadata=metadata)
 
 
-def _checked(groups: Mapping[str, Group], name: str, channels: tuple[int, ...], spaces: Spaces) -> int:
+def _check_channels(groups: Mapping[str, ChannelGroup], name: str, channels: tuple[int, ...], spaces: Spaces) -> int:
+    """Return the channel space of a group, after checking its channels."""
     if name not in groups:
         raise GraphError(f"pruning plan: there is no group '{name}'{did_you_mean(name, groups)}")
     group = groups[name]
@@ -86,7 +87,7 @@ def _checked(groups: Mapping[str, Group], name: str, channels: tuple[int, ...], 
     return spaces.out[name].space
 
 
-def _lineage(graph: SNNGraph, groups: Mapping[str, Group], plan: PruningPlan) -> dict[str, list[int]]:
+def _number_kept_channels(graph: SNNGraph, groups: Mapping[str, ChannelGroup], plan: PruningPlan) -> dict[str, list[int]]:
     before: Mapping[str, list[int]] = graph.metadata.get("kept_channels", {})
     after = {name: list(channels) for name, channels in before.items()}
     for name, channels in plan.kept.items():
@@ -95,10 +96,10 @@ def _lineage(graph: SNNGraph, groups: Mapping[str, Group], plan: PruningPlan) ->
     return after
 
 
-def _sliced_synapse(synapse: Any, into: Array | None, out: Array | None, input_shape: Shape) -> Any:
+def _slice_synapse(synapse: Any, into: Array | None, out: Array | None, input_shape: Shape) -> Any:
     if isinstance(synapse, Scale):
-        pick: dict[str, Any] = {name: _picked(getattr(synapse, name), into, input_shape) for name in ("weight", "bias")}
-        return replace(synapse, **pick)
+        arrays: dict[str, Any] = {name: _slice_array(getattr(synapse, name), into, input_shape) for name in ("weight", "bias")}
+        return replace(synapse, **arrays)
     if not isinstance(synapse, (Dense, *CONVS)):
         return synapse
     weight, bias = synapse.weight, synapse.bias
@@ -111,20 +112,20 @@ def _sliced_synapse(synapse: Any, into: Array | None, out: Array | None, input_s
     return replace(synapse, weight=weight, bias=bias)
 
 
-def _sliced_norm(norm: BatchNorm | None, out: Array | None) -> BatchNorm | None:
+def _slice_norm(norm: BatchNorm | None, out: Array | None) -> BatchNorm | None:
     if norm is None or out is None:
         return norm
     return replace(norm, weight=norm.weight[out], bias=norm.bias[out], mean=norm.mean[out], var=norm.var[out])
 
 
-def _sliced_parameters(neuron: Any, out: Array | None, shape: Shape) -> Any:
+def _slice_parameters(neuron: Any, out: Array | None, shape: Shape) -> Any:
     if neuron is None or out is None:
         return neuron
-    return replace(neuron, **{name: _picked(value, out, shape) for name, value in parameters(neuron).items()})
+    return replace(neuron, **{name: _slice_array(value, out, shape) for name, value in array_parameters(neuron).items()})
 
 
-def _picked(value: Array | None, indices: Array | None, shape: Shape) -> Array | None:
-    """Slice axis 0 of what spreads over `shape`, where it is not the same for all channels anyway."""
+def _slice_array(value: Array | None, indices: Array | None, shape: Shape) -> Array | None:
+    """Slice axis 0 of an array with the axes of `shape`, unless it holds one value for all channels."""
     if value is None or indices is None or value.ndim < len(shape) or value.shape[0] == 1:
         return value
     return value[indices]

@@ -1,16 +1,15 @@
-"""What accuracy is left, and how is it won back?
+"""Training, fine-tuning and evaluation of networks.
 
 `evaluate` runs a network as it is stored and counts: accuracy by the one decision rule (`decide`), SynOps exactly.
 `train` and `fine_tune` learn by backpropagation through time on the Norse network of a graph, and return a new graph.
-With a SynOps budget, fine-tuning closes the loop: a dual variable on the *measured* SynOps of each batch makes spikes as
-dear as they must be (`spike_price`).
+With a SynOps budget, learning adds a penalty on the measured SynOps of each batch (`synops_penalty`).
 
-torch is imported only where something is learnt.
+torch is imported only where something learns.
 """
 
 from spear_deploy.simulator.run import decide
 from spear_deploy.training.evaluation import BATCH, Evaluation, QuickEvaluation, evaluate, quick_evaluate
-from spear_deploy.training.fit import Fit, Recipe, fine_tune, fit, threads_for, train
+from spear_deploy.training.fit import Fit, Recipe, fine_tune, fit, limit_threads, train
 
 __all__ = [
     "BATCH",
@@ -22,7 +21,7 @@ __all__ = [
     "evaluate",
     "fine_tune",
     "fit",
+    "limit_threads",
     "quick_evaluate",
-    "threads_for",
     "train",
 ]

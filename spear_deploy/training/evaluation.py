@@ -1,4 +1,4 @@
-"""How many decisions are right, and how many SynOps did they take?"""
+"""Accuracy and SynOps of a network on a split."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spear_deploy.network import Array
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.simulator import SpikeCounts, simulate
 from spear_deploy.simulator.run import decide
-from spear_deploy.simulator.synops import SynOps, cost_per_spike, synops
+from spear_deploy.simulator.synops import SynOps, count_synops, synops_per_spike
 
 if TYPE_CHECKING:
     from spear_deploy.norse.network import NorseNetwork
@@ -22,19 +22,19 @@ BATCH = 64
 """Samples at a time; larger batches leave the cache and are slower."""
 QUICK_BATCH = 256
 LOGIT_SCALE = 10.0
-"""Cross-entropy sees 10 times the mean of the readout: membrane potentials are too small to be sure with."""
+"""Factor of the mean output before cross-entropy: membrane potentials alone are too small for confident probabilities."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What a network made of a split.
+    """Results of a network on a split.
 
     Attributes:
         accuracy: share of right decisions, 0..1.
         synops: exact, mean per inference.
         counts: spikes of every layer, summed over the split.
         synops_per_sample: (N,) float64.
-        labels: (N,) decisions.
+        labels: (N,) classes that the network decided for.
     """
 
     accuracy: float
@@ -53,42 +53,39 @@ def evaluate(graph: SNNGraph, split: Split) -> Evaluation:
     outputs = int(np.prod(graph.shape_of(graph.output)))
     if split.y.max(initial=0) >= outputs:
         raise DataError(f"labels go up to {split.y.max()}, the network has outputs 0..{outputs - 1}; check the labels")
-    cost = cost_per_spike(graph)
+    cost = synops_per_spike(graph)
     if split.kind == "current":
         cost[INPUT] = np.zeros(graph.input_shape)
-    labels, per_sample, counts = [], [], None
+    decisions, per_sample, counts = [], [], None
     for x, _ in split.batches(BATCH):
         run = simulate(graph, x, kind=split.kind, record=["spikes"])
-        labels.append(decide(run.output))
+        decisions.append(decide(run.output))
         spikes = {INPUT: x, **run.spikes}
-        per_sample.append(sum(_per_sample(spikes[name], cost[name]) for name in cost))
+        # spikes (T, B, *shape) · cost (*shape) → (B,)
+        sent = {name: spikes[name].sum(axis=0, dtype=np.float64).reshape(x.shape[1], -1) for name in cost}
+        per_sample.append(sum(sent[name] @ cost[name].ravel() for name in cost))
         counts = run.counts if counts is None else counts + run.counts
     if counts is None:
         raise DataError("the split is empty; give it at least one sample")
-    decided = np.concatenate(labels)
+    labels = np.concatenate(decisions)
     return Evaluation(
-        accuracy=float(np.mean(decided == split.y)),
-        synops=synops(graph, counts),
+        accuracy=float(np.mean(labels == split.y)),
+        synops=count_synops(graph, counts),
         counts=counts,
         synops_per_sample=np.concatenate(per_sample),
-        labels=decided,
+        labels=labels,
     )
-
-
-def _per_sample(spikes: Array, cost: Array) -> Array:
-    """Price the spikes (T, B, *shape) of one layer: (B,)."""
-    return spikes.sum(axis=0, dtype=np.float64).reshape(spikes.shape[1], -1) @ cost.ravel()
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuickEvaluation:
-    """What a candidate made of a split.
+    """Results of a candidate on a split, from one run of its Norse network.
 
     Attributes:
         accuracy: share of right decisions, 0..1.
         by_source: SynOps per inference that the spikes of each layer (and of the input) cause.
-        certainty: exp(−cross-entropy), the geometric mean of the probability that the right labels get, 0..1. On a few hundred
-            samples accuracy moves in steps that hide what this one still tells apart.
+        certainty: exp(−cross-entropy), the geometric mean of the probability of the right labels, 0..1. On a few hundred
+            samples accuracy moves in steps; certainty still separates candidates of equal accuracy.
     """
 
     accuracy: float
@@ -102,25 +99,26 @@ class QuickEvaluation:
 
 
 def quick_evaluate(network: NorseNetwork, graph: SNNGraph, split: Split) -> QuickEvaluation:
-    """Return accuracy, certainty and SynOps on a split by the Norse network in evaluation mode, where candidates are many.
+    """Run a Norse network on a split and return accuracy, certainty and SynOps.
 
-    Two to three times faster than `evaluate`; a sum that rounds otherwise in torch may move a spike.
+    Two to three times faster than `evaluate`, for searches with many candidates. torch rounds sums in another order, which may
+    move a spike.
 
     Args:
         network: in evaluation mode, on any device.
-        graph: the graph that it computes now.
+        graph: the same network as a graph, with its current weights.
         split: the samples.
     """
     import torch
 
-    cost = cost_per_spike(graph)
+    cost = synops_per_spike(graph)
     if split.kind == "current":
         del cost[INPUT]
-    right, entropy, caused = 0, 0.0, dict.fromkeys(cost, 0.0)
+    correct, entropy, caused = 0, 0.0, dict.fromkeys(cost, 0.0)
     with torch.no_grad():
         for x, y in split.batches(QUICK_BATCH):
             output, spikes = network(x, record=True)
-            right += int((decide(output.cpu().numpy()) == y).sum())
+            correct += int((decide(output.cpu().numpy()) == y).sum())
             logits = LOGIT_SCALE * output.flatten(2).mean(0)
             entropy += float(torch.nn.functional.cross_entropy(logits, torch.from_numpy(y).to(logits.device), reduction="sum"))
             sent = {name: value.sum(dim=(0, 1)).double().cpu().numpy() for name, value in spikes.items()}
@@ -129,7 +127,7 @@ def quick_evaluate(network: NorseNetwork, graph: SNNGraph, split: Split) -> Quic
             for name, price in cost.items():
                 caused[name] += float(np.vdot(sent[name], price))
     return QuickEvaluation(
-        accuracy=right / len(split),
+        accuracy=correct / len(split),
         by_source={name: total / len(split) for name, total in caused.items()},
         certainty=float(np.exp(-entropy / len(split))),
     )

@@ -1,4 +1,4 @@
-"""How does a network learn, and when is it at its best?"""
+"""Training and fine-tuning by backpropagation through time."""
 
 from __future__ import annotations
 
@@ -13,30 +13,79 @@ from spear_deploy.data import Dataset
 from spear_deploy.errors import DataError
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.training.evaluation import BATCH, QuickEvaluation, quick_evaluate
-from spear_deploy.training.losses import losses, mean_outputs
-from spear_deploy.training.synops_penalty import SpikePrice
+from spear_deploy.training.losses import average_outputs, batch_losses
+from spear_deploy.training.synops_penalty import SynOpsPenalty
 from spear_deploy.util.progress import Progress
 
 if TYPE_CHECKING:
     from spear_deploy.norse.network import NorseNetwork
 
-
-SMALL = 1_000_000
+MAX_SINGLE_THREAD_NEURONS = 1_000_000
 """Neurons in a batch below which one thread is used."""
-LAST_PART = 2 / 3
-"""After this share of the epochs a network may be chosen."""
+SELECTION_START = 2 / 3
+"""Share of the epochs after which an epoch may become the result."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to learn: AdamW, one cycle of the learning rate, cross-entropy on the mean of the output over time.
+
+    Attributes:
+        epochs: passes over the training split.
+        learning_rate: the peak of the cycle.
+        warm_up: share of the steps in which the learning rate rises.
+        label_smoothing: share of the target spread over all classes; it keeps margins moderate, and moderate margins survive
+            coarse weights better.
+        batch_size: samples a step.
+        weight_decay: of AdamW.
+        surrogate: gradient of a spike, one of Norse's.
+        steps: batches in all; ends before `epochs` are over, for a short look at what a network can become.
+        seed: order of the samples. The same seed gives the same weights on the same machine and number of threads.
+        synops_budget: SynOps per inference that the penalty leads to; None: no penalty.
+        dual: dual variable of the penalty at the start.
+        interruptible: Ctrl-C ends learning and returns the best epoch so far, instead of being passed on.
+        device: of torch.
+    """
+
+    epochs: int
+    learning_rate: float = 1e-2
+    warm_up: float = 0.3
+    label_smoothing: float = 0.1
+    batch_size: int = BATCH
+    weight_decay: float = 1e-2
+    surrogate: str = "triangle"
+    steps: int | None = None
+    seed: int = 0
+    synops_budget: float | None = None
+    dual: float = 0.0
+    interruptible: bool = False
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 2 or not self.learning_rate > 0:
+            raise DataError(
+                f"recipe: {self.epochs} epochs, batches of {self.batch_size}, learning rate {self.learning_rate:g} given; "
+                "expected at least 1, at least 2 (batch norm needs two samples), and more than 0"
+            )
+        if self.steps is not None and self.steps < 1:
+            raise DataError(f"recipe: {self.steps} steps given, expected at least 1, or None for whole epochs")
+
+    def count_batches(self, samples: int) -> int:
+        """Return the number of batches of the whole training, for a split of so many samples."""
+        batches = max(1, self.epochs * -(-samples // self.batch_size))
+        return batches if self.steps is None else min(batches, self.steps)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """What learning gave.
+    """The result of learning.
 
     Attributes:
         graph: the network of the best epoch by validation among the last third, in which the learning rate is low; within
             the budget, if any of them was.
-        history: a row an epoch: loss, validation accuracy and SynOps, the price of SynOps (`dual`).
-        last: what the network of the last epoch made of validation; None if it was stopped before the first epoch was over.
-        dual: the price at the end.
+        history: a row an epoch: loss, validation accuracy and SynOps, and the dual variable of the SynOps penalty.
+        last: the last epoch on validation; None if learning was stopped before the first epoch was over.
+        dual: dual variable of the SynOps penalty at the end.
         interrupted: whether Ctrl-C ended it early; `graph` is then the best epoch so far, or the start.
     """
 
@@ -56,21 +105,25 @@ def train(
     recipe: Recipe | None = None,
     progress: Progress | None = None,
 ) -> SNNGraph:
-    """Train a network and return it as of its best epoch on the validation split.
+    """Train a network and return its best epoch on the validation split.
 
     Args:
         network: the start.
-        dataset: learns from `train`, chooses by `val`, does not look at `test`.
+        dataset: learns from `train`, chooses by `val`, does not read `test`.
         epochs: passes over the training split.
-        seed: order of the samples. The same seed gives the same weights on the same machine and number of threads.
-        recipe: overrides `epochs` and the defaults of learning.
-        progress: is told after each epoch.
+        seed: order of the samples.
+        recipe: in place of `epochs`, `seed` and the defaults of learning.
+        progress: is called after each epoch.
 
     Raises:
         DataError: data and network do not fit.
         UnsupportedError: an integer network.
     """
-    return fit(_as_graph(network), dataset, recipe or Recipe(epochs=epochs), seed=seed, progress=progress).graph
+    if not isinstance(network, SNNGraph):
+        from spear_deploy.norse.network import to_graph
+
+        network = to_graph(network)
+    return fit(network, dataset, recipe or Recipe(epochs=epochs, seed=seed), progress=progress).graph
 
 
 def fine_tune(
@@ -83,13 +136,18 @@ def fine_tune(
     recipe: Recipe | None = None,
     progress: Progress | None = None,
 ) -> SNNGraph:
-    """Train a pruned network on, towards at most `synops_budget` SynOps per inference if given.
+    """Train a pruned network on, towards at most `synops_budget` SynOps per inference.
 
-    The result is the best of the last epochs on validation among those within the budget, else the one that is cheapest.
-    `search.prune_to_budget` goes on until the budget holds.
+    The result is the best of the last epochs on validation among those within the budget, else the one with the fewest SynOps.
+    `pruning.prune_to_budget` repeats this until the budget holds.
+
+    Args:
+        graph, dataset, progress: as in `train`.
+        epochs, seed, synops_budget: as in `Recipe`.
+        recipe: in place of these three and the defaults of fine-tuning.
     """
-    recipe = recipe or Recipe(epochs=epochs, warm_up=0.1)
-    return fit(graph, dataset, recipe, seed=seed, synops_budget=synops_budget, progress=progress).graph
+    recipe = recipe or Recipe(epochs=epochs, warm_up=0.1, seed=seed, synops_budget=synops_budget)
+    return fit(graph, dataset, recipe, progress=progress).graph
 
 
 def fit(
@@ -97,40 +155,33 @@ def fit(
     dataset: Dataset,
     recipe: Recipe,
     *,
-    seed: int = 0,
-    synops_budget: float | None = None,
-    dual: float = 0.0,
     teacher: SNNGraph | None = None,
-    interruptible: bool = False,
-    device: str = "cpu",
     progress: Progress | None = None,
 ) -> Fit:
-    """Learn by a recipe and tell how it went.
+    """Learn by a recipe, and return the network with the history of learning.
 
     Args:
-        graph, dataset, recipe, seed: what learns what, how, and in which order.
-        synops_budget: SynOps per inference that learning is priced towards.
-        dual: the price of SynOps to start with.
+        graph: the start.
+        dataset: as in `train`.
+        recipe: how to learn.
         teacher: a network, usually the one before pruning, whose outputs are learnt besides the labels.
-        interruptible: Ctrl-C ends learning and returns the best so far, instead of being passed on.
-        device: of torch.
-        progress: is told after each epoch.
+        progress: is called after each epoch.
     """
     dataset.check(graph.input_shape, int(np.prod(graph.shape_of(graph.output))))
-    with threads_for(graph):
-        return _Learning(graph, dataset, recipe, seed, synops_budget, dual, teacher, device).run(interruptible, progress)
+    with limit_threads(graph):
+        return _Trainer(graph, dataset, recipe, teacher).run(progress)
 
 
 @contextmanager
-def threads_for(graph: SNNGraph) -> Iterator[None]:
-    """Let torch use one thread for a small network, for a while.
+def limit_threads(graph: SNNGraph) -> Iterator[None]:
+    """Let torch use one thread within this context, if the network is small.
 
-    Threads that wait for each other gain little there, lose much on a busy machine, and let sums depend on their number.
+    On small networks more threads gain little, lose much on a busy machine, and let sums depend on their number.
     """
     import torch
 
     before = torch.get_num_threads()
-    if BATCH * graph.neurons < SMALL:
+    if BATCH * graph.neurons < MAX_SINGLE_THREAD_NEURONS:
         torch.set_num_threads(1)
     try:
         yield
@@ -138,70 +189,67 @@ def threads_for(graph: SNNGraph) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class _Learning:
-    """A network while it learns, and the best that it was."""
+class _Trainer:
+    """A network while it learns, and its best epoch so far."""
 
-    def __init__(
-        self,
-        graph: SNNGraph,
-        dataset: Dataset,
-        recipe: Recipe,
-        seed: int,
-        budget: float | None,
-        dual: float,
-        teacher: SNNGraph | None,
-        device: str,
-    ) -> None:
+    def __init__(self, graph: SNNGraph, dataset: Dataset, recipe: Recipe, teacher: SNNGraph | None) -> None:
         import torch
 
         from spear_deploy.norse.network import to_norse
 
-        self.dataset, self.recipe, self.budget, self.device = dataset, recipe, budget, device
+        self.dataset, self.recipe = dataset, recipe
+        device, rate = recipe.device, recipe.learning_rate
         self.network = to_norse(graph, surrogate=recipe.surrogate).to(device)
-        self.steps = recipe.batches(len(dataset.train))
-        rate = recipe.learning_rate
+        self.steps = recipe.count_batches(len(dataset.train))
         self.optimiser = torch.optim.AdamW(self.network.parameters(), rate, weight_decay=recipe.weight_decay)
         rising = recipe.warm_up * self.steps
         rising += 0.5 * (rising == 1)  # OneCycleLR divides by this less one
         self.cycle = torch.optim.lr_scheduler.OneCycleLR(self.optimiser, rate, self.steps, pct_start=rising / self.steps)
-        ramp = max(1, self.steps // 2)
-        self.price = None if budget is None else SpikePrice(graph, budget, dual, dataset.kind, ramp, device=device)
-        self.rng = np.random.default_rng(seed)
+        self.penalty = None
+        if recipe.synops_budget is not None:
+            self.penalty = SynOpsPenalty(
+                graph, recipe.synops_budget, dual=recipe.dual, kind=dataset.kind, ramp=max(1, self.steps // 2), device=device
+            )
+        self.rng = np.random.default_rng(recipe.seed)
         self.labels = torch.from_numpy(np.array(dataset.train.y)).to(device)
-        self.hints = None if teacher is None else torch.from_numpy(mean_outputs(teacher, dataset.train)).to(device)
-        self.best = _Best(graph)
+        self.hints = None if teacher is None else torch.from_numpy(average_outputs(teacher, dataset.train)).to(device)
+        self.best = _BestEpoch(graph)
         self.history: list[dict[str, float]] = []
         self.last: QuickEvaluation | None = None
-        self.taken = 0
+        self.steps_done = 0
 
-    def run(self, interruptible: bool, progress: Progress | None) -> Fit:
+    @property
+    def dual(self) -> float:
+        return self.penalty.dual if self.penalty else 0.0
+
+    def run(self, progress: Progress | None) -> Fit:
         """Learn to the end of the recipe, or until Ctrl-C."""
         interrupted = False
         try:
             for epoch in range(self.recipe.epochs):
-                if self.taken < self.steps:
-                    self._epoch(epoch, progress)
+                if self.steps_done < self.steps:
+                    self._run_epoch(epoch, progress)
         except KeyboardInterrupt:
-            if not interruptible:
+            if not self.recipe.interruptible:
                 raise
             interrupted = True
-        dual = self.price.dual if self.price else 0.0
-        return Fit(graph=self.best.graph, history=tuple(self.history), last=self.last, dual=dual, interrupted=interrupted)
+        history = tuple(self.history)
+        return Fit(graph=self.best.graph, history=history, last=self.last, dual=self.dual, interrupted=interrupted)
 
-    def _epoch(self, epoch: int, progress: Progress | None) -> None:
+    def _run_epoch(self, epoch: int, progress: Progress | None) -> None:
         from spear_deploy.norse.network import to_graph
 
-        loss = self._pass()
+        loss = self._learn_batches()
         graph = to_graph(self.network.eval())
         self.last = quick_evaluate(self.network, graph, self.dataset.val)
-        found = {"accuracy": self.last.accuracy, "synops": self.last.synops}
-        self.history.append({"epoch": epoch + 1, "loss": loss, **found, "dual": self.price.dual if self.price else 0.0})
-        late = epoch + 1 > LAST_PART * self.recipe.epochs or self.taken >= self.steps
-        self.best.offer(graph, self.last, self.budget, late)
+        row = {"epoch": epoch + 1, "loss": loss, "accuracy": self.last.accuracy, "synops": self.last.synops, "dual": self.dual}
+        self.history.append(row)
+        late = epoch + 1 > SELECTION_START * self.recipe.epochs or self.steps_done >= self.steps
+        self.best.offer(graph, self.last, self.recipe.synops_budget, late)
         if progress is not None:
-            progress({"stage": "learn", "done": epoch + 1, "of": self.recipe.epochs, **self.history[-1]})
+            progress({"stage": "learn", "done": epoch + 1, "of": self.recipe.epochs, **row})
 
-    def _pass(self) -> float:
+    def _learn_batches(self) -> float:
         """Take a step on each batch of the training split, and return the mean cross-entropy."""
         import torch
 
@@ -209,81 +257,30 @@ class _Learning:
         entropies = []
         numbered = replace(self.dataset.train, y=np.arange(len(self.dataset.train)))
         for x, number in numbered.batches(self.recipe.batch_size, self.rng):
-            if len(number) < 2 or self.taken >= self.steps:  # a batch norm needs two
+            if len(number) < 2 or self.steps_done >= self.steps:  # a batch norm needs two
                 continue
             y, hint = self.labels[number], None if self.hints is None else self.hints[number]
-            batch = torch.from_numpy(x).to(self.device)
-            total, entropy = losses(self.network, batch, y, hint, self.recipe.label_smoothing, self.price)
+            batch = torch.from_numpy(x).to(self.recipe.device)
+            total, entropy = batch_losses(self.network, batch, y, hint, self.recipe.label_smoothing, self.penalty)
             self.optimiser.zero_grad()
             total.backward()  # type: ignore[no-untyped-call]
             self.optimiser.step()
             self.cycle.step()
-            self.taken += 1
+            self.steps_done += 1
             entropies.append(float(entropy.detach()))
         return float(np.mean(entropies)) if entropies else 0.0
 
 
 @dataclass
-class _Best:
-    """The best epoch so far: one of the last third counts more than any before, which stand in for it after Ctrl-C."""
+class _BestEpoch:
+    """The best epoch so far: one of the last third counts more than any before; those count only after Ctrl-C."""
 
     graph: SNNGraph
     rank: tuple[float, ...] = field(default=(-np.inf,))
 
-    def offer(self, graph: SNNGraph, found: QuickEvaluation, budget: float | None, late: bool) -> None:
+    def offer(self, graph: SNNGraph, evaluation: QuickEvaluation, budget: float | None, late: bool) -> None:
         """Take a network that is at least as good: within the budget first, then more accurate, then later."""
-        over = 0.0 if budget is None else max(0.0, found.synops - budget)
-        rank = (float(late), -over, found.accuracy)
+        over = 0.0 if budget is None else max(0.0, evaluation.synops - budget)
+        rank = (float(late), -over, evaluation.accuracy)
         if rank >= self.rank:
             self.graph, self.rank = graph, rank
-
-
-def _as_graph(network: SNNGraph | NorseNetwork) -> SNNGraph:
-    if isinstance(network, SNNGraph):
-        return network
-    from spear_deploy.norse.network import to_graph
-
-    return to_graph(network)
-
-
-# FOLDED from spear_deploy/training/fit.py
-# How is learnt: which optimiser, how long, and from whom?
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How to learn: AdamW, one cycle of the learning rate, cross-entropy on the mean of the output over time.
-
-    Attributes:
-        epochs: passes over the training split.
-        learning_rate: the peak of the cycle.
-        warm_up: share of the steps in which the learning rate rises.
-        label_smoothing: share of the target spread over all classes; it keeps margins moderate, which also survives
-            coarse weights better.
-        batch_size, weight_decay: as usual.
-        surrogate: gradient of a spike, one of Norse's.
-        steps: batches in all; ends before `epochs` are over, for a short look at what a network can become.
-    """
-
-    epochs: int
-    learning_rate: float = 1e-2
-    warm_up: float = 0.3
-    label_smoothing: float = 0.1
-    batch_size: int = BATCH
-    weight_decay: float = 1e-2
-    surrogate: str = "triangle"
-    steps: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 2 or not self.learning_rate > 0:
-            raise DataError(
-                f"recipe: {self.epochs} epochs, batches of {self.batch_size}, learning rate {self.learning_rate:g} given; "
-                "expected at least 1, at least 2 (batch norm needs two samples), and more than 0"
-            )
-        if self.steps is not None and self.steps < 1:
-            raise DataError(f"recipe: {self.steps} steps given, expected at least 1, or None for whole epochs")
-
-    def batches(self, samples: int) -> int:
-        """Return how many batches are learnt from in all."""
-        whole = max(1, self.epochs * -(-samples // self.batch_size))
-        return whole if self.steps is None else min(whole, self.steps)

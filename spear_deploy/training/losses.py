@@ -1,4 +1,4 @@
-"""What does a batch teach?"""
+"""Loss of a training batch: labels, teacher and SynOps penalty."""
 
 from __future__ import annotations
 
@@ -11,35 +11,44 @@ from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.simulator import simulate
 from spear_deploy.training.evaluation import BATCH, LOGIT_SCALE
-from spear_deploy.training.synops_penalty import SpikePrice
+from spear_deploy.training.synops_penalty import SynOpsPenalty
 
 if TYPE_CHECKING:
     import torch
 
 HINT_WEIGHT = 0.5
-"""Share of the loss that a teacher's outputs get; the labels get the rest."""
+"""Share of the teacher in the loss; the rest is the share of the labels."""
 HINT_TEMPERATURE = 2.0
 
 
-def losses(
+def batch_losses(
     network: torch.nn.Module,
     x: torch.Tensor,
     y: torch.Tensor,
     hint: torch.Tensor | None,
     smoothing: float,
-    price: SpikePrice | None,
+    penalty: SynOpsPenalty | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return (what is learnt by, the cross-entropy alone) of a batch (T, B, *input)."""
+    """Return (total loss, cross-entropy alone) of a batch.
+
+    Args:
+        network: in training mode.
+        x: (T, B, *input).
+        y: (B,) labels.
+        hint: (B, outputs) mean outputs of the teacher, or None.
+        smoothing: share of the target spread over all classes.
+        penalty: adds the cost of SynOps, or None.
+    """
     import torch
 
     output, spikes = network(x, record=True)
     mean = output.flatten(2).mean(0)
     entropy = torch.nn.functional.cross_entropy(LOGIT_SCALE * mean, y, label_smoothing=smoothing)
-    total = entropy if hint is None else (1 - HINT_WEIGHT) * entropy + HINT_WEIGHT * distance(mean, hint)
-    return (total if price is None else total + price.penalty(x, spikes)), entropy
+    total = entropy if hint is None else (1 - HINT_WEIGHT) * entropy + HINT_WEIGHT * distillation_loss(mean, hint)
+    return (total if penalty is None else total + penalty.loss(x, spikes)), entropy
 
 
-def distance(mean: torch.Tensor, hint: torch.Tensor) -> torch.Tensor:
+def distillation_loss(mean: torch.Tensor, hint: torch.Tensor) -> torch.Tensor:
     """Return the distillation loss of Hinton, Vinyals and Dean (arXiv 1503.02531): T² · KL of the softened outputs."""
     import torch
 
@@ -49,8 +58,8 @@ def distance(mean: torch.Tensor, hint: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.kl_div(student, teacher, reduction="batchmean", log_target=True) * HINT_TEMPERATURE**2
 
 
-def mean_outputs(graph: SNNGraph, split: Split) -> Array:
-    """Return what a network puts out, mean over time: (N, outputs) float32."""
+def average_outputs(graph: SNNGraph, split: Split) -> Array:
+    """Run a network on a split and return its outputs, mean over time: (N, outputs) float32."""
     means = []
     for x, _ in split.batches(BATCH):
         output = simulate(graph, x, kind=split.kind).output

@@ -1,4 +1,4 @@
-"""What must a spike cost during learning, so that the network keeps its SynOps budget?"""
+"""Penalty on SynOps during training, by an augmented Lagrangian."""
 
 from __future__ import annotations
 
@@ -9,59 +9,68 @@ import numpy as np
 
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.simulator import InputKind
-from spear_deploy.simulator.synops import cost_per_spike
+from spear_deploy.simulator.synops import synops_per_spike
 
 if TYPE_CHECKING:
     import torch
 
 DUAL_RATE = 0.02
-"""How fast spikes become dearer: at 10 % above the budget the price grows by 0.002 a batch."""
+"""Step of the dual variable: at 10 % above the limit it grows by 0.002 a batch."""
 CURVATURE = 10.0
-"""What each unit of relative excess adds to the price at once, so that the dual variable need not overshoot."""
+"""Price added at once for each unit of relative excess, so that the dual variable need not overshoot."""
 RECENT = 10
 """Batches over which SynOps are averaged."""
 RATE_FLOOR = 0.01
-"""A layer whose neurons spike in less than 1 % of all steps is pushed up: a silent layer has no gradient to come back by."""
+"""Spikes per neuron and step below which a layer is pushed up: a silent layer has no gradient that would bring it back."""
 RATE_FLOOR_WEIGHT = 1.0
 
 
-class SpikePrice:
-    """The price of SynOps during learning: an augmented Lagrangian on the measured SynOps of the batches.
+class SynOpsPenalty:
+    """An augmented Lagrangian on the measured SynOps of the batches.
 
         excess = mean of S / limit − 1 over the last batches
         price  = dual + curvature · max(0, excess)
         loss  += price · S / limit;     dual ← max(0, dual + rate · excess)
 
-    S is differentiable: spikes (with surrogate gradient) times what each of them costs. The limit comes down from where the
-    network starts to the budget over the first part of learning, and the excess is a mean over batches: neither haste nor
-    chance shall push the network below the budget, since what is lost does not come back by itself. Layers below the
-    rate floor are pushed up.
+    S, the SynOps of a batch per inference, is differentiable: spikes (with surrogate gradient) times the SynOps of each spike.
+    The limit falls from the SynOps at the start to the budget during the first `ramp` batches, and the excess is a mean over
+    batches. Both keep the network from falling below the budget, since lost spikes do not come back. Layers below `RATE_FLOOR`
+    are pushed up.
 
     Args:
         graph: the network.
         budget: SynOps per inference.
-        dual: the price to start with.
+        dual: the dual variable at the start.
         kind: of the input; a current costs no SynOps.
         ramp: batches after which the limit is the budget.
         device: of torch.
 
     Attributes:
-        dual: the price that stays when the excess is gone.
+        batches: that were learnt from.
+        start_limit: the limit of the first batch, in SynOps per inference.
+        dual: the dual variable now: the price that stays when the excess is gone.
     """
 
-    def __init__(self, graph: SNNGraph, budget: float, dual: float, kind: InputKind, ramp: int, device: str = "cpu") -> None:
+    def __init__(
+        self, graph: SNNGraph, budget: float, *, dual: float = 0.0, kind: InputKind = "spikes", ramp: int = 1, device: str = "cpu"
+    ) -> None:
         import torch
 
         self.budget, self.dual = budget, dual
         self._recent: list[float] = []
-        self._first, self._ramp, self._batches = budget, ramp, 0
-        cost = cost_per_spike(graph)
+        self.start_limit, self.ramp, self.batches = budget, ramp, 0
+        cost = synops_per_spike(graph)
         self._cost = {name: torch.from_numpy(value.astype(np.float32)).to(device) for name, value in cost.items()}
         if kind == "current":
             del self._cost[INPUT]
 
-    def penalty(self, x: torch.Tensor, spikes: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return what a batch (T, B, *input) and its spikes by layer add to the loss, and adapt the price to it."""
+    def loss(self, x: torch.Tensor, spikes: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the term that a batch adds to the loss, and adapt the dual variable.
+
+        Args:
+            x: (T, B, *input).
+            spikes: (T, B, *shape) by layer.
+        """
         import torch
 
         emitted = {INPUT: x, **spikes}
@@ -69,10 +78,10 @@ class SpikePrice:
         for name, cost in self._cost.items():
             total = total + (emitted[name].sum(0).to(cost.dtype) * cost).sum() / x.shape[1]
         self._recent = [*self._recent[1 - RECENT :], float(total.detach())]
-        if not self._batches:
-            self._first = max(self.budget, self._recent[0])
-        self._batches += 1
-        limit = self.budget + (self._first - self.budget) * max(0.0, 1 - self._batches / self._ramp)
+        if not self.batches:
+            self.start_limit = max(self.budget, self._recent[0])
+        self.batches += 1
+        limit = self.budget + (self.start_limit - self.budget) * max(0.0, 1 - self.batches / self.ramp)
         excess = float(np.mean(self._recent)) / limit - 1
         price = self.dual + CURVATURE * max(0.0, excess)
         self.dual = max(0.0, self.dual + DUAL_RATE * excess)

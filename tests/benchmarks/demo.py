@@ -1,4 +1,4 @@
-"""Run the demo with several seeds in one go and hold it against what it promises.
+"""Demo benchmark: several seeds against the promised bounds.
 
     python -m tests.benchmarks.demo --seeds 0 1 2 --out results
 

@@ -1,12 +1,12 @@
-"""Which searcher is best at equal cost, and does the budget hold? Runs everything, writes JSON and tables; resumes.
+"""Search benchmark: accuracy at equal SynOps, budgets and cost of all methods.
 
     python -m tests.benchmarks.search --tasks digits,mnist,nmnist,cifar --methods all --budgets 70,50,35,20 --seeds 0,1,2
     python -m tests.benchmarks.search --parts estimator,ladder,speed --out results
     python -m tests.benchmarks.search --parts tables --out results --docs docs/benchmarks
 
-One JSON file a run; what exists is skipped, so the command may be stopped and started at will (`--minutes` stops it). All
-choices are made on validation; the test split states results and is touched once, after the run. `uniform+40`, `random+40` and
-`spear+40` are controls: fine-tuned for at least 40 batches more, as many as what climbs the default's ladder has learnt before.
+One JSON file a run; existing files are skipped, so the command may be stopped and started again (`--minutes` stops it). All
+choices are made on validation; the test split is measured once, after the run. `uniform+40`, `random+40` and `spear+40` are
+controls: fine-tuned for at least 40 batches more, as many as the finalists of the default's successive halving.
 """
 
 from __future__ import annotations
@@ -28,22 +28,23 @@ from spear_deploy.interchange.snn_file import read_snn, write_snn
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.norse.network import to_norse
 from spear_deploy.pruning.budgets import Amount, Budgets
-from spear_deploy.pruning.candidates import Scorer
+from spear_deploy.pruning.candidates import Evaluator
 from spear_deploy.pruning.prune_to_budget import prune_to_budget
 from spear_deploy.pruning.search.problem import Problem
-from spear_deploy.pruning.search.projection import project
-from spear_deploy.pruning.search.settings import METHODS, settings_for
-from spear_deploy.pruning.search.successive_halving import rung_score
+from spear_deploy.pruning.search.projection import project_ratios
+from spear_deploy.pruning.search.settings import METHODS, default_settings
+from spear_deploy.pruning.search.successive_halving import tune_finalist
+from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.training.evaluation import Evaluation, evaluate, quick_evaluate
-from spear_deploy.training.fit import Recipe, fit, train
+from spear_deploy.training.fit import fit, train
 from spear_deploy.util.files import write_json
 from tests.benchmarks.search_speed import speed
 from tests.benchmarks.search_tables import write_tables
 from tests.benchmarks.search_tasks import TASKS, Task
 
 STUDY_SAMPLES = 110
-"""Fine-tuned plans of the study of estimators: up to 100 to learn from, and what is left to be predicted is never learnt from."""
-LADDER_PLANS, LADDER_STEPS = 18, (10, 30, 60)
+"""Fine-tuned plans of the study of estimators: up to 100 to fit from, the others to predict."""
+HALVING_PLANS, HALVING_STEPS = 18, (10, 30, 60)
 
 
 def dense_network(task: Task, name: str, seed: int, data: Dataset, out: Path) -> SNNGraph:
@@ -59,90 +60,89 @@ def dense_network(task: Task, name: str, seed: int, data: Dataset, out: Path) ->
 def run(
     task: Task, name: str, method: str, budget: float, seed: int, data: Dataset, dense: SNNGraph, before: Evaluation
 ) -> dict[str, Any]:
-    """Prune to a share of the SynOps, and hold the result against the test split."""
+    """Prune to a share of the SynOps (%), and measure the result on the test split."""
     plain, _, more = method.partition("+")
-    settings, epochs = settings_for(plain), task.tune_epochs
+    details, epochs = default_settings(plain), task.tune_epochs
     epochs += -(-int(more or 0) * 64 // len(data.train))
-    settings = replace(settings, episodes=min(task.episodes, settings.episodes))
+    details = replace(details, episodes=min(task.episodes, details.episodes))
+    settings = PruneSettings(synops=f"{budget}%", method=plain, seed=seed, epochs=epochs, search=details)
     begin = time.perf_counter()
-    facts = {"task": name, "method": method, "budget": budget, "seed": seed, "settings": asdict(settings)}
+    facts = {"task": name, "method": method, "budget": budget, "seed": seed, "settings": asdict(details)}
     try:
-        found = prune_to_budget(
-            dense, data, synops_budget=f"{budget}%", method=plain, seed=seed, epochs=epochs, settings=settings
-        )  # fmt: skip
+        pruned = prune_to_budget(dense, data, settings)
     except BudgetError as error:
         return {**facts, "error": str(error)}
     seconds = time.perf_counter() - begin
-    after = evaluate(found.graph, data.test)
-    own = found.search
+    after = evaluate(pruned.graph, data.test)
+    search = pruned.search
     return {
         **facts,
         "dense_accuracy": before.accuracy,
         "accuracy": after.accuracy,
-        "val_accuracy": found.accuracy,
-        "search_accuracy": own.score.accuracy if own else None,
+        "val_accuracy": pruned.accuracy,
+        "search_accuracy": search.score.accuracy if search else None,
         "synops": after.synops.total,
         "share": after.synops.total / (budget / 100 * before.synops.total),
-        "margin": found.margin,
-        "met": found.met,
-        "evaluations": own.evaluations if own else 0,
-        "seconds": {**found.seconds, "all": seconds},
-        "widths": found.widths,
-        "notes": found.notes,
-        "rungs": own.rungs if own else (),
-        "best_by_evaluation": best_so_far(own.history if own else ()),
+        "margin": pruned.margin,
+        "met": pruned.met,
+        "evaluations": search.evaluations if search else 0,
+        "seconds": {**pruned.seconds, "all": seconds},
+        "widths": pruned.widths,
+        "notes": pruned.notes,
+        "rungs": search.rounds if search else (),
+        "best_by_evaluation": best_so_far(search.history if search else ()),
     }
 
 
 def best_so_far(history: Any) -> list[float]:
     """Return the accuracy of the best feasible plan after each proposal."""
-    best, found = 0.0, []
+    best, accuracies = 0.0, []
     for row in history:
         best = max(best, row["accuracy"] if row["feasible"] else 0.0)
-        found.append(best)
-    return found
+        accuracies.append(best)
+    return accuracies
 
 
 # ------------------------------------------------------------------------------------------------------------ studies
 
 
-def problem_for(dense: SNNGraph, data: Dataset, share: float) -> Problem:
-    scorer = Scorer(dense, data)
-    limits = Budgets(synops=Amount(value=share, relative=True)).limits(scorer.dense_values())
-    return Problem(scorer, limits, settings_for("random"))
+def make_problem(dense: SNNGraph, data: Dataset, share: float, seed: int) -> Problem:
+    evaluator = Evaluator(dense, data)
+    limits = Budgets(synops=Amount(value=share, relative=True)).resolve(evaluator.dense_use())
+    return Problem(evaluator, limits, default_settings("random"), seed=seed)
 
 
 def study_estimator(task: Task, name: str, seed: int, data: Dataset, dense: SNNGraph, samples: int) -> dict[str, Any]:
     """Fine-tune random plans of all budgets, and keep SynOps by layer before and after."""
-    problem = problem_for(dense, data, 0.5)
-    rng = np.random.default_rng([7, seed])
+    problem = make_problem(dense, data, 0.5, seed)
+    evaluator, rng = problem.evaluator, np.random.default_rng([7, seed])
     rows = []
     for _ in range(samples):
-        ratios = rng.uniform(0.2, 1.0, len(problem.scorer.groups)).tolist()
-        limit = rng.uniform(0.2, 0.9) * problem.scorer.dense.synops.total
-        widths = project(ratios, problem.scorer.channels, problem.least, lambda w, s=limit: problem.scorer.estimate(w) <= s)
-        before = problem.scorer.score(widths)
-        after = problem.tuned(widths, Recipe(epochs=1, warm_up=0.1), seed)
+        ratios = rng.uniform(0.2, 1.0, len(evaluator.groups)).tolist()
+        limit = rng.uniform(0.2, 0.9) * evaluator.dense.synops.total
+        widths = project_ratios(ratios, evaluator.channels, problem.min_widths, lambda w, s=limit: evaluator.estimate(w) <= s)
+        before = evaluator.score(widths)
+        after = problem.tune(widths, problem.make_recipe(epochs=1))
         rows.append({"widths": list(widths), "before": before.by_source, "after": after["by_source"]})
-    dense_by_source = problem.scorer.estimate_by_source(problem.scorer.channels)
+    dense_by_source = evaluator.estimate_by_source(evaluator.channels)
     return {"task": name, "seed": seed, "dense": dense_by_source, "samples": rows}
 
 
-def study_ladder(task: Task, name: str, seed: int, data: Dataset, dense: SNNGraph, plans: int) -> dict[str, Any]:
-    """Measure random plans at 20 % on every rung, and on the test split after the full fine-tuning."""
-    problem = problem_for(dense, data, 0.2)
+def study_halving(task: Task, name: str, seed: int, data: Dataset, dense: SNNGraph, plans: int) -> dict[str, Any]:
+    """Measure random plans at 20 % in every round of halving, and on the test split after the full fine-tuning."""
+    problem = make_problem(dense, data, 0.2, seed)
     rng = np.random.default_rng([8, seed])
     rows = []
     for _ in range(plans):
-        widths, score = problem._into_budget(tuple(rng.uniform(0.2, 1.0, len(problem.scorer.groups))))
-        found = {"0": {"accuracy": score.accuracy, "certainty": score.certainty}}
-        for steps in LADDER_STEPS:
-            found[str(steps)] = rung_score(problem, widths, steps, seed)
-        final = Recipe(epochs=task.tune_epochs + 2, warm_up=0.1)
-        tuned = fit(problem.scorer.candidate(widths), data, final, seed=seed, synops_budget=problem.limits["synops"]).graph
+        widths, score = problem.scale_into_budget(tuple(rng.uniform(0.2, 1.0, len(problem.evaluator.groups))))
+        rungs = {"0": {"accuracy": score.accuracy, "certainty": score.certainty}}
+        for steps in HALVING_STEPS:
+            rungs[str(steps)] = tune_finalist(problem, widths, steps)
+        final = problem.make_recipe(epochs=task.tune_epochs + 2, synops_budget=problem.limits["synops"])
+        tuned = fit(problem.evaluator.build(widths), data, final).graph
         test = quick_evaluate(to_norse(tuned).eval(), tuned, data.test)
-        found["test"] = {"accuracy": test.accuracy, "certainty": test.certainty}
-        rows.append({"widths": list(widths), "rungs": found})
+        rungs["test"] = {"accuracy": test.accuracy, "certainty": test.certainty}
+        rows.append({"widths": list(widths), "rungs": rungs})
     return {"task": name, "seed": seed, "plans": rows}
 
 
@@ -179,15 +179,15 @@ class Ground:
     def estimator(self, samples: int) -> dict[str, Any]:
         return study_estimator(self.task, self.name, self.seed, self.data, self.dense, samples)
 
-    def ladder(self, plans: int) -> dict[str, Any]:
-        return study_ladder(self.task, self.name, self.seed, self.data, self.dense, plans)
+    def halving(self, plans: int) -> dict[str, Any]:
+        return study_halving(self.task, self.name, self.seed, self.data, self.dense, plans)
 
     def speed(self) -> dict[str, Any]:
         return {"task": self.name, **speed(self.data, self.dense)}
 
 
 def jobs(args: argparse.Namespace) -> Iterator[tuple[Path, Callable[[], dict[str, Any]]]]:
-    """Yield (path, what makes it) in an order in which tables fill evenly: seed by seed."""
+    """Yield (path, function that returns its content), seed by seed, so that tables fill evenly."""
     parts, seeds, out = args.parts.split(","), [int(seed) for seed in args.seeds.split(",")], args.out
     methods = METHODS if args.methods == "all" else args.methods.split(",")
     for seed, name in product(seeds, args.tasks.split(",")):
@@ -198,7 +198,7 @@ def jobs(args: argparse.Namespace) -> Iterator[tuple[Path, Callable[[], dict[str
         if "estimator" in parts:
             yield out / "estimator" / f"{name}-{seed}.json", partial(ground.estimator, args.samples)
         if "ladder" in parts:
-            yield out / "ladder" / f"{name}-{seed}.json", partial(ground.ladder, args.plans)
+            yield out / "ladder" / f"{name}-{seed}.json", partial(ground.halving, args.plans)
         if "speed" in parts and seed == seeds[0]:
             yield out / "speed" / f"{name}.json", ground.speed
 
@@ -212,7 +212,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--parts", default="runs,estimator,ladder,speed,tables")
     parser.add_argument("--samples", type=int, default=STUDY_SAMPLES)
-    parser.add_argument("--plans", type=int, default=LADDER_PLANS)
+    parser.add_argument("--plans", type=int, default=HALVING_PLANS)
     parser.add_argument("--minutes", type=float, default=1e9, help="Start no run after so many minutes.")
     parser.add_argument("--out", type=Path, default=Path("results"))
     parser.add_argument("--docs", type=Path, help="Write tables, raw data and picture here, e.g. docs/benchmarks.")

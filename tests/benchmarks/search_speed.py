@@ -1,4 +1,4 @@
-"""How much faster is a candidate evaluated than by stepping its Norse modules, with identical spikes?"""
+"""Speed of the candidate evaluation against stepping Norse modules."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def stepped(network: NorseNetwork, x: torch.Tensor) -> dict[str, torch.Tensor]:
     for t in range(x.shape[0]):
         for layer in graph.layers:
             module, total = network.module_of(layer.name), None
-            for edge in graph.incoming(layer.name):
+            for edge in graph.edges_into(layer.name):
                 if t >= edge.delay:
                     value = emitted[edge.source][t - edge.delay]
                     total = value if total is None else total + value

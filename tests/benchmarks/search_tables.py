@@ -1,4 +1,4 @@
-"""What do the runs of the search benchmark say? Markdown tables from JSON files."""
+"""Markdown tables of the search benchmark from its JSON files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.pruning.search.settings import DEFAULT_METHOD, METHODS
-from spear_deploy.pruning.search.synops_estimators import fit_drift, fit_lre
+from spear_deploy.pruning.search.synops_estimators import fit_lre, fit_per_layer
 
 Rows = list[dict[str, Any]]
 SIZES = (2, 3, 5, 10, 20, 50, 100)
@@ -255,7 +255,7 @@ def estimator_table(studies: Rows) -> str:
 
 def predictions(learn: Rows, dense: dict[str, float]) -> tuple[dict[str, Callable[[Any], float]], Callable[[Any], Any]]:
     line = fit_lre([(sum(one["before"].values()), sum(one["after"].values())) for one in learn])
-    model = fit_drift([(one["before"], one["after"]) for one in learn], dense)
+    model = fit_per_layer([(one["before"], one["after"]) for one in learn], dense)
     return (
         {"lre": lambda b: line.predict(sum(b.values())), "drift": model.predict, "none": lambda b: sum(b.values())},
         lambda b: model.interval(b, 0.8),

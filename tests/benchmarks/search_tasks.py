@@ -1,4 +1,6 @@
-"""Which networks learn what? The tasks of the search benchmark, small enough that thousands of candidates are run.
+"""Tasks of the search benchmark: networks and data.
+
+They are small enough to run thousands of candidates.
 
 digits    plain convolutions      scikit-learn's digits, 8 x 8, rate-coded spikes
 mnist     residual                MNIST at 14 x 14, rate-coded spikes; identity and 1 x 1 skips

@@ -1,4 +1,6 @@
-"""How do we fare in SPEAR's own setting? CIFAR-10, VGG16 or ResNet18, T = 4, in slices of minutes that go on where they stopped.
+"""SPEAR's setting: CIFAR-10 with VGG16 or ResNet18, four time steps.
+
+Each command runs some minutes and goes on from the state of the one before.
 
     python -m tests.benchmarks.spear_cifar --net vgg16 --stage train   --minutes 9 --out results/spear
     python -m tests.benchmarks.spear_cifar --net vgg16 --stage prune   --budget 50 --method evolution --minutes 9
@@ -7,10 +9,10 @@
 
 Recipe, as far as it is known (SPEAR, arXiv 2507.02945): LIF with hard reset, threshold 1, a leak of one half without decay of
 the input, TET loss; SGD with momentum 0.9, weight decay 5e-5, learning rate up to 0.1; 10 epochs of warm-up and 200 of a cosine,
-for training and fine-tuning alike. Assumed, since it is not told: crop and flip as augmentation, batches of 128, batch norm,
-average pooling, no bias in convolutions. A triangle stands in for the arctan surrogate, which Norse lacks. The images here went
-through JPEG, so accuracies compare with each other, not with published ones. The state of a stage lies in `--out` and holds
-tensors and numbers alone.
+for training and fine-tuning alike. Assumed, since the paper does not state it: crop and flip as augmentation,
+batches of 128, batch norm, average pooling, no bias in convolutions. A triangle stands in for the arctan surrogate, which Norse
+lacks. The images here went through JPEG, so accuracies compare with each other, not with published ones. The state of a stage
+lies in `--out` and holds tensors and numbers alone.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import io
 import json
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +34,14 @@ from spear_deploy.interchange.snn_file import read_snn, write_snn
 from spear_deploy.network import LI, LIF, AvgPool, Conv2d, Dense
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.norse.network import NorseNetwork, to_graph, to_norse
-from spear_deploy.pruning.prune_to_budget import for_tuning
+from spear_deploy.pruning.prune_to_budget import allow_overshoot
 from spear_deploy.pruning.search.search import search
-from spear_deploy.pruning.search.settings import DEFAULT_METHOD, METHODS, settings_for
+from spear_deploy.pruning.search.settings import DEFAULT_METHOD, METHODS, default_settings
+from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.simulator.run import decide
-from spear_deploy.simulator.synops import cost_per_spike
-from spear_deploy.training.synops_penalty import SpikePrice
-from spear_deploy.util.files import write_json, written_aside
+from spear_deploy.simulator.synops import synops_per_spike
+from spear_deploy.training.synops_penalty import SynOpsPenalty
+from spear_deploy.util.files import replace_file, write_json
 from tests.benchmarks.search_tasks import SHARED, Net, norm
 
 STEPS, BATCH, WARM_UP, EPOCHS = 4, 128, 10, 210
@@ -187,7 +191,7 @@ def measured(network: NorseNetwork, data: Cifar, split: str) -> dict[str, float]
     """Return accuracy and SynOps; the analogue first layer costs MACs, which are not among them."""
     network.eval()
     graph = to_graph(network)
-    cost = {n: torch.from_numpy(c).float().to(data.device) for n, c in cost_per_spike(graph).items() if n != INPUT}
+    cost = {n: torch.from_numpy(c).float().to(data.device) for n, c in synops_per_spike(graph).items() if n != INPUT}
     right, total, count = 0, 0.0, len(data.y[split])
     for x, y in data.batches(split, size=500):
         output, spikes = network(x, record=True)
@@ -203,15 +207,15 @@ def learn(
     network = to_norse(graph, surrogate="triangle").to(data.device)
     optimiser = torch.optim.SGD(network.parameters(), RATE, momentum=MOMENTUM, weight_decay=DECAY)
     ramp = max(1, epochs * len(data.y["train"]) // BATCH // 2)
-    price = None if budget is None else SpikePrice(graph, budget, 0.0, "current", ramp, device=data.device)
+    penalty = None if budget is None else SynOpsPenalty(graph, budget, kind="current", ramp=ramp, device=data.device)
     done, history = 0, []
     if state.exists():
         held = torch.load(state, map_location=data.device, weights_only=True)
         network.load_state_dict(held["network"])
         optimiser.load_state_dict(held["optimiser"])
         done, history = held["epoch"], held["history"]
-        if price is not None:
-            price.dual, price._batches, price._first = held["dual"], held["batches"], held["first"]
+        if penalty is not None:
+            penalty.dual, penalty.batches, penalty.start_limit = held["dual"], held["batches"], held["first"]
     longest = 0.0
     while done < epochs and time.monotonic() + 1.2 * longest < until:
         begin = time.monotonic()
@@ -223,7 +227,7 @@ def learn(
                 group["lr"] = rate_at(done + i / number, epochs)
             output, spikes = network(x, record=True)
             loss = tet(output, y)
-            loss = loss if price is None else loss + price.penalty(x, spikes)
+            loss = loss if penalty is None else loss + penalty.loss(x, spikes)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -233,9 +237,9 @@ def learn(
         longest = max(longest, time.monotonic() - begin)
         print(json.dumps(history[-1]), f"{time.monotonic() - begin:.1f} s", flush=True)
         held = {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "epoch": done, "history": history}
-        if price is not None:
-            held |= {"dual": price.dual, "batches": price._batches, "first": price._first}
-        with written_aside(state) as aside:
+        if penalty is not None:
+            held |= {"dual": penalty.dual, "batches": penalty.batches, "first": penalty.start_limit}
+        with replace_file(state) as aside:
             torch.save(held, aside)
     return {"network": network, "epochs": done, "history": history, "finished": done >= epochs}
 
@@ -253,8 +257,10 @@ def stage_train(args: argparse.Namespace, data: Cifar, folder: Path, until: floa
 
 def stage_prune(args: argparse.Namespace, data: Cifar, folder: Path, until: float) -> None:
     dense = read_snn(folder / "dense.snn")
-    settings = for_tuning(args.method, settings_for(args.method))
-    settings = type(settings)(**{**vars(settings), "device": data.device})
+    details = replace(allow_overshoot(default_settings(args.method)), device=data.device)
+    settings = PruneSettings(
+        synops=f"{args.budget}%", method=args.method, seed=args.seed, episodes=args.episodes, search=details
+    )  # fmt: skip
     name, begun = f"{args.method}-{args.budget:g}", time.monotonic()
 
     def in_time(facts: Any) -> None:
@@ -263,8 +269,7 @@ def stage_prune(args: argparse.Namespace, data: Cifar, folder: Path, until: floa
 
     try:
         found = search(
-            dense, data.dataset(args.search_train, 512), synops_budget=f"{args.budget}%", method=args.method, seed=args.seed,
-            episodes=args.episodes, settings=settings, checkpoint=folder / f"search-{args.net}.json", progress=in_time,
+            dense, data.dataset(args.search_train, 512), settings, checkpoint=folder / f"search-{args.net}.json", progress=in_time
         )  # fmt: skip
     except KeyboardInterrupt:
         found = None

@@ -12,7 +12,7 @@ from spear_deploy.cli import main
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import IF, LI, Conv2d, Dense, Layer
 from spear_deploy.network.graph import chain
-from spear_deploy.pipeline.api import for_chip
+from spear_deploy.pipeline.api import quantize_for_chip
 from spear_deploy.quantize import quantize
 from spear_deploy.simulator import simulate
 from tests.conftest import shared
@@ -174,7 +174,7 @@ def test_compare_runs_each_side_as_it_is_told(run):
     assert [(state["layer"], state["what"]) for state in facts["states"]] == [("conv", "v"), ("fc", "v")]
     assert 0 < facts["layers"][2]["largest"] < 3  # in the units of the trained network
     assert facts["b"] == {"net": "net.snn", "backend": "fast", "chip": "loihi2"}
-    write_snn(for_chip(network(), "loihi2", calibration=np.load("in.npz")["spikes"]), "calibrated.snn")
+    write_snn(quantize_for_chip(network(), "loihi2", calibration=np.load("in.npz")["spikes"]), "calibrated.snn")
     same = json.loads(run("compare", "calibrated.snn", "net.snn", "--chip-b", "loihi2", "--input", "in.npz", "--json").stdout)
     assert same["mismatches"] == 0
 

@@ -93,7 +93,7 @@ def test_a_current_needs_spikes_that_carry_a_value():
         api.simulate(net, x, chip="loihi2", kind="current")
     data = from_arrays({"x": np.random.default_rng(0).random((40, 5, *graph.input_shape)), "y": np.arange(40) % 3}, name="d")
     with pytest.raises(UnsupportedError, match=refusal):
-        check_inputs(graph, "loihi1", data, "50%", 0)
+        check_inputs(graph, "loihi1", data)
 
 
 def test_a_bias_beyond_the_chip_is_refused_before_anything_runs():

@@ -14,18 +14,19 @@ from spear_deploy.cli import main
 from spear_deploy.data import from_arrays
 from spear_deploy.data.dataset import hash_dataset
 from spear_deploy.errors import BackendError, BudgetError, DataError, UnsupportedError
-from spear_deploy.hardware.profile import hash_profile, load_profile, with_overrides
+from spear_deploy.hardware.profile import hash_profile, load_profile, override_facts
 from spear_deploy.interchange.snn_file import hash_network
 from spear_deploy.network import IF, LIF, Dense, Layer
 from spear_deploy.network.graph import Edge, SNNGraph
 from spear_deploy.pipeline import api, stage_cache
-from spear_deploy.pipeline.deploy import advice_for
-from spear_deploy.pipeline.stage_cache import LEDGER, Ledger, Outcome
-from spear_deploy.pipeline.stages import run_on_lava, run_on_norse
-from spear_deploy.pruning.budgets import budget_from
+from spear_deploy.pipeline.deploy import make_advice
+from spear_deploy.pipeline.stage_cache import STAGES as STAGES_FILE
+from spear_deploy.pipeline.stage_cache import StageCache, StageOutput
+from spear_deploy.pipeline.stages import compare_with_lava, compare_with_norse
+from spear_deploy.pruning.budgets import parse_amount
 from spear_deploy.simulator import simulate
 from spear_deploy.simulator.recordings import read_counts, write_counts
-from spear_deploy.simulator.synops import synops
+from spear_deploy.simulator.synops import count_synops
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.util.digests import hash_file
 from tests.support.deployments import OPTIONS, arrays, dense, deployed, network, task
@@ -63,7 +64,7 @@ def test_deploy_states_what_it_measured():
     assert [s["stage"] for s in stages if not s.get("of") and "note" not in s] == [*STAGES, "report"]
     for name in facts["files"].values():
         assert (folder / name).stat().st_size > 0, name
-    named = {folder / name for name in facts["files"].values()} | {folder / LEDGER}
+    named = {folder / name for name in facts["files"].values()} | {folder / STAGES_FILE}
     assert {path for path in folder.rglob("*") if path.is_file()} == named
 
 
@@ -75,7 +76,7 @@ def test_deployed_files_give_the_stated_numbers_again():
     for name, graph in networks.items():
         assert evaluate(graph, test).accuracy == result.accuracy[name]
     counts = simulate(networks["quantised"], np.moveaxis(test.x, 0, 1)).counts
-    assert synops(networks["quantised"], counts).total == pytest.approx(result.synops["achieved"])
+    assert count_synops(networks["quantised"], counts).total == pytest.approx(result.synops["achieved"])
     before, after = result.widths["fc"]
     assert (before, after) == (8, networks["pruned"].shape_of("fc")[0]) and after < before
 
@@ -229,15 +230,15 @@ def test_the_command_goes_on_too_and_says_so_beside_its_result(folder, tmp_path,
     assert told["command"] == " ".join(["spear-deploy", *arguments])
 
 
-def ledger(folder, **options):
-    return Ledger(folder, **{"fresh": False, "advice": lambda error: "the same call", "progress": None, **options})
+def open_stage_cache(folder, **options):
+    return StageCache(folder, **{"fresh": False, "advice": lambda error: "the same call", "progress": None, **options})
 
 
 def writing(folder, name, text, **options):
     def work():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
-        return Outcome(files=(name,), value=text, **options)
+        return StageOutput(files=(name,), value=text, **options)
 
     return work
 
@@ -247,40 +248,40 @@ def unreachable():
 
 
 def test_a_stage_is_done_again_if_its_inputs_or_files_change_or_if_asked(tmp_path):
-    first = ledger(tmp_path).run("one", {"seed": 0}, writing(tmp_path, "a/x.txt", "0"))
-    assert ledger(tmp_path).run("one", {"seed": 0}, unreachable) == first
-    assert ledger(tmp_path).run("one", {"seed": 1}, writing(tmp_path, "a/x.txt", "1")).value == "1"
-    assert ledger(tmp_path, fresh=True).run("one", {"seed": 1}, writing(tmp_path, "b.txt", "2")).value == "2"
+    first = open_stage_cache(tmp_path).run("one", {"seed": 0}, writing(tmp_path, "a/x.txt", "0"))
+    assert open_stage_cache(tmp_path).run("one", {"seed": 0}, unreachable) == first
+    assert open_stage_cache(tmp_path).run("one", {"seed": 1}, writing(tmp_path, "a/x.txt", "1")).value == "1"
+    assert open_stage_cache(tmp_path, fresh=True).run("one", {"seed": 1}, writing(tmp_path, "b.txt", "2")).value == "2"
     assert not (tmp_path / "a").exists()  # what the stage wrote before is gone
     (tmp_path / "b.txt").unlink()
-    assert ledger(tmp_path).run("one", {"seed": 1}, writing(tmp_path, "b.txt", "3")).value == "3"
+    assert open_stage_cache(tmp_path).run("one", {"seed": 1}, writing(tmp_path, "b.txt", "3")).value == "3"
 
 
 def test_what_was_cut_short_by_hand_is_done_again(tmp_path):
-    ledger(tmp_path).run("search", {}, writing(tmp_path, "x.txt", "best so far", whole=False))
-    assert ledger(tmp_path).run("search", {}, writing(tmp_path, "x.txt", "best")).value == "best"
+    open_stage_cache(tmp_path).run("search", {}, writing(tmp_path, "x.txt", "best so far", complete=False))
+    assert open_stage_cache(tmp_path).run("search", {}, writing(tmp_path, "x.txt", "best")).value == "best"
 
 
 def test_stages_of_other_code_are_other_stages(tmp_path, monkeypatch):
-    ledger(tmp_path).run("one", {}, writing(tmp_path, "x.txt", "old"))
+    open_stage_cache(tmp_path).run("one", {}, writing(tmp_path, "x.txt", "old"))
     monkeypatch.setattr(stage_cache, "hash_code", lambda: "other")
-    assert ledger(tmp_path).run("one", {}, writing(tmp_path, "x.txt", "new")).value == "new"
+    assert open_stage_cache(tmp_path).run("one", {}, writing(tmp_path, "x.txt", "new")).value == "new"
 
 
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", '{"one": 3}', '{"one": {"key": "k"}}', '{"one": {"key": "k", "files": [], "value": 0, "seconds": 0}}']
 )
 def test_a_damaged_ledger_holds_nothing(tmp_path, text):
-    (tmp_path / LEDGER).write_text(text)
-    assert ledger(tmp_path).run("one", {}, writing(tmp_path, "x.txt", "new")).value == "new"
+    (tmp_path / STAGES_FILE).write_text(text)
+    assert open_stage_cache(tmp_path).run("one", {}, writing(tmp_path, "x.txt", "new")).value == "new"
 
 
 def test_a_ledger_never_removes_what_lies_outside_its_folder(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     (tmp_path / "out").mkdir()
     row = {"key": "k", "files": {"../mine.txt": "0"}, "value": None, "seconds": 0.0}
-    (tmp_path / "out" / LEDGER).write_text(json.dumps({"one": row}))
-    ledger(tmp_path / "out").run("one", {}, writing(tmp_path / "out", "x.txt", "new"))
+    (tmp_path / "out" / STAGES_FILE).write_text(json.dumps({"one": row}))
+    open_stage_cache(tmp_path / "out").run("one", {}, writing(tmp_path / "out", "x.txt", "new"))
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
@@ -291,22 +292,22 @@ def test_ctrl_c_and_errors_say_what_is_kept_once_there_is_something(tmp_path):
     def fail():
         raise BackendError("Lava died", cause="died")
 
-    found = ledger(tmp_path)
+    found = open_stage_cache(tmp_path)
     with pytest.raises(KeyboardInterrupt, match="^$"):
         found.run("one", {}, stop)
     found.run("one", {}, writing(tmp_path, "x.txt", "done"))
     with pytest.raises(KeyboardInterrupt, match=r"what is done \(one\) is kept in .*, and the same call goes on from there"):
         found.run("two", {}, stop)
     with pytest.raises(BackendError, match=r"^Lava died; what is done \(one\) is kept") as caught:
-        found.timed("two", fail)
+        found.run_always("two", fail)
     assert caught.value.cause == "died"
 
 
 def test_after_a_budget_that_cannot_be_reached_the_command_has_one_that_can():
-    advice = advice_for("spear-deploy deploy a.snn --synops=5% --out b")
+    advice = make_advice("spear-deploy deploy a.snn --synops=5% --out b")
     assert advice(BudgetError("too low", least=812.3)) == "`spear-deploy deploy a.snn --out b --synops 813`"
     assert advice(BudgetError("no number")) == "`spear-deploy deploy a.snn --synops=5% --out b`"
-    assert advice_for(None)(None) == "the same call"
+    assert make_advice(None)(None) == "the same call"
 
 
 def test_digests_tell_data_profiles_and_networks_apart():
@@ -318,7 +319,7 @@ def test_digests_tell_data_profiles_and_networks_apart():
     assert hash_dataset(from_arrays(arrays(), name="renamed")) == hash_dataset(same)
     chip = load_profile("loihi2")
     assert hash_profile(chip) == hash_profile(load_profile("loihi2"))
-    assert hash_profile(with_overrides(chip, {"energy.synop_pj": 1.0})) != hash_profile(chip)
+    assert hash_profile(override_facts(chip, {"energy.synop_pj": 1.0})) != hash_profile(chip)
     assert hash_network(network(IF())) == hash_network(network(IF()))
     assert hash_network(network(IF(), seed=1)) != hash_network(network(IF()))
 
@@ -334,7 +335,7 @@ def test_counts_come_back_from_their_file_delayed_edges_included(tmp_path):
     counts = simulate(graph, random_spikes(graph, 0, steps=6, batch=2)).counts
     found = read_counts(tmp_path / "counts.npz", json.loads(json.dumps(write_counts(counts, tmp_path / "counts.npz"))))
     assert (found.steps, found.samples, found.input_kind) == (6, 2, "spikes")
-    assert synops(graph, found) == synops(graph, counts) and counts.delivered
+    assert count_synops(graph, found) == count_synops(graph, counts) and counts.delivered
     for name, sent in counts.sent.items():
         np.testing.assert_array_equal(found.sent[name], sent)
 
@@ -345,7 +346,7 @@ def test_counts_come_back_from_their_file_delayed_edges_included(tmp_path):
 @pytest.mark.parametrize("text", ["much", "", "%", "0", "-3", "nan", "inf%"])
 def test_budgets_that_are_none(text):
     with pytest.raises(BudgetError, match=f"SynOps budget '{text}': expected"):
-        budget_from(text, 100.0)
+        parse_amount(text, "synops")
 
 
 def test_a_budget_below_an_almost_empty_network_names_what_is_reachable(tmp_path):
@@ -355,7 +356,7 @@ def test_a_budget_below_an_almost_empty_network_names_what_is_reachable(tmp_path
 
 
 def test_what_cannot_go_on_is_said_before_anything_is_trained(tmp_path):
-    integer = api.for_chip(network(IF()), "loihi2")
+    integer = api.quantize_for_chip(network(IF()), "loihi2")
     with pytest.raises(UnsupportedError, match="an integer network can be neither searched nor fine-tuned"):
         sd.deploy(integer, "loihi2", task(), out=tmp_path / "out")
     with pytest.raises(UnsupportedError, match="integers of the truenorth family are not built yet"):
@@ -369,13 +370,13 @@ def test_what_cannot_go_on_is_said_before_anything_is_trained(tmp_path):
 
 
 def test_lava_needs_a_sample():
-    integer = api.for_chip(network(IF()), "loihi2")
+    integer = api.quantize_for_chip(network(IF()), "loihi2")
     with pytest.raises(DataError, match="there is no test sample to run on Lava"):
-        run_on_lava(integer, task().test, 0)
+        compare_with_lava(integer, task().test, 0)
 
 
 def test_norse_and_our_simulator_agree_on_every_spike():
-    found = run_on_norse(network(LIF(tau_s=0.002, v_threshold=0.2)), task().test)
+    found = compare_with_norse(network(LIF(tau_s=0.002, v_threshold=0.2)), task().test)
     assert found == {"samples": 24, "spike_mismatches": 0, "spikes_compared": 24 * 6 * 8}
 
 

@@ -13,21 +13,22 @@ pytest.importorskip("torch")
 from spear_deploy.budget.check import check
 from spear_deploy.errors import BudgetError, GraphError
 from spear_deploy.network import LI, LIF, Dense, Layer
-from spear_deploy.network.channel_groups import coupled_groups
+from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.pipeline import api
-from spear_deploy.pruning.budgets import Amount, Budgets, amount
-from spear_deploy.pruning.candidates import Scorer, count_parameters, not_prunable
-from spear_deploy.pruning.chip_costs import on_chip
-from spear_deploy.pruning.importance import importance, membrane_potential, plan_by_importance, taylor
+from spear_deploy.pruning.budgets import WRITTEN, Amount, Budgets, parse_amount
+from spear_deploy.pruning.candidates import Evaluator, count_parameters, list_unprunable
+from spear_deploy.pruning.chip_costs import build_chip_costs
+from spear_deploy.pruning.importance import mean_membrane_potential, plan_by_importance, score_channels, taylor_scores
 from spear_deploy.pruning.plan import PruningPlan, prune
 from spear_deploy.pruning.prune_to_budget import prune_to_budget
 from spear_deploy.pruning.search.search import search
 from spear_deploy.pruning.search.settings import SearchSettings
+from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.pruning.tune import last_adjustments
-from spear_deploy.pruning.tune.fine_tuning import Tuning
-from spear_deploy.pruning.tune.measure import Aims
-from spear_deploy.pruning.tune.regrow import wider
+from spear_deploy.pruning.tune.fine_tuning import FineTuning
+from spear_deploy.pruning.tune.measure import BudgetMonitor
+from spear_deploy.pruning.tune.regrow import widen_plan
 from spear_deploy.simulator import simulate
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import fit, train
@@ -48,21 +49,21 @@ def task():
 
 
 def test_amounts_are_numbers_or_shares():
-    assert amount("35%", "synops") == Amount(value=0.35, relative=True) and amount(12, "cores").of(100) == 12
-    assert amount("2.5", "energy", unit=1e-6).value == pytest.approx(2.5e-6) and amount("50%", "cores").of(8) == 4
+    assert parse_amount("35%", "synops") == Amount(value=0.35, relative=True) and parse_amount(12, "cores").resolve(100) == 12
+    assert parse_amount("2.5", "energy_uj").value == pytest.approx(2.5e-6) and parse_amount("50%", "cores").resolve(8) == 4
 
 
 @pytest.mark.parametrize("text", ["much", "", "%", "nan%"])
 def test_what_is_no_amount_is_refused(text):
     with pytest.raises(BudgetError, match=f"cores budget '{text}': expected"):
-        amount(text, "cores")
+        parse_amount(text, "cores")
 
 
 def test_what_is_not_known_has_no_budget():
     with pytest.raises(
         BudgetError, match="energy budget: what the network takes is not known for this chip; leave this budget out"
     ):
-        Budgets(energy_j=Amount(value=1.0)).limits({"synops": 5.0, "energy_j": None})
+        Budgets(energy_j=Amount(value=1.0)).resolve({"synops": 5.0, "energy_j": None})
 
 
 # ----------------------------------------------------------------------------------------------------------- on a chip
@@ -71,8 +72,8 @@ def test_what_is_not_known_has_no_budget():
 @pytest.mark.parametrize("seed", range(6))
 def test_costs_of_a_plan_are_those_of_the_pruned_network(seed):
     graph, profile = random_graph(seed), api.profile("loihi1")
-    costs, rng = on_chip(graph, profile), np.random.default_rng(seed)
-    groups = coupled_groups(graph)
+    costs, rng = build_chip_costs(graph, profile), np.random.default_rng(seed)
+    groups = list_prunable_groups(graph)
     for _ in range(4):
         widths = tuple(int(rng.integers(1, group.channels + 1)) for group in groups)
         plan = PruningPlan(kept={group.name: tuple(range(w)) for group, w in zip(groups, widths, strict=True)})
@@ -80,43 +81,42 @@ def test_costs_of_a_plan_are_those_of_the_pruned_network(seed):
         found = costs.sizes(widths)
         assert found["cores"] == report.cores_used
         assert found["memory_words"] == sum(part.memory_words for part in report.placement.slices)
-        assert bool(costs.placed(widths)[1]) == any(row.resource != "synops" for row in report.over)
+        assert bool(costs.place(widths)[1]) == any(row.resource != "synops" for row in report.over)
 
 
 def test_energy_of_a_plan_is_that_of_the_check(task):
     graph, data = task
     profile = api.profile("loihi1")
-    scorer = Scorer(graph, data, chip=on_chip(graph, profile), timed=True)
-    score = scorer.score((9, 7))
-    report = check(scorer.candidate((9, 7)), profile, activity=evaluate(scorer.candidate((9, 7)), data.val).counts)
+    evaluator = Evaluator(graph, data, chip=build_chip_costs(graph, profile), timed=True)
+    score = evaluator.score((9, 7))
+    report = check(evaluator.build((9, 7)), profile, activity=evaluate(evaluator.build((9, 7)), data.val).counts)
     assert score.activity == {"energy_j": report.energy.total, "latency_s": report.latency.seconds}
     assert report.energy.total is not None
 
 
-@pytest.mark.parametrize("resource", ["parameters", "memory_words", "energy_j", "latency_s", "synops"])
-def test_each_budget_alone_is_kept(task, resource):
+@pytest.mark.parametrize("budget", ["parameters", "memory", "energy_uj", "latency_ms", "synops"])
+def test_each_budget_alone_is_kept(task, budget):
     graph, data = task
-    costs = on_chip(graph, api.profile("loihi1"))
-    dense = Scorer(graph, data, chip=costs).dense_values()
+    costs = build_chip_costs(graph, api.profile("loihi1"))
+    dense = Evaluator(graph, data, chip=costs).dense_use()
+    resource = WRITTEN[budget][0]
     share = 0.97 if resource == "latency_s" else 0.7
     try:
-        found = search(
-            graph, data, budgets=Budgets(**{resource: Amount(value=share, relative=True)}), method="random", chip=costs,
-            settings=PLAIN,
-        )  # fmt: skip
+        settings = PruneSettings(**{budget: f"{100 * share:g}%"}, method="random", search=PLAIN)
+        found = search(graph, data, settings, chip=costs)
     except BudgetError as error:  # what does not depend on widths cannot be kept, and that is said
         assert resource in ("latency_s", "memory_words") and "with one channel left in every layer" in str(error)
         return
-    scorer = Scorer(graph, data, chip=costs, timed=True)
-    score = scorer.score(found.score.widths)
-    values = {"synops": score.synops, **score.activity, **scorer.sizes(score.widths)}
+    evaluator = Evaluator(graph, data, chip=costs, timed=True)
+    score = evaluator.score(found.score.widths)
+    values = {"synops": score.synops, **score.activity, **evaluator.sizes(score.widths)}
     assert values[resource] <= share * dense[resource] * (1 + 1e-9) and max(w for _, w in found.widths.values()) > 1
 
 
 def test_several_budgets_hold_together(task):
     graph, data = task
-    budgets = Budgets(synops=Amount(value=0.7, relative=True), parameters=Amount(value=150))
-    found = prune_to_budget(graph, data, budgets=budgets, method="random", epochs=6, settings=PLAIN)
+    settings = PruneSettings(synops="70%", parameters=150, method="random", epochs=6, search=PLAIN)
+    found = prune_to_budget(graph, data, settings)
     assert found.met and count_parameters(found.graph) <= 150 and set(found.budgets) == {"synops", "parameters"}
     assert evaluate(found.graph, data.test).synops.total <= 0.7 * evaluate(graph, data.test).synops.total
 
@@ -128,22 +128,22 @@ def test_cores_are_a_step_that_the_search_sees():
         Layer(name="out", synapse=Dense(weight=rng.normal(0, 1, (2, 40)).astype(np.float32)), neuron=LI(tau_s=2e-3)),
     )
     graph = chain(layers, input_shape=(6,))
-    profile = api.target("loihi1", {"core.neurons": "10"})[0]
-    costs = on_chip(graph, profile)
+    profile = api.resolve_chip("loihi1", {"core.neurons": "10"})[0]
+    costs = build_chip_costs(graph, profile)
     assert [costs.sizes((w,))["cores"] for w in (40, 31, 30, 21, 20)] == [5, 5, 4, 4, 3]
-    found = search(graph, toy_data(), budgets=Budgets(cores=Amount(value=4)), method="uniform", chip=costs, settings=PLAIN)
+    found = search(graph, toy_data(), PruneSettings(cores=4, method="uniform", search=PLAIN), chip=costs)
     assert found.widths == {"a": (40, 30)}  # the most channels that 4 cores hold
     with pytest.raises(BudgetError, match="cores budget 1 is below 2, what this network costs with one channel left") as error:
-        search(graph, toy_data(), budgets=Budgets(cores=Amount(value=1)), chip=costs, settings=PLAIN)
+        search(graph, toy_data(), PruneSettings(cores=1, search=PLAIN), chip=costs)
     assert error.value.least == 2
-    small = api.target("loihi1", {"core.neurons": "10", "chip.usable_cores": "4"})[0]
-    fits = search(graph, toy_data(), budgets=Budgets(fit=True), method="uniform", chip=on_chip(graph, small), settings=PLAIN)
+    small = api.resolve_chip("loihi1", {"core.neurons": "10", "chip.usable_cores": "4"})[0]
+    fits = search(graph, toy_data(), PruneSettings(fit=True, method="uniform", search=PLAIN), chip=build_chip_costs(graph, small))
     assert fits.widths == {"a": (40, 30)}
-    none = api.target("loihi1", {"core.neurons": "10", "chip.usable_cores": "1"})[0]
+    none = api.resolve_chip("loihi1", {"core.neurons": "10", "chip.usable_cores": "1"})[0]
     with pytest.raises(
         BudgetError, match=r"chip 'loihi1': this network does not fit with one channel left in every layer \(cores 2 of 1"
     ):
-        search(graph, toy_data(), budgets=Budgets(fit=True), chip=on_chip(graph, none), settings=PLAIN)
+        search(graph, toy_data(), PruneSettings(fit=True, search=PLAIN), chip=build_chip_costs(graph, none))
 
 
 # ---------------------------------------------------------------------------------------------------------- prunable
@@ -174,9 +174,9 @@ def structured(seed=0):
 def test_skips_loops_several_inputs_and_parameters_by_channel_are_pruned_to_a_budget():
     data = toy_data()
     graph = train(structured(), data, recipe=quick(8))
-    (group,) = coupled_groups(graph)  # the skip joins everything
+    (group,) = list_prunable_groups(graph)  # the skip joins everything
     assert set(group.producers) == {"one", "two", "body", "loop"}
-    found = prune_to_budget(graph, data, synops_budget="60%", method="random", epochs=8, settings=PLAIN)
+    found = prune_to_budget(graph, data, PruneSettings(synops="60%", method="random", epochs=8, search=PLAIN))
     assert found.met and found.widths["one"][1] < 12
     small = found.graph
     assert {small.shape_of(name) for name in ("one", "two", "body", "loop", "sum")} == {(found.widths["one"][1],)}
@@ -185,90 +185,96 @@ def test_skips_loops_several_inputs_and_parameters_by_channel_are_pruned_to_a_bu
 
 
 def test_what_cannot_be_pruned_is_named():
-    assert not_prunable(toy_network()) == ["'out' cannot be pruned: it is the network's output"]
+    assert list_unprunable(toy_network()) == ["'out' cannot be pruned: it is the network's output"]
 
 
 # ---------------------------------------------------------------------------------------------------------- widening
 
 
 def narrowed(graph, data, width):
-    return prune(graph, plan_by_importance(graph, {group.name: width for group in coupled_groups(graph)}))
+    return prune(graph, plan_by_importance(graph, {group.name: width for group in list_prunable_groups(graph)}))
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.3, 2.0, 50.0])
 def test_a_wider_plan_takes_at_most_so_many_times_more_and_one_channel_more_would_not(task, factor):
     graph, data = task
-    narrow, scorer = narrowed(graph, data, 4), Scorer(graph, data)
-    found = wider(graph, narrow, factor, data, limits={})
+    narrow, evaluator = narrowed(graph, data, 4), Evaluator(graph, data)
+    found = widen_plan(graph, narrow, factor, data)
     if factor == 1.0:
         assert found is None
         return
-    widths = tuple(len(found.metadata["kept_channels"][group.name]) for group in scorer.groups)
-    assert all(4 <= w <= n for w, n in zip(widths, scorer.channels, strict=True)) and max(widths) > 4
-    limit = factor * scorer.estimate((4,) * len(widths))
-    assert scorer.estimate(widths) <= limit
+    widths = tuple(len(found.metadata["kept_channels"][group.name]) for group in evaluator.groups)
+    assert all(4 <= w <= n for w, n in zip(widths, evaluator.channels, strict=True)) and max(widths) > 4
+    limit = factor * evaluator.estimate((4,) * len(widths))
+    assert evaluator.estimate(widths) <= limit
     for index in range(len(widths)):
         more = tuple(w + (i == index) for i, w in enumerate(widths))
-        assert more[index] > scorer.channels[index] or scorer.estimate(more) > limit
+        assert more[index] > evaluator.channels[index] or evaluator.estimate(more) > limit
 
 
 def test_a_wider_plan_keeps_the_budgets_of_size_and_the_chip(task):
     graph, data = task
     narrow = narrowed(graph, data, 4)
     parameters = count_parameters(narrow)
-    assert wider(graph, narrow, 2.0, data, limits={"parameters": parameters}) is None
-    most = 1.2 * parameters
-    assert parameters < count_parameters(wider(graph, narrow, 2.0, data, limits={"parameters": most})) <= most
-    full = on_chip(graph, small_chip("loihi2", core__neurons=4, chip__usable_cores=3))
-    assert wider(graph, narrow, 2.0, data, limits={}, chip=full, fit=True) is None
-    assert wider(graph, narrow, 2.0, data, limits={}, chip=full) is not None
+
+    def widened(chip=None, **budgets):
+        return widen_plan(
+            graph, narrow, 2.0, data, monitor=BudgetMonitor(graph, data, PruneSettings(**budgets).budgets, (), chip)
+        )
+
+    assert widened(parameters=parameters) is None
+    assert parameters < count_parameters(widened(parameters=1.2 * parameters)) <= 1.2 * parameters
+    full = build_chip_costs(graph, small_chip("loihi2", core__neurons=4, chip__usable_cores=3))
+    assert widened(full, synops="50%", fit=True) is None
+    assert widened(full, synops="50%") is not None
 
 
 def test_a_plan_that_leaves_budget_over_grows_instead_of_spiking_more(task):
     graph, data = task
-    low = search(graph, data, synops_budget="30%", method="uniform", settings=PLAIN)
-    found = prune_to_budget(graph, data, synops_budget="70%", found=low, epochs=4)
+    low = search(graph, data, PruneSettings(synops="30%", method="uniform", search=PLAIN))
+    found = prune_to_budget(graph, data, PruneSettings(synops="70%", epochs=4), search_result=low)
     before, after = low.widths, found.widths
     assert all(after[name][1] >= before[name][1] for name in after) and found.widths != {n: list(w) for n, w in before.items()}
     assert found.met and found.unused < 0.1
-    alone = prune_to_budget(graph, data, synops_budget="30%", found=low, epochs=4)
+    alone = prune_to_budget(graph, data, PruneSettings(synops="30%", epochs=4), search_result=low)
     assert found.accuracy >= alone.accuracy
 
 
-def test_thresholds_that_would_cost_accuracy_stay_unless_learning_helps(task):
+def test_thresholds_that_would_cost_accuracy_stay_unless_learning_helps(task, monkeypatch):
     graph, data = task
-    aims, seen = Aims(graph, data, Budgets(synops=Amount(value=0.9, relative=True))), set()
+    monitor, outcomes = BudgetMonitor(graph, data, PruneSettings(synops="90%").budgets), set()
 
-    def value(network):
-        return aims.measure(network).active
+    def relative_use(network):
+        return monitor.measure(network).active_use
 
     for width in range(3, 15):
         narrow = narrowed(graph, data, width)
         before = evaluate(narrow, data.val).accuracy
-        trimmed = last_adjustments.by_thresholds(narrow, value)
-        falls = (
-            value(narrow) < 1 and before - evaluate(trimmed, data.val).accuracy > (before * (1 - before) / len(data.val)) ** 0.5
-        )
+        scaled = last_adjustments.scale_thresholds(narrow, relative_use)
+        fall, noise = before - evaluate(scaled, data.val).accuracy, (before * (1 - before) / len(data.val)) ** 0.5
+        falls = relative_use(narrow) < 1 and fall > noise
         for helps in (False, True):
-            tuning, asked = Tuning(narrow, graph, data, aims, lambda *_: None, 0, None), []
+            tuning, calls = FineTuning(narrow, graph, data, monitor), []
 
-            def more(tuning=tuning, asked=asked, helps=helps, better=trimmed):
-                asked.append(True)
+            def learn(epochs, target, peak, tuning=tuning, calls=calls, helps=helps, better=scaled):
+                calls.append(True)
                 if helps:
-                    tuning.graph = fit(better, data, quick(6), synops_budget=aims.measure(better).aims["synops"]).graph
+                    recipe = replace(quick(6), synops_budget=monitor.measure(better).aims["synops"])
+                    tuning.graph = fit(better, data, recipe).graph
 
-            tuning._trim_thresholds(value, more)
-            assert asked == [True] * falls
+            monkeypatch.setattr(tuning, "_learn", learn)
+            tuning._adjust_thresholds(relative_use, 6, None)
+            assert calls == [True] * falls
             if not falls:
-                assert tuning.graph == trimmed and not tuning.notes
+                assert tuning.graph == scaled and not tuning.notes
             elif tuning.notes:
                 assert tuning.graph == narrow
                 assert re.match(r"[\d.]+% of the budget is left over: lower thresholds would have used it, and", tuning.notes[0])
             else:
-                assert helps and value(narrow) < value(tuning.graph) <= 1
+                assert helps and relative_use(narrow) < relative_use(tuning.graph) <= 1
                 assert evaluate(tuning.graph, data.val).accuracy > before - 0.1
-            seen.add((falls, helps, bool(tuning.notes)))
-    assert {(False, False, False), (True, False, True), (True, True, False)} <= seen
+            outcomes.add((falls, helps, bool(tuning.notes)))
+    assert {(False, False, False), (True, False, True), (True, True, False)} <= outcomes
 
 
 # ---------------------------------------------------------------------------------------------------------- trimming
@@ -280,7 +286,7 @@ def test_thresholds_move_away_from_rest_and_the_readout_stays(task, factor):
     resting = graph.with_layers(
         {"hidden": replace(graph["hidden"], neuron=replace(graph["hidden"].neuron, v_leak=np.float32(0.5)))}
     )
-    moved = last_adjustments.with_thresholds(resting, factor)
+    moved = last_adjustments.multiply_thresholds(resting, factor)
     assert moved["hidden"].neuron.v_threshold == pytest.approx(0.5 + factor * 0.5)
     assert moved["second"].neuron.v_threshold == pytest.approx(factor) and moved["out"] == graph["out"]
 
@@ -291,7 +297,7 @@ def test_thresholds_bring_a_network_to_its_budget_from_both_sides(share):
 
     graph, val = api.load("digits"), load_data("digits").val
     budget = share * evaluate(graph, val).synops.total
-    trimmed = last_adjustments.by_thresholds(graph, lambda network: evaluate(network, val).synops.total / budget)
+    trimmed = last_adjustments.scale_thresholds(graph, lambda network: evaluate(network, val).synops.total / budget)
     assert 1 - 2 * last_adjustments.CLOSE <= evaluate(trimmed, val).synops.total / budget <= 1
     assert evaluate(trimmed, val).accuracy >= evaluate(graph, val).accuracy - 0.02
 
@@ -303,22 +309,22 @@ def test_weights_go_until_the_budget_is_met_and_the_smallest_first(task):
     def value(network):
         return evaluate(network, data.val).synops.total / (0.96 * found.synops.total)
 
-    thin = last_adjustments.by_weights(graph, found.counts.sent, value)
+    thin = last_adjustments.zero_weights(graph, found.counts.sent, value)
     assert 0.98 <= value(thin) <= 1
     gone = (thin["hidden"].synapse.weight == 0) & (graph["hidden"].synapse.weight != 0)
     assert 0 < gone.mean() <= last_adjustments.WEIGHTS_SPAN
     assert np.abs(graph["hidden"].synapse.weight[gone]).mean() < np.abs(graph["hidden"].synapse.weight[~gone]).mean()
-    assert last_adjustments.by_weights(graph, found.counts.sent, lambda network: 0.9) is graph
+    assert last_adjustments.zero_weights(graph, found.counts.sent, lambda network: 0.9) is graph
 
 
 def test_channels_go_until_enough_is_gone(task):
     graph, data = task
     before = evaluate(graph, data.val).synops.total
-    after = last_adjustments.by_channels(graph, data, 0.1)
+    after = last_adjustments.drop_channels(graph, data, 0.1)
     assert evaluate(after, data.val).synops.total <= 0.9 * before
-    assert sum(group.channels for group in coupled_groups(after)) < 32
+    assert sum(group.channels for group in list_prunable_groups(after)) < 32
     bare = prune(graph, PruningPlan(kept={"hidden": (0,), "second": (0,)}))
-    assert last_adjustments.by_channels(bare, data, 0.5) == bare
+    assert last_adjustments.drop_channels(bare, data, 0.5) == bare
 
 
 # ---------------------------------------------------------------------------------------------------------- evidence
@@ -331,11 +337,11 @@ def test_membrane_potential_is_the_mean_of_what_is_recorded(seed):
     graph = random_graph(seed)
     x = random_spikes(graph, seed)
     split = Split(x=np.moveaxis(x, 0, 1).astype(np.uint8), y=np.zeros(x.shape[1], int))
-    run, found = simulate(graph, x, record=["v"]), membrane_potential(graph, split)
+    run, found = simulate(graph, x, record=["v"]), mean_membrane_potential(graph, split)
     for name, value in found.items():
         np.testing.assert_allclose(value, np.abs(run.v[name]).mean(axis=(0, 1)), rtol=1e-6)
-    for group in coupled_groups(graph):
-        assert importance(graph, group, "membrane", evidence=found).shape == (group.channels,)
+    for group in list_prunable_groups(graph):
+        assert score_channels(graph, group, "membrane", statistics=found).shape == (group.channels,)
 
 
 def test_taylor_ranks_what_the_decision_hangs_on_first():
@@ -347,18 +353,18 @@ def test_taylor_ranks_what_the_decision_hangs_on_first():
         Layer(name="out", synapse=Dense(weight=weight), neuron=LI(tau_s=2e-3)),
     )
     graph, data = chain(layers, input_shape=(6,)), toy_data()
-    found = taylor(graph, data.train)
+    found = taylor_scores(graph, data.train)
     assert (found["a"][:2] > 0).all() and not found["a"][2:].any()
-    assert plan_by_importance(graph, {"a": 2}, "taylor", evidence=found).kept["a"] == (0, 1)
+    assert plan_by_importance(graph, {"a": 2}, "taylor", statistics=found).kept["a"] == (0, 1)
 
 
 def test_every_criterion_serves_a_search_and_a_missing_one_is_named(task):
     graph, data = task
     for criterion in ("l1", "bn_scale", "rate", "membrane", "taylor"):
-        found = search(graph, data, synops_budget="60%", method="uniform", settings=replace(PLAIN, criterion=criterion))
+        found = search(graph, data, PruneSettings(synops="60%", method="uniform", search=replace(PLAIN, criterion=criterion)))
         assert found.predicted <= 0.6 * evaluate(graph, data.val).synops.total
-    group = coupled_groups(graph)[0]
+    group = list_prunable_groups(graph)[0]
     with pytest.raises(GraphError, match="importance 'taylor' needs evidence of a run"):
-        importance(graph, group, "taylor")
+        score_channels(graph, group, "taylor")
     with pytest.raises(GraphError, match="importance 'l2': expected one of l1"):
-        importance(graph, group, "l2")
+        score_channels(graph, group, "l2")

@@ -1,6 +1,7 @@
 """What `prune` promises: several budgets, making a network fit, one search for several budgets, and what it refuses."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,8 +14,13 @@ from spear_deploy.errors import BudgetError, FileError, UnsupportedError
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import IF, LIF
 from spear_deploy.pipeline import api
-from spear_deploy.pipeline.prune import budgets_for
+from spear_deploy.pipeline.inputs import merge_options
+from spear_deploy.pipeline.preflight import CheckedInputs
+from spear_deploy.pipeline.prune import prune_front, require_fit
+from spear_deploy.pipeline.settings import DeploySettings
+from spear_deploy.pruning.chip_costs import build_chip_costs
 from spear_deploy.pruning.plan import PruningPlan, prune
+from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.report import write_report
 from spear_deploy.training.evaluation import evaluate
 from tests.pipeline.test_deploy import network, task
@@ -107,8 +113,63 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
         sd.prune(network(IF(), seed=1), "loihi2", task(), out=tmp_path, synops="70%", **FAST)
 
 
-def test_what_the_chip_lacks_is_no_matter_of_size():
+def test_a_chip_without_the_neuron_is_refused_whatever_the_size_of_the_network(tmp_path):
+    net, profile = network(LIF(tau_s=0.002)), api.profile("speck2f")
+    inputs = CheckedInputs(network=net, profile=profile, chips=1, dataset=task())
     with pytest.raises(
         UnsupportedError, match="chip 'speck2f' lacks what this network needs, and pruning does not help: layer 'fc'"
     ):
-        budgets_for(network(LIF(tau_s=0.002)), api.profile("speck2f"), 1, {})
+        require_fit(PruneSettings(), inputs, build_chip_costs(net, profile))
+
+
+# ------------------------------------------------------------------------------------------------------------ settings
+
+
+def test_settings_and_keywords_give_the_same_network_and_keywords_come_on_top(tmp_path):
+    net, data = network(IF()), task()
+    settings = PruneSettings(synops="70%", seed=1, **FAST)
+    first = sd.prune(net, "loihi2", data, out=tmp_path / "a", settings=settings)
+    again = sd.prune(net, "loihi2", data, out=tmp_path / "b", settings=replace(settings, synops="40%"), synops="70%")
+    plain = sd.prune(net, "loihi2", data, out=tmp_path / "c", synops="70%", seed=1, **FAST)
+    for facts in (first, again, plain):
+        facts.pop("seconds")
+    assert first == again == plain
+    assert api.load(tmp_path / "a" / "pruned.snn") == api.load(tmp_path / "c" / "pruned.snn")
+
+
+def test_an_option_that_is_none_keeps_the_default():
+    assert merge_options(PruneSettings(), {"method": None, "epochs": None, "synops": "50%"}, "prune") == PruneSettings(
+        synops="50%"
+    )
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments"), [("prune", ("digits", "loihi2", "digits")), ("deploy", ("digits", "loihi2", "digits")), ("demo", ())]
+)
+def test_a_misspelt_option_is_refused_with_the_one_that_is_meant(tmp_path, verb, arguments):
+    message = rf"{verb}: there is no option 'sinops'; expected .*synops.*; did you mean 'synops'\?"
+    with pytest.raises(TypeError, match=message):
+        getattr(sd, verb)(*arguments, out=tmp_path / "out", sinops="50%")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("wrong", [{"episodes": 0}, {"epochs": -1}])
+def test_fewer_than_one_episode_or_epoch_is_refused(wrong):
+    with pytest.raises(BudgetError, match=r"pruning settings: (0 episodes|-1 epochs) given; expected at least 1"):
+        PruneSettings(**wrong)
+
+
+def test_settings_refuse_a_budget_or_method_that_is_none_when_they_are_made():
+    with pytest.raises(BudgetError, match="energy budget 'much': expected a number of µJ or a share such as 50%"):
+        PruneSettings(energy_uj="much")
+    for make in (PruneSettings, DeploySettings):
+        with pytest.raises(BudgetError, match="method 'speer': expected one of spear, ddpg, .*; did you mean 'spear'"):
+            make(method="speer")
+        with pytest.raises(BudgetError, match="SynOps budget '0': expected more than 0"):
+            make(synops="0")
+
+
+@pytest.mark.parametrize("synops", [[], ()])
+def test_a_front_without_budgets_is_refused(tmp_path, synops):
+    with pytest.raises(BudgetError, match="budgets: none given, expected at least one such as 50%"):
+        prune_front(network(IF()), "loihi2", task(), synops, out=tmp_path)

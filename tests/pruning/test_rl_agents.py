@@ -11,11 +11,11 @@ pytest.importorskip("stable_baselines3")
 
 from gymnasium.utils.env_checker import check_env  # noqa: E402
 
-from spear_deploy.network.channel_groups import coupled_groups  # noqa: E402
+from spear_deploy.network.channel_groups import list_prunable_groups  # noqa: E402
 from spear_deploy.pipeline.demo import digits_network  # noqa: E402
-from spear_deploy.pruning.candidates import Trial  # noqa: E402
+from spear_deploy.pruning.candidates import ProposalResult  # noqa: E402
 from spear_deploy.pruning.search import baselines, rl_agents  # noqa: E402
-from spear_deploy.pruning.search.environment import OBSERVATION, PruningEnv, static_features  # noqa: E402
+from spear_deploy.pruning.search.environment import OBSERVATION, PruningEnv, compute_static_features  # noqa: E402
 
 BEST = (0.9, 0.35, 0.6)
 
@@ -39,7 +39,7 @@ class Toy:
         executed = tuple(float(r) for r in np.clip(executed, 0.2, 1.0))
         reward = -float(np.sum((np.array(executed) - BEST) ** 2))
         self.played.append((tuple(ratios), executed, reward))
-        return Trial(executed=executed, reward=reward, facts={})
+        return ProposalResult(executed=executed, reward=reward)
 
     def env(self):
         rng = np.random.default_rng(0)
@@ -50,7 +50,7 @@ def test_the_environment_follows_gymnasium():
     check_env(Toy().env(), skip_render_check=True)
 
     def worth(ratios):
-        return Trial(executed=ratios, reward=1.0, facts={})
+        return ProposalResult(executed=ratios, reward=1.0)
 
     check_env(PruningEnv(np.zeros((1, 7)), (1.0,), lambda ratios: ratios[0], worth, floor=0.2), skip_render_check=True)
 
@@ -64,7 +64,7 @@ def test_an_episode_asks_each_group_once_and_rewards_at_the_end():
     assert (reward, done) == (0.0, False) and seen[-3:] == pytest.approx([1 - (0.5 + 2) / 3, 0.5, 0.5])
     env.step(np.array([0.4], np.float32))
     last, reward, done, _, info = env.step(np.array([7.0], np.float32))  # beyond the range: clipped
-    assert done and reward == pytest.approx(toy.played[-1][2]) and info["trial"].executed == pytest.approx((0.5, 0.4, 1.0))
+    assert done and reward == pytest.approx(toy.played[-1][2]) and info["result"].executed == pytest.approx((0.5, 0.4, 1.0))
     assert last[-2] == 0.0 and env.observation_space.contains(last)
 
 
@@ -73,7 +73,7 @@ def test_transitions_are_what_playing_the_executed_ratios_shows():
     env.reset()
     for ratio in (0.9, 0.9, 0.9):
         _, _, _, _, info = env.step(np.array([ratio], np.float32))
-    executed = info["trial"].executed
+    executed = info["result"].executed
     assert sum(executed) == pytest.approx(1.5)
     seen, _ = env.reset()
     for (before, action, after), ratio in zip(info["transitions"], executed, strict=True):
@@ -83,9 +83,9 @@ def test_transitions_are_what_playing_the_executed_ratios_shows():
         np.testing.assert_allclose(after, seen, atol=1e-6)
 
 
-def test_static_features_are_those_of_the_layers():
+def test_compute_static_features_are_those_of_the_layers():
     graph = digits_network(0)
-    table = static_features(graph, coupled_groups(graph))
+    table = compute_static_features(graph, list_prunable_groups(graph))
     # index, dense, inputs, channels, stride, kernel, weights of conv1 and conv2, scaled: equal columns are 0
     np.testing.assert_array_equal(table, [[0, 0, 0, 0, 0, 0, 0], [1, 0, 1, 1, 0, 0, 1]])
 
@@ -114,7 +114,7 @@ def test_the_buffer_gives_every_transition_the_terminal_reward_once():
 
 def played(agent, seed, episodes=60, **kw):
     toy = Toy(**kw)
-    rl_agents.learn(toy.env(), groups=3, episodes=episodes, seed=seed, agent=agent)
+    rl_agents.train_agent(toy.env(), groups=3, episodes=episodes, seed=seed, agent=agent)
     assert len(toy.played) == episodes
     return toy.played
 
@@ -124,7 +124,7 @@ def test_ddpg_learns_the_known_optimum_and_beats_uniform():
     late = np.mean([reward for _, _, reward in history[-15:]])
     early = np.mean([reward for _, _, reward in history[:15]])
     uniform = Toy()
-    baselines.uniform(uniform.env(), groups=3, episodes=60, seed=0)
+    baselines.uniform_search(uniform.env(), groups=3, episodes=60, seed=0)
     best_uniform = max(reward for _, _, reward in uniform.played)
     assert late > early + 0.1
     assert max(reward for _, _, reward in history) > -0.04 > best_uniform
@@ -147,14 +147,14 @@ def test_an_agent_repeats_under_one_seed_and_leaves_the_global_state_alone():
 def test_random_repeats_and_stays_in_range():
     first, again = Toy(), Toy()
     for toy in (first, again):
-        baselines.at_random(toy.env(), groups=3, episodes=20, seed=1)
+        baselines.random_search(toy.env(), groups=3, episodes=20, seed=1)
     assert first.played == again.played and len(first.played) == 20
     assert all(0.2 <= r <= 1.0 for proposed, _, _ in first.played for r in proposed)
 
 
 def test_uniform_tries_one_ratio_for_all():
     toy = Toy()
-    baselines.uniform(toy.env(), groups=3, episodes=5, seed=0)
+    baselines.uniform_search(toy.env(), groups=3, episodes=5, seed=0)
     assert [proposed[0] for proposed, _, _ in toy.played] == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2])
     assert all(len(set(proposed)) == 1 for proposed, _, _ in toy.played)
 
@@ -170,5 +170,5 @@ def test_noise_falls_to_a_tenth():
 
 def test_an_agent_leaves_nothing_among_the_temporary_files(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    rl_agents.learn(Toy().env(), groups=3, episodes=2, seed=0)
+    rl_agents.train_agent(Toy().env(), groups=3, episodes=2, seed=0)
     assert list(tmp_path.iterdir()) == []

@@ -18,23 +18,23 @@ import torch
 
 from spear_deploy.data import load_data
 from spear_deploy.errors import BudgetError, DataError, FileError
-from spear_deploy.hardware.profile import load_profile, with_overrides
+from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.network import LI, Dense, Layer
-from spear_deploy.network.channel_groups import coupled_groups
+from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.network.graph import chain
 from spear_deploy.pipeline.demo import digits_network
-from spear_deploy.pruning import prune_to_budget as closed_loop
-from spear_deploy.pruning.budgets import Amount, Budgets
-from spear_deploy.pruning.candidates import Scorer
-from spear_deploy.pruning.chip_costs import on_chip
+from spear_deploy.pruning import prune_to_budget as prune_to_budget_module
+from spear_deploy.pruning.candidates import Evaluator
+from spear_deploy.pruning.chip_costs import build_chip_costs
 from spear_deploy.pruning.plan import prune
-from spear_deploy.pruning.prune_to_budget import PROMISE, prune_to_budget
+from spear_deploy.pruning.prune_to_budget import MAX_STATED_SLACK, prune_to_budget
 from spear_deploy.pruning.search.search import search, search_front
 from spear_deploy.pruning.search.settings import METHODS, SearchSettings
+from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.pruning.tune import last_adjustments
-from spear_deploy.pruning.tune.measure import itself
+from spear_deploy.pruning.tune.measure import deploy_unchanged
 from spear_deploy.simulator import simulate
-from spear_deploy.simulator.synops import synops
+from spear_deploy.simulator.synops import count_synops
 from spear_deploy.training.evaluation import LOGIT_SCALE, evaluate
 from spear_deploy.training.fit import train
 from tests.training.test_fit import quick, toy_data, toy_network
@@ -64,7 +64,7 @@ def task():
 
 def masked(graph, plan):
     """The same network with the weights of removed channels at zero, and the neurons that are left."""
-    groups = {group.name: group for group in coupled_groups(graph)}
+    groups = {group.name: group for group in list_prunable_groups(graph)}
     left = {}
     for name, kept in plan.kept.items():
         gone = sorted(set(range(groups[name].channels)) - set(kept))
@@ -87,40 +87,40 @@ def masked(graph, plan):
 @pytest.mark.parametrize("widths", [(16, 32), (9, 20), (1, 1), (5, 32)])
 def test_estimate_is_the_count_on_the_masked_network(widths):
     graph, data = digits_network(0), load_data("digits")
-    scorer = Scorer(graph, replace(data, val=data.val.head(40)))
-    plan = scorer.plan(widths)
+    evaluator = Evaluator(graph, replace(data, val=data.val.head(40)))
+    plan = evaluator.plan(widths)
     without, left = masked(graph, plan)
-    counts = scorer.dense.counts
+    counts = evaluator.dense.counts
     sent = dict(counts.sent)
     for name, kept in left.items():
         sent[name] = np.where(np.isin(np.arange(len(sent[name])), kept)[:, None, None], sent[name], 0)
-    assert scorer.estimate(widths) == pytest.approx(synops(without, replace(counts, sent=sent)).total, rel=1e-12)
+    assert evaluator.estimate(widths) == pytest.approx(count_synops(without, replace(counts, sent=sent)).total, rel=1e-12)
 
 
 def test_estimate_grows_with_every_channel(task):
     graph, data, _ = task
-    scorer = Scorer(graph, data)
+    evaluator = Evaluator(graph, data)
     for w in range(1, 16):
-        assert scorer.estimate((w, 8)) <= scorer.estimate((w + 1, 8))
-        assert scorer.estimate((8, w)) <= scorer.estimate((8, w + 1))
-    assert scorer.estimate((16, 16)) == pytest.approx(scorer.dense.synops.total)
+        assert evaluator.estimate((w, 8)) <= evaluator.estimate((w + 1, 8))
+        assert evaluator.estimate((8, w)) <= evaluator.estimate((8, w + 1))
+    assert evaluator.estimate((16, 16)) == pytest.approx(evaluator.dense.synops.total)
 
 
 def test_a_score_is_what_the_pruned_network_does_and_is_remembered(task):
     graph, data, _ = task
-    scorer = Scorer(graph, data)
-    found, candidate = scorer.score((9, 7)), scorer.candidate((9, 7))
+    evaluator = Evaluator(graph, data)
+    found, candidate = evaluator.score((9, 7)), evaluator.build((9, 7))
     exact = evaluate(candidate, data.val)
     assert (found.accuracy, found.synops) == pytest.approx((exact.accuracy, exact.synops.total))
-    sliced = prune(graph, scorer.plan((9, 7)))
+    sliced = prune(graph, evaluator.plan((9, 7)))
     assert [layer.synapse for layer in candidate.layers] == [layer.synapse for layer in sliced.layers]
-    assert scorer.score((9, 7)) is found and scorer.evaluations == 1
+    assert evaluator.score((9, 7)) is found and evaluator.evaluations == 1
 
 
 def test_batch_norm_is_re_estimated_before_scoring():
     graph, data = digits_network(0), load_data("digits")
-    scorer = Scorer(graph, replace(data, val=data.val.head(20)))
-    candidate = scorer.candidate((8, 16))
+    evaluator = Evaluator(graph, replace(data, val=data.val.head(20)))
+    candidate = evaluator.build((8, 16))
     conv = replace(candidate["conv1"], norm=None, neuron=None)
     drive = simulate(chain((conv,), input_shape=(1, 8, 8)), np.moveaxis(data.train.x[:256], 0, 1)).output
     np.testing.assert_allclose(candidate["conv1"].norm.mean, drive.mean(axis=(0, 1, 3, 4)), rtol=1e-4, atol=1e-6)
@@ -132,7 +132,7 @@ def test_a_network_without_prunable_channels_is_refused(task):
     _, data, _ = task
     only = chain((Layer(name="out", synapse=Dense(weight=np.ones((2, 6), np.float32)), neuron=LI(tau_s=2e-3)),), input_shape=(6,))
     with pytest.raises(DataError, match="no channels that could be removed"):
-        Scorer(only, data)
+        Evaluator(only, data)
 
 
 # ------------------------------------------------------------------------------------------------------------- search
@@ -142,7 +142,7 @@ def test_a_network_without_prunable_channels_is_refused(task):
 def test_every_method_finds_a_plan_within_the_budget(task, method):
     graph, data, budget = task
     told = []
-    found = search(graph, data, synops_budget=budget, method=method, seed=0, settings=FAST, progress=told.append)
+    found = search(graph, data, PruneSettings(synops=budget, method=method, seed=0, search=FAST), progress=told.append)
     assert len(found.history) == (1 if method == "uniform" else 10) and told[-1]["of"] == 10
     assert all(row["feasible"] for row in found.history)
     assert found.estimator.upper(found.score.synops, FAST.confidence) <= budget
@@ -156,12 +156,12 @@ def test_every_method_finds_a_plan_within_the_budget(task, method):
 def test_spear_punishes_what_is_above_the_budget_and_ends_within_it(task):
     graph, data, budget = task
     soft = replace(FAST, projects=False, objective="accuracy", tar="cliff")
-    found = search(graph, data, synops_budget=budget, method="spear", settings=soft)
+    found = search(graph, data, PruneSettings(synops=budget, method="spear", search=soft))
     feasible = [row["feasible"] for row in found.history]
     assert set(feasible) == {True, False} and found.estimator.upper(found.score.synops) <= budget
     for row in found.history:
         assert (row["reward"] == row["accuracy"]) if row["feasible"] else (row["reward"] < -3)
-    tight = search(graph, data, synops_budget=budget / 2, method="spear", settings=replace(soft, episodes=2))
+    tight = search(graph, data, PruneSettings(synops=budget / 2, method="spear", search=replace(soft, episodes=2)))
     assert not any(row["feasible"] for row in tight.history) and tight.predicted <= budget / 2
 
 
@@ -169,17 +169,17 @@ def test_the_same_seed_gives_the_same_search(task):
     graph, data, budget = task
     few = replace(FASTEST, episodes=5)
     for method in ("spear", "evolution", "gp", "cma-es", "tpe"):
-        first, again = (search(graph, data, synops_budget=budget, method=method, seed=2, settings=few) for _ in range(2))
+        first, again = (search(graph, data, PruneSettings(synops=budget, method=method, seed=2, search=few)) for _ in range(2))
         assert first.history == again.history and first.plan == again.plan and first.estimator == again.estimator
-    other = search(graph, data, synops_budget=budget, method="random", seed=3, settings=few)
-    assert other.history != search(graph, data, synops_budget=budget, method="random", seed=4, settings=few).history
+    other = search(graph, data, PruneSettings(synops=budget, method="random", seed=3, search=few))
+    assert other.history != search(graph, data, PruneSettings(synops=budget, method="random", seed=4, search=few)).history
 
 
 def test_searchers_leave_the_global_random_state_alone(task):
     graph, data, budget = task
     before = np.random.get_state()[1].copy(), torch.random.get_rng_state()
     for method in ("gp", "cma-es", "tpe"):
-        search(graph, data, synops_budget=budget, method=method, settings=replace(FASTEST, samples=0, episodes=12))
+        search(graph, data, PruneSettings(synops=budget, method=method, search=replace(FASTEST, samples=0, episodes=12)))
     assert (np.random.get_state()[1] == before[0]).all() and torch.equal(torch.random.get_rng_state(), before[1])
 
 
@@ -190,7 +190,7 @@ def test_ctrl_c_keeps_the_best_so_far(task):
         if facts["stage"] == "search" and facts["done"] == 5:
             raise KeyboardInterrupt
 
-    found = search(graph, data, synops_budget=budget, method="random", settings=FAST, progress=stop)
+    found = search(graph, data, PruneSettings(synops=budget, method="random", search=FAST), progress=stop)
     assert found.interrupted and len(found.history) == 5
     assert found.score.accuracy == max(row["accuracy"] for row in found.history)
 
@@ -202,25 +202,25 @@ def test_ctrl_c_before_the_first_plan_is_passed_on(task):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        search(graph, data, synops_budget=budget, settings=FAST, progress=stop)
+        search(graph, data, PruneSettings(synops=budget, search=FAST), progress=stop)
 
 
 def test_an_unreachable_budget_names_the_least(task):
     graph, data, _ = task
-    least = Scorer(graph, data).score((1, 1)).synops
+    least = Evaluator(graph, data).score((1, 1)).synops
     with pytest.raises(
         BudgetError, match=rf"budget {least / 2:.0f} is below {least:.0f}, what this network costs with one"
     ) as error:
-        search(graph, data, synops_budget=least / 2, settings=FAST)
+        search(graph, data, PruneSettings(synops=least / 2, search=FAST))
     assert error.value.least == least
 
 
 def test_floors_give_way_where_only_that_reaches_the_budget(task):
     graph, data, _ = task
-    scorer = Scorer(graph, data)
-    between = (scorer.score((1, 1)).synops + scorer.score((8, 8)).synops) / 2
-    assert between < scorer.score((8, 8)).synops
-    found = search(graph, data, synops_budget=between, method="random", settings=replace(FASTEST, floor=0.5))
+    evaluator = Evaluator(graph, data)
+    between = (evaluator.score((1, 1)).synops + evaluator.score((8, 8)).synops) / 2
+    assert between < evaluator.score((8, 8)).synops
+    found = search(graph, data, PruneSettings(synops=between, method="random", search=replace(FASTEST, floor=0.5)))
     assert min(width for _, width in found.widths.values()) < 8 and found.predicted <= between
 
 
@@ -228,19 +228,19 @@ def test_floors_give_way_where_only_that_reaches_the_budget(task):
 def test_a_budget_is_a_number_above_zero(task, budget):
     graph, data, _ = task
     with pytest.raises(BudgetError, match="expected more than 0"):
-        search(graph, data, synops_budget=budget)
+        search(graph, data, PruneSettings(synops=budget))
 
 
 def test_a_search_without_a_budget_is_refused(task):
     graph, data, _ = task
     with pytest.raises(BudgetError, match="no budget is given; expected at least one, or a chip to fit"):
-        search(graph, data)
+        search(graph, data, PruneSettings())
 
 
 def test_an_unknown_method_is_refused(task):
     graph, data, budget = task
     with pytest.raises(BudgetError, match="method 'speer': expected one of spear, ddpg, .*; did you mean 'spear'"):
-        search(graph, data, synops_budget=budget, method="speer")
+        search(graph, data, PruneSettings(synops=budget, method="speer"))
 
 
 @pytest.mark.parametrize("wrong", [{"episodes": 0}, {"floor": 0.0}, {"samples": -1}, {"tar": "hinges"}])
@@ -255,9 +255,9 @@ def test_settings_say_what_may_be(wrong):
 
 def test_the_ladder_fine_tunes_the_best_and_takes_the_winner(task):
     graph, data, budget = task
-    settings = replace(FASTEST, episodes=8, ladder=(3, 6), climbers=6)
-    found = search(graph, data, synops_budget=budget, method="random", settings=settings)
-    rungs = [[row for row in found.rungs if row["rung"] == rung] for rung in (1, 2)]
+    settings = replace(FASTEST, episodes=8, rounds=(3, 6), finalists=6)
+    found = search(graph, data, PruneSettings(synops=budget, method="random", search=settings))
+    rungs = [[row for row in found.rounds if row["rung"] == rung] for rung in (1, 2)]
     climbed = len(rungs[0])
     assert 2 <= climbed <= 6 and len(rungs[1]) == (round(climbed / 3) if round(climbed / 3) > 1 else 0)
     ranked = sorted(found.history, key=lambda row: -row["reward"])
@@ -270,13 +270,13 @@ def test_the_ladder_fine_tunes_the_best_and_takes_the_winner(task):
 
 def test_the_first_proposal_climbs_even_where_it_looks_worse(task):
     graph, data, budget = task
-    settings, stood_back = replace(FASTEST, episodes=12, ladder=(2,), climbers=3), 0
+    settings, stood_back = replace(FASTEST, episodes=12, rounds=(2,), finalists=3), 0
     for seed in range(4):
-        found = search(graph, data, synops_budget=budget, method="random", settings=settings, seed=seed)
+        found = search(graph, data, PruneSettings(synops=budget, method="random", search=settings, seed=seed))
         feasible = [tuple(row["widths"]) for row in found.history if row["feasible"]]
         rewards = {tuple(row["widths"]): row["reward"] for row in found.history}
         ranked = sorted(dict.fromkeys(feasible), key=lambda widths: -rewards[widths])
-        climbed = [tuple(row["widths"]) for row in found.rungs]
+        climbed = [tuple(row["widths"]) for row in found.rounds]
         assert set(climbed) <= {*ranked[:3], feasible[0]} and feasible[0] in climbed
         stood_back += feasible[0] not in ranked[:3]
     assert stood_back
@@ -285,7 +285,7 @@ def test_the_first_proposal_climbs_even_where_it_looks_worse(task):
 def test_a_plan_is_worth_what_its_right_labels_are_given(task):
     graph, data, budget = task
     for objective in ("accuracy", "certainty"):
-        found = search(graph, data, synops_budget=budget, method="random", settings=replace(FASTEST, objective=objective))
+        found = search(graph, data, PruneSettings(synops=budget, method="random", search=replace(FASTEST, objective=objective)))
         assert all(row["reward"] == row[objective] for row in found.history if row["feasible"])
     outputs = simulate(found.graph, np.moveaxis(data.val.x, 0, 1)).output
     logits = LOGIT_SCALE * outputs.reshape(*outputs.shape[:2], -1).mean(0)
@@ -298,56 +298,55 @@ def test_a_plan_is_worth_what_its_right_labels_are_given(task):
 
 def test_a_search_that_was_stopped_goes_on_to_the_same_end(task, tmp_path):
     graph, data, budget = task
-    how = {"synops_budget": budget, "method": "evolution", "settings": replace(FASTEST, episodes=16), "seed": 1}
-    whole = search(graph, data, **how)
+    settings = PruneSettings(synops=budget, method="evolution", search=replace(FASTEST, episodes=16), seed=1)
+    whole = search(graph, data, settings)
     path = tmp_path / "checkpoint.json"
 
     def stop(facts):
         if facts["stage"] == "search" and facts["done"] == 9:
             raise KeyboardInterrupt
 
-    stopped = search(graph, data, checkpoint=path, progress=stop, **how)
+    stopped = search(graph, data, settings, checkpoint=path, progress=stop)
     assert stopped.interrupted and len(stopped.history) == 9
-    again = search(graph, data, checkpoint=path, **how)
+    again = search(graph, data, settings, checkpoint=path)
     assert again.history == whole.history and again.plan == whole.plan and again.estimator == whole.estimator
     assert again.evaluations == whole.evaluations - stopped.evaluations
-    assert search(graph, data, checkpoint=path, **how).evaluations == 0
+    assert search(graph, data, settings, checkpoint=path).evaluations == 0
 
 
 def test_a_checkpoint_of_something_else_is_refused(task, tmp_path):
     graph, data, budget = task
     path = tmp_path / "checkpoint.json"
-    how = {"synops_budget": budget, "method": "uniform", "settings": replace(FASTEST, samples=0), "checkpoint": path}
-    search(graph, data, **how)
+    settings = PruneSettings(synops=budget, method="uniform", search=replace(FASTEST, samples=0))
+    search(graph, data, settings, checkpoint=path)
     other = graph.with_layers({"out": replace(graph["out"], synapse=Dense(weight=graph["out"].synapse.weight * 2))})
     with pytest.raises(FileError, match="checkpoint '.*': is of another network, other data or other settings; choose another"):
-        search(other, data, **how)
+        search(other, data, settings, checkpoint=path)
     with pytest.raises(FileError, match="is of another network, other data"):
-        search(graph, toy_data(seed=5), **how)
+        search(graph, toy_data(seed=5), settings, checkpoint=path)
     held = json.loads(path.read_text())
     path.write_text(json.dumps({**held, "version": "0.0.1"}))
     with pytest.raises(FileError, match="was written by version 0.0.1, this is"):
-        search(graph, data, **how)
+        search(graph, data, settings, checkpoint=path)
     path.write_text("{")
     with pytest.raises(FileError, match="cannot be read"):
-        search(graph, data, **how)
+        search(graph, data, settings, checkpoint=path)
 
 
 def test_another_fact_of_the_chip_is_another_chip(task, tmp_path):
     graph, data, _ = task
-    how = {"budgets": Budgets(cores=Amount(value=5)), "method": "uniform", "settings": replace(FASTEST, samples=0)}
-    how["checkpoint"] = tmp_path / "checkpoint.json"
+    settings, path = PruneSettings(cores=5, method="uniform", search=replace(FASTEST, samples=0)), tmp_path / "checkpoint.json"
     chip = load_profile("loihi2")
-    search(graph, data, chip=on_chip(graph, chip), **how)
-    assert search(graph, data, chip=on_chip(graph, chip), **how).evaluations == 0
+    search(graph, data, settings, chip=build_chip_costs(graph, chip), checkpoint=path)
+    assert search(graph, data, settings, chip=build_chip_costs(graph, chip), checkpoint=path).evaluations == 0
     with pytest.raises(FileError, match="is of another network, other data or other settings"):
-        search(graph, data, chip=on_chip(graph, with_overrides(chip, {"core.neurons": 16})), **how)
+        search(graph, data, settings, chip=build_chip_costs(graph, override_facts(chip, {"core.neurons": 16})), checkpoint=path)
 
 
 def test_a_budget_that_cannot_be_reached_leaves_no_checkpoint(task, tmp_path):
     graph, data, _ = task
     with pytest.raises(BudgetError):
-        search(graph, data, synops_budget=1.0, checkpoint=tmp_path / "out" / "checkpoint.json")
+        search(graph, data, PruneSettings(synops=1.0), checkpoint=tmp_path / "out" / "checkpoint.json")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -358,10 +357,10 @@ def test_one_search_serves_several_budgets_for_less(task):
     graph, data, _budget = task
     shares = [0.8, 0.6, 0.5]
     total = evaluate(graph, data.val).synops.total
-    wanted = [Budgets(synops=Amount(value=share, relative=True)) for share in shares]
-    settings = replace(FASTEST, episodes=12)
-    front = search_front(graph, data, budgets=wanted, method="evolution", settings=settings)
-    alone = [search(graph, data, budgets=each, method="evolution", settings=settings) for each in wanted]
+    budgets = [f"{share:.0%}" for share in shares]
+    settings = PruneSettings(method="evolution", search=replace(FASTEST, episodes=12))
+    front = search_front(graph, data, settings, budgets)
+    alone = [search(graph, data, replace(settings, synops=budget)) for budget in budgets]
     assert [len(found.history) for found in front] == [12, 6, 6]
     assert all(found.predicted <= share * total for found, share in zip(front, shares, strict=True))
     assert sum(found.evaluations for found in front) < sum(found.evaluations for found in alone)
@@ -373,7 +372,9 @@ def test_one_search_serves_several_budgets_for_less(task):
 def test_the_budget_holds_on_unseen_data_and_the_plan_says_what_is_left(task):
     graph, data, _budget = task
     told = []
-    found = prune_to_budget(graph, data, synops_budget="60%", method="random", epochs=20, settings=FAST, progress=told.append)
+    found = prune_to_budget(
+        graph, data, PruneSettings(synops="60%", method="random", epochs=20, search=FAST), progress=told.append
+    )
     test, limit = evaluate(found.graph, data.test), 0.6 * evaluate(graph, data.test).synops.total
     assert 0.93 * limit <= test.synops.total <= limit and found.met and found.synops <= found.aim < found.budget
     assert found.synops == evaluate(found.graph, data.val).synops.total
@@ -389,11 +390,11 @@ def test_the_budget_holds_on_unseen_data_and_the_plan_says_what_is_left(task):
 
 def test_an_absolute_budget_holds_with_a_wider_margin_that_is_said(task):
     graph, data, budget = task
-    how = {"method": "uniform", "epochs": 6, "settings": replace(FASTEST, samples=0)}
-    absolute = prune_to_budget(graph, data, synops_budget=budget, **how)
-    relative = prune_to_budget(graph, data, synops_budget="60%", **how)
+    settings = PruneSettings(synops=budget, method="uniform", epochs=6, search=replace(FASTEST, samples=0))
+    absolute = prune_to_budget(graph, data, settings)
+    relative = prune_to_budget(graph, data, replace(settings, synops="60%"))
     assert evaluate(absolute.graph, data.test).synops.total <= budget
-    assert PROMISE / 2 < relative.margin < absolute.margin  # so that either may leave more unused than is promised
+    assert MAX_STATED_SLACK / 2 < relative.margin < absolute.margin  # so that either may leave more unused than is promised
     told = [next(note for note in found.notes if "kept with a margin" in note) for found in (relative, absolute)]
     for found, note in zip((relative, absolute), told, strict=True):
         assert (
@@ -404,14 +405,16 @@ def test_an_absolute_budget_holds_with_a_wider_margin_that_is_said(task):
 
 def test_a_margin_that_keeps_the_promise_is_not_told(task, monkeypatch):
     graph, data, budget = task
-    monkeypatch.setattr(closed_loop, "PROMISE", 1.0)
-    found = prune_to_budget(graph, data, synops_budget=budget, method="uniform", epochs=2, settings=replace(FASTEST, samples=0))
+    monkeypatch.setattr(prune_to_budget_module, "MAX_STATED_SLACK", 1.0)
+    found = prune_to_budget(
+        graph, data, PruneSettings(synops=budget, method="uniform", epochs=2, search=replace(FASTEST, samples=0))
+    )
     assert 2 * found.margin <= 1 and not any("kept with a margin" in note for note in found.notes)
 
 
 def test_a_network_within_its_budget_is_left_alone(task):
     graph, data, _ = task
-    found = prune_to_budget(graph, data, synops_budget=10 * evaluate(graph, data.val).synops.total)
+    found = prune_to_budget(graph, data, PruneSettings(synops=10 * evaluate(graph, data.val).synops.total))
     assert found.graph == graph and found.search is None and found.met
     assert found.widths == {"hidden": [16, 16], "second": [16, 16]}
     assert "within the budget as it is: nothing was changed" in found.notes[-1]
@@ -422,11 +425,11 @@ def test_what_is_measured_is_what_is_deployed(task):
     graph, data, _ = task
 
     def deployed(network, split):
-        return last_adjustments.with_thresholds(network, 0.9), split
+        return last_adjustments.multiply_thresholds(network, 0.9), split
 
-    how = {"synops_budget": "60%", "method": "uniform", "epochs": 12, "settings": replace(FASTEST, samples=0)}
-    found = prune_to_budget(graph, data, deployed=(itself, deployed), **how)
-    running = last_adjustments.with_thresholds(found.graph, 0.9)
+    settings = PruneSettings(synops="60%", method="uniform", epochs=12, search=replace(FASTEST, samples=0))
+    found = prune_to_budget(graph, data, settings, deployed=(deploy_unchanged, deployed))
+    running = last_adjustments.multiply_thresholds(found.graph, 0.9)
     assert found.met and evaluate(running, data.val).synops.total == pytest.approx(found.synops)
     assert evaluate(found.graph, data.val).synops.total < found.synops
     assert evaluate(running, data.test).synops.total <= 0.6 * evaluate(graph, data.test).synops.total
@@ -439,8 +442,8 @@ def test_ctrl_c_while_fine_tuning_keeps_the_best_and_its_budget(task):
         if facts["stage"] == "fine-tune" and facts["done"] == 6:
             raise KeyboardInterrupt
 
-    how = {"synops_budget": "60%", "method": "uniform", "settings": replace(FASTEST, samples=0)}
-    found = prune_to_budget(graph, data, epochs=30, progress=stop, **how)
+    settings = PruneSettings(synops="60%", method="uniform", epochs=30, search=replace(FASTEST, samples=0))
+    found = prune_to_budget(graph, data, settings, progress=stop)
     assert found.interrupted and len(found.history) == 6 and found.met
     assert any("fine-tuning was interrupted after 6 epochs" in note for note in found.notes)
 
@@ -451,9 +454,8 @@ def test_a_budget_that_cannot_be_held_is_said(task, monkeypatch):
     def dear(network, split):
         return (network if network is graph else graph), split
 
-    found = prune_to_budget(
-        graph, data, synops_budget="60%", method="uniform", epochs=1, settings=replace(FASTEST, samples=0), deployed=(dear,)
-    )  # fmt: skip
+    settings = PruneSettings(synops="60%", method="uniform", epochs=1, search=replace(FASTEST, samples=0))
+    found = prune_to_budget(graph, data, settings, deployed=(dear,))
     assert not found.met and any("the SynOps budget could not be held with its margin" in note for note in found.notes)
 
 
@@ -462,7 +464,7 @@ def test_a_silent_network_and_one_at_chance_are_warned_about(task):
     quiet = graph.with_layers({"hidden": replace(graph["hidden"], synapse=Dense(weight=graph["hidden"].synapse.weight * 0.01))})
     told, settings = [], replace(FASTEST, samples=0)
     notes = prune_to_budget(
-        quiet, data, synops_budget="99%", method="uniform", epochs=1, settings=settings, progress=told.append
+        quiet, data, PruneSettings(synops="99%", method="uniform", epochs=1, search=settings), progress=told.append
     ).notes
     assert [facts.get("note") for facts in told[:3]] == [*notes[:2], None]  # before anything is searched
     assert re.search(r"'hidden', 'second' hardly spike \(spikes per neuron and step: hidden 0.0000", notes[0])
@@ -484,10 +486,10 @@ def test_digits_from_dense_to_half_the_synops(seed):
     data = load_data("digits", seed=seed)
     dense = train(digits_network(seed), data, seed=seed)
     before = evaluate(dense, data.test)
-    found = prune_to_budget(dense, data, synops_budget="50%", seed=seed)
+    found = prune_to_budget(dense, data, PruneSettings(synops="50%", seed=seed))
     after = evaluate(found.graph, data.test)
     assert before.accuracy >= 0.98 and after.accuracy >= before.accuracy - 0.015
     unused = 1 - after.synops.total / (before.synops.total / 2)
     stated = [note for note in found.notes if f"up to {2 * found.margin:.1%} of it may stay unused" in note]
-    assert bool(stated) == (2 * found.margin > PROMISE)
-    assert found.met and 0 <= unused <= max(PROMISE, 2 * found.margin)
+    assert bool(stated) == (2 * found.margin > MAX_STATED_SLACK)
+    assert found.met and 0 <= unused <= max(MAX_STATED_SLACK, 2 * found.margin)

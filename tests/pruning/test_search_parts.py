@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spear_deploy.errors import DataError
-from spear_deploy.pruning.search.environment import DEFAULT_TAR, TAR
-from spear_deploy.pruning.search.projection import floors, project, scaled
-from spear_deploy.pruning.search.synops_estimators import fit_drift, fit_lre, quantile
-from spear_deploy.pruning.tune.measure import agree, margin
+from spear_deploy.pruning.search.projection import compute_min_widths, project_ratios, scale_ratios
+from spear_deploy.pruning.search.rewards import DEFAULT_TAR, TAR
+from spear_deploy.pruning.search.synops_estimators import conformal_quantile, fit_lre, fit_per_layer
+from spear_deploy.pruning.tune.measure import means_agree, sampling_margin
 
 # ------------------------------------------------------------------------------------------------------------- reward
 
@@ -126,7 +126,7 @@ def drifted(rng, noise=0.0, factors=(0.8, 1.1), slope=0.0):
 
 def test_drift_leaves_the_input_alone_and_learns_a_factor_for_each_layer():
     rng = np.random.default_rng(0)
-    model = fit_drift([drifted(rng) for _ in range(80)], DENSE)
+    model = fit_per_layer([drifted(rng) for _ in range(80)], DENSE)
     before, after = drifted(rng)
     found = model.predict_by_source(before)
     assert found["input"] == before["input"]
@@ -136,7 +136,7 @@ def test_drift_leaves_the_input_alone_and_learns_a_factor_for_each_layer():
 
 def test_a_few_samples_of_drift_are_drawn_to_what_all_layers_share():
     before, after = {"input": 0.0, "a": 100.0, "b": 100.0}, {"input": 0.0, "a": 70.0, "b": 130.0}
-    model = fit_drift([(before, after)], {"input": 0.0, "a": 100.0, "b": 100.0})
+    model = fit_per_layer([(before, after)], {"input": 0.0, "a": 100.0, "b": 100.0})
     found = model.predict_by_source(before)
     assert 70 < found["a"] < found["b"] < 130 and model.residuals == ()
 
@@ -146,7 +146,7 @@ def test_drift_by_layer_is_better_than_the_line_where_layers_differ_and_the_inte
     errors, covered = {"lre": [], "drift": []}, []
     for _ in range(60):
         samples = [drifted(rng, noise=0.03) for _ in range(10)]
-        model = fit_drift(samples, DENSE)
+        model = fit_per_layer(samples, DENSE)
         line = fit_lre([(sum(b.values()), sum(a.values())) for b, a in samples])
         before, after = drifted(rng, noise=0.03)
         truth = sum(after.values())
@@ -161,19 +161,19 @@ def test_drift_by_layer_is_better_than_the_line_where_layers_differ_and_the_inte
 
 def test_drift_refuses_nothing_and_nonsense_and_survives_silent_layers():
     with pytest.raises(DataError, match="0 samples given, the drift by layer takes at least 1"):
-        fit_drift([], DENSE)
+        fit_per_layer([], DENSE)
     with pytest.raises(DataError, match="must be finite and above 0"):
-        fit_drift([({"a": 0.0}, {"a": 1.0})], DENSE)
+        fit_per_layer([({"a": 0.0}, {"a": 1.0})], DENSE)
     silent = {"input": 50.0, "a": 0.0, "b": 0.0}
-    assert fit_drift([(silent, silent)], DENSE).predict(silent) == 50.0
-    found = fit_drift([drifted(np.random.default_rng(0)) for _ in range(3)], DENSE).to_json()
+    assert fit_per_layer([(silent, silent)], DENSE).predict(silent) == 50.0
+    found = fit_per_layer([drifted(np.random.default_rng(0)) for _ in range(3)], DENSE).to_json()
     assert len(found["pairs"]) == 3 == len(found["residuals"])
 
 
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=30), st.floats(0.05, 0.95))
 @settings(max_examples=60, deadline=None)
 def test_the_conformal_quantile_leaves_so_many_below(residuals, confidence):
-    bound = quantile(residuals, confidence)
+    bound = conformal_quantile(residuals, confidence)
     assert bound in residuals
     below = sum(r <= bound for r in residuals)
     assert below >= min(len(residuals), np.ceil((len(residuals) + 1) * confidence))
@@ -190,7 +190,7 @@ def test_the_margin_covers_what_two_splits_differ_by(relative):
     for _ in range(600):
         dense = [2000 + 100 * labels + rng.normal(0, 300, 200) for _ in range(2)]
         pruned = [0.5 * d + rng.normal(0, 20, 200) for d in dense]
-        wide = margin(pruned[0], labels, 200, before=dense[0] if relative else None)
+        wide = sampling_margin(pruned[0], labels, 200, before=dense[0] if relative else None)
         sizes.append(wide)
         measured, unseen = (p.mean() / (d.mean() if relative else 1) for p, d in zip(pruned, dense, strict=True))
         held.append(unseen <= measured * (1 + wide))
@@ -200,8 +200,8 @@ def test_the_margin_covers_what_two_splits_differ_by(relative):
 
 def test_samples_agree_within_their_errors():
     rng = np.random.default_rng(3)
-    same = [agree(*rng.normal(100, 10, (2, 80))) for _ in range(300)]
-    far = [agree(rng.normal(100, 10, 80), rng.normal(110, 10, 80)) for _ in range(50)]
+    same = [means_agree(*rng.normal(100, 10, (2, 80))) for _ in range(300)]
+    far = [means_agree(rng.normal(100, 10, 80), rng.normal(110, 10, 80)) for _ in range(50)]
     assert 0.9 <= np.mean(same) <= 0.99 and not any(far)
 
 
@@ -221,27 +221,27 @@ def problems(draw):
 @settings(max_examples=150, deadline=None)
 def test_projection_is_never_above_the_budget_and_is_the_best_scale(problem):
     channels, ratios, price, share = problem
-    least = floors(channels, 0.2)
+    least = compute_min_widths(channels, 0.2)
 
     def cost(widths):  # as SynOps: products of neighbouring widths, and each on its own
         pairs = sum(a * b for a, b in itertools.pairwise(widths))
         return pairs + sum(p * w for p, w in zip(price, widths, strict=True))
 
     budget = cost(least) + share * (cost(channels) - cost(least))
-    found = project(ratios, channels, least, lambda widths: cost(widths) <= budget)
+    found = project_ratios(ratios, channels, least, lambda widths: cost(widths) <= budget)
     assert cost(found) <= budget
     assert all(low <= w <= high for low, w, high in zip(least, found, channels, strict=True))
     # no scale of a fine grid gives a plan that fits and costs more
     for scale in np.linspace(0, 1 / min(ratios), 400):
-        other = scaled(ratios, scale, channels, least)
+        other = scale_ratios(ratios, scale, channels, least)
         assert cost(other) > budget or cost(other) <= cost(found) + 1e-9
 
 
 def test_nothing_fits_gives_the_least():
-    assert project((0.5, 0.5), (8, 8), (2, 3), lambda widths: False) == (2, 3)
-    assert project((0.1, 0.2), (8, 8), (2, 3), lambda widths: True) == (8, 8)
+    assert project_ratios((0.5, 0.5), (8, 8), (2, 3), lambda widths: False) == (2, 3)
+    assert project_ratios((0.1, 0.2), (8, 8), (2, 3), lambda widths: True) == (8, 8)
 
 
 def test_projection_keeps_the_proportions():
-    found = project((1.0, 0.25), (100, 100), (1, 1), lambda widths: sum(widths) <= 100)
+    found = project_ratios((1.0, 0.25), (100, 100), (1, 1), lambda widths: sum(widths) <= 100)
     assert found == (80, 20)

@@ -18,7 +18,7 @@ from spear_deploy.hardware.profile import list_profiles, load_target
 from spear_deploy.network import IF, Conv2d, Dense, Layer
 from spear_deploy.network.graph import chain
 from spear_deploy.pipeline import api
-from spear_deploy.pipeline.report_facts import core_facts
+from spear_deploy.pipeline.report_facts import describe_cores
 from spear_deploy.report import tables, write_report
 from spear_deploy.report.chart import Rule, Series, chart, ticks
 from spear_deploy.report.floor_plan import PANELS, level, plan_view
@@ -231,7 +231,7 @@ def convolutional(width, hidden, size=16):
 def cores_of(chip, graph):
     profile, chips = load_target(chip)
     report = api.check(graph, profile, chips=chips)
-    return core_facts(report.placement, profile), report
+    return describe_cores(report.placement, profile), report
 
 
 def squares(path):
@@ -257,7 +257,7 @@ def test_every_chip_has_a_floor_plan_on_which_each_core_lies_once(chip, width, h
     if not shown["more"]:
         assert sum(map(len, corners)) == len(facts["cores"])
     assert [row["cores"] for row in shown["layers"]] == [
-        len({(part.run, part.core) for part in report.placement.of(name)}) for name in report.placement.layers
+        len({(part.run, part.core) for part in report.placement.slices_of(name)}) for name in report.placement.layers
     ]
 
 

@@ -14,12 +14,11 @@ from spear_deploy.network.graph import INPUT, chain
 from spear_deploy.pipeline.demo import digits_network
 from spear_deploy.simulator import simulate
 from spear_deploy.simulator.run import decide
-from spear_deploy.simulator.synops import cost_per_spike, synops
-from spear_deploy.training import evaluation, losses
-from spear_deploy.training import synops_penalty as spike_price
+from spear_deploy.simulator.synops import count_synops, synops_per_spike
+from spear_deploy.training import evaluation, losses, synops_penalty
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import Recipe, fine_tune, fit, train
-from spear_deploy.training.synops_penalty import SpikePrice
+from spear_deploy.training.synops_penalty import SynOpsPenalty
 from tests.support.reference import random_graph, random_spikes
 
 
@@ -71,13 +70,13 @@ def test_decision_is_the_largest_mean_over_time_and_the_first_of_equals():
 def test_cost_per_spike_prices_what_synops_counts(seed):
     graph = random_graph(seed)
     counts = simulate(graph, random_spikes(graph, seed)).counts
-    cost = cost_per_spike(graph)
+    cost = synops_per_spike(graph)
     priced = sum(float((counts.sent[name] * cost[name]).sum()) for name in cost) / counts.samples
     delayed = [edge for edge in graph.edges if edge.delay]
     if delayed:  # the last spikes over a delay do not arrive within the run, and are not counted
-        assert priced >= synops(graph, counts).total
+        assert priced >= count_synops(graph, counts).total
         counts = replace(counts, delivered={edge: counts.sent[edge.source] for edge in delayed if edge.source in counts.sent})
-    assert priced == pytest.approx(synops(graph, counts).total, rel=1e-12)
+    assert priced == pytest.approx(count_synops(graph, counts).total, rel=1e-12)
 
 
 def test_evaluation_is_exact_whatever_the_batches(monkeypatch):
@@ -128,7 +127,7 @@ def test_it_learns_and_leaves_its_start_untouched():
     pytest.importorskip("torch")
     start, data = toy_network(), toy_data()
     copy = toy_network()
-    learnt = train(start, data, recipe=quick(12), seed=0)
+    learnt = train(start, data, recipe=quick(12))
     assert start == copy
     assert evaluate(learnt, data.test).accuracy >= 0.9 > evaluate(start, data.test).accuracy
 
@@ -175,7 +174,7 @@ def test_fine_tuning_keeps_a_synops_budget_and_the_accuracy(share):
     before = evaluate(dense, data.val)
     inputs = before.synops.per_layer["hidden"]
     budget = inputs + share * (before.synops.total - inputs)  # what the inputs cost cannot be learnt away
-    after = evaluate(fine_tune(dense, data, recipe=quick(24), synops_budget=budget), data.val)
+    after = evaluate(fine_tune(dense, data, recipe=replace(quick(24), synops_budget=budget)), data.val)
     # here the splits differ by chance; to hold a budget on every split is the work of search.prune_to_budget
     assert after.synops.total <= 1.03 * budget < before.synops.total
     assert after.accuracy >= before.accuracy - 0.05
@@ -186,7 +185,7 @@ def test_a_silent_layer_is_brought_back():
     graph, data = toy_network(), toy_data()
     quiet = graph.with_layers({"hidden": replace(graph["hidden"], synapse=Dense(weight=graph["hidden"].synapse.weight * 0.3))})
     assert evaluate(quiet, data.val).counts.rates()["hidden"] == 0
-    lively = fine_tune(quiet, data, recipe=quick(12), synops_budget=1e6)
+    lively = fine_tune(quiet, data, recipe=replace(quick(12), synops_budget=1e6))
     assert evaluate(lively, data.val).counts.rates()["hidden"] > 0.005
 
 
@@ -199,15 +198,15 @@ def test_the_price_rises_above_the_limit_and_falls_below_it():
     output, spikes = to_norse(graph)(x, record=True)
     assert output.shape == (5, 32, 2)
     counts = simulate(graph, x).counts
-    measured = synops(graph, counts).total
-    tight = SpikePrice(graph, measured / 2, 0.0, "spikes", ramp=1)
-    loss = tight.penalty(torch.from_numpy(x), spikes)
-    assert tight.dual == pytest.approx(spike_price.DUAL_RATE * 1.0)
-    floor = sum(max(0.0, 1 - rate / spike_price.RATE_FLOOR) for rate in counts.rates().values())
-    assert float(loss.detach()) - floor == pytest.approx(spike_price.CURVATURE * 1.0 * 2.0, rel=1e-5)
-    wide = SpikePrice(graph, measured * 2, 1.0, "spikes", ramp=1)
-    wide.penalty(torch.from_numpy(x), spikes)
-    assert wide.dual == pytest.approx(1.0 - spike_price.DUAL_RATE * 0.5)
+    measured = count_synops(graph, counts).total
+    tight = SynOpsPenalty(graph, measured / 2)
+    loss = tight.loss(torch.from_numpy(x), spikes)
+    assert tight.dual == pytest.approx(synops_penalty.DUAL_RATE * 1.0)
+    floor = sum(max(0.0, 1 - rate / synops_penalty.RATE_FLOOR) for rate in counts.rates().values())
+    assert float(loss.detach()) - floor == pytest.approx(synops_penalty.CURVATURE * 1.0 * 2.0, rel=1e-5)
+    wide = SynOpsPenalty(graph, measured * 2, dual=1.0)
+    wide.loss(torch.from_numpy(x), spikes)
+    assert wide.dual == pytest.approx(1.0 - synops_penalty.DUAL_RATE * 0.5)
 
 
 def test_the_penalty_pulls_towards_fewer_spikes():
@@ -217,17 +216,17 @@ def test_the_penalty_pulls_towards_fewer_spikes():
     graph, data = toy_network(), toy_data()
     network = to_norse(graph)
     x, _ = next(data.train.batches(64))
-    start = synops(graph, simulate(graph, x).counts).total
+    start = count_synops(graph, simulate(graph, x).counts).total
     optimiser = torch.optim.SGD(network.parameters(), 0.05)
     for _ in range(40):
         _, spikes = network(x, record=True)
-        loss = SpikePrice(graph, start * 0.7, 1.0, "spikes", ramp=1).penalty(torch.from_numpy(x), spikes)
+        loss = SynOpsPenalty(graph, start * 0.7, dual=1.0).loss(torch.from_numpy(x), spikes)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
     from spear_deploy.norse.network import to_graph
 
-    assert synops(graph, simulate(to_graph(network), x).counts).total < 0.95 * start
+    assert count_synops(graph, simulate(to_graph(network), x).counts).total < 0.95 * start
 
 
 def test_data_that_does_not_fit_is_refused():
@@ -246,7 +245,7 @@ def test_integers_are_not_trained():
 def test_cost_per_spike_through_a_pool_is_that_of_the_fused_synapse():
     conv = Conv2d(weight=np.ones((3, 1, 2, 2), np.float32))
     layers = (Layer(name="pool", synapse=AvgPool(kernel_size=(2, 2))), Layer(name="conv", synapse=conv, neuron=LIF(tau_s=2e-3)))
-    cost = cost_per_spike(chain(layers, input_shape=(1, 4, 4)))
+    cost = synops_per_spike(chain(layers, input_shape=(1, 4, 4)))
     np.testing.assert_array_equal(cost[INPUT], np.full((1, 4, 4), 3.0))
     assert not cost["conv"].any()
 
@@ -280,14 +279,16 @@ def test_distance_to_a_teacher_is_the_softened_divergence():
 
     p, q = softened(teacher), softened(student)
     expected = losses.HINT_TEMPERATURE**2 * (p * np.log(p / q)).sum(axis=1).mean()
-    assert float(losses.distance(torch.from_numpy(student), torch.from_numpy(teacher))) == pytest.approx(expected, rel=1e-4)
-    assert float(losses.distance(torch.from_numpy(student), torch.from_numpy(student))) == pytest.approx(0, abs=1e-6)
+    assert float(losses.distillation_loss(torch.from_numpy(student), torch.from_numpy(teacher))) == pytest.approx(
+        expected, rel=1e-4
+    )
+    assert float(losses.distillation_loss(torch.from_numpy(student), torch.from_numpy(student))) == pytest.approx(0, abs=1e-6)
 
 
 def test_hints_are_the_mean_outputs_of_the_teacher():
     network, data = toy_network(), toy_data()
     output = simulate(network, np.moveaxis(data.train.x, 0, 1)).output
-    np.testing.assert_allclose(losses.mean_outputs(network, data.train), output.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(losses.average_outputs(network, data.train), output.mean(axis=0), rtol=1e-5)
 
 
 def test_a_teacher_is_followed_where_labels_say_nothing():
@@ -332,7 +333,7 @@ def test_ctrl_c_keeps_the_best_epoch_so_far_where_that_is_asked_for():
         if facts["done"] == 4:
             raise KeyboardInterrupt
 
-    found = fit(toy_network(), data, quick(12), interruptible=True, progress=stop)
+    found = fit(toy_network(), data, replace(quick(12), interruptible=True), progress=stop)
     assert found.interrupted and len(found.history) == 4
     best = max(seen, key=lambda facts: (facts["accuracy"], facts["done"]))
     assert evaluate(found.graph, data.val).accuracy == best["accuracy"]

@@ -1,4 +1,11 @@
-"""What do searches without a memory find? The controls that any learning search has to beat at equal cost."""
+"""Searches without a learnt model: uniform, random, thresholds, regularized evolution.
+
+Uniform, random and threshold search are the controls that a learning search has to beat at equal cost.
+
+Regularized evolution (Real et al., arXiv 1802.01548) works on the ratios of the groups: a parent is the best of a few drawn
+plans, its child has some ratios moved, and takes the place of the oldest plan, not of the worst. The first plans are one ratio
+for all groups and thresholds of importance; the rest of the first population is drawn at random.
+"""
 
 from __future__ import annotations
 
@@ -6,66 +13,8 @@ from collections import deque
 
 import numpy as np
 
+from spear_deploy.network import Array
 from spear_deploy.pruning.search.environment import PruningEnv
-
-
-def uniform(env: PruningEnv, *, groups: int, episodes: int, seed: int) -> None:
-    """Try one ratio for all groups, from whole to the floor in equal steps.
-
-    Where proposals are projected into the budget they all come to the same plan: that is the baseline, and one is enough.
-    """
-    low, high = env.bounds
-    for ratio in np.linspace(high, low, 1 if env.projects else episodes):
-        env.play(np.full(groups, ratio))
-
-
-def at_random(env: PruningEnv, *, groups: int, episodes: int, seed: int) -> None:
-    """Draw each ratio evenly between its floor and 1."""
-    rng = np.random.default_rng(seed)
-    low, high = env.bounds
-    for _ in range(episodes):
-        env.play(rng.uniform(low, high, groups))
-
-
-def threshold(env: PruningEnv, *, groups: int, episodes: int, seed: int) -> None:
-    """Keep the channels whose importance is above one threshold for the whole network.
-
-    What channels of different groups are worth is not on one scale; each episode compares them on another:
-    `worth / mean(worth of the group) ^ exponent`, the exponent from 1 (every group alike) to 0 (raw), by itself the published
-    global rankings. The threshold is the one that comes closest to the budget.
-    """
-    for ratios in threshold_ratios(env, episodes):
-        env.play(ratios)
-
-
-def threshold_ratios(env: PruningEnv, count: int) -> list[np.ndarray[tuple[int, ...], np.dtype[np.float64]]]:
-    """Return the ratios of global thresholds for `count` ways to compare groups."""
-    low, _ = env.bounds
-    found = []
-    for exponent in np.linspace(1.0, 0.0, count) if count > 1 else (1.0,):
-        worth = [w / max(float(np.mean(w)), 1e-12) ** exponent for w in env.worth]
-        levels = np.unique(np.concatenate(worth))
-        first, last = 0, len(levels) - 1
-        while first < last:  # the lowest threshold that is affordable
-            middle = (first + last) // 2
-            ratios = _kept(worth, levels[middle], low)
-            first, last = (first, middle) if env.affordable(tuple(ratios)) else (middle + 1, last)
-        found.append(_kept(worth, levels[first], low))
-    return found
-
-
-def _kept(
-    worth: list[np.ndarray[tuple[int, ...], np.dtype[np.float64]]], level: float, least: float
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    return np.array([max(float(np.mean(w >= level)), least) for w in worth])
-
-
-# FOLDED from spear_deploy/pruning/search/baselines.py
-# Which plans descend from the best ones? Regularised evolution: the oldest dies, not the worst.
-#
-# Real et al. (arXiv 1802.01548), on the ratios of the groups: a parent is the best of a few that are drawn, its child has
-# some ratios moved, and takes the place of the oldest. The first plans are given: one ratio for all, and thresholds of
-# importance; the rest of the first population is drawn at random.
 
 POPULATION, TOURNAMENT = 12, 4
 STEP = 0.2
@@ -75,22 +24,72 @@ SEEDS = 3
 """Thresholds of importance among the first plans."""
 
 
-def evolution(env: PruningEnv, *, groups: int, episodes: int, seed: int) -> None:
-    """Evolve plans for so many episodes."""
+def uniform_search(env: PruningEnv, *, groups: int, episodes: int, seed: int) -> None:
+    """Try one ratio for all groups, from 1 to the floor in equal steps.
+
+    Where proposals are projected into the budget they all come to the same plan, so that one is enough.
+    """
+    low, high = env.bounds
+    for ratio in np.linspace(high, low, 1 if env.hints.projects else episodes):
+        env.play(np.full(groups, ratio))
+
+
+def random_search(env: PruningEnv, *, groups: int, episodes: int, seed: int) -> None:
+    """Draw each ratio evenly between its floor and 1."""
     rng = np.random.default_rng(seed)
     low, high = env.bounds
-    first = [np.full(groups, high), *threshold_ratios(env, SEEDS), *env.starts]
+    for _ in range(episodes):
+        env.play(rng.uniform(low, high, groups))
+
+
+def threshold_search(env: PruningEnv, *, groups: int, episodes: int, seed: int) -> None:
+    """Keep the channels whose importance is above one threshold for the whole network.
+
+    Importance of channels of different groups is not on one scale; each episode compares them on another one:
+    `score / mean(score of the group) ^ exponent`, the exponent from 1 (every group alike) to 0 (raw); both ends are published
+    global rankings. The threshold is the one that comes closest to the budget.
+    """
+    for ratios in find_threshold_ratios(env, episodes):
+        env.play(ratios)
+
+
+def find_threshold_ratios(env: PruningEnv, count: int) -> list[Array]:
+    """Return the ratios of global thresholds for `count` ways to compare groups."""
+    floor, _ = env.bounds
+    proposals = []
+    for exponent in np.linspace(1.0, 0.0, count) if count > 1 else (1.0,):
+        scores = [score / max(float(np.mean(score)), 1e-12) ** exponent for score in env.hints.channel_scores]
+        levels = np.unique(np.concatenate(scores))
+        first, last = 0, len(levels) - 1
+        while first < last:  # the lowest threshold that is affordable
+            middle = (first + last) // 2
+            affordable = env.hints.affordable(tuple(_kept_shares(scores, levels[middle], floor)))
+            first, last = (first, middle) if affordable else (middle + 1, last)
+        proposals.append(_kept_shares(scores, levels[first], floor))
+    return proposals
+
+
+def _kept_shares(scores: list[Array], level: float, floor: float) -> Array:
+    """Return the share of channels of each group whose score is at least a level."""
+    return np.array([max(float(np.mean(score >= level)), floor) for score in scores])
+
+
+def regularized_evolution(env: PruningEnv, *, groups: int, episodes: int, seed: int) -> None:
+    """Evolve plans, one evaluation an episode."""
+    rng = np.random.default_rng(seed)
+    low, high = env.bounds
+    first = [np.full(groups, high), *find_threshold_ratios(env, SEEDS), *env.hints.starts]
     first += [rng.uniform(low, high, groups) for _ in range(POPULATION - len(first))]
-    living: deque[tuple[float, np.ndarray[tuple[int, ...], np.dtype[np.float64]]]] = deque(maxlen=POPULATION)
+    population: deque[tuple[float, Array]] = deque(maxlen=POPULATION)
     for ratios in first[:episodes]:
-        trial = env.play(ratios)
-        living.append((trial.reward, np.array(trial.executed)))
+        result = env.play(ratios)
+        population.append((result.reward, np.array(result.executed)))
     for episode in range(len(first), episodes):
-        drawn = rng.choice(len(living), min(TOURNAMENT, len(living)), replace=False)
-        parent = max((living[i] for i in drawn), key=lambda one: one[0])[1]
+        drawn = rng.choice(len(population), min(TOURNAMENT, len(population)), replace=False)
+        parent = max((population[i] for i in drawn), key=lambda member: member[0])[1]
         step = STEP * FINAL_STEP_SHARE ** (episode / max(episodes - 1, 1))
         moved = rng.random(groups) < max(0.3, 1.5 / groups)
         moved[rng.integers(groups)] = True
         child = np.clip(np.where(moved, parent * np.exp(rng.normal(0, step, groups)), parent), low, high)
-        trial = env.play(child)
-        living.append((trial.reward, np.array(trial.executed)))
+        result = env.play(child)
+        population.append((result.reward, np.array(result.executed)))

@@ -1,7 +1,7 @@
-"""What is a proposal worth? Brought into the budgets, measured, rewarded; and the best so far.
+"""Evaluation of proposals within the budgets, and the best plan.
 
 A plan is feasible where the upper bound of its SynOps after fine-tuning, its energy and latency as measured, its cores,
-memory and parameters are all within their limits, and the chip holds it if that was asked for.
+memory and parameters are all within their limits, and, with `fit`, the chip holds it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import numpy as np
 from spear_deploy.errors import BudgetError
 from spear_deploy.network import Array
 from spear_deploy.pruning import chip_costs
-from spear_deploy.pruning.budgets import ACTIVE, shown, words
-from spear_deploy.pruning.candidates import Ratios, Score, Scorer, Trial, Widths
-from spear_deploy.pruning.search.environment import TAR
-from spear_deploy.pruning.search.projection import floors, project
+from spear_deploy.pruning.budgets import ACTIVE, format_amount, resource_name
+from spear_deploy.pruning.candidates import Evaluator, ProposalResult, Ratios, Score, Widths
+from spear_deploy.pruning.search.projection import compute_min_widths, project_ratios
+from spear_deploy.pruning.search.rewards import TAR
 from spear_deploy.pruning.search.settings import SearchSettings
-from spear_deploy.pruning.search.synops_estimators import LRE, Drift, fit_drift, fit_lre
+from spear_deploy.pruning.search.synops_estimators import LRE, PerLayerEstimator, fit_lre, fit_per_layer
 from spear_deploy.training.fit import Recipe, fit
 from spear_deploy.util.progress import Progress
 
@@ -31,158 +31,176 @@ if TYPE_CHECKING:
 LEVELS = (0.7, 1.2)
 """The plans that the estimator is fitted from lie between these multiples of the budget before fine-tuning."""
 CORRECTIONS = 3
-"""So many times a plan is scaled again after its measured SynOps differ from the estimate."""
-AIMED = 0.5
-"""A proposal is scaled to this part of the reach: most are then within it when they are measured, and need no correction."""
+"""Maximum of times that a plan is scaled again after its measured SynOps differ from the estimate."""
+TARGET_SHARE = 0.5
+"""Share of the overshoot that a proposal is scaled to: most are then within it when they are measured, without correction."""
 EXACT = 1 + 1e-9
+"""Use of a limit up to which it holds, rounding included."""
 
 
 @dataclass
 class Problem:
-    """One search: what is allowed, what was tried, what was best.
+    """One search: its limits, the evaluated proposals and the best plan.
 
     Attributes:
-        limits: by resource, those of activity as validation measures it.
+        evaluator: measures candidates.
+        limits: by resource, in its unit; those of activity as validation measures it.
+        settings: of the search.
+        seed: of the plans of the estimator, and of every fine-tune.
         fit: whether the chip's own limits hold too.
+        progress: is called after each evaluation.
         starts: proposals to begin with.
-        learnt: networks that were fine-tuned in this process, by key of their measurement.
-        network: the best plan's as the ladder left it; None where it did not climb.
+        estimator: of the SynOps after fine-tuning; None where none was fitted.
+        rate_drift: measured SynOps relative to the estimate at the rates of the unpruned network, mean of the estimator's plans.
+        best: (rank, score) of the best plan so far.
+        history: a row an evaluation.
+        tuned_networks: networks that were fine-tuned in this process, by key of their measurement.
+        network: the best plan's after successive halving; None without.
+        min_widths: fewest channels of each group.
+        scaled_target: use of a limit of activity that proposals are scaled to.
     """
 
-    scorer: Scorer
+    evaluator: Evaluator
     limits: Mapping[str, float]
     settings: SearchSettings
+    seed: int = 0
     fit: bool = False
     progress: Progress | None = None
     starts: Sequence[Array] = ()
-    estimator: LRE | Drift | None = None
-    episodes: int = 0
-    drift: float = 1.0
+    estimator: LRE | PerLayerEstimator | None = None
+    rate_drift: float = 1.0
     best: tuple[tuple[float, ...], Score] | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
-    learnt: dict[str, SNNGraph] = field(default_factory=dict)
+    tuned_networks: dict[str, SNNGraph] = field(default_factory=dict)
     network: SNNGraph | None = None
 
     def __post_init__(self) -> None:
-        self.reach, self.aimed = 1 + self.settings.reach, 1 + AIMED * self.settings.reach
-        self.least = floors(self.scorer.channels, self.settings.floor)
-
-    # ------------------------------------------------------------------------------------------------------- reachable
+        self.min_widths = compute_min_widths(self.evaluator.channels, self.settings.floor)
+        self.scaled_target = 1 + TARGET_SHARE * self.settings.overshoot
 
     def check_reachable(self) -> None:
-        """Measure the narrowest networks; lower the floors where only that reaches the budgets.
+        """Measure the narrowest networks, and lower the floors where only that reaches the budgets.
 
         Raises:
-            BudgetError: not even one channel in each group is within a budget; carries what that takes.
+            BudgetError: one channel in each group already exceeds a budget; carries its use.
         """
         share = self.settings.floor
-        while self._excess_before(self.least) > EXACT and max(self.least) > 1:
+        while self._measure_use(self.min_widths) > EXACT and max(self.min_widths) > 1:
             share /= 2
-            self.least = floors(self.scorer.channels, share)
-        if self._excess_before(self.least) <= EXACT:
+            self.min_widths = compute_min_widths(self.evaluator.channels, share)
+        if self._measure_use(self.min_widths) <= EXACT:
             return
-        score, over = self.scorer.score(self.least), self._over_chip(self.least)
+        score, over = self.evaluator.score(self.min_widths), self._rows_over(self.min_widths)
         values = self._values(score, score.synops)
         for name, limit in self.limits.items():
             value = values[name]
             if value is not None and value > limit * EXACT:
                 raise BudgetError(
-                    f"{words(name)} budget {shown(name, limit)} is below {shown(name, value)}, what this network costs with "
-                    f"one channel left in every layer; raise the budget to at least {shown(name, value, up=True)}",
+                    f"{resource_name(name)} budget {format_amount(name, limit)} is below {format_amount(name, value)}, what this "
+                    "network costs with one channel left in every layer; raise the budget to at least "
+                    f"{format_amount(name, value, up=True)}",
                     least=value,
                 )
-        chip = self.scorer.chip.profile.name if self.scorer.chip else ""
+        chip = self.evaluator.chip.profile.name if self.evaluator.chip else ""
         raise BudgetError(
-            f"chip '{chip}': this network does not fit with one channel left in every layer ({chip_costs.told(over)}); take a "
-            "larger chip, or several"
+            f"chip '{chip}': this network does not fit with one channel left in every layer ({chip_costs.describe_rows(over)}); "
+            "take a larger chip, or several"
         )
 
-    def _excess_before(self, widths: Widths) -> float:
-        score = self.scorer.score(widths)
-        over = self._over_chip(widths)
-        return max(chip_costs.excess(self._values(score, score.synops), self.limits), 2.0 if over else 0.0)
-
-    # ------------------------------------------------------------------------------------------------------- estimator
-
-    def fit_estimator(self, seed: int) -> None:
+    def fit_estimator(self) -> None:
         """Fine-tune a few plans around the SynOps budget for a short time, and fit the estimator."""
         if "synops" not in self.limits or not self.settings.samples:
             return
-        rng = np.random.default_rng([2, seed])
-        pairs, drifts = [], []
+        rng = np.random.default_rng([2, self.seed])
+        recipe = self.make_recipe(epochs=self.settings.sample_epochs)
+        samples, drifts = [], []
         for i, level in enumerate(np.linspace(*LEVELS, self.settings.samples)):
-            ratios = rng.uniform(self.settings.floor, 1.0, len(self.scorer.groups)).tolist()
-            widths = self._near(ratios, level * self.limits["synops"])
-            before = self.scorer.score(widths)
-            after = self.tuned(widths, Recipe(epochs=self.settings.sample_epochs, warm_up=0.1), seed)
-            pairs.append((before.by_source, after["by_source"]))
-            drifts.append(before.synops / max(self.scorer.estimate(widths), 1e-12))
-            self.drift = float(np.mean(drifts))
-            told = {"before": before.synops, "after": sum(after["by_source"].values()), "accuracy": after["accuracy"]}
-            self.tell("estimate", i + 1, self.settings.samples, **told)
+            ratios = rng.uniform(self.settings.floor, 1.0, len(self.evaluator.groups)).tolist()
+            widths = self._scale_to_synops(ratios, level * self.limits["synops"])
+            before = self.evaluator.score(widths)
+            after = self.tune(widths, recipe)
+            samples.append((before.by_source, after["by_source"]))
+            drifts.append(before.synops / max(self.evaluator.estimate(widths), 1e-12))
+            self.rate_drift = float(np.mean(drifts))
+            values = {"before": before.synops, "after": sum(after["by_source"].values()), "accuracy": after["accuracy"]}
+            self.report_progress("estimate", i + 1, self.settings.samples, **values)
         if self.settings.estimator == "lre":
-            self.estimator = fit_lre([(sum(before.values()), sum(after.values())) for before, after in pairs])
+            self.estimator = fit_lre([(sum(before.values()), sum(after.values())) for before, after in samples])
         else:
-            self.estimator = fit_drift(pairs, self.scorer.estimate_by_source(self.scorer.channels))
+            self.estimator = fit_per_layer(samples, self.evaluator.estimate_by_source(self.evaluator.channels))
 
-    def _near(self, ratios: Sequence[float], synops: float) -> Widths:
+    def _scale_to_synops(self, ratios: Sequence[float], synops: float) -> Widths:
         """Scale ratios to the largest plan of at most so many SynOps, by estimate."""
-        return project(
-            ratios, self.scorer.channels, self.least, lambda widths: self.drift * self.scorer.estimate(widths) <= synops
+
+        def fits(widths: Widths) -> bool:
+            return self.rate_drift * self.evaluator.estimate(widths) <= synops
+
+        return project_ratios(ratios, self.evaluator.channels, self.min_widths, fits)
+
+    def make_recipe(self, *, epochs: int, steps: int | None = None, synops_budget: float | None = None) -> Recipe:
+        """Return the recipe of a short fine-tune."""
+        return Recipe(
+            epochs=epochs, steps=steps, warm_up=0.1, seed=self.seed, synops_budget=synops_budget, device=self.settings.device
         )
 
-    def tuned(self, widths: Widths, recipe: Recipe, seed: int, target: float | None = None) -> dict[str, Any]:
-        """Fine-tune a plan, and return accuracy, certainty and SynOps by source on validation; or remember."""
-        found: dict[str, Any] = self.scorer.checkpoint.get(
-            _key(widths, recipe, seed, target), lambda: self._tune(widths, recipe, seed, target)
-        )
-        return found
+    def tune(self, widths: Widths, recipe: Recipe) -> dict[str, Any]:
+        """Fine-tune a plan, once, and return accuracy, certainty and SynOps by source on validation."""
+        measured: dict[str, Any] = self.evaluator.checkpoint.get(_key(widths, recipe), lambda: self._tune(widths, recipe))
+        return measured
 
-    def tuned_network(self, widths: Widths, recipe: Recipe, seed: int, target: float | None = None) -> SNNGraph:
-        """Return the network that `tuned` measured; one that only a checkpoint remembers is fine-tuned again."""
-        key = _key(widths, recipe, seed, target)
-        if key not in self.learnt:
-            self._tune(widths, recipe, seed, target)
-        return self.learnt[key]
+    def tuned_network(self, widths: Widths, recipe: Recipe) -> SNNGraph:
+        """Return the network that `tune` measured; if only a checkpoint holds its measurements, it is fine-tuned again."""
+        key = _key(widths, recipe)
+        if key not in self.tuned_networks:
+            self._tune(widths, recipe)
+        return self.tuned_networks[key]
 
-    def _tune(self, widths: Widths, recipe: Recipe, seed: int, target: float | None) -> dict[str, Any]:
-        candidate, device = self.scorer.candidate(widths), self.settings.device
-        found = fit(candidate, self.scorer.dataset, recipe, seed=seed, synops_budget=target, device=device)
-        assert found.last is not None  # it was not interrupted
-        self.scorer.evaluations += 1
-        self.learnt[_key(widths, recipe, seed, target)] = found.graph
-        return {"accuracy": found.last.accuracy, "certainty": found.last.certainty, "by_source": found.last.by_source}
-
-    # --------------------------------------------------------------------------------------------------------- judging
+    def _tune(self, widths: Widths, recipe: Recipe) -> dict[str, Any]:
+        tuned = fit(self.evaluator.build(widths), self.evaluator.dataset, recipe)
+        assert tuned.last is not None  # it was not interrupted
+        self.evaluator.evaluations += 1
+        self.tuned_networks[_key(widths, recipe)] = tuned.graph
+        return {"accuracy": tuned.last.accuracy, "certainty": tuned.last.certainty, "by_source": tuned.last.by_source}
 
     def environment(self) -> PruningEnv:
-        """Return the environment whose plans are judged here."""
-        from spear_deploy.pruning.search.environment import PruningEnv, static_features
+        """Return the environment whose proposals are evaluated here."""
+        from spear_deploy.pruning.search.environment import PruningEnv, SearchHints, compute_static_features
 
-        dense = max(self.scorer.dense.synops.total, 1e-12)
-        return PruningEnv(
-            static_features(self.scorer.graph, self.scorer.groups),
-            self.scorer.shares(),
-            lambda ratios: self.scorer.estimate(self._rounded(ratios)) / dense,
-            self.judge,
-            floor=self.settings.floor,
-            worth=self.scorer.worth,
-            affordable=lambda ratios: self._fits(self._rounded(ratios), self.drift),
-            starts=self.starts,
+        dense = max(self.evaluator.dense.synops.total, 1e-12)
+        hints = SearchHints(
+            channel_scores=self.evaluator.channel_scores,
+            affordable=lambda ratios: self._fits(self._round_ratios(ratios), self.rate_drift),
+            starts=tuple(self.starts),
             projects=self.settings.projects,
         )
+        return PruningEnv(
+            compute_static_features(self.evaluator.graph, self.evaluator.groups),
+            self.evaluator.synops_shares(),
+            lambda ratios: self.evaluator.estimate(self._round_ratios(ratios)) / dense,
+            self.evaluate,
+            floor=self.settings.floor,
+            hints=hints,
+        )
 
-    def judge(self, ratios: Ratios) -> Trial:
-        """Bring a proposal into the budgets, measure it, and say what it is worth."""
-        widths, score = self._into_budget(ratios) if self.settings.projects else self._as_proposed(ratios)
-        over = self._excess(score)
-        feasible = over <= EXACT
-        dense = max(self.scorer.dense.synops.total / self.limits["synops"], 1.0) if "synops" in self.limits else 1.0
-        worth: float = getattr(score, self.settings.objective)
-        reward = worth if feasible else TAR[self.settings.tar](worth, over, 1.0, dense)
-        predicted = self.predicted(score)
-        self._offer((float(feasible), reward, predicted), score)
-        facts = {
+    def evaluate(self, ratios: Ratios) -> ProposalResult:
+        """Bring a proposal into the budgets, measure it, and return its reward."""
+        if self.settings.projects:
+            widths, score = self.scale_into_budget(ratios)
+        else:
+            widths = tuple(max(w, low) for w, low in zip(self._round_ratios(ratios), self.min_widths, strict=True))
+            score = self.evaluator.score(widths)
+        use = self._bound_use(score)
+        feasible = use <= EXACT
+        dense = max(self.evaluator.dense.synops.total / self.limits["synops"], 1.0) if "synops" in self.limits else 1.0
+        value: float = getattr(score, self.settings.objective)
+        reward = value if feasible else TAR[self.settings.tar](value, use, 1.0, dense)
+        predicted = self.predict(score)
+        rank = (float(feasible), reward, predicted)
+        if self.best is None or rank > self.best[0]:
+            self.best = (rank, score)
+        row = {
+            "episode": len(self.history) + 1,
+            "proposed": list(ratios),
             "widths": list(widths),
             "accuracy": score.accuracy,
             "certainty": score.certainty,
@@ -191,109 +209,112 @@ class Problem:
             "reward": reward,
             "feasible": feasible,
         }
-        self.history.append({"episode": len(self.history) + 1, "proposed": list(ratios), **facts})
-        assert self.best is not None  # just offered
+        self.history.append(row)
         best = self.best[1]
-        self.tell("search", len(self.history), self.episodes, accuracy=best.accuracy, synops=self.predicted(best))
-        executed = tuple(w / n for w, n in zip(widths, self.scorer.channels, strict=True))
-        return Trial(executed=executed, reward=reward, facts=facts)
+        self.report_progress(
+            "search", len(self.history), self.settings.episodes, accuracy=best.accuracy, synops=self.predict(best)
+        )
+        return ProposalResult(executed=self._to_ratios(widths), reward=reward)
 
-    def settle(self) -> None:
-        """Make sure that the best plan is feasible: where none was, the best is scaled into the budget.
+    def ensure_feasible(self) -> None:
+        """Scale the best plan into the budget, if no plan was feasible.
 
         Raises:
-            BudgetError: that is not within the budgets either.
+            BudgetError: the scaled plan is not within the budgets either.
         """
         assert self.best is not None  # a searcher plays at least one episode
         if self.best[0][0]:
             return
-        ratios = tuple(w / n for w, n in zip(self.best[1].widths, self.scorer.channels, strict=True))
-        _, score = self._into_budget(ratios)
-        over = self._excess(score)
-        self.best = ((float(over <= EXACT), getattr(score, self.settings.objective), self.predicted(score)), score)
-        if over > EXACT:
-            limits = (
-                ", ".join(f"{words(name)} {shown(name, limit)}" for name, limit in self.limits.items()) or "the chip's limits"
-            )
+        _, score = self.scale_into_budget(self._to_ratios(self.best[1].widths))
+        use = self._bound_use(score)
+        self.best = ((float(use <= EXACT), getattr(score, self.settings.objective), self.predict(score)), score)
+        if use > EXACT:
+            texts = [f"{resource_name(name)} {format_amount(name, limit)}" for name, limit in self.limits.items()]
+            limits = ", ".join(texts) or "the chip's limits"
             raise BudgetError(
-                f"none of {len(self.history)} plans was within the budget ({limits}), the best exceeds it by {over - 1:.1%}; "
-                "raise the budget or search longer",
-                least=self.predicted(score),
+                f"none of {len(self.history)} plans was within the budget ({limits}), the best exceeds it "
+                f"by {use - 1:.1%}; raise the budget or search longer",
+                least=self.predict(score),
             )
 
-    def predicted(self, score: Score) -> float:
+    def predict(self, score: Score) -> float:
         """Return the expected SynOps after fine-tuning."""
-        if isinstance(self.estimator, Drift):
+        if isinstance(self.estimator, PerLayerEstimator):
             return self.estimator.predict(score.by_source)
         return score.synops if self.estimator is None else self.estimator.predict(score.synops)
 
-    def upper(self, by_source: Mapping[str, float]) -> float:
-        """Return the bound on the SynOps after fine-tuning that has to be within the budget."""
+    def predict_upper(self, by_source: Mapping[str, float]) -> float:
+        """Return the upper bound of the SynOps after fine-tuning; it has to be within the budget."""
         total, confidence = sum(by_source.values()), self.settings.confidence
-        if isinstance(self.estimator, Drift):
+        if isinstance(self.estimator, PerLayerEstimator):
             return self.estimator.upper(by_source, confidence) if confidence else self.estimator.predict(by_source)
         if self.estimator is None:
             return total
         return self.estimator.upper(total, confidence) if confidence else self.estimator.predict(total)
 
-    def tell(self, stage: str, done: int, of: int, **facts: float) -> None:
-        """Tell progress."""
+    def report_progress(self, stage: str, done: int, of: int, **values: float) -> None:
+        """Call `progress` with plain facts."""
         if self.progress is not None:
-            self.progress({"stage": stage, "done": done, "of": of, **facts})
+            self.progress({"stage": stage, "done": done, "of": of, **values})
 
-    # ---------------------------------------------------------------------------------------------------------- inside
-
-    def _offer(self, rank: tuple[float, ...], score: Score) -> None:
-        if self.best is None or rank > self.best[0]:
-            self.best = (rank, score)
-
-    def _rounded(self, ratios: Ratios) -> Widths:
-        return tuple(max(1, round(r * n)) for r, n in zip(ratios, self.scorer.channels, strict=True))
-
-    def _as_proposed(self, ratios: Ratios) -> tuple[Widths, Score]:
-        widths = tuple(max(w, low) for w, low in zip(self._rounded(ratios), self.least, strict=True))
-        return widths, self.scorer.score(widths)
-
-    def _into_budget(self, ratios: Ratios) -> tuple[Widths, Score]:
-        """Scale a proposal to the largest plan whose upper bound, by estimate and drift, is within every limit."""
-        drift = self.drift
+    def scale_into_budget(self, ratios: Ratios) -> tuple[Widths, Score]:
+        """Scale a proposal to the largest plan whose upper bound, by estimate and drift, is within every limit; measure it."""
+        drift = self.rate_drift
         for _ in range(1 + CORRECTIONS):
-            widths = project(ratios, self.scorer.channels, self.least, lambda widths: self._fits(widths, drift))  # noqa: B023
-            score = self.scorer.score(widths)
-            over = self._excess(score)
-            if over <= EXACT or widths == self.least:
+            widths = project_ratios(
+                ratios, self.evaluator.channels, self.min_widths, lambda widths: self._fits(widths, drift)  # noqa: B023
+            )  # fmt: skip
+            score = self.evaluator.score(widths)
+            use = self._bound_use(score)
+            if use <= EXACT or widths == self.min_widths:
                 break
-            measured = score.synops / max(self.scorer.estimate(widths), 1e-12)
-            drift = max(drift * over, measured) * 1.005
+            measured = score.synops / max(self.evaluator.estimate(widths), 1e-12)
+            drift = max(drift * use, measured) * 1.005
         return widths, score
 
+    def _round_ratios(self, ratios: Ratios) -> Widths:
+        return tuple(max(1, round(r * n)) for r, n in zip(ratios, self.evaluator.channels, strict=True))
+
+    def _to_ratios(self, widths: Widths) -> Ratios:
+        return tuple(w / n for w, n in zip(widths, self.evaluator.channels, strict=True))
+
     def _fits(self, widths: Widths, drift: float) -> bool:
-        """Say whether a plan is within the limits by estimate."""
+        """Return whether a plan is within the limits by estimate."""
         if "synops" in self.limits:
-            expected = {name: drift * value for name, value in self.scorer.estimate_by_source(widths).items()}
-            if self.upper(expected) > self.limits["synops"] * self.aimed:
+            expected = {name: drift * value for name, value in self.evaluator.estimate_by_source(widths).items()}
+            if self.predict_upper(expected) > self.limits["synops"] * self.scaled_target:
                 return False
         sizes = {name: limit for name, limit in self.limits.items() if name not in ACTIVE}
-        if sizes and chip_costs.excess(self.scorer.sizes(widths), sizes) > EXACT:
+        if sizes and chip_costs.max_use(self.evaluator.sizes(widths), sizes) > EXACT:
             return False
-        timed = {name: limit * self.aimed / drift for name, limit in self.limits.items() if name in ("energy_j", "latency_s")}
-        if timed and chip_costs.excess(self.scorer.estimated_activity(widths), timed) > 1:
+        target = self.scaled_target / drift
+        timed = {name: limit * target for name, limit in self.limits.items() if name in ("energy_j", "latency_s")}
+        if timed and chip_costs.max_use(self.evaluator.estimated_activity(widths), timed) > 1:
             return False
-        return not self._over_chip(widths)
+        return not self._rows_over(widths)
 
-    def _excess(self, score: Score) -> float:
-        """Return the largest value, measured or bounded, relative to its limit."""
-        limits = {name: limit * (self.reach if name in ACTIVE else 1.0) for name, limit in self.limits.items()}
-        over = self._over_chip(score.widths)
-        beyond = max((row.used / row.limit for row in over if row.used and row.limit), default=2.0 if over else 0.0)
-        return max(chip_costs.excess(self._values(score, self.upper(score.by_source)), limits), beyond)
+    def _measure_use(self, widths: Widths) -> float:
+        """Return the largest use of a limit before fine-tuning."""
+        score = self.evaluator.score(widths)
+        use = chip_costs.max_use(self._values(score, score.synops), self.limits)
+        return max(use, 2.0 if self._rows_over(widths) else 0.0)
+
+    def _bound_use(self, score: Score) -> float:
+        """Return the largest use of a limit, measured or by its upper bound; a plan may overshoot limits of activity."""
+        allowed = 1 + self.settings.overshoot
+        limits = {name: limit * (allowed if name in ACTIVE else 1.0) for name, limit in self.limits.items()}
+        over = self._rows_over(score.widths)
+        chip_use = max((row.used / row.limit for row in over if row.used and row.limit), default=2.0 if over else 0.0)
+        return max(chip_costs.max_use(self._values(score, self.predict_upper(score.by_source)), limits), chip_use)
 
     def _values(self, score: Score, synops: float) -> dict[str, float | None]:
-        return {"synops": synops, **score.activity, **self.scorer.sizes(score.widths)}
+        return {"synops": synops, **score.activity, **self.evaluator.sizes(score.widths)}
 
-    def _over_chip(self, widths: Widths) -> tuple[Any, ...]:
-        return self.scorer.chip.placed(widths)[1] if self.fit and self.scorer.chip is not None else ()
+    def _rows_over(self, widths: Widths) -> tuple[Any, ...]:
+        """Return the rows of the chip's own limits that a plan exceeds, none without `fit`."""
+        return self.evaluator.chip.place(widths)[1] if self.fit and self.evaluator.chip is not None else ()
 
 
-def _key(widths: Widths, recipe: Recipe, seed: int, target: float | None) -> str:
-    return f"tune {' '.join(map(str, widths))} {recipe.epochs} {recipe.steps} {seed} {target}"
+def _key(widths: Widths, recipe: Recipe) -> str:
+    """Return the key of a fine-tune in the checkpoint."""
+    return f"tune {' '.join(map(str, widths))} {recipe.epochs} {recipe.steps} {recipe.seed} {recipe.synops_budget}"

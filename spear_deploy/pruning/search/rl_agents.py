@@ -1,10 +1,10 @@
-"""How does an agent learn to choose widths? Off-policy actor-critic of Stable-Baselines3, as AMC and SPEAR use DDPG.
+"""Search by reinforcement learning: DDPG, TD3 and SAC of Stable-Baselines3.
 
 Where SPEAR is silent, AMC's settings stand: gamma 1, the terminal reward on every transition of the episode less a moving
 baseline, networks of 300-300, exploration that decays after a warm-up of random plans. What differs: one learning rate
 for actor and critic (Stable-Baselines3 has one), plain instead of truncated normal noise, more updates per episode (an
-evaluation costs more than an update), and an episode teaches twice where the budget changed it: that the proposal led to
-this reward, and that the executed ratios would have.
+evaluation costs more than an update), and an episode is stored twice where the budget changed it: the proposal with this reward,
+and the executed ratios with the same reward.
 """
 
 from __future__ import annotations
@@ -31,12 +31,20 @@ NOISE = 0.3
 """Standard deviation of exploration in units of the action, which Stable-Baselines3 scales to −1..1."""
 FINAL_NOISE_SHARE = 0.1
 BASELINE_DECAY = 0.95
-UPDATES = 16
-"""At least so many gradient steps an episode."""
+MIN_UPDATES = 16
+"""Minimum of gradient steps an episode."""
 
 
-def learn(env: PruningEnv, *, groups: int, episodes: int, seed: int, agent: Agent = "ddpg") -> None:
-    """Let an agent play whole episodes; what they led to is known to whoever passed `score` to the environment."""
+def train_agent(env: PruningEnv, *, groups: int, episodes: int, seed: int, agent: Agent = "ddpg") -> None:
+    """Let an agent play whole episodes; the function that evaluates them keeps their results.
+
+    Args:
+        env: the environment.
+        groups: number of coupled groups, the steps of an episode.
+        episodes: how many.
+        seed: of weights, exploration and replay.
+        agent: "ddpg", "td3" or "sac".
+    """
     warm_up = max(1, round(WARM_UP_SHARE * episodes))
     settings: dict[str, Any] = {
         "gamma": 1.0,
@@ -46,7 +54,7 @@ def learn(env: PruningEnv, *, groups: int, episodes: int, seed: int, agent: Agen
         "buffer_size": 2 * episodes * groups,
         "learning_starts": warm_up * groups,
         "train_freq": (1, "episode"),
-        "gradient_steps": max(groups, UPDATES),
+        "gradient_steps": max(groups, MIN_UPDATES),
         "policy_kwargs": {"net_arch": [300, 300]},
         "replay_buffer_class": EpisodeBroadcast,
         "seed": seed,
@@ -54,11 +62,11 @@ def learn(env: PruningEnv, *, groups: int, episodes: int, seed: int, agent: Agen
     }
     if agent != "sac":  # soft actor-critic explores by itself
         settings["action_noise"] = DecayingNoise(episodes - warm_up, seed)
-    with _global_random_state_kept():
+    with _keep_global_random_state():
         kind: Any = {"ddpg": DDPG, "td3": TD3, "sac": SAC}[agent]
-        chosen = kind("MlpPolicy", env, **settings)
-        chosen.set_logger(Logger(folder=None, output_formats=[]))  # its own would make a folder among the temporary files
-        chosen.learn(total_timesteps=episodes * groups)
+        model = kind("MlpPolicy", env, **settings)
+        model.set_logger(Logger(folder=None, output_formats=[]))  # the default one makes a folder among the temporary files
+        model.learn(total_timesteps=episodes * groups)
 
 
 class EpisodeBroadcast(ReplayBuffer):
@@ -79,15 +87,15 @@ class EpisodeBroadcast(ReplayBuffer):
         self._episode.append((obs.copy(), action.copy(), next_obs.copy()))
         if not done[0]:
             return
-        total = float(reward[0])
-        self.baseline = total if self.baseline is None else BASELINE_DECAY * self.baseline + (1 - BASELINE_DECAY) * total
+        terminal = float(reward[0])
+        self.baseline = terminal if self.baseline is None else BASELINE_DECAY * self.baseline + (1 - BASELINE_DECAY) * terminal
         executed = [(before[None], self._scaled(a)[None], after[None]) for before, a, after in infos[0]["transitions"]]
         proposed, self._episode = self._episode, []
         same = all(np.allclose(a, b, atol=1e-4) for (_, a, _), (_, b, _) in zip(proposed, executed, strict=True))
         for episode in (proposed,) if same else (proposed, executed):
             for i, (before, acted, after) in enumerate(episode):
                 last = np.array([i == len(episode) - 1])
-                super().add(before, after, acted, np.array([total - self.baseline], np.float32), last, [{}])
+                super().add(before, after, acted, np.array([terminal - self.baseline], np.float32), last, [{}])
 
     def _scaled(self, action: Array) -> Array:
         """Scale to −1..1, as policies store actions."""
@@ -114,8 +122,8 @@ class DecayingNoise(ActionNoise):
 
 
 @contextmanager
-def _global_random_state_kept() -> Iterator[None]:
-    """Undo that Stable-Baselines3 seeds the global generators of torch, numpy and Python."""
+def _keep_global_random_state() -> Iterator[None]:
+    """Restore the global random state of torch, numpy and Python, which Stable-Baselines3 seeds."""
     python, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         try:

@@ -1,17 +1,18 @@
-"""How is searched? The searchers by name, and what can be set."""
+"""Methods of the search and their settings."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeAlias, get_args
 
 from spear_deploy.errors import BudgetError, did_you_mean
 from spear_deploy.pruning.importance import Criterion
-from spear_deploy.pruning.search.environment import DEFAULT_TAR, TAR
+from spear_deploy.pruning.search.rewards import DEFAULT_TAR, TAR
 
 Searcher: TypeAlias = Callable[..., None]
-"""(env, groups=, episodes=, seed=): plays episodes of the environment."""
+"""(env, groups=, episodes=, seed=) → None: plays episodes of the environment."""
 Estimator: TypeAlias = Literal["lre", "drift"]
 Objective: TypeAlias = Literal["accuracy", "certainty"]
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
@@ -24,24 +25,23 @@ DEFAULT_METHOD = "evolution"
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSettings:
-    """How to search. `settings_for` gives those of a method.
+    """Details of a search; `default_settings` gives those of a method.
 
     Attributes:
-        episodes: proposals.
-        floor: least ratio of a group; without one, budgets make bottlenecks that no fine-tuning widens.
-        criterion: which channels of a group go first.
-        projects: whether each proposal is scaled into the budget first; otherwise TAR punishes what is above it.
-        objective: what a plan is worth on validation, "accuracy" or "certainty" (see `training.QuickEvaluation`), which
-            mostly tells as well or better which plan will be the best (docs/search.md).
-        tar: form of the reward, one of `reward.TAR`.
-        estimator: of the SynOps after fine-tuning, "lre" or "drift".
-        samples: plans that are fine-tuned to fit the estimator; 0 takes what was measured as the prediction.
+        episodes: number of proposals.
+        floor: lowest ratio of a group; without one, budgets make bottlenecks that no fine-tuning can widen.
+        criterion: importance by which the channels of a group are removed.
+        projects: whether each proposal is scaled into the budget first; otherwise the reward punishes the excess.
+        objective: the value of a plan on validation, "accuracy" or "certainty" (see `training.QuickEvaluation`). Certainty mostly
+            predicts the best plan as well or better (docs/search.md).
+        tar: form of the reward, one of `rewards.TAR`.
+        estimator: of the SynOps after fine-tuning: "lre" (one line, `LRE`) or "drift" (by layer, `PerLayerEstimator`).
+        samples: plans that are fine-tuned to fit the estimator; 0: the prediction is the measured value.
         sample_epochs: epochs of each of these fine-tunes.
-        confidence: of the upper bound that has to be within the budget; 0 takes the prediction itself.
-        reach: relative excess over the budget that a plan may be predicted to have, since what follows will take it down.
-        ladder: batches that the best plans are fine-tuned for before one is chosen, rung by rung; of `climbers` plans a third
-            goes on from each rung.
-        climbers: plans on the first rung.
+        confidence: of the upper bound that has to be within the budget; 0: the prediction has to be.
+        overshoot: relative excess over the budget that a plan may be predicted to have, since later fine-tuning removes it.
+        rounds: batches that the best plans are fine-tuned for in each round of successive halving; empty: no halving.
+        finalists: plans in the first of these rounds; a third of them goes on from each round.
         device: of torch.
     """
 
@@ -55,9 +55,9 @@ class SearchSettings:
     samples: int = 2
     sample_epochs: int = 1
     confidence: float = 0.8
-    reach: float = 0.0
-    ladder: tuple[int, ...] = ()
-    climbers: int = 6
+    overshoot: float = 0.0
+    rounds: tuple[int, ...] = ()
+    finalists: int = 6
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -72,53 +72,55 @@ class SearchSettings:
             raise BudgetError("search settings: LRE is a line through 1 sample; expected 0, or at least 2")
 
 
-def settings_for(method: str) -> SearchSettings:
-    """Return the settings of a method: SPEAR's as published where that is known, see `agents` for the rest.
+def default_settings(method: str) -> SearchSettings:
+    """Return the settings of a method: SPEAR's as published as far as they are known, see `rl_agents` for the rest.
 
-    SPEAR fits its line from 500 samples; how long each of them learns is not known. Here it is fitted from 6 of two epochs.
-    Its proposals are not scaled into the budget: SPEAR holds that SynOps cannot constrain the action, so the reward has to.
+    SPEAR fits its line from 500 samples; the length of their fine-tuning is not published. Here 6 samples of two epochs are used.
+    SPEAR's proposals are not scaled into the budget: it holds that SynOps cannot constrain the action, so the reward has to.
+
+    Raises:
+        BudgetError: there is no such method.
     """
-    known_method(method)
+    check_method(method)
     if method == "spear":
         return SearchSettings(projects=False, objective="accuracy", estimator="lre", samples=6, sample_epochs=2)
     if method in AGENTS:
         return SearchSettings(objective="accuracy", estimator="lre", samples=6, sample_epochs=2)
     if method == "evolution":
-        return SearchSettings(episodes=24, samples=1, ladder=(40,), climbers=3)
+        return SearchSettings(episodes=24, samples=1, rounds=(40,), finalists=3)
     return SearchSettings()
 
 
-def known_method(method: str) -> str:
-    """Return the method's name.
+def check_method(method: str) -> None:
+    """Check the name of a method.
 
     Raises:
-        BudgetError: there is none of this name.
+        BudgetError: there is no such method.
     """
     if method not in METHODS:
         raise BudgetError(f"method '{method}': expected one of {', '.join(METHODS)}{did_you_mean(method, METHODS)}")
-    return method
 
 
-def searcher(method: str) -> Searcher:
-    """Return the function that plays the episodes; what it needs is imported when it plays."""
-    known_method(method)
+def get_searcher(method: str) -> Searcher:
+    """Return the function that plays the episodes; torch and gymnasium are imported when this is called.
+
+    Raises:
+        BudgetError: there is no such method.
+    """
+    check_method(method)
     if method in AGENTS:
+        from spear_deploy.pruning.search.rl_agents import train_agent
 
-        def learn(env: object, **how: int) -> None:
-            from spear_deploy.pruning.search import rl_agents
-
-            rl_agents.learn(env, agent="ddpg" if method == "spear" else method, **how)  # type: ignore[arg-type]
-
-        return learn
+        return partial(train_agent, agent="ddpg" if method == "spear" else method)  # type: ignore[arg-type]
     from spear_deploy.pruning.search import baselines, optuna_samplers
 
-    found: dict[str, Searcher] = {
-        "evolution": baselines.evolution,
-        "gp": optuna_samplers.gp,
+    searchers: dict[str, Searcher] = {
+        "evolution": baselines.regularized_evolution,
+        "gp": optuna_samplers.gaussian_process,
         "cma-es": optuna_samplers.cma_es,
-        "tpe": optuna_samplers.tpe,
-        "threshold": baselines.threshold,
-        "random": baselines.at_random,
-        "uniform": baselines.uniform,
+        "tpe": optuna_samplers.tree_parzen_estimator,
+        "threshold": baselines.threshold_search,
+        "random": baselines.random_search,
+        "uniform": baselines.uniform_search,
     }
-    return found[method]
+    return searchers[method]

@@ -1,8 +1,8 @@
-"""Which of the best plans becomes the best network? Successive halving over short fine-tunes.
+"""Successive halving of the best plans over short fine-tunes.
 
-What a candidate can do right after batch norm is re-estimated is the lowest rung: cheap, and a poor guide where plans are
-close. The best climb on: each is fine-tuned at the budget for some batches, a third goes on, for longer. What the winner has
-learnt on the last rung is kept.
+The score right after batch norm is re-estimated is cheap, and a poor guide where plans are close. So the best plans, the
+finalists, are fine-tuned at the budget for some batches; a third of them goes on to the next round, for more batches. What the
+winner has learnt in the last round is kept.
 """
 
 from __future__ import annotations
@@ -13,50 +13,51 @@ from spear_deploy.pruning.candidates import Score, Widths
 from spear_deploy.pruning.search.problem import Problem
 from spear_deploy.training.fit import Recipe
 
-KEPT = 1 / 3
+KEPT_SHARE = 1 / 3
 
 
-def climb(problem: Problem, seed: int) -> list[dict[str, Any]]:
-    """Let the best plans climb, make the winner the best of the problem, and return a row for each plan and rung."""
+def halve(problem: Problem) -> list[dict[str, Any]]:
+    """Halve the best plans round by round, make the winner the best of the problem, and return a row for each plan and round."""
     rows: list[dict[str, Any]] = []
-    living = best_plans(problem, problem.settings.climbers)
-    for rung, steps in enumerate(problem.settings.ladder, 1):
-        if len(living) < 2:
+    finalists = choose_finalists(problem, problem.settings.finalists)
+    objective = problem.settings.objective
+    for number, steps in enumerate(problem.settings.rounds, 1):
+        if len(finalists) < 2:
             break
-        tuned = []
-        for i, score in enumerate(living):
-            found = rung_score(problem, score.widths, steps, seed)
-            tuned.append((found[problem.settings.objective], -i, score))
-            seen = {name: found[name] for name in ("accuracy", "certainty")}
-            rows.append({"rung": rung, "steps": steps, "widths": list(score.widths), **seen})
-            problem.tell(f"rung {rung}", i + 1, len(living), accuracy=max(row["accuracy"] for row in rows if row["rung"] == rung))
-        tuned.sort(key=lambda one: one[:2], reverse=True)
-        living = [score for *_, score in tuned[: max(1, round(KEPT * len(tuned)))]]
-        best = living[0]
-        problem.best = ((1.0, getattr(best, problem.settings.objective), problem.predicted(best)), best)
-        problem.network = problem.tuned_network(best.widths, *_terms(problem, steps, seed))
-        problem.learnt.clear()
+        ranked = []
+        for i, score in enumerate(finalists):
+            measured = tune_finalist(problem, score.widths, steps)
+            ranked.append((measured[objective], -i, score))
+            values = {name: measured[name] for name in ("accuracy", "certainty")}
+            rows.append({"rung": number, "steps": steps, "widths": list(score.widths), **values})
+            best_accuracy = max(row["accuracy"] for row in rows if row["rung"] == number)
+            problem.report_progress(f"halving, round {number}", i + 1, len(finalists), accuracy=best_accuracy)
+        ranked.sort(key=lambda row: row[:2], reverse=True)
+        finalists = [score for *_, score in ranked[: max(1, round(KEPT_SHARE * len(ranked)))]]
+        winner = finalists[0]
+        problem.best = ((1.0, getattr(winner, objective), problem.predict(winner)), winner)
+        problem.network = problem.tuned_network(winner.widths, _make_recipe(problem, steps))
+        problem.tuned_networks.clear()
     return rows
 
 
-def rung_score(problem: Problem, widths: Widths, steps: int, seed: int) -> dict[str, Any]:
-    """Fine-tune a plan for some batches towards the SynOps budget, and return what validation says of it."""
-    return problem.tuned(widths, *_terms(problem, steps, seed))
+def tune_finalist(problem: Problem, widths: Widths, steps: int) -> dict[str, Any]:
+    """Fine-tune a plan for some batches towards the SynOps budget, and return its measurements on validation."""
+    return problem.tune(widths, _make_recipe(problem, steps))
 
 
-def _terms(problem: Problem, steps: int, seed: int) -> tuple[Recipe, int, float | None]:
-    batches = max(1, len(problem.scorer.dataset.train) // 64)
-    return Recipe(epochs=-(-steps // batches), steps=steps, warm_up=0.1), seed, problem.limits.get("synops")
+def _make_recipe(problem: Problem, steps: int) -> Recipe:
+    batches = max(1, len(problem.evaluator.dataset.train) // 64)
+    return problem.make_recipe(epochs=-(-steps // batches), steps=steps, synops_budget=problem.limits.get("synops"))
 
 
-def best_plans(problem: Problem, count: int) -> list[Score]:
-    """Return the feasible plans with the highest reward, each once, and among them the first that was proposed.
+def choose_finalists(problem: Problem, count: int) -> list[Score]:
+    """Return the feasible plans with the highest reward, without repeats, and among them the first that was proposed.
 
-    Evolution proposes one ratio for all layers first. Before fine-tuning that often looks worse than it turns out.
+    Evolution proposes one ratio for all layers first. Before fine-tuning that plan often looks worse than it becomes.
     """
     feasible = [row for row in problem.history if row["feasible"]]
     rows = sorted(feasible, key=lambda row: -row["reward"])
     plans = list(dict.fromkeys(tuple(row["widths"]) for row in rows))
     first = plans[:count] if not feasible or len(plans) <= count else [*plans[: count - 1], tuple(feasible[0]["widths"])]
-    plans = list(dict.fromkeys(first))
-    return [problem.scorer.score(widths) for widths in plans]
+    return [problem.evaluator.score(widths) for widths in dict.fromkeys(first)]

@@ -1,15 +1,27 @@
-"""How many SynOps will a pruned network need once it is fine-tuned, by SPEAR's LRE?
+"""Estimators of the SynOps of a pruned network after fine-tuning.
 
-A straight line for the whole network, `after ≈ W · before + b`, from pairs (before, after) of short fine-tunes of sampled
-plans. "Before" is measured on the pruned network with its batch norm re-estimated. Here the line also says how far it may
-be off. `drift` is the model by layer that it is compared with.
+Both are fitted from short fine-tunes of sampled plans. "Before" is measured on the pruned network with its batch norm
+re-estimated. Both give an interval from samples left out one by one (conformal).
+
+`LRE` is SPEAR's straight line for the whole network, `after ≈ W · before + b`.
+
+`PerLayerEstimator` uses that SynOps are a sum over the layers that spike: `S = Σ S_l`, S_l the SynOps that the spikes of layer l
+cause. The spikes of the input do not change, so its S_l is known. Those of a layer change by a factor of its own, which is
+learnt and drawn to the factor that all layers share, the more the fewer samples there are:
+
+    log(after_l / before_l) ≈ a + u_l + c · log(before_l / dense_l)
+
+    a, c    shared by all layers: mean drift, and its dependence on the share of a layer that is left
+    u_l     of each layer, with a ridge on it
+
+A layer weighs by its share of the SynOps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,16 +29,29 @@ from spear_deploy.errors import DataError
 from spear_deploy.network import Array
 from spear_deploy.network.graph import INPUT
 
+RIDGE = 2.0
+"""Weight of the shared factor, in samples."""
+SLOPE_RIDGE = 4.0
+MAX_DRIFT = 1.5
+"""Factors are limited to e^±1.5."""
+TINY = 1e-9
+
+BySource = Mapping[str, float]
+"""SynOps per inference by the layer (or the input) whose spikes cause them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LRE:
-    """A fitted line.
+    """SPEAR's straight line for the whole network.
 
     Attributes:
+        kind: its name in JSON.
         w, b: `after ≈ w · before + b`, in SynOps per inference.
-        pairs: what it was fitted from, (before, after).
+        pairs: the samples, (before, after).
         residuals: relative, each pair predicted by the line through the others: `after / predicted − 1`.
     """
+
+    kind: ClassVar[str] = "lre"
 
     w: float
     b: float
@@ -38,8 +63,8 @@ class LRE:
         return max(0.0, self.w * before + self.b)
 
     def margin(self, confidence: float = 0.8) -> float:
-        """Return how much, relatively, the truth may lie above the line, at least 0."""
-        return max(0.0, quantile(self.residuals, confidence))
+        """Return the relative distance by which the truth may lie above the line, at least 0."""
+        return max(0.0, conformal_quantile(self.residuals, confidence))
 
     def upper(self, before: float, confidence: float = 0.8) -> float:
         """Return an upper bound of the SynOps after fine-tuning: `predict · (1 + margin)`."""
@@ -50,13 +75,13 @@ class LRE:
         return asdict(self)
 
 
-def quantile(residuals: Sequence[float], confidence: float) -> float:
+def conformal_quantile(residuals: Sequence[float], confidence: float) -> float:
     """Return the conformal quantile: of n residuals the ⌈(n + 1) · confidence⌉-th smallest, 0 of none.
 
-    A new one of the same kind is at most that with probability `confidence`; where n is too small for that, the largest is
+    A new residual of the same distribution is at most this with probability `confidence`; where n is too small, the largest is
     taken and the probability is n / (n + 1).
 
-    >>> quantile([0.03, -0.01, 0.02, 0.0], 0.5)
+    >>> conformal_quantile([0.03, -0.01, 0.02, 0.0], 0.5)
     0.02
     """
     ordered = sorted(residuals)
@@ -69,7 +94,7 @@ def quantile(residuals: Sequence[float], confidence: float) -> float:
 def fit_lre(pairs: Sequence[tuple[float, float]]) -> LRE:
     """Fit a line by least squares.
 
-    With two points the line goes through both and says nothing about its error. Where all "before" are (nearly) equal,
+    With two points the line goes through both, and its error is unknown. Where all "before" are (nearly) equal,
     or the best line falls, the line through the origin is taken: fewer SynOps before never mean more after.
 
     Raises:
@@ -84,16 +109,16 @@ def fit_lre(pairs: Sequence[tuple[float, float]]) -> LRE:
         raise DataError(f"SynOps estimator: {len(data)} pairs given, a line takes at least 2; sample more plans")
     if not np.isfinite(data).all() or (data <= 0).any():
         raise DataError("SynOps estimator: pairs must be finite and above 0; a network without spikes cannot be fine-tuned")
-    w, b = _line(data)
+    w, b = _fit_line(data)
     residuals = []
     if len(data) > 2:
         for i in range(len(data)):
-            without = _line(np.delete(data, i, axis=0))
+            without = _fit_line(np.delete(data, i, axis=0))
             residuals.append(float(data[i, 1] / max(without[0] * data[i, 0] + without[1], 1e-9 * data[i, 1]) - 1))
     return LRE(w=w, b=b, pairs=tuple((float(x), float(y)) for x, y in data), residuals=tuple(residuals))
 
 
-def _line(data: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, float]:
+def _fit_line(data: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, float]:
     x, y = data.T
     spread = x - x.mean()
     variance = float(spread @ spread)
@@ -104,42 +129,20 @@ def _line(data: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, float]:
     return float(x @ y) / float(x @ x), 0.0
 
 
-# FOLDED from spear_deploy/pruning/search/synops_estimators.py
-# How many SynOps will a pruned network need once it is fine-tuned, layer by layer?
-#
-# SynOps are a sum over the layers that spike: `S = Σ S_l`, S_l what the spikes of layer l cause. The input's spikes are given,
-# so its S_l is known. Those of a layer drift by a factor of its own, which is learnt from short fine-tunes and drawn to the
-# factor that all layers share, the more the fewer samples there are:
-#
-#     log(after_l / before_l) ≈ a + u_l + c · log(before_l / dense_l)
-#
-#     a, c    shared by all layers: mean drift, and how it depends on how much of a layer is left
-#     u_l     of each layer, with a ridge on it
-#
-# A layer weighs by its share of the SynOps. The interval comes from samples left out one by one (conformal), as for LRE.
-
-RIDGE = 2.0
-"""Counts like so many samples that say a layer drifts as all do."""
-SLOPE_RIDGE = 4.0
-MOST_DRIFT = 1.5
-"""No factor beyond e^±1.5 is believed."""
-TINY = 1e-9
-
-BySource = Mapping[str, float]
-"""SynOps per inference by the layer (or the input) whose spikes cause them."""
-
-
 @dataclass(frozen=True, kw_only=True)
-class Drift:
-    """A fitted model.
+class PerLayerEstimator:
+    """A factor for each layer, drawn to a shared one.
 
     Attributes:
+        kind: its name in JSON.
         shared, slope: a and c.
         layers: u_l by layer.
         dense: SynOps before pruning by layer.
         residuals: relative, of the total, each sample predicted from the others: `after / predicted − 1`.
-        pairs: what it was fitted from in all, (before, after).
+        pairs: the samples, SynOps of the whole network, (before, after).
     """
+
+    kind: ClassVar[str] = "drift"
 
     shared: float
     slope: float
@@ -150,25 +153,25 @@ class Drift:
 
     def predict_by_source(self, before: BySource) -> dict[str, float]:
         """Return the expected SynOps after fine-tuning by layer."""
-        return {name: value if name == INPUT else value * self._factor(name, value) for name, value in before.items()}
+        return {name: value if name == INPUT else value * self._predict_factor(name, value) for name, value in before.items()}
 
     def predict(self, before: BySource) -> float:
         """Return the expected SynOps after fine-tuning."""
         return sum(self.predict_by_source(before).values())
 
     def interval(self, before: BySource, confidence: float = 0.8) -> tuple[float, float]:
-        """Return bounds that hold the SynOps after fine-tuning with this probability."""
+        """Return bounds between which the SynOps after fine-tuning lie with this probability."""
         center = self.predict(before)
-        wide = max(0.0, quantile([abs(r) for r in self.residuals], confidence))
-        return center * (1 - wide), center * (1 + wide)
+        width = max(0.0, conformal_quantile([abs(r) for r in self.residuals], confidence))
+        return center * (1 - width), center * (1 + width)
 
     def upper(self, before: BySource, confidence: float = 0.8) -> float:
         """Return a bound that the SynOps after fine-tuning stay below with this probability."""
-        return self.predict(before) * (1.0 + max(0.0, quantile(self.residuals, confidence)))
+        return self.predict(before) * (1.0 + max(0.0, conformal_quantile(self.residuals, confidence)))
 
-    def _factor(self, name: str, value: float) -> float:
-        left = np.log(max(value, TINY) / max(self.dense.get(name, value), TINY))
-        return float(np.exp(np.clip(self.shared + self.layers.get(name, 0.0) + self.slope * left, -MOST_DRIFT, MOST_DRIFT)))
+    def _predict_factor(self, name: str, value: float) -> float:
+        share = np.log(max(value, TINY) / max(self.dense.get(name, value), TINY))
+        return float(np.exp(np.clip(self.shared + self.layers.get(name, 0.0) + self.slope * share, -MAX_DRIFT, MAX_DRIFT)))
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -178,7 +181,7 @@ class Drift:
         }  # fmt: skip
 
 
-def fit_drift(samples: Sequence[tuple[BySource, BySource]], dense: BySource) -> Drift:
+def fit_per_layer(samples: Sequence[tuple[BySource, BySource]], dense: BySource) -> PerLayerEstimator:
     """Fit the model from (before, after) of fine-tuned plans.
 
     Args:
@@ -197,13 +200,12 @@ def fit_drift(samples: Sequence[tuple[BySource, BySource]], dense: BySource) -> 
     residuals = []
     for i, (before, after) in enumerate(samples):
         if len(samples) > 1:
-            others = _solved([pair for j, pair in enumerate(samples) if j != i], dense, names)
+            others = _solve([pair for j, pair in enumerate(samples) if j != i], dense, names)
             residuals.append(sum(after.values()) / max(others.predict(before), TINY) - 1)
-    found = _solved(samples, dense, names)
-    return Drift(**{**vars(found), "residuals": tuple(residuals)})
+    return replace(_solve(samples, dense, names), residuals=tuple(residuals))
 
 
-def _solved(samples: Sequence[tuple[BySource, BySource]], dense: BySource, names: Sequence[str]) -> Drift:
+def _solve(samples: Sequence[tuple[BySource, BySource]], dense: BySource, names: Sequence[str]) -> PerLayerEstimator:
     """Solve the weighted ridge regression: unknowns a, c, u_1 ... u_L."""
     rows, targets, weights = [], [], []
     pairs = tuple((float(sum(before.values())), float(sum(after.values()))) for before, after in samples)
@@ -216,14 +218,14 @@ def _solved(samples: Sequence[tuple[BySource, BySource]], dense: BySource, names
             row = np.zeros(2 + len(names))
             row[[0, 1, 2 + index]] = 1.0, np.log(was / left), 1.0
             rows.append(row)
-            targets.append(np.clip(np.log(max(after.get(name, 0.0), TINY) / was), -MOST_DRIFT, MOST_DRIFT))
+            targets.append(np.clip(np.log(max(after.get(name, 0.0), TINY) / was), -MAX_DRIFT, MAX_DRIFT))
             weights.append(was / total)
     if not rows:
-        return Drift(shared=0.0, slope=0.0, layers={}, dense=dict(dense), residuals=(), pairs=pairs)
+        return PerLayerEstimator(shared=0.0, slope=0.0, layers={}, dense=dict(dense), residuals=(), pairs=pairs)
     x, y, w = np.array(rows), np.array(targets), np.array(weights)
     mean = float(w.mean())
     ridge = np.array([0.0, SLOPE_RIDGE, *[RIDGE] * len(names)]) * mean
     solution: Array = np.linalg.solve(x.T @ (w[:, None] * x) + np.diag(ridge) + 1e-12 * np.eye(len(ridge)), x.T @ (w * y))
     layers = {name: float(u) for name, u in zip(names, solution[2:], strict=True)}
     shared, slope = float(solution[0]), float(solution[1])
-    return Drift(shared=shared, slope=slope, layers=layers, dense=dict(dense), residuals=(), pairs=pairs)
+    return PerLayerEstimator(shared=shared, slope=slope, layers=layers, dense=dict(dense), residuals=(), pairs=pairs)

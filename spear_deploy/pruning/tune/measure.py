@@ -1,9 +1,21 @@
-"""Is what will be deployed within its budgets, with a margin for chance, and how far off is it?"""
+"""Use of the budgets by the deployed network, with a margin for chance.
+
+A budget in per cent is a ratio to the network before pruning *on the same samples*. Samples with many SynOps in one network
+have many in the other, so the ratio of the means spreads far less than a mean does (the ratio estimator of survey sampling):
+
+    R = Σ s_i / Σ d_i          s_i, d_i: SynOps of sample i, pruned and before
+    e_i = s_i − R · d_i
+    margin = SIGMAS · std(e) / mean(s) · sqrt(1 / measured + 1 / unseen)
+
+An absolute budget has d_i = 1, and the same formula gives the spread of a mean. Splits have their classes in equal shares, so
+that differences between classes do not count: std(e) is that within classes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 
@@ -12,27 +24,32 @@ from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pruning.budgets import ACTIVE, OF_CHIP, Budgets
 from spear_deploy.pruning.candidates import count_parameters
-from spear_deploy.pruning.chip_costs import ChipCosts, excess, on_chip, told
+from spear_deploy.pruning.chip_costs import ChipCosts, build_chip_costs, describe_rows, max_use
 from spear_deploy.training.evaluation import Evaluation, evaluate
 
-Deployed = Callable[[SNNGraph, Split], tuple[SNNGraph, Split]]
-"""Returns what will run of a floating-point network, e.g. its integers, and a split in the form that it takes."""
+DeployedForm: TypeAlias = Callable[[SNNGraph, Split], tuple[SNNGraph, Split]]
+"""(floating-point network, split) → (the network that will run, e.g. its integers; the split in the form that it takes)."""
+SIGMAS = 4.0
+"""Margin in standard errors. Beyond three lies one unseen split in 700 by chance alone; but networks are also chosen and trimmed
+on the samples that are measured, and where validation and test come from two sources, as MNIST's do, they differ by more than
+chance: with three, one of 52 networks of the search benchmark took 0.07 % more than its budget on the test split."""
+MAX_MARGIN = 0.5
 
 
-def itself(network: SNNGraph, split: Split) -> tuple[SNNGraph, Split]:
-    """Return the network as it is: the form that runs in floating point."""
+def deploy_unchanged(network: SNNGraph, split: Split) -> tuple[SNNGraph, Split]:
+    """Return network and split as they are: the form that runs in floating point."""
     return network, split
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What is used of the budgets.
+class BudgetUse:
+    """Use of the budgets by a network.
 
     Attributes:
-        evaluation: on validation, of what will be deployed.
-        values: by resource; None where it is not known.
+        evaluation: of the deployed form on validation.
+        values: use by resource, in its unit; None where it is not known.
         aims: by resource the limit less its margin, as validation measures it.
-        over: the chip's own rows beyond their limit, in words.
+        over: the chip's own limits that are exceeded, as text.
         margin: relative, of what depends on spikes.
     """
 
@@ -43,23 +60,30 @@ class Measured:
     margin: float
 
     @property
-    def active(self) -> float:
-        """Largest use of what depends on spikes relative to its aim; 0 without such a budget."""
-        return excess(self.values, {name: aim for name, aim in self.aims.items() if name in ACTIVE})
+    def active_use(self) -> float:
+        """Largest use of an aim that depends on spikes, value / aim; 0 without such a budget."""
+        return max_use(self.values, {name: aim for name, aim in self.aims.items() if name in ACTIVE})
 
     @property
     def met(self) -> bool:
         """Whether all aims are kept."""
-        return excess(self.values, self.aims) <= 1 and not self.over
+        return max_use(self.values, self.aims) <= 1 and not self.over
 
 
-class Aims:
-    """The budgets of one network on one data set.
+class BudgetMonitor:
+    """Measures the use of the budgets of one network on one data set.
 
     Args:
-        dense: the network before pruning; shares are relative to it, on the same samples.
-        deployed: what will run of a network; of several forms the one that uses most counts. The network itself unless given.
-        chip: where it goes.
+        dense: the network before pruning; shares are relative to its use on the same samples.
+        dataset: measured on `val`; of `test` only the number of samples is used.
+        budgets: the limits.
+        deployed: forms of a network that will run; the one that uses most counts. The network itself unless given.
+        chip: defines cores, memory, energy and latency.
+
+    Attributes:
+        dense_evaluation: of the network before pruning on validation.
+        limits: by resource, in its unit.
+        margin_note: a sentence where training samples could not narrow the margin.
     """
 
     def __init__(
@@ -67,108 +91,90 @@ class Aims:
         dense: SNNGraph,
         dataset: Dataset,
         budgets: Budgets,
-        deployed: Sequence[Deployed] = (),
+        deployed: Sequence[DeployedForm] = (),
         chip: ChipCosts | None = None,
     ) -> None:
         self.dataset, self.budgets, self.chip = dataset, budgets, chip
-        self.deployed = tuple(deployed) or (itself,)
-        self.before = evaluate(dense, dataset.val)
-        self.dense_values = self._values(dense, dense, self.before)
-        self.limits = budgets.limits(self.dense_values)
+        self.deployed = tuple(deployed) or (deploy_unchanged,)
+        self.dense_evaluation = evaluate(dense, dataset.val)
+        self.limits = budgets.resolve(self._values(dense, dense, self.dense_evaluation))
         self.margin_note = ""
 
-    def measure(self, network: SNNGraph) -> Measured:
-        """Run what will be deployed of a network on validation, and hold it against the budgets."""
-        return self._measure(network)[0]
+    def measure(self, network: SNNGraph) -> BudgetUse:
+        """Run the deployed forms of a network on validation, and return the use of the one that uses most."""
+        return self._measure_forms(network)[0]
 
-    def _measure(self, network: SNNGraph) -> tuple[Measured, Deployed]:
-        """Return the form of a network that uses most, and which it is."""
-        found = [(self._held(network, form), form) for form in self.deployed]
-        return max(found, key=lambda one: (bool(one[0].over), one[0].active))
+    def _measure_forms(self, network: SNNGraph) -> tuple[BudgetUse, DeployedForm]:
+        uses = [(self._measure_form(network, form), form) for form in self.deployed]
+        return max(uses, key=lambda pair: (bool(pair[0].over), pair[0].active_use))
 
-    def _held(self, network: SNNGraph, form: Deployed) -> Measured:
+    def _measure_form(self, network: SNNGraph, form: DeployedForm) -> BudgetUse:
         running, split = form(network, self.dataset.val)
-        found = evaluate(running, split)
-        values = self._values(network, running, found)
-        relative = {name: limit.relative for name, limit in self.budgets.given().items()}
-        margins = {name: self._margin(found, share) for name, share in relative.items() if name in ACTIVE}
-        aims = {name: limit * (1 - margins.get(name, 0.0)) for name, limit in self.limits.items()}
+        evaluation = evaluate(running, split)
+        margins = {}
+        for name, amount in self.budgets.amounts.items():
+            if name in ACTIVE:
+                before = self.dense_evaluation.synops_per_sample if amount.relative else None
+                margins[name] = sampling_margin(
+                    evaluation.synops_per_sample, self.dataset.val.y, len(self.dataset.test), before=before
+                )
         over = ""
         if self.budgets.fit and self.chip is not None:
-            placed = on_chip(running, self.chip.profile, self.chip.chips)
-            over = told(placed.placed(tuple(group.channels for group in placed.groups))[1])
-        return Measured(evaluation=found, values=values, aims=aims, over=over, margin=max(margins.values(), default=0.0))
+            costs = build_chip_costs(running, self.chip.profile, self.chip.chips)
+            over = describe_rows(costs.place(tuple(group.channels for group in costs.groups))[1])
+        return BudgetUse(
+            evaluation=evaluation,
+            values=self._values(network, running, evaluation),
+            aims={name: limit * (1 - margins.get(name, 0.0)) for name, limit in self.limits.items()},
+            over=over,
+            margin=max(margins.values(), default=0.0),
+        )
 
-    def pooled(self, network: SNNGraph) -> Measured:
-        """Do the same on validation and training samples together where that narrows the margin of an absolute budget.
+    def measure_pooled(self, network: SNNGraph) -> BudgetUse:
+        """Measure on validation and training samples together, where that narrows the margin of an absolute budget.
 
         Training samples count only where their SynOps agree with those of validation.
         """
-        found, form = self._measure(network)
-        absolute = [name for name, limit in self.budgets.given().items() if name in ACTIVE and not limit.relative]
+        use, form = self._measure_forms(network)
+        absolute = [name for name, amount in self.budgets.amounts.items() if name in ACTIVE and not amount.relative]
         if absolute != ["synops"]:
-            return found
-        running, split = form(network, self.dataset.train)
-        learnt = evaluate(running, split).synops_per_sample
-        own = found.evaluation.synops_per_sample
-        if not agree(own, learnt):
+            return use
+        training = evaluate(*form(network, self.dataset.train)).synops_per_sample
+        validation = use.evaluation.synops_per_sample
+        if not means_agree(validation, training):
             self.margin_note = "SynOps of training and validation differ, so validation alone was measured"
-            return found
-        both, labels = np.concatenate([own, learnt]), np.concatenate([self.dataset.val.y, self.dataset.train.y])
-        narrow = margin(both, labels, len(self.dataset.test))
-        values = {**found.values, "synops": float(both.mean())}
-        aims = {**found.aims, "synops": self.limits["synops"] * (1 - narrow)}
-        return Measured(evaluation=found.evaluation, values=values, aims=aims, over=found.over, margin=narrow)
+            return use
+        pooled, labels = np.concatenate([validation, training]), np.concatenate([self.dataset.val.y, self.dataset.train.y])
+        margin = sampling_margin(pooled, labels, len(self.dataset.test))
+        values = {**use.values, "synops": float(pooled.mean())}
+        return replace(use, values=values, aims={**use.aims, "synops": self.limits["synops"] * (1 - margin)}, margin=margin)
 
-    def _margin(self, found: Evaluation, relative: bool) -> float:
-        before = self.before.synops_per_sample if relative else None
-        return margin(found.synops_per_sample, self.dataset.val.y, len(self.dataset.test), before=before)
-
-    def _values(self, network: SNNGraph, running: SNNGraph, found: Evaluation) -> dict[str, float | None]:
-        values: dict[str, float | None] = {"synops": found.synops.total, "parameters": float(count_parameters(network))}
-        if self.chip is None or not any(name in OF_CHIP for name in self.budgets.given()):
+    def _values(self, network: SNNGraph, running: SNNGraph, evaluation: Evaluation) -> dict[str, float | None]:
+        """Return the use by resource: parameters of the network, the rest of its deployed form."""
+        values: dict[str, float | None] = {"synops": evaluation.synops.total, "parameters": float(count_parameters(network))}
+        if self.chip is None or not any(name in OF_CHIP for name in self.budgets.amounts):
             return values
-        placed = on_chip(running, self.chip.profile, self.chip.chips)
-        widths = tuple(group.channels for group in placed.groups)
-        return {**values, **placed.sizes(widths), **placed.activity(running, widths, found.counts)}
+        costs = build_chip_costs(running, self.chip.profile, self.chip.chips)
+        widths = tuple(group.channels for group in costs.groups)
+        return {**values, **costs.sizes(widths), **costs.activity(running, widths, evaluation.counts)}
 
 
-def facts(limits: Mapping[str, float], measured: Measured) -> dict[str, dict[str, float | bool | None]]:
-    """Return by resource budget, aim, use and whether it is met, as plain data."""
+def list_budget_rows(limits: Mapping[str, float], use: BudgetUse) -> dict[str, dict[str, float | bool | None]]:
+    """Return budget, aim, use and whether it is met by resource, as plain data."""
     rows: dict[str, dict[str, float | bool | None]] = {}
     for name, limit in limits.items():
-        value, aim = measured.values[name], measured.aims[name]
+        value, aim = use.values[name], use.aims[name]
         rows[name] = {"budget": limit, "aim": aim, "used": value, "met": value is not None and value <= aim}
     return rows
 
 
-# FOLDED from spear_deploy/pruning/tune/measure.py
-# How far may the SynOps of unseen samples lie above those measured, by chance?
-#
-# A budget in per cent is a ratio to the network before pruning *on the same samples*. Samples that are dear for one network are
-# dear for the other, so the ratio of the means spreads far less than a mean does (the ratio estimator of survey sampling):
-#
-#     R = Σ s_i / Σ d_i          s_i, d_i: SynOps of sample i, pruned and before
-#     e_i = s_i − R · d_i
-#     margin = SIGMAS · std(e) / mean(s) · sqrt(1 / measured + 1 / unseen)
-#
-# An absolute budget has d_i = 1, and the same formula gives the spread of a mean. Splits have their classes in equal shares, so
-# that differences between classes do not count: std(e) is that within classes.
-
-SIGMAS = 4.0
-"""Margin in standard errors. Beyond three lies one unseen split in 700 by chance alone; but networks are also chosen and trimmed
-on the samples that are measured, and where validation and test come from two sources, as MNIST's do, they differ by more than
-chance: with three, one of 52 networks of the search benchmark took 0.07 % more than its budget on the test split."""
-MOST = 0.5
-
-
-def margin(pruned: Array, labels: Array, unseen: int, *, before: Array | None = None) -> float:
-    """Return how much, relatively, the mean SynOps of `unseen` samples (or their ratio) may exceed those measured.
+def sampling_margin(pruned: Array, labels: Array, unseen: int, *, before: Array | None = None) -> float:
+    """Return the relative amount by which the mean SynOps of `unseen` samples (or their ratio) may exceed those measured.
 
     Args:
         pruned: SynOps of each measured sample, (N,).
         labels: (N,) classes of the samples.
-        unseen: how many samples the budget will be held against.
+        unseen: number of samples that the budget has to hold on.
         before: SynOps of the same samples in the network before pruning, for a relative budget.
     """
     base = np.ones(len(pruned)) if before is None else before
@@ -177,14 +183,14 @@ def margin(pruned: Array, labels: Array, unseen: int, *, before: Array | None = 
     classes = np.unique(labels)
     within = sum(float(np.sum((residual[labels == c] - residual[labels == c].mean()) ** 2)) for c in classes)
     spread = np.sqrt(within / max(len(labels) - len(classes), 1))
-    return float(min(MOST, SIGMAS * spread / mean * np.sqrt(1 / len(labels) + 1 / unseen)))
+    return float(min(MAX_MARGIN, SIGMAS * spread / mean * np.sqrt(1 / len(labels) + 1 / unseen)))
 
 
-def agree(one: Array, other: Array, *, sigmas: float = 2.0) -> bool:
-    """Say whether two sets of samples may have the same mean, within so many standard errors.
+def means_agree(first: Array, second: Array, *, sigmas: float = 2.0) -> bool:
+    """Return whether two sets of samples may have the same mean, within so many standard errors.
 
-    >>> agree(np.array([1.0, 2.0, 3.0]), np.array([1.5, 2.5, 2.0])), agree(np.array([1.0, 1.1]), np.array([9.0, 9.1]))
+    >>> means_agree(np.array([1.0, 2.0, 3.0]), np.array([1.5, 2.5, 2.0])), means_agree(np.array([1.0, 1.1]), np.array([9.0, 9.1]))
     (True, False)
     """
-    error = np.sqrt(one.var(ddof=1) / len(one) + other.var(ddof=1) / len(other))
-    return bool(abs(one.mean() - other.mean()) <= sigmas * error)
+    error = np.sqrt(first.var(ddof=1) / len(first) + second.var(ddof=1) / len(second))
+    return bool(abs(first.mean() - second.mean()) <= sigmas * error)

@@ -1,0 +1,77 @@
+"""Settings of pruning: budgets, search method, epochs and seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from spear_deploy.errors import BudgetError
+from spear_deploy.pruning.budgets import WRITTEN, Amount, Budgets, parse_amount
+from spear_deploy.pruning.search.settings import DEFAULT_METHOD, SearchSettings, check_method, default_settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneSettings:
+    """What a pruned network has to keep, and how it is searched and fine-tuned.
+
+    Each limit is a number or a share of the dense network's use ("50%"); None: no limit. All limits hold together.
+
+    Attributes:
+        synops: SynOps per inference.
+        energy_uj: energy of an inference in µJ.
+        latency_ms: time of an inference in ms.
+        cores: cores in use.
+        memory: words of synapse memory, all cores together.
+        parameters: weights, biases and batch norm's numbers.
+        fit: whether the chip's own limits (cores, memory, axons, fan-out, ...) must hold too.
+        method: of the search, one of `search.settings.METHODS`.
+        episodes: plans that the search tries; those of `search` unless given.
+        epochs: of the first fine-tuning; up to four thirds more are added while a budget does not hold.
+        seed: of everything random; the same seed gives the same network.
+        search: details of the search; the defaults of the method unless given.
+
+    Raises:
+        BudgetError: a limit is neither a number nor a share above 0; there is no such method; fewer than one episode or epoch.
+    """
+
+    synops: str | float | None = None
+    energy_uj: str | float | None = None
+    latency_ms: str | float | None = None
+    cores: str | float | None = None
+    memory: str | float | None = None
+    parameters: str | float | None = None
+    fit: bool = False
+    method: str = DEFAULT_METHOD
+    episodes: int | None = None
+    epochs: int = 40
+    seed: int = 0
+    search: SearchSettings | None = None
+
+    def __post_init__(self) -> None:
+        check_method(self.method)
+        for name, text in self.limits.items():
+            parse_amount(text, name)
+        for name, value in (("episodes", self.episodes), ("epochs", self.epochs)):
+            if value is not None and value < 1:
+                raise BudgetError(f"pruning settings: {value} {name} given; expected at least 1")
+
+    @property
+    def limits(self) -> dict[str, str | float]:
+        """The limits that are set, as written."""
+        values = {name: getattr(self, name) for name in WRITTEN}
+        return {name: value for name, value in values.items() if value is not None}
+
+    @property
+    def budgets(self) -> Budgets:
+        """The limits in the units of their resources.
+
+        Raises:
+            BudgetError: there is no limit at all, and the network need not fit the chip.
+        """
+        amounts: dict[str, Amount] = {WRITTEN[name][0]: parse_amount(text, name) for name, text in self.limits.items()}
+        return Budgets(**amounts, fit=self.fit)
+
+    @property
+    def search_settings(self) -> SearchSettings:
+        """The details of the search, with `episodes`."""
+        settings = self.search or default_settings(self.method)
+        return settings if self.episodes is None else replace(settings, episodes=self.episodes)
