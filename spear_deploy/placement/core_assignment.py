@@ -194,13 +194,13 @@ class CoreBins:
 
     def _first_with_axons(self, item: Slice, cores: Array) -> int:
         """Return the first core that has room for the axons as well, or -1."""
-        room = np.flatnonzero(self.left["axons_in"][cores] >= item.amount("axons_in"))
-        first = int(cores[room[0]]) if len(room) else -1
-        sharing = {core for axons in item.axons for core in self.cores_of_axons.get(axons, ())}
-        for core in cores[: room[0] if len(room) else None].tolist() if sharing else ():
-            if core in sharing and self.left["axons_in"][core] >= self._count_new_axons(item, core):
-                return int(core)
-        return first
+        new = np.full(len(cores), item.amount("axons_in"), np.int64)
+        for axons in item.axons:
+            holders = self.cores_of_axons.get(axons)
+            if holders:
+                new -= axons.count * np.array([core in holders for core in cores.tolist()], bool)
+        room = np.flatnonzero(self.left["axons_in"][cores] >= new)
+        return int(cores[room[0]]) if len(room) else -1
 
     def take(self, item: Slice, core: int) -> None:
         """Place an item on a core, whether the core has room or not."""

@@ -167,7 +167,9 @@ class Core:
         if not is_spatial or len(target) != len(own):
             once = p.kind == "one_to_one" or (p.kind == "conv" and p.groups > 1 and len(target) == len(own))
             return sizes if once else [sizes[0] * prod(len(along) for along in target), *sizes[1:]]
-        channels = np.array([[_count_channels(p, piece, outputs) for outputs in target[0]] for piece in own[0]], np.int64)
+        first, last = _channels_read(p, target[0])
+        start, stop = np.array(own[0], np.int64).T[:, :, None]
+        channels = np.maximum(0, np.minimum(stop, last) - np.maximum(start, first))  # pieces × target pieces
         factors = [self.slots * (channels > 0).sum(axis=1) if self.rule == "position" else channels.sum(axis=1)]
         for axis, along, outputs in zip(p.axes, own[1:], target[1:], strict=True):
             sums = np.concatenate([[0], np.cumsum(_count_readers(axis, outputs))])
@@ -188,9 +190,10 @@ class Core:
             elif p.kind == "one_to_one":
                 total += 1
             else:
-                channels = max(sum(_count_channels(p, (c, c + 1), piece) > 0 for piece in pieces[0]) for c in range(p.channels))
+                first, last = _channels_read(p, pieces[0])
+                changes = np.bincount(first, minlength=p.channels + 1) - np.bincount(last, minlength=p.channels + 1)
                 readers = (int(_count_readers(axis, along).max()) for axis, along in zip(p.axes, pieces[1:], strict=True))
-                total += channels * prod(readers)
+                total += int(np.cumsum(changes).max()) * prod(readers)
         return total
 
     # ---------------------------------------------------------------------------------------------------------- boxes
@@ -273,11 +276,11 @@ def _limit(leaf: Any) -> int:
     return UNLIMITED if leaf.max_value is None else int(leaf.max_value)
 
 
-def _count_channels(p: Projection, inputs: tuple[int, int], outputs: tuple[int, int]) -> int:
-    """Count the input channels of a range that reach a range of output channels."""
+def _channels_read(p: Projection, outputs: Sequence[tuple[int, int]]) -> tuple[Array, Array]:
+    """Return for each piece of the output channels the input channels start..stop that it reads: int64 (pieces,)."""
     into, out = p.channels // p.groups, p.outputs // p.groups
-    first, last = outputs[0] // out, (outputs[1] - 1) // out
-    return max(0, min(inputs[1], (last + 1) * into) - max(inputs[0], first * into))
+    start, stop = np.array(outputs, np.int64).T
+    return start // out * into, ((stop - 1) // out + 1) * into
 
 
 @lru_cache(maxsize=4096)
