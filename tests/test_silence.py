@@ -1,4 +1,4 @@
-"""The tool tells nobody that it runs: no telemetry, and no files but those that were asked for."""
+"""No telemetry, and no files but the requested ones."""
 
 from __future__ import annotations
 
@@ -29,24 +29,26 @@ def left_behind(folder: Path, *command: str, **environment: str) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
 
 
-def test_an_export_leaves_only_what_was_asked_for(tmp_path: Path) -> None:
-    found = left_behind(tmp_path, "-m", "spear_deploy.cli", "export", "digits", "--to", "onnx", "--out", "digits.onnx", "--quiet")
-    assert found == ["work/certificate.json", "work/digits.onnx"]
+def test_an_export_leaves_only_its_two_files(tmp_path: Path) -> None:
+    result = left_behind(
+        tmp_path, "-m", "spear_deploy.cli", "export", "digits", "--to", "onnx", "--out", "digits.onnx", "--quiet"
+    )
+    assert result == ["work/certificate.json", "work/digits.onnx"]
 
 
-def test_a_child_of_the_process_is_as_silent(tmp_path: Path) -> None:
+def test_a_child_process_writes_no_files_either(tmp_path: Path) -> None:
     child = f"{ONNX}; import subprocess, sys; subprocess.run([sys.executable, '-c', 'import onnxruntime'], check=True)"
     assert left_behind(tmp_path, "-c", child) == []
 
 
-def test_the_wish_of_the_environment_does_not_bring_telemetry_back(tmp_path: Path) -> None:
+def test_the_environment_cannot_switch_telemetry_back_on(tmp_path: Path) -> None:
     assert left_behind(tmp_path, "-c", ONNX, ORT_DISABLE_TELEMETRY="0") == []
 
 
 def test_one_module_imports_onnxruntime() -> None:
     root = Path(spear_deploy.__file__).parent
-    found = [str(path.relative_to(root)) for path in root.rglob("*.py") if "onnxruntime" in imported(path)]
-    assert found == ["interchange/onnx/model_file.py"]
+    result = [str(path.relative_to(root)) for path in root.rglob("*.py") if "onnxruntime" in imported(path)]
+    assert result == ["interchange/onnx/model_file.py"]
 
 
 def imported(path: Path) -> set[str]:

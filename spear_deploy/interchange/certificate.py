@@ -92,7 +92,7 @@ def certify(
     x, kind = (proof.x, proof.kind) if proof.x is not None else default_input(graph, proof.seed)
     x = check_input(graph, x, kind)
     run = simulate(graph, x, kind=kind, record=("spikes", "v"), progress=prefix_stage(progress, "the network"))
-    expected = _select_compared(graph, run)
+    expected = _collect_values(graph, run)
     reader, read_back, assumptions = _run_file(graph, source, format, x, kind, prefix_stage(progress, "as read back"))
     rounds = format == "onnx" and not graph.is_integer
     rows = compare_layers(graph, expected, read_back, rounded_input=x if rounds else None)
@@ -135,7 +135,7 @@ def default_input(graph: SNNGraph, seed: int = 0) -> tuple[Array, InputKind]:
     return rng.random(shape) < rates, "spikes"
 
 
-def _select_compared(graph: SNNGraph, run: ChipRun) -> dict[str, Array]:
+def _collect_values(graph: SNNGraph, run: ChipRun) -> dict[str, Array]:
     """Return the compared values by layer: spikes, and the value of a readout or of the output."""
     values = dict(run.spikes)
     for layer in graph.layers:
@@ -165,7 +165,7 @@ def _run_file(
         raise DataError(f"the file takes {read_back.input_shape}, the network {x.shape[2:]}; report this as a defect")
     x = x.reshape(*x.shape[:2], *read_back.input_shape)  # axes of length 1 may have come or gone
     run = simulate(read_back, x, kind=kind, record=("spikes", "v"), progress=progress)
-    values = _select_compared(read_back, run)
+    values = _collect_values(read_back, run)
     if read_back.output != graph.output:
         values[graph.output] = values.pop(read_back.output)
     return reader, values, list(read_back.metadata.get("assumptions", []))

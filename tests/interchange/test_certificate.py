@@ -1,4 +1,4 @@
-"""An export is proven before it is put in place, and the proof says what differs."""
+"""Exports are proven before they are put in place; certificates name differences."""
 
 import json
 import re
@@ -47,24 +47,24 @@ def floating():
 @pytest.mark.parametrize(("to", "graph"), [("nir", floating()), ("onnx", floating()), ("onnx", integer()), ("netx", integer())])
 def test_an_export_is_proven(to, graph, tmp_path):
     x = random_spikes(graph, 3, steps=9, batch=5)
-    found = export(graph, tmp_path / f"out/net.{to}", to=to, proof=ProofInput(x=x))
+    result = export(graph, tmp_path / f"out/net.{to}", to=to, proof=ProofInput(x=x))
     stored = json.loads((tmp_path / "out/certificate.json").read_text())
-    assert stored == found
+    assert stored == result
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["certificate.json", f"net.{to}"]
-    assert found["mismatches"] == 0 and found["first_difference"] is None and found["not_compared"] == []
-    assert found["file"] == f"net.{to}" and found["bytes"] == (tmp_path / f"out/net.{to}").stat().st_size
-    assert found["input"]["steps"] == 9 and found["input"]["samples"] == 5 and found["input"]["random_seed"] is None
-    assert [(row["layer"], row["what"], row["compared"]) for row in found["layers"]] == [
+    assert result["mismatches"] == 0 and result["first_difference"] is None and result["not_compared"] == []
+    assert result["file"] == f"net.{to}" and result["bytes"] == (tmp_path / f"out/net.{to}").stat().st_size
+    assert result["input"]["steps"] == 9 and result["input"]["samples"] == 5 and result["input"]["random_seed"] is None
+    assert [(row["layer"], row["what"], row["compared"]) for row in result["layers"]] == [
         ("conv", "spikes", 9 * 5 * 48),
         ("fc", "values", 9 * 5 * 4),
     ]
-    assert found["layers"][0]["spikes"] == int(simulate(graph, x, record=("spikes",)).spikes["conv"].sum()) > 0
+    assert result["layers"][0]["spikes"] == int(simulate(graph, x, record=("spikes",)).spikes["conv"].sum()) > 0
     reader = {"nir": "nir 1.", "onnx": "onnxruntime ", "netx": "h5py "}[to]
-    assert found["reader"].startswith(reader) and found["versions"]["numpy"] == np.__version__
-    assert any("batch norm is folded" in text for text in found["approximations"]) == (to == "nir")
+    assert result["reader"].startswith(reader) and result["versions"]["numpy"] == np.__version__
+    assert any("batch norm is folded" in text for text in result["approximations"]) == (to == "nir")
 
 
-def test_random_networks_export_to_what_can_hold_them(tmp_path):
+def test_random_networks_export_to_every_format_that_holds_them(tmp_path):
     for seed in range(4):
         for kind, formats in (("float", ("nir", "onnx")), ("integer", ("onnx",))):
             for to in formats:
@@ -72,7 +72,7 @@ def test_random_networks_export_to_what_can_hold_them(tmp_path):
 
 
 @pytest.mark.parametrize("to", ["nir", "onnx", "netx"])
-def test_a_file_that_does_something_else_is_found_out(to, tmp_path):
+def test_a_file_of_another_network_has_mismatches(to, tmp_path):
     """One other threshold in the file: the certificate counts what differs and names the first place."""
     path = tmp_path / f"a.{to}"
     good, other = (floating(), integer()) if to == "nir" else (integer(), integer(threshold=260))
@@ -80,17 +80,17 @@ def test_a_file_that_does_something_else_is_found_out(to, tmp_path):
         other = good.with_layers({"conv": replace(good["conv"], neuron=IF(v_threshold=1.25))})
     {"nir": write_nir, "onnx": write_onnx, "netx": write_netx}[to](other, path)
     x = random_spikes(good, 0, steps=12, batch=3)
-    found = certify(good, path, format=to, proof=ProofInput(x=x))
+    result = certify(good, path, format=to, proof=ProofInput(x=x))
     a, b = (simulate(g, x, record=("spikes", "v")) for g in (good, other))
     different = a.spikes["conv"].reshape(12, 3, -1) != b.spikes["conv"].reshape(12, 3, -1)
-    assert found["layers"][0]["mismatches"] == int(different.sum()) > 0
+    assert result["layers"][0]["mismatches"] == int(different.sum()) > 0
     step, sample, neuron = np.argwhere(different)[0].tolist()
-    assert found["first_difference"] == {"layer": "conv", "step": step, "sample": sample, "neuron": neuron}
-    conv, fc = found["layers"]
-    assert conv["first_difference"] == found["first_difference"] and conv["spikes_in_file"] == int(b.spikes["conv"].sum())
+    assert result["first_difference"] == {"layer": "conv", "step": step, "sample": sample, "neuron": neuron}
+    conv, fc = result["layers"]
+    assert conv["first_difference"] == result["first_difference"] and conv["spikes_in_file"] == int(b.spikes["conv"].sum())
     assert fc["largest_difference"] > 0 and fc["first_difference"]["layer"] == "fc"
-    assert found["mismatches"] == sum(row["mismatches"] for row in found["layers"])
-    json.dumps(found, allow_nan=False)
+    assert result["mismatches"] == sum(row["mismatches"] for row in result["layers"])
+    json.dumps(result, allow_nan=False)
 
 
 def test_default_input_fits_the_network():
@@ -103,30 +103,30 @@ def test_default_input_fits_the_network():
     assert not np.array_equal(default_input(integer())[0], default_input(integer(), 1)[0])
 
 
-def test_a_certificate_says_what_was_assumed_and_drawn(tmp_path):
+def test_a_certificate_lists_assumptions_and_the_seed(tmp_path):
     graph = replace(floating(), metadata={"assumptions": ["the network is a network"]})
-    found = export(graph, tmp_path / "a.nir", to="nir", proof=ProofInput(seed=3), approximations=["what was done before"])
-    assert found["assumptions"] == ["the network is a network"] and found["input"]["random_seed"] == 3
-    assert found["approximations"][0] == "what was done before" and len(found["approximations"]) == 2
-    assert all(row["first_difference"] is None for row in found["layers"])
-    spiking = found["layers"][0]
+    result = export(graph, tmp_path / "a.nir", to="nir", proof=ProofInput(seed=3), approximations=["what was done before"])
+    assert result["assumptions"] == ["the network is a network"] and result["input"]["random_seed"] == 3
+    assert result["approximations"][0] == "what was done before" and len(result["approximations"]) == 2
+    assert all(row["first_difference"] is None for row in result["layers"])
+    spiking = result["layers"][0]
     assert spiking["spikes"] == spiking["spikes_in_file"] > 0
     other = export(graph, tmp_path / "a.nir", to="nir", proof=ProofInput(seed=4))
-    assert other["input"]["sha256"] != found["input"]["sha256"] and other["sha256"] == found["sha256"]
+    assert other["input"]["sha256"] != result["input"]["sha256"] and other["sha256"] == result["sha256"]
 
 
-def test_a_network_that_is_quantised_on_the_way_says_how_far_it_is_off(tmp_path):
+def test_a_network_quantised_for_export_reports_its_distance(tmp_path):
     from spear_deploy.pipeline import api
 
-    found = api.export(floating(), tmp_path / "a.net", to="netx")
-    assert found["mismatches"] == 0 and found["input"]["kind"] == "spikes"
+    result = api.export(floating(), tmp_path / "a.net", to="netx")
+    assert result["mismatches"] == 0 and result["input"]["kind"] == "spikes"
     told = re.fullmatch(
-        r"the integers are written: (\d+) spikes differ from those of the .* on this input", found["approximations"][0]
+        r"the integers are written: (\d+) spikes differ from those of the .* on this input", result["approximations"][0]
     )
-    assert told and int(told[1]) < 0.2 * found["layers"][0]["compared"]
+    assert told and int(told[1]) < 0.2 * result["layers"][0]["compared"]
 
 
-def test_a_nir_file_tells_the_cores_of_a_chip_that_is_named(tmp_path):
+def test_a_nir_file_holds_the_cores_of_the_named_chip(tmp_path):
     import nir
 
     from spear_deploy.pipeline import api
@@ -134,12 +134,12 @@ def test_a_nir_file_tells_the_cores_of_a_chip_that_is_named(tmp_path):
     api.export(floating(), tmp_path / "a.nir", to="nir")
     assert "spear_cores" not in nir.read(tmp_path / "a.nir").nodes["conv"].metadata
     api.export(floating(), tmp_path / "b.nir", to="nir", chip="loihi2")
-    found = nir.read(tmp_path / "b.nir")
-    assert found.nodes["conv"].metadata["spear_core_neurons"].sum() == 48 and "spear_profile" in found.metadata
+    result = nir.read(tmp_path / "b.nir")
+    assert result.nodes["conv"].metadata["spear_core_neurons"].sum() == 48 and "spear_profile" in result.metadata
 
 
 @pytest.mark.parametrize("to", ["nir", "netx", "onnx"])
-def test_export_exits_with_1_where_the_file_does_something_else(to, tmp_path, monkeypatch):
+def test_export_exits_with_1_where_the_file_spikes_differently(to, tmp_path, monkeypatch):
     """A writer that drops a neuron's threshold by one part in two: the command says so, and --force accepts it."""
     from click.testing import CliRunner
 
@@ -155,9 +155,11 @@ def test_export_exits_with_1_where_the_file_does_something_else(to, tmp_path, mo
     monkeypatch.setattr(file_formats, "_import_writer", lambda _: careless)
     write_snn(integer() if to == "netx" else floating(), tmp_path / "a.snn")
     command = ["export", str(tmp_path / "a.snn"), "--to", to, "--out", str(tmp_path / f"b.{to}"), "--json"]
-    found = CliRunner().invoke(main, command)
-    assert found.exit_code == 1 and "read back it spikes differently, see certificate.json; --force accepts that" in found.stderr
-    certificate = json.loads(found.stdout)
+    result = CliRunner().invoke(main, command)
+    assert (
+        result.exit_code == 1 and "read back it spikes differently, see certificate.json; --force accepts that" in result.stderr
+    )
+    certificate = json.loads(result.stdout)
     assert certificate == json.loads((tmp_path / "certificate.json").read_text())
     assert certificate["mismatches"] > 0 and certificate["first_difference"]["layer"] == "conv"
     assert CliRunner().invoke(main, [*command, "--force"]).exit_code == 0
@@ -178,13 +180,13 @@ def test_nothing_is_left_behind_when_an_export_fails(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["a.nir"] and (tmp_path / "a.nir").read_text() == "old"
 
 
-def test_a_place_that_cannot_be_written(tmp_path):
+def test_a_place_that_cannot_be_written_raises(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FileError, match="cannot be written"):
         export(floating(), tmp_path / "file/a.nir", to="nir")
 
 
-def test_a_certificate_for_the_wrong_file(tmp_path):
+def test_a_certificate_for_the_wrong_file_raises(tmp_path):
     write_netx(integer(), tmp_path / "a.net")
     with pytest.raises(UnsupportedError, match="format 'net': expected one of nir, netx, onnx"):
         certify(integer(), tmp_path / "a.net", format="net")
@@ -204,9 +206,9 @@ def test_rounded_biases_are_in_the_certificate(tmp_path):
     graph = integer()
     neuron = replace(graph["conv"].neuron, bias_mantissa=np.array(96))
     graph = graph.with_layers({"conv": replace(graph["conv"], neuron=neuron)})
-    found = export(graph, tmp_path / "a.net", to="netx", round_bias=True)
-    assert found["approximations"] == ["layer 'conv': biases are rounded to multiples of 64"]
-    assert found["mismatches"] > 0 and found["first_difference"] is not None
+    result = export(graph, tmp_path / "a.net", to="netx", round_bias=True)
+    assert result["approximations"] == ["layer 'conv': biases are rounded to multiples of 64"]
+    assert result["mismatches"] > 0 and result["first_difference"] is not None
 
 
 # -------------------------------------------------------------------------------------------------------------- load
@@ -238,7 +240,7 @@ def test_load_goes_by_the_ending(tmp_path):
         ("a.snn", b"x", {"reset": "value"}, "a network file states its own reset; leave the option out"),
     ],
 )
-def test_load_says_what_is_wrong_with_a_file(name, content, options, match, tmp_path):
+def test_load_names_what_is_wrong_with_a_file(name, content, options, match, tmp_path):
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(FileError, match=match) as caught:
@@ -246,7 +248,7 @@ def test_load_says_what_is_wrong_with_a_file(name, content, options, match, tmp_
     assert str(tmp_path / name) in str(caught.value)
 
 
-def test_a_folder_is_no_network(tmp_path):
+def test_a_folder_raises(tmp_path):
     with pytest.raises(FileError, match="is a folder, expected a network file"):
         load(tmp_path)
 

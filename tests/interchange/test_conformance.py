@@ -1,4 +1,7 @@
-"""Networks and traces of others, through what a user calls: equal, or different by a convention that is named and measured."""
+"""Networks and traces of other tools: equal, or different by a convention.
+
+They run through the calls of a user. A convention that makes a difference is named and measured.
+"""
 
 import gzip
 from dataclasses import replace
@@ -28,20 +31,20 @@ def test_a_dense_layer_of_lava_dl_spike_for_spike(backend):
     weight, x, recorded = (np.load(folder / f"{name}.npz")["a"] for name in ("weight", "in", "out"))
     layer = Layer(name="layer0", synapse=Dense(weight=weight), neuron=LoihiLIF(decay_u=4096, decay_v=415, v_threshold=6))
     run = api.simulate(chain([layer], input_shape=(200,)), x.T[:, None], backend=backend)
-    found = compare_arrays("layer0", run.spikes["layer0"], recorded.T[:, None] > 0)
-    assert found.mismatches > 0 and found.shift == 1
+    result = compare_arrays("layer0", run.spikes["layer0"], recorded.T[:, None] > 0)
+    assert result.mismatches > 0 and result.shift == 1
     assert run.spikes["layer0"].sum() == 1826
 
 
-def test_the_oxford_file_holds_that_layer():
+def test_the_oxford_file_holds_the_recorded_dense_layer():
     folder = shared("conformance/netx_dense")
     weight, x = (np.load(folder / f"{name}.npz")["a"] for name in ("weight", "in"))
     oxford = read_netx(shared("conformance/netx_oxford/network.net"))
     layer = Layer(name="own", synapse=Dense(weight=weight), neuron=LoihiLIF(decay_u=4096, decay_v=415, v_threshold=6))
     own = chain([layer, oxford["layer1"]], input_shape=(200,))
-    found = api.compare(own, oxford, x.T[:500, None], states=("v", "u"))
-    assert [(layer.layer, layer.what) for layer in found[:3]] == [("own", "spikes"), ("own", "v"), ("own", "u")]
-    assert sum(layer.mismatches for layer in found) == 0
+    result = api.compare(own, oxford, x.T[:500, None], states=("v", "u"))
+    assert [(layer.layer, layer.what) for layer in result[:3]] == [("own", "spikes"), ("own", "v"), ("own", "u")]
+    assert sum(layer.mismatches for layer in result) == 0
 
 
 @pytest.mark.parametrize("backend", ["fast", *ON_LAVA])
@@ -79,7 +82,7 @@ def test_convolutions_with_stride_padding_dilation_and_groups(case):
 
 
 @pytest.mark.lava
-def test_lavas_own_convolution_gives_what_it_gave():
+def test_lavas_convolution_gives_the_recorded_values():
     """The recorded input is no whole numbers: its digits to base 64 are, and go through as samples that are added up again."""
     cases, jobs = [convolution_of_lava(case) for case in LAVA_CONV], []
     for conv, x, _ in cases:
@@ -89,8 +92,8 @@ def test_lavas_own_convolution_gives_what_it_gave():
         jobs.append(Job(graph=graph, x=np.array(digits, np.int64)[None]))
     for (_, _, recorded), run in zip(cases, run_jobs(jobs), strict=True):
         assert run.overflows == {}
-        found = sum(np.ldexp(run.output[0, i] / LOIHI_UNIT, -DIGIT_BITS * (i + 1)) for i in range(4))
-        np.testing.assert_allclose(found, recorded, rtol=1e-5, atol=1e-3)
+        result = sum(np.ldexp(run.output[0, i] / LOIHI_UNIT, -DIGIT_BITS * (i + 1)) for i in range(4))
+        np.testing.assert_allclose(result, recorded, rtol=1e-5, atol=1e-3)
 
 
 # --------------------------------------------------------------------------------- one LIF neuron on eleven platforms
@@ -132,8 +135,8 @@ def test_every_recorded_platform_is_in_the_table():
 def test_one_neuron_on_eleven_platforms(platform):
     given, _, spikes = trace(platform)
     assert np.array_equal(given != 0, trace("norse")[0] != 0)  # all got the same input spikes
-    found = compare_arrays("lif", ours().spikes["1"].reshape(-1, 1), (spikes != 0).reshape(-1, 1))
-    assert (found.mismatches, found.shift) == PLATFORMS[platform]
+    result = compare_arrays("lif", ours().spikes["1"].reshape(-1, 1), (spikes != 0).reshape(-1, 1))
+    assert (result.mismatches, result.shift) == PLATFORMS[platform]
 
 
 def test_the_potential_is_that_of_norse_and_of_lava_a_step_later():
@@ -156,30 +159,30 @@ def test_the_potential_is_that_of_norse_and_of_lava_a_step_later():
 def test_each_convention_is_one_recurrence(platform, leak, gain, threshold, atol):
     """v ← leak · v + gain · input; spike where v > threshold, then v ← 0."""
     _, recorded, spikes = trace(platform)
-    v, potentials, found = 0.0, [], []
+    v, potentials, result = 0.0, [], []
     for step, x in enumerate(trace("norse")[0]):
         v = leak * v + gain * x
         if v > threshold:
-            found.append(step)
+            result.append(step)
             v = 0.0
         potentials.append(v)
-    assert np.flatnonzero(spikes).tolist() == found
+    assert np.flatnonzero(spikes).tolist() == result
     np.testing.assert_allclose(potentials, recorded, rtol=0, atol=atol)
 
 
 def test_spyx_spikes_a_step_later_and_subtracts():
     given, recorded, spikes = trace("spyx")
-    v, potentials, found = 0.0, [], []
+    v, potentials, result = 0.0, [], []
     for step, x in enumerate(given):
         spiked = v > 0.1
         v = 0.96 * v + 0.04 * x - (0.1 if spiked else 0.0)
-        found += [step] if spiked else []
+        result += [step] if spiked else []
         potentials.append(v)
-    assert np.flatnonzero(spikes).tolist() == found == [461, 511, 711, 761]
+    assert np.flatnonzero(spikes).tolist() == result == [461, 511, 711, 761]
     np.testing.assert_allclose(potentials, recorded, rtol=0, atol=1e-6)
 
 
-def test_norse_itself_gives_what_norse_gave():
+def test_norse_gives_the_recorded_values():
     x = trace("norse")[0][:, None, None]
     run = api.simulate(shared("conformance/nir_lif/lif_norse.nir"), x, kind="current", backend="norse")
     assert np.flatnonzero(run.spikes["1"]).tolist() == [460, 510, 710, 760]
@@ -217,11 +220,11 @@ def digits_of_mnist(n=60):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("chip", ["speck2f", "loihi2"])
-def test_a_converted_network_keeps_its_accuracy_and_says_what_each_step_cost(chip):
+def test_a_converted_network_keeps_its_accuracy_and_reports_the_cost_of_each_step(chip):
     graph, images, labels, decided = relu_network()
     assert np.mean(decided == labels) > 0.97
     x = np.broadcast_to(images, (32, *images.shape))
-    found = api.explain(graph, chip, x, kind="current", labels=labels)
-    accuracy = [cost.accuracy for cost in found.costs]
+    result = api.explain(graph, chip, x, kind="current", labels=labels)
+    accuracy = [cost.accuracy for cost in result.costs]
     assert accuracy[0] > 0.93 and accuracy[-1] > 0.93
-    assert sum(cost.accuracy_change for cost in found.costs) == pytest.approx(accuracy[-1] - accuracy[0])
+    assert sum(cost.accuracy_change for cost in result.costs) == pytest.approx(accuracy[-1] - accuracy[0])

@@ -1,6 +1,6 @@
-"""Damaged `.snn` and `.onnx` files: only our errors, in bounded time and memory.
+"""Damaged `.snn` and `.onnx` files: only SpearError, bounded time and memory.
 
-The reader runs in a process of its own (`tests.support.fuzz_reader`), so that a crash is seen and memory can be measured.
+The reader runs in a separate process (`tests.support.fuzz_reader`), so that a crash is seen and memory can be measured.
 """
 
 import io
@@ -43,12 +43,12 @@ def fuzz(form, file, first, count):
     command = [sys.executable, "-m", "tests.support.fuzz_reader", form, str(file), str(first), str(count)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, (done.returncode, done.stderr[-500:])
-    found = json.loads(done.stdout)
-    assert not found["foreign"], found["foreign"][:5]
-    assert found["slowest_s"] < 5, found
-    assert found["grown_bytes"] <= GROWTH_BYTES + GROWTH_PER_BYTE * found["bytes"], found
-    assert found["read"] + found["refused"] == count
-    return found["read"], found["refused"]
+    result = json.loads(done.stdout)
+    assert not result["foreign"], result["foreign"][:5]
+    assert result["slowest_s"] < 5, result
+    assert result["grown_bytes"] <= GROWTH_BYTES + GROWTH_PER_BYTE * result["bytes"], result
+    assert result["read"] + result["refused"] == count
+    return result["read"], result["refused"]
 
 
 @pytest.mark.parametrize(("name", "count"), [("snn", 1200), ("step", 600), ("scan", 300)])

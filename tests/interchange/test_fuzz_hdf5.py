@@ -1,4 +1,4 @@
-"""Damaged .net and .nir files: only our own errors, in time, within memory.
+"""Damaged `.net` and `.nir` files: only SpearError, bounded time and memory.
 
 Two levels. The container: bytes of a file are cut, flipped, moved, and the file is read as a user's would be. What it holds:
 names, types, shapes and numbers are changed in the tree that reading gives, so that nothing stops them on the way.
@@ -45,12 +45,12 @@ def attempt(function, *arguments):
     """Call, and return what came or our error; anything else fails the test, and so does taking long."""
     start = time.monotonic()
     try:
-        found = function(*arguments)
+        result = function(*arguments)
     except SpearError as error:
-        found = error
+        result = error
         assert "\n" not in str(error) and str(error)
     assert time.process_time() >= 0 and time.monotonic() - start < 60 * MAX_S  # a busy machine is slow
-    return found
+    return result
 
 
 # ------------------------------------------------------------------------------------------------------- the container
@@ -64,23 +64,23 @@ def containers(path, seeds):
     read = refused = 0
     for seed in seeds:
         path.write_bytes(damaged(whole, seed))
-        found = attempt(lambda: load(path, **options))
-        read += isinstance(found, SNNGraph)
-        refused += isinstance(found, SpearError)
+        result = attempt(lambda: load(path, **options))
+        read += isinstance(result, SNNGraph)
+        refused += isinstance(result, SpearError)
         if path.suffix == ".net" and seed % 8 == 0:
             attempt(lint_netx, path)
     return read, refused
 
 
 @pytest.mark.parametrize("ending", ["net", "nir"])
-def test_damaged_containers(ending, tmp_path):
+def test_damaged_containers_raise_spear_errors_only(ending, tmp_path):
     read, refused = containers(tmp_path / f"a.{ending}", range(150))
     assert read + refused == 150 and read > 20 and refused > 20
 
 
 @pytest.mark.parametrize("part", [pytest.param(n, marks=SLOW) for n in range(10)])
 @pytest.mark.parametrize("ending", ["net", "nir"])
-def test_many_damaged_containers(ending, part, tmp_path):
+def test_many_damaged_containers_raise_spear_errors_only(ending, part, tmp_path):
     start = 1000 + 2500 * part
     read, refused = containers(tmp_path / f"a.{ending}", range(start, start + 2500))
     assert read + refused == 2500 and read > 300 and refused > 300
@@ -135,10 +135,10 @@ def changed(tree, rng):
     """Return a copy of a tree with one to four entries replaced, removed, renamed, scaled or put elsewhere."""
     tree = copied(tree)
     for _ in range(rng.randrange(1, 5)):
-        found = list(places(tree))
-        if not found:
+        result = list(places(tree))
+        if not result:
             return tree
-        path = rng.choice(found)
+        path = rng.choice(result)
         parent = tree
         for name in path[:-1]:
             parent = parent[name]
@@ -153,7 +153,7 @@ def changed(tree, rng):
         elif how == "reshape" and isinstance(value, np.ndarray):
             parent[path[-1]] = rng.choice([value.reshape(-1), value.T, value[None], value.reshape(-1)[:1]])
         elif how == "move":
-            parent[path[-1]] = _at(tree, rng.choice(found))
+            parent[path[-1]] = _at(tree, rng.choice(result))
         elif how == "add":
             parent[rng.choice(["delay", "bias", "weight_rec", "layers", "kernelSize", "groups", "name", "neuron", "shape"])] = (
                 junk(rng)
@@ -178,21 +178,21 @@ def contents(folder, seeds):
         rng = random.Random(seed)
         tree = changed(rng.choice(trees), rng)
         attempt(lint_tree, copied(tree))
-        found = attempt(build_network, tree) if "layer" in tree else SpearError()
-        read += isinstance(found, SNNGraph)
-        refused += isinstance(found, SpearError)
+        result = attempt(build_network, tree) if "layer" in tree else SpearError()
+        read += isinstance(result, SNNGraph)
+        refused += isinstance(result, SpearError)
     return read, refused
 
 
 @pytest.mark.filterwarnings("error")
-def test_changed_contents(tmp_path):
+def test_changed_contents_raise_spear_errors_only(tmp_path):
     read, refused = contents(tmp_path, range(2500))
     assert read + refused == 2500 and read > 300 and refused > 1000
 
 
 @pytest.mark.parametrize("part", [pytest.param(n, marks=SLOW) for n in range(10)])
 @pytest.mark.filterwarnings("error")
-def test_many_changed_contents(part, tmp_path):
+def test_many_changed_contents_raise_spear_errors_only(part, tmp_path):
     start = 10_000 + 6000 * part
     read, refused = contents(tmp_path, range(start, start + 6000))
     assert read + refused == 6000

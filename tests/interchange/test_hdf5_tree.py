@@ -1,4 +1,4 @@
-"""HDF5: read whole and right, and never at the price of a hang, a crash or more memory than the file may take."""
+"""HDF5 files: read whole, within limits of time and memory."""
 
 import base64
 import os
@@ -41,8 +41,8 @@ def test_arrays_come_as_they_are(array, options, tmp_path):
         file.create_dataset("group/array", data=array, **(options if array.size and array.ndim else {}))
         file["after"] = np.arange(5)
     tree = read_tree(tmp_path / "a.h5", "file")
-    found = tree["group"]["array"]
-    assert found.dtype == array.dtype and found.shape == array.shape and np.array_equal(found, array)
+    outcome = tree["group"]["array"]
+    assert outcome.dtype == array.dtype and outcome.shape == array.shape and np.array_equal(outcome, array)
     assert np.array_equal(tree["after"], np.arange(5)) and not tree["after"].flags.writeable
 
 
@@ -58,7 +58,7 @@ def test_text_comes_as_text(tmp_path):
     assert tree["table"].tolist() == [["a", "b"], ["c", ""]] and tree["broken"] == "��" and tree["empty"] == {"group": {}}
 
 
-def test_what_a_file_may_not_hold(tmp_path):
+def test_links_external_data_and_foreign_types_raise(tmp_path):
     path = tmp_path / "a.h5"
     other = file_of(tmp_path / "b.h5", x=np.arange(3))
     for make, match in (
@@ -78,7 +78,7 @@ def test_what_a_file_may_not_hold(tmp_path):
         assert str(caught.value).startswith(f"file '{path}': ")
 
 
-def test_files_that_are_none(tmp_path):
+def test_files_that_are_not_hdf5_raise(tmp_path):
     for name, data, match in (
         ("a", b"not HDF5 at all", "is not HDF5, a netx file is; check that the file is complete"),
         ("b", b"\x89HDF\r\n\x1a\n", "is damaged"),
@@ -92,7 +92,7 @@ def test_files_that_are_none(tmp_path):
         read_tree(tmp_path / "e", "netx file")
 
 
-def test_too_many_entries(tmp_path, monkeypatch):
+def test_too_many_entries_or_levels_raise(tmp_path, monkeypatch):
     monkeypatch.setattr(hdf5_tree, "MAX_ENTRIES", 2)
     with pytest.raises(FileError, match="holds more than 2 entries"):
         read_tree(file_of(tmp_path / "a.h5", a=1, b=2, c=3), "file")
@@ -103,10 +103,10 @@ def test_too_many_entries(tmp_path, monkeypatch):
 
 def child_memory_kib():
     """Return the largest memory that the reading process has had, and its copies before it."""
-    (helper,) = reader_process._readers
-    copies = subprocess.run(["ps", "--ppid", str(helper.process.pid), "-o", "pid="], capture_output=True, text=True, check=True)
+    (reader,) = reader_process._readers
+    copies = subprocess.run(["ps", "--ppid", str(reader.process.pid), "-o", "pid="], capture_output=True, text=True, check=True)
     peaks = []
-    for pid in (helper.process.pid, *map(int, copies.stdout.split())):
+    for pid in (reader.process.pid, *map(int, copies.stdout.split())):
         with open(f"/proc/{pid}/status") as status:
             peaks.append(next(int(line.split()[1]) for line in status if line.startswith("VmHWM")))
     return max(peaks)
@@ -154,7 +154,7 @@ def test_work_beyond_the_bound_is_stopped(tmp_path, monkeypatch):
     assert read_tree(file_of(tmp_path / "b.h5", a=1), "file") == {"a": 1}
 
 
-def test_what_is_read_is_shared_not_copied(tmp_path):
+def test_arrays_are_shared_not_copied(tmp_path):
     """40 MB arrive as memory of a file without a name: little of it is this process' own."""
     path = file_of(tmp_path / "a.h5", x=np.ones(10_000_000, np.float32))
 
@@ -210,7 +210,7 @@ def test_waiting_is_bounded_too(tmp_path, monkeypatch):
         (-signal.SIGSEGV, "the library that reads HDF5 crashes on it"),
     ],
 )
-def test_how_reading_ended_is_said(ended, words, tmp_path, monkeypatch):
+def test_the_error_names_how_reading_ended(ended, words, tmp_path, monkeypatch):
     path = file_of(tmp_path / "a.h5", a=1)
     reply = reader_process.Reply(exit_status=ended, arrays=os.open(path, os.O_RDONLY), result={})
     monkeypatch.setattr(reader_process, "read_in_process", lambda source, limits: reply)
@@ -221,7 +221,7 @@ def test_how_reading_ended_is_said(ended, words, tmp_path, monkeypatch):
         read_tree(path, "file")
 
 
-def test_names_that_are_no_text(tmp_path):
+def test_names_that_are_no_text_raise(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         h5py.h5g.create(file.id, b"odd\xff")
     with pytest.raises(FileError, match=r"an entry is called b'odd.xff', which is no text; rename it"):
@@ -251,7 +251,7 @@ def test_it_is_started_again_when_it_is_gone(tmp_path):
     assert read_tree(path, "file") == {"a": 1}
 
 
-def test_threads_and_forks_have_answers_of_their_own(tmp_path):
+def test_threads_and_forks_get_their_own_answers(tmp_path):
     paths = [file_of(tmp_path / f"{n}.h5", a=n) for n in range(6)]
     wrong = []
 
@@ -287,18 +287,18 @@ def test_nothing_is_left_behind(tmp_path):
     )
     for wait, kill in (("0", False), ("60", True)):
         process = subprocess.Popen([sys.executable, "-c", code, path, wait], stdout=subprocess.PIPE, text=True)
-        helper = int(process.stdout.readline())
+        reader = int(process.stdout.readline())
         if kill:
             process.kill()
         process.wait(timeout=30)
         process.stdout.close()
         end = time.monotonic() + 10
-        while os.path.exists(f"/proc/{helper}") and time.monotonic() < end:
+        while os.path.exists(f"/proc/{reader}") and time.monotonic() < end:
             time.sleep(0.02)
-        assert not os.path.exists(f"/proc/{helper}")
+        assert not os.path.exists(f"/proc/{reader}")
 
 
-def test_where_it_cannot_be_started(tmp_path, monkeypatch):
+def test_a_reader_that_cannot_be_started_raises(tmp_path, monkeypatch):
     path = file_of(tmp_path / "a.h5", a=1)
     reader_process.stop()
     monkeypatch.setattr(sys, "executable", "/no/such/python")
@@ -315,7 +315,7 @@ def test_where_it_cannot_be_started(tmp_path, monkeypatch):
         read_tree(path, "file")
 
 
-def test_a_file_that_cannot_be_opened(tmp_path, monkeypatch):
+def test_a_file_that_cannot_be_opened_raises(tmp_path, monkeypatch):
     path = file_of(tmp_path / "a.h5", a=1)
 
     def refuse(*_):
@@ -329,7 +329,7 @@ def test_a_file_that_cannot_be_opened(tmp_path, monkeypatch):
 # ------------------------------------------------------------------------------------------------------------- values
 
 
-def test_names_and_sizes_in_any_form():
+def test_text_and_integers_decode_from_any_stored_form():
     assert decode_text(np.array(["a"], object)) == "a" and decode_text("b") == "b" and decode_text(np.array([1])) is None
     assert decode_integers(np.array([2.0, 3.0])) == (2, 3) and decode_integers(np.array(4)) == (4,)
     assert decode_integers(np.array([0.5])) is None and decode_integers("2") is None and decode_integers(np.array([1e12])) is None

@@ -1,4 +1,4 @@
-"""The interop matrix in the docs is what the code does: every cell is run again and the table compared."""
+"""Interop matrix of the docs: every cell is run again and compared."""
 
 import re
 
@@ -11,9 +11,9 @@ TEXT = interop.DOCUMENT.read_text() if interop.DOCUMENT.exists() else ""
 
 
 def committed(name):
-    found = re.search(f"<!-- {name} -->\n(.*?)\n<!-- end of {name} -->", TEXT, re.DOTALL)
-    assert found, f"docs/interop.md has no table '{name}'"
-    return found[1]
+    result = re.search(f"<!-- {name} -->\n(.*?)\n<!-- end of {name} -->", TEXT, re.DOTALL)
+    assert result, f"docs/interop.md has no table '{name}'"
+    return result[1]
 
 
 def same_rows(name, made):
@@ -21,29 +21,29 @@ def same_rows(name, made):
         assert now == before, f"table '{name}': make it again with python -m tests.benchmarks.interop"
 
 
-def test_parts_are_as_the_table_says():
+def test_parts_equal_the_table():
     same_rows("parts", interop.parts_table())
 
 
-def test_primitives_are_as_the_table_says():
+def test_primitives_equal_the_table():
     from spear_deploy.interchange.nir.nodes import NODE_TYPES
 
     assert {*interop.PRIMITIVES, "Input", "Output"} == set(NODE_TYPES)
     same_rows("primitives", interop.primitives_table())
 
 
-def test_modules_are_as_the_table_says():
+def test_modules_equal_the_table():
     same_rows("norse", interop.norse_table())
     same_rows("refused", interop.refused_table())
 
 
-def test_platforms_are_as_the_table_says():
+def test_platforms_equal_the_table():
     """Each recorded trace of the NIR paper's neuron, with its steps early or late, is an equation that we run."""
     same_rows("platforms", interop.platforms_table(shared("conformance/nir_lif")))
 
 
 @pytest.mark.slow
-def test_frameworks_are_as_the_table_says():
+def test_frameworks_equal_the_table():
     from tests.support.framework_environments import NotInstalled
 
     try:
@@ -60,7 +60,7 @@ def test_no_cell_is_approximated_or_empty():
     assert len(rows) >= 20 and all("(0)" in cell or "within" in cell for row in rows for cell in row[3:])
 
 
-def test_a_table_without_a_place_is_an_error():
+def test_a_table_without_a_place_raises():
     assert interop.replaced("a\n<!-- x -->\nold\n<!-- end of x -->\nb", "x", "new") == "a\n<!-- x -->\nnew\n<!-- end of x -->\nb"
     with pytest.raises(ValueError, match="there is no place for the table 'y'"):
         interop.replaced("text", "y", "new")

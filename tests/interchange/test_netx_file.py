@@ -1,4 +1,4 @@
-"""netx: lava-dl's files spike as lava-dl says; what cannot be read names its layer."""
+"""netx files of lava-dl spike as in lava-dl; errors name the layer."""
 
 import h5py
 import numpy as np
@@ -15,7 +15,7 @@ from tests.support.reference import random_spikes
 # ------------------------------------------------------------------------------------------------- lava-dl's networks
 
 
-def test_tinynet_spikes_as_lava_dl_says():
+def test_tinynet_spikes_as_in_lava_dl():
     """The stored arrays are (1, C, H, W, T) and start one step earlier; the input layer is driven by a bias (W, H, C) alone."""
     graph = read_netx(shared("conformance/netx_tinynet/tiny.net"))
     assert str(graph).splitlines()[1:] == [
@@ -143,14 +143,14 @@ def test_scalars_names_and_decays_per_channel(tmp_path):
     assert kept["layer0"].neuron.bias == 64 * 8191 and "a bias of 8191 is beyond the 13 bits" in kept.metadata["assumptions"][0]
 
 
-def test_bias_per_neuron_lies_as_w_h_c(tmp_path):
+def test_bias_per_neuron_is_stored_as_w_h_c(tmp_path):
     bias = np.arange(24).reshape(4, 3, 2)
     conv = row("conv", [2, 3, 4], weight=np.ones((2, 1, 1, 1)), bias=bias)
     neuron = read_netx(raw(tmp_path / "a.net", bare("input", [1, 3, 4]), conv))["layer1"].neuron
     assert np.array_equal(neuron.bias, 64 * bias.transpose(2, 1, 0))
 
 
-def test_what_is_kept_and_said(tmp_path):
+def test_values_kept_against_lava_dl_are_noted(tmp_path):
     fields = row("dense", [2], weight=np.full((2, 2), 300.0), delay=99) | {"neuron/wgtExp": 1}
     graph = read_netx(raw(tmp_path / "a.net", fields))
     assert graph["layer0"].synapse.weight_exponent == 1
@@ -240,13 +240,13 @@ BAD = [
 
 
 @pytest.mark.parametrize(("fields", "error", "match"), BAD)
-def test_what_cannot_be_read_names_its_layer(fields, error, match, tmp_path):
+def test_an_unreadable_entry_raises_with_its_layer(fields, error, match, tmp_path):
     with pytest.raises(error, match=match) as caught:
         read_netx(raw(tmp_path / "a.net", fields))
     assert str(caught.value).startswith(f"file '{tmp_path / 'a.net'}': ")
 
 
-def test_layers_that_contradict_each_other(tmp_path):
+def test_layers_that_contradict_each_other_raise(tmp_path):
     first, second = row("dense", [2], weight=np.ones((2, 3))), row("dense", [2], weight=np.ones((2, 3)))
     with pytest.raises(GraphError, match="layer 1: .*Dense takes 3 inputs, got 2"):
         read_netx(raw(tmp_path / "a.net", first, second))
@@ -263,7 +263,7 @@ def test_layers_that_contradict_each_other(tmp_path):
         read_netx(tmp_path / "d.net")
 
 
-def test_files_that_are_no_netx(tmp_path):
+def test_files_that_are_no_netx_raise(tmp_path):
     bad = tmp_path / "a.net"
     bad.write_bytes(b"\x89HDF\r\n\x1a\n")
     with pytest.raises(FileError, match="file '.*a.net': is damaged"):

@@ -1,6 +1,6 @@
-"""netx against lava-dl 0.6.0 itself: its loader takes what we write and spikes alike, and we read what it ships.
+"""netx against lava-dl 0.6.0: its loader, its files, its spikes.
 
-Slow: the package is fetched into a folder of the test, without what it depends on. Skipped where there is no package index.
+Slow: the package is installed into a folder of the test, without its dependencies. Skipped where no package index answers.
 """
 
 import json
@@ -98,7 +98,7 @@ def networks():
     yield "wide", net(dense("fc", np.random.default_rng(1).integers(-128, 127, (9, 30))), shape=(30,))
 
 
-def test_lava_dl_loads_what_we_write_and_spikes_alike(site, tmp_path):
+def test_lava_dl_loads_exported_files_and_spikes_alike(site, tmp_path):
     jobs, expected = [], []
     for name, graph in networks():
         file = tmp_path / f"{name}.net"
@@ -119,17 +119,17 @@ def test_lava_dl_loads_what_we_write_and_spikes_alike(site, tmp_path):
     assert lava_dl(site, tmp_path, jobs) == [None] * len(jobs)
     spikes = 0
     for name, graph, x in expected:
-        found = np.load(tmp_path / f"{name}.npz")
+        result = np.load(tmp_path / f"{name}.npz")
         run = simulate(graph, x.reshape(12, 1, *graph.input_shape), record=("spikes",))
         neurons = [layer.name for layer in graph.layers if layer.neuron is not None]
         for n, layer in enumerate(neurons):
             truth = run.spikes[layer][:, 0].reshape(12, -1)
-            assert np.array_equal(found[f"out{n}"].reshape(12, -1), truth), (name, layer)
+            assert np.array_equal(result[f"out{n}"].reshape(12, -1), truth), (name, layer)
             spikes += int(truth.sum())
     assert spikes > 1000
 
 
-def test_what_becomes_of_weights(site, tmp_path):
+def test_weights_after_loading_are_the_simulated_ones(site, tmp_path):
     """`simulate_loading` against the loader and Lava's synapse, on matrices of all ranges and signs."""
     rng = np.random.default_rng(0)
     matrices = {}
@@ -138,18 +138,18 @@ def test_what_becomes_of_weights(site, tmp_path):
         high = int(rng.choice([0, 1, 8, 64, 127, 128, 200, 255, 256, 300]))
         matrices[f"m{n}"] = rng.integers(low, high + 1, (2, 3)) * int(rng.choice([1, 1, 1, 2, 16]))
     np.savez(tmp_path / "given.npz", **matrices)
-    assert lava_dl(site, tmp_path, [{"matrices": str(tmp_path / "given.npz"), "out": str(tmp_path / "found.npz")}]) == [None]
-    found, changed = np.load(tmp_path / "found.npz"), 0
+    assert lava_dl(site, tmp_path, [{"matrices": str(tmp_path / "given.npz"), "out": str(tmp_path / "result.npz")}]) == [None]
+    result, changed = np.load(tmp_path / "result.npz"), 0
     for name, matrix in matrices.items():
         values = distinct_values(matrix)
         predicted = simulate_loading(values)
         truth = np.full(matrix.shape, np.nan) if predicted is None else predicted[np.searchsorted(values, matrix)]
-        assert np.array_equal(found[name], truth, equal_nan=True), matrix
+        assert np.array_equal(result[name], truth, equal_nan=True), matrix
         changed += not np.array_equal(truth, matrix)
     assert changed > 300
 
 
-def test_the_linter_says_what_lava_dl_does(site, tmp_path):
+def test_the_linter_reports_what_lava_dl_does(site, tmp_path):
     """Files of one flaw each: those that break do break, those without a finding load and run."""
     cases = [(table, name) for table in (FINE, FAILS, CHANGED, PASSED_OVER) for name in table]
     jobs = []
@@ -170,7 +170,7 @@ def test_the_linter_says_what_lava_dl_does(site, tmp_path):
 # ------------------------------------------------------------------------------------------------- what lava-dl ships
 
 
-def test_delays_per_neuron_spike_as_lava_dl_says(site):
+def test_delays_per_neuron_spike_as_in_lava_dl(site):
     """NTIDIGITS: 22572 spikes of 242 neurons over 3000 steps, behind delays of up to 62 steps; recorded 4 steps later."""
     data = site / DATA / "gts/ntidigits"
     graph = read_netx(data / "ntidigits.net")
@@ -233,8 +233,8 @@ def test_sigma_delta_blocks_are_lava_dls(site, tmp_path):
     graph = read_netx(raw(tmp_path / "b.net", {"type": "input", "shape": np.array([3, 16, 16])}, conv))
     layer1 = np.load(data / "layer1.npy").T
     fed = np.concatenate([np.zeros_like(recorded[:1]), recorded]) != 0
-    found = simulate(graph, fed[:, None], record=("spikes",)).spikes["layer1"][:, 0]
-    assert np.array_equal(found, layer1) and layer1.any()
+    result = simulate(graph, fed[:, None], record=("spikes",)).spikes["layer1"][:, 0]
+    assert np.array_equal(result, layer1) and layer1.any()
     decoder = entry("dense", [100], weight=np.load(data / "layer2_weight.npy")) | {"neuron/sigma_output": True}
     flat = np.load(data / "layer1.npy").reshape(-1, 16).T != 0  # as the recording lies, without turning axes
     out = simulate(read_netx(raw(tmp_path / "c.net", decoder)), flat[:, None]).output[:, 0]

@@ -1,4 +1,4 @@
-"""netx: joins, recurrence through joins, transposed weights, delays: against loops over single neurons."""
+"""netx joins, recurrence, transposed weights and delays against loops over neurons."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def stepwise(drive_of, neurons, steps, *, threshold=10):
     return spikes
 
 
-def test_a_skip_joins_what_two_layers_emit(tmp_path):
+def test_a_skip_joins_the_spikes_of_two_layers(tmp_path):
     """`concat` puts the entry before first, then the listed ones; the layer behind adds up both."""
     graph = read_netx(
         raw(
@@ -131,7 +131,7 @@ def test_delays_of_a_recurrent_layer_act_on_its_own_spikes_too(delay, tmp_path):
     assert np.array_equal(simulate(graph, x).output[:, 0], truth) and truth.sum() > 3
 
 
-def test_a_delay_of_a_convolution_acts_and_says_that_lava_dl_passes_over_it(tmp_path):
+def test_a_delay_of_a_convolution_acts_and_is_noted_as_ignored_by_lava_dl(tmp_path):
     fields = row("conv", [1, 3, 3], weight=np.full((1, 1, 1, 1), 20.0), stride=1, padding=0, dilation=1, groups=1, delay=2)
     graph = read_netx(raw(tmp_path / "a.net", fields))
     x = np.zeros((4, 1, 1, 3, 3), bool)
@@ -140,7 +140,7 @@ def test_a_delay_of_a_convolution_acts_and_says_that_lava_dl_passes_over_it(tmp_
     assert "lava-dl's loader passes over the delay of a convolution" in " ".join(graph.metadata["assumptions"])
 
 
-def test_transposed_weights_are_turned_over_and_said(tmp_path):
+def test_transposed_weights_are_transposed_back_with_a_note(tmp_path):
     upright = read_netx(raw(tmp_path / "a.net", row("dense", [4], weight=W0)))
     turned = read_netx(raw(tmp_path / "b.net", row("dense", [4], weight=W0.T)))
     assert turned["layer0"].synapse == upright["layer0"].synapse
@@ -149,14 +149,14 @@ def test_transposed_weights_are_turned_over_and_said(tmp_path):
     )
     kernel = np.arange(30.0).reshape(1, 2, 3, 5)
     stated = {"inChannels": 2, "outChannels": 1, "kernelSize": np.array([3, 5]), "stride": 1, "padding": 0, "dilation": 1}
-    entries = [row("conv", [1, 2, 2], groups=1, weight=k, **stated) for k in _turned(kernel)]
+    entries = [row("conv", [1, 2, 2], groups=1, weight=k, **stated) for k in _transpose_kernel(kernel)]
     for n, entry in enumerate(entries):
         graph = read_netx(raw(tmp_path / f"{n}.net", bare("input", [2, 4, 6]), entry))
         assert graph["layer1"].synapse == Conv2d(weight=kernel.astype(np.int32)), n
         assert ("taken transposed" in " ".join(graph.metadata["assumptions"])) == (n > 0)
 
 
-def _turned(kernel):
+def _transpose_kernel(kernel):
     """Return a kernel as torch, width first, Lava, channels last, and TensorFlow store it."""
     return [kernel.transpose(order) for order in ((0, 1, 2, 3), (0, 1, 3, 2), (0, 3, 2, 1), (0, 2, 3, 1), (2, 3, 1, 0))]
 
@@ -184,7 +184,7 @@ def test_a_pool_with_a_kernel_for_each_channel(tmp_path):
     assert "'layer1': states no stride: its window is taken" in graph.metadata["assumptions"]
 
 
-def test_fractions_of_an_input_layer_are_kept_and_said(tmp_path):
+def test_fractions_of_an_input_layer_are_kept_with_a_note(tmp_path):
     entries = row("input", [3], weight=np.array([36.5]), bias=np.array([2.0])), row("dense", [4], weight=W0)
     graph = read_netx(raw(tmp_path / "a.net", *entries))
     assert "'layer0': weight 36.5 of the input are kept; lava-dl cuts fractions off" in graph.metadata["assumptions"]
@@ -192,7 +192,7 @@ def test_fractions_of_an_input_layer_are_kept_and_said(tmp_path):
     assert (run.u["layer0"] == 64 * np.rint(38.5)).all()
 
 
-def test_refractory_steps_are_kept_and_said(tmp_path):
+def test_refractory_steps_are_kept_with_a_note(tmp_path):
     graph = read_netx(raw(tmp_path / "a.net", row("dense", [4], weight=W0) | {"neuron/refDelay": 3}))
     assert graph["layer0"].neuron.refractory_steps == 2
     assert "'layer0': rests 2 steps after a spike (refDelay); lava-dl's loader passes over it" in graph.metadata["assumptions"]
@@ -265,17 +265,17 @@ BAD = [
 
 
 @pytest.mark.parametrize(("entries", "error", "match"), BAD)
-def test_what_cannot_be_read_names_its_layer(entries, error, match, tmp_path):
+def test_an_unreadable_entry_raises_with_its_layer(entries, error, match, tmp_path):
     with pytest.raises(error, match=match):
         read_netx(raw(tmp_path / "a.net", *entries))
 
 
-def test_too_many_layers_are_not_read(tmp_path):
+def test_more_than_1000_layers_raise(tmp_path):
     with pytest.raises(GraphError, match="holds 1001 layers, at most 1000 are read"):
         read_netx(raw(tmp_path / "a.net", *({"type": "flatten"} for _ in range(1001))))
 
 
-def test_too_many_delays_are_not_read(tmp_path):
+def test_more_than_5000_sets_of_delayed_weights_raise(tmp_path):
     late = row("dense", [62], weight=np.ones((62, 62)), delay=np.arange(62))
     with pytest.raises(GraphError, match="layer 79: 5040 sets of weights, one for each delay, at most 5000 are read"):
         read_netx(raw(tmp_path / "a.net", *[late] * 90))

@@ -1,4 +1,4 @@
-"""The linter of netx files: each flaw has its rule, sound files have none, and what we write has none."""
+"""netx linter: each flaw has its rule; sound and exported files have none."""
 
 import json
 import subprocess
@@ -28,15 +28,15 @@ def test_sound_files_have_no_finding(name, tmp_path):
 
 @pytest.mark.parametrize(("rule", "entries", "breaks"), KINDS, ids=[rule for rule, *_ in KINDS])
 def test_each_flaw_has_its_rule(rule, entries, breaks, tmp_path):
-    found = {finding.rule: finding for finding in lint_netx(raw(tmp_path / "a.net", *entries))}
-    assert rule in found and found[rule].breaks == breaks
-    finding = found[rule]
+    result = {finding.rule: finding for finding in lint_netx(raw(tmp_path / "a.net", *entries))}
+    assert rule in result and result[rule].breaks == breaks
+    finding = result[rule]
     assert finding.layer.startswith("layer ") and finding.what and finding.why and finding.repair
     assert str(finding).startswith(f"{finding.layer}: {finding.what}; {finding.why}")
 
 
 @pytest.mark.parametrize(("rule", "entries", "breaks"), KINDS, ids=[rule for rule, *_ in KINDS])
-def test_what_export_repairs_it_repairs(rule, entries, breaks, tmp_path):
+def test_export_repairs_the_flaws_marked_so(rule, entries, breaks, tmp_path):
     """Read, write, look again: the finding is gone where it was promised, and the file is refused where it was not."""
     path = raw(tmp_path / "a.net", *entries)
     promised = {finding.rule: finding.repaired_by_export for finding in lint_netx(path)}[rule]
@@ -50,7 +50,7 @@ def test_what_export_repairs_it_repairs(rule, entries, breaks, tmp_path):
     assert not [finding for finding in lint_netx(tmp_path / "b.net") if finding.breaks]
 
 
-def test_export_repairs_what_can_be_understood(tmp_path):
+def test_export_repairs_readable_flaws(tmp_path):
     rules = {
         rule
         for rule, entries, _ in KINDS
@@ -64,7 +64,7 @@ def test_export_repairs_what_can_be_understood(tmp_path):
     assert not rules & {"weight-range", "lost-bit", "weight-not-whole", "shapes-do-not-chain", "neuron-type", "refractory"}
 
 
-def test_numbering(tmp_path):
+def test_gaps_in_the_numbering_are_a_finding(tmp_path):
     path = raw(tmp_path / "a.net", dense(), row("dense", [2], weight=np.ones((2, 3))))
     with h5py.File(path, "a") as file:
         file.move("layer/1", "layer/3")
@@ -81,14 +81,14 @@ def test_numbering(tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(15))
-def test_what_we_write_has_no_finding_that_breaks(seed, tmp_path):
+def test_exported_files_have_no_breaking_finding(seed, tmp_path):
     try:
         notes = write_netx(random_chain(seed), tmp_path / "a.net")
     except SpearError:
         return
-    found = lint_netx(tmp_path / "a.net")
-    assert not [str(finding) for finding in found if finding.breaks]
-    assert len(found) == sum("refDelay" in note for note in notes)
+    result = lint_netx(tmp_path / "a.net")
+    assert not [str(finding) for finding in result if finding.breaks]
+    assert len(result) == sum("refDelay" in note for note in notes)
 
 
 @pytest.mark.parametrize("name", ["netx_tinynet/tiny.net", "netx_oxford/network.net", "netx_pilotnet_lif/network.net"])
@@ -96,7 +96,7 @@ def test_lava_dls_own_files_are_sound(name):
     assert lint(shared(f"conformance/{name}")) == []
 
 
-def test_files_that_are_no_netx(tmp_path):
+def test_files_that_are_no_netx_raise(tmp_path):
     with pytest.raises(FileError, match="only netx files"):
         lint(raw(tmp_path / "a.nir", dense()))
     with h5py.File(tmp_path / "a.net", "w") as file:
@@ -116,10 +116,10 @@ def test_command(tmp_path):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         return done.returncode, json.loads(done.stdout)
 
-    code, found = run(dense(weight=W * 0), conv(groups=None))
-    assert code == 3 and not found["loads"]
-    assert [finding["rule"] for finding in found["findings"]] == ["all-zero", "missing-key", "shapes-do-not-chain"]
-    assert set(found["findings"][0]) == {"layer", "rule", "what", "why", "repair", "breaks", "repaired_by_export"}
-    code, found = run(dense(**{"neuron/refDelay": 2}))
-    assert code == 0 and found["loads"] and found["findings"][0]["rule"] == "refractory"
+    code, result = run(dense(weight=W * 0), conv(groups=None))
+    assert code == 3 and not result["loads"]
+    assert [finding["rule"] for finding in result["findings"]] == ["all-zero", "missing-key", "shapes-do-not-chain"]
+    assert set(result["findings"][0]) == {"layer", "rule", "what", "why", "repair", "breaks", "repaired_by_export"}
+    code, result = run(dense(**{"neuron/refDelay": 2}))
+    assert code == 0 and result["loads"] and result["findings"][0]["rule"] == "refractory"
     assert NEURON["neuron/iDecay"] == 4096

@@ -1,4 +1,4 @@
-"""A random network survives netx, equal on random input, or is refused by name before anything is written."""
+"""Random networks through netx: equal on random input, or refused by name."""
 
 from dataclasses import replace
 
@@ -92,14 +92,14 @@ def attempt(graph, folder, seed):
     return True
 
 
-def test_random_chains(tmp_path):
+def test_random_chains_come_back_equal(tmp_path):
     results = [attempt(graph, tmp_path, seed) for seed, graph in networks(range(100, 160))]
     assert sum(results) > 20 and results.count(False) > 10
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_many_random_chains(tmp_path):
+def test_many_random_chains_come_back_equal(tmp_path):
     results = [attempt(graph, tmp_path, seed) for seed, graph in networks(range(1000, 4000))]
     assert sum(results) > 1000 and results.count(False) > 700
 
@@ -122,7 +122,7 @@ def test_a_second_trip_changes_nothing(tmp_path):
         assert read_netx(tmp_path / "b.net") == again, seed
 
 
-def test_the_certificate_says_what_lava_dl_passes_over(tmp_path):
+def test_the_certificate_lists_what_lava_dl_passes_over(tmp_path):
     graph = next(g for _, g in networks(range(100, 400)) if _rests(g))
     x = random_spikes(graph, 0)
     certificate = export(graph, tmp_path / "a.net", to="netx", proof=ProofInput(x=x))
@@ -141,7 +141,7 @@ def _rests(graph):
     return any("refDelay" in note for note in notes)
 
 
-def test_sigma_delta_chains(tmp_path):
+def test_sigma_delta_chains_come_back_equal(tmp_path):
     """Chains of encoders, sigma-delta neurons and a decoder, of random shapes."""
     for seed in range(12):
         rng = np.random.default_rng(seed)

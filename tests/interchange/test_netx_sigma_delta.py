@@ -60,9 +60,9 @@ def test_a_neuron_equals_the_written_loop(xs, threshold, bias, kind):
         takes=takes,
     )
     state = neurons.start(neuron, 1, (1,), 1e-3)
-    found = [(int(neurons.step(neuron, state, np.array([[x]]))[0, 0]), int(state.v[0, 0])) for x in xs]
+    result = [(int(neurons.step(neuron, state, np.array([[x]]))[0, 0]), int(state.v[0, 0])) for x in xs]
     sent, states = steps(xs, threshold=threshold, bias=0 if takes == "values" else bias, takes=takes, relu=relu)
-    assert found == list(zip(sent, states, strict=True))
+    assert result == list(zip(sent, states, strict=True))
 
 
 LAVA = """
@@ -91,8 +91,8 @@ def test_a_neuron_equals_lavas(activation, tmp_path):
     truth = np.load(tmp_path / "a.npz")
     neuron = SigmaDelta(v_threshold=np.array(9), bias=bias, activation=activation)
     state = neurons.start(neuron, 1, (7,), 1e-3)
-    found = np.array([neurons.step(neuron, state, row[None])[0] for row in x])
-    assert np.array_equal(found, truth["sent"]) and np.array_equal(state.v[0], truth["sigma"]) and (found == 0).any()
+    result = np.array([neurons.step(neuron, state, row[None])[0] for row in x])
+    assert np.array_equal(result, truth["sent"]) and np.array_equal(state.v[0], truth["sigma"]) and (result == 0).any()
 
 
 def network(tmp_path, name="a.net"):

@@ -1,4 +1,4 @@
-"""netx: what lava-dl and Lava make of weights, against Lava's own functions where they are."""
+"""netx weights after loading by lava-dl, against Lava's functions."""
 
 import numpy as np
 import pytest
@@ -25,10 +25,10 @@ KNOWN = [
 
 
 @pytest.mark.parametrize(("own", "expected"), KNOWN)
-def test_known_weights(own, expected):
+def test_known_weights_load_as_recorded(own, expected):
     """Measured with lava-dl 0.6.0 and lava-nc 0.10.0."""
-    found = simulate_loading(np.array(own))
-    assert found is None if expected is None else (found == expected).all()
+    result = simulate_loading(np.array(own))
+    assert result is None if expected is None else (result == expected).all()
 
 
 def test_two_matrices_are_shifted_together():
@@ -43,7 +43,7 @@ def test_a_chip_holds_eight_bits(weights, bits):
     assert count_kept_bits(np.array(weights)) == bits
 
 
-def test_the_synapse_is_lavas():
+def test_the_synapse_equals_lavas():
     """The part that Lava does, for all that lava-dl hands it: signs, clipping, bits."""
     utils = pytest.importorskip("lava.utils.weightutils")
     from spear_deploy.interchange.netx.weights import _store_in_synapse
@@ -58,7 +58,7 @@ def test_the_synapse_is_lavas():
         assert np.array_equal(_store_in_synapse(weight, kept), truth), (weight, kept)
 
 
-def test_levels_are_the_distinct_values():
+def test_distinct_values_are_those_of_numpy():
     rng = np.random.default_rng(0)
     weight = rng.integers(-300, 300, (300, 700)).astype(np.int32)
     assert np.array_equal(distinct_values(weight), np.unique(weight))
@@ -68,8 +68,8 @@ def test_levels_are_the_distinct_values():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int8, np.int64, bool])
 def test_whole_weights_come_as_int32(dtype):
     given = (np.arange(200_000) % 120).reshape(2, -1).astype(dtype)
-    found = round_weights(given, "weight")
-    assert found.dtype == np.int32 and np.array_equal(found, given) and not found.flags.writeable
+    result = round_weights(given, "weight")
+    assert result.dtype == np.int32 and np.array_equal(result, given) and not result.flags.writeable
 
 
 def test_almost_whole_weights_are_rounded_and_others_refused():

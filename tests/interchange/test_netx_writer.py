@@ -1,4 +1,4 @@
-"""netx: what we write is what lava-dl loads, comes back equal, or is refused by name before a byte is written."""
+"""netx export: loadable by lava-dl, equal when read back, or refused."""
 
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ def test_random_chains_come_back_equal(seed, tmp_path):
     assert again.output == graph.output
 
 
-def test_layout_is_lava_dls(tmp_path):
+def test_the_layout_is_lava_dls(tmp_path):
     """Field by field what lava-dl's own exporter writes, and what its reader asks for."""
     graph = net(
         Layer(
@@ -43,20 +43,20 @@ def test_layout_is_lava_dls(tmp_path):
         dt_s=1e-3,
     )
     write_netx(graph, tmp_path / "a.net")
-    found = {}
+    result = {}
     with h5py.File(tmp_path / "a.net") as file:
-        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+        file.visititems(lambda name, item: result.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
         assert file["layer/1/weight"].dtype == np.float32 and file["layer/1/type"].dtype == "S10"
-    assert [found[f"layer/{n}/type"].tolist() for n in range(4)] == [[b"input"], [b"conv"], [b"flatten"], [b"dense"]]
-    assert [found[f"layer/{n}/shape"].tolist() for n in range(4)] == [[1, 3, 7], [2, 3, 3], [18, 1, 1], [2]]
-    assert "layer/0/neuron/type" not in found  # a shape alone, lava-dl takes it for the shape of what is fed in
-    conv = {key.removeprefix("layer/1/"): value for key, value in found.items() if key.startswith("layer/1/")}
+    assert [result[f"layer/{n}/type"].tolist() for n in range(4)] == [[b"input"], [b"conv"], [b"flatten"], [b"dense"]]
+    assert [result[f"layer/{n}/shape"].tolist() for n in range(4)] == [[1, 3, 7], [2, 3, 3], [18, 1, 1], [2]]
+    assert "layer/0/neuron/type" not in result  # a shape alone, lava-dl takes it for the shape of what is fed in
+    conv = {key.removeprefix("layer/1/"): value for key, value in result.items() if key.startswith("layer/1/")}
     assert conv["weight"].shape == (2, 1, 3, 3) and conv["stride"].tolist() == [1, 2] and conv["padding"].tolist() == [1, 0]
     assert conv["kernelSize"].tolist() == [3, 3] and conv["groups"] == 1 and conv["inChannels"] == 1 and conv["outChannels"] == 2
     assert conv["bias"].tolist() == [3, -4]
     neuron = {key: conv[f"neuron/{key}"] for key in ("type", "iDecay", "vDecay", "vThMant", "refDelay", "gradedSpike")}
     assert neuron == {"type": b"CUBA", "iDecay": 4096, "vDecay": 400, "vThMant": 60, "refDelay": 2, "gradedSpike": False}
-    assert found["layer/3/inFeatures"] == 18 and found["layer/3/outFeatures"] == 2 and found["simulation/Ts"] == 1
+    assert result["layer/3/inFeatures"] == 18 and result["layer/3/outFeatures"] == 2 and result["simulation/Ts"] == 1
 
 
 def test_readout_and_input_layer_come_back(tmp_path):
@@ -108,7 +108,7 @@ def test_delays_per_neuron_come_back(tmp_path):
     same_runs(graph, read_netx(tmp_path / "b.net"), steps=30)
 
 
-def test_dead_layers_are_written_so_that_lava_dl_loads_them(tmp_path):
+def test_layers_without_weights_are_written_loadable_by_lava_dl(tmp_path):
     graph = net(
         dense("dead", np.zeros((3, 2), int), bias_mantissa=[5, 0, -1], bias_exponent=6),
         dense("out", np.ones((2, 3), int)),
@@ -132,14 +132,14 @@ def test_bias_off_the_grid_is_refused_or_rounded(tmp_path):
     assert read_netx(tmp_path / "a.net")["fc"].neuron.bias.tolist() == [640, 64]
 
 
-def test_more_bias_than_the_chip_holds_is_said(tmp_path):
+def test_a_bias_beyond_the_chip_is_noted(tmp_path):
     graph = net(dense("a", [[1, 2]], bias_mantissa=4096, bias_exponent=6), shape=(2,))
     (note,) = write_netx(graph, tmp_path / "a.net")
     assert note == "layer 'a': a bias of 4096 is beyond the 13 bits of Loihi with netx's exponent of 6; Lava on a CPU takes it"
     same_runs(graph, read_netx(tmp_path / "a.net"))
 
 
-def test_more_than_lavas_groups_is_said(tmp_path):
+def test_more_than_127_groups_are_noted(tmp_path):
     conv = Conv2d(weight=np.ones((128, 1, 1, 1), int), groups=128)
     notes = write_netx(net(Layer(name="d", synapse=conv, neuron=loihi()), shape=(128, 1, 1)), tmp_path / "a.net")
     assert notes == ["layer 'd': 128 groups; Lava 0.10 on a CPU computes at most 127 right"]
@@ -231,7 +231,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("graph", "match"), REFUSED)
-def test_what_netx_cannot_say_is_refused_before_anything_is_written(graph, match, tmp_path):
+def test_networks_without_a_form_in_netx_raise_before_anything_is_written(graph, match, tmp_path):
     with pytest.raises(UnsupportedError, match=match):
         write_netx(graph, tmp_path / "a.net")
     assert list(tmp_path.iterdir()) == []
@@ -265,7 +265,7 @@ ONE = np.ones((2, 2), int)
         ),
     ],
 )
-def test_sums_of_layers_that_netx_cannot_say(graph, match, tmp_path):
+def test_sums_of_layers_without_a_form_in_netx_raise(graph, match, tmp_path):
     with pytest.raises(UnsupportedError, match=match):
         write_netx(graph, tmp_path / "a.net")
 

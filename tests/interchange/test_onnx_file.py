@@ -1,4 +1,4 @@
-"""onnxruntime runs an exported network as the simulator does.
+"""Exported ONNX networks run in onnxruntime as in the simulator.
 
 Spikes and values are equal where no sum rounds: in integer networks, and in floating-point ones whose bound is 0. Elsewhere they
 are equal within the bound of `float_bounds`, with ties counted.
@@ -53,11 +53,11 @@ def same_runs(graph: SNNGraph, path, x, *, kind="spikes") -> int:
     if not graph.is_integer:
         assert largest_bound(graph, x) == 0, "a sum of this network may round: compare it within the bound"
     expected = simulate(graph, x, kind=kind, record=("spikes",))
-    found = run_onnx(path, x)
-    assert np.array_equal(found["output"], expected.output)
-    assert {name.removesuffix(".spikes") for name in found} - {"output"} == set(expected.spikes)
+    result = run_onnx(path, x)
+    assert np.array_equal(result["output"], expected.output)
+    assert {name.removesuffix(".spikes") for name in result} - {"output"} == set(expected.spikes)
     for name, spikes in expected.spikes.items():
-        assert np.array_equal(found[f"{name}.spikes"], spikes), name
+        assert np.array_equal(result[f"{name}.spikes"], spikes), name
     return sum(spikes.size for spikes in expected.spikes.values())
 
 
@@ -430,7 +430,7 @@ def test_export_writes_either_form_and_certifies_it(tmp_path):
         api.export(graph, tmp_path / "a.nir", to="nir", scan=True)
 
 
-def test_wrong_input_and_wrong_files(tmp_path):
+def test_wrong_input_and_wrong_files_raise(tmp_path):
     graph = replace(random_graph(0), metadata={})
     write_onnx(graph, tmp_path / "a.onnx")
     with pytest.raises(DataError, match="input has shape .3, 2., the network takes .'T', 'B'"):
@@ -477,13 +477,13 @@ def other_state(model):
     set_fact("states", states)(model)
 
 
-def outside(model):
+def external_tensor(model):
     tensor = model.graph.initializer[0]
     tensor.data_location = onnx.TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value="../secret")
 
 
-def lying(model):
+def too_short_tensor(model):
     model.graph.initializer[0].dims[0] = 1 << 40
 
 
@@ -501,12 +501,16 @@ def wide_pads(model):
     next(a for a in node.attribute if a.name == "pads").ints[:] = [1 << 20] * 4
 
 
+def second_input_limit(model):
+    model.metadata_props.add(key="spear_deploy.input_limit", value="null")
+
+
 @pytest.mark.parametrize("scan", [False, True])
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lying, r"tensor '.*' of shape \[1099511627776, .* in \d+ bytes"),
-        (outside, "tensor '.*' of type .* or outside of the file"),
+        (too_short_tensor, r"tensor '.*' of shape \[1099511627776, .* in \d+ bytes"),
+        (external_tensor, "tensor '.*' of type .* or outside of the file"),
         (huge_state, "values in a step for \\d+ bytes"),
         (other_state, "inputs of the graph that are not those of its metadata"),
         (foreign_operator, "operator 'ConstantOfShape' of domain ''"),
@@ -516,11 +520,11 @@ def wide_pads(model):
         (set_fact("states", "["), "is not what write_onnx writes"),
         (lambda model: model.metadata_props.pop(0), "'spear_deploy.form' is missing in the metadata"),
         (set_fact("input_limit", "[1]"), "an input limit that is no number"),
-        (lambda model: model.metadata_props.add(key="spear_deploy.input_limit", value="null"), "duplicate keys in metadata_props"),
+        (second_input_limit, "duplicate keys in metadata_props"),
         (lambda model: setattr(model, "ir_version", 13), "IR 13 and operator sets"),
     ],
 )  # fmt: skip
-def test_a_file_that_lies_is_never_handed_on(change, message, scan, tmp_path):
+def test_a_changed_file_never_reaches_onnxruntime(change, message, scan, tmp_path):
     graph = random_graph(1, kind="integer")
     write_onnx(graph, tmp_path / "a.onnx", scan=scan)
     model = onnx.load(tmp_path / "a.onnx")
@@ -532,7 +536,7 @@ def test_a_file_that_lies_is_never_handed_on(change, message, scan, tmp_path):
     assert str(caught.value).endswith("; export it again")
 
 
-def test_what_onnxruntime_refuses_is_one_sentence(tmp_path):
+def test_an_error_of_onnxruntime_is_one_sentence(tmp_path):
     graph = chain([Layer(name="fc", synapse=Dense(weight=np.ones((2, 3))), neuron=IF())], input_shape=(3,))
     write_onnx(graph, tmp_path / "a.onnx")
     model = onnx.load(tmp_path / "a.onnx")

@@ -1,4 +1,4 @@
-"""Our own file: the same network back, the same bytes again, and a sentence for everything else."""
+"""`.snn` files: equal networks, equal bytes, one sentence for every error."""
 
 import io
 import json
@@ -70,7 +70,7 @@ def test_every_kind_of_part_can_be_written():
     assert {"Dense", "Conv1d", "Conv2d", "Scale", "SumPool", "AvgPool", "Flatten"} <= set(PARTS["synapse"])
 
 
-def test_a_shape_beyond_the_file_is_refused_before_anyone_allocates_it(tmp_path):
+def test_a_shape_beyond_the_file_is_refused_before_it_is_allocated(tmp_path):
     conv = Conv2d(weight=np.ones((1, 1, 1, 1)))
     write_snn(chain([Layer(name="c", synapse=conv, neuron=IF())], input_shape=(1, 9, 9)), tmp_path / "a.snn")
     rewritten(tmp_path / "a.snn", put("input_shape", value=[1, 10**7, 10**7]))
@@ -139,7 +139,7 @@ def put(*path, value):
         (lambda header: "[]", FileError, "is not a 'spear-deploy network'"),
     ],
 )
-def test_a_header_that_lies_is_one_sentence(change, error, match, tmp_path):
+def test_a_wrong_header_is_one_sentence(change, error, match, tmp_path):
     write_snn(small(), tmp_path / "a.snn")
     rewritten(tmp_path / "a.snn", change)
     with pytest.raises(error, match=match) as caught:
@@ -147,7 +147,7 @@ def test_a_header_that_lies_is_one_sentence(change, error, match, tmp_path):
     assert str(caught.value).startswith(f"file '{tmp_path / 'a.snn'}'") and "\n" not in str(caught.value)
 
 
-def test_foreign_archives_and_arrays(tmp_path):
+def test_foreign_archives_and_arrays_raise(tmp_path):
     with open(tmp_path / "a.snn", "wb") as file:
         np.savez(file, x=np.ones(3))
     with pytest.raises(FileError, match="is a zip archive without a network header"):
@@ -177,7 +177,7 @@ def test_foreign_archives_and_arrays(tmp_path):
         read_snn(tmp_path / "f.snn")
 
 
-def test_nan_in_a_stored_array(tmp_path):
+def test_nan_in_a_stored_array_raises(tmp_path):
     write_snn(small(), tmp_path / "a.snn")
     data = (tmp_path / "a.snn").read_bytes()
     with zipfile.ZipFile(tmp_path / "a.snn") as archive:

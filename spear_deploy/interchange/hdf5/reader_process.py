@@ -78,7 +78,9 @@ def read_in_process(source: Path, limits: dict[str, int]) -> Reply:
     arrays, tree = _open_unnamed_file(), _open_unnamed_file()
     try:
         exit_status = _send_request((file, arrays, tree), json.dumps(limits).encode() + b"\n")
-        result = json.loads(_read_all(tree)) if exit_status == 0 else {}
+        os.lseek(tree, 0, os.SEEK_SET)
+        with open(tree, "rb", closefd=False) as stream:
+            result = json.load(stream) if exit_status == 0 else {}
         return Reply(exit_status=exit_status, arrays=os.dup(arrays), result=result)
     finally:
         for descriptor in (file, arrays, tree):
@@ -170,9 +172,3 @@ def _open_unnamed_file() -> int:
     handle, name = tempfile.mkstemp()
     os.unlink(name)
     return handle
-
-
-def _read_all(file: int) -> bytes:
-    os.lseek(file, 0, os.SEEK_SET)
-    with open(file, "rb", closefd=False) as stream:
-        return stream.read()
