@@ -16,7 +16,7 @@ import numpy as np
 
 import spear_deploy as sd
 from spear_deploy.network import LI, LIF, Conv2d, Dense, Layer
-from spear_deploy.network.channel_groups import coupled_groups
+from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.network.graph import Edge, SNNGraph
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "residual_network")
@@ -37,7 +37,7 @@ net = SNNGraph(
     input_shape=(2, 6, 6),
 )
 print(net)
-for group in coupled_groups(net):
+for group in list_prunable_groups(net):
     print(f"pruned together: {group.name}, {group.channels} channels")
 
 x = rng.random((20, 4, 2, 6, 6)) < 0.3  # (T, B, C, H, W)

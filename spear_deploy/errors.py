@@ -51,12 +51,12 @@ class BudgetError(SpearError):
     """A budget cannot be reached.
 
     Attributes:
-        least: the least value that can be reached, in the unit of the budget, or None.
+        min_value: the smallest value that can be reached, in the unit of the budget, or None.
     """
 
-    def __init__(self, message: str, *, least: float | None = None) -> None:
+    def __init__(self, message: str, *, min_value: float | None = None) -> None:
         super().__init__(message)
-        self.least = least
+        self.min_value = min_value
 
 
 class QuantizationError(SpearError):

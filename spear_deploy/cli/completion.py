@@ -15,10 +15,10 @@ def nets(_: click.Context, __: click.Parameter, incomplete: str) -> list[Complet
 
 def chips(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete a chip: a profile, all chips of one of its boards, or a file."""
-    from spear_deploy.hardware.catalog import summaries
+    from spear_deploy.hardware.catalog import summarize_profiles
 
     found = []
-    for profile in summaries():
+    for profile in summarize_profiles():
         found.append(CompletionItem(profile["name"], help=profile["title"]))
         if incomplete.startswith(f"{profile['name']}:"):
             found += [CompletionItem(f"{profile['name']}:{board}", help=f"{n} chips") for board, n in profile["boards"].items()]

@@ -27,9 +27,9 @@ def completion(ctx: click.Context, shell: str, out: str | None, as_json: bool) -
     assert found is not None, "one of click's own shells"
     script = found(ctx.find_root().command, {}, PROGRAM, VARIABLE).source()
     if out is not None:
-        from spear_deploy.util.files import written_aside
+        from spear_deploy.util.files import replace_file
 
-        with written_aside(out) as path:
+        with replace_file(out) as path:
             path.write_text(script)
         said = f"wrote {out}\n"
     else:

@@ -43,25 +43,25 @@ def profiles(chip: str | None, new: str | None, like: str | None, keys: bool, sc
 
 
 def _list(as_json: bool) -> None:
-    from spear_deploy.hardware.catalog import summaries
+    from spear_deploy.hardware.catalog import summarize_profiles
 
-    found = summaries()
+    found = summarize_profiles()
     emit({"profiles": found}, as_json=as_json, out=None, show=lambda c: console().show_profiles(c, found))
 
 
 def _show(chip: str, as_json: bool) -> None:
-    from spear_deploy.hardware.profile import describe, load_profile
+    from spear_deploy.hardware.profile import list_facts, load_profile
 
     found = load_profile(chip)
-    leaves = describe(found)
+    leaves = list_facts(found)
     about = {"name": found.name, **found.meta.model_dump(mode="json"), "numbers": [vars(leaf) for leaf in leaves]}
     emit(about, as_json=as_json, out=None, show=lambda c: console().show_profile(c, found.meta, leaves))
 
 
 def _keys(as_json: bool) -> None:
-    from spear_deploy.hardware.template import keys, keys_table
+    from spear_deploy.hardware.template import keys_table, list_keys
 
-    emit({"keys": [vars(key) for key in keys()]}, as_json=as_json, out=None, show=lambda c: _text(c, keys_table()))
+    emit({"keys": [vars(key) for key in list_keys()]}, as_json=as_json, out=None, show=lambda c: _text(c, keys_table()))
 
 
 def _schema(as_json: bool) -> None:

@@ -20,7 +20,8 @@ from spear_deploy.norse.cells import CELLS, TIME_LAYERS, norse
 from spear_deploy.norse.importer.context import Framework, TraceContext
 from spear_deploy.norse.importer.modules import check_hooks, check_input, join
 from spear_deploy.norse.importer.symbols import Concat, OutputAndState, Signal, State, Symbol, name_module, require_signal
-from spear_deploy.norse.importer.synapses import format_shape, make_refusal, to_array
+from spear_deploy.norse.importer.synapses import make_refusal, to_array
+from spear_deploy.util.number_format import format_shape
 
 THRESHOLD_METHODS = ("heaviside", "super", "triangle", "tanh", "circ", "heavi_erfc")
 

@@ -28,9 +28,10 @@ from spear_deploy.network import Array, Shape
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.norse.conventions import NORSE
 from spear_deploy.norse.importer.interpreter import copy_model, import_model
-from spear_deploy.norse.importer.synapses import format_shape, to_array
+from spear_deploy.norse.importer.synapses import to_array
 from spear_deploy.norse.importer.trace import detect_form, summarize_error, takes_state
 from spear_deploy.norse.network import NorseNetwork, to_graph
+from spear_deploy.util.number_format import format_shape
 
 
 def from_norse(model: torch.nn.Module, input_shape: Sequence[int], *, dt_s: float | None = None) -> SNNGraph:

@@ -30,7 +30,8 @@ from spear_deploy.norse.importer.symbols import (
     name_module,
     shifted_by,
 )
-from spear_deploy.norse.importer.synapses import format_shape, to_flatten
+from spear_deploy.norse.importer.synapses import to_flatten
+from spear_deploy.util.number_format import format_shape
 
 
 def call_function(context: TraceContext, target: Any, owner: str, args: tuple[Symbol, ...], kwargs: dict[str, Symbol]) -> Symbol:

@@ -27,8 +27,9 @@ from spear_deploy.norse.importer.symbols import (
     name_module,
     require_signal,
 )
-from spear_deploy.norse.importer.synapses import MAX_POOLS, PLAIN, format_shape, make_refusal, to_synapse
+from spear_deploy.norse.importer.synapses import MAX_POOLS, PLAIN, make_refusal, to_synapse
 from spear_deploy.norse.importer.unrolling import NEURON
+from spear_deploy.util.number_format import format_shape
 
 ANY_SPIKE_THRESHOLD = 0.5
 """Threshold of a neuron that spikes where its inputs hold one spike or more."""

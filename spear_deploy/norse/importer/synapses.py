@@ -14,6 +14,7 @@ import torch
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.network import Array, AvgPool, BatchNorm, Conv1d, Conv2d, Dense, Flatten, Shape, SumPool, Synapse
 from spear_deploy.norse.importer.context import Framework
+from spear_deploy.util.number_format import format_shape
 
 nn = torch.nn
 
@@ -70,11 +71,6 @@ def explain_refusal(name: str, framework: Framework) -> str:
         return REASONS["Loss"]
     text = max(matches)[1] if matches else f"supported are {framework.supported}"
     return text.format(neuron=framework.example)
-
-
-def format_shape(shape: Shape) -> str:
-    """Return "C x H x W"."""
-    return " x ".join(str(n) for n in shape)
 
 
 def to_array(value: Any) -> Array:
