@@ -1,10 +1,10 @@
-"""Does it fit, and what would make it fit?
+"""Budget of a network on a chip: verdict, report and remedies.
 
-verdict      all rows and the answer                     text         the report as a person reads it
-core_rows    how full the cores are                      check_connections     what a neuron and the edge are connected to
-check_layer_kinds    formats, models, kinds of layers            support      what the chip does not have at all
-trial        the same about a changed network            remedies     which change removes a violation
-html         the report in a notebook
+check             all rows and the verdict                report         the report as data, text and HTML
+core_rows         rows of the fullest cores               connection_rows  connections, formats, kinds of layers
+unsupported       what the chip does not have             what_if        the check of a changed network
+remedies          changes that remove a violation         chip_ranking   several chips, the best first
+energy, latency, traffic   from counted spikes            budget_file, sarif   files
 """
 
 from spear_deploy.budget.check import check

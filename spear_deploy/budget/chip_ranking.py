@@ -1,4 +1,4 @@
-"""Which chip could run this? The verdict over several profiles, the best first.
+"""Ranking of chips for a network, the best first.
 
 Order: chips it fits, those with the smallest share used first; then chips of which too little is published to say; then
 chips it does not fit, those with the fewest obstacles and the smallest excess first.
@@ -23,13 +23,13 @@ ORDER: dict[Verdict, int] = {"fits": 0, "unchecked": 1, "does_not_fit": 2}
 
 @dataclass(frozen=True, kw_only=True)
 class Ranked:
-    """A chip and what it says to the network.
+    """A chip with the report of a network on it.
 
     Attributes:
         share: used part of the scarcest resource, or None where no limit is published.
         scarcest: name and place of that resource.
-        missing: what stands in the way, or what is not published, in words; the most telling first.
-        report: everything.
+        missing: obstacles, or what is not published, in words; the largest excess first.
+        report: of the check.
     """
 
     profile: str
@@ -45,7 +45,7 @@ class Ranked:
         return self.report.verdict
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain data; the rows are what `check` tells."""
+        """Return it as plain data, without the rows of `check`."""
         report = self.report
         return {
             "profile": self.profile,
@@ -69,58 +69,51 @@ def rank(
     *,
     activity: SpikeCounts | float | None = None,
 ) -> list[Ranked]:
-    """Check a network against each target and sort what comes back.
+    """Check a network against each target and sort the reports.
 
     Args:
         graph: the network.
         targets: profiles, and how many chips of each.
         activity: as `budget.check` takes it.
     """
-    return sorted((_ranked(check(graph, p, chips=n, activity=activity), p) for p, n in targets), key=_key)
+    ranked = [_rank_one(check(graph, profile, chips=chips, activity=activity), profile) for profile, chips in targets]
+
+    def key(entry: Ranked) -> tuple[int, int, float, str]:
+        share = float("inf") if entry.share is None else entry.share
+        return (ORDER[entry.verdict], len(entry.report.unsupported), share, entry.profile)
+
+    return sorted(ranked, key=key)
 
 
-def _ranked(report: BudgetReport, profile: HardwareProfile) -> Ranked:
-    worst = max(_telling(report, profile), key=lambda row: row.share or 0.0, default=None)
+def _rank_one(report: BudgetReport, profile: HardwareProfile) -> Ranked:
+    scarcest = max(_amounts(report, profile), key=lambda row: row.share or 0.0, default=None)
+    if report.verdict == "does_not_fit":
+        over = sorted(report.over, key=lambda row: -(row.share or 0.0))
+        missing = [f"{finding.layer}: {finding.what}" for finding in report.unsupported]
+        missing += [f"{_place(row)} {row.used:,g} of {row.limit:,g}" for row in over]
+    else:
+        missing = [f"{row.resource.replace('_', ' ')} not published" for row in report.rows if row.status == "unchecked"]
     return Ranked(
         profile=profile.name,
         title=profile.meta.title,
-        share=None if worst is None else worst.share,
-        scarcest="" if worst is None else _place(worst),
-        missing=tuple(_obstacles(report) if report.verdict == "does_not_fit" else _open(report)),
+        share=None if scarcest is None else scarcest.share,
+        scarcest="" if scarcest is None else _place(scarcest),
+        missing=tuple(dict.fromkeys(missing)),
         report=report,
     )
 
 
-def _telling(report: BudgetReport, profile: HardwareProfile) -> list[BudgetRow]:
+def _amounts(report: BudgetReport, profile: HardwareProfile) -> list[BudgetRow]:
     """Return the rows that say how much of the chip is used.
 
     Where layers are cut until they fit, cores are full by design and their number tells; where a layer lies whole on a core, or
     layers share one, the fullest core does. Widths of weights, delays and the like are no amounts.
     """
     cut = profile.packing.rule.value != "whole" and not profile.packing.share_cores.value
-    known = [row for row in report.rows if row.share is not None and row.resource not in NO_AMOUNTS]
-    return [row for row in known if row.resource == "cores" or not cut]
-
-
-def _obstacles(report: BudgetReport) -> list[str]:
-    found = [f"{finding.layer}: {finding.what}" for finding in report.unsupported]
-    over = sorted(report.over, key=lambda row: -(row.share or 0.0))
-    return list(dict.fromkeys([*found, *(f"{_place(row)} {row.used:,g} of {row.limit:,g}" for row in over)]))
-
-
-def _open(report: BudgetReport) -> list[str]:
-    """Name what is not published, once for each resource."""
-    return list(
-        dict.fromkeys(f"{row.resource.replace('_', ' ')} not published" for row in report.rows if row.status == "unchecked")
-    )
+    rows = [row for row in report.rows if row.share is not None and row.resource not in NO_AMOUNTS]
+    return [row for row in rows if row.resource == "cores" or not cut]
 
 
 def _place(row: BudgetRow) -> str:
     what = row.resource.replace("_", " ")
     return what if row.where == "chip" else f"{what} of {row.where}"
-
-
-def _key(ranked: Ranked) -> tuple[int, int, float, str]:
-    """Return what to sort by: verdict, obstacles that no size removes, share used, name."""
-    share = float("inf") if ranked.share is None else ranked.share
-    return (ORDER[ranked.verdict], len(ranked.report.unsupported), share, ranked.profile)

@@ -1,4 +1,4 @@
-"""What does an inference draw?
+"""Energy of an inference, term by term.
 
     synapse         SynOps · energy of one
     mac             multiplications of an analogue first layer · energy of one
@@ -8,8 +8,8 @@
     active cores    power of a core at work · cores · time of the inference, where a chip states it
     static          power of the chips used · time of the inference
 
-A term is missing if the chip's number, or the count it needs, is not known; then there is no total, and what is missing is
-named. An all-in figure holds everything and is used alone. Nothing is guessed: SynOps and messages come from counted spikes.
+A term is missing if the chip's number, or the count it needs, is not known; then there is no total, and the report names the
+missing terms. An all-in figure includes everything and is used alone. SynOps and messages come from counted spikes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,14 @@ from spear_deploy.simulator.synops import SynOps
 
 @dataclass(frozen=True, kw_only=True)
 class EnergyTerm:
-    """One part of the energy of an inference."""
+    """One part of the energy of an inference.
+
+    Attributes:
+        name: of the term, as in the module's table.
+        joules: its energy.
+        evidence, source: of the chip's number.
+        how: the product in words.
+    """
 
     name: str
     joules: float
@@ -70,15 +77,15 @@ class Energy:
 def estimate_energy(
     graph: SNNGraph, profile: HardwareProfile, placement: Placement, counts: SpikeCounts, operations: SynOps
 ) -> tuple[Energy, Latency]:
-    """Estimate energy and latency of an inference from the spikes that were counted."""
-    flow = count_traffic(graph, profile, placement, counts)
-    latency = estimate_latency(graph, profile, placement, counts, flow)
-    measured = tuple(_shown_run(run) for run in profile.energy.measured)
+    """Estimate energy and latency of an inference from counted spikes."""
+    traffic = count_traffic(graph, profile, placement, counts)
+    latency = estimate_latency(graph, profile, placement, counts, traffic)
+    measured = tuple(_describe_run(run) for run in profile.energy.measured)
     price = profile.energy.all_in_pj_per_synop
     if price.value is not None:
-        term = _priced("all in", operations.total, price, "SynOps", "everything else included")
+        term = _price("all in", operations.total, price, "SynOps", "everything else included")
         return Energy(total=term.joules, missing=(), terms=(term,), measured=measured), latency
-    parts = _terms(profile, placement, counts, operations, flow, latency)
+    parts = _terms(profile, placement, counts, operations, traffic, latency)
     missing = tuple(name for name, term in parts.items() if term is None)
     terms = tuple(term for term in parts.values() if term is not None)
     total = None if missing else sum(term.joules for term in terms)
@@ -86,8 +93,8 @@ def estimate_energy(
 
 
 def unknown_energy(profile: HardwareProfile) -> Energy:
-    """Return the energy of a network whose activity nobody gave."""
-    return Energy(total=None, missing=("activity",), measured=tuple(_shown_run(run) for run in profile.energy.measured))
+    """Return the energy of a network whose activity is not known."""
+    return Energy(total=None, missing=("activity",), measured=tuple(_describe_run(run) for run in profile.energy.measured))
 
 
 def _terms(
@@ -95,7 +102,7 @@ def _terms(
     placement: Placement,
     counts: SpikeCounts,
     operations: SynOps,
-    flow: Traffic,
+    traffic: Traffic,
     latency: Latency,
 ) -> dict[str, EnergyTerm | None]:
     prices = profile.energy
@@ -103,49 +110,45 @@ def _terms(
     idle = prices.neuron_inactive_pj.value
     which = "all counted as active" if idle is None else f"all counted as active; {idle:g} pJ each if none were"
     message = prices.packet_pj if prices.spike_local_pj.value is None else prices.spike_local_pj
-    found = {
+    terms = {
         "synapse": _term("synapse", operations.total, prices.synop_pj, "SynOps"),
         "neuron update": _term("neuron update", updates, prices.neuron_active_pj, "updates", which),
-        "spike": _term("spike", flow.messages, message, "spikes sent to a core"),
-        "hop": _hop_term(profile, placement, flow),
-        "static": _static_term(profile, placement, latency),
+        "spike": _term("spike", traffic.messages, message, "spikes sent to a core"),
+        "hop": _hop_term(profile, placement, traffic),
+        "static": _power_term("static", prices.static_w_per_chip, placement.chips_used, "chip", latency),
     }
     if operations.macs_first_layer:
-        found["mac"] = _term("mac", operations.macs_first_layer, prices.mac_pj, "MACs of the analogue first layer")
+        terms["mac"] = _term("mac", operations.macs_first_layer, prices.mac_pj, "MACs of the analogue first layer")
     if prices.active_w_per_core.value is not None:
-        found["active cores"] = _power_term("active cores", prices.active_w_per_core, placement.cores_used, "core", latency)
-    return found
+        terms["active cores"] = _power_term("active cores", prices.active_w_per_core, placement.cores_used, "core", latency)
+    return terms
 
 
 def _term(name: str, events: float, price: Fact, what: str, remark: str = "") -> EnergyTerm | None:
-    return None if price.value is None and events else _priced(name, events, price, what, remark)
+    return None if price.value is None and events else _price(name, events, price, what, remark)
 
 
-def _priced(name: str, events: float, price: Fact, what: str, remark: str = "") -> EnergyTerm:
-    each = float(price.value or 0.0)
+def _price(name: str, events: float, price: Fact, what: str, remark: str = "") -> EnergyTerm:
+    unit_pj = float(price.value or 0.0)
     return EnergyTerm(
         name=name,
-        joules=events * each * 1e-12,
+        joules=events * unit_pj * 1e-12,
         evidence=price.evidence,
         source=price.source or "",
-        how=f"{events:,.0f} {what} at {each:g} {price.unit}" + (f", {remark}" if remark else ""),
+        how=f"{events:,.0f} {what} at {unit_pj:g} {price.unit}" + (f", {remark}" if remark else ""),
     )
 
 
-def _hop_term(profile: HardwareProfile, placement: Placement, flow: Traffic) -> EnergyTerm | None:
+def _hop_term(profile: HardwareProfile, placement: Placement, traffic: Traffic) -> EnergyTerm | None:
     if placement.cores_used == 1:
-        return _priced("hop", 0.0, profile.energy.hop_ew_pj, "tiles", "one core")
-    if flow.hops_ew is None or flow.hops_ns is None:
+        return _price("hop", 0.0, profile.energy.hop_ew_pj, "tiles", "one core")
+    if traffic.hops_ew is None or traffic.hops_ns is None:
         return None
-    ew = _term("hop", flow.hops_ew, profile.energy.hop_ew_pj, "tiles east-west")
-    ns = _term("hop", flow.hops_ns, profile.energy.hop_ns_pj, "tiles north-south")
+    ew = _term("hop", traffic.hops_ew, profile.energy.hop_ew_pj, "tiles east-west")
+    ns = _term("hop", traffic.hops_ns, profile.energy.hop_ns_pj, "tiles north-south")
     if ew is None or ns is None:
         return None
     return replace(ew, joules=ew.joules + ns.joules, how=f"{ew.how}, {ns.how}; cores filled in order")
-
-
-def _static_term(profile: HardwareProfile, placement: Placement, latency: Latency) -> EnergyTerm | None:
-    return _power_term("static", profile.energy.static_w_per_chip, placement.chips_used, "chip", latency)
 
 
 def _power_term(name: str, power: Fact, pieces: int, what: str, latency: Latency) -> EnergyTerm | None:
@@ -160,14 +163,14 @@ def _power_term(name: str, power: Fact, pieces: int, what: str, latency: Latency
     )
 
 
-def _shown_run(run: Any) -> str:
-    said = {
+def _describe_run(run: Any) -> str:
+    leaves = {
         "W in all": run.total_w,
         "W static": run.static_w,
         "W dynamic": run.dynamic_w,
         "mJ per inference": run.energy_per_inference_mj,
     }
-    known = {what: leaf for what, leaf in said.items() if leaf.value is not None}
+    known = {what: leaf for what, leaf in leaves.items() if leaf.value is not None}
     numbers = ", ".join(f"{leaf.value:g} {what}" for what, leaf in known.items())
     first = next(iter(known.values()))
     return f"{run.task}: {numbers} ({first.evidence}; {first.source})"

@@ -1,4 +1,4 @@
-"""How long does an inference take, and does the chip keep up?
+"""Latency of an inference, and load of a time step.
 
     barrier       a step lasts as long as its slowest core, the longest way of a message, and the barrier:
                   max over cores (SynOps · synop_ns + neurons · neuron_ns) + hops + barrier
@@ -30,7 +30,7 @@ class Latency:
 
     Attributes:
         seconds: or None.
-        missing: keys of the profile that would tell.
+        missing: keys of the profile that are not known.
         how: the sum in words.
     """
 
@@ -41,12 +41,12 @@ class Latency:
 
 @dataclass(frozen=True, kw_only=True)
 class StepLoad:
-    """What the chip must do in a step, and what it can.
+    """Work of a step, and what the chip can do in one.
 
     Attributes:
         resource: "events" of the busiest core, or "clock" of the chip.
         where: the layer on that core, or "chip".
-        used: or None where activity would have to be known.
+        used: mean work of a step; None without activity.
         worst: the same if every neuron and input spiked at every step, as often as it can.
     """
 
@@ -59,7 +59,7 @@ class StepLoad:
 
 
 def estimate_latency(
-    graph: SNNGraph, profile: HardwareProfile, placement: Placement, counts: SpikeCounts, flow: Traffic
+    graph: SNNGraph, profile: HardwareProfile, placement: Placement, counts: SpikeCounts, traffic: Traffic
 ) -> Latency:
     """Time an inference."""
     timing = profile.timing
@@ -71,40 +71,31 @@ def estimate_latency(
         seconds = counts.steps * graph.dt_s / timing.speedup.value
         how = f"{counts.steps} steps of {graph.dt_s:g} s, {timing.speedup.value:g} times as fast"
         return Latency(seconds=seconds, how=how)
-    return _barrier_time(profile, placement, counts, flow, steps)
+    return _barrier_time(profile, placement, counts, traffic, steps)
 
 
-def _barrier_time(profile: HardwareProfile, placement: Placement, counts: SpikeCounts, flow: Traffic, steps: int) -> Latency:
+def _barrier_time(profile: HardwareProfile, placement: Placement, counts: SpikeCounts, traffic: Traffic, steps: int) -> Latency:
     timing = profile.timing
     synop_ns, neuron_ns = timing.synop_ns.value, timing.neuron_active_ns.value
     needed = {"synop_ns": synop_ns, "neuron_active_ns": neuron_ns, "barrier_ns_by_tiles": timing.barrier_ns_by_tiles.value}
     missing = [f"timing.{key}" for key, value in needed.items() if value is None]
     if timing.mode.value != "barrier":
         missing = ["timing.step_s"]
-    elif flow.hops_ew is None:
+    elif traffic.hops_ew is None:
         missing += ["topology"] if placement.chips_used == 1 else ["timing between chips", "topology"]
     if missing or synop_ns is None or neuron_ns is None:
         return Latency(seconds=None, missing=tuple(missing))
-    busy_ns = flow.core_synops / counts.steps * synop_ns + _neurons_by_core(placement) * neuron_ns
-    slowest = int(np.argmax(busy_ns))
-    way_ns = flow.longest_ew * (timing.hop_ew_ns.value or 0) + flow.longest_ns * (timing.hop_ns_ns.value or 0)
-    step_s = (float(busy_ns[slowest]) + way_ns + _barrier_ns(profile, placement)) * 1e-9
-    how = (
-        f"{steps} steps (each layer is a step later) of {step_s:.3g} s, mean activity; slowest core {_named(placement, slowest)}"
-    )
-    return Latency(seconds=steps * step_s, how=how)
-
-
-def _neurons_by_core(placement: Placement) -> Array:
-    found = np.zeros(placement.cores_used)
+    neurons = np.zeros(placement.cores_used)
     for part in placement.slices:
-        found[part.core] += part.neurons
-    return found
-
-
-def _named(placement: Placement, core: int) -> str:
-    layers = dict.fromkeys(part.layer for part in placement.slices if part.core == core)
-    return f"{core} ({', '.join(repr(layer) for layer in layers)})"
+        neurons[part.core] += part.neurons
+    busy_ns = traffic.core_synops / counts.steps * synop_ns + neurons * neuron_ns
+    slowest = int(np.argmax(busy_ns))
+    way_ns = traffic.longest_ew * (timing.hop_ew_ns.value or 0) + traffic.longest_ns * (timing.hop_ns_ns.value or 0)
+    layers = dict.fromkeys(part.layer for part in placement.slices if part.core == slowest)
+    names = ", ".join(repr(layer) for layer in layers)
+    step_s = (float(busy_ns[slowest]) + way_ns + _barrier_ns(profile, placement)) * 1e-9
+    how = f"{steps} steps (each layer is a step later) of {step_s:.3g} s, mean activity; slowest core {slowest} ({names})"
+    return Latency(seconds=steps * step_s, how=how)
 
 
 def _barrier_ns(profile: HardwareProfile, placement: Placement) -> float:
@@ -121,7 +112,7 @@ def _barrier_ns(profile: HardwareProfile, placement: Placement) -> float:
 def find_step_loads(
     graph: SNNGraph, profile: HardwareProfile, placement: Placement, counts: SpikeCounts | None
 ) -> Iterator[StepLoad]:
-    """Yield what a chip with a fixed tick must do within it. Without activity only the worst case is known."""
+    """Yield the work that a chip with a fixed tick must do within it; without activity only the worst case is known."""
     limit = profile.timing.events_per_core_and_step.max_value
     if limit is not None and placement.slices:
         worst = _events(graph, profile, placement, _always(graph))

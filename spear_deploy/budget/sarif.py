@@ -1,4 +1,4 @@
-"""How does a code-scanning service read a verdict? As SARIF 2.1.0, one result for each finding.
+"""SARIF 2.1.0 of a budget report, one result per finding.
 
 Format: OASIS Static Analysis Results Interchange Format, version 2.1.0. The rule of a result is the resource, its place the
 network's file and the layer. `error` is over a limit or absent from the chip, `warning` is tight, `note` is unchecked.

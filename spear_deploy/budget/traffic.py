@@ -1,6 +1,6 @@
-"""What do the cores do, and what travels between them? SynOps of each core, messages, and the tiles they cross.
+"""SynOps of each core, messages between cores, and hops.
 
-Everything comes from the spikes that were counted: a spike goes once to each core that holds a synapse list for it. Cores are
+All numbers come from counted spikes: a spike goes once to each core that holds a synapse list for it. Cores are
 filled in order, tile by tile, one row of the mesh to the right and the next one back, so that neighbours stay neighbours.
 """
 
@@ -27,7 +27,7 @@ CHUNK_WEIGHTS = 1 << 22
 
 @dataclass(frozen=True, kw_only=True)
 class Traffic:
-    """What happens on the cores in one inference, mean over samples.
+    """Work of the cores and messages between them in one inference, mean over samples.
 
     Attributes:
         core_synops: SynOps of each core.
@@ -45,14 +45,14 @@ class Traffic:
 
 
 def count_traffic(graph: SNNGraph, profile: HardwareProfile, placement: Placement, counts: SpikeCounts) -> Traffic:
-    """Count what each core does and what travels between them."""
+    """Count the SynOps of each core and the messages between cores."""
     mesh = _mesh(profile, placement)
     core_synops = np.zeros(placement.cores_used)
     messages, ew, ns, longest = 0.0, 0.0, 0.0, [0, 0]
     by_name = {population.name: population for population in placement.populations}
     for population in placement.populations:
         parts = placement.slices_of(population.name)
-        received = _received(graph, population.name, counts).reshape(population.shape) / counts.samples
+        received = _synops_onto(graph, population.name, counts).reshape(population.shape) / counts.samples
         for part in parts:
             core_synops[part.core] += received[_slices(part.box)].sum()
         for projection in population.projections:
@@ -61,7 +61,7 @@ def count_traffic(graph: SNNGraph, profile: HardwareProfile, placement: Placemen
                     continue
                 origin = by_name[source.name]
                 sent = counts.sent[source.name].reshape(origin.shape) / counts.samples
-                between = _sent_between(projection, sent, placement.slices_of(source.name), parts)
+                between = _count_sent(projection, sent, placement.slices_of(source.name), parts)
                 messages += float(between.sum())
                 if mesh is not None:
                     here, there = [p.core for p in placement.slices_of(source.name)], [p.core for p in parts]
@@ -95,41 +95,38 @@ def _mesh(profile: HardwareProfile, placement: Placement) -> Array | None:
     return np.stack([np.where(row % 2, columns - 1 - column, column), row], axis=1)
 
 
-def _received(graph: SNNGraph, name: str, counts: SpikeCounts) -> Array:
+def _synops_onto(graph: SNNGraph, name: str, counts: SpikeCounts) -> Array:
     """Count the SynOps onto each neuron of a layer, those of the weighted layers in front of it included."""
     layer = graph[name]
     total: Array = np.zeros(graph.shape_of(name))
     if has_synapses(layer):
         for edge in graph.edges_into(name):
-            if _brings_spikes(graph, edge.source, counts):
-                arrived = _through(layer.synapse, count_arrivals(graph, counts, edge).astype(np.float64))
-                total = total + _spread(layer.synapse, arrived, graph.shape_of(name))
+            is_current = edge.source == INPUT and counts.input_kind == "current"
+            if carries_spikes(graph, edge.source) and not is_current:
+                arrived = _pool_values(layer.synapse, count_arrivals(graph, counts, edge).astype(np.float64))
+                total = total + _meet_weights(layer.synapse, arrived, graph.shape_of(name))
     if isinstance(layer.synapse, WEIGHTED):
         return total
     for edge in graph.edges_into(name):
         if edge.source != INPUT and graph[edge.source].neuron is None and not edge.delay:
-            total = total + _through(layer.synapse, _received(graph, edge.source, counts))
+            total = total + _pool_values(layer.synapse, _synops_onto(graph, edge.source, counts))
     return total
 
 
-def _brings_spikes(graph: SNNGraph, name: str, counts: SpikeCounts) -> bool:
-    return carries_spikes(graph, name) and not (name == INPUT and counts.input_kind == "current")
-
-
-def _through(synapse: Any, values: Array) -> Array:
+def _pool_values(synapse: Any, values: Array) -> Array:
     if isinstance(synapse, POOLS):
         pool = SumPool(kernel_size=synapse.kernel_size, stride=synapse.stride, padding=synapse.padding)
         return synapse_math.apply_synapse(pool, values[None])[0]
     return values.reshape(-1) if isinstance(synapse, Flatten) else values
 
 
-def _spread(synapse: Any, arrived: Array, shape: tuple[int, ...]) -> Array:
+def _meet_weights(synapse: Any, arrived: Array, shape: tuple[int, ...]) -> Array:
     """Return how many of the spikes that arrive meet a non-zero weight of each target."""
     if isinstance(synapse, Dense):
         flat, weight = arrived.reshape(-1).astype(np.float32), synapse.weight
         rows = max(1, CHUNK_WEIGHTS // weight.shape[1])
-        found = [(weight[i : i + rows] != 0).astype(np.float32) @ flat for i in range(0, len(weight), rows)]
-        return np.concatenate(found).astype(np.float64).reshape(shape)
+        products = [(weight[i : i + rows] != 0).astype(np.float32) @ flat for i in range(0, len(weight), rows)]
+        return np.concatenate(products).astype(np.float64).reshape(shape)
     if isinstance(synapse, CONVS):
         mask = replace(synapse, weight=(synapse.weight != 0).astype(np.float64), bias=None, weight_exponent=0)
         return synapse_math.apply_synapse(mask, arrived[None])[0]
@@ -138,17 +135,17 @@ def _spread(synapse: Any, arrived: Array, shape: tuple[int, ...]) -> Array:
     return arrived.reshape(shape)
 
 
-def _sent_between(projection: Projection, sent: Array, sources: Sequence[CoreSlice], targets: Sequence[CoreSlice]) -> Array:
+def _count_sent(projection: Projection, sent: Array, sources: Sequence[CoreSlice], targets: Sequence[CoreSlice]) -> Array:
     """Count the spikes that each source core sends to each target core: (sources, targets)."""
     if projection.kind == "conv" and len(targets[0].box) == len(projection.axes) + 1 == sent.ndim > 1:
-        return np.array([_reaching(projection, sent, part.box, [t.box for t in targets]) for part in sources])
+        return np.array([_count_taken(projection, sent, part.box, [t.box for t in targets]) for part in sources])
     if projection.kind == "dense" or projection.groups == 1 or sent.ndim != len(targets[0].box):
         totals = np.array([sent[_slices(part.box)].sum() for part in sources])
         return np.repeat(totals[:, None], len(targets), axis=1)
-    return np.array([[sent[_slices(_shared(a.box, b.box))].sum() for b in targets] for a in sources])
+    return np.array([[sent[_slices(_intersect(a.box, b.box))].sum() for b in targets] for a in sources])
 
 
-def _reaching(p: Projection, sent: Array, box: Box, targets: Sequence[Box]) -> Array:
+def _count_taken(p: Projection, sent: Array, box: Box, targets: Sequence[Box]) -> Array:
     """Count the spikes of one source core's tile that each target tile takes: those at the positions its kernels meet."""
     if sent.ndim == 2:
         p, sent = replace(p, axes=(identity_axis(1), *p.axes)), sent[:, None]
@@ -178,5 +175,5 @@ def _slices(box: Box) -> tuple[slice, ...]:
     return tuple(slice(*along) for along in box)
 
 
-def _shared(a: Box, b: Box) -> Box:
+def _intersect(a: Box, b: Box) -> Box:
     return tuple((max(p, r), max(max(p, r), min(q, s))) for (p, q), (r, s) in zip(a, b, strict=True))

@@ -1,8 +1,8 @@
-"""What of a network cannot exist on this chip, whatever its size?
+"""Parts of a network that a chip does not have, whatever their size.
 
-Each finding names the layer, what it is, and why it cannot be. Batch norm folds into the weights before it, pools fold into
-the layer behind them (or, where the chip pools by itself, into the one in front), and a readout that only integrates (LI) is
-a neuron that never spikes: all of that is fine.
+Each finding names the layer, what it has, and why the chip cannot hold it. Batch norm folds into the weights before it, pools
+fold into the layer behind them (or, where the chip pools by itself, into the one in front), and a readout that only integrates
+(LI) is a neuron that never spikes: all of that is fine.
 """
 
 from __future__ import annotations
@@ -15,8 +15,19 @@ from spear_deploy.network import CONVS, POOLS, WEIGHTED, Dense, Layer, LoihiLIF,
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.placement.populations import Population
 from spear_deploy.placement.weight_bits import MAX_BIAS_EXPONENT, bias_bits, count_mixed_sign_inputs, list_bits
+from spear_deploy.util.number_format import format_shape
 
 LOOP = "a loop without neurons"
+LIMITED = ("dilation", "groups", "stride", "kernel", "padding")
+INSTEAD = {
+    "Conv1d": "a Conv2d whose kernel is 1 high",
+    "Conv2d": "a Dense of the same weights, written out",
+    "Scale": "fold it into the weights behind it",
+    "SumPool": "a convolution with a stride",
+    "AvgPool": "a SumPool, its factor in the weights behind it",
+    "Dense": "a Conv2d whose kernel is the map",
+    "Flatten": "a Conv2d whose kernel is the map",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +35,9 @@ class Unsupported:
     """Something the chip does not have.
 
     Attributes:
+        layer: name of the layer that needs it.
+        what: what the layer has.
+        why: what the chip has instead; what to do follows the last "; ".
         resource: the row of the check that counts it.
     """
 
@@ -37,48 +51,48 @@ class Unsupported:
         return {"layer": self.layer, "what": self.what, "why": self.why}
 
 
-def find_unsupported(graph: SNNGraph, profile: HardwareProfile, found: Sequence[Population]) -> tuple[Unsupported, ...]:
+def find_unsupported(graph: SNNGraph, profile: HardwareProfile, populations: Sequence[Population]) -> tuple[Unsupported, ...]:
     """Return everything the chip does not have, in the graph's order.
 
     Args:
         graph: the network.
         profile: the chip; a limit that is not published forbids nothing here.
-        found: its populations.
+        populations: its populations.
     """
-    delays = {population.name: list(_delays(population, profile)) for population in found}
-    plain_inputs = {p.layer for population in found if population.is_input_layer for p in population.projections}
+    delays = {population.name: list(_check_delays(population, profile)) for population in populations}
+    input_layers = {p.layer for population in populations if population.is_input_layer for p in population.projections}
     findings: list[Unsupported] = []
-    if not found:
+    if not populations:
         why = "nothing would lie on a core; add a layer with neurons"
         findings.append(Unsupported(layer=graph.output, what="a network without neurons", why=why))
     for layer in graph.layers:
-        given = graph.input_shape_of(layer.name), graph.shape_of(layer.name)
-        findings += [Unsupported(layer=layer.name, what=what, why=why) for what, why in check_geometry(layer, *given, profile)]
-        findings += _weights(layer, profile, stored=layer.name not in plain_inputs and graph.is_integer)
-        findings += _neuron(layer, profile)
-        findings += _flow(graph, layer)
-        findings += _recurrence(graph, layer, profile)
+        shapes = graph.input_shape_of(layer.name), graph.shape_of(layer.name)
+        findings += [Unsupported(layer=layer.name, what=what, why=why) for what, why in check_geometry(layer, *shapes, profile)]
+        findings += _check_weights(layer, profile, stored=layer.name not in input_layers and graph.is_integer)
+        findings += _check_neuron(layer, profile)
+        findings += _check_values(graph, layer)
+        findings += _check_recurrence(graph, layer, profile)
         findings += delays.get(layer.name, [])
     return tuple(findings)
 
 
 def count_extra_delays(population: Population, profile: HardwareProfile) -> dict[str, int]:
-    """Return by source how many steps its spikes wait for a population beyond what the chip does by itself."""
-    async_chip = profile.timing.mode.value == "async"
-    return {s.name: s.async_delay_steps if async_chip else s.delay_steps for p in population.projections for s in p.sources}
+    """Return by source the steps that its spikes are delayed beyond what the chip does by itself."""
+    is_async = profile.timing.mode.value == "async"
+    return {s.name: s.async_delay_steps if is_async else s.delay_steps for p in population.projections for s in p.sources}
 
 
 # ------------------------------------------------------------------------------------------------------------ inside
 
 
-def _weights(layer: Layer, profile: HardwareProfile, *, stored: bool) -> Iterator[Unsupported]:
+def _check_weights(layer: Layer, profile: HardwareProfile, *, stored: bool) -> Iterator[Unsupported]:
     synapse, widths = layer.synapse, profile.weights.bits.value
     if not isinstance(synapse, WEIGHTED):
         return
     if stored and widths:
-        need, most = list_bits(synapse.weight), max(widths)
-        if need > most:
-            why = f"{profile.name} stores up to {most} bits; quantise the network to {most} bits"
+        need, max_bits = list_bits(synapse.weight), max(widths)
+        if need > max_bits:
+            why = f"{profile.name} stores up to {max_bits} bits; quantise the network to {max_bits} bits"
             yield Unsupported(layer=layer.name, what=f"weights of {need} bits", why=why, resource="weight_bits")
     if profile.weights.sign.value == "presynaptic":
         mixed = count_mixed_sign_inputs(synapse.weight)
@@ -88,7 +102,7 @@ def _weights(layer: Layer, profile: HardwareProfile, *, stored: bool) -> Iterato
             yield Unsupported(layer=layer.name, what=what, why=why, resource="weight_sign")
 
 
-def _neuron(layer: Layer, profile: HardwareProfile) -> Iterator[Unsupported]:
+def _check_neuron(layer: Layer, profile: HardwareProfile) -> Iterator[Unsupported]:
     neuron, chip = layer.neuron, profile.neuron
     if neuron is None:
         return
@@ -107,9 +121,9 @@ def _neuron(layer: Layer, profile: HardwareProfile) -> Iterator[Unsupported]:
             resource="reset",
         )
     rest = neuron.refractory_steps if isinstance(neuron, LoihiLIF) else 0
-    most = chip.refractory_max_steps.max_value
-    if most is not None and rest > most:
-        why = f"the stock neuron of {profile.name} rests at most {most}"
+    max_rest = chip.refractory_max_steps.max_value
+    if max_rest is not None and rest > max_rest:
+        why = f"the stock neuron of {profile.name} rests at most {max_rest}"
         yield Unsupported(layer=layer.name, what=f"refractory time of {rest} steps", why=why, resource="refractory")
     bits = chip.bias_bits.max_value
     if isinstance(neuron, LoihiLIF) and bits is not None and (need := bias_bits(neuron.bias)) > bits:
@@ -117,9 +131,9 @@ def _neuron(layer: Layer, profile: HardwareProfile) -> Iterator[Unsupported]:
         yield Unsupported(layer=layer.name, what=f"a bias of {need} bits", why=why, resource="bias_bits")
 
 
-def _flow(graph: SNNGraph, layer: Layer) -> Iterator[Unsupported]:
+def _check_values(graph: SNNGraph, layer: Layer) -> Iterator[Unsupported]:
     """Find state without neurons, and values (not spikes) that would have to travel between cores."""
-    if layer.neuron is None and _loops(graph, layer.name, layer.name, ()):
+    if layer.neuron is None and _has_loop(graph, layer.name, layer.name, ()):
         why = "a chip keeps state in neurons only; put a neuron (LI) into the loop"
         yield Unsupported(layer=layer.name, what=LOOP, why=why)
         return
@@ -134,24 +148,24 @@ def _flow(graph: SNNGraph, layer: Layer) -> Iterator[Unsupported]:
             yield Unsupported(layer=layer.name, what=what, why=why)
 
 
-def _recurrence(graph: SNNGraph, layer: Layer, profile: HardwareProfile) -> Iterator[Unsupported]:
+def _check_recurrence(graph: SNNGraph, layer: Layer, profile: HardwareProfile) -> Iterator[Unsupported]:
     if profile.connectivity.recurrent.value is not False:
         return
-    order = [INPUT, *(each.name for each in graph.layers)]
+    order = [INPUT, *(other.name for other in graph.layers)]
     for edge in graph.edges_into(layer.name):
         if edge.delay and order.index(edge.source) >= order.index(layer.name):
             why = f"spikes on {profile.name} do not return to a layer they have passed; unroll the loop or train without it"
             yield Unsupported(layer=layer.name, what=f"feedback from '{edge.source}'", why=why, resource="recurrent")
 
 
-def _loops(graph: SNNGraph, start: str, name: str, passed: tuple[str, ...]) -> bool:
-    """Say whether a layer feeds itself through layers without neurons."""
+def _has_loop(graph: SNNGraph, start: str, name: str, passed: tuple[str, ...]) -> bool:
+    """Return whether a layer feeds itself through layers without neurons."""
     for edge in graph.edges_into(name):
         if edge.source == start:
             return True
         if edge.source == INPUT or edge.source in passed or graph[edge.source].neuron is not None:
             continue
-        if _loops(graph, start, edge.source, (*passed, edge.source)):
+        if _has_loop(graph, start, edge.source, (*passed, edge.source)):
             return True
     return False
 
@@ -170,41 +184,29 @@ def _value_sources(graph: SNNGraph, name: str, passed: tuple[str, ...]) -> Itera
             yield from _value_sources(graph, edge.source, (*passed, name))
 
 
-def _delays(population: Population, profile: HardwareProfile) -> Iterator[Unsupported]:
-    most = profile.weights.delay_max_steps.max_value
-    for source, wait in count_extra_delays(population, profile).items():
-        if wait < 0:
-            what = f"feedback from '{source}' that arrives {-wait} steps too early"
-            why = f"each layer on {profile.name} takes a step; give the edge a delay of {-wait} more"
+def _check_delays(population: Population, profile: HardwareProfile) -> Iterator[Unsupported]:
+    max_delay = profile.weights.delay_max_steps.max_value
+    for source, delay in count_extra_delays(population, profile).items():
+        if delay < 0:
+            what = f"feedback from '{source}' that arrives {-delay} steps too early"
+            why = f"each layer on {profile.name} takes a step; give the edge a delay of {-delay} more"
             yield Unsupported(layer=population.name, what=what, why=why, resource="delay")
-        elif most is not None and wait > most:
-            what = f"a delay of {wait} steps from '{source}'"
+        elif max_delay is not None and delay > max_delay:
+            what = f"a delay of {delay} steps from '{source}'"
             yield Unsupported(
-                layer=population.name, what=what, why=f"{profile.name} delays at most {most} steps", resource="delay"
+                layer=population.name, what=what, why=f"{profile.name} delays at most {max_delay} steps", resource="delay"
             )
 
 
-# FOLDED from spear_deploy/budget/unsupported.py
-# Which connections of a network are of a kind or a size that the chip cannot map?
-
-LIMITED = ("dilation", "groups", "stride", "kernel", "padding")
-INSTEAD = {
-    "Conv1d": "a Conv2d whose kernel is 1 high",
-    "Conv2d": "a Dense of the same weights, written out",
-    "Scale": "fold it into the weights behind it",
-    "SumPool": "a convolution with a stride",
-    "AvgPool": "a SumPool, its factor in the weights behind it",
-    "Dense": "a Conv2d whose kernel is the map",
-    "Flatten": "a Conv2d whose kernel is the map",
-}
+# ------------------------------------------------------------------------------------------------------------ geometry
 
 
 def check_geometry(layer: Layer, before: Shape, after: Shape, profile: HardwareProfile) -> Iterator[tuple[str, str]]:
-    """Yield what a layer's connection is that the chip does not have, and why.
+    """Yield what a layer's connection has that the chip does not have, and why.
 
     Args:
-        layer: a row of the network.
-        before, after: shapes of what it takes and of what it gives.
+        layer: of the network.
+        before, after: shapes of its input and its output.
         profile: the chip; what is not published restricts nothing.
     """
     synapse, sizes = layer.synapse, profile.layers
@@ -212,83 +214,81 @@ def check_geometry(layer: Layer, before: Shape, after: Shape, profile: HardwareP
         return
     kind = type(synapse).__name__
     if sizes.kinds.value is not None and kind not in sizes.kinds.value:
-        yield kind, f"{profile.name} maps {', '.join(sizes.kinds.value)}; {_instead(kind, sizes)}"
+        yield kind, f"{profile.name} maps {', '.join(sizes.kinds.value)}; {_suggest(kind, sizes)}"
     if isinstance(synapse, CONVS):
-        given = {
+        geometry = {
             "dilation": max(synapse.dilation),
             "groups": synapse.groups,
             "stride": max(synapse.stride),
             "kernel": max(synapse.weight.shape[2:]),
             "padding": max(synapse.padding),
         }
-        yield from _beyond(kind, given, profile)
-        yield from _sets(kind, synapse.weight.shape[2:], synapse.stride, sizes, profile.name)
+        yield from _exceed(kind, geometry, profile)
+        yield from _differ(kind, synapse.weight.shape[2:], synapse.stride, sizes, profile.name)
         same = tuple(-(-n // s) for n, s in zip(before[1:], synapse.stride, strict=True))
         if sizes.conv_padding_same.value and after[1:] != same:
-            what = f"{kind} that gives {_by(after[1:])} positions of {_by(before[1:])}"
-            yield what, f"{profile.name} pads so that {_by(same)} come out; train with padding 'same'"
+            what = f"{kind} that gives {format_shape(after[1:])} positions of {format_shape(before[1:])}"
+            yield what, f"{profile.name} pads so that {format_shape(same)} come out; train with padding 'same'"
     elif isinstance(synapse, Dense) and profile.synapse_memory.format.value == "pow2_kernel" and len(before) == 3:
-        given = {"kernel": max(before[1:])}
-        what = f"Dense behind a map of {_by(before[1:])}, a convolution with"
-        yield from _beyond(what, given, profile)
-        yield from _sets(what, before[1:], (), sizes, profile.name)
+        what = f"Dense behind a map of {format_shape(before[1:])}, a convolution with"
+        yield from _exceed(what, {"kernel": max(before[1:])}, profile)
+        yield from _differ(what, before[1:], (), sizes, profile.name)
     elif isinstance(synapse, POOLS):
-        yield from _pool(kind, synapse.kernel_size, synapse.stride or synapse.kernel_size, sizes, profile.name)
+        yield from _check_pool(kind, synapse.kernel_size, synapse.stride or synapse.kernel_size, sizes, profile.name)
 
 
 def find_unchecked_geometry(layer: Layer, profile: HardwareProfile) -> list[str]:
-    """Return what a layer has out of the ordinary that the chip's maker says nothing about: dilation, groups."""
+    """Return the dilation and groups of a layer for which the chip's maker publishes no limit."""
     if not isinstance(layer.synapse, CONVS):
         return []
-    given = {"dilation": max(layer.synapse.dilation), "groups": layer.synapse.groups}
-    unsaid = [name for name, value in given.items() if value > 1 and getattr(profile.layers, f"conv_{name}_max").value is None]
-    return [f"{name} {given[name]}" for name in unsaid]
+    geometry = {"dilation": max(layer.synapse.dilation), "groups": layer.synapse.groups}
+    unlimited = [name for name, n in geometry.items() if n > 1 and getattr(profile.layers, f"conv_{name}_max").value is None]
+    return [f"{name} {geometry[name]}" for name in unlimited]
 
 
-# ------------------------------------------------------------------------------------------------------------ inside
-
-
-def _beyond(kind: str, given: dict[str, int], profile: HardwareProfile) -> Iterator[tuple[str, str]]:
+def _exceed(kind: str, geometry: dict[str, int], profile: HardwareProfile) -> Iterator[tuple[str, str]]:
     for name in LIMITED:
         leaf = getattr(profile.layers, f"conv_{name}_max")
-        most = leaf.value if isinstance(leaf.value, int) else None
-        if most is not None and given.get(name, 0) > most:
+        limit = leaf.value if isinstance(leaf.value, int) else None
+        if limit is not None and geometry.get(name, 0) > limit:
             joint = "" if kind.endswith("with") else " with"
-            yield f"{kind}{joint} {name} {given[name]}", f"{profile.name} allows {name} up to {most}"
+            yield f"{kind}{joint} {name} {geometry[name]}", f"{profile.name} allows {name} up to {limit}"
 
 
-def _sets(kind: str, kernel: Shape, stride: Shape, sizes: LayerKinds, chip: str) -> Iterator[tuple[str, str]]:
+def _differ(kind: str, kernel: Shape, stride: Shape, sizes: LayerKinds, chip: str) -> Iterator[tuple[str, str]]:
     joint = "" if kind.endswith("with") else " with"
     for name, values, allowed in (
         ("kernel", kernel, sizes.conv_kernel_sizes.value),
         ("stride", stride, sizes.conv_stride_sizes.value),
     ):
-        most = getattr(sizes, f"conv_{name}_max").value
-        beyond = isinstance(most, int) and any(value > most for value in values)
-        if allowed is not None and not beyond and any(value not in allowed for value in values):
-            yield f"{kind}{joint} {name} {_by(values)}", f"{chip} has {name}s of {', '.join(map(str, allowed))}"
+        limit = getattr(sizes, f"conv_{name}_max").value
+        exceeds = isinstance(limit, int) and any(value > limit for value in values)
+        if allowed is not None and not exceeds and any(value not in allowed for value in values):
+            yield f"{kind}{joint} {name} {format_shape(values)}", f"{chip} has {name}s of {', '.join(map(str, allowed))}"
     if sizes.conv_kernel_square.value and len(set(kernel)) > 1:
         yield (
-            f"{kind}{joint} kernel {_by(kernel)}",
-            f"{chip} has square kernels; pad the kernel with zeros to {_by((max(kernel),) * 2)}",
+            f"{kind}{joint} kernel {format_shape(kernel)}",
+            f"{chip} has square kernels; pad the kernel with zeros to {format_shape((max(kernel),) * 2)}",
         )
 
 
-def _pool(kind: str, window: Shape, stride: Shape, sizes: LayerKinds, chip: str) -> Iterator[tuple[str, str]]:
+def _check_pool(kind: str, window: Shape, stride: Shape, sizes: LayerKinds, chip: str) -> Iterator[tuple[str, str]]:
     allowed = sizes.pool_sizes.value
     if allowed is not None and any(n not in allowed for n in window):
-        yield f"{kind} of {_by(window)}", f"{chip} pools over {', '.join(map(str, allowed))}; use one of them, or a stride"
+        yield (
+            f"{kind} of {format_shape(window)}",
+            f"{chip} pools over {', '.join(map(str, allowed))}; use one of them, or a stride",
+        )
     elif sizes.pool_square.value and (len(set(window)) > 1 or tuple(stride) != tuple(window)):
-        yield f"{kind} of {_by(window)} at stride {_by(stride)}", f"{chip} has square windows that do not overlap"
+        yield (
+            f"{kind} of {format_shape(window)} at stride {format_shape(stride)}",
+            f"{chip} has square windows that do not overlap",
+        )
 
 
-def _instead(kind: str, sizes: LayerKinds) -> str:
-    """Say what may stand in place of a connection."""
+def _suggest(kind: str, sizes: LayerKinds) -> str:
+    """Return what to use in place of a connection."""
     other = INSTEAD.get(kind, "")
-    named = [name for name in INSTEAD if f"a {name}" in other]
-    possible = sizes.kinds.value or ()
-    return f"use {other}" if other.startswith("a ") and all(n in possible for n in named) and named else "replace the layer"
-
-
-def _by(shape: Shape) -> str:
-    return " x ".join(str(n) for n in shape)
+    kinds = [name for name in INSTEAD if f"a {name}" in other]
+    is_possible = bool(kinds) and all(name in (sizes.kinds.value or ()) for name in kinds)
+    return f"use {other}" if other.startswith("a ") and is_possible else "replace the layer"
