@@ -15,12 +15,11 @@ from spear_deploy.errors import BudgetError, SpearError
 from spear_deploy.hardware.profile import hash_profile
 from spear_deploy.interchange.snn_file import hash_network
 from spear_deploy.pipeline import api, stages
-from spear_deploy.pipeline.deployment import Deployment
+from spear_deploy.pipeline.deployment import Deployment, DeploySettings
 from spear_deploy.pipeline.inputs import merge_options
 from spear_deploy.pipeline.preflight import LAVA_FAMILY, check_inputs, check_on_lava
 from spear_deploy.pipeline.provenance import collect_provenance
 from spear_deploy.pipeline.report_facts import describe_cores
-from spear_deploy.pipeline.settings import DeploySettings
 from spear_deploy.pipeline.stage_cache import Advice, CachedStage, StageCache
 from spear_deploy.pipeline.stages import Task
 from spear_deploy.pruning.budgets import parse_amount
@@ -102,7 +101,7 @@ def make_advice(command: str | None) -> Advice:
     def advice(error: SpearError | None) -> str:
         if command is None:
             return "the same call"
-        least = error.least if isinstance(error, BudgetError) else None
+        least = error.min_value if isinstance(error, BudgetError) else None
         return f"`{command if least is None else _replace_budget(command, ceil(least))}`"
 
     return advice

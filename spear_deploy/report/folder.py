@@ -10,7 +10,7 @@ from typing import Any
 
 from spear_deploy.errors import FileError
 from spear_deploy.network import Array
-from spear_deploy.util.files import existing_file, read_arrays
+from spear_deploy.util.files import read_arrays, require_file
 
 NEEDED = {
     "deployment": ("accuracy", "synops", "norse", "lava", "verdict", "cores_used", "widths", "files", "seconds", "notes", "seed"),
@@ -65,7 +65,7 @@ def read_folder(folder: str | os.PathLike[str]) -> Evidence:
 
 def _read_json(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
     try:
-        value = json.loads(existing_file(path, "file of a deployment").read_text(encoding="utf-8"))
+        value = json.loads(require_file(path, "file of a deployment").read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise FileError(f"file '{path}': is damaged ({str(error)[:80]}); run the deployment again") from error
     missing = [key for key in keys if not isinstance(value, dict) or key not in value]

@@ -43,7 +43,10 @@ def _filled(template: str, folder: Path, shown: Callable[[], dict[str, Any]]) ->
         loader=PackageLoader("spear_deploy.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {name: getattr(text, name) for name in ("number", "percent", "rate", "shape", "listed", "unit")}
+    environment.filters |= {
+        "number": text.number, "percent": text.percent, "rate": text.rate, "listed": text.format_fact, "unit": text.unit_noun,
+        "shape": lambda axes: text.format_shape(axes, "×"),
+    }  # fmt: skip
     try:
         return environment.get_template(template).render(shown())
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError, UndefinedError) as error:

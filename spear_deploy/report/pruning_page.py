@@ -10,7 +10,7 @@ from typing import Any
 from spear_deploy.errors import FileError
 from spear_deploy.report.chart import Series, chart
 from spear_deploy.report.search_charts import front, search_view
-from spear_deploy.util.files import existing_file
+from spear_deploy.util.files import require_file
 from spear_deploy.util.number_format import number, percent
 
 PAGES = {"front.json": "front.html", "prune.json": "prune.html"}
@@ -92,6 +92,6 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(existing_file(path, "file of a front").read_text(encoding="utf-8"))
+        return json.loads(require_file(path, "file of a front").read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise FileError(f"file '{path}': is damaged ({str(error)[:80]}); prune again") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spear_deploy.util.number_format import compact, number, percent, plural, points, seconds, with_prefix, words
+from spear_deploy.util.number_format import compact, join_names, number, percent, plural, points, seconds, with_prefix
 
 VERDICTS = {
     "fits": ("Fits", "good"),
@@ -231,7 +231,7 @@ def origin(provenance: Mapping[str, Any], deployment: Mapping[str, Any]) -> dict
 
 
 def _unpublished(names: Sequence[str]) -> str:
-    return f"no number for {words(names)}" if len(names) < 3 else f"{len(names)} numbers that it takes are not published"
+    return f"no number for {join_names(names)}" if len(names) < 3 else f"{len(names)} numbers that it takes are not published"
 
 
 def _joules(value: float) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from spear_deploy.report.folder import read_folder
 from spear_deploy.report.page import front_page, page
 from spear_deploy.report.pruning_page import PAGES, found_in
-from spear_deploy.util.files import written_aside
+from spear_deploy.util.files import replace_file
 
 __all__ = ["write_report"]
 
@@ -33,6 +33,6 @@ def write_report(folder: str | os.PathLike[str], out: str | os.PathLike[str] | N
     pruned = found_in(Path(folder))
     text = page(read_folder(folder)) if pruned is None else front_page(Path(folder))
     path = Path(folder) / (NAME if pruned is None else PAGES[pruned]) if out is None else Path(out)
-    with written_aside(path) as aside:
+    with replace_file(path) as aside:
         aside.write_text(text, encoding="utf-8")
     return path

@@ -10,7 +10,7 @@ from rich.console import Console
 from spear_deploy.cli.progress_bar import Display
 from spear_deploy.data import from_arrays
 from spear_deploy.pipeline import api
-from spear_deploy.util.progress import part_of
+from spear_deploy.util.progress import prefix_stage
 from tests.support.reference import random_graph, random_spikes
 
 
@@ -26,9 +26,9 @@ def text(display):
 
 def test_a_part_is_told_with_the_whole_in_front():
     told = []
-    part_of(told.append, "first")({"stage": "simulate", "done": 1, "of": 2})
+    prefix_stage(told.append, "first")({"stage": "simulate", "done": 1, "of": 2})
     assert told == [{"stage": "first: simulate", "done": 1, "of": 2}]
-    assert part_of(None, "first") is None
+    assert prefix_stage(None, "first") is None
 
 
 def test_verbs_tell_how_far_they_are(tmp_path):

@@ -305,7 +305,7 @@ def test_ctrl_c_and_errors_say_what_is_kept_once_there_is_something(tmp_path):
 
 def test_after_a_budget_that_cannot_be_reached_the_command_has_one_that_can():
     advice = make_advice("spear-deploy deploy a.snn --synops=5% --out b")
-    assert advice(BudgetError("too low", least=812.3)) == "`spear-deploy deploy a.snn --out b --synops 813`"
+    assert advice(BudgetError("too low", min_value=812.3)) == "`spear-deploy deploy a.snn --out b --synops 813`"
     assert advice(BudgetError("no number")) == "`spear-deploy deploy a.snn --synops=5% --out b`"
     assert make_advice(None)(None) == "the same call"
 
@@ -352,7 +352,7 @@ def test_budgets_that_are_none(text):
 def test_a_budget_below_an_almost_empty_network_names_what_is_reachable(tmp_path):
     with pytest.raises(BudgetError, match=r"SynOps budget 1 is below \d+, .*; raise the budget to at least \d+") as caught:
         sd.prune(network(IF()), "loihi2", task(), out=tmp_path / "out", synops="1")
-    assert caught.value.least > 1 and not (tmp_path / "out").exists()
+    assert caught.value.min_value > 1 and not (tmp_path / "out").exists()
 
 
 def test_what_cannot_go_on_is_said_before_anything_is_trained(tmp_path):

@@ -26,9 +26,8 @@ from spear_deploy.pruning.search.search import search
 from spear_deploy.pruning.search.settings import SearchSettings
 from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.pruning.tune import last_adjustments
-from spear_deploy.pruning.tune.fine_tuning import FineTuning
+from spear_deploy.pruning.tune.fine_tuning import FineTuning, widen_plan
 from spear_deploy.pruning.tune.measure import BudgetMonitor
-from spear_deploy.pruning.tune.regrow import widen_plan
 from spear_deploy.simulator import simulate
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import fit, train
@@ -135,7 +134,7 @@ def test_cores_are_a_step_that_the_search_sees():
     assert found.widths == {"a": (40, 30)}  # the most channels that 4 cores hold
     with pytest.raises(BudgetError, match="cores budget 1 is below 2, what this network costs with one channel left") as error:
         search(graph, toy_data(), PruneSettings(cores=1, search=PLAIN), chip=costs)
-    assert error.value.least == 2
+    assert error.value.min_value == 2
     small = api.resolve_chip("loihi1", {"core.neurons": "10", "chip.usable_cores": "4"})[0]
     fits = search(graph, toy_data(), PruneSettings(fit=True, method="uniform", search=PLAIN), chip=build_chip_costs(graph, small))
     assert fits.widths == {"a": (40, 30)}

@@ -99,7 +99,7 @@ class Problem:
                     f"{resource_name(name)} budget {format_amount(name, limit)} is below {format_amount(name, value)}, what this "
                     "network costs with one channel left in every layer; raise the budget to at least "
                     f"{format_amount(name, value, up=True)}",
-                    least=value,
+                    min_value=value,
                 )
         chip = self.evaluator.chip.profile.name if self.evaluator.chip else ""
         raise BudgetError(
@@ -234,7 +234,7 @@ class Problem:
             raise BudgetError(
                 f"none of {len(self.history)} plans was within the budget ({limits}), the best exceeds it "
                 f"by {use - 1:.1%}; raise the budget or search longer",
-                least=self.predict(score),
+                min_value=self.predict(score),
             )
 
     def predict(self, score: Score) -> float:
