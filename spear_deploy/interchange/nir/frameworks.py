@@ -25,8 +25,7 @@ import numpy as np
 from spear_deploy.errors import GraphError, UnsupportedError, did_you_mean
 from spear_deploy.interchange.nir.edges import Arrow
 from spear_deploy.interchange.nir.neurons import SPIKING, Fields
-from spear_deploy.network import LIF, Array, CubaLIF, Layer, Reset, Scale
-from spear_deploy.network.graph import Edge, SNNGraph
+from spear_deploy.network import Reset
 
 Conversion: TypeAlias = Callable[[str, Fields, float, list[str]], Fields]
 """f(node type, parameters in float64, dt in s, notes) → parameters of the network's update; notes what it changes."""
@@ -235,16 +234,11 @@ def list_doubts(neurons: Iterable[tuple[str, Fields]], dt_s: float) -> list[str]
     return doubts
 
 
-# -------------------------------------------------------------------------------------------- spikes and resets a step late
+# ------------------------------------------------------------------------------------------------------ spikes a step late
 #
 # Late spikes: a framework that compares v before it adds the input emits each spike one step later. Every edge out of such a
 # neuron gets that step; then the steps that all paths share are removed (retiming), so that a chain needs no delay at all. A bias
 # acts from the first step on, so a layer that starts earlier would have less of it: with a bias the steps stay.
-#
-# Late resets: a framework that subtracts the threshold in the next step does not let it decay. The network subtracts at once,
-# v − v_threshold, and what has decayed of that one step later is missing: (1 − k) · v_threshold. The neuron's own spike brings
-# it, by an edge of one step and a weight. Where a synaptic current lies in between, a second spike takes back what the current
-# would keep.
 
 
 def delay_spikes(
@@ -272,30 +266,3 @@ def delay_spikes(
     view.add_edges_from((a.source, a.target, {"weight": a.delay}) for a in delayed)
     early = networkx.single_source_dijkstra_path_length(view, source)
     return [replace(a, delay=a.delay + early.get(a.source, 0) - early.get(a.target, 0)) for a in delayed], early
-
-
-def delay_resets(graph: SNNGraph, names: Collection[str]) -> SNNGraph:
-    """Return the network in which these neurons act as if they subtracted their threshold one step later.
-
-    Their v does not contain the part that is still to be subtracted. An IF neuron does not decay, so nothing is added to it.
-    """
-    layers, edges = list(graph.layers), list(graph.edges)
-    for layer in graph.layers:
-        if layer.name not in names or not isinstance(layer.neuron, (LIF, CubaLIF)):
-            continue
-        for number, (delay, weight) in enumerate(_solve_reset_weights(layer.neuron, graph.dt_s)):
-            name = f"{layer.name}.reset{number or ''}"
-            while any(name == other.name for other in layers):
-                name += "_"
-            layers.append(Layer(name=name, synapse=Scale(weight=weight)))
-            edges += [Edge(source=layer.name, target=name, delay=delay), Edge(source=name, target=layer.name)]
-    return replace(graph, layers=tuple(layers), edges=tuple(edges))
-
-
-def _solve_reset_weights(neuron: LIF | CubaLIF, dt_s: float) -> list[tuple[int, Array]]:
-    """Return (delay in steps, weight of a spike) that together bring −(1 − k) · v_threshold to v in the next step only."""
-    lost = -neuron.v_threshold.astype(np.float64) / neuron.r
-    if isinstance(neuron, LIF):
-        return [(1, lost)]
-    keep, jump = 1 - dt_s / neuron.tau_syn_s, neuron.w_in * (dt_s / neuron.tau_syn_s)
-    return [(1, lost / jump), (2, -keep * lost / jump)]

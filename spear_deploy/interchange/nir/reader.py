@@ -28,7 +28,6 @@ from spear_deploy.interchange.nir.edges import Arrow, close_cycles, expand_nodes
 from spear_deploy.interchange.nir.frameworks import (
     Conventions,
     convert_parameters,
-    delay_resets,
     delay_spikes,
     get_conventions,
     list_doubts,
@@ -45,6 +44,7 @@ from spear_deploy.interchange.nir.metadata import DT_KEY, EDGES_KEY, FACTS_KEY, 
 from spear_deploy.interchange.nir.neurons import NEURONS, SPIKING, Fields, make_neuron, read_parameters, shrink_parameters
 from spear_deploy.interchange.nir.nodes import check_input_shape, list_flatten_followers, make_layer
 from spear_deploy.network import Reset, array_parameters
+from spear_deploy.network.delayed_reset import delay_resets
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, merge_parts
 
 DEFAULT_DT_S = 1e-4
