@@ -80,7 +80,9 @@ def check_whole(x: Array) -> None:
     """
     if x.dtype.kind == "f" and (fraction := x != np.rint(x)).any():
         value, low, high = x[fraction][0], x.min(), x.max()
-        raise DataError(f"takes whole numbers, the given current is not ({value:.4g}, of {low:.4g}..{high:.4g}); scale and round it")
+        raise DataError(
+            f"takes whole numbers, the given current is not ({value:.4g}, of {low:.4g}..{high:.4g}); scale and round it"
+        )
 
 
 def _make_integer_scaler(scale: Scale) -> Weigher:
