@@ -1,1 +1,1 @@
-"""The whole path: a trained network in, a pruned and proven one out."""
+"""The path from a trained network to a pruned, proven deployment."""

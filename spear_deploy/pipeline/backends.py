@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from spear_deploy import simulator
 from spear_deploy.errors import DataError, did_you_mean
@@ -45,15 +47,18 @@ class BackendChoice:
         """Load the network as it is stored."""
         return load(self.net) if self.graph is None else self.graph
 
-    def _load_model(self, graph: SNNGraph) -> Any:
-        """Return the torch module of the network, or None where it was read from a file."""
-        if isinstance(self.net, (str, os.PathLike)):
-            if ":" not in os.fspath(self.net) or Path(self.net).exists():
-                return None
-            from spear_deploy.norse.from_norse import load_model
+    def _load_norse_forward(self, graph: SNNGraph) -> Callable[[Array], Array] | None:
+        """Return the forward over time of the Norse model of the network, None where it was read from something else."""
+        if isinstance(self.net, SNNGraph) or graph.metadata.get("source") != "norse":
+            return None
+        from spear_deploy.frameworks.models import load_model, run_model
 
-            return load_model(os.fspath(self.net), graph.input_shape)[0]
-        return None if isinstance(self.net, SNNGraph) else self.net
+        model = self.net
+        if isinstance(model, (str, os.PathLike)):
+            if ":" not in os.fspath(model) or Path(model).exists():
+                return None
+            model = load_model(os.fspath(model), graph.input_shape)[0]
+        return partial(run_model, model)
 
     def lower(self, x: Array, kind: InputKind = "spikes") -> tuple[SNNGraph, Array]:
         """Return the network as stored or as the chip's integers, and the input (T, B, *input) in the form that it takes."""
@@ -81,7 +86,7 @@ class BackendChoice:
         if self.backend == "norse":
             from spear_deploy.norse.run import run_on_norse
 
-            return run_on_norse(graph, x, kind=kind, record=record, model=self._load_model(graph))
+            return run_on_norse(graph, x, kind=kind, record=record, forward=self._load_norse_forward(graph))
         if self.backend == "fast":
             return simulator.simulate(graph, x, kind=kind, record=record, progress=progress)
         from spear_deploy.lava.run import run_lava

@@ -14,10 +14,9 @@ from spear_deploy.network import LI, LIF, Array, AvgPool, BatchNorm, Conv2d, Den
 from spear_deploy.network.graph import SNNGraph, chain
 from spear_deploy.pipeline import api, stages
 from spear_deploy.pipeline.deploy import open_cache, run_stages
-from spear_deploy.pipeline.deployment import Deployment
+from spear_deploy.pipeline.deployment import Deployment, DeploySettings
 from spear_deploy.pipeline.inputs import merge_options
 from spear_deploy.pipeline.preflight import check_inputs, check_on_lava
-from spear_deploy.pipeline.settings import DeploySettings
 from spear_deploy.pipeline.stage_cache import StageOutput
 from spear_deploy.training.fit import train
 from spear_deploy.util.progress import Progress

@@ -51,25 +51,25 @@ def load(
     if isinstance(net, (str, os.PathLike)):
         name = os.fspath(net)
         if ":" in name and not Path(name).exists():
-            from spear_deploy.norse.from_norse import from_norse, load_model
+            from spear_deploy.frameworks.models import load_model, read_model
 
             _refuse_nir_options(name, reset=reset, source=source)
             model, shape = load_model(name, input_shape, fallback=None if like is None else lambda: _read_sample_shape(like))
-            return from_norse(model, shape, dt_s=dt_s)
+            return read_model(model, shape, dt_s=dt_s)
         from spear_deploy import interchange
         from spear_deploy.pipeline.shipped import NAMES, shipped_network
 
         if name in NAMES and not Path(name).exists():
             return shipped_network(name)
         return interchange.load(name, dt_s=dt_s, reset=reset, source=source, input_shape=input_shape)
-    from spear_deploy.norse.from_norse import from_norse
+    from spear_deploy.frameworks.models import read_model
 
     if not hasattr(net, "parameters"):
         raise DataError(f"net: {type(net).__name__} given, expected a network, a Norse model, a file or package.module:function")
     _refuse_nir_options("the model", reset=reset, source=source)
     if input_shape is None:
         raise DataError("a Norse model does not say the shape of its input; give input_shape, without time and batch")
-    return from_norse(net, input_shape, dt_s=dt_s)
+    return read_model(net, input_shape, dt_s=dt_s)
 
 
 def load_both(a: Net, b: Net, *, like: str | os.PathLike[str] | None = None, **options: Any) -> tuple[SNNGraph, SNNGraph]:

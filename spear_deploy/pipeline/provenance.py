@@ -65,19 +65,22 @@ def collect_provenance(
 def _list_chip_facts(profile: HardwareProfile) -> dict[str, Any]:
     from spear_deploy.hardware.profile import list_facts
 
-    facts = [row for row in list_facts(profile) if row.value is not None]
+    rows = list_facts(profile)
     return {
         "name": profile.name,
         "title": profile.meta.title,
         "operating_point": profile.meta.operating_point,
         "digest": hash_profile(profile),
         "facts": [
-            {"key": row.key, "value": _plain(row.value), "unit": row.unit, "evidence": row.evidence, "source": row.source}
-            for row in facts
+            {
+                "key": row.key,
+                "value": list(row.value) if isinstance(row.value, tuple) else row.value,
+                "unit": row.unit,
+                "evidence": row.evidence,
+                "source": row.source,
+            }
+            for row in rows
+            if row.value is not None
         ],
-        "unpublished": [row.key for row in list_facts(profile) if row.value is None and not row.key.startswith("core_groups.")],
+        "unpublished": [row.key for row in rows if row.value is None and not row.key.startswith("core_groups.")],
     }
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

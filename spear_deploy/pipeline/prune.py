@@ -21,7 +21,7 @@ from spear_deploy.pruning.chip_costs import ChipCosts, build_chip_costs
 from spear_deploy.pruning.prune_to_budget import PrunedResult, allow_overshoot, prune_to_budget
 from spear_deploy.pruning.search.search import search_front
 from spear_deploy.pruning.settings import PruneSettings
-from spear_deploy.pruning.tune.measure import DeployedForm, deploy_unchanged
+from spear_deploy.pruning.tune.measure import DeployedForm, deploy_float
 from spear_deploy.report import write_report
 from spear_deploy.training.evaluation import Evaluation, evaluate
 from spear_deploy.util.files import write_json
@@ -153,7 +153,7 @@ def require_fit(settings: PruneSettings, inputs: CheckedInputs, costs: ChipCosts
 
 def _deployed_forms(inputs: CheckedInputs) -> tuple[DeployedForm, ...]:
     """Return the forms of a network that have to keep the budgets: floating point, and the integers of the chip."""
-    return (deploy_unchanged, inputs.deploy_integers)
+    return (deploy_float, inputs.deploy_integers)
 
 
 def _write_result(pruned: PrunedResult, folder: Path) -> dict[str, str]:

@@ -36,7 +36,7 @@ def describe_cores(placement: Placement, profile: HardwareProfile) -> dict[str, 
         {
             "pass": run,
             "chip": parts[0].chip,
-            "place": _place(parts[0], first),
+            "place": parts[0].slot if parts[0].group is not None else parts[0].core - first[run, parts[0].chip],
             "kind": parts[0].group or 0,
             "parts": [[number[part.layer], [list(along) for along in part.box]] for part in parts],
             "amounts": [use.amounts[key] for key in resources],
@@ -66,12 +66,6 @@ def _first_cores(placement: Placement) -> Mapping[tuple[int, int], int]:
         key = (part.run, part.chip)
         lowest[key] = min(part.core, lowest.get(key, part.core))
     return lowest
-
-
-def _place(part: CoreSlice, first: Mapping[tuple[int, int], int]) -> int | None:
-    if part.group is not None:
-        return part.slot
-    return part.core - first[part.run, part.chip]
 
 
 def _mesh(profile: HardwareProfile) -> dict[str, int] | None:

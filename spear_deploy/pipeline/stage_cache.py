@@ -90,7 +90,7 @@ class StageCache:
         """
         key = hash_value({"stage": name, "code": hash_code(), "versions": package_versions(), **inputs})
         known = None if self.fresh else self.stages.get(name)
-        if known is not None and known.key == key and self._intact(known):
+        if known is not None and known.key == key and self._has_files(known):
             self.report_stage(f"{name} (of an earlier run)")
             self.resumed.append(name)
             stage = known
@@ -147,8 +147,9 @@ class StageCache:
     def _kept_so_far(self, error: SpearError | None) -> str:
         return f"what is done ({', '.join(self.done)}) is kept in '{self.folder}', and {self.advice(error)} goes on from there"
 
-    def _intact(self, known: CachedStage) -> bool:
-        paths = {self.folder / name: digest for name, digest in known.files.items()}
+    def _has_files(self, stage: CachedStage) -> bool:
+        """Return whether every file of a stage still has its content."""
+        paths = {self.folder / name: digest for name, digest in stage.files.items()}
         return all(path.is_file() and hash_file(path) == digest for path, digest in paths.items())
 
     def _keep(self, name: str, stage: CachedStage) -> None:

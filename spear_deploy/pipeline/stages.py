@@ -20,9 +20,9 @@ from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline import api
+from spear_deploy.pipeline.deployment import DeploySettings
 from spear_deploy.pipeline.preflight import LAVA_FAMILY, CheckedInputs, grade_split
 from spear_deploy.pipeline.report_facts import describe_layers
-from spear_deploy.pipeline.settings import DeploySettings
 from spear_deploy.pipeline.stage_cache import StageOutput
 from spear_deploy.pruning.prune_to_budget import prune_to_budget
 from spear_deploy.pruning.settings import PruneSettings

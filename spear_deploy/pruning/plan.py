@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import GraphError, UnsupportedError, did_you_mean
-from spear_deploy.network import CONVS, Array, BatchNorm, Dense, Layer, Scale, Shape, array_parameters
+from spear_deploy.network import CONVS, Array, Dense, Layer, Scale, Shape, array_parameters
 from spear_deploy.network.channel_groups import ChannelGroup, Spaces, Stream, is_depthwise, list_groups
 from spear_deploy.network.graph import SNNGraph
 
@@ -57,15 +57,18 @@ def prune(graph: SNNGraph, plan: PruningPlan) -> SNNGraph:
         return (kept[:, None] * per + np.arange(per)).ravel()
 
     def slice_layer(layer: Layer) -> Layer:
-        into, out = spaces.into[layer.name], spaces.out[layer.name]
+        into, out = spaces.into[layer.name], kept_indices(spaces.out[layer.name])
         inner = int(np.prod(graph.input_shape_of(layer.name)[1:])) if isinstance(layer.synapse, Dense) else 1
-        shape = graph.shape_of(layer.name)
-        return replace(
-            layer,
-            synapse=_slice_synapse(layer.synapse, kept_indices(into, inner), kept_indices(out), graph.input_shape_of(layer.name)),
-            norm=_slice_norm(layer.norm, kept_indices(out)),
-            neuron=_slice_parameters(layer.neuron, kept_indices(out), shape),
-        )
+        synapse = _slice_synapse(layer.synapse, kept_indices(into, inner), out, graph.input_shape_of(layer.name))
+        if out is None:
+            return replace(layer, synapse=synapse)
+        norm, neuron, shape = layer.norm, layer.neuron, graph.shape_of(layer.name)
+        if norm is not None:
+            norm = replace(norm, **{name: getattr(norm, name)[out] for name in ("weight", "bias", "mean", "var")})
+        if neuron is not None:
+            arrays: dict[str, Any] = {name: _slice_array(value, out, shape) for name, value in array_parameters(neuron).items()}
+            neuron = replace(neuron, **arrays)
+        return replace(layer, synapse=synapse, norm=norm, neuron=neuron)
 
     metadata = {**graph.metadata, "kept_channels": _number_kept_channels(graph, groups, plan)}
     return graph.with_layers(slice_layer, metadata=metadata)
@@ -110,18 +113,6 @@ def _slice_synapse(synapse: Any, into: Array | None, out: Array | None, input_sh
     if into is not None:
         weight = weight[:, into]
     return replace(synapse, weight=weight, bias=bias)
-
-
-def _slice_norm(norm: BatchNorm | None, out: Array | None) -> BatchNorm | None:
-    if norm is None or out is None:
-        return norm
-    return replace(norm, weight=norm.weight[out], bias=norm.bias[out], mean=norm.mean[out], var=norm.var[out])
-
-
-def _slice_parameters(neuron: Any, out: Array | None, shape: Shape) -> Any:
-    if neuron is None or out is None:
-        return neuron
-    return replace(neuron, **{name: _slice_array(value, out, shape) for name, value in array_parameters(neuron).items()})
 
 
 def _slice_array(value: Array | None, indices: Array | None, shape: Shape) -> Array | None:

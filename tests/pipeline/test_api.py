@@ -1,4 +1,4 @@
-"""The verbs as a person calls them from Python: what they take, what they refuse."""
+"""Verbs called from Python: arguments and refusals."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The whole path on a task of seconds: every stage real, every promise held, and it goes on where it stopped."""
+"""Deployment on a task of seconds: results, resuming and refusals."""
 
 import json
 import shutil

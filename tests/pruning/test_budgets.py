@@ -1,4 +1,4 @@
-"""Budgets of every kind, alone and together; what a plan takes on the chip; trimming; evidence of importance."""
+"""Budgets of every kind, chip costs, last adjustments and channel statistics."""
 
 from __future__ import annotations
 

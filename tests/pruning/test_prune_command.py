@@ -1,4 +1,4 @@
-"""What `prune` promises: several budgets, making a network fit, one search for several budgets, and what it refuses."""
+"""The verb `prune`: budgets, fitting, fronts, settings and refusals."""
 
 import json
 from dataclasses import replace
@@ -14,10 +14,10 @@ from spear_deploy.errors import BudgetError, FileError, UnsupportedError
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import IF, LIF
 from spear_deploy.pipeline import api
+from spear_deploy.pipeline.deployment import DeploySettings
 from spear_deploy.pipeline.inputs import merge_options
 from spear_deploy.pipeline.preflight import CheckedInputs
 from spear_deploy.pipeline.prune import prune_front, require_fit
-from spear_deploy.pipeline.settings import DeploySettings
 from spear_deploy.pruning.chip_costs import build_chip_costs
 from spear_deploy.pruning.plan import PruningPlan, prune
 from spear_deploy.pruning.settings import PruneSettings

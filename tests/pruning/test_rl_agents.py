@@ -1,4 +1,4 @@
-"""The environment, the replay buffer, and searchers on a toy whose best plan is known."""
+"""Environment, replay buffer and searchers on a toy with a known optimum."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The search and the closed loop on a small real task; scoring against slow answers."""
+"""Candidates, search and pruning to budgets on a small trained network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rewards, the estimator, the projection: each against a slow or exact answer."""
+"""Rewards, estimators, margins and projection against slow or exact answers."""
 
 from __future__ import annotations
 

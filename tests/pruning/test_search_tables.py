@@ -1,4 +1,4 @@
-"""What the documentation says of the search is what was measured: tables from raw data, and what the default promises."""
+"""Tables and claims of the search documentation against the raw data."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""SPEAR's own setting as a command: every stage, in slices that go on where they stopped; on a handful of images."""
+"""Every stage of the SPEAR benchmark on a handful of images."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The decision rule, exact evaluation, the price of SynOps, and that learning learns and repeats."""
+"""Decision rule, exact evaluation, SynOps penalty and repeatable learning."""
 
 from __future__ import annotations
 

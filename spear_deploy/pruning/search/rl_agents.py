@@ -89,7 +89,7 @@ class EpisodeBroadcast(ReplayBuffer):
             return
         terminal = float(reward[0])
         self.baseline = terminal if self.baseline is None else BASELINE_DECAY * self.baseline + (1 - BASELINE_DECAY) * terminal
-        executed = [(before[None], self._scaled(a)[None], after[None]) for before, a, after in infos[0]["transitions"]]
+        executed = [(before[None], self._scale_action(a)[None], after[None]) for before, a, after in infos[0]["transitions"]]
         proposed, self._episode = self._episode, []
         same = all(np.allclose(a, b, atol=1e-4) for (_, a, _), (_, b, _) in zip(proposed, executed, strict=True))
         for episode in (proposed,) if same else (proposed, executed):
@@ -97,7 +97,7 @@ class EpisodeBroadcast(ReplayBuffer):
                 last = np.array([i == len(episode) - 1])
                 super().add(before, after, acted, np.array([terminal - self.baseline], np.float32), last, [{}])
 
-    def _scaled(self, action: Array) -> Array:
+    def _scale_action(self, action: Array) -> Array:
         """Scale to −1..1, as policies store actions."""
         low, high = self.action_space.low, self.action_space.high  # type: ignore[attr-defined]
         return np.asarray(2.0 * (action - low) / (high - low) - 1.0)

@@ -1,4 +1,8 @@
-"""Fine-tuning of a pruned network until it uses its budget, not more and hardly less."""
+"""Fine-tuning of a pruned network to exactly its budget.
+
+A plan is chosen before fine-tuning, by a prediction. Where fine-tuning shows that it leaves budget unused, the plan grows in its
+own proportions, from the network before pruning, and learns again: more channels use the budget, not lower thresholds.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,12 @@ from typing import Any
 from spear_deploy.data import Dataset
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pruning.budgets import ACTIVE, format_amount, resource_name
+from spear_deploy.pruning.candidates import Evaluator, Widths
+from spear_deploy.pruning.chip_costs import max_use
 from spear_deploy.pruning.importance import Criterion
+from spear_deploy.pruning.search.projection import project_ratios
 from spear_deploy.pruning.tune.last_adjustments import RelativeUse, drop_channels, scale_thresholds, zero_weights
 from spear_deploy.pruning.tune.measure import BudgetMonitor, BudgetUse
-from spear_deploy.pruning.tune.regrow import widen_plan
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import Recipe, fit
 from spear_deploy.util.progress import Progress
@@ -87,8 +93,8 @@ class FineTuning:
             self._learn(epochs, target, PEAK)
         if self.use.active_use:
             self._adjust(_third(epochs), target)
-        self.use = self.monitor.measure_pooled(self.graph)
-        self._note_missed()
+        self.use = self.monitor.measure_with_training(self.graph)
+        self._note_overruns()
 
     def _widen(self, factor: float) -> SNNGraph | None:
         return widen_plan(self.dense, self.graph, factor, self.dataset, monitor=self.monitor, criterion=self.criterion)
@@ -115,10 +121,10 @@ class FineTuning:
         """Adjust the network to its aim exactly: thresholds, and if that is not enough, weights."""
 
         def relative_use(graph: SNNGraph) -> float:
-            return self.monitor.measure_pooled(graph).active_use
+            return self.monitor.measure_with_training(graph).active_use
 
         self._adjust_thresholds(relative_use, epochs, target)
-        self.use = self.monitor.measure_pooled(self.graph)
+        self.use = self.monitor.measure_with_training(self.graph)
         if self.use.active_use > 1:
             counts = evaluate(self.graph, self.dataset.val).counts.sent
             self.graph = zero_weights(self.graph, counts, relative_use)
@@ -149,7 +155,7 @@ class FineTuning:
     def _measure_accuracy(self, graph: SNNGraph) -> float:
         return evaluate(graph, self.dataset.val).accuracy
 
-    def _note_missed(self) -> None:
+    def _note_overruns(self) -> None:
         """Add a note for each budget that could not be held."""
         for name, aim in self.use.aims.items():
             value = self.use.values[name]
@@ -165,3 +171,42 @@ class FineTuning:
 
 def _third(epochs: int) -> int:
     return max(1, -(-epochs // 3))
+
+
+def widen_plan(
+    graph: SNNGraph,
+    narrow: SNNGraph,
+    factor: float,
+    dataset: Dataset,
+    *,
+    monitor: BudgetMonitor | None = None,
+    criterion: Criterion = "l1",
+) -> SNNGraph | None:
+    """Return a plan of `graph` that by estimate takes `factor` times the SynOps of a narrow one, not fine-tuned yet.
+
+    Args:
+        graph: the network before pruning.
+        narrow: a network pruned from it.
+        factor: more than 1.
+        dataset: re-estimates batch norm.
+        monitor: whose limits of size, and of the chip where they are part of the budgets, hold for the wider plan too.
+        criterion: importance of the channels that stay.
+
+    Returns:
+        None where one channel more in any group is too much.
+    """
+    chip = None if monitor is None else monitor.chip
+    evaluator = Evaluator(graph, dataset, criterion=criterion, chip=chip)
+    before = tuple(len(narrow.metadata["kept_channels"][group.name]) for group in evaluator.groups)
+    max_synops = factor * evaluator.estimate(before)
+    sizes = {name: limit for name, limit in monitor.limits.items() if name not in ACTIVE} if monitor else {}
+    fit = monitor is not None and monitor.budgets.fit
+
+    def fits(widths: Widths) -> bool:
+        if evaluator.estimate(widths) > max_synops or (sizes and max_use(evaluator.sizes(widths), sizes) > 1):
+            return False
+        return not (fit and chip is not None and chip.place(widths)[1])
+
+    ratios = [width / channels for width, channels in zip(before, evaluator.channels, strict=True)]
+    widths = project_ratios(ratios, evaluator.channels, before, fits)
+    return None if widths == before else evaluator.build(widths)

@@ -1,4 +1,4 @@
-"""Use of the budgets by the deployed network, with a margin for chance.
+"""Use of the budgets by a network, with a margin for chance.
 
 A budget in per cent is a ratio to the network before pruning *on the same samples*. Samples with many SynOps in one network
 have many in the other, so the ratio of the means spreads far less than a mean does (the ratio estimator of survey sampling):
@@ -36,7 +36,7 @@ chance: with three, one of 52 networks of the search benchmark took 0.07 % more 
 MAX_MARGIN = 0.5
 
 
-def deploy_unchanged(network: SNNGraph, split: Split) -> tuple[SNNGraph, Split]:
+def deploy_float(network: SNNGraph, split: Split) -> tuple[SNNGraph, Split]:
     """Return network and split as they are: the form that runs in floating point."""
     return network, split
 
@@ -95,7 +95,7 @@ class BudgetMonitor:
         chip: ChipCosts | None = None,
     ) -> None:
         self.dataset, self.budgets, self.chip = dataset, budgets, chip
-        self.deployed = tuple(deployed) or (deploy_unchanged,)
+        self.deployed = tuple(deployed) or (deploy_float,)
         self.dense_evaluation = evaluate(dense, dataset.val)
         self.limits = budgets.resolve(self._values(dense, dense, self.dense_evaluation))
         self.margin_note = ""
@@ -130,7 +130,7 @@ class BudgetMonitor:
             margin=max(margins.values(), default=0.0),
         )
 
-    def measure_pooled(self, network: SNNGraph) -> BudgetUse:
+    def measure_with_training(self, network: SNNGraph) -> BudgetUse:
         """Measure on validation and training samples together, where that narrows the margin of an absolute budget.
 
         Training samples count only where their SynOps agree with those of validation.
