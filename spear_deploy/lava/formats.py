@@ -169,7 +169,11 @@ def to_lava_parameters(layer: Layer, shape: Shape) -> dict[str, Array]:
         "v": neuron.v_init,
         "v_reset": neuron.v_reset,
     }
-    return {name: _flatten_parameter(np.asarray(value, np.int64), shape) for name, value in values.items()}
+    arrays = {name: np.asarray(value, np.int64) for name, value in values.items()}
+    return {
+        name: value.reshape(()) if value.size == 1 else np.broadcast_to(value, shape).reshape(-1)
+        for name, value in arrays.items()
+    }
 
 
 def needs_complete_lif(neuron: LoihiLIF) -> bool:
@@ -196,10 +200,6 @@ def _split_bias(layer: Layer, bias: Array) -> tuple[Array, Array]:
             f"2^{MAX_BIAS_EXPONENT}; round it to fewer bits"
         )
     return mantissa, exponent
-
-
-def _flatten_parameter(value: Array, shape: Shape) -> Array:
-    return value.reshape(()) if value.size == 1 else np.broadcast_to(value, shape).reshape(-1)
 
 
 def _range(value: Array) -> str:

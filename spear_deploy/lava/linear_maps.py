@@ -77,6 +77,14 @@ class Current:
         """The matrix, (neurons, values of the source)."""
         return self.product if self.conv is None else self.conv.matrix
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether the source's values arrive as they are, through no weights."""
+        if self.conv is not None or self.shift:
+            return False
+        rows, columns = self.matrix.shape
+        return rows == columns == self.matrix.nnz and bool((self.matrix.diagonal() == 1).all())
+
 
 @dataclass(frozen=True, kw_only=True)
 class Constant:
@@ -185,7 +193,7 @@ def _pass_synapse(layer: Layer, input_shape: Shape, before: Drive) -> Drive:
     if synapse is None:
         return before
     check_weights(layer)
-    unweighted = all(_is_unweighted(current) for current in before.currents)
+    unweighted = all(current.is_identity for current in before.currents)
     if isinstance(synapse, CONVS) and synapse.weight_exponent >= 0 and unweighted:
         conv = Convolution(layer=layer.name, synapse=synapse, input_shape=input_shape)
         currents = [replace(current, product=None, conv=conv) for current in before.currents]
@@ -207,14 +215,6 @@ def _pass_synapse(layer: Layer, input_shape: Shape, before: Drive) -> Drive:
     currents = [replace(c, product=matrix @ c.matrix, conv=None, shift=c.shift + shift) for c in before.currents]
     constants = [replace(c, value=matrix @ c.value) for c in before.constants]
     return Drive(currents=_add_currents(currents), constants=(*constants, *_bias_constants(synapse, input_shape)))
-
-
-def _is_unweighted(current: Current) -> bool:
-    """Say whether a source arrives through no weights."""
-    if current.conv is not None or current.shift:
-        return False
-    matrix = current.matrix
-    return matrix.shape[0] == matrix.shape[1] == matrix.nnz and bool((matrix.diagonal() == 1).all())
 
 
 def _bias_constants(synapse: Synapse, input_shape: Shape) -> list[Constant]:

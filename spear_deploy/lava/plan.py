@@ -178,19 +178,13 @@ def _connect_input(target: str, current: Current) -> InputConnection:
         delay=current.delay,
         max_gain=max_gain,
         shift=current.shift,
-        injected=conv is None and current.source.endswith("/drive") and _is_identity(current),
+        injected=current.source.endswith("/drive") and current.is_identity,
         synapses=synapses,
         current=current,
     )
     if conv is None:
         _ = incoming.planes  # raises where no connection holds the weights
     return incoming
-
-
-def _is_identity(current: Current) -> bool:
-    matrix = current.matrix
-    rows, columns = matrix.shape
-    return rows == columns == matrix.nnz and not current.shift and bool((matrix.diagonal() == 1).all())
 
 
 def _check_sources(graph: SNNGraph, connections: Iterable[Connection]) -> None:
