@@ -22,7 +22,7 @@ from spear_deploy.simulator import SpikeCounts, synapse_math
 from spear_deploy.simulator.synops import count_arrivals, has_synapses
 
 CHUNK_WEIGHTS = 1 << 22
-"""Weights of a dense layer looked at together when its SynOps are spread over its neurons."""
+"""Weights of a dense layer that are read together when its SynOps are spread over its neurons."""
 
 
 @dataclass(frozen=True, kw_only=True)

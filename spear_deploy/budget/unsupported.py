@@ -1,4 +1,4 @@
-"""Parts of a network that a chip does not have, whatever their size.
+"""Parts of a network that a chip lacks, whatever their size.
 
 Each finding names the layer, what it has, and why the chip cannot hold it. Batch norm folds into the weights before it, pools
 fold into the layer behind them (or, where the chip pools by itself, into the one in front), and a readout that only integrates

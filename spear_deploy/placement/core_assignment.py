@@ -1,4 +1,4 @@
-"""Assignment of slices to cores: in order, by first fit, or by matching.
+"""Slices assigned to cores in order, by first fit or by matching.
 
     alike, one a core        in order
     several on a core        first fit: the first core on which all limits are still kept; an axon that two slices share

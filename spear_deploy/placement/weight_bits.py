@@ -16,7 +16,7 @@ SIGNED_LIMIT = 128
 MAX_BIAS_EXPONENT = 7
 
 CHUNK_WEIGHTS = 1 << 20
-"""Weights looked at together: 8 MB, so that a layer of 10^8 weights needs no copy."""
+"""Weights that are read together: 8 MB, so that a layer of 10^8 weights needs no copy."""
 
 
 def stored_bits(graph: SNNGraph, profile: HardwareProfile) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""What a budget file says, and how `check` enforces it."""
+"""Budget files: reading, errors, and enforcement by `check`."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def test_every_key_is_read(tmp_path) -> None:
 
 
 def test_files_are_named_relative_to_the_budget_file(tmp_path) -> None:
-    found = read_budget(write(tmp_path, 'chip = "own.yaml"\nactivity = "in.npz"\n'))
-    assert (found.chip, found.activity) == (str(tmp_path / "own.yaml"), str(tmp_path / "in.npz"))
+    budget = read_budget(write(tmp_path, 'chip = "own.yaml"\nactivity = "in.npz"\n'))
+    assert (budget.chip, budget.activity) == (str(tmp_path / "own.yaml"), str(tmp_path / "in.npz"))
 
 
 @pytest.mark.parametrize(
@@ -73,12 +73,12 @@ def test_a_wrong_file_is_one_sentence_with_file_and_key(tmp_path, text: str, mes
         read_budget(write(tmp_path, text))
 
 
-def test_a_file_that_is_not_there(tmp_path) -> None:
+def test_a_missing_file_is_refused(tmp_path) -> None:
     with pytest.raises(FileError, match="there is no such budget file .TOML.; check the path"):
         read_budget(tmp_path / "spear.toml")
 
 
-def test_check_enforces_it_and_what_is_given_wins(tmp_path) -> None:
+def test_check_enforces_the_file_and_arguments_override_it(tmp_path) -> None:
     net = dense_net(8, 2000, 10)
     budget = write(
         tmp_path, 'chip = "loihi1"\nactivity = 0.5\n[budget]\nmax_cores = 2\nsynops = 1\n[set]\n"energy.synop_pj" = 9\n'
@@ -93,19 +93,19 @@ def test_check_enforces_it_and_what_is_given_wins(tmp_path) -> None:
     assert api.check(net, "loihi2", budget=budget).profile == "loihi2"
 
 
-def test_no_chip_anywhere(tmp_path) -> None:
+def test_a_check_without_a_chip_is_refused(tmp_path) -> None:
     with pytest.raises(DataError, match="no chip is named; give one, e.g. loihi2, or name it in the budget file"):
         api.check(dense_net(3, 2), budget=write(tmp_path, "[budget]\nsynops = 5\n"))
 
 
-def test_the_command_finds_it_says_so_and_can_be_told_not_to(tmp_path, monkeypatch) -> None:
+def test_the_command_uses_spear_toml_unless_no_budget_is_asked_for(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_snn(dense_net(8, 2000, 10), "net.snn")
     runner = CliRunner()
     write(tmp_path, 'chip = "loihi1"\n[budget]\nmax_cores = 1\n')
-    found = runner.invoke(main, ["check", "net.snn", "--json"])
-    assert found.exit_code == 3 and "limits of spear.toml count as well (--no-budget: without)" in found.stderr
-    assert json.loads(found.stdout)["profile"] == "loihi1"
+    result = runner.invoke(main, ["check", "net.snn", "--json"])
+    assert result.exit_code == 3 and "limits of spear.toml count as well (--no-budget: without)" in result.stderr
+    assert json.loads(result.stdout)["profile"] == "loihi1"
     assert runner.invoke(main, ["check", "net.snn", "--chip", "loihi1", "--no-budget"]).exit_code == 0
     missing = runner.invoke(main, ["check", "net.snn", "--no-budget"])
     assert missing.exit_code == 2 and "Missing option '--chip'; or name the chip in a spear.toml." in missing.stderr

@@ -1,4 +1,4 @@
-"""The verdict: three values, every violation at once, and the same answer as a brute-force check."""
+"""Verdicts of a check: three values, all violations, against brute force."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def test_pilotnet_fits_loihi2_and_needs_two_loihi1() -> None:
     two = check(net, LOIHI2)
     assert (two.verdict, two.cores_used, two.cores_limit, two.over, two.unsupported) == ("fits", 74, 120, (), ())
     assert two.headline == "FITS loihi2: 74 of 120 cores (62 %), synapse memory 64 % on the fullest core"
-    one = check(net, LOIHI1)
-    assert one.verdict == "does_not_fit" and rows(one, "over") == {("cores", "chip")}
-    assert one.rows[0].remedy == "2 chips instead of 1"
+    single = check(net, LOIHI1)
+    assert single.verdict == "does_not_fit" and rows(single, "over") == {("cores", "chip")}
+    assert single.rows[0].remedy == "2 chips instead of 1"
     assert check(net, LOIHI1, chips=2).verdict == "fits"
 
 
@@ -62,9 +62,9 @@ def test_json_has_the_keys_of_the_contract_and_no_nan() -> None:
 def test_every_layer_has_a_row_for_every_resource() -> None:
     report = check(dense_net(3, 40, 2), LOIHI2)
     for layer in ("fc1", "fc2"):
-        found = [row.resource for row in report.rows if row.where == layer]
+        resources = [row.resource for row in report.rows if row.where == layer]
         cores = ["neurons", "synapse_memory", "axons_in", "axons_out", "neuron_groups"]
-        assert found == [*cores, "weight_bits", "neuron_model", "reset", "layer_kind"]
+        assert resources == [*cores, "weight_bits", "neuron_model", "reset", "layer_kind"]
     assert [row.resource for row in report.rows if row.where == "chip"] == ["cores"]
 
 
@@ -227,7 +227,7 @@ def test_the_verdict_is_that_of_a_brute_force_check(seed: int) -> None:
         ({"activity": -0.1}, "activity: -0.1 given, expected spikes per neuron and step"),
     ],
 )
-def test_arguments_that_make_no_sense(arguments: dict[str, Any], message: str) -> None:
+def test_arguments_out_of_range_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         check(dense_net(2, 2), LOIHI2, **arguments)
 

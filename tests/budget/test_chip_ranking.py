@@ -1,4 +1,4 @@
-"""The order of the chips, and what is said of each."""
+"""Order of ranked chips, and the obstacles of each."""
 
 from __future__ import annotations
 
@@ -35,17 +35,19 @@ def lif_net(*widths: int):
 
 def test_every_profile_gets_the_verdict_of_its_own_check() -> None:
     net = lif_net(40, 60, 10)
-    found = api.rank(net, activity=0.1)
-    assert sorted(ranked.profile for ranked in found) == list_profiles()
-    for ranked in found:
+    ranking = api.rank(net, activity=0.1)
+    assert sorted(ranked.profile for ranked in ranking) == list_profiles()
+    for ranked in ranking:
         report = check(net, load_profile(ranked.profile), activity=0.1)
         assert (ranked.verdict, ranked.report.cores_used) == (report.verdict, report.cores_used)
         assert bool(ranked.missing) == (report.verdict != "fits")
 
 
 def test_the_order_is_verdict_then_obstacles_then_share() -> None:
-    found = api.rank(lif_net(40, 60, 10))
-    keys = [(ORDER[r.verdict], len(r.report.unsupported), float("inf") if r.share is None else r.share, r.profile) for r in found]
+    ranking = api.rank(lif_net(40, 60, 10))
+    keys = [
+        (ORDER[r.verdict], len(r.report.unsupported), float("inf") if r.share is None else r.share, r.profile) for r in ranking
+    ]
     assert keys == sorted(keys)
 
 
@@ -58,7 +60,7 @@ def test_the_share_is_of_cores_where_layers_are_cut_and_of_the_fullest_core_wher
     assert xylo.scarcest.split(" of ")[0].replace(" ", "_") in {row.resource for row in amounts if row.share == xylo.share}
 
 
-def test_what_stands_in_the_way_is_named_with_numbers_and_what_is_open_once() -> None:
+def test_obstacles_have_numbers_and_unpublished_limits_stand_once() -> None:
     full = small_chip("loihi1", core__neurons=4, chip__usable_cores=2)
     unknown = small_chip("loihi1", core__synapse_memory=None)
     over, unchecked = rank(dense_net(3, 20, 20), [(full, 1), (unknown, 1)])[::-1]
@@ -72,26 +74,26 @@ def test_a_board_has_more_cores() -> None:
 
 
 @pytest.mark.parametrize(("chips", "code"), [((), 0), (("odin",), 3)])
-def test_the_command(tmp_path, chips, code) -> None:
+def test_the_rank_command_lists_the_chips_and_exits_by_the_best(tmp_path, chips, code) -> None:
     write_snn(dense_net(30, 400, 10), tmp_path / "net.snn")
     options = [part for chip in chips for part in ("--chip", chip)]
-    found = CliRunner().invoke(main, ["rank", str(tmp_path / "net.snn"), *options, "--json"])
-    assert found.exit_code == code, found.output
-    rows = json.loads(found.stdout)["chips"]
+    result = CliRunner().invoke(main, ["rank", str(tmp_path / "net.snn"), *options, "--json"])
+    assert result.exit_code == code, result.output
+    rows = json.loads(result.stdout)["chips"]
     assert [row["profile"] for row in rows] == list(chips) or len(rows) == len(list_profiles())
     assert {"verdict", "cores_used", "cores_limit", "share", "scarcest", "missing", "energy", "latency_s"} <= set(rows[0])
     table = CliRunner().invoke(main, ["rank", str(tmp_path / "net.snn"), *options])
     assert table.exit_code == code and rows[0]["profile"] in table.stdout
 
 
-def test_facts_that_the_user_knows_better_hold_for_every_chip() -> None:
-    found = api.rank(dense_net(3, 20), ["loihi1", "loihi2"], activity=0.5, overrides={"energy.synop_pj": 1})
-    for ranked in found:
+def test_overrides_hold_for_every_chip() -> None:
+    ranking = api.rank(dense_net(3, 20), ["loihi1", "loihi2"], activity=0.5, overrides={"energy.synop_pj": 1})
+    for ranked in ranking:
         term = next(term for term in ranked.report.energy.terms if term.name == "synapse")
         assert term.evidence == "user"
 
 
-def test_nothing_heavy_is_imported(tmp_path) -> None:
+def test_rank_imports_neither_torch_nor_lava_nor_norse_nor_matplotlib(tmp_path) -> None:
     write_snn(dense_net(30, 40, 10), tmp_path / "net.snn")
     code = (
         "import sys\nfrom spear_deploy.pipeline import api\n"

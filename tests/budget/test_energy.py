@@ -1,4 +1,4 @@
-"""Energy and time: sums done by hand, and traffic counted neuron by neuron."""
+"""Energy against sums by hand, traffic against counts by neuron."""
 
 from __future__ import annotations
 
@@ -197,8 +197,8 @@ def test_an_analogue_input_makes_no_synops() -> None:
 
 
 def test_energy_as_plain_data() -> None:
-    found = unknown_energy(LOIHI2).to_json()
-    assert found["total"] is None and found["missing"] == ["activity"] and found["terms"] == []
+    energy = unknown_energy(LOIHI2).to_json()
+    assert energy["total"] is None and energy["missing"] == ["activity"] and energy["terms"] == []
 
 
 def test_an_analogue_first_layer_costs_multiplications() -> None:

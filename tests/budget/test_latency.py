@@ -1,4 +1,4 @@
-"""Whether a chip with a fixed tick keeps up: counted neuron by neuron, and by Xylo's published model."""
+"""Latency and load of a step, counted neuron by neuron."""
 
 from __future__ import annotations
 
@@ -99,12 +99,12 @@ def test_an_analogue_chip_runs_faster_than_the_network() -> None:
     chip = small_chip("loihi1", timing__mode=None, timing__speedup=1000)
     counts = SpikeCounts(sent={INPUT: np.ones(3), "fc1": np.ones(4)}, steps=20, samples=1)
     placement = place(net, chip)
-    found = estimate_latency(net, chip, placement, counts, count_traffic(net, chip, placement, counts))
-    assert found.seconds == pytest.approx(20 * net.dt_s / 1000)
-    assert "1000 times as fast" in found.how
+    latency = estimate_latency(net, chip, placement, counts, count_traffic(net, chip, placement, counts))
+    assert latency.seconds == pytest.approx(20 * net.dt_s / 1000)
+    assert "1000 times as fast" in latency.how
 
 
-def test_a_chip_without_limits_on_its_pace_has_none() -> None:
+def test_a_chip_without_a_fixed_tick_has_no_load() -> None:
     net = chain([Layer(name="a", synapse=Dense(weight=np.ones((2, 3))), neuron=IF())], input_shape=(3,))
     chip = small_chip("loihi2")
     assert list(find_step_loads(net, chip, place(net, chip), None)) == []
@@ -123,7 +123,7 @@ def test_a_step_whose_work_is_too_much_is_a_row_of_the_check(limit: int, activit
     assert (row.remedy == "prune: 37.5 % of the work of a step has to go; or give a step more time") == (status == "over")
 
 
-def test_without_activity_an_open_pace_is_a_note() -> None:
+def test_without_activity_an_undecided_load_is_a_note() -> None:
     report = check(dense_net(8, 10), small_chip("loihi1", timing__events_per_core_and_step=50))
     assert report.verdict == "fits" and not [row for row in report.rows if row.resource == "events"]
     assert any("if all spiked at every step it would be 80 event of 50" in note for note in report.notes)

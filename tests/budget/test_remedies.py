@@ -1,4 +1,4 @@
-"""Remedies: each is carried out on the network itself, and must remove the violation it is offered for."""
+"""Remedies carried out on the network: each removes its violation."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_packing_by_hand_is_offered_where_it_is_enough() -> None:
     assert "the tightest packing takes 2 cores: place the layers by hand" in row(net, chip, "cores", "chip").remedy
 
 
-def test_inputs_that_a_core_cannot_take() -> None:
+def test_1024_of_5120_inputs_go_where_a_core_takes_4096() -> None:
     """The example of the reference: 5120 input axons, Loihi 1 allows 4096."""
     net, chip = dense_net(5120, 4), small_chip("loihi1")
     over = row(net, chip, "axons_in", "fc1")
@@ -85,7 +85,7 @@ def test_inputs_that_a_core_cannot_take() -> None:
     assert hidden.remedy == "drop 1024 of 5120 channels of fc1: −1 core"
 
 
-def test_memory_that_one_neuron_overfills() -> None:
+def test_200_of_500_channels_go_where_one_neuron_overfills_a_core() -> None:
     net, chip = dense_net(3, 500, 2), small_chip("loihi2", core__synapse_memory=300)
     over = row(net, chip, "synapse_memory", "fc2")
     assert (over.used, over.status) == (500, "over")
@@ -93,7 +93,7 @@ def test_memory_that_one_neuron_overfills() -> None:
     assert row(narrower(net, over.remedy)[0], chip, "synapse_memory", "fc2").status != "over"
 
 
-def test_where_nothing_helps_that_is_said() -> None:
+def test_without_a_remedy_the_row_names_what_was_tried() -> None:
     net, chip = dense_net(3, 50, 50, 50), small_chip("loihi1", core__neurons=10, chip__usable_cores=2, chip__cores=2)
     assert check(net, chip).rows[0].remedy == "8 chips instead of 1"
     silent = check(net, small_chip("loihi1", core__neurons=10), limits=UserLimits(cores=2))
@@ -166,14 +166,14 @@ def test_every_remedy_offered_removes_its_violation(seed: int, base: str) -> Non
 
 def test_most_violations_have_a_remedy() -> None:
     """Of random networks on random chips; what is left is too small a chip for any width."""
-    found = helped = 0
+    violations = helped = 0
     for seed in range(40):
         rng = np.random.default_rng([seed, 7])
         chip = random_chip(rng, str(rng.choice(BASES)))
         for violation in check(random_net(rng), chip).over:
-            found += 1
+            violations += 1
             helped += not violation.remedy.startswith("no layer")
-    assert found > 40 and helped > 0.7 * found
+    assert violations > 40 and helped > 0.7 * violations
 
 
 def test_a_layer_in_two_halves_fits_where_the_whole_does_not() -> None:
@@ -198,7 +198,7 @@ def test_a_layer_in_two_halves_fits_where_the_whole_does_not() -> None:
     assert report.verdict == "fits" and report.cores_used == 3
 
 
-def test_a_network_too_large_to_try_says_so_and_still_names_the_chips() -> None:
+def test_a_network_too_large_for_trials_still_gets_its_number_of_chips() -> None:
     net, chip = dense_net(10, 30000, 10), small_chip("loihi1", core__neurons=2)
     over = row(net, chip, "cores", "chip")
     assert over.remedy.startswith("118 chips instead of 1; too large to try narrower layers one by one")

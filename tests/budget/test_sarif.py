@@ -1,4 +1,4 @@
-"""The verdict as SARIF: one result a finding, in the shape the standard asks for."""
+"""SARIF 2.1.0 logs of budget reports."""
 
 from __future__ import annotations
 

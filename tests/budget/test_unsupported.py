@@ -1,4 +1,4 @@
-"""What the chip does not have: everything at once, by layer."""
+"""Parts of networks that chips do not have, by layer."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_batch_norm_pools_readouts_and_flattens_are_fine() -> None:
         assert findings(net, load_profile(name)) == []
 
 
-def test_everything_is_said_at_once_by_layer() -> None:
+def test_all_findings_are_reported_at_once_by_layer() -> None:
     """`c` has no input of the same step, so it is a first layer: 72 steps after `b`, a second layer, are 70 on the chip."""
     weight = np.array([[253, -253]])
     subtracts = LoihiLIF(decay_u=4096, decay_v=0, v_threshold=1, reset="subtract")
@@ -58,8 +58,8 @@ def test_everything_is_said_at_once_by_layer() -> None:
         input_shape=(2,),
     )
     chip = small_chip(neuron__resets=["value"], neuron__refractory_max_steps=0)
-    found = [(layer, what) for layer, what, _ in findings(net, chip)]
-    assert found == [
+    lacking = [(layer, what) for layer, what, _ in findings(net, chip)]
+    assert lacking == [
         ("a", "weights of 9 bits"),
         ("a", "reset by subtraction"),
         ("b", "refractory time of 3 steps"),
@@ -70,8 +70,11 @@ def test_everything_is_said_at_once_by_layer() -> None:
     assert why["reset by subtraction"] == "the stock neuron of loihi2 resets to a value; train with reset='value'"
     assert why["refractory time of 3 steps"] == "the stock neuron of loihi2 rests at most 0"
     assert why["a delay of 70 steps from 'b'"] == "loihi2 delays at most 62 steps"
-    assert [(layer, what) for layer, what, _ in findings(net, load_profile("loihi1"))] == [found[0], found[1], found[3]]
-    assert [(layer, what) for layer, what, _ in findings(net)] == [found[0], found[3]]  # microcode may reset and rest as it likes
+    assert [(layer, what) for layer, what, _ in findings(net, load_profile("loihi1"))] == [lacking[0], lacking[1], lacking[3]]
+    assert [(layer, what) for layer, what, _ in findings(net)] == [
+        lacking[0],
+        lacking[3],
+    ]  # microcode resets at will
 
 
 @pytest.mark.parametrize(

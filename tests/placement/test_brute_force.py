@@ -1,4 +1,4 @@
-"""The verdict of every storage format and kind of chip, against synapses written out one by one."""
+"""Verdicts of every storage format, against synapses listed one by one."""
 
 from __future__ import annotations
 
@@ -99,9 +99,9 @@ def rows_of(report: BudgetReport, part: Any) -> np.ndarray:
     return here.reshape(-1)
 
 
-def words(net: SNNGraph, part: Any, here: np.ndarray, found: Synapses, chip: HardwareProfile) -> int | None:
+def words(net: SNNGraph, part: Any, here: np.ndarray, synapses: Synapses, chip: HardwareProfile) -> int | None:
     """The synapse memory of a slice, by its format's rule over single synapses; None for lists, which have tests of their own."""
-    stored, exists, weight = found.stored[part.layer][here], found.exists[part.layer][here], found.weights[part.layer]
+    stored, exists, weight = synapses.stored[part.layer][here], synapses.exists[part.layer][here], synapses.weights[part.layer]
     memory, kind = chip.synapse_memory, str(chip.synapse_memory.format.value)
     outputs = int(here.sum()) if isinstance(net[path(net, part.layer)[0]].synapse, Dense) else part.box[0][1] - part.box[0][0]
     if kind == "crossbar":
@@ -131,7 +131,7 @@ def dense_kernel(net: SNNGraph, name: str) -> tuple[int, int]:
 
 def brute_force(net: SNNGraph, chip: HardwareProfile, report: BudgetReport) -> dict[tuple[str, str], float]:
     """The largest share of a limit by resource and place."""
-    found = Synapses(net)
+    synapses = Synapses(net)
     cores: dict[tuple[int, int], list[Any]] = {}
     for part in report.placement.slices:
         cores.setdefault((part.run, part.core), []).append(part)
@@ -146,10 +146,12 @@ def brute_force(net: SNNGraph, chip: HardwareProfile, report: BudgetReport) -> d
         for part in parts:
             here = rows_of(report, part)
             used["neurons"] += part.copies * int(here.sum())  # type: ignore[operator]
-            each = words(net, part, here, found, chip)
-            used["synapse_memory"] = None if each is None else used["synapse_memory"] + part.copies * each  # type: ignore[operator]
-            axons |= {(found.source[part.layer], int(i)) for i in np.flatnonzero(found.stored[part.layer][here].any(axis=0))}
-            by_chip[part.run, part.chip] = by_chip.get((part.run, part.chip), 0) + (each or 0)
+            part_words = words(net, part, here, synapses, chip)
+            used["synapse_memory"] = None if part_words is None else used["synapse_memory"] + part.copies * part_words  # type: ignore[operator]
+            axons |= {
+                (synapses.source[part.layer], int(i)) for i in np.flatnonzero(synapses.stored[part.layer][here].any(axis=0))
+            }
+            by_chip[part.run, part.chip] = by_chip.get((part.run, part.chip), 0) + (part_words or 0)
         if neuronwise:
             used["axons_in"] = len(axons)
         if chip.synapse_memory.scope.value == "chip":
@@ -160,26 +162,26 @@ def brute_force(net: SNNGraph, chip: HardwareProfile, report: BudgetReport) -> d
                 share[name, where] = max(share.get((name, where), 0.0), amount / limit)
     if chip.synapse_memory.scope.value == "chip":
         share["synapse_memory", "chip"] = max(by_chip.values()) / int(chip.chip.memory_words.value or 0)
-    share |= fans(net, chip, found)
+    share |= fans(net, chip, synapses)
     return share
 
 
-def fans(net: SNNGraph, chip: HardwareProfile, found: Synapses) -> dict[tuple[str, str], float]:
+def fans(net: SNNGraph, chip: HardwareProfile, synapses: Synapses) -> dict[tuple[str, str], float]:
     share: dict[tuple[str, str], float] = {}
     rules = chip.connectivity
     cells = chip.synapse_memory.cells_per_weight.max_value or 1
     readout = any(group.role.value == "readout" for group in chip.core_groups)
     total = 0
-    for name, source in found.source.items():
-        each = cells if (found.weights[name] < 0).any() else 1
-        share["fan_in", name] = int(found.exists[name].sum(axis=1).max()) * each / int(rules.fan_in.value or 0)
+    for name, source in synapses.source.items():
+        per_weight = cells if (synapses.weights[name] < 0).any() else 1
+        share["fan_in", name] = int(synapses.exists[name].sum(axis=1).max()) * per_weight / int(rules.fan_in.value or 0)
         share.setdefault(("fan_out", name), 0.0)
         if readout and name == net.output:
             continue
         if source != INPUT:
-            leaving = int(found.exists[name].sum(axis=0).max())
+            leaving = int(synapses.exists[name].sum(axis=0).max())
             share["fan_out", source] = leaving / int(rules.fan_out.value or 0)
-            total += int(found.exists[name].sum())
+            total += int(synapses.exists[name].sum())
     capacity = sum(
         int(chip.core_limits(n)["neurons"].value) * int(group.count.value or 0)
         for n, group in enumerate(chip.core_groups)

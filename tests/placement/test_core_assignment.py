@@ -1,4 +1,4 @@
-"""Which core a part lies on: matching against every permutation, first fit against its limits."""
+"""Core assignment: matching against every permutation, first fit against its limits."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def speck_net(rng: np.random.Generator) -> SNNGraph:
 
 def needs(net: SNNGraph) -> list[tuple[int, int]]:
     """Kernel and neuron words of each layer, by sinabs' formulas."""
-    found = []
+    needs = []
     for layer in net.layers:
         f, c, kx, ky = layer.synapse.weight.shape
         _, fy, fx = net.shape_of(layer.name)
         kernel = c * 2 ** (int(np.ceil(np.log2(kx * ky))) + int(np.ceil(np.log2(f))))
-        found.append((kernel, f * 2 ** (int(np.ceil(np.log2(fy))) + int(np.ceil(np.log2(fx))))))
-    return found
+        needs.append((kernel, f * 2 ** (int(np.ceil(np.log2(fy))) + int(np.ceil(np.log2(fx))))))
+    return needs
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -54,10 +54,10 @@ def test_as_many_layers_find_a_core_as_in_the_best_permutation(seed: int) -> Non
     fits = [[k <= 1024 * kernel and n <= 1024 * neuron for kernel, neuron in kinds] for k, n in layers]
     best = max(sum(fits[i][core] for i, core in enumerate(chosen)) for chosen in set(permutations(range(9), len(layers))))
     placement = place(net, SPECK)
-    found = [part for part in placement.slices if part.slot is not None]
-    assert len(found) == best
-    assert len({part.slot for part in found}) == best
-    for part in found:
+    placed = [part for part in placement.slices if part.slot is not None]
+    assert len(placed) == best
+    assert len({part.slot for part in placed}) == best
+    for part in placed:
         kernel, neuron = layers[placement.layers.index(part.layer)]
         assert kernel <= 1024 * KERNEL_KI[part.slot] and neuron <= 1024 * NEURON_KI[part.slot]
         assert (part.memory_words, part.neuron_words) == (kernel, neuron)
@@ -176,8 +176,8 @@ def test_a_memory_of_the_chip_ends_a_chip_before_its_cores_do() -> None:
     """SpiNNaker: 100 inputs to 256 neurons are 100 · (3 + 256) = 25900 words; two such cores fill a chip of 60000."""
     chip = small_chip("spinnaker1", chip__memory_words=60000)
     net = dense_net(100, 1024)
-    one = check(net, chip)
-    (row,) = one.over
+    report = check(net, chip)
+    (row,) = report.over
     assert (row.resource, row.where, row.used, row.limit) == ("synapse_memory", "chip", 4 * 25900, 60000)
     assert "2 chips instead of 1" in row.remedy
     two = check(net, chip, chips=2)

@@ -28,9 +28,9 @@ def test_weights_of_zero_count_where_nobody_asked_for_them() -> None:
     weight = np.array([[1.0, 0.0, 2.0], [0.0, 0.0, 3.0]])
     net = chain([Layer(name="fc", synapse=Dense(weight=weight), neuron=IF())], input_shape=(3,))
     for zeros, into, out in ((False, [3, 3], [2, 2, 2]), (True, [2, 1], [1, 0, 2])):
-        found = find_populations(net, zeros=zeros)
-        assert count_synapses_into(found[0]).tolist() == into
-        assert count_synapses_out_of(INPUT, found).tolist() == out
+        populations = find_populations(net, zeros=zeros)
+        assert count_synapses_into(populations[0]).tolist() == into
+        assert count_synapses_out_of(INPUT, populations).tolist() == out
 
 
 def test_a_convolution_in_groups_and_one_behind_a_pool_with_zeros() -> None:

@@ -1,4 +1,4 @@
-"""Placement: the vendors' tables row by row, and what must hold for any network on any chip."""
+"""Placement against the vendors' tables, and invariants on random networks and chips."""
 
 from __future__ import annotations
 
@@ -89,10 +89,10 @@ def test_pilotnet_of_sigma_delta_neurons_takes_61_cores(pilotnet: SNNGraph) -> N
     neuron = SigmaDelta(v_threshold=np.array(1))
     layers = [layer if layer.neuron is None else replace(layer, neuron=neuron) for layer in pilotnet.layers]
     net = replace(pilotnet, layers=tuple(layers))
-    found = find_populations(net)
-    assert [p.name for p in found] == [row[0] for row in PILOTNET[1:]]
-    bits = {p.projections[0].layer: row[0] for p, row in zip(found, SDNN, strict=True)}
-    placement = place_populations(found, bits, LOIHI2)
+    populations = find_populations(net)
+    assert [p.name for p in populations] == [row[0] for row in PILOTNET[1:]]
+    bits = {p.projections[0].layer: row[0] for p, row in zip(populations, SDNN, strict=True)}
+    placement = place_populations(populations, bits, LOIHI2)
     printed = []
     for name in placement.layers:
         parts = placement.slices_of(name)
@@ -112,10 +112,10 @@ def test_pilotnet_has_room_left_beside_the_vendors_packing(pilotnet: SNNGraph) -
 def test_oxford_takes_5_cores() -> None:
     """lava-nc/lava-dl: tutorials/lava/lib/dl/netx/oxford/run.ipynb: 2 cores of 8064 words, 3 of 5400, in the mean."""
     placement = place(read_netx(shared("conformance/netx_oxford/network.net")), LOIHI2)
-    found = [
+    cores_and_words = [
         (len(parts := placement.slices_of(name)), sum(p.memory_words for p in parts) // len(parts)) for name in placement.layers
     ]
-    assert found == [(3, 5400), (2, 8064)]
+    assert cores_and_words == [(3, 5400), (2, 8064)]
     assert [part.neurons for part in placement.slices_of("layer0")] == [127, 127, 2]
 
 
@@ -143,12 +143,12 @@ def test_yolo_is_split_as_the_later_loihi2_compiler_splits_it() -> None:
         synapse = Conv2d(weight=weight, stride=(stride, stride), padding=(kernel // 2, kernel // 2))
         layers.append(Layer(name=f"conv{n}", synapse=synapse, neuron=IF()))
         channels, bits[f"conv{n}"] = out, width
-    found = find_populations(chain(layers, input_shape=(3, 448, 448)))
-    placement = place_populations(found, bits, later)
+    populations = find_populations(chain(layers, input_shape=(3, 448, 448)))
+    placement = place_populations(populations, bits, later)
     assert [tile_of(placement, name) for name in placement.layers] == [row[6] for row in YOLO]
     assert [len(placement.slices_of(name)) for name in placement.layers] == [row[7] for row in YOLO]
     assert placement.cores_used == 574
-    first_compiler = place_populations(found, bits, override_facts(LOIHI2, {"core.synapse_memory": 16000}))
+    first_compiler = place_populations(populations, bits, override_facts(LOIHI2, {"core.synapse_memory": 16000}))
     assert first_compiler.cores_used == 574
 
 
@@ -212,12 +212,12 @@ def test_a_core_is_over_a_limit_only_where_one_neuron_is(seed: int) -> None:
                 if rule_of_loihi2:
                     assert part.box[0][1] - part.box[0][0] == 1
                 else:
-                    assert part.memory_words <= max(least(net, chip, part.layer, "memory_words"))
+                    assert part.memory_words <= max(min_needs(net, chip, part.layer, "memory_words"))
             if not rule_of_loihi2 and part.axons_in > chip.core.axons_in.value:
-                assert part.axons_in <= max(least(net, chip, part.layer, "axons_in"))
+                assert part.axons_in <= max(min_needs(net, chip, part.layer, "axons_in"))
 
 
-def least(net: SNNGraph, chip: Any, layer: str, what: str) -> list[int]:
+def min_needs(net: SNNGraph, chip: Any, layer: str, what: str) -> list[int]:
     """What each single neuron of a layer needs, alone on its core."""
     wide = override_facts(
         chip, {"core.neurons": 1, "core.synapse_memory": 10**9, "core.axons_in": 10**9, "packing.rule": "equal"}

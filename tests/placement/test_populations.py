@@ -1,4 +1,4 @@
-"""Populations: what lies between neuron layers becomes one projection, and narrower networks keep their sizes."""
+"""Populations and projections of networks, and of narrower networks."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ def recurrent_net() -> SNNGraph:
 
 
 def test_weights_lie_with_the_neurons_that_receive_them() -> None:
-    found = find_populations(split_net())
-    assert [p.name for p in found] == ["lif1", "lif2", "out"]
-    assert [p.shape for p in found] == [(16, 8, 8), (32, 4, 4), (10,)]
-    assert [q.layer for p in found for q in p.projections] == ["conv1", "conv2", "fc"]
+    populations = find_populations(split_net())
+    assert [p.name for p in populations] == ["lif1", "lif2", "out"]
+    assert [p.shape for p in populations] == [(16, 8, 8), (32, 4, 4), (10,)]
+    assert [q.layer for p in populations for q in p.projections] == ["conv1", "conv2", "fc"]
 
 
 def test_a_pool_is_part_of_the_convolution_behind_it() -> None:
@@ -100,19 +100,19 @@ def test_axes_reach_the_inputs_that_have_synapses(seed: int) -> None:
 
 
 def test_residual_sums_loops_and_weights_at_the_end() -> None:
-    found = {p.name: p for p in find_populations(recurrent_net())}
-    assert list(found) == ["a", "sum", "h", "out"]
-    weights, identity = found["sum"].projections
+    populations = {p.name: p for p in find_populations(recurrent_net())}
+    assert list(populations) == ["a", "sum", "h", "out"]
+    weights, identity = populations["sum"].projections
     assert (weights.layer, identity.layer, identity.groups, identity.is_elementwise) == ("b", "sum", 8, True)
-    assert [q.layer for q in found["h"].projections] == ["fc", "loop"]
-    assert found["out"].readout and not found["h"].readout
+    assert [q.layer for q in populations["h"].projections] == ["fc", "loop"]
+    assert populations["out"].readout and not populations["h"].readout
 
 
-def test_waits_are_what_the_chip_does_not_delay_by_itself() -> None:
+def test_delays_count_beyond_the_step_of_each_layer() -> None:
     """`sum` is the second layer: the input has to wait a step for it; a loop of one layer and one step waits for none."""
-    found = {p.name: p for p in find_populations(recurrent_net())}
-    assert found["sum"].projections[1].delay_steps == 1
-    assert [q.delay_steps for q in found["h"].projections] == [0, 0]
+    populations = {p.name: p for p in find_populations(recurrent_net())}
+    assert populations["sum"].projections[1].delay_steps == 1
+    assert [q.delay_steps for q in populations["h"].projections] == [0, 0]
 
 
 def test_a_flatten_behind_the_weights_keeps_the_map() -> None:
@@ -144,22 +144,22 @@ def test_a_layer_that_turns_the_input_into_spikes_is_an_input_layer() -> None:
     ],
 )
 def test_narrowed_populations_are_those_of_the_pruned_network(net: SNNGraph) -> None:
-    found = find_populations(net)
+    populations = find_populations(net)
     for group in list_prunable_groups(net):
         for left in {1, max(1, group.channels // 2), group.channels - 1} - {0}:
             pruned = find_populations(prune(net, PruningPlan(kept={group.name: tuple(range(left))})))
-            assert narrow_populations(found, group.name, group.channels, left) == pruned
+            assert narrow_populations(populations, group.name, group.channels, left) == pruned
 
 
 @pytest.mark.parametrize("seed", range(24))
-def test_weights_that_exist_are_narrowed_with_the_rest(seed: int) -> None:
+def test_nonzero_weights_are_narrowed_with_the_rest(seed: int) -> None:
     rng = np.random.default_rng(seed)
     net = sparse(random_net(rng) if seed < 12 else wild_graph(seed), rng)
-    found = find_populations(net, zeros=True)
+    populations = find_populations(net, zeros=True)
     for group in list_prunable_groups(net):
         left = max(1, group.channels // 2)
         pruned = find_populations(prune(net, PruningPlan(kept={group.name: tuple(range(left))})), zeros=True)
-        for here, there in zip(narrow_populations(found, group.name, group.channels, left), pruned, strict=True):
+        for here, there in zip(narrow_populations(populations, group.name, group.channels, left), pruned, strict=True):
             assert count_synapses_into(here).tolist() == count_synapses_into(there).tolist()
 
 

@@ -1,4 +1,4 @@
-"""Storage formats against the vendors' own figures, and against lists written out synapse by synapse."""
+"""Storage formats against vendors' figures and lists written out by synapse."""
 
 from __future__ import annotations
 
@@ -154,8 +154,8 @@ def test_loihi1_convolution_bits_are_those_of_every_position_looked_at(seed: int
     )
     (population,) = find_populations(net)
     box = tuple((a := int(rng.integers(0, n)), int(rng.integers(a + 1, n + 1))) for n in population.shape)
-    found = count_memory_words(population.projections[0], box, 8, LOIHI1) * 64
-    assert found == nengo_conv_bits(population.projections[0], box, 8)
+    bits = count_memory_words(population.projections[0], box, 8, LOIHI1) * 64
+    assert bits == nengo_conv_bits(population.projections[0], box, 8)
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -187,9 +187,9 @@ def test_delays_take_bits_of_every_synapse() -> None:
 
 
 def test_one_weight_for_each_neuron_is_one_list_each() -> None:
-    one = Projection(layer="s", kind="one_to_one", sources=(), channels=2, outputs=2, groups=2, axes=(identity_axis(3),))
-    assert count_memory_words(one, ((0, 2), (0, 3)), 8, LOIHI2) == 6
-    assert count_memory_words(one, ((0, 2), (0, 3)), 8, LOIHI1) == 6
+    projection = Projection(layer="s", kind="one_to_one", sources=(), channels=2, outputs=2, groups=2, axes=(identity_axis(3),))
+    assert count_memory_words(projection, ((0, 2), (0, 3)), 8, LOIHI2) == 6
+    assert count_memory_words(projection, ((0, 2), (0, 3)), 8, LOIHI1) == 6
 
 
 def netx_bits(weight: np.ndarray) -> int:
@@ -220,8 +220,8 @@ def test_bits_of_a_list_are_netx_s(seed: int) -> None:
 def test_bits_of_quantised_weights_are_those_they_were_quantised_to() -> None:
     """Loihi stores b bits as multiples of 2^(9 − b); 7 is stored as 8, as in the Oxford network."""
     for bits in range(2, 9):
-        step, most = 2 ** (9 - bits), 2 ** (bits - 1) - 1
-        assert list_bits(np.arange(-most, most + 1) * step) == bits
+        step, largest = 2 ** (9 - bits), 2 ** (bits - 1) - 1
+        assert list_bits(np.arange(-largest, largest + 1) * step) == bits
     assert list_bits(np.zeros(3)) == 1
 
 
@@ -253,7 +253,7 @@ def test_a_convolution_over_one_axis_is_stored_like_one_over_two() -> None:
     assert count_neurons(((0, 6), (0, 10))) == population.neurons
 
 
-def test_weights_per_neuron_and_per_channel_are_told_apart() -> None:
+def test_weights_per_neuron_differ_from_weights_per_channel() -> None:
     neuron = LoihiLIF(decay_u=4096, decay_v=0, v_threshold=1)
     for weight, kind in ((np.ones((2, 1, 1)), "conv"), (np.ones((2, 3, 3)), "one_to_one")):
         net = SNNGraph(
