@@ -14,13 +14,13 @@ import spear_deploy
 ROOT = Path(spear_deploy.__file__).parent
 
 ORDER = (
-    "errors", "util", "network", "hardware", "simulator", "data", "norse", "quantize", "placement", "budget", "training",
-    "interchange", "pruning", "lava", "report", "pipeline", "cli",
+    "errors", "util", "network", "hardware", "simulator", "data", "norse", "frameworks", "quantize", "placement", "budget",
+    "training", "interchange", "pruning", "lava", "report", "pipeline", "cli",
 )  # fmt: skip
 """The folders from bottom to top: each imports from those before it, at the top of a module and inside its functions."""
 RANK = {name: rank for rank, name in enumerate(ORDER)}
 HEAVY = ("torch", "norse", "lava", "matplotlib", "sklearn", "gymnasium", "stable_baselines3", "onnxruntime", "optuna", "scipy")
-NEED_HEAVY = ("norse/", "lava/", "pruning/search/rl_agents.py", "pruning/search/environment.py")
+NEED_HEAVY = ("norse/", "frameworks/", "lava/", "pruning/search/rl_agents.py", "pruning/search/environment.py")
 """Entered only by who needs the package that they are about."""
 
 
@@ -82,7 +82,7 @@ def test_heavy_packages_are_imported_where_they_are_used(path):
         assert not [name for name in imported(path, top_only=True) if name.split(".")[0] in HEAVY]
 
 
-def test_the_root_holds_16_folders_and_the_errors():
+def test_the_root_holds_17_folders_and_the_errors():
     entries = {path.name for path in ROOT.iterdir() if not path.name.startswith("__pycache__")}
     assert entries == {*(name for name in ORDER if name != "errors"), "errors.py", "__init__.py", "py.typed"}
 

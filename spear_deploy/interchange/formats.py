@@ -16,9 +16,9 @@ from spear_deploy.network.graph import SNNGraph
 from spear_deploy.util.files import replace_file, require_file, write_json
 
 if TYPE_CHECKING:
+    from spear_deploy.frameworks.support_table import Support
     from spear_deploy.interchange.certificate import Format, ProofInput
     from spear_deploy.interchange.netx.lint import LintFinding
-    from spear_deploy.norse.support_table import Support
     from spear_deploy.util.progress import Progress
 
 READABLE = {".snn": "network", ".nir": "NIR", ".net": "netx", ".h5": "netx", ".hdf5": "netx"}
@@ -85,7 +85,7 @@ def lint(path: str | os.PathLike[str]) -> list[LintFinding]:
 
 def supported_modules() -> list[Support]:
     """Return the import status of every public module class of `norse.torch` and `torch.nn`: rows of module, status, note."""
-    from spear_deploy.norse.support_table import norse_support
+    from spear_deploy.frameworks.support_table import norse_support
 
     return norse_support()
 

@@ -1,1 +1,1 @@
-"""Norse models read, built, trained and run."""
+"""Norse networks built from graphs, trained and run."""

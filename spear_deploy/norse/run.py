@@ -5,8 +5,7 @@ The result has the form of the simulator's. Spikes come from Norse's cells in fl
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -15,9 +14,6 @@ from spear_deploy.network import Array
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.simulator import ChipRun, InputKind, Record, check_input, count_spikes
 
-if TYPE_CHECKING:
-    import torch
-
 
 def run_on_norse(
     graph: SNNGraph,
@@ -25,7 +21,7 @@ def run_on_norse(
     *,
     kind: InputKind = "spikes",
     record: Iterable[Record] = (),
-    model: torch.nn.Module | None = None,
+    forward: Callable[[Array], Array] | None = None,
 ) -> ChipRun:
     """Run a floating-point network as Norse cells.
 
@@ -34,7 +30,7 @@ def run_on_norse(
         x: (T, B, *input shape): whole numbers of spikes, or values of a current.
         kind: "spikes" or "current".
         record: "spikes", or nothing.
-        model: the Norse model that the graph was read from, if any: the output is then that of its forward.
+        forward: of the Norse model that the graph was read from, if any, (T, B, *input) -> (T, B, *output): it gives the output.
 
     Raises:
         DataError: the input does not match the network, or a state is to be recorded.
@@ -42,7 +38,6 @@ def run_on_norse(
     """
     import torch
 
-    from spear_deploy.norse.from_norse import run_norse
     from spear_deploy.norse.network import to_norse
 
     x, record = check_input(graph, x, kind), tuple(record)
@@ -54,7 +49,7 @@ def run_on_norse(
     with torch.no_grad():
         output, spikes = to_norse(graph).eval()(torch.from_numpy(x.astype(np.float32)), record=True)
     emitted = {name: value.numpy() > 0 for name, value in spikes.items()}
-    y = output.numpy() if model is None else run_norse(model, x.astype(np.float32))
+    y = output.numpy() if forward is None else forward(x.astype(np.float32))
     return ChipRun(
         output=y > 0 if graph[graph.output].spikes else y,
         spikes=emitted if "spikes" in record else {},

@@ -76,13 +76,13 @@ def in_norse(graph: SNNGraph) -> str:
     """Build the Norse network, run it, read it again, and say how that went."""
     import torch
 
-    from spear_deploy.norse.from_norse import from_norse
+    from spear_deploy.frameworks.models import read_model
     from spear_deploy.norse.network import to_norse
 
     x = spikes_for(graph)
     try:
         network = to_norse(graph).eval()
-        again = from_norse(network, graph.input_shape)
+        again = read_model(network, graph.input_shape)
     except UnsupportedError as error:
         return refused(error)
     with torch.no_grad():
@@ -115,11 +115,11 @@ def parts_table() -> str:
 
 def norse_table() -> str:
     """Every public module: read from Norse, and what was read out and back."""
-    from spear_deploy.norse.from_norse import from_norse, run_norse
-    from spear_deploy.norse.support_table import norse_support
-    from tests.norse import test_importer as models
-    from tests.norse.test_roundtrip import WHOLE_MODELS
-    from tests.norse.test_support_table import RECIPES
+    from spear_deploy.frameworks.models import read_model, run_model
+    from spear_deploy.frameworks.support_table import norse_support
+    from tests.frameworks.test_support_table import RECIPES
+    from tests.frameworks import test_norse_importer as models
+    from tests.frameworks.test_norse_roundtrip import WHOLE_MODELS
 
     made = {f"norse.torch.{name}": make for name, make in models.MAPPED.items() if name not in WHOLE_MODELS}
     made |= {f"torch.nn.{name}": (lambda pair=pair: (in_a_network(pair[0]), pair[1])) for name, pair in RECIPES.items()}
@@ -133,9 +133,9 @@ def norse_table() -> str:
                 continue
             model, shape, *_ = made[row.module]()
             model = models.dyadic(model).eval()
-            graph = from_norse(model, shape)
+            graph = read_model(model, shape)
             x = spikes_for(graph).astype(np.float32)
-            same = np.array_equal(run_norse(model, x), simulate(graph, x, kind="current").output)
+            same = np.array_equal(run_model(model, x), simulate(graph, x, kind="current").output)
             read = "exact" if same else f"approximated: {row.note}"
             cells = [written(graph, to, Path(folder)) for to in FORMATS]
             rows.append((f"`{row.module}`", f"{row.status}, {read}", *cells, in_norse(graph)))
@@ -144,7 +144,7 @@ def norse_table() -> str:
 
 def refused_table() -> str:
     """Every public module that is refused when a model is read, and what to use."""
-    from spear_deploy.norse.support_table import norse_support
+    from spear_deploy.frameworks.support_table import norse_support
 
     rows = [(f"`{row.module}`", row.note.replace("|", "/")) for row in norse_support() if row.status == "refused"]
     return table(("module", "why not, and what to use"), rows)

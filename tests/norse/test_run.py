@@ -1,5 +1,7 @@
 """Backend Norse: the simulator's spikes on a binary grid."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -7,8 +9,8 @@ torch = pytest.importorskip("torch")
 import norse.torch as norse  # noqa: E402
 
 from spear_deploy.errors import DataError, UnsupportedError  # noqa: E402
+from spear_deploy.frameworks.models import read_model, run_model  # noqa: E402
 from spear_deploy.interchange.netx.writer import write_netx  # noqa: E402
-from spear_deploy.norse.from_norse import from_norse, run_norse  # noqa: E402
 from spear_deploy.norse.run import run_on_norse  # noqa: E402
 from spear_deploy.pipeline.api import check  # noqa: E402
 from spear_deploy.quantize import fold_batchnorm, quantize  # noqa: E402
@@ -33,11 +35,11 @@ def test_norse_gives_the_run_of_the_simulator(seed):
 def test_the_output_of_a_model_is_that_of_its_own_forward():
     torch.manual_seed(0)
     model = norse.SequentialState(torch.nn.Linear(6, 5), norse.LIFBoxCell(), torch.nn.Linear(5, 3), norse.LIFCell())
-    graph = from_norse(model, (6,))
+    graph = read_model(model, (6,))
     x = np.random.default_rng(0).random((20, 3, 6)) * 4
-    run = run_on_norse(graph, x, kind="current", record=("spikes",), model=model)
+    run = run_on_norse(graph, x, kind="current", record=("spikes",), forward=partial(run_model, model))
     assert run.output.dtype == bool and run.output.any()
-    np.testing.assert_array_equal(run.output, run_norse(model, x) > 0)
+    np.testing.assert_array_equal(run.output, run_model(model, x) > 0)
 
 
 def test_a_norm_behind_a_flatten_is_folded_exactly_and_reaches_the_chip(tmp_path):
@@ -50,11 +52,11 @@ def test_a_norm_behind_a_flatten_is_folded_exactly_and_reaches_the_chip(tmp_path
         norm.running_var.uniform_(0.5, 2)
     conv, readout = torch.nn.Conv2d(1, 3, 3), torch.nn.Linear(48, 4)
     model = norse.SequentialState(conv, norse.LIFBoxCell(), torch.nn.Flatten(), norm, readout, norse.LIBoxCell()).eval()
-    graph = from_norse(model, (1, 6, 6))
+    graph = read_model(model, (1, 6, 6))
     x = (np.random.default_rng(0).random((30, 5, 1, 6, 6)) < 0.4).astype(np.float32) * 4
     folded = fold_batchnorm(graph)
     assert all(layer.norm is None for layer in folded.layers)
-    ours, theirs = simulate(folded, x, kind="current", record=("spikes",)), run_norse(model, x)
+    ours, theirs = simulate(folded, x, kind="current", record=("spikes",)), run_model(model, x)
     counted = simulate(graph, x, kind="current").counts.sent
     assert ours.spikes.keys() and all((ours.counts.sent[name] == counted[name]).all() for name in ours.spikes)
     np.testing.assert_allclose(ours.output, theirs, rtol=1e-5, atol=1e-5)

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 
 from spear_deploy.errors import UnsupportedError
+from spear_deploy.frameworks.importer.context import Framework, TraceContext
+from spear_deploy.frameworks.importer.modules import check_hooks, check_input, join
+from spear_deploy.frameworks.importer.symbols import Concat, OutputAndState, Signal, State, Symbol, name_module, require_signal
+from spear_deploy.frameworks.importer.synapses import make_refusal, to_array
 from spear_deploy.network import IF, LI, LIF, Array, Conv2d, CubaLI, CubaLIF, Dense, Neuron, Reset, Shape, Synapse
 from spear_deploy.network.graph import Edge
 from spear_deploy.norse.cells import CELLS, TIME_LAYERS, norse
-from spear_deploy.norse.importer.context import Framework, TraceContext
-from spear_deploy.norse.importer.modules import check_hooks, check_input, join
-from spear_deploy.norse.importer.symbols import Concat, OutputAndState, Signal, State, Symbol, name_module, require_signal
-from spear_deploy.norse.importer.synapses import make_refusal, to_array
 from spear_deploy.util.number_format import format_shape
 
 THRESHOLD_METHODS = ("heaviside", "super", "triangle", "tanh", "circ", "heavi_erfc")

@@ -1,6 +1,6 @@
 """Conventions of a framework, and the context of one traced call.
 
-A framework is one `Framework` object, made in one file (`norse/conventions.py` for Norse). Tracing, functions and torch's own
+A framework is one `Framework` object, made in one file (`frameworks/norse.py` for Norse). Tracing, functions and torch's own
 modules are the same for all frameworks and know only this object.
 """
 
@@ -12,10 +12,10 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import torch
 
+from spear_deploy.frameworks.importer.builder import GraphBuilder
+from spear_deploy.frameworks.importer.symbols import OutputAndState, Signal, Symbol
+from spear_deploy.frameworks.importer.unrolling import UnrolledSteps
 from spear_deploy.network import Synapse
-from spear_deploy.norse.importer.builder import GraphBuilder
-from spear_deploy.norse.importer.symbols import OutputAndState, Signal, Symbol
-from spear_deploy.norse.importer.unrolling import UnrolledSteps
 
 Form: TypeAlias = Literal["step", "layers", "loop"]
 """How a forward deals with time (see `trace`)."""

@@ -12,10 +12,10 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations, prune
 
 from spear_deploy.errors import FileError, GraphError, UnsupportedError
+from spear_deploy.frameworks.models import load_model, read_model, run_model
+from spear_deploy.frameworks.norse import solve_w_in
 from spear_deploy.network import IF, LI, LIF, AvgPool, Conv1d, Conv2d, CubaLI, CubaLIF, Dense, Scale, SumPool
 from spear_deploy.network.graph import Edge, SNNGraph
-from spear_deploy.norse.conventions import solve_w_in
-from spear_deploy.norse.from_norse import from_norse, load_model, run_norse
 from spear_deploy.norse.network import to_norse
 from spear_deploy.simulator import simulate
 
@@ -54,9 +54,9 @@ def spikes_for(shape, seed=0, steps=12, batch=3, rate=0.4):
 def assert_same(model, shape, *, active=True, **sizes):
     """Run the user's model, the simulator and the rebuilt Norse network on one input."""
     model = model.eval()
-    graph = from_norse(model, shape)
+    graph = read_model(model, shape)
     x = spikes_for(shape, **sizes)
-    expected = run_norse(model, x)
+    expected = run_model(model, x)
     run = simulate(graph, x)
     assert np.array_equal(run.output, expected)
     with torch.no_grad():
@@ -132,7 +132,7 @@ CELLS = {
 @pytest.mark.parametrize("name", CELLS)
 def test_states_of_cells_are_equal_to_the_bit(name):
     cell = CELLS[name]
-    graph = from_norse(cell, (6,))
+    graph = read_model(cell, (6,))
     drive = np.random.default_rng(3).standard_normal((80, 4, 6)).astype(np.float32) * 2 + 0.5
     run = simulate(graph, drive, kind="current", record=["v", "u"])
     state = None
@@ -152,12 +152,12 @@ def test_states_of_cells_are_equal_to_the_bit(name):
 @pytest.mark.parametrize("layer", [norse.LIF(), norse.IAF(), norse.LI()], ids=lambda m: type(m).__name__)
 def test_time_layers_are_equal_to_the_bit(layer):
     drive = np.random.default_rng(3).standard_normal((60, 4, 6)).astype(np.float32) * 2 + 0.5
-    run = simulate(from_norse(layer, (6,)), drive, kind="current")
-    assert np.array_equal(run_norse(layer, drive), run.output)
+    run = simulate(read_model(layer, (6,)), drive, kind="current")
+    assert np.array_equal(run_model(layer, drive), run.output)
 
 
 def test_parameters_become_the_numbers_that_a_person_wrote():
-    graph = from_norse(State(norse.LIFCell(), box(), norse.LIBoxCell(), norse.LICell()), (2,))
+    graph = read_model(State(norse.LIFCell(), box(), norse.LIBoxCell(), norse.LICell()), (2,))
     lif, lif_box, li, cuba_li = (layer.neuron for layer in graph.layers)
     assert isinstance(lif, CubaLIF) and isinstance(lif_box, LIF) and isinstance(li, LI) and isinstance(cuba_li, CubaLI)
     assert (float(lif.tau_mem_s), float(lif.tau_syn_s), float(lif.w_in)) == (0.01, 0.005, 5.0)
@@ -168,7 +168,7 @@ def test_parameters_become_the_numbers_that_a_person_wrote():
 @pytest.mark.parametrize("rate", np.random.default_rng(5).uniform(1, 2000, 40).astype(np.float32))
 @pytest.mark.parametrize("dt_s", [1e-3, 1e-4])
 def test_every_rate_keeps_its_float32_multiplier(rate, dt_s):
-    neuron = from_norse(norse.LIFBoxCell(norse.LIFBoxParameters(tensor(rate)), dt=dt_s), (1,))["model"].neuron
+    neuron = read_model(norse.LIFBoxCell(norse.LIFBoxParameters(tensor(rate)), dt=dt_s), (1,))["model"].neuron
     assert np.float32(dt_s / float(neuron.tau_s)) == np.float32(dt_s) * rate
 
 
@@ -179,7 +179,7 @@ def test_w_in_makes_the_current_jump_by_1():
 
 def test_the_shared_default_of_iaf_is_left_alone():
     norse.IAFParameters().v_reset.requires_grad_(False)  # Norse itself sets it in every run of an IAFCell
-    graph = from_norse(norse.IAFCell(), (2,))
+    graph = read_model(norse.IAFCell(), (2,))
     to_norse(graph)(np.ones((3, 2, 2)))
     assert not norse.IAFParameters().v_reset.requires_grad
 
@@ -271,13 +271,13 @@ def test_recurrent_cells_step_by_step(timed):
     dyadic(cell, levels=2)
     with torch.no_grad():
         cell.recurrent_weights.fill_diagonal_(0)
-    graph = from_norse(cell, (6,))
+    graph = read_model(cell, (6,))
     assert Edge(source="model", target="model.recurrent", delay=1) in graph.edges
     assert np.array_equal(graph["model.recurrent"].synapse.weight, cell.recurrent_weights.detach().numpy())
     x = spikes_for((6,), steps=60, batch=8)
     run = simulate(graph, x, record=["v", "u"])
     assert 0.05 < run.output.mean() < 0.6
-    assert np.array_equal(run_norse(cell, x), run.output)
+    assert np.array_equal(run_model(cell, x), run.output)
     with torch.no_grad():
         assert np.array_equal(to_norse(graph)(x).numpy(), run.output)
         state = None
@@ -291,10 +291,10 @@ def test_recurrent_cells_step_by_step(timed):
 def test_recurrence_matters_in_that_test():
     cell = dyadic(norse.LIFRecurrentCell(6, 8), levels=2)
     x = spikes_for((6,), steps=60, batch=8)
-    before = run_norse(cell, x)
+    before = run_model(cell, x)
     with torch.no_grad():
         cell.recurrent_weights.zero_()
-    assert not np.array_equal(before, run_norse(cell, x))
+    assert not np.array_equal(before, run_model(cell, x))
 
 
 def test_recurrent_sequential_feeds_its_output_back():
@@ -342,7 +342,7 @@ def test_states_in_attributes_and_in_dictionaries():
         return z
 
     model = Stateless(with_attribute, fc=nn.Linear(4, 5), lif=box(), held=None)
-    assert [layer.name for layer in from_norse(model, (4,)).layers] == ["lif"]
+    assert [layer.name for layer in read_model(model, (4,)).layers] == ["lif"]
 
     def with_dictionary(self, x, state):
         state = state or {"lif": None}
@@ -366,7 +366,7 @@ def test_pruned_and_parametrised_weights_are_what_is_used():
     model = State(parametrizations.weight_norm(nn.Linear(4, 6)), norse.IAFCell(), nn.Linear(6, 5), norse.IAFCell())
     prune.l1_unstructured(model[2], "weight", amount=0.5)
     model(torch.ones(1, 4))
-    graph = from_norse(model, (4,))
+    graph = read_model(model, (4,))
     assert np.array_equal(graph["1"].synapse.weight, model[0].weight.detach().numpy())
     assert np.count_nonzero(graph["3"].synapse.weight) == 15
 
@@ -377,24 +377,24 @@ def test_regularisation_passes_spikes_through():
         z, _ = self.count(z, s)
         return self.fc(z), s
 
-    graph = from_norse(User(forward, lif=box(), count=norse.RegularizationCell(), fc=nn.Linear(3, 2)), (3,))
+    graph = read_model(User(forward, lif=box(), count=norse.RegularizationCell(), fc=nn.Linear(3, 2)), (3,))
     assert [layer.name for layer in graph.layers] == ["lif", "fc"]
 
 
 def test_the_model_is_left_as_it_was():
     model = State(nn.Linear(3, 4), nn.BatchNorm1d(4), norse.LIFCell()).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    from_norse(model, (3,))
-    run_norse(model, spikes_for((3,)))
+    read_model(model, (3,))
+    run_model(model, spikes_for((3,)))
     assert model.training and model[1].training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_a_rebuilt_model_is_the_same_network():
-    graph = from_norse(dyadic(State(nn.Linear(3, 4), nn.BatchNorm1d(4), norse.LIFCell(), nn.Linear(4, 2), norse.LICell())), (3,))
-    assert from_norse(to_norse(graph), (3,)) == graph
+    graph = read_model(dyadic(State(nn.Linear(3, 4), nn.BatchNorm1d(4), norse.LIFCell(), nn.Linear(4, 2), norse.LICell())), (3,))
+    assert read_model(to_norse(graph), (3,)) == graph
     with pytest.raises(GraphError, match="the network takes 3 inputs, input shape 4 was given"):
-        from_norse(to_norse(graph), (4,))
+        read_model(to_norse(graph), (4,))
 
 
 def random_model(seed):
@@ -444,7 +444,7 @@ def test_random_models_do_spike():
     rates = []
     for seed in range(25):
         model, shape = random_model(seed)
-        rates += simulate(from_norse(model, shape), spikes_for(shape, seed, steps=6)).counts.rates().values()
+        rates += simulate(read_model(model, shape), spikes_for(shape, seed, steps=6)).counts.rates().values()
     assert np.mean([0.02 < rate < 0.98 for rate in rates]) > 0.5
 
 
@@ -462,10 +462,10 @@ def test_random_weights_give_the_same_spikes_up_to_ties():
                 module.bias.data.normal_(1.0, 1.0)
         model[-2].weight.data.mul_(8)
         x = spikes_for((2, 8, 8), seed, steps=30, batch=8)
-        graph = from_norse(model, (2, 8, 8))
+        graph = read_model(model, (2, 8, 8))
         run = simulate(graph, x)
         assert 0.01 < run.output.mean() < 0.9
-        differ += int((run.output != run_norse(model, x)).sum())
+        differ += int((run.output != run_model(model, x)).sum())
         total += run.output.size
     assert differ <= 1e-3 * total
 
@@ -559,14 +559,14 @@ def test_norse_modules_are_mapped(name):
         model, shape, neuron = MAPPED[name]()
     if name == "VGG":
         with pytest.raises(UnsupportedError, match="the model: its forward|lies on the device 'meta' and holds no values"):
-            from_norse(model, shape)
+            read_model(model, shape)
         return
-    graph = from_norse(model, shape)
+    graph = read_model(model, shape)
     assert isinstance(graph, SNNGraph)
     assert type(graph[graph.output].neuron) is neuron
     if name != "MobileNetV2":
         x = spikes_for(shape, steps=8) * 2
-        assert simulate(graph, x, kind="current").output == pytest.approx(run_norse(model, x), abs=1e-6)
+        assert simulate(graph, x, kind="current").output == pytest.approx(run_model(model, x), abs=1e-6)
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -574,9 +574,9 @@ def test_norse_modules_are_refused_by_name(name):
     model, shape, reason = REFUSED[name]()
     if isinstance(model, (norse.LIFAdEx, norse.LIFEx, norse.LSNN, norse.Izhikevich)) or "Recurrent" in name:
         with pytest.raises(UnsupportedError, match=f"^the model.*{reason}|^module.*{reason}"):
-            from_norse(model, shape)
+            read_model(model, shape)
     with pytest.raises(UnsupportedError, match=f"^module '1' is {name}, which has no spiking counterpart here: .*{reason}"):
-        from_norse(State(nn.Identity(), model), shape)
+        read_model(State(nn.Identity(), model), shape)
 
 
 TORCH = {
@@ -596,9 +596,9 @@ TORCH = {
 def test_torch_modules_are_mapped(name):
     module, shape = TORCH[name]
     model = State(module, norse.IAFCell()).eval()
-    graph = from_norse(model, shape)
+    graph = read_model(model, shape)
     x = spikes_for(shape)
-    assert simulate(graph, x).output == pytest.approx(run_norse(model, x))
+    assert simulate(graph, x).output == pytest.approx(run_model(model, x))
 
 
 @pytest.mark.parametrize(
@@ -621,7 +621,7 @@ def test_torch_modules_are_mapped(name):
 def test_torch_modules_are_refused_by_name_and_place(module, reason):
     name = type(module).__name__
     with pytest.raises(UnsupportedError, match=f"module 'features.1' is {name}, which has no spiking counterpart here: {reason}"):
-        from_norse(User(lambda s, x, state: s.features(x, state), features=State(nn.Identity(), module)), (1, 4, 4))
+        read_model(User(lambda s, x, state: s.features(x, state), features=State(nn.Identity(), module)), (1, 4, 4))
 
 
 # ------------------------------------------------------------------------------------------------------------ refusals
@@ -768,7 +768,7 @@ def through(function):
         ((State(box(reset_method=lambda z, v, r, t: v)), (3,)), "'0' resets by '<lambda>'"),
         ((nn.Identity(), (3,)), "the model hands its input back"),
         ((nn.DataParallel(norse.LIFCell()), (3,)), "the model is DataParallel, .*give its .module"),
-        ((norse.LIFCell(), 3), "from_norse: input shape 3, expected whole numbers"),
+        ((norse.LIFCell(), 3), "read_model: input shape 3, expected whole numbers"),
         ((nn.Linear(3, 4, device="meta"), (3,)), "lies on the device 'meta' and holds no values"),
         ((3, (3,)), "a Norse model is a torch module, got int"),
     ],
@@ -776,58 +776,58 @@ def through(function):
 def test_a_model_without_a_counterpart_is_refused(case, message):
     model, shape = case
     with pytest.raises((UnsupportedError, GraphError), match=message):
-        from_norse(model, shape)
+        read_model(model, shape)
 
 
 def test_hooks_and_another_time_step_are_refused():
     model = State(nn.Linear(3, 4), norse.LIFCell(dt=0.002))
     with pytest.raises(UnsupportedError, match=r"cell '1' has a time step of 0.002 s, dt_s = 0.001 s was given"):
-        from_norse(model, (3,), dt_s=0.001)
-    assert from_norse(model, (3,), dt_s=0.002).dt_s == 0.002
-    assert from_norse(State(norse.IAFCell()), (3,), dt_s=0.005).dt_s == 0.005
+        read_model(model, (3,), dt_s=0.001)
+    assert read_model(model, (3,), dt_s=0.002).dt_s == 0.002
+    assert read_model(State(norse.IAFCell()), (3,), dt_s=0.005).dt_s == 0.005
     handle = model[0].register_forward_hook(lambda *args: None)
     with pytest.raises(UnsupportedError, match="module '0' has a forward hook"):
-        from_norse(model, (3,))
+        read_model(model, (3,))
     handle.remove()
     model[1].register_forward_pre_hook(lambda *args: None)
     with pytest.raises(UnsupportedError, match="module '1' has a forward hook"):
-        from_norse(model, (3,))
+        read_model(model, (3,))
 
 
 def test_a_model_that_cannot_be_copied_is_refused():
     model = State(nn.Linear(3, 4), norse.LIFCell())
     model.cache = [model[0](torch.ones(1, 3))]
     with pytest.raises(UnsupportedError, match="the model cannot be copied: .*build it anew"):
-        from_norse(model, (3,))
+        read_model(model, (3,))
 
 
 def test_cells_with_another_start_or_step_are_refused():
     cell = norse.LIFCell()
     cell.state_fallback = lambda x: norse.LIFFeedForwardState(torch.ones_like(x), torch.ones_like(x))
     with pytest.raises(UnsupportedError, match="the model is LIFCell, which has no spiking counterpart"):
-        from_norse(cell, (3,))
+        read_model(cell, (3,))
 
 
 def test_classes_derived_from_cells_count_as_their_base():
     class Mine(norse.LIFCell):
         pass
 
-    assert isinstance(from_norse(Mine(), (3,))["model"].neuron, CubaLIF)
+    assert isinstance(read_model(Mine(), (3,))["model"].neuron, CubaLIF)
 
 
 def test_shapes_that_do_not_meet_are_named():
     with pytest.raises(GraphError, match="layer '2': Dense takes 5 inputs, got 4"):
-        from_norse(State(nn.Linear(3, 4), norse.LIFCell(), nn.Linear(5, 2)), (3,))
+        read_model(State(nn.Linear(3, 4), norse.LIFCell(), nn.Linear(5, 2)), (3,))
 
 
 def test_names_are_free_and_legal():
     model = User(lambda s, x, state: s.lif(s.input(x), state), input=nn.Linear(3, 4), lif=box())
     model.input.bias = None
-    assert [layer.name for layer in from_norse(model, (3,)).layers] == ["lif"]
-    graph = from_norse(User(lambda s, x, state: s.input(x), input=nn.Linear(3, 4)), (3,))
+    assert [layer.name for layer in read_model(model, (3,)).layers] == ["lif"]
+    graph = read_model(User(lambda s, x, state: s.input(x), input=nn.Linear(3, 4)), (3,))
     assert [layer.name for layer in graph.layers] == ["input_"]
     shared = nn.Linear(3, 3)
-    graph = from_norse(State(shared, norse.IAFCell(), shared), (3,))
+    graph = read_model(State(shared, norse.IAFCell(), shared), (3,))
     assert graph.output == "0_2"
     assert np.array_equal(graph["0_2"].synapse.weight, graph["1"].synapse.weight)
 
@@ -881,7 +881,7 @@ def test_loads_models_from_the_current_directory(here):
     for spec, shape in (("build", (3,)), ("with_shape", None), ("carries", None), ("ready", (3,))):
         model, loaded_shape = load_model(f"spear_test_net:{spec}", shape)
         assert loaded_shape == (3,)
-        assert from_norse(model, loaded_shape).output == "1"
+        assert read_model(model, loaded_shape).output == "1"
     assert load_model("spear_test_net:with_shape", (4,))[1] == (4,)
     assert sys.path == before
 
@@ -916,4 +916,4 @@ def test_nan_weights_name_the_module(place):
     model = norse.SequentialState(nn.Linear(4, 3), norse.LIFRecurrentCell(3, 3))
     (model[0].weight if place == "0" else model[1].recurrent_weights).data[0, 0] = float("nan")
     with pytest.raises(GraphError, match=f"module '{place}': Dense.weight: holds NaN"):
-        from_norse(model, (4,))
+        read_model(model, (4,))

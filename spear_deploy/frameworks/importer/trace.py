@@ -20,10 +20,10 @@ import torch
 from torch import fx
 
 from spear_deploy.errors import UnsupportedError
+from spear_deploy.frameworks.importer.context import Form, Framework
+from spear_deploy.frameworks.importer.symbols import name_module
+from spear_deploy.frameworks.importer.synapses import PLAIN
 from spear_deploy.network import Shape
-from spear_deploy.norse.importer.context import Form, Framework
-from spear_deploy.norse.importer.symbols import name_module
-from spear_deploy.norse.importer.synapses import PLAIN
 
 LOOP_STEPS = 4
 """Steps on which a loop is traced: any difference between steps shows within the first few."""

@@ -11,9 +11,9 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 
+from spear_deploy.frameworks.importer.synapses import FOLDED, explain_refusal
+from spear_deploy.frameworks.norse import NORSE
 from spear_deploy.norse.cells import norse
-from spear_deploy.norse.conventions import NORSE
-from spear_deploy.norse.importer.synapses import FOLDED, explain_refusal
 
 Status: TypeAlias = Literal["mapped", "folded", "refused"]
 

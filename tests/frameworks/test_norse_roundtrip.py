@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.norse.from_norse import from_norse, run_norse
+from spear_deploy.frameworks.models import read_model, run_model
 from spear_deploy.norse.network import to_graph, to_norse
 from spear_deploy.simulator import simulate
-from tests.norse import test_importer as models
-from tests.norse.test_importer import dyadic
+from tests.frameworks.test_norse_importer import dyadic
+from tests.frameworks import test_norse_importer as models
 from tests.support.wild_graphs import wild_graph, wild_spikes
 
 torch.set_num_threads(1)
@@ -37,12 +37,12 @@ def test_states_come_back_equal_to_the_bit(name):
     """For every mapped module: Norse's own, the graph's, and those of the Norse cell that is built from the graph."""
     model, shape, _ = models.MAPPED[name]()
     dyadic(model)
-    graph = from_norse(model, shape)
+    graph = read_model(model, shape)
     drive = np.random.default_rng(3).integers(-8, 17, (40, 3, *shape)).astype(np.float32) / 8
     run = simulate(graph, drive, kind="current", record=("v", "u", "spikes"))
-    assert np.array_equal(run_norse(model, drive), run.output)
+    assert np.array_equal(run_model(model, drive), run.output)
     network = to_norse(graph).eval()
-    assert from_norse(network, shape) == graph
+    assert read_model(network, shape) == graph
     with torch.no_grad():
         assert np.array_equal(network(drive).numpy(), run.output)
         layer = graph[graph.output]
@@ -85,6 +85,6 @@ def test_integer_networks_are_refused_by_norse(numbers):
 
 def test_norses_cell_is_what_is_rebuilt():
     """No cell of our own where Norse has one."""
-    network = to_norse(from_norse(norse.SequentialState(norse.LIFCell(), norse.LIFBoxCell(), norse.LICell()), (3,)))
+    network = to_norse(read_model(norse.SequentialState(norse.LIFCell(), norse.LIFBoxCell(), norse.LICell()), (3,)))
     kinds = [type(network.module_of(name).neuron.cell) for name in ("0", "1", "2")]
     assert kinds == [norse.LIFCell, norse.LIFBoxCell, norse.LICell]

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from spear_deploy.errors import UnsupportedError
+from spear_deploy.frameworks.importer.symbols import ZEROS, Signal
 from spear_deploy.network import Layer, Shape
 from spear_deploy.network.graph import INPUT, Edge
-from spear_deploy.norse.importer.symbols import ZEROS, Signal
 
 DEFAULT_DT_S = 1e-3
 

@@ -14,13 +14,11 @@ import torch
 from torch import fx
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.network import Shape
-from spear_deploy.network.graph import INPUT, SNNGraph, merge_parts
-from spear_deploy.norse.importer.builder import GraphBuilder
-from spear_deploy.norse.importer.context import Form, Framework, TraceContext
-from spear_deploy.norse.importer.functions import call_function
-from spear_deploy.norse.importer.modules import call_module, join
-from spear_deploy.norse.importer.symbols import (
+from spear_deploy.frameworks.importer.builder import GraphBuilder
+from spear_deploy.frameworks.importer.context import Form, Framework, TraceContext
+from spear_deploy.frameworks.importer.functions import call_function
+from spear_deploy.frameworks.importer.modules import call_module, join
+from spear_deploy.frameworks.importer.symbols import (
     AxisSize,
     Concat,
     OutputAndState,
@@ -34,7 +32,7 @@ from spear_deploy.norse.importer.symbols import (
     name_module,
     shifted_by,
 )
-from spear_deploy.norse.importer.trace import (
+from spear_deploy.frameworks.importer.trace import (
     BATCH,
     LOOP_STEPS,
     TracedModel,
@@ -45,7 +43,9 @@ from spear_deploy.norse.importer.trace import (
     takes_state,
     trace,
 )
-from spear_deploy.norse.importer.unrolling import UnrolledSteps
+from spear_deploy.frameworks.importer.unrolling import UnrolledSteps
+from spear_deploy.network import Shape
+from spear_deploy.network.graph import INPUT, SNNGraph, merge_parts
 
 
 def import_model(model: torch.nn.Module, input_shape: Shape, *, framework: Framework, dt_s: float | None = None) -> SNNGraph:

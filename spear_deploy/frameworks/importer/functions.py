@@ -13,10 +13,9 @@ import torch
 from torch.nn import functional
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.network import Scale
-from spear_deploy.norse.importer.context import TraceContext
-from spear_deploy.norse.importer.modules import add_part, add_stateless, all_spikes, join
-from spear_deploy.norse.importer.symbols import (
+from spear_deploy.frameworks.importer.context import TraceContext
+from spear_deploy.frameworks.importer.modules import add_part, add_stateless, all_spikes, join
+from spear_deploy.frameworks.importer.symbols import (
     AxisSize,
     Concat,
     OutputAndState,
@@ -30,7 +29,8 @@ from spear_deploy.norse.importer.symbols import (
     name_module,
     shifted_by,
 )
-from spear_deploy.norse.importer.synapses import to_flatten
+from spear_deploy.frameworks.importer.synapses import to_flatten
+from spear_deploy.network import Scale
 from spear_deploy.util.number_format import format_shape
 
 

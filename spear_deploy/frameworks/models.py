@@ -24,17 +24,17 @@ import numpy as np
 import torch
 
 from spear_deploy.errors import FileError, GraphError, UnsupportedError, did_you_mean
+from spear_deploy.frameworks.importer.interpreter import copy_model, import_model
+from spear_deploy.frameworks.importer.synapses import to_array
+from spear_deploy.frameworks.importer.trace import detect_form, summarize_error, takes_state
+from spear_deploy.frameworks.norse import NORSE
 from spear_deploy.network import Array, Shape
 from spear_deploy.network.graph import SNNGraph
-from spear_deploy.norse.conventions import NORSE
-from spear_deploy.norse.importer.interpreter import copy_model, import_model
-from spear_deploy.norse.importer.synapses import to_array
-from spear_deploy.norse.importer.trace import detect_form, summarize_error, takes_state
 from spear_deploy.norse.network import NorseNetwork, to_graph
 from spear_deploy.util.number_format import format_shape
 
 
-def from_norse(model: torch.nn.Module, input_shape: Sequence[int], *, dt_s: float | None = None) -> SNNGraph:
+def read_model(model: torch.nn.Module, input_shape: Sequence[int], *, dt_s: float | None = None) -> SNNGraph:
     """Return the network of a Norse model.
 
     Args:
@@ -55,8 +55,8 @@ def from_norse(model: torch.nn.Module, input_shape: Sequence[int], *, dt_s: floa
     if not isinstance(model, torch.nn.Module):
         raise UnsupportedError(f"a Norse model is a torch module, got {type(model).__name__}")
     if not isinstance(model, NorseNetwork):
-        return import_model(model, _parse_shape(input_shape, "from_norse"), framework=NORSE, dt_s=dt_s)
-    graph, shape = to_graph(model), _parse_shape(input_shape, "from_norse")
+        return import_model(model, _parse_shape(input_shape, "read_model"), framework=NORSE, dt_s=dt_s)
+    graph, shape = to_graph(model), _parse_shape(input_shape, "read_model")
     if graph.input_shape != shape:
         raise GraphError(
             f"the network takes {format_shape(graph.input_shape)} inputs, input shape {format_shape(shape)} was given"
@@ -65,7 +65,7 @@ def from_norse(model: torch.nn.Module, input_shape: Sequence[int], *, dt_s: floa
 
 
 @torch.no_grad()
-def run_norse(model: torch.nn.Module, x: Array) -> Array:
+def run_model(model: torch.nn.Module, x: Array) -> Array:
     """Run a Norse model over time in evaluation mode, from its initial state; its mode is as before afterwards.
 
     Args:

@@ -16,9 +16,8 @@ import numpy as np
 import torch
 
 from spear_deploy.errors import GraphError, UnsupportedError
-from spear_deploy.network import IF, POOLS, BatchNorm, Conv1d, Conv2d, Dense, Flatten, SumPool, Synapse
-from spear_deploy.norse.importer.context import TraceContext
-from spear_deploy.norse.importer.symbols import (
+from spear_deploy.frameworks.importer.context import TraceContext
+from spear_deploy.frameworks.importer.symbols import (
     Concat,
     OutputAndState,
     Signal,
@@ -27,8 +26,9 @@ from spear_deploy.norse.importer.symbols import (
     name_module,
     require_signal,
 )
-from spear_deploy.norse.importer.synapses import MAX_POOLS, PLAIN, make_refusal, to_synapse
-from spear_deploy.norse.importer.unrolling import NEURON
+from spear_deploy.frameworks.importer.synapses import MAX_POOLS, PLAIN, make_refusal, to_synapse
+from spear_deploy.frameworks.importer.unrolling import NEURON
+from spear_deploy.network import IF, POOLS, BatchNorm, Conv1d, Conv2d, Dense, Flatten, SumPool, Synapse
 from spear_deploy.util.number_format import format_shape
 
 ANY_SPIKE_THRESHOLD = 0.5

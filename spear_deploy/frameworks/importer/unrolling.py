@@ -16,8 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.norse.importer.builder import GraphBuilder
-from spear_deploy.norse.importer.symbols import Concat, Signal, Symbol, list_signals, name_module, shifted_by
+from spear_deploy.frameworks.importer.builder import GraphBuilder
+from spear_deploy.frameworks.importer.symbols import Concat, Signal, Symbol, list_signals, name_module, shifted_by
 
 NEURON = "neuron"
 """Kind of a call that adds neurons: it is never moved to another step."""

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from spear_deploy.errors import UnsupportedError
+from spear_deploy.frameworks.importer.context import Framework
 from spear_deploy.network import Array, AvgPool, BatchNorm, Conv1d, Conv2d, Dense, Flatten, Shape, SumPool, Synapse
-from spear_deploy.norse.importer.context import Framework
 from spear_deploy.util.number_format import format_shape
 
 nn = torch.nn

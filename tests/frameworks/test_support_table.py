@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from spear_deploy.errors import UnsupportedError
+from spear_deploy.frameworks.models import read_model
+from spear_deploy.frameworks.support_table import MAPPED
 from spear_deploy.interchange import supported_modules as norse_support
-from spear_deploy.norse.from_norse import from_norse
-from spear_deploy.norse.support_table import MAPPED
-from tests.norse import test_importer as models
-from tests.norse.test_importer import State, assert_same, box, dyadic
+from tests.frameworks.test_norse_importer import State, assert_same, box, dyadic
+from tests.frameworks import test_norse_importer as models
 
 torch.set_num_threads(1)
 
@@ -94,7 +94,7 @@ def test_every_refusal_names_module_place_and_what_to_use():
         if kind is nn.RNNBase:
             continue
         with pytest.raises(UnsupportedError) as caught:
-            from_norse(State(box(), blank), IMAGE)
+            read_model(State(box(), blank), IMAGE)
         assert str(caught.value) == f"module '1' is {name}, which has no spiking counterpart here: {row.note}"
 
 
@@ -114,4 +114,4 @@ def test_modules_that_norse_does_not_show_are_not_dropped_either():
         blank = hidden[name].__new__(hidden[name])
         nn.Module.__init__(blank)
         with pytest.raises(UnsupportedError, match=f"module '1' is {name}, which has no spiking counterpart here"):
-            from_norse(State(nn.Identity(), blank), (3,))
+            read_model(State(nn.Identity(), blank), (3,))

@@ -8,11 +8,11 @@ from torch import nn
 from torch.nn import functional
 
 from spear_deploy.errors import UnsupportedError
+from spear_deploy.frameworks.models import read_model, run_model
 from spear_deploy.network import IF, Conv2d, Dense, Scale, SumPool
 from spear_deploy.network.graph import Edge
-from spear_deploy.norse.from_norse import from_norse, run_norse
 from spear_deploy.simulator import simulate
-from tests.norse.test_importer import State, Stateless, User, assert_same, box, dyadic, spikes_for
+from tests.frameworks.test_norse_importer import State, Stateless, User, assert_same, box, dyadic, spikes_for
 
 torch.set_num_threads(1)
 
@@ -216,10 +216,10 @@ def test_feedback_by_hand(function):
 
 
 def test_a_leak_by_hand():
-    graph = from_norse(feedback(leaky), (3,))
+    graph = read_model(feedback(leaky), (3,))
     assert any(isinstance(layer.synapse, Scale) for layer in graph.layers)
     x = spikes_for((3,), steps=25)
-    assert np.array_equal(simulate(graph, x).output, run_norse(feedback(leaky), x))
+    assert np.array_equal(simulate(graph, x).output, run_model(feedback(leaky), x))
 
 
 def test_feedback_in_an_attribute():
@@ -228,8 +228,8 @@ def test_feedback_in_an_attribute():
         model.held = None
         return model
 
-    graph, x = from_norse(fresh(), (3,)), spikes_for((3,), steps=20)
-    assert np.array_equal(simulate(graph, x).output, run_norse(fresh(), x))
+    graph, x = read_model(fresh(), (3,)), spikes_for((3,), steps=20)
+    assert np.array_equal(simulate(graph, x).output, run_model(fresh(), x))
     assert sum(edge.delay for edge in graph.edges) == 1
 
 
@@ -241,10 +241,10 @@ def test_bias_of_feedback_begins_when_the_forward_lets_it():
         model.fc.bias.data.zero_()
         model.back.weight.data.zero_()
         model.back.bias.data.fill_(4.0)
-        graph = from_norse(model, (3,))
+        graph = read_model(model, (3,))
         run = simulate(graph, np.zeros((3, 1, 3), bool))
         assert run.output[0].all() == first and run.output[1].all()
-        assert np.array_equal(run.output, run_norse(model, np.zeros((3, 1, 3))))
+        assert np.array_equal(run.output, run_model(model, np.zeros((3, 1, 3))))
 
 
 def keeps_two(self, x, state):
@@ -352,7 +352,7 @@ def batch_first(self, x):
 )  # fmt: skip
 def test_a_call_that_steps_do_not_repeat_is_refused(model, message):
     with pytest.raises(UnsupportedError, match=message):
-        from_norse(model, (3,))
+        read_model(model, (3,))
 
 
 # ----------------------------------------------------------------------------------------------------- side by side
@@ -422,7 +422,7 @@ def test_concatenation_over_time_and_before_grouped_convolutions():
 def test_other_concatenations_are_refused(join, message):
     model = User(lambda s, x, state: s.lif(join(s.conv(x)), state), conv=nn.Conv2d(2, 2, 1), lif=box())
     with pytest.raises(UnsupportedError, match=message):
-        from_norse(model, (2, 4, 4))
+        read_model(model, (2, 4, 4))
 
 
 # -------------------------------------------------------------------------------- maxima, pads, transposed convolutions
@@ -464,9 +464,9 @@ def test_maxima_over_time_layers_functions_and_branches():
 )
 def test_other_max_pools_are_refused(pool, message):
     with pytest.raises(UnsupportedError, match=message):
-        from_norse(State(box(), pool), (1, 5, 5))
+        read_model(State(box(), pool), (1, 5, 5))
     with pytest.raises(UnsupportedError, match="module '1' is .*MaxPool2d, .*of the spikes of neurons alone"):
-        from_norse(State(nn.Conv2d(1, 2, 1), pool, box()), (1, 5, 5))
+        read_model(State(nn.Conv2d(1, 2, 1), pool, box()), (1, 5, 5))
 
 
 @pytest.mark.parametrize(
@@ -496,17 +496,17 @@ def test_transposed_convolutions_of_stride_one_and_pads(module, shape):
 )
 def test_other_pads_and_transposed_convolutions_are_refused(module, message):
     with pytest.raises(UnsupportedError, match=message):
-        from_norse(State(module, box()), (1, 5, 5))
+        read_model(State(module, box()), (1, 5, 5))
 
 
 def test_concatenated_states_are_refused():
     model = User(lambda s, x, state: torch.cat([s.lif(x, state), x], 1), lif=box())
     with pytest.raises(UnsupportedError, match=r"the model puts .output, state. beside others"):
-        from_norse(model, (3,))
+        read_model(model, (3,))
 
 
 def test_zeros_alone_are_refused():
     model = User(lambda s, x, state: s.lif(s.fc(torch.zeros_like(x)), state), fc=nn.Linear(3, 4), lif=box())
     with pytest.raises(UnsupportedError, match="module 'fc' gets zeros in every step"):
-        from_norse(model, (3,))
-    assert isinstance(from_norse(State(nn.Linear(3, 4), box()), (3,))["1"].synapse, Dense)
+        read_model(model, (3,))
+    assert isinstance(read_model(State(nn.Linear(3, 4), box()), (3,))["1"].synapse, Dense)

@@ -1,0 +1,1 @@
+"""Networks of torch frameworks: their conventions, and the tracing that all share."""
