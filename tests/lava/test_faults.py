@@ -308,7 +308,7 @@ def test_shared_memory_that_fills_up_during_a_run(tmp_path, size, width, message
         f"sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
         "from tests.support.lava_hazards import network\n"
         "from spear_deploy.errors import BackendError\n"
-        "from spear_deploy.lava import guarded_worker, run_lava\n"
+        "from spear_deploy.lava import run_lava, worker_process\n"
         "worker_process.free_shared_memory = lambda: 1 << 30\n"
         "try:\n"
         f"    run_lava(*network(30, {width}), timeout_s=20)\n"
