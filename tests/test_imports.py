@@ -1,6 +1,7 @@
 """Imports run down the listing of the folders, and checking a file imports nothing heavy."""
 
 import ast
+import configparser
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -85,6 +86,13 @@ def test_heavy_packages_are_imported_where_they_are_used(path):
 def test_the_root_holds_17_folders_and_the_errors():
     entries = {path.name for path in ROOT.iterdir() if not path.name.startswith("__pycache__")}
     assert entries == {*(name for name in ORDER if name != "errors"), "errors.py", "__init__.py", "py.typed"}
+
+
+def test_setup_cfg_names_every_package():
+    config = configparser.ConfigParser()
+    config.read(ROOT.parent / "setup.cfg")
+    packages = {module_name(path) for path in ROOT.rglob("__init__.py")} | {"spear_deploy.hardware_profiles"}
+    assert set(config["options"]["packages"].split()) == packages
 
 
 def test_init_files_hold_a_docstring_and_names_only():
