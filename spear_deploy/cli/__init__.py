@@ -1,4 +1,4 @@
-"""Command line: arguments in, one verb, a table or one JSON object out."""
+"""Command line: arguments in, a table or one JSON object out."""
 
 from spear_deploy.cli.app import main
 

@@ -1,4 +1,6 @@
-"""The verbs as commands. No logic lives here: arguments in, one verb, a table or one JSON object out.
+"""Group of all commands, with exit codes.
+
+No logic lives in the commands: arguments in, one verb of the pipeline, a table or one JSON object out.
 
 Exit codes: 0 done or fits, 1 our error (one sentence on stderr), 2 usage, 3 does not fit.
 """
@@ -29,7 +31,7 @@ from spear_deploy.errors import SpearError
 
 
 class _Group(click.Group):
-    """Turn our errors into one sentence and exit code 1; keep the commands in the order of the path."""
+    """Print a `SpearError` as one sentence and exit with its code; list commands in the order in which they were added."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
@@ -53,11 +55,11 @@ class _Group(click.Group):
 def main() -> None:
     """Take a trained spiking network to a neuromorphic chip.
 
-    Does it fit? If not, make it fit. Prove it on a simulator. Hand over the file to load.
+    Check whether it fits, prune it until it does, prove it on a simulator, and export the file to load.
 
-    NET is a file (.snn, .nir, .net or .h5 of netx), package.module:function returning a Norse model, or 'digits', the trained
-    network that comes along. DATA is 'digits', an .npz with x (N, T, *input) or (N, *input) and y (N,), a folder of MNIST,
-    CIFAR-10 or event recordings, or package.module:function.
+    NET is a file (.snn, .nir, .net or .h5 of netx), package.module:function returning a Norse model, or 'digits', a small
+    trained network that is included. DATA is 'digits', an .npz with x (N, T, *input) or (N, *input) and y (N,), a folder of
+    MNIST, CIFAR-10 or event recordings, or package.module:function.
     """
 
 

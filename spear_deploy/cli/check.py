@@ -7,11 +7,10 @@ from typing import Any
 
 import click
 
-from spear_deploy.cli import completion as complete
+from spear_deploy.cli import completion
 from spear_deploy.cli.options import (
     Command,
     activity,
-    as_given,
     as_json,
     console,
     emit,
@@ -19,28 +18,29 @@ from spear_deploy.cli.options import (
     load_net,
     network_options,
     overrides,
+    repeat_net,
     suggest,
 )
 
 
-@click.command(cls=Command, short_help="Does the network fit the chip? What to change?")
-@click.argument("net", shell_complete=complete.nets)
+@click.command(cls=Command, short_help="Does it fit the chip? If not, what to change.")
+@click.argument("net", shell_complete=completion.complete_nets)
 @click.option(
     "--chip",
     metavar="NAME|FILE",
-    shell_complete=complete.chips,
-    help="A profile by name (see 'profiles'), file, or NAME:BOARD for all chips of one.",
+    shell_complete=completion.complete_chips,
+    help="A profile by name (see 'profiles') or file, or NAME:BOARD for all chips of a board.",
 )
-@click.option("--chips", type=click.IntRange(min=1), help="How many chips there are.  [default: those of the board, or 1]")
+@click.option("--chips", type=click.IntRange(min=1), help="Number of chips.  [default: those of the board, or 1]")
 @click.option("--synops", type=click.FloatRange(min=0, min_open=True), help="Limit on SynOps per inference.")
 @click.option("--cores", type=click.IntRange(min=1), help="Limit on cores.")
 @click.option("--energy-uj", type=click.FloatRange(min=0, min_open=True), help="Limit on microjoules per inference.")
 @click.option("--latency-ms", type=click.FloatRange(min=0, min_open=True), help="Limit on milliseconds per inference.")
 @activity
-@click.option("--budget", metavar="FILE", help="A file of limits.  [default: spear.toml of this folder, if there is one]")
-@click.option("--no-budget", is_flag=True, help="Do not look for spear.toml.")
+@click.option("--budget", metavar="FILE", help="A file of limits.  [default: spear.toml in this folder, if present]")
+@click.option("--no-budget", is_flag=True, help="Ignore spear.toml.")
 @click.option("--sarif", metavar="FILE", help="Also write the findings as SARIF 2.1.0, for code-scanning services.")
-@click.option("--lint", is_flag=True, help="Instead, say what in a netx file would break lava-dl's loader; needs no chip.")
+@click.option("--lint", is_flag=True, help="Instead, list what in a netx file breaks lava-dl's loader; needs no chip.")
 @click.option("--out", metavar="FILE", help="Also write the JSON here.")
 @network_options
 @overrides
@@ -50,9 +50,9 @@ def check(
     latency_ms: float | None, activity: Any, budget: str | None, no_budget: bool, sarif: str | None, lint: bool,
     out: str | None, overrides: dict[str, str], as_json: bool, **source: Any,
 ) -> None:  # fmt: skip
-    """Does the network fit the chip? Every resource, used and limit, and what to do about each overrun.
+    """Check whether the network fits the chip: used and limit of every resource, and a remedy for each overrun.
 
-    Exits 3 if it does not fit, so that a build can stop there.
+    Exits 3 if it does not fit, so that a build can stop.
 
     Example: spear-deploy check digits --chip loihi2
     """
@@ -62,11 +62,11 @@ def check(
     if lint:
         _lint(net, as_json=as_json, out=out)
         return
-    budget = budget or (None if no_budget else _here())
+    budget = budget or (None if no_budget else _find_budget_file())
     if chip is None and budget is None:
         raise click.UsageError("Missing option '--chip'; or name the chip in a spear.toml.")
     interchange.start_ahead(net)
-    import spear_deploy.budget  # noqa: F401  takes longest: while the file's reader starts
+    import spear_deploy.budget  # noqa: F401  the slowest import runs while the file's reader starts
 
     report = api.check(
         load_net(net, **source),
@@ -87,12 +87,12 @@ def check(
         write_json(sarif, to_sarif(report, net))
     emit(report.to_json(), as_json=as_json, out=out, show=lambda c: console().show_check(c, report))
     if report.verdict == "does_not_fit":
-        suggest(api.suggest_command(as_given(net, source), chip or report.profile, report), as_json=as_json)
+        suggest(api.suggest_command(repeat_net(net, source), chip or report.profile, report), as_json=as_json)
     leave(report.verdict)
 
 
 def _lint(net: str, *, as_json: bool, out: str | None) -> None:
-    """Show the findings of lint, and exit as if the network did not fit if lava-dl's loader cannot read the file."""
+    """Print the findings of lint; exit with 3 if lava-dl's loader cannot read the file."""
     from spear_deploy.pipeline import api
 
     report = api.lint(net)
@@ -100,11 +100,11 @@ def _lint(net: str, *, as_json: bool, out: str | None) -> None:
     leave("fits" if report.loads else "does_not_fit")
 
 
-def _here() -> str | None:
-    """Return the budget file of this folder, and say that it counts."""
+def _find_budget_file() -> str | None:
+    """Return the budget file of this folder, with a note on stderr that its limits apply."""
     from spear_deploy.budget.budget_file import NAME
 
     if not Path(NAME).is_file():
         return None
-    click.echo(f"limits of {NAME} count as well (--no-budget: without)", err=True)
+    click.echo(f"limits of {NAME} apply too (--no-budget ignores them)", err=True)
     return NAME

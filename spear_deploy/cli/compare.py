@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import click
 
-from spear_deploy.cli import completion as complete
+from spear_deploy.cli import completion
 from spear_deploy.cli.options import (
     SOON_S,
     Command,
@@ -15,19 +15,19 @@ from spear_deploy.cli.options import (
     console,
     display,
     emit,
-    known_better,
+    join_options,
     network_options,
+    override_chip,
     overrides,
     quiet,
-    together,
 )
-from spear_deploy.cli.simulate import BACKENDS, recordable
+from spear_deploy.cli.simulate import BACKENDS, parse_record
 
 Function: TypeAlias = Callable[..., Any]
 
 
-def _of_sides(*names: str) -> Callable[[Function], Function]:
-    """Return options that one of the two networks has for itself."""
+def _add_side_options(*names: str) -> Callable[[Function], Function]:
+    """Return the options --backend-SIDE and --chip-SIDE of the two networks."""
     options: list[Callable[[Function], Function]] = []
     for side in names:
         which = "first" if side == "a" else "second"
@@ -37,27 +37,27 @@ def _of_sides(*names: str) -> Callable[[Function], Function]:
                 type=click.Choice(BACKENDS),
                 default="fast",
                 show_default=True,
-                help=f"What runs the {which}: our simulator, Lava's processes, one Lava process, Norse's cells.",
+                help=f"Backend of the {which}: our simulator, Lava's processes, one Lava process, Norse's cells.",
             ),
             click.option(
                 f"--chip-{side}",
                 metavar="NAME|FILE",
-                shell_complete=complete.chips,
-                help=f"Run the {which} as integers of this chip, not as it is stored.",
+                shell_complete=completion.complete_chips,
+                help=f"Run the {which} as integers of this chip, not as stored.",
             ),
         ]
-    return together(*options)
+    return join_options(*options)
 
 
 @click.command(cls=Command, short_help="The first spike that differs between two networks.")
-@click.argument("a", shell_complete=complete.nets)
-@click.argument("b", shell_complete=complete.nets)
+@click.argument("a", shell_complete=completion.complete_nets)
+@click.argument("b", shell_complete=completion.complete_nets)
 @click.option("--input", "input_file", required=True, metavar="FILE", help="An .npz with spikes or current, (T, B, *input).")
-@_of_sides("a", "b")
+@_add_side_options("a", "b")
 @click.option(
     "--record", default="spikes", show_default=True, metavar="WHAT", help="Also compare states: comma-separated spikes, v, u."
 )
-@click.option("--timeout-s", type=click.FloatRange(min=0, min_open=True), help="Longest time a Lava run may take.")
+@click.option("--timeout-s", type=click.FloatRange(min=0, min_open=True), help="Time limit of a Lava run in seconds.")
 @click.option("--out", metavar="FILE", help="Also write the JSON here.")
 @overrides
 @network_options
@@ -79,10 +79,10 @@ def compare(
     as_json: bool,
     **source: Any,
 ) -> None:
-    """Run two networks on the same input; name the first spike that differs in each layer.
+    """Run two networks on the same input, and report the first spike that differs in each layer.
 
     A and B are networks of any kind, or the same one twice: as stored or as a chip's integers, on our simulator, on Lava or
-    in Norse. Differences are counted step against step; where one side is only later, by how many steps stands beside them.
+    in Norse. Differences are counted at equal steps. If a layer of one side is only shifted in time, the shift is reported.
 
     Example: spear-deploy compare demo/pruned.snn demo/nir/network.nir --input in.npz
 
@@ -91,16 +91,15 @@ def compare(
     from spear_deploy.pipeline import api
     from spear_deploy.simulator.recordings import read_input
 
-    states = tuple(what for what in recordable(record) if what != "spikes")
-    one, other = api.load_both(a, b, like=input_file, **source)
-    x, kind = read_input(input_file, one)
+    states = tuple(what for what in parse_record(record) if what != "spikes")
+    first, second = api.load_both(a, b, like=input_file, **source)
+    x, kind = read_input(input_file, first)
     sides = (
-        api.BackendChoice(net=a, graph=one, backend=backend_a, chip=known_better(chip_a, overrides if chip_a else {})),  # type: ignore[arg-type]
-        api.BackendChoice(net=b, graph=other, backend=backend_b, chip=known_better(chip_b, overrides if chip_b else {})),  # type: ignore[arg-type]
+        api.BackendChoice(net=a, graph=first, backend=backend_a, chip=override_chip(chip_a, overrides if chip_a else {})),  # type: ignore[arg-type]
+        api.BackendChoice(net=b, graph=second, backend=backend_b, chip=override_chip(chip_b, overrides if chip_b else {})),  # type: ignore[arg-type]
     )
     with display(as_json, quiet, SOON_S) as progress:
-        how: dict[str, Any] = {"kind": kind, "states": states, "timeout_s": timeout_s}
-        layers = api.compare(*sides, x, progress=progress, **how)
+        layers = api.compare(*sides, x, kind=kind, states=states, timeout_s=timeout_s, progress=progress)  # type: ignore[arg-type]
     spikes = [layer for layer in layers if layer.what not in ("v", "u")]
     value = {
         "layers": [layer.to_json() for layer in spikes],

@@ -1,4 +1,4 @@
-"""Which words can stand here? What a shell completes: networks, chips, data."""
+"""Shell completion of networks, chips and data."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import click
 from click.shell_completion import CompletionItem
 
 
-def nets(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete a network: one that ships, or a file."""
+def complete_nets(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete a network: an included one, or a file."""
     from spear_deploy.pipeline.shipped import NAMES
 
-    return _or_file([CompletionItem(name, help="a trained network that ships") for name in NAMES], incomplete)
+    return _or_file([CompletionItem(name, help="an included trained network") for name in NAMES], incomplete)
 
 
-def chips(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_chips(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete a chip: a profile, all chips of one of its boards, or a file."""
     from spear_deploy.hardware.catalog import summarize_profiles
 
-    found = []
+    items = []
     for profile in summarize_profiles():
-        found.append(CompletionItem(profile["name"], help=profile["title"]))
+        items.append(CompletionItem(profile["name"], help=profile["title"]))
         if incomplete.startswith(f"{profile['name']}:"):
-            found += [CompletionItem(f"{profile['name']}:{board}", help=f"{n} chips") for board, n in profile["boards"].items()]
-    return _or_file(found, incomplete)
+            items += [CompletionItem(f"{profile['name']}:{board}", help=f"{n} chips") for board, n in profile["boards"].items()]
+    return _or_file(items, incomplete)
 
 
-def data(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_data(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete a dataset: a built-in one, a file or a folder."""
     from spear_deploy.data.load import BUILT_IN
 
@@ -33,5 +33,5 @@ def data(_: click.Context, __: click.Parameter, incomplete: str) -> list[Complet
 
 
 def _or_file(items: list[CompletionItem], incomplete: str) -> list[CompletionItem]:
-    """Return the items that begin like the word; where none does, leave it to the shell to complete a file."""
+    """Return the items that begin with the word; if none does, let the shell complete a file."""
     return [item for item in items if item.value.startswith(incomplete)] or [CompletionItem(incomplete, type="file")]

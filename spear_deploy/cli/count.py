@@ -6,16 +6,16 @@ from typing import Any
 
 import click
 
-from spear_deploy.cli import completion as complete
+from spear_deploy.cli import completion
 from spear_deploy.cli.options import SOON_S, Command, as_json, console, display, emit, load_net, network_options, quiet
 
 
 @click.command(cls=Command, short_help="SynOps, layer by layer.")
-@click.argument("net", shell_complete=complete.nets)
-@click.option("--data", metavar="DATA", shell_complete=complete.data, help="Count over all samples of a dataset.")
+@click.argument("net", shell_complete=completion.complete_nets)
+@click.option("--data", metavar="DATA", shell_complete=completion.complete_data, help="Count over all samples of a dataset.")
 @click.option("--input", "input_file", metavar="FILE", help="Count over an input file (.npz with spikes or current).")
 @click.option(
-    "--rules", type=click.Choice(["ours", "all"]), default="ours", show_default=True, help="Add other tools' counting rules."
+    "--rules", type=click.Choice(["ours", "all"]), default="ours", show_default=True, help="Also count by other tools' rules."
 )
 @click.option("--steps", type=click.IntRange(min=1), default=8, show_default=True, help="Time steps of data without a time axis.")
 @click.option("--out", metavar="FILE", help="Also write the JSON here.")
@@ -45,10 +45,10 @@ def count(
         raise click.UsageError("give either --data or --input")
     graph = load_net(net, input_file or data, **source)
     with display(as_json, quiet, SOON_S) as progress:
-        how: dict[str, Any] = {"rules": rules == "all", "progress": progress}
         if input_file is not None:
             x, kind = read_input(input_file, graph)
-            found = api.count(graph, x, kind=kind, **how)
+            result = api.count(graph, x, kind=kind, rules=rules == "all", progress=progress)
         else:
-            found = api.count(graph, load_data(str(data), steps=steps, input_shape=graph.input_shape), **how)
-    emit(found.to_json(), as_json=as_json, out=out, show=lambda c: console().show_count(c, found))
+            dataset = load_data(str(data), steps=steps, input_shape=graph.input_shape)
+            result = api.count(graph, dataset, rules=rules == "all", progress=progress)
+    emit(result.to_json(), as_json=as_json, out=out, show=lambda c: console().show_count(c, result))

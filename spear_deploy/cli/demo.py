@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import click
 
-from spear_deploy.cli import completion as complete
+from spear_deploy.cli import completion
 from spear_deploy.cli.options import (  # fmt: skip
     Command,
     as_json,
     command_line,
+    console,
     display,
     emit,
     fresh,
-    known_better,
     leave,
     method,
+    note_resumed,
+    override_chip,
     overrides,
     quiet,
     seed,
-    tell_resumed,
 )
 
 
@@ -28,7 +29,7 @@ from spear_deploy.cli.options import (  # fmt: skip
     default="loihi2",
     show_default=True,
     metavar="NAME|FILE",
-    shell_complete=complete.chips,
+    shell_complete=completion.complete_chips,
     help="A profile by name or file.",
 )
 @click.option("--synops", default="50%", show_default=True, metavar="X|X%", help="SynOps budget per inference.")
@@ -54,12 +55,11 @@ def demo(
 
     Example: spear-deploy demo --out demo
     """
-    from spear_deploy.cli import tables as console
     from spear_deploy.pipeline.demo import demo as run_demo
 
     with display(as_json, quiet) as progress:
         result = run_demo(
-            chip=known_better(chip, overrides),
+            chip=override_chip(chip, overrides),
             out=out,
             seed=seed,
             synops=synops,
@@ -68,6 +68,6 @@ def demo(
             command=command_line(),
             progress=progress,
         )
-    tell_resumed(result)
-    emit(result.to_json(), as_json=as_json, out=None, show=lambda c: console.show_deployment(c, result))
+    note_resumed(result)
+    emit(result.to_json(), as_json=as_json, out=None, show=lambda c: console().show_deployment(c, result))
     leave(result.report.verdict)

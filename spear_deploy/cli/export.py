@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from spear_deploy.cli import completion as complete
+from spear_deploy.cli import completion
 from spear_deploy.cli.options import (
     ERROR,
     SOON_S,
@@ -14,9 +14,9 @@ from spear_deploy.cli.options import (
     as_json,
     display,
     emit,
-    known_better,
     load_net,
     network_options,
+    override_chip,
     overrides,
     quiet,
     seed,
@@ -24,16 +24,16 @@ from spear_deploy.cli.options import (
 
 
 @click.command(cls=Command, short_help="NIR, netx or ONNX, with a certificate.")
-@click.argument("net", shell_complete=complete.nets)
+@click.argument("net", shell_complete=completion.complete_nets)
 @click.option("--to", required=True, type=click.Choice(["nir", "netx", "onnx"]), help="The format.")
-@click.option("--input", "input_file", metavar="FILE", help="Input of the proof; random spikes unless given.")
+@click.option("--input", "input_file", metavar="FILE", help="Input of the proof.  [default: random spikes]")
 @click.option(
     "--chip",
     metavar="NAME|FILE",
-    shell_complete=complete.chips,
-    help="Whose integers netx holds, whose cores NIR's metadata tells.  [default: netx: loihi2, NIR: none]",
+    shell_complete=completion.complete_chips,
+    help="netx: the chip of the integers; NIR: add its core assignment to the metadata.  [default: netx: loihi2, NIR: none]",
 )
-@click.option("--scan", is_flag=True, help="ONNX: one Scan over all steps, not one step with states in and out.")
+@click.option("--scan", is_flag=True, help="ONNX: one Scan over all steps, instead of one step with states in and out.")
 @click.option("--force", is_flag=True, help="Exit 0 even if the read-back differs.")
 @click.option("--out", required=True, metavar="FILE", help="The file; certificate.json is written beside it.")
 @seed
@@ -55,7 +55,7 @@ def export(
     as_json: bool,
     **source: Any,
 ) -> None:
-    """Write a network for other tools, read it back, run both, and certify what is equal.
+    """Write a network for other tools, read it back, run both, and certify that the spikes are equal.
 
     Example: spear-deploy export digits --to nir --out out/digits.nir
     """
@@ -64,11 +64,14 @@ def export(
 
     graph = load_net(net, input_file, **source)
     x, kind = (None, "spikes") if input_file is None else read_input(input_file, graph)
-    target = known_better(chip, overrides)
+    target = override_chip(chip, overrides)
     with display(as_json, quiet, SOON_S) as progress:
-        how: dict[str, Any] = {"to": to, "x": x, "kind": kind, "chip": target, "seed": seed, "scan": scan}
-        certificate = api.export(graph, out, progress=progress, **how)
+        certificate = api.export(
+            graph, out, to=to, x=x, kind=kind, chip=target, seed=seed, scan=scan, progress=progress  # type: ignore[arg-type]
+        )  # fmt: skip
     emit(certificate, as_json=as_json, out=None, show=lambda c: c.print_json(data=certificate))
     if certificate["mismatches"] and not force:
-        click.echo(f"error: file '{out}': read back it spikes differently, see certificate.json; --force accepts that", err=True)
+        click.echo(
+            f"error: file '{out}': spikes differ after reading it back, see certificate.json; --force accepts that", err=True
+        )
         raise SystemExit(ERROR)

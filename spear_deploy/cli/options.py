@@ -1,4 +1,4 @@
-"""What do the commands share? Options, loading a network, JSON or a table on stdout, exit codes."""
+"""Shared parts of commands: options, loading, output and exit codes."""
 
 from __future__ import annotations
 
@@ -11,24 +11,20 @@ from typing import Any, TypeVar
 
 import click
 
-from spear_deploy.cli import completion as complete
+from spear_deploy.cli import completion
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 FITS, ERROR, DOES_NOT_FIT = 0, 1, 3
-STDOUT = "spear_deploy.cli.stdout"
-"""Under this key the context keeps the stdout that belongs to the result alone."""
-
-
-ARGUMENTS = "spear_deploy.cli.arguments"
-"""Under this key the context keeps the arguments of the command as they were given."""
+STDOUT, ARGUMENTS = "spear_deploy.cli.stdout", "spear_deploy.cli.arguments"
+"""Keys of click's context: stdout for the result, and the arguments of the command."""
 
 
 class Command(click.Command):
-    """Keep stdout for the result: what the user's own functions print on the way goes to stderr."""
+    """A command whose stdout holds the result alone: prints of the user's functions go to stderr."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Remember the arguments: a report says which command made it."""
+        """Keep the arguments: a report names the command that made it."""
         ctx.meta[ARGUMENTS] = list(args)
         return super().parse_args(ctx, args)
 
@@ -39,7 +35,7 @@ class Command(click.Command):
             return super().invoke(ctx)
 
 
-def together(*options: Callable[[F], F]) -> Callable[[F], F]:
+def join_options(*options: Callable[[F], F]) -> Callable[[F], F]:
     """Join options into one decorator."""
 
     def add(function: F) -> F:
@@ -50,17 +46,17 @@ def together(*options: Callable[[F], F]) -> Callable[[F], F]:
     return add
 
 
-def _facts(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    found = {}
+def _parse_facts(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    facts = {}
     for value in values:
         key, separator, text = value.partition("=")
         if not (key and separator and text):
             raise click.BadParameter(f"'{value}': expected KEY=VALUE, e.g. energy.synop_pj=23.6 or packing.tile_axes=[x,y]")
-        found[key.strip()] = text
-    return found
+        facts[key.strip()] = text
+    return facts
 
 
-def _shape(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+def _parse_shape(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
     if value is None:
         return None
     try:
@@ -69,8 +65,8 @@ def _shape(_: click.Context, __: click.Parameter, value: str | None) -> tuple[in
         raise click.BadParameter(f"'{value}': expected whole numbers such as 1,8,8") from None
 
 
-def _activity_or_file(_: click.Context, __: click.Parameter, value: str | None) -> float | str | None:
-    """Read a rate, or leave the name of a file as it is."""
+def _parse_activity(_: click.Context, __: click.Parameter, value: str | None) -> float | str | None:
+    """Return a rate as a number, or the name of a file unchanged."""
     if value is None:
         return None
     try:
@@ -83,26 +79,26 @@ def _activity_or_file(_: click.Context, __: click.Parameter, value: str | None) 
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, nothing else.")
-fresh = click.option("--fresh", is_flag=True, help="Do all stages again, also those that DIR holds with the same inputs.")
+fresh = click.option("--fresh", is_flag=True, help="Repeat all stages, also those that DIR holds for the same inputs.")
 SOON_S = 1.5
-"""Commands that mostly are done by then show no progress before."""
-quiet = click.option("--quiet", is_flag=True, help="No progress.")
+"""Seconds before commands that are usually fast show progress."""
+quiet = click.option("--quiet", is_flag=True, help="Show no progress.")
 METHODS = ("evolution", "spear", "ddpg", "td3", "sac", "gp", "cma-es", "tpe", "threshold", "random", "uniform")
-"""`search.METHODS`, the default first: named here so that `--help` need not import the search."""
+"""Searchers of `pruning.search.settings`, the default first; repeated here so that `--help` does not import the search."""
 method = click.option(
     "--method", type=click.Choice(METHODS), metavar="NAME", help=f"The searcher: {', '.join(METHODS)}.  [default: {METHODS[0]}]"
 )
-seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything random.")
+seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random numbers.")
 chip = click.option(
     "--chip",
     required=True,
     metavar="NAME|FILE",
-    shell_complete=complete.chips,
-    help="A profile by name (see 'profiles'), file, or NAME:BOARD for all chips of one.",
+    shell_complete=completion.complete_chips,
+    help="A profile by name (see 'profiles') or file, or NAME:BOARD for all chips of a board.",
 )
 activity = click.option(
     "--activity",
-    callback=_activity_or_file,
+    callback=_parse_activity,
     metavar="FILE|RATE",
     help="A recording or input (.npz), or spikes per neuron and step.",
 )
@@ -110,12 +106,12 @@ overrides = click.option(
     "--set",
     "overrides",
     multiple=True,
-    callback=_facts,
+    callback=_parse_facts,
     metavar="KEY=VALUE",
-    help="A fact of the profile that you know better, e.g. energy.synop_pj=23.6.",
+    help="Replace a fact of the profile, e.g. energy.synop_pj=23.6.",
 )
-network_options = together(
-    click.option("--input-shape", callback=_shape, metavar="C,H,W", help="Of a Norse model that does not say it."),
+network_options = join_options(
+    click.option("--input-shape", callback=_parse_shape, metavar="C,H,W", help="Input shape, for a Norse model without one."),
     click.option(
         "--dt-s",
         type=click.FloatRange(min=0, min_open=True),
@@ -124,12 +120,12 @@ network_options = together(
     click.option(
         "--reset", type=click.Choice(["value", "subtract"]), help="Reset of a NIR file.  [default: value, or that of the source]"
     ),
-    click.option("--source", metavar="FRAMEWORK", help="Which wrote a NIR file, e.g. snntorch; says what the file does not."),
+    click.option("--source", metavar="FRAMEWORK", help="Framework that wrote a NIR file, e.g. snntorch: time step, reset."),
 )
 
 
-def known_better(chip: str | None, overrides: dict[str, str]) -> Any:
-    """Return the chip's profile with the facts that the user knows better, or its name where there are none."""
+def override_chip(chip: str | None, overrides: dict[str, str]) -> Any:
+    """Return the chip's profile with the facts of --set, or the chip's name without any."""
     if not overrides:
         return chip
     if chip is None:
@@ -140,7 +136,7 @@ def known_better(chip: str | None, overrides: dict[str, str]) -> Any:
 
 
 def load_net(net: str, like: str | None = None, **source: Any) -> Any:
-    """Load a network with the options of the command line; say on stderr what reading a foreign file assumed."""
+    """Load a network with the options of the command line; print the assumptions about a foreign file on stderr."""
     from spear_deploy.pipeline import api
 
     graph = api.load(net, like=like, **source)
@@ -151,7 +147,7 @@ def load_net(net: str, like: str | None = None, **source: Any) -> Any:
 
 
 def emit(value: Any, *, as_json: bool, out: str | None, show: Callable[[Any], None]) -> None:
-    """Write JSON to `out` if asked; show JSON or a table on stdout."""
+    """Write JSON to the file `out`, if any; print JSON or a table on stdout."""
     if out is not None:
         from spear_deploy.util.files import write_json
 
@@ -166,33 +162,33 @@ def emit(value: Any, *, as_json: bool, out: str | None, show: Callable[[Any], No
 
 
 def command_line() -> str:
-    """Return the command as it can be given again."""
+    """Return the command line that runs this command again."""
     context = click.get_current_context()
     return shlex.join(["spear-deploy", str(context.info_name), *context.meta[ARGUMENTS]])
 
 
-def tell_resumed(result: Any) -> None:
-    """Say on stderr which stages of a deployment were taken from an earlier run."""
+def note_resumed(result: Any) -> None:
+    """Print on stderr which stages of a deployment come from an earlier run."""
     if result.resumed_note:
         click.echo(f"note: {result.resumed_note}", err=True)
 
 
 def display(as_json: bool, quiet: bool, after_s: float = 0.0) -> Any:
-    """Return what shows progress on stderr, of what mostly takes less than `after_s` only then."""
+    """Return the progress display on stderr, which appears after `after_s` seconds."""
     from spear_deploy.cli.progress_bar import Display
 
     return Display(quiet=quiet or as_json, after_s=after_s)
 
 
 def console() -> Any:
-    """Return the module of the tables, which imports rich."""
-    from spear_deploy.cli import tables as console
+    """Return the module of the tables; it imports rich, which is slow."""
+    from spear_deploy.cli import tables
 
-    return console
+    return tables
 
 
-def as_given(net: str, source: Mapping[str, Any]) -> str:
-    """Return the words that stand for the network on the command line, with the options that say how to read it."""
+def repeat_net(net: str, source: Mapping[str, Any]) -> str:
+    """Return the network and its options as on the command line."""
     words = [net]
     for name, value in source.items():
         if value is not None:
@@ -201,12 +197,12 @@ def as_given(net: str, source: Mapping[str, Any]) -> str:
 
 
 def suggest(command: str, *, as_json: bool) -> None:
-    """Say on stderr which command a person may want next."""
+    """Print the command to try next on stderr."""
     if not as_json:
         click.echo(f"next: {command}", err=True)
 
 
 def leave(verdict: str) -> None:
-    """End with the exit code of a verdict."""
+    """Exit with the code of a verdict."""
     if verdict == "does_not_fit":
         raise SystemExit(DOES_NOT_FIT)

@@ -1,4 +1,4 @@
-"""How does progress look in a terminal? As a bar on stderr that goes when the work is done."""
+"""Progress bar on stderr, removed when the work is done."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from rich.console import Console
 
 from spear_deploy.util.number_format import number
 
-SHOWN = {"accuracy": "accuracy", "synops": "SynOps", "best": "best", "reward": "reward"}
-"""Numbers worth showing beside the bar, by the name they are told with."""
+LABELS = {"accuracy": "accuracy", "synops": "SynOps", "best": "best", "reward": "reward"}
+"""Numbers beside the bar: key of the progress and label."""
 
 
 class Display(AbstractContextManager["Display"]):
@@ -21,7 +21,7 @@ class Display(AbstractContextManager["Display"]):
 
     Args:
         quiet: show nothing.
-        after_s: show nothing before so many seconds are over, of what mostly takes less.
+        after_s: show nothing during the first seconds, for work that is usually done by then.
     """
 
     def __init__(self, *, quiet: bool = False, after_s: float = 0.0) -> None:
@@ -30,12 +30,12 @@ class Display(AbstractContextManager["Display"]):
         self.stage = ""
         self.begin = time.monotonic()
         self.bars: Any = None
-        self.shown = not after_s
+        self.visible = not after_s
         self.timer = threading.Timer(after_s, self._show)
         self.timer.daemon = True
 
     def __enter__(self) -> Display:
-        if not self.quiet and not self.shown:
+        if not self.quiet and not self.visible:
             self.timer.start()
         if not self.quiet and self.console.is_terminal:
             from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -43,7 +43,7 @@ class Display(AbstractContextManager["Display"]):
             columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
             self.bars = Progress(*columns, console=self.console, transient=True)
             self.bars.start()
-            self.task = self.bars.add_task("starting", total=None, visible=self.shown)
+            self.task = self.bars.add_task("starting", total=None, visible=self.visible)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -52,7 +52,7 @@ class Display(AbstractContextManager["Display"]):
             self.bars.stop()
 
     def __call__(self, facts: Mapping[str, Any]) -> None:
-        """Take one piece of progress: `stage`, `done`, `of`, and numbers worth showing; or a `note`, which stays."""
+        """Show progress: `stage`, `done`, `of` and the numbers of `LABELS`; or print a `note`, which stays."""
         if self.quiet:
             return
         if "note" in facts:
@@ -63,19 +63,19 @@ class Display(AbstractContextManager["Display"]):
         if self.bars is not None:
             extra = "  ".join(
                 f"{name} {facts[key]:.1%}" if key == "accuracy" else f"{name} {number(facts[key])}"
-                for key, name in SHOWN.items()
+                for key, name in LABELS.items()
                 if isinstance(facts.get(key), float)
             )
             if stage != self.stage:
-                self.bars.reset(self.task, visible=self.shown)  # the time left is that of this stage
+                self.bars.reset(self.task, visible=self.visible)  # restart the time estimate for this stage
             self.bars.update(self.task, description=f"{stage}  {extra}", completed=done, total=of or None)
-        elif stage != self.stage and self.shown:
+        elif stage != self.stage and self.visible:
             self._line(stage)
         self.stage = stage
 
     def _show(self) -> None:
-        """Show what is going on by now."""
-        self.shown = True
+        """Show the current stage, once `after_s` seconds have passed."""
+        self.visible = True
         if self.bars is not None:
             self.bars.update(self.task, visible=True)
         elif self.stage:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from spear_deploy.cli import completion as complete
+from spear_deploy.cli import completion
 from spear_deploy.cli.options import (
     Command,
     as_json,
@@ -25,18 +25,20 @@ from spear_deploy.cli.options import (
 
 
 @click.command(cls=Command, short_help="Make it smaller, until it fits the chip or meets a budget.")
-@click.argument("net", shell_complete=complete.nets)
+@click.argument("net", shell_complete=completion.complete_nets)
 @chip
-@click.option("--data", required=True, metavar="DATA", shell_complete=complete.data, help="What to train, choose and test on.")
+@click.option(
+    "--data", required=True, metavar="DATA", shell_complete=completion.complete_data, help="Training, validation and test data."
+)
 @click.option("--synops", metavar="X|X%", help="SynOps per inference, or a share of the network's.")
 @click.option("--energy-uj", metavar="X|X%", help="Energy of an inference in µJ.")
 @click.option("--latency-ms", metavar="X|X%", help="Time of an inference in ms.")
 @click.option("--cores", metavar="N|X%", help="Cores.")
 @click.option("--memory", metavar="N|X%", help="Words of synapse memory, all cores together.")
-@click.option("--parameters", metavar="N|X%", help="Weights, biases and batch norm's numbers.")
-@click.option("--budgets", metavar="X%,X%,...", help="Several SynOps budgets, served by one search.")
+@click.option("--parameters", metavar="N|X%", help="Parameters: weights, biases, batch norm.")
+@click.option("--budgets", metavar="X%,X%,...", help="Several SynOps budgets, found by one search.")
 @method
-@click.option("--episodes", type=click.IntRange(min=1), help="Plans to try.")
+@click.option("--episodes", type=click.IntRange(min=1), help="Number of plans to evaluate.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs of the first fine-tuning.")
 @click.option("--out", required=True, metavar="DIR", help="Folder for pruned.snn, search.json, plan.json and a page.")
 @overrides
@@ -49,10 +51,10 @@ def prune(
     overrides: dict[str, str], seed: int, quiet: bool, as_json: bool, synops: str | None, energy_uj: str | None,
     latency_ms: str | None, cores: str | None, memory: str | None, parameters: str | None, **source: Any,
 ) -> None:  # fmt: skip
-    """Search the widths of the layers so that the fine-tuned network meets its budgets; without one, so that it fits the chip.
+    """Prune the channels of a network until, fine-tuned, it meets its budgets; without a budget, until it fits the chip.
 
-    Several budgets hold together. What was measured is kept in checkpoint.json: stopped by Ctrl-C or worse, the same command
-    goes on from there.
+    Several budgets hold together. Measurements are kept in checkpoint.json: after an interruption the same command continues
+    from them.
 
     Example: spear-deploy prune digits --chip loihi2 --data digits --synops 35% --out pruned
     """
@@ -62,7 +64,7 @@ def prune(
     from spear_deploy.pruning.settings import PruneSettings
 
     if budgets is not None and synops is not None:
-        raise click.UsageError("--budgets are several --synops; give one of the two")
+        raise click.UsageError("--budgets and --synops do not go together; give one of them")
     options = {
         "synops": synops, "energy_uj": energy_uj, "latency_ms": latency_ms, "cores": cores, "memory": memory,
         "parameters": parameters, "method": method, "episodes": episodes, "epochs": epochs, "seed": seed,
@@ -82,7 +84,7 @@ def prune(
 
 
 def _show(console: Any, facts: Mapping[str, Any]) -> None:
-    """Show what came out, one network or several."""
+    """Print the results of one network or of several."""
     rows = facts.get("front", [facts])
     for row in rows:
         accuracy, synops = row["accuracy"], row["synops"]

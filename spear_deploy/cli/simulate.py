@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from spear_deploy.cli import completion as complete
+from spear_deploy.cli import completion
 from spear_deploy.cli.options import (
     SOON_S,
     Command,
@@ -14,9 +14,9 @@ from spear_deploy.cli.options import (
     console,
     display,
     emit,
-    known_better,
     load_net,
     network_options,
+    override_chip,
     overrides,
     quiet,
 )
@@ -24,41 +24,45 @@ from spear_deploy.cli.options import (
 BACKENDS = ("fast", "lava", "lava-fast", "norse")
 
 
-def recordable(text: str) -> list[str]:
-    """Return what is to be recorded."""
+def parse_record(text: str) -> list[str]:
+    """Return the comma-separated quantities to record.
+
+    Raises:
+        BadParameter: one is neither spikes, v nor u.
+    """
     wanted = [what.strip() for what in text.split(",") if what.strip()]
     if not set(wanted) <= {"spikes", "v", "u"}:
         raise click.BadParameter(f"'{text}': expected some of spikes, v, u, separated by commas", param_hint="--record")
     return wanted
 
 
-@click.command(cls=Command, short_help="Run it: ours, Lava or Norse; record it; explain it.")
-@click.argument("net", shell_complete=complete.nets)
+@click.command(cls=Command, short_help="Run on our simulator, Lava or Norse; record, explain.")
+@click.argument("net", shell_complete=completion.complete_nets)
 @click.option("--input", "input_file", metavar="FILE", help="An .npz with spikes or current, (T, B, *input); y (B,) are labels.")
 @click.option(
     "--backend",
     type=click.Choice(BACKENDS),
     default="fast",
     show_default=True,
-    help="Our simulator, Lava's processes, the whole network as one Lava process, or Norse's cells.",
+    help="Our simulator, Lava's processes, one Lava process for the whole network, or Norse's cells.",
 )
 @click.option(
     "--chip",
     metavar="NAME|FILE",
-    shell_complete=complete.chips,
+    shell_complete=completion.complete_chips,
     help="Run the integers of this chip instead of the network as stored.",
 )
-@click.option("--explain", is_flag=True, help="With --chip: say what each step from the network to those integers costs.")
+@click.option("--explain", is_flag=True, help="With --chip: measure what each step from the network to the integers costs.")
 @click.option(
     "--data",
     metavar="DATA",
-    shell_complete=complete.data,
-    help="With --explain: run it on the test split of this data, with its labels.",
+    shell_complete=completion.complete_data,
+    help="With --explain: run on the test split of this data, with its labels.",
 )
-@click.option("--samples", type=click.IntRange(min=1), help="With --data: at most so many samples.  [default: all]")
+@click.option("--samples", type=click.IntRange(min=1), help="With --data: maximum number of samples.  [default: all]")
 @click.option("--record", default="spikes", show_default=True, metavar="WHAT", help="Comma-separated: spikes, v, u.")
-@click.option("--timeout-s", type=click.FloatRange(min=0, min_open=True), help="Longest time a Lava run may take.")
-@click.option("--out", metavar="FILE", help="Where to write the recording (.npz); needed unless --explain.")
+@click.option("--timeout-s", type=click.FloatRange(min=0, min_open=True), help="Time limit of a Lava run in seconds.")
+@click.option("--out", metavar="FILE", help="File of the recording (.npz); required without --explain.")
 @overrides
 @network_options
 @quiet
@@ -79,7 +83,7 @@ def simulate(
     as_json: bool,
     **source: Any,
 ) -> None:
-    """Run a network and record it, aligned to the network's own time; say what a person should know about the run.
+    """Run a network and record it in the network's own time, with findings on saturation, silence and rounding.
 
     Example: spear-deploy simulate demo/quantised.snn --input in.npz --backend lava --record spikes,v --out run.npz
 
@@ -88,9 +92,9 @@ def simulate(
     from spear_deploy.pipeline import api
     from spear_deploy.simulator.recordings import read_input, read_labels, write_recording
 
-    wanted = recordable(record)
+    wanted = parse_record(record)
     _check_options(input_file, chip, explain, data, samples, out)
-    graph, target = load_net(net, input_file or data, **source), known_better(chip, overrides)
+    graph, target = load_net(net, input_file or data, **source), override_chip(chip, overrides)
     facts: dict[str, Any] = {}
     findings: list[Any] = []
     explanation = None
@@ -98,12 +102,12 @@ def simulate(
         x, kind = read_input(input_file, graph)
         side = api.BackendChoice(net=net, graph=graph, backend=backend, chip=target)  # type: ignore[arg-type]
         if out is not None or not explain:
-            lowered, given = side.lower(x, kind)
+            lowered, lowered_x = side.lower(x, kind)
             with display(as_json, quiet, SOON_S) as progress:
-                run = side.run(lowered, given, kind, tuple(wanted), timeout_s, progress)  # type: ignore[arg-type]
+                run = side.run(lowered, lowered_x, kind, tuple(wanted), timeout_s, progress)  # type: ignore[arg-type]
             facts, findings = api.summarize_run(lowered, run)
             if out is not None:
-                write_recording(out, run, given)
+                write_recording(out, run, lowered_x)
         facts = {"out": out, "backend": backend, "chip": chip, **facts}
     if explain:
         with display(as_json, quiet) as progress:
@@ -113,10 +117,10 @@ def simulate(
                 labels = read_labels(str(input_file), x.shape[1])
                 explanation = api.explain(graph, target, x, kind=kind, labels=labels, progress=progress)
         facts |= {"chip": chip, "explain": explanation.to_json()}
-        findings = [*explanation.findings, *(found for found in findings if found not in explanation.findings)]
+        findings = [*explanation.findings, *(finding for finding in findings if finding not in explanation.findings)]
     if overrides:
         facts["overrides"] = overrides
-    facts["findings"] = [found.to_json() for found in findings]
+    facts["findings"] = [finding.to_json() for finding in findings]
     emit(facts, as_json=as_json, out=None, show=lambda c: console().show_simulation(c, facts, explanation))
 
 
@@ -130,8 +134,8 @@ def _check_options(
     if samples is not None and data is None:
         raise click.UsageError("--samples goes with --data")
     if input_file is None and data is None:
-        raise click.UsageError("Missing option '--input'; with --explain, --data does as well")
+        raise click.UsageError("Missing option '--input'; with --explain, --data is enough")
     if out is None and not explain:
         raise click.UsageError("Missing option '--out'")
     if out is not None and input_file is None:
-        raise click.UsageError("--out writes the recording of --input, which is missing")
+        raise click.UsageError("--out needs --input, whose recording it writes")

@@ -1,7 +1,5 @@
 """Report pages, made of the files of a deployment."""
 
-from spear_deploy.report.write import (
-    write_report,
-)
+from spear_deploy.report.page import write_report
 
 __all__ = ["write_report"]

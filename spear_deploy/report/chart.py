@@ -1,4 +1,4 @@
-"""Where on the picture does a point lie? Axes with round numbers, dots, lines and rules of a small chart, as plain data."""
+"""Small charts: axes with round ticks, dots, lines and rules."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from spear_deploy.util.number_format import compact
 
 WIDTH, HEIGHT = 360, 216
 TOP, BOTTOM, RIGHT = 24, 36, 14
-"""Margins, in pixels at a width of 360: on a telephone a chart fills the column, on a desk two stand side by side."""
+"""Margins, in pixels at a width of 360: a chart fills the column of a phone, and half of a wide page."""
 TICKS = 5
 CHARACTER = 6.4
-"""Width of a figure of an axis, in the same pixels."""
+"""Width of a digit at an axis, in the same pixels."""
 
 Point: TypeAlias = "tuple[float, float]"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """Points that belong together.
+    """Points of one kind, with an entry in the legend.
 
     Attributes:
-        name: for the legend; none without.
-        kind: how they are drawn.
-        role: which colour: "main", "quiet" or "alert".
+        name: for the legend; "" for no entry.
+        kind: shape of the marks.
+        role: of the colour: "main", "quiet" or "alert".
         points: (x, y).
-        tips: what hovering a dot tells, one each.
+        tips: tooltips of the dots.
     """
 
     name: str
@@ -40,13 +40,13 @@ class Series:
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """A line across the picture: at a height `y`, or along equal values, the diagonal."""
+    """A line across the chart at height `y`; without `y` the diagonal."""
 
     name: str
     y: float | None = None
 
 
-def chart(
+def draw_chart(
     title: str,
     *,
     x: str,
@@ -55,25 +55,25 @@ def chart(
     rules: Sequence[Rule] = (),
     y_text: Callable[[float], str] = compact,
 ) -> dict[str, Any]:
-    """Return what the template draws: ticks, marks in pixels, a legend.
+    """Return ticks, marks and rules in pixels, and the legend, as plain data.
 
     Args:
-        title, x, y: what is shown, and along the axes, with units.
-        series, rules: at least one point in all.
-        y_text: how a value of the y axis is written.
+        title, x, y: of the chart and of the axes, with units.
+        series, rules: at least one point together.
+        y_text: writes a value of the y axis.
     """
-    points = [point for one in series for point in one.points]
+    points = [point for line in series for point in line.points]
     diagonal = any(rule.y is None for rule in rules)
     xs, ys = [point[0] for point in points], [point[1] for point in points] + [r.y for r in rules if r.y is not None]
     if diagonal:
         xs = ys = xs + ys
-    x_ticks, y_ticks = ticks(min(xs), max(xs)), ticks(min(ys), max(ys))
+    x_ticks, y_ticks = choose_ticks(min(xs), max(xs)), choose_ticks(min(ys), max(ys))
     left = 10 + CHARACTER * max(len(y_text(tick)) for tick in y_ticks)
 
     def place(point: Point) -> tuple[float, float]:
         return (
-            round(left + (WIDTH - RIGHT - left) * _share(point[0], x_ticks), 1),
-            round(HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * _share(point[1], y_ticks), 1),
+            round(left + (WIDTH - RIGHT - left) * _interpolate(point[0], x_ticks), 1),
+            round(HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * _interpolate(point[1], y_ticks), 1),
         )
 
     return {
@@ -87,15 +87,15 @@ def chart(
         "bottom": HEIGHT - BOTTOM,
         "x_ticks": [(place((tick, y_ticks[0]))[0], compact(tick)) for tick in x_ticks],
         "y_ticks": [(place((x_ticks[0], tick))[1], y_text(tick)) for tick in y_ticks],
-        "rules": [_rule(rule, place, x_ticks, y_ticks) for rule in rules],
-        "series": [_drawn(one, place) for one in series],
+        "rules": [_draw_rule(rule, place, x_ticks, y_ticks) for rule in rules],
+        "series": [_draw_series(line, place) for line in series],
     }
 
 
-def ticks(low: float, high: float, count: int = TICKS) -> list[float]:
+def choose_ticks(low: float, high: float, count: int = TICKS) -> list[float]:
     """Return round numbers, about `count`, from at most `low` to at least `high`.
 
-    >>> ticks(0, 59), ticks(0.61, 0.98), ticks(7, 7)
+    >>> choose_ticks(0, 59), choose_ticks(0.61, 0.98), choose_ticks(7, 7)
     ([0.0, 20.0, 40.0, 60.0], [0.6, 0.7, 0.8, 0.9, 1.0], [6.0, 6.5, 7.0, 7.5, 8.0])
     """
     if high - low <= max(1e-9 * max(abs(low), abs(high)), 1e-300):
@@ -109,11 +109,11 @@ def ticks(low: float, high: float, count: int = TICKS) -> list[float]:
     return [round(n * step, 12 - floor(log10(size))) for n in range(first, last + 1)]
 
 
-def _share(value: float, over: Sequence[float]) -> float:
+def _interpolate(value: float, over: Sequence[float]) -> float:
     return (value - over[0]) / (over[-1] - over[0])
 
 
-def _rule(
+def _draw_rule(
     rule: Rule, place: Callable[[Point], tuple[float, float]], x_ticks: Sequence[float], y_ticks: Sequence[float]
 ) -> dict[str, Any]:
     ends = [(x_ticks[0], rule.y), (x_ticks[-1], rule.y)] if rule.y is not None else None
@@ -121,12 +121,12 @@ def _rule(
     return {"name": rule.name, "x1": x1, "y1": y1, "x2": x2, "y2": y2}
 
 
-def _drawn(one: Series, place: Callable[[Point], tuple[float, float]]) -> dict[str, Any]:
-    marks = [place(point) for point in one.points]
+def _draw_series(series: Series, place: Callable[[Point], tuple[float, float]]) -> dict[str, Any]:
+    marks = [place(point) for point in series.points]
     path = ""
-    if one.kind == "line":
+    if series.kind == "line":
         path = "M" + "L".join(f"{x} {y}" for x, y in marks)
-    elif one.kind == "steps":
+    elif series.kind == "steps":
         path = f"M{marks[0][0]} {marks[0][1]}" + "".join(f"H{x}V{y}" for x, y in marks[1:])
-    dots = [(*mark, tip) for mark, tip in zip(marks, one.tips or [""] * len(marks), strict=True)]
-    return {"name": one.name, "kind": one.kind, "role": one.role, "path": path, "dots": dots if not path else []}
+    dots = [(*mark, tip) for mark, tip in zip(marks, series.tips or [""] * len(marks), strict=True)]
+    return {"name": series.name, "kind": series.kind, "role": series.role, "path": path, "dots": dots if not path else []}

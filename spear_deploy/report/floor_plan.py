@@ -1,7 +1,7 @@
-"""Where do the layers lie on the chip, and how full are its cores? A floor plan for each chip and pass, as plain data.
+"""Floor plans of the cores in use, for each chip and pass.
 
-A cell is a core. Where the mesh is published cells lie on it, several to a router's tile; otherwise in a grid in the order of
-their numbers. Colour says how full a core is, a number whose layers lie on it, an outline where one layer's cores end.
+A cell is a core. Where the mesh is published, cells lie on it, several to a router's tile; otherwise they lie in a grid in the
+order of their numbers. The colour of a cell shows how full the core is, its number the layer on it; outlines separate layers.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any
 from spear_deploy.util.number_format import number, percent, plural
 
 CELL, GAP = 10, 3
-"""Pitch of cores, and what lies between routers' tiles more, in units of the drawing."""
+"""Pitch of cores, and additional gap between routers' tiles, in units of the drawing."""
 DETAILED = 1500
-"""With more cores on the page, what hovering tells is told by layer instead of by core."""
+"""Cores on the page up to which each core has a tooltip of its own; above, cores of one layer and colour share one."""
 PANELS = 12
-"""Chips and passes that are drawn; of the others their number is told."""
+"""Chips and passes that are drawn; the page states how many more there are."""
 LEVELS = 5
 ASPECT = 1.7
 LABELLED = 20
@@ -29,44 +29,51 @@ LABELLED = 20
 NAMED = 5
 """Columns up to which it has room for words."""
 MEASURES = (("synapse_memory", "synapse memory"), ("neurons", "neurons"))
+"""Resources by which cells are coloured: the first that is known."""
+TOOLTIP_RESOURCES = (
+    *MEASURES, ("neuron_memory", "neuron memory"), ("axons_in", "input axons"), ("axons_out", "output axons"),
+)  # fmt: skip
+AXES = {1: ("neurons",), 2: ("channels", "positions"), 3: ("channels", "rows", "columns")}
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Grid:
-    """Where the cores of one chip lie: the cell of a place, in cells and in the drawing."""
+    """Positions of the cores of one chip, in cells and in units of the drawing."""
 
     columns: int
     rows: int
     tile: tuple[int, int]
 
     def cell(self, place: int) -> tuple[int, int]:
+        """Return (column, row) of the core with number `place`."""
         per_tile = self.tile[0] * self.tile[1]
         across = self.columns // self.tile[0]
         tile, inside = divmod(place, per_tile)
         row, column = divmod(tile, across)
-        if self.tile != (1, 1) and row % 2:  # as `traffic` counts hops: there and back
+        if self.tile != (1, 1) and row % 2:  # odd rows run backwards, as `budget.traffic` counts hops
             column = across - 1 - column
         return column * self.tile[0] + inside % self.tile[0], row * self.tile[1] + inside // self.tile[0]
 
-    def at(self, cell: tuple[int, int]) -> tuple[int, int]:
+    def corner(self, cell: tuple[int, int]) -> tuple[int, int]:
+        """Return the upper left corner of a cell in the drawing."""
         gaps = [GAP * (n // size) if size > 1 else 0 for n, size in zip(cell, self.tile, strict=True)]
         return CELL * cell[0] + gaps[0], CELL * cell[1] + gaps[1]
 
 
-def plan_view(cores: Mapping[str, Any]) -> dict[str, Any]:
-    """Return panels and the legend of a floor plan.
+def draw_floor_plan(cores: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the panels and the legend of a floor plan as plain data.
 
     Args:
         cores: `cores.json`.
     """
-    key, measure = _measure(cores)
-    shares = [_share(cores, core, key) for core in cores["cores"]]
+    key, measure = _choose_measure(cores)
+    shares = [_used_share(cores, core, key) for core in cores["cores"]]
     groups: dict[tuple[int, int], list[int]] = {}
     for index, core in enumerate(cores["cores"]):
         groups.setdefault((core["pass"], core["chip"]), []).append(index)
     drawn = sorted(groups.items())[:PANELS]
     detailed = sum(len(members) for _, members in drawn) <= DETAILED
-    panels = [_panel(cores, members, shares, run, chip, detailed) for (run, chip), members in drawn]
+    panels = [_draw_panel(cores, members, shares, run, chip, detailed) for (run, chip), members in drawn]
     if len(panels) > 1:  # several stand side by side: no room for words
         for label in (label for panel in panels if panel["columns"] > NAMED for label in panel["labels"]):
             label["share"] = ""
@@ -76,16 +83,16 @@ def plan_view(cores: Mapping[str, Any]) -> dict[str, Any]:
         "measure": measure,
         "known": any(share is not None for share in shares),
         "mesh": cores["mesh"] is not None and len(cores["kinds"]) == 1,
-        "layers": _legend(cores, shares),
+        "layers": _list_layers(cores, shares),
         "over": any(share is not None and share > 1 for share in shares),
         "free": any(panel["free"] for panel in panels),
     }
 
 
-def level(share: float | None) -> str:
+def color_class(share: float | None) -> str:
     """Return the class of a colour: m0..m4 up to 100 %, `over`, or `unknown`.
 
-    >>> [level(s) for s in (0.0, 0.2, 0.21, 1.0, 1.01, None)]
+    >>> [color_class(s) for s in (0.0, 0.2, 0.21, 1.0, 1.01, None)]
     ['m0', 'm0', 'm1', 'm4', 'over', 'unknown']
     """
     if share is None:
@@ -93,33 +100,33 @@ def level(share: float | None) -> str:
     return "over" if share > 1 else f"m{max(0, ceil(share * LEVELS) - 1)}"
 
 
-# ------------------------------------------------------------------------------------------------------------ inside
+# -------------------------------------------------------------------------------------------------------------- panels
 
 
-def _measure(cores: Mapping[str, Any]) -> tuple[str, str]:
-    """Return what colours tell: synapse memory if it and its limit are known of some core, else neurons."""
+def _choose_measure(cores: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the resource of the colours: synapse memory if it is known of some core with its limit, else neurons."""
     for key, name in MEASURES:
         if key == "synapse_memory" and cores["memory_of"] == "chip":
             continue
-        if any(_share(cores, core, key) is not None for core in cores["cores"]):
+        if any(_used_share(cores, core, key) is not None for core in cores["cores"]):
             return key, name
     return MEASURES[0]
 
 
-def _share(cores: Mapping[str, Any], core: Mapping[str, Any], key: str) -> float | None:
+def _used_share(cores: Mapping[str, Any], core: Mapping[str, Any], key: str) -> float | None:
     used = core["amounts"][cores["resources"].index(key)]
     limit = cores["kinds"][core["kind"]]["limits"][key]
     return used / limit if used is not None and isinstance(limit, int) and limit else None
 
 
-def _panel(
+def _draw_panel(
     cores: Mapping[str, Any], members: Sequence[int], shares: Sequence[float | None], run: int, chip: int, detailed: bool
 ) -> dict[str, Any]:
-    """Return one chip in one pass: cells in use, cells that are free, outlines, and cores that there are not."""
-    there = chip < cores["chips"]
+    """Return one chip in one pass: used cells, free cells, outlines, and below them the cores that the chip lacks."""
+    exists = chip < cores["chips"]
     places = [cores["cores"][index]["place"] for index in members]
     capacity = cores["cores_per_chip"] or 1 + max((place for place in places if place is not None), default=0)
-    grid = _grid(cores, capacity)
+    grid = _make_grid(cores, capacity)
     cells: dict[tuple[int, int], int] = {}
     beyond: list[int] = []
     for index, place in zip(members, places, strict=True):
@@ -127,26 +134,26 @@ def _panel(
             cells[grid.cell(place)] = index
         else:
             beyond.append(index)
-    free = {cell: place for place in range(capacity) if there and (cell := grid.cell(place)) not in cells}
+    free = {cell: place for place in range(capacity) if exists and (cell := grid.cell(place)) not in cells}
     for n, index in enumerate(beyond):  # below the chip, with a row between
         cells[n % grid.columns, grid.rows + 1 + n // grid.columns] = index
-    width, height = (n - 1 for n in grid.at((grid.columns, 1 + max((row for _, row in [*cells, *free]), default=0))))
+    width, height = (n - 1 for n in grid.corner((grid.columns, 1 + max((row for _, row in [*cells, *free]), default=0))))
     return {
-        "title": _title(cores, run, chip, len(members) - len(beyond), capacity),
-        "there": there,
+        "title": _write_title(cores, run, chip, len(members) - len(beyond), capacity),
+        "exists": exists,
         "columns": grid.columns,
         "wide": grid.columns <= NAMED and any(kind["name"] for kind in cores["kinds"]),
         "width": max(width, 1),
         "height": max(height, 1),
-        "free": _squares(grid, free),
-        "outline": _outline(grid, {cell: layers_on(cores["cores"][index]) for cell, index in cells.items()}),
+        "free": _draw_squares(grid, free),
+        "outline": _draw_outline(grid, {cell: layers_of(cores["cores"][index]) for cell, index in cells.items()}),
         "beyond": len(beyond),
-        "cells": _used(cores, cells, grid, shares, detailed),
-        "labels": [*_labels(cores, grid, cells, shares), *_free_labels(cores, grid, free)],
+        "cells": _draw_used_cells(cores, cells, grid, shares, detailed),
+        "labels": [*_label_cells(cores, grid, cells, shares), *_label_free_cells(cores, grid, free)],
     }
 
 
-def _grid(cores: Mapping[str, Any], capacity: int) -> _Grid:
+def _make_grid(cores: Mapping[str, Any], capacity: int) -> _Grid:
     mesh = cores["mesh"]
     if mesh is not None and len(cores["kinds"]) == 1:
         across = ceil(sqrt(mesh["cores_per_tile"]))
@@ -159,50 +166,57 @@ def _grid(cores: Mapping[str, Any], capacity: int) -> _Grid:
     return _Grid(columns=columns, rows=ceil(capacity / columns), tile=(1, 1))
 
 
-def _title(cores: Mapping[str, Any], run: int, chip: int, used: int, capacity: int) -> str:
+def _write_title(cores: Mapping[str, Any], run: int, chip: int, used: int, capacity: int) -> str:
     of = f" of {number(capacity)}" if cores["cores_per_chip"] else ""
     what = f"{number(used)}{of} cores in use"
     where = [f"pass {run + 1} of {cores['passes']}"] if cores["passes"] > 1 else []
     if chip >= cores["chips"]:
-        where, what = [*where, f"chip {chip + 1}, which is not there"], f"{plural(used, 'core')} more"
+        where, what = (
+            [*where, f"chip {chip + 1}, not available"],
+            f"{plural(used, 'more core')} needed",
+        )
     elif cores["chips"] > 1:
         where.append(f"chip {chip + 1} of {cores['chips']}")
     return ": ".join([*([", ".join(where)] if where else []), what])
 
 
-def _used(
+def _draw_used_cells(
     cores: Mapping[str, Any],
     cells: Mapping[tuple[int, int], int],
     grid: _Grid,
     shares: Sequence[float | None],
     detailed: bool,
 ) -> list[dict[str, Any]]:
-    """Return the cells in use: each by itself, or those of a layer and a colour together."""
+    """Return the cells in use: each alone, or those of one layer and colour together."""
     groups: dict[Any, list[tuple[tuple[int, int], int]]] = {}
     for cell, index in cells.items():
-        key = index if detailed else (layers_on(cores["cores"][index]), level(shares[index]))
+        key = index if detailed else (layers_of(cores["cores"][index]), color_class(shares[index]))
         groups.setdefault(key, []).append((cell, index))
     marks = []
     for members in groups.values():
         first = cores["cores"][members[0][1]]
         single = len(members) == 1
-        tip = tip_of(cores, first) if single else tip_of_many(cores, first, [shares[index] for _, index in members])
-        path = _squares(grid, [cell for cell, _ in members])
-        marks.append({"class": level(shares[members[0][1]]), "path": path, "tip": tip})
+        tip = (
+            describe_core(cores, first)
+            if single
+            else describe_similar_cores(cores, first, [shares[index] for _, index in members])
+        )
+        path = _draw_squares(grid, [cell for cell, _ in members])
+        marks.append({"class": color_class(shares[members[0][1]]), "path": path, "tip": tip})
     return marks
 
 
-def _labels(
+def _label_cells(
     cores: Mapping[str, Any], grid: _Grid, cells: Mapping[tuple[int, int], int], shares: Sequence[float | None]
 ) -> list[dict[str, Any]]:
-    """Return numbers of layers on the cells; with many cells one for each layer, in the middle of its longest row."""
+    """Return the layer numbers of the cells; with many cells one number a layer, in the middle of its longest row."""
     if grid.columns <= LABELLED:
         return [
-            _label(
+            _make_label(
                 grid,
                 cell,
-                level(shares[index]),
-                _numbers(layers_on(cores["cores"][index])),
+                color_class(shares[index]),
+                _join_numbers(layers_of(cores["cores"][index])),
                 "" if shares[index] is None else percent(shares[index]),
                 cores["kinds"][cores["cores"][index]["kind"]]["name"],
             )
@@ -210,44 +224,46 @@ def _labels(
         ]
     rows: dict[tuple[tuple[int, ...], int], list[tuple[int, int]]] = {}
     for cell, index in cells.items():
-        rows.setdefault((layers_on(cores["cores"][index]), cell[1]), []).append(cell)
+        rows.setdefault((layers_of(cores["cores"][index]), cell[1]), []).append(cell)
     longest: dict[tuple[int, ...], list[tuple[int, int]]] = {}
     for (layers, _), members in rows.items():
         longest[layers] = max(longest.get(layers, []), members, key=len)
     middle = {layers: sorted(members)[len(members) // 2] for layers, members in longest.items()}
-    return [_label(grid, cell, "halo", _numbers(layers)) for layers, cell in middle.items()]
+    return [_make_label(grid, cell, "halo", _join_numbers(layers)) for layers, cell in middle.items()]
 
 
-def _free_labels(cores: Mapping[str, Any], grid: _Grid, free: Mapping[tuple[int, int], int]) -> list[dict[str, Any]]:
-    """Return the kinds of cores that are free, where kinds differ and there is room."""
+def _label_free_cells(cores: Mapping[str, Any], grid: _Grid, free: Mapping[tuple[int, int], int]) -> list[dict[str, Any]]:
+    """Return the kinds of the free cores, if kinds differ and there is room."""
     ends = list(accumulate(kind["count"] or 0 for kind in cores["kinds"]))
     if grid.columns > NAMED or len(ends) < 2:
         return []
     names = {cell: cores["kinds"][min(bisect_right(ends, place), len(ends) - 1)]["name"] for cell, place in free.items()}
-    return [_label(grid, cell, "quiet", kind=name) for cell, name in names.items()]
+    return [_make_label(grid, cell, "quiet", kind=name) for cell, name in names.items()]
 
 
-def _label(grid: _Grid, cell: tuple[int, int], colour: str, text: str = "", share: str = "", kind: str = "") -> dict[str, Any]:
-    x, y = (n + CELL / 2 - 0.5 for n in grid.at(cell))
+def _make_label(
+    grid: _Grid, cell: tuple[int, int], color: str, text: str = "", share: str = "", kind: str = ""
+) -> dict[str, Any]:
+    x, y = (n + CELL / 2 - 0.5 for n in grid.corner(cell))
     kind = kind.replace("_", " ") if grid.columns <= NAMED else ""
     size = round(min(1.5, 14 / max(len(kind), 1)), 2)
-    return {"x": x, "y": y, "class": colour, "text": text, "share": share, "kind": kind, "size": size}
+    return {"x": x, "y": y, "class": color, "text": text, "share": share, "kind": kind, "size": size}
 
 
-def _numbers(layers: Sequence[int]) -> str:
+def _join_numbers(layers: Sequence[int]) -> str:
     return "+".join(str(n + 1) for n in layers[:2]) + ("+" if len(layers) > 2 else "")
 
 
-def _squares(grid: _Grid, cells: Iterable[tuple[int, int]]) -> str:
-    """Return squares as one path."""
-    return "".join(f"M{x} {y}h9v9h-9z" for x, y in map(grid.at, cells))
+def _draw_squares(grid: _Grid, cells: Iterable[tuple[int, int]]) -> str:
+    """Return the squares of the cells as one path."""
+    return "".join(f"M{x} {y}h9v9h-9z" for x, y in map(grid.corner, cells))
 
 
-def _outline(grid: _Grid, layers: Mapping[tuple[int, int], tuple[int, ...]]) -> str:
+def _draw_outline(grid: _Grid, layers: Mapping[tuple[int, int], tuple[int, ...]]) -> str:
     """Return the edges of cells at which the layers change, as one path."""
     path = []
     for (column, row), own in layers.items():
-        x, y = grid.at((column, row))
+        x, y = grid.corner((column, row))
         for neighbour, edge in (
             ((column, row - 1), f"M{x - 0.5} {y - 0.5}h10"),
             ((column, row + 1), f"M{x - 0.5} {y + 9.5}h10"),
@@ -259,51 +275,44 @@ def _outline(grid: _Grid, layers: Mapping[tuple[int, int], tuple[int, ...]]) -> 
     return "".join(path)
 
 
-def _legend(cores: Mapping[str, Any], shares: Sequence[float | None]) -> list[dict[str, Any]]:
-    """Return what each layer takes."""
-    found = []
-    of_layer: dict[int, list[int]] = {}
+def _list_layers(cores: Mapping[str, Any], shares: Sequence[float | None]) -> list[dict[str, Any]]:
+    """Return a row for each layer: its cores, and how full they are."""
+    rows = []
+    cores_by_layer: dict[int, list[int]] = {}
     for index, core in enumerate(cores["cores"]):
-        for layer in layers_on(core):
-            of_layer.setdefault(layer, []).append(index)
-    for layer, members in sorted(of_layer.items()):
+        for layer in layers_of(core):
+            cores_by_layer.setdefault(layer, []).append(index)
+    for layer, members in sorted(cores_by_layer.items()):
         known = [share for index in members if (share := shares[index]) is not None]
-        found.append(
+        rows.append(
             {
                 "number": layer + 1,
                 "name": cores["layers"][layer],
                 "cores": len(members),
-                "most": max(known) if known else None,
+                "max": max(known) if known else None,
                 "median": median(known) if known else None,
-                "class": level(max(known) if known else None),
+                "class": color_class(max(known) if known else None),
             }
         )
-    return found
+    return rows
 
 
-# FOLDED from spear_deploy/report/floor_plan.py
-# What does hovering a core of the floor plan tell?
-
-TOLD = (
-    ("synapse_memory", "synapse memory"), ("neurons", "neurons"), ("neuron_memory", "neuron memory"), ("axons_in", "input axons"),
-    ("axons_out", "output axons"),
-)  # fmt: skip
-AXES = {1: ("neurons",), 2: ("channels", "positions"), 3: ("channels", "rows", "columns")}
+# ------------------------------------------------------------------------------------------------------------ tooltips
 
 
-def layers_on(core: Mapping[str, Any]) -> tuple[int, ...]:
-    """Return the layers that lie on a core, as indices."""
+def layers_of(core: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the indices of the layers on a core."""
     return tuple(dict.fromkeys(layer for layer, _ in core["parts"]))
 
 
-def tip_of(cores: Mapping[str, Any], core: Mapping[str, Any]) -> str:
-    """Return it for one core."""
+def describe_core(cores: Mapping[str, Any], core: Mapping[str, Any]) -> str:
+    """Return the tooltip of one core: its parts of layers, and used and limit of each resource."""
     kind = cores["kinds"][core["kind"]]
-    place = "a core that there is not" if core["place"] is None else f"core {core['place']}"
+    place = "core beyond the chip's cores" if core["place"] is None else f"core {core['place']}"
     lines = [f"{place} ({kind['name']})" if kind["name"] else place]
-    lines += [f"{cores['layers'][layer]}: {_box(box)}" for layer, box in core["parts"][:6]]
-    lines += [f"and {len(core['parts']) - 6} parts more"] if len(core["parts"]) > 6 else []
-    for key, name in TOLD:
+    lines += [f"{cores['layers'][layer]}: {_format_box(box)}" for layer, box in core["parts"][:6]]
+    lines += [f"and {len(core['parts']) - 6} more parts"] if len(core["parts"]) > 6 else []
+    for key, name in TOOLTIP_RESOURCES:
         used, limit = core["amounts"][cores["resources"].index(key)], kind["limits"][key]
         if used is None:
             lines.append(f"{name}: format not public")
@@ -314,14 +323,14 @@ def tip_of(cores: Mapping[str, Any], core: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def tip_of_many(cores: Mapping[str, Any], core: Mapping[str, Any], shares: Sequence[float | None]) -> str:
-    """Return it for cores that hold the same layers and are alike full."""
-    names = ", ".join(cores["layers"][layer] for layer in layers_on(core)[:4])
+def describe_similar_cores(cores: Mapping[str, Any], core: Mapping[str, Any], shares: Sequence[float | None]) -> str:
+    """Return the tooltip of cores that hold the same layers and have the same colour."""
+    names = ", ".join(cores["layers"][layer] for layer in layers_of(core)[:4])
     known = [share for share in shares if share is not None]
-    how = f"{percent(min(known))} to {percent(max(known))} full" if known else "how full is not known"
+    how = f"{percent(min(known))} to {percent(max(known))} full" if known else "use not known"
     return f"{names}: {number(len(shares))} cores, {how}"
 
 
-def _box(box: Sequence[Sequence[int]]) -> str:
+def _format_box(box: Sequence[Sequence[int]]) -> str:
     names = AXES.get(len(box), tuple(f"axis {n}" for n in range(len(box))))
     return ", ".join(f"{name} {a}–{b - 1}" if b - a > 1 else f"{name} {a}" for name, (a, b) in zip(names, box, strict=True))

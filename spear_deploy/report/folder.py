@@ -1,4 +1,4 @@
-"""What does an output folder hold? The files of a finished deployment, or one sentence on what is missing."""
+"""Files of a finished deployment, read from its folder."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ NEEDED = {
     "cores": ("title", "chips", "kinds", "layers", "cores", "resources"),
     "provenance": ("made", "command", "options", "versions", "network", "data", "chip", "sha256"),
 }
-"""Files of plain data by name, and the keys that each has."""
+"""Required keys of the JSON files."""
 RASTER = "raster.npz"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """The files of a deployment; each as `pipeline` writes it.
+    """Contents of the files of a deployment, as `pipeline` writes them.
 
     Attributes:
-        folder: where they lie.
-        deployment, search, check, layers, cores, provenance: plain data.
+        folder: of the files.
+        deployment, search, check, layers, cores, provenance: parsed JSON.
         raster: `<layer>.<side>` (T, *shape) of one sample, `sample`, `y`.
     """
 
@@ -48,7 +48,7 @@ def read_folder(folder: str | os.PathLike[str]) -> Evidence:
     """Read the files of a deployment.
 
     Raises:
-        FileError: there is no such folder, no finished deployment in it, or a file is missing or damaged.
+        FileError: the folder is missing or holds no finished deployment, or a file is missing or damaged.
     """
     place = Path(folder)
     if not place.is_dir():
@@ -59,8 +59,8 @@ def read_folder(folder: str | os.PathLike[str]) -> Evidence:
             f"folder '{place}': holds no finished deployment (no deployment.json); "
             f"run `spear-deploy deploy ... --out {place}`, which goes on where it stopped"
         )
-    found = {name: _read_json(place / f"{name}.json", keys) for name, keys in NEEDED.items()}
-    return Evidence(folder=place, raster=read_arrays(place / RASTER), **found)
+    values = {name: _read_json(place / f"{name}.json", keys) for name, keys in NEEDED.items()}
+    return Evidence(folder=place, raster=read_arrays(place / RASTER), **values)
 
 
 def _read_json(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:

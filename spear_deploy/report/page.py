@@ -1,42 +1,68 @@
-"""How do the views become one page? Jinja2 fills the template; everything that comes from outside is escaped."""
+"""Report pages of a deployment or of pruning, filled from templates.
+
+A page is made of the files of its folder alone. It is self-contained: no script, no request, light and dark, and it prints.
+Jinja2 escapes every value.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from spear_deploy.errors import FileError
 from spear_deploy.report import tables
-from spear_deploy.report.floor_plan import plan_view
-from spear_deploy.report.folder import Evidence
-from spear_deploy.report.pruning_page import front_view
-from spear_deploy.report.raster import raster_view
-from spear_deploy.report.search_charts import search_view
-from spear_deploy.util import number_format as text
+from spear_deploy.report.floor_plan import draw_floor_plan
+from spear_deploy.report.folder import Evidence, read_folder
+from spear_deploy.report.pruning_page import PAGES, describe_results, find_results
+from spear_deploy.report.raster import draw_rasters
+from spear_deploy.report.search_charts import draw_search
+from spear_deploy.util import number_format
+from spear_deploy.util.files import replace_file
 
-TEMPLATE, FRONT_TEMPLATE = "page.html.j2", "front.html.j2"
+TEMPLATE, PRUNING_TEMPLATE = "page.html.j2", "front.html.j2"
+NAME = "report.html"
 
 
-def page(evidence: Evidence) -> str:
+def write_report(folder: str | os.PathLike[str], out: str | os.PathLike[str] | None = None) -> Path:
+    """Write the page of a folder, whole or not at all, and return its path.
+
+    Args:
+        folder: where `deploy`, `demo` or `prune` wrote.
+        out: the file. By default in the folder: `report.html` of a deployment, `prune.html` of pruning to one budget,
+            `front.html` of pruning to several.
+
+    Raises:
+        FileError: the folder holds no finished deployment and no results of `prune`, or its files are damaged.
+    """
+    pruned = find_results(Path(folder))
+    text = render_deployment(read_folder(folder)) if pruned is None else render_pruning(Path(folder))
+    path = Path(folder) / (NAME if pruned is None else PAGES[pruned]) if out is None else Path(out)
+    with replace_file(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+    return path
+
+
+def render_deployment(evidence: Evidence) -> str:
     """Return the page of a deployment as text.
 
     Raises:
-        FileError: the files do not go together.
+        FileError: the files do not belong together.
     """
-    return _filled(TEMPLATE, evidence.folder, lambda: views(evidence))
+    return _render(TEMPLATE, evidence.folder, lambda: describe_deployment(evidence))
 
 
-def front_page(folder: Path) -> str:
-    """Return the page of several budgets as text.
+def render_pruning(folder: Path) -> str:
+    """Return the page of `prune` as text.
 
     Raises:
-        FileError: a file is missing or damaged, or they do not go together.
+        FileError: a file is missing or damaged, or the files do not belong together.
     """
-    return _filled(FRONT_TEMPLATE, folder, lambda: front_view(folder))
+    return _render(PRUNING_TEMPLATE, folder, lambda: describe_results(folder))
 
 
-def _filled(template: str, folder: Path, shown: Callable[[], dict[str, Any]]) -> str:
+def _render(template: str, folder: Path, describe: Callable[[], dict[str, Any]]) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 
     environment = Environment(
@@ -44,11 +70,12 @@ def _filled(template: str, folder: Path, shown: Callable[[], dict[str, Any]]) ->
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {
-        "number": text.number, "percent": text.percent, "rate": text.rate, "listed": text.format_fact, "unit": text.unit_noun,
-        "shape": lambda axes: text.format_shape(axes, "×"),
+        "number": number_format.number, "percent": number_format.percent, "rate": number_format.rate,
+        "fact": number_format.format_fact, "unit": number_format.unit_noun,
+        "shape": lambda axes: number_format.format_shape(axes, "×"),
     }  # fmt: skip
     try:
-        return environment.get_template(template).render(shown())
+        return environment.get_template(template).render(describe())
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError, UndefinedError) as error:
         why = f"{type(error).__name__}: {error}"
         raise FileError(
@@ -56,18 +83,18 @@ def _filled(template: str, folder: Path, shown: Callable[[], dict[str, Any]]) ->
         ) from error
 
 
-def views(evidence: Evidence) -> dict[str, Any]:
-    """Return everything that the template shows."""
+def describe_deployment(evidence: Evidence) -> dict[str, Any]:
+    """Return all values of the template of a deployment."""
     return {
-        "verdict": tables.verdict(evidence.deployment, evidence.check, evidence.cores["title"]),
-        "stages": tables.stages(evidence.deployment, evidence.layers),
-        "widths": tables.widths(evidence.deployment),
-        "activity": tables.activity(evidence.layers),
-        "search": search_view(evidence.search),
-        "plan": plan_view(evidence.cores),
-        "raster": raster_view(evidence.raster),
-        "energy": tables.energy(evidence.check),
-        "resources": tables.resources(evidence.check),
-        "origin": tables.origin(evidence.provenance, evidence.deployment),
+        "verdict": tables.describe_verdict(evidence.deployment, evidence.check, evidence.cores["title"]),
+        "stages": tables.list_stages(evidence.deployment, evidence.layers),
+        "widths": tables.list_widths(evidence.deployment),
+        "activity": tables.list_activity(evidence.layers),
+        "search": draw_search(evidence.search),
+        "plan": draw_floor_plan(evidence.cores),
+        "raster": draw_rasters(evidence.raster),
+        "energy": tables.list_energy(evidence.check),
+        "resources": tables.list_resources(evidence.check),
+        "origin": tables.describe_origin(evidence.provenance, evidence.deployment),
         "files": evidence.deployment["files"],
     }

@@ -1,4 +1,4 @@
-"""What does a budget cost in accuracy? One page of what `prune` found: `prune.html`, or `front.html` of several budgets."""
+"""Results of `prune` for one budget or several, as charts and rows."""
 
 from __future__ import annotations
 
@@ -8,73 +8,73 @@ from pathlib import Path
 from typing import Any
 
 from spear_deploy.errors import FileError
-from spear_deploy.report.chart import Series, chart
-from spear_deploy.report.search_charts import front, search_view
+from spear_deploy.report.chart import Series, draw_chart
+from spear_deploy.report.search_charts import draw_search, pareto_front
 from spear_deploy.util.files import require_file
 from spear_deploy.util.number_format import number, percent
 
 PAGES = {"front.json": "front.html", "prune.json": "prune.html"}
-"""What `prune` writes of several budgets, and of one, with the page made of it."""
+"""Results of `prune` for several budgets and for one, and the name of their page."""
 
 
-def found_in(folder: Path) -> str | None:
-    """Return the file of what `prune` wrote into a folder last, or None."""
-    there = [name for name in PAGES if (folder / name).exists()]
-    return max(there, key=lambda name: (folder / name).stat().st_mtime_ns, default=None)
+def find_results(folder: Path) -> str | None:
+    """Return the name of the newest results of `prune` in a folder, or None."""
+    names = [name for name in PAGES if (folder / name).exists()]
+    return max(names, key=lambda name: (folder / name).stat().st_mtime_ns, default=None)
 
 
-def front_view(folder: Path) -> dict[str, Any]:
-    """Return what the template shows, from what `prune` wrote and the `search.json` of each budget.
+def describe_results(folder: Path) -> dict[str, Any]:
+    """Return charts and rows of the results and of the search for each budget, as plain data.
 
     Raises:
         FileError: a file is missing or damaged.
     """
-    rows = _json(folder / (found_in(folder) or "front.json"))["front"]
-    searches = [_json(folder / row["files"]["search"]) for row in rows]
+    rows = _read_json(folder / (find_results(folder) or "front.json"))["front"]
+    searches = [_read_json(folder / row["files"]["search"]) for row in rows]
     return {
-        "charts": [_networks(rows), *([_plans(rows, searches)] if len(rows) > 1 else [])],
-        "rows": [_row(row) for row in sorted(rows, key=lambda row: -row["synops"]["achieved"])],
+        "charts": [_draw_networks(rows), *([_draw_plans(rows, searches)] if len(rows) > 1 else [])],
+        "rows": [_format_row(row) for row in sorted(rows, key=lambda row: -row["synops"]["achieved"])],
         "groups": list(rows[0]["widths"]),
         "dense": {"accuracy": percent(rows[0]["accuracy"]["dense"], 2), "synops": number(rows[0]["synops"]["dense"])},
         "channels": [before for before, _ in rows[0]["widths"].values()],
         "chip": rows[0]["chip"],
         "parts": [
-            {"name": row["wanted"], "charts": search_view(search)["charts"]} for row, search in zip(rows, searches, strict=True)
+            {"name": row["wanted"], "charts": draw_search(search)["charts"]} for row, search in zip(rows, searches, strict=True)
         ],
     }
 
 
-def _networks(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Draw the finished networks, and the one that they all come from."""
+def _draw_networks(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Draw the fine-tuned networks and the trained network."""
     dense = (rows[0]["synops"]["dense"], rows[0]["accuracy"]["dense"])
-    found = sorted((row["synops"]["achieved"], row["accuracy"]["pruned"]) for row in rows)
-    tips = [f"{percent(accuracy, 2)} at {number(synops)} SynOps" for synops, accuracy in found]
-    best = front([{"synops": synops, "accuracy": accuracy} for synops, accuracy in [*found, dense]])
+    finished = sorted((row["synops"]["achieved"], row["accuracy"]["pruned"]) for row in rows)
+    tips = [f"{percent(accuracy, 2)} at {number(synops)} SynOps" for synops, accuracy in finished]
+    best = pareto_front([{"synops": synops, "accuracy": accuracy} for synops, accuracy in [*finished, dense]])
     series = [
         Series(name="", kind="line", points=[(row["synops"], row["accuracy"]) for row in best]),
-        Series(name="fine-tuned to a budget", kind="dots", points=found, tips=tips),
+        Series(name="fine-tuned to a budget", kind="dots", points=finished, tips=tips),
         Series(name="before pruning", kind="rings", role="quiet", points=[dense], tips=[f"{percent(dense[1], 2)}, not pruned"]),
     ]
-    return chart(
+    return draw_chart(
         "Accuracy against SynOps, test split", x="SynOps per inference", y="accuracy", series=series,
         y_text=lambda share: percent(share, 1),
     )  # fmt: skip
 
 
-def _plans(rows: Sequence[Mapping[str, Any]], searches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Draw every plan of every budget as it was measured, before fine-tuning."""
+def _draw_plans(rows: Sequence[Mapping[str, Any]], searches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Draw every plan of every budget as measured before fine-tuning."""
     plans = [{**plan, "wanted": row["wanted"]} for row, search in zip(rows, searches, strict=True) for plan in search["search"]]
     points = [(plan["synops"], plan["accuracy"]) for plan in plans]
     tips = [f"for {plan['wanted']}: {percent(plan['accuracy'], 1)} at {number(plan['synops'])} SynOps" for plan in plans]
     series = [
         Series(name="plan", kind="dots", role="quiet", points=points, tips=tips),
-        Series(name="best of its size", kind="line", points=[(plan["synops"], plan["accuracy"]) for plan in front(plans)]),
+        Series(name="best of its size", kind="line", points=[(plan["synops"], plan["accuracy"]) for plan in pareto_front(plans)]),
     ]
     title = "Every plan of the search, before fine-tuning"
-    return chart(title, x="SynOps per inference", y="accuracy", series=series, y_text=lambda share: percent(share, 1))
+    return draw_chart(title, x="SynOps per inference", y="accuracy", series=series, y_text=lambda share: percent(share, 1))
 
 
-def _row(row: Mapping[str, Any]) -> dict[str, Any]:
+def _format_row(row: Mapping[str, Any]) -> dict[str, Any]:
     accuracy, synops = row["accuracy"], row["synops"]
     return {
         "wanted": row["wanted"],
@@ -90,7 +90,7 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _json(path: Path) -> Any:
+def _read_json(path: Path) -> Any:
     try:
         return json.loads(require_file(path, "file of a front").read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

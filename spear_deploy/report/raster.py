@@ -1,4 +1,4 @@
-"""Do the three runs spike alike, to the eye? Rasters of one sample: Norse, the chip's integers, and Lava, differences marked."""
+"""Spike rasters of one sample by Norse, integers and Lava, differences marked."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from spear_deploy.util.number_format import number
 
 SIDES = {"norse": "Norse", "fixed": "Integers", "lava": "Lava"}
 NEURONS = 40
-"""Rows of a picture."""
+"""Rows of a raster at most."""
 STEPS = 200
-"""Columns of a picture."""
+"""Columns of a raster at most."""
 SPIKES = 24_000
-"""Spikes on the page, all layers and runs together; with more, pictures get fewer rows."""
+"""Spikes on the page, all layers and runs together, above which rasters get fewer rows."""
 
 
-def raster_view(arrays: Mapping[str, Array]) -> dict[str, Any]:
-    """Return the panels of each layer.
+def draw_rasters(arrays: Mapping[str, Array]) -> dict[str, Any]:
+    """Return the panels of each layer as plain data.
 
     Args:
         arrays: of `raster.npz`: `<layer>.<side>` (T, *shape), `sample`, `y`.
@@ -33,29 +33,29 @@ def raster_view(arrays: Mapping[str, Array]) -> dict[str, Any]:
     spikes = sum(int(run.sum()) for runs in flat.values() for run in runs)
     rows = NEURONS if spikes <= SPIKES else max(8, int(NEURONS * SPIKES / spikes))
     return {
-        "layers": [_layer(name, runs, rows) for name, runs in flat.items()],
+        "layers": [_draw_layer(name, runs, rows) for name, runs in flat.items()],
         "sample": int(arrays["sample"]),
         "label": int(arrays["y"]),
         "sides": [SIDES[side] for side in sides],
     }
 
 
-def _layer(name: str, runs: list[Array], rows: int) -> dict[str, Any]:
+def _draw_layer(name: str, runs: list[Array], rows: int) -> dict[str, Any]:
     norse, fixed, lava = (*runs, runs[-1])[:3]
     steps, neurons = norse.shape
-    start = _first_step(norse != fixed, steps)
-    shown = slice(start, min(steps, start + STEPS))
-    chosen = _chosen(norse, fixed, lava, rows)
-    seen = [run[shown][:, chosen] for run in runs]
-    empty = np.zeros_like(seen[0])
-    panels = [_panel(seen[0], empty, empty), *(_panel(b & a, b & ~a, a & ~b) for a, b in pairwise(seen))]
+    start = _choose_first_step(norse != fixed, steps)
+    window = slice(start, min(steps, start + STEPS))
+    chosen = _choose_neurons(norse, fixed, lava, rows)
+    parts = [run[window][:, chosen] for run in runs]
+    empty = np.zeros_like(parts[0])
+    panels = [_draw_panel(parts[0], empty, empty), *(_draw_panel(b & a, b & ~a, a & ~b) for a, b in pairwise(parts))]
     return {
         "name": name,
         "neurons": neurons,
         "rows": len(chosen),
         "first": start,
-        "last": shown.stop - 1,
-        "steps": shown.stop - start,
+        "last": window.stop - 1,
+        "steps": window.stop - start,
         "panels": panels,
         "spikes": [number(int(run.sum())) for run in runs],
         "integer_differences": int((norse != fixed).sum()),
@@ -64,15 +64,15 @@ def _layer(name: str, runs: list[Array], rows: int) -> dict[str, Any]:
     }
 
 
-def _first_step(different: Array, steps: int) -> int:
-    """Return the first step that is shown: 0, or shortly before the first difference of a long run."""
+def _choose_first_step(different: Array, steps: int) -> int:
+    """Return the first step of the raster: 0, or shortly before the first difference of a long run."""
     if steps <= STEPS or not different.any():
         return 0
     return int(np.clip(int(different.any(axis=1).argmax()) - STEPS // 8, 0, steps - STEPS))
 
 
-def _chosen(norse: Array, fixed: Array, lava: Array, rows: int) -> Array:
-    """Return the neurons that are shown, in order: those that differ most, up to half of the rows, then the most active."""
+def _choose_neurons(norse: Array, fixed: Array, lava: Array, rows: int) -> Array:
+    """Return the neurons of the raster in order: those that differ most in up to half of the rows, then the most active."""
     if norse.shape[1] <= rows:
         return np.arange(norse.shape[1])
     differ = ((norse != fixed).astype(np.int64) + (fixed != lava)).sum(axis=0)
@@ -82,8 +82,8 @@ def _chosen(norse: Array, fixed: Array, lava: Array, rows: int) -> Array:
     return np.array(sorted([*first, *others][:rows]))
 
 
-def _panel(same: Array, new: Array, gone: Array) -> dict[str, str]:
-    """Return the marks of a panel as paths: (steps, neurons) each; a step is 1 wide, a neuron 1 high."""
+def _draw_panel(same: Array, new: Array, gone: Array) -> dict[str, str]:
+    """Return the marks of a panel as paths, from masks (steps, neurons); a step is 1 wide, a neuron 1 high."""
     return {
         "same": "".join(f"M{t + 0.1:g} {n + 0.5:g}h.8" for t, n in np.argwhere(same)),
         "new": "".join(f"M{t + 0.1:g} {n + 0.5:g}h.8" for t, n in np.argwhere(new)),

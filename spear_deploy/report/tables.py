@@ -1,4 +1,4 @@
-"""What do the tables say? Verdict, stages, layers, resources, energy and where it all comes from, as plain data."""
+"""Tables of the page: verdict, stages, layers, resources, energy, provenance."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from spear_deploy.util.number_format import compact, join_names, number, percent
 VERDICTS = {
     "fits": ("Fits", "good"),
     "does_not_fit": ("Does not fit", "bad"),
-    "unchecked": ("Nothing against", "open"),
+    "unchecked": ("Unchecked:", "open"),
 }
 STATUS_ORDER = {"over": 0, "unchecked": 1, "tight": 2, "ok": 3}
 SHOWN_ROWS = 10
-"""Rows of the resource table that are seen at once: all that need a look, and the fullest of the others."""
-OF_CORES = ("cores", "neurons", "synapse_memory", "neuron_memory", "bias_memory", "axons_in", "axons_out")
-CAPACITIES = (*OF_CORES, "synops", "energy", "latency", "events", "clock", "fan_out_mean")
-"""Resources that fill up; that 8 of 8 bits are used, or 1 of 1 layers, is no scarcity."""
+"""Rows of the short table of resources: all exceeded and unchecked ones, then the fullest."""
+CORE_RESOURCES = ("cores", "neurons", "synapse_memory", "neuron_memory", "bias_memory", "axons_in", "axons_out")
+CAPACITIES = (*CORE_RESOURCES, "synops", "energy", "latency", "events", "clock", "fan_out_mean")
+"""Resources that fill up. Others, such as 8 of 8 weight bits, are not scarce at their limit."""
 PRICE_KEYS = {
     "synapse": "energy.synop_pj",
     "mac": "energy.mac_pj",
@@ -26,33 +26,33 @@ PRICE_KEYS = {
     "hop": "energy.hop_ew_pj=… energy.hop_ns_pj",
     "static": "energy.static_w_per_chip",
 }
-"""Which facts of a profile a term needs."""
+"""Profile facts of the terms of the energy."""
 
 
-def verdict(deployment: Mapping[str, Any], check: Mapping[str, Any], title: str) -> dict[str, Any]:
-    """Return the answer in a few words, the numbers behind it, and what a person should know."""
+def describe_verdict(deployment: Mapping[str, Any], check: Mapping[str, Any], title: str) -> dict[str, Any]:
+    """Return the verdict in words, its main figures, and what stands in the way."""
     word, tone = VERDICTS[deployment["verdict"]]
     over = [row for row in check["rows"] if row["status"] == "over" and row["unit"] != "thing"]
     open_rows = [row for row in check["rows"] if row["status"] == "unchecked"]
-    said = {
-        "fits": "Every limit of the chip that the network touches is kept.",
-        "does_not_fit": f"{plural(len(over) + len(check['unsupported']), 'thing')} in the way; see below what to change.",
-        "unchecked": f"No limit is exceeded, but {plural(len(open_rows), 'number')} that it takes to say so "
-        f"{'is' if len(open_rows) == 1 else 'are'} not published.",
+    sentences = {
+        "fits": "The network keeps every limit of the chip.",
+        "does_not_fit": f"{plural(len(over) + len(check['unsupported']), 'obstacle')}; what to change is below.",
+        "unchecked": f"No limit is exceeded, but {plural(len(open_rows), 'resource')} could not be checked: "
+        "the numbers are not published.",
     }
     return {
         "word": word,
         "tone": tone,
         "title": title,
-        "said": said[deployment["verdict"]],
-        "figures": _figures(deployment, check),
+        "sentence": sentences[deployment["verdict"]],
+        "figures": _list_figures(deployment, check),
         "over": over,
         "unsupported": check["unsupported"],
         "notes": deployment["notes"],
     }
 
 
-def _figures(deployment: Mapping[str, Any], check: Mapping[str, Any]) -> list[dict[str, str]]:
+def _list_figures(deployment: Mapping[str, Any], check: Mapping[str, Any]) -> list[dict[str, str]]:
     accuracy, synops, lava = deployment["accuracy"], deployment["synops"], deployment["lava"]
     limit = deployment["cores_limit"]
     energy = deployment["energy"]
@@ -71,7 +71,7 @@ def _figures(deployment: Mapping[str, Any], check: Mapping[str, Any]) -> list[di
         {
             "name": "Cores",
             "value": number(deployment["cores_used"]) + (f" of {number(limit)}" if limit else ""),
-            "note": _fullest(check["rows"]) if limit else "how many there are is not published",
+            "note": _find_scarcest(check["rows"]) if limit else "number of cores not published",
         },
         {
             "name": "Lava against our simulator",
@@ -83,7 +83,7 @@ def _figures(deployment: Mapping[str, Any], check: Mapping[str, Any]) -> list[di
         {
             "name": "Energy per inference",
             "value": with_prefix(energy["total"], "J") if energy["total"] is not None else "not known",
-            "note": "the terms are below" if energy["total"] is not None else _unpublished(energy["missing"]),
+            "note": "terms below" if energy["total"] is not None else _unpublished(energy["missing"]),
         },
         {
             "name": "Time per inference",
@@ -93,27 +93,27 @@ def _figures(deployment: Mapping[str, Any], check: Mapping[str, Any]) -> list[di
     ]
 
 
-def _fullest(rows: Sequence[Mapping[str, Any]]) -> str:
-    row = max((row for row in rows if row["resource"] in OF_CORES), key=_fullness, default=None)
+def _find_scarcest(rows: Sequence[Mapping[str, Any]]) -> str:
+    row = max((row for row in rows if row["resource"] in CORE_RESOURCES), key=_fullness, default=None)
     if row is None or not _fullness(row):
         return ""
-    return f"scarcest: {_named(row['resource'])} of {row['where']}, {percent(_fullness(row))}"
+    return f"scarcest: {row['resource'].replace('_', ' ')} of {row['where']}, {percent(_fullness(row))}"
 
 
 def _fullness(row: Mapping[str, Any]) -> float:
-    """Return the used share of what can fill up."""
+    """Return used / limit of a resource that fills up, else 0."""
     if row["resource"] not in CAPACITIES or row["used"] is None or not row["limit"]:
         return 0.0
     return float(row["used"] / row["limit"])
 
 
-def stages(deployment: Mapping[str, Any], layers: Mapping[str, Any]) -> dict[str, Any]:
+def list_stages(deployment: Mapping[str, Any], layers: Mapping[str, Any]) -> dict[str, Any]:
     """Return accuracy and SynOps at each stage."""
     accuracy, synops = deployment["accuracy"], deployment["synops"]
     lava = deployment["lava"]
-    most = max(synops["dense"], synops["budget"], layers["pruned"]["synops"], synops["achieved"]) or 1
+    longest = max(synops["dense"], synops["budget"], layers["pruned"]["synops"], synops["achieved"]) or 1
     rows = [
-        ("Trained", "as given", accuracy["dense"], synops["dense"]),
+        ("Trained", "the given network", accuracy["dense"], synops["dense"]),
         ("Pruned and fine-tuned", "floating point", accuracy["pruned"], layers["pruned"]["synops"]),
         ("Integers of the chip", "our simulator", accuracy["quantised"], synops["achieved"]),
         *([("Integers on Lava", plural(lava["samples"], "sample"), accuracy["lava"], None)] if lava["samples"] else []),
@@ -128,95 +128,95 @@ def stages(deployment: Mapping[str, Any], layers: Mapping[str, Any]) -> dict[str
                 "accuracy": percent(share, 2),
                 "change": "" if n == 0 else points(share - accuracy["dense"]),
                 "synops": number(cost) if cost is not None else "as above",
-                "width": None if cost is None else round(100 * cost / most, 2),
+                "width": None if cost is None else round(100 * cost / longest, 2),
                 "trained": n == 0,
             }
             for n, (name, note, share, cost) in enumerate(rows)
         ],
-        "budget": round(100 * synops["budget"] / most, 2),
+        "budget": round(100 * synops["budget"] / longest, 2),
         "budget_text": number(synops["budget"]),
         "samples": layers["dense"]["samples"],
         "steps": layers["dense"]["steps"],
-        "told": f"On the chip an inference takes {percent(saved)} fewer synaptic operations than in the trained network, and "
-        + (f"accuracy changes by {change}." if change != points(0.0) else "accuracy stays what it was."),
+        "sentence": f"On the chip an inference takes {percent(saved)} fewer synaptic operations than in the trained network, and "
+        + (f"accuracy changes by {change}." if change != points(0.0) else "accuracy stays the same."),
         "norse": deployment["norse"],
     }
 
 
-def widths(deployment: Mapping[str, Any]) -> list[dict[str, Any]]:
+def list_widths(deployment: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the channels of each group before and after."""
-    most = max((before for before, _ in deployment["widths"].values()), default=1)
+    longest = max((before for before, _ in deployment["widths"].values()), default=1)
     return [
         {
             "name": name,
             "before": before,
             "after": after,
-            "outer": round(100 * before / most, 2),
-            "inner": round(100 * after / most, 2),
+            "outer": round(100 * before / longest, 2),
+            "inner": round(100 * after / longest, 2),
             "share": percent(after / before),
         }
         for name, (before, after) in deployment["widths"].items()
     ]
 
 
-def activity(layers: Mapping[str, Any]) -> dict[str, Any]:
+def list_activity(layers: Mapping[str, Any]) -> dict[str, Any]:
     """Return for each layer shape, weights, SynOps, spikes and rate, of the trained network and on the chip."""
     before, after = layers["dense"], layers["quantised"]
     names = dict.fromkeys(row["name"] for row in [*before["layers"], *after["layers"]])
-    own = [{row["name"]: row for row in part["layers"]} for part in (before, after)]
-    most = max((row["synops"] or 0 for part in own for row in part.values()), default=0) or 1
+    by_name = [{row["name"]: row for row in part["layers"]} for part in (before, after)]
+    longest = max((row["synops"] or 0 for part in by_name for row in part.values()), default=0) or 1
     rows = []
     for name in names:
-        old, new = own[0].get(name), own[1].get(name)
+        old, new = by_name[0].get(name), by_name[1].get(name)
         if any(row and (row["synops"] or row["spikes"] is not None or row["weights"]) for row in (old, new)):
             rows.append(
                 {
                     "name": name,
                     "old": old,
                     "new": new,
-                    "old_width": round(100 * (old["synops"] or 0) / most, 2) if old else 0,
-                    "new_width": round(100 * (new["synops"] or 0) / most, 2) if new else 0,
+                    "old_width": round(100 * (old["synops"] or 0) / longest, 2) if old else 0,
+                    "new_width": round(100 * (new["synops"] or 0) / longest, 2) if new else 0,
                 }
             )
     return {"rows": rows, "input": after["input"], "kind": after["input_kind"], "macs": after["macs"], "steps": after["steps"]}
 
 
-def resources(check: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the rows of the check: those to look at and the fullest first, and all of them where there are more."""
+def list_resources(check: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the rows of the check: a short list, exceeded and fullest first, and all rows if there are more."""
 
-    def shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    def add_share(row: Mapping[str, Any]) -> dict[str, Any]:
         share = row["used"] / row["limit"] if row["used"] is not None and row["limit"] else None
         width = round(min(100.0, 100 * (share or 0.0)), 2)
-        return {**row, "resource": _named(row["resource"]), "share": share, "width": width, "fullness": _fullness(row)}
+        return {**row, "resource": row["resource"].replace("_", " "), "share": share, "width": width, "fullness": _fullness(row)}
 
-    rows = [shown(row) for row in check["rows"]]
+    rows = [add_share(row) for row in check["rows"]]
     ranked = sorted(rows, key=lambda row: (STATUS_ORDER[row["status"]], -row["fullness"]))
     first = max(SHOWN_ROWS, sum(row["status"] in ("over", "unchecked") for row in ranked))
     return {"first": ranked[:first], "all": rows if len(rows) > first else [], "notes": check["notes"], "count": len(rows)}
 
 
-def energy(check: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the terms of the energy, what is missing and how to supply it."""
-    found = check["energy"]
-    most = max((term["joules"] for term in found["terms"]), default=0.0) or 1.0
+def list_energy(check: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the terms of the energy, and the missing ones with their profile keys."""
+    energy = check["energy"]
+    longest = max((term["joules"] for term in energy["terms"]), default=0.0) or 1.0
     return {
         "terms": [
             {
                 **term,
                 "text": with_prefix(term["joules"], "J") if term["joules"] else "0 J",
-                "width": round(100 * term["joules"] / most, 2),
+                "width": round(100 * term["joules"] / longest, 2),
             }
-            for term in found["terms"]
+            for term in energy["terms"]
         ],
-        "total": None if found["total"] is None else with_prefix(found["total"], "J"),
-        "missing": [{"name": name, "key": PRICE_KEYS.get(name, "")} for name in found["missing"]],
-        "measured": found["measured"],
+        "total": None if energy["total"] is None else with_prefix(energy["total"], "J"),
+        "missing": [{"name": name, "key": PRICE_KEYS.get(name, "")} for name in energy["missing"]],
+        "measured": energy["measured"],
         "latency": check["latency"],
     }
 
 
-def origin(provenance: Mapping[str, Any], deployment: Mapping[str, Any]) -> dict[str, Any]:
-    """Return where it all comes from; facts that the user supplied stand apart."""
+def describe_origin(provenance: Mapping[str, Any], deployment: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the provenance, with the facts that the user supplied apart from those of the profile."""
     chip = provenance["chip"]
     spent = deployment["seconds"]
     return {
@@ -231,12 +231,4 @@ def origin(provenance: Mapping[str, Any], deployment: Mapping[str, Any]) -> dict
 
 
 def _unpublished(names: Sequence[str]) -> str:
-    return f"no number for {join_names(names)}" if len(names) < 3 else f"{len(names)} numbers that it takes are not published"
-
-
-def _joules(value: float) -> str:
-    return with_prefix(value, "J") if value else "0 J"
-
-
-def _named(resource: str) -> str:
-    return resource.replace("_", " ")
+    return f"no number for {join_names(names)}" if len(names) < 3 else f"{len(names)} needed numbers are not published"

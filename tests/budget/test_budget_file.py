@@ -104,7 +104,7 @@ def test_the_command_uses_spear_toml_unless_no_budget_is_asked_for(tmp_path, mon
     runner = CliRunner()
     write(tmp_path, 'chip = "loihi1"\n[budget]\nmax_cores = 1\n')
     result = runner.invoke(main, ["check", "net.snn", "--json"])
-    assert result.exit_code == 3 and "limits of spear.toml count as well (--no-budget: without)" in result.stderr
+    assert result.exit_code == 3 and "limits of spear.toml apply too (--no-budget ignores them)" in result.stderr
     assert json.loads(result.stdout)["profile"] == "loihi1"
     assert runner.invoke(main, ["check", "net.snn", "--chip", "loihi1", "--no-budget"]).exit_code == 0
     missing = runner.invoke(main, ["check", "net.snn", "--no-budget"])

@@ -1,4 +1,4 @@
-"""How the command line behaves as a tool: help, completion, colours, width, quick starts, and the command to try next."""
+"""Command line as a tool: help, completion, colours, width, start-up time."""
 
 import inspect
 import json
@@ -33,8 +33,8 @@ def run(*arguments, code=0, **options):
     return done
 
 
-def completed(shell, line):
-    """Ask the program what it completes, as the shell's function does."""
+def complete(shell, line):
+    """Return the completions of the program, called as by the shell's function."""
     words = line.split(" ")
     environment = {
         **os.environ,
@@ -47,13 +47,13 @@ def completed(shell, line):
     return subprocess.run([PROGRAM], env=environment, capture_output=True, text=True, check=True).stdout
 
 
-def test_the_list_of_commands_says_each_in_a_whole_line():
+def test_each_command_is_one_whole_line_of_the_help():
     lines = run("--help", terminal_width=80).output.split("Commands:\n")[1].splitlines()
     assert [line.split()[0] for line in lines] == list(main.commands)
     assert all(len(line) <= 80 and line.endswith((".", "?")) and "..." not in line for line in lines)
 
 
-def test_help_names_the_searchers_there_are():
+def test_the_methods_in_the_help_are_those_of_the_search():
     assert options.METHODS[0] == DEFAULT_METHOD and sorted(options.METHODS) == sorted(METHODS)
     refused = run("prune", "digits", "--chip", "loihi2", "--data", "digits", "--out", "o", "--method", "speer", code=2)
     assert "'speer' is not one of 'evolution', 'spear'" in refused.stderr
@@ -100,20 +100,20 @@ def test_bash_completes_with_the_script_itself(tmp_path):
         ("spear-deploy compare digits digits --chip-b xylo_i", {"plain,xylo_imu"}),
     ],
 )
-def test_what_is_completed(line, wanted):
-    assert wanted <= set(completed("bash", line).split())
+def test_completion_of_networks_chips_data_and_formats(line, wanted):
+    assert wanted <= set(complete("bash", line).split())
 
 
 def test_every_chip_is_completed():
-    found = set(completed("bash", "spear-deploy profiles ").split())
-    assert {f"plain,{name}" for name in list_profiles()} <= found
+    items = set(complete("bash", "spear-deploy profiles ").split())
+    assert {f"plain,{name}" for name in list_profiles()} <= items
 
 
-def test_no_colour_where_it_is_not_wanted(tmp_path, monkeypatch):
+def test_no_colour_with_NO_COLOR_or_in_a_pipe(tmp_path, monkeypatch):
     colour = run(
         "check", "digits", "--chip", SMALL, code=3, env={"FORCE_COLOR": "1", "TERM": "xterm-256color"}, color=True
     ).stdout
-    assert "\x1b[1;31m" in colour  # what is over is red
+    assert "\x1b[1;31m" in colour  # exceeded limits are red
     plain = {"FORCE_COLOR": "1", "NO_COLOR": "1", "TERM": "xterm-256color"}
     bare = run("check", "digits", "--chip", SMALL, code=3, env=plain, color=True).stdout
     assert not re.search(r"\x1b\[[0-9;]*3[0-7]", bare)
@@ -125,7 +125,7 @@ def test_no_colour_where_it_is_not_wanted(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "arguments", [("check", "digits", "--chip", SMALL), ("rank", "digits"), ("profiles",), ("profiles", "loihi2")]
 )
-def test_tables_keep_to_the_width_and_lose_nothing(arguments, width):
+def test_tables_keep_to_the_width_and_keep_every_row(arguments, width):
     done = CliRunner().invoke(main, list(arguments), env={"COLUMNS": str(width)})
     assert done.exit_code in (0, 3)
     assert all(len(line) <= width for line in done.stdout.splitlines())
@@ -135,7 +135,7 @@ def test_tables_keep_to_the_width_and_lose_nothing(arguments, width):
         assert {line.split()[0] for line in done.stdout.splitlines()} >= set(list_profiles())
 
 
-def test_the_next_command_is_said_on_stderr_alone(tmp_path, monkeypatch):
+def test_the_next_command_is_printed_on_stderr_only(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     over = run("check", "digits", "--chip", SMALL, code=3)
     assert (
@@ -151,26 +151,26 @@ def test_the_next_command_is_said_on_stderr_alone(tmp_path, monkeypatch):
     assert quiet.stderr == "" and json.loads(quiet.stdout)["verdict"] == "does_not_fit"
 
 
-def test_the_next_command_keeps_how_the_file_is_read(tmp_path, monkeypatch):
+def test_the_next_command_keeps_the_options_of_the_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     layer = Layer(name="fc", synapse=Dense(weight=np.ones((3, 4))), neuron=LIF(tau_s=2e-3))
     write_nir(chain([layer], input_shape=(4,)), "my net.nir")
-    said = run("rank", "my net.nir", "--dt-s", "1e-3", "--reset", "subtract").stderr.splitlines()[-1]
-    assert re.fullmatch(r"next: spear-deploy check 'my net.nir' --dt-s 0.001 --reset subtract --chip \w+ \(each .*", said)
-    chip = said.split("--chip ")[1].split()[0]
+    suggestion = run("rank", "my net.nir", "--dt-s", "1e-3", "--reset", "subtract").stderr.splitlines()[-1]
+    assert re.fullmatch(r"next: spear-deploy check 'my net.nir' --dt-s 0.001 --reset subtract --chip \w+ \(each .*", suggestion)
+    chip = suggestion.split("--chip ")[1].split()[0]
     assert run("check", "my net.nir", "--dt-s", "0.001", "--reset", "subtract", "--chip", chip).stdout.startswith(
         ("FITS", "UNCHECKED")
     )
 
 
-def test_rank_says_no_next_command_where_no_chip_has_cores(tmp_path, monkeypatch):
+def test_rank_suggests_nothing_without_a_chip_with_cores(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_snn(chain([Layer(name="fc", synapse=Dense(weight=np.ones((3, 4))), neuron=IF())], input_shape=(4,)), "net.snn")
     assert run("rank", "net.snn", "--chip", "generic45nm").stderr == ""
 
 
 @pytest.mark.parametrize(("arguments", "seconds"), [(["--help"], 0.4), (["profiles"], 0.7)])
-def test_it_starts_quickly(arguments, seconds):
+def test_start_up_takes_at_most_0_4_to_0_7_seconds(arguments, seconds):
     """The best of five by the processor's clock, so that a loaded machine does not fail it."""
     import resource
 

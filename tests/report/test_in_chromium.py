@@ -1,4 +1,4 @@
-"""What does a person see? The page in a browser: two widths, light and dark, on paper; nothing overflows, nothing is fetched."""
+"""Report page in a browser: two widths, light and dark, on paper."""
 
 import json
 import re
@@ -27,7 +27,7 @@ CLIPPED = "() => [...document.querySelectorAll('svg text')].filter(t => {\
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """Return the page of a deployment, and one on which everything is long and too much."""
+    """Return the page of a deployment, and one with long names and many cores."""
     base = tmp_path_factory.mktemp("pages")
     plain = Path(shutil.copytree(deployed()[1], base / "plain"))
     full = Path(shutil.copytree(deployed()[1], base / "full"))
@@ -72,7 +72,7 @@ def test_nothing_overflows_and_no_request_leaves_the_page(pages, tmp_path):
         assert len(papers) == 2 and len({colour for _, colour in papers}) == 2
 
 
-def test_what_hovering_tells_is_there_without_a_script(pages):
+def test_tooltips_work_without_a_script(pages):
     with browser() as chromium:
         context = chromium.new_context(java_script_enabled=False)
         page = context.new_page()
@@ -80,7 +80,7 @@ def test_what_hovering_tells_is_there_without_a_script(pages):
         assert page.locator("h1").inner_text() == "Fits Intel Loihi 2"
         told = page.locator("#plan .cells path title")
         assert told.count() == deployed()[0].report.cores_used and "synapse memory" in told.first.text_content()
-        page.locator("summary", has_text="Files, with their sha256").click()
+        page.locator("summary", has_text="Files with their sha256").click()
         assert page.locator("text=quantised.snn").first.is_visible()
 
 
@@ -120,7 +120,7 @@ def contrast(a, b):
 
 
 @pytest.mark.parametrize("scheme", [0, 1])
-def test_text_can_be_read_and_levels_told_apart_by_lightness_alone(scheme):
+def test_text_and_levels_have_enough_contrast_in_lightness_alone(scheme):
     colours = tokens()[scheme]
     for name, ground, least in [
         ("ink", "paper", 7), *((name, "paper", 4.5) for name in ("soft", "good", "bad", "open")), ("soft", "card", 4.5),

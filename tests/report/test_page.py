@@ -1,4 +1,4 @@
-"""The page of a deployment: made from the folder alone, asks no network, and each picture shows what the files hold."""
+"""Report page: built from its folder alone, self-contained, charts equal to the files."""
 
 import json
 import re
@@ -20,15 +20,15 @@ from spear_deploy.network.graph import chain
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.report_facts import describe_cores
 from spear_deploy.report import tables, write_report
-from spear_deploy.report.chart import Rule, Series, chart, ticks
-from spear_deploy.report.floor_plan import PANELS, level, plan_view
+from spear_deploy.report.chart import Rule, Series, choose_ticks, draw_chart
+from spear_deploy.report.floor_plan import PANELS, color_class, draw_floor_plan
 from spear_deploy.report.folder import read_folder
-from spear_deploy.report.page import page, views
-from spear_deploy.report.raster import NEURONS, STEPS, raster_view
-from spear_deploy.report.search_charts import front, search_view
+from spear_deploy.report.page import describe_deployment, render_deployment
+from spear_deploy.report.raster import NEURONS, STEPS, draw_rasters
+from spear_deploy.report.search_charts import draw_search, pareto_front
 from tests.support.deployments import deployed
 
-MOST_BYTES = 1_500_000
+MAX_BYTES = 1_500_000
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def changed(folder, name, change):
 
 
 class Reader(HTMLParser):
-    """What a browser would fetch or run, and whether tags close in order."""
+    """Requests and scripts of a page as a browser would see them; tags that close out of order raise."""
 
     EMPTY = ("meta", "link", "br")
 
@@ -73,7 +73,7 @@ class Reader(HTMLParser):
 
 
 @pytest.mark.lava
-def test_deploy_writes_the_page_and_the_folder_alone_gives_it_again(folder, tmp_path):
+def test_the_page_is_rebuilt_from_the_folder_byte_for_byte(folder, tmp_path):
     written = (folder / "report.html").read_bytes()
     (folder / "report.html").unlink()
     for name in ("dense.snn", "activity.npz", "stages.json"):
@@ -84,7 +84,7 @@ def test_deploy_writes_the_page_and_the_folder_alone_gives_it_again(folder, tmp_
 
 
 @pytest.mark.lava
-def test_the_page_asks_no_network_and_runs_no_script(folder):
+def test_the_page_sends_no_request_and_runs_no_script(folder):
     text = (folder / "report.html").read_text(encoding="utf-8")
     found = Reader(text)
     assert not found.open
@@ -94,11 +94,11 @@ def test_the_page_asks_no_network_and_runs_no_script(folder):
     assert anchors and all(f'id="{name}"' in text for name in anchors)
     assert set(re.findall(r"url\([^)]*\)", text)) <= {"url(#hatch)"} and "@import" not in text
     assert "default-src 'none'" in text and " on" not in {f" {name}" for name in re.findall(r"<[^>]*\s(on)\w+=", text)}
-    assert len(text) < MOST_BYTES
+    assert len(text) < MAX_BYTES
 
 
 @pytest.mark.lava
-def test_the_page_says_verdict_first_and_every_number_of_the_result(folder):
+def test_the_page_begins_with_the_verdict_and_has_every_number_of_the_result(folder):
     result, _, _ = deployed()
     source = (folder / "report.html").read_text()
     assert source.index("<h1>Fits Intel Loihi 2</h1>") < source.index("<h2")
@@ -123,51 +123,51 @@ def test_the_page_says_verdict_first_and_every_number_of_the_result(folder):
 
 
 @pytest.mark.lava
-def test_what_comes_from_outside_is_escaped(folder):
+def test_external_text_is_escaped(folder):
     evil = "<script>alert(1)</script>\"'&"
     changed(folder, "cores", lambda cores: cores.update(layers=[evil for _ in cores["layers"]]))
     changed(folder, "deployment", lambda value: value["notes"].append(evil))
     changed(folder, "provenance", lambda value: value.update(command=evil))
-    text = page(read_folder(folder))
+    text = render_deployment(read_folder(folder))
     assert "<script" not in text and text.count("&lt;script&gt;") >= 3
 
 
 @pytest.mark.lava
-def test_facts_that_the_user_supplied_stand_apart(folder):
-    assert tables.origin(read_folder(folder).provenance, read_folder(folder).deployment)["supplied"] == []
+def test_facts_supplied_by_the_user_are_listed_apart(folder):
+    assert tables.describe_origin(read_folder(folder).provenance, read_folder(folder).deployment)["supplied"] == []
     fact = {"key": "energy.synop_pj", "value": 23.6, "unit": "pJ", "evidence": "user", "source": "supplied by the user"}
     changed(folder, "provenance", lambda value: value["chip"]["facts"].append(fact))
-    text = page(read_folder(folder))
-    assert text.index("Facts that you supplied") < text.index("23.6 pJ") < text.index("Every fact of the chip")
+    text = render_deployment(read_folder(folder))
+    assert text.index("Facts supplied by the user") < text.index("23.6 pJ") < text.index("All facts of the chip profile")
 
 
 @pytest.mark.lava
-@pytest.mark.parametrize("verdict, word", [("does_not_fit", "Does not fit"), ("unchecked", "Nothing against")])
-def test_a_verdict_that_is_not_good_says_what_stands_in_the_way(folder, verdict, word):
+@pytest.mark.parametrize("verdict, word", [("does_not_fit", "Does not fit"), ("unchecked", "Unchecked:")])
+def test_a_verdict_other_than_fits_lists_the_obstacles(folder, verdict, word):
     row = {"resource": "neurons", "where": "fc", "used": 12, "limit": 10, "unit": "neuron", "status": "over", "remedy": "prune 2"}
     status = "over" if verdict == "does_not_fit" else "unchecked"
     changed(folder, "check", lambda value: value["rows"].append({**row, "status": status}))
     changed(folder, "deployment", lambda value: value.update(verdict=verdict))
-    text = page(read_folder(folder))
+    text = render_deployment(read_folder(folder))
     assert f"<h1>{word} Intel Loihi 2</h1>" in text and "prune 2" in text
     assert ("12 of 10 neurons; prune 2" in text) == (verdict == "does_not_fit")
 
 
 @pytest.mark.lava
-def test_energy_is_told_by_term_and_what_is_missing_with_its_key(folder):
-    found = tables.energy(json.loads((folder / "check.json").read_text()))
+def test_energy_has_a_row_for_each_term_and_keys_for_missing_ones(folder):
+    found = tables.list_energy(json.loads((folder / "check.json").read_text()))
     assert found["total"] is None and {"name": "synapse", "key": "energy.synop_pj"} in found["missing"]
     term = {"name": "synapse", "joules": 2e-6, "evidence": "measured", "source": "paper", "how": "100 SynOps at 20 pJ"}
     energy = {"total": 2e-6, "missing": [], "terms": [term], "measured": []}
     changed(folder, "check", lambda value: value.update(energy=energy))
-    assert "2 µJ, the sum of published prices" in page(read_folder(folder))
+    assert "2 µJ: published energies per event times counted events" in render_deployment(read_folder(folder))
 
 
 # --------------------------------------------------------------------------------------------------------- the command
 
 
 @pytest.mark.lava
-def test_the_command_makes_the_page_again(folder, tmp_path):
+def test_the_command_rebuilds_the_page(folder, tmp_path):
     done = CliRunner().invoke(main, ["report", str(folder), "--out", str(tmp_path / "page.html"), "--json"])
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
@@ -175,7 +175,7 @@ def test_the_command_makes_the_page_again(folder, tmp_path):
     assert "report.html" in CliRunner().invoke(main, ["report", str(folder)]).stdout
 
 
-def test_what_is_no_folder_of_a_deployment_is_one_sentence(tmp_path):
+def test_a_folder_without_a_deployment_is_refused_in_one_sentence(tmp_path):
     (tmp_path / "file").write_text("x")
     for name, message in (
         ("none", r"folder '.*none': there is no such folder; give the folder that `deploy`, `demo` or `prune` wrote"),
@@ -189,7 +189,7 @@ def test_what_is_no_folder_of_a_deployment_is_one_sentence(tmp_path):
 
 
 @pytest.mark.lava
-def test_files_that_are_missing_damaged_or_at_odds_are_one_sentence(folder):
+def test_missing_damaged_and_contradicting_files_are_refused_in_one_sentence(folder):
     before = (folder / "report.html").read_bytes()
 
     def refuses(name, text, message):
@@ -241,18 +241,18 @@ def squares(path):
 
 @pytest.mark.parametrize("chip", [*list_profiles(), "loihi2:kapoho_point", "spinnaker1:spin5"])
 @pytest.mark.parametrize("width, hidden", [(4, 20), (32, 300)])
-def test_every_chip_has_a_floor_plan_on_which_each_core_lies_once(chip, width, hidden):
+def test_each_core_is_drawn_once_on_the_floor_plan_of_every_chip(chip, width, hidden):
     facts, report = cores_of(chip, convolutional(width, hidden))
     facts = json.loads(json.dumps(facts))
     assert len(facts["cores"]) == report.placement.cores_in_all
-    shown = plan_view(facts)
+    shown = draw_floor_plan(facts)
     drawn = shown["panels"]
     corners = [[corner for cell in panel["cells"] for corner in squares(cell["path"])] for panel in drawn]
     for panel, used in zip(drawn, corners, strict=True):
         everything = [*used, *squares(panel["free"])]
         assert len(set(everything)) == len(everything)
         assert all(x + 9 <= panel["width"] and y + 9 <= panel["height"] for x, y in everything)
-        if panel["there"] and facts["cores_per_chip"]:
+        if panel["exists"] and facts["cores_per_chip"]:
             assert len(everything) - panel["beyond"] == facts["cores_per_chip"]
     if not shown["more"]:
         assert sum(map(len, corners)) == len(facts["cores"])
@@ -263,11 +263,11 @@ def test_every_chip_has_a_floor_plan_on_which_each_core_lies_once(chip, width, h
 
 def test_a_floor_plan_is_coloured_by_memory_on_the_published_mesh():
     facts, report = cores_of("loihi1", convolutional(32, 300))
-    shown = plan_view(facts)
+    shown = draw_floor_plan(facts)
     assert shown["mesh"] and shown["measure"] == "synapse memory" and shown["known"]
     (row,) = [row for row in report.rows if row.resource == "synapse_memory" and row.where == "fc"]
     (told,) = [layer for layer in shown["layers"] if layer["name"] == "fc"]
-    assert told["most"] == pytest.approx(row.used / row.limit)
+    assert told["max"] == pytest.approx(row.used / row.limit)
     panel = shown["panels"][0]
     assert panel["title"] == f"{report.cores_used} of 128 cores in use" and panel["columns"] == 16
     # four cores share a router: the fifth core lies a gap to the right of the first four
@@ -276,24 +276,24 @@ def test_a_floor_plan_is_coloured_by_memory_on_the_published_mesh():
     limit = facts["kinds"][0]["limits"]["synapse_memory"]
     for cell, core in zip(panel["cells"], facts["cores"], strict=True):
         words = core["amounts"][facts["resources"].index("synapse_memory")]
-        assert cell["class"] == level(words / limit) and f"{words:,} of {limit:,}" in cell["tip"]
+        assert cell["class"] == color_class(words / limit) and f"{words:,} of {limit:,}" in cell["tip"]
 
 
-def test_cores_and_chips_that_there_are_not_are_drawn_as_such():
-    shown = plan_view(cores_of("loihi2", convolutional(64, 2000))[0])
-    absent = [panel for panel in shown["panels"] if not panel["there"]]
-    assert absent and "which is not there" in absent[0]["title"] and shown["panels"][0]["there"]
+def test_cores_beyond_the_available_chips_are_drawn_apart():
+    shown = draw_floor_plan(cores_of("loihi2", convolutional(64, 2000))[0])
+    absent = [panel for panel in shown["panels"] if not panel["exists"]]
+    assert absent and "not available" in absent[0]["title"] and shown["panels"][0]["exists"]
     assert shown["more"] == 0 or len(shown["panels"]) == PANELS
 
 
 def test_kinds_of_cores_are_named_where_they_differ():
     facts, _ = cores_of("speck2f", convolutional(4, 20))
-    panel = plan_view(facts)["panels"][0]
+    panel = draw_floor_plan(facts)["panels"][0]
     assert {label["kind"] for label in panel["labels"]} == {kind["name"].replace("_", " ") for kind in facts["kinds"]}
     assert len(panel["labels"]) == 9 and panel["wide"]
 
 
-def test_a_layer_on_very_many_cores_is_told_together():
+def test_4000_cores_share_one_tooltip_for_each_layer_and_colour():
     facts, _ = cores_of("truenorth", convolutional(4, 20))
     core = facts["cores"][0]
     words = facts["resources"].index("synapse_memory")
@@ -311,7 +311,7 @@ def test_a_layer_on_very_many_cores_is_told_together():
         }
         for place in range(4000)
     ]
-    shown = plan_view(facts)
+    shown = draw_floor_plan(facts)
     (panel,) = shown["panels"]
     assert panel["title"] == "4,000 of 4,096 cores in use" and len(squares(panel["free"])) == 96
     assert len(panel["cells"]) == 3 * 5  # layers and colours
@@ -329,7 +329,7 @@ def marks(path, corner):
 
 
 @pytest.mark.parametrize("steps, neurons", [(6, 12), (20, 100), (400, 30)])
-def test_rasters_mark_each_difference_of_the_neurons_that_are_shown(steps, neurons):
+def test_rasters_mark_each_difference_of_the_drawn_neurons(steps, neurons):
     rng = np.random.default_rng(steps)
     norse = rng.random((steps, neurons)) < 0.1
     fixed = norse ^ (rng.random(norse.shape) < 0.01)
@@ -343,7 +343,7 @@ def test_rasters_mark_each_difference_of_the_neurons_that_are_shown(steps, neuro
         "sample": np.array(5),
         "y": np.array(2),
     }
-    found = raster_view(arrays)
+    found = draw_rasters(arrays)
     (layer,) = found["layers"]
     assert (found["sample"], found["label"]) == (5, 2)
     assert layer["integer_differences"] == (norse != fixed).sum() and layer["lava_differences"] == 1
@@ -359,14 +359,14 @@ def test_rasters_mark_each_difference_of_the_neurons_that_are_shown(steps, neuro
             assert marks(layer["panels"][n][name], corner) == slow
 
 
-def test_neurons_that_differ_are_among_those_shown_and_a_page_does_not_grow_without_end():
+def test_neurons_that_differ_are_drawn_and_the_page_stays_below_600_kB():
     rng = np.random.default_rng(0)
     busy = rng.random((100, 5000)) < 0.4
     busy[:, 4000] = False
     other = busy.copy()
     other[7, 4000] = True
     runs = {f"l{i}.{side}": run for i in range(12) for side, run in (("norse", busy), ("fixed", other), ("lava", other))}
-    found = raster_view({**runs, "sample": np.array(0), "y": np.array(0)})
+    found = draw_rasters({**runs, "sample": np.array(0), "y": np.array(0)})
     assert all(layer["panels"][1]["new"] and not layer["panels"][2]["new"] for layer in found["layers"])
     assert len(json.dumps(found)) < 600_000
 
@@ -376,7 +376,7 @@ def test_neurons_that_differ_are_among_those_shown_and_a_page_does_not_grow_with
 
 @given(st.floats(-1e7, 1e7), st.floats(0, 1e7), st.integers(3, 8))
 def test_ticks_cover_the_range_evenly(low, width, count):
-    found = ticks(low, low + width, count)
+    found = choose_ticks(low, low + width, count)
     scale = max(abs(low), width)
     assert found[0] <= low + 1e-8 * scale and found[-1] >= low + width - 1e-8 * scale
     assert 2 <= len(found) <= count + 3
@@ -384,8 +384,8 @@ def test_ticks_cover_the_range_evenly(low, width, count):
     assert np.allclose(steps, steps[0], rtol=1e-3) and steps[0] > 0
 
 
-def test_a_chart_puts_points_where_its_axes_say():
-    found = chart(
+def test_points_of_a_chart_agree_with_its_axes():
+    found = draw_chart(
         "t", x="x", y="y", series=[Series(name="a", kind="dots", points=[(0, 0), (10, 100)])], rules=[Rule(name="r", y=50)]
     )
     (x0, y0, _), (x1, y1, _) = found["series"][0]["dots"]
@@ -395,9 +395,9 @@ def test_a_chart_puts_points_where_its_axes_say():
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=1))
-def test_the_front_is_what_no_other_plan_beats(pairs):
+def test_the_pareto_front_equals_brute_force(pairs):
     rows = [{"synops": synops, "accuracy": accuracy} for synops, accuracy in pairs]
-    found = {(row["synops"], row["accuracy"]) for row in front(rows)}
+    found = {(row["synops"], row["accuracy"]) for row in pareto_front(rows)}
     slow = {
         (s, a) for s, a in pairs if not any((t <= s and b >= a) and (t, b) != (s, a) for t, b in pairs)
     }  # fmt: skip
@@ -413,41 +413,43 @@ def search_of(**changes):
     }  # fmt: skip
 
 
-def test_the_search_shows_the_best_so_far_and_predictions_by_the_others():
+def test_charts_of_the_search_have_the_best_so_far_and_cross_validated_predictions():
     lre = {"pairs": [[100.0, 110.0], [80.0, 88.0]], "residuals": [0.1, -0.12]}
-    found = search_view(search_of(lre=lre))
+    found = draw_search(search_of(lre=lre))
     assert [c["title"] for c in found["charts"]] == ["Reward of each evaluation", "SynOps, predicted and measured"]
     assert [one["name"] for one in found["charts"][0]["series"]] == ["plan within the budget", "best so far"]
     tips = [tip for *_, tip in found["charts"][1]["series"][0]["dots"]]
     assert tips == ["measured 110, predicted 100 SynOps", "measured 88, predicted 100 SynOps"]
     (chosen,) = found["charts"][1]["series"][1]["dots"]
-    assert chosen[2] == "the network that was chosen: measured 97, predicted 95 SynOps"
+    assert chosen[2] == "the chosen network: measured 97, predicted 95 SynOps"
 
 
-def test_plans_of_several_sizes_show_their_front():
+def test_plans_of_several_sizes_have_a_pareto_front():
     rows = [{**row, "synops": 80.0 + n} for n, row in enumerate(search_of()["search"])]
-    titles = [c["title"] for c in search_view(search_of(search=rows))["charts"]]
+    titles = [c["title"] for c in draw_search(search_of(search=rows))["charts"]]
     assert "Accuracy against SynOps, before fine-tuning" in titles
-    assert "Accuracy against SynOps, before fine-tuning" not in [c["title"] for c in search_view(search_of())["charts"]]
+    assert "Accuracy against SynOps, before fine-tuning" not in [c["title"] for c in draw_search(search_of())["charts"]]
 
 
-def test_a_network_within_the_budget_as_it_is_has_no_search():
-    found = search_view(search_of(search=[]))
-    assert found["charts"] == [] and found["told"][0].startswith("The network is within the budget as it is")
+def test_an_unchanged_network_has_no_charts_of_a_search():
+    found = draw_search(search_of(search=[]))
+    assert found["charts"] == [] and found["summary"][0].startswith("The unchanged network is within the budget")
 
 
 def test_budgets_besides_synops_have_a_table():
     budgets = {name: {"budget": 9.0, "aim": 8.0, "used": None, "met": False} for name in ("synops", "latency_s")}
-    found = search_view(search_of(budgets=budgets, budget=None, aim=None))
+    found = draw_search(search_of(budgets=budgets, budget=None, aim=None))
     assert [row["name"] for row in found["budgets"]] == ["synops", "latency s"]
 
 
 @pytest.mark.lava
-def test_a_plan_that_climbed_is_drawn_by_rung(folder):
+def test_the_plans_of_successive_halving_are_drawn_by_rung(folder):
     rungs = [{"rung": n, "steps": 20 * n, "widths": [4], "accuracy": 0.8 + n / 20} for n in (1, 2)]
     changed(folder, "search", lambda value: value.update(rungs=rungs))
-    (climbed,) = [c for c in views(read_folder(folder))["search"]["charts"] if "longer and longer" in c["title"]]
+    (climbed,) = [
+        c for c in describe_deployment(read_folder(folder))["search"]["charts"] if "more and more batches" in c["title"]
+    ]
     assert [one["kind"] for one in climbed["series"]] == ["line", "dots"]
     changed(folder, "search", lambda value: value.update(rungs=rungs[:1]))
-    titles = [c["title"] for c in views(read_folder(folder))["search"]["charts"]]
+    titles = [c["title"] for c in describe_deployment(read_folder(folder))["search"]["charts"]]
     assert "The best plans, fine-tuned for 20 batches" in titles
