@@ -1,4 +1,4 @@
-"""What in a docstring is an equation or a table? Its lines are kept as they stand when mkdocstrings renders it."""
+"""Equations and tables of docstrings, kept line by line when mkdocstrings renders them."""
 
 from __future__ import annotations
 

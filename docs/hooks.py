@@ -1,6 +1,7 @@
-"""Which pages are made while the site builds? Chips, commands and the API; and which parts of written pages are checked.
+"""Generated pages of the site, and generated parts of written pages.
 
-python docs/hooks.py        writes the checked parts (between the marks `<!-- made: NAME -->` and `<!-- end -->`) again
+mkdocs adds the pages of chips, commands, the API and benchmarks while it builds. In written pages the parts between the marks
+`<!-- made: NAME -->` and `<!-- end -->` are generated; a test compares them, and `python docs/hooks.py` writes them again.
 """
 
 from __future__ import annotations
@@ -16,34 +17,25 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-API = {
-    "pipeline.api": "load, check, count, simulate, compare, explain, export, rank",
-    "pipeline.prune": "prune",
-    "pipeline.deploy": "deploy",
-    "pipeline.demo": "demo",
-    "network.graph": "the network",
-    "network": "its parts",
-    "data": "datasets",
-    "hardware.profile": "chips",
-    "budget.check": "the verdict",
-    "simulator.synops": "SynOps",
-    "simulator": "the simulator",
-    "simulator.spike_comparison": "differences by layer",
-    "quantize.explain": "what each step to integers costs",
-    "quantize": "integers",
-    "placement.place": "cores",
-    "budget.energy": "energy",
-    "budget.latency": "latency",
-    "network.channel_groups": "coupled channels",
-    "pruning.plan": "plans, slicing",
-    "pruning.search.search": "the search",
-    "training": "learning and evaluating",
-    "interchange": "NIR, netx, ONNX",
-    "errors": "errors",
-}
+API = (
+    "pipeline.api", "pipeline.prune", "pipeline.deploy", "pipeline.demo", "pipeline.inputs", "pipeline.settings",
+    "network", "network.graph", "network.channel_groups",
+    "hardware", "hardware.profile",
+    "data",
+    "simulator", "simulator.synops", "simulator.spike_comparison",
+    "quantize", "quantize.explain",
+    "placement.place",
+    "budget.check", "budget.report", "budget.energy", "budget.latency",
+    "training",
+    "pruning.prune_to_budget", "pruning.settings", "pruning.plan", "pruning.search.search",
+    "interchange",
+    "report",
+    "errors",
+)  # fmt: skip
+"""Modules with a page, in the order of the index."""
 
 
-# ------------------------------------------------------------------------------------------------- pages that are made
+# ------------------------------------------------------------------------------------------------------ generated pages
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -56,7 +48,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def pages() -> Iterator[tuple[str, str]]:
-    """Yield (path, Markdown) of every page that is made."""
+    """Yield (path, Markdown) of every generated page."""
     yield from chip_pages()
     yield "chips/format.md", (ROOT / "hardware_profiles" / "README.md").read_text()
     yield "reference/commands.md", commands_page()
@@ -67,7 +59,7 @@ def pages() -> Iterator[tuple[str, str]]:
 
 
 def chip_pages() -> Iterator[tuple[str, str]]:
-    """Yield a page a profile, and their index."""
+    """Yield a page for each profile, and their index."""
     from spear_deploy.hardware.profile import list_facts, list_profiles, load_profile
 
     index = ["# Chips", "", "From the files in `hardware_profiles/`. [How a profile is written](format.md).", ""]
@@ -101,37 +93,37 @@ def _chip(name: str, meta: Any, known: list[Any], missing: list[str]) -> str:
 
 
 def _cell(value: Any) -> str:
-    """Write a value so that it stays in its cell."""
+    """Escape a value for a cell of a Markdown table."""
     return str(value).replace("|", "&#124;").replace("<", "&lt;").replace("\n", " ")
 
 
 def commands_page() -> str:
-    """Return what `--help` says, command by command."""
+    """Return the help texts of all commands as one page."""
     import click
 
     from spear_deploy.cli import main
 
     context = click.Context(main, info_name="spear-deploy")
-    lines = ["# Commands", "", "What `spear-deploy COMMAND --help` says.", "", *_help(main.help)]
+    lines = ["# Commands", "", "The texts of `spear-deploy COMMAND --help`.", "", *_help(main.help)]
     for name, command in main.commands.items():
         arguments = " ".join(p.make_metavar(context) for p in command.params if isinstance(p, click.Argument))
         lines += ["", f"## {name}", "", f"`spear-deploy {name} {arguments}`".replace(" `", "`"), "", *_help(command.help)]
         lines += ["", "| option | |", "|---|---|"]
         for option in command.params:
             if isinstance(option, click.Option):
-                shown, told = option.get_help_record(click.Context(command, info_name=name)) or ("", "")
-                lines.append(f"| <code>{_cell(shown)}</code> | {_cell(told)} |")
+                names, text = option.get_help_record(click.Context(command, info_name=name)) or ("", "")
+                lines.append(f"| <code>{_cell(names)}</code> | {_cell(text)} |")
     return "\n".join(lines) + "\n"
 
 
 def _help(text: str | None) -> list[str]:
-    """Return a docstring of a command; its example as code."""
-    found = re.sub(r"^Example: (.+)$", r"```sh\n\1\n```", inspect.cleandoc(text or ""), flags=re.MULTILINE)
-    return found.replace("<", "&lt;").splitlines()
+    """Return the lines of a command's docstring, its examples as code."""
+    text = re.sub(r"^Example: (.+)$", r"```sh\n\1\n```", inspect.cleandoc(text or ""), flags=re.MULTILINE)
+    return text.replace("<", "&lt;").splitlines()
 
 
 def api_pages() -> Iterator[tuple[str, str]]:
-    """Yield a page a room of the API, and their index."""
+    """Yield a page for each module of the API, and their index."""
     index = [
         "# Python",
         "",
@@ -139,21 +131,23 @@ def api_pages() -> Iterator[tuple[str, str]]:
         "import spear_deploy as sd",
         "```",
         "",
-        "`sd` has the verbs: those of `verbs` and `pipeline`.",
+        f"`sd` holds {', '.join(f'`{name}`' for name in importlib.import_module('spear_deploy').__all__)}.",
+        "All else is imported from its module:",
     ]
-    index += ["", "| | |", "|---|---|"]
-    for room, what in API.items():
-        index.append(f"| [`spear_deploy.{room}`]({room}.md) | {what} |")
-        yield f"reference/api/{room}.md", f"# {room}\n\n{_room(room)}"
+    index += ["", "| module | |", "|---|---|"]
+    for name in API:
+        first = (importlib.import_module(f"spear_deploy.{name}").__doc__ or "").splitlines()[0]
+        index.append(f"| [`spear_deploy.{name}`]({name}.md) | {_cell(first)} |")
+        yield f"reference/api/{name}.md", f"# {name}\n\n{_directives(name)}"
     yield "reference/api/index.md", "\n".join(index) + "\n"
 
 
-def _room(room: str) -> str:
-    """Return the directives for what a module offers: its own names, or those that a package exports from its modules."""
-    module = importlib.import_module(f"spear_deploy.{room}")
+def _directives(path: str) -> str:
+    """Return the mkdocstrings directives of a module: the module itself, or the names that a package re-exports."""
+    module = importlib.import_module(f"spear_deploy.{path}")
     if not hasattr(module, "__all__") or not hasattr(module, "__path__"):
-        return f"::: spear_deploy.{room}\n"
-    head = f"::: spear_deploy.{room}\n    options: {{members: false}}\n"
+        return f"::: spear_deploy.{path}\n"
+    head = f"::: spear_deploy.{path}\n    options: {{members: false}}\n"
     names = [name for name in module.__all__ if callable(getattr(module, name)) and hasattr(getattr(module, name), "__module__")]
     owned = [name for name in names if str(getattr(module, name).__module__).startswith("spear_deploy")]
     options = "    options: {show_root_heading: true, show_root_toc_entry: true, show_root_full_path: false}\n"
@@ -161,27 +155,26 @@ def _room(room: str) -> str:
 
 
 def benchmarks_page() -> str:
-    """Return the page of what was measured: a script a row, with the raw data that lies beside it."""
+    """Return the index of the benchmarks: a row for each script, and links to results and raw data."""
     lines = [
         "# Benchmarks",
         "",
         "Each table is made by a script of `tests/benchmarks`, with seeds and the baseline in the same run.",
         "",
     ]
-    lines += ["| command | question |", "|---|---|"]
+    lines += ["| command | |", "|---|---|"]
     for path in sorted((ROOT / "tests" / "benchmarks").glob("*.py")):
         text = path.read_text()
         if "__main__" in text:
-            said = (ast.get_docstring(ast.parse(text)) or "").splitlines()[0]
-            lines.append(f"| `python -m tests.benchmarks.{path.stem}` | {_cell(said)} |")
-    found = sorted(path for path in (DOCS / "benchmarks").rglob("*") if path.is_file())
-    if found:
-        lines += ["", "## Results and raw data", ""]
-        lines += [f"- [{path.relative_to(DOCS / 'benchmarks')}]({path.relative_to(DOCS / 'benchmarks')})" for path in found]
+            first = (ast.get_docstring(ast.parse(text)) or "").splitlines()[0]
+            lines.append(f"| `python -m tests.benchmarks.{path.stem}` | {_cell(first)} |")
+    files = sorted(path.relative_to(DOCS / "benchmarks") for path in (DOCS / "benchmarks").rglob("*") if path.is_file())
+    if files:
+        lines += ["", "## Results and raw data", "", *(f"- [{path}]({path})" for path in files)]
     return "\n".join(lines) + "\n"
 
 
-# --------------------------------------------------------------------------------- parts of written pages that are made
+# ------------------------------------------------------------------------------------- generated parts of written pages
 
 
 def folders() -> str:
@@ -201,7 +194,7 @@ def folders() -> str:
 
 
 def docstring(name: str) -> str:
-    """Return the docstring of `module.Name` as it stands."""
+    """Return the docstring of `module.Name` as a block."""
     module, _, attribute = name.rpartition(".")
     return f"```text\n{inspect.getdoc(getattr(importlib.import_module(f'spear_deploy.{module}'), attribute))}\n```"
 
@@ -210,11 +203,11 @@ MADE: dict[str, Callable[..., str]] = {"folders": folders, "docstring": docstrin
 PART = re.compile(r"<!-- made: (\w+)(?: ([\w.]+))? -->\n(?:.*?\n)??<!-- end -->", re.DOTALL)
 
 
-def filled(text: str) -> str:
-    """Return a page with its made parts as they should stand."""
+def fill_parts(text: str) -> str:
+    """Return a page with its generated parts up to date."""
 
-    def part(found: re.Match[str]) -> str:
-        name, argument = found[1], found[2]
+    def part(match: re.Match[str]) -> str:
+        name, argument = match[1], match[2]
         made = MADE[name](argument) if argument else MADE[name]()
         return f"<!-- made: {name}{f' {argument}' if argument else ''} -->\n{made}\n<!-- end -->"
 
@@ -225,7 +218,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
     for page in sorted(DOCS.rglob("*.md")):
         old = page.read_text()
-        new = filled(old)
+        new = fill_parts(old)
         if new != old:
             page.write_text(new)
             print(f"written: {page.relative_to(ROOT)}")

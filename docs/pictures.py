@@ -1,4 +1,6 @@
-"""What does a terminal show? Pictures of commands, as they run: `python docs/pictures.py` writes docs/images/*.svg.
+"""Pictures of commands in a terminal, drawn from their real output.
+
+`python docs/pictures.py [NAME ...]` writes docs/images/*.svg:
 
 check      a network that does not fit the small chip of examples/
 rank       which chip could run it
@@ -30,11 +32,11 @@ COMMANDS = {
 }
 WIDTH = 110
 FORMAT = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL).replace("Fira Code", "DejaVu Sans Mono")
-"""rich's own, but for the fonts that it would fetch from the network."""
+"""rich's own format without the fonts that it would fetch from the network."""
 
 
-def recorded(command: str) -> Console:
-    """Run a command as in a terminal of `WIDTH` columns, and return what recorded it."""
+def record_command(command: str) -> Console:
+    """Run a command as in a terminal of `WIDTH` columns, and return a console that holds its output."""
     from click.testing import CliRunner
 
     from spear_deploy.cli import main
@@ -54,13 +56,13 @@ def recorded(command: str) -> Console:
     return console
 
 
-def plain(command: str) -> str:
-    """Return what a picture of the command says, as text."""
-    return recorded(command).export_text()
+def record_text(command: str) -> str:
+    """Return the text of the picture of a command."""
+    return record_command(command).export_text()
 
 
-def pruning() -> Console:
-    """Prune in earnest, and return what recorded the progress as it stood halfway through the search."""
+def record_pruning() -> Console:
+    """Run `prune`, and return a console that holds the progress bar in the middle of each stage."""
     import spear_deploy as sd
     from spear_deploy.cli.progress_bar import Display
 
@@ -70,17 +72,17 @@ def pruning() -> Console:
     )
     display = Display()
     display.console = Console(width=WIDTH, file=io.StringIO(), force_terminal=True)
-    shown: list[str] = []
+    stages: list[str] = []
 
-    def look(facts: Any) -> None:
+    def draw(facts: Any) -> None:
         display(facts)
         stage = str(facts.get("stage"))
-        if stage not in shown and facts.get("of", 0) and facts["done"] * 2 >= facts["of"]:
-            shown.append(stage)
+        if stage not in stages and facts.get("of", 0) and facts["done"] * 2 >= facts["of"]:
+            stages.append(stage)
             console.print(display.bars.get_renderable())
 
     with display, tempfile.TemporaryDirectory() as folder:
-        sd.prune("digits", "loihi2", "digits", synops="50%", out=folder, progress=look)
+        sd.prune("digits", "loihi2", "digits", synops="50%", out=folder, progress=draw)
     return console
 
 
@@ -89,7 +91,7 @@ def main() -> None:
     wanted = sys.argv[1:] or [*COMMANDS, "prune"]
     IMAGES.mkdir(exist_ok=True)
     for name in wanted:
-        console = pruning() if name == "prune" else recorded(COMMANDS[name])
+        console = record_pruning() if name == "prune" else record_command(COMMANDS[name])
         console.save_svg(str(IMAGES / f"{name}.svg"), title="spear-deploy", unique_id=name, code_format=FORMAT)
         print(IMAGES / f"{name}.svg")
 

@@ -1,4 +1,4 @@
-"""The documentation says what the code does: its blocks run, its links lead somewhere, its made parts are up to date."""
+"""Documentation: blocks run, links resolve, generated parts are up to date."""
 
 import importlib.util
 import os
@@ -81,13 +81,13 @@ def test_a_block_that_fails_is_seen():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_made_parts_are_up_to_date(page):
     text = page.read_text()
-    assert hooks.filled(text) == text, "run: python docs/hooks.py"
+    assert hooks.fill_parts(text) == text, "run: python docs/hooks.py"
 
 
 def test_made_parts_are_seen_when_they_are_not():
-    stale = "<!-- made: docstring layers.IF -->\nold\n<!-- end -->"
-    assert "Integrate and fire" in hooks.filled(stale)
-    assert "Integrate and fire" in hooks.filled("<!-- made: docstring layers.IF -->\n<!-- end -->")
+    stale = "<!-- made: docstring network.IF -->\nold\n<!-- end -->"
+    assert "Integrate and fire" in hooks.fill_parts(stale)
+    assert "Integrate and fire" in hooks.fill_parts("<!-- made: docstring network.IF -->\n<!-- end -->")
 
 
 def test_links_lead_to_pages():
@@ -146,7 +146,7 @@ def test_the_site_builds_without_a_warning(tmp_path):
         command, cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     )
     assert done.returncode == 0, done.stderr
-    html = (tmp_path / "site" / "reference" / "api" / "graph" / "index.html").read_text()
+    html = (tmp_path / "site" / "reference" / "api" / "network.graph" / "index.html").read_text()
     assert "SNNGraph" in html
     for page in (tmp_path / "site").rglob("*.html"):
         assert not re.search(r'(?:src|href)="https?://fonts\.', page.read_text()), page
@@ -160,6 +160,6 @@ def test_pictures_show_what_the_commands_say(name):
     svg = (DOCS / "images" / f"{name}.svg").read_text()
     assert "https://" not in svg.replace("https://www.textualize.io", "")
     shown = re.sub(r"<[^>]+>", "", svg.split("</style>")[1]).replace("&#160;", " ")
-    for line in pictures.plain(pictures.COMMANDS[name]).splitlines():
+    for line in pictures.record_text(pictures.COMMANDS[name]).splitlines():
         for word in re.findall(r"[\w.%]+", line):
             assert word in shown, f"docs/images/{name}.svg is old, '{word}' is not in it; run: python docs/pictures.py {name}"
