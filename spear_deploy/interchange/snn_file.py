@@ -6,6 +6,7 @@ A `.snn` file is an npz archive without compression and without pickle:
     layers.<n>.<part>.<field>.npy       every array in its own type, e.g. layers.0.synapse.weight
 
 The same graph always gives the same bytes. `numpy.load(path)["layers.0.synapse.weight"]` works without this package.
+Loops by which earlier releases stored resets one step late become `reset_delay` on reading.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import numpy as np
 from spear_deploy import network as kinds
 from spear_deploy.errors import FileError, GraphError, SpearError, did_you_mean
 from spear_deploy.network import Array, Layer
+from spear_deploy.network.delayed_reset import fold_reset_loops
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
 from spear_deploy.util.digests import hash_file
 from spear_deploy.util.files import replace_file, require_file
@@ -37,6 +39,9 @@ VERSION = 1
 HEADER = "header"
 
 _npy: Any = np.lib.format
+
+LATER_FIELDS = {"reset_delay": 0}
+"""Fields that earlier releases do not have, with their default, at which they are not written."""
 
 MAX_VALUES_PER_BYTE = 1 << 14
 """Values that a layer may emit for a byte of the file. A convolution emits more values than it has weights, within reason."""
@@ -105,7 +110,7 @@ def read_snn(path: str | os.PathLike[str]) -> SNNGraph:
             metadata=metadata,
         )
         _check_extent(graph, source)
-        return graph
+        return fold_reset_loops(graph)
     except SpearError as error:
         message = str(error)
         raise type(error)(message if str(source) in message else f"file '{source}': {message}") from error
@@ -212,6 +217,8 @@ def _encode_part(value: Any, place: str, arrays: dict[str, Array]) -> dict[str, 
     row: dict[str, Any] = {"kind": type(value).__name__}
     for field in fields(value):
         item = getattr(value, field.name)
+        if field.name in LATER_FIELDS and item == LATER_FIELDS[field.name]:
+            continue
         if isinstance(item, np.ndarray):
             key = f"{place}.{field.name}"
             arrays[key] = item

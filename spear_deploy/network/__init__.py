@@ -26,6 +26,7 @@ from spear_deploy.network.neurons import (
     Neuron,
     array_parameters,
     emits_spikes,
+    resets_late,
 )
 from spear_deploy.network.synapses import (
     CONVS,
@@ -78,4 +79,5 @@ __all__ = [
     "XyloLIF",
     "array_parameters",
     "emits_spikes",
+    "resets_late",
 ]

@@ -35,6 +35,9 @@ class LIF(Part):
 
     v ← v + dt_s / tau_s · ((r · x + v_leak) − v)          in this order of operations
     spike where v > v_threshold, then v ← v_reset ("value") or v − v_threshold ("subtract")
+
+    With a `reset_delay` of 1 the threshold is subtracted in the next step, undecayed, and v is recorded before that (snnTorch):
+    v ← v + dt_s / tau_s · (…) − v_threshold · [v > v_threshold before the step]
     """
 
     tau_s: Array
@@ -43,6 +46,7 @@ class LIF(Part):
     v_threshold: Array = 1.0  # type: ignore[assignment]
     v_reset: Array = 0.0  # type: ignore[assignment]
     reset: Reset = "value"
+    reset_delay: int = 0
 
     def __post_init__(self) -> None:
         _check_neuron(self)
@@ -58,6 +62,8 @@ class CubaLIF(Part):
     v ← v + dt_s / tau_mem_s · ((v_leak − v) + r · u)
     u ← u − dt_s / tau_syn_s · u                           u is recorded after this line
     spike where v > v_threshold, then v ← v_reset ("value") or v − v_threshold ("subtract")
+
+    `reset_delay`: as in `LIF`.
     """
 
     tau_mem_s: Array
@@ -68,6 +74,7 @@ class CubaLIF(Part):
     v_threshold: Array = 1.0  # type: ignore[assignment]
     v_reset: Array = 0.0  # type: ignore[assignment]
     reset: Reset = "value"
+    reset_delay: int = 0
 
     def __post_init__(self) -> None:
         _check_neuron(self)
@@ -119,6 +126,11 @@ def emits_spikes(neuron: Neuron | None) -> bool:
     return neuron is not None and not isinstance(neuron, READOUTS)
 
 
+def resets_late(neuron: Neuron | None) -> bool:
+    """Return whether a neuron subtracts its threshold one step after the spike."""
+    return isinstance(neuron, (LIF, CubaLIF)) and neuron.reset_delay == 1
+
+
 def array_parameters(neuron: Neuron) -> dict[str, Array]:
     """Return the array parameters of a neuron by name."""
     values = {field.name: getattr(neuron, field.name) for field in fields(neuron)}
@@ -128,7 +140,21 @@ def array_parameters(neuron: Neuron) -> dict[str, Array]:
 def _check_neuron(neuron: Any) -> None:
     neuron._freeze()
     check_reset(neuron)
+    _check_reset_delay(neuron)
     for name, value in array_parameters(neuron).items():
         # below 0 a state grows instead of decaying: trained networks of other tools hold that, so it can be read and run
         if name.startswith("tau") and (value == 0).any():
             raise GraphError(f"{type(neuron).__name__}.{name}: holds 0 s, a time constant is above 0 s; an IF neuron has none")
+
+
+def _check_reset_delay(neuron: Any) -> None:
+    delay = getattr(neuron, "reset_delay", 0)
+    if delay not in (0, 1):
+        raise GraphError(f"{type(neuron).__name__}.reset_delay: {delay} given, expected 0 (the spike's step) or 1 (the next)")
+    if hasattr(neuron, "reset_delay"):
+        object.__setattr__(neuron, "reset_delay", int(delay))
+    if delay and neuron.reset != "subtract":
+        raise GraphError(
+            f"{type(neuron).__name__}.reset_delay: 1 is for reset 'subtract'; a reset to a value has the same spikes one step "
+            "later, take 0"
+        )

@@ -7,7 +7,7 @@ in steps: dt = 1, rates per step.
 What Norse's cell lacks becomes a gain on its input: `r` of every neuron, and the jump `w_in · dt / tau_syn` of a
 `CubaLIF` where it is not 1. In a `CubaLIF` or `CubaLI` with r ≠ 1 the cell's current is then r · u: equal in exact arithmetic,
 and to the bit where r is a power of two. Norse subtracts on reset only in its box cell; the same cell with the other
-membranes is made here.
+membranes is made here, and so are cells that subtract one step late. As in snnTorch, no gradient passes a late reset.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
-from spear_deploy.network import IF, LI, LIF, Array, CubaLI, CubaLIF, Shape
+from spear_deploy.network import IF, LI, LIF, Array, CubaLI, CubaLIF, Shape, resets_late
 from spear_deploy.simulator.neurons import factors
 
 with warnings.catch_warnings():
@@ -56,6 +56,7 @@ class NeuronModule(torch.nn.Module):
         cell, gain = _make_cell(neuron, dt_s, surrogate, alpha)
         self.cell = cell
         self.subtract = getattr(neuron, "reset", None) == "subtract"
+        self.late = resets_late(neuron)
         self._names = tuple(name for name, value in cell.p._asdict().items() if isinstance(value, Tensor))
         for name in self._names:
             self.register_buffer(name, getattr(cell.p, name))
@@ -90,7 +91,7 @@ class NeuronModule(torch.nn.Module):
             drive = self.gain * drive
         state = self.start(drive[0])
         if not torch.is_grad_enabled():
-            return run_without_gradient(self.cell.p, self.cell.dt, self.subtract, drive, state)
+            return run_without_gradient(self.cell.p, self.cell.dt, self.subtract, drive, state, late=self.late)
         emitted = []
         for x in drive.unbind(0):  # indexing would cost a gradient of full size per step
             out, state = self.cell(x, state)
@@ -158,19 +159,21 @@ def _make_cell(neuron: Any, dt_s: float, surrogate: str, alpha: float) -> tuple[
     subtract = neuron.reset == "subtract"
     if isinstance(neuron, LIF):
         method = norse.reset_subtract if subtract else norse.reset_value
-        return norse.LIFBoxCell(norse.LIFBoxParameters(**level, **gradient, reset_method=method), dt=dt), gain
+        box = norse.LIFBoxCell(norse.LIFBoxParameters(**level, **gradient, reset_method=method), dt=dt)
+        return _replace_step(box, _step_box_late, resets_late(neuron)), gain
     if isinstance(neuron, IF):
         p = norse.IAFParameters(**level, **gradient)
-        return _choose_reset(norse.IAFCell(p, dt=dt_s), _step_iaf_subtract, subtract), gain
-    return _choose_reset(norse.LIFCell(norse.LIFParameters(**level, **gradient), dt=dt), _step_lif_subtract, subtract), gain
+        return _replace_step(norse.IAFCell(p, dt=dt_s), _step_iaf_subtract, subtract), gain
+    step = _step_lif_late if resets_late(neuron) else _step_lif_subtract
+    return _replace_step(norse.LIFCell(norse.LIFParameters(**level, **gradient), dt=dt), step, subtract), gain
 
 
 _LEVELS = (("v_leak", "v_leak"), ("v_th", "v_threshold"), ("v_reset", "v_reset"))
 
 
-def _choose_reset(cell: norse_snn.SNNCell, step: Callable[..., tuple[Tensor, CellState]], subtract: bool) -> norse_snn.SNNCell:
+def _replace_step(cell: norse_snn.SNNCell, step: Callable[..., tuple[Tensor, CellState]], replaces: bool) -> norse_snn.SNNCell:
     """Return the cell, or one like it that computes another step: Norse has soft reset in its box cell only."""
-    return norse_snn.SNNCell(step, cell.state_fallback, cell.p, dt=cell.dt) if subtract else cell
+    return norse_snn.SNNCell(step, cell.state_fallback, cell.p, dt=cell.dt) if replaces else cell
 
 
 def _step_iaf_subtract(
@@ -190,11 +193,31 @@ def _step_lif_subtract(
     return z, norse.LIFFeedForwardState(v=norse.reset_subtract(z, v, p.v_reset, p.v_th), i=i + -dt * p.tau_syn_inv * i)
 
 
+def _step_box_late(
+    x: Tensor, state: norse.LIFBoxFeedForwardState, p: norse.LIFBoxParameters, dt: float
+) -> tuple[Tensor, CellState]:
+    v = state.v + dt * p.tau_mem_inv * (x + p.v_leak - state.v)
+    v = v - _find_pending(state.v, p.v_th) * p.v_th
+    return threshold(v - p.v_th, p.method, p.alpha), norse.LIFBoxFeedForwardState(v=v)
+
+
+def _step_lif_late(x: Tensor, state: norse.LIFFeedForwardState, p: norse.LIFParameters, dt: float) -> tuple[Tensor, CellState]:
+    i = state.i + x
+    v = state.v + dt * p.tau_mem_inv * ((p.v_leak - state.v) + i)
+    v = v - _find_pending(state.v, p.v_th) * p.v_th
+    return threshold(v - p.v_th, p.method, p.alpha), norse.LIFFeedForwardState(v=v, i=i + -dt * p.tau_syn_inv * i)
+
+
+def _find_pending(v: Tensor, v_threshold: Tensor) -> Tensor:
+    """Return 1.0 where a reset follows in this step: v was above the threshold before it. It has no gradient."""
+    return (v > v_threshold).to(v.dtype)
+
+
 # -------------------------------------------------------------------------------------------------- without a gradient
 
 
 @torch.no_grad()
-def run_without_gradient(p: Any, dt: float, subtract: bool, drive: Tensor, state: Any) -> Tensor:
+def run_without_gradient(p: Any, dt: float, subtract: bool, drive: Tensor, state: Any, *, late: bool = False) -> Tensor:
     """Run all steps of one layer where no gradient is needed.
 
         v ← v + dt/tau · (…), z = [v > v_th], reset
@@ -209,6 +232,7 @@ def run_without_gradient(p: Any, dt: float, subtract: bool, drive: Tensor, state
         subtract: whether a spike subtracts the threshold instead of setting `v_reset`.
         drive: (T, B, *shape), the input of the cell.
         state: Norse's state before the first step; left as it is.
+        late: whether the threshold is subtracted one step after the spike.
 
     Returns:
         Spikes or potential of every step, (T, B, *shape).
@@ -222,7 +246,10 @@ def run_without_gradient(p: Any, dt: float, subtract: bool, drive: Tensor, state
     leak: Tensor | None = p.v_leak if leaks and p.v_leak.any() else None
     reset: Tensor | None = p.v_reset if spikes and not subtract and p.v_reset.any() else None
     out = torch.empty(drive.shape, dtype=drive.dtype, device=drive.device)
+    pending = torch.empty_like(v)
     for x, emitted in zip(drive.unbind(0), out.unbind(0), strict=True):
+        if late:
+            pending.copy_(v > p.v_th)
         if i is not None:
             x = i.add_(x)
         if not leaks:
@@ -234,7 +261,11 @@ def run_without_gradient(p: Any, dt: float, subtract: bool, drive: Tensor, state
         if not spikes:
             emitted.copy_(v)
             continue
+        if late:
+            v.sub_(pending.mul_(p.v_th))
         torch.gt(v, p.v_th, out=emitted)
+        if late:
+            continue
         if subtract:
             v.sub_(torch.mul(emitted, p.v_th, out=spare))
         else:

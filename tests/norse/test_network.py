@@ -95,6 +95,8 @@ def test_spikes_differ_rarely_with_weights_that_round():
         CubaLIF(tau_mem_s=0.0103, tau_syn_s=0.0047, w_in=4.7, v_leak=-0.1, v_reset=0.05),
         CubaLIF(tau_mem_s=0.0103, tau_syn_s=0.0047, reset="subtract", v_threshold=0.3),
         CubaLIF(tau_mem_s=np.linspace(0.0011, 0.02, 7), tau_syn_s=0.0047, w_in=2.0, r=4.0),
+        LIF(tau_s=np.linspace(0.0011, 0.0107, 7), r=1.7, reset="subtract", reset_delay=1),
+        CubaLIF(tau_mem_s=0.0103, tau_syn_s=0.0047, reset="subtract", v_threshold=0.3, reset_delay=1),
         LI(tau_s=0.0037, v_leak=0.3, r=0.7),
         CubaLI(tau_mem_s=0.0037, tau_syn_s=0.0051, v_leak=0.3),
     ],

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.interchange.nir.metadata import RESET_KEY
+from spear_deploy.interchange.nir.metadata import RESET_DELAY_KEY, RESET_KEY
 from spear_deploy.network import (
     CONVS,
     FLOAT_NEURONS,
@@ -34,6 +34,7 @@ from spear_deploy.network import (
     Shape,
     SumPool,
     Synapse,
+    resets_late,
 )
 from spear_deploy.network.graph import SNNGraph
 
@@ -154,7 +155,7 @@ def _make_neuron(layer: Layer, shape: Shape) -> Any:
     metadata = {}
     if isinstance(neuron, (IF, LIF, CubaLIF)):
         values |= {"v_threshold": neuron.v_threshold, "v_reset": neuron.v_reset}
-        metadata = {RESET_KEY: neuron.reset}
+        metadata = {RESET_KEY: neuron.reset, **({RESET_DELAY_KEY: 1} if resets_late(neuron) else {})}
     kind = getattr(nir, type(neuron).__name__)
     return kind(**{name: _broadcast_parameter(value, shape) for name, value in values.items()}, metadata=metadata)
 

@@ -40,11 +40,11 @@ from spear_deploy.interchange.nir.layout import (
     read_kind,
     read_metadata,
 )
-from spear_deploy.interchange.nir.metadata import DT_KEY, EDGES_KEY, FACTS_KEY, RESET_KEY
+from spear_deploy.interchange.nir.metadata import DT_KEY, EDGES_KEY, FACTS_KEY, RESET_DELAY_KEY, RESET_KEY
 from spear_deploy.interchange.nir.neurons import NEURONS, SPIKING, Fields, make_neuron, read_parameters, shrink_parameters
 from spear_deploy.interchange.nir.nodes import check_input_shape, list_flatten_followers, make_layer
 from spear_deploy.network import Reset, array_parameters
-from spear_deploy.network.delayed_reset import delay_resets
+from spear_deploy.network.delayed_reset import delay_resets, fold_reset_loops
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, merge_parts
 
 DEFAULT_DT_S = 1e-4
@@ -185,10 +185,12 @@ def _add_neurons(
     conventions = options.conventions
     for name, fields in neurons.items():
         kind, layer = read_kind(nodes[name]), _make_layer_name(name, nodes)
-        stated = decode_text(read_metadata(nodes[name]).get(RESET_KEY))
+        metadata = read_metadata(nodes[name])
+        stated = decode_text(metadata.get(RESET_KEY))
         reset: Reset = "subtract" if (options.reset or stated or conventions.reset) == "subtract" else "value"
         is_unstated |= kind in SPIKING and kind != "Threshold" and not (options.reset or stated or options.source)
-        if reset == "subtract" and not (options.reset or stated) and kind in conventions.late_reset:
+        comes_late = np.array_equal(metadata.get(RESET_DELAY_KEY, 0), 1) if stated else kind in conventions.late_reset
+        if reset == "subtract" and comes_late and not options.reset:
             late.add(layer)
         smallest = shrink_parameters(layer, fields, graph.shape_of(layer), notes)
         converted = convert_parameters(conventions, kind, smallest, graph.dt_s, notes)
@@ -204,7 +206,8 @@ def _add_neurons(
         notes += [f"{options.source} {text}" for text in texts]
     elif not ours:
         notes += list_doubts(run, graph.dt_s)
-    return delay_resets(graph.with_layers(layers), late)
+    graph = delay_resets(graph.with_layers(layers), late)
+    return fold_reset_loops(graph) if ours else graph
 
 
 # ---------------------------------------------------------------------------------------------------------- metadata

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from spear_deploy.network import IF, LI, LIF, LOIHI_UNIT, READOUTS, Array, CubaLI, CubaLIF, Shape, UnroundedLIF
+from spear_deploy.network import IF, LI, LIF, LOIHI_UNIT, READOUTS, Array, CubaLI, CubaLIF, Shape, UnroundedLIF, resets_late
 from spear_deploy.simulator.neurons.state import NeuronState
 
 TIE = 2.0**-20
@@ -45,6 +45,7 @@ def factors(neuron: IF | LIF | CubaLIF | LI | CubaLI, dt_s: float) -> dict[str, 
 def step(neuron: IF | LIF | CubaLIF | LI | CubaLI, state: NeuronState, x: Array) -> Array:
     """Advance one step with input `x` (B, *shape), in place; return spikes as bool, or a copy of v for a readout."""
     c = state.constants
+    late = state.v > c["v_threshold"] if resets_late(neuron) else None
     if isinstance(neuron, (CubaLIF, CubaLI)):
         assert state.u is not None
         state.u += x if "jump" in state._ones else c["jump"] * x
@@ -61,6 +62,9 @@ def step(neuron: IF | LIF | CubaLIF | LI | CubaLI, state: NeuronState, x: Array)
             state.v += c["mem"] * ((x + c["v_leak"]) - state.v)
     if isinstance(neuron, READOUTS):
         return state.v.copy()
+    if late is not None:
+        np.subtract(state.v, c["v_threshold"], out=state.v, where=late)
+        return state.v > c["v_threshold"]
     spikes = state.v > c["v_threshold"]
     after = c["v_reset"] if neuron.reset == "value" else state.v - c["v_threshold"]
     np.copyto(state.v, after, where=spikes)
