@@ -18,7 +18,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 API = (
-    "pipeline.api", "pipeline.prune", "pipeline.deploy", "pipeline.demo", "pipeline.inputs", "pipeline.settings",
+    "pipeline.api", "pipeline.prune", "pipeline.deploy", "pipeline.demo", "pipeline.inputs", "pipeline.deployment",
     "network", "network.graph", "network.channel_groups",
     "hardware", "hardware.profile",
     "data",

@@ -1,4 +1,4 @@
-"""Which chip runs this network, how full would it be, and what would have to change?
+"""Rank all chips for a network, and check it against one.
 
 python examples/check_and_rank.py [folder] [network file]
 """

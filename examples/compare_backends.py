@@ -1,4 +1,4 @@
-"""One network, four ways to run it: where do they agree, and where do they not?
+"""Compare one network on four backends, layer by layer.
 
 python examples/compare_backends.py [folder]
 """

@@ -1,4 +1,4 @@
-"""Count the synaptic operations of a trained network, and see what other tools' rules make of the same run.
+"""Count the SynOps of a trained network, also by other tools' rules.
 
 python examples/count_synops.py [folder]
 """

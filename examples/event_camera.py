@@ -1,9 +1,9 @@
-"""Train a small network on recordings of an event camera, and ask what it costs and where it fits.
+"""Train a small network on event-camera recordings, count its SynOps, rank chips.
 
     python examples/event_camera.py RECORDINGS [folder] [epochs]
 
 RECORDINGS is N-MNIST: its folder (train/<label>/*.bin and test/), or an .npz of it (raw, offset, label); the environment
-variable NMNIST does as well. Other cameras: a folder of .aedat files by label. Nothing is downloaded.
+variable NMNIST works too. Other cameras: a folder of .aedat files by label. Nothing is downloaded.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Take a NIR file, as snnTorch or sinabs write one, to a chip.
+"""Read a NIR file of another framework, and run it as integers of a chip.
 
     python examples/import_nir.py [folder] [file.nir] [framework that wrote it]
 
@@ -30,7 +30,7 @@ if path is None:
     path, source = str(folder / "snntorch.nir"), "snntorch"
     nir.write(path, nir.NIRGraph.from_list(first, neuron, second, out))
 
-net = sd.load(path, source=source)  # what a NIR file leaves open (dt, reset, order of an update) differs by its writer
+net = sd.load(path, source=source)  # dt, reset and order of the update, which a NIR file does not store
 print(net)
 for note in net.metadata.get("assumptions", []):
     print(f"assumed: {note}")

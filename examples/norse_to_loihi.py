@@ -1,8 +1,8 @@
-"""From a Norse model to a verdict and a file: count its SynOps, check a chip, run the chip's integers, export.
+"""Take a Norse model to Loihi 2: count SynOps, check, run integers, export.
 
     python examples/norse_to_loihi.py [folder]
 
-The model is untrained: what is shown is the path, not an accuracy. Takes seconds.
+The model is untrained: the example shows the steps, not an accuracy. Takes seconds.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Describe a chip of your own in a file, see what fits on it, and what a larger core would buy.
+"""Describe your own chip in a file, and vary the size of its cores.
 
     python examples/own_chip.py [folder]
 
@@ -28,7 +28,7 @@ for size, cores in zip(sizes, used, strict=True):
 
 figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
 axes.plot(sizes, used, marker="o")
-axes.axhline(4, color="tab:red", linewidth=1, label="cores there are")
+axes.axhline(4, color="tab:red", linewidth=1, label="cores of the chip")
 axes.set(xlabel="words of synapse memory a core", ylabel="cores that 'digits' needs")
 axes.legend()
 figure.savefig(folder / "cores.png")

@@ -1,4 +1,4 @@
-"""Prune a trained network to half its synaptic operations, and look at what the search tried.
+"""Prune a trained network to half its SynOps, and draw the search.
 
     python examples/prune_to_budget.py [folder] [share] [episodes] [epochs]
 
@@ -26,18 +26,18 @@ episodes, epochs = int(given.get(3, 30)), int(given.get(4, 4))
 folder.mkdir(parents=True, exist_ok=True)
 
 net, digits = sd.load("digits"), load_data("digits")
-found = prune_to_budget(net, digits, PruneSettings(synops=share, episodes=episodes, epochs=epochs))
-write_snn(found.graph, folder / "pruned.snn")
+result = prune_to_budget(net, digits, PruneSettings(synops=share, episodes=episodes, epochs=epochs))
+write_snn(result.graph, folder / "pruned.snn")
 
-before, after = evaluate(net, digits.test), evaluate(found.graph, digits.test)
-print(f"widths {found.widths}")
+before, after = evaluate(net, digits.test), evaluate(result.graph, digits.test)
+print(f"widths {result.widths}")
 print(f"SynOps {before.synops.total:,.0f} → {after.synops.total:,.0f} ({after.synops.total / before.synops.total:.1%})")
-print(f"accuracy {before.accuracy:.2%} → {after.accuracy:.2%} on {len(digits.test)} images that nothing was chosen by")
+print(f"accuracy {before.accuracy:.2%} → {after.accuracy:.2%} on {len(digits.test)} test images")
 
-facts = found.to_json()
-tried = [(one["predicted"], one["accuracy"]) for one in facts["search"]]
+facts = result.to_json()
+candidates = [(row["predicted"], row["accuracy"]) for row in facts["search"]]
 figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-axes.scatter(*zip(*tried, strict=True), s=14, label="candidates, before fine-tuning")
+axes.scatter(*zip(*candidates, strict=True), s=14, label="candidates, before fine-tuning")
 axes.scatter([before.synops.total], [before.accuracy], marker="s", color="tab:gray", label="as trained")
 axes.scatter([after.synops.total], [after.accuracy], marker="*", s=120, color="tab:red", label="pruned and fine-tuned")
 axes.set(xlabel="SynOps per inference", ylabel="accuracy")

@@ -1,8 +1,8 @@
-"""Prune a network until it fits a small chip: cores and synapse memory are the budget, not SynOps.
+"""Prune a network until it fits the cores and memory of a small chip.
 
     python examples/prune_to_fit.py [folder] [epochs]
 
-The chip is examples/smallchip.yaml: four cores. About a minute; one epoch of fine-tuning is enough to see it work.
+The chip is examples/smallchip.yaml: four cores. About a minute; one epoch of fine-tuning is enough for a first result.
 """
 
 import sys
@@ -31,20 +31,20 @@ before = sd.check(net, chip)
 print(before)
 
 settings = PruneSettings(fit=True, method="random", episodes=12, epochs=epochs)
-found = prune_to_budget(net, digits, settings, chip=build_chip_costs(net, chip))
-after = sd.check(found.graph, chip)
+result = prune_to_budget(net, digits, settings, chip=build_chip_costs(net, chip))
+after = sd.check(result.graph, chip)
 print(after)
-write_snn(found.graph, folder / "fits.snn")
-accuracy = [evaluate(graph, digits.test).accuracy for graph in (net, found.graph)]
-print(f"widths {found.widths}; accuracy {accuracy[0]:.2%} before, {accuracy[1]:.2%} after")
+write_snn(result.graph, folder / "fits.snn")
+accuracy = [evaluate(graph, digits.test).accuracy for graph in (net, result.graph)]
+print(f"widths {result.widths}; accuracy {accuracy[0]:.2%} before, {accuracy[1]:.2%} after")
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
 left.bar(["before", "after"], [before.cores_used, after.cores_used])
 left.axhline(after.cores_limit, color="tab:red")
 left.set(ylabel="cores", title=f"{after.profile}: {after.cores_limit} cores")
 for shift, (label, which) in enumerate((("before", 0), ("after", 1))):
-    right.bar([i + 0.4 * shift for i in range(len(found.widths))], [w[which] for w in found.widths.values()], 0.4, label=label)
-right.set_xticks([i + 0.2 for i in range(len(found.widths))], list(found.widths))
+    right.bar([i + 0.4 * shift for i in range(len(result.widths))], [w[which] for w in result.widths.values()], 0.4, label=label)
+right.set_xticks([i + 0.2 for i in range(len(result.widths))], list(result.widths))
 right.set(ylabel="channels", title=f"accuracy {accuracy[0]:.1%} → {accuracy[1]:.1%}")
 right.legend()
 figure.savefig(folder / "fit.png")

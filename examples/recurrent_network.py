@@ -1,8 +1,8 @@
-"""A recurrent network: written in Norse, counted, checked, run as integers, and sent to NIR and back.
+"""A recurrent Norse network: count, check, run as integers, export to NIR.
 
     python examples/recurrent_network.py [folder]
 
-The weights are random: what is shown is the path, not an accuracy.
+The weights are random: the example shows the steps, not an accuracy.
 """
 
 import sys
@@ -30,8 +30,8 @@ net = sd.load(model, input_shape=(12,))
 print(net)
 
 x = np.random.default_rng(0).random((60, 8, 12)) < 0.25  # (T, B, inputs)
-found = sd.count(net, x)
-print({name: round(operations) for name, operations in found.synops_per_layer.items()}, "SynOps per inference")
+count = sd.count(net, x)
+print({name: round(operations) for name, operations in count.synops_per_layer.items()}, "SynOps per inference")
 print(sd.check(net, "loihi2", activity=sd.simulate(net, x).counts))
 
 same = sd.export(net, folder / "network.nir", to="nir", x=x)

@@ -1,8 +1,8 @@
-"""A residual network: two ways into one neuron, pruned together, and equal spikes on Lava.
+"""A residual network: coupled channels, and equal spikes on Lava.
 
     python examples/residual_network.py [folder]
 
-The weights are random: what is shown is the structure, not an accuracy.
+The weights are random: the example shows the structure, not an accuracy.
 """
 
 import sys

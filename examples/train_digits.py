@@ -1,4 +1,4 @@
-"""Train the network that ships as `digits`: convolutional, on scikit-learn's handwritten digits, about a minute.
+"""Train the included network `digits` on scikit-learn's handwritten digits, about a minute.
 
 python examples/train_digits.py digits.snn
 """

@@ -34,8 +34,8 @@ def blocks(text, slow=False):
     return [(language, code) for mark, language, code in BLOCK.findall(text) if bool(mark) <= slow]
 
 
-def play(text, slow=False):
-    """Run the blocks of a page in their order: Python in one namespace, commands line by line."""
+def run_blocks(text, slow=False):
+    """Run the blocks of a page in order: Python in one namespace, commands line by line."""
     names = {"__name__": "docs"}
     for language, code in blocks(text, slow):
         if language == "python":
@@ -58,7 +58,7 @@ def pages_with(language):
 def test_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    play(page.read_text())
+    run_blocks(page.read_text())
 
 
 @pytest.mark.slow
@@ -67,30 +67,30 @@ def test_slow_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_chip.yaml").write_text((ROOT / "examples" / "smallchip.yaml").read_text().replace("smallchip", "my_chip"))
     (slow,) = [found for found in BLOCK.findall(page.read_text()) if found[0]]
-    play(f"```{slow[1]}\n{slow[2]}```")
+    run_blocks(f"```{slow[1]}\n{slow[2]}```")
     assert (tmp_path / "pruned" / "pruned.snn").exists()
 
 
-def test_a_block_that_fails_is_seen():
+def test_a_failing_block_raises():
     with pytest.raises(ZeroDivisionError):
-        play("```python\n1 / 0\n```")
+        run_blocks("```python\n1 / 0\n```")
     with pytest.raises(AssertionError, match="there is no such network file"):
-        play("```sh\nspear-deploy check none.nir --chip loihi2\n```")
+        run_blocks("```sh\nspear-deploy check none.nir --chip loihi2\n```")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_made_parts_are_up_to_date(page):
+def test_generated_parts_are_up_to_date(page):
     text = page.read_text()
     assert hooks.fill_parts(text) == text, "run: python docs/hooks.py"
 
 
-def test_made_parts_are_seen_when_they_are_not():
+def test_stale_generated_parts_are_replaced():
     stale = "<!-- made: docstring network.IF -->\nold\n<!-- end -->"
     assert "Integrate and fire" in hooks.fill_parts(stale)
     assert "Integrate and fire" in hooks.fill_parts("<!-- made: docstring network.IF -->\n<!-- end -->")
 
 
-def test_links_lead_to_pages():
+def test_links_resolve():
     made = {path: text for path, text in hooks.pages()}
     everything = {str(page.relative_to(DOCS)): page.read_text() for page in PAGES} | made
     files = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*") if path.is_file()}
@@ -106,7 +106,7 @@ def test_links_lead_to_pages():
     assert seen > 20
 
 
-def test_every_profile_is_a_page_with_every_number_and_its_source():
+def test_every_profile_has_a_page_with_every_number_and_its_source():
     made = dict(hooks.pages())
     for name in list_profiles():
         page = made[f"chips/{name}.md"]
@@ -119,7 +119,7 @@ def test_every_profile_is_a_page_with_every_number_and_its_source():
     assert "`energy.synop_pj`" in made["chips/loihi2.md"].split("Not published")[1]
 
 
-def test_every_command_and_option_is_a_row():
+def test_every_command_and_option_has_a_row():
     page = hooks.commands_page()
     for name, command in main.commands.items():
         section = page.split(f"\n## {name}\n")[1].split("\n## ")[0]
@@ -155,7 +155,7 @@ def test_the_site_builds_without_a_warning(tmp_path):
 @pytest.mark.parametrize(
     "name", ["check", pytest.param("rank", marks=pytest.mark.slow), pytest.param("explain", marks=pytest.mark.slow)]
 )
-def test_pictures_show_what_the_commands_say(name):
+def test_pictures_agree_with_the_output_of_the_commands(name):
     pictures = script("pictures")
     svg = (DOCS / "images" / f"{name}.svg").read_text()
     assert "https://" not in svg.replace("https://www.textualize.io", "")

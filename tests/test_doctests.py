@@ -1,4 +1,4 @@
-"""Every example in a docstring gives what it says."""
+"""Examples in docstrings print the stated results."""
 
 import doctest
 import importlib
@@ -17,10 +17,10 @@ def dotted(path):
 
 
 @pytest.mark.parametrize("name", [dotted(path) for path in MODULES])
-def test_docstrings_say_what_happens(name):
-    found = doctest.testmod(importlib.import_module(name))
-    assert found.attempted > 0 and found.failed == 0
+def test_examples_in_docstrings_pass(name):
+    result = doctest.testmod(importlib.import_module(name))
+    assert result.attempted > 0 and result.failed == 0
 
 
-def test_there_are_examples_to_run():
+def test_more_than_20_modules_have_examples():
     assert len(MODULES) > 20

@@ -1,4 +1,4 @@
-"""Each example runs by itself, says what it promises, and leaves a picture."""
+"""Examples: each runs alone, prints its results and writes a picture."""
 
 import ast
 import os
@@ -16,8 +16,8 @@ from tests.conftest import shared
 FOLDER = Path(__file__).parents[1] / "examples"
 EXAMPLES = sorted(FOLDER.glob("*.py"))
 
-# script: its arguments after the folder, and what it must print
-SAID = {
+# script: its arguments after the folder, and a pattern of its output
+OUTPUTS = {
     "check_and_rank": ([], r"loihi2 +fits[\s\S]*FITS loihi2: 3 of 120 cores[\s\S]*brainscales2: cores of chip: 16 of 2"),
     "compare_backends": ([], r"Norse, floating point: conv2: 0 of[\s\S]*Lava, integers of loihi2: conv2: 0 of [\s\S]*first at"),
     "count_synops": ([], r"conv2 +107,796[\s\S]*rule exact +132,249"),
@@ -27,41 +27,41 @@ SAID = {
     "recurrent_network": ([], r"NIR read back: 0 spikes differ[\s\S]*layer 0: 0 spikes differ"),
     "residual_network": ([], r"pruned together: stem, 8 channels[\s\S]*FITS loihi2[\s\S]*\n0 spikes differ"),
 }
-SLOW = {
+SLOW_OUTPUTS = {
     "prune_to_budget": (["50%", "8", "2"], r"widths .*\nSynOps 131,798 → [\d,]+ \((\d\d\.\d)%\)\naccuracy 98\.89%"),
     "prune_to_fit": (["2"], r"DOES NOT FIT smallchip[\s\S]*\nFITS smallchip: [1-4] of 4 cores[\s\S]*\nwidths"),
 }
 
 
-def played(name, folder, arguments, monkeypatch, capsys):
-    """Run a script in this process: what it imports is imported once for all of them."""
+def run_example(name, folder, arguments, monkeypatch, capsys):
+    """Run a script in this process, so that imports are shared, and return its output."""
     monkeypatch.setattr(sys, "argv", [f"{name}.py", str(folder), *arguments])
     runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
-    said = capsys.readouterr().out
-    (picture,) = re.findall(r"^picture: (.+)$", said, re.MULTILINE)
+    output = capsys.readouterr().out
+    (picture,) = re.findall(r"^picture: (.+)$", output, re.MULTILINE)
     assert Path(picture).parent == Path(folder)
     assert Path(picture).read_bytes().startswith(b"\x89PNG")
-    return said
+    return output
 
 
-@pytest.mark.parametrize("name", sorted(SAID))
-def test_example_says_what_it_promises(name, tmp_path, monkeypatch, capsys):
-    arguments, pattern = SAID[name]
-    said = played(name, tmp_path / "out", arguments, monkeypatch, capsys)
-    assert re.search(pattern, said), said
+@pytest.mark.parametrize("name", sorted(OUTPUTS))
+def test_example_prints_its_results(name, tmp_path, monkeypatch, capsys):
+    arguments, pattern = OUTPUTS[name]
+    output = run_example(name, tmp_path / "out", arguments, monkeypatch, capsys)
+    assert re.search(pattern, output), output
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(SLOW))
+@pytest.mark.parametrize("name", sorted(SLOW_OUTPUTS))
 def test_example_prunes(name, tmp_path, monkeypatch, capsys):
-    arguments, pattern = SLOW[name]
-    said = played(name, tmp_path / "out", arguments, monkeypatch, capsys)
-    found = re.search(pattern, said)
-    assert found, said
-    assert not found.groups() or float(found[1]) <= 50
+    arguments, pattern = SLOW_OUTPUTS[name]
+    output = run_example(name, tmp_path / "out", arguments, monkeypatch, capsys)
+    match = re.search(pattern, output)
+    assert match, output
+    assert not match.groups() or float(match[1]) <= 50
 
 
-def test_event_camera_takes_recordings_from_where_they_lie(tmp_path, monkeypatch, capsys):
+def test_event_camera_asks_for_its_recordings(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["event_camera.py"])
     monkeypatch.delenv("NMNIST", raising=False)
     with pytest.raises(SystemExit, match="give the folder of N-MNIST"):
@@ -69,17 +69,17 @@ def test_event_camera_takes_recordings_from_where_they_lie(tmp_path, monkeypatch
 
 
 @pytest.mark.slow
-def test_event_camera_learns(tmp_path, monkeypatch, capsys):
+def test_event_camera_reaches_60_percent(tmp_path, monkeypatch, capsys):
     path = shared("data/nmnist/nmnist_train1000.npz")
     monkeypatch.setattr(sys, "argv", ["event_camera.py", str(path), str(tmp_path), "3"])
     runpy.run_path(str(FOLDER / "event_camera.py"), run_name="__main__")
-    said = capsys.readouterr().out
-    assert float(re.search(r"accuracy (\d+\.\d)%", said)[1]) > 60
+    output = capsys.readouterr().out
+    assert float(re.search(r"accuracy (\d+\.\d)%", output)[1]) > 60
     assert (tmp_path / "events.png").exists()
 
 
 @pytest.mark.slow
-def test_the_network_that_ships_is_made_by_its_script(tmp_path, monkeypatch, capsys):
+def test_the_included_network_is_reproduced_by_its_script(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["train_digits.py", str(tmp_path / "digits.snn")])
     runpy.run_path(str(FOLDER / "train_digits.py"), run_name="__main__")
     accuracy = float(re.search(r"(\d+\.\d+)% on the test split", capsys.readouterr().out)[1])
@@ -100,7 +100,7 @@ def test_a_script_runs_by_itself(tmp_path):
 
 def test_every_example_is_run():
     elsewhere = {"norse_to_loihi", "event_camera", "train_digits"}
-    assert {path.stem for path in EXAMPLES} == set(SAID) | set(SLOW) | elsewhere
+    assert {path.stem for path in EXAMPLES} == set(OUTPUTS) | set(SLOW_OUTPUTS) | elsewhere
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)

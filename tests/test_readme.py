@@ -1,4 +1,4 @@
-"""Each claim of the README that can be run is run."""
+"""README: its commands and Python block run, its claims have tests."""
 
 import re
 import shlex
@@ -61,7 +61,7 @@ def test_the_test_command_is_the_one_that_ci_runs():
     assert "<!-- test command -->" in ci and "<!-- test command -->" in README
 
 
-def test_a_stranger_gets_from_a_nir_file_to_a_chip_and_a_change_in_two_commands(tmp_path, monkeypatch):
+def test_two_commands_lead_from_a_nir_file_to_a_chip_and_a_remedy(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     section = README.split("## You have a .nir file")[1].split("\n## ")[0]
     first, second = (shlex.split(line, comments=True)[1:] for line in re.findall(r"^spear-deploy .*", section, re.MULTILINE))
@@ -72,23 +72,23 @@ def test_a_stranger_gets_from_a_nir_file_to_a_chip_and_a_change_in_two_commands(
     assert ranked.stderr.splitlines()[-1].startswith("next: spear-deploy check net.nir --chip ")
     assert CliRunner().invoke(main, second).stdout.startswith("FITS loihi2")
     small = str(ROOT / "examples" / "smallchip.yaml")
-    told = CliRunner().invoke(main, [*second[:-1], small])
-    assert told.exit_code == 3 and re.search("over +cores of chip", told.stdout) and "→ drop" in told.stdout
+    refused = CliRunner().invoke(main, [*second[:-1], small])
+    assert refused.exit_code == 3 and re.search("over +cores of chip", refused.stdout) and "→ drop" in refused.stdout
 
 
-def test_what_a_claim_is_shown_by_is_there():
+def test_each_claim_names_a_test_file():
     rows = re.findall(r"^\| [^|]+ \| [^|]+ \| (`tests/.+`) \|$", README, re.MULTILINE)
     assert len(rows) == 9
     for name in re.findall(r"`(tests/\w+\.py)`", " ".join(rows)):
         assert "\ndef test_" in (ROOT / name).read_text(), name
 
 
-def test_as_many_profiles_as_are_claimed():
+def test_there_are_14_profiles():
     assert "Fourteen chips are\ndescribed" in README and "14 profiles" in README
     assert len(list_profiles()) == 14
 
 
-def test_claimed_cores_are_checked_elsewhere():
+def test_74_cores_of_pilotnet_are_tested():
     assert "PilotNet LIF: 74 cores" in README
     assert "== 74" in (Path(__file__).parent / "placement" / "test_place.py").read_text()
 
@@ -98,5 +98,5 @@ def test_links_to_files_exist():
         assert (ROOT / target).exists(), target
 
 
-def test_nothing_is_left_to_be_filled_in():
+def test_there_are_no_placeholders():
     assert not re.search(r"\b[A-Z]{3,}_[A-Z_]{3,}\b", re.sub(r"`[^`]*`", "", README))
