@@ -57,7 +57,7 @@ def main() -> None:
 
     Check whether it fits, prune it until it does, prove it on a simulator, and export the file to load.
 
-    NET is a file (.snn, .nir, .net or .h5 of netx), package.module:function returning a Norse model, or 'digits', a small
+    NET is a file (.snn, .nir, .net or .h5 of netx), package.module:function returning a torch model, or 'digits', a small
     trained network that is included. DATA is 'digits', an .npz with x (N, T, *input) or (N, *input) and y (N,), a folder of
     MNIST, CIFAR-10 or event recordings, or package.module:function.
     """

@@ -111,7 +111,7 @@ overrides = click.option(
     help="Replace a fact of the profile, e.g. energy.synop_pj=23.6.",
 )
 network_options = join_options(
-    click.option("--input-shape", callback=_parse_shape, metavar="C,H,W", help="Input shape, for a Norse model without one."),
+    click.option("--input-shape", callback=_parse_shape, metavar="C,H,W", help="Input shape, for a model without one."),
     click.option(
         "--dt-s",
         type=click.FloatRange(min=0, min_open=True),
@@ -167,7 +167,7 @@ def command_line() -> str:
     return shlex.join(["spear-deploy", str(context.info_name), *context.meta[ARGUMENTS]])
 
 
-def note_resumed(result: Any) -> None:
+def print_resumed_note(result: Any) -> None:
     """Print on stderr which stages of a deployment come from an earlier run."""
     if result.resumed_note:
         click.echo(f"note: {result.resumed_note}", err=True)

@@ -1,11 +1,12 @@
-"""Networks from Norse models of cells or time layers.
+"""Networks from torch models of Norse, snnTorch, SpikingJelly, sinabs or Rockpool.
 
 The model's forward is traced; each call becomes a layer, changes nothing, or is refused with its place. `support_table` lists the
-modules. A model is of one of three kinds:
+modules of Norse and torch; a file of this folder per framework holds its conventions. A model is of one of four kinds:
 
-    one step     forward(x: (B, *shape), state=None) -> (output, state)         cells; the states must be handed back
-    over time    forward(x: (T, B, *shape)) -> output                           Lift and time layers such as LIF
+    one step     forward(x: (B, *shape), state=None) -> (output, state)         cells; a state is handed back, or kept inside
+    over time    forward(x: (T, B, *shape)) -> output                           modules over time, such as Norse's LIF
     loop         forward(x: (T, B, *shape)) -> output                           cells, and a loop over x[t]
+    repeat       forward(x: (B, *shape)) -> outputs of all steps                cells, and a loop that feeds x in every step
 
 Feedback by hand, an output of the step before that is used again, becomes an edge of delay 1.
 """
@@ -24,6 +25,7 @@ import numpy as np
 import torch
 
 from spear_deploy.errors import FileError, GraphError, UnsupportedError, did_you_mean
+from spear_deploy.frameworks.detect import find_framework
 from spear_deploy.frameworks.importer.interpreter import copy_model, import_model
 from spear_deploy.frameworks.importer.synapses import to_array
 from spear_deploy.frameworks.importer.trace import detect_form, summarize_error, takes_state
@@ -35,17 +37,18 @@ from spear_deploy.util.number_format import format_shape
 
 
 def read_model(model: torch.nn.Module, input_shape: Sequence[int], *, dt_s: float | None = None) -> SNNGraph:
-    """Return the network of a Norse model.
+    """Return the network of a model.
 
     Args:
         model: of one step or over time; it is copied and read in evaluation mode.
         input_shape: without time and batch.
-        dt_s: checked against the time step of the cells, in s, which must agree; it may be left out.
+        dt_s: the time step in s; where the modules state one, it must agree and may be left out.
 
     Returns:
         Layers named after the modules, a synapse with its norm and neuron as one; a max pool of spikes is an IF neuron of the
         same step, weights behind concatenated outputs are a layer for each of them. In float32 the states of every neuron are
-        Norse's to the bit for equal input; only a recurrent cell adds its two currents in another order. Weights in half
+        Norse's to the bit for equal input; only a recurrent cell adds its two currents in another order. Those of other
+        frameworks agree up to rounding, and so do spikes except where a membrane meets its threshold within it. Weights in half
         precision become float32.
 
     Raises:
@@ -53,9 +56,9 @@ def read_model(model: torch.nn.Module, input_shape: Sequence[int], *, dt_s: floa
         GraphError: shapes that do not meet.
     """
     if not isinstance(model, torch.nn.Module):
-        raise UnsupportedError(f"a Norse model is a torch module, got {type(model).__name__}")
+        raise UnsupportedError(f"a model is a torch module, got {type(model).__name__}")
     if not isinstance(model, NorseNetwork):
-        return import_model(model, _parse_shape(input_shape, "read_model"), framework=NORSE, dt_s=dt_s)
+        return import_model(model, _parse_shape(input_shape, "read_model"), framework=find_framework(model), dt_s=dt_s)
     graph, shape = to_graph(model), _parse_shape(input_shape, "read_model")
     if graph.input_shape != shape:
         raise GraphError(

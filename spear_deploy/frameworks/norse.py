@@ -41,7 +41,8 @@ def _add_lift(context: TraceContext, module: Any, path: str, x: Symbol, others: 
                 f"{place} takes the state of the module before it for its own; use SequentialState around both"
             )
         check_hooks(module, place)
-        signal = join(context, output, path) if isinstance(output, Concat) else require_signal(output, place)
+        hint = context.framework.hint_state
+        signal = join(context, output, path) if isinstance(output, Concat) else require_signal(output, place, hint)
         result = context.interpret(module.lifted_module, signal, path=path, form="step")
         return result if module.is_stateful else result.output
 
@@ -255,7 +256,8 @@ _INITIAL_STATES = {_unbind(kind.initial_state) for kind in (*CELLS, *TIME_LAYERS
 
 NORSE = Framework(
     name="norse",
-    package="norse.torch.module",
+    title="Norse",
+    packages=("norse.torch.module",),
     containers=(norse.SequentialState,),
     stepped=(norse.LILinearCell, norse.RecurrentSequential, *{kind.__bases__[0] for kind in CELLS}),
     over_time=(norse.Lift, norse.LConv2d, *{kind.__bases__[0] for kind in TIME_LAYERS}),
@@ -283,5 +285,8 @@ NORSE = Framework(
         "MaxPool of spikes, ZeroPad, Flatten, Dropout, Identity, LIFCell, LIFBoxCell, IAFCell, LICell, LIBoxCell, LILinearCell, "
         "LIFRecurrentCell, LIF, IAF, LI, LIFRecurrent, Lift, SequentialState, RecurrentSequential, Sequential, sums, torch.cat"
     ),
+    hint_time="use its cell, or put what runs one step into Lift",
+    hint_batch="wrap it in Lift",
+    hint_state="use SequentialState in place of Sequential",
 )
 """Norse 1.1.0, by what its modules mean for time, state and neurons."""

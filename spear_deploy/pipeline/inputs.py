@@ -1,7 +1,8 @@
 """Networks, chips, data and options as users give them.
 
-`net` is a file (`.snn`, `.nir`, `.net` / `.h5`), the network that ships ("digits"), `package.module:function` that returns a
-Norse model, a Norse model, or an `SNNGraph`. `chip` is the name of a profile, a profile file, or a `HardwareProfile`.
+`net` is a file (`.snn`, `.nir`, `.net` / `.h5`), the network that ships ("digits"), a torch model of Norse, snnTorch,
+SpikingJelly, sinabs or Rockpool, `package.module:function` that returns one, a `nir.NIRGraph`, or an `SNNGraph`. `chip` is the
+name of a profile, a profile file, or a `HardwareProfile`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def load(
 
     Args:
         net: see the module.
-        input_shape: without time and batch, of a Norse model that does not state it, or of a netx file whose input is flat.
+        input_shape: without time and batch, of a model that does not state it, or of a netx file whose input is flat.
         like: data or an input file whose samples give the input shape, where nothing else does.
         dt_s: the time step of a NIR file, which has none of its own (default 1e-4 s, or that of the source).
         reset: of a NIR file: "value" (to v_reset) or "subtract".
@@ -62,13 +63,20 @@ def load(
         if name in NAMES and not Path(name).exists():
             return shipped_network(name)
         return interchange.load(name, dt_s=dt_s, reset=reset, source=source, input_shape=input_shape)
+    if type(net).__name__ == "NIRGraph" and type(net).__module__.startswith("nir."):
+        from spear_deploy.interchange.nir.reader import read_nir_graph
+
+        return read_nir_graph(net, dt_s=dt_s, reset=reset, source=source)
     from spear_deploy.frameworks.models import read_model
 
     if not hasattr(net, "parameters"):
-        raise DataError(f"net: {type(net).__name__} given, expected a network, a Norse model, a file or package.module:function")
+        raise DataError(
+            f"net: {type(net).__name__} given, expected a network, a torch model, a nir.NIRGraph, a file or "
+            "package.module:function"
+        )
     _refuse_nir_options("the model", reset=reset, source=source)
     if input_shape is None:
-        raise DataError("a Norse model does not say the shape of its input; give input_shape, without time and batch")
+        raise DataError("a model does not say the shape of its input; give input_shape, without time and batch")
     return read_model(net, input_shape, dt_s=dt_s)
 
 
@@ -100,7 +108,7 @@ def _list_options(net: Net) -> tuple[str, ...]:
 def _refuse_nir_options(name: str, **options: str | None) -> None:
     for option, value in options.items():
         if value is not None:
-            raise DataError(f"{name}: a Norse model states its own {option}; leave the option out")
+            raise DataError(f"{name}: a model states its own {option}; leave the option out")
 
 
 def _read_sample_shape(source: str | os.PathLike[str]) -> Shape:

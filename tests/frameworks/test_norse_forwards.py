@@ -285,7 +285,7 @@ def returns_the_last(self, x):
 
 
 def returns_the_mean(self, x):
-    return by_index(self, x).mean(0)
+    return by_index(self, x).mean(1)
 
 
 def returns_every_other(self, x):

@@ -770,7 +770,7 @@ def through(function):
         ((nn.DataParallel(norse.LIFCell()), (3,)), "the model is DataParallel, .*give its .module"),
         ((norse.LIFCell(), 3), "read_model: input shape 3, expected whole numbers"),
         ((nn.Linear(3, 4, device="meta"), (3,)), "lies on the device 'meta' and holds no values"),
-        ((3, (3,)), "a Norse model is a torch module, got int"),
+        ((3, (3,)), "a model is a torch module, got int"),
     ],
 )  # fmt: skip
 def test_a_model_without_a_counterpart_is_refused(case, message):

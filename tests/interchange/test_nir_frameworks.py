@@ -319,5 +319,5 @@ def test_only_nir_files_have_a_source(tmp_path):
     write_snn(graph, tmp_path / "a.snn")
     with pytest.raises(FileError, match="states its own source; leave the option out"):
         api.load(tmp_path / "a.snn", source="snntorch")
-    with pytest.raises(DataError, match="a Norse model states its own source; leave the option out"):
+    with pytest.raises(DataError, match="a model states its own source; leave the option out"):
         api.load("module:function", source="snntorch")

@@ -41,7 +41,7 @@ def test_what_is_no_network_or_does_not_say_enough(model, tmp_path):
         api.load(3)
     with pytest.raises(DataError, match="does not say the shape of its input"):
         api.load(model)
-    with pytest.raises(DataError, match="a Norse model states its own reset"):
+    with pytest.raises(DataError, match="a model states its own reset"):
         api.load(model, input_shape=(6,), reset="subtract")
     write_snn(random_graph(0), tmp_path / "net.snn")
     with pytest.raises(FileError, match="states its own input_shape; leave the option out"):

@@ -18,14 +18,22 @@ class GraphBuilder:
     """The layers and edges added so far.
 
     Attributes:
+        default_dt_s: time step in s of neurons that state none.
         steps_s: time step in s of each layer whose neuron depends on one.
+        late_resets: layers that subtract their threshold one step after the spike.
+        no_resets: layers that subtract their threshold here and have no reset in their framework.
+        notes: what was assumed of the forward, for the user.
         called: path of each stateful module by its id.
         zeros: number of signals of zeros made so far.
     """
 
     layers: list[Layer] = field(default_factory=list)
     edges: list[Edge] = field(default_factory=list)
+    default_dt_s: float = DEFAULT_DT_S
     steps_s: dict[str, float] = field(default_factory=dict)
+    late_resets: set[str] = field(default_factory=set)
+    no_resets: set[str] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
     called: dict[int, str] = field(default_factory=dict)
     zeros: int = 0
 
@@ -53,7 +61,7 @@ class GraphBuilder:
             UnsupportedError: the cells have different steps, or another one than `dt_s`.
         """
         if not self.steps_s:
-            return DEFAULT_DT_S if dt_s is None else dt_s
+            return self.default_dt_s if dt_s is None else dt_s
         (first, shared), *rest = self.steps_s.items()
         for name, other in rest:
             if other != shared:

@@ -17,7 +17,7 @@ from spear_deploy.frameworks.importer.symbols import OutputAndState, Signal, Sym
 from spear_deploy.frameworks.importer.unrolling import UnrolledSteps
 from spear_deploy.network import Synapse
 
-Form: TypeAlias = Literal["step", "layers", "loop"]
+Form: TypeAlias = Literal["step", "layers", "loop", "repeat"]
 """How a forward deals with time (see `trace`)."""
 ModuleTypes: TypeAlias = tuple[type[torch.nn.Module], ...]
 
@@ -28,31 +28,79 @@ class Framework:
 
     Attributes:
         name: for the metadata of the network.
-        package: dotted name that its modules' packages start with; they are never traced into, `containers` excepted.
+        title: as the framework writes itself, for errors.
+        packages: beginnings of the dotted names of its modules' packages; they are never traced into, `containers` excepted.
+        dt_s: time step in s where its modules state none.
+        time_axis: of a module over time, 0 or 1.
         containers: modules that only call other modules: traced through.
-        stepped: modules that compute one step and have a state.
-        over_time: modules whose first axis is time.
+        stepped: modules with a state that compute one step, unless `runs_over_time` says otherwise.
+        over_time: modules that compute all steps.
+        runs_over_time: whether a module of `stepped` computes all steps at once.
         lifts: modules over time that run an inner model step by step.
+        plain: its classes derived from torch's modules without state that compute the same.
+        merges_time: whether a module without state puts time into the batch itself.
+        folded: modules that change nothing in evaluation.
+        keeps_state: whether its modules keep their state themselves, so that a forward need not hand it on.
+        hands_state: whether a module with a state returns it beside its output.
+        loops_inside: whether a forward may call a module once for every step on the same input.
         synapses: stateless modules beside torch's own: class → f(module, place, axes_before) → synapse.
         handlers: modules with their own rule: class → f(context, module, path, input, further arguments) → result.
-        add_neurons: f(context, module, path, input) adds the layers of any other module with a state.
+        add_neurons: f(context, module, path, input) adds the layers of any other module with a state; it returns the output, and
+            the state where the module hands that back.
         example: a spiking neuron to name in errors.
         reasons: why a class is refused and what to use instead, by the beginnings of class names (see `explain_refusal`).
         supported: list of what is supported, for errors.
+        hint_time: what to use in place of a module over time in a forward of one step, or the other way round.
+        hint_batch: how a module without state takes time beside the batch.
+        hint_state: how a module gets the output alone of the one before it.
+        hint_export: how to export what cannot be traced.
     """
 
     name: str
-    package: str
+    title: str
+    packages: tuple[str, ...]
+    dt_s: float = 1e-3
+    time_axis: int = 0
     containers: ModuleTypes = ()
     stepped: ModuleTypes
-    over_time: ModuleTypes
+    over_time: ModuleTypes = ()
+    runs_over_time: Callable[[Any], bool] = lambda module: False
     lifts: ModuleTypes = ()
+    plain: ModuleTypes = ()
+    merges_time: Callable[[Any], bool] = lambda module: False
+    folded: ModuleTypes = ()
+    keeps_state: bool = False
+    hands_state: Callable[[Any], bool] = lambda module: True
+    loops_inside: bool = False
     synapses: Mapping[Any, Callable[[Any, str, int], Synapse]] = field(default_factory=dict)
     handlers: Mapping[Any, Callable[[TraceContext, Any, str, Symbol, tuple[Symbol, ...]], Symbol]] = field(default_factory=dict)
-    add_neurons: Callable[[TraceContext, Any, str, Signal], OutputAndState]
+    add_neurons: Callable[[TraceContext, Any, str, Signal], OutputAndState | Signal]
     example: str
     reasons: Mapping[str, str]
     supported: str
+    hint_time: str
+    hint_batch: str
+    hint_state: str
+    hint_export: str = ""
+
+    def is_over_time(self, module: Any) -> bool:
+        """Return whether a module with a state computes all steps at once."""
+        return isinstance(module, self.over_time) or (self._is_cell(module) and self.runs_over_time(module))
+
+    def is_stepped(self, module: Any) -> bool:
+        """Return whether a module with a state computes one step."""
+        return self._is_cell(module) and not self.is_over_time(module)
+
+    def has_state(self, module: Any) -> bool:
+        """Return whether a module has a state."""
+        return isinstance(module, self.over_time) or self._is_cell(module)
+
+    def is_own(self, module: Any) -> bool:
+        """Return whether the framework defines the class of a module."""
+        return type(module).__module__.startswith(self.packages)
+
+    def _is_cell(self, module: Any) -> bool:
+        return isinstance(module, self.stepped) and not isinstance(module, self.folded)
 
 
 class Interpret(Protocol):

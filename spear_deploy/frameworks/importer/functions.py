@@ -18,7 +18,9 @@ from spear_deploy.frameworks.importer.modules import add_part, add_stateless, al
 from spear_deploy.frameworks.importer.symbols import (
     AxisSize,
     Concat,
+    Decoded,
     OutputAndState,
+    RepeatedInput,
     Signal,
     State,
     StepInputs,
@@ -31,6 +33,7 @@ from spear_deploy.frameworks.importer.symbols import (
 )
 from spear_deploy.frameworks.importer.synapses import to_flatten
 from spear_deploy.network import Scale
+from spear_deploy.network.graph import INPUT
 from spear_deploy.util.number_format import format_shape
 
 
@@ -94,6 +97,11 @@ class _FunctionCall:
         """Axes in front of a neuron's."""
         return self.context.axes_before
 
+    def note(self, text: str) -> None:
+        """Remember an assumption for the user."""
+        if text not in self.context.builder.notes:
+            self.context.builder.notes.append(text)
+
     def make_path(self, suffix: str = "") -> str:
         """Name a layer after module and function."""
         return ".".join(part for part in (self.owner, self.name, suffix) if part)
@@ -110,6 +118,9 @@ class _FunctionCall:
         return self.context.builder.make_zeros(signals[0].shape) if is_zero and signals else symbol
 
 
+MAX_RESULTS = 4
+"""A module with a state returns its output and up to three parts of its state."""
+
 _HINTS = {
     "boolean_dispatch": "a maximum that returns its places too has none; leave them out",
     "mean": "return the outputs of all steps, and decode after the network",
@@ -124,7 +135,7 @@ _HINTS = {
 
 
 def _get_item(call: _FunctionCall, symbol: Symbol, index: Any) -> Symbol:
-    if isinstance(symbol, OutputAndState) and index in (0, 1):
+    if isinstance(symbol, OutputAndState) and isinstance(index, int) and 0 <= index < MAX_RESULTS:
         return symbol.output if index == 0 else symbol.state
     if isinstance(symbol, State):
         return symbol
@@ -240,9 +251,49 @@ def _new_zeros(call: _FunctionCall, value: Symbol, *sizes: Symbol, **kwargs: Sym
 
 def _stack(call: _FunctionCall, tensors: tuple[Symbol, ...], dim: int = 0) -> Symbol:
     """Keep the outputs of a loop's steps in order."""
-    if call.context.form != "loop" or dim != 0:
+    if call.context.form not in ("loop", "repeat") or dim != 0:
         raise UnsupportedError(f"{call.place} stacks outputs along axis {dim}; stack all steps of a loop along axis 0")
     return tensors
+
+
+def _decode(how: str) -> Callable[..., Symbol]:
+    """Return the function that averages or sums the outputs of all steps over time."""
+
+    def function(call: _FunctionCall, value: Symbol, dim: Any = None, keepdim: bool = False, axis: int | None = None) -> Symbol:
+        axes = axis if dim is None else dim
+        axes = axes[0] if isinstance(axes, tuple) and len(axes) == 1 else axes
+        is_whole = isinstance(value, tuple) or (isinstance(value, (Signal, Concat)) and call.context.form == "layers")
+        time_axis = 0 if isinstance(value, tuple) else call.context.framework.time_axis
+        if not is_whole or axes != time_axis or keepdim:
+            raise UnsupportedError(f"{call.place} calls '{call.name}', which has no counterpart here: {_HINTS['mean']}")
+        return Decoded(value, how)
+
+    return function
+
+
+def _unsqueeze(call: _FunctionCall, value: Symbol, dim: int = 0) -> Symbol:
+    """Put a time axis before the input, which `repeat` or `expand` then fills with the same input in every step."""
+    if (
+        call.context.form != "layers"
+        or dim != call.context.framework.time_axis
+        or value != Signal(INPUT, getattr(value, "shape", ()))
+    ):
+        raise UnsupportedError(
+            f"{call.place} calls 'unsqueeze', which has no counterpart here: keep to one axis of channels in front"
+        )
+    return RepeatedInput(value)
+
+
+def _repeat(call: _FunctionCall, value: Symbol, *sizes: Symbol) -> Symbol:
+    counts = list(sizes[0] if len(sizes) == 1 and isinstance(sizes[0], tuple) else sizes)
+    time_axis = call.context.framework.time_axis
+    others = [n for axis, n in enumerate(counts) if axis != time_axis]
+    if not isinstance(value, RepeatedInput) or any(n not in (1, -1) and not isinstance(n, AxisSize) for n in others):
+        raise UnsupportedError(
+            f"{call.place} calls '{call.name}', which has no counterpart here: repeat the input over time alone"
+        )
+    call.note("the forward feeds the same input in every step: the network takes it step by step")
+    return value.signal
 
 
 def _reshape(call: _FunctionCall, value: Signal | Concat, *sizes: Symbol) -> Signal | Concat:
@@ -251,6 +302,9 @@ def _reshape(call: _FunctionCall, value: Signal | Concat, *sizes: Symbol) -> Sig
     before = call.axes_before
     leading, rest = wanted[:before], wanted[before:]
     count = int(np.prod(value.shape))
+    if before == 1 and len(sizes) == 2 and isinstance(leading[0], int) and leading[0] > 0 and rest in ((-1,), (count,)):
+        call.note(f"{call.place} takes {leading[0]} in {call.name}({leading[0]}, ...) to be the number of samples")
+        leading = (AxisSize(0),)
     kept = all(size == AxisSize(axis) or size == -1 for axis, size in enumerate(leading))
     if not kept or rest not in ((-1,), (count,)) or wanted.count(-1) > 1:
         raise UnsupportedError(
@@ -289,6 +343,10 @@ _ACCESS: dict[Any, Callable[..., Symbol]] = {
     "detach": _pass_on,
     "float": _pass_on,
     "to": _pass_on,
+    **dict.fromkeys(("mean", torch.mean), _decode("mean")),
+    **dict.fromkeys(("sum", torch.sum), _decode("sum")),
+    **dict.fromkeys(("unsqueeze", torch.unsqueeze), _unsqueeze),
+    **dict.fromkeys(("repeat", "expand"), _repeat),
     torch.zeros_like: _zeros_like,
     "new_zeros": _new_zeros,
     torch.stack: _stack,

@@ -21,6 +21,7 @@ from spear_deploy.frameworks.importer.modules import call_module, join
 from spear_deploy.frameworks.importer.symbols import (
     AxisSize,
     Concat,
+    Decoded,
     OutputAndState,
     Signal,
     State,
@@ -39,12 +40,14 @@ from spear_deploy.frameworks.importer.trace import (
     TracedSize,
     assign_steps,
     detect_form,
+    find_constant_nodes,
     summarize_error,
     takes_state,
     trace,
 )
 from spear_deploy.frameworks.importer.unrolling import UnrolledSteps
 from spear_deploy.network import Shape
+from spear_deploy.network.delayed_reset import cancel_resets, delay_resets
 from spear_deploy.network.graph import INPUT, SNNGraph, merge_parts
 
 
@@ -63,11 +66,13 @@ def import_model(model: torch.nn.Module, input_shape: Shape, *, framework: Frame
     """
     try:
         model = copy_model(model).eval()
-    except RuntimeError as error:  # a tensor in the middle of a gradient, which torch does not copy
+    except (RuntimeError, AttributeError) as error:  # a tensor in the middle of a gradient, or a module that does not copy
         message = summarize_error(error)
         raise UnsupportedError(f"the model cannot be copied: {message}; build it anew and load its weights") from error
     form = detect_form(copy.deepcopy(model), input_shape, framework)
-    builder = GraphBuilder()
+    builder = GraphBuilder(default_dt_s=framework.dt_s if dt_s is None else dt_s)
+    if form == "repeat":
+        builder.notes.append("the forward feeds the same input in every step: the network takes it step by step")
     output = interpret(model, Signal(INPUT, input_shape), path="", form=form, builder=builder, framework=framework).output
     if output.name == INPUT:
         raise UnsupportedError("the model hands its input back; expected at least one layer")
@@ -77,14 +82,17 @@ def import_model(model: torch.nn.Module, input_shape: Shape, *, framework: Frame
         input_shape=input_shape,
         dt_s=builder.check_time_step(dt_s),
         output=output.name,
-        metadata={"source": framework.name},
+        metadata={"source": framework.name, **({"assumptions": builder.notes} if builder.notes else {})},
     )
-    return merge_parts(graph)
+    return merge_parts(cancel_resets(delay_resets(graph, builder.late_resets), builder.no_resets))
 
 
 def copy_model(model: torch.nn.Module) -> torch.nn.Module:
     """Return a copy of a model; tensors that are results of a computation, such as pruned weights, keep their values."""
-    attributes = [value for module in model.modules() for value in vars(module).values()]
+    attributes: list[Any] = []
+    for module in model.modules():
+        for value in vars(module).values():
+            attributes += value.values() if isinstance(value, dict) else [value]
     computed = [value for value in attributes if isinstance(value, torch.Tensor) and not value.is_leaf]
     return copy.deepcopy(model, {id(tensor): tensor.detach().clone() for tensor in computed})
 
@@ -130,16 +138,18 @@ class TraceInterpreter:
             interpret=partial(interpret, builder=builder, framework=traced.framework),
         )
         self._symbols: dict[fx.Node, Symbol] = {}
+        self._constant: set[fx.Node] = set()
         self._steps: dict[fx.Node, int] = {}
         self._outputs: dict[str, StepOutputs] = {}
         self._output: Symbol = None
 
     def run(self, graph: fx.Graph, x: Signal) -> None:
         """Evaluate all nodes, step by step, on the input `x`."""
-        self._steps = assign_steps(self.traced, graph)
+        self._steps, self._constant = assign_steps(self.traced, graph), find_constant_nodes(self.traced, graph)
         order = {node: n for n, node in enumerate(graph.nodes)}
         for node in sorted(order, key=lambda node: (self._steps[node], order[node])):
             self.unrolled.advance_to(self._steps[node])
+            self.unrolled.is_constant = node in self._constant
             self._symbols[node] = self._evaluate(node, x)
         self.unrolled.check_complete()
 
@@ -166,7 +176,10 @@ class TraceInterpreter:
         tensor: Any = self.traced
         for part in name.split("."):
             tensor = getattr(tensor, part)
-        if name.startswith("_tensor_constant") and not tensor.detach().cpu().numpy().any():
+        is_zero = not tensor.detach().cpu().numpy().any()
+        if is_zero and self.traced.framework.keeps_state and self._is_state(node):
+            return State()
+        if name.startswith("_tensor_constant") and is_zero:
             if self.form == "loop" and any(user.target == "__setitem__" or user.op == "output" for user in node.users):
                 return self._outputs.setdefault(name, StepOutputs())
             axes_before = self.context.axes_before
@@ -176,6 +189,10 @@ class TraceInterpreter:
             f"{name_module(owner)} uses the tensor '{self._full_path(name)}' by itself; put it into a module, or start from "
             "zeros of batch x the layer's shape"
         )
+
+    def _is_state(self, node: fx.Node) -> bool:
+        """Return whether a tensor only goes into modules with a state, as a state to start from."""
+        return all(self.traced.is_stepped(user) and node not in user.args[:1] for user in node.users)
 
     def _collect_output(self, node: fx.Node, args: tuple[Symbol, ...], owner: str) -> Symbol:
         """Note a write into the outputs of a loop: at index t, in step t."""
@@ -196,8 +213,8 @@ class TraceInterpreter:
     def _read_output(self, result: Any) -> Symbol:
         """Return what the forward emits in a step, after a check that all steps emit the same."""
         if self.form == "layers":
-            return self._resolve(result)
-        if self.form == "loop":
+            return self._strip_decoding(self._resolve(result))
+        if self.form in ("loop", "repeat"):
             return self._read_loop_output(result)
         first, second = shifted_by(self._resolve(result[0]), -1), self._resolve(result[1])
         if isinstance(second, Signal) and self.unrolled.without_feedback.get(second.name) == first:
@@ -210,24 +227,34 @@ class TraceInterpreter:
 
     def _read_loop_output(self, result: Any) -> Symbol:
         """Return what a loop over time emits in every step."""
-        outputs = self._resolve(result)
+        outputs = self._strip_decoding(self._resolve(result))
         if isinstance(result, fx.Node) and result.op == "get_attr":
             written = self._outputs.get(str(result.target), StepOutputs()).written
             ordered = sorted(written, key=lambda entry: entry[0])
             outputs = tuple(shifted_by(output, LOOP_STEPS - 1 - t) for t, output in ordered)
-        if not (isinstance(outputs, tuple) and len(outputs) == LOOP_STEPS):
+        steps = self.traced.steps
+        if not (isinstance(outputs, tuple) and len(outputs) == steps):
             raise UnsupportedError(
                 f"{name_module(self.path)}: its forward returns {describe(outputs)}, expected the outputs of all steps, such as "
                 "torch.stack(outputs); decode after the network"
             )
         last = outputs[-1]
         for t, output in enumerate(outputs):
-            if not isinstance(output, (Signal, Concat)) or output != shifted_by(last, LOOP_STEPS - 1 - t):
+            if not isinstance(output, (Signal, Concat)) or output != shifted_by(last, steps - 1 - t):
                 raise UnsupportedError(
                     f"{name_module(self.path)}: its forward returns {describe(output)} for step {t}, for the last one "
                     f"{describe(last)}"
                 )
         return last
+
+    def _strip_decoding(self, output: Symbol) -> Symbol:
+        """Return what the forward averages or sums over time at its end."""
+        if not isinstance(output, Decoded):
+            return output
+        note = f"the forward returns the {output.how} of its outputs over time: the network gives the output of every step"
+        if note not in self.context.builder.notes:
+            self.context.builder.notes.append(note)
+        return output.outputs
 
     def finish(self) -> OutputAndState:
         """Return the output of the forward, and the states that it hands back.
@@ -271,7 +298,8 @@ class TraceInterpreter:
     def _resolve(self, arg: Any) -> Symbol:
         """Replace nodes by their symbols, as seen in the present step."""
         if isinstance(arg, fx.Node):
-            return shifted_by(self._symbols[arg], max(self.unrolled.step - self._steps[arg], 0))
+            age = 0 if arg in self._constant else max(self.unrolled.step - self._steps[arg], 0)
+            return shifted_by(self._symbols[arg], age)
         if isinstance(arg, TracedSize):
             return AxisSize(arg.axis)
         if isinstance(arg, (tuple, list)):

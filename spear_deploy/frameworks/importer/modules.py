@@ -50,12 +50,15 @@ def call_module(context: TraceContext, module: Any, path: str, args: tuple[Symbo
     x = check_input(context, module, path, x)
     if isinstance(module, torch.nn.ReLU) and all_spikes(context, x):
         return x
-    if isinstance(module, (*framework.over_time, *framework.stepped)) and not isinstance(module, tuple(framework.synapses)):
-        if isinstance(module, framework.over_time) != (context.form == "layers"):
-            raise UnsupportedError(f"{place} is {type(module).__name__}, which runs over time within one step; use its cell")
+    if framework.has_state(module) and not isinstance(module, tuple(framework.synapses)):
+        is_over_time = framework.is_over_time(module)
+        if is_over_time != (context.form == "layers"):
+            how = "runs over time within one step" if is_over_time else "runs one step in a model over time"
+            raise UnsupportedError(f"{place} is {type(module).__name__}, which {how}; {framework.hint_time}")
         with _name_in_errors(place):
             result = unrolled.make_once((path, NEURON, x), lambda key: _add_neurons(context, module, path, key[2]))
-        _check_state(context, result.state, others, place)
+        if isinstance(result, OutputAndState):
+            _check_state(context, result, others, place)
         return result
     return unrolled.make_once((path, "module", x), lambda key: add_stateless(context, module, path, key[2]))
 
@@ -67,7 +70,7 @@ def check_input(context: TraceContext, module: Any, path: str, x: Symbol) -> Sig
         UnsupportedError: no output of a layer, sizes that are not known yet, or a hook.
     """
     place = name_module(path)
-    signal = x if isinstance(x, Concat) else require_signal(x, place)
+    signal = x if isinstance(x, Concat) else require_signal(x, place, context.framework.hint_state)
     if type(module).__name__.startswith("Lazy"):
         raise make_refusal(module, place, context.framework)
     check_hooks(module, place)
@@ -111,15 +114,23 @@ def add_stateless(context: TraceContext, module: Any, path: str, x: Signal | Con
     place, framework = name_module(path), context.framework
     if isinstance(module, MAX_POOLS):
         return _add_max_pool(context, module, path, x)
-    if not any(isinstance(module, kind) and type(module).forward is kind.forward for kind in (*PLAIN, *framework.synapses)):
+    if isinstance(module, framework.folded):
+        return x
+    known = (*PLAIN, *framework.plain, *framework.synapses)
+    if not any(isinstance(module, kind) and type(module).forward is kind.forward for kind in known):
         raise make_refusal(module, place, framework)
     own = next((convert for kind, convert in framework.synapses.items() if isinstance(module, kind)), None)
     with _name_in_errors(place):
         if own is not None:
             part: Synapse | BatchNorm | None = own(module, place, context.axes_before)
         else:
-            part = to_synapse(module, x.shape, place, axes_before=context.axes_before)
+            part = to_synapse(module, x.shape, place, axes_before=_count_axes(context, module), hint=framework.hint_batch)
     return add_part(context, path, x, part)
+
+
+def _count_axes(context: TraceContext, module: Any) -> int:
+    """Return the number of axes in front of a layer's when a module runs."""
+    return 1 if context.framework.merges_time(module) else context.axes_before
 
 
 def add_part(context: TraceContext, path: str, x: Signal | Concat, part: Synapse | BatchNorm | None) -> Signal | Concat:
@@ -181,7 +192,7 @@ def _add_max_pool(context: TraceContext, module: Any, path: str, x: Signal | Con
     if not all_spikes(context, x):
         raise make_refusal(module, place, context.framework)
     with _name_in_errors(place):
-        pool = to_synapse(module, x.shape, place, axes_before=context.axes_before)
+        pool = to_synapse(module, x.shape, place, axes_before=_count_axes(context, module), hint=context.framework.hint_batch)
     assert isinstance(pool, SumPool)
     neuron = IF(v_threshold=np.asarray(ANY_SPIKE_THRESHOLD, np.float32), v_reset=np.zeros((), np.float32))
     add = context.builder.add_layer
@@ -193,7 +204,7 @@ def _add_max_pool(context: TraceContext, module: Any, path: str, x: Signal | Con
 # -------------------------------------------------------------------------------------------------------- modules with state
 
 
-def _add_neurons(context: TraceContext, module: Any, path: str, x: Signal | Concat) -> OutputAndState:
+def _add_neurons(context: TraceContext, module: Any, path: str, x: Signal | Concat) -> OutputAndState | Signal:
     signal, called = join(context, x, path), context.builder.called
     if id(module) in called:
         raise UnsupportedError(
@@ -204,17 +215,27 @@ def _add_neurons(context: TraceContext, module: Any, path: str, x: Signal | Conc
     return context.framework.add_neurons(context, module, path, signal)
 
 
-def _check_state(context: TraceContext, own: State, others: tuple[Symbol, ...], place: str) -> None:
-    """Check that a stateful module starts without a state in the first step, and later from its own of the step before."""
-    others, step = tuple(symbol for symbol in others if symbol is not None), context.unrolled.step
+def _check_state(context: TraceContext, result: OutputAndState, others: tuple[Symbol, ...], place: str) -> None:
+    """Check that a stateful module starts without a state in the first step, and later from its own of the step before.
+
+    Where the framework's modules keep their state, a state that is not handed back is theirs all the same.
+    """
+    keeps, step, own = context.framework.keeps_state, context.unrolled.step, result.state
+    others = tuple(symbol for symbol in others if symbol is not None)
+    if keeps:
+        others = tuple(symbol for symbol in others if symbol != State())  # a state of zeros, with which they start
     if step == 0 and others:
         raise UnsupportedError(f"{place} starts from a state that the forward makes; let it start from None")
     if step and own.layers:
         states = [state for symbol in others for state in (symbol if isinstance(symbol, tuple) else (symbol,))]
+        if not states and keeps:
+            return
         if not states:
             raise UnsupportedError(
                 f"{place} starts anew in every step; hand its state back: forward(x, state) -> (output, state)"
             )
+        spikes = replace(result.output, age=1)  # a recurrent module may get its own spikes as a part of its state
+        states = [state for state in states if not (keeps and state == spikes)]
         layers: frozenset[str] = frozenset().union(*(state.layers for state in states if isinstance(state, State)))
         if any(not isinstance(state, State) or state.age != 1 for state in states) or layers != own.layers:
             raise UnsupportedError(f"{place} gets a state that is not its own of the step before; hand states on as they are")

@@ -82,6 +82,21 @@ class StepOutputs:
     written: tuple[tuple[int, Signal], ...] = ()
 
 
+@dataclass(frozen=True)
+class RepeatedInput:
+    """The input with an axis of time in front, of one step so far."""
+
+    signal: Signal
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The outputs of all steps, decoded over time by the forward itself: their mean or sum."""
+
+    outputs: Any
+    how: str
+
+
 Symbol: TypeAlias = Any
 """One of the above, a tuple or dictionary of them, or a constant."""
 
@@ -98,14 +113,15 @@ def describe(symbol: Symbol) -> str:
         ((SymbolShape, AxisSize), "a shape"),
         (StepInputs, "the input of all steps"),
         (StepOutputs, "the outputs of all steps"),
+        (Decoded, f"the {symbol.how} of all steps" if isinstance(symbol, Decoded) else ""),
         (dict, "a dictionary"),
         (tuple, f"{len(symbol)} values" if isinstance(symbol, tuple) else ""),
     )
     return next((text for kind, text in texts if isinstance(symbol, kind)), f"the constant {symbol!r}")
 
 
-def require_signal(symbol: Symbol, place: str) -> Signal:
-    """Return the symbol if it is the output of a layer.
+def require_signal(symbol: Symbol, place: str, hint: str) -> Signal:
+    """Return the symbol if it is the output of a layer; `hint` says what to do where it is a pair of output and state.
 
     Raises:
         UnsupportedError: it is something else.
@@ -113,9 +129,7 @@ def require_signal(symbol: Symbol, place: str) -> Signal:
     if isinstance(symbol, Signal):
         return symbol
     if isinstance(symbol, (OutputAndState, tuple)):
-        raise UnsupportedError(
-            f"{place} gets (output, state) of the module before it; use SequentialState in place of Sequential"
-        )
+        raise UnsupportedError(f"{place} gets (output, state) of the module before it; {hint}")
     raise UnsupportedError(f"{place} gets {describe(symbol)}, expected the output of a module")
 
 

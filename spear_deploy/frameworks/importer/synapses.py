@@ -90,14 +90,15 @@ def _to_bias(value: Any) -> Array | None:
     return None if value is None else to_array(value)
 
 
-def to_synapse(module: nn.Module, shape: Shape, place: str, *, axes_before: int) -> Synapse | BatchNorm | None:
+def to_synapse(module: nn.Module, shape: Shape, place: str, *, axes_before: int, hint: str) -> Synapse | BatchNorm | None:
     """Return the counterpart of a module without state; of a max pool the sum over its windows.
 
     Args:
         module: one of `PLAIN`.
         shape: of its input.
         place: the module's place, for errors.
-        axes_before: axes in front of `shape` when it runs: 1 for the batch, 2 where time is in front of it.
+        axes_before: axes in front of `shape` when it runs: 1 for the batch, 2 where time is beside it.
+        hint: how the module takes time beside the batch.
 
     Returns:
         A synapse, a norm, or None where the module changes nothing.
@@ -113,7 +114,7 @@ def to_synapse(module: nn.Module, shape: Shape, place: str, *, axes_before: int)
             )
         return Dense(weight=to_array(module.weight), bias=_to_bias(module.bias))
     if axes_before != 1:
-        raise UnsupportedError(f"{place} is {type(module).__name__} on time x batch x {format_shape(shape)}; wrap it in Lift")
+        raise UnsupportedError(f"{place} is {type(module).__name__} on time x batch x {format_shape(shape)}; {hint}")
     if isinstance(module, CONVS):
         _check_axes(module, shape, len(module.kernel_size) + 1, place)
         return _convert_conv(module, place)

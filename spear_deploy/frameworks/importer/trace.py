@@ -7,12 +7,14 @@ three forms:
     step     forward(x: (B, *shape), state=None) -> (output, state)     cells; traced twice
     layers   forward(x: (T, B, *shape)) -> output                       layers over time; traced once
     loop     the same, with cells, and a loop over x written by hand    traced once, on LOOP_STEPS steps
+    repeat   forward(x: (B, *shape)) -> outputs of all steps            a loop that feeds the same x in every step; traced once
 """
 
 from __future__ import annotations
 
 import inspect
 import operator
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,27 +43,35 @@ def detect_form(model: torch.nn.Module, shape: Shape, framework: Framework) -> F
     if _runs_over_time(model, framework):
         return "layers"
     try:
-        trace(model, shape, path="", form="step", framework=framework)
+        traced, graph = trace(model, shape, path="", form="step", framework=framework)
     except LoopsOverTime:
         return "loop"
+    except _UnclearForwardError:
+        return "repeat" if framework.loops_inside else "step"
     except UnsupportedError:
         return "step"
-    return "step"
+    # both steps of a forward of one step call a module twice
+    return "repeat" if framework.loops_inside and max(_count_calls(traced, graph).values(), default=0) > 2 else "step"
+
+
+def _count_calls(traced: TracedModel, graph: fx.Graph) -> dict[str, int]:
+    """Return the number of calls of each module of one step that has a state."""
+    return dict(Counter(str(node.target) for node in graph.nodes if traced.is_stepped(node)))
 
 
 def _runs_over_time(model: torch.nn.Module, framework: Framework) -> bool:
     first: dict[bool, str] = {}
 
     def search(module: torch.nn.Module, path: str) -> None:
-        if isinstance(module, (*framework.over_time, *framework.stepped)):
-            first.setdefault(isinstance(module, framework.over_time), f"'{path}' ({type(module).__name__})")
+        if framework.has_state(module):
+            first.setdefault(framework.is_over_time(module), f"'{path}' ({type(module).__name__})")
         if not isinstance(module, framework.lifts):
             for name, child in module.named_children():
                 search(child, f"{path}.{name}" if path else name)
 
     search(model, "")
     if len(first) == 2:
-        raise UnsupportedError(f"module {first[True]} runs over time, module {first[False]} one step; use one kind, or Lift")
+        raise UnsupportedError(f"module {first[True]} runs over time, module {first[False]} one step; {framework.hint_time}")
     return True in first
 
 
@@ -91,6 +101,10 @@ class _UnclearForward(Exception):
     """A forward takes or returns something that has no meaning here."""
 
 
+class _UnclearForwardError(UnsupportedError):
+    """The same, with its place."""
+
+
 class TracedSize(int):
     """The size of the batch or time axis: a number to count with, recognised as such when it is an argument."""
 
@@ -111,12 +125,10 @@ class _Input(fx.Proxy):
     @property
     def shape(self) -> tuple[int, ...]:
         """The whole shape, as a tensor has it."""
-        batch, form = TracedSize(BATCH, 0), self.tracer.form
-        before = {
-            "step": (batch,),
-            "layers": (TracedSize(LOOP_STEPS, 0), TracedSize(BATCH, 1)),
-            "loop": (TracedSize(LOOP_STEPS, -1), batch),
-        }
+        batch, form, time_axis = TracedSize(BATCH, 0), self.tracer.form, self.tracer.framework.time_axis
+        whole = [TracedSize(BATCH, 1 - time_axis)]
+        whole.insert(time_axis, TracedSize(LOOP_STEPS, time_axis))
+        before = {"step": (batch,), "repeat": (batch,), "layers": whole, "loop": (TracedSize(LOOP_STEPS, -1), batch)}
         return (*before[form], *self.tracer.shape)
 
     ndim = property(lambda self: len(self.shape))
@@ -145,7 +157,7 @@ class _Input(fx.Proxy):
 
     def __getitem__(self, index: Any) -> Any:
         parts = index if isinstance(index, tuple) else (index,)
-        if self.tracer.form == "layers" or not isinstance(parts[0], int):
+        if self.tracer.form in ("layers", "repeat") or not isinstance(parts[0], int):
             return self.tracer.create_proxy("call_function", operator.getitem, (self, index), {})
         if self.tracer.form == "step":
             raise LoopsOverTime
@@ -160,12 +172,14 @@ class TracedModel(torch.nn.Module):
     Attributes:
         output_index: which of a list of outputs counts; None where there is one output.
         states: what each step returned beside its output.
+        steps: number of steps traced.
     """
 
     def __init__(self, model: torch.nn.Module, form: Form, framework: Framework, output_index: int | None) -> None:
         super().__init__()
         self.model, self.form, self.framework, self.output_index = model, form, framework, output_index
         self.states: list[Any] = []
+        self.steps = {"step": 2, "layers": 1}.get(form, LOOP_STEPS)
 
     def forward(self, x: Any, later: Any) -> Any:
         """Return the outputs of both steps, or of the pass."""
@@ -175,13 +189,18 @@ class TracedModel(torch.nn.Module):
             return first
         if self.states[0] is None or not takes_state(self.model):
             second = self.model(later, *defaults)
+        elif len(defaults) > 1 and isinstance(self.states[0], tuple) and len(self.states[0]) == len(defaults):
+            second = self.model(later, *self.states[0])
         else:
             second = self.model(later, self.states[0], *defaults[1:])
         return first, self._split_output(second)
 
     def is_stepped(self, node: fx.Node) -> bool:
         """Return whether a node calls a module of one step that has a state."""
-        return node.op == "call_module" and isinstance(self.get_submodule(str(node.target)), self.framework.stepped)
+        return node.op == "call_module" and self.framework.is_stepped(self.get_submodule(str(node.target)))
+
+    def _hands_state(self, node: fx.Node) -> bool:
+        return self.is_stepped(node) and self.framework.hands_state(self.get_submodule(str(node.target)))
 
     def list_attributes(self) -> list[Any]:
         """Return all attributes of all modules, symbols of the trace among them."""
@@ -189,12 +208,14 @@ class TracedModel(torch.nn.Module):
 
     def _split_output(self, result: Any) -> Any:
         """Return the output, and keep what was returned beside it."""
-        if isinstance(result, fx.Proxy) and self.is_stepped(result.node):
+        if isinstance(result, fx.Proxy) and self._hands_state(result.node):
             pair: Any = result
             result = (pair[0], pair[1])  # a forward that ends in a cell's (output, state)
         if not isinstance(result, tuple):
             self.states.append(None)
             return result
+        if len(result) > 2 and len(result) == len(_list_arguments(self.model)):
+            result = (result[0], result[1:])  # forward(x, state, state, ...) -> (output, state, state, ...)
         if len(result) != 2:
             raise _UnclearForward(f"it returns {len(result)} values, expected one output, or (output, state)")
         output, state = result
@@ -208,7 +229,7 @@ class Tracer(fx.Tracer):
     def __init__(self, form: Form, shape: Shape, framework: Framework) -> None:
         super().__init__()
         self.form, self.shape, self.framework = form, shape, framework
-        self.known = (*PLAIN, *framework.synapses, *framework.over_time, *framework.stepped)
+        self.known = (*PLAIN, *framework.plain, *framework.synapses, *framework.over_time, *framework.stepped)
         self.owners: list[str] = []
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
@@ -220,8 +241,7 @@ class Tracer(fx.Tracer):
         if isinstance(m, self.framework.containers):
             return False
         inherits_forward = any(isinstance(m, kind) and type(m).forward is kind.forward for kind in self.known)
-        from_framework = type(m).__module__.startswith(self.framework.package)
-        return inherits_forward or from_framework or super().is_leaf_module(m, module_qualified_name)
+        return inherits_forward or self.framework.is_own(m) or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(self, m: torch.nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         """Remember which module the operations inside belong to."""
@@ -257,16 +277,30 @@ def trace(
     """
     traced = TracedModel(model, form, framework, output_index)
     try:
-        return traced, Tracer(form, shape, framework).trace(traced)
+        graph = Tracer(form, shape, framework).trace(traced)
     except LoopsOverTime:
         raise
     except _UnclearForward as error:
-        raise UnsupportedError(f"{name_module(path)}: {error}; return what is needed beside it in another way") from None
+        raise _UnclearForwardError(f"{name_module(path)}: {error}; return what is needed beside it in another way") from None
     except Exception as error:  # a user's forward may raise anything when it meets a symbol
+        export = f", or export it: {framework.hint_export}" if framework.hint_export else ""
         raise UnsupportedError(
             f"{name_module(path)}: its forward cannot be traced ({type(error).__name__}: {summarize_error(error)}); write it for "
-            "one step, forward(x, state=None) -> (output, state), or as a loop over x[t], without branches on values"
+            f"one step, forward(x, state=None) -> (output, state), or as a loop over x[t], without branches on values{export}"
         ) from error
+    if form == "repeat":
+        traced.steps = max(_count_calls(traced, graph).values(), default=1)
+    return traced, graph
+
+
+def find_constant_nodes(traced: TracedModel, graph: fx.Graph) -> set[fx.Node]:
+    """Return the nodes of a forward that repeats its input which depend on no neuron: they are the same in every step."""
+    constant: set[fx.Node] = set()
+    if traced.form == "repeat":
+        for node in graph.nodes:
+            if node.op != "output" and not traced.is_stepped(node) and all(other in constant for other in node.all_input_nodes):
+                constant.add(node)
+    return constant
 
 
 # ------------------------------------------------------------------------------------------------------ steps of nodes
@@ -281,8 +315,12 @@ def assign_steps(traced: TracedModel, graph: fx.Graph) -> dict[fx.Node, int]:
     if form == "layers":
         return dict.fromkeys(graph.nodes, 0)
     early: dict[fx.Node, int | None] = {}
+    calls: Counter[str] = Counter()
     for node in graph.nodes:
         early[node] = _read_step(node, form)
+        if form == "repeat" and traced.is_stepped(node):
+            early[node] = calls[str(node.target)]  # its first call is the first step
+            calls[str(node.target)] += 1
         if early[node] is None:
             early[node] = max((step for step in map(early.get, node.all_input_nodes) if step is not None), default=None)
     late: dict[fx.Node, int] = {}
@@ -294,7 +332,7 @@ def assign_steps(traced: TracedModel, graph: fx.Graph) -> dict[fx.Node, int]:
         # the output of neurons and the input belong to the step that they are made in
         is_fixed = node.op == "placeholder" or node.target is operator.getitem or traced.is_stepped(node)
         if node.op == "output":
-            step = (LOOP_STEPS if form == "loop" else 2) - 1
+            step = traced.steps - 1
         elif step is None:
             step = min(users, default=0)
         elif users and not is_output and not is_fixed:
@@ -306,7 +344,7 @@ def assign_steps(traced: TracedModel, graph: fx.Graph) -> dict[fx.Node, int]:
 def _read_step(node: fx.Node, form: Form) -> int | None:
     """Return the step that an input belongs to, None for any other node."""
     if node.op == "placeholder":
-        return {"x": 0, "later": 1}[str(node.target)] if form == "step" else None
+        return {"x": 0, "later": 1}[str(node.target)] if form == "step" else 0 if form == "repeat" else None
     if form == "loop" and node.target is operator.getitem:
         source, index = node.args[:2]
         if isinstance(source, fx.Node) and source.op == "placeholder" and isinstance(index, int):

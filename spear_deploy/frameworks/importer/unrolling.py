@@ -42,6 +42,8 @@ class UnrolledSteps:
         later_calls: calls of the second step, equal to those of all later steps.
         matched: number of calls of the step before that the present step has matched.
         without_feedback: by the name of a sum of the second step, the signal that the first step had in its place.
+        is_constant: whether the present call depends on no neuron: it is the same in every step, made in one of them or in all.
+        constant_calls: such calls.
     """
 
     builder: GraphBuilder
@@ -50,6 +52,8 @@ class UnrolledSteps:
     later_calls: list[_StepCall] = field(default_factory=list)
     matched: int = 0
     without_feedback: dict[str, Signal] = field(default_factory=dict)
+    is_constant: bool = False
+    constant_calls: list[_StepCall] = field(default_factory=list)
 
     @property
     def first_is_matched(self) -> bool:
@@ -88,6 +92,12 @@ class UnrolledSteps:
         Raises:
             UnsupportedError: a call of a later step that matches none of the step before.
         """
+        if self.is_constant:
+            call = next((call for call in self.constant_calls if call.key == key), None)
+            if call is None:
+                call = self._record(key, make)
+                self.constant_calls.append(call)
+            return call.result
         if self.step == 0:
             self.first_calls.append(self._record(key, make))
             return self.first_calls[-1].result

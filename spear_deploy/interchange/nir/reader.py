@@ -84,17 +84,37 @@ def read_nir(
         GraphError: nodes or edges that contradict each other, NaN.
         UnsupportedError: a node that the simulator cannot represent, by name; an unknown source.
     """
-    options = _Options(dt_s=dt_s, reset=reset, source=source)
-    if reset not in (None, "value", "subtract"):
-        raise GraphError(f"reset: '{reset}' given, expected 'value' or 'subtract'")
-    if dt_s is not None and not (np.isfinite(dt_s) and dt_s > 0):
-        raise GraphError(f"dt_s: {dt_s} given, a time step is above 0 s")
-    get_conventions(source)
+    options = _check_options(dt_s, reset, source)
     tree = read_tree(path, "NIR file")
     try:
         return _make_network(tree, options)
     except SpearError as error:
         raise type(error)(f"file '{Path(path)}': {error}") from error
+
+
+def read_nir_graph(graph: Any, *, dt_s: float | None = None, reset: str | None = None, source: str | None = None) -> SNNGraph:
+    """Read a `nir.NIRGraph`, as `read_nir` reads the file that it would be written to."""
+    return _make_network({"node": _to_tree(graph.to_dict())}, _check_options(dt_s, reset, source))
+
+
+def _to_tree(value: Any) -> Any:
+    """Return an entry of a graph's dictionary in the form in which files are read: numbers as arrays, without None."""
+    if isinstance(value, Mapping):
+        return {str(name): _to_tree(entry) for name, entry in value.items() if entry is not None}
+    if isinstance(value, str):
+        return value
+    array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    return array.astype(object) if array.dtype.kind in "US" else array
+
+
+def _check_options(dt_s: float | None, reset: str | None, source: str | None) -> _Options:
+    options = _Options(dt_s=dt_s, reset=reset, source=source)  # type: ignore[arg-type]  # checked below
+    if reset not in (None, "value", "subtract"):
+        raise GraphError(f"reset: '{reset}' given, expected 'value' or 'subtract'")
+    if dt_s is not None and not (np.isfinite(dt_s) and dt_s > 0):
+        raise GraphError(f"dt_s: {dt_s} given, a time step is above 0 s")
+    get_conventions(source)
+    return options
 
 
 def _make_network(tree: Tree, options: _Options) -> SNNGraph:

@@ -1,0 +1,45 @@
+"""The framework that a torch model belongs to.
+
+A framework is imported if a module of the model is its own, by the package of the module's class or of a class that it derives
+from; its file of conventions then bears its name.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import torch
+
+from spear_deploy.errors import UnsupportedError
+from spear_deploy.frameworks.importer.context import Framework
+
+FRAMEWORKS = {
+    "norse": "Norse",
+    "snntorch": "snnTorch",
+    "spikingjelly": "SpikingJelly",
+    "sinabs": "sinabs",
+    "rockpool": "Rockpool",
+}
+"""Frameworks whose modules are read, by the name of their package."""
+
+
+def find_framework(model: torch.nn.Module) -> Framework:
+    """Return the conventions of the framework whose modules a model holds; a model of torch's modules alone is read as Norse's.
+
+    Raises:
+        UnsupportedError: modules of two frameworks.
+    """
+    owners: dict[str, str] = {}
+    for path, module in model.named_modules():
+        for kind in type(module).__mro__:
+            name = kind.__module__.partition(".")[0]
+            if name in FRAMEWORKS:
+                owners.setdefault(name, f"'{path}' ({type(module).__name__})")
+    if len(owners) > 1:
+        places = " and ".join(f"{FRAMEWORKS[name]} in {place}" for name, place in owners.items())
+        raise UnsupportedError(f"the model holds modules of {places}; use those of one framework")
+    name = next(iter(owners), "norse")
+    conventions: Any = importlib.import_module(f"spear_deploy.frameworks.{name}")
+    framework: Framework = getattr(conventions, name.upper())
+    return framework

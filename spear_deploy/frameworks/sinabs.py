@@ -1,0 +1,127 @@
+"""sinabs' conventions: time, state and neuron equations of its modules.
+
+    i ← alpha_syn · (i + x)                     where tau_syn is given, else i = x
+    v ← alpha_mem · v + (1 − alpha_mem) · i     norm_input=True, the default of LIF
+    v ← alpha_mem · v + i                       norm_input=False, and IAF with alpha_mem = 1
+    spike where v ≥ spike_threshold             MembraneSubtract: v − spike_threshold; MembraneReset: 0
+
+alpha = exp(−1 / tau), tau in steps. A step has no length: a network gets `dt_s`, 1e-3 s unless given. `...Squeeze` modules take
+time within the batch, the others as the second axis.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import sinabs.layers as sl
+from sinabs.activation import MembraneReset, MembraneSubtract, MultiSpike, SingleSpike
+from sinabs.layers.reshape import SqueezeMixin
+from sinabs.layers.stateful_layer import StatefulLayer
+
+from spear_deploy.errors import UnsupportedError
+from spear_deploy.frameworks.importer.context import Framework, TraceContext
+from spear_deploy.frameworks.importer.symbols import Signal, name_module
+from spear_deploy.frameworks.importer.synapses import make_refusal, to_array
+from spear_deploy.network import IF, LI, LIF, Array, CubaLIF, Neuron, Reset, Shape
+
+CLOSEST_TO_ONE = 1 - 2.0**-40
+"""A decay of 1 beside a synaptic current: no float32 state tells it from 1."""
+
+
+def _add_neurons(context: TraceContext, module: Any, path: str, x: Signal) -> Signal:
+    """Add the layer of a neuron module, which keeps its state."""
+    place, builder = name_module(path), context.builder
+    if not any(isinstance(module, kind) and type(module).forward is kind.forward for kind in NEURONS):
+        raise make_refusal(module, place, context.framework)
+    if module.min_v_mem is not None:
+        raise UnsupportedError(
+            f"{place} has min_v_mem {to_array(module.min_v_mem).tolist()}, below which its membrane cannot fall; neurons here "
+            "have no such bound: train with min_v_mem=None"
+        )
+    neuron = _make_neuron(module, x.shape, place, builder.default_dt_s)
+    output = builder.add_layer(path, x, neuron=neuron)
+    if module.spike_fn is MultiSpike:
+        builder.notes.append(
+            f"{place} has spike_fn=MultiSpike: several spikes in one step, which it may emit where v reaches twice the "
+            "threshold, are one here; train with SingleSpike for equal spikes"
+        )
+    return output
+
+
+def _make_neuron(module: Any, shape: Shape, place: str, dt_s: float) -> Neuron:
+    """Return the neuron of a module."""
+    keep = _read(module.alpha_mem_calculated, shape)
+    gain = (1 - keep) if module.norm_input else np.ones(())
+    rate = 1 - np.minimum(keep, CLOSEST_TO_ONE)
+    keep_syn = module.alpha_syn_calculated
+    if isinstance(module, sl.ExpLeak):
+        return LI(tau_s=dt_s / rate, r=gain / rate)
+    spiking: dict[str, Any] = {
+        "v_threshold": np.nextafter(_read(module.spike_threshold, shape).astype(np.float32), np.float32(-np.inf)),
+        "reset": _read_reset(module, place),
+    }
+    if keep_syn is not None:
+        alpha = _read(keep_syn, shape)
+        rate_syn = 1 - np.minimum(alpha, CLOSEST_TO_ONE)
+        return CubaLIF(tau_mem_s=dt_s / rate, tau_syn_s=dt_s / rate_syn, r=gain / rate, w_in=alpha / rate_syn, **spiking)
+    if (keep == 1).all():
+        return IF(r=gain, **spiking)
+    return LIF(tau_s=dt_s / rate, r=gain / rate, **spiking)
+
+
+def _read(value: Any, shape: Shape) -> Array:
+    """Return a parameter as float64 that spreads over neurons of this shape; an axis of the batch is dropped."""
+    array = np.asarray(to_array(value).astype(np.float64))
+    return array[0] if array.ndim == len(shape) + 1 and array.shape[0] == 1 else array
+
+
+def _read_reset(module: Any, place: str) -> Reset:
+    """Return the kind of reset.
+
+    Raises:
+        UnsupportedError: another than to 0 or by the threshold, or another rule for spikes than one or many.
+    """
+    if module.spike_fn not in (SingleSpike, MultiSpike):
+        name = getattr(module.spike_fn, "__name__", type(module.spike_fn).__name__)
+        raise UnsupportedError(f"{place} has spike_fn={name}, which counts spikes; train with SingleSpike")
+    if isinstance(module.reset_fn, MembraneSubtract) and module.reset_fn.subtract_value is None:
+        return "subtract"
+    if isinstance(module.reset_fn, MembraneReset) and module.reset_fn.reset_value == 0:
+        return "value"
+    raise UnsupportedError(f"{place} has reset_fn={module.reset_fn}; expected MembraneSubtract() or MembraneReset()")
+
+
+NEURONS = (sl.IAFSqueeze, sl.LIFSqueeze, sl.ExpLeakSqueeze, sl.ExpLeak, sl.IAF, sl.LIF)
+
+SINABS = Framework(
+    name="sinabs",
+    title="sinabs",
+    packages=("sinabs.layers",),
+    time_axis=1,
+    stepped=(StatefulLayer,),
+    runs_over_time=lambda module: not isinstance(module, SqueezeMixin),
+    plain=(sl.SumPool2d,),
+    keeps_state=True,
+    hands_state=lambda module: False,
+    add_neurons=_add_neurons,
+    example="IAFSqueeze",
+    reasons={
+        "ALIF": "its threshold adapts; use LIF",
+        "IAFRecurrent LIFRecurrent": "a copy of it fails in sinabs; export it to NIR",
+        "NeuromorphicReLU QuantizeLayer": "it rounds values of a network without spikes; convert it with sinabs.from_torch",
+        "SpikingMaxPooling2dLayer": "it compares counts of spikes; train with SumPool2d or AvgPool2d",
+        "ChannelShift Cropping2dLayer Merge Repeat": "it moves values between positions; use a Conv2d, or torch.cat and sums",
+        "Img2SpikeLayer Sig2SpikeLayer": "it makes the network's input; encode the data before the network",
+        "UnflattenTime FlattenTime": "put modules of one kind beside each other, ...Squeeze or not",
+    },
+    supported=(
+        "Linear, Conv1d, Conv2d, BatchNorm1d, BatchNorm2d, AvgPool1d, AvgPool2d, SumPool2d, MaxPool of spikes, Flatten, Dropout, "
+        "Identity, IAF, IAFSqueeze, LIF, LIFSqueeze, ExpLeak, ExpLeakSqueeze, Sequential, sums, torch.cat"
+    ),
+    hint_time="use its Squeeze module in all places, or in none",
+    hint_batch="use IAFSqueeze or LIFSqueeze, which take time within the batch",
+    hint_state="its modules keep their state; use Sequential",
+    hint_export="sinabs.nir.to_nir(net, sample), and give the file with --source sinabs",
+)
+"""sinabs 3.1.3, by what its modules mean for time, state and neurons."""

@@ -1,0 +1,178 @@
+"""snnTorch's conventions: time, state and neuron equations of its modules.
+
+    Leaky, RLeaky          mem ← beta · mem + x + recurrent(spk)                  spk = mem > threshold
+    Synaptic, RSynaptic    syn ← alpha · syn + x + recurrent(spk), mem ← beta · mem + syn
+    Lapicque               mem ← (1 − time_step / (R · C)) · mem + x · time_step / C
+
+x is the input, spk the spikes of the step before. A step has no length: a network gets `dt_s`, 1e-4 s as in snnTorch's own NIR
+files, and tau = dt / (1 − beta), r = tau / dt. The reset comes one step late unless `reset_delay=False`: "subtract" takes the
+threshold off undecayed, "zero" of Leaky is that of the same step, since a mem that is not used in between is 0 either way. "zero"
+of the other modules loses the input of the step after a spike; that has no counterpart.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import snntorch as snn
+from snntorch._neurons.neurons import SpikingNeuron
+
+from spear_deploy.errors import UnsupportedError
+from spear_deploy.frameworks.importer.context import Framework, TraceContext
+from spear_deploy.frameworks.importer.symbols import OutputAndState, Signal, State, name_module
+from spear_deploy.frameworks.importer.synapses import make_refusal, to_array, to_synapse
+from spear_deploy.network import IF, LIF, Array, CubaLIF, Neuron, Reset, Scale, Shape, Synapse
+from spear_deploy.network.graph import Edge
+
+DT_S = 1e-4
+CLOSEST_TO_ONE = 1 - 2.0**-40
+"""A decay of 1 beside others of one layer: no float32 state tells it from 1."""
+
+
+def _add_neurons(context: TraceContext, module: Any, path: str, x: Signal) -> OutputAndState | Signal:
+    """Add the layers of a neuron module, with one for its recurrent weights."""
+    place, builder = name_module(path), context.builder
+    kind = next((kind for kind in NEURONS if isinstance(module, kind) and type(module).forward is kind.forward), None)
+    if kind is None:
+        raise make_refusal(module, place, context.framework)
+    _check_options(module, place)
+    neuron = _make_neuron(kind, module, x.shape, place, builder.default_dt_s)
+    currents = [x]
+    if kind in RECURRENT:
+        synapse = _make_recurrent_synapse(context, module, x.shape, place)
+        currents.append(builder.add_layer(f"{path or 'model'}.recurrent", shape=x.shape, synapse=synapse))
+    output = builder.add_layer(path, *currents, neuron=neuron)
+    builder.edges += [Edge(source=output.name, target=current.name, delay=1) for current in currents[1:]]
+    _note_reset(context, kind, module, output.name, place)
+    if not _hands_state(module):
+        return output
+    return OutputAndState(output, State(frozenset({output.name})))
+
+
+def _hands_state(module: Any) -> bool:
+    return module.output or not module.init_hidden
+
+
+def _check_options(module: Any, place: str) -> None:
+    """Refuse options with which the equations are others.
+
+    Raises:
+        UnsupportedError: such an option.
+    """
+    if module.inhibition:
+        raise UnsupportedError(f"{place} has inhibition=True, of which only the strongest neuron spikes; leave it out")
+    if module.state_quant:
+        raise UnsupportedError(f"{place} has state_quant, which rounds its state; leave it out, and round with --chip")
+    if not (to_array(module.graded_spikes_factor) == 1).all():
+        raise UnsupportedError(
+            f"{place} has graded_spikes_factor {to_array(module.graded_spikes_factor).tolist()}, expected 1; put the factor into "
+            "the weights behind it"
+        )
+
+
+def _make_neuron(kind: Any, module: Any, shape: Shape, place: str, dt_s: float) -> Neuron:
+    """Return the neuron of a module."""
+    v_threshold, reset = _read(module.threshold, shape), _read_reset(kind, module, place)
+    gain, rate = np.ones(()), np.ones(())
+    if kind is snn.Lapicque:
+        rate = _read(module.time_step, ()) / (_read(module.R, shape) * _read(module.C, shape))
+        gain = _read(module.R, shape) * rate
+    else:
+        rate = np.asarray(1 - np.clip(_read(module.beta, shape), 0, 1))
+    if kind in (snn.Synaptic, snn.RSynaptic):
+        rate, rate_syn = (np.maximum(r, 1 - CLOSEST_TO_ONE) for r in (rate, 1 - np.clip(_read(module.alpha, shape), 0, 1)))
+        return CubaLIF(
+            tau_mem_s=dt_s / rate,
+            tau_syn_s=dt_s / rate_syn,
+            r=1 / rate,
+            w_in=1 / rate_syn,
+            v_threshold=v_threshold,
+            reset=reset,
+        )
+    if not rate.any():
+        return IF(r=gain, v_threshold=v_threshold, reset=reset)
+    rate = np.where(rate == 0, 1 - CLOSEST_TO_ONE, rate)
+    return LIF(tau_s=dt_s / rate, r=gain / rate, v_threshold=v_threshold, reset=reset)
+
+
+def _read(value: Any, shape: Shape) -> Array:
+    """Return a parameter as float64 that spreads over neurons of this shape; an axis of the batch is dropped."""
+    array = to_array(value).astype(np.float64)
+    return array[0] if array.ndim == len(shape) + 1 and array.shape[0] == 1 else array
+
+
+def _read_reset(kind: Any, module: Any, place: str) -> Reset:
+    """Return the kind of reset; without a reset, that which `cancel_resets` undoes.
+
+    Raises:
+        UnsupportedError: a reset that loses the input of the step after a spike.
+    """
+    mechanism = module.reset_mechanism
+    if mechanism != "zero":
+        return "subtract"
+    if kind is snn.Leaky or not getattr(module, "reset_delay", True):
+        return "value"
+    remedy = "use Leaky" if kind is snn.Lapicque else "set reset_delay=False"
+    raise UnsupportedError(
+        f"{place} is {type(module).__name__} with reset_mechanism='zero' one step late, which loses the input of the step after "
+        f"a spike; {remedy}, or use 'subtract'"
+    )
+
+
+def _note_reset(context: TraceContext, kind: Any, module: Any, name: str, place: str) -> None:
+    """Note how a layer resets beside its neuron."""
+    builder, is_late = context.builder, getattr(module, "reset_delay", True)
+    if kind is snn.RSynaptic and not is_late:
+        raise UnsupportedError(f"{place} is RSynaptic with reset_delay=False, with which snnTorch cannot run; leave it out")
+    if module.reset_mechanism == "none":
+        builder.no_resets.add(name)
+    elif module.reset_mechanism == "subtract" and is_late:
+        builder.late_resets.add(name)
+    elif module.reset_mechanism == "subtract":
+        builder.notes.append(
+            f"{place} has reset_delay=False: where its membrane stays above the threshold after a reset, snnTorch takes the next "
+            "spike's threshold off before the comparison; here it is taken off after it"
+        )
+
+
+def _make_recurrent_synapse(context: TraceContext, module: Any, shape: Shape, place: str) -> Synapse:
+    """Return the weights from a layer's spikes to its own input."""
+    if not module.all_to_all:
+        return Scale(weight=_read(module.recurrent.V, shape).astype(np.float32))
+    synapse = to_synapse(module.recurrent, shape, f"the recurrent part of {place}", axes_before=1, hint="")
+    assert isinstance(synapse, Synapse)
+    return synapse
+
+
+NEURONS = (snn.Leaky, snn.Lapicque, snn.Synaptic, snn.RLeaky, snn.RSynaptic)
+RECURRENT = (snn.RLeaky, snn.RSynaptic)
+
+SNNTORCH = Framework(
+    name="snntorch",
+    title="snnTorch",
+    packages=("snntorch.",),
+    dt_s=DT_S,
+    stepped=(SpikingNeuron, *(kind for kind in vars(snn).values() if isinstance(kind, type) and kind.__name__.endswith("LSTM"))),
+    keeps_state=True,
+    hands_state=_hands_state,
+    loops_inside=True,
+    add_neurons=_add_neurons,
+    example="snn.Leaky",
+    reasons={
+        "Alpha": "its membrane is the difference of two currents; use Synaptic",
+        "SLSTM SConv2dLSTM": "it is an LSTM with a threshold; use RSynaptic",
+        "LeakyParallel": "it has its time loop and weights inside; use Linear and Leaky",
+        "StateLeaky LinearLeaky AssociativeLeaky LeakyKernel DeltaLeaky": "it has no reset, or its time loop inside; use Leaky",
+        "BatchNormTT": "it has other statistics in every step; use BatchNorm2d",
+    },
+    supported=(
+        "Linear, Conv1d, Conv2d, BatchNorm1d, BatchNorm2d, AvgPool1d, AvgPool2d, AdaptiveAvgPool, LPPool of norm 1, MaxPool of "
+        "spikes, ZeroPad, Flatten, Dropout, Identity, Leaky, Lapicque, Synaptic, RLeaky, RSynaptic, Sequential, sums, torch.cat"
+    ),
+    hint_time="let the forward loop over x[t]",
+    hint_batch="let the forward loop over x[t]",
+    hint_state="unpack it, spk, mem = lif(x, mem), or give the module init_hidden=True and no output=True",
+    hint_export="snntorch.export_nir.export_to_nir(net, sample), and give the file with --source snntorch",
+)
+"""snnTorch 1.0.0, by what its modules mean for time, state and neurons."""

@@ -1,0 +1,193 @@
+"""SpikingJelly's conventions: time, state and neuron equations of its modules.
+
+    IFNode               v ← v + x                                    spike = v ≥ v_threshold
+    LIFNode              v ← v + (x − (v − v_reset)) / tau            decay_input=True
+                         v ← v − (v − v_reset) / tau + x              decay_input=False
+    ParametricLIFNode    the same with 1 / tau = sigmoid(w)
+    CUBALIFNode          c ← c_decay · c + x, v ← v_decay · v + c
+
+Where v_reset is None it is 0 in the membrane's equation, and a spike subtracts the threshold; else a spike sets v to v_reset.
+tau counts steps. A step has no length: a network gets `dt_s`, 1e-4 s as in SpikingJelly's own NIR files. Neurons run in
+single-step mode ('s') or over time ('m'), and layers without a state put time into the batch in mode 'm'.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from spikingjelly.activation_based import layer, neuron
+from spikingjelly.activation_based.base import MemoryModule
+from spikingjelly.activation_based.neuron.base_node import NonSpikingBaseNode
+
+from spear_deploy.errors import UnsupportedError
+from spear_deploy.frameworks.importer.context import Framework, TraceContext
+from spear_deploy.frameworks.importer.modules import check_hooks, join
+from spear_deploy.frameworks.importer.symbols import Concat, Signal, Symbol, name_module, require_signal
+from spear_deploy.frameworks.importer.synapses import make_refusal, to_array
+from spear_deploy.network import IF, LIF, Array, CubaLIF, Neuron
+
+DT_S = 1e-4
+
+
+def _add_neurons(context: TraceContext, module: Any, path: str, x: Signal) -> Signal:
+    """Add the layer of a neuron module, which keeps its state."""
+    place = name_module(path)
+    kind = next((kind for kind in NEURONS if isinstance(module, kind) and _computes_as(module, kind)), None)
+    if kind is None:
+        raise make_refusal(module, place, context.framework)
+    return context.builder.add_layer(path, x, neuron=make_neuron(module, place, context.builder.default_dt_s))
+
+
+def _computes_as(module: Any, kind: Any) -> bool:
+    """Return whether a module keeps the step of a class that it derives from."""
+    names = (
+        "forward",
+        "single_step_forward",
+        "single_step_functional_forward",
+        "neuronal_charge",
+        "neuronal_fire",
+        "neuronal_reset",
+    )
+    return all(getattr(type(module), name, None) is getattr(kind, name, None) for name in names)
+
+
+def make_neuron(module: Any, place: str, dt_s: float) -> Neuron:
+    """Return the neuron of a module of `NEURONS`.
+
+    Raises:
+        UnsupportedError: a decay with which the state does not decay.
+    """
+    v_reset = float(module.v_reset or 0.0)
+    shared: dict[str, Any] = {
+        "v_threshold": lower_threshold(module.v_threshold),
+        "v_reset": np.asarray(v_reset),
+        "reset": "subtract" if module.v_reset is None else "value",
+    }
+    if isinstance(module, (neuron.IFNode, neuron.SimpleIFNode)):
+        return IF(**shared)
+    if isinstance(module, neuron.CUBALIFNode):
+        rate, rate_syn = np.asarray(1 - float(module.v_decay)), np.asarray(1 - float(module.c_decay))
+        if v_reset != 0 or not 0 < rate <= 1 or not 0 < rate_syn <= 1:
+            raise UnsupportedError(
+                f"{place} is CUBALIFNode with c_decay {module.c_decay:g}, v_decay {module.v_decay:g}, v_reset {module.v_reset}; "
+                "expected decays in [0, 1) and v_reset 0 or None"
+            )
+        return CubaLIF(
+            tau_mem_s=np.asarray(dt_s / rate),
+            tau_syn_s=np.asarray(dt_s / rate_syn),
+            r=np.asarray(1 / rate),
+            w_in=np.asarray(1 / rate_syn),
+            **shared,
+        )
+    tau: Array = np.asarray(
+        1 / to_array(torch.sigmoid(module.w)).astype(np.float64) if hasattr(module, "w") else float(module.tau)
+    )
+    gain = np.ones(()) if module.decay_input else tau
+    return LIF(tau_s=np.asarray(tau * dt_s), r=gain, v_leak=np.asarray(v_reset), **shared)
+
+
+def lower_threshold(v_threshold: Any) -> Array:
+    """Return the threshold one float32 step lower, since a v that reaches it spikes."""
+    return np.nextafter(np.asarray(v_threshold, np.float32), np.float32(-np.inf))
+
+
+# ---------------------------------------------------------------------------------------------------------- containers
+
+
+def _add_container(context: TraceContext, module: Any, path: str, x: Symbol, others: tuple[Symbol, ...]) -> Symbol:
+    """Add the layers of a container, which puts time into the batch or runs its modules step by step."""
+    place = name_module(path)
+    if context.form != "layers":
+        raise UnsupportedError(f"{place} is {type(module).__name__}, which runs over time within one step; use Sequential")
+    check_hooks(module, place)
+    signal = join(context, x, path) if isinstance(x, Concat) else require_signal(x, place, HINT_STATE)
+    inner = torch.nn.Sequential(*module)
+    return context.unrolled.make_once(
+        (path, "container", signal), lambda key: context.interpret(inner, key[2], path=path, form="step").output
+    )
+
+
+def _add_voting(context: TraceContext, module: Any, path: str, x: Symbol, others: tuple[Symbol, ...]) -> Symbol:
+    raise UnsupportedError(
+        f"{name_module(path)} is VotingLayer, which decodes the outputs; leave it out of the network, and vote after it"
+    )
+
+
+def _runs_over_time(module: Any) -> bool:
+    return getattr(module, "step_mode", "m") == "m"
+
+
+HINT_STATE = "its modules keep their state; use Sequential"
+NEURONS = (
+    neuron.IFNode,
+    neuron.LIFNode,
+    neuron.ParametricLIFNode,
+    neuron.CUBALIFNode,
+    neuron.SimpleIFNode,
+    neuron.SimpleLIFNode,
+)
+CONTAINERS = (layer.MultiStepContainer, layer.SeqToANNContainer)
+PLAIN = (
+    layer.Linear,
+    layer.Conv1d,
+    layer.Conv2d,
+    layer.ConvTranspose1d,
+    layer.ConvTranspose2d,
+    layer.BatchNorm1d,
+    layer.BatchNorm2d,
+    layer.AvgPool1d,
+    layer.AvgPool2d,
+    layer.AdaptiveAvgPool1d,
+    layer.AdaptiveAvgPool2d,
+    layer.MaxPool1d,
+    layer.MaxPool2d,
+    layer.Flatten,
+)
+FOLDED = (layer.Dropout, layer.Dropout2d)
+
+SPIKINGJELLY = Framework(
+    name="spikingjelly",
+    title="SpikingJelly",
+    packages=("spikingjelly.activation_based.neuron", "spikingjelly.activation_based.layer"),
+    dt_s=DT_S,
+    stepped=(MemoryModule,),
+    over_time=(*CONTAINERS, NonSpikingBaseNode),
+    runs_over_time=_runs_over_time,
+    lifts=CONTAINERS,
+    plain=PLAIN,
+    merges_time=lambda module: isinstance(module, PLAIN) and _runs_over_time(module),
+    folded=FOLDED,
+    keeps_state=True,
+    hands_state=lambda module: False,
+    loops_inside=True,
+    handlers={**dict.fromkeys(CONTAINERS, _add_container), layer.VotingLayer: _add_voting},
+    add_neurons=_add_neurons,
+    example="neuron.LIFNode",
+    reasons={
+        "QIFNode EIFNode IzhikevichNode": "its membrane is quadratic or exponential; use LIFNode",
+        "PSN MaskedPSN SlidingPSN GatedLIFNode KLIFNode": "its membrane is that of a parallel or gated unit; use LIFNode",
+        "NonSpiking": "it decodes its membrane over time; use LIFNode, and decode after the network",
+        "ILIFNode": "it emits several spikes in one step; use LIFNode",
+        "SynapseFilter": "it is a current of its own; use CUBALIFNode",
+        "DropConnectLinear": "it draws its weights; use Linear",
+        "Delay": "it holds spikes back; use neurons without it",
+        "ElementWiseRecurrentContainer LinearRecurrentContainer": "it feeds spikes back; write the loop over time by hand",
+        "WSConv2d WSLinear": "it normalises its weights as it runs; use Conv2d or Linear with the weights that it makes",
+        "TLast StepModeContainer": "use SeqToANNContainer or MultiStepContainer, with time in front",
+        "NeuNorm ThresholdDependentBatchNorm TemporalEffectiveBatchNorm BatchNormThroughTime": (
+            "it normalises by time or state; use BatchNorm2d"
+        ),
+    },
+    supported=(
+        "Linear, Conv1d, Conv2d, BatchNorm1d, BatchNorm2d, AvgPool1d, AvgPool2d, AdaptiveAvgPool, MaxPool of spikes, Flatten, "
+        "Dropout, Identity, IFNode, LIFNode, ParametricLIFNode, CUBALIFNode, SeqToANNContainer, MultiStepContainer, Sequential, "
+        "sums, torch.cat"
+    ),
+    hint_time="set one step mode with functional.set_step_mode",
+    hint_batch="use layer.Conv2d and its like with step_mode='m', or SeqToANNContainer",
+    hint_state=HINT_STATE,
+    hint_export="nir_exchange.export_to_nir(net, example_input, path), and give the file with --source spikingjelly",
+)
+"""SpikingJelly 2.0.0, by what its modules mean for time, state and neurons."""
