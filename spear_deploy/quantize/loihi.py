@@ -29,13 +29,14 @@ from spear_deploy.errors import QuantizationError
 from spear_deploy.network import IF, LOIHI_UNIT, Array, CubaLI, CubaLIF, LoihiLIF, Synapse
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.quantize.layer_error import NOT_MEASURED, FloatRun, LayerError, drive_layer, measure_layer_error
+from spear_deploy.quantize.scale_ranking import Grid, rank_scales
+from spear_deploy.quantize.scaled_weights import ScaledSynapse, sort_values
 from spear_deploy.quantize.weighted_inputs import (
     IntegerLayer,
     LoweringSettings,
     NeuronInput,
     assemble_network,
     collect_neuron_inputs,
-    rank_scales,
     round_to_int,
 )
 
@@ -152,12 +153,13 @@ def _mem(layer: NeuronInput) -> Array:
     return layer.factors.get("mem", np.zeros(()))
 
 
-def _float_synapses(layer: NeuronInput, shift: int) -> dict[str, Any]:
+def _float_synapses(layer: NeuronInput, shift: int) -> dict[str, ScaledSynapse]:
     """Return the effective synapses: gain and the shift of graded input are in them."""
     f = layer.factors
     unit = np.ones(()) if isinstance(layer.neuron, IF) else _mem(layer)
-    synapses = layer.multiply_synapses(f["r"] * unit * f.get("jump", np.ones(())))
-    return {name: replace(s, weight=s.weight * 2.0**shift) if name in layer.analogue else s for name, s in synapses.items()}
+    synapses = layer.scale_synapses(f["r"] * unit * f.get("jump", np.ones(())))
+    graded = np.asarray(2.0**shift)
+    return {n: replace(s, factors=(*s.factors, graded)) if n in layer.analogue else s for n, s in synapses.items()}
 
 
 def _float_bias(layer: NeuronInput) -> Array:
@@ -167,7 +169,7 @@ def _float_bias(layer: NeuronInput) -> Array:
     if not _has_current(layer):
         for name, synapse in _float_synapses(layer, 0).items():
             if synapse.bias is not None:
-                bias = bias + layer.broadcast_bias(name, synapse)
+                bias = bias + layer.broadcast_bias(name, synapse.bias)
     return np.asarray(bias, np.float64)
 
 
@@ -179,17 +181,18 @@ def _scales_to_try(
     These use at least half of the weight format and have the smallest rounding error, that one first; on data some that clip the
     largest weights follow.
     """
-    weights = np.abs(np.concatenate([s.weight.ravel() for s in _float_synapses(layer, shift).values()]))
+    synapses = list(_float_synapses(layer, shift).values())
     step, max_weight = weight_format(settings.weight_bits)
     other_limits = min([limit for limit in (_threshold_limit(layer), _bias_limit(layer)) if limit], default=np.inf)
-    largest = float(weights.max())
+    largest = max(abs(extreme) for synapse in synapses for extreme in synapse.extremes())
     allowed = min(step * max_weight / largest if largest else 1.0, other_limits)
     first = min(allowed * settings.headroom.get(layer.name, 1.0), max_scale)
     if not largest:
         return allowed, np.array([first])
     thresholds = np.zeros(1) if layer.readout else layer.threshold
     factors = np.arange(max_weight, max_weight // 2, -1) / max_weight
-    ranked = rank_scales([(weights, step), (thresholds, 1)], first, factors)[:TRIED_SCALES]
+    grids = [Grid(values=sort_values(synapses, magnitudes=True), step=step), Grid(values=np.unique(thresholds), step=1)]
+    ranked = rank_scales(grids, first, factors, count=TRIED_SCALES if on_data else 1)
     clipping = [first * factor for factor in CLIPPING_FACTORS if on_data and first * factor <= min(other_limits, max_scale)]
     return allowed, np.append(ranked, clipping)
 
@@ -216,9 +219,9 @@ def _integer_synapses(layer: NeuronInput, scale: float, shift: int, weight_bits:
         bias = None
         if synapse.bias is not None and _has_current(layer):
             bias = round_to_int(synapse.bias * (scale * layer.bias_factors[name]))
-        weight = (step * np.clip(np.rint(synapse.weight * scale / step), -max_weight, max_weight)).astype(np.int32)
+        weight = synapse.round(scale, step=step, low=-max_weight, high=max_weight)
         exponent = -shift if name in layer.analogue else 0
-        synapses[name] = replace(synapse, weight=weight, bias=bias, weight_exponent=exponent)
+        synapses[name] = replace(synapse.synapse, weight=weight, bias=bias, weight_exponent=exponent)
     return synapses
 
 

@@ -40,6 +40,8 @@ from spear_deploy.quantize.layer_error import (
     measure_layer_error,
     report_several_spikes,
 )
+from spear_deploy.quantize.scale_ranking import Grid, rank_scales
+from spear_deploy.quantize.scaled_weights import BLOCK, ScaledSynapse, keep_distinct, sort_values
 from spear_deploy.quantize.weighted_inputs import (
     IntegerLayer,
     LoweringSettings,
@@ -47,7 +49,6 @@ from spear_deploy.quantize.weighted_inputs import (
     assemble_network,
     build_neuron,
     collect_neuron_inputs,
-    rank_scales,
     round_to_int,
 )
 
@@ -115,26 +116,29 @@ def _weight_divisor(layer: NeuronInput) -> Array:
 def _choose_integers(layer: NeuronInput, settings: LoweringSettings, float_run: FloatRun | None) -> ScaledIntegers:
     """Return the integers at the scale with the smallest error: in spikes on data, else in rounding."""
     divisor = _weight_divisor(layer)
-    synapses = layer.multiply_synapses(layer.factors["r"] / divisor)
+    synapses = layer.scale_synapses(layer.factors["r"] / divisor)
     threshold = float((layer.threshold / divisor).max())
     max_weight = settings.max_weight
-    values = [s.weight for s in synapses.values()]
-    values += [s.bias * layer.bias_factors[name] for name, s in synapses.items() if s.bias is not None]
-    max_scale = min([MAX_THRESHOLD / threshold, *(_weight_limit(value, max_weight) for value in values)])
+    biases = [s.bias * layer.bias_factors[name] for name, s in synapses.items() if s.bias is not None]
+    extremes = [*(s.extremes() for s in synapses.values()), *((float(bias.min()), float(bias.max())) for bias in biases)]
+    max_scale = min([MAX_THRESHOLD / threshold, *(_weight_limit(*pair, max_weight) for pair in extremes)])
     factors = np.arange(max_weight, max(max_weight // 2, 1), -1) / max_weight if max_weight > 1 else np.ones(1)
-    grids = [(value, 1.0) for value in (*values, np.array(threshold))]
-    scales = rank_scales(grids, max_scale, factors) * settings.headroom.get(layer.name, 1.0)
-    scales = scales[np.rint(scales * threshold) >= 1]
-    if not len(scales):
-        largest = max(float(np.abs(value).max()) for value in values)
+    headroom = settings.headroom.get(layer.name, 1.0)
+    factors = factors[np.rint(max_scale * factors * headroom * threshold) >= 1]
+    if not len(factors):
+        largest = max(abs(extreme) for pair in extremes for extreme in pair)
         raise QuantizationError(
             f"layer '{layer.name}': v_threshold {threshold:g} rounds to 0 beside weights and bias up to {largest:g} of "
             f"{settings.weight_bits} bits, Speck holds 1..{MAX_THRESHOLD}; raise it or bound the weights"
         )
+    values = [*(sort_values([s]) for s in synapses.values()), *(keep_distinct(bias.copy().ravel()) for bias in biases)]
+    grids = [Grid(values=part, step=1.0) for part in (*values, np.array([threshold]))]
+    scales = rank_scales(grids, max_scale, factors, count=1 if float_run is None else TRIED_SCALES) * headroom
+    del values, grids
     if float_run is None:
         return float(scales[0]), _integers_at(layer, synapses, max_weight, scales[0])[0], NOT_MEASURED
     measured: list[ScaledIntegers] = []
-    for scale in scales[:TRIED_SCALES]:
+    for scale in scales:
         candidates = _integers_at(layer, synapses, max_weight, scale)
         drive = drive_layer(float_run, layer, synapses=candidates[0].synapses)
         for integers in candidates:
@@ -143,22 +147,22 @@ def _choose_integers(layer: NeuronInput, settings: LoweringSettings, float_run: 
     return min(measured, key=lambda candidate: candidate[2])
 
 
-def _weight_limit(values: Array, max_weight: int) -> float:
-    """Return the largest scale at which values fit −max_weight − 1..max_weight."""
-    bounds = ((max_weight, values.max()), (-max_weight - 1, values.min()))
+def _weight_limit(low: float, high: float, max_weight: int) -> float:
+    """Return the largest scale at which values of low..high fit −max_weight − 1..max_weight."""
+    bounds = ((max_weight, high), (-max_weight - 1, low))
     return float(min([bound / extreme for bound, extreme in bounds if bound * extreme > 0], default=np.inf))
 
 
-def _integers_at(layer: NeuronInput, synapses: Mapping[str, Any], max_weight: int, scale: float) -> list[IntegerLayer]:
+def _integers_at(layer: NeuronInput, synapses: Mapping[str, ScaledSynapse], max_weight: int, scale: float) -> list[IntegerLayer]:
     """Return the integers at a scale, with one or two thresholds: the better one first, as far as is known without data."""
     divisor = _weight_divisor(layer)
     rounded: dict[str, Synapse] = {}
     for name, synapse in synapses.items():
-        weight = np.clip(np.rint(synapse.weight * scale), -max_weight - 1, max_weight).astype(np.int32)
+        weight = synapse.round(scale, low=-max_weight - 1, high=max_weight)
         bias = None
         if synapse.bias is not None:
             bias = round_to_int(np.clip(np.rint(synapse.bias * scale * layer.bias_factors[name]), -max_weight - 1, max_weight))
-        rounded[name] = replace(synapse, weight=weight, bias=bias)
+        rounded[name] = replace(synapse.synapse, weight=weight, bias=bias)
     start = round_to_int(scale * (layer.factors["v_reset"] - layer.level) / divisor)
     threshold = scale * float((layer.threshold / divisor).max())
     nearest, above = round(threshold), min(int(np.floor(threshold + ROUNDING)) + 1, MAX_THRESHOLD)
@@ -177,8 +181,15 @@ def _integers_at(layer: NeuronInput, synapses: Mapping[str, Any], max_weight: in
 
 def _common_divisor(synapses: Mapping[str, Any], start: Array) -> int:
     """Return the largest number of which all that can be added to v is a multiple."""
-    arrays = [start, *(array for s in synapses.values() for array in (s.weight, s.bias) if array is not None)]
-    return int(np.gcd.reduce([int(np.gcd.reduce(np.abs(array), axis=None)) for array in arrays])) or 1
+    arrays = [start, *(array for s in synapses.values() for array in (s.bias, s.weight) if array is not None)]
+    divisor = 0
+    for array in arrays:
+        flat = array.reshape(-1)
+        for begin in range(0, flat.size, BLOCK):
+            divisor = int(np.gcd.reduce(np.abs(flat[begin : begin + BLOCK]), initial=divisor))
+            if divisor == 1:
+                return 1
+    return divisor or 1
 
 
 def _report_threshold(layer: NeuronInput, integers: IntegerLayer, scale: float) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ there, and its factor goes into the weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,8 @@ import numpy as np
 from spear_deploy.errors import GraphError, QuantizationError, UnsupportedError
 from spear_deploy.network import FLOAT_NEURONS, READOUTS, WEIGHTED, Array, Layer, Neuron, Scale, Synapse
 from spear_deploy.network.graph import INPUT, SNNGraph
-from spear_deploy.quantize.fold import emits_current, mean_factor, replace_mean_by_sum, scale_synapse
+from spear_deploy.quantize.fold import emits_current, mean_factor, replace_mean_by_sum
+from spear_deploy.quantize.scaled_weights import ScaledSynapse
 from spear_deploy.simulator import InputKind, neurons
 
 
@@ -52,8 +53,8 @@ class NeuronInput:
     Attributes:
         name, neuron, shape: of the neuron layer.
         factors: of the neuron's update (`neurons.factors`), float64.
-        synapses: by layer, the weighted synapses, float64. The factors of means on the way and of an analogue input are in the
-            weights.
+        stored: by layer, the weighted synapses of the network.
+        weight_factors: by layer, the factor that the weights have yet to take: of means on the way, and of an analogue input.
         synapse_shapes: by layer, the output shape of its weights; a flatten may lie between it and the neurons.
         bias_factors: by layer, the factor of the means between its weights and the neurons, which its bias has to take too.
         analogue: the layers that take an analogue input.
@@ -63,7 +64,8 @@ class NeuronInput:
     neuron: Any
     shape: tuple[int, ...]
     factors: Mapping[str, Array]
-    synapses: Mapping[str, Any]
+    stored: Mapping[str, Any]
+    weight_factors: Mapping[str, float]
     synapse_shapes: Mapping[str, tuple[int, ...]]
     bias_factors: Mapping[str, float]
     analogue: frozenset[str]
@@ -85,13 +87,35 @@ class NeuronInput:
         """Threshold of spiking neurons, measured from the level."""
         return self.factors["v_threshold"] - self.level
 
+    @property
+    def synapses(self) -> dict[str, Any]:
+        """The synapses with their factors in the weights, float64."""
+        factors = self.weight_factors
+        return {name: replace(s, weight=s.weight.astype(np.float64) * factors[name]) for name, s in self.stored.items()}
+
     def multiply_synapses(self, gain: Array) -> dict[str, Any]:
-        """Return the synapses times a gain of the neurons: one number, or one per neuron.
+        """Return the synapses times a gain of the neurons, with float64 weights; see `scale_synapses`."""
+        return {name: scaled.multiply() for name, scaled in self.scale_synapses(gain).items()}
+
+    def scale_synapses(self, gain: Array) -> dict[str, ScaledSynapse]:
+        """Return the synapses times a gain of the neurons: one number, or one per neuron. Products are formed when they are read.
 
         Raises:
             UnsupportedError: the gain differs inside a channel, whose weights are shared.
         """
-        return {name: scale_synapse(synapse, self._weight_gain(name, gain, synapse)) for name, synapse in self.synapses.items()}
+        scaled: dict[str, ScaledSynapse] = {}
+        for name, synapse in self.stored.items():
+            bias_gain = self._weight_gain(name, gain, synapse)
+            axes = bias_gain.ndim and not isinstance(synapse, Scale)
+            weight_gain = bias_gain.reshape(-1, *(1 for _ in synapse.weight.shape[1:])) if axes else bias_gain
+            bias = None if synapse.bias is None else np.asarray(synapse.bias, np.float64) * bias_gain
+            if bias is not None:
+                scale_shape = np.broadcast_shapes(synapse.weight.shape, weight_gain.shape)
+                shape = np.broadcast_shapes(scale_shape, bias.shape) if isinstance(synapse, Scale) else synapse.weight.shape[:1]
+                bias = np.broadcast_to(bias, shape)
+            factors = (np.asarray(self.weight_factors[name]), weight_gain)
+            scaled[name] = ScaledSynapse(synapse=synapse, factors=factors, bias=bias)
+        return scaled
 
     def _weight_gain(self, name: str, gain: Array, synapse: Any) -> Array:
         """Return a gain of the neurons as one of the weights: one number, one per channel, or of a `Scale` one per value."""
@@ -112,11 +136,10 @@ class NeuronInput:
             "use one per channel"
         )
 
-    def broadcast_bias(self, name: str, synapse: Any) -> Array:
+    def broadcast_bias(self, name: str, bias: Array) -> Array:
         """Return the bias of a layer's weights in a shape that broadcasts to the neurons."""
         shape = self.synapse_shapes[name]
-        bias: Array = synapse.bias
-        bias = bias if isinstance(synapse, Scale) else bias.reshape(-1, *(1 for _ in shape[1:]))
+        bias = bias if isinstance(self.stored[name], Scale) else bias.reshape(-1, *(1 for _ in shape[1:]))
         if len(shape) == len(self.shape):
             return bias
         per_channel = np.broadcast_to(bias, shape).reshape(shape[0], -1)  # a flatten keeps a channel's values together
@@ -149,17 +172,15 @@ def _collect_neuron_input(graph: SNNGraph, layer: Layer, kind: InputKind, input_
         if (decay < 0).any():
             raise QuantizationError(f"layer '{layer.name}': a time constant is below 0, its state grows; no chip does that")
     bias_factors = _find_driving_layers(graph, layer.name)
-    synapses: dict[str, Any] = {}
-    for name, factor in bias_factors.items():
-        synapse: Any = graph[name].synapse
-        before = _spike_factor(graph, name, 1 / input_scale if kind == "current" else 1.0)
-        synapses[name] = replace(synapse, weight=synapse.weight.astype(np.float64) * (factor * before))
+    input_factor = 1 / input_scale if kind == "current" else 1.0
+    weight_factors = {name: factor * _spike_factor(graph, name, input_factor) for name, factor in bias_factors.items()}
     return NeuronInput(
         name=layer.name,
         neuron=layer.neuron,
         shape=graph.shape_of(layer.name),
         factors=factors,
-        synapses=synapses,
+        stored={name: graph[name].synapse for name in bias_factors},
+        weight_factors=weight_factors,
         synapse_shapes={name: graph.shape_of(name) for name in bias_factors},
         bias_factors=bias_factors,
         analogue=frozenset(name for name in bias_factors if kind == "current" and _takes_input(graph, name)),
@@ -280,24 +301,3 @@ def build_neuron(name: str, build: Callable[[], Neuron]) -> Neuron:
 def round_to_int(array: Array) -> Array:
     """Return the nearest whole numbers, int64."""
     return np.rint(array).astype(np.int64)
-
-
-def rank_scales(grids: Iterable[tuple[Array, float]], max_scale: float, factors: Array) -> Array:
-    """Return scales in the order of the rounding error that they leave, the smallest error first; of equal ones the larger.
-
-    Where weights, thresholds and biases are multiples of one number, and the format is fine enough, the first scale is exact.
-
-    Args:
-        grids: pairs of floating-point values and the step between the integers that may stand for them.
-        max_scale: the largest scale that fits the format.
-        factors: on `max_scale`, to try, the largest first.
-    """
-    pairs = [(np.unique(values), step) for values, step in grids]
-    errors = [sum(_rounding_error(values, max_scale * factor, step) for values, step in pairs) for factor in factors]
-    return max_scale * factors[np.argsort(errors, kind="stable")]
-
-
-def _rounding_error(values: Array, scale: float, step: float) -> float:
-    """Return the mean squared rounding error in floating-point units."""
-    scaled = values * (scale / step)
-    return float(np.mean((scaled - np.rint(scaled)) ** 2)) * (step / scale) ** 2

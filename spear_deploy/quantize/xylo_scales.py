@@ -15,12 +15,12 @@ import numpy as np
 from spear_deploy.errors import QuantizationError
 from spear_deploy.network import Array, Dense, Neuron, Synapse, XyloLIF
 from spear_deploy.quantize.layer_error import NOT_MEASURED, FloatRun, LayerError, drive_layer, measure_layer_error
+from spear_deploy.quantize.scale_ranking import Grid, rank_scales
 from spear_deploy.quantize.weighted_inputs import (
     IntegerLayer,
     LoweringSettings,
     NeuronInput,
     build_neuron,
-    rank_scales,
     round_to_int,
 )
 
@@ -181,7 +181,8 @@ def _scales_to_try(unscaled: UnscaledLayer, max_weight: int, shift: int, *, on_d
     max_scale = min([*limits, max_weight * 2.0**shift / largest if largest else np.inf])
     max_scale = max_scale if np.isfinite(max_scale) else 1.0
     factors = np.arange(max_weight, max(max_weight // 2, 1), -1) / max_weight if max_weight > 1 else np.ones(1)
-    ranked = rank_scales([*((weight, 2.0**shift) for weight in weights), (thresholds, 1.0)], max_scale, factors)
+    grids = [Grid(values=np.unique(weight), step=2.0**shift) for weight in weights]
+    ranked = rank_scales([*grids, Grid(values=np.unique(thresholds), step=1.0)], max_scale, factors)
     if not on_data or shift:
         return ranked
     return np.concatenate([ranked[:TRIED_SCALES], max_scale * 2.0 ** -np.arange(1, HALVINGS)])

@@ -186,7 +186,9 @@ class _StoredLayer:
             means = float(np.abs(driving.weight).sum()) / size if size else 1.0
             weight = stored.weight * 2.0**stored.weight_exponent / means
             bias = None if stored.bias is None else stored.bias / self.trained.bias_factors[name]
-            in_chip_units = replace(self.trained, synapses={name: replace(driving, weight=weight, bias=bias)})
+            in_chip_units = replace(
+                self.trained, stored={name: replace(driving, weight=weight, bias=bias)}, weight_factors={name: 1.0}
+            )
             converted = in_chip_units.multiply_synapses(unit)[name]
             new_bias = converted.bias if biases and "mem" not in f else trained.bias
             synapses[name] = replace(trained, weight=converted.weight, bias=new_bias)

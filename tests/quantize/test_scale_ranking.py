@@ -1,0 +1,72 @@
+"""Scale ranking: equal to the mean over all values at every scale, to the last bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from spear_deploy.quantize import scale_ranking
+from spear_deploy.quantize.scale_ranking import Grid, rank_scales
+from spear_deploy.quantize.scaled_weights import BLOCK, keep_distinct
+
+FACTORS = np.arange(127, 63, -1) / 127
+
+
+def slow_error(values: np.ndarray, scale: float, step: float) -> float:
+    """Return the mean squared rounding error as numpy's own mean over the whole array."""
+    scaled = values * (scale / step)
+    return float(np.mean((scaled - np.rint(scaled)) ** 2)) * (step / scale) ** 2
+
+
+def slow_ranking(pairs: list[tuple[np.ndarray, float]], max_scale: float) -> np.ndarray:
+    """Return all scales in the order of the error."""
+    unique = [(np.unique(values), step) for values, step in pairs]
+    errors = [sum(slow_error(values, max_scale * factor, step) for values, step in unique) for factor in FACTORS]
+    return max_scale * FACTORS[np.argsort(errors, kind="stable")]
+
+
+def random_values(rng: np.random.Generator, kind: str, size: int) -> np.ndarray:
+    if kind == "normal":
+        return rng.standard_normal(size)
+    if kind == "magnitudes":
+        return np.abs(rng.standard_normal(size).astype(np.float32)).astype(np.float64)
+    if kind == "multiples":
+        return rng.integers(-127, 128, size) * 0.013
+    return rng.integers(-40, 41, size) * 0.25 + rng.choice([0.0, 1e-13], size)
+
+
+@pytest.mark.parametrize("kind", ["normal", "magnitudes", "multiples", "almost multiples"])
+@pytest.mark.parametrize("size", [1, 7, 130, 5000, BLOCK, BLOCK + 1, 5 * BLOCK + 77])
+@pytest.mark.parametrize("count", [1, 3, None])
+def test_ranking_equals_the_mean_over_all_values(kind: str, size: int, count: int | None):
+    rng = np.random.default_rng([size, len(kind)])
+    values, thresholds = random_values(rng, kind, size), rng.uniform(0.5, 2, 3)
+    largest = float(np.abs(values).max()) or 1.0
+    grids = [Grid(values=keep_distinct(values.copy()), step=2.0), Grid(values=np.unique(thresholds), step=1.0)]
+    expected = slow_ranking([(values, 2.0), (thresholds, 1.0)], 254 / largest)
+    ranked = rank_scales(grids, 254 / largest, FACTORS, count=count)
+    assert ranked.tobytes() == expected[:count].tobytes()
+
+
+@pytest.mark.parametrize("size", [1, 9, 1000, BLOCK, 3 * BLOCK + 5, 8 * BLOCK + 1])
+def test_an_error_in_blocks_is_numpys_mean(size: int):
+    values = np.unique(np.random.default_rng(size).standard_normal(size))
+    for scale in (31.7, 60.0, 127 / 3.3):
+        error = scale_ranking._rounding_error(Grid(values=values, step=2.0), scale)
+        assert error == pytest.approx(slow_error(values, scale, 2.0), rel=1e-14)  # equal bits where numpy sums 8192 at a time
+
+
+def test_most_scales_are_ruled_out_without_a_look_at_all_values(monkeypatch: pytest.MonkeyPatch):
+    values = np.unique(np.random.default_rng(0).standard_normal(8 * BLOCK))
+    looked_at = []
+    exact = scale_ranking._rounding_error
+    monkeypatch.setattr(scale_ranking, "_rounding_error", lambda grid, scale: looked_at.append(scale) or exact(grid, scale))
+    rank_scales([Grid(values=values, step=1.0)], 127 / float(values[-1]), FACTORS, count=3)
+    assert len(looked_at) <= 4
+
+
+def test_distinct_values_are_those_of_numpys_unique():
+    rng = np.random.default_rng(5)
+    for size in (1, 10, BLOCK, 2 * BLOCK + 3):
+        values = rng.integers(0, 3 * size, size) / 7
+        assert keep_distinct(values.copy()).tobytes() == np.unique(values).tobytes()
