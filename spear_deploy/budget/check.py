@@ -20,7 +20,7 @@ from spear_deploy.budget.energy import Energy, estimate_energy, unknown_energy
 from spear_deploy.budget.latency import Latency, StepLoad, find_step_loads
 from spear_deploy.budget.remedies import find_remedies
 from spear_deploy.budget.report import BudgetReport, Verdict
-from spear_deploy.budget.unsupported import LOOP, Unsupported, find_unsupported
+from spear_deploy.budget.unsupported import LOOP, Replaced, Unsupported, find_replaced, find_unsupported
 from spear_deploy.budget.what_if import build_what_if
 from spear_deploy.errors import DataError
 from spear_deploy.hardware.schema import HardwareProfile
@@ -64,7 +64,7 @@ def check(
     result = base.evaluate()
     placement = result.placement
     fewest = place_in_fewest_cores(placement, bits, profile, cache=base.cuts)
-    findings = find_unsupported(graph, profile, populations)
+    findings, replaced = find_unsupported(graph, profile, populations), find_replaced(graph, profile)
     has_loop = any(finding.what == LOOP for finding in findings)
     counts, notes = resolve_activity(graph, activity, steps)
     if counts is not None and has_loop:
@@ -94,11 +94,17 @@ def check(
         energy=energy,
         latency=latency,
         unsupported=findings,
+        replaced=replaced,
         placement=placement,
         fewest_cores=fewest,
         passes=placement.runs if profile.chip.multi_pass.value else None,
         bound=bound,
-        notes=(*notes, *_note_open_loads(loads), _note_packing(placement, fewest, bound)),
+        notes=(
+            *notes,
+            *_note_replaced(replaced, profile.name),
+            *_note_open_loads(loads),
+            _note_packing(placement, fewest, bound),
+        ),
     )
 
 
@@ -178,6 +184,17 @@ def _check_load(load: StepLoad) -> BudgetRow:
         remedy=remedy,
         detail=detail,
     )
+
+
+def _note_replaced(replaced: Sequence[Replaced], chip: str) -> Iterator[str]:
+    """Yield a note where layers reset one step late and the chip in the step of the spike."""
+    if replaced:
+        names = ", ".join(f"'{entry.layer}'" for entry in replaced)
+        yield (
+            f"reset: {names} subtract the threshold one step after the spike, {chip} in the same step, which changes spikes; "
+            f"`simulate --chip {chip} --explain` measures how many; training with the chip's reset (snnTorch: "
+            "reset_delay=False) avoids it"
+        )
 
 
 def _note_open_loads(loads: Sequence[StepLoad]) -> Iterator[str]:

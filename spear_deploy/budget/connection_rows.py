@@ -16,7 +16,7 @@ import numpy as np
 from spear_deploy.budget.core_rows import CHIP, THING, BudgetRow, check_limit, classify_use
 from spear_deploy.budget.unsupported import Unsupported, count_extra_delays, find_unchecked_geometry
 from spear_deploy.hardware.schema import HardwareProfile
-from spear_deploy.network import WEIGHTED, Array, Layer, LoihiLIF, Scale
+from spear_deploy.network import WEIGHTED, Array, Layer, LoihiLIF, Scale, resets_late
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.placement.populations import Population, count_synapses_out_of, fan_in, fan_out
 from spear_deploy.placement.weight_bits import bias_bits, max_distinct_weights
@@ -221,6 +221,10 @@ def _check_neuron(layer: Layer, profile: HardwareProfile, missing: Mapping[str, 
     yield _count_missing("neuron_model", layer.name, missing.get("neuron_model", ()), known=models is not None, what=model)
     if layer.spikes and hasattr(neuron, "reset"):
         yield _count_missing("reset", layer.name, missing.get("reset", ()), known=resets is not None, what=neuron.reset)
+    if resets_late(neuron):
+        late = profile.neuron.late_reset.value
+        what = "in the step of the spike, where the network resets one step late" if late is False else "one step late"
+        yield _count_missing("late_reset", layer.name, (), known=late is not None, what=what)
     rest = neuron.refractory_steps if isinstance(neuron, LoihiLIF) else 0
     if rest and profile.neuron.refractory_max_steps.value != "unlimited":
         limit = profile.neuron.refractory_max_steps.max_value

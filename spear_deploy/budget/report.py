@@ -21,7 +21,7 @@ from rich.text import Text
 from spear_deploy.budget.core_rows import THING, TOGETHER, BudgetRow, Status
 from spear_deploy.budget.energy import Energy
 from spear_deploy.budget.latency import Latency
-from spear_deploy.budget.unsupported import Unsupported
+from spear_deploy.budget.unsupported import Replaced, Unsupported
 from spear_deploy.placement.place import Placement
 from spear_deploy.util.number_format import amount, plural, with_prefix
 
@@ -68,6 +68,7 @@ class BudgetReport:
         synops: per inference, mean over samples; None without activity.
         energy, latency: of an inference.
         unsupported: what the chip does not have.
+        replaced: what the chip does in another way, with other spikes.
         placement, fewest_cores: as the chip's tool packs, and in as few cores as the limits allow.
         passes: how often the chip is filled, or None if it has to hold the network as a whole.
         bound: number of cores that no packing goes below.
@@ -85,6 +86,7 @@ class BudgetReport:
     unsupported: tuple[Unsupported, ...]
     placement: Placement
     fewest_cores: Placement
+    replaced: tuple[Replaced, ...] = ()
     passes: int | None = None
     bound: int = 0
     notes: tuple[str, ...] = ()
@@ -123,6 +125,7 @@ class BudgetReport:
                 "fewest": self.fewest_cores.cores_in_all,
                 "lower_bound": self.bound,
             },
+            "replaced": [entry.to_json() for entry in self.replaced],
         }
 
     def to_text(self, width: int = TEXT_WIDTH) -> str:
@@ -165,6 +168,8 @@ def _summarize(report: BudgetReport) -> str:
         parts.append(f"{report.placement.chips_used} of {report.placement.chips} chips")
     if report.unsupported:
         parts.append(f"{plural(len(report.unsupported), 'thing')} the chip does not have")
+    if report.replaced:
+        parts.append(f"reset of {plural(len(report.replaced), 'layer')} one step earlier than trained")
     if report.over:
         parts.append(f"{plural(len(report.over), 'limit')} exceeded")
     shares = [row.share for row in report.rows if row.resource == "synapse_memory" and row.share is not None]

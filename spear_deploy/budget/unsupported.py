@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from spear_deploy.hardware.schema import HardwareProfile, LayerKinds
-from spear_deploy.network import CONVS, POOLS, WEIGHTED, Dense, Layer, LoihiLIF, Shape
+from spear_deploy.network import CONVS, POOLS, WEIGHTED, Dense, Layer, LoihiLIF, Shape, resets_late
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.placement.populations import Population
 from spear_deploy.placement.weight_bits import MAX_BIAS_EXPONENT, bias_bits, count_mixed_sign_inputs, list_bits
@@ -49,6 +49,34 @@ class Unsupported:
     def to_json(self) -> dict[str, str]:
         """Return it as plain data."""
         return {"layer": self.layer, "what": self.what, "why": self.why}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replaced:
+    """Something the chip does in another way, which quantization puts in place: the network runs, with other spikes.
+
+    Attributes:
+        layer: name of the layer.
+        what: what the layer has.
+        by: what the chip does instead.
+    """
+
+    layer: str
+    what: str
+    by: str
+
+    def to_json(self) -> dict[str, str]:
+        """Return it as plain data."""
+        return dict(vars(self))
+
+
+def find_replaced(graph: SNNGraph, profile: HardwareProfile) -> tuple[Replaced, ...]:
+    """Return the resets one step late that come in the step of the spike on the chip; a chip that cannot subtract has none."""
+    resets = profile.neuron.resets.value
+    if profile.neuron.late_reset.value is not False or (resets is not None and "subtract" not in resets):
+        return ()
+    late = [layer.name for layer in graph.layers if resets_late(layer.neuron)]
+    return tuple(Replaced(layer=name, what="a reset one step late", by="a reset in the step of the spike") for name in late)
 
 
 def find_unsupported(graph: SNNGraph, profile: HardwareProfile, populations: Sequence[Population]) -> tuple[Unsupported, ...]:

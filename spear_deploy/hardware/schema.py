@@ -309,6 +309,7 @@ class NeuronFormat(Block):
     resets: Names = Names.key(
         "reset", "what a spike does to v: set a `value`, `subtract`", words=("value", "subtract"), needed=True
     )
+    late_reset: Flag = Flag.key("flag", "whether a neuron can subtract its threshold one step after the spike, undecayed")
     refractory_max_steps: LimitOrZero = LimitOrZero.key("step", "longest rest after a spike")
     state_bits: Integer = Integer.key("bit", "width of u and v")
     bias_bits: Limit = Limit.key("bit", "width of a bias before its exponent, sign included (`LoihiLIF`)")

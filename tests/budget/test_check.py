@@ -18,7 +18,8 @@ from spear_deploy.budget.report import BudgetReport
 from spear_deploy.errors import DataError
 from spear_deploy.hardware.profile import load_profile
 from spear_deploy.interchange.netx.reader import read_netx
-from spear_deploy.network import IF, LI, Dense
+from spear_deploy.network import IF, LI, LIF, Dense
+from spear_deploy.network.delayed_reset import reset_in_same_step
 from spear_deploy.network.graph import INPUT, Edge, Layer, SNNGraph, chain
 from spear_deploy.simulator import SpikeCounts, simulate
 from spear_deploy.simulator.synops import count_synops
@@ -27,7 +28,7 @@ from tests.support.chips import dense_net, random_net, small_chip
 
 LOIHI1, LOIHI2 = load_profile("loihi1"), load_profile("loihi2")
 KEYS = ["profile", "verdict", "cores_used", "cores_limit", "rows", "synops", "energy", "latency_s", "unsupported"]
-MORE = ["passes", "chips_used", "packing"]
+MORE = ["passes", "chips_used", "packing", "replaced"]
 
 
 def rows(report: BudgetReport, status: str) -> set[tuple[str, str]]:
@@ -269,3 +270,29 @@ def test_a_hundred_million_synapses_take_five_seconds_and_a_gigabyte_and_a_half(
     done = subprocess.run([sys.executable, "-c", code], cwd=root, env={**os.environ}, capture_output=True, text=True, timeout=300)
     seconds, kilobytes = map(float, done.stdout.split())
     assert seconds <= 5 and kilobytes <= 1.5e6
+
+
+def late_net() -> SNNGraph:
+    neuron = LIF(tau_s=4e-3, reset="subtract", reset_delay=1)
+    layers = [Layer(name=name, synapse=Dense(weight=np.ones((3, 3))), neuron=neuron) for name in ("a", "b")]
+    return chain(layers, input_shape=(3,))
+
+
+def test_a_late_reset_is_the_chips_reset_in_the_same_step_and_the_verdict_names_it() -> None:
+    report = check(late_net(), load_profile("loihi2"))
+    assert report.verdict == "fits" and "reset of 2 layers one step earlier than trained" in report.headline
+    what = {"what": "a reset one step late", "by": "a reset in the step of the spike"}
+    assert report.to_json()["replaced"] == [{"layer": "a", **what}, {"layer": "b", **what}]
+    assert any("`simulate --chip loihi2 --explain` measures how many" in note for note in report.notes)
+    (row,) = [row for row in report.rows if (row.resource, row.where) == ("late_reset", "a")]
+    assert row.status == "ok" and row.detail == "in the step of the spike, where the network resets one step late"
+    assert report.placement.cores_used == check(reset_in_same_step(late_net()), load_profile("loihi2")).placement.cores_used
+
+
+@pytest.mark.parametrize(("chip", "verdict"), [("generic45nm", "fits"), ("spinnaker2", "unchecked"), ("loihi1", "does_not_fit")])
+def test_a_late_reset_fits_where_the_chip_has_it_and_is_open_where_nobody_says(chip: str, verdict: str) -> None:
+    """Loihi 1 does not subtract at all, so that there is no reset to move."""
+    report = check(late_net(), load_profile(chip))
+    assert report.replaced == () and report.verdict == verdict
+    status = {row.status for row in report.rows if row.resource == "late_reset"}
+    assert status == {"unchecked" if verdict == "unchecked" else "ok"}

@@ -41,7 +41,8 @@ def test_every_leaf_has_unit_source_and_evidence(name: str) -> None:
 
 
 NOT_PUBLISHED = {
-    ("akd1000", "neuron.resets"), ("akd1500", "neuron.resets"), ("spinnaker2", "synapse_memory.format"),
+    ("akd1000", "neuron.resets"), ("akd1500", "neuron.resets"), ("akd1000", "neuron.late_reset"),
+    ("akd1500", "neuron.late_reset"), ("spinnaker2", "neuron.late_reset"), ("spinnaker2", "synapse_memory.format"),
     ("spinnaker2", "core.neuron_memory"), ("spinnaker2", "weights.delay_max_steps"), ("odin", "weights.delay_max_steps"),
     ("brainscales2", "weights.delay_max_steps"),
 }  # fmt: skip
@@ -53,7 +54,7 @@ def test_every_limit_that_a_verdict_needs_is_stated(name: str) -> None:
     """A number, `unlimited`, or one of the few that nobody publishes: nothing is left out by oversight."""
     profile, result = load_profile(name), facts_of(name)
     keys = [f"connectivity.{key}" for key in type(profile.connectivity).model_fields]
-    keys += ["neuron.models", "neuron.resets", "layers.kinds", "weights.bits", "weights.delay_max_steps", "weights.sign"]
+    keys += ["neuron.models", "neuron.resets", "neuron.late_reset", "layers.kinds", "weights.bits", "weights.delay_max_steps", "weights.sign"]
     keys += [
         "packing.rule",
         "packing.share_cores",
