@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.network.graph import chain
 from spear_deploy.pipeline.demo import digits_network
 from spear_deploy.pruning import prune_to_budget as prune_to_budget_module
-from spear_deploy.pruning.candidates import Evaluator
+from spear_deploy.pruning.candidates import Evaluator, tool_version
 from spear_deploy.pruning.chip_costs import build_chip_costs
 from spear_deploy.pruning.plan import prune
 from spear_deploy.pruning.prune_to_budget import MAX_STATED_SLACK, prune_to_budget
@@ -41,6 +42,8 @@ from tests.training.test_fit import quick, toy_data, toy_network
 
 FAST = SearchSettings(episodes=10, estimator="lre", samples=4, sample_epochs=1)
 FASTEST = replace(FAST, samples=2)
+RECORDED = Path(__file__).parents[1] / "recorded" / "checkpoint.json"
+"""Written by version 0.1.0: `search(toy_network(), toy_data(), synops_budget="60%", episodes=8, seed=1, checkpoint=...)`."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -331,6 +334,17 @@ def test_a_checkpoint_of_something_else_is_refused(task, tmp_path):
     path.write_text("{")
     with pytest.raises(FileError, match="cannot be read"):
         search(graph, data, settings, checkpoint=path)
+
+
+def test_a_checkpoint_that_version_0_1_0_wrote_gives_its_plan_again(tmp_path):
+    """The recording holds the measurements of this search; only the winner is fine-tuned again, for its weights."""
+    recorded, path = json.loads(RECORDED.read_text()), tmp_path / "checkpoint.json"
+    path.write_text(json.dumps({**recorded, "version": tool_version()}))
+    settings = PruneSettings(synops="60%", episodes=8, seed=1)
+    result = search(toy_network(), toy_data(), settings, checkpoint=path)
+    assert result.evaluations == 1 and json.loads(path.read_text())["measured"] == recorded["measured"]
+    assert result.widths == {"hidden": (12, 7), "second": (12, 8)}
+    assert [row["widths"] for row in result.rounds] == [[5, 12], [7, 8]]
 
 
 def test_another_fact_of_the_chip_is_another_chip(task, tmp_path):
