@@ -228,3 +228,14 @@ def test_a_converted_network_keeps_its_accuracy_and_reports_the_cost_of_each_ste
     accuracy = [cost.accuracy for cost in result.costs]
     assert accuracy[0] > 0.93 and accuracy[-1] > 0.93
     assert sum(cost.accuracy_change for cost in result.costs) == pytest.approx(accuracy[-1] - accuracy[0])
+
+
+# ------------------------------------------------------------------------------------------------ NeuroBench and snnTorch
+
+
+def test_synops_are_neurobenchs_effective_acs_to_the_digit():
+    """The baseline for speech commands, of snnTorch's Leaky: a reset one step late is no synapse, so it counts nothing."""
+    folder = shared("conformance/neurobench_gsc")
+    graph = api.load(folder / "network.nir", source="snntorch")
+    synops = api.count(graph, np.load(folder / "input.npz")["spikes"])
+    assert synops.synops_total == 6413038.1875 and synops.macs_first_layer == 0

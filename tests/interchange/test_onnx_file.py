@@ -278,6 +278,7 @@ ROUNDING = {
     "IF": IF(v_threshold=0.7, r=1.3),
     "LIF": LIF(tau_s=3e-3, r=2.1, v_threshold=0.3, v_leak=0.1, v_reset=-0.1),
     "LIF, subtracting": LIF(tau_s=3e-3, r=2.1, v_threshold=0.3, reset="subtract"),
+    "LIF, late": LIF(tau_s=3e-3, r=2.1, v_threshold=0.3, reset="subtract", reset_delay=1),
     "CubaLIF": CubaLIF(tau_mem_s=3e-3, tau_syn_s=7e-3, r=1.9, w_in=1.7, v_threshold=0.3),
     "LI": LI(tau_s=7e-3, r=1.1, v_leak=0.2),
     "CubaLI": CubaLI(tau_mem_s=3e-3, tau_syn_s=7e-3, w_in=1.7, r=1.9),

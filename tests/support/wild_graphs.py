@@ -174,10 +174,11 @@ class _Wild:
         leak, levels = {"v_leak": level(-3, 4)}, {"v_threshold": level(4, 9), "v_reset": level(-3, 3)}
         r = {"r": 2.0 ** self.rng.integers(-1, 2, spread)}
         current = {"tau_mem_s": tau(), "tau_syn_s": synaptic, "w_in": synaptic / DT_S}
+        late = {"reset": reset, "reset_delay": int(reset == "subtract" and len(self.layers) % 2)}
         make = self.pick(
             lambda: IF(**levels, **r, reset=reset),
-            lambda: LIF(tau_s=tau(), **levels, **leak, **r, reset=reset),
-            lambda: CubaLIF(**current, **levels, **leak, **r, reset=reset),
+            lambda: LIF(tau_s=tau(), **levels, **leak, **r, **late),
+            lambda: CubaLIF(**current, **levels, **leak, **r, **late),
             lambda: LI(tau_s=tau(), **leak, **r),
             lambda: CubaLI(**current, **leak, **r),
         )

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from spear_deploy.network import POOLS, Array, AvgPool, BatchNorm, CubaLI, CubaLIF, Flatten, Layer, Scale, SumPool
+from spear_deploy.network import POOLS, Array, AvgPool, BatchNorm, CubaLI, CubaLIF, Flatten, Layer, Scale, SumPool, resets_late
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.simulator import neurons, synapse_math
 from spear_deploy.simulator.stepper import PreparedLayer, prepare
@@ -39,7 +39,7 @@ class BoundedValue:
     """A layer's value in one step, with its bound.
 
     Attributes:
-        value: (B, *shape), v before the reset, or the value of a layer without neurons.
+        value: (B, *shape), v before the reset of this step, or the value of a layer without neurons.
         gap: (B, *shape) in float64, the bound.
     """
 
@@ -84,6 +84,8 @@ class _BoundedLayer:
             self.state = neurons.start(row.layer.neuron, batch, row.shape, dt_s, np.float32)
             self.threshold = self.state.constants.get("v_threshold")
             self.state.constants["v_threshold"] = np.array(np.inf, np.float32)  # spikes are known: v resets by them alone
+            self.late = resets_late(row.layer.neuron)
+            self.pending = np.zeros((batch, *row.shape), bool)
 
     def advance(self, x: BoundedValue, spikes: Array | None) -> BoundedValue:
         """Return v before the reset, or the weighted input where there are no neurons."""
@@ -93,8 +95,12 @@ class _BoundedLayer:
         before = (self.state.v.copy(), None if self.state.u is None else self.state.u.copy())
         neurons.step(self.row.layer.neuron, self.state, drive.value)
         self._carry(drive, *before)
+        if self.late:
+            self._reset(self.pending)
         step = BoundedValue(self.state.v.copy(), self.gaps["v"].copy())
-        if spikes is not None:
+        if spikes is not None and self.late:
+            self.pending = spikes
+        elif spikes is not None:
             self._reset(spikes)
         return step
 

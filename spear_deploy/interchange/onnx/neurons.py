@@ -26,6 +26,7 @@ from spear_deploy.network import (
     SpeckIF,
     XyloLIF,
     emits_spikes,
+    resets_late,
 )
 from spear_deploy.simulator import neurons
 
@@ -37,14 +38,15 @@ KINDS = (*FLOAT_NEURONS, *INTEGER_NEURONS)
 
 
 def function_name(neuron: Any) -> str:
-    """Return the name of the function for a neuron, e.g. "LIF", "LIF_subtract", "LoihiLIF_refractory", "LoihiLIF_readout"."""
+    """Return the name of the function for a neuron, e.g. "LIF", "LIF_subtract_late", "LoihiLIF_refractory"."""
     name = type(neuron).__name__
     if isinstance(neuron, INTEGER_NEURONS) and neuron.v_threshold is None:
         return f"{name}_readout"
     if isinstance(neuron, LoihiLIF) and neuron.refractory_steps:
         name += "_refractory"
     always = (*READOUTS, XyloLIF)  # kinds with one way to reset, or none
-    return name + ("_subtract" if not isinstance(neuron, always) and neuron.reset == "subtract" else "")
+    subtracts = not isinstance(neuron, always) and neuron.reset == "subtract"
+    return name + ("_subtract" if subtracts else "") + ("_late" if resets_late(neuron) else "")
 
 
 def state_names(neuron: Neuron) -> list[str]:
@@ -116,25 +118,32 @@ def max_spikes_per_step(neuron: Neuron | None, largest_input: float) -> float:
 
 
 def _write_float_neuron(body: FunctionBody, neuron: Any) -> list[str]:
-    put = body.put
+    put, late = body.put, resets_late(neuron)
     cuba = isinstance(neuron, (CubaLIF, CubaLI))
     source = "x"
     if cuba:
         source = put("jumped", "Add", "u", put("jump_x", "Mul", "jump", "x"))
         put("u_next", "Add", source, put("lost", "Mul", "syn", source))
     put("current", "Mul", "r", source)
+    updated = "v_kept" if late else "v_new"
     if isinstance(neuron, IF):
-        put("v_new", "Add", "v", "current")
+        put(updated, "Add", "v", "current")
     else:
         if isinstance(neuron, LIF):
             put("driven", "Sub", put("aim", "Add", "current", "v_leak"), "v")
         else:
             put("driven", "Add", put("leak", "Sub", "v_leak", "v"), "current")
-        put("v_new", "Add", "v", put("change", "Mul", "mem", "driven"))
+        put(updated, "Add", "v", put("change", "Mul", "mem", "driven"))
     if isinstance(neuron, (LI, CubaLI)):
         put("v_next", "Identity", "v_new")
         return ["v_new", *(["u_next"] if cuba else []), "v_next"]
+    if late:
+        put("pending", "Greater", "v", "threshold")
+        put("v_new", "Where", "pending", put("lowered", "Sub", updated, "threshold"), updated)
     put("spikes", "Greater", "v_new", "threshold")
+    if late:
+        put("v_next", "Identity", "v_new")
+        return ["spikes", *(["u_next"] if cuba else []), "v_next"]
     after = "v_reset" if neuron.reset == "value" else put("lowered", "Sub", "v_new", "threshold")
     put("v_next", "Where", "spikes", after, "v_new")
     return ["spikes", *(["u_next"] if cuba else []), "v_next"]
