@@ -14,6 +14,7 @@ from math import isfinite
 import numpy as np
 
 from spear_deploy.budget.budget_file import UserLimits
+from spear_deploy.budget.chip_notes import note_chip, note_open_rows
 from spear_deploy.budget.connection_rows import check_layer_kinds, needs_nonzero_weights
 from spear_deploy.budget.core_rows import CHIP, BudgetRow, classify_use
 from spear_deploy.budget.energy import Energy, estimate_energy, unknown_energy
@@ -102,6 +103,8 @@ def check(
         notes=(
             *notes,
             *_note_replaced(replaced, profile.name),
+            *note_chip(graph, profile),
+            *note_open_rows(rows, profile),
             *_note_open_loads(loads),
             _note_packing(placement, fewest, bound),
         ),

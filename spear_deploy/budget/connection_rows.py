@@ -65,6 +65,9 @@ def check_connections(
     read = None if rules.output_reads.max_value is None else _count_output_sources(outputs)
     for population in outputs[:1]:
         yield from check_limit("output_reads", population.name, read, rules.output_reads)
+    dense = [p.name for p in populations if any(q.kind == "dense" for q in p.projections)]
+    if dense and profile.chip.dense_layers.max_value is not None:
+        yield from check_limit("dense_layers", CHIP, len(dense), profile.chip.dense_layers, capacity=False)
     readers = [p for p in populations if any(s.name == INPUT for q in p.projections for s in q.sources)]
     yield from check_limit("destinations", INPUT, len(readers), profile.core.destinations, capacity=False)
 
@@ -163,7 +166,7 @@ def check_layer_kinds(
         yield from _check_neuron(layer, profile, missing)
         if layer.synapse is not None or missing.get("layer_kind"):
             yield _check_kind(layer, profile, missing.get("layer_kind", []))
-        for resource in ("recurrent", "weight_sign"):
+        for resource in ("recurrent", "hidden_layer", "time_constant", "weight_sign"):
             if missing.get(resource):
                 yield _count_missing(resource, layer.name, missing[resource], known=True)
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from spear_deploy.budget.pools import check_pools
 from spear_deploy.hardware.schema import HardwareProfile, LayerKinds
-from spear_deploy.network import CONVS, POOLS, WEIGHTED, Dense, Layer, LoihiLIF, Shape, resets_late
+from spear_deploy.network import CONVS, WEIGHTED, Dense, Layer, LoihiLIF, Shape, array_parameters, resets_late
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.placement.populations import Population
 from spear_deploy.placement.weight_bits import MAX_BIAS_EXPONENT, bias_bits, count_mixed_sign_inputs, list_bits
@@ -88,6 +89,8 @@ def find_unsupported(graph: SNNGraph, profile: HardwareProfile, populations: Seq
         populations: its populations.
     """
     delays = {population.name: list(_check_delays(population, profile)) for population in populations}
+    outer = {population.name: list(_check_output_layer(population, populations, profile)) for population in populations}
+    pools = list(check_pools(graph, profile))
     input_layers = {p.layer for population in populations if population.is_input_layer for p in population.projections}
     findings: list[Unsupported] = []
     if not populations:
@@ -96,10 +99,13 @@ def find_unsupported(graph: SNNGraph, profile: HardwareProfile, populations: Seq
     for layer in graph.layers:
         shapes = graph.input_shape_of(layer.name), graph.shape_of(layer.name)
         findings += [Unsupported(layer=layer.name, what=what, why=why) for what, why in check_geometry(layer, *shapes, profile)]
+        findings += [Unsupported(layer=name, what=what, why=why) for name, what, why in pools if name == layer.name]
         findings += _check_weights(layer, profile, stored=layer.name not in input_layers and graph.is_integer)
         findings += _check_neuron(layer, profile)
+        findings += _check_time_constants(layer, profile, graph.dt_s)
         findings += _check_values(graph, layer)
         findings += _check_recurrence(graph, layer, profile)
+        findings += outer.get(layer.name, [])
         findings += delays.get(layer.name, [])
     return tuple(findings)
 
@@ -157,6 +163,35 @@ def _check_neuron(layer: Layer, profile: HardwareProfile) -> Iterator[Unsupporte
     if isinstance(neuron, LoihiLIF) and bits is not None and (need := bias_bits(neuron.bias)) > bits:
         why = f"{profile.name} holds {bits} bits times 2^0 to 2^{MAX_BIAS_EXPONENT}; round it to fewer bits"
         yield Unsupported(layer=layer.name, what=f"a bias of {need} bits", why=why, resource="bias_bits")
+
+
+def _check_time_constants(layer: Layer, profile: HardwareProfile, dt_s: float) -> Iterator[Unsupported]:
+    """Find time constants that are no longer than the chip's shortest."""
+    shortest = profile.neuron.tau_above_steps.value
+    if shortest is None:
+        return
+    for name, values in array_parameters(layer.neuron).items() if layer.neuron is not None else ():
+        if name.startswith("tau") and (values <= shortest * dt_s * (1 + 1e-9)).any():
+            what = f"{name} of {float(values.min()) / dt_s:.6g} steps"
+            why = f"time constants on {profile.name} are longer than {shortest:g} of its steps; lengthen it or shorten dt_s"
+            yield Unsupported(layer=layer.name, what=what, why=why, resource="time_constant")
+
+
+def _check_output_layer(
+    population: Population, populations: Sequence[Population], profile: HardwareProfile
+) -> Iterator[Unsupported]:
+    """Find input that goes straight to the output layer, and spikes of the output layer that go to neurons."""
+    sources = dict.fromkeys(source.name for p in population.projections for source in p.sources)
+    rules, outputs = profile.connectivity, {p.name for p in populations if p.output}
+    if rules.input_to_readout.value is False and population.output and INPUT in sources:
+        why = f"output neurons of {profile.name} read hidden neurons alone; put a hidden layer in between"
+        yield Unsupported(layer=population.name, what="an output layer that reads the input", why=why, resource="hidden_layer")
+    if rules.recurrent_readout.value is False:
+        for name in sources:
+            if name in outputs:
+                what = f"spikes of the output layer '{name}' as input"
+                why = f"output neurons of {profile.name} feed no neurons; feed back from a hidden layer"
+                yield Unsupported(layer=population.name, what=what, why=why, resource="recurrent")
 
 
 def _check_values(graph: SNNGraph, layer: Layer) -> Iterator[Unsupported]:
@@ -261,8 +296,6 @@ def check_geometry(layer: Layer, before: Shape, after: Shape, profile: HardwareP
         what = f"Dense behind a map of {format_shape(before[1:])}, a convolution with"
         yield from _exceed(what, {"kernel": max(before[1:])}, profile)
         yield from _differ(what, before[1:], (), sizes, profile.name)
-    elif isinstance(synapse, POOLS):
-        yield from _check_pool(kind, synapse.kernel_size, synapse.stride or synapse.kernel_size, sizes, profile.name)
 
 
 def find_unchecked_geometry(layer: Layer, profile: HardwareProfile) -> list[str]:
@@ -297,20 +330,6 @@ def _differ(kind: str, kernel: Shape, stride: Shape, sizes: LayerKinds, chip: st
         yield (
             f"{kind}{joint} kernel {format_shape(kernel)}",
             f"{chip} has square kernels; pad the kernel with zeros to {format_shape((max(kernel),) * 2)}",
-        )
-
-
-def _check_pool(kind: str, window: Shape, stride: Shape, sizes: LayerKinds, chip: str) -> Iterator[tuple[str, str]]:
-    allowed = sizes.pool_sizes.value
-    if allowed is not None and any(n not in allowed for n in window):
-        yield (
-            f"{kind} of {format_shape(window)}",
-            f"{chip} pools over {', '.join(map(str, allowed))}; use one of them, or a stride",
-        )
-    elif sizes.pool_square.value and (len(set(window)) > 1 or tuple(stride) != tuple(window)):
-        yield (
-            f"{kind} of {format_shape(window)} at stride {format_shape(stride)}",
-            f"{chip} has square windows that do not overlap",
         )
 
 

@@ -155,6 +155,7 @@ class Chip(Block):
     boards: dict[str, Limit] = Field(default_factory=dict, description="by board, how many chips it carries (unit: chip)")
     memory_words: Limit = Limit.key("word", "synapse memory that the cores of a chip share (`synapse_memory.scope: chip`)")
     multi_pass: Flag = Flag.key("flag", "whether a network that needs more cores than there are runs in several passes")
+    dense_layers: Limit = Limit.key("layer", "dense layers, where only some cores hold one")
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Chip:
@@ -254,6 +255,8 @@ class Connectivity(Block):
     input_reaches: Limit = Limit.key("neuron", "neurons that the network's input can reach")
     output_reads: Limit = Limit.key("neuron", "neurons that the output layer can read")
     recurrent: Flag = Flag.key("flag", "whether a spike may return to a layer that it has passed")
+    recurrent_readout: Flag = Flag.key("flag", "whether spikes of the output layer may go to neurons, its own or others")
+    input_to_readout: Flag = Flag.key("flag", "whether the network's input may feed the output layer without a hidden one")
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Connectivity:
@@ -314,6 +317,10 @@ class NeuronFormat(Block):
     state_bits: Integer = Integer.key("bit", "width of u and v")
     bias_bits: Limit = Limit.key("bit", "width of a bias before its exponent, sign included (`LoihiLIF`)")
     synaptic_states: Integer = Integer.key("state", "synaptic currents that a neuron has")
+    tau_above_steps: Number = Number.key("step", "what a time constant must be longer than")
+    current_of_none: Integer = Integer.key(
+        "dash", "shift of the current that a neuron without one gets, where every neuron has a current"
+    )
     graded_spike_bits: Limit = Limit.key("bit", "width of the value that a spike carries; 1: it carries none")
     max_spikes_per_step: Limit = Limit.key("event", "spikes of a neuron in a step")
     max_input_events_per_step: Limit = Limit.key("event", "events of an input channel in a step")
@@ -334,6 +341,13 @@ class LayerKinds(Block):
     conv_groups_max: Limit = Limit.key("group", "most groups")
     pool_sizes: Integers = Integers.key("position", "windows that a pool may have")
     pool_square: Flag = Flag.key("flag", "whether a pool's window must be square and its stride the window")
+    pool_padding_max: LimitOrZero = LimitOrZero.key("position", "largest padding of a pool")
+    pool_merge: Flag = Flag.key("flag", "whether pools in a row are one, whose window is the product of theirs")
+    input_pool_channels_max: Limit = Limit.key(
+        "channel", "channels of a pool ahead of the first weights, where a block of its own pools the input"
+    )
+    input_pool_map_max: Limit = Limit.key("position", "positions along an axis of the map that such a pool reads")
+    output_pool: Flag = Flag.key("flag", "whether a pool behind the last neurons is on the chip; else the host pools")
     channels_max: Limit = Limit.key("channel", "channels of a map")
     input_map_max: Limit = Limit.key("position", "positions of a convolution's input along an axis")
     output_map_max: Limit = Limit.key("position", "positions of a convolution's output along an axis, before a pool")

@@ -101,7 +101,7 @@ PUBLISHED: dict[str, Facts] = {
     },
     "xylo_audio2": {
         "connectivity.input_channels": 16, "core_groups.hidden.neurons": 1000, "core_groups.readout.neurons": 8,
-        "connectivity.output_channels": 8, "connectivity.fan_out": 64, "connectivity.fan_out_mean": 64,
+        "connectivity.output_channels": 8, "connectivity.fan_out": 64, "connectivity.fan_out_mean": 32,
         "neuron.synaptic_states": 2, "weights.bits": (8,), "neuron.state_bits": 16, "neuron.max_input_events_per_step": 15,
         "neuron.max_spikes_per_step": 31, "neuron.resets": ("subtract",),
         "connectivity.input_reaches": 1000, "connectivity.output_reads": 1000,
@@ -109,9 +109,9 @@ PUBLISHED: dict[str, Facts] = {
     },
     "xylo_audio3": {
         "connectivity.input_channels": 16, "core_groups.hidden.neurons": 992, "core_groups.readout.neurons": 32,
-        "connectivity.output_channels": 32, "connectivity.fan_out": 1024, "connectivity.fan_out_mean": 64,
+        "connectivity.output_channels": 32, "connectivity.fan_out": 1024, "connectivity.fan_out_mean": 32,
         "neuron.synaptic_states": 2, "connectivity.input_reaches": 128, "connectivity.output_reads": 128, "weights.bits": (8,),
-        "neuron.state_bits": 16, "core_groups.hidden.synapse_memory": 2 * 31744 + 2 * 2048,
+        "neuron.state_bits": 16, "core_groups.hidden.synapse_memory": 31744 + 2048,
         "core_groups.readout.synapse_memory": 4096, "energy.synop_pj": None,
     },
     "xylo_imu": {

@@ -1,0 +1,68 @@
+"""Notes of a verdict: what a chip does in another way, and what stays open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from spear_deploy.budget.core_rows import BudgetRow
+from spear_deploy.budget.pools import note_pools
+from spear_deploy.hardware.schema import HardwareProfile
+from spear_deploy.network import LI, LIF, CubaLI
+from spear_deploy.network.graph import SNNGraph
+from spear_deploy.util.number_format import join_names, plural
+
+
+def note_chip(graph: SNNGraph, profile: HardwareProfile) -> Iterator[str]:
+    """Yield notes on pools that no core does and on neurons that the chip approximates.
+
+    Args:
+        graph: the network.
+        profile: the chip.
+    """
+    yield from note_pools(graph, profile)
+    yield from _note_missing_currents(graph, profile)
+
+
+def note_open_rows(rows: Sequence[BudgetRow], profile: HardwareProfile) -> Iterator[str]:
+    """Yield a note on what a verdict of `unchecked` rests on: how much is decided, and what is not.
+
+    Args:
+        rows: of the check.
+        profile: the chip.
+    """
+    unchecked = [row for row in rows if row.status == "unchecked"]
+    if not unchecked or any(row.status == "over" for row in rows):
+        return
+    names = list(dict.fromkeys(row.resource for row in unchecked))
+    unpublished = [name for name in names if name == "reset" and profile.neuron.resets.value is None]
+    unpublished += [row.resource for row in unchecked if row.limit is None and row.resource not in unpublished]
+    unpublished = list(dict.fromkeys(unpublished))
+    rest = [name for name in names if name not in unpublished]
+    reasons = [f"not published: {join_names(unpublished)}"] if unpublished else []
+    reasons += [f"not known: {join_names(rest)}"] if rest else []
+    decided = len(rows) - len(unchecked)
+    yield f"open: {decided} of {plural(len(rows), 'row')} are decided and none is over; {'; '.join(reasons)}"
+
+
+# ------------------------------------------------------------------------------------------------------------ inside
+
+
+def _note_missing_currents(graph: SNNGraph, profile: HardwareProfile) -> Iterator[str]:
+    """Yield notes where every neuron of the chip has a synaptic current and a threshold, and the network's have not."""
+    dash = profile.neuron.current_of_none.value
+    if dash is None:
+        return
+    without = [f"'{layer.name}'" for layer in graph.layers if isinstance(layer.neuron, (LIF, LI))]
+    readouts = [f"'{layer.name}'" for layer in graph.layers if isinstance(layer.neuron, (LI, CubaLI))]
+    if without:
+        kept = 2.0**-dash
+        yield (
+            f"approximation: {join_names(without)} {'has' if len(without) == 1 else 'have'} no synaptic current, every neuron of "
+            f"{profile.name} has one; the shortest stands in (dash_syn = {dash}, which keeps {1 - kept:g} of it a step), so that "
+            "input arrives later; train with CubaLIF to avoid it"
+        )
+    if readouts:
+        yield (
+            f"approximation: {join_names(readouts)} {'is' if len(readouts) == 1 else 'are'} read as a potential; "
+            f"{profile.name} takes a neuron whose threshold is out of reach"
+        )
