@@ -15,9 +15,9 @@ from spear_deploy.cli.options import (  # fmt: skip
     fresh,
     leave,
     method,
-    note_resumed,
     override_chip,
     overrides,
+    print_resumed_note,
     quiet,
     seed,
 )
@@ -68,6 +68,6 @@ def demo(
             command=command_line(),
             progress=progress,
         )
-    note_resumed(result)
+    print_resumed_note(result)
     emit(result.to_json(), as_json=as_json, out=None, show=lambda c: console().show_deployment(c, result))
     leave(result.report.verdict)

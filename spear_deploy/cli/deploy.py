@@ -20,8 +20,8 @@ from spear_deploy.cli.options import (  # fmt: skip
     load_net,
     method,
     network_options,
-    note_resumed,
     overrides,
+    print_resumed_note,
     quiet,
     seed,
 )
@@ -63,6 +63,6 @@ def deploy(
             graph, chip, data, out=out, synops=synops, method=method, seed=seed, lava_samples=lava_samples, overrides=overrides,
             fresh=fresh, command=command_line(), progress=progress,
         )  # fmt: skip
-    note_resumed(result)
+    print_resumed_note(result)
     emit(result.to_json(), as_json=as_json, out=None, show=lambda c: console().show_deployment(c, result))
     leave(result.report.verdict)

@@ -224,8 +224,8 @@ def test_simulate_reports_a_silent_layer(run):
     silent = graph.with_layers({"fc": replace(graph["fc"], neuron=IF(v_threshold=1e5))})
     write_snn(silent, "silent.snn")
     facts = json.loads(run("simulate", "silent.snn", "--input", "in.npz", "--out", "r.npz", "--json").stdout)
-    (found,) = [finding for finding in facts["findings"] if finding["code"] == "silent_layer"]
-    assert found["layer"] == "fc" and found["text"].startswith("layer 'fc': not one spike in 3 samples of 8 steps; lower its")
+    (silent,) = [finding for finding in facts["findings"] if finding["code"] == "silent_layer"]
+    assert silent["layer"] == "fc" and silent["text"].startswith("layer 'fc': not one spike in 3 samples of 8 steps; lower its")
     text = " ".join(run("simulate", "silent.snn", "--input", "in.npz", "--out", "r.npz").stdout.split())
     assert "finding: layer 'fc': not one spike" in text and "written: r.npz" in text
 
@@ -236,15 +236,15 @@ def test_simulate_explains_what_each_step_of_the_lowering_costs(run):
     facts = json.loads(
         run("simulate", "net.snn", "--input", "labelled.npz", "--chip", "loihi2", "--explain", "--out", "r.npz", "--json").stdout
     )
-    found = facts["explain"]
-    names = [step["step"] for step in found["steps"]]
+    explanation = facts["explain"]
+    names = [step["step"] for step in explanation["steps"]]
     assert names[0] == "trained" and names[-1] == "state_bits" and "weights" in names
-    first, last = found["steps"][0], found["steps"][-1]
-    assert sum(s["accuracy_change"] for s in found["steps"]) == pytest.approx(last["accuracy"] - first["accuracy"])
-    weights = next(step for step in found["steps"] if step["step"] == "weights")
+    first, last = explanation["steps"][0], explanation["steps"][-1]
+    assert sum(s["accuracy_change"] for s in explanation["steps"]) == pytest.approx(last["accuracy"] - first["accuracy"])
+    weights = next(step for step in explanation["steps"] if step["step"] == "weights")
     assert weights["layers"]["conv"]["differ"] > 0
     assert set(weights["layers"]["conv"]["first"]) >= {"step", "sample", "layer", "neuron", "why", "margin_before"}
-    assert found["numbers"]["conv"]["scale"] > 0 and "order" in found and isinstance(facts["findings"], list)
+    assert explanation["numbers"]["conv"]["scale"] > 0 and "order" in explanation and isinstance(facts["findings"], list)
     with np.load("r.npz") as recorded:
         spikes = int(recorded["fc.spikes"].sum())
     assert last["layers"]["fc"]["spikes"][1] == spikes == facts["spikes"]["fc"]

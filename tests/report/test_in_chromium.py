@@ -46,10 +46,10 @@ def pages(tmp_path_factory):
 
 def opened(chromium, path, width, scheme):
     page = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme).new_page()
-    page.fetched, page.said = [], []
+    page.fetched, page.messages = [], []
     page.on("request", lambda request: page.fetched.append(request.url))
-    page.on("console", lambda message: page.said.append(message.text))
-    page.on("pageerror", lambda error: page.said.append(str(error)))
+    page.on("console", lambda message: page.messages.append(message.text))
+    page.on("pageerror", lambda error: page.messages.append(str(error)))
     page.goto(path.as_uri())
     return page
 
@@ -62,7 +62,7 @@ def test_nothing_overflows_and_no_request_leaves_the_page(pages, tmp_path):
                 for scheme in SCHEMES:
                     page = opened(chromium, path, width, scheme)
                     assert [url for url in page.fetched if not url.startswith("data:")] == [path.as_uri()]
-                    assert page.said == []
+                    assert page.messages == []
                     assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
                     assert page.evaluate(TOO_WIDE) == [] and page.evaluate(CLIPPED) == []
                     papers.add((scheme, page.evaluate("getComputedStyle(document.body).backgroundColor")))
@@ -78,8 +78,8 @@ def test_tooltips_work_without_a_script(pages):
         page = context.new_page()
         page.goto(pages[0].as_uri())
         assert page.locator("h1").inner_text() == "Fits Intel Loihi 2"
-        told = page.locator("#plan .cells path title")
-        assert told.count() == deployed()[0].report.cores_used and "synapse memory" in told.first.text_content()
+        tooltips = page.locator("#plan .cells path title")
+        assert tooltips.count() == deployed()[0].report.cores_used and "synapse memory" in tooltips.first.text_content()
         page.locator("summary", has_text="Files with their sha256").click()
         assert page.locator("text=quantised.snn").first.is_visible()
 

@@ -86,11 +86,11 @@ def test_the_page_is_rebuilt_from_the_folder_byte_for_byte(folder, tmp_path):
 @pytest.mark.lava
 def test_the_page_sends_no_request_and_runs_no_script(folder):
     text = (folder / "report.html").read_text(encoding="utf-8")
-    found = Reader(text)
-    assert not found.open
-    assert not {"script", "iframe", "object", "embed", "img", "form"} & set(found.tags)
-    assert all(value.startswith("#") or value == "data:," for _, _, value in found.fetched)
-    anchors = {value[1:] for _, _, value in found.fetched if value.startswith("#")}
+    reader = Reader(text)
+    assert not reader.open
+    assert not {"script", "iframe", "object", "embed", "img", "form"} & set(reader.tags)
+    assert all(value.startswith("#") or value == "data:," for _, _, value in reader.fetched)
+    anchors = {value[1:] for _, _, value in reader.fetched if value.startswith("#")}
     assert anchors and all(f'id="{name}"' in text for name in anchors)
     assert set(re.findall(r"url\([^)]*\)", text)) <= {"url(#hatch)"} and "@import" not in text
     assert "default-src 'none'" in text and " on" not in {f" {name}" for name in re.findall(r"<[^>]*\s(on)\w+=", text)}
@@ -113,12 +113,12 @@ def test_the_page_begins_with_the_verdict_and_has_every_number_of_the_result(fol
         assert note in text
     for row in result.report.rows:
         assert row.resource.replace("_", " ") in text and row.where in text
-    told = json.loads((folder / "provenance.json").read_text())
-    for digest in told["sha256"].values():
+    provenance = json.loads((folder / "provenance.json").read_text())
+    for digest in provenance["sha256"].values():
         assert digest in text
-    for fact in told["chip"]["facts"]:
+    for fact in provenance["chip"]["facts"]:
         assert " ".join(fact["source"].split()) in text
-    for name, version in told["versions"].items():
+    for name, version in provenance["versions"].items():
         assert f"{name} {version}" in text
 
 
@@ -155,8 +155,8 @@ def test_a_verdict_other_than_fits_lists_the_obstacles(folder, verdict, word):
 
 @pytest.mark.lava
 def test_energy_has_a_row_for_each_term_and_keys_for_missing_ones(folder):
-    found = tables.list_energy(json.loads((folder / "check.json").read_text()))
-    assert found["total"] is None and {"name": "synapse", "key": "energy.synop_pj"} in found["missing"]
+    rows = tables.list_energy(json.loads((folder / "check.json").read_text()))
+    assert rows["total"] is None and {"name": "synapse", "key": "energy.synop_pj"} in rows["missing"]
     term = {"name": "synapse", "joules": 2e-6, "evidence": "measured", "source": "paper", "how": "100 SynOps at 20 pJ"}
     energy = {"total": 2e-6, "missing": [], "terms": [term], "measured": []}
     changed(folder, "check", lambda value: value.update(energy=energy))
@@ -170,8 +170,8 @@ def test_energy_has_a_row_for_each_term_and_keys_for_missing_ones(folder):
 def test_the_command_rebuilds_the_page(folder, tmp_path):
     done = CliRunner().invoke(main, ["report", str(folder), "--out", str(tmp_path / "page.html"), "--json"])
     assert done.exit_code == 0, done.output
-    told = json.loads(done.stdout)
-    assert told == {"report": str(tmp_path / "page.html"), "bytes": (tmp_path / "page.html").stat().st_size}
+    facts = json.loads(done.stdout)
+    assert facts == {"report": str(tmp_path / "page.html"), "bytes": (tmp_path / "page.html").stat().st_size}
     assert "report.html" in CliRunner().invoke(main, ["report", str(folder)]).stdout
 
 
@@ -245,8 +245,8 @@ def test_each_core_is_drawn_once_on_the_floor_plan_of_every_chip(chip, width, hi
     facts, report = cores_of(chip, convolutional(width, hidden))
     facts = json.loads(json.dumps(facts))
     assert len(facts["cores"]) == report.placement.cores_in_all
-    shown = draw_floor_plan(facts)
-    drawn = shown["panels"]
+    plan = draw_floor_plan(facts)
+    drawn = plan["panels"]
     corners = [[corner for cell in panel["cells"] for corner in squares(cell["path"])] for panel in drawn]
     for panel, used in zip(drawn, corners, strict=True):
         everything = [*used, *squares(panel["free"])]
@@ -254,21 +254,21 @@ def test_each_core_is_drawn_once_on_the_floor_plan_of_every_chip(chip, width, hi
         assert all(x + 9 <= panel["width"] and y + 9 <= panel["height"] for x, y in everything)
         if panel["exists"] and facts["cores_per_chip"]:
             assert len(everything) - panel["beyond"] == facts["cores_per_chip"]
-    if not shown["more"]:
+    if not plan["more"]:
         assert sum(map(len, corners)) == len(facts["cores"])
-    assert [row["cores"] for row in shown["layers"]] == [
+    assert [row["cores"] for row in plan["layers"]] == [
         len({(part.run, part.core) for part in report.placement.slices_of(name)}) for name in report.placement.layers
     ]
 
 
 def test_a_floor_plan_is_coloured_by_memory_on_the_published_mesh():
     facts, report = cores_of("loihi1", convolutional(32, 300))
-    shown = draw_floor_plan(facts)
-    assert shown["mesh"] and shown["measure"] == "synapse memory" and shown["known"]
+    plan = draw_floor_plan(facts)
+    assert plan["mesh"] and plan["measure"] == "synapse memory" and plan["known"]
     (row,) = [row for row in report.rows if row.resource == "synapse_memory" and row.where == "fc"]
-    (told,) = [layer for layer in shown["layers"] if layer["name"] == "fc"]
-    assert told["max"] == pytest.approx(row.used / row.limit)
-    panel = shown["panels"][0]
+    (legend,) = [layer for layer in plan["layers"] if layer["name"] == "fc"]
+    assert legend["max"] == pytest.approx(row.used / row.limit)
+    panel = plan["panels"][0]
     assert panel["title"] == f"{report.cores_used} of 128 cores in use" and panel["columns"] == 16
     # four cores share a router: the fifth core lies a gap to the right of the first four
     first = [squares(cell["path"])[0] for cell in panel["cells"][:5]]
@@ -280,10 +280,10 @@ def test_a_floor_plan_is_coloured_by_memory_on_the_published_mesh():
 
 
 def test_cores_beyond_the_available_chips_are_drawn_apart():
-    shown = draw_floor_plan(cores_of("loihi2", convolutional(64, 2000))[0])
-    absent = [panel for panel in shown["panels"] if not panel["exists"]]
-    assert absent and "not available" in absent[0]["title"] and shown["panels"][0]["exists"]
-    assert shown["more"] == 0 or len(shown["panels"]) == PANELS
+    plan = draw_floor_plan(cores_of("loihi2", convolutional(64, 2000))[0])
+    absent = [panel for panel in plan["panels"] if not panel["exists"]]
+    assert absent and "not available" in absent[0]["title"] and plan["panels"][0]["exists"]
+    assert plan["more"] == 0 or len(plan["panels"]) == PANELS
 
 
 def test_kinds_of_cores_are_named_where_they_differ():
@@ -311,14 +311,14 @@ def test_4000_cores_share_one_tooltip_for_each_layer_and_colour():
         }
         for place in range(4000)
     ]
-    shown = draw_floor_plan(facts)
-    (panel,) = shown["panels"]
+    plan = draw_floor_plan(facts)
+    (panel,) = plan["panels"]
     assert panel["title"] == "4,000 of 4,096 cores in use" and len(squares(panel["free"])) == 96
     assert len(panel["cells"]) == 3 * 5  # layers and colours
     assert panel["cells"][0]["tip"] == "conv1: 315 cores, 0 % to 20 % full"
     assert sum(len(squares(cell["path"])) for cell in panel["cells"]) == 4000
     assert [label["text"] for label in panel["labels"]] == ["1", "2", "3"]
-    assert len(json.dumps(shown)) < 250_000
+    assert len(json.dumps(plan)) < 250_000
 
 
 # ------------------------------------------------------------------------------------------------------------- rasters
@@ -343,19 +343,19 @@ def test_rasters_mark_each_difference_of_the_drawn_neurons(steps, neurons):
         "sample": np.array(5),
         "y": np.array(2),
     }
-    found = draw_rasters(arrays)
-    (layer,) = found["layers"]
-    assert (found["sample"], found["label"]) == (5, 2)
+    rasters = draw_rasters(arrays)
+    (layer,) = rasters["layers"]
+    assert (rasters["sample"], rasters["label"]) == (5, 2)
     assert layer["integer_differences"] == (norse != fixed).sum() and layer["lava_differences"] == 1
     assert layer["rows"] == min(neurons, NEURONS) and layer["steps"] == min(steps, STEPS)
     if neurons > NEURONS:
         return
-    shown = slice(layer["first"], layer["last"] + 1)
+    window = slice(layer["first"], layer["last"] + 1)
     for n, (left, here) in enumerate([(norse, norse), (norse, fixed), (fixed, lava)]):
         wanted = {"same": left & here, "new": here & ~left, "gone": left & ~here}
         for name, spikes in wanted.items():
             corner = (0.14, 0.18) if name == "gone" else (0.1, 0.5)
-            slow = {(t, k) for t in range(layer["steps"]) for k in range(neurons) if spikes[shown][t, k]}
+            slow = {(t, k) for t in range(layer["steps"]) for k in range(neurons) if spikes[window][t, k]}
             assert marks(layer["panels"][n][name], corner) == slow
 
 
@@ -366,9 +366,9 @@ def test_neurons_that_differ_are_drawn_and_the_page_stays_below_600_kB():
     other = busy.copy()
     other[7, 4000] = True
     runs = {f"l{i}.{side}": run for i in range(12) for side, run in (("norse", busy), ("fixed", other), ("lava", other))}
-    found = draw_rasters({**runs, "sample": np.array(0), "y": np.array(0)})
-    assert all(layer["panels"][1]["new"] and not layer["panels"][2]["new"] for layer in found["layers"])
-    assert len(json.dumps(found)) < 600_000
+    rasters = draw_rasters({**runs, "sample": np.array(0), "y": np.array(0)})
+    assert all(layer["panels"][1]["new"] and not layer["panels"][2]["new"] for layer in rasters["layers"])
+    assert len(json.dumps(rasters)) < 600_000
 
 
 # ------------------------------------------------------------------------------------------------------------- charts
@@ -376,32 +376,32 @@ def test_neurons_that_differ_are_drawn_and_the_page_stays_below_600_kB():
 
 @given(st.floats(-1e7, 1e7), st.floats(0, 1e7), st.integers(3, 8))
 def test_ticks_cover_the_range_evenly(low, width, count):
-    found = choose_ticks(low, low + width, count)
+    ticks = choose_ticks(low, low + width, count)
     scale = max(abs(low), width)
-    assert found[0] <= low + 1e-8 * scale and found[-1] >= low + width - 1e-8 * scale
-    assert 2 <= len(found) <= count + 3
-    steps = np.diff(found)
+    assert ticks[0] <= low + 1e-8 * scale and ticks[-1] >= low + width - 1e-8 * scale
+    assert 2 <= len(ticks) <= count + 3
+    steps = np.diff(ticks)
     assert np.allclose(steps, steps[0], rtol=1e-3) and steps[0] > 0
 
 
 def test_points_of_a_chart_agree_with_its_axes():
-    found = draw_chart(
+    chart = draw_chart(
         "t", x="x", y="y", series=[Series(name="a", kind="dots", points=[(0, 0), (10, 100)])], rules=[Rule(name="r", y=50)]
     )
-    (x0, y0, _), (x1, y1, _) = found["series"][0]["dots"]
-    assert (x0, y0) == (found["left"], found["bottom"]) and x1 == found["right"] and y1 < y0
-    assert found["rules"][0]["y1"] == pytest.approx((y0 + y1) / 2, abs=0.1)
-    assert dict((label, y) for y, label in found["y_ticks"])["0"] == y0
+    (x0, y0, _), (x1, y1, _) = chart["series"][0]["dots"]
+    assert (x0, y0) == (chart["left"], chart["bottom"]) and x1 == chart["right"] and y1 < y0
+    assert chart["rules"][0]["y1"] == pytest.approx((y0 + y1) / 2, abs=0.1)
+    assert dict((label, y) for y, label in chart["y_ticks"])["0"] == y0
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=1))
 def test_the_pareto_front_equals_brute_force(pairs):
     rows = [{"synops": synops, "accuracy": accuracy} for synops, accuracy in pairs]
-    found = {(row["synops"], row["accuracy"]) for row in pareto_front(rows)}
+    best = {(row["synops"], row["accuracy"]) for row in pareto_front(rows)}
     slow = {
         (s, a) for s, a in pairs if not any((t <= s and b >= a) and (t, b) != (s, a) for t, b in pairs)
     }  # fmt: skip
-    assert found == slow
+    assert best == slow
 
 
 def search_of(**changes):
@@ -415,12 +415,12 @@ def search_of(**changes):
 
 def test_charts_of_the_search_have_the_best_so_far_and_cross_validated_predictions():
     lre = {"pairs": [[100.0, 110.0], [80.0, 88.0]], "residuals": [0.1, -0.12]}
-    found = draw_search(search_of(lre=lre))
-    assert [c["title"] for c in found["charts"]] == ["Reward of each evaluation", "SynOps, predicted and measured"]
-    assert [one["name"] for one in found["charts"][0]["series"]] == ["plan within the budget", "best so far"]
-    tips = [tip for *_, tip in found["charts"][1]["series"][0]["dots"]]
+    view = draw_search(search_of(lre=lre))
+    assert [c["title"] for c in view["charts"]] == ["Reward of each evaluation", "SynOps, predicted and measured"]
+    assert [one["name"] for one in view["charts"][0]["series"]] == ["plan within the budget", "best so far"]
+    tips = [tip for *_, tip in view["charts"][1]["series"][0]["dots"]]
     assert tips == ["measured 110, predicted 100 SynOps", "measured 88, predicted 100 SynOps"]
-    (chosen,) = found["charts"][1]["series"][1]["dots"]
+    (chosen,) = view["charts"][1]["series"][1]["dots"]
     assert chosen[2] == "the chosen network: measured 97, predicted 95 SynOps"
 
 
@@ -432,14 +432,14 @@ def test_plans_of_several_sizes_have_a_pareto_front():
 
 
 def test_an_unchanged_network_has_no_charts_of_a_search():
-    found = draw_search(search_of(search=[]))
-    assert found["charts"] == [] and found["summary"][0].startswith("The unchanged network is within the budget")
+    view = draw_search(search_of(search=[]))
+    assert view["charts"] == [] and view["summary"][0].startswith("The unchanged network is within the budget")
 
 
 def test_budgets_besides_synops_have_a_table():
     budgets = {name: {"budget": 9.0, "aim": 8.0, "used": None, "met": False} for name in ("synops", "latency_s")}
-    found = draw_search(search_of(budgets=budgets, budget=None, aim=None))
-    assert [row["name"] for row in found["budgets"]] == ["synops", "latency s"]
+    view = draw_search(search_of(budgets=budgets, budget=None, aim=None))
+    assert [row["name"] for row in view["budgets"]] == ["synops", "latency s"]
 
 
 @pytest.mark.lava
