@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import GraphError, QuantizationError, UnsupportedError
-from spear_deploy.network import FLOAT_NEURONS, READOUTS, WEIGHTED, Array, Layer, Neuron, Scale, Synapse
+from spear_deploy.network import FLOAT_NEURONS, READOUTS, WEIGHTED, Array, Layer, Neuron, Scale, Synapse, resets_late
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.quantize.fold import emits_current, mean_factor, replace_mean_by_sum
 from spear_deploy.quantize.scaled_weights import ScaledSynapse
 from spear_deploy.simulator import InputKind, neurons
+
+RESET_DELAY = "reset_delay"
+"""What the finding about a reset one step late names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,7 +260,7 @@ class IntegerLayer:
 
 
 def assemble_network(graph: SNNGraph, integers: Mapping[str, IntegerLayer], facts: Mapping[str, Any]) -> SNNGraph:
-    """Return the integer network.
+    """Return the integer network; a reset one step late becomes the chips' reset in the step of the spike, with a finding.
 
     Args:
         graph: the floating-point network.
@@ -283,7 +286,11 @@ def assemble_network(graph: SNNGraph, integers: Mapping[str, IntegerLayer], fact
             raise UnsupportedError(
                 f"layer '{layer.name}': weights whose sums no neuron takes; give the network a readout (LI) at its end"
             )
-    return graph.with_layers(layers, metadata={**graph.metadata, "quantization": dict(facts)})
+    moved = [
+        {"layer": name, "what": RESET_DELAY, "given": 1, "stored": 0} for name in integers if resets_late(graph[name].neuron)
+    ]
+    facts = {**facts, **({"findings": [*facts.get("findings", ()), *moved]} if moved else {})}
+    return graph.with_layers(layers, metadata={**graph.metadata, "quantization": facts})
 
 
 def build_neuron(name: str, build: Callable[[], Neuron]) -> Neuron:

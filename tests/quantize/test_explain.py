@@ -8,10 +8,11 @@ import pytest
 from spear_deploy.errors import DataError, UnsupportedError
 from spear_deploy.lava.schedule import schedule_on_chip
 from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, CubaLI, CubaLIF, Dense, Layer, LoihiLIF, UnroundedLIF
+from spear_deploy.network.delayed_reset import delay_resets, reset_in_same_step
 from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.quantize import quantize
 from spear_deploy.quantize.explain.attribution import explain
-from spear_deploy.quantize.explain.findings import find_in_run
+from spear_deploy.quantize.explain.findings import find_in_run, find_moved_resets
 from spear_deploy.quantize.explain.first_difference import (
     RecordedRun,
     find_first_difference,
@@ -219,6 +220,33 @@ def test_speck_and_xylo_stages_store_one_kind_of_number_at_a_time(chip, network,
     assert changed["weights"] and changed["thresholds"] and changed["input"] == (kind == "current")
     assert changed["decays"] == (chip == "xylo") and changed["biases"]
     assert not explanation.rounding
+
+
+@pytest.mark.parametrize(("chip", "stages"), [("loihi", LOIHI), ("xylo", EVENTS)])
+def test_a_reset_that_moves_to_the_step_of_the_spike_is_a_stage_and_a_finding(chip, stages):
+    """Its cost is the difference of the trained network's spikes from those with the chip's reset, and nothing else is in it."""
+    rng = np.random.default_rng(7)
+    graph = xylo_network(rng).with_layers(
+        lambda layer: replace(layer, synapse=Dense(weight=np.abs(layer.synapse.weight) * 1.5, bias=layer.synapse.bias))
+    )
+    graph = delay_resets(graph, {"fc", "hidden"})
+    x = random_spikes(graph, 0, steps=25, batch=6)
+    integer = quantize(graph, format=chip, calibration=x)
+    assert quantize(reset_in_same_step(graph), format=chip).layers == quantize(graph, format=chip).layers
+    explanation = explain(graph, integer, x)
+    place = stages.index("batch_norm") + 1
+    assert [cost.step for cost in explanation.costs] == [*stages[:place], "reset", *stages[place:]]
+    cost = explanation.costs[place]
+    runs = [simulate(net, x, record=("spikes",), dtype=np.float64).spikes for net in (graph, reset_in_same_step(graph))]
+    for name in ("fc", "hidden"):
+        assert cost.layers[name] == spike_distance(*(run[name] for run in runs)) and cost.layers[name].differ > 0
+    first = cost.first["fc"]
+    assert (
+        first.upstream == () and (first.margin_before > 0) == bool(first.before) and (first.margin_after > 0) == bool(first.after)
+    )
+    moved = [finding for finding in explanation.findings if finding.code == "reset_moved"]
+    assert [finding.layer for finding in moved] == ["fc", "hidden"] and "reset_delay=False" in moved[0].text
+    assert not list(find_moved_resets(quantize(reset_in_same_step(graph), format=chip)))
 
 
 @pytest.mark.parametrize(("chip", "network", "name"), [("speck", speck_network, "conv"), ("xylo", xylo_network, "fc")])

@@ -18,6 +18,7 @@ from spear_deploy.quantize.explain.findings import (
     Finding,
     find_changed_parameters,
     find_in_run,
+    find_moved_resets,
     find_rate_changes,
     find_rounding_errors,
 )
@@ -155,7 +156,8 @@ def explain(
         before = last
     rounding = measure_rounding(chain)
     changes = find_rate_changes(graph, start.run.counts, last.run.counts)
-    findings = [*find_changed_parameters(integer), *find_rounding_errors(rounding), *changes, *find_in_run(integer, last.run)]
+    parameters = [*find_moved_resets(integer), *find_changed_parameters(integer), *find_rounding_errors(rounding)]
+    findings = [*parameters, *changes, *find_in_run(integer, last.run)]
     return Explanation(
         costs=costs,
         rounding=rounding,

@@ -14,6 +14,7 @@ import numpy as np
 from spear_deploy.network import COUNTING_NEURONS
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.quantize.explain.rounding import LayerRounding
+from spear_deploy.quantize.weighted_inputs import RESET_DELAY
 from spear_deploy.simulator import ChipRun, SpikeCounts
 
 DEAD_SHARE = 0.5
@@ -112,6 +113,8 @@ def find_changed_parameters(integer: SNNGraph) -> Iterator[Finding]:
     """Find the parameters that the quantization reports as changed by its format."""
     for reported in integer.metadata.get("quantization", {}).get("findings", ()):
         name, what, given, stored = (reported[key] for key in ("layer", "what", "given", "stored"))
+        if what == RESET_DELAY:
+            continue
         if what == "spikes_per_step":
             text = (
                 f"layer '{name}': a neuron that meets {stored:.0f} thresholds in a step sends {stored:.0f} spikes on the chip, "
@@ -125,6 +128,18 @@ def find_changed_parameters(integer: SNNGraph) -> Iterator[Finding]:
             "train with the chip's value, or choose one that its format has"
         )
         yield Finding(code="parameter_rounded", layer=name, value=float(stored), text=text)
+
+
+def find_moved_resets(integer: SNNGraph) -> Iterator[Finding]:
+    """Find the layers whose reset came one step late and comes in the step of the spike on the chip."""
+    for reported in integer.metadata.get("quantization", {}).get("findings", ()):
+        if reported["what"] == RESET_DELAY:
+            text = (
+                f"layer '{reported['layer']}': subtracts its threshold one step after the spike, the chip in the same step, "
+                "where the threshold decays with the potential; see what that changes with --explain, or train with the chip's "
+                "reset (snnTorch: reset_delay=False)"
+            )
+            yield Finding(code="reset_moved", layer=reported["layer"], value=1.0, text=text)
 
 
 def find_rounding_errors(rounding: Mapping[str, LayerRounding]) -> Iterator[Finding]:

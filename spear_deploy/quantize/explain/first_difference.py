@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from spear_deploy.network import Array, Layer, LoihiLIF, SpeckIF, UnroundedLIF, XyloLIF
+from spear_deploy.network import Array, Layer, LoihiLIF, SpeckIF, UnroundedLIF, XyloLIF, resets_late
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
 from spear_deploy.simulator import InputKind, neurons, simulate
 
@@ -142,7 +142,9 @@ def measure_membrane(run: RecordedRun, name: str, step: int, sample: int, index:
     short = run.x[: step + 1, sample : sample + 1]
     recorded = simulate(watched, short, kind=run.kind, record=("v", "u"), dtype=run.dtype)
     dtype = np.int64 if graph.is_integer else run.dtype
-    silent = replace(neuron, v_threshold=None if isinstance(neuron, (LoihiLIF, UnroundedLIF)) else np.asarray(UNREACHED))
+    silent = neuron  # one whose reset comes a step late has its v of this step as it is
+    if not resets_late(neuron):
+        silent = replace(neuron, v_threshold=None if isinstance(neuron, (LoihiLIF, UnroundedLIF)) else np.asarray(UNREACHED))
     state = neurons.start(silent, 1, graph.shape_of(name), graph.dt_s, dtype)
     if step:
         state.v[:] = recorded.v[name][step - 1]

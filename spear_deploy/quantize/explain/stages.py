@@ -7,6 +7,8 @@ One change at a time, in this order:
 
     trained ─► 64-bit ─► batch norm folded ─► weights ─► input ─► thresholds ─► biases ─► decays ─► integers   (Speck, Xylo)
 
+Where the network resets one step late, the chips' reset in the step of the spike is the stage behind the batch norm.
+
 Each is a network that the simulator runs, and the last is the integer network itself: the changes of all stages add up to the
 whole difference. What a single stage changes depends on those before it, since a spike that is lost early cannot be lost again.
 Where a Speck layer has thresholds by channel, which its weights take, the weights and all after them are one stage.
@@ -21,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.network import WEIGHTED, Array, AvgPool, Layer, UnroundedLIF
+from spear_deploy.network.delayed_reset import reset_in_same_step
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.quantize.explain.partial_networks import (
     find_units,
@@ -71,12 +74,16 @@ def build_stages(graph: SNNGraph, integer: SNNGraph, x: Array, kind: InputKind =
     prepared = add_missing_weights(fold_batchnorm(graph))
     has_norm = any(layer.norm is not None for layer in graph.layers)
     what = "batch norm becomes weights and biases" if has_norm else "there is no batch norm"
+    moved = reset_in_same_step(prepared)
+    sentence = "the threshold is subtracted in the step of the spike, no longer one step late"
+    reset = [] if moved is prepared else [Stage(name="reset", what=sentence, graph=moved, x=x)]
     lowering = _loihi_stages if is_loihi(integer) else _event_chip_stages
     return [
         Stage(name="trained", what="the network as stored, in 32 bits", graph=graph, x=x, dtype=np.float32),
         Stage(name="arithmetic", what="64-bit floating point instead of 32-bit", graph=graph, x=x),
         Stage(name="batch_norm", what=what, graph=prepared, x=x, changed=has_norm),
-        *lowering(prepared, integer, x, kind),
+        *reset,
+        *lowering(moved, integer, x, kind),
     ]
 
 
