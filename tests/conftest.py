@@ -35,3 +35,22 @@ def failing_remedies_are_errors() -> Iterator[None]:
     yield
     log.removeHandler(handler)
     log.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def faults_of_the_command_line_fail(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The last guard of the command line hides no exception from a test: each one fails it, unless `expects_fault` is set."""
+    from spear_deploy.cli import last_guard
+
+    faults, describe = [], last_guard.describe
+
+    def record(error: Exception) -> str:
+        sentence = describe(error)
+        if sentence.startswith(last_guard.FAULT):
+            faults.append(error)
+        return sentence
+
+    monkeypatch.setattr(last_guard, "describe", record)
+    yield
+    if faults and request.node.get_closest_marker("expects_fault") is None:
+        raise faults[0]

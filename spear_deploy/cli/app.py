@@ -8,6 +8,7 @@ Exit codes: 0 done or fits, 1 our error (one sentence on stderr), 2 usage, 3 doe
 from __future__ import annotations
 
 import sys
+import traceback
 from typing import Any
 
 import click
@@ -20,6 +21,7 @@ from spear_deploy.cli import (
     demo,
     deploy,
     export,
+    last_guard,
     profiles,
     prune,
     rank,
@@ -28,31 +30,58 @@ from spear_deploy.cli import (
 )
 from spear_deploy.cli.options import ERROR
 from spear_deploy.errors import SpearError
+from spear_deploy.util.printable import escape_hidden
 
 
 class _Group(click.Group):
-    """Print a `SpearError` as one sentence and exit with its code; list commands in the order in which they were added."""
+    """Print an error as one sentence and exit with its code; list commands in the order in which they were added."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        last_guard.make_streams_safe()
+        return super().main(*args, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with last_guard.stop_on_signals():
+                return super().invoke(ctx)
         except SpearError as error:
-            click.echo(f"error: {error}", err=True)
+            _print_error(ctx, error, str(error))
             ctx.exit(error.exit_code)
         except KeyboardInterrupt as stop:
-            click.echo(f"interrupted; {stop}" if str(stop) else "interrupted", err=True)
-            ctx.exit(130)
+            _print(f"interrupted; {stop}" if str(stop) else "interrupted")
+            ctx.exit(last_guard.exit_code_of_stop())
         except BrokenPipeError:
             sys.stderr.close()
             ctx.exit(ERROR)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            sentence = last_guard.describe(error)
+            _print_error(ctx, error, sentence)
+            if sentence.startswith(last_guard.FAULT):
+                _print(last_guard.report_line(error))
+            ctx.exit(ERROR)
+
+
+def _print(line: str) -> None:
+    """Print a line on stderr; characters of names that would change the terminal are escaped."""
+    click.echo(escape_hidden(line, keep="\n"), err=True)
+
+
+def _print_error(ctx: click.Context, error: Exception, sentence: str) -> None:
+    """Print an error as a sentence, with --debug after its traceback."""
+    if ctx.params.get("debug"):
+        _print("".join(traceback.format_exception(error)).rstrip())
+    _print(f"error: {sentence}")
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="spear-deploy")
-def main() -> None:
+@click.option("--debug", is_flag=True, help="Show the traceback of an error, before its sentence.")
+def main(debug: bool) -> None:
     """Take a trained spiking network to a neuromorphic chip.
 
     Check whether it fits, prune it until it does, prove it on a simulator, and export the file to load.

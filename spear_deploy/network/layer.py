@@ -9,6 +9,7 @@ from spear_deploy.network.base import Shape, check_broadcast
 from spear_deploy.network.neurons import Neuron, array_parameters, emits_spikes
 from spear_deploy.network.synapses import BatchNorm, Synapse
 from spear_deploy.util.number_format import format_shape
+from spear_deploy.util.printable import escape_hidden, has_hidden
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,9 @@ class Layer:
     def __post_init__(self) -> None:
         if not self.name or self.name == "input" or "/" in self.name:
             raise GraphError(f"layer '{self.name}': a name is not empty, not 'input' and has no '/'; rename the layer")
+        if has_hidden(self.name):
+            name = escape_hidden(self.name)
+            raise GraphError(f"layer '{name}': a name has no control, bidi or surrogate characters; rename the layer")
 
     @property
     def spikes(self) -> bool:

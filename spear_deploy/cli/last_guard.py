@@ -1,0 +1,116 @@
+"""Unexpected exceptions, signals and streams of the command line, in sentences.
+
+Every error that a user can act on is a `SpearError`. Any other exception is a fault of this program: it ends in one sentence that
+names the place in the code, and in a line by which it can be reported. It never passes for a success.
+"""
+
+from __future__ import annotations
+
+import errno
+import platform
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from spear_deploy.util.printable import escape_hidden
+
+FAULT = "fault in spear-deploy"
+"""First words of the sentence about an unexpected exception; tests look for them."""
+STOPPING = {signal.SIGTERM: 143, signal.SIGHUP: 129}
+"""Signals that end a command as Ctrl-C does, with their exit codes (128 + number)."""
+PACKAGE = Path(__file__).resolve().parents[1]
+MODULES = {"sklearn": "scikit-learn", "yaml": "PyYAML", "stable_baselines3": "stable-baselines3", "lava": "lava-nc"}
+"""Distributions that are called other than their module."""
+
+
+class Stopped(KeyboardInterrupt):
+    """SIGTERM or SIGHUP arrived; work is kept as after Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into `Stopped` inside the block; where signals are ignored (nohup) they stay so."""
+    before: dict[int, Any] = {}
+
+    def stop(number: int, _: Any) -> None:
+        received.append(number)
+        raise Stopped(number)
+
+    received.clear()
+    try:
+        for number in STOPPING:
+            if signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, stop)
+    except ValueError:  # not in the main thread: the caller's own handlers hold
+        pass
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+received: list[int] = []
+"""Signals that arrived: a library may catch the exception and raise another KeyboardInterrupt."""
+
+
+def exit_code_of_stop() -> int:
+    """Return 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
+    return STOPPING[signal.Signals(received[-1])] if received else 130
+
+
+def make_streams_safe() -> None:
+    """Let stdout and stderr escape what their encoding lacks, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+def describe(error: Exception) -> str:
+    """Return the sentence about an exception that is no `SpearError`."""
+    if isinstance(error, ModuleNotFoundError) and error.name is not None and not error.name.startswith("spear_deploy"):
+        module = error.name.partition(".")[0]
+        package = MODULES.get(module, module)
+        return f"package '{package}' is missing; install it, or spear-deploy again, which needs it"
+    if isinstance(error, MemoryError):
+        return f"memory is full ({_place(error)}); use fewer samples or steps, a smaller network, or a machine with more memory"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        what = f"file '{error.filename}'" if error.filename else "output"
+        return f"{what} cannot be written (the disk is full); free some space, and run the command again"
+    text = " ".join(str(error).split())[:300]
+    detail = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"{FAULT}: {detail} at {_place(error)}; it is no fault of yours, please report it with the next line"
+
+
+def report_line(error: Exception) -> str:
+    """Return the facts by which a fault is found again: versions, place and exception, without names of files."""
+    try:
+        version = metadata.version("spear-deploy")
+    except metadata.PackageNotFoundError:
+        version = "?"
+    return (
+        f"report: spear-deploy {version}, python {platform.python_version()}, {platform.system()} {platform.machine()}, "
+        f"{type(error).__name__} at {_place(error)}; spear-deploy --debug shows the traceback"
+    )
+
+
+def _place(error: BaseException) -> str:
+    """Return the last line of this package in a traceback, e.g. `quantize/fold.py:53 in fold_batchnorm`."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if Path(frame.filename).is_relative_to(PACKAGE)]
+    frame = ours[-1] if ours else frames[-1] if frames else None
+    if frame is None:
+        return "an unknown place"
+    name = Path(frame.filename)
+    short = name.relative_to(PACKAGE).as_posix() if ours else name.name
+    return escape_hidden(f"{short}:{frame.lineno} in {frame.name}")

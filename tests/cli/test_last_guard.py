@@ -1,0 +1,158 @@
+"""Unexpected exceptions, signals, full disks and poor terminals end in a sentence and the right exit code."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from spear_deploy.cli import last_guard, main
+from spear_deploy.errors import GraphError
+from spear_deploy.interchange.snn_file import write_snn
+from spear_deploy.network import IF, Dense, Layer
+from spear_deploy.network.graph import chain
+
+NETWORK = chain([Layer(name="fc", synapse=Dense(weight=np.ones((3, 4))), neuron=IF())], input_shape=(4,))
+
+
+def run_failing(error, *arguments, monkeypatch):
+    """Run `check` where loading the network raises `error`."""
+    from spear_deploy.pipeline import api
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(api, "load", fail)
+    return CliRunner().invoke(main, [*arguments, "check", "net.snn", "--chip", "loihi2", "--json"])
+
+
+@pytest.mark.expects_fault
+def test_an_unexpected_exception_is_one_sentence_and_a_line_to_report(monkeypatch):
+    done = run_failing(ZeroDivisionError("division by zero"), monkeypatch=monkeypatch)
+    sentence, report = done.stderr.splitlines()
+    assert done.exit_code == 1 and done.stdout == ""
+    assert sentence.startswith(f"error: {last_guard.FAULT}: ZeroDivisionError: division by zero at cli/options.py:")
+    assert report.startswith("report: spear-deploy 0.") and "ZeroDivisionError at cli/options.py:" in report
+
+
+@pytest.mark.expects_fault
+def test_debug_shows_the_traceback_before_the_sentence(monkeypatch):
+    lines = run_failing(ValueError("odd"), "--debug", monkeypatch=monkeypatch).stderr.splitlines()
+    assert lines[0] == "Traceback (most recent call last):" and lines[-2].startswith("error: fault in spear-deploy: ValueError")
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (ModuleNotFoundError("No module named 'networkx'", name="networkx.algorithms"), "package 'networkx' is missing; install"),
+        (ModuleNotFoundError("No module named 'yaml'", name="yaml"), "package 'PyYAML' is missing; install it"),
+        (MemoryError(), "memory is full (cli/options.py:"),
+        (OSError(errno.ENOSPC, "No space left on device", "a.snn"), "file 'a.snn' cannot be written (the disk is full)"),
+        (OSError(errno.ENOSPC, "No space left on device"), "output cannot be written (the disk is full)"),
+    ],
+)
+def test_missing_packages_and_full_memory_or_disks_are_no_fault(error, sentence, monkeypatch):
+    done = run_failing(error, monkeypatch=monkeypatch)
+    assert done.exit_code == 1 and done.stderr.startswith(f"error: {sentence}") and len(done.stderr.splitlines()) == 1
+
+
+def test_errors_show_control_characters_escaped(monkeypatch):
+    done = run_failing(GraphError("layer 'a\x1b[2J\u202e\udc80'"), monkeypatch=monkeypatch)
+    assert done.stderr == "error: layer 'a\\x1b[2J\\u202e\\udc80'\n"
+
+
+@pytest.mark.parametrize("package", ["networkx", "nir", "h5py", "onnx", "torch", "norse", "sklearn", "scipy"])
+def test_each_missing_package_is_named_in_one_sentence(package, tmp_path):
+    write_snn(NETWORK, tmp_path / "net.snn")
+    np.savez(tmp_path / "in.npz", spikes=np.ones((2, 1, 4), bool))
+    command = {
+        "networkx": ["rank", "net.snn"],
+        "nir": ["export", "net.snn", "--to", "nir", "--out", "a.nir"],
+        "h5py": ["export", "net.snn", "--to", "netx", "--out", "a.net", "--input", "in.npz"],
+        "onnx": ["export", "net.snn", "--to", "onnx", "--out", "a.onnx"],
+        "sklearn": ["count", "digits", "--data", "digits"],
+        "torch": ["prune", "digits", "--chip", "loihi2", "--data", "digits", "--synops", "50%", "--out", "o"],
+        "norse": ["prune", "digits", "--chip", "loihi2", "--data", "digits", "--synops", "50%", "--out", "o"],
+        "scipy": ["count", "digits", "--data", "digits"],
+    }[package]
+    code = (
+        "import sys\n"
+        "class Absent:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.split('.')[0] == {package!r}:\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Absent())\n"
+        f"from spear_deploy.cli import main\nmain({command!r})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert "Traceback" not in done.stderr and last_guard.FAULT not in done.stderr, done.stderr
+    assert done.returncode in (0, 1, 3)
+    if done.returncode == 1:
+        name = last_guard.MODULES.get(package, package)
+        assert f"package '{name}' is missing; install it" in done.stderr, done.stderr
+
+
+WAIT = """
+import time, click
+from spear_deploy.cli import main
+@main.command("wait")
+def wait():
+    try:
+        print("ready", flush=True)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("what is done is kept") from None
+main(["wait"])
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_ctrl_c_term_and_hup_end_alike(number, code):
+    process = subprocess.Popen([sys.executable, "-c", WAIT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == code and stderr == "interrupted; what is done is kept\n"
+
+
+def test_a_hangup_that_is_ignored_stays_ignored():
+    handler = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with last_guard.stop_on_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, handler)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+PROGRAM = [sys.executable, "-m", "spear_deploy.cli"]
+
+
+def test_an_ascii_terminal_shows_what_it_lacks_as_escapes(tmp_path):
+    write_snn(NETWORK, tmp_path / "größe.snn")
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    for arguments in (["check", "größe.snn", "--chip", "loihi2"], ["check", "größe", "--chip", "loihi2"], ["profiles", "loihi2"]):
+        done = subprocess.run([*PROGRAM, *arguments], env=environment, capture_output=True, cwd=tmp_path, check=False)
+        assert done.returncode == int("größe" in arguments) and b"Traceback" not in done.stderr
+        assert "error: file 'größe'" in done.stderr.decode() or done.returncode == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_a_full_or_closed_stdout_is_a_sentence(tmp_path):
+    write_snn(NETWORK, tmp_path / "net.snn")
+    for option in ([], ["--json"]):
+        with open("/dev/full", "w") as full:
+            arguments = [*PROGRAM, "check", "net.snn", "--chip", "loihi2", *option]
+            done = subprocess.run(arguments, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path, check=False)
+        assert done.returncode == 1
+        assert done.stderr == "error: output cannot be written (the disk is full); free some space, and run the command again\n"
+    done = subprocess.run(
+        ["sh", "-c", '"$0" -m spear_deploy.cli check net.snn --chip loihi2 >&-', sys.executable],
+        stderr=subprocess.PIPE, text=True, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr and last_guard.FAULT not in done.stderr
