@@ -67,13 +67,14 @@ class SpeckIF(Part):
     v ← v + x                                           x: the weights of the step's events, and the bias
     n = ⌊v / v_threshold⌋ where v ≥ v_threshold, else 0 spikes are sent, several in one step if need be
     v ← v − n · v_threshold ("subtract"), or 0 where n > 0 ("value")
-    v ← max(v, v_min)                                   counted where it clips
+    v ← max(v, v_min)                                   sinabs' min_v_mem; its NIR reader sets it to −v_threshold
 
     The chip has no steps: it takes event by event, sends a spike whenever v reaches the threshold, and adds the bias at
     the ticks of a slow clock, here once a step. Taking the events of a step together is sinabs' model of it (`IAFSqueeze`
     with `MultiSpike`); the two differ where v crosses the threshold or `v_min` on the way and comes back within the step.
-    A state has 16 bits; after its spikes v lies below the threshold, so only `v_min` can clip. Both limits hold for a
-    whole layer: the chip has one pair of them a core.
+    A state has 16 bits; after its spikes v lies below the threshold, so only `v_min` can clip: as a part of the neuron where it
+    lies above −2^15, as an overflow, which is counted, where v leaves the 16 bits. Both limits hold for a whole layer: the chip
+    has one pair of them a core.
     """
 
     v_threshold: Array

@@ -6,6 +6,7 @@ Each neuron layer gets one scale s: its 16-bit membrane potential is s times the
     weight       W ← round(s · r · W), 8 bits with a sign
     bias         b ← round(s · r · b), 8 bits with a sign; the chip adds it at the ticks of a slow clock, here once a step
     v_threshold  ← round(s · (v_threshold − level)), or the next whole number above it; 1..32767
+    v_min        ← −v_threshold, the lower bound of v that sinabs sets in a network that it reads (`min_v_mem`)
 
 The chip spikes where v reaches the threshold, a network where v exceeds it: for whole numbers the next number above is the same.
 It is taken where reset is to a value. Where it is by subtraction it would take away too much, so it is taken only where v can
@@ -173,7 +174,7 @@ def _integers_at(layer: NeuronInput, synapses: Mapping[str, ScaledSynapse], max_
         thresholds = [above, nearest] if is_met else [nearest, above]
 
     def build(threshold: int) -> SpeckIF:
-        return SpeckIF(v_threshold=np.array(threshold), v_init=start, reset=layer.neuron.reset)
+        return SpeckIF(v_threshold=np.array(threshold), v_min=np.array(-threshold), v_init=start, reset=layer.neuron.reset)
 
     neurons = [build_neuron(layer.name, partial(build, threshold)) for threshold in dict.fromkeys(thresholds)]
     return [IntegerLayer(synapses=rounded, neuron=neuron) for neuron in neurons]

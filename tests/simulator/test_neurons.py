@@ -17,12 +17,12 @@ LOW, HIGH = -(2**15), 2**15 - 1
 
 
 def speck_step(v, x, *, threshold, v_min, reset):
-    """One step of one neuron in Python's unbounded integers: (v, spikes, clipped)."""
+    """One step of one neuron in Python's unbounded integers: (v, spikes, below 16 bits)."""
     v += x
     count = v // threshold if v >= threshold else 0
     if count:
         v = v - count * threshold if reset == "subtract" else 0
-    return max(v, v_min), count, v < v_min
+    return max(v, v_min), count, v < LOW
 
 
 def xylo_step(u, v, x, *, dash_mem, dash_syn, threshold, bias, most):

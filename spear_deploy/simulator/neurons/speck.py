@@ -1,4 +1,4 @@
-"""Update of the Speck and DYNAP-CNN neuron, clipped to 16 bits.
+"""Update of the Speck and DYNAP-CNN neuron, clipped at its lower bound.
 
 States are int64.
 """
@@ -9,6 +9,9 @@ import numpy as np
 
 from spear_deploy.network import Array, Shape, SpeckIF
 from spear_deploy.simulator.neurons.state import NeuronState
+
+LOW = -(1 << 15)
+"""Lowest value of a 16-bit state: only a v below it has overflowed, a higher bound is the neuron's own."""
 
 
 def start(neuron: SpeckIF, batch: int, shape: Shape) -> NeuronState:
@@ -24,8 +27,6 @@ def step(neuron: SpeckIF, state: NeuronState, x: Array) -> Array:
     v: Array = state.v + x
     count: Array = np.maximum(v, 0) // c["v_threshold"]
     v = v - (count * c["v_threshold"] if neuron.reset == "subtract" else v * (count > 0))
-    low = v < c["v_min"]
-    state.saturations += int(np.count_nonzero(low))
-    np.copyto(v, c["v_min"], where=low)
-    state.v = v
+    state.saturations += int(np.count_nonzero(v < LOW))
+    state.v = np.maximum(v, c["v_min"])
     return count
