@@ -64,7 +64,7 @@ def load(path: str | os.PathLike[str], **options: Any) -> SNNGraph:
 def start_ahead(name: str) -> None:
     """Start the HDF5 reader process if a file of this name needs it: it imports h5py while the caller imports other modules."""
     if Path(name).suffix.lower() in READABLE and not name.endswith(".snn"):
-        from spear_deploy.interchange.hdf5.reader_process import start_ahead as start_reader_process
+        from spear_deploy.util.hdf5.reader_process import start_ahead as start_reader_process
 
         start_reader_process()
 

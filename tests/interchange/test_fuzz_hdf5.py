@@ -13,11 +13,11 @@ import pytest
 
 from spear_deploy.errors import SpearError
 from spear_deploy.interchange import load
-from spear_deploy.interchange.hdf5 import tree as hdf5_tree
-from spear_deploy.interchange.hdf5.tree import read_tree
 from spear_deploy.interchange.netx.lint import lint_netx, lint_tree
 from spear_deploy.interchange.netx.reader import build_network
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.util.hdf5 import tree as hdf5_tree
+from spear_deploy.util.hdf5.tree import read_tree
 from tests.support.hdf5_damage import damaged, small_netx, small_nir
 from tests.support.netx_files import bare, raw, row
 from tests.support.netx_flaws import CHANGED, FAILS, FINE, PASSED_OVER

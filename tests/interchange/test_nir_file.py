@@ -678,8 +678,8 @@ def test_hdf5_that_reaches_out_or_claims_too_much(tmp_path):
 
 
 def test_too_large_graphs_are_refused(tmp_path, monkeypatch):
-    from spear_deploy.interchange.hdf5 import tree as hdf5_tree
     from spear_deploy.interchange.nir import reader
+    from spear_deploy.util.hdf5 import tree as hdf5_tree
 
     path = written(tmp_path / "a.nir", {"n": lif()}, CHAIN)
     monkeypatch.setattr(reader, "MAX_NODES", 2)

@@ -11,13 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spear_deploy.errors import GraphError, SpearError, UnsupportedError
-from spear_deploy.interchange.hdf5.tree import read_tree
 from spear_deploy.interchange.nir import reader
 from spear_deploy.interchange.nir.edges import Arrow, close_cycles
 from spear_deploy.interchange.nir.frameworks import FRAMEWORKS, READ_ONLY
 from spear_deploy.interchange.nir.nodes import NODE_TYPES
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.simulator import simulate
+from spear_deploy.util.hdf5.tree import read_tree
 from tests.interchange.test_nir_file import raw
 from tests.interchange.test_nir_roundtrip import scattered_graph
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import GraphError, UnsupportedError
-from spear_deploy.interchange.hdf5.tree import Tree
 from spear_deploy.interchange.netx import entry
 from spear_deploy.interchange.netx.entry import AGAIN
 from spear_deploy.interchange.netx.neurons import read_neuron
 from spear_deploy.network import Array, Conv2d, Dense, Layer, Shape
 from spear_deploy.network.graph import INPUT, Edge
+from spear_deploy.util.hdf5.tree import Tree
 
 MAX_DERIVED = 1 << 22
 """Limit for weights that follow from a few numbers in the file (pools, averages, joined groups)."""

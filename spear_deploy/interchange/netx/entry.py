@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import GraphError, UnsupportedError
-from spear_deploy.interchange.hdf5.tree import Tree, decode_integers, decode_text
 from spear_deploy.interchange.netx.weights import round_weights
 from spear_deploy.network import Array, Shape
+from spear_deploy.util.hdf5.tree import Tree, decode_integers, decode_text
 
 AGAIN = "export the network again"
 MAX_DELAY = 62

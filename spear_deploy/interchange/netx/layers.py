@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import GraphError, UnsupportedError
-from spear_deploy.interchange.hdf5.tree import Tree, decode_integers
 from spear_deploy.interchange.netx import entry
 from spear_deploy.interchange.netx.connections import ImportState, Input, add_weights, check_weight_count
 from spear_deploy.interchange.netx.entry import AGAIN
 from spear_deploy.interchange.netx.neurons import read_neuron
 from spear_deploy.network import Array, Flatten, Layer, LoihiLIF, Scale, Shape
 from spear_deploy.network.graph import Edge
+from spear_deploy.util.hdf5.tree import Tree, decode_integers
 
 DEFAULT_INPUT_WEIGHT = 64
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import FileError, SpearError
-from spear_deploy.interchange.hdf5.tree import Tree, read_tree
 from spear_deploy.interchange.netx.lint_numbers import Flaw
 from spear_deploy.interchange.netx.lint_rules import Loader, check_entry
 from spear_deploy.interchange.netx.reader import build_network
 from spear_deploy.interchange.netx.writer import build_entries
+from spear_deploy.util.hdf5.tree import Tree, read_tree
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import SpearError
-from spear_deploy.interchange.hdf5.tree import Tree, decode_integers, decode_text
 from spear_deploy.interchange.netx import entry
 from spear_deploy.interchange.netx.weights import BITS, count_kept_bits, distinct_values, round_weights, simulate_loading
 from spear_deploy.network import Array
+from spear_deploy.util.hdf5.tree import Tree, decode_integers, decode_text
 
 BIAS_LIMIT = 4096
 THRESHOLDS = 2**18

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from spear_deploy.errors import SpearError
-from spear_deploy.interchange.hdf5.tree import Tree, decode_integers, decode_text
 from spear_deploy.interchange.netx import entry
 from spear_deploy.interchange.netx.lint_numbers import (
     Flaw,
@@ -26,6 +25,7 @@ from spear_deploy.interchange.netx.lint_numbers import (
 )
 from spear_deploy.interchange.netx.weights import distinct_values, round_weights
 from spear_deploy.network import Array, Conv2d, Shape
+from spear_deploy.util.hdf5.tree import Tree, decode_integers, decode_text
 
 NOT_LOADED = ("pool", "average", "concat", "convT", "unpool")
 LOADED = ("input", "conv", "flatten", "dense", "dense_rec")

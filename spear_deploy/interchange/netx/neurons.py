@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.interchange.hdf5.tree import Tree
 from spear_deploy.interchange.netx.entry import check_sizes, read_integers, read_text, spread_over_neurons
 from spear_deploy.network import Array, LoihiLIF, Shape, SigmaDelta
+from spear_deploy.util.hdf5.tree import Tree
 
 UNREACHABLE_THRESHOLD = 2**17
 """64 times a threshold mantissa from here on is beyond a 24-bit state."""

@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 
 from spear_deploy.errors import FileError, GraphError, SpearError, UnsupportedError, did_you_mean
-from spear_deploy.interchange.hdf5.tree import Tree, read_tree
 from spear_deploy.interchange.netx import entry
 from spear_deploy.interchange.netx.connections import ImportState
 from spear_deploy.interchange.netx.layers import READERS
 from spear_deploy.network import Shape
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.util.hdf5.tree import Tree, read_tree
 
 MAX_ENTRIES = 1000
 MAX_LAYERS = 5000

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from spear_deploy.errors import GraphError, UnsupportedError
-from spear_deploy.interchange.hdf5.tree import Tree, decode_text
 from spear_deploy.network import Array
+from spear_deploy.util.hdf5.tree import Tree, decode_text
 
 PASS_THROUGH = ("Identity", "Delay")
 """Nodes that have no layer of their own."""

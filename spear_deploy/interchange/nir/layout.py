@@ -9,10 +9,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from spear_deploy.errors import GraphError, UnsupportedError, did_you_mean
-from spear_deploy.interchange.hdf5.tree import Tree, decode_integers, decode_text
 from spear_deploy.interchange.nir.edges import Arrow, find_free_name
 from spear_deploy.interchange.nir.neurons import NEURONS
 from spear_deploy.network import Shape
+from spear_deploy.util.hdf5.tree import Tree, decode_integers, decode_text
 
 SHAPE_KEYS = {"Input": ("shape", "input_type", "input_shape"), "Output": ("shape", "output_type", "output_shape")}
 """Fields in which versions of NIR keep the shape of an input or output: an array, or a group with one array in it."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from spear_deploy.errors import GraphError
-from spear_deploy.interchange.hdf5.tree import Tree, decode_text
 from spear_deploy.network import IF, LI, LIF, Array, CubaLI, CubaLIF, Neuron, Reset, Shape
+from spear_deploy.util.hdf5.tree import Tree, decode_text
 
 REQUIRED = None
 PARAMETERS: dict[str, dict[str, float | None]] = {

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import GraphError, UnsupportedError, did_you_mean
-from spear_deploy.interchange.hdf5.tree import Tree, decode_integers, decode_text
 from spear_deploy.interchange.nir.edges import PASS_THROUGH, Arrow
 from spear_deploy.interchange.nir.layout import read_kind
 from spear_deploy.interchange.nir.neurons import NEURONS, read_numbers
 from spear_deploy.network import Array, AvgPool, Conv1d, Conv2d, Dense, Flatten, Layer, Scale, Shape, SumPool, Synapse
+from spear_deploy.util.hdf5.tree import Tree, decode_integers, decode_text
 
 SYNAPSES = ("Affine", "AvgPool2d", "Conv1d", "Conv2d", "Flatten", "Linear", "Scale", "SumPool2d")
 NODE_TYPES = tuple(sorted((*SYNAPSES, *NEURONS, "Delay", "I", "Input", "NIRGraph", "Output")))

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import FileError, GraphError, SpearError, UnsupportedError
-from spear_deploy.interchange.hdf5.tree import Tree, decode_text, read_tree
 from spear_deploy.interchange.nir.edges import Arrow, close_cycles, expand_nodes, find_free_name, fold_pass_through_nodes
 from spear_deploy.interchange.nir.frameworks import (
     Conventions,
@@ -46,6 +45,7 @@ from spear_deploy.interchange.nir.nodes import check_input_shape, list_flatten_f
 from spear_deploy.network import Reset, array_parameters
 from spear_deploy.network.delayed_reset import delay_resets, fold_reset_loops
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, merge_parts
+from spear_deploy.util.hdf5.tree import Tree, decode_text, read_tree
 
 DEFAULT_DT_S = 1e-4
 MAX_NODES = 2000

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from spear_deploy.errors import FileError
-from spear_deploy.interchange.hdf5 import reader_process
-from spear_deploy.interchange.hdf5 import tree as hdf5_tree
-from spear_deploy.interchange.hdf5.tree import decode_integers, decode_text, max_array_bytes, read_tree
+from spear_deploy.util.hdf5 import reader_process
+from spear_deploy.util.hdf5 import tree as hdf5_tree
+from spear_deploy.util.hdf5.tree import decode_integers, decode_text, max_array_bytes, read_tree
 from tests.support.hdf5_damage import small_netx
 
 
@@ -267,7 +267,7 @@ def test_threads_and_forks_get_their_own_answers(tmp_path):
         thread.join()
     assert not wrong
     code = (
-        "import os, sys\nfrom spear_deploy.interchange.hdf5.tree import read_tree\n"
+        "import os, sys\nfrom spear_deploy.util.hdf5.tree import read_tree\n"
         "assert read_tree(sys.argv[1], 'file') == {'a': 0}\n"
         "child = os.fork()\n"
         "assert read_tree(sys.argv[2 if child else 3], 'file') == {'a': 1 if child else 2}\n"
@@ -281,7 +281,7 @@ def test_nothing_is_left_behind(tmp_path):
     """When the reader ends, by itself or killed, so does the process that read for it."""
     path = file_of(tmp_path / "a.h5", a=1)
     code = (
-        "import sys, time\nfrom spear_deploy.interchange.hdf5 import reader_process, tree\n"
+        "import sys, time\nfrom spear_deploy.util.hdf5 import reader_process, tree\n"
         "tree.read_tree(sys.argv[1], 'file')\nprint(reader_process._readers[0].process.pid, flush=True)\n"
         "time.sleep(float(sys.argv[2]))\n"
     )

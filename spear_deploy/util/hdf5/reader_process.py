@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from spear_deploy.errors import FileError
-from spear_deploy.interchange.hdf5 import child
+from spear_deploy.util.hdf5 import child
 
 PACKAGES = ("numpy", "h5py")
 OUT_OF_MEMORY = child.OUT_OF_MEMORY

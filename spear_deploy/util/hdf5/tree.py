@@ -16,11 +16,11 @@ import signal
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spear_deploy.errors import FileError
-from spear_deploy.interchange.hdf5 import reader_process
-from spear_deploy.network import Array
 from spear_deploy.util.files import require_file
+from spear_deploy.util.hdf5 import reader_process
 
 Tree: TypeAlias = dict[str, Any]
 """Names to numpy arrays (read-only), strings, or further trees."""
@@ -115,7 +115,7 @@ def _decode_item(item: dict[str, Any], memory: memoryview) -> Any:
     count = int(np.prod(shape, dtype=np.int64))
     if not count:
         return np.empty(shape, dtype)
-    array: Array = np.frombuffer(memory, dtype, count, start).reshape(shape)
+    array: NDArray[Any] = np.frombuffer(memory, dtype, count, start).reshape(shape)
     return array
 
 
