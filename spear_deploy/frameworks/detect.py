@@ -31,7 +31,7 @@ def find_framework(model: torch.nn.Module) -> Framework:
         UnsupportedError: modules of two frameworks.
     """
     owners: dict[str, str] = {}
-    for path, module in model.named_modules():
+    for path, module in torch.nn.Module.named_modules(model):
         for kind in type(module).__mro__:
             name = kind.__module__.partition(".")[0]
             if name in FRAMEWORKS:

@@ -58,7 +58,9 @@ def read_model(model: torch.nn.Module, input_shape: Sequence[int], *, dt_s: floa
     if not isinstance(model, torch.nn.Module):
         raise UnsupportedError(f"a model is a torch module, got {type(model).__name__}")
     if not isinstance(model, NorseNetwork):
-        return import_model(model, _parse_shape(input_shape, "read_model"), framework=find_framework(model), dt_s=dt_s)
+        framework = find_framework(model)
+        model = framework.prepare(model)
+        return import_model(model, _parse_shape(input_shape, "read_model"), framework=framework, dt_s=dt_s)
     graph, shape = to_graph(model), _parse_shape(input_shape, "read_model")
     if graph.input_shape != shape:
         raise GraphError(

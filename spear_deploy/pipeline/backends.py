@@ -13,7 +13,7 @@ from spear_deploy import simulator
 from spear_deploy.errors import DataError, did_you_mean
 from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
-from spear_deploy.pipeline.inputs import Chip, Net, load, quantize_for_chip
+from spear_deploy.pipeline.inputs import Chip, Net, load_for, quantize_for_chip
 from spear_deploy.simulator import ChipRun, InputKind, Record
 from spear_deploy.util.progress import Progress
 
@@ -43,9 +43,9 @@ class BackendChoice:
             known = ", ".join(f"'{name}'" for name in BACKENDS)
             raise DataError(f"backend '{self.backend}': expected one of {known}{did_you_mean(str(self.backend), BACKENDS)}")
 
-    def load(self) -> SNNGraph:
-        """Load the network as it is stored."""
-        return load(self.net) if self.graph is None else self.graph
+    def load(self, x: Array) -> SNNGraph:
+        """Load the network as it is stored, for an input (T, B, *input)."""
+        return load_for(self.net, x) if self.graph is None else self.graph
 
     def _load_norse_forward(self, graph: SNNGraph) -> Callable[[Array], Array] | None:
         """Return the forward over time of the Norse model of the network, None where it was read from something else."""
@@ -62,7 +62,7 @@ class BackendChoice:
 
     def lower(self, x: Array, kind: InputKind = "spikes") -> tuple[SNNGraph, Array]:
         """Return the network as stored or as the chip's integers, and the input (T, B, *input) in the form that it takes."""
-        graph = self.load()
+        graph = self.load(x)
         x = simulator.check_input(graph, x, kind)
         if self.chip is None:
             return graph, x

@@ -75,9 +75,29 @@ def load(
             "package.module:function"
         )
     _refuse_nir_options("the model", reset=reset, source=source)
+    if input_shape is None and like is not None:
+        input_shape = _read_sample_shape(like)
     if input_shape is None:
         raise DataError("a model does not say the shape of its input; give input_shape, without time and batch")
     return read_model(net, input_shape, dt_s=dt_s)
+
+
+def load_for(net: Net, x: Array | Dataset, input_shape: Shape | None = None) -> SNNGraph:
+    """Load a network that is to run on `x`, whose samples give the input shape of a model that states none.
+
+    Args:
+        net: see the module.
+        x: (T, B, *input), or data.
+        input_shape: without time and batch; it takes precedence.
+    """
+    if isinstance(net, (SNNGraph, os.PathLike)) or (isinstance(net, str) and (":" not in net or Path(net).exists())):
+        return load(net, input_shape=input_shape)
+    shape = x.shape[2:] if hasattr(x, "shape") else getattr(x, "input_shape", ())
+    if isinstance(net, str) and input_shape is None:
+        from spear_deploy.frameworks.models import load_model, read_model
+
+        return read_model(*load_model(net, fallback=lambda: shape))
+    return load(net, input_shape=input_shape or shape)
 
 
 def load_both(a: Net, b: Net, *, like: str | os.PathLike[str] | None = None, **options: Any) -> tuple[SNNGraph, SNNGraph]:

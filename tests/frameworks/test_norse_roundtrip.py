@@ -11,8 +11,8 @@ from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.models import read_model, run_model
 from spear_deploy.norse.network import to_graph, to_norse
 from spear_deploy.simulator import simulate
-from tests.frameworks.test_norse_importer import dyadic
 from tests.frameworks import test_norse_importer as models
+from tests.frameworks.test_norse_importer import dyadic
 from tests.support.wild_graphs import wild_graph, wild_spikes
 
 torch.set_num_threads(1)

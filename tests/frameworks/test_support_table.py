@@ -13,8 +13,8 @@ from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.models import read_model
 from spear_deploy.frameworks.support_table import MAPPED
 from spear_deploy.interchange import supported_modules as norse_support
-from tests.frameworks.test_norse_importer import State, assert_same, box, dyadic
 from tests.frameworks import test_norse_importer as models
+from tests.frameworks.test_norse_importer import State, assert_same, box, dyadic
 
 torch.set_num_threads(1)
 

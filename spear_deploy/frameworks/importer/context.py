@@ -47,6 +47,7 @@ class Framework:
         handlers: modules with their own rule: class → f(context, module, path, input, further arguments) → result.
         add_neurons: f(context, module, path, input) adds the layers of any other module with a state; it returns the output, and
             the state where the module hands that back.
+        prepare: gives a model torch's interface, where its modules have another.
         example: a spiking neuron to name in errors.
         reasons: why a class is refused and what to use instead, by the beginnings of class names (see `explain_refusal`).
         supported: list of what is supported, for errors.
@@ -75,6 +76,7 @@ class Framework:
     synapses: Mapping[Any, Callable[[Any, str, int], Synapse]] = field(default_factory=dict)
     handlers: Mapping[Any, Callable[[TraceContext, Any, str, Symbol, tuple[Symbol, ...]], Symbol]] = field(default_factory=dict)
     add_neurons: Callable[[TraceContext, Any, str, Signal], OutputAndState | Signal]
+    prepare: Callable[[torch.nn.Module], torch.nn.Module] = lambda model: model
     example: str
     reasons: Mapping[str, str]
     supported: str

@@ -1,0 +1,186 @@
+"""Rockpool's conventions: time, state and neuron equations of its torch modules.
+
+    LIFTorch         i ← beta · (i + x + w_recᵀ spk), v ← alpha · v + i       spike where v ≥ threshold, then v − threshold
+    LIFNeuronTorch   v ← alpha · v + x                                        the same
+    ExpSynTorch      i ← beta · (i + x)                                       output i
+
+alpha = exp(−dt / tau_mem), beta = exp(−dt / tau_syn), spk the spikes of the step before. All run over time, batch first.
+Rockpool's modules return (output, state, record) and list their parts in dictionaries; `prepare` puts them behind torch's own
+interface.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+import torch
+from rockpool.nn.combinators.sequential import SequentialMixin
+from rockpool.nn.modules import ExpSynTorch, LIFNeuronTorch, LIFTorch, LinearTorch
+from rockpool.nn.modules.torch.torch_module import TorchModule
+
+from spear_deploy.errors import UnsupportedError
+from spear_deploy.frameworks.importer.context import Framework, TraceContext
+from spear_deploy.frameworks.importer.modules import add_part, check_input
+from spear_deploy.frameworks.importer.symbols import OutputAndState, Signal, State, Symbol, name_module
+from spear_deploy.frameworks.importer.synapses import explain_refusal, to_array
+from spear_deploy.network import LI, LIF, Array, CubaLIF, Dense, Neuron
+from spear_deploy.network.graph import Edge
+from spear_deploy.util.number_format import format_shape
+
+
+class RockpoolModule(torch.nn.Module):
+    """A module of Rockpool behind torch's interface.
+
+    Attributes:
+        inner: the module, hidden from torch's list of parts.
+        returns_state: whether it returns (output, state, record) as in Rockpool, or the output alone.
+    """
+
+    inner: Any
+
+    def __init__(self, inner: Any, *, returns_state: bool) -> None:
+        super().__init__()
+        self.__dict__["inner"], self.returns_state = inner, returns_state
+
+    def forward(self, x: Any) -> Any:
+        """Return what the module returns."""
+        result = self.inner(x)
+        return result if self.returns_state or not isinstance(result, tuple) else result[0]
+
+
+def prepare(model: Any) -> torch.nn.Module:
+    """Return a model of Rockpool's modules with torch's own interface; the model stays as it is."""
+    return _prepare(model, in_sequence=True)
+
+
+def _prepare(module: Any, *, in_sequence: bool) -> torch.nn.Module:
+    children = torch.nn.Module.named_children(module)
+    if isinstance(module, SequentialMixin):
+        return torch.nn.Sequential(OrderedDict((name, _prepare(child, in_sequence=True)) for name, child in children))
+    if isinstance(module, torch.nn.Sequential):
+        parts = ((name, _prepare(child, in_sequence=True)) for name, child in children)
+        return torch.nn.Sequential(OrderedDict(parts))
+    if type(module).__module__.startswith(PACKAGE):
+        return RockpoolModule(module, returns_state=not in_sequence and not hasattr(module, "_call"))
+    made: torch.nn.Module = torch.nn.Module.__new__(_make_plain_class(type(module)))
+    made.__dict__.update(module.__dict__)
+    made.__dict__["_modules"] = {name: _prepare(child, in_sequence=False) for name, child in children}
+    return made
+
+
+def _make_plain_class(kind: Any) -> Any:
+    """Return a class with the forward of a user's own, and the interface of torch in place of Rockpool's."""
+    if not issubclass(kind, TorchModule):
+        return kind
+    names = ("__call__", "__setattr__", "modules", "parameters", "named_parameters")
+    return type(
+        kind.__name__, (kind,), {"__module__": kind.__module__, **{name: getattr(torch.nn.Module, name) for name in names}}
+    )
+
+
+def _add_module(context: TraceContext, module: RockpoolModule, path: str, x: Symbol, others: tuple[Symbol, ...]) -> Symbol:
+    """Add the layers of a module: weights, or neurons with their recurrent weights."""
+    inner, place = module.inner, name_module(path)
+    kind = next((kind for kind in MODULES if isinstance(inner, kind) and type(inner).forward is kind.forward), None)
+    if kind is None:
+        name = type(inner).__name__
+        raise UnsupportedError(
+            f"{place} is {name}, which has no spiking counterpart here: {explain_refusal(name, context.framework)}"
+        )
+    signal = check_input(context, module, path, x)
+    if signal.shape != (inner.size_in,):
+        raise UnsupportedError(f"{place} takes {inner.size_in} inputs, gets {format_shape(signal.shape)}; check the shapes")
+    if kind is LinearTorch:
+        part = Dense(weight=to_array(inner.weight).T.copy(), bias=None if inner.bias is None else to_array(inner.bias))
+        output = context.unrolled.make_once((path, "module", signal), lambda key: add_part(context, path, key[2], part))
+    else:
+        output = context.unrolled.make_once((path, "neuron", signal), lambda key: _add_neurons(context, inner, path, key[2]))
+    return OutputAndState(output, State()) if module.returns_state else output
+
+
+def _add_neurons(context: TraceContext, inner: Any, path: str, x: Signal) -> Signal:
+    """Add the layer of a neuron module, with one for its recurrent weights."""
+    place, builder = name_module(path), context.builder
+    neuron = _make_neuron(inner, place)
+    currents = [x]
+    if isinstance(inner, LIFTorch) and to_array(inner.w_rec).any():
+        synapse = Dense(weight=to_array(inner.w_rec).T.copy())
+        currents.append(builder.add_layer(f"{path or 'model'}.recurrent", shape=x.shape, synapse=synapse))
+    output = builder.add_layer(path, *currents, neuron=neuron)
+    builder.edges += [Edge(source=output.name, target=current.name, delay=1) for current in currents[1:]]
+    builder.steps_s[output.name] = float(inner.dt)
+    if not isinstance(inner, ExpSynTorch) and to_array(inner.max_spikes_per_dt).max() > 1:
+        builder.notes.append(
+            f"{place}: several spikes in one step, which it may emit where v reaches twice the threshold, are one here; train "
+            "with max_spikes_per_dt=1 for equal spikes"
+        )
+    return output
+
+
+def _make_neuron(inner: Any, place: str) -> Neuron:
+    """Return the neuron of a module.
+
+    Raises:
+        UnsupportedError: noise, a membrane bias, or several synapses a neuron.
+    """
+    dt_s = float(inner.dt)
+    if float(inner.noise_std) != 0:
+        raise UnsupportedError(f"{place} has noise_std {float(inner.noise_std):g}; set it to 0")
+    if isinstance(inner, ExpSynTorch):
+        keep = np.exp(-dt_s / _read(inner.tau))
+        return LI(tau_s=dt_s / (1 - keep), r=keep / (1 - keep))
+    if to_array(inner.bias).any():
+        raise UnsupportedError(f"{place} has a bias of the membrane; put it into the bias of the LinearTorch before it")
+    spiking: dict[str, Any] = {
+        "v_threshold": np.nextafter(_read(inner.threshold).astype(np.float32), np.float32(-np.inf)),
+        "reset": "subtract",
+    }
+    if isinstance(inner, LIFNeuronTorch):
+        keep = np.exp(-dt_s / _read(inner.tau_mem))
+        return LIF(tau_s=dt_s / (1 - keep), r=1 / (1 - keep), **spiking)
+    if inner.n_synapses != 1:
+        raise UnsupportedError(f"{place} has {inner.n_synapses} synapses a neuron; use LIFTorch of one, a layer for each of them")
+    keep, beta = _read(inner.alpha), _read(inner.beta)
+    beta = beta.reshape(-1) if beta.ndim == 2 else beta
+    return CubaLIF(tau_mem_s=dt_s / (1 - keep), tau_syn_s=dt_s / (1 - beta), r=1 / (1 - keep), w_in=beta / (1 - beta), **spiking)
+
+
+def _read(value: Any) -> Array:
+    return np.asarray(to_array(value).astype(np.float64))
+
+
+def _refuse(context: TraceContext, module: Any, path: str, x: Signal) -> Signal:
+    raise UnsupportedError(f"{name_module(path)} is {type(module).__name__}, which has no counterpart here")
+
+
+PACKAGE = "rockpool."
+MODULES = (LinearTorch, LIFTorch, LIFNeuronTorch, ExpSynTorch)
+
+ROCKPOOL = Framework(
+    name="rockpool",
+    title="Rockpool",
+    packages=("spear_deploy.frameworks.rockpool",),
+    time_axis=1,
+    stepped=(),
+    over_time=(RockpoolModule,),
+    keeps_state=True,
+    hands_state=lambda module: module.returns_state,
+    handlers={RockpoolModule: _add_module},
+    add_neurons=_refuse,
+    prepare=prepare,
+    example="LIFTorch",
+    reasons={
+        "aLIFTorch": "its threshold adapts; use LIFTorch",
+        "LIFBitshiftTorch": "use LIFTorch with leak_mode='bitshifts'",
+        "RateTorch UpDownTorch": "it does not spike as a neuron does; use LIFTorch",
+        "InstantTorch": "it calls a function; use a module",
+    },
+    supported="LinearTorch, LIFTorch, LIFNeuronTorch, ExpSynTorch, Linear, Dropout, Identity, Sequential, sums",
+    hint_time="use modules over time in all places",
+    hint_batch="use LinearTorch",
+    hint_state="take the first of what it returns, x, _, _ = module(x), or use Sequential of Rockpool",
+    hint_export="rockpool.nn.modules.torch.nir.to_nir(net), and give the file with --source rockpool",
+)
+"""Rockpool 3.1.0, by what its torch modules mean for time, state and neurons."""

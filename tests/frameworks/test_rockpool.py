@@ -1,0 +1,109 @@
+"""Networks of Rockpool's torch modules: the same spikes in Rockpool and in the network read from them."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("rockpool")
+
+from rockpool.nn.combinators import Sequential  # noqa: E402
+from rockpool.nn.modules import ExpSynTorch, LIFNeuronTorch, LIFTorch, LinearTorch, RateTorch, aLIFTorch  # noqa: E402
+from rockpool.nn.modules.torch.torch_module import TorchModule  # noqa: E402
+
+from spear_deploy.errors import UnsupportedError  # noqa: E402
+from spear_deploy.frameworks.models import read_model  # noqa: E402
+from tests.support.framework_runs import NETWORKS, Draw, count_differences  # noqa: E402
+
+ONE = torch.tensor(1.0)
+DT_S = 2e-3
+
+
+def make_neuron(draw, size):
+    kind = draw.pick(LIFTorch, LIFTorch, LIFNeuronTorch)
+    options = {
+        "threshold": torch.as_tensor(draw.between(0.5, 1.5, *draw.pick((), (size,)))),
+        "max_spikes_per_dt": ONE,
+        "dt": DT_S,
+    }
+    options["tau_mem"] = torch.as_tensor(draw.between(0.003, 0.03, *draw.pick((), (size,))))
+    if kind is LIFTorch:
+        options |= {"has_rec": draw.chance(0.5), "tau_syn": torch.as_tensor(draw.between(0.003, 0.03))}
+        if draw.chance(0.3):
+            options = {name: value for name, value in options.items() if not name.startswith("tau")}
+            options |= {"leak_mode": "bitshifts", "dash_mem": torch.tensor(2.0), "dash_syn": torch.tensor(1.0)}
+    return kind(size, **options)
+
+
+def make_network(draw):
+    size = first = int(draw.rng.integers(3, 10))
+    parts = []
+    for _ in range(int(draw.rng.integers(1, 4))):
+        out = int(draw.rng.integers(2, 14))
+        weight = (torch.randn(size, out) + 0.4) / size**0.5
+        parts += [LinearTorch((size, out), weight=weight, has_bias=draw.chance(0.5)), make_neuron(draw, out)]
+        size = out
+    if draw.chance(0.3):
+        parts.append(ExpSynTorch(size, dt=DT_S, tau=torch.tensor(0.01)))
+    return parts, (first,)
+
+
+class Net(TorchModule):
+    """A network as users write it, with a forward of its own."""
+
+    def __init__(self, parts):
+        super().__init__(shape=(parts[0].size_in, parts[-1].size_out))
+        for number, part in enumerate(parts):
+            setattr(self, f"part{number}", part)
+        self.names = [f"part{number}" for number in range(len(parts))]
+
+    def forward(self, x):
+        for name in self.names:
+            x, _, _ = getattr(self, name)(x)
+        return x
+
+
+@pytest.mark.parametrize("seed", range(NETWORKS))
+def test_a_random_network_spikes_as_in_rockpool(seed):
+    draw = Draw(seed)
+    parts, shape = make_network(draw)
+    x = draw.spikes(shape)
+    given, theirs = torch.from_numpy(x).transpose(0, 1), {}
+    is_own = draw.chance(0.4)
+    with torch.no_grad():
+        for number, part in enumerate(parts):
+            given = part(given)[0]
+            if not isinstance(part, LinearTorch):
+                path = f"part{number}" if is_own else f"{number}_{type(part).__name__}"
+                theirs[path] = given.transpose(0, 1).numpy()
+    model = Net(parts) if is_own else Sequential(*parts)
+    different, emitted = count_differences(model, shape, x, theirs)
+    assert different == 0 and emitted > 0
+    assert read_model(model, shape).dt_s == DT_S
+
+
+def test_several_spikes_in_one_step_are_noted():
+    graph = read_model(Sequential(LinearTorch((6, 5)), LIFTorch(5)), (6,))
+    assert "several spikes in one step, which it may emit where v reaches twice" in graph.metadata["assumptions"][0]
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (lambda: LIFTorch(5, noise_std=0.1), "module '1_LIFTorch' has noise_std 0.1; set it to 0"),
+        (lambda: LIFTorch(5, bias=torch.ones(5)), "has a bias of the membrane; put it into the bias of the LinearTorch"),
+        (lambda: aLIFTorch(5), "is aLIFTorch, .*its threshold adapts"),
+        (lambda: RateTorch(5), "is RateTorch, .*it does not spike as a neuron does"),
+    ],
+)  # fmt: skip
+def test_what_has_no_counterpart_is_refused(module, message):
+    with pytest.raises(UnsupportedError, match=message):
+        read_model(Sequential(LinearTorch((6, 5)), module()), (6,))
+
+
+def test_several_synapses_a_neuron_are_refused():
+    with pytest.raises(UnsupportedError, match="has 2 synapses a neuron; use LIFTorch of one"):
+        read_model(Sequential(LinearTorch((6, 10)), LIFTorch((10, 5))), (6,))
+
+
+def test_another_input_shape_is_refused():
+    with pytest.raises(UnsupportedError, match="takes 6 inputs, gets 7; check the shapes"):
+        read_model(Sequential(LinearTorch((6, 5)), LIFTorch(5)), (7,))

@@ -1,0 +1,97 @@
+"""Networks of sinabs' modules: the same spikes in sinabs and in the network read from them."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+sl = pytest.importorskip("sinabs.layers")
+
+import sinabs.activation as activation  # noqa: E402
+from torch import nn  # noqa: E402
+
+from spear_deploy.errors import UnsupportedError  # noqa: E402
+from spear_deploy.frameworks.models import read_model  # noqa: E402
+from spear_deploy.simulator import simulate  # noqa: E402
+from tests.support.framework_runs import NETWORKS, SAMPLES, STEPS, Draw, count_differences, recorded  # noqa: E402
+
+KINDS = (sl.IAF, sl.LIF, sl.ExpLeak)
+
+
+def make_neuron(draw, shape, squeeze):
+    """Return a random neuron module; `squeeze` takes time within the batch."""
+    spread = draw.pick((), shape)
+    options = {
+        "spike_threshold": torch.as_tensor(draw.between(0.3, 1.2, *spread)),
+        "spike_fn": activation.SingleSpike,
+        "reset_fn": draw.pick(activation.MembraneSubtract(), activation.MembraneReset()),
+    }  # fmt: skip
+    kind = draw.pick("IAF", "LIF", "LIF")
+    if kind == "LIF":
+        options |= {"tau_mem": draw.between(1.5, 20, *draw.pick((), spread)), "norm_input": draw.chance(0.3)}
+        options |= {"train_alphas": draw.chance(0.3)}
+        if options["norm_input"]:
+            options["spike_threshold"] = options["spike_threshold"] / 4
+    if draw.chance(0.3):
+        options["tau_syn"] = torch.as_tensor(draw.between(1.0, 5.0))
+    if squeeze:
+        options["batch_size"] = SAMPLES
+    return getattr(sl, f"{kind}Squeeze" if squeeze else kind)(**options)
+
+
+@pytest.mark.parametrize("seed", range(NETWORKS))
+def test_a_random_network_spikes_as_in_sinabs(seed):
+    draw = Draw(seed)
+    squeeze = draw.chance(0.7)
+    while True:
+        parts, shape = draw.network(lambda d, s: make_neuron(d, s, squeeze), pools=(nn.AvgPool2d, nn.MaxPool2d, sl.SumPool2d))
+        if squeeze or len(shape) == 1:  # without Squeeze a convolution does not see time
+            break
+    if draw.chance(0.3):
+        parts.append(sl.ExpLeakSqueeze(batch_size=SAMPLES, tau_mem=5.0) if squeeze else sl.ExpLeak(tau_mem=5.0, norm_input=True))
+    model, x = nn.Sequential(*parts).eval(), draw.spikes(shape)
+    given = torch.from_numpy(x).transpose(0, 1)
+    theirs = recorded(model, KINDS, lambda: model(given.flatten(0, 1) if squeeze else given))
+    theirs = {
+        path: made.reshape(SAMPLES, STEPS, *made.shape[2 if squeeze else 3 :]).swapaxes(0, 1) for path, made in theirs.items()
+    }
+    different, emitted = count_differences(model, shape, x, theirs)
+    assert different == 0 and emitted > 0
+
+
+def test_several_spikes_in_one_step_are_noted():
+    graph = read_model(nn.Sequential(nn.Linear(6, 5), sl.IAF()), (6,))
+    assert "module '1' has spike_fn=MultiSpike: several spikes in one step" in graph.metadata["assumptions"][0]
+    assert graph.dt_s == 1e-3 and read_model(nn.Sequential(sl.LIF(tau_mem=3.0)), (6,), dt_s=2e-3)["0"].neuron.tau_s > 4e-3
+
+
+def test_a_converted_network_is_read_through_its_container():
+    from sinabs.from_torch import from_model
+
+    torch.manual_seed(0)
+    network = from_model(nn.Sequential(nn.Linear(6, 5), nn.ReLU()), batch_size=1, min_v_mem=None, spike_fn=activation.SingleSpike)
+    x = torch.rand(20, 1, 6)
+    with torch.no_grad():
+        network.spiking_model[0].weight.add_(0.3)
+        spikes = network.spiking_model(x[:, 0])
+    assert spikes.sum() > 10
+    np.testing.assert_array_equal(simulate(read_model(network, (6,)), x.numpy(), kind="current").output[:, 0], spikes.numpy() > 0)
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (lambda: sl.IAF(min_v_mem=-1.0), r"has min_v_mem -1.0, below which its membrane cannot fall"),
+        (lambda: sl.IAF(spike_fn=activation.MaxSpike(2)), "has spike_fn=MaxSpike, which counts spikes"),
+        (lambda: sl.IAF(reset_fn=activation.MembraneSubtract(0.5)), "has reset_fn=MembraneSubtract.subtract_value=0.5"),
+        (lambda: sl.ALIF(tau_mem=3.0, tau_adapt=3.0, adapt_scale=1.0), "module '1' is ALIF, .*its threshold adapts; use LIF"),
+        (lambda: sl.LIFRecurrent(tau_mem=3.0, rec_connect=nn.Linear(5, 5)), "the model cannot be copied"),
+    ],
+)  # fmt: skip
+def test_what_has_no_counterpart_is_refused(module, message):
+    with pytest.raises(UnsupportedError, match=message):
+        read_model(nn.Sequential(nn.Linear(6, 5), module()), (6,))
+
+
+def test_convolutions_need_time_within_the_batch():
+    with pytest.raises(UnsupportedError, match="Conv2d on time x batch x 1 x 4 x 4; use IAFSqueeze"):
+        read_model(nn.Sequential(nn.Conv2d(1, 2, 3), sl.IAF()), (1, 4, 4))

@@ -1,0 +1,191 @@
+"""Networks of snnTorch's modules: the same spikes in snnTorch and in the network read from them."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+snn = pytest.importorskip("snntorch")
+
+from torch import nn  # noqa: E402
+
+from spear_deploy.errors import UnsupportedError  # noqa: E402
+from spear_deploy.frameworks.models import read_model  # noqa: E402
+from spear_deploy.pipeline import api  # noqa: E402
+from spear_deploy.simulator import simulate  # noqa: E402
+from tests.support.framework_runs import NETWORKS, Draw, count_differences, recorded  # noqa: E402
+
+KINDS = (snn.Leaky, snn.Lapicque, snn.Synaptic, snn.RLeaky, snn.RSynaptic)
+PARTS = {snn.Leaky: 2, snn.Lapicque: 2, snn.Synaptic: 3, snn.RLeaky: 2, snn.RSynaptic: 3}
+
+
+def neuron(draw, shape, hidden):
+    """Return a random neuron module; `hidden` keeps its state inside."""
+    kind = draw.pick(*KINDS)
+    spread = draw.pick((), shape, (shape[0], *(1 for _ in shape[1:])))
+    options = {"threshold": draw.between(0.5, 1.5, *draw.pick((), spread)), "learn_threshold": draw.chance(0.3)}
+    if kind is snn.Lapicque:
+        options |= {"R": draw.between(2, 6), "C": draw.between(1, 2), "time_step": draw.between(0.5, 1)}
+    else:
+        options |= {"beta": draw.between(0.3, 1.0, *spread), "learn_beta": draw.chance(0.3)}
+    if kind in (snn.Synaptic, snn.RSynaptic):
+        options["alpha"] = draw.between(0.2, 0.9, *draw.pick((), spread))
+    if kind in (snn.RLeaky, snn.RSynaptic):
+        if draw.chance(0.4):
+            options |= {"all_to_all": False, "V": draw.between(-0.5, 0.5, *spread)}
+        elif len(shape) == 1:
+            options["linear_features"] = shape[0]
+        else:
+            options |= {"conv2d_channels": shape[0], "kernel_size": 3}
+    resets = ["subtract", "subtract", "none"] + ["zero"] * (kind is snn.Leaky)
+    options["reset_mechanism"] = draw.pick(*resets)
+    if kind is snn.Synaptic and draw.chance(0.3):
+        options |= {"reset_mechanism": "zero", "reset_delay": False}
+    return kind(**options, init_hidden=hidden)
+
+
+class Loop(nn.Module):
+    """A forward with explicit states, over x[t], or of the same x in every step."""
+
+    def __init__(self, parts, steps=None):
+        super().__init__()
+        self.parts, self.steps = nn.ModuleList(parts), steps
+
+    def forward(self, x):
+        states = {n: part.reset_mem() for n, part in enumerate(self.parts) if isinstance(part, KINDS)}
+        spikes, membranes = [], []
+        for t in range(x.size(0) if self.steps is None else self.steps):
+            out = x[t] if self.steps is None else x
+            for n, part in enumerate(self.parts):
+                if n not in states:
+                    out = part(out)
+                    continue
+                state = states[n] if isinstance(states[n], tuple) else (states[n],)
+                result = part(out, *state)
+                out, state = result[0], [result[n] for n in range(1, PARTS[type(part)])]
+                states[n] = (out, *state) if isinstance(part, (snn.RLeaky, snn.RSynaptic)) else tuple(state)
+            spikes.append(out)
+            membranes.append(state[-1])
+        return torch.stack(spikes, dim=0), torch.stack(membranes, dim=0)
+
+
+@pytest.mark.parametrize("seed", range(NETWORKS))
+def test_a_random_network_spikes_as_in_snntorch(seed):
+    draw = Draw(seed)
+    form = draw.pick("hidden", "loop", "repeat")
+    parts, shape = draw.network(lambda d, s: neuron(d, s, form == "hidden"), pools=(nn.AvgPool2d, nn.MaxPool2d))
+    x = draw.spikes(shape)
+    if form == "repeat":
+        x = np.broadcast_to(x[:1], x.shape)
+    given = torch.from_numpy(np.ascontiguousarray(x))
+    model = (nn.Sequential(*parts) if form == "hidden" else Loop(parts, len(x) if form == "repeat" else None)).eval()
+
+    def run():
+        if form == "hidden":
+            for step in given:
+                model(step)
+        else:
+            model(given[0] if form == "repeat" else given)
+
+    different, emitted = count_differences(model, shape, x, recorded(model, KINDS, run))
+    assert different == 0 and emitted > 0
+
+
+class Tutorial5(nn.Module):
+    """The network of snnTorch's tutorial 5, smaller."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.lif1 = nn.Linear(40, 100), snn.Leaky(beta=0.95)
+        self.fc2, self.lif2 = nn.Linear(100, 10), snn.Leaky(beta=0.95)
+
+    def forward(self, x):
+        mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
+        spk2_rec, mem2_rec = [], []
+        for _ in range(25):
+            cur1 = self.fc1(x.view(3, -1))
+            spk1, mem1 = self.lif1(cur1, mem1)
+            cur2 = self.fc2(spk1)
+            spk2, mem2 = self.lif2(cur2, mem2)
+            spk2_rec.append(spk2)
+            mem2_rec.append(mem2)
+        return torch.stack(spk2_rec, dim=0), torch.stack(mem2_rec, dim=0)
+
+
+def test_tutorial_5_is_read_as_it_stands():
+    torch.manual_seed(0)
+    model, image = Tutorial5().eval(), torch.rand(3, 1, 5, 8) * 3
+    with torch.no_grad():
+        spikes, _ = model(image)
+    graph = api.load(model, input_shape=(1, 5, 8))
+    x = np.broadcast_to(image.numpy(), (25, *image.shape))
+    assert spikes.sum() > 20
+    np.testing.assert_array_equal(simulate(graph, x, kind="current").output, spikes.numpy() > 0)
+    assert [layer.name for layer in graph.layers if layer.neuron] == ["lif1", "lif2"]
+    assert graph["lif1"].neuron.reset_delay == 1 and graph.dt_s == 1e-4 and graph.metadata["source"] == "snntorch"
+    notes = " ".join(graph.metadata["assumptions"])
+    assert (
+        "the forward feeds the same input in every step" in notes
+        and "takes 3 in view(3, ...) to be the number of samples" in notes
+    )
+    assert api.check(model, "loihi2", input_shape=(1, 5, 8)).verdict == "fits"
+
+
+def test_a_model_that_ran_before_is_read_the_same():
+    model = nn.Sequential(nn.Linear(6, 5), snn.Leaky(beta=0.9, init_hidden=True, output=True))
+    before = read_model(model, (6,))
+    model(torch.rand(4, 6))  # its membrane is now the result of a computation with a gradient
+    after = read_model(model, (6,))
+    assert [layer.name for layer in after.layers] == [layer.name for layer in before.layers] == ["1"]
+
+
+def test_a_step_with_states_as_arguments_is_read():
+    class Step(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc1, self.lif1, self.fc2, self.lif2 = nn.Linear(6, 5), snn.Leaky(beta=0.9), nn.Linear(5, 3), snn.Leaky(beta=0.8)
+
+        def forward(self, x, mem1, mem2):
+            spk1, mem1 = self.lif1(self.fc1(x), mem1)
+            spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
+            return spk2, mem1, mem2
+
+    assert [layer.name for layer in read_model(Step(), (6,)).layers] == ["lif1", "lif2"]
+
+
+def test_without_a_late_reset_the_note_says_where_spikes_differ():
+    graph = read_model(nn.Sequential(nn.Linear(6, 5), snn.Leaky(beta=0.9, init_hidden=True, reset_delay=False)), (6,))
+    assert graph["1"].neuron.reset_delay == 0
+    assert "has reset_delay=False: where its membrane stays above the threshold after a reset" in graph.metadata["assumptions"][0]
+
+
+class BranchesOnData(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lif = snn.Leaky(beta=0.9, init_hidden=True)
+
+    def forward(self, x):
+        return self.lif(x) if x.sum() > 3 else x
+
+
+def lif(kind=snn.Leaky, **options):
+    return nn.Sequential(nn.Linear(6, 5), kind(**{"beta": 0.9, "init_hidden": True, **options}))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: lif(snn.Synaptic, alpha=0.5, reset_mechanism="zero"), "Synaptic .*'zero' one step late.*set reset_delay=False"),
+        (lambda: lif(snn.Lapicque, reset_mechanism="zero"), "Lapicque .*'zero' one step late.*use Leaky"),
+        (lambda: lif(inhibition=True), "module '1' has inhibition=True"),
+        (lambda: lif(state_quant=lambda v: v), "module '1' has state_quant"),
+        (lambda: lif(graded_spikes_factor=2.0), r"graded_spikes_factor 2.0, expected 1"),
+        (lambda: lif(snn.RSynaptic, alpha=0.5, linear_features=5, reset_delay=False), "RSynaptic with reset_delay=False"),
+        (lambda: lif(snn.Alpha, alpha=0.95), "module '1' is Alpha, .*difference of two currents; use Synaptic"),
+        (lambda: nn.Sequential(snn.Leaky(beta=0.5), nn.Linear(6, 2)), "module '1' gets .output, state. .*init_hidden=True"),
+        (BranchesOnData, r"cannot be traced .*, or export it: snntorch.export_nir.export_to_nir\(net, sample\)"),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:Inhibition is an unstable")
+def test_what_has_no_counterpart_is_refused(make, message):
+    with pytest.raises(UnsupportedError, match=message):
+        read_model(make(), (6,))

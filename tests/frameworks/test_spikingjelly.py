@@ -1,0 +1,139 @@
+"""Networks of SpikingJelly's modules: the same spikes in SpikingJelly and in the network read from them."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("spikingjelly")
+
+from spikingjelly.activation_based import functional, layer, neuron, surrogate  # noqa: E402
+from torch import nn  # noqa: E402
+
+from spear_deploy.errors import UnsupportedError  # noqa: E402
+from spear_deploy.frameworks.models import read_model  # noqa: E402
+from spear_deploy.pipeline import api  # noqa: E402
+from spear_deploy.simulator import simulate  # noqa: E402
+from tests.support.framework_runs import NETWORKS, Draw, count_differences, recorded  # noqa: E402
+
+KINDS = (neuron.IFNode, neuron.LIFNode, neuron.ParametricLIFNode, neuron.CUBALIFNode)
+LAYERS = {
+    "conv": layer.Conv2d,
+    "linear": layer.Linear,
+    "norm": layer.BatchNorm2d,
+    "pools": (layer.AvgPool2d, layer.MaxPool2d),
+    "flatten": layer.Flatten,
+    "dropout": layer.Dropout,
+}
+
+
+def make_neuron(draw, shape):
+    kind = draw.pick(*KINDS)
+    options = {"v_threshold": draw.between(0.5, 1.5), "v_reset": draw.pick(None, 0.0, -0.25)}
+    if kind is neuron.CUBALIFNode:
+        options |= {"c_decay": draw.between(0.1, 0.8), "v_decay": draw.between(0.1, 0.9), "v_reset": draw.pick(None, 0.0)}
+    elif kind is not neuron.IFNode:
+        tau = "tau" if kind is neuron.LIFNode else "init_tau"
+        options |= {tau: draw.between(1.2, 6), "decay_input": draw.chance(0.5)}
+    return kind(**options)
+
+
+@pytest.mark.parametrize("seed", range(NETWORKS))
+def test_a_random_network_spikes_as_in_spikingjelly(seed):
+    draw = Draw(seed)
+    mode = draw.pick("s", "m", "containers")
+    parts, shape = draw.network(make_neuron, **({} if mode == "containers" else LAYERS))
+    if mode == "containers":
+        parts = [part if isinstance(part, KINDS) else layer.SeqToANNContainer(part) for part in parts]
+    model, x = nn.Sequential(*parts).eval(), draw.spikes(shape)
+    functional.set_step_mode(model, "s" if mode == "s" else "m")
+    for container in (part for part in parts if isinstance(part, layer.SeqToANNContainer)):
+        functional.set_step_mode(container[0], "s")
+    given = torch.from_numpy(x)
+    theirs = recorded(model, KINDS, lambda: [model(step) for step in given] if mode == "s" else model(given))
+    theirs = {path: outputs if mode == "s" else outputs[0] for path, outputs in theirs.items()}
+    different, emitted = count_differences(model, shape, x, theirs)
+    assert different == 0 and emitted > 0
+
+
+class CSNN(nn.Module):
+    """SpikingJelly's convolutional network of its tutorial, smaller: it repeats an image and averages its spikes."""
+
+    def __init__(self, kind, steps=6):
+        super().__init__()
+        self.steps = steps
+        self.conv_fc = nn.Sequential(
+            layer.Conv2d(1, 4, 3, padding=1, bias=False),
+            layer.BatchNorm2d(4),
+            kind(surrogate_function=surrogate.ATan()),
+            layer.MaxPool2d(2, 2),
+            layer.Flatten(),
+            layer.Linear(4 * 16, 12, bias=False),
+            kind(surrogate_function=surrogate.ATan()),
+            layer.Linear(12, 10, bias=False),
+            kind(surrogate_function=surrogate.ATan()),
+        )
+        functional.set_step_mode(self, "m")
+
+    def forward(self, x):
+        x_seq = self.conv_fc(x.unsqueeze(0).repeat(self.steps, 1, 1, 1, 1))
+        return x_seq.mean(0)
+
+
+@pytest.mark.parametrize("kind", [neuron.IFNode, neuron.LIFNode])
+def test_the_tutorials_network_is_read_as_it_stands(kind):
+    torch.manual_seed(0)
+    model, image = CSNN(kind).eval(), torch.rand(3, 1, 8, 8) * 2
+    with torch.no_grad():
+        for weights in (model.conv_fc[0].weight, model.conv_fc[5].weight, model.conv_fc[7].weight):
+            weights.add_(0.1).mul_(3)
+        rates = model(image)
+    graph = api.load(model, input_shape=(1, 8, 8))
+    ours = simulate(graph, np.broadcast_to(image.numpy(), (6, *image.shape)), kind="current").output
+    assert rates.sum() > 1
+    np.testing.assert_array_equal(ours.mean(0, dtype=np.float32), rates.numpy())
+    assert graph.metadata["assumptions"] == [
+        "the forward feeds the same input in every step: the network takes it step by step",
+        "the forward returns the mean of its outputs over time: the network gives the output of every step",
+    ]
+    assert graph.metadata["source"] == "spikingjelly" and graph.dt_s == 1e-4
+
+
+def test_modules_run_step_by_step_in_their_container():
+    torch.manual_seed(0)
+    inner = layer.MultiStepContainer(nn.Flatten(), nn.Linear(16, 6), neuron.LIFNode())
+    model = nn.Sequential(neuron.IFNode(step_mode="m"), inner).eval()
+    x = torch.rand(9, 3, 1, 4, 4) * 2
+    with torch.no_grad():
+        inner[1].weight.add_(0.3)
+        spikes = model(x)
+    assert spikes.sum() > 5
+    np.testing.assert_array_equal(simulate(read_model(model, (1, 4, 4)), x.numpy(), kind="current").output, spikes.numpy() > 0)
+
+
+def one(module, mode="s", **beside):
+    model = nn.Sequential(*beside.values(), nn.Linear(6, 5), module)
+    functional.set_step_mode(model, mode)
+    return model
+
+
+class OwnCharge(neuron.SimpleLIFNode):
+    def neuronal_charge(self, x):
+        self.v = self.v + x * x
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: one(neuron.QIFNode()), "module '1' is QIFNode, .*quadratic or exponential; use LIFNode"),
+        (lambda: one(neuron.EIFNode()), "module '1' is EIFNode, .*quadratic or exponential; use LIFNode"),
+        (lambda: one(neuron.CUBALIFNode(c_decay=1.0)), "CUBALIFNode with c_decay 1, .* expected decays in"),
+        (lambda: one(OwnCharge(tau=2.0, decay_input=True)), "module '1' is OwnCharge, which has no spiking counterpart"),
+        (lambda: nn.Sequential(neuron.IFNode(step_mode="m"), neuron.IFNode()), "'0' .IFNode. runs over time, .*set_step_mode"),
+        (lambda: nn.Sequential(nn.Conv1d(6, 5, 1), neuron.IFNode(step_mode="m")), "Conv1d on time x batch .*step_mode='m'"),
+        (lambda: nn.Sequential(neuron.IFNode(), layer.SeqToANNContainer(nn.Linear(6, 5))), "runs over time, .*set_step_mode"),
+        (lambda: nn.Sequential(neuron.IFNode(), layer.VotingLayer(2)), "module '1' is VotingLayer, which decodes the outputs"),
+    ],
+)  # fmt: skip
+def test_what_has_no_counterpart_is_refused(make, message):
+    with pytest.raises(UnsupportedError, match=message):
+        read_model(make(), (6,))
