@@ -16,7 +16,7 @@ import numpy as np
 
 from spear_deploy import simulator
 from spear_deploy.errors import DataError, UnsupportedError
-from spear_deploy.network import Array
+from spear_deploy.network import Array, Shape
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline.backends import BACKENDS, Backend, BackendChoice
 from spear_deploy.pipeline.inputs import (
@@ -26,6 +26,7 @@ from spear_deploy.pipeline.inputs import (
     data,
     load,
     load_both,
+    load_for,
     profile,
     quantize_for_chip,
     resolve_chip,
@@ -95,6 +96,7 @@ def check(
     activity: SpikeCounts | float | str | os.PathLike[str] | None = None,
     budget: BudgetFile | str | os.PathLike[str] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    input_shape: Shape | None = None,
     **limits: Any,
 ) -> BudgetReport:
     """Check whether a network fits a chip, resource by resource, with a remedy for each overrun.
@@ -106,6 +108,7 @@ def check(
             without it, resources that depend on activity are not checked.
         budget: a file of limits (`budget_file`); arguments take precedence over the file.
         overrides: facts of the profile to replace, by dotted key.
+        input_shape: without time and batch, of a model that does not state it.
         limits: `cores`; and per inference `synops`, `energy_j` (J) and `latency_s` (s).
 
     Raises:
@@ -121,7 +124,7 @@ def check(
     stated = budget if isinstance(budget, BudgetFile) else BudgetFile() if budget is None else read_budget(budget)
     if (chip := chip or stated.chip) is None:
         raise DataError("no chip is named; give one, e.g. loihi2, or name it in the budget file")
-    graph = load(net)
+    graph = load(net, input_shape=input_shape)
     if find_chained_weights(graph):
         with suppress(UnsupportedError):  # weights that do not fold have a row of their own
             graph = fold_batchnorm(graph)  # a chip holds their product
@@ -191,6 +194,7 @@ def rank(
     *,
     activity: SpikeCounts | float | str | os.PathLike[str] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    input_shape: Shape | None = None,
 ) -> list[Ranked]:
     """Check a network against many chips, and return the reports, the best first.
 
@@ -199,11 +203,12 @@ def rank(
         chips: profiles by name, file, or chip:board; all that come with the toolkit unless given.
         activity: as in `check`.
         overrides: facts to replace in every profile, by dotted key.
+        input_shape: without time and batch, of a model that does not state it.
     """
     from spear_deploy.budget.chip_ranking import rank as rank_graph
     from spear_deploy.hardware.profile import list_profiles
 
-    graph = load(net)
+    graph = load(net, input_shape=input_shape)
     targets = [resolve_chip(chip, overrides) for chip in (list_profiles() if chips is None else chips)]
     return rank_graph(graph, targets, activity=_read_activity(activity, graph))
 
@@ -236,7 +241,7 @@ def count(
     from spear_deploy.data import Dataset
     from spear_deploy.simulator.synops import count_by_rules, count_synops
 
-    graph = load(net)
+    graph = load_for(net, x)
     counts: SpikeCounts | None = None
     samples = len(x.train) + len(x.val) + len(x.test) if isinstance(x, Dataset) else np.shape(x)[1]
     for part, part_kind in _batches(graph, x, kind, batch):
@@ -326,7 +331,7 @@ def explain(
     from spear_deploy.lava.schedule import schedule_on_chip
     from spear_deploy.quantize.explain.attribution import explain as explain_graphs
 
-    graph, calibration = load(net), x
+    graph, calibration = load_for(net, x), x
     if graph.is_integer:
         raise UnsupportedError("the network holds integers already; give the floating-point network that it was made of")
     if isinstance(x, Dataset):
@@ -380,7 +385,7 @@ def compare(
     """
     simulator.check_record(states := tuple(states))
     choices = [choice if isinstance(choice, BackendChoice) else BackendChoice(net=choice) for choice in (a, b)]
-    graphs = [choice.load() for choice in choices]
+    graphs = [choice.load(x) for choice in choices]
     pairs = spike_comparison.pair_layers(*graphs)
     graphs = [
         graph if choice.chip is None else quantize_for_chip(graph, choice.chip, calibration=x, kind=kind)
@@ -414,6 +419,7 @@ def export(
     x: Array | None = None,
     kind: InputKind = "spikes",
     chip: Chip | None = None,
+    input_shape: Shape | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> dict[str, Any]:
@@ -426,6 +432,7 @@ def export(
         x: the input of the proof, (T, B, *input); random input unless given.
         kind: of `x`.
         chip: netx: whose integers, loihi2 unless given. NIR: whose cores go into the metadata, none unless given.
+        input_shape: without time and batch, of a model that does not state it.
         progress: is called with the progress of writing and proving.
         options: `seed` of the random input (0); for ONNX `scan`: one node over a whole sequence in place of a step with states in
             and out.
@@ -440,7 +447,7 @@ def export(
     check_options(options, ("seed", "scan"), "export")
     if options.get("scan") and to != "onnx":
         raise UnsupportedError(f"export to {to}: scan is a form of ONNX alone; leave it out")
-    graph, proof = load(net), ProofInput(x=x, kind=kind, seed=options.get("seed", 0))
+    graph, proof = load(net, input_shape=input_shape), ProofInput(x=x, kind=kind, seed=options.get("seed", 0))
     details: dict[str, Any] = {"scan": True} if options.get("scan") else {}
     if to == "netx" and not graph.is_integer:
         graph, proof, details["approximations"] = _quantize_for_netx(graph, proof, chip or "loihi2")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spear_deploy.util.number_format import compact, join_names, number, percent, plural, points, seconds, with_prefix
+from spear_deploy.budget.intervals import describe_energy, describe_time
+from spear_deploy.util.number_format import compact, interval, join_names, number, percent, plural, points, seconds, with_prefix
 
 VERDICTS = {
     "fits": ("Fits", "good"),
@@ -56,6 +57,7 @@ def _list_figures(deployment: Mapping[str, Any], check: Mapping[str, Any]) -> li
     accuracy, synops, lava = deployment["accuracy"], deployment["synops"], deployment["lava"]
     limit = deployment["cores_limit"]
     energy = deployment["energy"]
+    time, evidence = describe_time(deployment)
     return [
         {
             "name": "Accuracy on the chip",
@@ -80,17 +82,24 @@ def _list_figures(deployment: Mapping[str, Any], check: Mapping[str, Any]) -> li
             if lava["samples"]
             else "Lava has no models of this chip's integers",
         },
-        {
-            "name": "Energy per inference",
-            "value": with_prefix(energy["total"], "J") if energy["total"] is not None else "not known",
-            "note": "terms below" if energy["total"] is not None else _unpublished(energy["missing"]),
-        },
+        {"name": "Energy per inference", **_write_energy(energy)},
         {
             "name": "Time per inference",
-            "value": with_prefix(deployment["latency_s"], "s") if deployment["latency_s"] is not None else "not known",
-            "note": "estimated" if deployment["latency_s"] is not None else _unpublished(check["latency"]["missing"]),
+            "value": time or "not known",
+            "note": f"estimated; {evidence}".rstrip("; ") if time else _unpublished(check["latency"]["missing"]),
         },
     ]
+
+
+def _write_energy(energy: Mapping[str, Any]) -> dict[str, str]:
+    """Return the energy, or the interval of its dynamic part with that of the static one as a note."""
+    words, evidence = describe_energy(energy)
+    if not words:
+        return {"value": "not known", "note": _unpublished(energy["missing"])}
+    if energy["total"] is not None:
+        return {"value": words, "note": f"{evidence}; terms below" if evidence else "terms below"}
+    first, _, rest = words.partition(", ")
+    return {"value": first, "note": f"{rest}; {evidence}" if rest else evidence}
 
 
 def _find_scarcest(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -211,8 +220,25 @@ def list_energy(check: Mapping[str, Any]) -> dict[str, Any]:
         "total": None if energy["total"] is None else with_prefix(energy["total"], "J"),
         "missing": [{"name": name, "key": PRICE_KEYS.get(name, "")} for name in energy["missing"]],
         "measured": energy["measured"],
+        "intervals": _list_intervals(energy),
+        "effective": energy.get("effective_ops"),
+        "neuron_ops": check.get("neuron_ops"),
         "latency": check["latency"],
     }
+
+
+def _list_intervals(energy: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return dynamic and static energy between their ends, with product, evidence and source."""
+    parts = energy.get("interval_j") or {}
+    return [
+        {
+            "name": name,
+            "text": interval(parts[name][0], parts[name][1], "J"),
+            **{key: parts[key][name] for key in ("how", "evidence", "source")},
+        }
+        for name in ("dynamic", "static")
+        if parts.get(name) is not None
+    ]
 
 
 def describe_origin(provenance: Mapping[str, Any], deployment: Mapping[str, Any]) -> dict[str, Any]:
