@@ -36,7 +36,7 @@ def test_a_graph_a_file_and_a_model_are_networks(tmp_path, model):
     assert loaded.input_shape == (6,) and [layer.spikes for layer in loaded.layers] == [True, False]
 
 
-def test_what_is_no_network_or_does_not_say_enough(model, tmp_path):
+def test_a_number_is_no_network_and_a_model_needs_an_input_shape(model, tmp_path):
     with pytest.raises(DataError, match="net: int given, expected a network"):
         api.load(3)
     with pytest.raises(DataError, match="does not say the shape of its input"):
@@ -64,8 +64,8 @@ def test_each_option_goes_to_the_network_that_takes_it(tmp_path):
     graph = random_graph(0)
     write_snn(graph, tmp_path / "net.snn")
     api.export(graph, tmp_path / "net.nir", to="nir")
-    one, other = api.load_both(tmp_path / "net.snn", tmp_path / "net.nir", dt_s=0.004)
-    assert one == graph and other == read_nir(tmp_path / "net.nir", dt_s=0.004)
+    first, other = api.load_both(tmp_path / "net.snn", tmp_path / "net.nir", dt_s=0.004)
+    assert first == graph and other == read_nir(tmp_path / "net.nir", dt_s=0.004)
     with pytest.raises(FileError, match="states its own dt_s"):
         api.load_both(tmp_path / "net.snn", tmp_path / "net.snn", dt_s=0.004)
 
@@ -124,28 +124,28 @@ def test_count_takes_lists_and_batches(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("options", "message"),
     [
         ({"kind": "spike"}, "kind 'spike': an input is 'spikes' or 'current'"),
         ({"backend": "lawa"}, "backend 'lawa': expected one of 'fast', 'lava', 'lava-fast', 'norse'; did you mean 'lava'"),
         ({"record": ("spike",)}, "record 'spike': what can be recorded is"),
     ],
 )
-def test_a_misspelt_word_is_refused_instead_of_ignored(given, message):
+def test_a_misspelt_kind_backend_or_record_is_refused(options, message):
     graph = random_graph(0)
     with pytest.raises(DataError, match=message):
-        api.simulate(graph, random_spikes(graph, 0), **given)
+        api.simulate(graph, random_spikes(graph, 0), **options)
 
 
-def test_a_side_says_what_runs_it(model):
+def test_a_backend_choice_runs_its_backend_and_chip(model):
     x = np.random.default_rng(0).random((12, 3, 6)) * 3
     graph = api.load(model, input_shape=(6,))
     side = api.BackendChoice(net=model, graph=graph, backend="norse")
     theirs = api.simulate(side, x, kind="current")
     ours = api.simulate(graph, x, kind="current")
     np.testing.assert_allclose(theirs.output, ours.output, atol=1e-6)
-    found = api.compare(side, graph, x, kind="current")
-    assert found[0].mismatches == 0 and found[1].largest < 1e-6
+    result = api.compare(side, graph, x, kind="current")
+    assert result[0].mismatches == 0 and result[1].largest < 1e-6
     same = api.simulate(graph, x, kind="current", chip="loihi2", record=("v",))
     again = api.simulate(api.BackendChoice(net=graph, chip="loihi2"), x, kind="current", record=("v",))
     np.testing.assert_array_equal(same.output, again.output)
@@ -155,10 +155,10 @@ def test_a_current_meets_integers_as_graded_spikes():
     graph = random_graph(1)
     x = np.random.default_rng(0).random((10, 2, *graph.input_shape))
     integer = api.quantize_for_chip(graph, "loihi2", calibration=x, kind="current")
-    found = api.compare(graph, integer, x, kind="current", states=("v",))
+    result = api.compare(graph, integer, x, kind="current", states=("v",))
     by_chip = api.compare(graph, api.BackendChoice(net=graph, chip="loihi2"), x, kind="current", states=("v",))
-    assert found == by_chip
-    assert found[-1].what == "value" and 0 < found[-1].largest < 2
+    assert result == by_chip
+    assert result[-1].what == "value" and 0 < result[-1].largest < 2
     with pytest.raises(DataError, match="record 'u': a floating-point network keeps u after its decay"):
         api.compare(graph, integer, x, kind="current", states=("u",))
     assert sum(layer.mismatches for layer in api.compare(integer, integer, x, kind="current", states=("u", "v"))) == 0
@@ -168,8 +168,8 @@ def test_explain_takes_data_with_labels():
     graph = random_graph(5)
     x = np.moveaxis(random_spikes(graph, 2, steps=8, batch=60), 1, 0)
     data = from_arrays({"x": x, "y": np.arange(60) % 3}, name="d")
-    found = api.explain(graph, "loihi2", data, samples=5)
-    assert found.samples == 5 and found.costs[0].accuracy is not None
+    result = api.explain(graph, "loihi2", data, samples=5)
+    assert result.samples == 5 and result.costs[0].accuracy is not None
     assert api.explain(graph, "loihi2", data).samples == len(data.test)
     with pytest.raises(UnsupportedError, match="the network holds integers already"):
         api.explain(quantize(graph), "loihi2", data)

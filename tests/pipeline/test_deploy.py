@@ -69,7 +69,7 @@ def test_deploy_states_what_it_measured():
 
 
 @pytest.mark.lava
-def test_deployed_files_give_the_stated_numbers_again():
+def test_deployed_files_give_the_stated_numbers():
     result, folder, _ = deployed()
     test = task().test
     networks = {name: api.load(folder / f"{name}.snn") for name in ("dense", "pruned", "quantised")}
@@ -82,19 +82,19 @@ def test_deployed_files_give_the_stated_numbers_again():
 
 
 @pytest.mark.lava
-def test_layers_are_told_as_they_are_counted():
+def test_layers_json_holds_the_counted_synops_spikes_and_weights():
     result, folder, _ = deployed()
-    told = json.loads((folder / "layers.json").read_text())
+    reported = json.loads((folder / "layers.json").read_text())
     test = task().test
     for name, key in (("dense", "dense"), ("quantised", "achieved")):
         graph = api.load(folder / f"{name}.snn")
         counts = simulate(graph, np.moveaxis(test.x, 0, 1)).counts
-        assert sum(row["synops"] or 0 for row in told[name]["layers"]) == pytest.approx(result.synops[key])
-        (row,) = [row for row in told[name]["layers"] if row["name"] == "fc"]
+        assert sum(row["synops"] or 0 for row in reported[name]["layers"]) == pytest.approx(result.synops[key])
+        (row,) = [row for row in reported[name]["layers"] if row["name"] == "fc"]
         assert row["spikes"] == pytest.approx(counts.sent["fc"].sum() / len(test))
         assert row["rate"] == pytest.approx(counts.sent["fc"].sum() / len(test) / 6 / row["neurons"])
         assert row["weights"] == np.count_nonzero(graph["fc"].synapse.weight)
-        assert told[name]["input"]["spikes"] == pytest.approx(test.x.sum() / len(test))
+        assert reported[name]["input"]["spikes"] == pytest.approx(test.x.sum() / len(test))
 
 
 @pytest.mark.lava
@@ -124,13 +124,13 @@ def test_a_format_that_cannot_hold_the_network_is_a_note():
 @pytest.mark.lava
 def test_provenance_names_digests_versions_and_what_the_user_supplied(folder):
     again(folder, overrides={"energy.synop_pj": 23.6})
-    told = json.loads((folder / "provenance.json").read_text())
-    for name, digest in told["sha256"].items():
+    reported = json.loads((folder / "provenance.json").read_text())
+    for name, digest in reported["sha256"].items():
         assert digest == hash_file(folder / name), name
-    assert [fact["key"] for fact in told["chip"]["facts"] if fact["evidence"] == "user"] == ["energy.synop_pj"]
-    assert all(fact["source"] for fact in told["chip"]["facts"])
-    assert {"python", "torch", "lava-nc", "spear-deploy"} <= set(told["versions"])
-    assert told["command"] is None and told["data"]["samples"] == {"train": 82, "val": 14, "test": 24}
+    assert [fact["key"] for fact in reported["chip"]["facts"] if fact["evidence"] == "user"] == ["energy.synop_pj"]
+    assert all(fact["source"] for fact in reported["chip"]["facts"])
+    assert {"python", "torch", "lava-nc", "spear-deploy"} <= set(reported["versions"])
+    assert reported["command"] is None and reported["data"]["samples"] == {"train": 82, "val": 14, "test": 24}
     assert "synapse" not in json.loads((folder / "deployment.json").read_text())["energy"]["missing"]
 
 
@@ -149,7 +149,7 @@ def test_prune_writes_the_plan_that_gives_the_pruned_network(tmp_path):
 
 
 @pytest.mark.lava
-def test_a_second_run_takes_everything_from_the_first(folder):
+def test_a_second_run_takes_all_five_stages_from_the_first(folder):
     result = again(folder)
     assert result.resumed == ("evaluate", "prune", "quantise", "lava", "export")
     assert "taken from an earlier run with the same inputs: evaluate, prune, quantise" in result.resumed_note
@@ -160,7 +160,7 @@ def test_a_second_run_takes_everything_from_the_first(folder):
 
 
 @pytest.mark.lava
-def test_a_failed_stage_keeps_what_was_done_and_the_next_run_goes_on(tmp_path):
+def test_a_failed_stage_keeps_the_stages_before_and_the_next_run_goes_on(tmp_path):
     kept = r"no test sample .*; what is done \(evaluate, prune, quantise\) is kept in '.*out', and `go` goes on"
     with pytest.raises(DataError, match=kept):
         again(tmp_path / "out", lava_samples=0, command="go")
@@ -184,7 +184,7 @@ def stopping(stage, done):
 
 @pytest.mark.lava
 @pytest.mark.parametrize("stage, done", [("estimate", 2), ("fine-tune", 3)])
-def test_a_search_that_ctrl_c_stopped_gives_in_the_end_what_one_gives_that_was_not(tmp_path, stage, done):
+def test_a_search_stopped_by_ctrl_c_ends_in_the_result_of_an_uninterrupted_run(tmp_path, stage, done):
     out = tmp_path / "out"
     try:
         cut = again(out, progress=stopping(stage, done))
@@ -199,7 +199,7 @@ def test_a_search_that_ctrl_c_stopped_gives_in_the_end_what_one_gives_that_was_n
 
 
 @pytest.mark.lava
-def test_other_options_take_what_they_share_and_leave_nothing_of_the_old_result(folder):
+def test_other_options_reuse_equal_stages_and_remove_the_old_results(folder):
     with pytest.raises(DataError, match="no test sample to run on Lava"):
         again(folder, lava_samples=0)
     left = {path.name for path in folder.iterdir()}
@@ -208,7 +208,7 @@ def test_other_options_take_what_they_share_and_leave_nothing_of_the_old_result(
 
 
 @pytest.mark.lava
-def test_a_file_that_was_changed_is_made_again(folder):
+def test_a_changed_file_is_made_again(folder):
     with open(folder / "quantised.snn", "ab") as file:
         file.write(b"x")
     result = again(folder)
@@ -217,17 +217,17 @@ def test_a_file_that_was_changed_is_made_again(folder):
 
 
 @pytest.mark.lava
-def test_the_command_goes_on_too_and_says_so_beside_its_result(folder, tmp_path, monkeypatch):
+def test_the_command_resumes_and_notes_it_on_stderr(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.savez("task.npz", **arrays())
     arguments = ["deploy", "out/dense.snn", "--chip", "loihi2", "--data", "task.npz", "--out", "out"]
     arguments += ["--synops", "70%", "--method", "uniform", "--lava-samples", "4", "--json"]
-    found = CliRunner().invoke(main, arguments)
-    assert found.exit_code == 0, found.output + found.stderr
-    assert "note: taken from an earlier run with the same inputs: evaluate, prune, quantise, lava, export" in found.stderr
-    assert without_seconds(json.loads(found.stdout)) == without_seconds(deployed()[0].to_json())
-    told = json.loads(Path("out/provenance.json").read_text())
-    assert told["command"] == " ".join(["spear-deploy", *arguments])
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output + result.stderr
+    assert "note: taken from an earlier run with the same inputs: evaluate, prune, quantise, lava, export" in result.stderr
+    assert without_seconds(json.loads(result.stdout)) == without_seconds(deployed()[0].to_json())
+    reported = json.loads(Path("out/provenance.json").read_text())
+    assert reported["command"] == " ".join(["spear-deploy", *arguments])
 
 
 def open_stage_cache(folder, **options):
@@ -247,7 +247,7 @@ def unreachable():
     raise AssertionError("the stage ran")
 
 
-def test_a_stage_is_done_again_if_its_inputs_or_files_change_or_if_asked(tmp_path):
+def test_a_stage_runs_again_if_inputs_or_files_change_or_if_fresh(tmp_path):
     first = open_stage_cache(tmp_path).run("one", {"seed": 0}, writing(tmp_path, "a/x.txt", "0"))
     assert open_stage_cache(tmp_path).run("one", {"seed": 0}, unreachable) == first
     assert open_stage_cache(tmp_path).run("one", {"seed": 1}, writing(tmp_path, "a/x.txt", "1")).value == "1"
@@ -257,7 +257,7 @@ def test_a_stage_is_done_again_if_its_inputs_or_files_change_or_if_asked(tmp_pat
     assert open_stage_cache(tmp_path).run("one", {"seed": 1}, writing(tmp_path, "b.txt", "3")).value == "3"
 
 
-def test_what_was_cut_short_by_hand_is_done_again(tmp_path):
+def test_an_incomplete_stage_runs_again(tmp_path):
     open_stage_cache(tmp_path).run("search", {}, writing(tmp_path, "x.txt", "best so far", complete=False))
     assert open_stage_cache(tmp_path).run("search", {}, writing(tmp_path, "x.txt", "best")).value == "best"
 
@@ -271,12 +271,12 @@ def test_stages_of_other_code_are_other_stages(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", '{"one": 3}', '{"one": {"key": "k"}}', '{"one": {"key": "k", "files": [], "value": 0, "seconds": 0}}']
 )
-def test_a_damaged_ledger_holds_nothing(tmp_path, text):
+def test_a_damaged_stage_cache_holds_no_stages(tmp_path, text):
     (tmp_path / STAGES_FILE).write_text(text)
     assert open_stage_cache(tmp_path).run("one", {}, writing(tmp_path, "x.txt", "new")).value == "new"
 
 
-def test_a_ledger_never_removes_what_lies_outside_its_folder(tmp_path):
+def test_a_stage_cache_removes_no_file_outside_its_folder(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     (tmp_path / "out").mkdir()
     row = {"key": "k", "files": {"../mine.txt": "0"}, "value": None, "seconds": 0.0}
@@ -285,25 +285,25 @@ def test_a_ledger_never_removes_what_lies_outside_its_folder(tmp_path):
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
-def test_ctrl_c_and_errors_say_what_is_kept_once_there_is_something(tmp_path):
+def test_ctrl_c_and_errors_name_the_kept_stages(tmp_path):
     def stop():
         raise KeyboardInterrupt
 
     def fail():
         raise BackendError("Lava died", cause="died")
 
-    found = open_stage_cache(tmp_path)
+    result = open_stage_cache(tmp_path)
     with pytest.raises(KeyboardInterrupt, match="^$"):
-        found.run("one", {}, stop)
-    found.run("one", {}, writing(tmp_path, "x.txt", "done"))
+        result.run("one", {}, stop)
+    result.run("one", {}, writing(tmp_path, "x.txt", "done"))
     with pytest.raises(KeyboardInterrupt, match=r"what is done \(one\) is kept in .*, and the same call goes on from there"):
-        found.run("two", {}, stop)
+        result.run("two", {}, stop)
     with pytest.raises(BackendError, match=r"^Lava died; what is done \(one\) is kept") as caught:
-        found.run_always("two", fail)
+        result.run_always("two", fail)
     assert caught.value.cause == "died"
 
 
-def test_after_a_budget_that_cannot_be_reached_the_command_has_one_that_can():
+def test_after_an_unreachable_budget_the_advised_command_has_one_that_can_be_reached():
     advice = make_advice("spear-deploy deploy a.snn --synops=5% --out b")
     assert advice(BudgetError("too low", min_value=812.3)) == "`spear-deploy deploy a.snn --out b --synops 813`"
     assert advice(BudgetError("no number")) == "`spear-deploy deploy a.snn --synops=5% --out b`"
@@ -333,18 +333,18 @@ def test_counts_come_back_from_their_file_delayed_edges_included(tmp_path):
     edges = (Edge(source="input", target="a.b"), Edge(source="a.b", target="back", delay=2))
     graph = SNNGraph(layers=tuple(layers), edges=edges, input_shape=(3,))
     counts = simulate(graph, random_spikes(graph, 0, steps=6, batch=2)).counts
-    found = read_counts(tmp_path / "counts.npz", json.loads(json.dumps(write_counts(counts, tmp_path / "counts.npz"))))
-    assert (found.steps, found.samples, found.input_kind) == (6, 2, "spikes")
-    assert count_synops(graph, found) == count_synops(graph, counts) and counts.delivered
+    result = read_counts(tmp_path / "counts.npz", json.loads(json.dumps(write_counts(counts, tmp_path / "counts.npz"))))
+    assert (result.steps, result.samples, result.input_kind) == (6, 2, "spikes")
+    assert count_synops(graph, result) == count_synops(graph, counts) and counts.delivered
     for name, sent in counts.sent.items():
-        np.testing.assert_array_equal(found.sent[name], sent)
+        np.testing.assert_array_equal(result.sent[name], sent)
 
 
 # ------------------------------------------------------------------------------------------------------ what goes wrong
 
 
 @pytest.mark.parametrize("text", ["much", "", "%", "0", "-3", "nan", "inf%"])
-def test_budgets_that_are_none(text):
+def test_an_invalid_synops_budget_is_refused(text):
     with pytest.raises(BudgetError, match=f"SynOps budget '{text}': expected"):
         parse_amount(text, "synops")
 
@@ -355,7 +355,7 @@ def test_a_budget_below_an_almost_empty_network_names_what_is_reachable(tmp_path
     assert caught.value.min_value > 1 and not (tmp_path / "out").exists()
 
 
-def test_what_cannot_go_on_is_said_before_anything_is_trained(tmp_path):
+def test_impossible_deployments_are_refused_before_training(tmp_path):
     integer = api.quantize_for_chip(network(IF()), "loihi2")
     with pytest.raises(UnsupportedError, match="an integer network can be neither searched nor fine-tuned"):
         sd.deploy(integer, "loihi2", task(), out=tmp_path / "out")
@@ -376,14 +376,14 @@ def test_lava_needs_a_sample():
 
 
 def test_norse_and_our_simulator_agree_on_every_spike():
-    found = compare_with_norse(network(LIF(tau_s=0.002, v_threshold=0.2)), task().test)
-    assert found == {"samples": 24, "spike_mismatches": 0, "spikes_compared": 24 * 6 * 8}
+    result = compare_with_norse(network(LIF(tau_s=0.002, v_threshold=0.2)), task().test)
+    assert result == {"samples": 24, "spike_mismatches": 0, "spikes_compared": 24 * 6 * 8}
 
 
 # ------------------------------------------------------------------------------------------------- chips that Lava is not of
 
 
-def test_a_chip_whose_integers_lava_does_not_know_is_deployed_without_that_proof(tmp_path):
+def test_a_speck2f_network_is_deployed_without_a_lava_run(tmp_path):
     graph = network(IF(reset="subtract"))
     graph = graph.with_layers(lambda layer: replace(layer, neuron=IF(reset="subtract")))
     result = sd.deploy(graph, "speck2f", task(), out=tmp_path, synops="80%", method="uniform")

@@ -47,18 +47,18 @@ def task():
 # ------------------------------------------------------------------------------------------------------------ amounts
 
 
-def test_amounts_are_numbers_or_shares():
+def test_an_amount_is_a_number_or_a_share():
     assert parse_amount("35%", "synops") == Amount(value=0.35, relative=True) and parse_amount(12, "cores").resolve(100) == 12
     assert parse_amount("2.5", "energy_uj").value == pytest.approx(2.5e-6) and parse_amount("50%", "cores").resolve(8) == 4
 
 
 @pytest.mark.parametrize("text", ["much", "", "%", "nan%"])
-def test_what_is_no_amount_is_refused(text):
+def test_text_that_is_neither_a_number_nor_a_share_is_refused(text):
     with pytest.raises(BudgetError, match=f"cores budget '{text}': expected"):
         parse_amount(text, "cores")
 
 
-def test_what_is_not_known_has_no_budget():
+def test_a_budget_on_an_unknown_energy_is_refused():
     with pytest.raises(
         BudgetError, match="energy budget: what the network takes is not known for this chip; leave this budget out"
     ):
@@ -77,9 +77,9 @@ def test_costs_of_a_plan_are_those_of_the_pruned_network(seed):
         widths = tuple(int(rng.integers(1, group.channels + 1)) for group in groups)
         plan = PruningPlan(kept={group.name: tuple(range(w)) for group, w in zip(groups, widths, strict=True)})
         report = check(prune(graph, plan), profile)
-        found = costs.sizes(widths)
-        assert found["cores"] == report.cores_used
-        assert found["memory_words"] == sum(part.memory_words for part in report.placement.slices)
+        result = costs.sizes(widths)
+        assert result["cores"] == report.cores_used
+        assert result["memory_words"] == sum(part.memory_words for part in report.placement.slices)
         assert bool(costs.place(widths)[1]) == any(row.resource != "synops" for row in report.over)
 
 
@@ -102,22 +102,22 @@ def test_each_budget_alone_is_kept(task, budget):
     share = 0.97 if resource == "latency_s" else 0.7
     try:
         settings = PruneSettings(**{budget: f"{100 * share:g}%"}, method="random", search=PLAIN)
-        found = search(graph, data, settings, chip=costs)
+        result = search(graph, data, settings, chip=costs)
     except BudgetError as error:  # what does not depend on widths cannot be kept, and that is said
         assert resource in ("latency_s", "memory_words") and "with one channel left in every layer" in str(error)
         return
     evaluator = Evaluator(graph, data, chip=costs, timed=True)
-    score = evaluator.score(found.score.widths)
+    score = evaluator.score(result.score.widths)
     values = {"synops": score.synops, **score.activity, **evaluator.sizes(score.widths)}
-    assert values[resource] <= share * dense[resource] * (1 + 1e-9) and max(w for _, w in found.widths.values()) > 1
+    assert values[resource] <= share * dense[resource] * (1 + 1e-9) and max(w for _, w in result.widths.values()) > 1
 
 
 def test_several_budgets_hold_together(task):
     graph, data = task
     settings = PruneSettings(synops="70%", parameters=150, method="random", epochs=6, search=PLAIN)
-    found = prune_to_budget(graph, data, settings)
-    assert found.met and count_parameters(found.graph) <= 150 and set(found.budgets) == {"synops", "parameters"}
-    assert evaluate(found.graph, data.test).synops.total <= 0.7 * evaluate(graph, data.test).synops.total
+    result = prune_to_budget(graph, data, settings)
+    assert result.met and count_parameters(result.graph) <= 150 and set(result.budgets) == {"synops", "parameters"}
+    assert evaluate(result.graph, data.test).synops.total <= 0.7 * evaluate(graph, data.test).synops.total
 
 
 def test_cores_are_a_step_that_the_search_sees():
@@ -130,8 +130,8 @@ def test_cores_are_a_step_that_the_search_sees():
     profile = api.resolve_chip("loihi1", {"core.neurons": "10"})[0]
     costs = build_chip_costs(graph, profile)
     assert [costs.sizes((w,))["cores"] for w in (40, 31, 30, 21, 20)] == [5, 5, 4, 4, 3]
-    found = search(graph, toy_data(), PruneSettings(cores=4, method="uniform", search=PLAIN), chip=costs)
-    assert found.widths == {"a": (40, 30)}  # the most channels that 4 cores hold
+    result = search(graph, toy_data(), PruneSettings(cores=4, method="uniform", search=PLAIN), chip=costs)
+    assert result.widths == {"a": (40, 30)}  # the most channels that 4 cores hold
     with pytest.raises(BudgetError, match="cores budget 1 is below 2, what this network costs with one channel left") as error:
         search(graph, toy_data(), PruneSettings(cores=1, search=PLAIN), chip=costs)
     assert error.value.min_value == 2
@@ -170,20 +170,20 @@ def structured(seed=0):
     return SNNGraph(layers=layers, edges=edges, input_shape=(6,))
 
 
-def test_skips_loops_several_inputs_and_parameters_by_channel_are_pruned_to_a_budget():
+def test_a_network_with_skips_loops_and_parameters_per_channel_is_pruned_to_its_budget():
     data = toy_data()
     graph = train(structured(), data, recipe=quick(8))
     (group,) = list_prunable_groups(graph)  # the skip joins everything
     assert set(group.producers) == {"one", "two", "body", "loop"}
-    found = prune_to_budget(graph, data, PruneSettings(synops="60%", method="random", epochs=8, search=PLAIN))
-    assert found.met and found.widths["one"][1] < 12
-    small = found.graph
-    assert {small.shape_of(name) for name in ("one", "two", "body", "loop", "sum")} == {(found.widths["one"][1],)}
-    assert small["one"].neuron.tau_s.shape == (found.widths["one"][1],)
+    result = prune_to_budget(graph, data, PruneSettings(synops="60%", method="random", epochs=8, search=PLAIN))
+    assert result.met and result.widths["one"][1] < 12
+    small = result.graph
+    assert {small.shape_of(name) for name in ("one", "two", "body", "loop", "sum")} == {(result.widths["one"][1],)}
+    assert small["one"].neuron.tau_s.shape == (result.widths["one"][1],)
     assert evaluate(small, data.test).synops.total <= 0.6 * evaluate(graph, data.test).synops.total
 
 
-def test_what_cannot_be_pruned_is_named():
+def test_the_output_layer_is_named_as_unprunable():
     assert list_unprunable(toy_network()) == ["'out' cannot be pruned: it is the network's output"]
 
 
@@ -195,14 +195,14 @@ def narrowed(graph, data, width):
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.3, 2.0, 50.0])
-def test_a_wider_plan_takes_at_most_so_many_times_more_and_one_channel_more_would_not(task, factor):
+def test_a_wider_plan_is_the_largest_within_the_factor_of_synops(task, factor):
     graph, data = task
     narrow, evaluator = narrowed(graph, data, 4), Evaluator(graph, data)
-    found = widen_plan(graph, narrow, factor, data)
+    result = widen_plan(graph, narrow, factor, data)
     if factor == 1.0:
-        assert found is None
+        assert result is None
         return
-    widths = tuple(len(found.metadata["kept_channels"][group.name]) for group in evaluator.groups)
+    widths = tuple(len(result.metadata["kept_channels"][group.name]) for group in evaluator.groups)
     assert all(4 <= w <= n for w, n in zip(widths, evaluator.channels, strict=True)) and max(widths) > 4
     limit = factor * evaluator.estimate((4,) * len(widths))
     assert evaluator.estimate(widths) <= limit
@@ -228,18 +228,18 @@ def test_a_wider_plan_keeps_the_budgets_of_size_and_the_chip(task):
     assert widened(full, synops="50%") is not None
 
 
-def test_a_plan_that_leaves_budget_over_grows_instead_of_spiking_more(task):
+def test_a_plan_that_leaves_budget_unused_gets_wider(task):
     graph, data = task
     low = search(graph, data, PruneSettings(synops="30%", method="uniform", search=PLAIN))
-    found = prune_to_budget(graph, data, PruneSettings(synops="70%", epochs=4), search_result=low)
-    before, after = low.widths, found.widths
-    assert all(after[name][1] >= before[name][1] for name in after) and found.widths != {n: list(w) for n, w in before.items()}
-    assert found.met and found.unused < 0.1
+    result = prune_to_budget(graph, data, PruneSettings(synops="70%", epochs=4), search_result=low)
+    before, after = low.widths, result.widths
+    assert all(after[name][1] >= before[name][1] for name in after) and result.widths != {n: list(w) for n, w in before.items()}
+    assert result.met and result.unused < 0.1
     alone = prune_to_budget(graph, data, PruneSettings(synops="30%", epochs=4), search_result=low)
-    assert found.accuracy >= alone.accuracy
+    assert result.accuracy >= alone.accuracy
 
 
-def test_thresholds_that_would_cost_accuracy_stay_unless_learning_helps(task, monkeypatch):
+def test_thresholds_that_cost_accuracy_are_put_back_unless_learning_wins_it_back(task, monkeypatch):
     graph, data = task
     monitor, outcomes = BudgetMonitor(graph, data, PruneSettings(synops="90%").budgets), set()
 
@@ -280,7 +280,7 @@ def test_thresholds_that_would_cost_accuracy_stay_unless_learning_helps(task, mo
 
 
 @pytest.mark.parametrize("factor", [0.85, 1.2])
-def test_thresholds_move_away_from_rest_and_the_readout_stays(task, factor):
+def test_thresholds_scale_their_distance_from_rest_and_the_readout_stays(task, factor):
     graph, _ = task
     resting = graph.with_layers(
         {"hidden": replace(graph["hidden"], neuron=replace(graph["hidden"].neuron, v_leak=np.float32(0.5)))}
@@ -301,22 +301,22 @@ def test_thresholds_bring_a_network_to_its_budget_from_both_sides(share):
     assert evaluate(trimmed, val).accuracy >= evaluate(graph, val).accuracy - 0.02
 
 
-def test_weights_go_until_the_budget_is_met_and_the_smallest_first(task):
+def test_the_smallest_weights_become_zero_until_the_budget_is_met(task):
     graph, data = task
-    found = evaluate(graph, data.val)
+    result = evaluate(graph, data.val)
 
     def value(network):
-        return evaluate(network, data.val).synops.total / (0.96 * found.synops.total)
+        return evaluate(network, data.val).synops.total / (0.96 * result.synops.total)
 
-    thin = last_adjustments.zero_weights(graph, found.counts.sent, value)
+    thin = last_adjustments.zero_weights(graph, result.counts.sent, value)
     assert 0.98 <= value(thin) <= 1
     gone = (thin["hidden"].synapse.weight == 0) & (graph["hidden"].synapse.weight != 0)
     assert 0 < gone.mean() <= last_adjustments.WEIGHTS_SPAN
     assert np.abs(graph["hidden"].synapse.weight[gone]).mean() < np.abs(graph["hidden"].synapse.weight[~gone]).mean()
-    assert last_adjustments.zero_weights(graph, found.counts.sent, lambda network: 0.9) is graph
+    assert last_adjustments.zero_weights(graph, result.counts.sent, lambda network: 0.9) is graph
 
 
-def test_channels_go_until_enough_is_gone(task):
+def test_channels_are_dropped_until_the_excess_is_gone(task):
     graph, data = task
     before = evaluate(graph, data.val).synops.total
     after = last_adjustments.drop_channels(graph, data, 0.1)
@@ -336,14 +336,14 @@ def test_membrane_potential_is_the_mean_of_what_is_recorded(seed):
     graph = random_graph(seed)
     x = random_spikes(graph, seed)
     split = Split(x=np.moveaxis(x, 0, 1).astype(np.uint8), y=np.zeros(x.shape[1], int))
-    run, found = simulate(graph, x, record=["v"]), mean_membrane_potential(graph, split)
-    for name, value in found.items():
+    run, result = simulate(graph, x, record=["v"]), mean_membrane_potential(graph, split)
+    for name, value in result.items():
         np.testing.assert_allclose(value, np.abs(run.v[name]).mean(axis=(0, 1)), rtol=1e-6)
     for group in list_prunable_groups(graph):
-        assert score_channels(graph, group, "membrane", statistics=found).shape == (group.channels,)
+        assert score_channels(graph, group, "membrane", statistics=result).shape == (group.channels,)
 
 
-def test_taylor_ranks_what_the_decision_hangs_on_first():
+def test_taylor_scores_are_zero_for_neurons_that_reach_no_output():
     """Only neurons 0 and 1 reach the outputs; the others spike as much and matter to nobody."""
     weight = np.zeros((2, 6), np.float32)
     weight[0, 0] = weight[1, 1] = 1.0
@@ -352,16 +352,16 @@ def test_taylor_ranks_what_the_decision_hangs_on_first():
         Layer(name="out", synapse=Dense(weight=weight), neuron=LI(tau_s=2e-3)),
     )
     graph, data = chain(layers, input_shape=(6,)), toy_data()
-    found = taylor_scores(graph, data.train)
-    assert (found["a"][:2] > 0).all() and not found["a"][2:].any()
-    assert plan_by_importance(graph, {"a": 2}, "taylor", statistics=found).kept["a"] == (0, 1)
+    result = taylor_scores(graph, data.train)
+    assert (result["a"][:2] > 0).all() and not result["a"][2:].any()
+    assert plan_by_importance(graph, {"a": 2}, "taylor", statistics=result).kept["a"] == (0, 1)
 
 
-def test_every_criterion_serves_a_search_and_a_missing_one_is_named(task):
+def test_every_criterion_works_in_a_search_and_an_unknown_one_is_refused(task):
     graph, data = task
     for criterion in ("l1", "bn_scale", "rate", "membrane", "taylor"):
-        found = search(graph, data, PruneSettings(synops="60%", method="uniform", search=replace(PLAIN, criterion=criterion)))
-        assert found.predicted <= 0.6 * evaluate(graph, data.val).synops.total
+        result = search(graph, data, PruneSettings(synops="60%", method="uniform", search=replace(PLAIN, criterion=criterion)))
+        assert result.predicted <= 0.6 * evaluate(graph, data.val).synops.total
     group = list_prunable_groups(graph)[0]
     with pytest.raises(GraphError, match="importance 'taylor' needs evidence of a run"):
         score_channels(graph, group, "taylor")

@@ -28,7 +28,7 @@ from tests.pipeline.test_deploy import network, task
 FAST = {"method": "uniform", "epochs": 3}
 
 
-def test_budgets_of_several_kinds_hold_and_what_stays_whole_is_named(tmp_path):
+def test_budgets_of_several_kinds_hold_and_unprunable_groups_are_named(tmp_path):
     net, data = network(IF(), hidden=12), task(samples=300)
     facts = sd.prune(net, "loihi1", data, out=tmp_path, synops="70%", parameters=120, energy_uj="95%", **FAST)
     pruned = api.load(tmp_path / "pruned.snn")
@@ -49,7 +49,7 @@ def test_without_a_budget_a_network_that_fits_is_not_changed(tmp_path):
     assert "nothing was changed" in facts["notes"][-1] and facts["synops"]["budget"] is None
 
 
-def test_without_a_budget_a_network_that_does_not_fit_is_made_to(tmp_path):
+def test_without_a_budget_a_network_that_does_not_fit_is_pruned_until_it_fits(tmp_path):
     net = network(IF(), hidden=20)
     small = {"core.neurons": "6", "chip.usable_cores": "3"}  # 12 hidden neurons on two cores, the readout on the third
     facts = sd.prune(net, "loihi2", task(), out=tmp_path, overrides=small, **FAST)
@@ -59,10 +59,10 @@ def test_without_a_budget_a_network_that_does_not_fit_is_made_to(tmp_path):
     assert not (tmp_path / "b").exists()
 
 
-def test_one_budget_has_a_page_too(tmp_path):
+def test_prune_writes_a_page_for_one_budget(tmp_path):
     facts = sd.prune(network(IF(), hidden=20), "loihi2", task(), out=tmp_path, synops="60%", **FAST)
     page = (tmp_path / facts["files"]["report"]).read_text()
-    assert facts["files"]["report"] == "prune.html" and "What the budget costs" in page and "60% SynOps" in page
+    assert facts["files"]["report"] == "prune.html" and "Accuracy within the budget" in page and "60% SynOps" in page
     assert f"{100 * facts['accuracy']['pruned']:.2f} %" in page and "Reward of each evaluation" in page
     assert write_report(tmp_path) == tmp_path / "prune.html" and (tmp_path / "prune.html").read_text() == page
     enough = sd.prune(network(IF(), hidden=20), "loihi2", task(), out=tmp_path / "whole", **FAST)
@@ -84,8 +84,8 @@ def test_one_search_serves_several_budgets(tmp_path):
     front = json.loads(result.stdout)["front"]
     assert [row["wanted"] for row in front] == ["80%", "60%"]
     for row in front:
-        found = evaluate(api.load(tmp_path / "out" / row["files"]["pruned"]), from_arrays({"x": x, "y": y}, name="d").test)
-        assert found.synops.total == row["synops"]["achieved"] <= row["synops"]["budget"]
+        measured = evaluate(api.load(tmp_path / "out" / row["files"]["pruned"]), from_arrays({"x": x, "y": y}, name="d").test)
+        assert measured.synops.total == row["synops"]["achieved"] <= row["synops"]["budget"]
     page = (tmp_path / "out" / "front.html").read_text()
     for row in front:
         assert f"{100 * row['accuracy']['pruned']:.2f} %" in page and f"<h2>The search for {row['wanted']}</h2>" in page
@@ -100,11 +100,11 @@ def test_one_search_serves_several_budgets(tmp_path):
     assert front[1]["evaluations"] <= 3 + 2 * 2 and json.loads((tmp_path / "out" / "front.json").read_text())["front"] == front
 
 
-def test_both_kinds_of_synops_budget_are_too_many():
+def test_synops_and_budgets_together_are_a_usage_error():
     result = CliRunner().invoke(
         main, ["prune", "digits", "--chip", "loihi2", "--data", "digits", "--synops", "5", "--budgets", "5%", "--out", "o"]
     )
-    assert result.exit_code == 2 and "--budgets are several --synops" in result.stderr
+    assert result.exit_code == 2 and "--budgets and --synops do not go together; give one of them" in result.stderr
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):
@@ -159,7 +159,7 @@ def test_fewer_than_one_episode_or_epoch_is_refused(wrong):
         PruneSettings(**wrong)
 
 
-def test_settings_refuse_a_budget_or_method_that_is_none_when_they_are_made():
+def test_settings_with_an_invalid_budget_or_method_are_refused():
     with pytest.raises(BudgetError, match="energy budget 'much': expected a number of µJ or a share such as 50%"):
         PruneSettings(energy_uj="much")
     for make in (PruneSettings, DeploySettings):

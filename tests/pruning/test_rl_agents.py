@@ -68,7 +68,7 @@ def test_an_episode_asks_each_group_once_and_rewards_at_the_end():
     assert last[-2] == 0.0 and env.observation_space.contains(last)
 
 
-def test_transitions_are_what_playing_the_executed_ratios_shows():
+def test_transitions_are_the_observations_of_the_executed_ratios():
     env = Toy(limit=1.5).env()
     env.reset()
     for ratio in (0.9, 0.9, 0.9):
@@ -83,7 +83,7 @@ def test_transitions_are_what_playing_the_executed_ratios_shows():
         np.testing.assert_allclose(after, seen, atol=1e-6)
 
 
-def test_compute_static_features_are_those_of_the_layers():
+def test_static_features_are_those_of_the_layers():
     graph = digits_network(0)
     table = compute_static_features(graph, list_prunable_groups(graph))
     # index, dense, inputs, channels, stride, kernel, weights of conv1 and conv2, scaled: equal columns are 0
@@ -131,7 +131,7 @@ def test_ddpg_learns_the_known_optimum_and_beats_uniform():
 
 
 @pytest.mark.parametrize("agent", ["td3", "sac"])
-def test_other_agents_run(agent):
+def test_td3_and_sac_play_eight_episodes(agent):
     played(agent, seed=0, episodes=8)
 
 

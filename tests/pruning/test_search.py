@@ -62,7 +62,7 @@ def task():
     return graph, data, 0.6 * evaluate(graph, data.test).synops.total
 
 
-# -------------------------------------------------------------------------------------------------------------- score
+# -------------------------------------------------------------------------------------------------------------- candidates
 
 
 def masked(graph, plan):
@@ -109,15 +109,15 @@ def test_estimate_grows_with_every_channel(task):
     assert evaluator.estimate((16, 16)) == pytest.approx(evaluator.dense.synops.total)
 
 
-def test_a_score_is_what_the_pruned_network_does_and_is_remembered(task):
+def test_a_score_is_the_exact_evaluation_and_is_measured_once(task):
     graph, data, _ = task
     evaluator = Evaluator(graph, data)
-    found, candidate = evaluator.score((9, 7)), evaluator.build((9, 7))
+    result, candidate = evaluator.score((9, 7)), evaluator.build((9, 7))
     exact = evaluate(candidate, data.val)
-    assert (found.accuracy, found.synops) == pytest.approx((exact.accuracy, exact.synops.total))
+    assert (result.accuracy, result.synops) == pytest.approx((exact.accuracy, exact.synops.total))
     sliced = prune(graph, evaluator.plan((9, 7)))
     assert [layer.synapse for layer in candidate.layers] == [layer.synapse for layer in sliced.layers]
-    assert evaluator.score((9, 7)) is found and evaluator.evaluations == 1
+    assert evaluator.score((9, 7)) is result and evaluator.evaluations == 1
 
 
 def test_batch_norm_is_re_estimated_before_scoring():
@@ -144,25 +144,25 @@ def test_a_network_without_prunable_channels_is_refused(task):
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "spear"])
 def test_every_method_finds_a_plan_within_the_budget(task, method):
     graph, data, budget = task
-    told = []
-    found = search(graph, data, PruneSettings(synops=budget, method=method, seed=0, search=FAST), progress=told.append)
-    assert len(found.history) == (1 if method == "uniform" else 10) and told[-1]["of"] == 10
-    assert all(row["feasible"] for row in found.history)
-    assert found.estimator.upper(found.score.synops, FAST.confidence) <= budget
-    assert found.predicted <= budget and evaluate(found.graph, data.val).synops.total == pytest.approx(found.score.synops)
-    assert found.widths == {name: (16, len(kept)) for name, kept in found.plan.kept.items()}
-    assert found.score.accuracy == max(row["accuracy"] for row in found.history)
-    assert found.evaluations < 2 * 4 + 1 + 10 * 4 and not found.interrupted
-    json.dumps([*found.history, found.estimator.to_json(), found.seconds])
+    reported = []
+    result = search(graph, data, PruneSettings(synops=budget, method=method, seed=0, search=FAST), progress=reported.append)
+    assert len(result.history) == (1 if method == "uniform" else 10) and reported[-1]["of"] == 10
+    assert all(row["feasible"] for row in result.history)
+    assert result.estimator.upper(result.score.synops, FAST.confidence) <= budget
+    assert result.predicted <= budget and evaluate(result.graph, data.val).synops.total == pytest.approx(result.score.synops)
+    assert result.widths == {name: (16, len(kept)) for name, kept in result.plan.kept.items()}
+    assert result.score.accuracy == max(row["accuracy"] for row in result.history)
+    assert result.evaluations < 2 * 4 + 1 + 10 * 4 and not result.interrupted
+    json.dumps([*result.history, result.estimator.to_json(), result.seconds])
 
 
 def test_spear_punishes_what_is_above_the_budget_and_ends_within_it(task):
     graph, data, budget = task
     soft = replace(FAST, projects=False, objective="accuracy", tar="cliff")
-    found = search(graph, data, PruneSettings(synops=budget, method="spear", search=soft))
-    feasible = [row["feasible"] for row in found.history]
-    assert set(feasible) == {True, False} and found.estimator.upper(found.score.synops) <= budget
-    for row in found.history:
+    result = search(graph, data, PruneSettings(synops=budget, method="spear", search=soft))
+    feasible = [row["feasible"] for row in result.history]
+    assert set(feasible) == {True, False} and result.estimator.upper(result.score.synops) <= budget
+    for row in result.history:
         assert (row["reward"] == row["accuracy"]) if row["feasible"] else (row["reward"] < -3)
     tight = search(graph, data, PruneSettings(synops=budget / 2, method="spear", search=replace(soft, episodes=2)))
     assert not any(row["feasible"] for row in tight.history) and tight.predicted <= budget / 2
@@ -186,16 +186,16 @@ def test_searchers_leave_the_global_random_state_alone(task):
     assert (np.random.get_state()[1] == before[0]).all() and torch.equal(torch.random.get_rng_state(), before[1])
 
 
-def test_ctrl_c_keeps_the_best_so_far(task):
+def test_ctrl_c_keeps_the_best_plan_so_far(task):
     graph, data, budget = task
 
     def stop(facts):
         if facts["stage"] == "search" and facts["done"] == 5:
             raise KeyboardInterrupt
 
-    found = search(graph, data, PruneSettings(synops=budget, method="random", search=FAST), progress=stop)
-    assert found.interrupted and len(found.history) == 5
-    assert found.score.accuracy == max(row["accuracy"] for row in found.history)
+    result = search(graph, data, PruneSettings(synops=budget, method="random", search=FAST), progress=stop)
+    assert result.interrupted and len(result.history) == 5
+    assert result.score.accuracy == max(row["accuracy"] for row in result.history)
 
 
 def test_ctrl_c_before_the_first_plan_is_passed_on(task):
@@ -208,23 +208,23 @@ def test_ctrl_c_before_the_first_plan_is_passed_on(task):
         search(graph, data, PruneSettings(synops=budget, search=FAST), progress=stop)
 
 
-def test_an_unreachable_budget_names_the_least(task):
+def test_an_unreachable_budget_names_the_smallest_that_can_be_reached(task):
     graph, data, _ = task
-    least = Evaluator(graph, data).score((1, 1)).synops
+    smallest = Evaluator(graph, data).score((1, 1)).synops
     with pytest.raises(
-        BudgetError, match=rf"budget {least / 2:.0f} is below {least:.0f}, what this network costs with one"
+        BudgetError, match=rf"budget {smallest / 2:.0f} is below {smallest:.0f}, what this network costs with one"
     ) as error:
-        search(graph, data, PruneSettings(synops=least / 2, search=FAST))
-    assert error.value.min_value == least
+        search(graph, data, PruneSettings(synops=smallest / 2, search=FAST))
+    assert error.value.min_value == smallest
 
 
-def test_floors_give_way_where_only_that_reaches_the_budget(task):
+def test_floors_are_lowered_where_only_that_reaches_the_budget(task):
     graph, data, _ = task
     evaluator = Evaluator(graph, data)
     between = (evaluator.score((1, 1)).synops + evaluator.score((8, 8)).synops) / 2
     assert between < evaluator.score((8, 8)).synops
-    found = search(graph, data, PruneSettings(synops=between, method="random", search=replace(FASTEST, floor=0.5)))
-    assert min(width for _, width in found.widths.values()) < 8 and found.predicted <= between
+    result = search(graph, data, PruneSettings(synops=between, method="random", search=replace(FASTEST, floor=0.5)))
+    assert min(width for _, width in result.widths.values()) < 8 and result.predicted <= between
 
 
 @pytest.mark.parametrize("budget", [0.0, -1.0, np.nan, np.inf])
@@ -247,7 +247,7 @@ def test_an_unknown_method_is_refused(task):
 
 
 @pytest.mark.parametrize("wrong", [{"episodes": 0}, {"floor": 0.0}, {"samples": -1}, {"tar": "hinges"}])
-def test_settings_say_what_may_be(wrong):
+def test_search_settings_out_of_range_are_refused(wrong):
     with pytest.raises(BudgetError, match="search settings: .* given; expected at least 1, above 0 and at most 1"):
         SearchSettings(**wrong)
     with pytest.raises(BudgetError, match="LRE is a line through 1 sample; expected 0, or at least 2"):
@@ -256,44 +256,44 @@ def test_settings_say_what_may_be(wrong):
         SearchSettings(objective="loss")
 
 
-def test_the_ladder_fine_tunes_the_best_and_takes_the_winner(task):
+def test_successive_halving_fine_tunes_the_best_plans_and_takes_the_winner(task):
     graph, data, budget = task
     settings = replace(FASTEST, episodes=8, rounds=(3, 6), finalists=6)
-    found = search(graph, data, PruneSettings(synops=budget, method="random", search=settings))
-    rungs = [[row for row in found.rounds if row["rung"] == rung] for rung in (1, 2)]
+    result = search(graph, data, PruneSettings(synops=budget, method="random", search=settings))
+    rungs = [[row for row in result.rounds if row["rung"] == rung] for rung in (1, 2)]
     climbed = len(rungs[0])
     assert 2 <= climbed <= 6 and len(rungs[1]) == (round(climbed / 3) if round(climbed / 3) > 1 else 0)
-    ranked = sorted(found.history, key=lambda row: -row["reward"])
+    ranked = sorted(result.history, key=lambda row: -row["reward"])
     first = list(dict.fromkeys(tuple(row["widths"]) for row in ranked))[:6]
     assert [tuple(row["widths"]) for row in rungs[0]] == first
     last = rungs[1] or rungs[0]
     winner = max(last, key=lambda row: row["certainty"])
-    assert winner["certainty"] == next(r["certainty"] for r in last if tuple(r["widths"]) == found.score.widths)
+    assert winner["certainty"] == next(r["certainty"] for r in last if tuple(r["widths"]) == result.score.widths)
 
 
-def test_the_first_proposal_climbs_even_where_it_looks_worse(task):
+def test_the_first_proposal_is_a_finalist_even_with_a_lower_reward(task):
     graph, data, budget = task
     settings, stood_back = replace(FASTEST, episodes=12, rounds=(2,), finalists=3), 0
     for seed in range(4):
-        found = search(graph, data, PruneSettings(synops=budget, method="random", search=settings, seed=seed))
-        feasible = [tuple(row["widths"]) for row in found.history if row["feasible"]]
-        rewards = {tuple(row["widths"]): row["reward"] for row in found.history}
+        result = search(graph, data, PruneSettings(synops=budget, method="random", search=settings, seed=seed))
+        feasible = [tuple(row["widths"]) for row in result.history if row["feasible"]]
+        rewards = {tuple(row["widths"]): row["reward"] for row in result.history}
         ranked = sorted(dict.fromkeys(feasible), key=lambda widths: -rewards[widths])
-        climbed = [tuple(row["widths"]) for row in found.rounds]
+        climbed = [tuple(row["widths"]) for row in result.rounds]
         assert set(climbed) <= {*ranked[:3], feasible[0]} and feasible[0] in climbed
         stood_back += feasible[0] not in ranked[:3]
     assert stood_back
 
 
-def test_a_plan_is_worth_what_its_right_labels_are_given(task):
+def test_certainty_is_the_geometric_mean_of_the_probability_of_the_right_labels(task):
     graph, data, budget = task
     for objective in ("accuracy", "certainty"):
-        found = search(graph, data, PruneSettings(synops=budget, method="random", search=replace(FASTEST, objective=objective)))
-        assert all(row["reward"] == row[objective] for row in found.history if row["feasible"])
-    outputs = simulate(found.graph, np.moveaxis(data.val.x, 0, 1)).output
+        result = search(graph, data, PruneSettings(synops=budget, method="random", search=replace(FASTEST, objective=objective)))
+        assert all(row["reward"] == row[objective] for row in result.history if row["feasible"])
+    outputs = simulate(result.graph, np.moveaxis(data.val.x, 0, 1)).output
     logits = LOGIT_SCALE * outputs.reshape(*outputs.shape[:2], -1).mean(0)
     right = np.exp(logits[np.arange(len(data.val.y)), data.val.y]) / np.exp(logits).sum(axis=1)
-    assert found.score.certainty == pytest.approx(np.exp(np.mean(np.log(right))), rel=1e-4)
+    assert result.score.certainty == pytest.approx(np.exp(np.mean(np.log(right))), rel=1e-4)
 
 
 # --------------------------------------------------------------------------------------------------------- checkpoint
@@ -317,7 +317,7 @@ def test_a_search_that_was_stopped_goes_on_to_the_same_end(task, tmp_path):
     assert search(graph, data, settings, checkpoint=path).evaluations == 0
 
 
-def test_a_checkpoint_of_something_else_is_refused(task, tmp_path):
+def test_a_checkpoint_of_another_network_data_or_version_is_refused(task, tmp_path):
     graph, data, budget = task
     path = tmp_path / "checkpoint.json"
     settings = PruneSettings(synops=budget, method="uniform", search=replace(FASTEST, samples=0))
@@ -347,7 +347,7 @@ def test_a_checkpoint_that_version_0_1_0_wrote_gives_its_plan_again(tmp_path):
     assert [row["widths"] for row in result.rounds] == [[5, 12], [7, 8]]
 
 
-def test_another_fact_of_the_chip_is_another_chip(task, tmp_path):
+def test_a_checkpoint_of_another_chip_fact_is_refused(task, tmp_path):
     graph, data, _ = task
     settings, path = PruneSettings(cores=5, method="uniform", search=replace(FASTEST, samples=0)), tmp_path / "checkpoint.json"
     chip = load_profile("loihi2")
@@ -375,66 +375,67 @@ def test_one_search_serves_several_budgets_for_less(task):
     settings = PruneSettings(method="evolution", search=replace(FASTEST, episodes=12))
     front = search_front(graph, data, settings, budgets)
     alone = [search(graph, data, replace(settings, synops=budget)) for budget in budgets]
-    assert [len(found.history) for found in front] == [12, 6, 6]
-    assert all(found.predicted <= share * total for found, share in zip(front, shares, strict=True))
-    assert sum(found.evaluations for found in front) < sum(found.evaluations for found in alone)
+    assert [len(result.history) for result in front] == [12, 6, 6]
+    assert all(result.predicted <= share * total for result, share in zip(front, shares, strict=True))
+    assert sum(result.evaluations for result in front) < sum(result.evaluations for result in alone)
 
 
-# -------------------------------------------------------------------------------------------------------- closed loop
+# -------------------------------------------------------------------------------------------------------- prune_to_budget
 
 
-def test_the_budget_holds_on_unseen_data_and_the_plan_says_what_is_left(task):
+def test_the_budget_holds_on_unseen_data_and_the_plan_gives_the_widths(task):
     graph, data, _budget = task
-    told = []
-    found = prune_to_budget(
-        graph, data, PruneSettings(synops="60%", method="random", epochs=20, search=FAST), progress=told.append
+    reported = []
+    result = prune_to_budget(
+        graph, data, PruneSettings(synops="60%", method="random", epochs=20, search=FAST), progress=reported.append
     )
-    test, limit = evaluate(found.graph, data.test), 0.6 * evaluate(graph, data.test).synops.total
-    assert 0.93 * limit <= test.synops.total <= limit and found.met and found.synops <= found.aim < found.budget
-    assert found.synops == evaluate(found.graph, data.val).synops.total
+    test, limit = evaluate(result.graph, data.test), 0.6 * evaluate(graph, data.test).synops.total
+    assert 0.93 * limit <= test.synops.total <= limit and result.met and result.synops <= result.aim < result.budget
+    assert result.synops == evaluate(result.graph, data.val).synops.total
     assert test.accuracy >= evaluate(graph, data.test).accuracy - 0.1
-    sliced = prune(graph, found.plan)
+    sliced = prune(graph, result.plan)
     assert [sliced.shape_of(layer.name) for layer in sliced.layers] == [
-        found.graph.shape_of(layer.name) for layer in found.graph.layers
+        result.graph.shape_of(layer.name) for layer in result.graph.layers
     ]
-    assert found.widths == {name: [16, len(kept)] for name, kept in found.plan.kept.items()}
-    assert {facts["stage"] for facts in told} == {"estimate", "search", "fine-tune"}
-    assert json.loads(json.dumps(found.to_json()))["met"]
+    assert result.widths == {name: [16, len(kept)] for name, kept in result.plan.kept.items()}
+    assert {facts["stage"] for facts in reported} == {"estimate", "search", "fine-tune"}
+    assert json.loads(json.dumps(result.to_json()))["met"]
 
 
-def test_an_absolute_budget_holds_with_a_wider_margin_that_is_said(task):
+def test_an_absolute_budget_holds_with_a_wider_margin_that_a_note_states(task):
     graph, data, budget = task
     settings = PruneSettings(synops=budget, method="uniform", epochs=6, search=replace(FASTEST, samples=0))
     absolute = prune_to_budget(graph, data, settings)
     relative = prune_to_budget(graph, data, replace(settings, synops="60%"))
     assert evaluate(absolute.graph, data.test).synops.total <= budget
     assert MAX_STATED_SLACK / 2 < relative.margin < absolute.margin  # so that either may leave more unused than is promised
-    told = [next(note for note in found.notes if "kept with a margin" in note) for found in (relative, absolute)]
-    for found, note in zip((relative, absolute), told, strict=True):
+    reported = [next(note for note in result.notes if "kept with a margin" in note) for result in (relative, absolute)]
+    for result, note in zip((relative, absolute), reported, strict=True):
         assert (
-            f"a margin of {found.margin:.1%}, by which" in note and f"up to {2 * found.margin:.1%} of it may stay unused" in note
+            f"a margin of {result.margin:.1%}, by which" in note
+            and f"up to {2 * result.margin:.1%} of it may stay unused" in note
         )
-    assert ["a budget in per cent" in note for note in told] == [False, True]
+    assert ["a budget in per cent" in note for note in reported] == [False, True]
 
 
-def test_a_margin_that_keeps_the_promise_is_not_told(task, monkeypatch):
+def test_a_margin_below_the_stated_slack_has_no_note(task, monkeypatch):
     graph, data, budget = task
     monkeypatch.setattr(prune_to_budget_module, "MAX_STATED_SLACK", 1.0)
-    found = prune_to_budget(
+    result = prune_to_budget(
         graph, data, PruneSettings(synops=budget, method="uniform", epochs=2, search=replace(FASTEST, samples=0))
     )
-    assert 2 * found.margin <= 1 and not any("kept with a margin" in note for note in found.notes)
+    assert 2 * result.margin <= 1 and not any("kept with a margin" in note for note in result.notes)
 
 
 def test_a_network_within_its_budget_is_left_alone(task):
     graph, data, _ = task
-    found = prune_to_budget(graph, data, PruneSettings(synops=10 * evaluate(graph, data.val).synops.total))
-    assert found.graph == graph and found.search is None and found.met
-    assert found.widths == {"hidden": [16, 16], "second": [16, 16]}
-    assert "within the budget as it is: nothing was changed" in found.notes[-1]
+    result = prune_to_budget(graph, data, PruneSettings(synops=10 * evaluate(graph, data.val).synops.total))
+    assert result.graph == graph and result.search is None and result.met
+    assert result.widths == {"hidden": [16, 16], "second": [16, 16]}
+    assert "within the budget as it is: nothing was changed" in result.notes[-1]
 
 
-def test_what_is_measured_is_what_is_deployed(task):
+def test_the_deployed_form_is_measured(task):
     """The deployed form here has lower thresholds, and so more spikes, than the network that learns."""
     graph, data, _ = task
 
@@ -442,10 +443,10 @@ def test_what_is_measured_is_what_is_deployed(task):
         return last_adjustments.multiply_thresholds(network, 0.9), split
 
     settings = PruneSettings(synops="60%", method="uniform", epochs=12, search=replace(FASTEST, samples=0))
-    found = prune_to_budget(graph, data, settings, deployed=(deploy_float, deployed))
-    running = last_adjustments.multiply_thresholds(found.graph, 0.9)
-    assert found.met and evaluate(running, data.val).synops.total == pytest.approx(found.synops)
-    assert evaluate(found.graph, data.val).synops.total < found.synops
+    result = prune_to_budget(graph, data, settings, deployed=(deploy_float, deployed))
+    running = last_adjustments.multiply_thresholds(result.graph, 0.9)
+    assert result.met and evaluate(running, data.val).synops.total == pytest.approx(result.synops)
+    assert evaluate(result.graph, data.val).synops.total < result.synops
     assert evaluate(running, data.test).synops.total <= 0.6 * evaluate(graph, data.test).synops.total
 
 
@@ -457,30 +458,30 @@ def test_ctrl_c_while_fine_tuning_keeps_the_best_and_its_budget(task):
             raise KeyboardInterrupt
 
     settings = PruneSettings(synops="60%", method="uniform", epochs=30, search=replace(FASTEST, samples=0))
-    found = prune_to_budget(graph, data, settings, progress=stop)
-    assert found.interrupted and len(found.history) == 6 and found.met
-    assert any("fine-tuning was interrupted after 6 epochs" in note for note in found.notes)
+    result = prune_to_budget(graph, data, settings, progress=stop)
+    assert result.interrupted and len(result.history) == 6 and result.met
+    assert any("fine-tuning was interrupted after 6 epochs" in note for note in result.notes)
 
 
-def test_a_budget_that_cannot_be_held_is_said(task, monkeypatch):
+def test_a_budget_that_cannot_be_held_has_a_note(task, monkeypatch):
     graph, data, _ = task
 
     def dear(network, split):
         return (network if network is graph else graph), split
 
     settings = PruneSettings(synops="60%", method="uniform", epochs=1, search=replace(FASTEST, samples=0))
-    found = prune_to_budget(graph, data, settings, deployed=(dear,))
-    assert not found.met and any("the SynOps budget could not be held with its margin" in note for note in found.notes)
+    result = prune_to_budget(graph, data, settings, deployed=(dear,))
+    assert not result.met and any("the SynOps budget could not be held with its margin" in note for note in result.notes)
 
 
 def test_a_silent_network_and_one_at_chance_are_warned_about(task):
     graph, data, _ = task
     quiet = graph.with_layers({"hidden": replace(graph["hidden"], synapse=Dense(weight=graph["hidden"].synapse.weight * 0.01))})
-    told, settings = [], replace(FASTEST, samples=0)
+    reported, settings = [], replace(FASTEST, samples=0)
     notes = prune_to_budget(
-        quiet, data, PruneSettings(synops="99%", method="uniform", epochs=1, search=settings), progress=told.append
+        quiet, data, PruneSettings(synops="99%", method="uniform", epochs=1, search=settings), progress=reported.append
     ).notes
-    assert [facts.get("note") for facts in told[:3]] == [*notes[:2], None]  # before anything is searched
+    assert [facts.get("note") for facts in reported[:3]] == [*notes[:2], None]  # before anything is searched
     assert re.search(r"'hidden', 'second' hardly spike \(spikes per neuron and step: hidden 0.0000", notes[0])
     assert "the given network is at chance" in notes[1]
 
@@ -500,10 +501,10 @@ def test_digits_from_dense_to_half_the_synops(seed):
     data = load_data("digits", seed=seed)
     dense = train(digits_network(seed), data, seed=seed)
     before = evaluate(dense, data.test)
-    found = prune_to_budget(dense, data, PruneSettings(synops="50%", seed=seed))
-    after = evaluate(found.graph, data.test)
+    result = prune_to_budget(dense, data, PruneSettings(synops="50%", seed=seed))
+    after = evaluate(result.graph, data.test)
     assert before.accuracy >= 0.98 and after.accuracy >= before.accuracy - 0.015
     unused = 1 - after.synops.total / (before.synops.total / 2)
-    stated = [note for note in found.notes if f"up to {2 * found.margin:.1%} of it may stay unused" in note]
-    assert bool(stated) == (2 * found.margin > MAX_STATED_SLACK)
-    assert found.met and 0 <= unused <= max(MAX_STATED_SLACK, 2 * found.margin)
+    stated = [note for note in result.notes if f"up to {2 * result.margin:.1%} of it may stay unused" in note]
+    assert bool(stated) == (2 * result.margin > MAX_STATED_SLACK)
+    assert result.met and 0 <= unused <= max(MAX_STATED_SLACK, 2 * result.margin)

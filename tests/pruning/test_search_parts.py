@@ -31,15 +31,15 @@ def test_within_the_budget_more_accurate_is_never_worse(form, accuracy, better, 
 
 
 @pytest.mark.parametrize("form", sorted(TAR))
-@given(accuracy=st.floats(0.01, 1), one=st.floats(1.01, 2.5), other=st.floats(1.01, 2.5))
+@given(accuracy=st.floats(0.01, 1), first=st.floats(1.01, 2.5), other=st.floats(1.01, 2.5))
 @settings(max_examples=40, deadline=None)
-def test_beyond_the_budget_more_synops_are_never_better(form, accuracy, one, other):
-    less, more = sorted((one, other))
+def test_beyond_the_budget_more_synops_are_never_better(form, accuracy, first, other):
+    less, more = sorted((first, other))
     assert TAR[form](accuracy, more * 100, 100, 250) <= TAR[form](accuracy, less * 100, 100, 250)
     assert TAR[form](accuracy, less * 100, 100, 250) < TAR[form](accuracy, 100, 100, 250)
 
 
-def test_the_forms_by_hand():
+def test_the_four_rewards_of_one_plan_by_hand():
     values = {form: TAR[form](0.8, 150.0, 100.0, 200.0) for form in TAR}
     assert values == pytest.approx({"hinge": 0.3, "punish": -0.25, "cliff": -3.75, "power": 0.8 / np.sqrt(1.5)})
 
@@ -97,7 +97,7 @@ def test_without_a_rising_line_the_estimator_is_proportional(pairs):
     assert line.b == 0.0 and line.w > 0
 
 
-def test_lre_refuses_too_little_and_nonsense():
+def test_lre_refuses_fewer_than_two_pairs_and_zero_synops():
     with pytest.raises(DataError, match="1 pairs given, a line takes at least 2"):
         fit_lre([(1.0, 2.0)])
     with pytest.raises(DataError, match="must be finite and above 0"):
@@ -105,8 +105,8 @@ def test_lre_refuses_too_little_and_nonsense():
 
 
 def test_lre_is_plain_data():
-    found = fit_lre([(1.0, 2.0), (2.0, 3.0), (3.0, 4.5)]).to_json()
-    assert set(found) == {"w", "b", "pairs", "residuals"} and len(found["residuals"]) == 3
+    result = fit_lre([(1.0, 2.0), (2.0, 3.0), (3.0, 4.5)]).to_json()
+    assert set(result) == {"w", "b", "pairs", "residuals"} and len(result["residuals"]) == 3
 
 
 # -------------------------------------------------------------------------------------------------------------- drift
@@ -124,24 +124,24 @@ def drifted(rng, noise=0.0, factors=(0.8, 1.1), slope=0.0):
     return before, after
 
 
-def test_drift_leaves_the_input_alone_and_learns_a_factor_for_each_layer():
+def test_the_per_layer_estimator_learns_a_factor_for_each_layer_and_none_for_the_input():
     rng = np.random.default_rng(0)
     model = fit_per_layer([drifted(rng) for _ in range(80)], DENSE)
     before, after = drifted(rng)
-    found = model.predict_by_source(before)
-    assert found["input"] == before["input"]
-    assert found == pytest.approx(after, rel=0.03)
+    result = model.predict_by_source(before)
+    assert result["input"] == before["input"]
+    assert result == pytest.approx(after, rel=0.03)
     assert model.predict(before) == pytest.approx(sum(after.values()), rel=0.02)
 
 
-def test_a_few_samples_of_drift_are_drawn_to_what_all_layers_share():
+def test_with_few_samples_the_factor_of_a_layer_is_drawn_to_the_shared_factor():
     before, after = {"input": 0.0, "a": 100.0, "b": 100.0}, {"input": 0.0, "a": 70.0, "b": 130.0}
     model = fit_per_layer([(before, after)], {"input": 0.0, "a": 100.0, "b": 100.0})
-    found = model.predict_by_source(before)
-    assert 70 < found["a"] < found["b"] < 130 and model.residuals == ()
+    result = model.predict_by_source(before)
+    assert 70 < result["a"] < result["b"] < 130 and model.residuals == ()
 
 
-def test_drift_by_layer_is_better_than_the_line_where_layers_differ_and_the_interval_covers():
+def test_where_layers_differ_the_per_layer_estimator_halves_the_error_of_lre_and_its_interval_covers():
     rng = np.random.default_rng(1)
     errors, covered = {"lre": [], "drift": []}, []
     for _ in range(60):
@@ -159,20 +159,20 @@ def test_drift_by_layer_is_better_than_the_line_where_layers_differ_and_the_inte
     assert 0.7 <= np.mean(covered) <= 0.95
 
 
-def test_drift_refuses_nothing_and_nonsense_and_survives_silent_layers():
+def test_the_per_layer_estimator_refuses_no_samples_and_zero_synops_and_takes_silent_layers():
     with pytest.raises(DataError, match="0 samples given, the drift by layer takes at least 1"):
         fit_per_layer([], DENSE)
     with pytest.raises(DataError, match="must be finite and above 0"):
         fit_per_layer([({"a": 0.0}, {"a": 1.0})], DENSE)
     silent = {"input": 50.0, "a": 0.0, "b": 0.0}
     assert fit_per_layer([(silent, silent)], DENSE).predict(silent) == 50.0
-    found = fit_per_layer([drifted(np.random.default_rng(0)) for _ in range(3)], DENSE).to_json()
-    assert len(found["pairs"]) == 3 == len(found["residuals"])
+    result = fit_per_layer([drifted(np.random.default_rng(0)) for _ in range(3)], DENSE).to_json()
+    assert len(result["pairs"]) == 3 == len(result["residuals"])
 
 
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=30), st.floats(0.05, 0.95))
 @settings(max_examples=60, deadline=None)
-def test_the_conformal_quantile_leaves_so_many_below(residuals, confidence):
+def test_the_conformal_quantile_has_its_share_of_residuals_below(residuals, confidence):
     bound = conformal_quantile(residuals, confidence)
     assert bound in residuals
     below = sum(r <= bound for r in residuals)
@@ -183,7 +183,7 @@ def test_the_conformal_quantile_leaves_so_many_below(residuals, confidence):
 
 
 @pytest.mark.parametrize("relative", [True, False])
-def test_the_margin_covers_what_two_splits_differ_by(relative):
+def test_the_sampling_margin_covers_99_per_cent_of_pairs_of_splits(relative):
     rng = np.random.default_rng(0)
     held, sizes = [], []
     labels = np.arange(200) % 10
@@ -221,27 +221,27 @@ def problems(draw):
 @settings(max_examples=150, deadline=None)
 def test_projection_is_never_above_the_budget_and_is_the_best_scale(problem):
     channels, ratios, price, share = problem
-    least = compute_min_widths(channels, 0.2)
+    smallest = compute_min_widths(channels, 0.2)
 
     def cost(widths):  # as SynOps: products of neighbouring widths, and each on its own
         pairs = sum(a * b for a, b in itertools.pairwise(widths))
         return pairs + sum(p * w for p, w in zip(price, widths, strict=True))
 
-    budget = cost(least) + share * (cost(channels) - cost(least))
-    found = project_ratios(ratios, channels, least, lambda widths: cost(widths) <= budget)
-    assert cost(found) <= budget
-    assert all(low <= w <= high for low, w, high in zip(least, found, channels, strict=True))
+    budget = cost(smallest) + share * (cost(channels) - cost(smallest))
+    result = project_ratios(ratios, channels, smallest, lambda widths: cost(widths) <= budget)
+    assert cost(result) <= budget
+    assert all(low <= w <= high for low, w, high in zip(smallest, result, channels, strict=True))
     # no scale of a fine grid gives a plan that fits and costs more
     for scale in np.linspace(0, 1 / min(ratios), 400):
-        other = scale_ratios(ratios, scale, channels, least)
-        assert cost(other) > budget or cost(other) <= cost(found) + 1e-9
+        other = scale_ratios(ratios, scale, channels, smallest)
+        assert cost(other) > budget or cost(other) <= cost(result) + 1e-9
 
 
-def test_nothing_fits_gives_the_least():
+def test_where_nothing_fits_the_projection_is_the_smallest_plan():
     assert project_ratios((0.5, 0.5), (8, 8), (2, 3), lambda widths: False) == (2, 3)
     assert project_ratios((0.1, 0.2), (8, 8), (2, 3), lambda widths: True) == (8, 8)
 
 
 def test_projection_keeps_the_proportions():
-    found = project_ratios((1.0, 0.25), (100, 100), (1, 1), lambda widths: sum(widths) <= 100)
-    assert found == (80, 20)
+    result = project_ratios((1.0, 0.25), (100, 100), (1, 1), lambda widths: sum(widths) <= 100)
+    assert result == (80, 20)

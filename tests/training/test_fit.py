@@ -67,7 +67,7 @@ def test_decision_is_the_largest_mean_over_time_and_the_first_of_equals():
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_cost_per_spike_prices_what_synops_counts(seed):
+def test_synops_per_spike_times_spikes_is_the_synops_count(seed):
     graph = random_graph(seed)
     counts = simulate(graph, random_spikes(graph, seed)).counts
     cost = synops_per_spike(graph)
@@ -87,8 +87,8 @@ def test_evaluation_is_exact_whatever_the_batches(monkeypatch):
     parts = evaluate(graph, data)
     assert whole.synops == parts.synops and whole.accuracy == parts.accuracy
     np.testing.assert_allclose(whole.synops_per_sample.mean(), whole.synops.total, rtol=1e-12)
-    one = evaluate(graph, data.take(np.array([5])))
-    assert one.synops.total == pytest.approx(whole.synops_per_sample[5])
+    first = evaluate(graph, data.take(np.array([5])))
+    assert first.synops.total == pytest.approx(whole.synops_per_sample[5])
     assert whole.accuracy == np.mean(decide(simulate(graph, np.moveaxis(data.x, 0, 1)).output) == data.y)
 
 
@@ -97,13 +97,13 @@ def digits_like(n: int, seed: int = 0):
     return Split(x=(rng.random((n, 4, 1, 8, 8)) < 0.3).astype(np.uint8), y=np.arange(n) % 10)
 
 
-def test_current_costs_macs_not_synops():
+def test_a_current_counts_as_macs_not_synops():
     graph = toy_network()
     x = np.random.default_rng(0).random((8, 5, 6)).astype(np.float32)
-    found = evaluate(graph, Split(x=x, y=np.zeros(8, int), kind="current"))
-    assert found.synops.macs_first_layer > 0
-    assert found.synops.per_layer["hidden"] == 0
-    assert found.synops_per_sample.mean() == pytest.approx(found.synops.total)
+    result = evaluate(graph, Split(x=x, y=np.zeros(8, int), kind="current"))
+    assert result.synops.macs_first_layer > 0
+    assert result.synops.per_layer["hidden"] == 0
+    assert result.synops_per_sample.mean() == pytest.approx(result.synops.total)
 
 
 def test_evaluate_refuses_labels_and_emptiness():
@@ -114,7 +114,7 @@ def test_evaluate_refuses_labels_and_emptiness():
         evaluate(toy_network(), data.head(0))
 
 
-def test_the_demo_network_is_what_it_says():
+def test_the_demo_network_has_the_documented_shapes():
     graph = digits_network(3)
     assert [graph.shape_of(layer.name) for layer in graph.layers] == [(16, 8, 8), (16, 4, 4), (32, 4, 4), (32, 2, 2), (10,)]
     assert graph == digits_network(3) and graph != digits_network(4)
@@ -155,15 +155,15 @@ def test_a_norse_network_is_trained_too():
     assert train(to_norse(graph), data, epochs=2) == train(graph, data, epochs=2)
 
 
-def test_history_and_progress_tell_each_epoch():
+def test_history_and_progress_have_a_row_each_epoch():
     pytest.importorskip("torch")
-    told = []
+    reported = []
     data = toy_data()
-    found = fit(toy_network(), data, Recipe(epochs=3), progress=told.append)
-    assert [row["epoch"] for row in found.history] == [1, 2, 3] == [facts["done"] for facts in told]
-    assert told[-1]["of"] == 3 and found.history[-1]["loss"] < found.history[0]["loss"]
-    exact = evaluate(found.graph, data.val)
-    assert any(row["accuracy"] == exact.accuracy and row["synops"] == pytest.approx(exact.synops.total) for row in found.history)
+    result = fit(toy_network(), data, Recipe(epochs=3), progress=reported.append)
+    assert [row["epoch"] for row in result.history] == [1, 2, 3] == [facts["done"] for facts in reported]
+    assert reported[-1]["of"] == 3 and result.history[-1]["loss"] < result.history[0]["loss"]
+    exact = evaluate(result.graph, data.val)
+    assert any(row["accuracy"] == exact.accuracy and row["synops"] == pytest.approx(exact.synops.total) for row in result.history)
 
 
 @pytest.mark.parametrize("share", [0.9, 0.6])
@@ -175,12 +175,12 @@ def test_fine_tuning_keeps_a_synops_budget_and_the_accuracy(share):
     inputs = before.synops.per_layer["hidden"]
     budget = inputs + share * (before.synops.total - inputs)  # what the inputs cost cannot be learnt away
     after = evaluate(fine_tune(dense, data, recipe=replace(quick(24), synops_budget=budget)), data.val)
-    # here the splits differ by chance; to hold a budget on every split is the work of search.prune_to_budget
+    # here the splits differ by chance; pruning.prune_to_budget holds a budget on every split
     assert after.synops.total <= 1.03 * budget < before.synops.total
     assert after.accuracy >= before.accuracy - 0.05
 
 
-def test_a_silent_layer_is_brought_back():
+def test_a_silent_layer_spikes_again_after_fine_tuning():
     pytest.importorskip("torch")
     graph, data = toy_network(), toy_data()
     quiet = graph.with_layers({"hidden": replace(graph["hidden"], synapse=Dense(weight=graph["hidden"].synapse.weight * 0.3))})
@@ -189,7 +189,7 @@ def test_a_silent_layer_is_brought_back():
     assert evaluate(lively, data.val).counts.rates()["hidden"] > 0.005
 
 
-def test_the_price_rises_above_the_limit_and_falls_below_it():
+def test_the_dual_variable_rises_above_the_limit_and_falls_below_it():
     torch = pytest.importorskip("torch")
     graph, data = toy_network(), toy_data()
     x, _ = next(data.train.batches(32))
@@ -242,7 +242,7 @@ def test_integers_are_not_trained():
         train(chain(layers, input_shape=(6,)), toy_data(), epochs=1)
 
 
-def test_cost_per_spike_through_a_pool_is_that_of_the_fused_synapse():
+def test_synops_per_spike_through_a_pool_are_those_of_the_fused_synapse():
     conv = Conv2d(weight=np.ones((3, 1, 2, 2), np.float32))
     layers = (Layer(name="pool", synapse=AvgPool(kernel_size=(2, 2))), Layer(name="conv", synapse=conv, neuron=LIF(tau_s=2e-3)))
     cost = synops_per_spike(chain(layers, input_shape=(1, 4, 4)))
@@ -259,7 +259,7 @@ def test_digits_are_learnt(seed):
 
 
 @pytest.mark.parametrize("wrong", [{"epochs": 0}, {"epochs": 1, "batch_size": 1}, {"epochs": 1, "learning_rate": 0.0}])
-def test_a_recipe_says_what_may_be(wrong):
+def test_a_recipe_out_of_range_is_refused(wrong):
     with pytest.raises(DataError, match="recipe: . epochs, batches of .*; expected at least 1, at least 2"):
         Recipe(**wrong)
 
@@ -291,7 +291,7 @@ def test_hints_are_the_mean_outputs_of_the_teacher():
     np.testing.assert_allclose(losses.average_outputs(network, data.train), output.mean(axis=0), rtol=1e-5)
 
 
-def test_a_teacher_is_followed_where_labels_say_nothing():
+def test_with_random_labels_a_network_agrees_with_its_teacher():
     """With labels drawn at random there is nothing to learn but what the teacher knows."""
     data = toy_data()
     teacher = train(toy_network(), data, recipe=quick(8))
@@ -310,9 +310,9 @@ def test_a_teacher_is_followed_where_labels_say_nothing():
 def test_steps_end_learning_before_the_epochs_are_over():
     pytest.importorskip("torch")
     data = toy_data()  # 120 samples: 8 batches of 16 an epoch
-    found = fit(toy_network(), data, replace(quick(5), steps=11))
-    assert [row["epoch"] for row in found.history] == [1, 2] and found.last.accuracy == found.history[-1]["accuracy"]
-    assert found.graph == fit(toy_network(), data, replace(quick(2), steps=11)).graph
+    result = fit(toy_network(), data, replace(quick(5), steps=11))
+    assert [row["epoch"] for row in result.history] == [1, 2] and result.last.accuracy == result.history[-1]["accuracy"]
+    assert result.graph == fit(toy_network(), data, replace(quick(2), steps=11)).graph
     with pytest.raises(DataError, match="recipe: 0 steps given, expected at least 1"):
         Recipe(epochs=1, steps=0)
 
@@ -320,11 +320,11 @@ def test_steps_end_learning_before_the_epochs_are_over():
 @pytest.mark.parametrize("steps", [1, 2, 10])
 def test_a_warm_up_of_one_step_or_less_is_one(steps):
     pytest.importorskip("torch")
-    found = fit(toy_network(), toy_data(), replace(quick(2), steps=steps, warm_up=0.1))  # 10 steps warm up for exactly one
-    assert 0 < found.last.certainty < 1
+    result = fit(toy_network(), toy_data(), replace(quick(2), steps=steps, warm_up=0.1))  # 10 steps warm up for exactly one
+    assert 0 < result.last.certainty < 1
 
 
-def test_ctrl_c_keeps_the_best_epoch_so_far_where_that_is_asked_for():
+def test_ctrl_c_keeps_the_best_epoch_of_an_interruptible_recipe():
     pytest.importorskip("torch")
     data, seen = toy_data(), []
 
@@ -333,9 +333,9 @@ def test_ctrl_c_keeps_the_best_epoch_so_far_where_that_is_asked_for():
         if facts["done"] == 4:
             raise KeyboardInterrupt
 
-    found = fit(toy_network(), data, replace(quick(12), interruptible=True), progress=stop)
-    assert found.interrupted and len(found.history) == 4
+    result = fit(toy_network(), data, replace(quick(12), interruptible=True), progress=stop)
+    assert result.interrupted and len(result.history) == 4
     best = max(seen, key=lambda facts: (facts["accuracy"], facts["done"]))
-    assert evaluate(found.graph, data.val).accuracy == best["accuracy"]
+    assert evaluate(result.graph, data.val).accuracy == best["accuracy"]
     with pytest.raises(KeyboardInterrupt):
         fit(toy_network(), data, quick(12), progress=stop)

@@ -85,7 +85,9 @@ class FineTuning:
                     self.graph = drop_channels(self.graph, self.dataset, use - 1)
                 self._learn(_third(epochs), target, LATER_PEAK)
                 continue
-            wide = self._widen(1 / use) if turn < WIDENINGS else None
+            if turn >= WIDENINGS:
+                break
+            wide = widen_plan(self.dense, self.graph, 1 / use, self.dataset, monitor=self.monitor, criterion=self.criterion)
             if wide is None:
                 break
             self.graph, self.use, self._dual = wide, self.monitor.measure(wide), 0.0
@@ -95,9 +97,6 @@ class FineTuning:
             self._adjust(_third(epochs), target)
         self.use = self.monitor.measure_with_training(self.graph)
         self._note_overruns()
-
-    def _widen(self, factor: float) -> SNNGraph | None:
-        return widen_plan(self.dense, self.graph, factor, self.dataset, monitor=self.monitor, criterion=self.criterion)
 
     def _choose_target(self) -> float | None:
         """Return the SynOps to learn at; the deployed form may use some per cent more or less than the network that learns."""
