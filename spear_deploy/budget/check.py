@@ -17,7 +17,8 @@ from spear_deploy.budget.budget_file import UserLimits
 from spear_deploy.budget.chip_notes import note_chip, note_open_rows
 from spear_deploy.budget.connection_rows import check_layer_kinds, needs_nonzero_weights
 from spear_deploy.budget.core_rows import CHIP, BudgetRow, classify_use
-from spear_deploy.budget.energy import Energy, estimate_energy, unknown_energy
+from spear_deploy.budget.energy import Energy, count_neuron_ops, estimate_energy, unknown_energy
+from spear_deploy.budget.intervals import Interval
 from spear_deploy.budget.latency import Latency, StepLoad, find_step_loads
 from spear_deploy.budget.remedies import find_remedies
 from spear_deploy.budget.report import BudgetReport, Verdict
@@ -74,6 +75,7 @@ def check(
     energy, latency = unknown_energy(profile), Latency(seconds=None, missing=("activity",))
     if counts is not None and operations is not None and populations:
         energy, latency = estimate_energy(graph, profile, placement, counts, operations)
+    used_steps = counts.steps if counts is not None else steps or int(graph.metadata.get("steps", 0))
     loads = () if has_loop else tuple(find_step_loads(graph, profile, placement, counts))
     decided = [load for load in loads if load.used is not None or load.worst <= load.limit]
     rows = [
@@ -92,6 +94,7 @@ def check(
         cores_limit=placement.cores_limit,
         rows=tuple(rows),
         synops=None if operations is None else operations.total,
+        neuron_ops=count_neuron_ops(placement, used_steps) if used_steps else None,
         energy=energy,
         latency=latency,
         unsupported=findings,
@@ -154,19 +157,34 @@ def _decide(rows: Sequence[BudgetRow], findings: Sequence[Unsupported]) -> Verdi
 
 
 def _check_limits(limits: UserLimits, operations: SynOps | None, energy: Energy, latency: Latency) -> Iterator[BudgetRow]:
-    """Yield a row per limit of the user that depends on activity."""
+    """Yield a row per limit of the user that depends on activity; an interval decides where it lies on one side of the limit."""
     total = None if operations is None else operations.total
-    for resource, used, limit, unit, missing in (
-        ("synops", total, limits.synops, "synop", ("activity",)),
-        ("energy", energy.total, limits.energy_j, "J", energy.missing),
-        ("latency", latency.seconds, limits.latency_s, "s", latency.missing),
+    for resource, used, bounds, limit, unit, missing in (
+        ("synops", total, None, limits.synops, "synop", ("activity",)),
+        ("energy", energy.total, energy.interval, limits.energy_j, "J", energy.missing),
+        ("latency", latency.seconds, latency.interval, limits.latency_s, "s", latency.missing),
     ):
         if limit is not None:
+            detail = ""
+            if used is None and bounds is not None:
+                used, detail = _decide_by_interval(bounds, limit, unit)
             status = classify_use(used, limit)
-            remedy = f"not known: {', '.join(missing)}" if used is None else ""
+            remedy = (detail or f"not known: {', '.join(missing)}") if used is None else ""
             if status == "over" and used is not None:
                 remedy = f"prune: {100 * (1 - limit / used):.1f} % has to go"
-            yield BudgetRow(resource=resource, where=CHIP, used=used, limit=limit, unit=unit, status=status, remedy=remedy)
+            yield BudgetRow(
+                resource=resource, where=CHIP, used=used, limit=limit, unit=unit, status=status, remedy=remedy, detail=detail
+            )
+
+
+def _decide_by_interval(bounds: Interval, limit: float, unit: str) -> tuple[float | None, str]:
+    """Return the end of an interval that decides against a limit, or None where the limit lies inside; and the interval."""
+    words = f"{bounds.write(unit)}, {bounds.evidence}"
+    if bounds.low > limit:
+        return bounds.low, f"lower end of {words}"
+    if bounds.upper <= limit:
+        return bounds.high, f"upper end of {words}"
+    return None, f"the limit lies within {words}"
 
 
 def _check_load(load: StepLoad) -> BudgetRow:

@@ -1,23 +1,27 @@
 """Ranking of chips for a network, the best first.
 
 Order: chips it fits, those with the smallest share used first; then chips of which too little is published to say; then
-chips it does not fit, those with the fewest obstacles and the smallest excess first.
+chips it does not fit, those with the fewest obstacles and the smallest excess first. By energy, a chip comes behind those whose
+interval lies wholly below its own; chips whose intervals overlap are tied and keep that order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias, get_args
 
 from spear_deploy.budget.check import check
 from spear_deploy.budget.core_rows import BudgetRow
+from spear_deploy.budget.intervals import rank_by_overlap
 from spear_deploy.budget.report import BudgetReport, Verdict
+from spear_deploy.errors import DataError
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.simulator import SpikeCounts
 
 NO_AMOUNTS = ("weight_bits", "bias_bits", "weight_palette", "delay", "refractory")
+RankKey: TypeAlias = Literal["fit", "energy"]
 ORDER: dict[Verdict, int] = {"fits": 0, "unchecked": 1, "does_not_fit": 2}
 
 
@@ -30,6 +34,7 @@ class Ranked:
         scarcest: name and place of that resource.
         missing: obstacles, or what is not published, in words; the largest excess first.
         report: of the check.
+        energy_rank: 1 + the number of chips that surely take less energy; None where nothing is known of it.
     """
 
     profile: str
@@ -38,6 +43,7 @@ class Ranked:
     scarcest: str
     missing: tuple[str, ...]
     report: BudgetReport
+    energy_rank: int | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -58,8 +64,12 @@ class Ranked:
             "scarcest": self.scarcest,
             "missing": list(self.missing),
             "synops": report.synops,
+            "neuron_ops": report.neuron_ops,
             "energy": report.energy.to_json(),
+            "energy_rank": self.energy_rank,
             "latency_s": report.latency_s,
+            "latency_interval_s": None if report.latency.interval is None else report.latency.interval.ends(),
+            "latency_evidence": None if report.latency.interval is None else report.latency.interval.evidence,
         }
 
 
@@ -68,6 +78,7 @@ def rank(
     targets: Sequence[tuple[HardwareProfile, int]],
     *,
     activity: SpikeCounts | float | None = None,
+    sort: RankKey = "fit",
 ) -> list[Ranked]:
     """Check a network against each target and sort the reports.
 
@@ -75,12 +86,24 @@ def rank(
         graph: the network.
         targets: profiles, and how many chips of each.
         activity: as `budget.check` takes it.
-    """
-    ranked = [_rank_one(check(graph, profile, chips=chips, activity=activity), profile) for profile, chips in targets]
+        sort: "fit", or "energy": the energy of an inference before the share that is used.
 
-    def key(entry: Ranked) -> tuple[int, int, float, str]:
+    Raises:
+        DataError: `sort` is neither, or energy is to be sorted without activity.
+    """
+    if sort not in get_args(RankKey):
+        raise DataError(f"sort: '{sort}' given, expected one of {', '.join(get_args(RankKey))}")
+    if sort == "energy" and activity is None:
+        raise DataError("sort: 'energy' given without activity, which energy depends on; give a rate or spike counts")
+    checked = [_rank_one(check(graph, profile, chips=chips, activity=activity), profile) for profile, chips in targets]
+
+    ranks = rank_by_overlap([entry.report.energy.interval for entry in checked])
+    ranked = [replace(entry, energy_rank=rank) for entry, rank in zip(checked, ranks, strict=True)]
+
+    def key(entry: Ranked) -> tuple[int, float, int, float, str]:
         share = float("inf") if entry.share is None else entry.share
-        return (ORDER[entry.verdict], len(entry.report.unsupported), share, entry.profile)
+        energy = 0.0 if sort == "fit" else float("inf") if entry.energy_rank is None else float(entry.energy_rank)
+        return (ORDER[entry.verdict], energy, len(entry.report.unsupported), share, entry.profile)
 
     return sorted(ranked, key=key)
 

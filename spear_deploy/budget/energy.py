@@ -10,20 +10,35 @@
 
 A term is missing if the chip's number, or the count it needs, is not known; then there is no total, and the report names the
 missing terms. An all-in figure includes everything and is used alone. SynOps and messages come from counted spikes.
+
+Beside the total stand two intervals, dynamic and static energy:
+
+    dynamic   (SynOps + MACs + k · updates) · price of an effective operation, k updates in SynOps, where no event has a price;
+              else the sum of the terms, from all neurons idle to all active, with an open upper end where a term is missing
+    static    power · time, both from their lower to their upper ends
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from spear_deploy.budget.intervals import Interval, weakest
 from spear_deploy.budget.latency import Latency, estimate_latency
 from spear_deploy.budget.traffic import Traffic, count_traffic
+from spear_deploy.hardware.fields import Number, Range
 from spear_deploy.hardware.schema import Fact, HardwareProfile
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.placement.place import Placement
 from spear_deploy.simulator import SpikeCounts
 from spear_deploy.simulator.synops import SynOps
+from spear_deploy.util.number_format import join_names, plural
+
+ALL_IN = "all in"
+"""Name of the only term of a chip whose price holds everything."""
+STATIC_TERMS = ("static", "active cores")
+"""Terms that are power times time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +60,31 @@ class EnergyTerm:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EffectiveOps:
+    """Operations of an inference in one number: `synops + macs + neuron_op_synops · neuron_ops`.
+
+    Attributes:
+        total: the sum.
+        neuron_op_synops: a neuron's update in synaptic operations, as the chip's maker states it.
+        source: of that ratio.
+    """
+
+    total: float
+    synops: float
+    macs: float
+    neuron_ops: int
+    neuron_op_synops: float
+    source: str
+
+    @property
+    def how(self) -> str:
+        """The sum in words."""
+        macs = f" + {self.macs:,.0f} MACs" if self.macs else ""
+        updates = f"{self.neuron_op_synops:g} · {self.neuron_ops:,} neuron updates"
+        return f"{self.synops:,.0f} SynOps{macs} + {updates} = {self.total:,.0f}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Energy:
     """The energy of an inference.
 
@@ -52,22 +92,50 @@ class Energy:
         total: joules, or None while something is missing.
         missing: names of the terms without a number.
         measured: published runs on boards, as text: information, not part of the sum.
+        dynamic, static: intervals in joules, each None where nothing is known.
+        effective_ops: SynOps, MACs and updates weighted as the chip's maker does, or None.
     """
 
     total: float | None
     missing: tuple[str, ...]
     terms: tuple[EnergyTerm, ...] = ()
     measured: tuple[str, ...] = ()
+    dynamic: Interval | None = None
+    static: Interval | None = None
+    effective_ops: EffectiveOps | None = None
 
     @property
     def partial(self) -> float:
         """Sum of the terms that are known, in joules."""
         return sum(term.joules for term in self.terms)
 
+    @property
+    def interval(self) -> Interval | None:
+        """Dynamic and static energy together; of an all-in figure that figure; None where nothing is known."""
+        if self.total is not None and len(self.terms) == 1 and self.terms[0].name == ALL_IN:
+            term = self.terms[0]
+            return Interval(low=term.joules, high=term.joules, evidence=term.evidence, source=term.source, how=term.how)
+        parts = [part for part in (self.dynamic, self.static) if part is not None]
+        if not parts:
+            return None
+        high = None if len(parts) < 2 or None in [part.high for part in parts] else sum(part.upper for part in parts)
+        return Interval(low=sum(part.low for part in parts), high=high, evidence=weakest([part.evidence for part in parts]))
+
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data."""
+        parts = {"dynamic": self.dynamic, "static": self.static}
+        known = {name: part for name, part in parts.items() if part is not None}
         return {
             "total": self.total,
+            "interval_j": {
+                **{name: None if part is None else part.ends() for name, part in parts.items()},
+                "evidence": {name: part.evidence for name, part in known.items()},
+                "source": {name: part.source for name, part in known.items()},
+                "how": {name: part.how for name, part in known.items()},
+            }
+            if known
+            else None,
+            "effective_ops": None if self.effective_ops is None else asdict(self.effective_ops),
             "missing": list(self.missing),
             "terms": [asdict(term) for term in self.terms],
             "measured": list(self.measured),
@@ -81,15 +149,32 @@ def estimate_energy(
     traffic = count_traffic(graph, profile, placement, counts)
     latency = estimate_latency(graph, profile, placement, counts, traffic)
     measured = tuple(_describe_run(run) for run in profile.energy.measured)
+    effective = _count_effective_ops(profile, placement, counts, operations)
     price = profile.energy.all_in_pj_per_synop
     if price.value is not None:
-        term = _price("all in", operations.total, price, "SynOps", "everything else included")
-        return Energy(total=term.joules, missing=(), terms=(term,), measured=measured), latency
+        term = _price(ALL_IN, operations.total, price, "SynOps", "everything else included")
+        part = Interval(low=0.0, high=term.joules, evidence=term.evidence, source=term.source, how=f"a part of {term.how}")
+        energy = Energy(total=term.joules, missing=(), terms=(term,), measured=measured, dynamic=part, static=part)
+        return replace(energy, effective_ops=effective), latency
     parts = _terms(profile, placement, counts, operations, traffic, latency)
     missing = tuple(name for name, term in parts.items() if term is None)
     terms = tuple(term for term in parts.values() if term is not None)
     total = None if missing else sum(term.joules for term in terms)
-    return Energy(total=total, missing=missing, terms=terms, measured=measured), latency
+    energy = Energy(
+        total=total,
+        missing=missing,
+        terms=terms,
+        measured=measured,
+        dynamic=_bound_dynamic(profile, placement, counts, parts, effective),
+        static=_bound_static(profile, placement, latency),
+        effective_ops=effective,
+    )
+    return energy, latency
+
+
+def count_neuron_ops(placement: Placement, steps: int) -> int:
+    """Count the neuron updates of an inference: every neuron in every step."""
+    return sum(population.neurons for population in placement.populations) * steps
 
 
 def unknown_energy(profile: HardwareProfile) -> Energy:
@@ -122,6 +207,82 @@ def _terms(
     if prices.active_w_per_core.value is not None:
         terms["active cores"] = _power_term("active cores", prices.active_w_per_core, placement.cores_used, "core", latency)
     return terms
+
+
+def _count_effective_ops(
+    profile: HardwareProfile, placement: Placement, counts: SpikeCounts, operations: SynOps
+) -> EffectiveOps | None:
+    ratio = profile.energy.neuron_op_synops
+    if ratio.value is None:
+        return None
+    updates, macs = count_neuron_ops(placement, counts.steps), operations.macs_first_layer
+    return EffectiveOps(
+        total=operations.total + macs + ratio.value * updates,
+        synops=operations.total,
+        macs=macs,
+        neuron_ops=updates,
+        neuron_op_synops=ratio.value,
+        source=ratio.source or "",
+    )
+
+
+def _bound_dynamic(
+    profile: HardwareProfile,
+    placement: Placement,
+    counts: SpikeCounts,
+    parts: Mapping[str, EnergyTerm | None],
+    effective: EffectiveOps | None,
+) -> Interval | None:
+    """Return the dynamic energy between its ends: of the terms if none is missing, else of effective operations if priced."""
+    dynamic = {name: term for name, term in parts.items() if name not in STATIC_TERMS}
+    by_packet = profile.energy.packet_pj.value is not None  # goes wherever the spike goes: hops are in it
+    missing = [name for name, term in dynamic.items() if term is None and not (name == "hop" and by_packet)]
+    price = profile.energy.effective_op_pj_range
+    if missing and price.value is not None and effective is not None:
+        low, high = price.value
+        return Interval(
+            low=effective.total * low * 1e-12,
+            high=effective.total * high * 1e-12,
+            evidence=price.evidence,
+            source=price.source or "",
+            how=f"{effective.how} effective operations at {low:g} to {high:g} {price.unit}",
+        )
+    known = [term for term in dynamic.values() if term is not None and term.joules]
+    if not known:
+        return None
+    total, idle = sum(term.joules for term in known), profile.energy.neuron_inactive_pj.value
+    updates = dynamic.get("neuron update")
+    saved = 0.0
+    if updates is not None and idle is not None:
+        saved = updates.joules - count_neuron_ops(placement, counts.steps) * idle * 1e-12
+    names = ", ".join(term.name for term in known)
+    return Interval(
+        low=total - max(saved, 0.0),
+        high=None if missing else total,
+        evidence=weakest([term.evidence for term in known]),
+        source="; ".join(dict.fromkeys(term.source for term in known)),
+        how=f"{names}{', from no neuron active to all' if saved else ''}{f'; without {join_names(missing)}' if missing else ''}",
+    )
+
+
+def _bound_static(profile: HardwareProfile, placement: Placement, latency: Latency) -> Interval | None:
+    """Return the static energy between its ends: power of the chips, and of cores at work, times the time."""
+    time, prices = latency.interval, profile.energy
+    is_known = prices.static_w_range.value is None or prices.static_w_per_chip.evidence == "user"
+    power: Number | Range = prices.static_w_per_chip if is_known else prices.static_w_range
+    if time is None or power.value is None:
+        return None
+    low, high = power.value if isinstance(power.value, tuple) else (power.value, power.value)
+    chips, cores = placement.chips_used, (prices.active_w_per_core.value or 0.0) * placement.cores_used
+    ends = f"{low:g} W" if low == high else f"{low:g} to {high:g} W"
+    busy = f" and {cores:g} W of its cores" if cores else ""
+    return Interval(
+        low=(low * chips + cores) * time.low,
+        high=None if time.high is None else (high * chips + cores) * time.high,
+        evidence=weakest([power.evidence, time.evidence]),
+        source=power.source or "",
+        how=f"{plural(chips, 'chip')} at {ends}{busy} for {time.write('s')}",
+    )
 
 
 def _term(name: str, events: float, price: Fact, what: str, remark: str = "") -> EnergyTerm | None:
@@ -169,8 +330,14 @@ def _describe_run(run: Any) -> str:
         "W static": run.static_w,
         "W dynamic": run.dynamic_w,
         "mJ per inference": run.energy_per_inference_mj,
+        "mJ dynamic per inference": run.dynamic_energy_mj,
+        "s per inference": run.seconds,
     }
     known = {what: leaf for what, leaf in leaves.items() if leaf.value is not None}
-    numbers = ", ".join(f"{leaf.value:g} {what}" for what, leaf in known.items())
+    numbers = ", ".join(f"{_write_value(leaf.value)} {what}" for what, leaf in known.items())
     first = next(iter(known.values()))
     return f"{run.task}: {numbers} ({first.evidence}; {first.source})"
+
+
+def _write_value(value: Any) -> str:
+    return " to ".join(f"{end:g}" for end in value) if isinstance(value, tuple) else f"{value:g}"

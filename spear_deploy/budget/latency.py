@@ -5,6 +5,13 @@
     fixed tick    steps · step_s, whether or not the work is done in time: that is a row of the check
     accelerated   the network's own time, divided by the speed-up (analogue chips)
 
+A chip whose times of an event are known only by their ends has an interval instead, decided by its fullest core:
+
+    low           steps · (max over cores of max(SynOps · synop_ns, neurons · neuron_ns) + barrier), all at their lower ends
+    high          steps · (max over cores of (SynOps · synop_ns + neurons · neuron_ns) + barrier), all at their upper ends
+
+Input and output from outside the chip can make a step longer: the interval is that of the cores.
+
 Each layer answers a step later, so that an inference of T steps takes T + depth. Work per step is the mean over the steps of
 the recording; a step that is busier than the mean takes longer.
 """
@@ -12,12 +19,14 @@ the recording; a step that is busier than the mean takes longer.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
+from spear_deploy.budget.intervals import Interval, weakest
 from spear_deploy.budget.traffic import Traffic, count_traffic
-from spear_deploy.hardware.schema import CycleModel, HardwareProfile
+from spear_deploy.hardware.schema import CycleModel, Fact, HardwareProfile
 from spear_deploy.network import Array
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.placement.place import Placement
@@ -32,11 +41,18 @@ class Latency:
         seconds: or None.
         missing: keys of the profile that are not known.
         how: the sum in words.
+        interval: between which seconds the time lies, or None where nothing is known.
     """
 
     seconds: float | None
     missing: tuple[str, ...] = ()
     how: str = ""
+    interval: Interval | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        interval = None if self.interval is None else {**asdict(self.interval), "text": self.interval.write("s")}
+        return {"seconds": self.seconds, "missing": list(self.missing), "how": self.how, "interval": interval}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +82,25 @@ def estimate_latency(
     steps = counts.steps + max(graph.depths.values(), default=0)
     if timing.step_s.value is not None:
         how = f"{steps} steps (each layer is a step later) of {timing.step_s.value:g} s"
-        return Latency(seconds=steps * timing.step_s.value, how=how)
+        return _fixed_time(steps * timing.step_s.value, how, timing.step_s)
     if timing.speedup.value:
         seconds = counts.steps * graph.dt_s / timing.speedup.value
         how = f"{counts.steps} steps of {graph.dt_s:g} s, {timing.speedup.value:g} times as fast"
-        return Latency(seconds=seconds, how=how)
+        return _fixed_time(seconds, how, timing.speedup)
     return _barrier_time(profile, placement, counts, traffic, steps)
+
+
+def count_core_neurons(placement: Placement) -> Array:
+    """Count the neurons of each core that a step updates: float64, (cores,)."""
+    neurons = np.zeros(placement.cores_used)
+    for part in placement.slices:
+        neurons[part.core] += part.neurons
+    return neurons
+
+
+def _fixed_time(seconds: float, how: str, fact: Fact) -> Latency:
+    interval = Interval(low=seconds, high=seconds, evidence=fact.evidence, source=fact.source or "", how=how)
+    return Latency(seconds=seconds, how=how, interval=interval)
 
 
 def _barrier_time(profile: HardwareProfile, placement: Placement, counts: SpikeCounts, traffic: Traffic, steps: int) -> Latency:
@@ -84,18 +113,61 @@ def _barrier_time(profile: HardwareProfile, placement: Placement, counts: SpikeC
     elif traffic.hops_ew is None:
         missing += ["topology"] if placement.chips_used == 1 else ["timing between chips", "topology"]
     if missing or synop_ns is None or neuron_ns is None:
-        return Latency(seconds=None, missing=tuple(missing))
-    neurons = np.zeros(placement.cores_used)
-    for part in placement.slices:
-        neurons[part.core] += part.neurons
-    busy_ns = traffic.core_synops / counts.steps * synop_ns + neurons * neuron_ns
+        interval = _bound_barrier_time(profile, placement, counts, traffic, steps) if timing.mode.value == "barrier" else None
+        return Latency(seconds=None, missing=tuple(missing), interval=interval)
+    neurons = count_core_neurons(placement)
+    synops_ns = traffic.core_synops / counts.steps * synop_ns
+    busy_ns = synops_ns + neurons * neuron_ns
     slowest = int(np.argmax(busy_ns))
     way_ns = traffic.longest_ew * (timing.hop_ew_ns.value or 0) + traffic.longest_ns * (timing.hop_ns_ns.value or 0)
-    layers = dict.fromkeys(part.layer for part in placement.slices if part.core == slowest)
-    names = ", ".join(repr(layer) for layer in layers)
     step_s = (float(busy_ns[slowest]) + way_ns + _barrier_ns(profile, placement)) * 1e-9
-    how = f"{steps} steps (each layer is a step later) of {step_s:.3g} s, mean activity; slowest core {slowest} ({names})"
-    return Latency(seconds=steps * step_s, how=how)
+    how = f"{steps} steps (each layer is a step later) of {step_s:.3g} s, mean activity; slowest core {_name(placement, slowest)}"
+    idle_ns = neuron_ns if timing.neuron_inactive_ns.value is None else timing.neuron_inactive_ns.value
+    quickest_s = (float((synops_ns + neurons * idle_ns).max()) + way_ns + _barrier_ns(profile, placement)) * 1e-9
+    interval = Interval(
+        low=steps * quickest_s,
+        high=steps * step_s,
+        evidence=weakest([timing.synop_ns.evidence, timing.neuron_active_ns.evidence]),
+        source=timing.neuron_active_ns.source or "",
+        how=f"{how}; from no neuron active to all",
+    )
+    return Latency(seconds=steps * step_s, how=how, interval=interval)
+
+
+def _bound_barrier_time(
+    profile: HardwareProfile, placement: Placement, counts: SpikeCounts, traffic: Traffic, steps: int
+) -> Interval | None:
+    """Return the interval of the cores' time from the ends of the times of an event, or None where these are not known."""
+    timing = profile.timing
+    facts = (timing.synop_ns_range, timing.neuron_ns_range, timing.barrier_ns_range)
+    if any(fact.value is None for fact in facts) or not placement.slices:
+        return None
+    (synop_low, synop_high), (neuron_low, neuron_high), (barrier_low, barrier_high) = (fact.value or (0.0, 0.0) for fact in facts)
+    synops, neurons = traffic.core_synops / counts.steps, count_core_neurons(placement)
+    high_ns = synops * synop_high + neurons * neuron_high
+    slowest = int(np.argmax(high_ns))
+    low_s = steps * (float(np.maximum(synops * synop_low, neurons * neuron_low).max()) + barrier_low) * 1e-9
+    high_s = steps * (float(high_ns[slowest]) + barrier_high) * 1e-9
+    one_chip = placement.chips_used == 1
+    how = (
+        f"{steps} steps (each layer is a step later), mean activity; fullest core {_name(placement, slowest)}: "
+        f"{synops[slowest]:,.0f} SynOps at {synop_low:g} to {synop_high:g} ns and {neurons[slowest]:,.0f} neurons "
+        f"at {neuron_low:g} to {neuron_high:g} ns a step"
+        f"; cores alone, {'input and output' if one_chip else 'messages between chips, input and output'} can add to it"
+    )
+    return Interval(
+        low=low_s,
+        high=high_s if one_chip else None,
+        evidence=weakest([fact.evidence for fact in facts]),
+        source="; ".join(dict.fromkeys(fact.source or "" for fact in facts)),
+        how=how,
+    )
+
+
+def _name(placement: Placement, core: int) -> str:
+    """Return a core's number with its layers."""
+    layers = dict.fromkeys(part.layer for part in placement.slices if part.core == core)
+    return f"{core} ({', '.join(repr(layer) for layer in layers)})"
 
 
 def _barrier_ns(profile: HardwareProfile, placement: Placement) -> float:

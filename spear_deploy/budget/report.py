@@ -20,6 +20,7 @@ from rich.text import Text
 
 from spear_deploy.budget.core_rows import THING, TOGETHER, BudgetRow, Status
 from spear_deploy.budget.energy import Energy
+from spear_deploy.budget.intervals import weakest
 from spear_deploy.budget.latency import Latency
 from spear_deploy.budget.unsupported import Replaced, Unsupported
 from spear_deploy.placement.place import Placement
@@ -66,6 +67,7 @@ class BudgetReport:
             none or none is published.
         rows: one per resource and place.
         synops: per inference, mean over samples; None without activity.
+        neuron_ops: neuron updates of an inference, every neuron in every step; None where the steps are not known.
         energy, latency: of an inference.
         unsupported: what the chip does not have.
         replaced: what the chip does in another way, with other spikes.
@@ -86,6 +88,7 @@ class BudgetReport:
     unsupported: tuple[Unsupported, ...]
     placement: Placement
     fewest_cores: Placement
+    neuron_ops: int | None = None
     replaced: tuple[Replaced, ...] = ()
     passes: int | None = None
     bound: int = 0
@@ -108,6 +111,7 @@ class BudgetReport:
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain data, under the keys of `check --json`."""
+        bounds = self.latency.interval
         return {
             "profile": self.profile,
             "verdict": self.verdict,
@@ -126,6 +130,9 @@ class BudgetReport:
                 "lower_bound": self.bound,
             },
             "replaced": [entry.to_json() for entry in self.replaced],
+            "neuron_ops": self.neuron_ops,
+            "latency_interval_s": None if bounds is None else bounds.ends(),
+            "latency_evidence": None if bounds is None else bounds.evidence,
         }
 
     def to_text(self, width: int = TEXT_WIDTH) -> str:
@@ -180,6 +187,8 @@ def _summarize(report: BudgetReport) -> str:
         parts += [f"{report.synops:,.0f} SynOps", _energy(report.energy)]
     if report.latency_s is not None:
         parts.append(f"{with_prefix(report.latency_s, 's')} per inference")
+    elif report.latency.interval is not None:
+        parts.append(f"time {report.latency.interval.write('s')} ({report.latency.interval.evidence})")
     passes = f" IN {report.passes} PASSES" if (report.passes or 1) > 1 else ""
     return f"{report.profile}{passes}: {', '.join(parts)}"
 
@@ -194,6 +203,12 @@ def _cores(report: BudgetReport) -> str:
 def _energy(energy: Energy) -> str:
     if energy.total is not None:
         return f"{with_prefix(energy.total, 'J')} per inference"
+    parts = {"dynamic": energy.dynamic, "static": energy.static}
+    known = {name: part for name, part in parts.items() if part is not None}
+    if known:
+        evidence = weakest([part.evidence for part in known.values()])
+        words = ", ".join(f"{part.write('J')} {name}" for name, part in known.items())
+        return f"energy {words} ({evidence})"
     return f"energy not known (no number for {', '.join(energy.missing)})"
 
 
@@ -377,8 +392,29 @@ def _note_lines(report: BudgetReport) -> list[Line]:
     if report.synops is not None:
         energy = report.energy
         notes += [f"energy: {t.name} {with_prefix(t.joules, 'J')} ({t.how}; {t.evidence}, {t.source})" for t in energy.terms]
+        if energy.effective_ops is not None:
+            notes.append(f"energy: {energy.effective_ops.how} effective operations ({energy.effective_ops.source})")
+        elif report.neuron_ops is not None:
+            notes.append(f"energy: {report.neuron_ops:,} neuron updates")
         if energy.missing:
             notes.append(f"energy: no total; no number for {', '.join(energy.missing)}")
+        if energy.total is None:
+            parts = (("dynamic", energy.dynamic), ("static", energy.static))
+            notes += [
+                f"energy: {name} {part.write('J')} ({part.how}; {part.evidence}, {part.source})"
+                for name, part in parts
+                if part is not None
+            ]
         notes += [f"energy: measured: {run}" for run in energy.measured]
-        notes.append(f"time: {report.latency.how or 'not known (' + ', '.join(report.latency.missing) + ')'}")
+        notes.append(f"time: {_time(report.latency)}")
     return [(topic, "", sentence) for topic, _, sentence in (note.partition(": ") for note in notes)]
+
+
+def _time(latency: Latency) -> str:
+    """Return the time of an inference in words: its sum, or its interval, or what is missing."""
+    if latency.seconds is not None:
+        return latency.how
+    if latency.interval is not None:
+        interval = latency.interval
+        return f"{interval.write('s')} ({interval.how}; {interval.evidence}, {interval.source})"
+    return f"not known ({', '.join(latency.missing)})"

@@ -33,13 +33,21 @@ from spear_deploy.cli.options import (
     help="Only this chip; may be repeated.  [default: all profiles]",
 )
 @activity
+@click.option(
+    "--sort",
+    type=click.Choice(["fit", "energy"]),
+    default="fit",
+    show_default=True,
+    help="Best fit first, or least energy; chips whose intervals of energy overlap are tied.",
+)
 @click.option("--out", metavar="FILE", help="Also write the JSON here.")
 @network_options
 @overrides
 @as_json
 def rank(
-    net: str, chips: tuple[str, ...], activity: Any, out: str | None, overrides: dict[str, str], as_json: bool, **source: Any
-) -> None:
+    net: str, chips: tuple[str, ...], activity: Any, sort: Any, out: str | None, overrides: dict[str, str], as_json: bool,
+    **source: Any,
+) -> None:  # fmt: skip
     """Check the network against every chip, and list the verdicts, the best first.
 
     Exits 3 if the network fits none and no verdict is unchecked.
@@ -48,7 +56,7 @@ def rank(
     """
     from spear_deploy.pipeline import api
 
-    ranking = api.rank(load_net(net, **source), chips or None, activity=activity, overrides=overrides)
+    ranking = api.rank(load_net(net, **source), chips or None, activity=activity, overrides=overrides, sort=sort)
     value = {"chips": [ranked.to_json() for ranked in ranking]}
     emit(value, as_json=as_json, out=out, show=lambda c: console().show_rank(c, ranking))
     best = next((ranked for ranked in ranking if ranked.report.cores_limit is not None), None)

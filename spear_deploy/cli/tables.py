@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from spear_deploy.util.number_format import number, percent
+from spear_deploy.util.number_format import UNKNOWN, number, percent
 
 if TYPE_CHECKING:
     from spear_deploy.budget.chip_ranking import Ranked
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from spear_deploy.simulator.spike_comparison import LayerDifference
 
 VERDICT_STYLE = {"fits": "green", "unchecked": "cyan", "does_not_fit": "bold red"}
-MIN_WIDTH = 24
+MIN_WIDTH = 20
 """Characters that the last column of a table keeps at least."""
 
 
@@ -111,9 +111,10 @@ def show_rank(console: Console, ranking: Iterable[Ranked]) -> None:
         remark = escape("; ".join(ranked.missing[:2]) + more)
         if not remark and ranked.share is not None:
             remark = f"{percent(ranked.share)} {escape(ranked.scarcest)}"
-        energy = "" if report.energy.total is None else f"{number(report.energy.total * 1e6)}"
+        bounds = report.energy.interval
+        energy = UNKNOWN if bounds is None else f"{bounds.write('J')}\n{bounds.evidence}"
         rows.append((ranked.profile, verdict, f"{report.cores_used} of {limit}", energy, remark))
-    columns = ("chip", "verdict", "cores", "µJ", "what is missing, or scarcest")
+    columns = ("chip", "verdict", "cores", "energy", "what is missing, or scarcest")
     console.print(make_table("", columns, rows, numbers=(3,)), highlight=False)
 
 
@@ -246,6 +247,7 @@ def show_deployment(console: Console, result: Deployment) -> None:
         ("SynOps, achieved", number(synops["achieved"]), f"{synops['achieved'] / synops['budget']:.1%} of the budget"),
         ("cores", f"{facts['cores_used']} of {facts['cores_limit']}", _describe_peak(result.report)),
         ("energy", *_describe_energy(facts["energy"])),
+        ("time", *_describe_time(facts, result.report)),
         ("widths", ", ".join(f"{name} {a}→{b}" for name, (a, b) in facts["widths"].items()), "channels before and after"),
     ]
     console.print(make_table("", ("what", "value", "note"), rows, (1,)))
@@ -274,6 +276,22 @@ def _describe_peak(report: BudgetReport) -> str:
 
 
 def _describe_energy(energy: Mapping[str, Any]) -> tuple[str, str]:
+    from spear_deploy.budget.intervals import describe_energy
+
+    words, evidence = describe_energy(energy)
+    if not words:
+        return "not known", "not published: " + ", ".join(energy["missing"])
     if energy["total"] is not None:
-        return f"{number(energy['total'] * 1e6)} µJ", "per inference"
-    return "not known", "not published: " + ", ".join(energy["missing"])
+        return words, f"per inference, {evidence}"
+    first, _, rest = words.partition(", ")
+    value, _, name = first.rpartition(" ")
+    return value, f"{name}{f'; {rest}' if rest else ''}; {evidence}"
+
+
+def _describe_time(facts: Mapping[str, Any], report: BudgetReport) -> tuple[str, str]:
+    from spear_deploy.budget.intervals import describe_time
+
+    words, evidence = describe_time(facts)
+    if not words:
+        return "not known", "not published: " + ", ".join(report.latency.missing)
+    return words, f"per inference, {evidence}"

@@ -6,6 +6,7 @@ the README, the template and the JSON Schema read its unit, its words and its me
 
 from __future__ import annotations
 
+from math import inf
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -188,3 +189,23 @@ class Table(Fact):
     """A quantity by a count, e.g. the barrier's time by the number of tiles."""
 
     value: dict[int, NonNegativeFloat] | None = None
+
+
+class Range(Fact):
+    """A quantity of which only a lower and an upper end are known: [low, high], both at least 0."""
+
+    value: tuple[NonNegativeFloat, NonNegativeFloat] | None = None
+
+    @field_validator("value", mode="before")
+    @classmethod
+    def _check_ends(cls, value: Any) -> Any:
+        """Refuse what has no two ends in order."""
+        if value is None:
+            return value
+        numbers = isinstance(value, (list, tuple)) and [isinstance(n, (int, float)) and not isinstance(n, bool) for n in value]
+        if numbers != [True, True] or not all(0 <= end < inf for end in value):
+            raise ValueError(f"{quote_value(value)} given, expected [low, high], two numbers of at least 0, or null")
+        low, high = value
+        if low > high:
+            raise ValueError(f"{quote_value(list(value))} given, the lower end comes first; write [{high!r}, {low!r}]")
+        return value

@@ -23,6 +23,7 @@ from spear_deploy.hardware.fields import (
     Name,
     Names,
     Number,
+    Range,
     Table,
 )
 
@@ -40,10 +41,14 @@ class BoardRun(Block):
     static_w: Number = Number.key("W", "of it, power of a chip that does nothing")
     dynamic_w: Number = Number.key("W", "of it, power that the activity adds")
     energy_per_inference_mj: Number = Number.key("mJ", "energy of an inference")
+    dynamic_energy_mj: Range = Range.key("mJ", "of it, energy that the activity adds")
+    synops: Range = Range.key("synop", "SynOps of an inference")
+    neuron_ops: Number = Number.key("update", "neuron updates of an inference")
+    seconds: Number = Number.key("s", "time of an inference")
 
     @model_validator(mode="after")
     def _check_any_number(self) -> BoardRun:
-        numbers = [getattr(self, name) for name in type(self).model_fields if name != "task"]
+        numbers = [getattr(self, name) for name in type(self).model_fields if name.endswith(("_w", "_mj"))]
         if all(fact.value is None for fact in numbers):
             raise Contradiction("task", f"'{self.task}' has no number; give a power or an energy, or leave the run out")
         return self
@@ -61,7 +66,14 @@ class EnergyTerms(Block):
     hop_ns_pj: Number = Number.key("pJ", "a tile further north or south")
     packet_pj: Number = Number.key("pJ", "a spike's packet, wherever it goes, where hops are not priced one by one")
     static_w_per_chip: Number = Number.key("W", "power of a chip that does nothing")
+    static_w_range: Range = Range.key("W", "the same, where it depends on what is counted as the chip")
     active_w_per_core: Number = Number.key("W", "power of a core in use, on top of the chip's")
+    neuron_op_synops: Number = Number.key(
+        "synop", "a neuron's update, in synaptic operations, where the maker states their ratio"
+    )
+    effective_op_pj_range: Range = Range.key(
+        "pJ", "an effective operation (SynOps + neuron_op_synops · updates): dynamic energy, where no event has a price"
+    )
     all_in_pj_per_synop: Number = Number.key("pJ", "everything, divided by the SynOps; used alone, never added to terms")
     measured: tuple[BoardRun, ...] = Field(default=(), description="published runs; information, no part of a sum")
 
@@ -70,14 +82,14 @@ class EnergyTerms(Block):
         if self.all_in_pj_per_synop.value is None:
             return self
         for name in type(self).model_fields:
-            if name.endswith(("_pj", "_w_per_chip", "_w_per_core")) and getattr(self, name).value is not None:
+            if name.endswith(("_pj", "_w_per_chip", "_w_per_core", "_range")) and getattr(self, name).value is not None:
                 raise Contradiction(
                     name, "stands beside energy.all_in_pj_per_synop, which holds it already; make one of them null"
                 )
         return self
 
 
-PRICES = tuple(name for name in EnergyTerms.model_fields if name not in ("all_in_pj_per_synop", "measured"))
+PRICES = tuple(name for name in EnergyTerms.model_fields if name not in ("all_in_pj_per_synop", "neuron_op_synops", "measured"))
 """Keys of the terms of a sum; an all-in figure holds them all."""
 
 
@@ -110,6 +122,9 @@ class Timing(Block):
     synop_ns: Number = Number.key("ns", "a synaptic operation on a core")
     neuron_active_ns: Number = Number.key("ns", "a neuron's update")
     neuron_inactive_ns: Number = Number.key("ns", "an update of a neuron at which nothing arrives")
+    synop_ns_range: Range = Range.key("ns", "a synaptic operation on a core, where only its ends can be derived")
+    neuron_ns_range: Range = Range.key("ns", "a neuron's update, where only its ends can be derived")
+    barrier_ns_range: Range = Range.key("ns", "the barrier across a chip, where only its ends can be derived")
     hop_ew_ns: Number = Number.key("ns", "a tile further east or west")
     hop_ns_ns: Number = Number.key("ns", "a tile further north or south")
     barrier_ns_by_tiles: Table = Table.key("ns", "the barrier, by the number of tiles that wait")

@@ -36,7 +36,7 @@ from spear_deploy.util.progress import Progress, prefix_stage
 
 if TYPE_CHECKING:
     from spear_deploy.budget.budget_file import BudgetFile
-    from spear_deploy.budget.chip_ranking import Ranked
+    from spear_deploy.budget.chip_ranking import Ranked, RankKey
     from spear_deploy.budget.report import BudgetReport
     from spear_deploy.data import Dataset
     from spear_deploy.interchange.certificate import ProofInput
@@ -194,6 +194,7 @@ def rank(
     *,
     activity: SpikeCounts | float | str | os.PathLike[str] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    sort: RankKey = "fit",
     input_shape: Shape | None = None,
 ) -> list[Ranked]:
     """Check a network against many chips, and return the reports, the best first.
@@ -203,6 +204,7 @@ def rank(
         chips: profiles by name, file, or chip:board; all that come with the toolkit unless given.
         activity: as in `check`.
         overrides: facts to replace in every profile, by dotted key.
+        sort: "fit", or "energy"; chips whose intervals of energy overlap are tied.
         input_shape: without time and batch, of a model that does not state it.
     """
     from spear_deploy.budget.chip_ranking import rank as rank_graph
@@ -210,7 +212,7 @@ def rank(
 
     graph = load(net, input_shape=input_shape)
     targets = [resolve_chip(chip, overrides) for chip in (list_profiles() if chips is None else chips)]
-    return rank_graph(graph, targets, activity=_read_activity(activity, graph))
+    return rank_graph(graph, targets, activity=_read_activity(activity, graph), sort=sort)
 
 
 def _read_activity(activity: SpikeCounts | float | str | os.PathLike[str] | None, graph: SNNGraph) -> SpikeCounts | float | None:

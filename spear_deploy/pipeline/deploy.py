@@ -185,7 +185,7 @@ def _write_results(cache: StageCache, task: Task, done: Mapping[str, CachedStage
     """Write the results, their provenance, and the page that shows them."""
     folder, report, settings, inputs = task.folder, result.report, task.settings, task.inputs
     quantised = done["quantise"].value
-    latency = {"seconds": report.latency.seconds, "missing": list(report.latency.missing), "how": report.latency.how}
+    latency = report.latency.to_json()
     written = {
         CHECK: {**report.to_json(), "headline": report.headline, "notes": list(report.notes), "latency": latency},
         LAYERS: {"dense": done["evaluate"].value["layers"], "pruned": quantised["pruned"], "quantised": quantised["quantised"]},

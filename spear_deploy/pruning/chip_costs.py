@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from spear_deploy.budget.connection_rows import needs_nonzero_weights
 from spear_deploy.budget.core_rows import BudgetRow
 from spear_deploy.budget.energy import estimate_energy
+from spear_deploy.budget.intervals import upper_end
 from spear_deploy.budget.what_if import Change, WhatIf, build_what_if
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.channel_groups import ChannelGroup, list_prunable_groups
@@ -59,10 +60,13 @@ class ChipCosts:
         return {"cores": float(placement.cores_used), "memory_words": words}
 
     def activity(self, graph: SNNGraph, widths: tuple[int, ...], counts: SpikeCounts) -> dict[str, float | None]:
-        """Return energy (J) and latency (s) of an inference of a pruned network; None where a number is missing."""
+        """Return energy (J) and latency (s) of an inference of a pruned network; None where a number is missing.
+
+        Where only an interval is known it is the upper end, so that a budget that is met is met for certain.
+        """
         placement, _ = self.place(widths)
         energy, latency = estimate_energy(graph, self.profile, placement, counts, count_synops(graph, counts))
-        return {"energy_j": energy.total, "latency_s": latency.seconds}
+        return {"energy_j": upper_end(energy.total, energy.interval), "latency_s": upper_end(latency.seconds, latency.interval)}
 
 
 def build_chip_costs(graph: SNNGraph, profile: HardwareProfile, chips: int = 1) -> ChipCosts:

@@ -97,6 +97,20 @@ def with_prefix(value: float, unit: str) -> str:
     return f"{value:.3g} {unit}"
 
 
+def interval(low: float, high: float | None, unit: str) -> str:
+    """Write a quantity between two ends with the SI prefix of the upper one; "≥" without an upper end.
+
+    >>> interval(1.2e-6, 9e-5, "J"), interval(0.0, 2e-3, "s"), interval(5e-3, 5e-3, "s"), interval(2e-9, None, "J")
+    ('1.2–90 µJ', '0–2 ms', '5 ms', '≥ 2 nJ')
+    """
+    if high is None:
+        return f"≥ {with_prefix(low, unit)}"
+    upper = with_prefix(high, unit)
+    digits = upper.split()[0]
+    lower = f"{low / high * float(digits):.3g}" if high else digits
+    return upper if low == high else f"{lower}–{upper}"
+
+
 def byte_size(n_bytes: float) -> str:
     """Write a size of memory in MiB, from 1 GiB on in GiB.
 

@@ -26,9 +26,9 @@ from spear_deploy.simulator.synops import count_synops
 from tests.conftest import shared
 from tests.support.chips import dense_net, random_net, small_chip
 
-LOIHI1, LOIHI2 = load_profile("loihi1"), load_profile("loihi2")
+LOIHI1, LOIHI2, SPECK = (load_profile(name) for name in ("loihi1", "loihi2", "speck2f"))
 KEYS = ["profile", "verdict", "cores_used", "cores_limit", "rows", "synops", "energy", "latency_s", "unsupported"]
-MORE = ["passes", "chips_used", "packing", "replaced"]
+MORE = ["passes", "chips_used", "packing", "replaced", "neuron_ops", "latency_interval_s", "latency_evidence"]
 
 
 def rows(report: BudgetReport, status: str) -> set[tuple[str, str]]:
@@ -127,13 +127,27 @@ def test_budgets_without_a_number_are_unchecked() -> None:
     report = check(net, LOIHI2, limits=UserLimits(synops=100))
     assert report.verdict == "unchecked"
     assert next(row for row in report.rows if row.resource == "synops").remedy == "not known: activity"
-    report = check(net, LOIHI2, limits=UserLimits(energy_j=1e-3, latency_s=1), activity=0.1)
-    assert rows(report, "unchecked") == {("energy", "chip"), ("latency", "chip")}
+    report = check(net, SPECK, limits=UserLimits(energy_j=1e-3, latency_s=1), activity=0.1)
+    assert {("energy", "chip"), ("latency", "chip")} <= rows(report, "unchecked")
     assert check(net, LOIHI1, limits=UserLimits(energy_j=1e-3, latency_s=1), activity=0.1).verdict == "fits"
     assert rows(check(net, LOIHI1, limits=UserLimits(energy_j=1e-12, latency_s=1e-9), activity=0.1), "over") == {
         ("energy", "chip"),
         ("latency", "chip"),
     }
+
+
+def test_an_interval_decides_where_it_lies_on_one_side_of_a_limit() -> None:
+    """Loihi 2: 3 → 4 neurons, one step: 1.2 SynOps and 4 updates are 41.2 effective operations of 14 to 107 pJ."""
+    net = dense_net(3, 4)
+    bounds = check(net, LOIHI2, activity=0.1).energy.interval
+    low, high = bounds.low, bounds.high
+    wide, inside, narrow = (
+        next(row for row in check(net, LOIHI2, limits=UserLimits(energy_j=limit), activity=0.1).rows if row.resource == "energy")
+        for limit in (2 * high, (low + high) / 2, low / 2)
+    )
+    assert (wide.status, wide.used) == ("ok", high) and wide.detail.startswith("upper end of ")
+    assert (inside.status, inside.used) == ("unchecked", None) and inside.remedy.startswith("the limit lies within ")
+    assert (narrow.status, narrow.used) == ("over", low) and narrow.remedy == "prune: 50.0 % has to go"
 
 
 def test_synops_over_the_budget_say_how_much_has_to_go() -> None:

@@ -320,6 +320,19 @@ def test_wrong_overrides_are_refused(values: dict[str, Any], message: str) -> No
         override_facts(load_profile("loihi2"), values)
 
 
+@pytest.mark.parametrize(("value", "message"), [
+    ([107, 14], r"\[107, 14\] given, the lower end comes first; write \[14, 107\]"),
+    (14, r"14 given, expected \[low, high\], two numbers of at least 0, or null"),
+    ([14], r"\[14\] given, expected \[low, high\]"),
+    ([-1, 14], r"\[-1, 14\] given, expected \[low, high\]"),
+    ([True, 14], r"\[True, 14\] given, expected \[low, high\]"),
+    ([1, float("inf")], r"\[1, inf\] given, expected \[low, high\]"),
+])  # fmt: skip
+def test_an_interval_has_two_ends_in_order(value: Any, message: str) -> None:
+    with pytest.raises(ProfileError, match=rf"key 'energy.effective_op_pj_range': {message}"):
+        override_facts(load_profile("loihi2"), {"energy.effective_op_pj_range": value})
+
+
 def test_overrides_take_what_a_file_takes() -> None:
     xylo = load_profile("xylo_audio2")
     after = override_facts(
