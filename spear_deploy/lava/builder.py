@@ -20,6 +20,7 @@ from spear_deploy.lava.linear_maps import Convolution
 from spear_deploy.lava.plan import InputConnection, LavaPlan
 from spear_deploy.lava.program import Pass
 from spear_deploy.network import Array
+from spear_deploy.network.graph import unused_name
 from spear_deploy.simulator.stepper import apply_delay
 
 DENSE_WEIGHTS = 1_000_000
@@ -179,13 +180,12 @@ class PassBuilder:
         suffix = (f" +{incoming.delay}" if incoming.delay else "") + (f" >>{incoming.shift}" if incoming.shift else "")
         if incoming.conv is not None:
             suffix += f" by {incoming.conv.layer}"
+        name = unused_name(f"{target}/from {incoming.source}{suffix}", self.rows)
         if incoming.conv is not None and as_conv:
-            self.add_conv(f"{target}/from {incoming.source}{suffix}", source, target, incoming.conv, bits, delay)
+            self.add_conv(name, source, target, incoming.conv, bits, delay)
             return
         for i, plane in enumerate(incoming.planes):
-            self.add_synapse(
-                f"{target}/from {incoming.source}{suffix}" + (f" #{i}" if i else ""), source, target, plane, bits, delay
-            )
+            self.add_synapse(name + (f" #{i}" if i else ""), source, target, plane, bits, delay)
 
     def source(self, name: str, delay: int, offset: int) -> str:
         """Add a RingBuffer that plays a source, shifted by `delay` steps within a sample, from Lava's step `offset` on."""

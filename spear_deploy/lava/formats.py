@@ -21,6 +21,7 @@ from spear_deploy.errors import UnsupportedError
 from spear_deploy.network import WEIGHTED, Array, Layer, LoihiLIF, Shape
 
 MAX_WEIGHT_EXPONENT = 7
+MIN_WEIGHT_EXPONENT = -8
 BIAS_LIMITS = (-4096, 4095)
 MAX_BIAS_EXPONENT = 7
 UNREACHED_THRESHOLD = 1 << 17
@@ -90,10 +91,12 @@ def _fit_plane(matrix: Any, shift: int) -> Plane | None:
         exponent = k - shift - mixed
         if exponent > MAX_WEIGHT_EXPONENT:
             return None
+        if exponent < MIN_WEIGHT_EXPONENT:
+            continue
         if (mixed and low_k >= -128 and high_k <= 127) or (not mixed and low_k >= -255 and high_k <= 255):
             weights = matrix.copy()
             weights.data = (weights.data >> k << mixed).astype(np.int32)
-            return Plane(weights=weights, exponent=exponent) if exponent >= -8 else None
+            return Plane(weights=weights, exponent=exponent)
     return None
 
 

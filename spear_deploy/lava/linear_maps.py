@@ -179,10 +179,11 @@ def _reads_only_input(graph: SNNGraph, name: str) -> bool:
 
 
 def _add_currents(currents: list[Current]) -> tuple[Current, ...]:
-    """Add up the currents of one source at one delay; each convolution stays a separate process."""
-    sums: dict[tuple[str, int, int, str], Current] = {}
-    for current in currents:
-        key = (current.source, current.delay, current.shift, "" if current.conv is None else current.conv.layer)
+    """Add up the currents of one source at one delay; each convolution, and each sum that is rounded, stays a connection."""
+    sums: dict[tuple[str, int, int, str, int], Current] = {}
+    for number, current in enumerate(currents):
+        conv = "" if current.conv is None else current.conv.layer
+        key = (current.source, current.delay, current.shift, conv, number if current.shift else 0)
         sums[key] = replace(current, product=sums[key].matrix + current.matrix) if key in sums else current
     return tuple(sums[key] for key in sorted(sums))
 
@@ -212,7 +213,10 @@ def _pass_synapse(layer: Layer, input_shape: Shape, before: Drive) -> Drive:
             f"layer '{layer.name}': a weight_exponent below 0 rounds the sum of several edges (or of an edge and a bias before "
             "it), Lava rounds each by itself; use an exponent of 0 or more"
         )
-    currents = [replace(c, product=matrix @ c.matrix, conv=None, shift=c.shift + shift) for c in before.currents]
+    currents = []
+    for current in before.currents:
+        parts = _split_window(synapse, input_shape) if current.shift and isinstance(synapse, SumPool) else [matrix]
+        currents += [replace(current, product=part @ current.matrix, conv=None, shift=current.shift + shift) for part in parts]
     constants = [replace(c, value=matrix @ c.value) for c in before.constants]
     return Drive(currents=_add_currents(currents), constants=(*constants, *_bias_constants(synapse, input_shape)))
 
@@ -246,6 +250,21 @@ def _synapse_matrix(synapse: Synapse | None, input_shape: Shape) -> tuple[Matrix
     if isinstance(synapse, AvgPool):
         raise UnsupportedError("takes a mean, which is no whole number; quantise the network again")
     return identity(size, np.int64, "csr"), 0
+
+
+def _split_window(pool: SumPool, input_shape: Shape) -> list[Matrix]:
+    """Return a matrix for each place in a pool's window, whose sum is the pool's.
+
+    Sums that were rounded down are added one by one: the sum of their matrices, rounded once, would be another number.
+    """
+    geometry: Any = pool
+    parts = []
+    for place in np.ndindex(*geometry.kernel_size):
+        one = np.zeros((input_shape[0], 1, *geometry.kernel_size), np.int64)
+        one[(slice(None), 0, *place)] = 1
+        dilation = (1,) * len(geometry.kernel_size)
+        parts.append(_unroll_conv(one, input_shape, geometry.stride, geometry.padding, dilation, input_shape[0]))
+    return parts
 
 
 def _fold_exponent(matrix: Matrix, exponent: int) -> tuple[Matrix, int]:

@@ -150,6 +150,21 @@ def two_images():
     return SNNGraph(layers=tuple(layers), edges=tuple(Edge(source=s, target=t) for s, t in pairs), input_shape=(2, 5, 4))
 
 
+def pooled_rounding(kernel, stride, step):
+    """A convolution of graded input whose sums are shifted down, a pool of them, and a second connection into the neurons."""
+    conv = Conv2d(weight=step * weights(5, 2, 1, 3, 3, low=-127 // step, high=127 // step), weight_exponent=-4)
+    layers = [
+        Layer(name="conv", synapse=conv),
+        Layer(name="pool", synapse=SumPool(kernel_size=kernel, stride=stride)),
+        Layer(name="n", neuron=lif(decay_v=1024, v_threshold=2000, reset="subtract")),
+        Layer(name="again", synapse=Scale(weight=np.array(-56))),
+        dense("last", 13, 3, 2 * ((6 - kernel) // stride + 1) ** 2, v_threshold=300),
+    ]
+    pairs = [("input", "conv"), ("conv", "pool"), ("pool", "n"), ("again", "n"), ("n", "last")]
+    edges = [Edge(source=s, target=t) for s, t in pairs] + [Edge(source="n", target="again", delay=1)]
+    return SNNGraph(layers=tuple(layers), edges=tuple(edges), input_shape=(1, 8, 8), output="last")
+
+
 def with_output(layer):
     return chain([dense("a", 0, 5, 4), dense("b", 1, 6, 5), layer], input_shape=(4,))
 
@@ -192,6 +207,9 @@ def cases():
     line = Layer(name="line", synapse=Conv1d(weight=weights(4, 3, 2, 3), stride=2, padding=1, dilation=2), neuron=lif())
     yield "one axis", chain([line], input_shape=(2, 9)), spikes(10, 6, 2, 2, 9), "spikes"
     yield "images meet", two_images(), long_images, "spikes"
+    graded = np.random.default_rng(12).integers(0, 256, (20, 2, 1, 8, 8))
+    yield "rounded sums in a pool", pooled_rounding(2, 2, 8), graded, "current"
+    yield "rounded sums in windows that overlap", pooled_rounding(3, 1, 2), graded, "current"
     edges = (Edge(source="input", target="a"), Edge(source="a", target="b", delay=62))
     late = SNNGraph(layers=(dense("a", 0, 5, 4), dense("b", 1, 6, 5)), edges=edges, input_shape=(4,))
     yield "62 steps late", late, spikes(11, 70, 2, 4), "spikes"

@@ -150,6 +150,31 @@ def test_currents_and_constants_equal_the_output_of_the_synapses(seed):
         np.testing.assert_array_equal(total, synaptic_input(graph, layer.name, emitted).reshape(-1))
 
 
+@pytest.mark.parametrize("shift", range(2, 9))
+def test_sums_that_were_rounded_are_pooled_and_added_one_by_one(shift):
+    """A pool, and a skip, of convolutions whose sums are shifted down: each place of the window is a connection that rounds."""
+    rng = np.random.default_rng(shift)
+    kernel, stride, padding = (tuple(int(n) for n in rng.integers(low, 3, 2)) for low in (2 - shift % 2, 1, 0))
+    convs = [
+        Layer(name=name, synapse=Conv2d(weight=2 * rng.integers(-127, 128, (2, 1, 3, 3)), weight_exponent=-shift))
+        for name in "ab"
+    ]
+    pool = Layer(name="pool", synapse=SumPool(kernel_size=kernel, stride=stride, padding=padding))
+    again = Layer(name="again", synapse=Scale(weight=np.array(-56)))
+    edges = [Edge(source="input", target=name) for name in "ab"] + [Edge(source=name, target="pool") for name in "ab"]
+    edges += [Edge(source="pool", target="n"), Edge(source="n", target="again", delay=1), Edge(source="again", target="n")]
+    layers = (*convs, pool, Layer(name="n", neuron=lif()), again)
+    graph = SNNGraph(layers=layers, edges=tuple(edges), input_shape=(1, 8, 7), output="n")
+    x = rng.integers(0, 256, (1, 1, *graph.input_shape))
+    drive = collect_drive(graph, "n")
+    rounded = [current for current in drive.currents if current.source == "input"]
+    assert len(rounded) == 2 * np.prod(kernel) and all(abs(current.matrix).max() <= 254 for current in rounded)
+    total = sum((current.matrix @ x.reshape(-1)) >> current.shift for current in rounded)
+    silent = {"input": x, "n": np.zeros((1, 1, *graph.shape_of("n")), np.int64)}
+    np.testing.assert_array_equal(total, synaptic_input(graph, "n", silent).reshape(-1))
+    assert plan_network(graph).inputs["n"]
+
+
 # ------------------------------------------------------------------------------------------------------------- formats
 
 
