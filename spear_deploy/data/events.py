@@ -23,8 +23,13 @@ from spear_deploy.data.encoders import bin_events
 from spear_deploy.errors import DataError, FileError
 from spear_deploy.network import Array, Shape
 from spear_deploy.util.files import require_file
+from spear_deploy.util.hdf5.tree import read_tree
+from spear_deploy.util.memory import free_bytes
+from spear_deploy.util.number_format import byte_size
 
 RECORD_BYTES = 5
+MAX_UNITS = 1 << 20
+"""Units of a recording for a network that is not known; SHD has 700."""
 POLARITY_EVENTS = 1
 """Type of a packet of AEDAT 3.1 with brightness changes."""
 
@@ -173,21 +178,50 @@ def bin_event_arrays(arrays: Mapping[str, Array], name: str, *, steps: int, sens
 
 
 def read_shd(path: Path, *, steps: int, units: int | None = None, duration_s: float | None = None) -> dict[str, Any]:
-    """Return (x (N, T, units), y) of an HDF5 file in the layout of the Heidelberg digits."""
-    import h5py
+    """Return (x (N, T, units), y) of an HDF5 file in the layout of the Heidelberg digits.
 
-    source = require_file(path, "HDF5 file of spikes")
-    try:
-        with h5py.File(source, "r") as file:
-            labels = np.asarray(file["labels"])
-            times = [np.asarray(t, np.float64) for t in file["spikes/times"]]
-            channels = [np.asarray(u, np.int64) for u in file["spikes/units"]]
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise FileError(f"file '{path}': has no spikes/times, spikes/units and labels ({error})") from error
+    Raises:
+        FileError: missing, damaged, larger inside than it can be, or of another layout.
+        DataError: times or units that no recording has, or more frames than there is memory.
+    """
+    tree = read_tree(path, "HDF5 file of spikes")
+    spikes = tree.get("spikes")
+    parts = [spikes.get(name) if isinstance(spikes, dict) else None for name in ("times", "units")]
+    times, channels = (list(part) if isinstance(part, (list, np.ndarray)) else None for part in parts)
+    labels = tree.get("labels")
+    if times is None or channels is None or not isinstance(labels, np.ndarray) or labels.dtype.kind not in "biuf":
+        raise FileError(f"file '{path}': has no rows spikes/times and spikes/units with labels; expected SHD's layout")
+    if labels.shape != (len(times),) or len(channels) != len(times):
+        raise FileError(
+            f"file '{path}': {len(times)} rows of times, {len(channels)} of units, {labels.size} labels; write it again"
+        )
+    for number, (time_s, unit) in enumerate(zip(times, channels, strict=True)):
+        _check_recording(f"file '{path}', recording {number}", time_s, unit, units)
     size = units or 1 + max((int(u.max(initial=0)) for u in channels), default=0)
+    need, free = 3 * len(times) * steps * size, free_bytes()
+    if need > free:
+        raise DataError(
+            f"file '{path}': {len(times)} recordings of {steps} steps and {size} units take {byte_size(need)}, {byte_size(free)} "
+            "are free; use fewer steps, or name a network with fewer inputs"
+        )
     length = duration_s or max((float(t.max(initial=0.0)) for t in times), default=0.0) * (1 + 1e-9) or 1.0
-    frames = [_shrink(bin_events(t, u, size, steps, duration_s=length)) for t, u in zip(times, channels, strict=True)]
-    return {"x": np.stack(frames), "y": labels.astype(np.int64), "kind": "spikes"}
+    frames = [
+        _shrink(bin_events(t, u.astype(np.int64), size, steps, duration_s=length)) for t, u in zip(times, channels, strict=True)
+    ]
+    return {"x": np.stack(frames) if frames else np.zeros((0, steps, size), np.uint8), "y": labels, "kind": "spikes"}
+
+
+def _check_recording(where: str, time_s: Any, unit: Any, units: int | None) -> None:
+    """Raise DataError where times or units are none."""
+    if not all(isinstance(row, np.ndarray) and row.ndim == 1 and row.dtype.kind in "biuf" for row in (time_s, unit)):
+        raise DataError(f"{where}: times and units are not rows of numbers; write them as rows of different lengths")
+    if len(time_s) != len(unit):
+        raise DataError(f"{where}: {len(time_s)} times but {len(unit)} units; give one unit a spike")
+    if not np.isfinite(time_s).all() or (time_s < 0).any():
+        raise DataError(f"{where}: a time is negative or not finite; times are seconds from the start of the recording")
+    limit = MAX_UNITS if units is None else units
+    if unit.dtype.kind not in "iu" or (unit < 0).any() or (unit >= limit).any():
+        raise DataError(f"{where}: a unit is no whole number from 0 to {limit - 1}; check the number of inputs")
 
 
 def _shrink(counts: Array) -> Array:

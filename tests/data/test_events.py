@@ -170,5 +170,79 @@ def test_spike_times_in_hdf5(tmp_path):
     result = load_data(tmp_path / "shd.h5", steps=4, input_shape=(12,))
     assert (result.input_shape, result.classes, result.kind) == ((12,), 3, "spikes")
     (tmp_path / "other.h5").write_bytes(b"no hdf5")
-    with pytest.raises(FileError, match="has no spikes/times, spikes/units and labels"):
+    with pytest.raises(FileError, match="is not HDF5, a HDF5 file of spikes is; check that the file is complete"):
         load_data(tmp_path / "other.h5")
+
+
+def write_shd(path, *, times=((0.1, 0.2), (0.3,)), units=((1, 0), (2,)), labels=(0, 1), time=np.float32, unit=np.int64):
+    with h5py.File(path, "w") as file:
+        group = file.create_group("spikes")
+        for name, rows, kind in (("times", times, time), ("units", units, unit)):
+            stored = group.create_dataset(name, (len(rows),), dtype=h5py.vlen_dtype(kind))
+            for i, row in enumerate(rows):
+                stored[i] = np.asarray(row, kind)
+        file["labels"] = np.asarray(labels)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"times": ((0.1, np.nan), (0.3,))}, "recording 0: a time is negative or not finite"),
+        ({"times": ((0.1, 0.2), (-0.3,))}, "recording 1: a time is negative or not finite"),
+        ({"units": ((1, 0), (1 << 40,))}, "recording 1: a unit is no whole number from 0 to 1048575"),
+        ({"units": ((1, -1), (0,))}, "recording 0: a unit is no whole number from 0"),
+        ({"unit": np.float64}, "recording 0: a unit is no whole number from 0"),
+        ({"times": ((0.1,), (0.3,))}, "recording 0: 1 times but 2 units; give one unit a spike"),
+        ({"labels": (0, 1, 2)}, "2 rows of times, 2 of units, 3 labels; write it again"),
+        ({"labels": (b"a", b"b")}, "has no rows spikes/times and spikes/units with labels"),
+        ({"labels": (0, -1)}, "expected whole numbers|label"),
+    ],
+)
+def test_a_spike_file_with_impossible_values_is_refused(tmp_path, options, message):
+    with pytest.raises((FileError, DataError), match=message):
+        load_data(write_shd(tmp_path / "a.h5", **options), steps=4)
+
+
+def test_a_spike_file_of_more_frames_than_memory_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"2 recordings of 1000000000 steps and 1000000 units take .* are free; use fewer steps"):
+        read_shd(write_shd(tmp_path / "a.h5"), steps=10**9, units=10**6)
+
+
+def test_rows_that_are_a_table_or_texts_are_refused(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["spikes/times"], file["spikes/units"], file["labels"] = np.ones(3), np.ones(3), np.zeros(3, int)
+    with pytest.raises(DataError, match="recording 0: times and units are not rows of numbers"):
+        read_shd(tmp_path / "a.h5", steps=4)
+
+
+def test_a_spike_file_is_read_without_links_and_external_storage(tmp_path):
+    write_shd(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        del file["labels"]
+        file["labels"] = h5py.ExternalLink("other.h5", "labels")
+    with pytest.raises(FileError, match="'labels' points to another place; write the network into one file without links"):
+        load_data(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        del file["labels"]
+        file.create_dataset("labels", (2,), np.uint8, external=[("/etc/hostname", 0, 2)])
+    with pytest.raises(FileError, match="'labels' lies in another file"):
+        load_data(tmp_path / "a.h5")
+
+
+def test_damaged_spike_files_are_read_or_refused_within_seconds(tmp_path):
+    """200 files of 1 to 4 changed bytes: ours alone are raised, and at least 20 of each kind are seen."""
+    whole = write_shd(tmp_path / "a.h5", times=[(0.1 * i, 0.2) for i in range(20)], units=[(i, 1) for i in range(20)],
+                      labels=np.arange(20) % 2).read_bytes()  # fmt: skip
+    outcomes = {"read": 0, "refused": 0}
+    for seed in range(200):
+        rng, content = np.random.default_rng(seed), bytearray(whole)
+        for place in rng.integers(0, len(whole), rng.integers(1, 5)):
+            content[place] = rng.integers(256)
+        (tmp_path / "b.h5").write_bytes(content)
+        try:
+            load_data(tmp_path / "b.h5", steps=4)
+            outcomes["read"] += 1
+        except (FileError, DataError):
+            outcomes["refused"] += 1
+    assert min(outcomes.values()) >= 20, outcomes

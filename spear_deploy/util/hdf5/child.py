@@ -118,7 +118,7 @@ class _TreeReader:
         self.entries = self.end = self.text_bytes = 0
 
     def read(self) -> dict[str, Any]:
-        """Return the file as nested dictionaries: {"group": ...}, {"array": place}, {"text": ...}, {"texts": ...}."""
+        """Return the file as nested dictionaries: {"group": ...}, {"array": place}, {"text"}, {"texts"}, {"rows": place}."""
         import h5py
 
         name = f"/dev/fd/{self.source}"
@@ -158,6 +158,9 @@ class _TreeReader:
         shape, dtype = data.shape, data.dtype
         if shape is None:
             raise Unreadable(f"'{place}' is empty; write it again")
+        rows = h5py.check_vlen_dtype(dtype)
+        if rows is not None and len(shape) == 1:
+            return self._copy_rows(data, place, rows)
         text = h5py.check_string_dtype(dtype) is not None
         if dtype.kind not in "biufSO" or (dtype.kind == "O" and not text):
             raise Unreadable(f"'{place}' holds {dtype}, expected numbers or text")
@@ -191,6 +194,24 @@ class _TreeReader:
                 del target
         self.end = start + size
         return {"array": [start, dtype.str, [int(n) for n in shape]]}
+
+    def _copy_rows(self, data: Any, place: str, dtype: Any) -> dict[str, Any]:
+        """Copy rows of numbers of different lengths one after the other: {"rows": place of their values, "lengths": numbers}."""
+        import numpy as np
+
+        if dtype.kind not in "biuf":
+            raise Unreadable(f"'{place}' holds rows of {dtype}, expected numbers")
+        self._check_bytes(place, len(data) * data.dtype.itemsize, data.id.get_storage_size())
+        start = self.end = -(-self.end // ALIGNMENT) * ALIGNMENT
+        lengths = []
+        for number in range(len(data)):
+            row = np.asarray(data[number], dtype)
+            if self.end + row.nbytes > self.limits["bytes"]:
+                raise Unreadable(f"'{place}' holds more than {self.limits['bytes']} bytes, too many for the file; write it again")
+            os.pwrite(self.arrays, row.tobytes(), self.end)
+            self.end += row.nbytes
+            lengths.append(len(row))
+        return {"rows": [start, dtype.str, [sum(lengths)]], "lengths": lengths}
 
     def _read_texts(self, data: Any, place: str) -> dict[str, Any]:
         value = data[()]

@@ -1,8 +1,8 @@
 """Bounded reading of HDF5 files into dictionaries of arrays.
 
-NIR and netx are HDF5. A damaged or hostile file may point outside itself, at itself, declare arrays that it does not store,
+NIR, netx and SHD are HDF5. A damaged or hostile file may point outside itself, at itself, declare arrays that it does not store,
 or make the HDF5 library hang. So a file is read whole into plain dictionaries, by a process with limits (`reader_process`),
-before a network is built from it.
+before a network or a dataset is built from it.
 
 A file of n bytes may hold 64 MiB + 100 · n bytes of arrays. That much is shared with the other process, which may take twice
 that and 64 MiB for its work, and 3 s + n / 8 MiB/s of a processor.
@@ -23,7 +23,7 @@ from spear_deploy.util.files import require_file
 from spear_deploy.util.hdf5 import reader_process
 
 Tree: TypeAlias = dict[str, Any]
-"""Names to numpy arrays (read-only), strings, or further trees."""
+"""Names to numpy arrays (read-only), strings, lists of arrays (rows of different lengths), or further trees."""
 
 MAX_RATIO = 1100
 """Deflate compresses by at most 1032; a data set that declares more than this times what it stores is not read."""
@@ -111,7 +111,14 @@ def _decode_item(item: dict[str, Any], memory: memoryview) -> Any:
         texts = np.empty(len(item["texts"]), object)
         texts[:] = item["texts"]
         return texts.reshape(item["shape"])
-    start, dtype, shape = item["array"]
+    if "rows" in item:
+        return np.split(_view(item["rows"], memory), np.cumsum(item["lengths"])[:-1]) if item["lengths"] else []
+    return _view(item["array"], memory)
+
+
+def _view(place: list[Any], memory: memoryview) -> NDArray[Any]:
+    """Return the array at (start, type, shape) of the shared memory."""
+    start, dtype, shape = place
     count = int(np.prod(shape, dtype=np.int64))
     if not count:
         return np.empty(shape, dtype)
