@@ -261,7 +261,8 @@ def _split_window(pool: SumPool, input_shape: Shape) -> list[Matrix]:
     parts = []
     for place in np.ndindex(*geometry.kernel_size):
         one = np.zeros((input_shape[0], 1, *geometry.kernel_size), np.int64)
-        one[(slice(None), 0, *place)] = 1
+        index = (Ellipsis, *place)
+        one[index] = 1
         dilation = (1,) * len(geometry.kernel_size)
         parts.append(_unroll_conv(one, input_shape, geometry.stride, geometry.padding, dilation, input_shape[0]))
     return parts
