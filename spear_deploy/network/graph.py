@@ -12,9 +12,11 @@ and simulators and exporters take it. It is immutable and numpy only.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from heapq import heappop, heappush
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 
 INPUT = "input"
 """The name of the network's input as the source of an edge."""
+MAX_DELAY = 1 << 16
+"""Longest delay of an edge in steps: a simulator keeps as many steps of its source. Chips have 62 at most."""
+MAX_LAYERS, MAX_EDGES = 10_000, 20_000
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -40,10 +45,9 @@ class Edge:
     delay: int = 0
 
     def __post_init__(self) -> None:
-        if self.delay < 0 or int(self.delay) != self.delay:
-            raise GraphError(
-                f"edge '{self.source}' -> '{self.target}': delay {self.delay}, expected a whole number of steps from 0"
-            )
+        if not 0 <= self.delay <= MAX_DELAY or int(self.delay) != self.delay:
+            steps = f"a whole number of steps from 0 to {MAX_DELAY}"
+            raise GraphError(f"edge '{self.source}' -> '{self.target}': delay {self.delay}, expected {steps}")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,10 +82,15 @@ class SNNGraph:
             raise GraphError(f"dt_s: {self.dt_s} given, a time step is above 0 s")
         if not self.layers:
             raise GraphError("the network has no layer; expected at least one")
+        if len(self.layers) > MAX_LAYERS or len(self.edges) > MAX_EDGES:
+            raise GraphError(
+                f"the network has {len(self.layers)} layers and {len(self.edges)} edges, at most {MAX_LAYERS} and {MAX_EDGES} are "
+                "taken; merge layers, or split the network"
+            )
         names = [layer.name for layer in self.layers]
-        for name in names:
-            if names.count(name) > 1:
-                raise GraphError(f"layer '{name}': the name is used {names.count(name)} times; rename all but one")
+        for name, uses in Counter(names).items():
+            if uses > 1:
+                raise GraphError(f"layer '{name}': the name is used {uses} times; rename all but one")
         self._check_edges(names)
         set_field(self, "edges", tuple(sorted(set(self.edges))))
         set_field(self, "layers", self._sort_layers())
@@ -97,9 +106,10 @@ class SNNGraph:
         set_field(self, "_shapes", self._infer_shapes())
 
     def _check_edges(self, names: list[str]) -> None:
+        known = set(names)
         for edge in self.edges:
             for end in (edge.source, edge.target):
-                if end not in names and not (end == INPUT and end == edge.source):
+                if end not in known and not (end == INPUT and end == edge.source):
                     hint = did_you_mean(end, names)
                     raise GraphError(f"edge '{edge.source}' -> '{edge.target}': there is no layer '{end}'{hint}")
         targets = {edge.target for edge in self.edges}
@@ -109,36 +119,41 @@ class SNNGraph:
 
     def _sort_layers(self) -> tuple[Layer, ...]:
         """Order by the edges without delay; otherwise keep their order."""
-        waiting: dict[str, set[str]] = {layer.name: set() for layer in self.layers}
-        for edge in self.edges:
-            if not edge.delay:
-                waiting[edge.target].add(edge.source)
-        done: set[str] = {INPUT}
+        places = {layer.name: place for place, layer in enumerate(self.layers)}
+        sources = [{e.source for e in self.edges_into(layer.name) if not e.delay} - {INPUT} for layer in self.layers]
+        left = [len(names) for names in sources]
+        ready = [place for place, count in enumerate(left) if not count]
         order: list[Layer] = []
-        pending = list(self.layers)
-        while pending:
-            ready = next((layer for layer in pending if waiting[layer.name] <= done), None)
-            if ready is None:
-                names = ", ".join(f"'{layer.name}'" for layer in pending)
-                raise GraphError(f"layers {names}: they feed each other within one step; close the cycle with an edge of delay 1")
-            order.append(ready)
-            pending.remove(ready)
-            done.add(ready.name)
+        while ready:
+            layer = self.layers[heappop(ready)]
+            order.append(layer)
+            for target in {e.target for e in self.edges_from(layer.name) if not e.delay}:
+                left[places[target]] -= 1
+                if not left[places[target]]:
+                    heappush(ready, places[target])
+        if len(order) < len(self.layers):
+            names = ", ".join(f"'{layer.name}'" for layer in self.layers if left[places[layer.name]])
+            raise GraphError(f"layers {names}: they feed each other within one step; close the cycle with an edge of delay 1")
         return tuple(order)
 
     def _infer_shapes(self) -> dict[str, tuple[Shape, Shape]]:
         """Return (input shape, output shape) by layer; sources over delayed edges may come later in the order."""
+        places = {layer.name: place for place, layer in enumerate(self.layers)}
         shapes: dict[str, tuple[Shape, Shape]] = {}
         emitted: dict[str, Shape] = {INPUT: self.input_shape}
-        pending = list(self.layers)
-        while pending:
-            layer = next((p for p in pending if any(edge.source in emitted for edge in self.edges_into(p.name))), None)
-            if layer is None:
-                raise GraphError(f"layer '{pending[0].name}': the network's input does not reach it; connect or remove it")
+        ready = sorted({places[edge.target] for edge in self.edges_from(INPUT)})
+        queued = set(ready)
+        while ready:
+            layer = self.layers[heappop(ready)]
             source = next(edge.source for edge in self.edges_into(layer.name) if edge.source in emitted)
             emitted[layer.name] = layer.output_shape(emitted[source])
             shapes[layer.name] = (emitted[source], emitted[layer.name])
-            pending.remove(layer)
+            for place in {places[edge.target] for edge in self.edges_from(layer.name)} - queued:
+                queued.add(place)
+                heappush(ready, place)
+        for layer in self.layers:
+            if layer.name not in shapes:
+                raise GraphError(f"layer '{layer.name}': the network's input does not reach it; connect or remove it")
         for edge in self.edges:
             if emitted[edge.source] != shapes[edge.target][0]:
                 raise GraphError(
@@ -161,12 +176,12 @@ class SNNGraph:
 
     @cached_property
     def _edges_by_end(self) -> tuple[dict[str, tuple[Edge, ...]], dict[str, tuple[Edge, ...]]]:
-        by_source: dict[str, tuple[Edge, ...]] = {}
-        by_target: dict[str, tuple[Edge, ...]] = {}
+        by_source: dict[str, list[Edge]] = {}
+        by_target: dict[str, list[Edge]] = {}
         for edge in self.edges:
-            by_source[edge.source] = (*by_source.get(edge.source, ()), edge)
-            by_target[edge.target] = (*by_target.get(edge.target, ()), edge)
-        return by_source, by_target
+            by_source.setdefault(edge.source, []).append(edge)
+            by_target.setdefault(edge.target, []).append(edge)
+        return {k: tuple(v) for k, v in by_source.items()}, {k: tuple(v) for k, v in by_target.items()}
 
     def edges_into(self, name: str) -> tuple[Edge, ...]:
         """Return the edges into a layer."""
@@ -296,25 +311,69 @@ def find_delayed_paths(graph: SNNGraph) -> list[Edge]:
     A path is returned as an edge from the layer that makes the spikes to the layer at which they arrive, with the delay of
     the whole path; paths without delay are left out. A loop that has no neuron is followed once.
     """
-    reached: set[Edge] = set()
     if not any(edge.delay for edge in graph.edges):
         return []
+    looping = _find_loops_without_neurons(graph)
+    reached: set[tuple[Edge, frozenset[str]]] = set()
     for source in (INPUT, *(layer.name for layer in graph.layers if layer.spikes)):
-        paths = [(edge, frozenset({edge.source})) for edge in graph.edges_from(source)]
+        paths = [(edge, frozenset[str]()) for edge in graph.edges_from(source)]
         while paths:
             path, passed = paths.pop()
-            reached.add(path)
             end = path.target
+            if (path, passed) in reached:  # many ways lead through a chain of diamonds
+                continue
+            reached.add((path, passed))
             if graph[end].neuron is None and carries_spikes(graph, end) and end not in passed:
-                for edge in graph.edges_from(end):
-                    longer = Edge(source=source, target=edge.target, delay=path.delay + edge.delay)
-                    paths.append((longer, passed | {end}))
-    return sorted(path for path in reached if path.delay)
+                passed |= {end} & looping
+                paths += [(replace(edge, source=source, delay=path.delay + edge.delay), passed) for edge in graph.edges_from(end)]
+    return sorted({path for path, _ in reached if path.delay})
+
+
+def _find_loops_without_neurons(graph: SNNGraph) -> set[str]:
+    """Return the layers without neuron that reach themselves through layers without neurons."""
+    plain = {layer.name for layer in graph.layers if layer.neuron is None}
+    following = {name: {edge.target for edge in graph.edges_from(name)} & plain for name in plain}
+    while ends := {name for name, targets in following.items() if not targets}:
+        following = {name: targets - ends for name, targets in following.items() if name not in ends}
+    return set(following)
 
 
 def unused_name(base: str, taken: Collection[str]) -> str:
     """Return a name for a new layer: `base`, or `base_2`, `base_3`, ... where it is taken."""
     return next(name for name in (base, *(f"{base}_{k}" for k in range(2, len(taken) + 3))) if name not in taken)
+
+
+def find_spike_sources(graph: SNNGraph, name: str) -> list[tuple[str, int]]:
+    """Return (neuron layer, steps of delay) of all spikes that reach a layer, directly or through layers without neurons."""
+    sources: dict[tuple[str, int], None] = {}
+    seen: set[tuple[str, int]] = set()
+
+    def follow(target: str, delay: int, path: tuple[str, ...]) -> None:
+        for edge in graph.edges_into(target):
+            origin = (edge.source, delay + edge.delay)
+            if edge.source == INPUT or origin in seen:
+                continue
+            seen.add(origin)  # each layer once for each delay: many ways lead through a chain of diamonds
+            if graph[edge.source].neuron is not None:
+                sources[origin] = None
+            elif edge.source not in path:
+                follow(*origin, (*path, edge.source))
+
+    follow(name, 0, (name,))
+    return list(sources)
+
+
+def reads_input(graph: SNNGraph, name: str) -> bool:
+    """Say whether the network's input reaches a layer, directly or through layers without neurons."""
+    waiting, seen = [name], {name}
+    while waiting:
+        for edge in graph.edges_into(waiting.pop()):
+            if edge.source == INPUT:
+                return True
+            if graph[edge.source].neuron is None and edge.source not in seen:
+                seen.add(edge.source)
+                waiting.append(edge.source)
+    return False
 
 
 def merge_parts(graph: SNNGraph) -> SNNGraph:

@@ -7,14 +7,14 @@ it, with the input that a probe beside the layer records.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from spear_deploy.network import Array, Layer, LoihiLIF, SpeckIF, UnroundedLIF, XyloLIF, resets_late
-from spear_deploy.network.graph import INPUT, Edge, SNNGraph
+from spear_deploy.network.graph import INPUT, Edge, SNNGraph, find_spike_sources, reads_input
 from spear_deploy.simulator import InputKind, neurons, simulate
 
 UNREACHED = 1e30
@@ -173,25 +173,6 @@ def _find_changed_sources(name: str, before: RecordedRun, after: RecordedRun, st
             if (before.spikes[source][:until, sample] != after.spikes[source][:until, sample]).any():
                 changed.append(source)
     return tuple(dict.fromkeys(changed))
-
-
-def find_spike_sources(graph: SNNGraph, name: str, passed: tuple[str, ...] = ()) -> Iterator[tuple[str, int]]:
-    """Yield (layer, steps of delay) for neuron layers that reach a layer directly or through layers without neurons."""
-    for edge in graph.edges_into(name):
-        if edge.source == INPUT:
-            continue
-        if graph[edge.source].neuron is not None:
-            yield edge.source, edge.delay
-        elif edge.source not in passed:
-            for source, delay in find_spike_sources(graph, edge.source, (*passed, name)):
-                yield source, delay + edge.delay
-
-
-def reads_input(graph: SNNGraph, name: str, passed: tuple[str, ...] = ()) -> bool:
-    """Say whether the network's input reaches a layer, directly or through layers without neurons."""
-    sources = [edge.source for edge in graph.edges_into(name)]
-    between = [s for s in sources if s != INPUT and graph[s].neuron is None and s not in passed]
-    return INPUT in sources or any(reads_input(graph, s, (*passed, name)) for s in between)
 
 
 def _format_index(neuron: Sequence[int]) -> str:
