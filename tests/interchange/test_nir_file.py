@@ -109,7 +109,7 @@ def test_a_recurrent_weight_gets_its_spikes_one_step_later():
 
 def test_cubalif_is_the_discrete_equation_of_its_framework():
     """The Braille network's tau, r and w_in undo dt = 1e-4: syn = 0.55 syn + x, mem = 0.9 mem + syn."""
-    graph = read_nir(shared("conformance/nir_extra_valid/norse_braille.nir"))
+    graph = read_nir(shared("conformance/nir_extra_valid/norse_braille.nir"), source="nir")
     neuron = graph["lif1.lif"].neuron
     assert isinstance(neuron, CubaLIF)
     rng = np.random.default_rng(0)

@@ -269,7 +269,8 @@ def test_signs_of_another_step_are_noted(tmp_path):
     assert any(note.startswith("tau / r is 0.001 s in every neuron") for note in read_nir(slow).metadata["assumptions"])
     assert not any("tau / r" in note for note in read_nir(slow, dt_s=1e-3).metadata["assumptions"])
     fast = file(tmp_path / "b.nir", type="LIF", tau=np.full(2, 1e-5), r=np.ones(2), v_threshold=np.ones(2))
-    assert any("node 'n': dt is 10 of its time constants" in note for note in read_nir(fast).metadata["assumptions"])
+    notes = read_nir(fast, source="nir").metadata["assumptions"]
+    assert any("node 'n': dt is 10 of its time constants" in note for note in notes)
     with pytest.raises(GraphError, match="dt_s: nan given, a time step is above 0 s"):
         read_nir(fast, dt_s=float("nan"))
 
@@ -299,7 +300,10 @@ def test_the_command_line_takes_a_source_and_prints_the_assumptions(tmp_path):
     assert json.loads(result.stdout)["out"] == out
     expected = looped(drive(), 0.9, late=True)
     assert np.array_equal(np.load(out)["n.spikes"], expected)
-    plain = CliRunner().invoke(main, command)
+    recognised = CliRunner().invoke(main, command)
+    assert "note: read as snnTorch's: r · 1e-4 equals tau in every neuron; --source overrules" in recognised.stderr
+    assert np.array_equal(np.load(out)["n.spikes"], expected)
+    plain = CliRunner().invoke(main, [*command, "--source", "nir"])
     assert "note: NIR has no time step: 0.0001 s is taken" in plain.stderr and json.loads(plain.stdout)
     wrong = CliRunner().invoke(main, [*command, "--source", "snnorch"])
     assert wrong.exit_code == 1 and "source 'snnorch': expected one of" in wrong.stderr

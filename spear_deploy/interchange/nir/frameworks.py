@@ -12,6 +12,7 @@ the NIR paper's scripts for Lava.
                v ← k_mem v + u
     spyx       v ← beta v + x           tau = dt / (1 − beta), r is ignored; spikes leave one step later
     lava       as NIR, dt = 1e-4        resets to 0
+    spikingjelly  as NIR                r of IF is 1 / dt; spikes where v ≥ v_threshold; sets v to v_reset
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import numpy as np
 from spear_deploy.errors import GraphError, UnsupportedError, did_you_mean
 from spear_deploy.interchange.nir.edges import Arrow
 from spear_deploy.interchange.nir.neurons import SPIKING, Fields
-from spear_deploy.network import Reset
+from spear_deploy.network import Array, Reset
 
 Conversion: TypeAlias = Callable[[str, Fields, float, list[str]], Fields]
 """f(node type, parameters in float64, dt in s, notes) → parameters of the network's update; notes what it changes."""
@@ -102,27 +103,48 @@ def _convert_spyx(kind: str, f: Fields, dt_s: float, notes: list[str]) -> Fields
     return f
 
 
+def infer_rockpool_steps(fields: Fields) -> Array | None:
+    """Return the time step in s that each value of r = tau · exp(−dt / tau) / dt implies.
+
+    With q = dt / tau it is q · exp(q) = 1 / r.
+    """
+    tau = fields.get("tau", fields.get("tau_mem"))
+    if tau is None or (fields["r"] <= 0).any() or fields["r"].size not in (1, tau.size):
+        return None
+    x = 1 / fields["r"].astype(np.float64).reshape(-1)
+    q = np.log1p(x)
+    for _ in range(60):  # Newton's method; the root is Lambert's W of x
+        q = q - (q * np.exp(q) - x) / (np.exp(q) * (q + 1))
+    return np.unique(tau.reshape(-1) * q)
+
+
 def _infer_rockpool_dt(neurons: Iterable[tuple[str, Fields]]) -> float | None:
-    """Return dt from r = tau · exp(−dt / tau) / dt of any neuron: with q = dt / tau, q · exp(q) = 1 / r.
+    """Return the time step that Rockpool's neurons imply.
 
     Raises:
         GraphError: neurons with different steps.
     """
     steps: dict[str, float] = {}
     for name, fields in neurons:
-        tau = fields.get("tau", fields.get("tau_mem"))
-        if tau is None or (fields["r"] <= 0).any() or fields["r"].size not in (1, tau.size):
+        dt_s = infer_rockpool_steps(fields)
+        if dt_s is None:
             continue
-        x = 1 / fields["r"].astype(np.float64).reshape(-1)
-        q = np.log1p(x)
-        for _ in range(60):  # Newton's method; the root is Lambert's W of x
-            q = q - (q * np.exp(q) - x) / (np.exp(q) * (q + 1))
-        dt_s = np.unique(tau.reshape(-1) * q)
         steps[name] = float(dt_s.mean())
         first_name, first = next(iter(steps.items()))
         if np.ptp(dt_s) > 1e-3 * abs(dt_s.mean()) or abs(steps[name] - first) > 1e-3 * abs(steps[name]):
             raise GraphError(f"node '{name}': its r and tau imply another dt than '{first_name}'; give dt_s")
     return float(f"{np.mean(list(steps.values())):.5g}") if steps else None
+
+
+def _infer_spikingjelly_dt(neurons: Iterable[tuple[str, Fields]]) -> float:
+    """Return 1 / r of the first IF neuron, else the step that SpikingJelly's exporter takes unless told otherwise."""
+    rates = [fields["r"].reshape(-1)[0] for _, fields in neurons if not any(name.startswith("tau") for name in fields)]
+    return float(f"{1 / rates[0]:.6g}") if rates and rates[0] > 1 else 1e-4
+
+
+def _convert_spikingjelly(kind: str, f: Fields, dt_s: float, notes: list[str]) -> Fields:
+    """IF adds its input as it is: r = 1 / dt, after NIR's v' = r · x."""
+    return {**f, "r": f["r"] * dt_s} if kind == "IF" else f
 
 
 # --------------------------------------------------------------------------------------------------------------- table
@@ -164,27 +186,34 @@ FRAMEWORKS: dict[str, Conventions] = {
         late_spikes=("IF", "LIF", "CubaLIF"),
     ),
     "lava": Conventions(dt_s=1e-4),
+    "spikingjelly": Conventions(
+        infer_dt_s=_infer_spikingjelly_dt, convert=_convert_spikingjelly, fires_at_threshold=True, reset="value"
+    ),
 }
 """The frameworks that write NIR, by the name that the option `source` takes."""
+
+PLAIN = "nir"
+"""The option `source` for a file that means what NIR says."""
 
 READ_ONLY = ("nengo", "spinnaker2", "speck", "xylo", "hxtorch")
 """Frameworks that read NIR and write none."""
 
 
 def get_conventions(source: str | None) -> Conventions:
-    """Return the conventions of a framework; without a name those of NIR itself.
+    """Return the conventions of a framework; without a name, and for "nir", those of NIR itself.
 
     Raises:
         UnsupportedError: a framework that writes no NIR, or an unknown one.
     """
-    if source is None:
+    if source in (None, PLAIN):
         return Conventions()
     if source in READ_ONLY:
         raise UnsupportedError(
             f"source '{source}': reads NIR and writes none; name the framework that wrote the file, or leave it out"
         )
+    known = (*FRAMEWORKS, PLAIN)
     if source not in FRAMEWORKS:
-        raise UnsupportedError(f"source '{source}': expected one of {', '.join(FRAMEWORKS)}{did_you_mean(source, FRAMEWORKS)}")
+        raise UnsupportedError(f"source '{source}': expected one of {', '.join(known)}{did_you_mean(source, known)}")
     return FRAMEWORKS[source]
 
 

@@ -24,7 +24,9 @@ import numpy as np
 
 from spear_deploy.errors import FileError, GraphError, SpearError, UnsupportedError
 from spear_deploy.interchange.nir.edges import Arrow, close_cycles, expand_nodes, find_free_name, fold_pass_through_nodes
+from spear_deploy.interchange.nir.fingerprints import find_origin
 from spear_deploy.interchange.nir.frameworks import (
+    PLAIN,
     Conventions,
     convert_parameters,
     delay_spikes,
@@ -74,7 +76,8 @@ def read_nir(
         dt_s: the time step; None takes the one the file states (ours do), else that of the source, else 1e-4 s.
         reset: "value" or "subtract" for all neurons; None takes the one the file states (ours do), else that of the source,
             else "value".
-        source: the framework that wrote the file, one of `frameworks.FRAMEWORKS`; None takes NIR's own equations.
+        source: the framework that wrote the file, one of `frameworks.FRAMEWORKS`, or "nir" for NIR's own equations; None takes
+            the framework whose traces the file bears (`fingerprints`), else NIR's own equations.
 
     Returns:
         The network; a weighted node and the neuron behind it are one layer, named after the neuron.
@@ -129,6 +132,10 @@ def _make_network(tree: Tree, options: _Options) -> SNNGraph:
     if len(nodes) > MAX_NODES:
         raise UnsupportedError(f"{len(nodes)} nodes in one network, {MAX_NODES} are supported; split it")
     neurons = {name: read_parameters(name, node, notes) for name, node in nodes.items() if read_kind(node) in NEURONS}
+    if options.source is None and FACTS_KEY not in metadata:
+        origin = find_origin(nodes, neurons)
+        options = replace(options, source=origin.source)
+        notes += [origin.note] if origin.note else []
     dt_s = _choose_time_step(metadata, options, neurons, notes)
     source, sink = find_ends(nodes, arrows, notes)
     nodes[source] = {**nodes[source], "shape": np.array(find_input_shape(nodes, arrows, source, notes))}
@@ -221,7 +228,7 @@ def _add_neurons(
         layers[layer] = replace(graph[layer], neuron=neuron)
     if is_unstated:
         notes.append("NIR states no kind of reset: neurons are set to v_reset")
-    if options.source is not None:
+    if options.source not in (None, PLAIN):
         texts = conventions.notes if options.reset else (*conventions.reset_notes, *conventions.notes)
         notes += [f"{options.source} {text}" for text in texts]
     elif not ours:
