@@ -1,4 +1,4 @@
-"""Environments of frameworks, in which `nir_frameworks` runs."""
+"""Environments of frameworks, in which `nir_frameworks` and the tests of their modules run."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ SCRIPT = Path(__file__).with_name("nir_frameworks.py")
 # beside this environment's torch and nir, without their dependencies, which would bring another torch
 BESIDE = {
     "snntorch": ["snntorch==1.0.0"],
+    "spikingjelly": ["spikingjelly==2.0.0", "loguru", "tqdm"],
     "sinabs": ["sinabs==3.1.3", "pbr", "setuptools", "matplotlib", "numpy<2", "contourpy", "cycler", "fonttools", "kiwisolver"],
     "rockpool": ["rockpool==3.1.0"],
     "norse": [],
@@ -21,6 +22,7 @@ BESIDE = {
 ALONE = {"spyx": ["spyx==1.0.0", "nir"]}
 VERSIONS = {
     "snntorch": "snnTorch 1.0.0",
+    "spikingjelly": "SpikingJelly 2.0.0",
     "sinabs": "sinabs 3.1.3",
     "rockpool": "Rockpool 3.1.0",
     "norse": "Norse 1.1.0",
@@ -38,6 +40,20 @@ def written_by(framework: str, folder: Path) -> list[dict]:
     Raises:
         NotInstalled: no network, or no build for this machine.
     """
+    python, environment = install(framework, folder)
+    command = [python, SCRIPT, framework, folder]
+    completed = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment, check=False)
+    if completed.returncode:
+        raise RuntimeError(completed.stderr)
+    return json.loads(completed.stdout.splitlines()[-1])
+
+
+def install(framework: str, folder: Path) -> tuple[Path, dict[str, str]]:
+    """Install a framework into a folder; return the Python that has it, and the environment to start it with.
+
+    Raises:
+        NotInstalled: no network, or no build for this machine.
+    """
     uv = which("uv") or str(Path(sys.executable).with_name("uv"))
     python, packages = Path(sys.executable), folder / "packages"
     if framework in ALONE:
@@ -46,12 +62,7 @@ def written_by(framework: str, folder: Path) -> list[dict]:
         _install(uv, "pip", "install", "-q", "--python", python, *ALONE[framework])
     elif BESIDE[framework]:
         _install(uv, "pip", "install", "-q", "--python", python, "--target", packages, "--no-deps", *BESIDE[framework])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "" if framework in ALONE else str(packages)}
-    command = [python, SCRIPT, framework, folder]
-    completed = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment, check=False)
-    if completed.returncode:
-        raise RuntimeError(completed.stderr)
-    return json.loads(completed.stdout.splitlines()[-1])
+    return python, {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "" if framework in ALONE else str(packages)}
 
 
 def _install(*command: object) -> None:

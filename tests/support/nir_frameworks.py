@@ -92,6 +92,40 @@ def snntorch(out):
     return cases
 
 
+def spikingjelly(out):
+    import torch
+    from spikingjelly.activation_based import layer, neuron
+    from spikingjelly.activation_based.nir_exchange import export_to_nir
+
+    cases = []
+    x = torch.from_numpy(given())
+    for name, kind, more in (
+        ("IF", neuron.IFNode, {}),
+        ("IF-v_reset", neuron.IFNode, {"v_reset": -0.5}),
+        ("LIF", neuron.LIFNode, {"tau": 4.0}),
+        ("LIF-decay_input=False", neuron.LIFNode, {"tau": 4.0, "decay_input": False, "v_reset": -0.25}),
+        ("ParametricLIF", neuron.ParametricLIFNode, {"init_tau": 4.0}),
+        ("CUBALIF", neuron.CUBALIFNode, {"c_decay": 0.5, "v_decay": 0.75}),
+    ):
+        gain = 1.0 if name in ("LIF", "ParametricLIF") else 0.35
+        net = torch.nn.Sequential(
+            filled(layer.Linear(INPUTS, HIDDEN), 1, gain, bias=True),
+            kind(**more),
+            filled(layer.Linear(HIDDEN, OUTPUTS), 2, gain, bias=True),
+            kind(**more),
+        )
+        graph = export_to_nir(net, torch.zeros(1, INPUTS))
+        for part in net:
+            part.reset() if hasattr(part, "reset") else None
+        hidden, last = [], []
+        with torch.no_grad():
+            for step in x:
+                hidden.append(net[1](net[0](step)))
+                last.append(net[3](net[2](hidden[-1])))
+        cases.append(saved(out, name, graph, x.numpy(), (torch.stack(hidden), torch.stack(last))))
+    return cases
+
+
 def sinabs(out):
     import sinabs.activation as activation
     import sinabs.layers as layers
