@@ -17,11 +17,13 @@ from spear_deploy.budget.budget_file import UserLimits
 from spear_deploy.budget.chip_notes import note_chip, note_open_rows
 from spear_deploy.budget.connection_rows import check_layer_kinds, needs_nonzero_weights
 from spear_deploy.budget.core_rows import CHIP, BudgetRow, classify_use
+from spear_deploy.budget.core_work import measure_core_work
 from spear_deploy.budget.energy import Energy, count_neuron_ops, estimate_energy, unknown_energy
 from spear_deploy.budget.intervals import Interval
 from spear_deploy.budget.latency import Latency, StepLoad, find_step_loads
 from spear_deploy.budget.remedies import find_remedies
 from spear_deploy.budget.report import BudgetReport, Verdict
+from spear_deploy.budget.traffic import count_traffic
 from spear_deploy.budget.unsupported import LOOP, Replaced, Unsupported, find_replaced, find_unsupported
 from spear_deploy.budget.what_if import build_what_if
 from spear_deploy.errors import DataError
@@ -73,8 +75,11 @@ def check(
         counts, notes = None, (f"activity: not used, since SynOps of {LOOP} are not defined",)
     operations = None if counts is None else count_synops(graph, counts)
     energy, latency = unknown_energy(profile), Latency(seconds=None, missing=("activity",))
+    work = None
     if counts is not None and operations is not None and populations:
-        energy, latency = estimate_energy(graph, profile, placement, counts, operations)
+        traffic = count_traffic(graph, profile, placement, counts)
+        energy, latency = estimate_energy(graph, profile, placement, counts, operations, traffic)
+        work = measure_core_work(profile, placement, traffic, counts.steps, bits)
     used_steps = counts.steps if counts is not None else steps or int(graph.metadata.get("steps", 0))
     loads = () if has_loop else tuple(find_step_loads(graph, profile, placement, counts))
     decided = [load for load in loads if load.used is not None or load.worst <= load.limit]
@@ -97,6 +102,7 @@ def check(
         neuron_ops=count_neuron_ops(placement, used_steps) if used_steps else None,
         energy=energy,
         latency=latency,
+        work=work,
         unsupported=findings,
         replaced=replaced,
         placement=placement,

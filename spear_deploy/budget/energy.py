@@ -143,10 +143,15 @@ class Energy:
 
 
 def estimate_energy(
-    graph: SNNGraph, profile: HardwareProfile, placement: Placement, counts: SpikeCounts, operations: SynOps
+    graph: SNNGraph,
+    profile: HardwareProfile,
+    placement: Placement,
+    counts: SpikeCounts,
+    operations: SynOps,
+    traffic: Traffic | None = None,
 ) -> tuple[Energy, Latency]:
-    """Estimate energy and latency of an inference from counted spikes."""
-    traffic = count_traffic(graph, profile, placement, counts)
+    """Estimate energy and latency of an inference from counted spikes; `traffic` if it is counted already."""
+    traffic = count_traffic(graph, profile, placement, counts) if traffic is None else traffic
     latency = estimate_latency(graph, profile, placement, counts, traffic)
     measured = tuple(_describe_run(run) for run in profile.energy.measured)
     effective = _count_effective_ops(profile, placement, counts, operations)

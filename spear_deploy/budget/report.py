@@ -19,6 +19,7 @@ from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 from spear_deploy.budget.core_rows import THING, TOGETHER, BudgetRow, Status
+from spear_deploy.budget.core_work import CoreWork
 from spear_deploy.budget.energy import Energy
 from spear_deploy.budget.intervals import weakest
 from spear_deploy.budget.latency import Latency
@@ -69,6 +70,7 @@ class BudgetReport:
         synops: per inference, mean over samples; None without activity.
         neuron_ops: neuron updates of an inference, every neuron in every step; None where the steps are not known.
         energy, latency: of an inference.
+        work: of each core in a step; None without activity.
         unsupported: what the chip does not have.
         replaced: what the chip does in another way, with other spikes.
         placement, fewest_cores: as the chip's tool packs, and in as few cores as the limits allow.
@@ -89,6 +91,7 @@ class BudgetReport:
     placement: Placement
     fewest_cores: Placement
     neuron_ops: int | None = None
+    work: CoreWork | None = None
     replaced: tuple[Replaced, ...] = ()
     passes: int | None = None
     bound: int = 0
@@ -133,6 +136,7 @@ class BudgetReport:
             "neuron_ops": self.neuron_ops,
             "latency_interval_s": None if bounds is None else bounds.ends(),
             "latency_evidence": None if bounds is None else bounds.evidence,
+            "fullest_core": None if self.work is None else self.work.to_json(),
         }
 
     def to_text(self, width: int = TEXT_WIDTH) -> str:
@@ -407,6 +411,8 @@ def _note_lines(report: BudgetReport) -> list[Line]:
             ]
         notes += [f"energy: measured: {run}" for run in energy.measured]
         notes.append(f"time: {_time(report.latency)}")
+    if report.work is not None:
+        notes.append(f"work: {report.work.sentence}")
     return [(topic, "", sentence) for topic, _, sentence in (note.partition(": ") for note in notes)]
 
 

@@ -6,7 +6,7 @@ filled in order, tile by tile, one row of the mesh to the right and the next one
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import CONVS, POOLS, WEIGHTED, Array, Dense, Flatten, SumPool
 from spear_deploy.network.graph import INPUT, SNNGraph, carries_spikes
-from spear_deploy.placement.place import CoreSlice, Placement
+from spear_deploy.placement.place import Placement
 from spear_deploy.placement.projections import Projection, identity_axis
 from spear_deploy.placement.synapse_memory import Box
 from spear_deploy.simulator import SpikeCounts, synapse_math
@@ -31,12 +31,16 @@ class Traffic:
 
     Attributes:
         core_synops: SynOps of each core.
+        slice_synops: the same of each slice of a layer, by layer.
         messages: spikes times the cores each is sent to; the network's input comes from outside and is not in it.
+        arrivals: messages into each slice of a layer, by (layer, number of its projection); those from outside included.
         hops_ew, hops_ns: tiles that messages cross, or None where the mesh is not known.
         longest_ew, longest_ns: of any message.
     """
 
     core_synops: Array
+    slice_synops: Mapping[str, Array]
+    arrivals: Mapping[tuple[str, int], Array]
     messages: float
     hops_ew: float | None
     hops_ns: float | None
@@ -50,18 +54,26 @@ def count_traffic(graph: SNNGraph, profile: HardwareProfile, placement: Placemen
     core_synops = np.zeros(placement.cores_used)
     messages, ew, ns, longest = 0.0, 0.0, 0.0, [0, 0]
     by_name = {population.name: population for population in placement.populations}
+    slice_synops, arrivals = {}, {}
     for population in placement.populations:
         parts = placement.slices_of(population.name)
         received = _synops_onto(graph, population.name, counts).reshape(population.shape) / counts.samples
-        for part in parts:
-            core_synops[part.core] += received[_slices(part.box)].sum()
-        for projection in population.projections:
+        boxes = [part.box for part in parts]
+        slice_synops[population.name] = np.array([received[_slices(box)].sum() for box in boxes])
+        np.add.at(core_synops, [part.core for part in parts], slice_synops[population.name])
+        for index, projection in enumerate(population.projections):
+            into = arrivals[population.name, index] = np.zeros(len(parts))
             for source in projection.sources:
-                if source.name == INPUT or source.name not in counts.sent:
+                if source.name not in counts.sent:
+                    continue
+                if source.name == INPUT:
+                    outside = counts.sent[INPUT] / counts.samples
+                    into += _count_sent(projection, outside, [tuple((0, n) for n in outside.shape)], boxes)[0]
                     continue
                 origin = by_name[source.name]
                 sent = counts.sent[source.name].reshape(origin.shape) / counts.samples
-                between = _count_sent(projection, sent, placement.slices_of(source.name), parts)
+                between = _count_sent(projection, sent, [part.box for part in placement.slices_of(source.name)], boxes)
+                into += between.sum(axis=0)
                 messages += float(between.sum())
                 if mesh is not None:
                     here, there = [p.core for p in placement.slices_of(source.name)], [p.core for p in parts]
@@ -73,6 +85,8 @@ def count_traffic(graph: SNNGraph, profile: HardwareProfile, placement: Placemen
     known = mesh is not None
     return Traffic(
         core_synops=core_synops,
+        slice_synops=slice_synops,
+        arrivals=arrivals,
         messages=messages,
         hops_ew=ew if known else None,
         hops_ns=ns if known else None,
@@ -135,33 +149,35 @@ def _meet_weights(synapse: Any, arrived: Array, shape: tuple[int, ...]) -> Array
     return arrived.reshape(shape)
 
 
-def _count_sent(projection: Projection, sent: Array, sources: Sequence[CoreSlice], targets: Sequence[CoreSlice]) -> Array:
-    """Count the spikes that each source core sends to each target core: (sources, targets)."""
-    if projection.kind == "conv" and len(targets[0].box) == len(projection.axes) + 1 == sent.ndim > 1:
-        return np.array([_count_taken(projection, sent, part.box, [t.box for t in targets]) for part in sources])
-    if projection.kind == "dense" or projection.groups == 1 or sent.ndim != len(targets[0].box):
-        totals = np.array([sent[_slices(part.box)].sum() for part in sources])
+def _count_sent(projection: Projection, sent: Array, sources: Sequence[Box], targets: Sequence[Box]) -> Array:
+    """Count the spikes that each source slice sends to each target slice: (sources, targets)."""
+    if projection.kind == "conv" and len(targets[0]) == len(projection.axes) + 1 == sent.ndim > 1:
+        return _count_taken(projection, sent, sources, targets)
+    if projection.kind == "dense" or projection.groups == 1 or sent.ndim != len(targets[0]):
+        totals = np.array([sent[_slices(box)].sum() for box in sources])
         return np.repeat(totals[:, None], len(targets), axis=1)
-    return np.array([[sent[_slices(_intersect(a.box, b.box))].sum() for b in targets] for a in sources])
+    return np.array([[sent[_slices(_intersect(a, b))].sum() for b in targets] for a in sources])
 
 
-def _count_taken(p: Projection, sent: Array, box: Box, targets: Sequence[Box]) -> Array:
-    """Count the spikes of one source core's tile that each target tile takes: those at the positions its kernels meet."""
+def _count_taken(p: Projection, sent: Array, sources: Sequence[Box], targets: Sequence[Box]) -> Array:
+    """Count the spikes of each source tile that each target tile takes: those at the positions its kernels meet."""
     if sent.ndim == 2:
         p, sent = replace(p, axes=(identity_axis(1), *p.axes)), sent[:, None]
-        box, targets = (box[0], (0, 1), *box[1:]), [(t[0], (0, 1), *t[1:]) for t in targets]
-    result = np.zeros(len(targets))
-    ranges = [sorted({t[i] for t in targets}) for i in (0, 1, 2)]
-    rows, columns = (
-        np.array([p.axes[i].mark_inputs(*along)[slice(*box[i + 1])] for along in ranges[i + 1]], float) for i in (0, 1)
-    )
-    for along in ranges[0]:
-        first, last = _channels_taken(p, along)
-        channels = (max(box[0][0], first), max(min(box[0][1], last), max(box[0][0], first)))
-        grid = rows @ sent[_slices((channels, *box[1:]))].sum(axis=0) @ columns.T
-        for i, target in enumerate(targets):
-            if target[0] == along:
-                result[i] = grid[ranges[1].index(target[1]), ranges[2].index(target[2])]
+        sources, targets = ([(box[0], (0, 1), *box[1:]) for box in boxes] for boxes in (sources, targets))
+    ranges = [sorted({box[i] for box in targets}) for i in (0, 1, 2)]
+    places = [{along: k for k, along in enumerate(part)} for part in ranges]
+    row, column = (np.array([places[i][box[i]] for box in targets]) for i in (1, 2))
+    marks = [np.array([p.axes[i].mark_inputs(*along) for along in ranges[i + 1]], float) for i in (0, 1)]
+    by_channels: dict[tuple[int, int], list[int]] = {}
+    for i, box in enumerate(targets):
+        by_channels.setdefault(_channels_taken(p, box[0]), []).append(i)
+    result = np.zeros((len(sources), len(targets)))
+    for a, box in enumerate(sources):
+        rows, columns = (mark[:, slice(*along)] for mark, along in zip(marks, box[1:], strict=True))
+        for (first, last), members in by_channels.items():
+            channels = (max(box[0][0], first), max(min(box[0][1], last), max(box[0][0], first)))
+            grid = rows @ sent[_slices((channels, *box[1:]))].sum(axis=0) @ columns.T
+            result[a, members] = grid[row[members], column[members]]
     return result
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.budget.core_rows import RESOURCES, measure_core_use
+from spear_deploy.budget.core_work import CoreWork
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import WEIGHTED
 from spear_deploy.network.graph import INPUT, SNNGraph
@@ -15,16 +16,24 @@ from spear_deploy.placement.place import CoreSlice, Placement
 from spear_deploy.training.evaluation import Evaluation
 
 
-def describe_cores(placement: Placement, profile: HardwareProfile) -> dict[str, Any]:
+def describe_cores(placement: Placement, profile: HardwareProfile, work: CoreWork | None = None) -> dict[str, Any]:
     """Return chips, kinds of cores with their limits, and every core in use.
+
+    Args:
+        placement: of the network.
+        profile: the chip.
+        work: of the cores in a step; it is left out where cores serve several passes.
 
     Returns:
         `cores_per_chip` (None: not published, or no limit), `chips` there are, `passes`; `mesh` {columns, rows,
         cores_per_tile} or None; `layers` names; `kinds` [{name, count, limits {resource: number, "unlimited" or None}}], one
         without a name where all cores are alike; `units` by resource; `cores` [{pass, chip, place, kind, parts [[layer,
         box]], amounts}]: `place` is the number of the core on its chip, None if the chip has too few cores; layers and
-        kinds as indices; `amounts` in the order of `resources`, None where a number is not known.
+        kinds as indices; `amounts` in the order of `resources`, None where a number is not known. With work, each core has
+        `work` {synops, updates, messages_in, memory_reads} of a step, and `fullest` is the index of the core with most.
     """
+    if placement.runs > 1 or placement.more_cores:
+        work = None
     names = list(placement.layers)
     together: dict[tuple[int, int], list[CoreSlice]] = {}
     for part in placement.slices:
@@ -40,6 +49,7 @@ def describe_cores(placement: Placement, profile: HardwareProfile) -> dict[str, 
             "kind": parts[0].group or 0,
             "parts": [[number[part.layer], [list(along) for along in part.box]] for part in parts],
             "amounts": [use.amounts[key] for key in resources],
+            **({} if work is None else {"work": work.of_core(parts[0].core)}),
         }
         for ((run, _), parts), use in zip(together.items(), measure_core_use(placement), strict=True)
     ]
@@ -55,6 +65,8 @@ def describe_cores(placement: Placement, profile: HardwareProfile) -> dict[str, 
         "resources": resources,
         "units": {key: profile.core_limits()[key].unit for key in resources},
         "memory_of": profile.synapse_memory.scope.value or "core",
+        "fullest": None if work is None else [core for _, core in together].index(work.fullest),
+        "work": None if work is None else work.sentence,
         "cores": cores,
     }
 

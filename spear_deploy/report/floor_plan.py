@@ -33,6 +33,8 @@ MEASURES = (("synapse_memory", "synapse memory"), ("neurons", "neurons"))
 TOOLTIP_RESOURCES = (
     *MEASURES, ("neuron_memory", "neuron memory"), ("axons_in", "input axons"), ("axons_out", "output axons"),
 )  # fmt: skip
+WORK = (("synops", "SynOps"), ("updates", "updates"), ("messages_in", "messages in"), ("memory_reads", "words read"))
+"""Work of a core in a step, as tooltips show it."""
 AXES = {1: ("neurons",), 2: ("channels", "positions"), 3: ("channels", "rows", "columns")}
 
 
@@ -82,6 +84,7 @@ def draw_floor_plan(cores: Mapping[str, Any]) -> dict[str, Any]:
         "more": max(0, len(groups) - PANELS),
         "measure": measure,
         "known": any(share is not None for share in shares),
+        "work": cores.get("work"),
         "mesh": cores["mesh"] is not None and len(cores["kinds"]) == 1,
         "layers": _list_layers(cores, shares),
         "over": any(share is not None and share > 1 for share in shares),
@@ -146,6 +149,7 @@ def _draw_panel(
         "width": max(width, 1),
         "height": max(height, 1),
         "free": _draw_squares(grid, free),
+        "fullest": _draw_squares(grid, [cell for cell, index in cells.items() if index == cores.get("fullest")]),
         "outline": _draw_outline(grid, {cell: layers_of(cores["cores"][index]) for cell, index in cells.items()}),
         "beyond": len(beyond),
         "cells": _draw_used_cells(cores, cells, grid, shares, detailed),
@@ -320,6 +324,9 @@ def describe_core(cores: Mapping[str, Any], core: Mapping[str, Any]) -> str:
             lines.append(f"{name}: {number(used)} of {number(limit)} ({percent(used / limit)})")
         elif used:
             lines.append(f"{name}: {number(used)}, {'no limit' if limit else 'limit not published'}")
+    work = {name: core.get("work", {}).get(key) for key, name in WORK}
+    known = [f"{number(amount)} {name}" for name, amount in work.items() if amount is not None]
+    lines += [f"work of a step: {', '.join(known)}"] if known else []
     return "\n".join(lines)
 
 

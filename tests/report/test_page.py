@@ -228,10 +228,10 @@ def convolutional(width, hidden, size=16):
     return chain(layers, input_shape=(2, size, size))
 
 
-def cores_of(chip, graph):
+def cores_of(chip, graph, activity=None):
     profile, chips = load_target(chip)
-    report = api.check(graph, profile, chips=chips)
-    return describe_cores(report.placement, profile), report
+    report = api.check(graph, profile, chips=chips, activity=activity)
+    return describe_cores(report.placement, profile, report.work), report
 
 
 def squares(path):
@@ -277,6 +277,21 @@ def test_a_floor_plan_is_coloured_by_memory_on_the_published_mesh():
     for cell, core in zip(panel["cells"], facts["cores"], strict=True):
         words = core["amounts"][facts["resources"].index("synapse_memory")]
         assert cell["class"] == color_class(words / limit) and f"{words:,} of {limit:,}" in cell["tip"]
+
+
+@pytest.mark.parametrize("chip", ["loihi1", "loihi2", "speck2f"])
+def test_the_core_with_most_work_is_marked_on_the_floor_plan(chip):
+    facts, report = cores_of(chip, convolutional(8, 60), activity=0.1)
+    plan = draw_floor_plan(facts)
+    fullest = facts["cores"][facts["fullest"]]
+    loads = [core["work"]["synops"] + report.work.weight * core["work"]["updates"] for core in facts["cores"]]
+    assert max(loads) == loads[facts["fullest"]] == report.work.load.max()
+    marked = [squares(panel["fullest"]) for panel in plan["panels"]]
+    assert sum(map(len, marked)) == 1
+    assert marked[0][0] in [squares(cell["path"])[0] for cell in plan["panels"][0]["cells"] if "work of a step: " in cell["tip"]]
+    assert plan["work"] == report.work.sentence and fullest["place"] is not None
+    without = draw_floor_plan(cores_of(chip, convolutional(8, 60))[0])
+    assert without["work"] is None and not without["panels"][0]["fullest"]
 
 
 def test_cores_beyond_the_available_chips_are_drawn_apart():
