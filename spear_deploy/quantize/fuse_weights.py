@@ -19,12 +19,16 @@ from typing import Any
 
 import numpy as np
 
+from spear_deploy.errors import UnsupportedError
 from spear_deploy.network import POOLS, WEIGHTED, Array, AvgPool, Conv1d, Conv2d, Dense, Flatten, Layer, Scale, Shape, Synapse
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, unused_name
 from spear_deploy.simulator import synapse_math
 
 MAX_WEIGHTS = 1 << 26
 """The largest matrix that fusing may make: 512 MiB in float64."""
+
+MAX_GROWTH = 4
+"""Layers that fusing may make of one: k diamonds in a row have 2^k ways through them, and each becomes a layer."""
 
 CHUNK = 256
 """Inputs whose weights are unrolled at a time."""
@@ -43,7 +47,13 @@ def fuse_weights(graph: SNNGraph) -> SNNGraph:
     [[7.0]]
     """
     inexact: set[Edge] = set()
+    max_layers = MAX_GROWTH * len(graph.layers)
     while not graph.is_integer:
+        if len(graph.layers) > max_layers:
+            raise UnsupportedError(
+                f"weights without neurons between them: fused, they make more than {max_layers} layers, {MAX_GROWTH} for each, "
+                "since many ways lead through them; put a neuron where ways meet"
+            )
         edge = next((edge for edge in find_chained_weights(graph) if edge not in inexact), None)
         if edge is None:
             break
@@ -58,15 +68,22 @@ def fuse_weights(graph: SNNGraph) -> SNNGraph:
 def find_chained_weights(graph: SNNGraph) -> list[Edge]:
     """Return the edges over which the current of a weighted layer, not yet names by a neuron, reaches weights again."""
     into_weights = (edge for edge in graph.edges if isinstance(graph[edge.target].synapse, WEIGHTED))
-    return [edge for edge in into_weights if _is_current(graph, edge.source, frozenset())]
+    return [edge for edge in into_weights if _is_current(graph, edge.source)]
 
 
-def _is_current(graph: SNNGraph, name: str, passed: frozenset[str]) -> bool:
-    if name == INPUT or graph[name].neuron is not None or name in passed:
-        return False
-    if isinstance(graph[name].synapse, WEIGHTED) or graph[name].norm is not None:
-        return True
-    return any(_is_current(graph, edge.source, passed | {name}) for edge in graph.edges_into(name))
+def _is_current(graph: SNNGraph, name: str) -> bool:
+    """Say whether weights without a neuron behind them are among what reaches the output of a layer."""
+    waiting, seen = [name], {name}
+    while waiting:
+        here = waiting.pop()
+        if here == INPUT or graph[here].neuron is not None:
+            continue
+        if isinstance(graph[here].synapse, WEIGHTED) or graph[here].norm is not None:
+            return True
+        before = {edge.source for edge in graph.edges_into(here)} - seen
+        seen |= before
+        waiting += before
+    return False
 
 
 def _fuse_over_edge(graph: SNNGraph, edge: Edge) -> SNNGraph | None:

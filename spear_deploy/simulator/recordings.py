@@ -17,7 +17,7 @@ import numpy as np
 from spear_deploy.errors import DataError
 from spear_deploy.network import Array
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
-from spear_deploy.simulator.run import ChipRun, InputKind, SpikeCounts, check_input, count_spikes, simulate
+from spear_deploy.simulator.run import MAX_SPIKES, ChipRun, InputKind, SpikeCounts, check_input, count_spikes, simulate
 from spear_deploy.util.files import read_arrays, replace_file
 
 MAX_QUOTED_NAMES = 4
@@ -97,6 +97,8 @@ def read_activity(path: str | os.PathLike[str], graph: SNNGraph) -> SpikeCounts:
             raise DataError(
                 f"file '{path}': '{name}.{what}' is {value.dtype} {value.shape}, expected numbers (T, B, {axes}); record it again"
             )
+        if name != INPUT and not ((value >= 0).all() and value.sum(dtype=np.float64) <= MAX_SPIKES):
+            raise DataError(f"file '{path}': '{name}.{what}' holds negative numbers of spikes, or more than can be counted")
     recorded[INPUT] = check_input(graph, recorded[INPUT], kind)
     return count_spikes(graph, recorded, kind)
 

@@ -42,6 +42,8 @@ Allocate: TypeAlias = Callable[[str, tuple[int, ...], type], Array]
 
 BLOCK_VALUES = 1 << 20
 """Values of the largest layer in a block of steps and samples: some megabytes a layer for runs of any length."""
+MAX_SPIKES = 1 << 61
+"""Spikes of an input over all steps and samples: their sums stay within int64."""
 MIN_BLOCK_STEPS = 16
 """Smallest number of steps of a block, if the input has as many: a layer's state then stays in cache between steps."""
 
@@ -155,6 +157,8 @@ def check_input(graph: SNNGraph, x: Array, kind: InputKind = "spikes") -> Array:
         raise DataError("input holds NaN or infinite values; remove them")
     if kind == "spikes" and x.dtype.kind != "b" and ((x < 0).any() or (x.dtype.kind == "f" and (x != np.rint(x)).any())):
         raise DataError("spikes are whole numbers from 0; give analogue values as 'current'")
+    if kind == "spikes" and x.dtype.itemsize > 2 and x.sum(dtype=np.float64) > MAX_SPIKES:
+        raise DataError(f"an input sends {x.sum(dtype=np.float64):.3g} spikes, more than can be counted; check the values")
     return x
 
 

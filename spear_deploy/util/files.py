@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spear_deploy.errors import FileError
+from spear_deploy.util.memory import free_bytes
+from spear_deploy.util.number_format import byte_size
 
 
 @contextmanager
@@ -38,6 +40,7 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o666 & ~_read_umask())
+        _flush_to_disk(temporary)
         os.replace(temporary, target)
     except OSError as error:
         raise FileError(f"file '{target}': cannot be written ({error.strerror or error}); choose a writable place") from error
@@ -46,6 +49,15 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         for folder in new_folders:
             with suppress(OSError):  # not empty: something was written
                 folder.rmdir()
+
+
+def _flush_to_disk(path: Path) -> None:
+    """Write a file through to the disk, so that a rename never outlives what was renamed."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _read_umask() -> int:
@@ -88,6 +100,12 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     source = require_file(path, "file of arrays (.npz)")
     try:
         with ZipFile(source) as archive:
+            need, free = sum(member.file_size for member in archive.infolist()), free_bytes()
+            if 2 * need > free:
+                raise FileError(
+                    f"file '{source}': holds {byte_size(need)} of arrays and {byte_size(free)} of memory are free, less than twice "
+                    "as much; use fewer samples"
+                )
             for member in archive.infolist():
                 if member.file_size > 1100 * max(member.compress_size, 1):
                     raise FileError(

@@ -7,7 +7,7 @@ import pytest
 
 from spear_deploy.errors import GraphError
 from spear_deploy.network import IF, LI, AvgPool, BatchNorm, Conv2d, Dense, Flatten, Layer
-from spear_deploy.network.graph import Edge, SNNGraph, carries_spikes, chain, merge_parts
+from spear_deploy.network.graph import INPUT, Edge, SNNGraph, carries_spikes, chain, find_delayed_paths, merge_parts
 from spear_deploy.simulator import simulate
 from tests.support.reference import random_graph, random_spikes
 
@@ -109,3 +109,36 @@ def test_carries_spikes_through_pools_and_sums_of_spikes_only():
         "conv2": False,
         "out": False,
     }
+
+
+def diamonds(count):
+    """Return a chain of diamonds without neurons, one way of each a step later: 2^count ways through count + 1 delays."""
+    weight = np.ones((2, 2), np.float32)
+    layers = [Layer(name="first", synapse=Dense(weight=weight), neuron=IF())]
+    edges, last = [Edge(source=INPUT, target="first")], "first"
+    for i in range(count):
+        layers += [Layer(name=f"{side}{i}") for side in "abc"]
+        edges += [Edge(source=last, target=f"a{i}"), Edge(source=last, target=f"b{i}", delay=1)]
+        edges += [Edge(source=f"{side}{i}", target=f"c{i}") for side in "ab"]
+        last = f"c{i}"
+    layers.append(Layer(name="last", synapse=Dense(weight=weight), neuron=IF()))
+    return SNNGraph(layers=tuple(layers), edges=(*edges, Edge(source=last, target="last")), input_shape=(2,))
+
+
+def test_ways_through_diamonds_are_counted_by_their_delay():
+    paths = find_delayed_paths(diamonds(18))
+    assert sorted(edge.delay for edge in paths if (edge.source, edge.target) == ("first", "last")) == list(range(1, 19))
+
+
+@pytest.mark.parametrize("delay", [-1, 0.5, 10**9, 2**62])
+def test_a_delay_out_of_range_is_refused(delay):
+    with pytest.raises(GraphError, match=r"edge 'a' -> 'b': delay .*, expected a whole number of steps from 0 to 65536"):
+        Edge(source="a", target="b", delay=delay)
+
+
+def test_networks_beyond_all_sizes_are_refused():
+    layer = Layer(name="a", synapse=Conv2d(weight=np.ones((1, 1, 3, 3)), padding=(10**6, 10**6)), neuron=IF())
+    with pytest.raises(GraphError, match="layer 'a': emits 1 x 2000002 x 2000002 values, at most 2147483648; check its padding"):
+        chain([layer], input_shape=(1, 4, 4))
+    with pytest.raises(GraphError, match="the network has 10001 layers and 10001 edges, at most 10000 and 20000; merge layers"):
+        chain([Layer(name=f"l{i}", neuron=IF()) for i in range(10_001)], input_shape=(2,))

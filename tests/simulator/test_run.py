@@ -251,6 +251,12 @@ def test_counts_add_over_batches():
         (np.full((1, 1, 50), np.nan), "current", "input holds NaN or infinite values"),
         (np.full((1, 1, 50), 0.5), "spikes", "spikes are whole numbers from 0; give analogue values as 'current'"),
         (np.full((1, 1, 50), -1), "spikes", "spikes are whole numbers from 0"),
+        (
+            np.full((1, 1, 50), 2**64 - 1, np.uint64),
+            "spikes",
+            r"an input sends 9.22e\+20 spikes, more than can be counted",
+        ),
+        (np.full((1, 1, 50), 1e30), "spikes", r"an input sends 5e\+31 spikes, more than"),
         (np.full((1, 1, 50), "a"), "spikes", "input holds <U1 values, expected numbers"),
     ],
 )

@@ -2,10 +2,12 @@
 
 import os
 
+import numpy as np
 import pytest
 
 from spear_deploy.errors import FileError, did_you_mean
-from spear_deploy.util.files import replace_file, require_file, write_json
+from spear_deploy.util import files
+from spear_deploy.util.files import read_arrays, replace_file, require_file, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
@@ -71,3 +73,19 @@ def test_a_failed_write_removes_the_folders_made_for_it(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["old"] and os.listdir(tmp_path / "old") == []
     write_json(tmp_path / "new/folder/a.json", {})
     assert os.listdir(tmp_path / "new/folder") == ["a.json"]
+
+
+def test_arrays_that_exceed_the_free_memory_are_refused_before_they_are_read(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "a.npz", x=np.zeros(1 << 20, np.uint8))
+    monkeypatch.setattr(files, "free_bytes", lambda: 1 << 20)
+    with pytest.raises(FileError, match="holds 1 MiB of arrays and 1 MiB of memory are free, less than twice"):
+        read_arrays(tmp_path / "a.npz")
+
+
+def test_a_file_reaches_the_disk_before_its_name(tmp_path, monkeypatch):
+    events = []
+    fsync, rename = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (events.append("flush"), fsync(handle)))
+    monkeypatch.setattr(os, "replace", lambda *names: (events.append("rename"), rename(*names)))
+    write_json(tmp_path / "a.json", {})
+    assert events == ["flush", "rename"]
