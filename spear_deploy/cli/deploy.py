@@ -65,4 +65,4 @@ def deploy(
         )  # fmt: skip
     print_resumed_note(result)
     emit(result.to_json(), as_json=as_json, out=None, show=lambda c: console().show_deployment(c, result))
-    leave(result.report.verdict)
+    leave(result.report.verdict, result.failures)

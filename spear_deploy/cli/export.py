@@ -8,12 +8,12 @@ import click
 
 from spear_deploy.cli import completion
 from spear_deploy.cli.options import (
-    ERROR,
     SOON_S,
     Command,
     as_json,
     display,
     emit,
+    leave,
     load_net,
     network_options,
     override_chip,
@@ -71,7 +71,4 @@ def export(
         )  # fmt: skip
     emit(certificate, as_json=as_json, out=None, show=lambda c: c.print_json(data=certificate))
     if certificate["mismatches"] and not force:
-        click.echo(
-            f"error: file '{out}': spikes differ after reading it back, see certificate.json; --force accepts that", err=True
-        )
-        raise SystemExit(ERROR)
+        leave("", [f"file '{out}': spikes differ after reading it back, see certificate.json; --force accepts that"])

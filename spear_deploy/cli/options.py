@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from typing import Any, TypeVar
 
@@ -202,7 +202,11 @@ def suggest(command: str, *, as_json: bool) -> None:
         click.echo(f"next: {command}", err=True)
 
 
-def leave(verdict: str) -> None:
-    """Exit with the code of a verdict."""
+def leave(verdict: str, failures: Sequence[str] = ()) -> None:
+    """Exit with the code of a verdict, or with 1 where a proof found a difference; print each in red on stderr."""
+    for failure in failures:
+        click.secho(f"error: {failure}", fg="red", err=True)
+    if failures:
+        raise SystemExit(ERROR)
     if verdict == "does_not_fit":
         raise SystemExit(DOES_NOT_FIT)

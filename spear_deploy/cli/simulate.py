@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -14,6 +15,7 @@ from spear_deploy.cli.options import (
     console,
     display,
     emit,
+    leave,
     load_net,
     network_options,
     override_chip,
@@ -85,11 +87,15 @@ def simulate(
 ) -> None:
     """Run a network and record it in the network's own time, with findings on saturation, silence and rounding.
 
+    A run on Lava is repeated on the simulator; where spikes differ, that is an error (exit 1).
+
     Example: spear-deploy simulate demo/quantised.snn --input in.npz --backend lava --record spikes,v --out run.npz
 
     Example: spear-deploy simulate digits --chip loihi2 --explain --data digits
     """
     from spear_deploy.pipeline import api
+    from spear_deploy.pipeline.backends import LAVA_BACKENDS, prove_on_simulator
+    from spear_deploy.report.tables import list_lava_failures
     from spear_deploy.simulator.recordings import read_input, read_labels, write_recording
 
     wanted = parse_record(record)
@@ -97,6 +103,7 @@ def simulate(
     graph, target = load_net(net, input_file or data, **source), override_chip(chip, overrides)
     facts: dict[str, Any] = {}
     findings: list[Any] = []
+    failures: list[str] = []
     explanation = None
     if input_file is not None:
         x, kind = read_input(input_file, graph)
@@ -104,8 +111,14 @@ def simulate(
         if out is not None or not explain:
             lowered, lowered_x = side.lower(x, kind)
             with display(as_json, quiet, SOON_S) as progress:
-                run = side.run(lowered, lowered_x, kind, tuple(wanted), timeout_s, progress)  # type: ignore[arg-type]
+                on_lava = backend in LAVA_BACKENDS
+                kept = (*wanted, *(("spikes",) if on_lava and "spikes" not in wanted else ()))
+                run = side.run(lowered, lowered_x, kind, kept, timeout_s, progress)
             facts, findings = api.summarize_run(lowered, run)
+            if on_lava:
+                facts["lava"] = prove_on_simulator(lowered, lowered_x, kind, run)
+                failures = list_lava_failures(facts["lava"])
+                run = run if "spikes" in wanted else replace(run, spikes={})
             if out is not None:
                 write_recording(out, run, lowered_x)
         facts = {"out": out, "backend": backend, "chip": chip, **facts}
@@ -121,7 +134,9 @@ def simulate(
     if overrides:
         facts["overrides"] = overrides
     facts["findings"] = [finding.to_json() for finding in findings]
+    facts["failures"] = failures
     emit(facts, as_json=as_json, out=None, show=lambda c: console().show_simulation(c, facts, explanation))
+    leave("", failures)
 
 
 def _check_options(

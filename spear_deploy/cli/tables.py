@@ -231,7 +231,7 @@ def show_deployment(console: Console, result: Deployment) -> None:
     """Print the verdict, and accuracy, spikes, SynOps, cores and energy of a deployment."""
     facts = result.to_json()
     accuracy, synops, lava = facts["accuracy"], facts["synops"], facts["lava"]
-    console.print(result.report.headline, style="bold", highlight=False)
+    console.print(result.headline, style="bold red" if result.failures else "bold", highlight=False)
     rows: list[Sequence[Any]] = [
         ("accuracy, dense", f"{accuracy['dense']:.2%}", "test split"),
         ("accuracy, pruned", f"{accuracy['pruned']:.2%}", "fine-tuned, floating point"),
@@ -263,8 +263,12 @@ def _list_lava_rows(accuracy: float | None, lava: Mapping[str, Any]) -> list[Seq
         return [("accuracy, on Lava", "not run", "Lava has no models of this chip's integers")]
     return [
         ("accuracy, on Lava", f"{accuracy:.2%}", f"{lava['samples']} test samples as Lava processes"),
-        ("spikes, Lava against ours", f"{lava['spike_mismatches']} differ", f"of {lava['spikes_compared']:,} compared"),
+        ("spikes, Lava against ours", _count_differing(lava["spike_mismatches"]), f"of {lava['spikes_compared']:,} compared"),
     ]
+
+
+def _count_differing(mismatches: int) -> str:
+    return f"[bold red]{mismatches:,} differ[/]" if mismatches else "0 differ"
 
 
 def _describe_peak(report: BudgetReport) -> str:

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
 
 from spear_deploy import simulator
 from spear_deploy.errors import DataError, did_you_mean
@@ -15,8 +17,10 @@ from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline.inputs import Chip, Net, load_for, quantize_for_chip
 from spear_deploy.simulator import ChipRun, InputKind, Record
+from spear_deploy.simulator.spike_comparison import compare_runs
 from spear_deploy.util.progress import Progress
 
+LAVA_BACKENDS = ("lava", "lava-fast")
 Backend: TypeAlias = Literal["fast", "lava", "lava-fast", "norse"]
 BACKENDS: tuple[Backend, ...] = ("fast", "lava", "lava-fast", "norse")
 
@@ -94,3 +98,24 @@ class BackendChoice:
         if self.backend == "lava-fast":
             return run_lava(graph, x, kind=kind, record=record, timeout_s=timeout_s, model="fast")
         return run_lava(graph, x, kind=kind, record=record, timeout_s=timeout_s)
+
+
+def count_differences(ours: ChipRun, theirs: ChipRun) -> dict[str, Any]:
+    """Compare two runs of one network that both record spikes.
+
+    Returns:
+        {spike_mismatches, value_mismatches (of an output that does not spike), spikes_compared, first_difference}.
+    """
+    layers = compare_runs(ours, theirs, [(name, name) for name in ours.spikes])
+    return {
+        "spike_mismatches": sum(layer.mismatches for layer in layers if layer.what == "spikes"),
+        "value_mismatches": sum(layer.mismatches for layer in layers if layer.what == "value"),
+        "spikes_compared": sum(layer.compared for layer in layers if layer.what == "spikes"),
+        "first_difference": next((layer.to_json() for layer in layers if layer.mismatches), None),
+    }
+
+
+def prove_on_simulator(graph: SNNGraph, x: Array, kind: InputKind, theirs: ChipRun) -> dict[str, Any]:
+    """Repeat a run of Lava that recorded spikes on the simulator; return `count_differences` and the samples."""
+    ours = simulator.simulate(graph, x, kind=kind, record=("spikes",))
+    return {"samples": int(np.shape(x)[1]), **count_differences(ours, theirs)}

@@ -24,6 +24,7 @@ from spear_deploy.pipeline.stage_cache import Advice, CachedStage, StageCache
 from spear_deploy.pipeline.stages import Task
 from spear_deploy.pruning.budgets import parse_amount
 from spear_deploy.report import write_report
+from spear_deploy.report.tables import list_lava_failures
 from spear_deploy.util.digests import hash_code, hash_value
 from spear_deploy.util.files import write_json
 from spear_deploy.util.progress import Progress
@@ -151,6 +152,7 @@ def _summarize(
     dense, pruned, fixed = evaluated["layers"], quantised["pruned"], quantised["quantised"]
     profile = task.inputs.profile
     notes = [*done["prune"].value["notes"], *exported["notes"]]
+    failures = [*list_lava_failures(lava), *exported["failures"]]
     if profile.meta.family != LAVA_FAMILY:
         notes.append(f"Lava's models hold Loihi's integers; those of {profile.name} ran on our simulator alone")
     if fixed["synops"] > budget:
@@ -176,6 +178,7 @@ def _summarize(
         widths=done["prune"].value["widths"],
         files=files,
         seconds=cache.seconds,
+        failures=failures,
         notes=notes,
         resumed=tuple(cache.resumed),
     )
@@ -187,7 +190,7 @@ def _write_results(cache: StageCache, task: Task, done: Mapping[str, CachedStage
     quantised = done["quantise"].value
     latency = report.latency.to_json()
     written = {
-        CHECK: {**report.to_json(), "headline": report.headline, "notes": list(report.notes), "latency": latency},
+        CHECK: {**report.to_json(), "headline": result.headline, "notes": list(report.notes), "latency": latency},
         LAYERS: {"dense": done["evaluate"].value["layers"], "pruned": quantised["pruned"], "quantised": quantised["quantised"]},
         CORES: describe_cores(report.placement, inputs.profile),
         DEPLOYMENT: result.to_json(),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from spear_deploy.pruning.budgets import parse_amount
 from spear_deploy.pruning.search.settings import DEFAULT_METHOD, check_method
+from spear_deploy.util.number_format import plural
 
 if TYPE_CHECKING:
     from spear_deploy.budget.report import BudgetReport
@@ -59,6 +60,7 @@ class Deployment:
         files: written files by kind, relative to the output folder.
         seconds: wall time by stage, in this run or in the earlier one.
         seed: of everything random.
+        failures: sentences on proofs that found a difference: on Lava, or in an exported file.
         notes: sentences on assumptions and on budgets that could not be met.
         resumed: stages that were taken from an earlier run with the same inputs; not part of the JSON, which is the same
             whether or not a run was interrupted.
@@ -74,6 +76,7 @@ class Deployment:
     files: dict[str, str]
     seconds: dict[str, float]
     seed: int
+    failures: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     resumed: tuple[str, ...] = ()
 
@@ -98,8 +101,15 @@ class Deployment:
             "widths": self.widths,
             "files": self.files,
             "seconds": self.seconds,
+            "failures": self.failures,
             "notes": self.notes,
         }
+
+    @property
+    def headline(self) -> str:
+        """The verdict in one line, with what was not proven in front."""
+        failed = f"NOT PROVEN ({plural(len(self.failures), 'proof')} failed), " if self.failures else ""
+        return f"{failed}{self.report.headline}"
 
     @property
     def resumed_note(self) -> str:

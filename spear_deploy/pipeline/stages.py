@@ -20,6 +20,7 @@ from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline import api
+from spear_deploy.pipeline.backends import count_differences
 from spear_deploy.pipeline.deployment import DeploySettings
 from spear_deploy.pipeline.preflight import LAVA_FAMILY, CheckedInputs, grade_split
 from spear_deploy.pipeline.report_facts import describe_layers
@@ -152,13 +153,15 @@ def check(task: Task, budget: float, counts: Mapping[str, Any]) -> BudgetReport:
 def export(task: Task) -> StageOutput:
     """Write NIR of the floating-point network, netx and ONNX of the integers, each with its certificate.
 
-    The value is {files: relative to the folder, notes: a sentence for each format that cannot hold the network}.
+    The value is {files: relative to the folder, notes: a sentence for each format that cannot hold the network, failures: a
+    sentence for each file that differs when it is read back}.
     """
     pruned, integer = task.network(PRUNED), task.network(QUANTISED)
     samples = task.test.head(SAMPLES)
     integer_x, float_x = (np.moveaxis(split.x, 0, 1) for split in (grade_split(integer, samples), samples))
     files: dict[str, str] = {}
     notes: list[str] = []
+    failures: list[str] = []
     for to, suffix in FORMATS:
         path = task.folder / to / f"network.{suffix}"
         graph, proof = (pruned, float_x) if to == "nir" else (integer, integer_x)
@@ -168,10 +171,10 @@ def export(task: Task) -> StageOutput:
             notes.append(f"no {to} file: {error}")
             continue
         if certificate["mismatches"]:
-            notes.append(f"{to} file: {certificate['mismatches']} values differ when it is read back; see its certificate")
+            failures.append(f"the {to} file differs in {certificate['mismatches']:,} values when it is read back")
         files[to] = path.relative_to(task.folder).as_posix()
         files[f"{to}_certificate"] = (path.parent / "certificate.json").relative_to(task.folder).as_posix()
-    return StageOutput(files=tuple(files.values()), value={"files": files, "notes": notes})
+    return StageOutput(files=tuple(files.values()), value={"files": files, "notes": notes, "failures": failures})
 
 
 def compare_with_norse(graph: SNNGraph, split: Split) -> dict[str, Any]:
@@ -207,16 +210,8 @@ def compare_with_lava(integer: SNNGraph, split: Split, samples: int | None = Non
         raise DataError("there is no test sample to run on Lava; give at least one")
     ours = _run_fast(integer, part)
     theirs = api.simulate(integer, np.moveaxis(part.x, 0, 1), kind=part.kind, backend="lava", record=("spikes",))
-    layers = spike_comparison.compare_runs(ours, theirs, [(name, name) for name in ours.spikes])
-    facts = {
-        "samples": len(part),
-        "accuracy": float(np.mean(decide(theirs.output) == part.y)),
-        "spike_mismatches": sum(layer.mismatches for layer in layers if layer.what == "spikes"),
-        "value_mismatches": sum(layer.mismatches for layer in layers if layer.what == "value"),
-        "spikes_compared": sum(layer.compared for layer in layers if layer.what == "spikes"),
-        "first_difference": next((layer.to_json() for layer in layers if layer.mismatches), None),
-    }
-    return facts, ours, theirs
+    accuracy = float(np.mean(decide(theirs.output) == part.y))
+    return {"samples": len(part), "accuracy": accuracy, **count_differences(ours, theirs)}, ours, theirs
 
 
 def _run_fast(graph: SNNGraph, split: Split) -> ChipRun:

@@ -30,9 +30,31 @@ PRICE_KEYS = {
 """Profile facts of the terms of the energy."""
 
 
+def list_lava_failures(lava: Mapping[str, Any]) -> list[str]:
+    """Return a sentence where Lava's run differs from the simulator's, else nothing.
+
+    Args:
+        lava: {samples, spike_mismatches, value_mismatches, spikes_compared, first_difference} of a deployment.
+    """
+    parts = []
+    if lava["spike_mismatches"]:
+        parts.append(f"{number(lava['spike_mismatches'])} of {number(lava['spikes_compared'])} spikes")
+    if lava["value_mismatches"]:
+        parts.append(f"{number(lava['value_mismatches'])} values of the output")
+    if not parts:
+        return []
+    difference = lava["first_difference"] or {}
+    first = difference.get("first") or {}
+    place = f"; first in layer '{difference['layer']}', step {first['step']}, sample {first['sample']}" if first else ""
+    return [f"Lava and the simulator differ in {' and '.join(parts)}{place}"]
+
+
 def describe_verdict(deployment: Mapping[str, Any], check: Mapping[str, Any], title: str) -> dict[str, Any]:
     """Return the verdict in words, its main figures, and what exceeds a limit or is missing."""
     word, tone = VERDICTS[deployment["verdict"]]
+    failures = deployment.get("failures", list_lava_failures(deployment["lava"]))  # folders of earlier releases have none
+    if failures:
+        word, tone = f"Not proven: {word[0].lower()}{word[1:]}", "bad"
     over = [row for row in check["rows"] if row["status"] == "over" and row["unit"] != "thing"]
     open_rows = [row for row in check["rows"] if row["status"] == "unchecked"]
     sentences = {
@@ -46,6 +68,7 @@ def describe_verdict(deployment: Mapping[str, Any], check: Mapping[str, Any], ti
         "tone": tone,
         "title": title,
         "sentence": sentences[deployment["verdict"]],
+        "failures": failures,
         "figures": _list_figures(deployment, check),
         "over": over,
         "unsupported": check["unsupported"],
@@ -81,6 +104,7 @@ def _list_figures(deployment: Mapping[str, Any], check: Mapping[str, Any]) -> li
             "note": f"of {compact(lava['spikes_compared'])} spikes compared, {plural(lava['samples'], 'sample')}"
             if lava["samples"]
             else "Lava has no models of this chip's integers",
+            "tone": "bad" if list_lava_failures(lava) else "",
         },
         {"name": "Energy per inference", **_write_energy(energy)},
         {

@@ -1,5 +1,7 @@
 """Deployment on a task of seconds: results, resuming and refusals."""
 
+import html
+import io
 import json
 import shutil
 from dataclasses import replace
@@ -8,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 import spear_deploy as sd
 from spear_deploy.cli import main
+from spear_deploy.cli.tables import show_deployment
 from spear_deploy.data import from_arrays
 from spear_deploy.data.dataset import hash_dataset
 from spear_deploy.errors import BackendError, BudgetError, DataError, UnsupportedError
@@ -24,6 +28,7 @@ from spear_deploy.pipeline.stage_cache import STAGES as STAGES_FILE
 from spear_deploy.pipeline.stage_cache import StageCache, StageOutput
 from spear_deploy.pipeline.stages import compare_with_lava, compare_with_norse
 from spear_deploy.pruning.budgets import parse_amount
+from spear_deploy.report import write_report
 from spear_deploy.simulator import simulate
 from spear_deploy.simulator.recordings import read_counts, write_counts
 from spear_deploy.simulator.synops import count_synops
@@ -143,6 +148,79 @@ def test_prune_writes_the_plan_that_gives_the_pruned_network(tmp_path):
     assert facts["accuracy"]["pruned"] == evaluate(pruned, task().test).accuracy
     assert facts["synops"]["budget"] == pytest.approx(0.6 * facts["synops"]["dense"])
     assert json.loads((tmp_path / "search.json").read_text())
+
+
+# --------------------------------------------------------------------------------------------- a proof finds a difference
+
+
+def flip_one_spike(monkeypatch):
+    """Let Lava's runs differ from what Lava gave in one spike of layer 'fc'."""
+    from spear_deploy.lava import run as lava
+
+    def differing(*arguments, run=lava.run_lava, **options):
+        result = run(*arguments, **options)
+        spikes = {name: value.copy() for name, value in result.spikes.items()}
+        spikes["fc"][2, 1, 0] ^= True
+        return replace(result, spikes=spikes)
+
+    monkeypatch.setattr(lava, "run_lava", differing)
+
+
+@pytest.mark.lava
+def test_a_proof_that_finds_a_difference_leads_verdict_and_page_in_red_and_exits_with_1(folder, monkeypatch):
+    flip_one_spike(monkeypatch)
+    export = api.export
+    monkeypatch.setattr(api, "export", lambda *a, to, **k: {**export(*a, to=to, **k), "mismatches": 2 * (to == "onnx")})
+    (folder / "onnx" / "network.onnx").unlink()
+    result = again(folder, lava_samples=3)
+    compared = result.lava["spikes_compared"]
+    on_lava = f"Lava and the simulator differ in 1 of {compared} spikes; first in layer 'fc', step 2, sample 1"
+    assert result.failures == [on_lava, "the onnx file differs in 2 values when it is read back"]
+    assert result.headline.startswith("NOT PROVEN (2 proofs failed), FITS loihi2: ") and result.report.verdict == "fits"
+    assert json.loads((folder / "deployment.json").read_text())["failures"] == result.failures
+    assert json.loads((folder / "check.json").read_text())["headline"] == result.headline
+    page = html.unescape((folder / "report.html").read_text())
+    assert "<h1>Not proven: fits Intel Loihi 2</h1>" in page and '<div class="verdict bad">' in page
+    assert all(f'<p class="lead bad">{failure}.</p>' in page for failure in result.failures)
+    assert '<dt>Lava against our simulator</dt><dd class="bad">1 differ</dd>' in page
+
+    screen = io.StringIO()
+    show_deployment(Console(file=screen, force_terminal=True, width=200), result)
+    bold_red = "\x1b[1;31m"
+    assert f"{bold_red}NOT PROVEN" in screen.getvalue() and f"{bold_red}1 differ" in screen.getvalue()
+
+    monkeypatch.setattr("spear_deploy.pipeline.deploy.deploy", lambda *a, **k: result)
+    command = ["deploy", str(folder / "dense.snn"), "--chip", "loihi2", "--data", "digits", "--out", str(folder)]
+    run = CliRunner().invoke(main, command)
+    assert run.exit_code == 1 and [f"error: {failure}" in run.stderr for failure in result.failures] == [True, True]
+
+
+@pytest.mark.lava
+def test_a_page_of_an_earlier_release_shows_lavas_difference_in_red(folder):
+    path = folder / "deployment.json"
+    facts = json.loads(path.read_text())
+    del facts["failures"]
+    facts["lava"] |= {"spike_mismatches": 1952, "first_difference": None}
+    path.write_text(json.dumps(facts))
+    page = write_report(folder).read_text()
+    assert "<h1>Not proven: fits Intel Loihi 2</h1>" in page and '<dd class="bad">1,952 differ</dd>' in page
+
+
+@pytest.mark.lava
+def test_simulate_on_lava_is_repeated_on_the_simulator(tmp_path, monkeypatch):
+    out = tmp_path / "run.npz"
+    command = ["simulate", str(deployed()[1] / "quantised.snn"), "--backend", "lava", "--input", str(tmp_path / "in.npz")]
+    command += ["--record", "v", "--out", str(out), "--json"]
+    np.savez(tmp_path / "in.npz", spikes=np.moveaxis(task().test.x[:3], 0, 1))
+    run = CliRunner().invoke(main, command)
+    facts = json.loads(run.stdout)
+    assert run.exit_code == 0 and facts["failures"] == [] and facts["lava"]["spikes_compared"] > 0
+    assert facts["lava"]["spike_mismatches"] == facts["lava"]["value_mismatches"] == 0
+    assert {name for name in np.load(out).files if name.endswith(".spikes")} == {"input.spikes"}
+    flip_one_spike(monkeypatch)
+    run = CliRunner().invoke(main, command)
+    assert run.exit_code == 1 and json.loads(run.stdout)["lava"]["spike_mismatches"] == 1
+    assert "error: Lava and the simulator differ in 1 of" in run.stderr
 
 
 # ------------------------------------------------------------------------------------------------- going on from there
