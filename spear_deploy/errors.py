@@ -10,7 +10,8 @@ Every message is one sentence: where, what is, what may be, what to do.
     ├── DataError              data does not match the network (shape, labels, split)
     ├── BudgetError            a budget cannot be reached; carries the smallest reachable value
     ├── QuantizationError      a parameter does not fit the integer format of the chip
-    └── BackendError           the Lava worker failed; carries the cause
+    ├── BackendError           the Lava worker failed; carries the cause
+    └── MissingPackageError    an optional package is not installed; names the extra that installs it
 
 An exceeded hardware budget is *not* an error: it is a row of a `BudgetReport`.
 """
@@ -73,6 +74,10 @@ class BackendError(SpearError):
     def __init__(self, message: str, *, cause: str) -> None:
         super().__init__(message)
         self.cause = cause
+
+
+class MissingPackageError(SpearError, ImportError):
+    """An optional package is not installed."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

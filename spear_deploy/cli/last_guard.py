@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from spear_deploy.util.extras import describe_missing
 from spear_deploy.util.printable import escape_hidden
 
 FAULT = "fault in spear-deploy"
@@ -24,8 +25,6 @@ FAULT = "fault in spear-deploy"
 STOPPING = {signal.SIGTERM: 143, signal.SIGHUP: 129}
 """Signals that end a command as Ctrl-C does, with their exit codes (128 + number)."""
 PACKAGE = Path(__file__).resolve().parents[1]
-MODULES = {"sklearn": "scikit-learn", "yaml": "PyYAML", "stable_baselines3": "stable-baselines3", "lava": "lava-nc"}
-"""Distributions that are called other than their module."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -80,8 +79,7 @@ def describe(error: Exception) -> str:
     """Return the sentence about an exception that is no `SpearError`."""
     if isinstance(error, ModuleNotFoundError) and error.name is not None and not error.name.startswith("spear_deploy"):
         module = error.name.partition(".")[0]
-        package = MODULES.get(module, module)
-        return f"package '{package}' is missing; install it, or spear-deploy again, which needs it"
+        return f"this needs the {describe_missing(module)}"
     if isinstance(error, MemoryError):
         return f"memory is full ({_place(error)}); use fewer samples or steps, a smaller network, or a machine with more memory"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:

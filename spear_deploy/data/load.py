@@ -18,6 +18,7 @@ from spear_deploy.data.events import bin_event_arrays, read_event_folder, read_s
 from spear_deploy.data.images import read_cifar_folder, read_idx_folder
 from spear_deploy.errors import DataError, did_you_mean
 from spear_deploy.network import Shape
+from spear_deploy.util.extras import require_packages
 from spear_deploy.util.files import read_arrays
 
 BUILT_IN = ("digits",)
@@ -110,6 +111,7 @@ def _read_folder(folder: Path, steps: int, input_shape: Shape | None) -> Mapping
 
 def digits(*, steps: int = 8, seed: int = 0) -> Dataset:
     """Return scikit-learn's 1797 handwritten digits, (1, 8, 8), as deterministic rate-coded spikes; 360 are the test split."""
+    require_packages("sklearn", user="data 'digits'")
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from spear_deploy.errors import FileError, UnsupportedError, did_you_mean
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.util.extras import require_packages
 from spear_deploy.util.files import replace_file, require_file, write_json
 
 if TYPE_CHECKING:
@@ -156,3 +157,4 @@ def _import_writer(to: Format) -> Any:
         return write_onnx
     known = ("nir", "netx", "onnx")
     raise UnsupportedError(f"format '{to}': expected one of {', '.join(known)}{did_you_mean(str(to), known)}")
+        require_packages("onnx", "onnxruntime", user="export to ONNX")

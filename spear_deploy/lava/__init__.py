@@ -19,7 +19,3 @@
 
 Left of the double line is numpy. Right of it, in a separate process, is the only code that imports lava.
 """
-
-from spear_deploy.lava.run import Job, LavaModel, run_jobs, run_lava
-
-__all__ = ["Job", "LavaModel", "run_jobs", "run_lava"]

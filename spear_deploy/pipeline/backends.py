@@ -15,14 +15,26 @@ from spear_deploy import simulator
 from spear_deploy.errors import DataError, did_you_mean
 from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
-from spear_deploy.pipeline.inputs import Chip, Net, load_for, quantize_for_chip
+from spear_deploy.pipeline.inputs import Chip, Net, import_models, load_for, quantize_for_chip
 from spear_deploy.simulator import ChipRun, InputKind, Record
 from spear_deploy.simulator.spike_comparison import compare_runs
+from spear_deploy.util.extras import require_packages
 from spear_deploy.util.progress import Progress
 
 LAVA_BACKENDS = ("lava", "lava-fast")
 Backend: TypeAlias = Literal["fast", "lava", "lava-fast", "norse"]
 BACKENDS: tuple[Backend, ...] = ("fast", "lava", "lava-fast", "norse")
+
+
+def require_lava(user: str) -> None:
+    """Check that Lava can run: scipy here, and lava-nc here or in the Python that the worker is set to.
+
+    Raises:
+        MissingPackageError: one is not installed; the subject of the message is `user`.
+    """
+    from spear_deploy.lava.worker_process import PYTHON_VARIABLE
+
+    require_packages("scipy", *(() if os.environ.get(PYTHON_VARIABLE) else ("lava",)), user=user)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +67,12 @@ class BackendChoice:
         """Return the forward over time of the Norse model of the network, None where it was read from something else."""
         if isinstance(self.net, SNNGraph) or graph.metadata.get("source") != "norse":
             return None
-        from spear_deploy.frameworks.models import load_model, run_model
-
         model = self.net
         if isinstance(model, (str, os.PathLike)):
             if ":" not in os.fspath(model) or Path(model).exists():
                 return None
-            model = load_model(os.fspath(model), graph.input_shape)[0]
-        return partial(run_model, model)
+            model = import_models(os.fspath(model)).load_model(os.fspath(model), graph.input_shape)[0]
+        return partial(import_models("a torch model").run_model, model)
 
     def lower(self, x: Array, kind: InputKind = "spikes") -> tuple[SNNGraph, Array]:
         """Return the network as stored or as the chip's integers, and the input (T, B, *input) in the form that it takes."""
@@ -88,11 +98,13 @@ class BackendChoice:
         if progress is not None and self.backend != "fast":
             progress({"stage": "Norse's cells" if self.backend == "norse" else "Lava", "done": 0, "of": 0})
         if self.backend == "norse":
+            require_packages("torch", "norse", user="backend 'norse'")
             from spear_deploy.norse.run import run_on_norse
 
             return run_on_norse(graph, x, kind=kind, record=record, forward=self._load_norse_forward(graph))
         if self.backend == "fast":
             return simulator.simulate(graph, x, kind=kind, record=record, progress=progress)
+        require_lava(f"backend '{self.backend}'")
         from spear_deploy.lava.run import run_lava
 
         if self.backend == "lava-fast":

@@ -16,7 +16,7 @@ from spear_deploy.pipeline import api, stages
 from spear_deploy.pipeline.deploy import open_cache, run_stages
 from spear_deploy.pipeline.deployment import Deployment, DeploySettings
 from spear_deploy.pipeline.inputs import merge_options
-from spear_deploy.pipeline.preflight import check_inputs, check_on_lava
+from spear_deploy.pipeline.preflight import check_inputs, check_proofs
 from spear_deploy.pipeline.stage_cache import StageOutput
 from spear_deploy.training.fit import train
 from spear_deploy.util.progress import Progress
@@ -44,7 +44,7 @@ def demo(
         return StageOutput(files=(stages.DENSE,))
 
     inputs = check_inputs(untrained, chip, dataset, seed=seed, overrides=settings.overrides)  # before anything is trained
-    check_on_lava(untrained, inputs.profile)
+    check_proofs(untrained, inputs.profile)
     cache.run("train", {"data": hash_dataset(dataset), "seed": seed}, train_network)
     return run_stages(cache, cache.folder / stages.DENSE, chip, dataset, settings)
 

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from spear_deploy.errors import DataError, UnsupportedError, did_you_mean
@@ -18,6 +19,7 @@ from spear_deploy.network import Array, LoihiLIF, Shape
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.placement.weight_bits import MAX_BIAS_EXPONENT, bias_bits
 from spear_deploy.simulator import InputKind
+from spear_deploy.util.extras import require_packages
 
 if TYPE_CHECKING:
     from spear_deploy.data import Dataset
@@ -52,11 +54,11 @@ def load(
     if isinstance(net, (str, os.PathLike)):
         name = os.fspath(net)
         if ":" in name and not Path(name).exists():
-            from spear_deploy.frameworks.models import load_model, read_model
-
+            models = import_models(name)
             _refuse_nir_options(name, reset=reset, source=source)
-            model, shape = load_model(name, input_shape, fallback=None if like is None else lambda: _read_sample_shape(like))
-            return read_model(model, shape, dt_s=dt_s)
+            fallback = None if like is None else lambda: _read_sample_shape(like)
+            model, shape = models.load_model(name, input_shape, fallback=fallback)
+            return models.read_model(model, shape, dt_s=dt_s)
         from spear_deploy import interchange
         from spear_deploy.pipeline.shipped import NAMES, shipped_network
 
@@ -67,8 +69,6 @@ def load(
         from spear_deploy.interchange.nir.reader import read_nir_graph
 
         return read_nir_graph(net, dt_s=dt_s, reset=reset, source=source)
-    from spear_deploy.frameworks.models import read_model
-
     if not hasattr(net, "parameters"):
         raise DataError(
             f"net: {type(net).__name__} given, expected a network, a torch model, a nir.NIRGraph, a file or "
@@ -79,7 +79,7 @@ def load(
         input_shape = _read_sample_shape(like)
     if input_shape is None:
         raise DataError("a model does not say the shape of its input; give input_shape, without time and batch")
-    return read_model(net, input_shape, dt_s=dt_s)
+    return import_models("a torch model").read_model(net, input_shape, dt_s=dt_s)
 
 
 def load_for(net: Net, x: Array | Dataset, input_shape: Shape | None = None) -> SNNGraph:
@@ -94,10 +94,24 @@ def load_for(net: Net, x: Array | Dataset, input_shape: Shape | None = None) -> 
         return load(net, input_shape=input_shape)
     shape = x.shape[2:] if hasattr(x, "shape") else getattr(x, "input_shape", ())
     if isinstance(net, str) and input_shape is None:
-        from spear_deploy.frameworks.models import load_model, read_model
-
-        return read_model(*load_model(net, fallback=lambda: shape))
+        models = import_models(net)
+        return models.read_model(*models.load_model(net, fallback=lambda: shape))
     return load(net, input_shape=input_shape or shape)
+
+
+def import_models(name: str) -> ModuleType:
+    """Return the module that reads torch models.
+
+    Args:
+        name: of the model, for the message.
+
+    Raises:
+        MissingPackageError: torch or Norse is not installed.
+    """
+    require_packages("torch", "norse", user=f"'{name}': a torch model" if ":" in name else name)
+    from spear_deploy.frameworks import models
+
+    return models
 
 
 def load_both(a: Net, b: Net, *, like: str | os.PathLike[str] | None = None, **options: Any) -> tuple[SNNGraph, SNNGraph]:

@@ -13,7 +13,9 @@ from spear_deploy.data import Dataset, Split, load_data
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline import api
+from spear_deploy.pipeline.backends import require_lava
 from spear_deploy.quantize import quantize_input
+from spear_deploy.util.extras import require_packages
 
 if TYPE_CHECKING:
     from spear_deploy.hardware.profile import HardwareProfile
@@ -70,6 +72,7 @@ def check_inputs(
     Raises:
         SpearError: the first thing that does not fit.
     """
+    require_packages("torch", "norse", "gymnasium", user="pruning")
     (profile, chips), network = api.resolve_chip(chip, overrides), api.load(net)
     if network.is_integer:
         raise UnsupportedError(
@@ -81,15 +84,18 @@ def check_inputs(
     return CheckedInputs(network=network, profile=profile, chips=chips, dataset=dataset)
 
 
-def check_on_lava(network: SNNGraph, profile: HardwareProfile) -> None:
-    """Refuse a network for one of Lava's chips that Lava cannot run.
+def check_proofs(network: SNNGraph, profile: HardwareProfile) -> None:
+    """Refuse what cannot be proven after pruning: ONNX without its packages, and on one of Lava's chips what Lava cannot run.
 
     Raises:
+        MissingPackageError: an optional package is not installed.
         UnsupportedError: names the layer and what Lava lacks.
     """
-    from spear_deploy.lava.plan import plan_network
-
+    require_packages("onnx", "onnxruntime", user="a deployment")
     if profile.meta.family == LAVA_FAMILY:
+        require_lava(f"a deployment to {profile.name}")
+        from spear_deploy.lava.plan import plan_network
+
         plan_network(api.quantize_for_chip(network, profile))
 
 

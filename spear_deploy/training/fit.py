@@ -15,6 +15,7 @@ from spear_deploy.network.graph import SNNGraph
 from spear_deploy.training.evaluation import BATCH, QuickEvaluation, quick_evaluate
 from spear_deploy.training.losses import average_outputs, batch_losses
 from spear_deploy.training.synops_penalty import SynOpsPenalty
+from spear_deploy.util.extras import require_packages
 from spear_deploy.util.progress import Progress
 
 if TYPE_CHECKING:
@@ -178,6 +179,7 @@ def limit_threads(graph: SNNGraph) -> Iterator[None]:
 
     On small networks more threads gain little, lose much on a busy machine, and let sums depend on their number.
     """
+    require_packages("torch", "norse", user="training")
     import torch
 
     before = torch.get_num_threads()

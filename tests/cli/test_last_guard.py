@@ -15,6 +15,7 @@ from spear_deploy.errors import GraphError
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import IF, Dense, Layer
 from spear_deploy.network.graph import chain
+from spear_deploy.util.extras import PACKAGES
 
 NETWORK = chain([Layer(name="fc", synapse=Dense(weight=np.ones((3, 4))), neuron=IF())], input_shape=(4,))
 
@@ -48,8 +49,11 @@ def test_debug_shows_the_traceback_before_the_sentence(monkeypatch):
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
-        (ModuleNotFoundError("No module named 'networkx'", name="networkx.algorithms"), "package 'networkx' is missing; install"),
-        (ModuleNotFoundError("No module named 'yaml'", name="yaml"), "package 'PyYAML' is missing; install it"),
+        (
+            ModuleNotFoundError("No module named 'networkx'", name="networkx.algorithms"),
+            "this needs the package 'networkx'",
+        ),
+        (ModuleNotFoundError("No module named 'yaml'", name="yaml"), "this needs the package 'PyYAML'"),
         (MemoryError(), "memory is full (cli/options.py:"),
         (OSError(errno.ENOSPC, "No space left on device", "a.snn"), "file 'a.snn' cannot be written (the disk is full)"),
         (OSError(errno.ENOSPC, "No space left on device"), "output cannot be written (the disk is full)"),
@@ -92,8 +96,8 @@ def test_each_missing_package_is_named_in_one_sentence(package, tmp_path):
     assert "Traceback" not in done.stderr and last_guard.FAULT not in done.stderr, done.stderr
     assert done.returncode in (0, 1, 3)
     if done.returncode == 1:
-        name = last_guard.MODULES.get(package, package)
-        assert f"package '{name}' is missing; install it" in done.stderr, done.stderr
+        name = PACKAGES.get(package, package)
+        assert f"package '{name}'" in done.stderr, done.stderr
 
 
 WAIT = """

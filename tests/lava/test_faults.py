@@ -135,7 +135,7 @@ CALLER = """
 import sys
 sys.path.insert(0, {root!r})
 from tests.support.lava_hazards import network
-from spear_deploy.lava import run_lava
+from spear_deploy.lava.run import run_lava
 try:
     run_lava(*network(60_000), timeout_s=600)
 except KeyboardInterrupt:
@@ -308,7 +308,8 @@ def test_shared_memory_that_fills_up_during_a_run(tmp_path, size, width, message
         f"sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
         "from tests.support.lava_hazards import network\n"
         "from spear_deploy.errors import BackendError\n"
-        "from spear_deploy.lava import run_lava, worker_process\n"
+        "from spear_deploy.lava import worker_process\n"
+        "from spear_deploy.lava.run import run_lava\n"
         "worker_process.free_shared_memory = lambda: 1 << 30\n"
         "try:\n"
         f"    run_lava(*network(30, {width}), timeout_s=20)\n"

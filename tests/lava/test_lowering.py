@@ -371,7 +371,7 @@ def test_a_long_temporary_folder_is_replaced_since_socket_paths_hold_107_charact
 def test_the_caller_imports_neither_lava_nor_torch():
     code = (
         "import sys, numpy as np\n"
-        "from spear_deploy.lava import run_lava\n"
+        "from spear_deploy.lava.run import run_lava\n"
         "from spear_deploy.lava.plan import plan_network\n"
         "from spear_deploy.lava.batches import lower_in_passes\n"
         "from spear_deploy.network.graph import chain\n"

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias, get_args
 from spear_deploy.errors import BudgetError, did_you_mean
 from spear_deploy.pruning.importance import Criterion
 from spear_deploy.pruning.search.rewards import DEFAULT_TAR, TAR
+from spear_deploy.util.extras import require_packages
 
 Searcher: TypeAlias = Callable[..., None]
 """(env, groups=, episodes=, seed=) → None: plays episodes of the environment."""
@@ -18,7 +19,8 @@ Objective: TypeAlias = Literal["accuracy", "certainty"]
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 
 AGENTS = ("spear", "ddpg", "td3", "sac")
-METHODS = (*AGENTS, "evolution", "gp", "cma-es", "tpe", "threshold", "random", "uniform")
+SAMPLERS = ("gp", "cma-es", "tpe")
+METHODS = (*AGENTS, "evolution", *SAMPLERS, "threshold", "random", "uniform")
 DEFAULT_METHOD = "evolution"
 """The best at equal SynOps for less than half of SPEAR's time, over four tasks (docs/search.md)."""
 
@@ -106,8 +108,12 @@ def get_searcher(method: str) -> Searcher:
 
     Raises:
         BudgetError: there is no such method.
+        MissingPackageError: its packages are not installed.
     """
     check_method(method)
+    if method in AGENTS or method in SAMPLERS:
+        packages = ("stable_baselines3",) if method in AGENTS else ("optuna", "cmaes")
+        require_packages(*packages, user=f"method '{method}'")
     if method in AGENTS:
         from spear_deploy.pruning.search.rl_agents import train_agent
 
