@@ -23,18 +23,21 @@ from spear_deploy.cli.options import (
 )
 
 
-@click.command(cls=Command, short_help="NIR, netx or ONNX, with a certificate.")
+@click.command(cls=Command, short_help="NIR, netx, ONNX, Xylo or Speck, with a certificate.")
 @click.argument("net", shell_complete=completion.complete_nets)
-@click.option("--to", required=True, type=click.Choice(["nir", "netx", "onnx"]), help="The format.")
+@click.option("--to", required=True, type=click.Choice(["nir", "netx", "onnx", "xylo", "speck"]), help="The format.")
 @click.option("--input", "input_file", metavar="FILE", help="Input of the proof.  [default: random spikes]")
 @click.option(
     "--chip",
     metavar="NAME|FILE",
     shell_complete=completion.complete_chips,
-    help="netx: the chip of the integers; NIR: add its core assignment to the metadata.  [default: netx: loihi2, NIR: none]",
+    help="The chip of the integers (netx, Xylo, Speck); NIR: add its core assignment to the metadata.  "
+    "[default: netx: loihi2, Xylo: xylo_audio2, Speck: speck2f, NIR: none]",
 )
 @click.option("--scan", is_flag=True, help="ONNX: one Scan over all steps, instead of one step with states in and out.")
-@click.option("--force", is_flag=True, help="Exit 0 even if the read-back differs.")
+@click.option(
+    "--force", is_flag=True, help="Accept a read-back that differs, and for Xylo and Speck a network that does not fit."
+)
 @click.option("--out", required=True, metavar="FILE", help="The file; certificate.json is written beside it.")
 @seed
 @overrides
@@ -67,8 +70,9 @@ def export(
     target = override_chip(chip, overrides)
     with display(as_json, quiet, SOON_S) as progress:
         certificate = api.export(
-            graph, out, to=to, x=x, kind=kind, chip=target, seed=seed, scan=scan, progress=progress  # type: ignore[arg-type]
+            graph, out, to=to, x=x, kind=kind, chip=target, seed=seed, scan=scan, force=force, progress=progress  # type: ignore[arg-type]
         )  # fmt: skip
     emit(certificate, as_json=as_json, out=None, show=lambda c: c.print_json(data=certificate))
-    if certificate["mismatches"] and not force:
+    mismatches = certificate["mismatches"] or (certificate.get("vendor") or {}).get("mismatches")
+    if mismatches and not force:
         leave("", [f"file '{out}': spikes differ after reading it back, see certificate.json; --force accepts that"])

@@ -6,6 +6,8 @@ input and versions, and the first difference of each layer:
     nir     read by nir, its nodes interpreted by `read_nir` and simulated
     netx    read by h5py, its layers interpreted by `read_netx` and simulated
     onnx    run by onnxruntime, without our simulator
+    xylo    its arrays run by a reader of their own, and by xylosim where it is installed
+    speck   its layers run by a reader of their own, and by sinabs where it is installed
 
 `comparison` states what counts as a difference.
 """
@@ -25,6 +27,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from spear_deploy.errors import DataError, UnsupportedError, did_you_mean
+from spear_deploy.interchange.chip_files import SIMULATORS, run_chip_file
 from spear_deploy.interchange.comparison import EQUAL, WITHIN_BOUND, compare_layers
 from spear_deploy.interchange.onnx.float_bounds import BOUND
 from spear_deploy.network import Array, Scale
@@ -33,7 +36,7 @@ from spear_deploy.simulator import ChipRun, InputKind, check_input, simulate
 from spear_deploy.util.files import require_file
 from spear_deploy.util.progress import Progress, prefix_stage
 
-Format: TypeAlias = Literal["nir", "netx", "onnx"]
+Format: TypeAlias = Literal["nir", "netx", "onnx", "xylo", "speck"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 DEFAULT_STEPS = 32
@@ -69,7 +72,7 @@ def certify(
     Args:
         graph: the network.
         path: the file.
-        format: "nir", "netx" or "onnx".
+        format: one of `FORMATS`.
         proof: input of the comparison; random unless given.
         approximations: what was approximated on the way into the file.
         progress: called with the progress of the two runs.
@@ -77,8 +80,8 @@ def certify(
     Returns:
         A JSON-able dictionary: `reader`, `input`, `mismatches`, `first_difference` (None, or layer, step, sample, neuron),
         `ties`, `compared` (the rule, in a sentence), `bound` (None where equality is asked for), `layers` (the rows of
-        `comparison.compare_layers`), `not_compared`, `approximations`, `assumptions` (of the network's own import and of the
-        read-back), `versions`, `file`, `sha256`, `bytes`.
+        `comparison.compare_layers`), `vendor` (Xylo, Speck: the same rows by the chip maker's simulator), `not_compared`,
+        `approximations`, `assumptions` (of the network's own import and of the read-back), `versions`, `file`, `sha256`, `bytes`.
 
     Raises:
         FileError: the file does not read back.
@@ -117,6 +120,7 @@ def certify(
         "compared": WITHIN_BOUND if rounds else EQUAL,
         "bound": BOUND if rounds else None,
         "layers": rows,
+        **({"vendor": _run_vendor(graph, expected, source, format, x)} if format in SIMULATORS else {}),
         "not_compared": [name for name in expected if name not in read_back],
         "approximations": list(approximations),
         "assumptions": list(dict.fromkeys([*graph.metadata.get("assumptions", []), *assumptions])),
@@ -160,6 +164,9 @@ def _run_file(
         results = run_onnx(source, x)
         values = {name.removesuffix(".spikes"): value for name, value in results.items() if name.endswith(".spikes")}
         return f"onnxruntime {_version('onnxruntime')}", {**values, graph.output: results["output"]}, []
+    if format == "xylo" or format == "speck":
+        values = run_chip_file(source, format, x, output=graph.output) or {}
+        return f"spear-deploy {_version('spear-deploy')}, a reader of the file alone", values, []
     read_back, reader = _read_nir(graph, source) if format == "nir" else _read_netx(source)
     if int(np.prod(read_back.input_shape)) != int(np.prod(x.shape[2:])):
         raise DataError(f"the file takes {read_back.input_shape}, the network {x.shape[2:]}; report this as a defect")
@@ -169,6 +176,21 @@ def _run_file(
     if read_back.output != graph.output:
         values[graph.output] = values.pop(read_back.output)
     return reader, values, list(read_back.metadata.get("assumptions", []))
+
+
+def _run_vendor(graph: SNNGraph, expected: dict[str, Array], source: Path, format: Format, x: Array) -> dict[str, Any]:
+    """Return the comparison with the maker's simulator, or that it is not installed."""
+    assert format == "xylo" or format == "speck"
+    values = run_chip_file(source, format, x, output=graph.output, simulator=True)
+    name = SIMULATORS[format]
+    if values is None:
+        return {
+            "simulator": None,
+            "mismatches": None,
+            "note": f"{name} is not installed here; install it to have the file run by it",
+        }
+    rows = compare_layers(graph, expected, values, rounded_input=None)
+    return {"simulator": f"{name} {_version(name)}", "mismatches": sum(row["mismatches"] for row in rows), "layers": rows}
 
 
 def _read_nir(graph: SNNGraph, source: Path) -> tuple[SNNGraph, str]:
@@ -189,7 +211,7 @@ def _read_netx(source: Path) -> tuple[SNNGraph, str]:
 
 
 def _versions(format: Format) -> dict[str, str]:
-    packages = {"nir": ("nir", "h5py"), "netx": ("h5py",), "onnx": ("onnx", "onnxruntime")}[format]
+    packages = {"nir": ("nir", "h5py"), "netx": ("h5py",), "onnx": ("onnx", "onnxruntime")}.get(format, ())
     return {"python": platform.python_version(), **{name: _version(name) for name in ("spear-deploy", "numpy", *packages)}}
 
 

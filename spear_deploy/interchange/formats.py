@@ -7,7 +7,7 @@ it is read back by a reader of that tool's kind and run on the same input. `cert
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 READABLE = {".snn": "network", ".nir": "NIR", ".net": "netx", ".h5": "netx", ".hdf5": "netx"}
 CERTIFICATE = "certificate.json"
+CHIP_ENDINGS = {"xylo": ".npz", "speck": ".json"}
+"""Endings of files for the tools of single chips; beside an `.npz` lies JSON of the same name."""
 
 
 def load(path: str | os.PathLike[str], **options: Any) -> SNNGraph:
@@ -103,6 +105,7 @@ def export(
     to: Format,
     proof: ProofInput | None = None,
     approximations: Sequence[str] = (),
+    facts: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> dict[str, Any]:
@@ -114,30 +117,38 @@ def export(
     Args:
         graph: the network.
         path: the file; `certificate.json` goes into the same folder.
-        to: "nir", "netx" or "onnx".
+        to: one of `certificate.FORMATS`.
         proof: input of the comparison; random unless given.
         approximations: what was approximated before, for the certificate.
+        facts: further entries of the certificate.
         progress: called with the progress of writing and proving.
-        options: of the format's writer. NIR: `placement`. netx: `round_bias`. ONNX: `scan`.
+        options: of the format's writer. NIR: `placement`. netx: `round_bias`. ONNX: `scan`. Xylo: `chip`. Speck: `chip`, `cores`.
 
     Returns:
         The certificate.
 
     Raises:
         UnsupportedError: the format has no form for a part of the network, by layer, before anything is written.
-        FileError: the place is not writable.
+        FileError: the place is not writable, or the name does not end as the format's files do.
         DataError: the input does not fit the network.
     """
     from spear_deploy.interchange.certificate import certify
 
     target = Path(path)
+    ending = CHIP_ENDINGS.get(to, target.suffix)
+    if target.suffix != ending or (to in CHIP_ENDINGS and target.with_suffix(".json").name == CERTIFICATE):
+        raise FileError(f"file '{target}': a file for {to} ends in {ending} and is not called certificate; choose another name")
     write = _import_writer(to)
     with replace_file(target) as aside:
         if progress is not None:
             progress({"stage": f"write {to}", "done": 0, "of": 0})
         approximations = [*approximations, *write(graph, aside, **options)]
         certificate = certify(graph, aside, format=to, proof=proof, approximations=approximations, progress=progress)
-        certificate["file"] = target.name
+        certificate = {**certificate, "file": target.name, **(facts or {})}
+        if to == "xylo":
+            from spear_deploy.interchange.chip_files import describe_chip_file
+
+            write_json(target.with_suffix(".json"), describe_chip_file(aside, to))
         write_json(target.parent / CERTIFICATE, certificate)
     return certificate
 
@@ -152,9 +163,17 @@ def _import_writer(to: Format) -> Any:
 
         return write_netx
     if to == "onnx":
+        require_packages("onnx", "onnxruntime", user="export to ONNX")
         from spear_deploy.interchange.onnx.model_file import write_onnx
 
         return write_onnx
-    known = ("nir", "netx", "onnx")
+    if to == "xylo":
+        from spear_deploy.interchange.xylo.writer import write_xylo
+
+        return write_xylo
+    if to == "speck":
+        from spear_deploy.interchange.speck.document import write_speck
+
+        return write_speck
+    known = ("nir", "netx", "onnx", "xylo", "speck")
     raise UnsupportedError(f"format '{to}': expected one of {', '.join(known)}{did_you_mean(str(to), known)}")
-        require_packages("onnx", "onnxruntime", user="export to ONNX")

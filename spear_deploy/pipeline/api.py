@@ -50,6 +50,11 @@ __all__ = [
     "suggest_command", "summarize_run",
 ]  # fmt: skip
 
+CHIPS_OF_FORMATS = {"xylo": "xylo_audio2", "speck": "speck2f"}
+"""By format of a chip's own tool, the chip where none is named."""
+INTEGERS_OF_FORMATS = {"xylo": "XyloLIF", "speck": "SpeckIF"}
+"""By the same formats, the neurons that they hold."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Count:
@@ -417,7 +422,7 @@ def export(
     net: Net,
     path: str | os.PathLike[str],
     *,
-    to: Literal["nir", "netx", "onnx"],
+    to: Literal["nir", "netx", "onnx", "xylo", "speck"],
     x: Array | None = None,
     kind: InputKind = "spikes",
     chip: Chip | None = None,
@@ -428,31 +433,36 @@ def export(
     """Write a network for other tools, read it back with an independent reader, run both, and return the certificate.
 
     Args:
-        net: see `pipeline.inputs`. netx holds integers only: a floating-point network is quantised for `chip` first.
+        net: see `pipeline.inputs`. netx, Xylo and Speck hold integers only: a floating-point network is quantised for `chip`
+            first.
         path: the file; `certificate.json` is written beside it.
-        to: "nir", "netx" or "onnx".
+        to: "nir", "netx", "onnx", "xylo" or "speck".
         x: the input of the proof, (T, B, *input); random input unless given.
         kind: of `x`.
-        chip: netx: whose integers, loihi2 unless given. NIR: whose cores go into the metadata, none unless given.
+        chip: netx: whose integers, loihi2 unless given. Xylo, Speck: the chip, xylo_audio2 or speck2f unless given. NIR: whose
+            cores go into the metadata, none unless given.
         input_shape: without time and batch, of a model that does not state it.
         progress: is called with the progress of writing and proving.
         options: `seed` of the random input (0); for ONNX `scan`: one node over a whole sequence in place of a step with states in
-            and out.
+            and out; for Xylo and Speck `force`: write a network that does not fit, with what breaks in the certificate.
 
     Raises:
-        UnsupportedError: the format has no form for a part of the network, by layer; `scan` for another format than ONNX.
+        UnsupportedError: the format has no form for a part of the network, by layer; `scan` for another format than ONNX; a
+            network that does not fit the chip of a Xylo or Speck file, or integers of another chip.
         TypeError: there is no such option.
     """
     from spear_deploy import interchange
     from spear_deploy.interchange.certificate import ProofInput
 
-    check_options(options, ("seed", "scan"), "export")
+    check_options(options, ("seed", "scan", "force"), "export")
     if options.get("scan") and to != "onnx":
         raise UnsupportedError(f"export to {to}: scan is a form of ONNX alone; leave it out")
     graph, proof = load(net, input_shape=input_shape), ProofInput(x=x, kind=kind, seed=options.get("seed", 0))
     details: dict[str, Any] = {"scan": True} if options.get("scan") else {}
+    if to == "xylo" or to == "speck":
+        return _export_to_chip(graph, path, to, chip or CHIPS_OF_FORMATS[to], proof, progress, force=bool(options.get("force")))
     if to == "netx" and not graph.is_integer:
-        graph, proof, details["approximations"] = _quantize_for_netx(graph, proof, chip or "loihi2")
+        graph, proof, details["approximations"] = _quantize_for_file(graph, proof, chip or "loihi2")
     if to == "nir" and chip is not None:
         from spear_deploy.placement.place import place
 
@@ -460,7 +470,55 @@ def export(
     return interchange.export(graph, path, to=to, proof=proof, progress=progress, **details)
 
 
-def _quantize_for_netx(graph: SNNGraph, proof: ProofInput, chip: Chip) -> tuple[SNNGraph, ProofInput, list[str]]:
+def _export_to_chip(
+    graph: SNNGraph,
+    path: str | os.PathLike[str],
+    to: Literal["xylo", "speck"],
+    chip: Chip,
+    proof: ProofInput,
+    progress: Progress | None,
+    *,
+    force: bool,
+) -> dict[str, Any]:
+    """Check a network against a chip, quantise it, and write and prove the integers that the chip's own tool loads.
+
+    Raises:
+        UnsupportedError: the network does not fit, it holds integers of another chip, or the chip is of another family.
+    """
+    from spear_deploy import interchange
+
+    target = profile(chip)
+    if target.meta.family != to:
+        raise UnsupportedError(f"export to {to}: profile '{target.name}' is of the {target.meta.family} family; name a {to} chip")
+    neurons = {type(layer.neuron).__name__ for layer in graph.layers if layer.neuron is not None}
+    if graph.is_integer and neurons != {INTEGERS_OF_FORMATS[to]}:
+        raise UnsupportedError(
+            f"export to {to}: the network holds integers of another chip ({', '.join(sorted(neurons))}); give the floating-point "
+            "network that it was made of"
+        )
+    report = check(graph, target)
+    over = [row for row in report.rows if row.status == "over" and not (row.limit == 0 and report.unsupported)]
+    breaks = [f"{row.where}: {row.resource} {row.used or 0:,.0f} of {row.limit or 0:,.0f} {row.unit}" for row in over]
+    breaks += [f"{finding.layer}: {finding.what}: {finding.why}" for finding in report.unsupported]
+    if breaks and not force:
+        raise UnsupportedError(
+            f"export to {to}: the network does not fit {target.name} ({'; '.join(breaks)}); make it fit, or force the export"
+        )
+    approximations: list[str] = []
+    if not graph.is_integer:
+        graph, proof, approximations = _quantize_for_file(graph, proof, target)
+    details: dict[str, Any] = {"chip": target.name}
+    if to == "speck":
+        details["cores"] = {part.layer: part.slot for part in report.placement.slices}
+    notes = [note.partition(": ")[2] for note in report.notes if note.startswith(("approximation: ", "pool: "))]
+    approximations = [*approximations, *notes, *(f"does not fit {target.name}: {problem}" for problem in breaks)]
+    facts = {"chip": target.name, "does_not_fit": breaks}
+    return interchange.export(
+        graph, path, to=to, proof=proof, progress=progress, approximations=approximations, facts=facts, **details
+    )
+
+
+def _quantize_for_file(graph: SNNGraph, proof: ProofInput, chip: Chip) -> tuple[SNNGraph, ProofInput, list[str]]:
     """Return the integers of a network, the input of their proof, and a sentence on their distance from the network."""
     from spear_deploy.interchange.certificate import default_input
 

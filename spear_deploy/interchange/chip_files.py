@@ -1,0 +1,53 @@
+"""Runs of files for Xylo and Speck: by the package's reader of the file, and by the maker's simulator where it is installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from spear_deploy.interchange.speck import reader as speck
+from spear_deploy.interchange.xylo import reader as xylo
+from spear_deploy.network import Array
+
+ChipFormat: TypeAlias = Literal["speck", "xylo"]
+SIMULATORS: dict[str, str] = {"xylo": "xylosim", "speck": "sinabs"}
+"""By format, the package of the chip's maker that runs its integers."""
+
+
+def run_chip_file(source: Path, format: ChipFormat, x: Array, *, output: str, simulator: bool = False) -> dict[str, Array] | None:
+    """Run a written file.
+
+    Args:
+        source: the file.
+        format: of the file.
+        x: (T, B, *input shape).
+        output: name of the network's output.
+        simulator: run the maker's simulator in place of the reader.
+
+    Returns:
+        Values by layer, (T, B, neurons or *shape), each layer from its own first step on; None where the maker's simulator is
+        not installed.
+
+    Raises:
+        FileError: the file does not read back.
+    """
+    if format == "speck":
+        document = speck.read_speck(source)
+        sent = (speck.run_sinabs if simulator else speck.run_document)(document, x)
+        return None if sent is None else speck.values_by_layer(document, sent, output)
+    arrays, description = xylo.read_xylo(source)
+    late = max(description["offsets"].values())
+    events = x.reshape(*x.shape[:2], -1)
+    events = np.concatenate([events, np.zeros((late, *events.shape[1:]), events.dtype)])
+    runs = (xylo.run_xylosim if simulator else xylo.run_arrays)(arrays, events)
+    return None if runs is None else xylo.values_by_layer(runs, description, len(x))
+
+
+def describe_chip_file(source: Path, format: ChipFormat) -> dict[str, Any] | None:
+    """Return what is written as JSON beside a file: of Xylo its arrays as lists; a file for Speck is JSON itself."""
+    if format == "speck":
+        return None
+    arrays, description = xylo.read_xylo(source)
+    return {**description, "arrays": {name: value.tolist() for name, value in arrays.items()}}

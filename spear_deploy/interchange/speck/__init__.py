@@ -1,0 +1,1 @@
+"""Networks as integers for SynSense Speck: written, read back and run."""

@@ -1,0 +1,1 @@
+"""Networks as integer arrays for SynSense Xylo: written, read back and run."""
