@@ -199,7 +199,7 @@ def test_segments_and_semaphores_of_one_run_are_removed_and_no_others(traces):
     left = sorted(traces.shared_memory())
     remove_shared_memory(other)
     assert [name.rpartition("-")[0] for name in left] == [f"sem.{other}", other]
-    traces.assert_none()
+    traces.assert_none(within_s=10.0)  # the resource trackers, killed but not waited for, may take a moment to go
 
 
 @pytest.mark.parametrize(
