@@ -56,7 +56,10 @@ def pages_with(language):
 
 @pytest.mark.parametrize("page", sorted({*pages_with("python"), *pages_with("sh")}), ids=lambda page: page.stem)
 def test_blocks_run(page, tmp_path, monkeypatch):
+    for package in re.findall(r"<!-- needs (\w+) -->", page.read_text()):
+        pytest.importorskip(package, exc_type=ImportError)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)  # modules that a page writes
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     run_blocks(page.read_text())
 

@@ -1,4 +1,4 @@
-"""200 random networks of each framework, in an environment that has it."""
+"""200 random networks and the page of each framework, in an environment that has it."""
 
 import subprocess
 from pathlib import Path
@@ -20,6 +20,7 @@ def test_200_random_networks_spike_as_in_their_framework(framework, tmp_path):
         pytest.skip(f"{framework} cannot be installed here: {error}")
     command = [python, "-m", "pytest", HERE / f"test_{framework}.py", "-n", "0", "-p", "no:cacheprovider", "-W", "ignore", "-rs"]
     environment["SPEAR_RANDOM_NETWORKS"] = "200"
+    command += [HERE.parent / "test_docs.py", "-k", f"test_{framework} or from_{framework}"]
     completed = subprocess.run(
         command, capture_output=True, text=True, env=environment, cwd=HERE.parents[1], timeout=1800, check=False
     )
