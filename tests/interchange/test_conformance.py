@@ -4,7 +4,10 @@ They run through the calls of a user. A convention that makes a difference is na
 """
 
 import gzip
+import json
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +20,8 @@ from spear_deploy.pipeline import api
 from spear_deploy.simulator.spike_comparison import compare_arrays
 from spear_deploy.simulator.synapse_math import apply_synapse
 from tests.conftest import shared
+from tests.support import framework_environments
+from tests.support.framework_environments import NotInstalled, install
 
 ON_LAVA = [pytest.param(name, marks=pytest.mark.lava) for name in ("lava", "lava-fast")]
 
@@ -239,3 +244,22 @@ def test_synops_are_neurobenchs_effective_acs_to_the_digit():
     graph = api.load(folder / "network.nir", source="snntorch")
     synops = api.count(graph, np.load(folder / "input.npz")["spikes"])
     assert synops.synops_total == 6413038.1875 and synops.macs_first_layer == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_synops_of_random_snntorch_networks_are_neurobenchs(tmp_path):
+    """60 networks of Leaky and Synaptic neurons, counted by NeuroBench's own harness on the same input."""
+    try:
+        python, environment = install("neurobench", tmp_path)
+    except NotInstalled as error:
+        pytest.skip(f"NeuroBench cannot be installed here: {error}")
+    command = [python, Path(framework_environments.__file__).with_name("neurobench_networks.py"), tmp_path, "60"]
+    completed = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment, check=False)
+    assert not completed.returncode, completed.stderr
+    results = json.loads(completed.stdout.splitlines()[-1])
+    for n, theirs in enumerate(results):
+        graph = api.load(tmp_path / f"{n}.nir", source="snntorch")
+        ours = api.count(graph, np.load(tmp_path / f"{n}.npz")["spikes"])
+        assert (ours.synops_total, ours.macs_first_layer) == (theirs["Effective_ACs"], theirs["Effective_MACs"]), n
+    assert len(results) == 60 and all(theirs["Effective_ACs"] for theirs in results)

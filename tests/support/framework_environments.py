@@ -19,6 +19,7 @@ BESIDE = {
     "rockpool": ["rockpool==3.1.0"],
     "norse": [],
 }
+HARNESSES = {"neurobench": ["neurobench==2.3.0", "snntorch==1.0.0"]}
 ALONE = {"spyx": ["spyx==1.0.0", "nir"]}
 VERSIONS = {
     "snntorch": "snnTorch 1.0.0",
@@ -60,8 +61,9 @@ def install(framework: str, folder: Path) -> tuple[Path, dict[str, str]]:
         _install(uv, "venv", "-q", "--python", sys.executable, packages)
         python = packages / "bin/python"
         _install(uv, "pip", "install", "-q", "--python", python, *ALONE[framework])
-    elif BESIDE[framework]:
-        _install(uv, "pip", "install", "-q", "--python", python, "--target", packages, "--no-deps", *BESIDE[framework])
+    elif (BESIDE | HARNESSES)[framework]:
+        beside = (BESIDE | HARNESSES)[framework]
+        _install(uv, "pip", "install", "-q", "--python", python, "--target", packages, "--no-deps", *beside)
     return python, {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "" if framework in ALONE else str(packages)}
 
 
