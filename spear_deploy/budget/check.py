@@ -26,6 +26,7 @@ from spear_deploy.budget.report import BudgetReport, Verdict
 from spear_deploy.budget.traffic import count_traffic
 from spear_deploy.budget.unsupported import LOOP, Replaced, Unsupported, find_replaced, find_unsupported
 from spear_deploy.budget.what_if import build_what_if
+from spear_deploy.budget.zero_weights import fill_zero_weights
 from spear_deploy.errors import DataError
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.graph import INPUT, SNNGraph
@@ -73,15 +74,19 @@ def check(
     counts, notes = resolve_activity(graph, activity, steps)
     if counts is not None and has_loop:
         counts, notes = None, (f"activity: not used, since SynOps of {LOOP} are not defined",)
+    worked = graph if has_loop else fill_zero_weights(graph, profile)
     operations = None if counts is None else count_synops(graph, counts)
+    chip_operations = None
+    if counts is not None and profile.weights.zero_synops.value is not None:
+        chip_operations = operations if worked is graph else count_synops(worked, counts)
     energy, latency = unknown_energy(profile), Latency(seconds=None, missing=("activity",))
     work = None
     if counts is not None and operations is not None and populations:
-        traffic = count_traffic(graph, profile, placement, counts)
-        energy, latency = estimate_energy(graph, profile, placement, counts, operations, traffic)
+        traffic = count_traffic(worked, profile, placement, counts)
+        energy, latency = estimate_energy(worked, profile, placement, counts, chip_operations or operations, traffic)
         work = measure_core_work(profile, placement, traffic, counts.steps, bits)
     used_steps = counts.steps if counts is not None else steps or int(graph.metadata.get("steps", 0))
-    loads = () if has_loop else tuple(find_step_loads(graph, profile, placement, counts))
+    loads = () if has_loop else tuple(find_step_loads(worked, profile, placement, counts))
     decided = [load for load in loads if load.used is not None or load.worst <= load.limit]
     rows = [
         *(replace(row, remedy=find_remedies(base, row, fewest)) if row.status == "over" else row for row in result.rows),
@@ -99,6 +104,7 @@ def check(
         cores_limit=placement.cores_limit,
         rows=tuple(rows),
         synops=None if operations is None else operations.total,
+        chip_synops=None if chip_operations is None else chip_operations.total,
         neuron_ops=count_neuron_ops(placement, used_steps) if used_steps else None,
         energy=energy,
         latency=latency,

@@ -68,6 +68,7 @@ class BudgetReport:
             none or none is published.
         rows: one per resource and place.
         synops: per inference, mean over samples; None without activity.
+        chip_synops: those that the chip works on, zero weights included where it skips none; None where that is not published.
         neuron_ops: neuron updates of an inference, every neuron in every step; None where the steps are not known.
         energy, latency: of an inference.
         work: of each core in a step; None without activity.
@@ -90,6 +91,7 @@ class BudgetReport:
     unsupported: tuple[Unsupported, ...]
     placement: Placement
     fewest_cores: Placement
+    chip_synops: float | None = None
     neuron_ops: int | None = None
     work: CoreWork | None = None
     replaced: tuple[Replaced, ...] = ()
@@ -133,6 +135,7 @@ class BudgetReport:
                 "lower_bound": self.bound,
             },
             "replaced": [entry.to_json() for entry in self.replaced],
+            "chip_synops": self.chip_synops,
             "neuron_ops": self.neuron_ops,
             "latency_interval_s": None if bounds is None else bounds.ends(),
             "latency_evidence": None if bounds is None else bounds.evidence,
@@ -396,6 +399,11 @@ def _note_lines(report: BudgetReport) -> list[Line]:
     if report.synops is not None:
         energy = report.energy
         notes += [f"energy: {t.name} {with_prefix(t.joules, 'J')} ({t.how}; {t.evidence}, {t.source})" for t in energy.terms]
+        if report.chip_synops is not None and report.chip_synops > report.synops:
+            notes.append(
+                f"zeros: {report.profile} works on weights of zero too: {report.chip_synops:,.0f} SynOps, of which "
+                f"{report.chip_synops - report.synops:,.0f} change nothing; pruning whole channels removes them"
+            )
         if energy.effective_ops is not None:
             notes.append(f"energy: {energy.effective_ops.how} effective operations ({energy.effective_ops.source})")
         elif report.neuron_ops is not None:

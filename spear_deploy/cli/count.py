@@ -17,6 +17,12 @@ from spear_deploy.cli.options import SOON_S, Command, as_json, console, display,
 @click.option(
     "--rules", type=click.Choice(["ours", "all"]), default="ours", show_default=True, help="Also count by other tools' rules."
 )
+@click.option(
+    "--chip",
+    metavar="NAME|FILE",
+    shell_complete=completion.complete_chips,
+    help="Also count the operations that this chip works on: some skip weights of zero, some do not.",
+)
 @click.option("--steps", type=click.IntRange(min=1), default=8, show_default=True, help="Time steps of data without a time axis.")
 @click.option("--out", metavar="FILE", help="Also write the JSON here.")
 @network_options
@@ -27,6 +33,7 @@ def count(
     data: str | None,
     input_file: str | None,
     rules: str,
+    chip: str | None,
     steps: int,
     out: str | None,
     quiet: bool,
@@ -47,8 +54,8 @@ def count(
     with display(as_json, quiet, SOON_S) as progress:
         if input_file is not None:
             x, kind = read_input(input_file, graph)
-            result = api.count(graph, x, kind=kind, rules=rules == "all", progress=progress)
+            result = api.count(graph, x, kind=kind, rules=rules == "all", chip=chip, progress=progress)
         else:
             dataset = load_data(str(data), steps=steps, input_shape=graph.input_shape)
-            result = api.count(graph, dataset, rules=rules == "all", progress=progress)
+            result = api.count(graph, dataset, rules=rules == "all", chip=chip, progress=progress)
     emit(result.to_json(), as_json=as_json, out=out, show=lambda c: console().show_count(c, result))

@@ -128,6 +128,9 @@ def show_count(console: Console, count: Count) -> None:
             f"SynOps per inference ({count.samples} samples, {count.steps} steps)", ("layer", "SynOps", "rate"), rows, (1, 2)
         )
     )
+    console.print(f"neuron updates: {number(count.neuron_ops)}")
+    if count.chip_synops is not None:
+        console.print(f"SynOps that the chip works on, zero weights included if it skips none: {number(count.chip_synops)}")
     if count.macs_first_layer:
         console.print(f"first layer, analogue input: {number(count.macs_first_layer)} MACs")
     if count.rules:

@@ -25,7 +25,7 @@ def read_profile_text(name: str) -> str:
 
 
 def summarize_profiles() -> list[dict[str, Any]]:
-    """Return name, title, aliases, usable cores and chips by board of each profile that comes with the toolkit.
+    """Return name, title, aliases, usable cores, variants and chips by board of each profile that comes with the toolkit.
 
     >>> next(profile["boards"] for profile in summarize_profiles() if profile["name"] == "spinnaker1")
     {'spin3': 4, 'spin5': 48}
@@ -41,5 +41,6 @@ def _summarize(data: dict[str, Any]) -> dict[str, Any]:
         "title": meta["title"],
         "aliases": meta.get("aliases", []),
         "cores": chip["usable_cores"]["value"],
+        "variants": [f"{data['name']}@{name}" for name in data.get("variants", {})],
         "boards": {board: fact["value"] for board, fact in chip.get("boards", {}).items()},
     }

@@ -47,16 +47,21 @@ class ProfileRow:
 
 
 def load_profile(name_or_path: str | os.PathLike[str]) -> HardwareProfile:
-    """Return a profile by the name of a chip (or a further name of it), or from a YAML file.
+    """Return a profile by the name of a chip (or a further name of it), or from a YAML file; `CHIP@NAME` is a variant of it.
 
     Raises:
-        ProfileError: the name is unknown, or the file holds an impossible fact; names file and key.
+        ProfileError: the name or the variant is unknown, or the file holds an impossible fact; names file and key.
         FileError: the file is missing, empty or unreadable.
 
     >>> load_profile("loihi1").core.neurons.value
     1024
+    >>> load_profile("loihi2@2023").core.synapse_memory.value
+    16000
     """
     name = os.fspath(name_or_path)
+    base, at, variant = name.rpartition("@")
+    if at and base and os.sep not in variant and not Path(name).exists():
+        return _apply_variant(load_profile(base), variant)
     if name in list_profiles():
         return _load_shipped(name)
     if not name or not (name.endswith(SUFFIXES) or os.sep in name or Path(name).exists()):
@@ -73,7 +78,7 @@ def load_target(name: str | os.PathLike[str]) -> tuple[HardwareProfile, int]:
     """Return a profile and a number of chips: `CHIP` is one chip, `CHIP:BOARD` all chips of a board.
 
     Raises:
-        ProfileError, FileError: as `load_profile`; the chip has no such board.
+        ProfileError, FileError: as `load_profile`; the chip has no such board. Boards of a variant are those of its chip.
 
     >>> profile, chips = load_target("loihi2:kapoho_point")
     >>> profile.name, chips, profile.cores_limit(chips)
@@ -147,6 +152,29 @@ def _null_replaced_prices(energy: dict[str, Any], overridden: Sequence[str]) -> 
     for name in PRICES if all_in and not terms else ("all_in_pj_per_synop",) if terms and not all_in else ():
         if energy[name]["value"] is not None:
             energy[name].update(value=None, source=f"set aside for what is {USER_SOURCE}", evidence=UNPUBLISHED)
+
+
+def _apply_variant(profile: HardwareProfile, variant: str) -> HardwareProfile:
+    """Return the profile with the facts of one of its variants."""
+    if variant not in profile.variants:
+        known = ", ".join(f"{profile.name}@{name}" for name in profile.variants)
+        raise ProfileError(
+            f"profile '{profile.name}': there is no variant '{variant}'{did_you_mean(variant, profile.variants)}; "
+            f"{f'known are {known}' if known else 'it has none'}"
+        )
+    data, name = profile.model_dump(by_alias=True), f"{profile.name}@{variant}"
+    places = {key: path for key, path, _ in _walk_facts(profile, "", ())}
+    for key, fact in profile.variants[variant].items():
+        if key not in places or not isinstance(fact, dict):
+            problem = f"unknown key{did_you_mean(key, places)}" if key not in places else f"{fact!r} given, expected a fact"
+            raise ProfileError(f"profile '{profile.name}', key 'variants.{variant}.{key}': {problem}; correct the file")
+        *outer, last = places[key]
+        block: Any = data
+        for part in outer:
+            block = block[part]
+        block[last] = fact
+    data |= {"name": name, "variants": {}, "meta": {**data["meta"], "title": f"{profile.meta.title}, {variant}", "aliases": ()}}
+    return validate_profile(data, name)
 
 
 def _load_shipped(name: str) -> HardwareProfile:

@@ -25,6 +25,7 @@ from spear_deploy.hardware.fields import (
     Number,
     Range,
     Table,
+    quote_value,
 )
 
 __all__ = ["MEMORY_FORMATS", "Contradiction", "CoreLimits", "CycleModel", "Fact", "HardwareProfile", "SynapseMemory"]
@@ -306,6 +307,8 @@ class Weights(Block):
     )
     delay_max_steps: LimitOrZero = LimitOrZero.key("step", "longest delay of a synapse beyond the chip's own step")
     delay_free_steps: LimitOrZero = LimitOrZero.key("step", "longest delay that costs no neurons")
+    zero_synops: Flag = Flag.key("flag", "whether a weight of zero costs a synaptic operation")
+    zero_memory: Flag = Flag.key("flag", "whether a weight of zero inside a layer costs synapse memory")
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Weights:
@@ -399,6 +402,10 @@ class HardwareProfile(Block):
     energy: EnergyTerms = EnergyTerms()
     timing: Timing = Timing()
     facts: dict[str, Number] = Field(default_factory=dict, description="further published numbers, which no check reads")
+    variants: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="by name, facts of a variant that differ, by dotted key; `--chip CHIP@NAME` takes it",
+    )
 
     @model_validator(mode="after")
     def _check_consistency(self) -> HardwareProfile:
@@ -416,6 +423,10 @@ class HardwareProfile(Block):
             if room < cores:
                 less = f"the mesh has room for {room} cores, fewer than the {cores} there are; correct one of them"
                 raise Contradiction("topology.mesh_columns", less)
+        skips, zeros = self.synapse_memory.format.value == "word_per_weight", self.weights.zero_memory.value
+        if self.synapse_memory.format.value is not None and zeros is not None and zeros == skips:
+            what = f"the format '{self.synapse_memory.format.value}' {'leaves zeros out' if skips else 'stores them'}"
+            raise Contradiction("weights.zero_memory", f"{quote_value(zeros)} given, but {what}; correct one of them")
         if self.synapse_memory.scope.value == "chip" and self.chip.memory_words.value is None:
             raise Contradiction("chip.memory_words", "has no value, but synapse_memory.scope is 'chip'; add it")
         return self

@@ -65,6 +65,9 @@ class Count:
         rates: spikes per neuron and step by layer.
         samples, steps: size of the input.
         rules: SynOps by the counting rules of other tools, or None.
+        neuron_ops: neuron updates: every neuron in every step.
+        chip_synops: SynOps that a chip works on, zero weights included where it skips none; None without a chip, or where
+            that is not published.
     """
 
     synops_total: float
@@ -74,6 +77,8 @@ class Count:
     samples: int
     steps: int
     rules: dict[str, float] | None = None
+    neuron_ops: int = 0
+    chip_synops: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
@@ -232,6 +237,7 @@ def count(
     *,
     kind: InputKind = "spikes",
     rules: bool = False,
+    chip: Chip | None = None,
     batch: int = 64,
     progress: Progress | None = None,
 ) -> Count:
@@ -242,10 +248,12 @@ def count(
         x: (T, B, *input), or data.
         kind: "spikes" or "current"; data have their own.
         rules: also count by the rules of other tools.
+        chip: profile by name, file, or chip:board; also count the operations that it works on.
         batch: samples at a time.
         progress: is called after each batch.
     """
     from spear_deploy.data import Dataset
+    from spear_deploy.placement.populations import find_populations
     from spear_deploy.simulator.synops import count_by_rules, count_synops
 
     graph = load_for(net, x)
@@ -266,7 +274,20 @@ def count(
         samples=counts.samples,
         steps=counts.steps,
         rules=count_by_rules(graph, counts) if rules else None,
+        neuron_ops=counts.steps * sum(population.neurons for population in find_populations(graph)),
+        chip_synops=None if chip is None else _count_on_chip(graph, counts, chip),
     )
+
+
+def _count_on_chip(graph: SNNGraph, counts: SpikeCounts, chip: Chip) -> float | None:
+    """Return the SynOps that a chip works on, or None where it is not published whether it skips zero weights."""
+    from spear_deploy.budget.zero_weights import fill_zero_weights
+    from spear_deploy.simulator.synops import count_synops
+
+    profile, _ = resolve_chip(chip, None)
+    if profile.weights.zero_synops.value is None:
+        return None
+    return count_synops(fill_zero_weights(graph, profile), counts).total
 
 
 def _batches(graph: SNNGraph, x: Array | Dataset, kind: InputKind, size: int) -> Iterable[tuple[Array, InputKind]]:

@@ -16,6 +16,7 @@ from spear_deploy.budget.core_rows import BudgetRow
 from spear_deploy.budget.energy import estimate_energy
 from spear_deploy.budget.intervals import upper_end
 from spear_deploy.budget.what_if import Change, WhatIf, build_what_if
+from spear_deploy.budget.zero_weights import fill_zero_weights
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.channel_groups import ChannelGroup, list_prunable_groups
 from spear_deploy.network.graph import SNNGraph
@@ -65,7 +66,8 @@ class ChipCosts:
         Where only an interval is known it is the upper end, so that a budget that is met is met for certain.
         """
         placement, _ = self.place(widths)
-        energy, latency = estimate_energy(graph, self.profile, placement, counts, count_synops(graph, counts))
+        worked = fill_zero_weights(graph, self.profile)
+        energy, latency = estimate_energy(worked, self.profile, placement, counts, count_synops(worked, counts))
         return {"energy_j": upper_end(energy.total, energy.interval), "latency_s": upper_end(latency.seconds, latency.interval)}
 
 

@@ -28,7 +28,7 @@ from tests.support.chips import dense_net, random_net, small_chip
 
 LOIHI1, LOIHI2, SPECK = (load_profile(name) for name in ("loihi1", "loihi2", "speck2f"))
 KEYS = ["profile", "verdict", "cores_used", "cores_limit", "rows", "synops", "energy", "latency_s", "unsupported"]
-MORE = ["passes", "chips_used", "packing", "replaced", "neuron_ops", "latency_interval_s", "latency_evidence",
+MORE = ["passes", "chips_used", "packing", "replaced", "chip_synops", "neuron_ops", "latency_interval_s", "latency_evidence",
         "fullest_core"]  # fmt: skip
 
 

@@ -421,3 +421,43 @@ def test_a_group_has_its_own_limits_and_those_of_the_core() -> None:
     assert all(speck.core_limits(i)["bias_memory"].value == 1024 for i in range(4))
     assert speck.core_limits()["synapse_memory"].value is None
     assert (speck.cores_limit(2), load_profile("generic45nm").cores_limit()) == (18, None)
+
+
+def test_a_variant_is_the_chip_with_some_facts_exchanged() -> None:
+    chip, later = load_profile("loihi2"), load_profile("loihi2@2023")
+    assert (later.name, later.meta.title) == ("loihi2@2023", "Intel Loihi 2, 2023")
+    assert later.core.synapse_memory.value == 16000 and later.packing.tile_axes.value == ("x", "y")
+    changed = {a.key for a, b in zip(list_facts(chip), list_facts(later), strict=True) if a != b}
+    assert changed == {"core.synapse_memory", "packing.tile_axes"}
+    assert load_target("loihi2@2023:kapoho_point")[1] == 8
+    assert next(row for row in summarize_profiles() if row["name"] == "loihi2")["variants"] == ["loihi2@2023"]
+
+
+def test_every_variant_loads() -> None:
+    names = [name for row in summarize_profiles() for name in row["variants"]]
+    assert names and all(load_profile(name).name == name for name in names)
+
+
+@pytest.mark.parametrize(("variants", "name", "message"), [
+    ({}, "mine.yaml@late", r"profile 'mine': there is no variant 'late'; it has none"),
+    ({"later": {}}, "mine.yaml@late", r"there is no variant 'late'; did you mean 'later'\?; known are mine@later"),
+    ({"late": {"core.neuron": {}}}, "mine.yaml@late",
+     r"profile 'mine', key 'variants.late.core.neuron': unknown key; did you mean 'core.neurons'\?; correct the file"),
+    ({"late": {"core.neurons": 5}}, "mine.yaml@late", r"key 'variants.late.core.neurons': 5 given, expected a fact"),
+    ({"late": {"core.neurons": {"value": 0, "unit": "neuron", "source": "x", "evidence": "vendor"}}}, "mine.yaml@late",
+     r"profile 'mine@late', key 'core.neurons': 0 given, a capacity is at least 1"),
+])  # fmt: skip
+def test_wrong_variants_are_refused(tmp_path: Path, monkeypatch, variants: dict[str, Any], name: str, message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(yaml.safe_dump(own_chip(name="mine", variants=variants)), encoding="utf-8")
+    with pytest.raises(ProfileError, match=message):
+        load_profile(name)
+
+
+@pytest.mark.parametrize(("chip", "value", "message"), [
+    ("xylo_imu", True, r"key 'weights.zero_memory': true given, but the format 'word_per_weight' leaves zeros out"),
+    ("odin", False, r"key 'weights.zero_memory': false given, but the format 'crossbar' stores them; correct one of them"),
+])  # fmt: skip
+def test_zeros_cost_memory_as_the_format_says(chip: str, value: bool, message: str) -> None:
+    with pytest.raises(ProfileError, match=message):
+        override_facts(load_profile(chip), {"weights.zero_memory": value})

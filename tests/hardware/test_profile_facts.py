@@ -54,7 +54,15 @@ def test_every_limit_that_a_verdict_needs_is_stated(name: str) -> None:
     """A number, `unlimited`, or one of the few that nobody publishes: nothing is left out by oversight."""
     profile, result = load_profile(name), facts_of(name)
     keys = [f"connectivity.{key}" for key in type(profile.connectivity).model_fields]
-    keys += ["neuron.models", "neuron.resets", "neuron.late_reset", "layers.kinds", "weights.bits", "weights.delay_max_steps", "weights.sign"]
+    keys += [
+        "neuron.models",
+        "neuron.resets",
+        "neuron.late_reset",
+        "layers.kinds",
+        "weights.bits",
+        "weights.delay_max_steps",
+        "weights.sign",
+    ]
     keys += [
         "packing.rule",
         "packing.share_cores",
@@ -83,7 +91,7 @@ PUBLISHED: dict[str, Facts] = {
     },
     "loihi2": {
         "chip.cores": 128, "chip.usable_cores": 120, "facts.neurons_per_core": 8192, "core.neurons": 4095,
-        "facts.core_memory": 196608, "core.synapse_memory": 12000, "facts.synapse_memory_newer": 16000, "core.layers": 8,
+        "facts.core_memory": 196608, "core.synapse_memory": 12000, "core.layers": 8,
         "core.axons_in": 16000, "core.axons_out": 16000, "facts.graded_spike": 32, "energy.synop_pj": None,
         "energy.neuron_active_pj": None, "energy.neuron_inactive_pj": None, "energy.hop_ew_pj": None, "energy.hop_ns_pj": None,
         "energy.spike_local_pj": None, "energy.packet_pj": None, "energy.all_in_pj_per_synop": None,

@@ -136,7 +136,7 @@ YOLO = [
 
 def test_yolo_is_split_as_the_later_loihi2_compiler_splits_it() -> None:
     """Its weights are not at hand; the stored bits are those that the printed words imply."""
-    later = override_facts(LOIHI2, {"core.synapse_memory": 16000, "packing.tile_axes": ["x", "y"]})
+    later = load_profile("loihi2@2023")
     layers, channels, bits = [], 3, {}
     for n, (_, _, out, kernel, stride, width, _, _) in enumerate(YOLO):
         weight = np.zeros((out, channels, kernel, kernel), np.float32)
