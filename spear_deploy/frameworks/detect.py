@@ -40,6 +40,12 @@ def find_framework(model: torch.nn.Module) -> Framework:
         places = " and ".join(f"{FRAMEWORKS[name]} in {place}" for name, place in owners.items())
         raise UnsupportedError(f"the model holds modules of {places}; use those of one framework")
     name = next(iter(owners), "norse")
-    conventions: Any = importlib.import_module(f"spear_deploy.frameworks.{name}")
+    try:
+        conventions: Any = importlib.import_module(f"spear_deploy.frameworks.{name}")
+    except (ImportError, AttributeError) as error:
+        raise UnsupportedError(
+            f"the model holds {FRAMEWORKS[name]} in {owners.get(name, 'it')}, whose installed version lacks what is read "
+            f"({error}); export it to NIR, or install the version that spear_deploy.frameworks.{name} names"
+        ) from error
     framework: Framework = getattr(conventions, name.upper())
     return framework

@@ -1,0 +1,74 @@
+"""Forwards that repeat their input over time and decode their output at the end."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+import norse.torch as norse  # noqa: E402
+from torch import nn  # noqa: E402
+
+from spear_deploy.errors import UnsupportedError  # noqa: E402
+from spear_deploy.frameworks.models import read_model  # noqa: E402
+from spear_deploy.simulator import simulate  # noqa: E402
+
+
+class OverTime(nn.Module):
+    """A model of time layers; `before` and `after` act on the input and the output of all steps."""
+
+    def __init__(self, before=None, after=None):
+        super().__init__()
+        self.net = norse.SequentialState(norse.Lift(nn.Linear(6, 5)), norse.LIF())
+        self.before, self.after = before or (lambda x: x), after or (lambda y: y)
+
+    def forward(self, x):
+        y, _ = self.net(self.before(x))
+        return self.after(y)
+
+
+def repeated(x):
+    return x.unsqueeze(0).repeat(7, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("after", "how"),
+    [
+        (lambda y: y.mean(0), "mean"), (lambda y: y.mean(dim=0), "mean"), (lambda y: torch.mean(y, 0), "mean"),
+        (lambda y: y.sum(0), "sum"), (lambda y: torch.sum(y, dim=(0,)), "sum"),
+    ],
+)  # fmt: skip
+def test_an_output_decoded_over_time_is_read_step_by_step(after, how):
+    torch.manual_seed(0)
+    model = OverTime(repeated, after).eval()
+    image = torch.rand(3, 6) * 9
+    graph = read_model(model, (6,))
+    assert graph.metadata["assumptions"] == [
+        "the forward feeds the same input in every step: the network takes it step by step",
+        f"the forward returns the {how} of its outputs over time: the network gives the output of every step",
+    ]
+    with torch.no_grad():
+        model.net[0].lifted_module.weight.add_(0.5)
+        decoded = model(image).numpy()
+    graph = read_model(model, (6,))
+    ours = simulate(graph, np.broadcast_to(image.numpy(), (7, 3, 6)), kind="current").output.astype(np.float32)
+    assert decoded.sum() > 1
+    np.testing.assert_allclose(getattr(ours, how)(0), decoded, rtol=1e-6)
+
+
+def test_expand_repeats_the_input_too():
+    model = OverTime(lambda x: x.unsqueeze(0).expand(7, -1, -1))
+    assert "feeds the same input in every step" in read_model(model, (6,)).metadata["assumptions"][0]
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (OverTime(after=lambda y: y.mean(1)), "calls 'mean', which has no counterpart here: return the outputs of all steps"),
+        (OverTime(after=lambda y: y.sum(0, keepdim=True)), "calls 'sum', which has no counterpart here: return the outputs"),
+        (OverTime(lambda x: x.unsqueeze(1)), "calls 'unsqueeze', which has no counterpart here: keep to one axis of channels"),
+        (OverTime(lambda x: x.unsqueeze(0).repeat(7, 2, 1)), "calls 'repeat', .*: repeat the input over time alone"),
+        (OverTime(lambda x: x.repeat(7, 1, 1)), "calls 'repeat', .*: repeat the input over time alone"),
+    ],
+)  # fmt: skip
+def test_other_decoding_and_repeating_is_refused(model, message):
+    with pytest.raises(UnsupportedError, match=message):
+        read_model(model, (6,))
