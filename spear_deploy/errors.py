@@ -7,6 +7,7 @@ Every message is one sentence: where, what is, what may be, what to do.
     ├── GraphError             a network contradicts itself (shapes, cycles, NaN, names)
     ├── ProfileError           a hardware profile is unknown, or holds an impossible fact
     ├── UnsupportedError       a network has no exact counterpart on the target
+    │   └── ChipError          exit code 3: the chip lacks what the network needs, or its integers are not built here
     ├── DataError              data does not match the network (shape, labels, split)
     ├── BudgetError            a budget cannot be reached; carries the smallest reachable value
     ├── QuantizationError      a parameter does not fit the integer format of the chip
@@ -42,6 +43,12 @@ class ProfileError(SpearError):
 
 class UnsupportedError(SpearError):
     """A network, or a part of it, has no exact counterpart on the target: a chip, a file format or the importer."""
+
+
+class ChipError(UnsupportedError):
+    """A chip lacks what the network needs, or its integers are not built here."""
+
+    exit_code = 3
 
 
 class DataError(SpearError):

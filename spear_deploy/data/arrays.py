@@ -21,6 +21,7 @@ from spear_deploy.errors import DataError
 from spear_deploy.network import Array, Shape
 from spear_deploy.simulator import InputKind
 from spear_deploy.util.number_format import format_shape
+from spear_deploy.util.shapes import can_reshape
 
 
 def from_arrays(
@@ -77,6 +78,9 @@ def _add_time(
     static = [_is_static(x, key, name, input_shape) for key, x in samples.items()]
     if len(set(static)) > 1:
         raise DataError(f"data '{name}': {', '.join(keys)} differ in their axes; give all a time axis or none")
+    if input_shape is not None:
+        lead = 1 if static[0] else 2
+        samples = {key: x.reshape(*x.shape[:lead], *input_shape) for key, x in samples.items()}
     if static[0]:
         if encoding != "direct":  # bytes are intensities 0..255
             samples = {key: x / np.float32(255) if x.dtype == np.uint8 else x for key, x in samples.items()}
@@ -85,7 +89,7 @@ def _add_time(
 
 
 def _is_static(x: Array, key: str, name: str, input_shape: Shape | None) -> bool:
-    """Return whether samples have no time axis."""
+    """Return whether samples have no time axis; the network's shape may also differ by `can_reshape`."""
     if x.dtype.kind not in "biuf":
         raise DataError(f"data '{name}': '{key}' holds {x.dtype} values, expected numbers")
     if x.ndim < 2:
@@ -95,6 +99,10 @@ def _is_static(x: Array, key: str, name: str, input_shape: Shape | None) -> bool
     if x.shape[1:] == tuple(input_shape):
         return True
     if x.shape[2:] == tuple(input_shape):
+        return False
+    if can_reshape(x.shape[1:], input_shape):  # one image of (1, H, W), before one step of (H, W)
+        return True
+    if x.ndim > 2 and can_reshape(x.shape[2:], input_shape):
         return False
     shape = format_shape(input_shape)
     raise DataError(

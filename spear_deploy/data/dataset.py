@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from spear_deploy.errors import DataError
 from spear_deploy.network import Array, Shape
 from spear_deploy.simulator import InputKind
 from spear_deploy.util.number_format import format_shape
+from spear_deploy.util.shapes import can_reshape
 
 SPLITS = ("train", "val", "test")
 TEST_SHARE = 0.2
@@ -128,6 +129,17 @@ class Dataset:
             )
         if outputs is not None and self.classes > outputs:
             raise DataError(f"data '{self.name}': labels go up to {self.classes - 1}, the network has outputs 0..{outputs - 1}")
+
+
+def reshape_samples(dataset: Dataset, input_shape: Shape) -> Dataset:
+    """Return the dataset with samples of the network's input shape where only `can_reshape` lies between; else unchanged."""
+    if dataset.input_shape == tuple(input_shape) or not can_reshape(dataset.input_shape, input_shape):
+        return dataset
+    parts = {}
+    for name in SPLITS:
+        split: Split = getattr(dataset, name)
+        parts[name] = replace(split, x=split.x.reshape(*split.x.shape[:2], *input_shape))
+    return replace(dataset, **parts)
 
 
 def split_at_random(samples: Split, *, name: str, seed: int = 0, test_samples: int | None = None) -> Dataset:

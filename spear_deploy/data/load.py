@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.data.arrays import from_arrays
-from spear_deploy.data.dataset import Dataset, Split, split_at_random
-from spear_deploy.data.encoders import ENCODINGS, Encoding, rate_code
+from spear_deploy.data.dataset import Dataset, Split, reshape_samples, split_at_random
+from spear_deploy.data.encoders import ENCODINGS, Encoding, encode
 from spear_deploy.data.events import bin_event_arrays, read_event_folder, read_shd
 from spear_deploy.data.images import read_cifar_folder, read_idx_folder
 from spear_deploy.errors import DataError, did_you_mean
@@ -30,7 +30,7 @@ def load_data(
     steps: int = 8,
     seed: int = 0,
     input_shape: Shape | None = None,
-    encoding: Encoding = "direct",
+    encoding: Encoding | None = None,
 ) -> Dataset:
     """Return the dataset of a name, file, folder or function.
 
@@ -41,9 +41,10 @@ def load_data(
         steps: time steps of data without a time axis.
         seed: draws the validation split, and Bernoulli spikes. The test split is the same for every seed.
         input_shape: the network's, if known. It distinguishes (N, T, *input) from (N, *input); without it, three axes or more
-            are read as (N, T, *input). Of event recordings it is the sensor's (2, H, W).
-        encoding: how samples without a time axis get one: "direct" (the same current at every step), "rate",
-            "bernoulli" or "latency" (spikes; intensities 0..1, or bytes).
+            are read as (N, T, *input). Images of 28 × 28 and a flat input of 784 meet (`can_reshape`). Of event recordings it is
+            the sensor's (2, H, W).
+        encoding: how samples without a time axis get one: "direct" (the same current at every step; the default), "rate" (the
+            default of "digits"), "bernoulli" or "latency" (spikes; intensities 0..1, or bytes).
 
     An `.npz` (or mapping) holds `x` and `y`, and optionally `split` (N,) with the words train, val and test; or `x_train`,
     `y_train`, `x_test`, `y_test` and optionally `x_val`, `y_val`; or event recordings as `raw`, `offset`, `label`. An
@@ -55,21 +56,22 @@ def load_data(
         FileError: the file is missing, empty, truncated or foreign.
     """
     if isinstance(source, Dataset):
-        return source
+        return source if input_shape is None else reshape_samples(source, input_shape)
     if steps < 1:
         raise DataError(f"steps: {steps} given, expected at least 1")
-    if encoding not in ENCODINGS:
+    if encoding is not None and encoding not in ENCODINGS:
         raise DataError(f"encoding '{encoding}': expected one of {', '.join(ENCODINGS)}{did_you_mean(encoding, ENCODINGS)}")
     name = os.fspath(source)
     if name == "digits":
-        return digits(steps=steps, seed=seed)
+        dataset = digits(steps=steps, seed=seed, encoding=encoding or "rate")
+        return dataset if input_shape is None else reshape_samples(dataset, input_shape)
     content = _read_source(name, steps, input_shape)
     if isinstance(content, Dataset):
-        return content
+        return content if input_shape is None else reshape_samples(content, input_shape)
     if input_shape is None and Path(name).is_dir() and "kind" not in content:  # still images, whose axes are known
         input_shape = tuple(int(size) for size in content["x_train"].shape[1:])
     short_name = Path(name).name if ":" not in name else name
-    return from_arrays(content, name=short_name, steps=steps, seed=seed, input_shape=input_shape, encoding=encoding)
+    return from_arrays(content, name=short_name, steps=steps, seed=seed, input_shape=input_shape, encoding=encoding or "direct")
 
 
 def _read_source(name: str, steps: int, input_shape: Shape | None) -> Dataset | Mapping[str, Any]:
@@ -109,14 +111,15 @@ def _read_folder(folder: Path, steps: int, input_shape: Shape | None) -> Mapping
     )
 
 
-def digits(*, steps: int = 8, seed: int = 0) -> Dataset:
-    """Return scikit-learn's 1797 handwritten digits, (1, 8, 8), as deterministic rate-coded spikes; 360 are the test split."""
+def digits(*, steps: int = 8, seed: int = 0, encoding: Encoding = "rate") -> Dataset:
+    """Return scikit-learn's 1797 handwritten digits, (1, 8, 8), as spikes or a current; 360 are the test split."""
     require_packages("sklearn", user="data 'digits'")
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
-    x = rate_code(images.reshape(-1, 1, 8, 8) / 16.0, steps)
-    return split_at_random(Split(x=x, y=labels.astype(np.int64)), name="digits", seed=seed, test_samples=360)
+    x = encode(images.reshape(-1, 1, 8, 8) / 16.0, encoding, steps, seed=seed)
+    samples = Split(x=x, y=labels.astype(np.int64), kind="current" if encoding == "direct" else "spikes")
+    return split_at_random(samples, name="digits", seed=seed, test_samples=360)
 
 
 def _call_function(name: str) -> Any:

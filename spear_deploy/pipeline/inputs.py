@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from spear_deploy.errors import DataError, UnsupportedError, did_you_mean
+from spear_deploy.errors import ChipError, DataError, UnsupportedError, did_you_mean
 from spear_deploy.network import Array, LoihiLIF, Shape
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.placement.weight_bits import MAX_BIAS_EXPONENT, bias_bits
@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 Net: TypeAlias = "SNNGraph | str | os.PathLike[str] | Any"
 Chip: TypeAlias = "HardwareProfile | str | os.PathLike[str]"
 Settings = TypeVar("Settings")
+
+NETWORK_OPTIONS = ("input_shape", "dt_s", "reset", "source")
+"""Options of `load`, which every verb that takes a network hands on."""
+DATA_OPTIONS = ("steps", "encoding")
+"""Options of `data.load_data`, which every verb that takes data hands on."""
 
 
 def load(
@@ -82,21 +87,27 @@ def load(
     return import_models("a torch model").read_model(net, input_shape, dt_s=dt_s)
 
 
-def load_for(net: Net, x: Array | Dataset, input_shape: Shape | None = None) -> SNNGraph:
+def load_for(net: Net, x: Array | Dataset | str | os.PathLike[str], **options: Any) -> SNNGraph:
     """Load a network that is to run on `x`, whose samples give the input shape of a model that states none.
 
     Args:
         net: see the module.
-        x: (T, B, *input), or data.
-        input_shape: without time and batch; it takes precedence.
+        x: (T, B, *input), data, or a file of either.
+        options: of `load`; `input_shape` takes precedence over that of the samples.
     """
-    if isinstance(net, (SNNGraph, os.PathLike)) or (isinstance(net, str) and (":" not in net or Path(net).exists())):
-        return load(net, input_shape=input_shape)
-    shape = x.shape[2:] if hasattr(x, "shape") else getattr(x, "input_shape", ())
-    if isinstance(net, str) and input_shape is None:
-        models = import_models(net)
-        return models.read_model(*models.load_model(net, fallback=lambda: shape))
-    return load(net, input_shape=input_shape or shape)
+    check_options(options, NETWORK_OPTIONS, "load")
+    is_spec = isinstance(net, str) and ":" in net and not Path(net).exists()
+    is_graph = isinstance(net, SNNGraph) or type(net).__name__ == "NIRGraph"
+    if options.get("input_shape") is not None or is_graph or (isinstance(net, (str, os.PathLike)) and not is_spec):
+        return load(net, **options)
+    if isinstance(x, (str, os.PathLike)):
+        return load(net, like=x, **options)
+    shape = tuple(x.shape[2:] if hasattr(x, "shape") else x.input_shape)
+    if not isinstance(net, str):
+        return load(net, **{**options, "input_shape": shape})
+    _refuse_nir_options(net, reset=options.get("reset"), source=options.get("source"))
+    models = import_models(net)
+    return models.read_model(*models.load_model(net, fallback=lambda: shape), dt_s=options.get("dt_s"))
 
 
 def import_models(name: str) -> ModuleType:
@@ -181,13 +192,14 @@ def quantize_for_chip(net: Net, chip: Chip, *, calibration: Array | None = None,
         calibration, kind: input that scales are chosen on, see `quantize.quantize`.
 
     Raises:
-        UnsupportedError: this family has no integer format here, or its spikes carry no values and the input is a current.
+        ChipError: this family has no integer format here or lacks a part of the network, or its spikes carry no values and
+            the input is a current.
     """
     from spear_deploy.quantize import FORMATS, quantize
 
     graph, target = load(net), profile(chip)
     if kind == "current" and target.neuron.graded_spike_bits.max_value == 1 and target.meta.family == "loihi":
-        raise UnsupportedError(
+        raise ChipError(
             f"input: a current is sent as spikes that carry a value, those of {target.name} carry none; code it as spikes "
             "(`spear_deploy.data.rate_code`), or take loihi2"
         )
@@ -196,21 +208,24 @@ def quantize_for_chip(net: Net, chip: Chip, *, calibration: Array | None = None,
         return graph
     family = target.meta.family
     if family not in FORMATS:
-        raise UnsupportedError(
+        raise ChipError(
             f"profile '{target.name}': integers of the {family} family are not built yet; there are {', '.join(FORMATS)}"
         )
     limits: dict[str, Any] = {
         "max_spikes": target.neuron.max_spikes_per_step.max_value,
         "input_events": target.neuron.max_input_events_per_step.max_value,
     }
-    return quantize(
-        graph,
-        format=family,
-        weight_bits=min(8, max(target.weight_bits)),
-        calibration=calibration,
-        kind=kind,
-        **{name: limit for name, limit in limits.items() if limit is not None and family == "xylo"},
-    )
+    try:
+        return quantize(
+            graph,
+            format=family,
+            weight_bits=min(8, max(target.weight_bits)),
+            calibration=calibration,
+            kind=kind,
+            **{name: limit for name, limit in limits.items() if limit is not None and family == "xylo"},
+        )
+    except UnsupportedError as error:
+        raise ChipError(str(error)) from error
 
 
 def _check_biases(graph: SNNGraph, target: HardwareProfile) -> None:
@@ -218,7 +233,7 @@ def _check_biases(graph: SNNGraph, target: HardwareProfile) -> None:
     for layer in graph.layers:
         if max_bits is not None and isinstance(layer.neuron, LoihiLIF) and (bits := bias_bits(layer.neuron.bias)) > max_bits:
             low, high = layer.neuron.bias.min(), layer.neuron.bias.max()
-            raise UnsupportedError(
+            raise ChipError(
                 f"layer '{layer.name}': bias {low}..{high} takes {bits} bits, {target.name} holds {max_bits} times 2^0 to "
                 f"2^{MAX_BIAS_EXPONENT}; round it to fewer bits"
             )

@@ -10,7 +10,7 @@ from typing import Any
 
 from spear_deploy.budget.check import check
 from spear_deploy.data import Dataset
-from spear_deploy.errors import BudgetError, UnsupportedError
+from spear_deploy.errors import BudgetError, ChipError
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.inputs import merge_options
@@ -58,7 +58,7 @@ def prune(
 
     Raises:
         BudgetError: a budget cannot be reached; the message names the lowest that can.
-        UnsupportedError: the chip lacks a part of the network, at any size.
+        ChipError: the chip lacks a part of the network, at any size.
         TypeError: there is no such option.
     """
     settings = merge_options(settings or PruneSettings(), options, "prune")
@@ -136,7 +136,7 @@ def require_fit(settings: PruneSettings, inputs: CheckedInputs, costs: ChipCosts
     """Return the settings with the chip's own limits as a budget, where pruning can make the network fit.
 
     Raises:
-        UnsupportedError: there is no other budget, and the chip lacks a part of the network.
+        ChipError: there is no other budget, and the chip lacks a part of the network.
     """
     if settings.limits:
         over = bool(costs.place(tuple(group.channels for group in costs.groups))[1])
@@ -145,7 +145,7 @@ def require_fit(settings: PruneSettings, inputs: CheckedInputs, costs: ChipCosts
     unsupported = check(inputs.network, inputs.profile, chips=inputs.chips).unsupported
     if unsupported:
         lacking = "; ".join(f"layer '{row.layer}': {row.what}, {row.why}" for row in unsupported[:3])
-        raise UnsupportedError(
+        raise ChipError(
             f"chip '{inputs.profile.name}' lacks what this network needs, and pruning does not help: {lacking}"
         )  # fmt: skip
     return replace(settings, fit=True)

@@ -19,6 +19,7 @@ from spear_deploy.network import Array
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
 from spear_deploy.simulator.run import MAX_SPIKES, ChipRun, InputKind, SpikeCounts, check_input, count_spikes, simulate
 from spear_deploy.util.files import read_arrays, replace_file
+from spear_deploy.util.shapes import can_reshape
 
 MAX_QUOTED_NAMES = 4
 """Names of arrays that a message quotes."""
@@ -39,8 +40,11 @@ def read_input(path: str | os.PathLike[str], graph: SNNGraph) -> tuple[Array, In
         rest = [f"{len(names) - MAX_QUOTED_NAMES} more"] if len(names) > MAX_QUOTED_NAMES else []
         contents = ", ".join(names[:MAX_QUOTED_NAMES] + rest) or "nothing"
         raise DataError(f"file '{path}': holds {contents}, expected either 'spikes' or 'current', (T, B, *input)")
+    x = arrays[present[0]]
+    if x.ndim > 2 and x.shape[2:] != graph.input_shape and can_reshape(x.shape[2:], graph.input_shape):
+        x = x.reshape(*x.shape[:2], *graph.input_shape)
     try:
-        return check_input(graph, arrays[present[0]], present[0]), present[0]
+        return check_input(graph, x, present[0]), present[0]
     except DataError as error:
         raise DataError(f"file '{path}': {error}") from None
 

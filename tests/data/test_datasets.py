@@ -81,8 +81,8 @@ def test_network_decides_what_the_axes_mean(tmp_path):
     path = saved(tmp_path, x=x, y=y)
     assert load_data(path, input_shape=(2, 4)).steps == 3
     assert load_data(path).input_shape == (2, 4)
-    with pytest.raises(DataError, match=r"'x' has shape \(40, 3, 2, 4\), the network takes \(N, T, 8\) or \(N, 8\)"):
-        load_data(path, input_shape=(8,))
+    with pytest.raises(DataError, match=r"'x' has shape \(40, 3, 2, 4\), the network takes \(N, T, 7\) or \(N, 7\)"):
+        load_data(path, input_shape=(7,))
 
 
 def test_analogue_values_are_a_current_and_kind_can_be_set(tmp_path):
