@@ -11,14 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from typing import Any
 
-import numpy as np
-
 from spear_deploy.budget.core_rows import CHIP, THING, BudgetRow, check_limit, classify_use
 from spear_deploy.budget.unsupported import Unsupported, count_extra_delays, find_unchecked_geometry
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import WEIGHTED, Array, Layer, LoihiLIF, Scale, resets_late
 from spear_deploy.network.graph import INPUT, SNNGraph
-from spear_deploy.placement.populations import Population, count_synapses_out_of, fan_in, fan_out
+from spear_deploy.placement.populations import Population, add_counts, count_synapses_out_of
 from spear_deploy.placement.weight_bits import bias_bits, max_distinct_weights
 
 COUNTED = ("fan_in", "fan_out", "fan_out_mean", "input_reaches", "output_reads")
@@ -52,7 +50,7 @@ def check_connections(
         if not population.is_input_layer or profile.meta.family != "loihi":
             used = None if rules.fan_in.max_value is None else _max_fan_in(population, profile)
             yield from check_limit("fan_in", population.name, used, rules.fan_in)
-        used = None if rules.fan_out.max_value is None else int(count_synapses_out_of(population.name, inner).max())
+        used = None if rules.fan_out.max_value is None else count_synapses_out_of(population.name, inner).largest
         yield from check_limit("fan_out", population.name, used, rules.fan_out)
         yield from _check_maps(population, profile)
     yield from _check_mean_fan_out(populations, inner, profile, chips)
@@ -74,11 +72,9 @@ def check_connections(
 
 def _max_fan_in(population: Population, profile: HardwareProfile) -> int:
     """Count the synapses of the neuron that has most; in a crossbar the cells of its column."""
-    total = np.zeros(population.neurons, np.int64)
-    cells = profile.synapse_memory.cells_per_weight.max_value or 1
-    for projection in population.projections:
-        total += fan_in(projection).reshape(-1) * (cells if projection.signed else 1)
-    return int(total.max())
+    cells = int(profile.synapse_memory.cells_per_weight.max_value or 1)
+    factors = [cells if projection.signed else 1 for projection in population.projections]
+    return add_counts([projection.fan_in for projection in population.projections], factors).largest
 
 
 def _check_mean_fan_out(
@@ -101,7 +97,7 @@ def _check_mean_fan_out(
     if any(n is None or count is None for n, count in neurons):
         return check_limit("fan_out_mean", CHIP, None, leaf)
     capacity = chips * sum((n or 0) * (count or 0) for n, count in neurons)
-    used = sum(int(count_synapses_out_of(population.name, inner).sum()) for population in populations)
+    used = sum(count_synapses_out_of(population.name, inner).total for population in populations)
     budget = leaf.model_copy(update={"value": leaf.max_value * capacity})
     detail = f"{leaf.max_value} for each of the chip's {capacity} neurons"
     return check_limit("fan_out_mean", CHIP, used, budget, detail=detail)
@@ -109,21 +105,18 @@ def _check_mean_fan_out(
 
 def _count_input_targets(population: Population) -> int:
     """Count the neurons that the network's input reaches."""
-    total = np.zeros(population.neurons, np.int64)
-    for projection in population.projections:
-        if any(source.name == INPUT for source in projection.sources):
-            total += fan_in(projection).reshape(-1)
-    return int((total > 0).sum())
+    reading = [p for p in population.projections if any(source.name == INPUT for source in p.sources)]
+    return add_counts([projection.fan_in for projection in reading]).connected
 
 
 def _count_output_sources(outputs: Sequence[Population]) -> int:
     """Count the neurons that the output layer reads."""
-    total: dict[str, Array] = {}
+    counts: dict[str, list[Array]] = {}
     for projection in (p for population in outputs for p in population.projections):
         for source in projection.sources:
             if source.name not in (INPUT, *(population.name for population in outputs)):
-                total[source.name] = total.get(source.name, np.zeros(1, np.int64)) + fan_out(projection).reshape(-1)
-    return sum(int((count > 0).sum()) for count in total.values())
+                counts.setdefault(source.name, []).append(projection.fan_out)
+    return sum(add_counts(parts).connected for parts in counts.values())
 
 
 def _check_maps(population: Population, profile: HardwareProfile) -> Iterator[BudgetRow]:

@@ -223,7 +223,7 @@ class Core:
         if self.skips_zeros and any(p.nonzero is not None for p in population.projections):
             return [(piece,) for piece in along]
         axes = [p.axes[k - 1] for p in population.projections if k > 0 and len(p.axes) == len(population.shape) - 1]
-        groups = {p.outputs // p.groups for p in population.projections} if k == 0 else set()
+        groups = {p.outputs // p.groups for p in population.projections if p.groups > 1} if k == 0 else set()
         return [
             (
                 stop - start,

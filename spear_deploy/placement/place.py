@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.placement.core_assignment import (
@@ -326,7 +324,7 @@ def _min_words(population: Population, core: Core) -> int:
     """Return the words that the synapses of a layer take at least, however it is cut."""
     memory = core.profile.synapse_memory
     if memory.format.value in ("crossbar", "word_per_weight"):
-        return int(count_synapses_into(population).sum(dtype=np.int64)) if not population.is_input_layer else 0
+        return count_synapses_into(population).total if not population.is_input_layer else 0
     if memory.format.value not in ("list_words", "list_blocks"):
         return 0
     default = int(core.profile.weights.default_bits.value or 0)

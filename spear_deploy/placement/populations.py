@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from spear_deploy.errors import UnsupportedError
 from spear_deploy.network import CONVS, POOLS, WEIGHTED, Array, Dense, Flatten, Layer, Scale, Shape, Synapse
 from spear_deploy.network.channel_groups import ChannelCoupling, couple_channels
 from spear_deploy.network.graph import INPUT, SNNGraph
@@ -72,6 +73,10 @@ class _Path:
     async_delay_steps: int = 0
 
 
+MAX_WAYS = 4096
+"""Ways from neurons to a layer through layers without neurons: k diamonds in a row make 2^k."""
+
+
 def find_populations(graph: SNNGraph, *, zeros: bool = False) -> tuple[Population, ...]:
     """Return the neuron layers of a network with their synapses, in the graph's order.
 
@@ -96,17 +101,16 @@ def find_populations(graph: SNNGraph, *, zeros: bool = False) -> tuple[Populatio
 
 def narrow_populations(populations: Sequence[Population], group: str, channels: int, left: int) -> tuple[Population, ...]:
     """Return the populations with `left` of the `channels` channels of a group of coupled channels."""
-    return tuple(
-        replace(
-            population,
-            shape=(
-                population.shape[0] * left // channels if population.channel_group == group else population.shape[0],
-                *population.shape[1:],
-            ),
-            projections=tuple(p.narrow(group, channels, left) for p in population.projections),
-        )
-        for population in populations
-    )
+
+    def narrow(population: Population) -> Population:
+        projections = tuple(p.narrow(group, channels, left) for p in population.projections)
+        if population.channel_group == group:
+            shape = (population.shape[0] * left // channels, *population.shape[1:])
+            return replace(population, shape=shape, projections=projections)
+        same = all(a is b for a, b in zip(projections, population.projections, strict=True))
+        return population if same else replace(population, projections=projections)
+
+    return tuple(narrow(population) for population in populations)
 
 
 def _has_weights_behind(graph: SNNGraph, layer: Layer, passed: tuple[str, ...] = ()) -> bool:
@@ -150,7 +154,12 @@ def _drop_encoders(graph: SNNGraph, populations: list[Population]) -> tuple[Popu
 def _population(graph: SNNGraph, layer: Layer, readout: bool, coupled: ChannelCoupling, zeros: bool) -> Population:
     depth = graph.depths[layer.name] + readout
     grouped: dict[tuple[tuple[str, ...], int], list[_Path]] = {}
-    for path in _paths(graph, layer.name, (), ()):
+    for count, path in enumerate(_paths(graph, layer.name, (), ())):
+        if count == MAX_WAYS:
+            raise UnsupportedError(
+                f"layer '{layer.name}': more than {MAX_WAYS} ways lead to it through layers without neurons; put a neuron where "
+                "ways meet"
+            )
         delay = depth - graph.depths[path.source] + path.delay_steps - 1
         is_loop = graph.depths[path.source] >= depth
         path = replace(path, delay_steps=delay, async_delay_steps=max(0, path.delay_steps - is_loop))
@@ -252,73 +261,56 @@ def _map_shape(graph: SNNGraph, layer: Layer, projections: Sequence[Projection])
 # ------------------------------------------------------------------------------------------------------ fan-in and fan-out
 
 
-def fan_in(projection: Projection) -> Array:
-    """Count the synapses of a projection that reach each neuron: int64, (outputs, *positions) or (neurons,)."""
-    if projection.kind == "one_to_one":
-        return np.ones((projection.outputs, *(axis.outputs for axis in projection.axes)), np.int64)
-    if projection.kind == "dense":
-        if projection.nonzero is None:
-            return np.full(projection.outputs, projection.channels, np.int64)
-        counts = projection.nonzero.sum(axis=1, dtype=np.int64)
-        for axis in reversed(projection.pool_axes):
-            counts = counts @ axis.match_inputs().sum(axis=1)
-        return counts
-    if projection.nonzero is None:
-        taps = np.full((projection.outputs, *_tap_counts(projection)), projection.channels // projection.groups, np.int64)
-    else:
-        taps = projection.nonzero.sum(axis=1, dtype=np.int64)
-    return _sum_over_taps(taps, [axis.match_inputs() for axis in projection.axes])
+@dataclass(frozen=True, kw_only=True)
+class SynapseCounts:
+    """Synapses of the neurons of a population: `counts` int64, each of which holds for `alike` neurons."""
+
+    counts: Array
+    alike: int = 1
+
+    @property
+    def largest(self) -> int:
+        """The synapses of the neuron that has most."""
+        return int(self.counts.max())
+
+    @property
+    def total(self) -> int:
+        """The synapses of all neurons."""
+        return int(self.counts.sum(dtype=np.int64)) * self.alike
+
+    @property
+    def connected(self) -> int:
+        """Number of neurons with at least one synapse."""
+        return int(np.count_nonzero(self.counts)) * self.alike
 
 
-def fan_out(projection: Projection) -> Array:
-    """Count the synapses of a projection that leave each neuron of its source: int64, of the source's shape.
-
-    A source in front of a pool has the synapses of all windows that hold it; where no weight is zero, a target that two
-    windows reach counts once.
-    """
-    if projection.kind == "one_to_one":
-        return np.ones((projection.channels, *(axis.inputs for axis in projection.axes)), np.int64)
-    if projection.kind == "dense":
-        outputs, nonzero, axes = projection.outputs, projection.nonzero, projection.pool_axes
-        shape = (projection.source_channels, *(axis.outputs for axis in axes))
-        counts = np.full(shape, outputs, np.int64) if nonzero is None else nonzero.sum(axis=0, dtype=np.int64).reshape(shape)
-        windows = [np.stack([axis.mark_inputs(window, window + 1) for window in range(axis.outputs)], axis=1) for axis in axes]
-        return np.minimum(_sum_over_taps(counts, windows), outputs)
-    groups, into, out = projection.groups, projection.channels // projection.groups, projection.outputs // projection.groups
-    if projection.nonzero is None:
-        taps = np.full((projection.channels, *_tap_counts(projection)), out, np.int64)
-    else:
-        grouped = projection.nonzero.reshape(groups, out, into, *_tap_counts(projection)).sum(axis=1, dtype=np.int64)
-        taps = grouped.reshape(projection.channels, *_tap_counts(projection))
-    return _sum_over_taps(taps, [axis.match_outputs() for axis in projection.axes])
+def add_counts(parts: Sequence[Array], factors: Sequence[int] = ()) -> SynapseCounts:
+    """Add counts of the same neurons (`Projection.fan_in`, `fan_out`), each times its factor; equal channels are added once."""
+    factors = factors or [1] * len(parts)
+    if not parts:
+        return SynapseCounts(counts=np.zeros(1, np.int64))
+    if len({part.shape for part in parts}) == 1 and not any(part.strides[0] for part in parts):
+        once = [part[0] * np.int64(factor) for part, factor in zip(parts, factors, strict=True)]
+        return SynapseCounts(counts=np.asarray(sum(once[1:], once[0])), alike=len(parts[0]))
+    total = parts[0].reshape(-1) * factors[0]
+    for part, factor in zip(parts[1:], factors[1:], strict=True):
+        total = total + part.reshape(-1) * factor
+    return SynapseCounts(counts=total)
 
 
-def count_synapses_into(population: Population) -> Array:
-    """Count the synapses that reach each neuron: int64 (neurons,)."""
-    total = np.zeros(population.neurons, np.int64)
-    for projection in population.projections:
-        total += fan_in(projection).reshape(-1)
-    return total
+def count_synapses_into(population: Population) -> SynapseCounts:
+    """Count the synapses that reach each neuron."""
+    return add_counts([projection.fan_in for projection in population.projections])
 
 
-def count_synapses_out_of(name: str, targets: Sequence[Population]) -> Array:
-    """Count the synapses from each neuron of a population (or of the network's input) onto `targets`: int64 (neurons,)."""
-    counts = [
-        fan_out(projection).reshape(-1)
-        for target in targets
-        for projection in target.projections
-        for source in projection.sources
-        if source.name == name
-    ]
-    return np.sum(counts, axis=0) if counts else np.zeros(1, np.int64)
-
-
-def _tap_counts(projection: Projection) -> tuple[int, ...]:
-    return tuple(len(axis.taps) for axis in projection.axes)
-
-
-def _sum_over_taps(counts: Array, matches: Sequence[Array]) -> Array:
-    """Sum counts by tap over the taps of each position: (channels, *taps) to (channels, *positions)."""
-    for axis, match in enumerate(matches):
-        counts = np.moveaxis(np.tensordot(counts, match.astype(np.int64), axes=([1 + axis], [1])), -1, 1 + axis)
-    return counts
+def count_synapses_out_of(name: str, targets: Sequence[Population]) -> SynapseCounts:
+    """Count the synapses from each neuron of a population (or of the network's input) onto `targets`."""
+    return add_counts(
+        [
+            projection.fan_out
+            for target in targets
+            for projection in target.projections
+            for source in projection.sources
+            if source.name == name
+        ]
+    )

@@ -159,7 +159,7 @@ class Projection:
         """Longest delay of a source."""
         return max((source.delay_steps for source in self.sources), default=0)
 
-    @property
+    @cached_property
     def taps(self) -> int:
         """Kernel positions."""
         return int(np.prod([len(axis.taps) for axis in self.axes], dtype=np.int64))
@@ -172,12 +172,69 @@ class Projection:
         return self.channels // int(np.prod([count_inputs(axis, 0, axis.outputs) for axis in self.pool_axes], dtype=np.int64))
 
     @property
+    def tap_counts(self) -> tuple[int, ...]:
+        """Kernel positions along each axis."""
+        return tuple(len(axis.taps) for axis in self.axes)
+
+    @cached_property
+    def fan_in(self) -> Array:
+        """Count the synapses that reach each neuron: int64, (outputs, *positions) or (neurons,), read-only.
+
+        Where no weight is zero all channels are alike, and the array is a view of one of them.
+        """
+        positions = tuple(axis.outputs for axis in self.axes)
+        if self.kind == "one_to_one":
+            return np.broadcast_to(np.int64(1), (self.outputs, *positions))
+        if self.kind == "dense":
+            if self.nonzero is None:
+                return np.broadcast_to(np.int64(self.channels), (self.outputs,))
+            counts = self.nonzero.sum(axis=1, dtype=np.int64)
+            for axis in reversed(self.pool_axes):
+                counts = counts @ axis.match_inputs().sum(axis=1)
+            return counts
+        if self.nonzero is None:
+            one = np.int64(self.channels // self.groups) * _outer([_inputs_of_outputs(axis) for axis in self.axes])
+            return np.broadcast_to(one, (self.outputs, *positions))
+        taps = self.nonzero.sum(axis=1, dtype=np.int64)
+        return _sum_over_taps(taps, [axis.match_inputs() for axis in self.axes])
+
+    @cached_property
+    def fan_out(self) -> Array:
+        """Count the synapses that leave each neuron of its source: int64, of the source's shape, read-only.
+
+        A source in front of a pool has the synapses of all windows that hold it; where no weight is zero, a target that two
+        windows reach counts once, and the array is a view of one channel.
+        """
+        positions = tuple(axis.inputs for axis in self.axes)
+        if self.kind == "one_to_one":
+            return np.broadcast_to(np.int64(1), (self.channels, *positions))
+        if self.kind == "dense":
+            outputs, nonzero, axes = self.outputs, self.nonzero, self.pool_axes
+            windows = [
+                np.stack([axis.mark_inputs(window, window + 1) for window in range(axis.outputs)], axis=1) for axis in axes
+            ]
+            shape = (self.source_channels, *(axis.outputs for axis in axes))
+            if nonzero is None:
+                one = np.minimum(outputs * _outer([window.sum(axis=1) for window in windows]), outputs)
+                return np.broadcast_to(one, (shape[0], *one.shape))
+            return np.minimum(_sum_over_taps(nonzero.sum(axis=0, dtype=np.int64).reshape(shape), windows), outputs)
+        groups, into, out = self.groups, self.channels // self.groups, self.outputs // self.groups
+        if self.nonzero is None:
+            one = np.int64(out) * _outer([_outputs_of_inputs(axis) for axis in self.axes])
+            return np.broadcast_to(one, (self.channels, *positions))
+        grouped = self.nonzero.reshape(groups, out, into, *self.tap_counts).sum(axis=1, dtype=np.int64)
+        taps = grouped.reshape(self.channels, *self.tap_counts)
+        return _sum_over_taps(taps, [axis.match_outputs() for axis in self.axes])
+
+    @property
     def from_input(self) -> bool:
         """Whether only the network's input arrives."""
         return all(source.name == INPUT for source in self.sources)
 
     def narrow(self, group: str, channels: int, left: int) -> Projection:
         """Return the projection with the first `left` of the `channels` channels of a group of coupled channels."""
+        if group not in (self.input_group, self.kernel_group, self.output_group):
+            return self
 
         def scale(n: int, own_group: str) -> int:
             return n * left // channels if own_group == group else n
@@ -191,6 +248,35 @@ class Projection:
             kernel_channels=into,
             nonzero=None if self.nonzero is None else self.nonzero[:outputs, :into],
         )
+
+
+@lru_cache(maxsize=4096)
+def _inputs_of_outputs(axis: Axis) -> Array:
+    """Count the taps through which each output position reads an input."""
+    counts: Array = axis.match_inputs().sum(axis=1)
+    return counts
+
+
+@lru_cache(maxsize=4096)
+def _outputs_of_inputs(axis: Axis) -> Array:
+    """Count the taps through which each input position reaches an output."""
+    counts: Array = axis.match_outputs().sum(axis=1)
+    return counts
+
+
+def _outer(factors: Sequence[Array]) -> Array:
+    """Return the products of factors along each axis: int64, one axis for each."""
+    product: Array = np.ones((), np.int64)
+    for factor in factors:
+        product = np.multiply.outer(product, factor)
+    return product
+
+
+def _sum_over_taps(counts: Array, matches: Sequence[Array]) -> Array:
+    """Sum counts by tap over the taps of each position: (channels, *taps) to (channels, *positions)."""
+    for axis, match in enumerate(matches):
+        counts = np.moveaxis(np.tensordot(counts, match.astype(np.int64), axes=([1 + axis], [1])), -1, 1 + axis)
+    return counts
 
 
 # ---------------------------------------------------------------------------------------------- projections from synapses

@@ -16,7 +16,6 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from spear_deploy.hardware.schema import SynapseMemory
-from spear_deploy.placement.populations import fan_in
 from spear_deploy.placement.projections import Axis, Projection, count_inputs, count_pairs
 
 Box: TypeAlias = tuple[tuple[int, int], ...]
@@ -198,7 +197,7 @@ def count_synapses(projection: Projection, box: Box) -> int:
         return projection.channels // projection.groups * (box[0][1] - box[0][0]) * pairs
     if projection.nonzero is None and projection.kind == "dense":
         return projection.channels * count_neurons(box)
-    counts = fan_in(projection)
+    counts = projection.fan_in
     if counts.ndim != len(box):
         counts = counts.reshape(-1, *(1 for _ in box[1:])) if len(box) > 1 else counts.reshape(-1)
     return int(counts[tuple(slice(*along) for along in box)].sum())

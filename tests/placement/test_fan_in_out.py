@@ -7,7 +7,12 @@ import pytest
 
 from spear_deploy.network import IF, AvgPool, Conv1d, Conv2d, Dense, SumPool
 from spear_deploy.network.graph import INPUT, Layer, chain
-from spear_deploy.placement.populations import count_synapses_into, count_synapses_out_of, fan_in, fan_out, find_populations
+from spear_deploy.placement.populations import (
+    add_counts,
+    count_synapses_into,
+    count_synapses_out_of,
+    find_populations,
+)
 from tests.placement.test_brute_force import sparse
 from tests.support.chips import matrix_onto, previous, random_net
 
@@ -20,8 +25,8 @@ def test_counts_are_those_of_a_matrix_of_all_synapses(seed: int, zeros: bool) ->
     for population in find_populations(net, zeros=True):
         (projection,) = population.projections
         exists = matrix_onto(net, previous(net, population.name), population.name)
-        np.testing.assert_array_equal(fan_in(projection).reshape(-1), exists.sum(axis=1))
-        np.testing.assert_array_equal(fan_out(projection).reshape(-1), exists.sum(axis=0))
+        np.testing.assert_array_equal(projection.fan_in.reshape(-1), exists.sum(axis=1))
+        np.testing.assert_array_equal(projection.fan_out.reshape(-1), exists.sum(axis=0))
 
 
 def test_weights_of_zero_count_where_nobody_asked_for_them() -> None:
@@ -29,8 +34,8 @@ def test_weights_of_zero_count_where_nobody_asked_for_them() -> None:
     net = chain([Layer(name="fc", synapse=Dense(weight=weight), neuron=IF())], input_shape=(3,))
     for zeros, into, out in ((False, [3, 3], [2, 2, 2]), (True, [2, 1], [1, 0, 2])):
         populations = find_populations(net, zeros=zeros)
-        assert count_synapses_into(populations[0]).tolist() == into
-        assert count_synapses_out_of(INPUT, populations).tolist() == out
+        assert populations[0].projections[0].fan_in.tolist() == into
+        assert populations[0].projections[0].fan_out.tolist() == out
 
 
 def test_a_convolution_in_groups_and_one_behind_a_pool_with_zeros() -> None:
@@ -45,8 +50,10 @@ def test_a_convolution_in_groups_and_one_behind_a_pool_with_zeros() -> None:
     )
     (population,) = find_populations(net, zeros=True)
     exists = matrix_onto(net, INPUT, "c")
-    np.testing.assert_array_equal(count_synapses_into(population), exists.sum(axis=1))
-    np.testing.assert_array_equal(count_synapses_out_of(INPUT, [population]), exists.sum(axis=0))
+    np.testing.assert_array_equal(population.projections[0].fan_in.reshape(-1), exists.sum(axis=1))
+    np.testing.assert_array_equal(population.projections[0].fan_out.reshape(-1), exists.sum(axis=0))
+    assert count_synapses_into(population).total == exists.sum()
+    assert count_synapses_out_of(INPUT, [population]).largest == exists.sum(axis=0).max()
 
 
 def test_a_pool_behind_the_weights_and_a_kernel_of_one_axis() -> None:
@@ -61,5 +68,19 @@ def test_a_pool_behind_the_weights_and_a_kernel_of_one_axis() -> None:
     )
     (population,) = find_populations(net, zeros=True)
     exists = matrix_onto(net, INPUT, "n")
-    np.testing.assert_array_equal(count_synapses_into(population), exists.sum(axis=1))
-    np.testing.assert_array_equal(count_synapses_out_of(INPUT, [population]), exists.sum(axis=0))
+    np.testing.assert_array_equal(population.projections[0].fan_in.reshape(-1), exists.sum(axis=1))
+    np.testing.assert_array_equal(population.projections[0].fan_out.reshape(-1), exists.sum(axis=0))
+    assert count_synapses_into(population).total == exists.sum()
+    assert count_synapses_out_of(INPUT, [population]).largest == exists.sum(axis=0).max()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_added_counts_are_those_of_every_neuron(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    shape = tuple(int(n) for n in rng.integers(1, 5, rng.integers(1, 4)))
+    flat = [rng.integers(0, 3, shape[1:]) for _ in range(rng.integers(1, 4))]
+    parts = [np.broadcast_to(one, shape) if rng.random() < 0.7 else rng.integers(0, 3, shape) for one in flat]
+    factors = [int(factor) for factor in rng.integers(1, 4, len(parts))]
+    total = sum(part * factor for part, factor in zip(parts, factors, strict=True))
+    counts = add_counts(parts, factors)
+    assert (counts.largest, counts.total, counts.connected) == (total.max(), total.sum(), np.count_nonzero(total))
