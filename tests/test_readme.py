@@ -84,7 +84,7 @@ def test_each_claim_names_a_test_file():
 
 
 def test_there_are_14_profiles():
-    assert "Fourteen chips are\ndescribed" in README and "14 profiles" in README
+    assert "Sixteen chips are\ndescribed" in README and "16 profiles" in README
     assert len(list_profiles()) == 14
 
 

@@ -22,6 +22,7 @@ from spear_deploy.budget.energy import Energy, count_neuron_ops, estimate_energy
 from spear_deploy.budget.intervals import Interval
 from spear_deploy.budget.latency import Latency, StepLoad, find_step_loads
 from spear_deploy.budget.remedies import find_remedies
+from spear_deploy.budget.remote_rows import check_remote_synapses
 from spear_deploy.budget.report import BudgetReport, Verdict
 from spear_deploy.budget.traffic import count_traffic
 from spear_deploy.budget.unsupported import LOOP, Replaced, Unsupported, find_replaced, find_unsupported
@@ -92,6 +93,7 @@ def check(
         *(replace(row, remedy=find_remedies(base, row, fewest)) if row.status == "over" else row for row in result.rows),
         *_check_limits(limits, operations, energy, latency),
         *(_check_load(load) for load in decided),
+        *check_remote_synapses(placement, profile),
         *check_layer_kinds(graph, profile, populations, bits, findings),
     ]
     order = {name: i for i, name in enumerate((CHIP, INPUT, *(layer.name for layer in graph.layers)))}

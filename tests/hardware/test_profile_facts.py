@@ -10,8 +10,8 @@ from spear_deploy.hardware.profile import list_facts, list_profiles, load_profil
 from spear_deploy.hardware.schema import CoreLimits
 
 CHIPS = [
-    "akd1000", "akd1500", "brainscales2", "generic45nm", "loihi1", "loihi2", "odin", "speck2f", "spinnaker1", "spinnaker2",
-    "truenorth", "xylo_audio2", "xylo_audio3", "xylo_imu",
+    "akd1000", "akd1500", "brainscales2", "catalyst_n1", "generic45nm", "loihi1", "loihi2", "odin", "reckon", "speck2f",
+    "spinnaker1", "spinnaker2", "truenorth", "xylo_audio2", "xylo_audio3", "xylo_imu",
 ]  # fmt: skip
 Facts = dict[str, Any]
 
@@ -44,7 +44,7 @@ NOT_PUBLISHED = {
     ("akd1000", "neuron.resets"), ("akd1500", "neuron.resets"), ("akd1000", "neuron.late_reset"),
     ("akd1500", "neuron.late_reset"), ("spinnaker2", "neuron.late_reset"), ("spinnaker2", "synapse_memory.format"),
     ("spinnaker2", "core.neuron_memory"), ("spinnaker2", "weights.delay_max_steps"), ("odin", "weights.delay_max_steps"),
-    ("brainscales2", "weights.delay_max_steps"),
+    ("brainscales2", "weights.delay_max_steps"), ("reckon", "neuron.late_reset"),
 }  # fmt: skip
 """What a verdict would need and nobody says."""
 
@@ -160,6 +160,16 @@ PUBLISHED: dict[str, Facts] = {
         "facts.neurons": 512, "facts.synapses": 131072, "connectivity.fan_in": 256, "facts.fan_in_signed": 128,
         "synapse_memory.cells_per_weight": 2, "weights.bits": (6,), "timing.speedup": 1000, "energy.measured.0.total_w": 0.175,
         "energy.synop_pj": None, "core.neurons": 256, "core.synapse_memory": 65536,
+    },
+    "catalyst_n1": {
+        "chip.cores": 128, "core.neurons": 1024, "core.synapse_memory": 32768, "weights.bits": (16,), "weights.delay_max_steps": 63,
+        "connectivity.fan_out": 1024, "connectivity.fan_out_remote": 8, "energy.synop_pj": None, "facts.neurons_per_chip": 131072,
+        "energy.measured.0.total_w": 1.92, "weights.zero_memory": False,
+    },
+    "reckon": {
+        "core_groups.hidden.neurons": 256, "core_groups.readout.neurons": 16, "core_groups.hidden.synapse_memory": 131072,
+        "core_groups.readout.synapse_memory": 4096, "connectivity.input_channels": 256, "weights.bits": (8,),
+        "neuron.state_bits": 16, "energy.synop_pj": 5.3, "energy.static_w_per_chip": None, "facts.output_weights": 8192,
     },
     "odin": {
         "core.neurons": 256, "core.synapse_memory": 65536, "weights.bits": (3,), "weights.sign": "presynaptic",

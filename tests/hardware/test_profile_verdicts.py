@@ -11,7 +11,7 @@ import pytest
 from spear_deploy.budget.check import check
 from spear_deploy.budget.report import BudgetReport
 from spear_deploy.hardware.profile import load_profile, override_facts
-from spear_deploy.network import IF, LIF, Conv2d, CubaLI, CubaLIF, Dense, Flatten, Layer, SumPool
+from spear_deploy.network import IF, LI, LIF, Conv2d, CubaLI, CubaLIF, Dense, Flatten, Layer, SumPool
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
 
 IAF = IF(reset="subtract")
@@ -83,6 +83,8 @@ FITS = {
     "rows for signed weights": ("brainscales2", mlp(128, 200, neuron=ANALOG)),
     "rows for unsigned weights": ("brainscales2", mlp(256, 256, neuron=ANALOG, sign=1.0)),
     "512 circuits": ("brainscales2", mlp(256, 256, 256, neuron=ANALOG, sign=1.0)),
+    "a core of Catalyst N1": ("catalyst_n1", mlp(16, 1000, 16, neuron=IF())),
+    "ReckOn's three layers": ("reckon", mlp(256, 256, 16, neuron=LIF(tau_s=0.02), last=LI(tau_s=0.02))),
     "256 neurons and rows": ("odin", mlp(100, 156, 100, neuron=IF(), sign=1.0)),
     "nine cores": ("speck2f", mlp(*[20] * 10)),
     "pools of 4": ("speck2f", cnn(8, pool=4)),
@@ -106,6 +108,10 @@ TOO_MUCH = {
     "129 signed weights": ("brainscales2", mlp(129, 200, neuron=ANALOG), {"fan_in"}),
     "257 unsigned weights": ("brainscales2", mlp(257, 200, neuron=ANALOG, sign=1.0), {"fan_in"}),
     "513 circuits": ("brainscales2", mlp(256, 256, 257, neuron=ANALOG, sign=1.0), {"cores"}),
+    "two cores of Catalyst N1": ("catalyst_n1", mlp(16, 1000, 32, neuron=IF()), {"fan_out_remote"}),
+    "connections to other cores": ("catalyst_n1", mlp(8, 1100, 9, neuron=IF()), {"fan_out_remote"}),
+    "257 recurrent neurons": ("reckon", mlp(256, 257, 16, neuron=LIF(tau_s=0.02), last=LI(tau_s=0.02)), {"neurons"}),
+    "17 outputs": ("reckon", mlp(256, 256, 17, neuron=LIF(tau_s=0.02), last=LI(tau_s=0.02)), {"output_channels"}),
     "257 neurons": ("odin", mlp(50, 150, 107, neuron=IF(), sign=1.0), {"cores"}),
     "257 rows": ("odin", mlp(101, 156, 100, neuron=IF(), sign=1.0), {"cores"}),
     "signs that differ": ("odin", mlp(50, 50, neuron=IF()), {"weight_sign"}),
