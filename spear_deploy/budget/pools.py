@@ -167,6 +167,10 @@ def _check_input_block(graph: SNNGraph, row: PoolRow, profile: HardwareProfile) 
     if not row.on_input:
         return
     channels, *positions = graph.input_shape_of(row.names[0])
+    if len(row.pools) > 1 and profile.layers.input_pool_channels_max.max_value is not None:
+        window = format_shape(row.window)
+        why = f"{profile.name}'s own tool takes one pool ahead of the first weights; use one of {window}"
+        yield f"{len(row.pools)} pools of the input in a row", why
     max_channels, max_map = profile.layers.input_pool_channels_max.max_value, profile.layers.input_pool_map_max.max_value
     kind = type(row.pools[0]).__name__
     block = f"pools ahead of the first weights are done by the input block of {profile.name}, which has"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from spear_deploy.budget.pools import check_pools
 from spear_deploy.hardware.schema import HardwareProfile, LayerKinds
-from spear_deploy.network import CONVS, WEIGHTED, Dense, Layer, LoihiLIF, Shape, array_parameters, resets_late
+from spear_deploy.network import CONVS, WEIGHTED, Layer, LoihiLIF, Shape, array_parameters, resets_late
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.placement.populations import Population
 from spear_deploy.placement.weight_bits import MAX_BIAS_EXPONENT, bias_bits, count_mixed_sign_inputs, list_bits
@@ -90,7 +90,7 @@ def find_unsupported(graph: SNNGraph, profile: HardwareProfile, populations: Seq
     """
     delays = {population.name: list(_check_delays(population, profile)) for population in populations}
     outer = {population.name: list(_check_output_layer(population, populations, profile)) for population in populations}
-    pools = list(check_pools(graph, profile))
+    maps = [*check_pools(graph, profile), *_check_dense_maps(populations, profile)]
     input_layers = {p.layer for population in populations if population.is_input_layer for p in population.projections}
     findings: list[Unsupported] = []
     if not populations:
@@ -99,7 +99,7 @@ def find_unsupported(graph: SNNGraph, profile: HardwareProfile, populations: Seq
     for layer in graph.layers:
         shapes = graph.input_shape_of(layer.name), graph.shape_of(layer.name)
         findings += [Unsupported(layer=layer.name, what=what, why=why) for what, why in check_geometry(layer, *shapes, profile)]
-        findings += [Unsupported(layer=name, what=what, why=why) for name, what, why in pools if name == layer.name]
+        findings += [Unsupported(layer=name, what=what, why=why) for name, what, why in maps if name == layer.name]
         findings += _check_weights(layer, profile, stored=layer.name not in input_layers and graph.is_integer)
         findings += _check_neuron(layer, profile)
         findings += _check_time_constants(layer, profile, graph.dt_s)
@@ -292,10 +292,19 @@ def check_geometry(layer: Layer, before: Shape, after: Shape, profile: HardwareP
         if sizes.conv_padding_same.value and after[1:] != same:
             what = f"{kind} that gives {format_shape(after[1:])} positions of {format_shape(before[1:])}"
             yield what, f"{profile.name} pads so that {format_shape(same)} come out; train with padding 'same'"
-    elif isinstance(synapse, Dense) and profile.synapse_memory.format.value == "pow2_kernel" and len(before) == 3:
-        what = f"Dense behind a map of {format_shape(before[1:])}, a convolution with"
-        yield from _exceed(what, {"kernel": max(before[1:])}, profile)
-        yield from _differ(what, before[1:], (), sizes, profile.name)
+
+
+def _check_dense_maps(populations: Sequence[Population], profile: HardwareProfile) -> Iterator[tuple[str, str, str]]:
+    """Yield (layer, what, why) of dense layers behind maps, where the chip makes each a convolution of its whole map."""
+    if profile.synapse_memory.format.value != "pow2_kernel":
+        return
+    for projection in {p.layer: p for population in populations for p in population.projections if p.kind == "dense"}.values():
+        kernel = projection.kernel
+        if len(kernel) == 2 and max(kernel) > 1:
+            start = f"Dense behind a map of {format_shape(kernel)}, a convolution with"
+            found = (*_exceed(start, {"kernel": max(kernel)}, profile), *_differ(start, kernel, (), profile.layers, profile.name))
+            for what, why in found:
+                yield projection.layer, what, why
 
 
 def find_unchecked_geometry(layer: Layer, profile: HardwareProfile) -> list[str]:
@@ -326,6 +335,12 @@ def _differ(kind: str, kernel: Shape, stride: Shape, sizes: LayerKinds, chip: st
         exceeds = isinstance(limit, int) and any(value > limit for value in values)
         if allowed is not None and not exceeds and any(value not in allowed for value in values):
             yield f"{kind}{joint} {name} {format_shape(values)}", f"{chip} has {name}s of {', '.join(map(str, allowed))}"
+    strided = sizes.conv_strided_kernels.value
+    if strided is not None and max(stride, default=1) > 1 and any(value not in strided for value in kernel):
+        yield (
+            f"{kind}{joint} stride {format_shape(stride)} and kernel {format_shape(kernel)}",
+            f"{chip} has strides above 1 for kernels of {', '.join(map(str, strided))} alone; use one of them",
+        )
     if sizes.conv_kernel_square.value and len(set(kernel)) > 1:
         yield (
             f"{kind}{joint} kernel {format_shape(kernel)}",

@@ -10,7 +10,7 @@ import pytest
 from spear_deploy.budget.check import check
 from spear_deploy.budget.report import BudgetReport
 from spear_deploy.hardware.profile import load_profile
-from spear_deploy.network import IF, LI, LIF, Conv2d, CubaLI, CubaLIF, Dense, Layer, Neuron
+from spear_deploy.network import IF, LI, LIF, Conv2d, CubaLI, CubaLIF, Dense, Flatten, Layer, Neuron
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
 
 XYLOS = ("xylo_audio2", "xylo_audio3", "xylo_imu")
@@ -169,3 +169,22 @@ def test_an_unchecked_verdict_names_what_is_decided_and_what_is_not_published() 
     assert notes(report, "open") == [f"open: {decided} of {decided + 1} rows are decided and none is over; not published: reset"]
     assert not notes(check(mlp(16, 16, neuron=IF()), load_profile("generic45nm")), "open")
     assert not notes(check(mlp(57335, 2, neuron=IF()), load_profile("akd1000")), "open")
+
+
+@pytest.mark.parametrize(("kernel", "stride", "fits"), [(3, 2, True), (1, 1, True), (1, 2, False), (5, 2, False), (7, 1, True)])
+def test_akida_strides_over_kernels_of_3_alone(kernel: int, stride: int, fits: bool) -> None:
+    synapse = Conv2d(weight=np.ones((2, 1, kernel, kernel), np.float32), stride=(stride,) * 2, padding=(kernel // 2,) * 2)
+    report = check(chain([Layer(name="c", synapse=synapse, neuron=IF())], input_shape=(1, 8, 8)), load_profile("akd1000"))
+    what = f"Conv2d with stride {stride} x {stride} and kernel {kernel} x {kernel}"
+    assert [finding.what for finding in report.unsupported] == ([] if fits else [what])
+    assert report.verdict == ("unchecked" if fits else "does_not_fit")
+
+
+@pytest.mark.parametrize(("side", "fits"), [(16, True), (17, False), (32, False)])
+@pytest.mark.parametrize("flatten", [True, False])
+def test_a_dense_layer_on_speck_is_a_kernel_of_its_map_with_or_without_a_flatten(side: int, fits: bool, flatten: bool) -> None:
+    between = [Layer(name="flat", synapse=Flatten())] if flatten else []
+    fc = Layer(name="fc", synapse=Dense(weight=np.ones((2, side * side), np.float32)), neuron=IF())
+    report = check(chain([*between, fc], input_shape=(1, side, side)), load_profile("speck2f"))
+    what = f"Dense behind a map of {side} x {side}, a convolution with kernel {side}"
+    assert [finding.what for finding in report.unsupported] == ([] if fits else [what])
