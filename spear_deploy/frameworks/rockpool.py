@@ -112,9 +112,10 @@ def _add_neurons(context: TraceContext, inner: Any, path: str, x: Signal) -> Sig
     builder.edges += [Edge(source=output.name, target=current.name, delay=1) for current in currents[1:]]
     builder.steps_s[output.name] = float(inner.dt)
     if not isinstance(inner, ExpSynTorch) and to_array(inner.max_spikes_per_dt).max() > 1:
-        builder.notes.append(
-            f"{place}: several spikes in one step, which it may emit where v reaches twice the threshold, are one here; train "
-            "with max_spikes_per_dt=1 for equal spikes"
+        builder.note_module(
+            path,
+            "several spikes in one step, which it may emit where v reaches twice the threshold, are one here; train with "
+            "max_spikes_per_dt=1 for equal spikes",
         )
     return output
 

@@ -34,17 +34,20 @@ def _add_neurons(context: TraceContext, module: Any, path: str, x: Signal) -> Si
     place, builder = name_module(path), context.builder
     if not any(isinstance(module, kind) and type(module).forward is kind.forward for kind in NEURONS):
         raise make_refusal(module, place, context.framework)
-    if module.min_v_mem is not None:
-        raise UnsupportedError(
-            f"{place} has min_v_mem {to_array(module.min_v_mem).tolist()}, below which its membrane cannot fall; neurons here "
-            "have no such bound: train with min_v_mem=None"
-        )
     neuron = _make_neuron(module, x.shape, place, builder.default_dt_s)
     output = builder.add_layer(path, x, neuron=neuron)
+    if module.min_v_mem is not None:
+        bound = ", ".join(f"{value:g}" for value in np.unique(to_array(module.min_v_mem)))
+        builder.note_module(
+            path,
+            f"min_v_mem {bound} bounds the membrane from below; neurons here have no such bound, so spikes differ where it is "
+            "reached; train with min_v_mem=None for equal spikes",
+        )
     if module.spike_fn is MultiSpike:
-        builder.notes.append(
-            f"{place} has spike_fn=MultiSpike: several spikes in one step, which it may emit where v reaches twice the "
-            "threshold, are one here; train with SingleSpike for equal spikes"
+        builder.note_module(
+            path,
+            "several spikes in one step, which spike_fn=MultiSpike emits where v reaches twice the threshold, are one here; "
+            "train with SingleSpike for equal spikes",
         )
     return output
 

@@ -44,7 +44,7 @@ def _add_neurons(context: TraceContext, module: Any, path: str, x: Signal) -> Ou
         currents.append(builder.add_layer(f"{path or 'model'}.recurrent", shape=x.shape, synapse=synapse))
     output = builder.add_layer(path, *currents, neuron=neuron)
     builder.edges += [Edge(source=output.name, target=current.name, delay=1) for current in currents[1:]]
-    _note_reset(context, kind, module, output.name, place)
+    _note_reset(context, kind, module, output.name, path)
     if not _hands_state(module):
         return output
     return OutputAndState(output, State(frozenset({output.name})))
@@ -120,19 +120,22 @@ def _read_reset(kind: Any, module: Any, place: str) -> Reset:
     )
 
 
-def _note_reset(context: TraceContext, kind: Any, module: Any, name: str, place: str) -> None:
+def _note_reset(context: TraceContext, kind: Any, module: Any, name: str, path: str) -> None:
     """Note how a layer resets beside its neuron."""
     builder, is_late = context.builder, getattr(module, "reset_delay", True)
     if kind is snn.RSynaptic and not is_late:
-        raise UnsupportedError(f"{place} is RSynaptic with reset_delay=False, with which snnTorch cannot run; leave it out")
+        raise UnsupportedError(
+            f"{name_module(path)} is RSynaptic with reset_delay=False, with which snnTorch cannot run; leave it out"
+        )
     if module.reset_mechanism == "none":
         builder.no_resets.add(name)
     elif module.reset_mechanism == "subtract" and is_late:
         builder.late_resets.add(name)
     elif module.reset_mechanism == "subtract":
-        builder.notes.append(
-            f"{place} has reset_delay=False: where its membrane stays above the threshold after a reset, snnTorch takes the next "
-            "spike's threshold off before the comparison; here it is taken off after it"
+        builder.note_module(
+            path,
+            "with reset_delay=False, where the membrane stays above the threshold after a reset, snnTorch takes the next spike's "
+            "threshold off before the comparison; here it is taken off after it",
         )
 
 

@@ -58,9 +58,12 @@ def test_a_random_network_spikes_as_in_sinabs(seed):
     assert different == 0 and emitted > 0
 
 
-def test_several_spikes_in_one_step_are_noted():
+def test_several_spikes_in_one_step_and_a_lower_bound_are_noted():
     graph = read_model(nn.Sequential(nn.Linear(6, 5), sl.IAF()), (6,))
-    assert "module '1' has spike_fn=MultiSpike: several spikes in one step" in graph.metadata["assumptions"][0]
+    assert "module '1': several spikes in one step, which spike_fn=MultiSpike emits" in graph.metadata["assumptions"][0]
+    bounded = read_model(nn.Sequential(sl.IAF(min_v_mem=-1.0, spike_fn=activation.SingleSpike)), (6,))
+    (note,) = bounded.metadata["assumptions"]
+    assert note.startswith("module '0': min_v_mem -1 bounds the membrane from below") and "min_v_mem=None" in note
     assert graph.dt_s == 1e-3 and read_model(nn.Sequential(sl.LIF(tau_mem=3.0)), (6,), dt_s=2e-3)["0"].neuron.tau_s > 4e-3
 
 
@@ -80,7 +83,6 @@ def test_a_converted_network_is_read_through_its_container():
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (lambda: sl.IAF(min_v_mem=-1.0), r"has min_v_mem -1.0, below which its membrane cannot fall"),
         (lambda: sl.IAF(spike_fn=activation.MaxSpike(2)), "has spike_fn=MaxSpike, which counts spikes"),
         (lambda: sl.IAF(reset_fn=activation.MembraneSubtract(0.5)), "has reset_fn=MembraneSubtract.subtract_value=0.5"),
         (lambda: sl.ALIF(tau_mem=3.0, tau_adapt=3.0, adapt_scale=1.0), "module '1' is ALIF, .*its threshold adapts; use LIF"),

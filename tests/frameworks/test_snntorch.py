@@ -155,7 +155,7 @@ def test_a_step_with_states_as_arguments_is_read():
 def test_without_a_late_reset_the_note_says_where_spikes_differ():
     graph = read_model(nn.Sequential(nn.Linear(6, 5), snn.Leaky(beta=0.9, init_hidden=True, reset_delay=False)), (6,))
     assert graph["1"].neuron.reset_delay == 0
-    assert "has reset_delay=False: where its membrane stays above the threshold after a reset" in graph.metadata["assumptions"][0]
+    assert "module '1': with reset_delay=False, where the membrane stays above the threshold" in graph.metadata["assumptions"][0]
 
 
 class BranchesOnData(nn.Module):

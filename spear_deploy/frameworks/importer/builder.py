@@ -23,6 +23,7 @@ class GraphBuilder:
         late_resets: layers that subtract their threshold one step after the spike.
         no_resets: layers that subtract their threshold here and have no reset in their framework.
         notes: what was assumed of the forward, for the user.
+        module_notes: what was assumed of modules, with their paths.
         called: path of each stateful module by its id.
         zeros: number of signals of zeros made so far.
     """
@@ -34,6 +35,7 @@ class GraphBuilder:
     late_resets: set[str] = field(default_factory=set)
     no_resets: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
+    module_notes: dict[str, list[str]] = field(default_factory=dict)
     called: dict[int, str] = field(default_factory=dict)
     zeros: int = 0
 
@@ -49,6 +51,17 @@ class GraphBuilder:
         """Return a new signal of zeros."""
         self.zeros += 1
         return Signal(f"{ZEROS}{self.zeros}", shape)
+
+    def note_module(self, path: str, text: str) -> None:
+        """Remember an assumption about a module."""
+        self.module_notes.setdefault(text, []).append(path)
+
+    def list_notes(self) -> list[str]:
+        """Return all assumptions; one about several modules is one sentence."""
+        notes = [
+            f"module{'s' * (len(paths) > 1)} {', '.join(map(repr, paths))}: {text}" for text, paths in self.module_notes.items()
+        ]
+        return [*self.notes, *notes]
 
     def is_spiking(self, signal: Signal) -> bool:
         """Return whether a signal is the output of spiking neurons."""

@@ -82,7 +82,7 @@ def import_model(model: torch.nn.Module, input_shape: Shape, *, framework: Frame
         input_shape=input_shape,
         dt_s=builder.check_time_step(dt_s),
         output=output.name,
-        metadata={"source": framework.name, **({"assumptions": builder.notes} if builder.notes else {})},
+        metadata={"source": framework.name, **({"assumptions": notes} if (notes := builder.list_notes()) else {})},
     )
     return merge_parts(cancel_resets(delay_resets(graph, builder.late_resets), builder.no_resets))
 
