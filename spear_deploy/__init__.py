@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from spear_deploy.pipeline.demo import demo as demo
     from spear_deploy.pipeline.deploy import deploy as deploy
     from spear_deploy.pipeline.prune import prune as prune
+    from spear_deploy.pipeline.verify import verify as verify
 
 _PLACES = {
     "SNNGraph": "network.graph",
@@ -29,9 +30,10 @@ _PLACES = {
     "demo": "pipeline.demo",
     "deploy": "pipeline.deploy",
     "prune": "pipeline.prune",
+    "verify": "pipeline.verify",
 }
 
-__all__ = ["SNNGraph", "check", "compare", "count", "demo", "deploy", "export", "load", "prune", "rank", "simulate"]
+__all__ = ["SNNGraph", "check", "compare", "count", "demo", "deploy", "export", "load", "prune", "rank", "simulate", "verify"]
 
 
 def __getattr__(name: str) -> Any:

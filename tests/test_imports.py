@@ -117,6 +117,7 @@ def test_light_commands_import_nothing_heavy(command):
 def test_public_names():
     assert spear_deploy.__all__ == [
         "SNNGraph", "check", "compare", "count", "demo", "deploy", "export", "load", "prune", "rank", "simulate",
+        "verify",
     ]  # fmt: skip
     for name in spear_deploy.__all__:
         assert callable(getattr(spear_deploy, name))

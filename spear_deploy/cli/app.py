@@ -27,6 +27,7 @@ from spear_deploy.cli import (
     rank,
     report,
     simulate,
+    verify,
 )
 from spear_deploy.cli.options import ERROR
 from spear_deploy.errors import SpearError
@@ -94,6 +95,6 @@ def main(debug: bool) -> None:
 
 for command in (
     demo.demo, deploy.deploy, profiles.profiles, check.check, rank.rank, count.count, prune.prune, simulate.simulate,
-    compare.compare, export.export, report.report, completion_command.completion,
+    compare.compare, export.export, report.report, verify.verify, completion_command.completion,
 ):  # fmt: skip
     main.add_command(command)

@@ -12,6 +12,7 @@ from spear_deploy.cli.options import (
     Command,
     as_json,
     chip,
+    command_line,
     display,
     emit,
     leave,
@@ -80,6 +81,8 @@ def prune(
                 graph, chip, data, synops_budgets, out=out, settings=settings, overrides=overrides, progress=progress
             )  # fmt: skip
     emit(facts, as_json=as_json, out=None, show=lambda c: _show(c, facts))
+    if any(row["interrupted"] for row in facts.get("front", [facts])):
+        raise KeyboardInterrupt(f"the best plan so far is in '{out}', and `{command_line()}` goes on from its checkpoint.json")
     leave("does_not_fit" if any(row["verdict"] == "does_not_fit" for row in facts.get("front", [facts])) else "fits")
 
 

@@ -19,6 +19,7 @@ from spear_deploy.pipeline.inputs import merge_options
 from spear_deploy.pipeline.preflight import check_inputs, check_proofs
 from spear_deploy.pipeline.stage_cache import StageOutput
 from spear_deploy.training.fit import train
+from spear_deploy.util.folder_lock import own_folder
 from spear_deploy.util.progress import Progress
 
 
@@ -35,6 +36,13 @@ def demo(
     Arguments are those of `deploy`.
     """
     settings = merge_options(settings or DeploySettings(), options, "demo")
+    with own_folder(out):
+        return _train_and_deploy(chip, out, settings, progress)
+
+
+def _train_and_deploy(
+    chip: api.Chip, out: str | os.PathLike[str], settings: DeploySettings, progress: Progress | None
+) -> Deployment:  # fmt: skip
     cache = open_cache(out, settings, progress)
     seed, untrained = settings.seed, digits_network(settings.seed)
     dataset = load_data("digits", seed=seed)
@@ -46,7 +54,7 @@ def demo(
     inputs = check_inputs(untrained, chip, dataset, seed=seed, overrides=settings.overrides)  # before anything is trained
     check_proofs(untrained, inputs.profile)
     cache.run("train", {"data": hash_dataset(dataset), "seed": seed}, train_network)
-    return run_stages(cache, cache.folder / stages.DENSE, chip, dataset, settings)
+    return run_stages(cache, cache.folder / stages.DENSE, chip, "digits", settings)
 
 
 def digits_network(seed: int = 0) -> SNNGraph:

@@ -27,6 +27,7 @@ from spear_deploy.report import write_report
 from spear_deploy.report.tables import list_lava_failures
 from spear_deploy.util.digests import hash_code, hash_value
 from spear_deploy.util.files import write_json
+from spear_deploy.util.folder_lock import own_folder
 from spear_deploy.util.progress import Progress
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ def deploy(
         TypeError: there is no such option.
     """
     settings = merge_options(settings or DeploySettings(), options, "deploy")
-    return run_stages(open_cache(out, settings, progress), net, chip, data, settings)
+    with own_folder(out):
+        return run_stages(open_cache(out, settings, progress), net, chip, data, settings)
 
 
 def open_cache(out: str | os.PathLike[str], settings: DeploySettings, progress: Progress | None) -> StageCache:
@@ -82,13 +84,15 @@ def run_stages(
     with cache.explain_errors():
         inputs = check_inputs(net, chip, data, seed=settings.seed, overrides=settings.overrides)
         check_proofs(inputs.network, inputs.profile)
+    named = {"chip": chip, "data": data}
     task = Task(
-        folder=cache.folder, inputs=inputs, digest=hash_dataset(inputs.dataset), settings=settings, progress=cache.progress
+        folder=cache.folder, inputs=inputs, digest=hash_dataset(inputs.dataset), settings=settings, progress=cache.progress,
+        sources={name: os.fspath(value) for name, value in named.items() if isinstance(value, str | os.PathLike)},
     )  # fmt: skip
     done, budget = _run_until_proof(cache, task)
     report = cache.run_always("check", lambda: stages.check(task, budget, done["quantise"].value["counts"]))
     done["export"] = cache.run("export", _stage_inputs(task, done, "prune", "quantise"), lambda: stages.export(task))
-    result = _summarize(cache, task, done, budget, report)
+    result = summarize(cache, task, {name: stage.value for name, stage in done.items()}, budget, report)
     _write_results(cache, task, done, result)
     return result
 
@@ -144,14 +148,12 @@ def _stage_inputs(task: Task, done: Mapping[str, CachedStage], *names: str) -> d
     return {"networks": networks, "data": task.digest}
 
 
-def _summarize(
-    cache: StageCache, task: Task, done: Mapping[str, CachedStage], budget: float, report: BudgetReport
-) -> Deployment:  # fmt: skip
-    """Return the results of all stages."""
-    evaluated, quantised, lava, exported = (done[name].value for name in ("evaluate", "quantise", "lava", "export"))
+def summarize(cache: StageCache, task: Task, done: Mapping[str, Any], budget: float, report: BudgetReport) -> Deployment:
+    """Return the results of all stages, from the plain data of each."""
+    evaluated, quantised, lava, exported = (done[name] for name in ("evaluate", "quantise", "lava", "export"))
     dense, pruned, fixed = evaluated["layers"], quantised["pruned"], quantised["quantised"]
     profile = task.inputs.profile
-    notes = [*done["prune"].value["notes"], *exported["notes"]]
+    notes = [*done["prune"]["notes"], *exported["notes"]]
     failures = [*list_lava_failures(lava), *exported["failures"]]
     if profile.meta.family != LAVA_FAMILY:
         notes.append(f"Lava's models hold Loihi's integers; those of {profile.name} ran on our simulator alone")
@@ -175,7 +177,7 @@ def _summarize(
         norse=evaluated["norse"],
         lava={name: value for name, value in lava.items() if name != "accuracy"},
         report=report,
-        widths=done["prune"].value["widths"],
+        widths=done["prune"]["widths"],
         files=files,
         seconds=cache.seconds,
         failures=failures,
@@ -184,22 +186,27 @@ def _summarize(
     )
 
 
-def _write_results(cache: StageCache, task: Task, done: Mapping[str, CachedStage], result: Deployment) -> None:
-    """Write the results, their provenance, and the page that shows them."""
-    folder, report, settings, inputs = task.folder, result.report, task.settings, task.inputs
-    quantised = done["quantise"].value
+def describe_results(task: Task, done: Mapping[str, Any], result: Deployment) -> dict[str, Any]:
+    """Return the content of the JSON files that hold the results, by name."""
+    report, quantised = result.report, done["quantise"]
     latency = report.latency.to_json()
-    written = {
+    return {
         CHECK: {**report.to_json(), "headline": result.headline, "notes": list(report.notes), "latency": latency},
-        LAYERS: {"dense": done["evaluate"].value["layers"], "pruned": quantised["pruned"], "quantised": quantised["quantised"]},
-        CORES: describe_cores(report.placement, inputs.profile),
+        LAYERS: {"dense": done["evaluate"]["layers"], "pruned": quantised["pruned"], "quantised": quantised["quantised"]},
+        CORES: describe_cores(report.placement, task.inputs.profile, report.work),
         DEPLOYMENT: result.to_json(),
     }
-    for name, value in written.items():
+
+
+def _write_results(cache: StageCache, task: Task, done: Mapping[str, CachedStage], result: Deployment) -> None:
+    """Write the results, their provenance, and the page that shows them."""
+    folder, settings, inputs = task.folder, task.settings, task.inputs
+    for name, value in describe_results(task, {name: stage.value for name, stage in done.items()}, result).items():
         write_json(folder / name, value)
     options = {
         "chip": inputs.profile.name, "chips": inputs.chips, "synops": str(settings.synops), "method": settings.method,
         "seed": settings.seed, "lava_samples": settings.lava_samples, "overrides": sorted(settings.overrides or {}),
+        "sources": dict(task.sources),
     }  # fmt: skip
     facts = collect_provenance(
         command=settings.command,

@@ -57,12 +57,13 @@ def collect_provenance(
             "samples": {name: len(getattr(dataset, name)) for name in ("train", "val", "test")},
             "digest": task.digest,
         },
-        "chip": _list_chip_facts(task.inputs.profile),
+        "chip": list_chip_facts(task.inputs.profile),
         "sha256": {name: hash_file(task.folder / name) for name in sorted(files)},
     }
 
 
-def _list_chip_facts(profile: HardwareProfile) -> dict[str, Any]:
+def list_chip_facts(profile: HardwareProfile) -> dict[str, Any]:
+    """Return name, digest and all published facts of a profile as plain data."""
     from spear_deploy.hardware.profile import list_facts
 
     rows = list_facts(profile)

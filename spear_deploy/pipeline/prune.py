@@ -25,6 +25,7 @@ from spear_deploy.pruning.tune.measure import DeployedForm, deploy_float
 from spear_deploy.report import write_report
 from spear_deploy.training.evaluation import Evaluation, evaluate
 from spear_deploy.util.files import write_json
+from spear_deploy.util.folder_lock import own_folder
 from spear_deploy.util.progress import Progress
 
 PRUNED, SEARCH, PLAN, CHECKPOINT = "pruned.snn", "search.json", "plan.json", "checkpoint.json"
@@ -62,7 +63,15 @@ def prune(
         TypeError: there is no such option.
     """
     settings = merge_options(settings or PruneSettings(), options, "prune")
-    folder = Path(out)
+    with own_folder(out) as folder:
+        return _prune_into(folder, net, chip, data, settings, overrides, progress)
+
+
+def _prune_into(
+    folder: Path, net: api.Net, chip: api.Chip, data: str | os.PathLike[str] | Dataset, settings: PruneSettings,
+    overrides: Mapping[str, Any] | None, progress: Progress | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Do the work of `prune` in a folder that this run holds."""
     inputs = check_inputs(net, chip, data, seed=settings.seed, overrides=overrides)
     wanted = (
         ", ".join(f"{value} {WRITTEN[name][2]}" for name, value in settings.limits.items()) or f"what fits {inputs.profile.name}"
@@ -107,7 +116,15 @@ def prune_front(
     if not synops:
         raise BudgetError("budgets: none given, expected at least one such as 50%")
     settings = settings or PruneSettings()
-    folder = Path(out)
+    with own_folder(out) as folder:
+        return _prune_front_into(folder, net, chip, data, synops, settings, overrides, progress)
+
+
+def _prune_front_into(
+    folder: Path, net: api.Net, chip: api.Chip, data: str | os.PathLike[str] | Dataset, synops: Sequence[str | float],
+    settings: PruneSettings, overrides: Mapping[str, Any] | None, progress: Progress | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Do the work of `prune_front` in a folder that this run holds."""
     inputs = check_inputs(net, chip, data, seed=settings.seed, overrides=overrides)
     costs = build_chip_costs(inputs.network, inputs.profile, inputs.chips)
     all_settings = [require_fit(replace(settings, synops=budget), inputs, costs) for budget in synops]

@@ -1,19 +1,21 @@
 """Cache of finished stages, `stages.json` in the output folder.
 
-A stage is a name, digests of its inputs, the files that it writes and plain data. Its cached result counts if the inputs are the
-same and every file still has the content that the stage wrote. Later stages read files and data from the cache, whether they were
-made now or earlier. So an interrupted run that is started again ends in the same result as a run without interruption.
+A stage is a name, digests of its inputs and of itself, the files that it writes and plain data. Its cached result counts if the
+inputs are the same, and it and every file still have the content that the stage wrote. Later stages read files and data from the
+cache, whether they were made now or earlier. So an interrupted run that is started again ends in the same result as a run without
+interruption.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, RootModel, ValidationError
 
 from spear_deploy.errors import SpearError
 from spear_deploy.util.digests import hash_code, hash_file, hash_value, package_versions
@@ -34,7 +36,7 @@ class StageOutput:
     Attributes:
         files: names in the output folder.
         value: plain data.
-        complete: whether the stage did all of its work; the output of an interrupted stage is used, but not kept.
+        complete: whether the stage did all of its work; the files of an interrupted stage stay for the user, and the run ends.
     """
 
     files: tuple[str, ...] = ()
@@ -42,8 +44,7 @@ class StageOutput:
     complete: bool = True
 
 
-@dataclass(frozen=True, kw_only=True)
-class CachedStage:
+class CachedStage(BaseModel):
     """A finished stage.
 
     Attributes:
@@ -51,12 +52,24 @@ class CachedStage:
         files: sha256 of the files that it wrote, by name.
         value: plain data.
         seconds: wall time.
+        digest: of all of the above; a stage that was edited is not taken.
     """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     key: str
     files: dict[str, str]
     value: Any
-    seconds: float
+    seconds: NonNegativeFloat
+    digest: str = ""
+
+    def sealed(self) -> CachedStage:
+        """Return the stage with its digest."""
+        return self.model_copy(update={"digest": hash_value(self.model_dump(exclude={"digest"}))})
+
+
+class _Stages(RootModel[dict[str, CachedStage]]):
+    """The content of `stages.json`."""
 
 
 class StageCache:
@@ -76,7 +89,7 @@ class StageCache:
 
     def __init__(self, folder: Path, *, fresh: bool, advice: Advice, progress: Progress | None) -> None:
         self.folder, self.advice, self.progress = folder, advice, progress
-        self.stages = _read_stages(folder / STAGES)
+        self.stages, _ = read_stages(folder / STAGES)
         self.fresh = fresh
         self.seconds: dict[str, float] = {}
         self.resumed: list[str] = []
@@ -102,9 +115,12 @@ class StageCache:
             with self.explain_errors():
                 output = work()
             files = {file: hash_file(self.folder / file) for file in output.files}
-            stage = CachedStage(key=key, files=files, value=output.value, seconds=round(time.perf_counter() - begin, 3))
-            if output.complete:
-                self._keep(name, stage)
+            seconds = round(time.perf_counter() - begin, 3)
+            stage = CachedStage(key=key, files=files, value=output.value, seconds=seconds).sealed()
+            if not output.complete:
+                with self.explain_errors():
+                    raise KeyboardInterrupt
+            self._keep(name, stage)
         self.seconds[name] = stage.seconds
         self.done.append(name)
         return stage
@@ -124,7 +140,7 @@ class StageCache:
     def conclude(self, files: Iterable[str]) -> None:
         """Keep the digests of the files that hold the results."""
         digests = {name: hash_file(self.folder / name) for name in files}
-        self._keep(RESULT, CachedStage(key="", files=digests, value=None, seconds=0.0))
+        self._keep(RESULT, CachedStage(key="", files=digests, value=None, seconds=0.0).sealed())
 
     def run_always(self, name: str, work: Callable[[], Any]) -> Any:
         """Do the work of a short stage that is never cached."""
@@ -154,7 +170,7 @@ class StageCache:
 
     def _keep(self, name: str, stage: CachedStage) -> None:
         self.stages[name] = stage
-        write_json(self.folder / STAGES, {name: asdict(stage) for name, stage in self.stages.items()})
+        write_json(self.folder / STAGES, {name: stage.model_dump() for name, stage in self.stages.items()})
 
     def report_stage(self, name: str) -> None:
         """Call `progress` with the name of a stage."""
@@ -162,13 +178,17 @@ class StageCache:
             self.progress({"stage": name, "done": 0, "of": 0})
 
 
-def _read_stages(path: Path) -> dict[str, CachedStage]:
-    """Return the stages of a file; a damaged file, or one of another form, holds none."""
+def read_stages(path: Path) -> tuple[dict[str, CachedStage], list[str]]:
+    """Return the stages of a file, and the names of those that are not what was written.
+
+    A damaged file, or one that names files outside its folder, holds no stage.
+    """
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        stages = {name: CachedStage(**row) for name, row in rows.items()}
+        stages = _Stages.model_validate_json(path.read_bytes()).root
         home = path.parent.resolve()
-        inside = all((home / file).resolve().is_relative_to(home) for stage in stages.values() for file in stage.files.keys())
-        return stages if inside else {}
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
-        return {}
+        if not all((home / file).resolve().is_relative_to(home) for stage in stages.values() for file in stage.files):
+            return {}, []
+        edited = [name for name, stage in stages.items() if stage.digest and stage.sealed().digest != stage.digest]
+    except (OSError, ValueError, RecursionError, ValidationError):
+        return {}, []
+    return {name: stage for name, stage in stages.items() if name not in edited and (stage.digest or name == RESULT)}, edited

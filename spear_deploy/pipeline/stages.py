@@ -7,7 +7,7 @@ between Norse, our simulator and Lava, and keeps one sample of all three for the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -58,6 +58,7 @@ class Task:
         digest: sha256 of the data.
         settings: of the deployment.
         progress: is called during the search.
+        sources: names or paths of `chip` and `data`, where they were named.
     """
 
     folder: Path
@@ -65,6 +66,7 @@ class Task:
     digest: str
     settings: DeploySettings
     progress: Progress | None
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def test(self) -> Split:

@@ -19,6 +19,9 @@ from spear_deploy.errors import FileError
 from spear_deploy.util.memory import free_bytes
 from spear_deploy.util.number_format import byte_size
 
+ASIDE = ".spear-aside-"
+"""Beginning of the names of temporary files; those of killed runs are known by it."""
+
 
 @contextmanager
 def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -32,7 +35,7 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         new_folders = [folder for folder in target.parents if not folder.exists()]
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f"{ASIDE}{target.name}.", suffix=target.suffix)
         os.close(handle)
     except OSError as error:
         raise FileError(f"file '{target}': cannot be written ({error.strerror}); choose a writable place") from error
@@ -103,8 +106,8 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
             need, free = sum(member.file_size for member in archive.infolist()), free_bytes()
             if 2 * need > free:
                 raise FileError(
-                    f"file '{source}': holds {byte_size(need)} of arrays and {byte_size(free)} of memory are free, less than twice "
-                    "as much; use fewer samples"
+                    f"file '{source}': holds {byte_size(need)} of arrays and {byte_size(free)} of memory are free, less than "
+                    "twice as much; use fewer samples"
                 )
             for member in archive.infolist():
                 if member.file_size > 1100 * max(member.compress_size, 1):

@@ -264,11 +264,9 @@ def stopping(stage, done):
 @pytest.mark.parametrize("stage, done", [("estimate", 2), ("fine-tune", 3)])
 def test_a_search_stopped_by_ctrl_c_ends_in_the_result_of_an_uninterrupted_run(tmp_path, stage, done):
     out = tmp_path / "out"
-    try:
-        cut = again(out, progress=stopping(stage, done))
-        assert json.loads((out / "search.json").read_text())["interrupted"] and "prune" not in cut.resumed
-    except KeyboardInterrupt as stop:
-        assert "what is done (evaluate) is kept in" in str(stop) and not (out / "pruned.snn").exists()
+    with pytest.raises(KeyboardInterrupt, match=r"what is done \(evaluate\) is kept in .*, and the same call goes on from there"):
+        again(out, progress=stopping(stage, done))
+    assert (out / "pruned.snn").exists() == (stage == "fine-tune") and not (out / "lava.json").exists()
     assert len(list(out.glob("checkpoint-*.json"))) == 1
     result = again(out)
     assert result.resumed == ("evaluate",)
@@ -335,8 +333,10 @@ def test_a_stage_runs_again_if_inputs_or_files_change_or_if_fresh(tmp_path):
     assert open_stage_cache(tmp_path).run("one", {"seed": 1}, writing(tmp_path, "b.txt", "3")).value == "3"
 
 
-def test_an_incomplete_stage_runs_again(tmp_path):
-    open_stage_cache(tmp_path).run("search", {}, writing(tmp_path, "x.txt", "best so far", complete=False))
+def test_an_incomplete_stage_ends_the_run_and_runs_again(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        open_stage_cache(tmp_path).run("search", {}, writing(tmp_path, "x.txt", "best so far", complete=False))
+    assert (tmp_path / "x.txt").read_text() == "best so far"
     assert open_stage_cache(tmp_path).run("search", {}, writing(tmp_path, "x.txt", "best")).value == "best"
 
 
@@ -352,6 +352,31 @@ def test_stages_of_other_code_are_other_stages(tmp_path, monkeypatch):
 def test_a_damaged_stage_cache_holds_no_stages(tmp_path, text):
     (tmp_path / STAGES_FILE).write_text(text)
     assert open_stage_cache(tmp_path).run("one", {}, writing(tmp_path, "x.txt", "new")).value == "new"
+
+
+def test_a_stage_that_was_edited_runs_again(tmp_path):
+    open_stage_cache(tmp_path).run("one", {}, writing(tmp_path, "x.txt", "0.5"))
+    ledger = json.loads((tmp_path / STAGES_FILE).read_text())
+    for key, value in (("value", "0.999"), ("seconds", 9.0), ("digest", "")):
+        edited = {"one": {**ledger["one"], key: value}}
+        (tmp_path / STAGES_FILE).write_text(json.dumps(edited))
+        assert open_stage_cache(tmp_path).run("one", {}, writing(tmp_path, "x.txt", "0.5")).value == "0.5"
+        assert json.loads((tmp_path / STAGES_FILE).read_text())["one"]["value"] == "0.5"
+
+
+def test_500_damaged_stage_caches_hold_nothing_but_what_was_written(tmp_path):
+    open_stage_cache(tmp_path).run("one", {}, writing(tmp_path, "x.txt", "0.5"))
+    whole = (tmp_path / STAGES_FILE).read_bytes()
+    dropped = 0
+    for seed in range(500):
+        rng, content = np.random.default_rng(seed), bytearray(whole)
+        for place in rng.integers(0, len(whole), rng.integers(1, 4)):
+            content[place] = rng.integers(256)
+        (tmp_path / STAGES_FILE).write_bytes(content)
+        stages, _ = stage_cache.read_stages(tmp_path / STAGES_FILE)
+        dropped += "one" not in stages
+        assert "one" not in stages or stages["one"].value == "0.5"
+    assert dropped >= 300
 
 
 def test_a_stage_cache_removes_no_file_outside_its_folder(tmp_path):

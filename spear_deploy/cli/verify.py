@@ -1,0 +1,46 @@
+"""The command `verify`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from spear_deploy.cli import completion
+from spear_deploy.cli.options import ERROR, Command, as_json, display, emit, quiet
+
+
+@click.command(cls=Command, short_help="Derive every figure of a deployment again.")
+@click.argument("folder", metavar="DIR")
+@click.option("--data", metavar="DATA", shell_complete=completion.complete_data, help="The data, where DIR does not name it.")
+@click.option("--chip", metavar="NAME|FILE", shell_complete=completion.complete_chips, help="The chip, where its file moved.")
+@click.option("--full", is_flag=True, help="Run all samples on Lava again, not only a few.")
+@quiet
+@as_json
+def verify(folder: str, data: str | None, chip: str | None, full: bool, quiet: bool, as_json: bool) -> None:
+    """Derive every figure of a deployment again from its networks, data and chip, and compare it with what DIR states.
+
+    DIR is the output folder of 'deploy' or 'demo'. Accuracy, SynOps, cores, verdict, spikes, exported files, digests and the page
+    are computed again. Exit code 0: all hold; 1: the list of what does not.
+
+    Example: spear-deploy verify demo
+    """
+    from spear_deploy.pipeline.verify import verify as run_verify
+
+    with display(as_json, quiet) as progress:
+        result = run_verify(folder, data=data, chip=chip, full=full, progress=progress)
+
+    def show(console: Any) -> None:
+        where = "Lava ran no sample" if not result.lava_samples else f"{result.lava_samples} samples ran on Lava"
+        verdict = "HOLDS" if result.holds else "DOES NOT HOLD"
+        console.print(f"{verdict} {folder}: {result.checked:,} values compared, {where}", highlight=False, markup=False)
+        for row in result.failures:
+            place = f"{row['file']} {row['where']}".strip()
+            line = f"  {place}: states {row['stated']}, derived {row['derived']}"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        for note in result.notes:
+            console.print(f"note: {note}", highlight=False, markup=False)
+
+    emit(result.to_json(), as_json=as_json, out=None, show=show)
+    if not result.holds:
+        raise SystemExit(ERROR)

@@ -1,0 +1,95 @@
+"""Lock of an output folder, and removal of what killed runs left there.
+
+Two runs that write into one folder would mix their files. So a run holds a lock on the file `.spear-lock` in its folder, with its
+process and command inside. The system releases the lock when the process ends, however it ends; the file is removed at the end.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from spear_deploy.errors import FileError
+from spear_deploy.util.files import ASIDE
+from spear_deploy.util.printable import escape_hidden
+
+LOCK = ".spear-lock"
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""Errors of file systems that have no locks; the folder is then used without one."""
+
+
+@contextmanager
+def own_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """Hold an output folder: make it if it is missing, sweep it, and keep other runs out until the block ends.
+
+    Raises:
+        FileError: another run holds it, or it cannot be written.
+    """
+    place = Path(folder)
+    if not os.fspath(folder):
+        raise FileError("folder '': an output folder has a name; give one, or '.' for the current folder")
+    made = [parent for parent in (place, *place.parents) if not parent.exists()]
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        handle = _lock(place)
+    except OSError as error:
+        raise FileError(f"folder '{place}': cannot be written ({error.strerror}); choose a writable place") from error
+    try:
+        sweep(place)
+        yield place
+    finally:
+        with suppress(OSError):
+            (place / LOCK).unlink()
+        os.close(handle)
+        for parent in made:
+            with suppress(OSError):  # not empty: something was written
+                parent.rmdir()
+
+
+def _lock(place: Path) -> int:
+    """Return the open file of the lock."""
+    while True:
+        handle = os.open(place / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _read_holder(handle)
+            os.close(handle)
+            raise FileError(
+                f"folder '{place}': {holder} is writing there; wait until it ends, or choose another folder"
+            ) from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                os.close(handle)
+                raise
+        with suppress(FileNotFoundError):
+            if os.fstat(handle).st_ino == (place / LOCK).stat().st_ino:
+                facts = {"pid": os.getpid(), "command": " ".join(sys.argv)[:500]}
+                os.truncate(handle, 0)
+                os.pwrite(handle, json.dumps(facts).encode(), 0)
+                return handle
+        os.close(handle)  # its holder removed the file meanwhile: take the new one
+
+
+def _read_holder(handle: int) -> str:
+    """Return the holder of a lock in words."""
+    try:
+        facts = json.loads(os.pread(handle, 1 << 16, 0))
+        return escape_hidden(f"process {int(facts['pid'])} ({facts['command']})")
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return "another run"
+
+
+def sweep(place: Path) -> list[Path]:
+    """Remove the temporary files of runs that were killed, in a folder that this run holds and in its folders; return them."""
+    left = [path for pattern in (f"{ASIDE}*", f"*/{ASIDE}*") for path in place.glob(pattern) if path.is_file()]
+    for path in left:
+        with suppress(OSError):
+            path.unlink()
+    return left

@@ -1,0 +1,242 @@
+"""Verification of a deployment: what was written holds, and 60 kinds of tampering are found."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import spear_deploy as sd
+from spear_deploy.cli import main
+from spear_deploy.errors import DataError, FileError
+from spear_deploy.interchange.snn_file import read_snn, write_snn
+from spear_deploy.network.channel_groups import list_prunable_groups
+from spear_deploy.pipeline.deployment import DeploySettings
+from spear_deploy.pipeline.stage_cache import RESULT, STAGES, read_stages
+from spear_deploy.pipeline.verify import compare_with_derived, derive, measure_widths
+from spear_deploy.pruning.plan import PruningPlan, prune
+from spear_deploy.report import write_report
+from spear_deploy.util.digests import hash_file
+from spear_deploy.util.files import write_json
+from tests.support.deployments import OPTIONS, arrays, dense, deployed, task
+
+pytestmark = pytest.mark.lava
+
+
+@pytest.fixture(scope="module")
+def derived():
+    """Return what the deployment should hold, with all of its samples on Lava again."""
+    settings = DeploySettings(**OPTIONS)
+    return derive(deployed()[1], settings=settings, data=task(), chip="loihi2", full=True)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    shutil.copytree(deployed()[1], tmp_path / "out")
+    return tmp_path / "out"
+
+
+def read(folder, name):
+    return json.loads((folder / name).read_text())
+
+
+def seal(folder):
+    """Write all digests, and the page, as a careful forger would: digests alone find nothing then."""
+    provenance = read(folder, "provenance.json")
+    provenance["sha256"] = {name: hash_file(folder / name) for name in provenance["sha256"]}
+    write_json(folder / "provenance.json", provenance)
+    write_report(folder)
+    known, _ = read_stages(folder / STAGES)
+    sealed = {}
+    for name, stage in known.items():
+        files = {file: hash_file(folder / file) for file in stage.files if (folder / file).exists()}
+        sealed[name] = stage.model_copy(update={"files": files}).sealed().model_dump()
+    write_json(folder / STAGES, sealed)
+
+
+def change(folder, name, path, value):
+    """Set the value at a path of keys of a JSON file; a function maps the old value."""
+    content = read(folder, name)
+    place = content
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value(place[path[-1]]) if callable(value) else value
+    write_json(folder / name, content)
+
+
+def more(value):
+    return value + 1
+
+
+FIGURES = [
+    ("deployment.json", ("accuracy", "dense"), 0.999),
+    ("deployment.json", ("accuracy", "pruned"), 0.999),
+    ("deployment.json", ("accuracy", "quantised"), 0.999),
+    ("deployment.json", ("accuracy", "lava"), 0.999),
+    ("deployment.json", ("synops", "dense"), more),
+    ("deployment.json", ("synops", "budget"), lambda v: v * 1.001),
+    ("deployment.json", ("synops", "achieved"), lambda v: v * 0.999),
+    ("deployment.json", ("norse", "samples"), more),
+    ("deployment.json", ("norse", "spikes_compared"), more),
+    ("deployment.json", ("norse", "spike_mismatches"), more),
+    ("deployment.json", ("lava", "samples"), 24),
+    ("deployment.json", ("lava", "spikes_compared"), more),
+    ("deployment.json", ("lava", "spike_mismatches"), more),
+    ("deployment.json", ("lava", "value_mismatches"), more),
+    ("deployment.json", ("lava", "first_difference"), {"layer": "fc"}),
+    ("deployment.json", ("verdict",), "does_not_fit"),
+    ("deployment.json", ("cores_used",), more),
+    ("deployment.json", ("cores_limit",), more),
+    ("deployment.json", ("neuron_ops",), more),
+    ("deployment.json", ("energy", "total"), 1e-9),
+    ("deployment.json", ("latency_interval_s",), [0.0, 1e-9]),
+    ("deployment.json", ("widths", "fc"), [8, 2]),
+    ("deployment.json", ("files", "nir"), "nir/other.nir"),
+    ("deployment.json", ("notes",), lambda v: [*v, "all is well"]),
+    ("deployment.json", ("chip",), "loihi1"),
+    ("deployment.json", ("seed",), 7),
+    ("deployment.json", ("seconds", "prune"), 0.001),
+    ("layers.json", ("dense", "layers", 0, "synops"), more),
+    ("layers.json", ("quantised", "layers", 0, "weights"), more),
+    ("layers.json", ("pruned", "layers", 0, "spikes"), more),
+    ("layers.json", ("quantised", "accuracy"), 1.0),
+    ("check.json", ("rows", 0, "used"), more),
+    ("check.json", ("rows", 0, "limit"), lambda v: (v or 0) + 1),
+    ("check.json", ("rows", 0, "status"), "over"),
+    ("check.json", ("headline",), "FITS everything"),
+    ("cores.json", ("cores", 0, "parts", 0, 1, 0), [0, 1]),
+    ("cores.json", ("chips",), more),
+    ("lava.json", ("samples",), more),
+    ("lava.json", ("accuracy",), 0.999),
+    ("lava.json", ("spike_mismatches",), more),
+    ("onnx/certificate.json", ("mismatches",), more),
+    ("onnx/certificate.json", ("sha256",), "0" * 64),
+    ("nir/certificate.json", ("input", "samples"), more),
+    ("nir/certificate.json", ("layers", 0, "spikes"), more),
+    ("provenance.json", ("data", "digest"), "0" * 64),
+    ("provenance.json", ("data", "samples", "test"), more),
+    ("provenance.json", ("network", "digest"), "0" * 64),
+    ("provenance.json", ("chip", "digest"), "0" * 64),
+    ("provenance.json", ("chip", "facts", 0, "value"), 7),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "path", "value"), FIGURES, ids=[f"{name}-{path[-1]}" for name, path, _ in FIGURES])
+def test_an_edited_figure_is_found_though_all_digests_were_written_again(folder, derived, name, path, value):
+    change(folder, name, path, value)
+    seal(folder)
+    failures = compare_with_derived(folder, derived).failures
+    key = next(part for part in path if isinstance(part, str))
+    assert any(row["file"] == name and key in row["where"] for row in failures), failures
+
+
+def narrower(folder):
+    graph = read_snn(folder / "pruned.snn")
+    group = list_prunable_groups(graph)[0]
+    write_snn(prune(graph, PruningPlan(kept={group.name: tuple(range(group.channels - 1))})), folder / "pruned.snn")
+
+
+def other_spikes(folder, name):
+    with np.load(folder / name) as file:
+        held = {key: file[key] for key in file.files}
+    key = next(key for key, array in held.items() if array.ndim)
+    held[key] = held[key].copy()
+    held[key].flat[0] = 1 - np.minimum(held[key].flat[0], 1)
+    np.savez_compressed(folder / name, **held)
+
+
+def other_weights(folder):
+    """Replace the integers by those of the unpruned network."""
+    write_snn(read_snn(folder / "dense.snn"), folder / "quantised.snn")
+
+
+FILES = {
+    "quantised.snn": other_weights,
+    "activity.npz": lambda folder: other_spikes(folder, "activity.npz"),
+    "raster.npz": lambda folder: other_spikes(folder, "raster.npz"),
+    "onnx/network.onnx": lambda folder: (folder / "onnx/network.onnx").write_bytes(b"another"),
+    "nir/network.nir": lambda folder: (folder / "nir/network.nir").write_bytes(b"another"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_another_file_is_found_though_all_digests_were_written_again(folder, derived, name):
+    FILES[name](folder)
+    seal(folder)
+    assert any(row["file"] == name for row in compare_with_derived(folder, derived).failures)
+
+
+UNSEALED = {
+    "report.html": lambda folder: (folder / "report.html").write_text((folder / "report.html").read_text() + " "),
+    "search.json": lambda folder: change(folder, "search.json", ("interrupted",), True),
+    "provenance.json": lambda folder: change(folder, "provenance.json", ("command",), "spear-deploy deploy another"),
+    "stages.json": lambda folder: change(folder, STAGES, ("lava", "value", "accuracy"), 0.999),
+    "dense.snn": lambda folder: (folder / "dense.snn").unlink(),
+    "pruned.snn": narrower,
+}
+
+
+@pytest.mark.parametrize("name", UNSEALED)
+def test_a_changed_file_is_found_by_the_digests(folder, derived, name):
+    UNSEALED[name](folder)
+    assert any(row["file"] == name for row in compare_with_derived(folder, derived).failures)
+
+
+def test_a_result_without_digests_is_found(folder, derived):
+    content = read(folder, STAGES)
+    del content[RESULT]
+    write_json(folder / STAGES, content)
+    failures = compare_with_derived(folder, derived).failures
+    assert [row["where"] for row in failures] == [RESULT]
+
+
+def test_what_was_written_holds_on_all_samples(folder, derived):
+    result = compare_with_derived(folder, derived)
+    assert result.holds and result.lava_samples == OPTIONS["lava_samples"] and result.checked > 500 and not result.notes
+
+
+def test_the_command_verifies_and_lists_what_does_not_hold(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(deployed()[1], "out")
+    np.savez("task.npz", **arrays())
+
+    def run(*options, code):
+        done = CliRunner().invoke(main, ["verify", "out", "--data", "task.npz", *options])
+        assert done.exit_code == code, done.output + done.stderr
+        return done.stdout
+
+    provenance = read(tmp_path / "out", "provenance.json")
+    stated = run(code=1)  # the folder names the data otherwise than the file
+    assert stated.splitlines()[1:] == ["  provenance.json data.name: states task, derived task.npz"]
+    provenance["data"]["name"] = "task.npz"
+    write_json("out/provenance.json", provenance)
+    seal(tmp_path / "out")
+    assert run(code=0).startswith("HOLDS out: ")
+    narrower(tmp_path / "out")
+    facts = json.loads(run("--json", code=1))
+    assert not facts["holds"] and {"layers.json", "deployment.json", "quantised.snn", "pruned.snn"} <= {
+        row["file"] for row in facts["failures"]
+    }
+    (tmp_path / "out" / "pruned.snn").write_bytes(b"no network")
+    assert "states can be read and run, derived file" in run(code=1)
+
+
+def test_data_that_has_no_name_is_asked_for(folder):
+    with pytest.raises(DataError, match="does not name its data, which was an object; give it with --data"):
+        sd.verify(folder)
+
+
+def test_a_folder_without_a_deployment_and_damaged_options_are_refused(folder, tmp_path):
+    with pytest.raises(FileError, match="there is no such folder"):
+        sd.verify(tmp_path / "none")
+    change(folder, "provenance.json", ("options",), {"chip": "loihi2"})
+    with pytest.raises(FileError, match="its options are damaged .*; run the deployment again"):
+        sd.verify(folder, data=task())
+
+
+def test_widths_are_those_of_the_networks():
+    graph = dense()
+    group = list_prunable_groups(graph)[0]
+    pruned = prune(graph, PruningPlan(kept={group.name: tuple(range(3))}))
+    assert measure_widths(graph, pruned) == {group.name: [8, 3]}
