@@ -13,6 +13,7 @@ from math import isfinite
 
 import numpy as np
 
+from spear_deploy.budget.balance import Balanced, balance_cores
 from spear_deploy.budget.budget_file import UserLimits
 from spear_deploy.budget.chip_notes import note_chip, note_open_rows
 from spear_deploy.budget.connection_rows import check_layer_kinds, needs_nonzero_weights
@@ -81,11 +82,12 @@ def check(
     if counts is not None and profile.weights.zero_synops.value is not None:
         chip_operations = operations if worked is graph else count_synops(worked, counts)
     energy, latency = unknown_energy(profile), Latency(seconds=None, missing=("activity",))
-    work = None
+    work, balanced = None, None
     if counts is not None and operations is not None and populations:
         traffic = count_traffic(worked, profile, placement, counts)
         energy, latency = estimate_energy(worked, profile, placement, counts, chip_operations or operations, traffic)
         work = measure_core_work(profile, placement, traffic, counts.steps, bits)
+        balanced = balance_cores(worked, profile, placement, counts, work, bits)
     used_steps = counts.steps if counts is not None else steps or int(graph.metadata.get("steps", 0))
     loads = () if has_loop else tuple(find_step_loads(worked, profile, placement, counts))
     decided = [load for load in loads if load.used is not None or load.worst <= load.limit]
@@ -111,6 +113,7 @@ def check(
         energy=energy,
         latency=latency,
         work=work,
+        balanced=balanced,
         unsupported=findings,
         replaced=replaced,
         placement=placement,
@@ -124,6 +127,7 @@ def check(
             *note_open_rows(rows, profile),
             *_note_open_loads(loads),
             _note_packing(placement, fewest, bound),
+            *_note_balance(placement, balanced),
         ),
     )
 
@@ -240,6 +244,17 @@ def _note_open_loads(loads: Sequence[StepLoad]) -> Iterator[str]:
                 f"pace: give the activity to know whether a step's work is done in time; if all spiked at every step it would be "
                 f"{load.worst:,.0f} {load.unit} of {load.limit:,.0f}"
             )
+
+
+def _note_balance(placement: Placement, balanced: Balanced | None) -> Iterator[str]:
+    """Yield what levelling the work of the cores gains and costs."""
+    if balanced is not None:
+        interval = balanced.latency.interval
+        time = "" if interval is None else f", time {interval.write('s')}"
+        yield (
+            f"balance: {balanced.placement.cores_used} cores instead of {placement.cores_used} leave the fullest core "
+            f"1/{balanced.gain:.3g} of the work{time}"
+        )
 
 
 def _note_packing(placement: Placement, fewest: Placement, bound: int) -> str:

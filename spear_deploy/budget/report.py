@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
+from spear_deploy.budget.balance import Balanced
 from spear_deploy.budget.core_rows import THING, TOGETHER, BudgetRow, Status
 from spear_deploy.budget.core_work import CoreWork
 from spear_deploy.budget.energy import Energy
@@ -72,6 +73,7 @@ class BudgetReport:
         neuron_ops: neuron updates of an inference, every neuron in every step; None where the steps are not known.
         energy, latency: of an inference.
         work: of each core in a step; None without activity.
+        balanced: a packing with less work on the fullest core, where the chip allows one.
         unsupported: what the chip does not have.
         replaced: what the chip does in another way, with other spikes.
         placement, fewest_cores: as the chip's tool packs, and in as few cores as the limits allow.
@@ -94,6 +96,7 @@ class BudgetReport:
     chip_synops: float | None = None
     neuron_ops: int | None = None
     work: CoreWork | None = None
+    balanced: Balanced | None = None
     replaced: tuple[Replaced, ...] = ()
     passes: int | None = None
     bound: int = 0
@@ -133,6 +136,7 @@ class BudgetReport:
                 "vendor": self.placement.cores_in_all,
                 "fewest": self.fewest_cores.cores_in_all,
                 "lower_bound": self.bound,
+                "balanced": None if self.balanced is None else self.balanced.to_json(),
             },
             "replaced": [entry.to_json() for entry in self.replaced],
             "chip_synops": self.chip_synops,

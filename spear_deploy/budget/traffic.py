@@ -95,6 +95,14 @@ def count_traffic(graph: SNNGraph, profile: HardwareProfile, placement: Placemen
     )
 
 
+def count_neuron_synops(graph: SNNGraph, placement: Placement, counts: SpikeCounts) -> dict[str, Array]:
+    """Count the SynOps onto each neuron in an inference, mean over samples: by layer, of its shape."""
+    return {
+        population.name: _synops_onto(graph, population.name, counts).reshape(population.shape) / counts.samples
+        for population in placement.populations
+    }
+
+
 def _mesh(profile: HardwareProfile, placement: Placement) -> Array | None:
     """Return the tile (column, row) of each core, or None where the mesh or the way between chips is not published."""
     shape = profile.topology

@@ -1,8 +1,8 @@
 """Placement of a network on the cores of a chip.
 
-Two packings: `vendor` splits as the chip's tool does (the verdict of a check is about this one), `fewest` splits into as few
-cores as the limits allow (what placing by hand can gain). The rules are in `splitting` and `core_assignment`. `lower_bound`
-is a number of cores that no placement goes below.
+Three packings: `vendor` splits as the chip's tool does (the verdict of a check is about this one), `fewest` splits into as few
+cores as the limits allow (what placing by hand can gain), `balanced` cuts further where a core has most work. The rules are in
+`splitting`, `leveling` and `core_assignment`. `lower_bound` is a number of cores that no placement goes below.
 """
 
 from __future__ import annotations
@@ -159,14 +159,16 @@ def place_populations(
     chips: int = 1,
     packing: PackingName = "vendor",
     cache: dict[Any, Cuts] | None = None,
+    own_cuts: Mapping[str, Cuts] | None = None,
 ) -> Placement:
     """Place populations; the form in which a narrower or coarser network is checked without its weights.
 
     `cache` keeps the cuts of populations, so that of a network that differs in one layer only that layer is split again.
+    `own_cuts` are taken for the layers they name, in place of those of the packing.
     """
     share = bool(profile.packing.share_cores.value)
     supply = CoreSupply(profile=profile, cores=_list_cores(profile, weight_bits), chips=chips, share=share)
-    split = SplitNetwork(populations, supply.cores, packing, {} if cache is None else cache, chips)
+    split = SplitNetwork(populations, supply.cores, packing, {} if cache is None else cache, chips, own_cuts)
     best = _place_slices(split, supply)
     if packing == "fewest" and profile.packing.rule.value != "whole" and (share or can_share_cores(profile)):
         for order in split.list_orders():

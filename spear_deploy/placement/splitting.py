@@ -28,7 +28,7 @@ from spear_deploy.placement.populations import Population
 from spear_deploy.placement.projections import count_inputs
 from spear_deploy.placement.synapse_memory import Box, ceil_div, count_neurons
 
-PackingName: TypeAlias = Literal["vendor", "fewest"]
+PackingName: TypeAlias = Literal["vendor", "fewest", "balanced"]
 
 MAX_ROUNDS = 6
 """Rounds in which layers are cut again because the cores of their targets changed: loops settle within a few."""
@@ -47,6 +47,7 @@ class SplitNetwork:
         boxes: (population, box) of each item.
         total_boxes: number of boxes of the network cut to the end.
         cuts, copies, target_cores: by population.
+        own_cuts: cuts of layers that are not split by the packing's rule.
     """
 
     def __init__(
@@ -56,7 +57,9 @@ class SplitNetwork:
         packing: PackingName,
         cache: dict[Any, Cuts],
         chips: int,
+        own_cuts: Mapping[str, Cuts] | None = None,
     ) -> None:
+        self.own_cuts = own_cuts or {}
         self.populations, self.cores, self.packing, self.cache = tuple(populations), cores, packing, cache
         self.targets: dict[str, list[Target]] = group_targets_by_source(populations)
         self.cuts, self.copies = self._cut()
@@ -90,6 +93,8 @@ class SplitNetwork:
         return cuts, copies
 
     def _split(self, population: Population, copies: int) -> Cuts:
+        if population.name in self.own_cuts:
+            return self.own_cuts[population.name]
         core = self._choose_core(population)
         bits = tuple(core.weight_bits.get(p.layer) for p in population.projections)
         is_divided = core.profile.packing.rule.value == "divide"

@@ -14,6 +14,7 @@ from spear_deploy.hardware.profile import HardwareProfile, list_profiles, load_p
 from spear_deploy.interchange.netx.reader import read_netx
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.placement.place import place
+from spear_deploy.pruning.chip_costs import build_chip_costs
 from spear_deploy.simulator import SpikeCounts
 from spear_deploy.simulator.synops import count_synops
 from tests.conftest import shared
@@ -135,6 +136,15 @@ def test_updates_are_known_without_activity_where_the_steps_are() -> None:
     assert check(net, LOIHI2).neuron_ops is None
     assert check(net, LOIHI2, steps=5).neuron_ops == 30
     assert check(net, LOIHI2).to_json()["energy"]["interval_j"] is None
+
+
+def test_the_pruner_keeps_the_upper_ends() -> None:
+    net = dense_net(3, 4, 2)
+    energy, latency = estimate(net, LOIHI2, counts())
+    use = build_chip_costs(net, LOIHI2).activity(net, (4,), counts())
+    assert use == {"energy_j": energy.interval.high, "latency_s": latency.interval.high}
+    speck = load_profile("speck2f")
+    assert build_chip_costs(net, speck).activity(net, (4,), counts()) == {"energy_j": None, "latency_s": None}
 
 
 # ------------------------------------------------------------------------------------------------------- order of chips
