@@ -59,6 +59,47 @@ def test_expand_repeats_the_input_too():
     assert "feeds the same input in every step" in read_model(model, (6,)).metadata["assumptions"][0]
 
 
+class Accumulates(nn.Module):
+    """A loop over time that adds up its outputs; `start` and `end` say how it begins and ends."""
+
+    def __init__(self, start=None, end=None):
+        super().__init__()
+        self.fc, self.lif, self.start, self.end = nn.Linear(6, 5), norse.LIFBoxCell(), start, end or (lambda total: total)
+
+    def forward(self, x):
+        state, total = None, self.start
+        for step in x:
+            spikes, state = self.lif(self.fc(step), state)
+            total = spikes if total is None else total + spikes
+        return self.end(total)
+
+
+@pytest.mark.parametrize("model", [Accumulates(), Accumulates(start=0), Accumulates(start=0, end=lambda total: total / 4 * 2)])
+def test_a_loop_that_adds_up_its_outputs_is_read_step_by_step(model):
+    torch.manual_seed(0)
+    with torch.no_grad():
+        model.fc.weight.uniform_(0, 9)
+        x = torch.rand(8, 3, 6)
+        total = model.eval()(x).numpy()
+    graph = read_model(model, (6,))
+    assert "returns the sum of its outputs over time" in graph.metadata["assumptions"][0] and graph.output == "lif"
+    ours = simulate(graph, x.numpy(), kind="current").output.sum(0)
+    assert total.sum() > 10
+    np.testing.assert_array_equal(ours if model.end(8.0) == 8.0 else ours / 2, total)
+
+
+def test_a_slice_of_a_sequential_is_read_as_its_modules():
+    class Sliced(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(6, 5), nn.Identity(), nn.Linear(5, 4))
+
+        def forward(self, x):
+            return self.net[1:](self.net[0](x))
+
+    assert [layer.name for layer in read_model(Sliced(), (6,)).layers] == ["net.0", "net.2"]
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [

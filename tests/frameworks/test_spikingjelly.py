@@ -98,6 +98,29 @@ def test_the_tutorials_network_is_read_as_it_stands(kind):
     assert graph.metadata["source"] == "spikingjelly" and graph.dt_s == 1e-4
 
 
+def test_a_loop_inside_that_adds_up_its_outputs_is_read():
+    class Counts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(6, 8), neuron.LIFNode(), nn.Linear(8, 3), neuron.IFNode())
+
+        def forward(self, x):
+            total = self.net(x)
+            for _ in range(1, 5):
+                total += self.net(x)
+            return total / 5
+
+    torch.manual_seed(0)
+    model, x = Counts().eval(), torch.rand(2, 6) * 2
+    with torch.no_grad():
+        model.net[0].weight.add_(0.3)
+        model.net[2].weight.add_(0.3)
+        rates = model(x).numpy()
+    ours = simulate(read_model(model, (6,)), np.broadcast_to(x.numpy(), (5, 2, 6)), kind="current").output
+    assert rates.sum() > 1
+    np.testing.assert_allclose(ours.mean(0), rates, rtol=1e-6)
+
+
 def test_modules_run_step_by_step_in_their_container():
     torch.manual_seed(0)
     inner = layer.MultiStepContainer(nn.Flatten(), nn.Linear(16, 6), neuron.LIFNode())

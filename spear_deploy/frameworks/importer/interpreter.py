@@ -227,7 +227,8 @@ class TraceInterpreter:
 
     def _read_loop_output(self, result: Any) -> Symbol:
         """Return what a loop over time emits in every step."""
-        outputs = self._strip_decoding(self._resolve(result))
+        outputs = self._resolve(result)
+        outputs = self._strip_decoding(Decoded(outputs, "sum") if self.traced.accumulates else outputs)
         if isinstance(result, fx.Node) and result.op == "get_attr":
             written = self._outputs.get(str(result.target), StepOutputs()).written
             ordered = sorted(written, key=lambda entry: entry[0])

@@ -173,6 +173,7 @@ class TracedModel(torch.nn.Module):
         output_index: which of a list of outputs counts; None where there is one output.
         states: what each step returned beside its output.
         steps: number of steps traced.
+        accumulates: whether the forward adds up the outputs of all steps.
     """
 
     def __init__(self, model: torch.nn.Module, form: Form, framework: Framework, output_index: int | None) -> None:
@@ -180,6 +181,7 @@ class TracedModel(torch.nn.Module):
         self.model, self.form, self.framework, self.output_index = model, form, framework, output_index
         self.states: list[Any] = []
         self.steps = {"step": 2, "layers": 1}.get(form, LOOP_STEPS)
+        self.accumulates = False
 
     def forward(self, x: Any, later: Any) -> Any:
         """Return the outputs of both steps, or of the pass."""
@@ -244,7 +246,9 @@ class Tracer(fx.Tracer):
         return inherits_forward or self.framework.is_own(m) or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(self, m: torch.nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
-        """Remember which module the operations inside belong to."""
+        """Remember which module the operations inside belong to; a slice of a Sequential is no module of the model itself."""
+        if type(m) is torch.nn.Sequential and all(m is not other for other in self.root.modules()):
+            return forward(*args, **kwargs)
         self.owners.append(self.path_of_module(m))
         try:
             return super().call_module(m, forward, args, kwargs)
@@ -290,7 +294,46 @@ def trace(
         ) from error
     if form == "repeat":
         traced.steps = max(_count_calls(traced, graph).values(), default=1)
+    if form in ("loop", "repeat"):
+        _split_accumulated_output(traced, graph)
     return traced, graph
+
+
+def _split_accumulated_output(traced: TracedModel, graph: fx.Graph) -> None:
+    """Return the outputs of all steps in place of their sum, where a loop adds them up: `out = out + spikes`.
+
+    A factor by which the sum is multiplied or divided at the end counts as decoding, as the sum does.
+    """
+    (end,) = (node for node in graph.nodes if node.op == "output")
+    total: Any = end.args[0]
+    chain: list[fx.Node] = []
+    terms: list[Any] = []
+    while _is_arithmetic(total, SCALINGS) and sum(isinstance(arg, fx.Node) for arg in total.args) == 1:
+        chain.append(total)
+        total = next(arg for arg in total.args if isinstance(arg, fx.Node))
+    while _is_arithmetic(total, ADDITIONS) and len(total.args) == 2 and len(terms) < traced.steps - 1:
+        chain.append(total)
+        total, term = total.args
+        terms.append(term)
+    if _is_arithmetic(total, ADDITIONS) and any(isinstance(arg, (int, float)) and arg == 0 for arg in total.args):
+        chain.append(total)
+        total = next(arg for arg in total.args if arg != 0)  # a sum that starts from 0
+    terms = [total, *reversed(terms)]
+    used = [node for node in (*chain, *terms) if isinstance(node, fx.Node) and len(node.users) != 1]
+    if len(terms) != traced.steps or not all(isinstance(term, fx.Node) for term in terms) or used or traced.steps < 2:
+        return
+    traced.accumulates = True
+    end.args = (tuple(terms),)
+    for node in chain:
+        graph.erase_node(node)
+
+
+def _is_arithmetic(node: Any, functions: tuple[Any, ...]) -> bool:
+    return isinstance(node, fx.Node) and node.op in ("call_function", "call_method") and node.target in functions
+
+
+ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
+SCALINGS = (operator.truediv, operator.itruediv, operator.mul, operator.imul, torch.div, torch.mul, "div", "mul")
 
 
 def find_constant_nodes(traced: TracedModel, graph: fx.Graph) -> set[fx.Node]:
