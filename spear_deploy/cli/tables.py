@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
@@ -10,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from spear_deploy.interchange.formats import CERTIFICATE
 from spear_deploy.util.number_format import UNKNOWN, number, percent
 
 if TYPE_CHECKING:
@@ -226,6 +228,32 @@ def show_compare(console: Console, layers: Sequence[LayerDifference]) -> None:
             console.print(f"layer '{layer.layer}': the second spikes {when}; under that shift nothing differs", highlight=False)
 
 
+def show_certificate(console: Console, path: str, certificate: Mapping[str, Any]) -> None:
+    """Print a line for each fact of an exported file and its proof."""
+    source = certificate["input"]
+    what = "random " * (source["random_seed"] is not None) + source["kind"]
+    differ, compared = certificate["mismatches"], len(certificate["layers"])
+    verdict = f"[bold red]{differ:,} values differ[/]" if differ else "[green]0 values differ[/]"
+    bound = f"; {certificate['ties']:,} ties within the bound" if certificate["ties"] else ""
+    console.print(f"written: {escape(path)} ({certificate['bytes']:,} bytes)", highlight=False)
+    console.print(f"read back by: {escape(certificate['reader'])}", highlight=False)
+    console.print(
+        f"proof: {verdict}{bound}, {compared} layers, {source['steps']} steps, {source['samples']} samples of {what}",
+        highlight=False,
+    )
+    first = certificate["first_difference"]
+    if first is not None:
+        console.print(f"first difference: {escape(', '.join(f'{key} {value}' for key, value in first.items()))}", highlight=False)
+    if certificate.get("vendor"):
+        for key, value in certificate["vendor"].items():
+            if not isinstance(value, (list, dict)):
+                console.print(f"{key.replace('_', ' ')}, chip's own tool: {value}", highlight=False, markup=False)
+    for kind in ("approximations", "assumptions", "not_compared"):
+        for note in certificate[kind]:
+            console.print(f"{kind.replace('_', ' ').removesuffix('s')}: {note}", highlight=False, markup=False)
+    console.print(f"certificate: {escape(str(Path(path).parent / CERTIFICATE))}", highlight=False)
+
+
 def _format_place(first: Mapping[str, Any]) -> str:
     return f"step {first['step']}, sample {first['sample']}, neuron {tuple(first['neuron'])}"
 
@@ -249,6 +277,7 @@ def show_deployment(console: Console, result: Deployment) -> None:
         ("SynOps, budget", number(synops["budget"]), f"{synops['budget'] / synops['dense']:.0%} of dense"),
         ("SynOps, achieved", number(synops["achieved"]), f"{synops['achieved'] / synops['budget']:.1%} of the budget"),
         ("cores", f"{facts['cores_used']} of {facts['cores_limit']}", _describe_peak(result.report)),
+        _describe_operations(facts),
         ("energy", *_describe_energy(facts["energy"])),
         ("time", *_describe_time(facts, result.report)),
         ("widths", ", ".join(f"{name} {a}→{b}" for name, (a, b) in facts["widths"].items()), "channels before and after"),
@@ -280,6 +309,15 @@ def _describe_peak(report: BudgetReport) -> str:
     if worst is None:
         return ""
     return f"synapse memory {100 * worst.used / worst.limit:.0f} % on the fullest core ({worst.where})"  # type: ignore[operator]
+
+
+def _describe_operations(facts: Mapping[str, Any]) -> Sequence[Any]:
+    """Return the row of the operations in one number, as the chip's maker weights them, or of the neuron updates."""
+    effective = facts["energy"]["effective_ops"]
+    if effective is None:
+        return "neuron updates", number(facts["neuron_ops"]), "per inference, every neuron in every step"
+    updates = f"{number(effective['neuron_op_synops'])} · {number(effective['neuron_ops'])} neuron updates"
+    return "effective operations", number(effective["total"]), f"SynOps + {updates}"
 
 
 def _describe_energy(energy: Mapping[str, Any]) -> tuple[str, str]:
