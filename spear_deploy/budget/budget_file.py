@@ -104,8 +104,9 @@ def read_budget(path: str | os.PathLike[str]) -> BudgetFile:
     source = require_file(path, "budget file (TOML)")
     try:
         data = tomllib.loads(source.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FileError(f"budget file '{source}': is not TOML ({error}); see the example in the documentation") from error
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, numbers of thousands of digits, nested without end
+        what = str(error)[:200]
+        raise FileError(f"budget file '{source}': is not TOML ({what}); see the example in the documentation") from error
     _check_keys(source, data, TOP)
     budget, overrides = _table(source, data, "budget"), _table(source, data, "set")
     _check_keys(source, budget, BUDGET, "budget.")
@@ -175,8 +176,11 @@ def _resolve(source: Path, name: str, suffixes: tuple[str, ...]) -> str:
 def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return a table by dotted keys, whether they were written in quotes or as tables."""
     flat: dict[str, Any] = {}
-    for key, value in table.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    waiting = [(prefix, table)]
+    while waiting:
+        before, part = waiting.pop()
+        flat |= {f"{before}{key}": value for key, value in part.items() if not isinstance(value, dict)}
+        waiting += [(f"{before}{key}.", value) for key, value in part.items() if isinstance(value, dict)]
     return flat
 
 

@@ -7,6 +7,7 @@ names the place in the code, and in a line by which it can be reported. It never
 from __future__ import annotations
 
 import errno
+import os
 import platform
 import signal
 import sys
@@ -24,6 +25,8 @@ FAULT = "fault in spear-deploy"
 """First words of the sentence about an unexpected exception; tests look for them."""
 STOPPING = {signal.SIGTERM: 143, signal.SIGHUP: 129}
 """Signals that end a command as Ctrl-C does, with their exit codes (128 + number)."""
+PLACES = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EMFILE, errno.EDQUOT)
+"""Errors of the system about the name or the place of a file, which the user can mend."""
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -54,8 +57,8 @@ def stop_on_signals() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for stopping, handler in before.items():
+            signal.signal(stopping, handler)
 
 
 received: list[int] = []
@@ -85,9 +88,16 @@ def describe(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         what = f"file '{error.filename}'" if error.filename else "output"
         return f"{what} cannot be written (the disk is full); free some space, and run the command again"
+    if isinstance(error, OSError) and error.errno in PLACES:
+        what = f"file '{_cut(str(error.filename))}'" if error.filename else "a file"
+        return f"{what} cannot be opened ({os.strerror(error.errno or 0).lower()}); check its name and place"
     text = " ".join(str(error).split())[:300]
     detail = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return f"{FAULT}: {detail} at {_place(error)}; it is no fault of yours, please report it with the next line"
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= 80 else f"{name[:77]}..."
 
 
 def report_line(error: Exception) -> str:

@@ -109,6 +109,8 @@ def _read_declaration(field: FieldInfo, what: str) -> dict[str, Any]:
     return extra["properties"].get(what, {}) if isinstance(extra, dict) else {}
 
 
+MAX_CAPACITY = 1 << 53
+"""Capacities and their sums are exact up to here."""
 NonNegativeFloat: TypeAlias = Annotated[float, BeforeValidator(_refuse_bool), Field(ge=0, allow_inf_nan=False)]
 NonNegativeInt: TypeAlias = Annotated[int, BeforeValidator(_refuse_bool), Field(ge=0)]
 
@@ -147,6 +149,8 @@ class Limit(Fact):
             )
         if value < cls.min_value:
             raise ValueError(f"{value} given, a capacity is at least {cls.min_value}; write null where it is not published")
+        if value > MAX_CAPACITY:
+            raise ValueError(f"{value:.3g} given, a capacity is at most {MAX_CAPACITY}; '{UNLIMITED}' is without limit")
         return value
 
     @property

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from spear_deploy.errors import ProfileError
 from spear_deploy.hardware.schema import SynapseMemory
 from spear_deploy.placement.projections import Axis, Projection, count_inputs, count_pairs
 
@@ -225,6 +226,13 @@ def count_axis_patterns(axis: Axis, start: int, stop: int) -> tuple[tuple[int, i
 
 
 def _value(leaf: Any) -> int:
+    """Return a number of the profile, 0 where it is not published.
+
+    Raises:
+        ProfileError: it is "unlimited", which no width of a word can be.
+    """
+    if isinstance(leaf.value, str):
+        raise ProfileError(f"profile, table 'synapse_memory': a width in {leaf.unit} is '{leaf.value}'; write a number, or null")
     return int(leaf.value or 0)
 
 

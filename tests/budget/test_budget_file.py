@@ -66,6 +66,9 @@ def test_files_are_named_relative_to_the_budget_file(tmp_path) -> None:
         ("[budget]\nenergy_uj = inf", "key 'budget.energy_uj': inf given, expected a number above 0"),
         ("[budget]\nmax_cores = 2.5", "key 'budget.max_cores': 2.5 given, expected a whole number"),
         ("[budget", "is not TOML"),
+        ("x=" + "[" * 5000 + "]" * 5000, "is not TOML"),
+        ("chips=" + "9" * 5000, r"is not TOML \(Exceeds the limit"),
+        ("[set]\na=" + "{a=" * 2000 + "1" + "}" * 2000, "is not TOML"),
     ],
 )
 def test_a_wrong_file_is_one_sentence_with_file_and_key(tmp_path, text: str, message: str) -> None:
@@ -111,3 +114,8 @@ def test_the_command_uses_spear_toml_unless_no_budget_is_asked_for(tmp_path, mon
     assert missing.exit_code == 2 and "Missing option '--chip'; or name the chip in a spear.toml." in missing.stderr
     limit = runner.invoke(main, ["check", "net.snn", "--chip", "loihi1", "--no-budget", "--cores", "1"])
     assert limit.exit_code == 3
+
+
+def test_a_key_of_3000_parts_is_one_key(tmp_path) -> None:
+    (tmp_path / "spear.toml").write_text("set." + ".".join("a" * 3000) + " = 1")
+    assert list(read_budget(tmp_path / "spear.toml").overrides) == [".".join("a" * 3000)]

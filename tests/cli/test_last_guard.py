@@ -56,6 +56,11 @@ def test_debug_shows_the_traceback_before_the_sentence(monkeypatch):
         (ModuleNotFoundError("No module named 'yaml'", name="yaml"), "this needs the package 'PyYAML'"),
         (MemoryError(), "memory is full (cli/options.py:"),
         (OSError(errno.ENOSPC, "No space left on device", "a.snn"), "file 'a.snn' cannot be written (the disk is full)"),
+        (
+            OSError(errno.ENAMETOOLONG, "?", "a" * 300),
+            f"file '{'a' * 77}...' cannot be opened (file name too long); check its name",
+        ),
+        (OSError(errno.EIO, "?"), "a file cannot be opened (input/output error)"),
         (OSError(errno.ENOSPC, "No space left on device"), "output cannot be written (the disk is full)"),
     ],
 )
