@@ -1,4 +1,4 @@
-"""Limits of a user, and the file that states them.
+"""Limits of a user, and the project file that states them with other options.
 
 With a budget file `check` guards a project the way a linter does:
 
@@ -11,6 +11,16 @@ max_cores = 60
 synops = 50_000                 # per inference
 energy_uj = 20.0                # per inference
 latency_ms = 5.0                # per inference
+
+[network]                       # how a network is read, by every command; options of the command line take precedence
+source = "snntorch"
+dt_s = 1e-4
+reset = "subtract"
+input_shape = [1, 28, 28]
+
+[data]                          # how data are read
+steps = 16
+encoding = "rate"
 
 [set]                           # numbers of the profile that you know better
 "energy.synop_pj" = 23.6
@@ -39,8 +49,17 @@ TOP = {
     "chips": "a whole number of at least 1",
     "activity": "a rate or the name of a file",
     "budget": "a table",
+    "network": "a table",
+    "data": "a table",
     "set": "a table",
 }
+NETWORK = {
+    "source": "a text",
+    "dt_s": "a number above 0",
+    "reset": "'value' or 'subtract'",
+    "input_shape": "a list of whole numbers of at least 1",
+}
+DATA = {"steps": "a whole number of at least 1", "encoding": "'direct', 'rate', 'bernoulli' or 'latency'"}
 BUDGET = {
     "max_cores": "a whole number of at least 1",
     "synops": "a number above 0",
@@ -85,6 +104,7 @@ class BudgetFile:
         activity: spikes per neuron and step, or a file.
         limits: of table [budget].
         overrides: facts of the profile, by dotted key.
+        network, data: options of `load` and of `load_data`.
     """
 
     path: Path | None = None
@@ -93,6 +113,8 @@ class BudgetFile:
     activity: float | str | None = None
     limits: UserLimits = field(default_factory=UserLimits)
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    network: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_budget(path: str | os.PathLike[str]) -> BudgetFile:
@@ -126,6 +148,8 @@ def read_budget(path: str | os.PathLike[str]) -> BudgetFile:
             latency_s=None if latency_ms is None else latency_ms * 1e-3,
         ),
         overrides=_flatten(overrides),
+        network=_read_options(source, data, "network", NETWORK),
+        data=_read_options(source, data, "data", DATA),
     )
 
 
@@ -137,6 +161,26 @@ def _check_keys(source: Path, data: Mapping[str, Any], allowed: Mapping[str, str
         if key not in allowed:
             names = ", ".join(f"{prefix}{name}" for name in allowed)
             raise FileError(f"budget file '{source}': unknown key '{prefix}{key}'{did_you_mean(key, allowed)}; there are {names}")
+
+
+def _read_options(source: Path, data: Mapping[str, Any], name: str, allowed: Mapping[str, str]) -> dict[str, Any]:
+    """Return a table of options; the words of source and encoding are checked where they are used."""
+    table = _table(source, data, name)
+    _check_keys(source, table, allowed, f"{name}.")
+    for key, value in table.items():
+        if not _is_option(key, value):
+            _refuse(source, f"{name}.{key}", value, allowed[key])
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+
+
+def _is_option(key: str, value: Any) -> bool:
+    if key == "input_shape":
+        return isinstance(value, list) and bool(value) and all(type(n) is int and n > 0 for n in value)
+    if key == "steps":
+        return type(value) is int and value > 0
+    if key == "dt_s":
+        return type(value) in (int, float) and 0 < value < float("inf")
+    return isinstance(value, str) and (key != "reset" or value in ("value", "subtract"))
 
 
 def _table(source: Path, data: Mapping[str, Any], key: str) -> dict[str, Any]:

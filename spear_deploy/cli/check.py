@@ -68,8 +68,9 @@ def check(
     interchange.start_ahead(net)
     import spear_deploy.budget  # noqa: F401  the slowest import runs while the file's reader starts
 
+    graph = load_net(net, **source)
     report = api.check(
-        load_net(net, **source),
+        graph,
         chip,
         chips=chips,
         synops=synops,
@@ -85,7 +86,7 @@ def check(
         from spear_deploy.util.files import write_json
 
         write_json(sarif, to_sarif(report, net))
-    emit(report.to_json(), as_json=as_json, out=out, show=lambda c: console().show_check(c, report))
+    emit(report.to_json(), graph=graph, as_json=as_json, out=out, show=lambda c: console().show_check(c, report))
     if report.verdict == "does_not_fit":
         suggest(api.suggest_command(repeat_net(net, source), chip or report.profile, report), as_json=as_json)
     leave(report.verdict)

@@ -11,6 +11,7 @@ from spear_deploy.cli import completion
 from spear_deploy.cli.options import (
     SOON_S,
     Command,
+    apply_defaults,
     as_json,
     console,
     display,
@@ -89,10 +90,11 @@ def compare(
     Example: spear-deploy compare demo/quantised.snn demo/netx/network.net --backend-b lava --record spikes,v --input in.npz
     """
     from spear_deploy.pipeline import api
+    from spear_deploy.pipeline.result import describe_comparison
     from spear_deploy.simulator.recordings import read_input
 
     states = tuple(what for what in parse_record(record) if what != "spikes")
-    first, second = api.load_both(a, b, like=input_file, **source)
+    first, second = api.load_both(a, b, like=input_file, **apply_defaults(source, a, b))
     x, kind = read_input(input_file, first)
     sides = (
         api.BackendChoice(net=a, graph=first, backend=backend_a, chip=override_chip(chip_a, overrides if chip_a else {})),  # type: ignore[arg-type]
@@ -100,12 +102,10 @@ def compare(
     )
     with display(as_json, quiet, SOON_S) as progress:
         layers = api.compare(*sides, x, kind=kind, states=states, timeout_s=timeout_s, progress=progress)  # type: ignore[arg-type]
-    spikes = [layer for layer in layers if layer.what not in ("v", "u")]
-    value = {
-        "layers": [layer.to_json() for layer in spikes],
-        "states": [layer.to_json() for layer in layers if layer not in spikes],
-        "mismatches": sum(layer.mismatches for layer in spikes),
-        "a": {"net": a, "backend": backend_a, "chip": chip_a},
-        "b": {"net": b, "backend": backend_b, "chip": chip_b},
-    }
-    emit(value, as_json=as_json, out=out, show=lambda c: console().show_compare(c, layers))
+    emit(
+        describe_comparison(*sides, layers),
+        graph=first,
+        as_json=as_json,
+        out=out,
+        show=lambda c: console().show_compare(c, layers),
+    )

@@ -7,7 +7,18 @@ from typing import Any
 import click
 
 from spear_deploy.cli import completion
-from spear_deploy.cli.options import SOON_S, Command, as_json, console, display, emit, load_net, network_options, quiet
+from spear_deploy.cli.options import (
+    SOON_S,
+    Command,
+    as_json,
+    console,
+    data_options,
+    display,
+    emit,
+    load_net,
+    network_options,
+    quiet,
+)
 
 
 @click.command(cls=Command, short_help="SynOps, layer by layer.")
@@ -23,9 +34,9 @@ from spear_deploy.cli.options import SOON_S, Command, as_json, console, display,
     shell_complete=completion.complete_chips,
     help="Also count the operations that this chip works on: some skip weights of zero, some do not.",
 )
-@click.option("--steps", type=click.IntRange(min=1), default=8, show_default=True, help="Time steps of data without a time axis.")
 @click.option("--out", metavar="FILE", help="Also write the JSON here.")
 @network_options
+@data_options
 @quiet
 @as_json
 def count(
@@ -34,7 +45,8 @@ def count(
     input_file: str | None,
     rules: str,
     chip: str | None,
-    steps: int,
+    steps: int | None,
+    encoding: str | None,
     out: str | None,
     quiet: bool,
     as_json: bool,
@@ -44,7 +56,6 @@ def count(
 
     Example: spear-deploy count digits --data digits --rules all
     """
-    from spear_deploy.data import load_data
     from spear_deploy.pipeline import api
     from spear_deploy.simulator.recordings import read_input
 
@@ -56,6 +67,6 @@ def count(
             x, kind = read_input(input_file, graph)
             result = api.count(graph, x, kind=kind, rules=rules == "all", chip=chip, progress=progress)
         else:
-            dataset = load_data(str(data), steps=steps, input_shape=graph.input_shape)
+            dataset = api.data(str(data), graph, steps=steps, encoding=encoding)
             result = api.count(graph, dataset, rules=rules == "all", chip=chip, progress=progress)
-    emit(result.to_json(), as_json=as_json, out=out, show=lambda c: console().show_count(c, result))
+    emit(result.to_json(), graph=graph, as_json=as_json, out=out, show=lambda c: console().show_count(c, result))

@@ -13,6 +13,7 @@ from spear_deploy.cli.options import (  # fmt: skip
     chip,
     command_line,
     console,
+    data_options,
     display,
     emit,
     fresh,
@@ -42,12 +43,14 @@ from spear_deploy.cli.options import (  # fmt: skip
 @seed
 @overrides
 @network_options
+@data_options
 @fresh
 @quiet
 @as_json
 def deploy(
     net: str, chip: str, data: str, synops: str, method: str | None, lava_samples: int | None, out: str,
-    seed: int, overrides: dict[str, str], fresh: bool, quiet: bool, as_json: bool, **source: Any,
+    seed: int, steps: int | None, encoding: str | None, overrides: dict[str, str],
+    fresh: bool, quiet: bool, as_json: bool, **source: Any,
 ) -> None:  # fmt: skip
     """Prune, quantise, prove on Lava, check, export and report, in one command.
 
@@ -61,8 +64,8 @@ def deploy(
     with display(as_json, quiet) as progress:
         result = run_deploy(
             graph, chip, data, out=out, synops=synops, method=method, seed=seed, lava_samples=lava_samples, overrides=overrides,
-            fresh=fresh, command=command_line(), progress=progress,
+            steps=steps, encoding=encoding, fresh=fresh, command=command_line(), progress=progress,
         )  # fmt: skip
     print_resumed_note(result)
-    emit(result.to_json(), as_json=as_json, out=None, show=lambda c: console().show_deployment(c, result))
+    emit(result.to_json(), graph=result.network, as_json=as_json, out=None, show=lambda c: console().show_deployment(c, result))
     leave(result.report.verdict, result.failures)

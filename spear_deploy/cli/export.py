@@ -11,6 +11,7 @@ from spear_deploy.cli.options import (
     SOON_S,
     Command,
     as_json,
+    console,
     display,
     emit,
     leave,
@@ -72,7 +73,7 @@ def export(
         certificate = api.export(
             graph, out, to=to, x=x, kind=kind, chip=target, seed=seed, scan=scan, force=force, progress=progress  # type: ignore[arg-type]
         )  # fmt: skip
-    emit(certificate, as_json=as_json, out=None, show=lambda c: c.print_json(data=certificate))
+    emit(certificate, graph=graph, as_json=as_json, out=None, show=lambda c: console().show_certificate(c, out, certificate))
     mismatches = certificate["mismatches"] or (certificate.get("vendor") or {}).get("mismatches")
     if mismatches and not force:
         leave("", [f"file '{out}': spikes differ after reading it back, see certificate.json; --force accepts that"])

@@ -16,8 +16,8 @@ from spear_deploy.cli import completion
 F = TypeVar("F", bound=Callable[..., Any])
 
 FITS, ERROR, DOES_NOT_FIT = 0, 1, 3
-STDOUT, ARGUMENTS = "spear_deploy.cli.stdout", "spear_deploy.cli.arguments"
-"""Keys of click's context: stdout for the result, and the arguments of the command."""
+STDOUT, ARGUMENTS, DEFAULTS = "spear_deploy.cli.stdout", "spear_deploy.cli.arguments", "spear_deploy.cli.defaults"
+"""Keys of click's context: stdout for the result, the arguments of the command, and the options of the project file."""
 
 
 class Command(click.Command):
@@ -26,13 +26,34 @@ class Command(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Keep the arguments: a report names the command that made it."""
         ctx.meta[ARGUMENTS] = list(args)
-        return super().parse_args(ctx, args)
+        rest = super().parse_args(ctx, args)
+        ctx.meta[DEFAULTS] = _read_defaults(ctx.params)
+        return rest
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         ctx.meta[STDOUT] = sys.stdout
         with redirect_stdout(sys.stderr):
             return super().invoke(ctx)
+
+
+def _read_defaults(params: dict[str, Any]) -> dict[str, Any]:
+    """Return the network options of the project file, and set the options of data that the command line leaves open."""
+    from pathlib import Path
+
+    from spear_deploy.budget.budget_file import NAME, read_budget
+
+    name = params.get("budget") or NAME
+    if "source" not in params or params.get("no_budget") or not Path(name).is_file():
+        return {}
+    stated = read_budget(name)
+    used = {name: value for name, value in stated.network.items() if params.get(name) is None}
+    coding = {name: value for name, value in stated.data.items() if name in params and params[name] is None}
+    params.update(coding)
+    if used or coding:
+        words = ", ".join(f"{name} {value}" for name, value in {**used, **coding}.items())
+        click.echo(f"note: {name} sets {words}", err=True)
+    return used
 
 
 def join_options(*options: Callable[[F], F]) -> Callable[[F], F]:
@@ -124,6 +145,16 @@ network_options = join_options(
 )
 
 
+data_options = join_options(
+    click.option("--steps", type=click.IntRange(min=1), help="Time steps of data without a time axis.  [default: 8]"),
+    click.option(
+        "--encoding",
+        type=click.Choice(["direct", "rate", "bernoulli", "latency"]),
+        help="How data without a time axis get one.  [default: direct; of digits: rate]",
+    ),
+)
+
+
 def override_chip(chip: str | None, overrides: dict[str, str]) -> Any:
     """Return the chip's profile with the facts of --set, or the chip's name without any."""
     if not overrides:
@@ -136,18 +167,32 @@ def override_chip(chip: str | None, overrides: dict[str, str]) -> Any:
 
 
 def load_net(net: str, like: str | None = None, **source: Any) -> Any:
-    """Load a network with the options of the command line; print the assumptions about a foreign file on stderr."""
+    """Load a network with the options of command line and project file; print the assumptions about a foreign file on stderr."""
     from spear_deploy.pipeline import api
 
-    graph = api.load(net, like=like, **source)
+    graph = api.load(net, like=like, **apply_defaults(source, net))
     if not net.lower().endswith(".snn"):
         for note in graph.metadata.get("assumptions", []):
             click.echo(f"note: {note}", err=True)
     return graph
 
 
-def emit(value: Any, *, as_json: bool, out: str | None, show: Callable[[Any], None]) -> None:
-    """Write JSON to the file `out`, if any; print JSON or a table on stdout."""
+def apply_defaults(source: Mapping[str, Any], *nets: str) -> dict[str, Any]:
+    """Return the options of networks on the command line, and those of the project file that one of the networks takes."""
+    from spear_deploy.pipeline import inputs
+
+    return inputs.apply_defaults(nets, source, click.get_current_context().meta[DEFAULTS])
+
+
+def emit(value: Any, *, as_json: bool, out: str | None, show: Callable[[Any], None], graph: Any = None) -> None:
+    """Write JSON to the file `out`, if any; print JSON or a table on stdout.
+
+    JSON carries the header of `pipeline.result`, with digest and assumptions of the network `graph`; a JSON Schema has its own.
+    """
+    if (as_json or out is not None) and not {"schema_version", "$schema"} & set(value):
+        from spear_deploy.pipeline.result import add_header
+
+        value = add_header(value, graph)
     if out is not None:
         from spear_deploy.util.files import write_json
 

@@ -13,6 +13,7 @@ from spear_deploy.cli.options import (
     as_json,
     chip,
     command_line,
+    data_options,
     display,
     emit,
     leave,
@@ -45,12 +46,14 @@ from spear_deploy.cli.options import (
 @overrides
 @seed
 @network_options
+@data_options
 @quiet
 @as_json
 def prune(
     net: str, chip: str, data: str, out: str, budgets: str | None, method: str | None, episodes: int | None, epochs: int | None,
     overrides: dict[str, str], seed: int, quiet: bool, as_json: bool, synops: str | None, energy_uj: str | None,
-    latency_ms: str | None, cores: str | None, memory: str | None, parameters: str | None, **source: Any,
+    latency_ms: str | None, cores: str | None, memory: str | None, parameters: str | None, steps: int | None,
+    encoding: str | None, **source: Any,
 ) -> None:  # fmt: skip
     """Prune the channels of a network until, fine-tuned, it meets its budgets; without a budget, until it fits the chip.
 
@@ -71,14 +74,15 @@ def prune(
         "parameters": parameters, "method": method, "episodes": episodes, "epochs": epochs, "seed": seed,
     }  # fmt: skip
     graph = load_net(net, data, **source)
+    coding = {"steps": steps, "encoding": encoding}
     settings = merge_options(PruneSettings(), options, "prune")
     with display(as_json, quiet) as progress:
         if budgets is None:
-            facts = run_prune(graph, chip, data, out=out, settings=settings, overrides=overrides, progress=progress)
+            facts = run_prune(graph, chip, data, out=out, settings=settings, overrides=overrides, progress=progress, **coding)
         else:
             synops_budgets = [part.strip() for part in budgets.split(",")]
             facts = prune_front(
-                graph, chip, data, synops_budgets, out=out, settings=settings, overrides=overrides, progress=progress
+                graph, chip, data, synops_budgets, out=out, settings=settings, overrides=overrides, progress=progress, **coding
             )  # fmt: skip
     emit(facts, as_json=as_json, out=None, show=lambda c: _show(c, facts))
     if any(row["interrupted"] for row in facts.get("front", [facts])):

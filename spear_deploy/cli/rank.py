@@ -55,10 +55,11 @@ def rank(
     Example: spear-deploy rank digits --activity 0.1
     """
     from spear_deploy.pipeline import api
+    from spear_deploy.pipeline.result import describe_ranking
 
-    ranking = api.rank(load_net(net, **source), chips or None, activity=activity, overrides=overrides, sort=sort)
-    value = {"chips": [ranked.to_json() for ranked in ranking]}
-    emit(value, as_json=as_json, out=out, show=lambda c: console().show_rank(c, ranking))
+    graph = load_net(net, **source)
+    ranking = api.rank(graph, chips or None, activity=activity, overrides=overrides, sort=sort)
+    emit(describe_ranking(ranking), graph=graph, as_json=as_json, out=out, show=lambda c: console().show_rank(c, ranking))
     best = next((ranked for ranked in ranking if ranked.report.cores_limit is not None), None)
     if best is not None:
         command = f"spear-deploy check {repeat_net(net, source)} --chip {best.profile}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import click
@@ -13,12 +12,12 @@ from spear_deploy.cli.options import (
     Command,
     as_json,
     console,
+    data_options,
     display,
     emit,
     leave,
     load_net,
     network_options,
-    override_chip,
     overrides,
     quiet,
 )
@@ -67,6 +66,7 @@ def parse_record(text: str) -> list[str]:
 @click.option("--out", metavar="FILE", help="File of the recording (.npz); required without --explain.")
 @overrides
 @network_options
+@data_options
 @quiet
 @as_json
 def simulate(
@@ -77,6 +77,8 @@ def simulate(
     explain: bool,
     data: str | None,
     samples: int | None,
+    steps: int | None,
+    encoding: str | None,
     record: str,
     timeout_s: float | None,
     out: str | None,
@@ -93,50 +95,19 @@ def simulate(
 
     Example: spear-deploy simulate digits --chip loihi2 --explain --data digits
     """
-    from spear_deploy.pipeline import api
-    from spear_deploy.pipeline.backends import LAVA_BACKENDS, prove_on_simulator
-    from spear_deploy.report.tables import list_lava_failures
-    from spear_deploy.simulator.recordings import read_input, read_labels, write_recording
+    from spear_deploy.pipeline.simulation import SimulationSettings, simulate_file
 
     wanted = parse_record(record)
     _check_options(input_file, chip, explain, data, samples, out)
-    graph, target = load_net(net, input_file or data, **source), override_chip(chip, overrides)
-    facts: dict[str, Any] = {}
-    findings: list[Any] = []
-    failures: list[str] = []
-    explanation = None
-    if input_file is not None:
-        x, kind = read_input(input_file, graph)
-        side = api.BackendChoice(net=net, graph=graph, backend=backend, chip=target)  # type: ignore[arg-type]
-        if out is not None or not explain:
-            lowered, lowered_x = side.lower(x, kind)
-            with display(as_json, quiet, SOON_S) as progress:
-                on_lava = backend in LAVA_BACKENDS
-                kept = (*wanted, *(("spikes",) if on_lava and "spikes" not in wanted else ()))
-                run = side.run(lowered, lowered_x, kind, kept, timeout_s, progress)
-            facts, findings = api.summarize_run(lowered, run)
-            if on_lava:
-                facts["lava"] = prove_on_simulator(lowered, lowered_x, kind, run)
-                failures = list_lava_failures(facts["lava"])
-                run = run if "spikes" in wanted else replace(run, spikes={})
-            if out is not None:
-                write_recording(out, run, lowered_x)
-        facts = {"out": out, "backend": backend, "chip": chip, **facts}
-    if explain:
-        with display(as_json, quiet) as progress:
-            if data is not None:
-                explanation = api.explain(graph, target, api.data(data, graph), samples=samples, progress=progress)
-            else:
-                labels = read_labels(str(input_file), x.shape[1])
-                explanation = api.explain(graph, target, x, kind=kind, labels=labels, progress=progress)
-        facts |= {"chip": chip, "explain": explanation.to_json()}
-        findings = [*explanation.findings, *(finding for finding in findings if finding not in explanation.findings)]
-    if overrides:
-        facts["overrides"] = overrides
-    facts["findings"] = [finding.to_json() for finding in findings]
-    facts["failures"] = failures
-    emit(facts, as_json=as_json, out=None, show=lambda c: console().show_simulation(c, facts, explanation))
-    leave("", failures)
+    graph = load_net(net, input_file or data, **source)
+    settings = SimulationSettings(
+        input_file=input_file, backend=backend, chip=chip, overrides=overrides, explain=explain, data=data, samples=samples,  # type: ignore[arg-type]
+        steps=steps, encoding=encoding, record=tuple(wanted), timeout_s=timeout_s, out=out,  # type: ignore[arg-type]
+    )  # fmt: skip
+    with display(as_json, quiet, 0.0 if explain else SOON_S) as progress:
+        facts, explanation = simulate_file(net, graph, settings, progress)
+    emit(facts, graph=graph, as_json=as_json, out=None, show=lambda c: console().show_simulation(c, facts, explanation))
+    leave("", facts["failures"])
 
 
 def _check_options(

@@ -135,11 +135,11 @@ def reshape_samples(dataset: Dataset, input_shape: Shape) -> Dataset:
     """Return the dataset with samples of the network's input shape where only `can_reshape` lies between; else unchanged."""
     if dataset.input_shape == tuple(input_shape) or not can_reshape(dataset.input_shape, input_shape):
         return dataset
-    parts = {}
-    for name in SPLITS:
-        split: Split = getattr(dataset, name)
-        parts[name] = replace(split, x=split.x.reshape(*split.x.shape[:2], *input_shape))
-    return replace(dataset, **parts)
+    train, val, test = (
+        replace(split, x=split.x.reshape(*split.x.shape[:2], *input_shape))
+        for split in (dataset.train, dataset.val, dataset.test)
+    )
+    return replace(dataset, train=train, val=val, test=test)
 
 
 def split_at_random(samples: Split, *, name: str, seed: int = 0, test_samples: int | None = None) -> Dataset:

@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from spear_deploy import simulator
-from spear_deploy.errors import DataError, UnsupportedError
-from spear_deploy.network import Array, Shape
+from spear_deploy.errors import ChipError, DataError, UnsupportedError
+from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline.backends import BACKENDS, Backend, BackendChoice
 from spear_deploy.pipeline.inputs import (
+    DATA_OPTIONS,
+    NETWORK_OPTIONS,
     Chip,
     Net,
+    apply_defaults,
     check_options,
     data,
     load,
@@ -30,6 +33,7 @@ from spear_deploy.pipeline.inputs import (
     profile,
     quantize_for_chip,
     resolve_chip,
+    split_options,
 )  # fmt: skip
 from spear_deploy.simulator import ChipRun, InputKind, Record, SpikeCounts, spike_comparison
 from spear_deploy.util.progress import Progress, prefix_stage
@@ -106,8 +110,7 @@ def check(
     activity: SpikeCounts | float | str | os.PathLike[str] | None = None,
     budget: BudgetFile | str | os.PathLike[str] | None = None,
     overrides: Mapping[str, Any] | None = None,
-    input_shape: Shape | None = None,
-    **limits: Any,
+    **options: Any,
 ) -> BudgetReport:
     """Check whether a network fits a chip, resource by resource, with a remedy for each overrun.
 
@@ -118,23 +121,24 @@ def check(
             without it, resources that depend on activity are not checked.
         budget: a file of limits (`budget_file`); arguments take precedence over the file.
         overrides: facts of the profile to replace, by dotted key.
-        input_shape: without time and batch, of a model that does not state it.
-        limits: `cores`; and per inference `synops`, `energy_j` (J) and `latency_s` (s).
+        options: limits: `cores`; and per inference `synops`, `energy_j` (J) and `latency_s` (s). How the network is read: those
+            of `load`.
 
     Raises:
         DataError: no chip is named.
-        TypeError: there is no such limit.
+        TypeError: there is no such option.
     """
     from spear_deploy.budget.budget_file import BudgetFile, UserLimits, read_budget
     from spear_deploy.budget.check import check as check_graph
     from spear_deploy.quantize import fold_batchnorm
     from spear_deploy.quantize.fuse_weights import find_chained_weights
 
-    check_options(limits, [field.name for field in fields(UserLimits)], "check")
+    check_options(options, [*(field.name for field in fields(UserLimits)), *NETWORK_OPTIONS], "check")
+    reading, limits = split_options(options, NETWORK_OPTIONS)
     stated = budget if isinstance(budget, BudgetFile) else BudgetFile() if budget is None else read_budget(budget)
     if (chip := chip or stated.chip) is None:
         raise DataError("no chip is named; give one, e.g. loihi2, or name it in the budget file")
-    graph = load(net, input_shape=input_shape)
+    graph = load(net, **apply_defaults([net], reading, stated.network))
     if find_chained_weights(graph):
         with suppress(UnsupportedError):  # weights that do not fold have a row of their own
             graph = fold_batchnorm(graph)  # a chip holds their product
@@ -205,7 +209,7 @@ def rank(
     activity: SpikeCounts | float | str | os.PathLike[str] | None = None,
     overrides: Mapping[str, Any] | None = None,
     sort: RankKey = "fit",
-    input_shape: Shape | None = None,
+    **options: Any,
 ) -> list[Ranked]:
     """Check a network against many chips, and return the reports, the best first.
 
@@ -215,12 +219,16 @@ def rank(
         activity: as in `check`.
         overrides: facts to replace in every profile, by dotted key.
         sort: "fit", or "energy"; chips whose intervals of energy overlap are tied.
-        input_shape: without time and batch, of a model that does not state it.
+        options: of `load`.
+
+    Raises:
+        TypeError: there is no such option.
     """
     from spear_deploy.budget.chip_ranking import rank as rank_graph
     from spear_deploy.hardware.profile import list_profiles
 
-    graph = load(net, input_shape=input_shape)
+    check_options(options, NETWORK_OPTIONS, "rank")
+    graph = load(net, **options)
     targets = [resolve_chip(chip, overrides) for chip in (list_profiles() if chips is None else chips)]
     return rank_graph(graph, targets, activity=_read_activity(activity, graph), sort=sort)
 
@@ -233,30 +241,39 @@ def _read_activity(activity: SpikeCounts | float | str | os.PathLike[str] | None
 
 def count(
     net: Net,
-    x: Array | Dataset,
+    x: Array | Dataset | str | os.PathLike[str],
     *,
     kind: InputKind = "spikes",
     rules: bool = False,
     chip: Chip | None = None,
     batch: int = 64,
     progress: Progress | None = None,
+    **options: Any,
 ) -> Count:
     """Count the SynOps of a network on an input (T, B, *input), or on all samples of a dataset.
 
     Args:
         net: see `pipeline.inputs`.
-        x: (T, B, *input), or data.
+        x: (T, B, *input), or data by name, file, folder or function.
         kind: "spikes" or "current"; data have their own.
         rules: also count by the rules of other tools.
         chip: profile by name, file, or chip:board; also count the operations that it works on.
         batch: samples at a time.
         progress: is called after each batch.
+        options: of `load`; and `steps` and `encoding` of data that are named (`load_data`).
+
+    Raises:
+        TypeError: there is no such option.
     """
     from spear_deploy.data import Dataset
     from spear_deploy.placement.populations import find_populations
     from spear_deploy.simulator.synops import count_by_rules, count_synops
 
-    graph = load_for(net, x)
+    check_options(options, (*NETWORK_OPTIONS, *DATA_OPTIONS), "count")
+    coding, reading = split_options(options, DATA_OPTIONS)
+    graph = load_for(net, x, **reading)
+    if isinstance(x, (str, os.PathLike, Dataset)):
+        x = data(x, graph, **coding)
     counts: SpikeCounts | None = None
     samples = len(x.train) + len(x.val) + len(x.test) if isinstance(x, Dataset) else np.shape(x)[1]
     for part, part_kind in _batches(graph, x, kind, batch):
@@ -314,6 +331,7 @@ def simulate(
     record: Iterable[Record] = ("spikes",),
     timeout_s: float | None = None,
     progress: Progress | None = None,
+    **options: Any,
 ) -> ChipRun:
     """Run a network, as it is stored or as integers of a chip, on our simulator, as Lava processes, or by Norse.
 
@@ -325,8 +343,15 @@ def simulate(
         record: which of "spikes", "v", "u" to keep; Norse keeps spikes alone.
         timeout_s: time limit of a Lava run in s.
         progress: is called with the steps of our simulator, or with the name of another backend.
+        options: of `load`.
+
+    Raises:
+        TypeError: there is no such option.
     """
-    choice = net if isinstance(net, BackendChoice) else BackendChoice(net=net, backend=backend, chip=chip)
+    if isinstance(net, BackendChoice):
+        choice = net
+    else:
+        choice = BackendChoice(net=net, graph=load_for(net, x, **options), backend=backend, chip=chip)
     simulator.check_record(record := tuple(record))
     graph, x = choice.lower(x, kind)
     return choice.run(graph, x, kind, record, timeout_s, progress)
@@ -395,6 +420,7 @@ def compare(
     states: Iterable[Record] = (),
     timeout_s: float | None = None,
     progress: Progress | None = None,
+    **options: Any,
 ) -> list[spike_comparison.LayerDifference]:
     """Run two networks on the same input, and return the number of spikes that differ and the first of them, layer by layer.
 
@@ -407,13 +433,15 @@ def compare(
         states: "v", "u": also compare these, by value.
         timeout_s: time limit of each Lava run in s.
         progress: is called with the progress of each run.
+        options: of `load`; each goes to the network that takes it.
 
     Raises:
         DataError: the networks do not have the same spiking layers, or no such states that can be compared.
+        TypeError: there is no such option.
     """
     simulator.check_record(states := tuple(states))
     choices = [choice if isinstance(choice, BackendChoice) else BackendChoice(net=choice) for choice in (a, b)]
-    graphs = [choice.load(x) for choice in choices]
+    graphs = list(load_both(*(choice.net if choice.graph is None else choice.graph for choice in choices), like=x, **options))
     pairs = spike_comparison.pair_layers(*graphs)
     graphs = [
         graph if choice.chip is None else quantize_for_chip(graph, choice.chip, calibration=x, kind=kind)
@@ -447,7 +475,6 @@ def export(
     x: Array | None = None,
     kind: InputKind = "spikes",
     chip: Chip | None = None,
-    input_shape: Shape | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> dict[str, Any]:
@@ -462,10 +489,10 @@ def export(
         kind: of `x`.
         chip: netx: whose integers, loihi2 unless given. Xylo, Speck: the chip, xylo_audio2 or speck2f unless given. NIR: whose
             cores go into the metadata, none unless given.
-        input_shape: without time and batch, of a model that does not state it.
         progress: is called with the progress of writing and proving.
         options: `seed` of the random input (0); for ONNX `scan`: one node over a whole sequence in place of a step with states in
-            and out; for Xylo and Speck `force`: write a network that does not fit, with what breaks in the certificate.
+            and out; for Xylo and Speck `force`: write a network that does not fit, with what breaks in the certificate; and
+            those of `load`.
 
     Raises:
         UnsupportedError: the format has no form for a part of the network, by layer; `scan` for another format than ONNX; a
@@ -475,10 +502,11 @@ def export(
     from spear_deploy import interchange
     from spear_deploy.interchange.certificate import ProofInput
 
-    check_options(options, ("seed", "scan", "force"), "export")
+    check_options(options, ("seed", "scan", "force", *NETWORK_OPTIONS), "export")
     if options.get("scan") and to != "onnx":
         raise UnsupportedError(f"export to {to}: scan is a form of ONNX alone; leave it out")
-    graph, proof = load(net, input_shape=input_shape), ProofInput(x=x, kind=kind, seed=options.get("seed", 0))
+    reading, options = split_options(options, NETWORK_OPTIONS)
+    graph, proof = load(net, **reading), ProofInput(x=x, kind=kind, seed=options.get("seed", 0))
     details: dict[str, Any] = {"scan": True} if options.get("scan") else {}
     if to == "xylo" or to == "speck":
         return _export_to_chip(graph, path, to, chip or CHIPS_OF_FORMATS[to], proof, progress, force=bool(options.get("force")))
@@ -522,7 +550,7 @@ def _export_to_chip(
     breaks = [f"{row.where}: {row.resource} {row.used or 0:,.0f} of {row.limit or 0:,.0f} {row.unit}" for row in over]
     breaks += [f"{finding.layer}: {finding.what}: {finding.why}" for finding in report.unsupported]
     if breaks and not force:
-        raise UnsupportedError(
+        raise ChipError(
             f"export to {to}: the network does not fit {target.name} ({'; '.join(breaks)}); make it fit, or force the export"
         )
     approximations: list[str] = []

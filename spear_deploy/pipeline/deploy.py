@@ -16,7 +16,7 @@ from spear_deploy.hardware.profile import hash_profile
 from spear_deploy.interchange.snn_file import hash_network
 from spear_deploy.pipeline import api, stages
 from spear_deploy.pipeline.deployment import Deployment, DeploySettings
-from spear_deploy.pipeline.inputs import merge_options
+from spear_deploy.pipeline.inputs import load_named, merge_options
 from spear_deploy.pipeline.preflight import LAVA_FAMILY, check_inputs, check_proofs
 from spear_deploy.pipeline.provenance import collect_provenance
 from spear_deploy.pipeline.report_facts import describe_cores
@@ -57,13 +57,15 @@ def deploy(
         settings: budget, method, seed and more.
         progress: is called when a stage begins, and during the search.
         options: fields of `DeploySettings` by name, in place of or on top of `settings`: `synops="50%"`, `method="evolution"`,
-            `seed=0`, `lava_samples=50`, `overrides={"core.neurons": 16}`, `fresh=True`, `command`.
+            `seed=0`, `lava_samples=50`, `overrides={"core.neurons": 16}`, `steps`, `encoding`, `fresh=True`, `command`. How the
+            network is read: those of `load`.
 
     Raises:
         SpearError: the first stage that cannot go on; files of finished stages stay.
         TypeError: there is no such option.
     """
-    settings = merge_options(settings or DeploySettings(), options, "deploy")
+    net, coding, options = load_named(net, data, options)
+    settings = merge_options(settings or DeploySettings(), {**options, **coding}, "deploy")
     with own_folder(out):
         return run_stages(open_cache(out, settings, progress), net, chip, data, settings)
 
@@ -82,7 +84,9 @@ def run_stages(
 ) -> Deployment:
     """Run all stages of a deployment through the cache; arguments are those of `deploy`."""
     with cache.explain_errors():
-        inputs = check_inputs(net, chip, data, seed=settings.seed, overrides=settings.overrides)
+        inputs = check_inputs(
+            net, chip, data, seed=settings.seed, overrides=settings.overrides, steps=settings.steps, encoding=settings.encoding
+        )  # fmt: skip
         check_proofs(inputs.network, inputs.profile)
     named = {"chip": chip, "data": data}
     task = Task(
@@ -183,6 +187,7 @@ def summarize(cache: StageCache, task: Task, done: Mapping[str, Any], budget: fl
         failures=failures,
         notes=notes,
         resumed=tuple(cache.resumed),
+        network=task.inputs.network,
     )
 
 
@@ -205,7 +210,8 @@ def _write_results(cache: StageCache, task: Task, done: Mapping[str, CachedStage
         write_json(folder / name, value)
     options = {
         "chip": inputs.profile.name, "chips": inputs.chips, "synops": str(settings.synops), "method": settings.method,
-        "seed": settings.seed, "lava_samples": settings.lava_samples, "overrides": sorted(settings.overrides or {}),
+        "seed": settings.seed, "steps": settings.steps, "encoding": settings.encoding,
+        "lava_samples": settings.lava_samples, "overrides": sorted(settings.overrides or {}),
         "sources": dict(task.sources),
     }  # fmt: skip
     facts = collect_provenance(

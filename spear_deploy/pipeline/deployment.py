@@ -12,6 +12,7 @@ from spear_deploy.util.number_format import plural
 
 if TYPE_CHECKING:
     from spear_deploy.budget.report import BudgetReport
+    from spear_deploy.network.graph import SNNGraph
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,7 @@ class DeploySettings:
         seed: of everything random; the same seed gives the same result.
         lava_samples: number of test samples that run on Lava; all unless given.
         overrides: facts of the profile to replace, by dotted key.
+        steps, encoding: of data without a time axis (`load_data`).
         fresh: run all stages again, even where the folder holds their results.
         command: the command line that made the call; it is shown in the report and in the advice after an error.
 
@@ -36,6 +38,8 @@ class DeploySettings:
     seed: int = 0
     lava_samples: int | None = None
     overrides: Mapping[str, Any] | None = None
+    steps: int | None = None
+    encoding: str | None = None
     fresh: bool = False
     command: str | None = None
 
@@ -64,6 +68,7 @@ class Deployment:
         notes: sentences on assumptions and on budgets that could not be met.
         resumed: stages that were taken from an earlier run with the same inputs; not part of the JSON, which is the same
             whether or not a run was interrupted.
+        network: before pruning; not part of the JSON.
     """
 
     chip: str
@@ -79,6 +84,7 @@ class Deployment:
     failures: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     resumed: tuple[str, ...] = ()
+    network: SNNGraph | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data, with the verdict's own numbers at the top."""

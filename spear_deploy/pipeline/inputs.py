@@ -125,28 +125,48 @@ def import_models(name: str) -> ModuleType:
     return models
 
 
-def load_both(a: Net, b: Net, *, like: str | os.PathLike[str] | None = None, **options: Any) -> tuple[SNNGraph, SNNGraph]:
+def load_both(a: Net, b: Net, *, like: Array | str | os.PathLike[str] | None = None, **options: Any) -> tuple[SNNGraph, SNNGraph]:
     """Load two networks; each option of `load` goes to the network that takes it.
 
     So the time step of a NIR file can be given where the other network has its own.
+
+    Args:
+        a, b: see the module.
+        like: an input (T, B, *input) or its file, whose samples give the input shape where nothing else does.
+        options: of `load`.
+
+    Raises:
+        TypeError: there is no such option.
     """
+    check_options(options, NETWORK_OPTIONS, "load")
     set_options = {name: value for name, value in options.items() if value is not None}
     accepted = (_list_options(a), _list_options(b))
 
     def select(index: int) -> dict[str, Any]:
         return {name: value for name, value in set_options.items() if name in accepted[index] or name not in accepted[1 - index]}
 
-    return load(a, like=like, **select(0)), load(b, like=like, **select(1))
+    if like is None:
+        return load(a, **select(0)), load(b, **select(1))
+    return load_for(a, like, **select(0)), load_for(b, like, **select(1))
+
+
+def apply_defaults(nets: Iterable[Net], options: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of `load` that are set, and of the `defaults`, e.g. of a project file, those that a network takes."""
+    taken = {name for net in nets for name in _list_options(net)}
+    usable = {name: value for name, value in defaults.items() if name in taken}
+    return {**usable, **{name: value for name, value in options.items() if value is not None}}
 
 
 def _list_options(net: Net) -> tuple[str, ...]:
     from spear_deploy import interchange
     from spear_deploy.pipeline.shipped import NAMES
 
-    if net in NAMES:
+    if isinstance(net, str) and net in NAMES:
         return ()
     if isinstance(net, (str, os.PathLike)) and (Path(net).exists() or ":" not in os.fspath(net)):
         return interchange.reader_options(net)
+    if type(net).__name__ == "NIRGraph":
+        return ("dt_s", "reset", "source")
     return () if isinstance(net, SNNGraph) else ("input_shape", "dt_s")
 
 
@@ -239,11 +259,18 @@ def _check_biases(graph: SNNGraph, target: HardwareProfile) -> None:
             )
 
 
-def data(source: str | os.PathLike[str] | Dataset, graph: SNNGraph) -> Dataset:
-    """Load data with samples of the network's input shape."""
+def data(source: str | os.PathLike[str] | Dataset, graph: SNNGraph, **options: Any) -> Dataset:
+    """Load data with samples of the network's input shape.
+
+    Args:
+        source: of `load_data`.
+        graph: the network.
+        options: of `load_data`: `steps`, `encoding`, `seed`; None means its default.
+    """
     from spear_deploy.data import load_data
 
-    return load_data(source, input_shape=graph.input_shape)
+    set_options = {name: value for name, value in options.items() if value is not None}
+    return load_data(source, input_shape=graph.input_shape, **set_options)
 
 
 def merge_options(settings: Settings, options: Mapping[str, Any], verb: str) -> Settings:
@@ -260,6 +287,30 @@ def merge_options(settings: Settings, options: Mapping[str, Any], verb: str) -> 
     check_options(options, [field.name for field in fields(settings)], verb)  # type: ignore[arg-type]
     values = {name: value for name, value in options.items() if value is not None}
     return replace(settings, **values)  # type: ignore[type-var]
+
+
+def split_options(options: Mapping[str, Any], names: Iterable[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the options of these names, without those that are None, and all others.
+
+    >>> split_options({"source": "sinabs", "dt_s": None, "seed": 3}, NETWORK_OPTIONS)
+    ({'source': 'sinabs'}, {'seed': 3})
+    """
+    wanted = set(names)
+    taken = {name: value for name, value in options.items() if name in wanted and value is not None}
+    return taken, {name: value for name, value in options.items() if name not in wanted}
+
+
+def load_named(
+    net: Net, data_source: str | os.PathLike[str] | Dataset, options: Mapping[str, Any]
+) -> tuple[Net, dict[str, Any], dict[str, Any]]:
+    """Apply the options of networks among those of a verb; the network is loaded only if one is set.
+
+    Returns:
+        (the network, the options of data that are set, all other options).
+    """
+    reading, rest = split_options(options, NETWORK_OPTIONS)
+    coding, rest = split_options(rest, DATA_OPTIONS)
+    return (load_for(net, data_source, **reading) if reading else net), coding, rest
 
 
 def check_options(options: Iterable[str], known: Iterable[str], verb: str) -> None:

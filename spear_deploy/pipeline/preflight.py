@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spear_deploy.data import Dataset, Split, load_data
+from spear_deploy.data import Dataset, Split
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.backends import require_lava
+from spear_deploy.pipeline.inputs import load_for
 from spear_deploy.quantize import quantize_input
 from spear_deploy.util.extras import require_packages
 
@@ -60,6 +61,8 @@ def check_inputs(
     *,
     seed: int = 0,
     overrides: Mapping[str, Any] | None = None,
+    steps: int | None = None,
+    encoding: str | None = None,
 ) -> CheckedInputs:
     """Load network, chip and data, and check that they go together.
 
@@ -68,17 +71,18 @@ def check_inputs(
         data: a built-in name, a file, or a `Dataset`.
         seed: of the splits.
         overrides: facts of the profile to replace, by dotted key.
+        steps, encoding: of data without a time axis (`load_data`).
 
     Raises:
         SpearError: the first thing that does not fit.
     """
     require_packages("torch", "norse", "gymnasium", user="pruning")
-    (profile, chips), network = api.resolve_chip(chip, overrides), api.load(net)
+    (profile, chips), network = api.resolve_chip(chip, overrides), load_for(net, data)
     if network.is_integer:
         raise UnsupportedError(
             "an integer network can be neither searched nor fine-tuned; give the floating-point network it was made of"
         )
-    dataset = load_data(data, seed=seed, input_shape=network.input_shape)
+    dataset = api.data(data, network, seed=seed, steps=steps, encoding=encoding)
     dataset.check(network.input_shape, int(np.prod(network.shape_of(network.output))))
     api.quantize_for_chip(network, profile, kind=dataset.kind)
     return CheckedInputs(network=network, profile=profile, chips=chips, dataset=dataset)

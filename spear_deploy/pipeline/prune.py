@@ -13,8 +13,9 @@ from spear_deploy.data import Dataset
 from spear_deploy.errors import BudgetError, ChipError
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.pipeline import api
-from spear_deploy.pipeline.inputs import merge_options
+from spear_deploy.pipeline.inputs import load_named, merge_options
 from spear_deploy.pipeline.preflight import CheckedInputs, check_inputs
+from spear_deploy.pipeline.result import add_header
 from spear_deploy.pruning.budgets import WRITTEN
 from spear_deploy.pruning.candidates import list_unprunable
 from spear_deploy.pruning.chip_costs import ChipCosts, build_chip_costs
@@ -52,7 +53,8 @@ def prune(
         net, chip, data, out, overrides, progress: those of `deploy`.
         settings: budgets, method, episodes, epochs and seed.
         options: fields of `PruneSettings` by name, in place of or on top of `settings`: `synops="50%"`, `energy_uj=3.5`,
-            `latency_ms`, `cores`, `memory` (words), `parameters`, `method="evolution"`, `episodes`, `epochs`, `seed`.
+            `latency_ms`, `cores`, `memory` (words), `parameters`, `method="evolution"`, `levers="channels,weights"`, `episodes`,
+            `epochs`, `seed`. How network and data are read: those of `load`, and `steps` and `encoding` of `load_data`.
 
     Returns:
         {accuracy, synops, budgets, verdict, cores_used, widths, not_prunable, files, notes, ...}, measured on the test split.
@@ -64,15 +66,13 @@ def prune(
     """
     settings = merge_options(settings or PruneSettings(), options, "prune")
     with own_folder(out) as folder:
-        return _prune_into(folder, net, chip, data, settings, overrides, progress)
+        inputs = check_inputs(net, chip, data, seed=settings.seed, overrides=overrides, **coding)
+        return add_header(_prune_into(folder, inputs, settings, progress), inputs.network)
 
+    net, coding, options = load_named(net, data, options)
 
-def _prune_into(
-    folder: Path, net: api.Net, chip: api.Chip, data: str | os.PathLike[str] | Dataset, settings: PruneSettings,
-    overrides: Mapping[str, Any] | None, progress: Progress | None,
-) -> dict[str, Any]:  # fmt: skip
+def _prune_into(folder: Path, inputs: CheckedInputs, settings: PruneSettings, progress: Progress | None) -> dict[str, Any]:
     """Do the work of `prune` in a folder that this run holds."""
-    inputs = check_inputs(net, chip, data, seed=settings.seed, overrides=overrides)
     wanted = (
         ", ".join(f"{value} {WRITTEN[name][2]}" for name, value in settings.limits.items()) or f"what fits {inputs.profile.name}"
     )
@@ -103,6 +103,7 @@ def prune_front(
     """Prune a network to each of several SynOps budgets, and write a folder for each, `front.json` and `front.html`.
 
     Args:
+    **options: Any,
         net, chip, data, out, overrides, progress: those of `prune`.
         synops: the budgets, e.g. ("70%", "50%", "35%", "20%").
         settings: of all of them; its other limits hold for each budget.
@@ -110,14 +111,17 @@ def prune_front(
     Returns:
         {front: [the return value of `prune`, for each budget], files}.
 
+        options: those of `prune`.
     Raises:
         BudgetError: no budget is given, or one cannot be reached.
     """
     if not synops:
         raise BudgetError("budgets: none given, expected at least one such as 50%")
-    settings = settings or PruneSettings()
+    net, coding, options = load_named(net, data, options)
+    settings = merge_options(settings or PruneSettings(), options, "prune")
     with own_folder(out) as folder:
-        return _prune_front_into(folder, net, chip, data, synops, settings, overrides, progress)
+        inputs = check_inputs(net, chip, data, seed=settings.seed, overrides=overrides, **coding)
+        return add_header(_prune_front_into(folder, inputs, synops, settings, progress), inputs.network)
 
 
 def _prune_front_into(
@@ -125,7 +129,6 @@ def _prune_front_into(
     settings: PruneSettings, overrides: Mapping[str, Any] | None, progress: Progress | None,
 ) -> dict[str, Any]:  # fmt: skip
     """Do the work of `prune_front` in a folder that this run holds."""
-    inputs = check_inputs(net, chip, data, seed=settings.seed, overrides=overrides)
     costs = build_chip_costs(inputs.network, inputs.profile, inputs.chips)
     all_settings = [require_fit(replace(settings, synops=budget), inputs, costs) for budget in synops]
     dense = evaluate(inputs.network, inputs.dataset.test)

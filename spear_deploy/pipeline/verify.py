@@ -213,7 +213,8 @@ def _read_settings(provenance: Mapping[str, Any]) -> tuple[DeploySettings, dict[
         facts = {row["key"]: row["value"] for row in provenance["chip"]["facts"]}
         settings = DeploySettings(
             synops=str(options["synops"]), method=options["method"], seed=int(options["seed"]),
-            lava_samples=options["lava_samples"], overrides={key: facts.get(key) for key in options["overrides"]},
+            lava_samples=options["lava_samples"], steps=options.get("steps"), encoding=options.get("encoding"),
+            overrides={key: facts.get(key) for key in options["overrides"]},
         )  # fmt: skip
         sources = {str(name): str(value) for name, value in options.get("sources", {}).items()}
         if "data" not in sources and provenance["data"]["name"] == "digits":
@@ -242,7 +243,10 @@ def derive(
     """
     if data is None:
         raise _Unnamed(f"folder '{folder}': does not name its data, which was an object; give it with --data")
-    inputs = check_inputs(folder / stages.DENSE, chip, data, seed=settings.seed, overrides=settings.overrides or None)
+    inputs = check_inputs(
+        folder / stages.DENSE, chip, data, seed=settings.seed, overrides=settings.overrides or None, steps=settings.steps,
+        encoding=settings.encoding,
+    )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="spear-verify-") as name:
         place = Path(name)
         for file in (stages.DENSE, stages.PRUNED):

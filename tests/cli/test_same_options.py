@@ -1,0 +1,149 @@
+"""Options, project file and JSON header are the same for every verb."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from spear_deploy import export, load
+from spear_deploy.cli import main
+from spear_deploy.interchange.snn_file import hash_network
+from spear_deploy.network import LIF, Dense, Layer
+from spear_deploy.network.graph import chain
+
+NETWORK_VERBS = ("check", "rank", "count", "prune", "simulate", "compare", "export", "deploy")
+DATA_VERBS = ("count", "prune", "simulate", "deploy")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Return the working folder: a NIR file without time step, an input and data."""
+    import nir
+
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    nodes = {
+        "input": nir.Input({"input": np.array([16])}),
+        "fc": nir.Affine(weight=rng.normal(size=(4, 16)).astype(np.float32), bias=np.zeros(4)),
+        "lif": nir.LIF(tau=np.full(4, 0.01), r=np.full(4, 30.0), v_leak=np.zeros(4), v_threshold=np.ones(4)),
+        "output": nir.Output({"output": np.array([4])}),
+    }
+    nir.write("net.nir", nir.NIRGraph(nodes=nodes, edges=[("input", "fc"), ("fc", "lif"), ("lif", "output")]))
+    np.savez("in.npz", spikes=(rng.random((5, 2, 16)) < 0.5).astype(np.uint8))
+    np.savez("images.npz", x=rng.random((40, 4, 4)).astype(np.float32), y=np.arange(40) % 4)
+    return tmp_path
+
+
+def run_json(*command, code=0):
+    done = CliRunner().invoke(main, [*command, "--json"])
+    assert done.exit_code == code, done.stderr
+    return json.loads(done.stdout), done.stderr
+
+
+@pytest.mark.parametrize("verb", NETWORK_VERBS)
+def test_every_verb_takes_the_same_options(verb):
+    options = {option for parameter in main.commands[verb].params for option in parameter.opts}
+    assert {"--source", "--dt-s", "--reset", "--input-shape"} <= options
+    assert ({"--steps", "--encoding"} <= options) == (verb in DATA_VERBS)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("check", "net.nir", "--chip", "generic45nm"),
+        ("rank", "net.nir", "--chip", "generic45nm"),
+        ("count", "net.nir", "--input", "in.npz"),
+        ("simulate", "net.nir", "--input", "in.npz", "--out", "run.npz"),
+        ("compare", "net.nir", "net.nir", "--input", "in.npz"),
+        ("export", "net.nir", "--to", "netx", "--out", "a/net.net"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_json_carries_version_digest_and_assumptions(command, folder):
+    value, _ = run_json(*command)
+    graph = load("net.nir")
+    assert value["tool_version"].startswith("0.") and value["schema_version"] == 1
+    assert value["network_digest"] == hash_network(graph)
+    stated = graph.metadata["assumptions"]
+    assert value["assumptions"][: len(stated)] == stated and "NIR has no time step: 0.0001 s is taken" in stated
+
+
+def test_verbs_without_a_network_have_no_digest(folder):
+    for command in (("profiles",), ("profiles", "loihi2"), ("profiles", "--keys"), ("completion", "bash")):
+        value, _ = run_json(*command)
+        assert value["network_digest"] is None and value["assumptions"] == [] and value["schema_version"] == 1
+    assert "tool_version" not in run_json("profiles", "--schema")[0]
+
+
+def test_the_project_file_sets_how_networks_and_data_are_read(folder):
+    (folder / "spear.toml").write_text(
+        '[network]\nsource = "norse"\ndt_s = 1e-3\nreset = "subtract"\n[data]\nsteps = 3\nencoding = "rate"\n'
+    )
+    value, err = run_json("count", "net.nir", "--data", "images.npz")
+    assert value["steps"] == 3 and value["macs_first_layer"] == 0
+    assert "note: spear.toml sets source norse, dt_s 0.001, reset subtract, steps 3, encoding rate" in err
+    stated = load("net.nir", source="norse", dt_s=1e-3, reset="subtract")
+    assert value["network_digest"] == hash_network(stated) != hash_network(load("net.nir"))
+    value, err = run_json("count", "net.nir", "--data", "images.npz", "--steps", "2", "--dt-s", "2e-3")
+    assert value["steps"] == 2 and "sets source norse, reset subtract, encoding rate\n" in err
+    assert value["network_digest"] == hash_network(load("net.nir", source="norse", dt_s=2e-3, reset="subtract"))
+
+
+def test_the_project_file_leaves_networks_alone_that_state_their_own(folder):
+    (folder / "spear.toml").write_text('[network]\nsource = "norse"\n')
+    value, _ = run_json("check", "digits", "--chip", "loihi2")
+    assert value["network_digest"] == hash_network(load("digits"))
+    assert run_json("check", "net.nir", "--chip", "generic45nm", "--no-budget")[0]["network_digest"] == hash_network(
+        load("net.nir")
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[network]\nsorce = 1\n", r"unknown key 'network.sorce'; did you mean 'source'\?"),
+        ("[network]\ndt_s = 0\n", "key 'network.dt_s': 0 given, expected a number above 0"),
+        ("[network]\nreset = 'soft'\n", "key 'network.reset': 'soft' given, expected 'value' or 'subtract'"),
+        ("[network]\ninput_shape = [28.0]\n", "key 'network.input_shape': .28.0. given, expected a list of whole numbers"),
+        ("[data]\nsteps = true\n", "key 'data.steps': True given, expected a whole number of at least 1"),
+    ],
+)
+def test_options_of_the_project_file_that_cannot_be_are_refused(text, message, folder):
+    from spear_deploy.budget.budget_file import read_budget
+    from spear_deploy.errors import FileError
+
+    (folder / "spear.toml").write_text(text)
+    with pytest.raises(FileError, match=message):
+        read_budget("spear.toml")
+
+
+def test_python_takes_the_same_options_as_keywords(folder):
+    import spear_deploy as sd
+
+    x = np.load("in.npz")["spikes"]
+    options = {"source": "norse", "dt_s": 1e-3, "reset": "subtract"}
+    graph = sd.load("net.nir", **options)
+    assert sd.count("net.nir", x, **options) == sd.count(graph, x) != sd.count("net.nir", x)
+    assert sd.count("net.nir", "images.npz", steps=3, encoding="rate", **options).steps == 3
+    assert np.array_equal(sd.simulate("net.nir", x, **options).output, sd.simulate(graph, x).output)
+    assert sum(layer.mismatches for layer in sd.compare("net.nir", graph, x, **options)) == 0
+    assert sd.check("net.nir", "generic45nm", **options).to_json() == sd.check(graph, "generic45nm").to_json()
+    assert sd.rank("net.nir", ["generic45nm"], **options)[0].to_json() == sd.rank(graph, ["generic45nm"])[0].to_json()
+    assert sd.export("net.nir", "b/net.nir", to="nir", **options)["mismatches"] == 0
+    for verb in (sd.count, sd.simulate):
+        with pytest.raises(TypeError, match="there is no option 'sorce'; expected .*did you mean 'source'"):
+            verb("net.nir", x, sorce="norse")
+
+
+def test_layers_of_a_nir_file_keep_the_names_of_its_neurons(folder):
+    run_json("simulate", "net.nir", "--input", "in.npz", "--record", "spikes,v", "--out", "run.npz")
+    assert {"lif.spikes", "lif.v"} <= set(np.load("run.npz").files)
+
+
+def test_export_prints_a_line_for_each_fact(folder):
+    network = chain([Layer(name="fc", synapse=Dense(weight=np.ones((3, 4))), neuron=LIF(tau_s=2e-3))], input_shape=(4,))
+    export(network, "c/net.nir", to="nir")
+    done = CliRunner().invoke(main, ["export", "c/net.nir", "--to", "nir", "--out", "d/net.nir"])
+    lines = [line.partition(":")[0] for line in done.stdout.splitlines()]
+    assert lines == ["written", "read back by", "proof", "certificate"] and "0 values differ" in done.stdout
