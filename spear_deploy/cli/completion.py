@@ -19,7 +19,7 @@ def complete_chips(_: click.Context, __: click.Parameter, incomplete: str) -> li
 
     items = []
     for profile in summarize_profiles():
-        items.append(CompletionItem(profile["name"], help=profile["title"]))
+        items += [CompletionItem(name, help=profile["title"]) for name in (profile["name"], *profile["variants"])]
         if incomplete.startswith(f"{profile['name']}:"):
             items += [CompletionItem(f"{profile['name']}:{board}", help=f"{n} chips") for board, n in profile["boards"].items()]
     return _or_file(items, incomplete)

@@ -60,7 +60,7 @@ def show_profiles(console: Console, profiles: Iterable[Mapping[str, Any]]) -> No
     grid = _make_wrapping_table(("name", "chip", "cores", "boards and their chips"), whole=(0, 2), numbers=(2,))
     for p in profiles:
         boards = ", ".join(f"{board} {chips}" for board, chips in p["boards"].items())
-        grid.add_row(p["name"], p["title"], _format_value(p["cores"]), boards)
+        grid.add_row("\n".join([p["name"], *p.get("variants", ())]), p["title"], _format_value(p["cores"]), boards)
     console.print(grid)
 
 
