@@ -18,7 +18,21 @@ def test_200_random_networks_spike_as_in_their_framework(framework, tmp_path):
         python, environment = install(framework, tmp_path)
     except NotInstalled as error:
         pytest.skip(f"{framework} cannot be installed here: {error}")
-    command = [python, "-m", "pytest", HERE / f"test_{framework}.py", "-n", "0", "-p", "no:cacheprovider", "-W", "ignore", "-rs"]
+    command = [
+        python,
+        "-m",
+        "pytest",
+        HERE / f"test_{framework}.py",
+        "-n",
+        "0",
+        "-p",
+        "no:cacheprovider",
+        "-W",
+        "ignore",
+        "-rs",
+        "-m",
+        "",
+    ]
     environment["SPEAR_RANDOM_NETWORKS"] = "200"
     command += [HERE.parent / "test_docs.py", "-k", f"test_{framework} or from_{framework}"]
     completed = subprocess.run(

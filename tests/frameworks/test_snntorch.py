@@ -12,7 +12,7 @@ from spear_deploy.errors import UnsupportedError  # noqa: E402
 from spear_deploy.frameworks.models import read_model  # noqa: E402
 from spear_deploy.pipeline import api  # noqa: E402
 from spear_deploy.simulator import simulate  # noqa: E402
-from tests.support.framework_runs import NETWORKS, Draw, count_differences, recorded  # noqa: E402
+from tests.support.framework_runs import NETWORKS, Draw, count_differences, patterns, recorded  # noqa: E402
 
 KINDS = (snn.Leaky, snn.Lapicque, snn.Synaptic, snn.RLeaky, snn.RSynaptic)
 PARTS = {snn.Leaky: 2, snn.Lapicque: 2, snn.Synaptic: 3, snn.RLeaky: 2, snn.RSynaptic: 3}
@@ -128,6 +128,39 @@ def test_tutorial_5_is_read_as_it_stands():
         and "takes 3 in view(3, ...) to be the number of samples" in notes
     )
     assert api.check(model, "loihi2", input_shape=(1, 5, 8)).verdict == "fits"
+
+
+@pytest.mark.slow
+def test_tutorial_5_trained_in_full_size_spikes_as_in_snntorch():
+    """784-1000-10 over 25 steps: a million spikes, of which those at the threshold within rounding may differ."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc1, self.lif1 = nn.Linear(784, 1000), snn.Leaky(beta=0.95)
+            self.fc2, self.lif2 = nn.Linear(1000, 10), snn.Leaky(beta=0.95)
+
+        forward = Tutorial5.forward
+
+    torch.manual_seed(0)
+    rng, model = np.random.default_rng(0), Net()
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-4)
+    for _ in range(30):
+        image, labels = patterns(rng, 3, (784,))
+        _, membranes = model(image)
+        loss = sum(nn.functional.cross_entropy(membrane, labels) for membrane in membranes)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    image, _ = patterns(rng, 100, (784,))
+    x = np.broadcast_to(image.numpy(), (25, *image.shape))
+    batches = image.split(3)[:33]
+    theirs = recorded(model.eval(), KINDS, lambda: [model(batch) for batch in batches])
+    theirs = {
+        path: np.concatenate(np.split(calls, len(batches)), axis=1) for path, calls in theirs.items()
+    }  # 25 calls of each batch, one after the other
+    different, emitted = count_differences(model, (784,), x[:, :99], theirs)
+    assert emitted > 100_000 and different <= 10
 
 
 def test_a_model_that_ran_before_is_read_the_same():

@@ -13,7 +13,7 @@ from spear_deploy.errors import UnsupportedError  # noqa: E402
 from spear_deploy.frameworks.models import read_model  # noqa: E402
 from spear_deploy.pipeline import api  # noqa: E402
 from spear_deploy.simulator import simulate  # noqa: E402
-from tests.support.framework_runs import NETWORKS, Draw, count_differences, recorded  # noqa: E402
+from tests.support.framework_runs import NETWORKS, Draw, count_differences, patterns, recorded  # noqa: E402
 
 KINDS = (neuron.IFNode, neuron.LIFNode, neuron.ParametricLIFNode, neuron.CUBALIFNode)
 LAYERS = {
@@ -96,6 +96,31 @@ def test_the_tutorials_network_is_read_as_it_stands(kind):
         "the forward returns the mean of its outputs over time: the network gives the output of every step",
     ]
     assert graph.metadata["source"] == "spikingjelly" and graph.dt_s == 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [neuron.IFNode, neuron.LIFNode])
+def test_the_trained_convolutional_network_spikes_and_classifies_as_in_spikingjelly(kind):
+    torch.manual_seed(0)
+    rng, model = np.random.default_rng(0), CSNN(kind)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(150):
+        image, labels = patterns(rng, 32, (1, 8, 8))
+        loss = nn.functional.mse_loss(model(image), nn.functional.one_hot(labels, 10).float())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        functional.reset_net(model)
+    image, labels = patterns(rng, 200, (1, 8, 8))
+    x = np.broadcast_to(image.numpy(), (6, *image.shape))
+    theirs = {path: calls[0] for path, calls in recorded(model.eval(), KINDS, lambda: model(image)).items()}
+    different, emitted = count_differences(model, (1, 8, 8), x, theirs)
+    assert different == 0 and emitted > 10_000
+    functional.reset_net(model)
+    with torch.no_grad():
+        there = model(image).argmax(1)
+    ours = simulate(api.load(model, input_shape=(1, 8, 8)), x, kind="current").output.mean(0).argmax(1)
+    assert (there == labels).float().mean() > 0.5 and (ours == there.numpy()).all()
 
 
 def test_a_loop_inside_that_adds_up_its_outputs_is_read():

@@ -102,6 +102,14 @@ class Draw:
         return (self.rng.random((STEPS, SAMPLES, *shape)) < 0.4).astype(np.float32)
 
 
+def patterns(rng, samples: int, shape) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return noisy samples (samples, *shape) of ten fixed patterns and their labels, which a network learns in some batches."""
+    fixed = np.random.default_rng(7).random((10, int(np.prod(shape)))) ** 3
+    y = rng.integers(0, 10, samples)
+    x = np.clip(fixed[y] + rng.normal(0, 0.15, (samples, fixed.shape[1])), 0, 1)
+    return torch.tensor(x.reshape(samples, *shape), dtype=torch.float32), torch.tensor(y)
+
+
 def recorded(model, kinds, run) -> dict[str, np.ndarray]:
     """Run a model and return the outputs of its neurons by the path of their module, in the order of the calls.
 
