@@ -53,8 +53,8 @@ def prune(
         net, chip, data, out, overrides, progress: those of `deploy`.
         settings: budgets, method, episodes, epochs and seed.
         options: fields of `PruneSettings` by name, in place of or on top of `settings`: `synops="50%"`, `energy_uj=3.5`,
-            `latency_ms`, `cores`, `memory` (words), `parameters`, `method="evolution"`, `levers="channels,weights"`, `episodes`,
-            `epochs`, `seed`. How network and data are read: those of `load`, and `steps` and `encoding` of `load_data`.
+            `latency_ms`, `cores`, `memory` (words), `parameters`, `method="evolution"`, `episodes`, `epochs`, `seed`.
+            How network and data are read: those of `load`, and `steps` and `encoding` of `load_data`.
 
     Returns:
         {accuracy, synops, budgets, verdict, cores_used, widths, not_prunable, files, notes, ...}, measured on the test split.
@@ -64,12 +64,12 @@ def prune(
         ChipError: the chip lacks a part of the network, at any size.
         TypeError: there is no such option.
     """
+    net, coding, options = load_named(net, data, options)
     settings = merge_options(settings or PruneSettings(), options, "prune")
     with own_folder(out) as folder:
         inputs = check_inputs(net, chip, data, seed=settings.seed, overrides=overrides, **coding)
         return add_header(_prune_into(folder, inputs, settings, progress), inputs.network)
 
-    net, coding, options = load_named(net, data, options)
 
 def _prune_into(folder: Path, inputs: CheckedInputs, settings: PruneSettings, progress: Progress | None) -> dict[str, Any]:
     """Do the work of `prune` in a folder that this run holds."""
@@ -99,19 +99,19 @@ def prune_front(
     settings: PruneSettings | None = None,
     overrides: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """Prune a network to each of several SynOps budgets, and write a folder for each, `front.json` and `front.html`.
 
     Args:
-    **options: Any,
         net, chip, data, out, overrides, progress: those of `prune`.
         synops: the budgets, e.g. ("70%", "50%", "35%", "20%").
         settings: of all of them; its other limits hold for each budget.
+        options: those of `prune`.
 
     Returns:
         {front: [the return value of `prune`, for each budget], files}.
 
-        options: those of `prune`.
     Raises:
         BudgetError: no budget is given, or one cannot be reached.
     """
@@ -125,9 +125,8 @@ def prune_front(
 
 
 def _prune_front_into(
-    folder: Path, net: api.Net, chip: api.Chip, data: str | os.PathLike[str] | Dataset, synops: Sequence[str | float],
-    settings: PruneSettings, overrides: Mapping[str, Any] | None, progress: Progress | None,
-) -> dict[str, Any]:  # fmt: skip
+    folder: Path, inputs: CheckedInputs, synops: Sequence[str | float], settings: PruneSettings, progress: Progress | None
+) -> dict[str, Any]:
     """Do the work of `prune_front` in a folder that this run holds."""
     costs = build_chip_costs(inputs.network, inputs.profile, inputs.chips)
     all_settings = [require_fit(replace(settings, synops=budget), inputs, costs) for budget in synops]
