@@ -16,6 +16,7 @@ from spear_deploy.network import CONVS, WEIGHTED, Layer, LoihiLIF, Shape, array_
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.placement.populations import Population
 from spear_deploy.placement.weight_bits import MAX_BIAS_EXPONENT, bias_bits, count_mixed_sign_inputs, list_bits
+from spear_deploy.quantize.weighted_inputs import RESET_DELAY
 from spear_deploy.util.number_format import format_shape
 
 LOOP = "a loop without neurons"
@@ -72,11 +73,16 @@ class Replaced:
 
 
 def find_replaced(graph: SNNGraph, profile: HardwareProfile) -> tuple[Replaced, ...]:
-    """Return the resets one step late that come in the step of the spike on the chip; a chip that cannot subtract has none."""
+    """Return the resets one step late that come in the step of the spike on the chip; a chip that cannot subtract has none.
+
+    In integers they have moved already, as the findings of the quantization say.
+    """
     resets = profile.neuron.resets.value
     if profile.neuron.late_reset.value is not False or (resets is not None and "subtract" not in resets):
         return ()
-    late = [layer.name for layer in graph.layers if resets_late(layer.neuron)]
+    findings = graph.metadata.get("quantization", {}).get("findings", ())
+    moved = {finding["layer"] for finding in findings if finding["what"] == RESET_DELAY}
+    late = [layer.name for layer in graph.layers if resets_late(layer.neuron) or layer.name in moved]
     return tuple(Replaced(layer=name, what="a reset one step late", by="a reset in the step of the spike") for name in late)
 
 

@@ -67,13 +67,20 @@ def describe_verdict(deployment: Mapping[str, Any], check: Mapping[str, Any], ti
         "word": word,
         "tone": tone,
         "title": title,
-        "sentence": sentences[deployment["verdict"]],
+        "sentence": sentences[deployment["verdict"]] + _describe_replaced(check.get("replaced", ())),
         "failures": failures,
         "figures": _list_figures(deployment, check),
         "over": over,
         "unsupported": check["unsupported"],
         "notes": deployment["notes"],
     }
+
+
+def _describe_replaced(replaced: Sequence[Mapping[str, Any]]) -> str:
+    """Return a sentence on what the chip does in another way than the trained network, or an empty text."""
+    if not replaced:
+        return ""
+    return f" {join_names([entry['layer'] for entry in replaced])} had {replaced[0]['what']}, here {replaced[0]['by']}."
 
 
 def _list_figures(deployment: Mapping[str, Any], check: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -21,6 +21,7 @@ from spear_deploy.interchange.netx.reader import read_netx
 from spear_deploy.network import IF, LI, LIF, Dense
 from spear_deploy.network.delayed_reset import reset_in_same_step
 from spear_deploy.network.graph import INPUT, Edge, Layer, SNNGraph, chain
+from spear_deploy.quantize import quantize
 from spear_deploy.simulator import SpikeCounts, simulate
 from spear_deploy.simulator.synops import count_synops
 from tests.conftest import shared
@@ -302,6 +303,7 @@ def test_a_late_reset_is_the_chips_reset_in_the_same_step_and_the_verdict_names_
     (row,) = [row for row in report.rows if (row.resource, row.where) == ("late_reset", "a")]
     assert row.status == "ok" and row.detail == "in the step of the spike, where the network resets one step late"
     assert report.placement.cores_used == check(reset_in_same_step(late_net()), load_profile("loihi2")).placement.cores_used
+    assert check(quantize(late_net()), load_profile("loihi2")).replaced == report.replaced
 
 
 @pytest.mark.parametrize(("chip", "verdict"), [("generic45nm", "fits"), ("spinnaker2", "unchecked"), ("loihi1", "does_not_fit")])

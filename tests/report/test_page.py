@@ -123,6 +123,14 @@ def test_the_page_begins_with_the_verdict_and_has_every_number_of_the_result(fol
 
 
 @pytest.mark.lava
+def test_the_lead_names_the_resets_that_moved(folder):
+    moved = {"what": "a reset one step late", "by": "a reset in the step of the spike"}
+    changed(folder, "check", lambda check: check.update(replaced=[{"layer": "fc", **moved}, {"layer": "out", **moved}]))
+    text = render_deployment(read_folder(folder))
+    assert "fc and out had a reset one step late, here a reset in the step of the spike." in text
+
+
+@pytest.mark.lava
 def test_external_text_is_escaped(folder):
     evil = "<script>alert(1)</script>\"'&"
     changed(folder, "cores", lambda cores: cores.update(layers=[evil for _ in cores["layers"]]))
