@@ -21,6 +21,7 @@ def note_chip(graph: SNNGraph, profile: HardwareProfile) -> Iterator[str]:
     """
     yield from note_pools(graph, profile)
     yield from _note_missing_currents(graph, profile)
+    yield from _note_mapper(graph, profile)
 
 
 def note_open_rows(rows: Sequence[BudgetRow], profile: HardwareProfile) -> Iterator[str]:
@@ -65,4 +66,15 @@ def _note_missing_currents(graph: SNNGraph, profile: HardwareProfile) -> Iterato
         yield (
             f"approximation: {join_names(readouts)} {'is' if len(readouts) == 1 else 'are'} read as a potential; "
             f"{profile.name} takes a neuron whose threshold is out of reach"
+        )
+
+
+def _note_mapper(graph: SNNGraph, profile: HardwareProfile) -> Iterator[str]:
+    """Yield a note where the maker's mapper stops at a network that the chip may hold."""
+    fewest = profile.connectivity.mapped_hidden_layers.max_value
+    hidden = sum(layer.neuron is not None for layer in graph.layers) - 1
+    if fewest is not None and 0 < hidden < fewest:
+        yield (
+            f"mapper: the maker's own mapper for {profile.name} stops at fewer than {fewest} hidden layers (the network has "
+            f"{hidden}); the chip's limits hold, so `export` can write its arrays"
         )

@@ -273,6 +273,9 @@ class Connectivity(Block):
     output_reads: Limit = Limit.key("neuron", "neurons that the output layer can read")
     recurrent: Flag = Flag.key("flag", "whether a spike may return to a layer that it has passed")
     recurrent_readout: Flag = Flag.key("flag", "whether spikes of the output layer may go to neurons, its own or others")
+    mapped_hidden_layers: Limit = Limit.key(
+        "layer", "hidden layers below which the maker's mapper stops, although the chip may hold the network"
+    )
     input_to_readout: Flag = Flag.key("flag", "whether the network's input may feed the output layer without a hidden one")
 
     @model_validator(mode="after")

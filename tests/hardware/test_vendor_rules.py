@@ -188,3 +188,13 @@ def test_a_dense_layer_on_speck_is_a_kernel_of_its_map_with_or_without_a_flatten
     report = check(chain([*between, fc], input_shape=(1, side, side)), load_profile("speck2f"))
     what = f"Dense behind a map of {side} x {side}, a convolution with kernel {side}"
     assert [finding.what for finding in report.unsupported] == ([] if fits else [what])
+
+
+def test_a_network_at_which_the_makers_mapper_stops_is_noted() -> None:
+    one, two = (check(mlp(*[4] * n), load_profile("xylo_imu")) for n in (3, 4))
+    assert (one.verdict, two.verdict) == ("fits", "fits")
+    assert notes(one, "mapper") == [
+        "mapper: the maker's own mapper for xylo_imu stops at fewer than 2 hidden layers (the network has 1); the chip's limits "
+        "hold, so `export` can write its arrays"
+    ]
+    assert not notes(two, "mapper") and not notes(check(mlp(4, 4, 4), load_profile("xylo_audio3")), "mapper")

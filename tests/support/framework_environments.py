@@ -19,8 +19,12 @@ BESIDE = {
     "rockpool": ["rockpool==3.1.0"],
     "norse": [],
 }
-HARNESSES = {"neurobench": ["neurobench==2.3.0", "snntorch==1.0.0"]}
+HARNESSES = {
+    "neurobench": ["neurobench==2.3.0", "snntorch==1.0.0"],
+    "xylo": ["rockpool==3.1.0", "xylosim==0.1.3", "bitstruct==8.24.0"],
+}
 ALONE = {"spyx": ["spyx==1.0.0", "nir"]}
+MAPPERS = {"akida": ["akida==2.19.3", "numpy<2"]}
 VERSIONS = {
     "snntorch": "snnTorch 1.0.0",
     "spikingjelly": "SpikingJelly 2.0.0",
@@ -57,14 +61,15 @@ def install(framework: str, folder: Path) -> tuple[Path, dict[str, str]]:
     """
     uv = which("uv") or str(Path(sys.executable).with_name("uv"))
     python, packages = Path(sys.executable), folder / "packages"
-    if framework in ALONE:
+    alone = ALONE | MAPPERS
+    if framework in alone:
         _install(uv, "venv", "-q", "--python", sys.executable, packages)
         python = packages / "bin/python"
-        _install(uv, "pip", "install", "-q", "--python", python, *ALONE[framework])
+        _install(uv, "pip", "install", "-q", "--python", python, *alone[framework])
     elif (BESIDE | HARNESSES)[framework]:
         beside = (BESIDE | HARNESSES)[framework]
         _install(uv, "pip", "install", "-q", "--python", python, "--target", packages, "--no-deps", *beside)
-    return python, {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "" if framework in ALONE else str(packages)}
+    return python, {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "" if framework in alone else str(packages)}
 
 
 def _install(*command: object) -> None:

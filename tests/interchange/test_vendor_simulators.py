@@ -1,0 +1,186 @@
+"""Exports to Xylo and Speck, run by xylosim, rockpool and sinabs."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from spear_deploy.interchange.speck.reader import run_document
+from spear_deploy.interchange.xylo.reader import run_xylosim
+from spear_deploy.network import IF, AvgPool, Conv2d, CubaLI, CubaLIF, Dense, Flatten, Layer
+from spear_deploy.network.graph import SNNGraph, chain
+from spear_deploy.pipeline import api
+from tests.interchange import test_speck_file, test_xylo_file
+from tests.support import samna_stand_in
+from tests.support.framework_environments import NotInstalled, install
+
+PAGE = Path(__file__).parents[2] / "docs" / "howto" / "to_synsense.md"
+SEEDS = range(20)
+XYLO_CHIPS = ("xylo_audio2", "xylo_audio3", "xylo_imu")
+MODULES = {"xylo_audio2": "syns61201", "xylo_audio3": "syns65302", "xylo_imu": "syns63300"}
+
+with_xylosim = pytest.mark.skipif(find_spec("xylosim") is None, reason="xylosim is not installed")
+with_rockpool = pytest.mark.skipif(
+    find_spec("rockpool") is None or find_spec("xylosim") is None, reason="no rockpool and xylosim"
+)
+with_sinabs = pytest.mark.skipif(find_spec("sinabs") is None, reason="sinabs is not installed")
+
+
+def trained_digits(family: str) -> tuple[SNNGraph, Any]:
+    """Return a network trained on the digits, and samples (T, B, 1, 4, 4) or (T, B, 1, 8, 8) of them."""
+    from spear_deploy.data import load_data
+    from spear_deploy.training.fit import train
+
+    rng, data = np.random.default_rng(0), load_data("digits")
+    if family == "xylo":  # 16 inputs: a spike where any of 2 x 2 pixels has one
+        splits = {}
+        for name in ("train", "val", "test"):
+            x = getattr(data, name).x
+            pooled = x.reshape(*x.shape[:-2], 4, 2, 4, 2).max(axis=(-3, -1))
+            splits[name] = replace(getattr(data, name), x=pooled)
+        data = replace(data, **splits)
+        neuron = CubaLIF(tau_mem_s=0.008, tau_syn_s=0.002, w_in=2.0, reset="subtract")
+        weights = [rng.normal(size=(60, 16)) / 2, rng.normal(size=(10, 60)) / 4]
+        layers = [Layer(name="flat", synapse=Flatten()), Layer(name="hidden", synapse=Dense(weight=weights[0]), neuron=neuron)]
+        end: Any = CubaLI(tau_mem_s=0.008, tau_syn_s=0.004)
+        layers.append(Layer(name="out", synapse=Dense(weight=weights[1]), neuron=end))
+        shape = (1, 4, 4)
+    else:
+        conv = Conv2d(weight=rng.normal(size=(8, 1, 3, 3)) / 2, bias=np.zeros(8), padding=(1, 1))
+        layers = [
+            Layer(name="conv", synapse=conv, neuron=IF(reset="subtract")),
+            Layer(name="p", synapse=AvgPool(kernel_size=(2, 2))),
+        ]
+        layers.append(Layer(name="flat", synapse=Flatten()))
+        layers.append(Layer(name="out", synapse=Dense(weight=rng.normal(size=(10, 128)) / 8), neuron=IF(reset="subtract")))
+        shape = (1, 8, 8)
+    graph = train(chain(layers, input_shape=shape), data, epochs=2)
+    x = np.moveaxis(data.test.x[:20], 0, 1)
+    return graph, x
+
+
+@with_xylosim
+@pytest.mark.parametrize("chip", XYLO_CHIPS)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_xylosim_sends_the_spikes_of_the_export(chip: str, seed: int, tmp_path: Path) -> None:
+    """Two hidden layers, one that feeds itself; outputs that spike, or are read as a potential."""
+    graph = test_xylo_file.random_float_network(seed)
+    certificate = api.export(graph, tmp_path / "n.npz", to="xylo", chip=chip, x=test_xylo_file.spikes(graph, seed))
+    assert certificate["mismatches"] == 0
+    assert certificate["vendor"]["mismatches"] == 0 and certificate["vendor"]["simulator"].startswith("xylosim 0.1.3")
+    assert {row["layer"] for row in certificate["vendor"]["layers"]} == {"a", "b", "out"}
+
+
+@with_xylosim
+@pytest.mark.parametrize("chip", ["xylo_audio3", "xylo_imu"])  # Audio 2 has 8 outputs
+def test_xylosim_sends_the_spikes_of_a_trained_network(chip: str, tmp_path: Path) -> None:
+    graph, x = trained_digits("xylo")
+    certificate = api.export(graph, tmp_path / "n.npz", to="xylo", chip=chip, x=x)
+    assert (certificate["does_not_fit"], certificate["mismatches"], certificate["vendor"]["mismatches"]) == ([], 0, 0)
+    assert [row["compared"] for row in certificate["vendor"]["layers"]] == [x.shape[0] * 20 * n for n in (60, 10)]
+
+
+@with_rockpool
+@pytest.mark.parametrize("chip", XYLO_CHIPS)
+def test_the_page_s_loader_gives_rockpool_its_arguments(chip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """rockpool's own simulator, built from the arrays, sends the same; and its configuration takes every argument."""
+    import importlib
+
+    samna_stand_in.install()
+    graph = test_xylo_file.random_float_network(3)
+    api.export(graph, tmp_path / "net.npz", to="xylo", chip=chip)
+    snippet = re.findall(r"```python\n(# rockpool.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[0]
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, Any] = {}
+    exec(snippet.replace("syns61201", MODULES[chip]), scope)
+    assert scope["is_valid"] is True
+    arrays = scope["arrays"]
+    module = "syns61201" if chip == "xylo_audio2" else "syns63300"  # Audio 3 uses the IMU's
+    simulator = importlib.import_module(f"rockpool.devices.xylo.{module}.xylo_sim").XyloSim
+    renamed = {("bias" if name == "bias_hidden" else name): value for name, value in arrays.items()}
+    model = simulator.from_specification(**renamed, dash_syn_2=np.zeros_like(arrays["dash_syn"]), verify_config=False)
+    x = test_xylo_file.spikes(graph, 3)[:, :1].astype(int)
+    _, _, recorded = model.evolve(x[:, 0], record=True)
+    runs = run_xylosim({name: np.asarray(value) for name, value in arrays.items()}, x)
+    assert runs is not None and runs["hidden"].any()
+    np.testing.assert_array_equal(recorded["Spikes"], runs["hidden"][:, 0])
+    np.testing.assert_array_equal(recorded["Vmem_out"], runs["out_v"][:, 0])
+
+
+@with_sinabs
+@pytest.mark.parametrize("seed", SEEDS)
+def test_iaf_squeeze_sends_the_spikes_of_the_export(seed: int, tmp_path: Path) -> None:
+    graph = test_speck_file.random_network(seed)
+    certificate = api.export(graph, tmp_path / "n.json", to="speck", x=test_speck_file.spikes(graph, seed))
+    assert certificate["mismatches"] == 0
+    assert certificate["vendor"]["mismatches"] == 0 and certificate["vendor"]["simulator"].startswith("sinabs 3.1.3")
+
+
+@with_sinabs
+def test_iaf_squeeze_sends_the_spikes_of_a_trained_network(tmp_path: Path) -> None:
+    graph, x = trained_digits("speck")
+    kind = "spikes" if (x == np.rint(x)).all() else "current"
+    certificate = api.export(graph, tmp_path / "n.json", to="speck", x=x, kind=kind)
+    assert (certificate["does_not_fit"], certificate["mismatches"], certificate["vendor"]["mismatches"]) == ([], 0, 0)
+
+
+@with_sinabs
+@pytest.mark.parametrize("seed", [1, 2, 3, 5, 6, 7])
+def test_the_page_s_script_maps_the_integers_without_quantising_anew(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The DynapcnnNetwork of the script sends the export's spikes, and its configuration holds the export's integers."""
+    import torch
+
+    samna_stand_in.install()
+    from sinabs.backend.dynapcnn.chips.dynapcnn import DynapcnnConfigBuilder
+
+    graph = test_speck_file.random_network(seed)
+    x = test_speck_file.spikes(graph, seed)[:, :1]
+    api.export(graph, tmp_path / "net.json", to="speck", x=x)
+    snippet = re.findall(r"```python\n(# sinabs.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[0]
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, Any] = {}
+    exec(snippet, scope)
+    network, document = scope["network"], json.loads((tmp_path / "net.json").read_text())
+    with torch.no_grad():
+        spikes = network(torch.as_tensor(x[:, 0]).float()).numpy()
+    ours = run_document(document, x)[document["output"]][:, 0]
+    np.testing.assert_array_equal(spikes.reshape(ours.shape), ours)
+    assert ours.any() or seed == 6
+    for index, entry in enumerate(document["layers"]):
+        destinations = [d if d in network.dynapcnn_layers else -1 for d in network.layer_destination_map[index]]
+        config = DynapcnnConfigBuilder.get_dynapcnn_layer_config_dict(
+            network.dynapcnn_layers[index], scope["cores"], destinations
+        )
+        assert np.array_equal(np.swapaxes(config["weights"], 2, 3), entry["weight"])
+        assert config["biases"] == (entry["bias"] or [0] * len(entry["weight"]))
+        assert (config["threshold_high"], config["threshold_low"]) == (entry["threshold"], entry["min_v_mem"])
+        assert config["return_to_zero"] == (entry["reset"] == "zero")
+        pools = [d["pooling"] for d in config["destinations"]]
+        assert pools == [d["pool"] for d in entry["destinations"]]
+        assert scope["cores"][index] == entry["core"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(("framework", "words"), [("xylo", "xylosim or rockpool"), ("sinabs", "iaf or page_s_script")])
+def test_the_makers_packages_agree_in_an_environment_that_has_them(framework: str, words: str, tmp_path: Path) -> None:
+    try:
+        python, environment = install(framework, tmp_path)
+    except NotInstalled as reason:
+        pytest.skip(f"{framework}: {reason}")
+    command = [python, "-m", "pytest", __file__, "-n", "0", "-p", "no:cacheprovider", "-W", "ignore", "-rs", "-k", words]
+    completed = subprocess.run(
+        command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[2], timeout=1800, check=False
+    )
+    assert completed.returncode == 0, completed.stdout[-3000:]
+    assert "SKIPPED" not in completed.stdout
