@@ -9,7 +9,7 @@ import pytest
 
 from spear_deploy.budget.energy import estimate_energy, unknown_energy
 from spear_deploy.budget.traffic import count_traffic
-from spear_deploy.hardware.profile import HardwareProfile, load_profile
+from spear_deploy.hardware.profile import HardwareProfile, load_profile, override_facts
 from spear_deploy.network import IF, Conv1d, Dense
 from spear_deploy.network.graph import INPUT, Edge, Layer, SNNGraph, chain
 from spear_deploy.placement.place import place
@@ -63,6 +63,17 @@ def test_hops_cross_the_mesh_in_order_of_the_cores() -> None:
     two_rows = small_chip("loihi1", core__neurons=1, topology__mesh_columns=2, topology__mesh_rows=16)
     flow = count_traffic(net, two_rows, place(net, two_rows), counts)
     assert (flow.hops_ew, flow.hops_ns) == (4 * 5 * 2 * 1, 8 * 5 * 2)
+
+
+def test_the_energy_of_hops_is_that_of_both_directions() -> None:
+    """80 messages cross 40 tiles east-west and 80 north-south on two columns; each direction has its own price."""
+    chip = small_chip("loihi1", core__neurons=1, topology__mesh_columns=2, topology__mesh_rows=16)
+    chip = override_facts(chip, {"energy.hop_ew_pj": 3.0, "energy.hop_ns_pj": 5.0})
+    net = dense_net(1, 8, 2)
+    sent = {INPUT: np.array([0]), "fc1": np.full(8, 10), "fc2": np.zeros(2, int)}
+    energy, _ = run(net, chip, SpikeCounts(sent=sent, steps=10, samples=2))
+    (hop,) = [term for term in energy.terms if term.name == "hop"]
+    assert hop.joules == pytest.approx((40 * 3.0 + 80 * 5.0) * 1e-12, rel=1e-12)
 
 
 def test_the_next_tile_is_a_neighbour_at_the_end_of_a_row_too() -> None:

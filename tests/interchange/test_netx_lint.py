@@ -80,15 +80,18 @@ def test_gaps_in_the_numbering_are_a_finding(tmp_path):
     assert [finding.rule for finding in lint_netx(path)] == ["missing-key"]
 
 
-@pytest.mark.parametrize("seed", range(15))
-def test_exported_files_have_no_breaking_finding(seed, tmp_path):
-    try:
-        notes = write_netx(random_chain(seed), tmp_path / "a.net")
-    except SpearError:
-        return
-    result = lint_netx(tmp_path / "a.net")
-    assert not [str(finding) for finding in result if finding.breaks]
-    assert len(result) == sum("refDelay" in note for note in notes)
+def test_exported_files_have_no_breaking_finding(tmp_path):
+    written = 0
+    for seed in range(15):
+        try:
+            notes = write_netx(random_chain(seed), tmp_path / "a.net")
+        except SpearError:
+            continue
+        result = lint_netx(tmp_path / "a.net")
+        assert not [str(finding) for finding in result if finding.breaks], seed
+        assert len(result) == sum("refDelay" in note for note in notes), seed
+        written += 1
+    assert written >= 10
 
 
 @pytest.mark.parametrize("name", ["netx_tinynet/tiny.net", "netx_oxford/network.net", "netx_pilotnet_lif/network.net"])

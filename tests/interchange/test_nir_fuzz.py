@@ -170,10 +170,11 @@ def check(tree, **options):
             graph = read(tree, **options)
         except SpearError as error:
             assert str(error).strip() and "\n" not in str(error)
-            return
+            return False
         assert isinstance(graph, SNNGraph) and all(isinstance(note, str) for note in graph.metadata["assumptions"])
         if sum(int(np.prod(graph.shape_of(layer.name), dtype=float)) for layer in graph.layers) < 5000:
             simulate(graph, np.ones((2, 1, *graph.input_shape), bool))
+        return True
 
 
 SOURCE = st.sampled_from([None, None, *FRAMEWORKS])
@@ -186,10 +187,17 @@ def test_what_is_mutated_is_read():
         assert read(tree).layers
 
 
-@QUICK
-@given(mutated(), SOURCE)
-def test_mutated_trees_are_read_or_refused(tree, source):
-    check(tree, source=source)
+def test_mutated_trees_are_read_or_refused():
+    """Of 300 mutated trees at least 30 are read and 30 refused."""
+    read_trees = []
+
+    @QUICK
+    @given(mutated(), SOURCE)
+    def run(tree, source):
+        read_trees.append(check(tree, source=source))
+
+    run()
+    assert sum(read_trees) >= 30 and read_trees.count(False) >= 30
 
 
 @pytest.mark.slow

@@ -83,8 +83,8 @@ def run_wild(seeds: range, folder: Any) -> tuple[Counter[str], Counter[str], lis
 
 
 LEAST = {
-    "count": 1.0, "simulate": 1.0, "check": 1.0, "simulate --chip": 0.35, "explain": 0.06, "export nir": 0.25, "export netx": 0.12,
-    "export onnx": 0.85,
+    "count": 1.0, "simulate": 1.0, "check": 1.0, "simulate --chip": 0.35, "explain": 0.06, "export nir": 0.25,
+    "export netx": 0.12, "export onnx": 0.85,
 }  # fmt: skip
 """Shares of the calls of a command that must give a result; all others are refused with a sentence."""
 
