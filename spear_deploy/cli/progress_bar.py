@@ -40,7 +40,8 @@ class Display(AbstractContextManager["Display"]):
         if not self.quiet and self.console.is_terminal:
             from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+            times = (TextColumn("elapsed"), TimeElapsedColumn(), TextColumn("remaining"), TimeRemainingColumn())
+            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), *times)
             self.bars = Progress(*columns, console=self.console, transient=True)
             self.bars.start()
             self.task = self.bars.add_task("starting", total=None, visible=self.visible)
@@ -82,4 +83,4 @@ class Display(AbstractContextManager["Display"]):
             self._line(self.stage)
 
     def _line(self, stage: str) -> None:
-        self.console.print(f"[{time.monotonic() - self.begin:6.1f} s] {stage}", highlight=False, markup=False)
+        self.console.print(f"[elapsed {time.monotonic() - self.begin:6.1f} s] {stage}", highlight=False, markup=False)

@@ -19,6 +19,11 @@ TOO_WIDE = """() => [...document.querySelectorAll('body *')].filter(e => {
   const r = e.getBoundingClientRect();
   return r.width > 0 && r.right > document.documentElement.clientWidth + 1 && !e.closest('.scroll, svg');
 }).map(e => e.tagName + '.' + e.className + ': ' + e.textContent.trim().slice(0, 40))"""
+WIDE_TABLES = """() => {
+  document.querySelectorAll('details').forEach(d => { d.open = true; });
+  const wide = [...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth);
+  return wide.map(e => e.textContent.trim().slice(0, 40));
+}"""
 CLIPPED = "() => [...document.querySelectorAll('svg text')].filter(t => {\
   const r = t.getBoundingClientRect(), b = document.body.getBoundingClientRect();\
   return r.width > 0 && (r.left < b.left - 1 || r.right > b.right + 1) && !t.closest('.scroll');\
@@ -70,6 +75,11 @@ def test_nothing_overflows_and_no_request_leaves_the_page(pages, tmp_path):
                     assert len(picture) > 50_000
                     page.context.close()
         assert len(papers) == 2 and len({colour for _, colour in papers}) == 2
+
+
+def test_no_table_is_wider_than_a_telephone(pages):
+    with browser() as chromium:
+        assert opened(chromium, pages[0], 390, "light").evaluate(WIDE_TABLES) == []
 
 
 def test_tooltips_work_without_a_script(pages):
