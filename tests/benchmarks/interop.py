@@ -174,7 +174,7 @@ def primitives_table() -> str:
                 users.setdefault(kind, []).append(name)
         for kind, write in PRIMITIVES.items():
             write(path)
-            graph = read_nir(path, dt_s=1e-3, reset="value")
+            graph = read_nir(path, dt_s=1e-3, reset="value", source="nir")
             simulate(graph, spikes_for(graph))
             parts = [type(p).__name__ for layer in graph.layers for p in (layer.synapse, layer.neuron) if p is not None]
             edges = [f"an edge of {edge.delay} steps" for edge in graph.edges if edge.delay]
