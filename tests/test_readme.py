@@ -83,9 +83,9 @@ def test_each_claim_names_a_test_file():
         assert "\ndef test_" in (ROOT / name).read_text(), name
 
 
-def test_there_are_14_profiles():
+def test_there_are_16_profiles():
     assert "Sixteen chips are\ndescribed" in README and "16 profiles" in README
-    assert len(list_profiles()) == 14
+    assert len(list_profiles()) == 16
 
 
 def test_74_cores_of_pilotnet_are_tested():
