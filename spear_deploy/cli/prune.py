@@ -40,6 +40,10 @@ from spear_deploy.cli.options import (
 @click.option("--parameters", metavar="N|X%", help="Parameters: weights, biases, batch norm.")
 @click.option("--budgets", metavar="X%,X%,...", help="Several SynOps budgets, found by one search.")
 @method
+@click.option(
+    "--levers", metavar="NAMES",
+    help="What --method recipe removes: channels, weights or channels,weights.  [default: what the chip rewards]",
+)  # fmt: skip
 @click.option("--episodes", type=click.IntRange(min=1), help="Number of plans to evaluate.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs of the first fine-tuning.")
 @click.option("--out", required=True, metavar="DIR", help="Folder for pruned.snn, search.json, plan.json and a page.")
@@ -52,10 +56,12 @@ from spear_deploy.cli.options import (
 def prune(
     net: str, chip: str, data: str, out: str, budgets: str | None, method: str | None, episodes: int | None, epochs: int | None,
     overrides: dict[str, str], seed: int, quiet: bool, as_json: bool, synops: str | None, energy_uj: str | None,
-    latency_ms: str | None, cores: str | None, memory: str | None, parameters: str | None, steps: int | None,
+    latency_ms: str | None, cores: str | None, memory: str | None, parameters: str | None, levers: str | None, steps: int | None,
     encoding: str | None, **source: Any,
 ) -> None:  # fmt: skip
-    """Prune the channels of a network until, fine-tuned, it meets its budgets; without a budget, until it fits the chip.
+    """Prune a network until, fine-tuned, it meets its budgets; without a budget, until it fits the chip.
+
+    All methods remove channels; `recipe` also removes weights, where the profile of the chip says that zeros save something.
 
     Several budgets hold together. Measurements are kept in checkpoint.json: after an interruption the same command continues
     from them.
@@ -71,7 +77,7 @@ def prune(
         raise click.UsageError("--budgets and --synops do not go together; give one of them")
     options = {
         "synops": synops, "energy_uj": energy_uj, "latency_ms": latency_ms, "cores": cores, "memory": memory,
-        "parameters": parameters, "method": method, "episodes": episodes, "epochs": epochs, "seed": seed,
+        "parameters": parameters, "method": method, "levers": levers, "episodes": episodes, "epochs": epochs, "seed": seed,
     }  # fmt: skip
     graph = load_net(net, data, **source)
     coding = {"steps": steps, "encoding": encoding}
@@ -92,6 +98,8 @@ def prune(
 
 def _show(console: Any, facts: Mapping[str, Any]) -> None:
     """Print the results of one network or of several."""
+    from spear_deploy.cli.tables import make_table
+
     rows = facts.get("front", [facts])
     for row in rows:
         accuracy, synops = row["accuracy"], row["synops"]
@@ -103,6 +111,11 @@ def _show(console: Any, facts: Mapping[str, Any]) -> None:
         )
         widths = ", ".join(f"{name} {before}→{after}" for name, (before, after) in row["widths"].items())
         console.print(f"widths: {widths}", highlight=False)
+        if row.get("levers"):
+            stages = [
+                (stage["lever"], stage["synops"], f"{stage['accuracy']:.2%}", stage["batches"] or "") for stage in row["levers"]
+            ]
+            console.print(make_table("", ("after", "SynOps", "accuracy", "batches"), stages, numbers=(1, 2, 3)), highlight=False)
         for note in row["notes"]:
             console.print(f"note: {note}", highlight=False, markup=False)
         console.print("files: " + ", ".join(row["files"].values()), highlight=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,11 @@ from spear_deploy.pipeline.result import add_header
 from spear_deploy.pruning.budgets import WRITTEN
 from spear_deploy.pruning.candidates import list_unprunable
 from spear_deploy.pruning.chip_costs import ChipCosts, build_chip_costs
+from spear_deploy.pruning.levers import Stage
 from spear_deploy.pruning.prune_to_budget import PrunedResult, allow_overshoot, prune_to_budget
-from spear_deploy.pruning.search.search import search_front
+from spear_deploy.pruning.search.recipes import search_recipes
+from spear_deploy.pruning.search.search import SearchResult, search_front
+from spear_deploy.pruning.search.settings import RECIPE
 from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.pruning.tune.measure import DeployedForm, deploy_float
 from spear_deploy.report import write_report
@@ -53,11 +56,12 @@ def prune(
         net, chip, data, out, overrides, progress: those of `deploy`.
         settings: budgets, method, episodes, epochs and seed.
         options: fields of `PruneSettings` by name, in place of or on top of `settings`: `synops="50%"`, `energy_uj=3.5`,
-            `latency_ms`, `cores`, `memory` (words), `parameters`, `method="evolution"`, `episodes`, `epochs`, `seed`.
-            How network and data are read: those of `load`, and `steps` and `encoding` of `load_data`.
+            `latency_ms`, `cores`, `memory` (words), `parameters`, `method="evolution"`, `levers="channels,weights"`, `episodes`,
+            `epochs`, `seed`. How network and data are read: those of `load`, and `steps` and `encoding` of `load_data`.
 
     Returns:
-        {accuracy, synops, budgets, verdict, cores_used, widths, not_prunable, files, notes, ...}, measured on the test split.
+        {accuracy, synops, budgets, verdict, cores_used, widths, levers, batches, not_prunable, files, notes, ...}, measured on
+        the test split.
 
     Raises:
         BudgetError: a budget cannot be reached; the message names the lowest that can.
@@ -131,10 +135,19 @@ def _prune_front_into(
     costs = build_chip_costs(inputs.network, inputs.profile, inputs.chips)
     all_settings = [require_fit(replace(settings, synops=budget), inputs, costs) for budget in synops]
     dense = evaluate(inputs.network, inputs.dataset.test)
-    plans = search_front(
-        inputs.network, inputs.dataset, replace(all_settings[0], search=allow_overshoot(settings.search_settings)), synops,
-        chip=costs, checkpoint=folder / CHECKPOINT, progress=progress,
-    )  # fmt: skip
+    plans: Iterable[SearchResult]
+    if settings.method == RECIPE:  # recipes learn for their budget, so that budgets share nothing but the checkpoint
+        plans = (
+            search_recipes(
+                inputs.network, inputs.dataset, budget_settings, chip=costs, checkpoint=folder / CHECKPOINT, progress=progress
+            )
+            for budget_settings in all_settings
+        )
+    else:
+        plans = search_front(
+            inputs.network, inputs.dataset, replace(all_settings[0], search=allow_overshoot(settings.search_settings)), synops,
+            chip=costs, checkpoint=folder / CHECKPOINT, progress=progress,
+        )  # fmt: skip
     rows = []
     for budget_settings, plan in zip(all_settings, plans, strict=False):  # fewer plans where Ctrl-C ended the search
         pruned = prune_to_budget(
@@ -211,6 +224,8 @@ def _measure_result(
         "cores_used": report.cores_used,
         "cores_limit": report.cores_limit,
         "widths": pruned.widths,
+        "levers": [{**stage.to_json(), **_measure_stage(stage, inputs)} for stage in pruned.stages],
+        "batches": pruned.to_json()["batches"],
         "not_prunable": list_unprunable(inputs.network),
         "method": search.method if search else None,
         "evaluations": search.evaluations if search else 0,
@@ -218,3 +233,9 @@ def _measure_result(
         "seconds": pruned.seconds,
         "notes": pruned.notes,
     }
+
+
+def _measure_stage(stage: Stage, inputs: CheckedInputs) -> dict[str, float]:
+    """Return SynOps and accuracy of a stage of pruning on the test split."""
+    result = evaluate(stage.graph, inputs.dataset.test)
+    return {"synops": result.synops.total, "accuracy": result.accuracy}

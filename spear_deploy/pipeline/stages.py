@@ -25,7 +25,9 @@ from spear_deploy.pipeline.deployment import DeploySettings
 from spear_deploy.pipeline.preflight import LAVA_FAMILY, CheckedInputs, grade_split
 from spear_deploy.pipeline.report_facts import describe_layers
 from spear_deploy.pipeline.stage_cache import StageOutput
+from spear_deploy.pruning.levers import choose_levers
 from spear_deploy.pruning.prune_to_budget import prune_to_budget
+from spear_deploy.pruning.search.settings import RECIPE
 from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.simulator import ChipRun, spike_comparison
 from spear_deploy.simulator.recordings import read_counts, write_counts
@@ -93,7 +95,8 @@ def prune(task: Task, mark: str) -> StageOutput:
     with the same inputs, a search that was stopped goes on.
     """
     checkpoint = task.folder / CHECKPOINT.format(mark)
-    settings = PruneSettings(synops=task.settings.synops, method=task.settings.method, seed=task.settings.seed)
+    levers = choose_levers(task.inputs.profile) if task.settings.method == RECIPE else None
+    settings = PruneSettings(synops=task.settings.synops, method=task.settings.method, levers=levers, seed=task.settings.seed)
     pruned = prune_to_budget(
         task.network(DENSE), task.inputs.dataset, settings, deployed=(task.inputs.deploy_integers,), checkpoint=checkpoint,
         progress=task.progress,

@@ -24,12 +24,15 @@ from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pruning.budgets import ACTIVE, resource_name
 from spear_deploy.pruning.chip_costs import ChipCosts
+from spear_deploy.pruning.levers import Stage, measure_stage, note_unrewarded
 from spear_deploy.pruning.plan import PruningPlan
+from spear_deploy.pruning.search.recipes import search_recipes
 from spear_deploy.pruning.search.search import SearchResult, search
-from spear_deploy.pruning.search.settings import SearchSettings
+from spear_deploy.pruning.search.settings import RECIPE, SearchSettings
 from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.pruning.tune.fine_tuning import FineTuning
 from spear_deploy.pruning.tune.measure import BudgetMonitor, BudgetUse, DeployedForm, list_budget_rows
+from spear_deploy.pruning.tune.thin_weights import count_zero_weights
 from spear_deploy.training.evaluation import Evaluation
 from spear_deploy.util.progress import Progress
 
@@ -57,6 +60,9 @@ class PrunedResult:
         met: whether all budgets hold with their margin, and the chip's own limits where they are part of the budgets.
         search: its result; None where the network was within the budgets without pruning.
         history: a row an epoch of fine-tuning.
+        stages: the network before pruning, after each lever, and after fine-tuning, which changes firing rates by learning,
+            thresholds and last zeros ("rates"); empty where nothing was changed.
+        batches: that were learnt from, {"search", "fine_tune"}.
         notes: sentences on what was assumed or could not be met.
         seconds: wall time by part.
         interrupted: whether search or fine-tuning was cut short.
@@ -72,6 +78,8 @@ class PrunedResult:
     met: bool
     search: SearchResult | None
     history: tuple[dict[str, Any], ...] = ()
+    stages: tuple[Stage, ...] = ()
+    batches: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     interrupted: bool = False
@@ -112,6 +120,8 @@ class PrunedResult:
             "lre": None if estimator is None else {"kind": estimator.kind, **estimator.to_json()},
             "search": list(result.history) if result else [],
             "rungs": list(result.rounds) if result else [],
+            "levers": [stage.to_json() for stage in self.stages],
+            "batches": {**self.batches, "all": sum(self.batches.values())},
             "fine_tune": list(self.history),
             "notes": self.notes,
             "seconds": self.seconds,
@@ -162,18 +172,20 @@ def prune_to_budget(
         return _summarize(graph, graph, PruningPlan(kept=whole), monitor, use, notes=notes, search=None)
     if search_result is None:
         settings = replace(settings, search=allow_overshoot(settings.search_settings))
-        search_result = search(graph, dataset, settings, chip=chip, checkpoint=checkpoint, progress=progress)
+        find = search_recipes if settings.method == RECIPE else search
+        search_result = find(graph, dataset, settings, chip=chip, checkpoint=checkpoint, progress=progress)
     search_end = time.perf_counter()
     tuning = FineTuning(
         search_result.graph, graph, dataset, monitor,
-        criterion=settings.search_settings.criterion, seed=settings.seed, progress=progress,
+        criterion=settings.search_settings.criterion, thinned=search_result.thinned, hints=search_result.hints,
+        seed=settings.seed, progress=progress,
     )  # fmt: skip
     tuning.run(settings.epochs)
     if search_result.interrupted:
         notes.append(f"the search was interrupted after {len(search_result.history)} plans; the best of them was taken")
     if tuning.interrupted:
         notes.append(f"fine-tuning was interrupted after {len(tuning.history)} epochs; the best network so far was taken")
-    notes += [*tuning.notes, *_note_margin(monitor, tuning.use)]
+    notes += [*tuning.notes, *_note_levers(search_result, tuning.graph, chip), *_note_margin(monitor, tuning.use)]
     end = time.perf_counter()
     return _summarize(
         graph,
@@ -183,6 +195,8 @@ def prune_to_budget(
         tuning.use,
         search=search_result,
         history=tuple(tuning.history),
+        stages=_list_stages(graph, search_result, tuning, dataset),
+        batches={"search": search_result.batches, "fine_tune": tuning.batches},
         notes=notes,
         seconds={**search_result.seconds, "fine_tune": end - search_end, "prune": end - begin},
         interrupted=search_result.interrupted or tuning.interrupted,
@@ -220,6 +234,25 @@ def preflight_warnings(graph: SNNGraph, evaluation: Evaluation, classes: int) ->
             f"classes (spikes per neuron and step: {text}); train it first, or check that data and network belong together"
         )
     return notes
+
+
+def _note_levers(result: SearchResult, graph: SNNGraph, chip: ChipCosts | None) -> list[str]:
+    """Return how many weights are zero where weights were removed, and whether the chip rewards that."""
+    if not result.thinned:
+        return []
+    zeros, weights = count_zero_weights(graph)
+    return [f"{zeros} of {weights} weights are zero", *note_unrewarded(("weights",), chip.profile if chip else None)]
+
+
+def _list_stages(graph: SNNGraph, result: SearchResult, tuning: FineTuning, dataset: Dataset) -> tuple[Stage, ...]:
+    """Return the networks from trained to fine-tuned, measured on all of validation."""
+    levers = result.stages or (measure_stage("channels", result.graph, dataset.val, result.batches),)
+    measured = [measure_stage(stage.name, stage.graph, dataset.val, stage.batches) for stage in levers]
+    return (
+        measure_stage("trained", graph, dataset.val),
+        *measured,
+        measure_stage("rates", tuning.graph, dataset.val, tuning.batches),
+    )
 
 
 def _note_margin(monitor: BudgetMonitor, use: BudgetUse) -> list[str]:

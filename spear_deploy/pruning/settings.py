@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 from spear_deploy.errors import BudgetError
 from spear_deploy.pruning.budgets import WRITTEN, Amount, Budgets, parse_amount
-from spear_deploy.pruning.search.settings import DEFAULT_METHOD, SearchSettings, check_method, default_settings
+from spear_deploy.pruning.levers import parse_levers
+from spear_deploy.pruning.search.settings import DEFAULT_METHOD, RECIPE, SearchSettings, check_method, default_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,13 +25,16 @@ class PruneSettings:
         parameters: weights, biases and batch norm's numbers.
         fit: whether the chip's own limits (cores, memory, axons, fan-out, ...) must hold too.
         method: of the search, one of `search.settings.METHODS`.
+        levers: what the method `recipe` removes, "channels", "weights" or both; unless given what the chip rewards. All other
+            methods remove channels.
         episodes: plans that the search tries; those of `search` unless given.
         epochs: of the first fine-tuning; up to four thirds more are added while a budget does not hold.
         seed: of everything random; the same seed gives the same network.
         search: details of the search; the defaults of the method unless given.
 
     Raises:
-        BudgetError: a limit is neither a number nor a share above 0; there is no such method; fewer than one episode or epoch.
+        BudgetError: a limit is neither a number nor a share above 0; there is no such method or lever, or the method does not
+            have the lever; fewer than one episode or epoch.
     """
 
     synops: str | float | None = None
@@ -41,6 +45,7 @@ class PruneSettings:
     parameters: str | float | None = None
     fit: bool = False
     method: str = DEFAULT_METHOD
+    levers: str | tuple[str, ...] | None = None
     episodes: int | None = None
     epochs: int = 40
     seed: int = 0
@@ -48,6 +53,10 @@ class PruneSettings:
 
     def __post_init__(self) -> None:
         check_method(self.method)
+        if self.levers is not None and parse_levers(self.levers) != ("channels",) and self.method != RECIPE:
+            raise BudgetError(
+                f"levers: method '{self.method}' removes channels alone; choose method '{RECIPE}' for other levers, or 'channels'"
+            )
         for name, text in self.limits.items():
             parse_amount(text, name)
         for name, value in (("episodes", self.episodes), ("epochs", self.epochs)):

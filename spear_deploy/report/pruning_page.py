@@ -9,7 +9,7 @@ from typing import Any
 
 from spear_deploy.errors import FileError
 from spear_deploy.report.chart import Series, draw_chart
-from spear_deploy.report.search_charts import draw_search, pareto_front
+from spear_deploy.report.search_charts import describe_levers, draw_search, pareto_front
 from spear_deploy.util.files import require_file
 from spear_deploy.util.number_format import number, percent
 
@@ -39,7 +39,8 @@ def describe_results(folder: Path) -> dict[str, Any]:
         "channels": [before for before, _ in rows[0]["widths"].values()],
         "chip": rows[0]["chip"],
         "parts": [
-            {"name": row["wanted"], "charts": draw_search(search)["charts"]} for row, search in zip(rows, searches, strict=True)
+            {"name": row["wanted"], "charts": draw_search(search)["charts"], "levers": describe_levers(row.get("levers") or [])}
+            for row, search in zip(rows, searches, strict=True)
         ],
     }
 

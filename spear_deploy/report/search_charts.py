@@ -12,8 +12,12 @@ from spear_deploy.util.number_format import compact, number, percent, plural
 NAMES = {
     "spear": "SPEAR (DDPG)", "td3": "TD3", "sac": "SAC", "evolution": "Regularised evolution", "gp": "A Gaussian process",
     "cma-es": "CMA-ES", "tpe": "TPE", "threshold": "A threshold on importance", "random": "Random search",
-    "uniform": "The uniform baseline",
+    "uniform": "The uniform baseline", "recipe": "The search of recipes",
 }  # fmt: skip
+
+
+STAGE_NAMES = {"rates": "fine-tuning, firing rates"}
+"""Names of stages that are not those of the file."""
 
 
 def draw_search(search: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,7 +39,39 @@ def draw_search(search: Mapping[str, Any]) -> dict[str, Any]:
     if epochs:
         charts += [_draw_synops(search, epochs), _draw_accuracy(epochs)]
     budgets = [{"name": name.replace("_", " "), **row} for name, row in search.get("budgets", {}).items()]
-    return {"charts": charts, "summary": _summarize_search(search), "budgets": budgets if len(budgets) > 1 else []}
+    return {
+        "charts": charts,
+        "summary": _summarize_search(search),
+        "budgets": budgets if len(budgets) > 1 else [],
+        "levers": describe_levers(search.get("levers") or []),
+    }
+
+
+def describe_levers(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Return a row for each stage from trained to fine-tuned: its SynOps and accuracy, and what they changed by.
+
+    Args:
+        stages: rows of `lever`, `synops`, `accuracy` and `batches`; none in files written before levers were recorded.
+
+    >>> row = {"lever": "trained", "synops": 200.0, "accuracy": 0.9, "batches": 0}
+    >>> describe_levers([row, {"lever": "channels", "synops": 100.0, "accuracy": 0.88, "batches": 70}])[1]
+    {'name': 'channels', 'synops': '100', 'left': '50 %', 'accuracy': '88.00 %', 'change': '−2.0 points', 'batches': '70'}
+    """
+    rows = []
+    for index, stage in enumerate(stages):
+        before = stages[max(index - 1, 0)]
+        points = 100 * (stage["accuracy"] - before["accuracy"])
+        rows.append(
+            {
+                "name": STAGE_NAMES.get(stage["lever"], stage["lever"]),
+                "synops": number(stage["synops"]),
+                "left": percent(stage["synops"] / max(stages[0]["synops"], 1e-12)) if index else "",
+                "accuracy": percent(stage["accuracy"], 2),
+                "change": f"{'−' if points < 0 else '+'}{abs(points):.1f} points" if index else "",
+                "batches": str(stage["batches"]) if index else "",
+            }
+        )
+    return rows
 
 
 def pareto_front(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

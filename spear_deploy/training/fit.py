@@ -11,14 +11,17 @@ import numpy as np
 
 from spear_deploy.data import Dataset
 from spear_deploy.errors import DataError
+from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.training.evaluation import BATCH, QuickEvaluation, quick_evaluate
-from spear_deploy.training.losses import average_outputs, batch_losses
+from spear_deploy.training.losses import batch_losses
 from spear_deploy.training.synops_penalty import SynOpsPenalty
 from spear_deploy.util.extras import require_packages
 from spear_deploy.util.progress import Progress
 
 if TYPE_CHECKING:
+    import torch
+
     from spear_deploy.norse.network import NorseNetwork
 
 MAX_SINGLE_THREAD_NEURONS = 1_000_000
@@ -45,6 +48,7 @@ class Recipe:
         synops_budget: SynOps per inference that the penalty leads to; None: no penalty.
         dual: dual variable of the penalty at the start.
         interruptible: Ctrl-C ends learning and returns the best epoch so far, instead of being passed on.
+        keeps_zeros: weights that are zero at the start stay zero; otherwise they learn as all others do.
         device: of torch.
     """
 
@@ -60,6 +64,7 @@ class Recipe:
     synops_budget: float | None = None
     dual: float = 0.0
     interruptible: bool = False
+    keeps_zeros: bool = False
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -87,6 +92,7 @@ class Fit:
         history: a row an epoch: loss, validation accuracy and SynOps, and the dual variable of the SynOps penalty.
         last: the last epoch on validation; None if learning was stopped before the first epoch was over.
         dual: dual variable of the SynOps penalty at the end.
+        batches: that were learnt from.
         interrupted: whether Ctrl-C ended it early; `graph` is then the best epoch so far, or the start.
     """
 
@@ -94,6 +100,7 @@ class Fit:
     history: tuple[dict[str, float], ...]
     last: QuickEvaluation | None = None
     dual: float = 0.0
+    batches: int = 0
     interrupted: bool = False
 
 
@@ -156,7 +163,7 @@ def fit(
     dataset: Dataset,
     recipe: Recipe,
     *,
-    teacher: SNNGraph | None = None,
+    hints: Array | None = None,
     progress: Progress | None = None,
 ) -> Fit:
     """Learn by a recipe, and return the network with the history of learning.
@@ -165,12 +172,22 @@ def fit(
         graph: the start.
         dataset: as in `train`.
         recipe: how to learn.
-        teacher: a network, usually the one before pruning, whose outputs are learnt besides the labels.
+        hints: (N, outputs), learnt besides the labels: for each training sample the mean outputs of a teacher, usually the
+            network before pruning. `average_outputs` computes them, once for any number of fits.
         progress: is called after each epoch.
+
+    Raises:
+        DataError: data and network do not fit, or there is not a hint for each training sample and output.
     """
-    dataset.check(graph.input_shape, int(np.prod(graph.shape_of(graph.output))))
+    outputs = int(np.prod(graph.shape_of(graph.output)))
+    dataset.check(graph.input_shape, outputs)
+    if hints is not None and hints.shape != (len(dataset.train), outputs):
+        raise DataError(
+            f"hints: of shape {hints.shape}, expected {(len(dataset.train), outputs)}, the mean outputs of a teacher for each "
+            "training sample; compute them with `average_outputs`"
+        )
     with limit_threads(graph):
-        return _Trainer(graph, dataset, recipe, teacher).run(progress)
+        return _Trainer(graph, dataset, recipe, hints).run(progress)
 
 
 @contextmanager
@@ -194,7 +211,7 @@ def limit_threads(graph: SNNGraph) -> Iterator[None]:
 class _Trainer:
     """A network while it learns, and its best epoch so far."""
 
-    def __init__(self, graph: SNNGraph, dataset: Dataset, recipe: Recipe, teacher: SNNGraph | None) -> None:
+    def __init__(self, graph: SNNGraph, dataset: Dataset, recipe: Recipe, hints: Array | None) -> None:
         import torch
 
         from spear_deploy.norse.network import to_norse
@@ -214,7 +231,8 @@ class _Trainer:
             )
         self.rng = np.random.default_rng(recipe.seed)
         self.labels = torch.from_numpy(np.array(dataset.train.y)).to(device)
-        self.hints = None if teacher is None else torch.from_numpy(average_outputs(teacher, dataset.train)).to(device)
+        self.hints = None if hints is None else torch.from_numpy(np.array(hints, np.float32)).to(device)
+        self.zeros = _find_zero_weights(self.network) if recipe.keeps_zeros else []
         self.best = _BestEpoch(graph)
         self.history: list[dict[str, float]] = []
         self.last: QuickEvaluation | None = None
@@ -236,7 +254,10 @@ class _Trainer:
                 raise
             interrupted = True
         history = tuple(self.history)
-        return Fit(graph=self.best.graph, history=history, last=self.last, dual=self.dual, interrupted=interrupted)
+        return Fit(
+            graph=self.best.graph, history=history, last=self.last, dual=self.dual, batches=self.steps_done,
+            interrupted=interrupted,
+        )  # fmt: skip
 
     def _run_epoch(self, epoch: int, progress: Progress | None) -> None:
         from spear_deploy.norse.network import to_graph
@@ -268,9 +289,19 @@ class _Trainer:
             total.backward()  # type: ignore[no-untyped-call]
             self.optimiser.step()
             self.cycle.step()
+            with torch.no_grad():
+                for weight, zero in self.zeros:
+                    weight.masked_fill_(zero, 0.0)
             self.steps_done += 1
             entropies.append(float(entropy.detach()))
         return float(np.mean(entropies)) if entropies else 0.0
+
+
+def _find_zero_weights(network: NorseNetwork) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return the weights of each synapse that has zeros, and where these are: (weight, boolean of its shape)."""
+    weights = (getattr(network.module_of(layer.name).synapse, "weight", None) for layer in network.graph.layers)
+    pairs = [(weight, weight.detach() == 0) for weight in weights if weight is not None]
+    return [(weight, zero) for weight, zero in pairs if bool(zero.any())]
 
 
 @dataclass

@@ -308,12 +308,12 @@ def test_the_smallest_weights_become_zero_until_the_budget_is_met(task):
     def value(network):
         return evaluate(network, data.val).synops.total / (0.96 * result.synops.total)
 
-    thin = last_adjustments.zero_weights(graph, result.counts.sent, value)
+    thin = last_adjustments.zero_weights(graph, result.counts, value)
     assert 0.98 <= value(thin) <= 1
     gone = (thin["hidden"].synapse.weight == 0) & (graph["hidden"].synapse.weight != 0)
     assert 0 < gone.mean() <= last_adjustments.WEIGHTS_SPAN
     assert np.abs(graph["hidden"].synapse.weight[gone]).mean() < np.abs(graph["hidden"].synapse.weight[~gone]).mean()
-    assert last_adjustments.zero_weights(graph, result.counts.sent, lambda network: 0.9) is graph
+    assert last_adjustments.zero_weights(graph, result.counts, lambda network: 0.9) is graph
 
 
 def test_channels_are_dropped_until_the_excess_is_gone(task):

@@ -56,6 +56,7 @@ class Problem:
         history: a row an evaluation.
         tuned_networks: networks that were fine-tuned in this process, by key of their measurement.
         network: the best plan's after successive halving; None without.
+        batches: that were learnt from, those whose measurements a checkpoint holds included.
         min_widths: fewest channels of each group.
         scaled_target: use of a limit of activity that proposals are scaled to.
     """
@@ -73,6 +74,7 @@ class Problem:
     history: list[dict[str, Any]] = field(default_factory=list)
     tuned_networks: dict[str, SNNGraph] = field(default_factory=dict)
     network: SNNGraph | None = None
+    batches: int = 0
 
     def __post_init__(self) -> None:
         self.min_widths = compute_min_widths(self.evaluator.channels, self.settings.floor)
@@ -145,6 +147,7 @@ class Problem:
 
     def tune(self, widths: Widths, recipe: Recipe) -> dict[str, Any]:
         """Fine-tune a plan, once, and return accuracy, certainty and SynOps by source on validation."""
+        self.batches += recipe.count_batches(len(self.evaluator.dataset.train))
         measured: dict[str, Any] = self.evaluator.checkpoint.get(_key(widths, recipe), lambda: self._tune(widths, recipe))
         return measured
 

@@ -21,6 +21,7 @@ from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pruning.candidates import Checkpoint, Evaluator, Score
 from spear_deploy.pruning.chip_costs import ChipCosts
+from spear_deploy.pruning.levers import Stage
 from spear_deploy.pruning.plan import PruningPlan
 from spear_deploy.pruning.search.problem import Problem
 from spear_deploy.pruning.search.settings import get_searcher
@@ -49,6 +50,9 @@ class SearchResult:
         estimator: None where none was fitted.
         seconds: wall time, {"estimate", "search", "ladder"}; "ladder" is successive halving.
         evaluations: networks that were run, those of estimator and halving included, those of a checkpoint not.
+        batches: that all plans learnt from, those of a checkpoint included.
+        stages: the network after each lever; empty where channels alone were removed.
+        hints: mean outputs of the network before pruning on the training split, where the search needed them.
         interrupted: whether the search was stopped early.
     """
 
@@ -64,7 +68,15 @@ class SearchResult:
     estimator: LRE | PerLayerEstimator | None
     seconds: dict[str, float]
     evaluations: int
+    batches: int = 0
+    stages: tuple[Stage, ...] = ()
+    hints: Array | None = None
     interrupted: bool = False
+
+    @property
+    def thinned(self) -> bool:
+        """Whether weights were removed."""
+        return any(stage.name == "weights" for stage in self.stages)
 
     @property
     def ratios(self) -> tuple[float, ...]:
@@ -105,7 +117,7 @@ def search(
     """
     details, budgets = settings.search_settings, settings.budgets
     play_episodes = get_searcher(settings.method)
-    clock = _Clock()
+    clock = Clock()
     rounds: list[dict[str, Any]] = []
     interrupted = False
     with limit_threads(graph):
@@ -149,11 +161,12 @@ def search(
             estimator=problem.estimator,
             seconds=clock.seconds,
             evaluations=evaluator.evaluations - evaluations_before,
+            batches=problem.batches,
             interrupted=interrupted,
         )
 
 
-class _Clock:
+class Clock:
     """Wall time of consecutive parts, in seconds."""
 
     def __init__(self) -> None:

@@ -20,7 +20,8 @@ OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 
 AGENTS = ("spear", "ddpg", "td3", "sac")
 SAMPLERS = ("gp", "cma-es", "tpe")
-METHODS = (*AGENTS, "evolution", *SAMPLERS, "threshold", "random", "uniform")
+RECIPE = "recipe"
+METHODS = (*AGENTS, "evolution", *SAMPLERS, "threshold", "random", "uniform", RECIPE)
 DEFAULT_METHOD = "evolution"
 """The best at equal SynOps for less than half of SPEAR's time, over four tasks (docs/search.md)."""
 
@@ -42,7 +43,8 @@ class SearchSettings:
         sample_epochs: epochs of each of these fine-tunes.
         confidence: of the upper bound that has to be within the budget; 0: the prediction has to be.
         overshoot: relative excess over the budget that a plan may be predicted to have, since later fine-tuning removes it.
-        rounds: batches that the best plans are fine-tuned for in each round of successive halving; empty: no halving.
+        rounds: batches that the best plans are fine-tuned for in each round of successive halving; empty: no halving. The method
+            `recipe` learns all its recipes in the first round.
         finalists: plans in the first of these rounds; a third of them goes on from each round.
         device: of torch.
     """
@@ -90,6 +92,8 @@ def default_settings(method: str) -> SearchSettings:
         return SearchSettings(objective="accuracy", estimator="lre", samples=6, sample_epochs=2)
     if method == "evolution":
         return SearchSettings(episodes=24, samples=1, rounds=(40,), finalists=3)
+    if method == RECIPE:
+        return SearchSettings(episodes=1, samples=0, rounds=(90, 50), confidence=0.0)
     return SearchSettings()
 
 
@@ -104,7 +108,7 @@ def check_method(method: str) -> None:
 
 
 def get_searcher(method: str) -> Searcher:
-    """Return the function that plays the episodes; torch and gymnasium are imported when this is called.
+    """Return the function that plays the episodes, which `recipe` has not; torch and gymnasium are imported when this is called.
 
     Raises:
         BudgetError: there is no such method.

@@ -7,13 +7,15 @@ winner has learnt in the last round is kept.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 from spear_deploy.pruning.candidates import Score, Widths
 from spear_deploy.pruning.search.problem import Problem
 from spear_deploy.training.fit import Recipe
 
 KEPT_SHARE = 1 / 3
+T = TypeVar("T")
 
 
 def halve(problem: Problem) -> list[dict[str, Any]]:
@@ -24,21 +26,30 @@ def halve(problem: Problem) -> list[dict[str, Any]]:
     for number, steps in enumerate(problem.settings.rounds, 1):
         if len(finalists) < 2:
             break
-        ranked = []
+        ranked: list[tuple[float, Score]] = []
         for i, score in enumerate(finalists):
             measured = tune_finalist(problem, score.widths, steps)
-            ranked.append((measured[objective], -i, score))
+            ranked.append((measured[objective], score))
             values = {name: measured[name] for name in ("accuracy", "certainty")}
             rows.append({"rung": number, "steps": steps, "widths": list(score.widths), **values})
             best_accuracy = max(row["accuracy"] for row in rows if row["rung"] == number)
             problem.report_progress(f"halving, round {number}", i + 1, len(finalists), accuracy=best_accuracy)
-        ranked.sort(key=lambda row: row[:2], reverse=True)
-        finalists = [score for *_, score in ranked[: max(1, round(KEPT_SHARE * len(ranked)))]]
+        finalists = keep_best(ranked)
         winner = finalists[0]
         problem.best = ((1.0, getattr(winner, objective), problem.predict(winner)), winner)
         problem.network = problem.tuned_network(winner.widths, _make_recipe(problem, steps))
         problem.tuned_networks.clear()
     return rows
+
+
+def keep_best(ranked: Sequence[tuple[float, T]], share: float = KEPT_SHARE) -> list[T]:
+    """Return a share of the candidates, those with the highest values, the best first, at least one; of equals the first.
+
+    >>> keep_best([(0.5, "a"), (0.9, "b"), (0.9, "c"), (0.1, "d")])
+    ['b']
+    """
+    best = sorted(ranked, key=lambda pair: -pair[0])
+    return [candidate for _, candidate in best[: max(1, round(share * len(best)))]]
 
 
 def tune_finalist(problem: Problem, widths: Widths, steps: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from spear_deploy.data import Dataset
+from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pruning.budgets import ACTIVE, format_amount, resource_name
 from spear_deploy.pruning.candidates import Evaluator, Widths
@@ -17,8 +18,10 @@ from spear_deploy.pruning.importance import Criterion
 from spear_deploy.pruning.search.projection import project_ratios
 from spear_deploy.pruning.tune.last_adjustments import RelativeUse, drop_channels, scale_thresholds, zero_weights
 from spear_deploy.pruning.tune.measure import BudgetMonitor, BudgetUse
+from spear_deploy.pruning.tune.thin_weights import thin_to_synops
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import Recipe, fit
+from spear_deploy.training.losses import average_outputs
 from spear_deploy.util.progress import Progress
 
 SLACK = 0.005
@@ -42,12 +45,16 @@ class FineTuning:
         dataset: learns from `train`, measures on `val`.
         monitor: measures the use of the budgets.
         criterion: importance of the channels of a wider plan.
+        thinned: whether weights were removed: they stay removed, the plan does not grow, and weights are removed in place of
+            channels.
+        hints: mean outputs of `dense` on the training split, as `training.fit` takes them; computed here unless given.
         seed: of the order of samples.
         progress: is called after each epoch.
 
     Attributes:
         graph, use: the network, and its use of the budgets.
         history: a row an epoch.
+        batches: that were learnt from.
         notes: a sentence for each budget that could not be held.
         interrupted: whether Ctrl-C ended it.
     """
@@ -60,12 +67,16 @@ class FineTuning:
         monitor: BudgetMonitor,
         *,
         criterion: Criterion = "l1",
+        thinned: bool = False,
+        hints: Array | None = None,
         seed: int = 0,
         progress: Progress | None = None,
     ) -> None:
         self.graph, self.dense, self.dataset, self.monitor = graph, dense, dataset, monitor
-        self.criterion, self.seed, self.progress = criterion, seed, progress
+        self.criterion, self.thinned, self.seed, self.progress = criterion, thinned, seed, progress
+        self._hints = average_outputs(dense, dataset.train) if hints is None else hints
         self.history: list[dict[str, Any]] = []
+        self.batches = 0
         self.notes: list[str] = []
         self.interrupted = False
         self.use: BudgetUse = monitor.measure(graph)
@@ -82,10 +93,10 @@ class FineTuning:
             if use > 1:
                 target /= use * (1 + SLACK)
                 if turn >= ROUNDS // 2:
-                    self.graph = drop_channels(self.graph, self.dataset, use - 1)
+                    self.graph = self._drop(use - 1)
                 self._learn(_third(epochs), target, LATER_PEAK)
                 continue
-            if turn >= WIDENINGS:
+            if self.thinned or turn >= WIDENINGS:
                 break
             wide = widen_plan(self.dense, self.graph, 1 / use, self.dataset, monitor=self.monitor, criterion=self.criterion)
             if wide is None:
@@ -98,6 +109,13 @@ class FineTuning:
         self.use = self.monitor.measure_with_training(self.graph)
         self._note_overruns()
 
+    def _drop(self, excess: float) -> SNNGraph:
+        """Return the network without a relative excess of SynOps: weights are removed where some were before, else channels."""
+        if not self.thinned:
+            return drop_channels(self.graph, self.dataset, excess)
+        measured = evaluate(self.graph, self.dataset.val)
+        return thin_to_synops(self.graph, measured.counts, measured.synops.total * (1 - excess))
+
     def _choose_target(self) -> float | None:
         """Return the SynOps to learn at; the deployed form may use some per cent more or less than the network that learns."""
         use = self.use.active_use
@@ -107,13 +125,14 @@ class FineTuning:
         """Learn on towards a target in SynOps per inference, with a peak of the learning rate."""
         recipe = Recipe(
             epochs=epochs, learning_rate=peak, warm_up=0.1, seed=self.seed, synops_budget=target, dual=self._dual,
-            interruptible=True,
+            interruptible=True, keeps_zeros=self.thinned,
         )  # fmt: skip
         report = self.progress
         progress = None if report is None else (lambda facts: report({**facts, "stage": "fine-tune"}))
-        tuned = fit(self.graph, self.dataset, recipe, teacher=self.dense, progress=progress)
+        tuned = fit(self.graph, self.dataset, recipe, hints=self._hints, progress=progress)
         self.graph, self.use, self._dual = tuned.graph, self.monitor.measure(tuned.graph), tuned.dual
         self.history += [{**row, "target": target} for row in tuned.history]
+        self.batches += tuned.batches
         self.interrupted = tuned.interrupted
 
     def _adjust(self, epochs: int, target: float | None) -> None:
@@ -125,7 +144,7 @@ class FineTuning:
         self._adjust_thresholds(relative_use, epochs, target)
         self.use = self.monitor.measure_with_training(self.graph)
         if self.use.active_use > 1:
-            counts = evaluate(self.graph, self.dataset.val).counts.sent
+            counts = evaluate(self.graph, self.dataset.val).counts
             self.graph = zero_weights(self.graph, counts, relative_use)
 
     def _adjust_thresholds(self, relative_use: RelativeUse, epochs: int, target: float | None) -> None:

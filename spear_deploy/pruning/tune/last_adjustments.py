@@ -16,12 +16,14 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from spear_deploy.data import Dataset
-from spear_deploy.network import WEIGHTED, Array, Layer
+from spear_deploy.network import Layer
 from spear_deploy.network.channel_groups import list_prunable_groups
-from spear_deploy.network.graph import INPUT, SNNGraph
+from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pruning.candidates import NORM_SAMPLES
 from spear_deploy.pruning.importance import score_channels
 from spear_deploy.pruning.plan import PruningPlan, prune
+from spear_deploy.pruning.tune.thin_weights import zero_weight_share
+from spear_deploy.simulator import SpikeCounts
 from spear_deploy.simulator.synops import synops_per_spike
 from spear_deploy.training.evaluation import evaluate
 
@@ -90,12 +92,12 @@ def _interpolate_factor(uses: dict[float, float], low: float, high: float) -> fl
     return low if low not in uses else (low + high) / 2
 
 
-def zero_weights(graph: SNNGraph, counts: dict[str, Array], relative_use: RelativeUse) -> SNNGraph:
+def zero_weights(graph: SNNGraph, counts: SpikeCounts, relative_use: RelativeUse) -> SNNGraph:
     """Return the network whose smallest weights per SynOp are zero, as many as bring its use below 1.
 
     Args:
         graph: floating point.
-        counts: spikes by layer and `INPUT`, (*shape); they give the SynOps of a weight.
+        counts: of its own spikes; they give the SynOps of a weight.
         relative_use: of the budget.
     """
     if relative_use(graph) <= 1:
@@ -114,37 +116,6 @@ def zero_weights(graph: SNNGraph, counts: dict[str, Array], relative_use: Relati
             if use >= 1 - CLOSE:
                 break
     return best
-
-
-def zero_weight_share(graph: SNNGraph, counts: dict[str, Array], share: float) -> SNNGraph:
-    """Return the network in which a share of each layer's weights is zero: the smallest weights per SynOp."""
-
-    def zero_layer(layer: Layer) -> Layer:
-        synapse: Any = layer.synapse
-        if not isinstance(synapse, WEIGHTED) or synapse.weight.ndim < 2:
-            return layer
-        arriving = _count_arriving_spikes(graph, layer, counts)
-        size = np.abs(synapse.weight) / np.sqrt(arriving + 1e-9).reshape(1, -1, *(1,) * (synapse.weight.ndim - 2))
-        smallest = np.sort(size[synapse.weight != 0].ravel())[: int(share * np.count_nonzero(synapse.weight))]
-        if not len(smallest):
-            return layer
-        return replace(layer, synapse=replace(synapse, weight=np.where(size <= smallest[-1], 0, synapse.weight)))
-
-    return graph.with_layers(zero_layer)
-
-
-def _count_arriving_spikes(graph: SNNGraph, layer: Layer, counts: dict[str, Array]) -> Array:
-    """Return the spikes that arrive by input channel of a layer's weights, (inputs,); ones where several sources are summed."""
-    synapse: Any = layer.synapse
-    inputs = synapse.weight.shape[1]
-    sources = [edge.source for edge in graph.edges_into(layer.name)]
-    if len(sources) == 1 and (sources[0] == INPUT or sources[0] in counts):
-        sent = counts[sources[0]].astype(np.float64)
-        if sent.shape[0] % inputs == 0 and sent.size >= inputs:
-            return np.asarray(sent.reshape(inputs, -1).sum(axis=1) if sent.shape[0] == inputs else np.ones(inputs))
-        if sent.size == inputs:
-            return np.asarray(sent.ravel())
-    return np.ones(inputs)
 
 
 def drop_channels(graph: SNNGraph, dataset: Dataset, excess: float) -> SNNGraph:

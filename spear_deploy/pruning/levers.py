@@ -1,0 +1,89 @@
+"""Levers of pruning: which parts of a network are removed.
+
+channels    whole channels: SynOps, neurons, memory and cores on every chip
+weights     single weights become zero: SynOps, and memory where a chip stores lists of synapses
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_args
+
+from spear_deploy.data import Split
+from spear_deploy.errors import BudgetError, did_you_mean
+from spear_deploy.hardware.schema import HardwareProfile
+from spear_deploy.network.graph import SNNGraph
+from spear_deploy.training.evaluation import evaluate
+
+Lever: TypeAlias = Literal["channels", "weights"]
+LEVERS: tuple[Lever, ...] = get_args(Lever)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A network on the way from trained to pruned.
+
+    Attributes:
+        name: the lever that made it, "trained" or "rates".
+        graph: the network.
+        synops: per inference, on validation.
+        accuracy: on validation, 0..1.
+        batches: that this stage learnt from.
+    """
+
+    name: str
+    graph: SNNGraph
+    synops: float
+    accuracy: float
+    batches: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything but the network as plain data."""
+        return {"lever": self.name, "synops": self.synops, "accuracy": self.accuracy, "batches": self.batches}
+
+
+def measure_stage(name: str, graph: SNNGraph, split: Split, batches: int = 0) -> Stage:
+    """Run a network on a split and return it as a stage."""
+    result = evaluate(graph, split)
+    return Stage(name=name, graph=graph, synops=result.synops.total, accuracy=result.accuracy, batches=batches)
+
+
+def parse_levers(text: str | tuple[str, ...]) -> tuple[Lever, ...]:
+    """Read "channels,weights" or names of levers, and return them in the order of `LEVERS`.
+
+    Raises:
+        BudgetError: there is no such lever, or none is named.
+
+    >>> parse_levers("weights, channels"), parse_levers(("weights",))
+    (('channels', 'weights'), ('weights',))
+    """
+    names = [part.strip() for part in text.split(",")] if isinstance(text, str) else list(text)
+    for name in names:
+        if name not in LEVERS:
+            raise BudgetError(f"lever '{name}': expected one or several of {', '.join(LEVERS)}{did_you_mean(name, LEVERS)}")
+    if not names:
+        raise BudgetError(f"levers: none named, expected one or several of {', '.join(LEVERS)}")
+    return tuple(lever for lever in LEVERS if lever in names)
+
+
+def choose_levers(profile: HardwareProfile | None) -> tuple[Lever, ...]:
+    """Return the levers that a chip rewards; without a chip all, since a zero weight is no SynOp by the rule of counting."""
+    return LEVERS if profile is None or rewards_zeros(profile) else ("channels",)
+
+
+def rewards_zeros(profile: HardwareProfile) -> bool:
+    """Return whether a chip's profile says that a weight of zero saves SynOps or memory; False where that is not published."""
+    return profile.weights.zero_synops.value is False or profile.weights.zero_memory.value is False
+
+
+def note_unrewarded(levers: tuple[Lever, ...], profile: HardwareProfile | None) -> list[str]:
+    """Return a note where weights are removed for a chip whose profile does not say that a zero weight saves anything."""
+    if profile is None or "weights" not in levers or rewards_zeros(profile):
+        return []
+    costs = {True: "costs", None: "costs or saves is not published"}
+    synops, memory = (costs[fact.value] for fact in (profile.weights.zero_synops, profile.weights.zero_memory))
+    return [
+        f"chip '{profile.name}' is not known to reward the removal of weights (a zero weight: SynOps, {synops}; "
+        f"memory, {memory}); the counted SynOps leave zero weights out, the chip may not; `--levers channels` removes only what "
+        "it rewards"
+    ]

@@ -1,0 +1,333 @@
+"""Search of recipes: shares of the budget for channels and weights.
+
+A budget b (SynOps, relative to the trained network's) is a product of what the levers leave. A recipe gives channels the share c:
+
+    channels ─► b^c      uniform widths, then learning
+    weights  ─► b        in rounds with geometric targets down to 1.1 b: weights of least |w| / √(spikes that arrive) become zero,
+                         and the others learn
+
+c = 1 are uniform widths alone, c = 0 weights alone, c = 1/2 half and half. Which is best differs by network and budget, so each
+recipe learns for the same number of batches, and successive halving keeps the best, with what it has learnt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spear_deploy.data import Dataset
+from spear_deploy.errors import BudgetError
+from spear_deploy.network import Array
+from spear_deploy.network.graph import SNNGraph
+from spear_deploy.pruning.candidates import Evaluator, Score, Widths
+from spear_deploy.pruning.chip_costs import ChipCosts
+from spear_deploy.pruning.levers import Lever, Stage, choose_levers, measure_stage, parse_levers
+from spear_deploy.pruning.search.problem import Problem
+from spear_deploy.pruning.search.search import Clock, SearchResult, make_evaluator
+from spear_deploy.pruning.search.settings import RECIPE
+from spear_deploy.pruning.search.successive_halving import keep_best
+from spear_deploy.pruning.settings import PruneSettings
+from spear_deploy.pruning.tune.thin_weights import thin_to_synops
+from spear_deploy.training.evaluation import evaluate
+from spear_deploy.training.fit import Recipe, fit, limit_threads
+from spear_deploy.training.losses import average_outputs
+from spear_deploy.util.progress import Progress
+
+CHANNEL_SHARES = (1.0, 0.5, 0.0)
+"""Shares of the budget, as exponents, that channels get in the recipes of both levers."""
+KEPT_SHARE = 2 / 3
+"""Share of the recipes that goes on from a round: two of three, of which one is best after the next."""
+THINNING_ROUNDS = 4
+"""Times that weights are removed, and the others learn."""
+LAST_SHARE = 0.4
+"""Share of the batches of the first round that follow the last removal: right after one, a network is worse than it becomes."""
+OVERSHOOT = 1.1
+"""SynOps after all levers, relative to the budget: learning at the price of SynOps lowers the rest."""
+PEAK = 5e-3
+"""Learning rate of each short learning."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A recipe after some rounds of learning.
+
+    Attributes:
+        channels: share of the budget that channels get, as an exponent; weights get the rest.
+        widths: channels of each group.
+        stages: the network after each lever; the last one is the present.
+        score: of the present network.
+        batches: that were learnt from in all.
+    """
+
+    channels: float
+    widths: Widths
+    stages: tuple[Stage, ...]
+    score: Score
+    batches: int
+
+    @property
+    def thinned(self) -> bool:
+        """Whether weights were removed."""
+        return self.channels < 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the measurements as plain data."""
+        return {
+            "widths": list(self.widths),
+            "accuracy": self.score.accuracy,
+            "certainty": self.score.certainty,
+            "by_source": self.score.by_source,
+            "batches": self.batches,
+        }
+
+
+def search_recipes(
+    graph: SNNGraph,
+    dataset: Dataset,
+    settings: PruneSettings,
+    *,
+    chip: ChipCosts | None = None,
+    checkpoint: Path | None = None,
+    progress: Progress | None = None,
+) -> SearchResult:
+    """Learn each recipe for a short time, and return the best with what it has learnt.
+
+    Args:
+        graph, dataset, settings, chip, checkpoint, progress: as in `search`. Without a SynOps budget channels alone are removed,
+            since only SynOps say how many weights have to go.
+
+    Returns:
+        The best recipe by the objective on validation. Ctrl-C ends the search and keeps the best recipe so far.
+
+    Raises:
+        BudgetError: no recipe reaches the budgets; carries the lowest SynOps that one does.
+        DataError: data and network do not fit, or nothing can be pruned.
+        FileError: the checkpoint is of another network, other data, other settings or another version.
+    """
+    clock = Clock()
+    with limit_threads(graph):
+        evaluator = make_evaluator(graph, dataset, settings, chip, checkpoint)
+        evaluations_before = evaluator.evaluations
+        work = _Work(evaluator, settings, settings.budgets.resolve(evaluator.dense_use()), average_outputs(graph, dataset.train))
+        levers = choose_levers(chip.profile if chip else None) if settings.levers is None else parse_levers(settings.levers)
+        shares = choose_shares(levers if "synops" in work.limits else ("channels",))
+        clock.stop("estimate")
+        best, interrupted = _halve(work, shares, progress)
+        winner = work.learn(best, 1)  # learnt again where only the checkpoint has its measurements
+        for number in range(2, len(settings.search_settings.rounds) + 1):
+            if (best, number) in work.measured:
+                winner = work.learn(best, number)
+        clock.stop("search")
+    widths = dict(
+        zip([group.name for group in evaluator.groups], zip(evaluator.channels, winner.widths, strict=True), strict=True)
+    )
+    return SearchResult(
+        method=RECIPE,
+        plan=evaluator.plan(winner.widths),
+        graph=winner.stages[-1].graph,
+        widths=widths,
+        score=winner.score,
+        predicted=winner.score.synops,
+        limits=dict(work.limits),
+        history=tuple(work.history),
+        rounds=tuple(work.rounds),
+        estimator=None,
+        seconds=clock.seconds,
+        evaluations=evaluator.evaluations - evaluations_before,
+        batches=work.batches,
+        stages=winner.stages,
+        hints=work.hints,
+        interrupted=interrupted,
+    )
+
+
+def choose_shares(levers: Sequence[Lever]) -> tuple[float, ...]:
+    """Return the shares of the budget that channels get in the recipes of these levers.
+
+    >>> choose_shares(("channels", "weights")), choose_shares(("weights",)), choose_shares(("channels",))
+    ((1.0, 0.5, 0.0), (0.0,), (1.0,))
+    """
+    shares = CHANNEL_SHARES if "weights" in levers else (1.0,)
+    return shares if "channels" in levers else (0.0,)
+
+
+def _halve(work: _Work, shares: tuple[float, ...], progress: Progress | None) -> tuple[float, bool]:
+    """Learn the recipes round by round, and return the share of the best and whether Ctrl-C ended it.
+
+    Raises:
+        BudgetError: no recipe reaches the budgets.
+    """
+    candidates, errors = list(shares), []
+    ranked: list[tuple[float, float]] = []
+    objective = work.settings.search_settings.objective
+    interrupted = False
+    for number, steps in enumerate(work.settings.search_settings.rounds, 1):
+        ranked = []
+        try:
+            for index, share in enumerate(candidates):
+                try:
+                    row = work.measure(share, number)
+                except BudgetError as error:
+                    errors.append(error)
+                    continue
+                work.add_rows(share, number, steps, row)
+                ranked.append((float(row[objective]), share))
+                if progress is not None:
+                    facts = {"accuracy": max(row["accuracy"] for row in work.history), "done": index + 1, "of": len(candidates)}
+                    progress({"stage": f"recipes, round {number}", **facts})
+        except KeyboardInterrupt:
+            if not ranked:
+                raise
+            interrupted = True
+        if not ranked:
+            raise min(errors, key=lambda error: error.min_value or np.inf)
+        candidates = keep_best(ranked, KEPT_SHARE)
+        if interrupted or len(candidates) == 1:
+            break
+    return candidates[0], interrupted
+
+
+@dataclass
+class _Work:
+    """The recipes of one search, and what they have learnt.
+
+    Attributes:
+        evaluator: of the network before pruning.
+        settings: of pruning.
+        limits: by resource, in its unit.
+        hints: mean outputs of the network before pruning on the training split.
+        learnt: candidates by share and round, of this process.
+        measured: batches by share and round, those of the checkpoint included.
+        history, rounds: rows of `SearchResult`.
+    """
+
+    evaluator: Evaluator
+    settings: PruneSettings
+    limits: dict[str, float]
+    hints: Array
+    learnt: dict[tuple[float, int], Candidate] = field(default_factory=dict)
+    measured: dict[tuple[float, int], int] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def batches(self) -> int:
+        """Batches that all recipes learnt from."""
+        return sum(
+            max(count for (of, _), count in self.measured.items() if of == share) for share in {of for of, _ in self.measured}
+        )
+
+    def measure(self, share: float, number: int) -> dict[str, Any]:
+        """Return the measurements of a recipe after a round, from the checkpoint where it has them."""
+        rounds = self.settings.search_settings.rounds[:number]
+        limits = " ".join(f"{name}={value!r}" for name, value in self.limits.items())
+        key = f"recipe {share} rounds {' '.join(map(str, rounds))} seed {self.settings.seed} fit {self.settings.fit} {limits}"
+        row: dict[str, Any] = self.evaluator.checkpoint.get(key, lambda: self.learn(share, number).to_json())
+        self.evaluator.checkpoint.begin()  # not before a recipe has reached the budgets
+        self.measured[share, number] = row["batches"]
+        return row
+
+    def add_rows(self, share: float, number: int, steps: int, row: dict[str, Any]) -> None:
+        """Add a recipe's measurements to the history and to the rounds."""
+        values = {"widths": row["widths"], "accuracy": row["accuracy"], "certainty": row["certainty"]}
+        recipe = {"channels": share, "weights": 1 - share}
+        synops = sum(row["by_source"].values())
+        ratios = [width / channels for width, channels in zip(row["widths"], self.evaluator.channels, strict=True)]
+        reward = row[self.settings.search_settings.objective]
+        number_of = len(self.history) + 1
+        self.history.append(
+            {"episode": number_of, "proposed": ratios, **values, "synops": synops, "predicted": synops, "reward": reward,
+             "feasible": True, "recipe": recipe}
+        )  # fmt: skip
+        self.rounds.append({"rung": number, "steps": steps, **values, "recipe": recipe})
+
+    def learn(self, share: float, number: int) -> Candidate:
+        """Return a recipe after a round; it learns once in a process."""
+        if (share, number) not in self.learnt:
+            self.learnt[share, number] = (
+                self._start(share) if number == 1 else self._continue(self.learn(share, number - 1), number)
+            )
+        return self.learnt[share, number]
+
+    def _start(self, share: float) -> Candidate:
+        """Narrow the network, then thin it in rounds; the last learning is the longest."""
+        widths = self._choose_widths(share)
+        graph = self.evaluator.build(widths)
+        parts = (share > 0) + (THINNING_ROUNDS if share < 1 else 0)
+        total = self.settings.search_settings.rounds[0]
+        last = round(LAST_SHARE * total) if parts > 1 else total
+        steps = [(total - last) * (i + 1) // (parts - 1) - (total - last) * i // (parts - 1) for i in range(parts - 1)] + [last]
+        stages: list[Stage] = []
+        done = 0
+        if share > 0:
+            target = self._synops_after_channels(share)
+            graph, score, done = self._fit(graph, widths, steps.pop(0), target, thinned=False)
+            stages.append(measure_stage("channels", graph, self.evaluator.split, done))
+        if share < 1:
+            goal, before = OVERSHOOT * self.limits["synops"], done
+            for left in range(THINNING_ROUNDS, 0, -1):
+                measured = evaluate(graph, self.evaluator.split)
+                target = goal * (max(measured.synops.total, goal) / goal) ** ((left - 1) / left)
+                graph = thin_to_synops(graph, measured.counts, target)
+                graph, score, batches = self._fit(graph, widths, steps.pop(0), target, thinned=True)
+                done += batches
+            stages.append(measure_stage("weights", graph, self.evaluator.split, done - before))
+        return Candidate(channels=share, widths=widths, stages=tuple(stages), score=score, batches=done)
+
+    def _continue(self, candidate: Candidate, number: int) -> Candidate:
+        """Learn on, with the zeros held."""
+        steps, last = self.settings.search_settings.rounds[number - 1], candidate.stages[-1]
+        target = OVERSHOOT * self.limits["synops"] if "synops" in self.limits else None
+        graph, score, done = self._fit(last.graph, candidate.widths, steps, target, thinned=candidate.thinned)
+        stage = measure_stage(last.name, graph, self.evaluator.split, last.batches + done)
+        return replace(candidate, stages=(*candidate.stages[:-1], stage), score=score, batches=candidate.batches + done)
+
+    def _synops_after_channels(self, share: float) -> float | None:
+        """Return the SynOps that channels are narrowed to: dense · (budget / dense)^share, at least `OVERSHOOT` budgets."""
+        if "synops" not in self.limits:
+            return None
+        dense = self.evaluator.dense.synops.total
+        return float(max(dense * (self.limits["synops"] / dense) ** share, OVERSHOOT * self.limits["synops"]))
+
+    def _choose_widths(self, share: float) -> Widths:
+        """Return uniform widths within the channels' share of the SynOps, and within all limits of size.
+
+        Raises:
+            BudgetError: one channel in each group exceeds them.
+        """
+        limits = {name: value for name, value in self.limits.items() if name != "synops"}
+        target = self._synops_after_channels(share)
+        if share > 0 and target is not None:
+            limits["synops"] = target
+        if not limits and not self.settings.fit:
+            return self.evaluator.channels
+        details = replace(self.settings.search_settings, overshoot=0.0, confidence=0.0)
+        problem = Problem(self.evaluator, limits, details, seed=self.settings.seed, fit=self.settings.budgets.fit)
+        problem.check_reachable()
+        widths, _ = problem.scale_into_budget(tuple(1.0 for _ in self.evaluator.groups))
+        return widths
+
+    def _fit(
+        self, graph: SNNGraph, widths: Widths, steps: int, target: float | None, *, thinned: bool
+    ) -> tuple[SNNGraph, Score, int]:
+        """Learn for some batches towards a target in SynOps, and return the network, its score and the batches."""
+        train = len(self.evaluator.dataset.train)
+        recipe = Recipe(
+            epochs=-(-max(steps, 1) // max(1, train // 64)), steps=max(steps, 1), learning_rate=PEAK, warm_up=0.1,
+            seed=self.settings.seed, synops_budget=target, keeps_zeros=thinned, device=self.settings.search_settings.device,
+        )  # fmt: skip
+        tuned = fit(graph, self.evaluator.dataset, recipe, hints=self.hints)
+        assert tuned.last is not None  # it was not interrupted
+        self.evaluator.evaluations += 1
+        score = Score(
+            widths=widths,
+            accuracy=tuned.last.accuracy,
+            certainty=tuned.last.certainty,
+            by_source=tuned.last.by_source,
+            activity={},
+        )
+        return tuned.graph, score, tuned.batches

@@ -1,0 +1,320 @@
+"""Levers: weights by magnitude per spike, held zeros, recipes, what each lever did, and the margin with training samples."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from rich.console import Console
+
+import spear_deploy as sd
+from spear_deploy.cli.prune import _show
+from spear_deploy.errors import BudgetError, DataError
+from spear_deploy.hardware.catalog import list_profiles
+from spear_deploy.hardware.profile import load_profile
+from spear_deploy.interchange.snn_file import read_snn, write_snn
+from spear_deploy.network import CONVS, IF, Dense
+from spear_deploy.pipeline import api
+from spear_deploy.pruning.budgets import Amount, Budgets
+from spear_deploy.pruning.levers import choose_levers, note_unrewarded, parse_levers
+from spear_deploy.pruning.prune_to_budget import prune_to_budget
+from spear_deploy.pruning.search import recipes
+from spear_deploy.pruning.search.settings import default_settings
+from spear_deploy.pruning.settings import PruneSettings
+from spear_deploy.pruning.tune.measure import BudgetMonitor
+from spear_deploy.pruning.tune.thin_weights import count_arriving_spikes, count_zero_weights, thin_to_synops, zero_weight_share
+from spear_deploy.report.search_charts import describe_levers
+from spear_deploy.simulator import simulate
+from spear_deploy.simulator.synops import count_synops
+from spear_deploy.training.evaluation import evaluate
+from spear_deploy.training.fit import fit, train
+from spear_deploy.training.losses import average_outputs
+from tests.pipeline.test_deploy import network
+from tests.pipeline.test_deploy import task as deploy_task
+from tests.support.reference import random_graph, random_spikes
+from tests.training.test_fit import quick, toy_data, toy_network
+
+SHORT = replace(default_settings("recipe"), rounds=(24,))
+
+
+@pytest.fixture(scope="module")
+def task():
+    data = toy_data()
+    return train(toy_network(hidden=16), data, recipe=quick(12)), data
+
+
+def weights_of(graph):
+    return {layer.name: layer.synapse.weight for layer in graph.layers if isinstance(layer.synapse, (Dense, *CONVS))}
+
+
+# ------------------------------------------------------------------------------------------------------------ weights
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_share_of_each_layer_goes_by_magnitude_per_spike(seed):
+    graph = random_graph(seed)
+    counts = simulate(graph, random_spikes(graph, seed), record=["spikes"]).counts
+    costs, thin = count_synops(graph, counts).per_layer, zero_weight_share(graph, counts, 0.4)
+    for name, weight in weights_of(graph).items():
+        after = weights_of(thin)[name]
+        if not costs[name]:
+            np.testing.assert_array_equal(after, weight)
+            continue
+        arriving = np.broadcast_to(count_arriving_spikes(graph, graph[name], counts), weight.shape)
+        size = [(abs(weight[i]) / np.sqrt(arriving[i] + 1e-9), k) for k, i in enumerate(np.ndindex(*weight.shape)) if weight[i]]
+        gone = sorted(k for _, k in sorted(size)[: int(0.4 * len(size))])
+        expected = weight.ravel().copy()
+        expected[gone] = 0
+        np.testing.assert_array_equal(after.ravel(), expected)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_arriving_spikes_times_weights_are_the_synops_of_a_dense_layer(seed):
+    graph = random_graph(seed)
+    counts = simulate(graph, random_spikes(graph, seed), record=["spikes"]).counts
+    graph = zero_weight_share(graph, counts, 0.3)
+    costs = count_synops(graph, counts).per_layer
+    for layer in graph.layers:
+        if isinstance(layer.synapse, Dense):
+            expected = np.sum(count_arriving_spikes(graph, layer, counts) * (layer.synapse.weight != 0)) / counts.samples
+            assert costs[layer.name] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("share", [0.7, 0.3, 0.1])
+def test_thinning_removes_no_more_weights_than_needed(task, share):
+    graph, data = task
+    counts = evaluate(graph, data.val).counts
+    budget = share * count_synops(graph, counts).total
+    thin = thin_to_synops(graph, counts, budget)
+    largest = max(float(arriving.max()) for arriving in (count_arriving_spikes(graph, layer, counts) for layer in graph.layers))
+    # one weight more in each of the three layers would exceed it
+    assert budget - 3 * largest / counts.samples <= count_synops(thin, counts).total <= budget
+    assert thin_to_synops(thin, counts, budget) is thin
+    zeros, weights = count_zero_weights(thin)
+    assert 0 < zeros < weights == sum(weight.size for weight in weights_of(graph).values())
+    with pytest.raises(BudgetError, match="below .*, what 0.5% of the weights cost; raise the budget to at least") as error:
+        thin_to_synops(graph, counts, 1e-6)
+    assert error.value.min_value > 1e-6
+
+
+def test_zeros_are_held_through_learning_only_where_that_is_chosen(task):
+    graph, data = task
+    thin = zero_weight_share(graph, evaluate(graph, data.val).counts, 0.5)
+    held = fit(thin, data, replace(quick(4), keeps_zeros=True, synops_budget=10.0)).graph
+    free = fit(thin, data, quick(4)).graph
+    for name, weight in weights_of(thin).items():
+        np.testing.assert_array_equal(weights_of(held)[name] == 0, weight == 0)
+        assert (weights_of(held)[name] != weight).any() and weights_of(free)[name][weight == 0].any()
+
+
+def test_hints_of_another_shape_are_refused(task):
+    graph, data = task
+    hints = average_outputs(graph, data.train)
+    with pytest.raises(DataError, match=r"hints: of shape \(119, 2\), expected \(120, 2\)"):
+        fit(graph, data, quick(1), hints=hints[1:])
+    assert fit(graph, data, replace(quick(3), steps=11), hints=hints).batches == 11
+
+
+@pytest.mark.parametrize("kind", ["snn", "nir", "netx"])
+def test_zeros_survive_in_files_and_count_the_same(task, tmp_path, kind):
+    graph, data = task
+    thin = zero_weight_share(graph, evaluate(graph, data.val).counts, 0.6)
+    if kind == "netx":  # the format of Loihi's integers
+        thin = api.quantize_for_chip(thin, load_profile("loihi2"))
+    path = tmp_path / f"net.{'net' if kind == 'netx' else kind}"
+    if kind == "snn":
+        write_snn(thin, path)
+        back = read_snn(path)
+    else:
+        sd.export(thin, path, to=kind)
+        back = api.load(path)
+    x = np.moveaxis(data.val.x, 0, 1)
+    before, after = (count_synops(net, simulate(net, x, record=["spikes"]).counts) for net in (thin, back))
+    assert after.total == before.total > 0
+    pairs = list(zip(weights_of(thin).values(), weights_of(back).values(), strict=True))
+    assert len(pairs) == 3 and all(np.array_equal(a == 0, b == 0) and 0.5 < np.mean(b == 0) < 0.9 for a, b in pairs)
+
+
+# ------------------------------------------------------------------------------------------------------------ recipes
+
+
+@pytest.fixture(scope="module")
+def recipe_result(task):
+    graph, data = task
+    return prune_to_budget(graph, data, PruneSettings(synops="30%", method="recipe", epochs=4, search=SHORT))
+
+
+def test_recipes_learn_equally_and_the_network_keeps_its_budget(task, recipe_result):
+    graph, data = task
+    result = recipe_result.to_json()
+    assert [row["recipe"]["channels"] for row in result["search"]] == [1.0, 0.5, 0.0]
+    assert result["batches"]["search"] == 3 * 24 and result["batches"]["all"] == 72 + result["batches"]["fine_tune"]
+    widths = [row["widths"] for row in result["search"]]
+    assert widths[2] == [16, 16] and all(a <= b <= 16 for a, b in zip(widths[0], widths[1], strict=True))
+    limit = 0.3 * evaluate(graph, data.test).synops.total
+    assert recipe_result.met and evaluate(recipe_result.graph, data.test).synops.total <= limit
+    best = max(result["search"], key=lambda row: row["certainty"])
+    assert list(recipe_result.search.score.widths) == best["widths"]
+
+
+def test_stages_lead_from_the_trained_to_the_pruned_network(task, recipe_result):
+    graph, data = task
+    stages = recipe_result.stages
+    assert stages[0].graph == graph and stages[-1].graph == recipe_result.graph and stages[-1].name == "rates"
+    for stage in stages:
+        measured = evaluate(stage.graph, data.val)
+        assert (stage.synops, stage.accuracy) == (measured.synops.total, measured.accuracy)
+    assert sum(stage.batches for stage in stages[1:-1]) == 24 and stages[-1].batches == recipe_result.batches["fine_tune"]
+    other = prune_to_budget(graph, data, PruneSettings(synops="60%", method="uniform", epochs=3))
+    assert [stage.name for stage in other.stages] == ["trained", "channels", "rates"]
+
+
+def test_weights_alone_keep_all_channels_and_all_zeros(task):
+    graph, data = task
+    settings = PruneSettings(synops="40%", method="recipe", levers="weights", epochs=4, search=replace(SHORT, rounds=(20,)))
+    result = prune_to_budget(graph, data, settings)
+    assert result.widths == {"hidden": [16, 16], "second": [16, 16]} and result.met
+    thin, last = result.stages[1].graph, result.graph
+    assert [stage.name for stage in result.stages] == ["trained", "weights", "rates"]
+    for name, weight in weights_of(thin).items():
+        assert not weights_of(last)[name][weight == 0].any()
+    zeros, weights = count_zero_weights(last)
+    assert f"{zeros} of {weights} weights are zero" in result.notes and zeros > weights / 4
+
+
+def test_a_search_of_recipes_that_was_stopped_goes_on_to_the_same_network(task, tmp_path, monkeypatch):
+    graph, data = task
+    settings = PruneSettings(synops="30%", method="recipe", search=SHORT)
+    whole = recipes.search_recipes(graph, data, settings)
+
+    def stop(facts):
+        if facts["done"] == 2:
+            raise KeyboardInterrupt
+
+    path = tmp_path / "checkpoint.json"
+    part = recipes.search_recipes(graph, data, settings, checkpoint=path, progress=stop)
+    assert part.interrupted and len(part.history) == 2
+    assert sum(key.startswith("recipe") for key in json.loads(path.read_text())["measured"]) == 2
+    again = recipes.search_recipes(graph, data, settings, checkpoint=path)
+    assert again.graph == whole.graph and again.history == whole.history and not again.interrupted
+    assert again.batches == whole.batches == 72
+    third = recipes.search_recipes(graph, data, settings, checkpoint=path)  # measurements alone: the winner learns again
+    assert third.graph == whole.graph and third.batches == 72
+    with pytest.raises(KeyboardInterrupt):
+        monkeypatch.setattr(recipes._Work, "learn", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        recipes.search_recipes(graph, data, settings)
+
+
+def test_later_rounds_learn_on_with_the_zeros_held(task):
+    graph, data = task
+    details = replace(SHORT, rounds=(20, 6))
+    result = recipes.search_recipes(
+        graph, data, PruneSettings(synops="30%", method="recipe", levers=("channels", "weights"), search=details)
+    )
+    assert [row["rung"] for row in result.rounds] == [1, 1, 1, 2, 2] and result.batches == 20 + 26 + 26
+    assert max(result.rounds[3:], key=lambda row: row["certainty"])["widths"] == list(result.score.widths)
+    work = recipes._Work(
+        recipes.make_evaluator(graph, data, PruneSettings(synops="30%", method="recipe", search=details)),
+        PruneSettings(synops="30%", method="recipe", search=details), dict(result.limits), average_outputs(graph, data.train),
+    )  # fmt: skip
+    first, second = work.learn(0.0, 1), work.learn(0.0, 2)
+    assert (first.batches, second.batches) == (20, 26)
+    for name, weight in weights_of(first.stages[-1].graph).items():
+        np.testing.assert_array_equal(weights_of(second.stages[-1].graph)[name] == 0, weight == 0)
+
+
+def test_a_budget_below_every_recipe_names_the_lowest(task):
+    graph, data = task
+    with pytest.raises(BudgetError, match="raise the budget to at least") as error:
+        prune_to_budget(graph, data, PruneSettings(synops=0.01, method="recipe", search=SHORT))
+    assert error.value.min_value > 0.01
+
+
+def test_without_a_synops_budget_channels_alone_are_removed(task):
+    graph, data = task
+    result = recipes.search_recipes(graph, data, PruneSettings(parameters="50%", method="recipe", search=SHORT))
+    assert [row["recipe"]["channels"] for row in result.history] == [1.0] and not result.thinned
+    assert sum(weight.size for weight in weights_of(result.graph).values()) <= sum(w.size for w in weights_of(graph).values()) / 2
+
+
+# ------------------------------------------------------------------------------------------------------ levers, chips
+
+
+def test_levers_are_those_that_the_chip_rewards():
+    both, alone = ("channels", "weights"), ("channels",)
+    assert choose_levers(None) == both
+    rewarded = [name for name in list_profiles() if choose_levers(load_profile(name)) == both]
+    assert {"generic45nm", "xylo_audio3", "truenorth"} <= set(rewarded) and not {"odin", "speck2f", "loihi2"} & set(rewarded)
+    chip = load_profile("xylo_audio3")
+    for synops, memory, levers in ((None, True, alone), (True, True, alone), (False, True, both), (None, None, alone)):
+        facts = {
+            name: getattr(chip.weights, name).model_copy(update={"value": value})
+            for name, value in (("zero_synops", synops), ("zero_memory", memory))
+        }
+        other = chip.model_copy(update={"weights": chip.weights.model_copy(update=facts)})
+        assert choose_levers(other) == levers and bool(note_unrewarded(both, other)) == (levers == alone)
+        assert not note_unrewarded(alone, other)
+    note = note_unrewarded(both, load_profile("speck2f"))[0]
+    assert "chip 'speck2f' is not known to reward the removal of weights (a zero weight: SynOps, costs; memory, costs)" in note
+
+
+def test_levers_that_there_are_not_or_that_the_method_lacks_are_refused():
+    with pytest.raises(BudgetError, match="lever 'weight': expected one or several of channels, weights; did you mean 'weights'"):
+        parse_levers("weight")
+    with pytest.raises(BudgetError, match="levers: none named"):
+        parse_levers(())
+    with pytest.raises(BudgetError, match="method 'evolution' removes channels alone; choose method 'recipe'"):
+        PruneSettings(synops="50%", levers="channels,weights")
+    assert PruneSettings(synops="50%", levers="channels").method == "evolution"
+
+
+def test_prune_writes_what_each_lever_did(tmp_path):
+    net, data = network(IF(), hidden=20), deploy_task()
+    facts = sd.prune(net, "loihi2", data, out=tmp_path, synops="50%", method="recipe", epochs=2, levers="channels,weights")
+    pruned = api.load(tmp_path / "pruned.snn")
+    last, first = facts["levers"][-1], facts["levers"][0]
+    assert (first["lever"], first["synops"]) == ("trained", evaluate(net, data.test).synops.total)
+    assert last["synops"] == evaluate(pruned, data.test).synops.total == facts["synops"]["achieved"]
+    assert facts["batches"]["all"] == facts["batches"]["search"] + facts["batches"]["fine_tune"]
+    page = (tmp_path / "prune.html").read_text()
+    assert "fine-tuning, firing rates" in page and "<td>trained</td>" in page
+    assert describe_levers([]) == []
+    console = Console(record=True, width=120, file=io.StringIO())
+    _show(console, facts)
+    lines = [line.split() for line in console.export_text().splitlines()]
+    shown = {line[0]: line[1:] for line in lines if line and line[0] in {row["lever"] for row in facts["levers"]}}
+    assert [*shown] == [row["lever"] for row in facts["levers"]]
+    assert shown["rates"][-2:] == [f"{last['accuracy']:.2%}", str(last["batches"])]
+
+
+# ------------------------------------------------------------------------------------------------------------- margin
+
+
+def test_training_samples_narrow_the_margin_of_a_share_and_never_lower_the_use(task):
+    graph, data = task
+    monitor = BudgetMonitor(graph, data, Budgets(synops=Amount(value=0.5, relative=True)))
+    counts = evaluate(graph, data.val).counts
+    thin = zero_weight_share(graph, counts, 0.5)
+    alone, pooled = monitor.measure(thin), monitor.measure_with_training(thin)
+    assert 0 < pooled.margin < alone.margin and pooled.values["synops"] >= alone.values["synops"]
+    assert pooled.aims["synops"] == pytest.approx(monitor.limits["synops"] * (1 - pooled.margin)) and not monitor.margin_note
+    ratios = [evaluate(thin, split).synops_per_sample.sum() for split in (data.val, data.train)]
+    dense = [evaluate(graph, split).synops_per_sample.sum() for split in (data.val, data.train)]
+    expected = sum(ratios) / sum(dense) * dense[0] / len(data.val)
+    assert pooled.values["synops"] == pytest.approx(max(expected, alone.values["synops"]))
+
+
+def test_training_samples_that_spike_otherwise_are_left_out(task):
+    graph, data = task
+    other = replace(data, train=replace(data.train, x=np.ones_like(data.train.x)))
+    monitor = BudgetMonitor(graph, other, Budgets(synops=Amount(value=0.5, relative=True)))
+    thin = zero_weight_share(graph, evaluate(graph, data.val).counts, 0.5)
+    assert monitor.measure_with_training(thin) is not None
+    assert monitor.margin_note == "SynOps of training and validation differ, so validation alone was measured"
+    assert monitor.measure_with_training(thin).margin == monitor.measure(thin).margin
