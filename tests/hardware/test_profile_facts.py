@@ -162,9 +162,9 @@ PUBLISHED: dict[str, Facts] = {
         "energy.synop_pj": None, "core.neurons": 256, "core.synapse_memory": 65536,
     },
     "catalyst_n1": {
-        "chip.cores": 128, "core.neurons": 1024, "core.synapse_memory": 32768, "weights.bits": (16,), "weights.delay_max_steps": 63,
-        "connectivity.fan_out": 1024, "connectivity.fan_out_remote": 8, "energy.synop_pj": None, "facts.neurons_per_chip": 131072,
-        "energy.measured.0.total_w": 1.92, "weights.zero_memory": False,
+        "chip.cores": 128, "core.neurons": 1024, "core.synapse_memory": 32768, "weights.bits": (16,),
+        "weights.delay_max_steps": 63, "connectivity.fan_out": 1024, "connectivity.fan_out_remote": 8, "energy.synop_pj": None,
+        "facts.neurons_per_chip": 131072, "energy.measured.0.total_w": 1.92, "weights.zero_memory": False,
     },
     "reckon": {
         "core_groups.hidden.neurons": 256, "core_groups.readout.neurons": 16, "core_groups.hidden.synapse_memory": 131072,

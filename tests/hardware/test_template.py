@@ -178,7 +178,8 @@ def run(*arguments: str) -> Any:
 def test_the_command_lists_shows_explains_and_writes(tmp_path: Path) -> None:
     listed = json.loads(run("--json").stdout)["profiles"]
     assert [line["name"] for line in listed] == list_profiles()
-    assert next(row["boards"] for row in listed if row["name"] == "loihi2") == {"oheo_gulch": 1, "kapoho_point": 8, "alia_point": 32, "hala_point": 1152}
+    boards = next(row["boards"] for row in listed if row["name"] == "loihi2")
+    assert boards == {"oheo_gulch": 1, "kapoho_point": 8, "alia_point": 32, "hala_point": 1152}
     assert all(name in run().stdout for name in list_profiles())
 
     printed = json.loads(run("speck2e", "--json").stdout)
