@@ -86,6 +86,19 @@ def test_the_rank_command_lists_the_chips_and_exits_by_the_best(tmp_path, chips,
     assert table.exit_code == code and rows[0]["profile"] in table.stdout
 
 
+def test_the_rank_command_sorts_by_energy(tmp_path) -> None:
+    write_snn(dense_net(30, 400, 10), tmp_path / "net.snn")
+    arguments = ["rank", str(tmp_path / "net.snn"), "--chip", "loihi2", "--chip", "loihi1", "--sort", "energy"]
+    result = CliRunner().invoke(main, [*arguments, "--activity", "0.1", "--json"])
+    rows = json.loads(result.stdout)["chips"]
+    assert result.exit_code == 0 and [row["energy_rank"] for row in rows] == sorted(row["energy_rank"] for row in rows)
+    assert all(row["energy"]["interval_j"]["dynamic"] and row["latency_interval_s"] and row["latency_evidence"] for row in rows)
+    table = CliRunner().invoke(main, [*arguments, "--activity", "0.1"]).stdout
+    assert "derived" in table and "simulated" in table
+    refused = CliRunner().invoke(main, arguments)
+    assert refused.exit_code == 1 and "'energy' given without activity" in refused.stderr
+
+
 def test_overrides_hold_for_every_chip() -> None:
     ranking = api.rank(dense_net(3, 20), ["loihi1", "loihi2"], activity=0.5, overrides={"energy.synop_pj": 1})
     for ranked in ranking:
