@@ -17,7 +17,7 @@ from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.placement.populations import Population
 from spear_deploy.placement.weight_bits import MAX_BIAS_EXPONENT, bias_bits, count_mixed_sign_inputs, list_bits
 from spear_deploy.quantize.weighted_inputs import RESET_DELAY
-from spear_deploy.util.number_format import format_shape
+from spear_deploy.util.number_format import format_shape, join_names
 
 LOOP = "a loop without neurons"
 LIMITED = ("dilation", "groups", "stride", "kernel", "padding")
@@ -96,7 +96,7 @@ def find_unsupported(graph: SNNGraph, profile: HardwareProfile, populations: Seq
     """
     delays = {population.name: list(_check_delays(population, profile)) for population in populations}
     outer = {population.name: list(_check_output_layer(population, populations, profile)) for population in populations}
-    maps = [*check_pools(graph, profile), *_check_dense_maps(populations, profile)]
+    maps = [*check_pools(graph, profile), *_check_dense_maps(populations, profile), *_check_kernels(populations, profile)]
     input_layers = {p.layer for population in populations if population.is_input_layer for p in population.projections}
     findings: list[Unsupported] = []
     if not populations:
@@ -311,6 +311,16 @@ def _check_dense_maps(populations: Sequence[Population], profile: HardwareProfil
             found = (*_exceed(start, {"kernel": max(kernel)}, profile), *_differ(start, kernel, (), profile.layers, profile.name))
             for what, why in found:
                 yield projection.layer, what, why
+
+
+def _check_kernels(populations: Sequence[Population], profile: HardwareProfile) -> Iterator[tuple[str, str, str]]:
+    """Yield (layer, what, why) of layers of neurons in which the currents of more layers of weights add up than a core has."""
+    limit = profile.layers.kernels_into_layer.max_value
+    for population in populations:
+        names = list(dict.fromkeys(projection.layer for projection in population.projections))
+        if limit is not None and len(names) > limit:
+            what = f"currents of {join_names([repr(name) for name in names])} that add up"
+            yield population.name, what, f"a core of {profile.name} holds {limit} layer of weights; merge them into one"
 
 
 def find_unchecked_geometry(layer: Layer, profile: HardwareProfile) -> list[str]:

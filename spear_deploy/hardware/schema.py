@@ -371,6 +371,7 @@ class LayerKinds(Block):
     )
     input_pool_map_max: Limit = Limit.key("position", "positions along an axis of the map that such a pool reads")
     output_pool: Flag = Flag.key("flag", "whether a pool behind the last neurons is on the chip; else the host pools")
+    kernels_into_layer: Limit = Limit.key("layer", "layers of weights whose currents may add up in one layer of neurons")
     channels_max: Limit = Limit.key("channel", "channels of a map")
     input_map_max: Limit = Limit.key("position", "positions of a convolution's input along an axis")
     output_map_max: Limit = Limit.key("position", "positions of a convolution's output along an axis, before a pool")

@@ -198,3 +198,15 @@ def test_a_network_at_which_the_makers_mapper_stops_is_noted() -> None:
         "hold, so `export` can write its arrays"
     ]
     assert not notes(two, "mapper") and not notes(check(mlp(4, 4, 4), load_profile("xylo_audio3")), "mapper")
+
+
+def test_a_core_of_speck_holds_the_weights_of_one_layer() -> None:
+    kernels = [Layer(name=name, synapse=Conv2d(weight=np.ones((2, 2, 1, 1), np.float32))) for name in "xy"]
+    layers = (Layer(name="a", synapse=kernels[0].synapse, neuron=IF()), *kernels, Layer(name="s", neuron=IF()))
+    ways = [(INPUT, "a"), ("a", "x"), (INPUT, "y"), ("x", "s"), ("y", "s")]
+    net = SNNGraph(layers=layers, edges=tuple(Edge(source=s, target=t) for s, t in ways), input_shape=(2, 4, 4), output="s")
+    report = check(net, load_profile("speck2f"))
+    assert [(f.layer, f.what, f.why) for f in report.unsupported] == [
+        ("s", "currents of 'x' and 'y' that add up", "a core of speck2f holds 1 layer of weights; merge them into one")
+    ]
+    assert report.verdict == "does_not_fit"

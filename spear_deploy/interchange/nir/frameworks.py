@@ -168,7 +168,7 @@ FRAMEWORKS: dict[str, Conventions] = {
         reset="subtract",
         notes=(
             "counts tau in steps and decays by exp(-1 / tau); of LIF the input is taken as normalised, its default",
-            f"a lower bound of v (min_v_mem) and a synaptic current (tau_syn) are not written; {SEVERAL_SPIKES}",
+            f"a lower bound of v (min_v_mem; its reader, and Speck, take -v_threshold) and tau_syn are lost; {SEVERAL_SPIKES}",
         ),
     ),
     "rockpool": Conventions(
