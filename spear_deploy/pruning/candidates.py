@@ -12,14 +12,14 @@ replayed from them in no time, and goes on with the first plan that was not meas
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from spear_deploy.data import Dataset, Split
 from spear_deploy.errors import DataError, FileError
@@ -32,7 +32,9 @@ from spear_deploy.pruning.plan import PruningPlan, prune
 from spear_deploy.simulator import SpikeCounts
 from spear_deploy.simulator.synops import synops_per_spike
 from spear_deploy.training.evaluation import Evaluation, evaluate, quick_evaluate
+from spear_deploy.util.digests import hash_value
 from spear_deploy.util.files import write_json
+from spear_deploy.util.printable import escape_hidden
 
 Widths: TypeAlias = tuple[int, ...]
 """Channels that stay in each group, in the order of the layers."""
@@ -45,6 +47,10 @@ NORM_SAMPLES = 256
 """Training samples that re-estimate batch norm and measure the importance of channels."""
 FORMAT = 2
 """Version of the checkpoint file."""
+MEASURED_PLANS = ("score ", "tune ")
+"""Beginnings of the keys of measured plans."""
+Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+Amount: TypeAlias = Annotated[float, Field(ge=0)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,7 +281,8 @@ class Checkpoint:
         if key not in self._rows:
             self._rows[key] = measure()
             if self._writes and self.path is not None:
-                write_json(self.path, {"format": FORMAT, "version": tool_version(), "of": self.digest, "measured": self._rows})
+                content = {"format": FORMAT, "version": tool_version(), "of": self.digest, "measured": self._rows}
+                write_json(self.path, {**content, "digest": hash_value(content)})
         return self._rows[key]
 
     def __contains__(self, key: str) -> bool:
@@ -293,12 +300,47 @@ def tool_version() -> str:
 def _read_checkpoint(path: Path, digest: str) -> dict[str, Any]:
     advice = "choose another folder, or remove the file to start anew"
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        rows, of, written_format, written_by = data["measured"], data["of"], data["format"], data["version"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        data = _CheckpointFile.model_validate_json(path.read_bytes())
+        content = data.model_dump(exclude={"digest"})
+        edited = data.digest is not None and data.digest != hash_value(content)
+    except (OSError, ValueError, RecursionError) as error:
         raise FileError(f"checkpoint '{path}': cannot be read ({type(error).__name__}); {advice}") from error
-    if written_format != FORMAT or written_by != tool_version():
+    if data.format != FORMAT or data.version != tool_version():
+        written_by = escape_hidden(data.version)
         raise FileError(f"checkpoint '{path}': was written by version {written_by}, this is {tool_version()}; {advice}")
-    if of != digest or not isinstance(rows, dict):
+    if data.of != digest:
         raise FileError(f"checkpoint '{path}': is of another network, other data or other settings; {advice}")
-    return rows
+    if edited:
+        raise FileError(f"checkpoint '{path}': was changed after it was written; {advice}")
+    for key, row in data.measured.items():
+        try:
+            if key.startswith(MEASURED_PLANS):
+                _MeasuredPlan.model_validate(row)
+        except ValidationError as error:
+            what = error.errors()[0]
+            place = ".".join(map(str, what["loc"]))
+            raise FileError(f"checkpoint '{path}', '{escape_hidden(key)}' {place}: {what['msg'].lower()}; {advice}") from error
+    return data.measured
+
+
+class _CheckpointFile(BaseModel):
+    """The content of a checkpoint; a release before the digest wrote none."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    format: int
+    version: str
+    of: str
+    measured: dict[str, Any]
+    digest: str | None = None
+
+
+class _MeasuredPlan(BaseModel):
+    """Measurements of a plan before or after fine-tuning."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    accuracy: Share
+    certainty: Share
+    by_source: dict[str, Amount]
+    activity: dict[str, Amount | None] = {}

@@ -25,7 +25,7 @@ from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.network.graph import chain
 from spear_deploy.pipeline.demo import digits_network
 from spear_deploy.pruning import prune_to_budget as prune_to_budget_module
-from spear_deploy.pruning.candidates import Evaluator, tool_version
+from spear_deploy.pruning.candidates import Checkpoint, Evaluator, tool_version
 from spear_deploy.pruning.chip_costs import build_chip_costs
 from spear_deploy.pruning.plan import prune
 from spear_deploy.pruning.prune_to_budget import MAX_STATED_SLACK, prune_to_budget
@@ -334,6 +334,52 @@ def test_a_checkpoint_of_another_network_data_or_version_is_refused(task, tmp_pa
     path.write_text("{")
     with pytest.raises(FileError, match="cannot be read"):
         search(graph, data, settings, checkpoint=path)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("accuracy",), 0.999, "was changed after it was written; choose another folder, or remove the file to start anew"),
+        (("accuracy",), 1.5, r"'score .*' accuracy: input should be less than or equal to 1"),
+        (("certainty",), None, r"'score .*' certainty: input should be a valid number"),
+        (("by_source", "input"), -1.0, r"'score .*' by_source.input: input should be greater than or equal to 0"),
+        (("activity",), [], r"'score .*' activity: input should be a valid dictionary"),
+        (("more",), 1, r"'score .*' more: extra inputs are not permitted"),
+    ],
+)
+def test_an_edited_checkpoint_is_refused(task, tmp_path, place, value, message):
+    graph, data, budget = task
+    path = tmp_path / "checkpoint.json"
+    settings = PruneSettings(synops=budget, method="uniform", search=replace(FASTEST, samples=0))
+    search(graph, data, settings, checkpoint=path)
+    held = json.loads(path.read_text())
+    row = next(row for key, row in held["measured"].items() if key.startswith("score"))
+    for key in place[:-1]:
+        row = row[key]
+    row[place[-1]] = value
+    if "changed after" not in message:
+        del held["digest"]
+    path.write_text(json.dumps(held))
+    with pytest.raises(FileError, match=message):
+        search(graph, data, settings, checkpoint=path)
+
+
+def test_500_damaged_checkpoints_are_refused_with_a_sentence(tmp_path):
+    path = tmp_path / "checkpoint.json"
+    first = Checkpoint(path, "x")
+    first.begin()
+    first.get("score 1", lambda: {"accuracy": 0.5, "certainty": 0.5, "by_source": {"input": 1.0}, "activity": {}})
+    whole, refused = path.read_bytes(), 0
+    for seed in range(500):
+        rng, content = np.random.default_rng(seed), bytearray(whole)
+        for where in rng.integers(0, len(whole), rng.integers(1, 4)):
+            content[where] = rng.integers(256)
+        path.write_bytes(content)
+        try:
+            assert Checkpoint(path, "x")._rows == first._rows
+        except FileError:
+            refused += 1
+    assert refused >= 400
 
 
 def test_a_checkpoint_that_version_0_1_0_wrote_gives_its_plan_again(tmp_path):
