@@ -17,8 +17,8 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -28,11 +28,21 @@ import numpy as np
 
 from spear_deploy.errors import DataError, UnsupportedError, did_you_mean
 from spear_deploy.interchange.chip_files import SIMULATORS, run_chip_file
-from spear_deploy.interchange.comparison import EQUAL, WITHIN_BOUND, compare_layers
-from spear_deploy.interchange.onnx.float_bounds import BOUND
+from spear_deploy.interchange.comparison import (
+    EQUAL,
+    FOLDED_WITHIN_BOUND,
+    WITHIN_BOUND,
+    compare_folded,
+    compare_layers,
+    split_steps,
+)
+from spear_deploy.interchange.onnx.float_bounds import BOUND, FOLDED
 from spear_deploy.network import Array, Scale
 from spear_deploy.network.graph import INPUT, SNNGraph
-from spear_deploy.simulator import ChipRun, InputKind, check_input, simulate
+from spear_deploy.quantize.layer_error import count_products
+from spear_deploy.simulator import InputKind, check_input
+from spear_deploy.simulator.stepper import Stepper, prepare
+from spear_deploy.util.digests import hash_file
 from spear_deploy.util.files import require_file
 from spear_deploy.util.progress import Progress, prefix_stage
 
@@ -41,6 +51,11 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 
 DEFAULT_STEPS = 32
 DEFAULT_SAMPLES = 4
+MIN_STEPS = 8
+MAX_PRODUCTS = 1e10
+"""Multiplications of a run on random input; a larger network is run on fewer samples, then on fewer steps."""
+BLOCK_VALUES = 1 << 20
+"""Values of all layers that a proof holds at a time, if one step has no more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +63,7 @@ class ProofInput:
     """Input on which a file and its network are compared.
 
     Attributes:
-        x: (T, B, *input shape), or None for random input of 32 steps and 4 samples.
+        x: (T, B, *input shape), or None for random input of 32 steps and 4 samples, fewer of a large network.
         kind: "spikes" or "current", of `x`.
         seed: of random input.
     """
@@ -79,9 +94,10 @@ def certify(
 
     Returns:
         A JSON-able dictionary: `reader`, `input`, `mismatches`, `first_difference` (None, or layer, step, sample, neuron),
-        `ties`, `compared` (the rule, in a sentence), `bound` (None where equality is asked for), `layers` (the rows of
-        `comparison.compare_layers`), `vendor` (Xylo, Speck: the same rows by the chip maker's simulator), `not_compared`,
-        `approximations`, `assumptions` (of the network's own import and of the read-back), `versions`, `file`, `sha256`, `bytes`.
+        `ties`, `tie_distance` (the largest distance from the threshold of a tie, or None), `compared` (the rule, in a sentence),
+        `bound` (None where equality is asked for), `layers` (the rows of `comparison.compare_layers`), `vendor` (Xylo, Speck: the
+        same rows by the chip maker's simulator), `not_compared`, `approximations`, `assumptions` (of the network's own import and
+        of the read-back), `versions`, `file`, `sha256`, `bytes`.
 
     Raises:
         FileError: the file does not read back.
@@ -94,17 +110,23 @@ def certify(
     proof = proof or ProofInput()
     x, kind = (proof.x, proof.kind) if proof.x is not None else default_input(graph, proof.seed)
     x = check_input(graph, x, kind)
-    run = simulate(graph, x, kind=kind, record=("spikes", "v"), progress=prefix_stage(progress, "the network"))
-    expected = _collect_values(graph, run)
-    reader, read_back, assumptions = _run_file(graph, source, format, x, kind, prefix_stage(progress, "as read back"))
+    is_folded = format == "nir" and not graph.is_integer and any(layer.norm is not None for layer in graph.layers)
     rounds = format == "onnx" and not graph.is_integer
-    rows = compare_layers(graph, expected, read_back, rounded_input=x if rounds else None)
+    if is_folded:
+        read_back, reader = _read_nir(graph, source)
+        assumptions = list(read_back.metadata.get("assumptions", []))
+        _check_input_size(read_back, x)
+        rows, missing = compare_folded(graph, _rename_output(read_back, graph.output), x, progress=progress)
+    else:
+        reader, values, assumptions = _run_file(graph, source, format, x, kind, prefix_stage(progress, "as read back"))
+        steps = run_steps(graph, x, kind, prefix_stage(progress, "the network"))
+        rows, missing = compare_layers(graph, steps, values, rounded_input=x if rounds else None)
     differences = [row["first_difference"] for row in rows if row["first_difference"]]
     return {
         "format": format,
         "file": source.name,
         "bytes": source.stat().st_size,
-        "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+        "sha256": hash_file(source),
         "reader": reader,
         "input": {
             "kind": kind,
@@ -117,11 +139,12 @@ def certify(
         "mismatches": sum(row["mismatches"] for row in rows),
         "first_difference": min(differences, key=lambda d: (d["step"], d["sample"]), default=None),
         "ties": sum(row["ties"] for row in rows),
-        "compared": WITHIN_BOUND if rounds else EQUAL,
-        "bound": BOUND if rounds else None,
+        "tie_distance": max((row["tie_distance"] for row in rows if row.get("tie_distance") is not None), default=None),
+        "compared": FOLDED_WITHIN_BOUND if is_folded else WITHIN_BOUND if rounds else EQUAL,
+        "bound": FOLDED if is_folded else BOUND if rounds else None,
         "layers": rows,
-        **({"vendor": _run_vendor(graph, expected, source, format, x)} if format in SIMULATORS else {}),
-        "not_compared": [name for name in expected if name not in read_back],
+        **({"vendor": _run_vendor(graph, source, format, x, kind)} if format in SIMULATORS else {}),
+        "not_compared": missing,
         "approximations": list(approximations),
         "assumptions": list(dict.fromkeys([*graph.metadata.get("assumptions", []), *assumptions])),
         "versions": _versions(format),
@@ -129,24 +152,48 @@ def certify(
 
 
 def default_input(graph: SNNGraph, seed: int = 0) -> tuple[Array, InputKind]:
-    """Return random input and its kind: spikes at rates of 0 to 1 by sample, or a current into a netx input layer."""
+    """Return random input and its kind: spikes at rates of 0 to 1 by sample, or a current into a netx input layer.
+
+    There are 32 steps of 4 samples; of a network for which that is more than `MAX_PRODUCTS`, fewer samples and then fewer steps.
+    """
     rng = np.random.default_rng(seed)
-    shape = (DEFAULT_STEPS, DEFAULT_SAMPLES, *graph.input_shape)
+    products = max(count_products(graph), 1)
+    samples = int(np.clip(MAX_PRODUCTS // (products * DEFAULT_STEPS), 1, DEFAULT_SAMPLES))
+    steps = int(np.clip(MAX_PRODUCTS // (products * samples), MIN_STEPS, DEFAULT_STEPS))
+    shape = (steps, samples, *graph.input_shape)
     first = [graph[edge.target] for edge in graph.edges_from(INPUT)]
     if graph.is_integer and any(isinstance(layer.synapse, Scale) for layer in first):
         return rng.random(shape), "current"
-    rates = rng.random((1, DEFAULT_SAMPLES, *(1 for _ in graph.input_shape)))
-    return rng.random(shape) < rates, "spikes"
+    rates = rng.random((1, samples, *(1 for _ in graph.input_shape)))
+    x = np.empty(shape, bool)
+    for step in x:  # one step at a time: random numbers take eight bytes each
+        step[...] = rng.random(shape[1:]) < rates[0]
+    return x, "spikes"
 
 
-def _collect_values(graph: SNNGraph, run: ChipRun) -> dict[str, Array]:
-    """Return the compared values by layer: spikes, and the value of a readout or of the output."""
-    values = dict(run.spikes)
-    for layer in graph.layers:
-        if layer.neuron is not None and not layer.spikes:
-            values[layer.name] = run.v[layer.name]
-    values.setdefault(graph.output, run.output)
-    return values
+def run_steps(graph: SNNGraph, x: Array, kind: InputKind, progress: Progress | None = None) -> Iterator[dict[str, Array]]:
+    """Run a network and yield the compared values of each step, (B, *shape) by layer; they hold until the next one.
+
+    They are spikes, v of a readout, and the value of an output without neurons.
+    """
+    x = check_input(graph, x, kind)
+    network = prepare(graph)
+    steps, batch = x.shape[:2]
+    stepper = Stepper(network, batch)
+    readouts = [layer.name for layer in graph.layers if layer.neuron is not None and not layer.spikes]
+    spiking = [layer.name for layer in graph.layers if layer.spikes]
+    values = batch * sum(int(np.prod(prepared.shape)) for prepared in network.layers)
+    size = int(np.clip(BLOCK_VALUES // values, 1, steps))
+    for start in range(0, steps, size):
+        block = x[start : start + size]
+        v: dict[str, Array] = {n: np.empty((len(block), batch, *graph.shape_of(n)), network.dtype) for n in readouts}
+        emitted = stepper.advance(block, {(name, "v"): place for name, place in v.items()})
+        for t in range(len(block)):
+            step = {name: emitted[name][t] for name in spiking} | {name: place[t] for name, place in v.items()}
+            step.setdefault(graph.output, emitted[graph.output][t])
+            yield step
+        if progress is not None:
+            progress({"stage": "simulate", "done": start + len(block), "of": steps})
 
 
 # --------------------------------------------------------------------------------------------------------- the file's run
@@ -154,7 +201,7 @@ def _collect_values(graph: SNNGraph, run: ChipRun) -> dict[str, Array]:
 
 def _run_file(
     graph: SNNGraph, source: Path, format: Format, x: Array, kind: InputKind, progress: Progress | None
-) -> tuple[str, dict[str, Array], list[str]]:
+) -> tuple[str, Iterable[Mapping[str, Array]], list[str]]:
     """Return the reader's name, the values of its run by the network's layer names, and what the reader assumed."""
     if format == "onnx":
         from spear_deploy.interchange.onnx.model_file import run_onnx
@@ -163,22 +210,37 @@ def _run_file(
             progress({"stage": "onnxruntime", "done": 0, "of": 0})
         results = run_onnx(source, x)
         values = {name.removesuffix(".spikes"): value for name, value in results.items() if name.endswith(".spikes")}
-        return f"onnxruntime {_version('onnxruntime')}", {**values, graph.output: results["output"]}, []
+        return f"onnxruntime {_version('onnxruntime')}", split_steps({**values, graph.output: results["output"]}), []
     if format == "xylo" or format == "speck":
         values = run_chip_file(source, format, x, output=graph.output) or {}
-        return f"spear-deploy {_version('spear-deploy')}, a reader of the file alone", values, []
+        return f"spear-deploy {_version('spear-deploy')}, a reader of the file alone", split_steps(values), []
     read_back, reader = _read_nir(graph, source) if format == "nir" else _read_netx(source)
+    _check_input_size(read_back, x)
+    x = x.reshape(*x.shape[:2], *read_back.input_shape)  # axes of length 1 may have come or gone
+    steps = run_steps(read_back, x, kind, progress)
+    renamed = ({graph.output if n == read_back.output else n: value for n, value in step.items()} for step in steps)
+    return reader, renamed, list(read_back.metadata.get("assumptions", []))
+
+
+def _check_input_size(read_back: SNNGraph, x: Array) -> None:
     if int(np.prod(read_back.input_shape)) != int(np.prod(x.shape[2:])):
         raise DataError(f"the file takes {read_back.input_shape}, the network {x.shape[2:]}; report this as a defect")
-    x = x.reshape(*x.shape[:2], *read_back.input_shape)  # axes of length 1 may have come or gone
-    run = simulate(read_back, x, kind=kind, record=("spikes", "v"), progress=progress)
-    values = _collect_values(read_back, run)
-    if read_back.output != graph.output:
-        values[graph.output] = values.pop(read_back.output)
-    return reader, values, list(read_back.metadata.get("assumptions", []))
 
 
-def _run_vendor(graph: SNNGraph, expected: dict[str, Array], source: Path, format: Format, x: Array) -> dict[str, Any]:
+def _rename_output(graph: SNNGraph, name: str) -> SNNGraph:
+    """Return the network with another name of its output layer."""
+    old = graph.output
+    if old == name:
+        return graph
+    edges = tuple(
+        replace(e, source=name if e.source == old else e.source, target=name if e.target == old else e.target)
+        for e in graph.edges
+    )
+    layers = tuple(replace(layer, name=name) if layer.name == old else layer for layer in graph.layers)
+    return replace(graph, layers=layers, edges=edges, output=name)
+
+
+def _run_vendor(graph: SNNGraph, source: Path, format: Format, x: Array, kind: InputKind) -> dict[str, Any]:
     """Return the comparison with the maker's simulator, or that it is not installed."""
     assert format == "xylo" or format == "speck"
     values = run_chip_file(source, format, x, output=graph.output, simulator=True)
@@ -189,7 +251,7 @@ def _run_vendor(graph: SNNGraph, expected: dict[str, Array], source: Path, forma
             "mismatches": None,
             "note": f"{name} is not installed here; install it to have the file run by it",
         }
-    rows = compare_layers(graph, expected, values, rounded_input=None)
+    rows, _ = compare_layers(graph, run_steps(graph, x, kind), split_steps(values), rounded_input=None)
     return {"simulator": f"{name} {_version(name)}", "mismatches": sum(row["mismatches"] for row in rows), "layers": rows}
 
 

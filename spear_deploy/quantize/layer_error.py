@@ -78,14 +78,14 @@ def run_float_network(graph: SNNGraph, x: Array, *, sent: Array, kind: InputKind
         sent: the same input as the integer network takes it.
         kind: of the input.
     """
-    samples = int(np.clip(MAX_PRODUCTS / max(len(x) * _count_products(graph), 1), 1, MAX_SAMPLES))
+    samples = int(np.clip(MAX_PRODUCTS / max(len(x) * count_products(graph), 1), 1, MAX_SAMPLES))
     run = simulate(graph, x[:, :samples], kind=kind, record=("spikes", "v"), dtype=np.float64)
     readouts = {layer.name: run.v[layer.name] for layer in graph.layers if layer.neuron is not None and not layer.spikes}
     emitted = {INPUT: sent[:, :samples], **run.spikes}
     return FloatRun(graph=graph.with_layers(replace_mean_by_sum), emitted=emitted, potentials=readouts)
 
 
-def _count_products(graph: SNNGraph) -> int:
+def count_products(graph: SNNGraph) -> int:
     """Return the multiplications of one step of one sample, without the borders of convolutions."""
     total = 0
     for layer in graph.layers:

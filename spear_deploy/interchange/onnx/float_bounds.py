@@ -13,9 +13,10 @@ run where |v − v_threshold| ≤ gap. Underflow is left out: a value below 2^-1
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -29,6 +30,14 @@ BOUND = (
     "carried through norms and neurons; 0 where no sum rounds"
 )
 """The bound in one line, for certificates."""
+
+FOLDED = (
+    "gap = |gain| (2 n u / (1 - n u) sum |w x|) + 8 u (|gain| sum |w x| + |bias| + |mean gain|) for a batch norm in the weights, "
+    "u = 2^-24, carried through neurons; 0 where no norm was folded"
+)
+"""The bound where the file holds weights with a batch norm folded in."""
+
+Rounding: TypeAlias = Literal["order", "folded", "none"]
 
 U = 1.01 * 2.0**-24
 """Unit roundoff of float32; the hundredth covers terms of higher order and the rounding of the bound itself."""
@@ -55,31 +64,69 @@ def bound_steps(graph: SNNGraph, x: Array, spikes: Mapping[str, Array]) -> Itera
         x: (T, B, *input shape).
         spikes: of every spiking layer, (T, B, *shape). They are sent and reset the neurons in place of those that v gives.
     """
-    rows = {row.layer.name: row for row in prepare(graph, np.float32).layers}
-    layers = {layer.name: _BoundedLayer(rows[layer.name], x.shape[1], graph.dt_s) for layer in graph.layers}
-    depth = max((edge.delay for edge in graph.edges), default=0)
-    zeros = {name: np.zeros((x.shape[1], *graph.shape_of(name)), np.float32) for name in (INPUT, *rows)}
-    past = [{name: BoundedValue(value, value.astype(np.float64)) for name, value in zeros.items()}] * depth
-    """Values sent in the last steps, the latest first."""
-    for t, x_step in enumerate(x.astype(np.float32)):
-        sent = {INPUT: BoundedValue(x_step, np.zeros(x_step.shape))}
+    run = SpikeGuidedRun(graph, x.shape[1])
+    for t, x_step in enumerate(x):
+        yield run.advance(x_step, {name: fired[t] for name, fired in spikes.items()})
+
+
+class SpikeGuidedRun:
+    """A floating-point network that advances with known spikes: they are sent and reset the neurons in place of its own.
+
+    Args:
+        graph: a floating-point network.
+        batch: number of samples.
+        rounding: of what the values are bounded: "order" of the sums, batch norm "folded" into weights, or "none" for values
+            alone, whose gap is 0.
+    """
+
+    def __init__(self, graph: SNNGraph, batch: int, *, rounding: Rounding = "order") -> None:
+        self.graph, self.batch = graph, batch
+        self.rows = {row.layer.name: row for row in prepare(graph, np.float32).layers}
+        self.layers = {layer.name: _BoundedLayer(self.rows[layer.name], batch, graph.dt_s, rounding) for layer in graph.layers}
+        depth = max((edge.delay for edge in graph.edges), default=0)
+        delayed = {edge.source for edge in graph.edges if edge.delay}
+        nothing = {name: _exact(np.zeros((batch, *graph.shape_of(name)), np.float32)) for name in delayed}
+        self.past: deque[dict[str, BoundedValue]] = deque([nothing] * depth, maxlen=depth)
+        """Values sent in the last steps over edges with delay, the latest first."""
+
+    def advance(self, x: Array, spikes: Mapping[str, Array] | None = None) -> dict[str, BoundedValue]:
+        """Run one step.
+
+        Args:
+            x: (B, *input shape).
+            spikes: of every spiking layer, (B, *shape); those that v gives unless known.
+
+        Returns:
+            By layer, v before the reset, or the value of a layer without neurons.
+        """
+        sent = {INPUT: _exact(x.astype(np.float32))}
         steps: dict[str, BoundedValue] = {}
-        for layer in graph.layers:
+        for layer in self.graph.layers:
             name = layer.name
-            sources = [past[delay - 1][source] if delay else sent[source] for source, delay in rows[name].sources]
-            fired = spikes[name][t] if layer.spikes else None
-            steps[name] = layers[name].advance(_add_inputs(sources), fired)
-            sent[name] = steps[name] if fired is None else BoundedValue(fired.astype(np.float32), np.zeros(fired.shape))
-        past = [sent, *past][:depth]
-        yield steps
+            sources = [self.past[delay - 1][source] if delay else sent[source] for source, delay in self.rows[name].sources]
+            steps[name], fired = self.layers[name].advance(_add_inputs(sources), None if spikes is None else spikes.get(name))
+            sent[name] = steps[name] if fired is None else _exact(fired.reshape(steps[name].value.shape).astype(np.float32))
+        if self.past:
+            self.past.appendleft({name: sent[name] for name in self.past[0]})
+        return steps
+
+
+def find_spikes(layer: Layer, value: Array) -> Array:
+    """Return which neurons spike at a potential before the reset."""
+    fires: Array = value > np.asarray(layer.neuron.v_threshold, np.float32)  # type: ignore[union-attr]
+    return fires
+
+
+def _exact(value: Array) -> BoundedValue:
+    return BoundedValue(value, np.zeros((1,) * value.ndim))
 
 
 class _BoundedLayer:
     """A layer, its state, and the gaps of that state."""
 
-    def __init__(self, row: PreparedLayer, batch: int, dt_s: float) -> None:
-        self.row = row
-        self.gaps = {name: np.zeros((batch, *row.shape)) for name in ("v", "u")}
+    def __init__(self, row: PreparedLayer, batch: int, dt_s: float, rounding: Rounding) -> None:
+        self.row, self.rounding = row, rounding
+        self.gaps = {name: np.zeros((1,) * (len(row.shape) + 1)) for name in ("v", "u")}
         if row.layer.neuron is not None:
             self.state = neurons.start(row.layer.neuron, batch, row.shape, dt_s, np.float32)
             self.threshold = self.state.constants.get("v_threshold")
@@ -87,22 +134,28 @@ class _BoundedLayer:
             self.late = resets_late(row.layer.neuron)
             self.pending = np.zeros((batch, *row.shape), bool)
 
-    def advance(self, x: BoundedValue, spikes: Array | None) -> BoundedValue:
-        """Return v before the reset, or the weighted input where there are no neurons."""
-        drive = BoundedValue(self.row.weigh(x.value), _weigh_gap(self.row.layer, x))
-        if self.row.layer.neuron is None:
-            return drive
+    def advance(self, x: BoundedValue, spikes: Array | None) -> tuple[BoundedValue, Array | None]:
+        """Return v before the reset, or the weighted input where there are no neurons; and the spikes of a spiking layer."""
+        layer = self.row.layer
+        gap = x.gap if self.rounding == "none" else _weigh_gap(layer, x, self.rounding)
+        drive = BoundedValue(self.row.weigh(x.value), gap)
+        if layer.neuron is None:
+            return drive, None
         before = (self.state.v.copy(), None if self.state.u is None else self.state.u.copy())
-        neurons.step(self.row.layer.neuron, self.state, drive.value)
-        self._carry(drive, *before)
+        neurons.step(layer.neuron, self.state, drive.value)
+        if self.rounding != "none":
+            self._carry(drive, *before)
         if self.late:
             self._reset(self.pending)
         step = BoundedValue(self.state.v.copy(), self.gaps["v"].copy())
-        if spikes is not None and self.late:
-            self.pending = spikes
-        elif spikes is not None:
-            self._reset(spikes)
-        return step
+        if not layer.spikes:
+            return step, None
+        fired = find_spikes(layer, step.value) if spikes is None else spikes.reshape(step.value.shape)
+        if self.late:
+            self.pending = fired
+        else:
+            self._reset(fired)
+        return step, fired
 
     def _carry(self, x: BoundedValue, v: Array, u: Array | None) -> None:
         """Carry the gaps of v and u through one step; `v` and `u` are the states before it."""
@@ -130,10 +183,12 @@ class _BoundedLayer:
         v, gap = self.state.v, self.gaps["v"]
         if neuron.reset == "value":
             np.copyto(v, self.state.constants["v_reset"], where=spikes)
-            np.copyto(gap, 0.0, where=spikes)
+            if gap.shape == v.shape:
+                np.copyto(gap, 0.0, where=spikes)
         else:
             np.copyto(v, v - self.threshold, where=spikes)
-            np.copyto(gap, _add_rounding(gap, v), where=spikes)
+            if gap.shape == v.shape:
+                np.copyto(gap, _add_rounding(gap, v), where=spikes)
 
 
 def find_near_threshold(layer: Layer, step: BoundedValue) -> Array:
@@ -158,16 +213,22 @@ def _add_rounding(gap: Array, *results: Array) -> Array:
     return np.where(gap > 0, gap + 2 * U * (size + len(results) * gap), 0.0)
 
 
-def _weigh_gap(layer: Layer, x: BoundedValue) -> Array:
+def _weigh_gap(layer: Layer, x: BoundedValue, rounding: Rounding) -> Array:
     """Return the gap behind synapse and norm."""
     synapse, norm = layer.synapse, layer.norm
+    is_folded = rounding == "folded" and norm is not None
     if synapse is None:
         gap, size = x.gap, np.abs(x.value).astype(np.float64)
     elif isinstance(synapse, Flatten):
-        gap, size = (a.reshape(len(a), -1) for a in (x.gap, np.abs(x.value).astype(np.float64)))
+        size = np.abs(x.value).astype(np.float64).reshape(len(x.value), -1)
+        gap = np.broadcast_to(x.gap, x.value.shape).reshape(size.shape)
+    elif isinstance(synapse, Scale):
+        gap, size = _scale(synapse, x)
     else:
-        gap, size = _scale(synapse, x) if isinstance(synapse, Scale) else _sum_products(synapse, x)
-    return gap if norm is None else _normalise(norm, gap, size)
+        gap, size = _sum_products(synapse, x, rounding, is_folded=is_folded)
+    if norm is None:
+        return gap
+    return _fold(norm, gap, size) if is_folded else _normalise(norm, gap, size)
 
 
 def _scale(scale: Scale, x: BoundedValue) -> tuple[Array, Array]:
@@ -177,7 +238,7 @@ def _scale(scale: Scale, x: BoundedValue) -> tuple[Array, Array]:
     return _add_rounding(weight * x.gap, size, whole), whole
 
 
-def _sum_products(synapse: Any, x: BoundedValue) -> tuple[Array, Array]:
+def _sum_products(synapse: Any, x: BoundedValue, rounding: Rounding, *, is_folded: bool) -> tuple[Array, Array]:
     """Return the gap of sums of products, and a bound of their magnitude."""
     bias = None
     if isinstance(synapse, POOLS):
@@ -185,18 +246,37 @@ def _sum_products(synapse: Any, x: BoundedValue) -> tuple[Array, Array]:
         positive: Any = SumPool(kernel_size=synapse.kernel_size, stride=synapse.stride, padding=synapse.padding)
     else:
         weight, bias = synapse.weight.astype(np.float32), synapse.bias
-        count, grid = int(np.prod(weight.shape[1:])), _grid(weight)
-        positive = replace(synapse, weight=np.abs(weight), bias=None)
-    weigh = synapse_math.make_weigher(positive, dtype=np.float64)
-    total, carried = weigh(np.abs(x.value).astype(np.float64)), weigh(x.gap)
-    rounds = (carried > 0) | (total > 2.0 ** (24 + grid + _grid(x.value)))
-    gap = carried + np.where(rounds, 2 * count * U / (1 - count * U) * (total + carried), 0.0)
+        count, grid = int(np.prod(weight.shape[1:])), _grid(weight) if rounding == "order" else 0
+        np.abs(weight, out=weight)
+        weight.setflags(write=False)
+        positive = replace(synapse, weight=weight, bias=None)
+    magnitudes = synapse_math.make_weigher(positive, dtype=np.float64 if rounding == "order" else np.float32)
+    in_float32 = 1.0 if rounding == "order" else 1 + 2 * count * U
+    total = magnitudes(np.abs(x.value).astype(np.float64)) * in_float32
+    carried = magnitudes(np.broadcast_to(x.gap, x.value.shape).astype(np.float64)) * in_float32 if x.gap.any() else 0 * total
+    rounds = carried > 0
+    if rounding == "order":
+        rounds |= total > 2.0 ** (24 + grid + _grid(x.value))
+    gap = carried + np.where(rounds | is_folded, 2 * count * U / (1 - count * U) * (total + carried), 0.0)
     if isinstance(synapse, AvgPool):
         return _add_rounding(gap / count, total / count), total / count
     if bias is None:
         return gap, total
     size = total + np.abs(bias.astype(np.float64)).reshape(-1, *(1 for _ in total.shape[2:]))
     return _add_rounding(gap, size), size
+
+
+def _fold(norm: BatchNorm, gap: Array, size: Array) -> Array:
+    """Return the gap between a norm behind float32 sums and a norm in weights that were rounded to float32.
+
+    gap ← |gain| gap + 8 u (|gain| (size + gap) + |bias| + |mean gain|): scale, shift, weights, bias and two results are rounded.
+    """
+    spread = (-1, *(1 for _ in size.shape[2:]))
+    gain = np.abs(norm.weight.astype(np.float64) / np.sqrt(norm.var.astype(np.float64) + norm.eps))
+    shift = np.abs(norm.bias.astype(np.float64)) + np.abs(norm.mean * gain)
+    gain = gain.reshape(spread)
+    folded: Array = gain * gap + 8 * U * (gain * (size + gap) + shift.reshape(spread))
+    return folded
 
 
 def _normalise(norm: BatchNorm, gap: Array, size: Array) -> Array:
