@@ -32,6 +32,7 @@ from spear_deploy.budget.zero_weights import fill_zero_weights
 from spear_deploy.errors import DataError
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.graph import INPUT, SNNGraph
+from spear_deploy.network.labels import label_layers
 from spear_deploy.placement.place import Placement, lower_bound, place_in_fewest_cores
 from spear_deploy.placement.populations import find_populations
 from spear_deploy.placement.weight_bits import stored_bits
@@ -114,6 +115,7 @@ def check(
         latency=latency,
         work=work,
         balanced=balanced,
+        labels=label_layers(graph),
         unsupported=findings,
         replaced=replaced,
         placement=placement,

@@ -7,8 +7,8 @@ HTML of a notebook. Terminal and text have one line per layer, the notebook one 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from rich import box
@@ -80,6 +80,7 @@ class BudgetReport:
         passes: how often the chip is filled, or None if it has to hold the network as a whole.
         bound: number of cores that no packing goes below.
         notes: assumptions and remarks.
+        labels: of layers in tables (`label_layers`).
     """
 
     profile: str
@@ -98,6 +99,7 @@ class BudgetReport:
     work: CoreWork | None = None
     balanced: Balanced | None = None
     replaced: tuple[Replaced, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
     passes: int | None = None
     bound: int = 0
     notes: tuple[str, ...] = ()
@@ -238,7 +240,7 @@ def _layer_table(report: BudgetReport) -> Table:
         shares = {row.resource: _share(row) for row in rows}
         line = [_cores_of(report, where), *(shares.get(name, "") for name in columns), _fullest_other(rows, columns)]
         if any(line):
-            cells[where] = [_short_name(where), *line]
+            cells[where] = [_short_name(TOGETHER.join(report.labels.get(name, name) for name in where.split(TOGETHER))), *line]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     heads = ["layer", "cores", *(COLUMNS[name] for name in columns), "fullest other"]
     for index, head in enumerate(heads):

@@ -56,6 +56,7 @@ def count(
 
     Example: spear-deploy count digits --data digits --rules all
     """
+    from spear_deploy.network.labels import label_layers
     from spear_deploy.pipeline import api
     from spear_deploy.simulator.recordings import read_input
 
@@ -69,4 +70,5 @@ def count(
         else:
             dataset = api.data(str(data), graph, steps=steps, encoding=encoding)
             result = api.count(graph, dataset, rules=rules == "all", chip=chip, progress=progress)
-    emit(result.to_json(), graph=graph, as_json=as_json, out=out, show=lambda c: console().show_count(c, result))
+    labels = label_layers(graph)
+    emit(result.to_json(), graph=graph, as_json=as_json, out=out, show=lambda c: console().show_count(c, result, labels))

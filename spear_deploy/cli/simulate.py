@@ -95,6 +95,7 @@ def simulate(
 
     Example: spear-deploy simulate digits --chip loihi2 --explain --data digits
     """
+    from spear_deploy.network.labels import label_layers
     from spear_deploy.pipeline.simulation import SimulationSettings, simulate_file
 
     wanted = parse_record(record)
@@ -106,7 +107,8 @@ def simulate(
     )  # fmt: skip
     with display(as_json, quiet, 0.0 if explain else SOON_S) as progress:
         facts, explanation = simulate_file(net, graph, settings, progress)
-    emit(facts, graph=graph, as_json=as_json, out=None, show=lambda c: console().show_simulation(c, facts, explanation))
+    labels = label_layers(graph)
+    emit(facts, graph=graph, as_json=as_json, out=None, show=lambda c: console().show_simulation(c, facts, explanation, labels))
     leave("", facts["failures"])
 
 

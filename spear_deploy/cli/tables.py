@@ -120,10 +120,11 @@ def show_rank(console: Console, ranking: Iterable[Ranked]) -> None:
     console.print(make_table("", columns, rows, numbers=(3,)), highlight=False)
 
 
-def show_count(console: Console, count: Count) -> None:
-    """Print SynOps and rates by layer."""
+def show_count(console: Console, count: Count, labels: Mapping[str, str]) -> None:
+    """Print SynOps and rates by layer, under the labels of `label_layers`."""
     names = list(dict.fromkeys([*count.synops_per_layer, *count.rates]))
-    rows = [(name, count.synops_per_layer.get(name, 0.0), _format_rate(count.rates.get(name))) for name in names]
+    synops, rates = count.synops_per_layer, count.rates
+    rows = [(labels.get(name, name), synops.get(name, 0.0), _format_rate(rates.get(name))) for name in names]
     rows.append(("total", count.synops_total, ""))
     console.print(
         make_table(
@@ -143,12 +144,14 @@ def _format_rate(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
 
 
-def show_simulation(console: Console, facts: Mapping[str, Any], explanation: Explanation | None) -> None:
+def show_simulation(
+    console: Console, facts: Mapping[str, Any], explanation: Explanation | None, labels: Mapping[str, str]
+) -> None:
     """Print the run, the cost of each step of the lowering, and the findings."""
     if "spikes" in facts:
         rows = [
             (
-                name,
+                labels.get(name, name),
                 count,
                 _format_rate(facts["rates"].get(name)),
                 ", ".join(f"{k} {v}" for k, v in facts["overflows"].get(name, {}).items()),

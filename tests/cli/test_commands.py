@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from spear_deploy.cli import main
-from spear_deploy.interchange.snn_file import write_snn
+from spear_deploy.interchange.snn_file import hash_network, read_snn, write_snn
 from spear_deploy.network import IF, LI, Conv2d, Dense, Layer
 from spear_deploy.network.graph import chain
 from spear_deploy.pipeline.api import quantize_for_chip
@@ -149,7 +149,8 @@ def test_simulate_on_lava_gives_the_same_recording(run):
 @pytest.mark.parametrize(("to", "name"), [("nir", "net.nir"), ("netx", "net.net"), ("onnx", "net.onnx")])
 def test_export_writes_a_certificate_without_mismatches(run, to, name):
     facts = json.loads(run("export", "net.snn", "--to", to, "--out", f"out/{name}", "--json").stdout)
-    assert facts == json.load(open("out/certificate.json"))
+    header = {name: facts.pop(name) for name in ("tool_version", "schema_version", "network_digest")}
+    assert facts == json.load(open("out/certificate.json")) and header["network_digest"] == hash_network(read_snn("net.snn"))
     assert facts["mismatches"] == 0 and facts["first_difference"] is None and facts["reader"] and facts["input"]
     assert os.path.getsize(f"out/{name}") > 0
 
@@ -173,7 +174,10 @@ def test_compare_runs_each_side_with_its_own_options(run):
     assert [layer["what"] for layer in facts["layers"]] == ["spikes", "spikes", "value"]
     assert [(state["layer"], state["what"]) for state in facts["states"]] == [("conv", "v"), ("fc", "v")]
     assert 0 < facts["layers"][2]["largest"] < 3  # in the units of the trained network
-    assert facts["b"] == {"net": "net.snn", "backend": "fast", "chip": "loihi2"}
+    digest = hash_network(read_snn("net.snn"))
+    assert facts["b"] == {
+        "net": "net.snn", "backend": "fast", "chip": "loihi2", "network_digest": digest, "assumptions": []
+    }  # fmt: skip
     write_snn(quantize_for_chip(network(), "loihi2", calibration=np.load("in.npz")["spikes"]), "calibrated.snn")
     same = json.loads(run("compare", "calibrated.snn", "net.snn", "--chip-b", "loihi2", "--input", "in.npz", "--json").stdout)
     assert same["mismatches"] == 0

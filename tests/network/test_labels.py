@@ -1,0 +1,41 @@
+"""Layers whose names are bare numbers carry kind and shape in tables, and their names in JSON."""
+
+import json
+
+import numpy as np
+from click.testing import CliRunner
+
+from spear_deploy.cli import main
+from spear_deploy.interchange.snn_file import write_snn
+from spear_deploy.network import IF, Conv2d, Dense, Layer
+from spear_deploy.network.graph import chain
+from spear_deploy.network.labels import label_layers
+
+NETWORK = chain(
+    [
+        Layer(name="0", synapse=Conv2d(weight=np.ones((4, 1, 3, 3), np.float32)), neuron=IF()),
+        Layer(name="2.1", synapse=Dense(weight=np.ones((10, 144), np.float32)), neuron=IF()),
+        Layer(name="out", synapse=Dense(weight=np.ones((3, 10), np.float32)), neuron=IF()),
+    ],
+    input_shape=(1, 8, 8),
+)
+
+
+def test_only_names_without_a_letter_are_completed():
+    assert label_layers(NETWORK) == {"0": "0 Conv2d 4 x 6 x 6", "2.1": "2.1 Dense 10", "out": "out"}
+
+
+def test_tables_show_the_labels_and_json_the_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    write_snn(NETWORK, tmp_path / "net.snn")
+    np.savez("in.npz", spikes=np.ones((2, 1, 1, 8, 8), np.uint8))
+    for command in (
+        ("check", "net.snn", "--chip", "loihi2"),
+        ("count", "net.snn", "--input", "in.npz"),
+        ("simulate", "net.snn", "--input", "in.npz", "--out", "run.npz"),
+    ):
+        shown = CliRunner().invoke(main, command)
+        assert shown.exit_code == 0 and "0 Conv2d 4 x 6 x 6" in shown.stdout, (command, shown.stdout, shown.stderr)
+    value = json.loads(CliRunner().invoke(main, ("count", "net.snn", "--input", "in.npz", "--json")).stdout)
+    assert list(value["synops_per_layer"]) == ["0", "2.1", "out"]
