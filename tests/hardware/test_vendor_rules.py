@@ -145,13 +145,13 @@ def test_neurons_that_xylo_approximates_are_in_the_notes() -> None:
     assert len(notes(check(mlp(4, 4, 4, last=CubaLI(tau_mem_s=0.02, tau_syn_s=0.01)), chip), "approximation")) == 1
 
 
-@pytest.mark.parametrize(("chip", "layers"), [("akd1000", 22), ("akd1500", 8)])
-def test_dense_layers_of_akida_take_one_of_a_few_cores_each(chip: str, layers: int) -> None:
-    profile = load_profile(chip)
-    for count, result in ((layers, set()), (layers + 1, {"dense_layers"})):
-        report = check(mlp(*[16] * (count + 1), neuron=IF()), profile)
+def test_dense_layers_of_akd1000_take_one_of_22_cores_each_and_those_of_akd1500_more_passes() -> None:
+    for count, result in ((22, set()), (23, {"dense_layers"})):
+        report = check(mlp(*[16] * (count + 1), neuron=IF()), load_profile("akd1000"))
         assert over(report) == result
-    assert next(row for row in report.rows if row.resource == "dense_layers").limit == layers
+    assert next(row for row in report.rows if row.resource == "dense_layers").limit == 22
+    report = check(mlp(*[16] * 65, neuron=IF()), load_profile("akd1500"))
+    assert not over(report) and "dense_layers" not in {row.resource for row in report.rows}
 
 
 def test_filters_of_akida_end_at_2048() -> None:
