@@ -27,6 +27,7 @@ from spear_deploy.pruning.prune_to_budget import prune_to_budget
 from spear_deploy.pruning.search import recipes
 from spear_deploy.pruning.search.settings import default_settings
 from spear_deploy.pruning.settings import PruneSettings
+from spear_deploy.pruning.tune.fine_tuning import FineTuning
 from spear_deploy.pruning.tune.measure import BudgetMonitor
 from spear_deploy.pruning.tune.thin_weights import count_arriving_spikes, count_zero_weights, thin_to_synops, zero_weight_share
 from spear_deploy.report.search_charts import describe_levers
@@ -186,6 +187,19 @@ def test_weights_alone_keep_all_channels_and_all_zeros(task):
         assert not weights_of(last)[name][weight == 0].any()
     zeros, weights = count_zero_weights(last)
     assert f"{zeros} of {weights} weights are zero" in result.notes and zeros > weights / 4
+
+
+def test_budget_that_removed_weights_leave_unused_is_stated(task):
+    graph, data = task
+    thin = zero_weight_share(graph, evaluate(graph, data.val).counts, 0.9)
+    monitor = BudgetMonitor(graph, data, Budgets(synops=Amount(value=0.9, relative=True)))
+    tuning = FineTuning(thin, graph, data, monitor, thinned=True)
+    tuning.run(1)
+    zeros = [np.array_equal(weights_of(tuning.graph)[name] == 0, weight == 0) for name, weight in weights_of(thin).items()]
+    assert all(zeros) and tuning.use.active_use < 0.9
+    assert any(
+        "of the budget is left over: learning lowered the rates, and removed weights" in note for note in tuning.notes
+    )
 
 
 def test_a_search_of_recipes_that_was_stopped_goes_on_to_the_same_network(task, tmp_path, monkeypatch):

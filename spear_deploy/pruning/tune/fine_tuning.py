@@ -32,6 +32,8 @@ dropped first; below it with a wider plan."""
 WIDENINGS = 2
 NEAR = (0.95, 1.04)
 """Shares of the aim between which the last exact adjustments do the rest."""
+STATED_SLACK = 0.02
+"""Share of the aim that a network without some of its weights may leave unused without a note."""
 PEAK, LATER_PEAK = 1e-2, 3e-3
 """Learning rate of the first fine-tuning of a plan, and of later ones."""
 
@@ -174,7 +176,7 @@ class FineTuning:
         return evaluate(graph, self.dataset.val).accuracy
 
     def _note_overruns(self) -> None:
-        """Add a note for each budget that could not be held."""
+        """Add a note for each budget that could not be held, or that removed weights leave unused."""
         for name, aim in self.use.aims.items():
             value = self.use.values[name]
             if value is not None and value > aim:
@@ -183,6 +185,12 @@ class FineTuning:
                     f"the {resource_name(name)} budget could not be held with its margin: {format_amount(name, value)}{where}, "
                     f"aimed at {format_amount(name, aim)}; fine-tune longer or start from a narrower network"
                 )
+        unused = 1 - self.use.active_use
+        if self.thinned and unused > STATED_SLACK:
+            self.notes.append(
+                f"{unused:.1%} of the budget is left over: learning lowered the rates, and removed weights do not grow back; "
+                "fine-tune for fewer epochs, or remove channels alone"
+            )
         if self.use.over:
             self.notes.append(f"what will be deployed does not fit the chip: {self.use.over}; ask for a smaller budget")
 
