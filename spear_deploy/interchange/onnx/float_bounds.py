@@ -20,7 +20,21 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from spear_deploy.network import POOLS, Array, AvgPool, BatchNorm, CubaLI, CubaLIF, Flatten, Layer, Scale, SumPool, resets_late
+from spear_deploy.network import (
+    CONVS,
+    POOLS,
+    Array,
+    AvgPool,
+    BatchNorm,
+    CubaLI,
+    CubaLIF,
+    Dense,
+    Flatten,
+    Layer,
+    Scale,
+    SumPool,
+    resets_late,
+)
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.simulator import neurons, synapse_math
 from spear_deploy.simulator.stepper import PreparedLayer, prepare
@@ -126,6 +140,8 @@ class _BoundedLayer:
 
     def __init__(self, row: PreparedLayer, batch: int, dt_s: float, rounding: Rounding) -> None:
         self.row, self.rounding = row, rounding
+        is_sum = rounding == "order" and isinstance(row.layer.synapse, (Dense, *CONVS))
+        self.grid = _grid(row.layer.synapse.weight.astype(np.float32)) if is_sum else 0  # type: ignore[union-attr]
         self.gaps = {name: np.zeros((1,) * (len(row.shape) + 1)) for name in ("v", "u")}
         if row.layer.neuron is not None:
             self.state = neurons.start(row.layer.neuron, batch, row.shape, dt_s, np.float32)
@@ -137,7 +153,7 @@ class _BoundedLayer:
     def advance(self, x: BoundedValue, spikes: Array | None) -> tuple[BoundedValue, Array | None]:
         """Return v before the reset, or the weighted input where there are no neurons; and the spikes of a spiking layer."""
         layer = self.row.layer
-        gap = x.gap if self.rounding == "none" else _weigh_gap(layer, x, self.rounding)
+        gap = x.gap if self.rounding == "none" else _weigh_gap(layer, x, self.rounding, self.grid)
         drive = BoundedValue(self.row.weigh(x.value), gap)
         if layer.neuron is None:
             return drive, None
@@ -213,7 +229,7 @@ def _add_rounding(gap: Array, *results: Array) -> Array:
     return np.where(gap > 0, gap + 2 * U * (size + len(results) * gap), 0.0)
 
 
-def _weigh_gap(layer: Layer, x: BoundedValue, rounding: Rounding) -> Array:
+def _weigh_gap(layer: Layer, x: BoundedValue, rounding: Rounding, grid: int) -> Array:
     """Return the gap behind synapse and norm."""
     synapse, norm = layer.synapse, layer.norm
     is_folded = rounding == "folded" and norm is not None
@@ -225,7 +241,7 @@ def _weigh_gap(layer: Layer, x: BoundedValue, rounding: Rounding) -> Array:
     elif isinstance(synapse, Scale):
         gap, size = _scale(synapse, x)
     else:
-        gap, size = _sum_products(synapse, x, rounding, is_folded=is_folded)
+        gap, size = _sum_products(synapse, x, rounding, grid, is_folded=is_folded)
     if norm is None:
         return gap
     return _fold(norm, gap, size) if is_folded else _normalise(norm, gap, size)
@@ -238,15 +254,15 @@ def _scale(scale: Scale, x: BoundedValue) -> tuple[Array, Array]:
     return _add_rounding(weight * x.gap, size, whole), whole
 
 
-def _sum_products(synapse: Any, x: BoundedValue, rounding: Rounding, *, is_folded: bool) -> tuple[Array, Array]:
-    """Return the gap of sums of products, and a bound of their magnitude."""
+def _sum_products(synapse: Any, x: BoundedValue, rounding: Rounding, grid: int, *, is_folded: bool) -> tuple[Array, Array]:
+    """Return the gap of sums of products, and a bound of their magnitude; weights are multiples of 2^grid."""
     bias = None
     if isinstance(synapse, POOLS):
-        count, grid = int(np.prod(synapse.kernel_size)), 0
+        count = int(np.prod(synapse.kernel_size))
         positive: Any = SumPool(kernel_size=synapse.kernel_size, stride=synapse.stride, padding=synapse.padding)
     else:
         weight, bias = synapse.weight.astype(np.float32), synapse.bias
-        count, grid = int(np.prod(weight.shape[1:])), _grid(weight) if rounding == "order" else 0
+        count = int(np.prod(weight.shape[1:]))
         np.abs(weight, out=weight)
         weight.setflags(write=False)
         positive = replace(synapse, weight=weight, bias=None)

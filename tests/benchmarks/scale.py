@@ -1,0 +1,146 @@
+"""Time and peak memory of check, rank, quantization and export over network sizes.
+
+    python -m tests.benchmarks.scale --out DIR            # up to 10^7 weights, about three minutes
+    python -m tests.benchmarks.scale --out DIR --large    # 10^8 recurrent weights and ResNet18 at 224 as well
+
+Each case runs in a separate process, for its peak memory; CPU seconds leave out imports and building the network. Writes
+`scale.json` (every measurement) and `scale.md` (the table, and how time grows with the number of weights: the slope of a
+line through log time over log weights).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from spear_deploy.network.graph import SNNGraph
+from tests.benchmarks.scale_networks import recurrent, resnet18, vgg16
+
+NETWORKS: dict[str, Callable[[], SNNGraph]] = {
+    "VGG16 / 4": lambda: vgg16(width=0.25),
+    "VGG16 / 2": lambda: vgg16(width=0.5),
+    "VGG16": lambda: vgg16(),
+    "VGG16, batch norm": lambda: vgg16(norm=True),
+    "ResNet18, 64": lambda: resnet18(size=64),
+    "recurrent 10^5": lambda: recurrent(316),
+    "recurrent 10^6": lambda: recurrent(1000),
+    "recurrent 10^7": lambda: recurrent(3162),
+    "VGG16 x 2": lambda: vgg16(width=2),
+    "ResNet18, 224": lambda: resnet18(),
+    "recurrent 10^8": lambda: recurrent(10000),
+}
+LARGE = ("VGG16 x 2", "ResNet18, 224", "recurrent 10^8")
+SERIES = {"VGG16": ("VGG16 / 4", "VGG16 / 2", "VGG16", "VGG16 x 2"), "recurrent": tuple(n for n in NETWORKS if "recurrent" in n)}
+VERBS = ("check loihi2 x 8", "check truenorth", "rank", "quantize", "export nir")
+
+
+def run_verb(verb: str, graph: SNNGraph) -> dict[str, object]:
+    """Run one verb on a network and return its figures."""
+    what, *rest = verb.split()
+    if what == "check":
+        from spear_deploy.budget.check import check
+        from spear_deploy.hardware.profile import load_profile
+
+        report = check(graph, load_profile(rest[0]), chips=int(rest[2]) if len(rest) > 1 else 1)
+        return {"verdict": report.verdict, "cores": report.cores_used}
+    if what == "rank":
+        from spear_deploy.budget.chip_ranking import rank
+        from spear_deploy.hardware.catalog import list_profiles
+        from spear_deploy.hardware.profile import load_profile
+
+        return {"chips": len(rank(graph, [(load_profile(name), 1) for name in list_profiles()]))}
+    if what == "quantize":
+        from spear_deploy.quantize import quantize
+
+        return {"integer": quantize(graph).is_integer}
+    from spear_deploy.interchange import export
+
+    with tempfile.TemporaryDirectory() as folder:
+        certificate = export(graph, Path(folder) / "a.nir", to="nir")
+    return {key: certificate[key] for key in ("mismatches", "ties", "tie_distance")} | {"input": certificate["input"]}
+
+
+def measure(verb: str, name: str) -> dict[str, object]:
+    """Run one case in this process."""
+    import spear_deploy.budget.check
+    import spear_deploy.interchange
+    import spear_deploy.quantize  # noqa: F401
+
+    graph = NETWORKS[name]()
+    begin, wall = time.process_time(), time.perf_counter()
+    facts = run_verb(verb, graph)
+    cpu, wall = time.process_time() - begin, time.perf_counter() - wall
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"verb": verb, "network": name, "weights": graph.weights, "cpu_s": cpu, "wall_s": wall, "peak_bytes": peak, **facts}
+
+
+def measure_apart(verb: str, name: str) -> dict[str, object]:
+    """Run one case in a process of its own."""
+    command = [sys.executable, "-m", "tests.benchmarks.scale", "--case", verb, name]
+    return dict(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+
+
+def find_exponents(cases: list[dict]) -> dict[str, float]:
+    """Return by verb and series the slope of log CPU time over log weights."""
+    exponents: dict[str, float] = {}
+    for verb in VERBS:
+        for series, names in SERIES.items():
+            points = [(case["weights"], case["cpu_s"]) for case in cases if case["verb"] == verb and case["network"] in names]
+            if len(points) > 1:
+                weights, seconds = np.log(np.array(points, float)).T
+                exponents[f"{verb}, {series}"] = float(np.polyfit(weights, seconds, 1)[0])
+    return exponents
+
+
+def write_table(cases: list[dict], exponents: dict[str, float]) -> str:
+    """Return the table and the exponents as Markdown."""
+    lines = ["| verb | network | weights | CPU, s | peak, MB | 3 x float32 weights + 300 MB |", "|---|---|--:|--:|--:|--:|"]
+    for case in cases:
+        limit = (12 * case["weights"] + 300e6) / 1e6
+        peak = case["peak_bytes"] / 1e6
+        lines.append(
+            f"| {case['verb']} | {case['network']} | {case['weights']:,} | {case['cpu_s']:.2f} | {peak:.0f} | {limit:.0f} |"
+        )
+    lines += ["", "Growth of CPU time with the number of weights (1 is linear):", ""]
+    lines += [f"- {name}: {value:.2f}" for name, value in exponents.items()]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("results"))
+    parser.add_argument("--large", action="store_true", help="10^8 weights and ResNet18 at 224 as well")
+    parser.add_argument("--case", nargs=2, metavar=("VERB", "NETWORK"), help="one case in this process; prints its JSON")
+    arguments = parser.parse_args()
+    if arguments.case:
+        print(json.dumps(measure(*arguments.case)))
+        return
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    names = [name for name in NETWORKS if arguments.large or name not in LARGE]
+    cases = [measure_apart(verb, name) for verb in VERBS for name in names]
+    exponents = find_exponents(cases)
+    machine = {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "load": os.getloadavg(),
+    }
+    result = {"machine": machine | {"numpy": np.__version__}, "exponents": exponents, "cases": cases}
+    (arguments.out / "scale.json").write_text(json.dumps(result, indent=1) + "\n")
+    (arguments.out / "scale.md").write_text(write_table(cases, exponents))
+    print(write_table(cases, exponents))
+
+
+if __name__ == "__main__":
+    main()
