@@ -25,7 +25,7 @@ from spear_deploy.pruning.budgets import Amount, Budgets
 from spear_deploy.pruning.levers import choose_levers, note_unrewarded, parse_levers
 from spear_deploy.pruning.prune_to_budget import prune_to_budget
 from spear_deploy.pruning.search import recipes
-from spear_deploy.pruning.search.settings import default_settings
+from spear_deploy.pruning.search.settings import default_settings, get_searcher
 from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.pruning.tune.fine_tuning import FineTuning
 from spear_deploy.pruning.tune.measure import BudgetMonitor
@@ -197,9 +197,7 @@ def test_budget_that_removed_weights_leave_unused_is_stated(task):
     tuning.run(1)
     zeros = [np.array_equal(weights_of(tuning.graph)[name] == 0, weight == 0) for name, weight in weights_of(thin).items()]
     assert all(zeros) and tuning.use.active_use < 0.9
-    assert any(
-        "of the budget is left over: learning lowered the rates, and removed weights" in note for note in tuning.notes
-    )
+    assert any("of the budget is left over: learning lowered the rates, and removed weights" in note for note in tuning.notes)
 
 
 def test_a_search_of_recipes_that_was_stopped_goes_on_to_the_same_network(task, tmp_path, monkeypatch):
@@ -286,6 +284,8 @@ def test_levers_that_there_are_not_or_that_the_method_lacks_are_refused():
     with pytest.raises(BudgetError, match="method 'evolution' removes channels alone; choose method 'recipe'"):
         PruneSettings(synops="50%", levers="channels,weights")
     assert PruneSettings(synops="50%", levers="channels").method == "evolution"
+    with pytest.raises(BudgetError, match="method 'recipe': shares the budget between levers and plays no episodes"):
+        get_searcher("recipe")
 
 
 def test_prune_writes_what_each_lever_did(tmp_path):
@@ -301,7 +301,7 @@ def test_prune_writes_what_each_lever_did(tmp_path):
     assert describe_levers([]) == []
     console = Console(record=True, width=120, file=io.StringIO())
     _show(console, facts)
-    lines = [line.split() for line in console.export_text().splitlines()]
+    lines = [line.replace("│", " ").split() for line in console.export_text().splitlines()]
     shown = {line[0]: line[1:] for line in lines if line and line[0] in {row["lever"] for row in facts["levers"]}}
     assert [*shown] == [row["lever"] for row in facts["levers"]]
     assert shown["rates"][-2:] == [f"{last['accuracy']:.2%}", str(last["batches"])]

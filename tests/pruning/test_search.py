@@ -30,7 +30,7 @@ from spear_deploy.pruning.chip_costs import build_chip_costs
 from spear_deploy.pruning.plan import prune
 from spear_deploy.pruning.prune_to_budget import MAX_STATED_SLACK, prune_to_budget
 from spear_deploy.pruning.search.search import search, search_front
-from spear_deploy.pruning.search.settings import METHODS, SearchSettings
+from spear_deploy.pruning.search.settings import METHODS, RECIPE, SearchSettings
 from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.pruning.tune import last_adjustments
 from spear_deploy.pruning.tune.measure import deploy_float
@@ -141,7 +141,7 @@ def test_a_network_without_prunable_channels_is_refused(task):
 # ------------------------------------------------------------------------------------------------------------- search
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS if m != "spear"])
+@pytest.mark.parametrize("method", [m for m in METHODS if m not in ("spear", RECIPE)])
 def test_every_method_finds_a_plan_within_the_budget(task, method):
     graph, data, budget = task
     reported = []

@@ -108,13 +108,17 @@ def check_method(method: str) -> None:
 
 
 def get_searcher(method: str) -> Searcher:
-    """Return the function that plays the episodes, which `recipe` has not; torch and gymnasium are imported when this is called.
+    """Return the function that plays the episodes; torch and gymnasium are imported when this is called.
 
     Raises:
-        BudgetError: there is no such method.
+        BudgetError: there is no such method, or it plays no episodes.
         MissingPackageError: its packages are not installed.
     """
     check_method(method)
+    if method == RECIPE:
+        raise BudgetError(
+            f"method '{RECIPE}': shares the budget between levers and plays no episodes; call `search_recipes`"
+        )
     if method in AGENTS or method in SAMPLERS:
         packages = ("stable_baselines3",) if method in AGENTS else ("optuna", "cmaes")
         require_packages(*packages, user=f"method '{method}'")
