@@ -54,7 +54,8 @@ class PrunedResult:
         plan: channels that stay, numbered as in the network before pruning.
         widths: {group: [channels before, after]}.
         budgets: by resource its budget, aim (the budget less its margin), use on validation, and whether the aim is met.
-        synops: measured on validation.
+        synops: on validation, or by the ratio of training and validation samples together, where these narrow the margin and have
+            more (see `BudgetMonitor.measure_with_training`).
         accuracy: on validation, 0..1.
         margin: relative, of what depends on spikes.
         met: whether all budgets hold with their margin, and the chip's own limits where they are part of the budgets.

@@ -491,7 +491,9 @@ def test_the_deployed_form_is_measured(task):
     settings = PruneSettings(synops="60%", method="uniform", epochs=12, search=replace(FASTEST, samples=0))
     result = prune_to_budget(graph, data, settings, deployed=(deploy_float, deployed))
     running = last_adjustments.multiply_thresholds(result.graph, 0.9)
-    assert result.met and evaluate(running, data.val).synops.total == pytest.approx(result.synops)
+    after, before = ([evaluate(net, split).synops_per_sample for split in (data.val, data.train)] for net in (running, graph))
+    ratio = sum(part.sum() for part in after) / sum(part.sum() for part in before)  # training samples narrow the margin
+    assert result.met and result.synops == pytest.approx(max(after[0].mean(), ratio * before[0].mean()))
     assert evaluate(result.graph, data.val).synops.total < result.synops
     assert evaluate(running, data.test).synops.total <= 0.6 * evaluate(graph, data.test).synops.total
 

@@ -116,9 +116,7 @@ def get_searcher(method: str) -> Searcher:
     """
     check_method(method)
     if method == RECIPE:
-        raise BudgetError(
-            f"method '{RECIPE}': shares the budget between levers and plays no episodes; call `search_recipes`"
-        )
+        raise BudgetError(f"method '{RECIPE}': shares the budget between levers and plays no episodes; call `search_recipes`")
     if method in AGENTS or method in SAMPLERS:
         packages = ("stable_baselines3",) if method in AGENTS else ("optuna", "cmaes")
         require_packages(*packages, user=f"method '{method}'")
