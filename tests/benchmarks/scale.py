@@ -43,6 +43,7 @@ NETWORKS: dict[str, Callable[[], SNNGraph]] = {
 LARGE = ("VGG16 x 2", "ResNet18, 224", "recurrent 10^8")
 SERIES = {"VGG16": ("VGG16 / 4", "VGG16 / 2", "VGG16", "VGG16 x 2"), "recurrent": tuple(n for n in NETWORKS if "recurrent" in n)}
 VERBS = ("check loihi2 x 8", "check truenorth", "rank", "quantize", "export nir")
+"""Chips and verbs that are measured; of `check` the number of chips follows the cross."""
 
 
 def run_verb(verb: str, graph: SNNGraph) -> dict[str, object]:
@@ -128,7 +129,11 @@ def main() -> None:
         return
     arguments.out.mkdir(parents=True, exist_ok=True)
     names = [name for name in NETWORKS if arguments.large or name not in LARGE]
-    cases = [measure_apart(verb, name) for verb in VERBS for name in names]
+    cases = []
+    for verb in VERBS:
+        for name in names:
+            cases.append(measure_apart(verb, name))
+            print(f"{verb}, {name}: {cases[-1]['cpu_s']:.2f} s", file=sys.stderr, flush=True)
     exponents = find_exponents(cases)
     machine = {
         "python": platform.python_version(),
