@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from spear_deploy.budget.core_rows import BudgetRow, check_limit
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.placement.core_needs import Target, group_targets_by_source
-from spear_deploy.placement.place import CoreSlice, Placement
+from spear_deploy.placement.place import Placement
 
 
 def check_remote_synapses(placement: Placement, profile: HardwareProfile) -> Iterator[BudgetRow]:
@@ -23,14 +24,17 @@ def check_remote_synapses(placement: Placement, profile: HardwareProfile) -> Ite
         return
     targets = group_targets_by_source(placement.populations)
     for name in placement.layers:
-        used = max(_count_remote(part, placement, targets.get(name, [])) for part in placement.slices_of(name))
+        reached = _count_by_core(placement, targets.get(name, []))
+        everywhere = sum(reached.values())
+        used = max(everywhere - reached[part.run, part.core] for part in placement.slices_of(name))
         yield from check_limit("fan_out_remote", name, used, limit)
 
 
-def _count_remote(part: CoreSlice, placement: Placement, targets: Sequence[Target]) -> int:
-    return sum(
-        min(other.neurons, int(projection.fan_out.max()))
-        for population, projection in targets
-        for other in placement.slices_of(population.name)
-        if (other.run, other.core) != (part.run, part.core)
-    )
+def _count_by_core(placement: Placement, targets: Sequence[Target]) -> Counter[tuple[int, int]]:
+    """Return the synapses of one neuron onto each (run, core), at most as many as the core has neurons of the target."""
+    reached: Counter[tuple[int, int]] = Counter()
+    for population, projection in targets:
+        fan_out = int(projection.fan_out.max())
+        for part in placement.slices_of(population.name):
+            reached[part.run, part.core] += min(part.neurons, fan_out)
+    return reached

@@ -117,9 +117,9 @@ def norse_table() -> str:
     """Every public module: read from Norse, and what was read out and back."""
     from spear_deploy.frameworks.models import read_model, run_model
     from spear_deploy.frameworks.support_table import norse_support
-    from tests.frameworks.test_support_table import RECIPES
     from tests.frameworks import test_norse_importer as models
     from tests.frameworks.test_norse_roundtrip import WHOLE_MODELS
+    from tests.frameworks.test_support_table import RECIPES
 
     made = {f"norse.torch.{name}": make for name, make in models.MAPPED.items() if name not in WHOLE_MODELS}
     made |= {f"torch.nn.{name}": (lambda pair=pair: (in_a_network(pair[0]), pair[1])) for name, pair in RECIPES.items()}

@@ -14,9 +14,7 @@ NETWORK = chain([Layer(name="fc", synapse=Dense(weight=np.ones((3, 4))), neuron=
 
 @pytest.mark.parametrize("key", ["core.neurons", "core.synapse_memory", "core.axons_in"])
 def test_a_capacity_beyond_exact_sums_is_refused(key):
-    with pytest.raises(
-        ProfileError, match=r"1e\+25 given, a capacity is at most 9007199254740992; 'unlimited' is without"
-    ):
+    with pytest.raises(ProfileError, match=r"1e\+25 given, a capacity is at most 9007199254740992; 'unlimited' is without"):
         override_facts(load_profile("loihi2"), {key: "1e25"})
     assert check(NETWORK, override_facts(load_profile("loihi2"), {key: str(1 << 53)})).cores_used == 1
 

@@ -135,8 +135,6 @@ def test_bias_of_the_integer_neuron_is_mantissa_times_power_of_two():
 
 @pytest.mark.parametrize("name", ["a\x1b[2J", "\x07", "a\nb", "\x00", "a\u202eb", "a\u2066", "\udc80", "\x9b1m", "a\u2028"])
 def test_names_with_control_bidi_or_surrogate_characters_are_refused(name):
-    with pytest.raises(
-        GraphError, match=r"^layer .[ -~]*.: a name has no control, bidi or surrogate characters; rename"
-    ):
+    with pytest.raises(GraphError, match=r"^layer .[ -~]*.: a name has no control, bidi or surrogate characters; rename"):
         Layer(name=name, synapse=Dense(weight=np.ones((2, 2))))
     assert Layer(name="größe 層 ×", synapse=Dense(weight=np.ones((2, 2)))).name == "größe 層 ×"
