@@ -122,6 +122,10 @@ def _split_layer(base: WhatIf, row: BudgetRow) -> Iterator[Offer]:
     population = next((p for p in base.populations if p.name == row.where), None)
     if population is None or not _can_split(base, population):
         return
+    kernels = base.profile.layers.kernels_into_layer.max_value
+    sources = {source.name for reader in base.populations for p in reader.projections for source in p.sources}
+    if kernels is not None and kernels < 2 and row.where in sources:
+        return  # what reads the parts would add up the currents of several layers of weights
     broken = {(row.resource, row.where) for row in base.evaluate().rows if row.status == "over"}
     for parts in range(2, min(population.shape[0], base.profile.cores_limit(base.chips) or 2) + 1):
         change = Change(parts=(row.where, parts))

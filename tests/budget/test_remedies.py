@@ -178,7 +178,8 @@ def test_most_violations_have_a_remedy() -> None:
 
 def test_a_layer_in_two_halves_fits_where_the_whole_does_not() -> None:
     """60 channels of 32 x 32 are 60 Ki neuron words; where three cores hold 32 Ki, two layers of 30 channels take two of them."""
-    chip = override_facts(load_profile("speck2f"), {"core_groups.wide_maps.neuron_memory": 32768})
+    one_kernel = override_facts(load_profile("speck2f"), {"core_groups.wide_maps.neuron_memory": 32768})
+    chip = override_facts(one_kernel, {"layers.kernels_into_layer": 2})
     rng = np.random.default_rng(0)
     first, second = conv(rng, 60, 2, 1), conv(rng, 4, 60, 1)
     net = chain(
@@ -187,6 +188,7 @@ def test_a_layer_in_two_halves_fits_where_the_whole_does_not() -> None:
     over = row(net, chip, "neuron_memory", "a")
     assert (over.used, over.limit) == (61440, 32768)
     assert "split a into 2 layers of 30 channels, a core each" in over.remedy.split("; ")
+    assert "split a" not in row(net, one_kernel, "neuron_memory", "a").remedy  # b would add up two layers of weights
     halves = [Layer(name=f"a{k}", synapse=Conv2d(weight=first.weight[30 * k : 30 * k + 30]), neuron=IF()) for k in (0, 1)]
     reads = [Layer(name=f"w{k}", synapse=Conv2d(weight=second.weight[:, 30 * k : 30 * k + 30])) for k in (0, 1)]
     edges = [Edge(source="input", target=f"a{k}") for k in (0, 1)] + [Edge(source=f"a{k}", target=f"w{k}") for k in (0, 1)]

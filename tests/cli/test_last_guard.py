@@ -106,7 +106,9 @@ def test_each_missing_package_is_named_in_one_sentence(package, tmp_path):
 
 
 WAIT = """
-import time, click
+import signal, time, click
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the tests were started under
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from spear_deploy.cli import main
 @main.command("wait")
 def wait():

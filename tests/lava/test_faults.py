@@ -132,7 +132,8 @@ def test_a_killed_worker_ends_the_run(traces, number, cause, message):
 
 
 CALLER = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the tests were started under
 sys.path.insert(0, {root!r})
 from tests.support.lava_hazards import network
 from spear_deploy.lava.run import run_lava

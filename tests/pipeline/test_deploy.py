@@ -19,11 +19,12 @@ from spear_deploy.data import from_arrays
 from spear_deploy.data.dataset import hash_dataset
 from spear_deploy.errors import BackendError, BudgetError, DataError, UnsupportedError
 from spear_deploy.hardware.profile import hash_profile, load_profile, override_facts
-from spear_deploy.interchange.snn_file import hash_network
+from spear_deploy.interchange.snn_file import hash_network, read_snn
 from spear_deploy.network import IF, LIF, Dense, Layer
 from spear_deploy.network.graph import Edge, SNNGraph
 from spear_deploy.pipeline import api, stage_cache
 from spear_deploy.pipeline.deploy import make_advice
+from spear_deploy.pipeline.result import tool_version
 from spear_deploy.pipeline.stage_cache import STAGES as STAGES_FILE
 from spear_deploy.pipeline.stage_cache import StageCache, StageOutput
 from spear_deploy.pipeline.stages import compare_with_lava, compare_with_norse
@@ -301,7 +302,10 @@ def test_the_command_resumes_and_notes_it_on_stderr(folder, tmp_path, monkeypatc
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output + result.stderr
     assert "note: taken from an earlier run with the same inputs: evaluate, prune, quantise, lava, export" in result.stderr
-    assert without_seconds(json.loads(result.stdout)) == without_seconds(deployed()[0].to_json())
+    printed = json.loads(result.stdout)
+    assert printed.pop("network_digest") == hash_network(read_snn(Path("out/dense.snn")))
+    assert [printed.pop(name) for name in ("assumptions", "schema_version", "tool_version")] == [[], 1, tool_version()]
+    assert without_seconds(printed) == without_seconds(deployed()[0].to_json())
     reported = json.loads(Path("out/provenance.json").read_text())
     assert reported["command"] == " ".join(["spear-deploy", *arguments])
 

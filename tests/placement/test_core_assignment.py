@@ -166,7 +166,7 @@ def test_passes_hold_layers_in_order() -> None:
     assert [part.run for part in report.placement.slices] == [0] * 4 + [1] * 2 + [2] * 5
     assert (report.cores_used, report.cores_limit, report.placement.cores_in_all) == (5, 5, 11)
     assert report.headline.startswith("FITS loihi1 IN 3 PASSES: 5 of 5 cores (100 %)")
-    assert report.to_json()["packing"] == {"vendor": 11, "fewest": 11, "lower_bound": 11}
+    assert report.to_json()["packing"] == {"vendor": 11, "fewest": 11, "lower_bound": 11, "balanced": None}
     too_big = check(dense_net(3, 20, 60), chip)
     assert too_big.verdict == "does_not_fit" and too_big.cores_used == 6
     assert check(dense_net(3, 20), chip).passes == 1 and check(dense_net(3, 20), load_profile("loihi1")).passes is None
