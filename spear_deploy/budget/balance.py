@@ -1,4 +1,4 @@
-"""Packing that levels the work of the cores: what it gains in time and costs in cores."""
+"""Packing that levels the work of cores: gain in time, cost in cores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Limits of a user, and the project file that states them with other options.
+"""Limits of a user, and the project file that states them.
 
 With a budget file `check` guards a project the way a linter does:
 

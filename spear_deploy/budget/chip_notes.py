@@ -1,4 +1,4 @@
-"""Notes of a verdict: what a chip does in another way, and what stays open."""
+"""Notes of a verdict: approximations of the chip and open facts."""
 
 from __future__ import annotations
 

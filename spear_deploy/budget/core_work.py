@@ -1,4 +1,4 @@
-"""Work of each core in a step, and the core that has most of it.
+"""Work of each core in a step, and the fullest core.
 
     SynOps          spikes that meet a synapse on the core
     updates         neurons of the core

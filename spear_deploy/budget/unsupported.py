@@ -308,8 +308,8 @@ def _check_dense_maps(populations: Sequence[Population], profile: HardwareProfil
         kernel = projection.kernel
         if len(kernel) == 2 and max(kernel) > 1:
             start = f"Dense behind a map of {format_shape(kernel)}, a convolution with"
-            found = (*_exceed(start, {"kernel": max(kernel)}, profile), *_differ(start, kernel, (), profile.layers, profile.name))
-            for what, why in found:
+            larger = _exceed(start, {"kernel": max(kernel)}, profile)
+            for what, why in (*larger, *_differ(start, kernel, (), profile.layers, profile.name)):
                 yield projection.layer, what, why
 
 

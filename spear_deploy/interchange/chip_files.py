@@ -1,4 +1,6 @@
-"""Runs of files for Xylo and Speck: by the package's reader of the file, and by the maker's simulator where it is installed."""
+"""Runs of files for Xylo and Speck.
+
+By the package's reader of the file, and by the maker's simulator where it is installed."""
 
 from __future__ import annotations
 

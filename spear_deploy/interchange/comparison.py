@@ -1,4 +1,4 @@
-"""Comparison of a file's run with its network's, layer by layer and step by step.
+"""Comparison of a file's run with its network's, by layer and step.
 
 Spikes are compared one by one, and so are the values of a readout. Both must be equal, except where a file's floating-point
 arithmetic differs from the network's; `onnx.float_bounds` states by how much, and

@@ -1,4 +1,4 @@
-"""Ways of spikes between neuron layers, for chips on which only neurons lie on cores."""
+"""Ways of spikes between neuron layers through layers without neurons."""
 
 from __future__ import annotations
 

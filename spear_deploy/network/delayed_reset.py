@@ -1,4 +1,4 @@
-"""Neurons that reset one step late, in the same step, or not at all.
+"""Resets one step late, in the same step, or none.
 
 snnTorch and Spyx subtract the threshold in the step after the spike, so that it does not decay. That is a property of the neuron
 (`reset_delay` of `LIF` and `CubaLIF`), no synapse: it counts no SynOps and lies on no core.

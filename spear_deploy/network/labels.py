@@ -1,4 +1,4 @@
-"""Labels of layers for tables: bare numbers with kind and shape beside them."""
+"""Labels of layers for tables, with kind and shape."""
 
 from __future__ import annotations
 

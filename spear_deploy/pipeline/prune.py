@@ -19,7 +19,7 @@ from spear_deploy.pipeline.result import add_header
 from spear_deploy.pruning.budgets import WRITTEN
 from spear_deploy.pruning.candidates import list_unprunable
 from spear_deploy.pruning.chip_costs import ChipCosts, build_chip_costs
-from spear_deploy.pruning.levers import Stage
+from spear_deploy.pruning.levers import LeverStage
 from spear_deploy.pruning.prune_to_budget import PrunedResult, allow_overshoot, prune_to_budget
 from spear_deploy.pruning.search.recipes import search_recipes
 from spear_deploy.pruning.search.search import SearchResult, search_front
@@ -235,7 +235,7 @@ def _measure_result(
     }
 
 
-def _measure_stage(stage: Stage, inputs: CheckedInputs) -> dict[str, float]:
+def _measure_stage(stage: LeverStage, inputs: CheckedInputs) -> dict[str, float]:
     """Return SynOps and accuracy of a stage of pruning on the test split."""
     result = evaluate(stage.graph, inputs.dataset.test)
     return {"synops": result.synops.total, "accuracy": result.accuracy}

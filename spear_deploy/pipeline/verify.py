@@ -384,9 +384,9 @@ def _check_digests(folder: Path, failures: _Failures) -> None:
     stated += [(STAGES, file, digest) for stage in known.values() for file, digest in stage.files.items()]
     for holder, name, digest in stated:
         failures.checked += 1
-        found = hash_file(folder / name) if (folder / name).is_file() else "missing"
-        if found != digest:
-            failures.add(name, f"digest in {holder}", digest, found)
+        actual = hash_file(folder / name) if (folder / name).is_file() else "missing"
+        if actual != digest:
+            failures.add(name, f"digest in {holder}", digest, actual)
     deployment = json.loads((folder / DEPLOYMENT).read_text(encoding="utf-8"))
     seconds = deployment.get("seconds")
     sane = isinstance(seconds, dict) and all(isinstance(s, int | float) and math.isfinite(s) and s >= 0 for s in seconds.values())

@@ -20,7 +20,7 @@ LEVERS: tuple[Lever, ...] = get_args(Lever)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class LeverStage:
     """A network on the way from trained to pruned.
 
     Attributes:
@@ -42,10 +42,10 @@ class Stage:
         return {"lever": self.name, "synops": self.synops, "accuracy": self.accuracy, "batches": self.batches}
 
 
-def measure_stage(name: str, graph: SNNGraph, split: Split, batches: int = 0) -> Stage:
+def measure_stage(name: str, graph: SNNGraph, split: Split, batches: int = 0) -> LeverStage:
     """Run a network on a split and return it as a stage."""
     result = evaluate(graph, split)
-    return Stage(name=name, graph=graph, synops=result.synops.total, accuracy=result.accuracy, batches=batches)
+    return LeverStage(name=name, graph=graph, synops=result.synops.total, accuracy=result.accuracy, batches=batches)
 
 
 def parse_levers(text: str | tuple[str, ...]) -> tuple[Lever, ...]:

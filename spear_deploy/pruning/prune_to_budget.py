@@ -24,7 +24,7 @@ from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pruning.budgets import ACTIVE, resource_name
 from spear_deploy.pruning.chip_costs import ChipCosts
-from spear_deploy.pruning.levers import Stage, measure_stage, note_unrewarded
+from spear_deploy.pruning.levers import LeverStage, measure_stage, note_unrewarded
 from spear_deploy.pruning.plan import PruningPlan
 from spear_deploy.pruning.search.recipes import search_recipes
 from spear_deploy.pruning.search.search import SearchResult, search
@@ -79,7 +79,7 @@ class PrunedResult:
     met: bool
     search: SearchResult | None
     history: tuple[dict[str, Any], ...] = ()
-    stages: tuple[Stage, ...] = ()
+    stages: tuple[LeverStage, ...] = ()
     batches: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -177,7 +177,7 @@ def prune_to_budget(
         search_result = find(graph, dataset, settings, chip=chip, checkpoint=checkpoint, progress=progress)
     search_end = time.perf_counter()
     tuning = FineTuning(
-        search_result.graph, graph, dataset, monitor,
+        search_result.graph, monitor,
         criterion=settings.search_settings.criterion, thinned=search_result.thinned, hints=search_result.hints,
         seed=settings.seed, progress=progress,
     )  # fmt: skip
@@ -245,7 +245,7 @@ def _note_levers(result: SearchResult, graph: SNNGraph, chip: ChipCosts | None) 
     return [f"{zeros} of {weights} weights are zero", *note_unrewarded(("weights",), chip.profile if chip else None)]
 
 
-def _list_stages(graph: SNNGraph, result: SearchResult, tuning: FineTuning, dataset: Dataset) -> tuple[Stage, ...]:
+def _list_stages(graph: SNNGraph, result: SearchResult, tuning: FineTuning, dataset: Dataset) -> tuple[LeverStage, ...]:
     """Return the networks from trained to fine-tuned, measured on all of validation."""
     levers = result.stages or (measure_stage("channels", result.graph, dataset.val, result.batches),)
     measured = [measure_stage(stage.name, stage.graph, dataset.val, stage.batches) for stage in levers]

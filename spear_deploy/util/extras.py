@@ -1,4 +1,4 @@
-"""Optional packages: the extra that installs each, and the check that it is there."""
+"""Optional packages, and the extra that installs each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lock of an output folder, and removal of what killed runs left there.
+"""Lock of an output folder, and removal of leftovers.
 
 Two runs that write into one folder would mix their files. So a run holds a lock on the file `.spear-lock` in its folder, with its
 process and command inside. The system releases the lock when the process ends, however it ends; the file is removed at the end.

@@ -1,4 +1,4 @@
-"""Characters that change a terminal or a page, found in names and escaped.
+"""Escaping of characters that change a terminal or a page.
 
 Control characters move the cursor or ring; bidirectional ones change the order in which other text is shown; lone surrogates
 cannot be written in UTF-8. A name with one of them is refused where it is read; any other text is shown with them escaped.

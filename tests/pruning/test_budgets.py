@@ -253,7 +253,7 @@ def test_thresholds_that_cost_accuracy_are_put_back_unless_learning_wins_it_back
         fall, noise = before - evaluate(scaled, data.val).accuracy, (before * (1 - before) / len(data.val)) ** 0.5
         falls = relative_use(narrow) < 1 and fall > noise
         for helps in (False, True):
-            tuning, calls = FineTuning(narrow, graph, data, monitor), []
+            tuning, calls = FineTuning(narrow, monitor), []
 
             def learn(epochs, target, peak, tuning=tuning, calls=calls, helps=helps, better=scaled):
                 calls.append(True)

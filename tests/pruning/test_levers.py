@@ -193,7 +193,7 @@ def test_budget_that_removed_weights_leave_unused_is_stated(task):
     graph, data = task
     thin = zero_weight_share(graph, evaluate(graph, data.val).counts, 0.9)
     monitor = BudgetMonitor(graph, data, Budgets(synops=Amount(value=0.9, relative=True)))
-    tuning = FineTuning(thin, graph, data, monitor, thinned=True)
+    tuning = FineTuning(thin, monitor, thinned=True)
     tuning.run(1)
     zeros = [np.array_equal(weights_of(tuning.graph)[name] == 0, weight == 0) for name, weight in weights_of(thin).items()]
     assert all(zeros) and tuning.use.active_use < 0.9

@@ -1,4 +1,4 @@
-"""JSON of a network for SynSense Speck and DYNAP-CNN: one entry a core, in the order of the layers.
+"""JSON of a network for Speck and DYNAP-CNN, an entry a core.
 
 input_shape, input_pool       (C, H, W); window that the DVS layer pools ahead of the first weights, 1 for none
 layers[].name, core           core: number on the chip, as sinabs counts them

@@ -1,4 +1,6 @@
-"""Independent reading of a Speck document: its sums and neurons in whole numbers, and sinabs' IAFSqueeze where it is installed.
+"""Independent reading of a Speck document.
+
+Its sums and neurons in whole numbers, and sinabs' IAFSqueeze where it is installed.
 
     x ← sum of the sources' spikes over their windows;  v ← v + conv(x, weight) + bias
     n = ⌊v / threshold⌋ where v ≥ threshold;  v ← v − n · threshold, or 0 where n > 0;  v ← max(v, min_v_mem)

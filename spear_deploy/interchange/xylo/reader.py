@@ -1,4 +1,6 @@
-"""Independent reading of Xylo's arrays: the chip's update, neuron array by neuron array, and xylosim where it is installed.
+"""Independent reading of Xylo's arrays.
+
+The chip's update, neuron array by neuron array, and xylosim where it is installed.
 
     i ← clip(i + ((s_in · W_in) << shift_in) + ((s_rec of the step before · W_rec) << shift_rec));  i ← i − fall(i, dash_syn)
     v ← clip(v + clip(clip(i − fall(v, dash_mem)) + bias));  n = min(⌊v / threshold⌋, 31) spikes;  v ← v − n · threshold

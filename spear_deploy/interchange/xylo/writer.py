@@ -1,4 +1,6 @@
-"""Writing the integer arrays of a Xylo network: an `.npz`, and JSON with the same numbers and where each layer lies."""
+"""Writing the integer arrays of a Xylo network.
+
+An `.npz`, and JSON with the same numbers and where each layer lies."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pruning.candidates import Evaluator, Score, Widths
 from spear_deploy.pruning.chip_costs import ChipCosts
-from spear_deploy.pruning.levers import Lever, Stage, choose_levers, measure_stage, parse_levers
+from spear_deploy.pruning.levers import Lever, LeverStage, choose_levers, measure_stage, parse_levers
 from spear_deploy.pruning.search.problem import Problem
 from spear_deploy.pruning.search.search import Clock, SearchResult, make_evaluator
 from spear_deploy.pruning.search.settings import RECIPE
@@ -65,7 +65,7 @@ class Candidate:
 
     channels: float
     widths: Widths
-    stages: tuple[Stage, ...]
+    stages: tuple[LeverStage, ...]
     score: Score
     batches: int
 
@@ -261,7 +261,7 @@ class _Work:
         total = self.settings.search_settings.rounds[0]
         last = round(LAST_SHARE * total) if parts > 1 else total
         steps = [(total - last) * (i + 1) // (parts - 1) - (total - last) * i // (parts - 1) for i in range(parts - 1)] + [last]
-        stages: list[Stage] = []
+        stages: list[LeverStage] = []
         done = 0
         if share > 0:
             target = self._synops_after_channels(share)

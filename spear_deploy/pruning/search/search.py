@@ -21,7 +21,7 @@ from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pruning.candidates import Checkpoint, Evaluator, Score
 from spear_deploy.pruning.chip_costs import ChipCosts
-from spear_deploy.pruning.levers import Stage
+from spear_deploy.pruning.levers import LeverStage
 from spear_deploy.pruning.plan import PruningPlan
 from spear_deploy.pruning.search.problem import Problem
 from spear_deploy.pruning.search.settings import get_searcher
@@ -69,7 +69,7 @@ class SearchResult:
     seconds: dict[str, float]
     evaluations: int
     batches: int = 0
-    stages: tuple[Stage, ...] = ()
+    stages: tuple[LeverStage, ...] = ()
     hints: Array | None = None
     interrupted: bool = False
 

@@ -43,13 +43,12 @@ class FineTuning:
 
     Args:
         graph: the pruned network.
-        dense: the network before pruning: teacher, and source of wider plans.
-        dataset: learns from `train`, measures on `val`.
-        monitor: measures the use of the budgets.
+        monitor: measures the use of the budgets; holds the network before pruning (teacher, and source of wider plans) and the
+            dataset, whose `train` is learnt from.
         criterion: importance of the channels of a wider plan.
         thinned: whether weights were removed: they stay removed, the plan does not grow, and weights are removed in place of
             channels.
-        hints: mean outputs of `dense` on the training split, as `training.fit` takes them; computed here unless given.
+        hints: mean outputs of the network before pruning on the training split, see `training.fit`; computed unless given.
         seed: of the order of samples.
         progress: is called after each epoch.
 
@@ -64,8 +63,6 @@ class FineTuning:
     def __init__(
         self,
         graph: SNNGraph,
-        dense: SNNGraph,
-        dataset: Dataset,
         monitor: BudgetMonitor,
         *,
         criterion: Criterion = "l1",
@@ -74,9 +71,10 @@ class FineTuning:
         seed: int = 0,
         progress: Progress | None = None,
     ) -> None:
-        self.graph, self.dense, self.dataset, self.monitor = graph, dense, dataset, monitor
+        self.graph, self.monitor = graph, monitor
+        self.dense, self.dataset = monitor.dense, monitor.dataset
         self.criterion, self.thinned, self.seed, self.progress = criterion, thinned, seed, progress
-        self._hints = average_outputs(dense, dataset.train) if hints is None else hints
+        self._hints = average_outputs(self.dense, self.dataset.train) if hints is None else hints
         self.history: list[dict[str, Any]] = []
         self.batches = 0
         self.notes: list[str] = []
