@@ -39,12 +39,15 @@ class Command(click.Command):
 
 def _read_defaults(params: dict[str, Any]) -> dict[str, Any]:
     """Return the network options of the project file, and set the options of data that the command line leaves open."""
+    if "source" not in params or params.get("no_budget"):
+        return {}  # before the import: a command that reads no network starts without the checker
+
     from pathlib import Path
 
     from spear_deploy.budget.budget_file import NAME, read_budget
 
     name = params.get("budget") or NAME
-    if "source" not in params or params.get("no_budget") or not Path(name).is_file():
+    if not Path(name).is_file():
         return {}
     stated = read_budget(name)
     used = {name: value for name, value in stated.network.items() if params.get(name) is None}

@@ -169,17 +169,35 @@ def test_rank_suggests_nothing_without_a_chip_with_cores(tmp_path, monkeypatch):
     assert run("rank", "net.snn", "--chip", "generic45nm").stderr == ""
 
 
-@pytest.mark.parametrize(("arguments", "seconds"), [(["--help"], 0.4), (["profiles"], 0.7)])
-def test_start_up_takes_at_most_0_4_to_0_7_seconds(arguments, seconds):
-    """The best of five by the processor's clock, so that a loaded machine does not fail it."""
+def measure_cpu_s(command):
+    """Least of five by the processor's clock, so that a loaded machine does not count."""
     import resource
 
     spent = []
     for _ in range(5):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         begin = time.monotonic()
-        subprocess.run([PROGRAM, *arguments], capture_output=True, check=True)
+        subprocess.run(command, capture_output=True, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         spent.append(min(cpu, time.monotonic() - begin))
-    assert min(spent) <= seconds
+    return min(spent)
+
+
+@pytest.mark.parametrize(("arguments", "seconds"), [(["--help"], 0.4), (["profiles"], 0.7)])
+def test_start_up_takes_at_most_0_4_to_0_7_seconds(arguments, seconds):
+    """On a processor that imports numpy in at most 0.2 s; on a slower one in proportion."""
+    slower = max(1.0, measure_cpu_s([sys.executable, "-c", "import numpy"]) / 0.2)
+    assert measure_cpu_s([PROGRAM, *arguments]) <= seconds * slower
+
+
+def test_a_command_that_reads_no_network_starts_without_the_checker(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "spear.toml").write_text('chip = "loihi2"\n')
+    code = (
+        "import sys; from spear_deploy.cli import main\n"
+        "try: main(['profiles'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'spear_deploy.budget.check', 'spear_deploy.placement', 'torch'} & set(sys.modules), 'imported'"
+    )
+    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
