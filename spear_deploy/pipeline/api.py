@@ -32,6 +32,7 @@ from spear_deploy.pipeline.inputs import (
     load_for,
     profile,
     quantize_for_chip,
+    refuse_coding,
     resolve_chip,
     split_options,
 )  # fmt: skip
@@ -274,6 +275,8 @@ def count(
     graph = load_for(net, x, **reading)
     if isinstance(x, (str, os.PathLike, Dataset)):
         x = data(x, graph, **coding)
+    else:
+        refuse_coding("an array (T, B, *input)", coding)
     counts: SpikeCounts | None = None
     samples = len(x.train) + len(x.val) + len(x.test) if isinstance(x, Dataset) else np.shape(x)[1]
     for part, part_kind in _batches(graph, x, kind, batch):
@@ -349,6 +352,8 @@ def simulate(
         TypeError: there is no such option.
     """
     if isinstance(net, BackendChoice):
+        for name in (*options, *(["chip"] if chip is not None else []), *(["backend"] if backend != "fast" else [])):
+            raise DataError(f"{name}: a BackendChoice states its own; leave it out, or give simulate the network")
         choice = net
     else:
         choice = BackendChoice(net=net, graph=load_for(net, x, **options), backend=backend, chip=chip)
@@ -491,23 +496,28 @@ def export(
             cores go into the metadata, none unless given.
         progress: is called with the progress of writing and proving.
         options: `seed` of the random input (0); for ONNX `scan`: one node over a whole sequence in place of a step with states in
-            and out; for Xylo and Speck `force`: write a network that does not fit, with what breaks in the certificate; and
-            those of `load`.
+            and out; for NIR `framework`, for whose own importer the file is written ("snntorch", "spikingjelly", "sinabs",
+            "rockpool", "norse"; the certificate's `after_import` is what to run there); for Xylo and Speck `force`: write a
+            network that does not fit, with what breaks in the certificate; and those of `load`.
 
     Raises:
-        UnsupportedError: the format has no form for a part of the network, by layer; `scan` for another format than ONNX; a
+        UnsupportedError: the format or the framework has no form for a part of the network, by layer; `scan` for another format
+            than ONNX, `framework` for another than NIR; a
             network that does not fit the chip of a Xylo or Speck file, or integers of another chip.
         TypeError: there is no such option.
     """
     from spear_deploy import interchange
     from spear_deploy.interchange.certificate import ProofInput
 
-    check_options(options, ("seed", "scan", "force", *NETWORK_OPTIONS), "export")
+    check_options(options, ("seed", "scan", "force", "framework", *NETWORK_OPTIONS), "export")
     if options.get("scan") and to != "onnx":
         raise UnsupportedError(f"export to {to}: scan is a form of ONNX alone; leave it out")
+    if options.get("framework") and (to != "nir" or chip is not None):
+        what = f"format {to}" if to != "nir" else "a chip's cores"
+        raise UnsupportedError(f"export for {options['framework']}: {what} is none of its importer's; write NIR without a chip")
     reading, options = split_options(options, NETWORK_OPTIONS)
     graph, proof = load(net, **reading), ProofInput(x=x, kind=kind, seed=options.get("seed", 0))
-    details: dict[str, Any] = {"scan": True} if options.get("scan") else {}
+    details: dict[str, Any] = {name: options[name] for name in ("scan", "framework") if options.get(name)}
     if to == "xylo" or to == "speck":
         return _export_to_chip(graph, path, to, chip or CHIPS_OF_FORMATS[to], proof, progress, force=bool(options.get("force")))
     if to == "netx" and not graph.is_integer:

@@ -53,14 +53,18 @@ def load(
         dt_s: the time step of a NIR file, which has none of its own (default 1e-4 s, or that of the source).
         reset: of a NIR file: "value" (to v_reset) or "subtract".
         source: the framework that wrote a NIR file, e.g. "snntorch" (`interchange.nir.frameworks.FRAMEWORKS`).
+
+    Raises:
+        DataError: an object of no known kind, a model without `input_shape`, or an option of something that states its own.
     """
     if isinstance(net, SNNGraph):
+        _refuse_options("a loaded network", input_shape=input_shape, dt_s=dt_s, reset=reset, source=source)
         return net
     if isinstance(net, (str, os.PathLike)):
         name = os.fspath(net)
         if ":" in name and not Path(name).exists():
             models = import_models(name)
-            _refuse_nir_options(name, reset=reset, source=source)
+            _refuse_options("a model", name, reset=reset, source=source)
             fallback = None if like is None else lambda: _read_sample_shape(like)
             model, shape = models.load_model(name, input_shape, fallback=fallback)
             return models.read_model(model, shape, dt_s=dt_s)
@@ -68,18 +72,20 @@ def load(
         from spear_deploy.pipeline.shipped import NAMES, shipped_network
 
         if name in NAMES and not Path(name).exists():
+            _refuse_options("a network that ships", name, input_shape=input_shape, dt_s=dt_s, reset=reset, source=source)
             return shipped_network(name)
         return interchange.load(name, dt_s=dt_s, reset=reset, source=source, input_shape=input_shape)
     if type(net).__name__ == "NIRGraph" and type(net).__module__.startswith("nir."):
         from spear_deploy.interchange.nir.reader import read_nir_graph
 
+        _refuse_options("a nir.NIRGraph", input_shape=input_shape)
         return read_nir_graph(net, dt_s=dt_s, reset=reset, source=source)
     if not hasattr(net, "parameters"):
         raise DataError(
             f"net: {type(net).__name__} given, expected a network, a torch model, a nir.NIRGraph, a file or "
             "package.module:function"
         )
-    _refuse_nir_options("the model", reset=reset, source=source)
+    _refuse_options("a model", reset=reset, source=source)
     if input_shape is None and like is not None:
         input_shape = _read_sample_shape(like)
     if input_shape is None:
@@ -105,7 +111,7 @@ def load_for(net: Net, x: Array | Dataset | str | os.PathLike[str], **options: A
     shape = tuple(x.shape[2:] if hasattr(x, "shape") else x.input_shape)
     if not isinstance(net, str):
         return load(net, **{**options, "input_shape": shape})
-    _refuse_nir_options(net, reset=options.get("reset"), source=options.get("source"))
+    _refuse_options("a model", net, reset=options.get("reset"), source=options.get("source"))
     models = import_models(net)
     return models.read_model(*models.load_model(net, fallback=lambda: shape), dt_s=options.get("dt_s"))
 
@@ -170,10 +176,15 @@ def _list_options(net: Net) -> tuple[str, ...]:
     return () if isinstance(net, SNNGraph) else ("input_shape", "dt_s")
 
 
-def _refuse_nir_options(name: str, **options: str | None) -> None:
+def _refuse_options(kind: str, name: str = "net", **options: Any) -> None:
+    """Refuse options of `load` that a network of this kind does not take.
+
+    Raises:
+        DataError: one is set.
+    """
     for option, value in options.items():
         if value is not None:
-            raise DataError(f"{name}: a model states its own {option}; leave the option out")
+            raise DataError(f"{name}: {kind} states its own {option}; leave the option out")
 
 
 def _read_sample_shape(source: str | os.PathLike[str]) -> Shape:
@@ -266,11 +277,27 @@ def data(source: str | os.PathLike[str] | Dataset, graph: SNNGraph, **options: A
         source: of `load_data`.
         graph: the network.
         options: of `load_data`: `steps`, `encoding`, `seed`; None means its default.
+
+    Raises:
+        DataError: `steps` or `encoding` of a `Dataset`.
     """
-    from spear_deploy.data import load_data
+    from spear_deploy.data import Dataset, load_data
 
     set_options = {name: value for name, value in options.items() if value is not None}
+    if isinstance(source, Dataset):
+        refuse_coding("a Dataset", set_options)
     return load_data(source, input_shape=graph.input_shape, **set_options)
+
+
+def refuse_coding(kind: str, options: Iterable[str]) -> None:
+    """Refuse options of data for something that has its time steps already.
+
+    Raises:
+        DataError: one is set.
+    """
+    for name in options:
+        if name in DATA_OPTIONS:
+            raise DataError(f"data: {kind} has its own {name}; leave the option out")
 
 
 def merge_options(settings: Settings, options: Mapping[str, Any], verb: str) -> Settings:

@@ -13,7 +13,9 @@ from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import Dense, Layer, LoihiLIF
 from spear_deploy.network.graph import chain
 from spear_deploy.pipeline import api
+from spear_deploy.pipeline.deploy import deploy
 from spear_deploy.pipeline.preflight import check_inputs
+from spear_deploy.pipeline.prune import prune
 from spear_deploy.quantize import quantize
 from spear_deploy.simulator import simulate
 from tests.support.reference import random_graph, random_spikes
@@ -46,6 +48,66 @@ def test_a_number_is_no_network_and_a_model_needs_an_input_shape(model, tmp_path
     write_snn(random_graph(0), tmp_path / "net.snn")
     with pytest.raises(FileError, match="states its own input_shape; leave the option out"):
         api.load(tmp_path / "net.snn", input_shape=(1,))
+
+
+OPTIONS = {"input_shape": (6,), "dt_s": 1e-3, "reset": "subtract", "source": "snntorch"}
+VERBS = {
+    "load": lambda net, data, **options: api.load(net, **options),
+    "check": lambda net, data, **options: api.check(net, "loihi2", **options),
+    "rank": lambda net, data, **options: api.rank(net, ["loihi2"], **options),
+    "count": lambda net, data, **options: api.count(net, data, **options),
+    "simulate": lambda net, data, **options: api.simulate(net, np.moveaxis(data.test.x, 0, 1), **options),
+    "compare": lambda net, data, **options: api.compare(net, net, np.moveaxis(data.test.x, 0, 1), **options),
+    "export": lambda net, data, **options: api.export(net, "never.nir", to="nir", **options),
+    "prune": lambda net, data, **options: prune(net, "loihi2", data, out="never", **options),
+    "deploy": lambda net, data, **options: deploy(net, "loihi2", data, out="never", **options),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("option", OPTIONS)
+def test_a_loaded_network_takes_no_option_of_reading(verb, option, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    graph = random_graph(0)
+    x = np.zeros((20, 5, *graph.input_shape), np.uint8)
+    data = from_arrays({"x": x, "y": np.arange(20) % 2}, name="zeros", input_shape=graph.input_shape)
+    with pytest.raises(DataError, match=f"^net: a loaded network states its own {option}; leave the option out$"):
+        VERBS[verb](graph, data, **{option: OPTIONS[option]})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_a_network_that_ships_takes_no_option_of_reading(option):
+    with pytest.raises(DataError, match=f"^digits: a network that ships states its own {option}; leave the option out$"):
+        api.load("digits", **{option: OPTIONS[option]})
+
+
+def test_a_nir_graph_takes_no_input_shape(tmp_path):
+    import nir
+
+    api.export(random_graph(0), tmp_path / "net.nir", to="nir")
+    with pytest.raises(DataError, match="^net: a nir.NIRGraph states its own input_shape; leave the option out$"):
+        api.check(nir.read(tmp_path / "net.nir", type_check=False), "loihi2", input_shape=(6,))
+
+
+def test_a_backend_choice_takes_no_option_of_reading():
+    graph = random_graph(0)
+    x = random_spikes(graph, 0)
+    for option in ({"dt_s": 1e-3}, {"chip": "loihi2"}, {"backend": "norse"}):
+        with pytest.raises(DataError, match=f"^{next(iter(option))}: a BackendChoice states its own; leave it out, or give"):
+            api.simulate(api.BackendChoice(net=graph), x, **option)
+
+
+@pytest.mark.parametrize("verb", ["count", "prune", "deploy"])
+def test_a_dataset_takes_no_option_of_coding(verb, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    graph = random_graph(0)
+    x = np.zeros((20, 5, *graph.input_shape), np.uint8)
+    data = from_arrays({"x": x, "y": np.arange(20) % 2}, name="zeros", input_shape=graph.input_shape)
+    with pytest.raises(DataError, match="^data: a Dataset has its own steps; leave the option out$"):
+        VERBS[verb](graph, data, steps=3)
+    with pytest.raises(DataError, match=r"^data: an array \(T, B, \*input\) has its own encoding; leave the option out$"):
+        api.count(graph, np.moveaxis(x, 0, 1), encoding="rate")
 
 
 @pytest.mark.parametrize("file", [{"spikes": (7, 2, 6)}, {"x": (40, 7, 6), "y": (40,)}])
