@@ -151,8 +151,11 @@ def check_layer_kinds(
 ) -> Iterator[BudgetRow]:
     """Yield the rows of formats and kinds, layer by layer."""
     by_name = {population.name: population for population in populations}
+    by_layer: dict[str, dict[str, list[Unsupported]]] = {}
+    for finding in findings:
+        by_layer.setdefault(finding.layer, {}).setdefault(finding.resource, []).append(finding)
     for layer in graph.layers:
-        missing = {f.resource: [g for g in findings if (g.layer, g.resource) == (layer.name, f.resource)] for f in findings}
+        missing = by_layer.get(layer.name, {})
         if layer.name in by_name:
             yield from _check_formats(by_name[layer.name], profile, weight_bits)
         yield from _check_palette(graph, layer, profile)

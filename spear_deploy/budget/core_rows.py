@@ -133,7 +133,7 @@ def check_cores(placement: Placement, profile: HardwareProfile) -> Iterator[Budg
         for resource, key in RESOURCES:
             if not (is_chip_memory and key == "synapse_memory"):
                 for row in _check_fullest(resource, where, key, uses, limits):
-                    yield replace(row, detail=detail)
+                    yield replace(row, detail=detail) if detail else row
     for name in placement.layers:
         cores = max(-(-part.target_cores // part.copies) for part in placement.slices_of(name))
         yield from check_limit("fan_out_cores", name, cores, profile.connectivity.fan_out_cores, capacity=False)

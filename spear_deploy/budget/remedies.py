@@ -9,6 +9,7 @@ the failure is logged at level debug with its traceback.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from math import ceil
@@ -199,12 +200,11 @@ def _related_groups(base: WhatIf, row: BudgetRow) -> list[ChannelGroup]:
         names |= {q.output_group for q in projections if layers & {source.name for source in q.sources}}
         groups = tuple(group for group in groups if group.name in names)
     placement = base.evaluate().placement
-
-    def count_cores(group: ChannelGroup) -> int:
-        populations = [p for p in base.populations if p.channel_group == group.name or group.name in _groups_read(p)]
-        return sum(len(placement.slices_of(p.name)) for p in populations)
-
-    return sorted(groups, key=lambda group: -count_cores(group))[:MAX_GROUPS]
+    cores: Counter[str] = Counter()
+    for population in base.populations:
+        for name in {population.channel_group, *_groups_read(population)}:
+            cores[name] += len(placement.slices_of(population.name))
+    return sorted(groups, key=lambda group: -cores[group.name])[:MAX_GROUPS]
 
 
 def _groups_read(population: Population) -> set[str]:

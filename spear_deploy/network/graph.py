@@ -204,7 +204,7 @@ class SNNGraph:
         shapes: dict[str, tuple[Shape, Shape]] = self._shapes  # type: ignore[attr-defined]
         return self.input_shape if name == INPUT else shapes[name][1]
 
-    @property
+    @cached_property
     def is_integer(self) -> bool:
         """Whether the neurons are a chip's integers."""
         return any(isinstance(layer.neuron, INTEGER_NEURONS) for layer in self.layers)
@@ -316,7 +316,7 @@ def find_delayed_paths(graph: SNNGraph) -> list[Edge]:
     """
     if not any(edge.delay for edge in graph.edges):
         return []
-    looping = _find_loops_without_neurons(graph)
+    looping = find_loops_without_neurons(graph)
     reached: set[tuple[Edge, frozenset[str]]] = set()
     for source in (INPUT, *(layer.name for layer in graph.layers if layer.spikes)):
         paths = [(edge, frozenset[str]()) for edge in graph.edges_from(source)]
@@ -332,7 +332,7 @@ def find_delayed_paths(graph: SNNGraph) -> list[Edge]:
     return sorted({path for path, _ in reached if path.delay})
 
 
-def _find_loops_without_neurons(graph: SNNGraph) -> set[str]:
+def find_loops_without_neurons(graph: SNNGraph) -> set[str]:
     """Return the layers without neuron that reach themselves through layers without neurons."""
     plain = {layer.name for layer in graph.layers if layer.neuron is None}
     following = {name: {edge.target for edge in graph.edges_from(name)} & plain for name in plain}

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.network import CONVS, POOLS, WEIGHTED, Array, Dense, Flatten, Layer, Scale, Shape, Synapse
 from spear_deploy.network.channel_groups import ChannelCoupling, couple_channels
-from spear_deploy.network.graph import INPUT, SNNGraph
+from spear_deploy.network.graph import INPUT, SNNGraph, find_loops_without_neurons
 from spear_deploy.placement.projections import Projection, ProjectionBuilder, SpikeSource, merge_delay_splits
 
 SIGMA_DELTA = "SigmaDelta"
@@ -90,11 +91,12 @@ def find_populations(graph: SNNGraph, *, zeros: bool = False) -> tuple[Populatio
     coupled = couple_channels(graph)
     populations: list[Population] = []
     outputs = set(_output_layers(graph, graph.output, ()))
+    ways = _Ways(graph)
     for layer in graph.layers:
         readout = layer.neuron is None and layer.name == graph.output and _has_weights_behind(graph, layer)
         if layer.neuron is None and not readout:
             continue
-        population = _population(graph, layer, readout, coupled, zeros)
+        population = _population(graph, layer, readout, coupled, zeros, ways)
         populations.append(replace(population, output=layer.name in outputs))
     return _drop_encoders(graph, populations)
 
@@ -134,10 +136,11 @@ def _output_layers(graph: SNNGraph, name: str, passed: tuple[str, ...]) -> Itera
 def _drop_encoders(graph: SNNGraph, populations: list[Population]) -> tuple[Population, ...]:
     """Drop the input layers that feed sigma-delta layers only: the host computes their output."""
     models = {layer.name: type(layer.neuron).__name__ for layer in graph.layers}
+    input_layers = [p.name for p in populations if p.is_input_layer]
     targets = {
-        p.name: [q.name for q in populations for r in q.projections if p.name in [s.name for s in r.sources]] for p in populations
+        name: [q.name for q in populations for r in q.projections if name in [s.name for s in r.sources]] for name in input_layers
     }
-    encoders = {p.name for p in populations if p.is_input_layer and targets[p.name]}
+    encoders = {name for name in input_layers if targets[name]}
     encoders = {name for name in encoders if all(models[target] == SIGMA_DELTA for target in targets[name])}
     if not encoders:
         return tuple(populations)
@@ -151,15 +154,10 @@ def _drop_encoders(graph: SNNGraph, populations: list[Population]) -> tuple[Popu
     )
 
 
-def _population(graph: SNNGraph, layer: Layer, readout: bool, coupled: ChannelCoupling, zeros: bool) -> Population:
+def _population(graph: SNNGraph, layer: Layer, readout: bool, coupled: ChannelCoupling, zeros: bool, ways: _Ways) -> Population:
     depth = graph.depths[layer.name] + readout
     grouped: dict[tuple[tuple[str, ...], int], list[_Path]] = {}
-    for count, path in enumerate(_paths(graph, layer.name, (), ())):
-        if count == MAX_WAYS:
-            raise UnsupportedError(
-                f"layer '{layer.name}': more than {MAX_WAYS} ways lead to it through layers without neurons; put a neuron where "
-                "ways meet"
-            )
+    for path in ways.find(layer.name):
         delay = depth - graph.depths[path.source] + path.delay_steps - 1
         is_loop = graph.depths[path.source] >= depth
         path = replace(path, delay_steps=delay, async_delay_steps=max(0, path.delay_steps - is_loop))
@@ -184,16 +182,69 @@ def _has_bias(layer: Layer) -> bool:
     return getattr(layer.synapse, "bias", None) is not None or layer.norm is not None or has_neuron_bias
 
 
-def _paths(graph: SNNGraph, name: str, behind: tuple[tuple[str, Synapse], ...], passed: tuple[str, ...]) -> Iterator[_Path]:
-    """Follow the edges back to the neurons (or the input) whose spikes arrive; a loop without neurons is followed once."""
-    synapse = graph[name].synapse
-    synapses = behind if synapse is None else ((name, synapse), *behind)
-    for edge in graph.edges_into(name):
-        if edge.source == INPUT or graph[edge.source].neuron is not None:
-            yield _Path(source=edge.source, delay_steps=edge.delay, synapses=synapses)
-        elif edge.source not in passed:
-            for path in _paths(graph, edge.source, synapses, (*passed, name)):
-                yield replace(path, delay_steps=path.delay_steps + edge.delay)
+class _Ways:
+    """The ways to layers from the neurons (or the input) whose spikes arrive, through layers without neurons.
+
+    They are counted before any is listed, and the list of a layer without neurons is made once for all layers that it feeds.
+    """
+
+    def __init__(self, graph: SNNGraph) -> None:
+        self.graph = graph
+        self.has_loops = bool(find_loops_without_neurons(graph))
+        self.counts: dict[str, int] = {}
+        self.lists: dict[str, tuple[_Path, ...]] = {}
+        for layer in () if self.has_loops else graph.layers:
+            self.counts[layer.name] = sum(self._count(edge.source) for edge in graph.edges_into(layer.name))
+            if layer.neuron is None and self.counts[layer.name] <= MAX_WAYS:
+                self.lists[layer.name] = tuple(self._extend(layer.name))
+
+    def find(self, name: str) -> list[_Path]:
+        """Return the ways to a layer.
+
+        Raises:
+            UnsupportedError: there are more than `MAX_WAYS`.
+        """
+        if self.has_loops:
+            ways = list(islice(self._follow(name, (), ()), MAX_WAYS + 1))
+            count = len(ways)
+        else:
+            count = self.counts[name]
+            ways = [] if count > MAX_WAYS else list(self.lists[name] if name in self.lists else self._extend(name))
+        if count > MAX_WAYS:
+            raise UnsupportedError(
+                f"layer '{name}': more than {MAX_WAYS} ways lead to it through layers without neurons; put a neuron where "
+                "ways meet"
+            )
+        return ways
+
+    def _starts(self, name: str) -> bool:
+        """Return whether ways begin at a source of an edge."""
+        return name == INPUT or self.graph[name].neuron is not None
+
+    def _count(self, source: str) -> int:
+        return 1 if self._starts(source) else self.counts[source]
+
+    def _extend(self, name: str) -> Iterator[_Path]:
+        """Return the ways to a layer, made of those to the layers without neurons that feed it."""
+        synapse = self.graph[name].synapse
+        last = () if synapse is None else ((name, synapse),)
+        for edge in self.graph.edges_into(name):
+            if self._starts(edge.source):
+                yield _Path(source=edge.source, delay_steps=edge.delay, synapses=last)
+                continue
+            for path in self.lists[edge.source]:
+                yield _Path(source=path.source, delay_steps=path.delay_steps + edge.delay, synapses=path.synapses + last)
+
+    def _follow(self, name: str, behind: tuple[tuple[str, Synapse], ...], passed: tuple[str, ...]) -> Iterator[_Path]:
+        """Follow the edges back; a loop without neurons is followed once."""
+        synapse = self.graph[name].synapse
+        synapses = behind if synapse is None else ((name, synapse), *behind)
+        for edge in self.graph.edges_into(name):
+            if self._starts(edge.source):
+                yield _Path(source=edge.source, delay_steps=edge.delay, synapses=synapses)
+            elif edge.source not in passed:
+                for path in self._follow(edge.source, synapses, (*passed, name)):
+                    yield replace(path, delay_steps=path.delay_steps + edge.delay)
 
 
 def _projection(graph: SNNGraph, target: str, paths: list[_Path], coupled: ChannelCoupling, zeros: bool) -> Projection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from spear_deploy.errors import UnsupportedError
 from spear_deploy.network import IF, LI, AvgPool, BatchNorm, Conv2d, Dense, Flatten, LoihiLIF, SumPool
 from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.network.graph import INPUT, Edge, Layer, SNNGraph, chain
@@ -186,3 +187,41 @@ def test_delays_of_single_synapses_are_one_list_with_the_longest_delay() -> None
 def test_synapses_that_stand_in_two_layers_stay_two() -> None:
     [population] = find_populations(delayed_net(overlap=True))
     assert [p.delay_steps for p in population.projections] == [0, 1, 2]
+
+
+def skipped(blocks: int, *, delay: int = 0) -> SNNGraph:
+    """Currents that are summed block by block and never spike themselves: each neuron layer reads all weights before it."""
+    layers, edges = [Layer(name="s0", synapse=Dense(weight=np.ones((4, 4))))], [Edge(source=INPUT, target="s0")]
+    for i in range(blocks):
+        weight = Dense(weight=np.ones((4, 4)))
+        layers += [Layer(name=f"n{i}", neuron=IF()), Layer(name=f"w{i}", synapse=weight), Layer(name=f"s{i + 1}")]
+        edges += [Edge(source=f"s{i}", target=f"n{i}"), Edge(source=f"n{i}", target=f"w{i}")]
+        edges += [Edge(source=f"w{i}", target=f"s{i + 1}", delay=delay), Edge(source=f"s{i}", target=f"s{i + 1}")]
+    layers.append(Layer(name="last", neuron=IF()))
+    return SNNGraph(layers=tuple(layers), edges=(*edges, Edge(source=f"s{blocks}", target="last")), input_shape=(4,))
+
+
+def diamonds(count: int) -> SNNGraph:
+    """2^count ways through weights and around them."""
+    layers, edges = [Layer(name="s0", neuron=IF())], [Edge(source=INPUT, target="s0")]
+    for i in range(count):
+        layers += [Layer(name=f"a{i}", synapse=Dense(weight=np.ones((4, 4)))), Layer(name=f"s{i + 1}")]
+        edges += [Edge(source=f"s{i}", target=f"a{i}"), Edge(source=f"a{i}", target=f"s{i + 1}")]
+        edges.append(Edge(source=f"s{i}", target=f"s{i + 1}"))
+    layers.append(Layer(name="last", neuron=IF()))
+    return SNNGraph(layers=tuple(layers), edges=(*edges, Edge(source=f"s{count}", target="last")), input_shape=(4,))
+
+
+def test_all_ways_through_sums_are_projections_with_their_delays() -> None:
+    last = find_populations(skipped(30))[-1]
+    assert {p.layer: p.sources[0].delay_steps for p in last.projections} == {"s0": 30} | {f"w{i}": 29 - i for i in range(30)}
+    late = find_populations(skipped(30, delay=2))[-1]
+    assert {p.layer: p.sources[0].delay_steps for p in late.projections} == {"s0": 0} | {f"w{i}": 1 for i in range(30)}
+    ways = find_populations(diamonds(10))[-1]
+    assert sum(len(projection.sources) for projection in ways.projections) == 2**10
+
+
+def test_more_ways_than_can_be_listed_are_counted_and_refused() -> None:
+    assert sum(len(p.sources) for p in find_populations(diamonds(12))[-1].projections) == 4096
+    with pytest.raises(UnsupportedError, match="layer 'last': more than 4096 ways lead to it through layers without neurons"):
+        find_populations(diamonds(400))
