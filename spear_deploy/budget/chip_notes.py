@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from spear_deploy.budget.core_rows import BudgetRow
 from spear_deploy.budget.pools import note_pools
 from spear_deploy.hardware.schema import HardwareProfile
-from spear_deploy.network import LI, LIF, CubaLI
+from spear_deploy.network import LI, LIF, CubaLI, is_bounded
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.quantize.weighted_inputs import V_MIN
 from spear_deploy.util.number_format import join_names, plural
 
 
@@ -22,6 +23,7 @@ def note_chip(graph: SNNGraph, profile: HardwareProfile) -> Iterator[str]:
     yield from note_pools(graph, profile)
     yield from _note_missing_currents(graph, profile)
     yield from _note_mapper(graph, profile)
+    yield from _note_bounds(graph, profile)
 
 
 def note_open_rows(rows: Sequence[BudgetRow], profile: HardwareProfile) -> Iterator[str]:
@@ -66,6 +68,18 @@ def _note_missing_currents(graph: SNNGraph, profile: HardwareProfile) -> Iterato
         yield (
             f"approximation: {join_names(readouts)} {'is' if len(readouts) == 1 else 'are'} read as a potential; "
             f"{profile.name} takes a neuron whose threshold is out of reach"
+        )
+
+
+def _note_bounds(graph: SNNGraph, profile: HardwareProfile) -> Iterator[str]:
+    """Yield a note where v has a lower bound that the integers of the Loihi family leave out."""
+    findings = graph.metadata.get("quantization", {}).get("findings", ())
+    left_out = {finding["layer"] for finding in findings if finding["what"] == V_MIN}
+    names = [f"'{layer.name}'" for layer in graph.layers if is_bounded(layer.neuron) or layer.name in left_out]
+    if names and profile.meta.family == "loihi":
+        yield (
+            f"lower bound: {join_names(names)} {'keeps' if len(names) == 1 else 'keep'} v at or above v_min, the integers for "
+            f"{profile.name} do not; `simulate --chip {profile.name} --explain` measures what that changes"
         )
 
 

@@ -3,6 +3,7 @@
     i ← alpha_syn · (i + x)                     where tau_syn is given, else i = x
     v ← alpha_mem · v + (1 − alpha_mem) · i     norm_input=True, the default of LIF
     v ← alpha_mem · v + i                       norm_input=False, and IAF with alpha_mem = 1
+    v ← max(v, min_v_mem)                       where it is given; of IAF alone
     spike where v ≥ spike_threshold             MembraneSubtract: v − spike_threshold; MembraneReset: 0
 
 alpha = exp(−1 / tau), tau in steps. A step has no length: a network gets `dt_s`, 1e-3 s unless given. `...Squeeze` modules take
@@ -23,7 +24,7 @@ from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.context import Framework, TraceContext
 from spear_deploy.frameworks.importer.symbols import Signal, name_module
 from spear_deploy.frameworks.importer.synapses import make_refusal, to_array
-from spear_deploy.network import IF, LI, LIF, Array, CubaLIF, Neuron, Reset, Shape
+from spear_deploy.network import IF, LI, LIF, Array, CubaLIF, Neuron, Reset, Shape, is_bounded
 
 CLOSEST_TO_ONE = 1 - 2.0**-40
 """A decay of 1 beside a synaptic current: no float32 state tells it from 1."""
@@ -36,12 +37,12 @@ def _add_neurons(context: TraceContext, module: Any, path: str, x: Signal) -> Si
         raise make_refusal(module, place, context.framework)
     neuron = _make_neuron(module, x.shape, place, builder.default_dt_s)
     output = builder.add_layer(path, x, neuron=neuron)
-    if module.min_v_mem is not None:
+    if module.min_v_mem is not None and not is_bounded(neuron):
         bound = ", ".join(f"{value:g}" for value in np.unique(to_array(module.min_v_mem)))
         builder.note_module(
             path,
-            f"min_v_mem {bound} bounds the membrane from below; neurons here have no such bound, so spikes differ where it is "
-            "reached; train with min_v_mem=None for equal spikes",
+            f"min_v_mem {bound} bounds the membrane from below; neurons that leak have no such bound here, so spikes differ "
+            "where it is reached; train with min_v_mem=None for equal spikes",
         )
     if module.spike_fn is MultiSpike:
         builder.note_module(
@@ -69,7 +70,8 @@ def _make_neuron(module: Any, shape: Shape, place: str, dt_s: float) -> Neuron:
         rate_syn = 1 - np.minimum(alpha, CLOSEST_TO_ONE)
         return CubaLIF(tau_mem_s=dt_s / rate, tau_syn_s=dt_s / rate_syn, r=gain / rate, w_in=alpha / rate_syn, **spiking)
     if (keep == 1).all():
-        return IF(r=gain, **spiking)
+        v_min = None if module.min_v_mem is None else _read(module.min_v_mem, shape)
+        return IF(r=gain, v_min=v_min, **spiking)
     return LIF(tau_s=dt_s / rate, r=gain / rate, **spiking)
 
 

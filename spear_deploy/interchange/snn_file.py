@@ -40,7 +40,7 @@ HEADER = "header"
 
 _npy: Any = np.lib.format
 
-LATER_FIELDS = {"reset_delay": 0}
+LATER_FIELDS = {"reset_delay": 0, "v_min": None}
 """Fields that earlier releases do not have, with their default, at which they are not written."""
 
 MAX_VALUES_PER_BYTE = 1 << 14
@@ -217,7 +217,7 @@ def _encode_part(value: Any, place: str, arrays: dict[str, Array]) -> dict[str, 
     row: dict[str, Any] = {"kind": type(value).__name__}
     for field in fields(value):
         item = getattr(value, field.name)
-        if field.name in LATER_FIELDS and item == LATER_FIELDS[field.name]:
+        if field.name in LATER_FIELDS and not isinstance(item, np.ndarray) and item == LATER_FIELDS[field.name]:
             continue
         if isinstance(item, np.ndarray):
             key = f"{place}.{field.name}"

@@ -26,6 +26,7 @@ from spear_deploy.network.neurons import (
     Neuron,
     array_parameters,
     emits_spikes,
+    is_bounded,
     resets_late,
 )
 from spear_deploy.network.synapses import (
@@ -79,5 +80,6 @@ __all__ = [
     "XyloLIF",
     "array_parameters",
     "emits_spikes",
+    "is_bounded",
     "resets_late",
 ]

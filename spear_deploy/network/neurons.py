@@ -17,6 +17,7 @@ class IF(Part):
     """Integrate and fire. Starts at `v_reset`.
 
     v ← v + r · x                  no time step
+    v ← max(v, v_min)              unless v_min is None; sinabs' min_v_mem
     spike where v > v_threshold, then v ← v_reset ("value") or v − v_threshold ("subtract")
     """
 
@@ -24,9 +25,15 @@ class IF(Part):
     v_threshold: Array = 1.0  # type: ignore[assignment]
     v_reset: Array = 0.0  # type: ignore[assignment]
     reset: Reset = "value"
+    v_min: Array | None = None
 
     def __post_init__(self) -> None:
         _check_neuron(self)
+        highest = np.minimum(self.v_reset, 0.0) if self.reset == "subtract" else self.v_reset
+        if self.v_min is not None and (self.v_min > highest).any():
+            raise GraphError(
+                f"IF.v_min: {self.v_min.max():g} given, expected at most {highest.min():g}, where v starts or lies after a spike"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -124,6 +131,11 @@ def emits_spikes(neuron: Neuron | None) -> bool:
     if isinstance(neuron, (*INTEGER_NEURONS, UnroundedLIF)):
         return neuron.v_threshold is not None
     return neuron is not None and not isinstance(neuron, READOUTS)
+
+
+def is_bounded(neuron: Neuron | None) -> bool:
+    """Return whether a floating-point neuron keeps v at or above a lower bound."""
+    return isinstance(neuron, IF) and neuron.v_min is not None
 
 
 def resets_late(neuron: Neuron | None) -> bool:

@@ -4,10 +4,11 @@ Norse multiplies in float32: `dt * tau_inv`. The rates are chosen such that this
 the simulator; where no float32 rate does that (a product of two floats does not reach every float), the cell counts time
 in steps: dt = 1, rates per step.
 
-What Norse's cell lacks becomes a gain on its input: `r` of every neuron, and the jump `w_in · dt / tau_syn` of a
-`CubaLIF` where it is not 1. In a `CubaLIF` or `CubaLI` with r ≠ 1 the cell's current is then r · u: equal in exact arithmetic,
-and to the bit where r is a power of two. Norse subtracts on reset only in its box cell; the same cell with the other
-membranes is made here, and so are cells that subtract one step late. As in snnTorch, no gradient passes a late reset.
+What Norse's cell lacks becomes a gain on its input: `r` of every neuron, and the jump `w_in · dt / tau_syn` of a `CubaLIF`
+where it is not 1. In a `CubaLIF` or `CubaLI` with r ≠ 1 the cell's current is then r · u: equal in exact arithmetic, and to
+the bit where r is a power of two. Norse subtracts on reset only in its box cell; the same cell with the other membranes is
+made here, and so are cells that subtract one step late and cells with a lower bound of v. As in snnTorch, no gradient passes a
+late reset.
 """
 
 from __future__ import annotations
@@ -44,9 +45,11 @@ class NeuronModule(torch.nn.Module):
     Attributes:
         cell: the Norse cell; it gets its parameters from the buffers at the start of every run.
         gain: factor of its input, None where it is 1.
+        v_min: lower bound of v, or None.
     """
 
     gain: Tensor | None
+    v_min: Tensor | None
 
     def __init__(
         self, neuron: IF | LIF | CubaLIF | LI | CubaLI, shape: Shape, dt_s: float, *, surrogate: str, alpha: float
@@ -61,6 +64,8 @@ class NeuronModule(torch.nn.Module):
         for name in self._names:
             self.register_buffer(name, getattr(cell.p, name))
         self.register_buffer("gain", None if (gain == 1).all() else _to_tensor(gain))
+        bound = neuron.v_min if isinstance(neuron, IF) else None
+        self.register_buffer("v_min", None if bound is None else _to_tensor(bound))
 
     def start(self, like: Tensor) -> CellState:
         """Return the state before the first step, for a batch as large as that of `like` (B, ...).
@@ -83,7 +88,7 @@ class NeuronModule(torch.nn.Module):
     def step(self, x: Tensor, state: CellState) -> tuple[Tensor, CellState]:
         """Advance one step: input (B, *shape) → spikes or potential (B, *shape), state."""
         out, state = self.cell(x if self.gain is None else self.gain * x, state)
-        return out, state
+        return out, self._bound(state)
 
     def forward(self, drive: Tensor) -> Tensor:
         """Run all steps from the initial state: (T, B, *shape) → spikes or potential of every step."""
@@ -91,12 +96,18 @@ class NeuronModule(torch.nn.Module):
             drive = self.gain * drive
         state = self.start(drive[0])
         if not torch.is_grad_enabled():
-            return run_without_gradient(self.cell.p, self.cell.dt, self.subtract, drive, state, late=self.late)
+            p, dt = self.cell.p, self.cell.dt
+            return run_without_gradient(p, dt, self.subtract, drive, state, late=self.late, v_min=self.v_min)
         emitted = []
         for x in drive.unbind(0):  # indexing would cost a gradient of full size per step
             out, state = self.cell(x, state)
+            state = self._bound(state)
             emitted.append(out)
         return torch.stack(emitted)
+
+    def _bound(self, state: CellState) -> CellState:
+        """Return a state whose v is at least `v_min`; after the spikes, since none lies below it."""
+        return state if self.v_min is None else state._replace(v=torch.maximum(state.v, self.v_min))
 
     def extra_repr(self) -> str:
         """Return the shape, for printing."""
@@ -217,7 +228,9 @@ def _find_pending(v: Tensor, v_threshold: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def run_without_gradient(p: Any, dt: float, subtract: bool, drive: Tensor, state: Any, *, late: bool = False) -> Tensor:
+def run_without_gradient(
+    p: Any, dt: float, subtract: bool, drive: Tensor, state: Any, *, late: bool = False, v_min: Tensor | None = None
+) -> Tensor:
     """Run all steps of one layer where no gradient is needed.
 
         v ← v + dt/tau · (…), z = [v > v_th], reset
@@ -233,6 +246,7 @@ def run_without_gradient(p: Any, dt: float, subtract: bool, drive: Tensor, state
         drive: (T, B, *shape), the input of the cell.
         state: Norse's state before the first step; left as it is.
         late: whether the threshold is subtracted one step after the spike.
+        v_min: lower bound of v, or None.
 
     Returns:
         Spikes or potential of every step, (T, B, *shape).
@@ -254,6 +268,8 @@ def run_without_gradient(p: Any, dt: float, subtract: bool, drive: Tensor, state
             x = i.add_(x)
         if not leaks:
             v.add_(x)
+            if v_min is not None:
+                torch.maximum(v, v_min, out=v)
         else:
             v.add_(_subtract_potential(x, v, leak, box, spare).mul_(rate))
         if i is not None:

@@ -32,6 +32,7 @@ from spear_deploy.quantize.layer_error import NOT_MEASURED, FloatRun, LayerError
 from spear_deploy.quantize.scale_ranking import Grid, rank_scales
 from spear_deploy.quantize.scaled_weights import ScaledSynapse, sort_values
 from spear_deploy.quantize.weighted_inputs import (
+    V_MIN,
     IntegerLayer,
     LoweringSettings,
     NeuronInput,
@@ -98,6 +99,8 @@ def lower(
     facts |= {"offset": offsets, "headroom": {name: candidate.headroom for name, candidate in chosen.items()}}
     if settings.kind == "current":
         facts["input_scale"] = settings.input_scale
+    if findings := _report_bounds(graph, facts["scale"]):
+        facts["findings"] = findings
     return assemble_network(graph, {name: candidate.integers for name, candidate in chosen.items()}, facts)
 
 
@@ -239,6 +242,16 @@ def _integer_neuron(layer: NeuronInput, scale: float) -> LoihiLIF:
         v_init=round_to_int(LOIHI_UNIT * scale * start),
         reset=getattr(layer.neuron, "reset", "value"),
     )
+
+
+def _report_bounds(graph: SNNGraph, scales: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Return a finding per layer whose lower bound of v has no counterpart: the state ends at −2^23 alone."""
+    bounds = {layer.name: layer.neuron.v_min for layer in graph.layers if isinstance(layer.neuron, IF)}
+    return [
+        {"layer": name, "what": V_MIN, "given": float(bound.min()), "stored": -(2.0**23) / (LOIHI_UNIT * scales[name])}
+        for name, bound in bounds.items()
+        if bound is not None
+    ]
 
 
 def weight_format(bits: int) -> tuple[int, int]:

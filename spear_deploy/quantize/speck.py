@@ -6,7 +6,8 @@ Each neuron layer gets one scale s: its 16-bit membrane potential is s times the
     weight       W ← round(s · r · W), 8 bits with a sign
     bias         b ← round(s · r · b), 8 bits with a sign; the chip adds it at the ticks of a slow clock, here once a step
     v_threshold  ← round(s · (v_threshold − level)), or the next whole number above it; 1..32767
-    v_min        ← −v_threshold, the lower bound of v that sinabs sets in a network that it reads (`min_v_mem`)
+    v_min        ← round(s · (v_min − level)); −v_threshold where the network has none, as sinabs sets it in a network that it
+                 reads (`min_v_mem`)
 
 The chip spikes where v reaches the threshold, a network where v exceeds it: for whole numbers the next number above is the same.
 It is taken where reset is to a value. Where it is by subtraction it would take away too much, so it is taken only where v can
@@ -44,6 +45,7 @@ from spear_deploy.quantize.layer_error import (
 from spear_deploy.quantize.scale_ranking import Grid, rank_scales
 from spear_deploy.quantize.scaled_weights import BLOCK, ScaledSynapse, keep_distinct, sort_values
 from spear_deploy.quantize.weighted_inputs import (
+    V_MIN,
     IntegerLayer,
     LoweringSettings,
     NeuronInput,
@@ -173,11 +175,21 @@ def _integers_at(layer: NeuronInput, synapses: Mapping[str, ScaledSynapse], max_
         is_met = abs(threshold - nearest) < ROUNDING and nearest % _common_divisor(rounded, start) == 0
         thresholds = [above, nearest] if is_met else [nearest, above]
 
+    bound = _lower_bound(layer, divisor, scale)
+
     def build(threshold: int) -> SpeckIF:
-        return SpeckIF(v_threshold=np.array(threshold), v_min=np.array(-threshold), v_init=start, reset=layer.neuron.reset)
+        v_min = -threshold if bound is None else max(bound, -MAX_THRESHOLD - 1)
+        return SpeckIF(v_threshold=np.array(threshold), v_min=np.array(v_min), v_init=start, reset=layer.neuron.reset)
 
     neurons = [build_neuron(layer.name, partial(build, threshold)) for threshold in dict.fromkeys(thresholds)]
     return [IntegerLayer(synapses=rounded, neuron=neuron) for neuron in neurons]
+
+
+def _lower_bound(layer: NeuronInput, divisor: Array, scale: float) -> int | None:
+    """Return the lower bound of v as an integer, the lowest of the layer's, or None where it has none."""
+    if "v_min" not in layer.factors:
+        return None
+    return round(scale * float(((layer.factors["v_min"] - layer.level) / divisor).min()))
 
 
 def _common_divisor(synapses: Mapping[str, Any], start: Array) -> int:
@@ -194,11 +206,17 @@ def _common_divisor(synapses: Mapping[str, Any], start: Array) -> int:
 
 
 def _report_threshold(layer: NeuronInput, integers: IntegerLayer, scale: float) -> list[dict[str, Any]]:
-    """Return a finding where rounding changed the threshold by more than `NOTABLE_CHANGE`."""
+    """Return findings where rounding changed the threshold or the lower bound by more than `NOTABLE_CHANGE`."""
     neuron = integers.neuron
     assert isinstance(neuron, SpeckIF)
     trained = float((layer.threshold / _weight_divisor(layer)).max())
-    stored = float(neuron.v_threshold) / scale
-    if abs(stored / trained - 1) <= NOTABLE_CHANGE:
-        return []
-    return [{"layer": layer.name, "what": "v_threshold", "given": trained, "stored": stored}]
+    pairs = {"v_threshold": (trained, float(neuron.v_threshold) / scale)}
+    if "v_min" in layer.factors:  # one number a core: the lowest of the layer's
+        bounds = (layer.factors["v_min"] - layer.level) / _weight_divisor(layer)
+        stored = float(neuron.v_min) / scale
+        pairs[V_MIN] = (float(bounds.max() if abs(bounds.max() - stored) > abs(bounds.min() - stored) else bounds.min()), stored)
+    return [
+        {"layer": layer.name, "what": what, "given": given, "stored": stored}
+        for what, (given, stored) in pairs.items()
+        if abs(stored - given) > NOTABLE_CHANGE * abs(given)
+    ]

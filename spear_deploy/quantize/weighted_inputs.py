@@ -20,6 +20,7 @@ from spear_deploy.quantize.scaled_weights import ScaledSynapse
 from spear_deploy.simulator import InputKind, neurons
 
 RESET_DELAY = "reset_delay"
+V_MIN = "v_min"
 """What the finding about a reset one step late names."""
 
 

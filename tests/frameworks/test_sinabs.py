@@ -33,6 +33,8 @@ def make_neuron(draw, shape, squeeze):
             options["spike_threshold"] = options["spike_threshold"] / 4
     if draw.chance(0.3):
         options["tau_syn"] = torch.as_tensor(draw.between(1.0, 5.0))
+    elif kind == "IAF" and draw.chance(0.5):
+        options["min_v_mem"] = -draw.between(0.0, 1.0)
     if squeeze:
         options["batch_size"] = SAMPLES
     return getattr(sl, f"{kind}Squeeze" if squeeze else kind)(**options)
@@ -62,7 +64,9 @@ def test_several_spikes_in_one_step_and_a_lower_bound_are_noted():
     graph = read_model(nn.Sequential(nn.Linear(6, 5), sl.IAF()), (6,))
     assert "module '1': several spikes in one step, which spike_fn=MultiSpike emits" in graph.metadata["assumptions"][0]
     bounded = read_model(nn.Sequential(sl.IAF(min_v_mem=-1.0, spike_fn=activation.SingleSpike)), (6,))
-    (note,) = bounded.metadata["assumptions"]
+    assert bounded["0"].neuron.v_min == -1.0 and not bounded.metadata.get("assumptions")
+    leaky = read_model(nn.Sequential(sl.LIF(tau_mem=3.0, min_v_mem=-1.0, spike_fn=activation.SingleSpike)), (6,))
+    (note,) = leaky.metadata["assumptions"]
     assert note.startswith("module '0': min_v_mem -1 bounds the membrane from below") and "min_v_mem=None" in note
     assert graph.dt_s == 1e-3 and read_model(nn.Sequential(sl.LIF(tau_mem=3.0)), (6,), dt_s=2e-3)["0"].neuron.tau_s > 4e-3
 

@@ -84,6 +84,18 @@ def test_sinabs_spikes_where_the_threshold_is_reached(tmp_path):
     assert any("one float32 step lower" in note for note in read_nir(path, source="sinabs").metadata["assumptions"])
 
 
+def test_sinabs_keeps_v_of_an_if_neuron_above_minus_the_threshold(tmp_path):
+    """As its own reader sets min_v_mem; a LIF has none there."""
+    path = file(tmp_path / "a.nir", type="IF", r=np.ones(2), v_threshold=np.array([1.0, 0.5]))
+    graph, plain = read_nir(path, source="sinabs"), read_nir(path)
+    assert graph["n"].neuron.v_min.tolist() == [-1.0, -0.5] and plain["n"].neuron.v_min is None
+    x = np.concatenate([np.full((5, 1, 2), -1.0), np.full((5, 1, 2), 0.5)])
+    assert np.flatnonzero(spikes(graph, x)[:, 0, 0]).tolist() == [8] and not spikes(plain, x)[:, 0, 0].any()
+    assert any("does not write min_v_mem" in note for note in graph.metadata["assumptions"])
+    lif = {"type": "LIF", "tau": np.array(12.0), "r": np.array(1.0), "v_threshold": np.array(0.25)}
+    assert not hasattr(read_nir(file(tmp_path / "b.nir", **lif), source="sinabs")["n"].neuron, "v_min")
+
+
 def test_sinabs_readout_is_not_normalised(tmp_path):
     graph = read_nir(file(tmp_path / "a.nir", type="LI", tau=np.full(2, 5.0), r=np.ones(2)), source="sinabs")
     v = simulate(graph, drive(), kind="current", record=("v",)).v["n"]

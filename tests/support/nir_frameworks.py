@@ -138,7 +138,7 @@ def sinabs(out):
         )
 
     def iaf(size):
-        return layers.IAF(spike_threshold=torch.tensor(1.0), spike_fn=activation.SingleSpike)
+        return layers.IAF(spike_threshold=torch.tensor(1.0), spike_fn=activation.SingleSpike, min_v_mem=-1.0)  # as its reader
 
     cases = []
     x = torch.from_numpy(given()).transpose(0, 1)

@@ -8,6 +8,7 @@ the NIR paper's scripts for Lava.
     snntorch   v ← beta v + x           tau = dt / (1 − beta), r = tau / dt, dt = 1e-4; the reset is not written
     norse      Euler                    dt · tau in place of tau; no w_in, which is tau_syn / dt
     sinabs     v ← k v + (1 − k) x      k = exp(−1 / tau), tau in steps; spikes where v ≥ v_threshold; subtracts
+               v ← max(v, −v_threshold) of IF, as its own reader sets min_v_mem
     rockpool   u ← k_syn (u + x)        k = exp(−dt / tau), r = tau k / dt, from which dt follows; v ≥ v_threshold; subtracts
                v ← k_mem v + u
     spyx       v ← beta v + x           tau = dt / (1 − beta), r is ignored; spikes leave one step later
@@ -75,7 +76,9 @@ def _convert_norse(kind: str, f: Fields, dt_s: float, notes: list[str]) -> Field
 
 
 def _convert_sinabs(kind: str, f: Fields, dt_s: float, notes: list[str]) -> Fields:
-    """Decay k = exp(−1 / tau) with tau in steps; a LIF scales its input by 1 − k, a LI does not."""
+    """Decay k = exp(−1 / tau) with tau in steps; a LIF scales its input by 1 − k, a LI does not; an IF has a lower bound."""
+    if kind == "IF":
+        return {**f, "v_min": np.minimum(-f["v_threshold"], np.minimum(f["v_reset"], 0))}
     if kind not in ("LIF", "LI"):
         return f
     tau = dt_s / -np.expm1(-1 / f["tau"])
@@ -168,7 +171,8 @@ FRAMEWORKS: dict[str, Conventions] = {
         reset="subtract",
         notes=(
             "counts tau in steps and decays by exp(-1 / tau); of LIF the input is taken as normalised, its default",
-            f"a lower bound of v (min_v_mem; its reader, and Speck, take -v_threshold) and tau_syn are lost; {SEVERAL_SPIKES}",
+            "does not write min_v_mem: v of IF neurons stays at or above -v_threshold, as its own reader sets it, and Speck",
+            f"does not write tau_syn; {SEVERAL_SPIKES}",
         ),
     ),
     "rockpool": Conventions(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.interchange.nir.metadata import RESET_DELAY_KEY, RESET_KEY
+from spear_deploy.interchange.nir.metadata import RESET_DELAY_KEY, RESET_KEY, V_MIN_KEY
 from spear_deploy.network import (
     CONVS,
     FLOAT_NEURONS,
@@ -152,10 +152,12 @@ def _make_neuron(layer: Layer, shape: Shape) -> Any:
         values |= {"tau": neuron.tau_s, "v_leak": neuron.v_leak}
     if isinstance(neuron, (CubaLIF, CubaLI)):
         values |= {"tau_mem": neuron.tau_mem_s, "tau_syn": neuron.tau_syn_s, "v_leak": neuron.v_leak, "w_in": neuron.w_in}
-    metadata = {}
+    metadata: dict[str, Any] = {}
     if isinstance(neuron, (IF, LIF, CubaLIF)):
         values |= {"v_threshold": neuron.v_threshold, "v_reset": neuron.v_reset}
         metadata = {RESET_KEY: neuron.reset, **({RESET_DELAY_KEY: 1} if resets_late(neuron) else {})}
+    if isinstance(neuron, IF) and neuron.v_min is not None:
+        metadata[V_MIN_KEY] = _broadcast_parameter(neuron.v_min, shape)
     kind = getattr(nir, type(neuron).__name__)
     return kind(**{name: _broadcast_parameter(value, shape) for name, value in values.items()}, metadata=metadata)
 

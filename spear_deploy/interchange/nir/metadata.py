@@ -1,8 +1,8 @@
 """Facts of a network that NIR has no field for.
 
-They go into the metadata, which other readers ignore: of the graph the time step, the steps that close cycles and the network's
-metadata as JSON; of a node (the last one of its layer) the kind of reset and whether it comes one step late, the cores that hold
-it, bits of its weights, and which channels of the network before pruning are left.
+They go into the metadata, which other readers ignore: of the graph the time step, the steps that close cycles and the
+network's metadata as JSON; of a node (the last one of its layer) the kind of reset, whether it comes one step late and the
+lower bound of v, the cores that hold it, bits of its weights, and which channels of the network before pruning are left.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 DT_KEY = "dt_s"
 RESET_KEY = "reset"
 RESET_DELAY_KEY = "reset_delay"
+V_MIN_KEY = "v_min"
 EDGES_KEY = "closing_edges"
 FACTS_KEY = "spear_deploy"
 PROFILE_KEY = "spear_profile"

@@ -41,8 +41,16 @@ from spear_deploy.interchange.nir.layout import (
     read_kind,
     read_metadata,
 )
-from spear_deploy.interchange.nir.metadata import DT_KEY, EDGES_KEY, FACTS_KEY, RESET_DELAY_KEY, RESET_KEY
-from spear_deploy.interchange.nir.neurons import NEURONS, SPIKING, Fields, make_neuron, read_parameters, shrink_parameters
+from spear_deploy.interchange.nir.metadata import DT_KEY, EDGES_KEY, FACTS_KEY, RESET_DELAY_KEY, RESET_KEY, V_MIN_KEY
+from spear_deploy.interchange.nir.neurons import (
+    NEURONS,
+    SPIKING,
+    Fields,
+    make_neuron,
+    read_numbers,
+    read_parameters,
+    shrink_parameters,
+)
 from spear_deploy.interchange.nir.nodes import check_input_shape, list_flatten_followers, make_layer
 from spear_deploy.network import Reset, array_parameters
 from spear_deploy.network.delayed_reset import delay_resets, fold_reset_loops
@@ -219,6 +227,8 @@ def _add_neurons(
         comes_late = np.array_equal(metadata.get(RESET_DELAY_KEY, 0), 1) if stated else kind in conventions.late_reset
         if reset == "subtract" and comes_late and not options.reset:
             late.add(layer)
+        if kind == "IF" and stated and V_MIN_KEY in metadata:
+            fields = {**fields, V_MIN_KEY: read_numbers(name, metadata, V_MIN_KEY)}
         smallest = shrink_parameters(layer, fields, graph.shape_of(layer), notes)
         converted = convert_parameters(conventions, kind, smallest, graph.dt_s, notes)
         run.append((name, converted))

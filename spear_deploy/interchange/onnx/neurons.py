@@ -26,6 +26,7 @@ from spear_deploy.network import (
     SpeckIF,
     XyloLIF,
     emits_spikes,
+    is_bounded,
     resets_late,
 )
 from spear_deploy.simulator import neurons
@@ -46,7 +47,7 @@ def function_name(neuron: Any) -> str:
         name += "_refractory"
     always = (*READOUTS, XyloLIF)  # kinds with one way to reset, or none
     subtracts = not isinstance(neuron, always) and neuron.reset == "subtract"
-    return name + ("_subtract" if subtracts else "") + ("_late" if resets_late(neuron) else "")
+    return name + ("_subtract" if subtracts else "") + ("_late" if resets_late(neuron) else "") + "_bounded" * is_bounded(neuron)
 
 
 def state_names(neuron: Neuron) -> list[str]:
@@ -82,6 +83,8 @@ def list_arguments(neuron: Neuron, dt_s: float) -> dict[str, Array]:
         names["threshold"] = "v_threshold"
         if neuron.reset == "value":  # type: ignore[union-attr]
             names["v_reset"] = "v_reset"
+        if is_bounded(neuron):
+            names["v_min"] = "v_min"
     values = {name: f[key] for name, key in names.items() if key in f and not (isinstance(neuron, IF) and name == "v_leak")}
     if "syn" in values:
         values["syn"] = -values["syn"]
@@ -127,7 +130,9 @@ def _write_float_neuron(body: FunctionBody, neuron: Any) -> list[str]:
     put("current", "Mul", "r", source)
     updated = "v_kept" if late else "v_new"
     if isinstance(neuron, IF):
-        put(updated, "Add", "v", "current")
+        put("v_free" if is_bounded(neuron) else updated, "Add", "v", "current")
+        if is_bounded(neuron):
+            put(updated, "Max", "v_free", "v_min")
     else:
         if isinstance(neuron, LIF):
             put("driven", "Sub", put("aim", "Add", "current", "v_leak"), "v")

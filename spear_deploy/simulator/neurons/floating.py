@@ -33,6 +33,8 @@ def factors(neuron: IF | LIF | CubaLIF | LI | CubaLI, dt_s: float) -> dict[str, 
     """
     names = ("r", "v_leak", "v_threshold", "v_reset")
     values = {name: np.asarray(getattr(neuron, name), np.float64) for name in names if hasattr(neuron, name)}
+    if isinstance(neuron, IF) and neuron.v_min is not None:
+        values["v_min"] = neuron.v_min.astype(np.float64)
     if isinstance(neuron, (LIF, LI)):
         values["mem"] = dt_s / neuron.tau_s
     if isinstance(neuron, (CubaLIF, CubaLI)):
@@ -56,6 +58,8 @@ def step(neuron: IF | LIF | CubaLIF | LI | CubaLI, state: NeuronState, x: Array)
         x = x if "r" in state._ones else c["r"] * x
         if isinstance(neuron, IF):
             state.v += x
+            if "v_min" in c:
+                np.maximum(state.v, c["v_min"], out=state.v)
         elif isinstance(neuron, LI):
             state.v += c["mem"] * ((c["v_leak"] - state.v) + x)
         else:
