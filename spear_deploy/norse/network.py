@@ -50,6 +50,20 @@ def to_graph(network: NorseNetwork) -> SNNGraph:
     return network.graph.with_layers(lambda layer: read_layer(layer, network.module_of(layer.name)))
 
 
+def check_batchnorm(graph: SNNGraph) -> None:
+    """Refuse a batch norm that cannot normalise by a batch.
+
+    Raises:
+        UnsupportedError: its eps is not above 0, and the variance of a batch may be 0.
+    """
+    for layer in graph.layers:
+        if layer.norm is not None and not layer.norm.eps > 0:
+            raise UnsupportedError(
+                f"layer '{layer.name}': batch norm with eps {layer.norm.eps:g}, which learning divides by where a batch does not "
+                "vary; set an eps above 0, e.g. 1e-5"
+            )
+
+
 @torch.no_grad()
 def reestimate_batchnorm(network: NorseNetwork, batches: Iterable[Array | Tensor]) -> None:
     """Set the statistics of every batch norm to those of the data, in place.
@@ -63,7 +77,9 @@ def reestimate_batchnorm(network: NorseNetwork, batches: Iterable[Array | Tensor
 
     Raises:
         DataError: no batch, or a batch that does not match the input; the statistics are then as before.
+        UnsupportedError: a batch norm without eps.
     """
+    check_batchnorm(network.graph)
     norms = [m for m in network.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
     if not norms:
         return

@@ -105,7 +105,7 @@ class Budgets:
             dense: use of the dense network by resource; None where it is not known.
 
         Raises:
-            BudgetError: a limit on a resource whose use is not known.
+            BudgetError: a limit on a resource whose use is not known, or a share of nothing.
         """
         limits = {}
         for name, amount in self.amounts.items():
@@ -114,6 +114,11 @@ class Budgets:
                 raise BudgetError(
                     f"{resource_name(name)} budget: what the network takes is not known for this chip; leave this budget out, or "
                     "state the missing numbers of the profile"
+                )
+            if amount.relative and not before > 0:
+                raise BudgetError(
+                    f"{resource_name(name)} budget {amount.value:.4g} of what the network takes: it takes none on these data; "
+                    "give data on which it spikes, or an amount"
                 )
             limits[name] = amount.resolve(before)
         return limits

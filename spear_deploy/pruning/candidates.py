@@ -126,7 +126,8 @@ class Evaluator:
         self.timed = timed and chip is not None
         self.groups: tuple[ChannelGroup, ...] = list_prunable_groups(graph)
         if not self.groups:
-            raise DataError(f"the network has no channels that could be removed: {'; '.join(list_unprunable(graph))}")
+            reasons = "; ".join(list_unprunable(graph)) or "no layer is dense or a convolution"
+            raise DataError(f"the network has no channels that could be removed: {reasons}")
         self.channels: Widths = tuple(group.channels for group in self.groups)
         self.split: Split = dataset.val.head(SCORING_SAMPLES)
         self.dense: Evaluation = evaluate(graph, self.split)

@@ -177,7 +177,9 @@ def fit(
         progress: is called after each epoch.
 
     Raises:
-        DataError: data and network do not fit, or there is not a hint for each training sample and output.
+        DataError: data and network do not fit, there is not a hint for each training sample and output, or no weight changes the
+            output.
+        UnsupportedError: an integer network, or a batch norm without eps.
     """
     outputs = int(np.prod(graph.shape_of(graph.output)))
     dataset.check(graph.input_shape, outputs)
@@ -214,12 +216,15 @@ class _Trainer:
     def __init__(self, graph: SNNGraph, dataset: Dataset, recipe: Recipe, hints: Array | None) -> None:
         import torch
 
-        from spear_deploy.norse.network import to_norse
+        from spear_deploy.norse.network import check_batchnorm, to_norse
 
+        check_batchnorm(graph)
         self.dataset, self.recipe = dataset, recipe
         device, rate = recipe.device, recipe.learning_rate
         self.network = to_norse(graph, surrogate=recipe.surrogate).to(device)
         self.steps = recipe.count_batches(len(dataset.train))
+        if not list(self.network.parameters()):
+            raise DataError("training: the network has no weights, so that nothing can be learnt; give one that has some")
         self.optimiser = torch.optim.AdamW(self.network.parameters(), rate, weight_decay=recipe.weight_decay)
         rising = recipe.warm_up * self.steps
         rising += 0.5 * (rising == 1)  # OneCycleLR divides by this less one
@@ -285,6 +290,11 @@ class _Trainer:
             y, hint = self.labels[number], None if self.hints is None else self.hints[number]
             batch = torch.from_numpy(x).to(self.recipe.device)
             total, entropy = batch_losses(self.network, batch, y, hint, self.recipe.label_smoothing, self.penalty)
+            if not total.requires_grad:
+                raise DataError(
+                    f"training: no weight of the network changes its output within {len(x)} steps, and nothing can be learnt; "
+                    "give more steps, or a network whose weights reach its output"
+                )
             self.optimiser.zero_grad()
             total.backward()  # type: ignore[no-untyped-call]
             self.optimiser.step()

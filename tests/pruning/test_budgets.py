@@ -65,6 +65,15 @@ def test_a_budget_on_an_unknown_energy_is_refused():
         Budgets(energy_j=Amount(value=1.0)).resolve({"synops": 5.0, "energy_j": None})
 
 
+def test_a_share_of_no_synops_is_refused():
+    budgets = Budgets(synops=Amount(value=0.8, relative=True))
+    with pytest.raises(
+        BudgetError, match=r"SynOps budget 0\.8 of what the network takes: it takes none on these data; give data"
+    ):
+        budgets.resolve({"synops": 0.0})
+    assert budgets.resolve({"synops": 10.0}) == {"synops": 8.0}
+
+
 # ----------------------------------------------------------------------------------------------------------- on a chip
 
 

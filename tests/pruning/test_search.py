@@ -134,7 +134,7 @@ def test_batch_norm_is_re_estimated_before_scoring():
 def test_a_network_without_prunable_channels_is_refused(task):
     _, data, _ = task
     only = chain((Layer(name="out", synapse=Dense(weight=np.ones((2, 6), np.float32)), neuron=LI(tau_s=2e-3)),), input_shape=(6,))
-    with pytest.raises(DataError, match="no channels that could be removed"):
+    with pytest.raises(DataError, match="no channels that could be removed: "):
         Evaluator(only, data)
 
 

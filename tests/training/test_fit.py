@@ -9,8 +9,8 @@ import pytest
 
 from spear_deploy.data import Dataset, Split, load_data
 from spear_deploy.errors import DataError, UnsupportedError
-from spear_deploy.network import LI, LIF, AvgPool, Conv2d, Dense, Layer, LoihiLIF
-from spear_deploy.network.graph import INPUT, chain
+from spear_deploy.network import LI, LIF, AvgPool, BatchNorm, Conv2d, Dense, Layer, LoihiLIF
+from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
 from spear_deploy.pipeline.demo import digits_network
 from spear_deploy.simulator import simulate
 from spear_deploy.simulator.run import decide
@@ -339,3 +339,28 @@ def test_ctrl_c_keeps_the_best_epoch_of_an_interruptible_recipe():
     assert evaluate(result.graph, data.val).accuracy == best["accuracy"]
     with pytest.raises(KeyboardInterrupt):
         fit(toy_network(), data, quick(12), progress=stop)
+
+
+def test_a_network_whose_weights_do_not_reach_its_output_is_refused():
+    pytest.importorskip("torch")
+    side = Layer(name="side", synapse=Dense(weight=np.ones((2, 6), np.float32)), neuron=LIF(tau_s=2e-3))
+    edges = (Edge(source=INPUT, target="side"), Edge(source=INPUT, target="out"))
+    with pytest.raises(DataError, match="no weight of the network changes its output within 5 steps, and nothing can be learnt"):
+        fit(
+            SNNGraph(layers=(side, Layer(name="out", neuron=LI(tau_s=2e-3))), edges=edges, input_shape=(6,), output="out"),
+            toy_data(),
+            quick(1),
+        )
+    with pytest.raises(DataError, match="the network has no weights, so that nothing can be learnt; give one that has some"):
+        fit(chain([Layer(name="out", neuron=LI(tau_s=2e-3))], input_shape=(6,)), toy_data(), quick(1))
+
+
+def test_a_batch_norm_without_eps_is_refused():
+    pytest.importorskip("torch")
+    one = np.ones(2, np.float32)
+    norm = BatchNorm(weight=one, bias=one, mean=one, var=one, eps=0.0)
+    layer = Layer(name="fc", synapse=Dense(weight=np.ones((2, 6), np.float32)), norm=norm, neuron=LIF(tau_s=2e-3))
+    with pytest.raises(
+        UnsupportedError, match="layer 'fc': batch norm with eps 0, which learning divides by .* set an eps above 0"
+    ):
+        fit(chain([layer], input_shape=(6,)), toy_data(), quick(1))
