@@ -178,7 +178,7 @@ def prune_to_budget(
     search_end = time.perf_counter()
     tuning = FineTuning(
         search_result.graph, monitor,
-        criterion=settings.search_settings.criterion, thinned=search_result.thinned, hints=search_result.hints,
+        criterion=settings.search_settings.criterion, unthinned=search_result.unthinned, hints=search_result.hints,
         seed=settings.seed, progress=progress,
     )  # fmt: skip
     tuning.run(settings.epochs)
@@ -239,7 +239,7 @@ def preflight_warnings(graph: SNNGraph, evaluation: Evaluation, classes: int) ->
 
 def _note_levers(result: SearchResult, graph: SNNGraph, chip: ChipCosts | None) -> list[str]:
     """Return how many weights are zero where weights were removed, and whether the chip rewards that."""
-    if not result.thinned:
+    if result.unthinned is None:
         return []
     zeros, weights = count_zero_weights(graph)
     return [f"{zeros} of {weights} weights are zero", *note_unrewarded(("weights",), chip.profile if chip else None)]

@@ -6,8 +6,9 @@ A budget b (SynOps, relative to the trained network's) is a product of what the 
     weights  ─► b        in rounds with geometric targets down to 1.1 b: weights of least |w| / √(spikes that arrive) become zero,
                          and the others learn
 
-c = 1 are uniform widths alone, c = 0 weights alone, c = 1/2 half and half. Which is best differs by network and budget, so each
-recipe learns for the same number of batches, and successive halving keeps the best, with what it has learnt.
+c = 1 are uniform widths alone, c = 0 weights alone, c = 1/2 half and half. Half and half alone is learnt by default: it is the
+best of the three on most networks, and what a search costs is better spent on learning (docs/search.md). Of several recipes
+each learns for the same number of batches, and successive halving keeps the best, with what it has learnt.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ from spear_deploy.pruning.search.search import Clock, SearchResult, make_evaluat
 from spear_deploy.pruning.search.settings import RECIPE
 from spear_deploy.pruning.search.successive_halving import keep_best
 from spear_deploy.pruning.settings import PruneSettings
-from spear_deploy.pruning.tune.thin_weights import thin_to_synops
+from spear_deploy.pruning.tune.thin_weights import fill_zero_weights, thin_to_synops
 from spear_deploy.training.evaluation import evaluate
-from spear_deploy.training.fit import Recipe, fit, limit_threads
+from spear_deploy.training.fit import Fit, Recipe, fit, limit_threads
 from spear_deploy.training.losses import average_outputs
 from spear_deploy.util.progress import Progress
 
-CHANNEL_SHARES = (1.0, 0.5, 0.0)
-"""Shares of the budget, as exponents, that channels get in the recipes of both levers."""
+CHANNEL_SHARES = (0.5, 0.0, 1.0)
+"""Shares of the budget, as exponents, that channels get in the recipes of both levers, in the order in which they are tried."""
 KEPT_SHARE = 2 / 3
 """Share of the recipes that goes on from a round: two of three, of which one is best after the next."""
 THINNING_ROUNDS = 4
@@ -61,6 +62,7 @@ class Candidate:
         stages: the network after each lever; the last one is the present.
         score: of the present network.
         batches: that were learnt from in all.
+        unthinned: the present network with its removed weights at their last values; None where channels alone were removed.
     """
 
     channels: float
@@ -68,11 +70,7 @@ class Candidate:
     stages: tuple[LeverStage, ...]
     score: Score
     batches: int
-
-    @property
-    def thinned(self) -> bool:
-        """Whether weights were removed."""
-        return self.channels < 1
+    unthinned: SNNGraph | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the measurements as plain data."""
@@ -114,7 +112,7 @@ def search_recipes(
         evaluations_before = evaluator.evaluations
         work = _Work(evaluator, settings, settings.budgets.resolve(evaluator.dense_use()), average_outputs(graph, dataset.train))
         levers = choose_levers(chip.profile if chip else None) if settings.levers is None else parse_levers(settings.levers)
-        shares = choose_shares(levers if "synops" in work.limits else ("channels",))
+        shares = choose_shares(levers if "synops" in work.limits else ("channels",), settings.search_settings.episodes)
         clock.stop("estimate")
         best, interrupted = _halve(work, shares, progress)
         winner = work.learn(best, 1)  # learnt again where only the checkpoint has its measurements
@@ -140,18 +138,21 @@ def search_recipes(
         evaluations=evaluator.evaluations - evaluations_before,
         batches=work.batches,
         stages=winner.stages,
+        unthinned=winner.unthinned,
         hints=work.hints,
         interrupted=interrupted,
     )
 
 
-def choose_shares(levers: Sequence[Lever]) -> tuple[float, ...]:
-    """Return the shares of the budget that channels get in the recipes of these levers.
+def choose_shares(levers: Sequence[Lever], recipes: int) -> tuple[float, ...]:
+    """Return the shares of the budget that channels get in so many recipes of these levers.
 
-    >>> choose_shares(("channels", "weights")), choose_shares(("weights",)), choose_shares(("channels",))
-    ((1.0, 0.5, 0.0), (0.0,), (1.0,))
+    >>> choose_shares(("channels", "weights"), 1), choose_shares(("channels", "weights"), 3)
+    ((0.5,), (0.5, 0.0, 1.0))
+    >>> choose_shares(("weights",), 3), choose_shares(("channels",), 3)
+    ((0.0,), (1.0,))
     """
-    shares = CHANNEL_SHARES if "weights" in levers else (1.0,)
+    shares = CHANNEL_SHARES[:recipes] if "weights" in levers else (1.0,)
     return shares if "channels" in levers else (0.0,)
 
 
@@ -262,29 +263,36 @@ class _Work:
         last = round(LAST_SHARE * total) if parts > 1 else total
         steps = [(total - last) * (i + 1) // (parts - 1) - (total - last) * i // (parts - 1) for i in range(parts - 1)] + [last]
         stages: list[LeverStage] = []
+        unthinned: SNNGraph | None = None
         done = 0
         if share > 0:
             target = self._synops_after_channels(share)
-            graph, score, done = self._fit(graph, widths, steps.pop(0), target, thinned=False)
+            tuned, score = self._fit(graph, widths, steps.pop(0), target)
+            graph, done = tuned.graph, tuned.batches
             stages.append(measure_stage("channels", graph, self.evaluator.split, done))
         if share < 1:
-            goal, before = OVERSHOOT * self.limits["synops"], done
+            goal, before, unthinned = OVERSHOOT * self.limits["synops"], done, graph
             for left in range(THINNING_ROUNDS, 0, -1):
                 measured = evaluate(graph, self.evaluator.split)
                 target = goal * (max(measured.synops.total, goal) / goal) ** ((left - 1) / left)
-                graph = thin_to_synops(graph, measured.counts, target)
-                graph, score, batches = self._fit(graph, widths, steps.pop(0), target, thinned=True)
-                done += batches
+                graph = thin_to_synops(unthinned, measured.counts, target)  # removed weights may come back
+                tuned, score = self._fit(graph, widths, steps.pop(0), target, keeps_zeros=True)
+                graph, done = tuned.graph, done + tuned.batches
+                unthinned = fill_zero_weights(graph, unthinned)
             stages.append(measure_stage("weights", graph, self.evaluator.split, done - before))
-        return Candidate(channels=share, widths=widths, stages=tuple(stages), score=score, batches=done)
+        return Candidate(channels=share, widths=widths, stages=tuple(stages), score=score, batches=done, unthinned=unthinned)
 
     def _continue(self, candidate: Candidate, number: int) -> Candidate:
         """Learn on, with the zeros held."""
         steps, last = self.settings.search_settings.rounds[number - 1], candidate.stages[-1]
         target = OVERSHOOT * self.limits["synops"] if "synops" in self.limits else None
-        graph, score, done = self._fit(last.graph, candidate.widths, steps, target, thinned=candidate.thinned)
-        stage = measure_stage(last.name, graph, self.evaluator.split, last.batches + done)
-        return replace(candidate, stages=(*candidate.stages[:-1], stage), score=score, batches=candidate.batches + done)
+        before = candidate.unthinned
+        tuned, score = self._fit(last.graph, candidate.widths, steps, target, keeps_zeros=before is not None)
+        stage = measure_stage(last.name, tuned.graph, self.evaluator.split, last.batches + tuned.batches)
+        return replace(
+            candidate, stages=(*candidate.stages[:-1], stage), score=score, batches=candidate.batches + tuned.batches,
+            unthinned=before and fill_zero_weights(tuned.graph, before),
+        )  # fmt: skip
 
     def _synops_after_channels(self, share: float) -> float | None:
         """Return the SynOps that channels are narrowed to: dense · (budget / dense)^share, at least `OVERSHOOT` budgets."""
@@ -312,13 +320,13 @@ class _Work:
         return widths
 
     def _fit(
-        self, graph: SNNGraph, widths: Widths, steps: int, target: float | None, *, thinned: bool
-    ) -> tuple[SNNGraph, Score, int]:
-        """Learn for some batches towards a target in SynOps, and return the network, its score and the batches."""
+        self, graph: SNNGraph, widths: Widths, steps: int, target: float | None, *, keeps_zeros: bool = False
+    ) -> tuple[Fit, Score]:
+        """Learn for some batches towards a target in SynOps, and return what was learnt, and its score."""
         train = len(self.evaluator.dataset.train)
         recipe = Recipe(
             epochs=-(-max(steps, 1) // max(1, train // 64)), steps=max(steps, 1), learning_rate=PEAK, warm_up=0.1,
-            seed=self.settings.seed, synops_budget=target, keeps_zeros=thinned, device=self.settings.search_settings.device,
+            seed=self.settings.seed, synops_budget=target, keeps_zeros=keeps_zeros, device=self.settings.search_settings.device,
         )  # fmt: skip
         tuned = fit(graph, self.evaluator.dataset, recipe, hints=self.hints)
         assert tuned.last is not None  # it was not interrupted
@@ -330,4 +338,4 @@ class _Work:
             by_source=tuned.last.by_source,
             activity={},
         )
-        return tuned.graph, score, tuned.batches
+        return tuned, score

@@ -52,6 +52,7 @@ class SearchResult:
         evaluations: networks that were run, those of estimator and halving included, those of a checkpoint not.
         batches: that all plans learnt from, those of a checkpoint included.
         stages: the network after each lever; empty where channels alone were removed.
+        unthinned: the network with its removed weights at their last values; None where channels alone were removed.
         hints: mean outputs of the network before pruning on the training split, where the search needed them.
         interrupted: whether the search was stopped early.
     """
@@ -70,13 +71,9 @@ class SearchResult:
     evaluations: int
     batches: int = 0
     stages: tuple[LeverStage, ...] = ()
+    unthinned: SNNGraph | None = None
     hints: Array | None = None
     interrupted: bool = False
-
-    @property
-    def thinned(self) -> bool:
-        """Whether weights were removed."""
-        return any(stage.name == "weights" for stage in self.stages)
 
     @property
     def ratios(self) -> tuple[float, ...]:

@@ -31,7 +31,7 @@ class SearchSettings:
     """Details of a search; `default_settings` gives those of a method.
 
     Attributes:
-        episodes: number of proposals.
+        episodes: number of proposals; of the method `recipe` the number of recipes, at most three.
         floor: lowest ratio of a group; without one, budgets make bottlenecks that no fine-tuning can widen.
         criterion: importance by which the channels of a group are removed.
         projects: whether each proposal is scaled into the budget first; otherwise the reward punishes the excess.

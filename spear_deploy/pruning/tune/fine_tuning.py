@@ -18,7 +18,7 @@ from spear_deploy.pruning.importance import Criterion
 from spear_deploy.pruning.search.projection import project_ratios
 from spear_deploy.pruning.tune.last_adjustments import RelativeUse, drop_channels, scale_thresholds, zero_weights
 from spear_deploy.pruning.tune.measure import BudgetMonitor, BudgetUse
-from spear_deploy.pruning.tune.thin_weights import thin_to_synops
+from spear_deploy.pruning.tune.thin_weights import fill_zero_weights, thin_to_synops
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import Recipe, fit
 from spear_deploy.training.losses import average_outputs
@@ -32,8 +32,6 @@ dropped first; below it with a wider plan."""
 WIDENINGS = 2
 NEAR = (0.95, 1.04)
 """Shares of the aim between which the last exact adjustments do the rest."""
-STATED_SLACK = 0.02
-"""Share of the aim that a network without some of its weights may leave unused without a note."""
 PEAK, LATER_PEAK = 1e-2, 3e-3
 """Learning rate of the first fine-tuning of a plan, and of later ones."""
 
@@ -46,8 +44,8 @@ class FineTuning:
         monitor: measures the use of the budgets; holds the network before pruning (teacher, and source of wider plans) and the
             dataset, whose `train` is learnt from.
         criterion: importance of the channels of a wider plan.
-        thinned: whether weights were removed: they stay removed, the plan does not grow, and weights are removed in place of
-            channels.
+        unthinned: the same network with its removed weights at their last values, where weights were removed: then weights are
+            removed and come back in place of channels.
         hints: mean outputs of the network before pruning on the training split, see `training.fit`; computed unless given.
         seed: of the order of samples.
         progress: is called after each epoch.
@@ -66,14 +64,14 @@ class FineTuning:
         monitor: BudgetMonitor,
         *,
         criterion: Criterion = "l1",
-        thinned: bool = False,
+        unthinned: SNNGraph | None = None,
         hints: Array | None = None,
         seed: int = 0,
         progress: Progress | None = None,
     ) -> None:
         self.graph, self.monitor = graph, monitor
         self.dense, self.dataset = monitor.dense, monitor.dataset
-        self.criterion, self.thinned, self.seed, self.progress = criterion, thinned, seed, progress
+        self.criterion, self.unthinned, self.seed, self.progress = criterion, unthinned, seed, progress
         self._hints = average_outputs(self.dense, self.dataset.train) if hints is None else hints
         self.history: list[dict[str, Any]] = []
         self.batches = 0
@@ -96,8 +94,12 @@ class FineTuning:
                     self.graph = self._drop(use - 1)
                 self._learn(_third(epochs), target, LATER_PEAK)
                 continue
-            if self.thinned or turn >= WIDENINGS:
+            if turn >= WIDENINGS:
                 break
+            if self.unthinned is not None:
+                self.graph = self._thin(1 / use)
+                self._learn(_third(epochs), target, LATER_PEAK)
+                continue
             wide = widen_plan(self.dense, self.graph, 1 / use, self.dataset, monitor=self.monitor, criterion=self.criterion)
             if wide is None:
                 break
@@ -111,10 +113,14 @@ class FineTuning:
 
     def _drop(self, excess: float) -> SNNGraph:
         """Return the network without a relative excess of SynOps: weights are removed where some were before, else channels."""
-        if not self.thinned:
-            return drop_channels(self.graph, self.dataset, excess)
+        return drop_channels(self.graph, self.dataset, excess) if self.unthinned is None else self._thin(1 - excess)
+
+    def _thin(self, factor: float) -> SNNGraph:
+        """Return the network with its removed weights chosen anew, for a factor of its SynOps."""
+        assert self.unthinned is not None
         measured = evaluate(self.graph, self.dataset.val)
-        return thin_to_synops(self.graph, measured.counts, measured.synops.total * (1 - excess))
+        self.unthinned = fill_zero_weights(self.graph, self.unthinned)
+        return thin_to_synops(self.unthinned, measured.counts, measured.synops.total * factor)
 
     def _choose_target(self) -> float | None:
         """Return the SynOps to learn at; the deployed form may use some per cent more or less than the network that learns."""
@@ -125,7 +131,7 @@ class FineTuning:
         """Learn on towards a target in SynOps per inference, with a peak of the learning rate."""
         recipe = Recipe(
             epochs=epochs, learning_rate=peak, warm_up=0.1, seed=self.seed, synops_budget=target, dual=self._dual,
-            interruptible=True, keeps_zeros=self.thinned,
+            interruptible=True, keeps_zeros=self.unthinned is not None,
         )  # fmt: skip
         report = self.progress
         progress = None if report is None else (lambda facts: report({**facts, "stage": "fine-tune"}))
@@ -174,7 +180,7 @@ class FineTuning:
         return evaluate(graph, self.dataset.val).accuracy
 
     def _note_overruns(self) -> None:
-        """Add a note for each budget that could not be held, or that removed weights leave unused."""
+        """Add a note for each budget that could not be held."""
         for name, aim in self.use.aims.items():
             value = self.use.values[name]
             if value is not None and value > aim:
@@ -183,12 +189,6 @@ class FineTuning:
                     f"the {resource_name(name)} budget could not be held with its margin: {format_amount(name, value)}{where}, "
                     f"aimed at {format_amount(name, aim)}; fine-tune longer or start from a narrower network"
                 )
-        unused = 1 - self.use.active_use
-        if self.thinned and unused > STATED_SLACK:
-            self.notes.append(
-                f"{unused:.1%} of the budget is left over: learning lowered the rates, and removed weights do not grow back; "
-                "fine-tune for fewer epochs, or remove channels alone"
-            )
         if self.use.over:
             self.notes.append(f"what will be deployed does not fit the chip: {self.use.over}; ask for a smaller budget")
 

@@ -6,6 +6,9 @@ A weight w of an input whose spikes arrive n times costs n SynOps and adds w to 
 
 are removed first. A removed weight is zero, and a zero weight is no synapse (see `simulator.synops`). Layers without SynOps, such
 as the first layer of an analogue input, keep all weights.
+
+Weights are removed in rounds, with learning between them, and each round chooses anew among all weights, the removed ones at
+their last values: a weight comes back where present ones have become smaller than it was.
 """
 
 from __future__ import annotations
@@ -90,6 +93,19 @@ def thin_to_synops(graph: SNNGraph, counts: SpikeCounts, synops: float) -> SNNGr
         else:
             low = middle
     return best
+
+
+def fill_zero_weights(graph: SNNGraph, unthinned: SNNGraph) -> SNNGraph:
+    """Return the network whose weights of zero have the values of another network of the same layers."""
+
+    def fill_layer(layer: Layer) -> Layer:
+        synapse: Any = layer.synapse
+        if not isinstance(synapse, (Dense, *CONVS)):
+            return layer
+        stored: Any = unthinned[layer.name].synapse
+        return replace(layer, synapse=replace(synapse, weight=np.where(synapse.weight == 0, stored.weight, synapse.weight)))
+
+    return graph.with_layers(fill_layer)
 
 
 def count_arriving_spikes(graph: SNNGraph, layer: Layer, counts: SpikeCounts) -> Array:
