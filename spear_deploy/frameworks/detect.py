@@ -13,6 +13,7 @@ import torch
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.context import Framework
+from spear_deploy.util.extras import require_packages
 
 FRAMEWORKS = {
     "norse": "Norse",
@@ -28,7 +29,8 @@ def find_framework(model: torch.nn.Module) -> Framework:
     """Return the conventions of the framework whose modules a model holds; a model of torch's modules alone is read as Norse's.
 
     Raises:
-        UnsupportedError: modules of two frameworks.
+        UnsupportedError: modules of two frameworks, or a version of one that lacks what is read.
+        MissingPackageError: a model of torch's modules alone, and Norse is not installed.
     """
     owners: dict[str, str] = {}
     for path, module in torch.nn.Module.named_modules(model):
@@ -40,6 +42,8 @@ def find_framework(model: torch.nn.Module) -> Framework:
         places = " and ".join(f"{FRAMEWORKS[name]} in {place}" for name, place in owners.items())
         raise UnsupportedError(f"the model holds modules of {places}; use those of one framework")
     name = next(iter(owners), "norse")
+    if not owners:
+        require_packages("norse", user="a model of torch's modules alone, read by Norse's conventions,")
     try:
         conventions: Any = importlib.import_module(f"spear_deploy.frameworks.{name}")
     except (ImportError, AttributeError) as error:

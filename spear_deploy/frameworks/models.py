@@ -29,10 +29,8 @@ from spear_deploy.frameworks.detect import find_framework
 from spear_deploy.frameworks.importer.interpreter import copy_model, import_model
 from spear_deploy.frameworks.importer.synapses import to_array
 from spear_deploy.frameworks.importer.trace import detect_form, summarize_error, takes_state
-from spear_deploy.frameworks.norse import NORSE
 from spear_deploy.network import Array, Shape
 from spear_deploy.network.graph import SNNGraph
-from spear_deploy.norse.network import NorseNetwork, to_graph
 from spear_deploy.util.number_format import format_shape
 
 
@@ -57,16 +55,25 @@ def read_model(model: torch.nn.Module, input_shape: Sequence[int], *, dt_s: floa
     """
     if not isinstance(model, torch.nn.Module):
         raise UnsupportedError(f"a model is a torch module, got {type(model).__name__}")
-    if not isinstance(model, NorseNetwork):
+    if not _is_built_here(model):
         framework = find_framework(model)
         model = framework.prepare(model)
         return import_model(model, _parse_shape(input_shape, "read_model"), framework=framework, dt_s=dt_s)
+    from spear_deploy.norse.network import NorseNetwork, to_graph
+
+    assert isinstance(model, NorseNetwork)
     graph, shape = to_graph(model), _parse_shape(input_shape, "read_model")
     if graph.input_shape != shape:
         raise GraphError(
             f"the network takes {format_shape(graph.input_shape)} inputs, input shape {format_shape(shape)} was given"
         )
     return graph
+
+
+def _is_built_here(model: torch.nn.Module) -> bool:
+    """Return whether a model is a `NorseNetwork`, without an import of Norse, which only such a network needs."""
+    module = sys.modules.get("spear_deploy.norse.network")
+    return module is not None and isinstance(model, module.NorseNetwork)
 
 
 @torch.no_grad()
@@ -80,12 +87,14 @@ def run_model(model: torch.nn.Module, x: Array) -> Array:
     Returns:
         (T, B, *output).
     """
+    from spear_deploy.frameworks.norse import NORSE
+
     like = next((t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()), torch.zeros(()))
     spikes = torch.from_numpy(np.ascontiguousarray(x, np.float32)).to(like.device, like.dtype)
     training = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        if isinstance(model, NorseNetwork) or detect_form(copy_model(model), x.shape[2:], NORSE) != "step":
+        if _is_built_here(model) or detect_form(copy_model(model), x.shape[2:], NORSE) != "step":
             return to_array(_get_output(model(spikes)))
         state, out = None, []
         for step in spikes:

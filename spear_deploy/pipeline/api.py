@@ -449,6 +449,8 @@ def compare(
     graphs = list(load_both(*(choice.net if choice.graph is None else choice.graph for choice in choices), like=x, **options))
     pairs = spike_comparison.pair_layers(*graphs)
     graphs = [
+    for choice in choices:
+        choice.require_packages()  # before the first run, which may take long
         graph if choice.chip is None else quantize_for_chip(graph, choice.chip, calibration=x, kind=kind)
         for choice, graph in zip(choices, graphs, strict=True)
     ]

@@ -26,15 +26,11 @@ Backend: TypeAlias = Literal["fast", "lava", "lava-fast", "norse"]
 BACKENDS: tuple[Backend, ...] = ("fast", "lava", "lava-fast", "norse")
 
 
-def require_lava(user: str) -> None:
-    """Check that Lava can run: scipy here, and lava-nc here or in the Python that the worker is set to.
-
-    Raises:
-        MissingPackageError: one is not installed; the subject of the message is `user`.
-    """
+def list_lava_packages() -> tuple[str, ...]:
+    """Return the packages that a run on Lava needs here; lava-nc may be in the Python that the worker is set to."""
     from spear_deploy.lava.worker_process import PYTHON_VARIABLE
 
-    require_packages("scipy", *(() if os.environ.get(PYTHON_VARIABLE) else ("lava",)), user=user)
+    return ("scipy", *(() if os.environ.get(PYTHON_VARIABLE) else ("lava",)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +54,17 @@ class BackendChoice:
         if self.backend not in BACKENDS:
             known = ", ".join(f"'{name}'" for name in BACKENDS)
             raise DataError(f"backend '{self.backend}': expected one of {known}{did_you_mean(str(self.backend), BACKENDS)}")
+
+    def require_packages(self) -> None:
+        """Check that the packages of the backend are installed.
+
+        Raises:
+            MissingPackageError: one is not.
+        """
+        if self.backend == "norse":
+            require_packages("torch", "norse", user="backend 'norse'")
+        elif self.backend in LAVA_BACKENDS:
+            require_packages(*list_lava_packages(), user=f"backend '{self.backend}'")
 
     def load(self, x: Array) -> SNNGraph:
         """Load the network as it is stored, for an input (T, B, *input)."""
@@ -95,16 +102,15 @@ class BackendChoice:
         progress: Progress | None = None,
     ) -> ChipRun:
         """Run `graph`, as stored or as integers, on an input in the form that it takes."""
+        self.require_packages()
         if progress is not None and self.backend != "fast":
             progress({"stage": "Norse's cells" if self.backend == "norse" else "Lava", "done": 0, "of": 0})
         if self.backend == "norse":
-            require_packages("torch", "norse", user="backend 'norse'")
             from spear_deploy.norse.run import run_on_norse
 
             return run_on_norse(graph, x, kind=kind, record=record, forward=self._load_norse_forward(graph))
         if self.backend == "fast":
             return simulator.simulate(graph, x, kind=kind, record=record, progress=progress)
-        require_lava(f"backend '{self.backend}'")
         from spear_deploy.lava.run import run_lava
 
         if self.backend == "lava-fast":

@@ -16,7 +16,7 @@ from spear_deploy.pipeline import api, stages
 from spear_deploy.pipeline.deploy import open_cache, run_stages
 from spear_deploy.pipeline.deployment import Deployment, DeploySettings
 from spear_deploy.pipeline.inputs import merge_options
-from spear_deploy.pipeline.preflight import check_inputs, check_proofs
+from spear_deploy.pipeline.preflight import check_inputs, check_proofs, require_deployment
 from spear_deploy.pipeline.stage_cache import StageOutput
 from spear_deploy.training.fit import train
 from spear_deploy.util.folder_lock import own_folder
@@ -43,6 +43,7 @@ def demo(
 def _train_and_deploy(
     chip: api.Chip, out: str | os.PathLike[str], settings: DeploySettings, progress: Progress | None
 ) -> Deployment:  # fmt: skip
+    require_deployment(api.profile(chip, settings.overrides), "sklearn")
     cache = open_cache(out, settings, progress)
     seed, untrained = settings.seed, digits_network(settings.seed)
     dataset = load_data("digits", seed=seed)

@@ -17,7 +17,7 @@ from spear_deploy.interchange.snn_file import hash_network
 from spear_deploy.pipeline import api, stages
 from spear_deploy.pipeline.deployment import Deployment, DeploySettings
 from spear_deploy.pipeline.inputs import load_named, merge_options
-from spear_deploy.pipeline.preflight import LAVA_FAMILY, check_inputs, check_proofs
+from spear_deploy.pipeline.preflight import LAVA_FAMILY, check_inputs, check_proofs, require_deployment
 from spear_deploy.pipeline.provenance import collect_provenance
 from spear_deploy.pipeline.report_facts import describe_cores
 from spear_deploy.pipeline.stage_cache import Advice, CachedStage, StageCache
@@ -84,6 +84,7 @@ def run_stages(
 ) -> Deployment:
     """Run all stages of a deployment through the cache; arguments are those of `deploy`."""
     with cache.explain_errors():
+        require_deployment(api.profile(chip, settings.overrides))
         inputs = check_inputs(
             net, chip, data, seed=settings.seed, overrides=settings.overrides, steps=settings.steps, encoding=settings.encoding
         )  # fmt: skip

@@ -123,9 +123,9 @@ def import_models(name: str) -> ModuleType:
         name: of the model, for the message.
 
     Raises:
-        MissingPackageError: torch or Norse is not installed.
+        MissingPackageError: torch is not installed.
     """
-    require_packages("torch", "norse", user=f"'{name}': a torch model" if ":" in name else name)
+    require_packages("torch", user=f"'{name}': a torch model" if ":" in name else name)
     from spear_deploy.frameworks import models
 
     return models

@@ -13,7 +13,7 @@ from spear_deploy.data import Dataset, Split
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline import api
-from spear_deploy.pipeline.backends import require_lava
+from spear_deploy.pipeline.backends import list_lava_packages
 from spear_deploy.pipeline.inputs import load_for
 from spear_deploy.quantize import quantize_input
 from spear_deploy.util.extras import require_packages
@@ -21,6 +21,8 @@ from spear_deploy.util.extras import require_packages
 if TYPE_CHECKING:
     from spear_deploy.hardware.profile import HardwareProfile
 
+PRUNING = ("torch", "norse", "gymnasium")
+"""Packages of the search and of fine-tuning."""
 LAVA_FAMILY = "loihi"
 """Lava's fixed-point models compute the integers of these chips; those of others run on our simulator alone."""
 CALIBRATION_SAMPLES = 256
@@ -76,7 +78,7 @@ def check_inputs(
     Raises:
         SpearError: the first thing that does not fit.
     """
-    require_packages("torch", "norse", "gymnasium", user="pruning")
+    require_packages(*PRUNING, user="pruning")
     (profile, chips), network = api.resolve_chip(chip, overrides), load_for(net, data)
     if network.is_integer:
         raise UnsupportedError(
@@ -88,16 +90,27 @@ def check_inputs(
     return CheckedInputs(network=network, profile=profile, chips=chips, dataset=dataset)
 
 
-def check_proofs(network: SNNGraph, profile: HardwareProfile) -> None:
-    """Refuse what cannot be proven after pruning: ONNX without its packages, and on one of Lava's chips what Lava cannot run.
+def require_deployment(profile: HardwareProfile, *more: str) -> None:
+    """Check that the packages of all stages of a deployment are installed.
+
+    Args:
+        profile: the chip; those of Loihi are proven on Lava.
+        more: further packages, e.g. of the data.
 
     Raises:
-        MissingPackageError: an optional package is not installed.
+        MissingPackageError: names all that are missing.
+    """
+    lava = list_lava_packages() if profile.meta.family == LAVA_FAMILY else ()
+    require_packages(*more, *PRUNING, "onnx", "onnxruntime", *lava, user=f"a deployment to {profile.name}")
+
+
+def check_proofs(network: SNNGraph, profile: HardwareProfile) -> None:
+    """Refuse on one of Lava's chips what Lava cannot run.
+
+    Raises:
         UnsupportedError: names the layer and what Lava lacks.
     """
-    require_packages("onnx", "onnxruntime", user="a deployment")
     if profile.meta.family == LAVA_FAMILY:
-        require_lava(f"a deployment to {profile.name}")
         from spear_deploy.lava.plan import plan_network
 
         plan_network(api.quantize_for_chip(network, profile))

@@ -9,6 +9,7 @@ from spear_deploy.errors import MissingPackageError
 EXTRAS = {
     "torch": "train", "norse": "train", "stable_baselines3": "train", "gymnasium": "train", "optuna": "train", "cmaes": "train",
     "sklearn": "data", "onnx": "onnx", "onnxruntime": "onnx", "lava": "lava", "scipy": "lava",
+    "cloudpickle": "workers", "joblib": "workers", "ray": "ray", "submitit": "slurm",
 }  # fmt: skip
 """Extra of `pyproject.toml` by module; what is not here belongs to the core."""
 PACKAGES = {"sklearn": "scikit-learn", "yaml": "PyYAML", "stable_baselines3": "stable-baselines3", "lava": "lava-nc"}
@@ -23,27 +24,30 @@ def require_packages(*modules: str, user: str) -> None:
         user: what needs them, the subject of the message.
 
     Raises:
-        MissingPackageError: the first that is missing, with the extra that installs it.
+        MissingPackageError: names all that are missing, and the extras that install them.
     """
-    for module in modules:
-        if not _is_installed(module):
-            raise MissingPackageError(f"{user} needs the {describe_missing(module)}", name=module)
+    missing = [module for module in modules if not _is_installed(module)]
+    if missing:
+        raise MissingPackageError(f"{user} needs the {describe_missing(*missing)}", name=missing[0])
 
 
-def describe_missing(module: str) -> str:
-    """Return the second half of a sentence about a missing package.
+def describe_missing(*modules: str) -> str:
+    """Return the second half of a sentence about missing packages.
 
     >>> describe_missing("onnx")
     "package 'onnx', which is not installed; `pip install 'spear-deploy[onnx]'` adds it ('.[onnx]' in a clone)"
+    >>> describe_missing("torch", "norse", "onnx")  # doctest: +ELLIPSIS
+    "packages 'torch', 'norse' and 'onnx', which are not installed; `pip install 'spear-deploy[train,onnx]'` adds them ('.[...
     """
-    package = PACKAGES.get(module, module)
-    extra = EXTRAS.get(module)
-    if extra is None:
-        return f"package '{package}', which is not installed; install it, or spear-deploy again, which needs it"
-    note = "; docs/install.md has the line for pip on Python 3.11 and later" if extra == "lava" else ""
+    packages = [f"'{PACKAGES.get(module, module)}'" for module in modules]
+    *others, last = packages
+    names, are, them = (f"packages {', '.join(others)} and {last}", "are", "them") if others else (f"package {last}", "is", "it")
+    if any(module not in EXTRAS for module in modules):
+        return f"{names}, which {are} not installed; install {them}, or spear-deploy again, which needs {them}"
+    extras = ",".join(dict.fromkeys(EXTRAS[module] for module in modules))
+    note = "; docs/install.md has the line for pip on Python 3.11 and later" if "lava" in extras else ""
     return (
-        f"package '{package}', which is not installed; `pip install 'spear-deploy[{extra}]'` adds it ('.[{extra}]' in a clone"
-        f"{note})"
+        f"{names}, which {are} not installed; `pip install 'spear-deploy[{extras}]'` adds {them} ('.[{extras}]' in a clone{note})"
     )
 
 

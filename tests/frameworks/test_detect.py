@@ -1,5 +1,6 @@
 """The framework of a model is told by the packages of its modules' classes."""
 
+import subprocess
 import sys
 
 import pytest
@@ -49,3 +50,27 @@ def test_a_framework_is_imported_only_for_its_own_modules():
     read_model(norse.SequentialState(torch.nn.Linear(3, 2), norse.LIFBoxCell()), (3,))
     others = set(FRAMEWORKS) - {"norse"}
     assert not others & {name.removeprefix("spear_deploy.frameworks.") for name in sys.modules} or others & set(sys.modules)
+
+
+WITHOUT_NORSE = """
+import sys
+sys.modules["norse"] = None
+import torch
+import spear_deploy as sd
+from spear_deploy.errors import MissingPackageError
+try:
+    sd.load(torch.nn.Linear(3, 2), input_shape=(3,))
+except MissingPackageError as error:
+    print(error)
+import snntorch
+graph = sd.load(torch.nn.Sequential(torch.nn.Linear(3, 2), snntorch.Leaky(beta=0.5, init_hidden=True)), input_shape=(3,))
+print(graph.metadata["source"], [layer.name for layer in graph.layers])
+"""
+
+
+def test_a_model_of_another_framework_is_read_where_norse_is_not_installed():
+    pytest.importorskip("snntorch", exc_type=ImportError)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", WITHOUT_NORSE], capture_output=True, text=True, check=False)
+    refused, read = done.stdout.splitlines()
+    assert "a model of torch's modules alone, read by Norse's conventions, needs the package 'norse', which is not" in refused
+    assert read.startswith("snntorch [")

@@ -1,6 +1,7 @@
 """Each verb works without the packages that it does not need, and names the extra that it lacks."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -54,6 +55,7 @@ MORE = {
         ["deploy", "digits", "--chip", "loihi2", "--data", "data.npz", "--out", "o"],
     ),
     "lava": (
+        ["deploy", "digits", "--chip", "loihi1", "--data", "data.npz", "--out", "o"],
         ["simulate", "digits", "--input", "in.npz", "--chip", "loihi2", "--backend", "lava", "--out", "run.npz"],
         ["compare", "digits", "digits", "--chip-b", "loihi2", "--backend-b", "lava-fast", "--input", "in.npz"],
     ),
@@ -92,8 +94,23 @@ def test_a_verb_without_its_extra_names_the_package_and_how_to_get_it(extra, fol
     for command, (code, out, err) in zip(MORE[extra], run_without(modules, MORE[extra], folder), strict=True):
         errors = [line for line in err.splitlines() if line.startswith("error: ")]
         assert code == 1 and out == "" and len(errors) == 1 and "Traceback" not in err, (command, err)
-        assert "needs the package '" in errors[0], (command, err)
-        assert f"`pip install 'spear-deploy[{extra}]'` adds it" in errors[0], (command, err)
+        assert re.search(rf"needs the packages? '.*`pip install 'spear-deploy\[{extra}\]'` adds (it|them)", errors[0]), (
+            command,
+            err,
+        )
+
+
+def test_all_that_a_deployment_lacks_is_named_at_once(folder):
+    commands = (["demo", "--out", "o"], ["deploy", "digits", "--chip", "speck2f", "--data", "data.npz", "--out", "o"])
+    demo, deploy = (err.splitlines()[-1] for _, _, err in run_without(EXTRAS, commands, folder))
+    assert "`pip install 'spear-deploy[data,train,onnx,lava]'` adds them" in demo
+    assert "`pip install 'spear-deploy[train,onnx]'` adds them" in deploy and not (folder / "o").exists()
+
+
+def test_a_missing_backend_is_named_before_the_first_run(folder):
+    command = ["compare", "digits", "digits", "--backend-b", "norse", "--input", "in.npz"]
+    [(code, _, err)] = run_without(["norse"], [command], folder)
+    assert code == 1 and "first: simulate" not in err and "error: backend 'norse' needs the package 'norse'" in err
 
 
 def test_a_missing_package_is_an_import_error_that_names_module_and_extra(monkeypatch):
