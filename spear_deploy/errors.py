@@ -12,6 +12,7 @@ Every message is one sentence: where, what is, what may be, what to do.
     ├── BudgetError            a budget cannot be reached; carries the smallest reachable value
     ├── QuantizationError      a parameter does not fit the integer format of the chip
     ├── BackendError           the Lava worker failed; carries the cause
+    ├── WorkerError            workers die again and again, a cluster is not there, or a machine has other versions
     └── MissingPackageError    an optional package is not installed; names the extra that installs it
 
 An exceeded hardware budget is *not* an error: it is a row of a `BudgetReport`.
@@ -81,6 +82,10 @@ class BackendError(SpearError):
     def __init__(self, message: str, *, cause: str) -> None:
         super().__init__(message)
         self.cause = cause
+
+
+class WorkerError(SpearError):
+    """Workers die again and again, a cluster is not there, or a machine has other versions."""
 
 
 class MissingPackageError(SpearError, ImportError):

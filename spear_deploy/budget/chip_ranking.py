@@ -19,6 +19,7 @@ from spear_deploy.errors import DataError
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.simulator import SpikeCounts
+from spear_deploy.util.workers import Workers, map_jobs
 
 NO_AMOUNTS = ("weight_bits", "bias_bits", "weight_palette", "delay", "refractory")
 RankKey: TypeAlias = Literal["fit", "energy"]
@@ -79,6 +80,7 @@ def rank(
     *,
     activity: SpikeCounts | float | None = None,
     sort: RankKey = "fit",
+    workers: Workers | None = None,
 ) -> list[Ranked]:
     """Check a network against each target and sort the reports.
 
@@ -87,6 +89,7 @@ def rank(
         targets: profiles, and how many chips of each.
         activity: as `budget.check` takes it.
         sort: "fit", or "energy": the energy of an inference before the share that is used.
+        workers: where chips are checked at the same time; None: one after the other in this process.
 
     Raises:
         DataError: `sort` is neither, or energy is to be sorted without activity.
@@ -95,8 +98,8 @@ def rank(
         raise DataError(f"sort: '{sort}' given, expected one of {', '.join(get_args(RankKey))}")
     if sort == "energy" and activity is None:
         raise DataError("sort: 'energy' given without activity, which energy depends on; give a rate or spike counts")
-    checked = [_rank_one(check(graph, profile, chips=chips, activity=activity), profile) for profile, chips in targets]
-
+    names = [f"check {profile.name}" for profile, _ in targets]
+    checked: list[Ranked] = map_jobs(_check_one, targets, shared=(graph, activity), names=names, workers=workers)
     ranks = rank_by_overlap([entry.report.energy.interval for entry in checked])
     ranked = [replace(entry, energy_rank=rank) for entry, rank in zip(checked, ranks, strict=True)]
 
@@ -106,6 +109,12 @@ def rank(
         return (ORDER[entry.verdict], energy, len(entry.report.unsupported), share, entry.profile)
 
     return sorted(ranked, key=key)
+
+
+def _check_one(shared: tuple[SNNGraph, SpikeCounts | float | None], target: tuple[HardwareProfile, int]) -> Ranked:
+    graph, activity = shared
+    profile, chips = target
+    return _rank_one(check(graph, profile, chips=chips, activity=activity), profile)
 
 
 def _rank_one(report: BudgetReport, profile: HardwareProfile) -> Ranked:

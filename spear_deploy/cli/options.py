@@ -102,6 +102,18 @@ def _parse_activity(_: click.Context, __: click.Parameter, value: str | None) ->
     return rate
 
 
+def _parse_workers(_: click.Context, __: click.Parameter, value: str | None) -> Any:
+    if value is None:
+        return None
+    from spear_deploy.errors import WorkerError
+    from spear_deploy.util.workers import parse_workers
+
+    try:
+        return parse_workers(value)
+    except WorkerError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, nothing else.")
 fresh = click.option("--fresh", is_flag=True, help="Repeat all stages, also those that DIR holds for the same inputs.")
 SOON_S = 1.5
@@ -111,6 +123,12 @@ METHODS = ("evolution", "recipe", "spear", "ddpg", "td3", "sac", "gp", "cma-es",
 """Searchers of `pruning.search.settings`, the default first; repeated here so that `--help` does not import the search."""
 method = click.option(
     "--method", type=click.Choice(METHODS), metavar="NAME", help=f"The searcher: {', '.join(METHODS)}.  [default: {METHODS[0]}]"
+)
+workers = click.option(
+    "--workers",
+    callback=_parse_workers,
+    metavar="N|ray[:HOST:PORT]|slurm:N",
+    help="Run independent parts at the same time: in N processes, on Ray, or as jobs of Slurm; results are the same for any N.",
 )
 seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random numbers.")
 chip = click.option(

@@ -19,6 +19,7 @@ from spear_deploy.cli.options import (
     overrides,
     repeat_net,
     suggest,
+    workers,
 )
 
 
@@ -43,10 +44,11 @@ from spear_deploy.cli.options import (
 @click.option("--out", metavar="FILE", help="Also write the JSON here.")
 @network_options
 @overrides
+@workers
 @as_json
 def rank(
-    net: str, chips: tuple[str, ...], activity: Any, sort: Any, out: str | None, overrides: dict[str, str], as_json: bool,
-    **source: Any,
+    net: str, chips: tuple[str, ...], activity: Any, sort: Any, out: str | None, overrides: dict[str, str], workers: Any,
+    as_json: bool, **source: Any,
 ) -> None:  # fmt: skip
     """Check the network against every chip, and list the verdicts, the best first.
 
@@ -58,7 +60,7 @@ def rank(
     from spear_deploy.pipeline.result import describe_ranking
 
     graph = load_net(net, **source)
-    ranking = api.rank(graph, chips or None, activity=activity, overrides=overrides, sort=sort)
+    ranking = api.rank(graph, chips or None, activity=activity, overrides=overrides, sort=sort, workers=workers)
     emit(describe_ranking(ranking), graph=graph, as_json=as_json, out=out, show=lambda c: console().show_rank(c, ranking))
     best = next((ranked for ranked in ranking if ranked.report.cores_limit is not None), None)
     if best is not None:

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from spear_deploy.interchange.netx.lint import LintFinding
     from spear_deploy.quantize.explain.attribution import Explanation
     from spear_deploy.quantize.explain.findings import Finding
+    from spear_deploy.util.workers import Workers
 
 __all__ = [
     "BACKENDS", "Backend", "BackendChoice", "Chip", "Count", "LintReport", "Net", "Progress", "check", "compare", "count", "data",
@@ -210,6 +211,7 @@ def rank(
     activity: SpikeCounts | float | str | os.PathLike[str] | None = None,
     overrides: Mapping[str, Any] | None = None,
     sort: RankKey = "fit",
+    workers: Workers | None = None,
     **options: Any,
 ) -> list[Ranked]:
     """Check a network against many chips, and return the reports, the best first.
@@ -220,6 +222,7 @@ def rank(
         activity: as in `check`.
         overrides: facts to replace in every profile, by dotted key.
         sort: "fit", or "energy"; chips whose intervals of energy overlap are tied.
+        workers: where chips are checked at the same time; None: one after the other in this process.
         options: of `load`.
 
     Raises:
@@ -231,7 +234,7 @@ def rank(
     check_options(options, NETWORK_OPTIONS, "rank")
     graph = load(net, **options)
     targets = [resolve_chip(chip, overrides) for chip in (list_profiles() if chips is None else chips)]
-    return rank_graph(graph, targets, activity=_read_activity(activity, graph), sort=sort)
+    return rank_graph(graph, targets, activity=_read_activity(activity, graph), sort=sort, workers=workers)
 
 
 def _read_activity(activity: SpikeCounts | float | str | os.PathLike[str] | None, graph: SNNGraph) -> SpikeCounts | float | None:

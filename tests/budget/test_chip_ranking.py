@@ -19,6 +19,7 @@ from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import LIF, Dense
 from spear_deploy.network.graph import Layer, chain
 from spear_deploy.pipeline import api
+from spear_deploy.util.workers import Workers
 from tests.support.chips import dense_net, small_chip
 
 ORDER = {"fits": 0, "unchecked": 1, "does_not_fit": 2}
@@ -115,3 +116,10 @@ def test_rank_imports_neither_torch_nor_lava_nor_norse_nor_matplotlib(tmp_path) 
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_two_workers_rank_as_one_process_does() -> None:
+    graph = lif_net(40, 60, 10)
+    targets = [(load_profile(name), 1) for name in list_profiles()[:5]]
+    here = rank(graph, targets, activity=0.1)
+    assert [r.to_json() for r in rank(graph, targets, activity=0.1, workers=Workers(count=2))] == [r.to_json() for r in here]

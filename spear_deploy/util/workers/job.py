@@ -1,0 +1,90 @@
+"""One job as a worker runs it: versions checked, one thread, begin and end in the log."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from spear_deploy.errors import SpearError, WorkerError
+from spear_deploy.util.digests import hash_code, package_versions
+
+JobFunction: TypeAlias = Callable[[Any, Any], Any]
+"""(shared, item) → result; a function of a module, since another process imports it."""
+ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")}
+"""Environment of a worker."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A job that ended.
+
+    Attributes:
+        value: its result, or the exception that it raised.
+        failed: whether `value` is an exception.
+        worker: host and process.
+        seconds: wall time.
+    """
+
+    value: Any
+    failed: bool
+    worker: str
+    seconds: float
+
+
+def run_job(function: JobFunction, shared: Any, item: Any, name: str) -> Outcome:
+    """Run a job, and return its result or its exception."""
+    worker, begin = f"{socket.gethostname()}:{os.getpid()}", time.perf_counter()
+    _log(f"{name}: begins")
+    value: Any
+    try:
+        value, failed = function(shared, item), False
+    except SpearError as error:
+        value, failed = error, True
+    except MemoryError as error:
+        value, failed = WorkerError(f"{name}: memory is full ({_peak()}); {FEWER}"), True
+        value.__cause__ = error
+    except Exception as error:
+        value, failed = error, True
+    seconds = time.perf_counter() - begin
+    _log(f"{name}: {f'fails, {value}' if failed else 'is done'} after {seconds:.1f} s, {_peak()}")
+    return Outcome(value=value, failed=failed, worker=worker, seconds=seconds)
+
+
+FEWER = "use fewer workers, smaller batches, or a machine with more memory"
+
+
+def check_versions(expected: Mapping[str, str]) -> None:
+    """Check that this worker has the versions of the process that sent the job.
+
+    Raises:
+        WorkerError: names what differs.
+    """
+    here = collect_versions()
+    differing = [name for name in sorted({*expected, *here}) if expected.get(name) != here.get(name)]
+    if differing:
+        facts = ", ".join(f"{name} {here.get(name, 'missing')} instead of {expected.get(name, 'none')}" for name in differing)
+        raise WorkerError(
+            f"worker '{socket.gethostname()}': {facts}; install the same versions on all machines, since results would differ"
+        )
+
+
+def collect_versions() -> dict[str, str]:
+    """Return the versions of Python, of packages that change numbers, and the first digits of the digest of this code."""
+    return {"python": platform.python_version(), **package_versions(), "code": hash_code()[:12]}
+
+
+def _log(line: str) -> None:
+    """Write a line to the worker's log, which is its stderr."""
+    print(time.strftime("%H:%M:%S"), line, file=sys.stderr, flush=True)
+
+
+def _peak() -> str:
+    import resource
+
+    return f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB"

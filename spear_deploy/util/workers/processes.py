@@ -1,0 +1,88 @@
+"""Workers as processes of this machine (loky, as joblib brings it)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import Future, as_completed
+from pathlib import Path
+from typing import Any
+
+from spear_deploy.util.extras import require_packages
+from spear_deploy.util.workers.job import ONE_THREAD, JobFunction, Outcome, run_job
+from spear_deploy.util.workers.map_jobs import Batch, RunBatch, WorkerDied
+from spear_deploy.util.workers.settings import Workers
+
+_shared: dict[str, Any] = {}
+"""In a worker: what its jobs read, by file; one entry."""
+
+
+def open_processes(workers: Workers, shared: Any) -> RunBatch:
+    """Return the function that runs jobs in processes; these end with the batch.
+
+    Raises:
+        MissingPackageError: joblib or cloudpickle is not installed.
+    """
+    require_packages("joblib", "cloudpickle", user="--workers")
+    from cloudpickle import dumps
+
+    content = dumps(shared)
+
+    def run_batch(function: JobFunction, batch: Batch) -> Iterator[tuple[int, Outcome]]:
+        with tempfile.TemporaryDirectory(prefix="spear-workers-") as folder:
+            path = Path(folder) / "shared"
+            path.write_bytes(content)  # a file of this run alone, readable by this user alone
+            yield from _run(function, batch, workers, path)
+
+    return run_batch
+
+
+def _run(function: JobFunction, batch: Batch, workers: Workers, path: Path) -> Iterator[tuple[int, Outcome]]:
+    from joblib.externals.loky import ProcessPoolExecutor
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+
+    if workers.logs is not None:
+        workers.logs.mkdir(parents=True, exist_ok=True)
+    count = min(workers.count, len(batch))
+    executor = ProcessPoolExecutor(count, initializer=_begin, initargs=(workers.logs,), env=dict(ONE_THREAD))
+    try:
+        futures: dict[Future[Outcome], int] = {
+            executor.submit(_run_one, function, os.fspath(path), item, name): index for index, item, name in batch
+        }
+        died: WorkerDied | None = None
+        for future in as_completed(futures):
+            try:
+                yield futures[future], future.result()
+            except BrokenProcessPool as error:  # all that are not done; those that are come as well
+                died = WorkerDied(_first_sentence(error))
+        if died is not None:
+            raise died
+    finally:
+        executor.shutdown(wait=True, kill_workers=True)
+
+
+def _begin(logs: Path | None) -> None:
+    """Prepare a worker: the main process decides on Ctrl-C, and what the worker prints goes to its log."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    target = os.devnull if logs is None else os.fspath(logs / f"worker-{os.getpid()}.log")
+    handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    for stream in (1, 2):
+        os.dup2(handle, stream)
+    os.close(handle)
+
+
+def _run_one(function: JobFunction, path: str, item: Any, name: str) -> Outcome:
+    from cloudpickle import loads
+
+    if path not in _shared:
+        _shared.clear()
+        _shared[path] = loads(Path(path).read_bytes())
+    return run_job(function, _shared[path], item, name)
+
+
+def _first_sentence(error: Exception) -> str:
+    """Return the exit codes of the workers that died."""
+    text = " ".join(str(error).split())
+    return text[text.index("exit codes") :].rstrip(".") if "exit codes" in text else text.partition(".")[0]
