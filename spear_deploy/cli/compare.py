@@ -89,6 +89,7 @@ def compare(
 
     Example: spear-deploy compare demo/quantised.snn demo/netx/network.net --backend-b lava --record spikes,v --input in.npz
     """
+    from spear_deploy.network.labels import label_layers
     from spear_deploy.pipeline import api
     from spear_deploy.pipeline.result import describe_comparison
     from spear_deploy.simulator.recordings import read_input
@@ -107,5 +108,5 @@ def compare(
         graph=first,
         as_json=as_json,
         out=out,
-        show=lambda c: console().show_compare(c, layers),
+        show=lambda c: console().show_compare(c, layers, label_layers(first)),
     )

@@ -9,7 +9,7 @@ import os
 import shlex
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from spear_deploy import simulator
 from spear_deploy.errors import ChipError, DataError, UnsupportedError
 from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.network.labels import label_layers
 from spear_deploy.pipeline.backends import BACKENDS, Backend, BackendChoice
 from spear_deploy.pipeline.inputs import (
     DATA_OPTIONS,
@@ -74,6 +75,7 @@ class Count:
         neuron_ops: neuron updates: every neuron in every step.
         chip_synops: SynOps that a chip works on, zero weights included where it skips none; None without a chip, or where
             that is not published.
+        labels: of layers in the table of a notebook (`label_layers`).
     """
 
     synops_total: float
@@ -85,10 +87,11 @@ class Count:
     rules: dict[str, float] | None = None
     neuron_ops: int = 0
     chip_synops: float | None = None
+    labels: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
-        values = {name: value for name, value in vars(self).items() if name != "rules"}
+        values = {name: value for name, value in vars(self).items() if name not in ("rules", "labels")}
         return values if self.rules is None else {**values, "rules": self.rules}
 
     def _repr_html_(self) -> str:
@@ -97,7 +100,10 @@ class Count:
 
         rates = {name: f"{rate:.4f}" for name, rate in self.rates.items()}
         names = list(dict.fromkeys([*self.synops_per_layer, *rates]))
-        rows = [("ok", (name, f"{self.synops_per_layer.get(name, 0.0):,.0f}", rates.get(name, "–"))) for name in names]
+        rows = [
+            ("ok", (self.labels.get(name, name), f"{self.synops_per_layer.get(name, 0.0):,.0f}", rates.get(name, "–")))
+            for name in names
+        ]
         notes = [f"first layer, analogue input: {self.macs_first_layer:,.0f} MACs"] if self.macs_first_layer else []
         notes += [f"by the rule '{rule}': {operations:,.0f}" for rule, operations in (self.rules or {}).items()]
         title = f"{self.synops_total:,.0f} SynOps per inference ({self.samples} samples, {self.steps} steps)"
@@ -135,7 +141,7 @@ def check(
     from spear_deploy.quantize import fold_batchnorm
     from spear_deploy.quantize.fuse_weights import find_chained_weights
 
-    check_options(options, [*(field.name for field in fields(UserLimits)), *NETWORK_OPTIONS], "check")
+    check_options(options, [*(limit.name for limit in fields(UserLimits)), *NETWORK_OPTIONS], "check")
     reading, limits = split_options(options, NETWORK_OPTIONS)
     stated = budget if isinstance(budget, BudgetFile) else BudgetFile() if budget is None else read_budget(budget)
     if (chip := chip or stated.chip) is None:
@@ -299,6 +305,7 @@ def count(
         rules=count_by_rules(graph, counts) if rules else None,
         neuron_ops=counts.steps * sum(population.neurons for population in find_populations(graph)),
         chip_synops=None if chip is None else _count_on_chip(graph, counts, chip),
+        labels=label_layers(graph),
     )
 
 
@@ -449,11 +456,11 @@ def compare(
     """
     simulator.check_record(states := tuple(states))
     choices = [choice if isinstance(choice, BackendChoice) else BackendChoice(net=choice) for choice in (a, b)]
+    for choice in choices:
+        choice.require_packages()  # before the first run, which may take long
     graphs = list(load_both(*(choice.net if choice.graph is None else choice.graph for choice in choices), like=x, **options))
     pairs = spike_comparison.pair_layers(*graphs)
     graphs = [
-    for choice in choices:
-        choice.require_packages()  # before the first run, which may take long
         graph if choice.chip is None else quantize_for_chip(graph, choice.chip, calibration=x, kind=kind)
         for choice, graph in zip(choices, graphs, strict=True)
     ]

@@ -5,6 +5,7 @@ import json
 import numpy as np
 from click.testing import CliRunner
 
+from spear_deploy import count
 from spear_deploy.cli import main
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import IF, Conv2d, Dense, Layer
@@ -34,8 +35,11 @@ def test_tables_show_the_labels_and_json_the_names(tmp_path, monkeypatch):
         ("check", "net.snn", "--chip", "loihi2"),
         ("count", "net.snn", "--input", "in.npz"),
         ("simulate", "net.snn", "--input", "in.npz", "--out", "run.npz"),
+        ("simulate", "net.snn", "--input", "in.npz", "--chip", "loihi2", "--explain"),
+        ("compare", "net.snn", "net.snn", "--input", "in.npz"),
     ):
         shown = CliRunner().invoke(main, command)
         assert shown.exit_code == 0 and "0 Conv2d 4 x 6 x 6" in shown.stdout, (command, shown.stdout, shown.stderr)
+    assert "0 Conv2d 4 x 6 x 6" in count(NETWORK, np.ones((2, 1, 1, 8, 8)))._repr_html_()
     value = json.loads(CliRunner().invoke(main, ("count", "net.snn", "--input", "in.npz", "--json")).stdout)
     assert list(value["synops_per_layer"]) == ["0", "2.1", "out"]
