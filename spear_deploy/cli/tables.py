@@ -161,14 +161,14 @@ def show_simulation(
         title = f"Run of {facts['samples']} samples, {facts['steps']} steps ({facts['backend']})"
         console.print(make_table(title, ("layer", "spikes", "rate", "overflows"), rows, (1, 2)))
     if explanation is not None:
-        _show_explanation(console, explanation)
+        _show_explanation(console, explanation, labels)
     for finding in facts["findings"]:
         console.print(f"finding: {finding['text']}", highlight=False, markup=False)
     if facts.get("out"):
         console.print(f"written: {facts['out']}", highlight=False)
 
 
-def _show_explanation(console: Console, explanation: Explanation) -> None:
+def _show_explanation(console: Console, explanation: Explanation, labels: Mapping[str, str]) -> None:
     from spear_deploy.quantize.explain.attribution import ORDER_NOTE
     from spear_deploy.quantize.explain.first_difference import TIME_CONSTANT_STEPS
 
@@ -196,10 +196,13 @@ def _show_explanation(console: Console, explanation: Explanation) -> None:
             (cost.step, *(cost.layers[name].differ if name in cost.layers else "–" for name in names)) for cost in changed
         ]
         by_layer.append(("in all", *(explanation.costs[-1].since_start[name].differ for name in names)))
-        console.print(make_table("Spikes that differ, by layer", ("step", *names), by_layer, tuple(range(1, len(names) + 1))))
+        columns = ("step", *(labels.get(name, name) for name in names))
+        console.print(make_table("Spikes that differ, by layer", columns, by_layer, tuple(range(1, len(columns)))))
     if explanation.rounding:
         keys = ("scale", "weight_error", "weights_zeroed", "threshold_integer", "threshold_error")
-        cells = [(name, *(_format_cell(getattr(n, key)) for key in keys)) for name, n in explanation.rounding.items()]
+        cells = [
+            (labels.get(name, name), *(_format_cell(getattr(n, key)) for key in keys)) for name, n in explanation.rounding.items()
+        ]
         titles = ("layer", "scale", "weight error", "weights to 0", "threshold", "threshold error")
         console.print(make_table("Numbers on the chip", titles, cells, (1, 2, 3, 4, 5)))
     for cost in changed:
@@ -211,11 +214,11 @@ def _format_cell(value: Any) -> str:
     return "–" if value is None else number(value) if isinstance(value, float) else str(value)
 
 
-def show_compare(console: Console, layers: Sequence[LayerDifference]) -> None:
-    """Print the differences by layer, and a shift in time that explains them, if any."""
+def show_compare(console: Console, layers: Sequence[LayerDifference], labels: Mapping[str, str]) -> None:
+    """Print the differences by layer, under the labels of `label_layers`, and a shift in time that explains them, if any."""
     rows = [
         (
-            layer.layer,
+            labels.get(layer.layer, layer.layer),
             layer.what,
             layer.mismatches,
             layer.compared,
