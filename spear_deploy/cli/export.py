@@ -27,6 +27,12 @@ from spear_deploy.cli.options import (
 @click.command(cls=Command, short_help="NIR, netx, ONNX, Xylo or Speck, with a certificate.")
 @click.argument("net", shell_complete=completion.complete_nets)
 @click.option("--to", required=True, type=click.Choice(["nir", "netx", "onnx", "xylo", "speck"]), help="The format.")
+@click.option(
+    "--for",
+    "framework",
+    type=click.Choice(["snntorch", "spikingjelly", "sinabs", "rockpool", "norse"]),
+    help="NIR: as this framework's own importer reads it.  [default: NIR's equations]",
+)
 @click.option("--input", "input_file", metavar="FILE", help="Input of the proof.  [default: random spikes]")
 @click.option(
     "--chip",
@@ -48,6 +54,7 @@ from spear_deploy.cli.options import (
 def export(
     net: str,
     to: str,
+    framework: str | None,
     input_file: str | None,
     chip: str | None,
     scan: bool,
@@ -70,8 +77,9 @@ def export(
     x, kind = (None, "spikes") if input_file is None else read_input(input_file, graph)
     target = override_chip(chip, overrides)
     with display(as_json, quiet, SOON_S) as progress:
+        options = {"seed": seed, "scan": scan, "force": force, "framework": framework}
         certificate = api.export(
-            graph, out, to=to, x=x, kind=kind, chip=target, seed=seed, scan=scan, force=force, progress=progress  # type: ignore[arg-type]
+            graph, out, to=to, x=x, kind=kind, chip=target, progress=progress, **options  # type: ignore[arg-type]
         )  # fmt: skip
     emit(certificate, graph=graph, as_json=as_json, out=None, show=lambda c: console().show_certificate(c, out, certificate))
     mismatches = certificate["mismatches"] or (certificate.get("vendor") or {}).get("mismatches")

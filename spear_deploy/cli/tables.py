@@ -257,6 +257,10 @@ def show_certificate(console: Console, path: str, certificate: Mapping[str, Any]
     for kind in ("approximations", "assumptions", "not_compared"):
         for note in certificate[kind]:
             console.print(f"{kind.replace('_', ' ').removesuffix('s')}: {note}", highlight=False, markup=False)
+    if certificate.get("after_import"):
+        console.print("after the import, with the network as net, run:", highlight=False)
+        for line in certificate["after_import"]:
+            console.print(f"    {line}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"certificate: {escape(str(Path(path).parent / CERTIFICATE))}", highlight=False)
 
 

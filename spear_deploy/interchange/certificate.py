@@ -80,6 +80,7 @@ def certify(
     format: Format,
     proof: ProofInput | None = None,
     approximations: Sequence[str] = (),
+    framework: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Compare a written file with the network it was made from.
@@ -90,6 +91,7 @@ def certify(
         format: one of `FORMATS`.
         proof: input of the comparison; random unless given.
         approximations: what was approximated on the way into the file.
+        framework: for whose importer a NIR file was written; its shapes may be those that the importer takes.
         progress: called with the progress of the two runs.
 
     Returns:
@@ -113,12 +115,12 @@ def certify(
     is_folded = format == "nir" and not graph.is_integer and any(layer.norm is not None for layer in graph.layers)
     rounds = format == "onnx" and not graph.is_integer
     if is_folded:
-        read_back, reader = _read_nir(graph, source)
+        read_back, reader = _read_nir(graph, source, framework)
         assumptions = list(read_back.metadata.get("assumptions", []))
         _check_input_size(read_back, x)
         rows, missing = compare_folded(graph, _rename_output(read_back, graph.output), x, progress=progress)
     else:
-        reader, values, assumptions = _run_file(graph, source, format, x, kind, prefix_stage(progress, "as read back"))
+        reader, values, assumptions = _run_file(graph, source, format, x, kind, prefix_stage(progress, "as read back"), framework)
         steps = run_steps(graph, x, kind, prefix_stage(progress, "the network"))
         rows, missing = compare_layers(graph, steps, values, rounded_input=x if rounds else None)
     differences = [row["first_difference"] for row in rows if row["first_difference"]]
@@ -200,7 +202,13 @@ def run_steps(graph: SNNGraph, x: Array, kind: InputKind, progress: Progress | N
 
 
 def _run_file(
-    graph: SNNGraph, source: Path, format: Format, x: Array, kind: InputKind, progress: Progress | None
+    graph: SNNGraph,
+    source: Path,
+    format: Format,
+    x: Array,
+    kind: InputKind,
+    progress: Progress | None,
+    framework: str | None,
 ) -> tuple[str, Iterable[Mapping[str, Array]], list[str]]:
     """Return the reader's name, the values of its run by the network's layer names, and what the reader assumed."""
     if format == "onnx":
@@ -214,7 +222,7 @@ def _run_file(
     if format == "xylo" or format == "speck":
         values = run_chip_file(source, format, x, output=graph.output) or {}
         return f"spear-deploy {_version('spear-deploy')}, a reader of the file alone", split_steps(values), []
-    read_back, reader = _read_nir(graph, source) if format == "nir" else _read_netx(source)
+    read_back, reader = _read_nir(graph, source, framework) if format == "nir" else _read_netx(source)
     _check_input_size(read_back, x)
     x = x.reshape(*x.shape[:2], *read_back.input_shape)  # axes of length 1 may have come or gone
     steps = run_steps(read_back, x, kind, progress)
@@ -255,14 +263,15 @@ def _run_vendor(graph: SNNGraph, source: Path, format: Format, x: Array, kind: I
     return {"simulator": f"{name} {_version(name)}", "mismatches": sum(row["mismatches"] for row in rows), "layers": rows}
 
 
-def _read_nir(graph: SNNGraph, source: Path) -> tuple[SNNGraph, str]:
+def _read_nir(graph: SNNGraph, source: Path, framework: str | None) -> tuple[SNNGraph, str]:
     import nir
 
     from spear_deploy.interchange.nir.reader import read_nir
     from spear_deploy.interchange.nir.writer import can_type_check
 
-    nir.read(source, type_check=can_type_check(graph))
-    how = "" if can_type_check(graph) else ", without its type check, which takes kernels as square and groups as one"
+    has_types = framework is None and can_type_check(graph)
+    nir.read(source, type_check=has_types)
+    how = "" if has_types or framework else ", without its type check, which takes kernels as square and groups as one"
     return read_nir(source), f"nir {_version('nir')}{how}; nodes interpreted by spear-deploy {_version('spear-deploy')}"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from spear_deploy.errors import FileError, UnsupportedError, did_you_mean
 from spear_deploy.network.graph import SNNGraph
@@ -122,10 +122,11 @@ def export(
         approximations: what was approximated before, for the certificate.
         facts: further entries of the certificate.
         progress: called with the progress of writing and proving.
-        options: of the format's writer. NIR: `placement`. netx: `round_bias`. ONNX: `scan`. Xylo: `chip`. Speck: `chip`, `cores`.
+        options: of the format's writer. NIR: `placement`, or `framework`, for whose importer it is written. netx: `round_bias`.
+            ONNX: `scan`. Xylo: `chip`. Speck: `chip`, `cores`.
 
     Returns:
-        The certificate.
+        The certificate; with `framework` it has `for` and `after_import`, the lines of Python that the import asks for.
 
     Raises:
         UnsupportedError: the format has no form for a part of the network, by layer, before anything is written.
@@ -133,17 +134,25 @@ def export(
         DataError: the input does not fit the network.
     """
     from spear_deploy.interchange.certificate import certify
+    from spear_deploy.interchange.nir.dialects import ImportAdvice
 
     target = Path(path)
     ending = CHIP_ENDINGS.get(to, target.suffix)
     if target.suffix != ending or (to in CHIP_ENDINGS and target.with_suffix(".json").name == CERTIFICATE):
         raise FileError(f"file '{target}': a file for {to} ends in {ending} and is not called certificate; choose another name")
-    write = _import_writer(to)
+    write = _import_writer("dialect" if to == "nir" and "framework" in options else to)
     with replace_file(target) as aside:
         if progress is not None:
             progress({"stage": f"write {to}", "done": 0, "of": 0})
-        approximations = [*approximations, *write(graph, aside, **options)]
-        certificate = certify(graph, aside, format=to, proof=proof, approximations=approximations, progress=progress)
+        written = write(graph, aside, **options)
+        if isinstance(written, ImportAdvice):
+            facts = {**(facts or {}), "for": options["framework"], "after_import": list(written.statements)}
+            written = list(written.differences)
+        approximations = [*approximations, *written]
+        framework = options.get("framework")
+        certificate = certify(
+            graph, aside, format=to, proof=proof, approximations=approximations, framework=framework, progress=progress
+        )
         certificate = {**certificate, "file": target.name, **(facts or {})}
         if to == "xylo":
             from spear_deploy.interchange.chip_files import describe_chip_file
@@ -153,7 +162,11 @@ def export(
     return certificate
 
 
-def _import_writer(to: Format) -> Any:
+def _import_writer(to: Format | Literal["dialect"]) -> Any:
+    if to == "dialect":
+        from spear_deploy.interchange.nir.dialect_writer import write_dialect
+
+        return write_dialect
     if to == "nir":
         from spear_deploy.interchange.nir.writer import write_nir
 

@@ -1,4 +1,4 @@
-"""200 random networks and the page of each framework, in an environment that has it."""
+"""200 random networks there and back, and the page of each framework, in an environment that has it."""
 
 import subprocess
 from pathlib import Path
@@ -34,7 +34,8 @@ def test_200_random_networks_spike_as_in_their_framework(framework, tmp_path):
         "",
     ]
     environment["SPEAR_RANDOM_NETWORKS"] = "200"
-    command += [HERE.parent / "test_docs.py", "-k", f"test_{framework} or from_{framework}"]
+    command += [HERE / "test_back_home.py", HERE.parent / "test_docs.py"]
+    command += ["-k", f"test_{framework} or from_{framework} or (back_home and {framework})"]
     completed = subprocess.run(
         command, capture_output=True, text=True, env=environment, cwd=HERE.parents[1], timeout=1800, check=False
     )

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import FileError, GraphError, SpearError, UnsupportedError
+from spear_deploy.interchange.nir.dialects import DIALECT_KEY, DIALECTS, KIND_KEY, LAYER_KEY
 from spear_deploy.interchange.nir.edges import Arrow, close_cycles, expand_nodes, find_free_name, fold_pass_through_nodes
 from spear_deploy.interchange.nir.fingerprints import find_origin
 from spear_deploy.interchange.nir.frameworks import (
@@ -63,15 +64,19 @@ MAX_NODES = 2000
 
 @dataclass(frozen=True, kw_only=True)
 class _Options:
-    """The options of a reader: time step in s, reset, framework; None where the file or a default decides."""
+    """The options of a reader: time step in s, reset, framework; None where the file or a default decides.
+
+    `dialect` is the framework for whose importer spear-deploy wrote the file, if any.
+    """
 
     dt_s: float | None = None
     reset: Reset | None = None
     source: str | None = None
+    dialect: str | None = None
 
     @property
     def conventions(self) -> Conventions:
-        return get_conventions(self.source)
+        return get_conventions(self.source) if self.dialect is None else DIALECTS[self.dialect].conventions
 
 
 def read_nir(
@@ -134,13 +139,18 @@ def _make_network(tree: Tree, options: _Options) -> SNNGraph:
         raise FileError("holds no NIR graph; expected a group 'node' of type NIRGraph")
     notes: list[str] = []
     metadata = read_metadata(root)
-    if options.source is not None and FACTS_KEY in metadata:
+    dialect = decode_text(metadata.get(DIALECT_KEY))
+    is_ours = FACTS_KEY in metadata or dialect in DIALECTS
+    if options.source is not None and is_ours:
         raise UnsupportedError(f"source '{options.source}': the file was written by spear-deploy and needs none; leave it out")
     nodes, arrows = flatten_graphs(fix_spyx_recurrence(root, options.source, notes))
     if len(nodes) > MAX_NODES:
         raise UnsupportedError(f"{len(nodes)} nodes in one network, {MAX_NODES} are supported; split it")
     neurons = {name: read_parameters(name, node, notes) for name, node in nodes.items() if read_kind(node) in NEURONS}
-    if options.source is None and FACTS_KEY not in metadata:
+    if dialect in DIALECTS:
+        options = replace(options, dialect=dialect)
+        notes.append(f"the file was written for {DIALECTS[dialect].title}'s importer, and is read as that reads it")
+    elif options.source is None and not is_ours:
         origin = find_origin(nodes, neurons)
         options = replace(options, source=origin.source)
         notes += [origin.note] if origin.note else []
@@ -151,7 +161,7 @@ def _make_network(tree: Tree, options: _Options) -> SNNGraph:
     arrows = fold_pass_through_nodes(nodes, arrows, dt_s)
     arrows = _add_framework_steps(nodes, arrows, source, sink, options, notes)
     graph = _make_graph(nodes, arrows, source, sink, dt_s, notes)
-    graph = _add_neurons(graph, nodes, neurons, options, notes, ours=FACTS_KEY in metadata)
+    graph = _add_neurons(graph, nodes, neurons, options, notes, ours=is_ours)
     facts = _read_facts(metadata)
     assumptions = list(dict.fromkeys([*facts.pop("assumptions", []), *notes]))
     return merge_parts(replace(graph, metadata={**facts, "assumptions": assumptions}))
@@ -209,6 +219,9 @@ def _make_graph(
 
 
 def _make_layer_name(name: str, nodes: Mapping[str, Tree]) -> str:
+    stated = decode_text(read_metadata(nodes[name]).get(LAYER_KEY))
+    if stated and stated != INPUT and stated not in nodes:
+        return stated
     return name if name != INPUT else find_free_name("input_", nodes)
 
 
@@ -227,6 +240,8 @@ def _add_neurons(
         comes_late = np.array_equal(metadata.get(RESET_DELAY_KEY, 0), 1) if stated else kind in conventions.late_reset
         if reset == "subtract" and comes_late and not options.reset:
             late.add(layer)
+        if kind == "LIF" and decode_text(metadata.get(KIND_KEY)) == "IF":  # for an importer without IF
+            kind, fields = "IF", {"r": np.ones(()), **{key: fields[key] for key in ("v_threshold", "v_reset")}}
         if kind == "IF" and stated and V_MIN_KEY in metadata:
             fields = {**fields, V_MIN_KEY: read_numbers(name, metadata, V_MIN_KEY)}
         smallest = shrink_parameters(layer, fields, graph.shape_of(layer), notes)

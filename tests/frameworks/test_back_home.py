@@ -1,0 +1,144 @@
+"""Random networks sent back into their framework: its own importer reads the file, and every spike is the same."""
+
+import contextlib
+import io
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+
+from tests.support.framework_runs import NETWORKS, Draw  # noqa: E402
+from tests.support.homecoming import send_home  # noqa: E402
+
+
+def draw_snntorch(draw):
+    import snntorch as snn
+
+    def neuron(draw, shape):
+        kind = draw.pick(snn.Leaky, snn.Lapicque, snn.Synaptic, snn.RLeaky, snn.RSynaptic)
+        spread = draw.pick((), shape, (shape[0], *(1 for _ in shape[1:])))
+        options = {"threshold": draw.between(0.5, 1.5), "reset_mechanism": draw.pick("subtract", *["zero"] * (kind is snn.Leaky))}
+        if kind is snn.Lapicque:
+            options |= {"R": draw.between(2, 6), "C": draw.between(1, 2), "time_step": draw.between(0.5, 1)}
+        else:
+            options |= {"beta": draw.between(0.3, 1.0, *spread)}
+        if kind in (snn.Synaptic, snn.RSynaptic):
+            options["alpha"] = draw.between(0.2, 0.9, *draw.pick((), spread))
+        if kind is snn.Synaptic and draw.chance(0.5):
+            options |= {"reset_mechanism": "zero", "reset_delay": False}
+        if kind in (snn.RLeaky, snn.RSynaptic):
+            if len(shape) == 1 and draw.chance(0.4):
+                options |= {"all_to_all": False, "V": draw.between(-0.5, 0.5, *spread)}
+            elif len(shape) == 1:
+                options["linear_features"] = shape[0]
+            else:
+                options |= {"conv2d_channels": shape[0], "kernel_size": 3}
+        return kind(**options, init_hidden=True)
+
+    return draw.network(neuron, pools=(nn.AvgPool2d, nn.MaxPool2d))
+
+
+def draw_spikingjelly(draw):
+    from spikingjelly.activation_based import layer, neuron
+
+    def make(draw, shape):
+        kind = draw.pick(neuron.IFNode, neuron.LIFNode, neuron.ParametricLIFNode, neuron.CUBALIFNode)
+        options = {"v_threshold": draw.between(0.5, 1.5), "v_reset": draw.pick(None, 0.0, -0.25)}
+        if kind is neuron.CUBALIFNode:
+            options |= {"c_decay": draw.between(0.1, 0.8), "v_decay": draw.between(0.1, 0.9), "v_reset": draw.pick(None, 0.0)}
+        elif kind is not neuron.IFNode:
+            tau = "tau" if kind is neuron.LIFNode else "init_tau"
+            options |= {tau: draw.between(1.2, 6), "decay_input": draw.chance(0.5)}
+        return kind(**options)
+
+    return draw.network(
+        make,
+        conv=layer.Conv2d,
+        linear=layer.Linear,
+        norm=layer.BatchNorm2d,
+        pools=(layer.AvgPool2d, layer.MaxPool2d),
+        flatten=layer.Flatten,
+    )
+
+
+def draw_sinabs(draw):
+    import sinabs.activation as activation
+    import sinabs.layers as layers
+
+    def neuron(draw, shape):
+        spread = draw.pick((), shape) if len(shape) == 1 else ()
+        options = {
+            "spike_threshold": torch.as_tensor(draw.between(0.3, 1.2, *spread)),
+            "spike_fn": activation.SingleSpike,
+            "reset_fn": draw.pick(activation.MembraneSubtract(), activation.MembraneReset()),
+            "batch_size": SAMPLES,
+        }
+        if draw.chance(0.5):
+            bound = draw.pick(None, -options["spike_threshold"], -2.0)
+            return layers.IAFSqueeze(**options, min_v_mem=bound)
+        options |= {"tau_mem": draw.between(1.5, 20, *draw.pick((), spread)), "norm_input": draw.chance(0.3)}
+        if options["norm_input"]:
+            options["spike_threshold"] = options["spike_threshold"] / 4
+        return layers.LIFSqueeze(**options)
+
+    parts, shape = draw.network(neuron, pools=(nn.AvgPool2d, nn.MaxPool2d, layers.SumPool2d))
+    if draw.chance(0.2):
+        parts.append(layers.ExpLeakSqueeze(batch_size=SAMPLES, tau_mem=5.0, norm_input=False))
+    return parts, shape
+
+
+def draw_rockpool(draw):
+    from rockpool.nn.combinators import Sequential
+    from rockpool.nn.modules import LIFTorch, LinearTorch
+
+    size = first = int(draw.rng.integers(3, 10))
+    parts = []
+    for _ in range(int(draw.rng.integers(1, 4))):
+        out = int(draw.rng.integers(2, 14))
+        weight = (torch.randn(size, out) + 0.4) / size**0.5
+        parts.append(LinearTorch((size, out), weight=weight, has_bias=draw.chance(0.5)))
+        options = {
+            "threshold": torch.as_tensor(draw.between(0.5, 1.5, *draw.pick((), (out,)))),
+            "tau_mem": torch.as_tensor(draw.between(0.003, 0.03, *draw.pick((), (out,)))),
+            "tau_syn": torch.as_tensor(draw.between(0.003, 0.03)),
+        }
+        parts.append(LIFTorch(out, **options, max_spikes_per_dt=torch.tensor(1.0), dt=2e-3, has_rec=draw.chance(0.5)))
+        size = out
+    return Sequential(*parts), (first,)
+
+
+def draw_norse(draw):
+    import norse.torch as norse
+
+    def neuron(draw, shape):
+        v_th, v_leak = torch.tensor(draw.between(0.3, 0.8)), torch.tensor(draw.pick(0.0, 0.1))
+        tau = torch.tensor(draw.between(50.0, 400.0))
+        kind = draw.pick("IAF", "Box", "Cuba")
+        if kind == "IAF":
+            return norse.IAFCell(norse.IAFParameters(v_th=v_th))
+        if kind == "Box":
+            return norse.LIFBoxCell(norse.LIFBoxParameters(tau_mem_inv=tau, v_th=v_th / 3, v_leak=v_leak))
+        syn = torch.tensor(draw.between(100.0, 500.0))
+        return norse.LIFCell(norse.LIFParameters(tau_mem_inv=tau, tau_syn_inv=syn, v_th=v_th))
+
+    parts, shape = draw.network(neuron, pools=(nn.AvgPool2d, nn.MaxPool2d))
+    return norse.SequentialState(*parts), shape
+
+
+PACKAGES = ("snntorch", "spikingjelly", "sinabs", "rockpool", "norse")
+SAMPLES = 3
+HOMECOMINGS = NETWORKS if NETWORKS > 10 else 4
+
+
+@pytest.mark.parametrize("framework", PACKAGES)
+@pytest.mark.parametrize("seed", range(HOMECOMINGS))
+def test_a_random_network_spikes_the_same_at_home(framework, seed, tmp_path):
+    pytest.importorskip(framework)
+    draw = Draw(seed)
+    made, shape = globals()[f"draw_{framework}"](draw)
+    model = made if isinstance(made, nn.Module) else nn.Sequential(*made)
+    with contextlib.redirect_stdout(io.StringIO()):  # snnTorch's importer prints
+        home = send_home(model.eval(), shape, draw.spikes(shape), framework, tmp_path)
+    assert home.different == 0 and home.emitted > 0
