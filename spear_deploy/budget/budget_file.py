@@ -37,6 +37,7 @@ from typing import Any
 
 from spear_deploy.errors import FileError, did_you_mean
 from spear_deploy.util.files import require_file
+from spear_deploy.util.printable import escape_hidden, find_hidden
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -129,6 +130,8 @@ def read_budget(path: str | os.PathLike[str]) -> BudgetFile:
     except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, numbers of thousands of digits, nested without end
         what = str(error)[:200]
         raise FileError(f"budget file '{source}': is not TOML ({what}); see the example in the documentation") from error
+    for key, text in find_hidden(data):
+        _refuse(source, escape_hidden(key), text, "characters that are shown")
     _check_keys(source, data, TOP)
     budget, overrides = _table(source, data, "budget"), _table(source, data, "set")
     _check_keys(source, budget, BUDGET, "budget.")

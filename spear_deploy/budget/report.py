@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from rich import box
-from rich.console import Console, ConsoleRenderable, Group
+from rich.console import ConsoleRenderable, Group
 from rich.padding import Padding
 from rich.table import Table
 from rich.terminal_theme import TerminalTheme
@@ -26,6 +26,7 @@ from spear_deploy.budget.intervals import weakest
 from spear_deploy.budget.latency import Latency
 from spear_deploy.budget.unsupported import Replaced, Unsupported
 from spear_deploy.placement.place import Placement
+from spear_deploy.util.console import PrintableConsole
 from spear_deploy.util.number_format import amount, plural, with_prefix
 
 Verdict: TypeAlias = Literal["fits", "does_not_fit", "unchecked"]
@@ -168,8 +169,8 @@ class BudgetReport:
         return _record(drawing, HTML_WIDTH).export_html(theme=THEME, code_format=HTML, inline_styles=True)
 
 
-def _record(drawing: Any, width: int) -> Console:
-    console = Console(file=io.StringIO(), record=True, width=width, force_terminal=False, force_jupyter=False)
+def _record(drawing: Any, width: int) -> PrintableConsole:
+    console = PrintableConsole(file=io.StringIO(), record=True, width=width, force_terminal=False, force_jupyter=False)
     console.print(drawing)
     return console
 

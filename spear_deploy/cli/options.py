@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from spear_deploy.cli import completion
+from spear_deploy.util.printable import escape_hidden
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -55,7 +56,7 @@ def _read_defaults(params: dict[str, Any]) -> dict[str, Any]:
     params.update(coding)
     if used or coding:
         words = ", ".join(f"{name} {value}" for name, value in {**used, **coding}.items())
-        click.echo(f"note: {name} sets {words}", err=True)
+        print_line(f"note: {name} sets {words}")
     return used
 
 
@@ -130,6 +131,9 @@ workers = click.option(
     metavar="N|ray[:HOST:PORT]|slurm:N",
     help="Run independent parts at the same time: in N processes, on Ray, or as jobs of Slurm; results are the same for any N.",
 )
+device = click.option(
+    "--device", metavar="cpu|cuda|mps|auto", help="Where networks run that learn or are counted.  [default: cpu]"
+)
 seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random numbers.")
 chip = click.option(
     "--chip",
@@ -194,7 +198,7 @@ def load_net(net: str, like: str | None = None, **source: Any) -> Any:
     graph = api.load(net, like=like, **apply_defaults(source, net))
     if not net.lower().endswith(".snn"):
         for note in graph.metadata.get("assumptions", []):
-            click.echo(f"note: {note}", err=True)
+            print_line(f"note: {note}")
     return graph
 
 
@@ -222,9 +226,14 @@ def emit(value: Any, *, as_json: bool, out: str | None, show: Callable[[Any], No
     if as_json:
         click.echo(json.dumps(value, allow_nan=False), file=stdout)
     else:
-        from rich.console import Console
+        from spear_deploy.util.console import PrintableConsole
 
-        show(Console(file=stdout))
+        show(PrintableConsole(file=stdout))
+
+
+def print_line(line: str) -> None:
+    """Print a line on stderr; characters of names that would change the terminal are escaped."""
+    click.echo(escape_hidden(line, keep="\n"), err=True)
 
 
 def command_line() -> str:
@@ -236,7 +245,7 @@ def command_line() -> str:
 def print_resumed_note(result: Any) -> None:
     """Print on stderr which stages of a deployment come from an earlier run."""
     if result.resumed_note:
-        click.echo(f"note: {result.resumed_note}", err=True)
+        print_line(f"note: {result.resumed_note}")
 
 
 def display(as_json: bool, quiet: bool, after_s: float = 0.0) -> Any:
@@ -265,13 +274,13 @@ def repeat_net(net: str, source: Mapping[str, Any]) -> str:
 def suggest(command: str, *, as_json: bool) -> None:
     """Print the command to try next on stderr."""
     if not as_json:
-        click.echo(f"next: {command}", err=True)
+        print_line(f"next: {command}")
 
 
 def leave(verdict: str, failures: Sequence[str] = ()) -> None:
     """Exit with the code of a verdict, or with 1 where a proof found a difference; print each in red on stderr."""
     for failure in failures:
-        click.secho(f"error: {failure}", fg="red", err=True)
+        click.secho(f"error: {escape_hidden(failure)}", fg="red", err=True)
     if failures:
         raise SystemExit(ERROR)
     if verdict == "does_not_fit":

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-from rich.console import Console
-
+from spear_deploy.util.console import PrintableConsole
 from spear_deploy.util.number_format import number
 
 LABELS = {"accuracy": "accuracy", "synops": "SynOps", "best": "best", "reward": "reward"}
@@ -25,7 +24,7 @@ class Display(AbstractContextManager["Display"]):
     """
 
     def __init__(self, *, quiet: bool = False, after_s: float = 0.0) -> None:
-        self.console = Console(stderr=True)
+        self.console = PrintableConsole(stderr=True)
         self.quiet, self.after_s = quiet, after_s
         self.stage = ""
         self.begin = time.monotonic()

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from spear_deploy.errors import ProfileError, did_you_mean
 from spear_deploy.hardware.fields import Contradiction, Fact, quote_value
 from spear_deploy.hardware.schema import HardwareProfile
+from spear_deploy.util.printable import escape_hidden, find_hidden
 
 SEE = "see hardware_profiles/README.md"
 
@@ -40,6 +41,9 @@ def validate_profile(data: Any, origin: str) -> HardwareProfile:
     Raises:
         ProfileError: it holds an impossible fact; names file and key.
     """
+    for key, text in find_hidden(data):
+        where = f"profile '{origin}', key '{escape_hidden(key)}'"
+        raise ProfileError(f"{where}: '{escape_hidden(text)}' holds characters that are not shown; remove them")
     try:
         return HardwareProfile.model_validate(data)
     except ValidationError as error:

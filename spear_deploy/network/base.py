@@ -15,6 +15,8 @@ from spear_deploy.util.number_format import format_shape
 Array: TypeAlias = NDArray[Any]
 Shape: TypeAlias = tuple[int, ...]
 Reset: TypeAlias = Literal["value", "subtract"]
+MAX_FLOAT = float(np.finfo(np.float32).max)
+"""Largest number of a network: ONNX, NIR and torch hold float32."""
 
 
 def freeze_array(value: Any, *, what: str, integer: bool | None = None) -> Array:
@@ -26,7 +28,7 @@ def freeze_array(value: Any, *, what: str, integer: bool | None = None) -> Array
         integer: whether they must be whole; they become int64.
 
     Raises:
-        GraphError: no numbers, NaN or infinite, or not whole.
+        GraphError: no numbers, NaN, infinite or beyond float32, or not whole.
     """
     is_frozen = isinstance(value, np.ndarray) and value.flags.owndata and not value.flags.writeable
     array = value if is_frozen else np.array(value)
@@ -34,6 +36,9 @@ def freeze_array(value: Any, *, what: str, integer: bool | None = None) -> Array
         raise GraphError(f"{what}: expected numbers, got {array.dtype}")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise GraphError(f"{what}: holds NaN or infinite values; retrain or repair the network")
+    if array.dtype == np.float64 and array.size and max(array.max(), -array.min()) > MAX_FLOAT:
+        largest = max(array.max(), -array.min())
+        raise GraphError(f"{what}: holds {largest:.3g}, beyond {MAX_FLOAT:.3g} of float32; retrain or repair the network")
     if integer and array.dtype.kind == "f":
         if not np.array_equal(array, np.round(array)):
             raise GraphError(f"{what}: expected whole numbers; quantise the network first")

@@ -26,6 +26,7 @@ from spear_deploy.report.folder import read_folder
 from spear_deploy.report.page import describe_deployment, render_deployment
 from spear_deploy.report.raster import NEURONS, STEPS, draw_rasters
 from spear_deploy.report.search_charts import draw_search, pareto_front
+from spear_deploy.util.printable import has_hidden
 from tests.support.deployments import deployed
 
 MAX_BYTES = 1_500_000
@@ -476,3 +477,9 @@ def test_the_plans_of_successive_halving_are_drawn_by_rung(folder):
     changed(folder, "search", lambda value: value.update(rungs=rungs[:1]))
     titles = [c["title"] for c in describe_deployment(read_folder(folder))["search"]["charts"]]
     assert "The best plans, fine-tuned for 20 batches" in titles
+
+
+def test_hidden_characters_of_the_files_are_escaped_on_the_page(folder):
+    changed(folder, "cores", lambda value: value.update(title="chip\x1b[2J\u202e"))
+    page = render_deployment(read_folder(folder))
+    assert r"chip\x1b[2J\u202e" in page and not has_hidden(page.replace("\n", "").replace("\t", ""))
