@@ -29,9 +29,8 @@ from spear_deploy.cli import (
     simulate,
     verify,
 )
-from spear_deploy.cli.options import ERROR
+from spear_deploy.cli.options import ERROR, print_line
 from spear_deploy.errors import SpearError
-from spear_deploy.util.printable import escape_hidden
 
 
 class _Group(click.Group):
@@ -52,7 +51,7 @@ class _Group(click.Group):
             _print_error(ctx, error, str(error))
             ctx.exit(error.exit_code)
         except KeyboardInterrupt as stop:
-            _print(f"interrupted; {stop}" if str(stop) else "interrupted")
+            print_line(f"interrupted; {stop}" if str(stop) else "interrupted")
             ctx.exit(last_guard.exit_code_of_stop())
         except BrokenPipeError:
             sys.stderr.close()
@@ -63,20 +62,15 @@ class _Group(click.Group):
             sentence = last_guard.describe(error)
             _print_error(ctx, error, sentence)
             if sentence.startswith(last_guard.FAULT):
-                _print(last_guard.report_line(error))
+                print_line(last_guard.report_line(error))
             ctx.exit(ERROR)
-
-
-def _print(line: str) -> None:
-    """Print a line on stderr; characters of names that would change the terminal are escaped."""
-    click.echo(escape_hidden(line, keep="\n"), err=True)
 
 
 def _print_error(ctx: click.Context, error: Exception, sentence: str) -> None:
     """Print an error as a sentence, with --debug after its traceback."""
     if ctx.params.get("debug"):
-        _print("".join(traceback.format_exception(error)).rstrip())
-    _print(f"error: {sentence}")
+        print_line("".join(traceback.format_exception(error)).rstrip())
+    print_line(f"error: {sentence}")
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
