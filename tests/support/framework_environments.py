@@ -24,7 +24,10 @@ HARNESSES = {
     "xylo": ["rockpool==3.1.0", "xylosim==0.1.3", "bitstruct==8.24.0"],
 }
 ALONE = {"spyx": ["spyx==1.0.0", "nir"]}
-MAPPERS = {"akida": ["akida==2.19.3", "numpy<2"]}
+MAPPERS = {
+    "akida": ["akida==2.19.3", "numpy<2"],
+    "loihi": ["nengo-loihi==1.1.0", "nengo==3.2.0", "numpy<1.24", "scipy<1.11", "setuptools<70"],
+}
 VERSIONS = {
     "snntorch": "snnTorch 1.0.0",
     "spikingjelly": "SpikingJelly 2.0.0",
@@ -56,19 +59,24 @@ def written_by(framework: str, folder: Path) -> list[dict]:
 def install(framework: str, folder: Path) -> tuple[Path, dict[str, str]]:
     """Install a framework into a folder; return the Python that has it, and the environment to start it with.
 
+    `SPEAR_TEST_ENVIRONMENTS` names a folder in which environments stay, to be used again.
+
     Raises:
         NotInstalled: no network, or no build for this machine.
     """
     uv = which("uv") or str(Path(sys.executable).with_name("uv"))
-    python, packages = Path(sys.executable), folder / "packages"
-    alone = ALONE | MAPPERS
+    kept = os.environ.get("SPEAR_TEST_ENVIRONMENTS")
+    packages = Path(kept, framework) if kept else folder / "packages"
+    python, alone, mark = Path(sys.executable), ALONE | MAPPERS, packages / "is_complete"
     if framework in alone:
-        _install(uv, "venv", "-q", "--python", sys.executable, packages)
         python = packages / "bin/python"
-        _install(uv, "pip", "install", "-q", "--python", python, *alone[framework])
-    elif (BESIDE | HARNESSES)[framework]:
-        beside = (BESIDE | HARNESSES)[framework]
+        if not mark.exists():
+            _install(uv, "venv", "-q", "--clear", "--python", sys.executable, packages)
+            _install(uv, "pip", "install", "-q", "--python", python, *alone[framework])
+            mark.touch()
+    elif (beside := (BESIDE | HARNESSES)[framework]) and not mark.exists():
         _install(uv, "pip", "install", "-q", "--python", python, "--target", packages, "--no-deps", *beside)
+        mark.touch()
     return python, {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "" if framework in alone else str(packages)}
 
 

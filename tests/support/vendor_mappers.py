@@ -1,10 +1,11 @@
 """Verdicts of the makers' own compilers on described networks; runs in an environment that has them.
 
-    python vendor_mappers.py speck|xylo_audio2|xylo_audio3|xylo_imu|akida NETWORKS.json ANSWERS.json
+    python vendor_mappers.py speck|xylo_audio2|xylo_audio3|xylo_imu|akida|loihi1 NETWORKS.json ANSWERS.json
 
 A network is `{"input": [...], "layers": [...]}`; an answer `{"fits": bool, "why": text, "by": "mapper" | "documents"}`, for Speck
-with `memory`, sinabs' words of kernels, neurons and biases by layer. What the mapper does not look at, and the maker's documents
-limit, is checked on the configuration that the mapper returns, by numbers written here anew.
+with `memory`, sinabs' words of kernels, neurons and biases by layer, for Loihi with `cores`, nengo-loihi's neurons, axons in and
+out and bits of synapses by core. What the mapper does not look at, and the maker's documents limit, is checked on the
+configuration that the mapper returns, by numbers written here anew.
 """
 
 from __future__ import annotations
@@ -162,14 +163,59 @@ def akida_1000(network: dict) -> dict:
     return {"fits": True, "why": "", "by": "mapper"}
 
 
+# ---------------------------------------------------------------------------------------------------------------- Loihi
+
+
+def loihi_1(network: dict) -> dict:
+    """Build with nengo-loihi, which splits layers and validates each core, and allocate the cores of one chip.
+
+    The input is neurons off the chip. Weights are random: nengo-loihi stores equal ones once.
+    """
+    import nengo
+    import nengo_loihi
+    import numpy as np
+    from nengo_loihi.hardware.allocators import Greedy
+    from nengo_loihi.hardware.validate import validate_board
+
+    rng, shape = np.random.default_rng(0), tuple(network["input"])
+
+    def ensemble(size: int, neuron: object) -> object:
+        return nengo.Ensemble(size, 1, neuron_type=neuron, gain=np.ones(size), bias=np.zeros(size))
+
+    with nengo.Network(seed=0) as net:
+        nengo_loihi.add_params(net)
+        before = ensemble(int(np.prod(shape)), nengo.SpikingRectifiedLinear())
+        net.config[before].on_chip = False
+        for layer in network["layers"]:
+            if layer["kind"] == "conv":
+                transform = nengo.Convolution(
+                    layer["out"], shape, kernel_size=(layer["kernel"],) * 2, strides=(layer["stride"],) * 2, padding="valid",
+                    channels_last=False,
+                )  # fmt: skip
+                shape = transform.output_shape.shape
+            else:
+                shape = (layer["out"],)
+                transform = rng.normal(size=(layer["out"], before.n_neurons))
+            after = ensemble(int(np.prod(shape)), nengo_loihi.neurons.LoihiSpikingRectifiedLinear())
+            nengo.Connection(before.neurons, after.neurons, transform=transform, synapse=None)
+            if layer.get("loop"):
+                nengo.Connection(after.neurons, after.neurons, transform=rng.normal(size=(layer["out"],) * 2), synapse=None)
+            before = after
+    with nengo_loihi.Simulator(net, target="sim", progress_bar=False) as simulator:
+        blocks = list(simulator.model.blocks)
+        validate_board(Greedy()(simulator.model, 1))
+    cores = [[int(used) for used, _ in block.utilization().values()] for block in blocks]
+    return {"fits": True, "why": "", "by": "mapper", "cores": cores}
+
+
 def main() -> None:
     """Answer all networks."""
     chip, networks, answers = sys.argv[1:]
-    if chip != "akida":
+    if chip not in ("akida", "loihi1"):
         import samna_stand_in
 
         samna_stand_in.install()
-    mapper = {"speck": speck, "akida": akida_1000}.get(chip) or (lambda network: xylo(network, chip))
+    mapper = {"speck": speck, "akida": akida_1000, "loihi1": loihi_1}.get(chip) or (lambda network: xylo(network, chip))
     result = []
     for network in json.loads(Path(networks).read_text()):
         try:

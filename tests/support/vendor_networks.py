@@ -1,4 +1,4 @@
-"""Described networks at the limits of Speck, Xylo and Akida, random and by hand, and the same as `SNNGraph`."""
+"""Described networks at the limits of Speck, Xylo, Akida and Loihi, random and by hand, and the same as `SNNGraph`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,25 @@ from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
 
 Described = dict[str, Any]
 MAX_MAP, MAX_WEIGHTS = 150_000, 1_000_000
+MAX_LOIHI_WEIGHTS = 250_000
 """Sizes above which a random network is drawn anew: they take the compilers minutes."""
 
 
 def draw(chip: str, count: int) -> list[Described]:
     """Return networks for a chip: those made by hand, then random ones."""
     family = chip.split("_")[0]
-    by_hand = {"speck": speck_by_hand, "xylo": lambda: xylo_by_hand(chip), "akida": akida_by_hand}[family]()
-    random = {"speck": random_speck, "xylo": lambda rng: random_xylo(rng, chip), "akida": random_akida}[family]
+    by_hand = {
+        "speck": speck_by_hand,
+        "xylo": lambda: xylo_by_hand(chip),
+        "akida": akida_by_hand,
+        "loihi1": loihi_by_hand,
+    }[family]()
+    random = {
+        "speck": random_speck,
+        "xylo": lambda rng: random_xylo(rng, chip),
+        "akida": random_akida,
+        "loihi1": random_loihi,
+    }[family]
     return [*by_hand, *(random(np.random.default_rng(seed)) for seed in range(count - len(by_hand)))]
 
 
@@ -188,6 +199,55 @@ def random_akida(rng: np.random.Generator) -> Described:
     return {"input": [int(rng.choice([1, 2, 8])), side, side], "layers": layers}
 
 
+# ---------------------------------------------------------------------------------------------------------------- Loihi
+
+
+def loop(out: int) -> Described:
+    return {"kind": "dense", "out": out, "bias": False, "loop": True}
+
+
+def loihi_by_hand() -> list[Described]:
+    """Return a network on each side of each limit of Loihi 1: neurons, axons and words of a core, and cores."""
+    networks = [{"input": [4], "layers": [dense(out), dense(2)]} for out in (1023, 1024, 1025, 2048, 2049, 4096, 4097)]
+    networks += [{"input": [inputs], "layers": [dense(out)]} for inputs in (4095, 4096, 4097, 8192) for out in (1, 2)]
+    networks += [{"input": [inputs], "layers": [dense(64)]} for inputs in (1820, 1821, 1822)]  # lists of nine words
+    networks += [{"input": [inputs], "layers": [loop(out)]} for inputs, out in ((4032, 64), (4033, 64), (1756, 64), (1757, 64))]
+    networks += [{"input": [2], "layers": [dense(2)] * count} for count in (1, 127, 128, 129)]
+    networks += [{"input": [2], "layers": [dense(1025), *[dense(1)] * count]} for count in (125, 126, 127, 128)]
+    networks += [{"input": [2], "layers": [dense(1024 * count), dense(2)]} for count in (1, 2, 3, 4)]
+    networks += [{"input": [2, 8, 8], "layers": [conv(4, kernel=k, padding=0), dense(3)]} for k in (1, 3, 5, 8)]
+    networks += [{"input": [1, side, side], "layers": [conv(1, padding=0), dense(2)]} for side in (16, 17, 18)]
+    networks += [{"input": [2, 10, 10], "layers": [conv(8, padding=0), conv(4, padding=0), dense(5)]}]
+    networks += [{"input": [2, 9, 9], "layers": [conv(4, stride=s, padding=0), conv(4, padding=0), dense(5)]} for s in (2, 3)]
+    return networks
+
+
+def random_loihi(rng: np.random.Generator) -> Described:
+    """Return dense layers, some of which feed themselves, behind convolutions or not; sizes near the limits of a core."""
+    while True:
+        network: Described = {"input": [int(rng.choice([2, 16, 60, 300, 4096, 4097, 4100, 5000]))], "layers": []}
+        size, weights, parts = network["input"][0], 0, int(rng.integers(1, 5))
+        if rng.random() < 0.3:
+            side = int(rng.integers(5, 17))
+            shape = [int(rng.choice([1, 2, 3])), side, side]
+            network["input"] = list(shape)
+            for _ in range(int(rng.integers(1, 3))):
+                layer = conv(int(rng.choice([1, 4, 8])), int(rng.choice([1, 3, 5])), int(rng.choice([1, 1, 2])), 0)
+                left = (shape[1] - layer["kernel"]) // layer["stride"] + 1
+                if left >= 1 and layer["out"] * left**2 <= 1024:
+                    network["layers"].append(layer)
+                    shape = [layer["out"], left, left]
+            size, parts = int(np.prod(shape)), int(rng.integers(1, 3))
+        for _ in range(parts):
+            out = int(rng.choice([1, 10, 63, 64, 65, 512, 1023, 1024, 1025, 2049]))
+            is_loop = rng.random() < 0.2 and out <= 512
+            network["layers"].append(loop(out) if is_loop else dense(out))
+            weights += out * (size + out * is_loop)
+            size = out
+        if weights <= MAX_LOIHI_WEIGHTS:
+            return network
+
+
 # --------------------------------------------------------------------------------------------------------------- graphs
 
 
@@ -195,6 +255,8 @@ def build_graph(chip: str, network: Described) -> SNNGraph:
     """Return a described network."""
     if chip.startswith("xylo"):
         return _build_recurrent(network)
+    if chip == "loihi1":
+        return _build_for_loihi(network)
     shape = tuple(network["input"])
     layers: list[Layer] = []
     for n, described in enumerate(network["layers"]):
@@ -220,6 +282,29 @@ def build_graph(chip: str, network: Described) -> SNNGraph:
         for layer in layers[-2:] if kind == "dense" else layers[-1:]:
             shape = layer.output_shape(shape)
     return chain(layers, input_shape=tuple(network["input"]))
+
+
+def _build_for_loihi(network: Described) -> SNNGraph:
+    shape, before = tuple(network["input"]), INPUT
+    layers, edges = [], []
+    for n, described in enumerate(network["layers"]):
+        name, out, side = f"l{n}", described["out"], described.get("kernel")
+        if described["kind"] == "conv":
+            stride = (described["stride"],) * 2
+            synapse: Any = Conv2d(weight=np.ones((out, shape[0], side, side), np.float32), stride=stride)
+        else:
+            if len(shape) == 3:
+                layers.append(Layer(name=f"flat_{name}", synapse=Flatten()))
+                edges.append(Edge(source=before, target=f"flat_{name}"))
+                before, shape = f"flat_{name}", (int(np.prod(shape)),)
+            synapse = Dense(weight=np.ones((out, shape[0]), np.float32))
+        layers += [Layer(name=f"into_{name}", synapse=synapse), Layer(name=name, neuron=IF())]
+        edges += [Edge(source=before, target=f"into_{name}"), Edge(source=f"into_{name}", target=name)]
+        if described.get("loop"):
+            layers.append(Layer(name=f"back_{name}", synapse=Dense(weight=np.ones((out, out), np.float32))))
+            edges += [Edge(source=name, target=f"back_{name}", delay=1), Edge(source=f"back_{name}", target=name)]
+        before, shape = name, layers[-1 - bool(described.get("loop")) - 1].output_shape(shape)
+    return SNNGraph(layers=tuple(layers), edges=tuple(edges), input_shape=tuple(network["input"]), output=before)
 
 
 def _build_recurrent(network: Described) -> SNNGraph:
