@@ -2,7 +2,7 @@
 
 >>> import spear_deploy as sd
 >>> sorted(sd.__all__)[:3]
-['SNNGraph', 'check', 'compare']
+['SNNGraph', 'adapt', 'check']
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spear_deploy.network.graph import SNNGraph as SNNGraph
+    from spear_deploy.pipeline.adapt import adapt as adapt
     from spear_deploy.pipeline.api import check as check
     from spear_deploy.pipeline.api import compare as compare
     from spear_deploy.pipeline.api import count as count
@@ -27,13 +28,16 @@ if TYPE_CHECKING:
 _PLACES = {
     "SNNGraph": "network.graph",
     **dict.fromkeys(("check", "compare", "count", "export", "load", "rank", "simulate"), "pipeline.api"),
+    "adapt": "pipeline.adapt",
     "demo": "pipeline.demo",
     "deploy": "pipeline.deploy",
     "prune": "pipeline.prune",
     "verify": "pipeline.verify",
 }
 
-__all__ = ["SNNGraph", "check", "compare", "count", "demo", "deploy", "export", "load", "prune", "rank", "simulate", "verify"]
+__all__ = [
+    "SNNGraph", "adapt", "check", "compare", "count", "demo", "deploy", "export", "load", "prune", "rank", "simulate", "verify",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

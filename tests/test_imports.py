@@ -16,7 +16,7 @@ ROOT = Path(spear_deploy.__file__).parent
 
 ORDER = (
     "errors", "util", "network", "hardware", "simulator", "data", "norse", "frameworks", "quantize", "placement", "budget",
-    "training", "interchange", "pruning", "lava", "report", "pipeline", "cli",
+    "training", "adaptation", "interchange", "pruning", "lava", "report", "pipeline", "cli",
 )  # fmt: skip
 """The folders from bottom to top: each imports from those before it, at the top of a module and inside its functions."""
 RANK = {name: rank for rank, name in enumerate(ORDER)}
@@ -83,7 +83,7 @@ def test_heavy_packages_are_imported_where_they_are_used(path):
         assert not [name for name in imported(path, top_only=True) if name.split(".")[0] in HEAVY]
 
 
-def test_the_root_holds_17_folders_and_the_errors():
+def test_the_root_holds_18_folders_and_the_errors():
     entries = {path.name for path in ROOT.iterdir() if not path.name.startswith("__pycache__")}
     assert entries == {*(name for name in ORDER if name != "errors"), "errors.py", "__init__.py", "py.typed"}
 
@@ -116,10 +116,10 @@ def test_light_commands_import_nothing_heavy(command):
 
 def test_public_names():
     assert spear_deploy.__all__ == [
-        "SNNGraph", "check", "compare", "count", "demo", "deploy", "export", "load", "prune", "rank", "simulate",
+        "SNNGraph", "adapt", "check", "compare", "count", "demo", "deploy", "export", "load", "prune", "rank", "simulate",
         "verify",
     ]  # fmt: skip
     for name in spear_deploy.__all__:
         assert callable(getattr(spear_deploy, name))
-    with pytest.raises(AttributeError, match="has no attribute 'prun'; it has SNNGraph, check"):
+    with pytest.raises(AttributeError, match="has no attribute 'prun'; it has SNNGraph, adapt"):
         _ = spear_deploy.prun

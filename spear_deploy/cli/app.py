@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from spear_deploy.cli import (
+    adapt,
     check,
     compare,
     completion_command,
@@ -88,7 +89,7 @@ def main(debug: bool) -> None:
 
 
 for command in (
-    demo.demo, deploy.deploy, profiles.profiles, check.check, rank.rank, count.count, prune.prune, simulate.simulate,
+    demo.demo, deploy.deploy, profiles.profiles, check.check, rank.rank, count.count, adapt.adapt, prune.prune, simulate.simulate,
     compare.compare, export.export, report.report, verify.verify, completion_command.completion,
 ):  # fmt: skip
     main.add_command(command)

@@ -340,6 +340,8 @@ class NeuronFormat(Block):
     bias_bits: Limit = Limit.key("bit", "width of a bias before its exponent, sign included (`LoihiLIF`)")
     synaptic_states: Integer = Integer.key("state", "synaptic currents that a neuron has")
     tau_above_steps: Number = Number.key("step", "what a time constant must be longer than")
+    tau_powers_of_two: Flag = Flag.key("flag", "whether a time constant is a power of two of steps, a shift of the state")
+    tau_max_steps: Limit = Limit.key("step", "longest time constant")
     current_of_none: Integer = Integer.key(
         "dash", "shift of the current that a neuron without one gets, where every neuron has a current"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -49,6 +49,8 @@ class Recipe:
         dual: dual variable of the penalty at the start.
         interruptible: Ctrl-C ends learning and returns the best epoch so far, instead of being passed on.
         keeps_zeros: weights that are zero at the start stay zero; otherwise they learn as all others do.
+        keeps_signs: names of layers of which each source keeps one sign, that of the larger sum of its weights at the start; a
+            weight that would get the other sign stays 0 for that batch.
         device: of torch.
     """
 
@@ -65,6 +67,7 @@ class Recipe:
     dual: float = 0.0
     interruptible: bool = False
     keeps_zeros: bool = False
+    keeps_signs: tuple[str, ...] = ()
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -238,6 +241,7 @@ class _Trainer:
         self.labels = torch.from_numpy(np.array(dataset.train.y)).to(device)
         self.hints = None if hints is None else torch.from_numpy(np.array(hints, np.float32)).to(device)
         self.zeros = _find_zero_weights(self.network) if recipe.keeps_zeros else []
+        self.signs = [_find_signs(self.network, name) for name in recipe.keeps_signs]
         self.best = _BestEpoch(graph)
         self.history: list[dict[str, float]] = []
         self.last: QuickEvaluation | None = None
@@ -302,6 +306,8 @@ class _Trainer:
             with torch.no_grad():
                 for weight, zero in self.zeros:
                     weight.masked_fill_(zero, 0.0)
+                for weight, sign in self.signs:
+                    weight.masked_fill_(weight * sign < 0, 0.0)
             self.steps_done += 1
             entropies.append(float(entropy.detach()))
         return float(np.mean(entropies)) if entropies else 0.0
@@ -312,6 +318,13 @@ def _find_zero_weights(network: NorseNetwork) -> list[tuple[torch.Tensor, torch.
     weights = (getattr(network.module_of(layer.name).synapse, "weight", None) for layer in network.graph.layers)
     pairs = [(weight, weight.detach() == 0) for weight in weights if weight is not None]
     return [(weight, zero) for weight, zero in pairs if bool(zero.any())]
+
+
+def _find_signs(network: NorseNetwork, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the weights of a layer, (O, I, *kernel), and the sign of the larger sum of each source, (1, I, *1)."""
+    weight: Any = network.module_of(name).synapse.weight  # type: ignore[union-attr]
+    total = weight.detach().sum(dim=(0, *range(2, weight.ndim)), keepdim=True)
+    return weight, 1.0 - 2.0 * (total < 0)
 
 
 @dataclass

@@ -1,0 +1,126 @@
+"""Kernels, groups and dilation of convolutions in the sizes that a chip has, exactly.
+
+Zeros around a kernel, between its taps and between its groups change no sum. With a zeros in front and b behind, the padding
+grows by a, so that each window begins at the same position; the last window still has to fit, which decides whether a may differ
+from b.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from spear_deploy.adaptation.replacement import Replacement
+from spear_deploy.budget.unsupported import check_geometry
+from spear_deploy.hardware.schema import HardwareProfile
+from spear_deploy.network import CONVS, Conv2d, Layer, Scale, Shape
+from spear_deploy.network.graph import SNNGraph
+from spear_deploy.util.number_format import format_shape
+
+MAX_ZEROS = 4
+"""Zeros that may be added at one end of a kernel."""
+
+
+def find_kernels(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replacement]:
+    """Yield the convolutions whose kernel, groups or dilation the chip lacks and zeros bring to a size that it has."""
+    for layer in graph.layers:
+        shapes = graph.input_shape_of(layer.name), graph.shape_of(layer.name)
+        synapse = layer.synapse
+        if isinstance(synapse, Scale) and len(shapes[0]) == 3:
+            synapse = _as_pointwise(synapse, shapes[0][0])
+        if not isinstance(synapse, CONVS) or not any(check_geometry(layer, *shapes, profile)):
+            continue
+        fitted = fit_kernel(synapse, *shapes, profile)
+        if fitted is not None and fitted is not layer.synapse:
+            yield Replacement(
+                layers=(layer.name,),
+                what=_describe(layer.synapse),
+                by=f"{_describe(fitted)}, filled with zeros",
+                kind="exact",
+                topic="kernel",
+                rewrite=lambda g, name=layer.name, new=fitted: g.with_layers(  # type: ignore[misc]
+                    {name: replace(g[name], synapse=new)}
+                ),
+            )
+
+
+def fit_kernel(synapse: Any, before: Shape, after: Shape, profile: HardwareProfile) -> Any:
+    """Return the smallest convolution with the same sums that the chip has, or None.
+
+    Args:
+        synapse: a convolution.
+        before, after: shapes of its input and output.
+        profile: the chip.
+    """
+    for spread in (synapse, spread_taps(synapse), join_groups(synapse), join_groups(spread_taps(synapse))):
+        if _is_possible(spread, before, after, profile):
+            return spread
+    wide = join_groups(spread_taps(synapse))
+    ends = [(front, behind) for front in range(MAX_ZEROS + 1) for behind in range(MAX_ZEROS + 1)]
+    axes = [[pair for pair in ends if _keeps_outputs(wide, axis, pair, before, after)] for axis in range(wide.weight.ndim - 2)]
+    for zeros in sorted(product(*axes), key=lambda pairs: sum(map(sum, pairs))):
+        padded = replace(
+            wide,
+            weight=np.pad(wide.weight, ((0, 0), (0, 0), *zeros)),
+            padding=tuple(p + front for p, (front, _) in zip(wide.padding, zeros, strict=True)),
+        )
+        if _is_possible(padded, before, after, profile):
+            return padded
+    return None
+
+
+def spread_taps(synapse: Any) -> Any:
+    """Return a convolution without dilation: zeros lie between its taps."""
+    if max(synapse.dilation) == 1:
+        return synapse
+    sizes = [d * (k - 1) + 1 for d, k in zip(synapse.dilation, synapse.weight.shape[2:], strict=True)]
+    weight = np.zeros((*synapse.weight.shape[:2], *sizes), synapse.weight.dtype)
+    taps = tuple(slice(None, None, d) for d in synapse.dilation)
+    weight[(slice(None), slice(None)) + taps] = synapse.weight  # noqa: RUF005
+    return replace(synapse, weight=weight, dilation=(1,) * len(sizes))
+
+
+def join_groups(synapse: Any) -> Any:
+    """Return a convolution without groups: zeros lie between channels of different groups."""
+    groups = synapse.groups
+    if groups == 1:
+        return synapse
+    outputs, inputs = synapse.weight.shape[0] // groups, synapse.weight.shape[1]
+    weight = np.zeros((synapse.weight.shape[0], inputs * groups, *synapse.weight.shape[2:]), synapse.weight.dtype)
+    for g in range(groups):
+        rows = slice(g * outputs, (g + 1) * outputs)
+        weight[rows, g * inputs : (g + 1) * inputs] = synapse.weight[rows]
+    return replace(synapse, weight=weight, groups=1)
+
+
+def _as_pointwise(synapse: Scale, channels: int) -> Any:
+    """Return one weight per channel as a depthwise convolution of one position, or the synapse where positions differ."""
+    parts = [synapse.weight, *([] if synapse.bias is None else [synapse.bias])]
+    if any((part.ndim > 2 and max(part.shape[-2:]) > 1) or (part.ndim in (1, 2) and part.size > 1) for part in parts):
+        return synapse
+    weight, bias = (None if p is None else np.broadcast_to(p, (channels, 1, 1)).copy() for p in (synapse.weight, synapse.bias))
+    assert weight is not None
+    return Conv2d(weight=weight[:, None], bias=None if bias is None else bias.reshape(-1), groups=channels)
+
+
+def _keeps_outputs(synapse: Any, axis: int, zeros: tuple[int, int], before: Shape, after: Shape) -> bool:
+    """Return whether an axis keeps its outputs with zeros in front of and behind the kernel."""
+    front, behind = zeros
+    size = before[1 + axis] + 2 * (synapse.padding[axis] + front) - (synapse.weight.shape[2 + axis] + front + behind)
+    return size >= 0 and size // synapse.stride[axis] + 1 == after[1 + axis]
+
+
+def _is_possible(synapse: Any, before: Shape, after: Shape, profile: HardwareProfile) -> bool:
+    return not any(check_geometry(Layer(name="layer", synapse=synapse), before, after, profile))
+
+
+def _describe(synapse: Any) -> str:
+    name = type(synapse).__name__
+    if not isinstance(synapse, CONVS):
+        return name
+    extra = [f"{what} {n}" for what, n in (("groups", synapse.groups), ("dilation", max(synapse.dilation))) if n > 1]
+    return " with ".join([name, ", ".join([f"kernel {format_shape(synapse.weight.shape[2:])}", *extra])])

@@ -1,0 +1,33 @@
+"""What a chip would need for a network that nothing can stand in for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from spear_deploy.adaptation.neurons import INSTEAD
+from spear_deploy.budget.report import BudgetReport
+from spear_deploy.hardware.schema import HardwareProfile
+from spear_deploy.network.graph import SNNGraph
+
+NEEDS = {
+    "recurrent": "spikes that return to a layer they have passed",
+    "weight_sign": "a sign for each synapse",
+    "reset": "another reset",
+    "time_constant": "shorter time constants",
+    "delay": "longer delays",
+}
+"""By resource of `check`, what would help."""
+
+
+def list_needs(report: BudgetReport, graph: SNNGraph, profile: HardwareProfile) -> Iterator[str]:
+    """Yield a sentence for each part that the chip lacks: what it is, what the chip has, what it would need."""
+    for finding in report.unsupported:
+        need = NEEDS.get(finding.resource)
+        if finding.resource == "neuron_model":
+            neuron = graph[finding.layer].neuron
+            models = [type(neuron).__name__, *(model.__name__ for model in INSTEAD.get(type(neuron), ()))]
+            need = " or ".join(models)
+        elif finding.resource == "layer_kind":
+            need = f"{finding.what}, or Dense with room for its weights written out"
+        why = finding.why.split("; ")[0]
+        yield f"layer '{finding.layer}': {finding.what}; {why}" + (f", it would need {need}" if need else "")

@@ -1,0 +1,204 @@
+"""Plans of adaptation: which replacement is taken where there are several, exact ones first.
+
+    network ─► exact and bounded replacements ─► learnt ones ─► what is still lacking
+    alternatives (a pool folded, or a stride before or behind it; a source twice, or one sign) make one plan each
+
+Plans are ranked under all limits of the chip: those that lack nothing first, then those that fit, then by how far they exceed the
+limits, then by how much has to be learnt. Plans that are equal in all that are told apart by a short training (`learn`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any, TypeAlias, get_args
+
+from spear_deploy.adaptation.pools import find_pools
+from spear_deploy.adaptation.replacement import Kind, Replacement
+from spear_deploy.adaptation.table import find_replacements
+from spear_deploy.budget.check import check
+from spear_deploy.budget.report import BudgetReport
+from spear_deploy.errors import SpearError, UnsupportedError
+from spear_deploy.hardware.schema import HardwareProfile
+from spear_deploy.network.graph import SNNGraph, merge_parts
+
+MAX_REWRITES = 200
+"""Replacements of one network; each removes what it was for, so that no network comes near."""
+MAX_PLANS = 8
+"""Plans that are compared."""
+
+KINDS = get_args(Kind)
+Options: TypeAlias = Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A replacement that was made.
+
+    Attributes:
+        replacement: see there.
+        graph: the network after it.
+        neurons: that it added; below 0 where it removed some.
+    """
+
+    replacement: Replacement
+    graph: SNNGraph
+    neurons: int
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Return a row a layer as plain data."""
+        return self.replacement.to_rows(self.neurons)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A network adapted to a chip, before anything is learnt.
+
+    Attributes:
+        steps: replacements in order.
+        graph: the network after all of them.
+        report: its check against the chip.
+        options: alternatives that were chosen, by topic.
+        failed: replacements that could not be made, each with the reason in a sentence.
+    """
+
+    steps: tuple[Step, ...]
+    graph: SNNGraph
+    report: BudgetReport
+    options: Options = field(default_factory=dict)
+    failed: tuple[str, ...] = ()
+
+    @property
+    def learnt(self) -> tuple[Step, ...]:
+        """The steps whose replacement has to be learnt."""
+        return tuple(step for step in self.steps if step.replacement.kind == "learnt")
+
+    @property
+    def exact(self) -> SNNGraph:
+        """The network after the replacements that need no learning, which come first."""
+        kept = [step for step in self.steps if step.replacement.kind != "learnt"]
+        return kept[-1].graph if kept and kept == list(self.steps[: len(kept)]) else self.graph
+
+    @property
+    def lacking(self) -> list[str]:
+        """What the chip has no counterpart for, a sentence each."""
+        return [f"layer '{row.layer}': {row.what}; {row.why}" for row in self.report.unsupported]
+
+    @property
+    def excess(self) -> float:
+        """Used part of the resource that is furthest over its limit; 1 where all fit."""
+        shares = [(row.used or 0) / row.limit for row in self.report.rows if row.status == "over" and row.limit]
+        return max([1.0, *shares])
+
+    @property
+    def rank(self) -> tuple[float, ...]:
+        """The better plan first: nothing lacking, within all limits, little learnt, little excess."""
+        learnt = {step.replacement.topic for step in self.learnt}
+        return (len(self.lacking), self.report.verdict == "does_not_fit", round(self.excess, 6), len(learnt))
+
+
+def make_plans(graph: SNNGraph, profile: HardwareProfile, *, chips: int = 1, learns: bool = True) -> list[Plan]:
+    """Return the plans for a network and a chip, the best first; one without steps where nothing is to replace.
+
+    Args:
+        graph: a floating-point network.
+        profile: the chip.
+        chips: how many there are.
+        learns: whether replacements may be learnt; else those that need it are left out, and the chip lacks what they were for.
+
+    Raises:
+        UnsupportedError: an integer network.
+    """
+    if graph.is_integer:
+        raise UnsupportedError("an integer network is of one chip already; give the floating-point network that it was made of")
+    plans: dict[str, Plan] = {}
+    tried: set[tuple[tuple[str, str], ...]] = set()
+    waiting: list[dict[str, str]] = [{}]
+    while waiting and len(plans) < MAX_PLANS:
+        options = waiting.pop(0)
+        if (key := tuple(sorted(options.items()))) in tried:
+            continue
+        tried.add(key)
+        plan, seen = follow(graph, profile, options, chips=chips, learns=learns)
+        plans.setdefault(str(plan.graph), plan)
+        names = sorted(seen)
+        waiting += [dict(zip(names, choice, strict=True)) for choice in product(*(sorted(seen[name]) for name in names))]
+    return sorted(plans.values(), key=lambda plan: plan.rank)
+
+
+def follow(
+    graph: SNNGraph,
+    profile: HardwareProfile,
+    options: Options,
+    *,
+    chips: int = 1,
+    learns: bool = True,
+    defers: bool = False,
+) -> tuple[Plan, dict[str, set[str]]]:
+    """Return the plan that takes these options, and all options that were met on the way, by topic.
+
+    Args:
+        graph, profile, chips, learns: those of `make_plans`.
+        options: by topic, the alternative that is taken where it is offered.
+        defers: leave out the exact replacements that come after learning: a convolution learns better than the dense weights
+            that it is written out as, and a neuron better than its two copies.
+    """
+    given = graph = merge_parts(graph)
+    steps: list[Step] = []
+    failed: dict[str, None] = {}
+    seen: dict[str, set[str]] = {}
+    for _ in range(MAX_REWRITES):
+        offers = [offer for offer in _list_offers(graph, profile, options) if learns or offer.kind != "learnt"]
+        for offer in offers:
+            if offer.option:
+                seen.setdefault(offer.topic, set()).add(offer.option)
+        step = _take_first([offer for offer in _order(offers, options) if not (defers and is_deferred(offer))], graph, failed)
+        if step is None:
+            break
+        steps.append(step)
+        graph = step.graph
+    plan = Plan(steps=tuple(steps), graph=graph, report=check(graph, profile, chips=chips), options=options, failed=tuple(failed))
+    if not options and learns and any(row.status == "over" and row.limit for row in plan.report.rows):
+        for offer in find_pools(given, profile, all_pools=True):
+            seen.setdefault(offer.topic, set()).add(offer.option)
+    return plan, seen
+
+
+def is_deferred(offer: Replacement) -> bool:
+    """Return whether a replacement comes after learning."""
+    return offer.kind == "exact" and offer.topic in ("map", "sign")
+
+
+def _take_first(offers: Iterable[Replacement], graph: SNNGraph, failed: dict[str, None]) -> Step | None:
+    """Make the first replacement that can be made; those before it are added to `failed`."""
+    for offer in offers:
+        try:
+            changed = offer.rewrite(graph)
+        except SpearError as error:  # a rewrite beyond a limit of its own: the next alternative is taken
+            failed[f"{offer.what} by {offer.by}: {error}"] = None
+            continue
+        return Step(replacement=offer, graph=changed, neurons=changed.neurons - graph.neurons)
+    return None
+
+
+def _list_offers(graph: SNNGraph, profile: HardwareProfile, options: Options) -> list[Replacement]:
+    offers = list(find_replacements(graph, profile))
+    if options.get("pool", "").startswith("stride"):
+        offers += find_pools(graph, profile, all_pools=True)
+    return offers
+
+
+def _order(offers: Iterable[Replacement], options: Options) -> list[Replacement]:
+    """Return offers in the order in which they are tried: exact and bounded ones, then learnt ones; signs after all others.
+
+    An alternative that was not chosen comes behind the others of its topic: it is taken where the chosen one is not offered.
+    """
+
+    def place(offer: Replacement) -> tuple[int, int]:
+        is_chosen = bool(offer.option) and options.get(offer.topic) == offer.option
+        is_other = bool(offer.option) and options.get(offer.topic, offer.option) != offer.option
+        first = offer.topic == "pool" and is_chosen  # a stride has to be taken before a convolution is written out
+        return (0 if first else 2 if offer.topic == "sign" else 1, 3 * is_other + KINDS.index(offer.kind))
+
+    return sorted(offers, key=place)

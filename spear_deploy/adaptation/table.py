@@ -1,0 +1,28 @@
+"""Table of replacements: what a network has and its chip lacks, by what the chip has.
+
+A rule is a function of the network and the profile. It reads the chip from the profile alone, so that a new chip needs a new
+profile and no new rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from spear_deploy.adaptation.kernels import find_kernels
+from spear_deploy.adaptation.maps import find_maps
+from spear_deploy.adaptation.neurons import find_models, find_resets, find_time_constants
+from spear_deploy.adaptation.pools import find_pools
+from spear_deploy.adaptation.replacement import Replacement
+from spear_deploy.adaptation.signs import find_signs
+from spear_deploy.hardware.schema import HardwareProfile
+from spear_deploy.network.graph import SNNGraph
+
+Rule = Callable[[SNNGraph, HardwareProfile], Iterator[Replacement]]
+RULES: tuple[Rule, ...] = (find_pools, find_kernels, find_maps, find_models, find_resets, find_time_constants, find_signs)
+"""In the order in which they apply: connections before neurons, signs last, since all before them may change weights."""
+
+
+def find_replacements(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replacement]:
+    """Yield the replacements of a floating-point network for a chip, rule by rule."""
+    for rule in RULES:
+        yield from rule(graph, profile)

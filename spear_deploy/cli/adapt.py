@@ -1,0 +1,103 @@
+"""The command `adapt`."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from spear_deploy.cli import completion
+from spear_deploy.cli.options import (
+    Command,
+    as_json,
+    chip,
+    data_options,
+    display,
+    emit,
+    leave,
+    load_net,
+    network_options,
+    overrides,
+    quiet,
+    seed,
+    suggest,
+)
+
+
+@click.command(cls=Command, short_help="Replace what the chip lacks, and learn it again.")
+@click.argument("net", shell_complete=completion.complete_nets)
+@chip
+@click.option(
+    "--data", metavar="DATA", shell_complete=completion.complete_data,
+    help="Training, validation and test data; without it only what needs no learning is replaced.",
+)  # fmt: skip
+@click.option("--epochs", type=click.IntRange(min=1), help="Epochs of fine-tuning.  [default: 12]")
+@click.option("--keep-widths", is_flag=True, help="Never make layers narrower where the chip is too small.")
+@click.option("--out", required=True, metavar="DIR", help="Folder for adapted.snn, integers.snn and adapt.json.")
+@overrides
+@seed
+@network_options
+@data_options
+@quiet
+@as_json
+def adapt(
+    net: str, chip: str, data: str | None, epochs: int | None, keep_widths: bool, out: str, overrides: dict[str, str], seed: int,
+    steps: int | None, encoding: str | None, quiet: bool, as_json: bool, **source: Any,
+) -> None:  # fmt: skip
+    """Replace what the chip lacks: neuron models, resets, readouts, pools, convolutions, signs.
+
+    Exact replacements change no spike. Others are learnt again on the data, and accuracy is measured after each. Exit code 3:
+    something is left that the chip lacks, or the network does not fit.
+
+    Example: spear-deploy adapt digits --chip speck2f --data digits --out adapted
+    """
+    from spear_deploy.pipeline.adapt import adapt as run_adapt
+
+    graph = load_net(net, data, **source)
+    with display(as_json, quiet) as progress:
+        facts = run_adapt(
+            graph, chip, data, out=out, epochs=epochs, narrows=not keep_widths, seed=seed, overrides=overrides, steps=steps,
+            encoding=encoding, progress=progress,
+        )  # fmt: skip
+    emit(facts, as_json=as_json, out=None, show=lambda c: _show(c, facts))
+    if not facts["missing"] and facts["verdict"] == "does_not_fit":
+        network = shlex.quote(f"{out.rstrip('/')}/{facts['files']['adapted']}")
+        suggest(f"spear-deploy prune {network} --chip {shlex.quote(chip)} --data DATA --out pruned", as_json=as_json)
+    leave("does_not_fit" if facts["missing"] else facts["verdict"])
+
+
+def _show(console: Any, facts: Mapping[str, Any]) -> None:
+    """Print what was replaced, accuracy after each step, and what is missing."""
+    from spear_deploy.cli.tables import make_table
+
+    def show(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]], numbers: tuple[int, ...]) -> None:
+        console.print(make_table(title, columns, rows, numbers=numbers), highlight=False, markup=False)
+        console.print()
+
+    if facts["replaced"]:
+        rows = [
+            (
+                row["layer"],
+                row["what"],
+                f"{row['by']}; {row['bound']}" if row["bound"] else row["by"],
+                row["kind"],
+                row["neurons"] or "",
+            )
+            for row in facts["replaced"]
+        ]
+        show("", ("layer", "had", "has now", "kind", "neurons"), rows, (4,))
+    elif not facts["missing"]:
+        console.print(f"{facts['chip']} has all that the network needs: nothing is replaced", highlight=False)
+    if facts["waterfall"]:
+        steps = [(row["after"], row["kind"], f"{row['accuracy']:.2%}") for row in facts["waterfall"]]
+        show("", ("after", "kind", "accuracy"), steps, (2,))
+    accuracy = {name: value for name, value in facts["accuracy"].items() if value is not None}
+    words = " → ".join(f"{value:.2%} {'as ' * (name == 'integers')}{name}" for name, value in accuracy.items())
+    console.print(f"{f'accuracy {words}; ' if words else ''}{facts['headline']}", highlight=False, markup=False)
+    for need in facts["missing"]:
+        console.print(f"missing: {need}", highlight=False, markup=False)
+    for note in facts["notes"]:
+        console.print(f"note: {note}", highlight=False, markup=False)
+    console.print("files: " + ", ".join(facts["files"].values()), highlight=False)

@@ -1,0 +1,324 @@
+"""Adaptation of a trained network to a chip: replaced, learnt again, measured after each step."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from spear_deploy.adaptation.learn import LearnSettings, calibrate_plan, choose_plan, learn
+from spear_deploy.adaptation.needs import list_needs
+from spear_deploy.adaptation.plan import Plan, follow, make_plans
+from spear_deploy.budget.check import check
+from spear_deploy.budget.report import BudgetReport
+from spear_deploy.data import Dataset, Split
+from spear_deploy.hardware.profile import HardwareProfile
+from spear_deploy.interchange.snn_file import write_snn
+from spear_deploy.network.channel_groups import list_prunable_groups
+from spear_deploy.network.graph import SNNGraph
+from spear_deploy.pipeline import api
+from spear_deploy.pipeline.inputs import load_for, load_named, merge_options
+from spear_deploy.pipeline.preflight import CheckedInputs
+from spear_deploy.pipeline.result import add_header
+from spear_deploy.placement.splitting import find_largest
+from spear_deploy.pruning.importance import plan_by_importance
+from spear_deploy.pruning.plan import prune
+from spear_deploy.pruning.prune_to_budget import preflight_warnings
+from spear_deploy.quantize import FORMATS
+from spear_deploy.training.evaluation import evaluate
+from spear_deploy.util.extras import require_packages
+from spear_deploy.util.files import write_json
+from spear_deploy.util.folder_lock import own_folder
+from spear_deploy.util.progress import Progress
+
+ADAPTED, INTEGERS, FACTS = "adapted.snn", "integers.snn", "adapt.json"
+WIDTH_STEPS = 20
+"""Widths are tried in twentieths."""
+STEP_SAMPLES = 1000
+"""Test samples that accuracy is measured on after each step."""
+MAX_NARROWED = 3
+"""Plans that are narrowed to fit, the best by rank."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptSettings:
+    """How a network is adapted.
+
+    Attributes:
+        epochs: of fine-tuning.
+        narrows: whether layers become narrower where the chip is too small for the adapted network.
+        seed: of the splits and of the order of samples.
+    """
+
+    epochs: int = LearnSettings.epochs
+    narrows: bool = True
+    seed: int = 0
+
+    @property
+    def learning(self) -> LearnSettings:
+        """How it learns."""
+        return LearnSettings(epochs=self.epochs, seed=self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptTask:
+    """A network to adapt.
+
+    Attributes:
+        network: a floating-point network.
+        profile: the chip.
+        chips: how many there are.
+        dataset: learns from `train`, chooses by `val`, is measured on `test`; None: nothing is learnt.
+        settings: of the adaptation.
+        progress: is called while it learns.
+    """
+
+    network: SNNGraph
+    profile: HardwareProfile
+    chips: int = 1
+    dataset: Dataset | None = None
+    settings: AdaptSettings = AdaptSettings()
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapted:
+    """A network adapted to a chip.
+
+    Attributes:
+        graph: the network; the given one where nothing was to replace.
+        rows: replacements, a row a layer: layer, what, by, kind, bound, neurons.
+        waterfall: accuracy after each step, on the test split: {after, kind, accuracy, layers}; empty without data.
+        missing: what is left that the chip lacks, a sentence each.
+        report: check of the network.
+        widths: channels before and after, by group, where layers became narrower.
+        notes: sentences.
+    """
+
+    graph: SNNGraph
+    rows: tuple[Mapping[str, Any], ...] = ()
+    waterfall: tuple[Mapping[str, Any], ...] = ()
+    missing: tuple[str, ...] = ()
+    report: BudgetReport
+    widths: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def adapt(
+    net: api.Net,
+    chip: api.Chip,
+    data: str | os.PathLike[str] | Dataset | None = None,
+    *,
+    out: str | os.PathLike[str],
+    settings: AdaptSettings | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Replace what a chip lacks, learn what has to be learnt, and write `adapted.snn`, `integers.snn` and `adapt.json`.
+
+    Args:
+        net, chip: see `pipeline.inputs`.
+        data: a built-in name, a file, or a `Dataset`; without it only what needs no learning is replaced.
+        out: folder for the files.
+        settings: epochs, seed, and whether layers may become narrower.
+        overrides: facts of the profile to replace, by dotted key.
+        progress: is called while it learns.
+        options: fields of `AdaptSettings` by name. How network and data are read: those of `load`, and `steps` and `encoding` of
+            `load_data`.
+
+    Returns:
+        {chip, replaced, accuracy {trained, adapted, integers}, waterfall, missing, verdict, cores_used, cores_limit, widths,
+        notes, files, seconds}; integers are None where the family's are not built here.
+
+    Raises:
+        UnsupportedError: an integer network.
+        TypeError: there is no such option.
+    """
+    begin = perf_counter()
+    net, coding, options = load_named(net, "digits" if data is None else data, options)
+    settings = merge_options(settings or AdaptSettings(), options, "adapt")
+    profile, chips = api.resolve_chip(chip, overrides)
+    network = api.load(net) if data is None else load_for(net, data)
+    dataset = None
+    if data is not None:
+        require_packages("torch", "norse", user="adaptation")
+        dataset = api.data(data, network, seed=settings.seed, **coding)
+        dataset.check(network.input_shape, int(np.prod(network.shape_of(network.output))))
+    task = AdaptTask(network=network, profile=profile, chips=chips, dataset=dataset, settings=settings, progress=progress)
+    with own_folder(out) as folder:
+        facts = describe_adapted(adapt_network(task), task, folder)
+        facts = add_header({**facts, "seconds": perf_counter() - begin}, network)
+        write_json(folder / FACTS, facts)
+    return facts
+
+
+def adapt_network(task: AdaptTask) -> Adapted:
+    """Return a network that uses only what the chip has, as far as that can be made.
+
+    Raises:
+        UnsupportedError: an integer network.
+    """
+    network, profile, chips, dataset = task.network, task.profile, task.chips, task.dataset
+    if dataset is None:
+        return _adapt_exactly(network, profile, chips)
+    plans = make_plans(network, profile, chips=chips)
+    notes = preflight_warnings(network, evaluate(network, dataset.val), dataset.classes)
+    narrowed, widths = network, dict[str, tuple[int, int]]()
+    if task.settings.narrows and plans[0].steps and plans[0].report.verdict == "does_not_fit":
+        narrowed, plans, widths = _narrow_to_fit(task, plans)
+    if not plans[0].steps:
+        missing = tuple(list_needs(plans[0].report, network, profile))
+        return Adapted(graph=network, report=plans[0].report, missing=missing, notes=tuple(notes))
+    equal = [plan for plan in plans if plan.rank == plans[0].rank]
+    first = [follow(narrowed, profile, plan.options, chips=chips, defers=True)[0] for plan in equal]
+    chosen = choose_plan(first, network, dataset, task.settings.learning, task.progress)
+    return _learn_plan(task, narrowed, chosen, widths=widths, notes=notes)
+
+
+def _learn_plan(
+    task: AdaptTask, narrowed: SNNGraph, plan: Plan, *, widths: Mapping[str, tuple[int, int]], notes: Sequence[str]
+) -> Adapted:
+    """Learn a plan, finish it with what comes after learning, and measure each step."""
+    dataset = task.dataset
+    assert dataset is not None
+    test = dataset.test.head(STEP_SAMPLES)
+    waterfall = [_measure("as trained", "", (), task.network, test)]
+    if widths:
+        waterfall.append(_measure("narrower layers", "learnt", tuple(widths), narrowed, test))
+    waterfall += [_measure_step(step, test) for step in plan.steps]
+    learnt = calibrate_plan(plan, task.network, dataset)
+    if learnt is not plan.graph:
+        waterfall.append(_measure("thresholds set on data", "learnt", (), learnt, test))
+    if plan.learnt or widths:
+        result = learn(plan, learnt, dataset, task.settings.learning, task.progress)
+        learnt = result.graph
+        waterfall.append(_measure(f"learning, {result.batches} batches", "learnt", (), learnt, test))
+    final, _ = follow(learnt, task.profile, plan.options, chips=task.chips)
+    waterfall += [_measure_step(step, test) for step in final.steps]
+    rows = [row for step in (*plan.steps, *final.steps) for row in step.to_rows()]
+    rows[:0] = [
+        {"layer": name, "what": f"{before} channels", "by": f"{after} channels", "kind": "learnt", "bound": "", "neurons": 0}
+        for name, (before, after) in widths.items()
+    ]
+    graph = replace(final.graph, metadata={**final.graph.metadata, "adapted_to": task.profile.name})
+    return Adapted(
+        graph=graph,
+        rows=tuple(rows),
+        waterfall=tuple(waterfall),
+        missing=tuple(list_needs(final.report, graph, task.profile)),
+        report=final.report,
+        widths=widths,
+        notes=(*notes, *plan.failed, *final.failed),
+    )
+
+
+def _adapt_exactly(network: SNNGraph, profile: HardwareProfile, chips: int) -> Adapted:
+    """Make the replacements that need no learning, and list the others among what is missing."""
+    plan = make_plans(network, profile, chips=chips, learns=False)[0]
+    best = make_plans(plan.graph, profile, chips=chips)[0]
+    left = [row for step in best.learnt for row in step.to_rows()]
+    missing = [
+        f"layer '{row['layer']}': {row['what']}, which {row['by']} may replace after learning; give data to learn from"
+        for row in left
+    ]
+    missing += list_needs(best.report, best.graph, profile)
+    return Adapted(
+        graph=plan.graph if plan.steps else network,
+        rows=tuple(row for step in plan.steps for row in step.to_rows()),
+        missing=tuple(missing),
+        report=plan.report,
+        notes=plan.failed,
+    )
+
+
+# --------------------------------------------------------------------------------------------------------- narrower
+
+
+def _narrow_to_fit(task: AdaptTask, plans: Sequence[Plan]) -> tuple[SNNGraph, list[Plan], dict[str, tuple[int, int]]]:
+    """Return the network with one share of all widths at which its best plan fits, its plans, and the widths.
+
+    The network stays as wide as it is where no width fits: what is over its limit is then not a matter of width.
+    """
+    network, profile, chips = task.network, task.profile, task.chips
+    groups = {group.name: group.channels for group in list_prunable_groups(network)}
+
+    @cache
+    def narrow(step: int) -> SNNGraph:
+        widths = {name: max(1, channels * step // WIDTH_STEPS) for name, channels in groups.items()}
+        return prune(network, plan_by_importance(network, widths))
+
+    best: tuple[int, Plan] | None = None
+    for plan in plans[:MAX_NARROWED]:
+
+        def fits(step: int, plan: Plan = plan) -> bool:
+            return follow(narrow(step), profile, plan.options, chips=chips)[0].report.verdict != "does_not_fit"
+
+        step = find_largest(WIDTH_STEPS - 1, fits) if groups and not plan.lacking else None
+        if step is not None and (best is None or step > best[0]):
+            best = step, plan
+    if best is None:
+        return network, list(plans), {}
+    step, plan = best
+    narrowed = narrow(step)
+    after = {group.name: group.channels for group in list_prunable_groups(narrowed)}
+    widths = {name: (channels, after[name]) for name, channels in groups.items() if after[name] < channels}
+    return narrowed, [follow(narrowed, profile, plan.options, chips=chips)[0]], widths
+
+
+# --------------------------------------------------------------------------------------------------------- measured
+
+
+def _measure(after: str, kind: str, layers: Sequence[str], graph: SNNGraph, split: Split) -> dict[str, Any]:
+    return {"after": after, "kind": kind, "layers": list(layers), "accuracy": evaluate(graph, split).accuracy}
+
+
+def _measure_step(step: Any, split: Split) -> dict[str, Any]:
+    made = step.replacement
+    return _measure(f"{made.what} → {made.by}", made.kind, made.layers, step.graph, split)
+
+
+def describe_adapted(adapted: Adapted, task: AdaptTask, folder: Path) -> dict[str, Any]:
+    """Write an adapted network and its integers, and return all results as plain data."""
+    write_snn(adapted.graph, folder / ADAPTED)
+    files, notes, waterfall = {"adapted": ADAPTED}, list(adapted.notes), list(adapted.waterfall)
+    accuracy: dict[str, float | None] = dict.fromkeys(("trained", "adapted", "integers"))
+    report, profile, chips = adapted.report, task.profile, task.chips
+    if task.dataset is not None:
+        test = task.dataset.test
+        accuracy["trained"] = evaluate(task.network, test).accuracy
+        after = evaluate(adapted.graph, test)
+        accuracy["adapted"] = after.accuracy
+        report = check(adapted.graph, profile, chips=chips, activity=after.counts)
+        if profile.meta.family not in FORMATS:
+            notes.append(f"integers of the {profile.meta.family} family are not built here; accuracy is that of floating point")
+        elif not adapted.missing:
+            inputs = CheckedInputs(network=adapted.graph, profile=profile, chips=chips, dataset=task.dataset)
+            integer, split = inputs.deploy_integers(adapted.graph, test)
+            run = evaluate(integer, split)
+            write_snn(integer, folder / INTEGERS)
+            files["integers"] = INTEGERS
+            accuracy["integers"] = run.accuracy
+            report = check(integer, profile, chips=chips, activity=run.counts)
+            waterfall.append({"after": f"integers of {profile.name}", "kind": "", "layers": [], "accuracy": run.accuracy})
+    return {
+        "chip": profile.name,
+        "replaced": [dict(row) for row in adapted.rows],
+        "accuracy": accuracy,
+        "waterfall": waterfall,
+        "missing": list(adapted.missing),
+        "verdict": report.verdict,
+        "headline": report.headline,
+        "cores_used": report.cores_used,
+        "cores_limit": report.cores_limit,
+        "energy": report.energy.to_json(),
+        "widths": {name: list(pair) for name, pair in adapted.widths.items()},
+        "notes": notes,
+        "files": {**files, "facts": FACTS},
+    }

@@ -1,0 +1,171 @@
+"""Exact replacements change no spike: random networks, 20 each by default and 300 behind `-m slow`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from spear_deploy.adaptation.kernels import find_kernels
+from spear_deploy.adaptation.maps import find_maps
+from spear_deploy.adaptation.neurons import find_models
+from spear_deploy.adaptation.pools import find_pools
+from spear_deploy.adaptation.replacement import Replacement
+from spear_deploy.adaptation.signs import find_signs
+from spear_deploy.hardware.profile import HardwareProfile, load_profile, override_facts
+from spear_deploy.network import IF, LI, LIF, CubaLI, CubaLIF, Dense, Layer, Scale
+from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
+from tests.adaptation.random_networks import (
+    DT_S,
+    count_differing_spikes,
+    eighths,
+    random_map_network,
+    random_neuron,
+    random_pool,
+)
+
+SEEDS = [*range(20), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(20, 300))]
+EVERY = "[Dense, Conv1d, Conv2d, Scale, SumPool, AvgPool, Flatten]"
+
+
+def chip(**facts: Any) -> HardwareProfile:
+    """Return a chip without limits, with these facts (a dot as two underscores)."""
+    return override_facts(load_profile("generic45nm"), {key.replace("__", "."): value for key, value in facts.items()})
+
+
+def replace_all(graph: SNNGraph, find: Callable[[SNNGraph], Any], kinds: tuple[str, ...] = ("exact",)) -> tuple[SNNGraph, int]:
+    """Make all replacements of a rule, one after the other; return the network and their number."""
+    for made in range(100):
+        offer: Replacement | None = next((offer for offer in find(graph) if offer.kind in kinds), None)
+        if offer is None:
+            return graph, made
+        graph = offer.rewrite(graph)
+    raise AssertionError("a replacement leaves what it was for")
+
+
+def kinds_of(graph: SNNGraph) -> set[str]:
+    return {type(layer.synapse).__name__ for layer in graph.layers if layer.synapse is not None}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_convolutions_written_out_as_dense_weights(seed):
+    lists = chip(layers__kinds="[Dense, Scale, Flatten]")
+    for axes in (1, 2):
+        graph = random_map_network(seed, axes=axes)
+        adapted, made = replace_all(graph, lambda g: find_maps(g, lists))
+        assert made and kinds_of(adapted) <= {"Dense", "Scale", "Flatten"}
+        assert count_differing_spikes(graph, adapted, seed) == 0
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_scales_on_the_diagonal(seed):
+    lists = chip(layers__kinds="[Dense, Flatten]")
+    graph = random_map_network(seed)
+    adapted, made = replace_all(graph, lambda g: find_maps(g, lists))
+    assert made and kinds_of(adapted) <= {"Dense", "Flatten"}
+    assert count_differing_spikes(graph, adapted, seed) == 0
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_means_become_sums(seed):
+    graph = random_map_network(seed, plain=True)
+    sums = chip(layers__kinds="[Dense, Conv1d, Conv2d, Scale, SumPool, Flatten]")
+    adapted, made = replace_all(graph, lambda g: find_pools(g, sums))
+    assert made == sum(type(layer.synapse).__name__ == "AvgPool" for layer in graph.layers) and "AvgPool" not in kinds_of(adapted)
+    assert count_differing_spikes(graph, adapted, seed) == 0
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_pools_multiplied_into_the_weights_behind(seed):
+    graph = random_map_network(seed, norms=bool(seed % 2))
+    none = chip(layers__kinds="[Dense, Conv1d, Conv2d, Scale, Flatten]")
+    adapted, _ = replace_all(graph, lambda g: find_pools(g, none))
+    assert count_differing_spikes(graph, adapted, seed) == 0
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_pool_that_feeds_its_own_neurons_becomes_a_convolution_of_ones(seed):
+    rng = np.random.default_rng(seed)
+    axes = 1 + seed % 2
+    shape = (2, *(int(rng.integers(4, 7)) for _ in range(axes)))
+    pool = random_pool(rng, axes)
+    layer = Layer(name="pool", synapse=pool, neuron=random_neuron(rng, pool.output_shape(shape)))
+    graph = chain([layer], input_shape=shape, dt_s=DT_S)
+    adapted, made = replace_all(graph, lambda g: find_pools(g, chip(layers__kinds="[Dense, Conv1d, Conv2d, Flatten]")))
+    assert made == 1 and kinds_of(adapted) <= {"Conv1d", "Conv2d"}
+    assert count_differing_spikes(graph, adapted, seed) == 0
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_zeros_between_taps_and_between_groups(seed):
+    graph = random_map_network(seed)
+    plain = chip(layers__conv_groups_max=1, layers__conv_dilation_max=1)
+    adapted, _ = replace_all(graph, lambda g: find_kernels(g, plain))
+    assert all(max(getattr(layer.synapse, "dilation", (1,))) == 1 for layer in adapted.layers)
+    assert all(getattr(layer.synapse, "groups", 1) == 1 for layer in adapted.layers)
+    assert count_differing_spikes(graph, adapted, seed) == 0
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_zeros_around_kernels(seed):
+    graph = random_map_network(seed, plain=True)
+    square = chip(layers__conv_kernel_square=True)
+    adapted, made = replace_all(graph, lambda g: find_kernels(g, square))
+    lopsided = [layer for layer in graph.layers if len(set(getattr(layer.synapse, "weight", np.zeros(1)).shape[2:])) > 1]
+    assert made == sum(abs(np.subtract(*layer.synapse.weight.shape[2:])) % 2 == 0 for layer in lopsided)
+    assert count_differing_spikes(graph, adapted, seed) == 0
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_weight_per_channel_becomes_a_pointwise_convolution(seed):
+    rng = np.random.default_rng(seed)
+    shape = (2, 4, 5)
+    scale = Scale(weight=eighths(rng, (2, 1, 1)), bias=eighths(rng, (2, 1, 1)) if seed % 2 else None)
+    graph = chain([Layer(name="scale", synapse=scale, neuron=random_neuron(rng, shape))], input_shape=shape, dt_s=DT_S)
+    adapted, made = replace_all(graph, lambda g: find_kernels(g, chip(layers__kinds="[Dense, Conv2d, Flatten]")))
+    assert made == 1 and kinds_of(adapted) == {"Conv2d"}
+    assert count_differing_spikes(graph, adapted, seed) == 0
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_neurons_without_a_current_get_one_of_a_step(seed):
+    graph = random_map_network(seed, models=(LIF,))
+    cuba = chip(neuron__models="[CubaLIF, CubaLI]")
+    adapted, made = replace_all(graph, lambda g: find_models(g, cuba))
+    assert made == 2 and {type(layer.neuron) for layer in adapted.layers if layer.neuron} == {CubaLIF, CubaLI}
+    assert count_differing_spikes(graph, adapted, seed) == 0
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_current_of_a_step_is_left_out(seed):
+    graph, _ = replace_all(
+        random_map_network(seed, models=(LIF,)), lambda g: find_models(g, chip(neuron__models="[CubaLIF, CubaLI]"))
+    )
+    adapted, made = replace_all(graph, lambda g: find_models(g, chip(neuron__models="[LIF, LI]")))
+    assert made == 2 and {type(layer.neuron) for layer in adapted.layers if layer.neuron} == {LIF, LI}
+    assert count_differing_spikes(graph, adapted, seed) == 0
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_sources_of_both_signs_stand_twice(seed):
+    graph = random_map_network(seed, plain=True)
+    dale = chip(weights__sign="presynaptic")
+    adapted, made = replace_all(graph, lambda g: find_signs(g, dale))
+    assert made >= 2 and not list(find_signs(adapted, dale))
+    assert count_differing_spikes(graph, adapted, seed) == 0
+
+
+def test_a_loop_that_reads_its_own_neurons_twice():
+    rng = np.random.default_rng(3)
+    layers = (
+        Layer(name="in", synapse=Dense(weight=np.abs(eighths(rng, (4, 3))))),
+        Layer(name="loop", synapse=Dense(weight=eighths(rng, (4, 4)))),
+        Layer(name="hidden", neuron=IF(v_threshold=1 + rng.integers(0, 4, 4) / 4)),
+        Layer(name="out", synapse=Dense(weight=np.abs(eighths(rng, (2, 4)))), neuron=IF()),
+    )
+    pairs = ((INPUT, "in", 0), ("in", "hidden", 0), ("hidden", "loop", 1), ("loop", "hidden", 0), ("hidden", "out", 0))
+    edges = tuple(Edge(source=source, target=target, delay=delay) for source, target, delay in pairs)
+    graph = SNNGraph(layers=layers, edges=edges, input_shape=(3,))
+    adapted, made = replace_all(graph, lambda g: find_signs(g, chip(weights__sign="presynaptic")))
+    assert made == 1 and adapted.shape_of("hidden") == (8,)
+    assert count_differing_spikes(graph, adapted, 0) == 0

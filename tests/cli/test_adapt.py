@@ -1,0 +1,46 @@
+"""The command `adapt`: table, JSON, exit codes."""
+
+import json
+
+from click.testing import CliRunner
+
+from spear_deploy.cli.app import main
+from spear_deploy.interchange.snn_file import write_snn
+from tests.pipeline.test_adapt import small_map_network
+
+
+def run(*args):
+    return CliRunner().invoke(main, ["adapt", *map(str, args)])
+
+
+def test_exact_replacements_print_a_table_and_write_files(tmp_path):
+    path = tmp_path / "net.snn"
+    write_snn(small_map_network(), path)
+    result = run(path, "--chip", "brainscales2", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "Conv2d" in result.stdout and "exact" in result.stdout and "files: adapted.snn, adapt.json" in result.stdout
+    assert json.loads((tmp_path / "out" / "adapt.json").read_text())["chip"] == "brainscales2"
+
+
+def test_without_data_what_has_to_be_learnt_is_missing_and_the_exit_code_is_3(tmp_path):
+    path = tmp_path / "net.snn"
+    write_snn(small_map_network(), path)
+    result = run(path, "--chip", "speck2f", "--out", tmp_path / "out", "--json")
+    assert result.exit_code == 3
+    facts = json.loads(result.stdout)
+    assert facts["replaced"] == [] and len(facts["missing"]) == 2
+    assert set(facts) >= {"replaced", "accuracy", "verdict", "missing", "waterfall", "tool_version", "network_digest"}
+    text = run(path, "--chip", "speck2f", "--out", tmp_path / "out")
+    assert "missing: layer 'conv': LIF" in text.stdout and "give data to learn from" in " ".join(text.stdout.split())
+
+
+def test_a_chip_that_has_all_says_that_nothing_is_replaced(tmp_path):
+    path = tmp_path / "net.snn"
+    write_snn(small_map_network(), path)
+    result = run(path, "--chip", "loihi2", "--out", tmp_path / "out")
+    assert result.exit_code == 0 and "nothing is replaced" in result.stdout
+
+
+def test_epochs_below_one_are_a_usage_error(tmp_path):
+    result = run("digits", "--chip", "speck2f", "--data", "digits", "--epochs", "0", "--out", tmp_path)
+    assert result.exit_code == 2 and "epochs" in result.stderr

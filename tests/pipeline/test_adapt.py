@@ -1,0 +1,120 @@
+"""Adaptation of small networks: exact steps keep accuracy, learnt ones end in integers of the chip, the rest is listed."""
+
+import json
+
+import numpy as np
+import pytest
+
+import spear_deploy as sd
+from spear_deploy.errors import UnsupportedError
+from spear_deploy.hardware.profile import load_profile
+from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, CubaLI, CubaLIF, Dense, Layer
+from spear_deploy.network.graph import chain
+from spear_deploy.simulator import simulate
+from spear_deploy.training import train
+from tests.support.deployments import dense, task
+
+FAST = {"epochs": 3, "seed": 0}
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return train(dense(), task(), epochs=20)
+
+
+@pytest.fixture(scope="module")
+def speck(trained, tmp_path_factory):
+    """Return what adapting a network with currents to Speck gives, and its folder."""
+    folder = tmp_path_factory.mktemp("speck")
+    return sd.adapt(trained, "speck2f", task(), out=folder, epochs=15), folder
+
+
+def small_map_network():
+    rng = np.random.default_rng(1)
+    return chain(
+        [
+            Layer(name="conv", synapse=Conv2d(weight=rng.normal(size=(3, 1, 3, 3)), padding=(1, 1)), neuron=LIF(tau_s=0.002)),
+            Layer(name="pool", synapse=AvgPool(kernel_size=(2, 2))),
+            Layer(name="out", synapse=Dense(weight=rng.normal(size=(3, 12))), neuron=LI(tau_s=0.002)),
+        ],
+        input_shape=(1, 4, 4),
+    )
+
+
+def test_a_network_with_currents_and_a_readout_runs_in_specks_integers(speck):
+    facts, folder = speck
+    assert [(row["layer"], row["what"], row["kind"]) for row in facts["replaced"]] == [
+        ("fc", "CubaLIF", "learnt"), ("out", "LI", "learnt"),
+    ]  # fmt: skip
+    assert facts["missing"] == [] and facts["verdict"] == "fits"
+    assert facts["accuracy"]["integers"] >= facts["accuracy"]["trained"] - 0.1
+    integers = sd.load(folder / facts["files"]["integers"])
+    assert {type(layer.neuron).__name__ for layer in integers.layers if layer.neuron} == {"SpeckIF"}
+
+
+def test_accuracy_stands_after_each_step_of_the_waterfall(speck):
+    facts, folder = speck
+    names = [row["after"] for row in facts["waterfall"]]
+    assert names[0] == "as trained" and names[-1] == "integers of speck2f"
+    assert any(name.startswith("learning, ") for name in names)
+    assert facts["waterfall"][0]["accuracy"] == facts["accuracy"]["trained"]
+    assert facts["waterfall"][-1]["accuracy"] == facts["accuracy"]["integers"]
+    assert json.loads((folder / "adapt.json").read_text())["waterfall"] == facts["waterfall"]
+
+
+def test_a_chip_that_has_all_leaves_the_network_as_it_is(tmp_path):
+    network = dense()
+    facts = sd.adapt(network, "loihi2", task(), out=tmp_path, **FAST)
+    assert facts["replaced"] == [] and facts["missing"] == []
+    assert sd.load(tmp_path / "adapted.snn") == network
+
+
+def test_without_data_exact_replacements_are_made_and_the_rest_is_listed(tmp_path):
+    network = small_map_network()
+    facts = sd.adapt(network, "brainscales2", out=tmp_path / "exact")
+    assert {row["kind"] for row in facts["replaced"]} == {"exact"} and facts["missing"] == []
+    adapted = sd.load(tmp_path / "exact" / "adapted.snn")
+    assert {type(layer.neuron) for layer in adapted.layers} == {CubaLIF, CubaLI}
+    x = (np.random.default_rng(0).random((6, 4, 1, 4, 4)) < 0.5).astype(np.float32)
+    np.testing.assert_allclose(simulate(adapted, x).output, simulate(network, x).output, atol=1e-5)
+
+    facts = sd.adapt(network, "speck2f", out=tmp_path / "learnt")
+    assert facts["replaced"] == []
+    assert [need.partition(":")[0] for need in facts["missing"]] == ["layer 'conv'", "layer 'out'"]
+    assert all("give data to learn from" in need for need in facts["missing"])
+
+
+def test_a_part_that_nothing_replaces_is_named_with_what_the_chip_would_need(tmp_path):
+    rng = np.random.default_rng(0)
+    layer = Layer(name="fc", synapse=Dense(weight=rng.normal(size=(3, 10))), neuron=IF())
+    facts = sd.adapt(chain([layer], input_shape=(10,)), "loihi2", out=tmp_path, overrides={"neuron.models": "[SigmaDelta]"})
+    assert facts["missing"] == ["layer 'fc': IF; loihi2 has SigmaDelta, it would need IF or LIF or CubaLIF"]
+
+
+def test_layers_become_narrower_where_the_adapted_network_is_too_large(tmp_path):
+    small = {"connectivity.output_reads": 6}
+    facts = sd.adapt(dense(), "speck2f", task(), out=tmp_path / "narrow", overrides=small, **FAST)
+    assert facts["widths"] == {"fc": [8, 6]} and facts["verdict"] == "fits"
+    assert facts["replaced"][0] == {
+        "layer": "fc", "what": "8 channels", "by": "6 channels", "kind": "learnt", "bound": "", "neurons": 0,
+    }  # fmt: skip
+    facts = sd.adapt(dense(), "speck2f", task(), out=tmp_path / "wide", overrides=small, narrows=False, **FAST)
+    assert facts["widths"] == {} and facts["verdict"] == "does_not_fit" and facts["missing"] == []
+
+
+def test_a_network_at_chance_is_said_so(tmp_path):
+    network = dense()
+    silent = network.with_layers({"out": Layer(name="out", synapse=Dense(weight=np.zeros((3, 8))), neuron=LI(tau_s=0.002))})
+    facts = sd.adapt(silent, "speck2f", task(), out=tmp_path, **FAST)
+    assert any("at chance" in note for note in facts["notes"])
+
+
+def test_an_integer_network_is_refused(speck, tmp_path):
+    facts, folder = speck
+    with pytest.raises(UnsupportedError, match="an integer network is of one chip already; give the floating-point network"):
+        sd.adapt(folder / facts["files"]["integers"], "speck2f", out=tmp_path)
+
+
+def test_an_unknown_option_is_refused(tmp_path):
+    with pytest.raises(TypeError, match="adapt: there is no option 'epoch'; expected .*; did you mean 'epochs'"):
+        sd.adapt(dense(), load_profile("speck2f"), task(), out=tmp_path, epoch=3)
