@@ -13,6 +13,7 @@ from spear_deploy.data import Dataset
 from spear_deploy.errors import DataError
 from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.quantize.rounding import Rounding, RoundNetwork
 from spear_deploy.training.evaluation import BATCH, QuickEvaluation, quick_evaluate
 from spear_deploy.training.losses import batch_losses
 from spear_deploy.training.synops_penalty import SynOpsPenalty
@@ -114,6 +115,7 @@ def train(
     epochs: int = 25,
     seed: int = 0,
     recipe: Recipe | None = None,
+    rounding: RoundNetwork | None = None,
     progress: Progress | None = None,
 ) -> SNNGraph:
     """Train a network and return its best epoch on the validation split.
@@ -124,6 +126,7 @@ def train(
         epochs: passes over the training split.
         seed: order of the samples.
         recipe: in place of `epochs`, `seed` and the defaults of learning.
+        rounding: of a chip, see `fit`.
         progress: is called after each epoch.
 
     Raises:
@@ -134,7 +137,7 @@ def train(
         from spear_deploy.norse.network import to_graph
 
         network = to_graph(network)
-    return fit(network, dataset, recipe or Recipe(epochs=epochs, seed=seed), progress=progress).graph
+    return fit(network, dataset, recipe or Recipe(epochs=epochs, seed=seed), rounding=rounding, progress=progress).graph
 
 
 def fine_tune(
@@ -145,6 +148,7 @@ def fine_tune(
     seed: int = 0,
     synops_budget: float | None = None,
     recipe: Recipe | None = None,
+    rounding: RoundNetwork | None = None,
     progress: Progress | None = None,
 ) -> SNNGraph:
     """Train a pruned network on, towards at most `synops_budget` SynOps per inference.
@@ -156,9 +160,10 @@ def fine_tune(
         graph, dataset, progress: as in `train`.
         epochs, seed, synops_budget: as in `Recipe`.
         recipe: in place of these three and the defaults of fine-tuning.
+        rounding: of a chip, see `fit`.
     """
     recipe = recipe or Recipe(epochs=epochs, warm_up=0.1, seed=seed, synops_budget=synops_budget)
-    return fit(graph, dataset, recipe, progress=progress).graph
+    return fit(graph, dataset, recipe, rounding=rounding, progress=progress).graph
 
 
 def fit(
@@ -167,6 +172,7 @@ def fit(
     recipe: Recipe,
     *,
     hints: Array | None = None,
+    rounding: RoundNetwork | None = None,
     progress: Progress | None = None,
 ) -> Fit:
     """Learn by a recipe, and return the network with the history of learning.
@@ -177,6 +183,9 @@ def fit(
         recipe: how to learn.
         hints: (N, outputs), learnt besides the labels: for each training sample the mean outputs of a teacher, usually the
             network before pruning. `average_outputs` computes them, once for any number of fits.
+        rounding: chooses the values that a chip's integers can stand for, once at the start. The network then runs on these
+            values while it learns (quantisation-aware training), with the chip's decays and thresholds and without batch norm,
+            and so does the result.
         progress: is called after each epoch.
 
     Raises:
@@ -192,7 +201,17 @@ def fit(
             "training sample; compute them with `average_outputs`"
         )
     with limit_threads(graph):
-        return _Trainer(graph, dataset, recipe, hints).run(progress)
+        return _Trainer(graph, dataset, recipe, hints, rounding).run(progress)
+
+
+def round_inputs(dataset: Dataset, rounding: Rounding) -> Dataset:
+    """Return the data with an analogue input in the levels that the chip takes; spikes stay."""
+    scale = rounding.input_scale
+    if scale is None:
+        return dataset
+    splits = {name: getattr(dataset, name) for name in ("train", "val", "test")}
+    rounded = {name: replace(split, x=(np.rint(split.x * scale) / scale).astype(np.float32)) for name, split in splits.items()}
+    return replace(dataset, **rounded)
 
 
 @contextmanager
@@ -216,7 +235,9 @@ def limit_threads(graph: SNNGraph) -> Iterator[None]:
 class _Trainer:
     """A network while it learns, and its best epoch so far."""
 
-    def __init__(self, graph: SNNGraph, dataset: Dataset, recipe: Recipe, hints: Array | None) -> None:
+    def __init__(
+        self, graph: SNNGraph, dataset: Dataset, recipe: Recipe, hints: Array | None, rounding: RoundNetwork | None
+    ) -> None:
         import torch
 
         from spear_deploy.norse.network import check_batchnorm, to_norse
@@ -224,7 +245,10 @@ class _Trainer:
         check_batchnorm(graph)
         self.dataset, self.recipe = dataset, recipe
         device, rate = recipe.device, recipe.learning_rate
-        self.network = to_norse(graph, surrogate=recipe.surrogate).to(device)
+        if rounding is None:
+            self.network = to_norse(graph, surrogate=recipe.surrogate).to(device)
+        else:
+            graph, self.network, self.dataset = _round_network(graph, dataset, rounding, recipe)
         self.steps = recipe.count_batches(len(dataset.train))
         if not list(self.network.parameters()):
             raise DataError("training: the network has no weights, so that nothing can be learnt; give one that has some")
@@ -284,6 +308,7 @@ class _Trainer:
     def _learn_batches(self) -> float:
         """Take a step on each batch of the training split, and return the mean cross-entropy."""
         import torch
+        from torch.nn.utils.parametrize import cached
 
         self.network.train()
         entropies = []
@@ -293,7 +318,8 @@ class _Trainer:
                 continue
             y, hint = self.labels[number], None if self.hints is None else self.hints[number]
             batch = torch.from_numpy(x).to(self.recipe.device)
-            total, entropy = batch_losses(self.network, batch, y, hint, self.recipe.label_smoothing, self.penalty)
+            with cached():
+                total, entropy = batch_losses(self.network, batch, y, hint, self.recipe.label_smoothing, self.penalty)
             if not total.requires_grad:
                 raise DataError(
                     f"training: no weight of the network changes its output within {len(x)} steps, and nothing can be learnt; "
@@ -313,16 +339,34 @@ class _Trainer:
         return float(np.mean(entropies)) if entropies else 0.0
 
 
+def _round_network(
+    graph: SNNGraph, dataset: Dataset, rounding: RoundNetwork, recipe: Recipe
+) -> tuple[SNNGraph, NorseNetwork, Dataset]:
+    """Return a network with a chip's rounding, as a graph and to learn with, and the data that it takes."""
+    from spear_deploy.norse.network import to_norse
+    from spear_deploy.norse.straight_through import round_values
+
+    rounded = rounding(graph)
+    network = to_norse(rounded.latent, surrogate=recipe.surrogate).to(recipe.device)
+    round_values(network, rounded.grids)
+    return rounded.graph, network, round_inputs(dataset, rounded)
+
+
 def _find_zero_weights(network: NorseNetwork) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Return the weights of each synapse that has zeros, and where these are: (weight, boolean of its shape)."""
-    weights = (getattr(network.module_of(layer.name).synapse, "weight", None) for layer in network.graph.layers)
-    pairs = [(weight, weight.detach() == 0) for weight in weights if weight is not None]
+    from spear_deploy.norse.straight_through import latent_values
+
+    modules = (network.module_of(layer.name).synapse for layer in network.graph.layers)
+    weights = (latent_values(module, "weight") for module in modules if hasattr(module, "weight"))
+    pairs = [(weight, weight.detach() == 0) for weight in weights]
     return [(weight, zero) for weight, zero in pairs if bool(zero.any())]
 
 
 def _find_signs(network: NorseNetwork, name: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the weights of a layer, (O, I, *kernel), and the sign of the larger sum of each source, (1, I, *1)."""
-    weight: Any = network.module_of(name).synapse.weight  # type: ignore[union-attr]
+    from spear_deploy.norse.straight_through import latent_values
+
+    weight: Any = latent_values(network.module_of(name).synapse, "weight")
     total = weight.detach().sum(dim=(0, *range(2, weight.ndim)), keepdim=True)
     return weight, 1.0 - 2.0 * (total < 0)
 

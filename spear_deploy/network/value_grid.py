@@ -1,0 +1,35 @@
+"""Values that the numbers of a chip stand for, in floating point."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from spear_deploy.network.base import Array
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ValueGrid:
+    """Values of the form unit · n, n a whole number that the format holds.
+
+    Attributes:
+        unit: the value of 1; broadcasts to the values.
+        step: n is a multiple of it.
+        low, high: the smallest and the largest n; infinite where the format is wide enough for anything.
+    """
+
+    unit: Array
+    step: int = 1
+    low: float = -np.inf
+    high: float = np.inf
+
+    def snap(self, values: Array) -> Array:
+        """Return the nearest values of the grid, float64.
+
+        >>> ValueGrid(unit=np.array(0.5), step=2, low=-4, high=4).snap(np.array([0.4, 0.6, -9.0]))
+        array([ 0.,  1., -2.])
+        """
+        numbers = np.asarray(values, np.float64) / self.unit
+        snapped: Array = self.unit * np.clip(self.step * np.rint(numbers / self.step), self.low, self.high)
+        return snapped
