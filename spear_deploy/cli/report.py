@@ -22,7 +22,8 @@ def report(folder: str, out: str | None, as_json: bool) -> None:
     Example: spear-deploy report demo
     """
     from spear_deploy.report import write_report
+    from spear_deploy.report.folder import read_network_digest
 
     path = write_report(folder, out)
-    facts: dict[str, Any] = {"report": str(path), "bytes": path.stat().st_size}
+    facts: dict[str, Any] = {"report": str(path), "bytes": path.stat().st_size, "network_digest": read_network_digest(folder)}
     emit(facts, as_json=as_json, out=None, show=lambda console: console.print(f"report: {path}", highlight=False, soft_wrap=True))

@@ -26,6 +26,7 @@ def verify(folder: str, data: str | None, chip: str | None, full: bool, quiet: b
     Example: spear-deploy verify demo
     """
     from spear_deploy.pipeline.verify import verify as run_verify
+    from spear_deploy.report.folder import read_network_digest
 
     with display(as_json, quiet) as progress:
         result = run_verify(folder, data=data, chip=chip, full=full, progress=progress)
@@ -41,6 +42,7 @@ def verify(folder: str, data: str | None, chip: str | None, full: bool, quiet: b
         for note in result.notes:
             console.print(f"note: {note}", highlight=False, markup=False)
 
-    emit(result.to_json(), as_json=as_json, out=None, show=show)
+    facts = {**result.to_json(), "network_digest": read_network_digest(folder)}
+    emit(facts, as_json=as_json, out=None, show=show)
     if not result.holds:
         raise SystemExit(ERROR)

@@ -72,3 +72,12 @@ def _read_json(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
     if missing:
         raise FileError(f"file '{path}': has no '{missing[0]}', it is of another version or foreign; run the deployment again")
     return dict(value)
+
+
+def read_network_digest(folder: str | os.PathLike[str]) -> str | None:
+    """Return the digest of the network that was deployed, as its provenance states it; None where the folder holds none."""
+    try:
+        digest = json.loads((Path(folder) / "provenance.json").read_text(encoding="utf-8"))["network"]["digest"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return digest if isinstance(digest, str) else None
