@@ -28,6 +28,7 @@ from spear_deploy.cli import (
     rank,
     report,
     simulate,
+    sweep,
     verify,
 )
 from spear_deploy.cli.options import ERROR, print_line
@@ -89,7 +90,8 @@ def main(debug: bool) -> None:
 
 
 for command in (
-    demo.demo, deploy.deploy, profiles.profiles, check.check, rank.rank, count.count, adapt.adapt, prune.prune, simulate.simulate,
-    compare.compare, export.export, report.report, verify.verify, completion_command.completion,
+    demo.demo, deploy.deploy, profiles.profiles, check.check, rank.rank, count.count, adapt.adapt, prune.prune,
+    sweep.sweep, simulate.simulate, compare.compare, export.export, report.report, verify.verify,
+    completion_command.completion,
 ):  # fmt: skip
     main.add_command(command)

@@ -14,15 +14,18 @@ from spear_deploy.cli.options import (
     chip,
     command_line,
     data_options,
+    device,
     display,
     emit,
     leave,
+    levers,
     load_net,
     method,
     network_options,
     overrides,
     quiet,
     seed,
+    workers,
 )
 
 
@@ -40,14 +43,13 @@ from spear_deploy.cli.options import (
 @click.option("--parameters", metavar="N|X%", help="Parameters: weights, biases, batch norm.")
 @click.option("--budgets", metavar="X%,X%,...", help="Several SynOps budgets, found by one search.")
 @method
-@click.option(
-    "--levers", metavar="NAMES",
-    help="What --method recipe removes: channels, weights or channels,weights.  [default: what the chip rewards]",
-)  # fmt: skip
+@levers
 @click.option("--episodes", type=click.IntRange(min=1), help="Number of plans to evaluate.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs of the first fine-tuning.")
 @click.option("--out", required=True, metavar="DIR", help="Folder for pruned.snn, search.json, plan.json and a page.")
 @overrides
+@workers
+@device
 @seed
 @network_options
 @data_options
@@ -56,8 +58,8 @@ from spear_deploy.cli.options import (
 def prune(
     net: str, chip: str, data: str, out: str, budgets: str | None, method: str | None, episodes: int | None, epochs: int | None,
     overrides: dict[str, str], seed: int, quiet: bool, as_json: bool, synops: str | None, energy_uj: str | None,
-    latency_ms: str | None, cores: str | None, memory: str | None, parameters: str | None, levers: str | None, steps: int | None,
-    encoding: str | None, **source: Any,
+    latency_ms: str | None, cores: str | None, memory: str | None, parameters: str | None, levers: str | None, workers: Any,
+    device: str | None, steps: int | None, encoding: str | None, **source: Any,
 ) -> None:  # fmt: skip
     """Prune a network until, fine-tuned, it meets its budgets; without a budget, until it fits the chip.
 
@@ -78,6 +80,7 @@ def prune(
     options = {
         "synops": synops, "energy_uj": energy_uj, "latency_ms": latency_ms, "cores": cores, "memory": memory,
         "parameters": parameters, "method": method, "levers": levers, "episodes": episodes, "epochs": epochs, "seed": seed,
+        "workers": workers, "device": device,
     }  # fmt: skip
     graph = load_net(net, data, **source)
     coding = {"steps": steps, "encoding": encoding}
@@ -98,7 +101,7 @@ def prune(
 
 def _show(console: Any, facts: Mapping[str, Any]) -> None:
     """Print the results of one network or of several."""
-    from spear_deploy.cli.tables import make_table
+    from spear_deploy.cli.tables import show_levers
 
     rows = facts.get("front", [facts])
     for row in rows:
@@ -111,11 +114,7 @@ def _show(console: Any, facts: Mapping[str, Any]) -> None:
         )
         widths = ", ".join(f"{name} {before}→{after}" for name, (before, after) in row["widths"].items())
         console.print(f"widths: {widths}", highlight=False)
-        if row.get("levers"):
-            stages = [
-                (stage["lever"], stage["synops"], f"{stage['accuracy']:.2%}", stage["batches"] or "") for stage in row["levers"]
-            ]
-            console.print(make_table("", ("after", "SynOps", "accuracy", "batches"), stages, numbers=(1, 2, 3)), highlight=False)
+        show_levers(console, row["levers"])
         for note in row["notes"]:
             console.print(f"note: {note}", highlight=False, markup=False)
         console.print("files: " + ", ".join(row["files"].values()), highlight=False)

@@ -48,7 +48,7 @@ class NorseLayer(torch.nn.Module):
         x = x.flatten(1) if self.flatten else x
         for part in (self.synapse, self.norm):
             x = x if part is None else part(x)
-        return x
+        return x.float() if x.dtype is torch.bfloat16 else x  # autocast: sums in bfloat16, neurons in float32
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the output of the layer for an input (T, B, *input shape); up to the neuron, time is part of the batch.

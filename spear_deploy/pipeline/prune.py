@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,12 @@ from spear_deploy.pruning.search.settings import RECIPE
 from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.pruning.tune.measure import DeployedForm, deploy_float
 from spear_deploy.report import write_report
+from spear_deploy.training.device import choose_device
 from spear_deploy.training.evaluation import Evaluation, evaluate
 from spear_deploy.util.files import write_json
 from spear_deploy.util.folder_lock import own_folder
 from spear_deploy.util.progress import Progress
+from spear_deploy.util.workers import give_logs, map_jobs
 
 PRUNED, SEARCH, PLAN, CHECKPOINT = "pruned.snn", "search.json", "plan.json", "checkpoint.json"
 FACTS, FRONT = "prune.json", "front.json"
@@ -70,7 +72,9 @@ def prune(
     """
     net, coding, options = load_named(net, data, options)
     settings = merge_options(settings or PruneSettings(), options, "prune")
+    choose_device(settings.device or "cpu")
     with own_folder(out) as folder:
+        settings = replace(settings, workers=give_logs(settings.workers, folder))
         inputs = check_inputs(net, chip, data, seed=settings.seed, overrides=overrides, **coding)
         return add_header(_prune_into(folder, inputs, settings, progress), inputs.network)
 
@@ -123,7 +127,9 @@ def prune_front(
         raise BudgetError("budgets: none given, expected at least one such as 50%")
     net, coding, options = load_named(net, data, options)
     settings = merge_options(settings or PruneSettings(), options, "prune")
+    choose_device(settings.device or "cpu")
     with own_folder(out) as folder:
+        settings = replace(settings, workers=give_logs(settings.workers, folder))
         inputs = check_inputs(net, chip, data, seed=settings.seed, overrides=overrides, **coding)
         return add_header(_prune_front_into(folder, inputs, synops, settings, progress), inputs.network)
 
@@ -136,7 +142,7 @@ def _prune_front_into(
     all_settings = [require_fit(replace(settings, synops=budget), inputs, costs) for budget in synops]
     dense = evaluate(inputs.network, inputs.dataset.test)
     plans: Iterable[SearchResult]
-    if settings.method == RECIPE:  # recipes learn for their budget, so that budgets share nothing but the checkpoint
+    if settings.chosen_method == RECIPE:  # recipes learn for their budget, so that budgets share nothing but the checkpoint
         plans = (
             search_recipes(
                 inputs.network, inputs.dataset, budget_settings, chip=costs, checkpoint=folder / CHECKPOINT, progress=progress
@@ -149,11 +155,7 @@ def _prune_front_into(
             chip=costs, checkpoint=folder / CHECKPOINT, progress=progress,
         )  # fmt: skip
     rows = []
-    for budget_settings, plan in zip(all_settings, plans, strict=False):  # fewer plans where Ctrl-C ended the search
-        pruned = prune_to_budget(
-            inputs.network, inputs.dataset, budget_settings, deployed=_deployed_forms(inputs), chip=costs, search_result=plan,
-            progress=progress,
-        )  # fmt: skip
+    for budget_settings, pruned in _fine_tune_plans(inputs, all_settings, plans, costs, progress):
         wanted = str(budget_settings.synops)
         name = wanted.strip().replace("%", "")
         files = {kind: f"{name}/{file}" for kind, file in _write_result(pruned, folder / name).items()}
@@ -162,6 +164,42 @@ def _prune_front_into(
             break
     write_json(folder / FRONT, {"front": rows})
     return {"front": rows, "files": {"front": FRONT, "report": write_report(folder).name}}
+
+
+def _fine_tune_plans(
+    inputs: CheckedInputs,
+    all_settings: Sequence[PruneSettings],
+    plans: Iterable[SearchResult],
+    costs: ChipCosts,
+    progress: Progress | None,
+) -> Iterator[tuple[PruneSettings, PrunedResult]]:
+    """Yield each budget with its network; fewer where Ctrl-C ended the search.
+
+    With workers the budgets learn at the same time.
+    """
+    workers = all_settings[0].workers
+    pairs = zip(all_settings, plans, strict=False)
+    if workers is None:
+        for settings, plan in pairs:
+            yield settings, _fine_tune_plan((inputs, costs), (settings, plan), progress)
+        return
+    jobs = [(replace(settings, workers=None), plan) for settings, plan in pairs]
+    names = [f"fine-tune to {settings.synops}" for settings, _ in jobs]
+    results = map_jobs(
+        _fine_tune_plan, jobs, shared=(inputs, costs), workers=workers, names=names, stage="fine-tune", progress=progress
+    )  # fmt: skip
+    yield from zip((settings for settings, _ in jobs), results, strict=True)
+
+
+def _fine_tune_plan(
+    shared: tuple[CheckedInputs, ChipCosts], job: tuple[PruneSettings, SearchResult], progress: Progress | None = None
+) -> PrunedResult:
+    inputs, costs = shared
+    settings, plan = job
+    return prune_to_budget(
+        inputs.network, inputs.dataset, settings, deployed=_deployed_forms(inputs), chip=costs, search_result=plan,
+        progress=progress,
+    )  # fmt: skip
 
 
 def require_fit(settings: PruneSettings, inputs: CheckedInputs, costs: ChipCosts) -> PruneSettings:
@@ -185,7 +223,7 @@ def require_fit(settings: PruneSettings, inputs: CheckedInputs, costs: ChipCosts
 
 def _deployed_forms(inputs: CheckedInputs) -> tuple[DeployedForm, ...]:
     """Return the forms of a network that have to keep the budgets: floating point, and the integers of the chip."""
-    return (deploy_float, inputs.deploy_integers)
+    return (deploy_float, inputs.integer_form)
 
 
 def _write_result(pruned: PrunedResult, folder: Path) -> dict[str, str]:

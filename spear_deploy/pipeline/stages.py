@@ -35,6 +35,7 @@ from spear_deploy.simulator.run import decide
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.util.files import replace_file, write_json
 from spear_deploy.util.progress import Progress
+from spear_deploy.util.workers import give_logs
 
 if TYPE_CHECKING:
     from spear_deploy.budget.report import BudgetReport
@@ -95,10 +96,19 @@ def prune(task: Task, mark: str) -> StageOutput:
     with the same inputs, a search that was stopped goes on.
     """
     checkpoint = task.folder / CHECKPOINT.format(mark)
-    levers = choose_levers(task.inputs.profile) if task.settings.method == RECIPE else None
-    settings = PruneSettings(synops=task.settings.synops, method=task.settings.method, levers=levers, seed=task.settings.seed)
+    levers = task.settings.levers
+    if levers is None and task.settings.chosen_method == RECIPE:
+        levers = choose_levers(task.inputs.profile)
+    settings = PruneSettings(
+        synops=task.settings.synops,
+        method=task.settings.method,
+        levers=levers,
+        seed=task.settings.seed,
+        device=task.settings.device,
+        workers=give_logs(task.settings.workers, task.folder),
+    )
     pruned = prune_to_budget(
-        task.network(DENSE), task.inputs.dataset, settings, deployed=(task.inputs.deploy_integers,), checkpoint=checkpoint,
+        task.network(DENSE), task.inputs.dataset, settings, deployed=(task.inputs.integer_form,), checkpoint=checkpoint,
         progress=task.progress,
     )  # fmt: skip
     write_snn(pruned.graph, task.folder / PRUNED)
@@ -107,7 +117,7 @@ def prune(task: Task, mark: str) -> StageOutput:
     if not pruned.interrupted:
         for path in task.folder.glob(CHECKPOINT.format("*")):
             path.unlink()
-    value = {"widths": facts["widths"], "notes": facts["notes"]}
+    value = {"widths": facts["widths"], "levers": facts["levers"], "batches": facts["batches"], "notes": facts["notes"]}
     return StageOutput(files=(PRUNED, SEARCH), value=value, complete=not pruned.interrupted)
 
 

@@ -286,6 +286,14 @@ class Checkpoint:
                 write_json(self.path, {**content, "digest": hash_value(content)})
         return self._rows[key]
 
+    @property
+    def rows(self) -> dict[str, Any]:
+        """A copy of the measurements by key."""
+        return dict(self._rows)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_writes": False}  # a copy in another process does not write the file
+
     def __contains__(self, key: str) -> bool:
         return key in self._rows
 

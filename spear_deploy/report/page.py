@@ -18,11 +18,12 @@ from spear_deploy.report.folder import Evidence, read_folder
 from spear_deploy.report.pruning_page import PAGES, describe_results, find_results
 from spear_deploy.report.raster import draw_rasters
 from spear_deploy.report.search_charts import draw_search
+from spear_deploy.report.sweep_page import PAGE, SWEEP, describe_sweep
 from spear_deploy.util import number_format
 from spear_deploy.util.files import replace_file
 from spear_deploy.util.printable import escape_hidden
 
-TEMPLATE, PRUNING_TEMPLATE = "page.html.j2", "front.html.j2"
+TEMPLATE, PRUNING_TEMPLATE, SWEEP_TEMPLATE = "page.html.j2", "front.html.j2", "sweep.html.j2"
 NAME = "report.html"
 
 
@@ -30,13 +31,18 @@ def write_report(folder: str | os.PathLike[str], out: str | os.PathLike[str] | N
     """Write the page of a folder, whole or not at all, and return its path.
 
     Args:
-        folder: where `deploy`, `demo` or `prune` wrote.
+        folder: where `deploy`, `demo`, `prune` or `sweep` wrote.
         out: the file. By default in the folder: `report.html` of a deployment, `prune.html` of pruning to one budget,
-            `front.html` of pruning to several.
+            `front.html` of pruning to several, `sweep.html` of a sweep.
 
     Raises:
         FileError: the folder holds no finished deployment and no results of `prune`, or its files are damaged.
     """
+    if (Path(folder) / SWEEP).exists():
+        path = Path(folder) / PAGE if out is None else Path(out)
+        with replace_file(path) as aside:
+            aside.write_text(_render(SWEEP_TEMPLATE, Path(folder), lambda: describe_sweep(Path(folder))), encoding="utf-8")
+        return path
     pruned = find_results(Path(folder))
     text = render_deployment(read_folder(folder)) if pruned is None else render_pruning(Path(folder))
     path = Path(folder) / (NAME if pruned is None else PAGES[pruned]) if out is None else Path(out)

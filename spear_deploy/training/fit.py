@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -53,6 +53,8 @@ class Recipe:
         keeps_signs: names of layers of which each source keeps one sign, that of the larger sum of its weights at the start; a
             weight that would get the other sign stays 0 for that batch.
         device: of torch.
+        precision: of sums while it learns, "float32" or "bfloat16" (torch's autocast; neurons stay float32); None: bfloat16 on
+            CUDA devices that have it. Measurements are always in float32.
     """
 
     epochs: int
@@ -70,6 +72,7 @@ class Recipe:
     keeps_zeros: bool = False
     keeps_signs: tuple[str, ...] = ()
     device: str = "cpu"
+    precision: Literal["float32", "bfloat16"] | None = None
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 2 or not self.learning_rate > 0:
@@ -266,6 +269,9 @@ class _Trainer:
         self.hints = None if hints is None else torch.from_numpy(np.array(hints, np.float32)).to(device)
         self.zeros = _find_zero_weights(self.network) if recipe.keeps_zeros else []
         self.signs = [_find_signs(self.network, name) for name in recipe.keeps_signs]
+        self.reduced = recipe.precision == "bfloat16"
+        if recipe.precision is None and device.startswith("cuda"):
+            self.reduced = torch.cuda.is_bf16_supported(including_emulation=False)
         self.best = _BestEpoch(graph)
         self.history: list[dict[str, float]] = []
         self.last: QuickEvaluation | None = None
@@ -318,7 +324,7 @@ class _Trainer:
                 continue
             y, hint = self.labels[number], None if self.hints is None else self.hints[number]
             batch = torch.from_numpy(x).to(self.recipe.device)
-            with cached():
+            with cached(), torch.autocast(batch.device.type, torch.bfloat16, enabled=self.reduced):
                 total, entropy = batch_losses(self.network, batch, y, hint, self.recipe.label_smoothing, self.penalty)
             if not total.requires_grad:
                 raise DataError(

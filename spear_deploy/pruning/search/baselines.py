@@ -10,6 +10,7 @@ for all groups and thresholds of importance; the rest of the first population is
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -38,8 +39,7 @@ def random_search(env: PruningEnv, *, groups: int, episodes: int, seed: int) -> 
     """Draw each ratio evenly between its floor and 1."""
     rng = np.random.default_rng(seed)
     low, high = env.bounds
-    for _ in range(episodes):
-        env.play(rng.uniform(low, high, groups))
+    _play_all(env, [rng.uniform(low, high, groups) for _ in range(episodes)])
 
 
 def threshold_search(env: PruningEnv, *, groups: int, episodes: int, seed: int) -> None:
@@ -49,8 +49,7 @@ def threshold_search(env: PruningEnv, *, groups: int, episodes: int, seed: int) 
     `score / mean(score of the group) ^ exponent`, the exponent from 1 (every group alike) to 0 (raw); both ends are published
     global rankings. The threshold is the one that comes closest to the budget.
     """
-    for ratios in find_threshold_ratios(env, episodes):
-        env.play(ratios)
+    _play_all(env, find_threshold_ratios(env, episodes))
 
 
 def find_threshold_ratios(env: PruningEnv, count: int) -> list[Array]:
@@ -81,6 +80,7 @@ def regularized_evolution(env: PruningEnv, *, groups: int, episodes: int, seed: 
     first = [np.full(groups, high), *find_threshold_ratios(env, SEEDS), *env.hints.starts]
     first += [rng.uniform(low, high, groups) for _ in range(POPULATION - len(first))]
     population: deque[tuple[float, Array]] = deque(maxlen=POPULATION)
+    _measure_ahead(env, first[:episodes])
     for ratios in first[:episodes]:
         result = env.play(ratios)
         population.append((result.reward, np.array(result.executed)))
@@ -93,3 +93,15 @@ def regularized_evolution(env: PruningEnv, *, groups: int, episodes: int, seed: 
         child = np.clip(np.where(moved, parent * np.exp(rng.normal(0, step, groups)), parent), low, high)
         result = env.play(child)
         population.append((result.reward, np.array(result.executed)))
+
+
+def _measure_ahead(env: PruningEnv, proposals: Sequence[Array]) -> None:
+    """Let workers measure proposals at the same time: none depends on the result of another."""
+    low, high = env.bounds
+    env.hints.measure_ahead([tuple(np.clip(ratios, low, high).tolist()) for ratios in proposals])
+
+
+def _play_all(env: PruningEnv, proposals: Sequence[Array]) -> None:
+    _measure_ahead(env, proposals)
+    for ratios in proposals:
+        env.play(ratios)

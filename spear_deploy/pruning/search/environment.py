@@ -46,12 +46,14 @@ class SearchHints:
         affordable: whether ratios are within the budget by estimate; everything is unless given.
         starts: proposals to begin with, e.g. the best of a search for another budget.
         projects: whether every proposal is scaled into the budget.
+        measure_ahead: is called with proposals that will be played, so that workers measure them at the same time.
     """
 
     channel_scores: tuple[Array, ...] = ()
     affordable: Callable[[Ratios], bool] = lambda ratios: True
     starts: tuple[Array, ...] = ()
     projects: bool = False
+    measure_ahead: Callable[[Sequence[Ratios]], None] = lambda proposals: None
 
 
 class PruningEnv(gymnasium.Env[Array, Array]):

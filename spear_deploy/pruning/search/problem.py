@@ -7,7 +7,7 @@ memory and parameters are all within their limits, and, with `fit`, the chip hol
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,10 +21,12 @@ from spear_deploy.pruning.search.projection import compute_min_widths, project_r
 from spear_deploy.pruning.search.rewards import TAR
 from spear_deploy.pruning.search.settings import SearchSettings
 from spear_deploy.pruning.search.synops_estimators import LRE, PerLayerEstimator, fit_lre, fit_per_layer
-from spear_deploy.training.fit import Recipe, fit
+from spear_deploy.training.fit import Fit, Recipe, fit, limit_threads
 from spear_deploy.util.progress import Progress
+from spear_deploy.util.workers import Workers, map_jobs
 
 if TYPE_CHECKING:
+    from spear_deploy.data import Dataset
     from spear_deploy.network.graph import SNNGraph
     from spear_deploy.pruning.search.environment import PruningEnv
 
@@ -50,6 +52,7 @@ class Problem:
         fit: whether the chip's own limits hold too.
         progress: is called after each evaluation.
         starts: proposals to begin with.
+        workers: where plans are measured and learn at the same time; None: in this process.
         estimator: of the SynOps after fine-tuning; None where none was fitted.
         rate_drift: measured SynOps relative to the estimate at the rates of the unpruned network, mean of the estimator's plans.
         best: (rank, score) of the best plan so far.
@@ -68,6 +71,7 @@ class Problem:
     fit: bool = False
     progress: Progress | None = None
     starts: Sequence[Array] = ()
+    workers: Workers | None = None
     estimator: LRE | PerLayerEstimator | None = None
     rate_drift: float = 1.0
     best: tuple[tuple[float, ...], Score] | None = None
@@ -115,15 +119,17 @@ class Problem:
             return
         rng = np.random.default_rng([2, self.seed])
         recipe = self.make_recipe(epochs=self.settings.sample_epochs)
-        samples, drifts = [], []
-        for i, level in enumerate(np.linspace(*LEVELS, self.settings.samples)):
+        samples, drifts, plans = [], [], []
+        for level in np.linspace(*LEVELS, self.settings.samples):
             ratios = rng.uniform(self.settings.floor, 1.0, len(self.evaluator.groups)).tolist()
             widths = self._scale_to_synops(ratios, level * self.limits["synops"])
-            before = self.evaluator.score(widths)
-            after = self.tune(widths, recipe)
-            samples.append((before.by_source, after["by_source"]))
-            drifts.append(before.synops / max(self.evaluator.estimate(widths), 1e-12))
+            drifts.append(self.evaluator.score(widths).synops / max(self.evaluator.estimate(widths), 1e-12))
             self.rate_drift = float(np.mean(drifts))
+            plans.append(widths)
+        self.tune_ahead(plans, recipe, "estimate")
+        for i, widths in enumerate(plans):
+            before, after = self.evaluator.score(widths), self.tune(widths, recipe)
+            samples.append((before.by_source, after["by_source"]))
             values = {"before": before.synops, "after": sum(after["by_source"].values()), "accuracy": after["accuracy"]}
             self.report_progress("estimate", i + 1, self.settings.samples, **values)
         if self.settings.estimator == "lre":
@@ -158,8 +164,42 @@ class Problem:
             self._tune(widths, recipe)
         return self.tuned_networks[key]
 
+    def tune_ahead(self, plans: Sequence[Widths], recipe: Recipe, stage: str) -> None:
+        """Fine-tune, on the workers, the plans that `tune` will ask for; each is kept when it is done."""
+        missing = [widths for widths in dict.fromkeys(plans) if _key(widths, recipe) not in self.evaluator.checkpoint]
+        if self.workers is None or not missing:
+            return
+
+        def keep(index: int, tuned: Fit) -> None:
+            widths = missing[index]
+            self.evaluator.checkpoint.get(_key(widths, recipe), lambda: self._keep(widths, recipe, tuned))
+
+        jobs = [(self.evaluator.build(widths), recipe) for widths in missing]
+        names = [f"{stage}: fine-tune {' '.join(map(str, widths))}" for widths in missing]
+        map_jobs(
+            _fit_plan, jobs, shared=self.evaluator.dataset, workers=self.workers, names=names, stage=stage, keep=keep,
+            progress=self.progress,
+        )  # fmt: skip
+
+    def measure_ahead(self, proposals: Sequence[Ratios]) -> None:
+        """Measure, on the workers, the plans that `evaluate` will ask for; they depend on the proposals alone."""
+        if self.workers is None or not self.settings.projects or len(proposals) < 2:
+            return
+        alone = replace(self, progress=None, workers=None, history=[], tuned_networks={}, network=None)
+        measured = map_jobs(
+            _measure_proposal, list(proposals), shared=alone, workers=self.workers, stage="search", progress=self.progress,
+            names=[f"proposal {i + 1}" for i in range(len(proposals))],
+        )  # fmt: skip
+        for rows in measured:
+            for key, row in rows.items():
+                if key not in self.evaluator.checkpoint:
+                    self.evaluator.evaluations += 1
+                    self.evaluator.checkpoint.get(key, lambda row=row: row)  # type: ignore[misc]
+
     def _tune(self, widths: Widths, recipe: Recipe) -> dict[str, Any]:
-        tuned = fit(self.evaluator.build(widths), self.evaluator.dataset, recipe)
+        return self._keep(widths, recipe, fit(self.evaluator.build(widths), self.evaluator.dataset, recipe))
+
+    def _keep(self, widths: Widths, recipe: Recipe, tuned: Fit) -> dict[str, Any]:
         assert tuned.last is not None  # it was not interrupted
         self.evaluator.evaluations += 1
         self.tuned_networks[_key(widths, recipe)] = tuned.graph
@@ -175,6 +215,7 @@ class Problem:
             affordable=lambda ratios: self._fits(self._round_ratios(ratios), self.rate_drift),
             starts=tuple(self.starts),
             projects=self.settings.projects,
+            measure_ahead=self.measure_ahead,
         )
         return PruningEnv(
             compute_static_features(self.evaluator.graph, self.evaluator.groups),
@@ -321,3 +362,16 @@ class Problem:
 def _key(widths: Widths, recipe: Recipe) -> str:
     """Return the key of a fine-tune in the checkpoint."""
     return f"tune {' '.join(map(str, widths))} {recipe.epochs} {recipe.steps} {recipe.seed} {recipe.synops_budget}"
+
+
+def _fit_plan(dataset: Dataset, job: tuple[SNNGraph, Recipe]) -> Fit:
+    graph, recipe = job
+    return fit(graph, dataset, recipe)
+
+
+def _measure_proposal(problem: Problem, ratios: Ratios) -> dict[str, Any]:
+    """Return what a worker measures for a proposal, by key of the checkpoint."""
+    before = problem.evaluator.checkpoint.rows
+    with limit_threads(problem.evaluator.graph):
+        problem.scale_into_budget(ratios)
+    return {key: row for key, row in problem.evaluator.checkpoint.rows.items() if key not in before}

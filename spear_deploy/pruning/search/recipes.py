@@ -37,6 +37,7 @@ from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import Fit, Recipe, fit, limit_threads
 from spear_deploy.training.losses import average_outputs
 from spear_deploy.util.progress import Progress
+from spear_deploy.util.workers import map_jobs
 
 CHANNEL_SHARES = (0.5, 0.0, 1.0)
 """Shares of the budget, as exponents, that channels get in the recipes of both levers, in the order in which they are tried."""
@@ -169,6 +170,7 @@ def _halve(work: _Work, shares: tuple[float, ...], progress: Progress | None) ->
     for number, steps in enumerate(work.settings.search_settings.rounds, 1):
         ranked = []
         try:
+            work.learn_ahead(candidates, number, progress)
             for index, share in enumerate(candidates):
                 try:
                     row = work.measure(share, number)
@@ -224,13 +226,37 @@ class _Work:
 
     def measure(self, share: float, number: int) -> dict[str, Any]:
         """Return the measurements of a recipe after a round, from the checkpoint where it has them."""
-        rounds = self.settings.search_settings.rounds[:number]
-        limits = " ".join(f"{name}={value!r}" for name, value in self.limits.items())
-        key = f"recipe {share} rounds {' '.join(map(str, rounds))} seed {self.settings.seed} fit {self.settings.fit} {limits}"
+        key = self._key(share, number)
         row: dict[str, Any] = self.evaluator.checkpoint.get(key, lambda: self.learn(share, number).to_json())
         self.evaluator.checkpoint.begin()  # not before a recipe has reached the budgets
         self.measured[share, number] = row["batches"]
         return row
+
+    def _key(self, share: float, number: int) -> str:
+        """Return the key of a recipe after a round in the checkpoint."""
+        rounds = self.settings.search_settings.rounds[:number]
+        limits = " ".join(f"{name}={value!r}" for name, value in self.limits.items())
+        return f"recipe {share} rounds {' '.join(map(str, rounds))} seed {self.settings.seed} fit {self.settings.fit} {limits}"
+
+    def learn_ahead(self, shares: Sequence[float], number: int, progress: Progress | None) -> None:
+        """Let the workers learn the recipes of a round that `measure` will ask for; each is kept when it is done."""
+        missing = [share for share in shares if self._key(share, number) not in self.evaluator.checkpoint]
+        if self.settings.workers is None or not missing:
+            return
+
+        def keep(index: int, result: tuple[dict[tuple[float, int], Candidate], int]) -> None:
+            learnt, evaluations = result
+            self.learnt |= learnt
+            self.evaluator.evaluations += evaluations
+            if learnt:
+                self.measure(missing[index], number)
+
+        alone = replace(self, settings=replace(self.settings, workers=None), history=[], rounds=[])
+        names = [f"round {number}: recipe with channels {share:g}" for share in missing]
+        map_jobs(
+            _learn_recipe, [(share, number) for share in missing], shared=alone, workers=self.settings.workers, names=names,
+            stage=f"recipes, round {number}", keep=keep, progress=progress,
+        )  # fmt: skip
 
     def add_rows(self, share: float, number: int, steps: int, row: dict[str, Any]) -> None:
         """Add a recipe's measurements to the history and to the rounds."""
@@ -339,3 +365,16 @@ class _Work:
             activity={},
         )
         return tuned, score
+
+
+def _learn_recipe(work: _Work, job: tuple[float, int]) -> tuple[dict[tuple[float, int], Candidate], int]:
+    """Return what a worker learns for a recipe, and the networks that it measured; nothing where the budgets are out of reach."""
+    share, number = job
+    before, evaluations = set(work.learnt), work.evaluator.evaluations
+    try:
+        with limit_threads(work.evaluator.graph):
+            work.learn(share, number)
+    except BudgetError:
+        return {}, 0  # `measure` says why
+    learnt = {key: candidate for key, candidate in work.learnt.items() if key not in before}
+    return learnt, work.evaluator.evaluations - evaluations

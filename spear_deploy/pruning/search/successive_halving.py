@@ -27,6 +27,7 @@ def halve(problem: Problem) -> list[dict[str, Any]]:
         if len(finalists) < 2:
             break
         ranked: list[tuple[float, Score]] = []
+        problem.tune_ahead([score.widths for score in finalists], _make_recipe(problem, steps), f"halving, round {number}")
         for i, score in enumerate(finalists):
             measured = tune_finalist(problem, score.widths, steps)
             ranked.append((measured[objective], score))

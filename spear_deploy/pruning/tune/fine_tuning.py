@@ -32,8 +32,8 @@ dropped first; below it with a wider plan."""
 WIDENINGS = 2
 NEAR = (0.95, 1.04)
 """Shares of the aim between which the last exact adjustments do the rest."""
-PEAK, LATER_PEAK = 1e-2, 3e-3
-"""Learning rate of the first fine-tuning of a plan, and of later ones."""
+PEAK, LEARNT_PEAK, LATER_PEAK = 1e-2, 4e-3, 3e-3
+"""Learning rate of the first fine-tuning of a plan, of one that learnt while weights were removed, and of later ones."""
 
 
 class FineTuning:
@@ -48,6 +48,7 @@ class FineTuning:
             removed and come back in place of channels.
         hints: mean outputs of the network before pruning on the training split, see `training.fit`; computed unless given.
         seed: of the order of samples.
+        device: of torch.
         progress: is called after each epoch.
 
     Attributes:
@@ -67,8 +68,10 @@ class FineTuning:
         unthinned: SNNGraph | None = None,
         hints: Array | None = None,
         seed: int = 0,
+        device: str = "cpu",
         progress: Progress | None = None,
     ) -> None:
+        self.device = device
         self.graph, self.monitor = graph, monitor
         self.dense, self.dataset = monitor.dense, monitor.dataset
         self.criterion, self.unthinned, self.seed, self.progress = criterion, unthinned, seed, progress
@@ -83,7 +86,7 @@ class FineTuning:
     def run(self, epochs: int) -> None:
         """Learn; while an aim is missed by much, move the target, widen the plan or drop channels, and learn on."""
         target = self._choose_target()
-        self._learn(epochs, target, PEAK)
+        self._learn(epochs, target, PEAK if self.unthinned is None else LEARNT_PEAK)
         for turn in range(ROUNDS):
             use = self.use.active_use
             if target is None or self.interrupted or NEAR[0] <= use <= NEAR[1]:
@@ -131,7 +134,7 @@ class FineTuning:
         """Learn on towards a target in SynOps per inference, with a peak of the learning rate."""
         recipe = Recipe(
             epochs=epochs, learning_rate=peak, warm_up=0.1, seed=self.seed, synops_budget=target, dual=self._dual,
-            interruptible=True, keeps_zeros=self.unthinned is not None,
+            interruptible=True, keeps_zeros=self.unthinned is not None, device=self.device,
         )  # fmt: skip
         report = self.progress
         progress = None if report is None else (lambda facts: report({**facts, "stage": "fine-tune"}))

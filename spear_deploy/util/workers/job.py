@@ -7,7 +7,7 @@ import platform
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -18,6 +18,9 @@ JobFunction: TypeAlias = Callable[[Any, Any], Any]
 """(shared, item) → result; a function of a module, since another process imports it."""
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")}
 """Environment of a worker."""
+MAX_DEATHS = 3
+"""Times in a row that a worker may die before any job ends."""
+FEWER = "use fewer workers, smaller batches, or a machine with more memory"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,16 @@ class Outcome:
     seconds: float
 
 
+Batch: TypeAlias = Sequence[tuple[int, Any, str]]
+"""(index, item, name) of the jobs that are left."""
+RunBatch: TypeAlias = Callable[[JobFunction, Batch], Iterator[tuple[int, Outcome]]]
+"""Runs jobs and yields them as they end; ends early, or raises `WorkerDied`, where a worker died."""
+
+
+class WorkerDied(Exception):
+    """A worker ended without a result: killed, or out of memory."""
+
+
 def run_job(function: JobFunction, shared: Any, item: Any, name: str) -> Outcome:
     """Run a job, and return its result or its exception."""
     worker, begin = f"{socket.gethostname()}:{os.getpid()}", time.perf_counter()
@@ -54,9 +67,6 @@ def run_job(function: JobFunction, shared: Any, item: Any, name: str) -> Outcome
     seconds = time.perf_counter() - begin
     _log(f"{name}: {f'fails, {value}' if failed else 'is done'} after {seconds:.1f} s, {_peak()}")
     return Outcome(value=value, failed=failed, worker=worker, seconds=seconds)
-
-
-FEWER = "use fewer workers, smaller batches, or a machine with more memory"
 
 
 def check_versions(expected: Mapping[str, str]) -> None:

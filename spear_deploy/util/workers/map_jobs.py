@@ -6,24 +6,13 @@ first. A worker that dies is replaced, and the jobs that it and its neighbours h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from spear_deploy.errors import WorkerError
 from spear_deploy.util.progress import Progress
-from spear_deploy.util.workers.job import FEWER, JobFunction, Outcome
+from spear_deploy.util.workers.job import FEWER, MAX_DEATHS, Batch, JobFunction, Outcome, RunBatch, WorkerDied
 from spear_deploy.util.workers.settings import Workers
-
-MAX_DEATHS = 3
-"""Times in a row that a worker may die before any job ends."""
-Batch: TypeAlias = Sequence[tuple[int, Any, str]]
-"""(index, item, name) of the jobs that are left."""
-RunBatch: TypeAlias = Callable[[JobFunction, Batch], Iterator[tuple[int, Outcome]]]
-"""Runs jobs and yields them as they end; ends early, or raises `WorkerDied`, where a worker died."""
-
-
-class WorkerDied(Exception):
-    """A worker ended without a result: killed, or out of memory."""
 
 
 def map_jobs(
@@ -34,6 +23,7 @@ def map_jobs(
     shared: Any = None,
     names: Sequence[str] = (),
     stage: str = "jobs",
+    keep: Callable[[int, Any], None] | None = None,
     progress: Progress | None = None,
 ) -> list[Any]:
     """Return `function(shared, item)` of each item, in their order.
@@ -45,6 +35,7 @@ def map_jobs(
         shared: what all jobs read; it is sent once to each worker.
         names: of the jobs, for logs and progress; their numbers unless given.
         stage: of `progress`.
+        keep: is called with the index of each item and its result as soon as it is there.
         progress: is called after each job, with `worker` and `job`.
 
     Raises:
@@ -53,7 +44,7 @@ def map_jobs(
     """
     named = [(i, item, names[i] if names else f"{stage} {i + 1} of {len(items)}") for i, item in enumerate(items)]
     if workers is None:
-        return [_run_here(function, shared, job, len(items), stage, progress) for job in named]
+        return _run_here(function, shared, named, stage, keep, progress)
     run_batch = _open(workers, shared)
     results: dict[int, Outcome] = {}
     deaths = 0
@@ -62,6 +53,8 @@ def map_jobs(
         try:
             for index, outcome in run_batch(function, left):
                 results[index] = outcome
+                if keep is not None and not outcome.failed:
+                    keep(index, outcome.value)
                 if progress is not None and not outcome.failed:
                     facts = {"worker": outcome.worker, "job": named[index][2], "seconds": outcome.seconds}
                     progress({"stage": stage, "done": len(results), "of": len(items), **facts})
@@ -83,13 +76,21 @@ def map_jobs(
 
 
 def _run_here(
-    function: JobFunction, shared: Any, job: tuple[int, Any, str], count: int, stage: str, progress: Progress | None
-) -> Any:
-    index, item, name = job
-    value = function(shared, item)
-    if progress is not None:
-        progress({"stage": stage, "done": index + 1, "of": count, "job": name})
-    return value
+    function: JobFunction,
+    shared: Any,
+    jobs: Batch,
+    stage: str,
+    keep: Callable[[int, Any], None] | None,
+    progress: Progress | None,
+) -> list[Any]:
+    values = []
+    for index, item, name in jobs:
+        values.append(function(shared, item))
+        if keep is not None:
+            keep(index, values[-1])
+        if progress is not None:
+            progress({"stage": stage, "done": index + 1, "of": len(jobs), "job": name})
+    return values
 
 
 def _first_failure(results: dict[int, Outcome], count: int) -> int:

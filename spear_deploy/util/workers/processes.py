@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from spear_deploy.util.extras import require_packages
-from spear_deploy.util.workers.job import ONE_THREAD, JobFunction, Outcome, run_job
-from spear_deploy.util.workers.map_jobs import Batch, RunBatch, WorkerDied
+from spear_deploy.util.workers.job import ONE_THREAD, Batch, JobFunction, Outcome, RunBatch, WorkerDied, run_job
 from spear_deploy.util.workers.settings import Workers
 
 _shared: dict[str, Any] = {}
 """In a worker: what its jobs read, by file; one entry."""
+IDLE_S = 300
+"""Seconds without a job after which a worker ends."""
 
 
 def open_processes(workers: Workers, shared: Any) -> RunBatch:
-    """Return the function that runs jobs in processes; these end with the batch.
+    """Return the function that runs jobs in processes; these stay for the next map.
 
     Raises:
         MissingPackageError: joblib or cloudpickle is not installed.
@@ -40,27 +41,31 @@ def open_processes(workers: Workers, shared: Any) -> RunBatch:
 
 
 def _run(function: JobFunction, batch: Batch, workers: Workers, path: Path) -> Iterator[tuple[int, Outcome]]:
-    from joblib.externals.loky import ProcessPoolExecutor
+    from joblib.externals.loky import get_reusable_executor
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
     if workers.logs is not None:
         workers.logs.mkdir(parents=True, exist_ok=True)
-    count = min(workers.count, len(batch))
-    executor = ProcessPoolExecutor(count, initializer=_begin, initargs=(workers.logs,), env=dict(ONE_THREAD))
+    executor = get_reusable_executor(
+        workers.count, timeout=IDLE_S, initializer=_begin, initargs=(workers.logs,), env=dict(ONE_THREAD)
+    )  # that of the map before, unless a worker died in it: a worker starts in seconds
+    futures: dict[Future[Outcome], int] = {
+        executor.submit(_run_one, function, os.fspath(path), item, name): index for index, item, name in batch
+    }
+    died: WorkerDied | None = None
+    left = dict(futures)
     try:
-        futures: dict[Future[Outcome], int] = {
-            executor.submit(_run_one, function, os.fspath(path), item, name): index for index, item, name in batch
-        }
-        died: WorkerDied | None = None
         for future in as_completed(futures):
+            del left[future]
             try:
                 yield futures[future], future.result()
             except BrokenProcessPool as error:  # all that are not done; those that are come as well
                 died = WorkerDied(_first_sentence(error))
-        if died is not None:
-            raise died
     finally:
-        executor.shutdown(wait=True, kill_workers=True)
+        if left or died is not None:
+            executor.shutdown(wait=True, kill_workers=True)  # nobody waits for what they still run
+    if died is not None:
+        raise died
 
 
 def _begin(logs: Path | None) -> None:

@@ -8,8 +8,18 @@ from typing import Any
 
 from spear_deploy.errors import WorkerError
 from spear_deploy.util.extras import require_packages
-from spear_deploy.util.workers.job import ONE_THREAD, JobFunction, Outcome, check_versions, collect_versions, run_job
-from spear_deploy.util.workers.map_jobs import MAX_DEATHS, Batch, RunBatch, WorkerDied
+from spear_deploy.util.workers.job import (
+    MAX_DEATHS,
+    ONE_THREAD,
+    Batch,
+    JobFunction,
+    Outcome,
+    RunBatch,
+    WorkerDied,
+    check_versions,
+    collect_versions,
+    run_job,
+)
 from spear_deploy.util.workers.settings import Workers
 
 CONNECT_S = 5.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -10,6 +10,8 @@ from spear_deploy.errors import WorkerError
 
 Place: TypeAlias = Literal["processes", "ray", "slurm"]
 MAX_WORKERS = 1024
+LOGS = "logs"
+"""Folder of the logs in an output folder."""
 EXPECTED = "expected a number of processes, 'ray', 'ray:HOST:PORT' or 'slurm:N'"
 
 
@@ -57,3 +59,8 @@ def parse_workers(text: str, logs: Path | None = None) -> Workers:
     if place == "slurm" and rest.isascii() and rest.isdigit():
         return Workers(count=int(rest), place="slurm", logs=logs)
     raise WorkerError(f"workers '{text}': {EXPECTED}")
+
+
+def give_logs(workers: Workers | None, folder: Path) -> Workers | None:
+    """Return workers that keep their logs in an output folder, where they have no other place."""
+    return workers if workers is None or workers.logs is not None else replace(workers, logs=folder / LOGS)

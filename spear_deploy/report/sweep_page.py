@@ -1,0 +1,94 @@
+"""Results of a sweep: Pareto charts by network and chip, and rows of means over seeds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Any
+
+from spear_deploy.errors import FileError
+from spear_deploy.report.chart import Series, draw_chart
+from spear_deploy.report.search_charts import pareto_front
+from spear_deploy.util.files import require_file
+from spear_deploy.util.number_format import number, percent, plural
+
+SWEEP, PAGE = "sweep.json", "sweep.html"
+
+
+def describe_sweep(folder: Path) -> dict[str, Any]:
+    """Return charts and rows of a sweep, as plain data.
+
+    Raises:
+        FileError: `sweep.json` is missing or damaged.
+    """
+    path = folder / SWEEP
+    try:
+        content = json.loads(require_file(path, "results of a sweep").read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"file '{path}': is damaged ({str(error)[:80]}); run the sweep again") from error
+    cells, front = content["cells"], set(content["front"])
+    done = [cell for cell in cells if "error" not in cell]
+    places = list(dict.fromkeys((cell["network"], cell["chip"]) for cell in done))
+    return {
+        "cells": len(cells),
+        "charts": [_draw_place([cell for cell in done if (cell["network"], cell["chip"]) == place], place) for place in places],
+        "rows": list_means(cells, front),
+        "errors": [{"cell": cell["folder"], "error": cell["error"]} for cell in cells if "error" in cell],
+    }
+
+
+def list_means(cells: Sequence[Mapping[str, Any]], front: set[str]) -> list[dict[str, Any]]:
+    """Return a row for each combination but for seeds: means over seeds, and the spread of the accuracy.
+
+    Args:
+        cells: of `sweep.json`.
+        front: folders of the cells that no other beats.
+    """
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for cell in cells:
+        if "error" not in cell:
+            groups.setdefault((cell["network"], cell["chip"], cell["budget"], cell["method"]), []).append(cell)
+    rows = []
+    for (network, chip, budget, method), group in groups.items():
+        accuracies = [cell["accuracy"]["quantised"] for cell in group]
+        verdicts = dict.fromkeys(cell["verdict"].replace("_", " ") for cell in group)
+        rows.append(
+            {
+                "network": network,
+                "chip": chip,
+                "budget": str(budget),
+                "method": method,
+                "seeds": plural(len(group), "seed"),
+                "accuracy": percent(fmean(accuracies), 2),
+                "spread": f"± {100 * pstdev(accuracies):.2f}" if len(group) > 1 else "",
+                "synops": number(fmean(cell["synops"]["quantised"] for cell in group)),
+                "cores": number(fmean(cell["cores_used"] for cell in group)),
+                "verdict": ", ".join(verdicts),
+                "met": all(cell["met"] for cell in group),
+                "front": any(cell["folder"] in front for cell in group),
+            }
+        )
+    return rows
+
+
+def _draw_place(cells: Sequence[Mapping[str, Any]], place: tuple[str, str]) -> dict[str, Any]:
+    """Draw the cells of a network on a chip: a point each, and the line of those that no other beats."""
+    network, chip = place
+    points = [(cell["synops"]["quantised"], cell["accuracy"]["quantised"]) for cell in cells]
+    tips = [
+        f"{cell['method']}, {cell['budget']}, seed {cell['seed']}: {percent(accuracy, 2)} at {number(synops)} SynOps"
+        for cell, (synops, accuracy) in zip(cells, points, strict=True)
+    ]
+    dense = (cells[0]["synops"]["dense"], cells[0]["accuracy"]["dense"])
+    best = pareto_front([{"synops": synops, "accuracy": accuracy} for synops, accuracy in points])
+    series = [
+        Series(name="no other is better", kind="line", points=[(row["synops"], row["accuracy"]) for row in best]),
+        Series(name="as integers", kind="dots", points=points, tips=tips),
+        Series(name="before pruning", kind="rings", role="quiet", points=[dense], tips=[f"{percent(dense[1], 2)}, not pruned"]),
+    ]
+    return draw_chart(
+        f"{network} on {chip}, test split", x="SynOps per inference", y="accuracy", series=series,
+        y_text=lambda share: percent(share, 1),
+    )  # fmt: skip

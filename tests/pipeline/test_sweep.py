@@ -1,0 +1,155 @@
+"""Sweeps: all combinations, taken up again, on workers, killed, and wrong files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+
+pytest.importorskip("torch")
+pytest.importorskip("gymnasium")
+
+import numpy as np
+
+from spear_deploy.cli import main
+from spear_deploy.errors import BudgetError, FileError
+from spear_deploy.interchange.snn_file import write_snn
+from spear_deploy.pipeline.sweep import CELL, find_front, read_sweep, sweep
+from spear_deploy.training.fit import train
+from spear_deploy.util.workers import Workers
+from tests.training.test_fit import quick, toy_data, toy_network
+
+PLAN = """
+networks = ["net.snn"]
+chips = ["loihi2"]
+budgets = ["70%", 1]
+methods = ["uniform"]
+seeds = [0, 1]
+data = "data.npz"
+epochs = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inputs")
+    data = toy_data()
+    write_snn(train(toy_network(hidden=16), data, recipe=quick(6)), folder / "net.snn")
+    splits = (data.train, data.val, data.test)
+    np.savez(folder / "data.npz", x=np.concatenate([s.x for s in splits]), y=np.concatenate([s.y for s in splits]))
+    (folder / "sweep.toml").write_text(PLAN)
+    return folder
+
+
+def facts_of(rows):
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def swept(inputs, tmp_path_factory):
+    out = tmp_path_factory.mktemp("swept") / "out"
+    before = os.getcwd()
+    os.chdir(inputs)
+    try:
+        return out, sweep("sweep.toml", out=out)
+    finally:
+        os.chdir(before)
+
+
+def test_every_combination_is_pruned_or_says_why_not(swept):
+    out, result = swept
+    cells = result["cells"]
+    assert [(cell["budget"], cell["seed"]) for cell in cells] == [("70%", 0), ("70%", 1), (1, 0), (1, 1)]
+    assert all(cell["synops"]["quantised"] <= cell["synops"]["budget"] * 1.05 and "error" not in cell for cell in cells[:2])
+    assert all("SynOps budget 1 is below" in cell["error"] for cell in cells[2:])
+    assert set(result["front"]) <= {cell["folder"] for cell in cells[:2]} and result["front"]
+    assert json.loads((out / "sweep.json").read_text())["cells"] == cells
+    page = (out / "sweep.html").read_text()
+    assert "net.snn on loihi2" in page and "2 seeds" in page and "SynOps budget 1 is below" in page
+    assert (out / cells[0]["folder"] / "pruned.snn").is_file()
+
+
+def test_a_finished_sweep_is_taken_whole_and_an_edited_cell_runs_again(inputs, swept, monkeypatch):
+    out, result = swept
+    monkeypatch.chdir(inputs)
+    again = sweep("sweep.toml", out=out)
+    assert again["taken"] == 4 and again["cells"] == result["cells"]
+    cell = out / result["cells"][0]["folder"] / CELL
+    content = json.loads(cell.read_text())
+    content["row"]["accuracy"]["quantised"] = 1.0
+    cell.write_text(json.dumps(content))
+    mended = sweep("sweep.toml", out=out)
+    assert mended["taken"] == 3 and facts_of(mended["cells"]) == facts_of(result["cells"])
+
+
+@pytest.mark.slow
+def test_two_workers_sweep_to_the_same_results(inputs, swept, tmp_path, monkeypatch):
+    monkeypatch.chdir(inputs)
+    parallel = sweep("sweep.toml", out=tmp_path / "out", workers=Workers(count=2))
+    assert facts_of(parallel["cells"]) == facts_of(swept[1]["cells"]) and parallel["front"] == swept[1]["front"]
+    assert len(list((tmp_path / "out/logs").glob("worker-*.log"))) == 2
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_goes_on_to_the_same_results(inputs, swept, tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "spear_deploy.cli", "sweep", "sweep.toml", "--out", str(out), "--quiet"]
+    killed = subprocess.Popen(command, cwd=inputs)
+    while not list(out.glob(f"*/{CELL}")) and killed.poll() is None:
+        time.sleep(0.05)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    done = subprocess.run([*command, "--json"], cwd=inputs, capture_output=True, text=True, check=False)
+    result = json.loads(done.stdout)
+    assert done.returncode == 1 and result["taken"] >= 1
+    assert facts_of(result["cells"]) == facts_of(swept[1]["cells"])
+
+
+def test_the_command_prints_means_and_names_cells_without_result(inputs, swept, monkeypatch):
+    monkeypatch.chdir(inputs)
+    result = CliRunner().invoke(main, ["sweep", "sweep.toml", "--out", str(swept[0])])
+    assert result.exit_code == 1
+    assert "note: 4 of 4 cells are taken from an earlier run" in result.output and "sweep.html" in result.output
+    assert "SynOps budget 1 is below" in result.output
+
+
+def test_the_front_holds_what_no_other_cell_beats():
+    def cell(folder, accuracy, synops, chip="a"):
+        return {
+            "folder": folder, "network": "n", "chip": chip, "accuracy": {"quantised": accuracy}, "synops": {"quantised": synops}
+        }  # fmt: skip
+
+    rows = [cell("best", 0.9, 10), cell("small", 0.8, 5), cell("beaten", 0.8, 10), cell("alone", 0.1, 99, chip="b")]
+    assert find_front([*rows, {"folder": "none", "network": "n", "chip": "a", "error": "x"}]) == ["best", "small", "alone"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("networks = [", "is not TOML"),
+        (PLAN + "chip = 'x'", "key 'chip': extra inputs are not permitted; the keys are networks, chips, budgets"),
+        (PLAN.replace("[0, 1]", "[]"), "key 'seeds': list should have at least 1 item"),
+        (PLAN.replace("[0, 1]", "[-1]"), "key 'seeds.0': input should be greater than or equal to 0"),
+        (PLAN.replace('data = "data.npz"', ""), "key 'data': field required"),
+        (PLAN.replace("[0, 1]", str([*range(3000)])).replace('["70%", 1]', "[1, 2, 3, 4]"), "makes 12000 cells, at most 10000"),
+    ],
+)  # fmt: skip
+def test_wrong_sweep_files_are_refused(tmp_path, text, message):
+    (tmp_path / "sweep.toml").write_text(text)
+    with pytest.raises(FileError, match=f"sweep file '.*sweep.toml'.*{message}"):
+        read_sweep(tmp_path / "sweep.toml")
+    with pytest.raises(FileError, match="there is no such sweep file"):
+        read_sweep(tmp_path / "none.toml")
+
+
+def test_budgets_and_methods_are_checked_before_anything_runs(tmp_path):
+    for before, after, message in (('"70%"', '"half"', "half"), ('"uniform"', '"best"', "method 'best'")):
+        (tmp_path / "sweep.toml").write_text(PLAN.replace(before, after))
+        with pytest.raises(BudgetError, match=message):
+            read_sweep(tmp_path / "sweep.toml")

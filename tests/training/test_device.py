@@ -1,0 +1,83 @@
+"""Devices of learning: names, absence, reduced precision."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+pytest.importorskip("torch")
+
+import torch
+
+from spear_deploy.cli import main
+from spear_deploy.errors import DataError
+from spear_deploy.network import WEIGHTED
+from spear_deploy.training.device import choose_device, note_device
+from spear_deploy.training.evaluation import evaluate
+from spear_deploy.training.fit import fit
+from tests.training.test_fit import quick, toy_data, toy_network
+
+HAS_CUDA = torch.cuda.is_available()
+
+
+def weights_of(graph):
+    return np.concatenate([layer.synapse.weight.ravel() for layer in graph.layers if isinstance(layer.synapse, WEIGHTED)])
+
+
+def test_auto_takes_what_is_there_and_the_processor_is_always_there():
+    assert choose_device("cpu") == "cpu"
+    assert choose_device("auto") == ("cuda" if HAS_CUDA else "mps" if torch.backends.mps.is_available() else "cpu")
+    assert note_device("cpu") == [] and "the same seed may give another plan" in note_device("cuda")[0]
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "cpu:1", "mps:0", "", "cuda:-1"])
+def test_names_that_are_no_devices_are_refused(name):
+    with pytest.raises(DataError, match=f"device '{name}': expected one of cpu, cuda, mps, auto, or cuda:N"):
+        choose_device(name)
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "mps", *([] if HAS_CUDA else ["cuda"])])
+def test_a_device_that_is_not_there_is_a_sentence_and_nothing_is_written(name, tmp_path):
+    if name == "mps" and torch.backends.mps.is_available():
+        pytest.skip("this machine has an Apple GPU")
+    with pytest.raises(DataError, match=f"device '{name}': torch .+ sees .+ device.* on this machine; take 'cpu', or 'auto'"):
+        choose_device(name)
+    out = tmp_path / "out"
+    arguments = [
+        "prune",
+        "digits",
+        "--chip",
+        "loihi2",
+        "--data",
+        "digits",
+        "--synops",
+        "50%",
+        "--device",
+        name,
+        "--out",
+        str(out),
+    ]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1 and f"error: device '{name}': torch" in result.output and not out.exists()
+
+
+def test_sums_in_bfloat16_learn_and_leave_float32_weights():
+    graph, data = toy_network(hidden=16), toy_data()
+    exact, reduced = (fit(graph, data, replace(quick(12), precision=precision)) for precision in ("float32", "bfloat16"))
+    a, b = weights_of(exact.graph), weights_of(reduced.graph)
+    assert a.dtype == b.dtype == np.float32 and not np.array_equal(a, b)
+    before = evaluate(graph, data.test).accuracy
+    assert evaluate(reduced.graph, data.test).accuracy > before + 0.2
+    assert np.array_equal(a, weights_of(fit(graph, data, quick(12)).graph))  # the processor learns in float32
+
+
+@pytest.mark.skipif(not HAS_CUDA, reason="this machine has no CUDA device")
+def test_a_cuda_device_learns_as_the_processor_does():
+    graph, data = toy_network(hidden=16), toy_data()
+    here, there = (fit(graph, data, replace(quick(12), device=device, precision="float32")) for device in ("cpu", "cuda"))
+    assert abs(evaluate(here.graph, data.test).accuracy - evaluate(there.graph, data.test).accuracy) < 0.1
+    assert np.abs(weights_of(here.graph) - weights_of(there.graph)).max() < 0.5
+    assert evaluate(fit(graph, data, replace(quick(12), device="cuda")).graph, data.test).accuracy > 0.5
