@@ -1,4 +1,4 @@
-"""What survives on which way? Run every cell of the interop matrix and write `docs/interop.md`.
+"""The interop matrix: every cell is run, and written to `docs/interop.md` and `docs/refused_modules.md`.
 
     python -m tests.benchmarks.interop                    the tables that need this environment alone
     python -m tests.benchmarks.interop --frameworks       and those of other frameworks, each installed for it
@@ -28,7 +28,8 @@ from spear_deploy.pipeline import api
 from spear_deploy.simulator import simulate
 from tests.benchmarks.interop_networks import PARTS, PRIMITIVES
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "interop.md"
+DOCS = Path(__file__).parents[2] / "docs"
+DOCUMENT, REFUSED = DOCS / "interop.md", DOCS / "refused_modules.md"
 FORMATS = ("nir", "netx", "onnx")
 STEPS, SAMPLES = 20, 2
 
@@ -256,13 +257,18 @@ def frameworks_table() -> str:
 # ---------------------------------------------------------------------------------------------------------- document
 
 
+def document_of(name: str) -> Path:
+    """Return the page that holds a table."""
+    return REFUSED if name == "refused" else DOCUMENT
+
+
 def replaced(text: str, name: str, made: str) -> str:
     """Return the document with one table exchanged."""
     begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
     before, _, rest = text.partition(begin)
     _, found, after = rest.partition(end)
     if not found:
-        raise ValueError(f"{DOCUMENT.name}: there is no place for the table '{name}'")
+        raise ValueError(f"{document_of(name).name}: there is no place for the table '{name}'")
     return before + begin + made + "\n" + end + after
 
 
@@ -285,12 +291,15 @@ def main() -> None:
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
     shared = Path(os.environ.get("SPEAR_SHARED", DOCUMENT.parents[2] / "shared"))
-    text = DOCUMENT.read_text()
+    texts = {page: page.read_text() for page in (DOCUMENT, REFUSED)}
     for name, made in tables(shared, frameworks=arguments.frameworks).items():
-        text = replaced(text, name, made)
-    if arguments.check:
-        sys.exit(0 if text == DOCUMENT.read_text() else f"{DOCUMENT}: a table is another one now; make it again")
-    DOCUMENT.write_text(text)
+        page = document_of(name)
+        texts[page] = replaced(texts[page], name, made)
+    for page, text in texts.items():
+        if arguments.check and text != page.read_text():
+            sys.exit(f"{page}: a table is another one now; make it again")
+        if not arguments.check:
+            page.write_text(text)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,11 @@ import pytest
 from tests.benchmarks import interop
 from tests.conftest import shared
 
-TEXT = interop.DOCUMENT.read_text() if interop.DOCUMENT.exists() else ""
-
 
 def committed(name):
-    result = re.search(f"<!-- {name} -->\n(.*?)\n<!-- end of {name} -->", TEXT, re.DOTALL)
-    assert result, f"docs/interop.md has no table '{name}'"
+    page = interop.document_of(name)
+    result = re.search(f"<!-- {name} -->\n(.*?)\n<!-- end of {name} -->", page.read_text(), re.DOTALL)
+    assert result, f"{page.name} has no table '{name}'"
     return result[1]
 
 
