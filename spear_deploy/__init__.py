@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from spear_deploy.pipeline.api import load as load
     from spear_deploy.pipeline.api import rank as rank
     from spear_deploy.pipeline.api import simulate as simulate
+    from spear_deploy.pipeline.back_home import weights_into as weights_into
     from spear_deploy.pipeline.demo import demo as demo
     from spear_deploy.pipeline.deploy import deploy as deploy
     from spear_deploy.pipeline.prune import prune as prune
@@ -33,10 +34,12 @@ _PLACES = {
     "deploy": "pipeline.deploy",
     "prune": "pipeline.prune",
     "verify": "pipeline.verify",
+    "weights_into": "pipeline.back_home",
 }
 
 __all__ = [
     "SNNGraph", "adapt", "check", "compare", "count", "demo", "deploy", "export", "load", "prune", "rank", "simulate", "verify",
+    "weights_into",
 ]  # fmt: skip
 
 

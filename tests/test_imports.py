@@ -118,6 +118,7 @@ def test_public_names():
     assert spear_deploy.__all__ == [
         "SNNGraph", "adapt", "check", "compare", "count", "demo", "deploy", "export", "load", "prune", "rank", "simulate",
         "verify",
+        "weights_into",
     ]  # fmt: skip
     for name in spear_deploy.__all__:
         assert callable(getattr(spear_deploy, name))

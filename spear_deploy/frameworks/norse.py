@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.frameworks.importer.context import Framework, TraceContext
+from spear_deploy.frameworks.importer.context import Framework, NeuronUpdate, TraceContext
 from spear_deploy.frameworks.importer.modules import check_hooks, check_input, join
+from spear_deploy.frameworks.importer.storage import store_tensor
 from spear_deploy.frameworks.importer.symbols import Concat, OutputAndState, Signal, State, Symbol, name_module, require_signal
 from spear_deploy.frameworks.importer.synapses import make_refusal, to_array
 from spear_deploy.network import IF, LI, LIF, Array, Conv2d, CubaLI, CubaLIF, Dense, Neuron, Reset, Shape, Synapse
@@ -252,6 +253,39 @@ _FORWARDS = {kind.forward for kind in (*CELLS, *TIME_LAYERS)}
 _INITIAL_STATES = {_unbind(kind.initial_state) for kind in (*CELLS, *TIME_LAYERS)}
 
 
+# ------------------------------------------------------------------------------------------------------------- storing
+
+_RATES = {"tau_s": "tau_mem_inv", "tau_mem_s": "tau_mem_inv", "tau_syn_s": "tau_syn_inv"}
+_LEVELS = {"v_threshold": "v_th", "v_reset": "v_reset", "v_leak": "v_leak"}
+
+
+def _store_neuron(module: Any, update: NeuronUpdate) -> None:
+    """Store changed parameters in the cell's tuple."""
+    neuron, changed = update.neuron, update.changed
+    values: dict[str, Any] = {_LEVELS[name]: getattr(neuron, name) for name in changed if name in _LEVELS}
+    values |= {_RATES[name]: 1 / getattr(neuron, name) for name in changed if name in _RATES}
+    tensors = {name: torch.as_tensor(np.array(value, np.float32)) for name, value in values.items()}
+    module.p = module.p._replace(**tensors)
+
+
+def _store_recurrent(module: Any, part: tuple[str, Any]) -> None:
+    """Store the input or recurrent weights of a cell."""
+    end, synapse = part
+    store_tensor(module, f"{end}_weights", synapse.weight)
+    if end == "input":
+        module.hidden_size, module.input_size = synapse.weight.shape
+
+
+def _store_synapse(module: Any, synapse: Any) -> bool:
+    """Store weights in a LConv2d, which has an axis of time."""
+    if not isinstance(module, norse.LConv2d):
+        return False
+    store_tensor(module, "weight", synapse.weight[..., None])
+    module.out_channels, module.in_channels = synapse.weight.shape[0], synapse.weight.shape[1] * synapse.groups
+    module.groups = synapse.groups
+    return True
+
+
 # ---------------------------------------------------------------------------------------------------------- framework
 
 NORSE = Framework(
@@ -265,6 +299,10 @@ NORSE = Framework(
     synapses={norse.LConv2d: _convert_lconv2d},
     handlers={norse.Lift: _add_lift, norse.RegularizationCell: _pass_spikes},
     add_neurons=_add_neurons,
+    store_synapse=_store_synapse,
+    neurons=(norse.LILinearCell, *{kind.__bases__[0] for kind in (*CELLS, *TIME_LAYERS)}),
+    store_neuron=_store_neuron,
+    store_recurrent=_store_recurrent,
     example="LIFBoxCell",
     reasons={
         "GRU LSTM RNN": "it does not spike; use LIFRecurrentCell",

@@ -21,8 +21,9 @@ from rockpool.nn.modules import ExpSynTorch, LIFNeuronTorch, LIFTorch, LinearTor
 from rockpool.nn.modules.torch.torch_module import TorchModule
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.frameworks.importer.context import Framework, TraceContext
+from spear_deploy.frameworks.importer.context import Framework, NeuronUpdate, TraceContext
 from spear_deploy.frameworks.importer.modules import add_part, check_input
+from spear_deploy.frameworks.importer.storage import store_tensor
 from spear_deploy.frameworks.importer.symbols import OutputAndState, Signal, State, Symbol, name_module
 from spear_deploy.frameworks.importer.synapses import explain_refusal, to_array
 from spear_deploy.network import LI, LIF, Array, CubaLIF, Dense, Neuron
@@ -156,6 +157,73 @@ def _refuse(context: TraceContext, module: Any, path: str, x: Signal) -> Signal:
     raise UnsupportedError(f"{name_module(path)} is {type(module).__name__}, which has no counterpart here")
 
 
+# ------------------------------------------------------------------------------------------------------------- storing
+
+STATES = ("vmem", "isyn", "spikes")
+
+
+def _store_synapse(module: Any, synapse: Any) -> bool:
+    """Store weights in a LinearTorch, whose matrix is (inputs, outputs)."""
+    if not isinstance(module, LinearTorch):
+        return False
+    store_tensor(module, "weight", synapse.weight.T)
+    if synapse.bias is not None:
+        store_tensor(module, "bias", synapse.bias)
+    module.__dict__["_shape"] = synapse.weight.shape[::-1]
+    _register_shapes(module)
+    return True
+
+
+def _store_neuron(module: Any, update: NeuronUpdate) -> None:
+    """Store changed parameters, and clear the state."""
+    neuron, changed, dt_s = update.neuron, update.changed, update.dt_s
+    if "v_threshold" in changed:
+        store_tensor(module, "threshold", np.nextafter(neuron.v_threshold.astype(np.float32), np.float32(np.inf)))
+    names = ("tau" if isinstance(module, ExpSynTorch) else "mem", "mem", "syn")
+    for field, name in zip(("tau_s", "tau_mem_s", "tau_syn_s"), names, strict=True):
+        if field in changed:
+            _store_time_constant(module, name, dt_s / getattr(neuron, field), dt_s)
+    (size,) = update.shape
+    module.__dict__["_shape"] = (size, size)
+    if hasattr(module, "n_neurons"):
+        module.n_neurons = size
+    if isinstance(module, (LIFTorch, LIFNeuronTorch)) and module.bias.ndim:
+        store_tensor(module, "bias", np.zeros(size, np.float32))  # others are refused
+    for name in STATES:
+        if name in module._buffers:
+            states = module._buffers[name]
+            module._buffers[name] = states.new_zeros((size, *states.shape[1:]))
+    if "w_rec" in module._buffers:  # zeros of a module without recurrent weights
+        module._buffers["w_rec"] = module._buffers["w_rec"].new_zeros((size, size))
+    _register_shapes(module)
+
+
+def _store_time_constant(module: Any, name: str, rate: Array, dt_s: float) -> None:
+    """Store a decay as the module holds it: a time constant, a factor, or bits to shift by."""
+    mode = str(getattr(module, "leak_mode", "taus"))
+    stored = {
+        "taus": ("tau" if name == "tau" else f"tau_{name}", -dt_s / np.log1p(-rate)),
+        "decays": ("alpha" if name == "mem" else "beta", 1 - rate),
+        "bitshifts": (f"dash_{name}", -np.log2(rate)),
+    }[mode]
+    store_tensor(module, *stored)
+
+
+def _store_recurrent(module: Any, part: tuple[str, Any]) -> None:
+    """Store recurrent weights, (outputs, inputs) transposed."""
+    store_tensor(module, "w_rec", part[1].weight.T)
+    _register_shapes(module)
+
+
+def _register_shapes(module: Any) -> None:
+    """Let Rockpool's registry, which checks each assignment, hold the present tensors and shapes."""
+    registered, _ = module._get_attribute_registry()
+    for name, entry in registered.items():
+        value = getattr(module, name)
+        if isinstance(value, torch.Tensor):
+            entry[0], entry[4] = value, tuple(value.shape)
+
+
 PACKAGE = "rockpool."
 MODULES = (LinearTorch, LIFTorch, LIFNeuronTorch, ExpSynTorch)
 
@@ -170,6 +238,10 @@ ROCKPOOL = Framework(
     hands_state=lambda module: module.returns_state,
     handlers={RockpoolModule: _add_module},
     add_neurons=_refuse,
+    store_synapse=_store_synapse,
+    neurons=(LIFTorch, LIFNeuronTorch, ExpSynTorch),
+    store_neuron=_store_neuron,
+    store_recurrent=_store_recurrent,
     prepare=prepare,
     example="LIFTorch",
     reasons={

@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 import sinabs.layers as sl
+import torch
 from sinabs.activation import MembraneReset, MembraneSubtract, MultiSpike, SingleSpike
 from sinabs.layers.reshape import SqueezeMixin
 from sinabs.layers.stateful_layer import StatefulLayer
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.frameworks.importer.context import Framework, TraceContext
+from spear_deploy.frameworks.importer.context import Framework, NeuronUpdate, TraceContext
+from spear_deploy.frameworks.importer.storage import store_tensor
 from spear_deploy.frameworks.importer.symbols import Signal, name_module
 from spear_deploy.frameworks.importer.synapses import make_refusal, to_array
 from spear_deploy.network import IF, LI, LIF, Array, CubaLIF, Neuron, Reset, Shape, is_bounded
@@ -97,6 +99,21 @@ def _read_reset(module: Any, place: str) -> Reset:
     raise UnsupportedError(f"{place} has reset_fn={module.reset_fn}; expected MembraneSubtract() or MembraneReset()")
 
 
+def _store_neuron(module: Any, update: NeuronUpdate) -> None:
+    """Store changed parameters, and clear the state."""
+    neuron, changed, dt_s = update.neuron, update.changed, update.dt_s
+    if "v_threshold" in changed:
+        store_tensor(module, "spike_threshold", np.nextafter(neuron.v_threshold.astype(np.float32), np.float32(np.inf)))
+    if "v_min" in changed:
+        store_tensor(module, "min_v_mem", neuron.v_min)
+    for field, name in (("tau_s", "mem"), ("tau_mem_s", "mem"), ("tau_syn_s", "syn")):
+        if field in changed:
+            keep = 1 - dt_s / getattr(neuron, field)
+            store_tensor(module, *((f"alpha_{name}", keep) if module.train_alphas else (f"tau_{name}", -1 / np.log(keep))))
+    for name in list(module._buffers):  # states alone
+        module._buffers[name] = torch.zeros(0)
+
+
 NEURONS = (sl.IAFSqueeze, sl.LIFSqueeze, sl.ExpLeakSqueeze, sl.ExpLeak, sl.IAF, sl.LIF)
 
 SINABS = Framework(
@@ -110,6 +127,8 @@ SINABS = Framework(
     keeps_state=True,
     hands_state=lambda module: False,
     add_neurons=_add_neurons,
+    neurons=NEURONS,
+    store_neuron=_store_neuron,
     example="IAFSqueeze",
     reasons={
         "ALIF": "its threshold adapts; use LIF",

@@ -19,10 +19,11 @@ import snntorch as snn
 from snntorch._neurons.neurons import SpikingNeuron
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.frameworks.importer.context import Framework, TraceContext
+from spear_deploy.frameworks.importer.context import Framework, NeuronUpdate, TraceContext
+from spear_deploy.frameworks.importer.storage import store_layer, store_tensor
 from spear_deploy.frameworks.importer.symbols import OutputAndState, Signal, State, name_module
 from spear_deploy.frameworks.importer.synapses import make_refusal, to_array, to_synapse
-from spear_deploy.network import IF, LIF, Array, CubaLIF, Neuron, Reset, Scale, Shape, Synapse
+from spear_deploy.network import IF, LIF, Array, CubaLIF, Dense, Neuron, Reset, Scale, Shape, Synapse
 from spear_deploy.network.graph import Edge
 
 DT_S = 1e-4
@@ -148,6 +149,39 @@ def _make_recurrent_synapse(context: TraceContext, module: Any, shape: Shape, pl
     return synapse
 
 
+# ------------------------------------------------------------------------------------------------------------- storing
+
+
+def _store_neuron(module: Any, update: NeuronUpdate) -> None:
+    """Store changed parameters, and clear the state."""
+    neuron, changed, dt_s = update.neuron, update.changed, update.dt_s
+    if "v_threshold" in changed:
+        store_tensor(module, "threshold", neuron.v_threshold)
+    if isinstance(module, snn.Lapicque) and changed & {"tau_s", "r"}:
+        rate = dt_s / neuron.tau_s if isinstance(neuron, LIF) else np.zeros(())
+        time_step = _read(module.time_step, ())
+        gain = neuron.r * (rate if isinstance(neuron, LIF) else 1)
+        store_tensor(module, "C", time_step / gain)
+        store_tensor(module, "R", gain / rate)
+    elif changed & {"tau_s", "tau_mem_s"}:
+        store_tensor(module, "beta", 1 - dt_s / (neuron.tau_s if isinstance(neuron, LIF) else neuron.tau_mem_s))
+    if "tau_syn_s" in changed:
+        store_tensor(module, "alpha", 1 - dt_s / neuron.tau_syn_s)
+    module._init_mem()
+
+
+def _store_recurrent(module: Any, part: tuple[str, Any]) -> None:
+    """Store recurrent weights."""
+    _, synapse = part
+    if isinstance(synapse, Scale):
+        store_tensor(module.recurrent, "V", synapse.weight)
+        module.V = module.recurrent.V
+        return
+    store_layer(module.recurrent, synapse, "its recurrent part")
+    name = "linear_features" if isinstance(synapse, Dense) else "conv2d_channels"
+    setattr(module, name, synapse.weight.shape[0])
+
+
 NEURONS = (snn.Leaky, snn.Lapicque, snn.Synaptic, snn.RLeaky, snn.RSynaptic)
 RECURRENT = (snn.RLeaky, snn.RSynaptic)
 
@@ -161,6 +195,9 @@ SNNTORCH = Framework(
     hands_state=_hands_state,
     loops_inside=True,
     add_neurons=_add_neurons,
+    neurons=NEURONS,
+    store_neuron=_store_neuron,
+    store_recurrent=_store_recurrent,
     example="snn.Leaky",
     reasons={
         "Alpha": "its membrane is the difference of two currents; use Synaptic",

@@ -22,8 +22,9 @@ from spikingjelly.activation_based.base import MemoryModule
 from spikingjelly.activation_based.neuron.base_node import NonSpikingBaseNode
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.frameworks.importer.context import Framework, TraceContext
+from spear_deploy.frameworks.importer.context import Framework, NeuronUpdate, TraceContext
 from spear_deploy.frameworks.importer.modules import check_hooks, join
+from spear_deploy.frameworks.importer.storage import store_tensor
 from spear_deploy.frameworks.importer.symbols import Concat, Signal, Symbol, name_module, require_signal
 from spear_deploy.frameworks.importer.synapses import make_refusal, to_array
 from spear_deploy.network import IF, LIF, Array, CubaLIF, Neuron
@@ -91,6 +92,40 @@ def make_neuron(module: Any, place: str, dt_s: float) -> Neuron:
 def lower_threshold(v_threshold: Any) -> Array:
     """Return the threshold one float32 step lower, since a v that reaches it spikes."""
     return np.nextafter(np.asarray(v_threshold, np.float32), np.float32(-np.inf))
+
+
+# ------------------------------------------------------------------------------------------------------------- storing
+
+
+def _store_neuron(module: Any, update: NeuronUpdate) -> None:
+    """Store changed parameters, which are one number a layer here, and clear the state.
+
+    Raises:
+        UnsupportedError: values that differ between neurons.
+    """
+    node, changed, dt_s = update.neuron, update.changed, update.dt_s
+    if "v_threshold" in changed:
+        module.v_threshold = float(np.nextafter(np.float32(_share(node, "v_threshold")), np.float32(np.inf)))
+    if "v_reset" in changed and module.v_reset is not None:
+        module.v_reset = _share(node, "v_reset")
+    if "tau_s" in changed:
+        tau = _share(node, "tau_s") / dt_s
+        if hasattr(module, "w"):
+            store_tensor(module, "w", -np.log(tau - 1))
+        else:
+            module.tau = tau
+    if "tau_mem_s" in changed:
+        module.v_decay = 1 - dt_s / _share(node, "tau_mem_s")
+    if "tau_syn_s" in changed:
+        module.c_decay = 1 - dt_s / _share(node, "tau_syn_s")
+    module.reset()
+
+
+def _share(node: Any, name: str) -> float:
+    values = getattr(node, name)
+    if np.ptp(values):
+        raise UnsupportedError(f"{name} differs between neurons, it holds one; give all neurons of a layer the same")
+    return float(values.reshape(-1)[0])
 
 
 # ---------------------------------------------------------------------------------------------------------- containers
@@ -164,6 +199,8 @@ SPIKINGJELLY = Framework(
     loops_inside=True,
     handlers={**dict.fromkeys(CONTAINERS, _add_container), layer.VotingLayer: _add_voting},
     add_neurons=_add_neurons,
+    neurons=NEURONS,
+    store_neuron=_store_neuron,
     example="neuron.LIFNode",
     reasons={
         "QIFNode EIFNode IzhikevichNode": "its membrane is quadratic or exponential; use LIFNode",

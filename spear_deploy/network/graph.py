@@ -385,6 +385,16 @@ def merge_parts(graph: SNNGraph) -> SNNGraph:
     Two layers merge where the first has no neuron, feeds only the second without delay, and the second has no part
     that the first would come after. A `Flatten` in front of a `Dense` goes, since `Dense` flattens.
     """
+    return _merge_layers(graph)[0]
+
+
+def find_heirs(graph: SNNGraph) -> dict[str, str]:
+    """Return, for each layer of a network, the layer of `merge_parts` that holds its parts."""
+    heirs = _merge_layers(graph)[1]
+    return {layer.name: heirs.get(layer.name, layer.name) for layer in graph.layers}
+
+
+def _merge_layers(graph: SNNGraph) -> tuple[SNNGraph, dict[str, str]]:
     layers = {layer.name: layer for layer in graph.layers}
     heirs: dict[str, str] = {}
     for name in [layer.name for layer in graph.layers]:
@@ -399,7 +409,7 @@ def merge_parts(graph: SNNGraph) -> SNNGraph:
     for name in reversed(heirs):  # an heir has its own heir, which comes later
         heirs[name] = heirs.get(heirs[name], heirs[name])
     edges = tuple(replace(e, target=heirs.get(e.target, e.target)) for e in graph.edges if e.source not in heirs)
-    return replace(graph, layers=tuple(layers.values()), edges=edges) if heirs else graph
+    return replace(graph, layers=tuple(layers.values()), edges=edges) if heirs else graph, heirs
 
 
 def _merge_pair(first: Layer, second: Layer) -> Layer | None:

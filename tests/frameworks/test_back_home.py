@@ -9,8 +9,10 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
+from spear_deploy.frameworks.models import read_model  # noqa: E402
+from spear_deploy.frameworks.write_back import store_weights  # noqa: E402
 from tests.support.framework_runs import NETWORKS, Draw  # noqa: E402
-from tests.support.homecoming import send_home  # noqa: E402
+from tests.support.homecoming import compare_model, prune_at_random, send_home  # noqa: E402
 
 
 def draw_snntorch(draw):
@@ -142,3 +144,16 @@ def test_a_random_network_spikes_the_same_at_home(framework, seed, tmp_path):
     with contextlib.redirect_stdout(io.StringIO()):  # snnTorch's importer prints
         home = send_home(model.eval(), shape, draw.spikes(shape), framework, tmp_path)
     assert home.different == 0 and home.emitted > 0
+
+
+@pytest.mark.parametrize("framework", PACKAGES)
+@pytest.mark.parametrize("seed", range(HOMECOMINGS))
+def test_pruned_weights_go_back_into_the_module(framework, seed, tmp_path):
+    pytest.importorskip(framework)
+    draw = Draw(1000 + seed)
+    made, shape = globals()[f"draw_{framework}"](draw)
+    model = made if isinstance(made, nn.Module) else nn.Sequential(*made)
+    pruned = prune_at_random(read_model(model.eval(), shape), draw.rng)
+    back = store_weights(model, pruned)
+    different, emitted = compare_model(pruned, back, draw.spikes(shape), framework)
+    assert different == 0 and emitted > 0

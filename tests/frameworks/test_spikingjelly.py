@@ -1,5 +1,7 @@
 """Networks of SpikingJelly's modules: the same spikes in SpikingJelly and in the network read from them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from torch import nn  # noqa: E402
 
 from spear_deploy.errors import UnsupportedError  # noqa: E402
 from spear_deploy.frameworks.models import read_model  # noqa: E402
+from spear_deploy.frameworks.write_back import store_weights  # noqa: E402
 from spear_deploy.pipeline import api  # noqa: E402
 from spear_deploy.simulator import simulate  # noqa: E402
 from tests.support.framework_runs import NETWORKS, Draw, count_differences, patterns, recorded  # noqa: E402
@@ -185,3 +188,12 @@ class OwnCharge(neuron.SimpleLIFNode):
 def test_what_has_no_counterpart_is_refused(make, message):
     with pytest.raises(UnsupportedError, match=message):
         read_model(make(), (6,))
+
+
+def test_values_that_differ_between_neurons_do_not_go_back():
+    model = one(neuron.IFNode())
+    graph = read_model(model, (6,))
+    spread = np.linspace(0.5, 1.5, 5).astype(np.float32)
+    changed = graph.with_layers(lambda layer: replace(layer, neuron=replace(layer.neuron, v_threshold=spread)))
+    with pytest.raises(UnsupportedError, match="module '1' is IFNode: v_threshold differs between neurons, it holds one"):
+        store_weights(model, changed)

@@ -1,13 +1,16 @@
 """Networks of torch frameworks, sent back into their framework by a NIR file, and their spikes there."""
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from spear_deploy.frameworks.models import read_model
 from spear_deploy.interchange.nir.dialect_writer import write_dialect
+from spear_deploy.network import Conv2d, Dense, SumPool
+from spear_deploy.network.channel_groups import list_prunable_groups
+from spear_deploy.pruning.plan import PruningPlan, prune
 from spear_deploy.simulator import simulate
 from tests.support.framework_runs import SAMPLES, STEPS
 
@@ -71,6 +74,78 @@ def compare_spikes(graph, net, x, framework) -> tuple[int, int]:
         else:
             np.testing.assert_allclose(ours.v[name], theirs[name], rtol=1e-4, atol=1e-4)
     return different, emitted
+
+
+def prune_at_random(graph, rng):
+    """Return a network with some of the channels of every group, and weights, norms and thresholds changed as by learning."""
+    kept = {}
+    for group in list_prunable_groups(graph):
+        size = int(rng.integers(max(group.channels // 2, 1), max(group.channels, 2)))
+        kept[group.name] = tuple(rng.choice(group.channels, size, replace=False))
+    pruned = prune(graph, PruningPlan(kept=kept))
+
+    def learn(layer):
+        synapse, neuron = layer.synapse, layer.neuron
+        if isinstance(synapse, (Dense, Conv2d)) and len(synapse.weight) > 1:
+            weight = (synapse.weight * rng.uniform(0.8, 1.2, synapse.weight.shape)).astype(np.float32)
+            bias = None if synapse.bias is None else (synapse.bias + rng.normal(0, 0.02, synapse.bias.shape)).astype(np.float32)
+            synapse = replace(synapse, weight=weight, bias=bias)
+        if getattr(neuron, "v_threshold", None) is not None and not isinstance(synapse, SumPool) and rng.random() < 0.5:
+            neuron = replace(neuron, v_threshold=(neuron.v_threshold * 1.1).astype(np.float32))
+        return replace(layer, synapse=synapse, neuron=neuron)
+
+    return pruned.with_layers(learn)
+
+
+def compare_model(graph, model, x, framework) -> tuple[int, int]:
+    """Return how many spikes of all layers differ between the simulator and a module over time, and how many there are."""
+    ours = simulate(graph, x, kind="current", record=("spikes", "v"))
+    theirs = run_module(model, x, framework)
+    different = emitted = 0
+    for name, outputs in theirs.items():
+        if graph[name].spikes:
+            different += int((ours.spikes[name] != (outputs != 0)).sum())
+            emitted += int((outputs != 0).sum())
+        else:
+            np.testing.assert_allclose(ours.v[name], outputs, rtol=1e-4, atol=1e-4)
+    assert {layer.name for layer in graph.layers if layer.spikes and not isinstance(layer.synapse, SumPool)} <= set(theirs)
+    return different, emitted
+
+
+def run_module(model, x, framework) -> dict[str, np.ndarray]:
+    """Return what the neuron modules of a sequence emit, (T, B, *shape) by path."""
+    steps, outputs = torch.from_numpy(np.ascontiguousarray(x)), {}
+    parts = dict(torch.nn.Module.named_children(model))
+    with torch.no_grad():
+        if framework in ("sinabs", "rockpool"):
+            values = steps.transpose(0, 1)
+            values = values.flatten(0, 1) if framework == "sinabs" else values
+            for name, part in parts.items():
+                values = part(values)
+                values = values[0] if isinstance(values, tuple) else values
+                if framework == "sinabs":
+                    outputs[name] = values.reshape(SAMPLES, STEPS, *values.shape[1:]).swapaxes(0, 1).numpy()
+                else:
+                    outputs[name] = values.swapaxes(0, 1).numpy()
+        else:
+            states = dict.fromkeys(parts)
+            made = {name: [] for name in parts}
+            for values in steps:
+                for name, part in parts.items():
+                    values = (
+                        part(values, states[name]) if framework == "norse" and hasattr(part, "state_fallback") else part(values)
+                    )
+                    if isinstance(values, tuple):
+                        values, states[name] = values
+                    made[name].append(values)
+            outputs = {name: torch.stack(values).numpy() for name, values in made.items()}
+    stateless = (torch.nn.Linear, torch.nn.Conv2d, torch.nn.BatchNorm2d, torch.nn.AvgPool2d, torch.nn.MaxPool2d, torch.nn.Flatten)
+    skipped = ("LinearTorch", "SumPool2d", "Dropout")
+    return {
+        name: values
+        for name, values in outputs.items()
+        if not isinstance(parts[name], stateless) and type(parts[name]).__name__ not in skipped
+    }
 
 
 def record_spikes(net, names, x, framework) -> dict[str, np.ndarray]:

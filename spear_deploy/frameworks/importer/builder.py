@@ -24,6 +24,7 @@ class GraphBuilder:
         no_resets: layers that subtract their threshold here and have no reset in their framework.
         notes: what was assumed of the forward, for the user.
         module_notes: what was assumed of modules, with their paths.
+        origins: path of the module that each layer was added for, with ".recurrent" and the like for parts of one.
         called: path of each stateful module by its id.
         zeros: number of signals of zeros made so far.
     """
@@ -36,6 +37,7 @@ class GraphBuilder:
     no_resets: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
     module_notes: dict[str, list[str]] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
     called: dict[int, str] = field(default_factory=dict)
     zeros: int = 0
 
@@ -44,6 +46,7 @@ class GraphBuilder:
         layer = Layer(name=self._find_free_name(path), **parts)
         output = Signal(layer.name, layer.output_shape(sources[0].shape if shape is None else shape))
         self.layers.append(layer)
+        self.origins[layer.name] = path
         self.edges += [Edge(source=source.name, target=layer.name, delay=source.age) for source in sources]
         return output
 

@@ -15,11 +15,28 @@ import torch
 from spear_deploy.frameworks.importer.builder import GraphBuilder
 from spear_deploy.frameworks.importer.symbols import OutputAndState, Signal, Symbol
 from spear_deploy.frameworks.importer.unrolling import UnrolledSteps
-from spear_deploy.network import Synapse
+from spear_deploy.network import Shape, Synapse
 
 Form: TypeAlias = Literal["step", "layers", "loop", "repeat"]
 """How a forward deals with time (see `trace`)."""
 ModuleTypes: TypeAlias = tuple[type[torch.nn.Module], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeuronUpdate:
+    """Parameters for a neuron module.
+
+    Attributes:
+        neuron: the neuron that it is to compute.
+        changed: names of the neuron's fields that are others than the module's.
+        dt_s: the time step in s.
+        shape: of the neurons, without batch.
+    """
+
+    neuron: Any
+    changed: frozenset[str]
+    dt_s: float
+    shape: Shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +64,10 @@ class Framework:
         handlers: modules with their own rule: class → f(context, module, path, input, further arguments) → result.
         add_neurons: f(context, module, path, input) adds the layers of any other module with a state; it returns the output, and
             the state where the module hands that back.
+        store_synapse: f(module, synapse) stores weights in a module of its own; it returns whether the module is one.
+        store_recurrent: f(module, (what, synapse)) stores weights of a neuron module, "recurrent" or "input".
+        neurons: classes of modules that hold a neuron's parameters.
+        store_neuron: f(module, update) stores parameters in one of `neurons`, and clears its state.
         prepare: gives a model torch's interface, where its modules have another.
         example: a spiking neuron to name in errors.
         reasons: why a class is refused and what to use instead, by the beginnings of class names (see `explain_refusal`).
@@ -76,6 +97,10 @@ class Framework:
     synapses: Mapping[Any, Callable[[Any, str, int], Synapse]] = field(default_factory=dict)
     handlers: Mapping[Any, Callable[[TraceContext, Any, str, Symbol, tuple[Symbol, ...]], Symbol]] = field(default_factory=dict)
     add_neurons: Callable[[TraceContext, Any, str, Signal], OutputAndState | Signal]
+    store_synapse: Callable[[Any, Any], bool] = lambda module, synapse: False
+    store_recurrent: Callable[[Any, tuple[str, Any]], None] = lambda module, part: None
+    neurons: ModuleTypes
+    store_neuron: Callable[[Any, NeuronUpdate], None]
     prepare: Callable[[torch.nn.Module], torch.nn.Module] = lambda model: model
     example: str
     reasons: Mapping[str, str]

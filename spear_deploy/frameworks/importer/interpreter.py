@@ -64,6 +64,16 @@ def import_model(model: torch.nn.Module, input_shape: Shape, *, framework: Frame
         UnsupportedError: a module, function or use of a state without an exact counterpart, with its place.
         GraphError: shapes that do not meet.
     """
+    return merge_parts(trace_layers(model, input_shape, framework=framework, dt_s=dt_s)[0])
+
+
+def trace_layers(
+    model: torch.nn.Module, input_shape: Shape, *, framework: Framework, dt_s: float | None = None
+) -> tuple[SNNGraph, dict[str, str]]:
+    """Return the network of a model with a layer for each of its modules, and the path of the module by layer.
+
+    Arguments and errors are those of `import_model`, which merges the layers.
+    """
     try:
         model = copy_model(model).eval()
     except (RuntimeError, AttributeError) as error:  # a tensor in the middle of a gradient, or a module that does not copy
@@ -84,13 +94,13 @@ def import_model(model: torch.nn.Module, input_shape: Shape, *, framework: Frame
         output=output.name,
         metadata={"source": framework.name, **({"assumptions": notes} if (notes := builder.list_notes()) else {})},
     )
-    return merge_parts(cancel_resets(delay_resets(graph, builder.late_resets), builder.no_resets))
+    return cancel_resets(delay_resets(graph, builder.late_resets), builder.no_resets), builder.origins
 
 
 def copy_model(model: torch.nn.Module) -> torch.nn.Module:
     """Return a copy of a model; tensors that are results of a computation, such as pruned weights, keep their values."""
     attributes: list[Any] = []
-    for module in model.modules():
+    for _, module in torch.nn.Module.named_modules(model):
         for value in vars(module).values():
             attributes += value.values() if isinstance(value, dict) else [value]
     computed = [value for value in attributes if isinstance(value, torch.Tensor) and not value.is_leaf]

@@ -1,0 +1,90 @@
+"""Weights of a layer stored in torch modules, the reverse of `synapses`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from spear_deploy.errors import UnsupportedError
+from spear_deploy.frameworks.importer.synapses import CONVS, NORMS, TRANSPOSED
+from spear_deploy.network import Array, BatchNorm, Dense
+
+nn = torch.nn
+
+
+def store_tensor(module: Any, name: str, value: Any) -> None:
+    """Store numbers in a parameter, buffer or attribute, with the type, device and `requires_grad` of what was there.
+
+    An axis of length 1 in front, for the batch, is kept; one number takes the shape of one number that was there.
+    """
+    old, array = getattr(module, name), np.asarray(value)
+    if not isinstance(old, torch.Tensor):
+        made: Any = torch.as_tensor(array, dtype=torch.float32) if array.ndim or old is None else float(array)
+    else:
+        if array.size == 1 and old.numel() == 1:
+            array = array.reshape(tuple(old.shape))
+        elif old.ndim == array.ndim + 1 and len(old) == 1:
+            array = array[None]
+        made = torch.tensor(array, dtype=old.dtype, device=old.device)
+    if isinstance(old, nn.Parameter) or (old is None and name in module._parameters):
+        made = nn.Parameter(made, requires_grad=old is None or old.requires_grad)
+    if name in module._parameters:
+        module._parameters[name] = made
+    elif name in module._buffers:
+        module._buffers[name] = made
+    else:
+        setattr(module, name, made)
+
+
+def store_layer(module: Any, part: Any, place: str) -> None:
+    """Store a synapse or a norm in the torch module that it came from, with its sizes.
+
+    Raises:
+        UnsupportedError: the module computes its weights, or is of another kind.
+    """
+    if module._forward_pre_hooks or hasattr(module, "parametrizations"):
+        raise UnsupportedError(f"{place} computes its weights by a hook; make that permanent first, as torch's prune.remove does")
+    if isinstance(part, BatchNorm) and isinstance(module, NORMS):
+        names = {"weight": part.weight, "bias": part.bias, "running_mean": part.mean, "running_var": part.var}
+        for name, value in names.items():
+            if getattr(module, name) is not None:
+                store_tensor(module, name, value)
+        module.num_features, module.eps = len(part.mean), part.eps
+        return
+    if isinstance(part, Dense) and isinstance(module, nn.Linear):
+        weight = part.weight
+        module.out_features, module.in_features = weight.shape
+    elif isinstance(module, CONVS):
+        weight = _crop_kernel(part.weight, module.kernel_size)
+        _set_channels(module, part)
+    elif isinstance(module, TRANSPOSED):
+        weight = _turn_kernel(part)
+        _set_channels(module, part)
+    else:
+        kinds = type(module).__name__, type(part).__name__
+        raise UnsupportedError(f"{place} is {kinds[0]}, which holds no {kinds[1]}; give the module that was read")
+    store_tensor(module, "weight", weight)
+    if module.bias is not None or part.bias is not None:
+        store_tensor(module, "bias", np.zeros(weight.shape[0], np.float32) if part.bias is None else part.bias)
+
+
+def _set_channels(module: Any, conv: Any) -> None:
+    module.out_channels, module.groups = conv.weight.shape[0], conv.groups
+    module.in_channels = conv.weight.shape[1] * conv.groups
+
+
+def _crop_kernel(weight: Array, kernel_size: tuple[int, ...]) -> Array:
+    """Return a kernel without the zeros in front of it that a padding by name adds."""
+    for axis, size in enumerate(kernel_size, start=2):
+        weight = weight.take(range(weight.shape[axis] - size, weight.shape[axis]), axis=axis)
+    return weight
+
+
+def _turn_kernel(conv: Any) -> Array:
+    """Return the weights (I, O / groups, *kernel) of a transposed convolution of stride 1."""
+    outputs, inputs, *kernel = conv.weight.shape
+    grouped = conv.weight.reshape(conv.groups, outputs // conv.groups, inputs, *kernel)
+    turned = np.swapaxes(grouped, 1, 2).reshape(conv.groups * inputs, outputs // conv.groups, *kernel)
+    return np.ascontiguousarray(np.flip(turned, tuple(range(2, turned.ndim))))

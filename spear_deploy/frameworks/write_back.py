@@ -1,0 +1,201 @@
+"""Weights of a pruned network, put back into the model that it was read from.
+
+The model is traced as in `models`, so that the module of each layer is known; its copy gets the weights with their new sizes.
+At the end the copy is read and compared with the network: what does not match is refused.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from spear_deploy.errors import GraphError, UnsupportedError
+from spear_deploy.frameworks.detect import find_framework
+from spear_deploy.frameworks.importer.context import Framework, NeuronUpdate
+from spear_deploy.frameworks.importer.interpreter import copy_model, trace_layers
+from spear_deploy.frameworks.importer.storage import store_layer
+from spear_deploy.frameworks.importer.symbols import name_module
+from spear_deploy.network import WEIGHTED, Layer
+from spear_deploy.network.graph import SNNGraph, find_heirs, merge_parts
+
+TOLERANCE = 1e-6
+"""Relative difference of a parameter that went through a formula and float32."""
+
+
+def store_weights(model: torch.nn.Module, pruned: SNNGraph) -> torch.nn.Module:
+    """Return a copy of a model with the weights of a network that was pruned or learnt from it.
+
+    Args:
+        model: as it was when the network was read from it; it stays as it is.
+        pruned: the network, in floating point, with the layer names of the model's.
+
+    Returns:
+        The copy: linear, convolution and batch norm modules, recurrent weights and neuron parameters have the network's values
+        and sizes. Parameters are new, so an optimizer has to be made anew. States are empty. What it emits equals the network's
+        output up to rounding.
+
+    Raises:
+        UnsupportedError: integers of a chip, other layers or neurons than the model's, a value that a module has no place for, or
+            a forward that does not take the new sizes.
+        GraphError: shapes that do not meet.
+    """
+    if pruned.is_integer:
+        raise UnsupportedError("the network holds integers of a chip; give the floating-point network that it was quantised from")
+    framework = find_framework(model)
+    graph, origins = trace_layers(framework.prepare(model), pruned.input_shape, framework=framework, dt_s=_state_step(pruned))
+    heirs = find_heirs(graph)
+    _check_layers(merge_parts(graph), pruned)
+    made = copy_model(model)
+    parts: dict[str, list[Any]] = defaultdict(list)
+    for layer in graph.layers:
+        heir, path = pruned[heirs[layer.name]], origins.get(layer.name)
+        if path is None:
+            continue  # a loop that stands for a reset
+        _check_kinds(layer, heir)
+        if layer.neuron is not None:
+            update = NeuronUpdate(neuron=heir.neuron, changed=frozenset(), dt_s=pruned.dt_s, shape=pruned.shape_of(heir.name))
+            _store_neuron(framework, find_module(made, path), layer.neuron, update, path)
+        part = heir.norm if layer.norm is not None else heir.synapse if isinstance(layer.synapse, WEIGHTED) else None
+        if part is not None:
+            parts[path].append(part)
+    for path, stored in parts.items():
+        _store_part(framework, made, path, stored)
+    _compare(made, framework, pruned)
+    return made
+
+
+def _state_step(pruned: SNNGraph) -> float | None:
+    return None if pruned.metadata.get("source") in (None, "norse", "rockpool") else pruned.dt_s
+
+
+def _check_layers(original: SNNGraph, pruned: SNNGraph) -> None:
+    """Refuse a network with other layers or edges than the model's."""
+    ours, theirs = ({layer.name for layer in graph.layers} for graph in (pruned, original))
+    if ours != theirs:
+        missing = ", ".join(f"'{name}'" for name in sorted(ours ^ theirs)[:5])
+        raise UnsupportedError(
+            f"the network's layers are not the model's: {missing} in one alone; give the network that was pruned from this model"
+        )
+    if set(original.edges) != set(pruned.edges):
+        edge = min(set(original.edges) ^ set(pruned.edges))
+        raise UnsupportedError(
+            f"edge '{edge.source}' -> '{edge.target}' is in one of network and model alone; give the network pruned from it"
+        )
+
+
+def _check_kinds(layer: Layer, heir: Layer) -> None:
+    for name in ("synapse", "norm", "neuron"):
+        before, after = getattr(layer, name), getattr(heir, name)
+        if before is None or type(before) is type(after) or (name == "synapse" and not isinstance(before, WEIGHTED)):
+            continue
+        kind = "none" if after is None else type(after).__name__
+        raise UnsupportedError(
+            f"layer '{layer.name}': the model has {type(before).__name__}, the network {kind}; give the network as it was "
+            "pruned, before batch norms are folded or neurons exchanged"
+        )
+
+
+def _store_neuron(framework: Framework, module: Any, before: Any, update: NeuronUpdate, path: str) -> None:
+    """Store changed parameters of a neuron; those of a pool of spikes are none."""
+    if not isinstance(module, framework.neurons):
+        return
+    names = (item.name for item in fields(before))
+    changed = frozenset(name for name in names if not _is_same(getattr(before, name), getattr(update.neuron, name)))
+    if fixed := changed & {"reset", "reset_delay"}:
+        raise UnsupportedError(
+            f"{name_module(path)}: the network's neurons have another {min(fixed)} than the module; train the module with that"
+        )
+    try:
+        framework.store_neuron(module, replace(update, changed=changed))
+    except UnsupportedError as error:
+        raise UnsupportedError(f"{name_module(path)} is {type(module).__name__}: {error}") from error
+
+
+def _is_same(before: Any, after: Any) -> bool:
+    if isinstance(before, np.ndarray) and isinstance(after, np.ndarray):
+        return before.shape == after.shape and bool((before == after).all())
+    return bool(before is after or before == after)
+
+
+def _store_part(framework: Framework, model: torch.nn.Module, path: str, parts: list[Any]) -> None:
+    """Store a synapse or norm in the module of this path, or in the part of a neuron module that the end of the path names."""
+    owner, _, end = path.rpartition(".")
+    if end in ("recurrent", "input"):
+        neurons = find_module(model, "" if owner == "model" else owner)
+        if isinstance(neurons, framework.neurons):
+            framework.store_recurrent(neurons, (end, parts[0]))
+            return
+    module = find_module(model, path)
+    if module is None:
+        return  # outputs side by side, joined by weights of 0 and 1: `_compare` finds what differs
+    if any(part != parts[0] for part in parts[1:]):
+        raise UnsupportedError(
+            f"{name_module(path)} is called {len(parts)} times, the network has other weights each time; use several modules"
+        )
+    if not framework.store_synapse(module, parts[0]):
+        store_layer(module, parts[0], name_module(path))
+
+
+def find_module(model: torch.nn.Module, path: str) -> torch.nn.Module | None:
+    """Return the module at the path of a layer, which leaves wrappers such as Norse's Lift out; None where there is none."""
+    module = model
+    for name in filter(None, path.split(".")):
+        while name not in module._modules and (inner := _unwrap(module)) is not None:
+            module = inner
+        following = module._modules.get(name)
+        if following is None:
+            return None
+        module = following
+    while not module._parameters and (inner := _unwrap(module)) is not None:
+        module = inner
+    return module
+
+
+def _unwrap(module: torch.nn.Module) -> torch.nn.Module | None:
+    return next((module._modules[name] for name in ("lifted_module", "module") if module._modules.get(name) is not None), None)
+
+
+# --------------------------------------------------------------------------------------------------------- comparison
+
+
+def _compare(made: torch.nn.Module, framework: Framework, pruned: SNNGraph) -> None:
+    """Read a model, and refuse it where it is not the network."""
+    try:
+        prepared = framework.prepare(made)
+        graph = merge_parts(trace_layers(prepared, pruned.input_shape, framework=framework, dt_s=_state_step(pruned))[0])
+    except (UnsupportedError, GraphError) as error:
+        raise UnsupportedError(
+            f"the model's forward does not take the network's sizes ({error}); write it without fixed numbers, such as "
+            "flatten(1) in place of view(-1, 1568)"
+        ) from error
+    for layer in pruned.layers:
+        for name in ("synapse", "norm", "neuron"):
+            before, after = getattr(layer, name), getattr(graph[layer.name], name)
+            for item in fields(before) if before is not None and type(before) is type(after) else ():
+                values = getattr(before, item.name), getattr(after, item.name)
+                if not _is_close(*values, is_weight=name != "neuron"):
+                    raise UnsupportedError(
+                        f"layer '{layer.name}': {item.name} of the network has no place in the model, whose modules share or fix "
+                        "it; train them with a value for each channel"
+                    )
+
+
+def _is_close(before: Any, after: Any, *, is_weight: bool) -> bool:
+    if before is None or after is None:
+        value = after if before is None else before
+        return value is None or (isinstance(value, np.ndarray) and is_weight and not value.any())
+    if not isinstance(before, np.ndarray):
+        return bool(before == after)
+    try:
+        shape = np.broadcast_shapes(before.shape, after.shape)
+    except ValueError:
+        return False
+    if is_weight and before.shape != after.shape:
+        return False
+    size = float(np.abs(before).max(initial=0))
+    pair = np.broadcast_to(before, shape), np.broadcast_to(after, shape)
+    return bool(np.allclose(*pair, rtol=TOLERANCE, atol=TOLERANCE * size if is_weight else 0))

@@ -1,0 +1,31 @@
+"""Weights of a pruned network, back in the module that it was read from."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from spear_deploy.network.graph import SNNGraph
+from spear_deploy.pipeline.inputs import load
+from spear_deploy.util.extras import require_packages
+
+
+def weights_into(net: Any, pruned: SNNGraph | str | os.PathLike[str]) -> Any:
+    """Return a copy of a torch module with the weights of the network that was pruned from it, to go on training.
+
+    Args:
+        net: the module of snnTorch, SpikingJelly, sinabs, Rockpool or Norse from which the network was read; it stays as it is.
+        pruned: the network in floating point, or its file, such as the `pruned.snn` of `prune`.
+
+    Returns:
+        The copy, with narrower linear, convolution and batch norm modules, recurrent weights, and neuron parameters. Its
+        parameters are new: make a new optimizer. What it emits equals the network's output up to rounding; that is checked by
+        reading it again.
+
+    Raises:
+        UnsupportedError: a network that is not the module's, or a value that a module has no place for, by layer.
+    """
+    require_packages("torch", user="weights_into")
+    from spear_deploy.frameworks.write_back import store_weights
+
+    return store_weights(net, load(pruned))
