@@ -16,8 +16,6 @@ from spear_deploy.errors import BudgetError, SpearError
 from spear_deploy.hardware.profile import hash_profile
 from spear_deploy.interchange.snn_file import hash_network
 from spear_deploy.pipeline import api, stages
-from spear_deploy.pipeline.adapt import ADAPTED, TRAINED, adapt_for_deployment, note_adaptation, read_adaptation
-from spear_deploy.pipeline.adapt import FACTS as ADAPTATION
 from spear_deploy.pipeline.deployment import Deployment, DeploySettings
 from spear_deploy.pipeline.inputs import load_named, merge_options
 from spear_deploy.pipeline.preflight import LAVA_FAMILY, check_inputs, check_proofs, require_deployment
@@ -26,7 +24,6 @@ from spear_deploy.pipeline.report_facts import describe_cores
 from spear_deploy.pipeline.stage_cache import Advice, CachedStage, StageCache
 from spear_deploy.pipeline.stages import Task
 from spear_deploy.pruning.budgets import parse_amount
-from spear_deploy.pruning.levers import parse_levers
 from spear_deploy.report import write_report
 from spear_deploy.report.tables import list_lava_failures
 from spear_deploy.training.device import choose_device
@@ -62,8 +59,8 @@ def deploy(
         settings: budget, method, seed and more.
         progress: is called when a stage begins, and during the search.
         options: fields of `DeploySettings` by name, in place of or on top of `settings`: `synops="50%"`, `method="evolution"`,
-            `levers="channels,weights"`, `seed=0`, `lava_samples=50`, `overrides={"core.neurons": 16}`, `steps`, `encoding`,
-            `fresh=True`, `command`. How the network is read: those of `load`.
+            `seed=0`, `lava_samples=50`, `overrides={"core.neurons": 16}`, `steps`, `encoding`, `fresh=True`, `command`. How the
+            network is read: those of `load`.
 
     Raises:
         SpearError: the first stage that cannot go on; files of finished stages stay.
@@ -91,7 +88,6 @@ def run_stages(
     """Run all stages of a deployment through the cache; arguments are those of `deploy`."""
     with cache.explain_errors():
         require_deployment(api.profile(chip, settings.overrides))
-        net = adapt_for_deployment(cache, net, chip, data, settings)
         inputs = check_inputs(
             net, chip, data, seed=settings.seed, overrides=settings.overrides, steps=settings.steps, encoding=settings.encoding
         )  # fmt: skip
@@ -143,10 +139,8 @@ def _run_until_proof(cache: StageCache, task: Task) -> tuple[dict[str, CachedSta
     done["evaluate"] = cache.run("evaluate", common, lambda: stages.evaluate_dense(task))
     budget = parse_amount(settings.synops, "synops").resolve(done["evaluate"].value["layers"]["synops"])
     searched = {
-        **common, "chip": chip, "budget": budget, "synops": str(settings.synops), "method": settings.chosen_method, "seed": settings.seed
+        **common, "chip": chip, "budget": budget, "synops": str(settings.synops), "method": settings.method, "seed": settings.seed
     }  # fmt: skip
-    if settings.levers is not None:
-        searched["levers"] = parse_levers(settings.levers)
     if settings.device != "cpu":
         searched["device"] = settings.device
     mark = hash_value({**searched, "code": hash_code()})[:16]
@@ -169,8 +163,7 @@ def summarize(cache: StageCache, task: Task, done: Mapping[str, Any], budget: fl
     evaluated, quantised, lava, exported = (done[name] for name in ("evaluate", "quantise", "lava", "export"))
     dense, pruned, fixed = evaluated["layers"], quantised["pruned"], quantised["quantised"]
     profile = task.inputs.profile
-    adaptation = read_adaptation(task.folder)
-    notes = [*([note_adaptation(adaptation)] if adaptation else []), *done["prune"]["notes"], *exported["notes"]]
+    notes = [*done["prune"]["notes"], *exported["notes"]]
     failures = [*list_lava_failures(lava), *exported["failures"]]
     if profile.meta.family != LAVA_FAMILY:
         notes.append(f"Lava's models hold Loihi's integers; those of {profile.name} ran on our simulator alone")
@@ -180,7 +173,6 @@ def summarize(cache: StageCache, task: Task, done: Mapping[str, Any], budget: fl
         "dense": stages.DENSE, "pruned": stages.PRUNED, "search": stages.SEARCH, "quantised": stages.QUANTISED,
         "activity": stages.ACTIVITY, "recording": stages.LAVA, "raster": stages.RASTER, "check": CHECK, **exported["files"],
         "layers": LAYERS, "cores": CORES, "provenance": PROVENANCE, "deployment": DEPLOYMENT, "report": REPORT,
-        **({"trained": TRAINED, "adapted": ADAPTED, "adaptation": ADAPTATION} if adaptation else {}),
     }  # fmt: skip
     return Deployment(
         chip=profile.name,
@@ -196,7 +188,6 @@ def summarize(cache: StageCache, task: Task, done: Mapping[str, Any], budget: fl
         lava={name: value for name, value in lava.items() if name != "accuracy"},
         report=report,
         widths=done["prune"]["widths"],
-        levers=done["prune"].get("levers", []),
         files=files,
         seconds=cache.seconds,
         failures=failures,
@@ -224,7 +215,7 @@ def _write_results(cache: StageCache, task: Task, done: Mapping[str, CachedStage
     for name, value in describe_results(task, {name: stage.value for name, stage in done.items()}, result).items():
         write_json(folder / name, value)
     options = {
-        "chip": inputs.profile.name, "chips": inputs.chips, "synops": str(settings.synops), "method": settings.chosen_method,
+        "chip": inputs.profile.name, "chips": inputs.chips, "synops": str(settings.synops), "method": settings.method,
         "seed": settings.seed, "steps": settings.steps, "encoding": settings.encoding,
         "lava_samples": settings.lava_samples, "overrides": sorted(settings.overrides or {}),
         "sources": dict(task.sources),
