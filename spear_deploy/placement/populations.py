@@ -10,8 +10,9 @@ no synapse is listed: a map of 10^8 synapses takes milliseconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from graphlib import TopologicalSorter
 from itertools import islice
 
 import numpy as np
@@ -193,10 +194,10 @@ class _Ways:
         self.has_loops = bool(find_loops_without_neurons(graph))
         self.counts: dict[str, int] = {}
         self.lists: dict[str, tuple[_Path, ...]] = {}
-        for layer in () if self.has_loops else graph.layers:
-            self.counts[layer.name] = sum(self._count(edge.source) for edge in graph.edges_into(layer.name))
-            if layer.neuron is None and self.counts[layer.name] <= MAX_WAYS:
-                self.lists[layer.name] = tuple(self._extend(layer.name))
+        for name in () if self.has_loops else self._order():
+            self.counts[name] = sum(self._count(edge.source) for edge in graph.edges_into(name))
+            if graph[name].neuron is None and self.counts[name] <= MAX_WAYS:
+                self.lists[name] = tuple(self._extend(name))
 
     def find(self, name: str) -> list[_Path]:
         """Return the ways to a layer.
@@ -216,6 +217,14 @@ class _Ways:
                 "ways meet"
             )
         return ways
+
+    def _order(self) -> Iterable[str]:
+        """Return the layers, each behind those without neurons that feed it: over a delay these may stand later in the graph."""
+        feeding = {
+            layer.name: [edge.source for edge in self.graph.edges_into(layer.name) if not self._starts(edge.source)]
+            for layer in self.graph.layers
+        }
+        return TopologicalSorter(feeding).static_order()
 
     def _starts(self, name: str) -> bool:
         """Return whether ways begin at a source of an edge."""

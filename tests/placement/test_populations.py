@@ -225,3 +225,21 @@ def test_more_ways_than_can_be_listed_are_counted_and_refused() -> None:
     assert sum(len(p.sources) for p in find_populations(diamonds(12))[-1].projections) == 4096
     with pytest.raises(UnsupportedError, match="layer 'last': more than 4096 ways lead to it through layers without neurons"):
         find_populations(diamonds(400))
+
+
+def test_a_way_over_a_delay_may_come_from_a_layer_that_stands_later():
+    """`late` has no neurons and stands behind `out`, which it feeds three steps later."""
+    layers = (
+        Layer(name="out", synapse=Dense(weight=np.ones((2, 3))), neuron=IF()),
+        Layer(name="fc", synapse=Dense(weight=np.ones((4, 4))), neuron=IF()),
+        Layer(name="late", synapse=Dense(weight=np.ones((3, 4)))),
+    )
+
+    def build(before, after):
+        fc, late = Edge(source=INPUT, target="fc"), Edge(source="fc", target="late", delay=before)
+        edges = (fc, late, Edge(source="late", target="out", delay=after))
+        return SNNGraph(layers=layers, edges=edges, input_shape=(4,), output="out")
+
+    assert [layer.name for layer in build(0, 3).layers] == ["out", "fc", "late"]
+    early, late = ({p.name: p.projections for p in find_populations(build(*delays))} for delays in ((3, 0), (0, 3)))
+    assert late == early and [source.name for source in late["out"][0].sources] == ["fc"]
