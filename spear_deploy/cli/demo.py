@@ -14,6 +14,7 @@ from spear_deploy.cli.options import (  # fmt: skip
     emit,
     fresh,
     leave,
+    levers,
     method,
     override_chip,
     overrides,
@@ -35,6 +36,7 @@ from spear_deploy.cli.options import (  # fmt: skip
 @click.option("--synops", default="50%", show_default=True, metavar="X|X%", help="SynOps budget per inference.")
 @click.option("--out", default="demo", show_default=True, metavar="DIR", help="Folder for the files.")
 @method
+@levers
 @seed
 @overrides
 @fresh
@@ -45,6 +47,7 @@ def demo(
     synops: str,
     out: str,
     method: str | None,
+    levers: str | None,
     seed: int,
     overrides: dict[str, str],
     fresh: bool,
@@ -64,6 +67,7 @@ def demo(
             seed=seed,
             synops=synops,
             method=method,
+            levers=levers,
             fresh=fresh,
             command=command_line(),
             progress=progress,

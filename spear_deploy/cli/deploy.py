@@ -19,6 +19,7 @@ from spear_deploy.cli.options import (  # fmt: skip
     emit,
     fresh,
     leave,
+    levers,
     load_net,
     method,
     network_options,
@@ -40,6 +41,7 @@ from spear_deploy.cli.options import (  # fmt: skip
     "--synops", default="50%", show_default=True, metavar="X|X%", help="SynOps budget per inference, or a share of the network's."
 )
 @method
+@levers
 @click.option("--lava-samples", type=click.IntRange(min=1), help="Test samples to run on Lava.  [default: all]")
 @click.option("--out", required=True, metavar="DIR", help="Folder for the files.")
 @seed
@@ -52,7 +54,7 @@ from spear_deploy.cli.options import (  # fmt: skip
 @quiet
 @as_json
 def deploy(
-    net: str, chip: str, data: str, synops: str, method: str | None, lava_samples: int | None, out: str,
+    net: str, chip: str, data: str, synops: str, method: str | None, levers: str | None, lava_samples: int | None, out: str,
     seed: int, steps: int | None, encoding: str | None, overrides: dict[str, str],
     workers: Any, device: str | None, fresh: bool, quiet: bool, as_json: bool, **source: Any,
 ) -> None:  # fmt: skip
@@ -67,9 +69,9 @@ def deploy(
     graph = load_net(net, data, **source)
     with display(as_json, quiet) as progress:
         result = run_deploy(
-            graph, chip, data, out=out, synops=synops, method=method, seed=seed, lava_samples=lava_samples, overrides=overrides,
-            steps=steps, encoding=encoding, workers=workers, device=device, fresh=fresh, command=command_line(),
-            progress=progress,
+            graph, chip, data, out=out, synops=synops, method=method, levers=levers, seed=seed, lava_samples=lava_samples,
+            overrides=overrides, steps=steps, encoding=encoding, workers=workers, device=device, fresh=fresh,
+            command=command_line(), progress=progress,
         )  # fmt: skip
     print_resumed_note(result)
     emit(result.to_json(), graph=result.network, as_json=as_json, out=None, show=lambda c: console().show_deployment(c, result))

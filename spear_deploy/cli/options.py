@@ -123,7 +123,10 @@ quiet = click.option("--quiet", is_flag=True, help="Show no progress.")
 METHODS = ("evolution", "recipe", "spear", "ddpg", "td3", "sac", "gp", "cma-es", "tpe", "threshold", "random", "uniform")
 """Searchers of `pruning.search.settings`, the default first; repeated here so that `--help` does not import the search."""
 method = click.option(
-    "--method", type=click.Choice(METHODS), metavar="NAME", help=f"The searcher: {', '.join(METHODS)}.  [default: {METHODS[0]}]"
+    "--method",
+    type=click.Choice(METHODS),
+    metavar="NAME",
+    help=f"The searcher: {', '.join(METHODS)}.  [default: {METHODS[0]}; with weights among --levers recipe]",
 )
 workers = click.option(
     "--workers",
@@ -134,6 +137,11 @@ workers = click.option(
 device = click.option(
     "--device", metavar="cpu|cuda|mps|auto", help="Where networks run that learn or are counted.  [default: cpu]"
 )
+levers = click.option(
+    "--levers", metavar="NAMES",
+    help="What pruning uses, of channels,weights,bits; weights by --method recipe, bits: learning with the chip's rounding where "
+    "its integers lose accuracy.  [default: what the chip rewards]",
+)  # fmt: skip
 seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random numbers.")
 chip = click.option(
     "--chip",

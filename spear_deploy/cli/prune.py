@@ -18,6 +18,7 @@ from spear_deploy.cli.options import (
     display,
     emit,
     leave,
+    levers,
     load_net,
     method,
     network_options,
@@ -42,10 +43,7 @@ from spear_deploy.cli.options import (
 @click.option("--parameters", metavar="N|X%", help="Parameters: weights, biases, batch norm.")
 @click.option("--budgets", metavar="X%,X%,...", help="Several SynOps budgets, found by one search.")
 @method
-@click.option(
-    "--levers", metavar="NAMES",
-    help="What --method recipe removes: channels, weights or channels,weights.  [default: what the chip rewards]",
-)  # fmt: skip
+@levers
 @click.option("--episodes", type=click.IntRange(min=1), help="Number of plans to evaluate.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs of the first fine-tuning.")
 @click.option("--out", required=True, metavar="DIR", help="Folder for pruned.snn, search.json, plan.json and a page.")
@@ -103,7 +101,7 @@ def prune(
 
 def _show(console: Any, facts: Mapping[str, Any]) -> None:
     """Print the results of one network or of several."""
-    from spear_deploy.cli.tables import make_table
+    from spear_deploy.cli.tables import show_levers
 
     rows = facts.get("front", [facts])
     for row in rows:
@@ -116,11 +114,7 @@ def _show(console: Any, facts: Mapping[str, Any]) -> None:
         )
         widths = ", ".join(f"{name} {before}→{after}" for name, (before, after) in row["widths"].items())
         console.print(f"widths: {widths}", highlight=False)
-        if row.get("levers"):
-            stages = [
-                (stage["lever"], stage["synops"], f"{stage['accuracy']:.2%}", stage["batches"] or "") for stage in row["levers"]
-            ]
-            console.print(make_table("", ("after", "SynOps", "accuracy", "batches"), stages, numbers=(1, 2, 3)), highlight=False)
+        show_levers(console, row["levers"])
         for note in row["notes"]:
             console.print(f"note: {note}", highlight=False, markup=False)
         console.print("files: " + ", ".join(row["files"].values()), highlight=False)

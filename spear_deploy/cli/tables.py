@@ -293,11 +293,19 @@ def show_deployment(console: Console, result: Deployment) -> None:
         ("widths", ", ".join(f"{name} {a}→{b}" for name, (a, b) in facts["widths"].items()), "channels before and after"),
     ]
     console.print(make_table("", ("what", "value", "note"), rows, (1,)))
+    show_levers(console, facts["levers"])
     for note in facts["notes"]:
         console.print(f"note: {note}", highlight=False)
     console.print("files: " + ", ".join(facts["files"].values()), highlight=False)
     spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in facts["seconds"].items())
     console.print(f"time: {sum(facts['seconds'].values()):.0f} s ({spent})", highlight=False)
+
+
+def show_levers(console: Console, stages: Sequence[Mapping[str, Any]]) -> None:
+    """Print SynOps and accuracy after each lever of pruning; nothing where none was used."""
+    rows = [(stage["lever"], stage["synops"], f"{stage['accuracy']:.2%}", stage["batches"] or "") for stage in stages]
+    if rows:
+        console.print(make_table("", ("after", "SynOps", "accuracy", "batches"), rows, numbers=(1, 2, 3)), highlight=False)
 
 
 def _list_lava_rows(accuracy: float | None, lava: Mapping[str, Any]) -> list[Sequence[Any]]:

@@ -24,6 +24,7 @@ from spear_deploy.pipeline.report_facts import describe_cores
 from spear_deploy.pipeline.stage_cache import Advice, CachedStage, StageCache
 from spear_deploy.pipeline.stages import Task
 from spear_deploy.pruning.budgets import parse_amount
+from spear_deploy.pruning.levers import parse_levers
 from spear_deploy.report import write_report
 from spear_deploy.report.tables import list_lava_failures
 from spear_deploy.training.device import choose_device
@@ -59,8 +60,8 @@ def deploy(
         settings: budget, method, seed and more.
         progress: is called when a stage begins, and during the search.
         options: fields of `DeploySettings` by name, in place of or on top of `settings`: `synops="50%"`, `method="evolution"`,
-            `seed=0`, `lava_samples=50`, `overrides={"core.neurons": 16}`, `steps`, `encoding`, `fresh=True`, `command`. How the
-            network is read: those of `load`.
+            `levers="channels,weights"`, `seed=0`, `lava_samples=50`, `overrides={"core.neurons": 16}`, `steps`, `encoding`,
+            `fresh=True`, `command`. How the network is read: those of `load`.
 
     Raises:
         SpearError: the first stage that cannot go on; files of finished stages stay.
@@ -139,8 +140,11 @@ def _run_until_proof(cache: StageCache, task: Task) -> tuple[dict[str, CachedSta
     done["evaluate"] = cache.run("evaluate", common, lambda: stages.evaluate_dense(task))
     budget = parse_amount(settings.synops, "synops").resolve(done["evaluate"].value["layers"]["synops"])
     searched = {
-        **common, "chip": chip, "budget": budget, "synops": str(settings.synops), "method": settings.method, "seed": settings.seed
+        **common, "chip": chip, "budget": budget, "synops": str(settings.synops),
+        "method": settings.chosen_method, "seed": settings.seed,
     }  # fmt: skip
+    if settings.levers is not None:
+        searched["levers"] = parse_levers(settings.levers)
     if settings.device != "cpu":
         searched["device"] = settings.device
     mark = hash_value({**searched, "code": hash_code()})[:16]
@@ -188,6 +192,7 @@ def summarize(cache: StageCache, task: Task, done: Mapping[str, Any], budget: fl
         lava={name: value for name, value in lava.items() if name != "accuracy"},
         report=report,
         widths=done["prune"]["widths"],
+        levers=done["prune"].get("levers", []),
         files=files,
         seconds=cache.seconds,
         failures=failures,
@@ -215,7 +220,7 @@ def _write_results(cache: StageCache, task: Task, done: Mapping[str, CachedStage
     for name, value in describe_results(task, {name: stage.value for name, stage in done.items()}, result).items():
         write_json(folder / name, value)
     options = {
-        "chip": inputs.profile.name, "chips": inputs.chips, "synops": str(settings.synops), "method": settings.method,
+        "chip": inputs.profile.name, "chips": inputs.chips, "synops": str(settings.synops), "method": settings.chosen_method,
         "seed": settings.seed, "steps": settings.steps, "encoding": settings.encoding,
         "lava_samples": settings.lava_samples, "overrides": sorted(settings.overrides or {}),
         "sources": dict(task.sources),

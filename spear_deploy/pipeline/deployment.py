@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from spear_deploy.pruning.budgets import parse_amount
-from spear_deploy.pruning.search.settings import DEFAULT_METHOD, check_method
+from spear_deploy.pruning.settings import choose_method
 from spear_deploy.util.number_format import plural
 from spear_deploy.util.workers import Workers
 
@@ -22,7 +22,8 @@ class DeploySettings:
 
     Attributes:
         synops: SynOps budget per inference, or a share ("50%") of the dense network's SynOps on the test split.
-        method: of the search, one of `pruning.search.settings.METHODS`.
+        method: of the search, one of `pruning.search.settings.METHODS`; see `PruneSettings`.
+        levers: of pruning, "channels,weights,bits"; unless given what the chip rewards.
         seed: of everything random; the same seed gives the same result.
         lava_samples: number of test samples that run on Lava; all unless given.
         overrides: facts of the profile to replace, by dotted key.
@@ -37,7 +38,8 @@ class DeploySettings:
     """
 
     synops: str | float = "50%"
-    method: str = DEFAULT_METHOD
+    method: str | None = None
+    levers: str | tuple[str, ...] | None = None
     seed: int = 0
     lava_samples: int | None = None
     overrides: Mapping[str, Any] | None = None
@@ -50,7 +52,12 @@ class DeploySettings:
 
     def __post_init__(self) -> None:
         parse_amount(self.synops, "synops")
-        check_method(self.method)
+        choose_method(self.method, self.levers)
+
+    @property
+    def chosen_method(self) -> str:
+        """The method of the search."""
+        return choose_method(self.method, self.levers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +73,7 @@ class Deployment:
         lava: {samples, spike_mismatches, value_mismatches, first_difference}: Lava against our simulator.
         report: the budget report of the integer network.
         widths: {group: [channels before, after]}.
+        levers: SynOps and accuracy on validation after each lever of pruning, and the batches that it learnt from.
         files: written files by kind, relative to the output folder.
         seconds: wall time by stage, in this run or in the earlier one.
         seed: of everything random.
@@ -86,6 +94,7 @@ class Deployment:
     files: dict[str, str]
     seconds: dict[str, float]
     seed: int
+    levers: list[dict[str, Any]] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     resumed: tuple[str, ...] = ()
@@ -110,6 +119,7 @@ class Deployment:
             "latency_interval_s": report["latency_interval_s"],
             "latency_evidence": report["latency_evidence"],
             "widths": self.widths,
+            "levers": self.levers,
             "files": self.files,
             "seconds": self.seconds,
             "failures": self.failures,

@@ -15,7 +15,10 @@ from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.backends import list_lava_packages
 from spear_deploy.pipeline.inputs import load_for
+from spear_deploy.pruning.tune.measure import DeployedForm
+from spear_deploy.pruning.tune.rounded_learning import IntegerForm
 from spear_deploy.quantize import quantize_input
+from spear_deploy.quantize.rounding import ROUNDED, read_rounding
 from spear_deploy.util.extras import require_packages
 
 if TYPE_CHECKING:
@@ -54,6 +57,13 @@ class CheckedInputs:
         """Return the chip's integers of a network, and a split in the form that they take."""
         integer = self.quantize(network)
         return integer, grade_split(integer, split)
+
+    @property
+    def integer_form(self) -> DeployedForm:
+        """The chip's integers, which are learnt for where their values are known (`quantize.rounding`)."""
+        if self.profile.meta.family not in ROUNDED:
+            return self.deploy_integers
+        return IntegerForm(deploy=self.deploy_integers, rounding=lambda network: read_rounding(network, self.quantize(network)))
 
 
 def check_inputs(

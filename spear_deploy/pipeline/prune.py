@@ -142,7 +142,7 @@ def _prune_front_into(
     all_settings = [require_fit(replace(settings, synops=budget), inputs, costs) for budget in synops]
     dense = evaluate(inputs.network, inputs.dataset.test)
     plans: Iterable[SearchResult]
-    if settings.method == RECIPE:  # recipes learn for their budget, so that budgets share nothing but the checkpoint
+    if settings.chosen_method == RECIPE:  # recipes learn for their budget, so that budgets share nothing but the checkpoint
         plans = (
             search_recipes(
                 inputs.network, inputs.dataset, budget_settings, chip=costs, checkpoint=folder / CHECKPOINT, progress=progress
@@ -223,7 +223,7 @@ def require_fit(settings: PruneSettings, inputs: CheckedInputs, costs: ChipCosts
 
 def _deployed_forms(inputs: CheckedInputs) -> tuple[DeployedForm, ...]:
     """Return the forms of a network that have to keep the budgets: floating point, and the integers of the chip."""
-    return (deploy_float, inputs.deploy_integers)
+    return (deploy_float, inputs.integer_form)
 
 
 def _write_result(pruned: PrunedResult, folder: Path) -> dict[str, str]:

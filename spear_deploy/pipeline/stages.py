@@ -96,7 +96,9 @@ def prune(task: Task, mark: str) -> StageOutput:
     with the same inputs, a search that was stopped goes on.
     """
     checkpoint = task.folder / CHECKPOINT.format(mark)
-    levers = choose_levers(task.inputs.profile) if task.settings.method == RECIPE else None
+    levers = task.settings.levers
+    if levers is None and task.settings.chosen_method == RECIPE:
+        levers = choose_levers(task.inputs.profile)
     settings = PruneSettings(
         synops=task.settings.synops,
         method=task.settings.method,
@@ -106,7 +108,7 @@ def prune(task: Task, mark: str) -> StageOutput:
         workers=give_logs(task.settings.workers, task.folder),
     )
     pruned = prune_to_budget(
-        task.network(DENSE), task.inputs.dataset, settings, deployed=(task.inputs.deploy_integers,), checkpoint=checkpoint,
+        task.network(DENSE), task.inputs.dataset, settings, deployed=(task.inputs.integer_form,), checkpoint=checkpoint,
         progress=task.progress,
     )  # fmt: skip
     write_snn(pruned.graph, task.folder / PRUNED)
@@ -115,7 +117,7 @@ def prune(task: Task, mark: str) -> StageOutput:
     if not pruned.interrupted:
         for path in task.folder.glob(CHECKPOINT.format("*")):
             path.unlink()
-    value = {"widths": facts["widths"], "notes": facts["notes"]}
+    value = {"widths": facts["widths"], "levers": facts["levers"], "batches": facts["batches"], "notes": facts["notes"]}
     return StageOutput(files=(PRUNED, SEARCH), value=value, complete=not pruned.interrupted)
 
 

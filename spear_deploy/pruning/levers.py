@@ -2,6 +2,7 @@
 
 channels    whole channels: SynOps, neurons, memory and cores on every chip
 weights     single weights become zero: SynOps, and memory where a chip stores lists of synapses
+bits        the network learns with the chip's rounding, where its integers are less accurate than it is
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.training.evaluation import evaluate
 
-Lever: TypeAlias = Literal["channels", "weights"]
+Lever: TypeAlias = Literal["channels", "weights", "bits"]
 LEVERS: tuple[Lever, ...] = get_args(Lever)
 
 
@@ -63,12 +64,14 @@ def parse_levers(text: str | tuple[str, ...]) -> tuple[Lever, ...]:
             raise BudgetError(f"lever '{name}': expected one or several of {', '.join(LEVERS)}{did_you_mean(name, LEVERS)}")
     if not names:
         raise BudgetError(f"levers: none named, expected one or several of {', '.join(LEVERS)}")
+    if not {"channels", "weights"} & set(names):
+        raise BudgetError(f"levers: {', '.join(names)} alone reaches no budget; name channels or weights too")
     return tuple(lever for lever in LEVERS if lever in names)
 
 
 def choose_levers(profile: HardwareProfile | None) -> tuple[Lever, ...]:
     """Return the levers that a chip rewards; without a chip all, since a zero weight is no SynOp by the rule of counting."""
-    return LEVERS if profile is None or rewards_zeros(profile) else ("channels",)
+    return LEVERS if profile is None or rewards_zeros(profile) else ("channels", "bits")
 
 
 def rewards_zeros(profile: HardwareProfile) -> bool:

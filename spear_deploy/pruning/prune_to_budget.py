@@ -32,6 +32,7 @@ from spear_deploy.pruning.search.settings import RECIPE, SearchSettings
 from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.pruning.tune.fine_tuning import FineTuning
 from spear_deploy.pruning.tune.measure import BudgetMonitor, BudgetUse, DeployedForm, list_budget_rows
+from spear_deploy.pruning.tune.rounded_learning import IntegerForm, RoundedLearning, learn_rounded
 from spear_deploy.pruning.tune.thin_weights import count_zero_weights
 from spear_deploy.training.device import note_device
 from spear_deploy.training.evaluation import Evaluation
@@ -63,8 +64,9 @@ class PrunedResult:
         search: its result; None where the network was within the budgets without pruning.
         history: a row an epoch of fine-tuning.
         stages: the network before pruning, after each lever, and after fine-tuning, which changes firing rates by learning,
-            thresholds and last zeros ("rates"); empty where nothing was changed.
-        batches: that were learnt from, {"search", "fine_tune"}.
+            thresholds and last zeros ("rates"), and after learning with the chip's rounding ("bits") where that was tried; empty
+            where nothing was changed.
+        batches: that were learnt from, {"search", "fine_tune"}, and "bits" where the network learnt with the chip's rounding.
         notes: sentences on what was assumed or could not be met.
         seconds: wall time by part.
         interrupted: whether search or fine-tuning was cut short.
@@ -152,7 +154,7 @@ def prune_to_budget(
         settings: budgets, method, epochs and seed. Budgets hold for the mean over the test split; shares are relative to the use
             of the given network on the same samples. `search.confidence` and `search.overshoot` are replaced.
         deployed: forms of the network that will run; the one that uses most has to keep the budgets. The network itself unless
-            given.
+            given. An `IntegerForm` among them is learnt for where its integers lose accuracy.
         chip: defines cores, memory, energy and latency; needed for budgets of these.
         checkpoint: of the search.
         search_result: of `search_front`, to fine-tune its plan.
@@ -174,7 +176,7 @@ def prune_to_budget(
         return _summarize(graph, graph, PruningPlan(kept=whole), monitor, use, notes=notes, search=None)
     if search_result is None:
         settings = replace(settings, search=allow_overshoot(settings.search_settings))
-        find = search_recipes if settings.method == RECIPE else search
+        find = search_recipes if settings.chosen_method == RECIPE else search
         search_result = find(graph, dataset, settings, chip=chip, checkpoint=checkpoint, progress=progress)
     search_end = time.perf_counter()
     tuning = FineTuning(
@@ -183,23 +185,33 @@ def prune_to_budget(
         seed=settings.seed, device=settings.search_settings.device, progress=progress,
     )  # fmt: skip
     tuning.run(settings.epochs)
+    form = next((form for form in deployed if isinstance(form, IntegerForm)), None)
+    rounded: RoundedLearning | None = None
+    if form is not None and settings.learns_rounded and not tuning.interrupted:
+        rounded = learn_rounded(
+            tuning.graph, monitor, form, epochs=max(1, settings.epochs // 3), hints=tuning.hints, seed=settings.seed,
+            device=settings.search_settings.device, progress=progress,
+        )  # fmt: skip
+    pruned, use = (tuning.graph, tuning.use) if rounded is None else (rounded.graph, rounded.use)
     if search_result.interrupted:
         notes.append(f"the search was interrupted after {len(search_result.history)} plans; the best of them was taken")
     if tuning.interrupted:
         notes.append(f"fine-tuning was interrupted after {len(tuning.history)} epochs; the best network so far was taken")
     notes += note_device(settings.search_settings.device)
-    notes += [*tuning.notes, *_note_levers(search_result, tuning.graph, chip), *_note_margin(monitor, tuning.use)]
+    notes += [*tuning.notes, *([] if rounded is None else [rounded.note])]
+    notes += [*_note_levers(search_result, pruned, chip), *_note_margin(monitor, use)]
+    batches = {"search": search_result.batches, "fine_tune": tuning.batches, **({"bits": rounded.batches} if rounded else {})}
     end = time.perf_counter()
     return _summarize(
         graph,
-        tuning.graph,
-        PruningPlan(kept=_renumber_channels(graph, tuning.graph, search_result.plan)),
+        pruned,
+        PruningPlan(kept=_renumber_channels(graph, pruned, search_result.plan)),
         monitor,
-        tuning.use,
+        use,
         search=search_result,
         history=tuple(tuning.history),
-        stages=_list_stages(graph, search_result, tuning, dataset),
-        batches={"search": search_result.batches, "fine_tune": tuning.batches},
+        stages=_list_stages(graph, search_result, tuning, rounded, dataset),
+        batches=batches,
         notes=notes,
         seconds={**search_result.seconds, "fine_tune": end - search_end, "prune": end - begin},
         interrupted=search_result.interrupted or tuning.interrupted,
@@ -247,7 +259,9 @@ def _note_levers(result: SearchResult, graph: SNNGraph, chip: ChipCosts | None) 
     return [f"{zeros} of {weights} weights are zero", *note_unrewarded(("weights",), chip.profile if chip else None)]
 
 
-def _list_stages(graph: SNNGraph, result: SearchResult, tuning: FineTuning, dataset: Dataset) -> tuple[LeverStage, ...]:
+def _list_stages(
+    graph: SNNGraph, result: SearchResult, tuning: FineTuning, rounded: RoundedLearning | None, dataset: Dataset
+) -> tuple[LeverStage, ...]:
     """Return the networks from trained to fine-tuned, measured on all of validation."""
     levers = result.stages or (measure_stage("channels", result.graph, dataset.val, result.batches),)
     measured = [measure_stage(stage.name, stage.graph, dataset.val, stage.batches) for stage in levers]
@@ -255,6 +269,7 @@ def _list_stages(graph: SNNGraph, result: SearchResult, tuning: FineTuning, data
         measure_stage("trained", graph, dataset.val),
         *measured,
         measure_stage("rates", tuning.graph, dataset.val, tuning.batches),
+        *([] if rounded is None else [measure_stage("bits", rounded.graph, dataset.val, rounded.batches)]),
     )
 
 

@@ -26,9 +26,10 @@ class PruneSettings:
         memory: words of synapse memory, all cores together.
         parameters: weights, biases and batch norm's numbers.
         fit: whether the chip's own limits (cores, memory, axons, fan-out, ...) must hold too.
-        method: of the search, one of `search.settings.METHODS`.
-        levers: what the method `recipe` removes, "channels", "weights" or both; unless given what the chip rewards. All other
-            methods remove channels.
+        method: of the search, one of `search.settings.METHODS`; unless given `recipe` where weights are among the levers, else
+            `evolution`.
+        levers: of `pruning.levers`, "channels,weights,bits"; unless given what the chip rewards. Weights are removed by the
+            method `recipe` alone.
         episodes: plans that the search tries; those of `search` unless given.
         epochs: of the first fine-tuning; up to four thirds more are added while a budget does not hold.
         seed: of everything random; the same seed gives the same network.
@@ -49,7 +50,7 @@ class PruneSettings:
     memory: str | float | None = None
     parameters: str | float | None = None
     fit: bool = False
-    method: str = DEFAULT_METHOD
+    method: str | None = None
     levers: str | tuple[str, ...] | None = None
     episodes: int | None = None
     epochs: int = 40
@@ -59,16 +60,22 @@ class PruneSettings:
     workers: Workers | None = None
 
     def __post_init__(self) -> None:
-        check_method(self.method)
-        if self.levers is not None and parse_levers(self.levers) != ("channels",) and self.method != RECIPE:
-            raise BudgetError(
-                f"levers: method '{self.method}' removes channels alone; choose method '{RECIPE}' for other levers, or 'channels'"
-            )
+        choose_method(self.method, self.levers)
         for name, text in self.limits.items():
             parse_amount(text, name)
         for name, value in (("episodes", self.episodes), ("epochs", self.epochs)):
             if value is not None and value < 1:
                 raise BudgetError(f"pruning settings: {value} {name} given; expected at least 1")
+
+    @property
+    def chosen_method(self) -> str:
+        """The method of the search."""
+        return choose_method(self.method, self.levers)
+
+    @property
+    def learns_rounded(self) -> bool:
+        """Whether the network may learn with the chip's rounding."""
+        return self.levers is None or "bits" in parse_levers(self.levers)
 
     @property
     def limits(self) -> dict[str, str | float]:
@@ -93,7 +100,27 @@ class PruneSettings:
         Raises:
             DataError: the device is not there.
         """
-        settings = self.search or default_settings(self.method)
+        settings = self.search or default_settings(self.chosen_method)
         if self.device is not None:
             settings = replace(settings, device=choose_device(self.device))
         return settings if self.episodes is None else replace(settings, episodes=self.episodes)
+
+
+def choose_method(method: str | None, levers: str | tuple[str, ...] | None) -> str:
+    """Return a method that has the levers, as written.
+
+    Raises:
+        BudgetError: there is no such method or lever, or the method does not remove weights.
+
+    >>> choose_method(None, "channels,weights"), choose_method(None, None)
+    ('recipe', 'evolution')
+    """
+    weights = levers is not None and "weights" in parse_levers(levers)
+    if method is None:
+        return RECIPE if weights else DEFAULT_METHOD
+    check_method(method)
+    if weights and method != RECIPE:
+        raise BudgetError(
+            f"levers: method '{method}' removes channels alone; choose method '{RECIPE}' for other levers, or 'channels'"
+        )
+    return method

@@ -16,7 +16,7 @@ NAMES = {
 }  # fmt: skip
 
 
-STAGE_NAMES = {"rates": "fine-tuning, firing rates"}
+STAGE_NAMES = {"rates": "fine-tuning, firing rates", "bits": "learning with the chip's rounding"}
 """Names of stages that are not those of the file."""
 
 

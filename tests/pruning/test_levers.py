@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,12 +16,14 @@ from rich.console import Console
 
 import spear_deploy as sd
 from spear_deploy.cli.prune import _show
+from spear_deploy.cli.tables import show_levers
 from spear_deploy.errors import BudgetError, DataError
 from spear_deploy.hardware.catalog import list_profiles
 from spear_deploy.hardware.profile import load_profile
 from spear_deploy.interchange.snn_file import read_snn, write_snn
 from spear_deploy.network import CONVS, IF, Dense
 from spear_deploy.pipeline import api
+from spear_deploy.pipeline.deployment import DeploySettings
 from spear_deploy.pruning.budgets import Amount, Budgets
 from spear_deploy.pruning.levers import choose_levers, note_unrewarded, parse_levers
 from spear_deploy.pruning.prune_to_budget import prune_to_budget
@@ -28,8 +31,11 @@ from spear_deploy.pruning.search import recipes
 from spear_deploy.pruning.search.settings import default_settings, get_searcher
 from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.pruning.tune.fine_tuning import FineTuning
-from spear_deploy.pruning.tune.measure import BudgetMonitor
+from spear_deploy.pruning.tune.measure import BudgetMonitor, deploy_float
+from spear_deploy.pruning.tune.rounded_learning import TOLERANCE, IntegerForm, learn_rounded
 from spear_deploy.pruning.tune.thin_weights import count_arriving_spikes, count_zero_weights, thin_to_synops, zero_weight_share
+from spear_deploy.quantize import quantize
+from spear_deploy.quantize.rounding import read_rounding
 from spear_deploy.report.search_charts import describe_levers
 from spear_deploy.simulator import simulate
 from spear_deploy.simulator.synops import count_synops
@@ -257,7 +263,7 @@ def test_without_a_synops_budget_channels_alone_are_removed(task):
 
 
 def test_levers_are_those_that_the_chip_rewards():
-    both, alone = ("channels", "weights"), ("channels",)
+    both, alone = ("channels", "weights", "bits"), ("channels", "bits")
     assert choose_levers(None) == both
     rewarded = [name for name in list_profiles() if choose_levers(load_profile(name)) == both]
     assert {"generic45nm", "xylo_audio3", "truenorth"} <= set(rewarded) and not {"odin", "speck2f", "loihi2"} & set(rewarded)
@@ -275,13 +281,19 @@ def test_levers_are_those_that_the_chip_rewards():
 
 
 def test_levers_that_there_are_not_or_that_the_method_lacks_are_refused():
-    with pytest.raises(BudgetError, match="lever 'weight': expected one or several of channels, weights; did you mean 'weights'"):
+    with pytest.raises(BudgetError, match="lever 'weight': expected .* channels, weights, bits; did you mean 'weights'"):
         parse_levers("weight")
     with pytest.raises(BudgetError, match="levers: none named"):
         parse_levers(())
     with pytest.raises(BudgetError, match="method 'evolution' removes channels alone; choose method 'recipe'"):
-        PruneSettings(synops="50%", levers="channels,weights")
-    assert PruneSettings(synops="50%", levers="channels").method == "evolution"
+        PruneSettings(synops="50%", method="evolution", levers="channels,weights")
+    with pytest.raises(BudgetError, match="levers: bits alone reaches no budget; name channels or weights too"):
+        PruneSettings(synops="50%", levers="bits")
+    assert PruneSettings(synops="50%", levers="weights,bits").chosen_method == "recipe"
+    assert DeploySettings(levers="channels,weights").chosen_method == "recipe" and DeploySettings().chosen_method == "evolution"
+    with pytest.raises(BudgetError, match="lever 'steps': expected one or several"):
+        DeploySettings(levers="steps")
+    assert PruneSettings(synops="50%", levers="channels").chosen_method == "evolution"
     with pytest.raises(BudgetError, match="method 'recipe': shares the budget between levers and plays no episodes"):
         get_searcher("recipe")
 
@@ -303,6 +315,51 @@ def test_prune_writes_what_each_lever_did(tmp_path):
     shown = {line[0]: line[1:] for line in lines if line and line[0] in {row["lever"] for row in facts["levers"]}}
     assert [*shown] == [row["lever"] for row in facts["levers"]]
     assert shown["rates"][-2:] == [f"{last['accuracy']:.2%}", str(last["batches"])]
+
+
+# --------------------------------------------------------------------------------------------------------------- bits
+
+
+def low_bits(graph, data, bits):
+    """The integers of Loihi with few bits, as a form that is learnt for."""
+    x = np.moveaxis(data.train.x[:64], 0, 1)
+    integers = partial(quantize, weight_bits=bits, calibration=x)
+    return IntegerForm(deploy=lambda net, split: (integers(net), split), rounding=lambda net: read_rounding(net, integers(net)))
+
+
+def test_a_network_learns_with_rounding_where_its_integers_lose_accuracy(task):
+    graph, data = task
+    form = low_bits(graph, data, 3)
+    settings = PruneSettings(synops="40%", method="uniform", epochs=6)
+    result = prune_to_budget(graph, data, settings, deployed=(deploy_float, form))
+    assert [stage.name for stage in result.stages] == ["trained", "channels", "rates", "bits"]
+    assert result.batches["bits"] == result.stages[-1].batches > 0
+    before, after = (evaluate(*form(stage.graph, data.val)).accuracy for stage in result.stages[-2:])
+    assert before < result.stages[-2].accuracy - TOLERANCE and after > before
+    limit = 0.4 * evaluate(graph, data.test).synops.total
+    assert result.met and max(evaluate(*each(result.graph, data.test)).synops.total for each in (deploy_float, form)) <= limit
+    assert any("points of accuracy on validation; after" in note for note in result.notes)
+    without = prune_to_budget(graph, data, replace(settings, levers="channels"), deployed=(deploy_float, form))
+    assert "bits" not in without.batches and [stage.name for stage in without.stages][-1] == "rates"
+    enough = low_bits(graph, data, 8)
+    monitor = BudgetMonitor(graph, data, settings.budgets, (deploy_float, enough))
+    assert learn_rounded(without.graph, monitor, enough, epochs=1) is None
+
+
+def test_deploy_takes_levers_and_shows_what_each_did(tmp_path):
+    net, data = network(IF(), hidden=20), deploy_task()
+    options = {"synops": "50%", "levers": "channels,weights", "lava_samples": 1}
+    facts = sd.deploy(net, "loihi2", data, out=tmp_path, **options)
+    names = [row["lever"] for row in facts.levers]
+    assert names[:2] == ["trained", "channels"] and "weights" in names and facts.to_json()["levers"] == facts.levers
+    console = Console(record=True, width=120, file=io.StringIO())
+    show_levers(console, facts.levers)
+    shown = console.export_text()
+    assert all(name in shown for name in names)
+    again = sd.deploy(net, "loihi2", data, out=tmp_path, **options)
+    assert "prune" in again.resumed and again.levers == facts.levers
+    other = sd.deploy(net, "loihi2", data, out=tmp_path, **{**options, "levers": "channels"})
+    assert "prune" not in other.resumed and "weights" not in [row["lever"] for row in other.levers]
 
 
 # ------------------------------------------------------------------------------------------------------------- margin

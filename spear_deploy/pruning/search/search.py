@@ -113,7 +113,7 @@ def search(
         FileError: the checkpoint is of another network, other data, other settings or another version.
     """
     details, budgets = settings.search_settings, settings.budgets
-    play_episodes = get_searcher(settings.method)
+    play_episodes = get_searcher(settings.chosen_method)
     clock = Clock()
     rounds: list[dict[str, Any]] = []
     interrupted = False
@@ -147,7 +147,7 @@ def search(
         score = problem.best[1]
         names = [group.name for group in evaluator.groups]
         return SearchResult(
-            method=settings.method,
+            method=settings.chosen_method,
             plan=evaluator.plan(score.widths),
             graph=problem.network or evaluator.build(score.widths),
             widths=dict(zip(names, zip(evaluator.channels, score.widths, strict=True), strict=True)),

@@ -32,8 +32,8 @@ dropped first; below it with a wider plan."""
 WIDENINGS = 2
 NEAR = (0.95, 1.04)
 """Shares of the aim between which the last exact adjustments do the rest."""
-PEAK, LATER_PEAK = 1e-2, 3e-3
-"""Learning rate of the first fine-tuning of a plan, and of later ones."""
+PEAK, LEARNT_PEAK, LATER_PEAK = 1e-2, 4e-3, 3e-3
+"""Learning rate of the first fine-tuning of a plan, of one that learnt while weights were removed, and of later ones."""
 
 
 class FineTuning:
@@ -53,6 +53,7 @@ class FineTuning:
 
     Attributes:
         graph, use: the network, and its use of the budgets.
+        hints: of the network before pruning.
         history: a row an epoch.
         batches: that were learnt from.
         notes: a sentence for each budget that could not be held.
@@ -75,7 +76,7 @@ class FineTuning:
         self.graph, self.monitor = graph, monitor
         self.dense, self.dataset = monitor.dense, monitor.dataset
         self.criterion, self.unthinned, self.seed, self.progress = criterion, unthinned, seed, progress
-        self._hints = average_outputs(self.dense, self.dataset.train) if hints is None else hints
+        self.hints = average_outputs(self.dense, self.dataset.train) if hints is None else hints
         self.history: list[dict[str, Any]] = []
         self.batches = 0
         self.notes: list[str] = []
@@ -86,7 +87,7 @@ class FineTuning:
     def run(self, epochs: int) -> None:
         """Learn; while an aim is missed by much, move the target, widen the plan or drop channels, and learn on."""
         target = self._choose_target()
-        self._learn(epochs, target, PEAK)
+        self._learn(epochs, target, PEAK if self.unthinned is None else LEARNT_PEAK)
         for turn in range(ROUNDS):
             use = self.use.active_use
             if target is None or self.interrupted or NEAR[0] <= use <= NEAR[1]:
@@ -138,7 +139,7 @@ class FineTuning:
         )  # fmt: skip
         report = self.progress
         progress = None if report is None else (lambda facts: report({**facts, "stage": "fine-tune"}))
-        tuned = fit(self.graph, self.dataset, recipe, hints=self._hints, progress=progress)
+        tuned = fit(self.graph, self.dataset, recipe, hints=self.hints, progress=progress)
         self.graph, self.use, self._dual = tuned.graph, self.monitor.measure(tuned.graph), tuned.dual
         self.history += [{**row, "target": target} for row in tuned.history]
         self.batches += tuned.batches

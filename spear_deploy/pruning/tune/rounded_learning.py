@@ -1,0 +1,119 @@
+"""Learning of a pruned network with the chip's rounding, where its integers are less accurate than it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spear_deploy.data import Split
+from spear_deploy.network import Array
+from spear_deploy.network.graph import SNNGraph
+from spear_deploy.pruning.tune.last_adjustments import scale_thresholds
+from spear_deploy.pruning.tune.measure import BudgetMonitor, BudgetUse, DeployedForm
+from spear_deploy.quantize.rounding import RoundNetwork
+from spear_deploy.training.evaluation import evaluate
+from spear_deploy.training.fit import Recipe, fit
+from spear_deploy.util.progress import Progress
+
+TOLERANCE = 0.003
+"""Accuracy on validation that integers may lose without learning for it."""
+PEAK = 3e-3
+"""Learning rate: the network is close to where it should be."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntegerForm:
+    """The integers of a chip: a `DeployedForm` that can also be learnt for.
+
+    Attributes:
+        deploy: network and split to the integers, and the split as they take it.
+        rounding: the values that the integers can stand for.
+    """
+
+    deploy: DeployedForm
+    rounding: RoundNetwork
+
+    def __call__(self, network: SNNGraph, split: Split) -> tuple[SNNGraph, Split]:
+        """Return the integers of a network, and a split as they take it."""
+        return self.deploy(network, split)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundedLearning:
+    """A network that learnt with rounding.
+
+    Attributes:
+        graph, use: the network, and its use of the budgets; those from before where rounding did not help.
+        batches: that were learnt from.
+        lost: accuracy on validation that the integers lost before.
+        left: what they lose now, against the network before.
+    """
+
+    graph: SNNGraph
+    use: BudgetUse
+    batches: int
+    lost: float
+    left: float
+
+    @property
+    def note(self) -> str:
+        """A sentence on what was gained."""
+        return (
+            f"the integers lost {100 * self.lost:.1f} points of accuracy on validation; after {self.batches} batches with the "
+            f"chip's rounding they lose {100 * self.left:.1f}"
+        )
+
+
+def learn_rounded(
+    graph: SNNGraph,
+    monitor: BudgetMonitor,
+    form: IntegerForm,
+    *,
+    epochs: int,
+    hints: Array | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> RoundedLearning | None:
+    """Learn on with the chip's rounding, and keep the result where its integers are more accurate within the budgets.
+
+    Zeros stay zero, and a SynOps budget is held by the same penalty as in fine-tuning, then by thresholds.
+
+    Args:
+        graph: fine-tuned, in floating point.
+        monitor: of the budgets; its `dataset` is learnt from.
+        form: the chip's integers.
+        epochs: of learning.
+        hints: of the teacher, see `training.fit`.
+        seed: order of the samples.
+        device: of torch.
+        progress: is called after each epoch.
+
+    Returns:
+        None where the integers lose no more than `TOLERANCE`.
+    """
+    val = monitor.dataset.val
+    before = evaluate(graph, val)
+
+    def integer_accuracy(network: SNNGraph) -> float:
+        return evaluate(*form(network, val)).accuracy
+
+    accuracy = integer_accuracy(graph)
+    lost = before.accuracy - accuracy
+    if lost <= TOLERANCE:
+        return None
+    use = monitor.measure_with_training(graph)
+    target = before.synops.total / use.active_use if use.active_use else None
+    recipe = Recipe(
+        epochs=epochs, learning_rate=PEAK, warm_up=0.1, seed=seed, synops_budget=target, keeps_zeros=True, interruptible=True,
+        device=device,
+    )  # fmt: skip
+    note = None if progress is None else (lambda facts: progress({**facts, "stage": "learn with rounding"}))
+    tuned = fit(graph, monitor.dataset, recipe, hints=hints, rounding=form.rounding, progress=note)
+    learnt = tuned.graph
+    if target is not None:
+        learnt = scale_thresholds(learnt, lambda network: monitor.measure_with_training(network).active_use)
+    after = monitor.measure_with_training(learnt)
+    better = integer_accuracy(learnt)
+    if better > accuracy and (after.met or not use.met):
+        return RoundedLearning(graph=learnt, use=after, batches=tuned.batches, lost=lost, left=before.accuracy - better)
+    return RoundedLearning(graph=graph, use=use, batches=tuned.batches, lost=lost, left=lost)
