@@ -15,7 +15,7 @@ from spear_deploy.hardware.schema import HardwareProfile, LayerKinds
 from spear_deploy.network import CONVS, WEIGHTED, Layer, LoihiLIF, Shape, array_parameters, resets_late
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.placement.populations import Population
-from spear_deploy.placement.weight_bits import MAX_BIAS_EXPONENT, bias_bits, count_mixed_sign_inputs, list_bits
+from spear_deploy.placement.weight_bits import MAX_BIAS_EXPONENT, bias_bits, count_mixed_sign_inputs, measure_width
 from spear_deploy.quantize.weighted_inputs import RESET_DELAY
 from spear_deploy.util.number_format import format_shape, join_names
 
@@ -106,7 +106,7 @@ def find_unsupported(graph: SNNGraph, profile: HardwareProfile, populations: Seq
         shapes = graph.input_shape_of(layer.name), graph.shape_of(layer.name)
         findings += [Unsupported(layer=layer.name, what=what, why=why) for what, why in check_geometry(layer, *shapes, profile)]
         findings += [Unsupported(layer=name, what=what, why=why) for name, what, why in maps if name == layer.name]
-        findings += _check_weights(layer, profile, stored=layer.name not in input_layers and graph.is_integer)
+        findings += _check_weights(graph, layer, profile, stored=layer.name not in input_layers and graph.is_integer)
         findings += _check_neuron(layer, profile)
         findings += _check_time_constants(layer, profile, graph.dt_s)
         findings += _check_values(graph, layer)
@@ -125,12 +125,12 @@ def count_extra_delays(population: Population, profile: HardwareProfile) -> dict
 # ------------------------------------------------------------------------------------------------------------ inside
 
 
-def _check_weights(layer: Layer, profile: HardwareProfile, *, stored: bool) -> Iterator[Unsupported]:
+def _check_weights(graph: SNNGraph, layer: Layer, profile: HardwareProfile, *, stored: bool) -> Iterator[Unsupported]:
     synapse, widths = layer.synapse, profile.weights.bits.value
     if not isinstance(synapse, WEIGHTED):
         return
     if stored and widths:
-        need, max_bits = list_bits(synapse.weight), max(widths)
+        need, max_bits = measure_width(graph, synapse.weight), max(widths)
         if need > max_bits:
             why = f"{profile.name} stores up to {max_bits} bits; quantise the network to {max_bits} bits"
             yield Unsupported(layer=layer.name, what=f"weights of {need} bits", why=why, resource="weight_bits")

@@ -150,7 +150,10 @@ MEMORY_FORMATS: dict[str, tuple[str, ...]] = {
 """Storage formats of synapses and the parameters that each needs; `placement.synapse_memory` has a function for each."""
 
 KINDS = ("Dense", "Conv1d", "Conv2d", "Scale", "SumPool", "AvgPool", "Flatten")
-MODELS = ("IF", "LIF", "CubaLIF", "LI", "CubaLI", "SigmaDelta", "LoihiLIF", "SpeckIF", "XyloLIF")
+MODELS = (
+    "IF", "LIF", "CubaLIF", "LI", "CubaLI", "SigmaDelta", "LoihiLIF", "SpeckIF", "XyloLIF", "TrueNorthLIF", "SpinnakerLIF",
+    "ReckonLIF", "OdinLIF",
+)  # fmt: skip
 
 
 class Meta(Block):

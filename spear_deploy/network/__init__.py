@@ -10,6 +10,16 @@ Names are those of NIR, with the unit where there is one. Everything here is dat
 """
 
 from spear_deploy.network.base import Array, Reset, Shape
+from spear_deploy.network.chip_neurons import (
+    CHIP_NEURONS,
+    ChipFormat,
+    ChipNeuron,
+    OdinLIF,
+    ReckonLIF,
+    SpinnakerLIF,
+    TrueNorthLIF,
+    find_drive,
+)
 from spear_deploy.network.integer_neurons import LOIHI_UNIT, LoihiLIF, SigmaDelta, SpeckIF, UnroundedLIF, XyloLIF
 from spear_deploy.network.layer import Layer
 from spear_deploy.network.neurons import (
@@ -45,6 +55,7 @@ from spear_deploy.network.synapses import (
 )
 
 __all__ = [
+    "CHIP_NEURONS",
     "CONVS",
     "COUNTING_NEURONS",
     "FLOAT_NEURONS",
@@ -60,6 +71,8 @@ __all__ = [
     "Array",
     "AvgPool",
     "BatchNorm",
+    "ChipFormat",
+    "ChipNeuron",
     "Conv1d",
     "Conv2d",
     "CubaLI",
@@ -69,17 +82,22 @@ __all__ = [
     "Layer",
     "LoihiLIF",
     "Neuron",
+    "OdinLIF",
+    "ReckonLIF",
     "Reset",
     "Scale",
     "Shape",
     "SigmaDelta",
     "SpeckIF",
+    "SpinnakerLIF",
     "SumPool",
     "Synapse",
+    "TrueNorthLIF",
     "UnroundedLIF",
     "XyloLIF",
     "array_parameters",
     "emits_spikes",
+    "find_drive",
     "is_bounded",
     "resets_late",
 ]

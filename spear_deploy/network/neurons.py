@@ -9,6 +9,7 @@ import numpy as np
 
 from spear_deploy.errors import GraphError
 from spear_deploy.network.base import Array, Part, Reset, check_reset
+from spear_deploy.network.chip_neurons import CHIP_NEURONS, OdinLIF, ReckonLIF, SpinnakerLIF, TrueNorthLIF
 from spear_deploy.network.integer_neurons import LoihiLIF, SigmaDelta, SpeckIF, UnroundedLIF, XyloLIF
 
 
@@ -116,10 +117,11 @@ class CubaLI(Part):
         _check_neuron(self)
 
 
-Neuron: TypeAlias = IF | LIF | CubaLIF | LI | CubaLI | LoihiLIF | SpeckIF | XyloLIF | UnroundedLIF | SigmaDelta
+ChipNeurons: TypeAlias = TrueNorthLIF | SpinnakerLIF | ReckonLIF | OdinLIF
+Neuron: TypeAlias = IF | LIF | CubaLIF | LI | CubaLI | LoihiLIF | SpeckIF | XyloLIF | UnroundedLIF | SigmaDelta | ChipNeurons
 FLOAT_NEURONS = (IF, LIF, CubaLIF, LI, CubaLI)
-INTEGER_NEURONS = (LoihiLIF, SpeckIF, XyloLIF, SigmaDelta)
-COUNTING_NEURONS = (SpeckIF, XyloLIF)
+INTEGER_NEURONS = (LoihiLIF, SpeckIF, XyloLIF, SigmaDelta, *CHIP_NEURONS)
+COUNTING_NEURONS = (SpeckIF, XyloLIF, OdinLIF)
 """Neurons that send a number of spikes in one step, not one or none."""
 GRADED_NEURONS = (SigmaDelta,)
 """Neurons whose spikes carry a whole number of either sign."""

@@ -226,7 +226,7 @@ def quantize_for_chip(net: Net, chip: Chip, *, calibration: Array | None = None,
         ChipError: this family has no integer format here or lacks a part of the network, or its spikes carry no values and
             the input is a current.
     """
-    from spear_deploy.quantize import FORMATS, quantize
+    from spear_deploy.quantize import FAMILIES, FORMATS, WITHOUT_INTEGERS, quantize
 
     graph, target = load(net), profile(chip)
     if kind == "current" and target.neuron.graded_spike_bits.max_value == 1 and target.meta.family == "loihi":
@@ -238,6 +238,8 @@ def quantize_for_chip(net: Net, chip: Chip, *, calibration: Array | None = None,
         _check_biases(graph, target)
         return graph
     family = target.meta.family
+    if family in WITHOUT_INTEGERS:
+        raise ChipError(f"profile '{target.name}': no integers of a network over time: {WITHOUT_INTEGERS[family]}")
     if family not in FORMATS:
         raise ChipError(
             f"profile '{target.name}': integers of the {family} family are not built yet; there are {', '.join(FORMATS)}"
@@ -250,7 +252,7 @@ def quantize_for_chip(net: Net, chip: Chip, *, calibration: Array | None = None,
         return quantize(
             graph,
             format=family,
-            weight_bits=min(8, max(target.weight_bits)),
+            weight_bits=min(FAMILIES[family].weight_bits[1], max(target.weight_bits)),
             calibration=calibration,
             kind=kind,
             **{name: limit for name, limit in limits.items() if limit is not None and family == "xylo"},

@@ -7,7 +7,7 @@ from math import ceil, log2
 import numpy as np
 
 from spear_deploy.hardware.schema import HardwareProfile
-from spear_deploy.network import CONVS, WEIGHTED, Array
+from spear_deploy.network import CONVS, WEIGHTED, Array, ChipNeuron
 from spear_deploy.network.graph import SNNGraph
 
 SIGNED_LIMIT = 128
@@ -33,7 +33,7 @@ def stored_bits(graph: SNNGraph, profile: HardwareProfile) -> dict[str, int]:
             elif isinstance(layer.synapse, CONVS):
                 bits[layer.name] = min(kernel_bits(layer.synapse.weight), max(widths))
             else:
-                need = list_bits(layer.synapse.weight)
+                need = measure_width(graph, layer.synapse.weight)
                 bits[layer.name] = min((w for w in widths if w >= need), default=need)
     return bits
 
@@ -57,6 +57,21 @@ def list_bits(weight: Array) -> int:
         scale = (2 * SIGNED_LIMIT - 1) / high if high > 0 else 2 * SIGNED_LIMIT / -low
     scale_bits = int(np.floor(log2(scale))) + mixed
     return max(1, 8 - scale_bits - (_trailing_zeros(weight) - mixed))
+
+
+def measure_width(graph: SNNGraph, weight: Array) -> int:
+    """Return the bits of a layer's weights as the chip of an integer network stores them: Loihi's lists, or plain numbers.
+
+    >>> from spear_deploy.network import Dense, Layer, OdinLIF
+    >>> from spear_deploy.network.graph import chain
+    >>> layer = Layer(name="fc", synapse=Dense(weight=np.array([[7, -6]])), neuron=OdinLIF(v_threshold=9))
+    >>> measure_width(chain([layer], input_shape=(2,)), layer.synapse.weight)
+    3
+    """
+    formats = [layer.neuron.FORMAT for layer in graph.layers if isinstance(layer.neuron, ChipNeuron)]
+    if not formats:
+        return list_bits(weight)
+    return max(int(np.abs(weight.astype(np.int64)).max()).bit_length(), 1) + int(formats[0].sign_bit)
 
 
 def bias_bits(bias: Array) -> int:

@@ -131,7 +131,13 @@ def drive_layer(
 
 
 def measure_layer_error(
-    float_run: FloatRun, layer: NeuronInput, *, drive: LayerDrive, neuron: Neuron, scale: float
+    float_run: FloatRun,
+    layer: NeuronInput,
+    *,
+    drive: LayerDrive,
+    neuron: Neuron,
+    scale: float,
+    constants: Mapping[str, Array] | None = None,
 ) -> LayerError:
     """Run one layer in integers and compare it with the floating-point layer.
 
@@ -140,10 +146,12 @@ def measure_layer_error(
         drive: what reaches the neuron.
         neuron: the integer neuron.
         scale: its potential over the floating-point one.
+        constants: further constants of its update.
     """
-    shape = drive.sums.shape
+    shape = (*drive.sums.shape[:2], *layer.shape)
     emitted, u = np.empty(shape, np.int64), np.zeros(shape, np.int64) if neurons.has_current(neuron) else None
     state = neurons.start(neuron, shape[1], shape[2:], 1.0, np.int64)
+    state.constants |= constants or {}
     neurons.run(neuron, state, drive.sums, emitted, u=u)
     clips = _grade_clips(neurons.count_overflows(neuron, state), u, drive.magnitudes)
     if not layer.readout:

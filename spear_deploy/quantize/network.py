@@ -1,12 +1,15 @@
 """Quantization of a floating-point network for a chip family.
 
-Each family is a module (`loihi`, `speck`, `xylo`) with its equations. All start from the same network: batch norm folded, one
-weighted layer on each way into a neuron layer (`fold`), and the floating-point weights of each neuron layer (`weighted_inputs`).
+Each family is a module with its equations (`loihi`, `speck`, `xylo`) or a row of one (`chips`). All start from the same network:
+batch norm folded, one weighted layer on each way into a neuron layer (`fold`), and the floating-point weights of each neuron
+layer (`weighted_inputs`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -14,7 +17,7 @@ import numpy as np
 from spear_deploy.errors import DataError, QuantizationError, did_you_mean
 from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
-from spear_deploy.quantize import loihi, speck, xylo
+from spear_deploy.quantize import chips, loihi, speck, xylo
 from spear_deploy.quantize.fold import add_missing_weights, fold_batchnorm
 from spear_deploy.quantize.layer_error import FloatRun, run_float_network
 from spear_deploy.quantize.weighted_inputs import LoweringSettings
@@ -22,8 +25,42 @@ from spear_deploy.simulator import InputKind, check_input, simulate
 
 __all__ = ["FORMATS", "Format", "quantize", "quantize_input"]
 
-Format: TypeAlias = Literal["loihi", "speck", "xylo"]
+Format: TypeAlias = Literal["loihi", "speck", "xylo", "truenorth", "spinnaker", "reckon", "odin"]
 FORMATS: tuple[Format, ...] = get_args(Format)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """How a chip family takes a network.
+
+    Attributes:
+        lower: returns the integers: (graph, settings, float_run=...).
+        weight_bits: smallest and largest width of a stored weight.
+        input_levels: number of events, or value of a graded spike, that stands for the largest value of a current; 1 where inputs
+            spike or do not, so that a current cannot be sent.
+    """
+
+    lower: Callable[..., SNNGraph]
+    weight_bits: tuple[int, int]
+    input_levels: int
+
+
+FAMILIES: dict[str, Family] = {
+    "loihi": Family(lower=loihi.lower, weight_bits=(2, 8), input_levels=loihi.MAX_GRADED),
+    "speck": Family(lower=speck.lower, weight_bits=(2, 8), input_levels=speck.INPUT_LEVELS),
+    "xylo": Family(lower=xylo.lower, weight_bits=(2, 8), input_levels=15),
+    "truenorth": Family(lower=partial(chips.lower, family="truenorth"), weight_bits=(2, 9), input_levels=1),
+    "spinnaker": Family(lower=partial(chips.lower, family="spinnaker"), weight_bits=(16, 16), input_levels=speck.INPUT_LEVELS),
+    "reckon": Family(lower=partial(chips.lower, family="reckon"), weight_bits=(2, 8), input_levels=1),
+    "odin": Family(lower=partial(chips.lower, family="odin"), weight_bits=(1, 3), input_levels=speck.INPUT_LEVELS),
+}
+"""How each family takes a network."""
+WITHOUT_INTEGERS = {
+    "akida": "its layers keep no potential from one input to the next (akida 2.19.3: four weights of 1 never reach a threshold "
+    "of 5, however often they are driven), so neurons that integrate over steps have no counterpart; take another chip, or a "
+    "network without time and the maker's tools",
+}
+"""Families whose published arithmetic has no place for a network over time, and why."""
 MIN_SCALE_SHARE = 2**-6
 """Share of the first scale of a layer down to which it is halved while its state overflows."""
 
@@ -32,7 +69,7 @@ def quantize(
     graph: SNNGraph,
     *,
     format: Format = "loihi",
-    weight_bits: int = 8,
+    weight_bits: int | None = None,
     calibration: Array | None = None,
     kind: InputKind = "spikes",
     headroom: Mapping[str, float] | None = None,
@@ -44,7 +81,8 @@ def quantize(
     Args:
         graph: a floating-point network; batch norm is folded. An integer network is returned as it is.
         format: the family.
-        weight_bits: bits of a signed weight, 2..8.
+        weight_bits: bits of a stored weight; the most that the format holds unless given (2..8; 2..9 TrueNorth, 16 SpiNNaker,
+            1..3 and a sign by source ODIN).
         calibration: input (T, B, *input). The scale of each layer is the one whose spikes differ least from the floating-point
             network's on it; on Loihi that of a layer whose 24-bit state overflows is halved until none does.
         kind: of `calibration` and of the input the network will get; a "current" is sent as graded spikes or as a number of
@@ -62,15 +100,23 @@ def quantize(
     """
     if format not in FORMATS:
         raise QuantizationError(f"format '{format}': expected one of {', '.join(FORMATS)}{did_you_mean(format, FORMATS)}")
-    if not 2 <= weight_bits <= 8:
-        raise QuantizationError(f"weight_bits: {weight_bits} given, the format holds 2..8")
+    family = FAMILIES[format]
+    low, high = family.weight_bits
+    weight_bits = high if weight_bits is None else weight_bits
+    if not low <= weight_bits <= high:
+        raise QuantizationError(f"weight_bits: {weight_bits} given, the format holds {low}..{high}")
     if graph.is_integer:
         return graph
+    if kind == "current" and family.input_levels == 1:
+        raise DataError(
+            f"input: a current is sent as spikes that carry a value or come several a step, those of {format} do neither; code "
+            "it as spikes (`spear_deploy.data.rate_code`)"
+        )
     calibration = None if calibration is None else check_input(graph, calibration, kind)
     prepared = add_missing_weights(fold_batchnorm(graph))
     if format == "xylo":
         prepared = xylo.convert_to_dense(prepared)
-    input_levels = {"loihi": loihi.MAX_GRADED, "speck": speck.INPUT_LEVELS, "xylo": input_events}[format]
+    input_levels = input_events if format == "xylo" else family.input_levels
     settings = LoweringSettings(
         weight_bits=weight_bits,
         kind=kind,
@@ -79,15 +125,14 @@ def quantize(
         max_spikes=max_spikes,
         input_events=input_events,
     )
-    lower = {"loihi": loihi.lower, "speck": speck.lower, "xylo": xylo.lower}[format]
-    integer = lower(prepared, settings)
+    integer = family.lower(prepared, settings)
     if calibration is None:
         return integer
     sent = quantize_input(integer, calibration, kind)
     float_run = run_float_network(prepared, calibration, sent=sent, kind=kind)
     if format == "loihi":
         return _lower_without_overflow(prepared, settings, float_run=float_run, sent=sent)
-    return lower(prepared, settings, float_run=float_run)
+    return family.lower(prepared, settings, float_run=float_run)
 
 
 def _lower_without_overflow(graph: SNNGraph, settings: LoweringSettings, *, float_run: FloatRun, sent: Array) -> SNNGraph:
@@ -124,7 +169,7 @@ def choose_input_scale(calibration: Array | None, kind: InputKind, levels: int) 
 def quantize_input(graph: SNNGraph, x: Array, kind: InputKind = "spikes") -> Array:
     """Return an input in the form that an integer network takes: spikes as they are, a current as graded spikes or events.
 
-    A chip of the Loihi family takes graded spikes of 8 bits. Speck and Xylo take events without size or sign: a value is sent as
+    A chip of the Loihi family takes graded spikes of 8 bits. All others take events without size or sign: a value is sent as
     that many events in one step. A network that rounds its input in its first layer (netx) takes the current itself.
 
     Raises:
@@ -133,7 +178,7 @@ def quantize_input(graph: SNNGraph, x: Array, kind: InputKind = "spikes") -> Arr
     facts = graph.metadata.get("quantization", {})
     scale = facts.get("input_scale")
     sent = x if kind == "spikes" or scale is None else np.rint(np.asarray(x, np.float64) * scale).astype(np.int64)
-    if facts.get("format") in ("speck", "xylo"):
+    if facts.get("format", "loihi") != "loihi":
         _check_events(sent, facts)
     return sent
 

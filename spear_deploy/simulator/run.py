@@ -16,6 +16,7 @@ from spear_deploy.errors import DataError
 from spear_deploy.network import GRADED_NEURONS, Array
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, find_delayed_paths
 from spear_deploy.simulator import neurons
+from spear_deploy.simulator.neurons.chips import SIGN_BITS
 from spear_deploy.simulator.stepper import Stepper, add_values, evaluation_groups, prepare
 from spear_deploy.util import memory
 from spear_deploy.util.number_format import byte_size
@@ -230,6 +231,10 @@ class Simulation:
             return {name: array for (name, kind), array in self.arrays.items() if kind == what}
 
         emitted = select("emitted")
+        for prepared in self.network.layers:
+            if prepared.packs_signs and prepared.layer.name in emitted:
+                array = emitted[prepared.layer.name]
+                array[...] = (array & (2**SIGN_BITS - 1)) - (array >> SIGN_BITS)
         values = {name: array for name, array in emitted.items() if self.graph[name].neuron is None and "v" in self.record}
         return ChipRun(
             output=emitted[self.graph.output],

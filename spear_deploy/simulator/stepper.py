@@ -10,16 +10,32 @@ whose spikes are known, for example Lava's.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 
 from spear_deploy.errors import DataError
-from spear_deploy.network import COUNTING_NEURONS, GRADED_NEURONS, Array, AvgPool, BatchNorm, Flatten, Layer, LoihiLIF, Scale
+from spear_deploy.network import (
+    COUNTING_NEURONS,
+    GRADED_NEURONS,
+    WEIGHTED,
+    Array,
+    AvgPool,
+    BatchNorm,
+    Dense,
+    Flatten,
+    Layer,
+    LoihiLIF,
+    Scale,
+    find_drive,
+)
+from spear_deploy.network.chip_neurons import Drive
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.simulator import neurons, synapse_math
+from spear_deploy.simulator.neurons.chips import SIGN_BITS
+from spear_deploy.util.times import timed_layer
 
 Places: TypeAlias = Mapping[tuple[str, str], Array]
 """Destinations of a block's values: arrays (K, B, *shape) by layer and one of "emitted", "v", "u"."""
@@ -35,6 +51,7 @@ class PreparedLayer:
         weigh: synapse and norm.
         dtype: type of its output.
         memory: number of its last steps that are needed later.
+        packs_signs: whether its sums are those of positive and of negative weights, packed (`synapse_math.pack_signs`).
     """
 
     layer: Layer
@@ -43,6 +60,7 @@ class PreparedLayer:
     weigh: synapse_math.Weigher
     dtype: type
     memory: int
+    packs_signs: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +101,7 @@ def prepare(graph: SNNGraph, dtype: type = np.float32) -> PreparedNetwork:
     for edge in graph.edges:
         memory[edge.source] = max(memory[edge.source], edge.delay)
     prepared: dict[str, PreparedLayer] = {}
+    drives = {find_drive(layer.neuron) for layer in graph.layers}
     for layer in graph.layers:
         _check_start(layer)
         sources = tuple((edge.source, edge.delay) for edge in graph.edges_into(layer.name))
@@ -90,9 +109,10 @@ def prepare(graph: SNNGraph, dtype: type = np.float32) -> PreparedNetwork:
             layer=layer,
             shape=graph.shape_of(layer.name),
             sources=sources,
-            weigh=_make_integer_weigher(layer) if graph.is_integer else _make_float_weigher(layer, dtype),
+            weigh=_make_integer_weigher(layer, drives) if graph.is_integer else _make_float_weigher(layer, dtype),
             dtype=_output_type(layer, sources, prepared, dtype),
             memory=memory[layer.name],
+            packs_signs="signs" in drives and layer.neuron is None,
         )
     groups = tuple(tuple(prepared[layer.name] for layer in group) for group in evaluation_groups(graph))
     return PreparedNetwork(graph=graph, groups=groups, dtype=dtype, input_memory=memory[INPUT])
@@ -127,6 +147,8 @@ class Stepper:
             layer = prepared.layer
             if layer.neuron is not None:
                 self.states[layer.name] = neurons.start(layer.neuron, batch, prepared.shape, graph.dt_s, network.dtype)
+            if isinstance(layer.synapse, Dense) and find_drive(layer.neuron) == "events":
+                self.states[layer.name].constants["weight"] = layer.synapse.weight.astype(np.int64).T
 
     def advance(self, x: Array, places: Places) -> dict[str, Array]:
         """Run the steps of `x` (K, B, *input shape).
@@ -146,7 +168,8 @@ class Stepper:
             alone = len(group) == 1 and all(source != group[0].layer.name for source, _ in group[0].sources)
             for block in [slice(0, steps)] if alone else [slice(t, t + 1) for t in range(steps)]:
                 for prepared in group:
-                    self._advance_layer(prepared, block, places)
+                    with timed_layer(prepared.layer.name):
+                        self._advance_layer(prepared, block, places)
         return {name: self._close_block(name, steps, places) for name in self.blocks}
 
     def _open_block(self, name: str, memory: int, steps: int, dtype: type, shape: tuple[int, ...], place: Array | None) -> Array:
@@ -175,7 +198,7 @@ class Stepper:
         x = self._sum_sources(prepared, block)
         try:
             drive = prepared.weigh(x.reshape(-1, *x.shape[2:]))
-            drive = drive.reshape(*x.shape[:2], *prepared.shape)
+            drive = drive.reshape(*x.shape[:2], *drive.shape[1:])
             emitted = self.blocks[layer.name][prepared.memory + block.start : prepared.memory + block.stop]
             if layer.neuron is None:
                 emitted[...] = drive
@@ -227,10 +250,19 @@ def _make_float_weigher(layer: Layer, dtype: type) -> synapse_math.Weigher:
     return lambda x: apply_batchnorm(norm, weigh(x.astype(dtype, copy=False)))
 
 
-def _make_integer_weigher(layer: Layer) -> synapse_math.Weigher:
+def _make_integer_weigher(layer: Layer, drives: Collection[Drive]) -> synapse_math.Weigher:
+    """Return the product of integers; `drives` are what the network's neurons take."""
     if isinstance(layer.synapse, AvgPool) or layer.norm is not None:
         raise DataError(f"layer '{layer.name}': an integer network holds no mean and no batch norm; quantise it again")
-    weigh = synapse_math.make_weigher(layer.synapse, integer=True)
+    synapse = layer.synapse
+    if "signs" in drives and isinstance(synapse, WEIGHTED):
+        synapse = synapse_math.pack_signs(synapse, SIGN_BITS)
+    if "events" in drives and isinstance(synapse, WEIGHTED):
+        if not isinstance(synapse, Dense) or layer.neuron is None:
+            what = type(synapse).__name__
+            raise DataError(f"layer '{layer.name}': {what}, this chip takes spike by spike: Dense in front of its own neurons")
+        synapse = Flatten()
+    weigh = synapse_math.make_weigher(synapse, integer=True)
     if isinstance(layer.synapse, Scale):
         return weigh
 

@@ -79,7 +79,7 @@ FITS = {
     "the whole recurrent memory": ("xylo_audio2", recurrent(16, 1000, 8, 32)),
     "128 neurons at input and output": ("xylo_audio3", mlp(16, 128, 128, 32, neuron=XYLO)),
     "31,232 of 31,744 recurrent words": ("xylo_imu", mlp(16, 128, 60, 128, 124, 16, neuron=XYLO)),
-    "a crossbar's axons and neurons": ("truenorth", mlp(256, 256, 10, neuron=LIF(tau_s=0.02))),
+    "a crossbar's axons and neurons": ("truenorth", mlp(256, 256, 10, neuron=IF())),
     "rows for signed weights": ("brainscales2", mlp(128, 200, neuron=ANALOG)),
     "rows for unsigned weights": ("brainscales2", mlp(256, 256, neuron=ANALOG, sign=1.0)),
     "512 circuits": ("brainscales2", mlp(256, 256, 256, neuron=ANALOG, sign=1.0)),
@@ -89,7 +89,7 @@ FITS = {
     "nine cores": ("speck2f", mlp(*[20] * 10)),
     "pools of 4": ("speck2f", cnn(8, pool=4)),
     "16 Ki words of kernels and 64 Ki of neurons, then 64 Ki of kernels": ("speck2f", cnn(16, inputs=64, size=64, pool=4)),
-    "a chip's cores of 256": ("spinnaker1", mlp(300, 16 * 256, 10)),
+    "a chip's cores of 256": ("spinnaker1", mlp(300, 16 * 256, 10, neuron=LIF(tau_s=0.02))),
     "everything": ("generic45nm", mlp(1000, 3000, 3000, neuron=LIF(tau_s=0.02))),
 }
 
@@ -103,8 +103,8 @@ TOO_MUCH = {
     "an output that reads 129": ("xylo_imu", mlp(16, 128, 129, 16, neuron=XYLO), {"output_reads"}),
     "a reset to a value": ("xylo_imu", mlp(16, 60, 8, neuron=ANALOG), {"reset"}),
     "a convolution": ("xylo_imu", cnn(2, size=4), {"layer_kind", "neuron_model", "input_channels"}),
-    "257 axons": ("truenorth", mlp(257, 256, neuron=LIF(tau_s=0.02)), {"axons_in", "fan_in"}),
-    "257 targets": ("truenorth", mlp(100, 100, 257, neuron=LIF(tau_s=0.02)), {"fan_out"}),
+    "257 axons": ("truenorth", mlp(257, 256, neuron=IF()), {"axons_in", "fan_in"}),
+    "257 targets": ("truenorth", mlp(100, 100, 257, neuron=IF()), {"fan_out"}),
     "129 signed weights": ("brainscales2", mlp(129, 200, neuron=ANALOG), {"fan_in"}),
     "257 unsigned weights": ("brainscales2", mlp(257, 200, neuron=ANALOG, sign=1.0), {"fan_in"}),
     "513 circuits": ("brainscales2", mlp(256, 256, 257, neuron=ANALOG, sign=1.0), {"cores"}),

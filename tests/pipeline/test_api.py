@@ -141,7 +141,9 @@ def test_integers_of_a_chip():
     np.testing.assert_array_equal(run.output, simulate(integer, x).output)
     profile = load_profile("loihi2")
     other = profile.model_copy(update={"meta": profile.meta.model_copy(update={"family": "akida"})})
-    with pytest.raises(UnsupportedError, match="integers of the akida family are not built yet; there are loihi, speck, xylo"):
+    with pytest.raises(
+        UnsupportedError, match="no integers of a network over time: its layers keep no potential from one input to the next"
+    ):
         api.quantize_for_chip(graph, other)
 
 

@@ -174,7 +174,7 @@ def test_passes_hold_layers_in_order() -> None:
 
 def test_a_memory_of_the_chip_ends_a_chip_before_its_cores_do() -> None:
     """SpiNNaker: 100 inputs to 256 neurons are 100 · (3 + 256) = 25900 words; two such cores fill a chip of 60000."""
-    chip = small_chip("spinnaker1", chip__memory_words=60000)
+    chip = small_chip("spinnaker1", chip__memory_words=60000, neuron__models=["IF"])
     net = dense_net(100, 1024)
     report = check(net, chip)
     (row,) = report.over

@@ -204,9 +204,9 @@ def test_the_profile_names_the_format():
         assert isinstance(integer["fc"].neuron, XyloLIF) and integer.metadata["quantization"]["input_events_max"] == 15
         assert api.quantize_for_chip(integer, name) is integer
     profile = load_profile("loihi2")
-    other = profile.model_copy(update={"meta": profile.meta.model_copy(update={"family": "truenorth"})})
+    other = profile.model_copy(update={"meta": profile.meta.model_copy(update={"family": "catalyst"})})
     with pytest.raises(
-        UnsupportedError, match="integers of the truenorth family are not built yet; there are loihi, speck, xylo"
+        UnsupportedError, match="integers of the catalyst family are not built yet; there are loihi, speck, xylo, truenorth"
     ):
         api.quantize_for_chip(graph, other)
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from spear_deploy.network import COUNTING_NEURONS
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.quantize.chips import AXONS, FLOOR
 from spear_deploy.quantize.explain.rounding import LayerRounding
 from spear_deploy.quantize.weighted_inputs import RESET_DELAY
 from spear_deploy.simulator import ChipRun, SpikeCounts
@@ -28,10 +29,24 @@ THRESHOLD_ERROR = 0.05
 ZEROED_SHARE = 0.25
 CLIPPED_SHARE = 0.01
 _OVERFLOWS = {
+    "input_saturated": "what arrived in a step was clipped to 16 bits",
     "u_wrapped": "its current u wrapped around",
     "u_saturated": "its current u was clipped",
     "v_saturated": "its potential v was clipped",
 }
+
+_CHIP_FACTS = {
+    AXONS: (
+        "axons",
+        "its {given:.0f} sources take {stored:.0f} axons, one for each of the four weights that a source's synapses have, and a "
+        "neuron in front of each; train with fewer values, or with one sign and size for each source",
+    ),
+    FLOOR: (
+        "floor",
+        "its potential stops at 0 on the chip, where the trained network's goes below; train with v_min at the reset",
+    ),
+}
+"""By what a finding of the quantization names: its code, and a sentence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +137,11 @@ def find_changed_parameters(integer: SNNGraph) -> Iterator[Finding]:
                 "threshold, or train with neurons that send several"
             )
             yield Finding(code="several_spikes", layer=name, value=float(stored), text=text)
+            continue
+        if what in _CHIP_FACTS:
+            code, text = _CHIP_FACTS[what]
+            text = f"layer '{name}': {text.format(given=given, stored=stored)}"
+            yield Finding(code=code, layer=name, value=float(stored), text=text)
             continue
         text = (
             f"layer '{name}': {what} is {stored:.4g} on the chip, {given:.4g} in the trained network; "

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from spear_deploy.network import Array, Layer, LoihiLIF, SpeckIF, UnroundedLIF, XyloLIF, resets_late
+from spear_deploy.network import Array, ChipNeuron, Layer, LoihiLIF, SpeckIF, UnroundedLIF, XyloLIF, resets_late
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, find_spike_sources, reads_input
 from spear_deploy.simulator import InputKind, neurons, simulate
 
@@ -126,10 +126,10 @@ def find_first_difference(layer: str, before: RecordedRun, after: RecordedRun) -
 
 
 def measure_membrane(run: RecordedRun, name: str, step: int, sample: int, index: Sequence[int]) -> Membrane | None:
-    """Return potential and threshold of a neuron in a step; None for one with a refractory time or several spikes a step."""
+    """Return potential and threshold of a neuron in a step; None for one with a refractory time, and for chips but Loihi."""
     graph, layer = run.graph, run.graph[name]
     neuron: Any = layer.neuron
-    if getattr(neuron, "refractory_steps", 0) or isinstance(neuron, (SpeckIF, XyloLIF)):
+    if getattr(neuron, "refractory_steps", 0) or isinstance(neuron, (SpeckIF, XyloLIF, ChipNeuron)):
         return None
     probe = f"{name} probe"
     while probe in {other.name for other in graph.layers}:

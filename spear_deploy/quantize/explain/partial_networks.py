@@ -2,7 +2,7 @@
 
 Each change can so be run alone, in floating point, before the states become integers too. Loihi: the trained network in the
 units of the chip (`quantize.loihi`), where it computes the same spikes, and every number stands beside the integer that it
-becomes. Speck and Xylo: stored numbers in the units of the trained network, where a stored potential v is v / scale + level.
+becomes. All others: stored numbers in the units of the trained network, where a stored potential v is v / scale + level.
 """
 
 from __future__ import annotations
@@ -13,7 +13,21 @@ from typing import Any
 
 import numpy as np
 
-from spear_deploy.network import IF, LI, LOIHI_UNIT, Array, CubaLI, CubaLIF, Layer, LoihiLIF, UnroundedLIF, XyloLIF
+from spear_deploy.network import (
+    IF,
+    LI,
+    LOIHI_UNIT,
+    Array,
+    CubaLI,
+    CubaLIF,
+    Layer,
+    LoihiLIF,
+    ReckonLIF,
+    SpinnakerLIF,
+    TrueNorthLIF,
+    UnroundedLIF,
+    XyloLIF,
+)
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.quantize.fold import replace_mean_by_sum
 from spear_deploy.quantize.weighted_inputs import NeuronInput, collect_neuron_inputs
@@ -98,7 +112,7 @@ def _unrounded_neuron(neuron_input: NeuronInput, scale: float) -> UnroundedLIF:
     )
 
 
-# ------------------------------------------------------------------------------------------------------ Speck and Xylo
+# --------------------------------------------------------------------------------------------------------- other chips
 
 
 def has_scale_per_layer(graph: SNNGraph, integer: SNNGraph, kind: InputKind) -> bool:
@@ -120,7 +134,7 @@ def substitute_stored_numbers(
 
     Args:
         graph: the trained network, see `weighted_inputs.collect_neuron_inputs`.
-        integer: the same network for Speck or Xylo, with its scales in the metadata.
+        integer: the same network for a chip other than Loihi, with its scales in the metadata.
         kind: of its input.
         thresholds, biases, decays: whether these too are the stored ones. With the decays comes Xylo's neuron, whose input
             always passes through a current.
@@ -159,8 +173,15 @@ class _StoredLayer:
         return self.integer[self.trained.name].neuron
 
     def neuron_with_decays(self, dt_s: float) -> Any:
-        """Return the neuron with Xylo's powers of two in place of its time constants; Speck has none."""
+        """Return the neuron with the chip's decays in place of its time constants; chips that only integrate have none."""
         trained = self.trained.neuron
+        if isinstance(self.neuron, SpinnakerLIF):
+            times = {"tau_mem_s" if hasattr(trained, "tau_mem_s") else "tau_s": dt_s / (1 - self.neuron.keep_v / 2**15)}
+            if self.neuron.keep_u is not None:
+                times["tau_syn_s"] = dt_s / (1 - self.neuron.keep_u / 2**32)
+            return replace(trained, **times)
+        if isinstance(self.neuron, ReckonLIF) and not isinstance(trained, IF):
+            return replace(trained, tau_s=dt_s / (1 - self.neuron.keep / (2**7 if self.neuron.v_threshold is None else 2**15)))
         if not isinstance(self.neuron, XyloLIF):
             return trained
         mem, syn = dt_s * 2.0**self.neuron.dash_mem, dt_s * 2.0**self.neuron.dash_syn
@@ -184,7 +205,7 @@ class _StoredLayer:
             stored: Any = self.integer[name].synapse
             size = float(np.abs(trained.weight).sum(dtype=np.float64))
             means = float(np.abs(driving.weight).sum()) / size if size else 1.0
-            weight = stored.weight * 2.0**stored.weight_exponent / means
+            weight = self._effective_weight(stored) / means
             bias = None if stored.bias is None else stored.bias / self.trained.bias_factors[name]
             in_chip_units = replace(
                 self.trained, stored={name: replace(driving, weight=weight, bias=bias)}, weight_factors={name: 1.0}
@@ -192,20 +213,36 @@ class _StoredLayer:
             converted = in_chip_units.multiply_synapses(unit)[name]
             new_bias = converted.bias if biases and "mem" not in f else trained.bias
             synapses[name] = replace(trained, weight=converted.weight, bias=new_bias)
+        if biases and isinstance(self.neuron, TrueNorthLIF):
+            first = next(iter(synapses))
+            per_step = np.broadcast_to(
+                self.neuron.leak / (self.scale * f["r"] * self.trained.bias_factors[first]), self.trained.shape
+            )
+            channels = len(synapses[first].weight)
+            synapses[first] = replace(synapses[first], bias=per_step.reshape(channels, -1)[:, 0].copy())
         if biases and "mem" in f:
             first = next(iter(synapses))
             synapses[first] = replace(synapses[first], bias=self._first_bias(first, synapses, f))
         return synapses
 
     def _first_bias(self, first: str, synapses: Mapping[str, Any], f: Mapping[str, Array]) -> Array:
-        """Return the bias of the first synapse with which the potential gets as much in a step as Xylo's neuron adds to it."""
+        """Return the bias of the first synapse with which the potential gets as much in a step as the chip adds to it."""
         syn, jump = (f["syn"], f["jump"]) if "syn" in f else (np.ones(()), np.ones(()))
         drive = f["mem"] * f["r"] * jump / syn
-        rest = self.neuron.bias / self.scale - f["mem"] * (f["v_leak"] - self.trained.level)
+        per_step = f["mem"] * self.neuron.v_rest if isinstance(self.neuron, SpinnakerLIF) else getattr(self.neuron, "bias", 0)
+        rest = per_step / self.scale - f["mem"] * (f["v_leak"] - self.trained.level)
         for name, synapse in synapses.items():
             if name != first and synapse.bias is not None:
                 rest = rest - drive * synapse.bias * self.trained.bias_factors[name]
-        return np.broadcast_to(rest / (drive * self.trained.bias_factors[first]), self.trained.shape).copy()
+        per_neuron = np.broadcast_to(rest / (drive * self.trained.bias_factors[first]), self.trained.shape)
+        return per_neuron.reshape(len(synapses[first].weight), -1)[:, 0].copy()
+
+    def _effective_weight(self, stored: Any) -> Array:
+        """Return the stored weights with their shifts, float64."""
+        weight: Array = stored.weight * 2.0**stored.weight_exponent
+        if isinstance(self.neuron, SpinnakerLIF):
+            weight = weight * np.where(weight >= 0, 2.0**self.neuron.exc_shift, 2.0**self.neuron.inh_shift)
+        return weight
 
     def _first_step_gain(self, f: Mapping[str, Array]) -> Array:
         """Return by how much a unit of input raises the potential in the first step, per unit of stored weight and scale.
@@ -216,5 +253,10 @@ class _StoredLayer:
         if isinstance(self.trained.neuron, IF):
             return np.asarray(f["r"], np.float64)
         syn, jump = (f["syn"], f["jump"]) if "syn" in f else (np.ones(()), np.ones(()))
+        if isinstance(self.neuron, ReckonLIF):
+            read = self.neuron.keep / 2**7 if self.neuron.v_threshold is None else 1.0  # an output is read behind its decay
+            return np.asarray(f["mem"] * f["r"] / read, np.float64)
+        if isinstance(self.neuron, SpinnakerLIF):
+            return np.asarray(f["r"] * jump / (1 if self.neuron.init_u is None else self.neuron.init_u / 2**32), np.float64)
         fallen = 2.0**-self.neuron.dash_syn
         return np.asarray(f["mem"] * f["r"] * jump / syn * fallen / (1 - fallen), np.float64)

@@ -5,7 +5,7 @@ One change at a time, in this order:
     trained ─► 64-bit ─► batch norm folded ─► means to sums ─► units of the chip ─► input ─► weights ─► decays ─► thresholds
             ─► biases ─► truncation ─► integers of 24 bits                                    (Loihi family)
 
-    trained ─► 64-bit ─► batch norm folded ─► weights ─► input ─► thresholds ─► biases ─► decays ─► integers   (Speck, Xylo)
+    trained ─► 64-bit ─► batch norm folded ─► weights ─► input ─► thresholds ─► biases ─► decays ─► integers   (all others)
 
 Where the network resets one step late, the chips' reset in the step of the spike is the stage behind the batch norm.
 
@@ -102,7 +102,11 @@ def _event_chip_stages(graph: SNNGraph, integer: SNNGraph, x: Array, kind: Input
             after = substitute_stored_numbers(graph, integer, kind, **parts)
             yield _stored_stage(name, before, after, float_sent)
             before = after
-    what = "states become integers of 16 bits that start at 0, biases reach v at once, a neuron may send several spikes a step"
+    what = "states become integers, and neurons act in the chip's own order"
+    if integer.metadata.get("quantization", {}).get("format") in ("speck", "xylo"):
+        what = (
+            "states become integers of 16 bits that start at 0, biases reach v at once, a neuron may send several spikes a step"
+        )
     neuron_inputs = collect_neuron_inputs(graph, kind, stored_input_scale(integer))
     yield Stage(name="integers", what=what, graph=integer, x=sent, units=find_units(neuron_inputs, integer))
 

@@ -11,19 +11,24 @@ from collections.abc import Callable
 import numpy as np
 
 from spear_deploy.network import (
+    CHIP_NEURONS,
     INTEGER_NEURONS,
     Array,
     CubaLI,
     CubaLIF,
     LoihiLIF,
     Neuron,
+    OdinLIF,
+    ReckonLIF,
     Shape,
     SigmaDelta,
     SpeckIF,
+    SpinnakerLIF,
+    TrueNorthLIF,
     UnroundedLIF,
     XyloLIF,
 )
-from spear_deploy.simulator.neurons import floating, loihi, sigma_delta, speck, xylo
+from spear_deploy.simulator.neurons import chips, floating, loihi, sigma_delta, speck, xylo
 from spear_deploy.simulator.neurons.floating import factors
 from spear_deploy.simulator.neurons.loihi import STATE_LIMIT
 from spear_deploy.simulator.neurons.state import NeuronState
@@ -37,6 +42,7 @@ FORMATS: dict[type, tuple[Callable[..., NeuronState], Callable[..., Array]]] = {
     XyloLIF: (xylo.start, xylo.step),
     UnroundedLIF: (floating.start_unrounded, floating.step_unrounded),
     SigmaDelta: (sigma_delta.start, sigma_delta.step),
+    **dict.fromkeys(CHIP_NEURONS, (chips.start, chips.step)),
 }
 """`start` and `step` of each neuron type that has no time constants in seconds; all others are floating-point neurons."""
 
@@ -53,7 +59,7 @@ def step(neuron: Neuron, state: NeuronState, x: Array) -> Array:
     """Advance one step with input `x` (B, *shape), in place.
 
     Returns:
-        Spikes as bool, their number as int64 (Speck, Xylo), graded ones as int64 (sigma-delta), or a copy of v for a readout.
+        Spikes as bool, their number as int64 (Speck, Xylo, ODIN), graded ones as int64 (sigma-delta), or v for a readout.
     """
     _, step_format = FORMATS.get(type(neuron), (floating.start, floating.step))
     return step_format(neuron, state, x)
@@ -63,7 +69,7 @@ def run(neuron: Neuron, state: NeuronState, drive: Array, emitted: Array, v: Arr
     """Advance as many steps as `drive` holds, in place.
 
     Args:
-        drive: (K, B, *shape); whole numbers, of any type, where the neuron is integer.
+        drive: (K, B, *shape); whole numbers, of any type, where the neuron is integer; spikes (K, B, inputs) for ODIN.
         emitted: (K, B, *shape), takes what the layer emits.
         v, u: (K, B, *shape), take the states after each step.
     """
@@ -82,15 +88,21 @@ def run(neuron: Neuron, state: NeuronState, drive: Array, emitted: Array, v: Arr
 
 def has_current(neuron: Neuron) -> bool:
     """Return whether a neuron has a synaptic current u besides its membrane potential."""
-    return isinstance(neuron, (CubaLIF, CubaLI, LoihiLIF, XyloLIF, UnroundedLIF))
+    return isinstance(neuron, (CubaLIF, CubaLI, LoihiLIF, XyloLIF, UnroundedLIF)) or _has_spinnaker_current(neuron)
+
+
+def _has_spinnaker_current(neuron: Neuron) -> bool:
+    return isinstance(neuron, SpinnakerLIF) and neuron.keep_u is not None
 
 
 def count_overflows(neuron: Neuron, state: NeuronState) -> dict[str, int]:
     """Count how often each integer state left its bits, by what happens then; empty if none did."""
-    if isinstance(neuron, SpeckIF):
+    if isinstance(neuron, (SpeckIF, TrueNorthLIF, ReckonLIF, OdinLIF)):
         counts = {"v_saturated": state.saturations}
     elif isinstance(neuron, SigmaDelta):
         counts = {"v_beyond_24_bits": state.saturations}
+    elif isinstance(neuron, SpinnakerLIF):
+        counts = {"input_saturated": state.u_saturations, "v_saturated": state.saturations}
     elif isinstance(neuron, XyloLIF):
         counts = {"u_saturated": state.u_saturations, "v_saturated": state.saturations}
     else:

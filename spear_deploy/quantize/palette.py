@@ -1,0 +1,58 @@
+"""Weights of a neuron clustered to a few values.
+
+A TrueNorth neuron has four weights, one for each type of axon; a synapse is there or not. A source whose synapses have several
+types needs an axon for each, and a neuron in front of each axon.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from spear_deploy.network import Array
+
+ROUNDS = 30
+"""Steps of k-means; on a line they settle in far fewer."""
+
+
+def cluster_rows(weight: Array, count: int) -> Array:
+    """Return the weights with at most `count` different values beside 0 in each row (output neuron or channel).
+
+    Values are k-means centres of the row, with 0 as a further centre that stays; rows with no more values stay as they are.
+
+    Args:
+        weight: (O, ...).
+        count: values beside 0, at least 1.
+
+    >>> cluster_rows(np.array([[1.0, 1.1, 0.0, -2.0]]), 2).round(2).tolist()
+    [[1.05, 1.05, 0.0, -2.0]]
+    """
+    rows = weight.reshape(len(weight), -1).astype(np.float64)
+    clustered = rows.copy()
+    for row in np.flatnonzero([len(np.setdiff1d(values, 0)) > count for values in rows]):
+        clustered[row] = _cluster(rows[row], count)
+    return clustered.reshape(weight.shape)
+
+
+def _cluster(values: Array, count: int) -> Array:
+    """Return each value's centre: k-means from quantiles, one centre fixed at 0."""
+    centres = np.append(np.quantile(values, (np.arange(count) + 0.5) / count), 0.0)
+    nearest = np.zeros(len(values), int)
+    for _ in range(ROUNDS):
+        before, nearest = nearest, np.abs(values[:, None] - centres).argmin(axis=1)
+        if np.array_equal(before, nearest):
+            break
+        for k in range(count):
+            if (nearest == k).any():
+                centres[k] = values[nearest == k].mean()
+    result: Array = centres[nearest]
+    return result
+
+
+def count_axons(weight: Array) -> int:
+    """Count the axons of a crossbar: for each source the types that its synapses have, a neuron's values in ascending order."""
+    rows = weight.reshape(len(weight), -1)
+    types = np.full(rows.shape, -1)
+    for row, values in enumerate(rows):
+        palette = np.setdiff1d(values, 0)
+        types[row] = np.where(values == 0, -1, np.searchsorted(palette, values))
+    return sum(len(np.setdiff1d(types[:, source], -1)) for source in range(rows.shape[1]))

@@ -1,0 +1,354 @@
+"""Integers of TrueNorth, SpiNNaker, ReckOn and ODIN against the floating-point network, findings and refusals."""
+
+import numpy as np
+import pytest
+
+from spear_deploy.errors import DataError, QuantizationError, UnsupportedError
+from spear_deploy.network import IF, LI, LIF, Conv2d, CubaLI, CubaLIF, Dense, Layer, SumPool
+from spear_deploy.network.graph import Edge, SNNGraph, chain
+from spear_deploy.pipeline import api
+from spear_deploy.placement.weight_bits import measure_width
+from spear_deploy.quantize import FAMILIES, quantize, quantize_input
+from spear_deploy.quantize.chips import RULES
+from spear_deploy.quantize.explain import explain
+from spear_deploy.quantize.palette import cluster_rows, count_axons
+from spear_deploy.simulator import simulate
+
+CHIPS = {"truenorth": "truenorth", "spinnaker": "spinnaker1", "reckon": "reckon", "odin": "odin"}
+
+
+def dense(weight, neuron, bias=None, name="fc"):
+    return Layer(name=name, synapse=Dense(weight=np.array(weight, float), bias=bias), neuron=neuron)
+
+
+def one_layer(weight, neuron, bias=None):
+    return chain([dense(weight, neuron, bias)], input_shape=(np.shape(weight)[1],), dt_s=1e-3)
+
+
+def neuron_for(family, **options):
+    if family in ("truenorth", "odin"):
+        return IF(v_threshold=1.5, v_min=0.0 if family == "odin" else None, **options)
+    return LIF(tau_s=0.01, r=10.0, v_threshold=1.5, **options)
+
+
+def weights_for(family, shape, seed=0):
+    """Return weights that the family can store exactly: few values, or one sign for each source."""
+    rng = np.random.default_rng(seed)
+    if family == "truenorth":
+        return rng.choice([-1.0, -0.5, 0.0, 0.25, 1.0], shape)
+    if family == "odin":
+        return rng.integers(0, 8, shape) / 8 * rng.choice([-1.0, 1.0], shape[1])
+    return rng.normal(size=shape)
+
+
+def network(family, seed=0):
+    layers = [
+        dense(weights_for(family, (12, 9), seed), neuron_for(family), name="a"),
+        dense(weights_for(family, (5, 12), seed + 1), neuron_for(family), name="out"),
+    ]
+    return chain(layers, input_shape=(9,), dt_s=1e-3)
+
+
+def spikes(shape, seed=0, rate=0.4, steps=40, batch=4):
+    return np.random.default_rng(seed).random((steps, batch, *shape)) < rate
+
+
+def findings(graph):
+    return {f["what"] for f in graph.metadata["quantization"]["findings"]}
+
+
+def test_each_rule_is_a_family():
+    assert set(RULES) == set(CHIPS) <= set(FAMILIES)
+
+
+def test_exact_weights_on_truenorth_give_the_floating_spikes():
+    graph, x = network("truenorth"), spikes((9,))
+    for reset in ("value", "subtract"):
+        graph = graph.with_layers({layer.name: dense(layer.synapse.weight, neuron_for("truenorth", reset=reset), name=layer.name)
+                                   for layer in graph.layers})  # fmt: skip
+        integer = quantize(graph, format="truenorth", calibration=x)
+        wanted, got = simulate(graph, x, record=("spikes",), dtype=np.float64), simulate(integer, x, record=("spikes",))
+        assert wanted.counts.rates()["out"] > 0.02
+        assert all(np.array_equal(got.spikes[name], wanted.spikes[name]) for name in ("a", "out"))
+
+
+@pytest.mark.parametrize("family", ["reckon", "spinnaker"])
+@pytest.mark.parametrize("data", [False, True])
+def test_chips_that_leak_follow_the_floating_network(family, data):
+    graph, x = network(family), spikes((9,))
+    integer = quantize(graph, format=family, calibration=x if data else None)
+    wanted, got = simulate(graph, x, record=("spikes",), dtype=np.float64), simulate(integer, x, record=("spikes",))
+    assert got.overflows == {}
+    differ = sum(int((got.spikes[name] != wanted.spikes[name]).sum()) for name in ("a", "out"))
+    assert differ <= (0 if family == "spinnaker" and data else 0.03 * sum(s.sum() for s in wanted.spikes.values()))
+
+
+@pytest.mark.parametrize(
+    ("family", "neuron"),
+    [
+        ("reckon", LI(tau_s=0.01, r=2.0)),
+        ("spinnaker", LI(tau_s=0.01, r=2.0, v_leak=0.5)),
+        ("spinnaker", CubaLI(tau_mem_s=0.01, tau_syn_s=0.004, w_in=4.0)),
+        ("spinnaker", CubaLIF(tau_mem_s=0.01, tau_syn_s=0.004, w_in=4.0, v_threshold=100.0)),
+    ],
+)
+def test_potentials_in_trained_units(family, neuron):
+    graph, x = one_layer(weights_for(family, (4, 6)), neuron), spikes((6,))
+    integer = quantize(graph, format=family, calibration=x)
+    facts = integer.metadata["quantization"]
+    wanted, got = simulate(graph, x, record=("v",), dtype=np.float64).v["fc"], simulate(integer, x, record=("v",)).v["fc"]
+    error = got / facts["scale"]["fc"] + facts["offset"]["fc"] - wanted
+    assert np.abs(error).max() < (0.05 if family == "reckon" else 2e-3) * np.abs(wanted).max()
+
+
+def test_a_bias_on_spinnaker_arrives_in_full():
+    for neuron in (LI(tau_s=0.005, r=2.0), CubaLI(tau_mem_s=0.005, tau_syn_s=0.004, w_in=4.0)):
+        graph = one_layer([[1.0]], neuron, bias=np.array([0.75]))
+        integer = quantize(graph, format="spinnaker")
+        x = np.zeros((200, 1, 1), bool)
+        got = simulate(integer, x, record=("v",)).v["fc"] / integer.metadata["quantization"]["scale"]["fc"]
+        assert got[-1, 0, 0] == pytest.approx(simulate(graph, x, record=("v",)).v["fc"][-1, 0, 0], rel=1e-3)
+
+
+def test_a_bias_on_truenorth_is_its_leak():
+    integer = quantize(one_layer([[1.0], [0.5]], IF(v_threshold=1.0), bias=np.array([0.25, -0.5])), format="truenorth")
+    scale = integer.metadata["quantization"]["scale"]["fc"]
+    assert np.abs(integer["fc"].neuron.leak / scale - [0.25, -0.5]).max() < 0.01
+
+
+def test_thresholds_differ_by_neuron():
+    graph = one_layer([[1.0], [1.0]], IF(v_threshold=np.array([1.0, 2.5])))
+    threshold = quantize(graph, format="truenorth")["fc"].neuron.v_threshold
+    assert threshold[1] / threshold[0] == pytest.approx(2.5, rel=0.02)
+
+
+def test_odin_counts_events_and_says_where_v_stops():
+    graph, x = network("odin"), spikes((9,), rate=0.2)
+    integer = quantize(graph, format="odin", calibration=x)
+    assert "floor" not in findings(integer)
+    unbounded = one_layer([[0.5, -0.25]], IF(v_threshold=1.0))
+    assert "floor" in findings(quantize(unbounded, format="odin"))
+    assert np.abs(integer["a"].synapse.weight).max() <= 7 and integer["a"].neuron.v_threshold.max() <= 255
+    wanted, got = simulate(graph, x, dtype=np.float64).counts, simulate(integer, x).counts
+    assert got.sent["out"].sum() == pytest.approx(wanted.sent["out"].sum(), rel=0.5)
+
+
+@pytest.mark.parametrize("family", list(CHIPS))
+def test_weights_use_the_bits_of_the_profile_and_check_counts_them(family):
+    graph, x = network(family), spikes((9,))
+    integer = api.quantize_for_chip(graph, CHIPS[family], calibration=x)
+    bits = max(api.profile(CHIPS[family]).weight_bits)
+    for layer in integer.layers:
+        assert bits - 2 <= measure_width(integer, layer.synapse.weight) <= bits or family == "spinnaker"
+    report = api.check(integer, CHIPS[family])
+    assert not [
+        row
+        for row in report.rows
+        if row.resource in ("weight_bits", "neuron_model", "reset", "weight_palette") and row.status == "over"
+    ]
+
+
+@pytest.mark.parametrize("family", list(CHIPS))
+def test_explain_adds_up_and_ends_in_the_integers(family):
+    graph, x = network(family), spikes((9,), steps=12)
+    integer = quantize(graph, format=family, calibration=x)
+    result = explain(graph, integer, x)
+    names = [cost.to_json()["step"] for cost in result.costs]
+    assert names[-1] == "integers" and len(names) == 9
+
+
+def test_k_means_keeps_rows_of_few_values_and_lowers_the_error():
+    few = np.array([[1.0, -2.0, 0.0, 3.0, 4.0, 1.0]])
+    assert np.array_equal(cluster_rows(few, 4), few)
+    weight = np.random.default_rng(0).normal(size=(5, 3, 4, 4))
+    clustered = cluster_rows(weight, 4)
+    assert clustered.shape == weight.shape
+    assert all(len(np.setdiff1d(row, 0)) <= 4 for row in clustered.reshape(5, -1))
+    equal_steps = np.rint(weight / 1.2) * 1.2
+    assert np.mean((clustered - weight) ** 2) < np.mean((equal_steps - weight) ** 2)
+
+
+def test_axons_of_several_types():
+    assert count_axons(np.array([[1, 0], [2, 0]])) == 1  # each neuron's only value is its first type
+    assert count_axons(np.array([[1, 2], [2, 1]])) == 4
+    assert count_axons(np.zeros((2, 3))) == 0
+    graph = one_layer(np.random.default_rng(0).normal(size=(20, 10)), IF())
+    facts = quantize(graph, format="truenorth").metadata["quantization"]["findings"]
+    assert [(f["what"], f["given"]) for f in facts] == [("axons", 10.0)] and 30 < facts[0]["stored"] <= 40
+
+
+def recurrent(neuron):
+    layers = (
+        dense(np.eye(3), None, name="into"),
+        dense(np.eye(3), None, name="back"),
+        Layer(name="a", neuron=neuron),
+    )
+    pairs = (("input", "into", 0), ("into", "a", 0), ("a", "back", 1), ("back", "a", 0))
+    edges = tuple(Edge(source=s, target=t, delay=d) for s, t, d in pairs)
+    return SNNGraph(layers=layers, edges=edges, input_shape=(3,), output="a", dt_s=1e-3)
+
+
+@pytest.mark.parametrize("family", ["truenorth", "reckon", "spinnaker"])
+def test_feedback_shares_a_neuron_with_the_input(family):
+    graph, x = recurrent(neuron_for(family)), spikes((3,))
+    integer = quantize(graph, format=family, calibration=x)
+    wanted, got = simulate(graph, x, dtype=np.float64).output, simulate(integer, x).output
+    assert wanted.mean() > 0.05 and (got != wanted).mean() < 0.02
+
+
+CONV = Layer(name="c", synapse=Conv2d(weight=np.ones((1, 1, 2, 2))), neuron=IF())
+
+
+@pytest.mark.parametrize(
+    ("family", "graph", "message"),
+    [
+        (
+            "truenorth",
+            one_layer([[1.0]], LIF(tau_s=0.01)),
+            "LIF, TrueNorth's neurons add and spike, their leak is a constant; use IF",
+        ),
+        ("odin", one_layer([[1.0]], LIF(tau_s=0.01)), "LIF, ODIN's neurons add and spike, their leak is a constant; use IF"),
+        (
+            "odin",
+            one_layer([[1.0]], IF(reset="subtract")),
+            "reset 'subtract', ODIN's neurons reset to a value; train with reset='value'",
+        ),
+        (
+            "odin",
+            one_layer([[1.0], [-1.0]], IF()),
+            "1 sources with weights of both signs, a source on ODIN has one; send each twice",
+        ),
+        (
+            "odin",
+            one_layer([[1.0]], IF(), np.ones(1)),
+            "a bias, ODIN's neurons have none; give it an input that spikes in every step",
+        ),
+        (
+            "odin",
+            chain([CONV], input_shape=(1, 3, 3)),
+            "Conv2d or a pool, ODIN's crossbar takes spikes through Dense alone; unroll it",
+        ),
+        ("odin", recurrent(IF()), "currents of back, into that add up, ODIN's neurons take each spike by itself from one layer"),
+        ("spinnaker", one_layer([[1.0]], IF()), "IF, sPyNNaker's models leak; use LIF with a long time constant"),
+        (
+            "spinnaker",
+            one_layer([[1.0]], LIF(tau_s=0.01, reset="subtract")),
+            "reset 'subtract', SpiNNaker's neurons reset to a value",
+        ),
+        (
+            "reckon",
+            one_layer([[1.0]], CubaLIF(tau_mem_s=0.01, tau_syn_s=0.01)),
+            "CubaLIF, ReckOn's neurons have no synaptic current",
+        ),
+        (
+            "reckon",
+            one_layer([[1.0]], LIF(tau_s=0.01, v_leak=0.5)),
+            "v_leak differs from its reset, ReckOn's potentials fall to the reset",
+        ),
+    ],
+)
+def test_what_a_chip_lacks_is_refused_by_name(family, graph, message):
+    with pytest.raises(UnsupportedError, match=f"layer '[a-z]+': {message}"):
+        quantize(graph, format=family)
+
+
+@pytest.mark.parametrize(
+    ("family", "graph", "message"),
+    [
+        (
+            "reckon",
+            one_layer([[1.0]], LIF(tau_s=0.002)),
+            "tau_mem_s is 2 steps, ReckOn's neurons keep 0.875 to 1 of v in a step; use 8 steps",
+        ),
+        (
+            "reckon",
+            one_layer([[1.0]], LI(tau_s=0.001)),
+            "tau_s is one step, ReckOn reads an output behind its decay, 0; lengthen it",
+        ),
+        (
+            "reckon",
+            one_layer([[1.0], [1.0]], LIF(tau_s=0.01, v_threshold=np.array([1.0, 3.0]))),
+            "v_threshold differs inside a pair",
+        ),
+        (
+            "truenorth",
+            one_layer([[1.0]], IF(v_threshold=1e-9)),
+            "v_threshold 1e-09 is outside what TrueNorth holds beside weights of 9 bits",
+        ),
+        (
+            "truenorth",
+            one_layer([[1.0]], IF(v_threshold=-1.0)),
+            "v_threshold lies -1 above the reset, TrueNorth's lie above 0; raise it",
+        ),
+    ],
+)
+def test_values_outside_a_format_are_refused(family, graph, message):
+    with pytest.raises(QuantizationError, match=f"layer 'fc': {message}"):
+        quantize(graph, format=family)
+
+
+def test_more_layers_than_values_are_refused_on_truenorth():
+    layers = [*(dense(np.eye(2), None, name=f"w{n}") for n in range(5)), Layer(name="a", neuron=IF())]
+    edges = [edge for n in range(5) for edge in (Edge(source="input", target=f"w{n}"), Edge(source=f"w{n}", target="a"))]
+    graph = SNNGraph(layers=tuple(layers), edges=tuple(edges), input_shape=(2,), output="a")
+    with pytest.raises(UnsupportedError, match="currents of 5 layers of weights add up, a TrueNorth neuron has 4 weights"):
+        quantize(graph, format="truenorth")
+
+
+def test_reckon_has_one_shift_for_all_hidden_layers():
+    layers = [
+        dense(np.ones((2, 1)), LIF(tau_s=0.02), name="a"),
+        dense(np.ones((2, 2)) / 50, LIF(tau_s=0.02, v_threshold=0.1), name="b"),
+        dense(np.ones((1, 2)), LI(tau_s=0.02), name="out"),
+    ]
+    integer = quantize(chain(layers, input_shape=(1,), dt_s=1e-3), format="reckon")
+    assert integer["a"].synapse.weight_exponent == integer["b"].synapse.weight_exponent
+
+
+def test_weights_beyond_what_spynnaker_adds_up_are_scaled_and_none_is_clipped():
+    graph = one_layer(1000 * np.ones((1, 500)), LI(tau_s=0.02))
+    integer = quantize(graph, format="spinnaker")
+    x = np.ones((30, 1, 500), bool)
+    run = simulate(integer, x, record=("v",))
+    assert run.overflows == {} and integer["fc"].neuron.exc_shift > 10
+    assert run.output[-1] / integer.metadata["quantization"]["scale"]["fc"] == pytest.approx(
+        simulate(graph, x).output[-1], rel=0.01
+    )
+
+
+@pytest.mark.parametrize("family", ["truenorth", "reckon"])
+def test_inputs_that_spike_or_do_not(family):
+    graph = network(family)
+    with pytest.raises(
+        DataError, match="a current is sent as spikes that carry a value or come several a step, those of .* do neither"
+    ):
+        quantize(graph, format=family, kind="current")
+    integer = quantize(graph, format=family)
+    with pytest.raises(DataError, match="input: 2 events of one channel in one step, .* takes 1; spread them over more steps"):
+        quantize_input(integer, np.full((1, 1, 9), 2))
+
+
+def test_a_current_becomes_events_on_chips_that_take_several():
+    x = np.random.default_rng(0).random((20, 2, 9))
+    graph = network("spinnaker")
+    integer = quantize(graph, format="spinnaker", calibration=x, kind="current")
+    sent = quantize_input(integer, x, "current")
+    assert sent.max() == 15
+    wanted, got = simulate(graph, x, kind="current").output, simulate(integer, sent).output
+    assert (got != wanted).mean() < 0.05
+
+
+def test_pools_and_convolutions_on_truenorth():
+    rng = np.random.default_rng(0)
+    layers = [
+        Layer(
+            name="c", synapse=Conv2d(weight=rng.choice([-1.0, 0.5, 1.0], (4, 1, 3, 3)), bias=rng.normal(size=4) / 10), neuron=IF()
+        ),
+        Layer(name="p", synapse=SumPool(kernel_size=(2, 2))),
+        Layer(name="d", synapse=Conv2d(weight=rng.choice([-1.0, 0.5], (3, 4, 2, 2))), neuron=IF(v_threshold=2.0)),
+    ]
+    graph, x = chain(layers, input_shape=(1, 8, 8)), spikes((1, 8, 8), steps=10)
+    integer = quantize(graph, format="truenorth", calibration=x)
+    assert integer["c"].neuron.leak.shape == (4, 1, 1)
+    wanted, got = simulate(graph, x, dtype=np.float64).output, simulate(integer, x).output
+    assert (got != wanted).mean() < 0.02
