@@ -42,7 +42,7 @@ def send_home(model, shape, x, framework, folder) -> Homecoming:
     return Homecoming(graph, net, different, emitted)
 
 
-def import_home(path, framework, statements):
+def import_home(path, framework, statements, samples=SAMPLES):
     """Import a file by the framework's own importer, and run what the export says to run after it."""
     import nir
 
@@ -52,7 +52,7 @@ def import_home(path, framework, statements):
     elif framework == "spikingjelly":
         net = importlib.import_module("spikingjelly.activation_based.nir_exchange").import_from_nir(graph)
     elif framework == "sinabs":
-        net = importlib.import_module("sinabs.nir").from_nir(graph, batch_size=SAMPLES)
+        net = importlib.import_module("sinabs.nir").from_nir(graph, batch_size=samples)
     elif framework == "rockpool":
         net = importlib.import_module("rockpool.nn.modules.torch.nir").from_nir(graph)
     else:
@@ -170,7 +170,8 @@ def record_spikes(net, names, x, framework) -> dict[str, np.ndarray]:
     for hook in hooks:
         hook.remove()
     if framework == "sinabs":
-        return {n: made[0].reshape(SAMPLES, STEPS, *made[0].shape[1:]).swapaxes(0, 1).numpy() for n, made in outputs.items()}
+        time = x.shape[1::-1]
+        return {n: made[0].reshape(*time, *made[0].shape[1:]).swapaxes(0, 1).numpy() for n, made in outputs.items()}
     if framework == "rockpool":
         return {n: made[0].swapaxes(0, 1).numpy() for n, made in outputs.items()}
     return {n: torch.stack(made).numpy() for n, made in outputs.items()}

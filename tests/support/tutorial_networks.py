@@ -1,0 +1,525 @@
+"""Tutorial networks of torch frameworks: trained, read, ranked, pruned, and sent back to their framework.
+
+python -m tests.support.tutorial_networks run FRAMEWORK OUT     in an environment of the framework; writes OUT/<network>.json; a
+                                                                network whose file is there is left out
+python -m tests.support.tutorial_networks table OUT             prints the table of docs/interop.md from these files
+
+MNIST is read from SPEAR_SHARED/data/mnist (default: `shared` beside the checkout). Each network learns from some hundred batches.
+Its spikes on 100 test images are compared, layer by layer: in the framework and here, by module and by the file that the
+framework's own exporter writes; pruned, in the module that the weights went back into, and in what the framework's own importer
+makes of the exported file.
+"""
+
+import contextlib
+import gzip
+import importlib
+import io
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+import spear_deploy as sd
+from spear_deploy.data.dataset import Dataset, Split
+from spear_deploy.errors import SpearError
+from spear_deploy.frameworks.models import read_model
+from spear_deploy.interchange.nir.dialect_writer import write_dialect
+from spear_deploy.interchange.nir.reader import read_nir
+from spear_deploy.interchange.snn_file import read_snn
+from spear_deploy.network import SumPool
+from spear_deploy.simulator import simulate
+from tests.support.homecoming import import_home, record_spikes
+
+IMAGES, BATCHES, BATCH = 100, 150, 32
+PRUNE = {"synops": "60%", "levers": "channels", "episodes": 2, "epochs": 2}
+TIE = 1e-5
+"""Distance of v from its threshold, relative to it, at which float32 sums of another order decide."""
+
+
+def mnist(split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return images (N, 1, 28, 28) in 0..1 and labels."""
+    root = Path(os.environ.get("SPEAR_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "data/mnist"
+    arrays = []
+    for kind, skip in (("images-idx3", 16), ("labels-idx1", 8)):
+        with gzip.open(root / f"{'train' if split == 'train' else 't10k'}-{kind}-ubyte.gz") as file:
+            arrays.append(np.frombuffer(file.read(), np.uint8, offset=skip))
+    x, y = arrays[0].reshape(-1, 1, 28, 28)[:count] / np.float32(255), arrays[1][:count].astype(np.int64)
+    return x.astype(np.float32), y
+
+
+class Tutorial:
+    """A tutorial's network: how it is made, run and exported.
+
+    Attributes:
+        framework, title, steps, rate: its framework and name, steps of a sample, and of learning.
+        fixed: end of the names of parameters that do not learn.
+    """
+
+    framework = title = ""
+    steps, rate, fixed = 10, 1e-3, ()
+
+    def encode(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return the input (T, B, *shape) for images: the image in every step."""
+        return np.broadcast_to(x, (self.steps, *x.shape)).copy()
+
+    def loss(self, output: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return the loss of the output spikes (T, B, 10)."""
+        return nn.functional.cross_entropy(output.sum(0) - 1, y)
+
+    def file(self, model, shape):
+        """Return the NIR graph of the framework's own exporter."""
+        raise NotImplementedError("it has none")
+
+
+class SnnTorch(Tutorial):
+    framework = "snntorch"
+
+    def run(self, model, x):
+        importlib.import_module("snntorch.utils").reset(model)
+        return torch.stack([self.first(model(step)) for step in x])
+
+    @staticmethod
+    def first(made):
+        return made[0] if isinstance(made, tuple) else made
+
+    def file(self, model, shape):
+        import snntorch as snn
+
+        parts = []
+        size = torch.zeros(1, *shape)
+        for part in model.sequence():
+            if isinstance(part, snn.Leaky):
+                full = torch.full(size.shape[1:], float(part.beta))  # its exporter writes what it finds, its reader asks for all
+                parts.append(snn.Leaky(beta=full, threshold=torch.full(size.shape[1:], 1.0), init_hidden=True))
+            else:
+                parts.append(part)
+                with torch.no_grad():
+                    size = part(size)
+        return importlib.import_module("snntorch.export_nir").export_to_nir(
+            nn.Sequential(*parts), torch.zeros(1, *shape), ignore_dims=[0]
+        )
+
+
+class Tutorial5(SnnTorch):
+    title, steps, rate, shape = "tutorial 5, 784-1000-10", 25, 5e-4, (784,)
+
+    def make(self):
+        import snntorch as snn
+
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.fc1, self.lif1 = nn.Linear(784, 1000), snn.Leaky(beta=0.95)
+                self.fc2, self.lif2 = nn.Linear(1000, 10), snn.Leaky(beta=0.95)
+
+            def forward(self, x):
+                mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
+                spikes = []
+                for step in range(x.size(0)):
+                    spk1, mem1 = self.lif1(self.fc1(x[step]), mem1)
+                    spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
+                    spikes.append(spk2)
+                return torch.stack(spikes, dim=0)
+
+            def sequence(self):
+                return [self.fc1, self.lif1, self.fc2, self.lif2]
+
+        return Net()
+
+    def encode(self, x, rng):
+        return super().encode(x.reshape(len(x), 784), rng)
+
+    def run(self, model, x):
+        return model(x)
+
+
+class Tutorial6(SnnTorch):
+    title, steps, rate, shape = "tutorial 6 with average pools, 12C5-64C5-10", 10, 1e-2, (1, 28, 28)
+    pool_first = True
+
+    def make(self):
+        import snntorch as snn
+
+        class Net(nn.Sequential):
+            def sequence(self):
+                return list(self)
+
+        def lif():
+            return snn.Leaky(beta=0.5, init_hidden=True, spike_grad=snn.surrogate.fast_sigmoid(slope=25))
+
+        pools = [[nn.AvgPool2d(2), lif()], [nn.AvgPool2d(2), lif()]]
+        if not self.pool_first:
+            pools = [[lif(), nn.MaxPool2d(2)], [lif(), nn.MaxPool2d(2)]]
+        parts = [nn.Conv2d(1, 12, 5), *pools[0], nn.Conv2d(12, 64, 5), *pools[1], nn.Flatten(), nn.Linear(64 * 16, 10), lif()]
+        return Net(*parts)
+
+
+class Tutorial6MaxPool(Tutorial6):
+    title, pool_first = "tutorial 6 with max pools behind the spikes", False
+
+
+class SpikingJelly(Tutorial):
+    framework = "spikingjelly"
+
+    def run(self, model, x):
+        functional = importlib.import_module("spikingjelly.activation_based.functional")
+        functional.reset_net(model)
+        return model(x)
+
+    def file(self, model, shape):
+        import copy
+
+        functional = importlib.import_module("spikingjelly.activation_based.functional")
+        exchange = importlib.import_module("spikingjelly.activation_based.nir_exchange")
+        single = copy.deepcopy(model)
+        functional.reset_net(single)
+        functional.set_step_mode(single, "s")
+        return exchange.export_to_nir(single, torch.zeros(1, *shape))
+
+    def loss(self, output, y):
+        return nn.functional.mse_loss(output.mean(0), nn.functional.one_hot(y, 10).float())
+
+
+class LifFc(SpikingJelly):
+    title, steps, rate, shape = "lif_fc_mnist, 784-10", 20, 1e-3, (1, 28, 28)
+
+    def make(self):
+        from spikingjelly.activation_based import functional, layer, neuron, surrogate
+
+        net = nn.Sequential(
+            layer.Flatten(), layer.Linear(784, 10, bias=False), neuron.LIFNode(tau=2.0, surrogate_function=surrogate.ATan())
+        )
+        functional.set_step_mode(net, "m")
+        return net
+
+    def encode(self, x, rng):
+        return (rng.random((self.steps, *x.shape)) < x).astype(np.float32)
+
+
+class CsnnIf(SpikingJelly):
+    title, steps, rate, shape = "CSNN of IF, 16C3-16C3-256-10", 4, 1e-2, (1, 28, 28)
+
+    def make(self):
+        from spikingjelly.activation_based import functional, layer, neuron, surrogate
+
+        def spiking():
+            return self.neuron(neuron)(surrogate_function=surrogate.ATan())
+
+        c = 16
+        net = nn.Sequential(
+            layer.Conv2d(1, c, 3, padding=1, bias=False), layer.BatchNorm2d(c), spiking(), layer.MaxPool2d(2, 2),
+            layer.Conv2d(c, c, 3, padding=1, bias=False), layer.BatchNorm2d(c), spiking(), layer.MaxPool2d(2, 2),
+            layer.Flatten(), layer.Linear(c * 49, c * 16, bias=False), spiking(), layer.Linear(c * 16, 10, bias=False), spiking(),
+        )  # fmt: skip
+        functional.set_step_mode(net, "m")
+        return net
+
+    @staticmethod
+    def neuron(module):
+        return module.IFNode
+
+
+class CsnnLif(CsnnIf):
+    title = "CSNN of LIF and batch norm, 16C3-16C3-256-10"
+
+    @staticmethod
+    def neuron(module):
+        return module.LIFNode
+
+
+class SinabsCnn(Tutorial):
+    framework, title, steps, rate, shape = "sinabs", "MNIST CNN, 20C5-32C5-128C3-500-10", 10, 1e-3, (1, 28, 28)
+
+    def make(self):
+        import sinabs.activation as activation
+        import sinabs.layers as layers
+
+        def iaf():
+            return layers.IAFSqueeze(num_timesteps=self.steps, spike_fn=activation.SingleSpike, min_v_mem=-1.0)
+
+        pool = layers.SumPool2d
+        return nn.Sequential(
+            nn.Conv2d(1, 20, 5, bias=False), iaf(), pool(2), nn.Conv2d(20, 32, 5, bias=False), iaf(), pool(2),
+            nn.Conv2d(32, 128, 3, bias=False), iaf(), pool(2), nn.Flatten(), nn.Linear(128, 500, bias=False), iaf(),
+            nn.Linear(500, 10, bias=False), iaf(),
+        )  # fmt: skip
+
+    def encode(self, x, rng):
+        return (rng.random((self.steps, *x.shape)) < x).astype(np.float32)
+
+    def run(self, model, x):
+        for part in model:
+            if hasattr(part, "reset_states"):
+                part.reset_states()
+        out = model(x.transpose(0, 1).flatten(0, 1))
+        return out.reshape(x.shape[1], x.shape[0], -1).transpose(0, 1)
+
+    def file(self, model, shape):
+        nir = importlib.import_module("sinabs.nir")
+        return nir.to_nir(model, torch.zeros(self.steps, *shape))
+
+
+class RockpoolRecurrent(Tutorial):
+    framework, title, steps, rate, shape = "rockpool", "recurrent, rows of the image in time, 28-64-10", 28, 1e-2, (28,)
+    fixed = ("LIFTorch.bias",)  # of the membrane, which is refused
+
+    def make(self):
+        from rockpool.nn.combinators import Sequential
+        from rockpool.nn.modules import LIFTorch, LinearTorch
+
+        one = torch.tensor(1.0)
+        options = {"tau_mem": torch.tensor(0.01), "tau_syn": torch.tensor(0.005), "max_spikes_per_dt": one, "dt": 1e-3}
+        recurrent = LIFTorch(64, has_rec=True, w_rec=torch.randn(64, 64) * 0.05, **options)
+        return Sequential(LinearTorch((28, 64)), recurrent, LinearTorch((64, 10)), LIFTorch(10, **options))
+
+    def encode(self, x, rng):
+        return np.ascontiguousarray(x[:, 0].swapaxes(0, 1))
+
+    def run(self, model, x):
+        model.reset_state()
+        return model(x.transpose(0, 1))[0].transpose(0, 1)
+
+    def file(self, model, shape):
+        return importlib.import_module("rockpool.nn.modules.torch.nir").to_nir(model)
+
+
+TUTORIALS = {
+    kind.__name__: kind for kind in (Tutorial5, Tutorial6, Tutorial6MaxPool, LifFc, CsnnIf, CsnnLif, SinabsCnn, RockpoolRecurrent)
+}
+
+
+# ----------------------------------------------------------------------------------------------------------- measuring
+
+
+def train(tutorial, model, seed=0):
+    """Let a model learn from some hundred batches."""
+    x, y = mnist("train", BATCHES * BATCH)
+    rng = np.random.default_rng(seed)
+    named = nn.Module.named_parameters(model)
+    parameters = [value for name, value in named if value.requires_grad and not name.endswith(tutorial.fixed)]
+    optimizer = torch.optim.Adam(parameters, lr=tutorial.rate)
+    model.train()
+    for start in range(0, len(x), BATCH):
+        given = torch.from_numpy(tutorial.encode(x[start : start + BATCH], rng))
+        loss = tutorial.loss(tutorial.run(model, given), torch.from_numpy(y[start : start + BATCH]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
+
+
+def record(tutorial, model, graph, x):
+    """Return what the neuron modules of a model emit, (T, B, *shape) by layer."""
+    outputs = {layer.name: [] for layer in graph.layers if layer.spikes and not isinstance(layer.synapse, SumPool)}
+    modules = dict(nn.Module.named_modules(model))
+    hooks = [
+        modules[name].register_forward_hook(lambda m, given, made, keep=kept: keep.append(SnnTorch.first(made)))
+        for name, kept in outputs.items()
+        if name in modules
+    ]
+    with torch.no_grad():
+        tutorial.run(model, torch.from_numpy(x))
+    for hook in hooks:
+        hook.remove()
+    made = {name: torch.stack(calls) if len(calls) > 1 else calls[0] for name, calls in outputs.items() if calls}
+    if tutorial.framework == "sinabs":
+        made = {n: v.reshape(*x.shape[1::-1], *v.shape[1:]).transpose(0, 1) for n, v in made.items()}
+    if tutorial.framework == "rockpool":
+        made = {n: v.transpose(0, 1) for n, v in made.items()}
+    return {name: values.numpy() for name, values in made.items()}
+
+
+def compare(graph, theirs, x, order=None):
+    """Return spikes, those that differ, those that are ties, and our counts at the output.
+
+    A sample's first difference is a tie where v is within rounding of its threshold; what follows in that sample goes another
+    way, and is left out.
+
+    Args:
+        graph: the network.
+        theirs: outputs by layer name.
+        x: the input.
+        order: our names of these layers, in order, where they are called differently.
+    """
+    ours = simulate(graph, x, kind="current", record=("spikes", "v"))
+    names = dict(zip(theirs, order or theirs, strict=True))
+    places = {layer.name: n for n, layer in enumerate(graph.layers)}
+    counts = {"spikes": 0, "differ": 0, "ties": 0}
+    wrong = {name: ours.spikes[names[name]] != (values != 0) for name, values in theirs.items()}
+    counts["spikes"] = sum(int((values != 0).sum()) for values in theirs.values())
+    for sample in range(x.shape[1]):
+        firsts = [
+            (int(np.argmax(different[:, sample].reshape(len(x), -1).any(1))), places[names[name]], name)
+            for name, different in wrong.items()
+            if different[:, sample].any()
+        ]
+        if not firsts:
+            continue
+        step, _, name = min(firsts)
+        at = wrong[name][step, sample]
+        v = ours.v[names[name]][step, sample][at]
+        level = np.broadcast_to(graph[names[name]].neuron.v_threshold, at.shape)[at]
+        is_tie = bool(_before_reset(graph, ours, names[name], step, sample, at, v, level))
+        counts["ties" if is_tie else "differ"] += int(at.sum())
+    return counts, ours.output.sum(0).reshape(x.shape[1], -1)
+
+
+def _before_reset(graph, ours, name, step, sample, at, v, level):
+    """Return whether v lies within rounding of its threshold, or within rounding of what is left of it after the reset."""
+    neuron = graph[name].neuron
+    left = np.zeros_like(level) if neuron.reset == "subtract" else np.full_like(level, np.nan)
+    near = np.minimum(np.abs(v - level), np.nan_to_num(np.abs(v - left), nan=np.inf))
+    return (near <= TIE * np.abs(level)).all()
+
+
+def attempt(call):
+    """Return the result of a call, or the reason why there is none."""
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            return call()
+    except (
+        SpearError,
+        ValueError,
+        AssertionError,
+        NotImplementedError,
+        TypeError,
+        RuntimeError,
+        AttributeError,
+        KeyError,
+    ) as error:
+        return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+
+
+def measure(tutorial, folder: Path) -> dict:
+    """Return all that is measured on one network, and say on stderr how far it is."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(1)
+    model = tutorial.make()
+    train(tutorial, model)
+    print(tutorial.title, "is trained", file=sys.stderr, flush=True)
+    images, y = mnist("test", IMAGES)
+    x = tutorial.encode(images, rng)
+    graph = read_model(model, tutorial.shape)
+    theirs = record(tutorial, model, graph, x)
+    row = {"framework": tutorial.framework, "network": tutorial.title}
+    row["module"], counts = compare(graph, theirs, x)
+    row["accuracy"] = float((counts.argmax(1) == y).mean())
+    row["accuracy_there"] = float((theirs[graph.output].sum(0).reshape(len(y), -1).argmax(1) == y).mean())
+    row["file"] = attempt(lambda: compare_file(tutorial, model, theirs, x, folder))
+    ranked = sd.rank(graph)
+    row["chips"] = len(ranked)
+    print(json.dumps(row), file=sys.stderr, flush=True)
+    row["fits"] = sum(entry.report.verdict == "fits" for entry in ranked)
+    pruned = attempt(lambda: prune(tutorial, graph, folder))
+    if isinstance(pruned, str):
+        return {**row, "pruned": pruned}
+    row["pruned"] = [int(graph.weights), int(pruned.weights)]
+    row["back"] = attempt(lambda: compare_back(tutorial, model, pruned, x))
+    row["home"] = attempt(lambda: compare_home(tutorial, pruned, x, folder))
+    return row
+
+
+def compare_file(tutorial, model, theirs, x, folder):
+    """Compare the network of the framework's own file, read without a flag."""
+    import nir
+
+    nir.write(folder / "own.nir", tutorial.file(model, tutorial.shape))
+    graph = read_nir(folder / "own.nir")
+    order = [layer.name for layer in graph.layers if layer.spikes and not isinstance(layer.synapse, SumPool)]
+    return compare(graph, theirs, x.reshape(*x.shape[:2], *graph.input_shape), order)[0]
+
+
+def prune(tutorial, graph, folder):
+    """Prune a network with few plans and little learning."""
+    rng = np.random.default_rng(2)
+    images, y = mnist("train", 700)
+    splits = {}
+    for name, start, end in (("train", 0, 500), ("val", 500, 600), ("test", 600, 700)):
+        x = np.moveaxis(tutorial.encode(images[start:end], rng), 0, 1)
+        splits[name] = Split(x=x, y=y[start:end], kind="current")
+    sd.prune(graph, "loihi2", Dataset(name="mnist", classes=10, **splits), out=folder / "pruned", **PRUNE)
+    return read_snn(folder / "pruned" / "pruned.snn")
+
+
+def compare_back(tutorial, model, pruned, x):
+    """Compare the module that the weights went back into."""
+    back = sd.weights_into(model, pruned)
+    return compare(pruned, record(tutorial, back, pruned, x), x)[0]
+
+
+def compare_home(tutorial, pruned, x, folder):
+    """Compare what the framework's own importer makes of the exported file."""
+    advice = write_dialect(pruned, folder / "home.nir", framework=tutorial.framework)
+    net = import_home(folder / "home.nir", tutorial.framework, advice.statements, samples=x.shape[1])
+    names = [layer.name for layer in pruned.layers if layer.spikes]
+    return compare(pruned, record_spikes(net, names, x, tutorial.framework), x)[0]
+
+
+def run(framework: str, out: Path) -> None:
+    """Measure the networks of a framework that are not measured yet."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name, kind in TUTORIALS.items():
+        path = out / f"{name}.json"
+        if kind.framework != framework or path.exists():
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            row = measure(kind(), Path(folder))
+        path.write_text(json.dumps(row))
+        print(name, json.dumps(row), flush=True)
+
+
+# --------------------------------------------------------------------------------------------------------------- table
+
+
+def make_table(out: Path) -> str:
+    """Return the measured networks as a table."""
+    head = [
+        "network",
+        "spikes",
+        "differ by module",
+        "by file",
+        "accuracy there / here",
+        "chips ranked",
+        "weights pruned",
+        "back in the",
+    ]
+    head[-1:] = ["differ in the module with the pruned weights", "in what its importer reads"]
+    lines = ["| " + " | ".join(head) + " |", "| " + " | ".join("---" for _ in head) + " |"]
+    for name in TUTORIALS:
+        path = out / f"{name}.json"
+        if not path.exists():
+            continue
+        row = json.loads(path.read_text())
+        weights = row["pruned"] if isinstance(row["pruned"], str) else "{:,} → {:,}".format(*row["pruned"])
+        cells = [
+            f"{row['framework']}: {row['network']}",
+            f"{row['module']['spikes']:,}",
+            *(_format(row.get(key)) for key in ("module", "file")),
+            f"{row['accuracy_there']:.0%} / {row['accuracy']:.0%}",
+            f"{row['chips']}, {row['fits']} fit",
+            weights.replace("|", "/"),
+            *(_format(row.get(key)) for key in ("back", "home")),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _format(counts) -> str:
+    if counts is None:
+        return ""
+    if isinstance(counts, str):
+        return counts.replace("|", "/")
+    return f"{counts['differ']}" + (f", {counts['ties']} ties" if counts["ties"] else "")
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "run":
+        run(sys.argv[2], Path(sys.argv[3]))
+    else:
+        print(make_table(Path(sys.argv[2])))
