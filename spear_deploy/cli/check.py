@@ -18,6 +18,7 @@ from spear_deploy.cli.options import (
     load_net,
     network_options,
     overrides,
+    profile_times,
     repeat_net,
     suggest,
 )
@@ -44,6 +45,7 @@ from spear_deploy.cli.options import (
 @click.option("--out", metavar="FILE", help="Also write the JSON here.")
 @network_options
 @overrides
+@profile_times
 @as_json
 def check(
     net: str, chip: str | None, chips: int | None, synops: float | None, cores: int | None, energy_uj: float | None,

@@ -17,6 +17,7 @@ from spear_deploy.cli.options import (
     emit,
     load_net,
     network_options,
+    profile_times,
     quiet,
 )
 
@@ -38,6 +39,7 @@ from spear_deploy.cli.options import (
 @network_options
 @data_options
 @quiet
+@profile_times
 @as_json
 def count(
     net: str,

@@ -25,6 +25,7 @@ from spear_deploy.cli.options import (  # fmt: skip
     network_options,
     overrides,
     print_resumed_note,
+    profile_times,
     quiet,
     seed,
     workers,
@@ -52,6 +53,7 @@ from spear_deploy.cli.options import (  # fmt: skip
 @data_options
 @fresh
 @quiet
+@profile_times
 @as_json
 def deploy(
     net: str, chip: str, data: str, synops: str, method: str | None, levers: str | None, lava_samples: int | None, out: str,

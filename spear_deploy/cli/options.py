@@ -19,6 +19,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 FITS, ERROR, DOES_NOT_FIT = 0, 1, 3
 STDOUT, ARGUMENTS, DEFAULTS = "spear_deploy.cli.stdout", "spear_deploy.cli.arguments", "spear_deploy.cli.defaults"
 """Keys of click's context: stdout for the result, the arguments of the command, and the options of the project file."""
+PROFILE = "spear_deploy.cli.profile"
+"""Key of the same: whether time is measured by stage and layer."""
 
 
 class Command(click.Command):
@@ -35,7 +37,16 @@ class Command(click.Command):
         """Run the command."""
         ctx.meta[STDOUT] = sys.stdout
         with redirect_stdout(sys.stderr):
-            return super().invoke(ctx)
+            if not ctx.meta.get(PROFILE):
+                return super().invoke(ctx)
+            from spear_deploy.util.times import record_times
+
+            with record_times() as times:
+                try:
+                    return super().invoke(ctx)
+                finally:
+                    if not ctx.params.get("as_json"):
+                        console().show_times(times)
 
 
 def _read_defaults(params: dict[str, Any]) -> dict[str, Any]:
@@ -134,6 +145,13 @@ workers = click.option(
     metavar="N|ray[:HOST:PORT]|slurm:N",
     help="Run independent parts at the same time: in N processes, on Ray, or as jobs of Slurm; results are the same for any N.",
 )
+profile_times = click.option(
+    "--profile",
+    is_flag=True,
+    expose_value=False,
+    callback=lambda context, _, value: context.meta.update({PROFILE: value}),
+    help="Also show where the time went, by stage and layer, in this process.",
+)
 device = click.option(
     "--device", metavar="cpu|cuda|mps|auto", help="Where networks run that learn or are counted.  [default: cpu]"
 )
@@ -202,8 +220,10 @@ def override_chip(chip: str | None, overrides: dict[str, str]) -> Any:
 def load_net(net: str, like: str | None = None, **source: Any) -> Any:
     """Load a network with the options of command line and project file; print the assumptions about a foreign file on stderr."""
     from spear_deploy.pipeline import api
+    from spear_deploy.util.times import timed_stage
 
-    graph = api.load(net, like=like, **apply_defaults(source, net))
+    with timed_stage("read the network"):
+        graph = api.load(net, like=like, **apply_defaults(source, net))
     if not net.lower().endswith(".snn"):
         for note in graph.metadata.get("assumptions", []):
             print_line(f"note: {note}")
@@ -226,6 +246,8 @@ def emit(value: Any, *, as_json: bool, out: str | None, show: Callable[[Any], No
         from spear_deploy.pipeline.result import add_header
 
         value = add_header(value, graph)
+    if "$schema" not in value and (times := _recorded_times()) is not None:
+        value = {**value, "times": times}
     if out is not None:
         from spear_deploy.util.files import write_json
 
@@ -242,6 +264,14 @@ def emit(value: Any, *, as_json: bool, out: str | None, show: Callable[[Any], No
 def print_line(line: str) -> None:
     """Print a line on stderr; characters of names that would change the terminal are escaped."""
     click.echo(escape_hidden(line, keep="\n"), err=True)
+
+
+def _recorded_times() -> dict[str, Any] | None:
+    """Return the times of this command so far, where `--profile` asks for them."""
+    from spear_deploy.util.times import current_times
+
+    times = current_times()
+    return None if times is None else times.to_json()
 
 
 def command_line() -> str:

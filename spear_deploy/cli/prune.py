@@ -23,6 +23,7 @@ from spear_deploy.cli.options import (
     method,
     network_options,
     overrides,
+    profile_times,
     quiet,
     seed,
     workers,
@@ -54,6 +55,7 @@ from spear_deploy.cli.options import (
 @network_options
 @data_options
 @quiet
+@profile_times
 @as_json
 def prune(
     net: str, chip: str, data: str, out: str, budgets: str | None, method: str | None, episodes: int | None, epochs: int | None,

@@ -19,6 +19,7 @@ from spear_deploy.cli.options import (
     load_net,
     network_options,
     overrides,
+    profile_times,
     quiet,
 )
 
@@ -68,6 +69,7 @@ def parse_record(text: str) -> list[str]:
 @network_options
 @data_options
 @quiet
+@profile_times
 @as_json
 def simulate(
     net: str,

@@ -20,6 +20,7 @@ from spear_deploy.errors import DataError, did_you_mean
 from spear_deploy.network import Shape
 from spear_deploy.util.extras import require_packages
 from spear_deploy.util.files import read_arrays
+from spear_deploy.util.times import timed_stage
 
 BUILT_IN = ("digits",)
 
@@ -63,9 +64,11 @@ def load_data(
         raise DataError(f"encoding '{encoding}': expected one of {', '.join(ENCODINGS)}{did_you_mean(encoding, ENCODINGS)}")
     name = os.fspath(source)
     if name == "digits":
-        dataset = digits(steps=steps, seed=seed, encoding=encoding or "rate")
+        with timed_stage("read the data"):
+            dataset = digits(steps=steps, seed=seed, encoding=encoding or "rate")
         return dataset if input_shape is None else reshape_samples(dataset, input_shape)
-    content = _read_source(name, steps, input_shape)
+    with timed_stage("read the data"):
+        content = _read_source(name, steps, input_shape)
     if isinstance(content, Dataset):
         return content if input_shape is None else reshape_samples(content, input_shape)
     if input_shape is None and Path(name).is_dir() and "kind" not in content:  # still images, whose axes are known

@@ -24,6 +24,7 @@ from spear_deploy.network.graph import INPUT, Edge, SNNGraph
 from spear_deploy.norse.cells import CellState
 from spear_deploy.norse.layers import NorseLayer, read_layer, share_equal_steps
 from spear_deploy.simulator.stepper import evaluation_groups
+from spear_deploy.util.times import timed_layer
 
 SURROGATES = ("super", "triangle", "tanh", "circ", "heavi_erfc")
 """Norse's surrogate gradients that work and have a gradient; `super` ignores alpha."""
@@ -192,7 +193,8 @@ class _Run:
                 value = _delay(self.emitted[edge.source], edge.delay)
                 total = value if total is None else total + value
             assert total is not None
-            self.emitted[name] = self.network.module_of(name)(total)
+            with timed_layer(name):
+                self.emitted[name] = self.network.module_of(name)(total)
         else:
             self._advance_cycle(group)
 

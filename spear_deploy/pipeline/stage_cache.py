@@ -21,6 +21,7 @@ from spear_deploy.errors import SpearError
 from spear_deploy.util.digests import hash_code, hash_file, hash_value, package_versions
 from spear_deploy.util.files import write_json
 from spear_deploy.util.progress import Progress
+from spear_deploy.util.times import timed_stage
 
 STAGES = "stages.json"
 RESULT = "result"
@@ -112,7 +113,7 @@ class StageCache:
             self.forget(RESULT)
             self.forget(name)
             begin = time.perf_counter()
-            with self.explain_errors():
+            with self.explain_errors(), timed_stage(name):
                 output = work()
             files = {file: hash_file(self.folder / file) for file in output.files}
             seconds = round(time.perf_counter() - begin, 3)

@@ -27,6 +27,7 @@ from spear_deploy.placement.populations import Population, count_synapses_into, 
 from spear_deploy.placement.splitting import PackingName, SplitNetwork
 from spear_deploy.placement.synapse_memory import Box, ceil_div, count_neurons
 from spear_deploy.placement.weight_bits import stored_bits
+from spear_deploy.util.times import timed_stage
 
 MAX_PACKED = 10_000
 """Slices that are packed in several orders; a larger network is packed in one order only."""
@@ -166,9 +167,22 @@ def place_populations(
     `cache` keeps the cuts of populations, so that of a network that differs in one layer only that layer is split again.
     `own_cuts` are taken for the layers they name, in place of those of the packing.
     """
+    with timed_stage("place"):
+        return _place_populations(populations, weight_bits, profile, chips, packing, {} if cache is None else cache, own_cuts)
+
+
+def _place_populations(
+    populations: Sequence[Population],
+    weight_bits: Mapping[str, int],
+    profile: HardwareProfile,
+    chips: int,
+    packing: PackingName,
+    cache: dict[Any, Cuts],
+    own_cuts: Mapping[str, Cuts] | None,
+) -> Placement:
     share = bool(profile.packing.share_cores.value)
     supply = CoreSupply(profile=profile, cores=_list_cores(profile, weight_bits), chips=chips, share=share)
-    split = SplitNetwork(populations, supply.cores, packing, {} if cache is None else cache, chips, own_cuts)
+    split = SplitNetwork(populations, supply.cores, packing, cache, chips, own_cuts)
     best = _place_slices(split, supply)
     if packing == "fewest" and profile.packing.rule.value != "whole" and (share or can_share_cores(profile)):
         for order in split.list_orders():

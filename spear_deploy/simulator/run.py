@@ -21,6 +21,7 @@ from spear_deploy.simulator.stepper import Stepper, add_values, evaluation_group
 from spear_deploy.util import memory
 from spear_deploy.util.number_format import byte_size
 from spear_deploy.util.progress import Progress
+from spear_deploy.util.times import timed_stage
 
 __all__ = [
     "ChipRun",
@@ -132,9 +133,11 @@ def simulate(
     Raises:
         DataError: shape, NaN, spikes that are not whole numbers from 0, more to record than there is memory.
     """
-    run = Simulation(graph, x, kind=kind, record=record, dtype=dtype)
+    with timed_stage("simulate"):
+        run = Simulation(graph, x, kind=kind, record=record, dtype=dtype)
     for _ in range(len(run)):
-        run.advance()
+        with timed_stage("simulate"):
+            run.advance()
         if progress is not None:
             progress({"stage": "simulate", "done": run.done, "of": len(run)})
     return run.result()

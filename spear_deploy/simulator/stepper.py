@@ -35,6 +35,7 @@ from spear_deploy.network.chip_neurons import Drive
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.simulator import neurons, synapse_math
 from spear_deploy.simulator.neurons.chips import SIGN_BITS
+from spear_deploy.util.times import timed_layer
 
 Places: TypeAlias = Mapping[tuple[str, str], Array]
 """Destinations of a block's values: arrays (K, B, *shape) by layer and one of "emitted", "v", "u"."""
@@ -167,7 +168,8 @@ class Stepper:
             alone = len(group) == 1 and all(source != group[0].layer.name for source, _ in group[0].sources)
             for block in [slice(0, steps)] if alone else [slice(t, t + 1) for t in range(steps)]:
                 for prepared in group:
-                    self._advance_layer(prepared, block, places)
+                    with timed_layer(prepared.layer.name):
+                        self._advance_layer(prepared, block, places)
         return {name: self._close_block(name, steps, places) for name in self.blocks}
 
     def _open_block(self, name: str, memory: int, steps: int, dtype: type, shape: tuple[int, ...], place: Array | None) -> Array:

@@ -14,6 +14,7 @@ from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.simulator import SpikeCounts, simulate
 from spear_deploy.simulator.run import decide
 from spear_deploy.simulator.synops import SynOps, count_synops, synops_per_spike
+from spear_deploy.util.times import timed_stage
 
 if TYPE_CHECKING:
     from spear_deploy.norse.network import NorseNetwork
@@ -117,7 +118,8 @@ def quick_evaluate(network: NorseNetwork, graph: SNNGraph, split: Split) -> Quic
     correct, entropy, caused = 0, 0.0, dict.fromkeys(cost, 0.0)
     with torch.no_grad():
         for x, y in split.batches(QUICK_BATCH):
-            output, spikes = network(x, record=True)
+            with timed_stage("measure candidates"):
+                output, spikes = network(x, record=True)
             correct += int((decide(output.cpu().numpy()) == y).sum())
             logits = LOGIT_SCALE * output.flatten(2).mean(0)
             entropy += float(torch.nn.functional.cross_entropy(logits, torch.from_numpy(y).to(logits.device), reduction="sum"))

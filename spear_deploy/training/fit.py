@@ -19,6 +19,7 @@ from spear_deploy.training.losses import batch_losses
 from spear_deploy.training.synops_penalty import SynOpsPenalty
 from spear_deploy.util.extras import require_packages
 from spear_deploy.util.progress import Progress
+from spear_deploy.util.times import timed_stage
 
 if TYPE_CHECKING:
     import torch
@@ -324,7 +325,7 @@ class _Trainer:
                 continue
             y, hint = self.labels[number], None if self.hints is None else self.hints[number]
             batch = torch.from_numpy(x).to(self.recipe.device)
-            with cached(), torch.autocast(batch.device.type, torch.bfloat16, enabled=self.reduced):
+            with timed_stage("learn"), cached(), torch.autocast(batch.device.type, torch.bfloat16, enabled=self.reduced):
                 total, entropy = batch_losses(self.network, batch, y, hint, self.recipe.label_smoothing, self.penalty)
             if not total.requires_grad:
                 raise DataError(
@@ -332,8 +333,9 @@ class _Trainer:
                     "give more steps, or a network whose weights reach its output"
                 )
             self.optimiser.zero_grad()
-            total.backward()  # type: ignore[no-untyped-call]
-            self.optimiser.step()
+            with timed_stage("learn, backwards"):
+                total.backward()  # type: ignore[no-untyped-call]
+                self.optimiser.step()
             self.cycle.step()
             with torch.no_grad():
                 for weight, zero in self.zeros:
