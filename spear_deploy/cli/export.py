@@ -26,7 +26,12 @@ from spear_deploy.cli.options import (
 
 @click.command(cls=Command, short_help="NIR, netx, ONNX, Xylo or Speck, with a certificate.")
 @click.argument("net", shell_complete=completion.complete_nets)
-@click.option("--to", required=True, type=click.Choice(["nir", "netx", "onnx", "xylo", "speck"]), help="The format.")
+@click.option(
+    "--to",
+    required=True,
+    type=click.Choice(["nir", "netx", "onnx", "xylo", "speck", "akida"]),
+    help="The format; akida is refused with the reason.",
+)
 @click.option(
     "--for",
     "framework",

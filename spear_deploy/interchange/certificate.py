@@ -48,6 +48,11 @@ from spear_deploy.util.progress import Progress, prefix_stage
 
 Format: TypeAlias = Literal["nir", "netx", "onnx", "xylo", "speck"]
 FORMATS: tuple[Format, ...] = get_args(Format)
+REFUSED_FORMATS = {
+    "akida": "Akida's neurons keep no potential from one time step to the next, each step is a frame computed anew; IF and LIF "
+    "neurons do; export to another format, docs/vendor_agreement.md measures the difference"
+}
+"""Files that are not written, by name: what differs on the chip."""
 
 DEFAULT_STEPS = 32
 DEFAULT_SAMPLES = 4

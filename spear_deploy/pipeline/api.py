@@ -519,9 +519,11 @@ def export(
         TypeError: there is no such option.
     """
     from spear_deploy import interchange
-    from spear_deploy.interchange.certificate import ProofInput
+    from spear_deploy.interchange.certificate import REFUSED_FORMATS, ProofInput
 
     check_options(options, ("seed", "scan", "force", "framework", *NETWORK_OPTIONS), "export")
+    if to in REFUSED_FORMATS:
+        raise UnsupportedError(f"export to {to}: {REFUSED_FORMATS[to]}")
     if options.get("scan") and to != "onnx":
         raise UnsupportedError(f"export to {to}: scan is a form of ONNX alone; leave it out")
     if options.get("framework") and (to != "nir" or chip is not None):

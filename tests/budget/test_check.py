@@ -14,6 +14,7 @@ import pytest
 
 from spear_deploy.budget.budget_file import UserLimits
 from spear_deploy.budget.check import check
+from spear_deploy.budget.core_rows import BudgetRow
 from spear_deploy.budget.report import BudgetReport
 from spear_deploy.errors import DataError
 from spear_deploy.hardware.profile import load_profile
@@ -150,6 +151,31 @@ def test_an_interval_decides_where_it_lies_on_one_side_of_a_limit() -> None:
     assert (wide.status, wide.used) == ("ok", high) and wide.detail.startswith("upper end of ")
     assert (inside.status, inside.used) == ("unchecked", None) and inside.remedy.startswith("the limit lies within ")
     assert (narrow.status, narrow.used) == ("over", low) and narrow.remedy == "prune: 50.0 % has to go"
+
+
+def latency_row(report: BudgetReport) -> BudgetRow:
+    return next(row for row in report.rows if row.resource == "latency")
+
+
+@pytest.mark.parametrize(
+    ("share", "verdict", "status"), [(1.5, "fits", "ok"), (0.5, "unchecked", "unchecked"), (-0.01, "does_not_fit", "over")]
+)
+def test_a_budget_of_time_is_held_against_the_interval_of_the_fullest_core(share: float, verdict: str, status: str) -> None:
+    """A share of 0 is the lower end, of 1 the upper end; in between nothing decides."""
+    net = dense_net(40, 300, 10)
+    bounds = check(net, LOIHI2, activity=0.2, steps=16).latency.interval
+    assert bounds is not None and bounds.high is not None and bounds.low < bounds.high
+    limit = bounds.low + share * (bounds.high - bounds.low)
+    report = check(net, LOIHI2, activity=0.2, steps=16, limits=UserLimits(latency_s=limit))
+    row = latency_row(report)
+    assert (report.verdict, row.status) == (verdict, status)
+    assert row.used == {"ok": bounds.high, "over": bounds.low, "unchecked": None}[status]
+    assert (row.detail or row.remedy).endswith(f"{bounds.write('s')}, derived")
+
+
+def test_a_budget_of_time_without_activity_is_unchecked() -> None:
+    report = check(dense_net(3, 4), LOIHI2, limits=UserLimits(latency_s=1.0))
+    assert report.verdict == "unchecked" and latency_row(report).remedy == "not known: activity"
 
 
 def test_synops_over_the_budget_say_how_much_has_to_go() -> None:

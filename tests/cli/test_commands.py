@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,6 +56,18 @@ def test_help_of_every_command_has_an_example(run):
     for name in main.commands:
         assert name in listed
         assert f"Example: spear-deploy {name}" in run(name, "--help").output
+
+
+def test_check_holds_a_limit_of_time_against_its_interval(run):
+    """By option and by budget file: within the limit exit 0, an interval that holds the limit exit 0 and unchecked, over it 3."""
+    asked = ("check", "net.snn", "--chip", "loihi2", "--activity", "0.2", "--json")
+    low, high = (1e3 * end for end in json.loads(run(*asked).stdout)["latency_interval_s"])
+    for limit, verdict, code in ((2 * high, "fits", 0), ((low + high) / 2, "unchecked", 0), (low / 2, "does_not_fit", 3)):
+        report = json.loads(run(*asked, "--latency-ms", limit, code=code).stdout)
+        assert report["verdict"] == verdict
+        Path("spear.toml").write_text(f"[budget]\nlatency_ms = {limit}\n")
+        assert json.loads(run(*asked, code=code).stdout)["verdict"] == verdict
+        Path("spear.toml").unlink()
 
 
 def test_profiles_lists_and_shows(run):

@@ -33,7 +33,7 @@ CHIPS = {
     "xylo_audio3": ("xylo_audio3", "xylo"),
     "xylo_imu": ("xylo_imu", "xylo"),
     "akida": ("akd1000", "akida"),
-    "loihi1": ("loihi1", "loihi"),
+    "loihi1": ("loihi1", "nengo_loihi"),
 }
 """By name for the mapper: our profile, and the environment."""
 

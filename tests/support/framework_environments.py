@@ -26,7 +26,8 @@ HARNESSES = {
 ALONE = {"spyx": ["spyx==1.0.0", "nir"]}
 MAPPERS = {
     "akida": ["akida==2.19.3", "numpy<2"],
-    "loihi": ["nengo-loihi==1.1.0", "nengo==3.2.0", "numpy<1.24", "scipy<1.11", "setuptools<70"],
+    "nengo_loihi": ["nengo-loihi==1.1.0", "nengo==3.2.0", "numpy<1.24", "scipy<1.11", "setuptools<70"],
+    "brian2_loihi": ["brian2-loihi==0.5.2", "brian2==2.5.4", "numpy<1.25", "setuptools<70", "cython<3.1"],
 }
 VERSIONS = {
     "snntorch": "snnTorch 1.0.0",
@@ -56,7 +57,7 @@ def written_by(framework: str, folder: Path) -> list[dict]:
     return json.loads(completed.stdout.splitlines()[-1])
 
 
-def install(framework: str, folder: Path) -> tuple[Path, dict[str, str]]:
+def install(framework: str, folder: Path, *, also: tuple[str, ...] = ()) -> tuple[Path, dict[str, str]]:
     """Install a framework into a folder; return the Python that has it, and the environment to start it with.
 
     `SPEAR_TEST_ENVIRONMENTS` names a folder in which environments stay, to be used again.
