@@ -1,8 +1,8 @@
 """Quantization of a floating-point network for a chip family.
 
-Each family is a module with its equations (`loihi`, `speck`, `xylo`) or a row of one (`chips`). All start from the same network:
-batch norm folded, one weighted layer on each way into a neuron layer (`fold`), and the floating-point weights of each neuron
-layer (`weighted_inputs`).
+Each family is a module with its equations (`loihi`, `speck`, `xylo`) or a row of one (`chips`, `rounded_weights`). All start from
+the same network: batch norm folded, one weighted layer on each way into a neuron layer (`fold`), and the floating-point weights
+of each neuron layer (`weighted_inputs`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from spear_deploy.errors import DataError, QuantizationError, did_you_mean
 from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
-from spear_deploy.quantize import chips, loihi, speck, xylo
+from spear_deploy.quantize import chips, loihi, rounded_weights, speck, xylo
 from spear_deploy.quantize.fold import add_missing_weights, fold_batchnorm
 from spear_deploy.quantize.layer_error import FloatRun, run_float_network
 from spear_deploy.quantize.weighted_inputs import LoweringSettings
@@ -25,7 +25,9 @@ from spear_deploy.simulator import InputKind, check_input, simulate
 
 __all__ = ["FORMATS", "Format", "quantize", "quantize_input"]
 
-Format: TypeAlias = Literal["loihi", "speck", "xylo", "truenorth", "spinnaker", "reckon", "odin"]
+Format: TypeAlias = Literal[
+    "loihi", "speck", "xylo", "truenorth", "spinnaker", "reckon", "odin", "spinnaker2", "brainscales"
+]  # fmt: skip
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 
@@ -53,6 +55,8 @@ FAMILIES: dict[str, Family] = {
     "spinnaker": Family(lower=partial(chips.lower, family="spinnaker"), weight_bits=(16, 16), input_levels=speck.INPUT_LEVELS),
     "reckon": Family(lower=partial(chips.lower, family="reckon"), weight_bits=(2, 8), input_levels=1),
     "odin": Family(lower=partial(chips.lower, family="odin"), weight_bits=(1, 3), input_levels=speck.INPUT_LEVELS),
+    "spinnaker2": Family(lower=partial(rounded_weights.lower, family="spinnaker2"), weight_bits=(2, 8), input_levels=1),
+    "brainscales": Family(lower=partial(rounded_weights.lower, family="brainscales"), weight_bits=(2, 6), input_levels=1),
 }
 """How each family takes a network."""
 WITHOUT_INTEGERS = {
@@ -105,7 +109,7 @@ def quantize(
     weight_bits = high if weight_bits is None else weight_bits
     if not low <= weight_bits <= high:
         raise QuantizationError(f"weight_bits: {weight_bits} given, the format holds {low}..{high}")
-    if graph.is_integer:
+    if graph.is_integer or graph.metadata.get("quantization", {}).get("format") in rounded_weights.RULES:
         return graph
     if kind == "current" and family.input_levels == 1:
         raise DataError(

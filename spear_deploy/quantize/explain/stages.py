@@ -77,7 +77,7 @@ def build_stages(graph: SNNGraph, integer: SNNGraph, x: Array, kind: InputKind =
     moved = reset_in_same_step(prepared)
     sentence = "the threshold is subtracted in the step of the spike, no longer one step late"
     reset = [] if moved is prepared else [Stage(name="reset", what=sentence, graph=moved, x=x)]
-    lowering = _loihi_stages if is_loihi(integer) else _event_chip_stages
+    lowering = _loihi_stages if is_loihi(integer) else _event_chip_stages if integer.is_integer else _rounded_stages
     return [
         Stage(name="trained", what="the network as stored, in 32 bits", graph=graph, x=x, dtype=np.float32),
         Stage(name="arithmetic", what="64-bit floating point instead of 32-bit", graph=graph, x=x),
@@ -85,6 +85,11 @@ def build_stages(graph: SNNGraph, integer: SNNGraph, x: Array, kind: InputKind =
         *reset,
         *lowering(moved, integer, x, kind),
     ]
+
+
+def _rounded_stages(graph: SNNGraph, rounded: SNNGraph, x: Array, kind: InputKind) -> Iterator[Stage]:
+    """Yield the only stage of a chip whose states are no integers."""
+    yield Stage(name="weights", what="weights become those that the chip stores", graph=rounded, x=x)
 
 
 def _event_chip_stages(graph: SNNGraph, integer: SNNGraph, x: Array, kind: InputKind) -> Iterator[Stage]:
