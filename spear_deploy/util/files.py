@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
@@ -94,6 +95,11 @@ def require_file(path: str | os.PathLike[str], what: str) -> Path:
     return source
 
 
+UNREADABLE = (BadZipFile, zlib.error, EOFError, OSError, KeyError, RuntimeError, MemoryError, ValueError, TypeError, SyntaxError,
+              TokenError, OverflowError)  # fmt: skip
+"""What numpy and zipfile raise on a damaged `.npz`: numpy reads the header of an array as Python."""
+
+
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     """Return the arrays of an `.npz`. Pickled objects are refused, and so is a header that claims more than the file holds.
 
@@ -115,8 +121,13 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
                         f"file '{source}': '{member.filename}' claims {member.file_size} bytes, more than it can hold"
                     )
         with np.load(source, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError, RuntimeError, MemoryError) as error:
+            arrays = {name: file[name] for name in file.files}
+    except UNREADABLE as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise FileError(
-            f"file '{source}': cannot be read as .npz of plain arrays ({error}); write it with numpy.savez"
+            f"file '{source}': cannot be read as .npz of plain arrays ({reason}); write it with numpy.savez"
         ) from error
+    foreign = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]  # other members are bytes
+    if foreign:
+        raise FileError(f"file '{source}': '{foreign[0]}' is no array; write it with numpy.savez")
+    return arrays

@@ -304,3 +304,14 @@ def test_a_damaged_array_is_a_mismatch_in_the_proof(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(writer, "build_arrays", damaged)
     certificate = api.export(graph, tmp_path / "n.npz", to="xylo", x=spikes(graph, 3))
     assert certificate["mismatches"] > 0 and certificate["first_difference"]["layer"] in ("a", "b", "out")
+
+
+@pytest.mark.parametrize(
+    "change", [{"description": "{"}, {"description": "[1]"}, {"dash_mem": np.int64(3)}, {"weights_in": np.ones(3)}]
+)
+def test_a_damaged_file_is_refused(tmp_path, change):
+    write_xylo(quantize(random_float_network(0), format="xylo"), tmp_path / "a.npz")
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as file:
+        np.savez(tmp_path / "a.npz", **{**file, **change})
+    with pytest.raises(FileError, match="is damaged .*; export the network again|have different numbers of neurons; export the"):
+        read_xylo(tmp_path / "a.npz")

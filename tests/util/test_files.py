@@ -1,6 +1,7 @@
 """Files are written whole or not at all."""
 
 import os
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -79,6 +80,19 @@ def test_arrays_that_exceed_the_free_memory_are_refused_before_they_are_read(tmp
     np.savez_compressed(tmp_path / "a.npz", x=np.zeros(1 << 20, np.uint8))
     monkeypatch.setattr(files, "free_bytes", lambda: 1 << 20)
     with pytest.raises(FileError, match="holds 1 MiB of arrays and 1 MiB of memory are free, less than twice"):
+        read_arrays(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("change", [(b"{'descr'", b"{('descr'"), (b"'shape': (4,), ", b"'shape': (4,),["), (b"NUMPY", b"NUMPX")])
+def test_an_array_whose_header_is_damaged_behind_a_right_checksum_is_refused(tmp_path, change):
+    """numpy reads the header as Python, and returns a member without its magic as bytes."""
+    np.savez(tmp_path / "a.npz", x=np.arange(4))
+    with ZipFile(tmp_path / "a.npz") as archive:
+        content = archive.read("x.npy")
+    assert change[0] in content
+    with ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("x.npy", content.replace(*change))
+    with pytest.raises(FileError, match="cannot be read as .npz of plain arrays|'x' is no array; write it with numpy.savez"):
         read_arrays(tmp_path / "a.npz")
 
 

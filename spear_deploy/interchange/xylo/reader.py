@@ -40,9 +40,20 @@ def read_xylo(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
     missing = [name for name in (*NEEDED, "description") if name not in arrays]
     if missing:
         raise FileError(f"file '{path}': has no {', '.join(missing)}; it is not an export to Xylo")
-    description: dict[str, Any] = json.loads(str(arrays.pop("description")))
+    try:
+        description: dict[str, Any] = json.loads(str(arrays.pop("description")))
+        is_consistent = isinstance(description, dict) and _has_one_size(arrays)
+    except (ValueError, RecursionError, IndexError, TypeError) as error:  # no JSON; an array without axes
+        raise FileError(f"file '{path}': is damaged ({type(error).__name__}); export the network again") from error
+    if not is_consistent:
+        raise FileError(f"file '{path}': its arrays have different numbers of neurons; export the network again")
+    return arrays, description
+
+
+def _has_one_size(arrays: Mapping[str, Array]) -> bool:
+    """Return whether all arrays are of the same numbers of neurons."""
     hidden, outputs = len(arrays["dash_mem"]), len(arrays["dash_mem_out"])
-    is_consistent = (
+    return (
         arrays["weights_rec"].shape == (hidden, hidden, 1)
         and arrays["weights_in"].shape[1] <= hidden
         and arrays["weights_out"].shape[0] <= hidden
@@ -50,9 +61,6 @@ def read_xylo(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
         and all(len(arrays[name]) == hidden for name in ("dash_syn", "threshold", "bias_hidden"))
         and all(len(arrays[name]) == outputs for name in ("dash_syn_out", "threshold_out", "bias_out"))
     )
-    if not is_consistent:
-        raise FileError(f"file '{path}': its arrays have different numbers of neurons; export the network again")
-    return arrays, description
 
 
 def run_arrays(arrays: Mapping[str, Array], x: Array) -> dict[str, Array]:
