@@ -4,6 +4,7 @@ An integer network is read back into the units of the network that it was made o
 biases, so that each neuron gets in a step what the chip's neuron gets, divided by the scale s of its layer:
 
     decays       as stored: mem = decay_v / 4096 on Loihi, 2^−dash on Xylo; others as in the floating-point network
+    v_min        level + n / s, which a core of Speck has: −v_threshold where the network has none
     threshold    level + n / s; a little below where the chip spikes at its threshold and not above it
     weights      n · 2^weight_exponent / (s · g), with the gain g of the family (`quantize.loihi`, `speck`, `xylo`)
     biases       n / (s · g)
@@ -126,16 +127,18 @@ def _read_neuron(layer: Layer, integer: SNNGraph, scales: Mapping[str, float]) -
         return layer
     stored: Any = integer[layer.name].neuron
     dt = integer.dt_s
+    level = neuron.v_reset if getattr(neuron, "reset", "") == "value" else 0.0
     changes: dict[str, Array] = {}
     if isinstance(stored, LoihiLIF) and not isinstance(neuron, IF):
         changes = _read_times(neuron, dt, np.asarray(stored.decay_v) / 4096, np.asarray(stored.decay_u) / 4096)
     if isinstance(stored, XyloLIF):
         changes = _read_times(neuron, dt, 2.0**-stored.dash_mem, 2.0**-stored.dash_syn)
     if stored.v_threshold is not None and hasattr(neuron, "v_threshold"):
-        level = neuron.v_reset if neuron.reset == "value" else 0.0
         factor = 1.0 if isinstance(stored, LoihiLIF) else BELOW
         changes["v_threshold"] = np.asarray(level + factor * np.asarray(stored.v_threshold) / scales[layer.name])
-    changes = {name: np.asarray(value, getattr(neuron, name).dtype) for name, value in changes.items()}
+    if isinstance(stored, SpeckIF):
+        changes["v_min"] = np.asarray(level + np.asarray(stored.v_min) / scales[layer.name])
+    changes = {name: np.asarray(value, neuron.r.dtype) for name, value in changes.items()}
     return replace(layer, neuron=replace(neuron, **changes))
 
 

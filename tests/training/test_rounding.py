@@ -86,6 +86,14 @@ def test_the_rounded_network_spikes_as_its_integers_mostly_do(name):
     assert differ < 0.03 and ours.spikes["hidden"].mean() > 0.02
 
 
+def test_specks_lower_bound_of_v_is_learnt_with():
+    graph, data = NETWORKS["speck"], toy_data()
+    integer = integers(graph, 8, name="speck", data=data)
+    neuron = read_rounding(graph, integer).graph["hidden"].neuron
+    assert neuron.v_min == pytest.approx(-neuron.v_threshold, rel=1e-3)
+    assert integers(read_rounding(graph, integer).graph, 8, name="speck")["hidden"].neuron.v_min < 0
+
+
 def test_a_grid_holds_the_nearest_values_within_its_limits():
     rng = np.random.default_rng(0)
     grid = ValueGrid(unit=rng.uniform(0.1, 0.3, (5, 1)), step=2, low=-6, high=6)
