@@ -7,21 +7,30 @@ chip's limits do not.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from spear_deploy.adaptation.calibrate import calibrate_thresholds
+from spear_deploy.adaptation.few_values import FewValues
 from spear_deploy.adaptation.plan import Plan
 from spear_deploy.data import Dataset
 from spear_deploy.network.graph import SNNGraph
-from spear_deploy.training import Fit, Recipe, fit
+from spear_deploy.training import Recipe, fit
 from spear_deploy.util.progress import Progress, prefix_stage
 
 RATE_TOPICS = ("neuron", "reset", "readout", "time_constant")
 """Replacements after which thresholds are set anew."""
-TRIAL_STEPS = 40
+TRIAL_STEPS = 100
 """Batches of a trial."""
+TRIAL_MARGIN = 0.015
+"""Accuracy within which trials are equal: a few samples of a small validation split. The plan with least to learn is taken."""
+
+
+SHARE_OF_FIRST = 1 / 3
+"""Share of the epochs after which learning ends where validation is as good as that of the network before."""
+AS_GOOD = 0.005
+"""Accuracy that may be missing for that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,21 +38,21 @@ class LearnSettings:
     """How an adapted network learns.
 
     Attributes:
-        epochs: passes over the training split.
+        epochs: passes over the training split at most.
         learning_rate: the peak of the cycle.
         seed: order of the samples.
         device: of torch.
     """
 
-    epochs: int = 12
+    epochs: int = 24
     learning_rate: float = 7e-3
     seed: int = 0
     device: str = "cpu"
 
-    def recipe(self, plan: Plan, *, steps: int | None = None) -> Recipe:
-        """Return the recipe of the trainer for a plan, with all batches or the first `steps`."""
+    def recipe(self, plan: Plan, *, epochs: int | None = None, steps: int | None = None) -> Recipe:
+        """Return the recipe of the trainer for a plan, with all epochs or some, or the first `steps` batches."""
         return Recipe(
-            epochs=self.epochs,
+            epochs=epochs or self.epochs,
             learning_rate=self.learning_rate,
             warm_up=0.1,
             seed=self.seed,
@@ -66,28 +75,66 @@ def calibrate_plan(plan: Plan, before: SNNGraph, dataset: Dataset) -> SNNGraph:
 
 def choose_plan(
     plans: Sequence[Plan], before: SNNGraph, dataset: Dataset, settings: LearnSettings, progress: Progress | None = None
-) -> Plan:
-    """Return the best plan: by rank, and where several are equal there, by validation after a short training.
+) -> int:
+    """Return the number of the plan that is best on validation after a short training; of equal ones that with least to learn.
 
     Args:
-        plans: of `make_plans`, with what comes before learning alone.
+        plans: with what comes before learning alone.
         before: the trained network.
         dataset: learns from `train`, chooses by `val`.
         settings: of learning; a trial takes `TRIAL_STEPS` batches.
         progress: is called after each epoch of a trial.
     """
-    equal = [plan for plan in plans if plan.rank == plans[0].rank]
-    if len(equal) == 1:
-        return equal[0]
+    if len(plans) == 1:
+        return 0
     results = []
-    for number, plan in enumerate(equal):
-        note = prefix_stage(progress, f"alternative {number + 1} of {len(equal)}")
+    for number, plan in enumerate(plans):
+        note = prefix_stage(progress, f"alternative {number + 1} of {len(plans)}")
         trial = fit(calibrate_plan(plan, before, dataset), dataset, settings.recipe(plan, steps=TRIAL_STEPS), progress=note)
         assert trial.last is not None
-        results.append((trial.last.accuracy, trial.last.certainty))
-    return equal[results.index(max(results))]
+        results.append(trial.last.accuracy)
+    equal = [number for number, accuracy in enumerate(results) if accuracy >= max(results) - TRIAL_MARGIN]
+    return min(equal, key=lambda number: (len(plans[number].learnt), -results[number]))
 
 
-def learn(plan: Plan, graph: SNNGraph, dataset: Dataset, settings: LearnSettings, progress: Progress | None = None) -> Fit:
-    """Fine-tune the network of a plan, with calibrated thresholds, and return the best epoch by validation."""
-    return fit(graph, dataset, settings.recipe(plan), progress=progress)
+def learn(
+    plan: Plan,
+    graph: SNNGraph,
+    dataset: Dataset,
+    settings: LearnSettings,
+    *,
+    aim: float,
+    few: FewValues | None = None,
+    progress: Progress | None = None,
+) -> tuple[SNNGraph, int]:
+    """Fine-tune the network of a plan in one or two rounds.
+
+    The second round, twice as long as the first, is left out where the first is as good as the network before, or interrupted.
+
+    Args:
+        plan: what was replaced.
+        graph: its network, with calibrated thresholds.
+        dataset: learns from `train`, chooses by `val`.
+        settings: of learning.
+        aim: accuracy of the network before on validation.
+        few: values of a weight, where the chip has few; the network then learns on these values for as many epochs again.
+        progress: is called after each epoch.
+
+    Returns:
+        (the best epoch by validation, the batches that were learnt from).
+    """
+    first = max(1, round(settings.epochs * SHARE_OF_FIRST))
+    batches = 0
+    for epochs in (first, settings.epochs - first):
+        if not epochs:
+            break
+        result = fit(graph, dataset, settings.recipe(plan, epochs=epochs), progress=progress)
+        graph, batches = result.graph, batches + result.batches
+        reached = max((row["accuracy"] for row in result.history), default=0.0)
+        if result.interrupted or reached >= aim - AS_GOOD:
+            break
+    if few is not None:
+        recipe = replace(settings.recipe(plan, epochs=settings.epochs // 2 or 1), learning_rate=settings.learning_rate / 2)
+        result = fit(graph, dataset, recipe, rounding=few.round_network, progress=prefix_stage(progress, few.describe()))
+        graph, batches = result.graph, batches + result.batches
+    return graph, batches

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from spear_deploy.adaptation.neurons import INSTEAD
+from spear_deploy.adaptation.plan import list_fixed
 from spear_deploy.budget.report import BudgetReport
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.graph import SNNGraph
@@ -31,3 +32,4 @@ def list_needs(report: BudgetReport, graph: SNNGraph, profile: HardwareProfile) 
             need = f"{finding.what}, or Dense with room for its weights written out"
         why = finding.why.split("; ")[0]
         yield f"layer '{finding.layer}': {finding.what}; {why}" + (f", it would need {need}" if need else "")
+    yield from list_fixed(report)

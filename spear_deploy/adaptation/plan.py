@@ -9,7 +9,7 @@ limits, then by how much has to be learnt. Plans that are equal in all that are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, TypeAlias, get_args
@@ -29,6 +29,8 @@ MAX_PLANS = 8
 """Plans that are compared."""
 
 KINDS = get_args(Kind)
+FIXED = ("input_channels", "output_channels")
+"""Resources that no width and no replacement changes."""
 Options: TypeAlias = Mapping[str, str]
 
 
@@ -83,7 +85,7 @@ class Plan:
     @property
     def lacking(self) -> list[str]:
         """What the chip has no counterpart for, a sentence each."""
-        return [f"layer '{row.layer}': {row.what}; {row.why}" for row in self.report.unsupported]
+        return [f"layer '{row.layer}': {row.what}; {row.why}" for row in self.report.unsupported] + list(list_fixed(self.report))
 
     @property
     def excess(self) -> float:
@@ -96,6 +98,14 @@ class Plan:
         """The better plan first: nothing lacking, within all limits, little learnt, little excess."""
         learnt = {step.replacement.topic for step in self.learnt}
         return (len(self.lacking), self.report.verdict == "does_not_fit", round(self.excess, 6), len(learnt))
+
+
+def list_fixed(report: BudgetReport) -> Iterator[str]:
+    """Yield a sentence for each limit that is exceeded and that neither a replacement nor a narrower layer changes."""
+    for row in report.rows:
+        if row.resource in FIXED and row.status == "over":
+            name = row.resource.split("_")[0]
+            yield f"{name}: {row.used:,.0f} channels; {report.profile} has {row.limit:,.0f}, so that the {name} has to be smaller"
 
 
 def make_plans(graph: SNNGraph, profile: HardwareProfile, *, chips: int = 1, learns: bool = True) -> list[Plan]:
@@ -158,7 +168,13 @@ def follow(
             break
         steps.append(step)
         graph = step.graph
-    plan = Plan(steps=tuple(steps), graph=graph, report=check(graph, profile, chips=chips), options=options, failed=tuple(failed))
+    plan = Plan(
+        steps=tuple(steps),
+        graph=graph,
+        report=check(graph, profile, chips=chips, remedies=False),
+        options=options,
+        failed=tuple(failed),
+    )
     if not options and learns and any(row.status == "over" and row.limit for row in plan.report.rows):
         for offer in find_pools(given, profile, all_pools=True):
             seen.setdefault(offer.topic, set()).add(offer.option)

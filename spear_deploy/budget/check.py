@@ -51,6 +51,7 @@ def check(
     activity: SpikeCounts | float | None = None,
     steps: int | None = None,
     limits: UserLimits = NO_LIMITS,
+    remedies: bool = True,
 ) -> BudgetReport:
     """Check a network against a chip, and against the user's limits.
 
@@ -61,6 +62,7 @@ def check(
         activity: spike counts of a run, or a rate: spikes per step of every neuron and input.
         steps: of an inference, for a rate; the network's `metadata["steps"]`, or 1.
         limits: SynOps, cores, energy and latency that the user allows.
+        remedies: whether to search what removes each overrun, which takes most of the time.
 
     Raises:
         DataError: chips, a limit, the rate or the counts make no sense.
@@ -93,7 +95,10 @@ def check(
     loads = () if has_loop else tuple(find_step_loads(worked, profile, placement, counts))
     decided = [load for load in loads if load.used is not None or load.worst <= load.limit]
     rows = [
-        *(replace(row, remedy=find_remedies(base, row, fewest)) if row.status == "over" else row for row in result.rows),
+        *(
+            replace(row, remedy=find_remedies(base, row, fewest)) if remedies and row.status == "over" else row
+            for row in result.rows
+        ),
         *_check_limits(limits, operations, energy, latency),
         *(_check_load(load) for load in decided),
         *check_remote_synapses(placement, profile),

@@ -7,7 +7,7 @@ interval lies wholly below its own; chips whose intervals overlap are tied and k
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -36,6 +36,8 @@ class Ranked:
         missing: obstacles, or what is not published, in words; the largest excess first.
         report: of the check.
         energy_rank: 1 + the number of chips that surely take less energy; None where nothing is known of it.
+        reach: what an adaptation would replace, in words; "" where none helps or none is needed.
+        adaptation: the same as plain data.
     """
 
     profile: str
@@ -45,6 +47,8 @@ class Ranked:
     missing: tuple[str, ...]
     report: BudgetReport
     energy_rank: int | None = None
+    reach: str = ""
+    adaptation: Mapping[str, Any] | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -68,6 +72,7 @@ class Ranked:
             "neuron_ops": report.neuron_ops,
             "energy": report.energy.to_json(),
             "energy_rank": self.energy_rank,
+            "adaptation": self.adaptation,
             "latency_s": report.latency_s,
             "latency_interval_s": None if report.latency.interval is None else report.latency.interval.ends(),
             "latency_evidence": None if report.latency.interval is None else report.latency.interval.evidence,

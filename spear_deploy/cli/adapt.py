@@ -33,7 +33,7 @@ from spear_deploy.cli.options import (
     "--data", metavar="DATA", shell_complete=completion.complete_data,
     help="Training, validation and test data; without it only what needs no learning is replaced.",
 )  # fmt: skip
-@click.option("--epochs", type=click.IntRange(min=1), help="Epochs of fine-tuning.  [default: 12]")
+@click.option("--epochs", type=click.IntRange(min=1), help="Epochs of fine-tuning at most.  [default: 24]")
 @click.option("--keep-widths", is_flag=True, help="Never make layers narrower where the chip is too small.")
 @click.option("--out", required=True, metavar="DIR", help="Folder for adapted.snn, integers.snn and adapt.json.")
 @overrides

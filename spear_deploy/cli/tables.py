@@ -110,7 +110,7 @@ def show_rank(console: Console, ranking: Iterable[Ranked]) -> None:
         verdict = f"[{VERDICT_STYLE[report.verdict]}]{report.verdict.replace('_', ' ')}[/]"
         limit = "?" if report.cores_limit is None else report.cores_limit
         more = f"; {len(ranked.missing) - 2} more" if len(ranked.missing) > 2 else ""
-        remark = escape("; ".join(ranked.missing[:2]) + more)
+        remark = escape(ranked.reach or "; ".join(ranked.missing[:2]) + more)
         if not remark and ranked.share is not None:
             remark = f"{percent(ranked.share)} {escape(ranked.scarcest)}"
         bounds = report.energy.interval

@@ -2,48 +2,55 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
+from spear_deploy.adaptation.few_values import find_few_values
 from spear_deploy.adaptation.learn import LearnSettings, calibrate_plan, choose_plan, learn
 from spear_deploy.adaptation.needs import list_needs
 from spear_deploy.adaptation.plan import Plan, follow, make_plans
 from spear_deploy.budget.check import check
 from spear_deploy.budget.report import BudgetReport
 from spear_deploy.data import Dataset, Split
-from spear_deploy.hardware.profile import HardwareProfile
-from spear_deploy.interchange.snn_file import write_snn
+from spear_deploy.data.dataset import hash_dataset
+from spear_deploy.errors import ChipError, QuantizationError, UnsupportedError
+from spear_deploy.hardware.profile import HardwareProfile, hash_profile
+from spear_deploy.interchange.snn_file import hash_network, write_snn
+from spear_deploy.network import WEIGHTED
 from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline import api
+from spear_deploy.pipeline.deployment import DeploySettings
 from spear_deploy.pipeline.inputs import load_for, load_named, merge_options
 from spear_deploy.pipeline.preflight import CheckedInputs
 from spear_deploy.pipeline.result import add_header
+from spear_deploy.pipeline.stage_cache import StageCache, StageOutput
 from spear_deploy.placement.splitting import find_largest
 from spear_deploy.pruning.importance import plan_by_importance
 from spear_deploy.pruning.plan import prune
 from spear_deploy.pruning.prune_to_budget import preflight_warnings
 from spear_deploy.quantize import FORMATS
-from spear_deploy.training.evaluation import evaluate
+from spear_deploy.training.evaluation import Evaluation, evaluate
 from spear_deploy.util.extras import require_packages
 from spear_deploy.util.files import write_json
 from spear_deploy.util.folder_lock import own_folder
+from spear_deploy.util.number_format import plural
 from spear_deploy.util.progress import Progress
 
-ADAPTED, INTEGERS, FACTS = "adapted.snn", "integers.snn", "adapt.json"
+TRAINED, ADAPTED, INTEGERS, FACTS = "trained.snn", "adapted.snn", "integers.snn", "adapt.json"
 WIDTH_STEPS = 20
 """Widths are tried in twentieths."""
 STEP_SAMPLES = 1000
 """Test samples that accuracy is measured on after each step."""
-MAX_NARROWED = 3
-"""Plans that are narrowed to fit, the best by rank."""
+MAX_CANDIDATES = 3
+"""Plans that learn for a short time, the best by rank."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,22 +177,17 @@ def adapt_network(task: AdaptTask) -> Adapted:
         return _adapt_exactly(network, profile, chips)
     plans = make_plans(network, profile, chips=chips)
     notes = preflight_warnings(network, evaluate(network, dataset.val), dataset.classes)
-    narrowed, widths = network, dict[str, tuple[int, int]]()
-    if task.settings.narrows and plans[0].steps and plans[0].report.verdict == "does_not_fit":
-        narrowed, plans, widths = _narrow_to_fit(task, plans)
     if not plans[0].steps:
         missing = tuple(list_needs(plans[0].report, network, profile))
         return Adapted(graph=network, report=plans[0].report, missing=missing, notes=tuple(notes))
-    equal = [plan for plan in plans if plan.rank == plans[0].rank]
-    first = [follow(narrowed, profile, plan.options, chips=chips, defers=True)[0] for plan in equal]
-    chosen = choose_plan(first, network, dataset, task.settings.learning, task.progress)
-    return _learn_plan(task, narrowed, chosen, widths=widths, notes=notes)
+    candidates = _list_candidates(task, plans)
+    number = choose_plan([each.plan for each in candidates], network, dataset, task.settings.learning, task.progress)
+    return _learn_plan(task, candidates[number], notes)
 
 
-def _learn_plan(
-    task: AdaptTask, narrowed: SNNGraph, plan: Plan, *, widths: Mapping[str, tuple[int, int]], notes: Sequence[str]
-) -> Adapted:
+def _learn_plan(task: AdaptTask, candidate: Candidate, notes: Sequence[str]) -> Adapted:
     """Learn a plan, finish it with what comes after learning, and measure each step."""
+    plan, narrowed, widths = candidate.plan, candidate.network, candidate.widths
     dataset = task.dataset
     assert dataset is not None
     test = dataset.test.head(STEP_SAMPLES)
@@ -196,13 +198,17 @@ def _learn_plan(
     learnt = calibrate_plan(plan, task.network, dataset)
     if learnt is not plan.graph:
         waterfall.append(_measure("thresholds set on data", "learnt", (), learnt, test))
-    if plan.learnt or widths:
-        result = learn(plan, learnt, dataset, task.settings.learning, task.progress)
-        learnt = result.graph
-        waterfall.append(_measure(f"learning, {result.batches} batches", "learnt", (), learnt, test))
+    few = find_few_values(task.profile)
+    if plan.learnt or widths or few:
+        aim = evaluate(task.network, dataset.val).accuracy
+        learnt, batches = learn(plan, learnt, dataset, task.settings.learning, aim=aim, few=few, progress=task.progress)
+        waterfall.append(_measure(f"learning, {batches} batches", "learnt", (), learnt, test))
     final, _ = follow(learnt, task.profile, plan.options, chips=task.chips)
     waterfall += [_measure_step(step, test) for step in final.steps]
     rows = [row for step in (*plan.steps, *final.steps) for row in step.to_rows()]
+    if few is not None:
+        facts = {"what": "weights", "by": few.describe(), "kind": "learnt", "bound": "", "neurons": 0}
+        rows += [{"layer": layer.name, **facts} for layer in plan.graph.layers if isinstance(layer.synapse, WEIGHTED)]
     rows[:0] = [
         {"layer": name, "what": f"{before} channels", "by": f"{after} channels", "kind": "learnt", "bound": "", "neurons": 0}
         for name, (before, after) in widths.items()
@@ -241,35 +247,60 @@ def _adapt_exactly(network: SNNGraph, profile: HardwareProfile, chips: int) -> A
 # --------------------------------------------------------------------------------------------------------- narrower
 
 
-def _narrow_to_fit(task: AdaptTask, plans: Sequence[Plan]) -> tuple[SNNGraph, list[Plan], dict[str, tuple[int, int]]]:
-    """Return the network with one share of all widths at which its best plan fits, its plans, and the widths.
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A plan that may be learnt.
 
-    The network stays as wide as it is where no width fits: what is over its limit is then not a matter of width.
+    Attributes:
+        network: that it starts from, narrower where the chip is too small for it otherwise.
+        plan: without what comes after learning.
+        widths: channels before and after, by group that became narrower.
     """
-    network, profile, chips = task.network, task.profile, task.chips
-    groups = {group.name: group.channels for group in list_prunable_groups(network)}
 
-    @cache
+    network: SNNGraph
+    plan: Plan
+    widths: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+
+def _list_candidates(task: AdaptTask, plans: Sequence[Plan]) -> list[Candidate]:
+    """Return the plans among which a short training decides: the first, if it has nothing to learn; else the first that fit.
+
+    A plan that lacks nothing but is too large is narrowed until it fits; where none fits, the first stays as it is.
+    """
+    best = plans[0]
+    fits = best.report.verdict != "does_not_fit"
+    if best.lacking or (fits and not best.learnt):
+        return [_make_candidate(task, task.network, best)]
+    candidates = []
+    for plan in [plan for plan in plans if not plan.lacking][:MAX_CANDIDATES]:
+        if plan.report.verdict != "does_not_fit":
+            candidates.append(_make_candidate(task, task.network, plan))
+        elif task.settings.narrows and (narrowed := _narrow_to_fit(task, plan)) is not None:
+            candidates.append(_make_candidate(task, narrowed, plan))
+    return candidates or [_make_candidate(task, task.network, best)]
+
+
+def _make_candidate(task: AdaptTask, network: SNNGraph, plan: Plan) -> Candidate:
+    deferred, _ = follow(network, task.profile, plan.options, chips=task.chips, defers=True)
+    before, after = ({group.name: group.channels for group in list_prunable_groups(graph)} for graph in (task.network, network))
+    widths = {name: (channels, after[name]) for name, channels in before.items() if after[name] < channels}
+    return Candidate(network=network, plan=deferred, widths=widths)
+
+
+def _narrow_to_fit(task: AdaptTask, plan: Plan) -> SNNGraph | None:
+    """Return the network with the largest share of all widths at which a plan fits; None where it fits at none."""
+    groups = {group.name: group.channels for group in list_prunable_groups(task.network)}
+
     def narrow(step: int) -> SNNGraph:
         widths = {name: max(1, channels * step // WIDTH_STEPS) for name, channels in groups.items()}
-        return prune(network, plan_by_importance(network, widths))
+        return prune(task.network, plan_by_importance(task.network, widths))
 
-    best: tuple[int, Plan] | None = None
-    for plan in plans[:MAX_NARROWED]:
+    def fits(step: int) -> bool:
+        report = follow(narrow(step), task.profile, plan.options, chips=task.chips)[0].report
+        return report.verdict != "does_not_fit"
 
-        def fits(step: int, plan: Plan = plan) -> bool:
-            return follow(narrow(step), profile, plan.options, chips=chips)[0].report.verdict != "does_not_fit"
-
-        step = find_largest(WIDTH_STEPS - 1, fits) if groups and not plan.lacking else None
-        if step is not None and (best is None or step > best[0]):
-            best = step, plan
-    if best is None:
-        return network, list(plans), {}
-    step, plan = best
-    narrowed = narrow(step)
-    after = {group.name: group.channels for group in list_prunable_groups(narrowed)}
-    widths = {name: (channels, after[name]) for name, channels in groups.items() if after[name] < channels}
-    return narrowed, [follow(narrowed, profile, plan.options, chips=chips)[0]], widths
+    step = find_largest(WIDTH_STEPS - 1, fits) if groups else None
+    return None if step is None else narrow(step)
 
 
 # --------------------------------------------------------------------------------------------------------- measured
@@ -284,10 +315,11 @@ def _measure_step(step: Any, split: Split) -> dict[str, Any]:
     return _measure(f"{made.what} → {made.by}", made.kind, made.layers, step.graph, split)
 
 
-def describe_adapted(adapted: Adapted, task: AdaptTask, folder: Path) -> dict[str, Any]:
-    """Write an adapted network and its integers, and return all results as plain data."""
+def describe_adapted(adapted: Adapted, task: AdaptTask, folder: Path, *, quantises: bool = True) -> dict[str, Any]:
+    """Write an adapted network and, if it `quantises`, its integers, and return all results as plain data."""
     write_snn(adapted.graph, folder / ADAPTED)
     files, notes, waterfall = {"adapted": ADAPTED}, list(adapted.notes), list(adapted.waterfall)
+    missing = list(adapted.missing)
     accuracy: dict[str, float | None] = dict.fromkeys(("trained", "adapted", "integers"))
     report, profile, chips = adapted.report, task.profile, task.chips
     if task.dataset is not None:
@@ -296,23 +328,23 @@ def describe_adapted(adapted: Adapted, task: AdaptTask, folder: Path) -> dict[st
         after = evaluate(adapted.graph, test)
         accuracy["adapted"] = after.accuracy
         report = check(adapted.graph, profile, chips=chips, activity=after.counts)
-        if profile.meta.family not in FORMATS:
+        if not quantises:
+            pass
+        elif profile.meta.family not in FORMATS:
             notes.append(f"integers of the {profile.meta.family} family are not built here; accuracy is that of floating point")
         elif not adapted.missing:
-            inputs = CheckedInputs(network=adapted.graph, profile=profile, chips=chips, dataset=task.dataset)
-            integer, split = inputs.deploy_integers(adapted.graph, test)
-            run = evaluate(integer, split)
-            write_snn(integer, folder / INTEGERS)
-            files["integers"] = INTEGERS
-            accuracy["integers"] = run.accuracy
-            report = check(integer, profile, chips=chips, activity=run.counts)
-            waterfall.append({"after": f"integers of {profile.name}", "kind": "", "layers": [], "accuracy": run.accuracy})
+            try:
+                run, report = _measure_integers(adapted.graph, task, folder)
+                files["integers"], accuracy["integers"] = INTEGERS, run.accuracy
+                waterfall.append({"after": f"integers of {profile.name}", "kind": "", "layers": [], "accuracy": run.accuracy})
+            except (UnsupportedError, QuantizationError) as error:  # the network is adapted all the same
+                missing.append(f"integers: {error}")
     return {
         "chip": profile.name,
         "replaced": [dict(row) for row in adapted.rows],
         "accuracy": accuracy,
         "waterfall": waterfall,
-        "missing": list(adapted.missing),
+        "missing": missing,
         "verdict": report.verdict,
         "headline": report.headline,
         "cores_used": report.cores_used,
@@ -322,3 +354,76 @@ def describe_adapted(adapted: Adapted, task: AdaptTask, folder: Path) -> dict[st
         "notes": notes,
         "files": {**files, "facts": FACTS},
     }
+
+
+def _measure_integers(graph: SNNGraph, task: AdaptTask, folder: Path) -> tuple[Evaluation, BudgetReport]:
+    """Write the chip's integers of an adapted network, run them on the test split and check them."""
+    assert task.dataset is not None
+    inputs = CheckedInputs(network=graph, profile=task.profile, chips=task.chips, dataset=task.dataset)
+    integer, split = inputs.deploy_integers(graph, task.dataset.test)
+    run = evaluate(integer, split)
+    write_snn(integer, folder / INTEGERS)
+    return run, check(integer, task.profile, chips=task.chips, activity=run.counts)
+
+
+# ---------------------------------------------------------------------------------------------------- in a deployment
+
+
+def adapt_for_deployment(
+    cache: StageCache, net: api.Net, chip: api.Chip, data: str | os.PathLike[str] | Dataset, settings: DeploySettings
+) -> api.Net:
+    """Return the network of a deployment: adapted, by a stage of its own, where the chip lacks a part of it.
+
+    Where nothing is to replace, or the network holds integers, the given one is returned and no file is written.
+
+    Raises:
+        ChipError: something is left that the chip lacks; names what it would need.
+    """
+    (cache.folder / FACTS).unlink(missing_ok=True)
+    profile, chips = api.resolve_chip(chip, settings.overrides)
+    network = load_for(net, data)
+    if network.is_integer or not check(network, profile, chips=chips, remedies=False).unsupported:
+        return network
+    dataset = api.data(data, network, seed=settings.seed, steps=settings.steps, encoding=settings.encoding)
+    dataset.check(network.input_shape, int(np.prod(network.shape_of(network.output))))
+    task = AdaptTask(
+        network=network, profile=profile, chips=chips, dataset=dataset, settings=AdaptSettings(seed=settings.seed),
+        progress=cache.progress,
+    )  # fmt: skip
+
+    def run() -> StageOutput:
+        write_snn(network, cache.folder / TRAINED)
+        facts = describe_adapted(adapt_network(task), task, cache.folder, quantises=False)
+        return StageOutput(files=(ADAPTED, TRAINED), value=facts)
+
+    inputs = {
+        "network": hash_network(network),
+        "chip": hash_profile(profile),
+        "data": hash_dataset(dataset),
+        "seed": settings.seed,
+    }
+    facts = cache.run("adapt", inputs, run).value
+    if facts["missing"]:
+        raise ChipError(
+            f"chip '{profile.name}' lacks what this network needs, and nothing replaces it: {'; '.join(facts['missing'])}"
+        )
+    if not facts["replaced"]:
+        return network
+    write_json(cache.folder / FACTS, facts)
+    return api.load(cache.folder / ADAPTED)
+
+
+def read_adaptation(folder: Path) -> dict[str, Any] | None:
+    """Return what was replaced in the deployment of a folder, None where nothing was."""
+    path = folder / FACTS
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def note_adaptation(facts: Mapping[str, Any]) -> str:
+    """Return a sentence on what was replaced."""
+    kinds = [row["kind"] for row in facts["replaced"]]
+    exact, accuracy = len(kinds) - kinds.count("learnt"), facts["accuracy"]
+    return (
+        f"adapted to {facts['chip']}: {plural(len(kinds), 'part')} replaced, {exact} of them without learning; accuracy of the "
+        f"trained network {accuracy['trained']:.2%}, of the adapted one {accuracy['adapted']:.2%}; {FACTS} lists the steps"
+    )

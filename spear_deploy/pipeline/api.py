@@ -136,6 +136,7 @@ def check(
         DataError: no chip is named.
         TypeError: there is no such option.
     """
+    from spear_deploy.adaptation.reach import find_reach, name_replacements
     from spear_deploy.budget.budget_file import BudgetFile, UserLimits, read_budget
     from spear_deploy.budget.check import check as check_graph
     from spear_deploy.quantize import fold_batchnorm
@@ -151,19 +152,28 @@ def check(
         with suppress(UnsupportedError):  # weights that do not fold have a row of their own
             graph = fold_batchnorm(graph)  # a chip holds their product
     target, board_chips = resolve_chip(chip, {**stated.overrides, **(overrides or {})})
-    return check_graph(
+    report = check_graph(
         graph,
         target,
         chips=chips or stated.chips or board_chips,
         activity=_read_activity(stated.activity if activity is None else activity, graph),
         limits=stated.limits.override(UserLimits(**limits)),
     )
+    if not report.unsupported or graph.is_integer:
+        return report
+    return name_replacements(report, find_reach(graph, target, chips=chips or stated.chips or board_chips), net=_name(net))
+
+
+def _name(net: Net) -> str:
+    """Return a network as in a command."""
+    return shlex.quote(os.fspath(net)) if isinstance(net, (str, os.PathLike)) else "NET"
 
 
 def suggest_command(net: str, chip: str, report: BudgetReport) -> str:
     """Return the command to try next, after a network that does not fit.
 
-    `prune` where the chip is full, `rank` where the chip lacks a part of the network or has no integer format here.
+    `prune` where the chip is full, `adapt` where what it lacks can be replaced, `rank` where it cannot or where there is no
+    integer format here.
 
     Args:
         net: the network and its options as on the command line.
@@ -172,6 +182,10 @@ def suggest_command(net: str, chip: str, report: BudgetReport) -> str:
     """
     from spear_deploy.quantize import FORMATS
 
+    adaptation = next((note for note in report.notes if note.startswith("adapt: ") and "` replaces what " in note), None)
+    if adaptation is not None:
+        learns = " --data DATA" if "--data DATA" in adaptation else ""
+        return f"spear-deploy adapt {net} --chip {shlex.quote(chip)}{learns} --out adapted (replace what the chip lacks)"
     if report.unsupported or profile(chip).meta.family not in FORMATS:
         return f"spear-deploy rank {net} (which chip takes it)"
     return f"spear-deploy prune {net} --chip {shlex.quote(chip)} --data DATA --out pruned (make it smaller, until it fits)"
@@ -234,13 +248,15 @@ def rank(
     Raises:
         TypeError: there is no such option.
     """
+    from spear_deploy.adaptation.reach import add_reach
     from spear_deploy.budget.chip_ranking import rank as rank_graph
     from spear_deploy.hardware.profile import list_profiles
 
     check_options(options, NETWORK_OPTIONS, "rank")
     graph = load(net, **options)
     targets = [resolve_chip(chip, overrides) for chip in (list_profiles() if chips is None else chips)]
-    return rank_graph(graph, targets, activity=_read_activity(activity, graph), sort=sort, workers=workers)
+    ranking = rank_graph(graph, targets, activity=_read_activity(activity, graph), sort=sort, workers=workers)
+    return add_reach(ranking, graph, targets)
 
 
 def _read_activity(activity: SpikeCounts | float | str | os.PathLike[str] | None, graph: SNNGraph) -> SpikeCounts | float | None:

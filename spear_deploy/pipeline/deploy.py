@@ -16,6 +16,8 @@ from spear_deploy.errors import BudgetError, SpearError
 from spear_deploy.hardware.profile import hash_profile
 from spear_deploy.interchange.snn_file import hash_network
 from spear_deploy.pipeline import api, stages
+from spear_deploy.pipeline.adapt import ADAPTED, TRAINED, adapt_for_deployment, note_adaptation, read_adaptation
+from spear_deploy.pipeline.adapt import FACTS as ADAPTATION
 from spear_deploy.pipeline.deployment import Deployment, DeploySettings
 from spear_deploy.pipeline.inputs import load_named, merge_options
 from spear_deploy.pipeline.preflight import LAVA_FAMILY, check_inputs, check_proofs, require_deployment
@@ -89,6 +91,7 @@ def run_stages(
     """Run all stages of a deployment through the cache; arguments are those of `deploy`."""
     with cache.explain_errors():
         require_deployment(api.profile(chip, settings.overrides))
+        net = adapt_for_deployment(cache, net, chip, data, settings)
         inputs = check_inputs(
             net, chip, data, seed=settings.seed, overrides=settings.overrides, steps=settings.steps, encoding=settings.encoding
         )  # fmt: skip
@@ -167,7 +170,8 @@ def summarize(cache: StageCache, task: Task, done: Mapping[str, Any], budget: fl
     evaluated, quantised, lava, exported = (done[name] for name in ("evaluate", "quantise", "lava", "export"))
     dense, pruned, fixed = evaluated["layers"], quantised["pruned"], quantised["quantised"]
     profile = task.inputs.profile
-    notes = [*done["prune"]["notes"], *exported["notes"]]
+    adaptation = read_adaptation(task.folder)
+    notes = [*([note_adaptation(adaptation)] if adaptation else []), *done["prune"]["notes"], *exported["notes"]]
     failures = [*list_lava_failures(lava), *exported["failures"]]
     if profile.meta.family != LAVA_FAMILY:
         notes.append(f"Lava's models hold Loihi's integers; those of {profile.name} ran on our simulator alone")
@@ -177,6 +181,7 @@ def summarize(cache: StageCache, task: Task, done: Mapping[str, Any], budget: fl
         "dense": stages.DENSE, "pruned": stages.PRUNED, "search": stages.SEARCH, "quantised": stages.QUANTISED,
         "activity": stages.ACTIVITY, "recording": stages.LAVA, "raster": stages.RASTER, "check": CHECK, **exported["files"],
         "layers": LAYERS, "cores": CORES, "provenance": PROVENANCE, "deployment": DEPLOYMENT, "report": REPORT,
+        **({"trained": TRAINED, "adapted": ADAPTED, "adaptation": ADAPTATION} if adaptation else {}),
     }  # fmt: skip
     return Deployment(
         chip=profile.name,

@@ -31,6 +31,8 @@ from spear_deploy.data.dataset import hash_dataset
 from spear_deploy.errors import DataError, FileError, SpearError
 from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.pipeline import api, stages
+from spear_deploy.pipeline.adapt import ADAPTED, TRAINED, read_adaptation
+from spear_deploy.pipeline.adapt import FACTS as ADAPTATION
 from spear_deploy.pipeline.deploy import (
     DEPLOYMENT,
     PROVENANCE,
@@ -49,6 +51,7 @@ from spear_deploy.report.folder import read_folder
 from spear_deploy.report.page import render_deployment
 from spear_deploy.simulator import spike_comparison
 from spear_deploy.simulator.run import decide
+from spear_deploy.training.evaluation import evaluate
 from spear_deploy.util.digests import hash_code, hash_file
 from spear_deploy.util.files import read_arrays
 from spear_deploy.util.progress import Progress
@@ -249,7 +252,8 @@ def derive(
     )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="spear-verify-") as name:
         place = Path(name)
-        for file in (stages.DENSE, stages.PRUNED):
+        adaptation = (TRAINED, ADAPTED, ADAPTATION) if read_adaptation(folder) else ()
+        for file in (stages.DENSE, stages.PRUNED, *adaptation):
             shutil.copyfile(folder / file, place / file)
         task = Task(
             folder=place, inputs=inputs, digest=hash_dataset(inputs.dataset), settings=settings, progress=progress
@@ -275,6 +279,8 @@ def derive(
             stages.LAVA: done["lava"],
             **{path: json.loads((place / path).read_text()) for path in exported if _is_json(path)},
         }
+        if adaptation:
+            files[ADAPTATION] = _derive_adaptation(place, task)
         networks = (stages.DENSE, stages.PRUNED, stages.QUANTISED, *exported)
         digests = {path: hash_file(place / path) for path in networks if not _is_json(path)}
         facts = collect_provenance(
@@ -300,6 +306,17 @@ def _read_pruning(folder: Path, task: Task) -> dict[str, Any]:
     search = json.loads((folder / stages.SEARCH).read_text(encoding="utf-8"))
     dense, pruned = task.network(stages.DENSE), task.network(stages.PRUNED)
     return {"widths": measure_widths(dense, pruned), "notes": search.get("notes", [])}
+
+
+def _derive_adaptation(place: Path, task: Task) -> dict[str, Any]:
+    """Return what was replaced, with the accuracies of the trained network and of the one that was deployed."""
+    facts = read_adaptation(place)
+    assert facts is not None
+    accuracy = {
+        name: evaluate(api.load(place / file), task.test).accuracy
+        for name, file in (("trained", TRAINED), ("adapted", stages.DENSE))
+    }
+    return {**facts, "accuracy": {**facts["accuracy"], **accuracy}}
 
 
 def measure_widths(dense: SNNGraph, pruned: SNNGraph) -> dict[str, list[int]]:

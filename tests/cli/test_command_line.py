@@ -143,7 +143,8 @@ def test_the_next_command_is_printed_on_stderr_only(tmp_path, monkeypatch):
         == f"next: spear-deploy prune digits --chip {SMALL} --data DATA --out pruned (make it smaller, until it fits)\n"
     )
     raised = run("check", "digits", "--chip", "brainscales2", "--set", "neuron.models=null", code=3)
-    assert raised.stderr == "next: spear-deploy rank digits (which chip takes it)\n"  # it has no integers to prune for
+    adapt = "next: spear-deploy adapt digits --chip brainscales2 --data DATA --out adapted (replace what the chip lacks)\n"
+    assert raised.stderr == adapt
     foreign = run("check", "digits", "--chip", "xylo_imu", code=3)
     assert foreign.stderr == "next: spear-deploy rank digits (which chip takes it)\n"
     assert run("check", "digits", "--chip", "loihi2").stderr == ""

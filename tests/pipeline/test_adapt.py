@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 import spear_deploy as sd
-from spear_deploy.errors import UnsupportedError
+from spear_deploy.errors import ChipError, UnsupportedError
 from spear_deploy.hardware.profile import load_profile
 from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, CubaLI, CubaLIF, Dense, Layer
 from spear_deploy.network.graph import chain
 from spear_deploy.simulator import simulate
 from spear_deploy.training import train
-from tests.support.deployments import dense, task
+from tests.support.deployments import OPTIONS, dense, task
 
 FAST = {"epochs": 3, "seed": 0}
 
@@ -118,3 +118,35 @@ def test_an_integer_network_is_refused(speck, tmp_path):
 def test_an_unknown_option_is_refused(tmp_path):
     with pytest.raises(TypeError, match="adapt: there is no option 'epoch'; expected .*; did you mean 'epochs'"):
         sd.adapt(dense(), load_profile("speck2f"), task(), out=tmp_path, epoch=3)
+
+
+def test_deploy_adapts_first_and_verify_derives_the_accuracies_again(trained, tmp_path):
+    out = tmp_path / "deployed"
+    result = sd.deploy(trained, "speck2f", task(), out=out, **OPTIONS)
+    assert result.notes[0].startswith("adapted to speck2f: 2 parts replaced, 0 of them without learning; accuracy of the trained")
+    facts = json.loads((out / "adapt.json").read_text())
+    assert [row["layer"] for row in facts["replaced"]] == ["fc", "out"]
+    assert {type(layer.neuron) for layer in sd.load(out / "dense.snn").layers} == {IF}
+    assert sd.load(out / "trained.snn") == trained
+    assert not [row for row in sd.verify(out, data=task()).failures if row["file"] == "adapt.json"]
+    facts["accuracy"]["trained"] = 0.5
+    (out / "adapt.json").write_text(json.dumps(facts))
+    failures = sd.verify(out, data=task()).failures
+    assert any(row["file"] == "adapt.json" and row["where"] == "accuracy.trained" for row in failures)
+
+
+def test_deploy_names_what_nothing_replaces(trained, tmp_path):
+    with pytest.raises(ChipError, match=r"chip 'speck2f' lacks what this network needs, and nothing replaces it: layer 'fc': .*"):
+        sd.deploy(trained, "speck2f", task(), out=tmp_path, overrides={"neuron.models": "[SigmaDelta]"})
+
+
+def test_check_names_the_replacement_and_rank_says_what_is_within_reach(trained):
+    report = sd.check(trained, "speck2f")
+    remedies = {row.where: row.remedy for row in report.rows if row.resource == "neuron_model" and row.status == "over"}
+    assert remedies["fc"].endswith("`adapt` puts in its place: IF that resets by subtraction (learnt)")
+    assert any(
+        note.startswith("adapt: `spear-deploy adapt NET --chip speck2f --data DATA --out adapted`") for note in report.notes
+    )
+    ranked = {entry.profile: entry for entry in sd.rank(trained, ["speck2f", "loihi2"])}
+    assert ranked["speck2f"].reach == "within reach: adapt (2 to learn)" and ranked["loihi2"].reach == ""
+    assert ranked["speck2f"].to_json()["adaptation"]["within_reach"] is True

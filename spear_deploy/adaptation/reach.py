@@ -1,0 +1,145 @@
+"""Chips within reach of an adaptation: what would stand in for what they lack, and what it costs.
+
+A check finds what a chip lacks. Where replacements exist its rows name them, with kind and cost, so that the remedy is a command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from spear_deploy.adaptation.plan import Plan, make_plans
+from spear_deploy.adaptation.replacement import Replacement
+from spear_deploy.budget.chip_ranking import Ranked
+from spear_deploy.budget.core_rows import THING, BudgetRow
+from spear_deploy.budget.report import BudgetReport
+from spear_deploy.hardware.schema import HardwareProfile
+from spear_deploy.network.graph import SNNGraph
+from spear_deploy.util.number_format import plural
+
+TOPICS: dict[str, tuple[str, ...]] = {
+    "neuron_model": ("neuron", "readout"),
+    "reset": ("reset", "neuron"),
+    "time_constant": ("time_constant",),
+    "weight_sign": ("sign",),
+    "layer_kind": ("map", "kernel", "pool"),
+}
+"""By resource of a check, what a replacement is about."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reach:
+    """An adaptation that a network could undergo for a chip.
+
+    Attributes:
+        plan: the best one.
+        neurons: that it adds in all; below 0 where it removes some.
+    """
+
+    plan: Plan
+    neurons: int
+
+    @property
+    def within(self) -> bool:
+        """Whether nothing is left that the chip lacks; limits of size may still be exceeded."""
+        return not self.plan.lacking
+
+    @property
+    def fits(self) -> bool:
+        """Whether the adapted network keeps all limits too, as far as they are published."""
+        return self.plan.report.verdict != "does_not_fit"
+
+    def describe(self) -> str:
+        """Return in words how many parts are replaced, and how."""
+        kinds = [row["kind"] for step in self.plan.steps for row in step.to_rows()]
+        parts = [f"{kinds.count(kind)} {words}" for kind, words in KIND_WORDS.items() if kind in kinds]
+        after = "" if self.fits else ", then pruning"
+        return f"within reach: adapt ({', '.join(parts)}){after}" if self.within else ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        report = self.plan.report
+        return {
+            "within_reach": self.within,
+            "replaced": [row for step in self.plan.steps for row in step.to_rows()],
+            "missing": self.plan.lacking,
+            "neurons": self.neurons,
+            "verdict": report.verdict,
+            "cores_used": report.cores_used,
+            "cores_limit": report.cores_limit,
+        }
+
+
+KIND_WORDS = {"exact": "exact", "bounded": "bounded", "learnt": "to learn"}
+
+
+def find_reach(graph: SNNGraph, profile: HardwareProfile, *, chips: int = 1) -> Reach | None:
+    """Return the best adaptation of a network to a chip; None where nothing is to replace, or the network holds integers."""
+    if graph.is_integer:
+        return None
+    plan = make_plans(graph, profile, chips=chips)[0]
+    if not plan.steps:
+        return None
+    return Reach(plan=plan, neurons=plan.graph.neurons - graph.neurons)
+
+
+def add_reach(ranking: Sequence[Ranked], graph: SNNGraph, targets: Iterable[tuple[HardwareProfile, int]]) -> list[Ranked]:
+    """Return a ranking in which each chip that does not fit says what an adaptation would replace.
+
+    Among these, chips that would fit then come first, then those that would lack nothing.
+
+    Args:
+        ranking: of `budget.chip_ranking.rank`.
+        graph: the network.
+        targets: the profiles of the ranking, and how many chips of each.
+    """
+    chips = {profile.name: (profile, count) for profile, count in targets}
+    placed: list[tuple[int, Ranked]] = []
+    for entry in ranking:
+        reach = None
+        if entry.verdict == "does_not_fit":
+            profile, count = chips[entry.profile]
+            reach = find_reach(graph, profile, chips=count)
+        if reach is None:
+            place = 0 if entry.verdict != "does_not_fit" else 3
+        else:
+            entry = replace(entry, reach=reach.describe(), adaptation=reach.to_json())
+            place = 3 if not reach.within else 1 if reach.fits else 2
+        placed.append((place, entry))
+    return [entry for _, entry in sorted(placed, key=lambda pair: pair[0])]
+
+
+def name_replacements(report: BudgetReport, reach: Reach | None, *, net: str = "NET") -> BudgetReport:
+    """Return a report whose remedies name what stands in for each part that the chip lacks, and the command that does it.
+
+    Args:
+        report: of `check`.
+        reach: of the same network and chip.
+        net: the network as in the command.
+    """
+    if reach is None or not report.unsupported:
+        return report
+    offers = [step.replacement for step in reach.plan.steps]
+    rows = tuple(_name_replacement(row, offers) if row.unit == THING and row.status == "over" else row for row in report.rows)
+    after = reach.plan.report
+    limit = "" if after.cores_limit is None else f" of {after.cores_limit}"
+    cost = f"{after.cores_used}{limit} cores, {plural(abs(reach.neurons), 'neuron')} {'fewer' if reach.neurons < 0 else 'more'}"
+    learns = " --data DATA" if reach.plan.learnt else ""
+    command = f"spear-deploy adapt {net} --chip {report.profile}{learns} --out adapted"
+    if reach.within:
+        end = "" if reach.fits else "; then it has to become smaller, which the same command tries"
+        note = f"adapt: `{command}` replaces what {report.profile} lacks; that takes {cost}{end}"
+    else:
+        note = f"adapt: `{command}` replaces a part of what {report.profile} lacks; left: {'; '.join(reach.plan.lacking[:2])}"
+    return replace(report, rows=rows, notes=(*report.notes, note))
+
+
+def _name_replacement(row: BudgetRow, offers: list[Replacement]) -> BudgetRow:
+    """Return a row of something that the chip lacks with the replacement among its remedies."""
+    topics = TOPICS.get(row.resource, ())
+    named = [offer for offer in offers if offer.topic in topics and row.where in offer.layers]
+    if not named:
+        return row
+    words = "; ".join(f"{offer.by} ({offer.kind})" for offer in named)
+    return replace(row, remedy=f"{row.remedy}; `adapt` puts in its place: {words}" if row.remedy else words)

@@ -1,0 +1,134 @@
+"""Plans for whole chips: what is replaced, what is left, which alternative comes first."""
+
+import numpy as np
+import pytest
+
+from spear_deploy.adaptation.neurons import change_reset, convert_neuron, longest_tau_steps, round_tau, shortest_current_steps
+from spear_deploy.adaptation.plan import follow, make_plans
+from spear_deploy.adaptation.reach import find_reach
+from spear_deploy.errors import UnsupportedError
+from spear_deploy.hardware.profile import load_profile, override_facts
+from spear_deploy.network import IF, LI, LIF, CubaLI, CubaLIF, Dense, Layer, SpeckIF
+from spear_deploy.network.graph import chain
+from spear_deploy.pipeline.shipped import shipped_network
+
+DIGITS = shipped_network("digits")
+
+
+def rows(plan):
+    return [(row["layer"], row["what"], row["kind"]) for step in plan.steps for row in step.to_rows()]
+
+
+def test_nothing_is_replaced_on_a_chip_that_has_all():
+    (plan,) = make_plans(DIGITS, load_profile("loihi2"))
+    assert plan.steps == () and plan.graph == DIGITS and plan.lacking == []
+
+
+def test_digits_on_speck():
+    (plan,) = make_plans(DIGITS, load_profile("speck2f"))
+    assert rows(plan) == [("conv1", "LIF", "learnt"), ("conv2", "LIF", "learnt"), ("readout", "LI", "learnt")]
+    assert {type(layer.neuron) for layer in plan.graph.layers if layer.neuron} == {IF}
+    assert {layer.neuron.reset for layer in plan.graph.layers if layer.neuron} == {"subtract"}
+    assert plan.report.verdict == "fits"
+
+
+def test_a_pool_that_akida_lacks_has_alternatives_and_each_leaves_nothing_lacking():
+    plans = make_plans(DIGITS, load_profile("akd1000"))
+    assert {plan.options.get("pool") for plan in plans} >= {"stride before", "stride behind"}
+    assert all(plan.lacking == [] and not any(type(p.synapse).__name__ == "AvgPool" for p in plan.graph.layers) for plan in plans)
+
+
+def test_on_a_chip_that_is_too_small_strides_stand_in_for_pools_that_it_has():
+    small = override_facts(load_profile("generic45nm"), {"connectivity.fan_out": 256})
+    assert any(row.status == "over" for row in make_plans(DIGITS, small, learns=False)[0].report.rows)
+    best = make_plans(DIGITS, small)[0]
+    assert best.report.verdict != "does_not_fit" and [step.replacement.topic for step in best.steps] == ["pool", "pool"]
+    assert best.graph.neurons < DIGITS.neurons
+
+
+def test_without_learning_only_exact_replacements_are_made():
+    plan = make_plans(DIGITS, load_profile("brainscales2"), learns=False)[0]
+    assert {step.replacement.kind for step in plan.steps} == {"exact"}
+    assert {type(layer.neuron) for layer in plan.graph.layers} == {CubaLIF, CubaLI}
+
+
+def test_what_comes_after_learning_is_deferred():
+    deferred, _ = follow(DIGITS, load_profile("brainscales2"), {}, defers=True)
+    assert all(step.replacement.topic != "map" for step in deferred.steps)
+    final, _ = follow(deferred.graph, load_profile("brainscales2"), {})
+    assert [step.replacement.topic for step in final.steps] == ["map"]
+
+
+def test_too_many_inputs_are_nothing_that_a_replacement_changes():
+    reach = find_reach(DIGITS, load_profile("xylo_audio3"))
+    assert reach is not None and not reach.within and reach.describe() == ""
+    assert "input: 64 channels; xylo_audio3 has 16, so that the input has to be smaller" in reach.to_json()["missing"]
+
+
+def test_reach_counts_kinds_and_cost():
+    reach = find_reach(DIGITS, load_profile("speck2f"))
+    assert reach is not None and reach.describe() == "within reach: adapt (3 to learn)" and reach.neurons == 0
+    assert reach.to_json()["cores_used"] == 3
+    assert find_reach(DIGITS, load_profile("loihi2")) is None
+
+
+def test_an_integer_network_has_no_plan():
+    layer = Layer(name="fc", synapse=Dense(weight=np.ones((2, 3), np.int64)), neuron=SpeckIF(v_threshold=3))
+    with pytest.raises(UnsupportedError, match="an integer network is of one chip already; give the floating-point network"):
+        make_plans(chain([layer], input_shape=(3,)), load_profile("speck2f"))
+
+
+def test_a_matrix_beyond_all_cores_is_not_written_out(monkeypatch):
+    monkeypatch.setattr("spear_deploy.adaptation.unroll.MAX_WEIGHTS", 1000)
+    plan = make_plans(DIGITS, load_profile("brainscales2"), learns=False)[0]
+    assert any("Conv2d" in sentence for sentence in plan.lacking)
+
+
+# ------------------------------------------------------------------------------------------------------------ neurons
+
+
+def test_an_integrator_as_a_leaky_neuron_of_the_longest_time_constant_is_bounded():
+    chip = override_facts(load_profile("generic45nm"), {"neuron.models": "[LIF, LI]", "neuron.tau_max_steps": 1024})
+    graph = chain([Layer(name="fc", synapse=Dense(weight=np.ones((2, 3))), neuron=IF(r=0.5))], input_shape=(3,))
+    (plan,) = make_plans(graph, chip)
+    row = plan.steps[0].to_rows()[0]
+    assert (row["kind"], row["bound"]) == ("bounded", "v loses at most 1/1024 of itself a step")
+    neuron = plan.graph["fc"].neuron
+    assert isinstance(neuron, LIF) and float(neuron.tau_s) == 1.024 and float(neuron.r) == 512  # adds 0.5 an input
+
+
+def test_an_input_adds_as_much_to_an_integrator_as_to_the_leaky_neuron_before():
+    speck = load_profile("speck2f")
+    lif = convert_neuron(LIF(tau_s=0.004, r=2.0), model=IF, dt_s=1e-3, profile=speck)
+    assert float(lif.r) == 0.5 and lif.reset == "subtract"
+    cuba = convert_neuron(CubaLIF(tau_mem_s=0.004, tau_syn_s=0.002, w_in=3.0), model=IF, dt_s=1e-3, profile=speck)
+    assert float(cuba.r) == 0.75
+
+
+def test_time_constants_become_powers_of_two_above_one_step():
+    xylo = load_profile("xylo_audio3")
+    steps = round_tau(np.array([0.0005, 0.001, 0.0029, 0.006, 1e9]), 1e-3, xylo) / 1e-3
+    np.testing.assert_allclose(steps, [2, 2, 4, 8, 32768])
+    assert shortest_current_steps(xylo) == 2 and longest_tau_steps(xylo) == 32768
+    assert round_tau(np.array(0.0123), 1e-3, load_profile("loihi2")) == 0.0123
+
+
+def test_resets_exchange_and_keep_where_potentials_are_measured_from():
+    neuron = LIF(tau_s=0.01, v_threshold=2.0, v_reset=0.5, v_leak=1.0)
+    subtracting = change_reset(neuron, "subtract")
+    assert (float(subtracting.v_threshold), float(subtracting.v_leak), float(subtracting.v_reset)) == (1.5, 0.5, 0.0)
+    late = LIF(tau_s=0.01, reset="subtract", reset_delay=1)
+    assert change_reset(late, "subtract").reset_delay == 0
+    assert change_reset(late, "value").reset == "value"
+
+
+def test_resets_that_the_chip_lacks_are_replaced_late_ones_too():
+    chip = override_facts(load_profile("generic45nm"), {"neuron.resets": "[subtract]", "neuron.late_reset": False})
+    layers = [
+        Layer(name="a", synapse=Dense(weight=np.ones((3, 3))), neuron=LIF(tau_s=0.002)),
+        Layer(name="b", synapse=Dense(weight=np.ones((3, 3))), neuron=LIF(tau_s=0.002, reset="subtract", reset_delay=1)),
+        Layer(name="c", synapse=Dense(weight=np.ones((3, 3))), neuron=LI(tau_s=0.002)),
+    ]
+    (plan,) = make_plans(chain(layers, input_shape=(3,)), chip)
+    assert rows(plan) == [("a", "reset by value", "learnt"), ("b", "a reset one step late", "learnt")]
+    assert [getattr(layer.neuron, "reset", "") for layer in plan.graph.layers] == ["subtract", "subtract", ""]

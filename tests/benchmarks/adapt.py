@@ -1,0 +1,140 @@
+"""Adaptation benchmark: a trained network on every chip, from trained to the chip's integers.
+
+    python -m tests.benchmarks.adapt --out results/adapt
+    python -m tests.benchmarks.adapt --out results/adapt --chips speck2f truenorth
+    python -m tests.benchmarks.adapt --out results/adapt --docs docs/benchmarks
+
+One JSON file a chip, `NETWORK-CHIP.json`; existing files are skipped, so the command may be stopped and started again. With
+`--docs` the page has all runs of the folder. Layers become narrower where the chip is too small, in the same run. All choices are
+made on validation; the test split is measured once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from spear_deploy.errors import SpearError
+from spear_deploy.hardware.profile import list_profiles
+from spear_deploy.pipeline.adapt import adapt
+from spear_deploy.util.files import write_json
+from spear_deploy.util.number_format import with_prefix
+
+NETWORKS = {"digits": "digits"}
+"""By network, its data."""
+FEW_BITS = ("truenorth", "akd1000", "akd1500", "odin")
+"""Chips with four weights a neuron or weights of four bits and fewer, where two points may be lost instead of one."""
+
+LIMITS = """**What this does not show.** One small network and one seed; with 360 test samples a sample is 0.3 points. *Integers*
+are those of the chip's published arithmetic as this package computes them, no chip was attached; where a family's are not built
+here the column is empty. Energy is an interval where the maker's numbers give one."""
+
+
+def run(network: str, chip: str, seed: int) -> dict[str, Any]:
+    """Adapt a network to a chip, and return the results as plain data; an error is a result too."""
+    begin, processor = time.perf_counter(), time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            facts = adapt(network, chip, NETWORKS[network], out=folder, seed=seed)
+        except SpearError as error:
+            facts = {"chip": chip, "error": str(error)}
+    times = {"wall_s": time.perf_counter() - begin, "processor_s": time.process_time() - processor}
+    return {**facts, "network": network, "seed": seed, **times}
+
+
+def write_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the Markdown table of all runs."""
+    lines = [
+        "| network | chip | replaced: exact, learnt | widths | trained | adapted | integers | cores | energy | verdict |",
+        "|---|---|---|---|--:|--:|--:|--:|---|---|",
+    ]
+    for row in sorted(rows, key=_key):
+        if "error" in row:
+            lines.append(f"| {row['network']} | {row['chip']} | | | | | | | | {row['error']} |")
+            continue
+        kinds = [entry["kind"] for entry in row["replaced"]]
+        widths = ", ".join(f"{before}→{after}" for before, after in row["widths"].values()) or "as trained"
+        accuracy = [_percent(row["accuracy"][name]) for name in ("trained", "adapted", "integers")]
+        limit = "–" if row["cores_limit"] is None else row["cores_limit"]
+        verdict = "; ".join(row["missing"]) or row["verdict"].replace("_", " ")
+        lines.append(
+            f"| {row['network']} | {row['chip']} | {len(kinds) - kinds.count('learnt')}, {kinds.count('learnt')} | {widths} | "
+            f"{' | '.join(accuracy)} | {row['cores_used']} of {limit} | {_energy(row['energy'])} | {verdict} |"
+        )
+    return "\n".join(lines)
+
+
+def summarize(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return a sentence on how many chips hold the network within the points that may be lost."""
+    good = [row["chip"] for row in rows if "error" not in row and not row["missing"] and _loss(row) <= _allowed(row)]
+    fitting = [row for row in rows if "error" not in row and not row["missing"] and row["verdict"] != "does_not_fit"]
+    proven = [row for row in fitting if row["accuracy"]["integers"] is not None]
+    return (
+        f"Of {len(rows)} chips {len(fitting)} hold the network, {len(proven)} of them in integers; on {len(good)} it loses at "
+        f"most a point (two on {', '.join(FEW_BITS)}): {', '.join(sorted(good))}."
+    )
+
+
+def _loss(row: Mapping[str, Any]) -> float:
+    last = row["accuracy"]["integers"]
+    return float(row["accuracy"]["trained"] - (row["accuracy"]["adapted"] if last is None else last))
+
+
+def _allowed(row: Mapping[str, Any]) -> float:
+    return 0.0201 if row["chip"] in FEW_BITS else 0.0101
+
+
+def _key(row: Mapping[str, Any]) -> tuple[str, bool, str]:
+    return row["network"], bool(row.get("missing") or "error" in row), row["chip"]
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def _energy(energy: Mapping[str, Any]) -> str:
+    if energy["total"] is not None:
+        return with_prefix(energy["total"], "J")
+    bounds = energy.get("interval_j") or {}
+    known = {name: [with_prefix(end, "J") for end in pair] for name, pair in bounds.items() if pair}
+    parts = [f"{' to '.join(ends)} {name}" for name, ends in known.items()]
+    return ", ".join(parts) or "not published"
+
+
+def write_page(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the page of the site."""
+    command = "python -m tests.benchmarks.adapt --out results/adapt --docs docs/benchmarks"
+    return f"# A network on every chip\n\nMade by `{command}`.\n\n{summarize(rows)}\n\n{write_table(rows)}\n\n{LIMITS}\n"
+
+
+def main() -> None:
+    """Run what is missing, print the table, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--chips", nargs="+", default=list_profiles())
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--docs", type=Path)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    for network in options.networks:
+        for chip in options.chips:
+            path = options.out / f"{network}-{chip}.json"
+            if not path.exists():
+                facts = run(network, chip, options.seed)
+                write_json(path, facts)
+                print(write_table([facts]).splitlines()[-1], flush=True)
+    rows = [json.loads(path.read_text()) for path in sorted(options.out.glob("*-*.json"))]
+    print(summarize(rows), write_table(rows), sep="\n\n")
+    if options.docs is not None:
+        (options.docs / "adapt.md").write_text(write_page(rows), encoding="utf-8")
+        write_json(options.docs / "adapt.json", rows)
+
+
+if __name__ == "__main__":
+    main()
