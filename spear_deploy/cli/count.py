@@ -13,6 +13,7 @@ from spear_deploy.cli.options import (
     as_json,
     console,
     data_options,
+    device,
     display,
     emit,
     load_net,
@@ -39,6 +40,7 @@ from spear_deploy.cli.options import (
 @network_options
 @data_options
 @quiet
+@device
 @profile_times
 @as_json
 def count(
@@ -49,6 +51,7 @@ def count(
     chip: str | None,
     steps: int | None,
     encoding: str | None,
+    device: str | None,
     out: str | None,
     quiet: bool,
     as_json: bool,
@@ -68,9 +71,9 @@ def count(
     with display(as_json, quiet, SOON_S) as progress:
         if input_file is not None:
             x, kind = read_input(input_file, graph)
-            result = api.count(graph, x, kind=kind, rules=rules == "all", chip=chip, progress=progress)
+            result = api.count(graph, x, kind=kind, rules=rules == "all", chip=chip, device=device or "cpu", progress=progress)
         else:
             dataset = api.data(str(data), graph, steps=steps, encoding=encoding)
-            result = api.count(graph, dataset, rules=rules == "all", chip=chip, progress=progress)
+            result = api.count(graph, dataset, rules=rules == "all", chip=chip, device=device or "cpu", progress=progress)
     labels = label_layers(graph)
     emit(result.to_json(), graph=graph, as_json=as_json, out=out, show=lambda c: console().show_count(c, result, labels))

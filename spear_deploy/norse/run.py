@@ -22,6 +22,7 @@ def run_on_norse(
     kind: InputKind = "spikes",
     record: Iterable[Record] = (),
     forward: Callable[[Array], Array] | None = None,
+    device: str = "cpu",
 ) -> ChipRun:
     """Run a floating-point network as Norse cells.
 
@@ -31,6 +32,7 @@ def run_on_norse(
         kind: "spikes" or "current".
         record: "spikes", or nothing.
         forward: of the Norse model that the graph was read from, if any, (T, B, *input) -> (T, B, *output): it gives the output.
+        device: of torch, one that is there.
 
     Raises:
         DataError: the input does not match the network, or a state is to be recorded.
@@ -47,9 +49,9 @@ def run_on_norse(
     if states:
         raise DataError(f"record '{states[0]}': backend 'norse' keeps spikes alone; record spikes, or use 'fast'")
     with torch.no_grad():
-        output, spikes = to_norse(graph).eval()(torch.from_numpy(x.astype(np.float32)), record=True)
-    emitted = {name: value.numpy() > 0 for name, value in spikes.items()}
-    y = output.numpy() if forward is None else forward(x.astype(np.float32))
+        output, spikes = to_norse(graph).to(device).eval()(torch.from_numpy(x.astype(np.float32)), record=True)
+    emitted = {name: value.cpu().numpy() > 0 for name, value in spikes.items()}
+    y = output.cpu().numpy() if forward is None else forward(x.astype(np.float32))
     return ChipRun(
         output=y > 0 if graph[graph.output].spikes else y,
         spikes=emitted if "spikes" in record else {},

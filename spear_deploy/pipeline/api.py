@@ -273,6 +273,7 @@ def count(
     rules: bool = False,
     chip: Chip | None = None,
     batch: int = 64,
+    device: str = "cpu",
     progress: Progress | None = None,
     **options: Any,
 ) -> Count:
@@ -285,6 +286,8 @@ def count(
         rules: also count by the rules of other tools.
         chip: profile by name, file, or chip:board; also count the operations that it works on.
         batch: samples at a time.
+        device: "cpu" runs our simulator; another one, of torch (`training.device`), runs the network as Norse's cells in float32,
+            where a sum that rounds otherwise can move a spike.
         progress: is called after each batch.
         options: of `load`; and `steps` and `encoding` of data that are named (`load_data`).
 
@@ -302,10 +305,14 @@ def count(
         x = data(x, graph, **coding)
     else:
         refuse_coding("an array (T, B, *input)", coding)
+    if device != "cpu":
+        from spear_deploy.training.device import choose_device
+
+        device = choose_device(device)
     counts: SpikeCounts | None = None
     samples = len(x.train) + len(x.val) + len(x.test) if isinstance(x, Dataset) else np.shape(x)[1]
     for part, part_kind in _batches(graph, x, kind, batch):
-        batch_counts = simulator.simulate(graph, part, kind=part_kind).counts
+        batch_counts = _count_spikes(graph, part, part_kind, device)
         counts = batch_counts if counts is None else counts + batch_counts
         if progress is not None:
             progress({"stage": "count", "done": counts.samples, "of": samples})
@@ -323,6 +330,15 @@ def count(
         chip_synops=None if chip is None else _count_on_chip(graph, counts, chip),
         labels=label_layers(graph),
     )
+
+
+def _count_spikes(graph: SNNGraph, x: Array, kind: InputKind, device: str) -> SpikeCounts:
+    """Return the spikes of a batch, on our simulator or on a device of torch."""
+    if device == "cpu":
+        return simulator.simulate(graph, x, kind=kind).counts
+    from spear_deploy.norse.run import run_on_norse
+
+    return run_on_norse(graph, x, kind=kind, device=device).counts
 
 
 def _count_on_chip(graph: SNNGraph, counts: SpikeCounts, chip: Chip) -> float | None:

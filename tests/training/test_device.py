@@ -15,6 +15,9 @@ import torch
 from spear_deploy.cli import main
 from spear_deploy.errors import DataError
 from spear_deploy.network import WEIGHTED
+from spear_deploy.norse.run import run_on_norse
+from spear_deploy.pipeline import api
+from spear_deploy.simulator import simulate
 from spear_deploy.training.device import choose_device, note_device
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import fit
@@ -81,3 +84,29 @@ def test_a_cuda_device_learns_as_the_processor_does():
     assert abs(evaluate(here.graph, data.test).accuracy - evaluate(there.graph, data.test).accuracy) < 0.1
     assert np.abs(weights_of(here.graph) - weights_of(there.graph)).max() < 0.5
     assert evaluate(fit(graph, data, replace(quick(12), device="cuda")).graph, data.test).accuracy > 0.5
+
+
+def count_inputs():
+    return (np.random.default_rng(0).random((6, 3, *toy_network(hidden=16).input_shape)) < 0.4), toy_network(hidden=16)
+
+
+def test_counting_on_a_device_that_is_not_there_is_a_sentence():
+    x, graph = count_inputs()
+    with pytest.raises(DataError, match="device 'cuda:99': torch .+ sees"):
+        api.count(graph, x, device="cuda:99")
+    result = CliRunner().invoke(main, ["count", "digits", "--data", "digits", "--device", "cuda:99"])
+    assert result.exit_code == 1 and "error: device 'cuda:99'" in result.output
+
+
+def test_torch_counts_what_the_simulator_counts():
+    x, graph = count_inputs()
+    ours, theirs = simulate(graph, x).counts, run_on_norse(graph, x, device="cpu").counts
+    assert ours.steps == theirs.steps and ours.samples == theirs.samples
+    assert all(np.abs(ours.sent[name] - theirs.sent[name]).sum() <= 1 for name in ours.sent)
+
+
+@pytest.mark.skipif(not HAS_CUDA, reason="this machine has no CUDA device")
+def test_a_cuda_device_counts_as_the_processor_does():
+    x, graph = count_inputs()
+    here, there = api.count(graph, x), api.count(graph, x, device="cuda")
+    assert there.synops_total == pytest.approx(here.synops_total, rel=0.02)
