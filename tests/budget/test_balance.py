@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from spear_deploy.placement.place import place, place_populations
 from spear_deploy.placement.splitting import cut_evenly
 from spear_deploy.placement.weight_bits import stored_bits
 from spear_deploy.simulator import SpikeCounts
+from tests.benchmarks.packings import cut_at_random, make_table
 from tests.support.chips import dense_net, random_net
 
 LOIHI1, LOIHI2 = load_profile("loihi1"), load_profile("loihi2")
@@ -87,3 +89,24 @@ def test_without_activity_or_free_cores_nothing_is_levelled() -> None:
     assert check(dense_net(40, 80, 10), LOIHI2).balanced is None
     net = dense_net(10, 120 * 1024, 3)
     assert place(net, LOIHI1).cores_used >= 120 and check(net, LOIHI1, activity=0.1).balanced is None
+
+
+def test_random_packings_of_the_table_have_the_cores_of_the_balanced_one() -> None:
+    levelled = check(dense_net(40, 300, 10), LOIHI2, activity=0.2, steps=4).balanced
+    assert levelled is not None
+    cuts = cut_at_random(levelled.placement, np.random.default_rng(0))
+    placement = levelled.placement
+    other = place_populations(placement.populations, {}, LOIHI2, chips=1, own_cuts=cuts)
+    assert other.cores_used == placement.cores_used
+    assert [part.box for part in other.slices] != [part.box for part in placement.slices]
+
+
+@pytest.mark.slow
+def test_the_table_of_packings_is_that_of_the_page() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "semantics.md").read_text(encoding="utf-8")
+    rows = make_table().splitlines()[2:]
+    assert len(rows) == 5
+    for row in rows:
+        assert row in page
+        vendor, balanced, best, middle = (float(cell.replace(",", "")) for cell in row.split("|")[3:7])
+        assert balanced < best <= middle and balanced < vendor
