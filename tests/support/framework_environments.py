@@ -62,6 +62,11 @@ def install(framework: str, folder: Path, *, also: tuple[str, ...] = ()) -> tupl
 
     `SPEAR_TEST_ENVIRONMENTS` names a folder in which environments stay, to be used again.
 
+    Args:
+        framework: its name.
+        folder: where it goes.
+        also: packages in front of it, such as another version of nir.
+
     Raises:
         NotInstalled: no network, or no build for this machine.
     """
@@ -78,7 +83,10 @@ def install(framework: str, folder: Path, *, also: tuple[str, ...] = ()) -> tupl
     elif (beside := (BESIDE | HARNESSES)[framework]) and not mark.exists():
         _install(uv, "pip", "install", "-q", "--python", python, "--target", packages, "--no-deps", *beside)
         mark.touch()
-    return python, {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "" if framework in alone else str(packages)}
+    if also:
+        _install(uv, "pip", "install", "-q", "--python", python, "--target", folder / "also", "--no-deps", *also)
+    path = os.pathsep.join([*([str(folder / "also")] if also else []), str(packages)])
+    return python, {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "" if framework in alone else path}
 
 
 def _install(*command: object) -> None:

@@ -1,6 +1,12 @@
-"""Networks of torch frameworks, sent back into their framework by a NIR file, and their spikes there."""
+"""Networks of torch frameworks, sent back into their framework by a NIR file, and their spikes there.
+
+python -m tests.support.homecoming FRAMEWORK FILE FACTS     runs a file beside another version of nir; FACTS is an .npz with x,
+                                                            the statements and the layer names, and gets the spikes
+"""
 
 import importlib
+import inspect
+import sys
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -46,7 +52,8 @@ def import_home(path, framework, statements, samples=SAMPLES):
     """Import a file by the framework's own importer, and run what the export says to run after it."""
     import nir
 
-    graph = nir.read(path, type_check=framework != "sinabs")
+    has_types = "type_check" in inspect.signature(nir.read).parameters  # not in nir 1.0.4
+    graph = nir.read(path, **({"type_check": framework != "sinabs"} if has_types else {}))
     if framework == "snntorch":
         net = importlib.import_module("snntorch.import_nir").import_from_nir(graph)
     elif framework == "spikingjelly":
@@ -175,3 +182,11 @@ def record_spikes(net, names, x, framework) -> dict[str, np.ndarray]:
     if framework == "rockpool":
         return {n: made[0].swapaxes(0, 1).numpy() for n, made in outputs.items()}
     return {n: torch.stack(made).numpy() for n, made in outputs.items()}
+
+
+if __name__ == "__main__":
+    framework, file, place = sys.argv[1:]
+    facts = np.load(place)
+    net = import_home(file, framework, facts["statements"].tolist(), samples=facts["x"].shape[1])
+    spikes = record_spikes(net, facts["names"].tolist(), facts["x"], framework)
+    np.savez(place, nir=np.array(importlib.import_module("nir").__version__), **{f"layer {n}": v for n, v in spikes.items()})

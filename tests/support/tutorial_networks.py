@@ -36,7 +36,7 @@ from spear_deploy.simulator import simulate
 from tests.support.homecoming import import_home, record_spikes
 
 IMAGES, BATCHES, BATCH = 100, 150, 32
-PRUNE = {"synops": "60%", "levers": "channels", "episodes": 2, "epochs": 2}
+PRUNE = {"synops": "60%", "episodes": 2, "epochs": 2}
 TIE = 1e-5
 """Distance of v from its threshold, relative to it, at which float32 sums of another order decide."""
 
@@ -58,10 +58,11 @@ class Tutorial:
     Attributes:
         framework, title, steps, rate: its framework and name, steps of a sample, and of learning.
         fixed: end of the names of parameters that do not learn.
+        levers: of pruning; without a hidden layer there are no channels.
     """
 
     framework = title = ""
-    steps, rate, fixed = 10, 1e-3, ()
+    steps, rate, fixed, levers = 10, 1e-3, (), "channels"
 
     def encode(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return the input (T, B, *shape) for images: the image in every step."""
@@ -186,7 +187,7 @@ class SpikingJelly(Tutorial):
 
 
 class LifFc(SpikingJelly):
-    title, steps, rate, shape = "lif_fc_mnist, 784-10", 20, 1e-3, (1, 28, 28)
+    title, steps, rate, shape, levers = "lif_fc_mnist, 784-10", 20, 1e-3, (1, 28, 28), "weights"
 
     def make(self):
         from spikingjelly.activation_based import functional, layer, neuron, surrogate
@@ -265,8 +266,8 @@ class SinabsCnn(Tutorial):
 
 
 class RockpoolRecurrent(Tutorial):
-    framework, title, steps, rate, shape = "rockpool", "recurrent, rows of the image in time, 28-64-10", 28, 1e-2, (28,)
-    fixed = ("LIFTorch.bias",)  # of the membrane, which is refused
+    framework, title, steps, rate, shape = "rockpool", "recurrent, rows of the image in time, 28-64-10", 28, 3e-3, (28,)
+    fixed = ("LIFTorch.bias", "tau_mem", "tau_syn", "threshold")  # a bias of the membrane is refused
 
     def make(self):
         from rockpool.nn.combinators import Sequential
@@ -442,8 +443,9 @@ def prune(tutorial, graph, folder):
     splits = {}
     for name, start, end in (("train", 0, 500), ("val", 500, 600), ("test", 600, 700)):
         x = np.moveaxis(tutorial.encode(images[start:end], rng), 0, 1)
-        splits[name] = Split(x=x, y=y[start:end], kind="current")
-    sd.prune(graph, "loihi2", Dataset(name="mnist", classes=10, **splits), out=folder / "pruned", **PRUNE)
+        splits[name] = Split(x=x, y=y[start:end], kind="spikes" if set(np.unique(x)) <= {0, 1} else "current")
+    data = Dataset(name="mnist", classes=10, **splits)
+    sd.prune(graph, "loihi2", data, out=folder / "pruned", **{**PRUNE, "levers": tutorial.levers})
     return read_snn(folder / "pruned" / "pruned.snn")
 
 
