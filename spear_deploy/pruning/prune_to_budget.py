@@ -33,9 +33,10 @@ from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.pruning.tune.fine_tuning import FineTuning
 from spear_deploy.pruning.tune.measure import BudgetMonitor, BudgetUse, DeployedForm, list_budget_rows
 from spear_deploy.pruning.tune.rounded_learning import IntegerForm, RoundedLearning, learn_rounded
-from spear_deploy.pruning.tune.thin_weights import count_zero_weights
+from spear_deploy.pruning.tune.thin_weights import count_zero_weights, note_unused_weights
+from spear_deploy.simulator import SpikeCounts
 from spear_deploy.training.device import note_device
-from spear_deploy.training.evaluation import Evaluation
+from spear_deploy.training.evaluation import Evaluation, evaluate
 from spear_deploy.util.progress import Progress
 
 OVERSHOOT = 0.1
@@ -198,8 +199,9 @@ def prune_to_budget(
     if tuning.interrupted:
         notes.append(f"fine-tuning was interrupted after {len(tuning.history)} epochs; the best network so far was taken")
     notes += note_device(settings.search_settings.device)
+    counts = evaluate(pruned, dataset.val).counts if settings.levers is None and "synops" in monitor.limits else None
     notes += [*tuning.notes, *([] if rounded is None else [rounded.note])]
-    notes += [*_note_levers(search_result, pruned, chip), *_note_margin(monitor, use)]
+    notes += [*_note_levers(search_result, pruned, chip, counts), *_note_margin(monitor, use)]
     batches = {"search": search_result.batches, "fine_tune": tuning.batches, **({"bits": rounded.batches} if rounded else {})}
     end = time.perf_counter()
     return _summarize(
@@ -251,10 +253,10 @@ def preflight_warnings(graph: SNNGraph, evaluation: Evaluation, classes: int) ->
     return notes
 
 
-def _note_levers(result: SearchResult, graph: SNNGraph, chip: ChipCosts | None) -> list[str]:
-    """Return how many weights are zero where weights were removed, and whether the chip rewards that."""
+def _note_levers(result: SearchResult, graph: SNNGraph, chip: ChipCosts | None, counts: SpikeCounts | None) -> list[str]:
+    """Return how many weights are zero where weights were removed, and whether the chip rewards that, or what that would save."""
     if result.unthinned is None:
-        return []
+        return [] if chip is None or counts is None else note_unused_weights(graph, counts, chip.profile)
     zeros, weights = count_zero_weights(graph)
     return [f"{zeros} of {weights} weights are zero", *note_unrewarded(("weights",), chip.profile if chip else None)]
 

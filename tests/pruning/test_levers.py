@@ -33,7 +33,13 @@ from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.pruning.tune.fine_tuning import FineTuning
 from spear_deploy.pruning.tune.measure import BudgetMonitor, deploy_float
 from spear_deploy.pruning.tune.rounded_learning import TOLERANCE, IntegerForm, learn_rounded
-from spear_deploy.pruning.tune.thin_weights import count_arriving_spikes, count_zero_weights, thin_to_synops, zero_weight_share
+from spear_deploy.pruning.tune.thin_weights import (
+    count_arriving_spikes,
+    count_zero_weights,
+    note_unused_weights,
+    thin_to_synops,
+    zero_weight_share,
+)
 from spear_deploy.quantize import quantize
 from spear_deploy.quantize.rounding import read_rounding
 from spear_deploy.report.search_charts import describe_levers
@@ -247,7 +253,8 @@ def test_later_rounds_learn_on_with_the_zeros_held(task):
 
 def test_a_budget_below_every_recipe_names_the_lowest(task):
     graph, data = task
-    with pytest.raises(BudgetError, match="raise the budget to at least") as error:
+    least = r"one channel in every layer \d+, 0.5% of the weights \d+, both \d+$"
+    with pytest.raises(BudgetError, match="raise the budget to at least .*; SynOps that the levers leave .*: " + least) as error:
         prune_to_budget(graph, data, PruneSettings(synops=0.01, method="recipe", search=SHORT))
     assert error.value.min_value > 0.01
 
@@ -296,6 +303,15 @@ def test_levers_that_there_are_not_or_that_the_method_lacks_are_refused():
     assert PruneSettings(synops="50%", levers="channels").chosen_method == "evolution"
     with pytest.raises(BudgetError, match="method 'recipe': shares the budget between levers and plays no episodes"):
         get_searcher("recipe")
+
+
+def test_a_lever_that_the_chip_does_not_reward_is_stated_with_what_it_would_save(task):
+    graph, data = task
+    counts = evaluate(graph, data.val).counts
+    (note,) = note_unused_weights(graph, counts, load_profile("loihi2"))
+    saved = 1 - count_synops(zero_weight_share(graph, counts, 0.5), counts).total / count_synops(graph, counts).total
+    assert 0.2 < saved < 0.8 and f"half of them would be {saved:.0%} of the counted SynOps" in note and "'loihi2'" in note
+    assert note_unused_weights(graph, counts, load_profile("truenorth")) == []
 
 
 def test_prune_writes_what_each_lever_did(tmp_path):

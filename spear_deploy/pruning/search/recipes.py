@@ -32,8 +32,9 @@ from spear_deploy.pruning.search.search import Clock, SearchResult, make_evaluat
 from spear_deploy.pruning.search.settings import RECIPE
 from spear_deploy.pruning.search.successive_halving import keep_best
 from spear_deploy.pruning.settings import PruneSettings
-from spear_deploy.pruning.tune.thin_weights import fill_zero_weights, thin_to_synops
-from spear_deploy.training.evaluation import evaluate
+from spear_deploy.pruning.tune.thin_weights import MAX_SHARE, fill_zero_weights, thin_to_synops, zero_weight_share
+from spear_deploy.simulator.synops import count_synops
+from spear_deploy.training.evaluation import Evaluation, evaluate
 from spear_deploy.training.fit import Fit, Recipe, fit, limit_threads
 from spear_deploy.training.losses import average_outputs
 from spear_deploy.util.progress import Progress
@@ -187,11 +188,32 @@ def _halve(work: _Work, shares: tuple[float, ...], progress: Progress | None) ->
                 raise
             interrupted = True
         if not ranked:
-            raise min(errors, key=lambda error: error.min_value or np.inf)
+            raise _add_least_by_lever(min(errors, key=lambda error: error.min_value or np.inf), work)
         candidates = keep_best(ranked, KEPT_SHARE)
         if interrupted or len(candidates) == 1:
             break
     return candidates[0], interrupted
+
+
+def _add_least_by_lever(error: BudgetError, work: _Work) -> BudgetError:
+    """Return the error with the lowest SynOps, before learning, that each lever alone and both leave."""
+    if "synops" not in work.limits:
+        return error
+    evaluator, split = work.evaluator, work.evaluator.split
+    narrow = evaluator.build((1,) * len(evaluator.groups))
+    narrowest = evaluate(narrow, split)
+    left = {
+        "one channel in every layer": narrowest.synops.total,
+        f"{1 - MAX_SHARE:.1%} of the weights": _thin_most(evaluator.graph, evaluator.dense),
+        "both": _thin_most(narrow, narrowest),
+    }
+    text = ", ".join(f"{lever} {np.ceil(synops):.0f}" for lever, synops in left.items())
+    return BudgetError(f"{error}; SynOps that the levers leave at the least, before learning: {text}", min_value=error.min_value)
+
+
+def _thin_most(graph: SNNGraph, measured: Evaluation) -> float:
+    """Return the SynOps of a network without most of its weights, at its present spikes."""
+    return count_synops(zero_weight_share(graph, measured.counts, MAX_SHARE), measured.counts).total
 
 
 @dataclass
