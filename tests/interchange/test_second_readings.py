@@ -1,0 +1,46 @@
+"""Integers and counts, read a second time by software of others; the table of the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks.second_readings import MADE, PAGE, READERS, Reading, read_all, write_table
+from tests.support.framework_environments import NotInstalled
+
+
+@pytest.mark.slow
+@pytest.mark.lava
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", READERS)
+def test_a_second_reading_agrees_on_every_spike_and_stands_on_the_page(name: str, tmp_path: Path) -> None:
+    try:
+        rows = READERS[name](tmp_path)
+    except NotInstalled as reason:
+        pytest.skip(f"{name}: {reason}")
+    page = PAGE.read_text(encoding="utf-8")
+    for row in rows:
+        assert row.differ == 0, row
+        assert row.networks >= 20 and row.spikes > 1000, row
+        assert f"| {row.what} | {row.by.split()[0]}" in page, row
+
+
+def test_the_table_replaces_that_of_the_page(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{MADE[0]}\nold\n{MADE[1]}\nafter\n", encoding="utf-8")
+    write_table([Reading("a", "b", 3, 12345, 0)], page)
+    text = page.read_text(encoding="utf-8")
+    assert "| a | b | 3 | 12,345 spikes | 0 |" in text and "old" not in text
+    assert text.startswith("before\n") and text.endswith("after\n")
+
+
+def test_software_that_cannot_be_installed_is_skipped_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a package index and with an empty cache: no row, and a sentence for each."""
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.delenv("SPEAR_TEST_ENVIRONMENTS", raising=False)
+    rows, skipped = read_all(["neurobench", "nengo-loihi"])
+    assert rows == []
+    assert [text.split(":")[0] for text in skipped] == ["neurobench", "nengo-loihi"]
+    assert all("not installed" in text for text in skipped)
