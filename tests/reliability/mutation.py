@@ -36,8 +36,7 @@ PACKAGE = ROOT / "spear_deploy"
 QUANTIZE = ("tests/quantize/test_fuse_weights.py", "tests/quantize/test_scaled_weights.py", "tests/quantize/test_loihi.py")
 TARGETS = {
     "simulator/synops.py": ("tests/simulator/test_synops.py", "tests/simulator/test_counting_rules.py"),
-    "placement/splitting.py": ("tests/placement/test_full_cores.py", "tests/placement/test_place.py",
-                               "tests/placement/test_brute_force.py"),
+    "placement/splitting.py": ("tests/placement/test_full_cores.py", "tests/placement/test_place.py"),
     "placement/populations.py": ("tests/placement/test_populations.py", "tests/placement/test_fan_in_out.py"),
     "pruning/plan.py": ("tests/network/test_channel_groups.py",),
     "budget/energy.py": ("tests/budget/test_energy.py",),
@@ -65,7 +64,7 @@ COMPARISONS = {
 }  # fmt: skip
 STEP = 5
 """Mutants of a module before the next module has its turn."""
-CPU_S = 240
+CPU_S = 600
 """Processor time after which a mutant counts as killed: it loops."""
 
 
@@ -206,13 +205,13 @@ def survives(module: str, tree: ast.Module, tests: tuple[str, ...]) -> bool:
 def run_module(module: str, mutants: list[Mutant], record: Record, clean: set[str]) -> None:
     """Run the mutants that the record lacks; `clean` holds the modules whose tests pass without a change.
 
-    Raises:
-        SystemExit: the tests fail on the unchanged module.
+    A module whose tests fail without a change, or take too long, is left out with a line.
     """
     missing = [mutant for mutant in mutants if mutant.key not in record.blocks]
     tests = TARGETS[module]
     if missing and module not in clean and not survives(module, ast.parse((PACKAGE / module).read_text(encoding="utf-8")), tests):
-        raise SystemExit(f"{module}: its tests fail without a change; mend them first")
+        print(f"{module}: its tests fail without a change, or take over {CPU_S} s; it is left out", flush=True)
+        return
     clean.add(module)
     for mutant in missing:
         start = time.monotonic()

@@ -1,0 +1,139 @@
+"""Runs of `deploy` and `prune` killed at random moments: the next run finishes with the files of a run that was left alone.
+
+    python -m tests.reliability.kills --deploy 200 --prune 100     # kills in all; a chain of 5 kills and its last run are a block
+
+A chain starts the command, sends SIGKILL at a random moment of the time that a whole run takes, starts it again, and lets the
+last run finish. Its output folder must then hold the files of the reference run, byte for byte; in JSON times and dates may
+differ. Nothing may be left beside them, nor in the folder for temporary files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spear_deploy.interchange.snn_file import write_snn
+from tests.reliability.campaign import options, run_blocks
+from tests.support.deployments import arrays, dense
+
+KILLS = 5
+"""Kills of a chain."""
+GIVEN = ["net.snn", "--chip", "loihi2", "--data", "data.npz", "--synops", "70%", "--out", "out", "--quiet"]
+COMMANDS = {
+    "deploy": ["deploy", *GIVEN, "--method", "uniform", "--lava-samples", "4"],
+    "prune": ["prune", *GIVEN, "--method", "evolution", "--episodes", "12", "--epochs", "2"],
+}
+TIMES = {"seconds", "made", "command", "duration_s", "wall_s", "sha256", "digest", "evaluations"}
+"""Keys of JSON that differ between two runs: times, dates, and digests of the files that hold them."""
+
+
+def start(command: str, folder: Path) -> subprocess.Popen[bytes]:
+    """Start a command in a folder, with a folder for temporary files of its own."""
+    environment = {**os.environ, "TMPDIR": str(folder / "tmp"), "OMP_NUM_THREADS": "1"}
+    (folder / "tmp").mkdir(exist_ok=True)
+    arguments = [sys.executable, "-m", "spear_deploy.cli", *COMMANDS[command]]
+    with (folder / "log").open("ab") as log:
+        return subprocess.Popen(arguments, cwd=folder, env=environment, stdout=log, stderr=log)
+
+
+def make_folder(place: Path) -> Path:
+    """Write the network and the data of a run."""
+    place.mkdir(parents=True)
+    write_snn(dense(), place / "net.snn")
+    np.savez(place / "data.npz", **arrays())
+    return place
+
+
+def read_files(out: Path) -> dict[str, Any]:
+    """Return the files of a folder: bytes, of JSON the values without times; pages hold times too, of them the name alone."""
+    files: dict[str, Any] = {}
+    for path in sorted(path for path in out.rglob("*") if path.is_file()):
+        name = path.relative_to(out).as_posix()
+        content: Any = path.read_bytes()
+        if path.suffix == ".json":
+            content = _without_times(json.loads(content))
+        elif path.suffix == ".html":
+            content = None
+        files[name] = content
+    return files
+
+
+def _without_times(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_times(part) for key, part in value.items() if key not in TIMES}
+    return [_without_times(part) for part in value] if isinstance(value, list) else value
+
+
+def run_reference(command: str, cache: Path) -> tuple[dict[str, Any], float]:
+    """Return the files of a run that is left alone, and its seconds; run once for all blocks of this process."""
+    folder = cache / command
+    if not folder.exists():
+        make_folder(folder)
+        begin = time.monotonic()
+        code = start(command, folder).wait()
+        if code:
+            raise SystemExit(f"{command}: exit {code}: {(folder / 'log').read_text()[-500:]}")
+        (folder / "seconds").write_text(str(time.monotonic() - begin))
+    return read_files(folder / "out"), float((folder / "seconds").read_text())
+
+
+def run_block(block: str, cache: Path) -> dict[str, Any]:
+    """Run a chain of kills, and compare its end with the reference."""
+    command, number = block.split()
+    expected, seconds = run_reference(command, cache)
+    rng, wrong, kills = random.Random(block), [], 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = make_folder(Path(name) / "run")
+        for _ in range(KILLS):
+            process = start(command, folder)
+            try:
+                process.wait(rng.random() * seconds)
+                break  # a later run takes what is there and is done before its time
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                kills += 1
+        code = start(command, folder).wait()
+        if code:
+            wrong.append(f"{block}: the last run ends with {code}: {(folder / 'log').read_text()[-300:]}")
+        files = read_files(folder / "out") if not code else {}
+        wrong += [f"{block}: '{key}' is missing" for key in expected.keys() - files.keys() if not code]
+        wrong += [f"{block}: '{key}' is left" for key in files.keys() - expected.keys()]
+        wrong += [f"{block}: '{key}' differs" for key in files.keys() & expected.keys() if files[key] != expected[key]]
+        wrong += [f"{block}: '{path.name}' is left in the temporary folder" for path in (folder / "tmp").iterdir()]
+    return {"kills": kills, "chains": 1, "number": int(number), "wrong": wrong}
+
+
+def main() -> None:
+    """Run chains until so many kills were sent."""
+    parser = options(__doc__)
+    parser.add_argument("--deploy", type=int, default=200, help="kills of deploy")
+    parser.add_argument("--prune", type=int, default=100, help="kills of prune")
+    arguments = parser.parse_args()
+    counts = {"deploy": -(-arguments.deploy // KILLS), "prune": -(-arguments.prune // KILLS)}
+    blocks = [f"{command} {number:03d}" for command, count in counts.items() for number in range(count)]
+    cache = Path(tempfile.mkdtemp())
+    try:
+        run_blocks(
+            "kills",
+            sorted(blocks, key=lambda block: block.split()[1]),
+            lambda block: run_block(block, cache),
+            record=arguments.record,
+        )
+    finally:
+        shutil.rmtree(cache)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""Tables of docs/reliability.md, made from the records of the campaigns.
+
+python -m tests.reliability.page            # writes the parts between `<!-- made: NAME -->` and `<!-- end -->`
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.reliability.campaign import RECORDED, Record
+from tests.reliability.mutation import TARGETS, list_mutants, summarize
+
+PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+LONGEST_ANSWER = 170
+
+
+def table(columns: list[str], rows: list[list[Any]], numbers: tuple[int, ...] = ()) -> str:
+    """Return a table in Markdown; bars in cells are escaped."""
+    rule = ["--:" if n in numbers else "---" for n in range(len(columns))]
+    lines = [columns, rule, *([str(cell).replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def read(name: str) -> dict[str, Any]:
+    """Return the blocks of a record."""
+    return dict(json.loads((RECORDED / f"{name}.json").read_text(encoding="utf-8"))["blocks"])
+
+
+def total(blocks: dict[str, Any], key: str) -> int:
+    """Return a count over all blocks."""
+    return sum(block.get(key, 0) for block in blocks.values())
+
+
+def describe_campaigns() -> str:
+    """Return what was injected so far, and what went wrong."""
+    wild, fuzz, kills = read("wild"), read("fuzz"), read("kills")
+    by_command: dict[str, Counter[str]] = {command: Counter() for command in ("deploy", "prune")}
+    for name, block in kills.items():
+        by_command[name.split()[0]].update({key: block[key] for key in ("kills", "chains")}, wrong=len(block["wrong"]))
+    calls = sum(sum(block["results"].values()) + sum(block["refusals"].values()) for block in wild.values())
+    rows = [
+        ["random networks through every command, all chips", f"{100 * len(wild):,} networks, {calls:,} calls",
+         sum(len(block["wrong"]) for block in wild.values()), "`python -m tests.reliability.wild`"],
+        ["damaged files", f"{total(fuzz, 'cases'):,}", sum(len(block["wrong"]) for block in fuzz.values()),
+         "`python -m tests.reliability.fuzz`"],
+    ]  # fmt: skip
+    rows += [
+        [f"SIGKILL at random moments of `{command}`", f"{counts['kills']:,} in {counts['chains']:,} chains", counts["wrong"],
+         "`python -m tests.reliability.kills`"] for command, counts in by_command.items()
+    ]  # fmt: skip
+    return table(["fault", "cases", "wrong", "command"], rows, (1, 2))
+
+
+def describe_fuzz() -> str:
+    """Return the cases of each reader."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    slowest: dict[str, float] = defaultdict(float)
+    for name, block in read("fuzz").items():
+        reader = name.split()[0]
+        counts[reader].update({key: block[key] for key in ("cases", "read", "refused")}, wrong=len(block["wrong"]))
+        slowest[reader] = max(slowest[reader], block.get("slowest_s", 0.0))
+    rows = [[reader, *(f"{row[key]:,}" for key in ("cases", "read", "refused", "wrong")), f"{slowest[reader]:.2f}"]
+            for reader, row in sorted(counts.items())]  # fmt: skip
+    return table(["reader", "cases", "read", "refused", "wrong", "slowest, s"], rows, (1, 2, 3, 4, 5))
+
+
+def describe_wild() -> str:
+    """Return the calls of each command that gave a result and that were refused."""
+    results: Counter[str] = Counter()
+    refusals: Counter[str] = Counter()
+    for block in read("wild").values():
+        results.update(block["results"])
+        refusals.update(block["refusals"])
+    rows = [[f"`{name}`", f"{results[name]:,}", f"{refusals[name]:,}"] for name in sorted({*results, *refusals})]
+    return table(["command", "results", "refused with a sentence"], rows, (1, 2))
+
+
+def describe_mutants() -> str:
+    """Return mutants by module."""
+    summary = summarize(Record(RECORDED / "mutation.json"), {module: list_mutants(module) for module in TARGETS})
+    rows = [
+        [f"`{module}`", count, run, killed, f"{killed / run:.0%}" if run else "–"]
+        for module, (count, run, killed) in summary.items()
+    ]
+    sums = [sum(row[n] for row in summary.values()) for n in range(3)]
+    rows.append(["all", *sums, f"{sums[2] / sums[1]:.0%}" if sums[1] else "–"])
+    return table(["module", "mutants", "run", "killed", "share"], rows, (1, 2, 3, 4))
+
+
+def describe_wrong_inputs() -> str:
+    """Return each kind of wrong input with its answers; commands with the same answer share a row."""
+    rows = []
+    for kind, block in read("wrong_inputs").items():
+        commands: dict[tuple[int, str], list[str]] = defaultdict(list)
+        for command, given in block["answers"].items():
+            commands[given["exit"], given["answer"]].append(f"`{command}`")
+        for (code, answer), names in commands.items():
+            short = answer if len(answer) <= LONGEST_ANSWER else f"{answer[: LONGEST_ANSWER - 2].rstrip()} …"
+            rows.append([kind, ", ".join(names), code, short])
+    return table(["input", "commands", "exit", "answer"], rows, (2,))
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "campaigns": describe_campaigns,
+    "readers": describe_fuzz,
+    "wild": describe_wild,
+    "mutants": describe_mutants,
+    "wrong inputs": describe_wrong_inputs,
+}
+
+
+def main() -> None:
+    """Write the made parts of the page."""
+    text = PAGE.read_text(encoding="utf-8")
+    for name, make in PARTS.items():
+        pattern = re.compile(rf"(<!-- made: {name} -->\n).*?(\n<!-- end -->)", re.S)
+        text, count = pattern.subn(lambda match, make=make: f"{match[1]}\n{make()}\n{match[2]}", text)
+        if count != 1:
+            raise SystemExit(f"{PAGE}: has {count} parts '{name}'; expected one")
+    PAGE.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

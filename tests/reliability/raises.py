@@ -1,0 +1,79 @@
+"""Messages of errors that no test matches.
+
+    python -m tests.reliability.raises        # a line each: place and message; exits with 1 if there are any
+
+A message counts as matched when a text of a test, anywhere below tests/, shares so many words in a row with it. Parts that are
+put in at run time are left out.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "spear_deploy"
+WORDS = 3
+"""Words in a row that a test must share with a message; fewer where the message has no longer part."""
+WORD = re.compile(r"[\w-]+")
+
+
+def list_raises() -> Iterator[tuple[str, list[list[str]]]]:
+    """Yield (place, words of each fixed part of the message) of every `raise` with a message."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if "worker" in path.parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
+                parts = [words for text in _fixed_parts(node.exc.args[0]) if (words := WORD.findall(text))]
+                if parts:
+                    yield f"{path.relative_to(ROOT)}:{node.lineno}", parts
+
+
+def _fixed_parts(node: ast.AST) -> Iterator[str]:
+    """Yield the texts of a message that do not change."""
+    if isinstance(node, ast.JoinedStr):
+        for value in node.values:
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                yield value.value
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    elif isinstance(node, ast.BinOp):
+        yield from _fixed_parts(node.left)
+        yield from _fixed_parts(node.right)
+
+
+def read_test_words() -> str:
+    """Return the words of all texts in tests, separated by spaces."""
+    texts = []
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(" ".join(WORD.findall(node.value)))
+    return " | ".join(texts)
+
+
+def list_unmatched() -> list[str]:
+    """Return place and message of each `raise` that no test matches."""
+    tests = f" {read_test_words()} "
+    return [
+        f"{place}: {' … '.join(' '.join(part) for part in parts)}"
+        for place, parts in list_raises()
+        if not _is_matched(parts, tests)
+    ]
+
+
+def _is_matched(parts: list[list[str]], tests: str) -> bool:
+    longest = max(map(len, parts))
+    width = min(WORDS, longest)
+    runs = (" ".join(part[n : n + width]) for part in parts for n in range(len(part) - width + 1))
+    return any(f" {run} " in tests for run in runs)
+
+
+if __name__ == "__main__":
+    unmatched = list_unmatched()
+    print("\n".join([*unmatched, f"{len(unmatched)} of {len(list(list_raises()))} messages are matched by no test"]))
+    sys.exit(bool(unmatched))
