@@ -46,7 +46,7 @@ saves the SynOps of zero weights is said by its profile, not by this count."""
 def run(ground: Ground, name: str, budget: float, batches: int) -> dict[str, Any]:
     """Prune with a method that learns from at least so many batches in all, and measure the result on the test split."""
     an_epoch = -(-len(ground.data.train) // BATCH)
-    search = {"recipe": 180, "weights": 180, "uniform": 2 * an_epoch, "evolution": an_epoch + 3 * 40}[name]  # of each method's own
+    search = {"recipe": 90, "weights": 90, "uniform": 2 * an_epoch, "evolution": an_epoch + 3 * 40}[name]  # of each method's own
     epochs = max(1, -(-(batches - search) // an_epoch))
     begin = time.perf_counter()
     pruned = prune_to_budget(

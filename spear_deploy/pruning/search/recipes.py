@@ -6,9 +6,9 @@ A budget b (SynOps, relative to the trained network's) is a product of what the 
     weights  ─► b        in rounds with geometric targets down to 1.1 b: weights of least |w| / √(spikes that arrive) become zero,
                          and the others learn
 
-c = 1 are uniform widths alone, c = 0 weights alone, c = 1/2 half and half. Half and half alone is learnt by default: it is the
-best of the three on most networks, and what a search costs is better spent on learning (docs/search.md). Of several recipes
-each learns for the same number of batches, and successive halving keeps the best, with what it has learnt.
+c = 1 are uniform widths alone, c = 0 weights alone, c = 1/2 half and half. Half and half alone is learnt by default, since what
+a search of recipes learns is lost but for one of them. Of several recipes each learns for the same number of batches, and
+successive halving keeps the best, with what it has learnt.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def default_settings(method: str) -> SearchSettings:
     if method == "evolution":
         return SearchSettings(episodes=24, samples=1, rounds=(40,), finalists=3)
     if method == RECIPE:
-        return SearchSettings(episodes=1, samples=0, rounds=(180, 50), confidence=0.0)
+        return SearchSettings(episodes=1, samples=0, rounds=(90, 50), confidence=0.0)
     return SearchSettings()
 
 

@@ -32,8 +32,8 @@ dropped first; below it with a wider plan."""
 WIDENINGS = 2
 NEAR = (0.95, 1.04)
 """Shares of the aim between which the last exact adjustments do the rest."""
-PEAK, LEARNT_PEAK, LATER_PEAK = 1e-2, 4e-3, 3e-3
-"""Learning rate of the first fine-tuning of a plan, of one that learnt while weights were removed, and of later ones."""
+PEAK, LATER_PEAK = 1e-2, 3e-3
+"""Learning rate of the first fine-tuning of a plan, and of later ones."""
 
 
 class FineTuning:
@@ -87,7 +87,7 @@ class FineTuning:
     def run(self, epochs: int) -> None:
         """Learn; while an aim is missed by much, move the target, widen the plan or drop channels, and learn on."""
         target = self._choose_target()
-        self._learn(epochs, target, PEAK if self.unthinned is None else LEARNT_PEAK)
+        self._learn(epochs, target, PEAK)
         for turn in range(ROUNDS):
             use = self.use.active_use
             if target is None or self.interrupted or NEAR[0] <= use <= NEAR[1]:
