@@ -365,17 +365,19 @@ def compare(graph, theirs, x, order=None):
         at = wrong[name][step, sample]
         v = ours.v[names[name]][step, sample][at]
         level = np.broadcast_to(graph[names[name]].neuron.v_threshold, at.shape)[at]
-        is_tie = bool(_before_reset(graph, ours, names[name], step, sample, at, v, level))
-        counts["ties" if is_tie else "differ"] += int(at.sum())
+        if _is_near_threshold(graph[names[name]].neuron, v, level):
+            counts["ties"] += int(at.sum())
+        else:
+            counts["differ"] += sum(int(different[:, sample].sum()) for different in wrong.values())
     return counts, ours.output.sum(0).reshape(x.shape[1], -1)
 
 
-def _before_reset(graph, ours, name, step, sample, at, v, level):
-    """Return whether v lies within rounding of its threshold, or within rounding of what is left of it after the reset."""
-    neuron = graph[name].neuron
-    left = np.zeros_like(level) if neuron.reset == "subtract" else np.full_like(level, np.nan)
-    near = np.minimum(np.abs(v - level), np.nan_to_num(np.abs(v - left), nan=np.inf))
-    return (near <= TIE * np.abs(level)).all()
+def _is_near_threshold(neuron, v, level) -> bool:
+    """Return whether all v lie within rounding of the threshold, or of what a subtraction of it leaves after a spike."""
+    near = np.abs(v - level)
+    if neuron.reset == "subtract":
+        near = np.minimum(near, np.abs(v))
+    return bool((near <= TIE * np.abs(level)).all())
 
 
 def attempt(call):
