@@ -12,7 +12,7 @@ import numpy as np
 from spear_deploy.adaptation.replacement import Replacement
 from spear_deploy.adaptation.unroll import can_unroll, list_maps, unroll_maps
 from spear_deploy.hardware.schema import HardwareProfile
-from spear_deploy.network import Conv1d, Conv2d, Dense, Scale
+from spear_deploy.network import POOLS, Conv1d, Conv2d, Dense, Scale
 from spear_deploy.network.graph import SNNGraph
 
 
@@ -21,6 +21,8 @@ def find_maps(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replacement
     kinds = profile.layers.kinds.value
     if kinds is None or "Dense" not in kinds:
         return
+    if takes_lists(profile):
+        kinds = tuple(kind for kind in kinds if kind in ("Dense", "Scale", "Flatten"))
     for kind, axes in ((Conv1d, 1), (Conv2d, 2)):
         convs = tuple(layer.name for layer in graph.layers if isinstance(layer.synapse, kind))
         scales = tuple(
@@ -29,6 +31,10 @@ def find_maps(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replacement
             if isinstance(layer.synapse, Scale) and "Scale" not in kinds and layer.name in list_maps(graph, axes)
         )
         lacking = convs if kind.__name__ not in kinds else ()
+        pools = tuple(
+            layer.name for layer in graph.layers if isinstance(layer.synapse, POOLS) and layer.name in list_maps(graph, axes)
+        )
+        lacking += pools if takes_lists(profile) and convs else ()
         if axes == 2 and "Conv2d" in kinds:
             scales = ()  # a pointwise convolution holds them
         if (lacking or scales) and can_unroll(graph, axes):
@@ -39,6 +45,11 @@ def find_maps(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replacement
             )  # fmt: skip
     if "Scale" not in kinds:
         yield from _find_scales(graph)
+
+
+def takes_lists(profile: HardwareProfile) -> bool:
+    """Return whether a chip is a crossbar that takes event after event: a source has one row of weights, behind no pool."""
+    return profile.synapse_memory.format.value == "crossbar" and profile.timing.mode.value == "async"
 
 
 def _find_scales(graph: SNNGraph) -> Iterator[Replacement]:

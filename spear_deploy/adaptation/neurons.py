@@ -94,6 +94,22 @@ def find_resets(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replaceme
         )  # fmt: skip
 
 
+def find_floors(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replacement]:
+    """Yield the integrators whose potential may fall below the reset, where that of the chip stops there."""
+    if not profile.neuron.stops_at_reset.value:
+        return
+    names = tuple(layer.name for layer in graph.layers if isinstance(layer.neuron, IF) and layer.neuron.v_min is None)
+    if names:
+        yield Replacement(
+            layers=names, what="a potential below the reset", by="a potential that stops at the reset", kind="learnt",
+            topic="reset", option="floor", rewrite=partial(_set_neuron, names=names, change=_stop_at_reset),
+        )  # fmt: skip
+
+
+def _stop_at_reset(neuron: IF) -> IF:
+    return replace(neuron, v_min=np.asarray(neuron.v_reset if neuron.reset == "value" else np.minimum(neuron.v_reset, 0.0)))
+
+
 # ------------------------------------------------------------------------------------------------------------ models
 
 

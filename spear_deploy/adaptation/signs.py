@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from spear_deploy.adaptation.maps import takes_lists
 from spear_deploy.adaptation.readers import find_readers, find_weights
 from spear_deploy.adaptation.replacement import Replacement
 from spear_deploy.hardware.schema import HardwareProfile
@@ -37,7 +38,7 @@ def find_signs(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replacemen
             continue
         what = f"{plural(mixed, 'source')} with weights of both signs"
         source = _only_source(folded, layer.name)
-        if source == INPUT or (source is not None and can_double(folded, source)):
+        if (source == INPUT and not takes_lists(profile)) or (source not in (None, INPUT) and can_double(folded, str(source))):
             by = "each input sent on two addresses" if source == INPUT else f"the neurons of '{source}' twice"
             yield Replacement(
                 layers=(layer.name,), what=what, by=f"{by}, one for each sign", kind="exact", topic="sign", option=TWICE,

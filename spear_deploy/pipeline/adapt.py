@@ -174,12 +174,14 @@ def adapt_network(task: AdaptTask) -> Adapted:
     """
     network, profile, chips, dataset = task.network, task.profile, task.chips, task.dataset
     if dataset is None:
-        return _adapt_exactly(network, profile, chips)
+        return _adapt_exactly(task)
     plans = make_plans(network, profile, chips=chips)
     notes = preflight_warnings(network, evaluate(network, dataset.val), dataset.classes)
     if not plans[0].steps:
         missing = tuple(list_needs(plans[0].report, network, profile))
         return Adapted(graph=network, report=plans[0].report, missing=missing, notes=tuple(notes))
+    if plans[0].lacking:  # learning would not help
+        return _adapt_exactly(task)
     candidates = _list_candidates(task, plans)
     number = choose_plan([each.plan for each in candidates], network, dataset, task.settings.learning, task.progress)
     return _learn_plan(task, candidates[number], notes)
@@ -225,11 +227,12 @@ def _learn_plan(task: AdaptTask, candidate: Candidate, notes: Sequence[str]) -> 
     )
 
 
-def _adapt_exactly(network: SNNGraph, profile: HardwareProfile, chips: int) -> Adapted:
-    """Make the replacements that need no learning, and list the others among what is missing."""
+def _adapt_exactly(task: AdaptTask) -> Adapted:
+    """Make the replacements that need no learning, and list what is missing: without data also what has to be learnt."""
+    network, profile, chips = task.network, task.profile, task.chips
     plan = make_plans(network, profile, chips=chips, learns=False)[0]
     best = make_plans(plan.graph, profile, chips=chips)[0]
-    left = [row for step in best.learnt for row in step.to_rows()]
+    left = [row for step in best.learnt for row in step.to_rows()] if task.dataset is None else []
     missing = [
         f"layer '{row['layer']}': {row['what']}, which {row['by']} may replace after learning; give data to learn from"
         for row in left

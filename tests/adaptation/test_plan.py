@@ -132,3 +132,22 @@ def test_resets_that_the_chip_lacks_are_replaced_late_ones_too():
     (plan,) = make_plans(chain(layers, input_shape=(3,)), chip)
     assert rows(plan) == [("a", "reset by value", "learnt"), ("b", "a reset one step late", "learnt")]
     assert [getattr(layer.neuron, "reset", "") for layer in plan.graph.layers] == ["subtract", "subtract", ""]
+
+
+def test_biases_are_taken_off_thresholds_where_neurons_have_none():
+    chip = override_facts(load_profile("generic45nm"), {"neuron.bias": False})
+    layers = [
+        Layer(name="a", synapse=Dense(weight=np.ones((2, 3)), bias=np.array([0.5, 100.0])), neuron=IF(r=0.5)),
+        Layer(name="b", synapse=Dense(weight=np.ones((2, 2)), bias=np.array([1.0, 0.0])), neuron=LI(tau_s=0.002)),
+    ]
+    (plan,) = make_plans(chain(layers, input_shape=(3,)), chip)
+    assert rows(plan) == [("a", "a bias", "learnt"), ("b", "a bias", "learnt")]
+    np.testing.assert_allclose(plan.graph["a"].neuron.v_threshold, [0.75, 0.25])
+    assert plan.graph["a"].synapse.bias is None and plan.graph["b"].synapse.bias is None
+
+
+def test_a_crossbar_that_takes_event_after_event_gets_lists_and_potentials_that_stop_at_the_reset():
+    plan = make_plans(DIGITS, load_profile("odin"))[0]
+    assert {type(layer.synapse) for layer in plan.graph.layers} == {Dense}
+    assert all(float(layer.neuron.v_min) == 0 for layer in plan.graph.layers)
+    assert all(layer.synapse.bias is None for layer in plan.graph.layers)
