@@ -4,8 +4,8 @@
     python -m tests.benchmarks.qat --out results/qat --docs docs/benchmarks
 
 A row is one network, chip, bits and seed: digits, rate-coded in 6 steps. The trained network is quantised as it is; after
-`EPOCHS` more epochs in floating point; and after as many with the chip's rounding. All three take the same scales search on the
-same training samples, the two that learn the same teacher and order of samples. One JSON file a run; existing files are skipped.
+`EPOCHS` more epochs in floating point; and after as many with the chip's rounding. Scales are chosen on the same
+training samples; the two that learn have the same teacher and order of samples. One JSON file a run; existing files are skipped.
 """
 
 from __future__ import annotations
