@@ -284,8 +284,8 @@ def show_deployment(console: Console, result: Deployment) -> None:
             f"of {facts['norse']['spikes_compared']:,} compared",
         ),
         ("SynOps, dense", number(synops["dense"]), "per inference, test split"),
-        ("SynOps, budget", number(synops["budget"]), f"{synops['budget'] / synops['dense']:.0%} of dense"),
-        ("SynOps, achieved", number(synops["achieved"]), f"{synops['achieved'] / synops['budget']:.1%} of the budget"),
+        ("SynOps, budget", number(synops["budget"]), f"{_share(synops['budget'], synops['dense'])} of dense"),
+        ("SynOps, achieved", number(synops["achieved"]), f"{_share(synops['achieved'], synops['budget'], 1)} of the budget"),
         ("cores", f"{facts['cores_used']} of {facts['cores_limit']}", _describe_peak(result.report)),
         _describe_operations(facts),
         ("energy", *_describe_energy(facts["energy"])),
@@ -315,6 +315,11 @@ def _list_lava_rows(accuracy: float | None, lava: Mapping[str, Any]) -> list[Seq
         ("accuracy, on Lava", f"{accuracy:.2%}", f"{lava['samples']} test samples as Lava processes"),
         ("spikes, Lava against ours", _count_differing(lava["spike_mismatches"]), f"of {lava['spikes_compared']:,} compared"),
     ]
+
+
+def _share(part: float, whole: float, digits: int = 0) -> str:
+    """Return a share in per cent, or a dash of nothing: a layer on analogue input takes no SynOps."""
+    return f"{part / whole:.{digits}%}" if whole else UNKNOWN
 
 
 def _count_differing(mismatches: int) -> str:
