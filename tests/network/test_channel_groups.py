@@ -123,3 +123,13 @@ def test_channels_that_do_not_line_up_are_frozen():
     graph = SNNGraph(layers=tuple(layers), edges=tuple(Edge(source=s, target=t) for s, t in pairs), input_shape=(1, 2, 2))
     assert {g.name for g in list_prunable_groups(graph)} == set()
     assert "do not line up" in list_groups(graph)[0].frozen
+
+
+def test_a_group_that_cannot_be_pruned_may_be_kept_whole():
+    graph = random_graph(0)
+    frozen = next(group for group in list_groups(graph) if group.frozen)
+    whole = prune(graph, PruningPlan(kept={frozen.name: tuple(range(frozen.channels))}))
+    x = random_spikes(graph, 0)
+    np.testing.assert_array_equal(simulate(whole, x).output, simulate(graph, x).output)
+    with pytest.raises(UnsupportedError, match=f"group '{frozen.name}': cannot be pruned, since {frozen.frozen}"):
+        prune(graph, PruningPlan(kept={frozen.name: tuple(range(frozen.channels - 1))}))
