@@ -148,18 +148,33 @@ class Core:
         takes one per neuron, a convolution one per position, and as many more as its stride: so the compiler prints
         AxonMap for PilotNet LIF and SDNN. An input layer has one per position.
         """
+        total = np.zeros([len(along) for along in cuts[population.name]], np.int64)
+        for factors in self._list_axon_factors(population, cuts, targets):
+            total += reduce(np.multiply.outer, factors)
+        return total
+
+    def count_max_axons_from(
+        self, population: Population, cuts: Mapping[str, Cuts], targets: Mapping[str, Sequence[Target]]
+    ) -> int:
+        """Count the output axons of the box that has most; of one target without listing the boxes."""
+        products = list(self._list_axon_factors(population, cuts, targets))
+        if len(products) == 1:
+            return prod(int(factor.max()) for factor in products[0])
+        return int(self.count_axons_from(population, cuts, targets).max())
+
+    def _list_axon_factors(
+        self, population: Population, cuts: Mapping[str, Cuts], targets: Mapping[str, Sequence[Target]]
+    ) -> Iterator[list[Array]]:
+        """Yield for each target factors along each axis, whose products are the output axons of the boxes."""
         own = cuts[population.name]
         sizes = [np.array([stop - start for start, stop in along], np.int64) for along in own]
-        total = np.zeros([len(along) for along in own], np.int64)
         for target, projection in targets.get(population.name, ()):
             is_spatial = projection.kind == "conv" and len(projection.axes) > 0 and len(own) == len(projection.axes) + 1
             if self.rule == "source":
                 stride = 1 if population.is_input_layer else max((axis.stride for axis in projection.axes), default=1)
-                factors = [stride + 0 * sizes[0], *sizes[1:]] if is_spatial else sizes
+                yield [stride + 0 * sizes[0], *sizes[1:]] if is_spatial else sizes
             else:
-                factors = self._axon_factors(projection, own, cuts[target.name], is_spatial=is_spatial)
-            total += reduce(np.multiply.outer, factors)
-        return total
+                yield self._axon_factors(projection, own, cuts[target.name], is_spatial=is_spatial)
 
     def _axon_factors(self, p: Projection, own: Cuts, target: Cuts, *, is_spatial: bool) -> list[Array]:
         """Return factors along each axis whose product counts the axons of each box."""

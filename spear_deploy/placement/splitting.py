@@ -178,7 +178,7 @@ def refine_for_axons_out(
     pieces = cuts[population.name]
     if core.limits["axons_out"] >= UNLIMITED or core.profile.packing.rule.value == "whole":
         return pieces
-    axons = int(core.count_axons_from(population, cuts, targets).max())
+    axons = core.count_max_axons_from(population, cuts, targets)
     while axons > core.limits["axons_out"]:
         extent = [along[0][1] - along[0][0] for along in pieces]
         axis = _longest_position(extent) if population.is_map else extent.index(max(extent))
@@ -186,7 +186,7 @@ def refine_for_axons_out(
             break
         extent[axis] = ceil_div(extent[axis], 2)
         finer = cut_evenly(population.shape, extent)
-        fewer = int(core.count_axons_from(population, {**cuts, population.name: finer}, targets).max())
+        fewer = core.count_max_axons_from(population, {**cuts, population.name: finer}, targets)
         if fewer >= axons:
             break
         pieces, axons = finer, fewer

@@ -88,6 +88,32 @@ def resnet18(*, size: int = 224, width: float = 1.0, norm: bool = True, classes:
     return SNNGraph(layers=tuple(layers), edges=tuple(edges), input_shape=(3, size, size))
 
 
+def line(depth: int, *, width: int = 8) -> SNNGraph:
+    """Return dense integrate-and-fire layers in a row."""
+    rng = np.random.default_rng(depth)
+    layers = [
+        Layer(name=f"l{i}", synapse=Dense(weight=rng.standard_normal((width, width), dtype=np.float32)), neuron=IF())
+        for i in range(depth)
+    ]
+    return chain(layers, input_shape=(width,))
+
+
+def skipped(blocks: int, *, width: int = 8) -> SNNGraph:
+    """Return blocks whose currents are summed and never spike themselves: each neuron layer reads all weights before it."""
+    rng = np.random.default_rng(blocks)
+
+    def weights() -> Dense:
+        return Dense(weight=rng.standard_normal((width, width), dtype=np.float32))
+
+    layers, edges = [Layer(name="s0", synapse=weights())], [Edge(source=INPUT, target="s0")]
+    for i in range(blocks):
+        layers += [Layer(name=f"n{i}", neuron=IF()), Layer(name=f"w{i}", synapse=weights()), Layer(name=f"s{i + 1}")]
+        edges += [Edge(source=f"s{i}", target=f"n{i}"), Edge(source=f"n{i}", target=f"w{i}")]
+        edges += [Edge(source=f"w{i}", target=f"s{i + 1}"), Edge(source=f"s{i}", target=f"s{i + 1}")]
+    layers.append(Layer(name="last", neuron=IF()))
+    return SNNGraph(layers=tuple(layers), edges=(*edges, Edge(source=f"s{blocks}", target="last")), input_shape=(width,))
+
+
 def recurrent(neurons: int, *, inputs: int = 16) -> SNNGraph:
     """Return `neurons` integrate-and-fire neurons with weights between all pairs: neurons² synapses over an edge of delay 1."""
     rng = np.random.default_rng(neurons)

@@ -13,8 +13,10 @@ from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.interchange.netx.reader import read_netx
 from spear_deploy.network import IF, Conv1d, Conv2d, Dense, SigmaDelta
 from spear_deploy.network.graph import Layer, SNNGraph, chain
+from spear_deploy.placement.core_needs import Core, group_targets_by_source
 from spear_deploy.placement.place import Placement, lower_bound, place, place_populations
 from spear_deploy.placement.populations import find_populations
+from spear_deploy.placement.splitting import cut_evenly
 from spear_deploy.placement.weight_bits import stored_bits
 from tests.conftest import shared
 from tests.support.chips import conv, dense_net, matrix_onto, previous, random_net, small_chip
@@ -346,3 +348,17 @@ def test_a_layer_of_one_neuron_and_one_weight() -> None:
     for chip in (LOIHI1, LOIHI2):
         (part,) = place(net, chip).slices
         assert (part.neurons, part.memory_words, part.axons_in, part.axons_out) == (1, 1, 1, 0)
+
+
+def test_the_most_output_axons_of_a_box_are_those_of_the_listed_boxes() -> None:
+    profile = load_profile("truenorth")
+    seen = 0
+    for seed in range(12):
+        populations = find_populations(random_net(np.random.default_rng(seed)))
+        core, targets = Core(profile, {}), group_targets_by_source(populations)
+        cuts = {p.name: cut_evenly(p.shape, [max(1, n // 2) for n in p.shape]) for p in populations}
+        for population in populations:
+            most = int(core.count_axons_from(population, cuts, targets).max())
+            assert core.count_max_axons_from(population, cuts, targets) == most
+            seen += most > 0
+    assert seen > 12
