@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.data import load_data
-from spear_deploy.lava.run import run_jobs
 from spear_deploy.network import CubaLIF, Dense, Flatten, Layer, LoihiLIF
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
 from spear_deploy.pipeline import api
@@ -31,12 +30,11 @@ from spear_deploy.simulator import simulate
 from spear_deploy.training.fit import train
 from tests.interchange import test_speck_file, test_xylo_file
 from tests.support.framework_environments import NotInstalled, install
-from tests.support.lava_networks import differences, random_jobs, simulated
 
 SUPPORT = Path(__file__).parents[1] / "support"
 PAGE = Path(__file__).parents[2] / "docs" / "second_readings.md"
 MADE = ("<!-- second readings -->", "<!-- end of second readings -->")
-EMULATED, IN_LAVA, COUNTED, IN_ONNX = 24, 60, 60, 20
+EMULATED, COUNTED, IN_ONNX = 24, 60, 20
 """Random networks of a row."""
 
 
@@ -101,17 +99,6 @@ def trained_loihi() -> tuple[SNNGraph, Any]:
 
 
 # ---------------------------------------------------------------------------------------------------------------- rows
-
-
-def read_by_lava(folder: Path) -> list[Reading]:
-    """Have random integer networks run as Lava's processes."""
-    jobs = random_jobs(0, IN_LAVA)
-    spikes, differ = 0, 0
-    for job, run in zip(jobs, run_jobs(jobs), strict=True):
-        expected = simulated(job)
-        differ += len(differences(run, expected))
-        spikes += sum(int(np.sum(sent)) for name, sent in expected.counts.sent.items() if name != INPUT)
-    return [Reading("integers of the Loihi family: spikes, u, v", "Lava 0.10.0, fixed point", len(jobs), spikes, differ)]
 
 
 def read_by_emulator(name: str, title: str) -> Callable[[Path], list[Reading]]:
@@ -205,7 +192,6 @@ def read_by_onnxruntime(folder: Path) -> list[Reading]:
 
 
 READERS: dict[str, Callable[[Path], list[Reading]]] = {
-    "lava": read_by_lava,
     "nengo-loihi": read_by_emulator("nengo_loihi", "nengo-loihi 1.1.0, its emulator"),
     "brian2-loihi": read_by_emulator("brian2_loihi", "Brian2Loihi 0.5.2"),
     "xylosim": read_by_vendor("xylo", "xylo"),
