@@ -56,7 +56,7 @@ def make_folder(place: Path) -> Path:
 
 
 def read_files(out: Path) -> dict[str, Any]:
-    """Return the files of a folder: bytes, of JSON the values without times; of pages and stages, which hold times and digests of them, the name."""
+    """Return the files of a folder: bytes, of JSON the values without times, of pages and stages (which hold times) the name."""
     files: dict[str, Any] = {}
     for path in sorted(path for path in out.rglob("*") if path.is_file()):
         name = path.relative_to(out).as_posix()
