@@ -19,7 +19,7 @@ from spear_deploy.frameworks.importer.context import Framework, NeuronUpdate
 from spear_deploy.frameworks.importer.interpreter import copy_model, trace_layers
 from spear_deploy.frameworks.importer.storage import store_layer
 from spear_deploy.frameworks.importer.symbols import name_module
-from spear_deploy.network import WEIGHTED, Layer
+from spear_deploy.network import IF, WEIGHTED, Layer, SumPool
 from spear_deploy.network.graph import SNNGraph, find_heirs, merge_parts
 
 TOLERANCE = 1e-6
@@ -177,11 +177,25 @@ def _compare(made: torch.nn.Module, framework: Framework, pruned: SNNGraph) -> N
             before, after = getattr(layer, name), getattr(graph[layer.name], name)
             for item in fields(before) if before is not None and type(before) is type(after) else ():
                 values = getattr(before, item.name), getattr(after, item.name)
+                if item.name == "v_threshold" and isinstance(layer.synapse, SumPool) and _spike_alike(before, after):
+                    continue
                 if not _is_close(*values, is_weight=name != "neuron"):
                     raise UnsupportedError(
                         f"layer '{layer.name}': {item.name} of the network has no place in the model, whose modules share or fix "
                         "it; train them with a value for each channel"
                     )
+
+
+def _spike_alike(before: Any, after: Any) -> bool:
+    """Return whether two neurons behind a sum of spikes both spike at one spike or more, as those of a max pool do."""
+    return all(
+        isinstance(neuron, IF)
+        and neuron.reset == "value"
+        and not neuron.v_reset.any()
+        and (neuron.r == 1).all()
+        and bool(((neuron.v_threshold >= 0) & (neuron.v_threshold < 1)).all())
+        for neuron in (before, after)
+    )
 
 
 def _is_close(before: Any, after: Any, *, is_weight: bool) -> bool:

@@ -198,3 +198,12 @@ def test_what_does_not_match_is_refused(make, change, message):
 def test_a_module_of_another_kind_is_refused():
     with pytest.raises(UnsupportedError, match="module 'a' is ReLU, which holds no Dense; give the module that was read"):
         store_layer(nn.ReLU(), Dense(weight=np.ones((2, 2))), "module 'a'")
+
+
+def test_another_threshold_of_a_max_pool_is_the_same_pool():
+    model, shape = MODELS["image"]()
+    graph = read_model(lively(model), shape)
+    lower = changed(graph, "3", neuron=replace(graph["3"].neuron, v_threshold=np.asarray(0.3, np.float32)))
+    assert isinstance(sd.weights_into(model, lower), nn.Module)
+    with pytest.raises(UnsupportedError, match="layer '3': v_threshold of the network has no place in the model"):
+        sd.weights_into(model, changed(graph, "3", neuron=replace(graph["3"].neuron, v_threshold=np.asarray(1.5))))
