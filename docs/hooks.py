@@ -1,7 +1,8 @@
 """Generated pages of the site, and generated parts of written pages.
 
-mkdocs adds the pages of chips, commands, the API and benchmarks while it builds. In written pages the parts between the marks
-`<!-- made: NAME -->` and `<!-- end -->` are generated; a test compares them, and `python docs/hooks.py` writes them again.
+mkdocs adds the pages of chips, commands, the API, notebooks and benchmarks while it builds. In written pages the parts between
+the marks `<!-- made: NAME -->` and `<!-- end -->` are generated; a test compares them, and `python docs/hooks.py` writes them
+again.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ def pages() -> Iterator[tuple[str, str]]:
     yield "chips/format.md", (ROOT / "hardware_profiles" / "README.md").read_text()
     yield "reference/commands.md", commands_page()
     yield from api_pages()
+    yield from notebook_pages()
     yield "benchmarks/index.md", benchmarks_page()
     yield "contributing.md", (ROOT / "CONTRIBUTING.md").read_text()
     yield "changelog.md", (ROOT / "CHANGELOG.md").read_text()
@@ -152,6 +154,18 @@ def _directives(path: str) -> str:
     owned = [name for name in names if str(getattr(module, name).__module__).startswith("spear_deploy")]
     options = "    options: {show_root_heading: true, show_root_toc_entry: true, show_root_full_path: false}\n"
     return "\n".join([head, *(f"::: {getattr(module, name).__module__}.{name}\n{options}" for name in owned)])
+
+
+def notebook_pages() -> Iterator[tuple[str, str]]:
+    """Yield a page for each notebook of the examples, with the outputs that it holds."""
+    from nbconvert import MarkdownExporter
+
+    for path in sorted((ROOT / "examples" / "notebooks").glob("*.ipynb")):
+        text, _ = MarkdownExporter().from_filename(str(path))
+        text = re.sub(r"\n(<pre[^\n]*>.*?</pre>)", r"\n\n<div>\1</div>\n", text, flags=re.DOTALL)
+        source = f"The notebook is `examples/notebooks/{path.name}`; its outputs are those of a run."
+        title, _, rest = text.strip().partition("\n")
+        yield f"notebooks/{path.stem}.md", f"{title}\n\n{source}\n{rest}\n"
 
 
 def benchmarks_page() -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from spear_deploy import weights_into
 from spear_deploy.cli import main
 from spear_deploy.hardware.profile import list_profiles
 from spear_deploy.interchange.nir.writer import write_nir
@@ -38,8 +39,26 @@ def command_lines():
     return [line for line in lines if line.startswith("spear-deploy ")]
 
 
-@pytest.mark.parametrize("line", [line for line in command_lines() if " deploy " not in line])
+MY_SNN = """
+import snntorch as snn
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self):
+        def neurons():
+            return snn.Leaky(beta=0.9, init_hidden=True)
+        super().__init__(nn.Linear(64, 40), neurons(), nn.Linear(40, 10), neurons())
+"""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [pytest.param(line, marks=[pytest.mark.slow] * (" prune " in line)) for line in command_lines() if " deploy " not in line],
+)
 def test_commands_run(line, tmp_path, monkeypatch):
+    if "my_snn" in line:
+        pytest.importorskip("snntorch", exc_type=ImportError)
+        (tmp_path / "my_snn.py").write_text(MY_SNN)
     monkeypatch.chdir(tmp_path)
     graph = network()
     monkeypatch.setenv("COLUMNS", "200")
@@ -48,10 +67,13 @@ def test_commands_run(line, tmp_path, monkeypatch):
     np.savez("in.npz", spikes=random_spikes(graph, 0))
     result = CliRunner().invoke(main, shlex.split(line)[1:])
     assert result.exit_code == 0, result.output + result.stderr
+    if " prune " in line:
+        sizes = [tuple(layer.weight.shape) for layer in weights_into(__import__("my_snn").Net(), "pruned/pruned.snn")[::2]]
+        assert sizes[0][0] == sizes[1][1] < 40
 
 
 def test_every_command_of_the_readme_exists():
-    assert len(command_lines()) == 9
+    assert len(command_lines()) == 11
     for line in command_lines():
         assert shlex.split(line)[1] in main.commands
 
