@@ -27,7 +27,7 @@ import networkx
 
 HOUSE = (
     "errors", "util", "network", "hardware", "simulator", "data", "norse", "frameworks", "quantize", "placement", "budget",
-    "training", "interchange", "pruning", "lava", "report", "pipeline", "cli",
+    "training", "adaptation", "interchange", "pruning", "lava", "report", "pipeline", "cli",
 )  # fmt: skip
 """Root entries from the bottom to the top: each imports only what stands before it."""
 SMALL_FILE, SMALL_BODY, MANY_PARAMETERS, LONG_DOCSTRING = 60, 5, 8, 12

@@ -1,1 +1,1 @@
-"""Adaptation of a network to a chip: replacements for what the chip lacks."""
+"""Adaptation of a network to a chip by replacements."""

@@ -1,4 +1,4 @@
-"""Thresholds of exchanged neurons, set on data so that they spike as often as before.
+"""Thresholds of replaced neurons, for as many spikes as before.
 
 A neuron of another model is driven alike but does not spike alike. Its layer keeps one factor on all thresholds: the one at which
 the mean rate of the layer is that of the network before. Output neurons that replace a readout have no rate before; theirs is set

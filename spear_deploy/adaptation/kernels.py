@@ -1,4 +1,4 @@
-"""Kernels, groups and dilation of convolutions in the sizes that a chip has, exactly.
+"""Kernels, groups and dilation in sizes of the chip, exactly.
 
 Zeros around a kernel, between its taps and between its groups change no sum. With a zeros in front and b behind, the padding
 grows by a, so that each window begins at the same position; the last window still has to fit, which decides whether a may differ

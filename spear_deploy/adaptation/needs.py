@@ -1,4 +1,4 @@
-"""What a chip would need for a network that nothing can stand in for."""
+"""Needs of a network that no replacement meets."""
 
 from __future__ import annotations
 

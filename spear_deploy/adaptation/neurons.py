@@ -1,4 +1,4 @@
-"""Neuron models, time constants, resets and readouts that a chip lacks, by those that it has.
+"""Replaced neuron models, time constants, resets and readouts.
 
 LIF → CubaLIF        exact where the synaptic current may last one step: u is the input of the step; else learnt
 CubaLIF → LIF        exact where its synaptic current lasts one step; else learnt

@@ -1,4 +1,4 @@
-"""Plans of adaptation: which replacement is taken where there are several, exact ones first.
+"""Plans of adaptation: exact replacements first, alternatives by their cost.
 
     network ─► exact and bounded replacements ─► learnt ones ─► what is still lacking
     alternatives (a pool folded, or a stride before or behind it; a source twice, or one sign) make one plan each

@@ -1,4 +1,4 @@
-"""Pools that a chip lacks: multiplied into the weights behind them, or a stride of a convolution.
+"""Pools by folded weights or by strides of convolutions.
 
 exact    mean over a window   → sum, its factor in the weights behind it
          pool, then weights   → one kernel (or matrix), strides multiplied

@@ -1,4 +1,4 @@
-"""Chips within reach of an adaptation: what would stand in for what they lack, and what it costs.
+"""Chips within reach of an adaptation, and its cost.
 
 A check finds what a chip lacks. Where replacements exist its rows name them, with kind and cost, so that the remedy is a command.
 """

@@ -1,4 +1,4 @@
-"""Replacement of a part of a network that a chip lacks, with its kind."""
+"""Replacement of one part of a network, with its kind."""
 
 from __future__ import annotations
 

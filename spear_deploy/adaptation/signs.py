@@ -1,4 +1,4 @@
-"""Signs of weights on chips whose sources have one sign each: a source twice, or the sign learnt.
+"""Weights of both signs where a chip's sources have one.
 
 exact    a neuron with weights of both signs  → two equal neurons, one for each sign
          an input with weights of both signs  → sent on two addresses, one for each sign

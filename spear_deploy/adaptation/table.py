@@ -1,4 +1,4 @@
-"""Table of replacements: what a network has and its chip lacks, by what the chip has.
+"""Table of replacements: what a network has, what its chip has.
 
 A rule is a function of the network and the profile. It reads the chip from the profile alone, so that a new chip needs a new
 profile and no new rule.

@@ -1,4 +1,4 @@
-"""Packing that levels the work of cores: gain in time, cost in cores."""
+"""Packing that levels the work of cores: time against cores."""
 
 from __future__ import annotations
 

@@ -196,8 +196,8 @@ def _show_explanation(console: Console, explanation: Explanation, labels: Mappin
             (cost.step, *(cost.layers[name].differ if name in cost.layers else "–" for name in names)) for cost in changed
         ]
         by_layer.append(("in all", *(explanation.costs[-1].since_start[name].differ for name in names)))
-        columns = ("step", *(labels.get(name, name) for name in names))
-        console.print(make_table("Spikes that differ, by layer", columns, by_layer, tuple(range(1, len(columns)))))
+        heads = ("step", *(labels.get(name, name) for name in names))
+        console.print(make_table("Spikes that differ, by layer", heads, by_layer, tuple(range(1, len(heads)))))
     if explanation.rounding:
         keys = ("scale", "weight_error", "weights_zeroed", "threshold_integer", "threshold_error")
         cells = [

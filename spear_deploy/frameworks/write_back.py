@@ -1,4 +1,4 @@
-"""Weights of a pruned network, put back into the model that it was read from.
+"""Pruned weights in the module that the network came from.
 
 The model is traced as in `models`, so that the module of each layer is known; its copy gets the weights with their new sizes.
 At the end the copy is read and compared with the network: what does not match is refused.

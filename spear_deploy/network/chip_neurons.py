@@ -1,4 +1,4 @@
-"""Integer neurons of further chip families, each with its format and update equations.
+"""Integer neurons of further chip families, with formats and equations.
 
 A neuron names its `FORMAT`, a row of widths and rules that its checks, the simulator and the quantizer read alike. What a maker
 has not published is not in the equations.

@@ -1,4 +1,4 @@
-"""Adaptation of a trained network to a chip: replaced, learnt again, measured after each step."""
+"""Adaptation of a trained network: replacement, learning and measurement by step."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def adapt_network(task: AdaptTask) -> Adapted:
     return _learn_plan(task, candidates[number], notes)
 
 
-def _learn_plan(task: AdaptTask, candidate: Candidate, notes: Sequence[str]) -> Adapted:
+def _learn_plan(task: AdaptTask, candidate: TrialPlan, notes: Sequence[str]) -> Adapted:
     """Learn a plan, finish it with what comes after learning, and measure each step."""
     plan, narrowed, widths = candidate.plan, candidate.network, candidate.widths
     dataset = task.dataset
@@ -251,7 +251,7 @@ def _adapt_exactly(task: AdaptTask) -> Adapted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
+class TrialPlan:
     """A plan that may be learnt.
 
     Attributes:
@@ -265,7 +265,7 @@ class Candidate:
     widths: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
-def _list_candidates(task: AdaptTask, plans: Sequence[Plan]) -> list[Candidate]:
+def _list_candidates(task: AdaptTask, plans: Sequence[Plan]) -> list[TrialPlan]:
     """Return the plans among which a short training decides: the first, if it has nothing to learn; else the first that fit.
 
     A plan that lacks nothing but is too large is narrowed until it fits; where none fits, the first stays as it is.
@@ -283,11 +283,11 @@ def _list_candidates(task: AdaptTask, plans: Sequence[Plan]) -> list[Candidate]:
     return candidates or [_make_candidate(task, task.network, best)]
 
 
-def _make_candidate(task: AdaptTask, network: SNNGraph, plan: Plan) -> Candidate:
+def _make_candidate(task: AdaptTask, network: SNNGraph, plan: Plan) -> TrialPlan:
     deferred, _ = follow(network, task.profile, plan.options, chips=task.chips, defers=True)
     before, after = ({group.name: group.channels for group in list_prunable_groups(graph)} for graph in (task.network, network))
     widths = {name: (channels, after[name]) for name, channels in before.items() if after[name] < channels}
-    return Candidate(network=network, plan=deferred, widths=widths)
+    return TrialPlan(network=network, plan=deferred, widths=widths)
 
 
 def _narrow_to_fit(task: AdaptTask, plan: Plan) -> SNNGraph | None:

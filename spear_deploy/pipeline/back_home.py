@@ -1,4 +1,4 @@
-"""Weights of a pruned network, back in the module that it was read from."""
+"""Model and pruned network, read for their weights' way back."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Candidate:
+class ScaleChoice:
     """Integers of a layer, and what they are chosen by.
 
     Attributes:
@@ -100,12 +100,12 @@ class Candidate:
     error: LayerError = NOT_MEASURED
 
 
-Propose: TypeAlias = Callable[[NeuronInput, LoweringSettings, FloatRun | None], Iterator[Candidate]]
+Propose: TypeAlias = Callable[[NeuronInput, LoweringSettings, FloatRun | None], Iterator[ScaleChoice]]
 """Yields the integers of a layer at the scales to try."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rule:
+class FamilyRule:
     """How a chip family stores a layer.
 
     Attributes:
@@ -162,25 +162,25 @@ def lower(graph: SNNGraph, settings: LoweringSettings, family: str, *, float_run
 
 
 def _choose(
-    layers: list[NeuronInput], output: str, rule: Rule, settings: LoweringSettings, float_run: FloatRun | None
-) -> dict[str, Candidate]:
+    layers: list[NeuronInput], output: str, rule: FamilyRule, settings: LoweringSettings, float_run: FloatRun | None
+) -> dict[str, ScaleChoice]:
     """Return the candidate of each layer; where layers share a shift, the shift with the smallest error of them all."""
-    found = {layer.name: list(rule.propose(layer, settings, float_run)) for layer in layers}
+    proposals = {layer.name: list(rule.propose(layer, settings, float_run)) for layer in layers}
     for layer in layers:
-        if not found[layer.name]:
+        if not proposals[layer.name]:
             raise QuantizationError(
                 f"layer '{layer.name}': v_threshold {float(layer.threshold.min()):g} is outside what {rule.neuron.FORMAT.chip} "
                 f"holds beside weights of {settings.weight_bits} bits; raise it or bound the weights"
             )
-        found[layer.name] = _measure(layer, found[layer.name], float_run)
+        proposals[layer.name] = _measure(layer, proposals[layer.name], float_run)
     if not rule.shared_shift:
-        return {name: _pick(candidates) for name, candidates in found.items()}
-    chosen: dict[str, Candidate] = {}
-    for names in ([name for name in found if name != output], [output] if output in found else []):
+        return {name: _pick(candidates) for name, candidates in proposals.items()}
+    chosen: dict[str, ScaleChoice] = {}
+    for names in ([name for name in proposals if name != output], [output] if output in proposals else []):
         by_shift = [
-            [_pick([c for c in found[name] if c.shift == shift]) for name in names]
+            [_pick([c for c in proposals[name] if c.shift == shift]) for name in names]
             for shift in range(rule.neuron.FORMAT.max_shift, -1, -1)
-            if all(any(c.shift == shift for c in found[name]) for name in names)
+            if all(any(c.shift == shift for c in proposals[name]) for name in names)
         ]
         if names and not by_shift:
             raise QuantizationError(
@@ -188,14 +188,14 @@ def _choose(
             )
         best = min(by_shift, key=lambda cs: (sum(c.error.clips for c in cs), sum(c.error.difference for c in cs)))
         chosen |= dict(zip(names, best, strict=True))
-    return {name: chosen[name] for name in found}
+    return {name: chosen[name] for name in proposals}
 
 
-def _pick(candidates: list[Candidate]) -> Candidate:
+def _pick(candidates: list[ScaleChoice]) -> ScaleChoice:
     return min(candidates, key=lambda candidate: candidate.error)
 
 
-def _measure(layer: NeuronInput, candidates: list[Candidate], float_run: FloatRun | None) -> list[Candidate]:
+def _measure(layer: NeuronInput, candidates: list[ScaleChoice], float_run: FloatRun | None) -> list[ScaleChoice]:
     """Return the candidates with their error on data."""
     if float_run is None:
         return candidates
@@ -217,7 +217,7 @@ def _measure(layer: NeuronInput, candidates: list[Candidate], float_run: FloatRu
     return measured
 
 
-def _weights(candidate: Candidate) -> Mapping[str, Array]:
+def _weights(candidate: ScaleChoice) -> Mapping[str, Array]:
     """Return what a neuron that takes spike by spike has to know: its weights, sources first."""
     if not isinstance(candidate.integers.neuron, OdinLIF):
         return {}
@@ -247,7 +247,7 @@ def _first_layer(graph: SNNGraph, layer: NeuronInput) -> str:
 # --------------------------------------------------------------------------------------------------------------- checks
 
 
-def _check_layer(layer: NeuronInput, rule: Rule) -> None:
+def _check_layer(layer: NeuronInput, rule: FamilyRule) -> None:
     chip, neuron = rule.neuron.FORMAT.chip, layer.neuron
     if type(neuron) not in rule.models:
         raise UnsupportedError(f"layer '{layer.name}': {type(neuron).__name__}, {rule.instead}")
@@ -309,7 +309,7 @@ def _check_pairs(layer: NeuronInput, name: str, values: Array) -> None:
 # ---------------------------------------------------------------------------------------- integrators: TrueNorth and ODIN
 
 
-def _propose_truenorth(layer: NeuronInput, settings: LoweringSettings, float_run: FloatRun | None) -> Iterator[Candidate]:
+def _propose_truenorth(layer: NeuronInput, settings: LoweringSettings, float_run: FloatRun | None) -> Iterator[ScaleChoice]:
     synapses = layer.multiply_synapses(layer.factors["r"])
     count = PALETTE // len(synapses)
     if not count:
@@ -342,10 +342,10 @@ def _propose_truenorth(layer: NeuronInput, settings: LoweringSettings, float_run
             values = {"v_threshold": threshold, "leak": leak, "v_min": v_min, "v_init": start, "reset": layer.neuron.reset}
             neuron = build_neuron(layer.name, lambda values=values: TrueNorthLIF(**values))  # type: ignore[misc]
             integers = IntegerLayer(synapses=rounded, neuron=neuron)
-            yield Candidate(scale=scale, integers=integers, findings=tuple(findings))
+            yield ScaleChoice(scale=scale, integers=integers, findings=tuple(findings))
 
 
-def _propose_odin(layer: NeuronInput, settings: LoweringSettings, float_run: FloatRun | None) -> Iterator[Candidate]:
+def _propose_odin(layer: NeuronInput, settings: LoweringSettings, float_run: FloatRun | None) -> Iterator[ScaleChoice]:
     _check_no_bias(layer, "ODIN")
     synapses = layer.multiply_synapses(layer.factors["r"])
     floor = layer.factors.get("v_min")
@@ -358,7 +358,7 @@ def _propose_odin(layer: NeuronInput, settings: LoweringSettings, float_run: Flo
         rounded = _round(synapses, scale, _max_weight(OdinLIF, settings))
         for threshold in _thresholds(layer, scale):
             neuron = build_neuron(layer.name, lambda value=threshold: OdinLIF(v_threshold=value))  # type: ignore[misc]
-            yield Candidate(scale=scale, integers=IntegerLayer(synapses=rounded, neuron=neuron), findings=findings)
+            yield ScaleChoice(scale=scale, integers=IntegerLayer(synapses=rounded, neuron=neuron), findings=findings)
 
 
 def _scales(
@@ -431,7 +431,7 @@ def _round(synapses: Mapping[str, Any], scale: float, largest: int, shift: int =
 # ------------------------------------------------------------------------------------------ decays: ReckOn and SpiNNaker
 
 
-def _propose_reckon(layer: NeuronInput, settings: LoweringSettings, float_run: FloatRun | None) -> Iterator[Candidate]:
+def _propose_reckon(layer: NeuronInput, settings: LoweringSettings, float_run: FloatRun | None) -> Iterator[ScaleChoice]:
     _check_no_bias(layer, "ReckOn")
     mem = np.zeros(()) if isinstance(layer.neuron, IF) else layer.factors["mem"]
     gain = layer.factors["r"] * (np.ones(()) if isinstance(layer.neuron, IF) else mem)
@@ -460,10 +460,10 @@ def _propose_reckon(layer: NeuronInput, settings: LoweringSettings, float_run: F
                 values = {"keep": keep, "v_threshold": threshold, "reset": getattr(layer.neuron, "reset", "value")}
                 neuron = build_neuron(layer.name, lambda values=values: ReckonLIF(**values))  # type: ignore[misc]
                 read = scale * float(np.mean(keep)) / one if layer.readout else scale  # an output is read behind its decay
-                yield Candidate(scale=read, shift=shift, integers=IntegerLayer(synapses=rounded, neuron=neuron))
+                yield ScaleChoice(scale=read, shift=shift, integers=IntegerLayer(synapses=rounded, neuron=neuron))
 
 
-def _propose_spinnaker(layer: NeuronInput, settings: LoweringSettings, float_run: FloatRun | None) -> Iterator[Candidate]:
+def _propose_spinnaker(layer: NeuronInput, settings: LoweringSettings, float_run: FloatRun | None) -> Iterator[ScaleChoice]:
     f, unit = layer.factors, SpinnakerLIF.FORMAT.unit
     current = isinstance(layer.neuron, (CubaLIF, CubaLI))
     syn, jump = (f["syn"], f["jump"]) if current else (np.ones(()), np.ones(()))
@@ -496,7 +496,7 @@ def _propose_spinnaker(layer: NeuronInput, settings: LoweringSettings, float_run
         )
     constants |= {"exc_shift": shifts["exc"], "inh_shift": shifts["inh"]}
     neuron = build_neuron(layer.name, lambda: SpinnakerLIF(**constants))
-    yield Candidate(scale=scale, integers=IntegerLayer(synapses=rounded, neuron=neuron))
+    yield ScaleChoice(scale=scale, integers=IntegerLayer(synapses=rounded, neuron=neuron))
 
 
 def _largest_sum(layer: NeuronInput, synapses: Mapping[str, Any], sign: int, float_run: FloatRun | None) -> float:
@@ -517,21 +517,21 @@ def _sum_of_all(synapses: Mapping[str, Any]) -> int:
     )
 
 
-RULES: dict[str, Rule] = {
-    "truenorth": Rule(
+RULES: dict[str, FamilyRule] = {
+    "truenorth": FamilyRule(
         neuron=TrueNorthLIF,
         models=(IF,),
         instead="TrueNorth's neurons add and spike, their leak is a constant; use IF",
         propose=_propose_truenorth,
         input_max=1,
     ),
-    "spinnaker": Rule(
+    "spinnaker": FamilyRule(
         neuron=SpinnakerLIF,
         models=(LIF, CubaLIF, LI, CubaLI),
         instead="sPyNNaker's models leak; use LIF with a long time constant",
         propose=_propose_spinnaker,
     ),
-    "reckon": Rule(
+    "reckon": FamilyRule(
         neuron=ReckonLIF,
         models=(IF, LIF, LI),
         instead="ReckOn's neurons have no synaptic current; use LIF, and LI at the output",
@@ -539,7 +539,7 @@ RULES: dict[str, Rule] = {
         input_max=1,
         shared_shift=True,
     ),
-    "odin": Rule(
+    "odin": FamilyRule(
         neuron=OdinLIF,
         models=(IF,),
         instead="ODIN's neurons add and spike, their leak is a constant; use IF",

@@ -95,14 +95,14 @@ def read_rounding(graph: SNNGraph, integer: SNNGraph) -> Rounding:
         for name, synapse in stored.items():
             if stored_in.get(name) != type(synapse).__name__:
                 continue
-            found = _read_grids(inputs, name, neuron, integer[name].synapse, facts)
+            grids_of_layer = _read_grids(inputs, name, neuron, integer[name].synapse, facts)
             gains = (_read_gains(each, neuron) for each in (before[inputs.name], inputs))
             ratio = [np.divide(*pair) for pair in zip(*gains, strict=True)]  # of what drove a neuron to what drives it now
             scaled = inputs.scale_synapses(ratio[0])[name]
             latent[name] = {"weight": synapse.weight * scaled.factors[-1]}
             if synapse.bias is not None:
                 latent[name]["bias"] = np.asarray(inputs.scale_synapses(ratio[1])[name].bias)
-            grids |= {(name, part): grid for part, grid in found.items()}
+            grids |= {(name, part): grid for part, grid in grids_of_layer.items()}
 
     def build(rounded: bool) -> SNNGraph:
         def read_layer(layer: Layer) -> Layer:

@@ -1,4 +1,4 @@
-"""Results of a sweep: Pareto charts by network and chip, and rows of means over seeds."""
+"""Page of a sweep: Pareto charts and means over seeds."""
 
 from __future__ import annotations
 

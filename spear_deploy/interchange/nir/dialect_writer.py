@@ -84,7 +84,7 @@ def write_dialect(graph: SNNGraph, path: str | os.PathLike[str], *, framework: s
 def make_dialect_graph(graph: SNNGraph, framework: str) -> tuple[Any, ImportAdvice]:
     """Return the `nir.NIRGraph` for a framework's importer, and what to know of the import; raises as `write_dialect`."""
     dialect = get_dialect(framework)
-    draft = _Draft(graph=_prepare(convert_to_float(graph), dialect), dialect=dialect)
+    draft = _DialectDraft(graph=_prepare(convert_to_float(graph), dialect), dialect=dialect)
     draft.differences[FOLDED] += [layer.name for layer in graph.layers if layer.norm is not None]
     draft.add_all()
     return draft.build(framework), draft.advise()
@@ -203,7 +203,7 @@ def _move_recurrent_bias(graph: SNNGraph, neuron: str, recurrent: str, dialect: 
 
 
 @dataclass
-class _Draft:
+class _DialectDraft:
     """The nodes and edges of a file under construction."""
 
     graph: SNNGraph

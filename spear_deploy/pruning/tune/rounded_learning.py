@@ -1,4 +1,4 @@
-"""Learning of a pruned network with the chip's rounding, where its integers are less accurate than it is."""
+"""Learning with the chip's rounding, for a pruned network."""
 
 from __future__ import annotations
 

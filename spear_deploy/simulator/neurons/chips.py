@@ -1,4 +1,4 @@
-"""Updates of the neurons with a `ChipFormat`, in int64 clipped to their bits.
+"""Updates of neurons with a `ChipFormat`, in clipped int64.
 
 The neurons' docstrings have the equations; this module has one function for each, and what they share.
 """

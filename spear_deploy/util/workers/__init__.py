@@ -1,4 +1,4 @@
-"""One map over jobs: in this process, in processes, on Ray or through Slurm."""
+"""Jobs in this process, in processes, on Ray or through Slurm."""
 
 from spear_deploy.util.workers.map_jobs import map_jobs as map_jobs
 from spear_deploy.util.workers.settings import Workers as Workers

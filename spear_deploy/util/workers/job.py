@@ -1,4 +1,4 @@
-"""One job as a worker runs it: versions checked, one thread, begin and end in the log."""
+"""One job in a worker: versions, threads and log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Map of a function over jobs, with the same results for any number of workers.
+"""Map over jobs, with equal results for any number of workers.
 
 Results come in the order of the items. If jobs fail, the exception of the first item that failed is raised, whichever ended
 first. A worker that dies is replaced, and the jobs that it and its neighbours held run again.

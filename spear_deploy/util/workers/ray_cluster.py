@@ -1,4 +1,4 @@
-"""Workers on Ray: on this machine, or on a cluster that runs already."""
+"""Workers on Ray, on this machine or on a running cluster."""
 
 from __future__ import annotations
 
