@@ -1,6 +1,7 @@
 """Pruned weights in the module that the network came from.
 
 The model is traced as in `models`, so that the module of each layer is known; its copy gets the weights with their new sizes.
+Where the network has folded a batch norm into the weights, they stay folded, and the norm of the copy adds at most a bias.
 At the end the copy is read and compared with the network: what does not match is refused.
 """
 
@@ -19,7 +20,7 @@ from spear_deploy.frameworks.importer.context import Framework, NeuronUpdate
 from spear_deploy.frameworks.importer.interpreter import copy_model, trace_layers
 from spear_deploy.frameworks.importer.storage import store_layer
 from spear_deploy.frameworks.importer.symbols import name_module
-from spear_deploy.network import IF, WEIGHTED, Layer, SumPool
+from spear_deploy.network import CONVS, IF, WEIGHTED, BatchNorm, Dense, Layer, SumPool
 from spear_deploy.network.graph import SNNGraph, find_heirs, merge_parts
 
 TOLERANCE = 1e-6
@@ -36,7 +37,8 @@ def store_weights(model: torch.nn.Module, pruned: SNNGraph) -> torch.nn.Module:
     Returns:
         The copy: linear, convolution and batch norm modules, recurrent weights and neuron parameters have the network's values
         and sizes. Parameters are new, so an optimizer has to be made anew. States are empty. What it emits equals the network's
-        output up to rounding.
+        output up to rounding. A norm that the network has folded computes that in evaluation alone: in training it takes the
+        statistics of a batch, so keep it in `eval()` where the copy learns on.
 
     Raises:
         UnsupportedError: integers of a chip, other layers or neurons than the model's, a value that a module has no place for, or
@@ -48,8 +50,10 @@ def store_weights(model: torch.nn.Module, pruned: SNNGraph) -> torch.nn.Module:
     framework = find_framework(model)
     graph, origins = trace_layers(framework.prepare(model), pruned.input_shape, framework=framework, dt_s=_state_step(pruned))
     heirs = find_heirs(graph)
-    _check_layers(merge_parts(graph), pruned)
+    original = merge_parts(graph)
+    _check_layers(original, pruned)
     made = copy_model(model)
+    pruned = pruned.with_layers(lambda layer: _unfold_norm(layer, original[layer.name]))
     parts: dict[str, list[Any]] = defaultdict(list)
     for layer in graph.layers:
         heir, path = pruned[heirs[layer.name]], origins.get(layer.name)
@@ -87,6 +91,30 @@ def _check_layers(original: SNNGraph, pruned: SNNGraph) -> None:
         )
 
 
+def _unfold_norm(layer: Layer, original: Layer) -> Layer:
+    """Return a layer with a norm of factor 1 behind the weights that its norm was folded into; other layers stay.
+
+    The norm adds the bias where the original's weights have none: by its own bias, or, where that may not exist, by its mean.
+    """
+    synapse, norm = layer.synapse, original.norm
+    if norm is None or layer.norm is not None or not isinstance(synapse, (Dense, *CONVS)):
+        return layer
+    if type(synapse) is not type(original.synapse):
+        return layer
+    bias = mean = zeros = np.zeros(len(synapse.weight), np.float32)
+    if original.synapse.bias is None and synapse.bias is not None:
+        has_parameters = norm.bias.any() or (norm.weight != 1).any()
+        bias, mean = (synapse.bias, zeros) if has_parameters else (zeros, -synapse.bias)
+        synapse = replace(synapse, bias=None)
+    # float32 rounds the variance by up to 2^-25; the inverse of its root is off by half of that, and rounds to 1
+    var, weight = max(1 - norm.eps, 0.0), max(norm.eps, 1.0) ** 0.5
+    made = BatchNorm(
+        weight=np.full_like(zeros, weight), bias=bias.astype(np.float32), mean=mean.astype(np.float32),
+        var=np.full_like(zeros, var), eps=norm.eps,
+    )  # fmt: skip
+    return replace(layer, synapse=synapse, norm=made)
+
+
 def _check_kinds(layer: Layer, heir: Layer) -> None:
     for name in ("synapse", "norm", "neuron"):
         before, after = getattr(layer, name), getattr(heir, name)
@@ -95,7 +123,7 @@ def _check_kinds(layer: Layer, heir: Layer) -> None:
         kind = "none" if after is None else type(after).__name__
         raise UnsupportedError(
             f"layer '{layer.name}': the model has {type(before).__name__}, the network {kind}; give the network as it was "
-            "pruned, before batch norms are folded or neurons exchanged"
+            "pruned, before neurons are exchanged or norms without weights folded"
         )
 
 

@@ -15,8 +15,8 @@ import spear_deploy as sd  # noqa: E402
 from spear_deploy.errors import UnsupportedError  # noqa: E402
 from spear_deploy.frameworks.importer.storage import store_layer  # noqa: E402
 from spear_deploy.frameworks.models import read_model, run_model  # noqa: E402
-from spear_deploy.network import LIF, Dense  # noqa: E402
-from spear_deploy.quantize import quantize  # noqa: E402
+from spear_deploy.network import LIF, Dense, Scale  # noqa: E402
+from spear_deploy.quantize import fold_batchnorm, quantize  # noqa: E402
 from spear_deploy.simulator import simulate  # noqa: E402
 from tests.support.homecoming import prune_at_random  # noqa: E402
 
@@ -103,6 +103,46 @@ def test_a_pruned_and_learnt_network_goes_back_into_its_module(name):
     assert all((before[key] == value).all() for key, value in model.state_dict().items())
 
 
+def with_norms(*, bias, affine=True, eps=1e-5):
+    """Return a model with a norm behind a convolution and one behind linear weights, both with statistics of their own."""
+    norms = nn.BatchNorm2d(4, eps=eps, affine=affine), nn.BatchNorm1d(12, eps=eps, affine=affine)
+    model = norse.SequentialState(
+        nn.Conv2d(1, 4, 3, bias=bias), norms[0], box(0.5), nn.Flatten(), nn.Linear(4 * 36, 12, bias=bias), norms[1], box(0.5),
+        nn.Linear(12, 5, bias=False), box(),
+    )  # fmt: skip
+    lively(model)
+    with torch.no_grad():
+        for norm in norms:
+            norm.running_mean.uniform_(-0.5, 0.5)
+            norm.running_var.uniform_(0.5, 2)
+            for parameter, low in ((norm.weight, 0.5), (norm.bias, -0.5)):
+                if affine:
+                    parameter.uniform_(low, low + 1)
+    return model
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"bias": True}, {"bias": False}, {"bias": False, "affine": False}, {"bias": True, "eps": 1e-3}, {"bias": False, "eps": 1.5}],
+    ids=str,
+)
+def test_a_norm_that_the_network_has_folded_adds_at_most_the_bias(options):
+    model = with_norms(**options)
+    folded = fold_batchnorm(prune_at_random(read_model(model, (1, 8, 8)), np.random.default_rng(3)))
+    assert all(layer.norm is None for layer in folded.layers)
+    back = sd.weights_into(model, folded)
+    x = (RNG.random((20, 8, 1, 8, 8)) < 0.5).astype(np.float32)
+    ours = simulate(folded, x, kind="current", record=("spikes",)).output
+    assert ours.any() and not ours.all()
+    np.testing.assert_array_equal(ours, run_model(back, x) > 0)
+    for weights, norm in ((back[0], back[1]), (back[4], back[5])):
+        assert (weights.bias is None) != options["bias"] and norm.num_features == len(weights.weight)
+        values = torch.randn(16, norm.num_features, *(5, 5)[: weights.weight.ndim - 2])
+        shift = norm(torch.zeros_like(values))
+        torch.testing.assert_close(norm(values), values + shift, rtol=0, atol=0 if options["bias"] else 5e-7)
+        assert shift.any() != options["bias"]
+
+
 def test_training_goes_on_after_it():
     model, shape = MODELS["dense"]()
     pruned = prune_at_random(read_model(lively(model), shape), np.random.default_rng(3))
@@ -176,7 +216,9 @@ REFUSED = [
      lambda g: read_model(lively(MODELS["dense"]()[0]), (6,)), "the network's layers are not the model's: '5' in one alone"),
     (MODELS["recurrent"], lambda g: replace(g, edges=tuple(replace(e, delay=2 * e.delay) for e in g.edges)),
      "is in one of network and model alone"),
-    (MODELS["image"], lambda g: changed(g, "2", norm=None), "layer '1': the model has BatchNorm, the network none"),
+    (lambda: (norse.SequentialState(nn.BatchNorm1d(6), nn.Linear(6, 3), box()), (6,)),
+     lambda g: changed(g, "0", norm=None, synapse=Scale(weight=np.ones(6))),
+     "layer '0': the model has BatchNorm, the network none; give the network as it was pruned, before neurons are exchanged"),
     (MODELS["dense"], lambda g: changed(g, "1", neuron=replace(g["1"].neuron, reset="subtract")),
      "module '1': the network's neurons have another reset than the module"),
     (MODELS["dense"], lambda g: changed(g, "1", neuron=LIF(tau_s=g["1"].neuron.tau_s, r=np.asarray(2.0))),
