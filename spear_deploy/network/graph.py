@@ -18,7 +18,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from heapq import heappop, heappush
 from itertools import pairwise
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,8 +33,8 @@ INPUT = "input"
 """The name of the network's input as the source of an edge."""
 MAX_DELAY = 1 << 16
 """Longest delay of an edge in steps: a simulator keeps as many steps of its source. Chips have 62 at most."""
-MAX_LAYERS, MAX_EDGES, MAX_VALUES = 10_000, 20_000, 1 << 31
-"""Sizes beyond those of any network for a chip: layers, edges, and values that a layer emits."""
+MAX_LAYERS, MAX_EDGES = 10_000, 20_000
+"""Numbers of layers and edges beyond those of any network for a chip."""
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -148,9 +147,6 @@ class SNNGraph:
             source = next(edge.source for edge in self.edges_into(layer.name) if edge.source in emitted)
             emitted[layer.name] = layer.output_shape(emitted[source])
             shapes[layer.name] = (emitted[source], emitted[layer.name])
-            if prod(emitted[layer.name]) > MAX_VALUES:
-                shape = format_shape(emitted[layer.name])
-                raise GraphError(f"layer '{layer.name}': emits {shape} values, at most {MAX_VALUES}; check its padding")
             for place in {places[edge.target] for edge in self.edges_from(layer.name)} - queued:
                 queued.add(place)
                 heappush(ready, place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from spear_deploy.errors import GraphError
 from spear_deploy.network.base import Shape, check_broadcast
@@ -10,6 +11,9 @@ from spear_deploy.network.neurons import Neuron, array_parameters, emits_spikes
 from spear_deploy.network.synapses import BatchNorm, Synapse
 from spear_deploy.util.number_format import format_shape
 from spear_deploy.util.printable import escape_hidden, has_hidden
+
+MAX_VALUES = 1 << 31
+"""Values that a layer emits, beyond those of any chip."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,9 @@ class Layer:
         """Return the shape of what the layer emits, and check that norm and neuron match it."""
         try:
             shape = input_shape if self.synapse is None else self.synapse.output_shape(input_shape)
+            if prod(shape) > MAX_VALUES:
+                padding = "" if (sizes := getattr(self.synapse, "padding", None)) is None else f" of {format_shape(sizes)}"
+                raise GraphError(f"emits {format_shape(shape)} values, at most {MAX_VALUES}; check its padding{padding}")
             if self.norm is not None and self.norm.weight.shape != shape[:1]:
                 raise GraphError(f"BatchNorm has {self.norm.weight.shape[0]} channels, its input {format_shape(shape)}")
             if self.neuron is not None:

@@ -193,6 +193,7 @@ def test_convolutions_as_others_write_them(tmp_path):
         ),
         (conv_fields(padding="around"), UnsupportedError, "node 'n': padding 'around'"),
         (conv_fields(stride=1.5), GraphError, "node 'n'.stride: expected whole numbers from 1"),
+        (conv_fields(padding=2**40), GraphError, "node 'n'.padding: expected whole numbers from 0 to 2147483648"),
         (conv_fields(stride=[1, 1, 1]), GraphError, "node 'n'.stride: .1, 1, 1. given, expected one number or 2"),
         (conv_fields(weight=np.ones((3, 2, 3))), GraphError, "node 'n': weight of shape .3, 2, 3., expected 4 axes"),
         (conv_fields(bias=np.zeros(4)), GraphError, "node 'n': bias of shape .4,. for 3 outputs"),

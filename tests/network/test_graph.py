@@ -140,5 +140,9 @@ def test_networks_beyond_all_sizes_are_refused():
     layer = Layer(name="a", synapse=Conv2d(weight=np.ones((1, 1, 3, 3)), padding=(10**6, 10**6)), neuron=IF())
     with pytest.raises(GraphError, match="layer 'a': emits 1 x 2000002 x 2000002 values, at most 2147483648; check its padding"):
         chain([layer], input_shape=(1, 4, 4))
+    threshold = np.ones((1, 4, 4))  # one for each neuron of the right size: the padding is named, not the neurons
+    wide = Conv2d(weight=np.ones((1, 1, 3, 3)), padding=(2**40, 1))
+    with pytest.raises(GraphError, match="1 x 2199023255554 x 4 values, at most .* check its padding of 1099511627776 x 1"):
+        chain([Layer(name="a", synapse=wide, neuron=IF(v_threshold=threshold))], input_shape=(1, 4, 4))
     with pytest.raises(GraphError, match="the network has 10001 layers and 10001 edges, at most 10000 and 20000; merge layers"):
         chain([Layer(name=f"l{i}", neuron=IF()) for i in range(10_001)], input_shape=(2,))

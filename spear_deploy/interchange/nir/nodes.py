@@ -60,11 +60,11 @@ def read_sizes(value: Any, field: str, *, minimum: int = 0) -> tuple[int, ...]:
     """Return stored sizes.
 
     Raises:
-        GraphError: no whole numbers from `minimum` on; it begins with `field`.
+        GraphError: no whole numbers from `minimum` to 2^31; it begins with `field`.
     """
     sizes = decode_integers(value)
     if not sizes or min(sizes) < minimum:
-        raise GraphError(f"{field}: expected whole numbers from {minimum}; export the network again")
+        raise GraphError(f"{field}: expected whole numbers from {minimum} to {2**31}; export the network again")
     return sizes
 
 
