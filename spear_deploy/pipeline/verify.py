@@ -53,7 +53,7 @@ from spear_deploy.simulator import spike_comparison
 from spear_deploy.simulator.run import decide
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.util.digests import hash_code, hash_file
-from spear_deploy.util.files import read_arrays
+from spear_deploy.util.files import read_arrays, rename_in_errors, require_file
 from spear_deploy.util.progress import Progress
 
 if TYPE_CHECKING:
@@ -250,11 +250,11 @@ def derive(
         folder / stages.DENSE, chip, data, seed=settings.seed, overrides=settings.overrides or None, steps=settings.steps,
         encoding=settings.encoding,
     )  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="spear-verify-") as name:
+    with tempfile.TemporaryDirectory(prefix="spear-verify-") as name, rename_in_errors(name, folder):
         place = Path(name)
         adaptation = (TRAINED, ADAPTED, ADAPTATION) if read_adaptation(folder) else ()
         for file in (stages.DENSE, stages.PRUNED, *adaptation):
-            shutil.copyfile(folder / file, place / file)
+            shutil.copyfile(require_file(folder / file, "file of a deployment"), place / file)
         task = Task(
             folder=place, inputs=inputs, digest=hash_dataset(inputs.dataset), settings=settings, progress=progress
         )  # fmt: skip

@@ -16,12 +16,22 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from spear_deploy.errors import FileError
+from spear_deploy.errors import FileError, SpearError
 from spear_deploy.util.memory import free_bytes
 from spear_deploy.util.number_format import byte_size
 
 ASIDE = ".spear-aside-"
 """Beginning of the names of temporary files; those of killed runs are known by it."""
+
+
+@contextmanager
+def rename_in_errors(hidden: str | os.PathLike[str], shown: str | os.PathLike[str]) -> Iterator[None]:
+    """Put the path `shown` in place of `hidden` in errors of the block: the user knows no temporary files."""
+    try:
+        yield
+    except SpearError as error:
+        error.args = (str(error).replace(str(hidden), str(shown)), *error.args[1:])
+        raise
 
 
 @contextmanager
@@ -42,7 +52,8 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise FileError(f"file '{target}': cannot be written ({error.strerror}); choose a writable place") from error
     temporary = Path(name)
     try:
-        yield temporary
+        with rename_in_errors(temporary, target):
+            yield temporary
         temporary.chmod(0o666 & ~_read_umask())
         _flush_to_disk(temporary)
         os.replace(temporary, target)

@@ -219,7 +219,9 @@ def test_the_command_verifies_and_lists_what_does_not_hold(tmp_path, monkeypatch
         row["file"] for row in facts["failures"]
     }
     (tmp_path / "out" / "pruned.snn").write_bytes(b"no network")
-    assert "states can be read and run, derived file" in run(code=1)
+    assert "states can be read and run, derived file 'out/pruned.snn': is not a complete .snn file" in run(code=1)
+    (tmp_path / "out" / "pruned.snn").unlink()
+    assert "derived file 'out/pruned.snn': there is no such file of a deployment" in run(code=1)
 
 
 def test_data_that_has_no_name_is_asked_for(folder):

@@ -20,6 +20,11 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     assert target.read_text() == "old" and os.listdir(tmp_path) == ["a.json"]
 
 
+def test_an_error_about_a_temporary_file_names_the_file_that_was_asked_for(tmp_path):
+    with pytest.raises(FileError, match=f"^file '{tmp_path}/a.nir': holds NaN$"), replace_file(tmp_path / "a.nir") as aside:
+        raise FileError(f"file '{aside}': holds NaN")
+
+
 def test_folders_are_made_and_modes_follow_the_umask(tmp_path):
     write_json(tmp_path / "new" / "a.json", {"a": 1})
     assert (tmp_path / "new" / "a.json").read_text() == '{\n "a": 1\n}\n'
