@@ -302,10 +302,10 @@ def _as_json(value: Any) -> Any:
 
 
 def _read_pruning(folder: Path, task: Task) -> dict[str, Any]:
-    """Return widths, from the networks themselves, and the notes of the search."""
+    """Return widths, from the networks themselves, and levers and notes of the search, whose networks are not kept."""
     search = json.loads((folder / stages.SEARCH).read_text(encoding="utf-8"))
     dense, pruned = task.network(stages.DENSE), task.network(stages.PRUNED)
-    return {"widths": measure_widths(dense, pruned), "notes": search.get("notes", [])}
+    return {"widths": measure_widths(dense, pruned), "levers": search.get("levers", []), "notes": search.get("notes", [])}
 
 
 def _derive_adaptation(place: Path, task: Task) -> dict[str, Any]:
