@@ -33,6 +33,7 @@ def outcome(result):
     return result.graph, result.plan, result.history, result.rounds, result.evaluations, result.batches
 
 
+@pytest.mark.slow
 def test_a_search_finds_the_same_network_with_none_one_and_two_workers(task):
     settings = PruneSettings(synops="60%", seed=1, search=HALVING)
     seen = []
