@@ -18,7 +18,10 @@ EXAMPLES = sorted(FOLDER.glob("*.py"))
 
 # script: its arguments after the folder, and a pattern of its output
 OUTPUTS = {
-    "check_and_rank": ([], r"loihi2 +fits[\s\S]*FITS loihi2: 3 of 120 cores[\s\S]*brainscales2: cores of chip: 16 of 2"),
+    "check_and_rank": (
+        [],
+        r"loihi2 +fits[\s\S]*FITS loihi2: 3 of 120 cores[\s\S]*xylo_imu: neurons of conv1 .*: 1,536 of 496",
+    ),
     "compare_backends": ([], r"Norse, floating point: conv2: 0 of[\s\S]*Lava, integers of loihi2: conv2: 0 of [\s\S]*first at"),
     "count_synops": ([], r"conv2 +107,796[\s\S]*rule exact +132,249"),
     "export_onnx": ([], r"onnxruntime \S+: 0 spikes differ[\s\S]*9\d\.\d\d% of 64"),

@@ -28,7 +28,7 @@ from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.deployment import DeploySettings
-from spear_deploy.pipeline.inputs import load_for, load_named, merge_options
+from spear_deploy.pipeline.inputs import load_for, load_named, merge_options, require_integers
 from spear_deploy.pipeline.preflight import CheckedInputs
 from spear_deploy.pipeline.result import add_header
 from spear_deploy.pipeline.stage_cache import StageCache, StageOutput
@@ -215,7 +215,7 @@ def _learn_plan(task: AdaptTask, candidate: TrialPlan, notes: Sequence[str]) -> 
         {"layer": name, "what": f"{before} channels", "by": f"{after} channels", "kind": "learnt", "bound": "", "neurons": 0}
         for name, (before, after) in widths.items()
     ]
-    graph = replace(final.graph, metadata={**final.graph.metadata, "adapted_to": task.profile.name})
+    graph = _number_channels_anew(final.graph, adapted_to=task.profile.name)
     return Adapted(
         graph=graph,
         rows=tuple(rows),
@@ -239,12 +239,17 @@ def _adapt_exactly(task: AdaptTask) -> Adapted:
     ]
     missing += list_needs(best.report, best.graph, profile)
     return Adapted(
-        graph=plan.graph if plan.steps else network,
+        graph=_number_channels_anew(plan.graph) if plan.steps else network,
         rows=tuple(row for step in plan.steps for row in step.to_rows()),
         missing=tuple(missing),
         report=plan.report,
         notes=plan.failed,
     )
+
+
+def _number_channels_anew(graph: SNNGraph, **facts: str) -> SNNGraph:
+    """Return a network whose channels are numbered from 0: layers have other channels than those that were kept before."""
+    return replace(graph, metadata={**{key: value for key, value in graph.metadata.items() if key != "kept_channels"}, **facts})
 
 
 # --------------------------------------------------------------------------------------------------------- narrower
@@ -385,6 +390,8 @@ def adapt_for_deployment(
     (cache.folder / FACTS).unlink(missing_ok=True)
     profile, chips = api.resolve_chip(chip, settings.overrides)
     network = load_for(net, data)
+    if not network.is_integer:
+        require_integers(profile)
     if network.is_integer or not check(network, profile, chips=chips, remedies=False).unsupported:
         return network
     dataset = api.data(data, network, seed=settings.seed, steps=settings.steps, encoding=settings.encoding)

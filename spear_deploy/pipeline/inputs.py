@@ -24,6 +24,7 @@ from spear_deploy.util.extras import require_packages
 if TYPE_CHECKING:
     from spear_deploy.data import Dataset
     from spear_deploy.hardware.profile import HardwareProfile
+    from spear_deploy.quantize import Format
 
 Net: TypeAlias = "SNNGraph | str | os.PathLike[str] | Any"
 Chip: TypeAlias = "HardwareProfile | str | os.PathLike[str]"
@@ -215,6 +216,24 @@ def resolve_chip(chip: Chip, overrides: Mapping[str, Any] | None = None) -> tupl
     return (override_facts(loaded, overrides) if overrides else loaded), chips
 
 
+def require_integers(target: HardwareProfile) -> Format:
+    """Return the integer format of a chip.
+
+    Raises:
+        ChipError: its family has none, or none yet.
+    """
+    from spear_deploy.quantize import FORMATS, WITHOUT_INTEGERS
+
+    family = target.meta.family
+    if family in WITHOUT_INTEGERS:
+        raise ChipError(f"profile '{target.name}': no integers of a network over time: {WITHOUT_INTEGERS[family]}")
+    if family not in FORMATS:
+        raise ChipError(
+            f"profile '{target.name}': integers of the {family} family are not built yet; there are {', '.join(FORMATS)}"
+        )
+    return family
+
+
 def quantize_for_chip(net: Net, chip: Chip, *, calibration: Array | None = None, kind: InputKind = "spikes") -> SNNGraph:
     """Quantise a network to the chip's formats; an integer network is returned unchanged.
 
@@ -226,7 +245,7 @@ def quantize_for_chip(net: Net, chip: Chip, *, calibration: Array | None = None,
         ChipError: this family has no integer format here or lacks a part of the network, or its spikes carry no values and
             the input is a current.
     """
-    from spear_deploy.quantize import FAMILIES, FORMATS, WITHOUT_INTEGERS, quantize
+    from spear_deploy.quantize import FAMILIES, quantize
 
     graph, target = load(net), profile(chip)
     if kind == "current" and target.neuron.graded_spike_bits.max_value == 1 and target.meta.family == "loihi":
@@ -237,13 +256,7 @@ def quantize_for_chip(net: Net, chip: Chip, *, calibration: Array | None = None,
     if graph.is_integer:
         _check_biases(graph, target)
         return graph
-    family = target.meta.family
-    if family in WITHOUT_INTEGERS:
-        raise ChipError(f"profile '{target.name}': no integers of a network over time: {WITHOUT_INTEGERS[family]}")
-    if family not in FORMATS:
-        raise ChipError(
-            f"profile '{target.name}': integers of the {family} family are not built yet; there are {', '.join(FORMATS)}"
-        )
+    family = require_integers(target)
     limits: dict[str, Any] = {
         "max_spikes": target.neuron.max_spikes_per_step.max_value,
         "input_events": target.neuron.max_input_events_per_step.max_value,

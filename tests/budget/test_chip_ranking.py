@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from spear_deploy.budget.check import check
-from spear_deploy.budget.chip_ranking import rank
+from spear_deploy.budget.chip_ranking import Ranked, rank
 from spear_deploy.cli import main
 from spear_deploy.hardware.profile import list_profiles, load_profile
 from spear_deploy.interchange.snn_file import write_snn
@@ -44,12 +44,24 @@ def test_every_profile_gets_the_verdict_of_its_own_check() -> None:
         assert bool(ranked.missing) == (report.verdict != "fits")
 
 
-def test_the_order_is_verdict_then_obstacles_then_share() -> None:
+def test_the_order_is_verdict_then_reach_then_obstacles_then_share() -> None:
     ranking = api.rank(lif_net(40, 60, 10))
+
+    def reach(entry: Ranked) -> int:
+        within = entry.adaptation is not None and entry.adaptation["within_reach"]
+        return 2 if not within else 0 if entry.adaptation["verdict"] != "does_not_fit" else 1
+
     keys = [
-        (ORDER[r.verdict], len(r.report.unsupported), float("inf") if r.share is None else r.share, r.profile) for r in ranking
+        (
+            ORDER[r.verdict],
+            reach(r) if r.verdict == "does_not_fit" else 0,
+            len(r.report.unsupported),
+            float("inf") if r.share is None else r.share,
+            r.profile,
+        )
+        for r in ranking
     ]
-    assert keys == sorted(keys)
+    assert keys == sorted(keys) and {reach(r) for r in ranking if r.verdict == "does_not_fit"} == {0, 2}
 
 
 def test_the_share_is_of_cores_where_layers_are_cut_and_of_the_fullest_core_where_they_are_not() -> None:
