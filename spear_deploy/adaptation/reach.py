@@ -5,6 +5,7 @@ A check finds what a chip lacks. Where replacements exist its rows name them, wi
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +18,8 @@ from spear_deploy.budget.report import BudgetReport
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.util.number_format import plural
+
+LOG = logging.getLogger(__name__)
 
 TOPICS: dict[str, tuple[str, ...]] = {
     "neuron_model": ("neuron", "readout"),
@@ -75,10 +78,18 @@ KIND_WORDS = {"exact": "exact", "bounded": "bounded", "learnt": "to learn"}
 
 
 def find_reach(graph: SNNGraph, profile: HardwareProfile, *, chips: int = 1) -> Reach | None:
-    """Return the best adaptation of a network to a chip; None where nothing is to replace, or the network holds integers."""
+    """Return the best adaptation of a network to a chip.
+
+    None where nothing is to replace, where the network holds integers, and where the planning fails: a verdict does not depend
+    on it.
+    """
     if graph.is_integer:
         return None
-    plan = make_plans(graph, profile, chips=chips)[0]
+    try:
+        plan = make_plans(graph, profile, chips=chips)[0]
+    except Exception:
+        LOG.debug("the plan of an adaptation to %s failed", profile.name, exc_info=True)
+        return None
     if not plan.steps:
         return None
     return Reach(plan=plan, neurons=plan.graph.neurons - graph.neurons)

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+import spear_deploy as sd
+from spear_deploy.adaptation import reach as reach_module
 from spear_deploy.adaptation.neurons import change_reset, convert_neuron, longest_tau_steps, round_tau, shortest_current_steps
 from spear_deploy.adaptation.plan import follow, make_plans
 from spear_deploy.adaptation.reach import find_reach
@@ -70,6 +72,18 @@ def test_reach_counts_kinds_and_cost():
     assert reach is not None and reach.describe() == "within reach: adapt (3 to learn)" and reach.neurons == 0
     assert reach.to_json()["cores_used"] == 3
     assert find_reach(DIGITS, load_profile("loihi2")) is None
+
+
+def test_a_plan_that_fails_leaves_the_verdicts(monkeypatch):
+    def fail(*_, **__):
+        raise ZeroDivisionError
+
+    chips = ["speck2f", "truenorth"]
+    before = [sd.check("digits", "speck2f").verdict, *sorted(entry.verdict for entry in sd.rank("digits", chips))]
+    monkeypatch.setattr(reach_module, "make_plans", fail)
+    after = sd.rank("digits", chips)
+    assert [sd.check("digits", "speck2f").verdict, *sorted(entry.verdict for entry in after)] == before
+    assert [entry.reach for entry in after] == ["", ""]
 
 
 def test_an_integer_network_has_no_plan():
