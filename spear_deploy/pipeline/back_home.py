@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from spear_deploy.errors import UnsupportedError
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline.inputs import load
 from spear_deploy.util.extras import require_packages
@@ -23,9 +24,15 @@ def weights_into(net: Any, pruned: SNNGraph | str | os.PathLike[str]) -> Any:
         reading it again.
 
     Raises:
-        UnsupportedError: a network that is not the module's, or a value that a module has no place for, by layer.
+        UnsupportedError: `net` is no module, the network is not its own, or a value has no place in a module, by layer.
     """
     require_packages("torch", user="weights_into")
+    from torch import nn
+
     from spear_deploy.frameworks.write_back import store_weights
 
+    if not isinstance(net, nn.Module):
+        raise UnsupportedError(
+            f"weights_into: net is {type(net).__name__}, expected the torch module that the network was read from; give that"
+        )
     return store_weights(net, load(pruned))

@@ -237,6 +237,11 @@ def test_what_does_not_match_is_refused(make, change, message):
         call()
 
 
+def test_a_name_in_place_of_the_module_is_refused():
+    with pytest.raises(UnsupportedError, match="weights_into: net is str, expected the torch module that the network was read"):
+        sd.weights_into("digits", "digits")
+
+
 def test_a_module_of_another_kind_is_refused():
     with pytest.raises(UnsupportedError, match="module 'a' is ReLU, which holds no Dense; give the module that was read"):
         store_layer(nn.ReLU(), Dense(weight=np.ones((2, 2))), "module 'a'")
