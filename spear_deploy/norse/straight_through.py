@@ -49,7 +49,7 @@ class _Rounded(torch.nn.Module):
         with torch.no_grad():
             numbers = self.step * torch.round(latent / (self.unit * self.step))
             used = self.unit * numbers.clamp(self.low, self.high)
-        passed: torch.Tensor = _PassGradient.apply(latent, used)  # type: ignore[no-untyped-call]
+        passed: torch.Tensor = _PassGradient.apply(latent, used)
         return passed
 
 
