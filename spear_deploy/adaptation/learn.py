@@ -17,20 +17,25 @@ from spear_deploy.adaptation.plan import Plan
 from spear_deploy.data import Dataset
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.training import Recipe, fit
+from spear_deploy.training.evaluation import evaluate
 from spear_deploy.util.progress import Progress, prefix_stage
 
 RATE_TOPICS = ("neuron", "reset", "readout", "time_constant")
 """Replacements after which thresholds are set anew."""
-TRIAL_STEPS = 100
+TRIAL_STEPS = 60
 """Batches of a trial."""
-TRIAL_MARGIN = 0.015
-"""Accuracy within which trials are equal: a few samples of a small validation split. The plan with least to learn is taken."""
+TRIAL_MARGIN = 0.005
+"""Accuracy within which trials are equal: a sample of a small validation split. The plan with least to learn is taken."""
 
 
 SHARE_OF_FIRST = 1 / 3
 """Share of the epochs after which learning ends where validation is as good as that of the network before."""
 AS_GOOD = 0.005
 """Accuracy that may be missing for that."""
+LARGER_STEPS = 3.0
+"""Factor on the learning rate of the second round: a network that a short round does not bring back has far to go."""
+SHARE_ON_FEW = 2 / 3
+"""Epochs on the values of weights, where a chip has few, as a share of those before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,9 +112,10 @@ def learn(
     few: FewValues | None = None,
     progress: Progress | None = None,
 ) -> tuple[SNNGraph, int]:
-    """Fine-tune the network of a plan in one or two rounds.
+    """Fine-tune the network of a plan in one or two rounds, and then on the values of its weights where the chip has few.
 
-    The second round, twice as long as the first, is left out where the first is as good as the network before, or interrupted.
+    The second round, twice as long as the first and with steps three times as large, is left out where the first is as good as
+    the network before, or interrupted. Of both the better one on validation is kept.
 
     Args:
         plan: what was replaced.
@@ -117,24 +123,27 @@ def learn(
         dataset: learns from `train`, chooses by `val`.
         settings: of learning.
         aim: accuracy of the network before on validation.
-        few: values of a weight, where the chip has few; the network then learns on these values for as many epochs again.
+        few: values of a weight, where the chip has few; the network then learns on these values for two thirds as long again.
         progress: is called after each epoch.
 
     Returns:
         (the best epoch by validation, the batches that were learnt from).
     """
     first = max(1, round(settings.epochs * SHARE_OF_FIRST))
-    batches = 0
-    for epochs in (first, settings.epochs - first):
+    batches, best = 0, -1.0
+    for epochs, factor in ((first, 1.0), (settings.epochs - first, LARGER_STEPS)):
         if not epochs:
             break
-        result = fit(graph, dataset, settings.recipe(plan, epochs=epochs), progress=progress)
-        graph, batches = result.graph, batches + result.batches
-        reached = max((row["accuracy"] for row in result.history), default=0.0)
+        recipe = settings.recipe(plan, epochs=epochs)
+        result = fit(graph, dataset, replace(recipe, learning_rate=factor * recipe.learning_rate), progress=progress)
+        batches += result.batches
+        reached = evaluate(result.graph, dataset.val).accuracy
+        if reached >= best:
+            graph, best = result.graph, reached
         if result.interrupted or reached >= aim - AS_GOOD:
             break
     if few is not None:
-        recipe = replace(settings.recipe(plan, epochs=settings.epochs // 2 or 1), learning_rate=settings.learning_rate / 2)
+        recipe = settings.recipe(plan, epochs=round(settings.epochs * SHARE_ON_FEW) or 1)
         result = fit(graph, dataset, recipe, rounding=few.round_network, progress=prefix_stage(progress, few.describe()))
         graph, batches = result.graph, batches + result.batches
     return graph, batches

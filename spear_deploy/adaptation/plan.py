@@ -1,7 +1,7 @@
 """Plans of adaptation: exact replacements first, alternatives by their cost.
 
     network ─► exact and bounded replacements ─► learnt ones ─► what is still lacking
-    alternatives (a pool folded, or a stride before or behind it; a source twice, or one sign) make one plan each
+    alternatives (a pool folded, a mean of currents, a stride before or behind it; a source twice, or one sign) make one plan each
 
 Plans are ranked under all limits of the chip: those that lack nothing first, then those that fit, then by how far they exceed the
 limits, then by how much has to be learnt. Plans that are equal in all that are told apart by a short training (`learn`).
@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, TypeAlias, get_args
 
-from spear_deploy.adaptation.pools import find_pools
+import numpy as np
+
+from spear_deploy.adaptation.pools import FOLD, find_pools
 from spear_deploy.adaptation.replacement import Kind, Replacement
 from spear_deploy.adaptation.table import find_replacements
 from spear_deploy.budget.check import check
@@ -122,7 +124,7 @@ def make_plans(graph: SNNGraph, profile: HardwareProfile, *, chips: int = 1, lea
     """
     if graph.is_integer:
         raise UnsupportedError("an integer network is of one chip already; give the floating-point network that it was made of")
-    plans: dict[str, Plan] = {}
+    plans: dict[tuple[Any, ...], Plan] = {}
     tried: set[tuple[tuple[str, str], ...]] = set()
     waiting: list[dict[str, str]] = [{}]
     while waiting and len(plans) < MAX_PLANS:
@@ -131,10 +133,17 @@ def make_plans(graph: SNNGraph, profile: HardwareProfile, *, chips: int = 1, lea
             continue
         tried.add(key)
         plan, seen = follow(graph, profile, options, chips=chips, learns=learns)
-        plans.setdefault(str(plan.graph), plan)
+        plans.setdefault(_list_shapes(plan.graph), plan)
         names = sorted(seen)
         waiting += [dict(zip(names, choice, strict=True)) for choice in product(*(sorted(seen[name]) for name in names))]
     return sorted(plans.values(), key=lambda plan: plan.rank)
+
+
+def _list_shapes(graph: SNNGraph) -> tuple[Any, ...]:
+    """Return what tells the networks of plans apart: the layers, their weights' shapes and their strides."""
+    synapses: list[Any] = [layer.synapse for layer in graph.layers]
+    shapes = [(np.shape(getattr(synapse, "weight", ())), getattr(synapse, "stride", ())) for synapse in synapses]
+    return str(graph), *shapes
 
 
 def follow(
@@ -200,7 +209,7 @@ def _take_first(offers: Iterable[Replacement], graph: SNNGraph, failed: dict[str
 
 def _list_offers(graph: SNNGraph, profile: HardwareProfile, options: Options) -> list[Replacement]:
     offers = list(find_replacements(graph, profile))
-    if options.get("pool", "").startswith("stride"):
+    if options.get("pool", FOLD) != FOLD:
         offers += find_pools(graph, profile, all_pools=True)
     return offers
 

@@ -3,7 +3,8 @@
 exact    mean over a window   → sum, its factor in the weights behind it
          pool, then weights   → one kernel (or matrix), strides multiplied
          pool of a neuron     → a convolution of ones
-learnt   convolution, pool    → the convolution takes the pool's stride: fewer neurons in front
+learnt   convolution, pool    → the mean of currents in place of that of spikes: one kernel with the pool's stride in front
+         convolution, pool    → the convolution takes the pool's stride: fewer neurons in front
          pool, convolution    → the convolution behind takes it: the neurons stay
 """
 
@@ -27,7 +28,7 @@ from spear_deploy.network.graph import INPUT, Edge, SNNGraph
 from spear_deploy.quantize.fuse_weights import compose_synapses
 from spear_deploy.util.number_format import format_shape
 
-FOLD, BEFORE, BEHIND = "folded", "stride before", "stride behind"
+FOLD, CURRENTS, BEFORE, BEHIND = "folded", "mean of currents", "stride before", "stride behind"
 
 
 def find_pools(graph: SNNGraph, profile: HardwareProfile, *, all_pools: bool = False) -> Iterator[Replacement]:
@@ -73,7 +74,10 @@ def _find_exact(graph: SNNGraph, layer: Layer, profile: HardwareProfile) -> Iter
 def _find_strides(graph: SNNGraph, layer: Layer, profile: HardwareProfile) -> Iterator[Replacement]:
     pool: Any = layer.synapse
     what = f"{type(pool).__name__} of {format_shape(pool.kernel_size)}"
-    for option, move in ((BEFORE, stride_before), (BEHIND, stride_behind)):
+    moves: tuple[tuple[str, Callable[..., Any]], ...] = (
+        (CURRENTS, partial(pool_currents, profile=profile)), (BEFORE, stride_before), (BEHIND, stride_behind),
+    )  # fmt: skip
+    for option, move in moves:
         moved = move(graph, layer.name)
         if moved is None:
             continue
@@ -81,9 +85,12 @@ def _find_strides(graph: SNNGraph, layer: Layer, profile: HardwareProfile) -> It
         shapes = graph_after.input_shape_of(changed), graph_after.shape_of(changed)
         is_written_out = type(graph_after[changed].synapse).__name__ not in (profile.layers.kinds.value or ())
         strided: Any = graph_after[changed].synapse
+        by = f"a stride of {format_shape(strided.stride)} of '{changed}'"
+        if option == CURRENTS:
+            by = f"a mean of currents, in a kernel of {format_shape(strided.weight.shape[2:])} of '{changed}'"
         if is_written_out or not any(check_geometry(graph_after[changed], *shapes, profile)):
             yield Replacement(
-                layers=(layer.name,), what=what, by=f"a stride of {format_shape(strided.stride)} of '{changed}'", kind="learnt",
+                layers=(layer.name,), what=what, by=by, kind="learnt",
                 topic="pool", option=option, rewrite=partial(_move_stride, name=layer.name, move=move),
             )  # fmt: skip
 
@@ -166,22 +173,51 @@ def _replace_by_ones(graph: SNNGraph, layer: Layer, profile: HardwareProfile) ->
 # ----------------------------------------------------------------------------------------------------------- learnt
 
 
+def pool_currents(graph: SNNGraph, name: str, *, profile: HardwareProfile) -> tuple[str, SNNGraph] | None:
+    """Return (the convolution that a mean is multiplied into, the network without the pool), or None.
+
+    The convolution is the layer that feeds the pool and nothing else; its neurons then take the mean of the currents of a window,
+    so that no input is skipped as by a stride alone. The kernel gets zeros around it where the chip has only larger ones.
+    """
+    source = _find_source(graph, name)
+    if source is None or not isinstance(graph[name].synapse, AvgPool):
+        return None
+    shape = graph.input_shape_of(source.name)
+    kernel: Any = compose_synapses(source.synapse, graph[name].synapse, shape)
+    if kernel is None or kernel.output_shape(shape) != graph.shape_of(name):
+        return None
+    kernel = fit_kernel(kernel, shape, graph.shape_of(name), profile) or kernel
+    return _put_before(graph, name, source, kernel)
+
+
 def stride_before(graph: SNNGraph, name: str) -> tuple[str, SNNGraph] | None:
     """Return (the convolution that takes a pool's stride, the network without the pool), or None.
 
     The convolution is the layer that feeds the pool and nothing else.
     """
+    source = _find_source(graph, name)
+    if source is None:
+        return None
+    strided = _add_stride(source.synapse, graph[name].synapse)
+    if strided.output_shape(graph.input_shape_of(source.name)) != graph.shape_of(name):
+        return None
+    return _put_before(graph, name, source, strided)
+
+
+def _find_source(graph: SNNGraph, name: str) -> Layer | None:
+    """Return the convolution that feeds a plain pool and nothing else, if its neurons are alike at all positions; else None."""
     into = graph.edges_into(name)
     if len(into) != 1 or into[0].source == INPUT or not _is_plain(graph[name]):
         return None
     source = graph[into[0].source]
-    if not isinstance(source.synapse, CONVS) or len(graph.edges_from(source.name)) > 1 or source.name == graph.output:
-        return None
-    strided = _add_stride(source.synapse, graph[name].synapse)
-    if strided.output_shape(graph.input_shape_of(source.name)) != graph.shape_of(name) or _has_positions(source):
-        return None
+    alone = len(graph.edges_from(source.name)) == 1 and source.name != graph.output
+    return source if isinstance(source.synapse, CONVS) and alone and not _has_positions(source) else None
+
+
+def _put_before(graph: SNNGraph, name: str, source: Layer, synapse: Any) -> tuple[str, SNNGraph]:
+    """Return (the name of the layer before a pool, the network without the pool and with other weights there)."""
     renamed = replace(graph, output=source.name) if name == graph.output else graph
-    return source.name, _bypass(renamed, name, {source.name: replace(source, synapse=strided)})
+    return source.name, _bypass(renamed, name, {source.name: replace(source, synapse=synapse)})
 
 
 def stride_behind(graph: SNNGraph, name: str) -> tuple[str, SNNGraph] | None:

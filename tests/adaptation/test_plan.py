@@ -7,12 +7,14 @@ import spear_deploy as sd
 from spear_deploy.adaptation import reach as reach_module
 from spear_deploy.adaptation.neurons import change_reset, convert_neuron, longest_tau_steps, round_tau, shortest_current_steps
 from spear_deploy.adaptation.plan import follow, make_plans
+from spear_deploy.adaptation.pools import pool_currents
 from spear_deploy.adaptation.reach import find_reach
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.hardware.profile import load_profile, override_facts
-from spear_deploy.network import IF, LI, LIF, CubaLI, CubaLIF, Dense, Layer, SpeckIF
+from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, CubaLI, CubaLIF, Dense, Flatten, Layer, SpeckIF, SumPool
 from spear_deploy.network.graph import chain
 from spear_deploy.pipeline.shipped import shipped_network
+from spear_deploy.simulator import simulate
 
 DIGITS = shipped_network("digits")
 
@@ -38,6 +40,41 @@ def test_a_pool_that_akida_lacks_has_alternatives_and_each_leaves_nothing_lackin
     plans = make_plans(DIGITS, load_profile("akd1000"))
     assert {plan.options.get("pool") for plan in plans} >= {"stride before", "stride behind"}
     assert all(plan.lacking == [] and not any(type(p.synapse).__name__ == "AvgPool" for p in plan.graph.layers) for plan in plans)
+
+
+def test_pools_that_would_need_too_many_axons_become_means_of_currents_in_larger_kernels():
+    best = make_plans(DIGITS, load_profile("truenorth"))[0]
+    assert best.options == {"pool": "mean of currents"} and best.report.verdict != "does_not_fit"
+    assert [best.graph[name].synapse.weight.shape[2:] for name in ("conv1", "conv2")] == [(4, 4), (4, 4)]
+    assert [best.graph.shape_of(name) for name in ("conv1", "conv2")] == [(16, 4, 4), (32, 2, 2)]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_mean_of_currents_is_the_mean_of_a_convolution_without_neurons(seed):
+    rng = np.random.default_rng(seed)
+
+    def eighths(*shape):  # no sum is rounded
+        return rng.integers(-8, 9, shape) / 8
+
+    layers = [
+        Layer(name="conv", synapse=Conv2d(weight=eighths(3, 2, 3, 3), bias=eighths(3), padding=(1, 1))),
+        Layer(name="pool", synapse=AvgPool(kernel_size=(2, 2))),
+        Layer(name="flat", synapse=Flatten()),
+        Layer(name="out", synapse=Dense(weight=eighths(4, 3 * 3 * 3)), neuron=LI(tau_s=0.002)),
+    ]
+    graph = chain(layers, input_shape=(2, 6, 6))
+    moved = pool_currents(graph, "pool", profile=load_profile("generic45nm"))
+    assert moved is not None and moved[1]["conv"].synapse.stride == (2, 2)
+    x = (rng.random((5, 2, 2, 6, 6)) < 0.5).astype(np.float32)
+    np.testing.assert_array_equal(simulate(moved[1], x).output, simulate(graph, x).output)
+
+
+def test_a_sum_has_no_mean_of_currents():
+    layers = [
+        Layer(name="conv", synapse=Conv2d(weight=np.ones((1, 1, 3, 3)), padding=(1, 1)), neuron=IF()),
+        Layer(name="pool", synapse=SumPool(kernel_size=(2, 2))),
+    ]
+    assert pool_currents(chain(layers, input_shape=(1, 4, 4)), "pool", profile=load_profile("generic45nm")) is None
 
 
 def test_on_a_chip_that_is_too_small_strides_stand_in_for_pools_that_it_has():
