@@ -25,9 +25,17 @@ from difflib import get_close_matches
 
 
 class SpearError(Exception):
-    """Base of all errors a caller can act on."""
+    """Base of all errors a caller can act on. Characters of a file that are not printable are shown as their escapes."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """Return the sentence as a terminal may show it.
+
+        >>> print(SpearError("layer 'a\\x1b[2J' is missing"))
+        layer 'a\\x1b[2J' is missing
+        """
+        return "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in super().__str__())
 
 
 class FileError(SpearError):

@@ -13,8 +13,14 @@ from spear_deploy.interchange.nir.layout import find_ends, find_input_shape
 from spear_deploy.network import IF, Conv2d, Dense, Layer
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
 from spear_deploy.simulator.recordings import read_activity
+from tests.reliability.raises import list_unmatched
 
 NETWORK = chain([Layer(name="fc", synapse=Dense(weight=np.ones((3, 4))), neuron=IF())], input_shape=(4,))
+
+
+def test_every_message_is_matched_by_a_test():
+    """Messages are matched by three words in a row of any text in the tests."""
+    assert list_unmatched() == []
 
 
 def test_weights_that_are_no_numbers():

@@ -22,6 +22,8 @@ SPLITS = ("train", "val", "test")
 TEST_SHARE = 0.2
 VALIDATION_SHARE = 0.15
 """Share of the samples that are not test samples."""
+MAX_SPIKES = 2**32 - 1
+"""Spikes of an input at one step: samples are kept as unsigned integers of at most 32 bits."""
 MAX_CLASSES = 100_000
 
 
@@ -172,7 +174,7 @@ def check_values(x: Array, kind: InputKind, where: str) -> Array:
     """Return samples as a read-only array: finite, spikes as unsigned integers.
 
     Raises:
-        DataError: no numbers, NaN, or spikes that are not whole numbers from 0.
+        DataError: no numbers, NaN, or spikes that are not whole numbers from 0 to `MAX_SPIKES`.
     """
     if x.dtype.kind not in "biuf":
         raise DataError(f"{where}: x holds {x.dtype} values, expected numbers")
@@ -181,7 +183,10 @@ def check_values(x: Array, kind: InputKind, where: str) -> Array:
     if kind == "spikes" and x.dtype.kind not in "bu":
         if (x < 0).any() or (x != np.rint(x)).any():
             raise DataError(f"{where}: spikes are whole numbers from 0; give analogue values as kind 'current'")
-        x = x.astype(np.uint8 if x.max() < 256 else np.uint32)
+        most = x.max(initial=0)
+        if most > MAX_SPIKES:
+            raise DataError(f"{where}: holds {most:g} spikes at one step, at most {MAX_SPIKES} are held; check the units of x")
+        x = x.astype(np.uint8 if most < 256 else np.uint32)
     view = x.view()
     view.setflags(write=False)
     return view

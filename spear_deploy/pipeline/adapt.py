@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
 from spear_deploy.adaptation.few_values import find_few_values
 from spear_deploy.adaptation.learn import LearnSettings, calibrate_plan, choose_plan, learn
@@ -20,7 +21,7 @@ from spear_deploy.budget.check import check
 from spear_deploy.budget.report import BudgetReport
 from spear_deploy.data import Dataset, Split
 from spear_deploy.data.dataset import hash_dataset
-from spear_deploy.errors import ChipError, QuantizationError, UnsupportedError
+from spear_deploy.errors import ChipError, FileError, QuantizationError, UnsupportedError
 from spear_deploy.hardware.profile import HardwareProfile, hash_profile
 from spear_deploy.interchange.snn_file import hash_network, write_snn
 from spear_deploy.network import WEIGHTED
@@ -423,10 +424,43 @@ def adapt_for_deployment(
     return api.load(cache.folder / ADAPTED)
 
 
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _Part(_Strict):
+    kind: str
+
+
+class _Accuracy(_Strict):
+    trained: float
+    adapted: float
+
+
+class _Adaptation(_Strict):
+    """What the file must hold."""
+
+    chip: str
+    replaced: list[_Part]
+    accuracy: _Accuracy
+
+
 def read_adaptation(folder: Path) -> dict[str, Any] | None:
-    """Return what was replaced in the deployment of a folder, None where nothing was."""
+    """Return what was replaced in the deployment of a folder, None where nothing was.
+
+    Raises:
+        FileError: the file is damaged.
+    """
     path = folder / FACTS
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        content = path.read_bytes()
+        _Adaptation.model_validate_json(content)
+        return dict(json.loads(content))
+    except (OSError, ValueError, RecursionError) as error:
+        why = str(error).splitlines()[0]
+        raise FileError(f"file '{path}': is damaged ({why}); run the deployment again with --fresh") from error
 
 
 def note_adaptation(facts: Mapping[str, Any]) -> str:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import BaseModel
 
 from spear_deploy.data import Dataset
 from spear_deploy.data.dataset import hash_dataset
@@ -144,7 +145,7 @@ def verify(
     """
     place = Path(folder)
     evidence = read_folder(place)
-    settings, sources = _read_settings(evidence.provenance)
+    settings, sources = read_settings(evidence.provenance)
     failures = _Failures()
     derived: Derived | None = None
     data = sources.get("data") if data is None else data
@@ -205,7 +206,7 @@ def _short(value: Any) -> Any:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def _read_settings(provenance: Mapping[str, Any]) -> tuple[DeploySettings, dict[str, str]]:
+def read_settings(provenance: Mapping[str, Any]) -> tuple[DeploySettings, dict[str, str]]:
     """Return the settings of a deployment and the names of its chip and data.
 
     Raises:
@@ -262,7 +263,7 @@ def derive(
         done: dict[str, Any] = {}
         steps: tuple[tuple[str, Callable[[], Any]], ...] = (
             ("evaluate", lambda: stages.evaluate_dense(task).value),
-            ("prune", lambda: _read_pruning(folder, task)),
+            ("prune", lambda: _measure_pruning(folder, task)),
             ("quantise", lambda: stages.quantise(task).value),
             ("lava", lambda: _prove(task, full)),
             ("export", lambda: stages.export(task).value),
@@ -301,11 +302,30 @@ def _as_json(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def _read_pruning(folder: Path, task: Task) -> dict[str, Any]:
-    """Return widths, from the networks themselves, and levers and notes of the search, whose networks are not kept."""
-    search = json.loads((folder / stages.SEARCH).read_text(encoding="utf-8"))
-    dense, pruned = task.network(stages.DENSE), task.network(stages.PRUNED)
-    return {"widths": measure_widths(dense, pruned), "levers": search.get("levers", []), "notes": search.get("notes", [])}
+class _Search(BaseModel):
+    """What search.json must hold of the results of a deployment."""
+
+    levers: list[dict[str, Any]] = []
+    notes: list[str] = []
+
+
+def read_pruning(folder: Path) -> dict[str, Any]:
+    """Return levers and notes of the search, whose networks are not kept.
+
+    Raises:
+        FileError: the file is damaged.
+    """
+    path = folder / stages.SEARCH
+    try:
+        return _Search.model_validate_json(require_file(path, "file of a deployment").read_bytes()).model_dump()
+    except (OSError, ValueError) as error:
+        why = str(error).splitlines()[0]
+        raise FileError(f"file '{path}': is damaged ({why}); run the deployment again with --fresh") from error
+
+
+def _measure_pruning(folder: Path, task: Task) -> dict[str, Any]:
+    """Return the widths, from the networks themselves, beside what the search noted."""
+    return {"widths": measure_widths(task.network(stages.DENSE), task.network(stages.PRUNED)), **read_pruning(folder)}
 
 
 def _derive_adaptation(place: Path, task: Task) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spear_deploy.errors import FileError
 from spear_deploy.report import tables
@@ -22,6 +23,9 @@ from spear_deploy.report.sweep_page import PAGE, SWEEP, describe_sweep
 from spear_deploy.util import number_format
 from spear_deploy.util.files import replace_file
 from spear_deploy.util.printable import escape_hidden
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 TEMPLATE, PRUNING_TEMPLATE, SWEEP_TEMPLATE = "page.html.j2", "front.html.j2", "sweep.html.j2"
 NAME = "report.html"
@@ -69,8 +73,10 @@ def render_pruning(folder: Path) -> str:
     return _render(PRUNING_TEMPLATE, folder, lambda: describe_results(folder))
 
 
-def _render(template: str, folder: Path, describe: Callable[[], dict[str, Any]]) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
+@lru_cache(maxsize=1)
+def _open_templates() -> Environment:
+    """Return the templates, each compiled once."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
         loader=PackageLoader("spear_deploy.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
@@ -81,8 +87,14 @@ def _render(template: str, folder: Path, describe: Callable[[], dict[str, Any]])
         "fact": number_format.format_fact, "unit": number_format.unit_noun,
         "shape": lambda axes: number_format.format_shape(axes, "×"),
     }  # fmt: skip
+    return environment
+
+
+def _render(template: str, folder: Path, describe: Callable[[], dict[str, Any]]) -> str:
+    from jinja2 import UndefinedError
+
     try:
-        return escape_hidden(environment.get_template(template).render(describe()), keep="\n\t")
+        return escape_hidden(_open_templates().get_template(template).render(describe()), keep="\n\t")
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError, UndefinedError) as error:
         why = f"{type(error).__name__}: {error}"
         raise FileError(

@@ -117,6 +117,7 @@ def test_own_splits_are_taken(tmp_path):
         ({"y": np.zeros(40, int)}, "holds one class only"),
         ({"y": np.full(40, 10**9)}, "label 1000000000 is out of range"),
         ({"x": np.full((40, 3, 2), np.nan)}, "x holds NaN or infinite values"),
+        ({"x": np.full((40, 3, 2), 1e30), "kind": "spikes"}, r"1e\+30 spikes at one step, at most 4294967295"),
         ({"x": np.array([["a"] * 2] * 40)}, "'x' holds <U1 values, expected numbers"),
         ({"x": np.zeros(40)}, r"'x' has shape \(40,\)"),
         ({"x": np.zeros((40, 3, 0))}, r"x has shape \(27, 3, 0\), expected"),

@@ -153,7 +153,7 @@ WRONG = {
         {"weights__default_bits": _leaf(5, "bit")},
         r"key 'weights.default_bits': 5 given, which is not among weights.bits",
     ),
-    "no bits": ({"weights__bits": _leaf([], "bit")}, r"key 'weights.bits': is empty"),
+    "no bits": ({"weights__bits": _leaf([], "bit")}, r"key 'weights.bits': is empty; list the widths that a weight may have"),
     "groups that do not sum up": (
         {"core_groups": [{"name": "a", "count": _leaf(7, "core")}]},
         r"key 'chip.cores': 8 given, but the core groups hold 7; correct one of them",

@@ -244,6 +244,11 @@ BAD = [
         GraphError,
         "layer 0: weights of shape .2, 6. for 4 neurons, expected .outputs",
     ),
+    (
+        (row("dense", [4], weight=W0), bare("concat", [9], layers=[7])),
+        GraphError,
+        "layer 1: joins entry 7, there are entries 0..1 besides itself",
+    ),
     ((bare("input", [2**30, 4]),), GraphError, "layer 0: 'shape' of .* is 4294967296 neurons, at most 2147483648 are read"),
     (
         (bare("input", [1, 9, 9]), bare("pool", [1, 1, 1], kernelSize=[2**14, 2**9])),

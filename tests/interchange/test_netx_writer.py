@@ -205,6 +205,10 @@ REFUSED = [
         net(dense("a", [[1, 2]]), Layer(name="b", synapse=Scale(weight=np.array(2))), shape=(2,)),
         "layer 'b': has no neuron, netx layers end in integer",
     ),
+    (
+        net(Layer(name="a", synapse=Dense(weight=np.array([[1, 2]]), weight_exponent=-1), neuron=loihi()), shape=(2,)),
+        "layer 'a': its sum is shifted down by 1 bits, netx has no such shift",
+    ),
     (net(dense("a", [[-2, -2]]), shape=(2,)), "layer 'a': a weight of -2 among -2..-2 becomes -?0 when lava-dl loads it"),
     (net(dense("a", [[-128, 0]]), shape=(2,)), "layer 'a': a weight of -128 among -128..0 becomes -64 when lava-dl loads it"),
     (

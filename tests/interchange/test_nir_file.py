@@ -327,7 +327,12 @@ def test_a_forward_path_stays_in_its_step(tmp_path):
             GraphError,
             "there is no node 'm'",
         ),
-        ({"input": INPUT, "n": LIF_FIELDS, "output": OUTPUT}, [*CHAIN, CHAIN[0]], GraphError, "'input' -> 'n' is there 2 times"),
+        (
+            {"input": INPUT, "n": LIF_FIELDS, "output": OUTPUT},
+            [*CHAIN, CHAIN[0]],
+            GraphError,
+            "'n' is there 2 times; remove all but one",
+        ),
         (
             {"input": INPUT, "i2": INPUT, "n": LIF_FIELDS, "output": OUTPUT},
             [*CHAIN, ("i2", "n")],

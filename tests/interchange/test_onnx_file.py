@@ -472,6 +472,10 @@ def huge_state(model):
     shape.dim[1].dim_value = 1 << 40
 
 
+def change_state(**facts):
+    return lambda model: set_fact("states", [{**state, **facts} for state in first_state(model)])(model)
+
+
 def other_state(model):
     states = first_state(model)
     states[0]["shape"][0] += 1
@@ -514,6 +518,9 @@ def second_input_limit(model):
         (external_tensor, "tensor '.*' of type .* or outside of the file"),
         (huge_state, "values in a step for \\d+ bytes"),
         (other_state, "inputs of the graph that are not those of its metadata"),
+        (change_state(next="v"), "state '.*' with another start or successor"),
+        (change_state(start="x"), "state '.*' with another start or successor"),
+        (change_state(start=[[[[[0.0]]]]]), "state '.*' whose start has another shape"),
         (foreign_operator, "operator 'ConstantOfShape' of domain ''"),
         (no_size, "of shape .*0"),
         (wide_pads, "is not what write_onnx writes .*[Ii]nfer"),

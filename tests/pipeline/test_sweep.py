@@ -21,6 +21,7 @@ from spear_deploy.cli import main
 from spear_deploy.errors import BudgetError, FileError
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.pipeline.sweep import CELL, find_front, read_sweep, sweep
+from spear_deploy.report import write_report
 from spear_deploy.training.fit import train
 from spear_deploy.util.workers import Workers
 from tests.training.test_fit import quick, toy_data, toy_network
@@ -109,6 +110,21 @@ def test_a_killed_sweep_goes_on_to_the_same_results(inputs, swept, tmp_path):
     result = json.loads(done.stdout)
     assert done.returncode == 1 and result["taken"] >= 1
     assert facts_of(result["cells"]) == facts_of(swept[1]["cells"])
+
+
+def test_ctrl_c_in_a_sweep_names_the_command_that_goes_on(inputs, tmp_path, monkeypatch):
+    monkeypatch.chdir(inputs)
+    monkeypatch.setattr("spear_deploy.pipeline.sweep.prune", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    result = CliRunner().invoke(main, ["sweep", "sweep.toml", "--out", str(tmp_path / "out")])
+    assert result.exit_code == 130 and f"finished cells are in '{tmp_path / 'out'}', and `" in result.stderr
+    assert "` goes on" in result.stderr and not list(tmp_path.glob("out/*/*"))
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "nan" * 3])
+def test_damaged_results_of_a_sweep_are_refused(tmp_path, text):
+    (tmp_path / "sweep.json").write_text(text)
+    with pytest.raises(FileError, match=r"sweep.json': is damaged \(.*\); run the sweep again"):
+        write_report(tmp_path)
 
 
 def test_the_command_prints_means_and_names_cells_without_result(inputs, swept, monkeypatch):

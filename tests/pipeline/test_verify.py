@@ -12,9 +12,10 @@ from spear_deploy.cli import main
 from spear_deploy.errors import DataError, FileError
 from spear_deploy.interchange.snn_file import read_snn, write_snn
 from spear_deploy.network.channel_groups import list_prunable_groups
+from spear_deploy.pipeline.adapt import read_adaptation
 from spear_deploy.pipeline.deployment import DeploySettings
 from spear_deploy.pipeline.stage_cache import RESULT, STAGES, read_stages
-from spear_deploy.pipeline.verify import compare_with_derived, derive, measure_widths
+from spear_deploy.pipeline.verify import compare_with_derived, derive, measure_widths, read_pruning
 from spear_deploy.pruning.plan import PruningPlan, prune
 from spear_deploy.report import write_report
 from spear_deploy.util.digests import hash_file
@@ -235,6 +236,26 @@ def test_a_folder_without_a_deployment_and_damaged_options_are_refused(folder, t
     change(folder, "provenance.json", ("options",), {"chip": "loihi2"})
     with pytest.raises(FileError, match="its options are damaged .*; run the deployment again"):
         sd.verify(folder, data=task())
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "[]", '{"levers": 3}', '{"notes": [1]}', "\x00"])
+def test_damaged_results_of_a_search_are_refused(text, tmp_path):
+    (tmp_path / "search.json").write_text(text)
+    with pytest.raises(FileError, match=r"search.json': is damaged \(.*\); run the deployment again with --fresh"):
+        read_pruning(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"chip": 3}, {"replaced": [{}]}, {"replaced": None}, {"accuracy": {"trained": "1", "adapted": 1.0}}, {"accuracy": 1}]
+)
+def test_a_damaged_list_of_replaced_parts_is_refused(change, tmp_path):
+    facts = {"chip": "loihi2", "replaced": [{"kind": "exact"}], "accuracy": {"trained": 0.5, "adapted": 0.5}, "plans": []}
+    assert read_adaptation(tmp_path) is None
+    (tmp_path / "adapt.json").write_text(json.dumps(facts))
+    assert read_adaptation(tmp_path) == facts
+    (tmp_path / "adapt.json").write_text(json.dumps({**facts, **change}))
+    with pytest.raises(FileError, match=r"adapt.json': is damaged \(.*\); run the deployment again with --fresh"):
+        read_adaptation(tmp_path)
 
 
 def test_widths_are_those_of_the_networks():

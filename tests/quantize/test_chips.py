@@ -287,6 +287,15 @@ def test_values_outside_a_format_are_refused(family, graph, message):
         quantize(graph, format=family)
 
 
+def test_layers_that_share_no_shift_are_refused_on_reckon():
+    """Of the first layer's many equal weights the sum leaves no room for a shift; the second's low threshold needs one."""
+    many = dense(np.ones((8, 256)), LIF(tau_s=0.01, v_threshold=100.0), name="many")
+    low = dense(np.ones((8, 8)), LIF(tau_s=0.01, v_threshold=0.04 / 127), name="low")
+    graph = chain([many, low, dense(np.ones((2, 8)), LI(tau_s=0.01), name="out")], input_shape=(256,), dt_s=1e-3)
+    with pytest.raises(QuantizationError, match="layers many, low: no shift that ReckOn has fits them all; rescale"):
+        quantize(graph, format="reckon")
+
+
 def test_more_layers_than_values_are_refused_on_truenorth():
     layers = [*(dense(np.eye(2), None, name=f"w{n}") for n in range(5)), Layer(name="a", neuron=IF())]
     edges = [edge for n in range(5) for edge in (Edge(source="input", target=f"w{n}"), Edge(source=f"w{n}", target="a"))]

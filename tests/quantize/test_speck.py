@@ -206,7 +206,9 @@ def test_thresholds_outside_the_format_are_refused():
         QuantizationError, match=r"layer 'fc': v_threshold 0.001 rounds to 0 beside weights and bias up to 1 of 8"
     ):
         quantize(one_layer([[1.0]], IF(v_threshold=0.001)), format="speck")
-    with pytest.raises(QuantizationError, match=r"layer 'fc': SpeckIF.v_init: .* the format holds -32768..32767; rescale"):
+    with pytest.raises(
+        QuantizationError, match=r"layer 'fc': SpeckIF.v_init: .* the format holds -32768..32767; rescale the layer"
+    ):
         quantize(one_layer([[1.0]], IF(v_threshold=1.0, v_reset=-1e6, reset="subtract")), format="speck")
 
 

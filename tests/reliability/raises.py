@@ -28,7 +28,8 @@ def list_raises() -> Iterator[tuple[str, list[list[str]]]]:
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
-                parts = [words for text in _fixed_parts(node.exc.args[0]) if (words := WORD.findall(text))]
+                texts = (text for argument in node.exc.args for text in _fixed_parts(argument))
+                parts = [words for text in texts if (words := WORD.findall(text))]
                 if parts:
                     yield f"{path.relative_to(ROOT)}:{node.lineno}", parts
 
@@ -46,31 +47,31 @@ def _fixed_parts(node: ast.AST) -> Iterator[str]:
         yield from _fixed_parts(node.right)
 
 
-def read_test_words() -> str:
-    """Return the words of all texts in tests, separated by spaces."""
-    texts = []
+def read_test_runs() -> set[tuple[str, ...]]:
+    """Return all runs of up to `WORDS` words in the texts of tests."""
+    runs: set[tuple[str, ...]] = set()
     for path in sorted((ROOT / "tests").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                texts.append(" ".join(WORD.findall(node.value)))
-    return " | ".join(texts)
+                words = WORD.findall(node.value)
+                for width in range(1, WORDS + 1):
+                    runs.update(zip(*(words[n:] for n in range(width)), strict=False))
+    return runs
 
 
 def list_unmatched() -> list[str]:
     """Return place and message of each `raise` that no test matches."""
-    tests = f" {read_test_words()} "
+    runs = read_test_runs()
     return [
         f"{place}: {' … '.join(' '.join(part) for part in parts)}"
         for place, parts in list_raises()
-        if not _is_matched(parts, tests)
+        if not _is_matched(parts, runs)
     ]
 
 
-def _is_matched(parts: list[list[str]], tests: str) -> bool:
-    longest = max(map(len, parts))
-    width = min(WORDS, longest)
-    runs = (" ".join(part[n : n + width]) for part in parts for n in range(len(part) - width + 1))
-    return any(f" {run} " in tests for run in runs)
+def _is_matched(parts: list[list[str]], runs: set[tuple[str, ...]]) -> bool:
+    width = min(WORDS, max(map(len, parts)))
+    return any(tuple(part[n : n + width]) in runs for part in parts for n in range(len(part) - width + 1))
 
 
 if __name__ == "__main__":

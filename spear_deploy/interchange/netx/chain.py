@@ -132,8 +132,7 @@ def _merge_parallel_weights(graph: SNNGraph, head: Layer, feeders: list[str], so
                 raise UnsupportedError(f"layer '{head.name}': one synapse has two delays, netx has one a synapse; drop one")
             delays = np.where(values != 0, delay, np.broadcast_to(delays, weight.shape))
             weight = weight + values
-    if weight is None:
-        raise UnsupportedError(f"layer '{head.name}': only feeds itself, {CHAIN}")
+    assert weight is not None  # a layer that only feeds itself is no graph
     return ChainLayer(replace(head, synapse=Dense(weight=weight)), recurrent, delays, (), graph.shape_of(source))
 
 
