@@ -18,6 +18,7 @@ from its checkpoint.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import sys
@@ -75,15 +76,17 @@ class SweepPlan(BaseModel):
     steps: Annotated[int, Field(ge=1)] | None = None
     encoding: Text | None = None
 
+    @property
+    def axes(self) -> tuple[list[Any], ...]:
+        """Networks, chips, budgets, methods and seeds, each once."""
+        return tuple(list(dict.fromkeys(axis)) for axis in (self.networks, self.chips, self.budgets, self.methods, self.seeds))
+
     def cells(self) -> list[Cell]:
         """List the combinations, seeds fastest."""
         return [
             Cell(network=network, chip=chip, budget=budget, method=method, seed=seed)
-            for network, chip, budget, method, seed in product(
-                dict.fromkeys(self.networks), dict.fromkeys(self.chips), dict.fromkeys(self.budgets),
-                dict.fromkeys(self.methods), dict.fromkeys(self.seeds),
-            )
-        ]  # fmt: skip
+            for network, chip, budget, method, seed in product(*self.axes)
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,8 +141,9 @@ def read_sweep(path: str | os.PathLike[str]) -> SweepPlan:
         parse_amount(budget, "synops")
     for method in plan.methods:
         check_method(method)
-    if len(plan.cells()) > MAX_CELLS:
-        raise FileError(f"sweep file '{source}': makes {len(plan.cells())} cells, at most {MAX_CELLS}; split it into several")
+    count = math.prod(map(len, plan.axes))
+    if count > MAX_CELLS:
+        raise FileError(f"sweep file '{source}': makes {count} cells, at most {MAX_CELLS}; split it into several")
     return plan
 
 

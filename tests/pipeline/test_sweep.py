@@ -154,6 +154,7 @@ def test_the_front_holds_what_no_other_cell_beats():
         (PLAN.replace("[0, 1]", "[-1]"), "key 'seeds.0': input should be greater than or equal to 0"),
         (PLAN.replace('data = "data.npz"', ""), "key 'data': field required"),
         (PLAN.replace("[0, 1]", str([*range(3000)])).replace('["70%", 1]', "[1, 2, 3, 4]"), "makes 12000 cells, at most 10000"),
+        (PLAN.replace("[0, 1]", str([*range(9999)])).replace('["70%", 1]', str([*range(1, 9999)])), "makes 99970002 cells"),
     ],
 )  # fmt: skip
 def test_wrong_sweep_files_are_refused(tmp_path, text, message):

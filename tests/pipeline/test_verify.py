@@ -246,7 +246,8 @@ def test_damaged_results_of_a_search_are_refused(text, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"chip": 3}, {"replaced": [{}]}, {"replaced": None}, {"accuracy": {"trained": "1", "adapted": 1.0}}, {"accuracy": 1}]
+    "change",
+    [{"chip": 3}, {"replaced": [{}]}, {"replaced": None}, {"accuracy": {"trained": "1", "adapted": 1.0}}, {"accuracy": 1}],
 )
 def test_a_damaged_list_of_replaced_parts_is_refused(change, tmp_path):
     facts = {"chip": "loihi2", "replaced": [{"kind": "exact"}], "accuracy": {"trained": 0.5, "adapted": 0.5}, "plans": []}
