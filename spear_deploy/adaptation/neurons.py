@@ -39,6 +39,14 @@ INSTEAD: dict[type, tuple[type, ...]] = {
 SPIKING = (IF, LIF, CubaLIF)
 TIME_CONSTANTS = ("tau_s", "tau_mem_s", "tau_syn_s")
 
+INSTEAD_OF_RESET: dict[Reset, tuple[Reset, ...]] = {
+    "value": ("subtract",),
+    "subtract": ("value",),
+    "none": ("subtract", "value"),
+}
+"""What stands in for a reset, the nearest first."""
+RESET_NAMES: dict[Reset, str] = {"value": "reset by value", "subtract": "reset by subtraction", "none": "no reset"}
+
 Change: TypeAlias = Callable[[Any], Any]
 
 
@@ -77,11 +85,11 @@ def find_resets(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replaceme
     if resets is None:
         return
     spiking = [layer for layer in graph.layers if isinstance(layer.neuron, SPIKING)]
-    pairs: tuple[tuple[Reset, Reset], ...] = (("value", "subtract"), ("subtract", "value"))
-    for reset, other in pairs:
+    for reset, others in INSTEAD_OF_RESET.items():
         names = tuple(layer.name for layer in spiking if layer.neuron.reset == reset)  # type: ignore[union-attr]
-        if names and reset not in resets and other in resets:
-            what, by = (f"reset by {'subtraction' if kind == 'subtract' else 'value'}" for kind in (reset, other))
+        other = next((other for other in others if other in resets), None)
+        if names and reset not in resets and other is not None:
+            what, by = RESET_NAMES[reset], RESET_NAMES[other]
             change = partial(change_reset, reset=other)
             rewrite = partial(_set_neuron, names=names, change=change)
             yield Replacement(layers=names, what=what, by=by, kind="learnt", topic="reset", rewrite=rewrite)

@@ -183,7 +183,7 @@ def _is_option(key: str, value: Any) -> bool:
         return type(value) is int and value > 0
     if key == "dt_s":
         return type(value) in (int, float) and 0 < value < float("inf")
-    return isinstance(value, str) and (key != "reset" or value in ("value", "subtract"))
+    return isinstance(value, str) and (key != "reset" or value in ("value", "subtract", "none"))
 
 
 def _table(source: Path, data: Mapping[str, Any], key: str) -> dict[str, Any]:

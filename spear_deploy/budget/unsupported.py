@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from spear_deploy.budget.pools import check_pools
 from spear_deploy.hardware.schema import HardwareProfile, LayerKinds
-from spear_deploy.network import CONVS, WEIGHTED, Layer, LoihiLIF, Shape, array_parameters, resets_late
+from spear_deploy.network import CONVS, RESET_WORDS, WEIGHTED, Layer, LoihiLIF, Shape, array_parameters, resets_late
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.placement.populations import Population
 from spear_deploy.placement.weight_bits import MAX_BIAS_EXPONENT, bias_bits, count_mixed_sign_inputs, measure_width
@@ -152,12 +152,12 @@ def _check_neuron(layer: Layer, profile: HardwareProfile) -> Iterator[Unsupporte
         yield Unsupported(layer=layer.name, what=model, why=why, resource="neuron_model")
     reset = getattr(neuron, "reset", "value")
     if layer.spikes and hasattr(neuron, "reset") and chip.resets.value is not None and reset not in chip.resets.value:
-        subtracts = reset == "subtract"
-        other = ("to a value", "value") if subtracts else ("by subtraction", "subtract")
+        has = [other for other in chip.resets.value if other != "none"]
+        how, remedy = (" or ".join(words) for words in ([RESET_WORDS[other] for other in has], [f"reset='{r}'" for r in has]))
         yield Unsupported(
             layer=layer.name,
-            what=f"reset by {'subtraction' if subtracts else 'value'}",
-            why=f"the stock neuron of {profile.name} resets {other[0]}; train with reset='{other[1]}'",
+            what={"value": "reset by value", "subtract": "reset by subtraction"}.get(reset, "no reset after a spike"),
+            why=f"the stock neuron of {profile.name} resets {how}; train with {remedy}",
             resource="reset",
         )
     rest = neuron.refractory_steps if isinstance(neuron, LoihiLIF) else 0

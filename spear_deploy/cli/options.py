@@ -190,7 +190,9 @@ network_options = join_options(
         help="Time step of a NIR file in seconds.  [default: 1e-4, or that of the source]",
     ),
     click.option(
-        "--reset", type=click.Choice(["value", "subtract"]), help="Reset of a NIR file.  [default: value, or that of the source]"
+        "--reset",
+        type=click.Choice(["value", "subtract", "none"]),
+        help="Reset of a NIR file.  [default: value, or that of the source]",
     ),
     click.option("--source", metavar="FRAMEWORK", help="Framework that wrote a NIR file, e.g. snntorch: time step, reset."),
 )

@@ -104,14 +104,14 @@ def _read(value: Any, shape: Shape) -> Array:
 
 
 def _read_reset(kind: Any, module: Any, place: str) -> Reset:
-    """Return the kind of reset; without a reset, that which `cancel_resets` undoes.
+    """Return the kind of reset.
 
     Raises:
         UnsupportedError: a reset that loses the input of the step after a spike.
     """
     mechanism = module.reset_mechanism
     if mechanism != "zero":
-        return "subtract"
+        return "subtract" if mechanism == "subtract" else "none"
     if kind is snn.Leaky or not getattr(module, "reset_delay", True):
         return "value"
     remedy = "use Leaky" if kind is snn.Lapicque else "set reset_delay=False"
@@ -128,9 +128,7 @@ def _note_reset(context: TraceContext, kind: Any, module: Any, name: str, path: 
         raise UnsupportedError(
             f"{name_module(path)} is RSynaptic with reset_delay=False, with which snnTorch cannot run; leave it out"
         )
-    if module.reset_mechanism == "none":
-        builder.no_resets.add(name)
-    elif module.reset_mechanism == "subtract" and is_late:
+    if module.reset_mechanism == "subtract" and is_late:
         builder.late_resets.add(name)
     elif module.reset_mechanism == "subtract":
         builder.note_module(

@@ -56,9 +56,7 @@ def store_weights(model: torch.nn.Module, pruned: SNNGraph) -> torch.nn.Module:
     pruned = pruned.with_layers(lambda layer: _unfold_norm(layer, original[layer.name]))
     parts: dict[str, list[Any]] = defaultdict(list)
     for layer in graph.layers:
-        heir, path = pruned[heirs[layer.name]], origins.get(layer.name)
-        if path is None:
-            continue  # a loop that stands for a reset
+        heir, path = pruned[heirs[layer.name]], origins[layer.name]
         _check_kinds(layer, heir)
         if layer.neuron is not None:
             update = NeuronUpdate(neuron=heir.neuron, changed=frozenset(), dt_s=pruned.dt_s, shape=pruned.shape_of(heir.name))

@@ -335,7 +335,7 @@ class NeuronFormat(Block):
 
     models: Names = Names.key("model", "neurons that the stock models hold", words=MODELS, needed=True)
     resets: Names = Names.key(
-        "reset", "what a spike does to v: set a `value`, `subtract`", words=("value", "subtract"), needed=True
+        "reset", "what a spike does to v: set a `value`, `subtract` or `none`", words=("value", "subtract", "none"), needed=True
     )
     late_reset: Flag = Flag.key("flag", "whether a neuron can subtract its threshold one step after the spike, undecayed")
     refractory_max_steps: LimitOrZero = LimitOrZero.key("step", "longest rest after a spike")

@@ -9,7 +9,7 @@ orientation. Neuron parameters are scalars or arrays that broadcast to the layer
 Names are those of NIR, with the unit where there is one. Everything here is data: frozen, numpy only, arrays read-only.
 """
 
-from spear_deploy.network.base import Array, Reset, Shape
+from spear_deploy.network.base import RESET_WORDS, Array, Reset, Shape
 from spear_deploy.network.chip_neurons import (
     CHIP_NEURONS,
     ChipFormat,
@@ -67,6 +67,7 @@ __all__ = [
     "LOIHI_UNIT",
     "POOLS",
     "READOUTS",
+    "RESET_WORDS",
     "WEIGHTED",
     "Array",
     "AvgPool",

@@ -14,7 +14,9 @@ from spear_deploy.util.number_format import format_shape
 
 Array: TypeAlias = NDArray[Any]
 Shape: TypeAlias = tuple[int, ...]
-Reset: TypeAlias = Literal["value", "subtract"]
+Reset: TypeAlias = Literal["value", "subtract", "none"]
+RESET_WORDS: dict[str, str] = {"value": "to a value", "subtract": "by subtraction", "none": "not at all"}
+"""How neurons reset, for a sentence."""
 MAX_FLOAT = float(np.finfo(np.float32).max)
 """Largest number of a network: ONNX, NIR and torch hold float32."""
 
@@ -101,10 +103,11 @@ def check_broadcast(what: str, shape: Shape, target: Shape) -> None:
         raise GraphError(f"{what} has shape {shape}, which does not broadcast to {format_shape(target)}")
 
 
-def check_reset(neuron: Any) -> None:
-    """Refuse an unknown reset."""
-    if getattr(neuron, "reset", "value") not in ("value", "subtract"):
-        raise GraphError(f"{type(neuron).__name__}.reset: '{neuron.reset}' given, expected 'value' or 'subtract'")
+def check_reset(neuron: Any, known: tuple[Reset, ...] = ("value", "subtract")) -> None:
+    """Refuse a reset that these neurons do not have."""
+    if getattr(neuron, "reset", "value") not in known:
+        expected = " or ".join(map(repr, known))
+        raise GraphError(f"{type(neuron).__name__}.reset: '{neuron.reset}' given, expected {expected}")
 
 
 def check_range(neuron: Any, name: str, low: int, high: int) -> None:

@@ -7,13 +7,15 @@ Files of former versions have a loop instead: the network subtracts at once, v �
 step later is missing, (1 − k) · v_threshold. The neuron's own spike brings it, by an edge of one step and a weight. Where a
 synaptic current lies in between, a second spike takes back what the current would keep.
 
-A neuron without a reset keeps its v: the spike gives back k · v_threshold by such a loop.
+A neuron without a reset has `reset="none"`: it spikes in every step in which v is above the threshold. In former files its spike
+gives back k · v_threshold by such a loop.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -50,23 +52,34 @@ def _change_delays(graph: SNNGraph, names: Collection[str], delay: int) -> SNNGr
 
 
 def fold_reset_loops(graph: SNNGraph) -> SNNGraph:
-    """Return the network with `reset_delay` in place of the loops by which former versions stored resets one step late.
+    """Return the network with resets as the neurons' property in place of the loops by which former versions stored them.
 
-    A loop is known by its numbers: a `Scale` from the neuron to itself with the weight that a late reset takes, to float32.
+    A loop is known by its numbers: a `Scale` from the neuron to itself with the weight that a late reset takes, or that which
+    gives back what a reset took, to float32.
     """
     layers, edges = list(graph.layers), list(graph.edges)
     for layer in graph.layers:
         neuron = layer.neuron
-        if not isinstance(neuron, (LIF, CubaLIF)) or neuron.reset != "subtract" or neuron.reset_delay:
+        if not isinstance(neuron, (IF, LIF, CubaLIF)) or neuron.reset != "subtract" or resets_late(neuron):
             continue
-        lost = -neuron.v_threshold.astype(np.float64) / neuron.r
-        loops = [_find_loop(graph, layer.name, delay, weight) for delay, weight in _loop_weights(graph, neuron, lost)]
-        names = [name for name in loops if name is not None]
-        if len(names) == len(loops):
-            layers = [other for other in layers if other.name not in names]
-            layers[layers.index(layer)] = replace(layer, neuron=replace(neuron, reset_delay=1))
-            edges = [edge for edge in edges if edge.source not in names and edge.target not in names]
+        for change, current in _list_looped_resets(graph, neuron):
+            loops = [_find_loop(graph, layer.name, delay, weight) for delay, weight in _loop_weights(graph, neuron, current)]
+            names = [name for name in loops if name is not None]
+            if len(names) == len(loops):
+                layers = [other for other in layers if other.name not in names]
+                layers[layers.index(layer)] = replace(layer, neuron=replace(neuron, **change))
+                edges = [edge for edge in edges if edge.source not in names and edge.target not in names]
+                break
     return graph if len(layers) == len(graph.layers) else replace(graph, layers=tuple(layers), edges=tuple(edges))
+
+
+def _list_looped_resets(graph: SNNGraph, neuron: IF | LIF | CubaLIF) -> list[tuple[dict[str, Any], Array]]:
+    """Return the resets that a loop may stand for, with the current that it adds after a spike: (changed fields, current)."""
+    v_threshold = neuron.v_threshold.astype(np.float64)
+    if isinstance(neuron, IF):
+        return [({"reset": "none"}, v_threshold / neuron.r)]
+    rate = graph.dt_s / (neuron.tau_s if isinstance(neuron, LIF) else neuron.tau_mem_s)
+    return [({"reset_delay": 1}, -v_threshold / neuron.r), ({"reset": "none"}, (1 - rate) * v_threshold / (rate * neuron.r))]
 
 
 def _find_loop(graph: SNNGraph, name: str, delay: int, weight: Array) -> str | None:
@@ -84,20 +97,6 @@ def _find_loop(graph: SNNGraph, name: str, delay: int, weight: Array) -> str | N
     return None
 
 
-def cancel_resets(graph: SNNGraph, names: Collection[str]) -> SNNGraph:
-    """Return the network in which these neurons, which subtract their threshold, act as if they had no reset."""
-    for layer in graph.layers:
-        neuron = layer.neuron
-        if layer.name in names and isinstance(neuron, (IF, LIF, CubaLIF)):
-            v_threshold = neuron.v_threshold.astype(np.float64)
-            if isinstance(neuron, IF):
-                graph = _feed_back(graph, layer, v_threshold / neuron.r)
-            else:
-                rate = graph.dt_s / (neuron.tau_s if isinstance(neuron, LIF) else neuron.tau_mem_s)
-                graph = _feed_back(graph, layer, (1 - rate) * v_threshold / (rate * neuron.r))
-    return graph
-
-
 def _loop_weights(graph: SNNGraph, neuron: IF | LIF | CubaLIF, current: Array) -> list[tuple[int, Array]]:
     """Return (delay, weight) of the loops through which a spike adds a current to the neuron's membrane in the next step."""
     if not isinstance(neuron, CubaLIF):
@@ -105,16 +104,3 @@ def _loop_weights(graph: SNNGraph, neuron: IF | LIF | CubaLIF, current: Array) -
     rate = graph.dt_s / neuron.tau_syn_s
     jump = neuron.w_in * rate
     return [(1, current / jump), (2, -(1 - rate) * current / jump)]
-
-
-def _feed_back(graph: SNNGraph, layer: Layer, current: Array) -> SNNGraph:
-    """Return the network in which each spike of a layer adds a current to its own membrane in the next step."""
-    assert isinstance(layer.neuron, (IF, LIF, CubaLIF))
-    layers, edges = list(graph.layers), list(graph.edges)
-    for number, (delay, weight) in enumerate(_loop_weights(graph, layer.neuron, current)):
-        name = f"{layer.name}.reset{number or ''}"
-        while any(name == other.name for other in layers):
-            name += "_"
-        layers.append(Layer(name=name, synapse=Scale(weight=weight)))
-        edges += [Edge(source=layer.name, target=name, delay=delay), Edge(source=name, target=layer.name)]
-    return replace(graph, layers=tuple(layers), edges=tuple(edges))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 
@@ -19,7 +19,7 @@ class IF(Part):
 
     v ← v + r · x                  no time step
     v ← max(v, v_min)              unless v_min is None; sinabs' min_v_mem
-    spike where v > v_threshold, then v ← v_reset ("value") or v − v_threshold ("subtract")
+    spike where v > v_threshold, then v ← v_reset ("value"), v − v_threshold ("subtract") or v ("none")
     """
 
     r: Array = 1.0  # type: ignore[assignment]
@@ -42,7 +42,7 @@ class LIF(Part):
     """Leaky integrate and fire without a synaptic current; Norse calls it LIFBox. Starts at `v_leak`.
 
     v ← v + dt_s / tau_s · ((r · x + v_leak) − v)          in this order of operations
-    spike where v > v_threshold, then v ← v_reset ("value") or v − v_threshold ("subtract")
+    spike where v > v_threshold, then v ← v_reset ("value"), v − v_threshold ("subtract") or v ("none")
 
     With a `reset_delay` of 1 the threshold is subtracted in the next step, undecayed, and v is recorded before that (snnTorch):
     v ← v + dt_s / tau_s · (…) − v_threshold · [v > v_threshold before the step]
@@ -69,7 +69,7 @@ class CubaLIF(Part):
     u ← u + w_in · dt_s / tau_syn_s · x                    Norse itself has w_in = tau_syn_s / dt_s: a jump by x
     v ← v + dt_s / tau_mem_s · ((v_leak − v) + r · u)
     u ← u − dt_s / tau_syn_s · u                           u is recorded after this line
-    spike where v > v_threshold, then v ← v_reset ("value") or v − v_threshold ("subtract")
+    spike where v > v_threshold, then v ← v_reset ("value"), v − v_threshold ("subtract") or v ("none")
 
     `reset_delay`: as in `LIF`.
     """
@@ -153,7 +153,7 @@ def array_parameters(neuron: Neuron) -> dict[str, Array]:
 
 def _check_neuron(neuron: Any) -> None:
     neuron._freeze()
-    check_reset(neuron)
+    check_reset(neuron, get_args(Reset))
     _check_reset_delay(neuron)
     for name, value in array_parameters(neuron).items():
         # below 0 a state grows instead of decaying: trained networks of other tools hold that, so it can be read and run

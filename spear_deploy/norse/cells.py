@@ -7,15 +7,16 @@ in steps: dt = 1, rates per step.
 What Norse's cell lacks becomes a gain on its input: `r` of every neuron, and the jump `w_in · dt / tau_syn` of a `CubaLIF`
 where it is not 1. In a `CubaLIF` or `CubaLI` with r ≠ 1 the cell's current is then r · u: equal in exact arithmetic, and to
 the bit where r is a power of two. Norse subtracts on reset only in its box cell; the same cell with the other membranes is
-made here, and so are cells that subtract one step late and cells with a lower bound of v. As in snnTorch, no gradient passes a
-late reset.
+made here, and so are cells that subtract one step late or keep v, and cells with a lower bound of v. As in snnTorch, no gradient
+passes a late reset.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -34,6 +35,8 @@ __all__ = ["CELLS", "TIME_LAYERS", "CellState", "NeuronModule", "choose_rates", 
 Tensor: TypeAlias = torch.Tensor
 CellState: TypeAlias = Any
 """Norse's state of a cell, a named tuple of tensors (B, *shape)."""
+
+ResetName: TypeAlias = Literal["value", "subtract", "late", "none"]
 
 CELLS = (norse.LIFCell, norse.LIFBoxCell, norse.IAFCell, norse.LICell, norse.LIBoxCell, norse.LIFRecurrentCell)
 TIME_LAYERS = (norse.LIF, norse.IAF, norse.LI, norse.LIFRecurrent)
@@ -58,8 +61,7 @@ class NeuronModule(torch.nn.Module):
         self.shape = tuple(shape)
         cell, gain = _make_cell(neuron, dt_s, surrogate, alpha)
         self.cell = cell
-        self.subtract = getattr(neuron, "reset", None) == "subtract"
-        self.late = resets_late(neuron)
+        self.reset = _name_reset(neuron)
         self._names = tuple(name for name, value in cell.p._asdict().items() if isinstance(value, Tensor))
         for name in self._names:
             self.register_buffer(name, getattr(cell.p, name))
@@ -97,7 +99,7 @@ class NeuronModule(torch.nn.Module):
         state = self.start(drive[0])
         if not torch.is_grad_enabled():
             p, dt = self.cell.p, self.cell.dt
-            return run_without_gradient(p, dt, self.subtract, drive, state, late=self.late, v_min=self.v_min)
+            return run_without_gradient(p, dt, self.reset, drive, state, v_min=self.v_min)
         emitted = []
         for x in drive.unbind(0):  # indexing would cost a gradient of full size per step
             out, state = self.cell(x, state)
@@ -167,41 +169,58 @@ def _make_cell(neuron: Any, dt_s: float, surrogate: str, alpha: float) -> tuple[
     if isinstance(neuron, CubaLI):
         return norse.LICell(norse.LIParameters(**level), dt=dt), gain
     gradient = {"method": surrogate, "alpha": torch.as_tensor(float(alpha))}
-    subtract = neuron.reset == "subtract"
+    reset = _name_reset(neuron)
     if isinstance(neuron, LIF):
-        method = norse.reset_subtract if subtract else norse.reset_value
-        box = norse.LIFBoxCell(norse.LIFBoxParameters(**level, **gradient, reset_method=method), dt=dt)
-        return _replace_step(box, _step_box_late, resets_late(neuron)), gain
+        method = {"value": norse.reset_value, "none": _keep_potential}.get(reset, norse.reset_subtract)
+        cell = norse.LIFBoxCell(norse.LIFBoxParameters(**level, **gradient, reset_method=method), dt=dt)
+        return _replace_step(cell, _step_box_late if reset == "late" else None), gain
     if isinstance(neuron, IF):
-        p = norse.IAFParameters(**level, **gradient)
-        return _replace_step(norse.IAFCell(p, dt=dt_s), _step_iaf_subtract, subtract), gain
-    step = _step_lif_late if resets_late(neuron) else _step_lif_subtract
-    return _replace_step(norse.LIFCell(norse.LIFParameters(**level, **gradient), dt=dt), step, subtract), gain
+        cell = norse.IAFCell(norse.IAFParameters(**level, **gradient), dt=dt_s)
+        return _replace_step(cell, None if reset == "value" else partial(_step_iaf, reset=_RESETS[reset])), gain
+    cell = norse.LIFCell(norse.LIFParameters(**level, **gradient), dt=dt)
+    if reset == "late":
+        return _replace_step(cell, _step_lif_late), gain
+    return _replace_step(cell, None if reset == "value" else partial(_step_lif, reset=_RESETS[reset])), gain
+
+
+def _name_reset(neuron: Any) -> ResetName:
+    return "late" if resets_late(neuron) else getattr(neuron, "reset", "value")
+
+
+def _keep_potential(z: Tensor, v: Tensor, v_reset: Tensor, v_th: Tensor) -> Tensor:
+    """Return v, as Norse's methods of a reset are called."""
+    return v
+
+
+_RESETS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
+    "subtract": norse.reset_subtract,
+    "none": _keep_potential,
+}
 
 
 _LEVELS = (("v_leak", "v_leak"), ("v_th", "v_threshold"), ("v_reset", "v_reset"))
 
 
-def _replace_step(cell: norse_snn.SNNCell, step: Callable[..., tuple[Tensor, CellState]], replaces: bool) -> norse_snn.SNNCell:
-    """Return the cell, or one like it that computes another step: Norse has soft reset in its box cell only."""
-    return norse_snn.SNNCell(step, cell.state_fallback, cell.p, dt=cell.dt) if replaces else cell
+def _replace_step(cell: norse_snn.SNNCell, step: Callable[..., tuple[Tensor, CellState]] | None) -> norse_snn.SNNCell:
+    """Return the cell, or one like it that computes another step: Norse has other resets than to a value in its box cell only."""
+    return cell if step is None else norse_snn.SNNCell(step, cell.state_fallback, cell.p, dt=cell.dt)
 
 
-def _step_iaf_subtract(
-    x: Tensor, state: norse.IAFFeedForwardState, p: norse.IAFParameters, dt: float
+def _step_iaf(
+    x: Tensor, state: norse.IAFFeedForwardState, p: norse.IAFParameters, dt: float, *, reset: Callable[..., Tensor]
 ) -> tuple[Tensor, CellState]:
     v = state.v + x
     z = threshold(v - p.v_th, p.method, p.alpha)
-    return z, norse.IAFFeedForwardState(v=norse.reset_subtract(z, v, p.v_reset, p.v_th))
+    return z, norse.IAFFeedForwardState(v=reset(z, v, p.v_reset, p.v_th))
 
 
-def _step_lif_subtract(
-    x: Tensor, state: norse.LIFFeedForwardState, p: norse.LIFParameters, dt: float
+def _step_lif(
+    x: Tensor, state: norse.LIFFeedForwardState, p: norse.LIFParameters, dt: float, *, reset: Callable[..., Tensor]
 ) -> tuple[Tensor, CellState]:
     i = state.i + x
     v = state.v + dt * p.tau_mem_inv * ((p.v_leak - state.v) + i)
     z = threshold(v - p.v_th, p.method, p.alpha)
-    return z, norse.LIFFeedForwardState(v=norse.reset_subtract(z, v, p.v_reset, p.v_th), i=i + -dt * p.tau_syn_inv * i)
+    return z, norse.LIFFeedForwardState(v=reset(z, v, p.v_reset, p.v_th), i=i + -dt * p.tau_syn_inv * i)
 
 
 def _step_box_late(
@@ -229,7 +248,7 @@ def _find_pending(v: Tensor, v_threshold: Tensor) -> Tensor:
 
 @torch.no_grad()
 def run_without_gradient(
-    p: Any, dt: float, subtract: bool, drive: Tensor, state: Any, *, late: bool = False, v_min: Tensor | None = None
+    p: Any, dt: float, reset: ResetName, drive: Tensor, state: Any, *, v_min: Tensor | None = None
 ) -> Tensor:
     """Run all steps of one layer where no gradient is needed.
 
@@ -242,10 +261,9 @@ def run_without_gradient(
     Args:
         p: Norse's parameters of a feed-forward cell: LIF, LIFBox, IAF, LI or LIBox.
         dt: the cell's time step.
-        subtract: whether a spike subtracts the threshold instead of setting `v_reset`.
+        reset: what a spike does to v: "value" sets `v_reset`, "subtract" takes the threshold off, "late" one step later, "none".
         drive: (T, B, *shape), the input of the cell.
         state: Norse's state before the first step; left as it is.
-        late: whether the threshold is subtracted one step after the spike.
         v_min: lower bound of v, or None.
 
     Returns:
@@ -258,7 +276,8 @@ def run_without_gradient(
     rate: Any = dt * p.tau_mem_inv if leaks else None
     decay: Any = None if i is None else -dt * p.tau_syn_inv
     leak: Tensor | None = p.v_leak if leaks and p.v_leak.any() else None
-    reset: Tensor | None = p.v_reset if spikes and not subtract and p.v_reset.any() else None
+    level: Tensor | None = p.v_reset if spikes and reset == "value" and p.v_reset.any() else None
+    late = reset == "late"
     out = torch.empty(drive.shape, dtype=drive.dtype, device=drive.device)
     pending = torch.empty_like(v)
     for x, emitted in zip(drive.unbind(0), out.unbind(0), strict=True):
@@ -280,14 +299,12 @@ def run_without_gradient(
         if late:
             v.sub_(pending.mul_(p.v_th))
         torch.gt(v, p.v_th, out=emitted)
-        if late:
-            continue
-        if subtract:
+        if reset == "subtract":
             v.sub_(torch.mul(emitted, p.v_th, out=spare))
-        else:
+        elif reset == "value":
             v.mul_(torch.sub(1, emitted, out=spare))
-            if reset is not None:
-                v.add_(torch.mul(emitted, reset, out=spare))
+            if level is not None:
+                v.add_(torch.mul(emitted, level, out=spare))
     return out
 
 

@@ -52,7 +52,7 @@ def load(
         input_shape: without time and batch, of a model that does not state it, or of a netx file whose input is flat.
         like: data or an input file whose samples give the input shape, where nothing else does.
         dt_s: the time step of a NIR file, which has none of its own (default 1e-4 s, or that of the source).
-        reset: of a NIR file: "value" (to v_reset) or "subtract".
+        reset: of a NIR file: "value" (to v_reset), "subtract" or "none".
         source: the framework that wrote a NIR file, e.g. "snntorch" (`interchange.nir.frameworks.FRAMEWORKS`).
 
     Raises:

@@ -30,6 +30,7 @@ from spear_deploy.network import (
     IF,
     LI,
     LIF,
+    RESET_WORDS,
     Array,
     CubaLI,
     CubaLIF,
@@ -252,10 +253,10 @@ def _check_layer(layer: NeuronInput, rule: FamilyRule) -> None:
     if type(neuron) not in rule.models:
         raise UnsupportedError(f"layer '{layer.name}': {type(neuron).__name__}, {rule.instead}")
     if not layer.readout and neuron.reset not in rule.neuron.FORMAT.resets:
-        other = ("to a value", "value") if neuron.reset == "subtract" else ("by subtraction", "subtract")
-        raise UnsupportedError(
-            f"layer '{layer.name}': reset '{neuron.reset}', {chip}'s neurons reset {other[0]}; train with reset='{other[1]}'"
-        )
+        resets = rule.neuron.FORMAT.resets
+        how = " or ".join(RESET_WORDS[reset] for reset in resets)
+        remedy = " or ".join(f"reset='{reset}'" for reset in resets)
+        raise UnsupportedError(f"layer '{layer.name}': reset '{neuron.reset}', {chip}'s neurons reset {how}; train with {remedy}")
     if not layer.readout and (layer.threshold <= 0).any():
         low = float(layer.threshold.min())
         raise QuantizationError(f"layer '{layer.name}': v_threshold lies {low:g} above the reset, {chip}'s lie above 0; raise it")
@@ -410,7 +411,7 @@ def _thresholds(layer: NeuronInput, scale: float) -> list[Array]:
     """Return the thresholds to try: the next whole numbers above, and where reset is by subtraction the nearest ones first."""
     above = round_to_int(np.floor(scale * layer.threshold + ROUNDING) + 1)
     nearest = np.maximum(round_to_int(scale * layer.threshold), 1)
-    if layer.neuron.reset == "value" or np.array_equal(above, nearest):
+    if layer.neuron.reset != "subtract" or np.array_equal(above, nearest):
         return [above]
     return [nearest, above]
 

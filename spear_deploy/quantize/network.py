@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from spear_deploy.errors import DataError, QuantizationError, did_you_mean
+from spear_deploy.errors import DataError, QuantizationError, UnsupportedError, did_you_mean
 from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.quantize import chips, loihi, rounded_weights, speck, xylo
@@ -65,6 +65,8 @@ WITHOUT_INTEGERS = {
     "network without time and the maker's tools",
 }
 """Families whose published arithmetic has no place for a network over time, and why."""
+KEEPING = ("truenorth",)
+"""Families whose neurons can leave the reset out."""
 MIN_SCALE_SHARE = 2**-6
 """Share of the first scale of a layer down to which it is halved while its state overflows."""
 
@@ -117,6 +119,8 @@ def quantize(
             "it as spikes (`spear_deploy.data.rate_code`)"
         )
     calibration = None if calibration is None else check_input(graph, calibration, kind)
+    if format not in KEEPING:
+        _refuse_missing_resets(graph, format)
     prepared = add_missing_weights(fold_batchnorm(graph))
     if format == "xylo":
         prepared = xylo.convert_to_dense(prepared)
@@ -137,6 +141,14 @@ def quantize(
     if format == "loihi":
         return _lower_without_overflow(prepared, settings, float_run=float_run, sent=sent)
     return family.lower(prepared, settings, float_run=float_run)
+
+
+def _refuse_missing_resets(graph: SNNGraph, format: Format) -> None:
+    for layer in graph.layers:
+        if getattr(layer.neuron, "reset", "value") == "none":
+            raise UnsupportedError(
+                f"layer '{layer.name}': has no reset after a spike, neurons of the format {format} have one; train with a reset"
+            )
 
 
 def _lower_without_overflow(graph: SNNGraph, settings: LoweringSettings, *, float_run: FloatRun, sent: Array) -> SNNGraph:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import QuantizationError, UnsupportedError
-from spear_deploy.network import IF, Array, CubaLI, CubaLIF, Dense, Flatten, Layer, Scale
+from spear_deploy.network import IF, RESET_WORDS, Array, CubaLI, CubaLIF, Dense, Flatten, Layer, Scale
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.quantize.layer_error import FloatRun, report_several_spikes
 from spear_deploy.quantize.weighted_inputs import (
@@ -129,7 +129,8 @@ def _prepare_layer(layer: NeuronInput, graph: SNNGraph, max_spikes: int) -> Unsc
 def _check_reset_and_threshold(layer: NeuronInput) -> None:
     if layer.neuron.reset != "subtract":
         raise UnsupportedError(
-            f"layer '{layer.name}': resets to a value, Xylo's neurons subtract the threshold; train with reset='subtract'"
+            f"layer '{layer.name}': resets {RESET_WORDS[layer.neuron.reset]}, Xylo's neurons subtract the threshold; train with "
+            "reset='subtract'"
         )
     if (layer.threshold <= 0).any():
         low = float(layer.threshold.min())

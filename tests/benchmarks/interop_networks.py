@@ -90,6 +90,7 @@ PARTS: dict[str, SNNGraph] = {
     "LIF": neuron(SPIKING),
     "LIF, subtracting": neuron(LIF(tau_s=2e-3, r=2.0, v_threshold=0.75, reset="subtract")),
     "LIF, reset one step late": neuron(LIF(tau_s=2e-3, r=2.0, v_threshold=0.75, reset="subtract", reset_delay=1)),
+    "LIF, no reset": neuron(LIF(tau_s=2e-3, r=2.0, v_threshold=0.75, reset="none")),
     "LIF with v_leak, v_reset": neuron(LIF(tau_s=4e-3, r=4.0, v_leak=0.25, v_reset=0.125, v_threshold=0.75)),
     "LIF, each its own": neuron(LIF(tau_s=np.array([1, 2, 4, 2, 1, 8]) * 1e-3, r=2.0, v_threshold=np.arange(2.0, 8.0) / 8)),
     "CubaLIF": neuron(CubaLIF(tau_mem_s=4e-3, tau_syn_s=2e-3, w_in=2.0, r=2.0, v_threshold=0.75)),

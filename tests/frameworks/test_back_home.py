@@ -21,7 +21,10 @@ def draw_snntorch(draw):
     def neuron(draw, shape):
         kind = draw.pick(snn.Leaky, snn.Lapicque, snn.Synaptic, snn.RLeaky, snn.RSynaptic)
         spread = draw.pick((), shape, (shape[0], *(1 for _ in shape[1:])))
-        options = {"threshold": draw.between(0.5, 1.5), "reset_mechanism": draw.pick("subtract", *["zero"] * (kind is snn.Leaky))}
+        options = {
+            "threshold": draw.between(0.5, 1.5),
+            "reset_mechanism": draw.pick("subtract", "subtract", "none", *["zero"] * (kind is snn.Leaky)),
+        }
         if kind is snn.Lapicque:
             options |= {"R": draw.between(2, 6), "C": draw.between(1, 2), "time_step": draw.between(0.5, 1)}
         else:

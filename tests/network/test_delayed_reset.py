@@ -12,7 +12,7 @@ from spear_deploy.errors import GraphError
 from spear_deploy.interchange.nir.writer import write_nir
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import IF, LIF, CubaLIF, Dense, Layer, Scale, resets_late
-from spear_deploy.network.delayed_reset import cancel_resets, delay_resets, fold_reset_loops, reset_in_same_step
+from spear_deploy.network.delayed_reset import delay_resets, fold_reset_loops, reset_in_same_step
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
 from spear_deploy.norse.network import to_norse
 from spear_deploy.simulator import simulate
@@ -195,21 +195,6 @@ def test_an_if_neuron_keeps_its_reset():
     layers = (Layer(name="fc", synapse=Dense(weight=np.ones((2, 2))), neuron=IF(reset="subtract")),)
     graph = SNNGraph(layers=layers, edges=(Edge(source=INPUT, target="fc"),), input_shape=(2,))
     assert delay_resets(graph, {"fc"}) == graph
-
-
-@pytest.mark.parametrize("neuron", [IF(reset="subtract"), LIF(tau_s=4e-3, reset="subtract")], ids=["IF", "LIF"])
-def test_a_neuron_without_reset_keeps_its_potential(neuron):
-    layers = (Layer(name="fc", synapse=Dense(weight=np.eye(2))), Layer(name="n", neuron=neuron))
-    edges = (Edge(source=INPUT, target="fc"), Edge(source="fc", target="n"))
-    graph = SNNGraph(layers=layers, edges=edges, input_shape=(2,), dt_s=DT_S)
-    x = np.random.default_rng(0).integers(0, 8, (30, 2, 2)) / 2
-    keep = 1.0 if isinstance(neuron, IF) else 0.75
-    v, expected = np.zeros((2, 2)), []
-    for now in x:
-        v = keep * v + (1.0 if keep == 1 else 0.25) * now
-        expected.append(v > 1)
-    spikes = simulate(cancel_resets(graph, {"n"}), x, kind="current", record=("spikes",), dtype=np.float64).spikes["n"]
-    assert np.array_equal(spikes, expected)
 
 
 def test_a_late_reset_is_by_subtraction_and_by_one_step():

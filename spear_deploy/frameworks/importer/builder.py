@@ -21,7 +21,6 @@ class GraphBuilder:
         default_dt_s: time step in s of neurons that state none.
         steps_s: time step in s of each layer whose neuron depends on one.
         late_resets: layers that subtract their threshold one step after the spike.
-        no_resets: layers that subtract their threshold here and have no reset in their framework.
         notes: what was assumed of the forward, for the user.
         module_notes: what was assumed of modules, with their paths.
         origins: path of the module that each layer was added for, with ".recurrent" and the like for parts of one.
@@ -34,7 +33,6 @@ class GraphBuilder:
     default_dt_s: float = DEFAULT_DT_S
     steps_s: dict[str, float] = field(default_factory=dict)
     late_resets: set[str] = field(default_factory=set)
-    no_resets: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
     module_notes: dict[str, list[str]] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)

@@ -47,7 +47,7 @@ from spear_deploy.frameworks.importer.trace import (
 )
 from spear_deploy.frameworks.importer.unrolling import UnrolledSteps
 from spear_deploy.network import Shape
-from spear_deploy.network.delayed_reset import cancel_resets, delay_resets
+from spear_deploy.network.delayed_reset import delay_resets
 from spear_deploy.network.graph import INPUT, SNNGraph, merge_parts
 
 
@@ -94,7 +94,7 @@ def trace_layers(
         output=output.name,
         metadata={"source": framework.name, **({"assumptions": notes} if (notes := builder.list_notes()) else {})},
     )
-    return cancel_resets(delay_resets(graph, builder.late_resets), builder.no_resets), builder.origins
+    return delay_resets(graph, builder.late_resets), builder.origins
 
 
 def copy_model(model: torch.nn.Module) -> torch.nn.Module:

@@ -158,7 +158,7 @@ def _raise_threshold(v_threshold: Array) -> Array:
 def _require_zero(neuron: Any, names: tuple[str, ...], refuse: Refuse) -> None:
     for name in names:
         value = getattr(neuron, name, None)
-        is_unused = name == "v_reset" and getattr(neuron, "reset", None) == "subtract" and not isinstance(neuron, IF)
+        is_unused = name == "v_reset" and getattr(neuron, "reset", "value") != "value" and not isinstance(neuron, IF)
         if value is not None and value.any() and not is_unused:
             refuse(f"{name} is {value.reshape(-1)[0]:g}, the importer takes 0; train with 0")
 
@@ -194,7 +194,9 @@ def _write_snntorch(neuron: Any, dt_s: float, refuse: Refuse) -> WrittenNeuron:
         fields |= {"tau": SHORT_DT_S / rate, "r": 1 / rate}
     settings: tuple[str, ...] = ()
     differences: tuple[str, ...] = ()
-    if neuron.reset == "subtract":
+    if neuron.reset == "none":
+        settings = ('m.reset_mechanism, m.state_function = "none", m._base_int',)
+    elif neuron.reset == "subtract":
         is_late = resets_late(neuron) or isinstance(neuron, IF)  # an IF loses nothing in between
         settings = (f'm.reset_mechanism, m.reset_delay, m.state_function = "subtract", {is_late}, m._base_sub',)
         if not is_late:
@@ -236,7 +238,7 @@ def _write_spikingjelly(neuron: Any, dt_s: float, refuse: Refuse) -> WrittenNeur
     else:
         fields |= {"tau_mem": SHORT_DT_S / rates["tau_mem_s"], "r": 1 / rates["tau_mem_s"], "v_leak": 0.0}
         fields |= {"tau_syn": SHORT_DT_S / rates["tau_syn_s"], "w_in": 1 / rates["tau_syn_s"]}
-    _refuse_late_reset(neuron, "SpikingJelly", refuse)
+    _refuse_other_resets(neuron, "SpikingJelly", refuse)
     settings = ("m.v_reset = None",) if neuron.reset == "subtract" else ()
     return WrittenNeuron(kind=type(neuron).__name__, fields=fields, gain=gain, settings=settings)
 
@@ -245,7 +247,7 @@ def _write_sinabs(neuron: Any, dt_s: float, refuse: Refuse) -> WrittenNeuron:
     if not isinstance(neuron, (IF, LIF, LI)):
         refuse(f"{type(neuron).__name__} has no place in sinabs' importer; use weights_into, or train LIF without tau_syn")
     _require_zero(neuron, ("v_reset", "v_leak"), refuse)
-    _refuse_late_reset(neuron, "sinabs", refuse)
+    _refuse_other_resets(neuron, "sinabs", refuse)
     rates = _find_rates(neuron, dt_s)
     _require_decay(rates, refuse, below=np.nextafter(1, 0))
     gain = _find_gain(neuron, dt_s)
@@ -273,9 +275,9 @@ def _write_rockpool(neuron: Any, dt_s: float, refuse: Refuse) -> WrittenNeuron:
     if not isinstance(neuron, CubaLIF):
         refuse(f"{type(neuron).__name__} has no place in Rockpool's importer, which reads LIFTorch alone; use weights_into")
     _require_zero(neuron, ("v_leak",), refuse)
+    _refuse_other_resets(neuron, "Rockpool", refuse)
     if neuron.reset != "subtract":
         refuse("it is set to v_reset, Rockpool's neurons subtract their threshold; train with reset by subtraction")
-    _refuse_late_reset(neuron, "Rockpool", refuse)
     rates = _find_rates(neuron, dt_s)
     _require_decay(rates, refuse, below=np.nextafter(1, 0))
     keep_syn = 1 - rates["tau_syn_s"]
@@ -295,7 +297,7 @@ def _write_norse(neuron: Any, dt_s: float, refuse: Refuse) -> WrittenNeuron:
     if not isinstance(neuron, (IF, LIF, CubaLIF)):
         refuse("Norse's importer has no readout without spikes; use weights_into, or end the network in spiking neurons")
     _refuse_lower_bound(neuron, refuse)
-    _refuse_late_reset(neuron, "Norse", refuse)
+    _refuse_other_resets(neuron, "Norse", refuse)
     _require_zero(neuron, ("v_reset", "v_leak") if isinstance(neuron, CubaLIF) else ("v_reset",), refuse)
     gain: Array = np.ones(())
     if not isinstance(neuron, CubaLIF):
@@ -329,7 +331,9 @@ def _refuse_lower_bound(neuron: Neuron, refuse: Refuse) -> None:
         refuse("its membrane has a lower bound, which only sinabs has; train without it")
 
 
-def _refuse_late_reset(neuron: Neuron, title: str, refuse: Refuse) -> None:
+def _refuse_other_resets(neuron: Neuron, title: str, refuse: Refuse) -> None:
+    if getattr(neuron, "reset", "value") == "none":
+        refuse(f"it has no reset, {title}'s neurons reset when they spike; train with a reset")
     if resets_late(neuron):
         refuse(f"it subtracts its threshold one step late, {title}'s neurons in the step of the spike; train with that reset")
 

@@ -18,7 +18,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -59,6 +59,7 @@ from spear_deploy.network.graph import INPUT, Edge, SNNGraph, merge_parts
 from spear_deploy.util.hdf5.tree import Tree, decode_text, read_tree
 
 DEFAULT_DT_S = 1e-4
+RESETS: tuple[Reset, ...] = get_args(Reset)
 MAX_NODES = 2000
 
 
@@ -87,8 +88,8 @@ def read_nir(
     Args:
         path: the file.
         dt_s: the time step; None takes the one the file states (ours do), else that of the source, else 1e-4 s.
-        reset: "value" or "subtract" for all neurons; None takes the one the file states (ours do), else that of the source,
-            else "value".
+        reset: "value", "subtract" or "none" for all neurons; None takes the one the file states (ours do), else that of the
+            source, else "value".
         source: the framework that wrote the file, one of `frameworks.FRAMEWORKS`, or "nir" for NIR's own equations; None takes
             the framework whose traces the file bears (`fingerprints`), else NIR's own equations.
 
@@ -125,8 +126,8 @@ def _to_tree(value: Any) -> Any:
 
 def _check_options(dt_s: float | None, reset: str | None, source: str | None) -> _Options:
     options = _Options(dt_s=dt_s, reset=reset, source=source)  # type: ignore[arg-type]  # checked below
-    if reset not in (None, "value", "subtract"):
-        raise GraphError(f"reset: '{reset}' given, expected 'value' or 'subtract'")
+    if reset not in (None, *RESETS):
+        raise GraphError(f"reset: '{reset}' given, expected {' or '.join(map(repr, RESETS))}")
     if dt_s is not None and not (np.isfinite(dt_s) and dt_s > 0):
         raise GraphError(f"dt_s: {dt_s} given, a time step is above 0 s")
     get_conventions(source)
@@ -235,7 +236,8 @@ def _add_neurons(
         kind, layer = read_kind(nodes[name]), _make_layer_name(name, nodes)
         metadata = read_metadata(nodes[name])
         stated = decode_text(metadata.get(RESET_KEY))
-        reset: Reset = "subtract" if (options.reset or stated or conventions.reset) == "subtract" else "value"
+        named = options.reset or stated or conventions.reset
+        reset: Reset = next((known for known in RESETS if known == named), "value")
         is_unstated |= kind in SPIKING and kind != "Threshold" and not (options.reset or stated or options.source)
         comes_late = np.array_equal(metadata.get(RESET_DELAY_KEY, 0), 1) if stated else kind in conventions.late_reset
         if reset == "subtract" and comes_late and not options.reset:

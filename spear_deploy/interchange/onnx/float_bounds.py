@@ -201,7 +201,7 @@ class _BoundedLayer:
             np.copyto(v, self.state.constants["v_reset"], where=spikes)
             if gap.shape == v.shape:
                 np.copyto(gap, 0.0, where=spikes)
-        else:
+        elif neuron.reset == "subtract":
             np.copyto(v, v - self.threshold, where=spikes)
             if gap.shape == v.shape:
                 np.copyto(gap, _add_rounding(gap, v), where=spikes)

@@ -46,8 +46,9 @@ def function_name(neuron: Any) -> str:
     if isinstance(neuron, LoihiLIF) and neuron.refractory_steps:
         name += "_refractory"
     always = (*READOUTS, XyloLIF)  # kinds with one way to reset, or none
-    subtracts = not isinstance(neuron, always) and neuron.reset == "subtract"
-    return name + ("_subtract" if subtracts else "") + ("_late" if resets_late(neuron) else "") + "_bounded" * is_bounded(neuron)
+    reset = "value" if isinstance(neuron, always) else neuron.reset
+    name += {"value": "", "subtract": "_subtract", "none": "_keep"}[reset]
+    return name + "_late" * resets_late(neuron) + "_bounded" * is_bounded(neuron)
 
 
 def state_names(neuron: Neuron) -> list[str]:
@@ -146,7 +147,7 @@ def _write_float_neuron(body: FunctionBody, neuron: Any) -> list[str]:
         put("pending", "Greater", "v", "threshold")
         put("v_new", "Where", "pending", put("lowered", "Sub", updated, "threshold"), updated)
     put("spikes", "Greater", "v_new", "threshold")
-    if late:
+    if late or neuron.reset == "none":
         put("v_next", "Identity", "v_new")
         return ["spikes", *(["u_next"] if cuba else []), "v_next"]
     after = "v_reset" if neuron.reset == "value" else put("lowered", "Sub", "v_new", "threshold")

@@ -68,8 +68,9 @@ def step(neuron: IF | LIF | CubaLIF | LI | CubaLI, state: NeuronState, x: Array)
         return state.v.copy()
     if late is not None:
         np.subtract(state.v, c["v_threshold"], out=state.v, where=late)
-        return state.v > c["v_threshold"]
-    spikes = state.v > c["v_threshold"]
+    spikes: Array = state.v > c["v_threshold"]
+    if late is not None or neuron.reset == "none":
+        return spikes
     after = c["v_reset"] if neuron.reset == "value" else state.v - c["v_threshold"]
     np.copyto(state.v, after, where=spikes)
     return spikes
