@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import platform
+import re
 import signal
 import sys
 import traceback
@@ -27,6 +28,8 @@ STOPPING = {signal.SIGTERM: 143, signal.SIGHUP: 129}
 """Signals that end a command as Ctrl-C does, with their exit codes (128 + number)."""
 PLACES = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EMFILE, errno.EDQUOT)
 """Errors of the system about the name or the place of a file, which the user can mend."""
+LOADER_OUT_OF_MEMORY = re.compile("failed to map segment|annot map zero-fill pages|annot allocate memory")
+"""What the system's loader says where a library finds no room in memory."""
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -83,7 +86,7 @@ def describe(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name is not None and not error.name.startswith("spear_deploy"):
         module = error.name.partition(".")[0]
         return f"this needs the {describe_missing(module)}"
-    if isinstance(error, MemoryError):
+    if _is_out_of_memory(error):
         return f"memory is full ({_place(error)}); use fewer samples or steps, a smaller network, or a machine with more memory"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         what = f"file '{error.filename}'" if error.filename else "output"
@@ -94,6 +97,16 @@ def describe(error: Exception) -> str:
     text = " ".join(str(error).split())[:300]
     detail = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return f"{FAULT}: {detail} at {_place(error)}; it is no fault of yours, please report it with the next line"
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory is full; where it is too small for the libraries, an import fails with the loader's words."""
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
+    return isinstance(error, MemoryError) or any(
+        isinstance(part, ImportError) and LOADER_OUT_OF_MEMORY.search(str(part)) for part in causes
+    )
 
 
 def _cut(name: str) -> str:

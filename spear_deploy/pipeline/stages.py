@@ -33,7 +33,7 @@ from spear_deploy.simulator import ChipRun, spike_comparison
 from spear_deploy.simulator.recordings import read_counts, write_counts
 from spear_deploy.simulator.run import decide
 from spear_deploy.training.evaluation import evaluate
-from spear_deploy.util.files import replace_file, write_json
+from spear_deploy.util.files import write_arrays, write_json
 from spear_deploy.util.progress import Progress
 from spear_deploy.util.workers import give_logs
 
@@ -254,5 +254,4 @@ def write_raster(path: Path, sample: int, floating: SNNGraph, split: Split, ours
             runs = [norse.spikes[name][:, 0], spikes[:, sample]]
             runs += [] if theirs is None else [theirs.spikes[name][:, sample]]
             arrays |= {f"{name}.{run}": sent for run, sent in zip(RASTER_RUNS, runs, strict=False)}
-    with replace_file(path) as aside, open(aside, "wb") as file:
-        np.savez_compressed(file, **arrays)
+    write_arrays(path, arrays)

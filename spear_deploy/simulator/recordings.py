@@ -18,7 +18,7 @@ from spear_deploy.errors import DataError
 from spear_deploy.network import Array
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
 from spear_deploy.simulator.run import MAX_SPIKES, ChipRun, InputKind, SpikeCounts, check_input, count_spikes, simulate
-from spear_deploy.util.files import read_arrays, replace_file
+from spear_deploy.util.files import read_arrays, write_arrays
 from spear_deploy.util.shapes import can_reshape
 
 MAX_QUOTED_NAMES = 4
@@ -72,8 +72,7 @@ def write_recording(path: str | os.PathLike[str], run: ChipRun, x: Array | None 
         arrays[f"{INPUT}.{run.counts.input_kind}"] = x
     for what in ("spikes", "v", "u"):
         arrays |= {f"{layer}.{what}": value for layer, value in getattr(run, what).items()}
-    with replace_file(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **arrays)
+    write_arrays(path, arrays)
 
 
 def read_activity(path: str | os.PathLike[str], graph: SNNGraph) -> SpikeCounts:
@@ -111,8 +110,7 @@ def write_counts(counts: SpikeCounts, path: Path) -> dict[str, Any]:
     """Write the counts, whole or not at all, and return the plain data that `read_counts` needs besides."""
     arrays = {f"sent.{n}": array for n, array in enumerate(counts.sent.values())}
     arrays |= {f"delivered.{n}": array for n, array in enumerate(counts.delivered.values())}
-    with replace_file(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **arrays)
+    write_arrays(path, arrays)
     return {
         "sent": list(counts.sent),
         "delivered": [[edge.source, edge.target, edge.delay] for edge in counts.delivered],

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tokenize import TokenError
@@ -66,6 +67,22 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
                 folder.rmdir()
 
 
+@contextmanager
+def replace_from_memory(path: str | os.PathLike[str]) -> Iterator[io.BytesIO]:
+    """Yield a file in memory, and write it to `path`, whole or not at all, when the block succeeds.
+
+    For libraries that do not end well where a disk is full: HDF5's crashes, numpy leaves an archive open. It takes as much
+    memory as the file is large.
+
+    Raises:
+        FileError: the folder is not writable, or the disk is full.
+    """
+    memory = io.BytesIO()
+    yield memory
+    with replace_file(path) as aside:
+        aside.write_bytes(memory.getbuffer())
+
+
 def _flush_to_disk(path: Path) -> None:
     """Write a file through to the disk, so that a rename never outlives what was renamed."""
     handle = os.open(path, os.O_RDONLY)
@@ -80,6 +97,12 @@ def _read_umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:
+    """Write arrays as a compressed `.npz`, whole or not at all."""
+    with replace_from_memory(path) as memory:
+        np.savez_compressed(memory, **arrays)
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

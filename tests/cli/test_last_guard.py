@@ -55,6 +55,7 @@ def test_debug_shows_the_traceback_before_the_sentence(monkeypatch):
         ),
         (ModuleNotFoundError("No module named 'yaml'", name="yaml"), "this needs the package 'PyYAML'"),
         (MemoryError(), "memory is full (cli/options.py:"),
+        (ImportError("numpy.so: failed to map segment from shared object"), "memory is full (cli/options.py:"),
         (OSError(errno.ENOSPC, "No space left on device", "a.snn"), "file 'a.snn' cannot be written (the disk is full)"),
         (
             OSError(errno.ENAMETOOLONG, "?", "a" * 300),
@@ -167,3 +168,53 @@ def test_a_full_or_closed_stdout_is_a_sentence(tmp_path):
         stderr=subprocess.PIPE, text=True, cwd=tmp_path, check=False,
     )  # fmt: skip
     assert "Traceback" not in done.stderr and last_guard.FAULT not in done.stderr
+
+
+SMALL_DISK = """
+mount -t tmpfs -o size=$1k none "$2" && cd "$2" || exit 99
+shift 2
+"$@" > /dev/null
+code=$?
+echo "left: $(ls -A)" >&2
+exit $code
+"""
+
+
+@pytest.mark.parametrize(
+    ("kilobytes", "command"),
+    [
+        (4, ["export", "../net.snn", "--to", "nir", "--out", "a.nir"]),
+        (40, ["export", "../net.snn", "--to", "nir", "--out", "a.nir"]),
+        (16, ["export", "../net.snn", "--to", "onnx", "--out", "a.onnx"]),
+        (40, ["simulate", "../net.snn", "--input", "../in.npz", "--out", "a.npz"]),
+        (4, ["profiles", "--new", "a.yaml"]),
+    ],
+    ids=["nir-4", "nir-40", "onnx-16", "simulate-40", "profile-4"],
+)
+def test_a_full_disk_is_a_sentence_and_nothing_is_left(kilobytes, command, tmp_path):
+    """On a disk of a few kilobytes, which a process may mount in a name space of its own."""
+    rng = np.random.default_rng(0)
+    layer = Layer(name="fc", synapse=Dense(weight=rng.normal(size=(40, 400)).astype(np.float32)), neuron=IF())
+    write_snn(chain([layer], input_shape=(400,)), tmp_path / "net.snn")
+    np.savez(tmp_path / "in.npz", spikes=rng.random((100, 20, 400)) < 0.5)
+    (tmp_path / "disk").mkdir()
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", SMALL_DISK, "sh", str(kilobytes), str(tmp_path / "disk"), *PROGRAM, *command],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode == 99 or "unshare" in done.stderr:
+        pytest.skip("no name space with a disk of its own")
+    lines = done.stderr.splitlines()
+    assert done.returncode == 1 and lines[-1] == "left: " and len(lines) == 2
+    assert lines[0].startswith(f"error: file '{command[-1]}': cannot be written (No space left on device)")
+
+
+@pytest.mark.parametrize("megabytes", [60, 100, 140])
+def test_little_memory_is_a_sentence(megabytes, tmp_path):
+    """Libraries that find no room fail on import, in words of the system's loader."""
+    write_snn(NETWORK, tmp_path / "net.snn")
+    program = ["sh", "-c", f'ulimit -v {1000 * megabytes} && exec "$@"', "sh", *PROGRAM, "check", "net.snn", "--chip", "loihi2"]
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # OpenBLAS waits for threads that it could not start
+    done = subprocess.run(program, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+    assert done.returncode == 0 or (done.returncode == 1 and done.stderr.startswith("error: memory is full ("))
+    assert len(done.stderr.splitlines()) <= 1 and (megabytes > 60 or done.returncode == 1)

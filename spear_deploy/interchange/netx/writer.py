@@ -24,7 +24,7 @@ from spear_deploy.interchange.netx.values import convert_weights, encode_bias, e
 from spear_deploy.interchange.netx.weights import check_loadable, check_range, make_loadable
 from spear_deploy.network import Array, Conv2d, Dense, Layer, LoihiLIF, Scale, Shape, SigmaDelta
 from spear_deploy.network.graph import SNNGraph, merge_parts
-from spear_deploy.util.files import replace_file
+from spear_deploy.util.files import replace_from_memory
 
 MAX_DELAY = 62
 LAVA_GROUPS = 127
@@ -50,7 +50,7 @@ def write_netx(graph: SNNGraph, path: str | os.PathLike[str], *, round_bias: boo
 
     notes: list[str] = []
     entries = build_entries(graph, notes, round_bias)
-    with replace_file(path) as aside, h5py.File(aside, "w") as file:
+    with replace_from_memory(path) as memory, h5py.File(memory, "w") as file:
         for n, row in enumerate(entries):
             _write_entry(file.create_group(f"layer/{n}"), row)
         step_ms = graph.dt_s * 1e3

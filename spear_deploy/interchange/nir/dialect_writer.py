@@ -15,7 +15,7 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from io import BytesIO
 from typing import Any, NoReturn
 
 import numpy as np
@@ -54,7 +54,7 @@ from spear_deploy.network import (
     resets_late,
 )
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
-from spear_deploy.util.files import replace_file
+from spear_deploy.util.files import replace_from_memory
 
 FOLDED = "batch norm is folded into the weights and rounded to float32"
 
@@ -74,10 +74,10 @@ def write_dialect(graph: SNNGraph, path: str | os.PathLike[str], *, framework: s
     import nir
 
     built, advice = make_dialect_graph(graph, framework)
-    with replace_file(path) as aside:
-        nir.write(aside, built)
+    with replace_from_memory(path) as memory:
+        nir.write(memory, built)
         if not get_dialect(framework).states_reset:
-            _remove_field(aside, "v_reset")
+            _remove_field(memory, "v_reset")
     return advice
 
 
@@ -90,11 +90,11 @@ def make_dialect_graph(graph: SNNGraph, framework: str) -> tuple[Any, ImportAdvi
     return draft.build(framework), draft.advise()
 
 
-def _remove_field(path: Path, name: str) -> None:
+def _remove_field(file_in_memory: BytesIO, name: str) -> None:
     """Remove a field of all nodes from a file: versions of nir that do not know it refuse the file."""
     import h5py
 
-    with h5py.File(path, "r+") as file:
+    with h5py.File(file_in_memory, "r+") as file:
         places: list[str] = []
         file.visit(lambda place: places.append(place) if place.rpartition("/")[2] == name else None)
         for place in places:

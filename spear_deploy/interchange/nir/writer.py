@@ -24,7 +24,7 @@ from spear_deploy.interchange.nir.layer_to_nodes import make_nodes
 from spear_deploy.interchange.nir.metadata import EDGES_KEY, make_graph_metadata, make_layer_metadata
 from spear_deploy.network import CONVS, IF, LI, LIF, LOIHI_UNIT, POOLS, Conv1d, Conv2d, Dense, Layer, LoihiLIF, Scale
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
-from spear_deploy.util.files import replace_file
+from spear_deploy.util.files import replace_from_memory
 
 if TYPE_CHECKING:
     from spear_deploy.placement.place import Placement
@@ -55,8 +55,8 @@ def write_nir(graph: SNNGraph, path: str | os.PathLike[str], *, placement: Place
         draft.nodes[layer.name].metadata.update(make_layer_metadata(graph, layer, placement))
     # nir infers shapes with square kernels and one group; elsewhere it would refuse a correct graph
     built = nir.NIRGraph(draft.nodes, draft.edges, metadata=draft.metadata, type_check=can_type_check(graph))
-    with replace_file(path) as aside:
-        nir.write(aside, built)
+    with replace_from_memory(path) as memory:
+        nir.write(memory, built)
     return notes
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from spear_deploy.interchange.xylo.arrays import XyloArrays, build_arrays
 from spear_deploy.network.graph import SNNGraph
-from spear_deploy.util.files import replace_file
+from spear_deploy.util.files import write_arrays
 
 ROCKPOOL_MODULES = {
     "xylo_audio2": "rockpool.devices.xylo.syns61201",
@@ -41,8 +41,7 @@ def write_xylo(graph: SNNGraph, path: str | os.PathLike[str], *, chip: str = "xy
     """
     built = build_arrays(graph, all_read=chip in ALL_READ)
     description = np.array(json.dumps(_describe(graph, built, chip), allow_nan=False))
-    with replace_file(path) as aside, aside.open("wb") as file:
-        np.savez_compressed(file, **built.arrays, description=description)
+    write_arrays(path, {**built.arrays, "description": description})
     return list(_list_notes(graph, built))
 
 

@@ -106,7 +106,9 @@ def _set_limits(cpu_s: int, wall_s: int, more_bytes: int) -> None:
     if sys.platform == "linux":
         with open("/proc/self/statm") as file:
             now = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-        resource.setrlimit(resource.RLIMIT_AS, (now + more_bytes, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        most = resource.getrlimit(resource.RLIMIT_AS)[1]
+        limit = now + more_bytes if most == resource.RLIM_INFINITY else min(now + more_bytes, most)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, most))
 
 
 class _TreeReader:
