@@ -89,6 +89,17 @@ def run_stages(
     settings: DeploySettings,
 ) -> Deployment:
     """Run all stages of a deployment through the cache; arguments are those of `deploy`."""
+    with cache.explain_stop():
+        return _run_stages(cache, net, chip, data, settings)
+
+
+def _run_stages(
+    cache: StageCache,
+    net: api.Net,
+    chip: api.Chip,
+    data: str | os.PathLike[str] | Dataset,
+    settings: DeploySettings,
+) -> Deployment:
     with cache.explain_errors():
         require_deployment(api.profile(chip, settings.overrides))
         net = adapt_for_deployment(cache, net, chip, data, settings)

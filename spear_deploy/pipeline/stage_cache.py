@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, RootModel, ValidationError
 
@@ -136,7 +136,18 @@ class StageCache:
                 error.args = (f"{error}; {self._kept_so_far(error)}", *error.args[1:])
             raise
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(self._kept_so_far(None) if self.done else "") from None
+            self._tell_stop()
+
+    @contextmanager
+    def explain_stop(self) -> Iterator[None]:
+        """Add the same to Ctrl-C, whether it comes within a stage or between two."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self._tell_stop()
+
+    def _tell_stop(self) -> NoReturn:
+        raise KeyboardInterrupt(self._kept_so_far(None) if self.done else "") from None
 
     def conclude(self, files: Iterable[str]) -> None:
         """Keep the digests of the files that hold the results."""

@@ -276,6 +276,16 @@ def test_a_search_stopped_by_ctrl_c_ends_in_the_result_of_an_uninterrupted_run(t
 
 
 @pytest.mark.lava
+@pytest.mark.parametrize("stage", ["check", "export"])
+def test_ctrl_c_between_two_stages_names_what_is_kept(folder, stage):
+    with pytest.raises(
+        KeyboardInterrupt, match=r"what is done \(evaluate, .*\) is kept in .*, and the same call goes on from there"
+    ):
+        again(folder, progress=stopping(stage if stage == "check" else f"{stage} (of an earlier run)", 0))
+    assert again(folder).resumed == ("evaluate", "prune", "quantise", "lava", "export")
+
+
+@pytest.mark.lava
 def test_other_options_reuse_equal_stages_and_remove_the_old_results(folder):
     with pytest.raises(DataError, match="no test sample to run on Lava"):
         again(folder, lava_samples=0)
