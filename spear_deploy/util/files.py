@@ -40,10 +40,12 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`, and rename it to `path` when the block succeeds.
 
     Raises:
-        FileError: the folder is not writable; `path` then stays as it was, and folders made for it are removed.
+        FileError: the folder is not writable, or `path` is one; it then stays as it was, and folders made for it are removed.
     """
     target = Path(path)
     new_folders: list[Path] = []
+    if target.is_dir():
+        raise FileError(f"file '{os.fspath(path)}': is a folder; give the name of a file in it")
     try:
         new_folders = [folder for folder in target.parents if not folder.exists()]
         target.parent.mkdir(parents=True, exist_ok=True)

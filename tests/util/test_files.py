@@ -40,11 +40,13 @@ def test_places_that_cannot_be_written(tmp_path):
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_a_folder_of_the_same_name_is_refused(tmp_path):
+def test_a_folder_of_the_same_name_is_refused(tmp_path, monkeypatch):
     (tmp_path / "a.json").mkdir()
-    with pytest.raises(FileError, match="cannot be written"):
-        write_json(tmp_path / "a.json", {})
-    assert os.listdir(tmp_path) == ["a.json"]
+    monkeypatch.chdir(tmp_path)
+    for name in (tmp_path / "a.json", "", "."):
+        with pytest.raises(FileError, match=f"^file '{name}': is a folder; give the name of a file in it$"):
+            write_json(name, {})
+    assert os.listdir(tmp_path) == ["a.json"] and not os.listdir("a.json")
 
 
 def test_missing_and_empty_files_are_refused(tmp_path):
