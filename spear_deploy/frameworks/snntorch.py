@@ -23,7 +23,7 @@ from spear_deploy.frameworks.importer.context import Framework, NeuronUpdate, Tr
 from spear_deploy.frameworks.importer.storage import store_layer, store_tensor
 from spear_deploy.frameworks.importer.symbols import OutputAndState, Signal, State, name_module
 from spear_deploy.frameworks.importer.synapses import make_refusal, to_array, to_synapse
-from spear_deploy.network import IF, LIF, Array, CubaLIF, Dense, Neuron, Reset, Scale, Shape, Synapse
+from spear_deploy.network import IF, LI, LIF, Array, CubaLIF, Dense, Neuron, Reset, Scale, Shape, Synapse
 from spear_deploy.network.graph import Edge
 
 DT_S = 1e-4
@@ -156,13 +156,13 @@ def _store_neuron(module: Any, update: NeuronUpdate) -> None:
     if "v_threshold" in changed:
         store_tensor(module, "threshold", neuron.v_threshold)
     if isinstance(module, snn.Lapicque) and changed & {"tau_s", "r"}:
-        rate = dt_s / neuron.tau_s if isinstance(neuron, LIF) else np.zeros(())
+        rate = dt_s / neuron.tau_s if isinstance(neuron, (LI, LIF)) else np.zeros(())
         time_step = _read(module.time_step, ())
-        gain = neuron.r * (rate if isinstance(neuron, LIF) else 1)
+        gain = neuron.r * (rate if isinstance(neuron, (LI, LIF)) else 1)
         store_tensor(module, "C", time_step / gain)
         store_tensor(module, "R", gain / rate)
     elif changed & {"tau_s", "tau_mem_s"}:
-        store_tensor(module, "beta", 1 - dt_s / (neuron.tau_s if isinstance(neuron, LIF) else neuron.tau_mem_s))
+        store_tensor(module, "beta", 1 - dt_s / (neuron.tau_s if isinstance(neuron, (LI, LIF)) else neuron.tau_mem_s))
     if "tau_syn_s" in changed:
         store_tensor(module, "alpha", 1 - dt_s / neuron.tau_syn_s)
     module._init_mem()

@@ -1,5 +1,7 @@
 """Networks of snnTorch's modules: the same spikes in snnTorch and in the network read from them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ snn = pytest.importorskip("snntorch")
 
 from torch import nn  # noqa: E402
 
+import spear_deploy as sd  # noqa: E402
 from spear_deploy.errors import UnsupportedError  # noqa: E402
 from spear_deploy.frameworks.models import read_model  # noqa: E402
 from spear_deploy.pipeline import api  # noqa: E402
@@ -183,6 +186,48 @@ def test_a_step_with_states_as_arguments_is_read():
             return spk2, mem1, mem2
 
     assert [layer.name for layer in read_model(Step(), (6,)).layers] == ["lif1", "lif2"]
+
+
+class Regression(nn.Module):
+    """A forward that returns the potentials of its last neurons alone, as those do that learn a curve."""
+
+    def __init__(self, last):
+        super().__init__()
+        self.fc1, self.lif1 = nn.Linear(6, 8), snn.Leaky(beta=0.9, threshold=0.3)
+        self.fc2, self.last = nn.Linear(8, 3), last
+
+    def forward(self, x):
+        mem1, mem2, potentials = self.lif1.init_leaky(), self.last.reset_mem(), []
+        for t in range(x.shape[0]):
+            spk1, mem1 = self.lif1(self.fc1(x[t]), mem1)
+            _, mem2 = self.last(self.fc2(spk1), mem2)
+            potentials.append(mem2)
+        return torch.stack(potentials)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: snn.Leaky(beta=0.8, reset_mechanism="none"), lambda: snn.Lapicque(R=4.0, C=1.5, reset_mechanism="none")]
+)
+def test_potentials_that_never_reset_are_read_as_a_leaky_integrator(make):
+    torch.manual_seed(1)
+    model, x = Regression(make()), torch.rand(12, 4, 6) * 2
+    graph = api.load(model, input_shape=(6,))
+    with torch.no_grad():
+        potentials = model(x).numpy()
+    assert np.ptp(potentials) > 0.3
+    assert "module 'last': never resets, and its potential is the output" in " ".join(graph.metadata["assumptions"])
+    np.testing.assert_allclose(simulate(graph, x.numpy(), kind="current").output, potentials, rtol=1e-5, atol=1e-6)
+    changed = graph.with_layers({"last": replace(graph["last"], neuron=replace(graph["last"].neuron, tau_s=4e-4, r=4.0))})
+    home = read_model(sd.weights_into(model, changed), (6,))
+    np.testing.assert_allclose([home["last"].neuron.tau_s, home["last"].neuron.r], [4e-4, 4.0], rtol=1e-6)
+
+
+def test_potentials_of_neurons_that_reset_are_read_as_their_spikes():
+    torch.manual_seed(1)
+    model = Regression(snn.Leaky(beta=0.8, threshold=0.2))
+    graph = api.load(model, input_shape=(6,))
+    assert graph["last"].neuron.reset == "subtract"
+    assert "module 'last': the forward returns its potential" in " ".join(graph.metadata["assumptions"])
 
 
 def test_without_a_late_reset_the_note_says_where_spikes_differ():

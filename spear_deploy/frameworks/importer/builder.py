@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.symbols import ZEROS, Signal
-from spear_deploy.network import Layer, Shape
+from spear_deploy.network import LI, LIF, Layer, Shape
 from spear_deploy.network.graph import INPUT, Edge
 
 DEFAULT_DT_S = 1e-3
@@ -25,6 +25,7 @@ class GraphBuilder:
         module_notes: what was assumed of modules, with their paths.
         origins: path of the module that each layer was added for, with ".recurrent" and the like for parts of one.
         called: path of each stateful module by its id.
+        outputs: output of each layer.
         zeros: number of signals of zeros made so far.
     """
 
@@ -37,6 +38,7 @@ class GraphBuilder:
     module_notes: dict[str, list[str]] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
     called: dict[int, str] = field(default_factory=dict)
+    outputs: dict[str, Signal] = field(default_factory=dict)
     zeros: int = 0
 
     def add_layer(self, path: str, *sources: Signal, shape: Shape | None = None, **parts: Any) -> Signal:
@@ -44,6 +46,7 @@ class GraphBuilder:
         layer = Layer(name=self._find_free_name(path), **parts)
         output = Signal(layer.name, layer.output_shape(sources[0].shape if shape is None else shape))
         self.layers.append(layer)
+        self.outputs[layer.name] = output
         self.origins[layer.name] = path
         self.edges += [Edge(source=source.name, target=layer.name, delay=source.age) for source in sources]
         return output
@@ -67,6 +70,23 @@ class GraphBuilder:
     def is_spiking(self, signal: Signal) -> bool:
         """Return whether a signal is the output of spiking neurons."""
         return any(layer.name == signal.name and layer.spikes for layer in self.layers)
+
+    def read_potential(self, name: str) -> Signal:
+        """Return the output of a layer whose membrane potential is the output of the network.
+
+        A leaky neuron that never resets, and whose spikes go nowhere, is a leaky integrator. Of all others the spikes are the
+        output, with a note.
+        """
+        index, layer = next((n, layer) for n, layer in enumerate(self.layers) if layer.name == name)
+        neuron = layer.neuron
+        if isinstance(neuron, LIF) and neuron.reset == "none" and not any(edge.source == name for edge in self.edges):
+            integrator = LI(tau_s=neuron.tau_s, r=neuron.r, v_leak=neuron.v_leak)
+            self.layers[index] = replace(layer, neuron=integrator)
+            note = "never resets, and its potential is the output: it is a leaky integrator"
+        else:
+            note = "the forward returns its potential, which a chip does not send: its spikes are the output of the network"
+        self.note_module(self.origins[name], note)
+        return self.outputs[name]
 
     def check_time_step(self, dt_s: float | None) -> float:
         """Return the time step in s that all cells share; `dt_s`, if any, must be the same.

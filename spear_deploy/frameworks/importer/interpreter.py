@@ -249,6 +249,7 @@ class TraceInterpreter:
                 f"{name_module(self.path)}: its forward returns {describe(outputs)}, expected the outputs of all steps, such as "
                 "torch.stack(outputs); decode after the network"
             )
+        outputs = self._read_potentials(outputs)
         last = outputs[-1]
         for t, output in enumerate(outputs):
             if not isinstance(output, (Signal, Concat)) or output != shifted_by(last, steps - 1 - t):
@@ -257,6 +258,18 @@ class TraceInterpreter:
                     f"{describe(last)}"
                 )
         return last
+
+    def _read_potentials(self, outputs: tuple[Symbol, ...]) -> tuple[Symbol, ...]:
+        """Return the outputs of all steps; where they are potentials of one layer, in the order of the steps, its outputs."""
+        steps = [(output.layers, output.age) if isinstance(output, State) else None for output in outputs]
+        if steps[-1] is None or len(steps[-1][0]) != 1:
+            return outputs
+        layers, age = steps[-1]
+        if steps != [(layers, age + len(steps) - 1 - t) for t in range(len(steps))] or age:
+            return outputs
+        (name,) = layers
+        last = self.context.builder.read_potential(name)
+        return tuple(shifted_by(last, len(steps) - 1 - t) for t in range(len(steps)))
 
     def _strip_decoding(self, output: Symbol) -> Symbol:
         """Return what the forward averages or sums over time at its end."""
