@@ -1,13 +1,15 @@
 """Pruned weights in the module that the network came from.
 
 The model is traced as in `models`, so that the module of each layer is known; its copy gets the weights with their new sizes.
-Where the network has folded a batch norm into the weights, they stay folded, and the norm of the copy adds at most a bias.
+Where the network has folded a batch norm into the weights, they stay folded, and the norm of the copy adds at most a bias in
+evaluation; in training it takes the statistics of a batch, as that of the model does.
 At the end the copy is read and compared with the network: what does not match is refused.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -37,8 +39,9 @@ def store_weights(model: torch.nn.Module, pruned: SNNGraph) -> torch.nn.Module:
     Returns:
         The copy: linear, convolution and batch norm modules, recurrent weights and neuron parameters have the network's values
         and sizes. Parameters are new, so an optimizer has to be made anew. States are empty. What it emits equals the network's
-        output up to rounding. A norm that the network has folded computes that in evaluation alone: in training it takes the
-        statistics of a batch, so keep it in `eval()` where the copy learns on.
+        output up to rounding. Where the network has folded a norm, the copy's has the statistics of the folded weights: in
+        evaluation it changes nothing but the bias, in training it takes a batch's statistics as the model's does. A norm without
+        parameters, or of channels whose numbers are not known, has to stay in `eval()`.
 
     Raises:
         UnsupportedError: integers of a chip, other layers or neurons than the model's, a value that a module has no place for, or
@@ -53,7 +56,8 @@ def store_weights(model: torch.nn.Module, pruned: SNNGraph) -> torch.nn.Module:
     original = merge_parts(graph)
     _check_layers(original, pruned)
     made = copy_model(model)
-    pruned = pruned.with_layers(lambda layer: _unfold_norm(layer, original[layer.name]))
+    kept = {layer.name: _find_kept(pruned, layer.name, original) for layer in pruned.layers}
+    pruned = pruned.with_layers(lambda layer: _unfold_norm(layer, original[layer.name], kept[layer.name]))
     parts: dict[str, list[Any]] = defaultdict(list)
     for layer in graph.layers:
         heir, path = pruned[heirs[layer.name]], origins[layer.name]
@@ -89,27 +93,50 @@ def _check_layers(original: SNNGraph, pruned: SNNGraph) -> None:
         )
 
 
-def _unfold_norm(layer: Layer, original: Layer) -> Layer:
-    """Return a layer with a norm of factor 1 behind the weights that its norm was folded into; other layers stay.
+def _find_kept(pruned: SNNGraph, name: str, original: SNNGraph) -> Sequence[int] | None:
+    """Return the channels of a layer of the model that are left, or None where the network does not say."""
+    channels = original.shape_of(name)[0]
+    whole = range(channels) if pruned.shape_of(name)[0] == channels else None
+    kept = pruned.metadata.get("kept_channels", {}).get(name, whole)
+    return kept if kept is None or max(kept) < channels else None
 
-    The norm adds the bias where the original's weights have none: by its own bias, or, where that may not exist, by its mean.
+
+def _unfold_norm(layer: Layer, original: Layer, kept: Sequence[int] | None) -> Layer:
+    """Return a layer with a norm behind the weights that its norm was folded into; other layers stay.
+
+    With statistics (mean, var) the norm has the weight sqrt(var + eps), so that it multiplies by 1 in evaluation, and adds the
+    bias where the original's weights have none. The statistics are those that the folded weights give where the sums are as they
+    were: gain² · var, and gain · mean, or the norm's bias where the weights have a bias of their own. So the copy in training,
+    which takes a batch's statistics, adds and multiplies what the original would. A norm without parameters has its bias in the
+    mean, and the variance 1 − eps.
+
+    Args:
+        layer: of the network.
+        original: of the model.
+        kept: channels of the original that are left, or None where they are not known.
     """
     synapse, norm = layer.synapse, original.norm
     if norm is None or layer.norm is not None or not isinstance(synapse, (Dense, *CONVS)):
         return layer
     if type(synapse) is not type(original.synapse):
         return layer
-    bias = mean = zeros = np.zeros(len(synapse.weight), np.float32)
-    if original.synapse.bias is None and synapse.bias is not None:
-        has_parameters = norm.bias.any() or (norm.weight != 1).any()
-        bias, mean = (synapse.bias, zeros) if has_parameters else (zeros, -synapse.bias)
+    channels = len(synapse.weight)
+    added = np.zeros(channels)
+    has_bias = original.synapse.bias is not None
+    if not has_bias and synapse.bias is not None:
+        added = synapse.bias.astype(np.float64)
         synapse = replace(synapse, bias=None)
+    mean, var = np.zeros(channels), np.full(channels, max(1 - norm.eps, 0.0))
+    if not (norm.bias.any() or (norm.weight != 1).any()):
+        mean, added = -added, np.zeros(channels)
+    elif kept is not None and len(kept) == channels:
+        gain = norm.weight[kept] / np.sqrt(norm.var[kept].astype(np.float64) + norm.eps)
+        mean, var = norm.bias[kept] if has_bias else gain * norm.mean[kept], gain**2 * norm.var[kept]
+        added = added + mean
     # float32 rounds the variance by up to 2^-25; the inverse of its root is off by half of that, and rounds to 1
-    var, weight = max(1 - norm.eps, 0.0), max(norm.eps, 1.0) ** 0.5
-    made = BatchNorm(
-        weight=np.full_like(zeros, weight), bias=bias.astype(np.float32), mean=mean.astype(np.float32),
-        var=np.full_like(zeros, var), eps=norm.eps,
-    )  # fmt: skip
+    var = var.astype(np.float32)
+    values = {"weight": np.sqrt(var.astype(np.float64) + norm.eps), "bias": added, "mean": mean}
+    made = BatchNorm(**{name: value.astype(np.float32) for name, value in values.items()}, var=var, eps=norm.eps)
     return replace(layer, synapse=synapse, norm=made)
 
 
