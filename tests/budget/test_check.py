@@ -158,7 +158,8 @@ def latency_row(report: BudgetReport) -> BudgetRow:
 
 
 @pytest.mark.parametrize(
-    ("share", "verdict", "status"), [(1.5, "fits", "ok"), (0.5, "unchecked", "unchecked"), (-0.01, "does_not_fit", "over")]
+    ("share", "verdict", "status"),
+    [(1.5, "fits", "ok"), (0.5, "unchecked", "unchecked"), (0.0, "unchecked", "unchecked"), (-0.01, "does_not_fit", "over")],
 )
 def test_a_budget_of_time_is_held_against_the_interval_of_the_fullest_core(share: float, verdict: str, status: str) -> None:
     """A share of 0 is the lower end, of 1 the upper end; in between nothing decides."""

@@ -234,3 +234,6 @@ def test_packets_and_cores_at_work() -> None:
     joules = {term.name: term.joules for term in energy.terms}
     assert joules["spike"] == pytest.approx(7e-9)
     assert joules["active cores"] == pytest.approx(2 * 0.034 * latency.seconds)
+    assert energy.static is not None and " and 0.068 W of its cores for " in energy.static.how
+    idle, _ = run(net, LOIHI1, SpikeCounts(sent=sent, steps=5, samples=1))
+    assert idle.static is not None and "of its cores" not in idle.static.how

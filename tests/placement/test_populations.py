@@ -221,6 +221,18 @@ def test_all_ways_through_sums_are_projections_with_their_delays() -> None:
     assert sum(len(projection.sources) for projection in ways.projections) == 2**10
 
 
+def test_a_loop_without_neurons_is_followed_once() -> None:
+    """`a` and `b` have no neurons and feed each other; `a` feeds `out`."""
+    layers = tuple(Layer(name=name, synapse=Dense(weight=np.eye(4))) for name in "ab")
+    edges = (
+        Edge(source=INPUT, target="a"), Edge(source=INPUT, target="b", delay=5), Edge(source="a", target="b", delay=2),
+        Edge(source="b", target="a", delay=1), Edge(source="a", target="out"),
+    )  # fmt: skip
+    graph = SNNGraph(layers=(*layers, Layer(name="out", neuron=IF())), edges=edges, input_shape=(4,), output="out")
+    sources = [source for projection in find_populations(graph)[-1].projections for source in projection.sources]
+    assert [(source.name, source.delay_steps) for source in sources] == [(INPUT, 6), (INPUT, 0)]
+
+
 def test_more_ways_than_can_be_listed_are_counted_and_refused() -> None:
     assert sum(len(p.sources) for p in find_populations(diamonds(12))[-1].projections) == 4096
     with pytest.raises(UnsupportedError, match="layer 'last': more than 4096 ways lead to it through layers without neurons"):

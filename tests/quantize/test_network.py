@@ -1,0 +1,60 @@
+"""Widths and input scales of each family of integers."""
+
+import numpy as np
+import pytest
+
+from spear_deploy.errors import QuantizationError
+from spear_deploy.network import IF, LIF, Dense, Layer
+from spear_deploy.network.graph import chain
+from spear_deploy.quantize import FAMILIES, quantize
+from spear_deploy.quantize.network import choose_input_scale
+
+WIDTHS = {
+    "loihi": (2, 8), "speck": (2, 8), "xylo": (2, 8), "truenorth": (2, 9), "spinnaker": (16, 16), "reckon": (2, 8),
+    "odin": (1, 3), "spinnaker2": (2, 8), "brainscales": (2, 6),
+}  # fmt: skip
+LEVELS = {"loihi": 255, "speck": 15, "xylo": 15, "spinnaker": 15, "odin": 15}
+"""Value, or number of events, of the largest current; other families take no current."""
+
+
+def network(family):
+    neuron = LIF(tau_s=0.01, v_threshold=1.5) if family in ("spinnaker", "reckon", "brainscales") else IF(v_threshold=1.5)
+    weight = np.array([[0.5, 1.0], [1.0, 0.25]])
+    layers = [Layer(name=name, synapse=Dense(weight=weight), neuron=neuron) for name in ("a", "b")]
+    return chain(layers, input_shape=(2,), dt_s=1e-3)
+
+
+def test_the_table_names_each_family():
+    assert WIDTHS.keys() == FAMILIES.keys() and LEVELS.keys() <= WIDTHS.keys()
+    assert {family: rule.weight_bits for family, rule in FAMILIES.items()} == WIDTHS
+    assert {family: rule.input_levels for family, rule in FAMILIES.items()} == {
+        family: LEVELS.get(family, 1) for family in WIDTHS
+    }
+
+
+@pytest.mark.parametrize("family", WIDTHS)
+def test_widths_outside_a_format_are_refused(family):
+    low, high = WIDTHS[family]
+    for bits in (low - 1, high + 1):
+        with pytest.raises(QuantizationError, match=rf"weight_bits: {bits} given, the format holds {low}\.\.{high}$"):
+            quantize(network(family), format=family, weight_bits=bits)
+
+
+@pytest.mark.parametrize(
+    ("calibration", "kind", "scale"),
+    [
+        (np.array([0.25, -0.5]), "current", 30.0),
+        (np.array([0.0]), "current", 1.0),
+        (None, "current", 15.0),
+        (np.array([3]), "spikes", 1.0),
+    ],
+)
+def test_the_largest_value_of_a_current_is_sent_as_all_levels(calibration, kind, scale):
+    assert choose_input_scale(calibration, kind, 15) == scale
+
+
+@pytest.mark.parametrize("family", ["loihi", "speck", "spinnaker"])
+def test_a_current_is_scaled_by_the_levels_of_its_family(family):
+    x = np.random.default_rng(0).random((6, 2, 2)) * 0.5
+    integer = quantize(network(family), format=family, calibration=x, kind="current")
+    assert integer.metadata["quantization"]["input_scale"] == pytest.approx(LEVELS[family] / x.max())
