@@ -20,7 +20,7 @@ from spear_deploy.interchange.nir.writer import write_nir
 from spear_deploy.interchange.onnx.float_bounds import FOLDED, SpikeGuidedRun, find_spikes
 from spear_deploy.interchange.onnx.model_file import write_onnx
 from spear_deploy.interchange.snn_file import write_snn
-from spear_deploy.network import IF, LI, LIF, BatchNorm, Conv2d, Dense, Layer, LoihiLIF, Scale
+from spear_deploy.network import IF, LI, LIF, BatchNorm, Conv1d, Conv2d, Dense, Layer, LoihiLIF, Scale
 from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.simulator import simulate
 from tests.support.reference import random_graph, random_spikes
@@ -373,3 +373,21 @@ def test_names_survive_netx(tmp_path):
     with h5py.File(tmp_path / "a.net") as file:
         assert file["layer/1/name"][()] == b"conv"
     assert [layer.name for layer in load(tmp_path / "a.net").layers] == ["conv", "fc"]
+
+
+def test_a_sum_before_a_convolution_that_widens_is_certified(tmp_path):
+    """Two inputs add up before a padded convolution; what it emits adds up with another input one step later."""
+    norm = BatchNorm(weight=np.ones(2), bias=np.zeros(2), mean=np.full(2, 0.25), var=np.ones(2))
+    widening = Conv1d(weight=np.ones((2, 2, 1)), padding=(2,))
+    layers = (
+        Layer(name="normed", norm=norm, neuron=IF(v_threshold=0.5)),
+        Layer(name="conv", synapse=widening),
+        Layer(name="out", synapse=Scale(weight=np.full((2, 7), 0.5)), neuron=LIF(tau_s=2e-3)),
+    )
+    edges = (
+        Edge(source="input", target="normed"), Edge(source="input", target="conv"), Edge(source="normed", target="conv", delay=1),
+        Edge(source="conv", target="out", delay=1), Edge(source="out", target="out", delay=2),
+    )  # fmt: skip
+    graph = SNNGraph(layers=layers, edges=edges, input_shape=(2, 3), output="out", dt_s=1e-3)
+    result = export(graph, tmp_path / "a.nir", to="nir", proof=ProofInput(x=random_spikes(graph, 0)))
+    assert result["mismatches"] == 0 and result["layers"][1]["compared"] > 100

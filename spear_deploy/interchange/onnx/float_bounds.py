@@ -153,8 +153,9 @@ class _BoundedLayer:
     def advance(self, x: BoundedValue, spikes: Array | None) -> tuple[BoundedValue, Array | None]:
         """Return v before the reset, or the weighted input where there are no neurons; and the spikes of a spiking layer."""
         layer = self.row.layer
-        gap = x.gap if self.rounding == "none" else _weigh_gap(layer, x, self.rounding, self.grid)
-        drive = BoundedValue(self.row.weigh(x.value), gap)
+        value = self.row.weigh(x.value)
+        gap = np.zeros((1,) * value.ndim) if self.rounding == "none" else _weigh_gap(layer, x, self.rounding, self.grid)
+        drive = BoundedValue(value, gap)
         if layer.neuron is None:
             return drive, None
         before = (self.state.v.copy(), None if self.state.u is None else self.state.u.copy())
