@@ -7,7 +7,7 @@ so that the one that spikes most does so in half of the steps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,18 +27,19 @@ WINNER_RATE = 0.5
 """Rate that the output neuron that spikes most is set to."""
 
 
-def calibrate_thresholds(graph: SNNGraph, before: SNNGraph, names: Sequence[str], x: Array, kind: InputKind) -> SNNGraph:
+def calibrate_thresholds(
+    graph: SNNGraph, rates: Mapping[str, float], names: Sequence[str], x: Array, kind: InputKind
+) -> SNNGraph:
     """Return the network with thresholds of some layers at which they spike as often as in the network before.
 
     Args:
         graph: the network with exchanged neurons.
-        before: the network whose rates are kept; a layer that it lacks, or that does not spike there, is an output.
+        rates: spikes a neuron and step in the network before, by layer; a layer without one is an output.
         names: layers of spiking neurons, in the order of the graph.
         x: (T, B, *input); the first `SAMPLES` are used.
         kind: of `x`.
     """
     x = x[:, :SAMPLES]
-    rates = simulate(before, x, kind=kind).counts.rates()
     for name in names:
         target = rates.get(name)
         low, high = -FACTOR_BITS, FACTOR_BITS

@@ -1,4 +1,6 @@
-"""Learning of an adapted network: short trials of alternatives, then fine-tuning.
+"""Learning of an adapted network: short trials of alternatives, then fine-tuning by stages.
+
+    connections ─► learn ─► neurons ─► learn ─► biases ─► learn ─► signs ─► learn ─► values of a weight ─► learn
 
 The thresholds of exchanged neurons are set on data first (`calibrate`). A trial is a few batches: it tells plans apart that the
 chip's limits do not.
@@ -6,21 +8,28 @@ chip's limits do not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from spear_deploy.adaptation.calibrate import calibrate_thresholds
+from spear_deploy.adaptation.calibrate import SAMPLES, calibrate_thresholds
 from spear_deploy.adaptation.few_values import FewValues
-from spear_deploy.adaptation.plan import Plan
+from spear_deploy.adaptation.plan import Plan, Step
+from spear_deploy.adaptation.replacement import Topic
 from spear_deploy.data import Dataset
+from spear_deploy.data.input_sums import sum_inputs, sum_split
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.simulator import simulate
 from spear_deploy.training import Recipe, fit
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.util.progress import Progress, prefix_stage
 
-RATE_TOPICS = ("neuron", "reset", "readout", "time_constant")
+STAGES: tuple[tuple[Topic, ...], ...] = (
+    ("input", "map", "kernel", "pool"), ("neuron", "time_constant", "reset", "readout"), ("bias",), ("sign", "palette"),
+)  # fmt: skip
+"""Replacements that are learnt together, in this order: a network that lost all at once comes back slowly or never."""
+RATE_TOPICS = ("neuron", "reset", "readout", "time_constant", "sign")
 """Replacements after which thresholds are set anew."""
 TRIAL_STEPS = 60
 """Batches of a trial."""
@@ -54,8 +63,13 @@ class LearnSettings:
     seed: int = 0
     device: str = "cpu"
 
-    def recipe(self, plan: Plan, *, epochs: int | None = None, steps: int | None = None) -> Recipe:
-        """Return the recipe of the trainer for a plan, with all epochs or some, or the first `steps` batches."""
+    def recipe(self, one_sign: Sequence[str] = (), *, epochs: int | None = None, steps: int | None = None) -> Recipe:
+        """Return the recipe of the trainer, with all epochs or some, or the first `steps` batches.
+
+        Args:
+            one_sign: layers of which each source keeps its sign.
+            epochs, steps: see there.
+        """
         return Recipe(
             epochs=epochs or self.epochs,
             learning_rate=self.learning_rate,
@@ -64,18 +78,26 @@ class LearnSettings:
             steps=steps,
             device=self.device,
             interruptible=steps is None,
-            keeps_signs=tuple(
-                name for step in plan.learnt if step.replacement.topic == "sign" for name in step.replacement.layers
-            ),
+            keeps_signs=tuple(one_sign),
         )
+
+
+def list_one_sign(steps: Iterable[Step]) -> tuple[str, ...]:
+    """Return the layers whose sources keep one sign after these steps."""
+    learnt = [step.replacement for step in steps if step.replacement.kind == "learnt" and step.replacement.topic == "sign"]
+    return tuple(name for replacement in learnt for name in replacement.layers)
 
 
 def calibrate_plan(plan: Plan, before: SNNGraph, dataset: Dataset) -> SNNGraph:
     """Return the network of a plan, with thresholds of exchanged neurons set on training samples."""
     changed = {name for step in plan.learnt if step.replacement.topic in RATE_TOPICS for name in step.replacement.layers}
     names = [layer.name for layer in plan.graph.layers if layer.name in changed and layer.spikes]
-    x = np.moveaxis(dataset.train.x[:64], 0, 1)
-    return calibrate_thresholds(plan.graph, before, names, x, dataset.kind) if names else plan.graph
+    if not names:
+        return plan.graph
+    samples = dataset.train.head(SAMPLES)
+    rates = simulate(before, np.moveaxis(sum_split(samples, before).x, 0, 1), kind=dataset.kind).counts.rates()
+    x = np.moveaxis(sum_split(samples, plan.graph).x, 0, 1)
+    return calibrate_thresholds(plan.graph, rates, names, x, dataset.kind)
 
 
 def choose_plan(
@@ -95,55 +117,70 @@ def choose_plan(
     results = []
     for number, plan in enumerate(plans):
         note = prefix_stage(progress, f"alternative {number + 1} of {len(plans)}")
-        trial = fit(calibrate_plan(plan, before, dataset), dataset, settings.recipe(plan, steps=TRIAL_STEPS), progress=note)
+        start, recipe = calibrate_plan(plan, before, dataset), settings.recipe(list_one_sign(plan.steps), steps=TRIAL_STEPS)
+        trial = fit(start, sum_inputs(dataset, start), recipe, progress=note)
         assert trial.last is not None
         results.append(trial.last.accuracy)
     equal = [number for number, accuracy in enumerate(results) if accuracy >= max(results) - TRIAL_MARGIN]
     return min(equal, key=lambda number: (len(plans[number].learnt), -results[number]))
 
 
+def list_stages(plan: Plan) -> list[tuple[str, ...]]:
+    """Return the topics of each stage of learning, with those of the stages before it: stages that have something to learn."""
+    learnt = {step.replacement.topic for step in plan.learnt}
+    ends = [number for number, topics in enumerate(STAGES) if learnt & set(topics)]
+    # what is exact comes with the last stage
+    ends = [*ends[:-1], len(STAGES) - 1]
+    return [tuple(topic for topics in STAGES[: end + 1] for topic in topics) for end in ends]
+
+
 def learn(
-    plan: Plan,
     graph: SNNGraph,
     dataset: Dataset,
     settings: LearnSettings,
     *,
     aim: float,
+    is_last: bool = True,
+    one_sign: Sequence[str] = (),
     few: FewValues | None = None,
     progress: Progress | None = None,
 ) -> tuple[SNNGraph, int]:
-    """Fine-tune the network of a plan in one or two rounds, and then on the values of its weights where the chip has few.
+    """Fine-tune an adapted network.
 
-    The second round, twice as long as the first and with steps three times as large, is left out where the first is as good as
-    the network before, or interrupted. Of both the better one on validation is kept.
+    A stage before the last has one short round. The last has a second one, twice as long and with steps three times as large, of
+    which the better one on validation is kept; then rounds on the values of a weight, where the chip has few. A round is left out
+    where the network is as good as that before, or learning was interrupted.
 
     Args:
-        plan: what was replaced.
-        graph: its network, with calibrated thresholds.
+        graph: the network, with calibrated thresholds.
         dataset: learns from `train`, chooses by `val`.
         settings: of learning.
         aim: accuracy of the network before on validation.
-        few: values of a weight, where the chip has few; the network then learns on these values for two thirds as long again.
+        is_last: whether this is the last stage.
+        one_sign: layers of which each source keeps its sign.
+        few: values of a weight, where the chip has few.
         progress: is called after each epoch.
 
     Returns:
         (the best epoch by validation, the batches that were learnt from).
     """
+    dataset = sum_inputs(dataset, graph)
     first = max(1, round(settings.epochs * SHARE_OF_FIRST))
-    batches, best = 0, -1.0
-    for epochs, factor in ((first, 1.0), (settings.epochs - first, LARGER_STEPS)):
-        if not epochs:
+    rounds = [(first, 1.0), (settings.epochs - first, LARGER_STEPS)]
+    batches, best = 0, evaluate(graph, dataset.val).accuracy
+    for epochs, factor in rounds if is_last else rounds[:1]:
+        if not epochs or best >= aim - AS_GOOD:
             break
-        recipe = settings.recipe(plan, epochs=epochs)
+        recipe = settings.recipe(one_sign, epochs=epochs)
         result = fit(graph, dataset, replace(recipe, learning_rate=factor * recipe.learning_rate), progress=progress)
         batches += result.batches
         reached = evaluate(result.graph, dataset.val).accuracy
         if reached >= best:
             graph, best = result.graph, reached
-        if result.interrupted or reached >= aim - AS_GOOD:
+        if result.interrupted:
             break
-    if few is not None:
-        recipe = settings.recipe(plan, epochs=round(settings.epochs * SHARE_ON_FEW) or 1)
+    if few is not None and is_last:
+        recipe = settings.recipe(one_sign, epochs=round(settings.epochs * SHARE_ON_FEW) or 1)
         result = fit(graph, dataset, recipe, rounding=few.round_network, progress=prefix_stage(progress, few.describe()))
         graph, batches = result.graph, batches + result.batches
     return graph, batches

@@ -67,7 +67,7 @@ def find_time_constants(graph: SNNGraph, profile: HardwareProfile) -> Iterator[R
     for layer in graph.layers:
         for name in TIME_CONSTANTS:
             old = getattr(layer.neuron, name, None)
-            if old is None or np.allclose(new := round_tau(old, graph.dt_s, profile), old, rtol=SAME, atol=0):
+            if old is None or np.allclose(new := _nearest_tau(layer, name, graph.dt_s, profile), old, rtol=SAME, atol=0):
                 continue
             yield Replacement(
                 layers=(layer.name,),
@@ -255,6 +255,12 @@ def round_tau(tau_s: Array, dt_s: float, profile: HardwareProfile) -> Array:
         steps = np.minimum(steps, longest)
     unchanged = np.isclose(steps * dt_s, tau_s, rtol=SAME, atol=0)
     return np.where(unchanged, tau_s, steps * dt_s)
+
+
+def _nearest_tau(layer: Layer, name: str, dt_s: float, profile: HardwareProfile) -> Array:
+    """Return the time constants of a layer that the chip holds: those of a membrane that spikes may have a shortest one."""
+    new, shortest = round_tau(getattr(layer.neuron, name), dt_s, profile), profile.neuron.tau_spiking_min_steps.value
+    return new if shortest is None or not layer.spikes or name == "tau_syn_s" else np.maximum(new, shortest * dt_s)
 
 
 def _write_steps(tau_s: Array, dt_s: float) -> str:

@@ -9,7 +9,7 @@ limits, then by how much has to be learnt. Plans that are equal in all that are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, TypeAlias, get_args
@@ -103,7 +103,7 @@ class Plan:
 
 
 def list_fixed(report: BudgetReport) -> Iterator[str]:
-    """Yield a sentence for each limit that is exceeded and that neither a replacement nor a narrower layer changes."""
+    """Yield a sentence for each limit that is exceeded and that no replacement that is left and no narrower layer changes."""
     for row in report.rows:
         if row.resource in FIXED and row.status == "over":
             name = row.resource.split("_")[0]
@@ -154,6 +154,7 @@ def follow(
     chips: int = 1,
     learns: bool = True,
     defers: bool = False,
+    topics: Collection[str] | None = None,
 ) -> tuple[Plan, dict[str, set[str]]]:
     """Return the plan that takes these options, and all options that were met on the way, by topic.
 
@@ -162,6 +163,7 @@ def follow(
         options: by topic, the alternative that is taken where it is offered.
         defers: leave out the exact replacements that come after learning: a convolution learns better than the dense weights
             that it is written out as, and a neuron better than its two copies.
+        topics: of the replacements that are made; None: all.
     """
     given = graph = merge_parts(graph)
     steps: list[Step] = []
@@ -169,6 +171,7 @@ def follow(
     seen: dict[str, set[str]] = {}
     for _ in range(MAX_REWRITES):
         offers = [offer for offer in _list_offers(graph, profile, options) if learns or offer.kind != "learnt"]
+        offers = [offer for offer in offers if topics is None or offer.topic in topics]
         for offer in offers:
             if offer.option:
                 seen.setdefault(offer.topic, set()).add(offer.option)
@@ -223,7 +226,8 @@ def _order(offers: Iterable[Replacement], options: Options) -> list[Replacement]
     def place(offer: Replacement) -> tuple[int, int]:
         is_chosen = bool(offer.option) and options.get(offer.topic) == offer.option
         is_other = bool(offer.option) and options.get(offer.topic, offer.option) != offer.option
-        first = offer.topic == "pool" and is_chosen  # a stride has to be taken before a convolution is written out
+        # a stride has to be taken before a convolution is written out
+        first = offer.topic == "input" or (offer.topic == "pool" and is_chosen)
         return (0 if first else 2 if offer.topic == "sign" else 1, 3 * is_other + KINDS.index(offer.kind))
 
     return sorted(offers, key=place)

@@ -11,7 +11,9 @@ from spear_deploy.network.graph import SNNGraph
 Kind: TypeAlias = Literal["exact", "bounded", "learnt"]
 """exact: the same spikes in exact arithmetic. bounded: within a stated bound. learnt: other spikes, until it is fine-tuned."""
 
-Topic: TypeAlias = Literal["map", "kernel", "pool", "neuron", "time_constant", "reset", "readout", "bias", "sign", "palette"]
+Topic: TypeAlias = Literal[
+    "input", "map", "kernel", "pool", "neuron", "time_constant", "reset", "readout", "bias", "sign", "palette"
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -173,6 +173,7 @@ def _check_neuron(layer: Layer, profile: HardwareProfile) -> Iterator[Unsupporte
 
 def _check_time_constants(layer: Layer, profile: HardwareProfile, dt_s: float) -> Iterator[Unsupported]:
     """Find time constants that are no longer than the chip's shortest."""
+    yield from _check_spiking_time_constants(layer, profile, dt_s)
     shortest = profile.neuron.tau_above_steps.value
     if shortest is None:
         return
@@ -180,6 +181,18 @@ def _check_time_constants(layer: Layer, profile: HardwareProfile, dt_s: float) -
         if name.startswith("tau") and (values <= shortest * dt_s * (1 + 1e-9)).any():
             what = f"{name} of {float(values.min()) / dt_s:.6g} steps"
             why = f"time constants on {profile.name} are longer than {shortest:g} of its steps; lengthen it or shorten dt_s"
+            yield Unsupported(layer=layer.name, what=what, why=why, resource="time_constant")
+
+
+def _check_spiking_time_constants(layer: Layer, profile: HardwareProfile, dt_s: float) -> Iterator[Unsupported]:
+    """Find membranes of spiking neurons whose time constant is below the chip's shortest."""
+    shortest = profile.neuron.tau_spiking_min_steps.value
+    if shortest is None or layer.neuron is None or not layer.spikes:
+        return
+    for name, values in array_parameters(layer.neuron).items():
+        if name in ("tau_s", "tau_mem_s") and (values < shortest * dt_s * (1 - 1e-9)).any():
+            what = f"{name} of {float(values.min()) / dt_s:.6g} steps"
+            why = f"spiking neurons of {profile.name} have {shortest:g} steps or more; lengthen it or shorten dt_s"
             yield Unsupported(layer=layer.name, what=what, why=why, resource="time_constant")
 
 

@@ -345,6 +345,7 @@ class NeuronFormat(Block):
     tau_above_steps: Number = Number.key("step", "what a time constant must be longer than")
     tau_powers_of_two: Flag = Flag.key("flag", "whether a time constant is a power of two of steps, a shift of the state")
     tau_max_steps: Limit = Limit.key("step", "longest time constant")
+    tau_spiking_min_steps: Number = Number.key("step", "shortest time constant of a neuron that spikes")
     bias: Flag = Flag.key("flag", "whether a neuron can add a constant to v in each step; left out: it can")
     stops_at_reset: Flag = Flag.key("flag", "whether v never lies below what a spike resets it to")
     current_of_none: Integer = Integer.key(

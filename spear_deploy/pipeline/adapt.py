@@ -14,13 +14,14 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from spear_deploy.adaptation.few_values import find_few_values
-from spear_deploy.adaptation.learn import LearnSettings, calibrate_plan, choose_plan, learn
+from spear_deploy.adaptation.learn import LearnSettings, calibrate_plan, choose_plan, learn, list_one_sign, list_stages
 from spear_deploy.adaptation.needs import list_needs
-from spear_deploy.adaptation.plan import Plan, follow, make_plans
+from spear_deploy.adaptation.plan import Plan, Step, follow, make_plans
 from spear_deploy.budget.check import check
 from spear_deploy.budget.report import BudgetReport
 from spear_deploy.data import Dataset, Split
 from spear_deploy.data.dataset import hash_dataset
+from spear_deploy.data.input_sums import sum_inputs, sum_split
 from spear_deploy.errors import ChipError, FileError, QuantizationError, UnsupportedError
 from spear_deploy.hardware.profile import HardwareProfile, hash_profile
 from spear_deploy.interchange.snn_file import hash_network, write_snn
@@ -189,7 +190,7 @@ def adapt_network(task: AdaptTask) -> Adapted:
 
 
 def _learn_plan(task: AdaptTask, candidate: TrialPlan, notes: Sequence[str]) -> Adapted:
-    """Learn a plan, finish it with what comes after learning, and measure each step."""
+    """Learn a plan by stages, finish it with what comes after learning, and measure each step."""
     plan, narrowed, widths = candidate.plan, candidate.network, candidate.widths
     dataset = task.dataset
     assert dataset is not None
@@ -197,18 +198,28 @@ def _learn_plan(task: AdaptTask, candidate: TrialPlan, notes: Sequence[str]) -> 
     waterfall = [_measure("as trained", "", (), task.network, test)]
     if widths:
         waterfall.append(_measure("narrower layers", "learnt", tuple(widths), narrowed, test))
-    waterfall += [_measure_step(step, test) for step in plan.steps]
-    learnt = calibrate_plan(plan, task.network, dataset)
-    if learnt is not plan.graph:
-        waterfall.append(_measure("thresholds set on data", "learnt", (), learnt, test))
-    few = find_few_values(task.profile)
-    if plan.learnt or widths or few:
-        aim = evaluate(task.network, dataset.val).accuracy
-        learnt, batches = learn(plan, learnt, dataset, task.settings.learning, aim=aim, few=few, progress=task.progress)
-        waterfall.append(_measure(f"learning, {batches} batches", "learnt", (), learnt, test))
+    few, learning = find_few_values(task.profile), task.settings.learning
+    aim = evaluate(task.network, dataset.val).accuracy
+    learnt, steps = narrowed, list[Step]()
+    stages = list_stages(plan)
+    for number, topics in enumerate(stages):
+        before = learnt
+        part, _ = follow(before, task.profile, plan.options, chips=task.chips, defers=True, topics=topics)
+        steps += part.steps
+        waterfall += [_measure_step(step, test) for step in part.steps]
+        learnt = calibrate_plan(part, before, dataset)
+        if learnt is not part.graph:
+            waterfall.append(_measure("thresholds set on data", "learnt", (), learnt, test))
+        if plan.learnt or widths or few:
+            learnt, batches = learn(
+                learnt, dataset, learning, aim=aim, is_last=number == len(stages) - 1, one_sign=list_one_sign(steps), few=few,
+                progress=task.progress,
+            )  # fmt: skip
+            if batches:
+                waterfall.append(_measure(f"learning, {batches} batches", "learnt", (), learnt, test))
     final, _ = follow(learnt, task.profile, plan.options, chips=task.chips)
     waterfall += [_measure_step(step, test) for step in final.steps]
-    rows = [row for step in (*plan.steps, *final.steps) for row in step.to_rows()]
+    rows = [row for step in (*steps, *final.steps) for row in step.to_rows()]
     if few is not None:
         facts = {"what": "weights", "by": few.describe(), "kind": "learnt", "bound": "", "neurons": 0}
         rows += [{"layer": layer.name, **facts} for layer in plan.graph.layers if isinstance(layer.synapse, WEIGHTED)]
@@ -316,7 +327,7 @@ def _narrow_to_fit(task: AdaptTask, plan: Plan) -> SNNGraph | None:
 
 
 def _measure(after: str, kind: str, layers: Sequence[str], graph: SNNGraph, split: Split) -> dict[str, Any]:
-    return {"after": after, "kind": kind, "layers": list(layers), "accuracy": evaluate(graph, split).accuracy}
+    return {"after": after, "kind": kind, "layers": list(layers), "accuracy": evaluate(graph, sum_split(split, graph)).accuracy}
 
 
 def _measure_step(step: Any, split: Split) -> dict[str, Any]:
@@ -334,7 +345,7 @@ def describe_adapted(adapted: Adapted, task: AdaptTask, folder: Path, *, quantis
     if task.dataset is not None:
         test = task.dataset.test
         accuracy["trained"] = evaluate(task.network, test).accuracy
-        after = evaluate(adapted.graph, test)
+        after = evaluate(adapted.graph, sum_split(test, adapted.graph))
         accuracy["adapted"] = after.accuracy
         report = check(adapted.graph, profile, chips=chips, activity=after.counts)
         if not quantises:
@@ -368,8 +379,9 @@ def describe_adapted(adapted: Adapted, task: AdaptTask, folder: Path, *, quantis
 def _measure_integers(graph: SNNGraph, task: AdaptTask, folder: Path) -> tuple[Evaluation, BudgetReport]:
     """Write the chip's integers of an adapted network, run them on the test split and check them."""
     assert task.dataset is not None
-    inputs = CheckedInputs(network=graph, profile=task.profile, chips=task.chips, dataset=task.dataset)
-    integer, split = inputs.deploy_integers(graph, task.dataset.test)
+    dataset = sum_inputs(task.dataset, graph)
+    inputs = CheckedInputs(network=graph, profile=task.profile, chips=task.chips, dataset=dataset)
+    integer, split = inputs.deploy_integers(graph, dataset.test)
     run = evaluate(integer, split)
     write_snn(integer, folder / INTEGERS)
     return run, check(integer, task.profile, chips=task.chips, activity=run.counts)

@@ -297,11 +297,15 @@ def data(source: str | os.PathLike[str] | Dataset, graph: SNNGraph, **options: A
         DataError: `steps` or `encoding` of a `Dataset`.
     """
     from spear_deploy.data import Dataset, load_data
+    from spear_deploy.data.input_sums import original_shape, sum_inputs
 
     set_options = {name: value for name, value in options.items() if value is not None}
     if isinstance(source, Dataset):
         refuse_coding("a Dataset", set_options)
-    return load_data(source, input_shape=graph.input_shape, **set_options)
+    shape = graph.input_shape
+    if not (isinstance(source, Dataset) and source.input_shape == shape):
+        shape = original_shape(graph)
+    return sum_inputs(load_data(source, input_shape=shape, **set_options), graph)
 
 
 def refuse_coding(kind: str, options: Iterable[str]) -> None:

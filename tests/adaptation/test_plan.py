@@ -1,14 +1,18 @@
 """Plans for whole chips: what is replaced, what is left, which alternative comes first."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 import spear_deploy as sd
 from spear_deploy.adaptation import reach as reach_module
+from spear_deploy.adaptation.learn import list_stages
 from spear_deploy.adaptation.neurons import change_reset, convert_neuron, longest_tau_steps, round_tau, shortest_current_steps
 from spear_deploy.adaptation.plan import follow, make_plans
 from spear_deploy.adaptation.pools import pool_currents
 from spear_deploy.adaptation.reach import find_reach
+from spear_deploy.budget.check import check
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, CubaLI, CubaLIF, Dense, Flatten, Layer, SpeckIF, SumPool
@@ -99,9 +103,27 @@ def test_what_comes_after_learning_is_deferred():
 
 
 def test_too_many_inputs_are_nothing_that_a_replacement_changes():
-    reach = find_reach(DIGITS, load_profile("xylo_audio3"))
+    small = override_facts(load_profile("xylo_audio3"), {"connectivity.input_channels": 8})
+    reach = find_reach(DIGITS, small)
     assert reach is not None and not reach.within and reach.describe() == ""
-    assert "input: 64 channels; xylo_audio3 has 16, so that the input has to be smaller" in reach.to_json()["missing"]
+    assert "input: 64 channels; xylo_audio3 has 8, so that the input has to be smaller" in reach.to_json()["missing"]
+    assert find_reach(DIGITS, load_profile("xylo_audio3")).within  # sums of 2 x 2 inputs are 16
+
+
+def test_a_short_time_constant_of_a_neuron_that_spikes_is_lengthened_and_that_of_a_readout_stays():
+    reckon = load_profile("reckon")
+    findings = [row for row in check(DIGITS, reckon, remedies=False).unsupported if row.resource == "time_constant"]
+    assert [(row.layer, row.what) for row in findings] == [("conv1", "tau_s of 2 steps"), ("conv2", "tau_s of 2 steps")]
+    graph = make_plans(DIGITS, reckon)[0].graph
+    assert [float(graph[name].neuron.tau_s) for name in ("conv1", "conv2", "readout")] == [0.008, 0.008, 0.002]
+
+
+def test_learning_has_a_stage_for_each_kind_of_loss_and_the_exact_ones_come_with_the_last():
+    stages = list_stages(make_plans(DIGITS, load_profile("odin"))[0])
+    assert [stage[-1] for stage in stages] == ["pool", "readout", "bias", "palette"]
+    assert all(set(before) < set(after) for before, after in pairwise(stages))
+    (only,) = list_stages(make_plans(DIGITS, load_profile("speck2f"))[0])
+    assert {"pool", "neuron", "sign"} <= set(only)
 
 
 def test_reach_counts_kinds_and_cost():

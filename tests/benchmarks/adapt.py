@@ -101,7 +101,7 @@ def _energy(energy: Mapping[str, Any]) -> str:
     if energy["total"] is not None:
         return with_prefix(energy["total"], "J")
     bounds = energy.get("interval_j") or {}
-    known = {name: [with_prefix(end, "J") for end in pair] for name, pair in bounds.items() if pair}
+    known = {name: ["?" if end is None else with_prefix(end, "J") for end in pair] for name, pair in bounds.items() if pair}
     parts = [f"{' to '.join(ends)} {name}" for name, ends in known.items()]
     return ", ".join(parts) or "not published"
 

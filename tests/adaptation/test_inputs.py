@@ -1,0 +1,89 @@
+"""Sums over windows of the input: the same as windows in the network, and data of both sizes are taken."""
+
+import numpy as np
+import pytest
+
+from spear_deploy.adaptation.inputs import find_inputs, move_window_to_input
+from spear_deploy.data import load_data
+from spear_deploy.data.input_sums import original_shape, sum_inputs, sum_windows
+from spear_deploy.hardware.profile import load_profile, override_facts
+from spear_deploy.network import IF, LIF, AvgPool, Conv2d, Dense, Flatten, Layer, SumPool
+from spear_deploy.network.graph import chain
+from spear_deploy.pipeline import inputs as pipeline_inputs
+from spear_deploy.pipeline.shipped import shipped_network
+from spear_deploy.simulator import simulate
+
+DIGITS = shipped_network("digits")
+
+
+def strided(stride: int):
+    rng = np.random.default_rng(0)
+    conv = Conv2d(weight=rng.integers(-8, 9, (3, 1, 3, 3)) / 8, stride=(stride, stride), padding=(1, 1))
+    return chain([Layer(name="conv", synapse=conv, neuron=LIF(tau_s=0.002))], input_shape=(1, 8, 8))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_sums_are_those_of_a_loop(seed):
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 5, (3, 2, 4, 6)).astype(np.uint8)
+    slow = np.zeros((3, 2, 2, 2), int)
+    for index in np.ndindex(x.shape):
+        slow[index[0], index[1], index[2] // 2, index[3] // 3] += x[index]
+    np.testing.assert_array_equal(sum_windows(x, (2, 3)), slow)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_host_forms_what_a_pool_in_front_of_the_network_would(seed):
+    rng = np.random.default_rng(seed)
+    summed = move_window_to_input(strided(2))
+    assert summed is not None and summed.input_shape == (1, 4, 4) and original_shape(summed) == (1, 8, 8)
+    pool = Layer(name="sums", synapse=SumPool(kernel_size=(2, 2)))
+    within = chain([pool, *summed.layers], input_shape=(1, 8, 8))
+    x = (rng.random((6, 2, 1, 8, 8)) < 0.4).astype(np.uint8)
+    np.testing.assert_array_equal(simulate(summed, sum_windows(x, (2, 2))).output, simulate(within, x).output)
+
+
+def test_a_pool_behind_the_first_convolution_moves_to_the_input():
+    chip = override_facts(load_profile("generic45nm"), {"connectivity.input_channels": 16})
+    (offer,) = find_inputs(DIGITS, chip)
+    assert (offer.what, offer.kind) == ("64 inputs", "learnt")
+    summed = offer.rewrite(DIGITS)
+    assert summed.input_shape == (1, 4, 4) and "pool1" not in [layer.name for layer in summed.layers]
+    assert summed.shape_of("conv1") == DIGITS.shape_of("pool1")
+    np.testing.assert_allclose(summed["conv1"].synapse.weight, DIGITS["conv1"].synapse.weight / 4)
+
+
+@pytest.mark.parametrize(
+    ("facts", "why"),
+    [
+        ({"connectivity.input_channels": 64}, "the chip has all"),
+        ({"connectivity.input_channels": 15}, "the sums are too many too"),
+        ({"connectivity.input_channels": 16, "neuron.max_input_events_per_step": 3}, "a sum has up to 4 events"),
+    ],
+)
+def test_no_sums_where_they_are_not_needed_or_do_not_help(facts, why):
+    assert list(find_inputs(DIGITS, override_facts(load_profile("generic45nm"), facts))) == [], why
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [Layer(name="flat", synapse=Flatten()), Layer(name="fc", synapse=Dense(weight=np.ones((2, 64))), neuron=IF())],
+        [Layer(name="conv", synapse=Conv2d(weight=np.ones((1, 1, 3, 3)), padding=(1, 1)), neuron=IF())],
+        [Layer(name="pool", synapse=AvgPool(kernel_size=(2, 2)), neuron=IF())],
+        [Layer(name="conv", synapse=Conv2d(weight=np.ones((1, 1, 3, 3)), stride=(3, 3)), neuron=IF())],
+    ],
+)
+def test_no_sums_without_a_window_that_comes_out_even(layers):
+    assert move_window_to_input(chain(layers, input_shape=(1, 8, 8))) is None
+
+
+def test_data_of_the_original_size_are_summed_as_they_are_read():
+    summed = move_window_to_input(DIGITS)
+    assert summed is not None
+    raw = load_data("digits")
+    for read in (pipeline_inputs.data("digits", summed), pipeline_inputs.data(raw, summed)):
+        np.testing.assert_array_equal(read.test.x, sum_windows(raw.test.x, (2, 2)))
+    ready = sum_inputs(raw, summed)
+    assert pipeline_inputs.data(ready, summed).test.x.shape == ready.test.x.shape
+    assert sum_inputs(raw, DIGITS) is raw
