@@ -4,25 +4,28 @@
 
 A chain starts the command, sends SIGKILL at a random moment of the time that a whole run takes, starts it again, and lets the
 last run finish. Its output folder must then hold the files of the reference run, byte for byte; in JSON times and dates may
-differ. Nothing may be left beside them, nor in the folder for temporary files.
+differ. Nothing may be left beside them, nor in the folder for temporary files. A run is a copy of this process, which has
+imported the packages: imports write nothing, and take longer than all that is to be killed.
 """
 
 from __future__ import annotations
 
+import atexit
+import importlib
 import json
 import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from spear_deploy.cli import main as run_command
 from spear_deploy.interchange.snn_file import write_snn
 from tests.reliability.campaign import options, run_blocks
 from tests.support.deployments import arrays, dense
@@ -31,20 +34,62 @@ KILLS = 5
 """Kills of a chain."""
 GIVEN = ["net.snn", "--chip", "loihi2", "--data", "data.npz", "--synops", "70%", "--out", "out", "--quiet"]
 COMMANDS = {
-    "deploy": ["deploy", *GIVEN, "--method", "uniform", "--lava-samples", "4"],
+    "deploy": ["deploy", *GIVEN, "--method", "uniform", "--lava-samples", "2"],
     "prune": ["prune", *GIVEN, "--method", "evolution", "--episodes", "12", "--epochs", "2"],
 }
 TIMES = {"seconds", "made", "command", "duration_s", "wall_s", "sha256", "digest", "evaluations"}
 """Keys of JSON that differ between two runs: times, dates, and digests of the files that hold them."""
 
 
-def start(command: str, folder: Path) -> subprocess.Popen[bytes]:
+PACKAGES = (
+    "torch", "norse.torch", "onnx", "optuna", "scipy.optimize", "jinja2", "spear_deploy.pipeline.deploy",
+    "spear_deploy.pipeline.prune",
+    "spear_deploy.interchange.onnx.writer", "spear_deploy.report.page",
+)  # fmt: skip
+POLL_S = 0.005
+
+
+@dataclass(frozen=True)
+class Run:
+    """A copy of this process that runs a command."""
+
+    pid: int
+
+    def wait(self, seconds: float | None = None) -> int | None:
+        """Return its exit code, or None where it still runs after so many seconds."""
+        end = None if seconds is None else time.monotonic() + seconds
+        while end is None or time.monotonic() < end:
+            pid, status = os.waitpid(self.pid, 0 if end is None else os.WNOHANG)
+            if pid:
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(POLL_S)
+        return None
+
+    def kill(self) -> None:
+        """Send SIGKILL, and wait for its end."""
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+
+
+def start(command: str, folder: Path) -> Run:
     """Start a command in a folder, with a folder for temporary files of its own."""
-    environment = {**os.environ, "TMPDIR": str(folder / "tmp"), "OMP_NUM_THREADS": "1"}
     (folder / "tmp").mkdir(exist_ok=True)
-    arguments = [sys.executable, "-m", "spear_deploy.cli", *COMMANDS[command]]
-    with (folder / "log").open("ab") as log:
-        return subprocess.Popen(arguments, cwd=folder, env=environment, stdout=log, stderr=log)
+    pid = os.fork()
+    if pid:
+        return Run(pid)
+    code = 1
+    try:
+        os.environ["TMPDIR"], tempfile.tempdir = str(folder / "tmp"), None
+        os.chdir(folder)
+        log = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        run_command(COMMANDS[command], prog_name="spear-deploy")
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        atexit._run_exitfuncs()
+        os._exit(code)
 
 
 def make_folder(place: Path) -> Path:
@@ -96,14 +141,11 @@ def run_block(block: str, cache: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = make_folder(Path(name) / "run")
         for _ in range(KILLS):
-            process = start(command, folder)
-            try:
-                process.wait(rng.random() * seconds)
+            run = start(command, folder)
+            if run.wait(rng.random() * seconds) is not None:
                 break  # a later run takes what is there and is done before its time
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-                kills += 1
+            run.kill()
+            kills += 1
         code = start(command, folder).wait()
         if code:
             wrong.append(f"{block}: the last run ends with {code}: {(folder / 'log').read_text()[-300:]}")
@@ -128,6 +170,8 @@ def main() -> None:
     counts = {"deploy": -(-arguments.deploy // KILLS), "prune": -(-arguments.prune // KILLS)}
     blocks = [f"{command} {number:03d}" for command, count in counts.items() for number in range(count)]
     cache = Path(tempfile.mkdtemp())
+    for package in PACKAGES:
+        importlib.import_module(package)
     try:
         run_blocks(
             "kills",

@@ -4,9 +4,12 @@
     python -m tests.reliability.mutation --only placement/splitting.py
     python -m tests.reliability.mutation --survivors             # those that no test notices
 
-A mutant changes one operator, comparison, condition or number; messages of errors, annotations and docstrings are left alone. It
-runs in a process of its own, into which the changed module is imported in place of its file. A test that fails, or that runs out
-of processor time, kills it. The record holds a line a mutant; a mutant whose code changed since is run again.
+A mutant changes one operator, comparison, condition or number; messages of errors, assertions (`strict` of zip too), annotations
+and docstrings are left alone.
+The tests are collected and run once, to see which lines each reaches. A mutant then runs the tests that reach its lines, shortest
+first, in a copy of that process in which its function has the changed code; code that runs on import is changed in a new process.
+A test that fails, or that runs out of processor time, kills it. The record holds a line a mutant; a mutant whose code changed
+since is run again.
 """
 
 from __future__ import annotations
@@ -14,19 +17,24 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import gc
 import hashlib
+import importlib
 import importlib.abc
 import importlib.util
-import io
+import json
 import os
 import resource
+import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any
 
 from tests.reliability.campaign import RECORDED, Record
@@ -36,11 +44,17 @@ PACKAGE = ROOT / "spear_deploy"
 QUANTIZE = ("tests/quantize/test_fuse_weights.py", "tests/quantize/test_scaled_weights.py", "tests/quantize/test_loihi.py")
 TARGETS = {
     "simulator/synops.py": ("tests/simulator/test_synops.py", "tests/simulator/test_counting_rules.py"),
-    "placement/splitting.py": ("tests/placement/test_full_cores.py", "tests/placement/test_place.py"),
+    "placement/splitting.py": (
+        "tests/placement/test_full_cores.py", "tests/placement/test_place.py", "tests/placement/test_core_assignment.py",
+        "tests/placement/test_brute_force.py",
+    ),
     "placement/populations.py": ("tests/placement/test_populations.py", "tests/placement/test_fan_in_out.py"),
     "pruning/plan.py": ("tests/network/test_channel_groups.py",),
-    "budget/energy.py": ("tests/budget/test_energy.py",),
-    "budget/check.py": ("tests/budget/test_check.py", "tests/budget/test_unsupported.py"),
+    "budget/energy.py": ("tests/budget/test_energy.py", "tests/budget/test_intervals.py"),
+    "budget/check.py": (
+        "tests/budget/test_check.py", "tests/budget/test_unsupported.py", "tests/budget/test_report.py",
+        "tests/budget/test_remote_rows.py",
+    ),
     "quantize/loihi.py": ("tests/quantize/test_loihi.py",),
     "quantize/speck.py": ("tests/quantize/test_speck.py",),
     "quantize/xylo.py": ("tests/quantize/test_xylo.py",),
@@ -49,7 +63,10 @@ TARGETS = {
     "quantize/fuse_weights.py": QUANTIZE,
     "quantize/scaled_weights.py": ("tests/quantize/test_scaled_weights.py", "tests/quantize/test_loihi.py"),
     "quantize/weighted_inputs.py": (*QUANTIZE, "tests/quantize/test_xylo.py", "tests/quantize/test_speck.py"),
-    "quantize/network.py": ("tests/quantize/test_loihi.py", "tests/quantize/test_xylo.py"),
+    "quantize/network.py": (
+        "tests/quantize/test_network.py", "tests/quantize/test_loihi.py", "tests/quantize/test_xylo.py",
+        "tests/quantize/test_chips.py",
+    ),
     "quantize/layer_error.py": ("tests/quantize/test_scale_ranking.py", "tests/quantize/test_loihi.py"),
     "quantize/scale_ranking.py": ("tests/quantize/test_scale_ranking.py",),
 }  # fmt: skip
@@ -64,8 +81,17 @@ COMPARISONS = {
 }  # fmt: skip
 STEP = 5
 """Mutants of a module before the next module has its turn."""
-CPU_S = 600
-"""Processor time after which a mutant counts as killed: it loops."""
+CPU_S = 300
+"""Processor time after which a mutant of code that runs on import counts as killed: it loops."""
+MAX_TESTS_S = 15
+"""Processor time of the tests that a mutant meets, as long as tracing takes: longer ones are left out, and kill none."""
+CHANGED = 99
+"""Exit code of a process that finds no such mutant."""
+LONGER = 10
+"""Times the processor time of its tests, after which another mutant does."""
+PYTEST = ("-q", "-n", "0", "-p", "no:cacheprovider", "-p", "no:faulthandler", "-p", "no:timeout", "--hypothesis-seed=0")
+OUTPUT = os.fdopen(os.dup(1), "w")
+"""Output of this script: pytest keeps that of the tests to itself."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +101,13 @@ class Mutant:
     Attributes:
         module: its path in the package.
         name: function, code before and after, and a number where the same change occurs twice.
+        function: name and first line of the outermost function around it, None for code that runs on import.
         original, place, after: tree of the module, the node in it that changes, and what it becomes.
     """
 
     module: str
     name: str
+    function: tuple[str, int] | None
     original: ast.Module
     place: Any
     after: Any
@@ -100,32 +128,40 @@ def list_mutants(module: str) -> list[Mutant]:
     tree = ast.parse((PACKAGE / module).read_text(encoding="utf-8"))
     seen: Counter[str] = Counter()
     mutants = []
-    for function, place in _places(tree):
+    for owner, function, place in _places(tree):
         for before, after in _changes(place):
-            text = f"{function}: {ast.unparse(before)} → {ast.unparse(after)}"
+            text = f"{owner}: {ast.unparse(before)} → {ast.unparse(after)}"
             seen[text] += 1
             name = text if seen[text] == 1 else f"{text} ({seen[text]})"
-            mutants.append(Mutant(module=module, name=name, original=tree, place=place, after=after))
+            mutants.append(Mutant(module=module, name=name, function=function, original=tree, place=place, after=after))
     return sorted(mutants, key=lambda mutant: hashlib.sha256(mutant.key.encode()).digest())
 
 
-def _places(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
-    """Yield the nodes that may change, with the name of their function."""
-    waiting: list[tuple[str, ast.AST]] = [("module", tree)]
+def _places(tree: ast.Module) -> Iterator[tuple[str, tuple[str, int] | None, ast.AST]]:
+    """Yield the nodes that may change, with the name of their owner and their outermost function."""
+    waiting: list[tuple[str, tuple[str, int] | None, ast.AST]] = [("module", None, tree)]
     while waiting:
-        name, node = waiting.pop()
+        name, function, node = waiting.pop()
         if isinstance(node, (ast.Raise, ast.Assert, ast.JoinedStr, ast.AnnAssign, ast.arguments, ast.Import, ast.ImportFrom)):
             if not (isinstance(node, ast.AnnAssign) and node.value is not None):
                 continue
-            waiting.append((name, node.value))
+            waiting.append((name, function, node.value))
             continue
         if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
             continue
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            waiting += [(node.name if name == "module" else f"{name}.{node.name}", child) for child in node.body]
+            inner = node.name if name == "module" else f"{name}.{node.name}"
+            if function is None and isinstance(node, ast.FunctionDef):
+                function = node.name, min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            waiting += [(inner, function, child) for child in node.body]
             continue
-        yield name, node
-        waiting += [(name, child) for child in ast.iter_child_nodes(node)]
+        yield name, function, node
+        waiting += [(name, function, child) for child in ast.iter_child_nodes(node) if not _is_strict(child)]
+
+
+def _is_strict(node: ast.AST) -> bool:
+    """Return whether a node is the argument `strict` of zip, which asserts that lengths are equal and computes nothing."""
+    return isinstance(node, ast.keyword) and node.arg == "strict"
 
 
 def _changes(node: Any) -> Iterator[tuple[Any, Any]]:
@@ -183,41 +219,189 @@ class _Exchange(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(self.tree, str(self.path), "exec"), module.__dict__)
 
 
-def survives(module: str, tree: ast.Module, tests: tuple[str, ...]) -> bool:
-    """Run the tests on a changed module in a process of its own, and return whether all pass."""
-    pid = os.fork()
-    if pid:
-        _, status = os.waitpid(pid, 0)
-        return os.waitstatus_to_exitcode(status) == 0
-    code = 1
-    try:
-        resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
-        sys.meta_path.insert(0, _Exchange(module, tree))
-        import pytest
-
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            arguments = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "-p", "no:faulthandler", "--hypothesis-seed=0"]
-            code = int(pytest.main([*arguments, *(str(ROOT / test) for test in tests)]))
-    finally:
-        os._exit(code)
+def find_code(code: CodeType, name: str, line: int) -> CodeType | None:
+    """Return the code of a function by its name and first line."""
+    for part in code.co_consts:
+        if isinstance(part, CodeType):
+            found = part if (part.co_name, part.co_firstlineno) == (name, line) else find_code(part, name, line)
+            if found is not None:
+                return found
+    return None
 
 
-def run_module(module: str, mutants: list[Mutant], record: Record, clean: set[str]) -> None:
-    """Run the mutants that the record lacks; `clean` holds the modules whose tests pass without a change.
+def list_functions(module: str) -> dict[tuple[str, int], list[FunctionType]]:
+    """Return all functions of an imported module by name and first line, wherever they are held."""
+    functions: dict[tuple[str, int], list[FunctionType]] = {}
+    path = str(PACKAGE / module)
+    for value in gc.get_objects():
+        if isinstance(value, FunctionType) and value.__code__.co_filename == path:
+            functions.setdefault((value.__code__.co_name, value.__code__.co_firstlineno), []).append(value)
+    return functions
 
-    A module whose tests fail without a change, or take too long, is left out with a line.
+
+class Session:
+    """Tests collected once; each mutant runs those that reach its lines, in a copy of this process, shortest first.
+
+    Attributes:
+        items: the tests of all modules.
+        reached: lines of each module by test.
+        seconds: processor time of each test.
     """
-    missing = [mutant for mutant in mutants if mutant.key not in record.blocks]
-    tests = TARGETS[module]
-    if missing and module not in clean and not survives(module, ast.parse((PACKAGE / module).read_text(encoding="utf-8")), tests):
-        print(f"{module}: its tests fail without a change, or take over {CPU_S} s; it is left out", flush=True)
-        return
-    clean.add(module)
-    for mutant in missing:
-        start = time.monotonic()
-        survived = survives(module, mutant.tree, tests)
-        record.add(mutant.key, {"survived": survived})
-        print(f"{'SURVIVED' if survived else 'killed'} {mutant.key} ({time.monotonic() - start:.0f} s)", flush=True)
+
+    def __init__(self, mutants: Mapping[str, Sequence[Mutant]], record: Record) -> None:
+        self.mutants, self.record = mutants, record
+        self.items: list[Any] = []
+        self.reached: dict[str, dict[str, list[int]]] = {}
+        self.seconds: dict[str, float] = {}
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        """Keep the tests, and run none of them in this process."""
+        self.items = list(items)
+
+    def pytest_runtestloop(self, session: Any) -> bool:
+        """Run all tests once to see what they reach, then the mutants."""
+        for module in self.mutants:
+            importlib.import_module("spear_deploy." + module.removesuffix(".py").replace("/", "."))
+        failed, self.reached, self.seconds = self._load_trace()
+        self.items = [item for item in self.items if item.nodeid not in failed]
+        print(f"{len(self.items)} tests; left out, since they fail without a change: {sorted(failed)}", file=OUTPUT, flush=True)
+        functions = {module: list_functions(module) for module in self.mutants}
+        for mutant in take_turns(self.mutants):
+            if mutant.key in self.record.blocks:
+                continue
+            start = time.monotonic()
+            tests = self.choose_tests(mutant)
+            survived = self._survives(mutant, tests, functions[mutant.module])
+            self.record.add(mutant.key, {"survived": survived})
+            word = "SURVIVED" if survived else "killed"
+            print(f"{word} {mutant.key} ({len(tests)} tests, {time.monotonic() - start:.1f} s)", file=OUTPUT, flush=True)
+        return True
+
+    def choose_tests(self, mutant: Mutant) -> list[Any]:
+        """Return the tests that reach the lines of a mutant; of code that runs on import, those that reach its module."""
+        lines = set(range(mutant.place.lineno, mutant.place.end_lineno + 1))
+        chosen = [
+            item for item in self.items
+            if (reached := self.reached[item.nodeid].get(mutant.module)) and (mutant.function is None or lines & set(reached))
+        ]  # fmt: skip
+        chosen.sort(key=lambda item: self.seconds[item.nodeid])
+        ends = accumulate(self.seconds[item.nodeid] for item in chosen)
+        return [item for item, end in zip(chosen, ends, strict=True) if end <= MAX_TESTS_S]
+
+    def _load_trace(self) -> tuple[set[str], dict[str, dict[str, list[int]]], dict[str, float]]:
+        """Return what `_trace` found for the same modules and tests, kept in the folder for temporary files, or find it."""
+        files = [*(PACKAGE / module for module in TARGETS), *sorted({item.path for item in self.items})]
+        key = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
+        kept = Path(tempfile.gettempdir()) / f"spear-mutation-{key}.json"
+        if not kept.exists():
+            kept.write_text(json.dumps(self._trace()))
+        failed, reached, seconds = json.loads(kept.read_text())
+        return set(failed), reached, seconds
+
+    def _trace(self) -> Any:
+        """Run all tests in a copy of this process, and return those that fail, lines by test and module, and seconds by test."""
+        readable, writable = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            files = {str(PACKAGE / module): module for module in TARGETS}
+            failed, reached, seconds = set(), {}, {}
+            for number, item in enumerate(self.items):
+                seen: dict[str, set[int]] = {}
+
+                def trace_lines(frame: Any, event: str, argument: Any, seen: dict[str, set[int]] = seen) -> Any:
+                    seen.setdefault(files[frame.f_code.co_filename], set()).add(frame.f_lineno)
+                    return trace_lines
+
+                def trace_calls(frame: Any, event: str, argument: Any, inner: Any = trace_lines) -> Any:
+                    return inner(frame, event, argument) if frame.f_code.co_filename in files else None
+
+                start = time.process_time()
+                sys.settrace(trace_calls)
+                passed = _run_test(item, self.items[number + 1] if number + 1 < len(self.items) else None)
+                sys.settrace(None)
+                seconds[item.nodeid] = time.process_time() - start
+                reached[item.nodeid] = {module: sorted(lines) for module, lines in seen.items()}
+                if not passed:
+                    failed.add(item.nodeid)
+            with open(writable, "w") as file:
+                json.dump([sorted(failed), reached, seconds], file)
+            os._exit(0)
+        os.close(writable)
+        with open(readable) as file:
+            traced = json.load(file)
+        os.waitpid(pid, 0)
+        return traced
+
+    def _survives(self, mutant: Mutant, tests: list[Any], functions: Mapping[tuple[str, int], list[FunctionType]]) -> bool:
+        """Run tests in a copy of this process in which the function of a mutant has its changed code."""
+        if not tests:
+            return True
+        if mutant.function is None:
+            return survives_import(mutant, [item.nodeid for item in tests])
+        pid = os.fork()
+        if pid:
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        code = 1
+        try:
+            _limit(sum(self.seconds[item.nodeid] for item in tests))
+            name, line = mutant.function
+            changed = find_code(compile(mutant.tree, str(PACKAGE / mutant.module), "exec"), name, line)
+            if changed is None or not functions.get((name, line)):
+                raise RuntimeError(f"{mutant.key}: no function '{name}' at line {line}")
+            for function in functions[name, line]:
+                function.__code__ = changed
+            code = 0
+            for number, item in enumerate(tests):
+                if not _run_test(item, tests[number + 1] if number + 1 < len(tests) else None):
+                    code = 1
+                    break
+        finally:
+            os._exit(code)
+
+
+def _run_test(item: Any, following: Any) -> bool:
+    """Run a test with its fixtures, and return whether nothing of it fails."""
+    from _pytest.runner import runtestprotocol
+
+    return not any(report.failed for report in runtestprotocol(item, log=False, nextitem=following))
+
+
+def _limit(seconds: float) -> None:
+    """End this process after ten times the processor time of its tests, or where it takes all memory: the mutant loops."""
+    limit = int(time.process_time()) + 10 + int(LONGER * seconds)
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def survives_import(mutant: Mutant, tests: list[str]) -> bool:
+    """Run tests in a process into which the changed module is imported in place of its file: code that runs on import."""
+    program = (
+        "import sys; from tests.reliability.mutation import run_imported; "
+        f"sys.exit(run_imported({mutant.module!r}, {mutant.name!r}, sys.argv[1:]))"
+    )
+    code = subprocess.run([sys.executable, "-c", program, *tests], capture_output=True, check=False, cwd=ROOT).returncode
+    if code == CHANGED:
+        raise SystemExit(f"{mutant.key}: {mutant.module} was edited meanwhile; start again")
+    return code == 0
+
+
+def run_imported(module: str, name: str, tests: list[str]) -> int:
+    """Run tests on a changed module in this process, and return pytest's exit code."""
+    import pytest
+
+    mutant = next((mutant for mutant in list_mutants(module) if mutant.name == name), None)
+    if mutant is None:
+        return CHANGED
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
+    sys.meta_path.insert(0, _Exchange(module, mutant.tree))
+    return int(pytest.main([*PYTEST, "-x", *tests]))
+
+
+def take_turns(mutants: Mapping[str, Sequence[Mutant]]) -> Iterator[Mutant]:
+    """Yield a few mutants of each module in turn, so that a stopped run is a sample."""
+    for first in range(0, max(map(len, mutants.values())), STEP):
+        for all_of_it in mutants.values():
+            yield from all_of_it[first : first + STEP]
 
 
 def summarize(record: Record, mutants: dict[str, list[Mutant]]) -> dict[str, tuple[int, int, int]]:
@@ -246,18 +430,11 @@ def main() -> None:
         return
     if options.again:
         record.blocks = {key: block for key, block in record.blocks.items() if not block["survived"]}
-    import hypothesis  # noqa: F401  imported once, before the processes of the mutants
-    import networkx  # noqa: F401
-    import numpy  # noqa: F401
-    import pydantic  # noqa: F401
-    import pytest  # noqa: F401
+    import pytest
 
-    clean: set[str] = set()
-    for count in range(
-        STEP, STEP + max(map(len, mutants.values())), STEP
-    ):  # all modules in turn, so that a stopped run is a sample
-        for module, all_of_it in mutants.items():
-            run_module(module, all_of_it[: min(count, options.sample or len(all_of_it))], record, clean)
+    chosen = {module: all_of_it[: options.sample or len(all_of_it)] for module, all_of_it in mutants.items()}
+    tests = dict.fromkeys(test for module in mutants for test in TARGETS[module])
+    pytest.main([*PYTEST, *(str(ROOT / test) for test in tests)], plugins=[Session(chosen, record)])
     for module, (total, run, killed) in summarize(record, mutants).items():
         print(f"{module}: {total} mutants, {run} run, {killed} killed ({killed / max(run, 1):.1%})")
 

@@ -16,6 +16,7 @@ from tests.reliability.mutation import TARGETS, list_mutants, summarize
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 LONGEST_ANSWER = 170
+FUZZ_COUNTS = ("cases", "distinct", "read", "refused")
 
 
 def table(columns: list[str], rows: list[list[Any]], numbers: tuple[int, ...] = ()) -> str:
@@ -61,11 +62,11 @@ def describe_fuzz() -> str:
     slowest: dict[str, float] = defaultdict(float)
     for name, block in read("fuzz").items():
         reader = name.split()[0]
-        counts[reader].update({key: block[key] for key in ("cases", "read", "refused")}, wrong=len(block["wrong"]))
+        counts[reader].update({key: block.get(key, 0) for key in FUZZ_COUNTS}, wrong=len(block["wrong"]))
         slowest[reader] = max(slowest[reader], block.get("slowest_s", 0.0))
-    rows = [[reader, *(f"{row[key]:,}" for key in ("cases", "read", "refused", "wrong")), f"{slowest[reader]:.2f}"]
+    rows = [[reader, *(f"{row[key]:,}" for key in (*FUZZ_COUNTS, "wrong")), f"{slowest[reader]:.2f}"]
             for reader, row in sorted(counts.items())]  # fmt: skip
-    return table(["reader", "cases", "read", "refused", "wrong", "slowest, s"], rows, (1, 2, 3, 4, 5))
+    return table(["reader", *FUZZ_COUNTS, "wrong", "slowest, s"], rows, (1, 2, 3, 4, 5, 6))
 
 
 def describe_wild() -> str:

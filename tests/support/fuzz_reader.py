@@ -51,7 +51,7 @@ def damaged(data: bytes, seed: int) -> bytes:
         del changed[a : a + rng.choice([1, 4, 64, 1024])]
     else:
         digits = [i for i, byte in enumerate(changed[:200_000]) if 48 <= byte <= 57]
-        place = rng.choice(digits)
+        place = rng.choice(digits or range(len(changed)))
         word = rng.choice(WORDS)
         changed[place : place + rng.choice([1, len(word)])] = word
     return bytes(changed)
