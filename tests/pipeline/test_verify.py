@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -190,6 +191,12 @@ def test_a_result_without_digests_is_found(folder, derived):
     write_json(folder / STAGES, content)
     failures = compare_with_derived(folder, derived).failures
     assert [row["where"] for row in failures] == [RESULT]
+
+
+def test_the_page_states_the_kinds_of_tampering_that_are_tried():
+    kinds = len(FIGURES) + len(FILES) + len(UNSEALED) + 1  # a result without digests
+    page = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text(encoding="utf-8")
+    assert kinds >= 30 and f"{kinds} kinds, {kinds} found" in page
 
 
 def test_what_was_written_holds_on_all_samples(folder, derived):
