@@ -36,13 +36,20 @@ from spear_deploy.errors import SpearError
 
 
 class _Group(click.Group):
-    """Print an error as one sentence and exit with its code; list commands in the order in which they were added."""
+    """Print an error as one sentence and exit with its code; list commands in the order in which they were added.
+
+    Attributes:
+        owns_process: whether the command line is that of the process, which then ends with it.
+    """
+
+    owns_process = False
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
     def main(self, *args: Any, **options: Any) -> Any:
         last_guard.make_streams_safe()
+        self.owns_process = not args and options.get("args") is None
         return super().main(*args, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -53,6 +60,8 @@ class _Group(click.Group):
             _print_error(ctx, error, str(error))
             ctx.exit(error.exit_code)
         except KeyboardInterrupt as stop:
+            if self.owns_process:
+                last_guard.ignore_ctrl_c()
             print_line(f"interrupted; {stop}" if str(stop) else "interrupted")
             ctx.exit(last_guard.exit_code_of_stop())
         except BrokenPipeError:

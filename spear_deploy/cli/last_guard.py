@@ -14,7 +14,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,12 @@ received: list[int] = []
 def exit_code_of_stop() -> int:
     """Return 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
     return STOPPING[signal.Signals(received[-1])] if received else 130
+
+
+def ignore_ctrl_c() -> None:
+    """Let a process that was stopped end: another Ctrl-C would show tracebacks of libraries that clean up."""
+    with suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def make_streams_safe() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -87,17 +88,20 @@ def prune(
     graph = load_net(net, data, **source)
     coding = {"steps": steps, "encoding": encoding}
     settings = merge_options(PruneSettings(), options, "prune")
-    with display(as_json, quiet) as progress:
-        if budgets is None:
-            facts = run_prune(graph, chip, data, out=out, settings=settings, overrides=overrides, progress=progress, **coding)
-        else:
-            synops_budgets = [part.strip() for part in budgets.split(",")]
-            facts = prune_front(
-                graph, chip, data, synops_budgets, out=out, settings=settings, overrides=overrides, progress=progress, **coding
-            )  # fmt: skip
+    goes_on = f"`{command_line()}` goes on from its checkpoint.json"
+    try:
+        with display(as_json, quiet) as progress:
+            shared = {"out": out, "settings": settings, "overrides": overrides, "progress": progress, **coding}
+            if budgets is None:
+                facts = run_prune(graph, chip, data, **shared)
+            else:
+                facts = prune_front(graph, chip, data, [part.strip() for part in budgets.split(",")], **shared)
+    except KeyboardInterrupt:
+        kept = (Path(out) / "checkpoint.json").exists()
+        raise KeyboardInterrupt(f"what was measured is in '{out}', and {goes_on}" if kept else "") from None
     emit(facts, as_json=as_json, out=None, show=lambda c: _show(c, facts))
     if any(row["interrupted"] for row in facts.get("front", [facts])):
-        raise KeyboardInterrupt(f"the best plan so far is in '{out}', and `{command_line()}` goes on from its checkpoint.json")
+        raise KeyboardInterrupt(f"the best plan so far is in '{out}', and {goes_on}")
     leave("does_not_fit" if any(row["verdict"] == "does_not_fit" for row in facts.get("front", [facts])) else "fits")
 
 

@@ -131,6 +131,37 @@ def test_ctrl_c_term_and_hup_end_alike(number, code):
     assert process.returncode == code and stderr == "interrupted; what is done is kept\n"
 
 
+def test_a_second_ctrl_c_while_libraries_clean_up_shows_no_traceback():
+    program = WAIT.replace(
+        'main(["wait"])', "import atexit, sys\natexit.register(time.sleep, 1)\nsys.argv = ['x', 'wait']\nmain()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    assert process.stderr.readline() == "interrupted; what is done is kept\n"
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130 and stderr == ""
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_ctrl_c_in_prune_names_the_command_that_goes_on(kept, tmp_path, monkeypatch):
+    """A second Ctrl-C, which ends the fine-tuning of the best plan too."""
+
+    def stop(*_, out, **__):
+        if kept:
+            (tmp_path / out / "checkpoint.json").touch()
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("spear_deploy.pipeline.prune.prune", stop)
+    command = ["prune", "digits", "--chip", "loihi2", "--data", "digits", "--synops", "50%", "--out", ".", "--quiet"]
+    done = CliRunner().invoke(main, command)
+    words = "; what was measured is in '.', and `" if kept else ""
+    assert done.exit_code == 130 and f"interrupted{words}" in done.stderr
+    assert ("goes on from its checkpoint.json" in done.stderr) == kept
+
+
 def test_a_hangup_that_is_ignored_stays_ignored():
     handler = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
