@@ -8,6 +8,7 @@ from spear_deploy.network import IF, LIF, Dense, Layer
 from spear_deploy.network.graph import chain
 from spear_deploy.quantize import FAMILIES, quantize
 from spear_deploy.quantize.network import choose_input_scale
+from spear_deploy.quantize.weighted_inputs import RESET_DELAY
 
 WIDTHS = {
     "loihi": (2, 8), "speck": (2, 8), "xylo": (2, 8), "truenorth": (2, 9), "spinnaker": (16, 16), "reckon": (2, 8),
@@ -58,3 +59,11 @@ def test_a_current_is_scaled_by_the_levels_of_its_family(family):
     x = np.random.default_rng(0).random((6, 2, 2)) * 0.5
     integer = quantize(network(family), format=family, calibration=x, kind="current")
     assert integer.metadata["quantization"]["input_scale"] == pytest.approx(LEVELS[family] / x.max())
+
+
+def test_a_reset_one_step_late_is_a_finding():
+    """The chips reset in the step of the spike: one step was given, none is stored."""
+    layers = [Layer(name="a", synapse=Dense(weight=np.ones((2, 2))), neuron=LIF(tau_s=0.01, reset="subtract", reset_delay=1))]
+    integer = quantize(chain(layers, input_shape=(2,), dt_s=1e-3), format="loihi")
+    found = [row for row in integer.metadata["quantization"]["findings"] if row["what"] == RESET_DELAY]
+    assert [(row["layer"], row["given"], row["stored"]) for row in found] == [("a", 1, 0)]

@@ -10,6 +10,7 @@ from spear_deploy.network import IF, LI, LIF, Conv2d, CubaLI, CubaLIF, Dense, La
 from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.pipeline import api
 from spear_deploy.quantize import quantize, quantize_input
+from spear_deploy.quantize.xylo_scales import UnscaledLayer, _max_potential
 from spear_deploy.simulator import simulate
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import train
@@ -128,6 +129,16 @@ def network(seed=0):
     pairs = (("input", "a", 0), ("a", "into_b", 0), ("into_b", "b", 0), ("b", "back", 1), ("back", "b", 0), ("b", "out", 0))
     edges = tuple(Edge(source=s, target=t, delay=d) for s, t, d in pairs)
     return SNNGraph(layers=layers, edges=edges, input_shape=(6,), output="out")
+
+
+def test_the_farthest_potential_is_that_of_all_exciting_or_all_inhibiting_inputs():
+    """v decays by 2^-mem, the current by 2^-syn: a drive d in every step goes to d (2^syn - 1) 2^mem, a bias b to b 2^mem."""
+    synapse = Dense(weight=np.array([[3.0, -1.0], [0.5, -8.0]]))
+    unscaled = UnscaledLayer(
+        layer=None, dash_mem=np.array([1, 2]), dash_syn=np.array([1, 2]), synapses={"fc": synapse}, bias=np.array([1.0, -2.0]),
+        max_spikes=1, findings=(),
+    )  # fmt: skip
+    np.testing.assert_array_equal(_max_potential(unscaled), [(3 + 1) * 2, (8 * 3 + 2) * 4])
 
 
 @pytest.mark.parametrize("data", [False, True])

@@ -156,12 +156,19 @@ def _places(tree: ast.Module) -> Iterator[tuple[str, tuple[str, int] | None, ast
             waiting += [(inner, function, child) for child in node.body]
             continue
         yield name, function, node
-        waiting += [(name, function, child) for child in ast.iter_child_nodes(node) if not _is_strict(child)]
+        waiting += [(name, function, child) for child in _parts_that_count(node)]
 
 
-def _is_strict(node: ast.AST) -> bool:
-    """Return whether a node is the argument `strict` of zip, which asserts that lengths are equal and computes nothing."""
-    return isinstance(node, ast.keyword) and node.arg == "strict"
+def _parts_that_count(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the children of a node that compute something.
+
+    `strict` of zip asserts that lengths are equal; for -1 numpy's reshape takes any negative number.
+    """
+    is_reshape = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "reshape"
+    for child in ast.iter_child_nodes(node):
+        is_strict = isinstance(child, ast.keyword) and child.arg == "strict"
+        if not (is_strict or (is_reshape and isinstance(child, ast.UnaryOp))):
+            yield child
 
 
 def _changes(node: Any) -> Iterator[tuple[Any, Any]]:
