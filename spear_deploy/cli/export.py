@@ -24,13 +24,13 @@ from spear_deploy.cli.options import (
 )
 
 
-@click.command(cls=Command, short_help="NIR, netx, ONNX, Xylo or Speck, with a certificate.")
+@click.command(cls=Command, short_help="NIR, netx, ONNX, Xylo, Speck, PyNN; with a certificate.")
 @click.argument("net", shell_complete=completion.complete_nets)
 @click.option(
     "--to",
     required=True,
-    type=click.Choice(["nir", "netx", "onnx", "xylo", "speck", "akida"]),
-    help="The format; akida is refused with the reason.",
+    type=click.Choice(["nir", "netx", "onnx", "xylo", "speck", "pynn", "akida"]),
+    help="The format; pynn: a script for SpiNNaker; akida is refused with the reason.",
 )
 @click.option(
     "--for",
@@ -43,12 +43,12 @@ from spear_deploy.cli.options import (
     "--chip",
     metavar="NAME|FILE",
     shell_complete=completion.complete_chips,
-    help="The chip of the integers (netx, Xylo, Speck); NIR: add its core assignment to the metadata.  "
-    "[default: netx: loihi2, Xylo: xylo_audio2, Speck: speck2f, NIR: none]",
+    help="The chip of the file (netx, Xylo, Speck, PyNN); NIR: add its core assignment to the metadata.  "
+    "[default: netx: loihi2, Xylo: xylo_audio2, Speck: speck2f, PyNN: spinnaker1, NIR: none]",
 )
 @click.option("--scan", is_flag=True, help="ONNX: one Scan over all steps, instead of one step with states in and out.")
 @click.option(
-    "--force", is_flag=True, help="Accept a read-back that differs, and for Xylo and Speck a network that does not fit."
+    "--force", is_flag=True, help="Accept a read-back that differs, and for Xylo, Speck and PyNN a network that does not fit."
 )
 @click.option("--out", required=True, metavar="FILE", help="The file; certificate.json is written beside it.")
 @seed

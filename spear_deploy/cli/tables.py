@@ -103,20 +103,23 @@ def show_check(console: Console, report: BudgetReport) -> None:
 
 
 def show_rank(console: Console, ranking: Iterable[Ranked]) -> None:
-    """Print the chips, the best first, each with what is missing, or else its scarcest resource."""
+    """Print the chips, the best first, each with what is missing and what would mend it, or else its scarcest resource."""
     rows = []
     for ranked in ranking:
         report = ranked.report
         verdict = f"[{VERDICT_STYLE[report.verdict]}]{report.verdict.replace('_', ' ')}[/]"
         limit = "?" if report.cores_limit is None else report.cores_limit
-        more = f"; {len(ranked.missing) - 2} more" if len(ranked.missing) > 2 else ""
-        remark = escape(ranked.reach or "; ".join(ranked.missing[:2]) + more)
+        shown = 1 if ranked.reach else 2
+        more = f"; {len(ranked.missing) - shown} more" if len(ranked.missing) > shown else ""
+        remark = escape("; ".join(ranked.missing[:shown]) + more)
+        if ranked.reach:
+            remark += "\n→ " + escape(ranked.reach.removeprefix("within reach: "))
         if not remark and ranked.share is not None:
             remark = f"{percent(ranked.share)} {escape(ranked.scarcest)}"
         bounds = report.energy.interval
         energy = UNKNOWN if bounds is None else f"{bounds.write('J')}\n{bounds.evidence}"
         rows.append((ranked.profile, verdict, f"{report.cores_used} of {limit}", energy, remark))
-    columns = ("chip", "verdict", "cores", "energy", "what is missing, or scarcest")
+    columns = ("chip", "verdict", "cores", "energy", "missing → remedy, or scarcest")
     console.print(make_table("", columns, rows, numbers=(3,)), highlight=False)
 
 
@@ -251,9 +254,10 @@ def show_certificate(console: Console, path: str, certificate: Mapping[str, Any]
     if first is not None:
         console.print(f"first difference: {escape(', '.join(f'{key} {value}' for key, value in first.items()))}", highlight=False)
     if certificate.get("vendor"):
+        whose = "PyNN" if certificate["format"] == "pynn" else "chip's own tool"
         for key, value in certificate["vendor"].items():
             if not isinstance(value, (list, dict)):
-                console.print(f"{key.replace('_', ' ')}, chip's own tool: {value}", highlight=False, markup=False)
+                console.print(f"{key.replace('_', ' ')}, {whose}: {value}", highlight=False, markup=False)
     for kind in ("approximations", "assumptions", "not_compared"):
         for note in certificate[kind]:
             console.print(f"{kind.replace('_', ' ').removesuffix('s')}: {note}", highlight=False, markup=False)

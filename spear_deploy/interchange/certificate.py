@@ -8,6 +8,7 @@ input and versions, and the first difference of each layer:
     onnx    run by onnxruntime, without our simulator
     xylo    its arrays run by a reader of their own, and by xylosim where it is installed
     speck   its layers run by a reader of their own, and by sinabs where it is installed
+    pynn    its populations run by a reader of their own, and its script in Brian2 where that is installed
 
 `comparison` states what counts as a difference.
 """
@@ -27,7 +28,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from spear_deploy.errors import DataError, UnsupportedError, did_you_mean
-from spear_deploy.interchange.chip_files import SIMULATORS, run_chip_file
+from spear_deploy.interchange.chip_files import NOT_HERE, SIMULATORS, run_chip_file
 from spear_deploy.interchange.comparison import (
     EQUAL,
     FOLDED_WITHIN_BOUND,
@@ -36,7 +37,8 @@ from spear_deploy.interchange.comparison import (
     compare_layers,
     split_steps,
 )
-from spear_deploy.interchange.onnx.float_bounds import BOUND, FOLDED
+from spear_deploy.interchange.onnx.float_bounds import BOUND, EXACT, FOLDED, Rounding
+from spear_deploy.interchange.pynn.reader import name_brian2
 from spear_deploy.network import Array, Scale
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.quantize.layer_error import count_products
@@ -46,7 +48,7 @@ from spear_deploy.util.digests import hash_file
 from spear_deploy.util.files import require_file
 from spear_deploy.util.progress import Progress, prefix_stage
 
-Format: TypeAlias = Literal["nir", "netx", "onnx", "xylo", "speck"]
+Format: TypeAlias = Literal["nir", "netx", "onnx", "xylo", "speck", "pynn"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 REFUSED_FORMATS = {
     "akida": "Akida's neurons keep no potential from one time step to the next, each step is a frame computed anew; IF and LIF "
@@ -103,8 +105,8 @@ def certify(
         A JSON-able dictionary: `reader`, `input`, `mismatches`, `first_difference` (None, or layer, step, sample, neuron),
         `ties`, `tie_distance` (the largest distance from the threshold of a tie, or None), `compared` (the rule, in a sentence),
         `bound` (None where equality is asked for), `layers` (the rows of `comparison.compare_layers`), `vendor` (Xylo, Speck: the
-        same rows by the chip maker's simulator), `not_compared`, `approximations`, `assumptions` (of the network's own import and
-        of the read-back), `versions`, `file`, `sha256`, `bytes`.
+        same rows by the chip maker's simulator; PyNN: by Brian2), `not_compared`, `approximations`, `assumptions` (of the
+        network's own import and of the read-back), `versions`, `file`, `sha256`, `bytes`.
 
     Raises:
         FileError: the file does not read back.
@@ -118,7 +120,8 @@ def certify(
     x, kind = (proof.x, proof.kind) if proof.x is not None else default_input(graph, proof.seed)
     x = check_input(graph, x, kind)
     is_folded = format == "nir" and not graph.is_integer and any(layer.norm is not None for layer in graph.layers)
-    rounds = format == "onnx" and not graph.is_integer
+    rounds = format == "pynn" or (format == "onnx" and not graph.is_integer)
+    rounding: Rounding = "exact" if format == "pynn" else "order"
     if is_folded:
         read_back, reader = _read_nir(graph, source, framework)
         assumptions = list(read_back.metadata.get("assumptions", []))
@@ -127,7 +130,7 @@ def certify(
     else:
         reader, values, assumptions = _run_file(graph, source, format, x, kind, prefix_stage(progress, "as read back"), framework)
         steps = run_steps(graph, x, kind, prefix_stage(progress, "the network"))
-        rows, missing = compare_layers(graph, steps, values, rounded_input=x if rounds else None)
+        rows, missing = compare_layers(graph, steps, values, rounded_input=x if rounds else None, rounding=rounding)
     differences = [row["first_difference"] for row in rows if row["first_difference"]]
     return {
         "format": format,
@@ -148,7 +151,7 @@ def certify(
         "ties": sum(row["ties"] for row in rows),
         "tie_distance": max((row["tie_distance"] for row in rows if row.get("tie_distance") is not None), default=None),
         "compared": FOLDED_WITHIN_BOUND if is_folded else WITHIN_BOUND if rounds else EQUAL,
-        "bound": FOLDED if is_folded else BOUND if rounds else None,
+        "bound": FOLDED if is_folded else EXACT if format == "pynn" else BOUND if rounds else None,
         "layers": rows,
         **({"vendor": _run_vendor(graph, source, format, x, kind)} if format in SIMULATORS else {}),
         "not_compared": missing,
@@ -224,7 +227,7 @@ def _run_file(
         results = run_onnx(source, x)
         values = {name.removesuffix(".spikes"): value for name, value in results.items() if name.endswith(".spikes")}
         return f"onnxruntime {_version('onnxruntime')}", split_steps({**values, graph.output: results["output"]}), []
-    if format == "xylo" or format == "speck":
+    if format == "xylo" or format == "speck" or format == "pynn":
         values = run_chip_file(source, format, x, output=graph.output) or {}
         return f"spear-deploy {_version('spear-deploy')}, a reader of the file alone", split_steps(values), []
     read_back, reader = _read_nir(graph, source, framework) if format == "nir" else _read_netx(source)
@@ -254,18 +257,20 @@ def _rename_output(graph: SNNGraph, name: str) -> SNNGraph:
 
 
 def _run_vendor(graph: SNNGraph, source: Path, format: Format, x: Array, kind: InputKind) -> dict[str, Any]:
-    """Return the comparison with the maker's simulator, or that it is not installed."""
-    assert format == "xylo" or format == "speck"
+    """Return the comparison with the maker's simulator or PyNN's back end, or that it is not installed."""
+    assert format == "xylo" or format == "speck" or format == "pynn"
     values = run_chip_file(source, format, x, output=graph.output, simulator=True)
     name = SIMULATORS[format]
     if values is None:
         return {
             "simulator": None,
             "mismatches": None,
-            "note": f"{name} is not installed here; install it to have the file run by it",
+            "note": NOT_HERE.get(format, f"{name} is not installed here; install it to have the file run by it"),
         }
-    rows, _ = compare_layers(graph, run_steps(graph, x, kind), split_steps(values), rounded_input=None)
-    return {"simulator": f"{name} {_version(name)}", "mismatches": sum(row["mismatches"] for row in rows), "layers": rows}
+    rounded_input = x if format == "pynn" else None
+    rows, _ = compare_layers(graph, run_steps(graph, x, kind), split_steps(values), rounded_input=rounded_input, rounding="exact")
+    version = name_brian2() if format == "pynn" else f"{name} {_version(name)}"
+    return {"simulator": version, "mismatches": sum(row["mismatches"] for row in rows), "layers": rows}
 
 
 def _read_nir(graph: SNNGraph, source: Path, framework: str | None) -> tuple[SNNGraph, str]:

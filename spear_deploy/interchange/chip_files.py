@@ -1,6 +1,6 @@
-"""Runs of files for Xylo and Speck.
+"""Runs of files for Xylo, Speck and PyNN.
 
-By the package's reader of the file, and by the maker's simulator where it is installed."""
+By the package's reader of the file, and by the maker's simulator, of PyNN by Brian2, where it is installed."""
 
 from __future__ import annotations
 
@@ -9,13 +9,20 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from spear_deploy.interchange.pynn import reader as pynn
 from spear_deploy.interchange.speck import reader as speck
 from spear_deploy.interchange.xylo import reader as xylo
 from spear_deploy.network import Array
 
-ChipFormat: TypeAlias = Literal["speck", "xylo"]
-SIMULATORS: dict[str, str] = {"xylo": "xylosim", "speck": "sinabs"}
-"""By format, the package of the chip's maker that runs its integers."""
+ChipFormat: TypeAlias = Literal["speck", "xylo", "pynn"]
+SIMULATORS: dict[str, str] = {"xylo": "xylosim", "speck": "sinabs", "pynn": "brian2"}
+"""By format, the package that runs its files: of the chip's maker, or the software back end of PyNN."""
+
+NOT_HERE = {
+    "pynn": f"PyNN and Brian2 are not installed here; {pynn.PYTHON}, the Python of an environment with pynn and brian2, has the "
+    "script run by them"
+}
+"""By format, what to do where its package is not installed, if that is more than installing it."""
 
 
 def run_chip_file(source: Path, format: ChipFormat, x: Array, *, output: str, simulator: bool = False) -> dict[str, Array] | None:
@@ -39,6 +46,10 @@ def run_chip_file(source: Path, format: ChipFormat, x: Array, *, output: str, si
         document = speck.read_speck(source)
         sent = (speck.run_sinabs if simulator else speck.run_document)(document, x)
         return None if sent is None else speck.values_by_layer(document, sent, output)
+    if format == "pynn":
+        network, numbers = pynn.read_pynn(source)
+        flat = x.reshape(*x.shape[:2], -1)
+        return pynn.run_brian2(source, flat) if simulator else pynn.run_populations(network, numbers, flat)
     arrays, description = xylo.read_xylo(source)
     late = max(description["offsets"].values())
     events = x.reshape(*x.shape[:2], -1)
@@ -48,8 +59,8 @@ def run_chip_file(source: Path, format: ChipFormat, x: Array, *, output: str, si
 
 
 def describe_chip_file(source: Path, format: ChipFormat) -> dict[str, Any] | None:
-    """Return what is written as JSON beside a file: of Xylo its arrays as lists; a file for Speck is JSON itself."""
-    if format == "speck":
+    """Return what is written as JSON beside a file: of Xylo its arrays as lists; others have none."""
+    if format != "xylo":
         return None
     arrays, description = xylo.read_xylo(source)
     return {**description, "arrays": {name: value.tolist() for name, value in arrays.items()}}

@@ -6,9 +6,10 @@ arithmetic differs from the network's; `onnx.float_bounds` states by how much, a
     a value differs     where the two are further apart than the bound
     a spike differs     where v is further from the threshold than the bound; nearer it is a tie, counted apart
 
-There are two such cases. onnxruntime adds sums up in another order, and runs freely: after a tie the two runs of that sample go
-different ways, and its later steps and layers are not compared. A NIR file holds weights with the batch norm folded in; its
-network is simulated with the spikes of the first run in place of its own, so that everything is compared after a tie too.
+There are three such cases. onnxruntime adds sums up in another order, and runs freely: after a tie the two runs of that sample go
+different ways, and its later steps and layers are not compared. PyNN's neurons run in float64, freely too. A NIR file holds
+weights with the batch norm folded in; its network is simulated with the spikes of the first run in place of its own, so that
+everything is compared after a tie too.
 
 No more than one step of each layer is held at a time.
 """
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import DataError
-from spear_deploy.interchange.onnx.float_bounds import BoundedValue, SpikeGuidedRun, find_near_threshold, find_spikes
+from spear_deploy.interchange.onnx.float_bounds import BoundedValue, Rounding, SpikeGuidedRun, find_near_threshold, find_spikes
 from spear_deploy.network import Array, Layer
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.util.progress import Progress
@@ -137,6 +138,7 @@ def compare_layers(
     read_back: Iterable[Mapping[str, Array]],
     *,
     rounded_input: Array | None,
+    rounding: Rounding = "order",
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Compare the layers that both runs have, neurons counted flat in the order C, H, W.
 
@@ -145,6 +147,7 @@ def compare_layers(
         expected: its run, step by step, (B, *shape) by layer; bool where spikes are compared.
         read_back: the file's run, by the same names.
         rounded_input: (T, B, *input shape) where the file's sums may add up in another order; None asks for equality.
+        rounding: "exact" where the file's run does not round.
 
     Returns:
         A row for each layer in both: `layer`, `what` ("spikes" or "values"), the number of values `compared` and those
@@ -162,7 +165,7 @@ def compare_layers(
         if t == 0:
             rows = {name: _open_row(name, mine[name], file[name]) for name in mine if name in file}
             missing = [name for name in mine if name not in file]
-            bounds = None if rounded_input is None else _FreeRunBounds(graph, len(next(iter(mine.values()))))
+            bounds = None if rounded_input is None else _FreeRunBounds(graph, len(next(iter(mine.values()))), rounding)
         ours, theirs = (
             {name: np.asarray(values[name]).reshape(len(values[name]), -1) for name in rows} for values in (mine, file)
         )
@@ -231,8 +234,8 @@ def _open_row(name: str, ours: Array, theirs: Array) -> LayerComparison:
 class _FreeRunBounds:
     """Bounds of each layer and step, of a file that runs with its own spikes."""
 
-    def __init__(self, graph: SNNGraph, batch: int) -> None:
-        self.graph, self.run = graph, SpikeGuidedRun(graph, batch)
+    def __init__(self, graph: SNNGraph, batch: int, rounding: Rounding) -> None:
+        self.graph, self.run = graph, SpikeGuidedRun(graph, batch, rounding=rounding)
         self.apart = np.zeros(batch, bool)
         self.largest: dict[str, float] = {}
 

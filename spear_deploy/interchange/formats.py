@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from spear_deploy.errors import FileError, UnsupportedError, did_you_mean
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.util.digests import hash_file
 from spear_deploy.util.extras import require_packages
 from spear_deploy.util.files import replace_file, require_file, write_json
 
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 READABLE = {".snn": "network", ".nir": "NIR", ".net": "netx", ".h5": "netx", ".hdf5": "netx"}
 CERTIFICATE = "certificate.json"
-CHIP_ENDINGS = {"xylo": ".npz", "speck": ".json"}
-"""Endings of files for the tools of single chips; beside an `.npz` lies JSON of the same name."""
+CHIP_ENDINGS = {"xylo": ".npz", "speck": ".json", "pynn": ".py"}
+"""Endings of files for the tools of single chips. JSON lies beside Xylo's `.npz`, an `.npz` beside PyNN's script."""
 
 
 def load(path: str | os.PathLike[str], **options: Any) -> SNNGraph:
@@ -123,7 +124,7 @@ def export(
         facts: further entries of the certificate.
         progress: called with the progress of writing and proving.
         options: of the format's writer. NIR: `placement`, or `framework`, for whose importer it is written. netx: `round_bias`.
-            ONNX: `scan`. Xylo: `chip`. Speck: `chip`, `cores`.
+            ONNX: `scan`. Xylo, PyNN: `chip`. Speck: `chip`, `cores`.
 
     Returns:
         The certificate; with `framework` it has `for` and `after_import`, the lines of Python that the import asks for.
@@ -141,7 +142,7 @@ def export(
     if target.suffix != ending or (to in CHIP_ENDINGS and target.with_suffix(".json").name == CERTIFICATE):
         raise FileError(f"file '{target}': a file for {to} ends in {ending} and is not called certificate; choose another name")
     write = _import_writer("dialect" if to == "nir" and "framework" in options else to)
-    with replace_file(target) as aside:
+    with replace_file(target.with_suffix(".npz") if to == "pynn" else target) as aside:
         if progress is not None:
             progress({"stage": f"write {to}", "done": 0, "of": 0})
         written = write(graph, aside, **options)
@@ -158,6 +159,13 @@ def export(
             from spear_deploy.interchange.chip_files import describe_chip_file
 
             write_json(target.with_suffix(".json"), describe_chip_file(aside, to))
+        if to == "pynn":
+            from spear_deploy.interchange.pynn.reader import SCRIPT
+
+            network = {**{name: certificate[name] for name in ("bytes", "sha256")}, "file": target.with_suffix(".npz").name}
+            with replace_file(target) as script:
+                script.write_bytes(SCRIPT.read_bytes())
+                certificate |= {"bytes": script.stat().st_size, "sha256": hash_file(script), "network": network}
         write_json(target.parent / CERTIFICATE, certificate)
     return certificate
 
@@ -188,5 +196,9 @@ def _import_writer(to: Format | Literal["dialect"]) -> Any:
         from spear_deploy.interchange.speck.document import write_speck
 
         return write_speck
-    known = ("nir", "netx", "onnx", "xylo", "speck")
+    if to == "pynn":
+        from spear_deploy.interchange.pynn.document import write_pynn
+
+        return write_pynn
+    known = ("nir", "netx", "onnx", "xylo", "speck", "pynn")
     raise UnsupportedError(f"format '{to}': expected one of {', '.join(known)}{did_you_mean(str(to), known)}")

@@ -39,6 +39,7 @@ from spear_deploy.pruning.importance import plan_by_importance
 from spear_deploy.pruning.plan import prune
 from spear_deploy.pruning.prune_to_budget import preflight_warnings
 from spear_deploy.quantize import FORMATS
+from spear_deploy.quantize.fold import fold_chained_weights
 from spear_deploy.training.evaluation import Evaluation, evaluate
 from spear_deploy.util.extras import require_packages
 from spear_deploy.util.files import write_json
@@ -154,7 +155,7 @@ def adapt(
     net, coding, options = load_named(net, "digits" if data is None else data, options)
     settings = merge_options(settings or AdaptSettings(), options, "adapt")
     profile, chips = api.resolve_chip(chip, overrides)
-    network = api.load(net) if data is None else load_for(net, data)
+    network = fold_chained_weights(api.load(net) if data is None else load_for(net, data))
     dataset = None
     if data is not None:
         require_packages("torch", "norse", user="adaptation")
@@ -405,8 +406,10 @@ def adapt_for_deployment(
     network = load_for(net, data)
     if not network.is_integer:
         require_integers(profile)
-    if network.is_integer or not check(network, profile, chips=chips, remedies=False).unsupported:
+    folded = fold_chained_weights(network)
+    if network.is_integer or not check(folded, profile, chips=chips, remedies=False).unsupported:
         return network
+    network = folded
     dataset = api.data(data, network, seed=settings.seed, steps=settings.steps, encoding=settings.encoding)
     dataset.check(network.input_shape, int(np.prod(network.shape_of(network.output))))
     task = AdaptTask(

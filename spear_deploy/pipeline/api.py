@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -57,10 +56,12 @@ __all__ = [
     "suggest_command", "summarize_run",
 ]  # fmt: skip
 
-CHIPS_OF_FORMATS = {"xylo": "xylo_audio2", "speck": "speck2f"}
+CHIPS_OF_FORMATS = {"xylo": "xylo_audio2", "speck": "speck2f", "pynn": "spinnaker1"}
 """By format of a chip's own tool, the chip where none is named."""
 INTEGERS_OF_FORMATS = {"xylo": "XyloLIF", "speck": "SpeckIF"}
-"""By the same formats, the neurons that they hold."""
+"""By format of a file of integers, the neurons that it holds."""
+FAMILIES_OF_FORMATS = {"xylo": "xylo", "speck": "speck", "pynn": "spinnaker"}
+"""By format of a chip's own tool, the family of its chips."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,8 +140,7 @@ def check(
     from spear_deploy.adaptation.reach import find_reach, name_replacements
     from spear_deploy.budget.budget_file import BudgetFile, UserLimits, read_budget
     from spear_deploy.budget.check import check as check_graph
-    from spear_deploy.quantize import fold_batchnorm
-    from spear_deploy.quantize.fuse_weights import find_chained_weights
+    from spear_deploy.quantize.fold import fold_chained_weights
 
     check_options(options, [*(limit.name for limit in fields(UserLimits)), *NETWORK_OPTIONS], "check")
     reading, limits = split_options(options, NETWORK_OPTIONS)
@@ -148,9 +148,7 @@ def check(
     if (chip := chip or stated.chip) is None:
         raise DataError("no chip is named; give one, e.g. loihi2, or name it in the budget file")
     graph = load(net, **apply_defaults([net], reading, stated.network))
-    if find_chained_weights(graph):
-        with suppress(UnsupportedError):  # weights that do not fold have a row of their own
-            graph = fold_batchnorm(graph)  # a chip holds their product
+    graph = fold_chained_weights(graph)  # weights that do not fold have a row of their own
     target, board_chips = resolve_chip(chip, {**stated.overrides, **(overrides or {})})
     report = check_graph(
         graph,
@@ -252,8 +250,9 @@ def rank(
     from spear_deploy.budget.chip_ranking import rank as rank_graph
     from spear_deploy.hardware.profile import list_profiles
 
+    from spear_deploy.quantize.fold import fold_chained_weights
     check_options(options, NETWORK_OPTIONS, "rank")
-    graph = load(net, **options)
+    graph = fold_chained_weights(load(net, **options))
     targets = [resolve_chip(chip, overrides) for chip in (list_profiles() if chips is None else chips)]
     ranking = rank_graph(graph, targets, activity=_read_activity(activity, graph), sort=sort, workers=workers)
     return add_reach(ranking, graph, targets)
@@ -520,7 +519,7 @@ def export(
     net: Net,
     path: str | os.PathLike[str],
     *,
-    to: Literal["nir", "netx", "onnx", "xylo", "speck"],
+    to: Literal["nir", "netx", "onnx", "xylo", "speck", "pynn"],
     x: Array | None = None,
     kind: InputKind = "spikes",
     chip: Chip | None = None,
@@ -531,23 +530,24 @@ def export(
 
     Args:
         net: see `pipeline.inputs`. netx, Xylo and Speck hold integers only: a floating-point network is quantised for `chip`
-            first.
-        path: the file; `certificate.json` is written beside it.
-        to: "nir", "netx", "onnx", "xylo" or "speck".
+            first. PyNN takes floating-point networks alone.
+        path: the file; `certificate.json` is written beside it, and for PyNN the `.npz` that the script reads.
+        to: "nir", "netx", "onnx", "xylo", "speck" or "pynn".
         x: the input of the proof, (T, B, *input); random input unless given.
         kind: of `x`.
-        chip: netx: whose integers, loihi2 unless given. Xylo, Speck: the chip, xylo_audio2 or speck2f unless given. NIR: whose
+        chip: netx: whose integers, loihi2 unless given. Xylo, Speck, PyNN: the chip, xylo_audio2, speck2f or
+            spinnaker1 unless given. NIR: whose
             cores go into the metadata, none unless given.
         progress: is called with the progress of writing and proving.
         options: `seed` of the random input (0); for ONNX `scan`: one node over a whole sequence in place of a step with states in
             and out; for NIR `framework`, for whose own importer the file is written ("snntorch", "spikingjelly", "sinabs",
-            "rockpool", "norse"; the certificate's `after_import` is what to run there); for Xylo and Speck `force`: write a
+            "rockpool", "norse"; the certificate's `after_import` is what to run there); for Xylo, Speck and PyNN `force`: write a
             network that does not fit, with what breaks in the certificate; and those of `load`.
 
     Raises:
         UnsupportedError: the format or the framework has no form for a part of the network, by layer; `scan` for another format
             than ONNX, `framework` for another than NIR; a
-            network that does not fit the chip of a Xylo or Speck file, or integers of another chip.
+            network that does not fit the chip of a Xylo, Speck or PyNN file, or integers of another chip.
         TypeError: there is no such option.
     """
     from spear_deploy import interchange
@@ -564,7 +564,7 @@ def export(
     reading, options = split_options(options, NETWORK_OPTIONS)
     graph, proof = load(net, **reading), ProofInput(x=x, kind=kind, seed=options.get("seed", 0))
     details: dict[str, Any] = {name: options[name] for name in ("scan", "framework") if options.get(name)}
-    if to == "xylo" or to == "speck":
+    if to == "xylo" or to == "speck" or to == "pynn":
         return _export_to_chip(graph, path, to, chip or CHIPS_OF_FORMATS[to], proof, progress, force=bool(options.get("force")))
     if to == "netx" and not graph.is_integer:
         graph, proof, details["approximations"] = _quantize_for_file(graph, proof, chip or "loihi2")
@@ -578,14 +578,14 @@ def export(
 def _export_to_chip(
     graph: SNNGraph,
     path: str | os.PathLike[str],
-    to: Literal["xylo", "speck"],
+    to: Literal["xylo", "speck", "pynn"],
     chip: Chip,
     proof: ProofInput,
     progress: Progress | None,
     *,
     force: bool,
 ) -> dict[str, Any]:
-    """Check a network against a chip, quantise it, and write and prove the integers that the chip's own tool loads.
+    """Check a network against a chip, and write and prove what the chip's own tool loads: integers, for PyNN real numbers.
 
     Raises:
         UnsupportedError: the network does not fit, it holds integers of another chip, or the chip is of another family.
@@ -593,10 +593,19 @@ def _export_to_chip(
     from spear_deploy import interchange
 
     target = profile(chip)
-    if target.meta.family != to:
-        raise UnsupportedError(f"export to {to}: profile '{target.name}' is of the {target.meta.family} family; name a {to} chip")
+    if target.meta.family != FAMILIES_OF_FORMATS[to]:
+        raise UnsupportedError(
+            f"export to {to}: profile '{target.name}' is of the {target.meta.family} family; name a "
+            f"{FAMILIES_OF_FORMATS[to]} chip"
+        )
+    if to == "pynn" and (graph.is_integer or proof.kind == "current"):
+        what = "the network holds integers" if graph.is_integer else "the input is a current"
+        raise UnsupportedError(
+            f"export to pynn: {what}, sPyNNaker takes real numbers, which it rounds itself, and spikes; give the floating-point "
+            "network and its spikes"
+        )
     neurons = {type(layer.neuron).__name__ for layer in graph.layers if layer.neuron is not None}
-    if graph.is_integer and neurons != {INTEGERS_OF_FORMATS[to]}:
+    if graph.is_integer and neurons != {INTEGERS_OF_FORMATS.get(to)}:
         raise UnsupportedError(
             f"export to {to}: the network holds integers of another chip ({', '.join(sorted(neurons))}); give the floating-point "
             "network that it was made of"
@@ -610,7 +619,9 @@ def _export_to_chip(
             f"export to {to}: the network does not fit {target.name} ({'; '.join(breaks)}); make it fit, or force the export"
         )
     approximations: list[str] = []
-    if not graph.is_integer:
+    if to == "pynn":
+        approximations = [_note_rounding(graph, proof, target)]
+    elif not graph.is_integer:
         graph, proof, approximations = _quantize_for_file(graph, proof, target)
     details: dict[str, Any] = {"chip": target.name}
     if to == "speck":
@@ -624,6 +635,12 @@ def _export_to_chip(
 
 
 def _quantize_for_file(graph: SNNGraph, proof: ProofInput, chip: Chip) -> tuple[SNNGraph, ProofInput, list[str]]:
+def _note_rounding(graph: SNNGraph, proof: ProofInput, chip: Chip) -> str:
+    """Return a sentence on how far a chip's integers are from a network that its tool rounds."""
+    _, _, (note,) = _quantize_for_file(graph, proof, chip)
+    return note.replace("the integers are written", "real numbers are written, which the chip rounds; rounded as `simulate` does")
+
+
     """Return the integers of a network, the input of their proof, and a sentence on their distance from the network."""
     from spear_deploy.interchange.certificate import default_input
 

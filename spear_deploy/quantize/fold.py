@@ -5,6 +5,7 @@ Every pass returns a network that computes the same function in exact arithmetic
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,18 @@ import numpy as np
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.network import POOLS, WEIGHTED, Array, AvgPool, BatchNorm, Flatten, Layer, Scale, SumPool, Synapse
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, merge_parts, unused_name
-from spear_deploy.quantize.fuse_weights import fuse_weights
+from spear_deploy.quantize.fuse_weights import find_chained_weights, fuse_weights
+
+
+def fold_chained_weights(graph: SNNGraph) -> SNNGraph:
+    """Return the network as a chip's integers are made of it, where weights follow weights: with their product.
+
+    A network without such weights stays as it is, and so do weights that do not fold.
+    """
+    if find_chained_weights(graph):
+        with suppress(UnsupportedError):
+            return fold_batchnorm(graph)
+    return graph
 
 
 def fold_batchnorm(graph: SNNGraph) -> SNNGraph:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import re
 import subprocess
 import tempfile
@@ -18,17 +19,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
 from spear_deploy.data import load_data
+from spear_deploy.interchange.pynn.reader import PYTHON
 from spear_deploy.network import CubaLIF, Dense, Flatten, Layer, LoihiLIF
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
 from spear_deploy.pipeline import api
 from spear_deploy.quantize import quantize
 from spear_deploy.simulator import simulate
 from spear_deploy.training.fit import train
-from tests.interchange import test_speck_file, test_xylo_file
+from tests.interchange import test_pynn_file, test_speck_file, test_xylo_file
 from tests.support.framework_environments import NotInstalled, install
 
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -165,6 +168,23 @@ def read_by_neurobench(folder: Path) -> list[Reading]:
     return [Reading("SynOps and MACs of snnTorch networks", by, len(results), round(synops), differ, "SynOps")]
 
 
+def read_by_brian2(folder: Path) -> list[Reading]:
+    """Have Brian2 run exported PyNN scripts of random networks and one trained on the digits."""
+    python, _ = install("pynn", folder)
+    networks = [test_pynn_file.random_network(seed) for seed in test_pynn_file.SEEDS]
+    jobs = [
+        *((graph, test_pynn_file.spikes(graph, seed)) for seed, graph in enumerate(networks)),
+        test_pynn_file.trained_digits(),
+    ]
+    spikes, differ = 0, 0
+    with mock.patch.dict(os.environ, {PYTHON: str(python), "PYTHONPATH": ""}):
+        for graph, x in jobs:
+            vendor = api.export(graph, folder / "net.py", to="pynn", x=x)["vendor"]
+            differ += vendor["mismatches"] + sum(row["ties"] for row in vendor["layers"])
+            spikes += sum(row.get("spikes", 0) for row in vendor["layers"])
+    return [Reading("PyNN script for spinnaker1: spikes, readouts", vendor["simulator"], len(jobs), spikes, differ)]
+
+
 def read_by_onnxruntime(folder: Path) -> list[Reading]:
     """Have onnxruntime run the integers of three families."""
     import onnxruntime
@@ -196,6 +216,7 @@ READERS: dict[str, Callable[[Path], list[Reading]]] = {
     "brian2-loihi": read_by_emulator("brian2_loihi", "Brian2Loihi 0.5.2"),
     "xylosim": read_by_vendor("xylo", "xylo"),
     "sinabs": read_by_vendor("speck", "sinabs"),
+    "brian2": read_by_brian2,
     "neurobench": read_by_neurobench,
     "onnxruntime": read_by_onnxruntime,
 }

@@ -10,6 +10,9 @@ from spear_deploy.errors import ChipError, UnsupportedError
 from spear_deploy.hardware.profile import load_profile
 from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, CubaLI, CubaLIF, Dense, Layer
 from spear_deploy.network.graph import chain
+from spear_deploy.pipeline.adapt import adapt_for_deployment
+from spear_deploy.pipeline.deployment import DeploySettings
+from spear_deploy.pipeline.stage_cache import StageCache
 from spear_deploy.simulator import simulate
 from spear_deploy.training import train
 from tests.support.deployments import OPTIONS, dense, task
@@ -150,3 +153,14 @@ def test_check_names_the_replacement_and_rank_says_what_is_within_reach(trained)
     ranked = {entry.profile: entry for entry in sd.rank(trained, ["speck2f", "loihi2"])}
     assert ranked["speck2f"].reach == "within reach: adapt (2 to learn)" and ranked["loihi2"].reach == ""
     assert ranked["speck2f"].to_json()["adaptation"]["within_reach"] is True
+
+
+def test_weights_behind_weights_are_one_product_for_every_verb(tmp_path):
+    rng = np.random.default_rng(0)
+    before = [Layer(name=f"w{n}", synapse=Dense(weight=rng.normal(size=(10, 10)))) for n in range(2)]
+    net = chain([*before, *dense().layers], input_shape=(10,))
+    assert sd.check(net, "loihi2").verdict == sd.rank(net, ["loihi2"])[0].verdict == "fits"
+    cache = StageCache(tmp_path / "deployed", fresh=False, advice=lambda *_: "", progress=None)
+    assert adapt_for_deployment(cache, net, "loihi2", task(), DeploySettings()) is net
+    missing = sd.adapt(net, "speck2f", out=tmp_path / "adapted")["missing"]
+    assert [text.split(",")[0] for text in missing] == ["layer 'fc': CubaLIF", "layer 'out': LI"]

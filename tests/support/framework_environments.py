@@ -27,6 +27,8 @@ ALONE = {"spyx": ["spyx==1.0.0", "nir"]}
 MAPPERS = {
     "akida": ["akida==2.19.3", "numpy<2"],
     "nengo_loihi": ["nengo-loihi==1.1.0", "nengo==3.2.0", "numpy<1.24", "scipy<1.11", "setuptools<70"],
+    "pynn": ["pynn==0.13.0", "brian2==2.7.1", "numpy<2", "setuptools<70", "cython<3.1"],
+    "spynnaker": ["spynnaker==1!7.4.1", "pynn==0.13.0"],
     "brian2_loihi": ["brian2-loihi==0.5.2", "brian2==2.5.4", "numpy<1.25", "setuptools<70", "cython<3.1"],
 }
 VERSIONS = {

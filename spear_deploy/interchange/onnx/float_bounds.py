@@ -9,6 +9,8 @@ multiply-adds. With u = 2^-24 and n products w · x to a sum:
 
 `gap` bounds the difference of the two runs as long as their spikes are equal. The two come apart only in a tie: a spike of one
 run where |v − v_threshold| ≤ gap. Underflow is left out: a value below 2^-126 counts as exact.
+
+Where the other run is in exact arithmetic, every operation rounds: each gap begins at `FLOOR`, so that none is 0.
 """
 
 from __future__ import annotations
@@ -51,10 +53,20 @@ FOLDED = (
 )
 """The bound where the file holds weights with a batch norm folded in."""
 
-Rounding: TypeAlias = Literal["order", "folded", "none"]
+EXACT = (
+    "gap = sum |w| gap_x + 2 n u / (1 - n u) sum |w| (|x| + gap_x) for a sum of n products, 2 u |result| for every other "
+    "operation, u = 2^-24, carried through norms and neurons: float32 against real numbers"
+)
+"""The bound between float32 and exact arithmetic."""
+
+Rounding: TypeAlias = Literal["order", "exact", "folded", "none"]
 
 U = 1.01 * 2.0**-24
 """Unit roundoff of float32; the hundredth covers terms of higher order and the rounding of the bound itself."""
+
+
+FLOOR = 1e-40
+"""Gap at which all values begin where the other run is exact: no float32 is that small."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +101,8 @@ class SpikeGuidedRun:
     Args:
         graph: a floating-point network.
         batch: number of samples.
-        rounding: of what the values are bounded: "order" of the sums, batch norm "folded" into weights, or "none" for values
-            alone, whose gap is 0.
+        rounding: of what the values are bounded: "order" of the sums, all of float32 against "exact" arithmetic, batch norm
+            "folded" into weights, or "none" for values alone, whose gap is 0.
     """
 
     def __init__(self, graph: SNNGraph, batch: int, *, rounding: Rounding = "order") -> None:
@@ -142,7 +154,8 @@ class _BoundedLayer:
         self.row, self.rounding = row, rounding
         is_sum = rounding == "order" and isinstance(row.layer.synapse, (Dense, *CONVS))
         self.grid = _grid(row.layer.synapse.weight.astype(np.float32)) if is_sum else 0  # type: ignore[union-attr]
-        self.gaps = {name: np.zeros((1,) * (len(row.shape) + 1)) for name in ("v", "u")}
+        self.floor = FLOOR if rounding == "exact" else 0.0
+        self.gaps = {name: np.full((1,) * (len(row.shape) + 1), self.floor) for name in ("v", "u")}
         if row.layer.neuron is not None:
             self.state = neurons.start(row.layer.neuron, batch, row.shape, dt_s, np.float32)
             self.threshold = self.state.constants.get("v_threshold")
@@ -153,6 +166,7 @@ class _BoundedLayer:
     def advance(self, x: BoundedValue, spikes: Array | None) -> tuple[BoundedValue, Array | None]:
         """Return v before the reset, or the weighted input where there are no neurons; and the spikes of a spiking layer."""
         layer = self.row.layer
+        x = replace(x, gap=x.gap + self.floor)
         value = self.row.weigh(x.value)
         gap = np.zeros((1,) * value.ndim) if self.rounding == "none" else _weigh_gap(layer, x, self.rounding, self.grid)
         drive = BoundedValue(value, gap)
@@ -201,7 +215,7 @@ class _BoundedLayer:
         if neuron.reset == "value":
             np.copyto(v, self.state.constants["v_reset"], where=spikes)
             if gap.shape == v.shape:
-                np.copyto(gap, 0.0, where=spikes)
+                np.copyto(gap, self.floor, where=spikes)
         elif neuron.reset == "subtract":
             np.copyto(v, v - self.threshold, where=spikes)
             if gap.shape == v.shape:
@@ -233,7 +247,7 @@ def _add_rounding(gap: Array, *results: Array) -> Array:
 def _weigh_gap(layer: Layer, x: BoundedValue, rounding: Rounding, grid: int) -> Array:
     """Return the gap behind synapse and norm."""
     synapse, norm = layer.synapse, layer.norm
-    is_folded = rounding == "folded" and norm is not None
+    is_folded = rounding in ("folded", "exact") and norm is not None
     if synapse is None:
         gap, size = x.gap, np.abs(x.value).astype(np.float64)
     elif isinstance(synapse, Flatten):
@@ -267,8 +281,8 @@ def _sum_products(synapse: Any, x: BoundedValue, rounding: Rounding, grid: int, 
         np.abs(weight, out=weight)
         weight.setflags(write=False)
         positive = replace(synapse, weight=weight, bias=None)
-    magnitudes = synapse_math.make_weigher(positive, dtype=np.float64 if rounding == "order" else np.float32)
-    in_float32 = 1.0 if rounding == "order" else 1 + 2 * count * U
+    magnitudes = synapse_math.make_weigher(positive, dtype=np.float64 if rounding in ("order", "exact") else np.float32)
+    in_float32 = 1.0 if rounding in ("order", "exact") else 1 + 2 * count * U
     total = magnitudes(np.abs(x.value).astype(np.float64)) * in_float32
     carried = magnitudes(np.broadcast_to(x.gap, x.value.shape).astype(np.float64)) * in_float32 if x.gap.any() else 0 * total
     rounds = carried > 0

@@ -1,0 +1,1 @@
+"""Networks as PyNN scripts, for sPyNNaker."""

@@ -1,0 +1,269 @@
+"""Populations and projections of a floating-point network, in sPyNNaker's units.
+
+With dt the step in ms and the factors of `simulator.neurons.factors` (mem = dt / tau_mem, syn = dt / tau_syn, jump), all in
+float32 as the network computes with them, and a scale s, a power of two for each layer, a population is
+
+    tau_m   ← −dt / ln(1 − mem)        exp(−dt / tau_m) is then what the network's membrane keeps
+    cm      ← tau_m                    a resistance of 1
+    v_rest  ← s · v_leak               v_reset, v_thresh likewise; v starts at v_rest, tau_refrac is 0
+    LIF     IF_curr_delta, which acts as a current of one step: weight ← s · r · dt · W
+    CubaLIF IF_curr_exp, tau_syn ← −dt / ln(1 − syn);  weight ← s · r · jump / ((tau_syn / dt) · syn) · W
+
+A bias is the weight of a source that spikes in every step. Layers without neurons are unrolled into lists of single weights,
+those of 0 left out. A spike takes one step at least: a layer acts `offset` steps later than in the network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from spear_deploy.errors import UnsupportedError
+from spear_deploy.interchange.spike_paths import SpikePath, find_spike_paths
+from spear_deploy.network import LI, LIF, POOLS, READOUTS, Array, CubaLI, CubaLIF, Flatten, Layer
+from spear_deploy.network.graph import INPUT, SNNGraph
+from spear_deploy.quantize.fold import fold_batchnorm
+from spear_deploy.simulator import neurons as neuron_models
+from spear_deploy.simulator.synapse_math import make_weigher
+from spear_deploy.util.files import replace_file
+
+MODELS = (LIF, CubaLIF, LI, CubaLI)
+HIGHEST = 2.0**14
+"""Potential that a layer reaches at most, in mV, of the 2^16 that sPyNNaker holds."""
+OUT_OF_REACH = 2.0**16 - 1
+"""Threshold of a readout."""
+CHUNK = 256
+"""Sources whose weights are unrolled at a time."""
+
+
+def write_pynn(graph: SNNGraph, path: str | os.PathLike[str], *, chip: str = "spinnaker1") -> list[str]:
+    """Write the populations and projections of a network, whole or not at all.
+
+    Args:
+        graph: floating-point LIF, CubaLIF, LI and CubaLI neurons.
+        path: the `.npz`.
+        chip: profile of the chip.
+
+    Returns:
+        What acts otherwise than in the network, one sentence each.
+
+    Raises:
+        UnsupportedError: what the neurons of sPyNNaker cannot express, by layer.
+        FileError: the place is not writable.
+    """
+    description, arrays = build_document(graph, chip=chip)
+    text = np.array(json.dumps(description, allow_nan=False))
+    with replace_file(path) as aside, aside.open("wb") as file:
+        np.savez_compressed(file, **arrays, description=text)
+    steps = ", ".join(f"'{row['name']}' {row['offset']}" for row in description["populations"])
+    return [f"every connection takes a step on the chip: layers act later than in the network, in steps: {steps}"]
+
+
+def build_document(graph: SNNGraph, *, chip: str) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Return the description as plain data, and the arrays.
+
+    Raises:
+        UnsupportedError: what the neurons of sPyNNaker cannot express, by layer.
+    """
+    neurons = [layer for layer in graph.layers if layer.neuron is not None]
+    for layer in neurons:
+        _check_neuron(layer)
+    if graph[graph.output].neuron is None:
+        raise UnsupportedError(f"layer '{graph.output}': the output has no neurons; end the network with neurons, e.g. LI")
+    graph = _fold(graph)
+    paths = find_spike_paths(graph)
+    offsets = _find_offsets(graph, paths)
+    step_ms = graph.dt_s * 1000
+    numbers = {layer.name: number for number, layer in enumerate(neurons)}
+    populations: list[dict[str, Any]] = []
+    projections: list[dict[str, Any]] = []
+    arrays: dict[str, Array] = {}
+    for layer in neurons:
+        values, gain, is_delta = _convert_neuron(layer, graph, step_ms)
+        ways = [path for path in paths if path.target == layer.name]
+        parts = [(path, *_unroll(graph, path)) for path in ways]
+        parts = [(path, source, target, weight * gain[target]) for path, source, target, weight in parts]
+        bias = sum((_find_bias(graph, path) for path in ways), start=np.zeros(len(gain))) * gain
+        scale = _choose_scale(values, [part[2:] for part in parts], bias, step_ms, is_delta=is_delta)
+        values = {name: value * scale if name.startswith("v_") else value for name, value in values.items()}
+        if isinstance(layer.neuron, READOUTS):
+            values["v_thresh"] = np.full(len(gain), OUT_OF_REACH)
+        arrays |= {f"population{len(populations)}.{name}": value for name, value in values.items()}
+        lists = [(p.source, offsets.get(p.source, 0), p.delay, s, t, w) for p, s, t, w in parts]
+        if bias.any():
+            target = np.flatnonzero(bias)
+            lists.append(("bias", 0, 0, np.zeros(len(target), np.int64), target, bias[target]))
+        for source_name, start, delay, source, target, weight in lists:
+            number = f"projection{len(projections)}"
+            arrays |= {f"{number}.source": source.astype(np.int32), f"{number}.target": target.astype(np.int32)}
+            arrays[f"{number}.weight"] = weight * scale
+            row = {"source": numbers.get(source_name, source_name), "target": numbers[layer.name]}
+            projections.append({**row, "delay": offsets[layer.name] - start + delay})
+        populations.append(
+            {
+                "name": layer.name,
+                "size": len(gain),
+                "cell": "IF_curr_delta" if is_delta else "IF_curr_exp",
+                "readout": isinstance(layer.neuron, READOUTS),
+                "offset": offsets[layer.name],
+                "scale": scale,
+            }
+        )
+    description = {
+        "format": "pynn",
+        "version": 1,
+        "chip": chip,
+        "timestep_ms": step_ms,
+        "inputs": int(np.prod(graph.input_shape)),
+        "input_shape": list(graph.input_shape),
+        "output": graph.output,
+        "populations": populations,
+        "projections": projections,
+    }
+    return description, arrays
+
+
+# ------------------------------------------------------------------------------------------------------------ neurons
+
+
+def _check_neuron(layer: Layer) -> None:
+    neuron = layer.neuron
+    if not isinstance(neuron, MODELS):
+        raise UnsupportedError(
+            f"layer '{layer.name}': {type(neuron).__name__}, sPyNNaker's neurons leak and take real numbers; use LIF or CubaLIF "
+            "in floating point, or write NIR"
+        )
+    if not isinstance(neuron, READOUTS) and (neuron.reset != "value" or neuron.reset_delay):
+        how = f"reset '{neuron.reset}'" + (" a step late" if neuron.reset_delay else "")
+        raise UnsupportedError(
+            f"layer '{layer.name}': {how}, sPyNNaker's neurons are set to v_reset at once; train with reset='value'"
+        )
+
+
+def _convert_neuron(layer: Layer, graph: SNNGraph, step_ms: float) -> tuple[dict[str, Array], Array, bool]:
+    """Return the parameters at scale 1, what a weight is multiplied by at each neuron, and whether a current lasts one step."""
+    neuron, size = layer.neuron, int(np.prod(graph.shape_of(layer.name)))
+    assert isinstance(neuron, MODELS)
+    f = {name: _spread(value, graph.shape_of(layer.name)) for name, value in neuron_models.factors(neuron, graph.dt_s).items()}
+    if (f["mem"] >= 1).any():
+        raise UnsupportedError(
+            f"layer '{layer.name}': its membrane keeps nothing from step to step, PyNN's keep exp(-dt / tau_m); give it a time "
+            "constant above the step"
+        )
+    tau_m = -step_ms / np.log1p(-f["mem"])
+    values = {"tau_m": tau_m, "cm": tau_m.copy(), "v_rest": f["v_leak"]}
+    values |= {"v_reset": f.get("v_reset", f["v_leak"]), "v_thresh": f.get("v_threshold", np.zeros(size))}
+    if isinstance(neuron, (LIF, LI)):
+        return values, f["r"] * step_ms, True
+    lasts = f["syn"] < 1
+    if lasts.any() and not lasts.all():
+        raise UnsupportedError(
+            f"layer '{layer.name}': some synaptic currents last one step, others longer, which are two models of PyNN; split it"
+        )
+    if not lasts.all():
+        return values, f["r"] * f["jump"] * step_ms, True
+    values["tau_syn"] = -step_ms / np.log1p(-f["syn"])
+    return values, f["r"] * f["jump"] / (values["tau_syn"] / step_ms * f["syn"]), False
+
+
+def _choose_scale(values: Mapping[str, Array], parts: list[Any], bias: Array, step_ms: float, *, is_delta: bool) -> float:
+    """Return the largest power of two at which no potential is above `HIGHEST` when each source spikes in every step."""
+    highest = np.abs(bias)
+    for target, weight in parts:
+        highest = highest + np.bincount(target, weights=np.abs(weight), minlength=len(bias))
+    highest = highest / step_ms if is_delta else highest * values["tau_syn"] / step_ms
+    levels = [np.abs(values[name]) for name in ("v_rest", "v_reset", "v_thresh")]
+    reach = max(float((highest + levels[0]).max()), *(float(level.max()) for level in levels), 2.0**-60)
+    return float(2.0 ** np.floor(np.log2(HIGHEST / reach)))
+
+
+def _spread(value: Array, shape: tuple[int, ...]) -> Array:
+    """Return a parameter in float32 for each neuron, as float64."""
+    return np.broadcast_to(value.astype(np.float32).astype(np.float64), shape).reshape(-1).copy()
+
+
+# ------------------------------------------------------------------------------------------------------------ weights
+
+
+def _fold(graph: SNNGraph) -> SNNGraph:
+    """Return the network with weights of float32 and norms folded into them."""
+
+    def convert(layer: Layer) -> Layer:
+        synapse = layer.synapse
+        if synapse is None or isinstance(synapse, (Flatten, *POOLS)):
+            return layer
+        bias = None if synapse.bias is None else synapse.bias.astype(np.float32).astype(np.float64)
+        return replace(layer, synapse=replace(synapse, weight=synapse.weight.astype(np.float32).astype(np.float64), bias=bias))
+
+    graph = replace(graph, layers=tuple(convert(layer) for layer in graph.layers))
+    return fold_batchnorm(graph) if any(layer.norm is not None for layer in graph.layers) else graph
+
+
+def _find_offsets(graph: SNNGraph, paths: list[SpikePath]) -> dict[str, int]:
+    """Return by how many steps each layer acts later: the longest way, each connection one step less its delay.
+
+    Raises:
+        UnsupportedError: a loop whose connections take more steps than it has delay.
+    """
+    offsets: dict[str, int] = {}
+    for _ in range(len(graph.layers) + 1):
+        before = dict(offsets)
+        for path in paths:
+            if path.source == INPUT or path.source in offsets:
+                start = 0 if path.source == INPUT else offsets[path.source]
+                offsets[path.target] = max(offsets.get(path.target, 1), start + 1 - path.delay)
+        if offsets == before:
+            break
+    else:
+        names = ", ".join(f"'{path.target}'" for path in paths if path.delay)
+        raise UnsupportedError(
+            f"layers {names}: spikes come back in fewer steps than their loop has connections, each of which takes one on "
+            "SpiNNaker; give the way back more delay"
+        )
+    return offsets
+
+
+def _unroll(graph: SNNGraph, path: SpikePath) -> tuple[Array, Array, Array]:
+    """Return source, target and weight of every connection of a way, without those of 0."""
+    shape = graph.shape_of(path.source)
+    size = int(np.prod(shape))
+    weighers = [make_weigher(_without_bias(layer), dtype=np.float64) for layer in path.layers]
+    found: list[tuple[Array, Array, Array]] = []
+    for start in range(0, size, CHUNK):
+        value = np.zeros((min(CHUNK, size - start), size))
+        np.fill_diagonal(value[:, start:], 1.0)
+        value = value.reshape(-1, *shape)
+        for weigh, layer in zip(weighers, path.layers, strict=True):
+            value = weigh(value.reshape(-1, *graph.input_shape_of(layer.name)))
+        value = value.reshape(len(value), -1)
+        source, target = np.nonzero(value)
+        found.append((source + start, target, value[source, target]))
+    source, target, weight = (np.concatenate(part) for part in zip(*found, strict=True))
+    return source, target, weight
+
+
+def _without_bias(layer: Layer) -> Any:
+    synapse = layer.synapse
+    return replace(synapse, bias=None) if getattr(synapse, "bias", None) is not None else synapse  # type: ignore[type-var]
+
+
+def _find_bias(graph: SNNGraph, path: SpikePath) -> Array:
+    """Return what a way brings to each neuron in a step without spikes.
+
+    Raises:
+        UnsupportedError: it would arrive late.
+    """
+    if all(getattr(layer.synapse, "bias", None) is None for layer in path.layers):
+        return np.zeros(int(np.prod(graph.shape_of(path.target))))
+    first = path.layers[0].name
+    if path.delay != max((e.delay for e in graph.edges_from(path.source) if e.target == first), default=0):
+        raise UnsupportedError(f"layer '{path.target}': a bias that arrives with a delay; put the delay before the weights")
+    value = np.zeros((1, *graph.shape_of(path.source)))
+    for layer in path.layers:
+        value = make_weigher(layer.synapse, dtype=np.float64)(value.reshape(-1, *graph.input_shape_of(layer.name)))
+    return np.asarray(value.reshape(-1))
