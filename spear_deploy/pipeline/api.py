@@ -249,8 +249,8 @@ def rank(
     from spear_deploy.adaptation.reach import add_reach
     from spear_deploy.budget.chip_ranking import rank as rank_graph
     from spear_deploy.hardware.profile import list_profiles
-
     from spear_deploy.quantize.fold import fold_chained_weights
+
     check_options(options, NETWORK_OPTIONS, "rank")
     graph = fold_chained_weights(load(net, **options))
     targets = [resolve_chip(chip, overrides) for chip in (list_profiles() if chips is None else chips)]
@@ -634,13 +634,13 @@ def _export_to_chip(
     )
 
 
-def _quantize_for_file(graph: SNNGraph, proof: ProofInput, chip: Chip) -> tuple[SNNGraph, ProofInput, list[str]]:
 def _note_rounding(graph: SNNGraph, proof: ProofInput, chip: Chip) -> str:
     """Return a sentence on how far a chip's integers are from a network that its tool rounds."""
     _, _, (note,) = _quantize_for_file(graph, proof, chip)
     return note.replace("the integers are written", "real numbers are written, which the chip rounds; rounded as `simulate` does")
 
 
+def _quantize_for_file(graph: SNNGraph, proof: ProofInput, chip: Chip) -> tuple[SNNGraph, ProofInput, list[str]]:
     """Return the integers of a network, the input of their proof, and a sentence on their distance from the network."""
     from spear_deploy.interchange.certificate import default_input
 
