@@ -233,11 +233,12 @@ def test_other_files_are_not_read_as_networks_for_pynn(tmp_path: Path) -> None:
     np.savez(path, description=np.array("{"))
     with pytest.raises(FileError, match=r"is damaged \(JSONDecodeError\); export the network again"):
         read_pynn(path)
-    np.savez(path, description=np.array("[]"))
-    with pytest.raises(FileError, match="is not that of a network for PyNN"):
-        read_pynn(path)
     graph = single(LIF(tau_s=0.005))
     description, arrays = build_document(graph, chip="spinnaker1")
+    for other in ([], {**description, "populations": 3}, {**description, "projections": None}):
+        np.savez(path, **arrays, description=np.array(json.dumps(other)))
+        with pytest.raises(FileError, match="is not that of a network for PyNN"):
+            read_pynn(path)
     del arrays["population0.tau_m"]
     np.savez(path, **arrays, description=np.array(json.dumps(description)))
     with pytest.raises(FileError, match=r"has no population0\.tau_m; export the network again"):

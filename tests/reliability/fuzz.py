@@ -34,6 +34,8 @@ import numpy as np
 import spear_deploy as sd
 from spear_deploy.errors import SpearError
 from spear_deploy.interchange.snn_file import write_snn
+from spear_deploy.network import LIF, Dense, Layer
+from spear_deploy.network.graph import chain
 from spear_deploy.pipeline import api
 from spear_deploy.util.hdf5 import reader_process
 from tests.reliability.campaign import options, run_blocks
@@ -49,8 +51,8 @@ MAX_S, MAX_BYTES = 5, 500 << 20
 ADDRESS_BYTES = 8 << 30
 """Address space of a block, so that a file that asks for all memory takes none from others."""
 SHARES = {
-    "snn": 130, "input": 80, "activity": 60, "data": 70, "xylo": 60, "speck": 100, "checkpoint": 80, "stages": 60,
-    "project": 80, "sweep": 60, "idx": 20, "cifar": 20, "nmnist": 20, "aedat": 20, "profile": 20, "report": 20, "verify": 20,
+    "snn": 100, "pynn": 40, "input": 80, "activity": 60, "data": 70, "xylo": 60, "speck": 100, "checkpoint": 80, "stages": 60,
+    "project": 80, "sweep": 50, "idx": 20, "cifar": 20, "nmnist": 20, "aedat": 20, "profile": 20, "report": 20, "verify": 20,
     "onnx": 20, "nir": 20, "netx": 20, "shd": 20,
 }  # fmt: skip
 """Readers, and how many thousandths of the cases each gets; a process of its own reads HDF5, which costs more."""
@@ -132,6 +134,13 @@ def prepare(reader: str, folder: Path, seed: int = 0) -> Target:
         return Target(files=_read_all(folder, "a.npz", "b.npz"), name="a.npz", read=lambda path: api.data(path, graph))
     if reader in ("xylo", "speck", "nir", "netx"):
         return _prepare_exported(reader, folder, seed)
+    if reader == "pynn":
+        from spear_deploy.interchange.pynn.document import write_pynn
+        from spear_deploy.interchange.pynn.reader import read_pynn
+
+        leaky = Layer(name="a", synapse=Dense(weight=rng.normal(size=(3, 4))), neuron=LIF(tau_s=float(rng.uniform(0.003, 0.02))))
+        write_pynn(chain([leaky], input_shape=(4,)), folder / "a.npz")
+        return Target(files=_read_all(folder, "a.npz"), name="a.npz", read=read_pynn)
     if reader == "onnx":
         from spear_deploy.interchange.onnx.model_file import run_onnx
 

@@ -10,7 +10,7 @@ from tests.reliability import fuzz
 from tests.reliability.mutation import PACKAGE, TARGETS, find_code, list_mutants
 
 QUICK = (
-    "snn", "input", "activity", "data", "speck", "checkpoint", "stages", "project", "sweep", "idx", "cifar", "nmnist",
+    "snn", "pynn", "input", "activity", "data", "speck", "checkpoint", "stages", "project", "sweep", "idx", "cifar", "nmnist",
     "aedat", "profile", "shd",
 )  # fmt: skip
 

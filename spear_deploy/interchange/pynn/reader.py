@@ -47,7 +47,8 @@ def read_pynn(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
         description: Any = json.loads(str(arrays.pop("description", "null")))
     except (ValueError, RecursionError) as error:
         raise FileError(f"file '{path}': is damaged ({type(error).__name__}); export the network again") from error
-    if not isinstance(description, dict) or any(name not in description for name in NEEDED):
+    is_ours = isinstance(description, dict) and all(name in description for name in NEEDED)
+    if not is_ours or not all(isinstance(description[name], list) for name in ("populations", "projections")):
         raise FileError(f"file '{path}': its description is not that of a network for PyNN; it is not an export to PyNN")
     wanted = [f"population{n}.{name}" for n in range(len(description["populations"])) for name in PARAMETERS]
     wanted += [f"projection{n}.{name}" for n in range(len(description["projections"])) for name in ("source", "target", "weight")]
