@@ -182,8 +182,8 @@ def prune_to_budget(
     search_end = time.perf_counter()
     tuning = FineTuning(
         search_result.graph, monitor,
-        criterion=settings.search_settings.criterion, unthinned=search_result.unthinned, hints=search_result.hints,
-        seed=settings.seed, device=settings.search_settings.device, progress=progress,
+        criterion=settings.search_settings.criterion, unthinned=search_result.unthinned, removal=search_result.removal,
+        hints=search_result.hints, seed=settings.seed, device=settings.search_settings.device, progress=progress,
     )  # fmt: skip
     tuning.run(settings.epochs)
     form = next((form for form in deployed if isinstance(form, IntegerForm)), None)
@@ -255,7 +255,7 @@ def preflight_warnings(graph: SNNGraph, evaluation: Evaluation, classes: int) ->
 
 def _note_levers(result: SearchResult, graph: SNNGraph, chip: ChipCosts | None, counts: SpikeCounts | None) -> list[str]:
     """Return how many weights are zero where weights were removed, and whether the chip rewards that, or what that would save."""
-    if result.unthinned is None:
+    if result.unthinned is None and result.removal is None:
         return [] if chip is None or counts is None else note_unused_weights(graph, counts, chip.profile)
     zeros, weights = count_zero_weights(graph)
     return [f"{zeros} of {weights} weights are zero", *note_unrewarded(("weights",), chip.profile if chip else None)]
@@ -265,12 +265,16 @@ def _list_stages(
     graph: SNNGraph, result: SearchResult, tuning: FineTuning, rounded: RoundedLearning | None, dataset: Dataset
 ) -> tuple[LeverStage, ...]:
     """Return the networks from trained to fine-tuned, measured on all of validation."""
-    levers = result.stages or (measure_stage("channels", result.graph, dataset.val, result.batches),)
+    levers = result.stages
+    if not levers and result.removal is None:
+        levers = (measure_stage("channels", result.graph, dataset.val, result.batches),)
     measured = [measure_stage(stage.name, stage.graph, dataset.val, stage.batches) for stage in levers]
+    if result.removal is not None and result.removal.thinned is not None:
+        measured.append(measure_stage("weights", result.removal.thinned, dataset.val, tuning.batches_of_removal))
     return (
         measure_stage("trained", graph, dataset.val),
         *measured,
-        measure_stage("rates", tuning.graph, dataset.val, tuning.batches),
+        measure_stage("rates", tuning.graph, dataset.val, tuning.batches - tuning.batches_of_removal),
         *([] if rounded is None else [measure_stage("bits", rounded.graph, dataset.val, rounded.batches)]),
     )
 

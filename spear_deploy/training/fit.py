@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -30,6 +30,12 @@ MAX_SINGLE_THREAD_NEURONS = 1_000_000
 """Neurons in a batch below which one thread is used."""
 SELECTION_START = 2 / 3
 """Share of the epochs after which an epoch may become the result."""
+RemoveWeights: TypeAlias = Callable[[SNNGraph, float], SNNGraph]
+"""(network, share of the removals that are done with this one, above 0 and at most 1) → the network with more weights zero."""
+REMOVALS = 8
+REMOVAL_START, REMOVAL_END = 0.15, 0.45
+"""Shares of the batches between which weights are removed: before the first the network has learnt, after the last it recovers
+while the learning rate falls."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +183,7 @@ def fit(
     *,
     hints: Array | None = None,
     rounding: RoundNetwork | None = None,
+    remove: RemoveWeights | None = None,
     progress: Progress | None = None,
 ) -> Fit:
     """Learn by a recipe, and return the network with the history of learning.
@@ -190,6 +197,8 @@ def fit(
         rounding: chooses the values that a chip's integers can stand for, once at the start. The network then runs on these
             values while it learns (quantisation-aware training), with the chip's decays and thresholds and without batch norm,
             and so does the result.
+        remove: chooses weights to remove, `REMOVALS` times between `REMOVAL_START` and `REMOVAL_END` of the batches; what it sets
+            to zero stays zero until the next time.
         progress: is called after each epoch.
 
     Raises:
@@ -205,7 +214,7 @@ def fit(
             "training sample; compute them with `average_outputs`"
         )
     with limit_threads(graph):
-        return _Trainer(graph, dataset, recipe, hints, rounding).run(progress)
+        return _Trainer(graph, dataset, recipe, hints, rounding, remove).run(progress)
 
 
 def round_inputs(dataset: Dataset, rounding: Rounding) -> Dataset:
@@ -240,7 +249,13 @@ class _Trainer:
     """A network while it learns, and its best epoch so far."""
 
     def __init__(
-        self, graph: SNNGraph, dataset: Dataset, recipe: Recipe, hints: Array | None, rounding: RoundNetwork | None
+        self,
+        graph: SNNGraph,
+        dataset: Dataset,
+        recipe: Recipe,
+        hints: Array | None,
+        rounding: RoundNetwork | None,
+        remove: RemoveWeights | None,
     ) -> None:
         import torch
 
@@ -269,6 +284,8 @@ class _Trainer:
         self.labels = torch.from_numpy(np.array(dataset.train.y)).to(device)
         self.hints = None if hints is None else torch.from_numpy(np.array(hints, np.float32)).to(device)
         self.zeros = _find_zero_weights(self.network) if recipe.keeps_zeros else []
+        self.remove = remove
+        self.removals = {} if remove is None else schedule_removals(self.steps)
         self.signs = [_find_signs(self.network, name) for name in recipe.keeps_signs]
         self.reduced = recipe.precision == "bfloat16"
         if recipe.precision is None and device.startswith("cuda"):
@@ -343,8 +360,41 @@ class _Trainer:
                 for weight, sign in self.signs:
                     weight.masked_fill_(weight * sign < 0, 0.0)
             self.steps_done += 1
+            if self.steps_done in self.removals:
+                self._remove_weights(self.removals[self.steps_done])
             entropies.append(float(entropy.detach()))
         return float(np.mean(entropies)) if entropies else 0.0
+
+    def _remove_weights(self, share: float) -> None:
+        """Let `remove` choose zeros, hold them, and price the SynOps that are left."""
+        import torch
+
+        from spear_deploy.norse.network import to_graph
+        from spear_deploy.norse.straight_through import latent_values
+
+        assert self.remove is not None
+        thin = self.remove(to_graph(self.network.eval()), share)
+        self.network.train()
+        with torch.no_grad():
+            for layer in thin.layers:
+                weight = getattr(layer.synapse, "weight", None)
+                if weight is not None:
+                    parameter: Any = latent_values(self.network.module_of(layer.name).synapse, "weight")
+                    parameter.copy_(torch.from_numpy(np.array(weight)).reshape(parameter.shape))
+        self.zeros = _find_zero_weights(self.network)
+        if self.penalty is not None:
+            self.penalty.price_spikes(thin)
+
+
+def schedule_removals(steps: int) -> dict[int, float]:
+    """Return the batches after which weights are removed, with the share of the removals that are then done.
+
+    >>> schedule_removals(4), list(schedule_removals(1000))[::7]
+    ({1: 0.75, 2: 1.0}, [150, 450])
+    """
+    shares = [(i + 1) / REMOVALS for i in range(REMOVALS)]
+    steps_at = np.linspace(REMOVAL_START, REMOVAL_END, REMOVALS) * steps
+    return {max(1, round(step)): share for step, share in zip(steps_at, shares, strict=True)}
 
 
 def _round_network(

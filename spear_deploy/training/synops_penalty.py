@@ -54,14 +54,19 @@ class SynOpsPenalty:
     def __init__(
         self, graph: SNNGraph, budget: float, *, dual: float = 0.0, kind: InputKind = "spikes", ramp: int = 1, device: str = "cpu"
     ) -> None:
-        import torch
-
         self.budget, self.dual = budget, dual
         self._recent: list[float] = []
         self.start_limit, self.ramp, self.batches = budget, ramp, 0
+        self._kind, self._device = kind, device
+        self.price_spikes(graph)
+
+    def price_spikes(self, graph: SNNGraph) -> None:
+        """Take the SynOps of each spike from a network, e.g. after some of its weights were removed."""
+        import torch
+
         cost = synops_per_spike(graph)
-        self._cost = {name: torch.from_numpy(value.astype(np.float32)).to(device) for name, value in cost.items()}
-        if kind == "current":
+        self._cost = {name: torch.from_numpy(value.astype(np.float32)).to(self._device) for name, value in cost.items()}
+        if self._kind == "current":
             del self._cost[INPUT]
 
     def loss(self, x: torch.Tensor, spikes: Mapping[str, torch.Tensor]) -> torch.Tensor:

@@ -34,6 +34,7 @@ from spear_deploy.pruning.tune.fine_tuning import FineTuning
 from spear_deploy.pruning.tune.measure import BudgetMonitor, deploy_float
 from spear_deploy.pruning.tune.rounded_learning import TOLERANCE, IntegerForm, learn_rounded
 from spear_deploy.pruning.tune.thin_weights import (
+    WeightRemoval,
     count_arriving_spikes,
     count_zero_weights,
     note_unused_weights,
@@ -46,7 +47,7 @@ from spear_deploy.report.search_charts import describe_levers
 from spear_deploy.simulator import simulate
 from spear_deploy.simulator.synops import count_synops
 from spear_deploy.training.evaluation import evaluate
-from spear_deploy.training.fit import fit, train
+from spear_deploy.training.fit import REMOVAL_END, REMOVAL_START, REMOVALS, fit, schedule_removals, train
 from spear_deploy.training.losses import average_outputs
 from tests.pipeline.test_deploy import network
 from tests.pipeline.test_deploy import task as deploy_task
@@ -70,21 +71,28 @@ def weights_of(graph):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_share_of_each_layer_goes_by_magnitude_per_spike(seed):
+def test_a_share_of_the_weights_goes_by_lost_energy_per_synop(seed):
     graph = random_graph(seed)
     counts = simulate(graph, random_spikes(graph, seed), record=["spikes"]).counts
     costs, thin = count_synops(graph, counts).per_layer, zero_weight_share(graph, counts, 0.4)
+    scores, present = [], 0
     for name, weight in weights_of(graph).items():
-        after = weights_of(thin)[name]
         if not costs[name]:
-            np.testing.assert_array_equal(after, weight)
+            np.testing.assert_array_equal(weights_of(thin)[name], weight)
             continue
-        arriving = np.broadcast_to(count_arriving_spikes(graph, graph[name], counts), weight.shape)
-        size = [(abs(weight[i]) / np.sqrt(arriving[i] + 1e-9), k) for k, i in enumerate(np.ndindex(*weight.shape)) if weight[i]]
-        gone = sorted(k for _, k in sorted(size)[: int(0.4 * len(size))])
+        arriving = np.broadcast_to(count_arriving_spikes(graph, graph[name], counts), weight.shape) + 1e-9
+        left = [(abs(weight[i]), k, float(arriving[i])) for k, i in enumerate(np.ndindex(*weight.shape)) if weight[i]]
+        left.sort()
+        present += len(left)
+        for rank in range(min(len(left) - 1, int(0.995 * len(left)))):
+            energy = sum(n * float(w) ** 2 for w, _, n in left[rank:])
+            scores.append((float(left[rank][0]) ** 2 / energy, name, left[rank][1]))
+    gone = sorted(scores)[: int(0.4 * present)]
+    for name, weight in weights_of(graph).items():
         expected = weight.ravel().copy()
-        expected[gone] = 0
-        np.testing.assert_array_equal(after.ravel(), expected)
+        expected[[k for _, of, k in gone if of == name]] = 0
+        np.testing.assert_array_equal(weights_of(thin)[name].ravel(), expected)
+        assert not weight.any() or weights_of(thin)[name].any()
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -151,7 +159,9 @@ def test_zeros_survive_in_files_and_count_the_same(task, tmp_path, kind):
     before, after = (count_synops(net, simulate(net, x, record=["spikes"]).counts) for net in (thin, back))
     assert after.total == before.total > 0
     pairs = list(zip(weights_of(thin).values(), weights_of(back).values(), strict=True))
-    assert len(pairs) == 3 and all(np.array_equal(a == 0, b == 0) and 0.5 < np.mean(b == 0) < 0.9 for a, b in pairs)
+    assert len(pairs) == 3 and all(np.array_equal(a == 0, b == 0) and 0 < np.mean(b == 0) < 1 for a, b in pairs)
+    zeros, weights = count_zero_weights(back)
+    assert 0.59 * weights < zeros < 0.7 * weights
 
 
 # ------------------------------------------------------------------------------------------------------------ recipes
@@ -196,6 +206,52 @@ def test_weights_alone_keep_all_channels(task):
     assert [stage.name for stage in result.stages] == ["trained", "weights", "rates"]
     zeros, weights = count_zero_weights(result.graph)
     assert f"{zeros} of {weights} weights are zero" in result.notes and zeros > weights / 4
+
+
+def test_weights_go_while_the_network_learns_to_the_share_that_is_kept(task):
+    graph, data = task
+    removal, shares = WeightRemoval(data.val, 0.4), []
+
+    def remove(network, share):
+        shares.append(share)
+        before = count_zero_weights(network)[0]
+        thin = removal(network, share)
+        whole = count_synops(removal.unthinned, counts := evaluate(network, data.val).counts).total
+        assert 0.9 * 0.4**share < count_synops(thin, counts).total / whole <= 0.4**share and count_zero_weights(thin)[0] > before
+        return thin
+
+    learnt = fit(graph, data, replace(quick(6), synops_budget=20.0), remove=remove)
+    assert shares == [i / REMOVALS for i in range(1, REMOVALS + 1)] and learnt.batches == 48
+    for name, weight in weights_of(removal.thinned).items():
+        after = weights_of(learnt.graph)[name]
+        np.testing.assert_array_equal(after == 0, weight == 0)
+        assert (weights_of(removal.unthinned)[name] != 0).all() and (after != weight).any()
+    steps = sorted(schedule_removals(48))
+    assert (steps[0], steps[-1], len(steps)) == (round(REMOVAL_START * 48), round(REMOVAL_END * 48), REMOVALS)
+
+
+def test_a_removed_weight_comes_back_at_its_last_value(task):
+    graph, data = task
+    removal = WeightRemoval(data.val, 0.5)
+    thin = removal(graph, 0.5)
+    weak = thin.with_layers(lambda layer: replace(layer, synapse=replace(layer.synapse, weight=0.01 * layer.synapse.weight)))
+    back = removal(weak, 1.0)
+    returned = [(weights_of(thin)[name] == 0) & (weight != 0) for name, weight in weights_of(back).items()]
+    assert all(each.any() for each in returned)
+    for (name, weight), mask in zip(weights_of(back).items(), returned, strict=True):
+        np.testing.assert_array_equal(weight[mask], weights_of(graph)[name][mask])
+
+
+def test_one_recipe_learns_in_one_cycle_of_fine_tuning(task):
+    graph, data = task
+    result = prune_to_budget(graph, data, PruneSettings(synops="30%", method="recipe", epochs=6))
+    assert result.met and result.batches["search"] == 0 and [row["recipe"]["channels"] for row in result.search.history] == [0.5]
+    assert [stage.name for stage in result.stages] == ["trained", "channels", "weights", "rates"]
+    assert sum(stage.batches for stage in result.stages) == result.batches["fine_tune"] > result.stages[2].batches > 0
+    again = prune_to_budget(graph, data, PruneSettings(synops="30%", method="recipe", epochs=6))
+    assert again.graph == result.graph
+    wide = recipes.search_recipes(graph, data, PruneSettings(synops="99%", method="recipe"))
+    assert 0.9 < wide.removal.kept <= 1
 
 
 def test_removed_weights_come_back_where_the_budget_has_room(task):

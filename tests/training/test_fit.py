@@ -364,3 +364,24 @@ def test_a_batch_norm_without_eps_is_refused():
         UnsupportedError, match="layer 'fc': batch norm with eps 0, which learning divides by .* set an eps above 0"
     ):
         fit(chain([layer], input_shape=(6,)), toy_data(), quick(1))
+
+
+def test_the_price_follows_the_weights_that_are_left():
+    import torch
+
+    graph = toy_network()
+
+    def thin_layer(layer):
+        weight = np.where(np.abs(layer.synapse.weight) < 0.4, 0, layer.synapse.weight).astype(np.float32)
+        return replace(layer, synapse=replace(layer.synapse, weight=weight))
+
+    thin = graph.with_layers(thin_layer)
+    x = torch.from_numpy(toy_data().val.x[:8].swapaxes(0, 1).astype(np.float32))
+    spikes = {"hidden": torch.ones(5, 8, 12), "second": torch.ones(5, 8, 12)}
+    prices = {}
+    for name, start, later in (("graph", graph, None), ("thin", thin, None), ("priced anew", graph, thin)):
+        penalty = SynOpsPenalty(start, 10.0, dual=1.0)
+        if later is not None:
+            penalty.price_spikes(later)
+        prices[name] = float(penalty.loss(x, spikes))
+    assert prices["priced anew"] == prices["thin"] < prices["graph"]

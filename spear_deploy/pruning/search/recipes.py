@@ -1,14 +1,16 @@
 """Search of recipes: shares of the budget for channels and weights.
 
-A budget b (SynOps, relative to the trained network's) is a product of what the levers leave. A recipe gives channels the share c:
+A budget b (SynOps, relative to the trained network's) is a product of what the levers leave. A recipe gives channels the share
+c and weights the share w, as exponents:
 
-    channels ─► b^c      uniform widths, then learning
-    weights  ─► b        in rounds with geometric targets down to 1.1 b: weights of least |w| / √(spikes that arrive) become zero,
-                         and the others learn
+    channels   b^c          uniform widths
+    weights    b^w          weights of least magnitude per spike that arrives become zero, several times while the network learns
+    rates      b^(1−c−w)    the price on SynOps, by the end of the same learning
 
-c = 1 are uniform widths alone, c = 0 weights alone, c = 1/2 half and half. Half and half alone is learnt by default, since what
-a search of recipes learns is lost but for one of them. Of several recipes each learns for the same number of batches, and
-successive halving keeps the best, with what it has learnt.
+Of what channels leave, weights take `WEIGHT_SHARE`, the price the rest. c = 1 are uniform widths alone, c = 0 all channels,
+c = 1/2 half widths and half weights. This one alone is taken by default, and learnt by fine-tuning, in one cycle of the learning
+rate: what a search of recipes learns is lost but for one of them. Of several recipes each learns for the same number of
+batches, and successive halving keeps the best, with what it has learnt.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from spear_deploy.pruning.search.search import Clock, SearchResult, make_evaluat
 from spear_deploy.pruning.search.settings import RECIPE
 from spear_deploy.pruning.search.successive_halving import keep_best
 from spear_deploy.pruning.settings import PruneSettings
-from spear_deploy.pruning.tune.thin_weights import MAX_SHARE, fill_zero_weights, thin_to_synops, zero_weight_share
+from spear_deploy.pruning.tune.thin_weights import MAX_SHARE, WeightRemoval, fill_zero_weights, zero_weight_share
 from spear_deploy.simulator.synops import count_synops
 from spear_deploy.training.evaluation import Evaluation, evaluate
 from spear_deploy.training.fit import Fit, Recipe, fit, limit_threads
@@ -44,14 +46,13 @@ CHANNEL_SHARES = (0.5, 0.0, 1.0)
 """Shares of the budget, as exponents, that channels get in the recipes of both levers, in the order in which they are tried."""
 KEPT_SHARE = 2 / 3
 """Share of the recipes that goes on from a round: two of three, of which one is best after the next."""
-THINNING_ROUNDS = 4
-"""Times that weights are removed, and the others learn."""
-LAST_SHARE = 0.4
-"""Share of the batches of the first round that follow the last removal: right after one, a network is worse than it becomes."""
+WEIGHT_SHARE = 0.6
+"""Share of the exponent that channels leave which weights take. The rest is left to firing rates, which the price lowers in any
+case; where they alone have to fall, accuracy is lost."""
 OVERSHOOT = 1.1
-"""SynOps after all levers, relative to the budget: learning at the price of SynOps lowers the rest."""
-PEAK = 5e-3
-"""Learning rate of each short learning."""
+"""SynOps of a short learning, relative to the budget: fine-tuning lowers the rest."""
+PEAK, LATER_PEAK = 1e-2, 5e-3
+"""Learning rate of the first short learning of a recipe, and of those that learn on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,21 +116,21 @@ def search_recipes(
         work = _Work(evaluator, settings, settings.budgets.resolve(evaluator.dense_use()), average_outputs(graph, dataset.train))
         levers = choose_levers(chip.profile if chip else None) if settings.levers is None else parse_levers(settings.levers)
         shares = choose_shares(levers if "synops" in work.limits else ("channels",), settings.search_settings.episodes)
+        work.check_reachable(shares)
         clock.stop("estimate")
+        if len(shares) == 1:
+            return _choose_recipe(work, shares[0], clock)
         best, interrupted = _halve(work, shares, progress)
         winner = work.learn(best, 1)  # learnt again where only the checkpoint has its measurements
         for number in range(2, len(settings.search_settings.rounds) + 1):
             if (best, number) in work.measured:
                 winner = work.learn(best, number)
         clock.stop("search")
-    widths = dict(
-        zip([group.name for group in evaluator.groups], zip(evaluator.channels, winner.widths, strict=True), strict=True)
-    )
     return SearchResult(
         method=RECIPE,
         plan=evaluator.plan(winner.widths),
         graph=winner.stages[-1].graph,
-        widths=widths,
+        widths=work.list_widths(winner.widths),
         score=winner.score,
         predicted=winner.score.synops,
         limits=dict(work.limits),
@@ -143,6 +144,35 @@ def search_recipes(
         unthinned=winner.unthinned,
         hints=work.hints,
         interrupted=interrupted,
+    )
+
+
+def _choose_recipe(work: _Work, share: float, clock: Clock) -> SearchResult:
+    """Return the only recipe, before any learning; fine-tuning removes its weights."""
+    evaluator = work.evaluator
+    evaluations = evaluator.evaluations
+    widths = work.choose_widths(share)
+    score, network = evaluator.score(widths), evaluator.build(widths)
+    evaluator.checkpoint.begin()
+    row = {"widths": list(widths), "accuracy": score.accuracy, "certainty": score.certainty, "by_source": score.by_source}
+    work.add_rows(share, 1, 0, row)
+    clock.stop("search")
+    return SearchResult(
+        method=RECIPE,
+        plan=evaluator.plan(widths),
+        graph=network,
+        widths=work.list_widths(widths),
+        score=score,
+        predicted=score.synops,
+        limits=dict(work.limits),
+        history=tuple(work.history),
+        rounds=(),
+        estimator=None,
+        seconds=clock.seconds,
+        evaluations=evaluator.evaluations - evaluations,
+        stages=(measure_stage("channels", network, evaluator.split),) if share > 0 else (),
+        removal=work.make_removal(share, widths),
+        hints=work.hints,
     )
 
 
@@ -188,27 +218,11 @@ def _halve(work: _Work, shares: tuple[float, ...], progress: Progress | None) ->
                 raise
             interrupted = True
         if not ranked:
-            raise _add_least_by_lever(min(errors, key=lambda error: error.min_value or np.inf), work)
+            raise min(errors, key=lambda error: error.min_value or np.inf)
         candidates = keep_best(ranked, KEPT_SHARE)
         if interrupted or len(candidates) == 1:
             break
     return candidates[0], interrupted
-
-
-def _add_least_by_lever(error: BudgetError, work: _Work) -> BudgetError:
-    """Return the error with the lowest SynOps, before learning, that each lever alone and both leave."""
-    if "synops" not in work.limits:
-        return error
-    evaluator, split = work.evaluator, work.evaluator.split
-    narrow = evaluator.build((1,) * len(evaluator.groups))
-    narrowest = evaluate(narrow, split)
-    left = {
-        "one channel in every layer": narrowest.synops.total,
-        f"{1 - MAX_SHARE:.1%} of the weights": _thin_most(evaluator.graph, evaluator.dense),
-        "both": _thin_most(narrow, narrowest),
-    }
-    text = ", ".join(f"{lever} {np.ceil(synops):.0f}" for lever, synops in left.items())
-    return BudgetError(f"{error}; SynOps that the levers leave at the least, before learning: {text}", min_value=error.min_value)
 
 
 def _thin_most(graph: SNNGraph, measured: Evaluation) -> float:
@@ -303,39 +317,25 @@ class _Work:
         return self.learnt[share, number]
 
     def _start(self, share: float) -> Candidate:
-        """Narrow the network, then thin it in rounds; the last learning is the longest."""
-        widths = self._choose_widths(share)
+        """Narrow the network, and let it learn while its weights are removed."""
+        widths = self.choose_widths(share)
         graph = self.evaluator.build(widths)
-        parts = (share > 0) + (THINNING_ROUNDS if share < 1 else 0)
-        total = self.settings.search_settings.rounds[0]
-        last = round(LAST_SHARE * total) if parts > 1 else total
-        steps = [(total - last) * (i + 1) // (parts - 1) - (total - last) * i // (parts - 1) for i in range(parts - 1)] + [last]
-        stages: list[LeverStage] = []
-        unthinned: SNNGraph | None = None
-        done = 0
-        if share > 0:
-            target = self._synops_after_channels(share)
-            tuned, score = self._fit(graph, widths, steps.pop(0), target)
-            graph, done = tuned.graph, tuned.batches
-            stages.append(measure_stage("channels", graph, self.evaluator.split, done))
-        if share < 1:
-            goal, before, unthinned = OVERSHOOT * self.limits["synops"], done, graph
-            for left in range(THINNING_ROUNDS, 0, -1):
-                measured = evaluate(graph, self.evaluator.split)
-                target = goal * (max(measured.synops.total, goal) / goal) ** ((left - 1) / left)
-                graph = thin_to_synops(unthinned, measured.counts, target)  # removed weights may come back
-                tuned, score = self._fit(graph, widths, steps.pop(0), target, keeps_zeros=True)
-                graph, done = tuned.graph, done + tuned.batches
-                unthinned = fill_zero_weights(graph, unthinned)
-            stages.append(measure_stage("weights", graph, self.evaluator.split, done - before))
-        return Candidate(channels=share, widths=widths, stages=tuple(stages), score=score, batches=done, unthinned=unthinned)
+        removal = self.make_removal(share, widths)
+        stages = [measure_stage("channels", graph, self.evaluator.split)] if share > 0 else []
+        steps = self.settings.search_settings.rounds[0]
+        tuned, score = self._fit(graph, widths, steps, PEAK, remove=removal)
+        name = "channels" if removal is None else "weights"
+        stages = [*(stages if removal else []), measure_stage(name, tuned.graph, self.evaluator.split, tuned.batches)]
+        unthinned = None if removal is None else fill_zero_weights(tuned.graph, removal.unthinned or tuned.graph)
+        return Candidate(
+            channels=share, widths=widths, stages=tuple(stages), score=score, batches=tuned.batches, unthinned=unthinned
+        )
 
     def _continue(self, candidate: Candidate, number: int) -> Candidate:
         """Learn on, with the zeros held."""
         steps, last = self.settings.search_settings.rounds[number - 1], candidate.stages[-1]
-        target = OVERSHOOT * self.limits["synops"] if "synops" in self.limits else None
         before = candidate.unthinned
-        tuned, score = self._fit(last.graph, candidate.widths, steps, target, keeps_zeros=before is not None)
+        tuned, score = self._fit(last.graph, candidate.widths, steps, LATER_PEAK, keeps_zeros=before is not None)
         stage = measure_stage(last.name, tuned.graph, self.evaluator.split, last.batches + tuned.batches)
         return replace(
             candidate, stages=(*candidate.stages[:-1], stage), score=score, batches=candidate.batches + tuned.batches,
@@ -349,7 +349,48 @@ class _Work:
         dense = self.evaluator.dense.synops.total
         return float(max(dense * (self.limits["synops"] / dense) ** share, OVERSHOOT * self.limits["synops"]))
 
-    def _choose_widths(self, share: float) -> Widths:
+    def check_reachable(self, shares: Sequence[float]) -> None:
+        """Check that the levers of the recipes together can reach the SynOps budget.
+
+        Raises:
+            BudgetError: they leave more; carries the lowest SynOps, and names what each lever leaves.
+        """
+        if "synops" not in self.limits or max(shares) == 1 == min(shares):
+            return  # of channels alone the widths say it
+        evaluator = self.evaluator
+        narrow = evaluator.build((1,) * len(evaluator.groups))
+        narrowest = evaluate(narrow, evaluator.split)
+        left = {
+            "one channel in every layer": narrowest.synops.total,
+            f"{1 - MAX_SHARE:.1%} of the weights": _thin_most(evaluator.graph, evaluator.dense),
+            "both": _thin_most(narrow, narrowest),
+        }
+        names = list(left) if max(shares) > 0 else [list(left)[1]]
+        least, limit = min(left[name] for name in names), self.limits["synops"]
+        if least > limit:
+            text = ", ".join(f"{lever} {np.ceil(synops):.0f}" for lever, synops in left.items())
+            raise BudgetError(
+                f"SynOps budget {limit:.0f} is below {least:.0f}, what the levers can leave; raise the budget to at least "
+                f"{np.ceil(least):.0f}; SynOps that the levers leave at the least, before learning: {text}",
+                min_value=least,
+            )
+
+    def make_removal(self, share: float, widths: Widths) -> WeightRemoval | None:
+        """Return the removal of weights of a recipe; None where channels are enough.
+
+        Weights get their share of what is left to remove at these widths, by estimate.
+        """
+        if share == 1 or "synops" not in self.limits:
+            return None
+        left = self.limits["synops"] / max(self.evaluator.estimate(widths), 1e-12)
+        return None if left >= 1 else WeightRemoval(self.evaluator.split, max(left**WEIGHT_SHARE, 1 - MAX_SHARE))
+
+    def list_widths(self, widths: Widths) -> dict[str, tuple[int, int]]:
+        """Return {group: (channels before, after)}."""
+        names = [group.name for group in self.evaluator.groups]
+        return dict(zip(names, zip(self.evaluator.channels, widths, strict=True), strict=True))
+
+    def choose_widths(self, share: float) -> Widths:
         """Return uniform widths within the channels' share of the SynOps, and within all limits of size.
 
         Raises:
@@ -368,15 +409,17 @@ class _Work:
         return widths
 
     def _fit(
-        self, graph: SNNGraph, widths: Widths, steps: int, target: float | None, *, keeps_zeros: bool = False
-    ) -> tuple[Fit, Score]:
-        """Learn for some batches towards a target in SynOps, and return what was learnt, and its score."""
+        self, graph: SNNGraph, widths: Widths, steps: int, peak: float, *,
+        keeps_zeros: bool = False, remove: WeightRemoval | None = None,
+    ) -> tuple[Fit, Score]:  # fmt: skip
+        """Learn for some batches towards the SynOps budget, and return what was learnt, and its score."""
         train = len(self.evaluator.dataset.train)
         recipe = Recipe(
-            epochs=-(-max(steps, 1) // max(1, train // 64)), steps=max(steps, 1), learning_rate=PEAK, warm_up=0.1,
-            seed=self.settings.seed, synops_budget=target, keeps_zeros=keeps_zeros, device=self.settings.search_settings.device,
+            epochs=-(-max(steps, 1) // max(1, train // 64)), steps=max(steps, 1), learning_rate=peak, warm_up=0.1,
+            seed=self.settings.seed, synops_budget=OVERSHOOT * self.limits["synops"] if "synops" in self.limits else None,
+            keeps_zeros=keeps_zeros, device=self.settings.search_settings.device,
         )  # fmt: skip
-        tuned = fit(graph, self.evaluator.dataset, recipe, hints=self.hints)
+        tuned = fit(graph, self.evaluator.dataset, recipe, hints=self.hints, remove=remove)
         assert tuned.last is not None  # it was not interrupted
         self.evaluator.evaluations += 1
         score = Score(

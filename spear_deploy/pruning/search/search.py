@@ -28,6 +28,7 @@ from spear_deploy.pruning.search.settings import get_searcher
 from spear_deploy.pruning.search.successive_halving import halve
 from spear_deploy.pruning.search.synops_estimators import LRE, PerLayerEstimator
 from spear_deploy.pruning.settings import PruneSettings
+from spear_deploy.pruning.tune.thin_weights import WeightRemoval
 from spear_deploy.training.fit import limit_threads
 from spear_deploy.util.digests import hash_value
 from spear_deploy.util.progress import Progress
@@ -53,6 +54,7 @@ class SearchResult:
         batches: that all plans learnt from, those of a checkpoint included.
         stages: the network after each lever; empty where channels alone were removed.
         unthinned: the network with its removed weights at their last values; None where channels alone were removed.
+        removal: of weights, that fine-tuning begins with; None where none is left to do.
         hints: mean outputs of the network before pruning on the training split, where the search needed them.
         interrupted: whether the search was stopped early.
     """
@@ -72,6 +74,7 @@ class SearchResult:
     batches: int = 0
     stages: tuple[LeverStage, ...] = ()
     unthinned: SNNGraph | None = None
+    removal: WeightRemoval | None = None
     hints: Array | None = None
     interrupted: bool = False
 

@@ -18,9 +18,9 @@ from spear_deploy.pruning.importance import Criterion
 from spear_deploy.pruning.search.projection import project_ratios
 from spear_deploy.pruning.tune.last_adjustments import RelativeUse, drop_channels, scale_thresholds, zero_weights
 from spear_deploy.pruning.tune.measure import BudgetMonitor, BudgetUse
-from spear_deploy.pruning.tune.thin_weights import fill_zero_weights, thin_to_synops
+from spear_deploy.pruning.tune.thin_weights import WeightRemoval, fill_zero_weights, thin_to_synops
 from spear_deploy.training.evaluation import evaluate
-from spear_deploy.training.fit import Recipe, fit
+from spear_deploy.training.fit import Recipe, fit, schedule_removals
 from spear_deploy.training.losses import average_outputs
 from spear_deploy.util.progress import Progress
 
@@ -46,6 +46,7 @@ class FineTuning:
         criterion: importance of the channels of a wider plan.
         unthinned: the same network with its removed weights at their last values, where weights were removed: then weights are
             removed and come back in place of channels.
+        removal: of weights, during the first learning.
         hints: mean outputs of the network before pruning on the training split, see `training.fit`; computed unless given.
         seed: of the order of samples.
         device: of torch.
@@ -56,6 +57,7 @@ class FineTuning:
         hints: of the network before pruning.
         history: a row an epoch.
         batches: that were learnt from.
+        batches_of_removal: those of them until the last removal of weights.
         notes: a sentence for each budget that could not be held.
         interrupted: whether Ctrl-C ended it.
     """
@@ -67,6 +69,7 @@ class FineTuning:
         *,
         criterion: Criterion = "l1",
         unthinned: SNNGraph | None = None,
+        removal: WeightRemoval | None = None,
         hints: Array | None = None,
         seed: int = 0,
         device: str = "cpu",
@@ -76,9 +79,10 @@ class FineTuning:
         self.graph, self.monitor = graph, monitor
         self.dense, self.dataset = monitor.dense, monitor.dataset
         self.criterion, self.unthinned, self.seed, self.progress = criterion, unthinned, seed, progress
+        self.removal = removal
         self.hints = average_outputs(self.dense, self.dataset.train) if hints is None else hints
         self.history: list[dict[str, Any]] = []
-        self.batches = 0
+        self.batches = self.batches_of_removal = 0
         self.notes: list[str] = []
         self.interrupted = False
         self.use: BudgetUse = monitor.measure(graph)
@@ -87,7 +91,11 @@ class FineTuning:
     def run(self, epochs: int) -> None:
         """Learn; while an aim is missed by much, move the target, widen the plan or drop channels, and learn on."""
         target = self._choose_target()
-        self._learn(epochs, target, PEAK)
+        if self.removal is None:
+            self._learn(epochs, target, PEAK)
+        else:
+            self._learn(epochs, target, PEAK, self.removal)
+            self.unthinned = fill_zero_weights(self.graph, self.removal.unthinned or self.graph)
         for turn in range(ROUNDS):
             use = self.use.active_use
             if target is None or self.interrupted or NEAR[0] <= use <= NEAR[1]:
@@ -131,7 +139,7 @@ class FineTuning:
         use = self.use.active_use
         return evaluate(self.graph, self.dataset.val).synops.total / use * (1 - SLACK) if use else None
 
-    def _learn(self, epochs: int, target: float | None, peak: float) -> None:
+    def _learn(self, epochs: int, target: float | None, peak: float, removal: WeightRemoval | None = None) -> None:
         """Learn on towards a target in SynOps per inference, with a peak of the learning rate."""
         recipe = Recipe(
             epochs=epochs, learning_rate=peak, warm_up=0.1, seed=self.seed, synops_budget=target, dual=self._dual,
@@ -139,7 +147,10 @@ class FineTuning:
         )  # fmt: skip
         report = self.progress
         progress = None if report is None else (lambda facts: report({**facts, "stage": "fine-tune"}))
-        tuned = fit(self.graph, self.dataset, recipe, hints=self.hints, progress=progress)
+        tuned = fit(self.graph, self.dataset, recipe, hints=self.hints, remove=removal, progress=progress)
+        if removal is not None:
+            removals = schedule_removals(recipe.count_batches(len(self.dataset.train)))
+            self.batches_of_removal = min(max(removals), tuned.batches)
         self.graph, self.use, self._dual = tuned.graph, self.monitor.measure(tuned.graph), tuned.dual
         self.history += [{**row, "target": target} for row in tuned.history]
         self.batches += tuned.batches

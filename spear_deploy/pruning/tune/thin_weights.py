@@ -1,23 +1,26 @@
 """Removal of weights by magnitude per spike that arrives.
 
-A weight w of an input whose spikes arrive n times costs n SynOps and adds w to the drive each time, so the weights of least
+A weight w of an input whose spikes arrive n times costs n SynOps and adds n w² to the energy of its layer's drive. As in LAMP
+(Lee et al., arXiv 2010.07611) its loss is a share of the energy of the weights of its layer that are no smaller, here per SynOp:
 
-    |w| / √n
+    score = (n w² / Σ n_k w_k²) / n        sum over the weights of the layer with |w_k| ≥ |w|
 
-are removed first. A removed weight is zero, and a zero weight is no synapse (see `simulator.synops`). Layers without SynOps, such
-as the first layer of an analogue input, keep all weights.
+The weights of least score go first, in the whole network. So layers whose weights are few or alike, such as a recurrent loop,
+lose fewer. A removed weight is zero, and a zero weight is no synapse (see `simulator.synops`). Layers without SynOps, such as the
+first layer of an analogue input, keep all weights.
 
-Weights are removed in rounds, with learning between them, and each round chooses anew among all weights, the removed ones at
-their last values: a weight comes back where present ones have become smaller than it was.
+Weights are removed several times while the network learns (`WeightRemoval`). Each time chooses anew among all weights, the
+removed ones at their last values: a weight comes back where present ones have become smaller than it was.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from spear_deploy.data import Split
 from spear_deploy.errors import BudgetError
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import CONVS, Array, Dense, Layer
@@ -25,10 +28,10 @@ from spear_deploy.network.graph import SNNGraph, carries_spikes
 from spear_deploy.pruning.levers import rewards_zeros
 from spear_deploy.simulator import SpikeCounts
 from spear_deploy.simulator.synops import count_arrivals, count_synops
+from spear_deploy.training.evaluation import evaluate
 
 MAX_SHARE = 0.995
-"""Largest share of the weights of a layer that is removed at once."""
-BISECTIONS = 20
+"""Largest share of the weights, of the network and of a layer, that is removed at once."""
 
 
 def count_zero_weights(graph: SNNGraph) -> tuple[int, int]:
@@ -37,30 +40,80 @@ def count_zero_weights(graph: SNNGraph) -> tuple[int, int]:
     return sum(int(np.sum(weight == 0)) for weight in weights), sum(weight.size for weight in weights)
 
 
-def zero_weight_share(graph: SNNGraph, counts: SpikeCounts, share: float) -> SNNGraph:
-    """Return the network in which a share of each layer's non-zero weights is zero: those of least |w| / √(spikes that arrive).
+@dataclass(frozen=True, kw_only=True)
+class WeightOrder:
+    """The order in which weights are removed.
+
+    Attributes:
+        starts: by layer the number of its first weight; the weights of a layer follow each other in the order of its array.
+        order: numbers of the weights that may be removed, least score first.
+        present: weights that are not zero, those that have to stay included.
+    """
+
+    starts: dict[str, int]
+    order: Array
+    present: int
+
+    def zero_first(self, graph: SNNGraph, count: int) -> SNNGraph:
+        """Return the network in which the first weights of the order are zero."""
+        removed = np.sort(self.order[:count])
+
+        def zero_layer(layer: Layer) -> Layer:
+            if layer.name not in self.starts:
+                return layer
+            synapse: Any = layer.synapse
+            first = self.starts[layer.name]
+            low, high = np.searchsorted(removed, (first, first + synapse.weight.size))
+            if low == high:
+                return layer
+            weight = synapse.weight.copy()
+            weight.ravel()[removed[low:high] - first] = 0
+            return replace(layer, synapse=replace(synapse, weight=weight))
+
+        return graph.with_layers(zero_layer)
+
+
+def order_weights(graph: SNNGraph, counts: SpikeCounts) -> WeightOrder:
+    """Return the order in which the weights of a network are removed; each layer keeps its largest, 1 − `MAX_SHARE` of them.
 
     Args:
         graph: floating point.
         counts: of its own spikes.
-        share: 0..1.
     """
     synops = count_synops(graph, counts).per_layer
-
-    def zero_layer(layer: Layer) -> Layer:
+    starts: dict[str, int] = {}
+    numbers, scores, start, present = [], [], 0, 0
+    for layer in graph.layers:
         synapse: Any = layer.synapse
         if not isinstance(synapse, (Dense, *CONVS)) or not synops.get(layer.name):
-            return layer
-        size = np.abs(synapse.weight) / np.sqrt(count_arriving_spikes(graph, layer, counts) + 1e-9)
-        present = np.flatnonzero(synapse.weight)
-        removed = present[np.argsort(size.ravel()[present], kind="stable")[: int(share * len(present))]]
-        if not len(removed):
-            return layer
-        weight = synapse.weight.copy()
-        weight.ravel()[removed] = 0
-        return replace(layer, synapse=replace(synapse, weight=weight))
+            continue
+        starts[layer.name] = start
+        weight = synapse.weight.ravel().astype(np.float64)
+        arriving = np.broadcast_to(count_arriving_spikes(graph, layer, counts), synapse.weight.shape).ravel() + 1e-9
+        where = np.flatnonzero(weight)
+        rising = where[np.argsort(np.abs(weight[where]), kind="stable")]
+        energy = arriving[rising] * weight[rising] ** 2
+        score = energy / np.cumsum(energy[::-1])[::-1] / arriving[rising]
+        removable = min(len(rising) - 1, int(MAX_SHARE * len(rising)))
+        numbers.append(start + rising[:removable])
+        scores.append(score[:removable])
+        start, present = start + weight.size, present + len(rising)
+    if not numbers:
+        return WeightOrder(starts=starts, order=np.zeros(0, np.int64), present=0)
+    order = np.argsort(np.concatenate(scores), kind="stable")
+    return WeightOrder(starts=starts, order=np.concatenate(numbers)[order], present=present)
 
-    return graph.with_layers(zero_layer)
+
+def zero_weight_share(graph: SNNGraph, counts: SpikeCounts, share: float) -> SNNGraph:
+    """Return the network in which a share of the non-zero weights is zero, those of least score.
+
+    Args:
+        graph: floating point.
+        counts: of its own spikes.
+        share: 0..1, of the weights of layers that take SynOps.
+    """
+    order = order_weights(graph, counts)
+    return order.zero_first(graph, int(share * order.present))
 
 
 def note_unused_weights(graph: SNNGraph, counts: SpikeCounts, profile: HardwareProfile) -> list[str]:
@@ -83,7 +136,7 @@ def note_unused_weights(graph: SNNGraph, counts: SpikeCounts, profile: HardwareP
 def thin_to_synops(graph: SNNGraph, counts: SpikeCounts, synops: float) -> SNNGraph:
     """Return the network with the fewest zero weights that has at most so many SynOps at its present spikes.
 
-    The same share of each layer's non-zero weights becomes zero. The thinned network spikes differently, so it is measured again.
+    The weights of least score become zero. The thinned network spikes differently, so it is measured again.
 
     Args:
         graph: floating point.
@@ -95,7 +148,9 @@ def thin_to_synops(graph: SNNGraph, counts: SpikeCounts, synops: float) -> SNNGr
     """
     if count_synops(graph, counts).total <= synops:
         return graph
-    best = zero_weight_share(graph, counts, MAX_SHARE)
+    order = order_weights(graph, counts)
+    low, high = 0, int(MAX_SHARE * order.present)
+    best = order.zero_first(graph, high)
     least = count_synops(best, counts).total
     if least > synops:
         raise BudgetError(
@@ -103,10 +158,9 @@ def thin_to_synops(graph: SNNGraph, counts: SpikeCounts, synops: float) -> SNNGr
             f"raise the budget to at least {np.ceil(least):.0f}",
             min_value=least,
         )
-    low, high = 0.0, MAX_SHARE
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        thinner = zero_weight_share(graph, counts, middle)
+    while high - low > 1:
+        middle = (low + high) // 2
+        thinner = order.zero_first(graph, middle)
         if count_synops(thinner, counts).total <= synops:
             best, high = thinner, middle
         else:
@@ -125,6 +179,34 @@ def fill_zero_weights(graph: SNNGraph, unthinned: SNNGraph) -> SNNGraph:
         return replace(layer, synapse=replace(synapse, weight=np.where(synapse.weight == 0, stored.weight, synapse.weight)))
 
     return graph.with_layers(fill_layer)
+
+
+@dataclass
+class WeightRemoval:
+    """Gradual removal of weights while a network learns, the `remove` of `training.fit`.
+
+    After a share s of the removals the weights that are left cost kept^s of the SynOps that all weights would cost at the
+    present spikes. So the removal does not wait for rates to fall, and does not race the price on SynOps.
+
+    Attributes:
+        split: on which spikes are counted.
+        kept: what the weights that are left in the end cost, relative to all weights, above 0 and at most 1.
+        unthinned: the network with its removed weights at their last values; None before the first removal.
+        thinned: the network after the last removal so far; None before the first.
+    """
+
+    split: Split
+    kept: float
+    unthinned: SNNGraph | None = None
+    thinned: SNNGraph | None = None
+
+    def __call__(self, graph: SNNGraph, share: float) -> SNNGraph:
+        """Return the network with its zeros chosen anew."""
+        whole = graph if self.unthinned is None else fill_zero_weights(graph, self.unthinned)
+        counts = evaluate(graph, self.split).counts
+        self.unthinned = whole
+        self.thinned = thin_to_synops(whole, counts, count_synops(whole, counts).total * self.kept**share)
+        return self.thinned
 
 
 def count_arriving_spikes(graph: SNNGraph, layer: Layer, counts: SpikeCounts) -> Array:
