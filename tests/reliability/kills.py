@@ -43,8 +43,7 @@ TIMES = {"seconds", "made", "command", "duration_s", "wall_s", "sha256", "digest
 
 PACKAGES = (
     "torch", "norse.torch", "onnx", "optuna", "scipy.optimize", "jinja2", "spear_deploy.pipeline.deploy",
-    "spear_deploy.pipeline.prune",
-    "spear_deploy.interchange.onnx.writer", "spear_deploy.report.page",
+    "spear_deploy.pipeline.prune", "spear_deploy.interchange.onnx.model_file", "spear_deploy.report.page",
 )  # fmt: skip
 POLL_S = 0.005
 
