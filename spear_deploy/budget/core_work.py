@@ -85,10 +85,10 @@ class CoreWork:
         """The fullest core in words."""
         core = self.of_core(self.fullest)
         reads = "" if core["memory_reads"] is None else f", {core['memory_reads']:,.0f} words read"
+        share = f"; {self.times_mean:.3g} times the mean of {len(self.load)} cores" if len(self.load) > 1 else ""
         return (
             f"core {self.fullest} ({', '.join(repr(name) for name in self.layers)}) has most in a step: {core['synops']:,.0f} "
-            f"SynOps, {core['updates']:,.0f} updates, {core['messages_in']:,.0f} messages in{reads}; "
-            f"{self.times_mean:.3g} times the mean of {len(self.load)} cores"
+            f"SynOps, {core['updates']:,.0f} updates, {core['messages_in']:,.0f} messages in{reads}{share}"
         )
 
 

@@ -295,13 +295,13 @@ def _term(name: str, events: float, price: Fact, what: str, remark: str = "") ->
 
 
 def _price(name: str, events: float, price: Fact, what: str, remark: str = "") -> EnergyTerm:
-    unit_pj = float(price.value or 0.0)
+    cost = "" if price.value is None else f" at {float(price.value):g} {price.unit}"
     return EnergyTerm(
         name=name,
-        joules=events * unit_pj * 1e-12,
-        evidence=price.evidence,
-        source=price.source or "",
-        how=f"{events:,.0f} {what} at {unit_pj:g} {price.unit}" + (f", {remark}" if remark else ""),
+        joules=events * float(price.value or 0.0) * 1e-12,
+        evidence="derived" if price.value is None else price.evidence,
+        source=price.source or "structure: where nothing happens nothing is paid",
+        how=f"{events:,.0f} {what}{cost}" + (f", {remark}" if remark else ""),
     )
 
 

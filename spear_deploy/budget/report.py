@@ -325,6 +325,11 @@ def _amount(value: float | None) -> str:
     return "?" if value is None else amount(value)
 
 
+def _quantity(value: float | None, unit: str) -> str:
+    """Return a time or an energy with its unit and prefix, any other amount alone."""
+    return with_prefix(value, unit) if value is not None and unit in ("s", "J") else _amount(value)
+
+
 # ----------------------------------------------------------------------------------------------------------- sentences
 
 Line: TypeAlias = tuple[str, str, str]
@@ -356,7 +361,7 @@ def _over_lines(report: BudgetReport) -> Iterator[Line]:
         yield (
             "over",
             STATUS_STYLES["over"],
-            f"{_resource(row)} of {row.where}: {_amount(row.used)} of {_amount(row.limit)}{detail}",
+            f"{_resource(row)} of {row.where}: {_quantity(row.used, row.unit)} of {_quantity(row.limit, row.unit)}{detail}",
         )
         for remedy in row.remedy.split("; ") if row.remedy else ():
             yield "", "", f"→ {remedy}"

@@ -185,3 +185,16 @@ def test_names_of_layers_are_neither_tags_nor_markup() -> None:
     page = Reader(report)
     assert "script" not in page.tags and name in page.text
     assert "<script>alert(1)<b>[red" in str(report)
+
+
+def test_a_time_and_an_energy_over_their_limits_have_units() -> None:
+    limits = UserLimits(latency_s=1e-8, energy_j=1e-9)
+    text = words(check(dense_net(64, 32, 10), load_profile("loihi2"), activity=0.1, limits=limits).to_text(400))
+    assert re.search(r"over latency of chip: [\d.]+ [nµ]s of 10 ns \(lower end of", text)
+    assert re.search(r"over energy of chip: [\d.]+ [nµm]J of 1 nJ \(lower end of", text)
+
+
+def test_one_core_is_not_compared_with_a_mean_and_hops_that_do_not_happen_have_no_price() -> None:
+    text = words(check(dense_net(16, 8, 4), load_profile("catalyst_n1"), activity=0.1).to_text(400))
+    assert "energy hop 0 J (0 tiles, one core; derived, structure: where nothing happens nothing is paid)" in text
+    assert "work core 0 (" in text and "times the mean" not in text
