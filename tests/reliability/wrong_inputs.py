@@ -28,15 +28,28 @@ COMMANDS = {
     "check": ["check", "{net}", "--chip", "{chip}"],
     "rank": ["rank", "{net}"],
     "count": ["count", "{net}", "--input", "{input}"],
-    "simulate": ["simulate", "{net}", "--input", "{input}", "--chip", "{chip}", "--out", "o.npz"],
+    "simulate": ["simulate", "{net}", "--input", "{input}", "--chip", "{chip}", "--out", "{out}"],
     "compare": ["compare", "{net}", "{net}", "--input", "{input}"],
-    "export": ["export", "{net}", "--to", "nir", "--out", "o.nir"],
+    "export": ["export", "{net}", "--to", "nir", "--out", "{out}"],
+    "adapt": ["adapt", "{net}", "--chip", "{chip}", "--data", "{data}", "--out", "out"],
     "prune": ["prune", "{net}", "--chip", "{chip}", "--data", "{data}", "--synops", "50%", "--out", "out"],
     "deploy": ["deploy", "{net}", "--chip", "{chip}", "--data", "{data}", "--synops", "50%", "--out", "out"],
+    "sweep": ["sweep", "{sweep}", "--out", "out"],
     "report": ["report", "{folder}"],
     "verify": ["verify", "{folder}"],
 }
-SOUND = {"net": "net.snn", "chip": "loihi2", "input": "in.npz", "data": "data.npz", "folder": "empty"}
+SOUND = {
+    "net": "net.snn",
+    "chip": "loihi2",
+    "input": "in.npz",
+    "data": "data.npz",
+    "folder": "empty",
+    "sweep": "s.toml",
+    "out": "o.x",
+}
+SWEEP = 'networks = ["{net}"]\nchips = ["{chip}"]\nbudgets = ["50%"]\nmethods = ["uniform"]\ndata = "{data}"\nepochs = 1\n'
+WITHOUT_PROJECT = ("sweep", "report", "verify")
+"""Commands that take no project file."""
 
 
 def _edit_header(change: Callable[[dict[str, Any]], Any]) -> bytes:
@@ -85,10 +98,29 @@ KINDS: dict[str, tuple[str, str, Callable[[], bytes | None]]] = {
     "data: missing": ("data", "a.npz", lambda: None),
     "data: another shape": ("data", "a.npz", lambda: _npz(x=np.ones((40, 4, 7), np.uint8), y=np.arange(40) % 2)),
     "data: labels beyond the outputs": ("data", "a.npz", lambda: _npz(x=np.ones((40, 4, 10), np.uint8), y=np.arange(40))),
+    "sweep: missing": ("sweep", "a.toml", lambda: None),
+    "sweep: not TOML": ("sweep", "a.toml", lambda: b"networks = ["),
+    "sweep: unknown key": ("sweep", "a.toml", lambda: SWEEP.format(**SOUND).encode() + b"speed = 9\n"),
+    "sweep: over 10,000 cells": (
+        "sweep",
+        "a.toml",
+        lambda: f"{SWEEP.format(**SOUND)}seeds = {[*range(20_000)]}\n".encode(),
+    ),
+    "project file: not TOML": ("project", "spear.toml", lambda: b"chip = ["),
+    "project file: unknown key": ("project", "spear.toml", lambda: b"speed = 9\n"),
+    "output: a folder": ("out", "empty", lambda: None),
+    "output: no name": ("out", "", lambda: None),
     "folder: missing": ("folder", "absent", lambda: None),
     "folder: no deployment": ("folder", "empty", lambda: None),
 }
 """Kinds of wrong input: the place that it takes, its name, and its content, None where no file is written."""
+
+
+def _takes(command: str, place: str) -> bool:
+    """Return whether a command takes the kind of input; a sweep names network, chip and data in its file."""
+    if place == "project":
+        return command not in WITHOUT_PROJECT
+    return any(f"{{{place}}}" in word for word in COMMANDS[command]) or (command == "sweep" and place in ("net", "chip", "data"))
 
 
 def run_block(kind: str) -> dict[str, Any]:
@@ -107,11 +139,13 @@ def run_block(kind: str) -> dict[str, Any]:
             content = make()
             if content is not None:
                 Path(name).write_bytes(content)
-            known = set(os.listdir())
+            known = {*os.listdir(), "s.toml"}
             for command, words in COMMANDS.items():
-                if not any(f"{{{place}}}" in word for word in words):
+                given = {**SOUND, place: name}
+                Path("s.toml").write_text(SWEEP.format(**given))
+                if not _takes(command, place):
                     continue
-                done = CliRunner().invoke(program, [word.format(**{**SOUND, place: name}) for word in words])
+                done = CliRunner().invoke(program, [word.format(**given) for word in words])
                 lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
                 answers[command] = {"exit": done.exit_code, "answer": lines[0].removeprefix("error: ") if lines else ""}
                 if len(lines) != 1 or FAULT in done.stderr or has_hidden(lines[0]) or done.exit_code not in (1, 3):
