@@ -417,11 +417,15 @@ def _check_digests(folder: Path, failures: _Failures) -> None:
         failures.add(STAGES, name, "its digest", "another digest")
     if RESULT not in known and not edited:
         failures.add(STAGES, RESULT, "missing or damaged", "digests of the results")
-    stated = [(PROVENANCE, name, digest) for name, digest in dict(provenance["sha256"]).items()]
+    digests = provenance["sha256"]
+    if not isinstance(digests, dict):
+        failures.add(PROVENANCE, "sha256", digests, "a digest for each file")
+        digests = {}
+    stated = [(PROVENANCE, name, digest) for name, digest in digests.items()]
     stated += [(STAGES, file, digest) for stage in known.values() for file, digest in stage.files.items()]
     for holder, name, digest in stated:
         failures.checked += 1
-        actual = hash_file(folder / name) if (folder / name).is_file() else "missing"
+        actual = _hash_if_there(folder / name)
         if actual != digest:
             failures.add(name, f"digest in {holder}", digest, actual)
     deployment = json.loads((folder / DEPLOYMENT).read_text(encoding="utf-8"))
@@ -430,6 +434,13 @@ def _check_digests(folder: Path, failures: _Failures) -> None:
     for name, stage in known.items():
         if name != RESULT and not (sane and seconds.get(name) == stage.seconds):
             failures.add(DEPLOYMENT, f"seconds.{name}", seconds.get(name) if sane else seconds, stage.seconds)
+
+
+def _hash_if_there(path: Path) -> str:
+    try:
+        return hash_file(path) if path.is_file() else "missing"
+    except OSError as error:  # a name that no file can have, or one that must not be read
+        return f"unreadable ({error.strerror})"
 
 
 def _compare_json(folder: Path, name: str, derived: Any, failures: _Failures) -> None:

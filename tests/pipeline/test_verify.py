@@ -193,6 +193,14 @@ def test_a_result_without_digests_is_found(folder, derived):
     assert [row["where"] for row in failures] == [RESULT]
 
 
+@pytest.mark.parametrize(
+    ("digests", "where"), [(1.5, "sha256"), ([1], "sha256"), ({"x" * 5000: "0"}, "digest in"), ({"\0": "0"}, "digest in")]
+)
+def test_digests_that_are_none_are_found(folder, digests, where):
+    change(folder, "provenance.json", ("sha256",), digests)
+    assert any(row["where"].startswith(where) for row in compare_with_derived(folder, None).failures)
+
+
 def test_the_page_states_the_kinds_of_tampering_that_are_tried():
     kinds = len(FIGURES) + len(FILES) + len(UNSEALED) + 1  # a result without digests
     page = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text(encoding="utf-8")
