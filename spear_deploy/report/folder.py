@@ -22,6 +22,9 @@ NEEDED = {
 }
 """Required keys of the JSON files."""
 RASTER = "raster.npz"
+ADAPTATION = "adapt.json"
+ADAPTATION_KEYS = ("chip", "replaced", "accuracy", "waterfall")
+"""Required keys of the file of an adaptation, which a deployment of a network that the chip takes as it is does not have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,7 @@ class Evidence:
         folder: of the files.
         deployment, search, check, layers, cores, provenance: parsed JSON.
         raster: `<layer>.<side>` (T, *shape) of one sample, `sample`, `y`.
+        adaptation: parsed JSON, or None where nothing was replaced.
     """
 
     folder: Path
@@ -42,6 +46,7 @@ class Evidence:
     cores: dict[str, Any]
     provenance: dict[str, Any]
     raster: dict[str, Array]
+    adaptation: dict[str, Any] | None = None
 
 
 def read_folder(folder: str | os.PathLike[str]) -> Evidence:
@@ -60,7 +65,9 @@ def read_folder(folder: str | os.PathLike[str]) -> Evidence:
             f"run `spear-deploy deploy ... --out {place}`, which goes on where it stopped"
         )
     values = {name: _read_json(place / f"{name}.json", keys) for name, keys in NEEDED.items()}
-    return Evidence(folder=place, raster=read_arrays(place / RASTER), **values)
+    has_adaptation = "adaptation" in values["deployment"]["files"]
+    adaptation = _read_json(place / ADAPTATION, ADAPTATION_KEYS) if has_adaptation else None
+    return Evidence(folder=place, raster=read_arrays(place / RASTER), adaptation=adaptation, **values)
 
 
 def _read_json(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:

@@ -150,10 +150,14 @@ def _fullness(row: Mapping[str, Any]) -> float:
 def list_stages(deployment: Mapping[str, Any], layers: Mapping[str, Any]) -> dict[str, Any]:
     """Return accuracy and SynOps at each stage."""
     accuracy, synops = deployment["accuracy"], deployment["synops"]
-    lava = deployment["lava"]
+    lava, is_adapted = deployment["lava"], "adaptation" in deployment["files"]
     longest = max(synops["dense"], synops["budget"], layers["pruned"]["synops"], synops["achieved"]) or 1
     rows = [
-        ("Trained", "the given network", accuracy["dense"], synops["dense"]),
+        (
+            *(("Adapted", "what the chip has") if is_adapted else ("Trained", "the given network")),
+            accuracy["dense"],
+            synops["dense"],
+        ),
         ("Pruned and fine-tuned", "floating point", accuracy["pruned"], layers["pruned"]["synops"]),
         ("Integers of the chip", "our simulator", accuracy["quantised"], synops["achieved"]),
         *([("Integers on Lava", plural(lava["samples"], "sample"), accuracy["lava"], None)] if lava["samples"] else []),
@@ -180,6 +184,36 @@ def list_stages(deployment: Mapping[str, Any], layers: Mapping[str, Any]) -> dic
         "sentence": f"On the chip an inference takes {percent(saved)} fewer synaptic operations than in the trained network, and "
         + (f"accuracy changes by {change}." if change != points(0.0) else "accuracy stays the same."),
         "norse": deployment["norse"],
+    }
+
+
+def describe_adaptation(adaptation: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return the steps from the trained network to one that the chip takes, and what each layer has instead; None without any."""
+    if adaptation is None:
+        return None
+    steps, before = [], None
+    for row in adaptation["waterfall"]:
+        share = row["accuracy"]
+        steps.append(
+            {
+                "name": row["after"][:1].upper() + row["after"][1:],
+                "note": ": ".join(part for part in (row["kind"], ", ".join(row["layers"])) if part),
+                "accuracy": percent(share, 2),
+                "change": "" if before is None else points(share - before),
+                "width": round(100 * share, 2),
+            }
+        )
+        before = share
+    kinds = [row["kind"] for row in adaptation["replaced"]]
+    counts = [f"{kinds.count(kind)} {kind}" for kind in ("exact", "bounded", "learnt") if kind in kinds]
+    accuracy = adaptation["accuracy"]
+    made = f"{plural(len(kinds), 'replacement')} ({', '.join(counts)})"
+    return {
+        "steps": steps,
+        "replaced": adaptation["replaced"],
+        "sentence": f"{adaptation['chip']} lacks parts of the trained network. {made} took it from "
+        f"{percent(accuracy['trained'], 2)} to {percent(accuracy['adapted'], 2)}; what follows on this page starts there.",
+        "hosts": [f"{row['layer']}: {row['by']}." for row in adaptation["replaced"] if "host" in row["by"]],
     }
 
 

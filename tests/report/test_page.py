@@ -70,6 +70,41 @@ class Reader(HTMLParser):
         self.text.append(data)
 
 
+ADAPTATION = {
+    "chip": "xylo_audio3",
+    "replaced": [
+        {"layer": "fc", "what": "64 inputs", "by": "sums over windows of 2 x 2 inputs, which the host forms", "kind": "learnt",
+         "bound": "", "neurons": 0},
+        {"layer": "out", "what": "LIF", "by": "CubaLIF <b>", "kind": "exact", "bound": "v loses at most 1/64", "neurons": 3},
+    ],
+    "accuracy": {"trained": 0.95, "adapted": 0.9, "integers": None},
+    "waterfall": [
+        {"after": "as trained", "kind": "", "layers": [], "accuracy": 0.95},
+        {"after": "LIF → CubaLIF", "kind": "exact", "layers": ["out"], "accuracy": 0.95},
+        {"after": "learning, 60 batches", "kind": "learnt", "layers": [], "accuracy": 0.9},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.lava
+def test_an_adaptation_has_a_section_with_accuracy_after_each_step(folder):
+    assert "adaptation" not in render_deployment(read_folder(folder))
+    (folder / "adapt.json").write_text(json.dumps(ADAPTATION))
+    changed(folder, "deployment", lambda value: value["files"].update(adaptation="adapt.json"))
+    page = Reader(render_deployment(read_folder(folder)))
+    text = " ".join(" ".join(page.text).split())
+    assert "2 replacements (1 exact, 1 learnt) took it from 95.00 % to 90.00 %" in text
+    assert "Adapted what the chip has" in text and "Trained the given network" not in text
+    assert "LIF → CubaLIF exact: out 95.00 %" in text and "Learning, 60 batches learnt 90.00 %" in text
+    assert (
+        "sums over windows of 2 x 2 inputs, which the host forms." in text
+        and "LIF → CubaLIF <b> exact: v loses at most 1/64" in text
+    )
+    (folder / "adapt.json").write_text("{}")
+    with pytest.raises(FileError, match="has no 'chip', it is of another version or foreign; run the deployment again"):
+        read_folder(folder)
+
+
 # ------------------------------------------------------------------------------------------------------------ the page
 
 
