@@ -21,7 +21,7 @@ from spear_deploy.budget.core_rows import CHIP, BudgetRow, classify_use
 from spear_deploy.budget.core_work import measure_core_work
 from spear_deploy.budget.energy import Energy, count_neuron_ops, estimate_energy, unknown_energy
 from spear_deploy.budget.intervals import Interval
-from spear_deploy.budget.latency import Latency, StepLoad, find_step_loads
+from spear_deploy.budget.latency import Latency, StepLoad, find_step_loads, has_fixed_steps
 from spear_deploy.budget.remedies import find_remedies
 from spear_deploy.budget.remote_rows import check_remote_synapses
 from spear_deploy.budget.report import BudgetReport, Verdict
@@ -99,7 +99,7 @@ def check(
             replace(row, remedy=find_remedies(base, row, fewest)) if remedies and row.status == "over" else row
             for row in result.rows
         ),
-        *_check_limits(limits, operations, energy, latency),
+        *_check_limits(limits, operations, energy, latency, is_fixed=has_fixed_steps(profile)),
         *(_check_load(load) for load in decided),
         *check_remote_synapses(placement, profile),
         *check_layer_kinds(graph, profile, populations, bits, findings),
@@ -181,7 +181,9 @@ def _decide(rows: Sequence[BudgetRow], findings: Sequence[Unsupported]) -> Verdi
     return "unchecked" if "unchecked" in statuses else "fits"
 
 
-def _check_limits(limits: UserLimits, operations: SynOps | None, energy: Energy, latency: Latency) -> Iterator[BudgetRow]:
+def _check_limits(
+    limits: UserLimits, operations: SynOps | None, energy: Energy, latency: Latency, *, is_fixed: bool
+) -> Iterator[BudgetRow]:
     """Yield a row per limit of the user that depends on activity; an interval decides where it lies on one side of the limit."""
     total = None if operations is None else operations.total
     for resource, used, bounds, limit, unit, missing in (
@@ -196,7 +198,10 @@ def _check_limits(limits: UserLimits, operations: SynOps | None, energy: Energy,
             status = classify_use(used, limit)
             remedy = (detail or f"not known: {', '.join(missing)}") if used is None else ""
             if status == "over" and used is not None:
-                remedy = f"prune: {100 * (1 - limit / used):.1f} % has to go"
+                share = f"{100 * (1 - limit / used):.1f} %"
+                remedy = f"prune: {share} has to go"
+                if resource == "latency" and is_fixed:  # a step takes its time, whatever is done in it
+                    remedy = f"{share} of the steps have to go: run fewer, use fewer layers, or set a shorter step"
             yield BudgetRow(
                 resource=resource, where=CHIP, used=used, limit=limit, unit=unit, status=status, remedy=remedy, detail=detail
             )

@@ -98,6 +98,11 @@ def count_core_neurons(placement: Placement) -> Array:
     return neurons
 
 
+def has_fixed_steps(profile: HardwareProfile) -> bool:
+    """Return whether a step takes the chip a time of its own, whatever is done in it."""
+    return profile.timing.step_s.value is not None or bool(profile.timing.speedup.value)
+
+
 def _fixed_time(seconds: float, how: str, fact: Fact) -> Latency:
     interval = Interval(low=seconds, high=seconds, evidence=fact.evidence, source=fact.source or "", how=how)
     return Latency(seconds=seconds, how=how, interval=interval)

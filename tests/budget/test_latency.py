@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from spear_deploy.budget.budget_file import UserLimits
 from spear_deploy.budget.check import check
 from spear_deploy.budget.latency import estimate_latency, find_step_loads
 from spear_deploy.budget.traffic import count_traffic
@@ -127,3 +128,13 @@ def test_without_activity_an_undecided_load_is_a_note() -> None:
     report = check(dense_net(8, 10), small_chip("loihi1", timing__events_per_core_and_step=50))
     assert report.verdict == "fits" and not [row for row in report.rows if row.resource == "events"]
     assert any("if all spiked at every step it would be 80 event of 50" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(
+    ("timing", "remedy"), [("timing__step_s", "75.0 % of the steps have to go: run fewer"), (None, "prune: ")]
+)
+def test_pruning_is_no_remedy_where_a_step_takes_its_time_whatever_is_done_in_it(timing: str | None, remedy: str) -> None:
+    chip = small_chip("loihi1", **({timing: 0.001} if timing else {}))
+    report = check(dense_net(8, 10), chip, activity=0.5, steps=3, limits=UserLimits(latency_s=0.001 if timing else 1e-9))
+    (row,) = [row for row in report.rows if row.resource == "latency"]
+    assert row.status == "over" and row.remedy.startswith(remedy)
