@@ -615,7 +615,7 @@ def _export_to_chip(
     breaks = [f"{row.where}: {row.resource} {row.used or 0:,.0f} of {row.limit or 0:,.0f} {row.unit}" for row in over]
     breaks += [f"{finding.layer}: {finding.what}: {finding.why}" for finding in report.unsupported]
     if breaks and not force:
-        remedy = "adapt the network, which replaces what the chip lacks" if report.unsupported else "make it smaller (prune)"
+        remedy = "adapt the network, which replaces what the chip lacks" if report.unsupported else "make it fit, as check says"
         raise ChipError(
             f"export to {to}: the network does not fit {target.name} ({'; '.join(breaks)}); {remedy}, or force the export"
         )
