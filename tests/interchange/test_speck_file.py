@@ -91,7 +91,7 @@ def test_numbers_of_a_worked_example() -> None:
         ),
         Layer(name="p", synapse=SumPool(kernel_size=(2, 2))),
         Layer(name="q", synapse=SumPool(kernel_size=(1, 1))),
-        Layer(name="d", synapse=Dense(weight=np.array([[1], [3]])), neuron=speck()),
+        Layer(name="d", synapse=Dense(weight=np.array([[1], [3]]), bias=np.array([-2, 5]), weight_exponent=1), neuron=speck()),
     ]
     document = build_document(chain(layers, input_shape=(2, 2, 2)), chip="speck2f", cores={"a": 3, "d": 5})
     first, second = document["layers"]
@@ -103,7 +103,8 @@ def test_numbers_of_a_worked_example() -> None:
         "threshold": 7, "min_v_mem": -5, "reset": "zero", "v_init": 2, "destinations": [{"layer": "d", "pool": 2}],
         "reads_input": True,
     }  # fmt: skip
-    assert (second["core"], second["weight"], second["in_shape"]) == (5, [[[[1]]], [[[3]]]], [1, 1, 1])
+    assert (second["core"], second["weight"], second["in_shape"]) == (5, [[[[2]]], [[[6]]]], [1, 1, 1])
+    assert second["bias"] == [-2, 5], "the shift is the weighted sum's, the bias is added behind it"
     assert (second["destinations"], second["reads_input"], document["output"]) == ([], False, "d")
 
 
@@ -182,6 +183,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a kernel that is not square": (
         lambda: net(conv(weight=whole(1, 1, 1, 2))),
         r"layer 'c': a kernel of 1 x 2, Speck's are square",
+    ),
+    "a sum that is shifted down": (
+        lambda: net(conv(weight=3 * whole(1, 1, 1, 1), weight_exponent=-1)),
+        r"layer 'c': its sum is shifted down by 1 bits, Speck shifts nothing",
     ),
     "wide weights": (
         lambda: net(conv(weight=200 * whole(1, 1, 1, 1))),

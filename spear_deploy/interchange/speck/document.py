@@ -196,8 +196,7 @@ def _describe_core(layer: Layer, path: SpikePath, window: int, shapes: Mapping[s
     if weight.shape[2] != weight.shape[3]:
         size = f"{weight.shape[2]} x {weight.shape[3]}"
         raise UnsupportedError(f"layer '{layer.name}': a kernel of {size}, Speck's are square; pad it with zeros")
-    exponent = synapse.weight_exponent
-    values = {"weight": _shift(weight, exponent), "bias": None if synapse.bias is None else _shift(synapse.bias, exponent)}
+    values = {"weight": _shift(weight, synapse.weight_exponent, layer.name), "bias": synapse.bias}
     for name, value in values.items():
         if value is not None and (value.min() < -128 or value.max() > 127):
             raise UnsupportedError(
@@ -218,9 +217,19 @@ def _describe_core(layer: Layer, path: SpikePath, window: int, shapes: Mapping[s
     }
 
 
-def _shift(value: Array, exponent: int) -> Array:
-    whole = value.astype(np.int64)
-    return whole << exponent if exponent >= 0 else whole >> -exponent
+def _shift(weight: Array, exponent: int, name: str) -> Array:
+    """Return weights · 2^exponent, which is the shift of their sum where no weight loses a bit.
+
+    Raises:
+        UnsupportedError: one does.
+    """
+    whole = weight.astype(np.int64)
+    shifted = whole << exponent if exponent >= 0 else whole >> -exponent
+    if exponent < 0 and (shifted << -exponent != whole).any():
+        raise UnsupportedError(
+            f"layer '{name}': its sum is shifted down by {-exponent} bits, Speck shifts nothing; quantise the network for Speck"
+        )
+    return shifted
 
 
 def _describe_start(v_init: Array, shape: Shape) -> Any:
