@@ -1,9 +1,9 @@
 """Second readings of the integers and counts: who agrees with whom, on how many spikes.
 
-    python -m tests.benchmarks.second_readings [--page docs/second_readings.md]
+    python -m tests.benchmarks.second_readings [--page docs/second_readings.md] [NAME…]
 
 Each row runs networks here and in software by others, in an environment of its own; a row whose software is not there is named
-and left out. With `--page` the table of the page is written anew.
+and left out. With `--page` the table of the page is written anew; with names, only their rows are.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from spear_deploy.quantize import quantize
 from spear_deploy.simulator import simulate
 from spear_deploy.training.fit import train
 from tests.interchange import test_pynn_file, test_speck_file, test_xylo_file
+from tests.interchange.test_vendor_simulators import XYLO_CHIPS
 from tests.support.framework_environments import NotInstalled, install
 
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -135,18 +136,15 @@ def read_by_emulator(name: str, title: str) -> Callable[[Path], list[Reading]]:
     return read
 
 
-def read_by_vendor(family: str, environment_name: str) -> Callable[[Path], list[Reading]]:
-    """Return the rows of exported files that a maker's simulator runs."""
+def read_by_vendor(chip: str, environment_name: str) -> Callable[[Path], list[Reading]]:
+    """Return the row of files exported for a chip, which its maker's simulator runs."""
 
     def read(folder: Path) -> list[Reading]:
         python, environment = install(environment_name, folder)
-        command = [python, "-W", "ignore", "-m", "tests.support.vendor_exports", family, folder / "rows.json"]
+        command = [python, "-W", "ignore", "-m", "tests.support.vendor_exports", folder / "row.json", chip]
         subprocess.run(command, env=environment, cwd=SUPPORT.parents[1], check=True, capture_output=True, timeout=1700)
-        rows = json.loads((folder / "rows.json").read_text())
-        return [
-            Reading(f"file for {row['chip']}: spikes, readouts", row["simulator"], row["networks"], row["spikes"], row["differ"])
-            for row in rows
-        ]
+        row = json.loads((folder / "row.json").read_text())
+        return [Reading(f"file for {chip}: spikes, readouts", row["simulator"], row["networks"], row["spikes"], row["differ"])]
 
     return read
 
@@ -214,8 +212,8 @@ def read_by_onnxruntime(folder: Path) -> list[Reading]:
 READERS: dict[str, Callable[[Path], list[Reading]]] = {
     "nengo-loihi": read_by_emulator("nengo_loihi", "nengo-loihi 1.1.0, its emulator"),
     "brian2-loihi": read_by_emulator("brian2_loihi", "Brian2Loihi 0.5.2"),
-    "xylosim": read_by_vendor("xylo", "xylo"),
-    "sinabs": read_by_vendor("speck", "sinabs"),
+    **{f"xylosim:{chip}": read_by_vendor(chip, "xylo") for chip in XYLO_CHIPS},
+    "sinabs": read_by_vendor("speck2f", "sinabs"),
     "brian2": read_by_brian2,
     "neurobench": read_by_neurobench,
     "onnxruntime": read_by_onnxruntime,
@@ -236,12 +234,22 @@ def read_all(names: list[str]) -> tuple[list[Reading], list[str]]:
     return rows, skipped
 
 
-def write_table(rows: list[Reading], page: Path) -> None:
-    """Put the rows into the page."""
+def write_table(rows: list[Reading], page: Path, *, keep: bool = False) -> None:
+    """Put the rows into the page.
+
+    Args:
+        rows: of the table.
+        page: with the two marks.
+        keep: rows of the page on other numbers stay, behind these.
+    """
     text = page.read_text(encoding="utf-8")
     start, end = (re.escape(mark) for mark in MADE)
+    lines = {tuple(line.split(" | ")[:2]): line for line in (row.row() for row in rows)}
+    if keep:
+        before = re.findall(r"^\| .*", text.partition(MADE[0])[2].partition(MADE[1])[0], re.MULTILINE)[1:]
+        lines |= {key: line for line in before if (key := tuple(line.split(" | ")[:2])) not in lines}
     head = "| numbers | read by | networks | compared | differ |\n|---|---|--:|--:|--:|\n"
-    table = MADE[0] + "\n" + head + "\n".join(row.row() for row in rows) + "\n" + MADE[1]
+    table = MADE[0] + "\n" + head + "\n".join(sorted(lines.values())) + "\n" + MADE[1]
     page.write_text(re.sub(f"{start}.*?{end}", lambda _: table, text, flags=re.DOTALL), encoding="utf-8")
 
 
@@ -254,7 +262,7 @@ def main() -> None:
     rows, skipped = read_all(options.names or list(READERS))
     print(*(row.row() for row in rows), *(f"skipped {text}" for text in skipped), sep="\n")
     if options.page is not None:
-        write_table(rows, options.page)
+        write_table(rows, options.page, keep=bool(options.names))
 
 
 def _list_neurons(graph: SNNGraph) -> list[Layer]:

@@ -32,6 +32,10 @@ def test_the_table_replaces_that_of_the_page(tmp_path: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert "| a | b | 3 | 12,345 spikes | 0 |" in text and "old" not in text
     assert text.startswith("before\n") and text.endswith("after\n")
+    write_table([Reading("a", "b", 3, 12345, 1), Reading("c", "d", 2, 5, 0)], page, keep=True)
+    write_table([Reading("a", "b", 4, 12345, 0)], page, keep=True)
+    rows = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| ")][1:]
+    assert rows == ["| a | b | 4 | 12,345 spikes | 0 |", "| c | d | 2 | 5 spikes | 0 |"]
 
 
 def test_software_that_cannot_be_installed_is_skipped_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
