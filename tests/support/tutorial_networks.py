@@ -1,8 +1,11 @@
 """Tutorial networks of torch frameworks: trained, read, ranked, pruned, and sent back to their framework.
 
-python -m tests.support.tutorial_networks run FRAMEWORK OUT     in an environment of the framework; writes OUT/<network>.json; a
-                                                                network whose file is there is left out
-python -m tests.support.tutorial_networks table OUT             prints the table of docs/interop.md from these files
+python -m tests.support.tutorial_networks run FRAMEWORK OUT [NETWORK…]  in an environment of the framework; writes
+                                                                       OUT/<network>.json, and its weights to OUT/<network>/
+python -m tests.support.tutorial_networks table OUT                     prints the table of docs/interop.md from these files;
+                                                                       those of its rows are in docs/benchmarks/tutorials
+
+What a file holds already is not measured again, so a run that was stopped goes on where it was.
 
 MNIST is read from SPEAR_SHARED/data/mnist (default: `shared` beside the checkout). Each network learns from some hundred batches.
 Its spikes on 100 test images are compared, layer by layer: in the framework and here, by module and by the file that the
@@ -17,7 +20,6 @@ import io
 import json
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +38,7 @@ from spear_deploy.simulator import simulate
 from tests.support.homecoming import import_home, record_spikes
 
 IMAGES, BATCHES, BATCH = 100, 150, 32
-PRUNE = {"synops": "60%", "episodes": 2, "epochs": 2}
+PRUNE = {"episodes": 2, "epochs": 2}
 TIE = 1e-5
 """Distance of v from its threshold, relative to it, at which float32 sums of another order decide."""
 
@@ -58,11 +60,13 @@ class Tutorial:
     Attributes:
         framework, title, steps, rate: its framework and name, steps of a sample, and of learning.
         fixed: end of the names of parameters that do not learn.
-        levers: of pruning; without a hidden layer there are no channels.
+        budget: of pruning, with its levers; without a hidden layer there are no channels.
+        samples: images that pruning learns from, chooses by and tests on.
     """
 
     framework = title = ""
-    steps, rate, fixed, levers = 10, 1e-3, (), "channels"
+    samples = (500, 100, 100)
+    steps, rate, fixed, budget = 10, 1e-3, (), {"parameters": "70%", "levers": "channels"}
 
     def encode(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return the input (T, B, *shape) for images: the image in every step."""
@@ -187,7 +191,8 @@ class SpikingJelly(Tutorial):
 
 
 class LifFc(SpikingJelly):
-    title, steps, rate, shape, levers = "lif_fc_mnist, 784-10", 20, 1e-3, (1, 28, 28), "weights"
+    title, steps, rate, shape = "lif_fc_mnist, 784-10", 20, 1e-3, (1, 28, 28)
+    budget = {"synops": "80%", "levers": "weights"}  # noqa: RUF012
 
     def make(self):
         from spikingjelly.activation_based import functional, layer, neuron, surrogate
@@ -203,6 +208,7 @@ class LifFc(SpikingJelly):
 
 
 class CsnnIf(SpikingJelly):
+    samples = (160, 40, 40)
     title, steps, rate, shape = "CSNN of IF, 16C3-16C3-256-10", 4, 1e-2, (1, 28, 28)
 
     def make(self):
@@ -234,6 +240,7 @@ class CsnnLif(CsnnIf):
 
 
 class SinabsCnn(Tutorial):
+    samples = (160, 40, 40)
     framework, title, steps, rate, shape = "sinabs", "MNIST CNN, 20C5-32C5-128C3-500-10", 10, 1e-3, (1, 28, 28)
 
     def make(self):
@@ -336,7 +343,7 @@ def record(tutorial, model, graph, x):
 
 
 def compare(graph, theirs, x, order=None):
-    """Return spikes, those that differ, those that are ties, and our counts at the output.
+    """Return by layer its spikes there, those that differ, ties and those left out behind ties, and our counts at the output.
 
     A sample's first difference is a tie where v is within rounding of its threshold; what follows in that sample goes another
     way, and is left out.
@@ -350,9 +357,10 @@ def compare(graph, theirs, x, order=None):
     ours = simulate(graph, x, kind="current", record=("spikes", "v"))
     names = dict(zip(theirs, order or theirs, strict=True))
     places = {layer.name: n for n, layer in enumerate(graph.layers)}
-    counts = {"spikes": 0, "differ": 0, "ties": 0}
     wrong = {name: ours.spikes[names[name]] != (values != 0) for name, values in theirs.items()}
-    counts["spikes"] = sum(int((values != 0).sum()) for values in theirs.values())
+    counts = {
+        name: {"spikes": int(np.count_nonzero(values)), "differ": 0, "ties": 0, "behind": 0} for name, values in theirs.items()
+    }
     for sample in range(x.shape[1]):
         firsts = [
             (int(np.argmax(different[:, sample].reshape(len(x), -1).any(1))), places[names[name]], name)
@@ -365,10 +373,12 @@ def compare(graph, theirs, x, order=None):
         at = wrong[name][step, sample]
         v = ours.v[names[name]][step, sample][at]
         level = np.broadcast_to(graph[names[name]].neuron.v_threshold, at.shape)[at]
-        if _is_near_threshold(graph[names[name]].neuron, v, level):
-            counts["ties"] += int(at.sum())
-        else:
-            counts["differ"] += sum(int(different[:, sample].sum()) for different in wrong.values())
+        is_tie = _is_near_threshold(graph[names[name]].neuron, v, level)
+        for other, different in wrong.items():
+            counts[other]["behind" if is_tie else "differ"] += int(different[:, sample].sum())
+        if is_tie:
+            counts[name]["ties"] += int(at.sum())
+            counts[name]["behind"] -= int(at.sum())
     return counts, ours.output.sum(0).reshape(x.shape[1], -1)
 
 
@@ -398,34 +408,71 @@ def attempt(call):
         return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 
 
-def measure(tutorial, folder: Path) -> dict:
-    """Return all that is measured on one network, and say on stderr how far it is."""
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    rng = np.random.default_rng(1)
-    model = tutorial.make()
-    train(tutorial, model)
-    print(tutorial.title, "is trained", file=sys.stderr, flush=True)
-    images, y = mnist("test", IMAGES)
-    x = tutorial.encode(images, rng)
-    graph = read_model(model, tutorial.shape)
-    theirs = record(tutorial, model, graph, x)
-    row = {"framework": tutorial.framework, "network": tutorial.title}
-    row["module"], counts = compare(graph, theirs, x)
-    row["accuracy"] = float((counts.argmax(1) == y).mean())
-    row["accuracy_there"] = float((theirs[graph.output].sum(0).reshape(len(y), -1).argmax(1) == y).mean())
-    row["file"] = attempt(lambda: compare_file(tutorial, model, theirs, x, folder))
-    ranked = sd.rank(graph)
-    row["chips"] = len(ranked)
-    print(json.dumps(row), file=sys.stderr, flush=True)
-    row["fits"] = sum(entry.report.verdict == "fits" for entry in ranked)
-    pruned = attempt(lambda: prune(tutorial, graph, folder))
-    if isinstance(pruned, str):
-        return {**row, "pruned": pruned}
-    row["pruned"] = [int(graph.weights), int(pruned.weights)]
-    row["back"] = attempt(lambda: compare_back(tutorial, model, pruned, x))
-    row["home"] = attempt(lambda: compare_home(tutorial, pruned, x, folder))
-    return row
+class Measurement:
+    """What is measured on one network; each step reads what the steps before left in the folder.
+
+    Attributes:
+        tutorial, folder: the network, and the folder of its weights and files.
+        row: results of the steps so far.
+    """
+
+    def __init__(self, tutorial, folder: Path, row: dict) -> None:
+        self.tutorial, self.folder, self.row = tutorial, folder, row
+        torch.manual_seed(0)
+        torch.set_num_threads(1)
+        self.model = tutorial.make()
+        self._learn()
+        images, self.y = mnist("test", IMAGES)
+        self.x = tutorial.encode(images, np.random.default_rng(1))
+        self.graph = read_model(self.model, tutorial.shape)
+
+    def _learn(self) -> None:
+        weights = self.folder / "trained.pt"
+        if not weights.exists():
+            train(self.tutorial, self.model)
+            torch.save(nn.Module.state_dict(self.model), weights)
+        kept = torch.load(weights, weights_only=True)
+        own = nn.Module.state_dict(self.model)  # without the membranes of a run, whose shape is that of its batch
+        kept = {name: value for name, value in kept.items() if name in own and own[name].shape == value.shape}
+        nn.Module.load_state_dict(self.model, kept, strict=False)
+        self.model.eval()
+
+    def measure_module(self):
+        theirs = record(self.tutorial, self.model, self.graph, self.x)
+        counts, output = compare(self.graph, theirs, self.x)
+        there = theirs[self.graph.output].sum(0).reshape(len(self.y), -1)
+        accuracies = [float((made.argmax(1) == self.y).mean()) for made in (there, output)]
+        return {"layers": counts, "accuracy_there": accuracies[0], "accuracy": accuracies[1]}
+
+    def measure_file(self):
+        theirs = record(self.tutorial, self.model, self.graph, self.x)
+        return attempt(lambda: compare_file(self.tutorial, self.model, theirs, self.x, self.folder))
+
+    def measure_chips(self):
+        ranked = sd.rank(self.graph)
+        return {"ranked": len(ranked), "fit": [entry.profile for entry in ranked if entry.report.verdict == "fits"]}
+
+    def measure_pruned(self):
+        def run():
+            pruned = prune(self.tutorial, self.graph, self.folder)
+            return {"parameters": [int(self.graph.weights), int(pruned.weights)]}
+
+        return attempt(run)
+
+    def measure_back(self):
+        pruned = self._read_pruned()
+        return pruned and attempt(lambda: compare_back(self.tutorial, self.model, pruned, self.x))
+
+    def measure_home(self):
+        pruned = self._read_pruned()
+        return pruned and attempt(lambda: compare_home(self.tutorial, pruned, self.x, self.folder))
+
+    def _read_pruned(self):
+        path = self.folder / "pruned" / "pruned.snn"
+        return read_snn(path) if isinstance(self.row["pruned"], dict) else None
+
+
+STEPS = ("module", "file", "chips", "pruned", "back", "home")
 
 
 def compare_file(tutorial, model, theirs, x, folder):
@@ -441,13 +488,14 @@ def compare_file(tutorial, model, theirs, x, folder):
 def prune(tutorial, graph, folder):
     """Prune a network with few plans and little learning."""
     rng = np.random.default_rng(2)
-    images, y = mnist("train", 700)
-    splits = {}
-    for name, start, end in (("train", 0, 500), ("val", 500, 600), ("test", 600, 700)):
+    images, y = mnist("train", sum(tutorial.samples))
+    splits, end = {}, 0
+    for name, count in zip(("train", "val", "test"), tutorial.samples, strict=True):
+        start, end = end, end + count
         x = np.moveaxis(tutorial.encode(images[start:end], rng), 0, 1)
         splits[name] = Split(x=x, y=y[start:end], kind="spikes" if set(np.unique(x)) <= {0, 1} else "current")
     data = Dataset(name="mnist", classes=10, **splits)
-    sd.prune(graph, "loihi2", data, out=folder / "pruned", **{**PRUNE, "levers": tutorial.levers})
+    sd.prune(graph, "loihi2", data, out=folder / "pruned", **PRUNE, **tutorial.budget)
     return read_snn(folder / "pruned" / "pruned.snn")
 
 
@@ -465,17 +513,20 @@ def compare_home(tutorial, pruned, x, folder):
     return compare(pruned, record_spikes(net, names, x, tutorial.framework), x)[0]
 
 
-def run(framework: str, out: Path) -> None:
-    """Measure the networks of a framework that are not measured yet."""
-    out.mkdir(parents=True, exist_ok=True)
+def run(framework: str, out: Path, names: list[str]) -> None:
+    """Measure what is not measured yet of a framework's networks, or of those named."""
     for name, kind in TUTORIALS.items():
         path = out / f"{name}.json"
-        if kind.framework != framework or path.exists():
+        row = json.loads(path.read_text()) if path.exists() else {"framework": kind.framework, "network": kind.title}
+        if kind.framework != framework or (names and name not in names) or row.keys() >= set(STEPS):
             continue
-        with tempfile.TemporaryDirectory() as folder:
-            row = measure(kind(), Path(folder))
-        path.write_text(json.dumps(row))
-        print(name, json.dumps(row), flush=True)
+        (out / name).mkdir(parents=True, exist_ok=True)
+        measurement = Measurement(kind(), out / name, row)
+        for step in STEPS:
+            if step not in row:
+                row[step] = getattr(measurement, f"measure_{step}")()
+                path.write_text(json.dumps(row, indent=1) + "\n")
+                print(name, step, json.dumps(row[step]), flush=True)
 
 
 # --------------------------------------------------------------------------------------------------------------- table
@@ -485,7 +536,7 @@ def make_table(out: Path) -> str:
     """Return the measured networks as a table."""
     head = [
         "network",
-        "spikes",
+        "spikes by layer",
         "differ by module",
         "by file",
         "accuracy there / here",
@@ -497,33 +548,33 @@ def make_table(out: Path) -> str:
     lines = ["| " + " | ".join(head) + " |", "| " + " | ".join("---" for _ in head) + " |"]
     for name in TUTORIALS:
         path = out / f"{name}.json"
-        if not path.exists():
+        row = json.loads(path.read_text()) if path.exists() else {}
+        if not row.keys() >= set(STEPS):
             continue
-        row = json.loads(path.read_text())
-        weights = row["pruned"] if isinstance(row["pruned"], str) else "{:,} → {:,}".format(*row["pruned"])
+        weights = row["pruned"] if isinstance(row["pruned"], str) else "{:,} → {:,}".format(*row["pruned"]["parameters"])
+        layers = row["module"]["layers"]
         cells = [
             f"{row['framework']}: {row['network']}",
-            f"{row['module']['spikes']:,}",
-            *(_format(row.get(key)) for key in ("module", "file")),
-            f"{row['accuracy_there']:.0%} / {row['accuracy']:.0%}",
-            f"{row['chips']}, {row['fits']} fit",
+            " + ".join(f"{counts['spikes']:,}" for counts in layers.values()),
+            *(_format(counts) for counts in (layers, row["file"])),
+            f"{row['module']['accuracy_there']:.0%} / {row['module']['accuracy']:.0%}",
+            f"{row['chips']['ranked']}, {len(row['chips']['fit'])} fit",
             weights.replace("|", "/"),
-            *(_format(row.get(key)) for key in ("back", "home")),
+            *(_format(row[key]) for key in ("back", "home")),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _format(counts) -> str:
-    if counts is None:
-        return ""
-    if isinstance(counts, str):
-        return counts.replace("|", "/")
-    return f"{counts['differ']}" + (f", {counts['ties']} ties" if counts["ties"] else "")
+def _format(layers) -> str:
+    if not isinstance(layers, dict):
+        return (layers or "").replace("|", "/")
+    differ, ties, behind = (sum(counts[key] for counts in layers.values()) for key in ("differ", "ties", "behind"))
+    return f"{differ}" + (f", {ties} tie{'s' * (ties > 1)}" if ties else "") + (f" and {behind} behind them" if behind else "")
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "run":
-        run(sys.argv[2], Path(sys.argv[3]))
+        run(sys.argv[2], Path(sys.argv[3]), sys.argv[4:])
     else:
         print(make_table(Path(sys.argv[2])))
