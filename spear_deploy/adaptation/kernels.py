@@ -7,8 +7,9 @@ from b.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -29,48 +30,73 @@ def find_kernels(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replacem
     """Yield the convolutions whose kernel, groups or dilation the chip lacks and zeros bring to a size that it has."""
     for layer in graph.layers:
         shapes = graph.input_shape_of(layer.name), graph.shape_of(layer.name)
-        synapse = layer.synapse
-        if isinstance(synapse, Scale) and len(shapes[0]) == 3:
-            synapse = _as_pointwise(synapse, shapes[0][0])
+        synapse = _as_convolution(layer.synapse, shapes[0])
         if not isinstance(synapse, CONVS) or not any(check_geometry(layer, *shapes, profile)):
             continue
-        fitted = fit_kernel(synapse, *shapes, profile)
-        if fitted is not None and fitted is not layer.synapse:
+        fitted = fit_kernel(outline := _outline(synapse), *shapes, profile)
+        if fitted is not None and (fitted is not outline or synapse is not layer.synapse):
             yield Replacement(
                 layers=(layer.name,),
                 what=_describe(layer.synapse),
                 by=f"{_describe(fitted)}, filled with zeros",
                 kind="exact",
                 topic="kernel",
-                rewrite=lambda g, name=layer.name, new=fitted: g.with_layers(  # type: ignore[misc]
-                    {name: replace(g[name], synapse=new)}
-                ),
+                rewrite=partial(_fit_layer, name=layer.name, profile=profile),
             )
 
 
+def _fit_layer(graph: SNNGraph, *, name: str, profile: HardwareProfile) -> SNNGraph:
+    layer, shapes = graph[name], (graph.input_shape_of(name), graph.shape_of(name))
+    fitted = fit_kernel(_as_convolution(layer.synapse, shapes[0]), *shapes, profile)
+    assert fitted is not None, "a rewrite that was offered is possible"
+    return graph.with_layers({name: replace(layer, synapse=fitted)})
+
+
 def fit_kernel(synapse: Any, before: Shape, after: Shape, profile: HardwareProfile) -> Any:
-    """Return the smallest convolution with the same sums that the chip has, or None.
+    """Return the smallest convolution with the same sums that the chip has, or None; itself where the chip has it.
+
+    Sizes are tried on an outline without weights, so that a large kernel is written once.
 
     Args:
         synapse: a convolution.
         before, after: shapes of its input and output.
         profile: the chip.
     """
-    for spread in (synapse, spread_taps(synapse), join_groups(synapse), join_groups(spread_taps(synapse))):
-        if _is_possible(spread, before, after, profile):
-            return spread
-    wide = join_groups(spread_taps(synapse))
+    kinds = profile.layers.kinds.value
+    if kinds is not None and type(synapse).__name__ not in kinds:
+        return None
+    outline = _outline(synapse)
+    joined = replace(outline, groups=1)
+    spread, wide = spread_taps(outline), spread_taps(joined)
+    ways: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
+        (outline, lambda whole: whole),
+        (spread, spread_taps),
+        (joined, join_groups),
+        (wide, lambda whole: join_groups(spread_taps(whole))),
+    )
+    for tried, write in ways:
+        if _is_possible(tried, before, after, profile):
+            return write(synapse)
     ends = [(front, behind) for front in range(MAX_ZEROS + 1) for behind in range(MAX_ZEROS + 1)]
     axes = [[pair for pair in ends if _keeps_outputs(wide, axis, pair, before, after)] for axis in range(wide.weight.ndim - 2)]
     for zeros in sorted(product(*axes), key=lambda pairs: sum(map(sum, pairs))):
-        padded = replace(
-            wide,
-            weight=np.pad(wide.weight, ((0, 0), (0, 0), *zeros)),
-            padding=tuple(p + front for p, (front, _) in zip(wide.padding, zeros, strict=True)),
-        )
-        if _is_possible(padded, before, after, profile):
-            return padded
+        if _is_possible(_add_zeros(wide, zeros), before, after, profile):
+            return _add_zeros(join_groups(spread_taps(synapse)), zeros)
     return None
+
+
+def _outline(synapse: Any) -> Any:
+    """Return a convolution of the same geometry with one input a group and one output each: what a chip's sizes are read from."""
+    return replace(synapse, weight=np.zeros((synapse.groups, 1, *synapse.weight.shape[2:])), bias=None)
+
+
+def _add_zeros(synapse: Any, zeros: Sequence[tuple[int, int]]) -> Any:
+    """Return a convolution with zeros in front of and behind its kernel, by axis."""
+    return replace(
+        synapse,
+        weight=np.pad(synapse.weight, ((0, 0), (0, 0), *zeros)),
+        padding=tuple(p + front for p, (front, _) in zip(synapse.padding, zeros, strict=True)),
+    )
 
 
 def spread_taps(synapse: Any) -> Any:
@@ -95,6 +121,11 @@ def join_groups(synapse: Any) -> Any:
         rows = slice(g * outputs, (g + 1) * outputs)
         weight[rows, g * inputs : (g + 1) * inputs] = synapse.weight[rows]
     return replace(synapse, weight=weight, groups=1)
+
+
+def _as_convolution(synapse: Any, before: Shape) -> Any:
+    """Return weights per channel of a map as a convolution; any other synapse as it is."""
+    return _as_pointwise(synapse, before[0]) if isinstance(synapse, Scale) and len(before) == 3 else synapse
 
 
 def _as_pointwise(synapse: Scale, channels: int) -> Any:

@@ -1,6 +1,7 @@
 """Chips within reach of an adaptation, and its cost.
 
 A check finds what a chip lacks. Where replacements exist its rows name them, with kind and cost, so that the remedy is a command.
+A network that exceeds a limit by more than `FAR` times is not brought below it by any alternative: the first plan stands for all.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from spear_deploy.adaptation.plan import Plan, make_plans
+from spear_deploy.adaptation.plan import FIXED, Plan, follow, make_plans
 from spear_deploy.adaptation.replacement import Replacement
+from spear_deploy.adaptation.table import find_replacements
 from spear_deploy.budget.chip_ranking import Ranked
 from spear_deploy.budget.core_rows import THING, BudgetRow
 from spear_deploy.budget.report import BudgetReport
 from spear_deploy.hardware.schema import HardwareProfile
-from spear_deploy.network.graph import SNNGraph
+from spear_deploy.network.graph import SNNGraph, merge_parts
 from spear_deploy.util.number_format import plural
 
 LOG = logging.getLogger(__name__)
@@ -77,22 +79,46 @@ class Reach:
 KIND_WORDS = {"exact": "exact", "bounded": "bounded", "learnt": "to learn"}
 
 
-def find_reach(graph: SNNGraph, profile: HardwareProfile, *, chips: int = 1) -> Reach | None:
+FAR = 16
+"""Times that a limit is exceeded beyond which alternatives are not compared: a stride in place of a pool saves about 4."""
+
+
+def find_reach(graph: SNNGraph, profile: HardwareProfile, *, chips: int = 1, report: BudgetReport | None = None) -> Reach | None:
     """Return the best adaptation of a network to a chip.
 
     None where nothing is to replace, where the network holds integers, and where the planning fails: a verdict does not depend
     on it.
+
+    Args:
+        graph: the network.
+        profile: the chip.
+        chips: how many there are.
+        report: of the network as it is; says whether alternatives are worth comparing.
     """
     if graph.is_integer:
         return None
     try:
-        plan = make_plans(graph, profile, chips=chips)[0]
+        plan = _find_plan(graph, profile, chips, is_far=report is not None and _find_excess(report) > FAR)
     except Exception:
         LOG.debug("the plan of an adaptation to %s failed", profile.name, exc_info=True)
         return None
-    if not plan.steps:
+    if plan is None or not plan.steps:
         return None
     return Reach(plan=plan, neurons=plan.graph.neurons - graph.neurons)
+
+
+def _find_plan(graph: SNNGraph, profile: HardwareProfile, chips: int, *, is_far: bool) -> Plan | None:
+    """Return the best plan, or the first one of a network that is far too large; None where that has nothing to replace."""
+    if not is_far:
+        return make_plans(graph, profile, chips=chips)[0]
+    has_steps = next(find_replacements(merge_parts(graph), profile), None) is not None
+    return follow(graph, profile, {}, chips=chips)[0] if has_steps else None
+
+
+def _find_excess(report: BudgetReport) -> float:
+    """Return how many times the limit that is exceeded most is used, of those that a smaller network keeps."""
+    shares = (row.share or 0.0 for row in report.over if row.resource not in FIXED)
+    return max(shares, default=0.0)
 
 
 def add_reach(ranking: Sequence[Ranked], graph: SNNGraph, targets: Iterable[tuple[HardwareProfile, int]]) -> list[Ranked]:
@@ -111,7 +137,7 @@ def add_reach(ranking: Sequence[Ranked], graph: SNNGraph, targets: Iterable[tupl
         reach = None
         if entry.verdict == "does_not_fit":
             profile, count = chips[entry.profile]
-            reach = find_reach(graph, profile, chips=count)
+            reach = find_reach(graph, profile, chips=count, report=entry.report)
         if reach is None:
             place = 0 if entry.verdict != "does_not_fit" else 3
         else:

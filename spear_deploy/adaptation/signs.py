@@ -117,13 +117,19 @@ def _double(graph: SNNGraph, source: str) -> SNNGraph:
 def _double_outputs(layer: Layer) -> Layer:
     synapse: Any = layer.synapse
     bias = None if synapse.bias is None else np.concatenate([synapse.bias] * 2)
-    return replace(layer, synapse=replace(synapse, weight=np.concatenate([synapse.weight] * 2), bias=bias))
+    return replace(layer, synapse=replace(synapse, weight=_freeze(np.concatenate([synapse.weight] * 2)), bias=bias))
 
 
 def _split_inputs(synapse: Any) -> Any:
     """Return weights of twice the inputs: the positive ones, then the negative ones."""
     weight = synapse.weight
-    return replace(synapse, weight=np.concatenate([np.maximum(weight, 0), np.minimum(weight, 0)], axis=1))
+    return replace(synapse, weight=_freeze(np.concatenate([np.maximum(weight, 0), np.minimum(weight, 0)], axis=1)))
+
+
+def _freeze(weight: Array) -> Array:
+    """Return new weights read-only, so that a layer takes them without a copy."""
+    weight.setflags(write=False)
+    return weight
 
 
 def _repeat_parameters(neuron: Any, channels: int, dims: int) -> Any:

@@ -21,7 +21,7 @@ from spear_deploy.budget.core_rows import CHIP, BudgetRow, classify_use
 from spear_deploy.budget.core_work import measure_core_work
 from spear_deploy.budget.energy import Energy, count_neuron_ops, estimate_energy, unknown_energy
 from spear_deploy.budget.intervals import Interval
-from spear_deploy.budget.latency import Latency, StepLoad, find_step_loads, has_fixed_steps
+from spear_deploy.budget.latency import Latency, StepLoad, find_step_loads, has_fixed_steps, has_step_limits
 from spear_deploy.budget.remedies import find_remedies
 from spear_deploy.budget.remote_rows import check_remote_synapses
 from spear_deploy.budget.report import BudgetReport, Verdict
@@ -62,7 +62,7 @@ def check(
         activity: spike counts of a run, or a rate: spikes per step of every neuron and input.
         steps: of an inference, for a rate; the network's `metadata["steps"]`, or 1.
         limits: SynOps, cores, energy and latency that the user allows.
-        remedies: whether to search what removes each overrun, which takes most of the time.
+        remedies: whether to search what removes each overrun, and the tightest packing; both take most of the time.
 
     Raises:
         DataError: chips, a limit, the rate or the counts make no sense.
@@ -73,13 +73,14 @@ def check(
     base = build_what_if(graph, populations, bits, profile, chips=chips, max_cores=limits.cores)
     result = base.evaluate()
     placement = result.placement
-    fewest = place_in_fewest_cores(placement, bits, profile, cache=base.cuts)
+    fewest = place_in_fewest_cores(placement, bits, profile, cache=base.cuts) if remedies else placement
     findings, replaced = find_unsupported(graph, profile, populations), find_replaced(graph, profile)
     has_loop = any(finding.what == LOOP for finding in findings)
     counts, notes = resolve_activity(graph, activity, steps)
     if counts is not None and has_loop:
         counts, notes = None, (f"activity: not used, since SynOps of {LOOP} are not defined",)
-    worked = graph if has_loop else fill_zero_weights(graph, profile)
+    needs_work = not has_loop and (counts is not None or has_step_limits(profile))
+    worked = fill_zero_weights(graph, profile) if needs_work else graph
     operations = None if counts is None else count_synops(graph, counts)
     chip_operations = None
     if counts is not None and profile.weights.zero_synops.value is not None:
@@ -92,7 +93,7 @@ def check(
         work = measure_core_work(profile, placement, traffic, counts.steps, bits)
         balanced = balance_cores(worked, profile, placement, counts, work, bits)
     used_steps = counts.steps if counts is not None else steps or int(graph.metadata.get("steps", 0))
-    loads = () if has_loop else tuple(find_step_loads(worked, profile, placement, counts))
+    loads = tuple(find_step_loads(worked, profile, placement, counts)) if needs_work else ()
     decided = [load for load in loads if load.used is not None or load.worst <= load.limit]
     rows = [
         *(

@@ -117,13 +117,24 @@ def measure_core_use(placement: Placement) -> list[CoreUse]:
     members_of: dict[tuple[int, int], list[int]] = {}
     for i, part in enumerate(placement.slices):
         members_of.setdefault((part.run, part.core), []).append(i)
-    return [_measure(placement, members) for members in members_of.values()]
+    alone: dict[tuple[object, ...], CoreUse] = {}
+    uses = []
+    for members in members_of.values():
+        if len(members) > 1:
+            uses.append(_measure(placement, members))
+            continue
+        part = placement.slices[members[0]]
+        key = (part.layer, part.group, part.copies, id(placement.items[members[0]]))  # equal slices are one object
+        if key not in alone:
+            alone[key] = _measure(placement, members)
+        uses.append(alone[key])
+    return uses
 
 
 def check_cores(placement: Placement, profile: HardwareProfile) -> Iterator[BudgetRow]:
     """Yield the rows of all cores; of cores with the same layers the fullest counts."""
     by_layers: dict[str, list[CoreUse]] = {}
-    for use in measure_core_use(placement):
+    for use in {id(use): use for use in measure_core_use(placement)}.values():
         by_layers.setdefault(TOGETHER.join(use.layers), []).append(use)
     limits = {group: profile.core_limits(group) for group in {use.group for uses in by_layers.values() for use in uses}}
     is_chip_memory = profile.synapse_memory.scope.value == "chip"

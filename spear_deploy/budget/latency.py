@@ -186,6 +186,14 @@ def _barrier_ns(profile: HardwareProfile, placement: Placement) -> float:
 # ------------------------------------------------------------------------------------------------------------ deadline
 
 
+def has_step_limits(profile: HardwareProfile) -> bool:
+    """Return whether a chip has a limit of what it does in a step."""
+    timing = profile.timing
+    return timing.events_per_core_and_step.max_value is not None or (
+        timing.cycles is not None and timing.clock_hz.value is not None
+    )
+
+
 def find_step_loads(
     graph: SNNGraph, profile: HardwareProfile, placement: Placement, counts: SpikeCounts | None
 ) -> Iterator[StepLoad]:

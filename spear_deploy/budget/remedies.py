@@ -224,5 +224,5 @@ def _describe_gain(base: WhatIf, change: Change) -> str:
     """Return how many cores a change saves, where a placement is worth its time."""
     if base.is_exhausted:
         return ""
-    fewer = base.evaluate().placement.cores_in_all - base.evaluate(change).placement.cores_in_all
+    fewer = base.count_cores(UNCHANGED) - base.count_cores(change)
     return f": −{plural(fewer, 'core')}" if fewer > 0 else ""

@@ -19,7 +19,7 @@ from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.channel_groups import ChannelGroup, couple_channels
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.placement.core_needs import Cuts
-from spear_deploy.placement.place import Placement, place_populations
+from spear_deploy.placement.place import Placement, count_cores, place_populations
 from spear_deploy.placement.populations import Population, narrow_populations
 from spear_deploy.placement.projections import Projection
 
@@ -44,9 +44,10 @@ UNCHANGED = Change()
 
 @dataclass(frozen=True, kw_only=True)
 class WhatIfResult:
-    """The placement of a changed network, and its rows."""
+    """The placement of a changed network and its rows; `core_rows` are those that chips of the same kind do not change."""
 
     placement: Placement
+    core_rows: tuple[BudgetRow, ...]
     rows: tuple[BudgetRow, ...]
 
 
@@ -74,32 +75,46 @@ class WhatIf:
     cuts: dict[Any, Cuts] = field(default_factory=dict, repr=False)
     _connections: dict[Change, list[BudgetRow]] = field(default_factory=dict, repr=False)
     _results: dict[Change, WhatIfResult] = field(default_factory=dict, repr=False)
-    _placed_cores: list[int] = field(default_factory=list, repr=False)
+    _placed_cores: dict[Change, int] = field(default_factory=dict, repr=False)
 
     @property
     def is_exhausted(self) -> bool:
         """Whether the placements took so many cores that no further one is worth its time."""
-        return sum(self._placed_cores) > MAX_PLACED_CORES
+        return sum(self._placed_cores.values()) > MAX_PLACED_CORES
 
     def evaluate(self, change: Change = UNCHANGED) -> WhatIfResult:
         """Place the network with a change, and check every limit that depends on sizes."""
         if change not in self._results:
-            bits = {name: min(width, change.max_weight_bits) for name, width in self.weight_bits.items()}
             placement = self._add_chips(change)
             if placement is None:
                 chips = change.chips or self.chips
-                placement = place_populations(self._apply(change), bits, self.profile, chips=chips, cache=self.cuts)
-                self._placed_cores.append(placement.cores_in_all)
-            rows = (
-                check_core_count(placement, self.max_cores, self.profile),
-                *check_cores(placement, self.profile),
-                *self._check_connections(change),
-            )
-            self._results[change] = WhatIfResult(placement=placement, rows=rows)
+                placement = place_populations(
+                    self._apply(change), self._limit_bits(change), self.profile, chips=chips, cache=self.cuts
+                )
+                self._placed_cores[change] = placement.cores_in_all
+                core_rows = tuple(check_cores(placement, self.profile))
+            else:
+                core_rows = self.evaluate().core_rows
+            rows = (check_core_count(placement, self.max_cores, self.profile), *core_rows, *self._check_connections(change))
+            self._results[change] = WhatIfResult(placement=placement, core_rows=core_rows, rows=rows)
         return self._results[change]
+
+    def count_cores(self, change: Change) -> int:
+        """Return the cores that the network takes with a change, passes added up; it is placed only where that decides."""
+        if change not in self._results and change not in self._placed_cores and self._add_chips(change) is None:
+            chips = change.chips or self.chips
+            cores = count_cores(self._apply(change), self._limit_bits(change), self.profile, chips=chips, cache=self.cuts)
+            if cores is not None:
+                self._placed_cores[change] = cores
+        if change in self._placed_cores:
+            return self._placed_cores[change]
+        return self.evaluate(change).placement.cores_in_all
 
     def removes(self, change: Change, row: BudgetRow) -> bool:
         """Return whether with a change nothing is over in the resource and layers of a row that was."""
+        if (row.resource, row.where) == ("cores", CHIP) and not self.profile.chip.multi_pass.value:
+            limit = find_core_limit(self.profile.cores_limit(change.chips or self.chips), self.max_cores)
+            return limit is None or self.count_cores(change) <= limit
         is_placed = row.resource in PLACED and row.where != INPUT
         layers = set(row.layers)
         return not any(
@@ -108,6 +123,9 @@ class WhatIf:
             and (other.where == row.where or bool(layers & {name.split("[")[0] for name in other.layers}))
             for other in (self.evaluate(change).rows if is_placed else self._check_connections(change))
         )
+
+    def _limit_bits(self, change: Change) -> dict[str, int]:
+        return {name: min(width, change.max_weight_bits) for name, width in self.weight_bits.items()}
 
     def _add_chips(self, change: Change) -> Placement | None:
         """Return the placement on more chips that are all alike, for which nothing has to be placed again."""
@@ -157,13 +175,17 @@ def build_what_if(
     )
 
 
+def find_core_limit(*limits: int | None) -> int | None:
+    """Return the smallest limit that is known, or None."""
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
 def check_core_count(placement: Placement, max_cores: int | None, profile: HardwareProfile) -> BudgetRow:
     """Return the row of the chip's cores (of the pass that takes most), or of the user's limit if that is smaller.
 
     Using all of the cores that differ from each other is not tight.
     """
-    limits = [n for n in (placement.cores_limit, max_cores) if n is not None]
-    limit = min(limits) if limits else None
+    limit = find_core_limit(placement.cores_limit, max_cores)
     used = placement.cores_used
     is_unlimited = limit is None and profile.chip.usable_cores.value == "unlimited"
     is_capacity = max_cores is not None or not profile.core_groups

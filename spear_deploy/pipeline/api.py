@@ -159,7 +159,8 @@ def check(
     )
     if not report.unsupported or graph.is_integer:
         return report
-    return name_replacements(report, find_reach(graph, target, chips=chips or stated.chips or board_chips), net=_name(net))
+    reach = find_reach(graph, target, chips=chips or stated.chips or board_chips, report=report)
+    return name_replacements(report, reach, net=_name(net))
 
 
 def _name(net: Net) -> str:

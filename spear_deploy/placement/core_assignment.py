@@ -11,6 +11,7 @@ A slice for which no core is left takes one beyond those of the chip; then the c
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,8 @@ from spear_deploy.placement.core_needs import UNLIMITED, AxonSet, Core
 
 ADDED = ("neurons", "synapse_memory", "neuron_memory", "bias_memory", "axons_out")
 """Resources of a core that its slices add up to."""
+COLUMNS = (*ADDED, "axons_in", "layers")
+"""Resources of which cores have room left; axons may be shared, a layer counts once a core."""
 MAX_OPEN = 256
 """Cores that first fit looks at; older ones that are nearly full stay as they are."""
 
@@ -163,43 +166,54 @@ def competing_for_cores(
 
 
 class CoreBins:
-    """Cores that fill up; what is left of each resource is an array over cores."""
+    """Cores that fill up; what is left of each resource is a row a core."""
 
     def __init__(self, core: Core, items: Sequence[Slice], max_cores: int) -> None:
-        self.left = {name: np.full(max_cores, core.limits[name], np.int64) for name in (*ADDED, "axons_in", "layers")}
-        self.min_needs = {name: min((item.amount(name) for item in items), default=0) for name in ADDED}
+        self.left = np.tile(np.array([core.limits[name] for name in COLUMNS], np.int64), (max_cores, 1))
+        self.min_needs = np.array([min((item.amount(name) for item in items), default=0) for name in ADDED], np.int64)
         self.has_layer_limit = core.limits["layers"] < UNLIMITED
         self.used = 0
         self.open: list[int] = []
         self.cores_of_layer: dict[str, set[int]] = {}
         self.cores_of_axons: dict[AxonSet, set[int]] = {}
+        self.needs = {id(item): np.array([item.amount(name) for name in ADDED], np.int64) for item in items}
+        self.first_cores: dict[int, int] = {}
+
+    def put_first(self, item: Slice) -> int:
+        """Place an item on the first open core that holds it, otherwise on a new one.
+
+        A core that did not hold an item does not hold its equal either: what is left of it only gets less, and an axon that it
+        gained took the room that it saves.
+        """
+        start = bisect_left(self.open, self.first_cores.get(id(item), 0))
+        self.first_cores[id(item)] = core = self.put(item, self.open[start:])
+        return core
 
     def put(self, item: Slice, candidates: Sequence[int], *, new: bool = True) -> int:
         """Place an item on the first of the candidate cores that holds it, otherwise on a new one, or nowhere (-1)."""
-        cores = np.array(candidates, np.int64)
-        fits = np.ones(len(cores), bool)
-        for name in ADDED:
-            need = item.amount(name)
-            if need:
-                fits &= self.left[name][cores] >= need
-        if self.has_layer_limit:
-            own = self.cores_of_layer.get(item.layer, set())
-            fits &= (self.left["layers"][cores] >= 1) | np.array([core in own for core in candidates], bool)
-        core = self._first_with_axons(item, cores[fits])
+        core = self._find_core(item, np.array(candidates, np.int64)) if candidates else -1
         if core < 0 and new:
             core = self.used
         if core >= 0:
             self.take(item, core)
         return core
 
-    def _first_with_axons(self, item: Slice, cores: Array) -> int:
-        """Return the first core that has room for the axons as well, or -1."""
+    def _find_core(self, item: Slice, cores: Array) -> int:
+        """Return the first core that holds an item, or -1."""
+        need, left = self.needs[id(item)], self.left[cores]
+        fits = ((left[:, :-2] >= need) | (need == 0)).all(axis=1)
+        if self.has_layer_limit:
+            own = self.cores_of_layer.get(item.layer, set())
+            fits &= (left[:, -1] >= 1) | np.array([core in own for core in cores.tolist()], bool)
+        if not fits.any():
+            return -1
+        cores, axons_left = cores[fits], left[fits, -2]
         new = np.full(len(cores), item.amount("axons_in"), np.int64)
         for axons in item.axons:
             holders = self.cores_of_axons.get(axons)
             if holders:
                 new -= axons.count * np.array([core in holders for core in cores.tolist()], bool)
-        room = np.flatnonzero(self.left["axons_in"][cores] >= new)
+        room = np.flatnonzero(axons_left >= new)
         return int(cores[room[0]]) if len(room) else -1
 
     def take(self, item: Slice, core: int) -> None:
@@ -207,15 +221,14 @@ class CoreBins:
         if core >= self.used:
             self.used = core + 1
             self.open.append(core)
-        self.left["axons_in"][core] -= self._count_new_axons(item, core)
-        for name in ADDED:
-            self.left[name][core] -= item.amount(name)
-        cores = self.cores_of_layer.setdefault(item.layer, set())
-        self.left["layers"][core] -= core not in cores
+        left, cores = self.left[core], self.cores_of_layer.setdefault(item.layer, set())
+        left[:-2] -= self.needs[id(item)]
+        left[-2] -= self._count_new_axons(item, core)
+        left[-1] -= core not in cores
         cores.add(core)
         for axons in item.axons:
             self.cores_of_axons.setdefault(axons, set()).add(core)
-        is_full = any(self.min_needs[name] > 0 and self.left[name][core] < self.min_needs[name] for name in ADDED)
+        is_full = bool(((self.min_needs > 0) & (left[:-2] < self.min_needs)).any())
         if is_full and core in self.open:
             self.open.remove(core)
         if len(self.open) > MAX_OPEN:
@@ -232,7 +245,7 @@ class CoreBins:
 def _first_fit(items: Sequence[Slice], core: Core, order: Sequence[int]) -> list[int]:
     """Return a core for each item: the first that still holds it, among the last ones that were opened."""
     bins = CoreBins(core, items, len(items))
-    cores = {i: bins.put(items[i], bins.open) for i in order}
+    cores = {i: bins.put_first(items[i]) for i in order}
     number: dict[int, int] = {}
     return [number.setdefault(cores[i], len(number)) for i in range(len(items))]
 
@@ -294,7 +307,7 @@ def _fill_places(items: Sequence[Slice], supply: CoreSupply) -> list[_Place | No
             if index >= 0:
                 break
         if index < 0 and supply.profile.packing.rule.value == "whole" and allowed:
-            index = max(allowed, key=lambda k: (bins[places[k].group].left["neurons"][k], -k))
+            index = max(allowed, key=lambda k: (bins[places[k].group].left[k, 0], -k))
             bins[places[index].group].take(item, index)
         chosen.append(places[index] if index >= 0 else None)
     return chosen

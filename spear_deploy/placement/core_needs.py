@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, reduce
+from functools import cached_property, lru_cache, reduce
 from itertools import product
 from math import prod
 from typing import Any, TypeAlias
@@ -52,6 +52,14 @@ class AxonSet:
     channels: tuple[int, int]
     ranges: tuple[tuple[Axis, int, int], ...]
     count: int
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.channels, self.count, *((start, stop) for _, start, stop in self.ranges)))
+
+    def __hash__(self) -> int:
+        """Return a hash of the numbers: the same in every process, and kept, since each slice is looked up by it."""
+        return self._hash
 
 
 class Core:

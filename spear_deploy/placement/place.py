@@ -185,10 +185,27 @@ def _place_populations(
     split = SplitNetwork(populations, supply.cores, packing, cache, chips, own_cuts)
     best = _place_slices(split, supply)
     if packing == "fewest" and profile.packing.rule.value != "whole" and (share or can_share_cores(profile)):
-        for order in split.list_orders():
+        for order in split.list_orders()[
+            1 if share else 0 :
+        ]:  # the first is that of the layers, in which cores are shared already
             other = _place_slices(split, replace(supply, share=True), order)
             best = min(best, other, key=lambda p: (len(p.unplaced), p.cores_in_all, -_count_local_neurons(split, p)))
     return best
+
+
+def count_cores(
+    populations: Sequence[Population],
+    weight_bits: Mapping[str, int],
+    profile: HardwareProfile,
+    *,
+    chips: int = 1,
+    cache: dict[Any, Cuts] | None = None,
+) -> int | None:
+    """Return the cores of `place_populations` where each holds one slice: their number needs no assignment; None elsewhere."""
+    if profile.packing.share_cores.value or profile.core_groups or profile.chip.multi_pass.value:
+        return None
+    cores = _list_cores(profile, weight_bits)
+    return SplitNetwork(populations, cores, "vendor", {} if cache is None else cache, chips).total_boxes
 
 
 def place_in_fewest_cores(

@@ -17,15 +17,16 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from itertools import product
 from math import isqrt, prod
 from typing import Any, Literal, TypeAlias
 
 from spear_deploy.network import Shape
 from spear_deploy.placement.core_assignment import Slice
-from spear_deploy.placement.core_needs import UNLIMITED, Core, Cuts, Target, find_axon_set, group_targets_by_source
+from spear_deploy.placement.core_needs import UNLIMITED, AxonSet, Core, Cuts, Target, find_axon_set, group_targets_by_source
 from spear_deploy.placement.populations import Population
-from spear_deploy.placement.projections import count_inputs
+from spear_deploy.placement.projections import Projection, count_inputs
 from spear_deploy.placement.synapse_memory import Box, ceil_div, count_neurons
 
 PackingName: TypeAlias = Literal["vendor", "fewest", "balanced"]
@@ -43,10 +44,8 @@ class SplitNetwork:
     whatever else they need.
 
     Attributes:
-        items: the slices that need a core, in the order of the layers.
-        boxes: (population, box) of each item.
         total_boxes: number of boxes of the network cut to the end.
-        cuts, copies, target_cores: by population.
+        cuts, copies: by population.
         own_cuts: cuts of layers that are not split by the packing's rule.
     """
 
@@ -69,9 +68,6 @@ class SplitNetwork:
             min_neurons = sum(population.neurons for population in populations) // MAX_BOXES + 1
             self.cuts = {p.name: split_by_neurons(p, max(min_neurons, min(core.neurons, p.neurons))) for p in self.populations}
             self.copies = dict.fromkeys(self.copies, 1)
-        self.target_cores = {p.name: core.count_target_cores(p, self.cuts, self.targets) for p in self.populations}
-        self.boxes: list[tuple[Population, Box]] = []
-        self.items = self._measure()
 
     def _cut(self) -> tuple[dict[str, Cuts], dict[str, int]]:
         """Cut the layers, last ones first: the cores that a neuron's spikes go to decide the number of its copies."""
@@ -109,20 +105,40 @@ class SplitNetwork:
             return self.cores[0]
         return min(self.cores, key=lambda core: prod(len(along) for along in split_population(population, core, self.packing)))
 
-    def _measure(self) -> list[Slice]:
-        """Return what needs a core, and note the boxes."""
-        core, items = self.cores[0], []
+    @cached_property
+    def target_cores(self) -> dict[str, int]:
+        """Cores that a neuron's spikes go to at most, by population."""
+        return {p.name: self.cores[0].count_target_cores(p, self.cuts, self.targets) for p in self.populations}
+
+    @cached_property
+    def boxes(self) -> list[tuple[Population, Box]]:
+        """The population and box of each item."""
+        return [(population, box) for population, box, _ in self._measured]
+
+    @cached_property
+    def items(self) -> list[Slice]:
+        """The slices that need a core, in the order of the layers; equal ones are one object."""
+        return [item for *_, item in self._measured]
+
+    @cached_property
+    def _measured(self) -> list[tuple[Population, Box, Slice]]:
+        core, measured = self.cores[0], []
         for population in self.populations:
             cuts = self.cuts[population.name]
             axons_out = core.count_axons_from(population, self.cuts, self.targets).transpose().reshape(-1).tolist()
             destinations = len({target.name for target, _ in self.targets.get(population.name, ())})
             boxes = core.iterate_needs(population, cuts, self.copies[population.name])
+            projections = () if core.rule is not None else population.projections
+            axon_sets: dict[tuple[int, Box], AxonSet] = {}
+            kinds: dict[tuple[int, ...], Slice] = {}
             for out, (box, needs) in zip(axons_out, boxes, strict=True):
-                needs = {**needs, "axons_out": out, "destinations": destinations}
-                axons = () if core.rule is not None else tuple(find_axon_set(p, box) for p in population.projections)
-                items.append(Slice(layer=population.name, needs=needs, axons=axons, readout=population.output))
-                self.boxes.append((population, box))
-        return items
+                axons = tuple(_find_axons(p, box, axon_sets) for p in projections)
+                key = (id(needs), out, *map(id, axons))
+                if key not in kinds:
+                    amounts = {**needs, "axons_out": out, "destinations": destinations}
+                    kinds[key] = Slice(layer=population.name, needs=amounts, axons=axons, readout=population.output)
+                measured.append((population, box, kinds[key]))
+        return measured
 
     def list_orders(self) -> list[list[int]]:
         """Return orders for first fit: that of the layers, and by the share of a core, large ones first."""
@@ -134,6 +150,16 @@ class SplitNetwork:
 
         indices = list(range(len(items)))
         return [indices, sorted(indices, key=lambda i: (-share(i), i))]
+
+
+def _find_axons(p: Projection, box: Box, known: dict[tuple[int, Box], AxonSet]) -> AxonSet:
+    """Return the source neurons that reach a box; those of boxes that read the same ones are one object."""
+    is_whole = p.kind == "dense"
+    reads_all_channels = p.kind == "conv" and p.groups == 1 and len(box) == len(p.axes) + 1
+    key = (id(p), () if is_whole else box[1:] if reads_all_channels else box)
+    if key not in known:
+        known[key] = find_axon_set(p, box)
+    return known[key]
 
 
 def split_population(population: Population, core: Core, packing: PackingName, copies: int = 1) -> Cuts:

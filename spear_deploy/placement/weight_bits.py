@@ -104,8 +104,16 @@ def count_mixed_sign_inputs(weight: Array) -> int:
     """
     if weight.ndim < 2:
         return 0
-    by_input = np.moveaxis(weight, 1, 0).reshape(weight.shape[1], -1)
-    return int(((by_input > 0).any(axis=1) & (by_input < 0).any(axis=1)).sum())
+    rows = weight.reshape(len(weight), -1)
+    high = low = rows[0]
+    step = max(1, CHUNK_WEIGHTS // 16 // rows.shape[1])  # inputs that soon have both signs end it early
+    for start in range(0, len(rows), step):
+        part = rows[start : start + step]
+        high, low = np.maximum(high, part.max(axis=0)), np.minimum(low, part.min(axis=0))
+        mixed = (high.reshape(weight.shape[1], -1) > 0).any(axis=1) & (low.reshape(weight.shape[1], -1) < 0).any(axis=1)
+        if mixed.all():
+            break
+    return int(mixed.sum())
 
 
 def max_distinct_weights(weight: Array) -> int:

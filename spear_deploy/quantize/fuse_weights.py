@@ -171,10 +171,12 @@ def _add_biases(a: Array | None, b: Array | None) -> Array | None:
 
 
 def _compose_dense(first: Any, second: Any, shape: Shape, middle: Shape) -> Dense | None:
-    """Multiply the matrices; a synapse of another kind is unrolled, `CHUNK` inputs at a time."""
+    """Multiply the matrices; a synapse of another kind is unrolled, `CHUNK` inputs at a time, a plain pool by repetition."""
     inputs, outputs = int(np.prod(shape)), int(np.prod(second.output_shape(middle)))
     if len(second.output_shape(middle)) > 1 or inputs * outputs > MAX_WEIGHTS:
         return None
+    if isinstance(first, POOLS) and isinstance(second, Dense) and _is_plain_pool(first) and not second.weight_exponent:
+        return replace(second, weight=_repeat_over_windows(first, second.weight, shape, middle))
     bare_first, bare_second = (replace(p, bias=None) if isinstance(p, WEIGHTED) else p for p in (first, second))
     weight = np.empty((outputs, inputs))
     for start in range(0, inputs, CHUNK):
@@ -184,6 +186,22 @@ def _compose_dense(first: Any, second: Any, shape: Shape, middle: Shape) -> Dens
     constant = synapse_math.apply_synapse(second, synapse_math.apply_synapse(first, np.zeros((1, *shape))))[0]
     has_bias = any(getattr(part, "bias", None) is not None for part in (first, second))
     return Dense(weight=weight, bias=constant if has_bias else None)
+
+
+def _is_plain_pool(pool: Any) -> bool:
+    """Return whether the windows of a pool neither overlap nor reach over the border."""
+    return pool.stride == pool.kernel_size and not any(pool.padding)
+
+
+def _repeat_over_windows(pool: Any, weight: Array, shape: Shape, middle: Shape) -> Array:
+    """Return dense weights (O, inputs) for what a plain pool reads: each input of a window has the weight of its sum or mean."""
+    value = 1 / np.prod(pool.kernel_size) if isinstance(pool, AvgPool) else 1.0
+    maps = (weight.astype(np.float64) * value).reshape(-1, *middle)
+    for axis, (size, total) in enumerate(zip(pool.kernel_size, shape[1:], strict=True), start=2):
+        maps = np.repeat(maps, size, axis=axis)
+        left = total - maps.shape[axis]  # positions that fill no whole window are read by none
+        maps = np.pad(maps, [(0, left if k == axis else 0) for k in range(maps.ndim)])
+    return maps.reshape(len(weight), -1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,9 +257,10 @@ def _as_kernel(synapse: Any, shape: Shape) -> _Kernel | None:
 def _compose_convolutions(first: Synapse, second: Synapse, shape: Shape, middle: Shape) -> Synapse | None:
     """Return the convolution that computes two in a row: kernels convolved, strides multiplied."""
     dims = len(shape) - 1
+    pads_sums = isinstance(first, POOLS) and max(first.kernel_size) > 1 and any(getattr(second, "padding", (0,)))
     a, b = (
         (None, None)
-        if isinstance(first, Flatten) or dims not in (1, 2)
+        if isinstance(first, Flatten) or dims not in (1, 2) or pads_sums
         else (_as_kernel(first, shape), _as_kernel(second, middle))
     )
     if a is None or b is None:

@@ -126,6 +126,20 @@ def test_learning_has_a_stage_for_each_kind_of_loss_and_the_exact_ones_come_with
     assert {"pool", "neuron", "sign"} <= set(only)
 
 
+def test_of_a_network_far_too_large_the_first_plan_stands_for_all():
+    weight = np.random.default_rng(0).standard_normal((4352, 64)).astype(np.float32)
+    net = chain(
+        [Layer(name="fc", synapse=Dense(weight=weight), neuron=CubaLIF(tau_mem_s=0.02, tau_syn_s=0.01))], input_shape=(64,)
+    )
+    odin, loihi1 = load_profile("odin"), load_profile("loihi1")
+    far = check(net, odin, remedies=False)
+    assert max(row.share for row in far.over) > reach_module.FAR
+    assert find_reach(net, odin, report=far).to_json()["replaced"] == [
+        row for step in follow(net, odin, {})[0].steps for row in step.to_rows()
+    ]
+    assert find_reach(net, loihi1, report=far) is None  # nothing to replace
+
+
 def test_reach_counts_kinds_and_cost():
     reach = find_reach(DIGITS, load_profile("speck2f"))
     assert reach is not None and reach.describe() == "within reach: adapt (3 to learn)" and reach.neurons == 0

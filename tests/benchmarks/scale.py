@@ -73,11 +73,13 @@ def run_verb(verb: str, graph: SNNGraph) -> dict[str, object]:
         report = check(graph, load_profile(rest[0]), chips=int(rest[2]) if len(rest) > 1 else 1)
         return {"verdict": report.verdict, "cores": report.cores_used}
     if what == "rank":
+        from spear_deploy.adaptation.reach import add_reach
         from spear_deploy.budget.chip_ranking import rank
         from spear_deploy.hardware.catalog import list_profiles
         from spear_deploy.hardware.profile import load_profile
 
-        return {"chips": len(rank(graph, [(load_profile(name), 1) for name in list_profiles()]))}
+        targets = [(load_profile(name), 1) for name in list_profiles()]
+        return {"chips": len(add_reach(rank(graph, targets), graph, targets))}
     if what == "count":
         from spear_deploy.pipeline import api
 

@@ -11,7 +11,10 @@ from spear_deploy.budget.check import check
 from spear_deploy.hardware.profile import load_profile
 from spear_deploy.network import IF, Conv2d, Dense
 from spear_deploy.network.graph import Edge, Layer, SNNGraph, chain
+from spear_deploy.placement.core_assignment import CoreBins, Slice
+from spear_deploy.placement.core_needs import AxonSet, Core
 from spear_deploy.placement.place import place
+from spear_deploy.placement.projections import identity_axis
 from tests.support.chips import conv, dense_net, small_chip
 
 SPECK = load_profile("speck2f")
@@ -189,3 +192,22 @@ def test_a_convolution_has_no_core_twice() -> None:
     net = chain([Layer(name="c", synapse=Conv2d(weight=np.ones((8, 2, 3, 3))), neuron=IF())], input_shape=(2, 12, 12))
     placement = place(net, small_chip("brainscales2", core__neurons=64, core__axons_in=100, core__synapse_memory=4000))
     assert all(part.memory_words <= 4000 and part.axons_in <= 100 for part in placement.slices)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_first_fit_that_skips_cores_an_equal_slice_did_not_fit_is_plain_first_fit(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    kinds = [
+        Slice(
+            layer=f"l{k % 3}",
+            needs={name: int(rng.integers(0, 6)) for name in ("neurons", "synapse_memory", "axons_out")} | {"axons_in": 3},
+            axons=(AxonSet(sources=("in",), channels=(0, 3), ranges=((identity_axis(4), k % 2, 4),), count=3),),
+        )
+        for k in range(5)
+    ]
+    items = [kinds[k] for k in rng.integers(0, len(kinds), 200)]
+    core = Core(small_chip(), {})
+    core.limits |= {"neurons": 12, "synapse_memory": 14, "axons_out": 10, "axons_in": 7, "layers": 2}
+    fast, plain = CoreBins(core, items, len(items)), CoreBins(core, items, len(items))
+    assert [fast.put_first(item) for item in items] == [plain.put(item, plain.open) for item in items]
+    assert fast.used > 20

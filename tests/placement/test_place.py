@@ -14,7 +14,7 @@ from spear_deploy.interchange.netx.reader import read_netx
 from spear_deploy.network import IF, Conv1d, Conv2d, Dense, SigmaDelta
 from spear_deploy.network.graph import Layer, SNNGraph, chain
 from spear_deploy.placement.core_needs import Core, group_targets_by_source
-from spear_deploy.placement.place import Placement, lower_bound, place, place_populations
+from spear_deploy.placement.place import Placement, count_cores, lower_bound, place, place_populations
 from spear_deploy.placement.populations import find_populations
 from spear_deploy.placement.splitting import cut_evenly
 from spear_deploy.placement.weight_bits import stored_bits
@@ -217,6 +217,18 @@ def test_a_core_is_over_a_limit_only_where_one_neuron_is(seed: int) -> None:
                     assert part.memory_words <= max(min_needs(net, chip, part.layer, "memory_words"))
             if not rule_of_loihi2 and part.axons_in > chip.core.axons_in.value:
                 assert part.axons_in <= max(min_needs(net, chip, part.layer, "axons_in"))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_cores_counted_without_assignment_are_those_of_the_placement(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    chip, net = random_chip(rng), random_net(rng)
+    populations, bits = find_populations(net), stored_bits(net, chip)
+    counted = count_cores(populations, bits, chip)
+    assert counted == place_populations(populations, bits, chip).cores_in_all or (
+        counted is None and chip.packing.share_cores.value
+    )
+    assert count_cores(populations, bits, load_profile("speck2f")) is None
 
 
 def min_needs(net: SNNGraph, chip: Any, layer: str, what: str) -> list[int]:

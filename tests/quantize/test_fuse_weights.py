@@ -163,3 +163,16 @@ def test_weights_whose_fusion_is_not_exact_stay():
     edges = (*graph.edges, Edge(source="fc", target="around", delay=1), Edge(source="around", target="fc"))
     loop = replace(graph, layers=(*graph.layers, around), edges=edges, output="cell")
     assert fuse_weights(loop) is loop
+
+
+def test_a_plain_pool_is_repeated_into_dense_weights_as_its_unrolled_matrix_has_them():
+    rng = np.random.default_rng(0)
+    for pool, shape in (
+        (AvgPool(kernel_size=(2, 3)), (3, 9, 8)), (SumPool(kernel_size=(3, 2)), (3, 9, 8)), (AvgPool(kernel_size=(3,)), (2, 8)),
+        (AvgPool(kernel_size=(2, 2), stride=(1, 1)), (3, 5, 5)), (SumPool(kernel_size=(2, 2), padding=(1, 1)), (3, 4, 4)),
+    ):  # fmt: skip
+        weight = rng.standard_normal((5, int(np.prod(pool.output_shape(shape))))).astype(np.float32)
+        fused = compose_synapses(pool, Dense(weight=weight), shape)
+        unit = np.eye(int(np.prod(shape))).reshape(-1, *shape)
+        pooled = synapse_math.apply_synapse(pool, unit).reshape(len(unit), -1)
+        assert np.array_equal(fused.weight, (weight.astype(np.float64) @ pooled.T).astype(np.float32))
