@@ -137,8 +137,9 @@ def run_block(block: str, cache: Path) -> dict[str, Any]:
     command, number = block.split()
     expected, seconds = run_reference(command, cache)
     rng, wrong, kills = random.Random(block), [], 0
-    with tempfile.TemporaryDirectory() as name:
-        folder = make_folder(Path(name) / "run")
+    place = Path(tempfile.mkdtemp())  # no TemporaryDirectory: a copy of this process would remove it when it ends
+    try:
+        folder = make_folder(place / "run")
         for _ in range(KILLS):
             run = start(command, folder)
             if run.wait(rng.random() * seconds) is not None:
@@ -157,6 +158,8 @@ def run_block(block: str, cache: Path) -> dict[str, Any]:
             for path in (folder / "tmp").iterdir()
             if not (cache / command / "tmp" / path.name).exists()
         ]  # torch keeps a folder there, killed or not
+    finally:
+        shutil.rmtree(place)
     return {"kills": kills, "chains": 1, "number": int(number), "wrong": wrong}
 
 
