@@ -137,7 +137,8 @@ method = click.option(
     "--method",
     type=click.Choice(METHODS),
     metavar="NAME",
-    help=f"The searcher: {', '.join(METHODS)}.  [default: {METHODS[0]}; with weights among --levers recipe]",
+    help=f"The searcher: {', '.join(METHODS)}.  "
+    f"[default: {METHODS[0]}; recipe with weights among --levers, and on chips that reward zeros]",
 )
 workers = click.option(
     "--workers",

@@ -27,6 +27,7 @@ from spear_deploy.pipeline.stage_cache import Advice, CachedStage, StageCache
 from spear_deploy.pipeline.stages import Task
 from spear_deploy.pruning.budgets import parse_amount
 from spear_deploy.pruning.levers import parse_levers
+from spear_deploy.pruning.settings import PruneSettings, settle_method
 from spear_deploy.report import write_report
 from spear_deploy.report.tables import list_lava_failures
 from spear_deploy.training.device import choose_device
@@ -107,6 +108,8 @@ def _run_stages(
             net, chip, data, seed=settings.seed, overrides=settings.overrides, steps=settings.steps, encoding=settings.encoding
         )  # fmt: skip
         check_proofs(inputs.network, inputs.profile)
+        wanted = PruneSettings(synops=settings.synops, method=settings.method, levers=settings.levers)
+        settings = replace(settings, method=settle_method(wanted, inputs.profile).method)
     named = {"chip": chip, "data": data}
     task = Task(
         folder=cache.folder, inputs=inputs, digest=hash_dataset(inputs.dataset), settings=settings, progress=cache.progress,

@@ -24,7 +24,7 @@ from spear_deploy.pruning.prune_to_budget import PrunedResult, allow_overshoot, 
 from spear_deploy.pruning.search.recipes import search_recipes
 from spear_deploy.pruning.search.search import SearchResult, search_front
 from spear_deploy.pruning.search.settings import RECIPE
-from spear_deploy.pruning.settings import PruneSettings
+from spear_deploy.pruning.settings import PruneSettings, settle_method
 from spear_deploy.pruning.tune.measure import DeployedForm, deploy_float
 from spear_deploy.report import write_report
 from spear_deploy.training.device import choose_device
@@ -142,7 +142,8 @@ def _prune_front_into(
     all_settings = [require_fit(replace(settings, synops=budget), inputs, costs) for budget in synops]
     dense = evaluate(inputs.network, inputs.dataset.test)
     plans: Iterable[SearchResult]
-    if settings.chosen_method == RECIPE:  # recipes learn for their budget, so that budgets share nothing but the checkpoint
+    first = all_settings[0]
+    if first.chosen_method == RECIPE:  # recipes learn for their budget, so that budgets share nothing but the checkpoint
         plans = (
             search_recipes(
                 inputs.network, inputs.dataset, budget_settings, chip=costs, checkpoint=folder / CHECKPOINT, progress=progress
@@ -151,7 +152,7 @@ def _prune_front_into(
         )
     else:
         plans = search_front(
-            inputs.network, inputs.dataset, replace(all_settings[0], search=allow_overshoot(settings.search_settings)), synops,
+            inputs.network, inputs.dataset, replace(first, search=allow_overshoot(first.search_settings)), synops,
             chip=costs, checkpoint=folder / CHECKPOINT, progress=progress,
         )  # fmt: skip
     rows = []
@@ -203,11 +204,12 @@ def _fine_tune_plan(
 
 
 def require_fit(settings: PruneSettings, inputs: CheckedInputs, costs: ChipCosts) -> PruneSettings:
-    """Return the settings with the chip's own limits as a budget, where pruning can make the network fit.
+    """Return the settings with the method for the chip, and its own limits as a budget, where pruning can make the network fit.
 
     Raises:
         ChipError: there is no other budget, and the chip lacks a part of the network.
     """
+    settings = settle_method(settings, inputs.profile)
     if settings.limits:
         over = bool(costs.place(tuple(group.channels for group in costs.groups))[1])
         helps = over and not costs.place((1,) * len(costs.groups))[1]

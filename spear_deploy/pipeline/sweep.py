@@ -5,7 +5,7 @@ A sweep file in TOML names the combinations:
     networks = ["digits"]           # files, shipped names or package.module:function
     chips = ["loihi2", "speck2f"]
     budgets = ["50%", "20%"]        # SynOps
-    methods = ["recipe"]            # by default the default of `prune`
+    methods = ["recipe"]            # by default evolution
     seeds = [0, 1]                  # by default 0
     data = "digits"
     epochs = 40                     # optional, as for `prune`; so are episodes, steps and encoding

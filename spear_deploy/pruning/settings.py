@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from spear_deploy.errors import BudgetError
+from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.pruning.budgets import WRITTEN, Amount, Budgets, parse_amount
-from spear_deploy.pruning.levers import parse_levers
+from spear_deploy.pruning.levers import parse_levers, rewards_zeros
 from spear_deploy.pruning.search.settings import DEFAULT_METHOD, RECIPE, SearchSettings, check_method, default_settings
 from spear_deploy.training.device import choose_device
 from spear_deploy.util.workers import Workers
@@ -27,7 +28,7 @@ class PruneSettings:
         parameters: weights, biases and batch norm's numbers.
         fit: whether the chip's own limits (cores, memory, axons, fan-out, ...) must hold too.
         method: of the search, one of `search.settings.METHODS`; unless given `recipe` where weights are among the levers, else
-            `evolution`.
+            `evolution`; `prune` and `deploy` take `recipe` too where the chip rewards zeros (`settle_method`).
         levers: of `pruning.levers`, "channels,weights,bits"; unless given what the chip rewards. Weights are removed by the
             method `recipe` alone.
         episodes: plans that the search tries; those of `search` unless given.
@@ -104,6 +105,18 @@ class PruneSettings:
         if self.device is not None:
             settings = replace(settings, device=choose_device(self.device))
         return settings if self.episodes is None else replace(settings, episodes=self.episodes)
+
+
+def settle_method(settings: PruneSettings, profile: HardwareProfile) -> PruneSettings:
+    """Return the settings with the method `recipe`, where a chip rewards zeros and nothing about the search is named.
+
+    At equal learning half widths and half weights are more accurate than widths alone (docs/benchmarks/levers.md), whose
+    methods differ by tenths of a point.
+    """
+    free = settings.method is None and settings.levers is None and settings.search is None and settings.episodes is None
+    if not free or settings.synops is None or not rewards_zeros(profile):
+        return settings
+    return replace(settings, method=RECIPE)
 
 
 def choose_method(method: str | None, levers: str | tuple[str, ...] | None) -> str:

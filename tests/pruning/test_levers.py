@@ -21,15 +21,16 @@ from spear_deploy.errors import BudgetError, DataError
 from spear_deploy.hardware.catalog import list_profiles
 from spear_deploy.hardware.profile import load_profile
 from spear_deploy.interchange.snn_file import read_snn, write_snn
-from spear_deploy.network import CONVS, IF, Dense
+from spear_deploy.network import CONVS, IF, LIF, Dense
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.deployment import DeploySettings
+from spear_deploy.pipeline.prune import prune_front
 from spear_deploy.pruning.budgets import Amount, Budgets
 from spear_deploy.pruning.levers import choose_levers, note_unrewarded, parse_levers
 from spear_deploy.pruning.prune_to_budget import prune_to_budget
 from spear_deploy.pruning.search import recipes
 from spear_deploy.pruning.search.settings import default_settings, get_searcher
-from spear_deploy.pruning.settings import PruneSettings
+from spear_deploy.pruning.settings import PruneSettings, settle_method
 from spear_deploy.pruning.tune.fine_tuning import FineTuning
 from spear_deploy.pruning.tune.measure import BudgetMonitor, deploy_float
 from spear_deploy.pruning.tune.rounded_learning import TOLERANCE, IntegerForm, learn_rounded
@@ -359,6 +360,28 @@ def test_levers_that_there_are_not_or_that_the_method_lacks_are_refused():
     assert PruneSettings(synops="50%", levers="channels").chosen_method == "evolution"
     with pytest.raises(BudgetError, match="method 'recipe': shares the budget between levers and plays no episodes"):
         get_searcher("recipe")
+
+
+def test_chips_that_reward_zeros_get_half_widths_and_half_weights_unless_something_is_named():
+    truenorth, loihi, plain = load_profile("truenorth"), load_profile("loihi2"), PruneSettings(synops="50%")
+    assert settle_method(plain, truenorth).chosen_method == "recipe" and settle_method(plain, loihi) is plain
+    for named in ({"method": "uniform"}, {"levers": "channels"}, {"episodes": 5}, {"search": default_settings("evolution")}):
+        settings = replace(plain, **named)
+        assert settle_method(settings, truenorth) is settings
+    parameters = PruneSettings(parameters="50%")
+    assert settle_method(parameters, truenorth) is parameters
+
+
+@pytest.mark.parametrize(
+    ("chip", "method"), [pytest.param("xylo_audio2", "recipe", marks=pytest.mark.slow), ("loihi2", "evolution")]
+)
+def test_prune_takes_the_method_for_the_chip(tmp_path, chip, method):
+    neuron = LIF(tau_s=4e-3, reset="subtract", v_threshold=0.5)
+    net = network(IF(), hidden=20).with_layers(lambda layer: replace(layer, neuron=neuron if layer.neuron else None))
+    facts = sd.prune(net, chip, deploy_task(), out=tmp_path / "one", synops="60%", epochs=2)
+    assert facts["method"] == method and ("weights" in [row["lever"] for row in facts["levers"]]) == (method == "recipe")
+    front = prune_front(net, chip, deploy_task(), ["70%"], out=tmp_path / "front", settings=PruneSettings(epochs=1))
+    assert front["front"][0]["method"] == method
 
 
 def test_a_lever_that_the_chip_does_not_reward_is_stated_with_what_it_would_save(task):
