@@ -234,6 +234,37 @@ def test_packets_and_cores_at_work() -> None:
     joules = {term.name: term.joules for term in energy.terms}
     assert joules["spike"] == pytest.approx(7e-9)
     assert joules["active cores"] == pytest.approx(2 * 0.034 * latency.seconds)
-    assert energy.static is not None and " and 0.068 W of its cores for " in energy.static.how
+    assert energy.static is not None and energy.static.how.startswith("1 chip at 0.104 W and 0.068 W of its cores for ")
+    assert latency.interval is not None
+    assert energy.static.ends() == pytest.approx([(0.104 + 0.068) * end for end in latency.interval.ends()])
     idle, _ = run(net, LOIHI1, SpikeCounts(sent=sent, steps=5, samples=1))
     assert idle.static is not None and "of its cores" not in idle.static.how
+    wide, _ = run(net, LOIHI2, SpikeCounts(sent=sent, steps=5, samples=1))
+    assert wide.static is not None and wide.static.how.startswith("1 chip at 0.23 to 1.78 W for ")
+
+
+def test_terms_name_their_sources_and_remarks() -> None:
+    net = dense_net(3, 4, 2)
+    sent = {INPUT: np.array([1, 2, 3]), "fc1": np.array([4, 0, 1, 2]), "fc2": np.array([5, 5])}
+    terms = {term.name: term for term in run(net, LOIHI1, SpikeCounts(sent=sent, steps=5, samples=1))[0].terms}
+    prices = LOIHI1.energy
+    assert terms["synapse"].source == prices.synop_pj.source and terms["synapse"].how == "38 SynOps at 23.6 pJ"
+    assert terms["static"].source == prices.static_w_per_chip.source
+    assert terms["neuron update"].how == "30 updates at 81 pJ, all counted as active; 52 pJ each if none were"
+    silent = SpikeCounts(sent={name: 0 * counts for name, counts in sent.items()}, steps=5, samples=1)
+    free = {term.name: term for term in run(net, small_chip("loihi1", energy__synop_pj=None), silent)[0].terms}
+    assert (free["synapse"].joules, free["synapse"].how) == (0.0, "0 SynOps")
+    effective = run(net, LOIHI2, SpikeCounts(sent=sent, steps=5, samples=1))[0].effective_ops
+    assert effective is not None and effective.source == LOIHI2.energy.neuron_op_synops.source != ""
+
+
+def test_hops_need_a_price_and_none_on_one_core() -> None:
+    net = dense_net(1, 8, 2)
+    sent = {INPUT: np.array([0]), "fc1": np.full(8, 10), "fc2": np.zeros(2, int)}
+    counts = SpikeCounts(sent=sent, steps=10, samples=2)
+    energy, _ = run(net, small_chip("loihi1", core__neurons=1, energy__hop_ew_pj=None), counts)
+    assert energy.missing == ("hop",)
+    one_core = dense_net(3, 4)
+    alone, _ = run(one_core, LOIHI1, SpikeCounts(sent={INPUT: np.ones(3, int), "fc1": np.ones(4, int)}, steps=5, samples=1))
+    hop = next(term for term in alone.terms if term.name == "hop")
+    assert hop.joules == 0 and hop.how.startswith("0 tiles") and hop.how.endswith(", one core")

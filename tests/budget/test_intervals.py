@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from spear_deploy.budget.check import check
 from spear_deploy.budget.chip_ranking import rank
-from spear_deploy.budget.energy import estimate_energy
+from spear_deploy.budget.energy import Energy, estimate_energy
 from spear_deploy.budget.intervals import Interval, describe_energy, describe_time, rank_by_overlap
 from spear_deploy.errors import DataError
 from spear_deploy.hardware.profile import HardwareProfile, list_profiles, load_profile
@@ -94,6 +96,22 @@ def test_a_packet_that_goes_anywhere_needs_no_hops() -> None:
     chip = small_chip("loihi1", energy__spike_local_pj=None, energy__packet_pj=1000, core__neurons=1, topology__mesh_rows=None)
     energy, _ = estimate(dense_net(3, 4, 2), chip, counts())
     assert "hop" in energy.missing and energy.dynamic.high == pytest.approx(sum(term.joules for term in energy.terms))
+
+
+def test_a_packet_replaces_no_other_price() -> None:
+    chip = small_chip("loihi1", energy__spike_local_pj=None, energy__packet_pj=1000, energy__synop_pj=None)
+    energy, _ = estimate(dense_net(3, 4, 2), chip, counts())
+    assert energy.dynamic.high is None and "without synapse" in energy.dynamic.how
+
+
+def test_the_interval_of_both_is_open_where_one_part_is_unknown_or_open() -> None:
+    part = Interval(low=1.0, high=2.0, evidence="vendor", source="", how="")
+    both = Energy(total=None, missing=(), dynamic=part, static=part)
+    assert both.interval is not None and both.interval.ends() == [2.0, 4.0]
+    for other in (None, replace(part, high=None)):
+        open_above = Energy(total=None, missing=(), dynamic=part, static=other).interval
+        assert open_above is not None and open_above.high is None and open_above.low == (1.0 if other is None else 2.0)
+    assert Energy(total=None, missing=()).interval is None
 
 
 def test_an_all_in_figure_holds_both_parts() -> None:

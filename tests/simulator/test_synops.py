@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 
 from spear_deploy.errors import DataError
-from spear_deploy.network import IF, AvgPool, Dense, Layer
+from spear_deploy.network import IF, AvgPool, Conv2d, Dense, Layer
 from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.network.graph import Edge, SNNGraph, chain, find_delayed_paths
 from spear_deploy.pruning.plan import PruningPlan, prune
 from spear_deploy.quantize import quantize
 from spear_deploy.simulator import SpikeCounts, simulate
-from spear_deploy.simulator.synops import count_synops
+from spear_deploy.simulator.synops import count_by_rules, count_synops, synops_per_spike
 from tests.simulator.test_synapse_math import random_conv
 from tests.support import reference
+from tests.support.wild_graphs import wild_graph
 
 
 def test_the_worked_example():
@@ -209,3 +210,23 @@ def test_spikes_delayed_behind_a_pool_count_only_if_they_arrive(seed, behind):
         if name in found and n <= first_late:
             assert found[name] == (cut if n == first_late else whole)[name]
     assert find_delayed_paths(plain) == [] and all(way.delay == 1 for way in find_delayed_paths(short))
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_the_cost_of_a_spike_adds_up_to_the_synops(seed):
+    """On random networks with pools, sums, loops and layers without neurons; every spike arrives."""
+    graph, rng = wild_graph(seed, "float"), np.random.default_rng(seed)
+    cost = synops_per_spike(graph)
+    assert cost.keys() == {"input", *(layer.name for layer in graph.layers if layer.spikes)}
+    sent = {name: rng.integers(0, 9, graph.shape_of(name)) for name in cost}
+    total = count_synops(graph, SpikeCounts(sent=sent, steps=9, samples=2)).total
+    assert sum(float(np.vdot(sent[name], cost[name])) for name in cost) / 2 == pytest.approx(total)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_the_kernel_rule_counts_the_weights_of_one_group(groups):
+    """Each spike of a convolution: outputs · kernel positions / groups."""
+    conv = Conv2d(weight=np.ones((4, 4 // groups, 3, 2)), groups=groups)
+    graph = chain([Layer(name="conv", synapse=conv, neuron=IF())], input_shape=(4, 5, 5))
+    sent = {"input": np.full((4, 5, 5), 2), "conv": np.zeros((4, 3, 4), int)}
+    assert count_by_rules(graph, SpikeCounts(sent=sent, steps=2, samples=1))["kernel"] == 200 * 4 * 6 / groups
