@@ -185,6 +185,25 @@ def test_synops_over_the_budget_say_how_much_has_to_go() -> None:
     assert (row.used, row.limit, row.remedy) == (100, 75, "prune: 25.0 % has to go")
 
 
+@pytest.mark.parametrize(
+    ("chip", "latency", "passes", "packing"),
+    [
+        ("truenorth", "100.0 % of the steps have to go: run fewer", None, "packing: 1 core, 1.00 times the lower bound of 1"),
+        ("spinnaker1", "100.0 % of the steps have to go: run fewer", None, "packing: 2 cores, 1.00 times the lower bound of 2"),
+        ("loihi1", "prune: 100.0 % has to go", None, "packing: 2 cores as the chip's tool packs; 1 at the tightest, 1.00 times"),
+        ("akd1000", "not known: timing.step_s", 1, "packing: 2 cores, 1.00 times the lower bound of 2"),
+    ],
+)
+def test_remedies_passes_and_packing_by_chip(chip: str, latency: str, passes: int | None, packing: str) -> None:
+    """Time is saved by fewer steps where a step takes a time of its own, else by fewer SynOps."""
+    limits = UserLimits(latency_s=1e-9, synops=1.0)
+    report = check(dense_net(10, 5, 4), load_profile(chip), activity=0.2, steps=10, limits=limits)
+    rows = {row.resource: row for row in report.rows}
+    assert rows["latency"].remedy.startswith(latency) and rows["synops"].remedy == "prune: 99.3 % has to go"
+    assert report.passes == passes and report.neuron_ops == 90
+    assert any(note.startswith(packing) for note in report.notes)
+
+
 def test_a_rate_is_stated_and_counts_every_neuron_and_input() -> None:
     net = dense_net(10, 5, 4)
     report = check(net, LOIHI1, activity=0.2, steps=10)

@@ -53,7 +53,8 @@ TARGETS = {
     "budget/energy.py": ("tests/budget/test_energy.py", "tests/budget/test_intervals.py"),
     "budget/check.py": (
         "tests/budget/test_check.py", "tests/budget/test_unsupported.py", "tests/budget/test_report.py",
-        "tests/budget/test_remote_rows.py",
+        "tests/budget/test_remote_rows.py", "tests/budget/test_core_work.py", "tests/budget/test_latency.py",
+        "tests/budget/test_zero_weights.py",
     ),
     "quantize/loihi.py": ("tests/quantize/test_loihi.py",),
     "quantize/speck.py": ("tests/quantize/test_speck.py",),
