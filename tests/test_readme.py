@@ -100,7 +100,7 @@ def test_two_commands_lead_from_a_nir_file_to_a_chip_and_a_remedy(tmp_path, monk
 
 def test_each_claim_names_a_test_file():
     rows = re.findall(r"^\| [^|]+ \| [^|]+ \| (`tests/.+`) \|$", README, re.MULTILINE)
-    assert len(rows) == 9
+    assert len(rows) == 10
     for name in re.findall(r"`(tests/\w+\.py)`", " ".join(rows)):
         assert "\ndef test_" in (ROOT / name).read_text(), name
 
