@@ -18,6 +18,8 @@ from spear_deploy.interchange.xylo.reader import run_xylosim
 from spear_deploy.network import IF, AvgPool, Conv2d, CubaLI, CubaLIF, Dense, Flatten, Layer
 from spear_deploy.network.graph import SNNGraph, chain
 from spear_deploy.pipeline import api
+from spear_deploy.pipeline.adapt import adapt
+from spear_deploy.simulator import simulate
 from tests.interchange import test_speck_file, test_xylo_file
 from tests.support import samna_stand_in
 from tests.support.framework_environments import NotInstalled, install
@@ -67,6 +69,18 @@ def trained_digits(family: str) -> tuple[SNNGraph, Any]:
     return graph, x
 
 
+def any_saturates(graph: SNNGraph, x: Any) -> bool:
+    """Return whether a state leaves its bits."""
+    return any(sum(counts.values()) for counts in simulate(graph, x).overflows.values())
+
+
+def adapted_digits(chip: str, folder: Path, **facts_of_chip: Any) -> tuple[SNNGraph, Any]:
+    """Return the integers of the network of LIF and LI that ships, adapted to a chip, and 20 samples (T, B, *input)."""
+    facts = adapt("digits", chip, "digits", out=folder / "adapted", epochs=3, overrides=facts_of_chip)
+    graph = api.load(folder / "adapted" / facts["files"]["integers"])
+    return graph, np.moveaxis(api.data("digits", graph).test.x[:20], 0, 1)
+
+
 @with_xylosim
 @pytest.mark.parametrize("chip", XYLO_CHIPS)
 @pytest.mark.parametrize("seed", SEEDS)
@@ -86,6 +100,21 @@ def test_xylosim_sends_the_spikes_of_a_trained_network(chip: str, tmp_path: Path
     certificate = api.export(graph, tmp_path / "n.npz", to="xylo", chip=chip, x=x)
     assert (certificate["does_not_fit"], certificate["mismatches"], certificate["vendor"]["mismatches"]) == ([], 0, 0)
     assert [row["compared"] for row in certificate["vendor"]["layers"]] == [x.shape[0] * 20 * n for n in (60, 10)]
+
+
+@with_xylosim
+@pytest.mark.parametrize("chip", ["xylo_audio3", "xylo_imu"])
+def test_xylosim_sends_the_spikes_of_an_adapted_network(chip: str, tmp_path: Path) -> None:
+    """Sums of pixels, LIF and LI as they are, reset by subtraction, lists in place of convolutions.
+
+    Biases become thresholds: behind the first layer they would act from the chip's first step on, before the layer's. Samples on
+    which a current leaves its 16 bits are left out: xylosim clips it after each spike, the simulator after all of a step.
+    """
+    graph, x = adapted_digits(chip, tmp_path, **{"neuron.bias": False})
+    x = x[:, [sample for sample in range(x.shape[1]) if not any_saturates(graph, x[:, [sample]])]]
+    assert x.shape[1] >= 10
+    certificate = api.export(graph, tmp_path / "n.npz", to="xylo", chip=chip, x=x)
+    assert (certificate["does_not_fit"], certificate["mismatches"], certificate["vendor"]["mismatches"]) == ([], 0, 0)
 
 
 @with_rockpool
@@ -129,6 +158,15 @@ def test_iaf_squeeze_sends_the_spikes_of_a_trained_network(tmp_path: Path) -> No
     graph, x = trained_digits("speck")
     kind = "spikes" if (x == np.rint(x)).all() else "current"
     certificate = api.export(graph, tmp_path / "n.json", to="speck", x=x, kind=kind)
+    assert (certificate["does_not_fit"], certificate["mismatches"], certificate["vendor"]["mismatches"]) == ([], 0, 0)
+
+
+@with_sinabs
+def test_iaf_squeeze_sends_the_spikes_of_an_adapted_network(tmp_path: Path) -> None:
+    """LIF became IF, the readout counted spikes: the integers of the chip against sinabs' own layers."""
+    graph, x = adapted_digits("speck2f", tmp_path)
+    assert {type(layer.neuron).__name__ for layer in graph.layers if layer.neuron} == {"SpeckIF"}
+    certificate = api.export(graph, tmp_path / "n.json", to="speck", chip="speck2f", x=x)
     assert (certificate["does_not_fit"], certificate["mismatches"], certificate["vendor"]["mismatches"]) == ([], 0, 0)
 
 
