@@ -9,7 +9,7 @@ from spear_deploy.errors import UnsupportedError
 from spear_deploy.network import IF, LI, AvgPool, BatchNorm, Conv2d, Dense, Flatten, LoihiLIF, SumPool
 from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.network.graph import INPUT, Edge, Layer, SNNGraph, chain
-from spear_deploy.placement.populations import find_populations, narrow_populations
+from spear_deploy.placement.populations import Population, find_populations, narrow_populations
 from spear_deploy.placement.projections import Axis
 from spear_deploy.pruning.plan import PruningPlan, prune
 from tests.placement.test_brute_force import sparse
@@ -255,3 +255,53 @@ def test_a_way_over_a_delay_may_come_from_a_layer_that_stands_later():
     assert [layer.name for layer in build(0, 3).layers] == ["out", "fc", "late"]
     early, late = ({p.name: p.projections for p in find_populations(build(*delays))} for delays in ((3, 0), (0, 3)))
     assert late == early and [source.name for source in late["out"][0].sources] == ["fc"]
+
+
+def only(*layers: Layer, inputs: tuple[int, ...] = (4,)) -> Population:
+    return find_populations(chain(list(layers), input_shape=inputs))[-1]
+
+
+def test_a_population_has_a_bias_by_weights_norm_or_neuron() -> None:
+    weight = np.eye(4)
+    norm = BatchNorm(weight=np.ones(4), bias=np.zeros(4), mean=np.zeros(4), var=np.ones(4))
+    integers = np.eye(4, dtype=int)
+
+    def loihi(bias: int) -> LoihiLIF:
+        return LoihiLIF(decay_u=4096, decay_v=400, v_threshold=64, bias_mantissa=np.full(4, bias))
+
+    assert not only(Layer(name="a", synapse=Dense(weight=weight), neuron=IF())).biased
+    assert only(Layer(name="a", synapse=Dense(weight=weight, bias=np.zeros(4)), neuron=IF())).biased
+    assert only(Layer(name="a", synapse=Dense(weight=weight), norm=norm, neuron=IF())).biased
+    silent, driven = (only(Layer(name="a", synapse=Dense(weight=integers), neuron=loihi(bias))) for bias in (0, 1))
+    assert not silent.biased and driven.biased
+
+
+def test_signs_output_and_readout_of_populations() -> None:
+    unsigned, signed = (
+        only(Layer(name="a", synapse=Dense(weight=w), neuron=IF())) for w in (np.diag([0.0, 1, 2, 3]), -np.eye(4))
+    )
+    assert [p.projections[0].signed for p in (unsigned, signed)] == [False, True]
+    first = Layer(name="a", synapse=Dense(weight=np.eye(4)), neuron=IF())
+    a, end = find_populations(chain([first, Layer(name="end", synapse=Dense(weight=np.ones((2, 4))))], input_shape=(4,)))
+    assert (a.output, a.readout, end.output, end.readout) == (False, False, True, True)
+    assert [p.projections[0].sources[0].delay_steps for p in (a, end)] == [0, 0]
+
+
+def test_only_layers_whose_positions_share_weights_are_maps() -> None:
+    first = Layer(name="conv", synapse=Conv2d(weight=np.ones((2, 1, 3, 3))), neuron=IF())
+    shared = only(first, inputs=(1, 6, 6))
+    assert shared.is_map and shared.shape == (2, 4, 4)
+    whole = only(Layer(name="fc", synapse=Dense(weight=np.ones((8, 4))), neuron=IF()))
+    assert not whole.is_map and whole.shape == (8,)
+    mixed = SNNGraph(
+        layers=(
+            first, Layer(name="flat", synapse=Flatten()), Layer(name="fc", synapse=Dense(weight=np.ones((32, 36)))),
+            Layer(name="all", synapse=Flatten()), Layer(name="out", neuron=IF()),
+        ),
+        edges=(
+            Edge(source=INPUT, target="conv"), Edge(source=INPUT, target="flat"), Edge(source="flat", target="fc"),
+            Edge(source="conv", target="all"), Edge(source="all", target="out"), Edge(source="fc", target="out"),
+        ),
+        input_shape=(1, 6, 6), output="out",
+    )  # fmt: skip
+    assert find_populations(mixed)[-1].shape == (32,) and not find_populations(mixed)[-1].is_map
