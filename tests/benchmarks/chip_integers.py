@@ -2,13 +2,15 @@
 
 Three dense networks of 64 hidden neurons are trained on digits: IF with one reset and the other, and LIF with an LI readout. Each
 chip's integers are chosen on training samples and measured on the test split, beside floating point in the same run. Nothing is
-adapted or learnt again, so the table shows what rounding alone costs.
+adapted or learnt again, so the table shows what rounding alone costs. With `--out` each network and seed has a JSON file;
+existing ones are skipped, so the command may be stopped and started again, and `--networks` runs a part of it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import time
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from spear_deploy.pipeline import api
 from spear_deploy.simulator import simulate
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import train
+from spear_deploy.util.files import write_json
 
 HIDDEN = 64
 CHIPS = {
@@ -64,6 +67,17 @@ def measure(name: str, seed: int, epochs: int) -> list[dict]:
     return rows
 
 
+def read_or_measure(name: str, seed: int, epochs: int, folder: Path | None) -> list[dict]:
+    """Return the rows of a network and a seed: from its file where there is one, else measured and written."""
+    if folder is None:
+        return measure(name, seed, epochs)
+    words = re.sub(r"[^a-z]+", "-", name.lower())
+    path = folder / f"rows-{words}-{seed}-{epochs}.json"
+    if not path.exists():
+        write_json(path, measure(name, seed, epochs))
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def to_table(rows: list[dict]) -> str:
     """Return the rows as a table: mean and largest distance over seeds."""
     lines = ["| network | chip | accuracy | against floating point | overflows |", "|---|---|--:|--:|--:|"]
@@ -83,9 +97,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=15)
-    parser.add_argument("--out", type=Path, help="folder for chip_integers.json and chip_integers.md")
+    parser.add_argument("--networks", nargs="+", choices=list(CHIPS), default=list(CHIPS))
+    parser.add_argument(
+        "--out", type=Path, help="folder for a JSON file a network and seed, chip_integers.json and chip_integers.md"
+    )
     options = parser.parse_args()
-    rows = [row for name in CHIPS for seed in range(options.seeds) for row in measure(name, seed, options.epochs)]
+    rows = [
+        row
+        for name in options.networks
+        for seed in range(options.seeds)
+        for row in read_or_measure(name, seed, options.epochs, options.out)
+    ]
     table = to_table(rows)
     print(table)
     if options.out is not None:
