@@ -40,11 +40,19 @@ def test_tutorial_networks_come_home(framework, tmp_path):
         check_row(name, row)
 
 
+WHOLE = {"LifFc"}
+"""Networks without a hidden layer, which go home as they are."""
+
+
 def check_row(name, row):
     """Check that no spike differs but for ties, in any layer, and that a tie changes accuracy by an image at most."""
     assert sum(counts["spikes"] for counts in row["module"]["layers"].values()) > 1000, (name, row)
     assert row["module"]["accuracy"] == pytest.approx(row["module"]["accuracy_there"], abs=0.011), (name, row)
-    assert row["chips"]["ranked"] == len(list_profiles()) and row["pruned"]["parameters"][1] <= row["pruned"]["parameters"][0]
+    assert row["chips"]["ranked"] == len(list_profiles())
+    if name in WHOLE:
+        assert "the network has no channels that could be removed" in row["pruned"]
+    else:
+        assert row["pruned"]["parameters"][1] < row["pruned"]["parameters"][0]
     for key in ("module", "file", "back", "home"):
         if key == "file" and name in FILES:
             continue

@@ -37,7 +37,7 @@ from spear_deploy.network import SumPool
 from spear_deploy.simulator import simulate
 from tests.support.homecoming import import_home, record_spikes
 
-IMAGES, BATCHES, BATCH = 100, 150, 32
+IMAGES, BATCH = 100, 32
 PRUNE = {"episodes": 2, "epochs": 2}
 TIE = 1e-5
 """Distance of v from its threshold, relative to it, at which float32 sums of another order decide."""
@@ -60,12 +60,13 @@ class Tutorial:
     Attributes:
         framework, title, steps, rate: its framework and name, steps of a sample, and of learning.
         fixed: end of the names of parameters that do not learn.
-        budget: of pruning, with its levers; without a hidden layer there are no channels.
+        budget: of pruning, with its levers.
         samples: images that pruning learns from, chooses by and tests on.
+        batches: of learning.
     """
 
     framework = title = ""
-    samples = (500, 100, 100)
+    samples, batches = (500, 100, 100), 150
     steps, rate, fixed, budget = 10, 1e-3, (), {"parameters": "70%", "levers": "channels"}
 
     def encode(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -192,7 +193,6 @@ class SpikingJelly(Tutorial):
 
 class LifFc(SpikingJelly):
     title, steps, rate, shape = "lif_fc_mnist, 784-10", 20, 1e-3, (1, 28, 28)
-    budget = {"synops": "80%", "levers": "weights"}  # noqa: RUF012
 
     def make(self):
         from spikingjelly.activation_based import functional, layer, neuron, surrogate
@@ -306,7 +306,7 @@ TUTORIALS = {
 
 def train(tutorial, model, seed=0):
     """Let a model learn from some hundred batches."""
-    x, y = mnist("train", BATCHES * BATCH)
+    x, y = mnist("train", tutorial.batches * BATCH)
     rng = np.random.default_rng(seed)
     named = nn.Module.named_parameters(model)
     parameters = [value for name, value in named if value.requires_grad and not name.endswith(tutorial.fixed)]
@@ -461,15 +461,15 @@ class Measurement:
 
     def measure_back(self):
         pruned = self._read_pruned()
-        return pruned and attempt(lambda: compare_back(self.tutorial, self.model, pruned, self.x))
+        return attempt(lambda: compare_back(self.tutorial, self.model, pruned, self.x))
 
     def measure_home(self):
         pruned = self._read_pruned()
-        return pruned and attempt(lambda: compare_home(self.tutorial, pruned, self.x, self.folder))
+        return attempt(lambda: compare_home(self.tutorial, pruned, self.x, self.folder))
 
     def _read_pruned(self):
-        path = self.folder / "pruned" / "pruned.snn"
-        return read_snn(path) if isinstance(self.row["pruned"], dict) else None
+        """Return the pruned network; one that cannot be pruned goes home as it is."""
+        return read_snn(self.folder / "pruned" / "pruned.snn") if isinstance(self.row["pruned"], dict) else self.graph
 
 
 STEPS = ("module", "file", "chips", "pruned", "back", "home")
