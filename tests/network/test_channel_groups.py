@@ -133,3 +133,13 @@ def test_a_group_that_cannot_be_pruned_may_be_kept_whole():
     np.testing.assert_array_equal(simulate(whole, x).output, simulate(graph, x).output)
     with pytest.raises(UnsupportedError, match=f"group '{frozen.name}': cannot be pruned, since {frozen.frozen}"):
         prune(graph, PruningPlan(kept={frozen.name: tuple(range(frozen.channels - 1))}))
+
+
+def test_dense_weights_on_a_map_lose_the_positions_of_a_channel() -> None:
+    """Without a flatten between: the weights of a channel are those of all its positions, 3 x 2 here."""
+    rng = np.random.default_rng(0)
+    conv = Layer(name="conv", synapse=Conv2d(weight=rng.normal(size=(4, 1, 2, 2))), neuron=IF())
+    weight = rng.normal(size=(3, 24))
+    graph = chain([conv, Layer(name="fc", synapse=Dense(weight=weight), neuron=IF())], input_shape=(1, 4, 3))
+    left = prune(graph, PruningPlan(kept={"conv": (0, 2)}))
+    np.testing.assert_array_equal(left["fc"].synapse.weight, weight.reshape(3, 4, 6)[:, [0, 2]].reshape(3, 12))
