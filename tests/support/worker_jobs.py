@@ -55,3 +55,9 @@ def report_process(_: Any, item: int) -> tuple[int, str, int]:
     """Return the process, its number of threads, and whether torch or BLAS was told otherwise."""
     print(f"item {item} on stdout")
     return os.getpid(), os.environ["OMP_NUM_THREADS"], len(sys.modules)
+
+
+def square_slowly(seconds: float, item: int) -> int:
+    """Return a square after a while, in which a machine may go."""
+    time.sleep(seconds)
+    return item * item
