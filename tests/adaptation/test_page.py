@@ -39,4 +39,4 @@ def test_the_readme_says_what_the_page_says():
 def test_a_chip_is_counted_by_what_its_integers_lose(loss, holds):
     row = {**next(row for row in rows() if row["chip"] == "truenorth"), "missing": [], "verdict": "fits"}
     row["accuracy"] = {"trained": 0.98, "adapted": 0.98, "integers": 0.98 - loss}
-    assert ("on 1 it loses" in summarize([row])) is holds
+    assert ("On 1 it loses" in summarize([row])) is holds
