@@ -7,7 +7,7 @@ import pytest
 
 from spear_deploy.errors import BudgetError, WorkerError
 from spear_deploy.util.workers import Workers, map_jobs, parse_workers
-from spear_deploy.util.workers.job import check_versions, collect_versions
+from spear_deploy.util.workers.job import check_versions, collect_versions, run_job
 from tests.support import worker_jobs
 
 TWO = Workers(count=2)
@@ -44,6 +44,9 @@ def test_the_first_item_that_fails_is_raised_whichever_fails_first() -> None:
 def test_a_job_without_memory_names_itself() -> None:
     with pytest.raises(WorkerError, match=r"jobs 2 of 2: memory is full \(peak \d+ MB\); use fewer workers, smaller batches"):
         map_jobs(worker_jobs.fill_memory, range(2), workers=Workers(count=1))
+    outcome = run_job(lambda *_: np.empty(1 << 57), None, 0, "recipe 3")
+    with pytest.raises(WorkerError, match=r"recipe 3: memory is full \(peak \d+ MB, 1\.00 EiB more needed\); use fewer workers"):
+        raise outcome.value
 
 
 def test_workers_have_one_thread_keep_logs_and_report_progress(tmp_path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import socket
 import sys
 import time
@@ -60,7 +61,7 @@ def run_job(function: JobFunction, shared: Any, item: Any, name: str) -> Outcome
     except SpearError as error:
         value, failed = error, True
     except MemoryError as error:
-        value, failed = WorkerError(f"{name}: memory is full ({_peak()}); {FEWER}"), True
+        value, failed = WorkerError(f"{name}: memory is full ({_peak()}{_describe_request(error)}); {FEWER}"), True
         value.__cause__ = error
     except Exception as error:
         value, failed = error, True
@@ -92,6 +93,12 @@ def collect_versions() -> dict[str, str]:
 def _log(line: str) -> None:
     """Write a line to the worker's log, which is its stderr."""
     print(time.strftime("%H:%M:%S"), line, file=sys.stderr, flush=True)
+
+
+def _describe_request(error: MemoryError) -> str:
+    """Return how much was asked for beyond that, where numpy says so."""
+    amount = re.search(r"allocate ([\d.]+ \w+)", str(error))
+    return f", {amount[1]} more needed" if amount else ""
 
 
 def _peak() -> str:
