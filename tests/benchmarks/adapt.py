@@ -34,8 +34,8 @@ LIMITS = """**What this does not show.** One small network and one seed; with 36
 settings of learning were chosen on this network. *Integers* are those of the chip's published arithmetic as this package computes
 them, no chip was attached; those of SpiNNaker 2 and BrainScaleS-2 are the weights alone. Where a family's are not built here the
 column is empty: generic45nm is no chip, Akida keeps no potential between inputs, Catalyst N1's arithmetic is not built. Xylo
-takes 16 inputs, so that the host sums 2 x 2 of the 64 pixels, and 4 x 4 are left to tell digits by. ODIN's 256 neurons have weights of
-3 bits, one sign a source, and no potential below 0. Energy is an interval where the maker's numbers give one."""
+takes 16 inputs, so that the host sums 2 x 2 of the 64 pixels, and 4 x 4 are left to tell digits by. ODIN's 256 neurons have
+weights of 3 bits, one sign a source, and no potential below 0. Energy is an interval where the maker's numbers give one."""
 
 
 def run(network: str, chip: str, seed: int) -> dict[str, Any]:
