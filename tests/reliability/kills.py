@@ -1,9 +1,9 @@
 """Runs of `deploy` and `prune` killed at random moments: the next run finishes with the files of a run that was left alone.
 
-    python -m tests.reliability.kills --deploy 200 --prune 100     # kills in all; a chain of 5 kills and its last run are a block
+    python -m tests.reliability.kills --deploy 200 --prune 100     # kills in all; a chain of up to 5 and its last run are a block
 
-A chain starts the command, sends SIGKILL at a random moment of the time that a whole run takes, starts it again, and lets the
-last run finish. Its output folder must then hold the files of the reference run, byte for byte; in JSON times and dates may
+A chain starts the command, sends SIGKILL at a random moment of the time that it still needs, starts it again, and lets the last
+run finish. Its output folder must then hold the files of the reference run, byte for byte; in JSON times and dates may
 differ. Nothing may be left beside them, nor in the folder for temporary files. A run is a copy of this process, which has
 imported the packages: imports write nothing, and take longer than all that is to be killed.
 """
@@ -31,7 +31,11 @@ from tests.reliability.campaign import options, run_blocks
 from tests.support.deployments import arrays, dense
 
 KILLS = 5
-"""Kills of a chain."""
+"""Kills of a chain at most."""
+KILLS_BEFORE_THE_END = 3
+"""Kills of a chain on average: some runs are done before their moment."""
+SHORTEST = 0.1
+"""Share of a whole run within which a late run is killed."""
 GIVEN = ["net.snn", "--chip", "loihi2", "--data", "data.npz", "--synops", "70%", "--out", "out", "--quiet"]
 COMMANDS = {
     "deploy": ["deploy", *GIVEN, "--method", "uniform", "--lava-samples", "2"],
@@ -140,12 +144,14 @@ def run_block(block: str, cache: Path) -> dict[str, Any]:
     place = Path(tempfile.mkdtemp())  # no TemporaryDirectory: a copy of this process would remove it when it ends
     try:
         folder = make_folder(place / "run")
+        left = seconds
         for _ in range(KILLS):
-            run = start(command, folder)
-            if run.wait(rng.random() * seconds) is not None:
+            run, moment = start(command, folder), rng.random() * left
+            if run.wait(moment) is not None:
                 break  # a later run takes what is there and is done before its time
             run.kill()
             kills += 1
+            left = max(left - moment, SHORTEST * seconds)  # what was done is not done again
         code = start(command, folder).wait()
         if code:
             wrong.append(f"{block}: the last run ends with {code}: {(folder / 'log').read_text()[-300:]}")
@@ -169,7 +175,7 @@ def main() -> None:
     parser.add_argument("--deploy", type=int, default=200, help="kills of deploy")
     parser.add_argument("--prune", type=int, default=100, help="kills of prune")
     arguments = parser.parse_args()
-    counts = {"deploy": -(-arguments.deploy // KILLS), "prune": -(-arguments.prune // KILLS)}
+    counts = {"deploy": -(-arguments.deploy // KILLS_BEFORE_THE_END), "prune": -(-arguments.prune // KILLS_BEFORE_THE_END)}
     blocks = [f"{command} {number:03d}" for command, count in counts.items() for number in range(count)]
     cache = Path(tempfile.mkdtemp())
     for package in PACKAGES:
