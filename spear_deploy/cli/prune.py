@@ -73,6 +73,7 @@ def prune(
 
     Example: spear-deploy prune digits --chip loihi2 --data digits --synops 35% --out pruned
     """
+    from spear_deploy.network.labels import label_layers
     from spear_deploy.pipeline.inputs import merge_options
     from spear_deploy.pipeline.prune import prune as run_prune
     from spear_deploy.pipeline.prune import prune_front
@@ -99,14 +100,14 @@ def prune(
     except KeyboardInterrupt:
         kept = (Path(out) / "checkpoint.json").exists()
         raise KeyboardInterrupt(f"what was measured is in '{out}', and {goes_on}" if kept else "") from None
-    emit(facts, as_json=as_json, out=None, show=lambda c: _show(c, facts))
+    emit(facts, as_json=as_json, out=None, show=lambda c: _show(c, facts, label_layers(graph)))
     if any(row["interrupted"] for row in facts.get("front", [facts])):
         raise KeyboardInterrupt(f"the best plan so far is in '{out}', and {goes_on}")
     leave("does_not_fit" if any(row["verdict"] == "does_not_fit" for row in facts.get("front", [facts])) else "fits")
 
 
-def _show(console: Any, facts: Mapping[str, Any]) -> None:
-    """Print the results of one network or of several."""
+def _show(console: Any, facts: Mapping[str, Any], labels: Mapping[str, str]) -> None:
+    """Print the results of one network or of several, with layers under the labels of `label_layers`."""
     from spear_deploy.cli.tables import show_levers
 
     rows = facts.get("front", [facts])
@@ -118,7 +119,7 @@ def _show(console: Any, facts: Mapping[str, Any]) -> None:
             f"{synops['dense']:,.0f} → {synops['achieved']:,.0f}{share}; {row['cores_used']} cores, {row['verdict']}",
             highlight=False,
         )
-        widths = ", ".join(f"{name} {before}→{after}" for name, (before, after) in row["widths"].items())
+        widths = ", ".join(f"{labels.get(name, name)} {before}→{after}" for name, (before, after) in row["widths"].items())
         console.print(f"widths: {widths}", highlight=False)
         show_levers(console, row["levers"])
         for note in row["notes"]:

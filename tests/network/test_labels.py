@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 from click.testing import CliRunner
 
 from spear_deploy import count
@@ -43,3 +44,18 @@ def test_tables_show_the_labels_and_json_the_names(tmp_path, monkeypatch):
     assert "0 Conv2d 4 x 6 x 6" in count(NETWORK, np.ones((2, 1, 1, 8, 8)))._repr_html_()
     value = json.loads(CliRunner().invoke(main, ("count", "net.snn", "--input", "in.npz", "--json")).stdout)
     assert list(value["synops_per_layer"]) == ["0", "2.1", "out"]
+
+
+@pytest.mark.slow
+def test_prune_prints_the_widths_under_the_labels(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    layers = [
+        Layer(name=name, synapse=Dense(weight=rng.normal(0.3, 1, shape).astype(np.float32)), neuron=IF())
+        for name, shape in (("0", (8, 6)), ("2", (3, 8)))
+    ]
+    write_snn(chain(layers, input_shape=(6,)), tmp_path / "net.snn")
+    np.savez("mine.npz", x=rng.random((60, 4, 6)) < 0.5, y=np.arange(60) % 3)
+    command = ("prune", "net.snn", "--chip", "loihi2", "--data", "mine.npz", "--parameters", "60%", "--levers", "channels")
+    shown = CliRunner().invoke(main, (*command, "--episodes", "1", "--epochs", "1", "--out", "out", "--quiet"))
+    assert shown.exit_code == 0 and "widths: 0 Dense 8 8→" in shown.stdout, (shown.stdout, shown.stderr)
