@@ -281,7 +281,7 @@ def derive(
             **{path: json.loads((place / path).read_text()) for path in exported if _is_json(path)},
         }
         if adaptation:
-            files[ADAPTATION] = _derive_adaptation(place, task)
+            files[ADAPTATION] = _derive_adaptation(place, task, data)
         networks = (stages.DENSE, stages.PRUNED, stages.QUANTISED, *exported)
         digests = {path: hash_file(place / path) for path in networks if not _is_json(path)}
         facts = collect_provenance(
@@ -328,13 +328,16 @@ def _measure_pruning(folder: Path, task: Task) -> dict[str, Any]:
     return {"widths": measure_widths(task.network(stages.DENSE), task.network(stages.PRUNED)), **read_pruning(folder)}
 
 
-def _derive_adaptation(place: Path, task: Task) -> dict[str, Any]:
+def _derive_adaptation(place: Path, task: Task, data: str | os.PathLike[str] | Dataset) -> dict[str, Any]:
     """Return what was replaced, with the accuracies of the trained network and of the one that was deployed."""
     facts = read_adaptation(place)
     assert facts is not None
+    trained, test, settings = api.load(place / TRAINED), task.test, task.settings
+    if trained.input_shape != task.inputs.network.input_shape:  # the host sums what the deployed network takes
+        test = api.data(data, trained, seed=settings.seed, steps=settings.steps, encoding=settings.encoding).test
     accuracy = {
-        name: evaluate(api.load(place / file), task.test).accuracy
-        for name, file in (("trained", TRAINED), ("adapted", stages.DENSE))
+        "trained": evaluate(trained, test).accuracy,
+        "adapted": evaluate(api.load(place / stages.DENSE), task.test).accuracy,
     }
     return {**facts, "accuracy": {**facts["accuracy"], **accuracy}}
 
