@@ -42,8 +42,8 @@ BATCH = 64
 LIMITS = """**What this does not show.** Small networks, and two seeds: with the 360 test samples of digits a sample is 0.3
 points, with the 200 of N-MNIST 0.5, and differences below about two points in a row are chance. The schedule, the
 shares and the score of `recipe` were chosen among about nine variants with the test accuracy of these same rows in view: with
-another score it was 0.5 and 7.5 points behind in two of the six. No row here is unseen, so the lead is an upper estimate. Whether a chip
-saves the SynOps of zero weights is said by its profile, not by this count."""
+another score it was 0.5 and 7.5 points behind in two of the six. No row here is unseen, so the lead is an upper estimate.
+Whether a chip saves the SynOps of zero weights is said by its profile, not by this count."""
 
 
 def run(ground: Ground, name: str, budget: float, batches: int) -> dict[str, Any]:
