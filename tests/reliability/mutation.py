@@ -251,13 +251,14 @@ class Session:
     """Tests collected once; each mutant runs those that reach its lines, in a copy of this process, shortest first.
 
     Attributes:
+        again: keys of the record that are run once more; each stays in it until then.
         items: the tests of all modules.
         reached: lines of each module by test.
         seconds: processor time of each test.
     """
 
-    def __init__(self, mutants: Mapping[str, Sequence[Mutant]], record: Record) -> None:
-        self.mutants, self.record = mutants, record
+    def __init__(self, mutants: Mapping[str, Sequence[Mutant]], record: Record, again: set[str]) -> None:
+        self.mutants, self.record, self.again = mutants, record, again
         self.items: list[Any] = []
         self.reached: dict[str, dict[str, list[int]]] = {}
         self.seconds: dict[str, float] = {}
@@ -275,7 +276,7 @@ class Session:
         print(f"{len(self.items)} tests; left out, since they fail without a change: {sorted(failed)}", file=OUTPUT, flush=True)
         functions = {module: list_functions(module) for module in self.mutants}
         for mutant in take_turns(self.mutants):
-            if mutant.key in self.record.blocks:
+            if mutant.key in self.record.blocks and mutant.key not in self.again:
                 continue
             start = time.monotonic()
             tests = self.choose_tests(mutant)
@@ -437,12 +438,15 @@ def main() -> None:
         print("\n".join(key for key in sorted(known & record.blocks.keys()) if record.blocks[key]["survived"]))
         return
     if options.again:
-        record.blocks = {key: block for key, block in record.blocks.items() if not block["survived"]}
+        chosen_keys = {mutant.key for all_of_it in mutants.values() for mutant in all_of_it}
+        again = {key for key in chosen_keys & record.blocks.keys() if record.blocks[key]["survived"]}
+    else:
+        again = set()
     import pytest
 
     chosen = {module: all_of_it[: options.sample or len(all_of_it)] for module, all_of_it in mutants.items()}
     tests = dict.fromkeys(test for module in mutants for test in TARGETS[module])
-    pytest.main([*PYTEST, *(str(ROOT / test) for test in tests)], plugins=[Session(chosen, record)])
+    pytest.main([*PYTEST, *(str(ROOT / test) for test in tests)], plugins=[Session(chosen, record, again)])
     for module, (total, run, killed) in summarize(record, mutants).items():
         print(f"{module}: {total} mutants, {run} run, {killed} killed ({killed / max(run, 1):.1%})")
 
