@@ -20,7 +20,7 @@ EXAMPLES = sorted(FOLDER.glob("*.py"))
 OUTPUTS = {
     "check_and_rank": (
         [],
-        r"loihi2 +fits[\s\S]*FITS loihi2: 3 of 120 cores[\s\S]*xylo_imu: neurons of conv1 .*: 1,536 of 496",
+        r"loihi2 +fits[\s\S]*FITS loihi2: 3 of 120 cores[\s\S]*xylo_audio2: neurons of conv1 .*: 1,536 of 1,000",
     ),
     "compare_backends": ([], r"Norse, floating point: conv2: 0 of[\s\S]*Lava, integers of loihi2: conv2: 0 of [\s\S]*first at"),
     "count_synops": ([], r"conv2 +107,796[\s\S]*rule exact +132,249"),

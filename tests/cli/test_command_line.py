@@ -131,7 +131,7 @@ def test_tables_keep_to_the_width_and_keep_every_row(arguments, width):
     assert all(len(line) <= width for line in done.stdout.splitlines())
     if arguments[0] == "rank" and width >= 80:
         heads = "".join(done.stdout.split("━")[0].split())
-        assert "whatismissing" in heads
+        assert "missing→remedy" in heads
         assert {line.split()[0] for line in done.stdout.splitlines()} >= set(list_profiles())
 
 
@@ -145,7 +145,7 @@ def test_the_next_command_is_printed_on_stderr_only(tmp_path, monkeypatch):
     raised = run("check", "digits", "--chip", "brainscales2", "--set", "neuron.models=null", code=3)
     adapt = "next: spear-deploy adapt digits --chip brainscales2 --data DATA --out adapted (replace what the chip lacks)\n"
     assert raised.stderr == adapt
-    foreign = run("check", "digits", "--chip", "xylo_imu", code=3)
+    foreign = run("check", "digits", "--chip", "xylo_audio2", code=3)  # 8 outputs
     assert foreign.stderr == "next: spear-deploy rank digits (which chip takes it)\n"
     assert run("check", "digits", "--chip", "loihi2").stderr == ""
     quiet = run("check", "digits", "--chip", SMALL, "--json", code=3)

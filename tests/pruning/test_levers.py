@@ -22,6 +22,7 @@ from spear_deploy.hardware.catalog import list_profiles
 from spear_deploy.hardware.profile import load_profile
 from spear_deploy.interchange.snn_file import read_snn, write_snn
 from spear_deploy.network import CONVS, IF, LIF, Dense
+from spear_deploy.network.labels import label_layers
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.deployment import DeploySettings
 from spear_deploy.pipeline.prune import prune_front
@@ -405,7 +406,7 @@ def test_prune_writes_what_each_lever_did(tmp_path):
     assert "fine-tuning, firing rates" in page and "<td>trained</td>" in page
     assert describe_levers([]) == []
     console = Console(record=True, width=120, file=io.StringIO())
-    _show(console, facts)
+    _show(console, facts, label_layers(net))
     lines = [line.replace("│", " ").split() for line in console.export_text().splitlines()]
     shown = {line[0]: line[1:] for line in lines if line and line[0] in {row["lever"] for row in facts["levers"]}}
     assert [*shown] == [row["lever"] for row in facts["levers"]]
