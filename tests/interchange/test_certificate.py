@@ -270,7 +270,9 @@ def test_nothing_is_left_behind_when_an_export_fails(tmp_path, monkeypatch):
         export(floating(), tmp_path / "a.net", to="netx")
     with pytest.raises(DataError, match="input has shape .2, 2., the network takes"):
         export(floating(), tmp_path / "a.nir", to="nir", proof=ProofInput(x=np.zeros((2, 2))))
-    with pytest.raises(UnsupportedError, match="format 'nirr': expected one of nir, netx, onnx, xylo, speck, pynn; did you mean 'nir'"):
+    with pytest.raises(
+        UnsupportedError, match="format 'nirr': expected one of nir, netx, onnx, xylo, speck, pynn; did you mean 'nir'"
+    ):
         export(floating(), tmp_path / "a.nir", to="nirr")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "a.nir").write_text("old")
