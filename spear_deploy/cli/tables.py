@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spear_deploy.interchange.formats import CERTIFICATE
+from spear_deploy.network.labels import label_layers
 from spear_deploy.util.number_format import UNKNOWN, number, percent
 
 if TYPE_CHECKING:
@@ -276,6 +277,8 @@ def show_deployment(console: Console, result: Deployment) -> None:
     """Print the verdict, and accuracy, spikes, SynOps, cores and energy of a deployment."""
     facts = result.to_json()
     accuracy, synops, lava = facts["accuracy"], facts["synops"], facts["lava"]
+    labels = label_layers(result.network) if result.network is not None else {}
+    widths = [f"{labels.get(name, name)} {a}→{b}" for name, (a, b) in facts["widths"].items()]
     console.print(result.headline, style="bold red" if result.failures else "bold", highlight=False)
     rows: list[Sequence[Any]] = [
         ("accuracy, dense", f"{accuracy['dense']:.2%}", "test split"),
@@ -294,7 +297,7 @@ def show_deployment(console: Console, result: Deployment) -> None:
         _describe_operations(facts),
         ("energy", *_describe_energy(facts["energy"])),
         ("time", *_describe_time(facts, result.report)),
-        ("widths", ", ".join(f"{name} {a}→{b}" for name, (a, b) in facts["widths"].items()), "channels before and after"),
+        ("widths", ", ".join(widths), "channels before and after"),
     ]
     console.print(make_table("", ("what", "value", "note"), rows, (1,)))
     show_levers(console, facts["levers"])

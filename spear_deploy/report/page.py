@@ -108,7 +108,7 @@ def describe_deployment(evidence: Evidence) -> dict[str, Any]:
         "verdict": tables.describe_verdict(evidence.deployment, evidence.check, evidence.cores["title"]),
         "stages": tables.list_stages(evidence.deployment, evidence.layers),
         "adaptation": tables.describe_adaptation(evidence.adaptation),
-        "widths": tables.list_widths(evidence.deployment),
+        "widths": tables.list_widths(evidence.deployment, evidence.layers),
         "activity": tables.list_activity(evidence.layers),
         "search": draw_search(evidence.search),
         "plan": draw_floor_plan(evidence.cores),

@@ -217,12 +217,14 @@ def describe_adaptation(adaptation: Mapping[str, Any] | None) -> dict[str, Any] 
     }
 
 
-def list_widths(deployment: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the channels of each group before and after."""
+def list_widths(deployment: Mapping[str, Any], layers: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the channels of each group before and after, with the shape of the trained layer that names it."""
+    shapes = {row["name"]: row["shape"] for row in layers["dense"]["layers"]}
     longest = max((before for before, _ in deployment["widths"].values()), default=1)
     return [
         {
             "name": name,
+            "shape": shapes.get(name),
             "before": before,
             "after": after,
             "outer": round(100 * before / longest, 2),

@@ -15,7 +15,7 @@ from tests.support.tutorial_networks import make_table
 
 ROOT = Path(__file__).parents[2]
 ROWS = ROOT / "docs/benchmarks/tutorials"
-FILES = {"Tutorial6MaxPool", "CsnnIf", "CsnnLif", "RockpoolRecurrent"}
+FILES = {"Tutorial6MaxPool", "CsnnIf", "CsnnLif", "RockpoolRecurrent", "SinabsCnn"}
 """Networks that their framework's own exporter refuses or writes without a part."""
 
 

@@ -21,7 +21,7 @@ from spear_deploy.errors import BackendError, BudgetError, DataError, Unsupporte
 from spear_deploy.hardware.profile import hash_profile, load_profile, override_facts
 from spear_deploy.interchange.snn_file import hash_network, read_snn
 from spear_deploy.network import IF, LIF, Dense, Layer
-from spear_deploy.network.graph import Edge, SNNGraph
+from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.pipeline import api, stage_cache
 from spear_deploy.pipeline.deploy import make_advice
 from spear_deploy.pipeline.result import tool_version
@@ -189,6 +189,10 @@ def test_a_proof_that_finds_a_difference_leads_verdict_and_page_in_red_and_exits
     show_deployment(Console(file=screen, force_terminal=True, width=200), result)
     bold_red = "\x1b[1;31m"
     assert f"{bold_red}NOT PROVEN" in screen.getvalue() and f"{bold_red}1 differ" in screen.getvalue()
+
+    bare = chain([Layer(name="0", synapse=Dense(weight=np.ones((3, 2), np.float32)), neuron=IF())], input_shape=(2,))
+    show_deployment(Console(file=screen, width=200), replace(result, network=bare, widths={"0": (3, 2)}))
+    assert "0 Dense 3 3→2" in screen.getvalue()
 
     monkeypatch.setattr("spear_deploy.pipeline.deploy.deploy", lambda *a, **k: result)
     command = ["deploy", str(folder / "dense.snn"), "--chip", "loihi2", "--data", "digits", "--out", str(folder)]

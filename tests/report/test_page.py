@@ -144,7 +144,7 @@ def test_the_page_begins_with_the_verdict_and_has_every_number_of_the_result(fol
     for synops in result.synops.values():
         assert f"{synops:,.3g}" in text or f"{synops:,.0f}" in text
     before, after = result.widths["fc"]
-    assert re.search(rf"fc {before} {after} {100 * after / before:.0f} %", text)
+    assert re.search(rf"fc \d+ {before} {after} {100 * after / before:.0f} %", text)
     for note in result.notes:
         assert note in text
     for row in result.report.rows:
