@@ -18,6 +18,8 @@ from spear_deploy.util.number_format import number, percent, plural
 
 CELL, GAP = 10, 3
 """Pitch of cores, and additional gap between routers' tiles, in units of the drawing."""
+CELLS = 1 << 16
+"""Cores of a chip that are drawn; those of a larger one, which no profile here has, are left out beyond."""
 DETAILED = 1500
 """Cores on the page up to which each core has a tooltip of its own; above, cores of one layer and colour share one."""
 PANELS = 12
@@ -129,15 +131,16 @@ def _draw_panel(
     exists = chip < cores["chips"]
     places = [cores["cores"][index]["place"] for index in members]
     capacity = cores["cores_per_chip"] or 1 + max((place for place in places if place is not None), default=0)
-    grid = _make_grid(cores, capacity)
+    shown = min(capacity, CELLS)
+    grid = _make_grid(cores, shown)
     cells: dict[tuple[int, int], int] = {}
     beyond: list[int] = []
     for index, place in zip(members, places, strict=True):
-        if place is not None and place < capacity:
-            cells[grid.cell(place)] = index
-        else:
+        if place is None or place >= capacity:
             beyond.append(index)
-    free = {cell: place for place in range(capacity) if exists and (cell := grid.cell(place)) not in cells}
+        elif place < shown:
+            cells[grid.cell(place)] = index
+    free = {cell: place for place in range(shown) if exists and (cell := grid.cell(place)) not in cells}
     for n, index in enumerate(beyond):  # below the chip, with a row between
         cells[n % grid.columns, grid.rows + 1 + n // grid.columns] = index
     width, height = (n - 1 for n in grid.corner((grid.columns, 1 + max((row for _, row in [*cells, *free]), default=0))))

@@ -65,7 +65,10 @@ def read_folder(folder: str | os.PathLike[str]) -> Evidence:
             f"run `spear-deploy deploy ... --out {place}`, which goes on where it stopped"
         )
     values = {name: _read_json(place / f"{name}.json", keys) for name, keys in NEEDED.items()}
-    has_adaptation = "adaptation" in values["deployment"]["files"]
+    files = values["deployment"]["files"]
+    if not isinstance(files, dict):
+        raise FileError(f"file '{place / 'deployment.json'}': 'files' is no list of names and paths; run the deployment again")
+    has_adaptation = "adaptation" in files
     adaptation = _read_json(place / ADAPTATION, ADAPTATION_KEYS) if has_adaptation else None
     return Evidence(folder=place, raster=read_arrays(place / RASTER), adaptation=adaptation, **values)
 

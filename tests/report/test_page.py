@@ -21,7 +21,7 @@ from spear_deploy.pipeline import api
 from spear_deploy.pipeline.report_facts import describe_cores
 from spear_deploy.report import tables, write_report
 from spear_deploy.report.chart import Rule, Series, choose_ticks, draw_chart
-from spear_deploy.report.floor_plan import PANELS, color_class, draw_floor_plan
+from spear_deploy.report.floor_plan import CELLS, PANELS, color_class, draw_floor_plan
 from spear_deploy.report.folder import read_folder
 from spear_deploy.report.page import describe_deployment, render_deployment
 from spear_deploy.report.raster import NEURONS, STEPS, draw_rasters
@@ -249,6 +249,9 @@ def test_missing_damaged_and_contradicting_files_are_refused_in_one_sentence(fol
     refuses("search.json", "{", r"file '.*search.json': is damaged \(.*\); run the deployment again")
     refuses("check.json", "[]", r"file '.*check.json': has no 'rows', it is of another version or foreign")
     refuses("raster.npz", "x", r"file '.*raster.npz': cannot be read as .npz")
+    deployment = json.loads((folder / "deployment.json").read_text())
+    no_files = json.dumps({**deployment, "files": 3.0})
+    refuses("deployment.json", no_files, r"file '.*deployment.json': 'files' is no list of names and paths; run")
     layers = {name: {} for name in ("dense", "pruned", "quantised")}
     refuses("layers.json", json.dumps(layers), r"folder '.*': its files do not go together \(KeyError: .*\); run the command")
     assert (folder / "report.html").read_bytes() == before
@@ -303,6 +306,16 @@ def test_each_core_is_drawn_once_on_the_floor_plan_of_every_chip(chip, width, hi
     assert [row["cores"] for row in plan["layers"]] == [
         len({(part.run, part.core) for part in report.placement.slices_of(name)}) for name in report.placement.layers
     ]
+
+
+def test_of_a_chip_of_a_billion_cores_the_first_are_drawn():
+    facts = {**cores_of("loihi2", convolutional(8, 60))[0], "cores_per_chip": 10**9, "mesh": None}
+    facts["cores"] = [dict(core) for core in facts["cores"]]
+    facts["cores"][0]["place"] = 10**8
+    panel = draw_floor_plan(facts)["panels"][0]
+    assert panel["beyond"] == 0 and panel["columns"] < 1000
+    assert "1,000,000,000 cores" in panel["title"]
+    assert len(squares(panel["free"])) == CELLS - (len(facts["cores"]) - 1)
 
 
 def test_a_floor_plan_is_coloured_by_memory_on_the_published_mesh():
