@@ -26,6 +26,7 @@ from spear_deploy.util.files import require_file
 from spear_deploy.util.hdf5.tree import read_tree
 from spear_deploy.util.memory import free_bytes
 from spear_deploy.util.number_format import byte_size
+from spear_deploy.util.printable import escape_hidden
 
 RECORD_BYTES = 5
 MAX_UNITS = 1 << 20
@@ -108,7 +109,8 @@ def _parse_aedat_header(data: bytes, path: Path) -> tuple[str, int]:
         if line.startswith(b"#!END-HEADER"):
             break
     if version not in ("2", "3"):
-        raise FileError(f"file '{path}': is AEDAT version {version}, expected 2.0 or 3.1; convert it with the camera's own tool")
+        shown = escape_hidden(version)
+        raise FileError(f"file '{path}': is AEDAT version {shown}, expected 2.0 or 3.1; convert it with the camera's own tool")
     return version, start
 
 

@@ -80,7 +80,7 @@ def write_tables(rows: Sequence[Mapping[str, Any]]) -> str:
         "# Levers at equal learning", "",
         f"{len(rows)} runs of `python -m tests.benchmarks.levers`, seeds {', '.join(map(str, seeds))}, with about 470 batches on",
         "digits, 300 on N-MNIST and 256 on MNIST; `recipe` is half widths and half weights,",
-        "`weights` weights alone, `uniform` widths alone, `evolution` the default of `prune`.",
+        "`weights` weights alone, `uniform` widths alone, `evolution` the default on chips that do not reward zeros.",
         "Each seed has a network and a validation split of its own. Test accuracy, per cent; in brackets batches in all (search",
         "and fine-tuning) and the share of the SynOps budget that is used on the test split. Every method has at least as many",
         "batches as `recipe`. Raw data: [levers.json](levers.json).", "",

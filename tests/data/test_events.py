@@ -140,6 +140,7 @@ def test_a_folder_of_aedat_recordings(tmp_path):
     [
         (b"hello", "is no AEDAT recording; expected one that begins with #!AER-DAT"),
         (b"#!AER-DAT3.1", "ends within its header; fetch it again"),
+        (b"#!AER-DAT\r\n", r"is AEDAT version \\\S+, expected 2.0"),
         (b"#!AER-DAT4.0\r\n", "is AEDAT version 4, expected 2.0 or 3.1; convert it"),
         (aedat3(*some_events(0), claimed=1 << 30), "a packet claims 1073741824 events of 8 bytes, the file is shorter"),
     ],
