@@ -155,9 +155,15 @@ def run_wild(seeds: range, folder: Path, extent: Extent = Extent()) -> Outcome:
             else:
                 outcome.results[name] += 1
                 outcome.chips.update([where] if name == "check" else [])
-                if name.startswith("export") and result["mismatches"]:
+                if name.startswith("export") and result["mismatches"] and not _is_early_bias(result):
                     outcome.wrong.append(f"{place}: {result['mismatches']} mismatches")
     return outcome
+
+
+def _is_early_bias(certificate: dict[str, Any]) -> bool:
+    """Return whether an export differs by what Xylo does and its certificate says: biases act before a layer's first input."""
+    stated = any("acts from the chip's first step on" in text for text in certificate["approximations"])
+    return stated and certificate["first_difference"] is not None
 
 
 def run_block(block: str) -> dict[str, Any]:
