@@ -91,36 +91,27 @@ def run_stages(
 ) -> Deployment:
     """Run all stages of a deployment through the cache; arguments are those of `deploy`."""
     with cache.explain_stop():
-        return _run_stages(cache, net, chip, data, settings)
-
-
-def _run_stages(
-    cache: StageCache,
-    net: api.Net,
-    chip: api.Chip,
-    data: str | os.PathLike[str] | Dataset,
-    settings: DeploySettings,
-) -> Deployment:
-    with cache.explain_errors():
-        require_deployment(api.profile(chip, settings.overrides))
-        net = adapt_for_deployment(cache, net, chip, data, settings)
-        inputs = check_inputs(
-            net, chip, data, seed=settings.seed, overrides=settings.overrides, steps=settings.steps, encoding=settings.encoding
+        with cache.explain_errors():
+            require_deployment(api.profile(chip, settings.overrides))
+            net = adapt_for_deployment(cache, net, chip, data, settings)
+            inputs = check_inputs(
+                net, chip, data, seed=settings.seed, overrides=settings.overrides,
+                steps=settings.steps, encoding=settings.encoding,
+            )  # fmt: skip
+            check_proofs(inputs.network, inputs.profile)
+            wanted = PruneSettings(synops=settings.synops, method=settings.method, levers=settings.levers)
+            settings = replace(settings, method=settle_method(wanted, inputs.profile).method)
+        named = {"chip": chip, "data": data}
+        task = Task(
+            folder=cache.folder, inputs=inputs, digest=hash_dataset(inputs.dataset), settings=settings, progress=cache.progress,
+            sources={name: os.fspath(value) for name, value in named.items() if isinstance(value, str | os.PathLike)},
         )  # fmt: skip
-        check_proofs(inputs.network, inputs.profile)
-        wanted = PruneSettings(synops=settings.synops, method=settings.method, levers=settings.levers)
-        settings = replace(settings, method=settle_method(wanted, inputs.profile).method)
-    named = {"chip": chip, "data": data}
-    task = Task(
-        folder=cache.folder, inputs=inputs, digest=hash_dataset(inputs.dataset), settings=settings, progress=cache.progress,
-        sources={name: os.fspath(value) for name, value in named.items() if isinstance(value, str | os.PathLike)},
-    )  # fmt: skip
-    done, budget = _run_until_proof(cache, task)
-    report = cache.run_always("check", lambda: stages.check(task, budget, done["quantise"].value["counts"]))
-    done["export"] = cache.run("export", _stage_inputs(task, done, "prune", "quantise"), lambda: stages.export(task))
-    result = summarize(cache, task, {name: stage.value for name, stage in done.items()}, budget, report)
-    _write_results(cache, task, done, result)
-    return result
+        done, budget = _run_until_proof(cache, task)
+        report = cache.run_always("check", lambda: stages.check(task, budget, done["quantise"].value["counts"]))
+        done["export"] = cache.run("export", _stage_inputs(task, done, "prune", "quantise"), lambda: stages.export(task))
+        result = summarize(cache, task, {name: stage.value for name, stage in done.items()}, budget, report)
+        _write_results(cache, task, done, result)
+        return result
 
 
 def make_advice(command: str | None) -> Advice:
