@@ -161,7 +161,9 @@ def split_stratified(y: Array, share: float, rng: np.random.Generator, name: str
     """
     size = round(len(y) * share)
     if not 0 < size < len(y):
-        raise DataError(f"data '{name}': {len(y)} samples are too few to be split; give more, or splits")
+        raise DataError(
+            f"data '{name}': of {len(y)} samples, {share:.0%} for a further split are {size}, both need one; give more, or splits"
+        )
     rank = np.empty(len(y))
     for label in np.unique(y):
         members = rng.permutation(np.flatnonzero(y == label))

@@ -135,7 +135,7 @@ def test_unusable_arrays_are_refused_with_the_reason(tmp_path, change, message):
 
 def test_too_few_samples_to_split(tmp_path):
     x, y = samples(2)
-    with pytest.raises(DataError, match="2 samples are too few to be split"):
+    with pytest.raises(DataError, match="of 2 samples, .*% for a further split are ., both need one; give more, or splits"):
         load_data(saved(tmp_path, x=x, y=y))
 
 
