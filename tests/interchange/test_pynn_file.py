@@ -18,18 +18,14 @@ from spear_deploy.interchange.pynn import script
 from spear_deploy.interchange.pynn.document import build_document
 from spear_deploy.interchange.pynn.reader import PYTHON, SCRIPT, read_pynn, run_brian2
 from spear_deploy.network import IF, LI, LIF, AvgPool, BatchNorm, Conv2d, CubaLI, CubaLIF, Dense, Flatten, Layer, Neuron
-from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
+from spear_deploy.network.graph import INPUT, SNNGraph, chain
 from spear_deploy.pipeline import api
 from spear_deploy.quantize import quantize
 from spear_deploy.util.digests import hash_file
 from tests.support.framework_environments import NotInstalled, install
+from tests.support.xylo_networks import graph_of
 
 SEEDS = range(20)
-
-
-def graph_of(layers: list[Layer], ways: list[tuple[str, str, int]], inputs: int) -> SNNGraph:
-    edges = tuple(Edge(source=s, target=t, delay=d) for s, t, d in ways)
-    return SNNGraph(layers=tuple(layers), edges=edges, input_shape=(inputs,), output="out")
 
 
 def random_network(seed: int) -> SNNGraph:

@@ -20,16 +20,11 @@ from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
 from spear_deploy.pipeline import api
 from spear_deploy.quantize import quantize
 from spear_deploy.simulator import simulate
-from tests.support.xylo_networks import RECORDED, SEEDS, random_network
+from tests.support.xylo_networks import RECORDED, SEEDS, graph_of, random_network
 
 
 def cuba(mem: float, syn: float) -> CubaLIF:
     return CubaLIF(tau_mem_s=mem * 1e-3, tau_syn_s=syn * 1e-3, w_in=syn, reset="subtract")
-
-
-def graph_of(layers: list[Layer], ways: list[tuple[str, str, int]], inputs: int) -> SNNGraph:
-    edges = tuple(Edge(source=s, target=t, delay=d) for s, t, d in ways)
-    return SNNGraph(layers=tuple(layers), edges=edges, input_shape=(inputs,), output="out")
 
 
 def random_float_network(seed: int) -> SNNGraph:

@@ -19,6 +19,12 @@ SEEDS = 24
 STATES = ("spikes", "v", "u")
 
 
+def graph_of(layers: list[Layer], ways: list[tuple[str, str, int]], inputs: int) -> SNNGraph:
+    """Return the network of layers and (source, target, delay); the layer `out` is its output."""
+    edges = tuple(Edge(source=s, target=t, delay=d) for s, t, d in ways)
+    return SNNGraph(layers=tuple(layers), edges=edges, input_shape=(inputs,), output="out")
+
+
 def random_network(seed: int, steps: int = 40):
     """Return (network, input): hidden neurons that feed each other, and outputs one step later, as on the chip.
 
