@@ -40,9 +40,11 @@ HEADER = "header"
 
 _npy: Any = np.lib.format
 
-LATER_FIELDS = {"reset_delay": 0, "v_min": None}
-"""Fields that earlier releases do not have, with their default, at which they are not written."""
+LATER_FIELDS = {("reset_delay", "int"): 0, ("v_min", "Array | None"): None, ("max_spikes", "int | None"): 1}
+"""Fields of a name and type that earlier releases do not have, with their default, at which they are not written."""
 
+BLOCK_BYTES = 1 << 20
+"""Bytes that are read at a time."""
 MAX_VALUES_PER_BYTE = 1 << 14
 """Values that a layer may emit for a byte of the file. A convolution emits more values than it has weights, within reason."""
 
@@ -78,9 +80,7 @@ def write_snn(graph: SNNGraph, path: str | os.PathLike[str]) -> None:
     arrays = {HEADER: np.frombuffer(text.encode(), np.uint8), **arrays}
     with replace_file(path) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
-            buffer = io.BytesIO()
-            _npy.write_array(buffer, np.ascontiguousarray(array).reshape(array.shape), allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), buffer.getvalue())
+            _write_array(archive, name, np.ascontiguousarray(array).reshape(array.shape))
 
 
 def read_snn(path: str | os.PathLike[str]) -> SNNGraph:
@@ -146,7 +146,7 @@ def _read_arrays(source: Path) -> dict[str, Array]:
             members = archive.infolist()
             if sum(member.file_size for member in members) > size or any(m.compress_type != zipfile.ZIP_STORED for m in members):
                 raise FileError(f"file '{source}': declares more than it holds; write it again")
-            return {member.filename.removesuffix(".npy"): _read_array(archive.read(member)) for member in members}
+            return {member.filename.removesuffix(".npy"): _read_array(archive, member) for member in members}
     except (
         zipfile.BadZipFile,
         zlib.error,
@@ -165,19 +165,38 @@ def _read_arrays(source: Path) -> dict[str, Array]:
         raise FileError(f"file '{source}': is not a complete .snn file ({_first_line(error)}); write it again") from error
 
 
-def _read_array(data: bytes) -> Array:
-    stream = io.BytesIO(data)
-    version = _npy.read_magic(stream)
-    read = {(1, 0): _npy.read_array_header_1_0, (2, 0): _npy.read_array_header_2_0}
-    if version not in read:
-        raise ValueError(f"npy version {version}")
-    shape, fortran, dtype = read[version](stream)
-    if dtype.kind not in "biuf":
-        raise ValueError(f"array of {dtype}")
-    body = data[stream.tell() :]
-    if math.prod(shape) * dtype.itemsize != len(body):
-        raise ValueError(f"array of shape {shape} in {len(body)} bytes")
-    return np.frombuffer(body, dtype).reshape(shape, order="F" if fortran else "C")
+def _write_array(archive: zipfile.ZipFile, name: str, array: Array) -> None:
+    """Write an array in blocks, since a layer may fill most of the memory."""
+    header = io.BytesIO()
+    _npy.write_array_header_1_0(header, _npy.header_data_from_array_1_0(array))
+    member = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
+    member.file_size = header.tell() + array.nbytes  # decides whether its sizes take 64 bits
+    with archive.open(member, "w") as stream:
+        _npy.write_array(stream, array, allow_pickle=False)
+
+
+def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
+    """Read an array in blocks into memory of its own, which a layer takes without a copy."""
+    with archive.open(member) as stream:
+        version = _npy.read_magic(stream)
+        read = {(1, 0): _npy.read_array_header_1_0, (2, 0): _npy.read_array_header_2_0}
+        if version not in read:
+            raise ValueError(f"npy version {version}")
+        shape, fortran, dtype = read[version](stream)
+        if dtype.kind not in "biuf":
+            raise ValueError(f"array of {dtype}")
+        left = member.file_size - stream.tell()
+        if math.prod(shape) * dtype.itemsize != left:
+            raise ValueError(f"array of shape {shape} in {left} bytes")
+        array = np.empty(shape, dtype, order="F" if fortran else "C")
+        flat = (array.T if fortran else array).reshape(-1).view(np.uint8)
+        for start in range(0, left, BLOCK_BYTES):
+            block = stream.read(min(BLOCK_BYTES, left - start))
+            if len(block) < min(BLOCK_BYTES, left - start):
+                raise ValueError(f"array of shape {shape} ends after {start + len(block)} bytes")
+            flat[start : start + len(block)] = np.frombuffer(block, np.uint8)
+    array.setflags(write=False)
+    return array
 
 
 def _read_header(source: Path, stored: Array | None) -> dict[str, Any]:
@@ -217,7 +236,8 @@ def _encode_part(value: Any, place: str, arrays: dict[str, Array]) -> dict[str, 
     row: dict[str, Any] = {"kind": type(value).__name__}
     for field in fields(value):
         item = getattr(value, field.name)
-        if field.name in LATER_FIELDS and not isinstance(item, np.ndarray) and item == LATER_FIELDS[field.name]:
+        added = (field.name, field.type)
+        if added in LATER_FIELDS and not isinstance(item, np.ndarray) and item == LATER_FIELDS[added]:
             continue
         if isinstance(item, np.ndarray):
             key = f"{place}.{field.name}"
@@ -262,7 +282,7 @@ def _decode_value(item: Any, expected: str, arrays: Mapping[str, Array], where: 
         return arrays[item["array"]]
     if expected.startswith("tuple"):
         return tuple(_check_integer(n) for n in item)
-    if expected == "int":
+    if expected.startswith("int"):
         return _check_integer(item)
     return float(item) if expected == "float" else str(item)
 

@@ -19,6 +19,8 @@ RESET_WORDS: dict[str, str] = {"value": "to a value", "subtract": "by subtractio
 """How neurons reset, for a sentence."""
 MAX_FLOAT = float(np.finfo(np.float32).max)
 """Largest number of a network: ONNX, NIR and torch hold float32."""
+BLOCK_NUMBERS = 1 << 20
+"""Numbers that are looked at together."""
 
 
 def freeze_array(value: Any, *, what: str, integer: bool | None = None) -> Array:
@@ -36,7 +38,7 @@ def freeze_array(value: Any, *, what: str, integer: bool | None = None) -> Array
     array = value if is_frozen else np.array(value)
     if array.dtype == object or array.dtype.kind not in "biuf":
         raise GraphError(f"{what}: expected numbers, got {array.dtype}")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
+    if array.dtype.kind == "f" and not _are_finite(array):
         raise GraphError(f"{what}: holds NaN or infinite values; retrain or repair the network")
     if array.dtype == np.float64 and array.size and max(array.max(), -array.min()) > MAX_FLOAT:
         largest = max(array.max(), -array.min())
@@ -47,6 +49,12 @@ def freeze_array(value: Any, *, what: str, integer: bool | None = None) -> Array
         array = array.astype(np.int64)
     array.setflags(write=False)
     return array
+
+
+def _are_finite(array: Array) -> bool:
+    """Return whether all numbers are finite, without a mask as large as a layer."""
+    flat = array.reshape(-1) if array.flags.c_contiguous else array.T.reshape(-1)
+    return all(np.isfinite(flat[start : start + BLOCK_NUMBERS]).all() for start in range(0, flat.size, BLOCK_NUMBERS))
 
 
 class Part:

@@ -4,12 +4,13 @@ import io
 import json
 import random
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
 
 from spear_deploy.errors import FileError, GraphError, SpearError
-from spear_deploy.interchange import load
+from spear_deploy.interchange import load, snn_file
 from spear_deploy.interchange.snn_file import PARTS, read_snn, write_snn
 from spear_deploy.network import IF, LIF, BatchNorm, Conv1d, Conv2d, CubaLI, Dense, Layer, LoihiLIF, Scale
 from spear_deploy.network.graph import SNNGraph, chain
@@ -194,6 +195,25 @@ def test_nan_in_a_stored_array_raises(tmp_path):
     assert data != (tmp_path / "a.snn").read_bytes()
     with pytest.raises(GraphError, match="Conv2d.weight: holds NaN or infinite values"):
         read_snn(tmp_path / "a.snn")
+
+
+def test_an_array_that_ends_early_is_refused_whatever_its_checksum(tmp_path):
+    write_snn(small(), tmp_path / "a.snn")
+    with zipfile.ZipFile(tmp_path / "a.snn", "a") as archive:
+        member = archive.getinfo("layers.0.synapse.weight.npy")
+        member.CRC = zlib.crc32(archive.read(member)[:-8])
+        member.compress_size -= 8
+        archive._didModify = True  # the list at the end is written again
+    with pytest.raises(FileError, match=r"is not a complete .snn file \(array of shape \(2, 1, 3, 3\) ends after 64 bytes\)"):
+        read_snn(tmp_path / "a.snn")
+
+
+def test_arrays_of_the_file_are_taken_without_a_copy(tmp_path, monkeypatch):
+    taken, read_array = [], snn_file._read_array
+    monkeypatch.setattr(snn_file, "_read_array", lambda *part: taken.append(read_array(*part)) or taken[-1])
+    write_snn(small(), tmp_path / "a.snn")
+    graph = read_snn(tmp_path / "a.snn")
+    assert any(graph["out"].synapse.weight is array for array in taken)
 
 
 def test_damaged_files_raise_our_errors_only(tmp_path):
