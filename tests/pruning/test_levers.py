@@ -426,13 +426,13 @@ def low_bits(graph, data, bits):
 def test_a_network_learns_with_rounding_where_its_integers_lose_accuracy(task):
     graph, data = task
     form = low_bits(graph, data, 3)
-    settings = PruneSettings(synops="40%", method="uniform", epochs=6)
+    settings = PruneSettings(synops="30%", method="uniform", epochs=6)
     result = prune_to_budget(graph, data, settings, deployed=(deploy_float, form))
     assert [stage.name for stage in result.stages] == ["trained", "channels", "rates", "bits"]
     assert result.batches["bits"] == result.stages[-1].batches > 0
     before, after = (evaluate(*form(stage.graph, data.val)).accuracy for stage in result.stages[-2:])
     assert before < result.stages[-2].accuracy - TOLERANCE and after > before
-    limit = 0.4 * evaluate(graph, data.test).synops.total
+    limit = 0.3 * evaluate(graph, data.test).synops.total
     assert result.met and max(evaluate(*each(result.graph, data.test)).synops.total for each in (deploy_float, form)) <= limit
     assert any("points of accuracy on validation; after" in note for note in result.notes)
     without = prune_to_budget(graph, data, replace(settings, levers="channels"), deployed=(deploy_float, form))
@@ -456,30 +456,3 @@ def test_deploy_takes_levers_and_shows_what_each_did(tmp_path):
     assert "prune" in again.resumed and again.levers == facts.levers
     other = sd.deploy(net, "loihi2", data, out=tmp_path, **{**options, "levers": "channels"})
     assert "prune" not in other.resumed and "weights" not in [row["lever"] for row in other.levers]
-
-
-# ------------------------------------------------------------------------------------------------------------- margin
-
-
-def test_training_samples_narrow_the_margin_of_a_share_and_never_lower_the_use(task):
-    graph, data = task
-    monitor = BudgetMonitor(graph, data, Budgets(synops=Amount(value=0.5, relative=True)))
-    counts = evaluate(graph, data.val).counts
-    thin = zero_weight_share(graph, counts, 0.5)
-    alone, pooled = monitor.measure(thin), monitor.measure_with_training(thin)
-    assert 0 < pooled.margin < alone.margin and pooled.values["synops"] >= alone.values["synops"]
-    assert pooled.aims["synops"] == pytest.approx(monitor.limits["synops"] * (1 - pooled.margin)) and not monitor.margin_note
-    ratios = [evaluate(thin, split).synops_per_sample.sum() for split in (data.val, data.train)]
-    dense = [evaluate(graph, split).synops_per_sample.sum() for split in (data.val, data.train)]
-    expected = sum(ratios) / sum(dense) * dense[0] / len(data.val)
-    assert pooled.values["synops"] == pytest.approx(max(expected, alone.values["synops"]))
-
-
-def test_training_samples_that_spike_otherwise_are_left_out(task):
-    graph, data = task
-    other = replace(data, train=replace(data.train, x=np.ones_like(data.train.x)))
-    monitor = BudgetMonitor(graph, other, Budgets(synops=Amount(value=0.5, relative=True)))
-    thin = zero_weight_share(graph, evaluate(graph, data.val).counts, 0.5)
-    assert monitor.measure_with_training(thin) is not None
-    assert monitor.margin_note == "SynOps of training and validation differ, so validation alone was measured"
-    assert monitor.measure_with_training(thin).margin == monitor.measure(thin).margin

@@ -16,7 +16,7 @@ from spear_deploy.pruning.candidates import Evaluator, Widths
 from spear_deploy.pruning.chip_costs import max_use
 from spear_deploy.pruning.importance import Criterion
 from spear_deploy.pruning.search.projection import project_ratios
-from spear_deploy.pruning.tune.last_adjustments import RelativeUse, drop_channels, scale_thresholds, zero_weights
+from spear_deploy.pruning.tune.last_adjustments import RelativeUse, drop_channels, restore_weights, scale_thresholds, zero_weights
 from spear_deploy.pruning.tune.measure import BudgetMonitor, BudgetUse
 from spear_deploy.pruning.tune.thin_weights import WeightRemoval, fill_zero_weights, thin_to_synops
 from spear_deploy.training.evaluation import evaluate
@@ -167,6 +167,16 @@ class FineTuning:
         if self.use.active_use > 1:
             counts = evaluate(self.graph, self.dataset.val).counts
             self.graph = zero_weights(self.graph, counts, relative_use)
+        elif self.unthinned is not None:
+            self._restore_weights(relative_use)
+
+    def _restore_weights(self, relative_use: RelativeUse) -> None:
+        """Give removed weights back up to the aim, unless the accuracy falls by that."""
+        assert self.unthinned is not None
+        before = evaluate(self.graph, self.dataset.val)
+        restored = restore_weights(self.graph, self.unthinned, before.counts, relative_use)
+        if self._measure_accuracy(restored) >= before.accuracy:
+            self.graph = restored
 
     def _adjust_thresholds(self, relative_use: RelativeUse, epochs: int, target: float | None) -> None:
         """Move the thresholds to the aim; lower thresholds stay only if the accuracy falls no more than by chance.

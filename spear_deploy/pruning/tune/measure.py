@@ -5,7 +5,7 @@ have many in the other, so the ratio of the means spreads far less than a mean d
 
     R = Σ s_i / Σ d_i          s_i, d_i: SynOps of sample i, pruned and before
     e_i = s_i − R · d_i
-    margin = SIGMAS · std(e) / mean(s) · sqrt(1 / measured + 1 / unseen)
+    margin = sigmas · std(e) / mean(s) · sqrt(1 / measured + 1 / unseen)
 
 An absolute budget has d_i = 1, and the same formula gives the spread of a mean. Splits have their classes in equal shares, so
 that differences between classes do not count: std(e) is that within classes.
@@ -31,9 +31,16 @@ from spear_deploy.training.evaluation import Evaluation, evaluate
 DeployedForm: TypeAlias = Callable[[SNNGraph, Split], tuple[SNNGraph, Split]]
 """(floating-point network, split) → (the network that will run, e.g. its integers; the split in the form that it takes)."""
 SIGMAS = 4.0
-"""Margin in standard errors. Beyond three lies one unseen split in 700 by chance alone; but networks are also chosen and trimmed
-on the samples that are measured, and where validation and test come from two sources, as MNIST's do, they differ by more than
-chance: with three, one of 52 networks of the search benchmark took 0.07 % more than its budget on the test split."""
+"""Margin of validation in standard errors. Beyond three lies one unseen split in 700 by chance alone; but networks are also
+chosen and trimmed on the samples that are measured, and where validation and test come from two sources, as MNIST's do, they
+differ by more than chance: with three, one of 52 networks of the search benchmark took 0.07 % more than its budget on the test
+split."""
+POOLED_SIGMAS = 3.0
+"""The same of training and validation samples together: too many for a network to be trimmed to their chance alone."""
+DOUBT = (1.0, 2.0)
+"""Standard errors by which validation has more SynOps than training, between which validation alone begins to count."""
+AGREEMENT = 4.0
+"""Standard errors by which training samples may have more SynOps than validation and still count."""
 MAX_MARGIN = 0.5
 TRAINING_SAMPLES = 4096
 """Maximum of training samples that narrow the margin; more hardly narrow it, since the unseen samples stay as many."""
@@ -136,9 +143,14 @@ class BudgetMonitor:
     def measure_with_training(self, network: SNNGraph) -> BudgetUse:
         """Measure on validation and training samples together, where that narrows the margin of a SynOps budget.
 
-        Training samples count only where their SynOps, for a share their ratio to the network before pruning, agree with those of
-        validation. The use is then the larger of that of validation and that of all samples: a network is trimmed on what is
-        measured, and its training samples may have a little less than unseen ones.
+        A network is trimmed on what is measured, and its training samples may have a little less than unseen ones. So they count
+        as far as their SynOps, for a share their ratio to the network before pruning, are no less than those of validation:
+
+            z = (validation − training) / its standard error
+            doubt = 0 up to z = 1, rising to 1 at z = 2
+            use, margin = (1 − doubt) · those of all samples + doubt · those of validation
+
+        Without jumps, so that the last adjustments reach any use. Training samples of far more SynOps do not count either.
         """
         use, form = self._measure_forms(network)
         active = [name for name in self.budgets.amounts if name in ACTIVE]
@@ -149,17 +161,23 @@ class BudgetMonitor:
         bases: tuple[Array, Array] | None = None
         if self.budgets.amounts["synops"].relative:
             bases = (self.dense_evaluation.synops_per_sample, self._dense_training_synops)
-        if not means_agree(*((fresh, seen) if bases is None else ratio_residuals((fresh, seen), bases))):
+        score = difference_score(*((fresh, seen) if bases is None else ratio_residuals((fresh, seen), bases)))
+        doubt = float(np.clip((score - DOUBT[0]) / (DOUBT[1] - DOUBT[0]), 0.0, 1.0))
+        self.margin_note = ""
+        if doubt == 1 or score < -AGREEMENT:
             self.margin_note = "SynOps of training and validation differ, so validation alone was measured"
             return use
-        self.margin_note = ""
         pooled, labels = np.concatenate([fresh, seen]), np.concatenate([self.dataset.val.y, training.y])
         before = np.ones(len(pooled)) if bases is None else np.concatenate(bases)
-        margin = sampling_margin(pooled, labels, len(self.dataset.test), before=before)
+        margin = sampling_margin(pooled, labels, len(self.dataset.test), before=before, sigmas=POOLED_SIGMAS)
         if margin >= use.margin:
             return use
         mean = float(pooled.sum() / before.sum() * before[: len(fresh)].mean())
-        values = {**use.values, "synops": max(mean, float(fresh.mean()))}
+        value, margin = (
+            (1 - doubt) * all_samples + doubt * alone
+            for all_samples, alone in ((mean, float(fresh.mean())), (margin, use.margin))
+        )
+        values = {**use.values, "synops": value}
         return replace(use, values=values, aims={**use.aims, "synops": self.limits["synops"] * (1 - margin)}, margin=margin)
 
     @cached_property
@@ -186,7 +204,7 @@ def list_budget_rows(limits: Mapping[str, float], use: BudgetUse) -> dict[str, d
     return rows
 
 
-def sampling_margin(pruned: Array, labels: Array, unseen: int, *, before: Array | None = None) -> float:
+def sampling_margin(pruned: Array, labels: Array, unseen: int, *, before: Array | None = None, sigmas: float = SIGMAS) -> float:
     """Return the relative amount by which the mean SynOps of `unseen` samples (or their ratio) may exceed those measured.
 
     Args:
@@ -194,6 +212,7 @@ def sampling_margin(pruned: Array, labels: Array, unseen: int, *, before: Array 
         labels: (N,) classes of the samples.
         unseen: number of samples that the budget has to hold on.
         before: SynOps of the same samples in the network before pruning, for a relative budget.
+        sigmas: the margin in standard errors.
     """
     base = np.ones(len(pruned)) if before is None else before
     mean = max(float(pruned.mean()), 1e-12)
@@ -201,7 +220,7 @@ def sampling_margin(pruned: Array, labels: Array, unseen: int, *, before: Array 
     classes = np.unique(labels)
     within = sum(float(np.sum((residual[labels == c] - residual[labels == c].mean()) ** 2)) for c in classes)
     spread = np.sqrt(within / max(len(labels) - len(classes), 1))
-    return float(min(MAX_MARGIN, SIGMAS * spread / mean * np.sqrt(1 / len(labels) + 1 / unseen)))
+    return float(min(MAX_MARGIN, sigmas * spread / mean * np.sqrt(1 / len(labels) + 1 / unseen)))
 
 
 def ratio_residuals(pruned: tuple[Array, Array], before: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -220,11 +239,11 @@ def ratio_residuals(pruned: tuple[Array, Array], before: tuple[Array, Array]) ->
     return first, second
 
 
-def means_agree(first: Array, second: Array, *, sigmas: float = 2.0) -> bool:
-    """Return whether two sets of samples may have the same mean, within so many standard errors.
+def difference_score(first: Array, second: Array) -> float:
+    """Return how many standard errors the mean of one set of samples lies above that of another.
 
-    >>> means_agree(np.array([1.0, 2.0, 3.0]), np.array([1.5, 2.5, 2.0])), means_agree(np.array([1.0, 1.1]), np.array([9.0, 9.1]))
-    (True, False)
+    >>> difference_score(np.array([3.0, 5.0]), np.array([1.0, 3.0]))
+    1.4142135623730951
     """
     error = np.sqrt(first.var(ddof=1) / len(first) + second.var(ddof=1) / len(second))
-    return bool(abs(first.mean() - second.mean()) <= sigmas * error)
+    return float((first.mean() - second.mean()) / max(error, 1e-12))

@@ -15,7 +15,8 @@ removed ones at their last values: a weight comes back where present ones have b
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,12 @@ class WeightOrder:
             return replace(layer, synapse=replace(synapse, weight=weight))
 
         return graph.with_layers(zero_layer)
+
+    def only_zeros_of(self, graph: SNNGraph) -> WeightOrder:
+        """Return the order of those weights alone that are zero in another network of the same layers; `present` of that one."""
+        layers: dict[str, Any] = {layer.name: layer.synapse for layer in graph.layers if layer.name in self.starts}
+        present = np.concatenate([layers[name].weight.ravel() != 0 for name in self.starts] or [np.zeros(0, bool)])
+        return WeightOrder(starts=self.starts, order=self.order[~present[self.order]], present=int(present.sum()))
 
 
 def order_weights(graph: SNNGraph, counts: SpikeCounts) -> WeightOrder:
@@ -202,11 +209,61 @@ class WeightRemoval:
 
     def __call__(self, graph: SNNGraph, share: float) -> SNNGraph:
         """Return the network with its zeros chosen anew."""
-        whole = graph if self.unthinned is None else fill_zero_weights(graph, self.unthinned)
-        counts = evaluate(graph, self.split).counts
-        self.unthinned = whole
-        self.thinned = thin_to_synops(whole, counts, count_synops(whole, counts).total * self.kept**share)
+        self.unthinned = graph if self.unthinned is None else fill_zero_weights(graph, self.unthinned)
+        self.thinned = self.thin(graph, self.unthinned, share)
         return self.thinned
+
+    def thin(self, graph: SNNGraph, whole: SNNGraph, share: float) -> SNNGraph:
+        """Return the network with all weights, less those that are removed by now."""
+        counts = evaluate(graph, self.split).counts
+        return thin_to_synops(whole, counts, count_synops(whole, counts).total * self.kept**share)
+
+
+@dataclass
+class LayerWeightRemoval(WeightRemoval):
+    """Gradual removal of the weights of least magnitude in each layer, down to a density of its own.
+
+    After a share s of the removals a layer has density^s of its weights. The order within a layer is that of `order_weights`.
+
+    Attributes:
+        densities: share of its weights that each layer keeps in the end; layers that are not named keep all.
+    """
+
+    kept: float = 1.0
+    densities: Mapping[str, float] = field(default_factory=dict)
+
+    def thin(self, graph: SNNGraph, whole: SNNGraph, share: float) -> SNNGraph:
+        """Return the network with all weights, less those that are removed by now."""
+        return thin_layers(whole, {name: density**share for name, density in self.densities.items()})
+
+
+def thin_layers(graph: SNNGraph, densities: Mapping[str, float]) -> SNNGraph:
+    """Return the network in which layers keep a share of their weights, the largest, at least one; zeros count as removed."""
+
+    def thin_layer(layer: Layer) -> Layer:
+        if layer.name not in densities:
+            return layer
+        synapse: Any = layer.synapse
+        magnitude = np.abs(synapse.weight.ravel())
+        removed = magnitude.size - max(1, round(densities[layer.name] * magnitude.size))
+        weight = synapse.weight.copy()
+        weight.ravel()[np.argsort(magnitude, kind="stable")[:removed]] = 0
+        return replace(layer, synapse=replace(synapse, weight=weight))
+
+    return graph.with_layers(thin_layer)
+
+
+def list_densities(graph: SNNGraph) -> dict[str, float]:
+    """Return the share of the weights that are not zero by layer, of dense and convolutional synapses.
+
+    >>> from spear_deploy.network import IF
+    >>> from spear_deploy.network.graph import chain
+    >>> weight = np.array([[0.0, 1.0], [2.0, 3.0]])
+    >>> list_densities(chain([Layer(name="fc", synapse=Dense(weight=weight), neuron=IF())], input_shape=(2,)))
+    {'fc': 0.75}
+    """
+    layers = {layer.name: layer.synapse for layer in graph.layers if isinstance(layer.synapse, (Dense, *CONVS))}
+    return {name: float(np.mean(synapse.weight != 0)) for name, synapse in layers.items()}
 
 
 def count_arriving_spikes(graph: SNNGraph, layer: Layer, counts: SpikeCounts) -> Array:
