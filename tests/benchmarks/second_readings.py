@@ -33,13 +33,15 @@ from spear_deploy.simulator import simulate
 from spear_deploy.training.fit import train
 from tests.interchange import test_pynn_file, test_speck_file, test_xylo_file
 from tests.interchange.test_vendor_simulators import XYLO_CHIPS
-from tests.support.framework_environments import NotInstalled, install
+from tests.support import snn_mlir_networks
+from tests.support.framework_environments import NotInstalled, find_tools, install
 
 SUPPORT = Path(__file__).parents[1] / "support"
 PAGE = Path(__file__).parents[2] / "docs" / "second_readings.md"
 MADE = ("<!-- second readings -->", "<!-- end of second readings -->")
-EMULATED, COUNTED, IN_ONNX = 24, 60, 20
+EMULATED, COUNTED, IN_ONNX, COMPILED = 24, 60, 20, 24
 """Random networks of a row."""
+MLIR_TOOLS = ("snn-opt", "mlir-opt", "mlir-translate", "llc", "gcc")
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,41 @@ def read_by_brian2(folder: Path) -> list[Reading]:
     return [Reading("PyNN script for spinnaker1: spikes, readouts", vendor["simulator"], len(jobs), spikes, differ)]
 
 
+def read_by_snn_mlir(folder: Path) -> list[Reading]:
+    """Have snn-mlir quantise, lower and compile random networks, and run its driver."""
+    networks = {
+        "ReckOn: spikes, readouts, as C": snn_mlir_networks.random_reckon,
+        "the Loihi family: spikes, readouts, as C": snn_mlir_networks.random_loihi,
+    }
+    tools = find_tools(MLIR_TOOLS, variable="SPEAR_TEST_MLIR")
+    compiler = subprocess.run(["llc", "--version"], env=os.environ | tools, check=True, capture_output=True, text=True).stdout
+    version = re.findall(r"LLVM version (\S+)", compiler)[0]
+    rows = []
+    for what, make in networks.items():
+        jobs = [make(seed) for seed in range(COMPILED)]
+        spikes, differ = 0, 0
+        for (graph, x), theirs in zip(jobs, run_in_snn_mlir(jobs, folder), strict=True):
+            run = simulate(graph, x, record=("spikes", "v"))
+            for layer, there in zip(_list_neurons(graph), theirs, strict=True):
+                is_readout = layer.neuron.v_threshold is None  # type: ignore[union-attr]
+                ours = (run.v if is_readout else run.spikes)[layer.name][:, 0].reshape(len(x), -1)
+                spikes += 0 if is_readout else int(ours.sum())
+                differ += int((ours != (snn_mlir_networks.to_readout(layer.neuron, there) if is_readout else there)).sum())
+        rows.append(Reading(f"integers of {what}", f"snn-mlir 1.0.0, LLVM {version}, gcc", len(jobs), spikes, differ))
+    return rows
+
+
+def run_in_snn_mlir(jobs: list[tuple[SNNGraph, Any]], folder: Path) -> list[list[Any]]:
+    """Return what each neuron layer of each network puts out, (T, neurons), as snn-mlir computes it."""
+    tools = find_tools(MLIR_TOOLS, variable="SPEAR_TEST_MLIR")
+    python, environment = install("snn_mlir", folder)
+    (folder / "jobs.json").write_text(json.dumps([snn_mlir_networks.to_job(graph, x) for graph, x in jobs]))
+    script = [python, "-W", "ignore", SUPPORT / "snn_mlir_runs.py", folder / "jobs.json", folder / "out.npz"]
+    subprocess.run(script, env=environment | tools | {"CC": "gcc"}, check=True, capture_output=True, timeout=900)
+    with np.load(folder / "out.npz") as out:
+        return [[out[f"{n}.{k}"] for k in range(len(_list_neurons(graph)))] for n, (graph, _) in enumerate(jobs)]
+
+
 def read_by_onnxruntime(folder: Path) -> list[Reading]:
     """Have onnxruntime run the integers of three families."""
     import onnxruntime
@@ -216,6 +253,7 @@ READERS: dict[str, Callable[[Path], list[Reading]]] = {
     "sinabs": read_by_vendor("speck2f", "sinabs"),
     "brian2": read_by_brian2,
     "neurobench": read_by_neurobench,
+    "snn-mlir": read_by_snn_mlir,
     "onnxruntime": read_by_onnxruntime,
 }
 """By name, the rows of a software."""

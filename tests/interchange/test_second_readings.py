@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tests.benchmarks.second_readings import MADE, PAGE, READERS, Reading, read_all, write_table
+from spear_deploy.network import Dense, Layer, LoihiLIF
+from spear_deploy.network.graph import chain
+from spear_deploy.simulator import simulate
+from tests.benchmarks.second_readings import MADE, PAGE, READERS, Reading, read_all, run_in_snn_mlir, write_table
 from tests.support.framework_environments import NotInstalled
 
 
@@ -23,6 +27,32 @@ def test_a_second_reading_agrees_on_every_spike_and_stands_on_the_page(name: str
         assert row.differ == 0, row
         assert row.networks >= 20 and row.spikes > 1000, row
         assert f"| {row.by.split()[0]}" not in page or f"| {row.what} | {row.by.split()[0]}" in page, row
+
+
+@pytest.mark.slow
+def test_a_leak_below_zero_rounds_down_in_snn_mlir_and_towards_zero_on_loihi(tmp_path: Path) -> None:
+    """Why the networks of the Loihi family have either a leak or weights below 0: one unit of 1/4096, for as long as v < 0."""
+    weight = np.array([[-2, 0], [126, 0]])
+    neuron = LoihiLIF(decay_u=4096, decay_v=2048, v_threshold=None)
+    graph = chain([Layer(name="v", synapse=Dense(weight=weight), neuron=neuron)], input_shape=(2,))
+    x = np.zeros((12, 1, 2), bool)
+    x[0, 0, 0] = True
+    try:
+        (there,) = run_in_snn_mlir([(graph, x)], tmp_path)[0]
+    except NotInstalled as reason:
+        pytest.skip(f"snn-mlir: {reason}")
+    ours = simulate(graph, x, record=("v",)).v["v"][:, 0, 0]
+    assert ours.tolist() == [-128, -64, -32, -16, -8, -4, -2, -1, 0, 0, 0, 0]
+    assert there[:, 0].tolist() == [-128, -64, -32, -16, -8, -4, -2, -1, -1, -1, -1, -1]
+
+
+def test_a_compiler_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("SPEAR_TEST_MLIR", raising=False)
+    rows, skipped = read_all(["snn-mlir"])
+    assert rows == []
+    (text,) = skipped
+    assert text.startswith("snn-mlir: not installed (no snn-opt, mlir-opt, mlir-translate, llc, gcc on the path; SPEAR_TEST_MLIR")
 
 
 def test_the_table_replaces_that_of_the_page(tmp_path: Path) -> None:

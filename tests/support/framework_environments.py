@@ -29,6 +29,7 @@ MAPPERS = {
     "nengo_loihi": ["nengo-loihi==1.1.0", "nengo==3.2.0", "numpy<1.24", "scipy<1.11", "setuptools<70"],
     "pynn": ["pynn==0.13.0", "brian2==2.7.1", "numpy<2", "setuptools<70", "cython<3.1"],
     "spynnaker": ["spynnaker==1!7.4.1", "pynn==0.13.0"],
+    "snn_mlir": ["snn-mlir==1.0.0", "nir==1.0.8"],
     "brian2_loihi": ["brian2-loihi==0.5.2", "brian2==2.5.4", "numpy<1.25", "setuptools<70", "cython<3.1"],
 }
 VERSIONS = {
@@ -89,6 +90,18 @@ def install(framework: str, folder: Path, *, also: tuple[str, ...] = ()) -> tupl
         _install(uv, "pip", "install", "-q", "--python", python, "--target", folder / "also", "--no-deps", *also)
     path = os.pathsep.join([*([str(folder / "also")] if also else []), str(packages)])
     return python, {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "" if framework in alone else path}
+
+
+def find_tools(names: tuple[str, ...], *, variable: str) -> dict[str, str]:
+    """Return an environment whose path begins with the folder that a variable names, and holds these programs.
+
+    Raises:
+        NotInstalled: one of them is not on that path.
+    """
+    path = os.pathsep.join([*filter(None, [os.environ.get(variable)]), os.environ.get("PATH", "")])
+    if missing := [name for name in names if which(name, path=path) is None]:
+        raise NotInstalled(f"no {', '.join(missing)} on the path; {variable} names the folder that holds {', '.join(names)}")
+    return {"PATH": path}
 
 
 def _install(*command: object) -> None:
