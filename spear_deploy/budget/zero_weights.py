@@ -13,7 +13,7 @@ from spear_deploy.network.graph import SNNGraph
 
 
 def fill_zero_weights(graph: SNNGraph, profile: HardwareProfile) -> SNNGraph:
-    """Return the network whose SynOps are those that the chip works on: where it skips no zeros, each zero weight becomes 1.
+    """Return the network whose SynOps are those that the chip works on: where it skips no zeros, layers with zeros hold ones.
 
     Layers that lie side by side between the same layers are one list of synapses with delays of its own; their zeros are the
     synapses of the other layers and stay. Without a published fact zeros cost nothing.
@@ -36,5 +36,6 @@ def _fill(layer: Layer) -> Layer:
     synapse = layer.synapse
     if not isinstance(synapse, WEIGHTED) or np.all(synapse.weight):
         return layer
-    weight = np.where(synapse.weight == 0, np.ones_like(synapse.weight), synapse.weight)
+    weight = np.ones(synapse.weight.shape, np.int8)  # a byte a weight, since only their number counts
+    weight.setflags(write=False)
     return replace(layer, synapse=replace(synapse, weight=weight))

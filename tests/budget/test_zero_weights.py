@@ -74,7 +74,7 @@ def test_filled_networks() -> None:
     assert fill_zero_weights(net, ODIN) is net and fill_zero_weights(sparse_net(3), LOIHI2).layers[0].synapse.weight.min() == 0
     conv = np.array([[[[0, 2], [3, 0]]]], np.int64)
     graph = chain((Layer(name="c", synapse=Conv2d(weight=conv), neuron=IF()),), input_shape=(1, 4, 4))
-    assert fill_zero_weights(graph, ODIN).layers[0].synapse.weight.tolist() == [[[[1, 2], [3, 1]]]]
+    assert fill_zero_weights(graph, ODIN).layers[0].synapse.weight.tolist() == [[[[1, 1], [1, 1]]]]
 
 
 def test_delays_written_as_layers_side_by_side_keep_their_zeros() -> None:
