@@ -68,15 +68,16 @@ def count_traffic(graph: SNNGraph, profile: HardwareProfile, placement: Placemen
                     continue
                 if source.name == INPUT:
                     outside = counts.sent[INPUT] / counts.samples
-                    into += _count_sent(projection, outside, [tuple((0, n) for n in outside.shape)], boxes)[0]
+                    into += _count_sent(projection, outside, [_whole(outside)], boxes)[0]
                     continue
                 origin = by_name[source.name]
                 sent = counts.sent[source.name].reshape(origin.shape) / counts.samples
-                between = _count_sent(projection, sent, [part.box for part in placement.slices_of(source.name)], boxes)
+                origins = placement.slices_of(source.name)  # without a mesh only the sum over them counts
+                between = _count_sent(projection, sent, [_whole(sent)] if mesh is None else [p.box for p in origins], boxes)
                 into += between.sum(axis=0)
                 messages += float(between.sum())
                 if mesh is not None:
-                    here, there = [p.core for p in placement.slices_of(source.name)], [p.core for p in parts]
+                    here, there = [p.core for p in origins], [p.core for p in parts]
                     apart = np.abs(mesh[here][:, None] - mesh[there][None])
                     ew += float((between * apart[..., 0]).sum())
                     ns += float((between * apart[..., 1]).sum())
@@ -163,7 +164,7 @@ def _count_sent(projection: Projection, sent: Array, sources: Sequence[Box], tar
         return _count_taken(projection, sent, sources, targets)
     if projection.kind == "dense" or projection.groups == 1 or sent.ndim != len(targets[0]):
         totals = np.array([sent[_slices(box)].sum() for box in sources])
-        return np.broadcast_to(totals[:, None], (len(sources), len(targets)))  # 30,000 cores have 10^9 pairs
+        return np.repeat(totals[:, None], len(targets), axis=1)
     return np.array([[sent[_slices(_intersect(a, b))].sum() for b in targets] for a in sources])
 
 
@@ -193,6 +194,10 @@ def _channels_taken(p: Projection, outputs: tuple[int, int]) -> tuple[int, int]:
     """Return the range of input channels whose groups make some output channels."""
     into, out = p.channels // p.groups, p.outputs // p.groups
     return outputs[0] // out * into, ((outputs[1] - 1) // out + 1) * into
+
+
+def _whole(values: Array) -> Box:
+    return tuple((0, n) for n in values.shape)
 
 
 def _slices(box: Box) -> tuple[slice, ...]:
