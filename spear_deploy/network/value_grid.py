@@ -17,12 +17,14 @@ class ValueGrid:
         unit: the value of 1; broadcasts to the values.
         step: n is a multiple of it.
         low, high: the smallest and the largest n; infinite where the format is wide enough for anything.
+        palette: (O, K) n that each output may have; None: all of low..high.
     """
 
     unit: Array
     step: int = 1
     low: float = -np.inf
     high: float = np.inf
+    palette: Array | None = None
 
     def snap(self, values: Array) -> Array:
         """Return the nearest values of the grid, float64.
@@ -31,5 +33,10 @@ class ValueGrid:
         array([ 0.,  1., -2.])
         """
         numbers = np.asarray(values, np.float64) / self.unit
+        if self.palette is not None:
+            rows = numbers.reshape(len(numbers), -1, 1)
+            nearest = np.abs(rows - self.palette[:, None]).argmin(2)
+            chosen: Array = self.unit * np.take_along_axis(self.palette, nearest, 1).reshape(numbers.shape)
+            return chosen
         snapped: Array = self.unit * np.clip(self.step * np.rint(numbers / self.step), self.low, self.high)
         return snapped

@@ -38,16 +38,24 @@ class _Rounded(torch.nn.Module):
     """Values on a grid."""
 
     unit: torch.Tensor
+    palette: torch.Tensor | None
 
     def __init__(self, grid: ValueGrid, like: torch.Tensor) -> None:
         super().__init__()
         self.step, self.low, self.high = grid.step, grid.low, grid.high
         self.register_buffer("unit", torch.from_numpy(np.array(grid.unit, np.float32)).to(like.device))
+        palette = None if grid.palette is None else torch.from_numpy(np.array(grid.palette, np.float32)).to(like.device)
+        self.register_buffer("palette", palette)
 
     def forward(self, latent: torch.Tensor) -> torch.Tensor:
         """Return the nearest values of the grid."""
         with torch.no_grad():
-            numbers = self.step * torch.round(latent / (self.unit * self.step))
+            if self.palette is not None:
+                rows = (latent / self.unit).flatten(1)
+                nearest = (rows[..., None] - self.palette[:, None]).abs().argmin(2)
+                numbers = torch.gather(self.palette, 1, nearest).reshape(latent.shape)
+            else:
+                numbers = self.step * torch.round(latent / (self.unit * self.step))
             used = self.unit * numbers.clamp(self.low, self.high)
         passed: torch.Tensor = _PassGradient.apply(latent, used)
         return passed

@@ -327,10 +327,10 @@ def _propose_truenorth(layer: NeuronInput, settings: LoweringSettings, float_run
     bias = np.zeros(())
     for name, synapse in synapses.items():
         if synapse.bias is not None:
-            bias = bias + layer.broadcast_bias(name, synapse.bias) * layer.bias_factors[name]
+            bias = bias + layer.broadcast_bias(name, synapse.bias)  # to v, behind the means on the way
     limits = [(float(np.abs(bias).max()), 255.0)]
     for scale in _scales(layer, synapses, TrueNorthLIF, settings, limits, on_data=float_run is not None):
-        rounded = _round(synapses, scale, _max_weight(TrueNorthLIF, settings))
+        rounded = _round(synapses, scale, max_stored_weight(TrueNorthLIF, settings.weight_bits))
         start = round_to_int(scale * (layer.factors["v_reset"] - layer.level))
         lowest = -(2**18 - 1)
         v_min = (
@@ -356,7 +356,7 @@ def _propose_odin(layer: NeuronInput, settings: LoweringSettings, float_run: Flo
         else ({"layer": layer.name, "what": FLOOR, "given": 0, "stored": 0},)
     )
     for scale in _scales(layer, synapses, OdinLIF, settings, (), on_data=float_run is not None):
-        rounded = _round(synapses, scale, _max_weight(OdinLIF, settings))
+        rounded = _round(synapses, scale, max_stored_weight(OdinLIF, settings.weight_bits))
         for threshold in _thresholds(layer, scale):
             neuron = build_neuron(layer.name, lambda value=threshold: OdinLIF(v_threshold=value))  # type: ignore[misc]
             yield ScaleChoice(scale=scale, integers=IntegerLayer(synapses=rounded, neuron=neuron), findings=findings)
@@ -383,7 +383,10 @@ def _scales(
         shift: of the weights.
         tried: how many of the ranked scales are wanted on data.
     """
-    max_weight, max_threshold = _max_weight(neuron, settings), neuron.FORMAT.thresholds[1]
+    if layer.name in settings.learnt_scales:
+        scale, learnt_shift = settings.learnt_scales[layer.name]
+        return [scale] if shift == learnt_shift else []
+    max_weight, max_threshold = max_stored_weight(neuron, settings.weight_bits), neuron.FORMAT.thresholds[1]
     extreme = max(float(np.abs(s.weight).max()) for s in synapses.values())
     threshold = 0.0 if layer.readout else float(layer.threshold.max())
     pairs = [(extreme / 2**shift, max_weight), (threshold, max_threshold - 1), *limits]
@@ -401,9 +404,9 @@ def _scales(
     return scales if layer.readout else [scale for scale in scales if (np.rint(scale * layer.threshold) >= 1).all()]
 
 
-def _max_weight(neuron: Any, settings: LoweringSettings) -> int:
+def max_stored_weight(neuron: Any, weight_bits: int) -> int:
     """Return the largest stored weight; a weight of ODIN has its sign with its source."""
-    bits = settings.weight_bits if neuron is OdinLIF else settings.weight_bits - 1
+    bits = weight_bits if neuron is OdinLIF else weight_bits - 1
     return min(int(neuron.FORMAT.weights[1]), 2**bits - 1)
 
 
@@ -452,8 +455,9 @@ def _propose_reckon(layer: NeuronInput, settings: LoweringSettings, float_run: F
     synapses = layer.multiply_synapses(gain)
     for shift in range(ReckonLIF.FORMAT.max_shift, -1, -1):
         for scale in _scales(layer, synapses, ReckonLIF, settings, (), on_data=float_run is not None, shift=shift, tried=2):
-            rounded = _round(synapses, scale, _max_weight(ReckonLIF, settings), shift)
-            if float_run is None and shift and _sum_of_all(rounded) * RECKON_ROOM > ReckonLIF.FORMAT.v[1]:
+            rounded = _round(synapses, scale, max_stored_weight(ReckonLIF, settings.weight_bits), shift)
+            is_learnt = layer.name in settings.learnt_scales
+            if float_run is None and shift and not is_learnt and _sum_of_all(rounded) * RECKON_ROOM > ReckonLIF.FORMAT.v[1]:
                 continue
             for threshold in [None] if layer.readout else _thresholds(layer, scale):
                 if threshold is not None:
@@ -473,7 +477,7 @@ def _propose_spinnaker(layer: NeuronInput, settings: LoweringSettings, float_run
     rest = f["v_leak"] - layer.level
     for name, synapse in layer.multiply_synapses(f["r"] * jump / syn).items():
         if synapse.bias is not None:
-            rest = rest + layer.broadcast_bias(name, synapse.bias) * layer.bias_factors[name]
+            rest = rest + layer.broadcast_bias(name, synapse.bias)  # to v, behind the means on the way
     largest = {name: _largest_sum(layer, synapses, sign, float_run) for name, sign in (("exc", 1), ("inh", -1))}
     reach = max(largest.values()) / float(syn.min()) + float(np.abs(rest).max())
     highest = max(reach, 0.0 if layer.readout else float(layer.threshold.max()), 1e-12)

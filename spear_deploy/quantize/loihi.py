@@ -108,6 +108,12 @@ def _choose_candidate(
     layer: NeuronInput, settings: LoweringSettings, max_scale: float, float_run: FloatRun | None
 ) -> LoihiCandidate:
     """Return the integers with the smallest error: in spikes on data, else in rounding."""
+    if layer.name in settings.learnt_scales:
+        scale, shift = settings.learnt_scales[layer.name]
+        integers = IntegerLayer(
+            synapses=_integer_synapses(layer, scale, shift, settings.weight_bits), neuron=_integer_neuron(layer, scale)
+        )
+        return LoihiCandidate(scale=scale, shift=shift, headroom=1.0, integers=integers, error=NOT_MEASURED)
     best: LoihiCandidate | None = None
     for shift in range(GRADED_BITS, 0, -1) if layer.analogue and float_run is not None else (GRADED_BITS,):
         candidate = next(_candidates(layer, settings, shift, max_scale, float_run))

@@ -8,7 +8,7 @@ of each neuron layer (`weighted_inputs`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -20,6 +20,7 @@ from spear_deploy.network.graph import SNNGraph
 from spear_deploy.quantize import chips, loihi, rounded_weights, speck, xylo
 from spear_deploy.quantize.fold import add_missing_weights, fold_batchnorm
 from spear_deploy.quantize.layer_error import FloatRun, run_float_network
+from spear_deploy.quantize.rounding import find_learnt_scales, stands_for
 from spear_deploy.quantize.weighted_inputs import LoweringSettings
 from spear_deploy.simulator import InputKind, check_input, simulate
 
@@ -133,6 +134,10 @@ def quantize(
         max_spikes=max_spikes,
         input_events=input_events,
     )
+    if learnt := find_learnt_scales(graph, format, weight_bits):
+        integer = family.lower(prepared, replace(settings, learnt_scales=learnt))
+        if stands_for(graph, integer):
+            return integer
     integer = family.lower(prepared, settings)
     if calibration is None:
         return integer

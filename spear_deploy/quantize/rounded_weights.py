@@ -64,7 +64,7 @@ def lower(graph: SNNGraph, settings: LoweringSettings, family: str, *, float_run
         UnsupportedError: a neuron that the chip does not have.
     """
     rule = RULES[family]
-    largest = 2 ** (settings.weight_bits - rule.sign_bit) - 1
+    largest = max_weight(family, settings.weight_bits)
     layers: dict[str, Layer] = {}
     scales: dict[str, float] = {}
     for layer in collect_neuron_inputs(graph, settings.kind, 1.0):
@@ -76,7 +76,9 @@ def lower(graph: SNNGraph, settings: LoweringSettings, family: str, *, float_run
         values = np.unique(np.concatenate([s.weight.astype(np.float64).ravel() for s in layer.stored.values()]))
         extreme = float(np.abs(values).max())
         scale = 1.0
-        if extreme:
+        if layer.name in settings.learnt_scales:
+            scale, _ = settings.learnt_scales[layer.name]
+        elif extreme:
             factors = np.arange(largest, largest // 2, -1) / largest
             scale = float(rank_scales([Grid(values=values, step=1.0)], largest / extreme, factors, count=1)[0])
         scales[layer.name] = scale
@@ -84,6 +86,11 @@ def lower(graph: SNNGraph, settings: LoweringSettings, family: str, *, float_run
             layers[name] = replace(graph[name], synapse=replace(synapse, weight=np.rint(synapse.weight * scale) / scale))
     facts = {"format": family, "weight_bits": settings.weight_bits, "scale": scales, "states": rule.states, "input_events_max": 1}
     return graph.with_layers(layers, metadata={**graph.metadata, "quantization": facts})
+
+
+def max_weight(family: str, weight_bits: int) -> int:
+    """Return the largest stored weight of a family of `RULES`."""
+    return int(2 ** (weight_bits - RULES[family].sign_bit) - 1)
 
 
 def draw_mismatch(graph: SNNGraph, spread: Mapping[str, float], seed: int) -> SNNGraph:

@@ -3,38 +3,68 @@
 An integer network is read back into the units of the network that it was made of: decays and thresholds first, then weights and
 biases, so that each neuron gets in a step what the chip's neuron gets, divided by the scale s of its layer:
 
-    decays       as stored: mem = decay_v / 4096 on Loihi, 2^−dash on Xylo; others as in the floating-point network
-    v_min        level + n / s, which a core of Speck has: −v_threshold where the network has none
+    decays       as stored: mem = decay_v / 4096 on Loihi, 2^−dash on Xylo, 1 − keep / 2^15 on ReckOn; others as in the network
+    v_min        level + n / s, where the chip has one: −v_threshold on Speck where the network has none
     threshold    level + n / s; a little below where the chip spikes at its threshold and not above it
-    weights      n · 2^weight_exponent / (s · g), with the gain g of the family (`quantize.loihi`, `speck`, `xylo`)
+    weights      n · 2^weight_exponent / (s · g), with the gain g of the family (`quantize.loihi`, `speck`, `xylo`, `chips`)
     biases       n / (s · g)
 
-Learning on these grids (`training.fit` with `rounding=`) is quantisation-aware: the network that comes out quantises to the
-integers that it learnt with.
+Learning on these grids (`training.fit` with `rounding=`) is quantisation-aware. Where the chip's update is in the simulator the
+neurons emit what the chip's do (`norse.chip_cells`), so that it learns with the integers themselves. The network that comes out
+carries its scales (`LEARNT`), and quantises to the integers that it learnt with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.network import IF, Array, CubaLI, CubaLIF, Layer, LoihiLIF, SpeckIF, XyloLIF
-from spear_deploy.network.graph import SNNGraph
+from spear_deploy.network import (
+    IF,
+    Array,
+    CubaLI,
+    CubaLIF,
+    Layer,
+    LoihiLIF,
+    OdinLIF,
+    ReckonLIF,
+    SpeckIF,
+    TrueNorthLIF,
+    XyloLIF,
+)
+from spear_deploy.network.graph import INPUT, SNNGraph
+from spear_deploy.network.stored_neurons import StoredBias, StoredNeurons
 from spear_deploy.network.value_grid import ValueGrid
+from spear_deploy.quantize import rounded_weights
+from spear_deploy.quantize.chips import max_stored_weight
 from spear_deploy.quantize.fold import add_missing_weights, fold_batchnorm
-from spear_deploy.quantize.loihi import weight_format
+from spear_deploy.quantize.loihi import GRADED_BITS, weight_format
 from spear_deploy.quantize.weighted_inputs import NeuronInput, collect_neuron_inputs
 from spear_deploy.quantize.xylo import convert_to_dense
 from spear_deploy.simulator import InputKind
 
-BELOW = 1 - 1e-4
-"""Factor on a threshold at which the chip spikes: a network spikes above its threshold only."""
-ROUNDED = ("loihi", "speck", "xylo")
-"""Formats whose values are known here."""
+BELOW = 1e-4
+"""What a threshold at which the chip spikes lies lower, as a share: a network spikes above its threshold only."""
+MAX_BELOW = 0.25
+"""The same at most, in whole numbers, so that it is still rounded to the one it was."""
+ROUNDED = ("loihi", "speck", "xylo", "truenorth", "reckon", "odin", "spinnaker2", "brainscales")
+"""Formats whose values are known here; SpiNNaker 1 stores 16 bits, which need no learning."""
+LEARNT = "learnt_rounding"
+"""Name in a network's metadata of the format, bits and scales that it learnt with."""
+SAME = 1e-3
+"""Part of a step between stored weights by which a weight may be off the value that it stands for."""
+HELD_BIAS: dict[type, tuple[str, int, tuple[int, int]]] = {
+    LoihiLIF: ("bias_mantissa", 64, (-4095, 4095)),
+    XyloLIF: ("bias", 1, (-(2**15), 2**15 - 1)),
+    TrueNorthLIF: ("leak", 1, (-255, 255)),
+}
+"""By integer neuron that holds biases: the parameter, how many of its units are one of the weights, and its limits."""
+UNITS: dict[type, float] = {LoihiLIF: 64.0, SpeckIF: 1.0, XyloLIF: 1.0, TrueNorthLIF: 1.0, ReckonLIF: 1.0}
+"""By integer neuron that learning can run, the whole numbers of its potential per scale. ODIN takes spike by spike."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +76,14 @@ class Rounding:
         latent: the same with weights and biases before rounding.
         grids: of its weights and biases, by layer and "weight" or "bias".
         input_scale: levels of an analogue input, as a factor on it; None for spikes.
+        neurons: integer neurons that the network learns with, by layer; floating-point ones elsewhere.
     """
 
     graph: SNNGraph
     latent: SNNGraph
     grids: Mapping[tuple[str, str], ValueGrid]
     input_scale: float | None = None
+    neurons: Mapping[str, StoredNeurons] = field(default_factory=dict)
 
 
 RoundNetwork: TypeAlias = Callable[[SNNGraph], Rounding]
@@ -75,7 +107,8 @@ def read_rounding(graph: SNNGraph, integer: SNNGraph) -> Rounding:
             f"learning with the rounding of format '{facts['format']}' is not built yet, there are {', '.join(ROUNDED)}; learn "
             "without it"
         )
-    scales: Mapping[str, float] = facts["scale"]
+    scales = _read_scales(integer)
+    weight_gains = {row["layer"]: row["stored"] for row in facts.get("findings", ()) if row["what"] == "gain"}
     folded = fold_batchnorm(graph)
     prepared = add_missing_weights(folded)
     if facts["format"] == "xylo":
@@ -87,22 +120,24 @@ def read_rounding(graph: SNNGraph, integer: SNNGraph) -> Rounding:
     before = {inputs.name: inputs for inputs in collect_neuron_inputs(prepared, kind, input_scale)}
     latent: dict[str, dict[str, Array]] = {}
     grids: dict[tuple[str, str], ValueGrid] = {}
+    stored_neurons: dict[str, StoredNeurons] = {}
     for inputs in collect_neuron_inputs(with_times, kind, input_scale):
         if inputs.name not in scales:
             continue
         neuron = integer[inputs.name].neuron
         stored: Mapping[str, Any] = inputs.stored
-        for name, synapse in stored.items():
-            if stored_in.get(name) != type(synapse).__name__:
-                continue
-            grids_of_layer = _read_grids(inputs, name, neuron, integer[name].synapse, facts)
-            gains = (_read_gains(each, neuron) for each in (before[inputs.name], inputs))
-            ratio = [np.divide(*pair) for pair in zip(*gains, strict=True)]  # of what drove a neuron to what drives it now
+        known = {name: synapse for name, synapse in stored.items() if stored_in.get(name) == type(synapse).__name__}
+        gains = (_read_gains(each, neuron) for each in (before[inputs.name], inputs))
+        ratio = [np.divide(*pair) for pair in zip(*gains, strict=True)]  # of what drove a neuron to what drives it now
+        for name, synapse in known.items():
+            grids_of_layer = _read_grids(inputs, name, neuron, integer[name].synapse, facts, scales[inputs.name])
             scaled = inputs.scale_synapses(ratio[0])[name]
             latent[name] = {"weight": synapse.weight * scaled.factors[-1]}
-            if synapse.bias is not None:
-                latent[name]["bias"] = np.asarray(inputs.scale_synapses(ratio[1])[name].bias)
+            if "bias" in grids_of_layer:
+                latent[name]["bias"] = np.asarray(inputs.scale_synapses(ratio[1])[name].bias) / weight_gains.get(inputs.name, 1.0)
             grids |= {(name, part): grid for part, grid in grids_of_layer.items()}
+        if type(neuron) in UNITS and len(known) == len(stored):
+            stored_neurons[inputs.name] = _store_neurons(inputs, integer, scales[inputs.name])
 
     def build(rounded: bool) -> SNNGraph:
         def read_layer(layer: Layer) -> Layer:
@@ -114,10 +149,90 @@ def read_rounding(graph: SNNGraph, integer: SNNGraph) -> Rounding:
             synapse: Any = layer.synapse
             return replace(layer, synapse=replace(synapse, **values)) if values else layer
 
-        return folded.with_layers(read_layer)
+        learnt = {
+            "format": facts["format"],
+            "weight_bits": facts["weight_bits"],
+            "scale": scales,
+            "shift": _read_shifts(integer, scales),
+        }
+        return folded.with_layers(read_layer, metadata={**folded.metadata, LEARNT: learnt})
 
     scale = input_scale if kind == "current" else None
-    return Rounding(graph=build(True), latent=build(False), grids=grids, input_scale=scale)
+    return Rounding(graph=build(True), latent=build(False), grids=grids, input_scale=scale, neurons=stored_neurons)
+
+
+def find_learnt_scales(graph: SNNGraph, format: str, weight_bits: int) -> dict[str, tuple[float, int]]:
+    """Return the scale and shift of each neuron layer that a network learnt with; none where it was for other integers."""
+    facts = graph.metadata.get(LEARNT, {})
+    if (facts.get("format"), facts.get("weight_bits")) != (format, weight_bits):
+        return {}
+    return {name: (float(facts["scale"][name]), int(facts["shift"][name])) for name in facts["scale"]}
+
+
+def stands_for(graph: SNNGraph, integer: SNNGraph) -> bool:
+    """Return whether the weights of integers stand for those of a network: it learnt with them, and was not changed since."""
+    rounding = read_rounding(graph, integer)
+    for (name, part), grid in rounding.grids.items():
+        latent, rounded = (getattr(each[name].synapse, part) for each in (rounding.latent, rounding.graph))
+        if part == "weight" and (np.abs(latent - rounded) > SAME * grid.step * grid.unit).any():
+            return False
+    return True
+
+
+def _read_scales(integer: SNNGraph) -> dict[str, float]:
+    """Return the scale of each neuron layer: of a readout of ReckOn the one before the decay that it is read behind."""
+    scales = dict(integer.metadata["quantization"]["scale"])
+    for name in scales:
+        neuron = integer[name].neuron
+        if isinstance(neuron, ReckonLIF) and neuron.v_threshold is None:
+            scales[name] *= 2**7 / float(np.mean(neuron.keep))
+    return scales
+
+
+def _read_shifts(integer: SNNGraph, scales: Mapping[str, float]) -> dict[str, int]:
+    """Return the shift of the weights into each neuron layer; of graded spikes on Loihi the bits they are shifted down by."""
+    is_loihi = integer.metadata["quantization"]["format"] == "loihi"
+    shifts = dict.fromkeys(scales, GRADED_BITS if is_loihi else 0)
+    for inputs in scales:
+        for name in _list_driving(integer, inputs):
+            exponent = getattr(integer[name].synapse, "weight_exponent", 0)
+            if exponent:
+                shifts[inputs] = -exponent if is_loihi else exponent
+    return shifts
+
+
+def _list_driving(graph: SNNGraph, name: str) -> list[str]:
+    """Return the layers from the neurons before a neuron layer up to it."""
+    sources = [edge.source for edge in graph.edges_into(name)]
+    passive = [source for source in sources if source != INPUT and graph[source].neuron is None]
+    return [name, *(other for source in passive for other in _list_driving(graph, source))]
+
+
+def _store_neurons(inputs: NeuronInput, integer: SNNGraph, scale: float) -> StoredNeurons:
+    """Return the integer neurons of a layer, and what drives them in floating point."""
+    neuron: Any = integer[inputs.name].neuron
+    f = inputs.factors
+    gain, bias_gain = _read_gains(inputs, neuron)
+    biases: dict[str, StoredBias] = {}
+    field_name, units, limits = HELD_BIAS.get(type(neuron), ("", 1, (0, 0)))
+    if isinstance(neuron, LoihiLIF):
+        units = units / 2**neuron.bias_exponent
+    for name, synapse in inputs.stored.items():
+        bias = getattr(synapse, "bias", None)
+        if bias is None or getattr(integer[name].synapse, "bias", None) is not None or not field_name:
+            continue
+        index = np.asarray(inputs.broadcast_bias(name, np.arange(bias.size).reshape(bias.shape)), np.int64)
+        biases[name] = StoredBias(gain=np.asarray(units * scale * bias_gain), index=index)
+    return StoredNeurons(
+        neuron=neuron,
+        gain=np.asarray(scale * gain, np.float64),
+        unit=UNITS[type(neuron)] * integer.metadata["quantization"]["scale"][inputs.name],
+        level=np.asarray(inputs.level),
+        bias_field=field_name,
+        bias_limits=limits,
+        leak=units * scale * f["mem"] * (f["v_leak"] - inputs.level) if "mem" in f else 0.0,
+        biases=biases,
+    )
 
 
 def _read_neuron(layer: Layer, integer: SNNGraph, scales: Mapping[str, float]) -> Layer:
@@ -133,10 +248,17 @@ def _read_neuron(layer: Layer, integer: SNNGraph, scales: Mapping[str, float]) -
         changes = _read_times(neuron, dt, np.asarray(stored.decay_v) / 4096, np.asarray(stored.decay_u) / 4096)
     if isinstance(stored, XyloLIF):
         changes = _read_times(neuron, dt, 2.0**-stored.dash_mem, 2.0**-stored.dash_syn)
+    if isinstance(stored, ReckonLIF) and not isinstance(neuron, IF):
+        one = 2**7 if stored.v_threshold is None else 2**15
+        changes = _read_times(neuron, dt, 1 - np.asarray(stored.keep) / one, np.ones(()))
+    if type(stored) not in (*UNITS, OdinLIF):  # its states are no integers
+        return layer
     if stored.v_threshold is not None and hasattr(neuron, "v_threshold"):
-        factor = 1.0 if isinstance(stored, LoihiLIF) else BELOW
-        changes["v_threshold"] = np.asarray(level + factor * np.asarray(stored.v_threshold) / scales[layer.name])
-    if isinstance(stored, SpeckIF):
+        threshold = np.asarray(stored.v_threshold, np.float64)
+        below = 0.0 if isinstance(stored, LoihiLIF) else np.minimum(BELOW * threshold, MAX_BELOW)
+        changes["v_threshold"] = np.asarray(level + (threshold - below) / scales[layer.name])
+    has_floor = isinstance(stored, SpeckIF) or (isinstance(stored, TrueNorthLIF) and neuron.v_min is not None)
+    if has_floor:
         changes["v_min"] = np.asarray(level + np.asarray(stored.v_min) / scales[layer.name])
     changes = {name: np.asarray(value, neuron.r.dtype) for name, value in changes.items()}
     return replace(layer, neuron=replace(neuron, **changes))
@@ -150,31 +272,46 @@ def _read_times(neuron: Any, dt: float, mem: Array, syn: Array) -> dict[str, Arr
     return {"tau_s": dt / mem}
 
 
-def _read_grids(inputs: NeuronInput, name: str, neuron: Any, synapse: Any, facts: Mapping[str, Any]) -> dict[str, ValueGrid]:
+def _read_grids(
+    inputs: NeuronInput, name: str, neuron: Any, synapse: Any, facts: Mapping[str, Any], scale: float
+) -> dict[str, ValueGrid]:
     """Return the grids of a layer's weights and, where it has one, bias."""
-    scale, stored = facts["scale"][inputs.name], inputs.stored[name]
+    stored = inputs.stored[name]
+    if facts["format"] in rounded_weights.RULES:
+        largest = rounded_weights.max_weight(facts["format"], facts["weight_bits"])
+        return {"weight": ValueGrid(unit=np.asarray(1 / scale), low=-largest, high=largest)}
     gain, bias_gain = _read_gains(inputs, neuron)
     factors: Any = np.ones(())
     for factor in inputs.scale_synapses(gain)[name].factors:
         factors = factors * factor
-    step, low, high = _read_format(facts)
+    step, low, high = _read_format(facts, type(neuron))
     unit = 2.0 ** getattr(synapse, "weight_exponent", 0) / (scale * factors)
-    grids = {"weight": ValueGrid(unit=unit, step=step, low=low, high=high)}
+    palette = _read_palette(np.asarray(synapse.weight)) if isinstance(neuron, TrueNorthLIF) else None
+    grids = {"weight": ValueGrid(unit=unit, step=step, low=low, high=high, palette=palette)}
     if stored.bias is not None:
         per_bias = inputs.scale_synapses(bias_gain)[name].factors[-1]
         per_bias = per_bias if np.ndim(stored.bias) != 1 else per_bias.reshape(-1)
-        added_later = isinstance(neuron, LoihiLIF) and "jump" not in inputs.factors  # to v, behind the means on the way
+        added_later = synapse.bias is None  # to v, behind the means on the way
         means = 1.0 if added_later else inputs.bias_factors[name]
-        limits = {"low": low, "high": high} if isinstance(neuron, SpeckIF) else {}
-        grids["bias"] = ValueGrid(unit=1 / (scale * per_bias * means), **limits)
+        limits = (low, high) if isinstance(neuron, SpeckIF) else (-np.inf, np.inf) if type(neuron) in HELD_BIAS else (0, 0)
+        grids["bias"] = ValueGrid(unit=1 / (scale * per_bias * means), low=limits[0], high=limits[1])
     return grids
 
 
-def _read_format(facts: Mapping[str, Any]) -> tuple[int, int, int]:
+def _read_palette(weight: Array) -> Array:
+    """Return the values of each output, 0 among them, (O, K); repeated where an output has fewer than others."""
+    rows = [np.union1d(row, 0) for row in weight.reshape(len(weight), -1)]
+    return np.stack([np.pad(row, (0, max(map(len, rows)) - len(row)), mode="edge") for row in rows]).astype(np.float64)
+
+
+def _read_format(facts: Mapping[str, Any], neuron: type) -> tuple[int, int, int]:
     """Return the step between stored weights, the smallest and the largest one."""
     if facts["format"] == "loihi":
         step, largest = weight_format(facts["weight_bits"])
         return step, -step * largest, step * largest
+    if neuron in (TrueNorthLIF, ReckonLIF, OdinLIF):
+        largest = max_stored_weight(neuron, facts["weight_bits"])
+        return 1, -largest, largest
     half = 2 ** (facts["weight_bits"] - 1)
     return 1, -half, half - 1
 

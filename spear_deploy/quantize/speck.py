@@ -134,6 +134,9 @@ def _choose_integers(layer: NeuronInput, settings: LoweringSettings, float_run: 
             f"layer '{layer.name}': v_threshold {threshold:g} rounds to 0 beside weights and bias up to {largest:g} of "
             f"{settings.weight_bits} bits, Speck holds 1..{MAX_THRESHOLD}; raise it or bound the weights"
         )
+    if layer.name in settings.learnt_scales:
+        scale, _ = settings.learnt_scales[layer.name]
+        return scale, _integers_at(layer, synapses, max_weight, scale)[0], NOT_MEASURED
     values = [*(sort_values([s]) for s in synapses.values()), *(keep_distinct(bias.copy().ravel()) for bias in biases)]
     grids = [Grid(values=part, step=1.0) for part in (*values, np.array([threshold]))]
     scales = rank_scales(grids, max_scale, factors, count=1 if float_run is None else TRIED_SCALES) * headroom

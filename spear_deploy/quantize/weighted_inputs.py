@@ -47,6 +47,7 @@ class LoweringSettings:
     @property
     def max_weight(self) -> int:
         """The largest whole number of `weight_bits` bits with a sign: 127 for 8."""
+        learnt_scales: by neuron layer, the scale and the shift of the weights that the network learnt with; no others are tried.
         return int(2 ** (self.weight_bits - 1)) - 1
 
 
@@ -55,6 +56,7 @@ class NeuronInput:
     """A floating-point neuron layer and the weighted layers whose sums reach it.
 
     Attributes:
+    learnt_scales: Mapping[str, tuple[float, int]] = field(default_factory=dict)
         name, neuron, shape: of the neuron layer.
         factors: of the neuron's update (`neurons.factors`), float64.
         stored: by layer, the weighted synapses of the network.

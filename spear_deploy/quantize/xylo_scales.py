@@ -84,6 +84,12 @@ def choose_scales(
     Raises:
         QuantizationError: a threshold that rounds to 0 at every shift.
     """
+    if group and all(unscaled.layer.name in settings.learnt_scales for unscaled in group):
+        learnt = [settings.learnt_scales[unscaled.layer.name] for unscaled in group]
+        return [
+            _choose_gain(unscaled, scale, shift, settings.max_weight, (1.0,), None)
+            for unscaled, (scale, shift) in zip(group, learnt, strict=True)
+        ]
     possible: list[list[XyloCandidate]] = []
     for shift in range(MAX_SHIFT, -1, -1):
         candidates = [_choose_scale(unscaled, settings, shift, None) for unscaled in group]

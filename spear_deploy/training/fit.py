@@ -196,7 +196,7 @@ def fit(
             network before pruning. `average_outputs` computes them, once for any number of fits.
         rounding: chooses the values that a chip's integers can stand for, once at the start. The network then runs on these
             values while it learns (quantisation-aware training), with the chip's decays and thresholds and without batch norm,
-            and so does the result.
+            and so does the result. Its neurons emit what the chip's do, several spikes in a step among them.
         remove: chooses weights to remove, `REMOVALS` times between `REMOVAL_START` and `REMOVAL_END` of the batches; what it sets
             to zero stays zero until the next time.
         progress: is called after each epoch.
@@ -401,12 +401,14 @@ def _round_network(
     graph: SNNGraph, dataset: Dataset, rounding: RoundNetwork, recipe: Recipe
 ) -> tuple[SNNGraph, NorseNetwork, Dataset]:
     """Return a network with a chip's rounding, as a graph and to learn with, and the data that it takes."""
+    from spear_deploy.norse.chip_cells import use_chip_neurons
     from spear_deploy.norse.network import to_norse
     from spear_deploy.norse.straight_through import round_values
 
     rounded = rounding(graph)
     network = to_norse(rounded.latent, surrogate=recipe.surrogate).to(recipe.device)
     round_values(network, rounded.grids)
+    use_chip_neurons(network, rounded.neurons)
     return rounded.graph, network, round_inputs(dataset, rounded)
 
 

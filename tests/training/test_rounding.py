@@ -14,9 +14,10 @@ import torch
 
 from spear_deploy.data import Dataset, Split
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.network import CONVS, IF, LI, LIF, Conv2d, CubaLI, CubaLIF, Dense, Layer
+from spear_deploy.network import CONVS, IF, LI, LIF, AvgPool, Conv2d, CubaLI, CubaLIF, Dense, Layer
 from spear_deploy.network.graph import chain
 from spear_deploy.network.value_grid import ValueGrid
+from spear_deploy.norse.chip_cells import use_chip_neurons
 from spear_deploy.norse.network import to_graph, to_norse
 from spear_deploy.norse.straight_through import round_values
 from spear_deploy.quantize import quantize, quantize_input
@@ -48,6 +49,16 @@ NETWORKS = {
     "loihi with a current": toy(CubaLIF(**CUBA), CubaLI(**CUBA)),
     "speck": toy(IF(reset="subtract"), IF(reset="subtract")),
     "xylo": toy(CubaLIF(**CUBA, reset="subtract"), CubaLI(**CUBA)),
+}
+LEAKS = {"tau_s": 9.3e-3, "r": 4.0}
+IN_ITS_INTEGERS = {
+    **NETWORKS,
+    "truenorth": toy(IF(reset="subtract"), IF(reset="subtract")),
+    "truenorth, to a value": toy(IF(), IF()),
+    "reckon": toy(LIF(**LEAKS), LI(**LEAKS), bias=False),
+    "reckon, subtract": toy(LIF(**LEAKS, reset="subtract"), LI(**LEAKS), bias=False),
+    "spinnaker2": toy(LIF(tau_s=3e-3), IF()),
+    "brainscales": toy(CubaLIF(**CUBA), CubaLI(**CUBA)),
 }
 BITS = (8, 4)
 
@@ -84,6 +95,77 @@ def test_the_rounded_network_spikes_as_its_integers_mostly_do(name):
     ours, theirs = simulate(read_rounding(graph, integer).graph, x, record=("spikes",)), simulate(integer, x, record=("spikes",))
     differ = np.mean((ours.spikes["hidden"] > 0) != (theirs.spikes["hidden"] > 0))
     assert differ < 0.03 and ours.spikes["hidden"].mean() > 0.02
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("name", IN_ITS_INTEGERS)
+def test_a_network_learns_with_the_spikes_of_its_integers_and_quantises_to_them(name, bits):
+    """The forward pass of learning and the integer simulator send the same spikes, before and after learning."""
+    data, family = toy_data(), name.split()[0].rstrip(",")
+    graph = IN_ITS_INTEGERS[name]
+    x = np.moveaxis(data.train.x[:64], 0, 1)
+
+    def quantise(net):
+        return quantize(net, format=family, weight_bits=bits if family != "brainscales" else min(bits, 6), calibration=x)
+
+    rounding = read_rounding(graph, quantise(graph))
+    learnt = fit(graph, data, replace(quick(2), learning_rate=3e-3), rounding=lambda net: read_rounding(net, quantise(net))).graph
+    assert not np.array_equal(learnt["hidden"].synapse.weight, rounding.graph["hidden"].synapse.weight)
+    for net, start in ((rounding.graph, rounding), (learnt, read_rounding(learnt, quantise(learnt)))):
+        network = to_norse(start.latent)
+        round_values(network, start.grids)
+        use_chip_neurons(network, start.neurons)
+        integer = quantise(net)
+        run = simulate(integer, x, record=("spikes", "v"))
+        for mode in (network.train(), network.eval()):
+            with torch.set_grad_enabled(mode.training):
+                output, spikes = mode(x, record=True)
+            for layer, sent in run.spikes.items():
+                np.testing.assert_array_equal(spikes[layer].detach().numpy(), sent)
+        if "out" not in run.spikes:
+            facts = integer.metadata["quantization"]
+            scale = facts.get("unit", 1) * facts["scale"]["out"] if integer.is_integer else 1.0
+            offset = facts["offset"]["out"] if integer.is_integer else 0.0
+            np.testing.assert_allclose(output.detach(), run.output / scale + offset, rtol=1e-5, atol=1e-5)
+        assert run.spikes["hidden"].any()
+
+
+def test_biases_of_another_layer_reach_neurons_behind_a_pool_and_a_flatten():
+    """A bias that the neurons hold is that of their channel."""
+    rng = np.random.default_rng(3)
+    conv = Conv2d(weight=rng.normal(0, 0.5, (3, 1, 3, 3)).astype(np.float32), bias=np.array([0.3, -0.2, 0.5], np.float32))
+    layers = (
+        Layer(name="conv", synapse=conv),
+        Layer(name="pool", synapse=AvgPool(kernel_size=(2, 2)), neuron=IF(reset="subtract")),
+        Layer(name="out", synapse=Dense(weight=rng.normal(0, 0.5, (2, 12)).astype(np.float32)), neuron=IF(reset="subtract")),
+    )
+    graph = chain(layers, input_shape=(1, 6, 6))
+    x = (rng.random((8, 16, 1, 6, 6)) < 0.5).astype(np.uint8)
+    integer = quantize(graph, format="truenorth", calibration=x)
+    before, after = (simulate(each, x, record=("spikes",)).spikes["pool"] for each in (graph, integer))
+    assert before.mean() > 0.1 and np.mean(before != after) < 0.05
+    rounding = read_rounding(graph, integer)
+    network = to_norse(rounding.latent)
+    round_values(network, rounding.grids)
+    use_chip_neurons(network, rounding.neurons)
+    with torch.no_grad():
+        network.module_of("conv").synapse.parametrizations.bias.original.add_(0.1)
+        _, spikes = network.eval()(x, record=True)
+    again = quantize(to_graph(network), format="truenorth", calibration=x)
+    np.testing.assert_array_equal(spikes["pool"], simulate(again, x, record=("spikes",)).spikes["pool"])
+    assert (again["pool"].neuron.leak > integer["pool"].neuron.leak).all()
+
+
+def test_a_network_that_was_changed_since_takes_new_scales():
+    graph, data = NETWORKS["loihi"], toy_data()
+    rounding = read_rounding(graph, integers(graph, 4, name="loihi", data=data))
+    weight = rounding.graph["hidden"].synapse.weight
+    layer = replace(rounding.graph["hidden"], synapse=replace(rounding.graph["hidden"].synapse, weight=1.37 * weight))
+    changed = rounding.graph.with_layers({"hidden": layer})
+    scales = integers(changed, 4, name="loihi", data=data).metadata["quantization"]["scale"]
+    assert scales["hidden"] != pytest.approx(rounding.graph.metadata["learnt_rounding"]["scale"]["hidden"])
+    other = integers(rounding.graph, 8, name="loihi", data=data)  # more bits than it learnt with
+    assert np.abs(other["hidden"].synapse.weight).max() > 100
 
 
 def test_specks_lower_bound_of_v_is_learnt_with():
@@ -178,7 +260,7 @@ def test_a_current_is_learnt_in_the_levels_that_the_chip_takes():
 def test_rounding_of_a_format_without_values_is_refused():
     graph = NETWORKS["loihi"]
     integer = quantize(graph)
-    facts = {**integer.metadata["quantization"], "format": "brainscales"}
+    facts = {**integer.metadata["quantization"], "format": "spinnaker"}
     other = replace(integer, metadata={"quantization": facts})
-    with pytest.raises(UnsupportedError, match="rounding of format 'brainscales' is not built yet, there are loihi, speck, xylo"):
+    with pytest.raises(UnsupportedError, match="rounding of format 'spinnaker' is not built yet, there are loihi, speck, xylo"):
         read_rounding(graph, other)

@@ -1,0 +1,95 @@
+"""Neurons that emit what a chip's integers do, with the gradient of floating-point ones.
+
+forwards    sums of weights in whole numbers ─► the chip's update ─► spikes and v, as the integer simulator has them
+backwards   the Norse cell of the layer at this v; what the chip's update adds to it has no gradient
+
+A chip that sends several spikes in a step passes several thresholds; the surrogate gradient is taken at the last of them. Beyond
+the rounded weights this learns with the order of decay and input, with truncation, clipped states and late spikes, for each
+family whose update is in the simulator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from spear_deploy.network import Array
+from spear_deploy.network.stored_neurons import StoredNeurons
+from spear_deploy.norse.cells import CellState, NeuronModule, Tensor
+from spear_deploy.norse.network import NorseNetwork
+from spear_deploy.simulator import neurons
+
+
+def use_chip_neurons(network: NorseNetwork, stored: Mapping[str, StoredNeurons]) -> None:
+    """Let layers of a network emit what the chip's neurons do, in place.
+
+    Args:
+        network: its weights run on the values of the integers (`straight_through.round_values`).
+        stored: by neuron layer.
+    """
+    for name, layer in stored.items():
+        module = network.module_of(name)
+        assert module.neuron is not None
+        weights = {source: network.module_of(source) for source in layer.biases}
+        module.neuron = ChipCells(module.neuron, layer, weights)  # type: ignore[assignment]
+
+
+class ChipCells(torch.nn.Module):
+    """The neurons of one layer; see the module."""
+
+    def __init__(self, cells: NeuronModule, stored: StoredNeurons, weights: Mapping[str, torch.nn.Module]) -> None:
+        super().__init__()
+        self.cells, self.stored, self.shape = cells, stored, cells.shape
+        self._weights: list[tuple[str, Any]] = list(weights.items())  # in a list: they are children of the network
+        self._gain = np.asarray(stored.gain, np.float64)
+        self._biases: Array = np.zeros(())
+        self._neuron: Any = stored.neuron
+
+    def start(self, like: Tensor) -> CellState:
+        """Return the state before the first step: of the Norse cell and of the chip."""
+        values = {name: module.synapse.bias.detach().cpu().numpy() for name, module in self._weights}
+        self._neuron = self.stored.hold_biases(values)
+        self._biases = self.stored.sum_biases(values) if values else np.zeros(())
+        return self.cells.start(like), neurons.start(self._neuron, len(like), self.shape, 1.0, np.int64)
+
+    def step(self, x: Tensor, state: CellState) -> tuple[Tensor, CellState]:
+        """Advance one step: what drives the neurons (B, *shape) → number of spikes or potential (B, *shape), state."""
+        before, chip = state
+        emitted, v = self._run_chip(x.detach()[None], chip)
+        out, after = self._pass_gradient(x, before, emitted[0], v[0])
+        return out, (after, chip)
+
+    def forward(self, drive: Tensor) -> Tensor:
+        """Run all steps from the initial state: (T, B, *shape) → numbers of spikes or potential of every step."""
+        state, chip = self.start(drive[0])
+        emitted, potentials = self._run_chip(drive.detach(), chip)
+        if not torch.is_grad_enabled():
+            return emitted
+        outputs = []
+        for x, sent, v in zip(drive.unbind(0), emitted.unbind(0), potentials.unbind(0), strict=True):
+            out, state = self._pass_gradient(x, state, sent, v)
+            outputs.append(out)
+        return torch.stack(outputs)
+
+    def _run_chip(self, drive: Tensor, chip: neurons.NeuronState) -> tuple[Tensor, Tensor]:
+        """Return what the chip emits and its v, in floating-point units, (T, B, *shape)."""
+        sums = np.rint((drive.cpu().numpy().astype(np.float64) - self._biases) * self._gain).astype(np.int64)
+        emitted, v = np.empty(sums.shape, np.int64), np.empty(sums.shape, np.int64)
+        neurons.run(self._neuron, chip, sums, emitted, v)
+        potentials = self.stored.level + v / self.stored.unit
+        read = potentials if self._neuron.v_threshold is None else emitted
+        sent, held = (torch.from_numpy(each.astype(np.float32)).to(drive.device) for each in (read, potentials))
+        return sent, held
+
+    def _pass_gradient(self, x: Tensor, state: CellState, sent: Tensor, v: Tensor) -> tuple[Tensor, CellState]:
+        """Step the Norse cell, and put the chip's numbers in place of its own."""
+        p = self.cells.cell.p
+        if hasattr(p, "v_th"):
+            kept = 1 - (self.cells.cell.dt * p.tau_mem_inv if hasattr(p, "tau_mem_inv") else 0.0)
+            passed = (sent - 1).clamp(min=0) * (p.v_th / torch.as_tensor(kept).clamp(min=2.0**-8))
+            state = state._replace(v=state.v - passed)
+        out, after = self.cells.step(x, state)
+        return out + (sent - out).detach(), after._replace(v=after.v + (v - after.v).detach())
