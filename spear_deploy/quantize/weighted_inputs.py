@@ -35,6 +35,7 @@ class LoweringSettings:
         headroom: by layer, a factor in 0..1 on the scale that the format would allow; 1 where a layer is not named.
         max_spikes: spikes that a hidden neuron sends in a step at most; Xylo only.
         input_events: events that an input channel takes in a step at most; Xylo only.
+        learnt_scales: by neuron layer, the scale and the shift of the weights that the network learnt with; no others are tried.
     """
 
     weight_bits: int
@@ -43,11 +44,11 @@ class LoweringSettings:
     headroom: Mapping[str, float] = field(default_factory=dict)
     max_spikes: int = 31
     input_events: int = 15
+    learnt_scales: Mapping[str, tuple[float, int]] = field(default_factory=dict)
 
     @property
     def max_weight(self) -> int:
         """The largest whole number of `weight_bits` bits with a sign: 127 for 8."""
-        learnt_scales: by neuron layer, the scale and the shift of the weights that the network learnt with; no others are tried.
         return int(2 ** (self.weight_bits - 1)) - 1
 
 
@@ -56,7 +57,6 @@ class NeuronInput:
     """A floating-point neuron layer and the weighted layers whose sums reach it.
 
     Attributes:
-    learnt_scales: Mapping[str, tuple[float, int]] = field(default_factory=dict)
         name, neuron, shape: of the neuron layer.
         factors: of the neuron's update (`neurons.factors`), float64.
         stored: by layer, the weighted synapses of the network.
