@@ -38,6 +38,8 @@ INSTEAD: dict[type, tuple[type, ...]] = {
 """By model, those that may stand in, the closest first."""
 SPIKING = (IF, LIF, CubaLIF)
 TIME_CONSTANTS = ("tau_s", "tau_mem_s", "tau_syn_s")
+SPIKE_FIELDS = ("v_threshold", "v_reset", "reset", "reset_delay", "max_spikes")
+"""What a neuron keeps in another model: when it spikes, and what a spike does."""
 
 INSTEAD_OF_RESET: dict[Reset, tuple[Reset, ...]] = {
     "value": ("subtract",),
@@ -99,6 +101,25 @@ def find_resets(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replaceme
         yield Replacement(
             layers=late, what="a reset one step late", by="a reset in the step of the spike", kind="learnt", topic="reset",
             rewrite=partial(_set_neuron, names=late, change=change),
+        )  # fmt: skip
+
+
+def find_several_spikes(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replacement]:
+    """Yield the layers that may send more spikes in a step than the chip, which send as many as it."""
+    limit = profile.neuron.max_spikes_per_step.max_value
+    if limit is None:
+        return
+    names = tuple(
+        layer.name
+        for layer in graph.layers
+        if isinstance(layer.neuron, SPIKING) and (layer.neuron.max_spikes is None or layer.neuron.max_spikes > limit)
+    )
+    if names:
+        by = "one spike in a step" if limit == 1 else f"up to {limit:g} spikes in a step"
+        change = partial(_set_parameter, name="max_spikes", value=int(limit))
+        yield Replacement(
+            layers=names, what="several spikes in a step", by=by, kind="learnt", topic="neuron",
+            rewrite=partial(_set_neuron, names=names, change=change),
         )  # fmt: skip
 
 
@@ -180,9 +201,7 @@ def convert_neuron(neuron: Any, *, model: type, dt_s: float, profile: HardwarePr
     """
     r, v_leak = neuron.r, np.asarray(getattr(neuron, "v_leak", 0.0))
     reset: Reset = getattr(neuron, "reset", "value")
-    spiking = {
-        name: getattr(neuron, name) for name in ("v_threshold", "v_reset", "reset", "reset_delay") if hasattr(neuron, name)
-    }
+    spiking = {name: getattr(neuron, name) for name in SPIKE_FIELDS if hasattr(neuron, name)}
     if isinstance(neuron, (LI, CubaLI)) and model in SPIKING:
         spiking = {"v_threshold": np.asarray(1.0), "reset": "subtract" if _may_subtract(profile) else "value"}
     gain = r * neuron.w_in if hasattr(neuron, "w_in") else r
@@ -268,7 +287,7 @@ def _write_steps(tau_s: Array, dt_s: float) -> str:
     return f"{steps[0]:.4g} steps" if steps.size == 1 else f"{steps[0]:.4g} to {steps[-1]:.4g} steps"
 
 
-def _set_parameter(neuron: Any, *, name: str, value: Array) -> Any:
+def _set_parameter(neuron: Any, *, name: str, value: Array | int) -> Any:
     return replace(neuron, **{name: value})
 
 

@@ -26,7 +26,15 @@ from spear_deploy.budget.remedies import find_remedies
 from spear_deploy.budget.remote_rows import check_remote_synapses
 from spear_deploy.budget.report import BudgetReport, Verdict
 from spear_deploy.budget.traffic import count_traffic
-from spear_deploy.budget.unsupported import LOOP, Replaced, Unsupported, find_replaced, find_unsupported
+from spear_deploy.budget.unsupported import (
+    LATE_RESET,
+    LOOP,
+    SEVERAL_SPIKES,
+    Replaced,
+    Unsupported,
+    find_replaced,
+    find_unsupported,
+)
 from spear_deploy.budget.what_if import build_what_if
 from spear_deploy.budget.zero_weights import fill_zero_weights
 from spear_deploy.errors import DataError
@@ -38,7 +46,7 @@ from spear_deploy.placement.populations import find_populations
 from spear_deploy.placement.weight_bits import stored_bits
 from spear_deploy.simulator import SpikeCounts
 from spear_deploy.simulator.synops import SynOps, count_synops
-from spear_deploy.util.number_format import plural
+from spear_deploy.util.number_format import join_names, plural
 
 NO_LIMITS = UserLimits()
 
@@ -239,13 +247,22 @@ def _check_load(load: StepLoad) -> BudgetRow:
 
 
 def _note_replaced(replaced: Sequence[Replaced], chip: str) -> Iterator[str]:
-    """Yield a note where layers reset one step late and the chip in the step of the spike."""
-    if replaced:
-        names = ", ".join(f"'{entry.layer}'" for entry in replaced)
+    """Yield a note where layers reset one step late and the chip in the step of the spike, or send more spikes in a step."""
+    late = [f"'{entry.layer}'" for entry in replaced if entry.what == LATE_RESET]
+    several = [entry for entry in replaced if entry.what == SEVERAL_SPIKES]
+    if late:
+        names = ", ".join(late)
         yield (
             f"reset: {names} subtract the threshold one step after the spike, {chip} in the same step, which changes spikes; "
             f"`simulate --chip {chip} --explain` measures how many; training with the chip's reset (snnTorch: "
             "reset_delay=False) avoids it"
+        )
+    for by in dict.fromkeys(entry.by for entry in several):
+        names = join_names([f"'{entry.layer}'" for entry in several if entry.by == by])
+        yield (
+            f"spikes per step: {names} may send several spikes in a step, {chip} sends {by}, which changes spikes; "
+            f"`simulate --chip {chip} --explain` measures how many; training with as many avoids it (sinabs: SingleSpike or "
+            "MaxSpike, Rockpool: max_spikes_per_dt)"
         )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from spear_deploy.budget.core_rows import CHIP, THING, BudgetRow, check_limit, classify_use
 from spear_deploy.budget.unsupported import Unsupported, count_extra_delays, find_unchecked_geometry
 from spear_deploy.hardware.schema import HardwareProfile
-from spear_deploy.network import WEIGHTED, Array, Layer, LoihiLIF, Scale, resets_late
+from spear_deploy.network import FLOAT_NEURONS, WEIGHTED, Array, Layer, LoihiLIF, Scale, resets_late, sends_several
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.placement.populations import Population, add_counts, count_synapses_out_of
 from spear_deploy.placement.weight_bits import bias_bits, max_distinct_weights
@@ -224,6 +224,10 @@ def _check_neuron(layer: Layer, profile: HardwareProfile, missing: Mapping[str, 
         late = profile.neuron.late_reset.value
         what = "in the step of the spike, where the network resets one step late" if late is False else "one step late"
         yield _count_missing("late_reset", layer.name, (), known=late is not None, what=what)
+    if sends_several(neuron) and isinstance(neuron, FLOAT_NEURONS) and layer.spikes:
+        leaf = profile.neuron.max_spikes_per_step
+        what = "several spikes in a step" if leaf.max_value is None else f"up to {leaf.max_value:g} spikes in a step"
+        yield _count_missing("max_spikes_per_step", layer.name, (), known=leaf.value is not None, what=what)
     rest = neuron.refractory_steps if isinstance(neuron, LoihiLIF) else 0
     if rest and profile.neuron.refractory_max_steps.value != "unlimited":
         limit = profile.neuron.refractory_max_steps.max_value

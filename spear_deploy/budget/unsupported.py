@@ -12,11 +12,21 @@ from dataclasses import dataclass
 
 from spear_deploy.budget.pools import check_pools
 from spear_deploy.hardware.schema import HardwareProfile, LayerKinds
-from spear_deploy.network import CONVS, RESET_WORDS, WEIGHTED, Layer, LoihiLIF, Shape, array_parameters, resets_late
+from spear_deploy.network import (
+    CONVS,
+    RESET_WORDS,
+    WEIGHTED,
+    Layer,
+    LoihiLIF,
+    Shape,
+    array_parameters,
+    find_max_spikes,
+    resets_late,
+)
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.placement.populations import Population
 from spear_deploy.placement.weight_bits import MAX_BIAS_EXPONENT, bias_bits, count_mixed_sign_inputs, measure_width
-from spear_deploy.quantize.weighted_inputs import RESET_DELAY
+from spear_deploy.quantize.weighted_inputs import MAX_SPIKES, RESET_DELAY
 from spear_deploy.util.number_format import format_shape, join_names
 
 LOOP = "a loop without neurons"
@@ -53,6 +63,11 @@ class Unsupported:
         return {"layer": self.layer, "what": self.what, "why": self.why}
 
 
+LATE_RESET = "a reset one step late"
+SEVERAL_SPIKES = "several spikes in a step"
+"""What `Replaced` names."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Replaced:
     """Something the chip does in another way, which quantization puts in place: the network runs, with other spikes.
@@ -73,17 +88,36 @@ class Replaced:
 
 
 def find_replaced(graph: SNNGraph, profile: HardwareProfile) -> tuple[Replaced, ...]:
-    """Return the resets one step late that come in the step of the spike on the chip; a chip that cannot subtract has none.
+    """Return the resets one step late that come in the step of the spike on the chip, and the layers that may send more spikes.
 
-    In integers they have moved already, as the findings of the quantization say.
+    A chip that cannot subtract has no late resets. In integers both have changed, as the findings of the quantization say.
     """
+    return (*_find_late_resets(graph, profile), *_find_several_spikes(graph, profile))
+
+
+def _find_late_resets(graph: SNNGraph, profile: HardwareProfile) -> tuple[Replaced, ...]:
     resets = profile.neuron.resets.value
     if profile.neuron.late_reset.value is not False or (resets is not None and "subtract" not in resets):
         return ()
     findings = graph.metadata.get("quantization", {}).get("findings", ())
     moved = {finding["layer"] for finding in findings if finding["what"] == RESET_DELAY}
     late = [layer.name for layer in graph.layers if resets_late(layer.neuron) or layer.name in moved]
-    return tuple(Replaced(layer=name, what="a reset one step late", by="a reset in the step of the spike") for name in late)
+    return tuple(Replaced(layer=name, what=LATE_RESET, by="a reset in the step of the spike") for name in late)
+
+
+def _find_several_spikes(graph: SNNGraph, profile: HardwareProfile) -> tuple[Replaced, ...]:
+    limit = profile.neuron.max_spikes_per_step.max_value
+    findings = graph.metadata.get("quantization", {}).get("findings", ())
+    stored = {finding["layer"]: finding["stored"] for finding in findings if finding["what"] == MAX_SPIKES}
+    if limit is not None and not graph.is_integer:
+        for layer in graph.layers:
+            most = find_max_spikes(layer.neuron)
+            if layer.spikes and (most is None or most > limit):
+                stored[layer.name] = int(limit)
+    return tuple(
+        Replaced(layer=name, what=SEVERAL_SPIKES, by="one spike" if most == 1 else f"up to {most} spikes")
+        for name, most in stored.items()
+    )
 
 
 def find_unsupported(graph: SNNGraph, profile: HardwareProfile, populations: Sequence[Population]) -> tuple[Unsupported, ...]:

@@ -1,10 +1,11 @@
 """Rockpool's conventions: time, state and neuron equations of its torch modules.
 
-    LIFTorch         i ← beta · (i + x + w_recᵀ spk), v ← alpha · v + i       spike where v ≥ threshold, then v − threshold
+    LIFTorch         i ← beta · (i + x + w_recᵀ spk), v ← alpha · v + i       n = ⌊v / threshold⌋ spikes, then v − n · threshold
     LIFNeuronTorch   v ← alpha · v + x                                        the same
     ExpSynTorch      i ← beta · (i + x)                                       output i
 
-alpha = exp(−dt / tau_mem), beta = exp(−dt / tau_syn), spk the spikes of the step before. All run over time, batch first.
+alpha = exp(−dt / tau_mem), beta = exp(−dt / tau_syn), n at most max_spikes_per_dt, spk the spikes of the step
+before. All run over time, batch first.
 Rockpool's modules return (output, state, record) and list their parts in dictionaries; `prepare` puts them behind torch's own
 interface.
 """
@@ -112,12 +113,6 @@ def _add_neurons(context: TraceContext, inner: Any, path: str, x: Signal) -> Sig
     output = builder.add_layer(path, *currents, neuron=neuron)
     builder.edges += [Edge(source=output.name, target=current.name, delay=1) for current in currents[1:]]
     builder.steps_s[output.name] = float(inner.dt)
-    if not isinstance(inner, ExpSynTorch) and to_array(inner.max_spikes_per_dt).max() > 1:
-        builder.note_module(
-            path,
-            "several spikes in one step, which it may emit where v reaches twice the threshold, are one here; train with "
-            "max_spikes_per_dt=1 for equal spikes",
-        )
     return output
 
 
@@ -138,6 +133,7 @@ def _make_neuron(inner: Any, place: str) -> Neuron:
     spiking: dict[str, Any] = {
         "v_threshold": np.nextafter(_read(inner.threshold).astype(np.float32), np.float32(-np.inf)),
         "reset": "subtract",
+        "max_spikes": _read_max_spikes(inner, place),
     }
     if isinstance(inner, LIFNeuronTorch):
         keep = np.exp(-dt_s / _read(inner.tau_mem))
@@ -160,6 +156,18 @@ def _refuse(context: TraceContext, module: Any, path: str, x: Signal) -> Signal:
 # ------------------------------------------------------------------------------------------------------------- storing
 
 STATES = ("vmem", "isyn", "spikes")
+
+
+def _read_max_spikes(inner: Any, place: str) -> int:
+    """Return the largest number of spikes in a step.
+
+    Raises:
+        UnsupportedError: another one for each neuron, or less than one.
+    """
+    values = np.unique(to_array(inner.max_spikes_per_dt))
+    if len(values) > 1 or values[0] < 1:
+        raise UnsupportedError(f"{place} has max_spikes_per_dt {values[0]:g}..{values[-1]:g}; give one number of at least 1")
+    return int(values[0])
 
 
 def _store_synapse(module: Any, synapse: Any) -> bool:

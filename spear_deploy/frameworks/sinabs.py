@@ -4,7 +4,8 @@
     v ← alpha_mem · v + (1 − alpha_mem) · i     norm_input=True, the default of LIF
     v ← alpha_mem · v + i                       norm_input=False, and IAF with alpha_mem = 1
     v ← max(v, min_v_mem)                       where it is given; of IAF alone
-    spike where v ≥ spike_threshold             MembraneSubtract: v − spike_threshold; MembraneReset: 0
+    n spikes where v ≥ n · spike_threshold      MultiSpike: any number; MaxSpike: up to its limit; SingleSpike: 1
+    v ← v − n · spike_threshold, or 0           MembraneSubtract, MembraneReset
 
 alpha = exp(−1 / tau), tau in steps. A step has no length: a network gets `dt_s`, 1e-3 s unless given. `...Squeeze` modules take
 time within the batch, the others as the second axis.
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import sinabs.layers as sl
 import torch
-from sinabs.activation import MembraneReset, MembraneSubtract, MultiSpike, SingleSpike
+from sinabs.activation import MaxSpike, MembraneReset, MembraneSubtract, MultiSpike, SingleSpike
 from sinabs.layers.reshape import SqueezeMixin
 from sinabs.layers.stateful_layer import StatefulLayer
 
@@ -46,12 +47,6 @@ def _add_neurons(context: TraceContext, module: Any, path: str, x: Signal) -> Si
             f"min_v_mem {bound} bounds the membrane from below; neurons that leak have no such bound here, so spikes differ "
             "where it is reached; train with min_v_mem=None for equal spikes",
         )
-    if module.spike_fn is MultiSpike:
-        builder.note_module(
-            path,
-            "several spikes in one step, which spike_fn=MultiSpike emits where v reaches twice the threshold, are one here; "
-            "train with SingleSpike for equal spikes",
-        )
     return output
 
 
@@ -66,6 +61,7 @@ def _make_neuron(module: Any, shape: Shape, place: str, dt_s: float) -> Neuron:
     spiking: dict[str, Any] = {
         "v_threshold": np.nextafter(_read(module.spike_threshold, shape).astype(np.float32), np.float32(-np.inf)),
         "reset": _read_reset(module, place),
+        "max_spikes": _read_max_spikes(module, place),
     }
     if keep_syn is not None:
         alpha = _read(keep_syn, shape)
@@ -87,16 +83,28 @@ def _read_reset(module: Any, place: str) -> Reset:
     """Return the kind of reset.
 
     Raises:
-        UnsupportedError: another than to 0 or by the threshold, or another rule for spikes than one or many.
+        UnsupportedError: another than to 0 or by the threshold.
     """
-    if module.spike_fn not in (SingleSpike, MultiSpike):
-        name = getattr(module.spike_fn, "__name__", type(module.spike_fn).__name__)
-        raise UnsupportedError(f"{place} has spike_fn={name}, which counts spikes; train with SingleSpike")
     if isinstance(module.reset_fn, MembraneSubtract) and module.reset_fn.subtract_value is None:
         return "subtract"
     if isinstance(module.reset_fn, MembraneReset) and module.reset_fn.reset_value == 0:
         return "value"
     raise UnsupportedError(f"{place} has reset_fn={module.reset_fn}; expected MembraneSubtract() or MembraneReset()")
+
+
+def _read_max_spikes(module: Any, place: str) -> int | None:
+    """Return the largest number of spikes in a step, None where there is no limit.
+
+    Raises:
+        UnsupportedError: a spike function that is not sinabs' own.
+    """
+    rule = module.spike_fn
+    if rule in (SingleSpike, MultiSpike):
+        return 1 if rule is SingleSpike else None
+    if isinstance(rule, MaxSpike):
+        return rule.max_num_spikes_per_bin
+    name = getattr(rule, "__name__", type(rule).__name__)
+    raise UnsupportedError(f"{place} has spike_fn={name}, expected MultiSpike, MaxSpike or SingleSpike; train with one of them")
 
 
 def _store_neuron(module: Any, update: NeuronUpdate) -> None:

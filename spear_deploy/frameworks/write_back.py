@@ -158,7 +158,7 @@ def _store_neuron(framework: Framework, module: Any, before: Any, update: Neuron
         return
     names = (item.name for item in fields(before))
     changed = frozenset(name for name in names if not _is_same(getattr(before, name), getattr(update.neuron, name)))
-    if fixed := changed & {"reset", "reset_delay"}:
+    if fixed := changed & {"reset", "reset_delay", "max_spikes"}:
         raise UnsupportedError(
             f"{name_module(path)}: the network's neurons have another {min(fixed)} than the module; train the module with that"
         )

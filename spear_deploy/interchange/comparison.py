@@ -23,7 +23,14 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import DataError
-from spear_deploy.interchange.onnx.float_bounds import BoundedValue, Rounding, SpikeGuidedRun, find_near_threshold, find_spikes
+from spear_deploy.interchange.onnx.float_bounds import (
+    BoundedValue,
+    Rounding,
+    SpikeGuidedRun,
+    find_near_threshold,
+    find_nearest_threshold,
+    find_spikes,
+)
 from spear_deploy.network import Array, Layer
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.util.progress import Progress
@@ -78,7 +85,7 @@ class LayerComparison:
         if bound is not None:
             self.largest_bound = max(self.largest_bound, float(bound.gap.max(where=included & np.isfinite(bound.gap), initial=0)))
         if self.what == "spikes":
-            fired = theirs != 0
+            fired = theirs != 0 if ours.dtype == bool else theirs
             different = ours != fired
             self.ours, self.theirs = self.ours + int(ours.sum()), self.theirs + int(fired.sum())
             if bound is not None and bound.ties.any():
@@ -163,7 +170,7 @@ def compare_layers(
     bounds: _FreeRunBounds | None = None
     for t, (mine, file) in enumerate(zip(expected, read_back, strict=True)):
         if t == 0:
-            rows = {name: _open_row(name, mine[name], file[name]) for name in mine if name in file}
+            rows = {name: _open_row(graph, name, mine[name], file[name]) for name in mine if name in file}
             missing = [name for name in mine if name not in file]
             bounds = None if rounded_input is None else _FreeRunBounds(graph, len(next(iter(mine.values()))), rounding)
         ours, theirs = (
@@ -214,7 +221,7 @@ def compare_folded(
                 fired = find_spikes(other, file[name].value) if layer.spikes else file[name].value
                 ours = spikes[name] if layer.spikes else mine[name].value
                 if t == 0:
-                    rows[name] = _open_row(name, ours, fired)
+                    rows[name] = _open_row(graph, name, ours, fired)
                 ours, fired = ours.reshape(batch, -1), fired.reshape(batch, -1)
                 largest[name] = max(largest[name], float(np.abs(mine[name].value).max()))
                 bound = _bound_step(layer, mine[name], fired, ours, largest[name], nothing_left_out)
@@ -224,11 +231,12 @@ def compare_folded(
     return [row.to_row() for row in rows.values()], [name for name in names if name not in in_file]
 
 
-def _open_row(name: str, ours: Array, theirs: Array) -> LayerComparison:
+def _open_row(graph: SNNGraph, name: str, ours: Array, theirs: Array) -> LayerComparison:
     here, there = (int(np.prod(np.shape(value)[1:])) for value in (ours, theirs))
     if here != there:
         raise DataError(f"layer '{name}': {here} neurons in the network, {there} in the file; report this as a defect")
-    return LayerComparison(layer=name, what="spikes" if np.asarray(ours).dtype == bool else "values")
+    is_spikes = np.asarray(ours).dtype == bool or (graph[name].spikes and not graph.is_integer)
+    return LayerComparison(layer=name, what="spikes" if is_spikes else "values")
 
 
 class _FreeRunBounds:
@@ -261,7 +269,7 @@ def _bound_step(layer: Layer, step: BoundedValue, theirs: Array, ours: Array, la
     if not layer.spikes:
         return StepBound(gap=flat_gap, ties=zeros.astype(bool), distance=zeros, after=apart)
     near = find_near_threshold(layer, BoundedValue(step.value, gap)).reshape(ours.shape)
-    threshold = np.asarray(layer.neuron.v_threshold, np.float32)  # type: ignore[union-attr]
-    distance = np.abs(step.value.astype(np.float64) - threshold).reshape(ours.shape)
-    ties = (ours != (theirs != 0)) & near & ~apart[:, None]
+    value = step.value.astype(np.float64)
+    distance = np.abs(value - find_nearest_threshold(layer, value)).reshape(ours.shape)
+    ties = (ours != (theirs != 0 if ours.dtype == bool else theirs)) & near & ~apart[:, None]
     return StepBound(gap=flat_gap, ties=ties, distance=distance, after=apart)

@@ -23,7 +23,6 @@ from spear_deploy.network.chip_neurons import (
 from spear_deploy.network.integer_neurons import LOIHI_UNIT, LoihiLIF, SigmaDelta, SpeckIF, UnroundedLIF, XyloLIF
 from spear_deploy.network.layer import Layer
 from spear_deploy.network.neurons import (
-    COUNTING_NEURONS,
     FLOAT_NEURONS,
     GRADED_NEURONS,
     IF,
@@ -36,8 +35,10 @@ from spear_deploy.network.neurons import (
     Neuron,
     array_parameters,
     emits_spikes,
+    find_max_spikes,
     is_bounded,
     resets_late,
+    sends_several,
 )
 from spear_deploy.network.synapses import (
     CONVS,
@@ -57,7 +58,6 @@ from spear_deploy.network.synapses import (
 __all__ = [
     "CHIP_NEURONS",
     "CONVS",
-    "COUNTING_NEURONS",
     "FLOAT_NEURONS",
     "GRADED_NEURONS",
     "IF",
@@ -99,6 +99,8 @@ __all__ = [
     "array_parameters",
     "emits_spikes",
     "find_drive",
+    "find_max_spikes",
     "is_bounded",
     "resets_late",
+    "sends_several",
 ]

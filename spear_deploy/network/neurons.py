@@ -1,4 +1,13 @@
-"""Floating-point neurons with their update equations, and the sets of neuron types."""
+"""Floating-point neurons with their update equations, and the sets of neuron types.
+
+A spiking neuron sends n spikes in a step, with one rule for all of them:
+
+    n = number of k in 1..max_spikes with v > k · v_threshold        max_spikes: 1 unless given; None has no limit
+    where n > 0: v ← v_reset ("value"), v − n · v_threshold ("subtract") or v ("none")
+
+With one spike that is v > v_threshold. sinabs' `MultiSpike` has no limit, Rockpool's LIFTorch one of 65,536. n spikes are
+n events for the synapses behind, n SynOps each.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +28,7 @@ class IF(Part):
 
     v ← v + r · x                  no time step
     v ← max(v, v_min)              unless v_min is None; sinabs' min_v_mem
-    spike where v > v_threshold, then v ← v_reset ("value"), v − v_threshold ("subtract") or v ("none")
+    n spikes, reset: see above
     """
 
     r: Array = 1.0  # type: ignore[assignment]
@@ -27,6 +36,7 @@ class IF(Part):
     v_reset: Array = 0.0  # type: ignore[assignment]
     reset: Reset = "value"
     v_min: Array | None = None
+    max_spikes: int | None = 1
 
     def __post_init__(self) -> None:
         _check_neuron(self)
@@ -42,7 +52,7 @@ class LIF(Part):
     """Leaky integrate and fire without a synaptic current; Norse calls it LIFBox. Starts at `v_leak`.
 
     v ← v + dt_s / tau_s · ((r · x + v_leak) − v)          in this order of operations
-    spike where v > v_threshold, then v ← v_reset ("value"), v − v_threshold ("subtract") or v ("none")
+    n spikes, reset: see above
 
     With a `reset_delay` of 1 the threshold is subtracted in the next step, undecayed, and v is recorded before that (snnTorch):
     v ← v + dt_s / tau_s · (…) − v_threshold · [v > v_threshold before the step]
@@ -55,6 +65,7 @@ class LIF(Part):
     v_reset: Array = 0.0  # type: ignore[assignment]
     reset: Reset = "value"
     reset_delay: int = 0
+    max_spikes: int | None = 1
 
     def __post_init__(self) -> None:
         _check_neuron(self)
@@ -69,7 +80,7 @@ class CubaLIF(Part):
     u ← u + w_in · dt_s / tau_syn_s · x                    Norse itself has w_in = tau_syn_s / dt_s: a jump by x
     v ← v + dt_s / tau_mem_s · ((v_leak − v) + r · u)
     u ← u − dt_s / tau_syn_s · u                           u is recorded after this line
-    spike where v > v_threshold, then v ← v_reset ("value"), v − v_threshold ("subtract") or v ("none")
+    n spikes, reset: see above
 
     `reset_delay`: as in `LIF`.
     """
@@ -83,6 +94,7 @@ class CubaLIF(Part):
     v_reset: Array = 0.0  # type: ignore[assignment]
     reset: Reset = "value"
     reset_delay: int = 0
+    max_spikes: int | None = 1
 
     def __post_init__(self) -> None:
         _check_neuron(self)
@@ -121,8 +133,6 @@ ChipNeurons: TypeAlias = TrueNorthLIF | SpinnakerLIF | ReckonLIF | OdinLIF
 Neuron: TypeAlias = IF | LIF | CubaLIF | LI | CubaLI | LoihiLIF | SpeckIF | XyloLIF | UnroundedLIF | SigmaDelta | ChipNeurons
 FLOAT_NEURONS = (IF, LIF, CubaLIF, LI, CubaLI)
 INTEGER_NEURONS = (LoihiLIF, SpeckIF, XyloLIF, SigmaDelta, *CHIP_NEURONS)
-COUNTING_NEURONS = (SpeckIF, XyloLIF, OdinLIF)
-"""Neurons that send a number of spikes in one step, not one or none."""
 GRADED_NEURONS = (SigmaDelta,)
 """Neurons whose spikes carry a whole number of either sign."""
 READOUTS = (LI, CubaLI)
@@ -133,6 +143,16 @@ def emits_spikes(neuron: Neuron | None) -> bool:
     if isinstance(neuron, (*INTEGER_NEURONS, UnroundedLIF)):
         return neuron.v_threshold is not None
     return neuron is not None and not isinstance(neuron, READOUTS)
+
+
+def find_max_spikes(neuron: Neuron | None) -> int | None:
+    """Return the largest number of spikes that a neuron sends in one step, or None where there is no limit."""
+    return None if isinstance(neuron, (SpeckIF, OdinLIF)) else getattr(neuron, "max_spikes", 1)
+
+
+def sends_several(neuron: Neuron | None) -> bool:
+    """Return whether a neuron sends a number of spikes in one step, not one or none; one of Xylo always does, be it at most 1."""
+    return isinstance(neuron, XyloLIF) or find_max_spikes(neuron) != 1
 
 
 def is_bounded(neuron: Neuron | None) -> bool:
@@ -155,6 +175,7 @@ def _check_neuron(neuron: Any) -> None:
     neuron._freeze()
     check_reset(neuron, get_args(Reset))
     _check_reset_delay(neuron)
+    _check_max_spikes(neuron)
     for name, value in array_parameters(neuron).items():
         # below 0 a state grows instead of decaying: trained networks of other tools hold that, so it can be read and run
         if name.startswith("tau") and (value == 0).any():
@@ -172,3 +193,19 @@ def _check_reset_delay(neuron: Any) -> None:
             f"{type(neuron).__name__}.reset_delay: 1 is for reset 'subtract'; a reset to a value has the same spikes one step "
             "later, take 0"
         )
+
+
+def _check_max_spikes(neuron: Any) -> None:
+    most, name = getattr(neuron, "max_spikes", 1), type(neuron).__name__
+    if most == 1:
+        return
+    if most is not None and (isinstance(most, bool) or int(most) != most or most < 1):
+        raise GraphError(f"{name}.max_spikes: {most} given, expected a whole number from 1, or None for no limit")
+    if most is not None:
+        object.__setattr__(neuron, "max_spikes", int(most))
+    if (neuron.v_threshold <= 0).any():
+        raise GraphError(
+            f"{name}.v_threshold: {neuron.v_threshold.min():g} given, several spikes a step take one above 0; take max_spikes 1"
+        )
+    if getattr(neuron, "reset_delay", 0):
+        raise GraphError(f"{name}.reset_delay: 1 is for one spike a step; take 0, or max_spikes 1")

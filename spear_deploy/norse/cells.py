@@ -7,8 +7,9 @@ in steps: dt = 1, rates per step.
 What Norse's cell lacks becomes a gain on its input: `r` of every neuron, and the jump `w_in · dt / tau_syn` of a `CubaLIF`
 where it is not 1. In a `CubaLIF` or `CubaLI` with r ≠ 1 the cell's current is then r · u: equal in exact arithmetic, and to
 the bit where r is a power of two. Norse subtracts on reset only in its box cell; the same cell with the other membranes is
-made here, and so are cells that subtract one step late or keep v, and cells with a lower bound of v. As in snnTorch, no gradient
-passes a late reset.
+made here, and so are cells that subtract one step late or keep v, cells with a lower bound of v, and cells that send several
+spikes in a step. As in snnTorch, no gradient passes a late reset. The gradient of a number of spikes is that of a spike at the
+nearest multiple of the threshold, as in sinabs' `PeriodicExponential`.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import torch
 
-from spear_deploy.network import IF, LI, LIF, Array, CubaLI, CubaLIF, Shape, resets_late
+from spear_deploy.network import IF, LI, LIF, Array, CubaLI, CubaLIF, Shape, find_max_spikes, resets_late, sends_several
 from spear_deploy.simulator.neurons import factors
+from spear_deploy.simulator.neurons.floating import MAX_COUNT
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # norse 1.1.0 still asks for torch.jit.script as it is imported
@@ -49,6 +51,7 @@ class NeuronModule(torch.nn.Module):
         cell: the Norse cell; it gets its parameters from the buffers at the start of every run.
         gain: factor of its input, None where it is 1.
         v_min: lower bound of v, or None.
+        most: largest number of spikes in a step.
     """
 
     gain: Tensor | None
@@ -62,6 +65,7 @@ class NeuronModule(torch.nn.Module):
         cell, gain = _make_cell(neuron, dt_s, surrogate, alpha)
         self.cell = cell
         self.reset = _name_reset(neuron)
+        self.most = _count_most(neuron)
         self._names = tuple(name for name, value in cell.p._asdict().items() if isinstance(value, Tensor))
         for name in self._names:
             self.register_buffer(name, getattr(cell.p, name))
@@ -99,7 +103,7 @@ class NeuronModule(torch.nn.Module):
         state = self.start(drive[0])
         if not torch.is_grad_enabled():
             p, dt = self.cell.p, self.cell.dt
-            return run_without_gradient(p, dt, self.reset, drive, state, v_min=self.v_min)
+            return run_without_gradient(p, dt, self.reset, drive, state, v_min=self.v_min, most=self.most)
         emitted = []
         for x in drive.unbind(0):  # indexing would cost a gradient of full size per step
             out, state = self.cell(x, state)
@@ -171,13 +175,20 @@ def _make_cell(neuron: Any, dt_s: float, surrogate: str, alpha: float) -> tuple[
     gradient = {"method": surrogate, "alpha": torch.as_tensor(float(alpha))}
     reset = _name_reset(neuron)
     if isinstance(neuron, LIF):
+        if sends_several(neuron):
+            parameters = norse.LIFBoxParameters(**level, **gradient)
+            return _replace_step(norse.LIFBoxCell(parameters, dt=dt), _make_several(neuron, _step_box_several)), gain
         method = {"value": norse.reset_value, "none": _keep_potential}.get(reset, norse.reset_subtract)
         cell = norse.LIFBoxCell(norse.LIFBoxParameters(**level, **gradient, reset_method=method), dt=dt)
         return _replace_step(cell, _step_box_late if reset == "late" else None), gain
     if isinstance(neuron, IF):
         cell = norse.IAFCell(norse.IAFParameters(**level, **gradient), dt=dt_s)
+        if sends_several(neuron):
+            return _replace_step(cell, _make_several(neuron, _step_iaf_several)), gain
         return _replace_step(cell, None if reset == "value" else partial(_step_iaf, reset=_RESETS[reset])), gain
     cell = norse.LIFCell(norse.LIFParameters(**level, **gradient), dt=dt)
+    if sends_several(neuron):
+        return _replace_step(cell, _make_several(neuron, _step_lif_several)), gain
     if reset == "late":
         return _replace_step(cell, _step_lif_late), gain
     return _replace_step(cell, None if reset == "value" else partial(_step_lif, reset=_RESETS[reset])), gain
@@ -238,6 +249,59 @@ def _step_lif_late(x: Tensor, state: norse.LIFFeedForwardState, p: norse.LIFPara
     return threshold(v - p.v_th, p.method, p.alpha), norse.LIFFeedForwardState(v=v, i=i + -dt * p.tau_syn_inv * i)
 
 
+def _count_most(neuron: Any) -> int:
+    most = find_max_spikes(neuron)
+    return MAX_COUNT if most is None else min(most, MAX_COUNT)
+
+
+def _make_several(neuron: Any, step: Callable[..., tuple[Tensor, CellState]]) -> Callable[..., tuple[Tensor, CellState]]:
+    return partial(step, reset=neuron.reset, most=_count_most(neuron))
+
+
+def _step_iaf_several(
+    x: Tensor, state: norse.IAFFeedForwardState, p: norse.IAFParameters, dt: float, *, reset: str, most: int
+) -> tuple[Tensor, CellState]:
+    v = state.v + x
+    z = _count_spikes(v, p, most)
+    return z, norse.IAFFeedForwardState(v=_reset_several(z, v, p, reset))
+
+
+def _step_box_several(
+    x: Tensor, state: norse.LIFBoxFeedForwardState, p: norse.LIFBoxParameters, dt: float, *, reset: str, most: int
+) -> tuple[Tensor, CellState]:
+    v = state.v + dt * p.tau_mem_inv * (x + p.v_leak - state.v)
+    z = _count_spikes(v, p, most)
+    return z, norse.LIFBoxFeedForwardState(v=_reset_several(z, v, p, reset))
+
+
+def _step_lif_several(
+    x: Tensor, state: norse.LIFFeedForwardState, p: norse.LIFParameters, dt: float, *, reset: str, most: int
+) -> tuple[Tensor, CellState]:
+    i = state.i + x
+    v = state.v + dt * p.tau_mem_inv * ((p.v_leak - state.v) + i)
+    z = _count_spikes(v, p, most)
+    return z, norse.LIFFeedForwardState(v=_reset_several(z, v, p, reset), i=i + -dt * p.tau_syn_inv * i)
+
+
+def _count_spikes(v: Tensor, p: Any, most: int) -> Tensor:
+    """Return the number of spikes, with the gradient of a spike at the nearest multiple of the threshold."""
+    nearest = _find_nearest(v.detach(), p.v_th, most)
+    spikes: Tensor = threshold(v - nearest * p.v_th, p.method, p.alpha) + (nearest - 1)
+    return spikes
+
+
+def _find_nearest(v: Tensor, v_threshold: Tensor, most: int) -> Tensor:
+    return torch.round(v / v_threshold).clamp(1, most)
+
+
+def _reset_several(z: Tensor, v: Tensor, p: Any, reset: str) -> Tensor:
+    if reset == "subtract":
+        return v - z * p.v_th
+    if reset == "value":
+        return torch.where(z > 0, p.v_reset.to(v.dtype), v)
+    return v
+
+
 def _find_pending(v: Tensor, v_threshold: Tensor) -> Tensor:
     """Return 1.0 where a reset follows in this step: v was above the threshold before it. It has no gradient."""
     return (v > v_threshold).to(v.dtype)
@@ -248,7 +312,7 @@ def _find_pending(v: Tensor, v_threshold: Tensor) -> Tensor:
 
 @torch.no_grad()
 def run_without_gradient(
-    p: Any, dt: float, reset: ResetName, drive: Tensor, state: Any, *, v_min: Tensor | None = None
+    p: Any, dt: float, reset: ResetName, drive: Tensor, state: Any, *, v_min: Tensor | None = None, most: int = 1
 ) -> Tensor:
     """Run all steps of one layer where no gradient is needed.
 
@@ -265,6 +329,7 @@ def run_without_gradient(
         drive: (T, B, *shape), the input of the cell.
         state: Norse's state before the first step; left as it is.
         v_min: lower bound of v, or None.
+        most: largest number of spikes in a step.
 
     Returns:
         Spikes or potential of every step, (T, B, *shape).
@@ -298,14 +363,29 @@ def run_without_gradient(
             continue
         if late:
             v.sub_(pending.mul_(p.v_th))
-        torch.gt(v, p.v_th, out=emitted)
-        if reset == "subtract":
-            v.sub_(torch.mul(emitted, p.v_th, out=spare))
-        elif reset == "value":
-            v.mul_(torch.sub(1, emitted, out=spare))
-            if level is not None:
-                v.add_(torch.mul(emitted, level, out=spare))
+        if most > 1:
+            _fire_several(v, p, reset, most, emitted)
+        else:
+            torch.gt(v, p.v_th, out=emitted)
+            _reset_in_place(v, p, reset, level, emitted, spare)
     return out
+
+
+def _reset_in_place(v: Tensor, p: Any, reset: ResetName, level: Tensor | None, spikes: Tensor, spare: Tensor) -> None:
+    """Reset v where there is a spike; `level` is v_reset where it is not 0."""
+    if reset == "subtract":
+        v.sub_(torch.mul(spikes, p.v_th, out=spare))
+    elif reset == "value":
+        v.mul_(torch.sub(1, spikes, out=spare))
+        if level is not None:
+            v.add_(torch.mul(spikes, level, out=spare))
+
+
+def _fire_several(v: Tensor, p: Any, reset: str, most: int, out: Tensor) -> None:
+    """Write the number of spikes to `out`, and reset v in place."""
+    nearest = _find_nearest(v, p.v_th, most)
+    out.copy_(nearest - 1 + (v > nearest * p.v_th))
+    v.copy_(_reset_several(out, v, p, reset))
 
 
 def _subtract_potential(x: Tensor, v: Tensor, leak: Tensor | None, box: bool, out: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from spear_deploy.errors import DataError, UnsupportedError
-from spear_deploy.network import Array
+from spear_deploy.network import Array, sends_several
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.simulator import ChipRun, InputKind, Record, check_input, count_spikes
 
@@ -50,13 +50,18 @@ def run_on_norse(
         raise DataError(f"record '{states[0]}': backend 'norse' keeps spikes alone; record spikes, or use 'fast'")
     with torch.no_grad():
         output, spikes = to_norse(graph).to(device).eval()(torch.from_numpy(x.astype(np.float32)), record=True)
-    emitted = {name: value.cpu().numpy() > 0 for name, value in spikes.items()}
+    emitted = {name: _read_spikes(graph, name, value.cpu().numpy()) for name, value in spikes.items()}
     y = output.cpu().numpy() if forward is None else forward(x.astype(np.float32))
     return ChipRun(
-        output=y > 0 if graph[graph.output].spikes else y,
+        output=_read_spikes(graph, graph.output, y) if graph[graph.output].spikes else y,
         spikes=emitted if "spikes" in record else {},
         v={},
         u={},
         counts=count_spikes(graph, {INPUT: x, **emitted}, kind),
         overflows={},
     )
+
+
+def _read_spikes(graph: SNNGraph, name: str, emitted: Array) -> Array:
+    """Return spikes as bool, or their number as int64 where a neuron sends several in a step."""
+    return emitted.astype(np.int64) if sends_several(graph[name].neuron) else emitted > 0

@@ -446,7 +446,7 @@ def explain(
 
 def summarize_run(graph: SNNGraph, run: ChipRun) -> tuple[dict[str, Any], list[Finding]]:
     """Return the numbers of a run as plain data, and findings such as moved resets, silent layers and overflows."""
-    from spear_deploy.quantize.explain.findings import find_in_run, find_moved_resets
+    from spear_deploy.quantize.explain.findings import find_changed_rules, find_in_run
 
     facts = {
         "steps": int(run.output.shape[0]),
@@ -455,7 +455,7 @@ def summarize_run(graph: SNNGraph, run: ChipRun) -> tuple[dict[str, Any], list[F
         "rates": run.counts.rates(),
         "overflows": run.overflows,
     }
-    return facts, [*find_moved_resets(graph), *find_in_run(graph, run)]
+    return facts, [*find_changed_rules(graph), *find_in_run(graph, run)]
 
 
 def compare(

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from spear_deploy.network import CONVS, WEIGHTED, Array, Neuron, Synapse
+from spear_deploy.network import CONVS, WEIGHTED, Array, Neuron, Synapse, find_max_spikes
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.quantize.fold import replace_mean_by_sum
 from spear_deploy.quantize.weighted_inputs import NeuronInput
@@ -63,10 +63,11 @@ NOT_MEASURED = LayerError(clips=0, difference=0.0, max_spikes=0)
 
 
 def report_several_spikes(layer: NeuronInput, error: LayerError) -> list[dict[str, Any]]:
-    """Return a finding where a neuron sent several spikes in a step; a floating-point neuron sends one at most."""
-    if error.max_spikes <= 1:
+    """Return a finding where a neuron sent more spikes in a step than the floating-point neuron may."""
+    most = find_max_spikes(layer.neuron)
+    if most is None or error.max_spikes <= most:
         return []
-    return [{"layer": layer.name, "what": "spikes_per_step", "given": 1.0, "stored": float(error.max_spikes)}]
+    return [{"layer": layer.name, "what": "spikes_per_step", "given": float(most), "stored": float(error.max_spikes)}]
 
 
 def run_float_network(graph: SNNGraph, x: Array, *, sent: Array, kind: InputKind) -> FloatRun:

@@ -13,7 +13,18 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import GraphError, QuantizationError, UnsupportedError
-from spear_deploy.network import FLOAT_NEURONS, READOUTS, WEIGHTED, Array, Layer, Neuron, Scale, Synapse, resets_late
+from spear_deploy.network import (
+    FLOAT_NEURONS,
+    READOUTS,
+    WEIGHTED,
+    Array,
+    Layer,
+    Neuron,
+    Scale,
+    Synapse,
+    find_max_spikes,
+    resets_late,
+)
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.quantize.fold import emits_current, mean_factor, replace_mean_by_sum
 from spear_deploy.quantize.scaled_weights import ScaledSynapse
@@ -21,7 +32,8 @@ from spear_deploy.simulator import InputKind, neurons
 
 RESET_DELAY = "reset_delay"
 V_MIN = "v_min"
-"""What the finding about a reset one step late names."""
+MAX_SPIKES = "max_spikes"
+"""What findings name: about a reset one step late, a lower bound of v, and several spikes in a step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,7 +275,8 @@ class IntegerLayer:
 
 
 def assemble_network(graph: SNNGraph, integers: Mapping[str, IntegerLayer], facts: Mapping[str, Any]) -> SNNGraph:
-    """Return the integer network; a reset one step late becomes the chips' reset in the step of the spike, with a finding.
+    """Return the integer network, with a finding where the chips reset in the step of the spike and the network one step later,
+    and where they send fewer spikes in a step.
 
     Args:
         graph: the floating-point network.
@@ -292,8 +305,38 @@ def assemble_network(graph: SNNGraph, integers: Mapping[str, IntegerLayer], fact
     moved = [
         {"layer": name, "what": RESET_DELAY, "given": 1, "stored": 0} for name in integers if resets_late(graph[name].neuron)
     ]
+    moved += [_report_max_spikes(name, graph[name], layers[name]) for name in integers if _sends_fewer(graph[name], layers[name])]
     facts = {**facts, **({"findings": [*facts.get("findings", ()), *moved]} if moved else {})}
     return graph.with_layers(layers, metadata={**graph.metadata, "quantization": facts})
+
+
+def _sends_fewer(layer: Layer, integer: Layer) -> bool:
+    """Return whether a layer's integers send fewer spikes in a step than the layer may."""
+    most, stored = find_max_spikes(layer.neuron), find_max_spikes(integer.neuron)
+    return layer.spikes and stored is not None and (most is None or most > stored)
+
+
+def limit_spikes(graph: SNNGraph, integer: SNNGraph) -> SNNGraph:
+    """Return the network whose neurons send no more spikes in a step than those of its integers; itself where none did."""
+    fewer = {layer.name for layer in graph.layers if layer.neuron is not None and _sends_fewer(layer, integer[layer.name])}
+
+    def limit(layer: Layer) -> Layer:
+        if layer.name not in fewer:
+            return layer
+        neuron: Any = layer.neuron
+        return replace(layer, neuron=replace(neuron, max_spikes=find_max_spikes(integer[layer.name].neuron)))
+
+    return graph.with_layers(limit) if fewer else graph
+
+
+def _report_max_spikes(name: str, layer: Layer, integer: Layer) -> dict[str, Any]:
+    """Return a finding about the largest number of spikes in a step; `given` is None where there is no limit."""
+    return {
+        "layer": name,
+        "what": MAX_SPIKES,
+        "given": find_max_spikes(layer.neuron),
+        "stored": find_max_spikes(integer.neuron),
+    }
 
 
 def build_neuron(name: str, build: Callable[[], Neuron]) -> Neuron:

@@ -94,7 +94,7 @@ class ChipRun:
     """Output, recordings and spike counts of a run.
 
     Attributes:
-        output: (T, B, *output shape): spikes as bool, their number where a neuron sends several a step (Speck, Xylo), or the
+        output: (T, B, *output shape): spikes as bool, their number where a neuron sends several a step, or the
             value of a layer that does not spike.
         spikes, v, u: recordings by layer, (T, B, *shape), aligned to the graph's own time; v and u after reset and decay.
         counts: spikes of every layer.

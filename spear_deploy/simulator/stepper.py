@@ -18,7 +18,6 @@ import numpy as np
 
 from spear_deploy.errors import DataError
 from spear_deploy.network import (
-    COUNTING_NEURONS,
     GRADED_NEURONS,
     WEIGHTED,
     Array,
@@ -30,6 +29,7 @@ from spear_deploy.network import (
     LoihiLIF,
     Scale,
     find_drive,
+    sends_several,
 )
 from spear_deploy.network.chip_neurons import Drive
 from spear_deploy.network.graph import INPUT, SNNGraph
@@ -276,7 +276,7 @@ def _make_integer_weigher(layer: Layer, drives: Collection[Drive]) -> synapse_ma
 def _output_type(layer: Layer, sources: Sequence[tuple[str, int]], prepared: Mapping[str, PreparedLayer], dtype: type) -> type:
     """Return the type of a layer's output; spikes that are only reshaped keep theirs."""
     if layer.spikes:
-        return np.int64 if isinstance(layer.neuron, (*COUNTING_NEURONS, *GRADED_NEURONS)) else bool
+        return np.int64 if sends_several(layer.neuron) or isinstance(layer.neuron, GRADED_NEURONS) else bool
     only_reshapes = layer.neuron is None and layer.norm is None and isinstance(layer.synapse, (Flatten, type(None)))
     if only_reshapes and len(sources) == 1 and sources[0][0] in prepared:
         return prepared[sources[0][0]].dtype

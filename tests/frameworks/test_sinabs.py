@@ -1,5 +1,7 @@
 """Networks of sinabs' modules: the same spikes in sinabs and in the network read from them."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -22,7 +24,7 @@ def make_neuron(draw, shape, squeeze):
     spread = draw.pick((), shape)
     options = {
         "spike_threshold": torch.as_tensor(draw.between(0.3, 1.2, *spread)),
-        "spike_fn": activation.SingleSpike,
+        "spike_fn": draw.pick(activation.SingleSpike, activation.MultiSpike, activation.MultiSpike, activation.MaxSpike(3)),
         "reset_fn": draw.pick(activation.MembraneSubtract(), activation.MembraneReset()),
     }  # fmt: skip
     kind = draw.pick("IAF", "LIF", "LIF")
@@ -46,6 +48,9 @@ def test_a_random_network_spikes_as_in_sinabs(seed):
     squeeze = draw.chance(0.7)
     while True:
         parts, shape = draw.network(lambda d, s: make_neuron(d, s, squeeze), pools=(nn.AvgPool2d, nn.MaxPool2d, sl.SumPool2d))
+        for neuron, pool in pairwise(parts):
+            if isinstance(pool, nn.MaxPool2d):  # of numbers of spikes none is read
+                neuron.spike_fn = activation.SingleSpike
         if squeeze or len(shape) == 1:  # without Squeeze a convolution does not see time
             break
     if draw.chance(0.3):
@@ -60,15 +65,23 @@ def test_a_random_network_spikes_as_in_sinabs(seed):
     assert different == 0 and emitted > 0
 
 
-def test_several_spikes_in_one_step_and_a_lower_bound_are_noted():
+def test_the_number_of_spikes_in_a_step_is_the_spike_functions():
+    def most(spike_fn):
+        return read_model(nn.Sequential(nn.Linear(6, 5), sl.IAF(spike_fn=spike_fn)), (6,))["1"].neuron.max_spikes
+
+    limited = (activation.MaxSpike(2), activation.MaxSpike(), activation.SingleSpike)
+    assert [most(rule) for rule in limited] == [2, None, 1]
     graph = read_model(nn.Sequential(nn.Linear(6, 5), sl.IAF()), (6,))
-    assert "module '1': several spikes in one step, which spike_fn=MultiSpike emits" in graph.metadata["assumptions"][0]
+    assert graph["1"].neuron.max_spikes is None and "assumptions" not in graph.metadata
+
+
+def test_a_lower_bound_is_the_neurons_or_noted():
     bounded = read_model(nn.Sequential(sl.IAF(min_v_mem=-1.0, spike_fn=activation.SingleSpike)), (6,))
     assert bounded["0"].neuron.v_min == -1.0 and not bounded.metadata.get("assumptions")
     leaky = read_model(nn.Sequential(sl.LIF(tau_mem=3.0, min_v_mem=-1.0, spike_fn=activation.SingleSpike)), (6,))
     (note,) = leaky.metadata["assumptions"]
     assert note.startswith("module '0': min_v_mem -1 bounds the membrane from below") and "min_v_mem=None" in note
-    assert graph.dt_s == 1e-3 and read_model(nn.Sequential(sl.LIF(tau_mem=3.0)), (6,), dt_s=2e-3)["0"].neuron.tau_s > 4e-3
+    assert leaky.dt_s == 1e-3 and read_model(nn.Sequential(sl.LIF(tau_mem=3.0)), (6,), dt_s=2e-3)["0"].neuron.tau_s > 4e-3
 
 
 def test_a_converted_network_is_read_through_its_container():
@@ -87,7 +100,7 @@ def test_a_converted_network_is_read_through_its_container():
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (lambda: sl.IAF(spike_fn=activation.MaxSpike(2)), "has spike_fn=MaxSpike, which counts spikes"),
+        (lambda: sl.IAF(spike_fn=print), "has spike_fn=print, expected MultiSpike, MaxSpike or SingleSpike"),
         (lambda: sl.IAF(reset_fn=activation.MembraneSubtract(0.5)), r"=0.5.*; expected MembraneSubtract\(\) or MembraneR"),
         (lambda: sl.ALIF(tau_mem=3.0, tau_adapt=3.0, adapt_scale=1.0), "module '1' is ALIF, .*its threshold adapts; use LIF"),
         (lambda: sl.LIFRecurrent(tau_mem=3.0, rec_connect=nn.Linear(5, 5)), "the model cannot be copied"),
@@ -101,3 +114,9 @@ def test_what_has_no_counterpart_is_refused(module, message):
 def test_convolutions_need_time_within_the_batch():
     with pytest.raises(UnsupportedError, match="Conv2d on time x batch x 1 x 4 x 4; use IAFSqueeze"):
         read_model(nn.Sequential(nn.Conv2d(1, 2, 3), sl.IAF()), (1, 4, 4))
+
+
+def test_a_max_pool_of_numbers_of_spikes_is_refused():
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), sl.IAFSqueeze(batch_size=1), nn.MaxPool2d(2))
+    with pytest.raises(UnsupportedError, match="module '2' is MaxPool2d behind neurons that send several spikes in a step"):
+        read_model(network, (1, 6, 6))

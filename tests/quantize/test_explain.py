@@ -12,7 +12,7 @@ from spear_deploy.network.delayed_reset import delay_resets, reset_in_same_step
 from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.quantize import quantize
 from spear_deploy.quantize.explain.attribution import explain
-from spear_deploy.quantize.explain.findings import find_in_run, find_moved_resets
+from spear_deploy.quantize.explain.findings import find_changed_rules, find_in_run
 from spear_deploy.quantize.explain.first_difference import (
     RecordedRun,
     find_first_difference,
@@ -246,7 +246,7 @@ def test_a_reset_that_moves_to_the_step_of_the_spike_is_a_stage_and_a_finding(ch
     )
     moved = [finding for finding in explanation.findings if finding.code == "reset_moved"]
     assert [finding.layer for finding in moved] == ["fc", "hidden"] and "reset_delay=False" in moved[0].text
-    assert not list(find_moved_resets(quantize(reset_in_same_step(graph), format=chip)))
+    assert not list(find_changed_rules(quantize(reset_in_same_step(graph), format=chip)))
 
 
 @pytest.mark.parametrize(("chip", "network", "name"), [("speck", speck_network, "conv"), ("xylo", xylo_network, "fc")])

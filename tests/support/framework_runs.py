@@ -142,8 +142,8 @@ def count_differences(model, shape, x, theirs) -> tuple[int, int]:
     different = emitted = 0
     for name, expected in theirs.items():
         if graph[name].spikes:
-            different += int((ours.spikes[name] != (expected != 0)).sum())
-            emitted += int((expected != 0).sum())
+            different += int((ours.spikes[name] != expected).sum())
+            emitted += int(expected.sum())
         else:
             np.testing.assert_allclose(ours.v[name], expected, rtol=1e-4, atol=1e-4)
     return different, emitted

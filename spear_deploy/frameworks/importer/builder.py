@@ -7,7 +7,7 @@ from typing import Any
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.symbols import ZEROS, Signal
-from spear_deploy.network import LI, LIF, Layer, Shape
+from spear_deploy.network import LI, LIF, Layer, Shape, sends_several
 from spear_deploy.network.graph import INPUT, Edge
 
 DEFAULT_DT_S = 1e-3
@@ -70,6 +70,10 @@ class GraphBuilder:
     def is_spiking(self, signal: Signal) -> bool:
         """Return whether a signal is the output of spiking neurons."""
         return any(layer.name == signal.name and layer.spikes for layer in self.layers)
+
+    def sends_several(self, signal: Signal) -> bool:
+        """Return whether a signal is the output of neurons that send several spikes in a step."""
+        return any(layer.name == signal.name and sends_several(layer.neuron) for layer in self.layers)
 
     def read_potential(self, name: str) -> Signal:
         """Return the output of a layer whose membrane potential is the output of the network.

@@ -187,10 +187,19 @@ def _slice_norm(norm: BatchNorm, where: slice) -> BatchNorm:
 
 
 def _add_max_pool(context: TraceContext, module: Any, path: str, x: Signal | Concat) -> Signal | Concat:
-    """Add a max pool of spikes: a neuron that spikes in the same step where its window holds a spike, and keeps nothing."""
+    """Add a max pool of spikes: a neuron that spikes in the same step where its window holds a spike, and keeps nothing.
+
+    Raises:
+        UnsupportedError: values that are no spikes, or numbers of them.
+    """
     place = name_module(path)
     if not all_spikes(context, x):
         raise make_refusal(module, place, context.framework)
+    if any(context.builder.sends_several(part) for part in (x.parts if isinstance(x, Concat) else (x,))):
+        raise UnsupportedError(
+            f"{place} is {type(module).__name__} behind neurons that send several spikes in a step, whose largest number no layer "
+            "takes; let them send one, or use an average pool"
+        )
     with _name_in_errors(place):
         pool = to_synapse(module, x.shape, place, axes_before=_count_axes(context, module), hint=context.framework.hint_batch)
     assert isinstance(pool, SumPool)

@@ -31,7 +31,7 @@ from spear_deploy.interchange.nir.dialects import (
     get_dialect,
 )
 from spear_deploy.interchange.nir.layer_to_nodes import fold_norm
-from spear_deploy.interchange.nir.metadata import DT_KEY, RESET_DELAY_KEY, RESET_KEY, V_MIN_KEY
+from spear_deploy.interchange.nir.metadata import DT_KEY, V_MIN_KEY, make_reset_metadata
 from spear_deploy.interchange.nir.writer import convert_to_float
 from spear_deploy.network import (
     CONVS,
@@ -51,7 +51,6 @@ from spear_deploy.network import (
     Scale,
     Shape,
     SumPool,
-    resets_late,
 )
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
 from spear_deploy.util.files import replace_from_memory
@@ -375,7 +374,7 @@ class _DialectDraft:
             self.differences["its membrane is in other units there, which its spikes do not show"].append(layer.name)
         metadata: dict[str, Any] = {}
         if isinstance(layer.neuron, (IF, LIF, CubaLIF)):
-            metadata = {RESET_KEY: layer.neuron.reset, **({RESET_DELAY_KEY: 1} if resets_late(layer.neuron) else {})}
+            metadata = make_reset_metadata(layer.neuron)
         if written.v_min is not None:
             metadata[V_MIN_KEY] = _spread(written.v_min, shape, exact=True)
         if written.kind != type(layer.neuron).__name__:

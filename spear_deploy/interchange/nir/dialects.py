@@ -6,8 +6,8 @@ which its neuron steps as the network's; what no file can state is a line of Pyt
     snntorch      LIF, CubaLIF: beta = 1 − dt / tau, dt = 1e-4, x counts in full; sets v to 0 in the step of the spike.
                   IF, which it makes a Leaky of beta 0.9, is written as LIF of tau = 2^40 dt: beta is 1 in float32
     spikingjelly  IF: r = 1e4; LIF: r 1 or tau / dt, v_leak = v_reset; CubaLIF; dt = 1e-4; spikes where v ≥ v_threshold
-    sinabs        LIF, LI: k = exp(−1 / tau), x counts in full; IF; v ≥ v_threshold, subtracts; several spikes in one step
-    rockpool      CubaLIF: dt = min(tau_mem / (1 + r)), k = exp(−dt / tau); v ≥ v_threshold, subtracts; several spikes in one step
+    sinabs        LIF, LI: k = exp(−1 / tau), x counts in full; IF; v ≥ v_threshold, subtracts; several spikes in a step
+    rockpool      CubaLIF: dt = min(tau_mem / (1 + r)), k = exp(−dt / tau); v ≥ v_threshold, subtracts; several spikes in a step
     norse         LIF, IF, CubaLIF by NIR's equations, dt = 1e-3, r of LIF and IF is ignored; sets v to 0
 
 Read in snnTorch 1.0.0, SpikingJelly 2.0.0, sinabs 3.1.3, Rockpool 3.1.0 and Norse 1.1.0. A neuron whose input counts by another
@@ -25,7 +25,7 @@ import numpy as np
 from spear_deploy.errors import UnsupportedError, did_you_mean
 from spear_deploy.interchange.nir.frameworks import FRAMEWORKS, Conventions
 from spear_deploy.interchange.nir.neurons import Fields
-from spear_deploy.network import IF, LI, LIF, Array, CubaLIF, Neuron, emits_spikes, resets_late
+from spear_deploy.network import IF, LI, LIF, Array, CubaLIF, Neuron, emits_spikes, find_max_spikes, resets_late, sends_several
 
 DIALECT_KEY = "written_for"
 """Metadata of a graph: the framework whose importer reads it."""
@@ -176,6 +176,7 @@ def _require_decay(rates: Mapping[str, Array], refuse: Refuse, *, below: float =
 def _write_snntorch(neuron: Any, dt_s: float, refuse: Refuse) -> WrittenNeuron:
     if not isinstance(neuron, (IF, LIF, CubaLIF)):
         refuse("snnTorch's importer has no readout without spikes; end the network in spiking neurons")
+    _refuse_several_spikes(neuron, "snnTorch", refuse)
     _refuse_lower_bound(neuron, refuse)
     _require_zero(neuron, ("v_reset", "v_leak"), refuse)
     if (neuron.v_threshold < 0).any():
@@ -210,6 +211,7 @@ def _write_snntorch(neuron: Any, dt_s: float, refuse: Refuse) -> WrittenNeuron:
 def _write_spikingjelly(neuron: Any, dt_s: float, refuse: Refuse) -> WrittenNeuron:
     if not isinstance(neuron, (IF, LIF, CubaLIF)):
         refuse("SpikingJelly's importer has no readout without spikes; end the network in spiking neurons")
+    _refuse_several_spikes(neuron, "SpikingJelly", refuse)
     _refuse_lower_bound(neuron, refuse)
     rates = {name: np.asarray(_uniform(rate, name, refuse)) for name, rate in _find_rates(neuron, dt_s).items()}
     gain = _find_gain(neuron, dt_s)
@@ -262,7 +264,8 @@ def _write_sinabs(neuron: Any, dt_s: float, refuse: Refuse) -> WrittenNeuron:
     if not emits_spikes(neuron):
         return WrittenNeuron(kind="LI", fields=fields)
     fields["v_threshold"] = _raise_threshold(neuron.v_threshold)
-    settings = ["m.spike_fn = SingleSpike"]
+    most = find_max_spikes(neuron)
+    settings = [] if most is None else ["m.spike_fn = SingleSpike" if most == 1 else f"m.spike_fn = MaxSpike({most})"]
     if isinstance(neuron, IF):  # for which the importer takes -v_threshold
         settings += _set_lower_bound(neuron, refuse)
     if neuron.reset == "value":
@@ -290,12 +293,15 @@ def _write_rockpool(neuron: Any, dt_s: float, refuse: Refuse) -> WrittenNeuron:
         "w_in": 1.0,
         "v_threshold": _raise_threshold(neuron.v_threshold),
     }
-    return WrittenNeuron(kind="CubaLIF", fields=fields, gain=gain, settings=("m.max_spikes_per_dt.fill_(1)",))
+    most = find_max_spikes(neuron)
+    settings = () if most is None else (f"m.max_spikes_per_dt.fill_({most})",)
+    return WrittenNeuron(kind="CubaLIF", fields=fields, gain=gain, settings=settings)
 
 
 def _write_norse(neuron: Any, dt_s: float, refuse: Refuse) -> WrittenNeuron:
     if not isinstance(neuron, (IF, LIF, CubaLIF)):
         refuse("Norse's importer has no readout without spikes; use weights_into, or end the network in spiking neurons")
+    _refuse_several_spikes(neuron, "Norse", refuse)
     _refuse_lower_bound(neuron, refuse)
     _refuse_other_resets(neuron, "Norse", refuse)
     _require_zero(neuron, ("v_reset", "v_leak") if isinstance(neuron, CubaLIF) else ("v_reset",), refuse)
@@ -329,6 +335,11 @@ def _set_lower_bound(neuron: IF, refuse: Refuse) -> list[str]:
 def _refuse_lower_bound(neuron: Neuron, refuse: Refuse) -> None:
     if getattr(neuron, "v_min", None) is not None:
         refuse("its membrane has a lower bound, which only sinabs has; train without it")
+
+
+def _refuse_several_spikes(neuron: Neuron, title: str, refuse: Refuse) -> None:
+    if sends_several(neuron):
+        refuse(f"it sends several spikes in a step, {title}'s neurons one; train with one (max_spikes 1)")
 
 
 def _refuse_other_resets(neuron: Neuron, title: str, refuse: Refuse) -> None:
@@ -381,7 +392,7 @@ DIALECTS: dict[str, Dialect] = {
         ordered=True,
         states_reset=False,
         on_one_axis=("LIF", "LI"),
-        imports="from sinabs.activation import MembraneReset, SingleSpike",
+        imports="from sinabs.activation import MaxSpike, MembraneReset, SingleSpike",
         call="sinabs.nir.from_nir",
         conventions=Conventions(convert=_convert_for_sinabs, fires_at_threshold=True),
     ),

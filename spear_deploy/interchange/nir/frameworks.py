@@ -7,9 +7,9 @@ the NIR paper's scripts for Lava.
 
     snntorch   v ← beta v + x           tau = dt / (1 − beta), r = tau / dt, dt = 1e-4; the reset is not written
     norse      Euler                    dt · tau in place of tau; no w_in, which is tau_syn / dt
-    sinabs     v ← k v + (1 − k) x      k = exp(−1 / tau), tau in steps; spikes where v ≥ v_threshold; subtracts
+    sinabs     v ← k v + (1 − k) x      k = exp(−1 / tau), tau in steps; n spikes where v ≥ n v_threshold; subtracts
                v ← max(v, −v_threshold) of IF, as its own reader sets min_v_mem
-    rockpool   u ← k_syn (u + x)        k = exp(−dt / tau), r = tau k / dt, from which dt follows; v ≥ v_threshold; subtracts
+    rockpool   u ← k_syn (u + x)        k = exp(−dt / tau), r = tau k / dt, from which dt follows; v ≥ n v_threshold; subtracts
                v ← k_mem v + u
     spyx       v ← beta v + x           tau = dt / (1 − beta), r is ignored; spikes leave one step later
     lava       as NIR, dt = 1e-4        resets to 0
@@ -43,6 +43,7 @@ class Conventions:
         convert: its parameters → those of the network's update; None where they are the same.
         fires_at_threshold: whether a neuron spikes where v ≥ v_threshold, and not only above.
         reset: default of its neurons.
+        max_spikes: largest number of spikes in a step by default; None has no limit.
         late_reset: node types that subtract the threshold one step later, undecayed.
         late_spikes: node types whose spikes leave one step later.
         reset_notes: notes for the user where the reset is the framework's default.
@@ -54,6 +55,7 @@ class Conventions:
     convert: Conversion | None = None
     fires_at_threshold: bool = False
     reset: Reset = "value"
+    max_spikes: int | None = 1
     late_reset: tuple[str, ...] = ()
     late_spikes: tuple[str, ...] = ()
     reset_notes: tuple[str, ...] = ()
@@ -152,8 +154,6 @@ def _convert_spikingjelly(kind: str, f: Fields, dt_s: float, notes: list[str]) -
 
 # --------------------------------------------------------------------------------------------------------------- table
 
-SEVERAL_SPIKES = "several spikes in one step, which it may emit where v reaches twice the threshold, are one here"
-
 FRAMEWORKS: dict[str, Conventions] = {
     "snntorch": Conventions(
         dt_s=1e-4,
@@ -169,10 +169,12 @@ FRAMEWORKS: dict[str, Conventions] = {
         convert=_convert_sinabs,
         fires_at_threshold=True,
         reset="subtract",
+        max_spikes=None,
         notes=(
             "counts tau in steps and decays by exp(-1 / tau); of LIF the input is taken as normalised, its default",
             "does not write min_v_mem: v of IF neurons stays at or above -v_threshold, as its own reader sets it, and Speck",
-            f"does not write tau_syn; {SEVERAL_SPIKES}",
+            "does not write tau_syn and spike_fn: MultiSpike, its default, is taken, with several spikes in a step; "
+            "give the module where it is another",
         ),
     ),
     "rockpool": Conventions(
@@ -180,7 +182,11 @@ FRAMEWORKS: dict[str, Conventions] = {
         convert=_convert_rockpool,
         fires_at_threshold=True,
         reset="subtract",
-        notes=(f"does not write biases and recurrent weights; {SEVERAL_SPIKES}",),
+        max_spikes=None,
+        notes=(
+            "does not write biases, recurrent weights and max_spikes_per_dt: its default is taken, with several spikes in a "
+            "step; give the module where it is another",
+        ),
     ),
     "spyx": Conventions(
         dt_s=1.0,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.interchange.nir.metadata import RESET_DELAY_KEY, RESET_KEY, V_MIN_KEY
+from spear_deploy.interchange.nir.metadata import V_MIN_KEY, make_reset_metadata
 from spear_deploy.network import (
     CONVS,
     FLOAT_NEURONS,
@@ -34,7 +34,6 @@ from spear_deploy.network import (
     Shape,
     SumPool,
     Synapse,
-    resets_late,
 )
 from spear_deploy.network.graph import SNNGraph
 
@@ -155,7 +154,7 @@ def _make_neuron(layer: Layer, shape: Shape) -> Any:
     metadata: dict[str, Any] = {}
     if isinstance(neuron, (IF, LIF, CubaLIF)):
         values |= {"v_threshold": neuron.v_threshold, "v_reset": neuron.v_reset}
-        metadata = {RESET_KEY: neuron.reset, **({RESET_DELAY_KEY: 1} if resets_late(neuron) else {})}
+        metadata = make_reset_metadata(neuron)
     if isinstance(neuron, IF) and neuron.v_min is not None:
         metadata[V_MIN_KEY] = _broadcast_parameter(neuron.v_min, shape)
     kind = getattr(nir, type(neuron).__name__)

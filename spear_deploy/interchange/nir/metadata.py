@@ -1,8 +1,9 @@
 """Facts of a network that NIR has no field for.
 
 They go into the metadata, which other readers ignore: of the graph the time step, the steps that close cycles and the
-network's metadata as JSON; of a node (the last one of its layer) the kind of reset, whether it comes one step late and the
-lower bound of v, the cores that hold it, bits of its weights, and which channels of the network before pruning are left.
+network's metadata as JSON; of a node (the last one of its layer) the kind of reset, whether it comes one step late, the lower
+bound of v and how many spikes it sends in a step, the cores that hold it, bits of its weights, and which channels of the network
+before pruning are left.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spear_deploy.errors import GraphError
-from spear_deploy.network import WEIGHTED, Layer
+from spear_deploy.network import WEIGHTED, Layer, find_max_spikes, resets_late
 from spear_deploy.network.graph import SNNGraph
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ DT_KEY = "dt_s"
 RESET_KEY = "reset"
 RESET_DELAY_KEY = "reset_delay"
 V_MIN_KEY = "v_min"
+MAX_SPIKES_KEY = "max_spikes"
+"""Largest number of spikes in a step, where it is not 1; 0 where there is no limit."""
 EDGES_KEY = "closing_edges"
 FACTS_KEY = "spear_deploy"
 PROFILE_KEY = "spear_profile"
@@ -43,6 +46,16 @@ def make_graph_metadata(graph: SNNGraph, placement: Placement | None) -> dict[st
     except (TypeError, ValueError) as error:
         raise GraphError(f"metadata of the network cannot be written as JSON ({error}); remove what is no plain data") from error
     return facts if placement is None else {**facts, PROFILE_KEY: placement.profile}
+
+
+def make_reset_metadata(neuron: Any) -> dict[str, Any]:
+    """Return the metadata of a spiking neuron's node: kind of reset, delay, and spikes in a step where they are not 1."""
+    facts: dict[str, Any] = {RESET_KEY: neuron.reset}
+    if resets_late(neuron):
+        facts[RESET_DELAY_KEY] = 1
+    if (most := find_max_spikes(neuron)) != 1:
+        facts[MAX_SPIKES_KEY] = most or 0
+    return facts
 
 
 def make_layer_metadata(graph: SNNGraph, layer: Layer, placement: Placement | None) -> dict[str, Any]:

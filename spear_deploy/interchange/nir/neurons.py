@@ -63,7 +63,7 @@ def shrink_parameters(name: str, fields: Fields, shape: Shape, notes: list[str])
     return {field: _shrink(value, shape, name, field, notes) for field, value in fields.items()}
 
 
-def make_neuron(name: str, kind: str, fields: Fields, *, reset: Reset, dt_s: float) -> Neuron:
+def make_neuron(name: str, kind: str, fields: Fields, *, reset: Reset, dt_s: float, max_spikes: int | None = 1) -> Neuron:
     """Return the neuron with these parameters (`shrink_parameters`).
 
     A `Threshold` has no memory: it is a LIF neuron that takes over its input within one step, and is 0 after a spike.
@@ -75,7 +75,8 @@ def make_neuron(name: str, kind: str, fields: Fields, *, reset: Reset, dt_s: flo
     try:
         if kind == "Threshold":
             return LIF(tau_s=np.asarray(dt_s), v_threshold=values["threshold"])
-        neuron: Neuron = NEURON_TYPES[kind](**values, **({"reset": reset} if kind in SPIKING else {}))
+        spiking = {"reset": reset, "max_spikes": max_spikes} if kind in SPIKING else {}
+        neuron: Neuron = NEURON_TYPES[kind](**values, **spiking)
     except GraphError as error:
         raise GraphError(str(error) if f"'{name}'" in str(error) else f"node '{name}': {error}") from None
     return neuron

@@ -42,7 +42,15 @@ from spear_deploy.interchange.nir.layout import (
     read_kind,
     read_metadata,
 )
-from spear_deploy.interchange.nir.metadata import DT_KEY, EDGES_KEY, FACTS_KEY, RESET_DELAY_KEY, RESET_KEY, V_MIN_KEY
+from spear_deploy.interchange.nir.metadata import (
+    DT_KEY,
+    EDGES_KEY,
+    FACTS_KEY,
+    MAX_SPIKES_KEY,
+    RESET_DELAY_KEY,
+    RESET_KEY,
+    V_MIN_KEY,
+)
 from spear_deploy.interchange.nir.neurons import (
     NEURONS,
     SPIKING,
@@ -226,6 +234,18 @@ def _make_layer_name(name: str, nodes: Mapping[str, Tree]) -> str:
     return name if name != INPUT else find_free_name("input_", nodes)
 
 
+def _read_max_spikes(name: str, metadata: Tree) -> int | None:
+    """Return the largest number of spikes in a step that a node states, None where there is no limit."""
+    if MAX_SPIKES_KEY not in metadata:
+        return 1
+    stated = float(read_numbers(name, metadata, MAX_SPIKES_KEY).reshape(-1)[0])
+    if stated != int(stated) or stated < 0:
+        raise GraphError(
+            f"node '{name}': {MAX_SPIKES_KEY} is {stated:g}, expected a whole number from 0; export it again"
+        )
+    return int(stated) or None
+
+
 def _add_neurons(
     graph: SNNGraph, nodes: Mapping[str, Tree], neurons: Mapping[str, Fields], options: _Options, notes: list[str], *, ours: bool
 ) -> SNNGraph:
@@ -249,7 +269,8 @@ def _add_neurons(
         smallest = shrink_parameters(layer, fields, graph.shape_of(layer), notes)
         converted = convert_parameters(conventions, kind, smallest, graph.dt_s, notes)
         run.append((name, converted))
-        neuron = make_neuron(layer, kind, converted, reset=reset, dt_s=graph.dt_s)
+        most = _read_max_spikes(name, metadata) if stated else conventions.max_spikes
+        neuron = make_neuron(layer, kind, converted, reset=reset, max_spikes=most, dt_s=graph.dt_s)
         if any(name.startswith("tau") and (value < 0).any() for name, value in array_parameters(neuron).items()):
             notes.append(f"node '{layer}' has negative time constants: its state grows instead of decaying")
         layers[layer] = replace(graph[layer], neuron=neuron)

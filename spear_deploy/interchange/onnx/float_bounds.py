@@ -8,7 +8,8 @@ multiply-adds. With u = 2^-24 and n products w · x to a sum:
     other operation   gap = what the exact operation makes of its operands' gaps + 2 u · |result|; 0 where those are 0
 
 `gap` bounds the difference of the two runs as long as their spikes are equal. The two come apart only in a tie: a spike of one
-run where |v − v_threshold| ≤ gap. Underflow is left out: a value below 2^-126 counts as exact.
+run where |v − v_threshold| ≤ gap, or of a multiple of v_threshold where a
+neuron sends several spikes. Underflow is left out: a value below 2^-126 counts as exact.
 
 Where the other run is in exact arithmetic, every operation rounds: each gap begins at `FLOOR`, so that none is 0.
 """
@@ -35,10 +36,13 @@ from spear_deploy.network import (
     Layer,
     Scale,
     SumPool,
+    find_max_spikes,
     resets_late,
+    sends_several,
 )
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.simulator import neurons, synapse_math
+from spear_deploy.simulator.neurons.floating import MAX_COUNT, count_spikes
 from spear_deploy.simulator.stepper import PreparedLayer, prepare
 
 BOUND = (
@@ -64,6 +68,9 @@ Rounding: TypeAlias = Literal["order", "exact", "folded", "none"]
 U = 1.01 * 2.0**-24
 """Unit roundoff of float32; the hundredth covers terms of higher order and the rounding of the bound itself."""
 
+
+UNREACHED = np.finfo(np.float32).max
+"""A threshold above every potential."""
 
 FLOOR = 1e-40
 """Gap at which all values begin where the other run is exact: no float32 is that small."""
@@ -138,9 +145,22 @@ class SpikeGuidedRun:
 
 
 def find_spikes(layer: Layer, value: Array) -> Array:
-    """Return which neurons spike at a potential before the reset."""
-    fires: Array = value > np.asarray(layer.neuron.v_threshold, np.float32)  # type: ignore[union-attr]
+    """Return which neurons spike at a potential before the reset, or how often where a neuron sends several spikes in a step."""
+    threshold = np.asarray(layer.neuron.v_threshold, np.float32)  # type: ignore[union-attr]
+    if sends_several(layer.neuron):
+        return count_spikes(value, threshold, find_max_spikes(layer.neuron)).astype(np.int64)
+    fires: Array = value > threshold
     return fires
+
+
+def find_nearest_threshold(layer: Layer, value: Array) -> Array:
+    """Return the multiple of the threshold, up to max_spikes, nearest to a potential: there the number of spikes changes."""
+    threshold = np.asarray(layer.neuron.v_threshold, np.float32).astype(np.float64)  # type: ignore[union-attr]
+    if not sends_several(layer.neuron):
+        return threshold
+    most = find_max_spikes(layer.neuron) or MAX_COUNT
+    nearest: Array = np.fmin(np.fmax(np.rint(value / threshold), 1), most) * threshold
+    return nearest
 
 
 def _exact(value: Array) -> BoundedValue:
@@ -159,7 +179,7 @@ class _BoundedLayer:
         if row.layer.neuron is not None:
             self.state = neurons.start(row.layer.neuron, batch, row.shape, dt_s, np.float32)
             self.threshold = self.state.constants.get("v_threshold")
-            self.state.constants["v_threshold"] = np.array(np.inf, np.float32)  # spikes are known: v resets by them alone
+            self.state.constants["v_threshold"] = np.array(UNREACHED, np.float32)  # spikes are known: v resets by them alone
             self.late = resets_late(row.layer.neuron)
             self.pending = np.zeros((batch, *row.shape), bool)
 
@@ -213,19 +233,19 @@ class _BoundedLayer:
         neuron: Any = self.row.layer.neuron
         v, gap = self.state.v, self.gaps["v"]
         if neuron.reset == "value":
-            np.copyto(v, self.state.constants["v_reset"], where=spikes)
+            np.copyto(v, self.state.constants["v_reset"], where=spikes != 0)
             if gap.shape == v.shape:
-                np.copyto(gap, self.floor, where=spikes)
+                np.copyto(gap, self.floor, where=spikes != 0)
         elif neuron.reset == "subtract":
-            np.copyto(v, v - self.threshold, where=spikes)
+            np.copyto(v, v - spikes.astype(v.dtype) * self.threshold, where=spikes != 0)
             if gap.shape == v.shape:
-                np.copyto(gap, _add_rounding(gap, v), where=spikes)
+                np.copyto(gap, _add_rounding(gap, v), where=spikes != 0)
 
 
 def find_near_threshold(layer: Layer, step: BoundedValue) -> Array:
     """Return which neurons may spike in one run and not in the other: (B, *shape)."""
-    threshold = np.asarray(layer.neuron.v_threshold, np.float32)  # type: ignore[union-attr]
-    near: Array = np.abs(step.value.astype(np.float64) - threshold) <= step.gap
+    value = step.value.astype(np.float64)
+    near: Array = np.abs(value - find_nearest_threshold(layer, value)) <= step.gap
     return near & (step.gap > 0)
 
 

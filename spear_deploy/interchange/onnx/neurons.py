@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.interchange.onnx import integer_neurons
-from spear_deploy.interchange.onnx.integer_neurons import FunctionBody
+from spear_deploy.interchange.onnx.integer_neurons import INT64, FunctionBody
 from spear_deploy.network import (
     FLOAT_NEURONS,
     IF,
@@ -26,20 +26,24 @@ from spear_deploy.network import (
     SpeckIF,
     XyloLIF,
     emits_spikes,
+    find_max_spikes,
     is_bounded,
     resets_late,
+    sends_several,
 )
 from spear_deploy.simulator import neurons
+from spear_deploy.simulator.neurons.floating import MAX_COUNT
 
 DOMAIN = "spear.snn"
 OPSET = 18
+FLOAT = 1
 INTEGER_NEURONS = (LoihiLIF, SpeckIF, XyloLIF)
 KINDS = (*FLOAT_NEURONS, *INTEGER_NEURONS)
 """The kinds of neuron that have a function."""
 
 
 def function_name(neuron: Any) -> str:
-    """Return the name of the function for a neuron, e.g. "LIF", "LIF_subtract_late", "LoihiLIF_refractory"."""
+    """Return the name of the function for a neuron, e.g. "LIF", "LIF_subtract_late", "IF_subtract_several"."""
     name = type(neuron).__name__
     if isinstance(neuron, INTEGER_NEURONS) and neuron.v_threshold is None:
         return f"{name}_readout"
@@ -48,7 +52,8 @@ def function_name(neuron: Any) -> str:
     always = (*READOUTS, XyloLIF)  # kinds with one way to reset, or none
     reset = "value" if isinstance(neuron, always) else neuron.reset
     name += {"value": "", "subtract": "_subtract", "none": "_keep"}[reset]
-    return name + "_late" * resets_late(neuron) + "_bounded" * is_bounded(neuron)
+    several = isinstance(neuron, FLOAT_NEURONS) and sends_several(neuron)
+    return name + "_late" * resets_late(neuron) + "_bounded" * is_bounded(neuron) + "_several" * several
 
 
 def state_names(neuron: Neuron) -> list[str]:
@@ -86,6 +91,9 @@ def list_arguments(neuron: Neuron, dt_s: float) -> dict[str, Array]:
             names["v_reset"] = "v_reset"
         if is_bounded(neuron):
             names["v_min"] = "v_min"
+        if sends_several(neuron):
+            f["most"] = np.asarray(min(find_max_spikes(neuron) or MAX_COUNT, MAX_COUNT), np.float32)
+            names["most"] = "most"
     values = {name: f[key] for name, key in names.items() if key in f and not (isinstance(neuron, IF) and name == "v_leak")}
     if "syn" in values:
         values["syn"] = -values["syn"]
@@ -114,11 +122,9 @@ def build_function(neuron: Neuron, dt_s: float) -> Any:
 
 def max_spikes_per_step(neuron: Neuron | None, largest_input: float) -> float:
     """Return the largest number of spikes that a neuron sends in one step, from the largest sum of its input."""
-    if isinstance(neuron, XyloLIF):
-        return float(neuron.max_spikes)
     if isinstance(neuron, SpeckIF):
         return (2.0**15 + largest_input) / float(neuron.v_threshold.min())
-    return 1.0
+    return float(find_max_spikes(neuron) or MAX_COUNT)
 
 
 def _write_float_neuron(body: FunctionBody, neuron: Any) -> list[str]:
@@ -146,6 +152,8 @@ def _write_float_neuron(body: FunctionBody, neuron: Any) -> list[str]:
     if late:
         put("pending", "Greater", "v", "threshold")
         put("v_new", "Where", "pending", put("lowered", "Sub", updated, "threshold"), updated)
+    if sends_several(neuron):
+        return [_count_spikes(body, neuron), *(["u_next"] if cuba else []), "v_next"]
     put("spikes", "Greater", "v_new", "threshold")
     if late or neuron.reset == "none":
         put("v_next", "Identity", "v_new")
@@ -153,3 +161,22 @@ def _write_float_neuron(body: FunctionBody, neuron: Any) -> list[str]:
     after = "v_reset" if neuron.reset == "value" else put("lowered", "Sub", "v_new", "threshold")
     put("v_next", "Where", "spikes", after, "v_new")
     return ["spikes", *(["u_next"] if cuba else []), "v_next"]
+
+
+def _count_spikes(body: FunctionBody, neuron: Any) -> str:
+    """Write the number of spikes and the reset of a neuron that sends several; return the name of the number, int64."""
+    put = body.put
+    put("one", "Cast", body.whole("whole_one", 1), to=FLOAT)
+    rounded = put("rounded", "Round", put("ratio", "Div", "v_new", "threshold"))
+    put("nearest", "Min", put("from_one", "Max", rounded, "one"), "most")
+    reached = put("reached", "Greater", "v_new", put("level", "Mul", "nearest", "threshold"))
+    count = put("count", "Add", put("below", "Sub", "nearest", "one"), put("last", "Cast", reached, to=FLOAT))
+    put("spikes", "Cast", count, to=INT64)
+    if neuron.reset == "subtract":
+        put("v_next", "Sub", "v_new", put("lowered", "Mul", count, "threshold"))
+    elif neuron.reset == "value":
+        put("sent", "Greater", "spikes", body.whole("zero", 0))
+        put("v_next", "Where", "sent", "v_reset", "v_new")
+    else:
+        put("v_next", "Identity", "v_new")
+    return "spikes"

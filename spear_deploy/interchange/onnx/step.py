@@ -13,7 +13,7 @@ import numpy as np
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.interchange.onnx import neurons as onnx_neurons
-from spear_deploy.network import COUNTING_NEURONS, POOLS, Array, AvgPool, Dense, Flatten, Layer, Scale, Shape, Synapse
+from spear_deploy.network import POOLS, Array, AvgPool, Dense, Flatten, Layer, Scale, Shape, Synapse, sends_several
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.simulator.neurons import STATE_LIMIT
 
@@ -262,12 +262,12 @@ class StepGraph:
             onnx_neurons.max_spikes_per_step(neuron, x.bound + x.per_input) - max_spikes if np.isfinite(max_spikes) else 0.0
         )
         return BoundedTensor(
-            output if kind == INT64 else self.put("Cast", output, to=self.number), self.number, shape, max_spikes, per_input
+            output if kind == self.number else self.put("Cast", output, to=self.number), self.number, shape, max_spikes, per_input
         )
 
     def _sent_type(self, layer: Layer) -> int:
         """Return the type of a layer's spikes: their number where there can be several in a step."""
-        return INT64 if isinstance(layer.neuron, COUNTING_NEURONS) else BOOL
+        return INT64 if sends_several(layer.neuron) else BOOL
 
     def add_past(self) -> None:
         """Add the shift of past values by one step, for the edges with delay."""

@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.interchange.spike_paths import SpikePath, find_spike_paths
-from spear_deploy.network import LI, LIF, POOLS, READOUTS, Array, CubaLI, CubaLIF, Flatten, Layer
+from spear_deploy.network import LI, LIF, POOLS, READOUTS, Array, CubaLI, CubaLIF, Flatten, Layer, sends_several
 from spear_deploy.network.graph import INPUT, SNNGraph
+from spear_deploy.network.spike_paths import SpikePath, find_spike_paths
 from spear_deploy.quantize.fold import fold_batchnorm
 from spear_deploy.simulator import neurons as neuron_models
 from spear_deploy.simulator.synapse_math import make_weigher
@@ -142,6 +142,10 @@ def _check_neuron(layer: Layer) -> None:
         how = f"reset '{neuron.reset}'" + (" a step late" if neuron.reset_delay else "")
         raise UnsupportedError(
             f"layer '{layer.name}': {how}, sPyNNaker's neurons are set to v_reset at once; train with reset='value'"
+        )
+    if sends_several(neuron):
+        raise UnsupportedError(
+            f"layer '{layer.name}': sends several spikes in a step, sPyNNaker's neurons one; train with one (max_spikes 1)"
         )
 
 

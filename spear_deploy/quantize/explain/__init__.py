@@ -11,10 +11,18 @@ findings           sentences for the user, with what to do
 """
 
 from spear_deploy.quantize.explain.attribution import ORDER_NOTE, Explanation, StageCost, explain
-from spear_deploy.quantize.explain.findings import Finding, find_in_run, find_moved_resets
+from spear_deploy.quantize.explain.findings import Finding, find_changed_rules, find_in_run
 from spear_deploy.quantize.explain.first_difference import TIME_CONSTANT_STEPS, SpikeDistance, spike_distance
 
 __all__ = [
-    "ORDER_NOTE", "TIME_CONSTANT_STEPS", "Explanation", "Finding", "SpikeDistance", "StageCost", "explain", "find_in_run",
-    "find_moved_resets", "spike_distance",
+    "ORDER_NOTE",
+    "TIME_CONSTANT_STEPS",
+    "Explanation",
+    "Finding",
+    "SpikeDistance",
+    "StageCost",
+    "explain",
+    "find_changed_rules",
+    "find_in_run",
+    "spike_distance",
 ]  # fmt: skip

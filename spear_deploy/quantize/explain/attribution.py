@@ -17,8 +17,8 @@ from spear_deploy.network.graph import SNNGraph
 from spear_deploy.quantize.explain.findings import (
     Finding,
     find_changed_parameters,
+    find_changed_rules,
     find_in_run,
-    find_moved_resets,
     find_rate_changes,
     find_rounding_errors,
 )
@@ -156,7 +156,7 @@ def explain(
         before = last
     rounding = measure_rounding(chain)
     changes = find_rate_changes(graph, start.run.counts, last.run.counts)
-    parameters = [*find_moved_resets(integer), *find_changed_parameters(integer), *find_rounding_errors(rounding)]
+    parameters = [*find_changed_rules(integer), *find_changed_parameters(integer), *find_rounding_errors(rounding)]
     findings = [*parameters, *changes, *find_in_run(integer, last.run)]
     return Explanation(
         costs=costs,

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from spear_deploy.network import COUNTING_NEURONS
+from spear_deploy.network import sends_several
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.quantize.chips import AXONS, FLOOR
 from spear_deploy.quantize.explain.rounding import LayerRounding
-from spear_deploy.quantize.weighted_inputs import RESET_DELAY
+from spear_deploy.quantize.weighted_inputs import MAX_SPIKES, RESET_DELAY
+from spear_deploy.quantize.xylo import EARLY_STEPS
 from spear_deploy.simulator import ChipRun, SpikeCounts
 
 DEAD_SHARE = 0.5
@@ -44,6 +45,11 @@ _CHIP_FACTS = {
     FLOOR: (
         "floor",
         "its potential stops at 0 on the chip, where the trained network's goes below; train with v_min at the reset",
+    ),
+    EARLY_STEPS: (
+        "early_steps",
+        "on the chip, where all neurons start at once, its bias acts for {stored:.0f} steps before the first spikes of the input "
+        "reach it; see what that changes with --explain, or train without biases behind the first layer",
     ),
 }
 """By what a finding of the quantization names: its code, and a sentence."""
@@ -76,7 +82,7 @@ def find_in_run(graph: SNNGraph, run: ChipRun) -> Iterator[Finding]:
     extent = f"{counts.samples} sample{'s' if counts.samples != 1 else ''} of {counts.steps} steps"
     for layer in graph.layers:
         if layer.name in counts.sent:
-            one_spike = not isinstance(layer.neuron, COUNTING_NEURONS)
+            one_spike = not sends_several(layer.neuron)
             yield from _find_in_activity(layer.name, counts.sent[layer.name], counts, extent, one_spike)
         if layer.name in run.overflows:
             yield from _find_in_overflows(layer.name, run.overflows[layer.name], extent)
@@ -128,13 +134,13 @@ def find_changed_parameters(integer: SNNGraph) -> Iterator[Finding]:
     """Find the parameters that the quantization reports as changed by its format."""
     for reported in integer.metadata.get("quantization", {}).get("findings", ()):
         name, what, given, stored = (reported[key] for key in ("layer", "what", "given", "stored"))
-        if what == RESET_DELAY:
+        if what in (RESET_DELAY, MAX_SPIKES):
             continue
         if what == "spikes_per_step":
             text = (
                 f"layer '{name}': a neuron that meets {stored:.0f} thresholds in a step sends {stored:.0f} spikes on the chip, "
-                "where the trained network sends one and keeps or drops the rest; spread the input over more steps, raise the "
-                "threshold, or train with neurons that send several"
+                f"where the trained network sends {given:.0f} and keeps or drops the rest; spread the input over more "
+                "steps, raise the threshold, or train with neurons that send several"
             )
             yield Finding(code="several_spikes", layer=name, value=float(stored), text=text)
             continue
@@ -150,16 +156,26 @@ def find_changed_parameters(integer: SNNGraph) -> Iterator[Finding]:
         yield Finding(code="parameter_rounded", layer=name, value=float(stored), text=text)
 
 
-def find_moved_resets(integer: SNNGraph) -> Iterator[Finding]:
-    """Find the layers whose reset came one step late and comes in the step of the spike on the chip."""
+def find_changed_rules(integer: SNNGraph) -> Iterator[Finding]:
+    """Find the layers whose reset came one step late and comes in the step of the spike on the chip, or that may send more spikes
+    in a step than the chip.
+    """
     for reported in integer.metadata.get("quantization", {}).get("findings", ()):
+        name = reported["layer"]
         if reported["what"] == RESET_DELAY:
             text = (
-                f"layer '{reported['layer']}': subtracts its threshold one step after the spike, the chip in the same step, "
+                f"layer '{name}': subtracts its threshold one step after the spike, the chip in the same step, "
                 "where the threshold decays with the potential; see what that changes with --explain, or train with the chip's "
                 "reset (snnTorch: reset_delay=False)"
             )
-            yield Finding(code="reset_moved", layer=reported["layer"], value=1.0, text=text)
+            yield Finding(code="reset_moved", layer=name, value=1.0, text=text)
+        if reported["what"] == MAX_SPIKES:
+            most = "any number of spikes" if reported["given"] is None else f"up to {reported['given']:,} spikes"
+            text = (
+                f"layer '{name}': sends {most} in a step, the chip at most {reported['stored']}; see what that changes with "
+                "--explain, or train with as many (sinabs: SingleSpike or MaxSpike, Rockpool: max_spikes_per_dt)"
+            )
+            yield Finding(code="fewer_spikes", layer=name, value=float(reported["stored"]), text=text)
 
 
 def find_rounding_errors(rounding: Mapping[str, LayerRounding]) -> Iterator[Finding]:

@@ -36,7 +36,7 @@ from spear_deploy.quantize.explain.partial_networks import (
 )
 from spear_deploy.quantize.fold import add_missing_weights, fold_batchnorm
 from spear_deploy.quantize.network import quantize_input
-from spear_deploy.quantize.weighted_inputs import collect_neuron_inputs
+from spear_deploy.quantize.weighted_inputs import collect_neuron_inputs, limit_spikes
 from spear_deploy.simulator import InputKind
 
 
@@ -77,13 +77,16 @@ def build_stages(graph: SNNGraph, integer: SNNGraph, x: Array, kind: InputKind =
     moved = reset_in_same_step(prepared)
     sentence = "the threshold is subtracted in the step of the spike, no longer one step late"
     reset = [] if moved is prepared else [Stage(name="reset", what=sentence, graph=moved, x=x)]
+    limited = limit_spikes(moved, integer)
+    sentence = "neurons send no more spikes in a step than the chip's"
+    reset += [] if limited is moved else [Stage(name="max_spikes", what=sentence, graph=limited, x=x)]
     lowering = _loihi_stages if is_loihi(integer) else _event_chip_stages if integer.is_integer else _rounded_stages
     return [
         Stage(name="trained", what="the network as stored, in 32 bits", graph=graph, x=x, dtype=np.float32),
         Stage(name="arithmetic", what="64-bit floating point instead of 32-bit", graph=graph, x=x),
         Stage(name="batch_norm", what=what, graph=prepared, x=x, changed=has_norm),
         *reset,
-        *lowering(moved, integer, x, kind),
+        *lowering(limited, integer, x, kind),
     ]
 
 

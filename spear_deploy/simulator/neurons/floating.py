@@ -8,11 +8,26 @@ from __future__ import annotations
 
 import numpy as np
 
-from spear_deploy.network import IF, LI, LIF, LOIHI_UNIT, READOUTS, Array, CubaLI, CubaLIF, Shape, UnroundedLIF, resets_late
+from spear_deploy.network import (
+    IF,
+    LI,
+    LIF,
+    LOIHI_UNIT,
+    READOUTS,
+    Array,
+    CubaLI,
+    CubaLIF,
+    Shape,
+    UnroundedLIF,
+    resets_late,
+    sends_several,
+)
 from spear_deploy.simulator.neurons.state import NeuronState
 
 TIE = 2.0**-20
 """A potential above its threshold by at most this, in units of the integer state, equals it; float64 rounds far below."""
+MAX_COUNT = 2**24
+"""Largest number of spikes in a step where the neuron sets no limit: float32 counts no further."""
 
 
 def start(neuron: IF | LIF | CubaLIF | LI | CubaLI, batch: int, shape: Shape, dt_s: float, dtype: type) -> NeuronState:
@@ -45,7 +60,10 @@ def factors(neuron: IF | LIF | CubaLIF | LI | CubaLI, dt_s: float) -> dict[str, 
 
 
 def step(neuron: IF | LIF | CubaLIF | LI | CubaLI, state: NeuronState, x: Array) -> Array:
-    """Advance one step with input `x` (B, *shape), in place; return spikes as bool, or a copy of v for a readout."""
+    """Advance one step with input `x` (B, *shape), in place; return spikes, or a copy of v for a readout.
+
+    Spikes are bool, or their number as int64 where a neuron sends several in a step.
+    """
     c = state.constants
     late = state.v > c["v_threshold"] if resets_late(neuron) else None
     if isinstance(neuron, (CubaLIF, CubaLI)):
@@ -68,12 +86,38 @@ def step(neuron: IF | LIF | CubaLIF | LI | CubaLI, state: NeuronState, x: Array)
         return state.v.copy()
     if late is not None:
         np.subtract(state.v, c["v_threshold"], out=state.v, where=late)
+    if sends_several(neuron):
+        return _send_several(neuron, state.v, c)
     spikes: Array = state.v > c["v_threshold"]
     if late is not None or neuron.reset == "none":
         return spikes
     after = c["v_reset"] if neuron.reset == "value" else state.v - c["v_threshold"]
     np.copyto(state.v, after, where=spikes)
     return spikes
+
+
+def _send_several(neuron: IF | LIF | CubaLIF, v: Array, c: dict[str, Array]) -> Array:
+    """Reset v in place, and return the number of spikes, int64."""
+    count = count_spikes(v, c["v_threshold"], neuron.max_spikes)
+    if neuron.reset == "value":
+        np.copyto(v, c["v_reset"], where=count > 0)
+    elif neuron.reset == "subtract":
+        v -= count * c["v_threshold"]
+    return count.astype(np.int64)
+
+
+def count_spikes(v: Array, v_threshold: Array, max_spikes: int | None) -> Array:
+    """Return the number of k in 1..max_spikes with v > k · v_threshold, in the type of v; 0 where v is NaN.
+
+    It is k or k − 1 for the k whose k · v_threshold is nearest, so that one comparison decides, and no quotient's rounding.
+
+    >>> count_spikes(np.array([0.9, 2.5, 3.0]), np.array(1.0), None)
+    array([0., 2., 2.])
+    """
+    most = min(max_spikes or MAX_COUNT, MAX_COUNT)
+    nearest = np.fmin(np.fmax(np.rint(v / v_threshold), 1), most)
+    counted: Array = nearest - 1 + (v > nearest * v_threshold)
+    return np.where(np.isnan(v), 0, counted)
 
 
 def start_unrounded(neuron: UnroundedLIF, batch: int, shape: Shape) -> NeuronState:

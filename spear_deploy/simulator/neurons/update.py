@@ -59,7 +59,7 @@ def step(neuron: Neuron, state: NeuronState, x: Array) -> Array:
     """Advance one step with input `x` (B, *shape), in place.
 
     Returns:
-        Spikes as bool, their number as int64 (Speck, Xylo, ODIN), graded ones as int64 (sigma-delta), or v for a readout.
+        Spikes as bool, their number as int64 (`sends_several`), graded ones as int64 (sigma-delta), or v for a readout.
     """
     _, step_format = FORMATS.get(type(neuron), (floating.start, floating.step))
     return step_format(neuron, state, x)
