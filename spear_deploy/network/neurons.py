@@ -1,12 +1,7 @@
 """Floating-point neurons with their update equations, and the sets of neuron types.
 
-A spiking neuron sends n spikes in a step, with one rule for all of them:
-
-    n = number of k in 1..max_spikes with v > k · v_threshold        max_spikes: 1 unless given; None has no limit
-    where n > 0: v ← v_reset ("value"), v − n · v_threshold ("subtract") or v ("none")
-
-With one spike that is v > v_threshold. sinabs' `MultiSpike` has no limit, Rockpool's LIFTorch one of 65,536. n spikes are
-n events for the synapses behind, n SynOps each.
+A neuron sends one spike in a step, or none, unless its `max_spikes` is larger. sinabs' `MultiSpike` has no limit, Rockpool's
+LIFTorch one of 65,536. n spikes are n events for the synapses behind, and n SynOps each.
 """
 
 from __future__ import annotations
@@ -28,7 +23,8 @@ class IF(Part):
 
     v ← v + r · x                  no time step
     v ← max(v, v_min)              unless v_min is None; sinabs' min_v_mem
-    n spikes, reset: see above
+    n spikes: the largest n ≤ max_spikes with v > n · v_threshold; one unless given, None has no limit
+    where n > 0: v ← v_reset ("value"), v − n · v_threshold ("subtract") or v ("none")
     """
 
     r: Array = 1.0  # type: ignore[assignment]
@@ -52,7 +48,8 @@ class LIF(Part):
     """Leaky integrate and fire without a synaptic current; Norse calls it LIFBox. Starts at `v_leak`.
 
     v ← v + dt_s / tau_s · ((r · x + v_leak) − v)          in this order of operations
-    n spikes, reset: see above
+    n spikes: the largest n ≤ max_spikes with v > n · v_threshold; one unless given, None has no limit
+    where n > 0: v ← v_reset ("value"), v − n · v_threshold ("subtract") or v ("none")
 
     With a `reset_delay` of 1 the threshold is subtracted in the next step, undecayed, and v is recorded before that (snnTorch):
     v ← v + dt_s / tau_s · (…) − v_threshold · [v > v_threshold before the step]
@@ -80,7 +77,8 @@ class CubaLIF(Part):
     u ← u + w_in · dt_s / tau_syn_s · x                    Norse itself has w_in = tau_syn_s / dt_s: a jump by x
     v ← v + dt_s / tau_mem_s · ((v_leak − v) + r · u)
     u ← u − dt_s / tau_syn_s · u                           u is recorded after this line
-    n spikes, reset: see above
+    n spikes: the largest n ≤ max_spikes with v > n · v_threshold; one unless given, None has no limit
+    where n > 0: v ← v_reset ("value"), v − n · v_threshold ("subtract") or v ("none")
 
     `reset_delay`: as in `LIF`.
     """
