@@ -38,9 +38,12 @@ from spear_deploy.placement.splitting import find_largest
 from spear_deploy.pruning.importance import plan_by_importance
 from spear_deploy.pruning.plan import prune
 from spear_deploy.pruning.prune_to_budget import preflight_warnings
+from spear_deploy.pruning.tune.rounded_learning import TOLERANCE
 from spear_deploy.quantize import FORMATS
 from spear_deploy.quantize.fold import fold_chained_weights
+from spear_deploy.quantize.rounding import ROUNDED
 from spear_deploy.training.evaluation import Evaluation, evaluate
+from spear_deploy.training.fit import fit
 from spear_deploy.util.extras import require_packages
 from spear_deploy.util.files import write_json
 from spear_deploy.util.folder_lock import own_folder
@@ -229,15 +232,48 @@ def _learn_plan(task: AdaptTask, candidate: TrialPlan, notes: Sequence[str]) -> 
         for name, (before, after) in widths.items()
     ]
     graph = _number_channels_anew(final.graph, adapted_to=task.profile.name)
+    missing = tuple(list_needs(final.report, graph, task.profile))
+    if not missing:
+        graph, batches = _learn_rounded(task, graph)
+        if batches:
+            name = f"learning with the rounding of {task.profile.name}, {batches} batches"
+            waterfall.append(_measure(name, "learnt", (), graph, test))
     return Adapted(
         graph=graph,
         rows=tuple(rows),
         waterfall=tuple(waterfall),
-        missing=tuple(list_needs(final.report, graph, task.profile)),
+        missing=missing,
         report=final.report,
         widths=widths,
         notes=(*notes, *plan.failed, *final.failed),
     )
+
+
+def _learn_rounded(task: AdaptTask, graph: SNNGraph) -> tuple[SNNGraph, int]:
+    """Learn on with the chip's rounding where its integers lose accuracy, and keep the result where they are better then.
+
+    Returns:
+        (the network, the batches that it learnt from; 0 where it stays as it is).
+    """
+    assert task.dataset is not None
+    if task.profile.meta.family not in ROUNDED:
+        return graph, 0
+    dataset = sum_inputs(task.dataset, graph)
+    inputs = CheckedInputs(network=graph, profile=task.profile, chips=task.chips, dataset=dataset)
+
+    def measure(network: SNNGraph) -> float:
+        return evaluate(*inputs.deploy_integers(network, dataset.val)).accuracy
+
+    try:
+        before = measure(graph)
+        if evaluate(graph, dataset.val).accuracy - before <= TOLERANCE:
+            return graph, 0
+        recipe = task.settings.learning.recipe()
+        result = fit(graph, dataset, recipe, rounding=inputs.round_network, progress=task.progress)
+        better = measure(result.graph) > before
+    except (UnsupportedError, QuantizationError):  # the network has no integers of this chip
+        return graph, 0
+    return (result.graph, result.batches) if better else (graph, 0)
 
 
 def _adapt_exactly(task: AdaptTask) -> Adapted:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spear_deploy.adaptation.several_spikes import match_spikes
 from spear_deploy.data import Dataset, Split
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.network.graph import SNNGraph
@@ -18,7 +19,7 @@ from spear_deploy.pipeline.inputs import load_for
 from spear_deploy.pruning.tune.measure import DeployedForm
 from spear_deploy.pruning.tune.rounded_learning import IntegerForm
 from spear_deploy.quantize import quantize_input
-from spear_deploy.quantize.rounding import ROUNDED, read_rounding
+from spear_deploy.quantize.rounding import ROUNDED, Rounding, read_rounding
 from spear_deploy.util.extras import require_packages
 
 if TYPE_CHECKING:
@@ -63,7 +64,13 @@ class CheckedInputs:
         """The chip's integers, which are learnt for where their values are known (`quantize.rounding`)."""
         if self.profile.meta.family not in ROUNDED:
             return self.deploy_integers
-        return IntegerForm(deploy=self.deploy_integers, rounding=lambda network: read_rounding(network, self.quantize(network)))
+        return IntegerForm(deploy=self.deploy_integers, rounding=self.round_network)
+
+    def round_network(self, network: SNNGraph) -> Rounding:
+        """Return a network with the values of the chip's integers, and as many spikes a step as the chip sends."""
+        integer = self.quantize(network)
+        matched = match_spikes(network, integer, self.dataset)
+        return read_rounding(matched, integer if matched is network else self.quantize(matched))
 
 
 def check_inputs(

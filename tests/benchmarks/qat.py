@@ -27,14 +27,14 @@ from spear_deploy.interchange.snn_file import read_snn, write_snn
 from spear_deploy.network import IF, CubaLI, CubaLIF, Dense, Flatten, Layer
 from spear_deploy.network.graph import SNNGraph, chain
 from spear_deploy.pipeline import api
-from spear_deploy.quantize.rounding import read_rounding
+from spear_deploy.pipeline.preflight import CheckedInputs
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import Recipe, fit, train
 from spear_deploy.training.losses import average_outputs
 from spear_deploy.util.files import write_json
 from tests.benchmarks.search_tasks import norm, plain
 
-TRAIN_EPOCHS, EPOCHS, PEAK = 12, 5, 3e-3
+TRAIN_EPOCHS, EPOCHS, PEAK = 12, 12, 6e-3
 CALIBRATION = 256
 """Training samples that scales are chosen on."""
 
@@ -104,7 +104,8 @@ def run(case: Case, name: str, seed: int, data: Dataset, out: Path) -> dict[str,
     hints = average_outputs(trained, data.train)
     recipe = Recipe(epochs=EPOCHS, learning_rate=PEAK, warm_up=0.1, seed=seed)
     longer = fit(trained, data, recipe, hints=hints).graph
-    aware = fit(trained, data, recipe, hints=hints, rounding=lambda graph: read_rounding(graph, quantise(graph))).graph
+    inputs = CheckedInputs(network=trained, profile=profile, chips=1, dataset=data)
+    aware = fit(trained, data, recipe, hints=hints, rounding=inputs.round_network).graph
     networks = {"trained": trained, "longer": longer, "aware": aware}
     return {
         "case": name, "seed": seed, "epochs": EPOCHS,
@@ -121,7 +122,8 @@ def write_table(rows: Sequence[Mapping[str, Any]]) -> str:
         f"{len(rows)} runs of `python -m tests.benchmarks.qat`: digits, mean over seeds "
         f"{', '.join(map(str, sorted({row['seed'] for row in rows})))}. Test accuracy, per cent. *As trained*: the network is",
         f"quantised as it is. *Learnt on*: after {EPOCHS} more epochs in floating point. *With rounding*: after as many epochs",
-        "with the chip's weights, biases, decays and thresholds. In brackets the network in floating point. Raw data:",
+        "with the chip's weights, biases, decays and thresholds, and the spikes of its neurons. In brackets the network in",
+        "floating point. Raw data:",
         "[qat.json](qat.json).", "",
         "| chip | as trained | learnt on | with rounding | with rounding − floating point learnt on |", "|---|--:|--:|--:|--:|",
     ]  # fmt: skip
