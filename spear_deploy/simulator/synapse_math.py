@@ -62,7 +62,7 @@ def make_weigher(synapse: Synapse | None, *, integer: bool = False, dtype: type 
         return lambda x: _pool(synapse, x)
     if integer:
         return _make_integer_scaler(synapse) if isinstance(synapse, Scale) else _make_integer_weigher(synapse)
-    weight: Array = synapse.weight.astype(dtype)
+    weight: Array = synapse.weight.astype(dtype, copy=False)
     bias: Array | None = None if synapse.bias is None else synapse.bias.astype(dtype)
     if isinstance(synapse, Scale):
         return lambda x: x * weight if bias is None else x * weight + bias
