@@ -35,7 +35,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spear_deploy.errors import FileError, did_you_mean
+from spear_deploy.errors import DataError, FileError, did_you_mean
 from spear_deploy.util.files import require_file
 from spear_deploy.util.printable import escape_hidden, find_hidden
 
@@ -60,7 +60,10 @@ NETWORK = {
     "reset": "'value' or 'subtract'",
     "input_shape": "a list of whole numbers of at least 1",
 }
-DATA = {"steps": "a whole number of at least 1", "encoding": "'direct', 'rate', 'bernoulli' or 'latency'"}
+DATA = {
+    "steps": "a whole number of at least 1, or for prune and deploy 'auto' or a range such as '3..8'",
+    "encoding": "'direct', 'rate', 'bernoulli' or 'latency'",
+}
 BUDGET = {
     "max_cores": "a whole number of at least 1",
     "synops": "a number above 0",
@@ -180,10 +183,21 @@ def _is_option(key: str, value: Any) -> bool:
     if key == "input_shape":
         return isinstance(value, list) and bool(value) and all(type(n) is int and n > 0 for n in value)
     if key == "steps":
-        return type(value) is int and value > 0
+        return _is_steps(value)
     if key == "dt_s":
         return type(value) in (int, float) and 0 < value < float("inf")
     return isinstance(value, str) and (key != "reset" or value in ("value", "subtract", "none"))
+
+
+def _is_steps(value: Any) -> bool:
+    if not isinstance(value, str):
+        return type(value) is int and value > 0
+    from spear_deploy.data.time_steps import StepsRange, parse_steps
+
+    try:
+        return isinstance(parse_steps(value), StepsRange)
+    except DataError:
+        return False
 
 
 def _table(source: Path, data: Mapping[str, Any], key: str) -> dict[str, Any]:

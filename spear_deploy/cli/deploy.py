@@ -13,7 +13,7 @@ from spear_deploy.cli.options import (  # fmt: skip
     chip,
     command_line,
     console,
-    data_options,
+    data_options_with_range,
     device,
     display,
     emit,
@@ -50,14 +50,14 @@ from spear_deploy.cli.options import (  # fmt: skip
 @workers
 @device
 @network_options
-@data_options
+@data_options_with_range
 @fresh
 @quiet
 @profile_times
 @as_json
 def deploy(
     net: str, chip: str, data: str, synops: str, method: str | None, levers: str | None, lava_samples: int | None, out: str,
-    seed: int, steps: int | None, encoding: str | None, overrides: dict[str, str],
+    seed: int, steps: int | str | None, encoding: str | None, overrides: dict[str, str],
     workers: Any, device: str | None, fresh: bool, quiet: bool, as_json: bool, **source: Any,
 ) -> None:  # fmt: skip
     """Prune, quantise, prove on Lava, check, export and report, in one command.

@@ -114,6 +114,22 @@ def _parse_activity(_: click.Context, __: click.Parameter, value: str | None) ->
     return rate
 
 
+def _parse_steps(_: click.Context, __: click.Parameter, value: str | None) -> int | str | None:
+    """Return a number of steps, or a range as written."""
+    if value is None:
+        return None
+    from spear_deploy.data.time_steps import parse_steps
+    from spear_deploy.errors import DataError
+
+    try:
+        steps = parse_steps(value)
+    except DataError as error:
+        raise click.BadParameter(str(error)) from None
+    if steps == 0:
+        raise click.BadParameter("0: expected at least 1")
+    return steps if isinstance(steps, int) else value
+
+
 def _parse_workers(_: click.Context, __: click.Parameter, value: str | None) -> Any:
     if value is None:
         return None
@@ -158,8 +174,8 @@ device = click.option(
 )
 levers = click.option(
     "--levers", metavar="NAMES",
-    help="What pruning uses, of channels,weights,bits; weights by --method recipe, bits: learning with the chip's rounding where "
-    "its integers lose accuracy.  [default: what the chip rewards]",
+    help="What pruning uses, of channels,weights,steps,bits; weights by --method recipe, steps where --steps is a range, bits: "
+    "learning with the chip's rounding where its integers lose accuracy.  [default: what the chip rewards]",
 )  # fmt: skip
 seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random numbers.")
 chip = click.option(
@@ -199,13 +215,24 @@ network_options = join_options(
 )
 
 
+_encoding = click.option(
+    "--encoding",
+    type=click.Choice(["direct", "rate", "bernoulli", "latency"]),
+    help="How data without a time axis get one.  [default: direct; of digits: rate]",
+)
 data_options = join_options(
     click.option("--steps", type=click.IntRange(min=1), help="Time steps of data without a time axis.  [default: 8]"),
+    _encoding,
+)
+data_options_with_range = join_options(
     click.option(
-        "--encoding",
-        type=click.Choice(["direct", "rate", "bernoulli", "latency"]),
-        help="How data without a time axis get one.  [default: direct; of digits: rate]",
+        "--steps",
+        callback=_parse_steps,
+        metavar="N|auto|N..M",
+        help="Time steps of data without a time axis; with auto or a range pruning chooses; recordings get coarser "
+        "bins.  [default: 8]",
     ),
+    _encoding,
 )
 
 

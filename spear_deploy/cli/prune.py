@@ -14,7 +14,7 @@ from spear_deploy.cli.options import (
     as_json,
     chip,
     command_line,
-    data_options,
+    data_options_with_range,
     device,
     display,
     emit,
@@ -54,7 +54,7 @@ from spear_deploy.cli.options import (
 @device
 @seed
 @network_options
-@data_options
+@data_options_with_range
 @quiet
 @profile_times
 @as_json
@@ -62,7 +62,7 @@ def prune(
     net: str, chip: str, data: str, out: str, budgets: str | None, method: str | None, episodes: int | None, epochs: int | None,
     overrides: dict[str, str], seed: int, quiet: bool, as_json: bool, synops: str | None, energy_uj: str | None,
     latency_ms: str | None, cores: str | None, memory: str | None, parameters: str | None, levers: str | None, workers: Any,
-    device: str | None, steps: int | None, encoding: str | None, **source: Any,
+    device: str | None, steps: int | str | None, encoding: str | None, **source: Any,
 ) -> None:  # fmt: skip
     """Prune a network until, fine-tuned, it meets its budgets; without a budget, until it fits the chip.
 
@@ -119,6 +119,9 @@ def _show(console: Any, facts: Mapping[str, Any], labels: Mapping[str, str]) -> 
             f"{synops['dense']:,.0f} → {synops['achieved']:,.0f}{share}; {row['cores_used']} cores, {row['verdict']}",
             highlight=False,
         )
+        steps = row["steps"]
+        if steps["deployed"] != steps["trained"]:
+            console.print(f"time steps: {steps['trained']} → {steps['deployed']}", highlight=False)
         widths = ", ".join(f"{labels.get(name, name)} {before}→{after}" for name, (before, after) in row["widths"].items())
         console.print(f"widths: {widths}", highlight=False)
         show_levers(console, row["levers"])

@@ -19,6 +19,7 @@ from spear_deploy.cli.options import (
     load_net,
     network_options,
     overrides,
+    print_line,
     profile_times,
     quiet,
 )
@@ -97,6 +98,7 @@ def simulate(
 
     Example: spear-deploy simulate digits --chip loihi2 --explain --data digits
     """
+    from spear_deploy.data.time_steps import deployed_steps
     from spear_deploy.network.labels import label_layers
     from spear_deploy.pipeline.simulation import SimulationSettings, simulate_file
 
@@ -109,6 +111,9 @@ def simulate(
     )  # fmt: skip
     with display(as_json, quiet, 0.0 if explain else SOON_S) as progress:
         facts, explanation = simulate_file(net, graph, settings, progress)
+    chosen = deployed_steps(graph)
+    if chosen is not None and facts.get("steps") not in (None, chosen[0]):
+        print_line(f"note: the network runs on {chosen[0]} time steps, the input has {facts['steps']}")
     labels = label_layers(graph)
     emit(facts, graph=graph, as_json=as_json, out=None, show=lambda c: console().show_simulation(c, facts, explanation, labels))
     leave("", facts["failures"])

@@ -276,7 +276,7 @@ def _format_place(first: Mapping[str, Any]) -> str:
 def show_deployment(console: Console, result: Deployment) -> None:
     """Print the verdict, and accuracy, spikes, SynOps, cores and energy of a deployment."""
     facts = result.to_json()
-    accuracy, synops, lava = facts["accuracy"], facts["synops"], facts["lava"]
+    accuracy, synops, steps, lava = facts["accuracy"], facts["synops"], facts["steps"], facts["lava"]
     labels = label_layers(result.network) if result.network is not None else {}
     widths = [f"{labels.get(name, name)} {a}→{b}" for name, (a, b) in facts["widths"].items()]
     console.print(result.headline, style="bold red" if result.failures else "bold", highlight=False)
@@ -293,6 +293,7 @@ def show_deployment(console: Console, result: Deployment) -> None:
         ("SynOps, dense", number(synops["dense"]), "per inference, test split"),
         ("SynOps, budget", number(synops["budget"]), f"{_share(synops['budget'], synops['dense'])} of dense"),
         ("SynOps, achieved", number(synops["achieved"]), f"{_share(synops['achieved'], synops['budget'], 1)} of the budget"),
+        *([("time steps", steps["deployed"], f"trained on {steps['trained']}")] if len(set(steps.values())) > 1 else []),
         ("cores", f"{facts['cores_used']} of {facts['cores_limit']}", _describe_peak(result.report)),
         _describe_operations(facts),
         ("energy", *_describe_energy(facts["energy"])),

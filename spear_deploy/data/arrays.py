@@ -59,7 +59,8 @@ def from_arrays(
     missing = [which for which in SPLITS if which not in parts]
     if missing:
         raise DataError(f"data '{name}', {missing[0]} split: there is none; give at least train and test")
-    return Dataset(name=name, classes=1 + max(int(part.y.max(initial=0)) for part in parts.values()), **parts)
+    classes = 1 + max(int(part.y.max(initial=0)) for part in parts.values())
+    return Dataset(name=name, classes=classes, train=parts["train"], val=parts["val"], test=parts["test"])
 
 
 def _require_key(arrays: Mapping[str, Any], key: str, name: str) -> Any:

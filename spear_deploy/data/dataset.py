@@ -68,6 +68,7 @@ class Dataset:
         name: the name or file that it was loaded from.
         train, val, test: the splits.
         classes: labels are 0..classes − 1.
+        full: the same samples in the same order with the time steps that the network was trained on, where these have fewer.
 
     Raises:
         DataError: an empty split, splits of different shape, NaN, labels that are not 0..classes − 1, or one class only.
@@ -78,6 +79,7 @@ class Dataset:
     val: Split
     test: Split
     classes: int
+    full: Dataset | None = None
 
     def __post_init__(self) -> None:
         for which in SPLITS:
@@ -107,6 +109,11 @@ class Dataset:
     def kind(self) -> InputKind:
         """What the samples are: "spikes" or "current"."""
         return self.train.kind
+
+    @property
+    def trained(self) -> Dataset:
+        """The samples with the time steps that the network was trained on."""
+        return self.full or self
 
     @property
     def steps(self) -> int:
@@ -150,7 +157,9 @@ def split_at_random(samples: Split, *, name: str, seed: int = 0, test_samples: i
     rest, test = split_stratified(samples.y, share, np.random.default_rng(0), name)
     train, val = split_stratified(samples.y[rest], VALIDATION_SHARE, np.random.default_rng([1, seed]), name)
     parts = {"train": samples.take(rest[train]), "val": samples.take(rest[val]), "test": samples.take(test)}
-    return Dataset(name=name, classes=1 + int(samples.y.max(initial=0)), **parts)
+    return Dataset(
+        name=name, classes=1 + int(samples.y.max(initial=0)), train=parts["train"], val=parts["val"], test=parts["test"]
+    )
 
 
 def split_stratified(y: Array, share: float, rng: np.random.Generator, name: str) -> tuple[Array, Array]:

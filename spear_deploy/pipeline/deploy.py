@@ -153,6 +153,8 @@ def _run_until_proof(cache: StageCache, task: Task) -> tuple[dict[str, CachedSta
     }  # fmt: skip
     if settings.levers is not None:
         searched["levers"] = parse_levers(settings.levers)
+    if settings.steps_range is not None:
+        searched["steps"] = str(settings.steps)
     if settings.device != "cpu":
         searched["device"] = settings.device
     mark = hash_value({**searched, "code": hash_code()})[:16]
@@ -198,6 +200,7 @@ def summarize(cache: StageCache, task: Task, done: Mapping[str, Any], budget: fl
             "lava": lava["accuracy"],
         },
         synops={"dense": dense["synops"], "budget": budget, "achieved": fixed["synops"]},
+        steps={"trained": dense["steps"], "deployed": fixed["steps"]},
         norse=evaluated["norse"],
         lava={name: value for name, value in lava.items() if name != "accuracy"},
         report=report,

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from spear_deploy.data.time_steps import StepsRange, parse_steps
 from spear_deploy.pruning.budgets import parse_amount
+from spear_deploy.pruning.levers import check_steps
 from spear_deploy.pruning.settings import choose_method
 from spear_deploy.util.number_format import plural
 from spear_deploy.util.workers import Workers
@@ -27,14 +29,17 @@ class DeploySettings:
         seed: of everything random; the same seed gives the same result.
         lava_samples: number of test samples that run on Lava; all unless given.
         overrides: facts of the profile to replace, by dotted key.
-        steps, encoding: of data without a time axis (`load_data`).
+        steps, encoding: of data without a time axis (`load_data`). A range of steps, "auto" or "3..8", lets pruning choose the
+            number of time steps (`pruning.time_steps`).
         device: that networks learn on, see `training.device`.
         workers: where candidates are measured and learn at the same time; None: in this process.
         fresh: run all stages again, even where the folder holds their results.
         command: the command line that made the call; it is shown in the report and in the advice after an error.
 
     Raises:
-        BudgetError: the budget is neither a number nor a share above 0, or there is no such method.
+        BudgetError: the budget is neither a number nor a share above 0, or there is no such method; a range of steps without the
+            lever, or the lever without a range.
+        DataError: the steps are neither a number nor a range.
     """
 
     synops: str | float = "50%"
@@ -43,7 +48,7 @@ class DeploySettings:
     seed: int = 0
     lava_samples: int | None = None
     overrides: Mapping[str, Any] | None = None
-    steps: int | None = None
+    steps: int | str | None = None
     encoding: str | None = None
     device: str = "cpu"
     workers: Workers | None = None
@@ -53,6 +58,13 @@ class DeploySettings:
     def __post_init__(self) -> None:
         parse_amount(self.synops, "synops")
         choose_method(self.method, self.levers)
+        check_steps(self.levers, self.steps)
+
+    @property
+    def steps_range(self) -> StepsRange | None:
+        """The range that pruning chooses the number of time steps from; None where it may not."""
+        steps = parse_steps(self.steps)
+        return steps if isinstance(steps, StepsRange) else None
 
     @property
     def chosen_method(self) -> str:
@@ -69,6 +81,7 @@ class Deployment:
         accuracy: {dense, pruned, quantised, lava}, shares of the test split; `lava` of the samples that ran there,
             None if none did.
         synops: {dense, budget, achieved} per inference on the test split; achieved by the integer network.
+        steps: {trained, deployed}: time steps that the network was trained on, and that it runs on.
         norse: {samples, spike_mismatches, spikes_compared}: Norse's cells against our simulator, on the dense network.
         lava: {samples, spike_mismatches, value_mismatches, first_difference}: Lava against our simulator.
         report: the budget report of the integer network.
@@ -87,6 +100,7 @@ class Deployment:
     chip: str
     accuracy: dict[str, float | None]
     synops: dict[str, float]
+    steps: dict[str, int]
     norse: dict[str, Any]
     lava: dict[str, Any]
     report: BudgetReport
@@ -108,6 +122,7 @@ class Deployment:
             "seed": self.seed,
             "accuracy": self.accuracy,
             "synops": self.synops,
+            "steps": self.steps,
             "norse": self.norse,
             "lava": self.lava,
             "verdict": report["verdict"],

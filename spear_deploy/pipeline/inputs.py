@@ -8,7 +8,7 @@ name of a profile, a profile file, or a `HardwareProfile`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
@@ -286,16 +286,67 @@ def _check_biases(graph: SNNGraph, target: HardwareProfile) -> None:
 
 
 def data(source: str | os.PathLike[str] | Dataset, graph: SNNGraph, **options: Any) -> Dataset:
-    """Load data with samples of the network's input shape.
+    """Load data with samples of the network's input shape, and of its number of steps where that was chosen.
 
     Args:
         source: of `load_data`.
         graph: the network.
-        options: of `load_data`: `steps`, `encoding`, `seed`; None means its default.
+        options: of `load_data`: `steps`, `encoding`, `seed`; None means its default. Of a range of steps the most.
 
     Raises:
-        DataError: `steps` or `encoding` of a `Dataset`.
+        DataError: a number of steps or `encoding` of a `Dataset`.
     """
+    from spear_deploy.data import Dataset
+    from spear_deploy.data.time_steps import StepsRange, deployed_steps, largest_steps, list_steps, parse_steps, take_steps
+
+    wanted, chosen = parse_steps(options.get("steps")), deployed_steps(graph)
+    if chosen is None or (not isinstance(wanted, StepsRange) and wanted not in (None, chosen[1])):
+        return _read_data(source, graph, **{**options, "steps": largest_steps(wanted)})
+    steps, trained = chosen
+    number = None if isinstance(source, Dataset) else steps
+    dataset = _read_data(source, graph, **{**options, "steps": number})
+    return take_steps(dataset, steps) if dataset.steps == trained and steps in list_steps(dataset) else dataset
+
+
+def data_with_steps(
+    source: str | os.PathLike[str] | Dataset, graph: SNNGraph, dataset: Dataset, steps: int, **options: Any
+) -> Dataset:
+    """Return a dataset that was loaded by `data` with another number of steps: encoded or binned again, or in coarser bins.
+
+    Args:
+        source, options: those of `data`.
+        graph: the network.
+        dataset: with all steps; it becomes `full` of the result.
+        steps: fewer.
+
+    Raises:
+        DataError: the samples cannot be given so many steps.
+    """
+    from spear_deploy.data import Dataset
+
+    if steps == dataset.steps:
+        return dataset
+    again = dataset if isinstance(source, Dataset) else _read_data(source, graph, **{**options, "steps": steps})
+    if again.steps != steps:
+        from spear_deploy.data.time_steps import take_steps
+
+        again = take_steps(dataset, steps)
+    return replace(again, full=dataset)
+
+
+def list_data_steps(source: str | os.PathLike[str] | Dataset, graph: SNNGraph, dataset: Dataset, **options: Any) -> Sequence[int]:
+    """Return the numbers of steps that `data_with_steps` can give, from few to many."""
+    from spear_deploy.data import Dataset
+    from spear_deploy.data.time_steps import list_steps
+
+    if dataset.steps > 1 and not isinstance(source, Dataset):
+        fewer = dataset.steps - 1
+        if _read_data(source, graph, **{**options, "steps": fewer}).steps == fewer:
+            return range(1, dataset.steps + 1)
+    return list_steps(dataset)
+
+
+def _read_data(source: str | os.PathLike[str] | Dataset, graph: SNNGraph, **options: Any) -> Dataset:
     from spear_deploy.data import Dataset, load_data
     from spear_deploy.data.input_sums import original_shape, sum_inputs
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from spear_deploy.adaptation.several_spikes import match_spikes
 from spear_deploy.data import Dataset, Split
+from spear_deploy.data.time_steps import deployed_steps, mark_steps
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.backends import list_lava_packages
-from spear_deploy.pipeline.inputs import load_for
+from spear_deploy.pipeline.inputs import data_with_steps, list_data_steps, load_for
 from spear_deploy.pruning.tune.measure import DeployedForm
 from spear_deploy.pruning.tune.rounded_learning import IntegerForm
 from spear_deploy.quantize import quantize_input
@@ -42,12 +43,38 @@ class CheckedInputs:
         profile: the chip.
         chips: how many there are.
         dataset: all splits.
+        source: of the data; `dataset` itself unless given.
+        coding: options of `api.data` that the data were read with, but for the steps.
     """
 
     network: SNNGraph
     profile: HardwareProfile
     chips: int
     dataset: Dataset
+    source: str | os.PathLike[str] | Dataset | None = None
+    coding: Mapping[str, Any] = field(default_factory=dict)
+
+    def list_steps(self) -> Sequence[int]:
+        """Return the numbers of time steps that the data can give, from few to many."""
+        return list_data_steps(self.source or self.dataset, self.network, self.dataset, **self.coding)
+
+    def with_steps(self, steps: int) -> CheckedInputs:
+        """Return network and data with another number of time steps, which the network states from then on."""
+        dataset = self.dataset
+        if steps != dataset.steps:
+            dataset = data_with_steps(self.source or dataset, self.network, dataset, steps, **self.coding)
+        return replace(self, network=mark_steps(self.network, steps, self.trained_steps), dataset=dataset)
+
+    def with_steps_of(self, network: SNNGraph) -> CheckedInputs:
+        """Return the inputs with the number of time steps that a pruned network states; unchanged where it states none."""
+        chosen = deployed_steps(network)
+        return self if chosen is None or chosen[1] != self.trained_steps else self.with_steps(chosen[0])
+
+    @property
+    def trained_steps(self) -> int:
+        """The number of time steps that the network was trained on."""
+        chosen = deployed_steps(self.network)
+        return self.dataset.steps if chosen is None else chosen[1]
 
     def quantize(self, network: SNNGraph) -> SNNGraph:
         """Return the chip's integers of a network, with scales at which no state overflows on training samples."""
@@ -80,7 +107,7 @@ def check_inputs(
     *,
     seed: int = 0,
     overrides: Mapping[str, Any] | None = None,
-    steps: int | None = None,
+    steps: int | str | None = None,
     encoding: str | None = None,
 ) -> CheckedInputs:
     """Load network, chip and data, and check that they go together.
@@ -90,7 +117,7 @@ def check_inputs(
         data: a built-in name, a file, or a `Dataset`.
         seed: of the splits.
         overrides: facts of the profile to replace, by dotted key.
-        steps, encoding: of data without a time axis (`load_data`).
+        steps, encoding: of data without a time axis (`load_data`); of a range of steps the most.
 
     Raises:
         SpearError: the first thing that does not fit.
@@ -104,7 +131,8 @@ def check_inputs(
     dataset = api.data(data, network, seed=seed, steps=steps, encoding=encoding)
     dataset.check(network.input_shape, int(np.prod(network.shape_of(network.output))))
     api.quantize_for_chip(network, profile, kind=dataset.kind)
-    return CheckedInputs(network=network, profile=profile, chips=chips, dataset=dataset)
+    coding = {"seed": seed, "encoding": encoding} if not isinstance(data, Dataset) else {}
+    return CheckedInputs(network=network, profile=profile, chips=chips, dataset=dataset, source=data, coding=coding)
 
 
 def require_deployment(profile: HardwareProfile, *more: str) -> None:

@@ -10,16 +10,18 @@ from typing import Any
 
 from spear_deploy.budget.check import check
 from spear_deploy.data import Dataset
+from spear_deploy.data.time_steps import parse_steps
 from spear_deploy.errors import BudgetError, ChipError
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.inputs import load_named, merge_options
 from spear_deploy.pipeline.preflight import CheckedInputs, check_inputs
 from spear_deploy.pipeline.result import add_header
+from spear_deploy.pipeline.time_steps import add_choice, choose_input_steps
 from spear_deploy.pruning.budgets import WRITTEN
 from spear_deploy.pruning.candidates import list_unprunable
 from spear_deploy.pruning.chip_costs import ChipCosts, build_chip_costs
-from spear_deploy.pruning.levers import LeverStage
+from spear_deploy.pruning.levers import LeverStage, check_steps
 from spear_deploy.pruning.prune_to_budget import PrunedResult, allow_overshoot, prune_to_budget
 from spear_deploy.pruning.search.recipes import search_recipes
 from spear_deploy.pruning.search.search import SearchResult, search_front
@@ -35,6 +37,7 @@ from spear_deploy.util.progress import Progress
 from spear_deploy.util.workers import give_logs, map_jobs
 
 PRUNED, SEARCH, PLAN, CHECKPOINT = "pruned.snn", "search.json", "plan.json", "checkpoint.json"
+STEPS_CHECKPOINT = "checkpoint-steps.json"
 FACTS, FRONT = "prune.json", "front.json"
 
 
@@ -59,11 +62,12 @@ def prune(
         settings: budgets, method, episodes, epochs and seed.
         options: fields of `PruneSettings` by name, in place of or on top of `settings`: `synops="50%"`, `energy_uj=3.5`,
             `latency_ms`, `cores`, `memory` (words), `parameters`, `method="evolution"`, `levers="channels,weights"`, `episodes`,
-            `epochs`, `seed`. How network and data are read: those of `load`, and `steps` and `encoding` of `load_data`.
+            `epochs`, `seed`. How network and data are read: those of `load`, and `steps` and `encoding` of `load_data`. A range
+            of steps, "auto" or "3..8", lets the number of time steps be chosen (`pruning.time_steps`).
 
     Returns:
-        {accuracy, synops, budgets, verdict, cores_used, widths, levers, batches, not_prunable, files, notes, ...}, measured on
-        the test split.
+        {accuracy, synops, steps, budgets, verdict, cores_used, widths, levers, batches, not_prunable, files, notes, ...},
+        measured on the test split.
 
     Raises:
         BudgetError: a budget cannot be reached; the message names the lowest that can.
@@ -73,13 +77,17 @@ def prune(
     net, coding, options = load_named(net, data, options)
     settings = merge_options(settings or PruneSettings(), options, "prune")
     choose_device(settings.device or "cpu")
+    is_range = check_steps(settings.levers, coding.get("steps"))
     with own_folder(out) as folder:
         settings = replace(settings, workers=give_logs(settings.workers, folder))
         inputs = check_inputs(net, chip, data, seed=settings.seed, overrides=overrides, **coding)
-        return add_header(_prune_into(folder, inputs, settings, progress), inputs.network)
+        steps = parse_steps(coding["steps"]) if is_range else None
+        return add_header(_prune_into(folder, inputs, settings, steps, progress), inputs.network)
 
 
-def _prune_into(folder: Path, inputs: CheckedInputs, settings: PruneSettings, progress: Progress | None) -> dict[str, Any]:
+def _prune_into(
+    folder: Path, inputs: CheckedInputs, settings: PruneSettings, steps: Any, progress: Progress | None
+) -> dict[str, Any]:
     """Do the work of `prune` in a folder that this run holds."""
     wanted = (
         ", ".join(f"{value} {WRITTEN[name][2]}" for name, value in settings.limits.items()) or f"what fits {inputs.profile.name}"
@@ -87,10 +95,12 @@ def _prune_into(folder: Path, inputs: CheckedInputs, settings: PruneSettings, pr
     costs = build_chip_costs(inputs.network, inputs.profile, inputs.chips)
     settings = require_fit(settings, inputs, costs)
     dense = evaluate(inputs.network, inputs.dataset.test)
+    inputs, choice = choose_input_steps(inputs, steps, settings, checkpoint=folder / STEPS_CHECKPOINT, progress=progress)
     pruned = prune_to_budget(
         inputs.network, inputs.dataset, settings, deployed=_deployed_forms(inputs), chip=costs, checkpoint=folder / CHECKPOINT,
         progress=progress,
     )  # fmt: skip
+    pruned = add_choice(pruned, choice)
     facts = _measure_result(pruned, inputs, settings, dense)
     files = _write_result(pruned, folder)
     write_json(folder / FACTS, {"front": [{**facts, "wanted": wanted, "files": files}]})
@@ -115,7 +125,7 @@ def prune_front(
         net, chip, data, out, overrides, progress: those of `prune`.
         synops: the budgets, e.g. ("70%", "50%", "35%", "20%").
         settings: of all of them; its other limits hold for each budget.
-        options: those of `prune`.
+        options: those of `prune`, with one number of steps.
 
     Returns:
         {front: [the return value of `prune`, for each budget], files}.
@@ -128,6 +138,11 @@ def prune_front(
     net, coding, options = load_named(net, data, options)
     settings = merge_options(settings or PruneSettings(), options, "prune")
     choose_device(settings.device or "cpu")
+    if check_steps(settings.levers, coding.get("steps")):
+        raise BudgetError(
+            f"steps '{coding['steps']}': a range is chosen from for one budget, and several are given; give one budget, or one "
+            "number of steps"
+        )
     with own_folder(out) as folder:
         settings = replace(settings, workers=give_logs(settings.workers, folder))
         inputs = check_inputs(net, chip, data, seed=settings.seed, overrides=overrides, **coding)
@@ -257,6 +272,7 @@ def _measure_result(
             "quantised": fixed.synops.total,
         },
         "budgets": pruned.budgets,
+        "steps": {"trained": inputs.trained_steps, "deployed": inputs.dataset.steps},
         "met": pruned.met and (limit is None or max(after.synops.total, fixed.synops.total) <= limit),
         "margin": pruned.margin,
         "chip": inputs.profile.name,
@@ -277,5 +293,6 @@ def _measure_result(
 
 def _measure_stage(stage: LeverStage, inputs: CheckedInputs) -> dict[str, float]:
     """Return SynOps and accuracy of a stage of pruning on the test split."""
-    result = evaluate(stage.graph, inputs.dataset.test)
+    dataset = inputs.dataset.trained if stage.name == "trained" else inputs.dataset
+    result = evaluate(stage.graph, dataset.test)
     return {"synops": result.synops.total, "accuracy": result.accuracy}

@@ -7,7 +7,8 @@ between Norse, our simulator and Lava, and keeps one sample of all three for the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,6 +26,7 @@ from spear_deploy.pipeline.deployment import DeploySettings
 from spear_deploy.pipeline.preflight import LAVA_FAMILY, CheckedInputs, grade_split
 from spear_deploy.pipeline.report_facts import describe_layers
 from spear_deploy.pipeline.stage_cache import StageOutput
+from spear_deploy.pipeline.time_steps import add_choice, choose_input_steps
 from spear_deploy.pruning.levers import choose_levers
 from spear_deploy.pruning.prune_to_budget import prune_to_budget
 from spear_deploy.pruning.search.settings import RECIPE
@@ -76,6 +78,11 @@ class Task:
         """The test split."""
         return self.inputs.dataset.test
 
+    @cached_property
+    def deployed(self) -> CheckedInputs:
+        """The inputs with the number of time steps of the pruned network of the output folder."""
+        return self.inputs.with_steps_of(self.network(PRUNED))
+
     def network(self, name: str) -> SNNGraph:
         """Return a network of the output folder."""
         return api.load(self.folder / name)
@@ -107,10 +114,14 @@ def prune(task: Task, mark: str) -> StageOutput:
         device=task.settings.device,
         workers=give_logs(task.settings.workers, task.folder),
     )
-    pruned = prune_to_budget(
-        task.network(DENSE), task.inputs.dataset, settings, deployed=(task.inputs.integer_form,), checkpoint=checkpoint,
-        progress=task.progress,
+    inputs, choice = choose_input_steps(
+        replace(task.inputs, network=task.network(DENSE)), task.settings.steps_range, settings,
+        checkpoint=checkpoint.with_suffix(".steps.json"), progress=task.progress,
     )  # fmt: skip
+    pruned = prune_to_budget(
+        inputs.network, inputs.dataset, settings, deployed=(inputs.integer_form,), checkpoint=checkpoint, progress=task.progress
+    )
+    pruned = add_choice(pruned, choice)
     write_snn(pruned.graph, task.folder / PRUNED)
     facts = pruned.to_json()
     write_json(task.folder / SEARCH, facts)
@@ -123,10 +134,10 @@ def prune(task: Task, mark: str) -> StageOutput:
 
 def quantise(task: Task) -> StageOutput:
     """Quantise the pruned network, and run both on the test split."""
-    pruned = task.network(PRUNED)
-    integer = task.inputs.quantize(pruned)
+    pruned, inputs = task.network(PRUNED), task.deployed
+    integer, test = inputs.quantize(pruned), inputs.dataset.test
     write_snn(integer, task.folder / QUANTISED)
-    floating, fixed = evaluate(pruned, task.test), evaluate(integer, grade_split(integer, task.test))
+    floating, fixed = evaluate(pruned, test), evaluate(integer, grade_split(integer, test))
     counts = write_counts(fixed.counts, task.folder / ACTIVITY)
     value = {"pruned": describe_layers(pruned, floating), "quantised": describe_layers(integer, fixed), "counts": counts}
     return StageOutput(files=(QUANTISED, ACTIVITY), value=value)
@@ -137,8 +148,8 @@ def prove(task: Task) -> StageOutput:
 
     Integers that Lava has no models for run on our simulator alone.
     """
-    integer = task.network(QUANTISED)
-    split = grade_split(integer, task.test)
+    integer, test = task.network(QUANTISED), task.deployed.dataset.test
+    split = grade_split(integer, test)
     ours: ChipRun
     theirs: ChipRun | None
     if task.inputs.profile.meta.family == LAVA_FAMILY:
@@ -150,7 +161,7 @@ def prove(task: Task) -> StageOutput:
             "first_difference": None,
         }  # fmt: skip
     first = (facts["first_difference"] or {}).get("first") or {"sample": 0}
-    write_raster(task.folder / RASTER, first["sample"], task.network(PRUNED), task.test, ours, theirs)
+    write_raster(task.folder / RASTER, first["sample"], task.network(PRUNED), test, ours, theirs)
     write_json(task.folder / LAVA, facts)
     return StageOutput(files=(LAVA, RASTER), value=facts)
 
@@ -172,7 +183,7 @@ def export(task: Task) -> StageOutput:
     sentence for each file that differs when it is read back}.
     """
     pruned, integer = task.network(PRUNED), task.network(QUANTISED)
-    samples = task.test.head(SAMPLES)
+    samples = task.deployed.dataset.test.head(SAMPLES)
     integer_x, float_x = (np.moveaxis(split.x, 0, 1) for split in (grade_split(integer, samples), samples))
     files: dict[str, str] = {}
     notes: list[str] = []

@@ -65,6 +65,8 @@ LAVA_SAMPLES = 4
 MAX_FAILURES = 100
 NOT_DERIVED = ("seconds",)
 """Keys of deployment.json that no function of its inputs gives."""
+ADDED_LATER = ("steps",)
+"""Keys of deployment.json that earlier releases did not write."""
 OF_THIS_MACHINE = ("made", "command", "options", "versions", "code", "machine")
 """Keys of provenance.json about the run itself; the digest of the file holds them."""
 OF_VERSIONS = ("reader", "versions", "vendor")
@@ -366,12 +368,12 @@ def _prove(task: Task, full: bool) -> dict[str, Any]:
     """
     if full or task.inputs.profile.meta.family != LAVA_FAMILY:
         return dict(stages.prove(task).value)
-    integer = task.network(stages.QUANTISED)
-    split = grade_split(integer, task.test)
+    integer, test = task.network(stages.QUANTISED), task.deployed.dataset.test
+    split = grade_split(integer, test)
     part = split if task.settings.lava_samples is None else split.head(task.settings.lava_samples)
     facts, ours, theirs = stages.compare_with_lava(integer, split, min(LAVA_SAMPLES, len(part)))
     first = (facts["first_difference"] or {}).get("first") or {"sample": 0}
-    stages.write_raster(task.folder / stages.RASTER, first["sample"], task.network(stages.PRUNED), task.test, ours, theirs)
+    stages.write_raster(task.folder / stages.RASTER, first["sample"], task.network(stages.PRUNED), test, ours, theirs)
     run = api.simulate(integer, np.moveaxis(part.x, 0, 1), kind=part.kind, record=("spikes",))
     compared = spike_comparison.compare_runs(run, run, [(name, name) for name in run.spikes])
     return {
@@ -454,7 +456,7 @@ def _compare_json(folder: Path, name: str, derived: Any, failures: _Failures) ->
         return
     left_out: tuple[str, ...] = ()
     if name == DEPLOYMENT:
-        left_out = NOT_DERIVED
+        left_out = (*NOT_DERIVED, *(key for key in ADDED_LATER if isinstance(stated, dict) and key not in stated))
     elif name == PROVENANCE:
         left_out = OF_THIS_MACHINE
     elif name.endswith("certificate.json"):

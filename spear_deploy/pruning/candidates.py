@@ -171,9 +171,10 @@ class Evaluator:
         return self.chip.activity(prune(self.graph, self.plan(widths)), widths, slice_counts(self.dense.counts, numbered))
 
     def dense_use(self) -> dict[str, float | None]:
-        """Return the use of the unpruned network by resource."""
-        use = {"synops": self.dense.synops.total, **self.sizes(self.channels)}
-        return use if self.chip is None else {**use, **self.chip.activity(self.graph, self.channels, self.dense.counts)}
+        """Return the use of the unpruned network by resource, on all time steps that it was trained on."""
+        dense = self.dense if self.dataset.full is None else evaluate(self.graph, self.dataset.full.val.head(SCORING_SAMPLES))
+        use = {"synops": dense.synops.total, **self.sizes(self.channels)}
+        return use if self.chip is None else {**use, **self.chip.activity(self.graph, self.channels, dense.counts)}
 
     def synops_shares(self) -> tuple[float, ...]:
         """Return the share of the SynOps that arrive at the layers of each group."""

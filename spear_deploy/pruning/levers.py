@@ -2,6 +2,7 @@
 
 channels    whole channels: SynOps, neurons, memory and cores on every chip
 weights     single weights become zero: SynOps, and memory where a chip stores lists of synapses
+steps       fewer time steps of the input, where a range of them is given: SynOps and time on every chip
 bits        the network learns with the chip's rounding, where its integers are less accurate than it is
 """
 
@@ -11,12 +12,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
 from spear_deploy.data import Split
+from spear_deploy.data.time_steps import AUTO, StepsRange, parse_steps
 from spear_deploy.errors import BudgetError, did_you_mean
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.training.evaluation import evaluate
 
-Lever: TypeAlias = Literal["channels", "weights", "bits"]
+Lever: TypeAlias = Literal["channels", "weights", "steps", "bits"]
 LEVERS: tuple[Lever, ...] = get_args(Lever)
 
 
@@ -69,9 +71,30 @@ def parse_levers(text: str | tuple[str, ...]) -> tuple[Lever, ...]:
     return tuple(lever for lever in LEVERS if lever in names)
 
 
+def check_steps(levers: str | tuple[str, ...] | None, steps: int | str | None) -> bool:
+    """Return whether the number of time steps may be chosen: a range of them is given.
+
+    Raises:
+        BudgetError: a range, but `steps` is not among the levers, or the lever without a range.
+        DataError: it is neither a number of steps nor a range.
+    """
+    is_range = isinstance(parse_steps(steps), StepsRange)
+    names = None if levers is None else parse_levers(levers)
+    if names is not None and is_range and "steps" not in names:
+        raise BudgetError(
+            f"steps '{steps}': is a range, but steps are not among the levers ({', '.join(names)}); add `steps` to them, or name "
+            "one number"
+        )
+    if names is not None and "steps" in names and not is_range:
+        raise BudgetError(
+            f"levers: steps are named, but no range of them is given; give --steps {AUTO} or a range such as --steps 3..8"
+        )
+    return is_range
+
+
 def choose_levers(profile: HardwareProfile | None) -> tuple[Lever, ...]:
     """Return the levers that a chip rewards; without a chip all, since a zero weight is no SynOp by the rule of counting."""
-    return LEVERS if profile is None or rewards_zeros(profile) else ("channels", "bits")
+    return LEVERS if profile is None or rewards_zeros(profile) else ("channels", "steps", "bits")
 
 
 def rewards_zeros(profile: HardwareProfile) -> bool:

@@ -151,7 +151,8 @@ def prune_to_budget(
 
     Args:
         graph: a trained floating-point network.
-        dataset: learns from `train`, chooses and measures by `val`; of `test` only the number of samples is used.
+        dataset: learns from `train`, chooses and measures by `val`; of `test` only the number of samples is used. Where it has
+            fewer time steps than its `full`, the given network runs on those, as teacher too, and the pruned one on its own.
         settings: budgets, method, epochs and seed. Budgets hold for the mean over the test split; shares are relative to the use
             of the given network on the same samples. `search.confidence` and `search.overshoot` are replaced.
         deployed: forms of the network that will run; the one that uses most has to keep the budgets. The network itself unless
@@ -171,7 +172,7 @@ def prune_to_budget(
         for note in notes:
             progress({"stage": "doubts", "note": note, "done": 0, "of": 0})
     use = monitor.measure(graph)
-    if use.met:
+    if use.met and dataset.full is None:
         whole = {group.name: tuple(range(group.channels)) for group in list_prunable_groups(graph)}
         notes.append("the network is within the budget as it is: nothing was changed")
         return _summarize(graph, graph, PruningPlan(kept=whole), monitor, use, notes=notes, search=None)
@@ -268,11 +269,13 @@ def _list_stages(
     levers = result.stages
     if not levers and result.removal is None:
         levers = (measure_stage("channels", result.graph, dataset.val, result.batches),)
+    fewer_steps = () if dataset.full is None else (measure_stage("steps", graph, dataset.val),)
     measured = [measure_stage(stage.name, stage.graph, dataset.val, stage.batches) for stage in levers]
     if result.removal is not None and result.removal.thinned is not None:
         measured.append(measure_stage("weights", result.removal.thinned, dataset.val, tuning.batches_of_removal))
     return (
-        measure_stage("trained", graph, dataset.val),
+        measure_stage("trained", graph, dataset.trained.val),
+        *fewer_steps,
         *measured,
         measure_stage("rates", tuning.graph, dataset.val, tuning.batches - tuning.batches_of_removal),
         *([] if rounded is None else [measure_stage("bits", rounded.graph, dataset.val, rounded.batches)]),

@@ -182,9 +182,21 @@ def list_stages(deployment: Mapping[str, Any], layers: Mapping[str, Any]) -> dic
         "samples": layers["dense"]["samples"],
         "steps": layers["dense"]["steps"],
         "sentence": f"On the chip an inference takes {percent(saved)} fewer synaptic operations than in the trained network, and "
-        + (f"accuracy changes by {change}." if change != points(0.0) else "accuracy stays the same."),
+        + (f"accuracy changes by {change}." if change != points(0.0) else "accuracy stays the same.")
+        + _describe_steps(deployment.get("steps")),
         "norse": deployment["norse"],
     }
+
+
+def _describe_steps(steps: Mapping[str, int] | None) -> str:
+    """Return a sentence where a network runs on fewer time steps than it was trained on.
+
+    >>> _describe_steps({"trained": 8, "deployed": 4}), _describe_steps({"trained": 8, "deployed": 8}), _describe_steps(None)
+    (' It runs on 4 time steps, trained on 8.', '', '')
+    """
+    if steps is None or steps["deployed"] == steps["trained"]:
+        return ""
+    return f" It runs on {steps['deployed']} time steps, trained on {steps['trained']}."
 
 
 def describe_adaptation(adaptation: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -113,7 +113,8 @@ def search_recipes(
     with limit_threads(graph):
         evaluator = make_evaluator(graph, dataset, settings, chip, checkpoint)
         evaluations_before = evaluator.evaluations
-        work = _Work(evaluator, settings, settings.budgets.resolve(evaluator.dense_use()), average_outputs(graph, dataset.train))
+        hints = average_outputs(graph, dataset.trained.train)
+        work = _Work(evaluator, settings, settings.budgets.resolve(evaluator.dense_use()), hints)
         levers = choose_levers(chip.profile if chip else None) if settings.levers is None else parse_levers(settings.levers)
         shares = choose_shares(levers if "synops" in work.limits else ("channels",), settings.search_settings.episodes)
         work.check_reachable(shares)

@@ -80,7 +80,7 @@ class FineTuning:
         self.dense, self.dataset = monitor.dense, monitor.dataset
         self.criterion, self.unthinned, self.seed, self.progress = criterion, unthinned, seed, progress
         self.removal = removal
-        self.hints = average_outputs(self.dense, self.dataset.train) if hints is None else hints
+        self.hints = average_outputs(self.dense, self.dataset.trained.train) if hints is None else hints
         self.history: list[dict[str, Any]] = []
         self.batches = self.batches_of_removal = 0
         self.notes: list[str] = []

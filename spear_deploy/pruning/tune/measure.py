@@ -85,7 +85,8 @@ class BudgetMonitor:
 
     Args:
         dense: the network before pruning; shares are relative to its use on the same samples.
-        dataset: measured on `val`; of `test` only the number of samples is used.
+        dataset: measured on `val`; of `test` only the number of samples is used. The network before pruning runs on all time
+            steps, where it has fewer.
         budgets: the limits.
         deployed: forms of a network that will run; the one that uses most counts. The network itself unless given.
         chip: defines cores, memory, energy and latency.
@@ -106,7 +107,7 @@ class BudgetMonitor:
     ) -> None:
         self.dense, self.dataset, self.budgets, self.chip = dense, dataset, budgets, chip
         self.deployed = tuple(deployed) or (deploy_float,)
-        self.dense_evaluation = evaluate(dense, dataset.val)
+        self.dense_evaluation = evaluate(dense, dataset.trained.val)
         self.limits = budgets.resolve(self._values(dense, dense, self.dense_evaluation))
         self.margin_note = ""
 
@@ -183,7 +184,7 @@ class BudgetMonitor:
     @cached_property
     def _dense_training_synops(self) -> Array:
         """SynOps of each training sample in the network before pruning."""
-        return evaluate(self.dense, self.dataset.train.head(TRAINING_SAMPLES)).synops_per_sample
+        return evaluate(self.dense, self.dataset.trained.train.head(TRAINING_SAMPLES)).synops_per_sample
 
     def _values(self, network: SNNGraph, running: SNNGraph, evaluation: Evaluation) -> dict[str, float | None]:
         """Return the use by resource: parameters of the network, the rest of its deployed form."""

@@ -1,0 +1,145 @@
+"""Choice of a network's number of time steps, by short learning.
+
+For each candidate the network is cut to the SynOps budget and learns, all for the same number of batches:
+
+    SynOps of n steps ─► uniform widths ─► weights removed while it learns, towards the budget ─► accuracy on validation
+
+Fewer steps take their part of the budget first, channels and weights the rest. The teacher is the trained network on all its
+steps. What is learnt here is dropped: the search and fine-tuning begin anew on the chosen number of steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spear_deploy.data import Dataset
+from spear_deploy.data.dataset import hash_dataset
+from spear_deploy.errors import BudgetError
+from spear_deploy.interchange.snn_file import hash_network
+from spear_deploy.network import Array
+from spear_deploy.network.graph import SNNGraph
+from spear_deploy.pruning.candidates import SCORING_SAMPLES, Checkpoint, Evaluator
+from spear_deploy.pruning.levers import LEVERS, parse_levers
+from spear_deploy.pruning.search.projection import project_ratios
+from spear_deploy.pruning.settings import PruneSettings
+from spear_deploy.pruning.tune.thin_weights import MAX_SHARE, WeightRemoval
+from spear_deploy.training.evaluation import evaluate
+from spear_deploy.training.fit import Recipe, fit, limit_threads
+from spear_deploy.training.losses import average_outputs
+from spear_deploy.util.digests import hash_value
+from spear_deploy.util.progress import Progress
+
+BATCHES = 90
+"""Batches that each candidate learns from."""
+OVERSHOOT = 1.1
+"""SynOps that a candidate learns towards, relative to the budget: fine-tuning lowers the rest."""
+NEAR = 1.25
+"""Largest SynOps, relative to the budget, at which a candidate's accuracy counts: one that is far from it kept too much."""
+WEIGHT_SHARE = 0.6
+"""Exponent of what channels leave that weights take; the price on SynOps takes the rest."""
+PEAK = 1e-2
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepsChoice:
+    """The chosen number of time steps.
+
+    Attributes:
+        steps: that the network runs on.
+        rows: a row a candidate: steps, SynOps, accuracy and certainty on validation after its batches.
+    """
+
+    steps: int
+    rows: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def batches(self) -> int:
+        """Batches that all candidates learnt from."""
+        return sum(row["batches"] for row in self.rows)
+
+    @property
+    def note(self) -> str:
+        """A sentence on the candidates; empty where there was no choice."""
+        if not self.rows:
+            return ""
+        texts = ", ".join(f"{row['steps']} steps {row['accuracy']:.1%}" for row in self.rows)
+        return f"{self.steps} time steps were chosen: after {self.rows[0]['batches']} batches each, on validation, {texts}"
+
+
+def choose_steps(
+    graph: SNNGraph,
+    datasets: Mapping[int, Callable[[], Dataset]],
+    settings: PruneSettings,
+    *,
+    checkpoint: Path | None = None,
+    progress: Progress | None = None,
+) -> StepsChoice:
+    """Let a network learn on each number of steps for a short time, and return the most accurate, of equals the most certain.
+
+    Args:
+        graph: a trained floating-point network.
+        datasets: by number of steps what gives the data, with `full`; the most steps are those it was trained on.
+        settings: SynOps budget, levers and seed.
+        checkpoint: a file in which measurements are kept.
+        progress: is called after each candidate.
+
+    Raises:
+        BudgetError: there is no SynOps budget.
+    """
+    if settings.synops is None:
+        raise BudgetError("steps: they are chosen by a SynOps budget, and none is given; name one, e.g. --synops 20%")
+    numbers = sorted(datasets, reverse=True)
+    whole = datasets[numbers[0]]().trained
+    amount = settings.budgets.synops
+    assert amount is not None  # it is given
+    limit = amount.resolve(evaluate(graph, whole.val.head(SCORING_SAMPLES)).synops.total)
+    if len(numbers) == 1 or evaluate(graph, whole.val).synops.total <= limit:
+        return StepsChoice(steps=numbers[0])
+    levers = LEVERS if settings.levers is None else parse_levers(settings.levers)
+    digest = "" if checkpoint is None else hash_value([hash_network(graph), hash_dataset(whole), list(levers)])
+    kept = Checkpoint(checkpoint, digest)
+    kept.begin()
+    hints: list[Array] = []
+    rows = []
+    for done, steps in enumerate(numbers, 1):
+        key = f"steps {steps} budget {limit!r} batches {BATCHES} seed {settings.seed}"
+
+        def learn(steps: int = steps) -> dict[str, Any]:
+            if not hints:
+                hints.append(average_outputs(graph, whole.train))
+            return _learn(graph, datasets[steps](), limit, levers, settings, hints[0])
+
+        rows.append({"steps": steps, **kept.get(key, learn)})
+        if progress is not None:
+            best = max(row["accuracy"] for row in rows)
+            progress({"stage": "steps", "done": done, "of": len(numbers), "accuracy": best})
+    best_row = max(rows, key=lambda row: (row["synops"] <= NEAR * limit, row["accuracy"], row["certainty"], -row["steps"]))
+    return StepsChoice(steps=best_row["steps"], rows=tuple(rows))
+
+
+def _learn(
+    graph: SNNGraph, dataset: Dataset, limit: float, levers: Sequence[str], settings: PruneSettings, hints: Array
+) -> dict[str, Any]:
+    """Cut a network to a SynOps budget, let it learn on a number of steps, and return what it measures."""
+    with limit_threads(graph):
+        evaluator = Evaluator(graph, dataset, device=settings.search_settings.device)
+        dense = evaluator.dense.synops.total
+        share = 0.0 if "channels" not in levers else 0.5 if "weights" in levers else 1.0
+        target = max(dense * min(1.0, limit / max(dense, 1e-12)) ** share, OVERSHOOT * limit)
+        ones = (1,) * len(evaluator.groups)
+        widths = project_ratios(ones, evaluator.channels, ones, lambda widths: evaluator.estimate(widths) <= target)
+        left = limit / max(evaluator.estimate(widths), 1e-12)
+        removal = None
+        if "weights" in levers and left < 1:
+            removal = WeightRemoval(evaluator.split, max(left**WEIGHT_SHARE, 1 - MAX_SHARE))
+        recipe = Recipe(
+            epochs=-(-BATCHES // max(1, len(dataset.train) // 64)), steps=BATCHES, learning_rate=PEAK, warm_up=0.1,
+            seed=settings.seed, synops_budget=OVERSHOOT * limit, device=settings.search_settings.device,
+        )  # fmt: skip
+        tuned = fit(evaluator.build(widths), dataset, recipe, hints=hints, remove=removal)
+    assert tuned.last is not None  # it was not interrupted
+    last = tuned.last
+    return {"synops": last.synops, "accuracy": last.accuracy, "certainty": last.certainty, "batches": tuned.batches}
