@@ -48,7 +48,8 @@ QUANTIZE = (
 TARGETS = {
     "simulator/synops.py": ("tests/simulator/test_synops.py", "tests/simulator/test_counting_rules.py"),
     "placement/splitting.py": (
-        "tests/placement/test_full_cores.py", "tests/placement/test_place.py", "tests/placement/test_core_assignment.py",
+        "tests/placement/test_recorded_placements.py", "tests/placement/test_full_cores.py",
+        "tests/placement/test_place.py", "tests/placement/test_core_assignment.py",
         "tests/placement/test_brute_force.py",
     ),
     "placement/populations.py": ("tests/placement/test_populations.py", "tests/placement/test_fan_in_out.py"),
