@@ -10,6 +10,7 @@ whose spikes are known, for example Lava's.
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -68,14 +69,15 @@ class PreparedNetwork:
     """A network that is prepared for any number of samples: weights in the type of the products, layers in order.
 
     Attributes:
-        graph: the network.
         groups: layers that depend on each other, sources first.
+        input_shape, dt_s: of the graph.
         dtype: of states and values that are not spikes.
         input_memory: number of the input's last steps that are needed later.
     """
 
-    graph: SNNGraph
     groups: tuple[tuple[PreparedLayer, ...], ...]
+    input_shape: tuple[int, ...]
+    dt_s: float
     dtype: type
     input_memory: int
 
@@ -87,15 +89,32 @@ class PreparedNetwork:
     @property
     def largest(self) -> int:
         """Number of values of the largest layer, or of the input."""
-        return max(int(np.prod(shape)) for shape in (self.graph.input_shape, *(layer.shape for layer in self.layers)))
+        return max(int(np.prod(shape)) for shape in (self.input_shape, *(layer.shape for layer in self.layers)))
+
+
+MAX_KEPT_WEIGHTS = 1 << 22
+"""Weights up to which a network stays prepared between runs; a larger one takes memory, and little of its run to prepare."""
+_prepared: dict[tuple[int, type], PreparedNetwork] = {}
+"""Prepared networks by the identity of their graph, as long as that lives."""
 
 
 def prepare(graph: SNNGraph, dtype: type = np.float32) -> PreparedNetwork:
-    """Prepare a network; `dtype` is the type of a floating-point run.
+    """Prepare a network, once while the graph lives; `dtype` is the type of a floating-point run.
 
     Raises:
         DataError: an integer network holds a mean, a batch norm, or starts outside the bits of its states.
     """
+    key = (id(graph), dtype)
+    if key not in _prepared:
+        network = _prepare(graph, dtype)
+        if graph.weights > MAX_KEPT_WEIGHTS:
+            return network
+        _prepared[key] = network
+        weakref.finalize(graph, _prepared.pop, key, None)
+    return _prepared[key]
+
+
+def _prepare(graph: SNNGraph, dtype: type) -> PreparedNetwork:
     dtype = np.int64 if graph.is_integer else dtype
     memory = {name: 0 for name in (INPUT, *(layer.name for layer in graph.layers))}
     for edge in graph.edges:
@@ -115,7 +134,7 @@ def prepare(graph: SNNGraph, dtype: type = np.float32) -> PreparedNetwork:
             packs_signs="signs" in drives and layer.neuron is None,
         )
     groups = tuple(tuple(prepared[layer.name] for layer in group) for group in evaluation_groups(graph))
-    return PreparedNetwork(graph=graph, groups=groups, dtype=dtype, input_memory=memory[INPUT])
+    return PreparedNetwork(groups=groups, input_shape=graph.input_shape, dt_s=graph.dt_s, dtype=dtype, input_memory=memory[INPUT])
 
 
 def evaluation_groups(graph: SNNGraph) -> list[list[Layer]]:
@@ -142,13 +161,26 @@ class Stepper:
         """Last outputs before the block: (memory, B, *shape)."""
         self.blocks: dict[str, Array] = {}
         """Outputs of the block behind the kept ones: (memory + K, B, *shape)."""
-        graph = network.graph
+        self.waiting: frozenset[str] = frozenset()
+        """Layers that have not started yet."""
         for prepared in network.layers:
             layer = prepared.layer
             if layer.neuron is not None:
-                self.states[layer.name] = neurons.start(layer.neuron, batch, prepared.shape, graph.dt_s, network.dtype)
+                self.states[layer.name] = neurons.start(layer.neuron, batch, prepared.shape, network.dt_s, network.dtype)
             if isinstance(layer.synapse, Dense) and find_drive(layer.neuron) == "events":
                 self.states[layer.name].constants["weight"] = layer.synapse.weight.astype(np.int64).T
+        self._run_early_steps()
+
+    def _run_early_steps(self) -> None:
+        """Run layers that start before the network (`XyloLIF.early_steps`), without input."""
+        early = {
+            p.layer.name: getattr(p.layer.neuron, "early_steps", 0) for p in self.network.layers if p.layer.neuron is not None
+        }
+        quiet = np.zeros((1, self.batch, *self.network.input_shape), bool)
+        for step in range(max(early.values(), default=0), 0, -1):
+            self.waiting = frozenset(name for name, steps in early.items() if steps < step)
+            self.advance(quiet, {})
+        self.waiting = frozenset()
 
     def advance(self, x: Array, places: Places) -> dict[str, Array]:
         """Run the steps of `x` (K, B, *input shape).
@@ -195,6 +227,9 @@ class Stepper:
     def _advance_layer(self, prepared: PreparedLayer, block: slice, places: Places) -> None:
         """Run a layer through some steps of the block."""
         layer = prepared.layer
+        if layer.name in self.waiting:
+            self.blocks[layer.name][prepared.memory + block.start : prepared.memory + block.stop] = 0
+            return
         x = self._sum_sources(prepared, block)
         try:
             drive = prepared.weigh(x.reshape(-1, *x.shape[2:]))

@@ -15,6 +15,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from spear_deploy.errors import DataError
 from spear_deploy.network import CONVS, POOLS, Array, AvgPool, Dense, Flatten, Scale, Shape, Synapse
+from spear_deploy.simulator import event_sums
 
 CHUNK_VALUES = 1 << 20
 """Values unrolled at a time by a convolution: 4 MB in float32, about a core's share of the cache."""
@@ -48,7 +49,7 @@ def apply_synapse(synapse: Synapse | None, x: Array, *, integer: bool = False) -
 def make_weigher(synapse: Synapse | None, *, integer: bool = False, dtype: type = np.float32) -> Weigher:
     """Return the function that passes a batch through a synapse; weights are converted once.
 
-    Sums of integers are whole numbers in float32 or float64, not int64.
+    Sums of integers are whole numbers in int32, float32 or float64, not int64.
 
     Args:
         synapse, integer: see `apply_synapse`.
@@ -113,10 +114,14 @@ def _make_integer_weigher(synapse: Any) -> Weigher:
     factor = 2.0**e
     offset = 0.0 if synapse.bias is None else float(np.abs(synapse.bias).max())
     products: dict[type, Weigher] = {}
+    by_events: list[Weigher | None] = []
     bias = None if synapse.bias is None else _align_bias(synapse.bias.astype(np.float64), synapse)
 
     def weigh(x: Array) -> Array:
-        bound = reach * (1.0 if x.dtype.kind == "b" else max(float(x.max(initial=0)), -float(x.min(initial=0))))
+        low, high = (0.0, 1.0) if x.dtype.kind == "b" else (float(x.min(initial=0)), float(x.max(initial=0)))
+        if low == 0.0 and high <= 1.0 and (event_weigher := event_sums.find_event_weigher(by_events, synapse, x)):
+            return event_weigher(x)
+        bound = reach * max(high, -low)
         bound = max(bound, bound * factor + offset)
         dtype: type = np.float32 if bound < 2**24 else np.float64
         if bound >= 2**53:

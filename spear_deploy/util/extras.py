@@ -8,7 +8,7 @@ from spear_deploy.errors import MissingPackageError
 
 EXTRAS = {
     "torch": "train", "norse": "train", "stable_baselines3": "train", "gymnasium": "train", "optuna": "train", "cmaes": "train",
-    "sklearn": "data", "onnx": "onnx", "onnxruntime": "onnx", "lava": "lava", "scipy": "lava",
+    "sklearn": "data", "onnx": "onnx", "onnxruntime": "onnx", "lava": "lava", "scipy": "lava", "numba": "fast",
     "cloudpickle": "workers", "joblib": "workers", "ray": "ray", "submitit": "slurm",
 }  # fmt: skip
 """Extra of `pyproject.toml` by module; what is not here belongs to the core."""

@@ -9,12 +9,14 @@ all steps pass over them, and the 24-bit limits are checked only as often as the
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from spear_deploy.errors import DataError
 from spear_deploy.network import LOIHI_UNIT, Array, LoihiLIF, Shape
+from spear_deploy.simulator import kernel_choice
 from spear_deploy.simulator.neurons.state import NeuronState
 
 STATE_LIMIT = 1 << 23
@@ -74,6 +76,10 @@ def run(
     steps, batch = drive.shape[:2]
     if not steps:
         return
+    kernels = kernel_choice.find_kernels(drive.size)
+    if kernels is not None and v is None and u is None and neuron.v_threshold is not None and not neuron.refractory_steps:
+        _run_compiled(kernels, neuron, state, drive, emitted)
+        return
     arrays = [None if array is None else array.reshape(steps, batch, -1) for array in (drive, emitted, v, u)]
     size = state.v[0].size
     columns = min(size, TILE_VALUES)
@@ -83,6 +89,34 @@ def run(
             tile = (slice(row, row + rows), slice(column, column + columns))
             steps_of_tile: Any = (slice(None), *tile)
             _run_tile(neuron, state, tile, *(None if array is None else array[steps_of_tile] for array in arrays))
+
+
+def _run_compiled(kernels: ModuleType, neuron: LoihiLIF, state: NeuronState, drive: Array, emitted: Array) -> None:
+    """Advance spiking neurons without rest, whose states are not recorded, through all steps."""
+    assert state.u is not None
+    steps, batch = drive.shape[:2]
+    if drive.dtype not in (np.int32, np.float32):
+        drive = drive.astype(np.float64, copy=False)
+    drive = np.ascontiguousarray(drive).reshape(steps, batch, -1)
+    if drive.dtype != np.int32:
+        _check_arriving(_magnitude(drive))
+    names = ("keep_u", "keep_v", "bias", "v_threshold", "v_reset")
+    constants = np.empty((len(names), drive.shape[2]))
+    for row, name in zip(constants, names, strict=True):
+        row[:] = state.constants[name]
+    spikes = np.ascontiguousarray(emitted).reshape(drive.shape)
+    u, v = state.u.reshape(batch, -1), state.v.reshape(batch, -1)
+    limits = (float(LOIHI_UNIT), float(STATE_LIMIT))
+    wraps, saturations = kernels.advance_loihi(drive, spikes, u, v, constants, limits, neuron.reset == "subtract")
+    state.wraps += wraps
+    state.saturations += saturations
+    if not emitted.flags.c_contiguous:
+        emitted[...] = spikes.reshape(emitted.shape)
+
+
+def _check_arriving(largest: float) -> None:
+    if largest >= MAX_ARRIVING:
+        raise DataError(f"{largest:.0f} arrives in one step, exact sums hold {MAX_ARRIVING}; scale weights or input down")
 
 
 def _run_tile(neuron: LoihiLIF, state: NeuronState, tile: tuple[slice, slice], *arrays: Array | None) -> None:
@@ -97,10 +131,7 @@ def _run_tile(neuron: LoihiLIF, state: NeuronState, tile: tuple[slice, slice], *
     rest = None if state.rest is None else state.rest.reshape(batch, -1)[tile]
     arriving = np.multiply(drive, LOIHI_UNIT, dtype=np.float64)
     largest = _magnitude(arriving)
-    if largest >= LOIHI_UNIT * MAX_ARRIVING:
-        raise DataError(
-            f"{largest / LOIHI_UNIT:.0f} arrives in one step, exact sums hold {MAX_ARRIVING}; scale weights or input down"
-        )
+    _check_arriving(largest / LOIHI_UNIT)
     gain = _bound_magnitude(_magnitude(u), float(np.max(c["keep_u"])), largest, len(drive)) + float(np.abs(c["bias"]).max())
     v_reset = float(np.abs(c["v_reset"]).max())
     check_u_at, check_v_at = _count_safe_steps(_magnitude(u), largest), _count_safe_steps(max(_magnitude(v), v_reset), gain)

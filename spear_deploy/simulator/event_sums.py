@@ -1,0 +1,91 @@
+"""Sums of integer weights over the inputs that spike.
+
+Where few inputs spike, adding up their weights takes a fraction of the time of a matrix product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from spear_deploy.network import Array, Dense
+from spear_deploy.simulator.kernel_choice import find_kernels
+
+MAX_ACTIVITY = 0.3
+"""Share of inputs that spike up to which events are faster than matrix products."""
+MIN_OUTPUTS = 8
+"""Outputs of an input from which adding its weights fills vector instructions."""
+
+EventWeigher: TypeAlias = Callable[[Array], Array]
+"""Passes spikes (N, *input shape), each 0 or 1, through a synapse: int32."""
+
+
+def find_event_weigher(known: list[EventWeigher | None], synapse: Any, x: Array) -> EventWeigher | None:
+    """Return the event-driven sums of a synapse if they are available and faster for these spikes, else None.
+
+    Args:
+        known: empty at first; keeps what was made for the synapse.
+        synapse: a `Dense` or convolution of whole numbers.
+        x: (N, *input shape), each 0 or 1.
+    """
+    if find_kernels(len(x) * len(synapse.weight)) is None or np.count_nonzero(x) > MAX_ACTIVITY * x.size:
+        return None
+    if not known:
+        known.append(make_event_weigher(synapse))
+    return known[0]
+
+
+def make_event_weigher(synapse: Any) -> EventWeigher | None:
+    """Return the event-driven sums of a synapse; None where int32 cannot hold them, or an input has few outputs."""
+    kernels = find_kernels()
+    outputs = len(synapse.weight) if isinstance(synapse, Dense) else len(synapse.weight) // synapse.groups
+    dtype = _find_type(synapse)
+    if kernels is None or dtype is None or outputs < MIN_OUTPUTS:
+        return None
+    bias = np.zeros(len(synapse.weight), np.int32) if synapse.bias is None else synapse.bias.astype(np.int32)
+    shift = synapse.weight_exponent
+    if isinstance(synapse, Dense):
+        rows: Array = np.ascontiguousarray(synapse.weight.T.astype(dtype))
+
+        def weigh_dense(x: Array) -> Array:
+            y = np.empty((len(x), len(bias)), np.int32)
+            kernels.sum_dense(_as_bytes(x).reshape(len(x), -1), rows, bias, shift, y)
+            return y
+
+        return weigh_dense
+    groups = synapse.groups
+    dims = synapse.weight.ndim - 2
+    kernel, stride, padding, dilation = (
+        (*(unit,) * (2 - dims), *sizes)
+        for unit, sizes in ((1, synapse.weight.shape[2:]), (1, synapse.stride), (0, synapse.padding), (1, synapse.dilation))
+    )
+    geometry = np.array([*kernel, *stride, *padding, *dilation], np.int64)
+    inputs = synapse.weight.shape[1]
+    taps = np.moveaxis(synapse.weight.astype(dtype).reshape(groups, outputs, -1), 1, 2)  # (g, I · taps, O)
+    parts = [(np.ascontiguousarray(taps[g]), bias[g * outputs : (g + 1) * outputs]) for g in range(groups)]
+
+    def weigh_convolution(x: Array) -> Array:
+        shape = synapse.output_shape(x.shape[1:])
+        y = np.empty((len(x), shape[0], *(1,) * (2 - dims), *shape[1:]), np.int32)
+        x4 = _as_bytes(x).reshape(*x.shape[:2], *(1,) * (2 - dims), *x.shape[2:])
+        for g, (weight, part) in enumerate(parts):
+            kernels.sum_convolution(x4, weight, part, shift, y, geometry, np.array([g * inputs, g * outputs], np.int64))
+        return y.reshape(len(x), *shape)
+
+    return weigh_convolution
+
+
+def _find_type(synapse: Any) -> type | None:
+    """Return the smallest type of the weights, or None where a sum may leave int32."""
+    largest = float(np.abs(synapse.weight.astype(np.float64)).max())
+    reach = float(np.abs(synapse.weight.astype(np.float64)).reshape(len(synapse.weight), -1).sum(axis=1).max())
+    offset = 0.0 if synapse.bias is None else float(np.abs(synapse.bias).max())
+    if max(reach, reach * 2.0**synapse.weight_exponent) + offset >= 2**31 or abs(synapse.weight_exponent) > 31:
+        return None
+    return np.int8 if largest < 2**7 else np.int16 if largest < 2**15 else np.int32
+
+
+def _as_bytes(x: Array) -> Array:
+    return np.ascontiguousarray(x).view(np.uint8) if x.dtype.kind == "b" else np.ascontiguousarray(x, np.uint8)
