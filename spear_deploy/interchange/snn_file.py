@@ -40,7 +40,13 @@ HEADER = "header"
 
 _npy: Any = np.lib.format
 
-LATER_FIELDS = {("reset_delay", "int"): 0, ("v_min", "Array | None"): None, ("max_spikes", "int | None"): 1}
+LATER_FIELDS = {
+    ("reset_delay", "int"): 0,
+    ("v_min", "Array | None"): None,
+    ("max_spikes", "int | None"): 1,
+    ("v_init", "Array | None"): None,
+    ("early_steps", "int"): 0,
+}
 """Fields of a name and type that earlier releases do not have, with their default, at which they are not written."""
 
 BLOCK_BYTES = 1 << 20

@@ -103,9 +103,13 @@ class XyloLIF(Part):
     v ← v − n · v_threshold                                               always reset by subtraction
 
     A current falls before it reaches v: with dash_syn = 0 it never arrives. Hidden neurons of the chip send up to 31 spikes
-    a step, output neurons one. `v_threshold=None` is a readout that never spikes: its output is v. The chip clips after
-    each single spike it takes, here after the sum of a step: the same unless a part of the sum leaves the 16 bits.
-    The second current that neurons of Xylo Audio have is left at 0.
+    a step, output neurons one. `v_threshold=None` is a readout whose output is v: its threshold is the highest, 2^15 − 1, from
+    which v falls to 0. The chip clips after each single spike it takes, here after the sum of a step: the same unless a part of
+    the sum leaves the 16 bits. The second current that neurons of Xylo Audio have is left at 0.
+
+    All neurons of the chip start at once, while spikes take a step from layer to layer: a layer behind others has run some steps
+    on its bias, and on spikes that biases sent, when what the network's first step sent arrives. `early_steps` is their number:
+    the layer starts so many steps before the network, in which there is no input.
     """
 
     dash_mem: Array
@@ -113,6 +117,7 @@ class XyloLIF(Part):
     v_threshold: Array | None
     bias: Array = 0  # type: ignore[assignment]
     max_spikes: int = 31
+    early_steps: int = 0
 
     def __post_init__(self) -> None:
         self._freeze(integer=True)
@@ -122,6 +127,8 @@ class XyloLIF(Part):
             check_range(self, "v_threshold", 1, 2**15 - 1)
         if not 1 <= self.max_spikes <= 31:
             raise GraphError(f"XyloLIF.max_spikes: {self.max_spikes} given, the format holds 1..31")
+        if self.early_steps < 0:
+            raise GraphError(f"XyloLIF.early_steps: {self.early_steps} given, expected 0 or more")
 
     @property
     def reset(self) -> Reset:

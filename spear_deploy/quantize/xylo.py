@@ -9,6 +9,7 @@ Each neuron layer gets one scale s: its 16-bit membrane potential is s times the
                    the course of time stays the same
     v_threshold  ← ⌊s · v_threshold⌋ + 1, 1..32767: the chip spikes where v reaches it, a network where v exceeds it
     bias         ← round(s · (mem · (v_leak − level) + mem · r · jump / syn · b)), 16 bits, straight into v
+    early_steps  ← steps that spikes of the input take to the layer, for so long its bias acts before (where there are biases)
 
 A neuron without a current (LIF, LI) has jump = syn = 1; the chip has no such neuron, and its shortest current, dash_syn = 1,
 halves in a step. The chip has one shift for the weights into hidden neurons (for input and recurrent weights one each, here the
@@ -24,8 +25,9 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import QuantizationError, UnsupportedError
-from spear_deploy.network import IF, RESET_WORDS, Array, CubaLI, CubaLIF, Dense, Flatten, Layer, Scale
+from spear_deploy.network import IF, RESET_WORDS, Array, CubaLI, CubaLIF, Dense, Flatten, Layer, Scale, find_start
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.network.spike_paths import find_offsets, find_spike_paths
 from spear_deploy.quantize.layer_error import FloatRun, report_several_spikes
 from spear_deploy.quantize.weighted_inputs import (
     IntegerLayer,
@@ -38,6 +40,8 @@ from spear_deploy.quantize.weighted_inputs import (
 from spear_deploy.quantize.xylo_scales import UnscaledLayer, choose_scales
 
 MAX_DASH = 15
+EARLY_STEPS = "early_steps"
+"""What a finding of the quantization names where a bias acts before the network's first step."""
 
 
 def lower(graph: SNNGraph, settings: LoweringSettings, *, float_run: FloatRun | None = None) -> SNNGraph:
@@ -73,7 +77,29 @@ def lower(graph: SNNGraph, settings: LoweringSettings, *, float_run: FloatRun | 
             if candidate.gain != 1:
                 facts["findings"].append({"layer": name, "what": "gain", "given": 1.0, "stored": candidate.gain})
             facts["findings"] += report_several_spikes(unscaled.layer, candidate.error)
-    return assemble_network(graph, integers, facts)
+    return _start_with_the_chip(assemble_network(graph, integers, facts))
+
+
+def _start_with_the_chip(graph: SNNGraph) -> SNNGraph:
+    """Return the integers with the steps that each layer runs before the network, where a bias makes them matter.
+
+    A network that the chip's neurons cannot hold in step, and which no export takes, stays as it is.
+    """
+    try:
+        offsets = find_offsets(graph, find_spike_paths(graph), input_steps=0, chip="Xylo")
+    except UnsupportedError:
+        return graph
+    early = {name: steps for name, steps in offsets.items() if steps and np.any(graph[name].neuron.bias)}  # type: ignore[union-attr]
+    if not early:
+        return graph
+    facts = graph.metadata["quantization"]
+    found = [{"layer": name, "what": EARLY_STEPS, "given": 0, "stored": steps} for name, steps in early.items()]
+
+    def start(layer: Layer) -> Layer:
+        return layer if layer.neuron is None else replace(layer, neuron=replace(layer.neuron, early_steps=offsets[layer.name]))  # type: ignore[call-arg]
+
+    graph = graph.with_layers(start)
+    return replace(graph, metadata={**graph.metadata, "quantization": {**facts, "findings": [*facts["findings"], *found]}})
 
 
 def convert_to_dense(graph: SNNGraph) -> SNNGraph:
@@ -154,7 +180,7 @@ def _report_decays_and_start(layer: NeuronInput, dt_s: float, dash_mem: Array, d
     pairs = [("tau_mem_s", dt_s / layer.factors["mem"], dt_s * 2.0**dash_mem)]
     pairs.append(("tau_syn_s", np.zeros(()) if syn is None else dt_s / syn, dt_s * 2.0**dash_syn))
     if not layer.readout:
-        pairs.append(("start", layer.factors["v_leak"], np.zeros(())))
+        pairs.append(("start", find_start(layer.neuron), np.zeros(())))
     findings = []
     for what, trained, stored in pairs:
         trained, stored = np.broadcast_arrays(trained, stored)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,13 +20,14 @@ from spear_deploy.network import IF, AvgPool, Conv2d, CubaLI, CubaLIF, Dense, Fl
 from spear_deploy.network.graph import SNNGraph, chain
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.adapt import adapt
+from spear_deploy.quantize import quantize
 from spear_deploy.simulator import simulate
 from tests.interchange import test_speck_file, test_xylo_file
 from tests.support import samna_stand_in
 from tests.support.framework_environments import NotInstalled, install
 
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "to_synsense.md"
-SEEDS = range(20)
+SEEDS, BIASED = range(20), 40
 XYLO_CHIPS = ("xylo_audio2", "xylo_audio3", "xylo_imu")
 MODULES = {"xylo_audio2": "syns61201", "xylo_audio3": "syns65302", "xylo_imu": "syns63300"}
 
@@ -74,6 +76,19 @@ def any_saturates(graph: SNNGraph, x: Any) -> bool:
     return any(sum(counts.values()) for counts in simulate(graph, x).overflows.values())
 
 
+def list_biased_networks(chip: str) -> Iterator[tuple[SNNGraph, Any]]:
+    """Yield networks with biases, others for each chip, and inputs on which no current leaves its bits."""
+    seed, found = 1000 * XYLO_CHIPS.index(chip), 0
+    while found < BIASED:
+        graph = test_xylo_file.random_biased_network(seed)
+        x = test_xylo_file.spikes(graph, seed, rate=0.15)
+        overflows = api.simulate(graph, x, chip=chip).overflows
+        seed += 1
+        if not any(counts["u_saturated"] for counts in overflows.values()):
+            found += 1
+            yield graph, x
+
+
 def adapted_digits(chip: str, folder: Path, **facts_of_chip: Any) -> tuple[SNNGraph, Any]:
     """Return the integers of the network of LIF and LI that ships, adapted to a chip, and 20 samples (T, B, *input)."""
     facts = adapt("digits", chip, "digits", out=folder / "adapted", epochs=3, overrides=facts_of_chip)
@@ -94,6 +109,19 @@ def test_xylosim_sends_the_spikes_of_the_export(chip: str, seed: int, tmp_path: 
 
 
 @with_xylosim
+@pytest.mark.parametrize("chip", XYLO_CHIPS)
+def test_xylosim_starts_biases_when_the_simulation_does(chip: str, tmp_path: Path) -> None:
+    """120 networks over the three chips, up to three hidden layers deep, with feedback over several of them."""
+    early = 0
+    for graph, x in list_biased_networks(chip):
+        certificate = api.export(graph, tmp_path / "n.npz", to="xylo", chip=chip, x=x)
+        assert (certificate["mismatches"], certificate["vendor"]["mismatches"]) == (0, 0), graph
+        integer = quantize(graph, format="xylo")
+        early += any(layer.neuron.early_steps for layer in integer.layers if layer.neuron)  # type: ignore[union-attr]
+    assert early > BIASED / 2
+
+
+@with_xylosim
 @pytest.mark.parametrize("chip", ["xylo_audio3", "xylo_imu"])  # Audio 2 has 8 outputs
 def test_xylosim_sends_the_spikes_of_a_trained_network(chip: str, tmp_path: Path) -> None:
     graph, x = trained_digits("xylo")
@@ -105,12 +133,13 @@ def test_xylosim_sends_the_spikes_of_a_trained_network(chip: str, tmp_path: Path
 @with_xylosim
 @pytest.mark.parametrize("chip", ["xylo_audio3", "xylo_imu"])
 def test_xylosim_sends_the_spikes_of_an_adapted_network(chip: str, tmp_path: Path) -> None:
-    """Sums of pixels, LIF and LI as they are, reset by subtraction, lists in place of convolutions.
+    """Sums of pixels, LIF and LI as they are, reset by subtraction, lists in place of convolutions, biases in all layers.
 
-    Biases become thresholds: behind the first layer they would act from the chip's first step on, before the layer's. Samples on
-    which a current leaves its 16 bits are left out: xylosim clips it after each spike, the simulator after all of a step.
+    Samples on which a current leaves its 16 bits are left out: xylosim clips it after each spike, the simulator after all of
+    a step.
     """
-    graph, x = adapted_digits(chip, tmp_path, **{"neuron.bias": False})
+    graph, x = adapted_digits(chip, tmp_path)
+    assert any(layer.neuron and layer.neuron.early_steps for layer in graph.layers)  # type: ignore[union-attr]
     x = x[:, [sample for sample in range(x.shape[1]) if not any_saturates(graph, x[:, [sample]])]]
     assert x.shape[1] >= 10
     certificate = api.export(graph, tmp_path / "n.npz", to="xylo", chip=chip, x=x)

@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 
 from spear_deploy.errors import FileError, UnsupportedError
-from spear_deploy.interchange.spike_paths import find_spike_paths
+from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.interchange.xylo.arrays import build_arrays
 from spear_deploy.interchange.xylo.reader import read_xylo, run_arrays, values_by_layer
 from spear_deploy.interchange.xylo.writer import write_xylo
 from spear_deploy.network import LI, Conv2d, CubaLI, CubaLIF, Dense, Flatten, Layer, LoihiLIF, Neuron, SpeckIF, XyloLIF
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
+from spear_deploy.network.spike_paths import find_spike_paths
 from spear_deploy.pipeline import api
 from spear_deploy.quantize import quantize
+from spear_deploy.quantize.explain.findings import find_changed_parameters
 from spear_deploy.simulator import simulate
+from spear_deploy.simulator.run import Simulation
 from tests.support.xylo_networks import RECORDED, SEEDS, graph_of, random_network
 
 
@@ -41,6 +44,28 @@ def random_float_network(seed: int) -> SNNGraph:
     ]
     ways = [(INPUT, "a", 0), ("a", "into_b", 0), ("into_b", "b", 0), ("b", "back", 1), ("back", "b", 0), ("b", "out", 0)]
     return graph_of(layers, ways, inputs)
+
+
+def random_biased_network(seed: int) -> SNNGraph:
+    """One to three hidden layers with biases, some of which feed themselves or a layer before, and outputs with biases."""
+    rng = np.random.default_rng(seed)
+    sizes = [int(n) for n in rng.integers(2, 9, int(rng.integers(3, 6)))]
+    names = [*(f"h{k}" for k in range(len(sizes) - 2)), "out"]
+    layers, ways = [], []
+
+    def connect(name: str, source: str, target: str, shape: tuple[int, int], delay: int, bias: Any) -> None:
+        layers.append(Layer(name=name, synapse=Dense(weight=rng.normal(size=shape), bias=bias)))
+        ways.extend([(source, name, delay), (name, target, 0)])
+
+    for k, name in enumerate(names):
+        o, i = sizes[k + 1], sizes[k]
+        connect(f"into_{name}", names[k - 1] if k else INPUT, name, (o, i), 0, rng.normal(size=o) * rng.choice([0, 0.3, 1.0]))
+        for j in range(k, len(names) - 1):  # from itself, or from a layer behind
+            if rng.random() < 0.4:
+                connect(f"{names[j]}_to_{name}", names[j], name, (o, sizes[j + 1]), 1 + j - k, None)
+        last: Neuron = CubaLI(tau_mem_s=0.002, tau_syn_s=0.002) if seed % 4 == 1 else cuba(4, 2)
+        layers.append(Layer(name=name, neuron=last if name == "out" else cuba(2.0 ** rng.integers(1, 5), 2)))
+    return graph_of(layers, ways, sizes[0])
 
 
 def spikes(graph: SNNGraph, seed: int, rate: float = 0.4) -> Any:
@@ -93,6 +118,58 @@ def test_an_export_is_proven_equal_to_the_simulation(chip: str, seed: int, tmp_p
     np.testing.assert_array_equal(beside["arrays"]["weights_rec"], arrays["weights_rec"])
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_a_bias_acts_as_early_in_the_simulation_as_on_the_chip(seed: int, tmp_path: Path) -> None:
+    """Layers behind the first run on their biases, and on what these send, before the network's first step."""
+    graph = random_biased_network(seed)
+    x = spikes(graph, seed)
+    certificate = api.export(graph, tmp_path / "net.npz", to="xylo", chip="xylo_audio3", x=x)
+    assert certificate["mismatches"] == 0 and not any("biases act" in note for note in certificate["approximations"])
+    integer = quantize(graph, format="xylo")
+    _, description = read_xylo(tmp_path / "net.npz")
+    early = {name: integer[name].neuron.early_steps for name in description["offsets"]}
+    is_biased = any(integer[name].neuron.bias.any() for name, offset in description["offsets"].items() if offset)
+    assert early == (description["offsets"] if is_biased else dict.fromkeys(early, 0))
+    late = integer.with_layers(lambda layer: layer if layer.neuron is None else with_early_steps(layer, 0))
+    certificate = api.export(late, tmp_path / "late.npz", to="xylo", chip="xylo_audio3", x=x)
+    assert any("biases act" in note for note in certificate["approximations"]) == is_biased
+    onnx = api.export(integer, tmp_path / "net.onnx", to="onnx", x=x)
+    assert onnx["mismatches"] == 0
+
+
+def with_early_steps(layer: Layer, steps: int) -> Layer:
+    assert isinstance(layer.neuron, XyloLIF)
+    return replace(layer, neuron=replace(layer.neuron, early_steps=steps))
+
+
+def test_early_steps_are_kept_by_a_file_and_are_a_finding(tmp_path: Path) -> None:
+    graph = random_biased_network(4)
+    integer = quantize(graph, format="xylo")
+    write_snn(integer, tmp_path / "a.snn")
+    again = api.load(tmp_path / "a.snn")
+    assert [layer.neuron for layer in again.layers if layer.neuron][-1].early_steps == 3
+    x = spikes(graph, 4)
+    np.testing.assert_array_equal(simulate(again, x).output, simulate(integer, x).output)
+    late = integer.with_layers(lambda layer: layer if layer.neuron is None else with_early_steps(layer, 0))
+    certificate = api.export(late, tmp_path / "late.npz", to="xylo", chip="xylo_audio3", x=x)
+    assert certificate["mismatches"] > 100
+    texts = [finding.text for finding in find_changed_parameters(integer) if finding.code == "early_steps"]
+    assert any("'out': on the chip, where all neurons start at once, its bias acts for 3 steps" in text for text in texts)
+
+
+def test_samples_and_blocks_of_steps_start_as_one_run_does() -> None:
+    integer = quantize(random_biased_network(4), format="xylo")
+    x = spikes(integer, 4)
+    whole = Simulation(integer, x, record=("spikes",))
+    parts = Simulation(integer, x, record=("spikes",), max_steps=7)
+    for run in (whole, parts):
+        for _ in range(len(run)):
+            run.advance()
+    assert len(parts) > len(whole)
+    for name, values in whole.result().spikes.items():
+        np.testing.assert_array_equal(values, parts.result().spikes[name])
+
+
 def test_neurons_that_input_reaches_come_first_and_those_that_outputs_read_come_last(tmp_path: Path) -> None:
     layers = [
         one((3, 2), name="a"),
@@ -109,13 +186,14 @@ def test_neurons_that_input_reaches_come_first_and_those_that_outputs_read_come_
     assert read_xylo(tmp_path / "n.npz")[0]["weights_out"].shape == (9, 2)
 
 
-def test_a_bias_behind_the_first_layer_acts_early_and_the_notes_say_so(tmp_path: Path) -> None:
+def test_a_bias_that_acts_earlier_on_the_chip_than_in_the_network_is_in_the_notes(tmp_path: Path) -> None:
     graph = chain([one((2, 2)), one((1, 2), xylo(max_spikes=1, bias=3), "out")], input_shape=(2,))
     notes = write_xylo(graph, tmp_path / "n.npz")
     assert notes == [
         "every connection between neurons takes a step on the chip: layers act later than in the network, in steps: 'out' 1",
-        "the bias of 'out' acts from the chip's first step on, that many steps before the layer's first input",
+        "biases act before the first input of 'out': 1 steps on the chip, 0 in the network; quantise anew, that sets early_steps",
     ]
+    assert len(write_xylo(graph.with_layers({"out": with_early_steps(graph["out"], 1)}), tmp_path / "n.npz")) == 1
 
 
 def test_shifts_that_differ_become_one_where_8_bits_hold_both() -> None:

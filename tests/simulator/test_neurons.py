@@ -258,6 +258,10 @@ def test_files_keep_integer_neurons(tmp_path):
         (lambda: XyloLIF(dash_mem=1, dash_syn=1, v_threshold=0), r"XyloLIF.v_threshold: 0..0 given, the format holds 1..32767"),
         (lambda: XyloLIF(dash_mem=1, dash_syn=1, v_threshold=1, bias=2**15), r"XyloLIF.bias: .* the format holds -32768..32767"),
         (lambda: XyloLIF(dash_mem=1, dash_syn=1, v_threshold=1, max_spikes=32), r"XyloLIF.max_spikes: 32 given, .* 1..31"),
+        (
+            lambda: XyloLIF(dash_mem=1, dash_syn=1, v_threshold=1, early_steps=-1),
+            r"XyloLIF.early_steps: -1 given, expected 0 or more",
+        ),
     ],
 )
 def test_what_the_formats_do_not_hold_is_refused(make, message):

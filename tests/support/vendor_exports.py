@@ -3,7 +3,7 @@
     python -m tests.support.vendor_exports OUT.json CHIP
 
 writes `{"chip", "simulator", "networks", "spikes", "differ"}`: spikes that the layers send here, and values (spikes, or
-the potential of a readout) that differ there, over 20 random networks and one trained on the digits.
+the potential of a readout) that differ there, over 20 random networks, for Xylo 40 with biases, and one trained on the digits.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline import api
 from tests.interchange import test_speck_file, test_xylo_file
-from tests.interchange.test_vendor_simulators import SEEDS, XYLO_CHIPS, trained_digits
+from tests.interchange.test_vendor_simulators import SEEDS, XYLO_CHIPS, list_biased_networks, trained_digits
 
 FEW_OUTPUTS = ("xylo_audio2",)
 """Chips with fewer outputs than there are digits."""
@@ -33,6 +33,8 @@ def list_networks(family: str, chip: str) -> Iterator[tuple[SNNGraph, Any, str]]
     for seed in SEEDS:
         graph = make(seed)
         yield graph, module.spikes(graph, seed), "spikes"
+    if family == "xylo":
+        yield from ((graph, x, "spikes") for graph, x in list_biased_networks(chip))
     if chip not in FEW_OUTPUTS:
         graph, x = trained_digits(family)
         yield graph, x, "spikes" if (x == np.rint(x)).all() else "current"

@@ -109,8 +109,8 @@ def write_xylo(body: FunctionBody, neuron: XyloLIF) -> list[str]:
     change = clip("change", put("biased", "Add", change, "bias"))
     v = clip("v_free", put("v_sum", "Add", "v", change))
     if neuron.v_threshold is None:
-        put("v_next", "Identity", v)
-        return [v, "u_next", "v_next"]
+        put("v_next", "Where", put("is_highest", "Equal", v, "high"), "zero", v)
+        return [put("sent", "Identity", "v_next"), "u_next", "v_next"]
     put("wanted", "Div", put("v_above", "Max", v, "zero"), "threshold")
     put("count", "Min", "wanted", "most")
     put("v_next", "Sub", v, put("lowered", "Mul", "count", "threshold"))

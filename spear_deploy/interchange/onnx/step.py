@@ -16,6 +16,7 @@ from spear_deploy.interchange.onnx import neurons as onnx_neurons
 from spear_deploy.network import POOLS, Array, AvgPool, Dense, Flatten, Layer, Scale, Shape, Synapse, sends_several
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.simulator.neurons import STATE_LIMIT
+from spear_deploy.simulator.stepper import Stepper, prepare
 
 FLOAT, DOUBLE, INT64, BOOL = 1, 11, 7, 9
 """ONNX's numbers for element types."""
@@ -54,10 +55,12 @@ class StepGraph:
     outputs: list[BoundedTensor] = field(default_factory=list)
     emitted: dict[str, BoundedTensor] = field(default_factory=dict)
     input_limit: float = EXACT_FLOAT - 1
+    starts: dict[str, Array] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.number = INT64 if self.graph.is_integer else FLOAT
         self.input_type = DOUBLE if self.graph.is_integer else FLOAT
+        self.starts = _find_early_starts(self.graph)
         self.emitted[INPUT] = BoundedTensor("x", self.input_type, self.graph.input_shape, 1.0, 1.0)
         self.depths = {
             name: max((e.delay for e in self.graph.edges_from(name)), default=0)
@@ -90,6 +93,7 @@ class StepGraph:
 
     def add_state(self, name: str, kind: int, shape: Shape, start: Array) -> None:
         """Declare a state, its new value being `<name>_next`."""
+        start = self.starts.get(name, start)
         self.states.append(
             {"name": name, "next": f"{name}_next", "type": kind, "shape": list(shape), "start": np.asarray(start).tolist()}
         )
@@ -284,6 +288,17 @@ class StepGraph:
             start, end = (self.const(f"{source}/{k}", np.array([v], np.int64)) for k, v in (("first", 0), ("last", depth - 1)))
             older = self.put("Slice", f"{source}.past", start, end, axis)
             self.put("Concat", latest, older, output=f"{source}.past_next", axis=1)
+
+
+def _find_early_starts(graph: SNNGraph) -> dict[str, Array]:
+    """Return the states in which layers that started early (`XyloLIF.early_steps`) meet the network's first step, by state."""
+    if not any(getattr(layer.neuron, "early_steps", 0) for layer in graph.layers):
+        return {}
+    stepper = Stepper(prepare(graph), 1)
+    starts = {f"{name}.past": kept[::-1, 0].astype(np.int64) for name, kept in stepper.kept.items()}
+    for name, state in stepper.states.items():
+        starts |= {f"{name}.{what}": value[0] for what, value in (("v", state.v), ("u", state.u)) if value is not None}
+    return starts
 
 
 def _largest_sum(synapse: Any) -> float:

@@ -26,7 +26,7 @@ import numpy as np
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.network import LI, LIF, POOLS, READOUTS, Array, CubaLI, CubaLIF, Flatten, Layer, sends_several
 from spear_deploy.network.graph import INPUT, SNNGraph
-from spear_deploy.interchange.spike_paths import SpikePath, find_spike_paths
+from spear_deploy.network.spike_paths import SpikePath, find_spike_paths
 from spear_deploy.quantize.fold import fold_batchnorm
 from spear_deploy.simulator import neurons as neuron_models
 from spear_deploy.simulator.synapse_math import make_weigher

@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.interchange.spike_paths import SpikePath, find_spike_paths
 from spear_deploy.network import CONVS, POOLS, WEIGHTED, Array, AvgPool, Conv2d, Dense, Layer, Shape, SpeckIF
 from spear_deploy.network.graph import INPUT, SNNGraph
+from spear_deploy.network.spike_paths import SpikePath, find_spike_paths
 from spear_deploy.util.files import replace_file
 
 

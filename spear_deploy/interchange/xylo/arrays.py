@@ -20,9 +20,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.interchange.spike_paths import SpikePath, find_offsets, find_spike_paths
 from spear_deploy.network import Array, Dense, Flatten, XyloLIF
 from spear_deploy.network.graph import INPUT, SNNGraph
+from spear_deploy.network.spike_paths import SpikePath, find_offsets, find_spike_paths
 
 OUT_OF_REACH = 2**15 - 1
 """Threshold of a readout: the highest potential there is."""

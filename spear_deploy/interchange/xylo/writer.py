@@ -73,10 +73,14 @@ def _list_notes(graph: SNNGraph, built: XyloArrays) -> list[str]:
         notes.append(
             f"every connection between neurons takes a step on the chip: layers act later than in the network, in steps: {steps}"
         )
-    early = [name for name in later if np.any(graph[name].neuron.bias)]  # type: ignore[union-attr]
-    if early:
-        names = ", ".join(f"'{name}'" for name in early)
-        notes.append(f"the bias of {names} acts from the chip's first step on, that many steps before the layer's first input")
+    neurons: dict[str, Any] = {name: graph[name].neuron for name in built.offsets}
+    if any(neurons[name].bias.any() for name in later):
+        for name, offset in built.offsets.items():
+            if (early := neurons[name].early_steps) != offset:
+                notes.append(
+                    f"biases act before the first input of '{name}': {offset} steps on the chip, {early} in the network; "
+                    "quantise anew, that sets early_steps"
+                )
     if built.readout:
         notes.append(f"'{built.output}' has no threshold: it gets the highest one, and its potential is read out")
     return notes

@@ -34,7 +34,8 @@ def step(neuron: XyloLIF, state: NeuronState, x: Array) -> Array:
     state.saturations += int(np.count_nonzero(clipped != v))
     state.v = clipped
     if neuron.v_threshold is None:
-        return clipped.copy()
+        state.v = np.where(clipped == HIGH, 0, clipped)
+        return state.v.copy()
     count: Array = np.minimum(np.maximum(clipped, 0) // c["v_threshold"], neuron.max_spikes)
     state.v = clipped - count * c["v_threshold"]
     return count

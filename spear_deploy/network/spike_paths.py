@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.network import Layer
 from spear_deploy.network.graph import INPUT, SNNGraph
+from spear_deploy.network.layer import Layer
 
 
 @dataclass(frozen=True, kw_only=True)
