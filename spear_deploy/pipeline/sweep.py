@@ -5,10 +5,10 @@ A sweep file in TOML names the combinations:
     networks = ["digits"]           # files, shipped names or package.module:function
     chips = ["loihi2", "speck2f"]
     budgets = ["50%", "20%"]        # SynOps
-    methods = ["recipe"]            # by default evolution
+    methods = ["recipe"]            # by default that of `prune` for the chip
     seeds = [0, 1]                  # by default 0
     data = "digits"
-    epochs = 40                     # optional, as for `prune`; so are episodes, steps and encoding
+    epochs = 40                     # optional, as for `prune`; so are episodes, steps (a number or a range) and encoding
 
 Each combination is a cell with a folder of its own, in which `prune` writes. A finished cell has its result in `cell.json`, with
 a digest of all it depends on; a sweep that was stopped or killed takes finished cells from there, and an unfinished one goes on
@@ -31,6 +31,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from spear_deploy.data.dataset import hash_dataset
+from spear_deploy.data.time_steps import parse_steps
 from spear_deploy.errors import FileError, SpearError
 from spear_deploy.hardware.profile import hash_profile
 from spear_deploy.interchange.snn_file import hash_network
@@ -40,7 +41,7 @@ from spear_deploy.pipeline.inputs import load_for
 from spear_deploy.pipeline.prune import prune
 from spear_deploy.pipeline.result import add_header
 from spear_deploy.pruning.budgets import parse_amount
-from spear_deploy.pruning.search.settings import DEFAULT_METHOD, check_method
+from spear_deploy.pruning.search.settings import check_method
 from spear_deploy.report import write_report
 from spear_deploy.training.device import choose_device
 from spear_deploy.util.digests import hash_code, hash_value
@@ -56,6 +57,8 @@ else:
     import tomli as tomllib
 
 CELL, SWEEP = "cell.json", "sweep.json"
+DEFAULT = "default"
+"""Method of a cell that has the one which `prune` takes for its chip."""
 MAX_CELLS = 10_000
 Text = Annotated[str, Field(min_length=1)]
 
@@ -68,12 +71,12 @@ class SweepPlan(BaseModel):
     networks: Annotated[list[Text], Field(min_length=1)]
     chips: Annotated[list[Text], Field(min_length=1)]
     budgets: Annotated[list[Text | int | float], Field(min_length=1)]
-    methods: Annotated[list[Text], Field(min_length=1)] = [DEFAULT_METHOD]
+    methods: Annotated[list[Text], Field(min_length=1)] = [DEFAULT]
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
     data: Text
     episodes: Annotated[int, Field(ge=1)] | None = None
     epochs: Annotated[int, Field(ge=1)] | None = None
-    steps: Annotated[int, Field(ge=1)] | None = None
+    steps: Annotated[int, Field(ge=1)] | Text | None = None
     encoding: Text | None = None
 
     @property
@@ -124,6 +127,7 @@ def read_sweep(path: str | os.PathLike[str]) -> SweepPlan:
     Raises:
         FileError: missing, not TOML, an unknown key or a value that a key cannot have; names file and key.
         BudgetError: a budget that is none, or an unknown method.
+        DataError: steps that are neither a number nor a range.
     """
     source = require_file(path, "sweep file (TOML)")
     try:
@@ -140,7 +144,9 @@ def read_sweep(path: str | os.PathLike[str]) -> SweepPlan:
     for budget in plan.budgets:
         parse_amount(budget, "synops")
     for method in plan.methods:
-        check_method(method)
+        if method != DEFAULT:
+            check_method(method)
+    parse_steps(plan.steps)
     count = math.prod(map(len, plan.axes))
     if count > MAX_CELLS:
         raise FileError(f"sweep file '{source}': makes {count} cells, at most {MAX_CELLS}; split it into several")
@@ -224,7 +230,7 @@ def _make_keys(plan: SweepPlan, cells: Sequence[Cell], networks: Mapping[str, SN
         for name in plan.networks
         for seed in plan.seeds
     }
-    common = {"episodes": plan.episodes, "epochs": plan.epochs, "code": hash_code()}
+    common = {"episodes": plan.episodes, "epochs": plan.epochs, "steps": str(plan.steps), "code": hash_code()}
     return {
         cell: hash_value(
             {
@@ -256,9 +262,10 @@ def _run_cell(shared: _Shared, job: tuple[Cell, str]) -> dict[str, Any]:
     row: dict[str, Any] = {**vars(cell), "folder": cell.name}
     try:
         facts = prune(
-            shared.networks[cell.network], cell.chip, plan.data, out=folder, synops=cell.budget, method=cell.method,
-            seed=cell.seed, episodes=plan.episodes, epochs=plan.epochs, steps=plan.steps, encoding=plan.encoding,
-            device=shared.device, progress=prefix_stage(shared.progress, cell.name),
+            shared.networks[cell.network], cell.chip, plan.data, out=folder, synops=cell.budget,
+            method=None if cell.method == DEFAULT else cell.method, seed=cell.seed, episodes=plan.episodes, epochs=plan.epochs,
+            steps=plan.steps, encoding=plan.encoding, device=shared.device,
+            progress=prefix_stage(shared.progress, cell.name),
         )  # fmt: skip
     except FileError:
         raise  # the folder, not the combination
@@ -269,5 +276,7 @@ def _run_cell(shared: _Shared, job: tuple[Cell, str]) -> dict[str, Any]:
             raise KeyboardInterrupt(f"finished cells are in '{shared.folder}', and the same command goes on")
         names = ("accuracy", "synops", "verdict", "cores_used", "cores_limit", "met", "batches", "seconds", "notes", "widths")
         row |= {name: facts[name] for name in names}
+        if cell.method == DEFAULT:
+            row["method"] = facts["method"] or DEFAULT
     write_json(folder / CELL, {"key": key, "row": row, "digest": hash_value(row)})
     return row

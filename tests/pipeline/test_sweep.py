@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -18,9 +19,11 @@ pytest.importorskip("gymnasium")
 import numpy as np
 
 from spear_deploy.cli import main
-from spear_deploy.errors import BudgetError, FileError
+from spear_deploy.errors import BudgetError, DataError, FileError
 from spear_deploy.interchange.snn_file import write_snn
+from spear_deploy.network import IF
 from spear_deploy.pipeline.sweep import CELL, find_front, read_sweep, sweep
+from spear_deploy.pruning import time_steps
 from spear_deploy.report import write_report
 from spear_deploy.training.fit import train
 from spear_deploy.util.workers import Workers
@@ -163,6 +166,25 @@ def test_wrong_sweep_files_are_refused(tmp_path, text, message):
         read_sweep(tmp_path / "sweep.toml")
     with pytest.raises(FileError, match="there is no such sweep file"):
         read_sweep(tmp_path / "none.toml")
+
+
+def test_a_sweep_without_methods_has_those_of_prune(inputs, tmp_path, monkeypatch):
+    monkeypatch.chdir(inputs)
+    monkeypatch.setattr(time_steps, "BATCHES", 4)
+    spiking = toy_network(hidden=16).with_layers(lambda layer: replace(layer, neuron=IF()))
+    write_snn(spiking, tmp_path / "spiking.snn")
+    text = PLAN.replace('methods = ["uniform"]\n', "").replace('["loihi2"]', '["loihi2", "truenorth"]')
+    text = text.replace("net.snn", str(tmp_path / "spiking.snn"))
+    (tmp_path / "sweep.toml").write_text(text.replace("[0, 1]", "[0]").replace('["70%", 1]', '["70%"]') + 'steps = "1..5"\n')
+    rows = sweep(tmp_path / "sweep.toml", out=tmp_path / "out")["cells"]
+    assert not [row["error"] for row in rows if "error" in row]
+    assert [(row["chip"], row["method"]) for row in rows] == [("loihi2", "evolution"), ("truenorth", "recipe")]
+    assert not [row["error"] for row in rows if "error" in row]
+    for row in rows:
+        assert json.loads((tmp_path / "out" / row["folder"] / "prune.json").read_text())["front"][0]["steps"]["trained"] == 5
+    (tmp_path / "sweep.toml").write_text(text + 'steps = "9..2"\n')
+    with pytest.raises(DataError, match="is an empty range"):
+        read_sweep(tmp_path / "sweep.toml")
 
 
 def test_budgets_and_methods_are_checked_before_anything_runs(tmp_path):
