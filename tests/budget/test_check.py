@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from spear_deploy.budget.budget_file import UserLimits
-from spear_deploy.budget.check import check
+from spear_deploy.budget.check import _decide_by_interval, _note_open_loads, check
 from spear_deploy.budget.core_rows import BudgetRow
+from spear_deploy.budget.intervals import Interval
+from spear_deploy.budget.latency import StepLoad
 from spear_deploy.budget.report import BudgetReport
 from spear_deploy.errors import DataError
 from spear_deploy.hardware.profile import load_profile
@@ -359,3 +361,21 @@ def test_a_late_reset_fits_where_the_chip_has_it_and_is_open_where_nobody_says(c
     assert report.replaced == () and report.verdict == verdict
     status = {row.status for row in report.rows if row.resource == "late_reset"}
     assert status == {"unchecked" if verdict == "unchecked" else "ok"}
+
+
+def test_an_interval_that_ends_at_the_limit_is_within_it() -> None:
+    bounds = Interval(low=1.0, high=2.0, evidence="derived", source="", how="")
+    assert _decide_by_interval(bounds, 2.0, "J")[0] == 2.0 and _decide_by_interval(bounds, 1.0, "J")[0] is None
+    assert _decide_by_interval(bounds, 0.999, "J")[0] == 1.0
+
+
+def test_a_limit_that_is_kept_needs_no_remedy() -> None:
+    report = check(dense_net(3, 4), LOIHI1, limits=UserLimits(synops=1000, energy_j=1, latency_s=1), activity=0.1)
+    kept = [row for row in report.rows if row.resource in ("synops", "energy", "latency")]
+    assert [row.remedy for row in kept] == ["", "", ""] and all(row.used is not None for row in kept)
+
+
+@pytest.mark.parametrize(("used", "worst", "notes"), [(None, 11.0, 1), (None, 10.0, 0), (12.0, 11.0, 0), (9.0, 11.0, 0)])
+def test_a_load_is_open_where_only_its_worst_case_is_too_much(used: float | None, worst: float, notes: int) -> None:
+    load = StepLoad(resource="events", where="fc", used=used, worst=worst, limit=10.0, unit="event")
+    assert len(list(_note_open_loads([load]))) == notes

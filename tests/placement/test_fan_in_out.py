@@ -84,3 +84,12 @@ def test_added_counts_are_those_of_every_neuron(seed: int) -> None:
     total = sum(part * factor for part, factor in zip(parts, factors, strict=True))
     counts = add_counts(parts, factors)
     assert (counts.largest, counts.total, counts.connected) == (total.max(), total.sum(), np.count_nonzero(total))
+
+
+def test_counts_that_are_equal_in_each_channel_are_added_once() -> None:
+    row, column = np.array([1, 2, 3]), np.array([4, 5])
+    alike = add_counts([np.broadcast_to(row, (2, 3)), np.broadcast_to(row, (2, 3))])
+    assert (alike.counts.tolist(), alike.alike, alike.total) == ([2, 4, 6], 2, 24)
+    mixed = add_counts([np.broadcast_to(row, (2, 3)), np.broadcast_to(column, (3, 2))])
+    assert (mixed.counts.tolist(), mixed.alike) == ([5, 7, 7, 6, 6, 8], 1)
+    assert add_counts([]).total == 0

@@ -305,3 +305,22 @@ def test_only_layers_whose_positions_share_weights_are_maps() -> None:
         input_shape=(1, 6, 6), output="out",
     )  # fmt: skip
     assert find_populations(mixed)[-1].shape == (32,) and not find_populations(mixed)[-1].is_map
+
+
+def test_only_what_weights_lie_behind_is_a_readout() -> None:
+    first = Layer(name="a", synapse=Conv2d(weight=np.ones((2, 1, 3, 3))), neuron=IF())
+    sums = [Layer(name="pool", synapse=SumPool(kernel_size=(2, 2))), Layer(name="flat", synapse=Flatten())]
+    (spikes,) = find_populations(chain([first, *sums], input_shape=(1, 6, 6)))
+    assert (spikes.name, spikes.readout, spikes.output) == ("a", False, True)
+    weights = Layer(name="b", synapse=Conv2d(weight=np.ones((2, 2, 1, 1))))
+    a, end = find_populations(chain([first, weights, *sums], input_shape=(1, 6, 6)))
+    assert (a.output, end.name, end.readout, end.output) == (False, "flat", True, True)
+
+
+def test_more_ways_than_can_be_followed_through_a_loop_are_refused() -> None:
+    net = diamonds(13)
+    loop = Layer(name="loop", synapse=Dense(weight=np.eye(4)))
+    edges = (*net.edges, Edge(source="a0", target="loop", delay=1), Edge(source="loop", target="a0", delay=1))
+    graph = SNNGraph(layers=(*net.layers, loop), edges=edges, input_shape=(4,), output="last")
+    with pytest.raises(UnsupportedError, match="layer 'last': more than 4096 ways lead to it"):
+        find_populations(graph)

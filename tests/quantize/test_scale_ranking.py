@@ -70,3 +70,27 @@ def test_distinct_values_are_those_of_numpys_unique():
     for size in (1, 10, BLOCK, 2 * BLOCK + 3):
         values = rng.integers(0, 3 * size, size) / 7
         assert keep_distinct(values.copy()).tobytes() == np.unique(values).tobytes()
+
+
+@pytest.mark.parametrize("kind", ["normal", "magnitudes", "multiples"])
+def test_errors_of_segments_are_those_of_all_values_within_their_slack(kind: str):
+    values = keep_distinct(random_values(np.random.default_rng(3), kind, 2 * BLOCK + 500))
+    grid = Grid(values=values, step=2.0)
+    scales = 40 / float(np.abs(values).max()) * FACTORS[:5]
+    if kind != "multiples":
+        assert scale_ranking._pays(grid, scales / 2)
+    errors, slack = scale_ranking._estimate_errors(grid, scales)
+    exact = np.array([scale_ranking._rounding_error(grid, scale) for scale in scales])
+    assert (np.abs(errors - exact) <= slack).all() and (slack < 1e-6 * exact + 1e-9).all()
+
+
+def test_segments_pay_where_they_cut_fewer_points_than_a_quarter_of_the_values():
+    grid = Grid(values=np.linspace(10, 18, 400), step=1.0)
+    assert scale_ranking._pays(grid, np.array([5.0, 6.0])) and not scale_ranking._pays(grid, np.array([6.0, 6.3]))
+
+
+def test_the_candidates_of_equal_scales_are_all_of_them():
+    grid = Grid(values=np.arange(1.0, 9.0), step=1.0)
+    scales = np.ones(6)
+    assert scale_ranking._candidates([grid], scales, 2).tolist() == list(range(6))
+    assert rank_scales([grid], 1.0, scales, count=6).tolist() == scales.tolist()

@@ -41,9 +41,10 @@ from tests.reliability.campaign import RECORDED, Record
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "spear_deploy"
-INTEGERS = "tests/quantize/test_recorded_integers.py"
+INTEGERS, LIMITS = "tests/quantize/test_recorded_integers.py", "tests/quantize/test_format_limits.py"
 QUANTIZE = (
-    INTEGERS, "tests/quantize/test_fuse_weights.py", "tests/quantize/test_scaled_weights.py", "tests/quantize/test_loihi.py",
+    INTEGERS, LIMITS, "tests/quantize/test_fuse_weights.py", "tests/quantize/test_scaled_weights.py",
+    "tests/quantize/test_loihi.py",
 )  # fmt: skip
 TARGETS = {
     "simulator/synops.py": ("tests/simulator/test_synops.py", "tests/simulator/test_counting_rules.py"),
@@ -60,12 +61,12 @@ TARGETS = {
         "tests/budget/test_remote_rows.py", "tests/budget/test_core_work.py", "tests/budget/test_latency.py",
         "tests/budget/test_zero_weights.py",
     ),
-    "quantize/loihi.py": (INTEGERS, "tests/quantize/test_loihi.py"),
-    "quantize/speck.py": (INTEGERS, "tests/quantize/test_speck.py"),
-    "quantize/xylo.py": (INTEGERS, "tests/quantize/test_xylo.py"),
-    "quantize/xylo_scales.py": (INTEGERS, "tests/quantize/test_xylo.py"),
-    "quantize/chips.py": (INTEGERS, "tests/quantize/test_chips.py"),
-    "quantize/palette.py": (INTEGERS, "tests/quantize/test_chips.py"),
+    "quantize/loihi.py": (INTEGERS, LIMITS, "tests/quantize/test_loihi.py"),
+    "quantize/speck.py": (INTEGERS, LIMITS, "tests/quantize/test_speck.py"),
+    "quantize/xylo.py": (INTEGERS, LIMITS, "tests/quantize/test_xylo.py"),
+    "quantize/xylo_scales.py": (INTEGERS, LIMITS, "tests/quantize/test_xylo.py"),
+    "quantize/chips.py": (INTEGERS, LIMITS, "tests/quantize/test_chips.py"),
+    "quantize/palette.py": (INTEGERS, LIMITS, "tests/quantize/test_chips.py"),
     "quantize/rounded_weights.py": (INTEGERS, "tests/quantize/test_rounded_weights.py"),
     "quantize/rounding.py": ("tests/training/test_rounding.py",),
     "quantize/fold.py": QUANTIZE,
@@ -73,10 +74,10 @@ TARGETS = {
     "quantize/scaled_weights.py": (INTEGERS, "tests/quantize/test_scaled_weights.py", "tests/quantize/test_loihi.py"),
     "quantize/weighted_inputs.py": (*QUANTIZE, "tests/quantize/test_xylo.py", "tests/quantize/test_speck.py"),
     "quantize/network.py": (
-        INTEGERS, "tests/quantize/test_network.py", "tests/quantize/test_loihi.py", "tests/quantize/test_xylo.py",
+        INTEGERS, LIMITS, "tests/quantize/test_network.py", "tests/quantize/test_loihi.py", "tests/quantize/test_xylo.py",
         "tests/quantize/test_chips.py",
     ),
-    "quantize/layer_error.py": (INTEGERS, "tests/quantize/test_scale_ranking.py", "tests/quantize/test_loihi.py"),
+    "quantize/layer_error.py": (INTEGERS, "tests/quantize/test_layer_error.py", "tests/quantize/test_loihi.py"),
     "quantize/scale_ranking.py": (INTEGERS, "tests/quantize/test_scale_ranking.py",),
 }  # fmt: skip
 """Modules, and the tests that mirror them."""
