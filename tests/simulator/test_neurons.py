@@ -43,7 +43,7 @@ def xylo_step(u, v, x, *, dash_mem, dash_syn, threshold, bias, most):
     reached = v + clip(clip(u + rise) + bias)
     v = clip(reached)
     count = 0
-    while threshold is not None and v >= threshold and count < most:
+    while v >= threshold and count < most:
         v -= threshold
         count += 1
     return u, v, count, whole != clip(whole), reached != clip(reached)
@@ -120,16 +120,16 @@ def test_xylo_does_what_single_neurons_do(seed):
     for b, n in np.ndindex(batch, *shape):
         names = ("dash_mem", "dash_syn", "bias")
         options = {name: int(np.broadcast_to(getattr(neuron, name), shape)[n]) for name in names}
-        threshold = None if neuron.v_threshold is None else int(np.broadcast_to(neuron.v_threshold, shape)[n])
+        readout = neuron.v_threshold is None  # on the chip a neuron with the highest threshold
+        threshold = HIGH if readout else int(np.broadcast_to(neuron.v_threshold, shape)[n])
+        most = 1 if readout else neuron.max_spikes
         one_u = one_v = 0
         for t in range(steps):
             x = int(drive[t, b, n])
-            one_u, one_v, count, u_clips, v_clips = xylo_step(
-                one_u, one_v, x, threshold=threshold, most=neuron.max_spikes, **options
-            )
+            one_u, one_v, count, u_clips, v_clips = xylo_step(one_u, one_v, x, threshold=threshold, most=most, **options)
             clipped["u_saturated"] += u_clips
             clipped["v_saturated"] += v_clips
-            wanted = one_v if threshold is None else count
+            wanted = one_v if readout else count
             assert (one_u, one_v, wanted) == (u[t, b, n], v[t, b, n], emitted[t, b, n])
     assert neurons.count_overflows(neuron, state) == (clipped if any(clipped.values()) else {})
 
