@@ -21,7 +21,10 @@ ORDER = (
 """The folders from bottom to top: each imports from those before it, at the top of a module and inside its functions."""
 RANK = {name: rank for rank, name in enumerate(ORDER)}
 HEAVY = ("torch", "norse", "lava", "matplotlib", "sklearn", "gymnasium", "stable_baselines3", "onnxruntime", "optuna", "scipy")
-NEED_HEAVY = ("norse/", "frameworks/", "lava/", "pruning/search/rl_agents.py", "pruning/search/environment.py")
+NEED_HEAVY = (
+    "norse/", "frameworks/", "lava/", "pruning/search/rl_agents.py", "pruning/search/environment.py",
+    "pruning/search/lever_environment.py",
+)  # fmt: skip
 """Entered only by who needs the package that they are about."""
 
 

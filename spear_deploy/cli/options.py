@@ -147,7 +147,7 @@ fresh = click.option("--fresh", is_flag=True, help="Repeat all stages, also thos
 SOON_S = 1.5
 """Seconds before commands that are usually fast show progress."""
 quiet = click.option("--quiet", is_flag=True, help="Show no progress.")
-METHODS = ("evolution", "recipe", "spear", "ddpg", "td3", "sac", "gp", "cma-es", "tpe", "threshold", "random", "uniform")
+METHODS = ("evolution", "recipe", "rl", "spear", "ddpg", "td3", "sac", "gp", "cma-es", "tpe", "threshold", "random", "uniform")
 """Searchers of `pruning.search.settings`, the default first; repeated here so that `--help` does not import the search."""
 method = click.option(
     "--method",

@@ -23,9 +23,9 @@ from spear_deploy.pruning.candidates import list_unprunable
 from spear_deploy.pruning.chip_costs import ChipCosts, build_chip_costs
 from spear_deploy.pruning.levers import LeverStage, check_steps
 from spear_deploy.pruning.prune_to_budget import PrunedResult, allow_overshoot, prune_to_budget
-from spear_deploy.pruning.search.recipes import search_recipes
+from spear_deploy.pruning.search.choose import get_search
 from spear_deploy.pruning.search.search import SearchResult, search_front
-from spear_deploy.pruning.search.settings import RECIPE
+from spear_deploy.pruning.search.settings import LEVER_METHODS
 from spear_deploy.pruning.settings import PruneSettings, settle_method
 from spear_deploy.pruning.tune.measure import DeployedForm, deploy_float
 from spear_deploy.report import write_report
@@ -158,9 +158,9 @@ def _prune_front_into(
     dense = evaluate(inputs.network, inputs.dataset.test)
     plans: Iterable[SearchResult]
     first = all_settings[0]
-    if first.chosen_method == RECIPE:  # recipes learn for their budget, so that budgets share nothing but the checkpoint
+    if first.chosen_method in LEVER_METHODS:  # they learn for their budget, so that budgets share nothing but the checkpoint
         plans = (
-            search_recipes(
+            get_search(first.chosen_method)(
                 inputs.network, inputs.dataset, budget_settings, chip=costs, checkpoint=folder / CHECKPOINT, progress=progress
             )
             for budget_settings in all_settings

@@ -29,7 +29,7 @@ from spear_deploy.pipeline.stage_cache import StageOutput
 from spear_deploy.pipeline.time_steps import add_choice, choose_input_steps
 from spear_deploy.pruning.levers import choose_levers
 from spear_deploy.pruning.prune_to_budget import prune_to_budget
-from spear_deploy.pruning.search.settings import RECIPE
+from spear_deploy.pruning.search.settings import LEVER_METHODS
 from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.simulator import ChipRun, spike_comparison
 from spear_deploy.simulator.recordings import read_counts, write_counts
@@ -104,7 +104,7 @@ def prune(task: Task, mark: str) -> StageOutput:
     """
     checkpoint = task.folder / CHECKPOINT.format(mark)
     levers = task.settings.levers
-    if levers is None and task.settings.chosen_method == RECIPE:
+    if levers is None and task.settings.chosen_method in LEVER_METHODS:
         levers = choose_levers(task.inputs.profile)
     settings = PruneSettings(
         synops=task.settings.synops,

@@ -30,7 +30,7 @@ from spear_deploy.pruning.chip_costs import ChipCosts
 from spear_deploy.pruning.importance import Criterion, channel_statistics, score_channels
 from spear_deploy.pruning.plan import PruningPlan, prune
 from spear_deploy.simulator import SpikeCounts
-from spear_deploy.simulator.synops import synops_per_spike
+from spear_deploy.simulator.synops import count_synops, synops_per_spike
 from spear_deploy.training.evaluation import Evaluation, evaluate, quick_evaluate
 from spear_deploy.util.digests import hash_value
 from spear_deploy.util.files import write_json
@@ -159,6 +159,11 @@ class Evaluator:
             self._estimates[widths] = _sum_synops_by_source(pruned, slice_counts(self.dense.counts, pruned))
         return self._estimates[widths]
 
+    def estimate_by_layer(self, widths: Widths) -> dict[str, float]:
+        """Return `estimate` by the layer that the spikes arrive at."""
+        pruned = prune(self._numbered, self.plan(widths))
+        return count_synops(pruned, slice_counts(self.dense.counts, pruned)).per_layer
+
     def sizes(self, widths: Widths) -> dict[str, float | None]:
         """Return parameters, and with a chip cores and memory words: all that needs no run."""
         sizes: dict[str, float | None] = {"parameters": float(count_parameters(prune(self._numbered, self.plan(widths))))}
@@ -181,9 +186,9 @@ class Evaluator:
         per_layer, total = self.dense.synops.per_layer, max(self.dense.synops.total, 1e-12)
         return tuple(sum(per_layer.get(name, 0.0) for name in group.producers) / total for group in self.groups)
 
-    def build(self, widths: Widths) -> SNNGraph:
-        """Return the pruned network with its batch norm re-estimated."""
-        return self._build(widths)[1]
+    def build(self, widths: Widths, source: SNNGraph | None = None) -> SNNGraph:
+        """Return the pruned network with its batch norm re-estimated, of another source than the unpruned network if given."""
+        return self._build(widths, source)[1]
 
     def score(self, widths: Widths) -> Score:
         """Return the measurements of a candidate; it runs once."""
@@ -203,10 +208,10 @@ class Evaluator:
             row |= {"accuracy": exact.accuracy, "by_source": _sum_synops_by_source(graph, exact.counts), "activity": activity}
         return row
 
-    def _build(self, widths: Widths) -> tuple[Any, SNNGraph]:
+    def _build(self, widths: Widths, source: SNNGraph | None = None) -> tuple[Any, SNNGraph]:
         from spear_deploy.norse.network import reestimate_batchnorm, to_graph, to_norse
 
-        network = to_norse(prune(self.graph, self.plan(widths))).to(self.device).eval()
+        network = to_norse(prune(self.graph if source is None else source, self.plan(widths))).to(self.device).eval()
         reestimate_batchnorm(network, self._norm_batches)
         return network, to_graph(network)
 

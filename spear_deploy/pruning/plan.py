@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -72,6 +72,56 @@ def prune(graph: SNNGraph, plan: PruningPlan) -> SNNGraph:
 
     metadata = {**graph.metadata, "kept_channels": _number_kept_channels(graph, groups, plan)}
     return graph.with_layers(slice_layer, metadata=metadata)
+
+
+LEARNT = ("weight", "bias", "mean", "var")
+"""Arrays of synapses and batch norms that learning changes."""
+
+
+def restore_channels(graph: SNNGraph, plan: PruningPlan, learnt: SNNGraph) -> SNNGraph:
+    """Return a network with the values that its pruned form has learnt; what the plan removed keeps its values.
+
+    Args:
+        graph: before pruning.
+        plan: of the pruning.
+        learnt: `prune(graph, plan)`, with other weights, biases and batch norms.
+
+    >>> from spear_deploy.network import IF
+    >>> from spear_deploy.network.graph import chain
+    >>> layers = [Layer(name=name, synapse=Dense(weight=np.ones((2, 2))), neuron=n) for name, n in (("a", IF()), ("b", IF()))]
+    >>> net, plan = chain(layers, input_shape=(2,)), PruningPlan(kept={"a": (1,)})
+    >>> twice = prune(net, plan).with_layers(lambda x: replace(x, synapse=Dense(weight=2 * x.synapse.weight)))
+    >>> [layer.synapse.weight.tolist() for layer in restore_channels(net, plan, twice).layers]
+    [[[1.0, 1.0], [2.0, 2.0]], [[1.0, 2.0], [1.0, 2.0]]]
+    """
+
+    def number(part: str, name: str, values: Array) -> Array:
+        return np.arange(values.size).reshape(values.shape)
+
+    numbered = prune(graph.with_layers(lambda layer: _map_learnt(layer, number)), plan)
+
+    def restore_layer(layer: Layer) -> Layer:
+        def write(part: str, name: str, before: Array) -> Array:
+            values = before.copy()
+            where = getattr(getattr(numbered[layer.name], part), name).astype(np.int64)
+            values.ravel()[where] = getattr(getattr(learnt[layer.name], part), name)
+            return values
+
+        return _map_learnt(layer, write)
+
+    return graph.with_layers(restore_layer)
+
+
+def _map_learnt(layer: Layer, change: Callable[[str, str, Array], Array]) -> Layer:
+    """Return a layer with its learnt arrays changed, by part (synapse, norm) and name."""
+    parts: dict[str, Any] = {}
+    for part in ("synapse", "norm"):
+        held = getattr(layer, part)
+        arrays = {name: getattr(held, name, None) for name in LEARNT}
+        changed = {name: change(part, name, array) for name, array in arrays.items() if isinstance(array, np.ndarray)}
+        if changed:
+            parts[part] = replace(held, **changed)
+    return replace(layer, **parts)
 
 
 def _check_channels(groups: Mapping[str, ChannelGroup], name: str, channels: tuple[int, ...], spaces: Spaces) -> int:

@@ -26,9 +26,9 @@ from spear_deploy.pruning.budgets import ACTIVE, resource_name
 from spear_deploy.pruning.chip_costs import ChipCosts
 from spear_deploy.pruning.levers import LeverStage, measure_stage, note_unrewarded
 from spear_deploy.pruning.plan import PruningPlan
-from spear_deploy.pruning.search.recipes import search_recipes
-from spear_deploy.pruning.search.search import SearchResult, search
-from spear_deploy.pruning.search.settings import RECIPE, SearchSettings
+from spear_deploy.pruning.search.choose import get_search
+from spear_deploy.pruning.search.search import SearchResult
+from spear_deploy.pruning.search.settings import LEVER_METHODS, SearchSettings
 from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.pruning.tune.fine_tuning import FineTuning
 from spear_deploy.pruning.tune.measure import BudgetMonitor, BudgetUse, DeployedForm, list_budget_rows
@@ -37,6 +37,7 @@ from spear_deploy.pruning.tune.thin_weights import count_zero_weights, note_unus
 from spear_deploy.simulator import SpikeCounts
 from spear_deploy.training.device import note_device
 from spear_deploy.training.evaluation import Evaluation, evaluate
+from spear_deploy.training.fit import Recipe
 from spear_deploy.util.progress import Progress
 
 OVERSHOOT = 0.1
@@ -178,7 +179,7 @@ def prune_to_budget(
         return _summarize(graph, graph, PruningPlan(kept=whole), monitor, use, notes=notes, search=None)
     if search_result is None:
         settings = replace(settings, search=allow_overshoot(settings.search_settings))
-        find = search_recipes if settings.chosen_method == RECIPE else search
+        find = get_search(settings.chosen_method)
         search_result = find(graph, dataset, settings, chip=chip, checkpoint=checkpoint, progress=progress)
     search_end = time.perf_counter()
     tuning = FineTuning(
@@ -186,7 +187,8 @@ def prune_to_budget(
         criterion=settings.search_settings.criterion, unthinned=search_result.unthinned, removal=search_result.removal,
         hints=search_result.hints, seed=settings.seed, device=settings.search_settings.device, progress=progress,
     )  # fmt: skip
-    tuning.run(settings.epochs)
+    epochs = _count_left_epochs(settings, search_result.batches, len(dataset.train))
+    tuning.run(epochs)
     form = next((form for form in deployed if isinstance(form, IntegerForm)), None)
     rounded: RoundedLearning | None = None
     if form is not None and settings.learns_rounded and not tuning.interrupted:
@@ -219,6 +221,14 @@ def prune_to_budget(
         seconds={**search_result.seconds, "fine_tune": end - search_end, "prune": end - begin},
         interrupted=search_result.interrupted or tuning.interrupted,
     )
+
+
+def _count_left_epochs(settings: PruneSettings, batches: int, samples: int) -> int:
+    """Return the epochs of fine-tuning: those of the settings, less what the search of several levers learnt from."""
+    if settings.chosen_method not in LEVER_METHODS:
+        return settings.epochs
+    an_epoch = Recipe(epochs=1).count_batches(samples)
+    return max(1, settings.epochs - round(batches / an_epoch))
 
 
 def allow_overshoot(settings: SearchSettings) -> SearchSettings:

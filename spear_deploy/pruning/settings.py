@@ -8,7 +8,15 @@ from spear_deploy.errors import BudgetError
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.pruning.budgets import WRITTEN, Amount, Budgets, parse_amount
 from spear_deploy.pruning.levers import parse_levers, rewards_zeros
-from spear_deploy.pruning.search.settings import DEFAULT_METHOD, RECIPE, SearchSettings, check_method, default_settings
+from spear_deploy.pruning.search.settings import (
+    DEFAULT_METHOD,
+    LEVER_METHODS,
+    RECIPE,
+    RL,
+    SearchSettings,
+    check_method,
+    default_settings,
+)
 from spear_deploy.training.device import choose_device
 from spear_deploy.util.workers import Workers
 
@@ -30,7 +38,7 @@ class PruneSettings:
         method: of the search, one of `search.settings.METHODS`; unless given `recipe` where weights are among the levers, else
             `evolution`; `prune` and `deploy` take `recipe` too where the chip rewards zeros (`settle_method`).
         levers: of `pruning.levers`, "channels,weights,bits"; unless given what the chip rewards. Weights are removed by the
-            method `recipe` alone.
+            methods `recipe` and `rl` alone.
         episodes: plans that the search tries; those of `search` unless given.
         epochs: of the first fine-tuning; up to four thirds more are added while a budget does not hold.
         seed: of everything random; the same seed gives the same network.
@@ -132,8 +140,9 @@ def choose_method(method: str | None, levers: str | tuple[str, ...] | None) -> s
     if method is None:
         return RECIPE if weights else DEFAULT_METHOD
     check_method(method)
-    if weights and method != RECIPE:
+    if weights and method not in LEVER_METHODS:
         raise BudgetError(
-            f"levers: method '{method}' removes channels alone; choose method '{RECIPE}' for other levers, or 'channels'"
+            f"levers: method '{method}' removes channels alone; choose method '{RECIPE}' or '{RL}' for other levers, or "
+            "'channels'"
         )
     return method

@@ -13,6 +13,7 @@ NAMES = {
     "spear": "SPEAR (DDPG)", "td3": "TD3", "sac": "SAC", "evolution": "Regularised evolution", "gp": "A Gaussian process",
     "cma-es": "CMA-ES", "tpe": "TPE", "threshold": "A threshold on importance", "random": "Random search",
     "uniform": "The uniform baseline", "recipe": "The search of recipes",
+    "rl": "Constrained reinforcement learning",
 }  # fmt: skip
 
 
@@ -34,6 +35,8 @@ def draw_search(search: Mapping[str, Any]) -> dict[str, Any]:
         charts += [_draw_predictions(search)]
     if len({row["synops"] for row in rows}) > 1:
         charts += [_draw_front(rows)]
+    if any(row.get("multipliers") for row in rows):
+        charts += [_draw_multipliers(rows)]
     if rungs:
         charts += [_draw_rungs(rungs)]
     if epochs:
@@ -123,6 +126,20 @@ def _draw_rewards(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     points = [(row["episode"], value) for row, value in zip(rows, best, strict=True)]
     series.append(Series(name="best so far", kind="steps", points=points))
     return draw_chart("Reward of each evaluation", x="evaluation", y="reward", series=series)
+
+
+def _draw_multipliers(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Draw each budget's multiplier and its measured use, relative to the budget, over the episodes."""
+    series = []
+    for name in rows[0]["multipliers"]:
+        label = name.replace("_", " ")
+        used = [(row["episode"], row["use"][name]) for row in rows]
+        tips = [f"episode {n}: {percent(use)} of the budget" for n, use in used]
+        series.append(Series(name=f"{label}: use / budget", kind="dots", role="quiet", points=used, tips=tips))
+        prices = [(row["episode"], row["multipliers"][name]) for row in rows]
+        series.append(Series(name=f"{label}: multiplier", kind="steps", points=prices))
+    rules = [Rule(name="budget", y=1.0)]
+    return draw_chart("Multiplier and use of each budget", x="episode", y="", series=series, rules=rules)
 
 
 def _draw_predictions(search: Mapping[str, Any]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def test_each_command_is_one_whole_line_of_the_help():
 def test_the_methods_in_the_help_are_those_of_the_search():
     assert options.METHODS[0] == DEFAULT_METHOD and sorted(options.METHODS) == sorted(METHODS)
     refused = run("prune", "digits", "--chip", "loihi2", "--data", "digits", "--out", "o", "--method", "speer", code=2)
-    assert "'speer' is not one of 'evolution', 'recipe', 'spear'" in refused.stderr
+    assert "'speer' is not one of 'evolution', 'recipe', 'rl', 'spear'" in refused.stderr
 
 
 @pytest.mark.parametrize("name", list(main.commands))

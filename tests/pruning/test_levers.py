@@ -297,16 +297,41 @@ def test_later_rounds_learn_on_with_the_zeros_held(task):
     result = recipes.search_recipes(
         graph, data, PruneSettings(synops="30%", method="recipe", levers=("channels", "weights"), search=details)
     )
-    assert [row["rung"] for row in result.rounds] == [1, 1, 1, 2, 2] and result.batches == 20 + 26 + 26
-    assert max(result.rounds[3:], key=lambda row: row["certainty"])["widths"] == list(result.score.widths)
-    work = recipes._Work(
-        recipes.make_evaluator(graph, data, PruneSettings(synops="30%", method="recipe", search=details)),
-        PruneSettings(synops="30%", method="recipe", search=details), dict(result.limits), average_outputs(graph, data.train),
-    )  # fmt: skip
-    first, second = work.learn(0.0, 1), work.learn(0.0, 2)
+    assert [row["rung"] for row in result.rounds] == [1, 2, 1, 1, 2] and result.batches == 26 + 20 + 26
+    last = [row for row in result.rounds if row["rung"] == 2]
+    assert max(last, key=lambda row: row["certainty"])["widths"] == list(result.score.widths)
+    settings = PruneSettings(synops="30%", method="recipe", search=details)
+    evaluator = recipes.make_evaluator(graph, data, settings)
+    work = recipes._Work(recipes.RecipeBuilder(evaluator, settings, dict(result.limits), average_outputs(graph, data.train)))
+    weights_alone = recipes.Shares(0.0)
+    first, second = work.learn(weights_alone, 1), work.learn(weights_alone, 2)
     assert (first.batches, second.batches) == (20, 26)
     for name, weight in weights_of(first.stages[-1].graph).items():
         np.testing.assert_array_equal(weights_of(second.stages[-1].graph)[name] == 0, weight == 0)
+
+
+def test_later_recipes_are_proposed_and_all_learning_is_that_of_the_settings(task, tmp_path):
+    graph, data = task
+    settings = PruneSettings(synops="30%", method="recipe", levers="channels,weights", epochs=40, episodes=6)
+    result = prune_to_budget(graph, data, settings)
+    history, an_epoch = result.search.history, -(-len(data.train) // 64)
+    tried = list(dict.fromkeys(tuple(row["recipe"].values()) for row in history))
+    assert len(tried) == 6 and [shares[0] for shares in tried[:3]] == [0.5, 0.0, 1.0]
+    assert all(0 < channels < 1 and 0.3 <= of_weights <= 0.9 for channels, _, of_weights in tried[3:])
+    units = [sum(row["steps"] for row in result.search.rounds)]
+    assert result.batches["search"] == units[0] < 40 * an_epoch
+    left = 40 - round(result.batches["search"] / an_epoch)
+    assert [row["epoch"] for row in result.history[:left]] == list(range(1, left + 1)) and result.met
+
+    def stop(facts):
+        if facts["done"] == 4:
+            raise KeyboardInterrupt
+
+    path = tmp_path / "checkpoint.json"
+    part = recipes.search_recipes(graph, data, settings, checkpoint=path, progress=stop)
+    assert part.interrupted
+    again, whole = (recipes.search_recipes(graph, data, settings, checkpoint=each) for each in (path, None))
+    assert again.history == whole.history and again.graph == whole.graph and again.batches == whole.batches
 
 
 def test_a_budget_below_every_recipe_names_the_lowest(task):
@@ -328,7 +353,7 @@ def test_without_a_synops_budget_channels_alone_are_removed(task):
 
 
 def test_levers_are_those_that_the_chip_rewards():
-    both, alone = ("channels", "weights", "bits"), ("channels", "bits")
+    both, alone = ("channels", "weights", "steps", "bits"), ("channels", "steps", "bits")
     assert choose_levers(None) == both
     rewarded = [name for name in list_profiles() if choose_levers(load_profile(name)) == both]
     assert {"generic45nm", "xylo_audio3", "truenorth"} <= set(rewarded) and not {"odin", "speck2f", "loihi2"} & set(rewarded)
@@ -346,7 +371,7 @@ def test_levers_are_those_that_the_chip_rewards():
 
 
 def test_levers_that_there_are_not_or_that_the_method_lacks_are_refused():
-    with pytest.raises(BudgetError, match="lever 'weight': expected .* channels, weights, bits; did you mean 'weights'"):
+    with pytest.raises(BudgetError, match="lever 'weight': expected .* channels, weights, steps, bits; did you mean 'weights'"):
         parse_levers("weight")
     with pytest.raises(BudgetError, match="levers: none named"):
         parse_levers(())
@@ -356,7 +381,7 @@ def test_levers_that_there_are_not_or_that_the_method_lacks_are_refused():
         PruneSettings(synops="50%", levers="bits")
     assert PruneSettings(synops="50%", levers="weights,bits").chosen_method == "recipe"
     assert DeploySettings(levers="channels,weights").chosen_method == "recipe" and DeploySettings().chosen_method == "evolution"
-    with pytest.raises(BudgetError, match="lever 'steps': expected one or several"):
+    with pytest.raises(BudgetError, match="levers: steps alone reaches no budget"):
         DeploySettings(levers="steps")
     assert PruneSettings(synops="50%", levers="channels").chosen_method == "evolution"
     with pytest.raises(BudgetError, match="method 'recipe': shares the budget between levers and plays no episodes"):

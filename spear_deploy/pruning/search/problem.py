@@ -17,7 +17,7 @@ from spear_deploy.network import Array
 from spear_deploy.pruning import chip_costs
 from spear_deploy.pruning.budgets import ACTIVE, format_amount, resource_name
 from spear_deploy.pruning.candidates import Evaluator, ProposalResult, Ratios, Score, Widths
-from spear_deploy.pruning.search.projection import compute_min_widths, project_ratios
+from spear_deploy.pruning.search.projection import compute_min_widths, fill_ratios, project_ratios
 from spear_deploy.pruning.search.rewards import TAR
 from spear_deploy.pruning.search.settings import SearchSettings
 from spear_deploy.pruning.search.synops_estimators import LRE, PerLayerEstimator, fit_lre, fit_per_layer
@@ -301,11 +301,17 @@ class Problem:
         if self.progress is not None:
             self.progress({"stage": stage, "done": done, "of": of, **values})
 
+    @property
+    def _fills(self) -> bool:
+        """Whether groups grow on after the first one is at a limit: only limits of size concern single groups."""
+        return self.settings.fills and (self.fit or any(name not in ACTIVE for name in self.limits))
+
     def scale_into_budget(self, ratios: Ratios) -> tuple[Widths, Score]:
         """Scale a proposal to the largest plan whose upper bound, by estimate and drift, is within every limit; measure it."""
         drift = self.rate_drift
         for _ in range(1 + CORRECTIONS):
-            widths = project_ratios(
+            project = fill_ratios if self._fills else project_ratios
+            widths = project(
                 ratios, self.evaluator.channels, self.min_widths, lambda widths: self._fits(widths, drift)  # noqa: B023
             )  # fmt: skip
             score = self.evaluator.score(widths)
@@ -315,6 +321,15 @@ class Problem:
             measured = score.synops / max(self.evaluator.estimate(widths), 1e-12)
             drift = max(drift * use, measured) * 1.005
         return widths, score
+
+    def scale_down(self, ratios: Ratios) -> Widths:
+        """Return the widths of ratios, scaled down where they exceed a limit by estimate; not measured."""
+        widths = self._round_ratios(ratios)
+        if self._fits(widths, self.rate_drift):
+            return widths
+        return project_ratios(
+            ratios, self.evaluator.channels, self.min_widths, lambda widths: self._fits(widths, self.rate_drift)
+        )
 
     def _round_ratios(self, ratios: Ratios) -> Widths:
         return tuple(max(1, round(r * n)) for r, n in zip(ratios, self.evaluator.channels, strict=True))

@@ -20,8 +20,10 @@ OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 
 AGENTS = ("spear", "ddpg", "td3", "sac")
 SAMPLERS = ("gp", "cma-es", "tpe")
-RECIPE = "recipe"
-METHODS = (*AGENTS, "evolution", *SAMPLERS, "threshold", "random", "uniform", RECIPE)
+RECIPE, RL = "recipe", "rl"
+LEVER_METHODS = (RECIPE, RL)
+"""Methods that remove weights too; what they learn while they search is taken off fine-tuning."""
+METHODS = (*AGENTS, "evolution", *SAMPLERS, "threshold", "random", "uniform", *LEVER_METHODS)
 DEFAULT_METHOD = "evolution"
 """The best at equal SynOps for less than half of SPEAR's time, over four tasks (docs/search.md)."""
 
@@ -31,10 +33,11 @@ class SearchSettings:
     """Details of a search; `default_settings` gives those of a method.
 
     Attributes:
-        episodes: number of proposals; of the method `recipe` the number of recipes, at most three.
+        episodes: number of proposals; of the method `recipe` the number of recipes.
         floor: lowest ratio of a group; without one, budgets make bottlenecks that no fine-tuning can widen.
         criterion: importance by which the channels of a group are removed.
         projects: whether each proposal is scaled into the budget first; otherwise the reward punishes the excess.
+        fills: whether with limits of size groups grow on where others are at their limit (`projection.fill_ratios`).
         objective: the value of a plan on validation, "accuracy" or "certainty" (see `training.QuickEvaluation`). Certainty mostly
             predicts the best plan as well or better (docs/search.md).
         tar: form of the reward, one of `rewards.TAR`.
@@ -43,8 +46,8 @@ class SearchSettings:
         sample_epochs: epochs of each of these fine-tunes.
         confidence: of the upper bound that has to be within the budget; 0: the prediction has to be.
         overshoot: relative excess over the budget that a plan may be predicted to have, since later fine-tuning removes it.
-        rounds: batches that the best plans are fine-tuned for in each round of successive halving; empty: no halving. The method
-            `recipe` learns all its recipes in the first round.
+        rounds: batches that the best plans are fine-tuned for in each round of successive halving; empty: no halving. Of the
+            method `recipe` those of its recipes; empty: a share of the learning, `recipe_builder.SEARCH_SHARE`.
         finalists: plans in the first of these rounds; a third of them goes on from each round.
         device: of torch.
     """
@@ -53,6 +56,7 @@ class SearchSettings:
     floor: float = 0.2
     criterion: Criterion = "l1"
     projects: bool = True
+    fills: bool = True
     objective: Objective = "certainty"
     tar: str = DEFAULT_TAR
     estimator: Estimator = "drift"
@@ -93,8 +97,10 @@ def default_settings(method: str) -> SearchSettings:
     if method == "evolution":
         return SearchSettings(episodes=24, samples=1, rounds=(40,), finalists=3)
     if method == RECIPE:
-        return SearchSettings(episodes=1, samples=0, rounds=(90, 50), confidence=0.0)
-    return SearchSettings()
+        return SearchSettings(episodes=1, samples=0, confidence=0.0)
+    if method == RL:
+        return SearchSettings(episodes=8, samples=0, confidence=0.0)
+    return SearchSettings(fills=method != "uniform")
 
 
 def check_method(method: str) -> None:
@@ -115,8 +121,9 @@ def get_searcher(method: str) -> Searcher:
         MissingPackageError: its packages are not installed.
     """
     check_method(method)
-    if method == RECIPE:
-        raise BudgetError(f"method '{RECIPE}': shares the budget between levers and plays no episodes; call `search_recipes`")
+    if method in LEVER_METHODS:
+        call = "`search_recipes`" if method == RECIPE else "`search_levers`"
+        raise BudgetError(f"method '{method}': shares the budget between levers and plays no episodes of widths; call {call}")
     if method in AGENTS or method in SAMPLERS:
         packages = ("stable_baselines3",) if method in AGENTS else ("optuna", "cmaes")
         require_packages(*packages, user=f"method '{method}'")

@@ -1,0 +1,172 @@
+"""Recipes: widths and weights for a share of the budget each.
+
+A budget b (SynOps, relative to the trained network's) is a product of what the levers leave. A recipe gives channels the share
+c as an exponent, weights a share of what is left, and the price on SynOps the rest:
+
+    channels   b^c             uniform widths
+    weights    b^(w (1−c))     weights of least magnitude per spike that arrives become zero while the network learns
+    rates      b^((1−w)(1−c))  the price on SynOps, by the end of the same learning
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from spear_deploy.errors import BudgetError
+from spear_deploy.network import Array
+from spear_deploy.network.graph import SNNGraph
+from spear_deploy.pruning.candidates import Evaluator, Score, Widths
+from spear_deploy.pruning.search.problem import Problem
+from spear_deploy.pruning.settings import PruneSettings
+from spear_deploy.pruning.tune.thin_weights import MAX_SHARE, WeightRemoval, zero_weight_share
+from spear_deploy.simulator.synops import count_synops
+from spear_deploy.training.evaluation import Evaluation, evaluate
+from spear_deploy.training.fit import Fit, Recipe, fit
+
+WEIGHT_SHARE = 0.6
+"""Share of the exponent that channels leave which weights take. The rest is left to firing rates, which the price lowers in any
+case; where they alone have to fall, accuracy is lost."""
+OVERSHOOT = 1.1
+"""SynOps of a short learning, relative to the budget: fine-tuning lowers the rest."""
+PEAK, LATER_PEAK = 1e-2, 5e-3
+"""Learning rate of the first short learning of a network, and of those that learn on."""
+SEARCH_SHARE = 0.25
+"""Share of all batches that a search learns from, taken off fine-tuning."""
+MIN_BATCHES = 4
+"""Of a short learning."""
+
+
+@dataclass
+class RecipeBuilder:
+    """Builds recipes of one network for one budget, and lets networks learn for a short time.
+
+    Attributes:
+        evaluator: of the network before pruning.
+        settings: of pruning.
+        limits: by resource, in its unit.
+        hints: mean outputs of the network before pruning on the training split.
+    """
+
+    evaluator: Evaluator
+    settings: PruneSettings
+    limits: dict[str, float]
+    hints: Array
+
+    def count_search_batches(self) -> int:
+        """Return the batches that a search may learn from: `SEARCH_SHARE` of those of the whole fine-tuning."""
+        return round(SEARCH_SHARE * Recipe(epochs=self.settings.epochs).count_batches(len(self.evaluator.dataset.train)))
+
+    def check_reachable(self, shares: Sequence[float]) -> None:
+        """Check that the levers of the recipes together can reach the SynOps budget.
+
+        Raises:
+            BudgetError: they leave more; carries the lowest SynOps, and names what each lever leaves.
+        """
+        if "synops" not in self.limits or max(shares) == 1 == min(shares):
+            return  # of channels alone the widths say it
+        evaluator = self.evaluator
+        narrow = evaluator.build((1,) * len(evaluator.groups))
+        narrowest = evaluate(narrow, evaluator.split)
+        left = {
+            "one channel in every layer": narrowest.synops.total,
+            f"{1 - MAX_SHARE:.1%} of the weights": _thin_most(evaluator.graph, evaluator.dense),
+            "both": _thin_most(narrow, narrowest),
+        }
+        names = list(left) if max(shares) > 0 else [list(left)[1]]
+        least, limit = min(left[name] for name in names), self.limits["synops"]
+        if least > limit:
+            text = ", ".join(f"{lever} {np.ceil(synops):.0f}" for lever, synops in left.items())
+            raise BudgetError(
+                f"SynOps budget {limit:.0f} is below {least:.0f}, what the levers can leave; raise the budget to at least "
+                f"{np.ceil(least):.0f}; SynOps that the levers leave at the least, before learning: {text}",
+                min_value=least,
+            )
+
+    def choose_widths(self, share: float) -> Widths:
+        """Return uniform widths within the channels' share of the SynOps, and within all limits of size.
+
+        Raises:
+            BudgetError: one channel in each group exceeds them.
+        """
+        limits = {name: value for name, value in self.limits.items() if name != "synops"}
+        target = self._synops_after_channels(share)
+        if share > 0 and target is not None:
+            limits["synops"] = target
+        if not limits and not self.settings.fit:
+            return self.evaluator.channels
+        problem = self.make_problem(limits)
+        problem.check_reachable()
+        widths, _ = problem.scale_into_budget(tuple(1.0 for _ in self.evaluator.groups))
+        return widths
+
+    def make_problem(self, limits: dict[str, float]) -> Problem:
+        """Return the problem of finding widths within limits, which hold exactly."""
+        details = replace(self.settings.search_settings, overshoot=0.0, confidence=0.0)
+        return Problem(self.evaluator, limits, details, seed=self.settings.seed, fit=self.settings.budgets.fit)
+
+    def _synops_after_channels(self, share: float) -> float | None:
+        """Return the SynOps that channels are narrowed to: dense · (budget / dense)^share, at least `OVERSHOOT` budgets."""
+        if "synops" not in self.limits:
+            return None
+        dense = self.evaluator.dense.synops.total
+        return float(max(dense * (self.limits["synops"] / dense) ** share, OVERSHOOT * self.limits["synops"]))
+
+    def make_removal(self, share: float, widths: Widths, weights: float = WEIGHT_SHARE) -> WeightRemoval | None:
+        """Return the removal of weights of a recipe; None where channels are enough.
+
+        Args:
+            share: that channels get.
+            widths: of the recipe.
+            weights: share that weights get of what is left to remove at these widths, by estimate.
+        """
+        if share == 1 or "synops" not in self.limits:
+            return None
+        left = self.limits["synops"] / max(self.evaluator.estimate(widths), 1e-12)
+        return None if left >= 1 else WeightRemoval(self.evaluator.split, max(left**weights, 1 - MAX_SHARE))
+
+    def list_widths(self, widths: Widths) -> dict[str, tuple[int, int]]:
+        """Return {group: (channels before, after)}."""
+        names = [group.name for group in self.evaluator.groups]
+        return dict(zip(names, zip(self.evaluator.channels, widths, strict=True), strict=True))
+
+    def learn(
+        self, graph: SNNGraph, widths: Widths, steps: int, peak: float, *,
+        target: float | None = None, seed: int | None = None, dual: float = 0.0, keeps_zeros: bool = False,
+        remove: WeightRemoval | None = None,
+    ) -> tuple[Fit, Score]:  # fmt: skip
+        """Learn for some batches towards the SynOps budget, and return what was learnt, and its score.
+
+        Args:
+            graph: the start.
+            widths: its channels, by group.
+            steps: batches.
+            peak: learning rate.
+            target: SynOps per inference; the budget and `OVERSHOOT` unless given.
+            seed: order of the samples; that of the settings unless given.
+            dual: of the price on SynOps at the start.
+            keeps_zeros: weights of zero stay zero.
+            remove: removes weights meanwhile.
+        """
+        train, settings = len(self.evaluator.dataset.train), self.settings
+        recipe = Recipe(
+            epochs=-(-max(steps, 1) // max(1, train // 64)), steps=max(steps, 1), learning_rate=peak, warm_up=0.1,
+            seed=settings.seed if seed is None else seed, dual=dual, keeps_zeros=keeps_zeros,
+            synops_budget=OVERSHOOT * self.limits["synops"] if target is None and "synops" in self.limits else target,
+            device=settings.search_settings.device,
+        )  # fmt: skip
+        tuned = fit(graph, self.evaluator.dataset, recipe, hints=self.hints, remove=remove)
+        assert tuned.last is not None  # it was not interrupted
+        self.evaluator.evaluations += 1
+        last = tuned.last
+        score = Score(
+            widths=widths, accuracy=last.accuracy, certainty=last.certainty, by_source=last.by_source, activity={}
+        )  # fmt: skip
+        return tuned, score
+
+
+def _thin_most(graph: SNNGraph, measured: Evaluation) -> float:
+    """Return the SynOps of a network without most of its weights, at its present spikes."""
+    return count_synops(zero_weight_share(graph, measured.counts, MAX_SHARE), measured.counts).total
