@@ -38,8 +38,8 @@ INSTEAD: dict[type, tuple[type, ...]] = {
 """By model, those that may stand in, the closest first."""
 SPIKING = (IF, LIF, CubaLIF)
 TIME_CONSTANTS = ("tau_s", "tau_mem_s", "tau_syn_s")
-SPIKE_FIELDS = ("v_threshold", "v_reset", "reset", "reset_delay", "max_spikes")
-"""What a neuron keeps in another model: when it spikes, and what a spike does."""
+SPIKE_FIELDS = ("v_threshold", "v_reset", "reset", "reset_delay", "max_spikes", "v_init")
+"""What a neuron keeps in another model: when it spikes, what a spike does, and where it starts."""
 
 INSTEAD_OF_RESET: dict[Reset, tuple[Reset, ...]] = {
     "value": ("subtract",),
@@ -220,7 +220,8 @@ def convert_neuron(neuron: Any, *, model: type, dt_s: float, profile: HardwarePr
 
 def _integrate(r: Array, spiking: dict[str, Any], reset: Reset, profile: HardwareProfile) -> IF:
     """Return an IF neuron; it subtracts where the chip does, since what lies above the threshold would be lost otherwise."""
-    spiking.pop("reset_delay", None)
+    for name in ("reset_delay", "v_init"):
+        spiking.pop(name, None)
     neuron = IF(**{**spiking, "reset": spiking.get("reset", reset)}, r=r)
     return change_reset(neuron, "subtract") if _may_subtract(profile) and neuron.reset == "value" else neuron
 
@@ -243,6 +244,8 @@ def change_reset(neuron: Any, reset: Reset) -> Any:
         changes |= {"v_threshold": neuron.v_threshold - neuron.v_reset, "v_reset": np.zeros(())}
         if hasattr(neuron, "v_leak"):
             changes["v_leak"] = neuron.v_leak - neuron.v_reset
+        if getattr(neuron, "v_init", None) is not None:
+            changes["v_init"] = neuron.v_init - neuron.v_reset
     if getattr(neuron, "reset_delay", 0):
         changes["reset_delay"] = 0
     return replace(neuron, **changes)

@@ -1,7 +1,7 @@
 """Rockpool's conventions: time, state and neuron equations of its torch modules.
 
-    LIFTorch         i ← beta · (i + x + w_recᵀ spk), v ← alpha · v + i       n = ⌊v / threshold⌋ spikes, then v − n · threshold
-    LIFNeuronTorch   v ← alpha · v + x                                        the same
+    LIFTorch         i ← beta · (i + x + w_recᵀ spk), v ← alpha · v + i + bias  n = ⌊v / threshold⌋ spikes, then v − n · threshold
+    LIFNeuronTorch   v ← alpha · v + x + bias                                   the same
     ExpSynTorch      i ← beta · (i + x)                                       output i
 
 alpha = exp(−dt / tau_mem), beta = exp(−dt / tau_syn), n at most max_spikes_per_dt, spk the spikes of the step
@@ -119,8 +119,10 @@ def _add_neurons(context: TraceContext, inner: Any, path: str, x: Signal) -> Sig
 def _make_neuron(inner: Any, place: str) -> Neuron:
     """Return the neuron of a module.
 
+    A bias is a leak towards bias / (1 − alpha), from a potential that starts at 0.
+
     Raises:
-        UnsupportedError: noise, a membrane bias, or several synapses a neuron.
+        UnsupportedError: noise, or several synapses a neuron.
     """
     dt_s = float(inner.dt)
     if float(inner.noise_std) != 0:
@@ -128,19 +130,19 @@ def _make_neuron(inner: Any, place: str) -> Neuron:
     if isinstance(inner, ExpSynTorch):
         keep = np.exp(-dt_s / _read(inner.tau))
         return LI(tau_s=dt_s / (1 - keep), r=keep / (1 - keep))
-    if to_array(inner.bias).any():
-        raise UnsupportedError(f"{place} has a bias of the membrane; put it into the bias of the LinearTorch before it")
     spiking: dict[str, Any] = {
         "v_threshold": np.nextafter(_read(inner.threshold).astype(np.float32), np.float32(-np.inf)),
         "reset": "subtract",
         "max_spikes": _read_max_spikes(inner, place),
     }
+    keep = np.exp(-dt_s / _read(inner.tau_mem)) if isinstance(inner, LIFNeuronTorch) else _read(inner.alpha)
+    if (bias := _read(inner.bias)).any():
+        spiking |= {"v_leak": bias / (1 - keep), "v_init": np.zeros(())}
     if isinstance(inner, LIFNeuronTorch):
-        keep = np.exp(-dt_s / _read(inner.tau_mem))
         return LIF(tau_s=dt_s / (1 - keep), r=1 / (1 - keep), **spiking)
     if inner.n_synapses != 1:
         raise UnsupportedError(f"{place} has {inner.n_synapses} synapses a neuron; use LIFTorch of one, a layer for each of them")
-    keep, beta = _read(inner.alpha), _read(inner.beta)
+    beta = _read(inner.beta)
     beta = beta.reshape(-1) if beta.ndim == 2 else beta
     return CubaLIF(tau_mem_s=dt_s / (1 - keep), tau_syn_s=dt_s / (1 - beta), r=1 / (1 - keep), w_in=beta / (1 - beta), **spiking)
 
@@ -195,8 +197,10 @@ def _store_neuron(module: Any, update: NeuronUpdate) -> None:
     module.__dict__["_shape"] = (size, size)
     if hasattr(module, "n_neurons"):
         module.n_neurons = size
-    if isinstance(module, (LIFTorch, LIFNeuronTorch)) and module.bias.ndim:
-        store_tensor(module, "bias", np.zeros(size, np.float32))  # others are refused
+    if not isinstance(module, ExpSynTorch) and (module.bias.ndim or "v_leak" in changed):
+        rate = dt_s / (neuron.tau_s if isinstance(module, LIFNeuronTorch) else neuron.tau_mem_s)
+        bias = (rate * neuron.v_leak).astype(np.float32)
+        store_tensor(module, "bias", np.broadcast_to(bias, (size,)).copy() if module.bias.ndim else bias)
     for name in STATES:
         if name in module._buffers:
             states = module._buffers[name]

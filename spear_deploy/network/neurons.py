@@ -45,7 +45,7 @@ class IF(Part):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LIF(Part):
-    """Leaky integrate and fire without a synaptic current; Norse calls it LIFBox. Starts at `v_leak`.
+    """Leaky integrate and fire without a synaptic current; Norse calls it LIFBox. Starts at `v_init`, by default `v_leak`.
 
     v ← v + dt_s / tau_s · ((r · x + v_leak) − v)          in this order of operations
     n spikes: the largest n ≤ max_spikes with v > n · v_threshold; one unless given, None has no limit
@@ -63,6 +63,7 @@ class LIF(Part):
     reset: Reset = "value"
     reset_delay: int = 0
     max_spikes: int | None = 1
+    v_init: Array | None = None
 
     def __post_init__(self) -> None:
         _check_neuron(self)
@@ -70,7 +71,7 @@ class LIF(Part):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CubaLIF(Part):
-    """Leaky integrate and fire with a synaptic current; Norse calls it LIF. Starts at u = 0, `v_leak`.
+    """Leaky integrate and fire with a synaptic current; Norse calls it LIF. Starts at u = 0, `v_init`, by default `v_leak`.
 
     Norse's order: jump, membrane, current decay.
 
@@ -93,6 +94,7 @@ class CubaLIF(Part):
     reset: Reset = "value"
     reset_delay: int = 0
     max_spikes: int | None = 1
+    v_init: Array | None = None
 
     def __post_init__(self) -> None:
         _check_neuron(self)
@@ -151,6 +153,13 @@ def find_max_spikes(neuron: Neuron | None) -> int | None:
 def sends_several(neuron: Neuron | None) -> bool:
     """Return whether a neuron sends a number of spikes in one step, not one or none; one of Xylo always does, be it at most 1."""
     return isinstance(neuron, XyloLIF) or find_max_spikes(neuron) != 1
+
+
+def find_start(neuron: Any) -> Array:
+    """Return the potential of a floating-point neuron before the first step, float64."""
+    stated = getattr(neuron, "v_init", None)
+    start = stated if stated is not None else neuron.v_reset if isinstance(neuron, IF) else neuron.v_leak
+    return np.asarray(start, np.float64)
 
 
 def is_bounded(neuron: Neuron | None) -> bool:

@@ -22,7 +22,19 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import torch
 
-from spear_deploy.network import IF, LI, LIF, Array, CubaLI, CubaLIF, Shape, find_max_spikes, resets_late, sends_several
+from spear_deploy.network import (
+    IF,
+    LI,
+    LIF,
+    Array,
+    CubaLI,
+    CubaLIF,
+    Shape,
+    find_max_spikes,
+    find_start,
+    resets_late,
+    sends_several,
+)
 from spear_deploy.simulator.neurons import factors
 from spear_deploy.simulator.neurons.floating import MAX_COUNT
 
@@ -51,11 +63,13 @@ class NeuronModule(torch.nn.Module):
         cell: the Norse cell; it gets its parameters from the buffers at the start of every run.
         gain: factor of its input, None where it is 1.
         v_min: lower bound of v, or None.
+        v_init: v before the first step.
         most: largest number of spikes in a step.
     """
 
     gain: Tensor | None
     v_min: Tensor | None
+    v_init: Tensor
 
     def __init__(
         self, neuron: IF | LIF | CubaLIF | LI | CubaLI, shape: Shape, dt_s: float, *, surrogate: str, alpha: float
@@ -72,6 +86,7 @@ class NeuronModule(torch.nn.Module):
         self.register_buffer("gain", None if (gain == 1).all() else _to_tensor(gain))
         bound = neuron.v_min if isinstance(neuron, IF) else None
         self.register_buffer("v_min", None if bound is None else _to_tensor(bound))
+        self.register_buffer("v_init", _to_tensor(find_start(neuron)))
 
     def start(self, like: Tensor) -> CellState:
         """Return the state before the first step, for a batch as large as that of `like` (B, ...).
@@ -81,8 +96,7 @@ class NeuronModule(torch.nn.Module):
         values = {name: getattr(self, name) for name in self._names}
         self.cell.p = self.cell.p._replace(**values)
         full = (len(like), *self.shape)
-        v = values["v_reset"] if isinstance(self.cell.p, norse.IAFParameters) else values["v_leak"]
-        v = v.to(like.dtype).expand(full)
+        v = self.v_init.to(like.dtype).expand(full)
         if isinstance(self.cell.p, norse.LIFParameters):
             return norse.LIFFeedForwardState(v=v, i=like.new_zeros(full))
         if isinstance(self.cell.p, norse.LIParameters):

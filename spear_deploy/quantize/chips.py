@@ -40,6 +40,7 @@ from spear_deploy.network import (
     SpinnakerLIF,
     Synapse,
     TrueNorthLIF,
+    find_start,
 )
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.quantize.layer_error import (
@@ -490,7 +491,7 @@ def _propose_spinnaker(layer: NeuronInput, settings: LoweringSettings, float_run
         "v_threshold": None if layer.readout else round_to_int(np.floor(scale * layer.threshold + ROUNDING) + 1),
         "v_rest": round_to_int(scale * rest),
         "v_reset": 0 if layer.readout else round_to_int(scale * (f["v_reset"] - layer.level)),
-        "v_init": round_to_int(scale * (f["v_leak"] - layer.level)),
+        "v_init": round_to_int(scale * (find_start(layer.neuron) - layer.level)),
     }
     shifts = {name: int(np.ceil(np.log2(max(most * scale / (RING_BUFFER_MAX - 1), 1.0)))) for name, most in largest.items()}
     rounded: dict[str, Synapse] = {}

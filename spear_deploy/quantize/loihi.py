@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import QuantizationError
-from spear_deploy.network import IF, LOIHI_UNIT, Array, CubaLI, CubaLIF, LoihiLIF, Synapse
+from spear_deploy.network import IF, LOIHI_UNIT, Array, CubaLI, CubaLIF, LoihiLIF, Synapse, find_start
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.quantize.layer_error import NOT_MEASURED, FloatRun, LayerError, drive_layer, measure_layer_error
 from spear_deploy.quantize.scale_ranking import Grid, rank_scales
@@ -238,7 +238,7 @@ def _integer_neuron(layer: NeuronInput, scale: float) -> LoihiLIF:
     f = layer.factors
     bias = scale * _float_bias(layer)
     exponent = BIAS_EXPONENT if np.abs(np.rint(bias)).max() <= MAX_BIAS_MANTISSA else MAX_BIAS_EXPONENT
-    start = f["v_reset" if isinstance(layer.neuron, IF) else "v_leak"] - layer.level
+    start = find_start(layer.neuron) - layer.level
     return LoihiLIF(
         decay_u=round_to_int(4096 * f["syn"]) if _has_current(layer) else np.array(4096),
         decay_v=round_to_int(4096 * _mem(layer)),

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import QuantizationError, UnsupportedError
-from spear_deploy.network import IF, RESET_WORDS, Array, CubaLI, CubaLIF, Dense, Flatten, Layer, Scale
+from spear_deploy.network import IF, RESET_WORDS, Array, CubaLI, CubaLIF, Dense, Flatten, Layer, Scale, find_start
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.spike_paths import find_offsets, find_spike_paths
 from spear_deploy.quantize.layer_error import FloatRun, report_several_spikes
@@ -180,7 +180,7 @@ def _report_decays_and_start(layer: NeuronInput, dt_s: float, dash_mem: Array, d
     pairs = [("tau_mem_s", dt_s / layer.factors["mem"], dt_s * 2.0**dash_mem)]
     pairs.append(("tau_syn_s", np.zeros(()) if syn is None else dt_s / syn, dt_s * 2.0**dash_syn))
     if not layer.readout:
-        pairs.append(("start", layer.factors["v_leak"], np.zeros(())))
+        pairs.append(("start", find_start(layer.neuron), np.zeros(())))
     findings = []
     for what, trained, stored in pairs:
         trained, stored = np.broadcast_arrays(trained, stored)

@@ -169,7 +169,7 @@ def test_importers_of_neurons_with_one_spike_are_refused(framework: str, message
     ("framework", "most", "statement"),
     [
         ("sinabs", None, ""), ("sinabs", 3, "spike_fn = MaxSpike(3)"), ("sinabs", 1, "spike_fn = SingleSpike"),
-        ("rockpool", None, ""), ("rockpool", 3, "max_spikes_per_dt.fill_(3)"),
+        ("rockpool", None, ""), ("rockpool", 3, "max_spikes_per_dt = m.max_spikes_per_dt.new_tensor(3)"),
     ],
 )  # fmt: skip
 def test_importers_of_neurons_with_several_spikes_are_told_the_number(

@@ -11,6 +11,8 @@ from spear_deploy.simulator import simulate
 NETWORKS = int(os.environ.get("SPEAR_RANDOM_NETWORKS", "10"))
 """Random networks of a test; the slow test of the environments asks for 200."""
 STEPS, SAMPLES = 20, 3
+TIE = 1e-5
+"""Distance of v from its threshold, relative to it, at which float32 sums of another order decide."""
 
 
 class Draw:
@@ -130,6 +132,52 @@ def recorded(model, kinds, run) -> dict[str, np.ndarray]:
     for hook in hooks:
         hook.remove()
     return {path: torch.stack(calls).numpy() for path, calls in outputs.items()}
+
+
+def compare_runs(graph, theirs, x, order=None):
+    """Return by layer its spikes there, those that differ, ties and those left out behind ties, and our counts at the output.
+
+    A sample's first difference is a tie where v is within rounding of its threshold; what follows in that sample goes another
+    way, and is left out.
+
+    Args:
+        graph: the network.
+        theirs: outputs by layer name.
+        x: the input.
+        order: our names of these layers, in order, where they are called differently.
+    """
+    ours = simulate(graph, x, kind="current", record=("spikes", "v"))
+    names = dict(zip(theirs, order or theirs, strict=True))
+    places = {layer.name: n for n, layer in enumerate(graph.layers)}
+    wrong = {name: ours.spikes[names[name]] != values for name, values in theirs.items()}
+    counts = {name: {"spikes": int(values.sum()), "differ": 0, "ties": 0, "behind": 0} for name, values in theirs.items()}
+    for sample in range(x.shape[1]):
+        firsts = [
+            (int(np.argmax(different[:, sample].reshape(len(x), -1).any(1))), places[names[name]], name)
+            for name, different in wrong.items()
+            if different[:, sample].any()
+        ]
+        if not firsts:
+            continue
+        step, _, name = min(firsts)
+        at = wrong[name][step, sample]
+        v = ours.v[names[name]][step, sample][at]
+        level = np.broadcast_to(graph[names[name]].neuron.v_threshold, at.shape)[at]
+        is_tie = _is_near_threshold(graph[names[name]].neuron, v, level)
+        for other, different in wrong.items():
+            counts[other]["behind" if is_tie else "differ"] += int(different[:, sample].sum())
+        if is_tie:
+            counts[name]["ties"] += int(at.sum())
+            counts[name]["behind"] -= int(at.sum())
+    return counts, ours.output.sum(0).reshape(x.shape[1], -1)
+
+
+def _is_near_threshold(neuron, v, level) -> bool:
+    """Return whether all v lie within rounding of the threshold, or of what subtractions of it leave after spikes."""
+    near = np.abs(v - level)
+    if neuron.reset == "subtract":
+        near = np.minimum(near, np.abs(v))
+    return bool((near <= TIE * np.abs(level)).all())
 
 
 def count_differences(model, shape, x, theirs) -> tuple[int, int]:

@@ -34,13 +34,11 @@ from spear_deploy.interchange.nir.dialect_writer import write_dialect
 from spear_deploy.interchange.nir.reader import read_nir
 from spear_deploy.interchange.snn_file import read_snn
 from spear_deploy.network import SumPool
-from spear_deploy.simulator import simulate
+from tests.support.framework_runs import compare_runs
 from tests.support.homecoming import import_home, record_spikes
 
 IMAGES, BATCH = 100, 32
 PRUNE = {"episodes": 2, "epochs": 2}
-TIE = 1e-5
-"""Distance of v from its threshold, relative to it, at which float32 sums of another order decide."""
 
 
 def mnist(split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -342,54 +340,6 @@ def record(tutorial, model, graph, x):
     return {name: values.numpy() for name, values in made.items()}
 
 
-def compare(graph, theirs, x, order=None):
-    """Return by layer its spikes there, those that differ, ties and those left out behind ties, and our counts at the output.
-
-    A sample's first difference is a tie where v is within rounding of its threshold; what follows in that sample goes another
-    way, and is left out.
-
-    Args:
-        graph: the network.
-        theirs: outputs by layer name.
-        x: the input.
-        order: our names of these layers, in order, where they are called differently.
-    """
-    ours = simulate(graph, x, kind="current", record=("spikes", "v"))
-    names = dict(zip(theirs, order or theirs, strict=True))
-    places = {layer.name: n for n, layer in enumerate(graph.layers)}
-    wrong = {name: ours.spikes[names[name]] != (values != 0) for name, values in theirs.items()}
-    counts = {
-        name: {"spikes": int(np.count_nonzero(values)), "differ": 0, "ties": 0, "behind": 0} for name, values in theirs.items()
-    }
-    for sample in range(x.shape[1]):
-        firsts = [
-            (int(np.argmax(different[:, sample].reshape(len(x), -1).any(1))), places[names[name]], name)
-            for name, different in wrong.items()
-            if different[:, sample].any()
-        ]
-        if not firsts:
-            continue
-        step, _, name = min(firsts)
-        at = wrong[name][step, sample]
-        v = ours.v[names[name]][step, sample][at]
-        level = np.broadcast_to(graph[names[name]].neuron.v_threshold, at.shape)[at]
-        is_tie = _is_near_threshold(graph[names[name]].neuron, v, level)
-        for other, different in wrong.items():
-            counts[other]["behind" if is_tie else "differ"] += int(different[:, sample].sum())
-        if is_tie:
-            counts[name]["ties"] += int(at.sum())
-            counts[name]["behind"] -= int(at.sum())
-    return counts, ours.output.sum(0).reshape(x.shape[1], -1)
-
-
-def _is_near_threshold(neuron, v, level) -> bool:
-    """Return whether all v lie within rounding of the threshold, or of what a subtraction of it leaves after a spike."""
-    near = np.abs(v - level)
-    if neuron.reset == "subtract":
-        near = np.minimum(near, np.abs(v))
-    return bool((near <= TIE * np.abs(level)).all())
-
-
 def attempt(call):
     """Return the result of a call, or the reason why there is none."""
     try:
@@ -439,7 +389,7 @@ class Measurement:
 
     def measure_module(self):
         theirs = record(self.tutorial, self.model, self.graph, self.x)
-        counts, output = compare(self.graph, theirs, self.x)
+        counts, output = compare_runs(self.graph, theirs, self.x)
         there = theirs[self.graph.output].sum(0).reshape(len(self.y), -1)
         accuracies = [float((made.argmax(1) == self.y).mean()) for made in (there, output)]
         return {"layers": counts, "accuracy_there": accuracies[0], "accuracy": accuracies[1]}
@@ -482,7 +432,7 @@ def compare_file(tutorial, model, theirs, x, folder):
     nir.write(folder / "own.nir", tutorial.file(model, tutorial.shape))
     graph = read_nir(folder / "own.nir")
     order = [layer.name for layer in graph.layers if layer.spikes and not isinstance(layer.synapse, SumPool)]
-    return compare(graph, theirs, x.reshape(*x.shape[:2], *graph.input_shape), order)[0]
+    return compare_runs(graph, theirs, x.reshape(*x.shape[:2], *graph.input_shape), order)[0]
 
 
 def prune(tutorial, graph, folder):
@@ -502,7 +452,7 @@ def prune(tutorial, graph, folder):
 def compare_back(tutorial, model, pruned, x):
     """Compare the module that the weights went back into."""
     back = sd.weights_into(model, pruned)
-    return compare(pruned, record(tutorial, back, pruned, x), x)[0]
+    return compare_runs(pruned, record(tutorial, back, pruned, x), x)[0]
 
 
 def compare_home(tutorial, pruned, x, folder):
@@ -510,7 +460,7 @@ def compare_home(tutorial, pruned, x, folder):
     advice = write_dialect(pruned, folder / "home.nir", framework=tutorial.framework)
     net = import_home(folder / "home.nir", tutorial.framework, advice.statements, samples=x.shape[1])
     names = [layer.name for layer in pruned.layers if layer.spikes]
-    return compare(pruned, record_spikes(net, names, x, tutorial.framework), x)[0]
+    return compare_runs(pruned, record_spikes(net, names, x, tutorial.framework), x)[0]
 
 
 def run(framework: str, out: Path, names: list[str]) -> None:

@@ -197,8 +197,8 @@ def _add_max_pool(context: TraceContext, module: Any, path: str, x: Signal | Con
         raise make_refusal(module, place, context.framework)
     if any(context.builder.sends_several(part) for part in (x.parts if isinstance(x, Concat) else (x,))):
         raise UnsupportedError(
-            f"{place} is {type(module).__name__} behind neurons that send several spikes in a step, whose largest number no layer "
-            "takes; let them send one, or use an average pool"
+            f"{place} is {type(module).__name__} behind neurons that send several spikes in a step, whose largest number no "
+            "layer takes; let them send one, or use an average pool"
         )
     with _name_in_errors(place):
         pool = to_synapse(module, x.shape, place, axes_before=_count_axes(context, module), hint=context.framework.hint_batch)

@@ -25,7 +25,19 @@ import numpy as np
 from spear_deploy.errors import UnsupportedError, did_you_mean
 from spear_deploy.interchange.nir.frameworks import FRAMEWORKS, Conventions
 from spear_deploy.interchange.nir.neurons import Fields
-from spear_deploy.network import IF, LI, LIF, Array, CubaLIF, Neuron, emits_spikes, find_max_spikes, resets_late, sends_several
+from spear_deploy.network import (
+    IF,
+    LI,
+    LIF,
+    Array,
+    CubaLIF,
+    Neuron,
+    emits_spikes,
+    find_max_spikes,
+    find_start,
+    resets_late,
+    sends_several,
+)
 
 DIALECT_KEY = "written_for"
 """Metadata of a graph: the framework whose importer reads it."""
@@ -139,7 +151,7 @@ def _scale_state(neuron: Any, gain: Array, refuse: Refuse) -> tuple[Any, Array]:
         refuse("its input counts by a factor of 0 or less; give it r and w_in above 0")
     if np.allclose(gain, 1, rtol=EXACT, atol=0):
         return neuron, np.ones(())
-    names = [name for name in ("v_threshold", "v_reset", "v_leak", "v_min") if getattr(neuron, name, None) is not None]
+    names = [name for name in ("v_threshold", "v_reset", "v_leak", "v_min", "v_init") if getattr(neuron, name, None) is not None]
     return replace(neuron, **{name: getattr(neuron, name) / gain for name in names}), np.asarray(gain)
 
 
@@ -277,24 +289,25 @@ def _write_sinabs(neuron: Any, dt_s: float, refuse: Refuse) -> WrittenNeuron:
 def _write_rockpool(neuron: Any, dt_s: float, refuse: Refuse) -> WrittenNeuron:
     if not isinstance(neuron, CubaLIF):
         refuse(f"{type(neuron).__name__} has no place in Rockpool's importer, which reads LIFTorch alone; use weights_into")
-    _require_zero(neuron, ("v_leak",), refuse)
     _refuse_other_resets(neuron, "Rockpool", refuse)
     if neuron.reset != "subtract":
         refuse("it is set to v_reset, Rockpool's neurons subtract their threshold; train with reset by subtraction")
     rates = _find_rates(neuron, dt_s)
     _require_decay(rates, refuse, below=np.nextafter(1, 0))
+    if find_start(neuron).any():
+        refuse("its potential starts at v_leak, Rockpool's at 0 where the membrane has a bias; train with v_leak 0")
     keep_syn = 1 - rates["tau_syn_s"]
     neuron, gain = _scale_state(neuron, _find_gain(neuron, dt_s) / keep_syn, refuse)
     taus = {name.removesuffix("_s"): (dt_s / -np.log1p(-rate)).astype(np.float32) for name, rate in rates.items()}
     fields = {
         **taus,
         "r": taus["tau_mem"].astype(np.float64) / dt_s - 1,
-        "v_leak": np.zeros((), np.float32),
+        "v_leak": rates["tau_mem_s"] * neuron.v_leak,  # which the importer takes for the bias
         "w_in": 1.0,
         "v_threshold": _raise_threshold(neuron.v_threshold),
     }
     most = find_max_spikes(neuron)
-    settings = () if most is None else (f"m.max_spikes_per_dt.fill_({most})",)
+    settings = () if most is None else (f"m.max_spikes_per_dt = m.max_spikes_per_dt.new_tensor({most})",)
     return WrittenNeuron(kind="CubaLIF", fields=fields, gain=gain, settings=settings)
 
 

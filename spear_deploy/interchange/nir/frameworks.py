@@ -88,14 +88,15 @@ def _convert_sinabs(kind: str, f: Fields, dt_s: float, notes: list[str]) -> Fiel
 
 
 def _convert_rockpool(kind: str, f: Fields, dt_s: float, notes: list[str]) -> Fields:
-    """Decay k = exp(−dt / tau); the input of a current decays in the step in which it arrives."""
+    """Decay k = exp(−dt / tau); the input of a current decays in the step in which it arrives; v_leak is the membrane's bias."""
     if kind in ("LIF", "LI"):
         keep = np.exp(-dt_s / f["tau"])
         return {**f, "tau": dt_s / (1 - keep), "r": (keep if kind == "LI" else 1.0) / (1 - keep)}
     if kind in ("CubaLIF", "CubaLI"):
         keep, keep_syn = np.exp(-dt_s / f["tau_mem"]), np.exp(-dt_s / f["tau_syn"])
         mem, syn = dt_s / (1 - keep), dt_s / (1 - keep_syn)
-        return {**f, "tau_mem": mem, "r": mem / dt_s, "tau_syn": syn, "w_in": keep_syn * syn / dt_s}
+        biased = {"v_leak": f["v_leak"] / (1 - keep), "v_init": np.zeros(())} if f["v_leak"].any() else {}
+        return {**f, **biased, "tau_mem": mem, "r": mem / dt_s, "tau_syn": syn, "w_in": keep_syn * syn / dt_s}
     return f
 
 

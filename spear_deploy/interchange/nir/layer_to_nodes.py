@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.interchange.nir.metadata import V_MIN_KEY, make_reset_metadata
+from spear_deploy.interchange.nir.metadata import V_INIT_KEY, V_MIN_KEY, make_reset_metadata
 from spear_deploy.network import (
     CONVS,
     FLOAT_NEURONS,
@@ -157,6 +157,8 @@ def _make_neuron(layer: Layer, shape: Shape) -> Any:
         metadata = make_reset_metadata(neuron)
     if isinstance(neuron, IF) and neuron.v_min is not None:
         metadata[V_MIN_KEY] = _broadcast_parameter(neuron.v_min, shape)
+    if getattr(neuron, "v_init", None) is not None:
+        metadata[V_INIT_KEY] = _broadcast_parameter(neuron.v_init, shape)  # type: ignore[union-attr, arg-type]
     kind = getattr(nir, type(neuron).__name__)
     return kind(**{name: _broadcast_parameter(value, shape) for name, value in values.items()}, metadata=metadata)
 

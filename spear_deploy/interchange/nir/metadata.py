@@ -2,8 +2,8 @@
 
 They go into the metadata, which other readers ignore: of the graph the time step, the steps that close cycles and the
 network's metadata as JSON; of a node (the last one of its layer) the kind of reset, whether it comes one step late, the lower
-bound of v and how many spikes it sends in a step, the cores that hold it, bits of its weights, and which channels of the network
-before pruning are left.
+bound of v, where v starts and how many spikes it sends in a step, the cores that hold it, bits of its weights, and which channels
+of the network before pruning are left.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ DT_KEY = "dt_s"
 RESET_KEY = "reset"
 RESET_DELAY_KEY = "reset_delay"
 V_MIN_KEY = "v_min"
+V_INIT_KEY = "v_init"
 MAX_SPIKES_KEY = "max_spikes"
 """Largest number of spikes in a step, where it is not 1; 0 where there is no limit."""
 EDGES_KEY = "closing_edges"

@@ -49,6 +49,7 @@ from spear_deploy.interchange.nir.metadata import (
     MAX_SPIKES_KEY,
     RESET_DELAY_KEY,
     RESET_KEY,
+    V_INIT_KEY,
     V_MIN_KEY,
 )
 from spear_deploy.interchange.nir.neurons import (
@@ -240,9 +241,7 @@ def _read_max_spikes(name: str, metadata: Tree) -> int | None:
         return 1
     stated = float(read_numbers(name, metadata, MAX_SPIKES_KEY).reshape(-1)[0])
     if stated != int(stated) or stated < 0:
-        raise GraphError(
-            f"node '{name}': {MAX_SPIKES_KEY} is {stated:g}, expected a whole number from 0; export it again"
-        )
+        raise GraphError(f"node '{name}': {MAX_SPIKES_KEY} is {stated:g}, expected a whole number from 0; export it again")
     return int(stated) or None
 
 
@@ -266,6 +265,8 @@ def _add_neurons(
             kind, fields = "IF", {"r": np.ones(()), **{key: fields[key] for key in ("v_threshold", "v_reset")}}
         if kind == "IF" and stated and V_MIN_KEY in metadata:
             fields = {**fields, V_MIN_KEY: read_numbers(name, metadata, V_MIN_KEY)}
+        if kind in ("LIF", "CubaLIF") and stated and V_INIT_KEY in metadata:
+            fields = {**fields, V_INIT_KEY: read_numbers(name, metadata, V_INIT_KEY)}
         smallest = shrink_parameters(layer, fields, graph.shape_of(layer), notes)
         converted = convert_parameters(conventions, kind, smallest, graph.dt_s, notes)
         run.append((name, converted))

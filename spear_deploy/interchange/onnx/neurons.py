@@ -27,6 +27,7 @@ from spear_deploy.network import (
     XyloLIF,
     emits_spikes,
     find_max_spikes,
+    find_start,
     is_bounded,
     resets_late,
     sends_several,
@@ -70,9 +71,8 @@ def start_values(neuron: Neuron, dt_s: float) -> dict[str, Array]:
     if isinstance(neuron, INTEGER_NEURONS):
         whole: dict[str, Array] = {name: np.zeros((), np.int64) for name in state_names(neuron)}
         return {**whole, "v": np.asarray(getattr(neuron, "v_init", 0), np.int64)}
-    f = _float32_factors(neuron, dt_s)
     values: dict[str, Array] = {name: np.zeros((), np.float32) for name in state_names(neuron)}
-    return {**values, "v": f["v_reset"] if isinstance(neuron, IF) else f["v_leak"]}
+    return {**values, "v": find_start(neuron).astype(np.float32)}
 
 
 def _float32_factors(neuron: Any, dt_s: float) -> dict[str, Array]:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.network import LI, LIF, POOLS, READOUTS, Array, CubaLI, CubaLIF, Flatten, Layer, sends_several
+from spear_deploy.network import LI, LIF, POOLS, READOUTS, Array, CubaLI, CubaLIF, Flatten, Layer, find_start, sends_several
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.network.spike_paths import SpikePath, find_spike_paths
 from spear_deploy.quantize.fold import fold_batchnorm
@@ -142,6 +142,12 @@ def _check_neuron(layer: Layer) -> None:
         how = f"reset '{neuron.reset}'" + (" a step late" if neuron.reset_delay else "")
         raise UnsupportedError(
             f"layer '{layer.name}': {how}, sPyNNaker's neurons are set to v_reset at once; train with reset='value'"
+        )
+    start = find_start(neuron)
+    if (start != neuron.v_leak).any():
+        raise UnsupportedError(
+            f"layer '{layer.name}': starts at v_init {float(start.reshape(-1)[0]):g}, sPyNNaker's neurons here at v_leak; train "
+            "without a bias of the membrane"
         )
     if sends_several(neuron):
         raise UnsupportedError(

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from spear_deploy.data import Dataset
-from spear_deploy.network import Layer
+from spear_deploy.network import Layer, sends_several
 from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pruning.candidates import NORM_SAMPLES
@@ -56,7 +56,7 @@ def multiply_thresholds(graph: SNNGraph, factor: float, names: Collection[str] |
         if not layer.spikes or not cost[layer.name].any() or (names is not None and layer.name not in names):
             return layer
         neuron: Any = layer.neuron
-        rest = getattr(neuron, "v_leak", 0.0)
+        rest = 0.0 if sends_several(neuron) else getattr(neuron, "v_leak", 0.0)  # thresholds of several spikes lie above 0
         threshold = neuron.v_threshold + (factor - 1) * np.abs(neuron.v_threshold - rest)
         return replace(layer, neuron=replace(neuron, v_threshold=threshold.astype(neuron.v_threshold.dtype)))
 

@@ -27,6 +27,7 @@ from spear_deploy.network import (
     TrueNorthLIF,
     UnroundedLIF,
     XyloLIF,
+    find_start,
 )
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.quantize.fold import replace_mean_by_sum
@@ -100,7 +101,7 @@ def _multiply_bias(neuron_input: NeuronInput, name: str, synapse: Any) -> Any:
 def _unrounded_neuron(neuron_input: NeuronInput, scale: float) -> UnroundedLIF:
     f, level, unit = neuron_input.factors, neuron_input.level, LOIHI_UNIT * scale
     mem = f.get("mem", np.zeros(()))
-    start = f["v_reset" if isinstance(neuron_input.neuron, IF) else "v_leak"]
+    start = find_start(neuron_input.neuron)
     return UnroundedLIF(
         decay_u=4096 * f["syn"] if "syn" in f else np.array(4096.0),
         decay_v=4096 * mem,
@@ -188,7 +189,8 @@ class _StoredLayer:
         constants = {"tau_mem_s": mem, "tau_syn_s": syn, "w_in": 2.0**self.neuron.dash_syn, "v_leak": trained.v_leak}
         if isinstance(trained, (LI, CubaLI)):
             return CubaLI(**constants)
-        return CubaLIF(**constants, v_threshold=trained.v_threshold, v_reset=trained.v_reset, reset=trained.reset)
+        spiking = {name: getattr(trained, name) for name in ("v_threshold", "v_reset", "reset", "max_spikes")}
+        return CubaLIF(**constants, **spiking, v_init=getattr(trained, "v_init", None))
 
     def synapses_in_trained_units(self, graph: SNNGraph, f: Mapping[str, Array], *, biases: bool) -> dict[str, Any]:
         """Return the synapses with the stored weights, in the units of the trained network.

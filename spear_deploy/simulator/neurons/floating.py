@@ -19,6 +19,7 @@ from spear_deploy.network import (
     CubaLIF,
     Shape,
     UnroundedLIF,
+    find_start,
     resets_late,
     sends_several,
 )
@@ -34,10 +35,10 @@ def start(neuron: IF | LIF | CubaLIF | LI | CubaLI, batch: int, shape: Shape, dt
     """Return the state before the first step, (batch, *shape)."""
     full = (batch, *shape)
     constants: dict[str, Array] = {name: value.astype(dtype) for name, value in factors(neuron, dt_s).items()}
-    initial = constants["v_reset"] if isinstance(neuron, IF) else constants["v_leak"]
     u: Array | None = np.zeros(full, dtype) if isinstance(neuron, (CubaLIF, CubaLI)) else None
     ones = frozenset(name for name, value in constants.items() if (value == 1).all())
-    return NeuronState(np.broadcast_to(initial, full).copy(), u, constants, _ones=ones)
+    start = find_start(neuron).astype(dtype)
+    return NeuronState(np.broadcast_to(start, full).copy(), u, constants, _ones=ones)
 
 
 def factors(neuron: IF | LIF | CubaLIF | LI | CubaLI, dt_s: float) -> dict[str, Array]:
