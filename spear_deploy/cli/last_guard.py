@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from spear_deploy.util.extras import describe_missing
+from spear_deploy.util.memory import is_out_of_memory
 from spear_deploy.util.printable import escape_hidden
 
 FAULT = "fault in spear-deploy"
@@ -110,7 +111,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
     causes = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
         causes.append(cause)
-    return isinstance(error, MemoryError) or any(
+    return is_out_of_memory(error) or any(
         isinstance(part, ImportError) and LOADER_OUT_OF_MEMORY.search(str(part)) for part in causes
     )
 

@@ -19,7 +19,7 @@ from spear_deploy.simulator import neurons
 from spear_deploy.simulator.neurons.chips import SIGN_BITS
 from spear_deploy.simulator.stepper import Stepper, add_values, evaluation_groups, prepare
 from spear_deploy.util import memory
-from spear_deploy.util.number_format import byte_size
+from spear_deploy.util.number_format import byte_size, plural
 from spear_deploy.util.progress import Progress
 from spear_deploy.util.times import timed_stage
 
@@ -264,9 +264,11 @@ class Simulation:
                 wanted.append((layer.name, "u", full, self.network.dtype))
         needed = sum(int(np.prod(shape, dtype=np.float64)) * np.dtype(dtype).itemsize for _, _, shape, dtype in wanted)
         if needed > (free := memory.free_bytes()):
+            fitting = int(self.samples * free / needed)
+            batch = f"at most {plural(fitting, 'sample')} at a time" if fitting else "fewer steps"
             raise DataError(
                 f"{self.steps} steps of {self.samples} samples: what is recorded takes {byte_size(needed)}, "
-                f"{byte_size(free)} are free; record less, or run fewer steps or samples at a time"
+                f"{byte_size(free)} are free; record less, or run {batch}"
             )
         return {(name, what): allocate(f"{name}.{what}", shape, dtype) for name, what, shape, dtype in wanted}
 

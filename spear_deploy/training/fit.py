@@ -16,8 +16,10 @@ from spear_deploy.network.graph import SNNGraph
 from spear_deploy.quantize.rounding import Rounding, RoundNetwork
 from spear_deploy.training.evaluation import BATCH, QuickEvaluation, quick_evaluate
 from spear_deploy.training.losses import batch_losses
+from spear_deploy.training.memory_need import explain_shortage
 from spear_deploy.training.synops_penalty import SynOpsPenalty
 from spear_deploy.util.extras import require_packages
+from spear_deploy.util.memory import is_out_of_memory
 from spear_deploy.util.progress import Progress
 from spear_deploy.util.times import timed_stage
 
@@ -332,7 +334,6 @@ class _Trainer:
     def _learn_batches(self) -> float:
         """Take a step on each batch of the training split, and return the mean cross-entropy."""
         import torch
-        from torch.nn.utils.parametrize import cached
 
         self.network.train()
         entropies = []
@@ -340,19 +341,7 @@ class _Trainer:
         for x, number in numbered.batches(self.recipe.batch_size, self.rng):
             if len(number) < 2 or self.steps_done >= self.steps:  # a batch norm needs two
                 continue
-            y, hint = self.labels[number], None if self.hints is None else self.hints[number]
-            batch = torch.from_numpy(x).to(self.recipe.device)
-            with timed_stage("learn"), cached(), torch.autocast(batch.device.type, torch.bfloat16, enabled=self.reduced):
-                total, entropy = batch_losses(self.network, batch, y, hint, self.recipe.label_smoothing, self.penalty)
-            if not total.requires_grad:
-                raise DataError(
-                    f"training: no weight of the network changes its output within {len(x)} steps, and nothing can be learnt; "
-                    "give more steps, or a network whose weights reach its output"
-                )
-            self.optimiser.zero_grad()
-            with timed_stage("learn, backwards"):
-                total.backward()  # type: ignore[no-untyped-call]
-                self.optimiser.step()
+            entropy = self._learn_batch(x, number)
             self.cycle.step()
             with torch.no_grad():
                 for weight, zero in self.zeros:
@@ -362,8 +351,45 @@ class _Trainer:
             self.steps_done += 1
             if self.steps_done in self.removals:
                 self._remove_weights(self.removals[self.steps_done])
-            entropies.append(float(entropy.detach()))
+            entropies.append(entropy)
         return float(np.mean(entropies)) if entropies else 0.0
+
+    def _learn_batch(self, x: Array, number: Array) -> float:
+        """Take a step on a batch (T, B, *input) of samples by their numbers, and return its cross-entropy.
+
+        Raises:
+            DataError: nothing can be learnt, or memory is full.
+        """
+        try:
+            return self._take_step(x, number)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        self.optimiser.zero_grad()  # behind the handler nothing else holds what the batch left in memory
+        raise explain_shortage(lambda n: self._find_losses(x[:, :n], number[:n])[0], len(number), len(x))
+
+    def _take_step(self, x: Array, number: Array) -> float:
+        total, entropy = self._find_losses(x, number)
+        if not total.requires_grad:
+            raise DataError(
+                f"training: no weight of the network changes its output within {len(x)} steps, and nothing can be learnt; "
+                "give more steps, or a network whose weights reach its output"
+            )
+        self.optimiser.zero_grad()
+        with timed_stage("learn, backwards"):
+            total.backward()  # type: ignore[no-untyped-call]
+            self.optimiser.step()
+        return float(entropy.detach())
+
+    def _find_losses(self, x: Array, number: Array) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the loss of a batch and its cross-entropy alone."""
+        import torch
+        from torch.nn.utils.parametrize import cached
+
+        y, hint = self.labels[number], None if self.hints is None else self.hints[number]
+        batch = torch.from_numpy(x).to(self.recipe.device)
+        with timed_stage("learn"), cached(), torch.autocast(batch.device.type, torch.bfloat16, enabled=self.reduced):
+            return batch_losses(self.network, batch, y, hint, self.recipe.label_smoothing, self.penalty)
 
     def _remove_weights(self, share: float) -> None:
         """Let `remove` choose zeros, hold them, and price the SynOps that are left."""

@@ -573,6 +573,10 @@ def test_an_input_longer_than_memory_is_refused(monkeypatch):
     for run in (simulate, partial(run_lava, model="fast")):
         with pytest.raises(DataError, match=message):
             run(graph, x, record=("v",))
+    monkeypatch.setattr("spear_deploy.util.memory.free_bytes", lambda: 5000)
+    with pytest.raises(DataError, match="100 steps of 9 samples: .* record less, or run at most 2 samples at a time"):
+        simulate(graph, np.ones((100, 9, 2), bool), record=("v",))
+    assert simulate(graph, np.ones((100, 2, 2), bool), record=("v",)).output.shape[1] == 2
 
 
 def test_neurons_of_another_chip_are_refused():

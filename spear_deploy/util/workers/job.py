@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from spear_deploy.errors import SpearError, WorkerError
 from spear_deploy.util.digests import hash_code, package_versions
+from spear_deploy.util.memory import is_out_of_memory
 
 JobFunction: TypeAlias = Callable[[Any, Any], Any]
 """(shared, item) → result; a function of a module, since another process imports it."""
@@ -60,11 +61,11 @@ def run_job(function: JobFunction, shared: Any, item: Any, name: str) -> Outcome
         value, failed = function(shared, item), False
     except SpearError as error:
         value, failed = error, True
-    except MemoryError as error:
-        value, failed = WorkerError(f"{name}: memory is full ({_peak()}{_describe_request(error)}); {FEWER}"), True
-        value.__cause__ = error
     except Exception as error:
         value, failed = error, True
+        if is_out_of_memory(error):
+            value = WorkerError(f"{name}: memory is full ({_peak()}{_describe_request(error)}); {FEWER}")
+            value.__cause__ = error
     seconds = time.perf_counter() - begin
     _log(f"{name}: {f'fails, {value}' if failed else 'is done'} after {seconds:.1f} s, {_peak()}")
     return Outcome(value=value, failed=failed, worker=worker, seconds=seconds)
@@ -95,8 +96,8 @@ def _log(line: str) -> None:
     print(time.strftime("%H:%M:%S"), line, file=sys.stderr, flush=True)
 
 
-def _describe_request(error: MemoryError) -> str:
-    """Return how much was asked for beyond that, where numpy says so."""
+def _describe_request(error: Exception) -> str:
+    """Return how much was asked for beyond that, where numpy or torch says so."""
     amount = re.search(r"allocate ([\d.]+ \w+)", str(error))
     return f", {amount[1]} more needed" if amount else ""
 
