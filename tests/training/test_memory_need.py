@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from spear_deploy.training.memory_need import explain_shortage
+
 torch = pytest.importorskip("torch")
 pytest.importorskip("norse")
-
-from spear_deploy.training.memory_need import explain_shortage
 
 LEARN = """
 import resource, sys
