@@ -58,6 +58,34 @@ def project_ratios(ratios: Sequence[float], channels: Widths, min_widths: Widths
     return tuple(widths)
 
 
+def fill_ratios(ratios: Sequence[float], channels: Widths, min_widths: Widths, fits: Callable[[Widths], bool]) -> Widths:
+    """Return the largest scaled plan that fits, and let the groups that can still grow do so, in their proportions.
+
+    Progressive filling (max-min fairness, Bertsekas and Gallager, Data Networks, 6.5.2): groups that cannot take one channel more
+    stay as they are, the others are scaled on, until none can. A chip's limits concern single layers and go by steps (kernels in
+    powers of two, cores, axons), so that one scale for all leaves other layers narrower than they have to be.
+
+    Args:
+        ratios, channels, min_widths, fits: those of `project_ratios`.
+
+    >>> def fits(widths):
+    ...     return widths[0] <= 4 and sum(widths) <= 24
+    >>> project_ratios((1.0, 1.0), (16, 32), (2, 2), fits), fill_ratios((1.0, 1.0), (16, 32), (2, 2), fits)
+    ((4, 10), (4, 20))
+    """
+    widths = project_ratios(ratios, channels, min_widths, fits)
+    if not fits(widths):
+        return widths
+    free = set(range(len(widths)))
+    while free:
+        more = {i: tuple(width + (i == n) for n, width in enumerate(widths)) for i in free}
+        free = {i for i in free if widths[i] < channels[i] and fits(more[i])}
+        if free:
+            most = tuple(n if i in free else width for i, (n, width) in enumerate(zip(channels, widths, strict=True)))
+            widths = project_ratios(ratios, most, widths, fits)
+    return widths
+
+
 def compute_min_widths(channels: Widths, share: float) -> Widths:
     """Return the fewest channels of each group: a share of them, at min_widths one.
 
