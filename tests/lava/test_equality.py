@@ -150,9 +150,9 @@ def two_images():
     return SNNGraph(layers=tuple(layers), edges=tuple(Edge(source=s, target=t) for s, t in pairs), input_shape=(2, 5, 4))
 
 
-def pooled_rounding(kernel, stride, step):
-    """A convolution of graded input whose sums are shifted down, a pool of them, and a second connection into the neurons."""
-    conv = Conv2d(weight=step * weights(5, 2, 1, 3, 3, low=-127 // step, high=127 // step), weight_exponent=-4)
+def pooled(kernel, stride, step, exponent=-4):
+    """A convolution, a pool of its sums, and a second connection into the neurons: sums shifted down, or folded beyond 8 bits."""
+    conv = Conv2d(weight=step * weights(5, 2, 1, 3, 3, low=-127 // step, high=127 // step), weight_exponent=exponent)
     layers = [
         Layer(name="conv", synapse=conv),
         Layer(name="pool", synapse=SumPool(kernel_size=kernel, stride=stride)),
@@ -208,8 +208,9 @@ def cases():
     yield "one axis", chain([line], input_shape=(2, 9)), spikes(10, 6, 2, 2, 9), "spikes"
     yield "images meet", two_images(), long_images, "spikes"
     graded = np.random.default_rng(12).integers(0, 256, (20, 2, 1, 8, 8))
-    yield "rounded sums in a pool", pooled_rounding(2, 2, 8), graded, "current"
-    yield "rounded sums in windows that overlap", pooled_rounding(3, 1, 2), graded, "current"
+    yield "rounded sums in a pool", pooled(2, 2, 8), graded, "current"
+    yield "rounded sums in windows that overlap", pooled(3, 1, 2), graded, "current"
+    yield "weights beyond 8 bits in a pool", pooled(3, 1, 2, exponent=0), spikes(13, 20, 2, 1, 8, 8), "spikes"
     edges = (Edge(source="input", target="a"), Edge(source="a", target="b", delay=62))
     late = SNNGraph(layers=(dense("a", 0, 5, 4), dense("b", 1, 6, 5)), edges=edges, input_shape=(4,))
     yield "62 steps late", late, spikes(11, 70, 2, 4), "spikes"
