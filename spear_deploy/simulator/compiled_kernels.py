@@ -20,7 +20,7 @@ POSITIONS = 16
 
 @njit(cache=True)
 def add_rows(weight: Any, rows: Any, count: int, total: Any) -> None:
-    """Add rows of weights to their sum, four in one pass.
+    """Add rows of weights to their sum, eight or four in one pass.
 
     Args:
         weight: (R, O), whole numbers.
@@ -29,6 +29,12 @@ def add_rows(weight: Any, rows: Any, count: int, total: Any) -> None:
     """
     width = total.shape[0]
     start = 0
+    while start + 8 <= count:
+        a, b, c, d = weight[rows[start]], weight[rows[start + 1]], weight[rows[start + 2]], weight[rows[start + 3]]
+        e, f, g, h = weight[rows[start + 4]], weight[rows[start + 5]], weight[rows[start + 6]], weight[rows[start + 7]]
+        for o in range(width):
+            total[o] += (a[o] + b[o]) + (c[o] + d[o]) + ((e[o] + f[o]) + (g[o] + h[o]))
+        start += 8
     while start + 4 <= count:
         a, b, c, d = weight[rows[start]], weight[rows[start + 1]], weight[rows[start + 2]], weight[rows[start + 3]]
         for o in range(width):
@@ -61,6 +67,26 @@ def sum_dense(x: Any, weight: Any, bias: Any, shift: int, y: Any) -> None:
         total = y[n]
         total[:] = 0
         add_rows(weight, rows, count, total)
+        for o in range(total.shape[0]):
+            total[o] = (total[o] << shift if shift >= 0 else total[o] >> -shift) + bias[o]
+
+
+@njit(cache=True)
+def sum_sparse(x: Any, starts: Any, outputs: Any, values: Any, bias: Any, shift: int, y: Any) -> None:
+    """Sum the weights of the inputs that spike, of which only those that are not zero are stored.
+
+    Args:
+        x, bias, shift, y: see `sum_dense`.
+        starts: (I + 1,), where the weights of each input begin.
+        outputs, values: (number of weights,), output and value of each.
+    """
+    for n in range(x.shape[0]):
+        total = y[n]
+        total[:] = 0
+        for i in range(x.shape[1]):
+            if x[n, i]:
+                for k in range(starts[i], starts[i + 1]):
+                    total[outputs[k]] += values[k]
         for o in range(total.shape[0]):
             total[o] = (total[o] << shift if shift >= 0 else total[o] >> -shift) + bias[o]
 

@@ -18,6 +18,11 @@ MAX_ACTIVITY = 0.3
 MIN_OUTPUTS = 8
 """Outputs of an input from which adding its weights fills vector instructions."""
 
+MAX_DENSITY = 1 / 16
+"""Share of weights that are not zero up to which only those are stored: adding single weights takes 16 times as long as rows."""
+BLOCK_WEIGHTS = 1 << 20
+"""Weights that are looked at together: temporary arrays of some megabytes for layers of any size."""
+
 EventWeigher: TypeAlias = Callable[[Array], Array]
 """Passes spikes (N, *input shape), each 0 or 1, through a synapse: int32."""
 
@@ -46,6 +51,16 @@ def make_event_weigher(synapse: Any) -> EventWeigher | None:
         return None
     bias = np.zeros(len(synapse.weight), np.int32) if synapse.bias is None else synapse.bias.astype(np.int32)
     shift = synapse.weight_exponent
+    if isinstance(synapse, Dense) and np.count_nonzero(synapse.weight) <= MAX_DENSITY * synapse.weight.size:
+        starts, places, values = list_weights(synapse.weight)
+        values = values.astype(dtype)
+
+        def weigh_sparse(x: Array) -> Array:
+            y = np.empty((len(x), len(bias)), np.int32)
+            kernels.sum_sparse(_as_bytes(x).reshape(len(x), -1), starts, places, values, bias, shift, y)
+            return y
+
+        return weigh_sparse
     if isinstance(synapse, Dense):
         rows: Array = np.ascontiguousarray(synapse.weight.T.astype(dtype))
 
@@ -77,10 +92,33 @@ def make_event_weigher(synapse: Any) -> EventWeigher | None:
     return weigh_convolution
 
 
+def list_weights(weight: Array) -> tuple[Array, Array, Array]:
+    """Return the weights that are not zero, input by input: where those of each input begin, (I + 1,), outputs, and values.
+
+    >>> [part.tolist() for part in list_weights(np.array([[0, 5], [7, 8]]))]
+    [[0, 1, 3], [1, 0, 1], [7, 5, 8]]
+    """
+    outputs, inputs = weight.nonzero()
+    order = np.argsort(inputs, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(np.bincount(inputs, minlength=weight.shape[1]))])
+    return starts, outputs[order].astype(np.int32), weight[outputs[order], inputs[order]]
+
+
+def find_reach(weight: Array) -> float:
+    """Return the largest sum of the magnitudes of an output's weights.
+
+    >>> find_reach(np.array([[1, -2], [0, 1]]))
+    3.0
+    """
+    step = max(1, BLOCK_WEIGHTS * len(weight) // weight.size)
+    blocks = (weight[start : start + step].reshape(min(step, len(weight) - start), -1) for start in range(0, len(weight), step))
+    return max(float(np.abs(block.astype(np.float64)).sum(axis=1).max()) for block in blocks)
+
+
 def _find_type(synapse: Any) -> type | None:
     """Return the smallest type of the weights, or None where a sum may leave int32."""
-    largest = float(np.abs(synapse.weight.astype(np.float64)).max())
-    reach = float(np.abs(synapse.weight.astype(np.float64)).reshape(len(synapse.weight), -1).sum(axis=1).max())
+    largest = max(float(synapse.weight.max()), -float(synapse.weight.min()))
+    reach = find_reach(synapse.weight)
     offset = 0.0 if synapse.bias is None else float(np.abs(synapse.bias).max())
     if max(reach, reach * 2.0**synapse.weight_exponent) + offset >= 2**31 or abs(synapse.weight_exponent) > 31:
         return None

@@ -108,8 +108,7 @@ def _make_integer_scaler(scale: Scale) -> Weigher:
 
 def _make_integer_weigher(synapse: Any) -> Weigher:
     """Return the product of integers: each batch in the smallest type in which no sum, shifted or with the bias, can round."""
-    weight = np.abs(synapse.weight.astype(np.float64))
-    reach = float(weight.reshape(len(weight), -1).sum(axis=1).max())
+    reach = event_sums.find_reach(synapse.weight)
     e = synapse.weight_exponent
     factor = 2.0**e
     offset = 0.0 if synapse.bias is None else float(np.abs(synapse.bias).max())

@@ -9,6 +9,7 @@ import pytest
 from spear_deploy.network import Conv1d, Conv2d, Dense, Layer, LoihiLIF
 from spear_deploy.network.graph import chain
 from spear_deploy.simulator import event_sums, kernel_choice, simulate, stepper, synapse_math
+from spear_deploy.simulator.event_sums import list_weights
 from spear_deploy.simulator.neurons import loihi
 from tests.support import reference
 
@@ -56,6 +57,26 @@ def test_sums_of_events_equal_matrix_products(monkeypatch, compiled, seed):
     expected = synapse_math.make_weigher(synapse, integer=True)(x)
     assert expected.dtype != np.int32
     np.testing.assert_array_equal(by_events, expected)
+
+
+@pytest.mark.parametrize("exponent", [-2, 0, 3])
+def test_sums_of_few_weights_equal_matrix_products(monkeypatch, compiled, exponent):
+    rng = np.random.default_rng(exponent + 9)
+    weight = rng.integers(-300, 300, (90, 70)) * (rng.random((90, 70)) < 0.05)
+    synapse = Dense(weight=weight, bias=rng.integers(-50, 50, 90), weight_exponent=exponent)
+    x = rng.random((9, 70)) < 0.3
+    used = []
+    monkeypatch.setattr(event_sums, "list_weights", lambda weight: used.append(1) or list_weights(weight))
+    by_events = synapse_math.make_weigher(synapse, integer=True)(x)
+    assert used and by_events.dtype == np.int32
+    uses_numpy(monkeypatch)
+    np.testing.assert_array_equal(by_events, synapse_math.make_weigher(synapse, integer=True)(x))
+
+
+def test_the_reach_of_weights_does_not_depend_on_blocks(monkeypatch):
+    weight = np.random.default_rng(0).integers(-300, 300, (50, 3, 4))
+    monkeypatch.setattr(event_sums, "BLOCK_WEIGHTS", 100)
+    assert event_sums.find_reach(weight) == np.abs(weight).sum(axis=(1, 2)).max()
 
 
 def test_sums_beyond_32_bits_stay_matrix_products(compiled):
