@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any, get_args
+from typing import IO, Any, get_args
 
 import numpy as np
 
@@ -31,7 +31,7 @@ from spear_deploy.errors import FileError, GraphError, SpearError, did_you_mean
 from spear_deploy.network import Array, Layer
 from spear_deploy.network.delayed_reset import fold_reset_loops
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
-from spear_deploy.util.digests import hash_file
+from spear_deploy.util.digests import hash_open_file
 from spear_deploy.util.files import replace_file, require_file
 
 FORMAT = "spear-deploy network"
@@ -68,6 +68,13 @@ def write_snn(graph: SNNGraph, path: str | os.PathLike[str]) -> None:
         GraphError: the metadata is not JSON.
         FileError: the place is not writable.
     """
+    arrays = _encode_network(graph)
+    with replace_file(path) as aside:
+        _write_archive(arrays, aside)
+
+
+def _encode_network(graph: SNNGraph) -> dict[str, Array]:
+    """Return the members of the archive, the header first."""
     arrays: dict[str, Array] = {}
     header = {
         "format": FORMAT,
@@ -83,8 +90,11 @@ def write_snn(graph: SNNGraph, path: str | os.PathLike[str]) -> None:
         text = json.dumps(header, allow_nan=False, sort_keys=True, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
         raise GraphError(f"metadata: is not JSON ({error}); keep to text, numbers, lists and dictionaries") from error
-    arrays = {HEADER: np.frombuffer(text.encode(), np.uint8), **arrays}
-    with replace_file(path) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as archive:
+    return {HEADER: np.frombuffer(text.encode(), np.uint8), **arrays}
+
+
+def _write_archive(arrays: Mapping[str, Array], file: Path | IO[bytes]) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
             _write_array(archive, name, np.ascontiguousarray(array).reshape(array.shape))
 
@@ -125,11 +135,15 @@ def read_snn(path: str | os.PathLike[str]) -> SNNGraph:
 
 
 def hash_network(graph: SNNGraph) -> str:
-    """Return the sha256 of the `.snn` file that holds a network: the same network always gives the same bytes."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "network.snn"
-        write_snn(graph, path)
-        return hash_file(path)
+    """Return the sha256 of the `.snn` file that holds a network: the same network always gives the same bytes.
+
+    The file has no name, so that a killed process leaves none.
+    """
+    arrays = _encode_network(graph)
+    with tempfile.TemporaryFile() as file:
+        _write_archive(arrays, file)
+        file.seek(0)
+        return hash_open_file(file)
 
 
 def _check_extent(graph: SNNGraph, source: Path) -> None:

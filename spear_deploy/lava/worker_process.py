@@ -9,22 +9,21 @@ processes of the worker's session that still run get a second to end and are the
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from spear_deploy.errors import BackendError
 from spear_deploy.lava.program import Program
 from spear_deploy.lava.worker.guard import EXIT_CODES, remove_shared_memory, signal_name
+from spear_deploy.util.temporary_folder import open_temporary_folder
 
 WORKER = Path(__file__).parent / "worker" / "main.py"
 PYTHON_VARIABLE = "SPEAR_LAVA_PYTHON"
@@ -35,8 +34,6 @@ TIMEOUT_FACTOR = 20.0
 """Run time over the predicted one above which a run counts as hung; a busy or slow machine takes a multiple."""
 MIN_TIMEOUT_S = 180.0
 GRACE_S = 1.0
-FOLDER = "spear-lava-"
-"""Beginning of the names of temporary folders; the number of the process follows."""
 MAX_FOLDER_CHARACTERS = 40
 """Longest path of the temporary folder: the worker puts sockets below it, whose paths may have 107 characters."""
 
@@ -68,9 +65,7 @@ def run_program(program: Program, read: Callable[[Path], Result], *, timeout_s: 
     limit_s = max(MIN_TIMEOUT_S, TIMEOUT_FACTOR * program.seconds) if timeout_s is None else timeout_s
     parent = tempfile.gettempdir()
     parent = parent if len(parent) <= MAX_FOLDER_CHARACTERS else "/tmp"
-    remove_leftovers(Path(parent))
-    prefix = f"{FOLDER}{os.getpid()}-"  # shows in the folder and in /dev/shm which process they belong to
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True) as name, _hold(Path(name)) as folder:
+    with open_temporary_folder("lava", Path(parent)) as folder:
         try:
             program.save(folder, channel_size)
         except OSError as error:
@@ -79,46 +74,6 @@ def run_program(program: Program, read: Callable[[Path], Result], *, timeout_s: 
         if code != 0 or not (folder / "done.json").exists():
             raise _read_failure(folder, code, limit_s)
         return read(folder)
-
-
-@contextlib.contextmanager
-def _hold(folder: Path) -> Iterator[Path]:
-    """Hold a lock on a folder, which the system releases when this process ends."""
-    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        with contextlib.suppress(OSError):  # a file system without locks: the number of the process must do
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield folder
-    finally:
-        os.close(handle)
-
-
-def remove_leftovers(parent: Path) -> list[Path]:
-    """Remove the folders of killed runs: this user's, of a process that is gone, and with a lock that nobody holds."""
-    removed = []
-    for folder in parent.glob(f"{FOLDER}*-*"):
-        number = folder.name.removeprefix(FOLDER).partition("-")[0]
-        with contextlib.suppress(OSError):  # gone meanwhile, or held
-            if folder.is_symlink() or folder.stat().st_uid != os.getuid() or not number.isdecimal() or _is_alive(int(number)):
-                continue
-            handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
-                removed.append(folder)
-            finally:
-                os.close(handle)
-    return removed
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def free_shared_memory() -> int:

@@ -18,7 +18,6 @@ import json
 import math
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,6 +55,7 @@ from spear_deploy.training.evaluation import evaluate
 from spear_deploy.util.digests import hash_code, hash_file
 from spear_deploy.util.files import read_arrays, rename_in_errors, require_file
 from spear_deploy.util.progress import Progress
+from spear_deploy.util.temporary_folder import open_temporary_folder
 
 if TYPE_CHECKING:
     from spear_deploy.network.graph import SNNGraph
@@ -253,8 +253,7 @@ def derive(
         folder / stages.DENSE, chip, data, seed=settings.seed, overrides=settings.overrides or None, steps=settings.steps,
         encoding=settings.encoding,
     )  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="spear-verify-") as name, rename_in_errors(name, folder):
-        place = Path(name)
+    with open_temporary_folder("verify") as place, rename_in_errors(place, folder):
         adaptation = (TRAINED, ADAPTED, ADAPTATION) if read_adaptation(folder) else ()
         for file in (stages.DENSE, stages.PRUNED, *adaptation):
             shutil.copyfile(require_file(folder / file, "file of a deployment"), place / file)

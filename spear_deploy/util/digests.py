@@ -7,7 +7,7 @@ import json
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 PACKAGES = (
     "spear-deploy", "numpy", "torch", "norse", "lava-nc", "stable-baselines3", "gymnasium", "networkx", "scikit-learn", "nir",
@@ -28,10 +28,15 @@ def hash_value(value: Any) -> str:
 
 def hash_file(path: Path) -> str:
     """Return the sha256 of a file."""
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+        return hash_open_file(file)
+
+
+def hash_open_file(file: IO[bytes]) -> str:
+    """Return the sha256 of what an open file holds from its position on."""
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
     return digest.hexdigest()
 
 

@@ -15,7 +15,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +25,7 @@ import numpy as np
 from spear_deploy.errors import BackendError, FileError
 from spear_deploy.network import Array
 from spear_deploy.util.files import read_arrays
+from spear_deploy.util.temporary_folder import open_temporary_folder
 
 SCRIPT = Path(__file__).with_name("script.py")
 NEEDED = ("timestep_ms", "inputs", "populations", "projections", "output")
@@ -129,7 +129,7 @@ def run_brian2(path: Path, x: Array) -> dict[str, Array] | None:
     python = os.environ.get(PYTHON, sys.executable)
     if python == sys.executable and (find_spec("pyNN") is None or find_spec("brian2") is None):
         return None
-    with tempfile.TemporaryDirectory() as folder:
+    with open_temporary_folder("pynn") as folder:
         given, made = Path(folder, "spikes.npy"), Path(folder, "recorded.npz")
         np.save(given, x.astype(np.uint8))
         command = [python, "-W", "ignore", SCRIPT, "--network", path, "--input", given, "--out", made]

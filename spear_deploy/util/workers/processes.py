@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Future, as_completed
 from pathlib import Path
 from typing import Any
 
 from spear_deploy.util.extras import require_packages
+from spear_deploy.util.temporary_folder import open_temporary_folder
 from spear_deploy.util.workers.job import ONE_THREAD, Batch, JobFunction, Outcome, RunBatch, WorkerDied, run_job
 from spear_deploy.util.workers.settings import Workers
 
@@ -32,8 +32,8 @@ def open_processes(workers: Workers, shared: Any) -> RunBatch:
     content = dumps(shared)
 
     def run_batch(function: JobFunction, batch: Batch) -> Iterator[tuple[int, Outcome]]:
-        with tempfile.TemporaryDirectory(prefix="spear-workers-") as folder:
-            path = Path(folder) / "shared"
+        with open_temporary_folder("workers") as folder:
+            path = folder / "shared"
             path.write_bytes(content)  # a file of this run alone, readable by this user alone
             yield from _run(function, batch, workers, path)
 
