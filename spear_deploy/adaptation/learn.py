@@ -19,6 +19,7 @@ from spear_deploy.adaptation.plan import Plan, Step
 from spear_deploy.adaptation.replacement import Topic
 from spear_deploy.data import Dataset
 from spear_deploy.data.input_sums import sum_inputs, sum_split
+from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.simulator import simulate
 from spear_deploy.training import Recipe, fit
@@ -143,6 +144,7 @@ def learn(
     is_last: bool = True,
     one_sign: Sequence[str] = (),
     few: FewValues | None = None,
+    hints: Array | None = None,
     progress: Progress | None = None,
 ) -> tuple[SNNGraph, int]:
     """Fine-tune an adapted network.
@@ -159,6 +161,7 @@ def learn(
         is_last: whether this is the last stage.
         one_sign: layers of which each source keeps its sign.
         few: values of a weight, where the chip has few.
+        hints: mean outputs of the network before, which are learnt besides the labels (`training.fit`).
         progress: is called after each epoch.
 
     Returns:
@@ -172,7 +175,8 @@ def learn(
         if not epochs or best >= aim - AS_GOOD:
             break
         recipe = settings.recipe(one_sign, epochs=epochs)
-        result = fit(graph, dataset, replace(recipe, learning_rate=factor * recipe.learning_rate), progress=progress)
+        recipe = replace(recipe, learning_rate=factor * recipe.learning_rate)
+        result = fit(graph, dataset, recipe, hints=hints, progress=progress)
         batches += result.batches
         reached = evaluate(result.graph, dataset.val).accuracy
         if reached >= best:
@@ -181,6 +185,7 @@ def learn(
             break
     if few is not None and is_last:
         recipe = settings.recipe(one_sign, epochs=round(settings.epochs * SHARE_ON_FEW) or 1)
-        result = fit(graph, dataset, recipe, rounding=few.round_network, progress=prefix_stage(progress, few.describe()))
+        note = prefix_stage(progress, few.describe())
+        result = fit(graph, dataset, recipe, hints=hints, rounding=few.round_network, progress=note)
         graph, batches = result.graph, batches + result.batches
     return graph, batches

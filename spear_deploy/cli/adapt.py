@@ -70,6 +70,7 @@ def adapt(
 
 def _show(console: Any, facts: Mapping[str, Any]) -> None:
     """Print what was replaced, accuracy after each step, and what is missing."""
+    from spear_deploy.adaptation.differences import describe_difference
     from spear_deploy.cli.tables import make_table
 
     def show(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]], numbers: tuple[int, ...]) -> None:
@@ -91,8 +92,11 @@ def _show(console: Any, facts: Mapping[str, Any]) -> None:
     elif not facts["missing"]:
         console.print(f"{facts['chip']} has all that the network needs: nothing is replaced", highlight=False)
     if facts["waterfall"]:
-        steps = [(row["after"], row["kind"], f"{row['accuracy']:.2%}") for row in facts["waterfall"]]
-        show("", ("after", "kind", "accuracy"), steps, (2,))
+        steps = [
+            (row["after"], row["kind"], f"{row['accuracy']:.2%}", describe_difference(row.get("differs")))
+            for row in facts["waterfall"]
+        ]
+        show("", ("after", "kind", "accuracy", "spikes differ first"), steps, (2,))
     accuracy = {name: value for name, value in facts["accuracy"].items() if value is not None}
     words = " → ".join(f"{value:.2%} {'as ' * (name == 'integers')}{name}" for name, value in accuracy.items())
     console.print(f"{f'accuracy {words}; ' if words else ''}{facts['headline']}", highlight=False, markup=False)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from spear_deploy.adaptation.differences import find_first_difference
 from spear_deploy.adaptation.few_values import find_few_values
 from spear_deploy.adaptation.learn import LearnSettings, calibrate_plan, choose_plan, learn, list_one_sign, list_stages
 from spear_deploy.adaptation.needs import list_needs
@@ -25,7 +26,7 @@ from spear_deploy.data.input_sums import sum_inputs, sum_split
 from spear_deploy.errors import ChipError, FileError, QuantizationError, UnsupportedError
 from spear_deploy.hardware.profile import HardwareProfile, hash_profile
 from spear_deploy.interchange.snn_file import hash_network, write_snn
-from spear_deploy.network import WEIGHTED
+from spear_deploy.network import WEIGHTED, Array
 from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline import api
@@ -44,6 +45,7 @@ from spear_deploy.quantize.fold import fold_chained_weights
 from spear_deploy.quantize.rounding import ROUNDED
 from spear_deploy.training.evaluation import Evaluation, evaluate
 from spear_deploy.training.fit import fit
+from spear_deploy.training.losses import average_outputs
 from spear_deploy.util.extras import require_packages
 from spear_deploy.util.files import write_json
 from spear_deploy.util.folder_lock import own_folder
@@ -107,7 +109,8 @@ class Adapted:
     Attributes:
         graph: the network; the given one where nothing was to replace.
         rows: replacements, a row a layer: layer, what, by, kind, bound, neurons.
-        waterfall: accuracy after each step, on the test split: {after, kind, accuracy, layers}; empty without data.
+        waterfall: accuracy after each step, on the test split: {after, kind, accuracy, layers}; of a replacement also where
+            spikes differ first from those before it, {differs: {layer, step, share} or None}; empty without data.
         missing: what is left that the chip lacks, a sentence each.
         report: check of the network.
         widths: channels before and after, by group, where layers became narrower.
@@ -204,25 +207,27 @@ def _learn_plan(task: AdaptTask, candidate: TrialPlan, notes: Sequence[str]) -> 
         waterfall.append(_measure("narrower layers", "learnt", tuple(widths), narrowed, test))
     few, learning = find_few_values(task.profile), task.settings.learning
     aim = evaluate(task.network, dataset.val).accuracy
+    keeps_readout = all(step.replacement.topic != "readout" for step in plan.steps)
+    hints = average_outputs(task.network, dataset.train) if keeps_readout else None  # counts of spikes are on another scale
     learnt, steps = narrowed, list[Step]()
     stages = list_stages(plan)
     for number, topics in enumerate(stages):
         before = learnt
         part, _ = follow(before, task.profile, plan.options, chips=task.chips, defers=True, topics=topics)
         steps += part.steps
-        waterfall += [_measure_step(step, test) for step in part.steps]
+        waterfall += _measure_steps(part.steps, before, test)
         learnt = calibrate_plan(part, before, dataset)
         if learnt is not part.graph:
             waterfall.append(_measure("thresholds set on data", "learnt", (), learnt, test))
         if plan.learnt or widths or few:
             learnt, batches = learn(
                 learnt, dataset, learning, aim=aim, is_last=number == len(stages) - 1, one_sign=list_one_sign(steps), few=few,
-                progress=task.progress,
+                hints=hints, progress=task.progress,
             )  # fmt: skip
             if batches:
                 waterfall.append(_measure(f"learning, {batches} batches", "learnt", (), learnt, test))
     final, _ = follow(learnt, task.profile, plan.options, chips=task.chips)
-    waterfall += [_measure_step(step, test) for step in final.steps]
+    waterfall += _measure_steps(final.steps, learnt, test)
     rows = [row for step in (*steps, *final.steps) for row in step.to_rows()]
     if few is not None:
         facts = {"what": "weights", "by": few.describe(), "kind": "learnt", "bound": "", "neurons": 0}
@@ -234,7 +239,7 @@ def _learn_plan(task: AdaptTask, candidate: TrialPlan, notes: Sequence[str]) -> 
     graph = _number_channels_anew(final.graph, adapted_to=task.profile.name)
     missing = tuple(list_needs(final.report, graph, task.profile))
     if not missing:
-        graph, batches = _learn_rounded(task, graph)
+        graph, batches = _learn_rounded(task, graph, hints)
         if batches:
             name = f"learning with the rounding of {task.profile.name}, {batches} batches"
             waterfall.append(_measure(name, "learnt", (), graph, test))
@@ -249,7 +254,7 @@ def _learn_plan(task: AdaptTask, candidate: TrialPlan, notes: Sequence[str]) -> 
     )
 
 
-def _learn_rounded(task: AdaptTask, graph: SNNGraph) -> tuple[SNNGraph, int]:
+def _learn_rounded(task: AdaptTask, graph: SNNGraph, hints: Array | None) -> tuple[SNNGraph, int]:
     """Learn on with the chip's rounding where its integers lose accuracy, and keep the result where they are better then.
 
     Returns:
@@ -269,7 +274,7 @@ def _learn_rounded(task: AdaptTask, graph: SNNGraph) -> tuple[SNNGraph, int]:
         if evaluate(graph, dataset.val).accuracy - before <= TOLERANCE:
             return graph, 0
         recipe = task.settings.learning.recipe()
-        result = fit(graph, dataset, recipe, rounding=inputs.round_network, progress=task.progress)
+        result = fit(graph, dataset, recipe, hints=hints, rounding=inputs.round_network, progress=task.progress)
         better = measure(result.graph) > before
     except (UnsupportedError, QuantizationError):  # the network has no integers of this chip
         return graph, 0
@@ -367,9 +372,15 @@ def _measure(after: str, kind: str, layers: Sequence[str], graph: SNNGraph, spli
     return {"after": after, "kind": kind, "layers": list(layers), "accuracy": evaluate(graph, sum_split(split, graph)).accuracy}
 
 
-def _measure_step(step: Any, split: Split) -> dict[str, Any]:
-    made = step.replacement
-    return _measure(f"{made.what} → {made.by}", made.kind, made.layers, step.graph, split)
+def _measure_steps(steps: Sequence[Step], graph: SNNGraph, split: Split) -> list[dict[str, Any]]:
+    """Return a row a step from a network on: accuracy after it, and the first spikes that differ from those before it."""
+    rows = []
+    for step in steps:
+        made = step.replacement
+        row = _measure(f"{made.what} → {made.by}", made.kind, made.layers, step.graph, split)
+        rows.append({**row, "differs": find_first_difference(graph, step.graph, split)})
+        graph = step.graph
+    return rows
 
 
 def describe_adapted(adapted: Adapted, task: AdaptTask, folder: Path, *, quantises: bool = True) -> dict[str, Any]:

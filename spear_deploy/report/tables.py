@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from spear_deploy.adaptation.differences import describe_difference
 from spear_deploy.budget.intervals import describe_energy, describe_time
 from spear_deploy.util.number_format import compact, interval, join_names, number, percent, plural, points, seconds, with_prefix
 
@@ -199,6 +200,10 @@ def _describe_steps(steps: Mapping[str, int] | None) -> str:
     return f" It runs on {steps['deployed']} time steps, trained on {steps['trained']}."
 
 
+def _write_difference(difference: Mapping[str, Any] | None) -> str:
+    return f"; spikes differ first: {describe_difference(difference)}" if difference else ""
+
+
 def describe_adaptation(adaptation: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Return the steps from the trained network to one that the chip takes, and what each layer has instead; None without any."""
     if adaptation is None:
@@ -209,7 +214,8 @@ def describe_adaptation(adaptation: Mapping[str, Any] | None) -> dict[str, Any] 
         steps.append(
             {
                 "name": row["after"][:1].upper() + row["after"][1:],
-                "note": ": ".join(part for part in (row["kind"], ", ".join(row["layers"])) if part),
+                "note": ": ".join(part for part in (row["kind"], ", ".join(row["layers"])) if part)
+                + _write_difference(row.get("differs")),
                 "accuracy": percent(share, 2),
                 "change": "" if before is None else points(share - before),
                 "width": round(100 * share, 2),

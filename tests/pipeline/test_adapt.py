@@ -1,21 +1,29 @@
 """Adaptation of small networks: exact steps keep accuracy, learnt ones end in integers of the chip, the rest is listed."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import spear_deploy as sd
+from spear_deploy.adaptation.differences import describe_difference, find_first_difference
+from spear_deploy.adaptation.plan import make_plans
+from spear_deploy.data import Split
 from spear_deploy.errors import ChipError, UnsupportedError
-from spear_deploy.hardware.profile import load_profile
+from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, CubaLI, CubaLIF, Dense, Layer
 from spear_deploy.network.graph import chain
-from spear_deploy.pipeline.adapt import adapt_for_deployment
+from spear_deploy.pipeline.adapt import AdaptSettings, AdaptTask, _learn_rounded, adapt_for_deployment
 from spear_deploy.pipeline.deployment import DeploySettings
+from spear_deploy.pipeline.preflight import CheckedInputs
 from spear_deploy.pipeline.stage_cache import StageCache
 from spear_deploy.simulator import simulate
 from spear_deploy.training import train
+from spear_deploy.training.evaluation import evaluate
 from tests.support.deployments import OPTIONS, dense, task
+from tests.training.test_fit import quick, toy_data
+from tests.training.test_rounding import toy
 
 FAST = {"epochs": 3, "seed": 0}
 
@@ -63,6 +71,42 @@ def test_accuracy_stands_after_each_step_of_the_waterfall(speck):
     assert facts["waterfall"][0]["accuracy"] == facts["accuracy"]["trained"]
     assert facts["waterfall"][-1]["accuracy"] == facts["accuracy"]["integers"]
     assert json.loads((folder / "adapt.json").read_text())["waterfall"] == facts["waterfall"]
+
+
+def test_the_first_spikes_that_a_replacement_changes_are_named(speck):
+    facts, _ = speck
+    rows = {row["after"].partition(" → ")[0]: row for row in facts["waterfall"] if "differs" in row}
+    assert set(rows) == {"CubaLIF", "LI"}
+    assert rows["CubaLIF"]["differs"]["layer"] == "fc" and 0 < rows["CubaLIF"]["differs"]["share"] < 1
+    assert rows["LI"]["differs"] is None  # what the readout had were no spikes
+
+
+def test_no_spike_is_named_where_a_replacement_is_exact():
+    graph = small_map_network()
+    x = (np.random.default_rng(0).random((4, 6, 1, 4, 4)) < 0.5).astype(np.uint8)
+    split = Split(x=x, y=np.zeros(4, np.int64), kind="spikes")
+    plan = make_plans(graph, load_profile("brainscales2"), learns=False)[0]
+    assert plan.steps and find_first_difference(graph, plan.graph, split) is None
+    conv = replace(graph["conv"], synapse=replace(graph["conv"].synapse, weight=-graph["conv"].synapse.weight))
+    found = find_first_difference(graph, graph.with_layers({"conv": conv}), split)
+    assert found["layer"] == "conv" and describe_difference(found).startswith(f"conv from step {found['step']} (")
+
+
+@pytest.mark.parametrize("chip", ["loihi2", "reckon"])
+def test_a_network_whose_integers_lose_learns_with_the_rounding_of_the_chip(chip):
+    """Weights of two bits: integers are better after learning with them, or the network stays."""
+    data = toy_data()
+    leaks = {"tau_s": 9.3e-3, "r": 4.0}
+    graph = train(toy(LIF(**leaks), LI(**leaks), bias=False), data, recipe=quick(12))
+    profile = override_facts(load_profile(chip), {"weights.bits": [2], "weights.default_bits": 2})
+    inputs = CheckedInputs(network=graph, profile=profile, chips=1, dataset=data)
+    before = evaluate(*inputs.deploy_integers(graph, data.val)).accuracy
+    assert before < evaluate(graph, data.val).accuracy - 0.01
+    settings = AdaptSettings(epochs=8)
+    learnt, batches = _learn_rounded(AdaptTask(network=graph, profile=profile, dataset=data, settings=settings), graph, None)
+    after = evaluate(*inputs.deploy_integers(learnt, data.val)).accuracy
+    assert batches == 16 and after > before
+    assert len(np.unique(learnt["hidden"].synapse.weight)) <= 3
 
 
 def test_a_chip_that_has_all_leaves_the_network_as_it_is(tmp_path):
