@@ -89,14 +89,16 @@ def _start_with_the_chip(graph: SNNGraph) -> SNNGraph:
         offsets = find_offsets(graph, find_spike_paths(graph), input_steps=0, chip="Xylo")
     except UnsupportedError:
         return graph
-    early = {name: steps for name, steps in offsets.items() if steps and np.any(graph[name].neuron.bias)}  # type: ignore[union-attr]
+    neurons: dict[str, Any] = {name: graph[name].neuron for name in offsets}
+    early = {name: steps for name, steps in offsets.items() if steps and neurons[name].bias.any()}
     if not early:
         return graph
     facts = graph.metadata["quantization"]
     found = [{"layer": name, "what": EARLY_STEPS, "given": 0, "stored": steps} for name, steps in early.items()]
 
     def start(layer: Layer) -> Layer:
-        return layer if layer.neuron is None else replace(layer, neuron=replace(layer.neuron, early_steps=offsets[layer.name]))  # type: ignore[call-arg]
+        name = layer.name
+        return replace(layer, neuron=replace(neurons[name], early_steps=offsets[name])) if name in offsets else layer
 
     graph = graph.with_layers(start)
     return replace(graph, metadata={**graph.metadata, "quantization": {**facts, "findings": [*facts["findings"], *found]}})
