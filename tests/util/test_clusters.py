@@ -1,10 +1,14 @@
-"""Workers on Ray, and the path of Slurm on submitit's local executor: results, killed workers, a machine that goes.
+"""Workers on Ray and Slurm: results, killed workers and jobs, a machine that goes.
 
-These need Ray and submitit: `pip install "spear-deploy[ray,slurm]"`, then `pytest -m slow tests/util/test_clusters.py`.
+These need Ray and submitit, `pip install "spear-deploy[ray,slurm]"`, and one needs Slurm itself (Debian's `slurm-wlm`), of which it
+starts a cluster of one node on the loopback interface: `pytest -m slow tests/util/test_clusters.py`.
 """
 
 from __future__ import annotations
 
+import os
+import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +18,7 @@ import pytest
 from spear_deploy.errors import BudgetError, WorkerError
 from spear_deploy.util.workers import Workers, map_jobs, parse_workers, slurm
 from tests.support import worker_jobs
+from tests.support.slurm_cluster import find_missing_programs, run_slurm, search_path
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -90,3 +95,40 @@ def test_the_jobs_of_slurm_run_as_scripts_of_submitit(tmp_path, monkeypatch):
         map_jobs(worker_jobs.stop, [1, 2], workers=workers)
     assert not list(logs.glob(".spear-shared-*"))  # what the jobs read is removed with them
     assert any("jobs 1 of 3: is done" in path.read_text() for path in logs.glob("*_log.err"))
+
+
+def test_slurm_gives_the_results_of_one_process_also_where_jobs_are_killed_or_cancelled(tmp_path, monkeypatch):
+    pytest.importorskip("submitit", reason="submitit is not installed")
+    if missing := find_missing_programs():
+        pytest.skip(f"Slurm is not installed ({', '.join(missing)})")
+    monkeypatch.setattr(slurm, "QUEUE_S", 1.0)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PATH", search_path())
+    with run_slurm(tmp_path / "slurm") as configuration:
+        monkeypatch.setenv("SLURM_CONF", os.fspath(configuration))
+        workers = parse_workers("slurm:2", logs=tmp_path / "logs")
+        items = [5, 1, 4]
+        assert map_jobs(worker_jobs.multiply, items, shared=SHARED, workers=workers) == [
+            worker_jobs.multiply(SHARED, item) for item in items
+        ]
+        assert map_jobs(worker_jobs.kill_once, range(3), shared=str(tmp_path), workers=workers) == [0, 1, 4]
+        assert (tmp_path / "killed").is_file()
+        with pytest.raises(BudgetError, match="budget 2 is too low"):
+            map_jobs(worker_jobs.stop, [1, 2], workers=workers)
+        cancelled: list[str] = []
+        threading.Thread(target=_cancel_first_job, args=(cancelled,), daemon=True).start()
+        assert map_jobs(worker_jobs.square_slowly, range(3), shared=5.0, workers=workers) == [0, 1, 4]
+        assert len(cancelled) == 1
+    assert not list((tmp_path / "logs").glob(".spear-shared-*"))
+
+
+def _cancel_first_job(cancelled: list[str]) -> None:
+    """Cancel the first job that runs, and append its name."""
+    for _ in range(240):
+        command = ["squeue", "--noheader", "--array", "--states=R", "--format=%i"]
+        names = subprocess.run(command, check=False, capture_output=True, text=True).stdout.split()
+        if names:
+            subprocess.run(["scancel", names[0]], check=True)
+            cancelled.append(names[0])
+            return
+        time.sleep(0.25)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ MINUTES = 24 * 60
 """Time limit of a job."""
 POLL_S = 1.0
 """Seconds between looks at the jobs' files."""
+QUEUE_S = 10.0
+"""Seconds between looks at Slurm's queue, which names the jobs that live."""
 
 
 def open_slurm(workers: Workers, shared: Any) -> RunBatch:
@@ -48,11 +52,18 @@ def open_slurm(workers: Workers, shared: Any) -> RunBatch:
     executor = submitit.AutoExecutor(folder=workers.logs, cluster="slurm")
     setup = [f"export {name}={value}" for name, value in ONE_THREAD.items()]
     executor.update_parameters(timeout_min=MINUTES, cpus_per_task=1, slurm_array_parallelism=workers.count, slurm_setup=setup)
-    return submit_to(executor, workers.logs, shared)
+    return submit_to(executor, workers.logs, shared, queue=Queue())
 
 
-def submit_to(executor: Any, folder: Path, shared: Any) -> RunBatch:
-    """Return the function that submits jobs to an executor of submitit, and waits for them."""
+def submit_to(executor: Any, folder: Path, shared: Any, *, queue: Queue | None = None) -> RunBatch:
+    """Return the function that submits jobs to an executor of submitit, and waits for them.
+
+    Args:
+        executor: of submitit.
+        folder: for logs, tasks and results.
+        shared: what all jobs read.
+        queue: in which the jobs of Slurm live.
+    """
     import cloudpickle
 
     content = cloudpickle.dumps(shared)
@@ -69,10 +80,13 @@ def submit_to(executor: Any, folder: Path, shared: Any) -> RunBatch:
                 running = [(i, executor.submit(_run_checked, function, name, item, label, versions)) for i, item, label in batch]
             died: WorkerDied | None = None
             while running:
-                done = [(index, job) for index, job in running if job.done()]
+                lost = queue.find_lost([job.job_id for _, job in running]) if queue else set()
+                done = [(index, job) for index, job in running if job.done() or job.job_id in lost]
                 running = [(index, job) for index, job in running if not any(job is other for _, other in done)]
                 for index, job in done:
                     try:
+                        if job.job_id in lost and not job.done():
+                            raise UncompletedJobError(job.job_id)
                         yield index, job.result()
                     except (UncompletedJobError, FailedJobError):
                         died = WorkerDied(f"job {job.job_id} ended without a result")
@@ -86,6 +100,28 @@ def submit_to(executor: Any, folder: Path, shared: Any) -> RunBatch:
             Path(name).unlink()
 
     return run_batch
+
+
+class Queue:
+    """Slurm's queue. submitit asks the accounting, which many clusters do not keep, and would wait for a killed job for ever."""
+
+    def __init__(self) -> None:
+        self.asked = time.monotonic()
+        self.missed: Counter[str] = Counter()
+
+    def find_lost(self, names: Iterable[str]) -> set[str]:
+        """Return which of these jobs were in the queue no more, at two looks in a row."""
+        if time.monotonic() - self.asked >= QUEUE_S:
+            self.asked = time.monotonic()
+            living = _list_living_jobs()
+            self.missed = Counter() if living is None else Counter({name: self.missed[name] + 1 for name in {*names} - living})
+        return {name for name, count in self.missed.items() if count > 1}
+
+
+def _list_living_jobs() -> set[str] | None:
+    """Return the jobs in Slurm's queue, or None where it does not answer."""
+    done = subprocess.run(["squeue", "--noheader", "--array", "--format=%i"], check=False, capture_output=True, text=True)
+    return None if done.returncode else set(done.stdout.split())
 
 
 def _run_checked(function: JobFunction, path: str, item: Any, name: str, versions: dict[str, str]) -> Outcome:
