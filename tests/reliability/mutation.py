@@ -6,10 +6,10 @@
 
 A mutant changes one operator, comparison, condition or number; messages of errors, assertions (`strict` of zip too), annotations
 and docstrings are left alone.
-The tests are collected and run once, to see which lines each reaches. A mutant then runs the tests that reach its lines, shortest
-first, in a copy of that process in which its function has the changed code; code that runs on import is changed in a new process.
-A test that fails, or that runs out of processor time, kills it. The record holds a line a mutant; a mutant whose code changed
-since is run again.
+The tests are collected and run once, to see which lines each reaches; that is kept by test file. A mutant then runs the tests
+that reach its lines, short ones and those that killed many first, in a copy of that process in which its function has the
+changed code; code that runs on import is changed in a new process. A test that fails, or that runs out of processor time, kills
+it. The record holds a line a mutant; a mutant whose code changed since is run again.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ STEP = 5
 """Mutants of a module before the next module has its turn."""
 CPU_S = 300
 """Processor time after which a mutant of code that runs on import counts as killed: it loops."""
-MAX_TESTS_S = 15
+MAX_TESTS_S = 8
 """Processor time of the tests that a mutant meets, as long as tracing takes: longer ones are left out, and kill none."""
 CHANGED = 99
 """Exit code of a process that finds no such mutant."""
@@ -257,13 +257,14 @@ def list_functions(module: str) -> dict[tuple[str, int], list[FunctionType]]:
 
 
 class Session:
-    """Tests collected once; each mutant runs those that reach its lines, in a copy of this process, shortest first.
+    """Tests collected once; each mutant runs those that reach its lines, in a copy of this process.
 
     Attributes:
         again: keys of the record that are run once more; each stays in it until then.
         items: the tests of all modules.
         reached: lines of each module by test.
         seconds: processor time of each test.
+        kills: mutants that each test killed.
     """
 
     def __init__(self, mutants: Mapping[str, Sequence[Mutant]], record: Record, again: set[str]) -> None:
@@ -271,6 +272,7 @@ class Session:
         self.items: list[Any] = []
         self.reached: dict[str, dict[str, list[int]]] = {}
         self.seconds: dict[str, float] = {}
+        self.kills: Counter[str] = Counter()
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
         """Keep the tests, and run none of them in this process."""
@@ -280,7 +282,7 @@ class Session:
         """Run all tests once to see what they reach, then the mutants."""
         for module in self.mutants:
             importlib.import_module("spear_deploy." + module.removesuffix(".py").replace("/", "."))
-        failed, self.reached, self.seconds = self._load_trace()
+        failed = self._load_trace()
         self.items = [item for item in self.items if item.nodeid not in failed]
         print(f"{len(self.items)} tests; left out, since they fail without a change: {sorted(failed)}", file=OUTPUT, flush=True)
         functions = {module: list_functions(module) for module in self.mutants}
@@ -302,28 +304,38 @@ class Session:
             item for item in self.items
             if (reached := self.reached[item.nodeid].get(mutant.module)) and (mutant.function is None or lines & set(reached))
         ]  # fmt: skip
-        chosen.sort(key=lambda item: self.seconds[item.nodeid])
+        chosen.sort(key=lambda item: self.seconds[item.nodeid] / (1 + self.kills[item.nodeid]))
         ends = accumulate(self.seconds[item.nodeid] for item in chosen)
         return [item for item, end in zip(chosen, ends, strict=True) if end <= MAX_TESTS_S]
 
-    def _load_trace(self) -> tuple[set[str], dict[str, dict[str, list[int]]], dict[str, float]]:
-        """Return what `_trace` found for the same modules and tests, kept in the folder for temporary files, or find it."""
-        files = [*(PACKAGE / module for module in TARGETS), *sorted({item.path for item in self.items})]
-        key = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
-        kept = Path(tempfile.gettempdir()) / f"spear-mutation-{key}.json"
-        if not kept.exists():
-            kept.write_text(json.dumps(self._trace()))
-        failed, reached, seconds = json.loads(kept.read_text())
-        return set(failed), reached, seconds
+    def _load_trace(self) -> set[str]:
+        """Fill `reached` and `seconds`, and return the tests that fail; kept by test file in the folder for temporary files."""
+        modules = b"".join((PACKAGE / module).read_bytes() for module in TARGETS)
+        kept = {
+            path: Path(tempfile.gettempdir())
+            / f"spear-mutation-{hashlib.sha256(modules + path.read_bytes()).hexdigest()[:16]}.json"
+            for path in {item.path for item in self.items}
+        }
+        missing = [item for item in self.items if not kept[item.path].exists()]
+        rows = self._trace(missing) if missing else {}
+        for path in {item.path for item in missing}:
+            kept[path].write_text(json.dumps({item.nodeid: rows[item.nodeid] for item in missing if item.path == path}))
+        failed = set()
+        for file in kept.values():
+            for test, (passed, seconds, reached) in json.loads(file.read_text()).items():
+                self.seconds[test], self.reached[test] = seconds, reached
+                if not passed:
+                    failed.add(test)
+        return failed
 
-    def _trace(self) -> Any:
-        """Run all tests in a copy of this process, and return those that fail, lines by test and module, and seconds by test."""
+    def _trace(self, items: Sequence[Any]) -> Any:
+        """Run tests in a copy of this process, and return by test whether it passes, its seconds, and lines by module."""
         readable, writable = os.pipe()
         pid = os.fork()
         if pid == 0:
             files = {str(PACKAGE / module): module for module in TARGETS}
-            failed, reached, seconds = set(), {}, {}
-            for number, item in enumerate(self.items):
+            rows = {}
+            for number, item in enumerate(items):
                 seen: dict[str, set[int]] = {}
 
                 def trace_lines(frame: Any, event: str, argument: Any, seen: dict[str, set[int]] = seen) -> Any:
@@ -335,14 +347,12 @@ class Session:
 
                 start = time.process_time()
                 sys.settrace(trace_calls)
-                passed = _run_test(item, self.items[number + 1] if number + 1 < len(self.items) else None)
+                passed = _run_test(item, items[number + 1] if number + 1 < len(items) else None)
                 sys.settrace(None)
-                seconds[item.nodeid] = time.process_time() - start
-                reached[item.nodeid] = {module: sorted(lines) for module, lines in seen.items()}
-                if not passed:
-                    failed.add(item.nodeid)
+                seconds = time.process_time() - start
+                rows[item.nodeid] = passed, seconds, {module: sorted(lines) for module, lines in seen.items()}
             with open(writable, "w") as file:
-                json.dump([sorted(failed), reached, seconds], file)
+                json.dump(rows, file)
             os._exit(0)
         os.close(writable)
         with open(readable) as file:
@@ -356,8 +366,13 @@ class Session:
             return True
         if mutant.function is None:
             return survives_import(mutant, [item.nodeid for item in tests])
+        readable, writable = os.pipe()
         pid = os.fork()
         if pid:
+            os.close(writable)
+            with open(readable) as file:
+                killer = file.read()
+            self.kills[killer] += bool(killer)
             return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         code = 1
         try:
@@ -371,6 +386,7 @@ class Session:
             code = 0
             for number, item in enumerate(tests):
                 if not _run_test(item, tests[number + 1] if number + 1 < len(tests) else None):
+                    os.write(writable, item.nodeid.encode())
                     code = 1
                     break
         finally:
