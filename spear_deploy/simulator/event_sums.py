@@ -112,7 +112,7 @@ def find_reach(weight: Array) -> float:
     """
     step = max(1, BLOCK_WEIGHTS * len(weight) // weight.size)
     blocks = (weight[start : start + step].reshape(min(step, len(weight) - start), -1) for start in range(0, len(weight), step))
-    return max(float(np.abs(block.astype(np.float64)).sum(axis=1).max()) for block in blocks)
+    return max(float(np.abs(block).sum(axis=1, dtype=np.float64).max()) for block in blocks)
 
 
 def _find_type(synapse: Any) -> type | None:

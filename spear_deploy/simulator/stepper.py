@@ -92,7 +92,7 @@ class PreparedNetwork:
         return max(int(np.prod(shape)) for shape in (self.input_shape, *(layer.shape for layer in self.layers)))
 
 
-MAX_KEPT_WEIGHTS = 1 << 22
+MAX_KEPT_WEIGHTS = 1 << 24
 """Weights up to which a network stays prepared between runs; a larger one takes memory, and little of its run to prepare."""
 _prepared: dict[tuple[int, type], PreparedNetwork] = {}
 """Prepared networks by the identity of their graph, as long as that lives."""

@@ -1,0 +1,24 @@
+"""The page of the simulator beside frameworks against its raw data, and its claims."""
+
+import json
+from pathlib import Path
+from statistics import median
+
+from tests.benchmarks.simulation_frameworks import OURS, PLAIN, ROWS, SIDES, write_table
+
+DOCS = Path(__file__).parents[1] / "docs" / "benchmarks"
+CASES = json.loads((DOCS / "simulation_frameworks.json").read_text())["rows"]
+
+
+def test_the_page_is_the_table_of_the_raw_data():
+    assert (DOCS / "simulation_frameworks.md").read_text() == write_table(CASES)
+    assert [(case["network"], case["batch"]) for case in CASES] == [(name, batch) for name in ROWS for batch in (1, 32)]
+
+
+def test_compiled_kernels_are_ahead_of_every_side_but_the_synapses_of_a_convolution():
+    for case in CASES:
+        us = {side: median(times) for side, times in case["us"].items()}
+        assert case["equal"] and not case["missing"] and us.keys() == set(SIDES)
+        assert all(us[OURS] < us[side] for side in SIDES[3:6])
+        assert us[PLAIN] > 2.3 * us[OURS], case["network"]
+        assert us[OURS] < 2 * us["synapses alone"], case["network"]
