@@ -8,7 +8,7 @@ import pytest
 
 from spear_deploy.network import Conv1d, Conv2d, Dense, Layer, LoihiLIF
 from spear_deploy.network.graph import chain
-from spear_deploy.simulator import event_sums, kernel_choice, simulate, stepper, synapse_math
+from spear_deploy.simulator import Simulation, event_sums, kernel_choice, simulate, stepper, synapse_math
 from spear_deploy.simulator.event_sums import list_weights
 from spear_deploy.simulator.neurons import loihi
 from tests.support import reference
@@ -153,6 +153,24 @@ def test_kernels_are_loaded_once_they_pay_back(monkeypatch):
     monkeypatch.setattr(kernel_choice, "_done", 0)
     assert kernel_choice.find_kernels(kernel_choice.PAYS_BACK - 1) is None
     assert kernel_choice.find_kernels(1) is compiled_kernels is kernel_choice.find_kernels()
+
+
+def test_a_run_goes_on_in_compiled_kernels_where_numpy_left_off(monkeypatch):
+    graph = reference.random_graph(3, kind="integer")
+    x = reference.random_spikes(graph, 3, steps=20)
+    uses_numpy(monkeypatch)
+    expected = simulate(graph, x).output
+    loaded: list = []
+    monkeypatch.setattr(kernel_choice, "_loaded", loaded)
+    monkeypatch.setattr(kernel_choice, "_done", 0)
+    monkeypatch.setattr(kernel_choice, "PAYS_BACK", 2000)
+    run = Simulation(graph, x, max_steps=2)
+    seen = []
+    for _ in range(len(run)):
+        run.advance()
+        seen.append(len(loaded))
+    assert seen[0] == 0 and seen[-1] == 1
+    np.testing.assert_array_equal(run.result().output, expected)
 
 
 def test_without_numba_numpy_does_the_work(monkeypatch):
