@@ -94,3 +94,9 @@ def test_accuracy_is_a_distribution_over_chips():
 def test_a_spread_that_is_none_is_refused(spread):
     with pytest.raises(DataError, match=r"spread 'weights?': .* given, expected 0\.\.0\.5 for weight, tau_mem_s, "):
         draw_mismatch(network(), spread, 0)
+
+
+def test_a_spread_of_0_leaves_the_network_as_it_is():
+    graph = network()
+    same = draw_mismatch(graph, {"weight": 0.0, "v_threshold": 0.0}, seed=1)
+    assert all((a.synapse.weight == b.synapse.weight).all() for a, b in zip(same.layers, graph.layers, strict=True))

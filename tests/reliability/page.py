@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.reliability.campaign import RECORDED, Record
+from tests.reliability.explained import explain_mutant
 from tests.reliability.mutation import TARGETS, list_mutants, summarize
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
@@ -83,15 +84,34 @@ def describe_wild() -> str:
 
 
 def describe_mutants() -> str:
-    """Return mutants by module."""
-    summary = summarize(Record(RECORDED / "mutation.json"), {module: list_mutants(module) for module in TARGETS})
+    """Return mutants by module, and how many of the survivors are explained."""
+    mutants = {module: list_mutants(module) for module in TARGETS}
+    record = Record(RECORDED / "mutation.json")
+    summary = summarize(record, mutants)
+    explained = Counter(key.split()[0] for key in _list_survivors() if explain_mutant(key))
     rows = [
-        [f"`{module}`", count, run, killed, f"{killed / run:.0%}" if run else "–"]
+        [f"`{module}`", count, run, killed, f"{killed / run:.0%}" if run else "–", run - killed, explained[module]]
         for module, (count, run, killed) in summary.items()
     ]
     sums = [sum(row[n] for row in summary.values()) for n in range(3)]
-    rows.append(["all", *sums, f"{sums[2] / sums[1]:.0%}" if sums[1] else "–"])
-    return table(["module", "mutants", "run", "killed", "share"], rows, (1, 2, 3, 4))
+    share = f"{sums[2] / sums[1]:.1%}" if sums[1] else "–"
+    rows.append(["all", *sums, share, sums[1] - sums[2], sum(explained.values())])
+    columns = ["module", "mutants", "run", "killed", "share", "survived", "of these explained"]
+    return table(columns, rows, (1, 2, 3, 4, 5, 6))
+
+
+def describe_survivors() -> str:
+    """Return the survivors with the reason why, and those that a test may yet be written for."""
+    rows: dict[str, list[str]] = defaultdict(list)
+    for key in _list_survivors():
+        rows[explain_mutant(key) or "not explained: a test may be missing"].append(key)
+    return table(["why", "mutants"], [[why, "<br>".join(f"`{key}`" for key in keys)] for why, keys in sorted(rows.items())])
+
+
+def _list_survivors() -> list[str]:
+    blocks = Record(RECORDED / "mutation.json").blocks
+    keys = [mutant.key for module in TARGETS for mutant in list_mutants(module)]
+    return sorted(key for key in keys if blocks.get(key, {}).get("survived"))
 
 
 def describe_wrong_inputs() -> str:
@@ -112,6 +132,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "readers": describe_fuzz,
     "wild": describe_wild,
     "mutants": describe_mutants,
+    "survivors": describe_survivors,
     "wrong inputs": describe_wrong_inputs,
 }
 

@@ -1,12 +1,14 @@
 """Campaigns of faults in small: each reader on a few damaged files, faults that are found, and mutants that are put in place."""
 
 import os
+import re
 import signal
 
 import pytest
 
 from spear_deploy.errors import FileError
 from tests.reliability import fuzz
+from tests.reliability.explained import REASONS, explain_mutant
 from tests.reliability.mutation import PACKAGE, TARGETS, find_code, list_mutants
 
 QUICK = (
@@ -58,3 +60,13 @@ def test_mutants_are_named_once_and_found_in_their_functions():
         for mutant in mutants[:1]:
             code = compile(mutant.tree, str(PACKAGE / module), "exec")
             assert mutant.function is None or find_code(code, *mutant.function) is not None
+
+
+@pytest.mark.slow
+def test_each_reason_is_about_mutants_that_there_are():
+    keys = [mutant.key for module in TARGETS for mutant in list_mutants(module)]
+    stale = [
+        pattern for patterns in REASONS.values() for pattern in patterns if not any(re.fullmatch(pattern, key) for key in keys)
+    ]
+    assert stale == []
+    assert len(keys) > 2000 and sum(explain_mutant(key) is not None for key in keys) < 0.05 * len(keys)

@@ -1,0 +1,87 @@
+"""Mutants that no test can tell from the program, or that are not worth telling, each with its reason.
+
+A reason holds for the keys of the record that one of its patterns matches from beginning to end.
+"""
+
+from __future__ import annotations
+
+import re
+
+REASONS: dict[str, tuple[str, ...]] = {
+    "the price is unknown only where nothing happened: it is multiplied by 0": (r"budget/energy\.py _price: 0\.0 → 1\.0",),
+    "hops of both directions are known, or neither": (
+        r"budget/energy\.py _hop_term: traffic\.hops_ew is None or traffic\.hops_ns is None → .* and .*",
+    ),
+    "steps that are not stated are 1 in any case (`or 1`)": (r"budget/check\.py resolve_activity: 0 → 1",),
+    "the part decides which sets of axons are one object, which saves memory and time; their contents stay": (
+        r"placement/splitting\.py _find_axons: (1 → 2 \([23]\)|p\.kind == .*|len\(box\) == .*|len\(p\.axes\) \+ 1 → .*)",
+    ),
+    "where no share fits, one neuron a core is taken in any case (`or 1`)": (
+        r"placement/splitting\.py find_largest: (limit < 1 → limit <= 1|1 → 2 \(4\))",
+    ),
+    "a bound that rules candidates out early: what it lets pass is measured and refused": (
+        r"placement/splitting\.py split_population: limits\['neurons'\] // copies → .*",
+        r"placement/splitting\.py _largest_tile: min_tiles > best\[0\] → .*",
+        r"placement/splitting\.py find_largest: 1 → 2",
+    ),
+    "pieces inside a map read the same inputs": (r"placement/splitting\.py _fullest_tile: 2 → 3",),
+    "the limit of a network far too large for its chip is an estimate": (r"placement/splitting\.py SplitNetwork\.__init__: .*",),
+    "each of two bounds of 1 makes the other superfluous": (r"quantize/loihi\.py _candidates: 1\.0 → 2\.0( \(2\))?",),
+    "a bias takes no shift of graded spikes": (r"quantize/loihi\.py _float_bias: 0 → 1",),
+    "equal at a bound that no number of a network meets exactly": (
+        r"quantize/loihi\.py _choose_candidate: .* > MAX_GRADED_SUM → .* >= MAX_GRADED_SUM",
+        r"quantize/loihi\.py _scales_to_try: first \* factor <= .* → .*first \* factor < .*",
+        r"quantize/speck\.py _report_threshold: .* > NOTABLE_CHANGE .* → .* >= NOTABLE_CHANGE .*",
+        r"quantize/speck\.py _integers_at: .* < ROUNDING → .* <= ROUNDING",
+        r"quantize/xylo_scales\.py _has_room: threshold <= .* → threshold < .*",
+        r"quantize/network\.py _lower_without_overflow: .* < .* → .* <= .*",
+        r"quantize/fuse_weights\.py _compose_dense: inputs \* outputs > MAX_WEIGHTS → .* >= MAX_WEIGHTS",
+        r"quantize/fuse_weights\.py fuse_weights: .* > max_layers → .* >= max_layers",
+    ),
+    "scales below half of the format leave larger errors, and are not chosen": (r"quantize/loihi\.py _scales_to_try: 2 → 3",),
+    "zeros, of which one or two are the same grid": (
+        r"quantize/loihi\.py _scales_to_try: 1 → 2 \(4\)",
+        r"quantize/xylo_scales\.py _scales_to_try: 1 → 2 \(7\)",
+    ),
+    "a further shift at the same scale has coarser weights, and is not chosen": (
+        r"quantize/loihi\.py _choose_candidate: candidate\.scale <= best\.scale → .*",
+    ),
+    "the scale keeps all values above the lower end: clipping changes none": (
+        r"quantize/speck\.py _integers_at: 1 → 2 \([23]\)",
+        r"quantize/speck\.py _integers_at: -max_weight - 1 → .*",
+        r"quantize/xylo_scales\.py _integer_neuron: -MAX_STATE - 1 → .*",
+    ),
+    "lower bounds are negative, and the stored one is the lowest": (
+        r"quantize/speck\.py _report_threshold: bounds\.max\(\) - .*",
+    ),
+    "a divisor of one number is 1": (r"quantize/speck\.py lower: scale / float\(divisor\) → .*",),
+    "the first of the scales is taken without data, however many there are; no width has 2 as its largest weight": (
+        r"quantize/speck\.py _choose_integers: 1 → 2( \([356]\))?",
+    ),
+    "both are 0: what is divided is 0 or not a number, and no finding either way": (
+        r"quantize/xylo\.py _report_decays_and_start: .* \+ \(trained == stored\) → .* - \(trained == stored\)",
+    ),
+    "all values of a channel are equal there": (r"quantize/weighted_inputs\.py NeuronInput\.broadcast_bias: 0 → 1 \([23]\)",),
+    "fewer events than one are never too many": (r"quantize/network\.py _check_events: 0 → 1 \(3\)",),
+    "an amount of work, not a result": (
+        r"quantize/layer_error\.py module: 10000000000\.0 → .*",
+        r"quantize/layer_error\.py run_float_network: 1 → 2 \(2\)",
+        r"quantize/fuse_weights\.py module: (4 → 5|256 → 257|1 → 2|26 → 27)",
+        r"quantize/scaled_weights\.py .*\.blocks: not .*",
+    ),
+    "integer neurons have no time step": (r"quantize/layer_error\.py measure_layer_error: 1\.0 → 2\.0",),
+    "the estimate only rules scales out: those that are left are measured over all values": (
+        r"quantize/scale_ranking\.py _candidates: errors [+-] slack → .*",
+        r"quantize/scale_ranking\.py _estimate_errors: 0 → 1 \(2\)",
+        r"quantize/scale_ranking\.py rank_scales: count >= .* → count > .*",
+    ),
+    "a spread to both sides of 1 is the same with the other sign": (
+        r"quantize/rounded_weights\.py draw_mismatch\.draw: 1 \+ .* → 1 - .*",
+    ),
+}
+"""Patterns of mutants by reason."""
+
+
+def explain_mutant(key: str) -> str | None:
+    """Return why a mutant may survive, or None where no reason is known."""
+    return next((reason for reason, patterns in REASONS.items() if any(re.fullmatch(p, key) for p in patterns)), None)
