@@ -51,7 +51,7 @@ def project_ratios(ratios: Sequence[float], channels: Widths, min_widths: Widths
         low, high = (middle, high) if fits(scale_ratios(ratios, middle, channels, min_widths)) else (low, middle)
     widths = list(scale_ratios(ratios, low, channels, min_widths))
     lacking = [low * ratio * n - width for ratio, n, width in zip(ratios, channels, widths, strict=True)]
-    for index in np.argsort(-np.array(lacking), kind="stable"):
+    for index in np.argsort(-np.array(lacking), kind="stable").tolist():
         more = tuple(width + (i == index) for i, width in enumerate(widths))
         if more[index] <= channels[index] and fits(more):
             widths[index] += 1

@@ -25,7 +25,7 @@ from spear_deploy.pruning.importance import score_channels
 from spear_deploy.pruning.plan import PruningPlan, prune
 from spear_deploy.pruning.tune.thin_weights import fill_zero_weights, order_weights, zero_weight_share
 from spear_deploy.simulator import SpikeCounts
-from spear_deploy.simulator.synops import count_synops, synops_per_spike
+from spear_deploy.simulator.synops import synops_per_spike
 from spear_deploy.training.evaluation import evaluate
 
 RelativeUse: TypeAlias = Callable[[SNNGraph], float]

@@ -1,0 +1,111 @@
+"""A chip's own steps as budgets: layers grow to the end of their steps; networks that do not fit are made to fit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from spear_deploy.budget.check import check
+from spear_deploy.hardware.profile import load_profile
+from spear_deploy.pruning.candidates import Evaluator
+from spear_deploy.pruning.chip_costs import build_chip_costs
+from spear_deploy.pruning.search.problem import Problem
+from spear_deploy.pruning.search.projection import fill_ratios, project_ratios
+from spear_deploy.pruning.search.settings import default_settings
+from spear_deploy.training.fit import train
+from tests.benchmarks.fit import CASES, METHODS, write_tables
+from tests.training.test_fit import quick, toy_data, toy_network
+
+
+def stepped(rng):
+    """Return groups, and limits of a chip: words in powers of two for each group, and words of all groups together."""
+    channels = tuple(int(n) for n in rng.integers(2, 40, int(rng.integers(2, 5))))
+    words = rng.integers(1, 30, len(channels))
+    own = rng.integers(60, 800, len(channels))
+    most = int(rng.integers(100, 2500))
+
+    def fits(widths):
+        used = [2 ** int(np.ceil(np.log2(max(width * size, 1)))) for width, size in zip(widths, words, strict=True)]
+        return all(part <= limit for part, limit in zip(used, own, strict=True)) and sum(used) <= most
+
+    return channels, fits
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_no_group_can_grow_after_filling_and_none_is_narrower_than_by_one_scale(seed):
+    rng = np.random.default_rng(seed)
+    channels, fits = stepped(rng)
+    least = (1,) * len(channels)
+    ratios = tuple(rng.uniform(0.2, 1, len(channels)))
+    if not fits(least):
+        assert fill_ratios(ratios, channels, least, fits) == least
+        return
+    scaled, filled = project_ratios(ratios, channels, least, fits), fill_ratios(ratios, channels, least, fits)
+    assert fits(filled) and all(type(width) is int for width in scaled + filled)
+    assert all(after >= before for after, before in zip(filled, scaled, strict=True))
+    for index, (width, most) in enumerate(zip(filled, channels, strict=True)):
+        wider = tuple(width + 1 if n == index else other for n, other in enumerate(filled))
+        assert width == most or not fits(wider)
+
+
+@pytest.mark.parametrize(
+    ("name", "alike", "filled"),
+    [("truenorth", (107, 256), (160, 256)), ("speck", None, (32, 128)), ("xylo", (82, 64), (160, 64))],
+)
+def test_only_the_layer_that_exceeds_the_chip_becomes_narrower(name, alike, filled):
+    case = CASES[name]
+    costs = build_chip_costs(case.network(0), load_profile(case.chip))
+    channels = tuple(group.channels for group in costs.groups)
+
+    def fits(widths):
+        return not costs.place(widths)[1]
+
+    assert not fits(channels)
+    ones = (1,) * len(channels)
+    assert fill_ratios(ones, channels, ones, fits) == filled
+    scaled = project_ratios(ones, channels, ones, fits)
+    assert all(width <= most for width, most in zip(scaled, filled, strict=True)) and scaled != filled
+    assert alike is None or max(abs(a - b) for a, b in zip(scaled, alike, strict=True)) <= 1
+
+
+def test_pruning_for_a_chip_fills_it_unless_widths_are_uniform():
+    assert default_settings("evolution").fills and default_settings("recipe").fills and not default_settings("uniform").fills
+    data = toy_data()
+    graph = train(toy_network(hidden=16), data, recipe=quick(8))
+    evaluator = Evaluator(graph, data)
+    for method in ("evolution", "uniform"):
+        problem = Problem(evaluator, {"parameters": 250.0}, default_settings(method))
+        narrow = tuple(0.3 if index else 1.0 for index in range(len(evaluator.groups)))
+        widths, _ = problem.scale_into_budget(narrow)
+        wider = [tuple(w + (n == i) for n, w in enumerate(widths)) for i in range(len(widths))]
+        can_grow = [wide[i] <= evaluator.channels[i] and problem._fits(wide, 1.0) for i, wide in enumerate(wider)]
+        assert not any(can_grow) or method == "uniform"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_networks_of_the_benchmark_do_not_fit_and_others_of_their_kind_do(name):
+    case = CASES[name]
+    graph, chip = case.network(0), load_profile(case.chip)
+    report = check(graph, chip)
+    assert report.verdict == "does_not_fit" and not report.unsupported
+    costs = build_chip_costs(graph, chip)
+    assert not costs.place((1,) * len(costs.groups))[1]
+    data = case.data(0)
+    data.check(graph.input_shape, int(np.prod(graph.shape_of(graph.output))))
+
+
+def test_the_table_says_how_often_each_method_fits():
+    row = {"task": "xylo", "chip": "xylo_audio2", "seed": 0, "why": "targets", "epochs": 1, "seconds": 1.0}
+    good = {
+        **row, "fits": True, "accuracy": {"dense": 0.9, "quantised": 0.8}, "batches": {"all": 7}, "widths": {"fc1": [8, 4]},
+    }  # fmt: skip
+    rows = [{**good, "method": "default"}, {**row, "method": "uniform", "fits": False, "error": "no"}]
+    text = write_tables(rows)
+    assert "| xylo, xylo_audio2 | targets | 0 | 90.0 | 80.0 (7) | does not fit | 8→4 |  |" in text
+    assert (
+        "`default` makes 1 of 1 fit." in text
+        and "`uniform` makes 0 of 1 fit." in text
+        and list(METHODS) == ["default", "uniform"]
+    )
