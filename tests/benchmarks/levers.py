@@ -1,14 +1,16 @@
-"""Levers benchmark: half widths and half weights, weights alone and widths alone, at equal learning.
+"""Levers benchmark: the recipe, searches of all levers, SPEAR and the levers one at a time, at equal learning.
 
     python -m tests.benchmarks.levers --out results/levers
-    python -m tests.benchmarks.levers --out results/levers --tasks nmnist --budgets 10 --batches 300
+    python -m tests.benchmarks.levers --out results/levers --tasks nmnist --budgets 50,20,10,5 --batches 300
+    python -m tests.benchmarks.levers --out results/levers --tasks braille --budgets 50,20,10,5 --seeds 2,3 --batches 300
+    python -m tests.benchmarks.levers --out results/levers --minutes 20 --methods recipe,rl,recipes,spear,channels,weights,uniform
     python -m tests.benchmarks.levers --out results/levers --docs docs/benchmarks
 
 A row is one network, budget and seed. The method `recipe` runs first, with about `--batches` batches in all, and more where its
-fine-tuning is taken up again; every other method
-gets at least as many as it took: the epochs of its fine-tuning are raised until its own search and fine-tuning have as many.
-One JSON file a run; existing files are skipped, so the command may be stopped and started again. With `--docs` the page has all
-runs of the folder. All choices are made on validation; the test split is measured once.
+fine-tuning is taken up again; every other method gets at least as many as it took: the epochs of its fine-tuning are raised
+until its own search and fine-tuning have as many. One JSON file a run; existing files are skipped, so the command may be
+stopped and started again (`--minutes` stops it). With `--docs` the page has all runs of the folder. All choices are made on
+validation; the test split is measured once.
 """
 
 from __future__ import annotations
@@ -24,35 +26,60 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.pruning.prune_to_budget import prune_to_budget
-from spear_deploy.pruning.search.settings import RECIPE
+from spear_deploy.pruning.search.settings import RECIPE, RL
 from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.util.files import write_json
+from tests.benchmarks import adapt_tasks
 from tests.benchmarks.search import Ground
+from tests.benchmarks.search_tasks import TASKS, Task
 
 METHODS: dict[str, dict[str, Any]] = {
     "recipe": {"method": RECIPE, "levers": "channels,weights"},
+    "rl": {"method": RL, "levers": "channels,weights"},
+    "recipes": {"method": RECIPE, "levers": "channels,weights", "episodes": 4},
+    "spear": {"method": "spear"},
     "weights": {"method": RECIPE, "levers": "weights"},
+    "channels": {"method": RECIPE, "levers": "channels"},
     "uniform": {"method": "uniform"},
     "evolution": {"method": "evolution"},
 }
 BATCH = 64
+SEARCH_EPOCHS = {"uniform": 2, "spear": 12, "evolution": 1}
+"""Epochs that a method's own search learns for, besides those of fine-tuning; the methods of several levers take theirs off."""
+HALVING_BATCHES = {"evolution": 3 * 40}
 
 
 DEVELOPED = (0, 1)
 """Seeds whose test accuracy was in view while schedule, shares and score of `recipe` were chosen."""
-LIMITS = """**What this does not show.** Small networks: with the 360 test samples of digits a sample is 0.3 points, with the 200
-of N-MNIST 0.5, and differences below about two points in a row are chance. The schedule, the shares and the score of `recipe`
-were chosen among about nine variants with the test accuracy of the rows of seeds 0 and 1 in view; with another score it was
-0.5 and 7.5 points behind in two of those six. The other seeds were run once, after all choices: networks, splits and batches
-of their own, but the same test images. Whether a chip saves the SynOps of zero weights is said by its profile, not by this
-count."""
+LIMITS = """**What this does not show.** `weights` leaves the lever of channels out, `channels` that of weights; time steps
+and bits are levers of data and chips, and no part of these rows. Small networks: with the 360 test samples of digits a sample
+is 0.3 points, with the 200 of N-MNIST 0.5, and differences below about two points in a row are chance. The schedule, the
+shares and the score of `recipe` were chosen among about nine variants with the test accuracy of the rows of seeds 0 and 1 in
+view; with another score it was 0.5 and 7.5 points behind in two of those six. `rl` was developed among four variants on
+digits at 10 %, seeds 0 and 1, and N-MNIST at 10 %, seed 0. The other seeds were run once, after all choices: networks, splits
+and batches of their own, but the same test images. Whether a chip saves the SynOps of zero weights is said by its profile,
+not by this count."""
+
+
+LEVER_TASKS = {
+    **TASKS,
+    "braille": Task(adapt_tasks.braille, adapt_tasks.recurrent, 120, 4),
+}
+
+
+class LeverGround(Ground):
+    """Data and trained network of a task of this benchmark and a seed."""
+
+    @property
+    def task(self) -> Task:
+        return LEVER_TASKS[self.name]
 
 
 def run(ground: Ground, name: str, budget: float, batches: int) -> dict[str, Any]:
     """Prune with a method that learns from at least so many batches in all, and measure the result on the test split."""
     an_epoch = -(-len(ground.data.train) // BATCH)
-    search = {"recipe": 0, "weights": 0, "uniform": 2 * an_epoch, "evolution": an_epoch + 3 * 40}[name]  # of each method's own
+    search = SEARCH_EPOCHS.get(name, 0) * an_epoch + HALVING_BATCHES.get(name, 0)
     epochs = max(1, -(-(batches - search) // an_epoch))
     begin = time.perf_counter()
     pruned = prune_to_budget(
@@ -76,19 +103,22 @@ def write_tables(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the page: accuracy, SynOps and batches of each run, and the mean differences."""
     seeds = sorted({row["seed"] for row in rows})
     cells = sorted({(row["task"], -row["budget"], row["seed"]) for row in rows})
+    found = {(row["task"], -row["budget"], row["seed"], row["method"]): row for row in rows}
+    methods = [name for name in METHODS if any(row["method"] == name for row in rows)]
     lines = [
         "# Levers at equal learning", "",
         f"{len(rows)} runs of `python -m tests.benchmarks.levers`, seeds {', '.join(map(str, seeds))}, with about 470 batches on",
-        "digits, 300 on N-MNIST and 256 on MNIST; `recipe` is half widths and half weights,",
-        "`weights` weights alone, `uniform` widths alone, `evolution` the default on chips that do not reward zeros.",
+        "digits, 300 on N-MNIST and Braille, and 256 on MNIST; `recipe` is half widths and half weights, `rl` constrained",
+        "reinforcement learning over both, `recipes` the search of recipes (`--episodes 4`), `spear` DDPG, LRE and TAR on",
+        "widths, `weights` weights alone, `channels` the recipe without weights, `uniform` widths alone, `evolution` the default",
+        "on chips that do not reward zeros.",
         "Each seed has a network and a validation split of its own. Test accuracy, per cent; in brackets batches in all (search",
         "and fine-tuning) and the share of the SynOps budget that is used on the test split. Every method has at least as many",
         "batches as `recipe`. Raw data: [levers.json](levers.json).", "",
-        "| task | budget | seed | dense | " + " | ".join(METHODS) + " |", "|---|--:|--:|--:|" + "--:|" * len(METHODS),
+        "| task | budget | seed | dense | " + " | ".join(methods) + " |", "|---|--:|--:|--:|" + "--:|" * len(methods),
     ]  # fmt: skip
-    found = {(row["task"], -row["budget"], row["seed"], row["method"]): row for row in rows}
     for task, budget, seed in cells:
-        of = [found.get((task, budget, seed, name)) for name in METHODS]
+        of = [found.get((task, budget, seed, name)) for name in methods]
         dense = next(row for row in of if row)["dense_accuracy"]
         texts = [
             f"{100 * row['accuracy']:.1f} ({row['batches']['all']}, {100 * row['share']:.1f} %)" if row else "" for row in of
@@ -96,7 +126,7 @@ def write_tables(rows: Sequence[Mapping[str, Any]]) -> str:
         lines.append(f"| {task} | {-budget:g} % | {seed} | {100 * dense:.1f} | {' | '.join(texts)} |")
     over, unused = [row for row in rows if row["share"] > 1], [100 * (1 - row["share"]) for row in rows]
     lines += ["", "Points of accuracy by which `recipe` is ahead, mean over the rows that have both, ± its standard error:", ""]
-    for name in METHODS:
+    for name in methods:
         pairs = [(cell[2], found.get((*cell, "recipe")), found.get((*cell, name))) for cell in cells]
         leads = [(seed, 100 * (a["accuracy"] - b["accuracy"])) for seed, a, b in pairs if a and b]
         if name != "recipe":
@@ -128,13 +158,17 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=470, help="That the recipe learns from, about.")
     parser.add_argument("--out", type=Path, default=Path("results/levers"))
     parser.add_argument("--docs", type=Path, help="Write the raw data here, and the table into levers.md, e.g. docs/benchmarks.")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="No run begins after so many.")
     args = parser.parse_args()
+    end = time.monotonic() + 60 * args.minutes
     for seed, task in product(map(int, args.seeds.split(",")), args.tasks.split(",")):
-        ground = Ground(task, seed, args.out)
+        ground = LeverGround(task, seed, args.out)
         for budget in map(float, args.budgets.split(",")):
             batches = args.batches
             for name in args.methods.split(","):
                 path = args.out / "runs" / f"{task}-{name}-{budget:g}-{seed}.json"
+                if not path.exists() and time.monotonic() > end:
+                    continue
                 if not path.exists():
                     write_json(path, run(ground, name, budget, batches))
                 row = json.loads(path.read_text(encoding="utf-8"))
