@@ -37,7 +37,7 @@ def start(neuron: IF | LIF | CubaLIF | LI | CubaLI, batch: int, shape: Shape, dt
     constants: dict[str, Array] = {name: value.astype(dtype) for name, value in factors(neuron, dt_s).items()}
     u: Array | None = np.zeros(full, dtype) if isinstance(neuron, (CubaLIF, CubaLI)) else None
     ones = frozenset(name for name, value in constants.items() if (value == 1).all())
-    start = find_start(neuron).astype(dtype)
+    start: Array = find_start(neuron).astype(dtype)
     return NeuronState(np.broadcast_to(start, full).copy(), u, constants, _ones=ones)
 
 
