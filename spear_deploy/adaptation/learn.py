@@ -19,7 +19,6 @@ from spear_deploy.adaptation.plan import Plan, Step
 from spear_deploy.adaptation.replacement import Topic
 from spear_deploy.data import Dataset
 from spear_deploy.data.input_sums import sum_inputs, sum_split
-from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.simulator import simulate
 from spear_deploy.training import Recipe, fit
@@ -144,7 +143,6 @@ def learn(
     is_last: bool = True,
     one_sign: Sequence[str] = (),
     few: FewValues | None = None,
-    hints: Array | None = None,
     progress: Progress | None = None,
 ) -> tuple[SNNGraph, int]:
     """Fine-tune an adapted network.
@@ -161,7 +159,6 @@ def learn(
         is_last: whether this is the last stage.
         one_sign: layers of which each source keeps its sign.
         few: values of a weight, where the chip has few.
-        hints: mean outputs of the network before, which are learnt besides the labels (`training.fit`).
         progress: is called after each epoch.
 
     Returns:
@@ -176,7 +173,7 @@ def learn(
             break
         recipe = settings.recipe(one_sign, epochs=epochs)
         recipe = replace(recipe, learning_rate=factor * recipe.learning_rate)
-        result = fit(graph, dataset, recipe, hints=hints, progress=progress)
+        result = fit(graph, dataset, recipe, progress=progress)
         batches += result.batches
         reached = evaluate(result.graph, dataset.val).accuracy
         if reached >= best:
@@ -186,6 +183,6 @@ def learn(
     if few is not None and is_last:
         recipe = settings.recipe(one_sign, epochs=round(settings.epochs * SHARE_ON_FEW) or 1)
         note = prefix_stage(progress, few.describe())
-        result = fit(graph, dataset, recipe, hints=hints, rounding=few.round_network, progress=note)
+        result = fit(graph, dataset, recipe, rounding=few.round_network, progress=note)
         graph, batches = result.graph, batches + result.batches
     return graph, batches

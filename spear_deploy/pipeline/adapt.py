@@ -26,7 +26,7 @@ from spear_deploy.data.input_sums import sum_inputs, sum_split
 from spear_deploy.errors import ChipError, FileError, QuantizationError, UnsupportedError
 from spear_deploy.hardware.profile import HardwareProfile, hash_profile
 from spear_deploy.interchange.snn_file import hash_network, write_snn
-from spear_deploy.network import WEIGHTED, Array
+from spear_deploy.network import WEIGHTED
 from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline import api
@@ -45,7 +45,6 @@ from spear_deploy.quantize.fold import fold_chained_weights
 from spear_deploy.quantize.rounding import ROUNDED
 from spear_deploy.training.evaluation import Evaluation, evaluate
 from spear_deploy.training.fit import fit
-from spear_deploy.training.losses import average_outputs
 from spear_deploy.util.extras import require_packages
 from spear_deploy.util.files import write_json
 from spear_deploy.util.folder_lock import own_folder
@@ -207,8 +206,6 @@ def _learn_plan(task: AdaptTask, candidate: TrialPlan, notes: Sequence[str]) -> 
         waterfall.append(_measure("narrower layers", "learnt", tuple(widths), narrowed, test))
     few, learning = find_few_values(task.profile), task.settings.learning
     aim = evaluate(task.network, dataset.val).accuracy
-    keeps_readout = all(step.replacement.topic != "readout" for step in plan.steps)
-    hints = average_outputs(task.network, dataset.train) if keeps_readout else None  # counts of spikes are on another scale
     learnt, steps = narrowed, list[Step]()
     stages = list_stages(plan)
     for number, topics in enumerate(stages):
@@ -222,7 +219,7 @@ def _learn_plan(task: AdaptTask, candidate: TrialPlan, notes: Sequence[str]) -> 
         if plan.learnt or widths or few:
             learnt, batches = learn(
                 learnt, dataset, learning, aim=aim, is_last=number == len(stages) - 1, one_sign=list_one_sign(steps), few=few,
-                hints=hints, progress=task.progress,
+                progress=task.progress,
             )  # fmt: skip
             if batches:
                 waterfall.append(_measure(f"learning, {batches} batches", "learnt", (), learnt, test))
@@ -239,7 +236,7 @@ def _learn_plan(task: AdaptTask, candidate: TrialPlan, notes: Sequence[str]) -> 
     graph = _number_channels_anew(final.graph, adapted_to=task.profile.name)
     missing = tuple(list_needs(final.report, graph, task.profile))
     if not missing:
-        graph, batches = _learn_rounded(task, graph, hints)
+        graph, batches = _learn_rounded(task, graph)
         if batches:
             name = f"learning with the rounding of {task.profile.name}, {batches} batches"
             waterfall.append(_measure(name, "learnt", (), graph, test))
@@ -254,7 +251,7 @@ def _learn_plan(task: AdaptTask, candidate: TrialPlan, notes: Sequence[str]) -> 
     )
 
 
-def _learn_rounded(task: AdaptTask, graph: SNNGraph, hints: Array | None) -> tuple[SNNGraph, int]:
+def _learn_rounded(task: AdaptTask, graph: SNNGraph) -> tuple[SNNGraph, int]:
     """Learn on with the chip's rounding where its integers lose accuracy, and keep the result where they are better then.
 
     Returns:
@@ -274,7 +271,7 @@ def _learn_rounded(task: AdaptTask, graph: SNNGraph, hints: Array | None) -> tup
         if evaluate(graph, dataset.val).accuracy - before <= TOLERANCE:
             return graph, 0
         recipe = task.settings.learning.recipe()
-        result = fit(graph, dataset, recipe, hints=hints, rounding=inputs.round_network, progress=task.progress)
+        result = fit(graph, dataset, recipe, rounding=inputs.round_network, progress=task.progress)
         better = measure(result.graph) > before
     except (UnsupportedError, QuantizationError):  # the network has no integers of this chip
         return graph, 0

@@ -32,7 +32,7 @@ def test_every_row_is_of_a_chip_that_there_is_and_names_its_accuracy():
 
 def test_the_readme_says_what_the_page_says():
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    assert summarize(rows()) in readme and "docs/benchmarks/adapt.md" in readme
+    assert summarize([row for row in rows() if row["network"] == "digits"]) in readme and "docs/benchmarks/adapt.md" in readme
 
 
 @pytest.mark.parametrize(("loss", "holds"), [(0.005, True), (0.03, False)])

@@ -103,7 +103,7 @@ def test_a_network_whose_integers_lose_learns_with_the_rounding_of_the_chip(chip
     before = evaluate(*inputs.deploy_integers(graph, data.val)).accuracy
     assert before < evaluate(graph, data.val).accuracy - 0.01
     settings = AdaptSettings(epochs=8)
-    learnt, batches = _learn_rounded(AdaptTask(network=graph, profile=profile, dataset=data, settings=settings), graph, None)
+    learnt, batches = _learn_rounded(AdaptTask(network=graph, profile=profile, dataset=data, settings=settings), graph)
     after = evaluate(*inputs.deploy_integers(learnt, data.val)).accuracy
     assert batches == 16 and after > before
     assert len(np.unique(learnt["hidden"].synapse.weight)) <= 3
