@@ -58,7 +58,7 @@ def test_a_network_spikes_as_in_the_framework_that_wrote_it(framework, written):
         for layer, ours, theirs in rows:
             if layer.spikes:
                 assert theirs.sum() > 20, (case, layer.name)
-                assert np.array_equal(ours, theirs != 0), (case, layer.name, int((ours != theirs).sum()), int(theirs.sum()))
+                assert np.array_equal(ours, theirs), (case, layer.name, int((ours != theirs).sum()), int(theirs.sum()))
             else:
                 np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5, err_msg=str(case))
 

@@ -127,18 +127,15 @@ def spikingjelly(out):
 
 
 def sinabs(out):
-    import sinabs.activation as activation
     import sinabs.layers as layers
     import torch
     from sinabs.nir import to_nir
 
     def lif(size):
-        return layers.LIF(
-            tau_mem=torch.full((size,), 20.0), spike_threshold=torch.full((size,), 0.4), spike_fn=activation.SingleSpike
-        )
+        return layers.LIF(tau_mem=torch.full((size,), 20.0), spike_threshold=torch.full((size,), 0.4))
 
     def iaf(size):
-        return layers.IAF(spike_threshold=torch.tensor(1.0), spike_fn=activation.SingleSpike, min_v_mem=-1.0)  # as its reader
+        return layers.IAF(spike_threshold=torch.tensor(1.0), min_v_mem=-1.0)  # as its reader
 
     cases = []
     x = torch.from_numpy(given()).transpose(0, 1)
@@ -175,8 +172,8 @@ def rockpool(out):
         for size, inputs, seed in ((HIDDEN, INPUTS, 1), (OUTPUTS, HIDDEN, 2)):
             weight = torch.from_numpy(weights(size, inputs, seed, 0.3).T.copy())
             parts.append(LinearTorch((inputs, size), weight=weight, has_bias=False))
-            tau, threshold, most = torch.tensor(0.02), torch.tensor(1.0), torch.tensor(1.0)
-            parts.append(kind(size, tau_mem=tau, threshold=threshold, dt=2e-3, max_spikes_per_dt=most, **more))
+            tau, threshold = torch.tensor(0.02), torch.tensor(1.0)
+            parts.append(kind(size, tau_mem=tau, threshold=threshold, dt=2e-3, **more))
         net = Sequential(*parts)
         with torch.no_grad():
             graph = to_nir(net)

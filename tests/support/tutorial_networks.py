@@ -242,11 +242,10 @@ class SinabsCnn(Tutorial):
     framework, title, steps, rate, shape = "sinabs", "MNIST CNN, 20C5-32C5-128C3-500-10", 10, 1e-3, (1, 28, 28)
 
     def make(self):
-        import sinabs.activation as activation
         import sinabs.layers as layers
 
         def iaf():
-            return layers.IAFSqueeze(num_timesteps=self.steps, spike_fn=activation.SingleSpike, min_v_mem=-1.0)
+            return layers.IAFSqueeze(num_timesteps=self.steps, min_v_mem=-1.0)
 
         pool = layers.SumPool2d
         return nn.Sequential(
@@ -272,16 +271,24 @@ class SinabsCnn(Tutorial):
 
 class RockpoolRecurrent(Tutorial):
     framework, title, steps, rate, shape = "rockpool", "recurrent, rows of the image in time, 28-64-10", 28, 3e-3, (28,)
-    fixed = ("LIFTorch.bias", "tau_mem", "tau_syn", "threshold")  # a bias of the membrane is refused
+    fixed, batches = ("tau_mem", "tau_syn", "threshold"), 400
 
     def make(self):
         from rockpool.nn.combinators import Sequential
         from rockpool.nn.modules import LIFTorch, LinearTorch
+        from rockpool.nn.modules.torch.lif_torch import PeriodicExponential
 
-        one = torch.tensor(1.0)
-        options = {"tau_mem": torch.tensor(0.01), "tau_syn": torch.tensor(0.005), "max_spikes_per_dt": one, "dt": 1e-3}
-        recurrent = LIFTorch(64, has_rec=True, w_rec=torch.randn(64, 64) * 0.05, **options)
-        return Sequential(LinearTorch((28, 64)), recurrent, LinearTorch((64, 10)), LIFTorch(10, **options))
+        def linear(inputs, outputs):  # with Rockpool's own initial weights the membranes stay above their thresholds
+            return LinearTorch((inputs, outputs), weight=torch.randn(inputs, outputs) / inputs**0.5)
+
+        # the default gradient is as large far above the threshold as at it, and grows over 28 steps
+        options = {"tau_mem": torch.tensor(0.005), "tau_syn": torch.tensor(0.002), "dt": 1e-3}
+        options["spike_generation_fn"] = PeriodicExponential
+        recurrent = LIFTorch(64, has_rec=True, w_rec=torch.randn(64, 64) * 0.04, **options)
+        return Sequential(linear(28, 64), recurrent, linear(64, 10), LIFTorch(10, **options))
+
+    def loss(self, output, y):
+        return nn.functional.cross_entropy(0.3 * output.sum(0), y)
 
     def encode(self, x, rng):
         return np.ascontiguousarray(x[:, 0].swapaxes(0, 1))
