@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from spear_deploy.data import Dataset
 from spear_deploy.data.dataset import hash_dataset
 from spear_deploy.errors import BudgetError
@@ -25,7 +27,8 @@ from spear_deploy.pruning.candidates import SCORING_SAMPLES, Checkpoint, Evaluat
 from spear_deploy.pruning.levers import LEVERS, parse_levers
 from spear_deploy.pruning.search.projection import project_ratios
 from spear_deploy.pruning.settings import PruneSettings
-from spear_deploy.pruning.tune.thin_weights import MAX_SHARE, WeightRemoval
+from spear_deploy.pruning.tune.thin_weights import MAX_SHARE, WeightRemoval, zero_weight_share
+from spear_deploy.simulator.synops import count_synops
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import Recipe, fit, limit_threads
 from spear_deploy.training.losses import average_outputs
@@ -87,7 +90,7 @@ def choose_steps(
         progress: is called after each candidate.
 
     Raises:
-        BudgetError: there is no SynOps budget.
+        BudgetError: there is no SynOps budget, or all levers together do not reach it; carries the lowest SynOps that they leave.
     """
     if settings.synops is None:
         raise BudgetError("steps: they are chosen by a SynOps budget, and none is given; name one, e.g. --synops 20%")
@@ -99,6 +102,7 @@ def choose_steps(
     if len(numbers) == 1 or evaluate(graph, whole.val).synops.total <= limit:
         return StepsChoice(steps=numbers[0])
     levers = LEVERS if settings.levers is None else parse_levers(settings.levers)
+    check_reachable(graph, datasets[numbers[-1]](), limit, levers)
     digest = "" if checkpoint is None else hash_value([hash_network(graph), hash_dataset(whole), list(levers)])
     kept = Checkpoint(checkpoint, digest)
     kept.begin()
@@ -118,6 +122,38 @@ def choose_steps(
             progress({"stage": "steps", "done": done, "of": len(numbers), "accuracy": best})
     best_row = max(rows, key=lambda row: (row["synops"] <= NEAR * limit, row["accuracy"], row["certainty"], -row["steps"]))
     return StepsChoice(steps=best_row["steps"], rows=tuple(rows))
+
+
+def check_reachable(graph: SNNGraph, dataset: Dataset, limit: float, levers: Sequence[str]) -> None:
+    """Check that the levers together can reach a SynOps budget on the fewest time steps.
+
+    Args:
+        graph: the trained network.
+        dataset: of the fewest time steps.
+        limit: SynOps per inference.
+        levers: names of levers.
+
+    Raises:
+        BudgetError: they leave more; carries the lowest SynOps, and names what each lever leaves.
+    """
+    evaluator = Evaluator(graph, dataset)
+    left = {f"{dataset.steps} time steps": evaluator.dense.synops.total}
+    network, measured = graph, evaluator.dense
+    if "channels" in levers:
+        network = evaluator.build((1,) * len(evaluator.groups))
+        measured = evaluate(network, evaluator.split)
+        left["and one channel in every layer"] = measured.synops.total
+    if "weights" in levers:
+        thin = zero_weight_share(network, measured.counts, MAX_SHARE)
+        left[f"and {1 - MAX_SHARE:.1%} of the weights"] = count_synops(thin, measured.counts).total
+    least = min(left.values())
+    if least > limit:
+        text = ", ".join(f"{lever} {np.ceil(synops):.0f}" for lever, synops in left.items())
+        raise BudgetError(
+            f"SynOps budget {limit:.0f} is below {least:.0f}, what the levers can leave; raise the budget to at least "
+            f"{np.ceil(least):.0f}; SynOps that the levers leave at the least, before learning: {text}",
+            min_value=least,
+        )
 
 
 def _learn(

@@ -228,6 +228,15 @@ def test_ranges_and_levers_have_to_agree(trained, tmp_path):
         choose_steps(inputs.network, {6: lambda: inputs.dataset}, PruneSettings(cores=1))
 
 
+def test_a_budget_that_no_lever_reaches_ends_before_any_learning(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(time_steps, "_learn", lambda *arguments: pytest.fail("it learns"))
+    for levers in ("channels,steps", "channels,weights,steps"):
+        with pytest.raises(BudgetError, match=r"what the levers can leave; raise .*: 2 time steps \d+, and one channel") as error:
+            pruned_with(trained, tmp_path / "out", synops=0.01, levers=levers)
+        assert ("0.5% of the weights" in str(error.value)) == ("weights" in levers)
+        assert error.value.min_value > 0.01 and not list((tmp_path / "out").glob("*.json"))
+
+
 def test_the_command_line_takes_a_range(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(trained)
     run = CliRunner().invoke
