@@ -1,9 +1,11 @@
-"""Large networks with random weights: VGG16, ResNet18 and recurrent dense layers.
+"""Large networks with random weights: VGG16, ResNet18, rows of maps and recurrent dense layers.
 
 Weights are float32 with He's standard deviation, so that spikes reach the last layer; a seed fixes all numbers.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 
@@ -120,6 +122,7 @@ def recurrent(neurons: int, *, inputs: int = 16) -> SNNGraph:
     into = rng.standard_normal((neurons, inputs), dtype=np.float32)
     among = rng.standard_normal((neurons, neurons), dtype=np.float32)
     among *= np.float32(1 / np.sqrt(neurons))
+    among.setflags(write=False)  # the layer takes it without a copy
     layers = (
         Layer(name="into", synapse=Dense(weight=into)),
         Layer(name="among", synapse=Dense(weight=among)),
@@ -134,3 +137,14 @@ def recurrent(neurons: int, *, inputs: int = 16) -> SNNGraph:
         Edge(source="neurons", target="readout"),
     )
     return SNNGraph(layers=layers, edges=edges, input_shape=(inputs,))
+
+
+def maps(side: int, *, channels: int = 32, depth: int = 4) -> SNNGraph:
+    """Return `depth` convolutions of 3 x 3 in a row over maps of side x side: about 9 * channels² * side² synapses each."""
+    rng = np.random.default_rng(side)
+    sizes = [2, *[channels] * depth]
+    layers = [
+        Layer(name=f"conv{i}", synapse=random_conv(rng, outputs, inputs, 3), neuron=IF())
+        for i, (inputs, outputs) in enumerate(pairwise(sizes))
+    ]
+    return chain(layers, input_shape=(2, side, side))
