@@ -73,6 +73,7 @@ def run_slurm(folder: Path) -> Iterator[Path]:
                 daemons.append(subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True))
         _wait_for_node(folder, environment)
         yield path
+        _wait_for_jobs(environment)
     finally:
         for daemon in reversed(daemons):
             daemon.terminate()
@@ -85,6 +86,18 @@ def _find_free_ports(count: int) -> list[int]:
     for server in sockets:
         server.close()
     return ports
+
+
+def _wait_for_jobs(environment: dict[str, str]) -> None:
+    """Cancel the jobs that are left and wait for their ends: their processes would outlive the daemons."""
+    subprocess.run(["scancel", "--state=PENDING"], check=False, env=environment)
+    subprocess.run(["scancel", "--state=RUNNING"], check=False, env=environment)
+    end = time.monotonic() + START_S
+    while time.monotonic() < end:
+        done = subprocess.run(["squeue", "--noheader"], check=False, capture_output=True, text=True, env=environment)
+        if not done.stdout.strip():
+            return
+        time.sleep(0.5)
 
 
 def _wait_for_node(folder: Path, environment: dict[str, str]) -> None:

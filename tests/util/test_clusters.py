@@ -1,7 +1,7 @@
 """Workers on Ray and Slurm: results, killed workers and jobs, a machine that goes.
 
-These need Ray and submitit, `pip install "spear-deploy[ray,slurm]"`, and one needs Slurm itself (Debian's `slurm-wlm`), of which it
-starts a cluster of one node on the loopback interface: `pytest -m slow tests/util/test_clusters.py`.
+These need Ray and submitit, `pip install "spear-deploy[ray,slurm]"`, and one needs Slurm itself (Debian's `slurm-wlm`), of
+which it starts a cluster of one node on the loopback interface: `pytest -m slow tests/util/test_clusters.py`.
 """
 
 from __future__ import annotations
