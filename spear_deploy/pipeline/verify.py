@@ -285,6 +285,8 @@ def derive(
             files[ADAPTATION] = _derive_adaptation(place, task, data)
         networks = (stages.DENSE, stages.PRUNED, stages.QUANTISED, *exported)
         digests = {path: hash_file(place / path) for path in networks if not _is_json(path)}
+        if adaptation:  # what was adapted is what is pruned
+            digests[ADAPTED] = digests[stages.DENSE]
         facts = collect_provenance(
             command=None, options={}, network=task.network(stages.DENSE), task=replace(task, folder=folder),
             files=[path for path in result.files.values() if path not in (PROVENANCE, REPORT) and (folder / path).is_file()],

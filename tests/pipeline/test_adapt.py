@@ -12,6 +12,7 @@ from spear_deploy.adaptation.plan import make_plans
 from spear_deploy.data import Split
 from spear_deploy.errors import ChipError, UnsupportedError
 from spear_deploy.hardware.profile import load_profile, override_facts
+from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, CubaLI, CubaLIF, Dense, Layer
 from spear_deploy.network.graph import chain
 from spear_deploy.pipeline.adapt import AdaptSettings, AdaptTask, _learn_rounded, adapt_for_deployment
@@ -178,7 +179,9 @@ def test_deploy_adapts_first_and_verify_derives_the_accuracies_again(trained, tm
     assert not [row for row in sd.verify(out, data=task()).failures if row["file"] == "adapt.json"]
     facts["accuracy"]["trained"] = 0.5
     (out / "adapt.json").write_text(json.dumps(facts))
+    write_snn(trained, out / "adapted.snn")  # another network than was pruned
     failures = sd.verify(out, data=task()).failures
+    assert any(row["file"] == "adapted.snn" and row["where"] == "content" for row in failures)
     assert any(row["file"] == "adapt.json" and row["where"] == "accuracy.trained" for row in failures)
 
 
