@@ -24,7 +24,7 @@ from spear_deploy.budget.core_work import CoreWork
 from spear_deploy.budget.energy import Energy
 from spear_deploy.budget.intervals import weakest
 from spear_deploy.budget.latency import Latency
-from spear_deploy.budget.unsupported import Replaced, Unsupported
+from spear_deploy.budget.unsupported import LATE_RESET, SEVERAL_SPIKES, Replaced, Unsupported
 from spear_deploy.placement.place import Placement
 from spear_deploy.util.console import PrintableConsole
 from spear_deploy.util.number_format import amount, plural, with_prefix
@@ -189,8 +189,12 @@ def _summarize(report: BudgetReport) -> str:
         parts.append(f"{report.placement.chips_used} of {report.placement.chips} chips")
     if report.unsupported:
         parts.append(f"{plural(len(report.unsupported), 'thing')} the chip does not have")
-    if report.replaced:
-        parts.append(f"reset of {plural(len(report.replaced), 'layer')} one step earlier than trained")
+    late = [entry for entry in report.replaced if entry.what == LATE_RESET]
+    several = [entry for entry in report.replaced if entry.what == SEVERAL_SPIKES]
+    if late:
+        parts.append(f"reset of {plural(len(late), 'layer')} one step earlier than trained")
+    if several:
+        parts.append(f"fewer spikes in a step of {plural(len(several), 'layer')} than trained")
     if report.over:
         parts.append(f"{plural(len(report.over), 'limit')} exceeded")
     shares = [row.share for row in report.rows if row.resource == "synapse_memory" and row.share is not None]

@@ -226,6 +226,8 @@ def test_a_chip_of_single_spikes_says_so_and_explain_measures_it(chip: str, by: 
     note = f"spikes per step: 'n0' and 'n1' may send several spikes in a step, {chip} sends {by}, which changes spikes; "
     report = check(graph, profile)
     assert any(line.startswith(note) for line in report.notes)
+    headline = report.headline
+    assert "fewer spikes in a step of 2 layers than trained" in headline and "one step earlier" not in headline
     assert [row.status for row in report.rows if row.resource == "max_spikes_per_step"] == ["ok", "ok"]
     integer = quantize(graph, format="loihi" if chip == "loihi2" else chip, calibration=x)
     rows = [row for row in integer.metadata["quantization"]["findings"] if row["what"] == "max_spikes"]
