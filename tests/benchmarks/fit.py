@@ -36,6 +36,8 @@ from spear_deploy.util.files import write_json
 from tests.benchmarks.search_tasks import Net
 
 BATCH = 64
+MIN_TRAINED = 0.5
+"""Accuracy of a trained network below which its rows say nothing about pruning."""
 METHODS: dict[str, str | None] = {"default": None, "uniform": "uniform"}
 
 
@@ -185,7 +187,7 @@ def write_tables(rows: Sequence[Mapping[str, Any]]) -> str:
         lines.append(
             f"| {task}, {first['chip']} | {first['why']} | {seed} | {trained:.1f} | {' | '.join(texts)} | {' | '.join(widths)} |"
         )
-        if all(row and row["fits"] for row in pair):
+        if all(row and row["fits"] for row in pair) and trained >= 100 * MIN_TRAINED:
             leads.append(100 * (pair[0]["accuracy"]["quantised"] - pair[1]["accuracy"]["quantised"]))  # type: ignore[index]
     for method in METHODS:
         of = [row for row in rows if row["method"] == method]
@@ -193,6 +195,10 @@ def write_tables(rows: Sequence[Mapping[str, Any]]) -> str:
     if len(leads) > 1:
         error = np.std(leads, ddof=1) / np.sqrt(len(leads))
         lines += ["", f"Default ahead by {np.mean(leads):.1f} ± {error:.1f} points ({min(leads):.1f} to {max(leads):.1f})."]
+    chance = [f"{row['task']} with seed {row['seed']}" for row in rows if row.get("accuracy", {}).get("dense", 1) < MIN_TRAINED]
+    if chance:
+        names = ", ".join(dict.fromkeys(chance))
+        lines += ["", f"Not counted among the leads, since the trained network is hardly better than chance: {names}."]
     return "\n".join(lines) + "\n"
 
 
