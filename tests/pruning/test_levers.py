@@ -268,6 +268,15 @@ def test_removed_weights_come_back_where_the_budget_has_room(task):
     assert sum(int(each.sum()) for each in back) >= before - after
 
 
+def test_above_the_aim_weights_go_and_the_target_stays(task):
+    graph, data = task
+    thin = zero_weight_share(graph, evaluate(graph, data.val).counts, 0.1)
+    tuning = FineTuning(thin, BudgetMonitor(graph, data, Budgets(synops=Amount(value=0.2, relative=True))), unthinned=graph)
+    tuning.run(2)
+    assert len(tuning.history) > 2 and len({row["target"] for row in tuning.history}) == 1
+    assert count_zero_weights(tuning.graph)[0] > 2 * count_zero_weights(thin)[0] and tuning.use.active_use <= 1
+
+
 def test_a_search_of_recipes_that_was_stopped_goes_on_to_the_same_network(task, tmp_path, monkeypatch):
     graph, data = task
     settings = PruneSettings(synops="30%", method="recipe", search=SHORT)

@@ -27,8 +27,8 @@ from spear_deploy.util.progress import Progress
 SLACK = 0.005
 """Relative distance of the target of learning below the aim, since epochs differ from each other."""
 ROUNDS = 4
-"""Maximum of times that learning is taken up again; above the aim for a third of the epochs, from the third time on with channels
-dropped first; below it with a wider plan."""
+"""Maximum of times that learning is taken up again for a third of the epochs, above the aim with weights removed first where some
+were before, else from the third time on with channels dropped first; below it with a wider plan."""
 WIDENINGS = 2
 NEAR = (0.95, 1.04)
 """Shares of the aim between which the last exact adjustments do the rest."""
@@ -101,8 +101,9 @@ class FineTuning:
             if target is None or self.interrupted or NEAR[0] <= use <= NEAR[1]:
                 break
             if use > 1:
-                target /= use * (1 + SLACK)
-                if turn >= ROUNDS // 2:
+                if self.unthinned is None:
+                    target /= use * (1 + SLACK)
+                if turn >= ROUNDS // 2 or self.unthinned is not None:  # the price cannot lower spikes of the input
                     self.graph = self._drop(use - 1)
                 self._learn(_third(epochs), target, LATER_PEAK)
                 continue
@@ -125,7 +126,7 @@ class FineTuning:
 
     def _drop(self, excess: float) -> SNNGraph:
         """Return the network without a relative excess of SynOps: weights are removed where some were before, else channels."""
-        return drop_channels(self.graph, self.dataset, excess) if self.unthinned is None else self._thin(1 - excess)
+        return drop_channels(self.graph, self.dataset, excess) if self.unthinned is None else self._thin(1 / (1 + excess))
 
     def _thin(self, factor: float) -> SNNGraph:
         """Return the network with its removed weights chosen anew, for a factor of its SynOps."""
