@@ -1,4 +1,4 @@
-"""Learning of an adapted network: short trials of alternatives, then fine-tuning by stages.
+"""Learning of adapted networks: short trials, then fine-tuning by stages.
 
     connections ─► learn ─► neurons ─► learn ─► biases ─► learn ─► signs ─► learn ─► values of a weight ─► learn
 

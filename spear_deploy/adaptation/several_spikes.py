@@ -1,4 +1,4 @@
-"""Several spikes in a step, where a chip sends them and the network does not.
+"""Several spikes a step on chips, one in the network.
 
 A neuron of Speck or Xylo that is driven over several thresholds in a step sends as many spikes; one that sends a single spike
 keeps the rest or drops it. Behind each layer the difference grows: a network of five layers may send twenty times as many spikes.

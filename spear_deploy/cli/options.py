@@ -174,8 +174,8 @@ device = click.option(
 )
 levers = click.option(
     "--levers", metavar="NAMES",
-    help="What pruning uses, of channels,weights,steps,bits; weights by --method recipe, steps where --steps is a range, bits: "
-    "learning with the chip's rounding where its integers lose accuracy.  [default: what the chip rewards]",
+    help="What pruning uses, of channels,weights,steps,bits; weights by --method recipe and rl, steps where --steps is a range, "
+    "bits: learning with the chip's rounding where its integers lose accuracy.  [default: what the chip rewards]",
 )  # fmt: skip
 seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random numbers.")
 chip = click.option(

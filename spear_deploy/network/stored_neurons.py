@@ -1,4 +1,4 @@
-"""Neurons of a layer as a chip stores them, and what drives them."""
+"""Neurons as a chip stores them, and what drives them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Neurons that emit what a chip's integers do, with the gradient of floating-point ones.
+"""Neurons with a chip's integers forwards and floating-point gradients backwards.
 
 forwards    sums of weights in whole numbers ─► the chip's update ─► spikes and v, as the integer simulator has them
 backwards   the Norse cell of the layer at this v; what the chip's update adds to it has no gradient

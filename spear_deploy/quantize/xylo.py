@@ -94,14 +94,14 @@ def _start_with_the_chip(graph: SNNGraph) -> SNNGraph:
     if not early:
         return graph
     facts = graph.metadata["quantization"]
-    found = [{"layer": name, "what": EARLY_STEPS, "given": 0, "stored": steps} for name, steps in early.items()]
+    findings = [{"layer": name, "what": EARLY_STEPS, "given": 0, "stored": steps} for name, steps in early.items()]
 
     def start(layer: Layer) -> Layer:
         name = layer.name
         return replace(layer, neuron=replace(neurons[name], early_steps=offsets[name])) if name in offsets else layer
 
     graph = graph.with_layers(start)
-    return replace(graph, metadata={**graph.metadata, "quantization": {**facts, "findings": [*facts["findings"], *found]}})
+    return replace(graph, metadata={**graph.metadata, "quantization": {**facts, "findings": [*facts["findings"], *findings]}})
 
 
 def convert_to_dense(graph: SNNGraph) -> SNNGraph:

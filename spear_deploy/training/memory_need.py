@@ -1,4 +1,4 @@
-"""Memory of a training batch: what its gradient keeps, and the largest batch that fits."""
+"""Memory that a training batch needs, and the largest that fits."""
 
 from __future__ import annotations
 

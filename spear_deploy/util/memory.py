@@ -1,4 +1,4 @@
-"""Free memory of the machine, its container and the process, and errors that say that it is full.
+"""Free memory of machine, container and process; errors of a full one.
 
 Checked before a large allocation, since the kernel kills a process that exceeds the limit without a message.
 """

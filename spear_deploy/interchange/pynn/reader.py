@@ -1,4 +1,4 @@
-"""Independent reading of a PyNN network: sPyNNaker's neurons in float64, and PyNN with Brian2.
+"""Independent reading of PyNN networks: sPyNNaker's neurons in float64; Brian2.
 
     current ← sum of weight over the spikes of `delay` steps before
     IF_curr_delta   i ← current / timestep

@@ -118,7 +118,7 @@ def search_levers(
         limits = settings.budgets.resolve(evaluator.dense_use())
         builder = RecipeBuilder(evaluator, settings, limits, average_outputs(graph, dataset.trained.train))
         monitor = BudgetMonitor(graph, dataset, settings.budgets, (), chip)
-        work = _Work(builder, _choose_space(builder, chip), monitor, progress)
+        work = _Episodes(builder, _choose_space(builder, chip), monitor, progress)
         evaluator.checkpoint.begin()
         clock.stop("estimate")
         episodes = settings.search_settings.episodes
@@ -192,7 +192,7 @@ def _choose_space(builder: RecipeBuilder, chip: ChipCosts | None) -> LeverSpace:
 
 
 @dataclass
-class _Work:
+class _Episodes:
     """The episodes of one search.
 
     Attributes:

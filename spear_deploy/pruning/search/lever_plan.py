@@ -1,4 +1,4 @@
-"""Plans of all levers around a recipe: a width and a density for each layer."""
+"""Plans around a recipe: a width and a density a layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Search of recipes: shares of the budget for channels, weights and rates, by successive halving of Optuna.
+"""Search of recipes (shares of channels, weights, rates) by Optuna's successive halving.
 
 A recipe (`recipe_builder`) gives channels the share c of the budget as an exponent, weights the share w of what is left, and the
 price on SynOps the rest. c = 1 are uniform widths alone, c = 0 all channels, c = 1/2 half widths and half weights.
@@ -122,7 +122,7 @@ def search_recipes(
         evaluator = make_evaluator(graph, dataset, settings, chip, checkpoint)
         evaluations_before = evaluator.evaluations
         limits = settings.budgets.resolve(evaluator.dense_use())
-        work = _Work(RecipeBuilder(evaluator, settings, limits, average_outputs(graph, dataset.trained.train)))
+        work = _Recipes(RecipeBuilder(evaluator, settings, limits, average_outputs(graph, dataset.trained.train)))
         levers = choose_levers(chip.profile if chip else None) if settings.levers is None else parse_levers(settings.levers)
         first = choose_recipes(levers if "synops" in limits else ("channels",), settings.search_settings.episodes)
         work.builder.check_reachable([shares.channels for shares in first])
@@ -155,7 +155,7 @@ def search_recipes(
     )
 
 
-def _choose_recipe(work: _Work, shares: Shares, clock: Clock) -> SearchResult:
+def _choose_recipe(work: _Recipes, shares: Shares, clock: Clock) -> SearchResult:
     """Return the only recipe, before any learning; fine-tuning removes its weights."""
     builder, evaluator = work.builder, work.builder.evaluator
     evaluations = evaluator.evaluations
@@ -196,7 +196,7 @@ def choose_recipes(levers: Sequence[Lever], count: int) -> tuple[Shares, ...]:
     return first if "channels" in levers else (Shares(0.0),)
 
 
-def _halve(work: _Work, first: tuple[Shares, ...], progress: Progress | None) -> bool:
+def _halve(work: _Recipes, first: tuple[Shares, ...], progress: Progress | None) -> bool:
     """Learn the recipes, each for as many rounds as the pruner lets it, and return whether Ctrl-C ended it.
 
     Raises:
@@ -234,7 +234,7 @@ def _halve(work: _Work, first: tuple[Shares, ...], progress: Progress | None) ->
 
 
 @dataclass
-class _Work:
+class _Recipes:
     """The recipes of one search, and what they have learnt.
 
     Attributes:
@@ -298,7 +298,7 @@ class _Work:
                 evaluator.checkpoint.get(self._key(missing[index], 1), lambda: self.learn(missing[index], 1).to_json())
                 evaluator.checkpoint.begin()
 
-        alone = _Work(replace(self.builder, settings=replace(settings, workers=None)))
+        alone = _Recipes(replace(self.builder, settings=replace(settings, workers=None)))
         names = [f"recipe with channels {shares.channels:g}" for shares in missing]
         map_jobs(
             _learn_recipe, missing, shared=alone, workers=settings.workers, names=names, stage="recipes", keep=keep,
@@ -358,7 +358,7 @@ class _Work:
         )  # fmt: skip
 
 
-def _learn_recipe(work: _Work, shares: Shares) -> tuple[dict[tuple[Shares, int], Candidate], int]:
+def _learn_recipe(work: _Recipes, shares: Shares) -> tuple[dict[tuple[Shares, int], Candidate], int]:
     """Return what a worker learns for a recipe, and the networks that it measured; nothing where the budgets are out of reach."""
     evaluator = work.builder.evaluator
     before, evaluations = set(work.learnt), evaluator.evaluations

@@ -1,4 +1,4 @@
-"""Agents of Stable-Baselines3: DDPG, TD3 and SAC on widths, TD3 on all levers.
+"""Agents of Stable-Baselines3, on widths and on all levers.
 
 Where SPEAR is silent, AMC's settings stand: gamma 1, the terminal reward on every transition of the episode less a moving
 baseline, networks of 300-300, exploration that decays after a warm-up of random plans. What differs: one learning rate
