@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from spear_deploy.pipeline.demo import demo as demo
     from spear_deploy.pipeline.deploy import deploy as deploy
     from spear_deploy.pipeline.prune import prune as prune
-    from spear_deploy.pipeline.verify import verify as verify
+    from spear_deploy.pipeline.verification.verify import verify as verify
 
 _PLACES = {
     "SNNGraph": "network.graph",
@@ -33,7 +33,7 @@ _PLACES = {
     "demo": "pipeline.demo",
     "deploy": "pipeline.deploy",
     "prune": "pipeline.prune",
-    "verify": "pipeline.verify",
+    "verify": "pipeline.verification.verify",
     "weights_into": "pipeline.back_home",
 }
 

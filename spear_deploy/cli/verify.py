@@ -21,11 +21,16 @@ def verify(folder: str, data: str | None, chip: str | None, full: bool, quiet: b
     """Derive every figure of a deployment again from its networks, data and chip, and compare it with what DIR states.
 
     DIR is the output folder of 'deploy' or 'demo'. Accuracy, SynOps, cores, verdict, spikes, exported files, digests and the page
-    are computed again. Exit code 0: all hold; 1: the list of what does not.
+    are computed again; of the search widths, kept channels, use of the budget, first and last lever; of an adaptation accuracy,
+    verdict, cores, energy, first and last step. Exit code 0: all hold; 1: the list of what does not.
+
+    Not derived, since the networks between are not kept, and held by digests alone: wall times, command line and versions;
+    of search.json plans, rungs, estimator, epochs, batches, evaluations and notes; levers and steps between the first and the
+    last; where trained.snn came from. Digests are no signature: who writes all of them again can change these.
 
     Example: spear-deploy verify demo
     """
-    from spear_deploy.pipeline.verify import verify as run_verify
+    from spear_deploy.pipeline.verification.verify import verify as run_verify
     from spear_deploy.report.folder import read_network_digest
 
     with display(as_json, quiet) as progress:

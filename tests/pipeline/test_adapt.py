@@ -19,6 +19,9 @@ from spear_deploy.pipeline.adapt import AdaptSettings, AdaptTask, _learn_rounded
 from spear_deploy.pipeline.deployment import DeploySettings
 from spear_deploy.pipeline.preflight import CheckedInputs
 from spear_deploy.pipeline.stage_cache import StageCache
+from spear_deploy.pipeline.verification.adaptation import compare_adaptation
+from spear_deploy.pipeline.verification.failures import Failures
+from spear_deploy.pipeline.verification.results import derive
 from spear_deploy.simulator import simulate
 from spear_deploy.training import train
 from spear_deploy.training.evaluation import evaluate
@@ -183,6 +186,51 @@ def test_deploy_adapts_first_and_verify_derives_the_accuracies_again(trained, tm
     failures = sd.verify(out, data=task()).failures
     assert any(row["file"] == "adapted.snn" and row["where"] == "content" for row in failures)
     assert any(row["file"] == "adapt.json" and row["where"] == "accuracy.trained" for row in failures)
+
+
+def edit(folder, path, value):
+    facts = place = json.loads((folder / "adapt.json").read_text())
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    (folder / "adapt.json").write_text(json.dumps(facts))
+
+
+ADAPTED_FIGURES = [
+    (("chip",), "speck2"), (("accuracy", "trained"), 0.999), (("accuracy", "adapted"), 0.999), (("accuracy", "integers"), 0.9),
+    (("verdict",), "tight"), (("headline",), "FITS"), (("cores_used",), 1.0), (("cores_limit",), 99), (("energy", "total"), 1e-9),
+    (("widths",), {"fc": [8, 2]}), (("missing",), ["a part"]), (("files", "adapted"), "other.snn"),
+    (("waterfall", 0, "accuracy"), 0.999), (("waterfall", -1, "accuracy"), 0.999), (("waterfall",), 3), (("waterfall",), [1]),
+    (("replaced", 0), {"layer": "fc", "what": "8 channels", "by": "3 channels", "kind": "learnt"}),
+]  # fmt: skip
+
+
+def test_verify_finds_every_edited_figure_of_the_adaptation_and_another_trained_network(trained, tmp_path):
+    out = tmp_path / "deployed"
+    sd.deploy(trained, "speck2f", task(), out=out, **OPTIONS)
+    settings, original = DeploySettings(**OPTIONS), (out / "adapt.json").read_text()
+    derived = derive(out, settings=settings, data=task(), chip="speck2f", full=False)
+
+    def compare():
+        rows = Failures()
+        compare_adaptation(out, derived.adaptation, rows, same_code=True)
+        return [row["where"] for row in rows.rows]
+
+    assert compare() == []
+    for path, value in ADAPTED_FIGURES:
+        edit(out, path, value)
+        where = "widths" if path[0] == "replaced" else path[0]
+        assert any(found.startswith(where) for found in compare()), path
+        (out / "adapt.json").write_text(original)
+    (out / "adapt.json").write_text("[]")
+    assert compare() == [""]
+    (out / "adapt.json").write_text(original)
+    write_snn(sd.load(out / "dense.snn"), out / "trained.snn")  # of which the chip lacks nothing
+    derived = derive(out, settings=settings, data=task(), chip="speck2f", full=False)
+    assert "parts" in compare() and "waterfall[0].accuracy" in compare()
+    write_snn(dense(), out / "trained.snn")  # of another accuracy
+    derived = derive(out, settings=settings, data=task(), chip="speck2f", full=False)
+    assert "parts" not in compare() and "accuracy.trained" in compare()
 
 
 def test_deploy_names_what_nothing_replaces(trained, tmp_path):

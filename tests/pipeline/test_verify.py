@@ -1,4 +1,4 @@
-"""Verification of a deployment: what was written holds, and 60 kinds of tampering are found."""
+"""Verification of a deployment: what was written holds, and all kinds of tampering tried are found."""
 
 import json
 import shutil
@@ -16,7 +16,9 @@ from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.pipeline.adapt import read_adaptation
 from spear_deploy.pipeline.deployment import DeploySettings
 from spear_deploy.pipeline.stage_cache import RESULT, STAGES, read_stages
-from spear_deploy.pipeline.verify import compare_with_derived, derive, measure_widths, read_pruning
+from spear_deploy.pipeline.verification.pruning import measure_widths, read_pruning
+from spear_deploy.pipeline.verification.results import derive
+from spear_deploy.pipeline.verification.verify import compare_with_derived
 from spear_deploy.pruning.plan import PruningPlan, prune
 from spear_deploy.report import write_report
 from spear_deploy.util.digests import hash_file
@@ -95,6 +97,8 @@ FIGURES = [
     ("deployment.json", ("latency_interval_s",), [0.0, 1e-9]),
     ("deployment.json", ("widths", "fc"), [8, 2]),
     ("deployment.json", ("files", "nir"), "nir/other.nir"),
+    ("deployment.json", ("steps", "deployed"), more),
+    ("deployment.json", ("levers", 1, "synops"), more),
     ("deployment.json", ("notes",), lambda v: [*v, "all is well"]),
     ("deployment.json", ("chip",), "loihi1"),
     ("deployment.json", ("seed",), 7),
@@ -121,6 +125,26 @@ FIGURES = [
     ("provenance.json", ("network", "digest"), "0" * 64),
     ("provenance.json", ("chip", "digest"), "0" * 64),
     ("provenance.json", ("chip", "facts", 0, "value"), 7),
+    ("search.json", ("accuracy",), 0.999),
+    ("search.json", ("synops",), lambda v: v * 0.999),
+    ("search.json", ("widths", "fc"), [8, 2]),
+    ("search.json", ("plan", "fc", 0), more),
+    ("search.json", ("budget",), lambda v: v * 1.001),
+    ("search.json", ("aim",), lambda v: v * 1.001),
+    ("search.json", ("unused",), 0.0),
+    ("search.json", ("met",), False),
+    ("search.json", ("margin",), 0.0),
+    ("search.json", ("budgets", "synops", "used"), lambda v: v * 0.999),
+    ("search.json", ("budgets", "synops", "aim"), lambda v: v * 1.001),
+    ("search.json", ("method",), "evolution"),
+    ("search.json", ("interrupted",), True),
+    ("search.json", ("batches", "all"), more),
+    ("search.json", ("levers", 0, "accuracy"), 0.999),
+    ("search.json", ("levers", 2, "synops"), more),
+    ("search.json", ("levers",), lambda v: v[:-1]),
+    ("stages.json", ("evaluate", "value", "layers", "accuracy"), 0.999),
+    ("stages.json", ("prune", "value", "batches", "all"), more),
+    ("stages.json", ("lava", "value", "spikes_compared"), more),
 ]  # fmt: skip
 
 
@@ -205,6 +229,28 @@ def test_the_page_states_the_kinds_of_tampering_that_are_tried():
     kinds = len(FIGURES) + len(FILES) + len(UNSEALED) + 1  # a result without digests
     page = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text(encoding="utf-8")
     assert kinds >= 30 and f"{kinds} kinds, {kinds} found" in page
+
+
+def test_a_network_that_pruning_left_as_it_was_holds(tmp_path):
+    sd.deploy(dense(), "loihi2", task(), out=tmp_path, **{**OPTIONS, "synops": "150%"})
+    assert read(tmp_path, "search.json")["levers"] == []
+    result = sd.verify(tmp_path, data=task())
+    assert result.holds, result.failures
+    change(tmp_path, "search.json", ("levers",), [{"lever": "trained", "synops": 1.0, "accuracy": 1.0, "batches": 0}])
+    seal(tmp_path)
+    assert "levers" in [row["where"] for row in sd.verify(tmp_path, data=task()).failures]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [], 3, {}, {"budgets": 1, "levers": 2, "batches": 3}, {"levers": [1, None, []], "budgets": {"synops": []}},
+        {"levers": [{"lever": ["trained"]}], "batches": {"all": True}}, {"levers": [{}, {}, {"lever": "rates"}]},
+    ],
+)  # fmt: skip
+def test_a_search_of_another_form_is_found(folder, derived, content):
+    write_json(folder / "search.json", content)
+    assert any(row["file"] == "search.json" for row in compare_with_derived(folder, derived).failures)
 
 
 def test_what_was_written_holds_on_all_samples(folder, derived):

@@ -183,7 +183,10 @@ def _prepare_text(reader: str, folder: Path) -> Target:
 
 def _prepare_folder(reader: str, folder: Path) -> Target:
     """Return a deployment packed into an archive, and what writes its page or compares it with what should be there."""
-    from spear_deploy.pipeline import verify
+    from spear_deploy.pipeline.deployment import DeploySettings
+    from spear_deploy.pipeline.verification.pruning import read_pruning
+    from spear_deploy.pipeline.verification.results import derive
+    from spear_deploy.pipeline.verification.verify import compare_with_derived, read_settings
     from spear_deploy.report import write_report
     from spear_deploy.report.folder import read_folder
     from tests.support.deployments import OPTIONS, deployed, task
@@ -194,13 +197,13 @@ def _prepare_folder(reader: str, folder: Path) -> Target:
         work: Callable[[], Any] = lambda: write_report(out)  # noqa: E731
     else:
         shutil.copytree(deployed()[1], out)
-        settings = verify.DeploySettings(**OPTIONS)
-        derived = verify.derive(out, settings=settings, data=task(), chip="loihi2", full=False)
+        settings = DeploySettings(**OPTIONS)
+        derived = derive(out, settings=settings, data=task(), chip="loihi2", full=False)
 
         def work() -> Any:
-            verify.read_settings(read_folder(out).provenance)
-            verify.read_pruning(out)
-            return verify.compare_with_derived(out, derived)
+            read_settings(read_folder(out).provenance)
+            read_pruning(out)
+            return compare_with_derived(out, derived)
 
     names = [path.relative_to(out).as_posix() for path in sorted(out.rglob("*")) if path.suffix in (".json", ".npz")]
     packed = io.BytesIO()

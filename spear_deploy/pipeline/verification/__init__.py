@@ -1,0 +1,1 @@
+"""Verification of a deployment by what it compares: results, pruning, adaptation, files."""

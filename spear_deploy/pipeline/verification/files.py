@@ -1,0 +1,171 @@
+"""Verification of files: digests, JSON, arrays and the page against what was derived."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spear_deploy.errors import FileError, SpearError
+from spear_deploy.pipeline.adapt import FACTS as ADAPTATION
+from spear_deploy.pipeline.deploy import DEPLOYMENT, PROVENANCE, REPORT
+from spear_deploy.pipeline.stage_cache import RESULT, STAGES, CachedStage, read_stages
+from spear_deploy.pipeline.stages import SEARCH
+from spear_deploy.pipeline.verification.adaptation import compare_adaptation
+from spear_deploy.pipeline.verification.failures import Failures
+from spear_deploy.pipeline.verification.pruning import compare_pruning
+from spear_deploy.pipeline.verification.results import OF_THIS_MACHINE, Derived
+from spear_deploy.report.folder import read_folder
+from spear_deploy.report.page import render_deployment
+from spear_deploy.util.digests import hash_code, hash_file
+from spear_deploy.util.files import read_arrays
+
+NOT_DERIVED = ("seconds",)
+"""Keys of deployment.json that no function of its inputs gives."""
+ADDED_LATER = ("steps", "levers", "budgets")
+"""Keys of deployment.json that earlier releases did not write."""
+OF_VERSIONS = ("reader", "versions", "vendor")
+"""Keys of a certificate that change with the installed packages."""
+
+
+def compare_files(folder: Path, derived: Derived | None, failures: Failures) -> list[str]:
+    """Compare a folder with the derived results and its own digests; return sentences on what could not be compared."""
+    notes = []
+    _check_digests(folder, failures)
+    same_code = json.loads((folder / PROVENANCE).read_text(encoding="utf-8")).get("code") == hash_code()
+    if not same_code:
+        notes.append("the deployment was written by other code: its page and its stages are held by their digests alone")
+    if derived is not None:
+        for name, content in derived.files.items():
+            _compare_json(folder, name, content, failures, same_code=same_code)
+        for name, arrays in derived.arrays.items():
+            _compare_arrays(folder, name, arrays, failures)
+        for name, digest in derived.digests.items():
+            failures.checked += 1
+            if not (folder / name).is_file() or hash_file(folder / name) != digest:
+                failures.add(name, "content", "differs", "another file is derived")
+        compare_pruning(folder, derived.pruning, failures, same_code=same_code)
+        if derived.adaptation is not None:
+            compare_adaptation(folder, derived.adaptation, failures, same_code=same_code)
+        if same_code:
+            _compare_stages(folder, derived, failures)
+    if same_code:
+        _compare_page(folder, failures)
+    return notes
+
+
+def _compare_stages(folder: Path, derived: Derived, failures: Failures) -> None:
+    """Compare the plain data of each stage with the derived data, or with the file that it became."""
+    known, _ = read_stages(folder / STAGES)
+    search = _read_dict(folder / SEARCH)
+    pruned = known["prune"].value if "prune" in known else None
+    values = {**derived.stages, "prune": {key: search.get(key) for key in pruned if key in search} if pruned else search}
+    if derived.adaptation is not None:
+        values["adapt"] = _read_dict(folder / ADAPTATION)
+    for name, value in values.items():
+        stage = known.get(name)
+        if isinstance(stage, CachedStage):
+            failures.compare(STAGES, stage.value, value, name)
+        else:
+            failures.add(STAGES, name, "missing or damaged", "a stage of the deployment")
+
+
+def _read_dict(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _check_digests(folder: Path, failures: Failures) -> None:
+    """Compare every file with the digests that provenance.json and stages.json state."""
+    provenance = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
+    known, edited = read_stages(folder / STAGES)
+    for name in edited:
+        failures.add(STAGES, name, "its digest", "another digest")
+    if RESULT not in known and not edited:
+        failures.add(STAGES, RESULT, "missing or damaged", "digests of the results")
+    digests = provenance["sha256"]
+    if not isinstance(digests, dict):
+        failures.add(PROVENANCE, "sha256", digests, "a digest for each file")
+        digests = {}
+    stated = [(PROVENANCE, name, digest) for name, digest in digests.items()]
+    stated += [(STAGES, file, digest) for stage in known.values() for file, digest in stage.files.items()]
+    for holder, name, digest in stated:
+        failures.checked += 1
+        actual = _hash_if_there(folder / name)
+        if actual != digest:
+            failures.add(name, f"digest in {holder}", digest, actual)
+    deployment = json.loads((folder / DEPLOYMENT).read_text(encoding="utf-8"))
+    seconds = deployment.get("seconds")
+    sane = isinstance(seconds, dict) and all(isinstance(s, int | float) and math.isfinite(s) and s >= 0 for s in seconds.values())
+    for name, stage in known.items():
+        if name != RESULT and not (sane and seconds.get(name) == stage.seconds):
+            failures.add(DEPLOYMENT, f"seconds.{name}", seconds.get(name) if sane else seconds, stage.seconds)
+
+
+def _hash_if_there(path: Path) -> str:
+    try:
+        return hash_file(path) if path.is_file() else "missing"
+    except OSError as error:  # a name that no file can have, or one that must not be read
+        return f"unreadable ({error.strerror})"
+
+
+def _compare_json(folder: Path, name: str, derived: Any, failures: Failures, *, same_code: bool) -> None:
+    try:
+        stated = json.loads((folder / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        failures.add(name, "", f"cannot be read ({type(error).__name__})", "a JSON file")
+        return
+    left_out: tuple[str, ...] = ()
+    if name == DEPLOYMENT:
+        later = () if same_code or not isinstance(stated, dict) else ADDED_LATER
+        left_out = (*NOT_DERIVED, *(key for key in later if key not in stated))
+    elif name == PROVENANCE:
+        left_out = OF_THIS_MACHINE
+    elif name.endswith("certificate.json"):
+        left_out = OF_VERSIONS
+    if isinstance(stated, dict):
+        stated, derived = ({k: v for k, v in value.items() if k not in left_out} for value in (stated, derived))
+    failures.compare(name, stated, derived)
+
+
+def _compare_arrays(folder: Path, name: str, derived: Mapping[str, Any], failures: Failures) -> None:
+    try:
+        stated = read_arrays(folder / name)
+    except FileError as error:
+        failures.add(name, "", str(error), "a file of arrays")
+        return
+    for key in sorted({*stated, *derived}):
+        failures.checked += 1
+        if key not in stated or key not in derived:
+            failures.add(name, key, "missing" if key not in stated else "there", "missing" if key not in derived else "there")
+        elif stated[key].shape != derived[key].shape or not np.array_equal(stated[key], derived[key]):
+            failures.add(name, key, *_first_difference(stated[key], derived[key]))
+
+
+def _first_difference(stated: Any, derived: Any) -> Iterator[str]:
+    if stated.shape != derived.shape:
+        return iter((f"shape {stated.shape}", f"shape {derived.shape}"))
+    place = tuple(int(n) for n in np.argwhere(stated != derived)[0])
+    return iter((f"{stated[place]} at {place}", f"{derived[place]} at {place}"))
+
+
+def _compare_page(folder: Path, failures: Failures) -> None:
+    """Render the page from the files again and compare it."""
+    failures.checked += 1
+    try:
+        text = render_deployment(read_folder(folder))
+        stated = (folder / REPORT).read_text(encoding="utf-8")
+    except (SpearError, OSError, ValueError) as error:
+        failures.add(REPORT, "", "a page of these files", str(error))
+        return
+    if text != stated:
+        lines = enumerate(zip(stated.splitlines(), text.splitlines(), strict=False), 1)
+        number, (ours, theirs) = next(((n, pair) for n, pair in lines if pair[0] != pair[1]), (0, ("more or fewer lines", "")))
+        failures.add(REPORT, f"line {number}", ours.strip(), theirs.strip())

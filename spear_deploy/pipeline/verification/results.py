@@ -1,0 +1,165 @@
+"""Verification of results: all stages computed again from networks, data and chip."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spear_deploy.data import Dataset
+from spear_deploy.data.dataset import hash_dataset
+from spear_deploy.errors import DataError
+from spear_deploy.pipeline import api, stages
+from spear_deploy.pipeline.adapt import ADAPTED, TRAINED, read_adaptation
+from spear_deploy.pipeline.adapt import FACTS as ADAPTATION
+from spear_deploy.pipeline.deploy import PROVENANCE, REPORT, describe_results, make_advice, summarize
+from spear_deploy.pipeline.deployment import DeploySettings
+from spear_deploy.pipeline.preflight import LAVA_FAMILY, check_inputs, grade_split
+from spear_deploy.pipeline.provenance import collect_provenance
+from spear_deploy.pipeline.stage_cache import StageCache
+from spear_deploy.pipeline.stages import Task
+from spear_deploy.pipeline.verification.adaptation import DerivedAdaptation, derive_adaptation
+from spear_deploy.pipeline.verification.pruning import DerivedPruning, derive_pruning, read_pruning
+from spear_deploy.pruning.budgets import parse_amount
+from spear_deploy.simulator import spike_comparison
+from spear_deploy.simulator.run import decide
+from spear_deploy.util.digests import hash_file
+from spear_deploy.util.files import read_arrays, rename_in_errors, require_file
+from spear_deploy.util.progress import Progress
+from spear_deploy.util.temporary_folder import open_temporary_folder
+
+LAVA_SAMPLES = 4
+"""Samples that run on Lava again, unless all do."""
+OF_THIS_MACHINE = ("made", "command", "options", "versions", "code", "machine")
+"""Keys of provenance.json about the run itself; the digest of the file holds them."""
+
+
+class UnnamedDataError(DataError):
+    """The data of a deployment has no name by which it could be loaded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Derived:
+    """What a deployment's folder should hold.
+
+    Attributes:
+        files: content of the JSON files by name.
+        arrays: of the `.npz` files, by name and key.
+        digests: sha256 of files that are the same on every machine, by name.
+        lava_samples: samples that ran on Lava.
+        pruning: of search.json.
+        adaptation: of adapt.json; None where nothing was adapted.
+        stages: plain data of the stages, by name.
+    """
+
+    files: dict[str, Any]
+    arrays: dict[str, dict[str, Any]]
+    digests: dict[str, str]
+    lava_samples: int
+    pruning: DerivedPruning
+    adaptation: DerivedAdaptation | None
+    stages: dict[str, Any]
+
+
+def derive(
+    folder: Path,
+    *,
+    settings: DeploySettings,
+    data: str | os.PathLike[str] | Dataset | None,
+    chip: api.Chip,
+    full: bool,
+    progress: Progress | None = None,
+) -> Derived:
+    """Compute all results from the networks of a folder, the data and the chip.
+
+    Raises:
+        SpearError: one of them cannot be read, or they do not go together.
+    """
+    if data is None:
+        raise UnnamedDataError(f"folder '{folder}': does not name its data, which was an object; give it with --data")
+    inputs = check_inputs(
+        folder / stages.DENSE, chip, data, seed=settings.seed, overrides=settings.overrides or None, steps=settings.steps,
+        encoding=settings.encoding,
+    )  # fmt: skip
+    with open_temporary_folder("verify") as place, rename_in_errors(place, folder):
+        adaptation = (TRAINED, ADAPTED, ADAPTATION) if read_adaptation(folder) else ()
+        for file in (stages.DENSE, stages.PRUNED, *adaptation):
+            shutil.copyfile(require_file(folder / file, "file of a deployment"), place / file)
+        task = Task(
+            folder=place, inputs=inputs, digest=hash_dataset(inputs.dataset), settings=settings, progress=progress
+        )  # fmt: skip
+        cache = StageCache(place, fresh=True, advice=make_advice(None), progress=progress)
+        done: dict[str, Any] = {}
+        pruning = derive_pruning(task)
+        steps: tuple[tuple[str, Callable[[], Any]], ...] = (
+            ("evaluate", lambda: stages.evaluate_dense(task).value),
+            ("prune", lambda: {"widths": pruning.uses[0]["widths"], **read_pruning(folder)}),
+            ("quantise", lambda: stages.quantise(task).value),
+            ("lava", lambda: _prove(task, full)),
+            ("export", lambda: stages.export(task).value),
+        )
+        for stage, work in steps:
+            cache.report_stage(stage)
+            done[stage] = work()
+        budget = parse_amount(settings.synops, "synops").resolve(done["evaluate"]["layers"]["synops"])
+        report = stages.check(task, budget, done["quantise"]["counts"])
+        result = summarize(cache, task, done, budget, report)
+        files = _as_json(describe_results(task, done, result))
+        exported = done["export"]["files"].values()
+        files |= {
+            stages.LAVA: done["lava"],
+            **{path: json.loads((place / path).read_text()) for path in exported if _is_json(path)},
+        }
+        networks = (stages.DENSE, stages.PRUNED, stages.QUANTISED, *exported)
+        digests = {path: hash_file(place / path) for path in networks if not _is_json(path)}
+        if adaptation:  # what was adapted is what is pruned
+            digests[ADAPTED] = digests[stages.DENSE]
+        facts = collect_provenance(
+            command=None, options={}, network=task.network(stages.DENSE), task=replace(task, folder=folder),
+            files=[path for path in result.files.values() if path not in (PROVENANCE, REPORT) and (folder / path).is_file()],
+        )  # fmt: skip
+        files[PROVENANCE] = {key: value for key, value in _as_json(facts).items() if key not in OF_THIS_MACHINE}
+        arrays = {path: read_arrays(place / path) for path in (stages.ACTIVITY, stages.RASTER)}
+        samples = done["lava"]["samples"] if full else min(LAVA_SAMPLES, done["lava"]["samples"])
+        return Derived(
+            files=files, arrays=arrays, digests=digests, lava_samples=samples, pruning=pruning,
+            adaptation=derive_adaptation(place, task, data) if adaptation else None,
+            stages=_as_json({name: value for name, value in done.items() if name != "prune"}),
+        )  # fmt: skip
+
+
+def _is_json(path: str) -> bool:
+    return path.endswith(".json")
+
+
+def _as_json(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def _prove(task: Task, full: bool) -> dict[str, Any]:
+    """Return the facts of lava.json, and write the raster.
+
+    All but the number of different spikes follow from our simulator; those are counted on Lava, for a few samples or for all.
+    """
+    if full or task.inputs.profile.meta.family != LAVA_FAMILY:
+        return dict(stages.prove(task).value)
+    integer, test = task.network(stages.QUANTISED), task.deployed.dataset.test
+    split = grade_split(integer, test)
+    part = split if task.settings.lava_samples is None else split.head(task.settings.lava_samples)
+    facts, ours, theirs = stages.compare_with_lava(integer, split, min(LAVA_SAMPLES, len(part)))
+    first = (facts["first_difference"] or {}).get("first") or {"sample": 0}
+    stages.write_raster(task.folder / stages.RASTER, first["sample"], task.network(stages.PRUNED), test, ours, theirs)
+    run = api.simulate(integer, np.moveaxis(part.x, 0, 1), kind=part.kind, record=("spikes",))
+    compared = spike_comparison.compare_runs(run, run, [(name, name) for name in run.spikes])
+    return {
+        **facts,
+        "samples": len(part),
+        "accuracy": float(np.mean(decide(run.output) == part.y)),
+        "spikes_compared": sum(layer.compared for layer in compared if layer.what == "spikes"),
+    }

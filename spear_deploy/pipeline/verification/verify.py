@@ -1,0 +1,142 @@
+"""Verification of a deployment: every figure derived again from its files.
+
+Nothing that the folder states is believed. From the dense and the pruned network, the data and the chip all results are computed
+again, by the functions that computed them first, into a temporary folder; then each file is compared with the derived one:
+
+    digests         of all files (provenance.json), of the stages (stages.json), of network, data and chip
+    figures         deployment.json, layers.json, check.json, cores.json: equal, value by value
+    spikes          activity.npz and raster.npz, array by array; on Lava for a few samples, or all
+    exports         the file of each format, and its certificate without versions
+    search          search.json: widths, kept channels, use of the budget, first and last lever
+    adaptation      adapt.json: accuracies, verdict, cores, energy, widths, first and last step
+    stages          stages.json: the plain data of each stage
+    page            report.html, rendered again from the files
+
+Not derived, since what it was measured on is not kept: wall times; in search.json method, plans, rungs, estimator, epochs,
+evaluations and notes; levers and steps between the first and the last; where `trained.snn` came from. Digests hold these alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spear_deploy.data import Dataset
+from spear_deploy.errors import FileError, SpearError
+from spear_deploy.pipeline import api
+from spear_deploy.pipeline.deploy import PROVENANCE
+from spear_deploy.pipeline.deployment import DeploySettings
+from spear_deploy.pipeline.verification.failures import Failures
+from spear_deploy.pipeline.verification.files import compare_files
+from spear_deploy.pipeline.verification.results import Derived, UnnamedDataError, derive
+from spear_deploy.report.folder import read_folder
+from spear_deploy.util.progress import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """The result of `verify`.
+
+    Attributes:
+        folder: that was verified.
+        checked: number of values and files that were compared.
+        lava_samples: samples that ran on Lava again.
+        failures: [{file, where, stated, derived}]: what does not hold.
+        notes: what could not be verified, and why.
+    """
+
+    folder: Path
+    checked: int
+    lava_samples: int
+    failures: tuple[dict[str, Any], ...]
+    notes: tuple[str, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether everything holds."""
+        return not self.failures
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {
+            "folder": str(self.folder),
+            "holds": self.holds,
+            "checked": self.checked,
+            "lava_samples": self.lava_samples,
+            "failures": list(self.failures),
+            "notes": list(self.notes),
+        }
+
+
+def verify(
+    folder: str | os.PathLike[str],
+    *,
+    data: str | os.PathLike[str] | Dataset | None = None,
+    chip: api.Chip | None = None,
+    full: bool = False,
+    progress: Progress | None = None,
+) -> Verification:
+    """Derive every figure of a deployment again and compare it with what its folder states.
+
+    Args:
+        folder: where `deploy` or `demo` wrote.
+        data, chip: by default those that provenance.json names; where the deployment was made from objects, give them.
+        full: run all samples on Lava that the deployment ran there, not only a few.
+        progress: is called when a part begins.
+
+    Raises:
+        FileError: the folder holds no deployment.
+        DataError: the data is not named in the folder.
+    """
+    place = Path(folder)
+    evidence = read_folder(place)
+    settings, sources = read_settings(evidence.provenance)
+    failures = Failures()
+    derived: Derived | None = None
+    data = sources.get("data") if data is None else data
+    chip = sources.get("chip", evidence.provenance["options"]["chip"]) if chip is None else chip
+    try:
+        derived = derive(place, settings=settings, data=data, chip=chip, full=full, progress=progress)
+    except SpearError as error:
+        if isinstance(error, UnnamedDataError):
+            raise
+        failures.add(str(place), "inputs", "can be read and run", str(error))
+    return compare_with_derived(place, derived, failures)
+
+
+def read_settings(provenance: Mapping[str, Any]) -> tuple[DeploySettings, dict[str, str]]:
+    """Return the settings of a deployment and the names of its chip and data.
+
+    Raises:
+        FileError: provenance.json holds none that can be.
+    """
+    try:
+        options = provenance["options"]
+        facts = {row["key"]: row["value"] for row in provenance["chip"]["facts"]}
+        settings = DeploySettings(
+            synops=str(options["synops"]), method=options["method"], seed=int(options["seed"]),
+            lava_samples=options["lava_samples"], steps=options.get("steps"), encoding=options.get("encoding"),
+            overrides={key: facts.get(key) for key in options["overrides"]},
+        )  # fmt: skip
+        sources = {str(name): str(value) for name, value in options.get("sources", {}).items()}
+        if "data" not in sources and provenance["data"]["name"] == "digits":
+            sources["data"] = "digits"
+        return settings, sources
+    except (KeyError, TypeError, ValueError, AttributeError, SpearError) as error:
+        raise FileError(f"file '{PROVENANCE}': its options are damaged ({error}); run the deployment again") from error
+
+
+def compare_with_derived(folder: Path, derived: Derived | None, failures: Failures | None = None) -> Verification:
+    """Return what in a folder differs from the derived results, and from its own digests."""
+    failures = failures or Failures()
+    notes = compare_files(folder, derived, failures)
+    return Verification(
+        folder=folder,
+        checked=failures.checked,
+        lava_samples=0 if derived is None else derived.lava_samples,
+        failures=tuple(failures.rows),
+        notes=tuple(notes),
+    )
