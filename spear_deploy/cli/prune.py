@@ -108,15 +108,18 @@ def prune(
 
 def _show(console: Any, facts: Mapping[str, Any], labels: Mapping[str, str]) -> None:
     """Print the results of one network or of several, with layers under the labels of `label_layers`."""
-    from spear_deploy.cli.tables import show_levers
+    from spear_deploy.cli.tables import show_aims, show_levers
+    from spear_deploy.util.number_format import plural
 
     rows = facts.get("front", [facts])
     for row in rows:
         accuracy, synops = row["accuracy"], row["synops"]
-        share = f", {synops['achieved'] / synops['budget']:.1%} of the budget" if synops["budget"] else ""
+        budget, tested = synops["budget"], plural(row["samples"]["test"], "sample")
+        share = f", {synops['achieved'] / budget:.1%} of the budget of {budget:,.0f}" if budget else ""
         console.print(
             f"accuracy {accuracy['dense']:.2%} → {accuracy['pruned']:.2%} ({accuracy['quantised']:.2%} as integers), SynOps "
-            f"{synops['dense']:,.0f} → {synops['achieved']:,.0f}{share}; {row['cores_used']} cores, {row['verdict']}",
+            f"{synops['dense']:,.0f} → {synops['achieved']:,.0f}{share}, on the test split of {tested}; "
+            f"{row['cores_used']} cores, {row['verdict']}",
             highlight=False,
         )
         steps = row["steps"]
@@ -124,7 +127,8 @@ def _show(console: Any, facts: Mapping[str, Any], labels: Mapping[str, str]) -> 
             console.print(f"time steps: {steps['trained']} → {steps['deployed']}", highlight=False)
         widths = ", ".join(f"{labels.get(name, name)} {before}→{after}" for name, (before, after) in row["widths"].items())
         console.print(f"widths: {widths}", highlight=False)
-        show_levers(console, row["levers"])
+        show_aims(console, row["budgets"])
+        show_levers(console, row["levers"], "the test split")
         for note in row["notes"]:
             console.print(f"note: {note}", highlight=False, markup=False)
         console.print("files: " + ", ".join(row["files"].values()), highlight=False)

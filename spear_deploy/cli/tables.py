@@ -13,6 +13,7 @@ from rich.text import Text
 
 from spear_deploy.interchange.formats import CERTIFICATE
 from spear_deploy.network.labels import label_layers
+from spear_deploy.pruning.budgets import format_amount, resource_name
 from spear_deploy.util.number_format import UNKNOWN, number, percent
 
 if TYPE_CHECKING:
@@ -279,11 +280,12 @@ def show_deployment(console: Console, result: Deployment) -> None:
     accuracy, synops, steps, lava = facts["accuracy"], facts["synops"], facts["steps"], facts["lava"]
     labels = label_layers(result.network) if result.network is not None else {}
     widths = [f"{labels.get(name, name)} {a}→{b}" for name, (a, b) in facts["widths"].items()]
+    reached = _share(synops["achieved"], synops["budget"], 1)
     console.print(result.headline, style="bold red" if result.failures else "bold", highlight=False)
     rows: list[Sequence[Any]] = [
         ("accuracy, dense", f"{accuracy['dense']:.2%}", "test split"),
-        ("accuracy, pruned", f"{accuracy['pruned']:.2%}", "fine-tuned, floating point"),
-        ("accuracy, quantised", f"{accuracy['quantised']:.2%}", f"integers of {facts['chip']}"),
+        ("accuracy, pruned", f"{accuracy['pruned']:.2%}", "fine-tuned, floating point, test split"),
+        ("accuracy, quantised", f"{accuracy['quantised']:.2%}", f"integers of {facts['chip']}, test split"),
         *_list_lava_rows(accuracy["lava"], lava),
         (
             "spikes, Norse against ours",
@@ -291,8 +293,8 @@ def show_deployment(console: Console, result: Deployment) -> None:
             f"of {facts['norse']['spikes_compared']:,} compared",
         ),
         ("SynOps, dense", number(synops["dense"]), "per inference, test split"),
-        ("SynOps, budget", number(synops["budget"]), f"{_share(synops['budget'], synops['dense'])} of dense"),
-        ("SynOps, achieved", number(synops["achieved"]), f"{_share(synops['achieved'], synops['budget'], 1)} of the budget"),
+        ("SynOps, budget", number(synops["budget"]), f"{_share(synops['budget'], synops['dense'])} of dense, test split"),
+        ("SynOps, achieved", number(synops["achieved"]), f"{reached} of the budget, test split"),
         *([("time steps", steps["deployed"], f"trained on {steps['trained']}")] if len(set(steps.values())) > 1 else []),
         ("cores", f"{facts['cores_used']} of {facts['cores_limit']}", _describe_peak(result.report)),
         _describe_operations(facts),
@@ -301,7 +303,8 @@ def show_deployment(console: Console, result: Deployment) -> None:
         ("widths", ", ".join(widths), "channels before and after"),
     ]
     console.print(make_table("", ("what", "value", "note"), rows, (1,)))
-    show_levers(console, facts["levers"])
+    show_aims(console, facts["budgets"])
+    show_levers(console, facts["levers"], "validation")
     for note in facts["notes"]:
         console.print(f"note: {note}", highlight=False)
     console.print("files: " + ", ".join(facts["files"].values()), highlight=False)
@@ -309,11 +312,28 @@ def show_deployment(console: Console, result: Deployment) -> None:
     console.print(f"time: {sum(facts['seconds'].values()):.0f} s ({spent})", highlight=False)
 
 
-def show_levers(console: Console, stages: Sequence[Mapping[str, Any]]) -> None:
-    """Print SynOps and accuracy after each lever of pruning; nothing where none was used."""
+def show_aims(console: Console, budgets: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print the aim of each budget while pruning, and the samples that it was measured on."""
+    for name, row in budgets.items():
+        budget, aim, used = (_format_use(name, row[which]) for which in ("budget", "aim", "used"))
+        console.print(
+            f"{resource_name(name)} while pruning, on {row.get('measured_on', 'validation')}: {used}, aim {aim}, budget {budget}",
+            highlight=False,
+        )
+
+
+def _format_use(resource: str, value: float | None) -> str:
+    if value is None:
+        return UNKNOWN
+    return f"{value:,.0f}" if resource == "synops" else format_amount(resource, value)
+
+
+def show_levers(console: Console, stages: Sequence[Mapping[str, Any]], split: str) -> None:
+    """Print SynOps and accuracy on a split after each lever of pruning; nothing where none was used."""
     rows = [(stage["lever"], stage["synops"], f"{stage['accuracy']:.2%}", stage["batches"] or "") for stage in stages]
     if rows:
-        console.print(make_table("", ("after", "SynOps", "accuracy", "batches"), rows, numbers=(1, 2, 3)), highlight=False)
+        title, columns = f"after each step, on {split}", ("after", "SynOps", "accuracy", "batches")
+        console.print(make_table(title, columns, rows, numbers=(1, 2, 3)), highlight=False)
 
 
 def _list_lava_rows(accuracy: float | None, lava: Mapping[str, Any]) -> list[Sequence[Any]]:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.network.layer import Layer
+from spear_deploy.network.neurons import IF
+from spear_deploy.network.synapses import SumPool
 from spear_deploy.util.number_format import format_shape
 
 
@@ -11,7 +16,20 @@ def label_layers(graph: SNNGraph) -> dict[str, str]:
     labels = {}
     for layer in graph.layers:
         part = layer.neuron if layer.synapse is None else layer.synapse
+        kind = "MaxPool" if _pools_spikes(layer) else type(part).__name__
         named = part is None or any(letter.isalpha() for letter in layer.name)
         shape = format_shape(graph.shape_of(layer.name))
-        labels[layer.name] = layer.name if named else f"{layer.name} {type(part).__name__} {shape}"
+        labels[layer.name] = layer.name if named else f"{layer.name} {kind} {shape}"
     return labels
+
+
+def _pools_spikes(layer: Layer) -> bool:
+    """Return whether a layer is a max pool of spikes: an IF that spikes in the same step where its window holds a spike."""
+    neuron = layer.neuron
+    return (
+        isinstance(layer.synapse, SumPool)
+        and isinstance(neuron, IF)
+        and neuron.reset == "value"
+        and bool(np.all((neuron.v_threshold >= 0) & (neuron.v_threshold < 1)))
+        and not np.any(neuron.v_reset)
+    )

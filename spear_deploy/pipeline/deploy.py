@@ -206,6 +206,7 @@ def summarize(cache: StageCache, task: Task, done: Mapping[str, Any], budget: fl
         report=report,
         widths=done["prune"]["widths"],
         levers=done["prune"].get("levers", []),
+        budgets=done["prune"].get("budgets", {}),
         files=files,
         seconds=cache.seconds,
         failures=failures,

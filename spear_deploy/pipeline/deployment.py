@@ -87,6 +87,7 @@ class Deployment:
         report: the budget report of the integer network.
         widths: {group: [channels before, after]}.
         levers: SynOps and accuracy on validation after each lever of pruning, and the batches that it learnt from.
+        budgets: by resource {budget, aim, used, met, measured_on} while pruning; `measured_on` says on which samples.
         files: written files by kind, relative to the output folder.
         seconds: wall time by stage, in this run or in the earlier one.
         seed: of everything random.
@@ -109,6 +110,7 @@ class Deployment:
     seconds: dict[str, float]
     seed: int
     levers: list[dict[str, Any]] = field(default_factory=list)
+    budgets: dict[str, dict[str, Any]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     resumed: tuple[str, ...] = ()
@@ -135,6 +137,7 @@ class Deployment:
             "latency_evidence": report["latency_evidence"],
             "widths": self.widths,
             "levers": self.levers,
+            "budgets": self.budgets,
             "files": self.files,
             "seconds": self.seconds,
             "failures": self.failures,

@@ -66,7 +66,7 @@ def prune(
             of steps, "auto" or "3..8", lets the number of time steps be chosen (`pruning.time_steps`).
 
     Returns:
-        {accuracy, synops, steps, budgets, verdict, cores_used, widths, levers, batches, not_prunable, files, notes, ...},
+        {samples, accuracy, synops, steps, budgets, verdict, cores_used, widths, levers, batches, not_prunable, notes, ...},
         measured on the test split.
 
     Raises:
@@ -264,6 +264,7 @@ def _measure_result(
     limit = None if budget is None else budget.resolve(dense.synops.total)
     search = pruned.search
     return {
+        "samples": {which: len(getattr(inputs.dataset, which)) for which in ("train", "val", "test")},
         "accuracy": {"dense": dense.accuracy, "pruned": after.accuracy, "quantised": fixed.accuracy},
         "synops": {
             "dense": dense.synops.total,

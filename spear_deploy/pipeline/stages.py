@@ -128,7 +128,7 @@ def prune(task: Task, mark: str) -> StageOutput:
     if not pruned.interrupted:
         for path in task.folder.glob(CHECKPOINT.format("*")):
             path.unlink()
-    value = {"widths": facts["widths"], "levers": facts["levers"], "batches": facts["batches"], "notes": facts["notes"]}
+    value = {name: facts[name] for name in ("widths", "levers", "budgets", "batches", "notes")}
     return StageOutput(files=(PRUNED, SEARCH), value=value, complete=not pruned.interrupted)
 
 

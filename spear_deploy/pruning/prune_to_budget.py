@@ -57,7 +57,8 @@ class PrunedResult:
         graph: the network.
         plan: channels that stay, numbered as in the network before pruning.
         widths: {group: [channels before, after]}.
-        budgets: by resource its budget, aim (the budget less its margin), use on validation, and whether the aim is met.
+        budgets: by resource its budget, aim (the budget less its margin), use, whether the aim is met, and `measured_on`:
+            "validation", or "validation and training" where training samples narrow the margin.
         synops: on validation, or by the ratio of training and validation samples together, where these narrow the margin and have
             more (see `BudgetMonitor.measure_with_training`).
         accuracy: on validation, 0..1.

@@ -39,8 +39,13 @@ def describe_results(folder: Path) -> dict[str, Any]:
         "channels": [before for before, _ in rows[0]["widths"].values()],
         "chip": rows[0]["chip"],
         "parts": [
-            {"name": row["wanted"], "charts": draw_search(search)["charts"], "levers": describe_levers(row.get("levers") or [])}
-            for row, search in zip(rows, searches, strict=True)
+            {
+                "name": row["wanted"],
+                "charts": drawn["charts"],
+                "summary": drawn["summary"],
+                "levers": describe_levers(row.get("levers") or []),
+            }
+            for row, drawn in zip(rows, map(draw_search, searches), strict=True)
         ],
     }
 

@@ -100,8 +100,13 @@ def _summarize_search(search: Mapping[str, Any]) -> list[str]:
     ]
     if search["budget"] and search["aim"] is not None:
         margin = percent(1 - search["aim"] / search["budget"], 1)
-        aim = f"The aim on validation data was {number(search['aim'])} SynOps, {margin} below the budget"
-        sentences.append(f"{aim}: unseen samples may differ by so much by chance.")
+        row = search.get("budgets", {}).get("synops", {})
+        where = row.get("measured_on", "validation")
+        aim = f"The aim was {number(search['aim'])} SynOps on {where} data, {margin} below the budget"
+        sentences.append(
+            f"{aim} of {number(search['budget'])} there, since unseen samples may differ by so much by chance; "
+            f"{number(search['synops'])} were reached."
+        )
     return sentences + (["The search was stopped early by hand."] if search.get("interrupted") else [])
 
 

@@ -93,13 +93,13 @@ def _list_figures(deployment: Mapping[str, Any], check: Mapping[str, Any]) -> li
         {
             "name": "Accuracy on the chip",
             "value": percent(accuracy["quantised"], 1),
-            "note": f"{points(accuracy['quantised'] - accuracy['dense'])} against the trained network",
+            "note": f"{points(accuracy['quantised'] - accuracy['dense'])} against the trained network; test split",
         },
         {
             "name": "SynOps per inference",
             "value": number(synops["achieved"]),
             "note": f"{percent(synops['achieved'] / synops['budget'], 1)} of the budget, "
-            f"{percent(synops['achieved'] / synops['dense']) if synops['dense'] else '–'} of the trained network",
+            f"{percent(synops['achieved'] / synops['dense']) if synops['dense'] else '–'} of the trained network; test split",
         },
         {
             "name": "Cores",

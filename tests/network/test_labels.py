@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from spear_deploy import count
 from spear_deploy.cli import main
 from spear_deploy.interchange.snn_file import write_snn
-from spear_deploy.network import IF, Conv2d, Dense, Layer
+from spear_deploy.network import IF, Conv2d, Dense, Layer, SumPool
 from spear_deploy.network.graph import chain
 from spear_deploy.network.labels import label_layers
 
@@ -25,6 +25,15 @@ NETWORK = chain(
 
 def test_only_names_without_a_letter_are_completed():
     assert label_layers(NETWORK) == {"0": "0 Conv2d 4 x 6 x 6", "2.1": "2.1 Dense 10", "out": "out"}
+
+
+def test_a_sum_that_spikes_where_its_window_holds_a_spike_is_a_max_pool():
+    def label(**neuron):
+        layers = [NETWORK.layers[0], Layer(name="1", synapse=SumPool(kernel_size=2), neuron=IF(**neuron))]
+        return label_layers(chain(layers, input_shape=(1, 8, 8)))["1"]
+
+    assert label(v_threshold=0.5) == "1 MaxPool 4 x 3 x 3"
+    assert label(v_threshold=1.0) == label(v_threshold=0.5, reset="subtract") == "1 SumPool 4 x 3 x 3"
 
 
 def test_tables_show_the_labels_and_json_the_names(tmp_path, monkeypatch):

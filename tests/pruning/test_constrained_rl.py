@@ -88,7 +88,7 @@ def test_a_stopped_search_goes_on_to_the_same_network(task, tmp_path, monkeypatc
     assert (again.graph, again.history, again.batches) == (whole.graph, whole.history, whole.batches)
     third = search_levers(*task, SETTINGS, checkpoint=path)  # measurements alone: the episodes learn again
     assert third.graph == whole.graph and third.removal.densities == whole.removal.densities
-    monkeypatch.setattr(constrained_rl._Work, "play", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(constrained_rl._Episodes, "play", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         search_levers(*task, SETTINGS)
 

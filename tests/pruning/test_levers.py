@@ -16,7 +16,7 @@ from rich.console import Console
 
 import spear_deploy as sd
 from spear_deploy.cli.prune import _show
-from spear_deploy.cli.tables import show_levers
+from spear_deploy.cli.tables import show_aims, show_levers
 from spear_deploy.errors import BudgetError, DataError
 from spear_deploy.hardware.catalog import list_profiles
 from spear_deploy.hardware.profile import load_profile
@@ -296,7 +296,7 @@ def test_a_search_of_recipes_that_was_stopped_goes_on_to_the_same_network(task, 
     third = recipes.search_recipes(graph, data, settings, checkpoint=path)  # measurements alone: the winner learns again
     assert third.graph == whole.graph and third.batches == 72
     with pytest.raises(KeyboardInterrupt):
-        monkeypatch.setattr(recipes._Work, "learn", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        monkeypatch.setattr(recipes._Recipes, "learn", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         recipes.search_recipes(graph, data, settings)
 
 
@@ -311,7 +311,7 @@ def test_later_rounds_learn_on_with_the_zeros_held(task):
     assert max(last, key=lambda row: row["certainty"])["widths"] == list(result.score.widths)
     settings = PruneSettings(synops="30%", method="recipe", search=details)
     evaluator = recipes.make_evaluator(graph, data, settings)
-    work = recipes._Work(recipes.RecipeBuilder(evaluator, settings, dict(result.limits), average_outputs(graph, data.train)))
+    work = recipes._Recipes(recipes.RecipeBuilder(evaluator, settings, dict(result.limits), average_outputs(graph, data.train)))
     weights_alone = recipes.Shares(0.0)
     first, second = work.learn(weights_alone, 1), work.learn(weights_alone, 2)
     assert (first.batches, second.batches) == (20, 26)
@@ -483,8 +483,13 @@ def test_deploy_takes_levers_and_shows_what_each_did(tmp_path):
     names = [row["lever"] for row in facts.levers]
     assert names[:2] == ["trained", "channels"] and "weights" in names and facts.to_json()["levers"] == facts.levers
     console = Console(record=True, width=120, file=io.StringIO())
-    show_levers(console, facts.levers)
+    show_levers(console, facts.levers, "validation")
+    show_aims(console, facts.budgets)
     shown = console.export_text()
+    assert "after each step, on validation" in shown and facts.budgets == facts.to_json()["budgets"]
+    row = facts.budgets["synops"]
+    aim = f"SynOps while pruning, on {row['measured_on']}: {row['used']:,.0f}, aim {row['aim']:,.0f}, budget"
+    assert aim in " ".join(shown.split())
     assert all(name in shown for name in names)
     again = sd.deploy(net, "loihi2", data, out=tmp_path, **options)
     assert "prune" in again.resumed and again.levers == facts.levers

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -61,6 +61,7 @@ class BudgetUse:
         aims: by resource the limit less its margin, as validation measures it.
         over: the chip's own limits that are exceeded, as text.
         margin: relative, of what depends on spikes.
+        measured_on: the samples that `values` come from, in words.
     """
 
     evaluation: Evaluation
@@ -68,6 +69,7 @@ class BudgetUse:
     aims: dict[str, float]
     over: str
     margin: float
+    measured_on: str = "validation"
 
     @property
     def active_use(self) -> float:
@@ -178,8 +180,8 @@ class BudgetMonitor:
             (1 - doubt) * all_samples + doubt * alone
             for all_samples, alone in ((mean, float(fresh.mean())), (margin, use.margin))
         )
-        values = {**use.values, "synops": value}
-        return replace(use, values=values, aims={**use.aims, "synops": self.limits["synops"] * (1 - margin)}, margin=margin)
+        values, aims = {**use.values, "synops": value}, {**use.aims, "synops": self.limits["synops"] * (1 - margin)}
+        return replace(use, values=values, aims=aims, margin=margin, measured_on="validation and training")
 
     @cached_property
     def _dense_training_synops(self) -> Array:
@@ -196,12 +198,13 @@ class BudgetMonitor:
         return {**values, **costs.sizes(widths), **costs.activity(running, widths, evaluation.counts)}
 
 
-def list_budget_rows(limits: Mapping[str, float], use: BudgetUse) -> dict[str, dict[str, float | bool | None]]:
-    """Return budget, aim, use and whether it is met by resource, as plain data."""
-    rows: dict[str, dict[str, float | bool | None]] = {}
+def list_budget_rows(limits: Mapping[str, float], use: BudgetUse) -> dict[str, dict[str, Any]]:
+    """Return budget, aim, use, the samples it was measured on and whether it is met by resource, as plain data."""
+    rows: dict[str, dict[str, Any]] = {}
     for name, limit in limits.items():
         value, aim = use.values[name], use.aims[name]
-        rows[name] = {"budget": limit, "aim": aim, "used": value, "met": value is not None and value <= aim}
+        met = value is not None and value <= aim
+        rows[name] = {"budget": limit, "aim": aim, "used": value, "met": met, "measured_on": use.measured_on}
     return rows
 
 
