@@ -26,6 +26,7 @@ from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pruning.candidates import SCORING_SAMPLES, Checkpoint, Evaluator
 from spear_deploy.pruning.levers import LEVERS, parse_levers
 from spear_deploy.pruning.search.projection import project_ratios
+from spear_deploy.pruning.search.recipe_builder import choose_kept_synops
 from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.pruning.tune.thin_weights import MAX_SHARE, WeightRemoval, zero_weight_share
 from spear_deploy.simulator.synops import count_synops
@@ -41,8 +42,6 @@ OVERSHOOT = 1.1
 """SynOps that a candidate learns towards, relative to the budget: fine-tuning lowers the rest."""
 NEAR = 1.25
 """Largest SynOps, relative to the budget, at which a candidate's accuracy counts: one that is far from it kept too much."""
-WEIGHT_SHARE = 0.6
-"""Exponent of what channels leave that weights take; the price on SynOps takes the rest."""
 PEAK = 1e-2
 
 
@@ -167,10 +166,11 @@ def _learn(
         target = max(dense * min(1.0, limit / max(dense, 1e-12)) ** share, OVERSHOOT * limit)
         ones = (1,) * len(evaluator.groups)
         widths = project_ratios(ones, evaluator.channels, ones, lambda widths: evaluator.estimate(widths) <= target)
-        left = limit / max(evaluator.estimate(widths), 1e-12)
+        by_source = evaluator.estimate_by_source(widths)
+        left = limit / max(sum(by_source.values()), 1e-12)
         removal = None
         if "weights" in levers and left < 1:
-            removal = WeightRemoval(evaluator.split, max(left**WEIGHT_SHARE, 1 - MAX_SHARE))
+            removal = WeightRemoval(evaluator.split, choose_kept_synops(left, by_source))
         recipe = Recipe(
             epochs=-(-BATCHES // max(1, len(dataset.train) // 64)), steps=BATCHES, learning_rate=PEAK, warm_up=0.1,
             seed=settings.seed, synops_budget=OVERSHOOT * limit, device=settings.search_settings.device,

@@ -27,9 +27,11 @@ from spear_deploy.pipeline import api
 from spear_deploy.pipeline.deployment import DeploySettings
 from spear_deploy.pipeline.prune import prune_front
 from spear_deploy.pruning.budgets import Amount, Budgets
+from spear_deploy.pruning.candidates import Evaluator
 from spear_deploy.pruning.levers import choose_levers, note_unrewarded, parse_levers
 from spear_deploy.pruning.prune_to_budget import prune_to_budget
 from spear_deploy.pruning.search import recipes
+from spear_deploy.pruning.search.recipe_builder import RecipeBuilder, choose_kept_synops
 from spear_deploy.pruning.search.settings import default_settings, get_searcher
 from spear_deploy.pruning.settings import PruneSettings, settle_method
 from spear_deploy.pruning.tune.fine_tuning import FineTuning
@@ -254,6 +256,25 @@ def test_one_recipe_learns_in_one_cycle_of_fine_tuning(task):
     assert again.graph == result.graph
     wide = recipes.search_recipes(graph, data, PruneSettings(synops="99%", method="recipe"))
     assert 0.9 < wide.removal.kept <= 1
+
+
+def test_weights_take_what_no_price_can_lower_of_the_input(task):
+    graph, data = task
+    evaluator, kept = Evaluator(graph, data), {}
+    dense = evaluator.dense.synops
+    by_input = dense.per_layer[graph.edges_from("input")[0].target]
+    builder = RecipeBuilder(
+        evaluator, PruneSettings(synops="20%"), {"synops": 0.2 * dense.total}, average_outputs(graph, data.train)
+    )
+    for count in (1, 4, 16):
+        by_source = {"input": count * by_input, "neurons": dense.total - by_input}
+        kept[count] = choose_kept_synops(0.2, by_source)
+        rates = 0.2**0.4
+        after = kept[count] * (by_source["input"] + by_source["neurons"] * rates)
+        assert after == pytest.approx(0.2 * sum(by_source.values()))
+    assert 0.2**0.6 > kept[1] > kept[4] > kept[16] > 0.2
+    assert builder.make_removal(0.0, builder.evaluator.channels).kept == pytest.approx(kept[1], rel=1e-6)
+    assert choose_kept_synops(1e-4, {"input": 8.0}) == pytest.approx(0.005)  # no more than `MAX_SHARE` goes
 
 
 def test_removed_weights_come_back_where_the_budget_has_room(task):

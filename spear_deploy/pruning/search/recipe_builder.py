@@ -6,18 +6,21 @@ c as an exponent, weights a share of what is left, and the price on SynOps the r
     channels   b^c             uniform widths
     weights    b^(w (1−c))     weights of least magnitude per spike that arrives become zero while the network learns
     rates      b^((1−w)(1−c))  the price on SynOps, by the end of the same learning
+
+No price lowers the spikes of the input, so weights also take the rates' share of the SynOps that the input causes
+(`choose_kept_synops`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from spear_deploy.errors import BudgetError
 from spear_deploy.network import Array
-from spear_deploy.network.graph import SNNGraph
+from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.pruning.candidates import Evaluator, Score, Widths
 from spear_deploy.pruning.search.problem import Problem
 from spear_deploy.pruning.settings import PruneSettings
@@ -124,8 +127,9 @@ class RecipeBuilder:
         """
         if share == 1 or "synops" not in self.limits:
             return None
-        left = self.limits["synops"] / max(self.evaluator.estimate(widths), 1e-12)
-        return None if left >= 1 else WeightRemoval(self.evaluator.split, max(left**weights, 1 - MAX_SHARE))
+        by_source = self.evaluator.estimate_by_source(widths)
+        left = self.limits["synops"] / max(sum(by_source.values()), 1e-12)
+        return None if left >= 1 else WeightRemoval(self.evaluator.split, choose_kept_synops(left, by_source, weights))
 
     def list_widths(self, widths: Widths) -> dict[str, tuple[int, int]]:
         """Return {group: (channels before, after)}."""
@@ -165,6 +169,33 @@ class RecipeBuilder:
             widths=widths, accuracy=last.accuracy, certainty=last.certainty, by_source=last.by_source, activity={}
         )  # fmt: skip
         return tuned, score
+
+
+def choose_kept_synops(left: float, by_source: Mapping[str, float], weights: float = WEIGHT_SHARE) -> float:
+    """Return the share of the SynOps that weights keep at unchanged spikes, so that rates can do the rest.
+
+    Of the SynOps S, neurons cause the share f and the spikes of the input 1 − f. Removal of weights leaves the share k of both.
+    Lower firing rates leave the share r = left^(1 − weights) of what neurons cause, and all of what the input causes:
+
+        left · S = k · ((1 − f) + f · r) · S        so        k = left / ((1 − f) + f · left^(1 − weights))
+
+    Where neurons cause all, k = left^weights. Where the input causes all, k = left.
+
+    Args:
+        left: what weights and rates leave together, relative to S, above 0 and below 1.
+        by_source: the SynOps S by the layer whose spikes cause them, `INPUT` among them, before weights are removed.
+        weights: share of the exponent that weights get.
+
+    Returns:
+        k, at least 1 − `MAX_SHARE`.
+
+    >>> round(choose_kept_synops(0.25, {"hidden": 8.0}, 0.5), 3), round(choose_kept_synops(0.25, {"input": 8.0}, 0.5), 3)
+    (0.5, 0.25)
+    >>> round(choose_kept_synops(0.25, {"input": 4.0, "hidden": 4.0}, 0.5), 3)
+    0.333
+    """
+    by_neurons = sum(synops for source, synops in by_source.items() if source != INPUT) / sum(by_source.values())
+    return max(left / (1 - by_neurons + by_neurons * left ** (1 - weights)), 1 - MAX_SHARE)
 
 
 def _thin_most(graph: SNNGraph, measured: Evaluation) -> float:
