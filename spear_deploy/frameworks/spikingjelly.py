@@ -27,7 +27,8 @@ from spear_deploy.frameworks.importer.modules import check_hooks, join
 from spear_deploy.frameworks.importer.storage import store_tensor
 from spear_deploy.frameworks.importer.symbols import Concat, Signal, Symbol, name_module, require_signal
 from spear_deploy.frameworks.importer.synapses import make_refusal, to_array
-from spear_deploy.network import IF, LIF, Array, CubaLIF, Neuron
+from spear_deploy.network import IF, LIF, Array, CubaLIF, Dense, Neuron
+from spear_deploy.util.number_format import format_shape
 
 DT_S = 1e-4
 
@@ -145,8 +146,17 @@ def _add_container(context: TraceContext, module: Any, path: str, x: Symbol, oth
 
 
 def _add_voting(context: TraceContext, module: Any, path: str, x: Symbol, others: tuple[Symbol, ...]) -> Symbol:
-    raise UnsupportedError(
-        f"{name_module(path)} is VotingLayer, which decodes the outputs; leave it out of the network, and vote after it"
+    """Add the mean of each group of neighbouring neurons, as weights of 1 / `voting_size`."""
+    place, size = name_module(path), int(module.voting_size)
+    check_hooks(module, place)
+    signal = join(context, x, path) if isinstance(x, Concat) else require_signal(x, place, HINT_STATE)
+    if len(signal.shape) != 1 or signal.shape[0] % size:
+        raise UnsupportedError(
+            f"{place} votes by {size} of {format_shape(signal.shape)} neurons; flatten them, and let {size} divide their number"
+        )
+    votes = np.kron(np.eye(signal.shape[0] // size), np.ones((1, size)) / size).astype(np.float32)
+    return context.unrolled.make_once(
+        (path, "module", signal), lambda key: context.builder.add_layer(path, key[2], synapse=Dense(weight=votes))
     )
 
 
@@ -219,8 +229,8 @@ SPIKINGJELLY = Framework(
     },
     supported=(
         "Linear, Conv1d, Conv2d, BatchNorm1d, BatchNorm2d, AvgPool1d, AvgPool2d, AdaptiveAvgPool, MaxPool of spikes, Flatten, "
-        "Dropout, Identity, IFNode, LIFNode, ParametricLIFNode, CUBALIFNode, SeqToANNContainer, MultiStepContainer, Sequential, "
-        "sums, torch.cat"
+        "Dropout, Identity, VotingLayer, IFNode, LIFNode, ParametricLIFNode, CUBALIFNode, SeqToANNContainer, MultiStepContainer, "
+        "Sequential, sums, torch.cat"
     ),
     hint_time="set one step mode with functional.set_step_mode",
     hint_batch="use layer.Conv2d and its like with step_mode='m', or SeqToANNContainer",

@@ -459,7 +459,7 @@ def test_maxima_over_time_layers_functions_and_branches():
     [
         (nn.MaxPool2d(2, dilation=2), "'1' is MaxPool2d with dilation or return_indices"),
         (nn.MaxPool2d(2, ceil_mode=True), "'1' pools windows that reach over the border"),
-        (nn.AdaptiveMaxPool2d(2), "'1' pools 5 x 5 to 2 x 2 by uneven windows"),
+        (nn.AdaptiveMaxPool2d(3), "'1' pools 5 x 5 to 3 x 3 by uneven windows"),
     ],
 )
 def test_other_max_pools_are_refused(pool, message):

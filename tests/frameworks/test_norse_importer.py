@@ -753,7 +753,7 @@ def through(function):
         ((State(nn.AvgPool2d(2, ceil_mode=True)), (1, 5, 5)), "pools windows that reach over the border"),
         ((State(nn.AvgPool2d(2, divisor_override=3)), (1, 4, 4)), "divides by 3; expected 1 or the size of the window"),
         ((State(nn.LPPool2d(2, 2)), (1, 4, 4)), "pools by the norm 2"),
-        ((State(nn.AdaptiveAvgPool2d(3)), (1, 4, 4)), "pools 4 x 4 to 3 x 3 by uneven windows"),
+        ((State(nn.AdaptiveAvgPool2d(3)), (1, 5, 5)), "pools 5 x 5 to 3 x 3 by uneven windows"),
         ((State(norse.LConv2d(1, 2, 3), norse.LIF()), (5, 5)), "Conv2d takes 1 channels and 2 axes"),
         ((norse.Lift(norse.LConv2d(1, 2, 3)), (1, 5, 5)), "LConv2d, which runs on time x batch"),
         ((norse.Lift(State(norse.LIF())), (3,)), "'0' is LIF, which runs over time within one step; use its cell"),

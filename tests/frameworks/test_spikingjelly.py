@@ -182,12 +182,49 @@ class OwnCharge(neuron.SimpleLIFNode):
         (lambda: nn.Sequential(neuron.IFNode(step_mode="m"), neuron.IFNode()), "'0' .IFNode. runs over time, .*set_step_mode"),
         (lambda: nn.Sequential(nn.Conv1d(6, 5, 1), neuron.IFNode(step_mode="m")), "Conv1d on time x batch .*step_mode='m'"),
         (lambda: nn.Sequential(neuron.IFNode(), layer.SeqToANNContainer(nn.Linear(6, 5))), "runs over time, .*set_step_mode"),
-        (lambda: nn.Sequential(neuron.IFNode(), layer.VotingLayer(2)), "module '1' is VotingLayer, which decodes the outputs"),
+        (lambda: nn.Sequential(neuron.IFNode(), layer.VotingLayer(4)), "module '1' votes by 4 of 6 neurons; flatten them"),
     ],
 )  # fmt: skip
 def test_what_has_no_counterpart_is_refused(make, message):
     with pytest.raises(UnsupportedError, match=message):
         read_model(make(), (6,))
+
+
+@pytest.mark.parametrize("mode", ["s", "m"])
+def test_votes_are_the_means_of_groups_of_neurons(mode):
+    torch.manual_seed(0)
+    model = nn.Sequential(layer.Linear(6, 12), neuron.IFNode(), layer.VotingLayer(4)).eval()
+    functional.set_step_mode(model, mode)
+    x = (np.random.default_rng(0).random((7, 3, 6)) < 0.6).astype(np.float32)
+    graph = read_model(model, (6,))
+    with torch.no_grad():
+        theirs = model(torch.from_numpy(x)) if mode == "m" else torch.stack([model(torch.from_numpy(step)) for step in x])
+    np.testing.assert_array_equal(simulate(graph, x).output, theirs.numpy())
+    assert theirs.sum() > 0
+    functional.reset_net(model)
+    store_weights(model, graph)
+    votes = graph.layers[-1]
+    learnt = graph.with_layers(
+        lambda one: replace(one, synapse=replace(one.synapse, weight=2 * one.synapse.weight)) if one.name == votes.name else one
+    )
+    with pytest.raises(UnsupportedError, match="'2'"):
+        store_weights(model, learnt)
+
+
+@pytest.mark.parametrize(
+    ("size", "out"), [((5, 5), (2, 2)), ((4, 7), (3, 3)), ((1, 1), (7, 7)), ((1, 1), (1, 2)), ((6, 5), (3, None))]
+)
+def test_adaptive_pools_of_even_windows_and_from_one_position_are_exact(size, out):
+    torch.manual_seed(0)
+    model = nn.Sequential(layer.Conv2d(2, 4, 1), neuron.IFNode(), layer.AdaptiveAvgPool2d(out), layer.Conv2d(4, 3, 1)).eval()
+    functional.set_step_mode(model, "m")
+    x = (np.random.default_rng(1).random((6, 2, 2, *size)) < 0.6).astype(np.float32)
+    graph = read_model(model, (2, *size))
+    with torch.no_grad():
+        theirs = model(torch.from_numpy(x))
+    np.testing.assert_allclose(simulate(graph, x).output, theirs.numpy(), rtol=1e-5, atol=1e-6)
+    functional.reset_net(model)
+    store_weights(model, graph)
 
 
 def test_values_that_differ_between_neurons_do_not_go_back():

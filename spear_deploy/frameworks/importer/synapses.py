@@ -6,6 +6,7 @@ and batch; `axes_before` counts the axes in front of them when the module runs: 
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -247,11 +248,15 @@ def _convert_pool(module: Any, shape: Shape, place: str) -> Synapse:
     if isinstance(module, (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d)):
         target = _per_axis(module.output_size, dims)
         out = tuple(n if size is None else size for size, n in zip(target, shape[1:], strict=True))
-        if any(n % size for size, n in zip(out, shape[1:], strict=True)):
+        if not is_max and set(shape[1:]) == {1} and max(out) > 1:
+            return _repeat_value(shape[0], out)
+        windows = [_find_windows(n, size) for size, n in zip(out, shape[1:], strict=True)]
+        if any(window is None for window in windows):
             raise UnsupportedError(
                 f"{place} pools {format_shape(shape[1:])} to {format_shape(out)} by uneven windows; use sizes that divide"
             )
-        return (SumPool if is_max else AvgPool)(kernel_size=tuple(n // s for s, n in zip(out, shape[1:], strict=True)))
+        kernel, stride = zip(*(window for window in windows if window is not None), strict=True)
+        return (SumPool if is_max else AvgPool)(kernel_size=kernel, stride=stride)
     if is_max and (module.return_indices or set(_per_axis(module.dilation, dims)) != {1}):
         raise UnsupportedError(f"{place} is {name} with dilation or return_indices; leave them out")
     divisor: int | None = 1
@@ -273,6 +278,32 @@ def _convert_pool(module: Any, shape: Shape, place: str) -> Synapse:
     if divisor not in (None, 1, int(np.prod(kernel))):
         raise UnsupportedError(f"{place} divides by {divisor}; expected 1 or the size of the window")
     return (SumPool if divisor == 1 else AvgPool)(kernel_size=kernel, stride=stride, padding=padding)
+
+
+def _find_windows(n: int, size: int) -> tuple[int, int] | None:
+    """Return (length, stride) of the windows of an adaptive pool from n positions to `size`, None where they are uneven.
+
+    Window i holds the positions from floor(i · n / size) to before ceil((i + 1) · n / size), as torch has it.
+
+    >>> _find_windows(6, 2), _find_windows(5, 2), _find_windows(4, 3), _find_windows(5, 3)
+    ((3, 3), (3, 2), (2, 1), None)
+    """
+    starts = [i * n // size for i in range(size)]
+    ends = [-(-(i + 1) * n // size) for i in range(size)]
+    lengths = {end - start for start, end in zip(starts, ends, strict=True)}
+    strides = {after - before for before, after in pairwise(starts)}
+    if len(lengths) > 1 or len(strides) > 1 or strides == {0}:
+        return None
+    length = min(lengths)
+    return length, min(strides, default=length)
+
+
+def _repeat_value(channels: int, out: Shape) -> Synapse:
+    """Return an adaptive average from one position to several: a convolution that passes the value to each of them."""
+    kind: Any = Conv1d if len(out) == 1 else Conv2d
+    padding = tuple(size - 1 for size in out)
+    made: Synapse = kind(weight=np.ones((channels, 1, *out), np.float32), padding=padding, groups=channels)
+    return made
 
 
 def _per_axis(value: Any, dims: int) -> Any:
