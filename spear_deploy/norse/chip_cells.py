@@ -5,7 +5,8 @@ backwards   the Norse cell of the layer at this v; what the chip's update adds t
 
 A chip that sends several spikes in a step passes several thresholds; the surrogate gradient is taken at the last of them. Beyond
 the rounded weights this learns with the order of decay and input, with truncation, clipped states and late spikes, for each
-family whose update is in the simulator.
+family whose update is in the simulator. On Xylo, whose layers start before their first input arrives (`XyloLIF.early_steps`), the
+bias acts in these steps; spikes that it makes other layers send in them are left out.
 """
 
 from __future__ import annotations
@@ -53,7 +54,11 @@ class ChipCells(torch.nn.Module):
         values = {name: module.synapse.bias.detach().cpu().numpy() for name, module in self._weights}
         self._neuron = self.stored.hold_biases(values)
         self._biases = self.stored.sum_biases(values) if values else np.zeros(())
-        return self.cells.start(like), neurons.start(self._neuron, len(like), self.shape, 1.0, np.int64)
+        chip = neurons.start(self._neuron, len(like), self.shape, 1.0, np.int64)
+        silence = np.zeros((len(like), *self.shape), np.int64)
+        for _ in range(getattr(self._neuron, "early_steps", 0)):
+            neurons.step(self._neuron, chip, silence)
+        return self.cells.start(like), chip
 
     def step(self, x: Tensor, state: CellState) -> tuple[Tensor, CellState]:
         """Advance one step: what drives the neurons (B, *shape) → number of spikes or potential (B, *shape), state."""

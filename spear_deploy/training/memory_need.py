@@ -14,13 +14,15 @@ if TYPE_CHECKING:
 
 TRIAL_SAMPLES = 2
 """Samples of the batch that is measured, the fewest that a batch norm takes."""
+SLACK = 4
+"""Part of a batch that is tried on top of it."""
 
 
 def explain_shortage(make_loss: Callable[[int], torch.Tensor], samples: int, steps: int) -> DataError:
     """Return the sentence about a batch that does not fit into memory: what it needs, what is free, and which batch fits.
 
     The need is that of the values that torch keeps for the gradient, measured on two samples; it grows with their number. That
-    a batch fits is tried, from half the samples on.
+    a batch fits is tried with a quarter more samples, from half the samples on: the next run finds memory in other pieces.
 
     Args:
         make_loss: the loss of the first so many samples, of which a gradient is taken.
@@ -36,7 +38,7 @@ def explain_shortage(make_loss: Callable[[int], torch.Tensor], samples: int, ste
             "steps, a smaller network, or a machine with more memory"
         )
     fitting = samples // 2
-    while fitting > TRIAL_SAMPLES and _try_batch(make_loss, fitting) is None:
+    while fitting > TRIAL_SAMPLES and _try_batch(make_loss, fitting + fitting // SLACK) is None:
         fitting //= 2
     return DataError(
         f"{what} keeps {byte_size(kept * samples / TRIAL_SAMPLES)} for its gradient, {byte_size(free)} are free; batches of "

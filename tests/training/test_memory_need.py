@@ -66,7 +66,7 @@ def test_the_need_is_what_the_gradient_keeps_times_the_samples():
     weight = torch.ones(1 << 18, requires_grad=True)
 
     def make_loss(samples):
-        if samples > 16:
+        if samples > 20:
             raise MemoryError
         return (torch.ones(samples, 1 << 18) * weight).exp().sum()
 
