@@ -8,10 +8,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 import spear_deploy
+from spear_deploy.interchange.snn_file import write_snn
+from tests.support.deployments import OPTIONS, arrays, dense
 
 PLACES = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "TMPDIR")
 ONNX = "from spear_deploy.interchange.onnx.model_file import import_onnxruntime; import_onnxruntime()"
+
+
+KERNELS = """
+import numpy as np
+from spear_deploy.simulator import compiled_kernels
+total = np.zeros(3, np.int32)
+compiled_kernels.add_rows(np.ones((2, 3), np.int8), np.array([0, 1]), 2, total)
+assert total.tolist() == [2, 2, 2]
+"""
 
 
 def left_behind(folder: Path, *command: str, **environment: str) -> list[str]:
@@ -23,7 +37,7 @@ def left_behind(folder: Path, *command: str, **environment: str) -> list[str]:
     kept = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     here = {**kept, **{name: str(home) for name, home in homes.items()}, **environment}
     done = subprocess.run(
-        [sys.executable, *command], env=here, cwd=folder / "work", capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, *command], env=here, cwd=folder / "work", capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == 0, done.stderr
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
@@ -34,6 +48,33 @@ def test_an_export_leaves_only_its_two_files(tmp_path: Path) -> None:
         tmp_path, "-m", "spear_deploy.cli", "export", "digits", "--to", "onnx", "--out", "digits.onnx", "--quiet"
     )
     assert result == ["work/certificate.json", "work/digits.onnx"]
+
+
+@pytest.mark.lava
+def test_a_deployment_leaves_only_its_folder(tmp_path: Path) -> None:
+    write_snn(dense(), tmp_path / "net.snn")
+    np.savez(tmp_path / "task.npz", **arrays())
+    options = [part for key, value in OPTIONS.items() for part in (f"--{key.replace('_', '-')}", str(value))]
+    command = ["deploy", "../net.snn", "--chip", "loihi2", "--data", "../task.npz", *options, "--out", "out", "--quiet"]
+    result = left_behind(tmp_path, "-m", "spear_deploy.cli", *command)
+    others = [path for path in result if not path.startswith("work/out/")]
+    assert others == ["net.snn", "task.npz"] and "work/out/report.html" in result
+
+
+@pytest.mark.slow
+@pytest.mark.lava
+def test_a_demo_leaves_only_its_folder(tmp_path: Path) -> None:
+    result = left_behind(tmp_path, "-m", "spear_deploy.cli", "demo", "--out", "out", "--quiet")
+    assert "work/out/report.html" in result and all(path.startswith("work/out/") for path in result)
+
+
+def test_machine_code_is_kept_beside_the_modules_or_nowhere(tmp_path: Path) -> None:
+    pytest.importorskip("numba", reason="numba is not installed")
+    kept, not_kept = tmp_path / "kept", tmp_path / "not_kept"
+    kept.mkdir()
+    not_kept.mkdir()
+    assert left_behind(kept, "-c", KERNELS) == []
+    assert left_behind(not_kept, "-c", f"import os; os.access = lambda *_: False{KERNELS}") == []
 
 
 def test_a_child_process_writes_no_files_either(tmp_path: Path) -> None:

@@ -37,8 +37,9 @@ from spear_deploy.network import (
 )
 from spear_deploy.simulator.neurons import factors
 from spear_deploy.simulator.neurons.floating import MAX_COUNT
+from spear_deploy.util.font_cache import keep_fonts_out_of_home
 
-with warnings.catch_warnings():
+with warnings.catch_warnings(), keep_fonts_out_of_home():
     warnings.simplefilter("ignore", FutureWarning)  # norse 1.1.0 still asks for torch.jit.script as it is imported
     import norse.torch as norse
     from norse.torch.functional.threshold import threshold

@@ -2,15 +2,24 @@
 
 Imports numba, so it is imported by `kernel_choice.py` alone, once a process has work enough. Every kernel gives the
 whole numbers that numpy gives (`tests/simulator/test_compiled_kernels.py`): sums are int32, states float64, and nothing rounds.
-One thread each. Machine code is kept on disk, in `__pycache__` or in numba's folder in the user's cache.
+One thread each. Machine code is kept beside the compiled modules, in `__pycache__`; where Python may not write there, it is not
+kept: never in the user's home.
 """
 
 from __future__ import annotations
 
+import functools
+import os
+import sys
+from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
-from numba import njit
+
+IS_KEPT = not sys.dont_write_bytecode and os.access(Path(__file__).parent, os.W_OK)
+"""Whether machine code is kept: where it is not, numba would take a folder in the user's cache."""
+njit = functools.partial(numba.njit, cache=IS_KEPT)
 
 TILE = 512
 """Neurons that are updated together through all steps: states and constants of 28 KiB, within the innermost cache."""
@@ -18,7 +27,7 @@ POSITIONS = 16
 """Output positions of a convolution that are summed before they are written: a cache line of int32."""
 
 
-@njit(cache=True)
+@njit()
 def add_rows(weight: Any, rows: Any, count: int, total: Any) -> None:
     """Add rows of weights to their sum, eight or four in one pass.
 
@@ -47,7 +56,7 @@ def add_rows(weight: Any, rows: Any, count: int, total: Any) -> None:
         start += 1
 
 
-@njit(cache=True)
+@njit()
 def sum_dense(x: Any, weight: Any, bias: Any, shift: int, y: Any) -> None:
     """Sum the weights of the inputs that spike: y = ((W x) << shift) + bias.
 
@@ -71,7 +80,7 @@ def sum_dense(x: Any, weight: Any, bias: Any, shift: int, y: Any) -> None:
             total[o] = (total[o] << shift if shift >= 0 else total[o] >> -shift) + bias[o]
 
 
-@njit(cache=True)
+@njit()
 def sum_sparse(x: Any, starts: Any, outputs: Any, values: Any, bias: Any, shift: int, y: Any) -> None:
     """Sum the weights of the inputs that spike, of which only those that are not zero are stored.
 
@@ -91,7 +100,7 @@ def sum_sparse(x: Any, starts: Any, outputs: Any, values: Any, bias: Any, shift:
             total[o] = (total[o] << shift if shift >= 0 else total[o] >> -shift) + bias[o]
 
 
-@njit(cache=True)
+@njit()
 def list_channels(x: Any, first: int, taps: int, counts: Any, channels: Any) -> None:
     """List the channels that spike at each position of a sample.
 
@@ -111,7 +120,7 @@ def list_channels(x: Any, first: int, taps: int, counts: Any, channels: Any) -> 
                 counts[i, j] += spikes[j]
 
 
-@njit(cache=True)
+@njit()
 def list_rows(row: int, channels: Any, counts: Any, geometry: Any, rows: Any, row_counts: Any) -> None:
     """List, for each input column, the weights that its spikes add in a row of output positions by the kernel's first column.
 
@@ -133,7 +142,7 @@ def list_rows(row: int, channels: Any, counts: Any, geometry: Any, rows: Any, ro
                 row_counts[j] = first + counts[i, j]
 
 
-@njit(cache=True)
+@njit()
 def sum_convolution(x: Any, weight: Any, bias: Any, shift: int, y: Any, geometry: Any, first: Any) -> None:
     """Sum the weights of the inputs that spike, for one group of channels of a convolution.
 
@@ -171,7 +180,7 @@ def sum_convolution(x: Any, weight: Any, bias: Any, shift: int, y: Any, geometry
                         y[n, first[1] + o, row, start + place] = total + bias[o]
 
 
-@njit(cache=True)
+@njit()
 def advance_loihi(drive: Any, emitted: Any, u: Any, v: Any, constants: Any, limits: Any, subtracts: bool) -> tuple[int, int]:
     """Advance Loihi's neurons through all steps, states in place.
 

@@ -44,6 +44,7 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     new_folders: list[Path] = []
+    require_name(target)
     if target.is_dir():
         raise FileError(f"file '{os.fspath(path)}': is a folder; give the name of a file in it")
     try:
@@ -67,6 +68,20 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         for folder in new_folders:
             with suppress(OSError):  # not empty: something was written
                 folder.rmdir()
+
+
+def require_name(path: Path) -> None:
+    """Refuse a path that no file can have.
+
+    Raises:
+        FileError: it holds a zero byte or half of a character.
+    """
+    try:
+        is_name = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        is_name = False
+    if not is_name:
+        raise FileError(f"path '{path}': holds a character that no name can have; give another name")
 
 
 @contextmanager

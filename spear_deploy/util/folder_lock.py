@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from spear_deploy.errors import FileError
-from spear_deploy.util.files import ASIDE
+from spear_deploy.util.files import ASIDE, require_name
 from spear_deploy.util.printable import escape_hidden
 
 LOCK = ".spear-lock"
@@ -29,11 +29,12 @@ def own_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """Hold an output folder: make it if it is missing, sweep it, and keep other runs out until the block ends.
 
     Raises:
-        FileError: another run holds it, or it cannot be written.
+        FileError: another run holds it, it cannot be written, or no file can have its name.
     """
     place = Path(folder)
     if not os.fspath(folder):
         raise FileError("folder '': an output folder has a name; give one, or '.' for the current folder")
+    require_name(place)
     made = [parent for parent in (place, *place.parents) if not parent.exists()]
     try:
         place.mkdir(parents=True, exist_ok=True)

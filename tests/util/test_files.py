@@ -9,6 +9,7 @@ import pytest
 from spear_deploy.errors import FileError, did_you_mean
 from spear_deploy.util import files
 from spear_deploy.util.files import read_arrays, replace_file, require_file, write_json
+from spear_deploy.util.folder_lock import own_folder
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
@@ -110,3 +111,13 @@ def test_a_file_reaches_the_disk_before_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", lambda *names: (events.append("rename"), rename(*names)))
     write_json(tmp_path / "a.json", {})
     assert events == ["flush", "rename"]
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800b"])
+def test_a_name_that_no_file_can_have_is_refused(tmp_path, name):
+    match = r"path '.*a.*b': holds a character that no name can have; give another name"
+    with pytest.raises(FileError, match=match), replace_file(tmp_path / name):
+        pass
+    with pytest.raises(FileError, match=match), own_folder(tmp_path / name):
+        pass
+    assert list(tmp_path.iterdir()) == []
