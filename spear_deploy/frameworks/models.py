@@ -14,6 +14,7 @@ Feedback by hand, an output of the step before that is used again, becomes an ed
 from __future__ import annotations
 
 import importlib
+import math
 import operator
 import os
 import sys
@@ -32,6 +33,9 @@ from spear_deploy.frameworks.importer.trace import detect_form, summarize_error,
 from spear_deploy.network import Array, Shape
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.util.number_format import format_shape
+
+INERT = (torch.nn.Flatten, torch.nn.Identity, torch.nn.Dropout)
+"""Modules that keep the number of values."""
 
 
 def read_model(model: torch.nn.Module, input_shape: Sequence[int], *, dt_s: float | None = None) -> SNNGraph:
@@ -118,7 +122,8 @@ def load_model(
     Args:
         spec: "package.module:function".
         input_shape: without time and batch; it takes precedence over the function's.
-        fallback: returns the input shape if there is none so far, e.g. that of the data.
+        fallback: returns the input shape if there is none so far, e.g. that of the data. A linear layer at the beginning takes
+            it as one axis, and states it where there is no fallback.
 
     Raises:
         FileError: no such module or function, or one that fails.
@@ -140,11 +145,22 @@ def load_model(
     if not isinstance(model, torch.nn.Module):
         raise UnsupportedError(f"'{spec}' gives {type(model).__name__}, expected a torch module or (torch module, input shape)")
     shape = input_shape if input_shape is not None else shape
-    if shape is None and fallback is not None:
-        shape = fallback()
+    if shape is None:
+        shape, width = None if fallback is None else fallback(), _find_input_width(model)
+        if width is not None and (shape is None or math.prod(shape) == width):
+            shape = (width,)
     if shape is None:
         raise UnsupportedError(f"'{spec}' states no input shape; return (model, input_shape), or give --input-shape")
     return model, _parse_shape(shape, f"'{spec}'")
+
+
+def _find_input_width(model: torch.nn.Module) -> int | None:
+    """Return the inputs of the linear layer that a model begins with, or None where it begins with another module."""
+    leaves = (module for module in model.modules() if next(module.children(), None) is None)
+    first = next((module for module in leaves if not isinstance(module, INERT)), None)
+    if isinstance(first, torch.nn.Linear):
+        return first.in_features
+    return int(first.size_in) if type(first).__name__ == "LinearTorch" and hasattr(first, "size_in") else None
 
 
 def _parse_shape(shape: Any, origin: str) -> Shape:

@@ -862,6 +862,9 @@ def needs(argument):
 def odd_shape():
     return build(), (3.5,)
 
+def convolution():
+    return norse.SequentialState(torch.nn.Conv2d(1, 2, 3), norse.LIFCell())
+
 ready = build()
 """
 
@@ -878,7 +881,7 @@ def here(tmp_path, monkeypatch):
 
 def test_loads_models_from_the_current_directory(here):
     before = list(sys.path)
-    for spec, shape in (("build", (3,)), ("with_shape", None), ("carries", None), ("ready", (3,))):
+    for spec, shape in (("build", (3,)), ("build", None), ("with_shape", None), ("carries", None), ("ready", (3,))):
         model, loaded_shape = load_model(f"spear_test_net:{spec}", shape)
         assert loaded_shape == (3,)
         assert read_model(model, loaded_shape).output == "1"
@@ -902,7 +905,7 @@ def test_loads_models_from_the_current_directory(here):
         ("spear_test_net:broken", FileError, "'spear_test_net:broken' fails: ValueError: no weights here; it is called"),
         ("spear_test_net:needs", FileError, "fails: TypeError: needs\\(\\) missing 1 required"),
         ("spear_test_net:number", UnsupportedError, "gives int, expected a torch module"),
-        ("spear_test_net:build", UnsupportedError, "states no input shape; return"),
+        ("spear_test_net:convolution", UnsupportedError, "states no input shape; return"),
         ("spear_test_net:odd_shape", UnsupportedError, r"input shape \(3.5,\), expected whole numbers"),
     ],
 )

@@ -118,8 +118,20 @@ def test_the_input_shape_is_that_of_the_data(tmp_path, monkeypatch, file):
     monkeypatch.chdir(tmp_path)
     np.savez("like.npz", **{name: np.arange(np.prod(shape)).reshape(shape) % 2 for name, shape in file.items()})
     assert api.load("verbs_model:build", like="like.npz").input_shape == (6,)
+    assert api.load("verbs_model:build").input_shape == (6,)  # its first layer says so
+
+
+def test_a_linear_layer_takes_images_as_one_axis_and_a_convolution_needs_a_shape(tmp_path, monkeypatch):
+    (tmp_path / "shape_model.py").write_text(
+        "import torch, norse.torch as n\nfrom torch import nn\n"
+        "def flat():\n    return n.SequentialState(nn.Linear(64, 2), n.LIFBoxCell())\n"
+        "def conv():\n    return n.SequentialState(nn.Conv2d(1, 2, 3), n.LIFBoxCell())\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert api.load("shape_model:flat", like="digits").input_shape == (64,)
+    assert api.load("shape_model:conv", like="digits").input_shape == (1, 8, 8)
     with pytest.raises(UnsupportedError, match="states no input shape"):
-        api.load("verbs_model:build")
+        api.load("shape_model:conv")
 
 
 def test_each_option_goes_to_the_network_that_takes_it(tmp_path):
