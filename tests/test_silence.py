@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
+import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,7 @@ PLACES = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STA
 ONNX = "from spear_deploy.interchange.onnx.model_file import import_onnxruntime; import_onnxruntime()"
 
 
+NO_NETWORK = str(Path(__file__).parent / "support" / "no_network.py")
 KERNELS = """
 import numpy as np
 from spear_deploy.simulator import compiled_kernels
@@ -29,18 +33,21 @@ assert total.tolist() == [2, 2, 2]
 
 
 def left_behind(folder: Path, *command: str, **environment: str) -> list[str]:
-    """Run a command in an empty home, and return every file that it leaves in all of the folder."""
+    """Run Python in an empty home, and return every file that it leaves in all of the folder."""
+    return run_in_empty_home(folder, sys.executable, *command, **environment)[0]
+
+
+def run_in_empty_home(folder: Path, *command: str, **environment: str) -> tuple[list[str], str]:
+    """Run a command in an empty home, and return every file that it leaves in all of the folder, and what it printed."""
     homes = {name: folder / name for name in PLACES}
     for home in homes.values():
         home.mkdir()
     (folder / "work").mkdir()
     kept = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     here = {**kept, **{name: str(home) for name, home in homes.items()}, **environment}
-    done = subprocess.run(
-        [sys.executable, *command], env=here, cwd=folder / "work", capture_output=True, text=True, check=False, timeout=300
-    )
+    done = subprocess.run(command, env=here, cwd=folder / "work", capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()), done.stdout
 
 
 def test_an_export_leaves_only_its_two_files(tmp_path: Path) -> None:
@@ -51,14 +58,27 @@ def test_an_export_leaves_only_its_two_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.lava
-def test_a_deployment_leaves_only_its_folder(tmp_path: Path) -> None:
+def test_a_deployment_leaves_only_its_folder_and_looks_nothing_up(tmp_path: Path) -> None:
     write_snn(dense(), tmp_path / "net.snn")
     np.savez(tmp_path / "task.npz", **arrays())
     options = [part for key, value in OPTIONS.items() for part in (f"--{key.replace('_', '-')}", str(value))]
     command = ["deploy", "../net.snn", "--chip", "loihi2", "--data", "../task.npz", *options, "--out", "out", "--quiet"]
-    result = left_behind(tmp_path, "-m", "spear_deploy.cli", *command)
-    others = [path for path in result if not path.startswith("work/out/")]
-    assert others == ["net.snn", "task.npz"] and "work/out/report.html" in result
+    program = [sys.executable, "-m", "spear_deploy.cli", *command]
+    if has_namespaces():
+        program = ["unshare", "-rnm", sys.executable, NO_NETWORK, *program]
+    found, printed = run_in_empty_home(tmp_path, *program)
+    others = [path for path in found if not path.startswith("work/out/")]
+    assert others == ["net.snn", "task.npz"] and "work/out/report.html" in found
+    if has_namespaces():
+        facts = json.loads(printed.splitlines()[-1])
+        assert facts["on_purpose"] > 0 and facts["queries"] == []
+
+
+@cache
+def has_namespaces() -> bool:
+    """Return whether this machine lets a user make a network of its own with a name server."""
+    command = ["unshare", "-rnm", sys.executable, NO_NETWORK, "true"]
+    return shutil.which("unshare") is not None and subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 @pytest.mark.slow
