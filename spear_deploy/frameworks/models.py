@@ -156,11 +156,12 @@ def load_model(
 
 def _find_input_width(model: torch.nn.Module) -> int | None:
     """Return the inputs of the linear layer that a model begins with, or None where it begins with another module."""
-    leaves = (module for module in model.modules() if next(module.children(), None) is None)
-    first = next((module for module in leaves if not isinstance(module, INERT)), None)
+    walk, children = torch.nn.Module.modules, torch.nn.Module.children  # Rockpool's modules have others under these names
+    leaves = (module for module in walk(model) if next(children(module), None) is None)
+    first: Any = next((module for module in leaves if not isinstance(module, INERT)), None)
     if isinstance(first, torch.nn.Linear):
         return first.in_features
-    return int(first.size_in) if type(first).__name__ == "LinearTorch" and hasattr(first, "size_in") else None
+    return int(first.size_in) if type(first).__name__ == "LinearTorch" else None
 
 
 def _parse_shape(shape: Any, origin: str) -> Shape:

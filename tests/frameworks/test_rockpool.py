@@ -10,7 +10,7 @@ from rockpool.nn.modules import ExpSynTorch, LIFNeuronTorch, LIFTorch, LinearTor
 from rockpool.nn.modules.torch.torch_module import TorchModule  # noqa: E402
 
 from spear_deploy.errors import UnsupportedError  # noqa: E402
-from spear_deploy.frameworks.models import read_model  # noqa: E402
+from spear_deploy.frameworks.models import load_model, read_model  # noqa: E402
 from tests.support.framework_runs import NETWORKS, Draw, count_differences  # noqa: E402
 
 ONE = torch.tensor(1.0)
@@ -111,3 +111,12 @@ def test_several_synapses_a_neuron_are_refused():
 def test_another_input_shape_is_refused():
     with pytest.raises(UnsupportedError, match="takes 6 inputs, gets 7; check the shapes"):
         read_model(Sequential(LinearTorch((6, 5)), LIFTorch(5)), (7,))
+
+
+def test_a_network_that_begins_with_linear_weights_states_its_input_shape(tmp_path, monkeypatch):
+    (tmp_path / "rockpool_shape.py").write_text(
+        "from rockpool.nn.combinators import Sequential\nfrom rockpool.nn.modules import LIFTorch, LinearTorch\n"
+        "def build():\n    return Sequential(LinearTorch((5, 4)), LIFTorch((4, 4)))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert load_model("rockpool_shape:build")[1] == (5,)
