@@ -8,9 +8,9 @@
 
 A row is one network, budget and seed. The method `recipe` runs first, with about `--batches` batches in all, and more where its
 fine-tuning is taken up again; every other method gets at least as many as it took: the epochs of its fine-tuning are raised
-until its own search and fine-tuning have as many, and it too has more where its fine-tuning is taken up again. One JSON file a run; existing files are skipped, so the command may be
-stopped and started again (`--minutes` stops it). With `--docs` the page has all runs of the folder. All choices are made on
-validation; the test split is measured once.
+until its own search and fine-tuning have as many, and it too has more where its fine-tuning is taken up again. One JSON file a
+run; existing files are skipped, so the command may be stopped and started again (`--minutes` stops it). With `--docs` the page
+has all runs of the folder. All choices are made on validation; the test split is measured once.
 """
 
 from __future__ import annotations
