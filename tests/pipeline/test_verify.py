@@ -253,6 +253,17 @@ def test_a_search_of_another_form_is_found(folder, derived, content):
     assert any(row["file"] == "search.json" for row in compare_with_derived(folder, derived).failures)
 
 
+def test_other_code_may_keep_another_margin_but_not_another_accuracy(folder, derived):
+    change(folder, "provenance.json", ("code",), "0" * 64)
+    for key in ("margin", "aim"):
+        change(folder, "search.json", (key,), 0.5)
+    change(folder, "search.json", ("accuracy",), 0.999)
+    seal(folder)
+    result = compare_with_derived(folder, derived)
+    assert [row["where"] for row in result.failures if row["file"] == "search.json"] == ["accuracy"]
+    assert result.notes[0].endswith("verify it with the code that wrote it")
+
+
 def test_what_was_written_holds_on_all_samples(folder, derived):
     result = compare_with_derived(folder, derived)
     assert result.holds and result.lava_samples == OPTIONS["lava_samples"] and result.checked > 500 and not result.notes

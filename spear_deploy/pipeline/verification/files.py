@@ -38,7 +38,10 @@ def compare_files(folder: Path, derived: Derived | None, failures: Failures) -> 
     _check_digests(folder, failures)
     same_code = json.loads((folder / PROVENANCE).read_text(encoding="utf-8")).get("code") == hash_code()
     if not same_code:
-        notes.append("the deployment was written by other code: its page and its stages are held by their digests alone")
+        notes.append(
+            "the deployment was written by other code: its page, its stages and the margin of its budget are held by "
+            "digests alone, and what differs may come from that; verify it with the code that wrote it"
+        )
     if derived is not None:
         for name, content in derived.files.items():
             _compare_json(folder, name, content, failures, same_code=same_code)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 LAST_LEVERS = ("rates", "bits")
 """Levers whose network is the pruned one."""
+OF_CODE = ("aim", "margin", "met", "synops", "unused", "budgets")
+"""Values that follow from how large a margin the code keeps; other code may keep another."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,14 +144,17 @@ def compare_pruning(folder: Path, derived: DerivedPruning, failures: Failures, *
     if not isinstance(stated, dict):
         failures.add(stages.SEARCH, "", "cannot be read", "a JSON file")
         return
+    left_out = ("budgets",) if same_code else OF_CODE
     later = () if same_code else tuple(derived.uses[0])
     trials = [Failures() for _ in derived.uses]
     for trial, use in zip(trials, derived.uses, strict=True):
-        rows = {key: value for key, value in use.items() if key != "budgets"}
-        trial.compare_keys(stages.SEARCH, stated, rows, later=later)
-        of_synops, budgets = use["budgets"]["synops"], stated.get("budgets")
-        row = budgets.get("synops") if isinstance(budgets, dict) else None
-        trial.compare_keys(stages.SEARCH, row, of_synops, "budgets.synops", later=() if same_code else of_synops)
+        trial.compare_keys(
+            stages.SEARCH, stated, {key: value for key, value in use.items() if key not in left_out}, later=later
+        )  # fmt: skip
+        if same_code:
+            budgets = stated.get("budgets")
+            row = budgets.get("synops") if isinstance(budgets, dict) else None
+            trial.compare_keys(stages.SEARCH, row, use["budgets"]["synops"], "budgets.synops")
     failures.extend(min(trials, key=lambda trial: len(trial.rows)))
     if same_code:
         for key, value in (
