@@ -123,7 +123,7 @@ def load_model(
         spec: "package.module:function".
         input_shape: without time and batch; it takes precedence over the function's.
         fallback: returns the input shape if there is none so far, e.g. that of the data. A linear layer at the beginning takes
-            it as one axis, and states it where there is no fallback.
+            it as one axis, and states it where there is no fallback, then behind a Flatten too.
 
     Raises:
         FileError: no such module or function, or one that fails.
@@ -146,7 +146,8 @@ def load_model(
         raise UnsupportedError(f"'{spec}' gives {type(model).__name__}, expected a torch module or (torch module, input shape)")
     shape = input_shape if input_shape is not None else shape
     if shape is None:
-        shape, width = None if fallback is None else fallback(), _find_input_width(model)
+        shape = None if fallback is None else fallback()
+        width = _find_input_width(model, behind=INERT if shape is None else ())
         if width is not None and (shape is None or math.prod(shape) == width):
             shape = (width,)
     if shape is None:
@@ -154,11 +155,11 @@ def load_model(
     return model, _parse_shape(shape, f"'{spec}'")
 
 
-def _find_input_width(model: torch.nn.Module) -> int | None:
-    """Return the inputs of the linear layer that a model begins with, or None where it begins with another module."""
+def _find_input_width(model: torch.nn.Module, *, behind: tuple[type, ...]) -> int | None:
+    """Return the inputs of the linear layer that a model begins with, `behind` modules of some kinds, or None."""
     walk, children = torch.nn.Module.modules, torch.nn.Module.children  # Rockpool's modules have others under these names
     leaves = (module for module in walk(model) if next(children(module), None) is None)
-    first: Any = next((module for module in leaves if not isinstance(module, INERT)), None)
+    first: Any = next((module for module in leaves if not isinstance(module, behind)), None)
     if isinstance(first, torch.nn.Linear):
         return first.in_features
     return int(first.size_in) if type(first).__name__ == "LinearTorch" else None

@@ -282,11 +282,14 @@ def test_networks_come_from_functions(run, tmp_path, monkeypatch):
         "def net():\n"
         "    torch.manual_seed(0)\n"
         "    return nt.SequentialState(torch.nn.Flatten(), torch.nn.Linear(64, 5), nt.LIFBoxCell())\n"
+        "def conv():\n"
+        "    return nt.SequentialState(torch.nn.Conv2d(1, 2, 3), nt.LIFBoxCell())\n"
     )
     given = json.loads(run("count", "mymodel:net", "--input-shape", "1,8,8", "--input", "in.npz", "--json").stdout)
     from_file = json.loads(run("count", "mymodel:net", "--input", "in.npz", "--json").stdout)
     assert given["samples"] == 3 and given == from_file
-    assert "give --input-shape" in run("check", "mymodel:net", "--chip", "loihi2", code=1).stderr
+    assert run("check", "mymodel:net", "--chip", "loihi2").output.startswith("FITS loihi2")  # its linear layer says 64
+    assert "give --input-shape" in run("check", "mymodel:conv", "--chip", "loihi2", code=1).stderr
     assert (
         "no such function in mymodel; did you mean 'net'?"
         in run("count", "mymodel:nett", "--input-shape", "1,8,8", "--input", "in.npz", code=1).stderr
