@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.workers --out DIR    # about two minutes on two idle cores
 
-Eight plans of the demo's network are fine-tuned twice: by the first map the workers start, by the second they are there. Each
+Six plans of the demo's network are fine-tuned twice: by the first map the workers start, by the second they are there. Each
 number of workers runs in a separate process, in turns. It writes `workers.json` and `workers.md`: wall time, CPU time of all
 processes, and how much faster two workers are than one. Beside other work the wall times say little; the CPU time still shows
 what workers cost.
