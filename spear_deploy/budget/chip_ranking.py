@@ -15,9 +15,11 @@ from spear_deploy.budget.check import check
 from spear_deploy.budget.core_rows import BudgetRow
 from spear_deploy.budget.intervals import rank_by_overlap
 from spear_deploy.budget.report import BudgetReport, Verdict
+from spear_deploy.budget.unsupported import Unsupported
 from spear_deploy.errors import DataError
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.network.labels import name_kind
 from spear_deploy.simulator import SpikeCounts
 from spear_deploy.util.workers import Workers, map_jobs
 
@@ -119,14 +121,14 @@ def rank(
 def _check_one(shared: tuple[SNNGraph, SpikeCounts | float | None], target: tuple[HardwareProfile, int]) -> Ranked:
     graph, activity = shared
     profile, chips = target
-    return _rank_one(check(graph, profile, chips=chips, activity=activity), profile)
+    return _rank_one(graph, check(graph, profile, chips=chips, activity=activity), profile)
 
 
-def _rank_one(report: BudgetReport, profile: HardwareProfile) -> Ranked:
+def _rank_one(graph: SNNGraph, report: BudgetReport, profile: HardwareProfile) -> Ranked:
     scarcest = max(_amounts(report, profile), key=lambda row: row.share or 0.0, default=None)
     if report.verdict == "does_not_fit":
         over = sorted(report.over, key=lambda row: -(row.share or 0.0))
-        missing = [f"{finding.layer}: {finding.what}" for finding in report.unsupported]
+        missing = [f"{finding.layer}: {_name_obstacle(graph, finding)}" for finding in report.unsupported]
         missing += [f"{_place(row)} {row.used:,g} of {row.limit:,g}" for row in over]
     else:
         missing = [f"{row.resource.replace('_', ' ')} not published" for row in report.rows if row.status == "unchecked"]
@@ -138,6 +140,12 @@ def _rank_one(report: BudgetReport, profile: HardwareProfile) -> Ranked:
         missing=tuple(dict.fromkeys(missing)),
         report=report,
     )
+
+
+def _name_obstacle(graph: SNNGraph, finding: Unsupported) -> str:
+    """Return what a chip lacks; a max pool of spikes, which is a SumPool here, by its name in frameworks."""
+    kinds = (name_kind(layer) for layer in graph.layers if layer.name == finding.layer and finding.what == "SumPool")
+    return next(kinds, finding.what)
 
 
 def _amounts(report: BudgetReport, profile: HardwareProfile) -> list[BudgetRow]:

@@ -15,12 +15,18 @@ def label_layers(graph: SNNGraph) -> dict[str, str]:
     """Return a label for each layer: its name, and where that has no letter (torch's "0", "2.1") kind and output shape too."""
     labels = {}
     for layer in graph.layers:
-        part = layer.neuron if layer.synapse is None else layer.synapse
-        kind = "MaxPool" if _pools_spikes(layer) else type(part).__name__
-        named = part is None or any(letter.isalpha() for letter in layer.name)
+        named = not name_kind(layer) or any(letter.isalpha() for letter in layer.name)
         shape = format_shape(graph.shape_of(layer.name))
-        labels[layer.name] = layer.name if named else f"{layer.name} {kind} {shape}"
+        labels[layer.name] = layer.name if named else f"{layer.name} {name_kind(layer)} {shape}"
     return labels
+
+
+def name_kind(layer: Layer) -> str:
+    """Return the kind of a layer's synapse as frameworks call it, else that of its neuron; "" where it has neither."""
+    if _pools_spikes(layer):
+        return "MaxPool"
+    part = layer.neuron if layer.synapse is None else layer.synapse
+    return "" if part is None else type(part).__name__
 
 
 def _pools_spikes(layer: Layer) -> bool:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from spear_deploy import count
+from spear_deploy import count, rank
 from spear_deploy.cli import main
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import IF, Conv2d, Dense, Layer, SumPool
@@ -34,6 +34,15 @@ def test_a_sum_that_spikes_where_its_window_holds_a_spike_is_a_max_pool():
 
     assert label(v_threshold=0.5) == "1 MaxPool 4 x 3 x 3"
     assert label(v_threshold=1.0) == label(v_threshold=0.5, reset="subtract") == "1 SumPool 4 x 3 x 3"
+
+
+def test_a_ranking_names_a_max_pool_that_a_chip_lacks():
+    layers = [NETWORK.layers[0], Layer(name="1", synapse=SumPool(kernel_size=2), neuron=IF(v_threshold=0.5))]
+    entries = {entry.profile: entry for entry in rank(chain(layers, input_shape=(1, 8, 8)))}
+    assert "1: MaxPool" in entries["xylo_audio2"].missing
+    layers[1] = Layer(name="1", synapse=SumPool(kernel_size=2), neuron=IF())
+    entries = {entry.profile: entry for entry in rank(chain(layers, input_shape=(1, 8, 8)))}
+    assert "1: SumPool" in entries["xylo_audio2"].missing
 
 
 def test_tables_show_the_labels_and_json_the_names(tmp_path, monkeypatch):
