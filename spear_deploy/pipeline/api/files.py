@@ -1,0 +1,211 @@
+"""Files for other tools: written, proven and examined."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from spear_deploy.errors import ChipError, UnsupportedError
+from spear_deploy.network import Array
+from spear_deploy.network.graph import SNNGraph
+from spear_deploy.pipeline.api.fits import check
+from spear_deploy.pipeline.api.runs import compare
+from spear_deploy.pipeline.inputs import (
+    NETWORK_OPTIONS,
+    Chip,
+    Net,
+    check_options,
+    load,
+    profile,
+    quantize_for_chip,
+    split_options,
+)
+from spear_deploy.simulator import InputKind
+from spear_deploy.util.progress import Progress
+
+if TYPE_CHECKING:
+    from spear_deploy.interchange.certificate import ProofInput
+    from spear_deploy.interchange.netx.lint import LintFinding
+
+CHIPS_OF_FORMATS = {"xylo": "xylo_audio2", "speck": "speck2f", "pynn": "spinnaker1"}
+"""By format of a chip's own tool, the chip where none is named."""
+INTEGERS_OF_FORMATS = {"xylo": "XyloLIF", "speck": "SpeckIF"}
+"""By format of a file of integers, the neurons that it holds."""
+FAMILIES_OF_FORMATS = {"xylo": "xylo", "speck": "speck", "pynn": "spinnaker"}
+"""By format of a chip's own tool, the family of its chips."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LintReport:
+    """Findings in a netx file.
+
+    Attributes:
+        file: as given.
+        findings: in the order of the file.
+    """
+
+    file: str
+    findings: tuple[LintFinding, ...]
+
+    @property
+    def loads(self) -> bool:
+        """Whether lava-dl's loader can read the file."""
+        return not any(finding.breaks for finding in self.findings)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {"file": self.file, "loads": self.loads, "findings": [finding.to_json() for finding in self.findings]}
+
+
+def lint(path: str | os.PathLike[str]) -> LintReport:
+    """Find everything in a netx file that breaks lava-dl's loader.
+
+    Raises:
+        FileError: the file cannot be read, or is of another format.
+    """
+    from spear_deploy import interchange
+
+    return LintReport(file=os.fspath(path), findings=tuple(interchange.lint(path)))
+
+
+def export(
+    net: Net,
+    path: str | os.PathLike[str],
+    *,
+    to: Literal["nir", "netx", "onnx", "xylo", "speck", "pynn"],
+    x: Array | None = None,
+    kind: InputKind = "spikes",
+    chip: Chip | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Write a network for other tools, read it back with an independent reader, run both, and return the certificate.
+
+    Args:
+        net: see `pipeline.inputs`. netx, Xylo and Speck hold integers only: a floating-point network is quantised for `chip`
+            first. PyNN takes floating-point networks alone.
+        path: the file; `certificate.json` is written beside it, and for PyNN the `.npz` that the script reads.
+        to: "nir", "netx", "onnx", "xylo", "speck" or "pynn".
+        x: the input of the proof, (T, B, *input); random input unless given.
+        kind: of `x`.
+        chip: netx: whose integers, loihi2 unless given. Xylo, Speck, PyNN: the chip, xylo_audio2, speck2f or
+            spinnaker1 unless given. NIR: whose
+            cores go into the metadata, none unless given.
+        progress: is called with the progress of writing and proving.
+        options: `seed` of the random input (0); for ONNX `scan`: one node over a whole sequence in place of a step with states in
+            and out; for NIR `framework`, for whose own importer the file is written ("snntorch", "spikingjelly", "sinabs",
+            "rockpool", "norse"; the certificate's `after_import` is what to run there); for Xylo, Speck and PyNN `force`: write a
+            network that does not fit, with what breaks in the certificate; and those of `load`.
+
+    Raises:
+        UnsupportedError: the format or the framework has no form for a part of the network, by layer; `scan` for another format
+            than ONNX, `framework` for another than NIR; a
+            network that does not fit the chip of a Xylo, Speck or PyNN file, or integers of another chip.
+        TypeError: there is no such option.
+    """
+    from spear_deploy import interchange
+    from spear_deploy.interchange.certificate import REFUSED_FORMATS, ProofInput
+
+    check_options(options, ("seed", "scan", "force", "framework", *NETWORK_OPTIONS), "export")
+    if to in REFUSED_FORMATS:
+        raise UnsupportedError(f"export to {to}: {REFUSED_FORMATS[to]}")
+    if options.get("scan") and to != "onnx":
+        raise UnsupportedError(f"export to {to}: scan is a form of ONNX alone; leave it out")
+    if options.get("framework") and (to != "nir" or chip is not None):
+        what = f"format {to}" if to != "nir" else "a chip's cores"
+        raise UnsupportedError(f"export for {options['framework']}: {what} is none of its importer's; write NIR without a chip")
+    reading, options = split_options(options, NETWORK_OPTIONS)
+    graph, proof = load(net, **reading), ProofInput(x=x, kind=kind, seed=options.get("seed", 0))
+    details: dict[str, Any] = {name: options[name] for name in ("scan", "framework") if options.get(name)}
+    if to == "xylo" or to == "speck" or to == "pynn":
+        return _export_to_chip(graph, path, to, chip or CHIPS_OF_FORMATS[to], proof, progress, force=bool(options.get("force")))
+    if to == "netx" and not graph.is_integer:
+        graph, proof, details["approximations"] = _quantize_for_file(graph, proof, chip or "loihi2")
+    if to == "nir" and chip is not None:
+        from spear_deploy.placement.place import place
+
+        details["placement"] = place(graph, profile(chip))
+    return interchange.export(graph, path, to=to, proof=proof, progress=progress, **details)
+
+
+def _export_to_chip(
+    graph: SNNGraph,
+    path: str | os.PathLike[str],
+    to: Literal["xylo", "speck", "pynn"],
+    chip: Chip,
+    proof: ProofInput,
+    progress: Progress | None,
+    *,
+    force: bool,
+) -> dict[str, Any]:
+    """Check a network against a chip, and write and prove what the chip's own tool loads: integers, for PyNN real numbers.
+
+    Raises:
+        UnsupportedError: the network does not fit, it holds integers of another chip, or the chip is of another family.
+    """
+    from spear_deploy import interchange
+
+    target = profile(chip)
+    if target.meta.family != FAMILIES_OF_FORMATS[to]:
+        raise UnsupportedError(
+            f"export to {to}: profile '{target.name}' is of the {target.meta.family} family; name a "
+            f"{FAMILIES_OF_FORMATS[to]} chip"
+        )
+    if to == "pynn" and (graph.is_integer or proof.kind == "current"):
+        what = "the network holds integers" if graph.is_integer else "the input is a current"
+        raise UnsupportedError(
+            f"export to pynn: {what}, sPyNNaker takes real numbers, which it rounds itself, and spikes; give the floating-point "
+            "network and its spikes"
+        )
+    neurons = {type(layer.neuron).__name__ for layer in graph.layers if layer.neuron is not None}
+    if graph.is_integer and neurons != {INTEGERS_OF_FORMATS.get(to)}:
+        raise UnsupportedError(
+            f"export to {to}: the network holds integers of another chip ({', '.join(sorted(neurons))}); give the floating-point "
+            "network that it was made of"
+        )
+    report = check(graph, target)
+    over = [row for row in report.rows if row.status == "over" and not (row.limit == 0 and report.unsupported)]
+    breaks = [f"{row.where}: {row.resource} {row.used or 0:,.0f} of {row.limit or 0:,.0f} {row.unit}" for row in over]
+    breaks += [f"{finding.layer}: {finding.what}: {finding.why}" for finding in report.unsupported]
+    if breaks and not force:
+        remedy = "adapt the network, which replaces what the chip lacks" if report.unsupported else "make it fit, as check says"
+        raise ChipError(
+            f"export to {to}: the network does not fit {target.name} ({'; '.join(breaks)}); {remedy}, or force the export"
+        )
+    approximations: list[str] = []
+    if to == "pynn":
+        approximations = [_note_rounding(graph, proof, target)]
+    elif not graph.is_integer:
+        graph, proof, approximations = _quantize_for_file(graph, proof, target)
+    details: dict[str, Any] = {"chip": target.name}
+    if to == "speck":
+        details["cores"] = {part.layer: part.slot for part in report.placement.slices}
+    notes = [note.partition(": ")[2] for note in report.notes if note.startswith(("approximation: ", "pool: "))]
+    approximations = [*approximations, *notes, *(f"does not fit {target.name}: {problem}" for problem in breaks)]
+    facts = {"chip": target.name, "does_not_fit": breaks}
+    return interchange.export(
+        graph, path, to=to, proof=proof, progress=progress, approximations=approximations, facts=facts, **details
+    )
+
+
+def _note_rounding(graph: SNNGraph, proof: ProofInput, chip: Chip) -> str:
+    """Return a sentence on how far a chip's integers are from a network that its tool rounds."""
+    _, _, (note,) = _quantize_for_file(graph, proof, chip)
+    return note.replace("the integers are written", "real numbers are written, which the chip rounds; rounded as `simulate` does")
+
+
+def _quantize_for_file(graph: SNNGraph, proof: ProofInput, chip: Chip) -> tuple[SNNGraph, ProofInput, list[str]]:
+    """Return the integers of a network, the input of their proof, and a sentence on their distance from the network."""
+    from spear_deploy.interchange.certificate import default_input
+
+    x, kind = (proof.x, proof.kind) if proof.x is not None else default_input(graph, proof.seed)
+    integer = quantize_for_chip(graph, chip, calibration=x, kind=kind)
+    if kind == "current":
+        from spear_deploy.quantize import quantize_input
+
+        note = "the integers are written, not the floating-point network; 'compare' says how far they differ"
+        return integer, replace(proof, x=quantize_input(integer, x, kind), kind=kind), [note]
+    different = sum(row.mismatches for row in compare(graph, integer, x, kind=kind) if row.what == "spikes")
+    note = f"the integers are written: {different} spikes differ from those of the floating-point network on this input"
+    return integer, replace(proof, x=x, kind=kind), [note]

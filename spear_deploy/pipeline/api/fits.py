@@ -1,0 +1,151 @@
+"""Verdict of a network on a chip, and order of many chips."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from spear_deploy.errors import DataError
+from spear_deploy.network.graph import SNNGraph
+from spear_deploy.pipeline.inputs import (
+    NETWORK_OPTIONS,
+    Chip,
+    Net,
+    apply_defaults,
+    check_options,
+    load,
+    profile,
+    resolve_chip,
+    split_options,
+)
+from spear_deploy.simulator import SpikeCounts
+
+if TYPE_CHECKING:
+    from spear_deploy.budget.budget_file import BudgetFile
+    from spear_deploy.budget.chip_ranking import Ranked, RankKey
+    from spear_deploy.budget.report import BudgetReport
+    from spear_deploy.util.workers import Workers
+
+
+def check(
+    net: Net,
+    chip: Chip | None = None,
+    *,
+    chips: int | None = None,
+    activity: SpikeCounts | float | str | os.PathLike[str] | None = None,
+    budget: BudgetFile | str | os.PathLike[str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> BudgetReport:
+    """Check whether a network fits a chip, resource by resource, with a remedy for each overrun.
+
+    Args:
+        net, chip: see `pipeline.inputs`; the budget file may name the chip.
+        chips: how many chips there are; by default those of the board, or 1.
+        activity: spike counts, a rate (spikes per neuron and step), or a file that `recordings.read_activity` reads;
+            without it, resources that depend on activity are not checked.
+        budget: a file of limits (`budget_file`); arguments take precedence over the file.
+        overrides: facts of the profile to replace, by dotted key.
+        options: limits: `cores`; and per inference `synops`, `energy_j` (J) and `latency_s` (s). How the network is read: those
+            of `load`.
+
+    Raises:
+        DataError: no chip is named.
+        TypeError: there is no such option.
+    """
+    from spear_deploy.adaptation.reach import find_reach, name_replacements
+    from spear_deploy.budget.budget_file import BudgetFile, UserLimits, read_budget
+    from spear_deploy.budget.check import check as check_graph
+    from spear_deploy.quantize.fold import fold_chained_weights
+
+    check_options(options, [*(limit.name for limit in fields(UserLimits)), *NETWORK_OPTIONS], "check")
+    reading, limits = split_options(options, NETWORK_OPTIONS)
+    stated = budget if isinstance(budget, BudgetFile) else BudgetFile() if budget is None else read_budget(budget)
+    if (chip := chip or stated.chip) is None:
+        raise DataError("no chip is named; give one, e.g. loihi2, or name it in the budget file")
+    graph = load(net, **apply_defaults([net], reading, stated.network))
+    graph = fold_chained_weights(graph)  # weights that do not fold have a row of their own
+    target, board_chips = resolve_chip(chip, {**stated.overrides, **(overrides or {})})
+    report = check_graph(
+        graph,
+        target,
+        chips=chips or stated.chips or board_chips,
+        activity=_read_activity(stated.activity if activity is None else activity, graph),
+        limits=stated.limits.override(UserLimits(**limits)),
+    )
+    if not report.unsupported or graph.is_integer:
+        return report
+    reach = find_reach(graph, target, chips=chips or stated.chips or board_chips, report=report)
+    return name_replacements(report, reach, net=_name(net))
+
+
+def _name(net: Net) -> str:
+    """Return a network as in a command."""
+    return shlex.quote(os.fspath(net)) if isinstance(net, (str, os.PathLike)) else "NET"
+
+
+def suggest_command(net: str, chip: str, report: BudgetReport) -> str:
+    """Return the command to try next, after a network that does not fit.
+
+    `prune` where the chip is full, `adapt` where what it lacks can be replaced, `rank` where it cannot or where there is no
+    integer format here.
+
+    Args:
+        net: the network and its options as on the command line.
+        chip: the chip as on the command line.
+        report: of `check`.
+    """
+    from spear_deploy.quantize import FORMATS
+
+    adaptation = next((note for note in report.notes if note.startswith("adapt: ") and "` replaces what " in note), None)
+    if adaptation is not None:
+        learns = " --data DATA" if "--data DATA" in adaptation else ""
+        return f"spear-deploy adapt {net} --chip {shlex.quote(chip)}{learns} --out adapted (replace what the chip lacks)"
+    if report.unsupported or profile(chip).meta.family not in FORMATS:
+        return f"spear-deploy rank {net} (which chip takes it)"
+    return f"spear-deploy prune {net} --chip {shlex.quote(chip)} --data DATA --out pruned (make it smaller, until it fits)"
+
+
+def rank(
+    net: Net,
+    chips: Iterable[Chip] | None = None,
+    *,
+    activity: SpikeCounts | float | str | os.PathLike[str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    sort: RankKey = "fit",
+    workers: Workers | None = None,
+    **options: Any,
+) -> list[Ranked]:
+    """Check a network against many chips, and return the reports, the best first.
+
+    Args:
+        net: see `pipeline.inputs`.
+        chips: profiles by name, file, or chip:board; all that come with the toolkit unless given.
+        activity: as in `check`.
+        overrides: facts to replace in every profile, by dotted key.
+        sort: "fit", or "energy"; chips whose intervals of energy overlap are tied.
+        workers: where chips are checked at the same time; None: one after the other in this process.
+        options: of `load`.
+
+    Raises:
+        TypeError: there is no such option.
+    """
+    from spear_deploy.adaptation.reach import add_reach
+    from spear_deploy.budget.chip_ranking import rank as rank_graph
+    from spear_deploy.hardware.profile import list_profiles
+    from spear_deploy.quantize.fold import fold_chained_weights
+
+    check_options(options, NETWORK_OPTIONS, "rank")
+    graph = fold_chained_weights(load(net, **options))
+    targets = [resolve_chip(chip, overrides) for chip in (list_profiles() if chips is None else chips)]
+    ranking = rank_graph(graph, targets, activity=_read_activity(activity, graph), sort=sort, workers=workers)
+    return add_reach(ranking, graph, targets)
+
+
+def _read_activity(activity: SpikeCounts | float | str | os.PathLike[str] | None, graph: SNNGraph) -> SpikeCounts | float | None:
+    from spear_deploy.simulator.recordings import read_activity
+
+    return read_activity(activity, graph) if isinstance(activity, (str, os.PathLike)) else activity
