@@ -7,8 +7,8 @@ otherwise. All violations are reported at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import isfinite
 
 import numpy as np
@@ -18,7 +18,7 @@ from spear_deploy.budget.budget_file import UserLimits
 from spear_deploy.budget.chip_notes import note_chip, note_open_rows
 from spear_deploy.budget.connection_rows import check_layer_kinds, needs_nonzero_weights
 from spear_deploy.budget.core_rows import CHIP, BudgetRow, classify_use
-from spear_deploy.budget.core_work import measure_core_work
+from spear_deploy.budget.core_work import CoreWork, measure_core_work
 from spear_deploy.budget.energy import Energy, count_neuron_ops, estimate_energy, unknown_energy
 from spear_deploy.budget.intervals import Interval
 from spear_deploy.budget.latency import Latency, StepLoad, find_step_loads, has_fixed_steps, has_step_limits
@@ -45,7 +45,7 @@ from spear_deploy.placement.place import Placement, lower_bound, place_in_fewest
 from spear_deploy.placement.populations import find_populations
 from spear_deploy.placement.weight_bits import stored_bits
 from spear_deploy.simulator import SpikeCounts
-from spear_deploy.simulator.synops import SynOps, count_synops
+from spear_deploy.simulator.synops import count_synops
 from spear_deploy.util.number_format import join_names, plural
 
 NO_LIMITS = UserLimits()
@@ -89,17 +89,7 @@ def check(
         counts, notes = None, (f"activity: not used, since SynOps of {LOOP} are not defined",)
     needs_work = not has_loop and (counts is not None or has_step_limits(profile))
     worked = fill_zero_weights(graph, profile) if needs_work else graph
-    operations = None if counts is None else count_synops(graph, counts)
-    chip_operations = None
-    if counts is not None and profile.weights.zero_synops.value is not None:
-        chip_operations = operations if worked is graph else count_synops(worked, counts)
-    energy, latency = unknown_energy(profile), Latency(seconds=None, missing=("activity",))
-    work, balanced = None, None
-    if counts is not None and operations is not None and populations:
-        traffic = count_traffic(worked, profile, placement, counts)
-        energy, latency = estimate_energy(worked, profile, placement, counts, chip_operations or operations, traffic)
-        work = measure_core_work(profile, placement, traffic, counts.steps, bits)
-        balanced = balance_cores(worked, profile, placement, counts, work, bits)
+    costs = _estimate_costs(graph, worked, profile, placement, bits, counts)
     used_steps = counts.steps if counts is not None else steps or int(graph.metadata.get("steps", 0))
     loads = tuple(find_step_loads(worked, profile, placement, counts)) if needs_work else ()
     decided = [load for load in loads if load.used is not None or load.worst <= load.limit]
@@ -108,7 +98,7 @@ def check(
             replace(row, remedy=find_remedies(base, row, fewest)) if remedies and row.status == "over" else row
             for row in result.rows
         ),
-        *_check_limits(limits, operations, energy, latency, is_fixed=has_fixed_steps(profile)),
+        *_check_limits(limits, costs, is_fixed=has_fixed_steps(profile)),
         *(_check_load(load) for load in decided),
         *check_remote_synapses(placement, profile),
         *check_layer_kinds(graph, profile, populations, bits, findings),
@@ -122,13 +112,13 @@ def check(
         cores_used=placement.cores_used,
         cores_limit=placement.cores_limit,
         rows=tuple(rows),
-        synops=None if operations is None else operations.total,
-        chip_synops=None if chip_operations is None else chip_operations.total,
+        synops=costs.synops,
+        chip_synops=costs.chip_synops,
         neuron_ops=count_neuron_ops(placement, used_steps) if used_steps else None,
-        energy=energy,
-        latency=latency,
-        work=work,
-        balanced=balanced,
+        energy=costs.energy,
+        latency=costs.latency,
+        work=costs.work,
+        balanced=costs.balanced,
         labels=label_layers(graph),
         unsupported=findings,
         replaced=replaced,
@@ -143,7 +133,7 @@ def check(
             *note_open_rows(rows, profile),
             *_note_open_loads(loads),
             _note_packing(placement, fewest, bound),
-            *_note_balance(placement, balanced),
+            *_note_balance(placement, costs.balanced),
         ),
     )
 
@@ -172,6 +162,50 @@ def resolve_activity(
 # -------------------------------------------------------------------------------------------------------------- inside
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Costs:
+    """What an inference costs, as far as the activity is known.
+
+    Attributes:
+        synops: one per spike and existing synapse; None without an activity.
+        chip_synops: those that the chip works on; None also where it is not published whether it skips zero weights.
+        energy, latency: per inference.
+        work, balanced: work of the cores, and their placement with the work levelled.
+    """
+
+    synops: float | None = None
+    chip_synops: float | None = None
+    energy: Energy
+    latency: Latency
+    work: CoreWork | None = None
+    balanced: Balanced | None = None
+
+
+def _estimate_costs(
+    graph: SNNGraph,
+    worked: SNNGraph,
+    profile: HardwareProfile,
+    placement: Placement,
+    bits: Mapping[str, int],
+    counts: SpikeCounts | None,
+) -> _Costs:
+    """Return the costs of an inference; `worked` holds the zero weights that the chip works on."""
+    unknown = _Costs(energy=unknown_energy(profile), latency=Latency(seconds=None, missing=("activity",)))
+    if counts is None:
+        return unknown
+    operations, chip_operations = count_synops(graph, counts), None
+    if profile.weights.zero_synops.value is not None:
+        chip_operations = operations if worked is graph else count_synops(worked, counts)
+    known = replace(unknown, synops=operations.total, chip_synops=None if chip_operations is None else chip_operations.total)
+    if not placement.populations:
+        return known
+    traffic = count_traffic(worked, profile, placement, counts)
+    energy, latency = estimate_energy(worked, profile, placement, counts, chip_operations or operations, traffic)
+    work = measure_core_work(profile, placement, traffic, counts.steps, bits)
+    balanced = balance_cores(worked, profile, placement, counts, work, bits)
+    return replace(known, energy=energy, latency=latency, work=work, balanced=balanced)
+
+
 def _check_arguments(chips: int, activity: SpikeCounts | float | None, steps: int | None, limits: UserLimits) -> None:
     for name, value in (("chips", chips), ("steps", steps), ("cores", limits.cores)):
         if value is not None and (int(value) != value or value < 1):
@@ -190,13 +224,11 @@ def _decide(rows: Sequence[BudgetRow], findings: Sequence[Unsupported]) -> Verdi
     return "unchecked" if "unchecked" in statuses else "fits"
 
 
-def _check_limits(
-    limits: UserLimits, operations: SynOps | None, energy: Energy, latency: Latency, *, is_fixed: bool
-) -> Iterator[BudgetRow]:
+def _check_limits(limits: UserLimits, costs: _Costs, *, is_fixed: bool) -> Iterator[BudgetRow]:
     """Yield a row per limit of the user that depends on activity; an interval decides where it lies on one side of the limit."""
-    total = None if operations is None else operations.total
+    energy, latency = costs.energy, costs.latency
     for resource, used, bounds, limit, unit, missing in (
-        ("synops", total, None, limits.synops, "synop", ("activity",)),
+        ("synops", costs.synops, None, limits.synops, "synop", ("activity",)),
         ("energy", energy.total, energy.interval, limits.energy_j, "J", energy.missing),
         ("latency", latency.seconds, latency.interval, limits.latency_s, "s", latency.missing),
     ):
