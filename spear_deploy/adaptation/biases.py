@@ -39,16 +39,19 @@ def _has_bias(layer: Layer) -> bool:
 def shift_thresholds(graph: SNNGraph) -> SNNGraph:
     """Return the network without biases: what a step's bias adds to v is taken off the threshold, at most three quarters of it.
 
-    The bias of weights whose neurons lie in another layer, or do not spike, is left out.
+    The bias of weights whose neurons lie in another layer, or do not spike, is left out. Weights keep the type that they have:
+    those of a norm are folded in float64, and learnt and run in float32.
     """
+    types = {layer.synapse.weight.dtype for layer in graph.layers if isinstance(layer.synapse, WEIGHTED)}
     graph = fold_batchnorm(graph)
+    dtype = np.result_type(*types) if types else np.dtype(np.float32)
 
     def shift(layer: Layer) -> Layer:
         synapse: Any = layer.synapse
         if not isinstance(synapse, WEIGHTED) or synapse.bias is None:
             return layer
         neuron: Any = layer.neuron
-        bare = replace(synapse, bias=None)
+        bare = replace(synapse, weight=synapse.weight.astype(dtype, copy=False), bias=None)
         if neuron is None or not layer.spikes:
             return replace(layer, synapse=bare)
         shape = graph.shape_of(layer.name)

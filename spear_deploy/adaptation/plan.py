@@ -9,7 +9,7 @@ limits, then by how much has to be learnt. Plans that are equal in all that are 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, TypeAlias, get_args
@@ -34,6 +34,8 @@ KINDS = get_args(Kind)
 FIXED = ("input_channels", "output_channels")
 """Resources that no width and no replacement changes."""
 Options: TypeAlias = Mapping[str, str]
+Watch: TypeAlias = Callable[[Replacement, SNNGraph, SNNGraph], None]
+"""Takes a replacement that was made, the network before it, and the network after it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +44,10 @@ class Step:
 
     Attributes:
         replacement: see there.
-        graph: the network after it.
         neurons: that it added; below 0 where it removed some.
     """
 
     replacement: Replacement
-    graph: SNNGraph
     neurons: int
 
     def to_rows(self) -> list[dict[str, Any]]:
@@ -77,12 +77,6 @@ class Plan:
     def learnt(self) -> tuple[Step, ...]:
         """The steps whose replacement has to be learnt."""
         return tuple(step for step in self.steps if step.replacement.kind == "learnt")
-
-    @property
-    def exact(self) -> SNNGraph:
-        """The network after the replacements that need no learning, which come first."""
-        kept = [step for step in self.steps if step.replacement.kind != "learnt"]
-        return kept[-1].graph if kept and kept == list(self.steps[: len(kept)]) else self.graph
 
     @property
     def lacking(self) -> list[str]:
@@ -155,6 +149,7 @@ def follow(
     learns: bool = True,
     defers: bool = False,
     topics: Collection[str] | None = None,
+    watch: Watch | None = None,
 ) -> tuple[Plan, dict[str, set[str]]]:
     """Return the plan that takes these options, and all options that were met on the way, by topic.
 
@@ -164,6 +159,7 @@ def follow(
         defers: leave out the exact replacements that come after learning: a convolution learns better than the dense weights
             that it is written out as, and a neuron better than its two copies.
         topics: of the replacements that are made; None: all.
+        watch: is called after each step, whose networks are not kept: of a large one they would fill the memory.
     """
     given = graph = merge_parts(graph)
     steps: list[Step] = []
@@ -175,11 +171,13 @@ def follow(
         for offer in offers:
             if offer.option:
                 seen.setdefault(offer.topic, set()).add(offer.option)
-        step = _take_first([offer for offer in _order(offers, options) if not (defers and is_deferred(offer))], graph, failed)
-        if step is None:
+        made = _take_first([offer for offer in _order(offers, options) if not (defers and is_deferred(offer))], graph, failed)
+        if made is None:
             break
-        steps.append(step)
-        graph = step.graph
+        before, (offer, graph) = graph, made
+        steps.append(Step(replacement=offer, neurons=graph.neurons - before.neurons))
+        if watch is not None:
+            watch(offer, before, graph)
     plan = Plan(
         steps=tuple(steps),
         graph=graph,
@@ -198,15 +196,13 @@ def is_deferred(offer: Replacement) -> bool:
     return offer.kind == "exact" and offer.topic in ("map", "sign")
 
 
-def _take_first(offers: Iterable[Replacement], graph: SNNGraph, failed: dict[str, None]) -> Step | None:
-    """Make the first replacement that can be made; those before it are added to `failed`."""
+def _take_first(offers: Iterable[Replacement], graph: SNNGraph, failed: dict[str, None]) -> tuple[Replacement, SNNGraph] | None:
+    """Make the first replacement that can be made, and return it with the network; those before it are added to `failed`."""
     for offer in offers:
         try:
-            changed = offer.rewrite(graph)
+            return offer, offer.rewrite(graph)
         except SpearError as error:  # a rewrite beyond a limit of its own: the next alternative is taken
             failed[f"{offer.what} by {offer.by}: {error}"] = None
-            continue
-        return Step(replacement=offer, graph=changed, neurons=changed.neurons - graph.neurons)
     return None
 
 

@@ -18,6 +18,7 @@ from spear_deploy.adaptation.few_values import find_few_values
 from spear_deploy.adaptation.learn import LearnSettings, calibrate_plan, choose_plan, learn, list_one_sign, list_stages
 from spear_deploy.adaptation.needs import list_needs
 from spear_deploy.adaptation.plan import Plan, Step, follow, make_plans
+from spear_deploy.adaptation.replacement import Replacement
 from spear_deploy.budget.check import check
 from spear_deploy.budget.report import BudgetReport
 from spear_deploy.data import Dataset, Split
@@ -204,15 +205,19 @@ def _learn_plan(task: AdaptTask, candidate: TrialPlan, notes: Sequence[str]) -> 
     waterfall = [_measure("as trained", "", (), task.network, test)]
     if widths:
         waterfall.append(_measure("narrower layers", "learnt", tuple(widths), narrowed, test))
+
+    def add_step(made: Replacement, before: SNNGraph, after: SNNGraph) -> None:
+        row = _measure(f"{made.what} → {made.by}", made.kind, made.layers, after, test)
+        waterfall.append({**row, "differs": find_first_difference(before, after, test)})
+
     few, learning = find_few_values(task.profile), task.settings.learning
     aim = evaluate(task.network, dataset.val).accuracy
     learnt, steps = narrowed, list[Step]()
     stages = list_stages(plan)
     for number, topics in enumerate(stages):
         before = learnt
-        part, _ = follow(before, task.profile, plan.options, chips=task.chips, defers=True, topics=topics)
+        part, _ = follow(before, task.profile, plan.options, chips=task.chips, defers=True, topics=topics, watch=add_step)
         steps += part.steps
-        waterfall += _measure_steps(part.steps, before, test)
         learnt = calibrate_plan(part, before, dataset)
         if learnt is not part.graph:
             waterfall.append(_measure("thresholds set on data", "learnt", (), learnt, test))
@@ -223,8 +228,7 @@ def _learn_plan(task: AdaptTask, candidate: TrialPlan, notes: Sequence[str]) -> 
             )  # fmt: skip
             if batches:
                 waterfall.append(_measure(f"learning, {batches} batches", "learnt", (), learnt, test))
-    final, _ = follow(learnt, task.profile, plan.options, chips=task.chips)
-    waterfall += _measure_steps(final.steps, learnt, test)
+    final, _ = follow(learnt, task.profile, plan.options, chips=task.chips, watch=add_step)
     rows = [row for step in (*steps, *final.steps) for row in step.to_rows()]
     if few is not None:
         facts = {"what": "weights", "by": few.describe(), "kind": "learnt", "bound": "", "neurons": 0}
@@ -367,17 +371,6 @@ def _narrow_to_fit(task: AdaptTask, plan: Plan) -> SNNGraph | None:
 
 def _measure(after: str, kind: str, layers: Sequence[str], graph: SNNGraph, split: Split) -> dict[str, Any]:
     return {"after": after, "kind": kind, "layers": list(layers), "accuracy": evaluate(graph, sum_split(split, graph)).accuracy}
-
-
-def _measure_steps(steps: Sequence[Step], graph: SNNGraph, split: Split) -> list[dict[str, Any]]:
-    """Return a row a step from a network on: accuracy after it, and the first spikes that differ from those before it."""
-    rows = []
-    for step in steps:
-        made = step.replacement
-        row = _measure(f"{made.what} → {made.by}", made.kind, made.layers, step.graph, split)
-        rows.append({**row, "differs": find_first_difference(graph, step.graph, split)})
-        graph = step.graph
-    return rows
 
 
 def describe_adapted(adapted: Adapted, task: AdaptTask, folder: Path, *, quantises: bool = True) -> dict[str, Any]:

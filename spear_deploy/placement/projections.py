@@ -362,6 +362,8 @@ def _compose_axes(axes: Sequence[Axis], after: Shape, taps: list[list[int]], str
 def _spread_taps(nonzero: Array, offsets: list[list[list[int]]], taps: list[tuple[int, ...]]) -> Array:
     """Return the non-zero weights at the composed `taps`: the k-th tap of an axis lies at all of its `offsets[k]`."""
     for axis, (axis_offsets, composed) in enumerate(zip(offsets, taps, strict=True)):
+        if axis_offsets == [[tap] for tap in composed]:
+            continue  # in place: masks of large weights are not copied
         moved = np.moveaxis(nonzero, 2 + axis, 0)
         spread = np.zeros((len(composed), *moved.shape[1:]), bool)
         for k, positions in enumerate(axis_offsets):

@@ -1,5 +1,7 @@
 """Plans for whole chips: what is replaced, what is left, which alternative comes first."""
 
+import gc
+import weakref
 from itertools import pairwise
 
 import numpy as np
@@ -238,3 +240,17 @@ def test_a_crossbar_that_takes_event_after_event_gets_lists_and_potentials_that_
     assert {type(layer.synapse) for layer in plan.graph.layers} == {Dense}
     assert all(float(layer.neuron.v_min) == 0 for layer in plan.graph.layers)
     assert all(layer.synapse.bias is None for layer in plan.graph.layers)
+
+
+def test_networks_between_the_steps_of_a_plan_are_not_kept():
+    seen, last = [], []
+
+    def watch(offer, before, after):
+        seen.append((offer.topic, weakref.ref(before)))
+        last[:] = [after]
+
+    plan, _ = follow(DIGITS, load_profile("odin"), {}, watch=watch)
+    assert [topic for topic, _ in seen] == [step.replacement.topic for step in plan.steps] and len(seen) > 2
+    assert last == [plan.graph]
+    gc.collect()
+    assert [before() for _, before in seen[1:]] == [None] * (len(seen) - 1)
