@@ -4,7 +4,9 @@ A `.snn` file is an npz archive without compression and without pickle:
 
     header.npy                          JSON text as bytes: kinds, names, sizes, edges, metadata, and the place of each array
     layers.<n>.<part>.<field>.npy       every array in its own type, e.g. layers.0.synapse.weight
+    layers.<n>.synapse.weight.<part>    data, indices and indptr of sparse weights (`network.SparseMatrix`), of version 2
 
+A file takes version 2 only where it has sparse weights, so that earlier releases read all others.
 The same graph always gives the same bytes. `numpy.load(path)["layers.0.synapse.weight"]` works without this package.
 Loops by which earlier releases stored resets one step late become `reset_delay` on reading.
 """
@@ -28,14 +30,15 @@ import numpy as np
 
 from spear_deploy import network as kinds
 from spear_deploy.errors import FileError, GraphError, SpearError, did_you_mean
-from spear_deploy.network import Array, Layer
+from spear_deploy.network import Array, Layer, SparseMatrix
 from spear_deploy.network.delayed_reset import fold_reset_loops
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
 from spear_deploy.util.digests import hash_open_file
 from spear_deploy.util.files import replace_file, require_file
 
 FORMAT = "spear-deploy network"
-VERSION = 1
+VERSIONS = (1, 2)
+"""Of files without and with sparse weights."""
 HEADER = "header"
 
 _npy: Any = np.lib.format
@@ -49,6 +52,7 @@ LATER_FIELDS = {
 }
 """Fields of a name and type that earlier releases do not have, with their default, at which they are not written."""
 
+SPARSE_PARTS = ("data", "indices", "indptr")
 BLOCK_BYTES = 1 << 20
 """Bytes that are read at a time."""
 MAX_VALUES_PER_BYTE = 1 << 14
@@ -78,7 +82,7 @@ def _encode_network(graph: SNNGraph) -> dict[str, Array]:
     arrays: dict[str, Array] = {}
     header = {
         "format": FORMAT,
-        "version": VERSION,
+        "version": VERSIONS[any(_has_sparse_weights(layer) for layer in graph.layers)],
         "input_shape": list(graph.input_shape),
         "dt_s": float(graph.dt_s),
         "output": graph.output,
@@ -91,6 +95,10 @@ def _encode_network(graph: SNNGraph) -> dict[str, Array]:
     except (TypeError, ValueError, RecursionError) as error:
         raise GraphError(f"metadata: is not JSON ({error}); keep to text, numbers, lists and dictionaries") from error
     return {HEADER: np.frombuffer(text.encode(), np.uint8), **arrays}
+
+
+def _has_sparse_weights(layer: Layer) -> bool:
+    return isinstance(getattr(layer.synapse, "weight", None), SparseMatrix)
 
 
 def _write_archive(arrays: Mapping[str, Array], file: Path | IO[bytes]) -> None:
@@ -231,8 +239,9 @@ def _read_header(source: Path, stored: Array | None) -> dict[str, Any]:
         raise FileError(f"file '{source}': the header is damaged ({_first_line(error)}); write it again") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise FileError(f"file '{source}': is not a '{FORMAT}', expected a .snn file")
-    if header.get("version") != VERSION:
-        raise FileError(f"file '{source}': version {header.get('version')}, this release reads {VERSION}; update spear-deploy")
+    if header.get("version") not in VERSIONS:
+        known = " and ".join(map(str, VERSIONS))
+        raise FileError(f"file '{source}': version {header.get('version')}, this release reads {known}; update spear-deploy")
     return header
 
 
@@ -263,6 +272,10 @@ def _encode_part(value: Any, place: str, arrays: dict[str, Array]) -> dict[str, 
             key = f"{place}.{field.name}"
             arrays[key] = item
             row[field.name] = {"array": key}
+        elif isinstance(item, SparseMatrix):
+            keys = {name: f"{place}.{field.name}.{name}" for name in SPARSE_PARTS}
+            arrays.update({key: getattr(item, name) for name, key in keys.items()})
+            row[field.name] = {"sparse": keys, "shape": list(item.shape)}
         else:
             row[field.name] = list(item) if isinstance(item, tuple) else item
     return row
@@ -296,15 +309,23 @@ def _decode_value(item: Any, expected: str, arrays: Mapping[str, Array], where: 
     """Return a field's value, of the type that its annotation names."""
     if item is None and "None" in expected:
         return None
-    if expected.startswith("Array"):
-        if item["array"] not in arrays:
-            raise FileError(f"{where}: array '{item['array']}' is missing; write the file again")
-        return arrays[item["array"]]
+    if expected == "Weights" and "sparse" in item:
+        outputs, inputs = (_check_integer(n) for n in item["shape"])
+        parts = {name: _take_array(item["sparse"][name], arrays, where) for name in SPARSE_PARTS}
+        return SparseMatrix(**parts, shape=(outputs, inputs))
+    if expected.startswith(("Array", "Weights")):
+        return _take_array(item["array"], arrays, where)
     if expected.startswith("tuple"):
         return tuple(_check_integer(n) for n in item)
     if expected.startswith("int"):
         return _check_integer(item)
     return float(item) if expected == "float" else str(item)
+
+
+def _take_array(key: str, arrays: Mapping[str, Array], where: str) -> Array:
+    if key not in arrays:
+        raise FileError(f"{where}: array '{key}' is missing; write the file again")
+    return arrays[key]
 
 
 def _check_integer(value: Any) -> int:

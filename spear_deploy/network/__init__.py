@@ -6,10 +6,11 @@ A layer is up to three parts in a row, each of which may be absent:
 
 Axes: `C H W` channels and pixels, `I` inputs, `O` outputs; weights `(O, I)` or `(O, I / groups, kH, kW)` in torch's
 orientation. Neuron parameters are scalars or arrays that broadcast to the layer's output shape, e.g. `(O, 1, 1)`.
-Names are those of NIR, with the unit where there is one. Everything here is data: frozen, numpy only, arrays read-only.
+Names are those of NIR, with the unit where there is one. Everything here is data: frozen, numpy only, arrays read-only. The
+weights of a `Dense` may be a `SparseMatrix`.
 """
 
-from spear_deploy.network.base import RESET_WORDS, Array, Reset, Shape
+from spear_deploy.network.base import RESET_WORDS, Array, Reset, Shape, Weights
 from spear_deploy.network.chip_neurons import (
     CHIP_NEURONS,
     ChipFormat,
@@ -41,6 +42,7 @@ from spear_deploy.network.neurons import (
     resets_late,
     sends_several,
 )
+from spear_deploy.network.sparse_matrix import SparseMatrix, make_sparse, store_compactly, write_out
 from spear_deploy.network.synapses import (
     CONVS,
     POOLS,
@@ -90,12 +92,14 @@ __all__ = [
     "Scale",
     "Shape",
     "SigmaDelta",
+    "SparseMatrix",
     "SpeckIF",
     "SpinnakerLIF",
     "SumPool",
     "Synapse",
     "TrueNorthLIF",
     "UnroundedLIF",
+    "Weights",
     "XyloLIF",
     "array_parameters",
     "emits_spikes",
@@ -103,6 +107,9 @@ __all__ = [
     "find_max_spikes",
     "find_start",
     "is_bounded",
+    "make_sparse",
     "resets_late",
     "sends_several",
+    "store_compactly",
+    "write_out",
 ]

@@ -13,6 +13,8 @@ from spear_deploy.errors import GraphError
 from spear_deploy.util.number_format import format_shape
 
 Array: TypeAlias = NDArray[Any]
+Weights: TypeAlias = Any
+"""An `Array`, or a `SparseMatrix`, which numpy's functions take in its place."""
 Shape: TypeAlias = tuple[int, ...]
 Reset: TypeAlias = Literal["value", "subtract", "none"]
 RESET_WORDS: dict[str, str] = {"value": "to a value", "subtract": "by subtraction", "none": "not at all"}
@@ -80,6 +82,9 @@ _ARRAY_TYPES = ("Array", "Array | None")
 
 
 def _is_same(a: Any, b: Any) -> bool:
+    for matrix, other in ((a, b), (b, a)):
+        if hasattr(matrix, "is_same") and hasattr(other, "dtype"):  # a sparse matrix and the full one are equal
+            return bool(matrix.is_same(other))
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
         return a.dtype == b.dtype and a.shape == b.shape and bool(np.array_equal(a, b))
     return type(a) is type(b) and bool(a == b)

@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from spear_deploy.errors import GraphError
-from spear_deploy.network.base import Array, Part, Shape, axis_sizes, check_broadcast
+from spear_deploy.network.base import Array, Part, Shape, Weights, axis_sizes, check_broadcast, freeze_array
+from spear_deploy.network.sparse_matrix import SparseMatrix, is_scipy, make_sparse
 from spear_deploy.util.number_format import format_shape
 
 
@@ -17,16 +18,21 @@ class Dense(Part):
     """Fully connected: `y = W x + b`. An input of shape (C, H, W) is flattened in that order.
 
     Attributes:
-        weight: (O, I).
+        weight: (O, I); an array, or a `SparseMatrix` of the weights other than zero, which a matrix of scipy.sparse becomes.
         bias: (O,) or None.
         weight_exponent: integer networks only: the sum is shifted by it, `(W x) << e` (or `>> -e`, towards minus infinity).
     """
 
-    weight: Array
+    weight: Weights
     bias: Array | None = None
     weight_exponent: int = 0
 
     def __post_init__(self) -> None:
+        if isinstance(self.weight, SparseMatrix) or is_scipy(self.weight):
+            object.__setattr__(self, "weight", make_sparse(self.weight))
+            freeze_array(self.weight.data, what="Dense.weight")
+        else:
+            object.__setattr__(self, "weight", freeze_array(self.weight, what="Dense.weight"))
         self._freeze()
         _check_bias(self, dims=2)
 

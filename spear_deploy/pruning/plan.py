@@ -10,7 +10,18 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import GraphError, UnsupportedError, did_you_mean
-from spear_deploy.network import CONVS, Array, Dense, Layer, Scale, Shape, array_parameters
+from spear_deploy.network import (
+    CONVS,
+    Array,
+    Dense,
+    Layer,
+    Scale,
+    Shape,
+    SparseMatrix,
+    array_parameters,
+    make_sparse,
+    write_out,
+)
 from spear_deploy.network.channel_groups import ChannelGroup, Spaces, Stream, is_depthwise, list_groups
 from spear_deploy.network.graph import SNNGraph
 
@@ -102,10 +113,10 @@ def restore_channels(graph: SNNGraph, plan: PruningPlan, learnt: SNNGraph) -> SN
 
     def restore_layer(layer: Layer) -> Layer:
         def write(part: str, name: str, before: Array) -> Array:
-            values = before.copy()
-            where = getattr(getattr(numbered[layer.name], part), name).astype(np.int64)
-            values.ravel()[where] = getattr(getattr(learnt[layer.name], part), name)
-            return values
+            values = write_out(before).copy()
+            where = write_out(getattr(getattr(numbered[layer.name], part), name)).astype(np.int64)
+            values.ravel()[where] = write_out(getattr(getattr(learnt[layer.name], part), name))
+            return make_sparse(values) if isinstance(before, SparseMatrix) else values
 
         return _map_learnt(layer, write)
 
@@ -118,7 +129,7 @@ def _map_learnt(layer: Layer, change: Callable[[str, str, Array], Array]) -> Lay
     for part in ("synapse", "norm"):
         held = getattr(layer, part)
         arrays = {name: getattr(held, name, None) for name in LEARNT}
-        changed = {name: change(part, name, array) for name, array in arrays.items() if isinstance(array, np.ndarray)}
+        changed = {name: change(part, name, array) for name, array in arrays.items() if array is not None}
         if changed:
             parts[part] = replace(held, **changed)
     return replace(layer, **parts)

@@ -8,11 +8,12 @@ import zlib
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from spear_deploy.errors import FileError, GraphError, SpearError
 from spear_deploy.interchange import load, snn_file
-from spear_deploy.interchange.snn_file import PARTS, read_snn, write_snn
-from spear_deploy.network import IF, LIF, BatchNorm, Conv1d, Conv2d, CubaLI, Dense, Layer, LoihiLIF, Scale
+from spear_deploy.interchange.snn_file import PARTS, hash_network, read_snn, write_snn
+from spear_deploy.network import IF, LIF, BatchNorm, Conv1d, Conv2d, CubaLI, Dense, Layer, LoihiLIF, Scale, SparseMatrix
 from spear_deploy.network.graph import SNNGraph, chain
 from spear_deploy.simulator import simulate
 from tests.support.reference import random_graph
@@ -89,6 +90,25 @@ def test_arrays_are_found_by_numpy_without_this_package(tmp_path):
         assert json.loads(archive["header"].tobytes())["version"] == 1
 
 
+def sparse_network(size=500):
+    places = np.random.default_rng(0).integers(0, size, (2, size))
+    weight = sparse.coo_array((np.ones(size, np.float32), places), shape=(size, size))
+    return chain([Layer(name="fc", synapse=Dense(weight=weight), neuron=IF())], input_shape=(size,))
+
+
+def test_sparse_weights_are_stored_sparse(tmp_path):
+    graph = sparse_network()
+    write_snn(graph, tmp_path / "a.snn")
+    again = read_snn(tmp_path / "a.snn")
+    assert again == graph
+    assert isinstance(again["fc"].synapse.weight, SparseMatrix)
+    assert (tmp_path / "a.snn").stat().st_size < 16 * 500 + 5_000
+    assert hash_network(again) == hash_network(graph)
+    with np.load(tmp_path / "a.snn") as archive:
+        assert json.loads(archive["header"].tobytes())["version"] == 2
+        assert archive["layers.0.synapse.weight.data"].dtype == np.float32
+
+
 def test_metadata_that_is_no_json_is_refused_and_nothing_written(tmp_path):
     graph = chain([Layer(name="a", neuron=IF())], input_shape=(1,), metadata={"x": np.ones(2)})
     with pytest.raises(GraphError, match="metadata: is not JSON"):
@@ -123,7 +143,7 @@ def put(*path, value):
     ("change", "error", "match"),
     [
         (put("format", value="other"), FileError, "is not a 'spear-deploy network', expected a .snn file"),
-        (put("version", value=2), FileError, "version 2, this release reads 1; update spear-deploy"),
+        (put("version", value=3), FileError, "version 3, this release reads 1 and 2; update spear-deploy"),
         (
             put("layers", 0, "synapse", "kind", value="Conv2D"),
             FileError,
@@ -145,6 +165,25 @@ def put(*path, value):
 )
 def test_a_wrong_header_is_one_sentence(change, error, match, tmp_path):
     write_snn(small(), tmp_path / "a.snn")
+    rewritten(tmp_path / "a.snn", change)
+    with pytest.raises(error, match=match) as caught:
+        read_snn(tmp_path / "a.snn")
+    assert str(caught.value).startswith(f"file '{tmp_path / 'a.snn'}'") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "match"),
+    [
+        (put("layers", 0, "synapse", "weight", "shape", value=[500, 400]), GraphError, "columns .* expected 0..399"),
+        (put("layers", 0, "synapse", "weight", "shape", value=[400, 500]), GraphError, "501 row starts, expected 401"),
+        (put("layers", 0, "synapse", "weight", "shape", value=[500]), FileError, "the header is damaged"),
+        (put("layers", 0, "synapse", "weight", "sparse", "data", value="x"), FileError, "array 'x' is missing"),
+        (put("layers", 0, "synapse", "weight", "sparse", value={}), FileError, "the header is damaged"),
+        (put("layers", 0, "synapse", "weight", "shape", value=[500, 10**9]), GraphError, "Dense takes 1000000000 inputs"),
+    ],
+)
+def test_sparse_weights_that_are_no_matrix_are_one_sentence(change, error, match, tmp_path):
+    write_snn(sparse_network(), tmp_path / "a.snn")
     rewritten(tmp_path / "a.snn", change)
     with pytest.raises(error, match=match) as caught:
         read_snn(tmp_path / "a.snn")

@@ -15,8 +15,10 @@ from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 
 from spear_deploy.errors import BudgetError
+from spear_deploy.network import IF, Dense, Layer, SparseMatrix, make_sparse
+from spear_deploy.network.graph import chain
 from spear_deploy.pruning.candidates import Evaluator
-from spear_deploy.pruning.plan import prune, restore_channels
+from spear_deploy.pruning.plan import PruningPlan, prune, restore_channels
 from spear_deploy.pruning.prune_to_budget import prune_to_budget
 from spear_deploy.pruning.search import constrained_rl, recipes
 from spear_deploy.pruning.search.constrained_rl import RATE, search_levers
@@ -107,6 +109,27 @@ def test_what_an_episode_has_learnt_goes_on_and_what_it_left_out_stays(task):
         for after, before in zip(back.layers, graph.layers, strict=True)
     )
     assert changed == sum(layer.synapse.weight.size for layer in learnt.layers) < sum(x.synapse.weight.size for x in graph.layers)
+
+
+def test_sparse_weights_learn_in_place_as_full_ones_do():
+    weight = np.where(np.random.default_rng(0).random((6, 4)) < 0.5, 1.5, 0)
+    nets = [
+        chain(
+            [Layer(name=name, synapse=Dense(weight=form(part)), neuron=IF()) for name, part in (("a", weight), ("b", weight.T))],
+            input_shape=(4,),
+        )
+        for form in (np.asarray, make_sparse)
+    ]
+    plan = PruningPlan(kept={"a": (1, 4, 5)})
+    backs = []
+    for net in nets:
+        learnt = prune(net, plan).with_layers(
+            lambda layer: replace(layer, synapse=replace(layer.synapse, weight=layer.synapse.weight * 2))
+        )
+        backs.append(restore_channels(net, plan, learnt))
+    assert isinstance(backs[1]["a"].synapse.weight, SparseMatrix)
+    assert backs[0] == backs[1]
+    assert np.count_nonzero(backs[1]["b"].synapse.weight == 3) == np.count_nonzero(weight.T[:, [1, 4, 5]])
 
 
 @pytest.mark.parametrize(("levers", "kinds"), [("channels", ("width",)), ("weights", ("density",))])
