@@ -185,10 +185,9 @@ def split_population(population: Population, core: Core, packing: PackingName, c
 
 def split_by_neurons(population: Population, max_neurons: int) -> Cuts:
     """Halve the longest axis until no box has more than `max_neurons`, whatever else it needs."""
-    extent = list(population.shape)
+    extent = population.shape
     while prod(extent) > max_neurons:
-        axis = extent.index(max(extent))
-        extent[axis] = ceil_div(extent[axis], 2)
+        extent = _halve(extent, extent.index(max(extent)))
     return cut_evenly(population.shape, extent)
 
 
@@ -205,17 +204,17 @@ def refine_for_axons_out(
     if core.limits["axons_out"] >= UNLIMITED or core.profile.packing.rule.value == "whole":
         return pieces
     axons = core.count_max_axons_from(population, cuts, targets)
+    extent = tuple(along[0][1] - along[0][0] for along in pieces)
     while axons > core.limits["axons_out"]:
-        extent = [along[0][1] - along[0][0] for along in pieces]
-        axis = _longest_position(extent) if population.is_map else extent.index(max(extent))
-        if extent[axis] == 1:
+        for axis in _order_axes(extent, is_map=population.is_map):
+            halved = _halve(extent, axis)
+            finer = cut_evenly(population.shape, halved)
+            fewer = core.count_max_axons_from(population, {**cuts, population.name: finer}, targets)
+            if fewer < axons:
+                extent, pieces, axons = halved, finer, fewer
+                break
+        else:
             break
-        extent[axis] = ceil_div(extent[axis], 2)
-        finer = cut_evenly(population.shape, extent)
-        fewer = core.count_max_axons_from(population, {**cuts, population.name: finer}, targets)
-        if fewer >= axons:
-            break
-        pieces, axons = finer, fewer
     return pieces
 
 
@@ -301,13 +300,14 @@ def _largest_tile(population: Population, core: Core, fits: Callable[[Box], bool
             break
         extent = tuple(-n for n in reversed(narrowness))
         tile = _fullest_tile(population, core, extent)
-        if not fits(((0, 1), *tile)):
-            continue
 
         def fits_channels(n: int, tile: Box = tile) -> bool:
             return fits(((0, n), *tile))
 
-        channel_parts = ceil_div(channels, find_largest(max_channels, fits_channels) or 1)
+        largest = find_largest(max_channels, fits_channels)
+        if largest is None:
+            continue
+        channel_parts = ceil_div(channels, largest)
         candidate = (parts * channel_parts, narrowness, (ceil_div(channels, channel_parts), *extent))
         best = candidate if best is None else min(best, candidate)
     return best[2] if best else (1, *(1 for _ in positions))
@@ -318,9 +318,10 @@ def _refine_tile(population: Population, core: Core, fits: Callable[[Box], bool]
     cuts = cut_evenly(population.shape, extent)
     if core.has_uniform_tiles:
         return cuts
-    while max(extent[1:]) > 1 and not all(fits(box) for box in core.iterate_distinct_boxes(population, cuts)):
-        axis = _longest_position(extent)
-        extent = (*extent[:axis], ceil_div(extent[axis], 2), *extent[axis + 1 :])
+    while (axes := _order_axes(extent, is_map=True)) and not all(
+        fits(box) for box in core.iterate_distinct_boxes(population, cuts)
+    ):
+        extent = _halve(extent, axes[0])
         cuts = cut_evenly(population.shape, extent)
     return cuts
 
@@ -334,16 +335,19 @@ def _fullest_tile(population: Population, core: Core, extent: tuple[int, ...]) -
         pieces = [(a, min(a + step, n)) for a in range(0, n, step)]
         candidates = [pieces[0], pieces[len(pieces) // 2]]
         axes = [p.axes[k] for p in population.projections if len(p.axes) == len(extent)]
-        tile.append(max(candidates, key=lambda piece: (sum(count_inputs(axis, *piece) for axis in axes), -piece[0])))
+        tile.append(max(candidates, key=lambda piece: sum(count_inputs(axis, *piece) for axis in axes)))
     return tuple(tile)
 
 
-def _part_sizes(n: int) -> list[int]:
+def _part_sizes(n: int) -> set[int]:
     """Return the sizes of the first part when n is cut into 1, 2, 3, ... parts."""
-    return sorted({ceil_div(n, parts) for parts in range(1, n + 1)}, reverse=True)
+    return {ceil_div(n, parts) for parts in range(1, n + 1)}
 
 
-def _longest_position(extent: Sequence[int]) -> int:
-    """Return the axis to cut: a longest one of the positions, whose axons channels share; channels last."""
-    positions = list(extent[1:])
-    return 1 + positions.index(max(positions)) if max(positions) > 1 else 0
+def _order_axes(extent: Sequence[int], *, is_map: bool) -> list[int]:
+    """Return the axes that can be cut, longest first; of a map channels last, since they share the axons of a position."""
+    return sorted((k for k, n in enumerate(extent) if n > 1), key=lambda k: (is_map and k == 0, -extent[k]))
+
+
+def _halve(extent: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    return tuple(ceil_div(n, 2) if k == axis else n for k, n in enumerate(extent))

@@ -16,13 +16,10 @@ REASONS: dict[str, tuple[str, ...]] = {
     "the part decides which sets of axons are one object, which saves memory and time; their contents stay": (
         r"placement/splitting\.py _find_axons: (1 → 2 \([23]\)|p\.kind == .*|len\(box\) == .*|len\(p\.axes\) \+ 1 → .*)",
     ),
-    "where no share fits, one neuron a core is taken in any case (`or 1`)": (
-        r"placement/splitting\.py find_largest: (limit < 1 → limit <= 1|1 → 2 \(4\))",
-    ),
+    "limits are raised to what one neuron needs, so that one fits": (r"placement/splitting\.py split_population: 1 → 2",),
     "a bound that rules candidates out early: what it lets pass is measured and refused": (
         r"placement/splitting\.py split_population: limits\['neurons'\] // copies → .*",
         r"placement/splitting\.py _largest_tile: min_tiles > best\[0\] → .*",
-        r"placement/splitting\.py find_largest: 1 → 2",
     ),
     "pieces inside a map read the same inputs": (r"placement/splitting\.py _fullest_tile: 2 → 3",),
     "the limit of a network far too large for its chip is an estimate": (r"placement/splitting\.py SplitNetwork\.__init__: .*",),

@@ -9,7 +9,8 @@ and docstrings are left alone.
 The tests are collected and run once, to see which lines each reaches; that is kept by test file. A mutant then runs the tests
 that reach its lines, short ones and those that killed many first, in a copy of that process in which its function has the
 changed code; code that runs on import is changed in a new process. A test that fails, or that runs out of processor time, kills
-it. The record holds a line a mutant; a mutant whose code changed since is run again.
+it. The record holds a line a mutant; a mutant whose expression changed since is run again, and a survivor also where its module
+or the tests of it did.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ TARGETS = {
     "placement/splitting.py": (
         "tests/placement/test_recorded_placements.py", "tests/placement/test_full_cores.py",
         "tests/placement/test_place.py", "tests/placement/test_core_assignment.py",
-        "tests/placement/test_brute_force.py",
+        "tests/placement/test_brute_force.py", "tests/placement/test_splitting.py",
     ),
     "placement/populations.py": ("tests/placement/test_populations.py", "tests/placement/test_fan_in_out.py"),
     "pruning/plan.py": ("tests/network/test_channel_groups.py",),
@@ -246,6 +247,12 @@ def find_code(code: CodeType, name: str, line: int) -> CodeType | None:
     return None
 
 
+def digest_tests(module: str) -> str:
+    """Return a digest of a module and of the tests that mirror it."""
+    files = [PACKAGE / module, *(ROOT / test for test in sorted(TARGETS[module]))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+
+
 def list_functions(module: str) -> dict[tuple[str, int], list[FunctionType]]:
     """Return all functions of an imported module by name and first line, wherever they are held."""
     functions: dict[tuple[str, int], list[FunctionType]] = {}
@@ -287,12 +294,15 @@ class Session:
         print(f"{len(self.items)} tests; left out, since they fail without a change: {sorted(failed)}", file=OUTPUT, flush=True)
         functions = {module: list_functions(module) for module in self.mutants}
         for mutant in take_turns(self.mutants):
-            if mutant.key in self.record.blocks and mutant.key not in self.again:
+            row = self.record.blocks.get(mutant.key)
+            tests_digest = digest_tests(mutant.module)
+            is_stale = row is not None and row["survived"] and row.get("tests") != tests_digest
+            if row is not None and not is_stale and mutant.key not in self.again:
                 continue
             start = time.monotonic()
             tests = self.choose_tests(mutant)
             survived = self._survives(mutant, tests, functions[mutant.module])
-            self.record.add(mutant.key, {"survived": survived})
+            self.record.add(mutant.key, {"survived": True, "tests": tests_digest} if survived else {"survived": False})
             word = "SURVIVED" if survived else "killed"
             print(f"{word} {mutant.key} ({len(tests)} tests, {time.monotonic() - start:.1f} s)", file=OUTPUT, flush=True)
         return True
@@ -310,7 +320,7 @@ class Session:
 
     def _load_trace(self) -> set[str]:
         """Fill `reached` and `seconds`, and return the tests that fail; kept by test file in the folder for temporary files."""
-        modules = b"".join((PACKAGE / module).read_bytes() for module in TARGETS)
+        modules = b"".join((PACKAGE / module).read_bytes() for module in self.mutants)
         kept = {
             path: Path(tempfile.gettempdir())
             / f"spear-mutation-{hashlib.sha256(modules + path.read_bytes()).hexdigest()[:16]}.json"
@@ -333,7 +343,7 @@ class Session:
         readable, writable = os.pipe()
         pid = os.fork()
         if pid == 0:
-            files = {str(PACKAGE / module): module for module in TARGETS}
+            files = {str(PACKAGE / module): module for module in self.mutants}
             rows = {}
             for number, item in enumerate(items):
                 seen: dict[str, set[int]] = {}
@@ -453,7 +463,7 @@ def main() -> None:
     parser.add_argument("--sample", type=int, help="mutants a module (default: all)")
     parser.add_argument("--only", help="one module")
     parser.add_argument("--survivors", action="store_true", help="list those in the record, run nothing")
-    parser.add_argument("--again", action="store_true", help="run the survivors of the record again")
+    parser.add_argument("--again", action="store_true", help="run all survivors of the record again")
     parser.add_argument("--record", type=Path, default=RECORDED / "mutation.json")
     options = parser.parse_args()
     record = Record(options.record)

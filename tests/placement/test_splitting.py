@@ -1,0 +1,154 @@
+"""Cuts of layers against slow loops, and where no cut helps."""
+
+from __future__ import annotations
+
+from itertools import product
+from math import prod
+from typing import Any
+
+import numpy as np
+import pytest
+
+from spear_deploy.network import IF, Conv2d, Layer, Scale
+from spear_deploy.network.graph import SNNGraph, chain
+from spear_deploy.placement.core_needs import Core, group_targets_by_source
+from spear_deploy.placement.place import place
+from spear_deploy.placement.populations import Population, find_populations
+from spear_deploy.placement.projections import count_inputs
+from spear_deploy.placement.splitting import (
+    SplitNetwork,
+    _fullest_tile,
+    _largest_tile,
+    _order_axes,
+    _part_sizes,
+    _refine_tile,
+    find_largest,
+    refine_for_axons_out,
+    split_by_neurons,
+    split_population,
+)
+from tests.support.chips import dense_net, small_chip
+
+
+def map_layer(channels: int, positions: tuple[int, int], kernel: int = 1, **geometry: Any) -> SNNGraph:
+    weight = np.ones((channels, 1, kernel, kernel), np.float32)
+    return chain([Layer(name="map", synapse=Conv2d(weight=weight, **geometry), neuron=IF())], input_shape=(1, *positions))
+
+
+def first_population(net: SNNGraph) -> Population:
+    return find_populations(net)[0]
+
+
+def boxes(cuts: Any) -> list[tuple[tuple[int, int], ...]]:
+    return list(product(*cuts))
+
+
+def size(box: Any) -> int:
+    return prod(stop - start for start, stop in box)
+
+
+def test_the_largest_that_fits_is_that_of_a_search_one_by_one() -> None:
+    for limit in range(6):
+        for fitting in range(8):
+            numbers = [n for n in range(1, limit + 1) if n <= fitting]
+            assert find_largest(limit, lambda n, fitting=fitting: n <= fitting) == (max(numbers) if numbers else None)  # type: ignore[misc]
+
+
+def test_sizes_of_parts_are_those_of_every_number_of_parts() -> None:
+    for n in range(1, 40):
+        assert set(_part_sizes(n)) == {size for size in range(1, n + 1) if any(-(-n // k) == size for k in range(1, n + 1))}
+
+
+def test_axes_are_cut_from_the_longest_on_and_the_channels_of_a_map_last() -> None:
+    assert _order_axes((8, 3, 5), is_map=True) == [2, 1, 0]
+    assert _order_axes((8, 5, 5), is_map=True) == [1, 2, 0]
+    assert _order_axes((8, 1, 1), is_map=True) == [0]
+    assert _order_axes((3, 8, 1), is_map=False) == [1, 0]
+    assert _order_axes((1, 1), is_map=True) == []
+
+
+def test_a_layer_is_halved_along_its_longest_axis_until_few_neurons_are_left() -> None:
+    cuts = split_by_neurons(first_population(dense_net(3, 16)), 4)
+    assert cuts == (((0, 4), (4, 8), (8, 12), (12, 16)),)
+    assert split_by_neurons(first_population(dense_net(3, 16)), 16) == (((0, 16),),)
+    assert max(map(size, boxes(split_by_neurons(first_population(map_layer(3, (10, 6))), 20)))) == 18
+
+
+@pytest.mark.parametrize(
+    ("extent", "limit", "expected"),
+    [
+        ((4, 8, 2), 16, (4, 2, 2)),
+        ((4, 2, 8), 16, (4, 2, 2)),
+        ((4, 4, 4), 64, (4, 4, 4)),
+        ((4, 4, 4), 4, (4, 1, 1)),
+        ((4, 4, 4), 2, (2, 1, 1)),
+        ((4, 4, 4), 0, (1, 1, 1)),
+    ],
+)
+def test_a_tile_is_halved_until_each_of_its_boxes_fits(extent: tuple[int, ...], limit: int, expected: tuple[int, ...]) -> None:
+    population = first_population(map_layer(extent[0], (8, 8)))
+    core = Core(small_chip("loihi1"), {})
+    assert not core.has_uniform_tiles
+    cuts = _refine_tile(population, core, lambda box: size(box) <= limit, extent)
+    assert tuple(along[0][1] for along in cuts) == expected
+
+
+def test_tiles_of_a_chip_that_counts_no_borders_are_measured_once() -> None:
+    population, core = first_population(map_layer(4, (8, 8))), Core(small_chip("loihi2"), {})
+    cuts = _refine_tile(population, core, lambda box: False, (4, 4, 4))
+    assert core.has_uniform_tiles and tuple(along[0][1] for along in cuts) == (4, 4, 4)
+
+
+@pytest.mark.parametrize("padding", [(0, 0), (1, 1), (2, 0)])
+def test_the_fullest_tile_reads_as_many_inputs_as_any_inside_the_map(padding: tuple[int, int]) -> None:
+    net = map_layer(2, (9, 7), kernel=3, padding=padding)
+    population = first_population(net)
+    axes = population.projections[0].axes
+    core = Core(small_chip("loihi1"), {})
+    for extent in product(range(1, 5), range(1, 5)):
+        tile = _fullest_tile(population, core, extent)
+        for axis, n, step, piece in zip(axes, population.shape[1:], extent, tile, strict=True):
+            pieces = [(a, min(a + step, n)) for a in range(0, n, step)]
+            assert piece in pieces and count_inputs(axis, *piece) == max(count_inputs(axis, *each) for each in pieces)
+
+
+def test_a_map_of_which_not_one_neuron_fits_is_cut_into_its_neurons() -> None:
+    population = first_population(map_layer(2, (3, 3), kernel=3, padding=(1, 1)))
+    assert _largest_tile(population, Core(small_chip("loihi1"), {}), lambda box: False, 100) == (1, 1, 1)
+
+
+def test_weights_one_a_neuron_are_cut_along_channels_and_positions() -> None:
+    net = chain([Layer(name="s", synapse=Scale(weight=np.ones((3, 4, 4))), neuron=IF())], input_shape=(3, 4, 4))
+    cuts = split_population(first_population(net), Core(small_chip("loihi1", core__neurons=8), {}), "vendor")
+    assert len(boxes(cuts)) == 6 and max(map(size, boxes(cuts))) == 8
+
+
+@pytest.mark.parametrize(("limit", "most"), [(100, 32), (31, 16), (8, 8), (4, 4), (1, 4)])
+def test_output_axons_are_cut_along_every_axis_that_makes_them_fewer(limit: int, most: int) -> None:
+    """Of four columns the layer behind reads two, which lie in one half: there rows are cut, though they are shorter."""
+    layers = [
+        Layer(name="map", synapse=Conv2d(weight=np.ones((2, 1, 1, 1))), neuron=IF()),
+        Layer(name="next", synapse=Conv2d(weight=np.ones((2, 2, 1, 2)), stride=(1, 4)), neuron=IF()),
+    ]
+    placed = place(chain(layers, input_shape=(1, 4, 8)), small_chip("loihi1", core__axons_out=limit))
+    assert max(part.axons_out for part in placed.slices_of("map")) == most
+
+
+def test_a_cut_that_leaves_the_axons_as_many_as_they_were_is_not_made() -> None:
+    """The row of pixels that `next` reads has one axon each to its one core, however the other rows are cut."""
+    layers = [
+        Layer(name="map", synapse=Conv2d(weight=np.ones((1, 1, 1, 1))), neuron=IF()),
+        Layer(name="next", synapse=Conv2d(weight=np.ones((1, 1, 1, 1)), stride=(8, 1)), neuron=IF()),
+    ]
+    populations = find_populations(chain(layers, input_shape=(1, 8, 1)))
+    core, targets = Core(small_chip("loihi1", core__axons_out=1), {}), group_targets_by_source(populations)
+    cuts = {p.name: tuple(((0, n),) for n in p.shape) for p in populations}
+    assert core.count_max_axons_from(populations[0], cuts, targets) > 1
+    assert refine_for_axons_out(populations[0], core, cuts, targets) == cuts["map"]
+
+
+def test_orders_of_first_fit_are_that_of_the_layers_and_by_the_share_of_a_core() -> None:
+    net = dense_net(4, 10, 60, 30, 60)
+    split = SplitNetwork(find_populations(net), [Core(small_chip("loihi1", core__neurons=100), {})], "vendor", {}, 1)
+    assert [item.layer for item in split.items] == ["fc1", "fc2", "fc3", "fc4"]
+    assert split.list_orders() == [[0, 1, 2, 3], [1, 3, 2, 0]]
