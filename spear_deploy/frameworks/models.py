@@ -1,11 +1,12 @@
 """Networks from torch models of Norse, snnTorch, SpikingJelly, sinabs or Rockpool.
 
 The model's forward is traced; each call becomes a layer, changes nothing, or is refused with its place. `support_table` lists the
-modules of Norse and torch; a file of this folder per framework holds its conventions. A model is of one of four kinds:
+modules of Norse and torch; a file of this folder per framework holds its conventions. A model is of one of five kinds:
 
     one step     forward(x: (B, *shape), state=None) -> (output, state)         cells; a state is handed back, or kept inside
     over time    forward(x: (T, B, *shape)) -> output                           modules over time, such as Norse's LIF
     loop         forward(x: (T, B, *shape)) -> output                           cells, and a loop over x[t]
+    batch loop   forward(x: (B, T, *shape)) -> output                           the same over x[:, t], or after a transpose
     repeat       forward(x: (B, *shape)) -> outputs of all steps                cells, and a loop that feeds x in every step
 
 Feedback by hand, an output of the step before that is used again, becomes an edge of delay 1.
@@ -98,7 +99,10 @@ def run_model(model: torch.nn.Module, x: Array) -> Array:
     training = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        if _is_built_here(model) or detect_form(copy_model(model), x.shape[2:], NORSE) != "step":
+        form = "layers" if _is_built_here(model) else detect_form(copy_model(model), x.shape[2:], NORSE)
+        if form == "batch_loop":
+            raise UnsupportedError("the model takes batch in front of time; run the network that `load` reads from it")
+        if form != "step":
             return to_array(_get_output(model(spikes)))
         state, out = None, []
         for step in spikes:

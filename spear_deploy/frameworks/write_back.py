@@ -189,7 +189,9 @@ def _store_part(framework: Framework, model: torch.nn.Module, path: str, parts: 
         raise UnsupportedError(
             f"{name_module(path)} is called {len(parts)} times, the network has other weights each time; use several modules"
         )
-    if next(module.parameters(), None) is None and next(module.buffers(), None) is None and not module._forward_pre_hooks:
+    base = torch.nn.Module  # Rockpool's modules have others under these names
+    tensors = (*base.parameters(module), *base.buffers(module))
+    if not tensors and not module._forward_pre_hooks:
         return  # its weights follow from its settings, e.g. of a pool: `_compare` finds what differs
     if not framework.store_synapse(module, parts[0]):
         store_layer(module, parts[0], name_module(path))

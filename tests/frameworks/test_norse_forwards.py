@@ -113,6 +113,101 @@ def test_loops_with_feedback_and_skips():
     assert Edge(source="lif2", target="back", delay=1) in graph.edges
 
 
+def by_columns(self, x):
+    state, out = None, []
+    for t in range(x.shape[1]):
+        z, state = self.lif(self.fc(x[:, t]), state)
+        out.append(z)
+    return torch.stack(out, dim=1)
+
+
+def by_permuting(self, x):
+    batch, steps, _ = x.size()
+    x, state, out = x.permute(1, 0, 2), None, []
+    for t in range(steps):
+        z, state = self.lif(self.fc(x[t].view(batch, -1)), state)
+        out.append(z)
+    return torch.stack(out).transpose(0, 1)
+
+
+def by_transposing(self, x):
+    state, out = None, []
+    for step in torch.transpose(x, 0, 1):
+        z, state = self.lif(self.fc(step), state)
+        out.append(z)
+    return torch.stack(out).permute(1, 0, 2)
+
+
+def by_unbinding_columns(self, x):
+    state, out = None, []
+    for step in x.unbind(1):
+        z, state = self.lif(self.fc(step), state)
+        out.append(z)
+    return torch.stack(out, 1)
+
+
+@pytest.mark.parametrize("forward", [by_columns, by_permuting, by_transposing, by_unbinding_columns], ids=lambda f: f.__name__)
+def test_a_loop_over_an_input_with_the_batch_in_front(forward):
+    model = dyadic(Stateless(forward, fc=nn.Linear(4, 5), lif=box())).eval()
+    x = spikes_for((4,))
+    with torch.no_grad():
+        expected = model(torch.as_tensor(x).transpose(0, 1)).transpose(0, 1).numpy()
+    graph = read_model(model, (4,))
+    assert [layer.name for layer in graph.layers] == ["lif"]
+    assert np.array_equal(simulate(graph, x).output, expected) and expected.any()
+    with pytest.raises(UnsupportedError, match="takes batch in front of time; run the network that `load` reads from it"):
+        run_model(model, x)
+
+
+def by_unpacking(self, x):
+    steps, _, features = x.shape
+    state, out = None, []
+    for t in range(steps):
+        z, state = self.lif(self.fc(x[t, :].view(-1, features)), state)
+        out += [z]
+    return torch.stack(out)
+
+
+def by_a_number_of_steps(self, x):
+    state, out = None, []
+    for t in range(25):
+        z, state = self.lif(self.fc(x[t]), state)
+        out.append(z)
+    return torch.stack(out)
+
+
+@pytest.mark.parametrize("forward", [by_unpacking, by_a_number_of_steps], ids=lambda f: f.__name__)
+def test_a_loop_of_a_number_of_steps(forward):
+    assert_same(dyadic(Stateless(forward, fc=nn.Linear(4, 5), lif=box())), (4,), steps=25)
+
+
+def with_hidden_spikes(self, x):
+    a, b, hidden, out = None, None, [], []
+    for step in x:
+        z, a = self.lif1(self.fc(step), a)
+        y, b = self.lif2(self.fc2(z), b)
+        hidden.append(z)
+        out.append(y)
+    return torch.stack(hidden), torch.stack(out), b
+
+
+def as_a_dictionary(self, x):
+    hidden, out, state = with_hidden_spikes(self, x)
+    return {"spikes": out, "hidden": hidden, "state": state}
+
+
+@pytest.mark.parametrize("forward", [with_hidden_spikes, as_a_dictionary], ids=lambda f: f.__name__)
+def test_the_last_of_several_outputs_is_that_of_the_network(forward):
+    model = dyadic(Stateless(forward, fc=nn.Linear(4, 5), lif1=box(), fc2=nn.Linear(5, 3), lif2=box())).eval()
+    graph, x = read_model(model, (4,)), spikes_for((4,))
+    assert graph.output == "lif2"
+    assert graph.metadata["assumptions"] == ["the forward returns several outputs: that of 'lif2' is the network's"]
+    with torch.no_grad():
+        made = model(torch.as_tensor(x))
+    expected = made["spikes"] if isinstance(made, dict) else made[1]
+    assert np.array_equal(simulate(graph, x).output, expected.numpy()) and expected.any()
+
+
 # -------------------------------------------------------------------------------------------------- feedback by hand
 
 
@@ -328,8 +423,12 @@ def loops_on_one_input(self, x):
     return z
 
 
-def batch_first(self, x):
-    return torch.stack([self.fc(x[:, t]) for t in range(3)], 1)
+def takes_two_columns(self, x):
+    return torch.stack([self.fc(x[:, 0]), self.back(x[:, 1])], 1)
+
+
+def skips_a_step(self, x):
+    return torch.stack([self.fc(x[t]) for t in (0, 1, 3)])
 
 
 @pytest.mark.parametrize(
@@ -347,7 +446,8 @@ def batch_first(self, x):
         (Stateless(resets_in_the_third, fc=nn.Linear(3, 4), lif=box()), "module 'lif' starts anew in every step"),
         (Stateless(alternates, fc=nn.Linear(3, 4), lif=box()), "runs in another way in the third step"),
         (Stateless(loops_on_one_input, fc=nn.Linear(3, 4), lif=box()), "'lif' is called twice in one step; .*loop over x"),
-        (Stateless(batch_first, fc=nn.Linear(3, 4)), r"takes \[:, 0\] of the output of 'input'"),
+        (Stateless(takes_two_columns, fc=nn.Linear(3, 4), back=nn.Linear(3, 4)), "'back' runs in another way in the second step"),
+        (Stateless(skips_a_step, fc=nn.Linear(3, 4)), r"takes the steps \[0, 1, 3\] of x, expected x\[t\] of every step in turn"),
     ],
 )  # fmt: skip
 def test_a_call_that_steps_do_not_repeat_is_refused(model, message):

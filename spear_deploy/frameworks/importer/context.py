@@ -17,7 +17,7 @@ from spear_deploy.frameworks.importer.symbols import OutputAndState, Signal, Sym
 from spear_deploy.frameworks.importer.unrolling import UnrolledSteps
 from spear_deploy.network import Shape, Synapse
 
-Form: TypeAlias = Literal["step", "layers", "loop", "repeat"]
+Form: TypeAlias = Literal["step", "layers", "loop", "batch_loop", "repeat"]
 """How a forward deals with time (see `trace`)."""
 ModuleTypes: TypeAlias = tuple[type[torch.nn.Module], ...]
 

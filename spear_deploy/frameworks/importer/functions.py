@@ -17,6 +17,7 @@ from spear_deploy.frameworks.importer.context import TraceContext
 from spear_deploy.frameworks.importer.modules import add_part, add_stateless, all_spikes, join
 from spear_deploy.frameworks.importer.symbols import (
     AxisSize,
+    BatchFirst,
     Concat,
     Decoded,
     OutputAndState,
@@ -32,6 +33,7 @@ from spear_deploy.frameworks.importer.symbols import (
     shifted_by,
 )
 from spear_deploy.frameworks.importer.synapses import to_flatten
+from spear_deploy.frameworks.importer.trace import LOOPS
 from spear_deploy.network import Scale
 from spear_deploy.network.graph import INPUT
 from spear_deploy.util.number_format import format_shape
@@ -251,9 +253,24 @@ def _new_zeros(call: _FunctionCall, value: Symbol, *sizes: Symbol, **kwargs: Sym
 
 def _stack(call: _FunctionCall, tensors: tuple[Symbol, ...], dim: int = 0) -> Symbol:
     """Keep the outputs of a loop's steps in order."""
-    if call.context.form not in ("loop", "repeat") or dim != 0:
-        raise UnsupportedError(f"{call.place} stacks outputs along axis {dim}; stack all steps of a loop along axis 0")
-    return tensors
+    if call.context.form not in (*LOOPS, "repeat") or dim not in (0, 1):
+        raise UnsupportedError(f"{call.place} stacks outputs along axis {dim}; stack all steps of a loop along axis 0 or 1")
+    return BatchFirst(tensors) if dim else tensors
+
+
+def _transpose(call: _FunctionCall, value: Symbol, *axes: Any) -> Symbol:
+    """Exchange time and batch of the outputs of all steps."""
+    order = tuple(axes[0]) if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
+    is_swap = set(order) == {0, 1} if call.name != "permute" else order == (1, 0, *range(2, len(order)))
+    if is_swap and isinstance(value, BatchFirst):
+        return value.outputs
+    if is_swap and isinstance(value, tuple):
+        return BatchFirst(value)
+    if is_swap and isinstance(value, (Signal, Concat)) and call.context.form == "layers":
+        return value
+    raise UnsupportedError(
+        f"{call.place} calls '{call.name}', which has no counterpart here: only time and batch of all steps can be exchanged"
+    )
 
 
 def _decode(how: str) -> Callable[..., Symbol]:
@@ -262,11 +279,13 @@ def _decode(how: str) -> Callable[..., Symbol]:
     def function(call: _FunctionCall, value: Symbol, dim: Any = None, keepdim: bool = False, axis: int | None = None) -> Symbol:
         axes = axis if dim is None else dim
         axes = axes[0] if isinstance(axes, tuple) and len(axes) == 1 else axes
-        is_whole = isinstance(value, tuple) or (isinstance(value, (Signal, Concat)) and call.context.form == "layers")
-        time_axis = 0 if isinstance(value, tuple) else call.context.framework.time_axis
+        is_whole = isinstance(value, (tuple, BatchFirst)) or (
+            isinstance(value, (Signal, Concat)) and call.context.form == "layers"
+        )
+        time_axis = {tuple: 0, BatchFirst: 1}.get(type(value), call.context.framework.time_axis)
         if not is_whole or axes != time_axis or keepdim:
             raise UnsupportedError(f"{call.place} calls '{call.name}', which has no counterpart here: {_HINTS['mean']}")
-        return Decoded(value, how)
+        return Decoded(value.outputs if isinstance(value, BatchFirst) else value, how)
 
     return function
 
@@ -350,6 +369,7 @@ _ACCESS: dict[Any, Callable[..., Symbol]] = {
     torch.zeros_like: _zeros_like,
     "new_zeros": _new_zeros,
     torch.stack: _stack,
+    **dict.fromkeys(("permute", torch.permute, "transpose", torch.transpose, "swapaxes", torch.swapaxes), _transpose),
     **dict.fromkeys((torch.cat, torch.concat, torch.concatenate), _cat),
 }
 

@@ -20,6 +20,7 @@ from spear_deploy.frameworks.importer.functions import call_function
 from spear_deploy.frameworks.importer.modules import call_module, join
 from spear_deploy.frameworks.importer.symbols import (
     AxisSize,
+    BatchFirst,
     Concat,
     Decoded,
     OutputAndState,
@@ -35,7 +36,7 @@ from spear_deploy.frameworks.importer.symbols import (
 )
 from spear_deploy.frameworks.importer.trace import (
     BATCH,
-    LOOP_STEPS,
+    LOOPS,
     TracedModel,
     TracedSize,
     assign_steps,
@@ -79,7 +80,7 @@ def trace_layers(
     except (RuntimeError, AttributeError) as error:  # a tensor in the middle of a gradient, or a module that does not copy
         message = summarize_error(error)
         raise UnsupportedError(f"the model cannot be copied: {message}; build it anew and load its weights") from error
-    form = detect_form(copy.deepcopy(model), input_shape, framework)
+    form = detect_form(model, input_shape, framework)
     builder = GraphBuilder(default_dt_s=framework.dt_s if dt_s is None else dt_s)
     if form == "repeat":
         builder.notes.append("the forward feeds the same input in every step: the network takes it step by step")
@@ -165,7 +166,7 @@ class TraceInterpreter:
 
     def _evaluate(self, node: fx.Node, x: Signal) -> Symbol:
         if node.op == "placeholder":
-            return StepInputs(x) if self.form == "loop" else x
+            return StepInputs(x) if self.form in LOOPS else x
         if node.op == "output":
             self._output = self._read_output(node.args[0])
             return None
@@ -190,7 +191,7 @@ class TraceInterpreter:
         if is_zero and self.traced.framework.keeps_state and self._is_state(node):
             return State()
         if name.startswith("_tensor_constant") and is_zero:
-            if self.form == "loop" and any(user.target == "__setitem__" or user.op == "output" for user in node.users):
+            if self.form in LOOPS and any(user.target == "__setitem__" or user.op == "output" for user in node.users):
                 return self._outputs.setdefault(name, StepOutputs())
             axes_before = self.context.axes_before
             if tensor.ndim > axes_before and tensor.shape[0] == BATCH:
@@ -224,7 +225,7 @@ class TraceInterpreter:
         """Return what the forward emits in a step, after a check that all steps emit the same."""
         if self.form == "layers":
             return self._strip_decoding(self._resolve(result))
-        if self.form in ("loop", "repeat"):
+        if self.form in (*LOOPS, "repeat"):
             return self._read_loop_output(result)
         first, second = shifted_by(self._resolve(result[0]), -1), self._resolve(result[1])
         if isinstance(second, Signal) and self.unrolled.without_feedback.get(second.name) == first:
@@ -238,11 +239,12 @@ class TraceInterpreter:
     def _read_loop_output(self, result: Any) -> Symbol:
         """Return what a loop over time emits in every step."""
         outputs = self._resolve(result)
+        outputs = outputs.outputs if isinstance(outputs, BatchFirst) else outputs
         outputs = self._strip_decoding(Decoded(outputs, "sum") if self.traced.accumulates else outputs)
         if isinstance(result, fx.Node) and result.op == "get_attr":
             written = self._outputs.get(str(result.target), StepOutputs()).written
             ordered = sorted(written, key=lambda entry: entry[0])
-            outputs = tuple(shifted_by(output, LOOP_STEPS - 1 - t) for t, output in ordered)
+            outputs = tuple(shifted_by(output, self.traced.steps - 1 - t) for t, output in ordered)
         steps = self.traced.steps
         if not (isinstance(outputs, tuple) and len(outputs) == steps):
             raise UnsupportedError(
@@ -291,8 +293,8 @@ class TraceInterpreter:
         first, *later = self.traced.states
         state, others = self._read_states(first)
         fed_back = self.form == "step" and takes_state(self.traced.model)
-        if others and not fed_back:
-            raise UnsupportedError(f"{place}: its forward returns {describe(others[0])} beside its output; return one output")
+        if others and not fed_back and isinstance(output, Signal):
+            output = self._choose_output(output, others)
         self._check_kept([*later, *self.traced.list_attributes()])
         if isinstance(output, OutputAndState):
             state = State(output.state.layers | state.layers)
@@ -300,6 +302,37 @@ class TraceInterpreter:
         if not isinstance(output, Signal) or output.age or output.is_zero:
             raise UnsupportedError(f"{place}: its forward returns {describe(output)}, expected one output, or (output, state)")
         return OutputAndState(output, state)
+
+    def _choose_output(self, output: Signal, others: list[Signal]) -> Signal:
+        """Return the last layer of several outputs, which all others feed.
+
+        Raises:
+            UnsupportedError: one of them feeds it not.
+        """
+        candidates = {signal.name: signal for signal in (output, *others) if not signal.age and not signal.is_zero}
+        missed: dict[str, list[str]] = {}
+        for name in candidates:
+            reaching = self._list_sources(name)
+            missed[name] = [other for other in candidates if other not in reaching]
+        name, left = min(missed.items(), key=lambda item: len(item[1]))
+        if left:
+            what = describe(next(candidates[other] for other in (*reversed(candidates), name) if other != name and other in left))
+            raise UnsupportedError(f"{name_module(self.path)}: its forward returns {what} beside its output; return one output")
+        if len(candidates) > 1:
+            self.context.builder.notes.append(f"the forward returns several outputs: that of '{name}' is the network's")
+        return candidates[name]
+
+    def _list_sources(self, name: str) -> set[str]:
+        """Return a layer and all that feed it, directly or through others."""
+        sources: dict[str, list[str]] = {}
+        for edge in self.context.builder.edges:
+            sources.setdefault(edge.target, []).append(edge.source)
+        reached, waiting = {name}, [name]
+        while waiting:
+            new = [source for source in sources.get(waiting.pop(), []) if source not in reached]
+            reached.update(new)
+            waiting += new
+        return reached
 
     def _check_kept(self, kept: list[Any]) -> None:
         """Refuse a signal of the first step that is kept after the second: its use in the third was not traced."""
@@ -341,6 +374,8 @@ class TraceInterpreter:
             return result, []
         if isinstance(result, (Signal, Concat)):
             return State(), list_signals(result)
+        if isinstance(result, (BatchFirst, Decoded)):
+            return self._read_states(result.outputs)
         held = list(result.values()) if isinstance(result, dict) else result if isinstance(result, (tuple, list)) else []
         parts = [self._read_states(part) for part in held]
         layers: frozenset[str] = frozenset().union(*(state.layers for state, _ in parts))

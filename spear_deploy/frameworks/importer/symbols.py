@@ -90,6 +90,13 @@ class RepeatedInput:
 
 
 @dataclass(frozen=True)
+class BatchFirst:
+    """The outputs of all steps, stacked behind the batch."""
+
+    outputs: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
 class Decoded:
     """The outputs of all steps, decoded over time by the forward itself: their mean or sum."""
 
@@ -114,6 +121,7 @@ def describe(symbol: Symbol) -> str:
         (StepInputs, "the input of all steps"),
         (StepOutputs, "the outputs of all steps"),
         (Decoded, f"the {symbol.how} of all steps" if isinstance(symbol, Decoded) else ""),
+        (BatchFirst, "the outputs of all steps, batch first"),
         (dict, "a dictionary"),
         (tuple, f"{len(symbol)} values" if isinstance(symbol, tuple) else ""),
     )
@@ -143,6 +151,8 @@ def shifted_by(symbol: Symbol, steps: int) -> Symbol:
         return OutputAndState(shifted_by(symbol.output, steps), shifted_by(symbol.state, steps))
     if isinstance(symbol, Concat):
         return Concat(tuple(shifted_by(part, steps) for part in symbol.parts))
+    if isinstance(symbol, BatchFirst):
+        return BatchFirst(tuple(shifted_by(part, steps) for part in symbol.outputs))
     if isinstance(symbol, dict):
         return {key: shifted_by(part, steps) for key, part in symbol.items()}
     return tuple(shifted_by(part, steps) for part in symbol) if isinstance(symbol, tuple) else symbol

@@ -2,16 +2,18 @@
 
 One step shows which call feeds which. The second, which starts from the states that the first returns, shows whether every
 neuron gets its state back: a model that drops a state runs, but its neurons start anew in every step. A forward takes one of
-three forms:
+these forms:
 
-    step     forward(x: (B, *shape), state=None) -> (output, state)     cells; traced twice
-    layers   forward(x: (T, B, *shape)) -> output                       layers over time; traced once
-    loop     the same, with cells, and a loop over x written by hand    traced once, on LOOP_STEPS steps
-    repeat   forward(x: (B, *shape)) -> outputs of all steps            a loop that feeds the same x in every step; traced once
+    step        forward(x: (B, *shape), state=None) -> (output, state)  cells; traced twice
+    layers      forward(x: (T, B, *shape)) -> output                    layers over time; traced once
+    loop        the same, with cells, and a loop over x by hand         traced once, on LOOP_STEPS steps or as many as it takes
+    batch_loop  forward(x: (B, T, *shape)) -> output                    the same, over x[:, t] or after a transpose
+    repeat      forward(x: (B, *shape)) -> outputs of all steps         a loop that feeds the same x in every step; traced once
 """
 
 from __future__ import annotations
 
+import copy
 import inspect
 import operator
 from collections import Counter
@@ -28,14 +30,16 @@ from spear_deploy.frameworks.importer.synapses import PLAIN
 from spear_deploy.network import Shape
 
 LOOP_STEPS = 4
-"""Steps on which a loop is traced: any difference between steps shows within the first few."""
+"""Steps on which a loop is traced that asks for their number: any difference between steps shows within the first few."""
+LOOPS = ("loop", "batch_loop")
+"""Forms of a forward with a loop over its input."""
 BATCH = 2
 
 
 def detect_form(model: torch.nn.Module, shape: Shape, framework: Framework) -> Form:
     """Return how a model's forward deals with time; modules within a lift run step by step.
 
-    The model must be a copy: a forward may keep symbols of the trace.
+    Copies of the model are traced, since a forward may keep symbols of the trace.
 
     Raises:
         UnsupportedError: modules of one step and over time beside each other.
@@ -43,15 +47,29 @@ def detect_form(model: torch.nn.Module, shape: Shape, framework: Framework) -> F
     if _runs_over_time(model, framework):
         return "layers"
     try:
-        traced, graph = trace(model, shape, path="", form="step", framework=framework)
+        traced, graph = trace(copy.deepcopy(model), shape, path="", form="step", framework=framework)
     except LoopsOverTime:
-        return "loop"
-    except _UnclearForwardError:
-        return "repeat" if framework.loops_inside else "step"
-    except UnsupportedError:
-        return "step"
+        return _find_loop(model, shape, framework) or "loop"
+    except UnsupportedError as error:
+        is_unclear = isinstance(error, _UnclearForwardError) and framework.loops_inside
+        return _find_loop(model, shape, framework) or ("repeat" if is_unclear else "step")
+    if traced.takes_columns and (form := _find_loop(model, shape, framework)) is not None:
+        return form
     # both steps of a forward of one step call a module twice
     return "repeat" if framework.loops_inside and max(_count_calls(traced, graph).values(), default=0) > 2 else "step"
+
+
+def _find_loop(model: torch.nn.Module, shape: Shape, framework: Framework) -> Form | None:
+    """Return the form of a forward that takes its input step by step, None where it does not."""
+    forms: tuple[Form, ...] = ("loop", "batch_loop")
+    for form in forms:
+        try:
+            traced, _ = trace(copy.deepcopy(model), shape, path="", form=form, framework=framework)
+        except UnsupportedError:
+            continue
+        if traced.taken:
+            return form
+    return None
 
 
 def _count_calls(traced: TracedModel, graph: fx.Graph) -> dict[str, int]:
@@ -118,9 +136,17 @@ class TracedSize(int):
 
 
 class _Input(fx.Proxy):
-    """The model's input, with its shape."""
+    """The model's input, with its shape.
+
+    Attributes:
+        batch_first: whether the axis of time of a forward that loops is the second.
+    """
 
     tracer: Tracer
+
+    def __init__(self, node: fx.Node, tracer: Tracer, *, batch_first: bool) -> None:
+        super().__init__(node, tracer)
+        self.batch_first = batch_first
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -128,8 +154,10 @@ class _Input(fx.Proxy):
         batch, form, time_axis = TracedSize(BATCH, 0), self.tracer.form, self.tracer.framework.time_axis
         whole = [TracedSize(BATCH, 1 - time_axis)]
         whole.insert(time_axis, TracedSize(LOOP_STEPS, time_axis))
-        before = {"step": (batch,), "repeat": (batch,), "layers": whole, "loop": (TracedSize(LOOP_STEPS, -1), batch)}
-        return (*before[form], *self.tracer.shape)
+        steps = TracedSize(LOOP_STEPS, -1)
+        looped = (batch, steps) if self.batch_first else (steps, batch)
+        before = {"step": (batch,), "repeat": (batch,), "layers": whole}
+        return (*before.get(form, looped), *self.tracer.shape)
 
     ndim = property(lambda self: len(self.shape))
     device = property(lambda self: torch.device("cpu"))
@@ -151,19 +179,56 @@ class _Input(fx.Proxy):
 
     def unbind(self, dim: int = 0) -> tuple[Any, ...]:
         """Return the input of every step."""
-        if dim:
+        if dim != int(self.batch_first):
             raise _UnclearForward(f"it takes its input apart along axis {dim}, expected time in front")
-        return tuple(self)
+        return tuple(self[:, t] if self.batch_first else self[t] for t in range(len(self.shape) and int(self.shape[dim])))
+
+    def permute(self, *axes: Any) -> Any:
+        """Exchange time and batch; other orders have no counterpart."""
+        order = tuple(axes[0]) if len(axes) == 1 else axes
+        if order[:2] == (1, 0) and order[2:] == tuple(range(2, len(order))):
+            return self._swap()
+        return self.tracer.create_proxy("call_method", "permute", (self, *axes), {})
+
+    def transpose(self, dim0: int, dim1: int) -> Any:
+        """Exchange time and batch; other axes have no counterpart."""
+        if {dim0, dim1} == {0, 1}:
+            return self._swap()
+        return self.tracer.create_proxy("call_method", "transpose", (self, dim0, dim1), {})
+
+    swapaxes = swapdims = transpose
+
+    def _swap(self) -> Any:
+        """Return the input with time and batch exchanged."""
+        form = self.tracer.form
+        if form == "step":
+            raise LoopsOverTime
+        if form == "repeat":
+            return self.tracer.create_proxy("call_method", "transpose", (self, 0, 1), {})
+        return _Input(self.node, self.tracer, batch_first=form in LOOPS and not self.batch_first)
+
+    @classmethod
+    def __torch_function__(cls, orig_method: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Exchange axes as the method does; all else is traced."""
+        name = getattr(orig_method, "__name__", "")
+        if name in ("permute", "transpose", "swapaxes", "swapdims") and args and isinstance(args[0], cls):
+            return getattr(args[0], name)(*args[1:], **(kwargs or {}))
+        return super().__torch_function__(orig_method, types, args, kwargs)
 
     def __getitem__(self, index: Any) -> Any:
         parts = index if isinstance(index, tuple) else (index,)
-        if self.tracer.form in ("layers", "repeat") or not isinstance(parts[0], int):
-            return self.tracer.create_proxy("call_function", operator.getitem, (self, index), {})
-        if self.tracer.form == "step":
+        form = self.tracer.form
+        is_column = len(parts) > 1 and isinstance(parts[0], slice) and parts[0] == slice(None) and isinstance(parts[1], int)
+        if form == "step" and isinstance(parts[0], int):
             raise LoopsOverTime
-        if not 0 <= parts[0] < LOOP_STEPS or any(part not in (..., slice(None)) for part in parts[1:]):
-            raise _UnclearForward(f"it takes x[{index}], expected x[t] of every step in turn")
-        return self.tracer.create_proxy("call_function", operator.getitem, (self, int(parts[0])), {})
+        if form in LOOPS and (is_column if self.batch_first else isinstance(parts[0], int)):
+            step, *rest = parts[1:] if self.batch_first else parts
+            if step < 0 or any(part not in (..., slice(None)) for part in rest):
+                raise _UnclearForward(f"it takes x[{index}], expected x[t] of every step in turn")
+            self.tracer.taken.add(int(step))
+            return self.tracer.create_proxy("call_function", operator.getitem, (self, int(step)), {})
+        self.tracer.takes_columns |= is_column
+        return self.tracer.create_proxy("call_function", operator.getitem, (self, index), {})
 
 
 class TracedModel(torch.nn.Module):
@@ -173,6 +238,8 @@ class TracedModel(torch.nn.Module):
         output_index: which of a list of outputs counts; None where there is one output.
         states: what each step returned beside its output.
         steps: number of steps traced.
+        taken: the steps of the input that a loop takes.
+        takes_columns: whether the forward takes x[:, t] of its input.
         accumulates: whether the forward adds up the outputs of all steps.
     """
 
@@ -181,7 +248,8 @@ class TracedModel(torch.nn.Module):
         self.model, self.form, self.framework, self.output_index = model, form, framework, output_index
         self.states: list[Any] = []
         self.steps = {"step": 2, "layers": 1}.get(form, LOOP_STEPS)
-        self.accumulates = False
+        self.taken: set[int] = set()
+        self.takes_columns = self.accumulates = False
 
     def forward(self, x: Any, later: Any) -> Any:
         """Return the outputs of both steps, or of the pass."""
@@ -213,9 +281,13 @@ class TracedModel(torch.nn.Module):
         if isinstance(result, fx.Proxy) and self._hands_state(result.node):
             pair: Any = result
             result = (pair[0], pair[1])  # a forward that ends in a cell's (output, state)
+        if isinstance(result, dict):
+            result = tuple(result.values())
         if not isinstance(result, tuple):
             self.states.append(None)
             return result
+        if len(result) > 2 and self.form != "step":
+            result = (result[0], result[1:])  # outputs of all steps, with more beside them
         if len(result) > 2 and len(result) == len(_list_arguments(self.model)):
             result = (result[0], result[1:])  # forward(x, state, state, ...) -> (output, state, state, ...)
         if len(result) != 2:
@@ -233,10 +305,12 @@ class Tracer(fx.Tracer):
         self.form, self.shape, self.framework = form, shape, framework
         self.known = (*PLAIN, *framework.plain, *framework.synapses, *framework.over_time, *framework.stepped)
         self.owners: list[str] = []
+        self.taken: set[int] = set()
+        self.takes_columns = False
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """Return a symbol; that of an input has its shape."""
-        return _Input(node, self) if node.op == "placeholder" else fx.Proxy(node, self)
+        return _Input(node, self, batch_first=self.form == "batch_loop") if node.op == "placeholder" else fx.Proxy(node, self)
 
     def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
         """Stop at modules of torch and of the framework, and at classes derived from them that keep the forward."""
@@ -279,9 +353,14 @@ def trace(
         UnsupportedError: the forward does with symbols what only numbers can do.
         LoopsOverTime: a forward of one step indexes its first axis.
     """
-    traced = TracedModel(model, form, framework, output_index)
+    traced, tracer = TracedModel(model, form, framework, output_index), Tracer(form, shape, framework)
     try:
-        graph = Tracer(form, shape, framework).trace(traced)
+        graph = tracer.trace(traced)
+        traced.taken, traced.takes_columns = tracer.taken, tracer.takes_columns
+        if form in LOOPS and traced.taken:
+            traced.steps = len(traced.taken)
+            if traced.steps < 2 or traced.taken != set(range(traced.steps)):
+                raise _UnclearForward(f"it takes the steps {sorted(traced.taken)} of x, expected x[t] of every step in turn")
     except LoopsOverTime:
         raise
     except _UnclearForward as error:
@@ -294,7 +373,7 @@ def trace(
         ) from error
     if form == "repeat":
         traced.steps = max(_count_calls(traced, graph).values(), default=1)
-    if form in ("loop", "repeat"):
+    if form in (*LOOPS, "repeat"):
         _split_accumulated_output(traced, graph)
     return traced, graph
 
@@ -388,7 +467,7 @@ def _read_step(node: fx.Node, form: Form) -> int | None:
     """Return the step that an input belongs to, None for any other node."""
     if node.op == "placeholder":
         return {"x": 0, "later": 1}[str(node.target)] if form == "step" else 0 if form == "repeat" else None
-    if form == "loop" and node.target is operator.getitem:
+    if form in LOOPS and node.target is operator.getitem:
         source, index = node.args[:2]
         if isinstance(source, fx.Node) and source.op == "placeholder" and isinstance(index, int):
             return index
