@@ -56,6 +56,23 @@ def test_training_samples_narrow_the_margin_as_far_as_validation_has_no_more(tas
     assert 0 in doubts
 
 
+@pytest.mark.parametrize("unseen", [70, 360])
+def test_of_a_thousand_unseen_splits_three_exceed_a_budget_that_is_used_up_to_its_margin(unseen):
+    rng = np.random.default_rng(unseen)
+    before = rng.gamma(6.0, 100.0, 5 * unseen)  # as skewed as counts of spikes
+    pruned = 0.2 * before * (1 + 0.1 * rng.standard_normal(len(before))) + rng.gamma(2.0, 4.0, len(before))
+    labels, exceeded, margins = np.zeros(len(before), int), 0, []
+    for _ in range(4000):
+        order = rng.permutation(len(before))
+        seen, new = order[unseen:], order[:unseen]
+        margin = measure.sampling_margin(pruned[seen], labels[seen], unseen, before=before[seen], sigmas=measure.POOLED_SIGMAS)
+        limit = pruned[seen].sum() / before[seen].sum() / (1 - margin)  # the aim is used exactly
+        exceeded += pruned[new].sum() / before[new].sum() > limit
+        margins.append(margin)
+    assert 0.0005 < exceeded / 4000 < 0.006  # 0.003 but for what 4,000 draws differ by
+    assert np.mean(margins) == pytest.approx(0.105 * measure.POOLED_SIGMAS * np.sqrt(1 / unseen + 1 / (4 * unseen)), rel=0.1)
+
+
 def test_the_use_has_no_jump_where_training_samples_begin_to_differ(task, monkeypatch):
     graph, data = task
     thin = zero_weight_share(graph, evaluate(graph, data.val).counts, 0.5)

@@ -9,6 +9,9 @@ have many in the other, so the ratio of the means spreads far less than a mean d
 
 An absolute budget has d_i = 1, and the same formula gives the spread of a mean. Splits have their classes in equal shares, so
 that differences between classes do not count: std(e) is that within classes.
+
+So a part of the budget stays unused that data decide: with std(e) = 5 % of the mean, 1,440 measured and 360 unseen samples it is
+0.8 %, with 280 and 70 it is 1.8 %.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from statistics import NormalDist
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -35,8 +39,11 @@ SIGMAS = 4.0
 chosen and trimmed on the samples that are measured, and where validation and test come from two sources, as MNIST's do, they
 differ by more than chance: with three, one of 52 networks of the search benchmark took 0.07 % more than its budget on the test
 split."""
-POOLED_SIGMAS = 3.0
-"""The same of training and validation samples together: too many for a network to be trimmed to their chance alone."""
+CONFIDENCE = 0.997
+"""Probability with which unseen samples keep a budget that was measured on training and validation samples together. These are
+too many for a network to be trimmed to their chance alone, so that a bound by the normal distribution holds."""
+POOLED_SIGMAS = NormalDist().inv_cdf(CONFIDENCE)
+"""Margin of training and validation samples together in standard errors: 2.75."""
 DOUBT = (1.0, 2.0)
 """Standard errors by which validation has more SynOps than training, between which validation alone begins to count."""
 AGREEMENT = 4.0
