@@ -134,7 +134,7 @@ def _candidates(
 ) -> Iterator[LoihiCandidate]:
     """Yield the integers at the scales with the smallest rounding error, that one first."""
     allowed, scales = _scales_to_try(layer, settings, shift, max_scale, on_data=float_run is not None)
-    headroom = min(1.0, settings.headroom.get(layer.name, 1.0), max_scale / allowed)
+    headroom = min(settings.headroom.get(layer.name, 1.0), max_scale / allowed)
     for scale in scales:
         integers = IntegerLayer(
             synapses=_integer_synapses(layer, scale, shift, settings.weight_bits), neuron=_integer_neuron(layer, scale)

@@ -25,6 +25,7 @@ import numpy as np
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.network import (
     IF,
+    LOIHI_UNIT,
     Array,
     CubaLI,
     CubaLIF,
@@ -42,9 +43,10 @@ from spear_deploy.network.value_grid import ValueGrid
 from spear_deploy.quantize import rounded_weights
 from spear_deploy.quantize.chips import max_stored_weight
 from spear_deploy.quantize.fold import add_missing_weights, fold_batchnorm
-from spear_deploy.quantize.loihi import GRADED_BITS, weight_format
+from spear_deploy.quantize.loihi import GRADED_BITS, MAX_BIAS_MANTISSA, weight_format
 from spear_deploy.quantize.weighted_inputs import NeuronInput, collect_neuron_inputs
 from spear_deploy.quantize.xylo import convert_to_dense
+from spear_deploy.quantize.xylo_scales import MAX_STATE
 from spear_deploy.simulator import InputKind
 
 BELOW = 1e-4
@@ -58,12 +60,12 @@ LEARNT = "learnt_rounding"
 SAME = 1e-3
 """Part of a step between stored weights by which a weight may be off the value that it stands for."""
 HELD_BIAS: dict[type, tuple[str, int, tuple[int, int]]] = {
-    LoihiLIF: ("bias_mantissa", 64, (-4095, 4095)),
-    XyloLIF: ("bias", 1, (-(2**15), 2**15 - 1)),
+    LoihiLIF: ("bias_mantissa", LOIHI_UNIT, (-MAX_BIAS_MANTISSA, MAX_BIAS_MANTISSA)),
+    XyloLIF: ("bias", 1, (-MAX_STATE - 1, MAX_STATE)),
     TrueNorthLIF: ("leak", 1, (-255, 255)),
 }
 """By integer neuron that holds biases: the parameter, how many of its units are one of the weights, and its limits."""
-UNITS: dict[type, float] = {LoihiLIF: 64.0, SpeckIF: 1.0, XyloLIF: 1.0, TrueNorthLIF: 1.0, ReckonLIF: 1.0}
+UNITS: dict[type, float] = {LoihiLIF: LOIHI_UNIT, SpeckIF: 1.0, XyloLIF: 1.0, TrueNorthLIF: 1.0, ReckonLIF: 1.0}
 """By integer neuron that learning can run, the whole numbers of its potential per scale. ODIN takes spike by spike."""
 
 

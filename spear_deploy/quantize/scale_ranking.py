@@ -69,7 +69,7 @@ def _candidates(grids: Sequence[Grid], scales: Array, count: int) -> Array:
         errors, slack = _estimate_errors(grid, scales)
         low += errors - slack
         high += errors + slack
-    return np.flatnonzero(low <= np.partition(high, count - 1)[count - 1])
+    return np.flatnonzero(low <= np.sort(high)[count - 1])
 
 
 def _estimate_errors(grid: Grid, scales: Array) -> tuple[Array, Array]:

@@ -88,9 +88,8 @@ def lower(graph: SNNGraph, settings: LoweringSettings, *, float_run: FloatRun | 
         facts["input_scale"] = settings.input_scale
     for layer in collect_neuron_inputs(graph, settings.kind, settings.input_scale):
         scale, integers[layer.name], error = _choose_integers(layer, settings, float_run)
-        divisor = _weight_divisor(layer)
-        if divisor.size == 1:
-            facts["scale"][layer.name], facts["offset"][layer.name] = scale / float(divisor), float(np.mean(layer.level))
+        if _weight_divisor(layer).size == 1:
+            facts["scale"][layer.name], facts["offset"][layer.name] = scale, float(np.mean(layer.level))
         facts["findings"] += _report_threshold(layer, integers[layer.name], scale) + report_several_spikes(layer, error)
     return assemble_network(graph, integers, facts)
 
@@ -125,7 +124,7 @@ def _choose_integers(layer: NeuronInput, settings: LoweringSettings, float_run: 
     biases = [s.bias * layer.bias_factors[name] for name, s in synapses.items() if s.bias is not None]
     extremes = [*(s.extremes() for s in synapses.values()), *((float(bias.min()), float(bias.max())) for bias in biases)]
     max_scale = min([MAX_THRESHOLD / threshold, *(_weight_limit(*pair, max_weight) for pair in extremes)])
-    factors = np.arange(max_weight, max(max_weight // 2, 1), -1) / max_weight if max_weight > 1 else np.ones(1)
+    factors = np.arange(max_weight, max_weight // 2, -1) / max_weight
     headroom = settings.headroom.get(layer.name, 1.0)
     factors = factors[np.rint(max_scale * factors * headroom * threshold) >= 1]
     if not len(factors):

@@ -91,7 +91,7 @@ def choose_scales(
             for unscaled, (scale, shift) in zip(group, learnt, strict=True)
         ]
     possible: list[list[XyloCandidate]] = []
-    for shift in range(MAX_SHIFT, -1, -1):
+    for shift in reversed(range(MAX_SHIFT + 1)):
         candidates = [_choose_scale(unscaled, settings, shift, None) for unscaled in group]
         if shift == MAX_SHIFT:
             _check_thresholds(group, candidates, settings.weight_bits)
@@ -100,7 +100,7 @@ def choose_scales(
     min_weight = 2 ** (settings.weight_bits - 2)
     roomy = [candidates for candidates in possible if all(_has_room(candidate, min_weight) for candidate in candidates)]
     first = (roomy or possible[-1:])[0]
-    if float_run is None or not group:
+    if float_run is None:
         return first
     measured = []
     for common_shift in sorted(possible, key=lambda choices: choices is not first):
@@ -186,7 +186,7 @@ def _scales_to_try(unscaled: UnscaledLayer, max_weight: int, shift: int, *, on_d
     limits = [MAX_STATE / float(v.max()) for v in (np.abs(thresholds), np.abs(unscaled.bias), potential) if v.max() > 0]
     max_scale = min([*limits, max_weight * 2.0**shift / largest if largest else np.inf])
     max_scale = max_scale if np.isfinite(max_scale) else 1.0
-    factors = np.arange(max_weight, max(max_weight // 2, 1), -1) / max_weight if max_weight > 1 else np.ones(1)
+    factors = np.arange(max_weight, max_weight // 2, -1) / max_weight
     grids = [Grid(values=np.unique(weight), step=2.0**shift) for weight in weights]
     ranked = rank_scales([*grids, Grid(values=np.unique(thresholds), step=1.0)], max_scale, factors)
     if not on_data or shift:

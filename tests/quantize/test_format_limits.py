@@ -8,14 +8,22 @@ import numpy as np
 import pytest
 
 from spear_deploy.errors import QuantizationError
-from spear_deploy.network import IF, LI, LIF, BatchNorm, Conv2d, CubaLIF, Dense, Flatten, Layer, Scale, SumPool
+from spear_deploy.network import IF, LI, LIF, BatchNorm, Conv2d, CubaLIF, Dense, Flatten, Layer, Scale, SumPool, XyloLIF
 from spear_deploy.network.graph import Edge, SNNGraph, chain
-from spear_deploy.quantize import quantize
+from spear_deploy.quantize import loihi, quantize, speck, xylo
 from spear_deploy.quantize.fold import add_missing_weights, fold_batchnorm
 from spear_deploy.quantize.layer_error import NOT_MEASURED
 from spear_deploy.quantize.loihi import LoihiCandidate, _graded_sum
-from spear_deploy.quantize.speck import _common_divisor
-from spear_deploy.quantize.weighted_inputs import IntegerLayer
+from spear_deploy.quantize.speck import _common_divisor, _integers_at
+from spear_deploy.quantize.weighted_inputs import IntegerLayer, LoweringSettings, collect_neuron_inputs
+from spear_deploy.quantize.xylo_scales import (
+    UnscaledLayer,
+    XyloCandidate,
+    _has_room,
+    _integer_neuron,
+    _integer_synapses,
+    _scales_to_try,
+)
 from spear_deploy.simulator import simulate
 
 
@@ -84,12 +92,72 @@ def test_a_current_that_is_pooled_before_its_weights_is_graded():
     assert (integer["conv"].synapse.weight_exponent, integer["out"].synapse.weight_exponent) == (-8, 0)
 
 
+def test_graded_spikes_are_shifted_back_as_little_as_their_largest_sum_allows():
+    """600 weights of up to 254 and spikes of 255 make 2^24 where they are shifted by 1 bit, half of it by 2."""
+    graph = one_layer(np.ones((1, 600)), LI(tau_s=0.004))
+    x = np.zeros((12, 2, 600))
+    x[np.arange(12), :, np.arange(12)] = np.array([255, *range(1, 12)])[:, None] / 255
+    integer: Any = quantize(graph, calibration=x, kind="current")["fc"]
+    assert integer.synapse.weight_exponent == -2
+    assert np.abs(integer.synapse.weight).sum() * 255 / 4 <= 2**24 < np.abs(integer.synapse.weight).sum() * 255 / 2
+
+
+@pytest.mark.parametrize(
+    ("lower", "shift", "neuron"),
+    [(loihi.lower, 8, LIF(tau_s=0.002)), (speck.lower, 0, IF()), (xylo.lower, 3, LIF(tau_s=0.004, reset="subtract"))],
+)
+def test_scales_that_a_network_learnt_with_are_taken_and_values_beyond_the_format_clipped(lower, shift, neuron):
+    """At this scale the largest weights are beyond 8 bits; the others are rounded as they are."""
+    graph = one_layer([[2.0, 0.5, -2.0]], neuron)
+    scale = {loihi.lower: 400.0, speck.lower: 120.0, xylo.lower: 3200.0}[lower]
+    integer = lower(graph, LoweringSettings(weight_bits=8, kind="spikes", learnt_scales={"fc": (scale, shift)}))
+    facts, weight = integer.metadata["quantization"], integer["fc"].synapse.weight[0].tolist()
+    assert facts["scale"]["fc"] == scale and facts.get("headroom", {"fc": 1.0}) == {"fc": 1.0}
+    gain = {loihi.lower: 0.5, speck.lower: 1.0, xylo.lower: 0.25 / 2**3}[lower]
+    step, low, high = (2, -254, 254) if lower is loihi.lower else (1, -128, 127)
+    assert weight == [high, step * round(scale * gain * 0.5 / step), low]
+
+
 # ---------------------------------------------------------------------------------------------------------------- Speck
 
 
 def test_a_threshold_beside_tiny_weights_fits_the_format_of_speck():
     neuron: Any = quantize(one_layer([[1e-5, 3e-6]], IF(v_threshold=100.0)), format="speck")["fc"].neuron
     assert 2**14 - 1 <= int(neuron.v_threshold) <= 2**15 - 1
+    assert scale_of(quantize(one_layer([[1e-5, 3e-6]], IF(v_threshold=100.0)), format="speck")) * 100 <= 2**15 - 1
+
+
+@pytest.mark.parametrize("bits", [2, 3, 8])
+def test_scales_of_few_bits_use_at_least_half_of_them(bits):
+    largest = 2 ** (bits - 1) - 1
+    for weight in ([[1.0, -0.3, 0.1]], [[0.77, 0.5, -0.2]]):
+        stored = quantize(one_layer(weight, IF(v_threshold=50.0)), format="speck", weight_bits=bits)["fc"].synapse.weight
+        assert largest / 2 < stored.max() <= largest
+
+
+def test_a_scale_that_is_exact_but_at_which_the_threshold_rounds_to_0_is_left_out():
+    """64 would hold every weight; 64 · 0.006 rounds to 0, which no threshold is. With headroom the same holds half as far."""
+    for headroom, threshold in ((1.0, 0.006), (0.5, 0.012)):
+        graph = one_layer([[1.0, 0.5, 1 / 64]], IF(v_threshold=threshold, reset="subtract"))
+        integer = quantize(graph, format="speck", headroom={"fc": headroom})
+        assert scale_of(integer) * threshold >= 0.5 and int(integer["fc"].neuron.v_threshold) == 1  # type: ignore[union-attr]
+
+
+def test_weights_and_biases_beyond_the_format_are_clipped_at_its_ends():
+    graph = one_layer([[1.0, -1.0, 0.25]], IF(v_threshold=1.0), bias=[-3.0])
+    (layer,) = collect_neuron_inputs(graph, "spikes", 1.0)
+    (integers, *_) = _integers_at(layer, layer.scale_synapses(np.ones(())), 127, 200.0)
+    synapse: Any = integers.synapses["fc"]
+    assert synapse.weight.tolist() == [[127, -128, 50]] and synapse.bias.tolist() == [-128]
+
+
+def test_the_lower_bound_of_the_neuron_that_is_furthest_off_is_reported():
+    """At a scale of 127 the bound ends at −258: of −300 and −250 the first is further off, of −300 and −200 the second."""
+    for bounds, given in (((-300.0, -250.0), -300.0), ((-300.0, -200.0), -200.0)):
+        neuron = IF(v_threshold=1.0, v_min=np.array(bounds))
+        facts = quantize(one_layer([[1.0], [1.0]], neuron), format="speck").metadata["quantization"]
+        (row,) = [row for row in facts["findings"] if row["what"] == "v_min"]
+        assert (row["given"], row["stored"]) == (given, pytest.approx(-(2**15) / facts["scale"]["fc"]))
 
 
 def test_weights_of_zero_and_tiny_ones_limit_the_scale_of_speck_by_their_extremes():
@@ -149,6 +217,93 @@ def test_the_finding_is_about_the_neuron_that_is_furthest_off_in_relation():
 
 def test_a_readout_of_xylo_without_weights_has_a_scale_of_1():
     assert scale_of(quantize(one_layer([[0.0]], LI(tau_s=0.004)), format="xylo")) == 1.0
+
+
+def unscaled_layer(weight: Any, threshold: Any, bias: Any = 0.0, *, readout: bool = False) -> UnscaledLayer:
+    """Return a layer whose weights drive v as they are; dashes of 1."""
+    neuron = LI(tau_s=0.002) if readout else LIF(tau_s=0.002, reset="subtract", v_threshold=threshold)
+    (layer,) = collect_neuron_inputs(one_layer(weight, neuron), "spikes", 1.0)
+    return UnscaledLayer(
+        layer=layer, dash_mem=np.array(1), dash_syn=np.array(1), synapses={"fc": Dense(weight=np.array(weight))},
+        bias=np.atleast_1d(bias), max_spikes=31, findings=(),
+    )  # fmt: skip
+
+
+def test_thresholds_of_xylo_are_the_next_whole_number_above():
+    """Xylo spikes at its threshold, the network above it; 3 · 0.1 is 3 · 2^-55 more than 0.3, which is no reason for a step."""
+    layer = unscaled_layer([[1.0], [1.0], [1.0]], np.array([1.0, 0.3, 0.25]), bias=[1.0, -1e6, 1e6])
+    neuron: Any = _integer_neuron(layer, 10.0, 1.0)
+    assert neuron.v_threshold.tolist() == [11, 4, 3] and neuron.bias.tolist() == [10, -(2**15), 2**15 - 1]
+    exact: Any = _integer_neuron(unscaled_layer([[1.0]], 0.1 * 3), 1.0 / 0.1, 1.0)
+    assert int(exact.v_threshold) == 4
+    below: Any = _integer_neuron(unscaled_layer([[1.0]], 0.29), 100.0, 1.0)  # 100 · 0.29 is 28.999999999999996
+    assert int(below.v_threshold) == 30
+    assert int(_integer_neuron(unscaled_layer([[1.0]], 1.0), 1e9, 1.0).v_threshold) == 2**15 - 1  # type: ignore[union-attr]
+    gained: Any = _integer_neuron(unscaled_layer([[1.0]], 1.0, bias=4.0), 10.0, 2.0)
+    assert int(gained.v_threshold) == 6 and gained.bias.tolist() == [20]
+
+
+def test_weights_of_xylo_end_at_their_format():
+    (stored,) = _integer_synapses(unscaled_layer([[1.0, -1.0, 0.5]], 1.0), 600.0, 2, 127).values()
+    assert stored.weight.tolist() == [[127, -128, 75]] and stored.weight_exponent == 2  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("readout", [False, True])
+@pytest.mark.parametrize("on_data", [False, True])
+@pytest.mark.parametrize("shift", [0, 3])
+@pytest.mark.parametrize("tightest", ["weight", "threshold", "bias", "none"])
+def test_the_scales_of_xylo_fit_weights_threshold_bias_and_the_potential_of_a_readout(readout, on_data, shift, tightest):
+    largest = {"weight": 1.0, "none": 0.0}.get(tightest, 1e-6)
+    bias = 100.0 if tightest == "bias" else 0.0
+    threshold = 50.0 if tightest == "threshold" else 1e-9
+    layer = unscaled_layer([[largest, -largest / 3]], threshold, bias, readout=readout)
+    scales = _scales_to_try(layer, 127, shift, on_data=on_data)
+    limits = [127 * 2**shift / largest] if largest else []
+    limits += [32767 / bias] if bias else []
+    limits += [32767 / threshold] if not readout else []
+    if readout and not on_data and (largest or bias):
+        limits.append(32767 / (2 * (largest + bias)))  # a current d 2^1 − d, summed over 2^1 steps, beside the bias
+    greatest = min(limits, default=1.0)
+    count = 3 if on_data and not shift else 64
+    assert scales[:count].max() <= greatest * (1 + 1e-12) and scales[:count].min() >= greatest * 64 / 127 * (1 - 1e-12)
+    if count == 64:
+        assert sorted(scales) == pytest.approx([greatest * n / 127 for n in range(64, 128)])
+    else:
+        assert scales[3:] == pytest.approx([greatest / 2, greatest / 4, greatest / 8, greatest / 16, greatest / 32])
+
+
+@pytest.mark.parametrize(
+    ("weight", "shift", "threshold", "room"),
+    [
+        ([[64, 0]], 0, 100, True),
+        ([[63, 0]], 0, 100, False),
+        ([[127, 128]], 7, 100, True),
+        ([[128, 128]], 7, 100, False),
+        ([[64, 0]], 0, 2**14 - 1, True),
+        ([[64, 0]], 0, 2**14, False),
+    ],
+)
+def test_a_layer_has_room_where_it_uses_its_bits_and_one_spike_of_each_input_fits(weight, shift, threshold, room):
+    """64 · 2 = 2^14 / 128 uses a bit of seven; 255 · 2^7 = 32640 is the largest sum that a current holds."""
+    neuron = XyloLIF(dash_mem=1, dash_syn=1, v_threshold=threshold, bias=0)
+    integers = IntegerLayer(synapses={"fc": Dense(weight=np.array(weight), weight_exponent=shift)}, neuron=neuron)
+    candidate = XyloCandidate(scale=1.0, shift=shift, gain=1.0, integers=integers, error=NOT_MEASURED)
+    assert _has_room(candidate, 64) is room
+
+
+@pytest.mark.parametrize(("inputs", "shift"), [(1, 7), (3, 6), (100, 1), (250, 0), (400, 0)])
+def test_the_shift_of_xylo_is_the_largest_at_which_a_spike_of_each_input_fits(inputs, shift):
+    """127 · inputs · 2^shift is at most 2^15 − 1; where none is small enough there is no shift."""
+    neuron = LIF(tau_s=0.004, reset="subtract", v_threshold=0.1)
+    integer: Any = quantize(one_layer(np.ones((1, inputs)), neuron), format="xylo")["fc"]
+    assert integer.synapse.weight_exponent == shift
+
+
+def test_a_threshold_that_some_shifts_cannot_hold_is_taken_at_the_others():
+    """Beside weights of 1, 127 · 0.005 is no threshold; with a shift of 7 it is 81."""
+    neuron = LIF(tau_s=0.001, reset="subtract", v_threshold=0.005)
+    integer: Any = quantize(one_layer([[1.0, 0.5]], neuron), format="xylo")["fc"]
+    assert integer.synapse.weight_exponent > 0 and int(integer.neuron.v_threshold) > 10
 
 
 # --------------------------------------------------------------------------------------------------------- folded layers

@@ -86,7 +86,38 @@ def test_errors_of_segments_are_those_of_all_values_within_their_slack(kind: str
 
 def test_segments_pay_where_they_cut_fewer_points_than_a_quarter_of_the_values():
     grid = Grid(values=np.linspace(10, 18, 400), step=1.0)
-    assert scale_ranking._pays(grid, np.array([5.0, 6.0])) and not scale_ranking._pays(grid, np.array([6.0, 6.3]))
+    assert scale_ranking._pays(grid, np.array([5.0, 6.0])) and not scale_ranking._pays(grid, np.array([6.0, 6.25]))
+
+
+def test_errors_and_slack_have_the_unit_of_the_values_squared():
+    """Values 2^10 times as large at a scale 2^10 times as small are the same integers."""
+    values = np.unique(np.random.default_rng(1).standard_normal(20_000))
+    scales = 40 / float(np.abs(values).max()) * FACTORS[:5]
+    small = scale_ranking._estimate_errors(Grid(values=values, step=2.0), scales)
+    large = scale_ranking._estimate_errors(Grid(values=values * 1024, step=2.0), scales / 1024)
+    for ours, theirs in zip(large, small, strict=True):
+        np.testing.assert_allclose(ours, theirs * 2**20, rtol=1e-12)
+
+
+def test_the_slack_covers_values_that_are_integers_but_for_rounding():
+    """Their error is smaller than what the sum of a segment is off by."""
+    rng = np.random.default_rng(2)
+    values = np.unique(rng.integers(-40, 41, 5000) * 0.25 + rng.uniform(0, 1e-9, 5000))
+    grid, scales = Grid(values=values, step=1.0), np.array([4.0, 2.0])
+    assert scale_ranking._pays(grid, scales)
+    errors, slack = scale_ranking._estimate_errors(grid, scales)
+    exact = np.array([scale_ranking._rounding_error(grid, scale) for scale in scales])
+    assert (np.abs(errors - exact) <= slack).all() and exact[0] < 1e-17 and exact[1] > 0.01
+
+
+@pytest.mark.parametrize("outlier", [-1.0, 1.0])
+def test_values_apart_from_all_others_are_in_a_segment_of_their_own(outlier: float):
+    values = np.unique(np.append(np.random.default_rng(4).uniform(-0.2, 0.2, 3000), outlier * 9.4))
+    grid, scales = Grid(values=values, step=1.0), np.array([1.5, 2.0])
+    assert scale_ranking._pays(grid, scales)
+    errors, slack = scale_ranking._estimate_errors(grid, scales)
+    exact = np.array([scale_ranking._rounding_error(grid, scale) for scale in scales])
+    assert (np.abs(errors - exact) <= slack).all()
 
 
 def test_the_candidates_of_equal_scales_are_all_of_them():
