@@ -227,7 +227,7 @@ def _energy(energy: Energy) -> str:
         evidence = weakest([part.evidence for part in known.values()])
         words = ", ".join(f"{part.write('J')} {name}" for name, part in known.items())
         return f"energy {words} ({evidence})"
-    return f"energy not known (no number for {', '.join(energy.missing)})"
+    return f"energy not known (missing: {', '.join(energy.missing)})"
 
 
 # -------------------------------------------------------------------------------------------------------------- tables
@@ -425,7 +425,7 @@ def _note_lines(report: BudgetReport) -> list[Line]:
         elif report.neuron_ops is not None:
             notes.append(f"energy: {report.neuron_ops:,} neuron updates")
         if energy.missing:
-            notes.append(f"energy: no total; no number for {', '.join(energy.missing)}")
+            notes.append(f"energy: no total; missing: {', '.join(energy.missing)}")
         if energy.total is None:
             parts = (("dynamic", energy.dynamic), ("static", energy.static))
             notes += [

@@ -61,17 +61,17 @@ def adapt(
             graph, chip, data, out=out, epochs=epochs, narrows=not keep_widths, seed=seed, overrides=overrides, steps=steps,
             encoding=encoding, progress=progress,
         )  # fmt: skip
-    emit(facts, as_json=as_json, out=None, show=lambda c: _show(c, facts))
+    emit(facts, as_json=as_json, out=None, show=lambda c: _show(c, facts, out))
     if not facts["missing"] and facts["verdict"] == "does_not_fit":
         network = shlex.quote(f"{out.rstrip('/')}/{facts['files']['adapted']}")
         suggest(f"spear-deploy prune {network} --chip {shlex.quote(chip)} --data DATA --out pruned", as_json=as_json)
     leave("does_not_fit" if facts["missing"] else facts["verdict"])
 
 
-def _show(console: Any, facts: Mapping[str, Any]) -> None:
-    """Print what was replaced, accuracy after each step, and what is missing."""
+def _show(console: Any, facts: Mapping[str, Any], folder: str) -> None:
+    """Print what was replaced, accuracy after each step, what is missing, and the files."""
     from spear_deploy.adaptation.differences import describe_difference
-    from spear_deploy.cli.tables import make_table
+    from spear_deploy.cli.tables import list_files, make_table
 
     def show(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]], numbers: tuple[int, ...]) -> None:
         console.print(make_table(title, columns, rows, numbers=numbers), highlight=False, markup=False)
@@ -104,4 +104,4 @@ def _show(console: Any, facts: Mapping[str, Any]) -> None:
         console.print(f"missing: {need}", highlight=False, markup=False)
     for note in facts["notes"]:
         console.print(f"note: {note}", highlight=False, markup=False)
-    console.print("files: " + ", ".join(facts["files"].values()), highlight=False)
+    console.print(list_files(facts["files"].values(), folder), highlight=False)

@@ -76,4 +76,4 @@ def count(
             dataset = api.data(str(data), graph, steps=steps, encoding=encoding)
             result = api.count(graph, dataset, rules=rules == "all", chip=chip, device=device or "cpu", progress=progress)
     labels = label_layers(graph)
-    emit(result.to_json(), graph=graph, as_json=as_json, out=out, show=lambda c: console().show_count(c, result, labels))
+    emit(result.to_json(), graph=graph, as_json=as_json, out=out, show=lambda c: console().show_count(c, result, labels, chip))

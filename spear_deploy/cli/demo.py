@@ -73,5 +73,11 @@ def demo(
             progress=progress,
         )
     print_resumed_note(result)
-    emit(result.to_json(), graph=result.network, as_json=as_json, out=None, show=lambda c: console().show_deployment(c, result))
+    emit(
+        result.to_json(),
+        graph=result.network,
+        as_json=as_json,
+        out=None,
+        show=lambda c: console().show_deployment(c, result, out),
+    )
     leave(result.report.verdict, result.failures)

@@ -76,5 +76,11 @@ def deploy(
             command=command_line(), progress=progress,
         )  # fmt: skip
     print_resumed_note(result)
-    emit(result.to_json(), graph=result.network, as_json=as_json, out=None, show=lambda c: console().show_deployment(c, result))
+    emit(
+        result.to_json(),
+        graph=result.network,
+        as_json=as_json,
+        out=None,
+        show=lambda c: console().show_deployment(c, result, out),
+    )
     leave(result.report.verdict, result.failures)

@@ -24,7 +24,16 @@ PROFILE = "spear_deploy.cli.profile"
 
 
 class Command(click.Command):
-    """A command whose stdout holds the result alone: prints of the user's functions go to stderr."""
+    """A command whose stdout holds the result alone: prints of the user's functions go to stderr.
+
+    In its help a number stands as X, as in the range behind it: `--epochs X  Epochs.  [x>=1]`.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        for option in self.params:
+            if option.metavar is None and isinstance(option.type, (click.IntRange, click.FloatRange)):
+                option.metavar = "X"
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Keep the arguments: a report names the command that made it."""
@@ -160,7 +169,7 @@ workers = click.option(
     "--workers",
     callback=_parse_workers,
     metavar="N|ray[:HOST:PORT]|slurm:N",
-    help="Run independent parts at the same time: in N processes, on Ray, or as jobs of Slurm; results are the same for any N.",
+    help="Run independent parts at the same time: in N processes, on Ray, or as N jobs of Slurm; results are the same for any N.",
 )
 profile_times = click.option(
     "--profile",
@@ -174,8 +183,8 @@ device = click.option(
 )
 levers = click.option(
     "--levers", metavar="NAMES",
-    help="What pruning uses, of channels,weights,steps,bits; weights by --method recipe and rl, steps where --steps is a range, "
-    "bits: learning with the chip's rounding where its integers lose accuracy.  [default: what the chip rewards]",
+    help="What pruning changes, comma-separated: channels; weights, with --method recipe or rl; steps, with a range of --steps; "
+    "bits: learning with the chip's rounding where its integers lose accuracy.  [default: what saves something on the chip]",
 )  # fmt: skip
 seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random numbers.")
 chip = click.option(

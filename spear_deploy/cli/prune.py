@@ -43,7 +43,7 @@ from spear_deploy.cli.options import (
 @click.option("--cores", metavar="N|X%", help="Cores.")
 @click.option("--memory", metavar="N|X%", help="Words of synapse memory, all cores together.")
 @click.option("--parameters", metavar="N|X%", help="Parameters: weights, biases, batch norm.")
-@click.option("--budgets", metavar="X%,X%,...", help="Several SynOps budgets, found by one search.")
+@click.option("--budgets", metavar="X%,X%,...", help="Several SynOps budgets: one search, a network for each.")
 @method
 @levers
 @click.option("--episodes", type=click.IntRange(min=1), help="Number of plans to evaluate.")
@@ -100,15 +100,15 @@ def prune(
     except KeyboardInterrupt:
         kept = (Path(out) / "checkpoint.json").exists()
         raise KeyboardInterrupt(f"what was measured is in '{out}', and {goes_on}" if kept else "") from None
-    emit(facts, as_json=as_json, out=None, show=lambda c: _show(c, facts, label_layers(graph)))
+    emit(facts, as_json=as_json, out=None, show=lambda c: _show(c, facts, label_layers(graph), out))
     if any(row["interrupted"] for row in facts.get("front", [facts])):
         raise KeyboardInterrupt(f"the best plan so far is in '{out}', and {goes_on}")
     leave("does_not_fit" if any(row["verdict"] == "does_not_fit" for row in facts.get("front", [facts])) else "fits")
 
 
-def _show(console: Any, facts: Mapping[str, Any], labels: Mapping[str, str]) -> None:
-    """Print the results of one network or of several, with layers under the labels of `label_layers`."""
-    from spear_deploy.cli.tables import show_aims, show_levers
+def _show(console: Any, facts: Mapping[str, Any], labels: Mapping[str, str], folder: str) -> None:
+    """Print the results of one network or of several in a folder, with layers under the labels of `label_layers`."""
+    from spear_deploy.cli.tables import list_files, show_aims, show_levers
     from spear_deploy.util.number_format import plural
 
     rows = facts.get("front", [facts])
@@ -119,7 +119,7 @@ def _show(console: Any, facts: Mapping[str, Any], labels: Mapping[str, str]) -> 
         console.print(
             f"accuracy {accuracy['dense']:.2%} → {accuracy['pruned']:.2%} ({accuracy['quantised']:.2%} as integers), SynOps "
             f"{synops['dense']:,.0f} → {synops['achieved']:,.0f}{share}, on the test split of {tested}; "
-            f"{row['cores_used']} cores, {row['verdict']}",
+            f"{row['cores_used']} of {row['cores_limit'] or '?'} cores, {row['verdict'].replace('_', ' ')}",
             highlight=False,
         )
         steps = row["steps"]
@@ -131,7 +131,7 @@ def _show(console: Any, facts: Mapping[str, Any], labels: Mapping[str, str]) -> 
         show_levers(console, row["levers"], "the test split")
         for note in row["notes"]:
             console.print(f"note: {note}", highlight=False, markup=False)
-        console.print("files: " + ", ".join(row["files"].values()), highlight=False)
+        console.print(list_files(row["files"].values(), folder), highlight=False)
     if "front" in facts:
         console.print(f"front: {facts['files']['front']}, {facts['files']['report']}", highlight=False)
     for reason in rows[0]["not_prunable"]:

@@ -266,7 +266,7 @@ def test_simulate_explains_what_each_step_of_the_lowering_costs(run):
         spikes = int(recorded["fc.spikes"].sum())
     assert last["layers"]["fc"]["spikes"][1] == spikes == facts["spikes"]["fc"]
     text = run("simulate", "net.snn", "--input", "labelled.npz", "--chip", "loihi2", "--explain", "--quiet").stdout
-    assert "What each step of the lowering cost (3 samples, 8 steps)" in text and "truncation" in text
+    assert "What each step to the chip's integers costs (3 samples, 8 steps)" in text and "truncation" in text
 
 
 def test_simulate_explains_on_labelled_data(run):

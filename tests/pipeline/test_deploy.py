@@ -186,12 +186,12 @@ def test_a_proof_that_finds_a_difference_leads_verdict_and_page_in_red_and_exits
     assert '<dt>Lava against our simulator</dt><dd class="bad">1 differ</dd>' in page
 
     screen = io.StringIO()
-    show_deployment(Console(file=screen, force_terminal=True, width=200), result)
+    show_deployment(Console(file=screen, force_terminal=True, width=200), result, "built")
     bold_red = "\x1b[1;31m"
     assert f"{bold_red}NOT PROVEN" in screen.getvalue() and f"{bold_red}1 differ" in screen.getvalue()
 
     bare = chain([Layer(name="0", synapse=Dense(weight=np.ones((3, 2), np.float32)), neuron=IF())], input_shape=(2,))
-    show_deployment(Console(file=screen, width=200), replace(result, network=bare, widths={"0": (3, 2)}))
+    show_deployment(Console(file=screen, width=200), replace(result, network=bare, widths={"0": (3, 2)}), "built")
     assert "0 Dense 3 3→2" in screen.getvalue()
 
     monkeypatch.setattr("spear_deploy.pipeline.deploy.deploy", lambda *a, **k: result)
