@@ -133,8 +133,8 @@ def read_rounding(graph: SNNGraph, integer: SNNGraph) -> Rounding:
         ratio = [np.divide(*pair) for pair in zip(*gains, strict=True)]  # of what drove a neuron to what drives it now
         for name, synapse in known.items():
             grids_of_layer = _read_grids(inputs, name, neuron, integer[name].synapse, facts, scales[inputs.name])
-            scaled = inputs.scale_synapses(ratio[0])[name]
-            latent[name] = {"weight": synapse.weight * scaled.factors[-1]}
+            _, gain = inputs.scale_synapses(ratio[0])[name].factors
+            latent[name] = {"weight": synapse.weight * gain}
             if "bias" in grids_of_layer:
                 latent[name]["bias"] = np.asarray(inputs.scale_synapses(ratio[1])[name].bias) / weight_gains.get(inputs.name, 1.0)
             grids |= {(name, part): grid for part, grid in grids_of_layer.items()}
@@ -291,7 +291,7 @@ def _read_grids(
     palette = _read_palette(np.asarray(synapse.weight)) if isinstance(neuron, TrueNorthLIF) else None
     grids = {"weight": ValueGrid(unit=unit, step=step, low=low, high=high, palette=palette)}
     if stored.bias is not None:
-        per_bias = inputs.scale_synapses(bias_gain)[name].factors[-1]
+        _, per_bias = inputs.scale_synapses(bias_gain)[name].factors
         per_bias = per_bias if np.ndim(stored.bias) != 1 else per_bias.reshape(-1)
         added_later = synapse.bias is None  # to v, behind the means on the way
         means = 1.0 if added_later else inputs.bias_factors[name]

@@ -69,7 +69,7 @@ TARGETS = {
     "quantize/chips.py": (INTEGERS, LIMITS, "tests/quantize/test_chips.py"),
     "quantize/palette.py": (INTEGERS, LIMITS, "tests/quantize/test_chips.py"),
     "quantize/rounded_weights.py": (INTEGERS, "tests/quantize/test_rounded_weights.py"),
-    "quantize/rounding.py": ("tests/training/test_rounding.py",),
+    "quantize/rounding.py": ("tests/quantize/test_rounding.py", "tests/training/test_rounding.py"),
     "quantize/fold.py": QUANTIZE,
     "quantize/fuse_weights.py": QUANTIZE,
     "quantize/scaled_weights.py": (INTEGERS, "tests/quantize/test_scaled_weights.py", "tests/quantize/test_loihi.py"),
