@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.hardware.schema import HardwareProfile
-from spear_deploy.network import CONVS, Array, Dense, Layer
+from spear_deploy.network import CONVS, Array, Dense, Layer, SparseMatrix, Weights
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.value_grid import ValueGrid
 from spear_deploy.quantize.fold import fold_batchnorm
@@ -73,15 +73,15 @@ def find_few_values(profile: HardwareProfile) -> FewValues | None:
     return FewValues(levels=levels, per_neuron=False) if levels <= FEW else None
 
 
-def best_unit(weight: Array, levels: int, *, per_neuron: bool) -> Array:
+def best_unit(weight: Weights, levels: int, *, per_neuron: bool) -> Array:
     """Return the unit at which multiples up to ±levels are nearest to weights (O, ...): one, or one per output, (O, 1, ...).
 
     >>> float(best_unit(np.array([[0.5, -1.0, 0.0]]), 2, per_neuron=False))
     0.5
     """
-    rows = (
-        np.asarray(weight, np.float64).reshape(len(weight), -1) if per_neuron else np.asarray(weight, np.float64).reshape(1, -1)
-    )
+    is_one_row = isinstance(weight, SparseMatrix) and not per_neuron and weight.any()
+    stored = weight.data if is_one_row else weight  # zeros have no error
+    rows = stored.astype(np.float64).reshape(len(weight) if per_neuron else 1, -1)
     largest = np.abs(rows).max(axis=1, keepdims=True) / levels
     largest[largest == 0] = 1.0
     best, error = largest, np.full((len(rows), 1), np.inf)

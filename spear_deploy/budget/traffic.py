@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.hardware.schema import HardwareProfile
-from spear_deploy.network import CONVS, POOLS, WEIGHTED, Array, Dense, Flatten, SumPool
+from spear_deploy.network import CONVS, POOLS, WEIGHTED, Array, Dense, Flatten, SparseMatrix, SumPool
 from spear_deploy.network.graph import INPUT, SNNGraph, carries_spikes
 from spear_deploy.placement.place import Placement
 from spear_deploy.placement.projections import Projection, identity_axis
@@ -147,6 +147,10 @@ def _meet_weights(synapse: Any, arrived: Array, shape: tuple[int, ...]) -> Array
     """Return how many of the spikes that arrive meet a non-zero weight of each target."""
     if isinstance(synapse, Dense):
         flat, weight = arrived.reshape(-1).astype(np.float32), synapse.weight
+        if isinstance(weight, SparseMatrix):
+            return np.asarray((weight != 0).astype(np.float32) @ flat, np.float64).reshape(shape)
+        if not any(weight.strides):
+            return np.full(shape, flat.sum(dtype=np.float64) * int(weight[0, 0] != 0))
         rows = max(1, CHUNK_WEIGHTS // weight.shape[1])
         products = [(weight[i : i + rows] != 0).astype(np.float32) @ flat for i in range(0, len(weight), rows)]
         return np.concatenate(products).astype(np.float64).reshape(shape)

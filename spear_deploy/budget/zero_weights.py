@@ -36,6 +36,5 @@ def _fill(layer: Layer) -> Layer:
     synapse = layer.synapse
     if not isinstance(synapse, WEIGHTED) or np.all(synapse.weight):
         return layer
-    weight = np.ones(synapse.weight.shape, np.int8)  # a byte a weight, since only their number counts
-    weight.setflags(write=False)
+    weight = np.broadcast_to(np.int8(1), synapse.weight.shape)  # one byte for all, since only their number counts
     return replace(layer, synapse=replace(synapse, weight=weight))

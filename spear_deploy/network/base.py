@@ -37,7 +37,10 @@ def freeze_array(value: Any, *, what: str, integer: bool | None = None) -> Array
         GraphError: no numbers, NaN, infinite or beyond float32, or not whole.
     """
     is_frozen = isinstance(value, np.ndarray) and value.flags.owndata and not value.flags.writeable
-    array = value if is_frozen else np.array(value)
+    if isinstance(value, np.ndarray) and value.size > 1 and not any(value.strides):  # one number for all takes no more memory
+        array: Array = np.broadcast_to(np.array(value[(0,) * value.ndim]), value.shape)
+    else:
+        array = value if is_frozen else np.array(value)
     if array.dtype == object or array.dtype.kind not in "biuf":
         raise GraphError(f"{what}: expected numbers, got {array.dtype}")
     if array.dtype.kind == "f" and not _are_finite(array):

@@ -18,7 +18,7 @@ import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -32,6 +32,7 @@ SPARSE_NUMBERS = 1 << 20
 """Numbers of a matrix from which `store_compactly` stores it sparse."""
 SPARSE_DENSITY = 0.1
 """Share of numbers that are not zero below which `store_compactly` stores a matrix sparse."""
+Axes: TypeAlias = int | tuple[int, ...] | None
 _PARTS = ("data", "indices", "indptr")
 
 
@@ -99,6 +100,9 @@ class SparseMatrix(np.lib.mixins.NDArrayOperatorsMixin):
     def __len__(self) -> int:
         return self.shape[0]
 
+    def __bool__(self) -> bool:
+        raise ValueError("sparse weights are neither true nor false; ask with any() or all()")
+
     def __repr__(self) -> str:
         return f"SparseMatrix({self.shape[0]}x{self.shape[1]}, {len(self.data)} not zero, {self.dtype})"
 
@@ -124,7 +128,7 @@ class SparseMatrix(np.lib.mixins.NDArrayOperatorsMixin):
         if need > free:
             raise GraphError(
                 f"sparse weights of {self.shape[0]}x{self.shape[1]}: written out they take {need / 1e9:.3g} GB, {free / 1e9:.3g} "
-                "GB of memory are free; keep them sparse"
+                "GB of memory are free; a .snn file keeps them sparse"
             )
         full = np.zeros(self.shape, self.dtype)
         full[self.rows, self.indices] = self.data
@@ -161,7 +165,7 @@ class SparseMatrix(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         if any(isinstance(target, SparseMatrix) for target in options.get("out") or ()):
-            raise ValueError("sparse weights are read-only; assign the result of the operation instead")
+            raise ValueError("sparse weights are read-only; assign the result of an operation instead")
         if ufunc is np.matmul and method == "__call__" and not options:
             return _multiply(*inputs)
         if method == "__call__" and ufunc.nout == 1 and not options:
@@ -172,7 +176,7 @@ class SparseMatrix(np.lib.mixins.NDArrayOperatorsMixin):
         return getattr(ufunc, method)(*full, **options)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        if function in _FUNCTIONS and isinstance(args[0], SparseMatrix):
+        if function in _FUNCTIONS and (isinstance(args[0], SparseMatrix) or function in (np.concatenate, np.where)):
             return _FUNCTIONS[function](*args, **kwargs)
 
         def fill(value: Any) -> Any:
@@ -225,7 +229,7 @@ class SparseMatrix(np.lib.mixins.NDArrayOperatorsMixin):
 
     def astype(self, dtype: Any, copy: bool = True) -> SparseMatrix:
         """Return the matrix in another type; numbers that become zero are absent."""
-        return self if not copy and self.dtype == dtype else self._replace_data(self.data.astype(dtype, copy=copy))
+        return self if not copy and self.dtype == dtype else self.with_data(self.data.astype(dtype, copy=copy))
 
     def copy(self) -> SparseMatrix:
         """Return the matrix itself, since nothing can be written to it."""
@@ -246,41 +250,53 @@ class SparseMatrix(np.lib.mixins.NDArrayOperatorsMixin):
 
     def round(self, decimals: int = 0) -> SparseMatrix:
         """Return the rounded numbers."""
-        return self._replace_data(self.data.round(decimals))
+        return self.with_data(self.data.round(decimals))
 
     def nonzero(self) -> tuple[Array, Array]:
         """Return rows and columns of the stored numbers."""
         return self.rows, self.indices
 
-    def sum(self, axis: int | None = None, dtype: Any = None) -> Any:
+    def sum(self, axis: Axes = None, dtype: Any = None, *, keepdims: bool = False) -> Any:
         """Return the sum of all numbers, by column (axis 0) or by row (axis 1)."""
-        if axis is None:
-            return self.data.sum(dtype=dtype)
         kind = self.data[:0].sum(dtype=dtype).dtype
-        if axis in (1, -1):
-            return self._reduce_rows(np.add, self.data.astype(kind, copy=False))
+        axis = _read_axis(axis)
+        if axis is None:
+            return _keep(self.data.sum(dtype=dtype), axis, keepdims)
+        if axis == 1:
+            return _keep(self._reduce_rows(np.add, self.data.astype(kind, copy=False)), axis, keepdims)
         total = np.bincount(self.indices, minlength=self.shape[1], weights=None if self.dtype == bool else self.data)
-        return total.astype(kind)
+        return _keep(total.astype(kind), axis, keepdims)
 
-    def max(self, axis: int | None = None) -> Any:
+    def max(self, axis: Axes = None, *, keepdims: bool = False) -> Any:
         """Return the largest number, by column (axis 0) or by row (axis 1); absent ones count as zero."""
-        return self._extreme(np.maximum, axis)
+        return _keep(self._extreme(np.maximum, _read_axis(axis)), _read_axis(axis), keepdims)
 
-    def min(self, axis: int | None = None) -> Any:
+    def min(self, axis: Axes = None, *, keepdims: bool = False) -> Any:
         """Return the smallest number, by column (axis 0) or by row (axis 1); absent ones count as zero."""
-        return self._extreme(np.minimum, axis)
+        return _keep(self._extreme(np.minimum, _read_axis(axis)), _read_axis(axis), keepdims)
 
-    def any(self, axis: int | None = None) -> Any:
+    def any(self, axis: Axes = None, *, keepdims: bool = False) -> Any:
         """Return whether any number is other than zero."""
-        return bool(len(self.data)) if axis is None else _count_nonzero(self, axis) > 0
+        return _count_nonzero(self, axis, keepdims=keepdims) > 0
 
-    def all(self, axis: int | None = None) -> Any:
+    def all(self, axis: Axes = None, *, keepdims: bool = False) -> Any:
         """Return whether all numbers are other than zero."""
-        return len(self.data) == self.size if axis is None else _count_nonzero(self, axis) == self.shape[axis]
+        axis = _read_axis(axis)
+        return _count_nonzero(self, axis, keepdims=keepdims) == (self.size if axis is None else self.shape[axis])
 
-    def mean(self, axis: int | None = None) -> Any:
+    def mean(self, axis: Axes = None, *, keepdims: bool = False) -> Any:
         """Return the mean of all numbers, by column (axis 0) or by row (axis 1)."""
-        return self.sum(axis, np.float64) / (self.size if axis is None else self.shape[axis])
+        axis = _read_axis(axis)
+        return self.sum(axis, np.float64, keepdims=keepdims) / (self.size if axis is None else self.shape[axis])
+
+    def setflags(self, *, write: bool) -> None:
+        """Do nothing but refuse: the numbers are read-only already.
+
+        Raises:
+            ValueError: they should be writeable.
+        """
+        if write:
+            raise ValueError("sparse weights are read-only; assign the result of an operation instead")
 
     def _extreme(self, function: Any, axis: int | None) -> Any:
         if axis is None:
@@ -300,7 +316,7 @@ class SparseMatrix(np.lib.mixins.NDArrayOperatorsMixin):
             result[filled] = function.reduceat(values, self.indptr[:-1][filled])
         return result
 
-    def _replace_data(self, data: Array) -> SparseMatrix:
+    def with_data(self, data: Array) -> SparseMatrix:
         """Return the matrix with other numbers in the same places."""
         if np.all(data):
             return _make(data, self.indices, self.indptr, self.shape)
@@ -325,7 +341,7 @@ def make_sparse(matrix: Any) -> SparseMatrix:
             compressed = compressed.copy()
             compressed.sum_duplicates()
         copies = [np.array(part) for part in (compressed.data, compressed.indices, compressed.indptr)]
-        return replace(_make(copies[0], copies[1], copies[2], compressed.shape)._replace_data(copies[0]))
+        return replace(_make(copies[0], copies[1], copies[2], compressed.shape).with_data(copies[0]))
     full = np.asarray(matrix)
     if full.ndim != 2:
         raise GraphError(f"sparse weights: {full.ndim} axes given, expected (outputs, inputs)")
@@ -414,7 +430,7 @@ def _map(ufunc: Any, inputs: tuple[Any, ...]) -> SparseMatrix | None:
         next(values).data if isinstance(x, SparseMatrix) else _at(x, first) if isinstance(x, np.ndarray) and x.ndim else x
         for x in arrays
     ]
-    return first._replace_data(np.asarray(ufunc(*picked)))
+    return first.with_data(np.asarray(ufunc(*picked)))
 
 
 def _reaches(shape: tuple[int, ...], target: tuple[int, int]) -> bool:
@@ -453,11 +469,50 @@ def _multiply(a: Any, b: Any) -> Any:
     return (b.T.to_scipy() @ a.T).T
 
 
-def _count_nonzero(matrix: SparseMatrix, axis: int | None = None, *, keepdims: bool = False) -> Any:
+def _count_nonzero(matrix: SparseMatrix, axis: Axes = None, *, keepdims: bool = False) -> Any:
+    axis = _read_axis(axis)
     if axis is None:
-        return len(matrix.data)
-    counts = np.diff(matrix.indptr) if axis in (1, -1) else np.bincount(matrix.indices, minlength=matrix.shape[1])
-    return np.expand_dims(counts, axis) if keepdims else counts
+        return _keep(len(matrix.data), axis, keepdims)
+    counts = np.diff(matrix.indptr) if axis == 1 else np.bincount(matrix.indices, minlength=matrix.shape[1])
+    return _keep(counts, axis, keepdims)
+
+
+def _read_axis(axis: Axes) -> int | None:
+    """Return an axis as 0, 1, or None for both.
+
+    Raises:
+        ValueError: there is no such axis.
+    """
+    axes = (0, 1) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    if not axes or not all(-2 <= one < 2 for one in axes):
+        raise ValueError(f"sparse weights have no axis {axis}; they have the axes 0 and 1")
+    known = {one % 2 for one in axes}
+    return None if len(known) == 2 else known.pop()
+
+
+def _keep(result: Any, axis: int | None, keepdims: bool) -> Any:
+    if not keepdims:
+        return result
+    return np.asarray(result).reshape(1, 1) if axis is None else np.expand_dims(result, axis)
+
+
+def _concatenate(matrices: Any, axis: int = 0) -> Any:
+    """Return sparse matrices below each other or side by side, a full one where another is among them."""
+    if axis is None or not all(isinstance(matrix, SparseMatrix) for matrix in matrices):
+        return np.concatenate([write_out(matrix) for matrix in matrices], axis=axis)
+    if axis % 2:
+        return _concatenate([matrix.T for matrix in matrices]).T
+    starts = np.cumsum([0, *(len(matrix.data) for matrix in matrices)])
+    indptr = [matrix.indptr[1:] + start for matrix, start in zip(matrices, starts[:-1], strict=True)]
+    data, indices = (np.concatenate([getattr(matrix, name) for matrix in matrices]) for name in ("data", "indices"))
+    shape = (sum(len(matrix) for matrix in matrices), matrices[0].shape[1])
+    return _make(data, indices, np.concatenate([[0], *indptr]), shape)
+
+
+def _where(condition: SparseMatrix, x: Any, y: Any) -> Any:
+    if isinstance(condition, SparseMatrix) and isinstance(x, SparseMatrix) and np.ndim(y) == 0 and y == 0:
+        return (condition != 0) * x
+    return np.where(*(part._write_out("numpy.where") if isinstance(part, SparseMatrix) else part for part in (condition, x, y)))
 
 
 def _unique(matrix: SparseMatrix, **options: Any) -> Array:
@@ -494,5 +549,7 @@ _FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.ndim: lambda matrix: matrix.ndim,
     np.size: lambda matrix: matrix.size,
     np.copy: SparseMatrix.copy,
+    np.concatenate: _concatenate,
+    np.where: _where,
 }
 """numpy's functions of a sparse matrix that do not need all its numbers."""

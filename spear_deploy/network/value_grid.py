@@ -32,7 +32,7 @@ class ValueGrid:
         >>> ValueGrid(unit=np.array(0.5), step=2, low=-4, high=4).snap(np.array([0.4, 0.6, -9.0]))
         array([ 0.,  1., -2.])
         """
-        numbers = np.asarray(values, np.float64) / self.unit
+        numbers = values.astype(np.float64) / self.unit
         if self.palette is not None:
             rows = numbers.reshape(len(numbers), -1, 1)
             nearest = np.abs(rows - self.palette[:, None]).argmin(2)

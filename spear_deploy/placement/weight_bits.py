@@ -7,7 +7,7 @@ from math import ceil, log2
 import numpy as np
 
 from spear_deploy.hardware.schema import HardwareProfile
-from spear_deploy.network import CONVS, WEIGHTED, Array, ChipNeuron
+from spear_deploy.network import CONVS, WEIGHTED, Array, ChipNeuron, SparseMatrix, Weights
 from spear_deploy.network.graph import SNNGraph
 
 SIGNED_LIMIT = 128
@@ -38,7 +38,7 @@ def stored_bits(graph: SNNGraph, profile: HardwareProfile) -> dict[str, int]:
     return bits
 
 
-def list_bits(weight: Array) -> int:
+def list_bits(weight: Weights) -> int:
     """Return the bits of a list's weights: netx's `num_weight_bits`.
 
     The weights are scaled up by the largest power of two that keeps them within -128..127 (signed; a list of one sign has
@@ -59,7 +59,7 @@ def list_bits(weight: Array) -> int:
     return max(1, 8 - scale_bits - (_trailing_zeros(weight) - mixed))
 
 
-def measure_width(graph: SNNGraph, weight: Array) -> int:
+def measure_width(graph: SNNGraph, weight: Weights) -> int:
     """Return the bits of a layer's weights as the chip of an integer network stores them: Loihi's lists, or plain numbers.
 
     >>> from spear_deploy.network import Dense, Layer, OdinLIF
@@ -96,7 +96,7 @@ def kernel_bits(weight: Array) -> int:
     return 1 + (ceil(log2(largest)) if largest > 1 else 1)
 
 
-def count_mixed_sign_inputs(weight: Array) -> int:
+def count_mixed_sign_inputs(weight: Weights) -> int:
     """Count the inputs whose weights have both signs, (O, I) or (O, I / groups, *kernel).
 
     >>> count_mixed_sign_inputs(np.array([[1, -1, 0], [2, 3, 4]]))
@@ -104,6 +104,8 @@ def count_mixed_sign_inputs(weight: Array) -> int:
     """
     if weight.ndim < 2:
         return 0
+    if isinstance(weight, SparseMatrix):
+        return int(((weight > 0).any(axis=0) & (weight < 0).any(axis=0)).sum())
     rows = weight.reshape(len(weight), -1)
     high = low = rows[0]
     step = max(1, CHUNK_WEIGHTS // 16 // rows.shape[1])  # inputs that soon have both signs end it early
@@ -116,12 +118,17 @@ def count_mixed_sign_inputs(weight: Array) -> int:
     return int(mixed.sum())
 
 
-def max_distinct_weights(weight: Array) -> int:
+def max_distinct_weights(weight: Weights) -> int:
     """Return the largest number of distinct non-zero weights of an output (a row, a kernel).
 
     >>> max_distinct_weights(np.array([[1, 1, 0], [2, 3, 4]]))
     3
     """
+    if isinstance(weight, SparseMatrix):
+        order = np.lexsort((weight.data, weight.rows))
+        rows, values = weight.rows[order], weight.data[order]
+        first = np.append(True, (rows[1:] != rows[:-1]) | (values[1:] != values[:-1]))[: len(rows)]
+        return int(np.bincount(rows[first], minlength=1).max())
     rows = weight.reshape(len(weight), -1)
     largest, step = 0, max(1, CHUNK_WEIGHTS // rows.shape[1])
     for start in range(0, len(rows), step):
@@ -135,9 +142,9 @@ def max_distinct_weights(weight: Array) -> int:
 # ------------------------------------------------------------------------------------------------------------ inside
 
 
-def _trailing_zeros(weight: Array) -> int:
+def _trailing_zeros(weight: Weights) -> int:
     """Count the zero bits at the end of all weights, at most 8."""
-    union, flat = 256, weight.reshape(-1)
+    union, flat = 256, weight.data if isinstance(weight, SparseMatrix) else weight.reshape(-1)
     for start in range(0, flat.size, CHUNK_WEIGHTS):
         if union & 1:
             break

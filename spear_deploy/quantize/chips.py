@@ -277,7 +277,7 @@ def _check_events(graph: SNNGraph, layer: NeuronInput) -> None:
         raise UnsupportedError(
             f"layer '{layer.name}': {what} or a pool, ODIN's crossbar takes spikes through Dense alone; unroll it"
         )
-    weight = np.asarray(layer.stored[layer.name].weight)
+    weight = layer.stored[layer.name].weight
     if mixed := int(((weight > 0).any(axis=0) & (weight < 0).any(axis=0)).sum()):
         raise UnsupportedError(
             f"layer '{layer.name}': {mixed} sources with weights of both signs, a source on ODIN has one; send each twice, once "
@@ -496,10 +496,9 @@ def _propose_spinnaker(layer: NeuronInput, settings: LoweringSettings, float_run
     shifts = {name: int(np.ceil(np.log2(max(most * scale / (RING_BUFFER_MAX - 1), 1.0)))) for name, most in largest.items()}
     rounded: dict[str, Synapse] = {}
     for name, s in synapses.items():
-        steps = np.where(s.weight >= 0, 2.0 ** shifts["exc"], 2.0 ** shifts["inh"])
-        rounded[name] = replace(
-            s, weight=np.clip(np.rint(s.weight * scale / steps), -RING_BUFFER_MAX, RING_BUFFER_MAX).astype(np.int32), bias=None
-        )
+        exc, inh = np.maximum(s.weight, 0) * scale / 2.0 ** shifts["exc"], np.minimum(s.weight, 0) * scale / 2.0 ** shifts["inh"]
+        weight = np.clip(np.rint(exc + inh), -RING_BUFFER_MAX, RING_BUFFER_MAX).astype(np.int32)
+        rounded[name] = replace(s, weight=weight, bias=None)
     constants |= {"exc_shift": shifts["exc"], "inh_shift": shifts["inh"]}
     neuron = build_neuron(layer.name, lambda: SpinnakerLIF(**constants))
     yield ScaleChoice(scale=scale, integers=IntegerLayer(synapses=rounded, neuron=neuron))

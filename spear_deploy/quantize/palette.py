@@ -6,15 +6,17 @@ types needs an axon for each, and a neuron in front of each axon.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
-from spear_deploy.network import Array
+from spear_deploy.network import Array, SparseMatrix, Weights
 
 ROUNDS = 30
 """Steps of k-means; on a line they settle in far fewer."""
 
 
-def cluster_rows(weight: Array, count: int) -> Array:
+def cluster_rows(weight: Weights, count: int) -> Weights:
     """Return the weights with at most `count` different values beside 0 in each row (output neuron or channel).
 
     Values are k-means centres of the row, with 0 as a further centre that stays; rows with no more values stay as they are.
@@ -26,11 +28,21 @@ def cluster_rows(weight: Array, count: int) -> Array:
     >>> cluster_rows(np.array([[1.0, 1.1, 0.0, -2.0]]), 2).round(2).tolist()
     [[1.05, 1.05, 0.0, -2.0]]
     """
+    if isinstance(weight, SparseMatrix):
+        return _cluster_sparse(weight.astype(np.float64), count)
     rows = weight.reshape(len(weight), -1).astype(np.float64)
     clustered = rows.copy()
     for row in np.flatnonzero([len(np.setdiff1d(values, 0)) > count for values in rows]):
         clustered[row] = _cluster(rows[row], count)
     return clustered.reshape(weight.shape)
+
+
+def _cluster_sparse(weight: SparseMatrix, count: int) -> SparseMatrix:
+    data = weight.data.copy()
+    for row, (start, stop) in enumerate(pairwise(weight.indptr)):
+        if len(np.unique(data[start:stop])) > count:
+            data[start:stop] = _cluster(weight[row], count)[weight.indices[start:stop]]
+    return weight.with_data(data)
 
 
 def _cluster(values: Array, count: int) -> Array:
@@ -48,8 +60,12 @@ def _cluster(values: Array, count: int) -> Array:
     return result
 
 
-def count_axons(weight: Array) -> int:
+def count_axons(weight: Weights) -> int:
     """Count the axons of a crossbar: for each source the types that its synapses have, a neuron's values in ascending order."""
+    if isinstance(weight, SparseMatrix):
+        kinds = [np.unique(weight.data[start:stop], return_inverse=True)[1] for start, stop in pairwise(weight.indptr)]
+        pairs = weight.indices.astype(np.int64) * (weight.shape[1] + 1) + np.concatenate([*kinds, np.zeros(0, np.int64)])
+        return len(np.unique(pairs))
     rows = weight.reshape(len(weight), -1)
     types = np.full(rows.shape, -1)
     for row, values in enumerate(rows):

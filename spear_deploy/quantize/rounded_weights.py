@@ -73,7 +73,7 @@ def lower(graph: SNNGraph, settings: LoweringSettings, family: str, *, float_run
             raise UnsupportedError(
                 f"layer '{layer.name}': {type(layer.neuron).__name__}, {rule.chip} has {names}; use one of them"
             )
-        values = np.unique(np.concatenate([s.weight.astype(np.float64).ravel() for s in layer.stored.values()]))
+        values = np.unique(np.concatenate([np.unique(s.weight.astype(np.float64)) for s in layer.stored.values()]))
         extreme = float(np.abs(values).max())
         scale = 1.0
         if layer.name in settings.learnt_scales:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from spear_deploy.network import Array, Dense
+from spear_deploy.network import Array, Dense, SparseMatrix, Weights
 from spear_deploy.simulator.kernel_choice import find_kernels
 
 MAX_ACTIVITY = 0.3
@@ -51,7 +51,8 @@ def make_event_weigher(synapse: Any) -> EventWeigher | None:
         return None
     bias = np.zeros(len(synapse.weight), np.int32) if synapse.bias is None else synapse.bias.astype(np.int32)
     shift = synapse.weight_exponent
-    if isinstance(synapse, Dense) and np.count_nonzero(synapse.weight) <= MAX_DENSITY * synapse.weight.size:
+    is_sparse = isinstance(synapse.weight, SparseMatrix)
+    if is_sparse or (isinstance(synapse, Dense) and np.count_nonzero(synapse.weight) <= MAX_DENSITY * synapse.weight.size):
         starts, places, values = list_weights(synapse.weight)
         values = values.astype(dtype)
 
@@ -92,24 +93,28 @@ def make_event_weigher(synapse: Any) -> EventWeigher | None:
     return weigh_convolution
 
 
-def list_weights(weight: Array) -> tuple[Array, Array, Array]:
+def list_weights(weight: Weights) -> tuple[Array, Array, Array]:
     """Return the weights that are not zero, input by input: where those of each input begin, (I + 1,), outputs, and values.
 
     >>> [part.tolist() for part in list_weights(np.array([[0, 5], [7, 8]]))]
     [[0, 1, 3], [1, 0, 1], [7, 5, 8]]
     """
+    if isinstance(weight, SparseMatrix):
+        return weight.T.indptr, weight.T.indices.astype(np.int32), weight.T.data
     outputs, inputs = weight.nonzero()
     order = np.argsort(inputs, kind="stable")
     starts = np.concatenate([[0], np.cumsum(np.bincount(inputs, minlength=weight.shape[1]))])
     return starts, outputs[order].astype(np.int32), weight[outputs[order], inputs[order]]
 
 
-def find_reach(weight: Array) -> float:
+def find_reach(weight: Weights) -> float:
     """Return the largest sum of the magnitudes of an output's weights.
 
     >>> find_reach(np.array([[1, -2], [0, 1]]))
     3.0
     """
+    if isinstance(weight, SparseMatrix):
+        return float(np.abs(weight).sum(axis=1, dtype=np.float64).max())
     step = max(1, BLOCK_WEIGHTS * len(weight) // weight.size)
     blocks = (weight[start : start + step].reshape(min(step, len(weight) - start), -1) for start in range(0, len(weight), step))
     return max(float(np.abs(block).sum(axis=1, dtype=np.float64).max()) for block in blocks)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from spear_deploy.errors import DataError
-from spear_deploy.network import CONVS, POOLS, Array, AvgPool, Dense, Flatten, Scale, Shape, Synapse
+from spear_deploy.network import CONVS, POOLS, Array, AvgPool, Dense, Flatten, Scale, Shape, SparseMatrix, Synapse, Weights
 from spear_deploy.simulator import event_sums
 
 CHUNK_VALUES = 1 << 20
@@ -63,7 +63,7 @@ def make_weigher(synapse: Synapse | None, *, integer: bool = False, dtype: type 
         return lambda x: _pool(synapse, x)
     if integer:
         return _make_integer_scaler(synapse) if isinstance(synapse, Scale) else _make_integer_weigher(synapse)
-    weight: Array = synapse.weight.astype(dtype, copy=False)
+    weight: Weights = synapse.weight.astype(dtype, copy=False)
     bias: Array | None = None if synapse.bias is None else synapse.bias.astype(dtype)
     if isinstance(synapse, Scale):
         return lambda x: x * weight if bias is None else x * weight + bias
@@ -139,9 +139,12 @@ def _make_integer_weigher(synapse: Any) -> Weigher:
     return weigh
 
 
-def _make_product(synapse: Any, weight: Array) -> Weigher:
+def _make_product(synapse: Any, weight: Weights) -> Weigher:
     """Return the product with weights of the input's own type."""
     if isinstance(synapse, Dense):
+        if isinstance(weight, SparseMatrix):
+            rows = weight.to_scipy()
+            return lambda x: np.ascontiguousarray((rows @ x.reshape(len(x), -1).T).T)
         transposed = weight.T
         return lambda x: x.reshape(len(x), -1) @ transposed
     return lambda x: _convolve(synapse, x, weight)
@@ -156,6 +159,8 @@ def fan_out(synapse: Synapse | None, input_shape: Shape) -> Array:
     if synapse is None:
         return np.ones(input_shape, np.int64)
     if isinstance(synapse, Dense):
+        if not isinstance(synapse.weight, SparseMatrix) and not any(synapse.weight.strides):  # one weight for all
+            return np.full(input_shape, len(synapse.weight) * int(synapse.weight[0, 0] != 0), np.int64)
         return np.count_nonzero(synapse.weight, axis=0).reshape(input_shape)
     if isinstance(synapse, Scale):
         return np.broadcast_to(synapse.weight != 0, input_shape).astype(np.int64)

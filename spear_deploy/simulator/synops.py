@@ -197,7 +197,7 @@ def _count_layer_by_rules(graph: SNNGraph, layer: Layer, spikes: Array) -> dict[
         return dict.fromkeys(RULES, total)
     shape = graph.input_shape_of(layer.name)
     exact = synapse_math.fan_out(synapse, shape)
-    full = synapse_math.fan_out(replace(synapse, weight=np.ones_like(synapse.weight)), shape)
+    full = synapse_math.fan_out(replace(synapse, weight=np.broadcast_to(np.int8(1), synapse.weight.shape)), shape)
     outputs = len(synapse.weight)
     positions = int(np.prod(synapse.output_shape(shape)[1:]))
     kernel = int(np.prod(synapse.weight.shape[2:])) / synapse.groups if isinstance(synapse, CONVS) else 1

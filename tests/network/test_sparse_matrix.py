@@ -58,6 +58,9 @@ KEPT = {
     "own shape": lambda w: w.reshape(6, -1),
     "product of two": lambda w: w @ w.T,
     "copy": np.copy,
+    "below each other": lambda w: np.concatenate([w, w * 2]),
+    "side by side": lambda w: np.concatenate([np.maximum(w, 0), w], axis=1),
+    "chosen": lambda w: np.where(w > 2, w, 0),
     "pickled": lambda w: pickle.loads(pickle.dumps(w)),
     "copied": copy.deepcopy,
 }
@@ -97,7 +100,14 @@ OTHERS = {
     "flat": lambda w: w.ravel(),
     "other shape": lambda w: w.reshape(2, 27),
     "choice": lambda w: np.where(w > 0, w, 1),
-    "one below the other": lambda w: np.concatenate([w, w]),
+    "below a full one": lambda w: np.concatenate([w, np.ones((1, 9))]),
+    "chosen by a full one": lambda w: np.where(np.ones(SHAPE, bool), w, 0),
+    "sum kept": lambda w: w.sum(axis=(0,), keepdims=True),
+    "sum of both": lambda w: w.sum(axis=(0, 1), keepdims=True),
+    "largest kept": lambda w: w.max(axis=-1, keepdims=True),
+    "smallest kept": lambda w: np.min(w, axis=-2, keepdims=True),
+    "all kept": lambda w: np.all(w, axis=0, keepdims=True),
+    "mean kept": lambda w: np.mean(w, axis=0, keepdims=True),
     "reduced": np.add.reduce,
     "list": lambda w: np.array(w.tolist()),
     "rows in turn": lambda w: np.stack(list(w)),
@@ -165,7 +175,7 @@ def test_what_needs_all_numbers_of_a_large_matrix_is_refused(monkeypatch, full):
             function(matrix)
     assert matrix.to_full().shape == SHAPE
     monkeypatch.setattr(memory, "free_bytes", lambda: 100)
-    with pytest.raises(GraphError, match=r"written out they take .* GB of memory are free; keep them sparse"):
+    with pytest.raises(GraphError, match=r"written out they take .* GB of memory are free; a .snn file keeps them sparse"):
         matrix.to_full()
 
 
@@ -173,12 +183,19 @@ def test_sparse_weights_are_read_only(full):
     matrix = make_sparse(full)
     with pytest.raises(ValueError, match="read-only"):
         matrix *= 2
+    matrix.setflags(write=False)
+    with pytest.raises(ValueError, match="read-only"):
+        matrix.setflags(write=True)
+    with pytest.raises(ValueError, match="have no axis 2; they have the axes 0 and 1"):
+        matrix.sum(axis=2)
     with pytest.raises(TypeError, match="item assignment"):
         matrix[0, 0] = 1
     with pytest.raises(ValueError, match="read-only"):
         matrix.data[0] = 1
     with pytest.raises(AttributeError, match="SparseMatrix has no 'weights'"):
         _ = matrix.weights
+    with pytest.raises(ValueError, match="neither true nor false"):
+        bool(matrix)
     with pytest.raises(IndexError):
         matrix[6]
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from spear_deploy.network import Conv1d, Conv2d, Dense, Layer, LoihiLIF
+from spear_deploy.network import Conv1d, Conv2d, Dense, Layer, LoihiLIF, make_sparse, sparse_matrix
 from spear_deploy.network.graph import chain
 from spear_deploy.simulator import Simulation, event_sums, kernel_choice, simulate, stepper, synapse_math
 from spear_deploy.simulator.event_sums import list_weights
@@ -69,8 +69,20 @@ def test_sums_of_few_weights_equal_matrix_products(monkeypatch, compiled, expone
     monkeypatch.setattr(event_sums, "list_weights", lambda weight: used.append(1) or list_weights(weight))
     by_events = synapse_math.make_weigher(synapse, integer=True)(x)
     assert used and by_events.dtype == np.int32
+    sparse = replace(synapse, weight=make_sparse(weight))
+    np.testing.assert_array_equal(by_events, synapse_math.make_weigher(sparse, integer=True)(x))
     uses_numpy(monkeypatch)
     np.testing.assert_array_equal(by_events, synapse_math.make_weigher(synapse, integer=True)(x))
+    np.testing.assert_array_equal(by_events, synapse_math.make_weigher(sparse, integer=True)(x))
+
+
+def test_sparse_weights_are_summed_weight_by_weight_however_many(monkeypatch, compiled):
+    weight = np.random.default_rng(0).integers(1, 9, (20, 30))
+    monkeypatch.setattr(sparse_matrix, "FULL_NUMBERS", 0)
+    x = np.random.default_rng(1).random((4, 30)) < 0.2
+    by_events = synapse_math.make_weigher(Dense(weight=make_sparse(weight)), integer=True)(x)
+    assert by_events.dtype == np.int32
+    np.testing.assert_array_equal(by_events, x.astype(np.int64) @ weight.T)
 
 
 def test_the_reach_of_weights_does_not_depend_on_blocks(monkeypatch):

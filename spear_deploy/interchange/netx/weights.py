@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import GraphError, UnsupportedError
-from spear_deploy.network import Array, Layer, LoihiLIF
+from spear_deploy.network import Array, Layer, LoihiLIF, SparseMatrix, Weights
 
 CHUNK_VALUES = 1 << 16
 """Weights handled at a time: they stay in cache, and add little memory to a layer of 10^8."""
@@ -74,11 +74,13 @@ def _round_chunk(part: Array, key: str) -> Array:
     return rounded
 
 
-def distinct_values(weight: Array) -> Array:
+def distinct_values(weight: Weights) -> Array:
     """Return the distinct values of whole weights, rising, int64; only the two ends where they span more than 2^20."""
     low, high = int(weight.min()), int(weight.max())
     if high - low >= MAX_SPAN:
         return np.array([low, high], np.int64)
+    if isinstance(weight, SparseMatrix):
+        return np.unique(weight).astype(np.int64)
     occurs = np.zeros(high - low + 1, bool)
     flat = weight.reshape(-1)
     for start in range(0, flat.size, CHUNK_VALUES):

@@ -22,7 +22,7 @@ from spear_deploy.errors import UnsupportedError
 from spear_deploy.interchange.netx.chain import OTHERS, ChainLayer, find_chain
 from spear_deploy.interchange.netx.values import convert_weights, encode_bias, encode_neuron
 from spear_deploy.interchange.netx.weights import check_loadable, check_range, make_loadable
-from spear_deploy.network import Array, Conv2d, Dense, Layer, LoihiLIF, Scale, Shape, SigmaDelta
+from spear_deploy.network import Array, Conv2d, Dense, Layer, LoihiLIF, Scale, Shape, SigmaDelta, write_out
 from spear_deploy.network.graph import SNNGraph, merge_parts
 from spear_deploy.util.files import replace_from_memory
 
@@ -167,7 +167,7 @@ def _dense_entry(layer: Layer, synapse: Dense, link: ChainLayer, bias: Array | N
     matrices = [weight]
     if link.recurrent is not None:
         kind = "dense_rec"
-        values["weight_rec"] = link.recurrent.astype(np.float32)
+        values["weight_rec"] = write_out(link.recurrent.astype(np.float32))
         matrices.append(link.recurrent)
     if not any(matrix.any() for matrix in matrices):
         weight = matrices[0] = make_loadable(layer, weight, bias, notes)
@@ -182,7 +182,7 @@ def _dense_entry(layer: Layer, synapse: Dense, link: ChainLayer, bias: Array | N
     return Entry(
         kind,
         (weight.shape[0],),
-        {"inFeatures": weight.shape[1], "outFeatures": weight.shape[0], "weight": weight.astype(np.float32), **values},
+        {"inFeatures": weight.shape[1], "outFeatures": weight.shape[0], "weight": write_out(weight.astype(np.float32)), **values},
     )
 
 

@@ -51,6 +51,7 @@ from spear_deploy.network import (
     Scale,
     Shape,
     SumPool,
+    write_out,
 )
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
 from spear_deploy.util.files import replace_from_memory
@@ -337,7 +338,7 @@ class _DialectDraft:
     def _make_dense(self, synapse: Dense) -> Any:
         import nir
 
-        weight = synapse.weight.astype(np.float32)
+        weight = write_out(synapse.weight.astype(np.float32))
         if synapse.bias is None and self.dialect.title != "sinabs":  # which has no Linear
             return nir.Linear(weight=weight)
         return nir.Affine(weight=weight, bias=_spread(synapse.bias, weight.shape[:1], default=0.0))

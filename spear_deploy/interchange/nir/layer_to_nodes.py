@@ -34,6 +34,8 @@ from spear_deploy.network import (
     Shape,
     SumPool,
     Synapse,
+    Weights,
+    write_out,
 )
 from spear_deploy.network.graph import SNNGraph
 
@@ -170,8 +172,8 @@ def _broadcast_parameter(value: Array, shape: Shape) -> Array:
     return np.broadcast_to(short if (short == exact).all() else exact, shape).copy()
 
 
-def _to_float32(value: Array) -> Array:
-    return np.ascontiguousarray(value, dtype=np.float32)
+def _to_float32(value: Weights) -> Array:
+    return np.ascontiguousarray(write_out(value.astype(np.float32, copy=False)))
 
 
 def fold_norm(synapse: Any, norm: BatchNorm) -> Any:

@@ -35,7 +35,9 @@ from spear_deploy.network import (
     Flatten,
     Layer,
     Scale,
+    SparseMatrix,
     SumPool,
+    Weights,
     find_max_spikes,
     resets_late,
     sends_several,
@@ -298,8 +300,11 @@ def _sum_products(synapse: Any, x: BoundedValue, rounding: Rounding, grid: int, 
     else:
         weight, bias = synapse.weight.astype(np.float32), synapse.bias
         count = int(np.prod(weight.shape[1:]))
-        np.abs(weight, out=weight)
-        weight.setflags(write=False)
+        if isinstance(weight, SparseMatrix):
+            weight = np.abs(weight)
+        else:
+            np.abs(weight, out=weight)
+            weight.setflags(write=False)
         positive = replace(synapse, weight=weight, bias=None)
     magnitudes = synapse_math.make_weigher(positive, dtype=np.float64 if rounding in ("order", "exact") else np.float32)
     in_float32 = 1.0 if rounding in ("order", "exact") else 1 + 2 * count * U
@@ -338,13 +343,14 @@ def _normalise(norm: BatchNorm, gap: Array, size: Array) -> Array:
     return _add_rounding(gain * gap, gain * size, gain * size + shift)
 
 
-def _grid(values: Array) -> int:
+def _grid(values: Weights) -> int:
     """Return the largest q so that every value is a multiple of 2^q.
 
     >>> _grid(np.array([0.75, 2.0], np.float32)), _grid(np.zeros(2, np.float32))
     (-2, 127)
     """
-    used = values[(values != 0) & np.isfinite(values)]
+    stored = values.data if isinstance(values, SparseMatrix) else values
+    used = stored[(stored != 0) & np.isfinite(stored)]
     if not used.size:
         return 127
     mantissa, exponent = np.frexp(used.astype(np.float64))

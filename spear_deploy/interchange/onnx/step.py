@@ -13,7 +13,7 @@ import numpy as np
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.interchange.onnx import neurons as onnx_neurons
-from spear_deploy.network import POOLS, Array, AvgPool, Dense, Flatten, Layer, Scale, Shape, Synapse, sends_several
+from spear_deploy.network import POOLS, Array, AvgPool, Dense, Flatten, Layer, Scale, Shape, Synapse, sends_several, write_out
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.simulator.neurons import STATE_LIMIT
 from spear_deploy.simulator.stepper import Stepper, prepare
@@ -163,7 +163,7 @@ class StepGraph:
         """Add the sum of products of a synapse, in a floating-point type."""
         if isinstance(synapse, Dense):
             flat = x if len(shape_before) == 1 else self.put("Flatten", x, axis=1)
-            return self.put("MatMul", flat, self.const(f"{name}/weight", synapse.weight.T.astype(dtype)))
+            return self.put("MatMul", flat, self.const(f"{name}/weight", write_out(synapse.weight.astype(dtype)).T))
         if isinstance(synapse, POOLS):
             weight: Array = np.ones((shape_before[0], 1, *synapse.kernel_size), dtype)
             geometry: dict[str, Any] = {"group": shape_before[0], "strides": synapse.stride}

@@ -73,14 +73,14 @@ def measure_rounding(chain: Sequence[Stage]) -> dict[str, LayerRounding]:
 def _weight_rounding(real: Layer, layer: Layer) -> dict[str, Any]:
     trained: Any = real.synapse
     integer: Any = layer.synapse
-    wanted = np.asarray(trained.weight, np.float64) * 2.0**-integer.weight_exponent
+    wanted = trained.weight.astype(np.float64) * 2.0**-integer.weight_exponent
     stored = integer.weight.astype(np.int64)
-    grid = int(np.gcd.reduce(stored, axis=None)) or 1  # the step between weights that the format stores, or a multiple of it
+    grid = int(np.gcd.reduce(np.unique(stored))) or 1  # the step between weights that the format stores, or a multiple of it
     error = stored - wanted
     size = float(np.sqrt(np.mean(wanted**2)))
     return {
         "weights": int(stored.size),
-        "weights_zeroed": int(np.count_nonzero((stored == 0) & (wanted != 0))),
+        "weights_zeroed": int(np.count_nonzero(wanted) - np.count_nonzero((stored != 0) & (wanted != 0))),
         "weights_clipped": int(np.count_nonzero(np.abs(wanted) - np.abs(stored) > 0.501 * grid)) if stored.any() else 0,
         "weight_error": float(np.sqrt(np.mean(error**2))) / size if size else 0.0,
     }

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from spear_deploy.network import WEIGHTED, Array, AvgPool, Layer, UnroundedLIF
+from spear_deploy.network import WEIGHTED, Array, AvgPool, Layer, SparseMatrix, UnroundedLIF
 from spear_deploy.network.delayed_reset import reset_in_same_step
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.quantize.explain.partial_networks import (
@@ -162,7 +162,10 @@ def _differ(a: SNNGraph, b: SNNGraph) -> bool:
 def _equal(a: Any, b: Any) -> bool:
     for part in fields(a) if is_dataclass(a) else ():
         value, other = (0 if number is None else number for number in (getattr(a, part.name), getattr(b, part.name)))
-        same = value == other
+        if isinstance(value, SparseMatrix) and isinstance(other, SparseMatrix):
+            same: Any = np.array_equal(value, other)
+        else:
+            same = value == other
         if not (same.all() if isinstance(same, np.ndarray) else same):
             return False
     return True
