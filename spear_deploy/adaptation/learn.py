@@ -19,6 +19,7 @@ from spear_deploy.adaptation.plan import Plan, Step
 from spear_deploy.adaptation.replacement import Topic
 from spear_deploy.data import Dataset
 from spear_deploy.data.input_sums import sum_inputs, sum_split
+from spear_deploy.network import find_max_spikes
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.simulator import simulate
 from spear_deploy.training import Recipe, fit
@@ -31,6 +32,8 @@ STAGES: tuple[tuple[Topic, ...], ...] = (
 """Replacements that are learnt together, in this order: a network that lost all at once comes back slowly or never."""
 RATE_TOPICS = ("neuron", "reset", "readout", "time_constant", "sign")
 """Replacements after which thresholds are set anew."""
+FRAME_SHARE = 0.2
+"""Mean number of spikes in the frame of a network without memory, as a share of the most that a neuron sends: 3 of 15."""
 TRIAL_STEPS = 60
 """Batches of a trial."""
 TRIAL_MARGIN = 0.005
@@ -95,8 +98,10 @@ def calibrate_plan(plan: Plan, before: SNNGraph, dataset: Dataset) -> SNNGraph:
     if not names:
         return plan.graph
     samples = dataset.train.head(SAMPLES)
-    rates = simulate(before, np.moveaxis(sum_split(samples, before).x, 0, 1), kind=dataset.kind).counts.rates()
-    x = np.moveaxis(sum_split(samples, plan.graph).x, 0, 1)
+    x, x_before = (np.moveaxis(sum_split(samples, each).x, 0, 1) for each in (plan.graph, before))
+    rates = simulate(before, x_before, kind=dataset.kind).counts.rates()
+    if len(x) < len(x_before):  # a frame: what a neuron sends has more than two values
+        rates |= {name: FRAME_SHARE * (find_max_spikes(plan.graph[name].neuron) or 1) for name in names}
     return calibrate_thresholds(plan.graph, rates, names, x, dataset.kind)
 
 

@@ -27,7 +27,7 @@ from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.placement.populations import Population
 from spear_deploy.placement.weight_bits import MAX_BIAS_EXPONENT, bias_bits, count_mixed_sign_inputs, measure_width
 from spear_deploy.quantize.weighted_inputs import MAX_SPIKES, RESET_DELAY
-from spear_deploy.util.number_format import format_shape, join_names
+from spear_deploy.util.number_format import format_shape, join_names, plural
 
 LOOP = "a loop without neurons"
 LIMITED = ("dilation", "groups", "stride", "kernel", "padding")
@@ -206,12 +206,19 @@ def _check_neuron(layer: Layer, profile: HardwareProfile) -> Iterator[Unsupporte
 
 
 def _check_time_constants(layer: Layer, profile: HardwareProfile, dt_s: float) -> Iterator[Unsupported]:
-    """Find time constants that are no longer than the chip's shortest."""
+    """Find time constants that are no longer than the chip's shortest, or longer than its longest."""
     yield from _check_spiking_time_constants(layer, profile, dt_s)
+    longest = profile.neuron.tau_max_steps.max_value
+    parameters = {} if layer.neuron is None else array_parameters(layer.neuron)
+    for name, values in parameters.items():
+        if longest is not None and name.startswith("tau") and (values > longest * dt_s * (1 + 1e-9)).any():
+            what = f"{name} of {float(values.max()) / dt_s:.6g} steps"
+            why = f"time constants on {profile.name} last {plural(int(longest), 'step')} at most; shorten it"
+            yield Unsupported(layer=layer.name, what=what, why=why, resource="time_constant")
     shortest = profile.neuron.tau_above_steps.value
     if shortest is None:
         return
-    for name, values in array_parameters(layer.neuron).items() if layer.neuron is not None else ():
+    for name, values in parameters.items():
         if name.startswith("tau") and (values <= shortest * dt_s * (1 + 1e-9)).any():
             what = f"{name} of {float(values.min()) / dt_s:.6g} steps"
             why = f"time constants on {profile.name} are longer than {shortest:g} of its steps; lengthen it or shorten dt_s"

@@ -1,7 +1,10 @@
-"""Sums over windows of neighbouring inputs, which the host forms.
+"""Sums over windows of neighbouring inputs, or over steps, which the host forms.
 
 A chip with few input channels takes the sum over a window of pixels as so many events of one channel. A network that was
 adapted so has the window's size by axis in `metadata["input_sums"]`; data of the original size are summed as they are read.
+
+A chip that keeps nothing between inputs takes all steps as one frame. A network that was adapted so has the largest value of the
+frame in `metadata["input_frame"]`; data of several steps are summed over them as they are read.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from spear_deploy.network.graph import SNNGraph
 
 INPUT_SUMS = "input_sums"
 """Key of the metadata."""
+INPUT_FRAME = "input_frame"
+"""Key of the largest value of a frame."""
 
 
 def sum_windows(x: Array, window: Shape) -> Array:
@@ -42,9 +47,25 @@ def original_shape(graph: SNNGraph) -> Shape:
     return (*graph.input_shape[:lead], *(n * w for n, w in zip(graph.input_shape[lead:], window, strict=True)))
 
 
+def sum_steps(x: Array, largest: int) -> Array:
+    """Return the sums over time, (N, T, ...) to (N, 1, ...); of spikes at most `largest`, to scale where there are more steps.
+
+    >>> sum_steps(np.array([[[1], [0], [1]]], np.uint8), 15).tolist()
+    [[[2]]]
+    >>> sum_steps(np.ones((1, 30, 1), np.uint8), 15).tolist()
+    [[[15]]]
+    """
+    steps = x.shape[1]
+    total = x.sum(axis=1, keepdims=True, dtype=x.dtype if np.issubdtype(x.dtype, np.floating) else np.int64)
+    if np.issubdtype(x.dtype, np.floating) and (total != np.rint(total)).any():
+        return total
+    scaled = np.rint(total * (largest / steps)) if steps > largest else total
+    return np.minimum(scaled, largest).astype(x.dtype)
+
+
 def sum_inputs(dataset: Dataset, graph: SNNGraph) -> Dataset:
     """Return data of the original size with the sums that a network takes; others, and those of other networks, unchanged."""
-    if not graph.metadata.get(INPUT_SUMS):
+    if not (graph.metadata.get(INPUT_SUMS) or graph.metadata.get(INPUT_FRAME)):
         return dataset
     train, val, test = (sum_split(split, graph) for split in (dataset.train, dataset.val, dataset.test))
     return replace(dataset, train=train, val=val, test=test)
@@ -52,7 +73,9 @@ def sum_inputs(dataset: Dataset, graph: SNNGraph) -> Dataset:
 
 def sum_split(split: Split, graph: SNNGraph) -> Split:
     """Return one split as `sum_inputs` does."""
-    window = graph.metadata.get(INPUT_SUMS)
-    if not window or tuple(split.x.shape[2:]) != original_shape(graph):
-        return split
-    return replace(split, x=sum_windows(split.x, tuple(window)))
+    window, largest, x = graph.metadata.get(INPUT_SUMS), graph.metadata.get(INPUT_FRAME), split.x
+    if window and tuple(x.shape[2:]) == original_shape(graph):
+        x = sum_windows(x, tuple(window))
+    if largest and x.shape[1] > 1:
+        x = sum_steps(x, int(largest))
+    return split if x is split.x else replace(split, x=x)

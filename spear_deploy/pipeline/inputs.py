@@ -220,13 +220,11 @@ def require_integers(target: HardwareProfile) -> Format:
     """Return the integer format of a chip.
 
     Raises:
-        ChipError: its family has none, or none yet.
+        ChipError: those of its family are not built.
     """
-    from spear_deploy.quantize import FORMATS, WITHOUT_INTEGERS
+    from spear_deploy.quantize import FORMATS
 
     family = target.meta.family
-    if family in WITHOUT_INTEGERS:
-        raise ChipError(f"profile '{target.name}': no integers of a network over time: {WITHOUT_INTEGERS[family]}")
     if family not in FORMATS:
         raise ChipError(
             f"profile '{target.name}': integers of the {family} family are not built yet; there are {', '.join(FORMATS)}"

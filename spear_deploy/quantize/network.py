@@ -17,7 +17,7 @@ import numpy as np
 from spear_deploy.errors import DataError, QuantizationError, UnsupportedError, did_you_mean
 from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
-from spear_deploy.quantize import chips, loihi, rounded_weights, speck, xylo
+from spear_deploy.quantize import akida, chips, loihi, rounded_weights, speck, xylo
 from spear_deploy.quantize.fold import add_missing_weights, fold_batchnorm
 from spear_deploy.quantize.layer_error import FloatRun, run_float_network
 from spear_deploy.quantize.rounding import find_learnt_scales, stands_for
@@ -27,7 +27,7 @@ from spear_deploy.simulator import InputKind, check_input, simulate
 __all__ = ["FORMATS", "Format", "quantize", "quantize_input"]
 
 Format: TypeAlias = Literal[
-    "loihi", "speck", "xylo", "truenorth", "spinnaker", "reckon", "odin", "spinnaker2", "brainscales"
+    "loihi", "speck", "xylo", "truenorth", "spinnaker", "reckon", "odin", "spinnaker2", "brainscales", "akida"
 ]  # fmt: skip
 FORMATS: tuple[Format, ...] = get_args(Format)
 
@@ -58,14 +58,11 @@ FAMILIES: dict[str, Family] = {
     "odin": Family(lower=partial(chips.lower, family="odin"), weight_bits=(1, 3), input_levels=speck.INPUT_LEVELS),
     "spinnaker2": Family(lower=partial(rounded_weights.lower, family="spinnaker2"), weight_bits=(2, 8), input_levels=1),
     "brainscales": Family(lower=partial(rounded_weights.lower, family="brainscales"), weight_bits=(2, 6), input_levels=1),
+    akida.FORMAT: Family(lower=akida.lower, weight_bits=(2, 4), input_levels=akida.MAX_INPUT),
 }
 """How each family takes a network."""
-WITHOUT_INTEGERS = {
-    "akida": "its layers keep no potential from one input to the next (akida 2.19.3: four weights of 1 never reach a threshold "
-    "of 5, however often they are driven), so neurons that integrate over steps have no counterpart; take another chip, or a "
-    "network without time and the maker's tools",
-}
-"""Families whose published arithmetic has no place for a network over time, and why."""
+FLOATING = (*rounded_weights.RULES, akida.FORMAT)
+"""Formats whose networks are of floating-point neurons."""
 KEEPING = ("truenorth",)
 """Families whose neurons can leave the reset out."""
 MIN_SCALE_SHARE = 2**-6
@@ -89,7 +86,7 @@ def quantize(
         graph: a floating-point network; batch norm is folded. An integer network is returned as it is.
         format: the family.
         weight_bits: bits of a stored weight; the most that the format holds unless given (2..8; 2..9 TrueNorth, 16 SpiNNaker,
-            1..3 and a sign by source ODIN).
+            1..3 and a sign by source ODIN, 2..4 Akida).
         calibration: input (T, B, *input). The scale of each layer is the one whose spikes differ least from the floating-point
             network's on it; on Loihi that of a layer whose 24-bit state overflows is halved until none does.
         kind: of `calibration` and of the input the network will get; a "current" is sent as graded spikes or as a number of
@@ -112,7 +109,7 @@ def quantize(
     weight_bits = high if weight_bits is None else weight_bits
     if not low <= weight_bits <= high:
         raise QuantizationError(f"weight_bits: {weight_bits} given, the format holds {low}..{high}")
-    if graph.is_integer or graph.metadata.get("quantization", {}).get("format") in rounded_weights.RULES:
+    if graph.is_integer or graph.metadata.get("quantization", {}).get("format") in FLOATING:
         return graph
     if kind == "current" and family.input_levels == 1:
         raise DataError(

@@ -26,7 +26,7 @@ VERBS = (
 @pytest.mark.parametrize("chip", ["xylo_audio2", "brainscales2"])
 def test_a_chip_that_lacks_what_the_network_needs_is_exit_code_3(verb, chip, tmp_path, monkeypatch):
     if verb[0] == "deploy" and chip == "brainscales2":
-        chip = "akd1000"  # brainscales2 is within reach of the adaptation that a deployment begins with
+        chip = "generic45nm"  # brainscales2 is within reach of the adaptation that a deployment begins with
     monkeypatch.chdir(tmp_path)
     np.savez("in.npz", spikes=np.ones((2, 1, 1, 8, 8), np.uint8))
     done = CliRunner().invoke(main, [chip if word == "CHIP" else word for word in verb])

@@ -125,7 +125,7 @@ TOO_MUCH = {
     "more than 17 cores": ("spinnaker1", mlp(300, 17 * 256, 10), {"cores"}),
     "padding that is not 'same'": ("akd1500", cnn(8, padding=0), {"layer_kind"}),
     "a kernel of 2": ("akd1500", cnn(8, kernel=2, padding=0), {"layer_kind"}),
-    "a leak": ("akd1000", mlp(20, 20, neuron=LIF(tau_s=0.02)), {"neuron_model"}),
+    "a leak": ("akd1000", mlp(20, 20, neuron=LIF(tau_s=0.02)), {"time_constant"}),
     "57,335 inputs": ("akd1500", mlp(57335, 2), {"dense_inputs"}),
 }
 

@@ -12,14 +12,15 @@ from spear_deploy.quantize.weighted_inputs import RESET_DELAY
 
 WIDTHS = {
     "loihi": (2, 8), "speck": (2, 8), "xylo": (2, 8), "truenorth": (2, 9), "spinnaker": (16, 16), "reckon": (2, 8),
-    "odin": (1, 3), "spinnaker2": (2, 8), "brainscales": (2, 6),
+    "odin": (1, 3), "spinnaker2": (2, 8), "brainscales": (2, 6), "akida": (2, 4),
 }  # fmt: skip
-LEVELS = {"loihi": 255, "speck": 15, "xylo": 15, "spinnaker": 15, "odin": 15}
+LEVELS = {"loihi": 255, "speck": 15, "xylo": 15, "spinnaker": 15, "odin": 15, "akida": 15}
 """Value, or number of events, of the largest current; other families take no current."""
 
 
 def network(family):
-    neuron = LIF(tau_s=0.01, v_threshold=1.5) if family in ("spinnaker", "reckon", "brainscales") else IF(v_threshold=1.5)
+    leaks = family in ("spinnaker", "reckon", "brainscales", "akida")
+    neuron = LIF(tau_s=1e-3 if family == "akida" else 0.01, v_threshold=1.5) if leaks else IF(v_threshold=1.5)
     weight = np.array([[0.5, 1.0], [1.0, 0.25]])
     layers = [Layer(name=name, synapse=Dense(weight=weight), neuron=neuron) for name in ("a", "b")]
     return chain(layers, input_shape=(2,), dt_s=1e-3)

@@ -1,0 +1,127 @@
+"""Whole numbers of Akida 1.0.
+
+A layer keeps nothing between inputs: of its potential p = Σ W · x, a filter with threshold h and step a sends
+
+    n = min(⌈(p − h) / a⌉, 15), or none where p ≤ h            akida's `threshold` and `act_step`
+
+A neuron with a time constant of one step sends the largest n ≤ max_spikes with r · (W · x + b) + v_leak > n · θ. That is the same
+with one scale s a layer:
+
+    W ← round(s · r · W), 4 bits with a sign      a ← round(s · θ)      h ← a − round(s · r · b) − round(s · v_leak)
+
+A readout is a layer without activation, whose potential the host reads; what its bias adds the host adds. The network stays one
+of LIF and LI neurons, whose numbers are whole and small enough for float32, so that it computes what the chip computes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from spear_deploy.errors import QuantizationError, UnsupportedError
+from spear_deploy.network import LI, LIF
+from spear_deploy.network.graph import SNNGraph
+from spear_deploy.quantize.layer_error import FloatRun
+from spear_deploy.quantize.weighted_inputs import (
+    IntegerLayer,
+    LoweringSettings,
+    NeuronInput,
+    assemble_network,
+    collect_neuron_inputs,
+)
+
+FORMAT = "akida"
+MAX_SPIKES = 15
+"""The largest activation: four bits."""
+MAX_INPUT = 15
+"""The largest input: four bits, but for images that enter an InputConvolutional."""
+MAX_THRESHOLD = 2**19 - 1
+"""Thresholds have 20 bits."""
+ONE_STEP = 1e-9
+"""Relative difference below which a time constant is one step."""
+
+
+def lower(graph: SNNGraph, settings: LoweringSettings, *, float_run: FloatRun | None = None) -> SNNGraph:
+    """Return the network with whole numbers; `metadata["quantization"]` has the scale of each neuron layer.
+
+    Args:
+        graph: see `weighted_inputs.collect_neuron_inputs`.
+        settings: bits of a weight.
+        float_run: not used: the scale is that of the smallest rounding error.
+
+    Raises:
+        UnsupportedError: a neuron that keeps a potential, or currents that add up.
+        QuantizationError: a threshold that rounds to 0 or has more bits than the chip's.
+    """
+    integers: dict[str, IntegerLayer] = {}
+    scales: dict[str, float] = {}
+    for layer in collect_neuron_inputs(graph, settings.kind, settings.input_scale):
+        _check_layer(layer)
+        scales[layer.name] = _choose_scale(layer, settings.max_weight)
+        integers[layer.name] = _round_layer(layer, scales[layer.name], settings.max_weight)
+    facts: dict[str, Any] = {"format": FORMAT, "weight_bits": settings.weight_bits, "unit": 1, "scale": scales}
+    facts |= {"offset": dict.fromkeys(scales, 0.0), "input_events_max": MAX_INPUT, "states": "whole numbers"}
+    if settings.kind == "current":
+        facts["input_scale"] = settings.input_scale
+    return assemble_network(graph, integers, facts)
+
+
+def _check_layer(layer: NeuronInput) -> None:
+    neuron = layer.neuron
+    is_kept = not isinstance(neuron, (LIF, LI)) or (np.abs(layer.factors["mem"] - 1) > ONE_STEP).any()
+    if is_kept or getattr(neuron, "reset_delay", 0):
+        raise UnsupportedError(
+            f"layer '{layer.name}': {type(neuron).__name__} keeps a potential from one step to the next, Akida's neurons keep "
+            "none; `adapt` makes one frame of all steps, or set tau_s to the time step"
+        )
+    if not layer.readout and (neuron.max_spikes is None or neuron.max_spikes > MAX_SPIKES):
+        most = "any number of" if neuron.max_spikes is None else neuron.max_spikes
+        raise UnsupportedError(f"layer '{layer.name}': {most} spikes a step, Akida sends up to {MAX_SPIKES}; set max_spikes")
+    if len(layer.stored) > 1:
+        raise UnsupportedError(
+            f"layer '{layer.name}': currents of {', '.join(layer.stored)} that add up, Akida adds none; merge them"
+        )
+    if not layer.readout and (layer.factors["v_threshold"] <= 0).any():
+        low = float(layer.factors["v_threshold"].min())
+        raise QuantizationError(f"layer '{layer.name}': v_threshold {low:g}, a step of Akida lies above 0; raise it")
+
+
+def _choose_scale(layer: NeuronInput, largest: int) -> float:
+    """Return the scale at which weights are rounded least; of equal ones the largest, where the threshold is rounded least."""
+    (weight,) = (synapse.weight for synapse in layer.multiply_synapses(layer.factors["r"]).values())
+    extreme = float(np.abs(weight).max(initial=0))
+    if not extreme:
+        return 1.0
+    scales = np.arange(1, 16 * largest + 1) / (16 * extreme)
+
+    def error(scale: float) -> float:
+        rounded = np.clip(np.rint(scale * weight), -largest, largest)
+        return float(((rounded / scale - weight) ** 2).mean())
+
+    errors = np.array([error(scale) for scale in scales])
+    return float(scales[np.flatnonzero(errors <= errors.min() + 1e-9 * float((weight**2).mean()))[-1]])
+
+
+def _round_layer(layer: NeuronInput, scale: float, largest: int) -> IntegerLayer:
+    """Return the whole numbers of a layer."""
+    ((name, synapse),) = layer.multiply_synapses(layer.factors["r"]).items()
+    weight = np.clip(np.rint(scale * synapse.weight), -largest, largest)
+    bias = None if synapse.bias is None else np.rint(scale * synapse.bias * layer.bias_factors[name])
+    stored = replace(synapse, weight=weight.astype(np.float32), bias=None if bias is None else bias.astype(np.float32))
+    return IntegerLayer(synapses={name: stored}, neuron=_round_neuron(layer, scale))
+
+
+def _round_neuron(layer: NeuronInput, scale: float) -> LIF | LI:
+    neuron = layer.neuron
+    one_step, leak = np.asarray(neuron.tau_s), np.rint(scale * layer.factors["v_leak"]).astype(np.float32)
+    if layer.readout:
+        return LI(tau_s=one_step, v_leak=leak)
+    threshold = np.maximum(np.rint(scale * layer.factors["v_threshold"]), 1)
+    if (threshold > MAX_THRESHOLD).any():
+        raise QuantizationError(
+            f"layer '{layer.name}': a threshold of {threshold.max():,.0f} beside weights of 4 bits, Akida holds "
+            f"1..{MAX_THRESHOLD:,}; lower it"
+        )
+    return LIF(tau_s=one_step, v_leak=leak, v_threshold=threshold.astype(np.float32), max_spikes=neuron.max_spikes)

@@ -1,0 +1,156 @@
+"""Whole numbers of Akida against loops, and against akida's software back end."""
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spear_deploy.errors import QuantizationError, UnsupportedError
+from spear_deploy.network import IF, LI, LIF, Conv2d, Dense, Flatten, Layer
+from spear_deploy.network.graph import Edge, chain
+from spear_deploy.pipeline import api
+from spear_deploy.quantize import quantize
+from spear_deploy.simulator import simulate
+from tests.support.framework_environments import NotInstalled, install
+
+SCRIPT = Path(__file__).parents[1] / "support" / "akida_frames.py"
+DT = 1e-3
+
+
+def neuron(rng, shape, most=15):
+    return LIF(tau_s=DT, r=2.0, v_leak=0.1, v_threshold=rng.uniform(0.5, 3, shape), max_spikes=most)
+
+
+def network(seed, convolves=False):
+    """Return a network without memory: two hidden layers, and a readout."""
+    rng = np.random.default_rng(seed)
+    layers, shape = [], (7,)
+    if convolves:
+        size, channels = int(rng.integers(4, 9)), int(rng.integers(1, 4))
+        shape, sides = (channels, size, size), size
+        for k in range(2):
+            stride = int(rng.integers(1, 3))
+            weight = rng.normal(size=(4, channels if k == 0 else 4, 3, 3))
+            conv = Conv2d(weight=weight, bias=rng.normal(size=4), stride=(stride, stride), padding=(1, 1))
+            layers.append(Layer(name=f"conv{k}", synapse=conv, neuron=neuron(rng, (4, 1, 1))))
+            sides = -(-sides // stride)
+        layers.append(Layer(name="flat", synapse=Flatten()))
+        inputs = 4 * sides * sides
+    else:
+        layers += [
+            Layer(name="a", synapse=Dense(weight=rng.normal(size=(9, 7)), bias=rng.normal(size=9)), neuron=neuron(rng, (9,)))
+        ]
+        inputs = 9
+    layers.append(Layer(name="b", synapse=Dense(weight=rng.normal(size=(6, inputs))), neuron=neuron(rng, ())))
+    layers.append(Layer(name="out", synapse=Dense(weight=rng.normal(size=(3, 6)), bias=rng.normal(size=3)), neuron=LI(tau_s=DT)))
+    return chain(layers, input_shape=shape, dt_s=DT)
+
+
+def read_layers(integer):
+    """Yield (layer, weights, thresholds h, steps a) as akida has them; the last layer has neither."""
+    for layer in integer.layers:
+        if layer.neuron is None:
+            continue
+        weight = layer.synapse.weight
+        bias = 0 if layer.synapse.bias is None else layer.synapse.bias
+        if isinstance(layer.neuron, LI):
+            yield layer, weight, bias, None
+            continue
+        step = np.broadcast_to(layer.neuron.v_threshold.reshape(-1), len(weight))
+        yield layer, weight, step - bias - layer.neuron.v_leak, step
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_dense_networks_send_what_a_loop_over_whole_numbers_gives(seed):
+    integer = quantize(network(seed), format="akida")
+    x = np.random.default_rng(seed).integers(0, 16, (5, 4, 7))  # each step is a frame: nothing is kept
+    run = simulate(integer, x, record=("spikes",))
+    for t in range(len(x)):
+        for b in range(x.shape[1]):
+            values = [int(v) for v in x[t, b]]
+            for layer, weight, threshold, step in read_layers(integer):
+                sums = [sum(int(w) * v for w, v in zip(row, values, strict=True)) for row in weight]
+                if step is None:
+                    assert run.output[t, b].tolist() == [p + int(n) for p, n in zip(sums, threshold, strict=True)]
+                    continue
+                values = [min(max(-((int(h) - p) // int(a)), 0), 15) for p, h, a in zip(sums, threshold, step, strict=True)]
+                assert run.spikes[layer.name][t, b].tolist() == values
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_numbers_are_whole_and_of_the_width(bits):
+    integer = quantize(network(3, convolves=True), format="akida", weight_bits=bits)
+    for layer, weight, threshold, step in read_layers(integer):
+        assert np.abs(weight).max() == 2 ** (bits - 1) - 1 and (weight == np.rint(weight)).all()
+        assert (threshold == np.rint(threshold)).all() and (step is None or ((step >= 1) & (step == np.rint(step))).all())
+        assert layer.name in integer.metadata["quantization"]["scale"]
+    assert quantize(integer, format="akida") is integer
+
+
+def one(neuron, **options):
+    return chain([Layer(name="a", synapse=Dense(weight=np.eye(2)), neuron=neuron, **options)], input_shape=(2,), dt_s=DT)
+
+
+@pytest.mark.parametrize(
+    ("graph", "error", "message"),
+    [
+        (one(IF()), UnsupportedError, "layer 'a': IF keeps a potential from one step to the next, .* `adapt` makes one frame"),
+        (one(LIF(tau_s=2e-3)), UnsupportedError, "layer 'a': LIF keeps a potential"),
+        (one(LIF(tau_s=DT, max_spikes=16)), UnsupportedError, "layer 'a': 16 spikes a step, Akida sends up to 15; set"),
+        (one(LIF(tau_s=DT, max_spikes=None)), UnsupportedError, "layer 'a': any number of spikes a step"),
+        (one(LIF(tau_s=DT, v_threshold=-1.0)), QuantizationError, "layer 'a': v_threshold -1, a step of Akida lies above 0"),
+        (one(LIF(tau_s=DT, v_threshold=1e6)), QuantizationError, "layer 'a': a threshold of 7,000,000 .* holds 1..524,287"),
+    ],
+)  # fmt: skip
+def test_what_akida_lacks_is_refused_by_name(graph, error, message):
+    with pytest.raises(error, match=message):
+        quantize(graph, format="akida")
+
+
+def test_currents_that_add_up_are_refused():
+    layers = [Layer(name=name, synapse=Dense(weight=np.eye(2))) for name in ("a", "b")]
+    graph = chain([*layers[:1], Layer(name="sum", neuron=LIF(tau_s=DT))], input_shape=(2,), dt_s=DT)
+    edges = (*graph.edges, Edge(source="input", target="b"), Edge(source="b", target="sum"))
+    graph = type(graph)(layers=(layers[0], layers[1], graph["sum"]), edges=edges, input_shape=(2,), output="sum", dt_s=DT)
+    with pytest.raises(UnsupportedError, match="layer 'sum': currents of a, b that add up, Akida adds none; merge them"):
+        quantize(graph, format="akida")
+
+
+def test_an_integrator_does_not_fit_and_adapt_is_named():
+    report = api.check("digits", "akd1000")
+    assert {row.resource for row in report.unsupported} >= {"time_constant"}
+
+
+def run_in_akida(python, environment, folder, integer, x):
+    """Return the potentials (N, outputs) of akida's software back end for frames."""
+    job = {"x": x}
+    for k, (layer, weight, threshold, step) in enumerate(read_layers(integer)):
+        job[f"weights{k}"] = weight
+        if isinstance(layer.synapse, Conv2d):
+            job[f"stride{k}"] = layer.synapse.stride
+        if step is not None:
+            job |= {f"threshold{k}": threshold, f"act_step{k}": step}
+    np.savez(folder / "job.npz", **job)
+    command = [python, SCRIPT, folder / "job.npz", folder / "out.npz"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    with np.load(folder / "out.npz") as theirs:
+        return theirs["potentials"] + threshold
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_akida_s_software_back_end_has_the_same_potentials(tmp_path):
+    try:
+        python, environment = install("akida", tmp_path)
+    except NotInstalled as reason:
+        pytest.skip(f"akida: {reason}")
+    compared = 0
+    for seed in range(30):
+        integer = quantize(network(seed, convolves=seed % 3 > 0), format="akida")
+        x = np.random.default_rng(seed).integers(0, 16, (20, *integer.input_shape))
+        ours = simulate(integer, x[None]).output[0]
+        np.testing.assert_array_equal(ours, run_in_akida(python, environment, tmp_path, integer, x))
+        compared += ours.size
+    assert compared == 1800
