@@ -21,6 +21,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,21 +32,22 @@ from spear_deploy.frameworks.detect import find_framework
 from spear_deploy.frameworks.importer.interpreter import copy_model, import_model
 from spear_deploy.frameworks.importer.synapses import to_array
 from spear_deploy.frameworks.importer.trace import detect_form, summarize_error, takes_state
+from spear_deploy.frameworks.input_shape import NoInputShapeError, find_input_shape, find_input_width
 from spear_deploy.network import Array, Shape
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.util.number_format import format_shape
 
-INERT = (torch.nn.Flatten, torch.nn.Identity, torch.nn.Dropout)
-"""Modules that keep the number of values."""
 
-
-def read_model(model: torch.nn.Module, input_shape: Sequence[int], *, dt_s: float | None = None) -> SNNGraph:
+def read_model(
+    model: torch.nn.Module, input_shape: Sequence[int] | None = None, *, dt_s: float | None = None, place: str = "the model"
+) -> SNNGraph:
     """Return the network of a model.
 
     Args:
         model: of one step or over time; it is copied and read in evaluation mode.
-        input_shape: without time and batch.
+        input_shape: without time and batch; None where the modules determine it (`input_shape`).
         dt_s: the time step in s; where the modules state one, it must agree and may be left out.
+        place: the model, for the error that its input shape is not known.
 
     Returns:
         Layers named after the modules, a synapse with its norm and neuron as one; a max pool of spikes is an IF neuron of the
@@ -62,17 +64,39 @@ def read_model(model: torch.nn.Module, input_shape: Sequence[int], *, dt_s: floa
         raise UnsupportedError(f"a model is a torch module, got {type(model).__name__}")
     if not _is_built_here(model):
         framework = find_framework(model)
+        if input_shape is None:
+            return _read_without_shape(model, dt_s=dt_s, place=place)
         model = framework.prepare(model)
         return import_model(model, _parse_shape(input_shape, "read_model"), framework=framework, dt_s=dt_s)
     from spear_deploy.norse.network import NorseNetwork, to_graph
 
     assert isinstance(model, NorseNetwork)
-    graph, shape = to_graph(model), _parse_shape(input_shape, "read_model")
+    graph = to_graph(model)
+    shape = graph.input_shape if input_shape is None else _parse_shape(input_shape, "read_model")
     if graph.input_shape != shape:
         raise GraphError(
             f"the network takes {format_shape(graph.input_shape)} inputs, input shape {format_shape(shape)} was given"
         )
     return graph
+
+
+def _read_without_shape(model: torch.nn.Module, *, dt_s: float | None, place: str) -> SNNGraph:
+    """Return the network of a model with the input shape that its modules determine.
+
+    Raises:
+        UnsupportedError: they determine none.
+    """
+    try:
+        given = find_input_shape(model)
+    except NoInputShapeError as error:
+        raise UnsupportedError(
+            f"{place} states no input shape: {error}; return (model, input_shape), or give --input-shape (input_shape), "
+            "without time and batch"
+        ) from error
+    graph = read_model(model, given.shape, dt_s=dt_s)
+    if given.note is None:
+        return graph
+    return replace(graph, metadata={**graph.metadata, "assumptions": [*graph.metadata.get("assumptions", []), given.note]})
 
 
 def _is_built_here(model: torch.nn.Module) -> bool:
@@ -117,8 +141,10 @@ def run_model(model: torch.nn.Module, x: Array) -> Array:
 
 def load_model(
     spec: str, input_shape: Sequence[int] | None = None, *, fallback: Callable[[], Sequence[int]] | None = None
-) -> tuple[torch.nn.Module, Shape]:
-    """Return the model and input shape that "package.module:function" names; the current directory is searched too.
+) -> tuple[torch.nn.Module, Shape | None]:
+    """Return the model that "package.module:function" names and its input shape, None where it states none.
+
+    The current directory is searched too.
 
     The function takes no arguments and returns a model or (model, input shape); a model may carry `input_shape` itself. A module
     in place of the function is taken as it is.
@@ -127,11 +153,11 @@ def load_model(
         spec: "package.module:function".
         input_shape: without time and batch; it takes precedence over the function's.
         fallback: returns the input shape if there is none so far, e.g. that of the data. A linear layer at the beginning takes
-            it as one axis, and states it where there is no fallback, then behind a Flatten too.
+            it as one axis.
 
     Raises:
         FileError: no such module or function, or one that fails.
-        UnsupportedError: no torch module, or no input shape.
+        UnsupportedError: no torch module, or an input shape that is none.
     """
     name, colon, attribute = spec.partition(":")
     if not (name and colon and attribute):
@@ -149,24 +175,15 @@ def load_model(
     if not isinstance(model, torch.nn.Module):
         raise UnsupportedError(f"'{spec}' gives {type(model).__name__}, expected a torch module or (torch module, input shape)")
     shape = input_shape if input_shape is not None else shape
-    if shape is None:
-        shape = None if fallback is None else fallback()
-        width = _find_input_width(model, behind=INERT if shape is None else ())
-        if width is not None and (shape is None or math.prod(shape) == width):
-            shape = (width,)
-    if shape is None:
-        raise UnsupportedError(f"'{spec}' states no input shape; return (model, input_shape), or give --input-shape")
-    return model, _parse_shape(shape, f"'{spec}'")
+    if shape is None and fallback is not None:
+        shape = fit_input_shape(model, tuple(fallback()))
+    return model, None if shape is None else _parse_shape(shape, f"'{spec}'")
 
 
-def _find_input_width(model: torch.nn.Module, *, behind: tuple[type, ...]) -> int | None:
-    """Return the inputs of the linear layer that a model begins with, `behind` modules of some kinds, or None."""
-    walk, children = torch.nn.Module.modules, torch.nn.Module.children  # Rockpool's modules have others under these names
-    leaves = (module for module in walk(model) if next(children(module), None) is None)
-    first: Any = next((module for module in leaves if not isinstance(module, behind)), None)
-    if isinstance(first, torch.nn.Linear):
-        return first.in_features
-    return int(first.size_in) if type(first).__name__ == "LinearTorch" else None
+def fit_input_shape(model: torch.nn.Module, shape: Shape) -> Shape:
+    """Return the shape in which a model takes samples of a shape: one axis where it begins with a linear layer of that width."""
+    width = find_input_width(model, behind=())
+    return (width,) if width is not None and math.prod(shape) == width else shape
 
 
 def _parse_shape(shape: Any, origin: str) -> Shape:

@@ -56,7 +56,8 @@ def load(
         source: the framework that wrote a NIR file, e.g. "snntorch" (`interchange.nir.frameworks.FRAMEWORKS`).
 
     Raises:
-        DataError: an object of no known kind, a model without `input_shape`, or an option of something that states its own.
+        DataError: an object of no known kind, or an option of something that states its own.
+        UnsupportedError: a model that neither states its input shape nor determines it.
     """
     if isinstance(net, SNNGraph):
         _refuse_options("a loaded network", input_shape=input_shape, dt_s=dt_s, reset=reset, source=source)
@@ -68,7 +69,7 @@ def load(
             _refuse_options("a model", name, reset=reset, source=source)
             fallback = None if like is None else lambda: _read_sample_shape(like)
             model, shape = models.load_model(name, input_shape, fallback=fallback)
-            return models.read_model(model, shape, dt_s=dt_s)
+            return models.read_model(model, shape, dt_s=dt_s, place=f"'{name}'")
         from spear_deploy import interchange
         from spear_deploy.pipeline.shipped import NAMES, shipped_network
 
@@ -87,11 +88,10 @@ def load(
             "package.module:function"
         )
     _refuse_options("a model", reset=reset, source=source)
+    models = import_models("a torch model")
     if input_shape is None and like is not None:
-        input_shape = _read_sample_shape(like)
-    if input_shape is None:
-        raise DataError("a model does not say the shape of its input; give input_shape, without time and batch")
-    return import_models("a torch model").read_model(net, input_shape, dt_s=dt_s)
+        input_shape = models.fit_input_shape(net, _read_sample_shape(like))
+    return models.read_model(net, input_shape, dt_s=dt_s)
 
 
 def load_for(net: Net, x: Array | Dataset | str | os.PathLike[str], **options: Any) -> SNNGraph:
@@ -111,6 +111,8 @@ def load_for(net: Net, x: Array | Dataset | str | os.PathLike[str], **options: A
         return load(net, like=x, **options)
     shape = tuple(x.shape[2:] if hasattr(x, "shape") else x.input_shape)
     if not isinstance(net, str):
+        if hasattr(net, "parameters") and not hasattr(x, "shape"):
+            shape = import_models("a torch model").fit_input_shape(net, shape)
         return load(net, **{**options, "input_shape": shape})
     _refuse_options("a model", net, reset=options.get("reset"), source=options.get("source"))
     models = import_models(net)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.symbols import ZEROS, Signal
-from spear_deploy.network import LI, LIF, Layer, Shape, sends_several
+from spear_deploy.network import LI, LIF, Dense, Layer, Shape, sends_several
 from spear_deploy.network.graph import INPUT, Edge
 
 DEFAULT_DT_S = 1e-3
@@ -27,6 +28,7 @@ class GraphBuilder:
         called: path of each stateful module by its id.
         outputs: output of each layer.
         zeros: number of signals of zeros made so far.
+        missed: the source of weights that take another number of values than it gives, and that number.
     """
 
     layers: list[Layer] = field(default_factory=list)
@@ -40,16 +42,24 @@ class GraphBuilder:
     called: dict[int, str] = field(default_factory=dict)
     outputs: dict[str, Signal] = field(default_factory=dict)
     zeros: int = 0
+    missed: tuple[str, int] | None = None
 
     def add_layer(self, path: str, *sources: Signal, shape: Shape | None = None, **parts: Any) -> Signal:
         """Add a layer with edges from its sources; `shape` is that of its input where it has no source yet."""
         layer = Layer(name=self._find_free_name(path), **parts)
+        if isinstance(layer.synapse, Dense) and len(sources) == 1 and len(sources[0].shape) == 1:
+            self.expect(sources[0], layer.synapse.weight.shape[1])
         output = Signal(layer.name, layer.output_shape(sources[0].shape if shape is None else shape))
         self.layers.append(layer)
         self.outputs[layer.name] = output
         self.origins[layer.name] = path
         self.edges += [Edge(source=source.name, target=layer.name, delay=source.age) for source in sources]
         return output
+
+    def expect(self, source: Signal, count: int) -> None:
+        """Remember that a signal is to have another number of values than it has, which is an error."""
+        if math.prod(source.shape) != count:
+            self.missed = self.missed or (source.name, count)
 
     def make_zeros(self, shape: Shape) -> Signal:
         """Return a new signal of zeros."""

@@ -325,6 +325,8 @@ def _reshape(call: _FunctionCall, value: Signal | Concat, *sizes: Symbol) -> Sig
         call.note(f"{call.place} takes {leading[0]} in {call.name}({leading[0]}, ...) to be the number of samples")
         leading = (AxisSize(0),)
     kept = all(size == AxisSize(axis) or size == -1 for axis, size in enumerate(leading))
+    if kept and isinstance(value, Signal) and len(rest) == 1 and isinstance(rest[0], int) and rest[0] > 0:
+        call.context.builder.expect(value, rest[0])
     if not kept or rest not in ((-1,), (count,)) or wanted.count(-1) > 1:
         raise UnsupportedError(
             f"{call.place} reshapes {format_shape(value.shape)} values; only flattening them all has a counterpart"

@@ -1,0 +1,148 @@
+"""Input shape of a model, where its modules determine it.
+
+A linear layer in front takes one axis of its width. Behind convolutions the first linear layer decides: the model is traced on an
+input that does not fit, and each square is sent through the layers in front of it, by their shapes alone. A single one that fits
+is the input. Pools round down, so often several fit: then the one that common data have, where it is one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from spear_deploy.errors import GraphError, UnsupportedError
+from spear_deploy.frameworks.detect import find_framework
+from spear_deploy.frameworks.importer.builder import GraphBuilder
+from spear_deploy.frameworks.importer.interpreter import copy_model, interpret
+from spear_deploy.frameworks.importer.symbols import Signal
+from spear_deploy.frameworks.importer.trace import detect_form
+from spear_deploy.network import Shape
+from spear_deploy.network.graph import INPUT
+from spear_deploy.util.number_format import format_shape
+
+INERT = (torch.nn.Flatten, torch.nn.Identity, torch.nn.Dropout)
+"""Modules that keep the number of values."""
+PROBES = (97, 193)
+"""Sizes of the inputs on which a model is traced: few models take one of them, and only those of any size take both."""
+MAX_SIZE = 512
+DATA: dict[Shape, str] = {
+    (1, 28, 28): "MNIST",
+    (2, 34, 34): "N-MNIST",
+    (2, 128, 128): "DVS128",
+    (3, 32, 32): "CIFAR-10",
+    (3, 224, 224): "ImageNet",
+}
+"""Shapes of common data, whose names stand in the note."""
+CONVOLUTIONS = {torch.nn.Conv1d: 1, torch.nn.Conv2d: 2}
+"""Convolutions by their axes of positions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputShape:
+    """The input shape of a model.
+
+    Attributes:
+        shape: without time and batch.
+        note: what was assumed, for the user; None where a module states the shape.
+    """
+
+    shape: Shape
+    note: str | None = None
+
+
+class NoInputShapeError(UnsupportedError):
+    """The modules of a model determine no input shape."""
+
+
+def find_input_shape(model: torch.nn.Module) -> InputShape:
+    """Return the input shape that the modules of a model determine.
+
+    Raises:
+        NoInputShapeError: none or several; the message is the reason alone.
+        UnsupportedError: a part of the model that no input shape makes readable.
+    """
+    width = find_input_width(model, behind=INERT)
+    if width is not None:
+        return InputShape(shape=(width,))
+    first: Any = next((leaf for leaf in _list_leaves(model) if isinstance(leaf, (*CONVOLUTIONS, torch.nn.Linear))), None)
+    dims = next((dims for kind, dims in CONVOLUTIONS.items() if isinstance(first, kind)), None)
+    if first is None or dims is None:
+        raise NoInputShapeError("it begins with neither a linear layer nor a convolution")
+    builder, source, count = _trace_to_linear(model, int(first.in_channels), dims)
+    shapes = [(int(first.in_channels), *(size,) * dims) for size in range(1, MAX_SIZE + 1)]
+    fitting = [shape for shape in shapes if _count_values(builder, shape, source) == count]
+    square = "square" if dims == 2 else "length"
+    if len(fitting) == 1:
+        why = f"the only {square} of which the first linear layer gets its {count} values"
+        return InputShape(shape=fitting[0], note=_note(fitting[0], why))
+    if not fitting:
+        raise NoInputShapeError(f"no {square} of an input gives the {count} values that its first linear layer takes")
+    listed = f"{format_shape(fitting[0])} to {format_shape(fitting[-1])}"
+    known = {shape: name for shape, name in DATA.items() if shape in fitting}
+    if len(known) != 1:
+        raise NoInputShapeError(f"inputs of {listed} fit its layers")
+    ((shape, name),) = known.items()
+    return InputShape(shape=shape, note=_note(shape, f"as {name} has them, of {listed} that fit its layers"))
+
+
+def _note(shape: Shape, why: str) -> str:
+    return f"no input shape is given: inputs of {format_shape(shape)} are taken, {why}; --input-shape overrules"
+
+
+def find_input_width(model: torch.nn.Module, *, behind: tuple[type, ...]) -> int | None:
+    """Return the inputs of the linear layer that a model begins with, `behind` modules of some kinds, or None."""
+    first: Any = next((module for module in _list_leaves(model) if not isinstance(module, behind)), None)
+    if isinstance(first, torch.nn.Linear):
+        return first.in_features
+    return int(first.size_in) if type(first).__name__ == "LinearTorch" else None
+
+
+def _list_leaves(model: torch.nn.Module) -> Iterator[Any]:
+    walk, children = torch.nn.Module.modules, torch.nn.Module.children  # Rockpool's modules have others under these names
+    return (module for module in walk(model) if next(children(module), None) is None)
+
+
+def _trace_to_linear(model: torch.nn.Module, channels: int, dims: int) -> tuple[GraphBuilder, str, int]:
+    """Return the layers in front of the first linear layer, the name of the last of them, and how many values it is to give.
+
+    Raises:
+        NoInputShapeError: every size fits, or another part takes one that it does not tell.
+        UnsupportedError: a part of the model that no input shape makes readable.
+    """
+    framework = find_framework(model)
+    model = framework.prepare(copy_model(model).eval())
+    for size in PROBES:
+        shape = (channels, *(size,) * dims)
+        builder = GraphBuilder(default_dt_s=framework.dt_s)
+        try:
+            form = detect_form(model, shape, framework)
+            interpret(copy_model(model), Signal(INPUT, shape), path="", form=form, builder=builder, framework=framework)
+        except (GraphError, UnsupportedError) as error:
+            if builder.missed is None and isinstance(error, UnsupportedError):
+                raise
+            if builder.missed is None:
+                raise NoInputShapeError(f"{error} for an input of {format_shape(shape)}") from error
+            return builder, *builder.missed
+    raise NoInputShapeError("its layers take any size")
+
+
+def _count_values(builder: GraphBuilder, shape: Shape, end: str) -> int | None:
+    """Return how many values the layer `end` gives for an input, None where that does not fit the layers before it."""
+    shapes = {INPUT: shape}
+    sources: dict[str, str] = {}
+    for edge in builder.edges:
+        sources.setdefault(edge.target, edge.source)
+    try:
+        for layer in builder.layers:
+            given = shapes.get(sources.get(layer.name, ""))
+            if given is not None:
+                shapes[layer.name] = layer.output_shape(given)
+            if layer.name == end:
+                break
+    except GraphError:
+        return None
+    return math.prod(shapes[end]) if end in shapes else None
