@@ -216,7 +216,7 @@ def _report_threshold(layer: NeuronInput, integers: IntegerLayer, scale: float) 
     if "v_min" in layer.factors:  # one number a core: the lowest of the layer's
         bounds = (layer.factors["v_min"] - layer.level) / _weight_divisor(layer)
         stored = float(neuron.v_min) / scale
-        pairs[V_MIN] = (float(bounds.max() if abs(bounds.max() - stored) > abs(bounds.min() - stored) else bounds.min()), stored)
+        pairs[V_MIN] = (max(float(bounds.min()), float(bounds.max()), key=lambda bound: abs(bound - stored)), stored)
     return [
         {"layer": layer.name, "what": what, "given": given, "stored": stored}
         for what, (given, stored) in pairs.items()

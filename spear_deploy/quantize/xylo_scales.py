@@ -151,7 +151,7 @@ def _choose_scale(
             break
         candidate = _choose_gain(unscaled, float(scale), shift, max_weight, (1.0,), float_run)
         best = candidate if best is None or candidate.error < best.error else best
-    if best is None or float_run is None or best.error.clips == 2 or layer.readout or not unscaled.findings:
+    if best is None or float_run is None or layer.readout or not unscaled.findings:
         return best
     return _choose_gain(unscaled, best.scale, shift, max_weight, GAINS, float_run)
 

@@ -279,6 +279,8 @@ def test_the_scales_of_xylo_fit_weights_threshold_bias_and_the_potential_of_a_re
         ([[63, 0]], 0, 100, False),
         ([[127, 128]], 7, 100, True),
         ([[128, 128]], 7, 100, False),
+        ([[127] * 258 + [1]], 0, 100, True),
+        ([[127] * 258 + [2]], 0, 100, False),
         ([[64, 0]], 0, 2**14 - 1, True),
         ([[64, 0]], 0, 2**14, False),
     ],
@@ -304,6 +306,13 @@ def test_a_threshold_that_some_shifts_cannot_hold_is_taken_at_the_others():
     neuron = LIF(tau_s=0.001, reset="subtract", v_threshold=0.005)
     integer: Any = quantize(one_layer([[1.0, 0.5]], neuron), format="xylo")["fc"]
     assert integer.synapse.weight_exponent > 0 and int(integer.neuron.v_threshold) > 10
+
+
+def test_a_shift_at_which_a_threshold_rounds_to_0_with_the_largest_gain_is_left_out():
+    """250 inputs have room at a shift of 0 alone, where 508 · 0.001 / 1.5 is 0; at a shift of 1 it is 1."""
+    neuron = LIF(tau_s=0.004, reset="subtract", v_threshold=0.001)
+    integer: Any = quantize(one_layer(np.ones((1, 250)), neuron), format="xylo")["fc"]
+    assert integer.synapse.weight_exponent == 1 and int(integer.neuron.v_threshold) == 2
 
 
 # --------------------------------------------------------------------------------------------------------- folded layers

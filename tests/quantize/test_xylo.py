@@ -135,10 +135,10 @@ def test_the_farthest_potential_is_that_of_all_exciting_or_all_inhibiting_inputs
     """v decays by 2^-mem, the current by 2^-syn: a drive d in every step goes to d (2^syn - 1) 2^mem, a bias b to b 2^mem."""
     synapse = Dense(weight=np.array([[3.0, -1.0], [0.5, -8.0]]))
     unscaled = UnscaledLayer(
-        layer=None, dash_mem=np.array([1, 2]), dash_syn=np.array([1, 2]), synapses={"fc": synapse}, bias=np.array([1.0, -2.0]),
+        layer=None, dash_mem=np.array([1, 3]), dash_syn=np.array([1, 3]), synapses={"fc": synapse}, bias=np.array([1.0, -2.0]),
         max_spikes=1, findings=(),
     )  # fmt: skip
-    np.testing.assert_array_equal(_max_potential(unscaled), [(3 + 1) * 2, (8 * 3 + 2) * 4])
+    np.testing.assert_array_equal(_max_potential(unscaled), [(3 + 1) * 2, (8 * 7 + 2) * 8])
 
 
 @pytest.mark.parametrize("data", [False, True])
