@@ -16,6 +16,9 @@ from typing import Any
 
 import numba
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
 IS_KEPT = not sys.dont_write_bytecode and os.access(Path(__file__).parent, os.W_OK)
 """Whether machine code is kept: where it is not, numba would take a folder in the user's cache."""
@@ -23,61 +26,123 @@ njit = functools.partial(numba.njit, cache=IS_KEPT)
 
 TILE = 512
 """Neurons that are updated together through all steps: states and constants of 28 KiB, within the innermost cache."""
+REGISTER = 32
+"""Bytes of a vector register; where a processor's are narrower, LLVM takes several."""
 POSITIONS = 16
 """Output positions of a convolution that are summed before they are written: a cache line of int32."""
 
 
+def make_row_sum(vectors: int) -> Any:
+    """Return a kernel that adds rows of weights in registers, which numba's own loops leave for each row.
+
+    totals[place, lane:lane + L] += sum over start <= e < stop of weight[rows[line, e] + offset, lane:lane + L], where L is as
+    many numbers as `vectors` registers hold. It is summed in the type of the weights: callers take so few rows that it suffices.
+    """
+
+    @intrinsic
+    def add(  # type: ignore[no-untyped-def]
+        typing: Any, weight, rows, line, offset, start, stop, totals, place, lane
+    ) -> Any:
+        signature = types.void(weight, rows, line, offset, start, stop, totals, place, lane)
+
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            names = ("weight", "rows", "line", "offset", "start", "stop", "totals", "place", "lane")
+            given = {name: (kind, value) for name, kind, value in zip(names, signature.args, values, strict=True)}
+            word = ir.IntType(64)
+
+            def widen(name: str) -> Any:
+                return context.cast(builder, given[name][1], given[name][0], types.int64)
+
+            def find_address(name: str, row: Any, column: Any) -> Any:
+                kind, value = given[name]
+                array = context.make_array(kind)(context, builder, value)
+                column_bytes = builder.mul(column, ir.Constant(word, kind.dtype.bitwidth // 8))
+                row_bytes = builder.mul(row, builder.extract_value(array.strides, 0))
+                return builder.add(builder.ptrtoint(array.data, word), builder.add(row_bytes, column_bytes))
+
+            def point(address: Any, kind: Any, place: int = 0) -> Any:
+                return builder.inttoptr(builder.add(address, ir.Constant(word, place)), kind.as_pointer())
+
+            size = given["weight"][0].dtype.bitwidth // 8
+            lanes, zero = REGISTER // size, ir.Constant(word, 0)
+            narrow, wide = (ir.VectorType(ir.IntType(bits), lanes) for bits in (8 * size, 32))
+            offset, stop, lane = widen("offset"), widen("stop"), widen("lane")
+            listed, sums = find_address("rows", widen("line"), zero), find_address("totals", widen("place"), lane)
+            before = builder.block
+            head, body, after = (builder.append_basic_block(name) for name in ("head", "body", "after"))
+            builder.branch(head)
+            builder.position_at_end(head)
+            e = builder.phi(word)
+            e.add_incoming(widen("start"), before)
+            registers = [builder.phi(narrow) for _ in range(vectors)]
+            builder.cbranch(builder.icmp_signed("<", e, stop), body, after)
+            builder.position_at_end(body)
+            number = builder.load(point(builder.add(listed, builder.mul(e, ir.Constant(word, 4))), ir.IntType(32)))
+            row = find_address("weight", builder.add(builder.zext(number, word), offset), lane)
+            for k, register in enumerate(registers):
+                register.add_incoming(ir.Constant(narrow, [0] * lanes), before)
+                register.add_incoming(builder.add(register, builder.load(point(row, narrow, k * REGISTER), align=size)), body)
+            e.add_incoming(builder.add(e, ir.Constant(word, 1)), body)
+            builder.branch(head)
+            builder.position_at_end(after)
+            for k, register in enumerate(registers):
+                target = point(sums, wide, 4 * k * lanes)
+                added = register if narrow == wide else builder.sext(register, wide)
+                builder.store(builder.add(builder.load(target, align=4), added), target, align=4)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return add
+
+
+add_four, add_one = make_row_sum(4), make_row_sum(1)
+
+
 @njit()
-def add_rows(weight: Any, rows: Any, count: int, total: Any) -> None:
-    """Add rows of weights to their sum, eight or four in one pass.
+def add_rows(weight: Any, limit: int, rows: Any, line: int, count: int, offset: int, totals: Any, place: int) -> None:
+    """Add rows of weights to a sum: totals[place] += sum over e < count of weight[rows[line, e] + offset].
 
     Args:
-        weight: (R, O), whole numbers.
-        rows: the first `count` are indices of rows.
-        total: (O,) int32, is added to.
+        weight: (R, O) int16 or int32; O is a multiple of the numbers of a register.
+        limit: rows whose sum the type of the weights holds.
+        rows: (lines, rows at most) uint32.
+        totals: (places, O) int32.
     """
-    width = total.shape[0]
-    start = 0
-    while start + 8 <= count:
-        a, b, c, d = weight[rows[start]], weight[rows[start + 1]], weight[rows[start + 2]], weight[rows[start + 3]]
-        e, f, g, h = weight[rows[start + 4]], weight[rows[start + 5]], weight[rows[start + 6]], weight[rows[start + 7]]
-        for o in range(width):
-            total[o] += (a[o] + b[o]) + (c[o] + d[o]) + ((e[o] + f[o]) + (g[o] + h[o]))
-        start += 8
-    while start + 4 <= count:
-        a, b, c, d = weight[rows[start]], weight[rows[start + 1]], weight[rows[start + 2]], weight[rows[start + 3]]
-        for o in range(width):
-            total[o] += a[o] + b[o] + c[o] + d[o]
-        start += 4
+    lanes, start = REGISTER // weight.itemsize, 0
     while start < count:
-        a = weight[rows[start]]
-        for o in range(width):
-            total[o] += a[o]
-        start += 1
+        stop, lane = min(start + limit, count), 0
+        while lane + 4 * lanes <= weight.shape[1]:
+            add_four(weight, rows, line, offset, start, stop, totals, place, lane)
+            lane += 4 * lanes
+        while lane < weight.shape[1]:
+            add_one(weight, rows, line, offset, start, stop, totals, place, lane)
+            lane += lanes
+        start = stop
 
 
 @njit()
-def sum_dense(x: Any, weight: Any, bias: Any, shift: int, y: Any) -> None:
+def sum_dense(x: Any, weight: Any, limit: int, bias: Any, shift: int, y: Any) -> None:
     """Sum the weights of the inputs that spike: y = ((W x) << shift) + bias.
 
     Args:
         x: (N, I) uint8, 0 or 1.
-        weight: (I, O), whole numbers.
+        weight, limit: (I, at least O), see `add_rows`.
         bias: (O,) int32.
         shift: below 0 to the right, towards minus infinity.
         y: (N, O) int32.
     """
-    rows = np.empty(x.shape[1], np.int64)
+    rows, totals = np.empty((1, x.shape[1]), np.uint32), np.empty((1, weight.shape[1]), np.int32)
     for n in range(x.shape[0]):
         count = 0
         for i in range(x.shape[1]):
-            rows[count] = i
+            rows[0, count] = i
             count += x[n, i]
-        total = y[n]
-        total[:] = 0
-        add_rows(weight, rows, count, total)
-        for o in range(total.shape[0]):
-            total[o] = (total[o] << shift if shift >= 0 else total[o] >> -shift) + bias[o]
+        totals[:] = 0
+        add_rows(weight, limit, rows, 0, count, 0, totals, 0)
+        for o in range(y.shape[1]):
+            total = totals[0, o]
+            y[n, o] = (total << shift if shift >= 0 else total >> -shift) + bias[o]
 
 
 @njit()
@@ -128,7 +193,7 @@ def list_rows(row: int, channels: Any, counts: Any, geometry: Any, rows: Any, ro
         row: of the output positions.
         channels, counts: see `list_channels`.
         geometry: see `sum_convolution`.
-        rows: (W, I · kH), takes indices of rows of the weights.
+        rows: (W, I · kH) uint32, takes indices of rows of the weights.
         row_counts: (W,), takes their numbers.
     """
     row_counts[:] = 0
@@ -143,24 +208,24 @@ def list_rows(row: int, channels: Any, counts: Any, geometry: Any, rows: Any, ro
 
 
 @njit()
-def sum_convolution(x: Any, weight: Any, bias: Any, shift: int, y: Any, geometry: Any, first: Any) -> None:
+def sum_convolution(x: Any, weight: Any, limit: int, bias: Any, shift: int, y: Any, geometry: Any, first: Any) -> None:
     """Sum the weights of the inputs that spike, for one group of channels of a convolution.
 
     Args:
         x: (N, C, H, W) uint8, 0 or 1.
-        weight: (I · kH · kW, O) of this group, whole numbers, inputs outermost.
+        weight, limit: (I · kH · kW, at least O) of this group, inputs outermost; see `add_rows`.
         bias: (O,) int32 of this group.
         shift: see `sum_dense`.
         y: (N, channels, rows, columns) int32.
         geometry: kernel, stride, padding and dilation, two numbers each.
         first: first input and first output channel of the group.
     """
-    outputs, taps = weight.shape[1], geometry[0] * geometry[1]
+    outputs, taps = bias.shape[0], geometry[0] * geometry[1]
     inputs = weight.shape[0] // taps
     counts = np.empty(x.shape[2:], np.int64)
     channels = np.empty((x.shape[2], x.shape[3], inputs + 1), np.int32)
-    rows, row_counts = np.empty((x.shape[3], inputs * geometry[0]), np.int64), np.empty(x.shape[3], np.int64)
-    totals = np.empty((POSITIONS, outputs), np.int32)
+    rows, row_counts = np.empty((x.shape[3], inputs * geometry[0]), np.uint32), np.empty(x.shape[3], np.int64)
+    totals = np.empty((POSITIONS, weight.shape[1]), np.int32)
     for n in range(x.shape[0]):
         list_channels(x[n], first[0], taps, counts, channels)
         for row in range(y.shape[2]):
@@ -172,7 +237,7 @@ def sum_convolution(x: Any, weight: Any, bias: Any, shift: int, y: Any, geometry
                     for m in range(geometry[1]):
                         j = (start + place) * geometry[3] + m * geometry[7] - geometry[5]
                         if 0 <= j < x.shape[3]:
-                            add_rows(weight[m:], rows[j], row_counts[j], totals[place])
+                            add_rows(weight, limit, rows, j, row_counts[j], m, totals, place)
                 for o in range(outputs):
                     for place in range(size):
                         total = totals[place, o]

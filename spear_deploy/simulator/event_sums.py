@@ -18,6 +18,11 @@ MAX_ACTIVITY = 0.3
 MIN_OUTPUTS = 8
 """Outputs of an input from which adding its weights fills vector instructions."""
 
+MIN_ROWS = 16
+"""Rows of weights whose sums int16 has to hold; larger weights are added up in int32."""
+REGISTER_BYTES = 32
+"""Bytes of weights that are added at once (`compiled_kernels.REGISTER`)."""
+
 MAX_DENSITY = 1 / 16
 """Share of weights that are not zero up to which only those are stored: adding single weights takes 16 times as long as rows."""
 BLOCK_WEIGHTS = 1 << 20
@@ -63,11 +68,11 @@ def make_event_weigher(synapse: Any) -> EventWeigher | None:
 
         return weigh_sparse
     if isinstance(synapse, Dense):
-        rows: Array = np.ascontiguousarray(synapse.weight.T.astype(dtype))
+        rows, limit = _pad_rows(synapse.weight.T.astype(dtype))
 
         def weigh_dense(x: Array) -> Array:
             y = np.empty((len(x), len(bias)), np.int32)
-            kernels.sum_dense(_as_bytes(x).reshape(len(x), -1), rows, bias, shift, y)
+            kernels.sum_dense(_as_bytes(x).reshape(len(x), -1), rows, limit, bias, shift, y)
             return y
 
         return weigh_dense
@@ -80,14 +85,14 @@ def make_event_weigher(synapse: Any) -> EventWeigher | None:
     geometry = np.array([*kernel, *stride, *padding, *dilation], np.int64)
     inputs = synapse.weight.shape[1]
     taps = np.moveaxis(synapse.weight.astype(dtype).reshape(groups, outputs, -1), 1, 2)  # (g, I · taps, O)
-    parts = [(np.ascontiguousarray(taps[g]), bias[g * outputs : (g + 1) * outputs]) for g in range(groups)]
+    parts = [(*_pad_rows(taps[g]), bias[g * outputs : (g + 1) * outputs]) for g in range(groups)]
 
     def weigh_convolution(x: Array) -> Array:
         shape = synapse.output_shape(x.shape[1:])
         y = np.empty((len(x), shape[0], *(1,) * (2 - dims), *shape[1:]), np.int32)
         x4 = _as_bytes(x).reshape(*x.shape[:2], *(1,) * (2 - dims), *x.shape[2:])
-        for g, (weight, part) in enumerate(parts):
-            kernels.sum_convolution(x4, weight, part, shift, y, geometry, np.array([g * inputs, g * outputs], np.int64))
+        for g, (weight, limit, part) in enumerate(parts):
+            kernels.sum_convolution(x4, weight, limit, part, shift, y, geometry, np.array([g * inputs, g * outputs], np.int64))
         return y.reshape(len(x), *shape)
 
     return weigh_convolution
@@ -127,7 +132,14 @@ def _find_type(synapse: Any) -> type | None:
     offset = 0.0 if synapse.bias is None else float(np.abs(synapse.bias).max())
     if max(reach, reach * 2.0**synapse.weight_exponent) + offset >= 2**31 or abs(synapse.weight_exponent) > 31:
         return None
-    return np.int8 if largest < 2**7 else np.int16 if largest < 2**15 else np.int32
+    return np.int16 if largest * MIN_ROWS < 2**15 else np.int32
+
+
+def _pad_rows(weight: Array) -> tuple[Array, int]:
+    """Return weights (R, O) with zeros up to whole registers, and the number of rows whose sum their type holds."""
+    missing = -weight.shape[1] % (REGISTER_BYTES // weight.itemsize)
+    largest = max(1, int(weight.max()), -int(weight.min()))
+    return np.ascontiguousarray(np.pad(weight, ((0, 0), (0, missing)))), max(1, int(np.iinfo(weight.dtype).max) // largest)
 
 
 def _as_bytes(x: Array) -> Array:

@@ -59,6 +59,21 @@ def test_sums_of_events_equal_matrix_products(monkeypatch, compiled, seed):
     np.testing.assert_array_equal(by_events, expected)
 
 
+@pytest.mark.parametrize("outputs", [64, 150])
+@pytest.mark.parametrize("largest", [1, 127, 2047, 2048, 1 << 18])
+def test_sums_in_whole_registers_equal_matrix_products(monkeypatch, compiled, outputs, largest):
+    """More rows than int16 holds the sum of, all of one sign; several blocks of registers, and what is left of them."""
+    rng = np.random.default_rng(largest + outputs)
+    weight = np.where(rng.random((outputs, 96, 3)) < 0.9, largest, -largest - (largest == 127))
+    x = rng.random((2, 96, 40)) < 0.9
+    for synapse in (Conv1d(weight=weight, padding=1), Dense(weight=np.tile(weight.reshape(outputs, -1), (1, 40))[:, :3840])):
+        monkeypatch.setattr(kernel_choice, "_loaded", [compiled_kernels])
+        by_events = synapse_math.make_weigher(synapse, integer=True)(x)
+        assert by_events.dtype == np.int32
+        uses_numpy(monkeypatch)
+        np.testing.assert_array_equal(by_events, synapse_math.make_weigher(synapse, integer=True)(x))
+
+
 @pytest.mark.parametrize("exponent", [-2, 0, 3])
 def test_sums_of_few_weights_equal_matrix_products(monkeypatch, compiled, exponent):
     rng = np.random.default_rng(exponent + 9)
