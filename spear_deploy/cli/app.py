@@ -7,6 +7,7 @@ Exit codes: 0 done or fits, 1 our error (one sentence on stderr), 2 usage, 3 doe
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from typing import Any
@@ -50,6 +51,9 @@ class _Group(click.Group):
     def main(self, *args: Any, **options: Any) -> Any:
         last_guard.make_streams_safe()
         self.owns_process = not args and options.get("args") is None
+        if self.owns_process:
+            # read by OpenMP when torch is loaded: threads that spin while they wait take many times as long on a busy machine
+            os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         return super().main(*args, **options)
 
     def invoke(self, ctx: click.Context) -> Any:

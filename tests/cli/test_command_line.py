@@ -192,6 +192,20 @@ def test_start_up_takes_at_most_0_4_to_0_7_seconds(arguments, seconds):
     assert measure_cpu_s([PROGRAM, *arguments]) <= seconds * slower
 
 
+@pytest.mark.parametrize("chosen", [None, "ACTIVE"])
+def test_threads_of_a_command_sleep_while_they_wait_unless_the_environment_says_otherwise(chosen):
+    code = (
+        "import os, sys; from spear_deploy.cli import main; sys.argv = ['spear-deploy', 'profiles']\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(os.environ['OMP_WAIT_POLICY'])"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_WAIT_POLICY": chosen} if chosen else {}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == (chosen or "PASSIVE")
+
+
 def test_a_command_that_reads_no_network_starts_without_the_checker(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "spear.toml").write_text('chip = "loihi2"\n')
