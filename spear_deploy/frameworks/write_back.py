@@ -19,10 +19,11 @@ import torch
 from spear_deploy.errors import GraphError, UnsupportedError
 from spear_deploy.frameworks.detect import find_framework
 from spear_deploy.frameworks.importer.context import Framework, NeuronUpdate
-from spear_deploy.frameworks.importer.interpreter import copy_model, trace_layers
+from spear_deploy.frameworks.importer.interpreter import trace_layers
 from spear_deploy.frameworks.importer.storage import store_layer
 from spear_deploy.frameworks.importer.symbols import name_module
-from spear_deploy.network import CONVS, IF, WEIGHTED, BatchNorm, Dense, Layer, SumPool
+from spear_deploy.frameworks.importer.trace import copy_model
+from spear_deploy.network import CONVS, IF, WEIGHTED, BatchNorm, Dense, Layer, SparseMatrix, SumPool, write_out
 from spear_deploy.network.graph import SNNGraph, find_heirs, merge_parts
 
 TOLERANCE = 1e-6
@@ -256,6 +257,7 @@ def _spike_alike(before: Any, after: Any) -> bool:
 
 
 def _is_close(before: Any, after: Any, *, is_weight: bool) -> bool:
+    before, after = (write_out(value) if isinstance(value, SparseMatrix) else value for value in (before, after))
     if before is None or after is None:
         value = after if before is None else before
         return value is None or (isinstance(value, np.ndarray) and is_weight and not value.any())

@@ -23,7 +23,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spear_deploy.errors import GraphError, did_you_mean
-from spear_deploy.network import INTEGER_NEURONS, WEIGHTED, Flatten, Layer, Shape, SumPool
+from spear_deploy.network import (
+    INTEGER_NEURONS,
+    WEIGHTED,
+    Dense,
+    Flatten,
+    Layer,
+    Shape,
+    SumPool,
+    Weights,
+    store_compactly,
+    write_out,
+)
 from spear_deploy.util.number_format import format_shape
 
 if TYPE_CHECKING:
@@ -250,6 +261,25 @@ class SNNGraph:
         """Return the graph with layers exchanged by name, or mapped by a function (names must stay)."""
         change = layers if callable(layers) else lambda layer: layers.get(layer.name, layer)
         return replace(self, layers=tuple(change(layer) for layer in self.layers), **changes)
+
+    def with_full_weights(self) -> SNNGraph:
+        """Return the graph with sparse weights written out, for who changes them one by one.
+
+        Raises:
+            GraphError: they do not fit the free memory.
+        """
+        return self._with_weights(write_out)
+
+    def with_compact_weights(self) -> SNNGraph:
+        """Return the graph with large weights sparse where few of them are not zero; see `store_compactly`."""
+        return self._with_weights(store_compactly)
+
+    def _with_weights(self, change: Callable[[Weights], Weights]) -> SNNGraph:
+        changes = {}
+        for layer in self.layers:
+            if isinstance(layer.synapse, Dense) and (weight := change(layer.synapse.weight)) is not layer.synapse.weight:
+                changes[layer.name] = replace(layer, synapse=replace(layer.synapse, weight=weight))
+        return self.with_layers(changes) if changes else self
 
     def to_networkx(self) -> networkx.MultiDiGraph:
         """Return a networkx view: nodes carry `layer` and `shape`, edges carry `delay`."""

@@ -8,8 +8,8 @@ Of a matrix (O, I) only the numbers that are not zero are stored, row by row:
 
 An absent number is a zero, and a zero is never stored: a sparse matrix and the full matrix of the same numbers are equal, and
 every count of synapses gives the same for both. numpy's functions take a sparse matrix: an elementwise function that maps
-zero to zero gives a sparse matrix again, and a product with `@` the full one. What needs all numbers gets them from a matrix
-of up to `FULL_NUMBERS`, and is refused in one sentence on a larger one.
+zero to zero gives a sparse matrix again, and a product with `@` the full one. What needs all numbers, or a copy to write
+to, gets the full matrix of up to `FULL_NUMBERS`, and is refused in one sentence on a larger one.
 """
 
 from __future__ import annotations
@@ -230,10 +230,6 @@ class SparseMatrix(np.lib.mixins.NDArrayOperatorsMixin):
     def astype(self, dtype: Any, copy: bool = True) -> SparseMatrix:
         """Return the matrix in another type; numbers that become zero are absent."""
         return self if not copy and self.dtype == dtype else self.with_data(self.data.astype(dtype, copy=copy))
-
-    def copy(self) -> SparseMatrix:
-        """Return the matrix itself, since nothing can be written to it."""
-        return self
 
     def reshape(self, *shape: Any) -> Any:
         """Return the matrix itself if the shape is its own, else a full array."""
@@ -548,7 +544,6 @@ _FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.shape: lambda matrix: matrix.shape,
     np.ndim: lambda matrix: matrix.ndim,
     np.size: lambda matrix: matrix.size,
-    np.copy: SparseMatrix.copy,
     np.concatenate: _concatenate,
     np.where: _where,
 }

@@ -21,7 +21,11 @@ from spear_deploy.network import (
     Layer,
     Scale,
     Shape,
+    SparseMatrix,
     Synapse,
+    Weights,
+    store_compactly,
+    write_out,
 )
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.norse.cells import NeuronModule
@@ -81,8 +85,11 @@ def read_layer(layer: Layer, module: NorseLayer) -> Layer:
     synapse, norm = layer.synapse, layer.norm
     if isinstance(synapse, (Dense, Scale, *CONVS)):
         trained: Any = module.synapse
+        weight = _to_array(trained.weight)
         synapse = replace(
-            synapse, weight=_to_array(trained.weight), bias=None if trained.bias is None else _to_array(trained.bias)
+            synapse,
+            weight=store_compactly(weight) if isinstance(synapse.weight, SparseMatrix) else weight,
+            bias=None if trained.bias is None else _to_array(trained.bias),
         )
     if norm is not None:
         trained = module.norm
@@ -128,8 +135,8 @@ class SumPoolModule(torch.nn.Module):
         return row.squeeze(2)
 
 
-def _to_tensor(array: Array) -> Tensor:
-    return torch.from_numpy(np.array(array, np.float32))
+def _to_tensor(array: Weights) -> Tensor:
+    return torch.from_numpy(np.array(write_out(array), np.float32))
 
 
 def _make_synapse(synapse: Synapse | None) -> torch.nn.Module | None:

@@ -168,6 +168,7 @@ def prune_to_budget(
         BudgetError: a budget is below the use of the narrowest network.
     """
     begin = time.perf_counter()
+    graph = graph.with_full_weights()
     monitor = BudgetMonitor(graph, dataset, settings.budgets, deployed, chip)
     notes = preflight_warnings(graph, monitor.dense_evaluation, dataset.classes)
     if progress is not None:
@@ -327,7 +328,7 @@ def _summarize(
     """Return the result; `details` are the fields that need no computation."""
     channels = {group.name: group.channels for group in list_prunable_groups(graph)}
     return PrunedResult(
-        graph=pruned,
+        graph=pruned.with_compact_weights(),
         plan=plan,
         widths={name: [channels[name], len(kept)] for name, kept in plan.kept.items()},
         budgets=list_budget_rows(monitor.limits, use),

@@ -6,7 +6,19 @@ import numpy as np
 import pytest
 
 from spear_deploy.errors import GraphError
-from spear_deploy.network import IF, LI, AvgPool, BatchNorm, Conv2d, Dense, Flatten, Layer
+from spear_deploy.network import (
+    IF,
+    LI,
+    AvgPool,
+    BatchNorm,
+    Conv2d,
+    Dense,
+    Flatten,
+    Layer,
+    SparseMatrix,
+    make_sparse,
+    sparse_matrix,
+)
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, carries_spikes, chain, find_delayed_paths, merge_parts
 from spear_deploy.simulator import simulate
 from tests.support.reference import random_graph, random_spikes
@@ -146,3 +158,19 @@ def test_networks_beyond_all_sizes_are_refused():
         chain([Layer(name="a", synapse=wide, neuron=IF(v_threshold=threshold))], input_shape=(1, 4, 4))
     with pytest.raises(GraphError, match="the network has 10001 layers and 10001 edges, at most 10000 and 20000; merge layers"):
         chain([Layer(name=f"l{i}", neuron=IF()) for i in range(10_001)], input_shape=(2,))
+
+
+def test_sparse_weights_are_written_out_and_stored_sparse_again(monkeypatch):
+    monkeypatch.setattr(sparse_matrix, "SPARSE_NUMBERS", 100)
+    layers = [
+        Layer(name=name, synapse=Dense(weight=w)) for name, w in (("few", make_sparse(np.eye(12))), ("many", np.ones((12, 12))))
+    ]
+    graph = chain([*layers, Layer(name="n", neuron=IF())], input_shape=(12,))
+    full = graph.with_full_weights()
+    assert isinstance(full["few"].synapse.weight, np.ndarray)
+    assert full == graph
+    assert full.with_full_weights() is full
+    again = full.with_compact_weights()
+    assert isinstance(again["few"].synapse.weight, SparseMatrix)
+    assert again["many"] is full["many"]
+    assert again.weights == full.weights == 288

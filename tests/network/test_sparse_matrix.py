@@ -57,7 +57,6 @@ KEPT = {
     "rows and columns": lambda w: w[2:5, 1:3],
     "own shape": lambda w: w.reshape(6, -1),
     "product of two": lambda w: w @ w.T,
-    "copy": np.copy,
     "below each other": lambda w: np.concatenate([w, w * 2]),
     "side by side": lambda w: np.concatenate([np.maximum(w, 0), w], axis=1),
     "chosen": lambda w: np.where(w > 2, w, 0),
@@ -221,6 +220,11 @@ def test_parts_that_are_no_matrix_are_refused(parts, message):
     assert SparseMatrix(**PARTS).to_full().tolist() == [[1, 1, 0]]
     with pytest.raises(GraphError, match=message):
         SparseMatrix(**(PARTS | parts))
+
+
+def test_a_refusal_names_the_size_and_what_to_use():
+    with pytest.raises(GraphError, match=r"sparse weights of 1x3: a zero is stored; use a scipy.sparse matrix"):
+        SparseMatrix(**(PARTS | {"data": np.array([1.0, 0.0])}))
 
 
 def test_what_has_not_two_axes_is_refused():

@@ -21,7 +21,7 @@ from spear_deploy.errors import BudgetError, DataError
 from spear_deploy.hardware.catalog import list_profiles
 from spear_deploy.hardware.profile import load_profile
 from spear_deploy.interchange.snn_file import read_snn, write_snn
-from spear_deploy.network import CONVS, IF, LIF, Dense
+from spear_deploy.network import CONVS, IF, LIF, Dense, SparseMatrix, sparse_matrix
 from spear_deploy.network.labels import label_layers
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.deployment import DeploySettings
@@ -42,6 +42,7 @@ from spear_deploy.pruning.tune.thin_weights import (
     count_arriving_spikes,
     count_zero_weights,
     note_unused_weights,
+    thin_layers,
     thin_to_synops,
     zero_weight_share,
 )
@@ -210,6 +211,19 @@ def test_weights_alone_keep_all_channels(task):
     assert [stage.name for stage in result.stages] == ["trained", "weights", "rates"]
     zeros, weights = count_zero_weights(result.graph)
     assert f"{zeros} of {weights} weights are zero" in result.notes and zeros > weights / 4
+
+
+def test_few_weights_that_are_left_are_stored_sparse(task, monkeypatch):
+    graph, data = task
+    few = thin_layers(graph, {"hidden": 0.08})
+    monkeypatch.setattr(sparse_matrix, "SPARSE_NUMBERS", 1)
+    result = prune_to_budget(few.with_compact_weights(), data, PruneSettings(synops="100%", method="uniform", epochs=1))
+    assert isinstance(result.graph["hidden"].synapse.weight, SparseMatrix)
+    assert isinstance(result.graph["second"].synapse.weight, np.ndarray)
+    assert result.graph.layers == few.layers
+    assert count_zero_weights(result.graph) == count_zero_weights(few)
+    result = prune_to_budget(few.with_compact_weights(), data, PruneSettings(synops="80%", method="uniform", epochs=1))
+    assert result.met and result.widths != {"hidden": [16, 16], "second": [16, 16]}
 
 
 def test_weights_go_while_the_network_learns_to_the_share_that_is_kept(task):

@@ -5,7 +5,6 @@ The calls are read in the order of their steps; each becomes layers, changes not
 
 from __future__ import annotations
 
-import copy
 from collections import deque
 from functools import partial
 from typing import Any
@@ -40,6 +39,7 @@ from spear_deploy.frameworks.importer.trace import (
     TracedModel,
     TracedSize,
     assign_steps,
+    copy_model,
     detect_form,
     find_constant_nodes,
     summarize_error,
@@ -96,16 +96,6 @@ def trace_layers(
         metadata={"source": framework.name, **({"assumptions": notes} if (notes := builder.list_notes()) else {})},
     )
     return delay_resets(graph, builder.late_resets), builder.origins
-
-
-def copy_model(model: torch.nn.Module) -> torch.nn.Module:
-    """Return a copy of a model; tensors that are results of a computation, such as pruned weights, keep their values."""
-    attributes: list[Any] = []
-    for _, module in torch.nn.Module.named_modules(model):
-        for value in vars(module).values():
-            attributes += value.values() if isinstance(value, dict) else [value]
-    computed = [value for value in attributes if isinstance(value, torch.Tensor) and not value.is_leaf]
-    return copy.deepcopy(model, {id(tensor): tensor.detach().clone() for tensor in computed})
 
 
 def interpret(

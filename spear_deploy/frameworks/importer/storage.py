@@ -9,7 +9,7 @@ import torch
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.synapses import CONVS, NORMS, TRANSPOSED
-from spear_deploy.network import Array, BatchNorm, Dense
+from spear_deploy.network import Array, BatchNorm, Dense, write_out
 
 nn = torch.nn
 
@@ -19,7 +19,7 @@ def store_tensor(module: Any, name: str, value: Any) -> None:
 
     An axis of length 1 in front, for the batch, is kept; one number takes the shape of one number that was there.
     """
-    old, array = getattr(module, name), np.asarray(value)
+    old, array = getattr(module, name), write_out(value)
     if not isinstance(old, torch.Tensor):
         made: Any = torch.as_tensor(array, dtype=torch.float32) if array.ndim or old is None else float(array)
     else:
@@ -54,7 +54,7 @@ def store_layer(module: Any, part: Any, place: str) -> None:
         module.num_features, module.eps = len(part.mean), part.eps
         return
     if isinstance(part, Dense) and isinstance(module, nn.Linear):
-        weight = part.weight
+        weight = write_out(part.weight)
         module.out_features, module.in_features = weight.shape
     elif isinstance(module, CONVS):
         weight = _crop_kernel(part.weight, module.kernel_size)

@@ -14,7 +14,21 @@ import torch
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.context import Framework
-from spear_deploy.network import Array, AvgPool, BatchNorm, Conv1d, Conv2d, Dense, Flatten, Shape, SumPool, Synapse
+from spear_deploy.network import (
+    Array,
+    AvgPool,
+    BatchNorm,
+    Conv1d,
+    Conv2d,
+    Dense,
+    Flatten,
+    Shape,
+    SumPool,
+    Synapse,
+    Weights,
+    make_sparse,
+    store_compactly,
+)
 from spear_deploy.util.number_format import format_shape
 
 nn = torch.nn
@@ -87,6 +101,16 @@ def to_array(value: Any) -> Array:
     return tensor.numpy().copy() if tensor.dtype == torch.float64 else tensor.float().numpy().copy()
 
 
+def _to_weights(value: torch.Tensor) -> Weights:
+    """Return the weights of a linear layer: sparse where the tensor is, or where it is large and mostly zero."""
+    if value.layout == torch.strided:
+        return store_compactly(to_array(value))
+    from scipy.sparse import coo_array
+
+    stored = value.detach().to_sparse().coalesce().cpu()
+    return make_sparse(coo_array((to_array(stored.values()), stored.indices().numpy()), shape=tuple(value.shape)))
+
+
 def _to_bias(value: Any) -> Array | None:
     return None if value is None else to_array(value)
 
@@ -113,7 +137,7 @@ def to_synapse(module: nn.Module, shape: Shape, place: str, *, axes_before: int,
             raise UnsupportedError(
                 f"{place} is Linear on the last axis of {format_shape(shape)} inputs; put a Flatten in front of it"
             )
-        return Dense(weight=to_array(module.weight), bias=_to_bias(module.bias))
+        return Dense(weight=_to_weights(module.weight), bias=_to_bias(module.bias))
     if axes_before != 1:
         raise UnsupportedError(f"{place} is {type(module).__name__} on time x batch x {format_shape(shape)}; {hint}")
     if isinstance(module, CONVS):

@@ -36,6 +36,19 @@ LOOPS = ("loop", "batch_loop")
 BATCH = 2
 
 
+def copy_model(model: torch.nn.Module) -> torch.nn.Module:
+    """Return a copy of a model; results of a computation, such as pruned weights, and sparse tensors keep their values."""
+    attributes: list[Any] = []
+    for _, module in torch.nn.Module.named_modules(model):
+        for value in vars(module).values():
+            attributes += value.values() if isinstance(value, dict) else [value]
+    tensors = [value for value in attributes if isinstance(value, torch.Tensor)]
+    known: dict[int, Any] = {id(tensor): tensor.detach().clone() for tensor in tensors if not tensor.is_leaf}
+    sparse = [tensor for tensor in tensors if tensor.is_leaf and tensor.layout != torch.strided]  # torch copies no sparse ones
+    known |= {id(tensor): torch.nn.Parameter(tensor.detach().clone(), tensor.requires_grad) for tensor in sparse}
+    return copy.deepcopy(model, known)
+
+
 def detect_form(model: torch.nn.Module, shape: Shape, framework: Framework) -> Form:
     """Return how a model's forward deals with time; modules within a lift run step by step.
 
@@ -47,7 +60,7 @@ def detect_form(model: torch.nn.Module, shape: Shape, framework: Framework) -> F
     if _runs_over_time(model, framework):
         return "layers"
     try:
-        traced, graph = trace(copy.deepcopy(model), shape, path="", form="step", framework=framework)
+        traced, graph = trace(copy_model(model), shape, path="", form="step", framework=framework)
     except LoopsOverTime:
         return _find_loop(model, shape, framework) or "loop"
     except UnsupportedError as error:
@@ -64,7 +77,7 @@ def _find_loop(model: torch.nn.Module, shape: Shape, framework: Framework) -> Fo
     forms: tuple[Form, ...] = ("loop", "batch_loop")
     for form in forms:
         try:
-            traced, _ = trace(copy.deepcopy(model), shape, path="", form=form, framework=framework)
+            traced, _ = trace(copy_model(model), shape, path="", form=form, framework=framework)
         except UnsupportedError:
             continue
         if traced.taken:

@@ -15,7 +15,20 @@ from spear_deploy.errors import GraphError, UnsupportedError, did_you_mean
 from spear_deploy.interchange.nir.edges import PASS_THROUGH, Arrow
 from spear_deploy.interchange.nir.layout import read_kind
 from spear_deploy.interchange.nir.neurons import NEURONS, read_numbers
-from spear_deploy.network import Array, AvgPool, Conv1d, Conv2d, Dense, Flatten, Layer, Scale, Shape, SumPool, Synapse
+from spear_deploy.network import (
+    Array,
+    AvgPool,
+    Conv1d,
+    Conv2d,
+    Dense,
+    Flatten,
+    Layer,
+    Scale,
+    Shape,
+    SumPool,
+    Synapse,
+    store_compactly,
+)
 from spear_deploy.util.hdf5.tree import Tree, decode_integers, decode_text
 
 SYNAPSES = ("Affine", "AvgPool2d", "Conv1d", "Conv2d", "Flatten", "Linear", "Scale", "SumPool2d")
@@ -72,7 +85,7 @@ def _read_dense(name: str, node: Tree, notes: list[str]) -> Synapse:
     weight = read_numbers(name, node, "weight")
     if weight.ndim != 2:
         raise UnsupportedError(f"node '{name}': weight of shape {weight.shape}, two axes are supported; split the node")
-    return Dense(weight=weight, bias=_read_bias(name, node, weight.shape[0]))
+    return Dense(weight=store_compactly(weight), bias=_read_bias(name, node, weight.shape[0]))
 
 
 def _read_conv(name: str, node: Tree, notes: list[str]) -> Synapse:

@@ -227,6 +227,7 @@ def search_front(
         settings: of all searches; its other limits hold for each of them.
         synops: the budgets, as `PruneSettings.synops`.
     """
+    graph = graph.with_full_weights()
     evaluator = make_evaluator(graph, dataset, replace(settings, synops=synops[0]), chip, checkpoint)
     episodes = settings.search_settings.episodes
     results: list[SearchResult] = []

@@ -38,7 +38,7 @@ MAX_SHARE = 0.995
 def count_zero_weights(graph: SNNGraph) -> tuple[int, int]:
     """Return (weights that are zero, all weights) of dense and convolutional synapses."""
     weights = [layer.synapse.weight for layer in graph.layers if isinstance(layer.synapse, (Dense, *CONVS))]
-    return sum(int(np.sum(weight == 0)) for weight in weights), sum(weight.size for weight in weights)
+    return sum(int(weight.size - np.count_nonzero(weight)) for weight in weights), sum(weight.size for weight in weights)
 
 
 @dataclass(frozen=True, kw_only=True)
