@@ -97,6 +97,33 @@ def test_several_frameworks_that_fit_are_named_and_none_is_taken(tmp_path):
     assert spikes[None] == spikes["nir"] == spikes["norse"] == [4] and spikes["sinabs"] == [3, 7]
 
 
+@pytest.mark.parametrize(
+    ("names", "bias", "note", "source"),
+    [
+        (("0", "1", "2"), True, "read as sinabs's: IF neurons with r = 1, pools as sums", "sinabs"),
+        (("layer_0", "layer_1", "layer_2"), True, "read as Spyx's: nodes are called layer_0, layer_1, ...", "spyx"),
+        (("0", "1", "2"), False, "IF neurons with r = 1 fit Norse", "nir"),
+    ],
+)
+def test_neurons_that_add_their_input_are_told_by_the_nodes_around_them(names, bias, note, source, tmp_path):
+    shape, conv, neuron, pool = np.array([1, 4, 4]), *names
+    weights = {"weight": np.full((1, 1, 1, 1), 0.25), "stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+    spread = {name: np.full((1, 4, 4), value) for name, value in (("r", 1.0), ("v_threshold", 1.0), ("v_reset", 0.0))}
+    nodes = {
+        "input": {"type": "Input", "shape": shape},
+        conv: {"type": "Conv2d", "input_shape": shape[1:], **weights, **({"bias": np.zeros(1)} if bias else {})},
+        neuron: {"type": "IF", **spread},
+        pool: {"type": "SumPool2d", "kernel_size": np.array([2, 2]), "stride": np.array([2, 2]), "padding": np.array([0, 0])},
+        "output": {"type": "Output", "shape": np.array([1, 2, 2])},
+    }
+    path = raw(tmp_path / "a.nir", nodes, list(pairwise(nodes)))
+    graph, x = read_nir(path), np.ones((12, 1, 1, 4, 4))
+    assert any(text.startswith(note) for text in graph.metadata["assumptions"])
+    told = read_nir(path, source=source)
+    np.testing.assert_array_equal(simulate(graph, x).output, simulate(told, x).output)
+    assert simulate(graph, x).output.any()
+
+
 def test_two_frameworks_whose_traces_all_neurons_bear_are_named(tmp_path):
     (note, *_) = read_nir(written(tmp_path / "a.nir", lif(20.0), source="x", prefix="layer_")).metadata["assumptions"]
     assert note.startswith("fits SpikingJelly (nodes are named") and " and sinabs (r is 1 and every tau is 1 or more" in note

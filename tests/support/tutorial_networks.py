@@ -8,18 +8,20 @@ python -m tests.support.tutorial_networks table OUT                     prints t
 What a file holds already is not measured again, so a run that was stopped goes on where it was.
 
 MNIST is read from SPEAR_SHARED/data/mnist (default: `shared` beside the checkout). Each network learns from some hundred batches.
-Its spikes on 100 test images are compared, layer by layer: in the framework and here, by module and by the file that the
-framework's own exporter writes; pruned, in the module that the weights went back into, and in what the framework's own importer
-makes of the exported file.
+Its spikes on 100 test images are compared, layer by layer: in the framework and here, by module, by our file, by the file that
+the framework's own exporter writes, and by its graph, with what these leave out; pruned, in the module that the weights went back
+into, and in what the framework's own importer makes of the exported file.
 """
 
 import contextlib
+import copy
 import gzip
 import importlib
 import io
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +81,10 @@ class Tutorial:
         """Return the NIR graph of the framework's own exporter."""
         raise NotImplementedError("it has none")
 
+    def file_of(self, module, sample):
+        """Return what the exporter makes of one module; only of exporters that refuse some."""
+        raise NotImplementedError("it writes all modules of its network")
+
 
 class SnnTorch(Tutorial):
     framework = "snntorch"
@@ -104,9 +110,14 @@ class SnnTorch(Tutorial):
                 parts.append(part)
                 with torch.no_grad():
                     size = part(size)
-        return importlib.import_module("snntorch.export_nir").export_to_nir(
-            nn.Sequential(*parts), torch.zeros(1, *shape), ignore_dims=[0]
-        )
+        export = importlib.import_module("snntorch.export_nir").export_to_nir
+        return export(nn.Sequential(*parts), torch.zeros(1, *shape), ignore_dims=[0])
+
+    def file_of(self, module, sample):
+        node = importlib.import_module("snntorch.export_nir")._extract_snntorch_module(module)
+        if node is None:
+            raise NotImplementedError(f"{type(module).__name__} has no node")
+        return node
 
 
 class Tutorial5(SnnTorch):
@@ -176,14 +187,15 @@ class SpikingJelly(Tutorial):
         return model(x)
 
     def file(self, model, shape):
-        import copy
-
         functional = importlib.import_module("spikingjelly.activation_based.functional")
-        exchange = importlib.import_module("spikingjelly.activation_based.nir_exchange")
         single = copy.deepcopy(model)
         functional.reset_net(single)
         functional.set_step_mode(single, "s")
-        return exchange.export_to_nir(single, torch.zeros(1, *shape))
+        return self.file_of(single, torch.zeros(1, *shape))
+
+    def file_of(self, module, sample):
+        network = module if isinstance(module, nn.Sequential) else nn.Sequential(module)
+        return importlib.import_module("spikingjelly.activation_based.nir_exchange").export_to_nir(network, sample)
 
     def loss(self, output, y):
         return nn.functional.mse_loss(output.mean(0), nn.functional.one_hot(y, 10).float())
@@ -405,6 +417,21 @@ class Measurement:
         theirs = record(self.tutorial, self.model, self.graph, self.x)
         return attempt(lambda: compare_file(self.tutorial, self.model, theirs, self.x, self.folder))
 
+    def measure_own(self):
+        """Compare the network of our NIR file of the module."""
+        theirs = record(self.tutorial, self.model, self.graph, self.x)
+        sd.export(self.graph, self.folder / "module.nir", to="nir")
+        return compare_runs(read_nir(self.folder / "module.nir"), theirs, self.x)[0]
+
+    def measure_graph(self):
+        """Compare the graph of the framework's own exporter, which needs no file."""
+        theirs = record(self.tutorial, self.model, self.graph, self.x)
+        return attempt(lambda: compare_graph(sd.load(self.tutorial.file(self.model, self.tutorial.shape)), theirs, self.x))
+
+    def measure_left_out(self):
+        """Return what the framework's own exporter refuses, leaves open, or does not write."""
+        return find_left_out(self.tutorial, self.model)
+
     def measure_chips(self):
         ranked = sd.rank(self.graph)
         return {"ranked": len(ranked), "fit": [entry.profile for entry in ranked if entry.report.verdict == "fits"]}
@@ -429,7 +456,7 @@ class Measurement:
         return read_snn(self.folder / "pruned" / "pruned.snn") if isinstance(self.row["pruned"], dict) else self.graph
 
 
-STEPS = ("module", "file", "chips", "pruned", "back", "home")
+STEPS = ("module", "own", "file", "graph", "left_out", "chips", "pruned", "back", "home")
 
 
 def compare_file(tutorial, model, theirs, x, folder):
@@ -437,9 +464,55 @@ def compare_file(tutorial, model, theirs, x, folder):
     import nir
 
     nir.write(folder / "own.nir", tutorial.file(model, tutorial.shape))
-    graph = read_nir(folder / "own.nir")
+    return compare_graph(read_nir(folder / "own.nir"), theirs, x)
+
+
+def compare_graph(graph, theirs, x):
+    """Compare a network whose layers are in the order of the module's, by other names."""
     order = [layer.name for layer in graph.layers if layer.spikes and not isinstance(layer.synapse, SumPool)]
     return compare_runs(graph, theirs, x.reshape(*x.shape[:2], *graph.input_shape), order)[0]
+
+
+def find_left_out(tutorial, model) -> str | None:
+    """Return what a network's exporter refuses, leaves open, or does not write, found by its own export; None for nothing."""
+    graph = attempt(lambda: tutorial.file(model, tutorial.shape))
+    if isinstance(graph, str):
+        tried = [(part, attempt(partial(tutorial.file_of, part, x))) for part, x in list_samples(tutorial, model)]
+        refused = {type(part).__name__ for part, made in tried if isinstance(made, str)}
+        return f"the exporter refuses {', '.join(sorted(refused))}"
+    open_fields = {
+        f"{type(node).__name__}.{field}" for node in graph.nodes.values() for field, value in vars(node).items() if value is None
+    }
+    if open_fields:
+        return f"the exporter leaves {', '.join(sorted(open_fields))} open, which nir.write refuses"
+    written = [
+        np.asarray(value, np.float32) for node in graph.nodes.values() for value in vars(node).values() if is_numbers(value)
+    ]
+    kept = {key for value in written for key in (value.tobytes(), np.ascontiguousarray(value.T).tobytes())}
+    tensors = {name: value.detach().numpy() for name, value in nn.Module.named_parameters(model) if value.ndim and value.any()}
+    lost = [name for name, value in tensors.items() if value.size > 1 and np.ascontiguousarray(value).tobytes() not in kept]
+    return f"the file lacks {', '.join(lost)}" if lost else None
+
+
+def is_numbers(value) -> bool:
+    """Return whether a field of a node holds an array of floats."""
+    return isinstance(value, (np.ndarray, torch.Tensor)) and np.asarray(value).dtype.kind == "f"
+
+
+def list_samples(tutorial, model):
+    """Return each module of a network of single steps with an input of it."""
+    single = copy.deepcopy(model)
+    samples, x = [], torch.zeros(1, *tutorial.shape)
+    for part in single:
+        for clear in (getattr(part, name, None) for name in ("reset", "reset_mem")):
+            if callable(clear):
+                clear()
+        if hasattr(part, "step_mode"):
+            part.step_mode = "s"
+        samples.append((copy.deepcopy(part), x))
+        with torch.no_grad():
+            x = SnnTorch.first(part(x))
+    return samples
 
 
 def prune(tutorial, graph, folder):
@@ -495,7 +568,9 @@ def make_table(out: Path) -> str:
         "network",
         "spikes by layer",
         "differ by module",
-        "by file",
+        "by our file",
+        "by its exporter",
+        "what that leaves out",
         "accuracy there / here",
         "chips ranked",
         "weights pruned",
@@ -513,7 +588,9 @@ def make_table(out: Path) -> str:
         cells = [
             f"{row['framework']}: {row['network']}",
             " + ".join(f"{counts['spikes']:,}" for counts in layers.values()),
-            *(_format(counts) for counts in (layers, row["file"])),
+            *(_format(counts) for counts in (layers, row["own"])),
+            _format_exported(row),
+            row["left_out"] or "",
             f"{row['module']['accuracy_there']:.0%} / {row['module']['accuracy']:.0%}",
             f"{row['chips']['ranked']}, {len(row['chips']['fit'])} fit",
             weights.replace("|", "/"),
@@ -521,6 +598,13 @@ def make_table(out: Path) -> str:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _format_exported(row) -> str:
+    """Return what differs by the exporter's file, else by its graph."""
+    if isinstance(row["file"], dict):
+        return _format(row["file"])
+    return f"{_format(row['graph'])}, by its graph" if isinstance(row["graph"], dict) else "no file"
 
 
 def _format(layers) -> str:

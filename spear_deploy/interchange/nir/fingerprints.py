@@ -7,7 +7,8 @@ NIR states neither a time step nor the kind of reset, but exporters leave traces
     rockpool       r = tau · exp(−dt / tau) / dt with one dt for all neurons, w_in 1; nodes called "1_LIFTorch"
     sinabs         LIF, LI: r 1, tau in steps, so 1 or more
     norse          LIF, CubaLIF: r 1, tau · dt in place of tau, so below dt / 2
-    IF with r 1    sinabs, Norse or Spyx, which give different spikes: no framework is taken
+    IF with r 1    Spyx calls its nodes "layer_0", "layer_1"; sinabs writes sums as pools, and a bias with all weights; without
+                   such traces sinabs or Norse, which give different spikes: no framework is taken
 
 One framework whose traces all neurons bear is taken, and stated. Where several are possible none is.
 """
@@ -72,17 +73,23 @@ def find_origin(nodes: Mapping[str, Tree], neurons: Mapping[str, Fields]) -> Ori
         both = " and ".join(f"{NAMES[source]} ({trace})" for source, trace in bearers.items())
         return Origin(note=f"fits {both}, which give different spikes: NIR's own equations are taken; name one by --source")
     if all(kinds[name] == "IF" and _is_constant(neurons[name]["r"], 1) for name in spiking):
-        return Origin(note=_describe_plain_if(nodes))
+        return _find_plain_if(nodes)
     return Origin()
 
 
-def _describe_plain_if(nodes: Mapping[str, Tree]) -> str:
-    """Return the note on IF neurons with r = 1, which several frameworks write."""
-    pools = any(read_kind(node) == "SumPool2d" for node in nodes.values())
-    norse = "" if pools else "Norse (v above the threshold, set to v_reset), "
-    return (
-        f"IF neurons with r = 1 fit {norse}sinabs (v at or above the threshold, which is subtracted) and Spyx (one step later), "
-        "which give different spikes: NIR's own equation is taken, v above the threshold, set to v_reset; name one by --source"
+def _find_plain_if(nodes: Mapping[str, Tree]) -> Origin:
+    """Return the framework of IF neurons with r = 1, which several write, by its other nodes."""
+    kinds = {name: read_kind(node) for name, node in nodes.items()}
+    inner = [name for name, kind in kinds.items() if kind not in ("Input", "Output")]
+    if all(re.fullmatch(r"layer_\d+", name) for name in inner):
+        return Origin(source="spyx", note="read as Spyx's: nodes are called layer_0, layer_1, ...; --source overrules")
+    weights = [node for name, node in nodes.items() if kinds[name] in ("Affine", "Linear", "Conv1d", "Conv2d")]
+    if "SumPool2d" in kinds.values() and all(isinstance(node.get("bias"), np.ndarray) for node in weights):
+        return Origin(source="sinabs", note="read as sinabs's: IF neurons with r = 1, pools as sums; --source overrules")
+    return Origin(
+        note="IF neurons with r = 1 fit Norse (v above the threshold, set to v_reset) and sinabs (v at or above the threshold, "
+        "which is subtracted), which give different spikes: NIR's own equation is taken, v above the threshold, set to v_reset; "
+        "name one by --source"
     )
 
 
