@@ -33,7 +33,7 @@ from spear_deploy.network.graph import SNNGraph
 from spear_deploy.placement.place import Placement
 from spear_deploy.simulator import SpikeCounts
 from spear_deploy.simulator.synops import SynOps
-from spear_deploy.util.number_format import join_names, plural
+from spear_deploy.util.number_format import join_names, plural, with_prefix
 
 ALL_IN = "all in"
 """Name of the only term of a chip whose price holds everything."""
@@ -336,10 +336,13 @@ def _describe_run(run: Any) -> str:
         "W dynamic": run.dynamic_w,
         "mJ per inference": run.energy_per_inference_mj,
         "mJ dynamic per inference": run.dynamic_energy_mj,
-        "s per inference": run.seconds,
+        "per inference": run.seconds,
     }
     known = {what: leaf for what, leaf in leaves.items() if leaf.value is not None}
-    numbers = ", ".join(f"{_write_value(leaf.value)} {what}" for what, leaf in known.items())
+    values = {
+        what: with_prefix(leaf.value, "s") if leaf is run.seconds else _write_value(leaf.value) for what, leaf in known.items()
+    }
+    numbers = ", ".join(f"{value} {what}" for what, value in values.items())
     first = next(iter(known.values()))
     return f"{run.task}: {numbers} ({first.evidence}; {first.source})"
 

@@ -171,8 +171,8 @@ def _check_weights(graph: SNNGraph, layer: Layer, profile: HardwareProfile, *, s
     if profile.weights.sign.value == "presynaptic":
         mixed = count_mixed_sign_inputs(synapse.weight)
         if mixed:
-            what = f"{mixed} sources with weights of both signs"
-            why = f"a source on {profile.name} has one sign; send each twice, once for each sign ({mixed} inputs more)"
+            what = f"{plural(mixed, 'source')} with weights of both signs"
+            why = f"a source on {profile.name} has one sign; send each twice, once for each sign ({plural(mixed, 'input')} more)"
             yield Unsupported(layer=layer.name, what=what, why=why, resource="weight_sign")
 
 

@@ -34,6 +34,7 @@ class Command(click.Command):
         for option in self.params:
             if option.metavar is None and isinstance(option.type, (click.IntRange, click.FloatRange)):
                 option.metavar = "X"
+                option.type.name = "whole number" if isinstance(option.type, click.IntRange) else "number"
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Keep the arguments: a report names the command that made it."""

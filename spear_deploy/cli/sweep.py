@@ -44,14 +44,16 @@ def sweep(sweep_file: str, out: str, workers: Any, device: str | None, quiet: bo
 
 def _show(console: Any, result: Mapping[str, Any], out: str) -> None:
     """Print the means over seeds as a table."""
-    from spear_deploy.cli.tables import make_table
+    from spear_deploy.cli.tables import list_files, make_table
     from spear_deploy.report.sweep_page import list_means
 
     rows = [
         (row["network"], row["chip"], row["budget"], row["method"], f"{row['accuracy']} {row['spread']}", row["synops"],
-         row["cores"], row["verdict"], "best" if row["front"] else "")
+         row["cores"], row["verdict"], "yes" if row["front"] else "")
         for row in list_means(result["cells"], set(result["front"]))
     ]  # fmt: skip
-    names = ("network", "chip", "budget", "method", "accuracy", "SynOps", "cores", "verdict", "")
+    names = ("network", "chip", "budget", "method", "accuracy", "SynOps", "cores", "verdict", "unbeaten")
     console.print(make_table("", names, rows, numbers=(4, 5, 6)), highlight=False)
-    console.print(f"files: {out}/{result['files']['sweep']}, {out}/{result['files']['report']}", highlight=False)
+    if result["front"]:
+        console.print("unbeaten: no other has as much accuracy at as few SynOps", highlight=False)
+    console.print(list_files((result["files"]["sweep"], result["files"]["report"]), out), highlight=False)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import ceil, floor, log10
+from math import ceil, floor, inf, log10
 from typing import Any, Literal, TypeAlias
 
-from spear_deploy.util.number_format import compact
+from spear_deploy.util.number_format import compact, percent
 
 WIDTH, HEIGHT = 360, 216
 TOP, BOTTOM, RIGHT = 24, 36, 14
@@ -53,21 +53,22 @@ def draw_chart(
     y: str,
     series: Sequence[Series],
     rules: Sequence[Rule] = (),
-    y_text: Callable[[float], str] = compact,
+    shares: bool = False,
 ) -> dict[str, Any]:
     """Return ticks, marks and rules in pixels, and the legend, as plain data.
 
     Args:
         title, x, y: of the chart and of the axes, with units.
         series, rules: at least one point together.
-        y_text: writes a value of the y axis.
+        shares: whether values of the y axis are shares, written in percent.
     """
     points = [point for line in series for point in line.points]
     diagonal = any(rule.y is None for rule in rules)
     xs, ys = [point[0] for point in points], [point[1] for point in points] + [r.y for r in rules if r.y is not None]
     if diagonal:
         xs = ys = xs + ys
-    x_ticks, y_ticks = choose_ticks(min(xs), max(xs)), choose_ticks(min(ys), max(ys))
+    x_ticks, y_ticks = choose_ticks(min(xs), max(xs)), choose_ticks(min(ys), max(ys), highest=1 if shares else inf)
+    y_text = _write_share if shares else compact
     left = 10 + CHARACTER * max(len(y_text(tick)) for tick in y_ticks)
 
     def place(point: Point) -> tuple[float, float]:
@@ -92,16 +93,22 @@ def draw_chart(
     }
 
 
-def choose_ticks(low: float, high: float, count: int = TICKS) -> list[float]:
-    """Return round numbers, about `count`, from at most `low` to at least `high`.
+def _write_share(share: float) -> str:
+    return percent(share, 1)
+
+
+def choose_ticks(low: float, high: float, count: int = TICKS, *, highest: float = inf) -> list[float]:
+    """Return round numbers, about `count`, from at most `low` to at least `high`; around a single value none above `highest`.
 
     >>> choose_ticks(0, 59), choose_ticks(0.61, 0.98), choose_ticks(7, 7)
     ([0.0, 20.0, 40.0, 60.0], [0.6, 0.7, 0.8, 0.9, 1.0], [6.0, 6.5, 7.0, 7.5, 8.0])
+    >>> choose_ticks(0.98, 0.98, highest=1)
+    [0.8, 0.85, 0.9, 0.95, 1.0]
     """
     if high - low <= max(1e-9 * max(abs(low), abs(high)), 1e-300):
         around = max(abs(low), abs(high)) / 7
         around = around if around > 1e-300 else 1.0
-        low, high = low - around, high + around
+        low, high = low - around, max(high, min(high + around, highest))
     rough = (high - low) / (count - 1)
     size = 10.0 ** floor(log10(rough))
     step = next(n * size for n in (1, 2, 2.5, 5, 10) if n * size >= rough * (1 - 1e-9))

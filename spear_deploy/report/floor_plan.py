@@ -337,7 +337,8 @@ def describe_similar_cores(cores: Mapping[str, Any], core: Mapping[str, Any], sh
     """Return the tooltip of cores that hold the same layers and have the same colour."""
     names = ", ".join(cores["layers"][layer] for layer in layers_of(core)[:4])
     known = [share for share in shares if share is not None]
-    how = f"{percent(min(known))} to {percent(max(known))} full" if known else "use not known"
+    ends = dict.fromkeys(percent(end) for end in (min(known), max(known))) if known else ()
+    how = f"{' to '.join(ends)} full" if ends else "use not known"
     return f"{names}: {number(len(shares))} cores, {how}"
 
 

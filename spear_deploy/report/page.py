@@ -87,7 +87,13 @@ def _open_templates() -> Environment:
         "fact": number_format.format_fact, "unit": number_format.unit_noun,
         "shape": lambda axes: number_format.format_shape(axes, "×"),
     }  # fmt: skip
+    environment.finalize = _keep_percent
     return environment
+
+
+def _keep_percent(value: Any) -> Any:
+    """Return a text whose per cent signs stay in the line of their numbers."""
+    return value.replace(" %", "\u00a0%") if isinstance(value, str) else value
 
 
 def _render(template: str, folder: Path, describe: Callable[[], dict[str, Any]]) -> str:

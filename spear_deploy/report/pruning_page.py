@@ -63,7 +63,7 @@ def _draw_networks(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     ]
     return draw_chart(
         "Accuracy against SynOps, test split", x="SynOps per inference", y="accuracy", series=series,
-        y_text=lambda share: percent(share, 1),
+        shares=True,
     )  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def _draw_plans(rows: Sequence[Mapping[str, Any]], searches: Sequence[Mapping[st
         Series(name="best of its size", kind="line", points=[(plan["synops"], plan["accuracy"]) for plan in pareto_front(plans)]),
     ]
     title = "Every plan of the search, before fine-tuning"
-    return draw_chart(title, x="SynOps per inference", y="accuracy", series=series, y_text=lambda share: percent(share, 1))
+    return draw_chart(title, x="SynOps per inference", y="accuracy", series=series, shares=True)
 
 
 def _format_row(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from itertools import accumulate
 from typing import Any
 
 from spear_deploy.report.chart import Rule, Series, draw_chart
-from spear_deploy.util.number_format import compact, number, percent, plural
+from spear_deploy.util.number_format import compact, number, percent, plural, points
 
 NAMES = {
     "spear": "SPEAR (DDPG)", "td3": "TD3", "sac": "SAC", "evolution": "Regularised evolution", "gp": "A Gaussian process",
@@ -63,15 +63,14 @@ def describe_levers(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]
     rows = []
     for index, stage in enumerate(stages):
         before = stages[max(index - 1, 0)]
-        points = 100 * (stage["accuracy"] - before["accuracy"])
         rows.append(
             {
                 "name": STAGE_NAMES.get(stage["lever"], stage["lever"]),
                 "synops": number(stage["synops"]),
                 "left": percent(stage["synops"] / max(stages[0]["synops"], 1e-12)) if index else "",
                 "accuracy": percent(stage["accuracy"], 2),
-                "change": f"{'−' if points < 0 else '+'}{abs(points):.1f} points" if index else "",
-                "batches": str(stage["batches"]) if index else "",
+                "change": points(stage["accuracy"] - before["accuracy"]) if index else "",
+                "batches": number(stage["batches"]) if index else "",
             }
         )
     return rows
@@ -175,7 +174,7 @@ def _draw_front(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         Series(name="best of its size", kind="line", points=best),
     ]
     title = "Accuracy against SynOps, before fine-tuning"
-    return draw_chart(title, x="SynOps per inference", y="accuracy", series=series, y_text=lambda share: percent(share, 1))
+    return draw_chart(title, x="SynOps per inference", y="accuracy", series=series, shares=True)
 
 
 def _draw_rungs(rungs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -192,7 +191,7 @@ def _draw_rungs(rungs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     title = "The best plans, fine-tuned for more and more batches"
     if len(steps) == 1:
         title = f"The best plans, fine-tuned for {min(steps)} batches"
-    return draw_chart(title, x="batches", y="accuracy", series=series, y_text=lambda share: percent(share, 1))
+    return draw_chart(title, x="batches", y="accuracy", series=series, shares=True)
 
 
 def _draw_synops(search: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -219,4 +218,4 @@ def _draw_accuracy(epochs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         Series(name="validation", kind="dots", points=points, tips=tips),
     ]
     title = "Accuracy while fine-tuning"
-    return draw_chart(title, x="epoch", y="accuracy", series=series, y_text=lambda share: percent(share, 1))
+    return draw_chart(title, x="epoch", y="accuracy", series=series, shares=True)

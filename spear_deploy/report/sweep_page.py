@@ -90,5 +90,5 @@ def _draw_place(cells: Sequence[Mapping[str, Any]], place: tuple[str, str]) -> d
     ]
     return draw_chart(
         f"{network} on {chip}, test split", x="SynOps per inference", y="accuracy", series=series,
-        y_text=lambda share: percent(share, 1),
+        shares=True,
     )  # fmt: skip

@@ -139,7 +139,7 @@ def pair_layers(a: SNNGraph, b: SNNGraph) -> list[tuple[str, str]]:
     if list(neurons_a.values()) != list(neurons_b.values()):
         raise DataError(
             f"the networks have spiking layers {_quote_layers(a, neurons_a)} and {_quote_layers(b, neurons_b)}; "
-            "only equal ones can be compared"
+            "only equal ones can be compared, e.g. a network and its integers"
         )
     return list(zip(neurons_a, neurons_b, strict=True))
 

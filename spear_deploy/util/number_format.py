@@ -100,7 +100,7 @@ def with_prefix(value: float, unit: str) -> str:
 def interval(low: float, high: float | None, unit: str) -> str:
     """Write a quantity between two ends with the SI prefix of the upper one; "≥" without an upper end.
 
-    >>> interval(1.2e-6, 9e-5, "J"), interval(0.0, 2e-3, "s"), interval(5e-3, 5e-3, "s"), interval(2e-9, None, "J")
+    >>> interval(1.2e-6, 9e-5, "J"), interval(0.0, 2e-3, "s"), interval(4.999e-3, 5e-3, "s"), interval(2e-9, None, "J")
     ('1.2–90 µJ', '0–2 ms', '5 ms', '≥ 2 nJ')
     """
     if high is None:
@@ -108,7 +108,7 @@ def interval(low: float, high: float | None, unit: str) -> str:
     upper = with_prefix(high, unit)
     digits = upper.split()[0]
     lower = f"{low / high * float(digits):.3g}" if high else digits
-    return upper if low == high else f"{lower}–{upper}"
+    return upper if lower == digits else f"{lower}–{upper}"
 
 
 def byte_size(n_bytes: float) -> str:
@@ -144,11 +144,15 @@ def plural(count: int, noun: str) -> str:
 def unit_noun(name: str, value: float | None) -> str:
     """Write the unit of a count as a noun; a symbol stays.
 
-    >>> unit_noun("word", 12), unit_noun("word", 1), unit_noun("J", 2), unit_noun("synop", 2)
-    ('words', 'word', 'J', 'SynOps')
+    >>> unit_noun("word", 12), unit_noun("word", 1), unit_noun("J", 2), unit_noun("synop", 2), unit_noun("pass", 2)
+    ('words', 'word', 'J', 'SynOps', 'passes')
     """
     noun = {"synop": "SynOp"}.get(name, name)
-    return noun if len(name) < 3 or value == 1 or not name.isalpha() else f"{noun}s"
+    if len(name) < 3 or value == 1 or not name.isalpha():
+        return noun
+    if noun in ("axis", "entry"):
+        return {"axis": "axes", "entry": "entries"}[noun]
+    return f"{noun}es" if noun.endswith(("s", "sh")) else f"{noun}s"
 
 
 def format_shape(axes: Sequence[int], sign: str = "x") -> str:
@@ -163,14 +167,14 @@ def format_shape(axes: Sequence[int], sign: str = "x") -> str:
 def format_fact(value: Any) -> str:
     """Write the value of a fact of a hardware profile.
 
-    >>> format_fact([1, 2]), format_fact(True), format_fact(0.5), format_fact("x")
-    ('1, 2', 'yes', '0.5', 'x')
+    >>> format_fact([1, 2]), format_fact(True), format_fact(0.5), format_fact("x"), format_fact(33792)
+    ('1, 2', 'yes', '0.5', 'x', '33,792')
     """
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (list, tuple)):
         return ", ".join(str(item) for item in value) or "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def join_names(names: Sequence[str]) -> str:

@@ -258,7 +258,7 @@ def test_odin_has_one_sign_for_each_source() -> None:
     chip = load_profile("odin")
     net = chain([Layer(name="fc", synapse=Dense(weight=np.array([[1.0, -1], [1, 1], [2, -3]])), neuron=IF())], input_shape=(2,))
     report = check(net, chip)
-    assert [u.what for u in report.unsupported] == ["1 sources with weights of both signs"]
+    assert [u.what for u in report.unsupported] == ["1 source with weights of both signs"]
     assert "send each twice" in row(report, "weight_sign", "fc").remedy
     assert check(dense_net(200, 256), chip).verdict != "does_not_fit"
     assert ("cores", "chip") in over(check(dense_net(200, 257), chip))

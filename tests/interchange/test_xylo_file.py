@@ -319,13 +319,13 @@ def test_a_network_that_does_not_fit_is_refused_unless_forced(tmp_path: Path) ->
     ]
     graph = chain(layers, input_shape=(17,))
     with pytest.raises(
-        UnsupportedError, match=r"does not fit xylo_audio2 \(input: input_channels 17 of 16 channel\); make it fit"
+        UnsupportedError, match=r"does not fit xylo_audio2 \(input: input channels 17 of 16 channels\); make it fit"
     ):
         api.export(graph, tmp_path / "n.npz", to="xylo")
     assert not list(tmp_path.iterdir())
     certificate = api.export(graph, tmp_path / "n.npz", to="xylo", force=True)
-    assert certificate["does_not_fit"] == ["input: input_channels 17 of 16 channel"] and certificate["mismatches"] == 0
-    assert "does not fit xylo_audio2: input: input_channels 17 of 16 channel" in certificate["approximations"]
+    assert certificate["does_not_fit"] == ["input: input channels 17 of 16 channels"] and certificate["mismatches"] == 0
+    assert "does not fit xylo_audio2: input: input channels 17 of 16 channels" in certificate["approximations"]
     assert json.loads((tmp_path / "certificate.json").read_text()) == certificate
 
 

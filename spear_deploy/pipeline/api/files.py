@@ -22,6 +22,7 @@ from spear_deploy.pipeline.inputs import (
     split_options,
 )
 from spear_deploy.simulator import InputKind
+from spear_deploy.util.number_format import unit_noun
 from spear_deploy.util.progress import Progress
 
 if TYPE_CHECKING:
@@ -113,8 +114,8 @@ def export(
     if options.get("scan") and to != "onnx":
         raise UnsupportedError(f"export to {to}: scan is a form of ONNX alone; leave it out")
     if options.get("framework") and (to != "nir" or chip is not None):
-        what = f"format {to}" if to != "nir" else "a chip's cores"
-        raise UnsupportedError(f"export for {options['framework']}: {what} is none of its importer's; write NIR without a chip")
+        what = f"its importer reads NIR, not {to}" if to != "nir" else "its importer knows no cores of a chip"
+        raise UnsupportedError(f"export for {options['framework']}: {what}; write NIR without a chip")
     reading, options = split_options(options, NETWORK_OPTIONS)
     graph, proof = load(net, **reading), ProofInput(x=x, kind=kind, seed=options.get("seed", 0))
     details: dict[str, Any] = {name: options[name] for name in ("scan", "framework") if options.get(name)}
@@ -166,7 +167,11 @@ def _export_to_chip(
         )
     report = check(graph, target)
     over = [row for row in report.rows if row.status == "over" and not (row.limit == 0 and report.unsupported)]
-    breaks = [f"{row.where}: {row.resource} {row.used or 0:,.0f} of {row.limit or 0:,.0f} {row.unit}" for row in over]
+    breaks = [
+        f"{row.where}: {row.resource.replace('_', ' ')} {row.used or 0:,.0f} of {row.limit or 0:,.0f} "
+        f"{unit_noun(row.unit, row.limit)}"
+        for row in over
+    ]
     breaks += [f"{finding.layer}: {finding.what}: {finding.why}" for finding in report.unsupported]
     if breaks and not force:
         remedy = "adapt the network, which replaces what the chip lacks" if report.unsupported else "make it fit, as check says"
