@@ -21,7 +21,7 @@ from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.placement.core_needs import Cuts
 from spear_deploy.placement.place import Placement, count_cores, place_populations
 from spear_deploy.placement.populations import Population, narrow_populations
-from spear_deploy.placement.projections import Projection
+from spear_deploy.placement.projections import Projection, select_nonzero
 
 MAX_PLACED_CORES = 8_000
 """Cores that all placements of a network may take together: a network of a thousand cores is placed eight times."""
@@ -216,7 +216,9 @@ def split_layer(populations: Sequence[Population], layer: str, parts: int) -> tu
 def _select_outputs(p: Projection, a: int, b: int, channels: int) -> Projection:
     """Return a projection onto channels a..b of its target."""
     per = p.outputs // channels
-    return replace(p, outputs=per * (b - a), nonzero=None if p.nonzero is None else p.nonzero[a * per : b * per])
+    return replace(
+        p, outputs=per * (b - a), nonzero=select_nonzero(p.nonzero, (a * per, b * per), (0, p.kernel_channels), p.kernel_channels)
+    )
 
 
 def _split_reader(p: Projection, layer: str, channels: int, parts: int) -> list[Projection]:
@@ -227,7 +229,7 @@ def _split_reader(p: Projection, layer: str, channels: int, parts: int) -> list[
     projections = []
     for k, (a, b) in enumerate(pairwise(per * (channels * k // parts) for k in range(parts + 1))):
         sources = tuple(replace(s, name=f"{layer}[{k}]") if s.name == layer else s for s in p.sources)
-        nonzero = None if p.nonzero is None else p.nonzero[:, a:b]
+        nonzero = select_nonzero(p.nonzero, (0, p.outputs), (a, b), p.kernel_channels)
         inputs = p.channels * (b - a) // p.kernel_channels
         projections.append(replace(p, sources=sources, channels=inputs, kernel_channels=b - a, nonzero=nonzero))
     return projections

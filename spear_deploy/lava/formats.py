@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.network import WEIGHTED, Array, Layer, LoihiLIF, Shape
+from spear_deploy.network import WEIGHTED, Array, Layer, LoihiLIF, Shape, SparseMatrix
 
 MAX_WEIGHT_EXPONENT = 7
 MIN_WEIGHT_EXPONENT = -8
@@ -109,7 +109,7 @@ def check_weights(layer: Layer) -> None:
     synapse = layer.synapse
     if not isinstance(synapse, WEIGHTED):
         return
-    weight = synapse.weight
+    weight = synapse.weight.data if isinstance(synapse.weight, SparseMatrix) else synapse.weight
     if weight.dtype.kind == "f" and (weight != np.rint(weight)).any():
         raise UnsupportedError(
             f"layer '{layer.name}': weights {_range(weight)} are not whole numbers; quantise the network first"

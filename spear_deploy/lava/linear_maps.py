@@ -20,7 +20,7 @@ from scipy.sparse import csr_matrix, diags, identity
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.lava.formats import check_weights
-from spear_deploy.network import CONVS, WEIGHTED, Array, AvgPool, Dense, Layer, Scale, Shape, SumPool, Synapse
+from spear_deploy.network import CONVS, WEIGHTED, Array, AvgPool, Dense, Layer, Scale, Shape, SparseMatrix, SumPool, Synapse
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.simulator import synapse_math
 
@@ -235,7 +235,9 @@ def _synapse_matrix(synapse: Synapse | None, input_shape: Shape) -> tuple[Matrix
     """Return the matrix of a synapse without its bias, with its exponent folded in, and the shift down that remains."""
     size = int(np.prod(input_shape))
     if isinstance(synapse, Dense):
-        return _fold_exponent(csr_matrix(synapse.weight.astype(np.int64)), synapse.weight_exponent)
+        weight = synapse.weight.astype(np.int64)
+        matrix = csr_matrix(weight.to_scipy() if isinstance(weight, SparseMatrix) else weight)
+        return _fold_exponent(matrix, synapse.weight_exponent)
     if isinstance(synapse, Scale):
         weight = np.broadcast_to(synapse.weight, input_shape).reshape(-1)
         return diags(weight.astype(np.int64), format="csr", dtype=np.int64), 0  # a Scale's exponent has no meaning

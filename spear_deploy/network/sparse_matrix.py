@@ -263,6 +263,10 @@ class SparseMatrix(np.lib.mixins.NDArrayOperatorsMixin):
         total = np.bincount(self.indices, minlength=self.shape[1], weights=None if self.dtype == bool else self.data)
         return _keep(total.astype(kind), axis, keepdims)
 
+    def sum_products(self, factors: Array) -> Array:
+        """Return the sum of the numbers of each row times the factors (I,) of their columns."""
+        return self._reduce_rows(np.add, self.data * factors[self.indices])
+
     def max(self, axis: Axes = None, *, keepdims: bool = False) -> Any:
         """Return the largest number, by column (axis 0) or by row (axis 1); absent ones count as zero."""
         return _keep(self._extreme(np.maximum, _read_axis(axis)), _read_axis(axis), keepdims)

@@ -18,7 +18,7 @@ from itertools import islice
 import numpy as np
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.network import CONVS, POOLS, WEIGHTED, Array, Dense, Flatten, Layer, Scale, Shape, Synapse
+from spear_deploy.network import CONVS, POOLS, WEIGHTED, Array, Dense, Flatten, Layer, Scale, Shape, Synapse, Weights
 from spear_deploy.network.channel_groups import ChannelCoupling, couple_channels
 from spear_deploy.network.graph import INPUT, SNNGraph, find_loops_without_neurons
 from spear_deploy.placement.projections import Projection, ProjectionBuilder, SpikeSource, merge_delay_splits
@@ -304,9 +304,9 @@ def _add_synapse(builder: ProjectionBuilder, synapse: Synapse, after: Shape, zer
         builder.add_scale()
 
 
-def _nonzero(weight: Array) -> Array | None:
+def _nonzero(weight: Weights) -> Weights | None:
     """Return which weights are not zero, or None if none is zero."""
-    nonzero: Array = weight != 0
+    nonzero: Weights = weight != 0
     return None if nonzero.all() else nonzero
 
 

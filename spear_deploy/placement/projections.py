@@ -13,15 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, reduce
 from typing import Literal, TypeAlias
 
 import numpy as np
 
-from spear_deploy.network import Array, AvgPool, Conv1d, Conv2d, Dense, Shape, SumPool
+from spear_deploy.network import Array, AvgPool, Conv1d, Conv2d, Dense, Shape, SparseMatrix, SumPool, Weights
 from spear_deploy.network.graph import INPUT, SNNGraph
 
 Kind: TypeAlias = Literal["dense", "conv", "one_to_one"]
+Range: TypeAlias = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,8 +132,8 @@ class Projection:
         input_map, output_map: positions of the map in front of the weights and of the map behind them, pools left out.
         pool_axes: of a dense layer: the axes of the pools in front of it.
         signed: whether a weight is below 0.
-        nonzero: which weights are not zero, bool (outputs, kernel channels, *taps or *positions); None where all are, or
-            where zeros do not matter.
+        nonzero: which weights are not zero, bool (outputs, kernel channels, *taps or *positions), or a `SparseMatrix`
+            (outputs, kernel channels · positions); None where all are, or where zeros do not matter.
     """
 
     layer: str
@@ -152,7 +153,7 @@ class Projection:
     output_map: Shape = ()
     pool_axes: tuple[Axis, ...] = ()
     signed: bool = field(default=True, compare=False)
-    nonzero: Array | None = field(default=None, compare=False, repr=False)
+    nonzero: Weights | None = field(default=None, compare=False, repr=False)
 
     @property
     def delay_steps(self) -> int:
@@ -188,6 +189,9 @@ class Projection:
         if self.kind == "dense":
             if self.nonzero is None:
                 return np.broadcast_to(np.int64(self.channels), (self.outputs,))
+            if isinstance(self.nonzero, SparseMatrix):
+                reads = _outer([axis.match_inputs().sum(axis=1) for axis in self.pool_axes]).reshape(-1)
+                return self.nonzero.astype(np.int64).sum_products(np.tile(reads, self.nonzero.shape[1] // len(reads)))
             counts = self.nonzero.sum(axis=1, dtype=np.int64)
             for axis in reversed(self.pool_axes):
                 counts = counts @ axis.match_inputs().sum(axis=1)
@@ -246,8 +250,16 @@ class Projection:
             outputs=outputs,
             groups=outputs if self.groups == self.outputs else self.groups,
             kernel_channels=into,
-            nonzero=None if self.nonzero is None else self.nonzero[:outputs, :into],
+            nonzero=select_nonzero(self.nonzero, (0, outputs), (0, into), self.kernel_channels),
         )
+
+
+def select_nonzero(nonzero: Weights | None, outputs: Range, into: Range, channels: int) -> Weights | None:
+    """Return which weights are not zero (`Projection.nonzero`) of a range of outputs and a range of the kernel's channels."""
+    if isinstance(nonzero, SparseMatrix):
+        positions = nonzero.shape[1] // channels
+        into = into[0] * positions, into[1] * positions
+    return None if nonzero is None else nonzero[slice(*outputs), slice(*into)]
 
 
 @lru_cache(maxsize=4096)
@@ -297,20 +309,21 @@ class ProjectionBuilder:
         self.kernel_axes = [identity_axis(n) for n in shape[1:]]
         self.kernel_channels = 1
         self.pool_axes: tuple[Axis, ...] = ()
-        self.nonzero: Array | None = None
+        self.nonzero: Weights | None = None
         self.kernel: Shape | None = None
         self.is_mixed = False
         self.input_map: Shape = ()
         self.output_map: Shape = ()
 
-    def add_dense(self, outputs: int, nonzero: Array | None) -> None:
+    def add_dense(self, outputs: int, nonzero: Weights | None) -> None:
         """Add all-to-all weights."""
         positions = [count_inputs(axis, 0, axis.outputs) for axis in self.axes]
         self.kernel, self.kernel_channels = tuple(axis.outputs for axis in self.axes), self.outputs
         if self.kind != "dense":
             self.pool_axes, self.channels = tuple(self.axes), self.channels * int(np.prod(positions, dtype=np.int64))
         self.kind, self.outputs, self.groups, self.axes = "dense", outputs, 1, []
-        self.nonzero = None if nonzero is None or self.is_mixed else nonzero.reshape(outputs, -1, *self.kernel)
+        known = None if self.is_mixed else nonzero
+        self.nonzero = known if known is None or isinstance(known, SparseMatrix) else known.reshape(outputs, -1, *self.kernel)
         self.is_mixed = True
 
     def add_conv(self, synapse: Conv1d | Conv2d, after: Shape, nonzero: Array | None) -> None:
@@ -392,7 +405,7 @@ def merge_delay_splits(graph: SNNGraph, projections: Sequence[Projection]) -> tu
 
 def _are_disjoint(graph: SNNGraph, parts: Sequence[Projection]) -> bool:
     """Return whether no weight is non-zero in two of the layers."""
-    union: Array | None = None
+    union: Weights | None = None
     for part in parts:
         mask = _weight(graph, part) != 0
         if union is not None and (union.shape != mask.shape or bool((union & mask).any())):
@@ -412,10 +425,10 @@ def _merge(parts: Sequence[Projection], graph: SNNGraph) -> Projection:
         for same in zip(*(part.sources for part in parts), strict=True)
     )
     masks = [part.nonzero for part in parts if part.nonzero is not None]
-    nonzero = np.logical_or.reduce(masks) if len(masks) == len(parts) else None
+    nonzero = reduce(np.logical_or, masks) if len(masks) == len(parts) else None
     widest = max(parts, key=lambda part: float(np.abs(_weight(graph, part)).max()))
     return replace(widest, sources=sources, signed=any(part.signed for part in parts), nonzero=nonzero)
 
 
-def _weight(graph: SNNGraph, part: Projection) -> Array:
+def _weight(graph: SNNGraph, part: Projection) -> Weights:
     return graph[part.layer].synapse.weight  # type: ignore[union-attr]

@@ -126,6 +126,11 @@ def test_functions_give_the_numbers_of_the_full_matrix(name, full):
     assert result.dtype == expected.dtype
 
 
+def test_columns_have_factors(full):
+    factors = np.arange(9) - 3
+    assert np.array_equal(make_sparse(full).sum_products(factors), full @ factors)
+
+
 def test_zeros_are_never_stored(full):
     matrix = make_sparse(full)
     assert len((matrix * 0).data) == 0

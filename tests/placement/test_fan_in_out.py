@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from spear_deploy.network import IF, AvgPool, Conv1d, Conv2d, Dense, SumPool
+from spear_deploy.budget.what_if import _select_outputs, _split_reader
+from spear_deploy.network import IF, AvgPool, Conv1d, Conv2d, Dense, SumPool, make_sparse, sparse_matrix
 from spear_deploy.network.graph import INPUT, Layer, chain
 from spear_deploy.placement.populations import (
     add_counts,
@@ -13,6 +16,7 @@ from spear_deploy.placement.populations import (
     count_synapses_out_of,
     find_populations,
 )
+from spear_deploy.placement.projections import SpikeSource
 from tests.placement.test_brute_force import sparse
 from tests.support.chips import matrix_onto, previous, random_net
 
@@ -93,3 +97,25 @@ def test_counts_that_are_equal_in_each_channel_are_added_once() -> None:
     mixed = add_counts([np.broadcast_to(row, (2, 3)), np.broadcast_to(column, (3, 2))])
     assert (mixed.counts.tolist(), mixed.alike) == ([5, 7, 7, 6, 6, 8], 1)
     assert add_counts([]).total == 0
+
+
+def test_sparse_weights_behind_a_map_and_its_pool_count_as_the_full_ones(monkeypatch):
+    rng = np.random.default_rng(4)
+    weight = rng.integers(1, 9, (12, 3 * 4 * 2)) * (rng.random((12, 24)) < 0.3)
+    pool = Layer(name="pool", synapse=SumPool(kernel_size=(3, 2), stride=(2, 2), padding=(1, 0)))
+
+    def project(form):
+        graph = chain([pool, Layer(name="fc", synapse=Dense(weight=form(weight)), neuron=IF())], input_shape=(3, 7, 4))
+        (population,) = find_populations(graph, zeros=True)
+        return population.projections[0]
+
+    full = project(np.asarray)
+    monkeypatch.setattr(sparse_matrix, "FULL_NUMBERS", 0)
+    few = project(make_sparse)
+    for part in (lambda p: p, lambda p: p.narrow("fc", 12, 5), lambda p: _select_outputs(p, 2, 9, 12)):
+        assert np.array_equal(part(few).fan_in, part(full).fan_in)
+        assert np.array_equal(part(few).fan_out, part(full).fan_out)
+    readers = [_split_reader(replace(p, sources=(SpikeSource(name="a", delay_steps=0),)), "a", 3, 3) for p in (full, few)]
+    for a, b in zip(*readers, strict=True):
+        assert np.array_equal(a.fan_in, b.fan_in)
+        assert np.array_equal(a.fan_out, b.fan_out)
