@@ -17,6 +17,7 @@ from spear_deploy.quantize.rounding import Rounding, RoundNetwork
 from spear_deploy.training.evaluation import BATCH, QuickEvaluation, quick_evaluate
 from spear_deploy.training.losses import batch_losses
 from spear_deploy.training.memory_need import explain_shortage
+from spear_deploy.training.silent_outputs import revive_outputs
 from spear_deploy.training.synops_penalty import SynOpsPenalty
 from spear_deploy.util.extras import require_packages
 from spear_deploy.util.memory import is_out_of_memory
@@ -191,7 +192,7 @@ def fit(
     """Learn by a recipe, and return the network with the history of learning.
 
     Args:
-        graph: the start.
+        graph: the start. Output neurons that never spike are driven first until they do (`silent_outputs`).
         dataset: as in `train`.
         recipe: how to learn.
         hints: (N, outputs), learnt besides the labels: for each training sample the mean outputs of a teacher, usually the
@@ -216,6 +217,7 @@ def fit(
             "training sample; compute them with `average_outputs`"
         )
     with limit_threads(graph):
+        graph = revive_outputs(graph, dataset.train)
         return _Trainer(graph, dataset, recipe, hints, rounding, remove).run(progress)
 
 
