@@ -18,10 +18,12 @@ class StoredBias:
     Attributes:
         gain: whole numbers of the neuron's bias per unit; broadcasts to the neurons.
         index: of the bias that reaches a neuron; broadcasts to the neurons.
+        count: how often it does, behind a sum over a window; broadcasts to the neurons.
     """
 
     gain: Array
     index: Array
+    count: Array | float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,10 +55,15 @@ class StoredNeurons:
         """Return the neuron with the present biases, by layer of weights."""
         if not self.bias_field:
             return self.neuron
-        total = self.leak + sum(bias.gain * values[name].reshape(-1)[bias.index] for name, bias in self.biases.items())
+        total = self.leak + sum(self._take(bias, values[name]) * bias.gain for name, bias in self.biases.items())
         held = np.clip(np.rint(total), *self.bias_limits).astype(np.int64)
         return replace(self.neuron, **{self.bias_field: held})
 
     def sum_biases(self, values: Mapping[str, Array]) -> Array:
         """Return what the biases that the neurons hold add to the drive in floating point."""
-        return np.asarray(sum(values[name].reshape(-1)[bias.index] for name, bias in self.biases.items()))
+        return np.asarray(sum(self._take(bias, values[name]) for name, bias in self.biases.items()))
+
+    @staticmethod
+    def _take(bias: StoredBias, values: Array) -> Array:
+        taken: Array = values.reshape(-1)[bias.index] * bias.count
+        return taken

@@ -37,6 +37,7 @@ from spear_deploy.network import (
     Dense,
     OdinLIF,
     ReckonLIF,
+    Scale,
     SpinnakerLIF,
     Synapse,
     TrueNorthLIF,
@@ -62,10 +63,11 @@ from spear_deploy.quantize.weighted_inputs import (
     build_neuron,
     collect_neuron_inputs,
     round_to_int,
+    store_synapse,
 )
 from spear_deploy.simulator.neurons.chips import RING_BUFFER_MAX, SIGN_BITS
 from spear_deploy.simulator.stepper import apply_delay
-from spear_deploy.simulator.synapse_math import pack_signs
+from spear_deploy.simulator.synapse_math import pack_signs, sum_by_neuron
 
 TRIED_SCALES = 8
 """Scales tried on data: those with the smallest rounding error."""
@@ -319,11 +321,14 @@ def _propose_truenorth(layer: NeuronInput, settings: LoweringSettings, float_run
             f"layer '{layer.name}': currents of {len(synapses)} layers of weights add up, a TrueNorth neuron has {PALETTE} "
             "weights; merge the layers"
         )
-    synapses = {name: replace(s, weight=cluster_rows(s.weight, count)) for name, s in synapses.items()}
+    own = {
+        n for n, s in synapses.items() if isinstance(s, Scale) and (layer.count_summed(n) == 1 or not s.weight.ndim)
+    }  # a value
+    synapses = {n: s if n in own else replace(s, weight=cluster_rows(s.weight, count)) for n, s in synapses.items()}
     findings = [
         {"layer": name, "what": AXONS, "given": float(int(np.prod(s.weight.shape[1:]))), "stored": float(count_axons(s.weight))}
         for name, s in synapses.items()
-        if count_axons(s.weight) > int(np.prod(s.weight.shape[1:]))
+        if name not in own and count_axons(s.weight) > int(np.prod(s.weight.shape[1:]))
     ]
     bias = np.zeros(())
     for name, synapse in synapses.items():
@@ -423,11 +428,8 @@ def _thresholds(layer: NeuronInput, scale: float) -> list[Array]:
 def _round(synapses: Mapping[str, Any], scale: float, largest: int, shift: int = 0) -> dict[str, Synapse]:
     """Return the synapses in whole numbers, without bias."""
     return {
-        name: replace(
-            s,
-            weight=np.clip(np.rint(s.weight * scale / 2.0**shift), -largest, largest).astype(np.int32),
-            bias=None,
-            weight_exponent=shift,
+        name: store_synapse(
+            s, weight=np.clip(np.rint(s.weight * scale / 2.0**shift), -largest, largest).astype(np.int32), exponent=shift
         )
         for name, s in synapses.items()
     }
@@ -458,7 +460,12 @@ def _propose_reckon(layer: NeuronInput, settings: LoweringSettings, float_run: F
         for scale in _scales(layer, synapses, ReckonLIF, settings, (), on_data=float_run is not None, shift=shift, tried=2):
             rounded = _round(synapses, scale, max_stored_weight(ReckonLIF, settings.weight_bits), shift)
             is_learnt = layer.name in settings.learnt_scales
-            if float_run is None and shift and not is_learnt and _sum_of_all(rounded) * RECKON_ROOM > ReckonLIF.FORMAT.v[1]:
+            if (
+                float_run is None
+                and shift
+                and not is_learnt
+                and _sum_of_all(layer, rounded) * RECKON_ROOM > ReckonLIF.FORMAT.v[1]
+            ):
                 continue
             for threshold in [None] if layer.readout else _thresholds(layer, scale):
                 if threshold is not None:
@@ -509,16 +516,17 @@ def _largest_sum(layer: NeuronInput, synapses: Mapping[str, Any], sign: int, flo
     parts = {name: replace(s, weight=np.maximum(sign * s.weight, 0), bias=None) for name, s in synapses.items()}
     grain = max(float(s.weight.max()) for s in parts.values()) / 2**20
     if float_run is None or not grain:
-        return sum(float(s.weight.reshape(len(s.weight), -1).sum(axis=1).max()) for s in parts.values())
+        return sum(layer.count_summed(name) * float(sum_by_neuron(s).max()) for name, s in parts.items())
     whole = {name: replace(s, weight=np.ceil(s.weight / grain).astype(np.int64)) for name, s in parts.items()}
     return float(drive_layer(float_run, layer, synapses=whole, spike_by_spike=False).sums.max()) * grain
 
 
-def _sum_of_all(synapses: Mapping[str, Any]) -> int:
+def _sum_of_all(layer: NeuronInput, synapses: Mapping[str, Any]) -> int:
     """Return what one spike of every input brings to a neuron at most, either way."""
     return sum(
-        int((np.abs(s.weight.astype(np.int64)).reshape(len(s.weight), -1).sum(axis=1).max()) << s.weight_exponent)
-        for s in synapses.values()
+        layer.count_summed(name) * int(sum_by_neuron(replace(s, weight=abs(s.weight.astype(np.int64)))).max())
+        << s.weight_exponent
+        for name, s in synapses.items()
     )
 
 

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import QuantizationError
-from spear_deploy.network import IF, LOIHI_UNIT, Array, CubaLI, CubaLIF, LoihiLIF, Synapse, find_start
+from spear_deploy.network import IF, LOIHI_UNIT, Array, CubaLI, CubaLIF, LoihiLIF, Scale, Synapse, find_start
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.quantize.layer_error import NOT_MEASURED, FloatRun, LayerError, drive_layer, measure_layer_error
 from spear_deploy.quantize.scale_ranking import Grid, rank_scales
@@ -39,7 +39,9 @@ from spear_deploy.quantize.weighted_inputs import (
     assemble_network,
     collect_neuron_inputs,
     round_to_int,
+    store_synapse,
 )
+from spear_deploy.simulator.synapse_math import sum_by_neuron
 
 MAX_THRESHOLD = 2**17 - 1
 MAX_BIAS_MANTISSA = 2**12 - 1
@@ -115,7 +117,8 @@ def _choose_candidate(
         )
         return LoihiCandidate(scale=scale, shift=shift, headroom=1.0, integers=integers, error=NOT_MEASURED)
     best: LoihiCandidate | None = None
-    for shift in range(GRADED_BITS, 0, -1) if layer.analogue and float_run is not None else (GRADED_BITS,):
+    is_graded = any(not isinstance(layer.stored[name], Scale) for name in layer.analogue)  # a Scale of the input is the host's
+    for shift in range(GRADED_BITS, 0, -1) if is_graded and float_run is not None else (GRADED_BITS,):
         candidate = next(_candidates(layer, settings, shift, max_scale, float_run))
         if best is not None and (candidate.scale <= best.scale or _graded_sum(candidate) > MAX_GRADED_SUM):
             break
@@ -150,7 +153,7 @@ def _graded_sum(candidate: LoihiCandidate) -> float:
     """Return what graded spikes, all at their largest, bring to a neuron in a step; borders of convolutions are ignored."""
     synapses: Mapping[str, Any] = candidate.integers.synapses
     graded = [s for s in synapses.values() if s.weight_exponent]
-    sums = sum(float(np.abs(s.weight.reshape(len(s.weight), -1)).sum(axis=1).max()) for s in graded)
+    sums = sum(float(sum_by_neuron(replace(s, weight=abs(s.weight))).max()) for s in graded)
     return sums * MAX_GRADED / 2.0**candidate.shift
 
 
@@ -230,7 +233,7 @@ def _integer_synapses(layer: NeuronInput, scale: float, shift: int, weight_bits:
             bias = round_to_int(synapse.bias * (scale * layer.bias_factors[name]))
         weight = synapse.round(scale, step=step, low=-max_weight, high=max_weight)
         exponent = -shift if name in layer.analogue else 0
-        synapses[name] = replace(synapse.synapse, weight=weight, bias=bias, weight_exponent=exponent)
+        synapses[name] = store_synapse(synapse.synapse, weight=weight, bias=bias, exponent=exponent)
     return synapses
 
 

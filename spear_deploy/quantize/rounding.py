@@ -33,6 +33,7 @@ from spear_deploy.network import (
     LoihiLIF,
     OdinLIF,
     ReckonLIF,
+    Scale,
     SpeckIF,
     TrueNorthLIF,
     XyloLIF,
@@ -139,7 +140,8 @@ def read_rounding(graph: SNNGraph, integer: SNNGraph) -> Rounding:
                 latent[name]["bias"] = np.asarray(inputs.scale_synapses(ratio[1])[name].bias) / weight_gains.get(inputs.name, 1.0)
             grids |= {(name, part): grid for part, grid in grids_of_layer.items()}
         if type(neuron) in UNITS and len(known) == len(stored):
-            stored_neurons[inputs.name] = _store_neurons(inputs, integer, scales[inputs.name])
+            neurons_of_layer = _store_neurons(inputs, integer, scales[inputs.name])
+            stored_neurons |= {inputs.name: neurons_of_layer} if neurons_of_layer is not None else {}
 
     def build(rounded: bool) -> SNNGraph:
         def read_layer(layer: Layer) -> Layer:
@@ -210,8 +212,8 @@ def _list_driving(graph: SNNGraph, name: str) -> list[str]:
     return [name, *(other for source in passive for other in _list_driving(graph, source))]
 
 
-def _store_neurons(inputs: NeuronInput, integer: SNNGraph, scale: float) -> StoredNeurons:
-    """Return the integer neurons of a layer, and what drives them in floating point."""
+def _store_neurons(inputs: NeuronInput, integer: SNNGraph, scale: float) -> StoredNeurons | None:
+    """Return the integer neurons of a layer, and what drives them in floating point; None where biases are added to others."""
     neuron: Any = integer[inputs.name].neuron
     f = inputs.factors
     gain, bias_gain = _read_gains(inputs, neuron)
@@ -223,8 +225,10 @@ def _store_neurons(inputs: NeuronInput, integer: SNNGraph, scale: float) -> Stor
         bias = getattr(synapse, "bias", None)
         if bias is None or getattr(integer[name].synapse, "bias", None) is not None or not field_name:
             continue
-        index = np.asarray(inputs.broadcast_bias(name, np.arange(bias.size).reshape(bias.shape)), np.int64)
-        biases[name] = StoredBias(gain=np.asarray(units * scale * bias_gain), index=index)
+        sources = inputs.find_bias_sources(name, bias)
+        if sources is None:
+            return None
+        biases[name] = StoredBias(gain=np.asarray(units * scale * bias_gain), index=sources[0], count=sources[1])
     return StoredNeurons(
         neuron=neuron,
         gain=np.asarray(scale * gain, np.float64),
@@ -287,7 +291,10 @@ def _read_grids(
     for factor in inputs.scale_synapses(gain)[name].factors:
         factors = factors * factor
     step, low, high = _read_format(facts, type(neuron))
-    unit = 2.0 ** getattr(synapse, "weight_exponent", 0) / (scale * factors)
+    exponent = getattr(synapse, "weight_exponent", 0)
+    if isinstance(synapse, Scale) and facts["format"] == "loihi" and name in inputs.analogue:
+        exponent = -GRADED_BITS  # its weights hold the shift
+    unit = 2.0**exponent / (scale * factors)
     palette = _read_palette(np.asarray(synapse.weight)) if isinstance(neuron, TrueNorthLIF) else None
     grids = {"weight": ValueGrid(unit=unit, step=step, low=low, high=high, palette=palette)}
     if stored.bias is not None:

@@ -6,7 +6,7 @@ there, and its factor goes into the weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,9 +15,12 @@ import numpy as np
 from spear_deploy.errors import GraphError, QuantizationError, UnsupportedError
 from spear_deploy.network import (
     FLOAT_NEURONS,
+    POOLS,
     READOUTS,
     WEIGHTED,
     Array,
+    AvgPool,
+    Flatten,
     Layer,
     Neuron,
     Scale,
@@ -29,6 +32,7 @@ from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.quantize.fold import emits_current, mean_factor, replace_mean_by_sum
 from spear_deploy.quantize.scaled_weights import ScaledSynapse
 from spear_deploy.simulator import InputKind, neurons
+from spear_deploy.simulator.synapse_math import apply_synapse
 
 RESET_DELAY = "reset_delay"
 V_MIN = "v_min"
@@ -76,6 +80,7 @@ class NeuronInput:
         synapse_shapes: by layer, the output shape of its weights; a flatten may lie between it and the neurons.
         bias_factors: by layer, the factor of the means between its weights and the neurons, which its bias has to take too.
         analogue: the layers that take an analogue input.
+        ways: by layer, the pools and reshapes on each way from its weights to the neurons, in this order.
     """
 
     name: str
@@ -87,6 +92,7 @@ class NeuronInput:
     synapse_shapes: Mapping[str, tuple[int, ...]]
     bias_factors: Mapping[str, float]
     analogue: frozenset[str]
+    ways: Mapping[str, tuple[tuple[Synapse, ...], ...]]
 
     @property
     def readout(self) -> bool:
@@ -141,7 +147,7 @@ class NeuronInput:
         if gain.size == 1:
             return gain.reshape(())
         shape = self.synapse_shapes[name]
-        if len(shape) == len(self.shape) and isinstance(synapse, Scale):
+        if shape == self.shape and isinstance(synapse, Scale):
             return gain  # it broadcasts to the neurons, as the weights do
         if isinstance(synapse, Scale) and gain.size == np.prod(shape):
             return gain.reshape(shape)
@@ -155,14 +161,59 @@ class NeuronInput:
         )
 
     def broadcast_bias(self, name: str, bias: Array) -> Array:
-        """Return the bias of a layer's weights in a shape that broadcasts to the neurons."""
+        """Return what a bias of a layer's weights brings to the neurons, in a shape that broadcasts to them.
+
+        Sums over a window take it as often as they have values, those at a padded border less often.
+        """
+        values = bias if isinstance(self.stored[name], Scale) else bias.reshape(-1, *(1 for _ in self.synapse_shapes[name][1:]))
+        ways = self.ways[name]
+        if len(ways) == 1 and self._keeps_channels(name, values):
+            return self._spread_channels(name, values)
+        whole = np.broadcast_to(values, self.synapse_shapes[name])[None].astype(np.float64)
+        brought: Array = np.asarray(sum(_pass_on(way, whole) for way in ways))[0]
+        is_map = len(brought.shape) > 1
+        channels = brought.reshape(len(brought), -1)
+        if is_map and (channels == channels[:, :1]).all():
+            return channels[:, 0].reshape(-1, *(1 for _ in brought.shape[1:]))
+        return brought
+
+    def find_bias_sources(self, name: str, bias: Array) -> tuple[Array, Array] | None:
+        """Return which value of a bias reaches each neuron, and how often; None where several values do."""
+        number: Array = np.arange(bias.size).reshape(bias.shape)
+        values = (
+            number if isinstance(self.stored[name], Scale) else number.reshape(-1, *(1 for _ in self.synapse_shapes[name][1:]))
+        )
+        channels = np.broadcast_to(values, self.synapse_shapes[name]).reshape(self.synapse_shapes[name][0], -1)
+        if any(self.ways[name]) and any(not isinstance(s, Flatten) for way in self.ways[name] for s in way):
+            if (channels != channels[:, :1]).any():
+                return None
+        return self._spread_channels(name, values), self.broadcast_bias(name, np.ones(bias.shape))
+
+    def count_summed(self, name: str) -> int:
+        """Return how many outputs of a layer's weights a neuron adds up at most: those in the windows of pools behind them."""
+        return sum(int(np.prod([n for s in way if isinstance(s, POOLS) for n in s.kernel_size])) for way in self.ways[name])
+
+    def _keeps_channels(self, name: str, values: Array) -> bool:
+        """Return whether what lies behind a layer's weights leaves its bias as it is: reshapes, means of equal values."""
+        (way,) = self.ways[name]
+        pools = [synapse for synapse in way if not isinstance(synapse, Flatten)]
+        is_equal = values.ndim < 2 or values.size == values.shape[0]
+        return not pools or (is_equal and all(isinstance(s, AvgPool) and not np.any(s.padding) for s in pools))
+
+    def _spread_channels(self, name: str, values: Array) -> Array:
+        """Return values of channels, or of the positions of a map, in a shape that broadcasts to the neurons."""
         shape = self.synapse_shapes[name]
-        bias = bias if isinstance(self.stored[name], Scale) else bias.reshape(-1, *(1 for _ in shape[1:]))
         if len(shape) == len(self.shape):
-            return bias
-        per_channel = np.broadcast_to(bias, shape).reshape(shape[0], -1)  # a flatten keeps a channel's values together
+            return values
+        per_channel = np.broadcast_to(values, shape).reshape(shape[0], -1)  # a flatten keeps a channel's values together
         size = int(np.prod(self.shape))
         return per_channel.reshape(self.shape) if per_channel.size == size else np.repeat(per_channel[:, 0], size // shape[0])
+
+
+def _pass_on(way: Sequence[Synapse], values: Array) -> Array:
+    for synapse in way:
+        values = apply_synapse(synapse, values)
+    return values
 
 
 def collect_neuron_inputs(graph: SNNGraph, kind: InputKind, input_scale: float) -> list[NeuronInput]:
@@ -189,7 +240,7 @@ def _collect_neuron_input(graph: SNNGraph, layer: Layer, kind: InputKind, input_
             raise QuantizationError(f"layer '{layer.name}': a time constant is below the time step; choose a smaller dt")
         if (decay < 0).any():
             raise QuantizationError(f"layer '{layer.name}': a time constant is below 0, its state grows; no chip does that")
-    bias_factors = _find_driving_layers(graph, layer.name)
+    bias_factors, ways = _find_driving_layers(graph, layer.name)
     input_factor = 1 / input_scale if kind == "current" else 1.0
     weight_factors = {name: factor * _spike_factor(graph, name, input_factor) for name, factor in bias_factors.items()}
     return NeuronInput(
@@ -202,14 +253,16 @@ def _collect_neuron_input(graph: SNNGraph, layer: Layer, kind: InputKind, input_
         synapse_shapes={name: graph.shape_of(name) for name in bias_factors},
         bias_factors=bias_factors,
         analogue=frozenset(name for name in bias_factors if kind == "current" and _takes_input(graph, name)),
+        ways=ways,
     )
 
 
-def _find_driving_layers(graph: SNNGraph, name: str) -> dict[str, float]:
-    """Return the weighted layers whose sums reach a neuron layer, and the factor of the means between: {layer: factor}."""
+def _find_driving_layers(graph: SNNGraph, name: str) -> tuple[dict[str, float], dict[str, tuple[tuple[Synapse, ...], ...]]]:
+    """Return the weighted layers whose sums reach a neuron layer: the factor of the means between, and the ways, by layer."""
     driving: dict[str, float] = {}
+    ways: dict[str, tuple[tuple[Synapse, ...], ...]] = {}
 
-    def search(name: str, factor: float) -> None:
+    def search(name: str, factor: float, way: tuple[Synapse, ...]) -> None:
         layer = graph[name]
         if isinstance(layer.synapse, WEIGHTED):
             for edge in graph.edges_into(name):
@@ -218,12 +271,13 @@ def _find_driving_layers(graph: SNNGraph, name: str) -> dict[str, float]:
                         f"layers '{edge.source}' -> '{name}': two weighted layers with no neuron between them; merge them"
                     )
             driving[name] = factor
+            ways[name] = (*ways.get(name, ()), way)
             return
         for edge in graph.edges_into(name):
-            search(edge.source, factor * mean_factor(layer.synapse))
+            search(edge.source, factor * mean_factor(layer.synapse), way if layer.synapse is None else (layer.synapse, *way))
 
-    search(name, 1.0)
-    return driving
+    search(name, 1.0, ())
+    return driving, ways
 
 
 def _spike_factor(graph: SNNGraph, name: str, input_factor: float) -> float:
@@ -337,6 +391,14 @@ def _report_max_spikes(name: str, layer: Layer, integer: Layer) -> dict[str, Any
         "given": find_max_spikes(layer.neuron),
         "stored": find_max_spikes(integer.neuron),
     }
+
+
+def store_synapse(synapse: Any, *, weight: Any, bias: Array | None = None, exponent: int = 0) -> Synapse:
+    """Return a synapse with whole numbers; a `Scale`, which has no exponent of its own, holds the shifted ones."""
+    if isinstance(synapse, Scale) and exponent:
+        weight, exponent = np.asarray(weight, np.float64) * 2.0**exponent, 0
+    stored: Synapse = replace(synapse, weight=weight, bias=bias, weight_exponent=exponent)
+    return stored
 
 
 def build_neuron(name: str, build: Callable[[], Neuron]) -> Neuron:

@@ -81,10 +81,16 @@ def pack_signs(synapse: Any, bits: int) -> Any:
         DataError: a sum of one spike of every input needs more bits.
     """
     weight = synapse.weight.astype(np.int64)
-    largest = int(np.abs(weight).reshape(len(weight), -1).sum(axis=1).max())
+    largest = int(sum_by_neuron(replace(synapse, weight=abs(weight))).max())
     if largest >= 1 << bits:
         raise DataError(f"weights of a neuron add up to {largest}, sums by sign hold {(1 << bits) - 1}; scale them down")
     return replace(synapse, weight=np.maximum(weight, 0) + (np.maximum(-weight, 0) << bits))
+
+
+def sum_by_neuron(synapse: Any) -> Array:
+    """Return what one spike of every input brings to each output neuron or channel; of a `Scale` to each value."""
+    weight = synapse.weight
+    return np.asarray(weight) if isinstance(synapse, Scale) else np.asarray(weight.reshape(len(weight), -1).sum(axis=1))
 
 
 def check_whole(x: Array) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from spear_deploy.hardware.catalog import list_profiles
-from tests.reliability.wild import ALL, BLOCK, FIRST_SEED, LEAST, Outcome, run_wild
+from tests.reliability.wild import ALL, BLOCK, FIRST_RICH_SEED, FIRST_SEED, LEAST, Outcome, run_wild
 
 
 def check_outcome(outcome: Outcome) -> None:
@@ -15,6 +15,14 @@ def check_outcome(outcome: Outcome) -> None:
 
 def test_100_random_networks_go_through_all_commands(tmp_path):
     check_outcome(run_wild(range(100), tmp_path))
+
+
+def test_30_networks_of_recurrent_weights_several_spikes_and_all_chips_integers_go_through_all_commands(tmp_path):
+    outcome = run_wild(range(FIRST_RICH_SEED + 60, FIRST_RICH_SEED + 90), tmp_path)
+    assert not outcome.wrong, "\n".join(outcome.wrong[:20])
+    shares = outcome.shares()
+    assert shares["check"] == shares["rank"] == 1 and min(shares["count"], shares["simulate"]) > 0.9
+    assert shares["simulate --chip"] > 0.25 and shares["export onnx"] > 0.6 and shares["export nir"] > 0.25
 
 
 @pytest.mark.slow

@@ -66,14 +66,16 @@ TARGETS = {
     "quantize/speck.py": (INTEGERS, LIMITS, "tests/quantize/test_speck.py"),
     "quantize/xylo.py": (INTEGERS, LIMITS, "tests/quantize/test_xylo.py"),
     "quantize/xylo_scales.py": (INTEGERS, LIMITS, "tests/quantize/test_xylo.py"),
-    "quantize/chips.py": (INTEGERS, LIMITS, "tests/quantize/test_chips.py"),
+    "quantize/chips.py": (INTEGERS, LIMITS, "tests/quantize/test_chips.py", "tests/quantize/test_weighted_inputs.py"),
     "quantize/palette.py": (INTEGERS, LIMITS, "tests/quantize/test_chips.py"),
     "quantize/rounded_weights.py": (INTEGERS, "tests/quantize/test_rounded_weights.py"),
     "quantize/rounding.py": ("tests/quantize/test_rounding.py", "tests/training/test_rounding.py"),
     "quantize/fold.py": QUANTIZE,
     "quantize/fuse_weights.py": QUANTIZE,
     "quantize/scaled_weights.py": (INTEGERS, "tests/quantize/test_scaled_weights.py", "tests/quantize/test_loihi.py"),
-    "quantize/weighted_inputs.py": (*QUANTIZE, "tests/quantize/test_xylo.py", "tests/quantize/test_speck.py"),
+    "quantize/weighted_inputs.py": (
+        *QUANTIZE, "tests/quantize/test_weighted_inputs.py", "tests/quantize/test_xylo.py", "tests/quantize/test_speck.py",
+    ),
     "quantize/network.py": (
         INTEGERS, LIMITS, "tests/quantize/test_network.py", "tests/quantize/test_loihi.py", "tests/quantize/test_xylo.py",
         "tests/quantize/test_chips.py",

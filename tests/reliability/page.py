@@ -43,10 +43,12 @@ def describe_campaigns() -> str:
     by_command: dict[str, Counter[str]] = {command: Counter() for command in ("deploy", "prune")}
     for name, block in kills.items():
         by_command[name.split()[0]].update({key: block[key] for key in ("kills", "chains")}, wrong=len(block["wrong"]))
-    calls = sum(sum(block["results"].values()) + sum(block["refusals"].values()) for block in wild.values())
+    rich = {name: block for name, block in wild.items() if name.startswith("rich")}
+    wild = {name: block for name, block in wild.items() if name not in rich}
     rows = [
-        ["random networks through every command, all chips", f"{100 * len(wild):,} networks, {calls:,} calls",
-         sum(len(block["wrong"]) for block in wild.values()), "`python -m tests.reliability.wild`"],
+        _describe_networks("random networks through every command, all chips", wild, "`python -m tests.reliability.wild`"),
+        _describe_networks("those with recurrent weights, several spikes a step, sparse weights and all chips' integers", rich,
+                           "`python -m tests.reliability.wild --family rich`"),
         ["damaged files", f"{total(fuzz, 'cases'):,}", sum(len(block["wrong"]) for block in fuzz.values()),
          "`python -m tests.reliability.fuzz`"],
     ]  # fmt: skip
@@ -55,6 +57,12 @@ def describe_campaigns() -> str:
          "`python -m tests.reliability.kills`"] for command, counts in by_command.items()
     ]  # fmt: skip
     return table(["fault", "cases", "wrong", "command"], [row for row in rows if not str(row[1]).startswith("0 ")], (1, 2))
+
+
+def _describe_networks(fault: str, blocks: dict[str, Any], command: str) -> list[Any]:
+    calls = sum(sum(block["results"].values()) + sum(block["refusals"].values()) for block in blocks.values())
+    wrong = sum(len(block["wrong"]) for block in blocks.values())
+    return [fault, f"{100 * len(blocks):,} networks, {calls:,} calls", wrong, command]
 
 
 def describe_fuzz() -> str:

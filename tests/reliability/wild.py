@@ -1,8 +1,10 @@
 """Random valid networks through every command that reads one: sentences of ours or results, nothing else.
 
-    python -m tests.reliability.wild --blocks 0-50     # 100 networks a block; a block takes minutes
+    python -m tests.reliability.wild --blocks 0-50            # 100 networks a block; a block takes minutes
+    python -m tests.reliability.wild --family rich --blocks 0-10
 
-Half of the networks are floating point, the others the integers of a chip; every fifth is a chain, which all file formats hold.
+Of the family "wild" half of the networks are floating point, the others the integers of a chip; every fifth is a chain, which all
+file formats hold. The family "rich" has what that one lacks (`tests/support/rich_graphs.py`).
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from spear_deploy.network.graph import SNNGraph, chain
 from spear_deploy.pipeline import api
 from spear_deploy.quantize import quantize
 from tests.reliability.campaign import options, run_blocks
+from tests.support.rich_graphs import rich_graph
 from tests.support.wild_graphs import wild_graph, wild_spikes
 
 NUMBERS = ("float", "float", "float", "loihi", "speck", "xylo")
@@ -35,7 +38,9 @@ CHAINS = ("float", "loihi", "xylo", "speck")
 EXPLAINED = ("loihi2", "xylo_audio2", "speck2f")
 EXPORTS = {"nir": "nir", "netx": "net", "onnx": "onnx", "xylo": "npz", "speck": "json"}
 """Formats, and the suffix of a file."""
-STEPS, SAMPLES, RECORDINGS, FIRST_SEED, BLOCK = 4, 2, 60, 1000, 100
+STEPS, SAMPLES, RECORDINGS, BLOCK = 4, 2, 60, 100
+FIRST_SEED, FIRST_RICH_SEED = 1000, 1_000_000
+"""First seed of the blocks of each family; seeds from the second on are rich networks."""
 LEAST = {
     "count": 1.0, "simulate": 1.0, "check": 1.0, "rank": 1.0, "simulate --chip": 0.35, "explain": 0.06, "prune": 0.15,
     "export nir": 0.25, "export netx": 0.08, "export onnx": 0.85, "export xylo": 0.03, "export speck": 0.03,
@@ -102,6 +107,8 @@ def random_chain(seed: int) -> SNNGraph:
 
 def random_network(seed: int) -> tuple[SNNGraph, str]:
     """Return the network of a seed and its kind of numbers."""
+    if seed >= FIRST_RICH_SEED:
+        return rich_graph(seed - FIRST_RICH_SEED)
     numbers = NUMBERS[seed % len(NUMBERS)]
     return (random_chain(seed), "chain") if seed % CHAIN_STEP == CHAIN_STEP - 1 else (wild_graph(seed, numbers), numbers)
 
@@ -168,7 +175,8 @@ def _is_early_bias(certificate: dict[str, Any]) -> bool:
 
 def run_block(block: str) -> dict[str, Any]:
     """Return the record of a block of networks."""
-    first = FIRST_SEED + BLOCK * int(block)
+    *family, number = block.split()
+    first = (FIRST_RICH_SEED if family else FIRST_SEED) + BLOCK * int(number)
     with tempfile.TemporaryDirectory() as folder:
         return run_wild(range(first, first + BLOCK), Path(folder), ALL).to_json()
 
@@ -177,9 +185,11 @@ def main() -> None:
     """Run a range of blocks."""
     parser = options(__doc__)
     parser.add_argument("--blocks", default="0-50", help="first and last + 1, e.g. 10-20")
+    parser.add_argument("--family", choices=("wild", "rich"), default="wild", help="of networks")
     arguments = parser.parse_args()
     first, last = (int(number) for number in arguments.blocks.split("-"))
-    run_blocks("wild", [f"{n:03d}" for n in range(first, last)], run_block, record=arguments.record)
+    prefix = "rich " if arguments.family == "rich" else ""
+    run_blocks("wild", [f"{prefix}{n:03d}" for n in range(first, last)], run_block, record=arguments.record)
 
 
 if __name__ == "__main__":
