@@ -32,7 +32,7 @@ from spear_deploy.pruning.search.settings import LEVER_METHODS, SearchSettings
 from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.pruning.tune.fine_tuning import FineTuning
 from spear_deploy.pruning.tune.measure import BudgetMonitor, BudgetUse, DeployedForm, list_budget_rows
-from spear_deploy.pruning.tune.rounded_learning import IntegerForm, RoundedLearning, learn_rounded
+from spear_deploy.pruning.tune.rounded_learning import IntegerForm, RoundedLearning, learn_rounded, note_unused_bits
 from spear_deploy.pruning.tune.thin_weights import count_zero_weights, note_unused_weights
 from spear_deploy.simulator import SpikeCounts
 from spear_deploy.training.device import note_device
@@ -206,6 +206,8 @@ def prune_to_budget(
     notes += note_device(settings.search_settings.device)
     counts = evaluate(pruned, dataset.val).counts if settings.levers is None and "synops" in monitor.limits else None
     notes += [*tuning.notes, *([] if rounded is None else [rounded.note])]
+    if rounded is None and not tuning.interrupted:
+        notes += note_unused_bits(settings.levers, deployed, chip)
     notes += [*_note_levers(search_result, pruned, chip, counts), *_note_margin(monitor, use)]
     batches = {"search": search_result.batches, "fine_tune": tuning.batches, **({"bits": rounded.batches} if rounded else {})}
     end = time.perf_counter()

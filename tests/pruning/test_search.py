@@ -216,6 +216,10 @@ def test_an_unreachable_budget_names_the_smallest_that_can_be_reached(task):
     ) as error:
         search(graph, data, PruneSettings(synops=smallest / 2, search=FAST))
     assert error.value.min_value == smallest
+    rest = re.search(
+        r"removing weights too would leave (\d+) \(.--levers channels,weights.\), and fewer time steps", str(error.value)
+    )
+    assert rest and 0 < int(rest[1]) < smallest
 
 
 def test_floors_are_lowered_where_only_that_reaches_the_budget(task):

@@ -21,6 +21,8 @@ from spear_deploy.pruning.search.projection import compute_min_widths, fill_rati
 from spear_deploy.pruning.search.rewards import TAR
 from spear_deploy.pruning.search.settings import SearchSettings
 from spear_deploy.pruning.search.synops_estimators import LRE, PerLayerEstimator, fit_lre, fit_per_layer
+from spear_deploy.pruning.tune.thin_weights import thin_most
+from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import Fit, Recipe, fit, limit_threads
 from spear_deploy.util.progress import Progress
 from spear_deploy.util.workers import Workers, map_jobs
@@ -103,8 +105,8 @@ class Problem:
             if value is not None and value > limit * EXACT:
                 raise BudgetError(
                     f"{resource_name(name)} budget {format_amount(name, limit)} is below {format_amount(name, value)}, what this "
-                    "network costs with one channel left in every layer; raise the budget to at least "
-                    f"{format_amount(name, value, up=True)}",
+                    f"network costs with one channel left in every layer{self._describe_narrow()}; raise the budget to at least "
+                    f"{format_amount(name, value, up=True)}{self._describe_other_levers() if name == 'synops' else ''}",
                     min_value=value,
                 )
         chip = self.evaluator.chip.profile.name if self.evaluator.chip else ""
@@ -112,6 +114,18 @@ class Problem:
             f"chip '{chip}': this network does not fit with one channel left in every layer ({chip_costs.describe_rows(over)}); "
             "take a larger chip, or several"
         )
+
+    def _describe_narrow(self) -> str:
+        """Return which layers have one channel before pruning, in words."""
+        names = [f"'{group.name}'" for group in self.evaluator.groups if group.channels == 1]
+        return f" ({', '.join(names)} cannot go narrower)" if names else ""
+
+    def _describe_other_levers(self) -> str:
+        """Return the SynOps that weights would leave too, as the end of a sentence."""
+        narrow = self.evaluator.build(self.min_widths)
+        least = thin_most(narrow, evaluate(narrow, self.evaluator.split))
+        fewer = ", and fewer time steps less (`--steps auto`)" if self.evaluator.dataset.steps > 1 else ""
+        return f"; removing weights too would leave {np.ceil(least):.0f} (`--levers channels,weights`){fewer}"
 
     def fit_estimator(self) -> None:
         """Fine-tune a few plans around the SynOps budget for a short time, and fit the estimator."""

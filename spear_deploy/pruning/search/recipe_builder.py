@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -24,8 +25,7 @@ from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.pruning.candidates import Evaluator, Score, Widths
 from spear_deploy.pruning.search.problem import Problem
 from spear_deploy.pruning.settings import PruneSettings
-from spear_deploy.pruning.tune.thin_weights import MAX_SHARE, WeightRemoval, zero_weight_share
-from spear_deploy.simulator.synops import count_synops
+from spear_deploy.pruning.tune.thin_weights import MAX_SHARE, WeightRemoval, thin_most
 from spear_deploy.training.evaluation import Evaluation, evaluate
 from spear_deploy.training.fit import Fit, Recipe, fit
 
@@ -62,6 +62,12 @@ class RecipeBuilder:
         """Return the batches that a search may learn from: `SEARCH_SHARE` of those of the whole fine-tuning."""
         return round(SEARCH_SHARE * Recipe(epochs=self.settings.epochs).count_batches(len(self.evaluator.dataset.train)))
 
+    @cached_property
+    def narrowest(self) -> tuple[SNNGraph, Evaluation]:
+        """The network with one channel in each group, and its run on validation."""
+        narrow = self.evaluator.build((1,) * len(self.evaluator.groups))
+        return narrow, evaluate(narrow, self.evaluator.split)
+
     def check_reachable(self, shares: Sequence[float]) -> None:
         """Check that the levers of the recipes together can reach the SynOps budget.
 
@@ -71,12 +77,11 @@ class RecipeBuilder:
         if "synops" not in self.limits or max(shares) == 1 == min(shares):
             return  # of channels alone the widths say it
         evaluator = self.evaluator
-        narrow = evaluator.build((1,) * len(evaluator.groups))
-        narrowest = evaluate(narrow, evaluator.split)
+        narrow, narrowest = self.narrowest
         left = {
             "one channel in every layer": narrowest.synops.total,
-            f"{1 - MAX_SHARE:.1%} of the weights": _thin_most(evaluator.graph, evaluator.dense),
-            "both": _thin_most(narrow, narrowest),
+            f"{1 - MAX_SHARE:.1%} of the weights": thin_most(evaluator.graph, evaluator.dense),
+            "both": thin_most(narrow, narrowest),
         }
         names = list(left) if max(shares) > 0 else [list(left)[1]]
         least, limit = min(left[name] for name in names), self.limits["synops"]
@@ -91,13 +96,15 @@ class RecipeBuilder:
     def choose_widths(self, share: float) -> Widths:
         """Return uniform widths within the channels' share of the SynOps, and within all limits of size.
 
+        Where layers cannot go that narrow they are as narrow as they can be, and weights take the rest.
+
         Raises:
             BudgetError: one channel in each group exceeds them.
         """
         limits = {name: value for name, value in self.limits.items() if name != "synops"}
         target = self._synops_after_channels(share)
         if share > 0 and target is not None:
-            limits["synops"] = target
+            limits["synops"] = target if share == 1 else max(target, self.narrowest[1].synops.total)
         if not limits and not self.settings.fit:
             return self.evaluator.channels
         problem = self.make_problem(limits)
@@ -196,8 +203,3 @@ def choose_kept_synops(left: float, by_source: Mapping[str, float], weights: flo
     """
     by_neurons = sum(synops for source, synops in by_source.items() if source != INPUT) / sum(by_source.values())
     return max(left / (1 - by_neurons + by_neurons * left ** (1 - weights)), 1 - MAX_SHARE)
-
-
-def _thin_most(graph: SNNGraph, measured: Evaluation) -> float:
-    """Return the SynOps of a network without most of its weights, at its present spikes."""
-    return count_synops(zero_weight_share(graph, measured.counts, MAX_SHARE), measured.counts).total

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from spear_deploy.data import Split
 from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.pruning.chip_costs import ChipCosts
+from spear_deploy.pruning.levers import parse_levers
 from spear_deploy.pruning.tune.last_adjustments import scale_thresholds
 from spear_deploy.pruning.tune.measure import BudgetMonitor, BudgetUse, DeployedForm
 from spear_deploy.quantize.rounding import RoundNetwork
@@ -117,3 +120,13 @@ def learn_rounded(
     if better > accuracy and (after.met or not use.met):
         return RoundedLearning(graph=learnt, use=after, batches=tuned.batches, lost=lost, left=before.accuracy - better)
     return RoundedLearning(graph=graph, use=use, batches=tuned.batches, lost=lost, left=lost)
+
+
+def note_unused_bits(levers: str | tuple[str, ...] | None, deployed: Sequence[DeployedForm], chip: ChipCosts | None) -> list[str]:
+    """Return why the lever of bits did nothing, where it is named."""
+    if levers is None or "bits" not in parse_levers(levers):
+        return []
+    if any(isinstance(form, IntegerForm) for form in deployed):
+        return [f"bits: the integers lose at most {100 * TOLERANCE:.1f} points on validation, so nothing was learnt for them"]
+    where = "no chip is given" if chip is None else f"chip '{chip.profile.name}' has no rounding that is learnt with"
+    return [f"bits: {where}, so this lever did nothing"]

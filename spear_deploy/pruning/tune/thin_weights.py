@@ -29,7 +29,7 @@ from spear_deploy.network.graph import SNNGraph, carries_spikes
 from spear_deploy.pruning.levers import rewards_zeros
 from spear_deploy.simulator import SpikeCounts
 from spear_deploy.simulator.synops import count_arrivals, count_synops
-from spear_deploy.training.evaluation import evaluate
+from spear_deploy.training.evaluation import Evaluation, evaluate
 
 MAX_SHARE = 0.995
 """Largest share of the weights, of the network and of a layer, that is removed at once."""
@@ -121,6 +121,11 @@ def zero_weight_share(graph: SNNGraph, counts: SpikeCounts, share: float) -> SNN
     """
     order = order_weights(graph, counts)
     return order.zero_first(graph, int(share * order.present))
+
+
+def thin_most(graph: SNNGraph, measured: Evaluation) -> float:
+    """Return the SynOps of a network without most of its weights, `MAX_SHARE`, at its present spikes."""
+    return count_synops(zero_weight_share(graph, measured.counts, MAX_SHARE), measured.counts).total
 
 
 def note_unused_weights(graph: SNNGraph, counts: SpikeCounts, profile: HardwareProfile) -> list[str]:

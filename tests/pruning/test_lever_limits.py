@@ -1,0 +1,59 @@
+"""Levers that cannot do what is asked of them: layers that cannot go narrower, bits that gain nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from spear_deploy.errors import BudgetError
+from spear_deploy.hardware.profile import load_profile
+from spear_deploy.network import LI, LIF, Dense, Layer
+from spear_deploy.network.graph import INPUT, Edge, SNNGraph
+from spear_deploy.pruning.chip_costs import build_chip_costs
+from spear_deploy.pruning.prune_to_budget import prune_to_budget
+from spear_deploy.pruning.settings import PruneSettings
+from spear_deploy.pruning.tune.rounded_learning import note_unused_bits
+from spear_deploy.pruning.tune.thin_weights import count_zero_weights
+from spear_deploy.training.evaluation import evaluate
+from tests.pruning.test_levers import low_bits
+from tests.training.test_fit import toy_data, toy_network
+
+
+def narrow_loop():
+    """A recurrent neuron between two dense layers, which cannot go narrower."""
+    rng = np.random.default_rng(0)
+    weights = {"in": (1, 6), "loop": (1, 1), "out": (2, 1)}
+    layers = [Layer(name=name, synapse=Dense(weight=rng.uniform(0.1, 0.6, shape))) for name, shape in weights.items()]
+    layers[2] = replace(layers[2], neuron=LI(tau_s=4e-3))
+    layers.insert(2, Layer(name="hidden", neuron=LIF(tau_s=4e-3)))
+    edges = [(INPUT, "in", 0), ("in", "hidden", 0), ("hidden", "loop", 1), ("loop", "hidden", 0), ("hidden", "out", 0)]
+    return SNNGraph(
+        layers=tuple(layers), edges=tuple(Edge(source=a, target=b, delay=d) for a, b, d in edges), input_shape=(6,), output="out"
+    )
+
+
+@pytest.mark.parametrize("method", ["recipe", "rl"])
+def test_where_a_recurrent_layer_cannot_go_narrower_weights_take_the_rest(method):
+    graph, data = narrow_loop(), toy_data()
+    settings = PruneSettings(synops="60%", method=method, epochs=4, episodes=1)
+    result = prune_to_budget(graph, data, settings)
+    assert set(map(tuple, result.widths.values())) == {(1, 1)} and count_zero_weights(result.graph)[0] >= 2
+    limit = 0.6 * evaluate(graph, data.test).synops.total
+    assert evaluate(result.graph, data.test).synops.total <= limit
+    with pytest.raises(BudgetError, match=r"one channel left in every layer \('in' cannot go narrower\); raise the budget"):
+        prune_to_budget(graph, data, replace(settings, method="uniform", levers="channels"))
+
+
+def test_bits_that_do_nothing_are_stated():
+    graph, data = toy_network(), toy_data()
+    settings = PruneSettings(synops="60%", method="uniform", levers="channels,bits", epochs=3)
+    chip = build_chip_costs(graph, load_profile("spinnaker1"))
+    for costs, why in ((chip, "chip 'spinnaker1' has no rounding that is learnt with"), (None, "no chip is given")):
+        assert f"bits: {why}, so this lever did nothing" in prune_to_budget(graph, data, settings, chip=costs).notes
+    enough = note_unused_bits("channels,bits", (low_bits(graph, data, 8),), None)
+    assert enough == ["bits: the integers lose at most 0.3 points on validation, so nothing was learnt for them"]
+    assert note_unused_bits("channels", (), None) == note_unused_bits(None, (), None) == []
