@@ -38,10 +38,10 @@ _PARTS = ("data", "indices", "indptr")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SparseMatrix(np.lib.mixins.NDArrayOperatorsMixin):
-    """A read-only matrix (O, I) of which only the numbers other than zero are stored.
+    """A read-only matrix (O, I) of which only the numbers other than zero are stored; given zeros are left out.
 
     Raises:
-        GraphError: parts that are no matrix: other lengths, columns outside of it, not in order or given twice, a stored zero.
+        GraphError: parts that are no matrix: other lengths, columns outside of it, not in order or given twice.
 
     >>> matrix = make_sparse(np.array([[0.0, 2.0], [3.0, 0.0]]))
     >>> (matrix * 2).to_full().tolist(), np.count_nonzero(matrix), matrix.sum(axis=1).tolist()
@@ -61,6 +61,10 @@ class SparseMatrix(np.lib.mixins.NDArrayOperatorsMixin):
             object.__setattr__(self, name, array)
         if problem := self._find_problem():
             raise GraphError(f"sparse weights of {self.shape[0]}x{self.shape[1]}: {problem}; use a scipy.sparse matrix")
+        if not np.all(self.data):
+            kept = self.with_data(self.data)
+            for name in _PARTS:
+                object.__setattr__(self, name, getattr(kept, name))
 
     def _find_problem(self) -> str:
         """Return why the parts are no matrix, or ""."""
@@ -76,7 +80,7 @@ class SparseMatrix(np.lib.mixins.NDArrayOperatorsMixin):
         falls[starts[(starts > 0) & (starts < len(self.data))] - 1] = False
         if falls.any():
             return "columns out of order or given twice inside a row"
-        return "" if np.all(self.data) else "a zero is stored"
+        return ""
 
     # ------------------------------------------------------------------------------------------------ sizes and forms
 

@@ -26,8 +26,9 @@ from pathlib import Path
 
 import numpy as np
 
+from spear_deploy.network import WEIGHTED
 from spear_deploy.network.graph import SNNGraph
-from tests.benchmarks.scale_networks import line, maps, recurrent, resnet18, skipped, vgg16
+from tests.benchmarks.scale_networks import line, maps, recurrent, resnet18, skipped, sparse_recurrent, vgg16
 from tests.benchmarks.scale_plot import draw
 
 NETWORKS: dict[str, Callable[[], SNNGraph]] = {
@@ -49,30 +50,35 @@ NETWORKS: dict[str, Callable[[], SNNGraph]] = {
     "ResNet18, 224": lambda: resnet18(),
     "recurrent 10^8": lambda: recurrent(10000),
     "recurrent 10^9": lambda: recurrent(31623),
+    "1 % of 10^6": lambda: sparse_recurrent(1000),
+    "1 % of 10^7": lambda: sparse_recurrent(3162),
+    "1 % of 10^8": lambda: sparse_recurrent(10000),
+    "1 % of 10^9": lambda: sparse_recurrent(31623),
     "maps 10^5": lambda: maps(3),
     "maps 10^6": lambda: maps(7),
     "maps 10^7": lambda: maps(20),
     "maps 10^8": lambda: maps(61),
     "maps 10^9": lambda: maps(191),
 }
-LARGE = ("VGG16 x 2", "ResNet18, 224", "recurrent 10^8", "recurrent 10^9", "maps 10^8", "maps 10^9")
+LARGE = ("VGG16 x 2", "ResNet18, 224", "recurrent 10^8", "recurrent 10^9", "1 % of 10^8", "1 % of 10^9", "maps 10^8", "maps 10^9")
 DEEP = ("100 layers", "1000 layers", "10,000 layers", "50 skips", "100 skips", "200 skips")
 MAPS = tuple(name for name in NETWORKS if name.startswith("maps"))
 RECURRENT = tuple(name for name in NETWORKS if name.startswith("recurrent"))
-USUAL = tuple(name for name in NETWORKS if name not in (*DEEP, *MAPS, "recurrent 10^9"))
+SPARSE = tuple(name for name in NETWORKS if name.startswith("1 % of"))
+USUAL = tuple(name for name in NETWORKS if name not in (*DEEP, *MAPS, *SPARSE, "recurrent 10^9"))
 HALA_POINT, ACTIVE = "check loihi2 x 1152", "check loihi2 x 1152 at 1 %"
 GROWING_STEPS = tuple(f"count {n} steps" for n in (4, 16, 64, 256))
 GROWING_SAMPLES = tuple(f"count {n} samples" for n in (1, 4, 16, 64))
 CASES: dict[str, tuple[str, ...]] = {
     "check loihi1": USUAL,
-    "check loihi2": (*USUAL, *DEEP),
+    "check loihi2": (*USUAL, *DEEP, *SPARSE),
     "check loihi2 x 8": USUAL,
-    "check truenorth": USUAL,
-    HALA_POINT: (*RECURRENT, *MAPS),
-    ACTIVE: (*RECURRENT, *MAPS),
-    "rank": tuple(name for name in USUAL if name != "recurrent 10^8"),
-    "count": (*(name for name in USUAL if name != "ResNet18, 224"), *DEEP[:3]),
-    "quantize": (*USUAL, *DEEP[:3]),
+    "check truenorth": (*USUAL, *SPARSE),
+    HALA_POINT: (*RECURRENT, *MAPS, *SPARSE),
+    ACTIVE: (*RECURRENT, *MAPS, *SPARSE),
+    "rank": (*(name for name in USUAL if name != "recurrent 10^8"), *SPARSE[:3]),
+    "count": (*(name for name in USUAL if name != "ResNet18, 224"), *DEEP[:3], *SPARSE),
+    "quantize": (*USUAL, *DEEP[:3], *SPARSE),
     "export nir": USUAL,
     **dict.fromkeys((*GROWING_STEPS, *GROWING_SAMPLES), ("VGG16 / 4",)),
 }
@@ -84,12 +90,20 @@ GOALS: tuple[tuple[str, str, float, float | None], ...] = (
     ("rank", "VGG16", 15, None),
     (HALA_POINT, "recurrent 10^9", 60, 6000),
     (HALA_POINT, "maps 10^9", 60, 6000),
+    (HALA_POINT, "1 % of 10^9", 10, 1000),
     ("quantize", "VGG16", 1, None),
     ("quantize", "recurrent 10^8", 15, None),
     ("export nir", "ResNet18, 224", 8, 500),
 )
 """Verb, network, CPU seconds and peak megabytes that were set beforehand."""
-SIZES = {"VGG16": "weights", "recurrent": "weights", "maps": "synapses", "layers": "layers", "skips": "synapses"}
+SIZES = {
+    "VGG16": "weights",
+    "recurrent": "weights",
+    "1 %": "nonzero",
+    "maps": "synapses",
+    "layers": "layers",
+    "skips": "synapses",
+}
 """Series of networks, and what grows in it."""
 COUNTED_STEPS, COUNTED_SAMPLES = 4, 2
 
@@ -148,6 +162,9 @@ def measure(verb: str, name: str) -> dict[str, object]:
         "weights": graph.weights,
         "layers": len(graph.layers),
         "synapses": count_synapses(graph),
+        "nonzero": sum(
+            int(np.count_nonzero(s.weight)) for s in (layer.synapse for layer in graph.layers) if isinstance(s, WEIGHTED)
+        ),
         "cpu_s": cpu,
         "wall_s": wall,
         "peak_bytes": peak,

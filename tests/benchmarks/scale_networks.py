@@ -1,15 +1,16 @@
-"""Large networks with random weights: VGG16, ResNet18, rows of maps and recurrent dense layers.
+"""Large networks with random weights: VGG16, ResNet18, rows of maps, recurrent layers, full and sparse.
 
 Weights are float32 with He's standard deviation, so that spikes reach the last layer; a seed fixes all numbers.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 
-from spear_deploy.network import IF, LI, AvgPool, BatchNorm, Conv2d, Dense, Flatten, Layer, SumPool
+from spear_deploy.network import IF, LI, AvgPool, BatchNorm, Conv2d, Dense, Flatten, Layer, SparseMatrix, SumPool
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
 
 VGG16 = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool", 512, 512, 512, "pool")
@@ -137,6 +138,20 @@ def recurrent(neurons: int, *, inputs: int = 16) -> SNNGraph:
         Edge(source="neurons", target="readout"),
     )
     return SNNGraph(layers=layers, edges=edges, input_shape=(inputs,))
+
+
+def sparse_recurrent(neurons: int, *, inputs: int = 16, share: float = 0.01) -> SNNGraph:
+    """Return `recurrent` with weights between a share of all pairs, held as a sparse matrix."""
+    rng = np.random.default_rng(neurons)
+    places = np.unique(rng.integers(0, neurons**2, round(share * neurons**2)))
+    starts = np.searchsorted(places, np.arange(neurons + 1) * neurons)
+    numbers = rng.standard_normal(len(places), dtype=np.float32) * np.float32(1 / np.sqrt(share * neurons))
+    among = SparseMatrix(data=numbers, indices=(places % neurons).astype(np.int32), indptr=starts, shape=(neurons, neurons))
+    graph = recurrent(4, inputs=inputs)
+    into, readout = rng.standard_normal((neurons, inputs), dtype=np.float32), rng.standard_normal((4, neurons), dtype=np.float32)
+    changed = {"into": into, "among": among, "readout": readout}
+    layers = {name: replace(graph[name], synapse=Dense(weight=weight)) for name, weight in changed.items()}
+    return graph.with_layers(layers)
 
 
 def maps(side: int, *, channels: int = 32, depth: int = 4) -> SNNGraph:

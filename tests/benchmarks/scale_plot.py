@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-PANELS = {"weights": "weights", "synapses": "synapses", "layers": "layers", "steps": "steps", "samples": "samples"}
+PANELS = {
+    "weights": "weights",
+    "nonzero": "weights that are not zero",
+    "synapses": "synapses",
+    "layers": "layers",
+    "steps": "steps",
+    "samples": "samples",
+}
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c564b", "#7f7f7f", "#bcbd22")
 Curves = Mapping[str, tuple[str, list[tuple[float, dict[str, Any]]]]]
 
