@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from typing import Any
 
 from spear_deploy.util.console import PrintableConsole
@@ -13,6 +14,10 @@ from spear_deploy.util.number_format import number
 
 LABELS = {"accuracy": "accuracy", "synops": "SynOps", "best": "best", "reward": "reward"}
 """Numbers beside the bar: key of the progress and label."""
+BAR_WIDTH, SPINNER_WIDTH = 20, 2
+MIN_BAR_TERMINAL = 100
+"""Characters of a terminal that has room for a bar."""
+TIMES_WIDTH = len("00:00:00, 00:00:00 left") + 1
 
 
 class Display(AbstractContextManager["Display"]):
@@ -37,11 +42,9 @@ class Display(AbstractContextManager["Display"]):
         if not self.quiet and not self.visible:
             self.timer.start()
         if not self.quiet and self.console.is_terminal:
-            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+            from rich.progress import Progress
 
-            times = (TextColumn("elapsed"), TimeElapsedColumn(), TextColumn("remaining"), TimeRemainingColumn())
-            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), *times)
-            self.bars = Progress(*columns, console=self.console, transient=True)
+            self.bars = Progress(*_make_columns(self.console.width), console=self.console, transient=True)
             self.bars.start()
             self.task = self.bars.add_task("starting", total=None, visible=self.visible)
         return self
@@ -83,3 +86,22 @@ class Display(AbstractContextManager["Display"]):
 
     def _line(self, stage: str) -> None:
         self.console.print(f"[elapsed {time.monotonic() - self.begin:6.1f} s] {stage}", highlight=False, markup=False)
+
+
+def _make_columns(width: int) -> list[Any]:
+    """Return the columns of a bar: what is not the times is cut where the terminal is narrow, and the bar left out."""
+    from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, TextColumn
+    from rich.table import Column
+    from rich.text import Text
+
+    class Times(ProgressColumn):
+        """Time since the stage began, and that until its end where it is known."""
+
+        def render(self, task: Any) -> Text:
+            begun, left = timedelta(seconds=int(task.elapsed or 0)), task.time_remaining
+            return Text(f"{begun}" if left is None else f"{begun}, {timedelta(seconds=int(left))} left", style="cyan")
+
+    bar = [BarColumn(BAR_WIDTH)] if width >= MIN_BAR_TERMINAL else []
+    room = width - TIMES_WIDTH - SPINNER_WIDTH - len(bar) * (BAR_WIDTH + 1)
+    column = Column(no_wrap=True, overflow="ellipsis", max_width=max(room, 10))
+    return [SpinnerColumn(), TextColumn("{task.description}", table_column=column), *bar, Times(Column(no_wrap=True))]

@@ -1,6 +1,7 @@
 """Progress of verbs, and its display in a terminal."""
 
 import io
+import re
 import time
 
 import numpy as np
@@ -22,6 +23,23 @@ def make_display(terminal, **how):
 
 def text(display):
     return display.console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_times_of_a_bar_are_whole_in_a_terminal_of_any_width(width):
+    display = make_display(terminal=True)
+    display.console = Console(file=io.StringIO(), force_terminal=True, width=width)
+    with display:
+        for done in range(4):
+            display(
+                {"stage": "a_long_name_of_a_cell_of_a_sweep: fine-tune", "done": done, "of": 5, "accuracy": 0.9, "synops": 1e5}
+            )
+            time.sleep(0.01)
+        screen = Console(file=io.StringIO(), width=width)
+        screen.print(display.bars.get_renderable())
+    (line,) = screen.file.getvalue().splitlines()
+    assert re.search(r"0:00:0\d, 0:00:0\d left$", line.rstrip()) and len(line.rstrip()) <= width
+    assert ("━" in line) == (width >= 100)
 
 
 def test_the_stage_of_a_part_has_the_name_of_the_whole_in_front():
