@@ -264,6 +264,28 @@ def test_other_code_may_keep_another_margin_but_not_another_accuracy(folder, der
     assert result.notes[0].endswith("verify it with the code that wrote it")
 
 
+def test_a_page_that_other_code_made_holds_by_its_digest_and_one_made_again_by_its_files(folder, derived):
+    """Today's page in a folder of other code is no tampering; an edited one is, whichever code wrote the folder."""
+    change(folder, "provenance.json", ("code",), "0" * 64)
+    seal(folder)
+    page = folder / "report.html"
+    today = page.read_text()
+    page.write_text(today.replace("</body>", "<p>as another release wrote it</p></body>"))
+    known, _ = read_stages(folder / STAGES)
+    files = {**known[RESULT].files, "report.html": hash_file(page)}
+    result = known[RESULT].model_copy(update={"files": files}).sealed()
+    write_json(folder / STAGES, {name: (result if name == RESULT else stage).model_dump() for name, stage in known.items()})
+    notes = compare_with_derived(folder, derived)
+    assert notes.holds, notes.failures
+    assert len(notes.notes) == 1
+    write_report(folder)
+    again = compare_with_derived(folder, derived)
+    assert again.holds, again.failures
+    assert again.notes[0].startswith("report.html was made again by `report`") and page.read_text() == today
+    page.write_text(today.replace("</body>", "<p>99.9 %</p></body>"))
+    assert [row["file"] for row in compare_with_derived(folder, derived).failures] == ["report.html"]
+
+
 def test_what_was_written_holds_on_all_samples(folder, derived):
     result = compare_with_derived(folder, derived)
     assert result.holds and result.lava_samples == OPTIONS["lava_samples"] and result.checked > 500 and not result.notes

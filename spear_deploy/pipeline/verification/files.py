@@ -35,7 +35,11 @@ OF_VERSIONS = ("reader", "versions", "vendor")
 def compare_files(folder: Path, derived: Derived | None, failures: Failures) -> list[str]:
     """Compare a folder with the derived results and its own digests; return sentences on what could not be compared."""
     notes = []
-    _check_digests(folder, failures)
+    page, problem = _render_page(folder)
+    stated_page = _read_text(folder / REPORT)
+    is_rendered = page is not None and page == stated_page
+    if _check_digests(folder, failures, holds_page=is_rendered):
+        notes.append(f"{REPORT} was made again by `report`: it is not the page that was deployed, but that of these files")
     same_code = json.loads((folder / PROVENANCE).read_text(encoding="utf-8")).get("code") == hash_code()
     if not same_code:
         notes.append(
@@ -56,8 +60,9 @@ def compare_files(folder: Path, derived: Derived | None, failures: Failures) -> 
             compare_adaptation(folder, derived.adaptation, failures, same_code=same_code)
         if same_code:
             _compare_stages(folder, derived, failures)
-    if same_code:
-        _compare_page(folder, failures)
+    failures.checked += same_code
+    if same_code and not is_rendered:
+        failures.add(REPORT, *(("", "a page of these files", problem) if page is None else _first_line(stated_page or "", page)))
     return notes
 
 
@@ -85,8 +90,17 @@ def _read_dict(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _check_digests(folder: Path, failures: Failures) -> None:
-    """Compare every file with the digests that provenance.json and stages.json state."""
+def _check_digests(folder: Path, failures: Failures, *, holds_page: bool) -> bool:
+    """Compare every file with the digests that provenance.json and stages.json state.
+
+    Args:
+        folder, failures: what is compared, and where differences go.
+        holds_page: whether the page is what its files give: another digest is then no failure.
+
+    Returns:
+        whether the page has another digest for that reason.
+    """
+    is_other_page = False
     provenance = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
     known, edited = read_stages(folder / STAGES)
     for name in edited:
@@ -102,7 +116,9 @@ def _check_digests(folder: Path, failures: Failures) -> None:
     for holder, name, digest in stated:
         failures.checked += 1
         actual = _hash_if_there(folder / name)
-        if actual != digest:
+        if name == REPORT and actual != digest and holds_page:
+            is_other_page = True
+        elif actual != digest:
             failures.add(name, f"digest in {holder}", digest, actual)
     deployment = json.loads((folder / DEPLOYMENT).read_text(encoding="utf-8"))
     seconds = deployment.get("seconds")
@@ -110,6 +126,7 @@ def _check_digests(folder: Path, failures: Failures) -> None:
     for name, stage in known.items():
         if name != RESULT and not (sane and seconds.get(name) == stage.seconds):
             failures.add(DEPLOYMENT, f"seconds.{name}", seconds.get(name) if sane else seconds, stage.seconds)
+    return is_other_page
 
 
 def _hash_if_there(path: Path) -> str:
@@ -159,16 +176,23 @@ def _first_difference(stated: Any, derived: Any) -> Iterator[str]:
     return iter((f"{stated[place]} at {place}", f"{derived[place]} at {place}"))
 
 
-def _compare_page(folder: Path, failures: Failures) -> None:
-    """Render the page from the files again and compare it."""
-    failures.checked += 1
+def _render_page(folder: Path) -> tuple[str | None, str]:
+    """Return the page of the files, or None and why there is none."""
     try:
-        text = render_deployment(read_folder(folder))
-        stated = (folder / REPORT).read_text(encoding="utf-8")
+        return render_deployment(read_folder(folder)), ""
     except (SpearError, OSError, ValueError) as error:
-        failures.add(REPORT, "", "a page of these files", str(error))
-        return
-    if text != stated:
-        lines = enumerate(zip(stated.splitlines(), text.splitlines(), strict=False), 1)
-        number, (ours, theirs) = next(((n, pair) for n, pair in lines if pair[0] != pair[1]), (0, ("more or fewer lines", "")))
-        failures.add(REPORT, f"line {number}", ours.strip(), theirs.strip())
+        return None, str(error)
+
+
+def _read_text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+
+
+def _first_line(stated: str, derived: str) -> tuple[str, str, str]:
+    """Return the first line in which two pages differ: its place, and both."""
+    lines = enumerate(zip(stated.splitlines(), derived.splitlines(), strict=False), 1)
+    number, (ours, theirs) = next(((n, pair) for n, pair in lines if pair[0] != pair[1]), (0, ("more or fewer lines", "")))
+    return f"line {number}", ours.strip(), theirs.strip()
