@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from heapq import heappop, heappush
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ from spear_deploy.network import (
     store_compactly,
     write_out,
 )
+from spear_deploy.network.sparse_matrix import LEARNING_COPIES
 from spear_deploy.util.number_format import format_shape
 
 if TYPE_CHECKING:
@@ -263,12 +264,12 @@ class SNNGraph:
         return replace(self, layers=tuple(change(layer) for layer in self.layers), **changes)
 
     def with_full_weights(self) -> SNNGraph:
-        """Return the graph with sparse weights written out, for who changes them one by one.
+        """Return the graph with sparse weights written out, for learning.
 
         Raises:
-            GraphError: they do not fit the free memory.
+            GraphError: they do not fit the free memory as often as learning needs them.
         """
-        return self._with_weights(write_out)
+        return self._with_weights(partial(write_out, copies=LEARNING_COPIES))
 
     def with_compact_weights(self) -> SNNGraph:
         """Return the graph with large weights sparse where few of them are not zero; see `store_compactly`."""

@@ -30,6 +30,10 @@ FULL_NUMBERS = 1 << 24
 """Numbers up to which a matrix is written out where a function needs all of them: 128 MiB in float64."""
 SPARSE_NUMBERS = 1 << 20
 """Numbers of a matrix from which `store_compactly` stores it sparse."""
+FILE_COPIES = 5
+"""Copies of the full matrix in memory while a file that knows no sparse weights is written, read back and proven."""
+LEARNING_COPIES = 8
+"""Copies of the full matrix while it learns: weights, gradient, two moments, teacher, and the networks before and after."""
 SPARSE_DENSITY = 0.1
 """Share of numbers that are not zero below which `store_compactly` stores a matrix sparse."""
 Axes: TypeAlias = int | tuple[int, ...] | None
@@ -122,17 +126,21 @@ class SparseMatrix(np.lib.mixins.NDArrayOperatorsMixin):
         counts = np.bincount(self.indices, minlength=self.shape[1])
         return _make(self.data[order], self.rows[order], _starts(counts), (self.shape[1], self.shape[0]))
 
-    def to_full(self) -> Array:
+    def to_full(self, *, copies: int = 1) -> Array:
         """Return the full matrix, a numpy array that may be written to.
 
+        Args:
+            copies: of the full matrix that will lie in memory at once.
+
         Raises:
-            GraphError: it does not fit the free memory.
+            GraphError: they do not fit the free memory.
         """
-        need, free = self.size * self.dtype.itemsize, memory.free_bytes()
+        need, free = copies * self.size * self.dtype.itemsize, memory.free_bytes()
         if need > free:
+            times = f" {copies} times" if copies > 1 else ""
             raise GraphError(
-                f"sparse weights of {self.shape[0]}x{self.shape[1]}: written out they take {need / 1e9:.3g} GB, {free / 1e9:.3g} "
-                "GB of memory are free; a .snn file keeps them sparse"
+                f"sparse weights of {self.shape[0]}x{self.shape[1]}: written out{times} they take {need / 1e9:.3g} GB, "
+                f"{free / 1e9:.3g} GB of memory are free; a .snn file keeps them sparse"
             )
         full = np.zeros(self.shape, self.dtype)
         full[self.rows, self.indices] = self.data
@@ -367,13 +375,13 @@ def is_scipy(matrix: Any) -> bool:
     return hasattr(matrix, "tocsr") and hasattr(matrix, "nnz")
 
 
-def write_out(matrix: Any) -> Array:
-    """Return a matrix as numpy's, a sparse one written out as far as the free memory goes.
+def write_out(matrix: Any, *, copies: int = FILE_COPIES) -> Array:
+    """Return a matrix as numpy's, a sparse one written out if so many copies of it fit the free memory.
 
     Raises:
         GraphError: it does not fit the free memory.
     """
-    return matrix.to_full() if isinstance(matrix, SparseMatrix) else np.asarray(matrix)
+    return matrix.to_full(copies=copies) if isinstance(matrix, SparseMatrix) else np.asarray(matrix)
 
 
 # ----------------------------------------------------------------------------------------------------------------- inside

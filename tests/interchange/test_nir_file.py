@@ -25,9 +25,11 @@ from spear_deploy.network import (
     LoihiLIF,
     Scale,
     SumPool,
+    make_sparse,
 )
 from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.simulator import simulate
+from spear_deploy.util import memory
 from tests.conftest import shared
 from tests.support.reference import random_graph, random_spikes
 
@@ -704,3 +706,15 @@ def test_truncated_files_raise_our_errors_only(tmp_path):
         with pytest.raises(SpearError) as caught:
             read_nir(bad)
         assert "\n" not in str(caught.value)
+
+
+def test_sparse_weights_beyond_the_memory_in_full_are_refused_and_nothing_is_written(tmp_path, monkeypatch):
+    layers = [Layer(name="fc", synapse=Dense(weight=make_sparse(np.eye(300, dtype=np.float32))), neuron=IF())]
+    graph = chain(layers, input_shape=(300,), dt_s=1e-3)
+    monkeypatch.setattr(memory, "free_bytes", lambda: 10**6)
+    with pytest.raises(GraphError, match="sparse weights of 300x300: written out 5 times they take .* a .snn file keeps them"):
+        write_nir(graph, tmp_path / "a.nir")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(memory, "free_bytes", lambda: 10**7)
+    write_nir(graph, tmp_path / "a.nir")
+    assert read_nir(tmp_path / "a.nir")["fc"].synapse == graph["fc"].synapse

@@ -184,6 +184,10 @@ def test_what_needs_all_numbers_of_a_large_matrix_is_refused(monkeypatch, full):
     monkeypatch.setattr(memory, "free_bytes", lambda: 100)
     with pytest.raises(GraphError, match=r"written out they take .* GB of memory are free; a .snn file keeps them sparse"):
         matrix.to_full()
+    monkeypatch.setattr(memory, "free_bytes", lambda: 2 * full.nbytes)
+    assert matrix.to_full(copies=2).shape == SHAPE
+    with pytest.raises(GraphError, match=r"written out 3 times they take .* GB of memory are free"):
+        write_out(matrix, copies=3)
 
 
 def test_sparse_weights_are_read_only(full):
