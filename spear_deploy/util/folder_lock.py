@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from pathlib import Path
 from spear_deploy.errors import FileError
 from spear_deploy.util.files import ASIDE, require_name
 from spear_deploy.util.printable import escape_hidden
+from spear_deploy.util.temporary_folder import remove_leftovers
 
 LOCK = ".spear-lock"
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -27,6 +29,8 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 @contextmanager
 def own_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """Hold an output folder: make it if it is missing, sweep it, and keep other runs out until the block ends.
+
+    Temporary folders of killed runs go as well: a run that takes all that those had finished makes none of its own.
 
     Raises:
         FileError: another run holds it, it cannot be written, or no file can have its name.
@@ -43,6 +47,8 @@ def own_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
         raise FileError(f"folder '{place}': cannot be written ({error.strerror}); choose a writable place") from error
     try:
         sweep(place)
+        with suppress(OSError):  # no folder for temporary files
+            remove_leftovers(Path(tempfile.gettempdir()))
         yield place
     finally:
         with suppress(OSError):

@@ -101,15 +101,19 @@ def test_two_workers_sweep_to_the_same_results(inputs, swept, tmp_path, monkeypa
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_goes_on_to_the_same_results(inputs, swept, tmp_path):
-    out = tmp_path / "out"
-    command = [sys.executable, "-m", "spear_deploy.cli", "sweep", "sweep.toml", "--out", str(out), "--quiet"]
-    killed = subprocess.Popen(command, cwd=inputs)
+@pytest.mark.parametrize("options", [[], ["--workers", "2"]])
+def test_a_sweep_whose_processes_are_killed_goes_on_to_the_same_results(inputs, swept, tmp_path, options):
+    out, temporary = tmp_path / "out", tmp_path / "tmp"
+    temporary.mkdir()
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    command = [sys.executable, "-m", "spear_deploy.cli", "sweep", "sweep.toml", "--out", str(out), "--quiet", *options]
+    killed = subprocess.Popen(command, cwd=inputs, env=environment, start_new_session=True)
     while not list(out.glob(f"*/{CELL}")) and killed.poll() is None:
         time.sleep(0.05)
-    killed.send_signal(signal.SIGKILL)
+    os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
-    done = subprocess.run([*command, "--json"], cwd=inputs, capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, "--json"], cwd=inputs, env=environment, capture_output=True, text=True, check=False)
+    assert not list(temporary.glob("spear-*"))
     result = json.loads(done.stdout)
     assert done.returncode == 1 and result["taken"] >= 1
     assert facts_of(result["cells"]) == facts_of(swept[1]["cells"])

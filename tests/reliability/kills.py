@@ -1,6 +1,9 @@
-"""Runs of `deploy` and `prune` killed at random moments: the next run finishes with the files of a run that was left alone.
+"""Runs of `deploy`, `prune` and `sweep` killed at random moments: the next run finishes with the files of one left alone.
 
     python -m tests.reliability.kills --deploy 200 --prune 100     # kills in all; a chain of up to 5 and its last run are a block
+    python -m tests.reliability.kills --deploy 0 --prune 0 --sweep 10 --sweep-workers 10 --sweep-parent 10
+
+Of a sweep on two workers the kill is of all its processes (`sweep_workers`), or of its own process alone (`sweep_parent`).
 
 A chain starts the command, sends SIGKILL at a random moment of the time that it still needs, starts it again, and lets the last
 run finish. Its output folder must then hold the files of the reference run, byte for byte; in JSON times and dates may
@@ -18,7 +21,9 @@ import random
 import shutil
 import signal
 import tempfile
+import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +32,7 @@ import numpy as np
 
 from spear_deploy.cli import main as run_command
 from spear_deploy.interchange.snn_file import write_snn
+from spear_deploy.util.workers.settings import LOGS
 from tests.reliability.campaign import options, run_blocks
 from tests.support.deployments import arrays, dense
 
@@ -37,26 +43,47 @@ KILLS_BEFORE_THE_END = 3
 SHORTEST = 0.1
 """Share of a whole run within which a late run is killed."""
 GIVEN = ["net.snn", "--chip", "loihi2", "--data", "data.npz", "--synops", "70%", "--out", "out", "--quiet"]
+SWEEP = ["sweep", "sweep.toml", "--out", "out", "--quiet"]
 COMMANDS = {
     "deploy": ["deploy", *GIVEN, "--method", "uniform", "--lava-samples", "2"],
     "prune": ["prune", *GIVEN, "--method", "evolution", "--episodes", "12", "--epochs", "2"],
+    "sweep": SWEEP,
+    "sweep_workers": [*SWEEP, "--workers", "2"],
+    "sweep_parent": [*SWEEP, "--workers", "2"],
 }
+CELLS = """
+networks = ["net.snn"]
+chips = ["loihi2"]
+budgets = ["70%", "50%", 1]
+methods = ["uniform"]
+data = "data.npz"
+epochs = 2
+"""
+"""A sweep: two cells with a result, and one whose budget is out of reach, so that it ends with 1."""
+EXPECTED = {"sweep": 1, "sweep_workers": 1, "sweep_parent": 1}
+"""Exit codes other than 0."""
 TIMES = {"seconds", "made", "command", "duration_s", "wall_s", "sha256", "digest", "evaluations"}
 """Keys of JSON that differ between two runs: times, dates, and digests of the files that hold them."""
 
 
 PACKAGES = (
     "torch", "norse.torch", "onnx", "optuna", "scipy.optimize", "jinja2", "spear_deploy.pipeline.deploy",
-    "spear_deploy.pipeline.prune", "spear_deploy.interchange.onnx.model_file", "spear_deploy.report.page",
+    "spear_deploy.pipeline.prune", "spear_deploy.pipeline.sweep", "spear_deploy.interchange.onnx.model_file",
+    "spear_deploy.report.page",
 )  # fmt: skip
 POLL_S = 0.005
 
 
 @dataclass(frozen=True)
 class Run:
-    """A copy of this process that runs a command."""
+    """A copy of this process that runs a command, in a process group of its own.
+
+    Attributes:
+        alone: whether a kill leaves the processes that it started.
+    """
 
     pid: int
+    alone: bool = False
 
     def wait(self, seconds: float | None = None) -> int | None:
         """Return its exit code, or None where it still runs after so many seconds."""
@@ -70,7 +97,10 @@ class Run:
 
     def kill(self) -> None:
         """Send SIGKILL, and wait for its end."""
-        os.kill(self.pid, signal.SIGKILL)
+        if self.alone:
+            os.kill(self.pid, signal.SIGKILL)
+        else:
+            os.killpg(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
 
 
@@ -79,9 +109,12 @@ def start(command: str, folder: Path) -> Run:
     (folder / "tmp").mkdir(exist_ok=True)
     pid = os.fork()
     if pid:
-        return Run(pid)
+        with suppress(OSError):  # whichever of the two comes first
+            os.setpgid(pid, pid)
+        return Run(pid, alone=command == "sweep_parent")
     code = 1
     try:
+        os.setpgid(0, 0)
         os.environ["TMPDIR"], tempfile.tempdir = str(folder / "tmp"), None
         os.chdir(folder)
         log = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -91,6 +124,7 @@ def start(command: str, folder: Path) -> Run:
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     finally:
+        threading._shutdown()  # what ends an interpreter: workers first, then what is registered
         atexit._run_exitfuncs()
         os._exit(code)
 
@@ -100,13 +134,14 @@ def make_folder(place: Path) -> Path:
     place.mkdir(parents=True)
     write_snn(dense(), place / "net.snn")
     np.savez(place / "data.npz", **arrays())
+    (place / "sweep.toml").write_text(CELLS)
     return place
 
 
 def read_files(out: Path) -> dict[str, Any]:
     """Return the files of a folder: bytes, of JSON the values without times, of pages and stages (which hold times) the name."""
     files: dict[str, Any] = {}
-    for path in sorted(path for path in out.rglob("*") if path.is_file()):
+    for path in sorted(path for path in out.rglob("*") if path.is_file() and path.parent.name != LOGS):
         name = path.relative_to(out).as_posix()
         content: Any = path.read_bytes()
         if path.suffix == ".json":
@@ -130,7 +165,7 @@ def run_reference(command: str, cache: Path) -> tuple[dict[str, Any], float]:
         make_folder(folder)
         begin = time.monotonic()
         code = start(command, folder).wait()
-        if code:
+        if code != EXPECTED.get(command, 0):
             raise SystemExit(f"{command}: exit {code}: {(folder / 'log').read_text()[-500:]}")
         (folder / "seconds").write_text(str(time.monotonic() - begin))
     return read_files(folder / "out"), float((folder / "seconds").read_text())
@@ -153,10 +188,11 @@ def run_block(block: str, cache: Path) -> dict[str, Any]:
             kills += 1
             left = max(left - moment, SHORTEST * seconds)  # what was done is not done again
         code = start(command, folder).wait()
-        if code:
+        failed = code != EXPECTED.get(command, 0)
+        if failed:
             wrong.append(f"{block}: the last run ends with {code}: {(folder / 'log').read_text()[-300:]}")
-        files = read_files(folder / "out") if not code else {}
-        wrong += [f"{block}: '{key}' is missing" for key in expected.keys() - files.keys() if not code]
+        files = read_files(folder / "out") if not failed else {}
+        wrong += [f"{block}: '{key}' is missing" for key in expected.keys() - files.keys() if not failed]
         wrong += [f"{block}: '{key}' is left" for key in files.keys() - expected.keys()]
         wrong += [f"{block}: '{key}' differs" for key in files.keys() & expected.keys() if files[key] != expected[key]]
         wrong += [
@@ -174,8 +210,11 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--deploy", type=int, default=200, help="kills of deploy")
     parser.add_argument("--prune", type=int, default=100, help="kills of prune")
+    parser.add_argument("--sweep", type=int, default=0, help="kills of sweep")
+    parser.add_argument("--sweep-workers", type=int, default=0, help="kills of all processes of a sweep on two workers")
+    parser.add_argument("--sweep-parent", type=int, default=0, help="kills of the main process of a sweep on two workers")
     arguments = parser.parse_args()
-    counts = {"deploy": -(-arguments.deploy // KILLS_BEFORE_THE_END), "prune": -(-arguments.prune // KILLS_BEFORE_THE_END)}
+    counts = {command: -(-getattr(arguments, command) // KILLS_BEFORE_THE_END) for command in COMMANDS}
     blocks = [f"{command} {number:03d}" for command, count in counts.items() for number in range(count)]
     cache = Path(tempfile.mkdtemp())
     for package in PACKAGES:

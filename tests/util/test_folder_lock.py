@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -73,6 +74,20 @@ def test_leftovers_of_killed_runs_are_removed_and_other_files_stay(tmp_path):
     with own_folder(tmp_path):
         assert sweep(tmp_path) == []  # done on entry
     assert sorted(os.listdir(tmp_path)) == [".lock", ".mine", "nir"] and os.listdir(tmp_path / "nir") == ["mine"]
+
+
+def test_temporary_folders_of_killed_runs_are_removed_too(tmp_path, monkeypatch):
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left, alive = (tmp_path / f"spear-workers-{pid}-a" for pid in (process.pid, os.getpid()))
+    left.mkdir()
+    alive.mkdir()
+    with own_folder(tmp_path / "out"):
+        assert not left.exists() and alive.exists()
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path / "none"))
+    with own_folder(tmp_path / "out"):
+        pass
 
 
 def test_a_killed_write_leaves_what_the_sweep_knows(tmp_path):
