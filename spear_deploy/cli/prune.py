@@ -40,6 +40,7 @@ from spear_deploy.cli.options import (
 @click.option("--synops", metavar="X|X%", help="SynOps per inference, or a share of the network's.")
 @click.option("--energy-uj", metavar="X|X%", help="Energy of an inference in µJ.")
 @click.option("--latency-ms", metavar="X|X%", help="Time of an inference in ms.")
+@click.option("--step-load", metavar="X|X%", help="Work of the busiest core in a step; 1 fills the chip's step.")
 @click.option("--cores", metavar="N|X%", help="Cores.")
 @click.option("--memory", metavar="N|X%", help="Words of synapse memory, all cores together.")
 @click.option("--parameters", metavar="N|X%", help="Parameters: weights, biases, batch norm.")
@@ -61,8 +62,8 @@ from spear_deploy.cli.options import (
 def prune(
     net: str, chip: str, data: str, out: str, budgets: str | None, method: str | None, episodes: int | None, epochs: int | None,
     overrides: dict[str, str], seed: int, quiet: bool, as_json: bool, synops: str | None, energy_uj: str | None,
-    latency_ms: str | None, cores: str | None, memory: str | None, parameters: str | None, levers: str | None, workers: Any,
-    device: str | None, steps: int | str | None, encoding: str | None, **source: Any,
+    latency_ms: str | None, step_load: str | None, cores: str | None, memory: str | None, parameters: str | None,
+    levers: str | None, workers: Any, device: str | None, steps: int | str | None, encoding: str | None, **source: Any,
 ) -> None:  # fmt: skip
     """Prune a network until, fine-tuned, it meets its budgets; without a budget, until it fits the chip.
 
@@ -82,9 +83,9 @@ def prune(
     if budgets is not None and synops is not None:
         raise click.UsageError("--budgets and --synops do not go together; give one of them")
     options = {
-        "synops": synops, "energy_uj": energy_uj, "latency_ms": latency_ms, "cores": cores, "memory": memory,
-        "parameters": parameters, "method": method, "levers": levers, "episodes": episodes, "epochs": epochs, "seed": seed,
-        "workers": workers, "device": device,
+        "synops": synops, "energy_uj": energy_uj, "latency_ms": latency_ms, "step_load": step_load, "cores": cores,
+        "memory": memory, "parameters": parameters, "method": method, "levers": levers, "episodes": episodes, "epochs": epochs,
+        "seed": seed, "workers": workers, "device": device,
     }  # fmt: skip
     graph = load_net(net, data, **source)
     coding = {"steps": steps, "encoding": encoding}

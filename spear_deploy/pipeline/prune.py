@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spear_deploy.budget.check import check
+from spear_deploy.budget.latency import has_step_limits
 from spear_deploy.data import Dataset
 from spear_deploy.data.time_steps import parse_steps
 from spear_deploy.errors import BudgetError, ChipError
@@ -18,7 +19,7 @@ from spear_deploy.pipeline.inputs import load_named, merge_options
 from spear_deploy.pipeline.preflight import CheckedInputs, check_inputs
 from spear_deploy.pipeline.result import add_header
 from spear_deploy.pipeline.time_steps import add_choice, choose_input_steps
-from spear_deploy.pruning.budgets import WRITTEN
+from spear_deploy.pruning.budgets import WRITTEN, Amount, Budgets
 from spear_deploy.pruning.candidates import list_unprunable
 from spear_deploy.pruning.chip_costs import ChipCosts, build_chip_costs
 from spear_deploy.pruning.levers import LeverStage, check_steps
@@ -27,7 +28,7 @@ from spear_deploy.pruning.search.choose import get_search
 from spear_deploy.pruning.search.search import SearchResult, search_front
 from spear_deploy.pruning.search.settings import LEVER_METHODS
 from spear_deploy.pruning.settings import PruneSettings, settle_method
-from spear_deploy.pruning.tune.measure import DeployedForm, deploy_float
+from spear_deploy.pruning.tune.measure import BudgetMonitor, DeployedForm, deploy_float
 from spear_deploy.report import write_report
 from spear_deploy.training.device import choose_device
 from spear_deploy.training.evaluation import Evaluation, evaluate
@@ -61,9 +62,10 @@ def prune(
         net, chip, data, out, overrides, progress: those of `deploy`.
         settings: budgets, method, episodes, epochs and seed.
         options: fields of `PruneSettings` by name, in place of or on top of `settings`: `synops="50%"`, `energy_uj=3.5`,
-            `latency_ms`, `cores`, `memory` (words), `parameters`, `method="evolution"`, `levers="channels,weights"`, `episodes`,
-            `epochs`, `seed`. How network and data are read: those of `load`, and `steps` and `encoding` of `load_data`. A range
-            of steps, "auto" or "3..8", lets the number of time steps be chosen (`pruning.time_steps`).
+            `latency_ms`, `step_load`, `cores`, `memory` (words), `parameters`, `method="evolution"`,
+            `levers="channels,weights"`, `episodes`, `epochs`, `seed`. How network and data are read: those of `load`, and `steps`
+            and `encoding` of `load_data`. A range of steps, "auto" or "3..8", lets the number of time steps be chosen
+            (`pruning.time_steps`).
 
     Returns:
         {samples, accuracy, synops, steps, budgets, verdict, cores_used, widths, levers, batches, not_prunable, notes, ...},
@@ -235,7 +237,15 @@ def require_fit(settings: PruneSettings, inputs: CheckedInputs, costs: ChipCosts
         raise ChipError(
             f"chip '{inputs.profile.name}' lacks what this network needs, and pruning does not help: {lacking}"
         )  # fmt: skip
-    return replace(settings, fit=True)
+    return replace(settings, fit=True, step_load=1.0 if _overloads_a_step(inputs, costs) else None)
+
+
+def _overloads_a_step(inputs: CheckedInputs, costs: ChipCosts) -> bool:
+    """Return whether the network has more work in a step than the chip can do in one, where that is limited."""
+    if not has_step_limits(inputs.profile):
+        return False
+    filled = Budgets(step_load=Amount(value=1.0))
+    return not BudgetMonitor(inputs.network, inputs.dataset, filled, _deployed_forms(inputs), costs).measure(inputs.network).met
 
 
 def _deployed_forms(inputs: CheckedInputs) -> tuple[DeployedForm, ...]:

@@ -5,6 +5,7 @@ Resources and their units:
     synops         SynOps per inference                             energy_j     J per inference
     memory_words   words of synapse memory, all cores together      latency_s    s of an inference
     parameters     weights, biases and batch norm's numbers         cores        cores in use
+    step_load      work of the busiest core (or of the chip's clock) in a step, as a part of what it can do
 
 Users write energy in µJ (`energy_uj`), latency in ms (`latency_ms`) and memory words as `memory`, see `WRITTEN`.
 """
@@ -18,15 +19,18 @@ import numpy as np
 
 from spear_deploy.errors import BudgetError
 
-RESOURCES = ("synops", "energy_j", "latency_s", "cores", "memory_words", "parameters")
-ACTIVE = ("synops", "energy_j", "latency_s")
+RESOURCES = ("synops", "energy_j", "latency_s", "step_load", "cores", "memory_words", "parameters")
+ACTIVE = ("synops", "energy_j", "latency_s", "step_load")
 """Resources that depend on spikes; the others on sizes alone."""
-OF_CHIP = ("energy_j", "latency_s", "cores", "memory_words")
+TIMED = ("energy_j", "latency_s", "step_load")
+"""Of these, those that are measured on a chip."""
+OF_CHIP = ("energy_j", "latency_s", "step_load", "cores", "memory_words")
 """Resources that are defined only on a chip."""
 WRITTEN = {
     "synops": ("synops", 1.0, "SynOps"),
     "energy_uj": ("energy_j", 1e-6, "µJ"),
     "latency_ms": ("latency_s", 1e-3, "ms"),
+    "step_load": ("step_load", 1.0, "parts of a step"),
     "cores": ("cores", 1.0, "cores"),
     "memory": ("memory_words", 1.0, "words"),
     "parameters": ("parameters", 1.0, "parameters"),
@@ -83,6 +87,7 @@ class Budgets:
     synops: Amount | None = None
     energy_j: Amount | None = None
     latency_s: Amount | None = None
+    step_load: Amount | None = None
     cores: Amount | None = None
     memory_words: Amount | None = None
     parameters: Amount | None = None
@@ -130,7 +135,10 @@ def resource_name(resource: str) -> str:
     >>> resource_name("synops"), resource_name("energy_j"), resource_name("memory_words")
     ('SynOps', 'energy', 'memory')
     """
-    return {"synops": "SynOps", "energy_j": "energy", "latency_s": "latency", "memory_words": "memory"}.get(resource, resource)
+    names = {
+        "synops": "SynOps", "energy_j": "energy", "latency_s": "latency", "memory_words": "memory", "step_load": "step load"
+    }  # fmt: skip
+    return names.get(resource, resource)
 
 
 def format_amount(resource: str, value: float, *, up: bool = False) -> str:
@@ -143,4 +151,6 @@ def format_amount(resource: str, value: float, *, up: bool = False) -> str:
         return f"{value * 1e6:.4g} µJ"
     if resource == "latency_s":
         return f"{value * 1e3:.4g} ms"
+    if resource == "step_load":
+        return f"{value:.3g} of a step"
     return f"{np.ceil(value) if up else value:.0f}"

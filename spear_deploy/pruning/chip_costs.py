@@ -15,6 +15,7 @@ from spear_deploy.budget.connection_rows import needs_nonzero_weights
 from spear_deploy.budget.core_rows import BudgetRow
 from spear_deploy.budget.energy import estimate_energy
 from spear_deploy.budget.intervals import upper_end
+from spear_deploy.budget.latency import find_step_loads, has_step_limits
 from spear_deploy.budget.what_if import Change, WhatIf, build_what_if
 from spear_deploy.budget.zero_weights import fill_zero_weights
 from spear_deploy.hardware.schema import HardwareProfile
@@ -63,12 +64,18 @@ class ChipCosts:
     def activity(self, graph: SNNGraph, widths: tuple[int, ...], counts: SpikeCounts) -> dict[str, float | None]:
         """Return energy (J) and latency (s) of an inference of a pruned network; None where a number is missing.
 
+        On a chip that has a limit of its work in a step also `step_load`, the mean work relative to the limit.
+
         Where only an interval is known it is the upper end, so that a budget that is met is met for certain.
         """
         placement, _ = self.place(widths)
         worked = fill_zero_weights(graph, self.profile)
         energy, latency = estimate_energy(worked, self.profile, placement, counts, count_synops(worked, counts))
-        return {"energy_j": upper_end(energy.total, energy.interval), "latency_s": upper_end(latency.seconds, latency.interval)}
+        use = {"energy_j": upper_end(energy.total, energy.interval), "latency_s": upper_end(latency.seconds, latency.interval)}
+        if not has_step_limits(self.profile):
+            return use
+        loads = find_step_loads(worked, self.profile, placement, counts)
+        return {**use, "step_load": max((load.used / load.limit for load in loads if load.used is not None), default=None)}
 
 
 def build_chip_costs(graph: SNNGraph, profile: HardwareProfile, chips: int = 1) -> ChipCosts:

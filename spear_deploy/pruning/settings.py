@@ -31,6 +31,7 @@ class PruneSettings:
         synops: SynOps per inference.
         energy_uj: energy of an inference in µJ.
         latency_ms: time of an inference in ms.
+        step_load: work of a step on the busiest core, or by the chip's clock, relative to what it can do: 1.0 fills the step.
         cores: cores in use.
         memory: words of synapse memory, all cores together.
         parameters: weights, biases and batch norm's numbers.
@@ -55,6 +56,7 @@ class PruneSettings:
     synops: str | float | None = None
     energy_uj: str | float | None = None
     latency_ms: str | float | None = None
+    step_load: str | float | None = None
     cores: str | float | None = None
     memory: str | float | None = None
     parameters: str | float | None = None

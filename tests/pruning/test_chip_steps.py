@@ -8,12 +8,18 @@ import pytest
 pytest.importorskip("torch")
 
 from spear_deploy.budget.check import check
-from spear_deploy.hardware.profile import load_profile
+from spear_deploy.errors import BudgetError
+from spear_deploy.hardware.profile import load_profile, override_facts
+from spear_deploy.interchange.snn_file import read_snn
+from spear_deploy.pipeline.preflight import check_inputs
+from spear_deploy.pipeline.prune import prune
 from spear_deploy.pruning.candidates import Evaluator
 from spear_deploy.pruning.chip_costs import build_chip_costs
 from spear_deploy.pruning.search.problem import Problem
 from spear_deploy.pruning.search.projection import fill_ratios, project_ratios
 from spear_deploy.pruning.search.settings import default_settings
+from spear_deploy.pruning.settings import PruneSettings
+from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import train
 from tests.benchmarks.fit import CASES, METHODS, write_tables
 from tests.training.test_fit import quick, toy_data, toy_network
@@ -109,3 +115,46 @@ def test_the_table_says_how_often_each_method_fits():
         and "`uniform` makes 0 of 1 fit." in text
         and list(METHODS) == ["default", "uniform"]
     )
+
+
+def busiest_core(graph, profile, data):
+    """Return mean events of a step on the busiest core, floating point and integers, by the check."""
+    inputs = check_inputs(graph, profile, data)
+    integer, split = inputs.deploy_integers(graph, data.test)
+    runs = ((graph, evaluate(graph, data.test)), (integer, evaluate(integer, split)))
+    reports = [check(network, profile, activity=run.counts) for network, run in runs]
+    return max(row.used for report in reports for row in report.rows if row.resource == "events")
+
+
+@pytest.fixture(scope="module")
+def busy():
+    """A trained network with twice the events in a step that its chip can do, the chip, and data."""
+    data = toy_data()
+    graph = train(toy_network(hidden=16), data, recipe=quick(12))
+    events = busiest_core(graph, load_profile("spinnaker1"), data)
+    return graph, override_facts(load_profile("spinnaker1"), {"timing.events_per_core_and_step": int(events / 2)}), data
+
+
+def test_a_network_that_overloads_a_step_is_pruned_until_the_busiest_core_is_done_in_time(busy, tmp_path):
+    graph, profile, data = busy
+    limit = profile.timing.events_per_core_and_step.max_value
+    assert busiest_core(graph, profile, data) > limit
+    facts = prune(graph, profile, data, out=tmp_path / "fit", method="uniform", epochs=4)
+    assert set(facts["budgets"]) == {"step_load"} and facts["budgets"]["step_load"]["met"]
+    assert busiest_core(read_snn(tmp_path / "fit" / "pruned.snn"), profile, data) <= limit
+    assert facts["verdict"] != "does_not_fit"
+    idle = override_facts(profile, {"timing.events_per_core_and_step": 1000 * limit})
+    assert prune(graph, idle, data, out=tmp_path / "idle")["budgets"] == {}
+
+
+def test_a_step_load_is_a_budget_of_its_own(busy, tmp_path):
+    graph, profile, data = busy
+    limit = profile.timing.events_per_core_and_step.max_value
+    prune(graph, profile, data, out=tmp_path / "half", step_load=1.5, method="uniform", epochs=4)
+    assert busiest_core(read_snn(tmp_path / "half" / "pruned.snn"), profile, data) <= 1.5 * limit
+    with pytest.raises(BudgetError, match="step load budget 0.001 of a step is below .* of a step, what this network costs with"):
+        prune(graph, profile, data, out=tmp_path / "none", step_load=0.001, method="uniform", epochs=4)
+    with pytest.raises(BudgetError, match="step load budget: what the network takes is not known for this chip"):
+        prune(graph, "loihi2", data, out=tmp_path / "unknown", step_load="50%", method="uniform", epochs=4)
+    with pytest.raises(BudgetError, match="step load budget 'full': expected a number of parts of a step or a share such as 50%"):
+        PruneSettings(step_load="full")

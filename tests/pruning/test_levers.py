@@ -475,7 +475,7 @@ def test_prune_writes_what_each_lever_did(tmp_path):
     assert "fine-tuning, firing rates" in page and "<td>trained</td>" in page
     assert describe_levers([]) == []
     console = Console(record=True, width=120, file=io.StringIO())
-    _show(console, facts, label_layers(net))
+    _show(console, facts, label_layers(net), "out")
     lines = [line.replace("│", " ").split() for line in console.export_text().splitlines()]
     shown = {line[0]: line[1:] for line in lines if line and line[0] in {row["lever"] for row in facts["levers"]}}
     assert [*shown] == [row["lever"] for row in facts["levers"]]

@@ -63,7 +63,7 @@ def test_prune_writes_a_page_for_one_budget(tmp_path):
     facts = sd.prune(network(IF(), hidden=20), "loihi2", task(), out=tmp_path, synops="60%", **FAST)
     page = (tmp_path / facts["files"]["report"]).read_text()
     assert facts["files"]["report"] == "prune.html" and "Accuracy within the budget" in page and "60% SynOps" in page
-    assert f"{100 * facts['accuracy']['pruned']:.2f} %" in page and "Reward of each evaluation" in page
+    assert f"{100 * facts['accuracy']['pruned']:.2f}\u00a0%" in page and "Reward of each evaluation" in page
     assert write_report(tmp_path) == tmp_path / "prune.html" and (tmp_path / "prune.html").read_text() == page
     enough = sd.prune(network(IF(), hidden=20), "loihi2", task(), out=tmp_path / "whole", **FAST)
     assert "what fits loihi2" in (tmp_path / "whole" / enough["files"]["report"]).read_text()
@@ -88,7 +88,7 @@ def test_one_search_serves_several_budgets(tmp_path):
         assert measured.synops.total == row["synops"]["achieved"] <= row["synops"]["budget"]
     page = (tmp_path / "out" / "front.html").read_text()
     for row in front:
-        assert f"{100 * row['accuracy']['pruned']:.2f} %" in page and f"<h2>The search for {row['wanted']}</h2>" in page
+        assert f"{100 * row['accuracy']['pruned']:.2f}\u00a0%" in page and f"<h2>The search for {row['wanted']}</h2>" in page
     assert "<script" not in page and CliRunner().invoke(main, ["report", str(tmp_path / "out")]).exit_code == 0
     assert (tmp_path / "out" / "front.html").read_text() == page
     (tmp_path / "out" / "80" / "search.json").write_text("{")

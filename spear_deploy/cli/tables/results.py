@@ -101,7 +101,7 @@ def show_aims(console: Console, budgets: Mapping[str, Mapping[str, Any]]) -> Non
 def _format_use(resource: str, value: float | None) -> str:
     if value is None:
         return UNKNOWN
-    return format_amount(resource, value) if resource in ("energy_j", "latency_s") else f"{value:,.0f}"
+    return format_amount(resource, value) if resource in ("energy_j", "latency_s", "step_load") else f"{value:,.0f}"
 
 
 def show_levers(console: Console, stages: Sequence[Mapping[str, Any]], split: str) -> None:

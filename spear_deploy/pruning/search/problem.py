@@ -15,7 +15,7 @@ import numpy as np
 from spear_deploy.errors import BudgetError
 from spear_deploy.network import Array
 from spear_deploy.pruning import chip_costs
-from spear_deploy.pruning.budgets import ACTIVE, format_amount, resource_name
+from spear_deploy.pruning.budgets import ACTIVE, TIMED, format_amount, resource_name
 from spear_deploy.pruning.candidates import Evaluator, ProposalResult, Ratios, Score, Widths
 from spear_deploy.pruning.search.projection import compute_min_widths, fill_ratios, project_ratios
 from spear_deploy.pruning.search.rewards import TAR
@@ -361,7 +361,7 @@ class Problem:
         if sizes and chip_costs.max_use(self.evaluator.sizes(widths), sizes) > EXACT:
             return False
         target = self.scaled_target / drift
-        timed = {name: limit * target for name, limit in self.limits.items() if name in ("energy_j", "latency_s")}
+        timed = {name: limit * target for name, limit in self.limits.items() if name in TIMED}
         if timed and chip_costs.max_use(self.evaluator.estimated_activity(widths), timed) > 1:
             return False
         return not self._rows_over(widths)

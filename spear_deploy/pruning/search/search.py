@@ -19,6 +19,7 @@ from spear_deploy.hardware.profile import hash_profile
 from spear_deploy.interchange.snn_file import hash_network
 from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.pruning.budgets import TIMED
 from spear_deploy.pruning.candidates import Checkpoint, Evaluator, Score
 from spear_deploy.pruning.chip_costs import ChipCosts
 from spear_deploy.pruning.levers import LeverStage
@@ -201,7 +202,7 @@ def make_evaluator(
         dataset,
         criterion=details.criterion,
         chip=chip,
-        timed=budgets.energy_j is not None or budgets.latency_s is not None,
+        timed=any(name in budgets.amounts for name in TIMED),
         checkpoint=Checkpoint(checkpoint, digest),
         device=details.device,
     )
