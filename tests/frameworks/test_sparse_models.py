@@ -7,6 +7,7 @@ torch = pytest.importorskip("torch")
 norse = pytest.importorskip("norse.torch")
 
 from torch import nn  # noqa: E402
+from torch.nn.utils import prune as prune_by_mask  # noqa: E402
 
 from spear_deploy.frameworks.models import read_model  # noqa: E402
 from spear_deploy.frameworks.write_back import store_weights  # noqa: E402
@@ -42,6 +43,16 @@ def test_large_masked_weights_become_sparse_below_a_tenth(monkeypatch):
         graph = read_model(make_model(density=density)[0], SIZES[:1])
         assert isinstance(graph.layers[0].synapse.weight, stored)
         assert isinstance(graph.layers[2 if graph.layers[1].synapse is None else 1].synapse.weight, np.ndarray)
+
+
+def test_weights_under_a_mask_of_torch_become_sparse(monkeypatch):
+    monkeypatch.setattr(sparse_matrix, "SPARSE_NUMBERS", 1000)
+    model, first = make_model(density=1.0)
+    prune_by_mask.l1_unstructured(first, "weight", amount=0.95)
+    weight = read_model(model, SIZES[:1]).layers[0].synapse.weight
+    assert isinstance(weight, SparseMatrix)
+    assert np.count_nonzero(weight) == 60
+    np.testing.assert_array_equal(weight, first.weight.detach().numpy())
 
 
 def test_sparse_weights_go_home_into_full_modules(monkeypatch):
