@@ -1,4 +1,4 @@
-"""Prune a spiking network until it fits a neuromorphic chip, prove it, and hand over the file to load.
+"""From a trained spiking network to the proven file of a chip.
 
 >>> import spear_deploy as sd
 >>> sorted(sd.__all__)[:3]

@@ -94,7 +94,7 @@ def _make_columns(width: int) -> list[Any]:
     from rich.table import Column
     from rich.text import Text
 
-    class Times(ProgressColumn):
+    class _TimesColumn(ProgressColumn):
         """Time since the stage began, and that until its end where it is known."""
 
         def render(self, task: Any) -> Text:
@@ -104,4 +104,4 @@ def _make_columns(width: int) -> list[Any]:
     bar = [BarColumn(BAR_WIDTH)] if width >= MIN_BAR_TERMINAL else []
     room = width - TIMES_WIDTH - SPINNER_WIDTH - len(bar) * (BAR_WIDTH + 1)
     column = Column(no_wrap=True, overflow="ellipsis", max_width=max(room, 10))
-    return [SpinnerColumn(), TextColumn("{task.description}", table_column=column), *bar, Times(Column(no_wrap=True))]
+    return [SpinnerColumn(), TextColumn("{task.description}", table_column=column), *bar, _TimesColumn(Column(no_wrap=True))]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +10,6 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from spear_deploy.adaptation.differences import find_first_difference
 from spear_deploy.adaptation.few_values import find_few_values
@@ -22,20 +20,17 @@ from spear_deploy.adaptation.replacement import Replacement
 from spear_deploy.budget.check import check
 from spear_deploy.budget.report import BudgetReport
 from spear_deploy.data import Dataset, Split
-from spear_deploy.data.dataset import hash_dataset
 from spear_deploy.data.input_sums import sum_inputs, sum_split
-from spear_deploy.errors import ChipError, FileError, QuantizationError, UnsupportedError
-from spear_deploy.hardware.profile import HardwareProfile, hash_profile
-from spear_deploy.interchange.snn_file import hash_network, write_snn
+from spear_deploy.errors import QuantizationError, UnsupportedError
+from spear_deploy.hardware.profile import HardwareProfile
+from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import WEIGHTED
 from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline import api
-from spear_deploy.pipeline.deployment import DeploySettings
-from spear_deploy.pipeline.inputs import load_for, load_named, merge_options, require_integers
+from spear_deploy.pipeline.inputs import load_for, load_named, merge_options
 from spear_deploy.pipeline.preflight import CheckedInputs
 from spear_deploy.pipeline.result import add_header
-from spear_deploy.pipeline.stage_cache import StageCache, StageOutput
 from spear_deploy.placement.splitting import find_largest
 from spear_deploy.pruning.importance import plan_by_importance
 from spear_deploy.pruning.plan import prune
@@ -49,7 +44,6 @@ from spear_deploy.training.fit import fit
 from spear_deploy.util.extras import require_packages
 from spear_deploy.util.files import write_json
 from spear_deploy.util.folder_lock import own_folder
-from spear_deploy.util.number_format import plural
 from spear_deploy.util.progress import Progress
 
 TRAINED, ADAPTED, INTEGERS, FACTS = "trained.snn", "adapted.snn", "integers.snn", "adapt.json"
@@ -423,103 +417,3 @@ def _measure_integers(graph: SNNGraph, task: AdaptTask, folder: Path) -> tuple[E
     run = evaluate(integer, split)
     write_snn(integer, folder / INTEGERS)
     return run, check(integer, task.profile, chips=task.chips, activity=run.counts)
-
-
-# ---------------------------------------------------------------------------------------------------- in a deployment
-
-
-def adapt_for_deployment(
-    cache: StageCache, net: api.Net, chip: api.Chip, data: str | os.PathLike[str] | Dataset, settings: DeploySettings
-) -> api.Net:
-    """Return the network of a deployment: adapted, by a stage of its own, where the chip lacks a part of it.
-
-    Where nothing is to replace, or the network holds integers, the given one is returned and no file is written.
-
-    Raises:
-        ChipError: something is left that the chip lacks; names what it would need.
-    """
-    (cache.folder / FACTS).unlink(missing_ok=True)
-    profile, chips = api.resolve_chip(chip, settings.overrides)
-    network = load_for(net, data)
-    if not network.is_integer:
-        require_integers(profile)
-    folded = fold_chained_weights(network)
-    if network.is_integer or not check(folded, profile, chips=chips, remedies=False).unsupported:
-        return network
-    network = folded
-    dataset = api.data(data, network, seed=settings.seed, steps=settings.steps, encoding=settings.encoding)
-    dataset.check(network.input_shape, int(np.prod(network.shape_of(network.output))))
-    task = AdaptTask(
-        network=network, profile=profile, chips=chips, dataset=dataset, settings=AdaptSettings(seed=settings.seed),
-        progress=cache.progress,
-    )  # fmt: skip
-
-    def run() -> StageOutput:
-        write_snn(network, cache.folder / TRAINED)
-        facts = describe_adapted(adapt_network(task), task, cache.folder, quantises=False)
-        return StageOutput(files=(ADAPTED, TRAINED), value=facts)
-
-    inputs = {
-        "network": hash_network(network),
-        "chip": hash_profile(profile),
-        "data": hash_dataset(dataset),
-        "seed": settings.seed,
-    }
-    facts = cache.run("adapt", inputs, run).value
-    if facts["missing"]:
-        raise ChipError(
-            f"chip '{profile.name}' lacks what this network needs, and nothing replaces it: {'; '.join(facts['missing'])}"
-        )
-    if not facts["replaced"]:
-        return network
-    write_json(cache.folder / FACTS, facts)
-    return api.load(cache.folder / ADAPTED)
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True)
-
-
-class _Part(_Strict):
-    kind: str
-
-
-class _Accuracy(_Strict):
-    trained: float
-    adapted: float
-
-
-class _Adaptation(_Strict):
-    """What the file must hold."""
-
-    chip: str
-    replaced: list[_Part]
-    accuracy: _Accuracy
-
-
-def read_adaptation(folder: Path) -> dict[str, Any] | None:
-    """Return what was replaced in the deployment of a folder, None where nothing was.
-
-    Raises:
-        FileError: the file is damaged.
-    """
-    path = folder / FACTS
-    if not path.is_file():
-        return None
-    try:
-        content = path.read_bytes()
-        _Adaptation.model_validate_json(content)
-        return dict(json.loads(content))
-    except (OSError, ValueError, RecursionError) as error:
-        why = str(error).splitlines()[0]
-        raise FileError(f"file '{path}': is damaged ({why}); run the deployment again with --fresh") from error
-
-
-def note_adaptation(facts: Mapping[str, Any]) -> str:
-    """Return a sentence on what was replaced."""
-    kinds = [row["kind"] for row in facts["replaced"]]
-    exact, accuracy = len(kinds) - kinds.count("learnt"), facts["accuracy"]
-    return (
-        f"adapted to {facts['chip']}: {plural(len(kinds), 'part')} replaced, {exact} of them without learning; accuracy of the "
-        f"trained network {accuracy['trained']:.2%}, of the adapted one {accuracy['adapted']:.2%}; {FACTS} lists the steps"
-    )

@@ -15,7 +15,8 @@ from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, CubaLI, CubaLIF, Dense, Layer
 from spear_deploy.network.graph import chain
-from spear_deploy.pipeline.adapt import AdaptSettings, AdaptTask, _learn_rounded, adapt_for_deployment
+from spear_deploy.pipeline.adapt import AdaptSettings, AdaptTask, _learn_rounded
+from spear_deploy.pipeline.adapt_stage import adapt_for_deployment
 from spear_deploy.pipeline.deployment import DeploySettings
 from spear_deploy.pipeline.preflight import CheckedInputs
 from spear_deploy.pipeline.stage_cache import StageCache

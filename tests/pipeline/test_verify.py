@@ -13,7 +13,7 @@ from spear_deploy.cli import main
 from spear_deploy.errors import DataError, FileError
 from spear_deploy.interchange.snn_file import read_snn, write_snn
 from spear_deploy.network.channel_groups import list_prunable_groups
-from spear_deploy.pipeline.adapt import read_adaptation
+from spear_deploy.pipeline.adapt_stage import read_adaptation
 from spear_deploy.pipeline.deployment import DeploySettings
 from spear_deploy.pipeline.stage_cache import RESULT, STAGES, read_stages
 from spear_deploy.pipeline.verification.pruning import measure_widths, read_pruning

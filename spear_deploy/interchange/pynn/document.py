@@ -243,7 +243,7 @@ def _unroll(graph: SNNGraph, path: SpikePath) -> tuple[Array, Array, Array]:
     shape = graph.shape_of(path.source)
     size = int(np.prod(shape))
     weighers = [make_weigher(_without_bias(layer), dtype=np.float64) for layer in path.layers]
-    found: list[tuple[Array, Array, Array]] = []
+    blocks: list[tuple[Array, Array, Array]] = []
     for start in range(0, size, CHUNK):
         value = np.zeros((min(CHUNK, size - start), size))
         np.fill_diagonal(value[:, start:], 1.0)
@@ -252,8 +252,8 @@ def _unroll(graph: SNNGraph, path: SpikePath) -> tuple[Array, Array, Array]:
             value = weigh(value.reshape(-1, *graph.input_shape_of(layer.name)))
         value = value.reshape(len(value), -1)
         source, target = np.nonzero(value)
-        found.append((source + start, target, value[source, target]))
-    source, target, weight = (np.concatenate(part) for part in zip(*found, strict=True))
+        blocks.append((source + start, target, value[source, target]))
+    source, target, weight = (np.concatenate(part) for part in zip(*blocks, strict=True))
     return source, target, weight
 
 

@@ -1,4 +1,4 @@
-"""Verification of search.json: widths, kept channels, use of the budget, first and last lever.
+"""Verification of search.json: widths, channels, budget, first and last lever.
 
 The searched networks are not kept, so what was measured of them cannot be derived: method, plans, rungs, estimator, epochs,
 numbers of batches and evaluations, notes, seconds, and the levers between the first and the last. They are held by the digest of
@@ -89,10 +89,10 @@ def derive_pruning(task: Task) -> DerivedPruning:
     levers: dict[str, dict[str, Any]] = {}
     if is_changed or dataset.full is not None:
         measured = (*measured, monitor.measure_with_training(pruned))
-        found = [measure_stage("trained", dense, dataset.trained.val)]
-        found += [] if dataset.full is None else [measure_stage("steps", dense, dataset.val)]
-        found.append(measure_stage("last", pruned, dataset.val))
-        levers = {row.name: {"synops": row.synops, "accuracy": row.accuracy} for row in found}
+        rows = [measure_stage("trained", dense, dataset.trained.val)]
+        rows += [] if dataset.full is None else [measure_stage("steps", dense, dataset.val)]
+        rows.append(measure_stage("last", pruned, dataset.val))
+        levers = {row.name: {"synops": row.synops, "accuracy": row.accuracy} for row in rows}
     widths, plan = measure_widths(dense, pruned), list_kept_channels(dense, pruned)
     uses = tuple({**_describe_use(monitor, use), "widths": widths, "plan": plan, "interrupted": False} for use in measured)
     return DerivedPruning(method=settings.chosen_method, uses=json.loads(json.dumps(uses)), levers=levers)

@@ -1,0 +1,124 @@
+"""Adaptation as a stage of a deployment, and its facts read again."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from spear_deploy.budget.check import check
+from spear_deploy.data import Dataset
+from spear_deploy.data.dataset import hash_dataset
+from spear_deploy.errors import ChipError, FileError
+from spear_deploy.hardware.profile import hash_profile
+from spear_deploy.interchange.snn_file import hash_network, write_snn
+from spear_deploy.pipeline import api
+from spear_deploy.pipeline.adapt import ADAPTED, FACTS, TRAINED, AdaptSettings, AdaptTask, adapt_network, describe_adapted
+from spear_deploy.pipeline.deployment import DeploySettings
+from spear_deploy.pipeline.inputs import load_for, require_integers
+from spear_deploy.pipeline.stage_cache import StageCache, StageOutput
+from spear_deploy.quantize.fold import fold_chained_weights
+from spear_deploy.util.files import write_json
+from spear_deploy.util.number_format import plural
+
+
+def adapt_for_deployment(
+    cache: StageCache, net: api.Net, chip: api.Chip, data: str | os.PathLike[str] | Dataset, settings: DeploySettings
+) -> api.Net:
+    """Return the network of a deployment: adapted, by a stage of its own, where the chip lacks a part of it.
+
+    Where nothing is to replace, or the network holds integers, the given one is returned and no file is written.
+
+    Raises:
+        ChipError: something is left that the chip lacks; names what it would need.
+    """
+    (cache.folder / FACTS).unlink(missing_ok=True)
+    profile, chips = api.resolve_chip(chip, settings.overrides)
+    network = load_for(net, data)
+    if not network.is_integer:
+        require_integers(profile)
+    folded = fold_chained_weights(network)
+    if network.is_integer or not check(folded, profile, chips=chips, remedies=False).unsupported:
+        return network
+    network = folded
+    dataset = api.data(data, network, seed=settings.seed, steps=settings.steps, encoding=settings.encoding)
+    dataset.check(network.input_shape, int(np.prod(network.shape_of(network.output))))
+    task = AdaptTask(
+        network=network, profile=profile, chips=chips, dataset=dataset, settings=AdaptSettings(seed=settings.seed),
+        progress=cache.progress,
+    )  # fmt: skip
+
+    def run() -> StageOutput:
+        write_snn(network, cache.folder / TRAINED)
+        facts = describe_adapted(adapt_network(task), task, cache.folder, quantises=False)
+        return StageOutput(files=(ADAPTED, TRAINED), value=facts)
+
+    inputs = {
+        "network": hash_network(network),
+        "chip": hash_profile(profile),
+        "data": hash_dataset(dataset),
+        "seed": settings.seed,
+    }
+    facts = cache.run("adapt", inputs, run).value
+    if facts["missing"]:
+        raise ChipError(
+            f"chip '{profile.name}' lacks what this network needs, and nothing replaces it: {'; '.join(facts['missing'])}"
+        )
+    if not facts["replaced"]:
+        return network
+    write_json(cache.folder / FACTS, facts)
+    return api.load(cache.folder / ADAPTED)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _Replacement(_Strict):
+    kind: str
+
+
+class _Accuracy(_Strict):
+    trained: float
+    adapted: float
+
+
+class _Adaptation(_Strict):
+    """What the file must hold."""
+
+    chip: str
+    replaced: list[_Replacement]
+    accuracy: _Accuracy
+
+
+def read_adaptation(folder: Path) -> dict[str, Any] | None:
+    """Return what was replaced in the deployment of a folder, None where nothing was.
+
+    Raises:
+        FileError: the file is damaged.
+    """
+    path = folder / FACTS
+    if not path.is_file():
+        return None
+    try:
+        content = path.read_bytes()
+        _Adaptation.model_validate_json(content)
+        return dict(json.loads(content))
+    except (OSError, ValueError, RecursionError) as error:
+        why = str(error).splitlines()[0]
+        raise FileError(f"file '{path}': is damaged ({why}); run the deployment again with --fresh") from error
+
+
+def note_adaptation(facts: Mapping[str, Any]) -> str:
+    """Return a sentence on what was replaced."""
+    kinds = [row["kind"] for row in facts["replaced"]]
+    exact, accuracy = len(kinds) - kinds.count("learnt"), facts["accuracy"]
+    return (
+        f"adapted to {facts['chip']}: {plural(len(kinds), 'part')} replaced, {exact} of them without learning; accuracy of the "
+        f"trained network {accuracy['trained']:.2%}, of the adapted one {accuracy['adapted']:.2%}; {FACTS} lists the steps"
+    )
