@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rockpool.nn.combinators.residual import ResidualMixin
 from rockpool.nn.combinators.sequential import SequentialMixin
 from rockpool.nn.modules import ExpSynTorch, LIFNeuronTorch, LIFTorch, LinearTorch
 from rockpool.nn.modules.torch.torch_module import TorchModule
@@ -52,6 +53,17 @@ class RockpoolModule(torch.nn.Module):
         return result if self.returns_state or not isinstance(result, tuple) else result[0]
 
 
+class ResidualSequence(torch.nn.Sequential):
+    """Rockpool's Residual: what its modules make of the input, added to the input."""
+
+    def forward(self, x: Any) -> Any:
+        """Return the sum."""
+        made = x
+        for module in self:
+            made = module(made)
+        return made + x
+
+
 def prepare(model: Any) -> torch.nn.Module:
     """Return a model of Rockpool's modules with torch's own interface; the model stays as it is."""
     return _prepare(model, in_sequence=True)
@@ -60,7 +72,10 @@ def prepare(model: Any) -> torch.nn.Module:
 def _prepare(module: Any, *, in_sequence: bool) -> torch.nn.Module:
     children = torch.nn.Module.named_children(module)
     if isinstance(module, SequentialMixin):
-        return torch.nn.Sequential(OrderedDict((name, _prepare(child, in_sequence=True)) for name, child in children))
+        parts = ((name, _prepare(child, in_sequence=True)) for name, child in children)
+        return (ResidualSequence if isinstance(module, ResidualMixin) else torch.nn.Sequential)(OrderedDict(parts))
+    if _is_syn_net(module) and module.output == "spikes":
+        return torch.nn.Sequential(OrderedDict(seq=_prepare(module.seq, in_sequence=True)))
     if isinstance(module, torch.nn.Sequential):
         parts = ((name, _prepare(child, in_sequence=True)) for name, child in children)
         return torch.nn.Sequential(OrderedDict(parts))
@@ -70,6 +85,13 @@ def _prepare(module: Any, *, in_sequence: bool) -> torch.nn.Module:
     made.__dict__.update(module.__dict__)
     made.__dict__["_modules"] = {name: _prepare(child, in_sequence=False) for name, child in children}
     return made
+
+
+def _is_syn_net(module: Any) -> bool:
+    """Return whether a module is Rockpool's SynNet, whose package warns on import."""
+    kinds = (kind for kind in type(module).__mro__ if kind.__name__ == "SynNet" and kind.__module__.startswith(PACKAGE))
+    kind: Any = next(kinds, None)
+    return kind is not None and type(module).forward is kind.forward
 
 
 def _make_plain_class(kind: Any) -> Any:
@@ -244,6 +266,7 @@ ROCKPOOL = Framework(
     title="Rockpool",
     packages=("spear_deploy.frameworks.rockpool",),
     time_axis=1,
+    containers=(ResidualSequence,),
     stepped=(),
     over_time=(RockpoolModule,),
     keeps_state=True,
@@ -261,8 +284,11 @@ ROCKPOOL = Framework(
         "LIFBitshiftTorch": "use LIFTorch with leak_mode='bitshifts'",
         "RateTorch UpDownTorch": "it does not spike as a neuron does; use LIFTorch",
         "InstantTorch": "it calls a function; use a module",
+        "SynNet": "its output is the membrane's potential; make it with output='spikes'",
+        "WaveSenseNet WaveBlock": "its synapses hold spikes back; use SynNet",
+        "TimeStepDropout": "it drops time steps; make the network with p_dropout=0",
     },
-    supported="LinearTorch, LIFTorch, LIFNeuronTorch, ExpSynTorch, Linear, Dropout, Identity, Sequential, sums",
+    supported="LinearTorch, LIFTorch, LIFNeuronTorch, ExpSynTorch, Linear, Dropout, Identity, Sequential, Residual, SynNet, sums",
     hint_time="use modules over time in all places",
     hint_batch="use LinearTorch",
     hint_state="take the first of what it returns, x, _, _ = module(x), or use Sequential of Rockpool",

@@ -24,10 +24,12 @@ from sinabs.layers.stateful_layer import StatefulLayer
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.context import Framework, NeuronUpdate, TraceContext
+from spear_deploy.frameworks.importer.modules import check_hooks
 from spear_deploy.frameworks.importer.storage import store_tensor
-from spear_deploy.frameworks.importer.symbols import Signal, name_module
+from spear_deploy.frameworks.importer.symbols import Signal, Symbol, name_module, require_signal
 from spear_deploy.frameworks.importer.synapses import make_refusal, to_array
 from spear_deploy.network import IF, LI, LIF, Array, CubaLIF, Neuron, Reset, Shape, is_bounded
+from spear_deploy.util.number_format import format_shape
 
 CLOSEST_TO_ONE = 1 - 2.0**-40
 """A decay of 1 beside a synaptic current: no float32 state tells it from 1."""
@@ -48,6 +50,45 @@ def _add_neurons(context: TraceContext, module: Any, path: str, x: Signal) -> Si
             "where it is reached; train with min_v_mem=None for equal spikes",
         )
     return output
+
+
+def prepare(model: torch.nn.Module) -> torch.nn.Module:
+    """Return the model.
+
+    Raises:
+        UnsupportedError: it counts its SynOps by hooks, which no copy keeps.
+    """
+    for path, module in model.named_modules():
+        if getattr(module, "synops_counter", None) is not None:
+            raise UnsupportedError(
+                f"{name_module(path)} counts its SynOps by hooks, which cannot be copied; build it without synops=True, and let "
+                "`spear-deploy count` count them"
+            )
+    return model
+
+
+def _add_merge(context: TraceContext, module: Any, path: str, x: Symbol, others: tuple[Symbol, ...]) -> Symbol:
+    """Add the sum of two signals."""
+    place, hint = name_module(path), context.framework.hint_state
+    check_hooks(module, place)
+    a, b = (require_signal(symbol, place, hint) for symbol in (x, others[0]))
+    if a.shape != b.shape or a == b:
+        raise UnsupportedError(
+            f"{place} merges {format_shape(a.shape)} and {format_shape(b.shape)} values; give it two signals of equal shape"
+        )
+    return context.unrolled.make_once((path, "add", a, b), lambda key: context.builder.add_layer(path, key[2], key[3]))
+
+
+def _add_repeated(context: TraceContext, module: Any, path: str, x: Symbol, others: tuple[Symbol, ...]) -> Symbol:
+    """Add the layers of a module that Repeat runs on time within the batch."""
+    place = name_module(path)
+    if context.form != "layers":
+        raise UnsupportedError(f"{place} is Repeat, which runs over time within one step; use its module alone")
+    check_hooks(module, place)
+    signal = require_signal(x, place, context.framework.hint_state)
+    return context.unrolled.make_once(
+        (path, "repeated", signal), lambda key: context.interpret(module.module, key[2], path=path, form="step").output
+    )
 
 
 def _make_neuron(module: Any, shape: Shape, place: str, dt_s: float) -> Neuron:
@@ -133,26 +174,29 @@ SINABS = Framework(
     runs_over_time=lambda module: not isinstance(module, SqueezeMixin),
     plain=(sl.SumPool2d,),
     keeps_state=True,
+    lifts=(sl.Repeat,),
+    handlers={sl.Merge: _add_merge, sl.Repeat: _add_repeated},
     hands_state=lambda module: False,
     add_neurons=_add_neurons,
     neurons=NEURONS,
     store_neuron=_store_neuron,
+    prepare=prepare,
     example="IAFSqueeze",
     reasons={
         "ALIF": "its threshold adapts; use LIF",
         "IAFRecurrent LIFRecurrent": "a copy of it fails in sinabs; export it to NIR",
         "NeuromorphicReLU QuantizeLayer": "it rounds values of a network without spikes; convert it with sinabs.from_torch",
         "SpikingMaxPooling2dLayer": "it compares counts of spikes; train with SumPool2d or AvgPool2d",
-        "ChannelShift Cropping2dLayer Merge Repeat": "it moves values between positions; use a Conv2d, or torch.cat and sums",
+        "ChannelShift Cropping2dLayer": "it moves values between positions; use a Conv2d, or torch.cat and sums",
         "Img2SpikeLayer Sig2SpikeLayer": "it makes the network's input; encode the data before the network",
         "UnflattenTime FlattenTime": "put modules of one kind beside each other, ...Squeeze or not",
     },
     supported=(
         "Linear, Conv1d, Conv2d, BatchNorm1d, BatchNorm2d, AvgPool1d, AvgPool2d, SumPool2d, MaxPool of spikes, Flatten, Dropout, "
-        "Identity, IAF, IAFSqueeze, LIF, LIFSqueeze, ExpLeak, ExpLeakSqueeze, Sequential, sums, torch.cat"
+        "Identity, IAF, IAFSqueeze, LIF, LIFSqueeze, ExpLeak, ExpLeakSqueeze, Merge, Repeat, Sequential, sums, torch.cat"
     ),
     hint_time="use its Squeeze module in all places, or in none",
-    hint_batch="use IAFSqueeze or LIFSqueeze, which take time within the batch",
+    hint_batch="use IAFSqueeze or LIFSqueeze, which take time within the batch, or put it into Repeat",
     hint_state="its modules keep their state; use Sequential",
     hint_export="sinabs.nir.to_nir(net, sample), and give the file with --source sinabs",
 )

@@ -13,17 +13,21 @@ single-step mode ('s') or over time ('m'), and layers without a state put time i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from spikingjelly.activation_based import layer, neuron
+from spikingjelly.activation_based import functional, layer, neuron
 from spikingjelly.activation_based.base import MemoryModule
 from spikingjelly.activation_based.neuron.base_node import NonSpikingBaseNode
+from torch.fx import Proxy
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.frameworks.importer.context import Framework, NeuronUpdate, TraceContext
-from spear_deploy.frameworks.importer.modules import check_hooks, join
+from spear_deploy.frameworks.importer.context import Framework, NeuronUpdate, TraceContext, run_stepwise
+from spear_deploy.frameworks.importer.modules import add_stateless, check_hooks, join
 from spear_deploy.frameworks.importer.storage import store_tensor
 from spear_deploy.frameworks.importer.symbols import Concat, Signal, Symbol, name_module, require_signal
 from spear_deploy.frameworks.importer.synapses import make_refusal, to_array
@@ -145,6 +149,53 @@ def _add_container(context: TraceContext, module: Any, path: str, x: Symbol, oth
     )
 
 
+def _add_recurrent(context: TraceContext, module: Any, path: str, x: Symbol, others: tuple[Symbol, ...]) -> Symbol:
+    """Add the layers of a module that gets its own output of the step before beside its input, through linear weights."""
+    place, builder = name_module(path), context.builder
+    check_hooks(module, place)
+
+    def make(key: Any) -> Signal:
+        fed = builder.make_zeros((module.sub_module_out_features,))
+        current = add_stateless(context, module.rc, f"{path or 'model'}.rc", Concat((key[2], fed)))
+        inner = context.interpret(
+            module.sub_module, require_signal(current, place, HINT_STATE), path=f"{path or 'model'}.sub_module", form="step"
+        )
+        output = inner.output
+        builder.edges = [
+            replace(edge, source=output.name, delay=1) if edge.source == fed.name else edge for edge in builder.edges
+        ]
+        return output
+
+    return context.unrolled.make_once((path, "container", require_signal(x, place, HINT_STATE)), make)
+
+
+@contextmanager
+def _trace_functions() -> Iterator[None]:
+    """Let the functions that run modules over time leave one call for each module in a trace."""
+    names = ("multi_step_forward", "seq_to_ann_forward")
+    originals = {name: getattr(functional, name) for name in names}
+
+    def replaced(original: Any) -> Any:
+        def run(x_seq: Any, modules: Any) -> Any:
+            if not isinstance(x_seq, Proxy):
+                return original(x_seq, modules)
+            tracer: Any = x_seq.tracer
+            for module in modules if isinstance(modules, (list, tuple)) else [modules]:
+                path = tracer.path_of_module(module)
+                x_seq = tracer.create_proxy("call_function", run_stepwise, (x_seq, path), {})
+            return x_seq
+
+        return run
+
+    try:
+        for name, original in originals.items():
+            setattr(functional, name, replaced(original))
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(functional, name, original)
+
+
 def _add_voting(context: TraceContext, module: Any, path: str, x: Symbol, others: tuple[Symbol, ...]) -> Symbol:
     """Add the mean of each group of neighbouring neurons, as weights of 1 / `voting_size`."""
     place, size = name_module(path), int(module.voting_size)
@@ -200,14 +251,19 @@ SPIKINGJELLY = Framework(
     stepped=(MemoryModule,),
     over_time=(*CONTAINERS, NonSpikingBaseNode),
     runs_over_time=_runs_over_time,
-    lifts=CONTAINERS,
+    lifts=(*CONTAINERS, layer.LinearRecurrentContainer),
     plain=PLAIN,
     merges_time=lambda module: isinstance(module, PLAIN) and _runs_over_time(module),
     folded=FOLDED,
     keeps_state=True,
+    tracing=_trace_functions,
     hands_state=lambda module: False,
     loops_inside=True,
-    handlers={**dict.fromkeys(CONTAINERS, _add_container), layer.VotingLayer: _add_voting},
+    handlers={
+        **dict.fromkeys(CONTAINERS, _add_container),
+        layer.VotingLayer: _add_voting,
+        layer.LinearRecurrentContainer: _add_recurrent,
+    },
     add_neurons=_add_neurons,
     neurons=NEURONS,
     store_neuron=_store_neuron,
@@ -220,7 +276,7 @@ SPIKINGJELLY = Framework(
         "SynapseFilter": "it is a current of its own; use CUBALIFNode",
         "DropConnectLinear": "it draws its weights; use Linear",
         "Delay": "it holds spikes back; use neurons without it",
-        "ElementWiseRecurrentContainer LinearRecurrentContainer": "it feeds spikes back; write the loop over time by hand",
+        "ElementWiseRecurrentContainer": "it feeds spikes back by a function; use LinearRecurrentContainer",
         "WSConv2d WSLinear": "it normalises its weights as it runs; use Conv2d or Linear with the weights that it makes",
         "TLast StepModeContainer": "use SeqToANNContainer or MultiStepContainer, with time in front",
         "NeuNorm ThresholdDependentBatchNorm TemporalEffectiveBatchNorm BatchNormThroughTime": (
@@ -230,7 +286,7 @@ SPIKINGJELLY = Framework(
     supported=(
         "Linear, Conv1d, Conv2d, BatchNorm1d, BatchNorm2d, AvgPool1d, AvgPool2d, AdaptiveAvgPool, MaxPool of spikes, Flatten, "
         "Dropout, Identity, VotingLayer, IFNode, LIFNode, ParametricLIFNode, CUBALIFNode, SeqToANNContainer, MultiStepContainer, "
-        "Sequential, sums, torch.cat"
+        "LinearRecurrentContainer, Sequential, sums, torch.cat"
     ),
     hint_time="set one step mode with functional.set_step_mode",
     hint_batch="use layer.Conv2d and its like with step_mode='m', or SeqToANNContainer",

@@ -10,6 +10,7 @@ import norse.torch as norse  # noqa: E402
 
 from spear_deploy.errors import UnsupportedError  # noqa: E402
 from spear_deploy.frameworks.detect import FRAMEWORKS, find_framework  # noqa: E402
+from spear_deploy.frameworks.importer.context import run_stepwise  # noqa: E402
 from spear_deploy.frameworks.models import read_model  # noqa: E402
 
 
@@ -74,3 +75,8 @@ def test_a_model_of_another_framework_is_read_where_norse_is_not_installed():
     refused, read = done.stdout.splitlines()
     assert "a model of torch's modules alone, read by Norse's conventions, needs the package 'norse', which is not" in refused
     assert read.startswith("snntorch [")
+
+
+def test_a_function_that_stands_in_a_trace_is_not_called():
+    with pytest.raises(NotImplementedError, match="it is traced, not called"):
+        run_stepwise(None, "")

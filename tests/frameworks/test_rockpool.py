@@ -1,16 +1,19 @@
 """Networks of Rockpool's torch modules: the same spikes in Rockpool and in the network read from them."""
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("rockpool")
 
-from rockpool.nn.combinators import Sequential  # noqa: E402
+from rockpool.nn.combinators import Residual, Sequential  # noqa: E402
 from rockpool.nn.modules import ExpSynTorch, LIFNeuronTorch, LIFTorch, LinearTorch, RateTorch, aLIFTorch  # noqa: E402
 from rockpool.nn.modules.torch.torch_module import TorchModule  # noqa: E402
 
 from spear_deploy.errors import UnsupportedError  # noqa: E402
 from spear_deploy.frameworks.models import load_model, read_model  # noqa: E402
+from spear_deploy.frameworks.write_back import store_weights  # noqa: E402
+from spear_deploy.simulator import simulate  # noqa: E402
 from tests.support.framework_runs import NETWORKS, Draw, count_differences  # noqa: E402
 
 ONE = torch.tensor(1.0)
@@ -119,4 +122,42 @@ def test_a_network_that_begins_with_linear_weights_states_its_input_shape(tmp_pa
         "def build():\n    return Sequential(LinearTorch((5, 4)), LIFTorch((4, 4)))\n"
     )
     monkeypatch.chdir(tmp_path)
-    assert load_model("rockpool_shape:build")[1] == (5,)
+    assert read_model(load_model("rockpool_shape:build")[0]).input_shape == (5,)
+
+
+def test_a_residual_block_adds_its_input():
+    torch.manual_seed(0)
+    inner, draw = [LinearTorch((6, 6), weight=(torch.randn(6, 6) + 0.3) / 3), LIFTorch(6, dt=DT_S)], Draw(0)
+    model = Sequential(LinearTorch((6, 6), weight=torch.randn(6, 6) / 3 + 0.2), LIFTorch(6, dt=DT_S), Residual(*inner))
+    x = draw.spikes((6,))
+    with torch.no_grad():
+        spikes = model(torch.from_numpy(x).transpose(0, 1))[0].transpose(0, 1).numpy()
+    graph = read_model(model)
+    made = simulate(graph, x, kind="current").output
+    np.testing.assert_array_equal(made, spikes)
+    assert spikes.any() and graph.output == "2_TorchResidual.add"
+    back = store_weights(model, graph)
+    with torch.no_grad():
+        np.testing.assert_array_equal(back(torch.from_numpy(x).transpose(0, 1))[0].transpose(0, 1).numpy(), spikes)
+
+
+def test_synnet_is_read_as_its_layers():
+    networks = pytest.importorskip("rockpool.nn.networks")
+    torch.manual_seed(0)
+    model, x = (
+        networks.SynNet(n_channels=6, n_classes=3, size_hidden_layers=[8], time_constants_per_layer=[2]),
+        Draw(0).spikes((6,)),
+    )
+    with torch.no_grad():
+        for name, value in torch.nn.Module.named_parameters(model):
+            value.copy_(value * 8 if name.endswith("weight") else value)
+        spikes = model(torch.from_numpy(x).transpose(0, 1))[0].transpose(0, 1).numpy()
+    graph = read_model(model)
+    assert graph.input_shape == (6,) and [layer.name for layer in graph.layers] == ["seq.0_neurons", "seq.out_neurons"]
+    np.testing.assert_array_equal(simulate(graph, x, kind="current").output, spikes)
+    assert spikes.any() and store_weights(model, graph) is not model
+    potential = networks.SynNet(n_channels=6, n_classes=3, size_hidden_layers=[8], time_constants_per_layer=[2], output="vmem")
+    with pytest.raises(
+        UnsupportedError, match="is SynNet, .*its output is the membrane's potential; make it with output='spikes'"
+    ):
+        read_model(potential, (6,))

@@ -13,6 +13,7 @@ from torch import nn  # noqa: E402
 
 from spear_deploy.errors import UnsupportedError  # noqa: E402
 from spear_deploy.frameworks.models import read_model  # noqa: E402
+from spear_deploy.frameworks.write_back import store_weights  # noqa: E402
 from spear_deploy.simulator import simulate  # noqa: E402
 from tests.support.framework_runs import NETWORKS, SAMPLES, STEPS, Draw, count_differences, recorded  # noqa: E402
 
@@ -109,6 +110,62 @@ def test_a_converted_network_is_read_through_its_container():
 def test_what_has_no_counterpart_is_refused(module, message):
     with pytest.raises(UnsupportedError, match=message):
         read_model(nn.Sequential(nn.Linear(6, 5), module()), (6,))
+
+
+class Skip(nn.Module):
+    """Two layers of neurons whose spikes are merged, on time within the batch."""
+
+    def __init__(self, batch):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(1, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
+        self.one, self.two = sl.IAFSqueeze(batch_size=batch), sl.IAFSqueeze(batch_size=batch, spike_fn=activation.SingleSpike)
+        self.merge, self.pool, self.flatten = sl.Merge(), sl.SumPool2d(2), nn.Flatten()
+        self.fc, self.out = nn.Linear(12, 4), sl.IAFSqueeze(batch_size=batch)
+
+    def forward(self, x):
+        one = self.one(self.conv1(x))
+        merged = self.merge(one, self.two(self.conv2(one)))
+        return self.out(self.fc(self.flatten(self.pool(merged))))
+
+
+def test_merged_signals_are_added_and_repeated_modules_run_step_by_step():
+    torch.manual_seed(0)
+    x, skip = (torch.rand(12, 2, 1, 4, 4) < 0.5).float(), Skip(2)
+    repeated = nn.Sequential(sl.Repeat(nn.Conv2d(1, 3, 3)), sl.IAF(), nn.Flatten(2), nn.Linear(12, 4), sl.IAF())
+    for model in (skip, repeated):
+        with torch.no_grad():
+            for name, value in model.named_parameters():
+                value.mul_(3 if name.endswith("weight") else 1)
+            given = x.transpose(0, 1)
+            spikes = model(given.flatten(0, 1)).unflatten(0, (2, 12)) if model is skip else model(given)
+        graph = read_model(model, (1, 4, 4))
+        np.testing.assert_array_equal(simulate(graph, x.numpy()).output, spikes.transpose(0, 1).numpy())
+        assert spikes.any() and store_weights(model, graph) is not model
+    assert [layer.name for layer in read_model(repeated, (1, 4, 4)).layers] == ["1", "4"]
+
+
+class Merged(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.merge, self.out = nn.Linear(6, 5), nn.Linear(6, 4), sl.Merge(), sl.IAF()
+
+    def forward(self, x):
+        return self.out(self.merge(self.a(x), self.b(x)))
+
+
+def test_other_merges_repeats_and_counters_are_refused():
+    from sinabs.from_torch import from_model
+
+    with pytest.raises(UnsupportedError, match="module 'merge' merges 5 and 4 values; give it two signals of equal shape"):
+        read_model(Merged(), (6,))
+    squeezed = nn.Sequential(sl.Repeat(nn.Linear(6, 5)), sl.IAFSqueeze(batch_size=1))
+    with pytest.raises(
+        UnsupportedError, match="module '0' is Repeat, which runs over time within one step; use its module alone"
+    ):
+        read_model(squeezed, (6,))
+    counted = from_model(nn.Sequential(nn.Linear(6, 5), nn.ReLU()), batch_size=1, synops=True)
+    with pytest.raises(UnsupportedError, match="the model counts its SynOps by hooks, which cannot be copied; build it without"):
+        read_model(counted, (6,))
 
 
 def test_convolutions_need_time_within_the_batch():

@@ -234,3 +234,76 @@ def test_values_that_differ_between_neurons_do_not_go_back():
     changed = graph.with_layers(lambda layer: replace(layer, neuron=replace(layer.neuron, v_threshold=spread)))
     with pytest.raises(UnsupportedError, match="module '1' is IFNode: v_threshold differs between neurons, it holds one"):
         store_weights(model, changed)
+
+
+class Functions(nn.Module):
+    """A forward over time by SpikingJelly's functions, with its own reset."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.one = (
+            layer.Conv2d(1, 4, 3),
+            layer.BatchNorm2d(4),
+            neuron.LIFNode(v_threshold=0.3, step_mode="m"),
+        )
+        self.block, self.fc = nn.Sequential(nn.AvgPool2d(2), nn.Flatten()), nn.Linear(16, 5)
+        self.two = neuron.IFNode(v_threshold=0.3, v_reset=None, step_mode="m")
+
+    def forward(self, x_seq):
+        functional.reset_net(self)
+        spikes = self.one(functional.seq_to_ann_forward(x_seq, [self.conv, self.norm]))
+        return self.two(functional.seq_to_ann_forward(functional.seq_to_ann_forward(spikes, self.block), self.fc))
+
+
+class Stepwise(nn.Module):
+    """A forward over time of modules of one step."""
+
+    def __init__(self):
+        super().__init__()
+        self.block = nn.Sequential(nn.Flatten(), nn.Linear(36, 12), neuron.LIFNode(v_threshold=0.2))
+        self.fc, self.out = nn.Linear(12, 5), neuron.IFNode(v_threshold=0.3)
+
+    def forward(self, x_seq):
+        functional.reset_net(self)
+        return functional.multi_step_forward(functional.multi_step_forward(x_seq, self.block), [self.fc, self.out])
+
+
+class Recurrent(nn.Module):
+    """A container that feeds its spikes back."""
+
+    def __init__(self):
+        super().__init__()
+        recurrent = layer.LinearRecurrentContainer(neuron.LIFNode(v_reset=None, v_threshold=0.3), 12, 12, bias=True)
+        self.net = nn.Sequential(
+            layer.Flatten(), layer.Linear(36, 12), recurrent, layer.Linear(12, 5), neuron.IFNode(v_threshold=0.3)
+        )
+        functional.set_step_mode(self, "m")
+
+    def forward(self, x_seq):
+        functional.reset_net(self)
+        return self.net(x_seq)
+
+
+@pytest.mark.parametrize("kind", [Functions, Stepwise, Recurrent])
+def test_functions_and_containers_over_time(kind):
+    torch.manual_seed(0)
+    model, x = kind().eval(), Draw(1).spikes((1, 6, 6))
+    with torch.no_grad():
+        spikes = model(torch.from_numpy(x)).numpy()
+    graph = read_model(model, (1, 6, 6))
+    np.testing.assert_array_equal(simulate(graph, x, kind="current").output, spikes)
+    assert spikes.any()
+    back = store_weights(model, graph)
+    with torch.no_grad():
+        np.testing.assert_array_equal(back(torch.from_numpy(x)).numpy(), spikes)
+
+
+def test_a_recurrent_container_beside_modules_of_another_step_mode_is_refused():
+    container = layer.LinearRecurrentContainer(neuron.LIFNode(), 6, 6)
+    with pytest.raises(
+        UnsupportedError, match="'0' \(IFNode\) runs over time, module '1' \(LinearRecurrentContainer\) one step; set one"
+    ):
+        read_model(nn.Sequential(neuron.IFNode(step_mode="m"), container), (6,))
+    by_function = layer.ElementWiseRecurrentContainer(neuron.IFNode(), torch.add)
+    with pytest.raises(UnsupportedError, match="is ElementWiseRecurrentContainer, .*by a function; use LinearRecurrentContainer"):
+        read_model(nn.Sequential(by_function), (6,))

@@ -7,6 +7,7 @@ modules are the same for all frameworks and know only this object.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -69,6 +70,7 @@ class Framework:
         neurons: classes of modules that hold a neuron's parameters.
         store_neuron: f(module, update) stores parameters in one of `neurons`, and clears its state.
         prepare: gives a model torch's interface, where its modules have another.
+        tracing: surrounds a trace, in which functions of the framework that run modules step by step are `run_stepwise`.
         example: a spiking neuron to name in errors.
         reasons: why a class is refused and what to use instead, by the beginnings of class names (see `explain_refusal`).
         supported: list of what is supported, for errors.
@@ -102,6 +104,7 @@ class Framework:
     neurons: ModuleTypes
     store_neuron: Callable[[Any, NeuronUpdate], None]
     prepare: Callable[[torch.nn.Module], torch.nn.Module] = lambda model: model
+    tracing: Callable[[], AbstractContextManager[None]] = nullcontext
     example: str
     reasons: Mapping[str, str]
     supported: str
@@ -128,6 +131,11 @@ class Framework:
 
     def _is_cell(self, module: Any) -> bool:
         return isinstance(module, self.stepped) and not isinstance(module, self.folded)
+
+
+def run_stepwise(x: Any, path: str) -> Any:
+    """Stand in a trace for a function that runs the module at a path step by step, or on time within the batch."""
+    raise NotImplementedError("it is traced, not called")
 
 
 class Interpret(Protocol):

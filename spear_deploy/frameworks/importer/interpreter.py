@@ -14,7 +14,7 @@ from torch import fx
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.builder import GraphBuilder
-from spear_deploy.frameworks.importer.context import Form, Framework, TraceContext
+from spear_deploy.frameworks.importer.context import Form, Framework, TraceContext, run_stepwise
 from spear_deploy.frameworks.importer.functions import call_function
 from spear_deploy.frameworks.importer.modules import call_module, join
 from spear_deploy.frameworks.importer.symbols import (
@@ -31,6 +31,7 @@ from spear_deploy.frameworks.importer.symbols import (
     describe,
     list_signals,
     name_module,
+    require_signal,
     shifted_by,
 )
 from spear_deploy.frameworks.importer.trace import (
@@ -77,7 +78,7 @@ def trace_layers(
     """
     try:
         model = copy_model(model).eval()
-    except (RuntimeError, AttributeError) as error:  # a tensor in the middle of a gradient, or a module that does not copy
+    except (RuntimeError, AttributeError, TypeError) as error:  # a tensor within a gradient, or a module that does not copy
         message = summarize_error(error)
         raise UnsupportedError(f"the model cannot be copied: {message}; build it anew and load its weights") from error
     form = detect_form(model, input_shape, framework)
@@ -167,9 +168,19 @@ class TraceInterpreter:
         owner = self._full_path(node.meta["owner"])
         if node.op == "get_attr":
             return self._read_tensor(node, owner)
+        if node.target is run_stepwise:
+            return self._run_stepwise(args[0], args[1])
         if node.target == "__setitem__" and isinstance(args[0], StepOutputs):
             return self._collect_output(node, args, owner)
         return call_function(self.context, node.target, owner, args, kwargs)
+
+    def _run_stepwise(self, x: Symbol, target: str) -> Symbol:
+        """Add the layers of a module that a function runs step by step."""
+        path, module = self._full_path(target), self.traced.get_submodule(target)
+        signal = require_signal(x, name_module(path), self.traced.framework.hint_state)
+        return self.unrolled.make_once(
+            (path, "container", signal), lambda key: self.context.interpret(module, key[2], path=path, form="step").output
+        )
 
     def _read_tensor(self, node: fx.Node, owner: str) -> Symbol:
         """Return the symbol of a tensor in the forward: zeros to start from, or the buffer for the outputs of a loop."""

@@ -24,7 +24,7 @@ import torch
 from torch import fx
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.frameworks.importer.context import Form, Framework
+from spear_deploy.frameworks.importer.context import Form, Framework, run_stepwise
 from spear_deploy.frameworks.importer.symbols import name_module
 from spear_deploy.frameworks.importer.synapses import PLAIN
 from spear_deploy.network import Shape
@@ -66,6 +66,8 @@ def detect_form(model: torch.nn.Module, shape: Shape, framework: Framework) -> F
     except UnsupportedError as error:
         is_unclear = isinstance(error, _UnclearForwardError) and framework.loops_inside
         return _find_loop(model, shape, framework) or ("repeat" if is_unclear else "step")
+    if any(node.target is run_stepwise for node in graph.nodes):
+        return "layers"
     if traced.takes_columns and (form := _find_loop(model, shape, framework)) is not None:
         return form
     # both steps of a forward of one step call a module twice
@@ -368,7 +370,8 @@ def trace(
     """
     traced, tracer = TracedModel(model, form, framework, output_index), Tracer(form, shape, framework)
     try:
-        graph = tracer.trace(traced)
+        with framework.tracing():
+            graph = tracer.trace(traced)
         traced.taken, traced.takes_columns = tracer.taken, tracer.takes_columns
         if form in LOOPS and traced.taken:
             traced.steps = len(traced.taken)
