@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, CubaLI, CubaLIF, Dense, Flatten, Layer
+from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, CubaLI, CubaLIF, Dense, Flatten, Layer, Scale
 from spear_deploy.network.graph import INPUT, SNNGraph, chain
 from spear_deploy.quantize import quantize, quantize_input
 from spear_deploy.quantize.rounding import find_learnt_scales, read_rounding, stands_for
@@ -157,3 +157,55 @@ def test_thresholds_lie_below_those_of_chips_that_spike_at_them(name: str):
     below = float(stored.v_threshold) - (float(read.v_threshold) - level) * scale  # type: ignore[union-attr]
     expected = 0.0 if family == "loihi" else min(1e-4 * float(stored.v_threshold), 0.25)  # type: ignore[union-attr]
     assert below == pytest.approx(expected, abs=2e-3 * max(1.0, float(stored.v_threshold) / 1e4))  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("name", "bias", "low", "high", "unit"),
+    [
+        ("loihi", "bias_mantissa", -4095, 4095, 64),
+        ("xylo", "bias", -(2**15), 2**15 - 1, 1),
+        ("truenorth", "leak", -255, 255, 1),
+        ("speck", "", 0, 0, 1),
+        ("reckon", "", 0, 0, 1),
+    ],
+)
+def test_biases_that_neurons_hold_end_at_the_format_and_potentials_have_its_unit(
+    name: str, bias: str, low: int, high: int, unit: int
+):
+    graph = CASES[name]
+    integer = quantize(graph, format=name)  # type: ignore[arg-type]
+    for layer, stored in read_rounding(graph, integer).neurons.items():
+        assert stored.unit == unit * integer.metadata["quantization"]["scale"][layer]
+        assert (stored.bias_field, stored.bias_limits) == (bias, (low, high))
+        if not bias:
+            assert stored.hold_biases({}) is stored.neuron
+            continue
+        for value, end in ((1e9, high), (-1e9, low)):
+            biases = {source: np.full(graph.shape_of(source), value) for source in stored.biases}
+            assert (getattr(stored.hold_biases(biases), bias) == end).all()
+
+
+def test_the_shift_of_graded_spikes_is_learnt_with():
+    rng = np.random.default_rng(0)
+    graph = CASES["loihi"]
+    x = rng.uniform(0, 1, (12, 3, 6))
+    integer = quantize(graph, calibration=x, kind="current")
+    exponent = integer["hidden"].synapse.weight_exponent  # type: ignore[union-attr]
+    learnt = read_rounding(graph, integer).graph
+    assert {name: shift for name, (_, shift) in find_learnt_scales(learnt, "loihi", 8).items()} == {"hidden": -exponent, "out": 8}
+    again = quantize(learnt, calibration=x, kind="current")
+    assert again["hidden"].synapse.weight_exponent == exponent < 0  # type: ignore[union-attr]
+    np.testing.assert_array_equal(again["hidden"].synapse.weight, integer["hidden"].synapse.weight)  # type: ignore[union-attr]
+
+
+def test_a_weight_for_each_value_of_a_current_is_read_with_the_shift_that_it_holds():
+    weight = np.random.default_rng(0).uniform(0.5, 1, 6)
+    graph = chain([Layer(name="n", synapse=Scale(weight=weight), neuron=IF())], input_shape=(6,))
+    x = np.random.default_rng(1).uniform(0, 1, (12, 3, 6))
+    integer = quantize(graph, calibration=x, kind="current")
+    rounding = read_rounding(graph, integer)
+    read: Any = rounding.graph["n"].synapse
+    assert np.abs(read.weight - weight).max() < 0.005 and np.abs(read.weight - weight).max() > 0
+    scale = integer.metadata["quantization"]["scale"]["n"]
+    ours = np.asarray(read.weight) * scale / rounding.input_scale
+    np.testing.assert_allclose(ours, integer["n"].synapse.weight, rtol=1e-6)  # type: ignore[union-attr]
