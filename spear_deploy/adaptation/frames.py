@@ -50,7 +50,7 @@ def find_frames(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replaceme
     yield Replacement(
         layers=names,
         what="a potential over steps",
-        by=f"one frame, in which the host counts up to {largest} spikes of an input and a neuron sends up to {most}",
+        by=f"one frame of spikes that the host counts, up to {largest} of an input and {most} of a neuron",
         kind="learnt",
         topic="time_constant",
         rewrite=partial(forget_steps, most=most, largest=largest),

@@ -18,7 +18,7 @@ from spear_deploy.adaptation.few_values import FewValues
 from spear_deploy.adaptation.plan import Plan, Step
 from spear_deploy.adaptation.replacement import Topic
 from spear_deploy.data import Dataset
-from spear_deploy.data.input_sums import sum_inputs, sum_split
+from spear_deploy.data.input_sums import INPUT_FRAME, sum_inputs, sum_split
 from spear_deploy.network import find_max_spikes
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.simulator import simulate
@@ -46,6 +46,8 @@ AS_GOOD = 0.005
 """Accuracy that may be missing for that."""
 LARGER_STEPS = 3.0
 """Factor on the learning rate of the second round: a network that a short round does not bring back has far to go."""
+FRAME_SPEED = 1 / 3
+"""Factor on the learning rate of a network of one frame: a step changes the many spikes of its neurons more."""
 SHARE_ON_FEW = 2 / 3
 """Epochs on the values of weights, where a chip has few, as a share of those before."""
 
@@ -170,6 +172,8 @@ def learn(
         (the best epoch by validation, the batches that were learnt from).
     """
     dataset = sum_inputs(dataset, graph)
+    if graph.metadata.get(INPUT_FRAME):
+        settings = replace(settings, learning_rate=FRAME_SPEED * settings.learning_rate)
     first = max(1, round(settings.epochs * SHARE_OF_FIRST))
     rounds = [(first, 1.0), (settings.epochs - first, LARGER_STEPS)]
     batches, best = 0, evaluate(graph, dataset.val).accuracy

@@ -92,11 +92,18 @@ def _show(console: Any, facts: Mapping[str, Any], folder: str) -> None:
     elif not facts["missing"]:
         console.print(f"{facts['chip']} has all that the network needs: nothing is replaced", highlight=False)
     if facts["waterfall"]:
+        before = [None, *(row["accuracy"] for row in facts["waterfall"])]
         steps = [
-            (row["after"], row["kind"], f"{row['accuracy']:.2%}", describe_difference(row.get("differs")))
-            for row in facts["waterfall"]
+            (
+                row["after"],
+                row["kind"],
+                f"{row['accuracy']:.2%}",
+                "" if last is None else f"{100 * (row['accuracy'] - last):+.1f}",
+                describe_difference(row.get("differs")),
+            )
+            for row, last in zip(facts["waterfall"], before, strict=False)
         ]
-        show("", ("after", "kind", "accuracy", "spikes differ first"), steps, (2,))
+        show("", ("after", "kind", "accuracy", "points", "spikes differ first"), steps, (2, 3))
     accuracy = {name: value for name, value in facts["accuracy"].items() if value is not None}
     words = " → ".join(f"{value:.2%} {'as ' * (name == 'integers')}{name}" for name, value in accuracy.items())
     console.print(f"{f'accuracy {words}; ' if words else ''}{facts['headline']}", highlight=False, markup=False)
