@@ -19,7 +19,7 @@ from scipy.sparse import csr_matrix
 from spear_deploy.errors import BackendError, DataError, UnsupportedError
 from spear_deploy.lava import worker_process
 from spear_deploy.lava.batches import lower_in_passes
-from spear_deploy.lava.formats import BIAS_LIMITS, split_into_digits, split_into_planes, to_lava_parameters
+from spear_deploy.lava.formats import BIAS_LIMITS, check_weights, split_into_digits, split_into_planes, to_lava_parameters
 from spear_deploy.lava.linear_maps import MAX_SYNAPSES, collect_drive, multiply_synapses
 from spear_deploy.lava.plan import plan_network
 from spear_deploy.lava.program import Pass, Program, split_into_components
@@ -38,6 +38,8 @@ from spear_deploy.network import (
     Scale,
     SpeckIF,
     SumPool,
+    make_sparse,
+    sparse_matrix,
 )
 from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.simulator import simulate, synapse_math
@@ -117,6 +119,18 @@ def test_a_chain_of_synapses_equals_one_matrix(seed):
     matrix, shift = multiply_synapses(synapses, shape)
     assert shift == 0
     np.testing.assert_array_equal(matrix.toarray(), expected.reshape(n, -1).T)
+
+
+def test_sparse_weights_give_the_matrix_of_the_full_ones(monkeypatch):
+    rng = np.random.default_rng(0)
+    weight = rng.integers(-50, 50, (6, 12)) * (rng.random((6, 12)) < 0.3)
+    chains = [[SumPool(kernel_size=2), Dense(weight=form(weight))] for form in (np.asarray, make_sparse)]
+    monkeypatch.setattr(sparse_matrix, "FULL_NUMBERS", 0)
+    full, few = (multiply_synapses(synapses, (3, 4, 4))[0] for synapses in chains)
+    assert np.array_equal(few.toarray(), full.toarray())
+    check_weights(Layer(name="fc", synapse=chains[1][1]))
+    with pytest.raises(UnsupportedError, match="layer 'fc': weights -257..1 do not fit an 8-bit synapse"):
+        check_weights(Layer(name="fc", synapse=Dense(weight=make_sparse(np.array([[1, 0, -257]])))))
 
 
 def test_an_exponent_below_zero_is_folded_in_where_nothing_is_rounded():
