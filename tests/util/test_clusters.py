@@ -119,6 +119,7 @@ def test_slurm_gives_the_results_of_one_process_also_where_jobs_are_killed_or_ca
         threading.Thread(target=_cancel_first_job, args=(cancelled,), daemon=True).start()
         assert map_jobs(worker_jobs.square_slowly, range(3), shared=5.0, workers=workers) == [0, 1, 4]
         assert len(cancelled) == 1
+    assert (tmp_path / "logs").stat().st_mode & 0o777 == 0o700
     assert not list((tmp_path / "logs").glob(".spear-shared-*"))
 
 

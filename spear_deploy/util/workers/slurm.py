@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import subprocess
 import tempfile
@@ -30,6 +31,8 @@ MINUTES = 24 * 60
 """Time limit of a job."""
 POLL_S = 1.0
 """Seconds between looks at the jobs' files."""
+PRIVATE = 0o700
+"""Mode of the folder of tasks and results: submitit keeps them as pickles, which run code of whoever can write them."""
 QUEUE_S = 10.0
 """Seconds between looks at Slurm's queue, which names the jobs that live."""
 
@@ -49,6 +52,8 @@ def open_slurm(workers: Workers, shared: Any) -> RunBatch:
     import submitit
 
     workers.logs.mkdir(parents=True, exist_ok=True)
+    workers.logs.chmod(PRIVATE)
+    logging.getLogger("submitit").setLevel(logging.ERROR)  # no warning of a missing accounting: the queue is asked
     executor = submitit.AutoExecutor(folder=workers.logs, cluster="slurm")
     setup = [f"export {name}={value}" for name, value in ONE_THREAD.items()]
     executor.update_parameters(timeout_min=MINUTES, cpus_per_task=1, slurm_array_parallelism=workers.count, slurm_setup=setup)
