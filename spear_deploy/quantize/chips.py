@@ -91,14 +91,14 @@ class ScaleChoice:
 
     Attributes:
         scale: stored potential over floating-point one.
-        shift: that the layer's weights have in common.
+        shift: that the layer's weights have in common, where the family has one.
         integers: synapses and neuron.
         findings: numbers that the format changed.
         error: on data.
     """
 
     scale: float
-    shift: int = 0
+    shift: int | None = None
     integers: IntegerLayer
     findings: tuple[dict[str, Any], ...] = ()
     error: LayerError = NOT_MEASURED

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spear_deploy.errors import QuantizationError
+from spear_deploy.errors import QuantizationError, UnsupportedError
 from spear_deploy.network import IF, LI, LIF, BatchNorm, Conv2d, CubaLIF, Dense, Flatten, Layer, Scale, SumPool, XyloLIF
 from spear_deploy.network.graph import Edge, SNNGraph, chain
-from spear_deploy.quantize import loihi, quantize, speck, xylo
+from spear_deploy.quantize import chips, loihi, quantize, speck, xylo
 from spear_deploy.quantize.fold import add_missing_weights, fold_batchnorm
 from spear_deploy.quantize.layer_error import NOT_MEASURED
 from spear_deploy.quantize.loihi import LoihiCandidate, _graded_sum
@@ -313,6 +313,123 @@ def test_a_shift_at_which_a_threshold_rounds_to_0_with_the_largest_gain_is_left_
     neuron = LIF(tau_s=0.004, reset="subtract", v_threshold=0.001)
     integer: Any = quantize(one_layer(np.ones((1, 250)), neuron), format="xylo")["fc"]
     assert integer.synapse.weight_exponent == 1 and int(integer.neuron.v_threshold) == 2
+
+
+# ------------------------------------------------------------------------------- TrueNorth, SpiNNaker, ReckOn and ODIN
+
+
+def findings_of(integer: SNNGraph, what: str) -> list[dict[str, Any]]:
+    return [row for row in integer.metadata["quantization"]["findings"] if row["what"] == what]
+
+
+@pytest.mark.parametrize("level", [0.0, 0.25])
+def test_the_largest_input_of_spinnaker_reaches_2_to_the_14_and_thresholds_are_the_next_whole_number(level):
+    """Of 2^15 units each: a weight of 1 is 2^29, a threshold half as high 2^28 + 1; the reset is the level, 0."""
+    lif = LIF(tau_s=0.004, v_threshold=0.5 + level, v_reset=level, v_leak=level)
+    integer = quantize(one_layer([[1.0, -0.5]], lif), format="spinnaker")
+    neuron: Any = integer["fc"].neuron
+    weight: Any = integer["fc"].synapse.weight  # type: ignore[union-attr]
+    assert scale_of(integer) == 2.0**29 and int(neuron.v_threshold) == 2**28 + 1 and int(neuron.v_reset) == 0
+    assert (int(neuron.exc_shift), int(neuron.inh_shift)) == (14, 13)
+    assert (weight[0, 0] << 14, weight[0, 1] << 13) == (2**29, -(2**28))
+
+
+def test_a_small_readout_of_spinnaker_uses_the_whole_room():
+    assert scale_of(quantize(one_layer([[1e-3]], LI(tau_s=0.004)), format="spinnaker")) == pytest.approx(2.0**29 * 1e3)
+
+
+@pytest.mark.parametrize(
+    ("steps", "keep", "initial"), [(1, 0, round(2**32 / (32 * np.log(2)))), (10**10, 2**32 - 1, 2**32 - 1), (2, 2**31, None)]
+)
+def test_currents_of_spinnaker_from_one_step_to_ten_thousand_million(steps, keep, initial):
+    neuron: Any = quantize(one_layer([[1.0]], CubaLIF(tau_mem_s=0.01, tau_syn_s=steps * 1e-3, w_in=1.0)), format="spinnaker")[
+        "fc"
+    ].neuron
+    assert int(neuron.keep_u) == keep and int(neuron.init_u) == (round(2**32 * 0.5 / np.log(2)) if initial is None else initial)
+
+
+@pytest.mark.parametrize("bias", [1.0, -1.0])
+def test_a_bias_of_truenorth_limits_the_scale_and_ends_at_255(bias):
+    graph = one_layer([[0.0]], IF(v_threshold=1.0), [bias])
+    integer = quantize(graph, format="truenorth")
+    assert scale_of(integer) == 255 and int(integer["fc"].neuron.leak.max()) == 255 * bias  # type: ignore[union-attr]
+    settings = LoweringSettings(weight_bits=9, kind="spikes", learnt_scales={"fc": (300.0, 0)})
+    beyond = chips.lower(graph, settings, "truenorth")
+    assert scale_of(beyond) == 300 and int(beyond["fc"].neuron.leak.max()) == 255 * bias  # type: ignore[union-attr]
+
+
+def test_scales_that_reckon_learnt_with_have_their_shift():
+    graph = one_layer([[0.5, -0.25]], LIF(tau_s=0.01, r=10.0))
+    settings = LoweringSettings(weight_bits=8, kind="spikes", learnt_scales={"fc": (800.0, 3)})
+    integer: Any = chips.lower(graph, settings, "reckon")
+    assert scale_of(integer) == 800 and integer["fc"].synapse.weight.tolist() == [[50, -25]]
+    assert integer["fc"].synapse.weight_exponent == 3
+
+
+def test_the_threshold_of_a_neuron_that_subtracts_is_the_nearest_from_1_on():
+    neuron: Any = quantize(one_layer([[1.0]], IF(v_threshold=0.003, reset="subtract")), format="truenorth")["fc"].neuron
+    assert int(neuron.v_threshold) == 1  # 255 · 0.003 = 0.77
+
+
+def test_sources_that_need_one_axon_each_are_no_finding():
+    assert not findings_of(quantize(one_layer([[1.0, 0.5]], IF()), format="truenorth"), "axons")
+    (row,) = findings_of(quantize(one_layer([[1.0, 0.5], [0.25, 1.0]], IF()), format="truenorth"), "axons")
+    assert (row["given"], row["stored"]) == (2, 4)
+
+
+def test_weights_one_a_neuron_are_no_palette_of_a_channel():
+    weight = np.linspace(0.2, 1.0, 18).reshape(2, 3, 3)
+    layer = Layer(name="fc", synapse=Scale(weight=weight), neuron=IF())
+    integer = quantize(chain([layer], input_shape=(2, 3, 3)), format="truenorth")
+    stored: Any = integer["fc"].synapse.weight  # type: ignore[union-attr]
+    assert np.abs(stored / scale_of(integer) - weight).max() <= 0.5 / scale_of(integer) + 1e-12
+    layers = [
+        Layer(name="one", synapse=Scale(weight=np.array(0.5))),
+        Layer(name="fc", synapse=SumPool(kernel_size=(1, 3)), neuron=IF()),
+    ]
+    pooled = quantize(chain(layers, input_shape=(2, 3, 3)), format="truenorth")
+    assert int(pooled["one"].synapse.weight) == round(scale_of(pooled) * 0.5)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("v_min", "stops"), [(0.0, False), (-1.0, True), (None, True)])
+def test_odin_says_where_potentials_stop_that_a_network_lets_fall(v_min, stops):
+    rows = findings_of(quantize(one_layer([[1.0, -0.5]], IF(v_min=v_min)), format="odin"), "floor")
+    assert rows == ([{"layer": "fc", "what": "floor", "given": 0, "stored": 0}] if stops else [])
+
+
+def test_odin_takes_the_spikes_of_one_layer():
+    layers = (
+        Layer(name="a", synapse=Dense(weight=np.eye(2)), neuron=IF()),
+        Layer(name="fc", synapse=Dense(weight=np.eye(2)), neuron=IF()),
+    )
+    edges = (Edge(source="input", target="a"), Edge(source="a", target="fc"), Edge(source="input", target="fc"))
+    graph = SNNGraph(layers=layers, edges=edges, input_shape=(2,), output="fc")
+    with pytest.raises(UnsupportedError, match="layer 'fc': currents of fc that add up, ODIN's neurons take each spike"):
+        quantize(graph, format="odin")
+
+
+def test_biases_of_zero_are_none_and_a_decay_of_an_eighth_is_reckons_fastest():
+    for family in ("reckon", "odin"):
+        neuron = LIF(tau_s=0.008) if family == "reckon" else IF()
+        integer: Any = quantize(one_layer([[1.0]], neuron, [0.0]), format=family)  # type: ignore[arg-type]
+        assert integer["fc"].synapse.bias is None
+    assert int(quantize(one_layer([[1.0]], LIF(tau_s=0.008)), format="reckon")["fc"].neuron.keep) == 7 * 2**12  # type: ignore[union-attr]
+
+
+def test_windows_behind_weights_lower_the_shift_of_reckon():
+    """Without data eight spikes of every input fit 16 bits: 127 · 2^5 · 8, of four in a window 127 · 4 · 2^3 · 8."""
+    for kernel, shift in (((1, 1), 5), ((2, 2), 3)):
+        layers = [
+            Layer(name="w", synapse=Conv2d(weight=np.ones((1, 1, 1, 1)))),
+            Layer(name="fc", synapse=SumPool(kernel_size=kernel), neuron=LIF(tau_s=0.01, r=10.0)),
+        ]
+        integer: Any = quantize(chain(layers, input_shape=(1, 4, 4)), format="reckon")
+        assert integer["w"].synapse.weight_exponent == shift
+
+
+def test_a_readout_of_reckon_without_weights_has_a_scale_of_1_behind_its_decay():
+    integer = quantize(one_layer([[0.0]], LI(tau_s=0.01)), format="reckon")
+    assert scale_of(integer) == float(integer["fc"].neuron.keep) / 2**7  # type: ignore[union-attr]
 
 
 # --------------------------------------------------------------------------------------------------------- folded layers
