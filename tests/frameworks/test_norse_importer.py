@@ -740,6 +740,7 @@ def through(function):
         ((State(nn.Linear(3, 4), norse.LIFCell(dt=0.002), norse.LIFCell()), (3,)), "cells '1' and '2' have time steps of"),
         ((State(nn.Linear(3, 4), norse.LIFCell(), norse.LIF()), (3,)), r"'2' \(LIF\) runs over time, module '1' \(LIFCell\)"),
         ((State(nn.Linear(3, 4), norse.LIFCell()), (5, 3)), "module '0' is Linear on the last axis of 5 x 3 inputs"),
+        ((State(nn.Linear(9, 4), norse.LIFCell()), (5, 3)), "module '0' takes 9 values, its input of 5 x 3 has 15; check"),
         ((norse.LIFRecurrentCell(3, 4), (5, 3)), "the model has weights on the last axis of 5 x 3 inputs"),
         ((State(nn.Conv2d(1, 2, 3), norse.LIF()), (1, 5, 5)), "'0' is Conv2d on time x batch x 1 x 5 x 5; wrap it in Lift"),
         ((State(nn.Flatten(), nn.Linear(6, 4), norse.LIF()), (2, 3)), "'0' flattens axes 1 to 3 of 4; expected all from 2 on"),

@@ -6,6 +6,7 @@ and batch; `axes_before` counts the axes in front of them when the module runs: 
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import Any
 
@@ -134,8 +135,11 @@ def to_synapse(module: nn.Module, shape: Shape, place: str, *, axes_before: int,
         return to_flatten(shape, module.start_dim, module.end_dim, place, axes_before=axes_before)
     if isinstance(module, nn.Linear):
         if len(shape) != 1:
+            count, width = math.prod(shape), int(module.in_features)
             raise UnsupportedError(
                 f"{place} is Linear on the last axis of {format_shape(shape)} inputs; put a Flatten in front of it"
+                if width in (count, shape[-1])
+                else f"{place} takes {width} values, its input of {format_shape(shape)} has {count}; check the shapes"
             )
         return Dense(weight=_to_weights(module.weight), bias=_to_bias(module.bias))
     if axes_before != 1:
