@@ -41,7 +41,7 @@ from spear_deploy.network import (
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.network.stored_neurons import StoredBias, StoredNeurons
 from spear_deploy.network.value_grid import ValueGrid
-from spear_deploy.quantize import rounded_weights
+from spear_deploy.quantize import akida, rounded_weights
 from spear_deploy.quantize.chips import max_stored_weight
 from spear_deploy.quantize.fold import add_missing_weights, fold_batchnorm
 from spear_deploy.quantize.loihi import GRADED_BITS, MAX_BIAS_MANTISSA, weight_format
@@ -54,7 +54,9 @@ BELOW = 1e-4
 """What a threshold at which the chip spikes lies lower, as a share: a network spikes above its threshold only."""
 MAX_BELOW = 0.25
 """The same at most, in whole numbers, so that it is still rounded to the one it was."""
-ROUNDED = ("loihi", "speck", "xylo", "truenorth", "reckon", "odin", "spinnaker2", "brainscales")
+ABOVE = 1 / 32
+"""What a threshold of Akida lies higher, in whole numbers: a sum that meets it sends no spike, and 15 times it stay below 1."""
+ROUNDED = ("loihi", "speck", "xylo", "truenorth", "reckon", "odin", "spinnaker2", "brainscales", akida.FORMAT)
 """Formats whose values are known here; SpiNNaker 1 stores 16 bits, which need no learning."""
 LEARNT = "learnt_rounding"
 """Name in a network's metadata of the format, bits and scales that it learnt with."""
@@ -247,6 +249,8 @@ def _read_neuron(layer: Layer, integer: SNNGraph, scales: Mapping[str, float]) -
     if neuron is None or layer.name not in scales:
         return layer
     stored: Any = integer[layer.name].neuron
+    if integer.metadata["quantization"]["format"] == akida.FORMAT:
+        return replace(layer, neuron=_read_frame_neuron(neuron, stored, scales[layer.name]))
     dt = integer.dt_s
     level = neuron.v_reset if getattr(neuron, "reset", "") == "value" else 0.0
     changes: dict[str, Array] = {}
@@ -270,6 +274,14 @@ def _read_neuron(layer: Layer, integer: SNNGraph, scales: Mapping[str, float]) -
     return replace(layer, neuron=replace(neuron, **changes))
 
 
+def _read_frame_neuron(neuron: Any, stored: Any, scale: float) -> Any:
+    """Return a neuron with the threshold and the constant input of Akida's whole numbers."""
+    changes = {"v_leak": stored.v_leak / scale}
+    if hasattr(neuron, "v_threshold"):
+        changes["v_threshold"] = (stored.v_threshold + ABOVE) / scale
+    return replace(neuron, **{name: np.asarray(value, neuron.r.dtype) for name, value in changes.items()})
+
+
 def _read_times(neuron: Any, dt: float, mem: Array, syn: Array) -> dict[str, Array]:
     """Return the time constants of these factors of decay; the jump of a current stays as it is."""
     if isinstance(neuron, (CubaLIF, CubaLI)):
@@ -286,6 +298,18 @@ def _read_grids(
     if facts["format"] in rounded_weights.RULES:
         largest = rounded_weights.max_weight(facts["format"], facts["weight_bits"])
         return {"weight": ValueGrid(unit=np.asarray(1 / scale), low=-largest, high=largest)}
+    if facts["format"] == akida.FORMAT:
+        scaled = inputs.scale_synapses(inputs.factors["r"])[name]
+        largest = 2 ** (facts["weight_bits"] - 1) - 1
+        product: Any = np.ones(())
+        for factor in scaled.factors:
+            product = product * factor
+        grids = {"weight": ValueGrid(unit=1 / (scale * product), low=-largest, high=largest)}
+        if stored.bias is not None:
+            per_bias = np.asarray(scaled.factors[-1])
+            per_bias = per_bias.reshape(-1) if per_bias.ndim else per_bias
+            grids["bias"] = ValueGrid(unit=1 / (scale * per_bias * inputs.bias_factors[name]), low=-np.inf, high=np.inf)
+        return grids
     gain, bias_gain = _read_gains(inputs, neuron)
     factors: Any = np.ones(())
     for factor in inputs.scale_synapses(gain)[name].factors:

@@ -59,6 +59,7 @@ IN_ITS_INTEGERS = {
     "reckon, subtract": toy(LIF(**LEAKS, reset="subtract"), LI(**LEAKS), bias=False),
     "spinnaker2": toy(LIF(tau_s=3e-3), IF()),
     "brainscales": toy(CubaLIF(**CUBA), CubaLI(**CUBA)),
+    "akida": toy(LIF(tau_s=1e-3, r=0.5, v_leak=0.1, v_threshold=0.3, max_spikes=15), LI(tau_s=1e-3, r=0.5)),
 }
 BITS = (8, 4)
 
@@ -106,7 +107,7 @@ def test_a_network_learns_with_the_spikes_of_its_integers_and_quantises_to_them(
     x = np.moveaxis(data.train.x[:64], 0, 1)
 
     def quantise(net):
-        return quantize(net, format=family, weight_bits=bits if family != "brainscales" else min(bits, 6), calibration=x)
+        return quantize(net, format=family, weight_bits=min(bits, {"brainscales": 6, "akida": 4}.get(family, 8)), calibration=x)
 
     rounding = read_rounding(graph, quantise(graph))
     learnt = fit(graph, data, replace(quick(2), learning_rate=3e-3), rounding=lambda net: read_rounding(net, quantise(net))).graph
@@ -124,7 +125,7 @@ def test_a_network_learns_with_the_spikes_of_its_integers_and_quantises_to_them(
                 np.testing.assert_array_equal(spikes[layer].detach().numpy(), sent)
         if "out" not in run.spikes:
             facts = integer.metadata["quantization"]
-            scale = facts.get("unit", 1) * facts["scale"]["out"] if integer.is_integer else 1.0
+            scale = facts.get("unit", 1) * facts["scale"]["out"] if integer.is_integer or family == "akida" else 1.0
             offset = facts["offset"]["out"] if integer.is_integer else 0.0
             np.testing.assert_allclose(output.detach(), run.output / scale + offset, rtol=1e-5, atol=1e-5)
         assert run.spikes["hidden"].any()
