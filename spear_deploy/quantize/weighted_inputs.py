@@ -20,7 +20,6 @@ from spear_deploy.network import (
     WEIGHTED,
     Array,
     AvgPool,
-    Flatten,
     Layer,
     Neuron,
     Scale,
@@ -165,40 +164,32 @@ class NeuronInput:
 
         Sums over a window take it as often as they have values, those at a padded border less often.
         """
-        values = bias if isinstance(self.stored[name], Scale) else bias.reshape(-1, *(1 for _ in self.synapse_shapes[name][1:]))
-        ways = self.ways[name]
-        if len(ways) == 1 and self._keeps_channels(name, values):
+        values, pools = self._align_bias(name, bias), self._list_pools(name)
+        is_kept = all(isinstance(pool, AvgPool) and not np.any(pool.padding) for pool in pools) and _is_one_by_channel(values)
+        if len(self.ways[name]) == 1 and (is_kept or not pools):
             return self._spread_channels(name, values)
         whole = np.broadcast_to(values, self.synapse_shapes[name])[None].astype(np.float64)
-        brought: Array = np.asarray(sum(_pass_on(way, whole) for way in ways))[0]
-        is_map = len(brought.shape) > 1
-        channels = brought.reshape(len(brought), -1)
-        if is_map and (channels == channels[:, :1]).all():
-            return channels[:, 0].reshape(-1, *(1 for _ in brought.shape[1:]))
+        brought: Array = np.asarray(sum(_pass_on(way, whole) for way in self.ways[name]))[0]
         return brought
 
     def find_bias_sources(self, name: str, bias: Array) -> tuple[Array, Array] | None:
         """Return which value of a bias reaches each neuron, and how often; None where several values do."""
-        number: Array = np.arange(bias.size).reshape(bias.shape)
-        values = (
-            number if isinstance(self.stored[name], Scale) else number.reshape(-1, *(1 for _ in self.synapse_shapes[name][1:]))
-        )
-        channels = np.broadcast_to(values, self.synapse_shapes[name]).reshape(self.synapse_shapes[name][0], -1)
-        if any(self.ways[name]) and any(not isinstance(s, Flatten) for way in self.ways[name] for s in way):
-            if (channels != channels[:, :1]).any():
-                return None
-        return self._spread_channels(name, values), self.broadcast_bias(name, np.ones(bias.shape))
+        number = self._align_bias(name, np.arange(bias.size).reshape(bias.shape))
+        if self._list_pools(name) and not _is_one_by_channel(number):
+            return None
+        return self._spread_channels(name, number), self.broadcast_bias(name, np.ones(bias.shape))
+
+    def _align_bias(self, name: str, bias: Array) -> Array:
+        """Return a bias in a shape that broadcasts to the output of its weights."""
+        is_aligned = isinstance(self.stored[name], Scale)
+        return bias if is_aligned else bias.reshape(-1, *(1 for _ in self.synapse_shapes[name][1:]))
+
+    def _list_pools(self, name: str) -> list[Any]:
+        return [synapse for way in self.ways[name] for synapse in way if isinstance(synapse, POOLS)]
 
     def count_summed(self, name: str) -> int:
         """Return how many outputs of a layer's weights a neuron adds up at most: those in the windows of pools behind them."""
         return sum(int(np.prod([n for s in way if isinstance(s, POOLS) for n in s.kernel_size])) for way in self.ways[name])
-
-    def _keeps_channels(self, name: str, values: Array) -> bool:
-        """Return whether what lies behind a layer's weights leaves its bias as it is: reshapes, means of equal values."""
-        (way,) = self.ways[name]
-        pools = [synapse for synapse in way if not isinstance(synapse, Flatten)]
-        is_equal = values.ndim < 2 or values.size == values.shape[0]
-        return not pools or (is_equal and all(isinstance(s, AvgPool) and not np.any(s.padding) for s in pools))
 
     def _spread_channels(self, name: str, values: Array) -> Array:
         """Return values of channels, or of the positions of a map, in a shape that broadcasts to the neurons."""
@@ -208,6 +199,10 @@ class NeuronInput:
         per_channel = np.broadcast_to(values, shape).reshape(shape[0], -1)  # a flatten keeps a channel's values together
         size = int(np.prod(self.shape))
         return per_channel.reshape(self.shape) if per_channel.size == size else np.repeat(per_channel[:, 0], size // shape[0])
+
+
+def _is_one_by_channel(values: Array) -> bool:
+    return all(n == 1 for n in values.shape[1:])
 
 
 def _pass_on(way: Sequence[Synapse], values: Array) -> Array:

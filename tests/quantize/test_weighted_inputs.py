@@ -10,7 +10,7 @@ import pytest
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, Dense, Flatten, Layer, Scale, SumPool
-from spear_deploy.network.graph import SNNGraph, chain
+from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.quantize import quantize, quantize_input, xylo
 from spear_deploy.quantize.fold import replace_mean_by_sum
 from spear_deploy.quantize.weighted_inputs import LoweringSettings, NeuronInput, collect_neuron_inputs, limit_spikes
@@ -74,6 +74,37 @@ def test_synapses_times_the_gain_of_the_neurons_drive_them_as_the_gain_does(kind
     bias = drive(graph, np.zeros_like(x))  # the mean of a bias is the bias
     held = layer.broadcast_bias("w", np.asarray(scaled.bias))
     np.testing.assert_allclose(np.broadcast_to(held, bias.shape), bias, atol=1e-12)
+    if kind in ("conv", "channel") and "flat" not in way:
+        assert held.shape == (3, 1, 1)  # what is equal in a channel stays one number
+
+
+@pytest.mark.parametrize("kind", ["conv", "one", "channel", "both"])
+@pytest.mark.parametrize("pool", [None, SumPool(kernel_size=(2, 2)), AvgPool(kernel_size=(2, 2), padding=(1, 1))])
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_bias_reaches_the_neurons_along_every_way_as_often_as_it_is_added(kind: str, pool: Any, flat: bool, twice: bool):
+    """`w` drives the neurons along one way or two equal ones; what they get without a spike is the bias."""
+    shape = (2, 5, 5) if kind == "conv" else (3, 4, 4)
+    layers = [Layer(name="w", synapse=CONV if kind == "conv" else SCALES[kind])]
+    layers += [Layer(name=name, synapse=pool) for name in (("p", "q") if twice else ("p",))]
+    layers.append(Layer(name="n", synapse=Flatten() if flat else None, neuron=IF(v_threshold=1e9)))
+    edges = [Edge(source="input", target="w")]
+    edges += [
+        edge for layer in layers[1:-1] for edge in (Edge(source="w", target=layer.name), Edge(source=layer.name, target="n"))
+    ]
+    graph = SNNGraph(layers=tuple(layers), edges=tuple(edges), input_shape=shape, output="n")
+    (layer,) = collect_neuron_inputs(graph, "spikes", 1.0)
+    wanted = drive(graph, np.zeros((1, 2, *shape), np.uint8))
+    bias = np.asarray(layer.stored["w"].bias)
+    np.testing.assert_allclose(np.broadcast_to(layer.broadcast_bias("w", bias), wanted.shape), wanted, atol=1e-12)
+    sources = layer.find_bias_sources("w", bias)
+    if sources is None:
+        assert pool is not None and kind == "both"
+    else:
+        index, count = sources
+        assert pool is None or kind != "both"
+        np.testing.assert_allclose(np.broadcast_to(bias.reshape(-1)[index] * count, wanted.shape), wanted, atol=1e-12)
+    assert layer.count_summed("w") == (2 if twice else 1) * (1 if pool is None else 4)
 
 
 def test_a_gain_that_differs_inside_a_channel_is_refused():
