@@ -334,6 +334,12 @@ def test_the_largest_input_of_spinnaker_reaches_2_to_the_14_and_thresholds_are_t
     assert (weight[0, 0] << 14, weight[0, 1] << 13) == (2**29, -(2**28))
 
 
+def test_a_threshold_of_spinnaker_that_is_whole_but_for_rounding_takes_the_next_number():
+    """Beside a weight of 1024 the scale is 2^19: a threshold of 0.5 is 2^18 + 1. Without inhibition its shift is 0."""
+    neuron: Any = quantize(one_layer([[1024.0]], LIF(tau_s=0.004, v_threshold=0.5)), format="spinnaker")["fc"].neuron
+    assert int(neuron.v_threshold) == 2**18 + 1 and int(neuron.inh_shift) == 0 < int(neuron.exc_shift)
+
+
 def test_a_small_readout_of_spinnaker_uses_the_whole_room():
     assert scale_of(quantize(one_layer([[1e-3]], LI(tau_s=0.004)), format="spinnaker")) == pytest.approx(2.0**29 * 1e3)
 

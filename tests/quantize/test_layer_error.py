@@ -46,6 +46,9 @@ def test_samples_follow_the_products_from_1_to_32(products, samples, monkeypatch
     x = np.zeros((10, 40, 2), bool)
     run = run_float_network(network(IF()), x, sent=x, kind="spikes")
     assert run.emitted["fc"].shape == (10, samples, 2) and run.emitted[INPUT].shape[1] == samples
+    assert run.potentials == {} and set(run_float_network(network(LI(tau_s=0.004)), x, sent=x, kind="spikes").potentials) == {
+        "fc"
+    }
 
 
 def test_the_error_of_a_readout_is_a_share_of_its_mean_potential():

@@ -209,3 +209,16 @@ def test_a_weight_for_each_value_of_a_current_is_read_with_the_shift_that_it_hol
     scale = integer.metadata["quantization"]["scale"]["n"]
     ours = np.asarray(read.weight) * scale / rounding.input_scale
     np.testing.assert_allclose(ours, integer["n"].synapse.weight, rtol=1e-6)  # type: ignore[union-attr]
+
+
+def test_a_gain_of_the_weights_divides_the_biases_that_are_learnt():
+    """Between powers of two Xylo's weights take a gain against threshold and bias, which integers hold and learning has to."""
+    graph = dense(CubaLIF(tau_mem_s=5.5e-3, tau_syn_s=3e-3, w_in=3.0, reset="subtract"), CubaLI(**CUBA), 0.3, seed=3)
+    x = np.random.default_rng(1).random((60, 4, 6)) < 0.4
+    integer = quantize(graph, format="xylo", calibration=x)
+    (gain,) = [row["stored"] for row in integer.metadata["quantization"]["findings"] if row["what"] == "gain"]
+    assert gain != 1
+    rounding = read_rounding(graph, integer)
+    bias = np.asarray(rounding.latent["hidden"].synapse.bias)  # type: ignore[union-attr]
+    held = rounding.neurons["hidden"].hold_biases({"hidden": bias}).bias
+    assert np.abs(held - integer["hidden"].neuron.bias).max() <= 1  # type: ignore[union-attr]
