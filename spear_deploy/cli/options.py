@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 FITS, ERROR, DOES_NOT_FIT = 0, 1, 3
 STDOUT, ARGUMENTS, DEFAULTS = "spear_deploy.cli.stdout", "spear_deploy.cli.arguments", "spear_deploy.cli.defaults"
 """Keys of click's context: stdout for the result, the arguments of the command, and the options of the project file."""
+OUTPUTS = ("out", "sarif")
+"""Options that name a file which is written."""
 PROFILE = "spear_deploy.cli.profile"
 """Key of the same: whether time is measured by stage and layer."""
 
@@ -40,6 +43,7 @@ class Command(click.Command):
         """Keep the arguments: a report names the command that made it."""
         ctx.meta[ARGUMENTS] = list(args)
         rest = super().parse_args(ctx, args)
+        _refuse_overwriting(ctx.params)
         ctx.meta[DEFAULTS] = _read_defaults(ctx.params)
         return rest
 
@@ -57,6 +61,15 @@ class Command(click.Command):
                 finally:
                     if not ctx.params.get("as_json"):
                         console().show_times(times)
+
+
+def _refuse_overwriting(params: Mapping[str, Any]) -> None:
+    """Refuse an output file that the command reads."""
+    outputs = {name: params[name] for name in OUTPUTS if isinstance(params.get(name), str) and os.path.isfile(params[name])}
+    for option, path in outputs.items():
+        inputs = [value for name, value in params.items() if name not in OUTPUTS and isinstance(value, str)]
+        if any(os.path.isfile(value) and os.path.samefile(value, path) for value in inputs):
+            raise click.UsageError(f"--{option}: file '{path}' is read by this command; choose another name")
 
 
 def _read_defaults(params: dict[str, Any]) -> dict[str, Any]:

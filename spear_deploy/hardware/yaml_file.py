@@ -113,6 +113,8 @@ def _explain_error(error: ValidationError, data: Any, origin: str) -> str:
         problem = f"{quote_value(value)} given, expected {expected}; {SEE}"
     elif kind == "tuple_type":
         problem = f"{quote_value(value)} given, expected a list, e.g. [{value}]"
+    elif kind in ("float_parsing", "float_type", "int_parsing", "int_type"):
+        problem = f"{quote_value(value)} given, expected a number, or null where it is not published"
     else:
         problem = f"{quote_value(value)} given; {first['msg'][0].lower()}{first['msg'][1:]}"
     return f"profile '{origin}', key '{key}': {problem}" if key else f"profile '{origin}': {problem}"

@@ -68,6 +68,7 @@ from spear_deploy.quantize.weighted_inputs import (
 from spear_deploy.simulator.neurons.chips import RING_BUFFER_MAX, SIGN_BITS
 from spear_deploy.simulator.stepper import apply_delay
 from spear_deploy.simulator.synapse_math import pack_signs, sum_by_neuron
+from spear_deploy.util.number_format import plural
 
 TRIED_SCALES = 8
 """Scales tried on data: those with the smallest rounding error."""
@@ -282,8 +283,8 @@ def _check_events(graph: SNNGraph, layer: NeuronInput) -> None:
     weight = layer.stored[layer.name].weight
     if mixed := int(((weight > 0).any(axis=0) & (weight < 0).any(axis=0)).sum()):
         raise UnsupportedError(
-            f"layer '{layer.name}': {mixed} sources with weights of both signs, a source on ODIN has one; send each twice, once "
-            "for each sign"
+            f"layer '{layer.name}': {plural(mixed, 'source')} with weights of both signs, a source on ODIN has one; send "
+            "each twice, once for each sign"
         )
 
 

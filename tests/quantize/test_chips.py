@@ -216,7 +216,7 @@ CONV = Layer(name="c", synapse=Conv2d(weight=np.ones((1, 1, 2, 2))), neuron=IF()
         (
             "odin",
             one_layer([[1.0], [-1.0]], IF()),
-            "1 sources with weights of both signs, a source on ODIN has one; send each twice",
+            "1 source with weights of both signs, a source on ODIN has one; send each twice",
         ),
         (
             "odin",
