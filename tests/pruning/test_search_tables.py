@@ -8,6 +8,7 @@ import pytest
 
 from spear_deploy.pruning.prune_to_budget import MAX_STATED_SLACK
 from spear_deploy.pruning.search.settings import DEFAULT_METHOD
+from tests.benchmarks import levers
 from tests.benchmarks import search_tables as made
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -17,6 +18,14 @@ RUNS = [row for row in DATA["runs"] if row["method"] in made.METHODS]
 
 def test_the_page_equals_the_tables_of_the_raw_data():
     assert (DOCS / "benchmarks" / "search.md").read_text() == made.tables(DATA)
+
+
+def test_the_page_of_levers_equals_the_tables_of_its_raw_data_and_no_run_took_more_than_its_budget():
+    rows = json.loads((DOCS / "benchmarks" / "levers.json").read_text())
+    assert (DOCS / "benchmarks" / "levers.md").read_text() == levers.write_tables(rows)
+    assert max(row["share"] for row in rows) <= 1
+    left_out = levers.write_ablation([row for row in rows if "chip" in row])
+    assert any(line.startswith("- steps: ") for line in left_out) and levers.write_ablation([]) == []
 
 
 def test_no_run_took_more_than_its_budget_and_half_of_them_left_less_than_two_per_cent():
