@@ -79,7 +79,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "rank": (*(name for name in USUAL if name != "recurrent 10^8"), *SPARSE[:3]),
     "count": (*(name for name in USUAL if name != "ResNet18, 224"), *DEEP[:3], *SPARSE, *MAPS),
     "quantize": (*USUAL, *DEEP[:3], *SPARSE, *MAPS),
-    "export nir": (*USUAL, *MAPS),
+    "export nir": (*USUAL, *SPARSE[:3], *MAPS),
     **dict.fromkeys((*GROWING_STEPS, *GROWING_SAMPLES), ("VGG16 / 4",)),
 }
 """Networks by verb. Of `check` the number of chips follows the cross; Hala Point has 1152 Loihi 2."""
