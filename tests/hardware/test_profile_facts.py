@@ -149,7 +149,8 @@ PUBLISHED: dict[str, Facts] = {
     "akd1000": {
         "chip.cores": 80, "chip.usable_cores": 78, "facts.sram": 8388608, "weights.bits": (1, 2, 4), "facts.activation": 4,
         "facts.input_activation": 8, "layers.dense_inputs_max": 57334, "layers.conv_kernel_sizes": (1, 3, 5, 7),
-        "layers.conv_stride_sizes": (1, 2), "layers.conv_padding_same": True, "neuron.models": ("IF", "LIF", "LI"), "neuron.tau_max_steps": 1, "chip.multi_pass": True,
+        "layers.conv_stride_sizes": (1, 2), "layers.conv_padding_same": True, "neuron.models": ("IF", "LIF", "LI"),
+        "neuron.tau_max_steps": 1, "chip.multi_pass": True,
         "timing.clock_hz": None, "energy.synop_pj": None,
     },
     "akd1500": {
