@@ -115,6 +115,11 @@ class Budgets:
         limits = {}
         for name, amount in self.amounts.items():
             before = dense.get(name)
+            if before is None and name == "step_load":
+                raise BudgetError(
+                    "step load budget: this chip has no limit of the work in a step; give a latency where its steps end together, "
+                    "or leave this budget out"
+                )
             if before is None:
                 raise BudgetError(
                     f"{resource_name(name)} budget: what the network takes is not known for this chip; leave this budget out, or "
