@@ -117,8 +117,8 @@ class Budgets:
             before = dense.get(name)
             if before is None and name == "step_load":
                 raise BudgetError(
-                    "step load budget: this chip has no limit of the work in a step; give a latency where its steps end together, or "
-                    "leave this budget out"
+                    "step load budget: this chip has no limit of the work in a step; give a latency where its steps end "
+                    "together, or leave this budget out"
                 )
             if before is None:
                 raise BudgetError(
