@@ -286,8 +286,10 @@ def _nearest_tau(layer: Layer, name: str, dt_s: float, profile: HardwareProfile)
 
 
 def _write_steps(tau_s: Array, dt_s: float) -> str:
-    steps = np.unique(np.asarray(tau_s) / dt_s)
-    return f"{steps[0]:.4g} steps" if steps.size == 1 else f"{steps[0]:.4g} to {steps[-1]:.4g} steps"
+    """Return time constants in steps: the smallest and the largest, once where both read the same."""
+    steps = np.asarray(tau_s) / dt_s
+    ends = dict.fromkeys(f"{end:.4g}" for end in (steps.min(), steps.max()))
+    return f"{' to '.join(ends)} steps"
 
 
 def _set_parameter(neuron: Any, *, name: str, value: Array | int) -> Any:
