@@ -40,7 +40,7 @@ def total(blocks: dict[str, Any], key: str) -> int:
 def describe_campaigns() -> str:
     """Return what was injected so far, and what went wrong."""
     wild, fuzz, kills = read("wild"), read("fuzz"), read("kills")
-    by_command: dict[str, Counter[str]] = {command: Counter() for command in ("deploy", "prune")}
+    by_command: dict[str, Counter[str]] = defaultdict(Counter)
     for name, block in kills.items():
         by_command[name.split()[0]].update({key: block[key] for key in ("kills", "chains")}, wrong=len(block["wrong"]))
     rich = {name: block for name, block in wild.items() if name.startswith("rich")}
@@ -53,7 +53,7 @@ def describe_campaigns() -> str:
          "`python -m tests.reliability.fuzz`"],
     ]  # fmt: skip
     rows += [
-        [f"SIGKILL at random moments of `{command}`", f"{counts['kills']:,} in {counts['chains']:,} chains", counts["wrong"],
+        [f"SIGKILL at random moments of `{command.replace('_', '`, of its ')}{'' if '_' in command else '`'}", f"{counts['kills']:,} in {counts['chains']:,} chains", counts["wrong"],
          "`python -m tests.reliability.kills`"] for command, counts in by_command.items()
     ]  # fmt: skip
     return table(["fault", "cases", "wrong", "command"], [row for row in rows if not str(row[1]).startswith("0 ")], (1, 2))
