@@ -52,10 +52,13 @@ def describe_campaigns() -> str:
         ["damaged files", f"{total(fuzz, 'cases'):,}", sum(len(block["wrong"]) for block in fuzz.values()),
          "`python -m tests.reliability.fuzz`"],
     ]  # fmt: skip
-    rows += [
-        [f"SIGKILL at random moments of `{command.replace('_', '`, of its ')}{'' if '_' in command else '`'}", f"{counts['kills']:,} in {counts['chains']:,} chains", counts["wrong"],
-         "`python -m tests.reliability.kills`"] for command, counts in by_command.items()
-    ]  # fmt: skip
+    for command, counts in by_command.items():
+        name, _, part = command.partition("_")
+        whose = f", of its {part}" if part else ""
+        cases = f"{counts['kills']:,} in {counts['chains']:,} chains"
+        rows.append(
+            [f"SIGKILL at random moments of `{name}`{whose}", cases, counts["wrong"], "`python -m tests.reliability.kills`"]
+        )
     return table(["fault", "cases", "wrong", "command"], [row for row in rows if not str(row[1]).startswith("0 ")], (1, 2))
 
 
