@@ -68,6 +68,11 @@ class LearnSettings:
     seed: int = 0
     device: str = "cpu"
 
+    def for_network(self, graph: SNNGraph) -> LearnSettings:
+        """Return the settings for a network: smaller steps for one of one frame."""
+        is_frame = bool(graph.metadata.get(INPUT_FRAME))
+        return replace(self, learning_rate=FRAME_SPEED * self.learning_rate) if is_frame else self
+
     def recipe(self, one_sign: Sequence[str] = (), *, epochs: int | None = None, steps: int | None = None) -> Recipe:
         """Return the recipe of the trainer, with all epochs or some, or the first `steps` batches.
 
@@ -172,8 +177,7 @@ def learn(
         (the best epoch by validation, the batches that were learnt from).
     """
     dataset = sum_inputs(dataset, graph)
-    if graph.metadata.get(INPUT_FRAME):
-        settings = replace(settings, learning_rate=FRAME_SPEED * settings.learning_rate)
+    settings = settings.for_network(graph)
     first = max(1, round(settings.epochs * SHARE_OF_FIRST))
     rounds = [(first, 1.0), (settings.epochs - first, LARGER_STEPS)]
     batches, best = 0, evaluate(graph, dataset.val).accuracy

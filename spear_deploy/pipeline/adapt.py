@@ -268,7 +268,7 @@ def _learn_rounded(task: AdaptTask, graph: SNNGraph) -> tuple[SNNGraph, int]:
         before = measure(graph)
         if evaluate(graph, dataset.val).accuracy - before <= TOLERANCE:
             return graph, 0
-        recipe = task.settings.learning.recipe()
+        recipe = task.settings.learning.for_network(graph).recipe()
         result = fit(graph, dataset, recipe, rounding=inputs.round_network, progress=task.progress)
         better = measure(result.graph) > before
     except (UnsupportedError, QuantizationError):  # the network has no integers of this chip
