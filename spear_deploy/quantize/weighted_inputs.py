@@ -78,6 +78,7 @@ class NeuronInput:
         weight_factors: by layer, the factor that the weights have yet to take: of means on the way, and of an analogue input.
         synapse_shapes: by layer, the output shape of its weights; a flatten may lie between it and the neurons.
         bias_factors: by layer, the factor of the means between its weights and the neurons, which its bias has to take too.
+        delays: by layer, the steps that the longest way between its weights and the neurons takes.
         analogue: the layers that take an analogue input.
         ways: by layer, the pools and reshapes on each way from its weights to the neurons, in this order.
     """
@@ -90,6 +91,7 @@ class NeuronInput:
     weight_factors: Mapping[str, float]
     synapse_shapes: Mapping[str, tuple[int, ...]]
     bias_factors: Mapping[str, float]
+    delays: Mapping[str, int]
     analogue: frozenset[str]
     ways: Mapping[str, tuple[tuple[Synapse, ...], ...]]
 
@@ -163,7 +165,15 @@ class NeuronInput:
         """Return what a bias of a layer's weights brings to the neurons, in a shape that broadcasts to them.
 
         Sums over a window take it as often as they have values, those at a padded border less often.
+
+        Raises:
+            UnsupportedError: it arrives with delay, and the chip's neurons hold it from the first step.
         """
+        if self.delays[name] and np.any(bias):
+            raise UnsupportedError(
+                f"layer '{name}': its bias reaches '{self.name}' {self.delays[name]} steps late, the chip's neurons hold it from "
+                "the first step; delay the edges into its weights instead"
+            )
         values, pools = self._align_bias(name, bias), self._list_pools(name)
         is_kept = all(isinstance(pool, AvgPool) and not np.any(pool.padding) for pool in pools) and _is_one_by_channel(values)
         if len(self.ways[name]) == 1 and (is_kept or not pools):
@@ -235,7 +245,7 @@ def _collect_neuron_input(graph: SNNGraph, layer: Layer, kind: InputKind, input_
             raise QuantizationError(f"layer '{layer.name}': a time constant is below the time step; choose a smaller dt")
         if (decay < 0).any():
             raise QuantizationError(f"layer '{layer.name}': a time constant is below 0, its state grows; no chip does that")
-    bias_factors, ways = _find_driving_layers(graph, layer.name)
+    bias_factors, ways, delays = _find_driving_layers(graph, layer.name)
     input_factor = 1 / input_scale if kind == "current" else 1.0
     weight_factors = {name: factor * _spike_factor(graph, name, input_factor) for name, factor in bias_factors.items()}
     return NeuronInput(
@@ -247,17 +257,21 @@ def _collect_neuron_input(graph: SNNGraph, layer: Layer, kind: InputKind, input_
         weight_factors=weight_factors,
         synapse_shapes={name: graph.shape_of(name) for name in bias_factors},
         bias_factors=bias_factors,
+        delays=delays,
         analogue=frozenset(name for name in bias_factors if kind == "current" and _takes_input(graph, name)),
         ways=ways,
     )
 
 
-def _find_driving_layers(graph: SNNGraph, name: str) -> tuple[dict[str, float], dict[str, tuple[tuple[Synapse, ...], ...]]]:
-    """Return the weighted layers whose sums reach a neuron layer: the factor of the means between, and the ways, by layer."""
+def _find_driving_layers(
+    graph: SNNGraph, name: str
+) -> tuple[dict[str, float], dict[str, tuple[tuple[Synapse, ...], ...]], dict[str, int]]:
+    """Return the factor of the means, the ways and the longest delay, by weighted layer whose sums reach a neuron layer."""
     driving: dict[str, float] = {}
     ways: dict[str, tuple[tuple[Synapse, ...], ...]] = {}
+    delays: dict[str, int] = {}
 
-    def search(name: str, factor: float, way: tuple[Synapse, ...]) -> None:
+    def search(name: str, factor: float, way: tuple[Synapse, ...], delay: int) -> None:
         layer = graph[name]
         if isinstance(layer.synapse, WEIGHTED):
             for edge in graph.edges_into(name):
@@ -267,12 +281,14 @@ def _find_driving_layers(graph: SNNGraph, name: str) -> tuple[dict[str, float], 
                     )
             driving[name] = factor
             ways[name] = (*ways.get(name, ()), way)
+            delays[name] = max(delay, delays.get(name, 0))
             return
+        further = way if layer.synapse is None else (layer.synapse, *way)
         for edge in graph.edges_into(name):
-            search(edge.source, factor * mean_factor(layer.synapse), way if layer.synapse is None else (layer.synapse, *way))
+            search(edge.source, factor * mean_factor(layer.synapse), further, delay + edge.delay)
 
-    search(name, 1.0, ())
-    return driving, ways
+    search(name, 1.0, (), 0)
+    return driving, ways, delays
 
 
 def _spike_factor(graph: SNNGraph, name: str, input_factor: float) -> float:

@@ -244,3 +244,21 @@ def test_potentials_are_measured_from_the_reset_the_leak_or_zero():
         layer = levels(neuron)
         assert (float(layer.level), float(layer.threshold), layer.readout) == (level, threshold, False)
     assert (float(levels(LI(tau_s=0.004, v_leak=0.25)).level), levels(LI(tau_s=0.004)).readout) == (0.25, True)
+
+
+@pytest.mark.parametrize("format", ["loihi", "truenorth"])
+def test_a_bias_that_arrives_late_is_refused_and_weights_that_arrive_late_are_not(format: Any) -> None:
+    weights = np.eye(3, dtype=np.float32)
+    edges = (Edge(source="input", target="w"), Edge(source="w", target="n", delay=3))
+
+    def late(bias: float) -> SNNGraph:
+        dense = Dense(weight=weights, bias=np.full(3, bias, np.float32))
+        layers = (Layer(name="w", synapse=dense), Layer(name="n", neuron=IF(v_threshold=0.9)))
+        return SNNGraph(layers=layers, edges=edges, input_shape=(3,), dt_s=1e-3)
+
+    x = np.ones((6, 1, 3), np.float32)
+    integers = quantize(late(0.0), format=format)
+    spikes = [simulate(graph, x, record=("spikes",)).spikes["n"].sum((1, 2)).tolist() for graph in (late(0.0), integers)]
+    assert spikes == [[0, 0, 0, 3, 3, 3]] * 2
+    with pytest.raises(UnsupportedError, match="'w': its bias reaches 'n' 3 steps late, the chip's neurons hold it"):
+        quantize(late(0.5), format=format)
