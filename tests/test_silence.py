@@ -26,9 +26,10 @@ NO_NETWORK = str(Path(__file__).parent / "support" / "no_network.py")
 KERNELS = """
 import numpy as np
 from spear_deploy.simulator import compiled_kernels
-total = np.zeros(3, np.int32)
-compiled_kernels.add_rows(np.ones((2, 3), np.int8), np.array([0, 1]), 2, total)
-assert total.tolist() == [2, 2, 2]
+spikes, starts, outputs = np.ones((1, 2), np.uint8), np.array([0, 3, 6]), np.array([0, 1, 2, 0, 1, 2])
+sums = np.zeros((1, 3), np.int32)
+compiled_kernels.sum_sparse(spikes, starts, outputs, np.ones(6, np.int8), np.zeros(3, np.int32), 0, sums)
+assert sums.tolist() == [[2, 2, 2]]
 """
 
 

@@ -301,7 +301,7 @@ def test_functions_and_containers_over_time(kind):
 def test_a_recurrent_container_beside_modules_of_another_step_mode_is_refused():
     container = layer.LinearRecurrentContainer(neuron.LIFNode(), 6, 6)
     with pytest.raises(
-        UnsupportedError, match="'0' \(IFNode\) runs over time, module '1' \(LinearRecurrentContainer\) one step; set one"
+        UnsupportedError, match=r"'0' \(IFNode\) runs over time, module '1' \(LinearRecurrentContainer\) one step; set one"
     ):
         read_model(nn.Sequential(neuron.IFNode(step_mode="m"), container), (6,))
     by_function = layer.ElementWiseRecurrentContainer(neuron.IFNode(), torch.add)
