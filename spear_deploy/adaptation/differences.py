@@ -44,12 +44,13 @@ def find_first_difference(before: SNNGraph, after: SNNGraph, split: Split) -> di
     return None
 
 
-def describe_difference(difference: Mapping[str, Any] | None) -> str:
-    """Return a difference in words; empty where there is none.
+def describe_difference(difference: Mapping[str, Any] | None, labels: Mapping[str, str] | None = None) -> str:
+    """Return a difference in words, its layer under the label of `label_layers`; empty where there is none.
 
     >>> describe_difference({"layer": "conv1", "step": 2, "share": 0.0312})
     'conv1 from step 2 (3.1 %)'
     """
     if difference is None:
         return ""
-    return f"{difference['layer']} from step {difference['step']} ({100 * difference['share']:.1f} %)"
+    layer = (labels or {}).get(difference["layer"], difference["layer"])
+    return f"{layer} from step {difference['step']} ({100 * difference['share']:.1f} %)"

@@ -12,18 +12,21 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
 
 from spear_deploy.budget.check import check
-from spear_deploy.budget.core_rows import BudgetRow
+from spear_deploy.budget.core_rows import CHIP, TOGETHER, BudgetRow
 from spear_deploy.budget.intervals import rank_by_overlap
 from spear_deploy.budget.report import BudgetReport, Verdict
 from spear_deploy.budget.unsupported import Unsupported
 from spear_deploy.errors import DataError
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.graph import SNNGraph
-from spear_deploy.network.labels import name_kind
+from spear_deploy.network.labels import name_kind, name_layers
 from spear_deploy.simulator import SpikeCounts
+from spear_deploy.util.number_format import amount
 from spear_deploy.util.workers import Workers, map_jobs
 
 NO_AMOUNTS = ("weight_bits", "bias_bits", "weight_palette", "delay", "refractory")
+MAX_NAMES = 2
+"""Layers whose names are bare numbers that stand in a row."""
 RankKey: TypeAlias = Literal["fit", "energy"]
 ORDER: dict[Verdict, int] = {"fits": 0, "unchecked": 1, "does_not_fit": 2}
 
@@ -128,8 +131,8 @@ def _rank_one(graph: SNNGraph, report: BudgetReport, profile: HardwareProfile) -
     scarcest = max(_amounts(report, profile), key=lambda row: row.share or 0.0, default=None)
     if report.verdict == "does_not_fit":
         over = sorted(report.over, key=lambda row: -(row.share or 0.0))
-        missing = [f"{finding.layer}: {_name_obstacle(graph, finding)}" for finding in report.unsupported]
-        missing += [f"{_place(row)} {row.used:,g} of {row.limit:,g}" for row in over]
+        missing = [f"{name_layers([finding.layer])}: {_name_obstacle(graph, finding)}" for finding in report.unsupported]
+        missing += [f"{_place(row)}{'' if row.where == CHIP else ':'} {amount(row.used)} of {amount(row.limit)}" for row in over]
     else:
         missing = [f"{row.resource.replace('_', ' ')} not published" for row in report.rows if row.status == "unchecked"]
     return Ranked(
@@ -161,4 +164,4 @@ def _amounts(report: BudgetReport, profile: HardwareProfile) -> list[BudgetRow]:
 
 def _place(row: BudgetRow) -> str:
     what = row.resource.replace("_", " ")
-    return what if row.where == "chip" else f"{what} of {row.where}"
+    return what if row.where == CHIP else f"{what} of {name_layers(row.layers, joint=TOGETHER, most=MAX_NAMES)}"

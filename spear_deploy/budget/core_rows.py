@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 from spear_deploy.hardware.schema import HardwareProfile
+from spear_deploy.network.labels import name_layers
 from spear_deploy.placement.core_needs import count_union
 from spear_deploy.placement.place import Placement
 
@@ -69,6 +70,11 @@ class BudgetRow:
     def layers(self) -> tuple[str, ...]:
         """The layers it is about."""
         return tuple(self.where.split(TOGETHER))
+
+    @property
+    def place(self) -> str:
+        """Where it is, for a sentence (`network.labels.name_layers`)."""
+        return name_layers(self.layers, joint=TOGETHER)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data."""

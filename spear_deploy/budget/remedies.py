@@ -19,6 +19,7 @@ from spear_deploy.budget.core_rows import CHIP, BudgetRow
 from spear_deploy.budget.what_if import PLACED, UNCHANGED, Change, WhatIf
 from spear_deploy.network.channel_groups import ChannelGroup
 from spear_deploy.network.graph import INPUT
+from spear_deploy.network.labels import name_layers
 from spear_deploy.placement.place import Placement
 from spear_deploy.placement.populations import Population
 from spear_deploy.placement.splitting import find_largest
@@ -45,7 +46,7 @@ def find_remedies(base: WhatIf, row: BudgetRow, fewest_cores: Placement) -> str:
     resource = row.resource.replace("_", " ")
     if row.resource in LAYER_COUNTS:
         readers = plural(int(row.limit or 0), "layer" if row.resource == "destinations" else "core")
-        return f"let {row.where} feed at most {readers}: merge layers that read it, or pass its spikes on"
+        return f"let {row.place} feed at most {readers}: merge layers that read it, or pass its spikes on"
     if base.is_exhausted and row.resource in PLACED:
         chips = [text for _, text in _offers(_more_chips, base, row)] if (row.resource, row.where) == ("cores", CHIP) else []
         return "; ".join([*chips, "too large to try narrower layers one by one: prune it with `spear-deploy prune`"])
@@ -90,7 +91,7 @@ def _narrower_group(base: WhatIf, row: BudgetRow) -> Iterator[Offer]:
         if left is not None:
             dropped = group.channels - left
             gain = _describe_gain(base, Change(widths=((group.name, left),)))
-            text = f"drop {dropped} of {group.channels} channels of {' + '.join(group.producers)}{gain}"
+            text = f"drop {dropped} of {group.channels} channels of {name_layers(group.producers)}{gain}"
             best = min(best or (2.0, ""), (dropped / group.channels, text))
     if best is not None:
         yield best
@@ -135,7 +136,7 @@ def _split_layer(base: WhatIf, row: BudgetRow) -> Iterator[Offer]:
             for other in base.evaluate(change).rows
         ):
             channels = ceil(population.shape[0] / parts)
-            yield 0.0, f"split {row.where} into {parts} layers of {channels} channels, a core each"
+            yield 0.0, f"split {row.place} into {parts} layers of {channels} channels, a core each"
             return
 
 

@@ -25,6 +25,7 @@ from spear_deploy.budget.energy import Energy
 from spear_deploy.budget.intervals import weakest
 from spear_deploy.budget.latency import Latency
 from spear_deploy.budget.unsupported import LATE_RESET, SEVERAL_SPIKES, Replaced, Unsupported
+from spear_deploy.network.labels import add_kinds, name_layers
 from spear_deploy.placement.place import Placement
 from spear_deploy.util.console import PrintableConsole
 from spear_deploy.util.number_format import amount, plural, with_prefix
@@ -155,16 +156,15 @@ class BudgetReport:
         return "\n".join(line.rstrip() for line in lines)
 
     def __rich__(self) -> ConsoleRenderable:
-        return Group(
-            _headline(self), "", Padding.indent(_layer_table(self), 2), "", Padding.indent(_draw_lines(_group_lines(self)), 2)
-        )
+        sentences = _draw_lines(_group_lines(self), self.labels)
+        return Group(_headline(self), "", Padding.indent(_layer_table(self), 2), "", Padding.indent(sentences, 2))
 
     def __str__(self) -> str:
         return self.to_text()
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: the most urgent rows first, each status in the order of the network."""
-        sentences = _draw_lines([_unsupported_lines(self), _note_lines(self)])
+        sentences = _draw_lines([_unsupported_lines(self), _note_lines(self)], self.labels)
         drawing = Group(_headline(self), "", _resource_table(self), "", sentences)
         return _record(drawing, HTML_WIDTH).export_html(theme=THEME, code_format=HTML, inline_styles=True)
 
@@ -277,8 +277,10 @@ def _resource_table(report: BudgetReport) -> Table:
         for row in rows[:limit]:
             unit = "" if row.unit in (THING, row.resource) else f" {row.unit}"
             share = "" if row.share is None else _share(row)
-            cells = (row.where, _resource(row), _amount(row.used), f"{_amount(row.limit)}{unit}", share, status)
-            table.add_row(*map(Text, cells), Text(row.remedy.replace("; ", "\n") or row.detail), style=STATUS_STYLES[status])
+            remedy = add_kinds(row.remedy.replace("; ", "\n"), report.labels)
+            place = TOGETHER.join(report.labels.get(name, name) for name in row.layers)
+            cells = (place, _resource(row), _amount(row.used), f"{_amount(row.limit)}{unit}", share, status)
+            table.add_row(*map(Text, cells), Text(remedy or row.detail), style=STATUS_STYLES[status])
         if len(rows) > limit:
             table.add_row("…", f"{len(rows) - limit} more within their limits", "", "", "", status)
     return table
@@ -292,6 +294,11 @@ def _short_name(where: str) -> str:
     rest = f" + {len(names) - 1} more" if len(names) > 1 else ""
     room = MAX_NAME - len(rest)
     return (names[0] if len(names[0]) <= room else f"{names[0][: room - 1]}…") + rest
+
+
+def _short_place(row: BudgetRow) -> str:
+    """Return a place in few words for a sentence."""
+    return _short_name(row.where) if row.place == row.where else name_layers(row.layers, most=1)
 
 
 def _cores_of(report: BudgetReport, where: str) -> str:
@@ -340,8 +347,8 @@ Line: TypeAlias = tuple[str, str, str]
 """(label, style, sentence)."""
 
 
-def _draw_lines(groups: Sequence[Sequence[Line]]) -> Table:
-    """Return groups of sentences with their labels in a column on the left."""
+def _draw_lines(groups: Sequence[Sequence[Line]], labels: Mapping[str, str]) -> Table:
+    """Return groups of sentences with what they are about in a column on the left, layers with their kinds (`add_kinds`)."""
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
@@ -349,7 +356,7 @@ def _draw_lines(groups: Sequence[Sequence[Line]]) -> Table:
         if index:
             grid.add_row()
         for label, style, sentence in lines:
-            grid.add_row(Text(label), Text(sentence), style=style)
+            grid.add_row(Text(label), Text(add_kinds(sentence, labels)), style=style)
     return grid
 
 
@@ -365,7 +372,7 @@ def _over_lines(report: BudgetReport) -> Iterator[Line]:
         yield (
             "over",
             STATUS_STYLES["over"],
-            f"{_resource(row)} of {row.where}: {_quantity(row.used, row.unit)} of {_quantity(row.limit, row.unit)}{detail}",
+            f"{_resource(row)} of {row.place}: {_quantity(row.used, row.unit)} of {_quantity(row.limit, row.unit)}{detail}",
         )
         for remedy in row.remedy.split("; ") if row.remedy else ():
             yield "", "", f"→ {remedy}"
@@ -375,7 +382,7 @@ def _tight_lines(report: BudgetReport) -> Iterator[Line]:
     rows = [row for row in report.rows if row.status == "tight" and row.unit != THING]
     if rows:
         rows.sort(key=lambda row: -(row.share or 0))
-        names = (f"{_resource(row)} of {_short_name(row.where)} {_share(row)}" for row in rows)
+        names = (f"{_resource(row)} of {_short_place(row)} {_share(row)}" for row in rows)
         yield "tight", STATUS_STYLES["tight"], ", ".join(names)
 
 
@@ -386,7 +393,7 @@ def _unchecked_lines(report: BudgetReport) -> Iterator[Line]:
         if row.status == "unchecked":
             reason = row.remedy or (row.detail if row.limit == 0 else "")
             reason = reason or ("limit not published" if row.limit is None else "not known")
-            layers.setdefault((_resource(row), reason), []).append(_short_name(row.where))
+            layers.setdefault((_resource(row), reason), []).append(_short_place(row))
     for (resource, reason), places in layers.items():
         names = list(dict.fromkeys(places))
         more = f" and {len(names) - MAX_NAMES + 1} more" if len(names) > MAX_NAMES else ""

@@ -62,4 +62,4 @@ def _sentence(row: BudgetRow, profile: str) -> str:
     what = row.resource.replace("_", " ")
     used = "not counted" if row.used is None else f"{row.used:,g} {row.unit}"
     limit = "does not publish a limit" if row.limit is None else f"allows {row.limit:,g}"
-    return f"{row.where}: {what} {used}, {profile} {limit}" + (f"; {row.remedy}" if row.remedy else "")
+    return f"{row.place}: {what} {used}, {profile} {limit}" + (f"; {row.remedy}" if row.remedy else "")

@@ -53,6 +53,7 @@ def adapt(
 
     Example: spear-deploy adapt digits --chip speck2f --data digits --out adapted
     """
+    from spear_deploy.network.labels import label_layers
     from spear_deploy.pipeline.adapt import adapt as run_adapt
 
     graph = load_net(net, data, **source)
@@ -61,17 +62,18 @@ def adapt(
             graph, chip, data, out=out, epochs=epochs, narrows=not keep_widths, seed=seed, overrides=overrides, steps=steps,
             encoding=encoding, progress=progress,
         )  # fmt: skip
-    emit(facts, as_json=as_json, out=None, show=lambda c: _show(c, facts, out))
+    emit(facts, as_json=as_json, out=None, show=lambda c: _show(c, facts, label_layers(graph), out))
     if not facts["missing"] and facts["verdict"] == "does_not_fit":
         network = shlex.quote(f"{out.rstrip('/')}/{facts['files']['adapted']}")
         suggest(f"spear-deploy prune {network} --chip {shlex.quote(chip)} --data DATA --out pruned", as_json=as_json)
     leave("does_not_fit" if facts["missing"] else facts["verdict"])
 
 
-def _show(console: Any, facts: Mapping[str, Any], folder: str) -> None:
-    """Print what was replaced, accuracy after each step, what is missing, and the files."""
+def _show(console: Any, facts: Mapping[str, Any], labels: Mapping[str, str], folder: str) -> None:
+    """Print what was replaced, accuracy after each step, what is missing, and the files; layers under their labels."""
     from spear_deploy.adaptation.differences import describe_difference
     from spear_deploy.cli.tables import list_files, make_table
+    from spear_deploy.network.labels import add_kinds
 
     def show(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]], numbers: tuple[int, ...]) -> None:
         console.print(make_table(title, columns, rows, numbers=numbers), highlight=False, markup=False)
@@ -80,7 +82,7 @@ def _show(console: Any, facts: Mapping[str, Any], folder: str) -> None:
     if facts["replaced"]:
         rows = [
             (
-                row["layer"],
+                labels.get(row["layer"], row["layer"]),
                 row["what"],
                 f"{row['by']}; {row['bound']}" if row["bound"] else row["by"],
                 row["kind"],
@@ -99,7 +101,7 @@ def _show(console: Any, facts: Mapping[str, Any], folder: str) -> None:
                 row["kind"],
                 f"{row['accuracy']:.2%}",
                 "" if last is None else f"{100 * (row['accuracy'] - last):+.1f}",
-                describe_difference(row.get("differs")),
+                describe_difference(row.get("differs"), labels),
             )
             for row, last in zip(facts["waterfall"], before, strict=False)
         ]
@@ -108,7 +110,7 @@ def _show(console: Any, facts: Mapping[str, Any], folder: str) -> None:
     words = " → ".join(f"{value:.2%} {'as ' * (name == 'integers')}{name}" for name, value in accuracy.items())
     console.print(f"{f'accuracy {words}; ' if words else ''}{facts['headline']}", highlight=False, markup=False)
     for need in facts["missing"]:
-        console.print(f"missing: {need}", highlight=False, markup=False)
+        console.print(f"missing: {add_kinds(need, labels)}", highlight=False, markup=False)
     for note in facts["notes"]:
-        console.print(f"note: {note}", highlight=False, markup=False)
+        console.print(f"note: {add_kinds(note, labels)}", highlight=False, markup=False)
     console.print(list_files(facts["files"].values(), folder), highlight=False)

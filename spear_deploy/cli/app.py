@@ -32,7 +32,7 @@ from spear_deploy.cli import (
     sweep,
     verify,
 )
-from spear_deploy.cli.options import ERROR, print_line
+from spear_deploy.cli.options import ERROR, complete, print_line
 from spear_deploy.errors import SpearError
 
 
@@ -61,7 +61,7 @@ class _Group(click.Group):
             with last_guard.stop_on_signals():
                 return super().invoke(ctx)
         except SpearError as error:
-            _print_error(ctx, error, str(error))
+            _print_error(ctx, error, complete(str(error), ctx))
             ctx.exit(error.exit_code)
         except KeyboardInterrupt as stop:
             if self.owns_process:

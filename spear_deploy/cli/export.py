@@ -75,6 +75,7 @@ def export(
 
     Example: spear-deploy export digits --to nir --out out/digits.nir
     """
+    from spear_deploy.network.labels import label_layers
     from spear_deploy.pipeline import api
     from spear_deploy.simulator.recordings import read_input
 
@@ -86,7 +87,11 @@ def export(
         certificate = api.export(
             graph, out, to=to, x=x, kind=kind, chip=target, progress=progress, **options  # type: ignore[arg-type]
         )  # fmt: skip
-    emit(certificate, graph=graph, as_json=as_json, out=None, show=lambda c: console().show_certificate(c, out, certificate))
+
+    def show(screen: Any) -> None:
+        console().show_certificate(screen, out, certificate, label_layers(graph))
+
+    emit(certificate, graph=graph, as_json=as_json, out=None, show=show)
     mismatches = certificate["mismatches"] or (certificate.get("vendor") or {}).get("mismatches")
     if mismatches and not force:
         leave("", [f"file '{out}': spikes differ after reading it back, see certificate.json; --force accepts that"])

@@ -24,6 +24,8 @@ OUTPUTS = ("out", "sarif")
 """Options that name a file which is written."""
 PROFILE = "spear_deploy.cli.profile"
 """Key of the same: whether time is measured by stage and layer."""
+NETWORK = "spear_deploy.cli.network"
+"""Key of the same: the network that was read."""
 
 
 class Command(click.Command):
@@ -277,6 +279,7 @@ def load_net(net: str, like: str | None = None, **source: Any) -> Any:
 
     with timed_stage("read the network"):
         graph = api.load(net, like=like, **apply_defaults(source, net))
+    click.get_current_context().meta[NETWORK] = graph
     if not net.lower().endswith(".snn"):
         for note in graph.metadata.get("assumptions", []):
             print_line(f"note: {note}")
@@ -312,6 +315,16 @@ def emit(value: Any, *, as_json: bool, out: str | None, show: Callable[[Any], No
         from spear_deploy.util.console import PrintableConsole
 
         show(PrintableConsole(file=stdout))
+
+
+def complete(sentence: str, context: click.Context | None = None) -> str:
+    """Return a sentence with the kinds of layers whose names are bare numbers, in the network that this command read."""
+    graph = (context or click.get_current_context()).meta.get(NETWORK)
+    if graph is None:
+        return sentence
+    from spear_deploy.network.labels import add_kinds, label_layers
+
+    return add_kinds(sentence, label_layers(graph))
 
 
 def print_line(line: str) -> None:
@@ -371,7 +384,7 @@ def suggest(command: str, *, as_json: bool) -> None:
 def leave(verdict: str, failures: Sequence[str] = ()) -> None:
     """Exit with the code of a verdict, or with 1 where a proof found a difference; print each in red on stderr."""
     for failure in failures:
-        click.secho(f"error: {escape_hidden(failure)}", fg="red", err=True)
+        click.secho(f"error: {escape_hidden(complete(failure))}", fg="red", err=True)
     if failures:
         raise SystemExit(ERROR)
     if verdict == "does_not_fit":

@@ -109,7 +109,8 @@ def prune(
 
 def _show(console: Any, facts: Mapping[str, Any], labels: Mapping[str, str], folder: str) -> None:
     """Print the results of one network or of several in a folder, with layers under the labels of `label_layers`."""
-    from spear_deploy.cli.tables import list_files, show_aims, show_levers
+    from spear_deploy.cli.tables import list_files, show_aims, show_levers, write_width
+    from spear_deploy.network.labels import add_kinds
     from spear_deploy.util.number_format import plural
 
     rows = facts.get("front", [facts])
@@ -126,14 +127,14 @@ def _show(console: Any, facts: Mapping[str, Any], labels: Mapping[str, str], fol
         steps = row["steps"]
         if steps["deployed"] != steps["trained"]:
             console.print(f"time steps: {steps['trained']} → {steps['deployed']}", highlight=False)
-        widths = ", ".join(f"{labels.get(name, name)} {before}→{after}" for name, (before, after) in row["widths"].items())
+        widths = ", ".join(write_width(labels.get(name, name), *pair) for name, pair in row["widths"].items())
         console.print(f"widths: {widths}", highlight=False)
         show_aims(console, row["budgets"])
         show_levers(console, row["levers"], "the test split")
         for note in row["notes"]:
-            console.print(f"note: {note}", highlight=False, markup=False)
+            console.print(f"note: {add_kinds(note, labels)}", highlight=False, markup=False)
         console.print(list_files(row["files"].values(), folder), highlight=False)
     if "front" in facts:
         console.print(f"front: {facts['files']['front']}, {facts['files']['report']}", highlight=False)
     for reason in rows[0]["not_prunable"]:
-        console.print(f"left whole: {reason}", highlight=False, markup=False)
+        console.print(f"left whole: {add_kinds(reason, labels)}", highlight=False, markup=False)

@@ -1,6 +1,9 @@
-"""Labels of layers for tables, with kind and shape."""
+"""Names of layers for people, with kind and shape where they are bare numbers."""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -8,17 +11,66 @@ from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.layer import Layer
 from spear_deploy.network.neurons import IF
 from spear_deploy.network.synapses import SumPool
-from spear_deploy.util.number_format import format_shape
+from spear_deploy.util.number_format import format_shape, join_names
+
+QUOTED = re.compile(r"(?:^|\(|\b(?:layers?|of|from|by|readout) |\b(?:reset|step): )'[^']+'(?:(?:, | and | or | -> )'[^']+')*")
+"""Quoted names in a sentence, one or several."""
+MAX_KINDS = 2
+"""Layers in a row that are written with their kinds; of more the names alone."""
 
 
 def label_layers(graph: SNNGraph) -> dict[str, str]:
     """Return a label for each layer: its name, and where that has no letter (torch's "0", "2.1") kind and output shape too."""
     labels = {}
     for layer in graph.layers:
-        named = not name_kind(layer) or any(letter.isalpha() for letter in layer.name)
+        named = not name_kind(layer) or not is_bare(layer.name)
         shape = format_shape(graph.shape_of(layer.name))
         labels[layer.name] = layer.name if named else f"{layer.name} {name_kind(layer)} {shape}"
     return labels
+
+
+def is_bare(name: str) -> bool:
+    """Return whether a layer's name has no letter, as torch's "10" and "2.1": beside a count it reads as a number."""
+    return not any(letter.isalpha() for letter in name)
+
+
+def name_layers(names: Sequence[str], *, joint: str = " + ", most: int | None = None) -> str:
+    """Return layers for a sentence: their names, and where one is a bare number all of them quoted, or the first of many.
+
+    >>> name_layers(["fc1"]), name_layers(["fc1", "fc2"]), name_layers(["10"]), name_layers(["0", "2", "10"])
+    ('fc1', 'fc1 + fc2', "layer '10'", "layers '0', '2' and '10'")
+    >>> name_layers(["0", "2", "10"], most=2)
+    "layer '0' and 2 more"
+    """
+    if not any(map(is_bare, names)):
+        return joint.join(names)
+    if most is not None and len(names) > most:
+        return f"layer '{names[0]}' and {len(names) - 1} more"
+    quoted = [f"'{name}'" for name in names]
+    return f"layer{'s' * (len(names) > 1)} {join_names(quoted)}"
+
+
+def add_kinds(sentence: str, labels: Mapping[str, str]) -> str:
+    """Return a sentence with kind and shape behind the first mention of each layer whose name is a bare number.
+
+    Args:
+        sentence: with names in quotes.
+        labels: of `label_layers`.
+
+    >>> add_kinds("layer '10': 3 spikes, layer 'fc': 0", {"10": "10 Dense 512", "fc": "fc"})
+    "layer '10' (Dense 512): 3 spikes, layer 'fc': 0"
+    """
+    kinds = {name: label.removeprefix(f"{name} ") for name, label in labels.items() if label != name}
+
+    def add_kind(quoted: re.Match[str]) -> str:
+        kind = kinds.pop(quoted[1], "")
+        return f"{quoted.group()} ({kind})" if kind else quoted.group()
+
+    def add(match: re.Match[str]) -> str:
+        words = match.group()
+        return words if words.count("'") > 2 * MAX_KINDS else re.sub("'([^']+)'", add_kind, words)
+
+    return QUOTED.sub(add, sentence) if kinds else sentence
 
 
 def name_kind(layer: Layer) -> str:

@@ -27,6 +27,7 @@ from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import WEIGHTED
 from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.network.labels import label_layers
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.inputs import load_for, load_named, merge_options
 from spear_deploy.pipeline.preflight import CheckedInputs
@@ -144,8 +145,8 @@ def adapt(
             `load_data`.
 
     Returns:
-        {chip, replaced, accuracy {trained, adapted, integers}, waterfall, missing, verdict, cores_used, cores_limit, widths,
-        notes, files, seconds}; integers are None where the family's are not built here.
+        {chip, labels (of layers in tables), replaced, accuracy {trained, adapted, integers}, waterfall, missing, verdict,
+        cores_used, cores_limit, widths, notes, files, seconds}; integers are None where the family's are not built here.
 
     Raises:
         UnsupportedError: an integer network.
@@ -393,6 +394,7 @@ def describe_adapted(adapted: Adapted, task: AdaptTask, folder: Path, *, quantis
                 missing.append(f"integers: {error}")
     return {
         "chip": profile.name,
+        "labels": label_layers(task.network),
         "replaced": [dict(row) for row in adapted.rows],
         "accuracy": accuracy,
         "waterfall": waterfall,

@@ -14,6 +14,7 @@ from spear_deploy.data import Dataset
 from spear_deploy.data.time_steps import parse_steps
 from spear_deploy.errors import BudgetError, ChipError
 from spear_deploy.interchange.snn_file import write_snn
+from spear_deploy.network.labels import label_layers
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.inputs import load_named, merge_options
 from spear_deploy.pipeline.preflight import CheckedInputs, check_inputs
@@ -291,6 +292,7 @@ def _measure_result(
         "cores_used": report.cores_used,
         "cores_limit": report.cores_limit,
         "widths": pruned.widths,
+        "labels": label_layers(inputs.network),
         "levers": [{**stage.to_json(), **_measure_stage(stage, inputs)} for stage in pruned.stages],
         "batches": pruned.to_json()["batches"],
         "not_prunable": list_unprunable(inputs.network),

@@ -92,7 +92,7 @@ def describe_rows(over: tuple[BudgetRow, ...]) -> str:
     >>> describe_rows((row,))
     'cores 9 of 4 (chip)'
     """
-    texts = [f"{row.resource.replace('_', ' ')} {row.used:g} of {row.limit:g} ({row.where})" for row in over[:3]]
+    texts = [f"{row.resource.replace('_', ' ')} {row.used:g} of {row.limit:g} ({row.place})" for row in over[:3]]
     return "; ".join(texts) + (f"; {len(over) - 3} more" if len(over) > 3 else "")
 
 

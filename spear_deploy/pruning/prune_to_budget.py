@@ -22,6 +22,7 @@ import numpy as np
 from spear_deploy.data import Dataset
 from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.network.labels import name_layers
 from spear_deploy.pruning.budgets import ACTIVE, resource_name
 from spear_deploy.pruning.chip_costs import ChipCosts
 from spear_deploy.pruning.levers import LeverStage, measure_stage, note_unrewarded
@@ -249,7 +250,7 @@ def preflight_warnings(graph: SNNGraph, evaluation: Evaluation, classes: int) ->
         classes: of the data.
     """
     rates = evaluation.counts.rates()
-    text = ", ".join(f"{name} {rate:.4f}" for name, rate in rates.items())
+    text = ", ".join(f"{name_layers([name])} {rate:.4f}" for name, rate in rates.items())
     notes = []
     silent = [name for name, rate in rates.items() if rate < SILENT_RATE]
     if silent:

@@ -16,6 +16,7 @@ from spear_deploy.errors import FileError
 from spear_deploy.report import tables
 from spear_deploy.report.floor_plan import draw_floor_plan
 from spear_deploy.report.folder import Evidence, read_folder
+from spear_deploy.report.layer_names import label_evidence
 from spear_deploy.report.pruning_page import PAGES, describe_results, find_results
 from spear_deploy.report.raster import draw_rasters
 from spear_deploy.report.search_charts import draw_search
@@ -110,6 +111,7 @@ def _render(template: str, folder: Path, describe: Callable[[], dict[str, Any]])
 
 def describe_deployment(evidence: Evidence) -> dict[str, Any]:
     """Return all values of the template of a deployment."""
+    evidence = label_evidence(evidence)
     return {
         "verdict": tables.describe_verdict(evidence.deployment, evidence.check, evidence.cores["title"]),
         "stages": tables.list_stages(evidence.deployment, evidence.layers),

@@ -34,7 +34,7 @@ def describe_results(folder: Path) -> dict[str, Any]:
     return {
         "charts": [_draw_networks(rows), *([_draw_plans(rows, searches)] if len(rows) > 1 else [])],
         "rows": [_format_row(row) for row in sorted(rows, key=lambda row: -row["synops"]["achieved"])],
-        "groups": list(rows[0]["widths"]),
+        "groups": [rows[0].get("labels", {}).get(name, name) for name in rows[0]["widths"]],
         "dense": {"accuracy": percent(rows[0]["accuracy"]["dense"], 2), "synops": number(rows[0]["synops"]["dense"])},
         "channels": [before for before, _ in rows[0]["widths"].values()],
         "chip": rows[0]["chip"],

@@ -1,4 +1,4 @@
-"""Layers whose names are bare numbers carry kind and shape in tables, and their names in JSON."""
+"""Layers whose names are bare numbers carry kind and shape in tables and sentences, and their names in JSON."""
 
 import json
 
@@ -9,9 +9,9 @@ from click.testing import CliRunner
 from spear_deploy import count, rank
 from spear_deploy.cli import main
 from spear_deploy.interchange.snn_file import write_snn
-from spear_deploy.network import IF, Conv2d, Dense, Layer, SumPool
+from spear_deploy.network import IF, LIF, Conv2d, Dense, Layer, SumPool
 from spear_deploy.network.graph import chain
-from spear_deploy.network.labels import label_layers
+from spear_deploy.network.labels import add_kinds, label_layers
 
 NETWORK = chain(
     [
@@ -39,10 +39,10 @@ def test_a_sum_that_spikes_where_its_window_holds_a_spike_is_a_max_pool():
 def test_a_ranking_names_a_max_pool_that_a_chip_lacks():
     layers = [NETWORK.layers[0], Layer(name="1", synapse=SumPool(kernel_size=2), neuron=IF(v_threshold=0.5))]
     entries = {entry.profile: entry for entry in rank(chain(layers, input_shape=(1, 8, 8)))}
-    assert "1: MaxPool" in entries["xylo_audio2"].missing
+    assert "layer '1': MaxPool" in entries["xylo_audio2"].missing
     layers[1] = Layer(name="1", synapse=SumPool(kernel_size=2), neuron=IF())
     entries = {entry.profile: entry for entry in rank(chain(layers, input_shape=(1, 8, 8)))}
-    assert "1: SumPool" in entries["xylo_audio2"].missing
+    assert "layer '1': SumPool" in entries["xylo_audio2"].missing
 
 
 def test_tables_show_the_labels_and_json_the_names(tmp_path, monkeypatch):
@@ -76,4 +76,43 @@ def test_prune_prints_the_widths_under_the_labels(tmp_path, monkeypatch):
     np.savez("mine.npz", x=rng.random((60, 4, 6)) < 0.5, y=np.arange(60) % 3)
     command = ("prune", "net.snn", "--chip", "loihi2", "--data", "mine.npz", "--parameters", "60%", "--levers", "channels")
     shown = CliRunner().invoke(main, (*command, "--episodes", "1", "--epochs", "1", "--out", "out", "--quiet"))
-    assert shown.exit_code == 0 and "widths: 0 Dense 8 8→" in shown.stdout, (shown.stdout, shown.stderr)
+    assert shown.exit_code == 0 and "widths: 0 Dense 8: 8→" in shown.stdout, (shown.stdout, shown.stderr)
+
+
+def test_numbers_in_a_row_are_told_from_counts(tmp_path, monkeypatch):
+    """A count beside a bare name, as "memory of 10 262,144", reads as two numbers."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    layers = [
+        Layer(name=name, synapse=Dense(weight=rng.normal(0, 1, shape).astype(np.float32)), neuron=LIF(tau_s=0.02))
+        for name, shape in (("8", (512, 512)), ("10", (512, 512)), ("12", (10, 512)))
+    ]
+    graph = chain(layers, input_shape=(512,))
+    write_snn(graph, "net.snn")
+    missing = {entry.profile: entry.missing for entry in rank(graph)}
+    assert "synapse memory of layer '10': 262,144 of 65,536" in missing["speck2f"]
+    assert "layer '8': LIF" in missing["speck2f"]
+
+    def words(*command, width=80):
+        monkeypatch.setenv("COLUMNS", str(width))
+        shown = CliRunner().invoke(main, command)
+        assert all(len(line) <= width for line in shown.stdout.splitlines()), shown.stdout
+        return " ".join(shown.stdout.split()), " ".join(shown.stderr.split())
+
+    checked, _ = words("check", "net.snn", "--chip", "speck2f")
+    assert "synapse memory of layer '10' (Dense 512): 262,144 of 65,536" in checked
+    assert "→ drop 384 of 512 channels of layer '10' (Dense 512)" in checked
+    for width in (80, 120):
+        ranked, _ = words("rank", "net.snn", "--chip", "speck2f", "--activity", "0.1", width=width)
+        assert "layer '8' (Dense 512):" in ranked
+    _, refused = words("export", "net.snn", "--to", "speck", "--out", "out/net.json")
+    assert "layer '8' (Dense 512): synapse memory" in refused and "layer '10' (Dense 512): synapse memory" in refused
+
+
+def test_a_sentence_names_the_kind_of_a_layer_once():
+    labels = {"0": "0 Conv2d 4 x 6 x 6", "2.1": "2.1 Dense 10", "3": "3 Dense 2", "out": "out"}
+    text = "layers '0' and '2.1': late; layer 'out' reads layer '0'; budget '3' is no layer"
+    kinds = "layers '0' (Conv2d 4 x 6 x 6) and '2.1' (Dense 10): late; layer 'out' reads layer '0'; budget '3' is no layer"
+    assert add_kinds(text, labels) == kinds
+    assert add_kinds("layers '0', '2.1', '3': LIF", labels) == "layers '0', '2.1', '3': LIF"
+    assert add_kinds("'3' hardly spikes", {"3": "3"}) == "'3' hardly spikes"

@@ -531,3 +531,26 @@ def test_hidden_characters_of_the_files_are_escaped_on_the_page(folder):
     changed(folder, "cores", lambda value: value.update(title="chip\x1b[2J\u202e"))
     page = render_deployment(read_folder(folder))
     assert r"chip\x1b[2J\u202e" in page and not has_hidden(page.replace("\n", "").replace("\t", ""))
+
+
+def test_layers_that_are_bare_numbers_carry_their_kind(tmp_path):
+    """Files of an earlier release, with the names that torch gives."""
+    folder = tmp_path / "out"
+    shutil.copytree(Path(__file__).parents[1] / "data" / "corpus_0.1.0" / "deployment", folder)
+    plain = describe_deployment(read_folder(folder))
+    for path in folder.glob("*.json"):
+        path.write_text(re.sub(r"""(["'])fc\1""", r"\g<1>10\1", path.read_text()))
+    arrays = {re.sub("^fc[.]", "10.", name): value for name, value in np.load(folder / "raster.npz").items()}
+    np.savez(folder / "raster.npz", **arrays)
+    changed(folder, "deployment", lambda value: value.update(notes=["layer '10': a note"]))
+    view = describe_deployment(read_folder(folder))
+    assert view["verdict"]["notes"] == ["layer '10' (Dense 8): a note"]
+    assert [row["name"] for row in view["activity"]["rows"]] == ["10 Dense", "out"]
+    assert [row["name"] for row in view["widths"]] == ["10 Dense"] and view["widths"][0]["shape"] == [8]
+    assert [row["name"] for row in view["plan"]["layers"]] == ["10 Dense 8", "out"]
+    assert view["plan"]["work"].startswith("core 0 ('10' (Dense 8)) has most in a step")
+    assert view["raster"]["layers"][0]["name"] == "10 Dense 8"
+    rows = view["resources"]["all"] or view["resources"]["first"]
+    assert {row["where"] for row in rows} == {"chip", "10 Dense 8", "out"}
+    assert plain["resources"]["count"] == view["resources"]["count"]
+    assert "10 Dense 8" in render_deployment(read_folder(folder))

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from spear_deploy.cli.tables.grid import make_table
+from spear_deploy.network.labels import add_kinds
 from spear_deploy.util.number_format import UNKNOWN, percent, unit_noun
 
 if TYPE_CHECKING:
@@ -33,19 +34,24 @@ def show_rank(console: Console, ranking: Iterable[Ranked]) -> None:
     for ranked in ranking:
         report = ranked.report
         verdict = f"[{VERDICT_STYLE[report.verdict]}]{report.verdict.replace('_', ' ')}[/]"
-        limit = "?" if report.cores_limit is None else report.cores_limit
+        limit = "?" if report.cores_limit is None else f"{report.cores_limit:,}"
         shown = 1 if ranked.reach else 2
         more = f"; {len(ranked.missing) - shown} more" if len(ranked.missing) > shown else ""
-        remark = escape("; ".join(ranked.missing[:shown]) + more)
+        remark = "; ".join(ranked.missing[:shown]) + more
         if ranked.reach:
-            remark += "\n→ " + escape(ranked.reach.removeprefix("within reach: "))
+            remark += "\n→ " + ranked.reach.removeprefix("within reach: ")
         if not remark and ranked.share is not None:
-            remark = f"{percent(ranked.share)} {escape(ranked.scarcest)}"
+            remark = f"{percent(ranked.share)} {ranked.scarcest}"
         bounds = report.energy.interval
         energy = UNKNOWN if bounds is None else f"{bounds.write('J')}\n{bounds.evidence}"
-        rows.append((ranked.profile, verdict, f"{report.cores_used} of {limit}", energy, remark))
-    columns = ("chip", "verdict", "cores", "energy/inference", "missing → remedy, or scarcest")
-    console.print(make_table("", columns, rows, numbers=(3,)), highlight=False)
+        remark = escape(add_kinds(remark, report.labels))
+        rows.append((ranked.profile, verdict, f"{report.cores_used:,} of {limit}", energy, remark))
+    columns = ("chip", "verdict", "cores", "energy/\ninference", "missing → remedy, or scarcest")
+    if any(row[3] != UNKNOWN for row in rows):
+        table = make_table("", columns, rows, numbers=(3,))
+    else:  # without an activity: room for the reasons
+        table = make_table("", (*columns[:3], columns[4]), [(*row[:3], row[4]) for row in rows])
+    console.print(table, highlight=False)
 
 
 def show_lint(console: Console, findings: Sequence[LintFinding]) -> None:

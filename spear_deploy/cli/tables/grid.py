@@ -11,7 +11,7 @@ from rich.text import Text
 
 from spear_deploy.util.number_format import number
 
-MIN_WIDTH = 20
+MIN_WIDTH = 16
 """Characters that the last column of a table keeps at least."""
 
 

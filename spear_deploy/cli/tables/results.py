@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from spear_deploy.cli.tables.grid import list_files, make_table
 from spear_deploy.interchange.formats import CERTIFICATE
-from spear_deploy.network.labels import label_layers
+from spear_deploy.network.labels import add_kinds, label_layers
 from spear_deploy.pruning.budgets import format_amount, resource_name
 from spear_deploy.util.number_format import UNKNOWN, number
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from spear_deploy.pipeline.deployment import Deployment
 
 
-def show_certificate(console: Console, path: str, certificate: Mapping[str, Any]) -> None:
-    """Print a line for each fact of an exported file and its proof."""
+def show_certificate(console: Console, path: str, certificate: Mapping[str, Any], labels: Mapping[str, str]) -> None:
+    """Print a line for each fact of an exported file and its proof; layers under the labels of `label_layers`."""
     source = certificate["input"]
     what = "random " * (source["random_seed"] is not None) + source["kind"]
     differ, compared = certificate["mismatches"], len(certificate["layers"])
@@ -35,7 +35,8 @@ def show_certificate(console: Console, path: str, certificate: Mapping[str, Any]
     )
     first = certificate["first_difference"]
     if first is not None:
-        console.print(f"first difference: {escape(', '.join(f'{key} {value}' for key, value in first.items()))}", highlight=False)
+        known = {**first, "layer": labels.get(first["layer"], first["layer"])} if "layer" in first else first
+        console.print(f"first difference: {escape(', '.join(f'{key} {value}' for key, value in known.items()))}", highlight=False)
     if certificate.get("vendor"):
         whose = "PyNN" if certificate["format"] == "pynn" else "chip's own tool"
         for key, value in certificate["vendor"].items():
@@ -43,7 +44,7 @@ def show_certificate(console: Console, path: str, certificate: Mapping[str, Any]
                 console.print(f"{key.replace('_', ' ')}, {whose}: {value}", highlight=False, markup=False)
     for kind in ("approximations", "assumptions", "not_compared"):
         for note in certificate[kind]:
-            console.print(f"{kind.replace('_', ' ').removesuffix('s')}: {note}", highlight=False, markup=False)
+            console.print(f"{kind.replace('_', ' ').removesuffix('s')}: {add_kinds(note, labels)}", highlight=False, markup=False)
     if certificate.get("after_import"):
         console.print("after the import, with the network as net, run:", highlight=False)
         for line in certificate["after_import"]:
@@ -56,7 +57,7 @@ def show_deployment(console: Console, result: Deployment, folder: str) -> None:
     facts = result.to_json()
     accuracy, synops, steps, lava = facts["accuracy"], facts["synops"], facts["steps"], facts["lava"]
     labels = label_layers(result.network) if result.network is not None else {}
-    widths = [f"{labels.get(name, name)} {a}→{b}" for name, (a, b) in facts["widths"].items()]
+    widths = [write_width(labels.get(name, name), *pair) for name, pair in facts["widths"].items()]
     reached = _share(synops["achieved"], synops["budget"], 1)
     console.print(result.headline, style="bold red" if result.failures else "bold", highlight=False)
     rows: list[Sequence[Any]] = [
@@ -73,7 +74,7 @@ def show_deployment(console: Console, result: Deployment, folder: str) -> None:
         ("SynOps, budget", number(synops["budget"]), f"{_share(synops['budget'], synops['dense'])} of dense, test split"),
         ("SynOps, achieved", number(synops["achieved"]), f"{reached} of the budget, test split"),
         *([("time steps", steps["deployed"], f"trained on {steps['trained']}")] if len(set(steps.values())) > 1 else []),
-        ("cores", f"{facts['cores_used']} of {facts['cores_limit']}", _describe_peak(result.report)),
+        ("cores", f"{facts['cores_used']} of {facts['cores_limit']}", _describe_peak(result.report, labels)),
         _describe_operations(facts),
         ("energy", *_describe_energy(facts["energy"])),
         ("time", *_describe_time(facts, result.report)),
@@ -83,10 +84,19 @@ def show_deployment(console: Console, result: Deployment, folder: str) -> None:
     show_aims(console, facts["budgets"])
     show_levers(console, facts["levers"], "validation")
     for note in facts["notes"]:
-        console.print(f"note: {note}", highlight=False)
+        console.print(f"note: {add_kinds(note, labels)}", highlight=False, markup=False)
     console.print(list_files(facts["files"].values(), folder), highlight=False)
     spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in facts["seconds"].items())
     console.print(f"time: {sum(facts['seconds'].values()):.0f} s ({spent})", highlight=False)
+
+
+def write_width(label: str, before: int, after: int) -> str:
+    """Return a change of a layer's width, apart from a label that ends in a number.
+
+    >>> write_width("conv1", 16, 8), write_width("10 Dense 512", 512, 300)
+    ('conv1 16→8', '10 Dense 512: 512→300')
+    """
+    return f"{label}{':' * label[-1:].isdigit() * (' ' in label)} {before}→{after}"
 
 
 def show_aims(console: Console, budgets: Mapping[str, Mapping[str, Any]]) -> None:
@@ -130,12 +140,14 @@ def _count_differing(mismatches: int) -> str:
     return f"[bold red]{mismatches:,} differ[/]" if mismatches else "0 differ"
 
 
-def _describe_peak(report: BudgetReport) -> str:
+def _describe_peak(report: BudgetReport, labels: Mapping[str, str]) -> str:
     memory = [row for row in report.rows if row.resource == "synapse_memory" and row.used is not None and row.limit]
     worst = max(memory, key=lambda row: row.used / row.limit, default=None)  # type: ignore[operator]
     if worst is None:
         return ""
-    return f"synapse memory {100 * worst.used / worst.limit:.0f} % on the fullest core ({worst.where})"  # type: ignore[operator]
+    share = 100 * worst.used / worst.limit  # type: ignore[operator]
+    place = " + ".join(labels.get(name, name) for name in worst.layers)
+    return f"synapse memory {share:.0f} % on the fullest core ({place})"
 
 
 def _describe_operations(facts: Mapping[str, Any]) -> Sequence[Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from spear_deploy.cli.tables.grid import make_table
+from spear_deploy.network.labels import add_kinds
 from spear_deploy.util.number_format import number, plural
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def show_simulation(
     if explanation is not None:
         _show_explanation(console, explanation, labels)
     for finding in facts["findings"]:
-        console.print(f"finding: {finding['text']}", highlight=False, markup=False)
+        console.print(f"finding: {add_kinds(finding['text'], labels)}", highlight=False, markup=False)
     if facts.get("out"):
         console.print(f"written: {facts['out']}", highlight=False)
 
@@ -138,7 +139,8 @@ def _show_explanation(console: Console, explanation: Explanation, labels: Mappin
         console.print(make_table("Numbers on the chip", titles, cells, (1, 2, 3, 4, 5)))
     for cost in changed:
         first = min(cost.first.values(), key=lambda first: (first.step, names.index(first.layer)))
-        console.print(f"{_write_step(cost.step)} ({cost.what}), first difference: {first.why}", highlight=False, markup=False)
+        sentence = add_kinds(f"{_write_step(cost.step)} ({cost.what}), first difference: {first.why}", labels)
+        console.print(sentence, highlight=False, markup=False)
 
 
 def _format_cell(value: Any) -> str:
@@ -162,7 +164,8 @@ def show_compare(console: Console, layers: Sequence[LayerDifference], labels: Ma
     for layer in layers:
         if layer.shift is not None:
             when = f"{plural(abs(layer.shift), 'step')} {'later' if layer.shift > 0 else 'earlier'}"
-            console.print(f"layer '{layer.layer}': the second spikes {when}; under that shift nothing differs", highlight=False)
+            sentence = f"layer '{layer.layer}': the second spikes {when}; under that shift nothing differs"
+            console.print(add_kinds(sentence, labels), highlight=False, markup=False)
 
 
 def _format_place(first: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from spear_deploy.errors import ChipError, UnsupportedError
 from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.network.labels import name_layers
 from spear_deploy.pipeline.api.fits import check
 from spear_deploy.pipeline.api.runs import compare
 from spear_deploy.pipeline.inputs import (
@@ -168,11 +169,11 @@ def _export_to_chip(
     report = check(graph, target)
     over = [row for row in report.rows if row.status == "over" and not (row.limit == 0 and report.unsupported)]
     breaks = [
-        f"{row.where}: {row.resource.replace('_', ' ')} {row.used or 0:,.0f} of {row.limit or 0:,.0f} "
+        f"{row.place}: {row.resource.replace('_', ' ')} {row.used or 0:,.0f} of {row.limit or 0:,.0f} "
         f"{unit_noun(row.unit, row.limit)}"
         for row in over
     ]
-    breaks += [f"{finding.layer}: {finding.what}: {finding.why}" for finding in report.unsupported]
+    breaks += [f"{name_layers([finding.layer])}: {finding.what}: {finding.why}" for finding in report.unsupported]
     if breaks and not force:
         remedy = "adapt the network, which replaces what the chip lacks" if report.unsupported else "make it fit, as check says"
         raise ChipError(
