@@ -23,10 +23,11 @@ DOUBLINGS, HALVINGS = 12, 5
 
 
 def revive_outputs(graph: SNNGraph, split: Split) -> SNNGraph:
-    """Return the network with every output neuron spiking on some sample; itself where all do, or none, or outputs do not spike.
+    """Return the network with the output neuron of every class spiking; itself where all do, or none, or outputs do not spike.
 
     What is added to the weights of a silent neuron is one number for all that are not zero: the smallest, to a few per cent, at
-    which it spikes as often as the mean of the others. A neuron without such weights, or without input spikes, stays silent.
+    which it spikes as often as the mean of the others. A neuron without such weights, without input spikes, or of a class that no
+    sample has, stays silent.
 
     Args:
         graph: floating point; its output layer has dense weights.
@@ -44,10 +45,10 @@ def revive_outputs(graph: SNNGraph, split: Split) -> SNNGraph:
         return np.asarray(output.reshape(-1, output.shape[-1]).sum(axis=0, dtype=np.float64))
 
     first = count(graph)
-    silent = first == 0
-    if not silent.any() or silent.all():
+    silent = (first == 0) & np.isin(np.arange(len(first)), samples.y)
+    if not silent.any() or not first.any():
         return graph
-    target = first[~silent].mean()
+    target = first[first > 0].mean()
     weight = np.asarray(layer.synapse.weight)
     size = np.sqrt((np.asarray(weight, np.float64) ** 2).mean()) / 64
 

@@ -9,7 +9,7 @@ from spear_deploy.network.graph import chain
 from spear_deploy.simulator import simulate
 from spear_deploy.training.silent_outputs import revive_outputs
 
-SPLIT = Split(x=(np.random.default_rng(0).random((64, 6, 8)) < 0.4).astype(np.uint8), y=np.zeros(64, np.int64))
+SPLIT = Split(x=(np.random.default_rng(0).random((64, 6, 8)) < 0.4).astype(np.uint8), y=np.arange(64) % 4)
 
 
 def network(rows, neuron=None):
@@ -43,6 +43,7 @@ def test_a_silent_output_spikes_as_often_as_the_others(scale):
         network(np.ones((3, 8)) / 4),  # none is silent
         network(-np.ones((3, 8))),  # all are
         network([[1] * 8, [0] * 8]),  # the silent one has no weights
+        network([[0.25] * 8] * 4 + [[-1] * 8]),  # no sample is of its class
         network(-np.ones((3, 8)), LI(tau_s=5e-3)),
     ],
 )
