@@ -46,7 +46,7 @@ def fold_batchnorm(graph: SNNGraph) -> SNNGraph:
         if isinstance(synapse, Scale):  # its weights may differ inside a channel; those of the norm do not
             axes = (-1, *(1 for _ in graph.input_shape_of(layer.name)[1:]))
             gain, shift = gain.reshape(axes), shift.reshape(axes)
-        return replace(layer, synapse=scale_synapse(synapse, gain, shift), norm=None)
+        return replace(layer, synapse=_scale_synapse(synapse, gain, shift), norm=None)
 
     graph = _split_flatten_from_norm(merge_parts(graph))
     for layer in graph.layers:
@@ -81,19 +81,13 @@ def _weighted_synapse(graph: SNNGraph, layer: Layer) -> Any:
     return layer.synapse if isinstance(layer.synapse, WEIGHTED) else _unit_scale(graph.input_shape_of(layer.name))
 
 
-def scale_synapse(synapse: Any, gain: Array, shift: Array | None = None) -> Any:
+def _scale_synapse(synapse: Any, gain: Array, shift: Array) -> Any:
     """Return `gain · (W x + b) + shift`: both per output channel, or of a `Scale` in a shape that broadcasts to its input."""
-    weight_gain = (
-        gain if isinstance(synapse, Scale) or not gain.ndim else gain.reshape(-1, *(1 for _ in synapse.weight.shape[1:]))
-    )
+    weight_gain = gain if isinstance(synapse, Scale) else gain.reshape(-1, *(1 for _ in synapse.weight.shape[1:]))
     weight = synapse.weight.astype(np.float64) * weight_gain
-    bias = None if synapse.bias is None else np.asarray(synapse.bias, np.float64) * gain
-    if shift is not None:
-        bias = shift if bias is None else bias + shift
-    if bias is not None:
-        shape = np.broadcast_shapes(weight.shape, bias.shape) if isinstance(synapse, Scale) else weight.shape[:1]
-        bias = np.broadcast_to(bias, shape)
-    return replace(synapse, weight=weight, bias=bias)
+    bias = shift if synapse.bias is None else np.asarray(synapse.bias, np.float64) * gain + shift
+    shape = np.broadcast_shapes(weight.shape, bias.shape) if isinstance(synapse, Scale) else bias.shape
+    return replace(synapse, weight=weight, bias=np.broadcast_to(bias, shape))
 
 
 def mean_factor(synapse: Synapse | None) -> float:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.network import POOLS, WEIGHTED, Array, AvgPool, Conv1d, Conv2d, Dense, Flatten, Layer, Scale, Shape, Synapse
+from spear_deploy.network import POOLS, WEIGHTED, Array, AvgPool, Conv1d, Conv2d, Dense, Layer, Scale, Shape, Synapse
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, unused_name
 from spear_deploy.simulator import synapse_math
 
@@ -173,9 +173,9 @@ def _add_biases(a: Array | None, b: Array | None) -> Array | None:
 def _compose_dense(first: Any, second: Any, shape: Shape, middle: Shape) -> Dense | None:
     """Multiply the matrices; a synapse of another kind is unrolled, `CHUNK` inputs at a time, a plain pool by repetition."""
     inputs, outputs = int(np.prod(shape)), int(np.prod(second.output_shape(middle)))
-    if len(second.output_shape(middle)) > 1 or inputs * outputs > MAX_WEIGHTS:
+    if inputs * outputs > MAX_WEIGHTS:
         return None
-    if isinstance(first, POOLS) and isinstance(second, Dense) and _is_plain_pool(first) and not second.weight_exponent:
+    if isinstance(first, POOLS) and isinstance(second, Dense) and _is_plain_pool(first):
         return replace(second, weight=_repeat_over_windows(first, second.weight, shape, middle))
     bare_first, bare_second = (replace(p, bias=None) if isinstance(p, WEIGHTED) else p for p in (first, second))
     weight = np.empty((outputs, inputs))
@@ -256,13 +256,7 @@ def _as_kernel(synapse: Any, shape: Shape) -> _Kernel | None:
 
 def _compose_convolutions(first: Synapse, second: Synapse, shape: Shape, middle: Shape) -> Synapse | None:
     """Return the convolution that computes two in a row: kernels convolved, strides multiplied."""
-    dims = len(shape) - 1
-    pads_sums = isinstance(first, POOLS) and max(first.kernel_size) > 1 and any(getattr(second, "padding", (0,)))
-    a, b = (
-        (None, None)
-        if isinstance(first, Flatten) or dims not in (1, 2) or pads_sums
-        else (_as_kernel(first, shape), _as_kernel(second, middle))
-    )
+    a, b = _as_kernel(first, shape), _as_kernel(second, middle)
     if a is None or b is None:
         return None
     pointwise = set(a.sizes) == {1} and not any(a.padding)
@@ -278,7 +272,7 @@ def _compose_convolutions(first: Synapse, second: Synapse, shape: Shape, middle:
         total = b.weight.reshape(b.groups, b.weight.shape[0] // b.groups, b.weight.shape[1], -1).sum(axis=-1)
         passed_bias = np.einsum("goi,gi->go", total, a.bias.astype(np.float64).reshape(b.groups, -1)).reshape(-1)
     padding = tuple(p + s * q for p, s, q in zip(a.padding, a.stride, b.padding, strict=True))
-    kind: Any = Conv1d if dims == 1 else Conv2d
+    kind: Any = Conv1d if len(shape) == 2 else Conv2d
     fused: Synapse = kind(
         weight=weight,
         bias=_add_biases(passed_bias, b.bias),

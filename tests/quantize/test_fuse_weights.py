@@ -7,8 +7,9 @@ import numpy as np
 from spear_deploy.errors import GraphError
 from spear_deploy.network import IF, AvgPool, Conv1d, Conv2d, CubaLIF, Dense, Flatten, Layer, Scale, SumPool
 from spear_deploy.network.graph import Edge, SNNGraph, chain
+from spear_deploy.quantize import fuse_weights as fuse
 from spear_deploy.quantize import quantize
-from spear_deploy.quantize.fuse_weights import MAX_WEIGHTS, compose_synapses, find_chained_weights, fuse_weights
+from spear_deploy.quantize.fuse_weights import compose_synapses, find_chained_weights, fuse_weights
 from spear_deploy.simulator import simulate, synapse_math
 from tests.support.wild_graphs import wild_graph, wild_spikes
 
@@ -91,9 +92,14 @@ def test_pairs_that_no_single_synapse_computes_are_not_composed():
     assert compose_synapses(point, conv, (2, 6, 6)) is not None
     assert compose_synapses(replace(point, bias=np.ones(2)), conv, (2, 6, 6)) is None  # nor its bias
     assert compose_synapses(Scale(weight=grid(rng, 2, 6, 6)), conv, (2, 6, 6)) is None  # one weight per position
-    wide = Dense(weight=np.zeros((1, 2)))
-    assert compose_synapses(wide, Dense(weight=np.zeros((MAX_WEIGHTS, 1), np.int8)), (2,)) is None
     assert compose_synapses(None, point, (2, 6, 6)) is point and compose_synapses(point, None, (2, 6, 6)) is point
+
+
+def test_matrices_are_multiplied_up_to_the_largest_product(monkeypatch):
+    monkeypatch.setattr(fuse, "MAX_WEIGHTS", 100)
+    first = Dense(weight=np.ones((1, 20)))
+    composed = [compose_synapses(first, Dense(weight=np.ones((outputs, 1))), (20,)) for outputs in (5, 6)]
+    assert composed[0].weight.shape == (5, 20) and composed[1] is None
 
 
 def test_random_networks_with_chained_weights_compute_the_same():
@@ -137,6 +143,19 @@ def test_a_linear_layer_before_a_recurrent_cell_can_be_quantised():
     integer = quantize(graph)
     assert integer.is_integer and {layer.name for layer in integer.layers} == {"in", "back", "cell"}
     assert (simulate(integer, x).output == expected).mean() > 0.9
+
+
+def test_weights_that_neurons_feed_back_are_fused():
+    """The way from `fc` back to it leads through `cell`, whose spikes take their weights too: no loop of weights alone."""
+    graph = recurrent(grid(np.random.default_rng(2), 5, 5) / 8)
+    around = Layer(name="around", synapse=Dense(weight=grid(np.random.default_rng(5), 4, 5) / 8))
+    edges = (*graph.edges, Edge(source="cell", target="around", delay=1), Edge(source="around", target="fc"))
+    graph = replace(graph, layers=(*graph.layers, around), edges=edges, output="cell")
+    merged = fuse_weights(graph)
+    assert find_chained_weights(graph) and not find_chained_weights(merged)
+    x = np.random.default_rng(3).random((40, 8, 4)) < 0.4
+    expected = simulate(graph, x, dtype=np.float64).output
+    assert np.array_equal(simulate(merged, x, dtype=np.float64).output, expected) and 0.02 < expected.mean() < 0.9
 
 
 def test_currents_that_add_up_before_weights_get_a_copy_of_the_weights_each():
