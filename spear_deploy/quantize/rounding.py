@@ -132,14 +132,14 @@ def read_rounding(graph: SNNGraph, integer: SNNGraph) -> Rounding:
         neuron = integer[inputs.name].neuron
         stored: Mapping[str, Any] = inputs.stored
         known = {name: synapse for name, synapse in stored.items() if stored_in.get(name) == type(synapse).__name__}
-        gains = (_read_gains(each, neuron) for each in (before[inputs.name], inputs))
-        ratio = [np.divide(*pair) for pair in zip(*gains, strict=True)]  # of what drove a neuron to what drives it now
+        drove, drives = (_read_gains(each, neuron)[1] for each in (before[inputs.name], inputs))
         for name, synapse in known.items():
             grids_of_layer = _read_grids(inputs, name, neuron, integer[name].synapse, facts, scales[inputs.name])
-            _, gain = inputs.scale_synapses(ratio[0])[name].factors
+            as_before = inputs.scale_synapses(drove / drives)[name]  # drives the neuron with its new decays as it did
+            _, gain = as_before.factors
             latent[name] = {"weight": synapse.weight * gain}
             if "bias" in grids_of_layer:
-                latent[name]["bias"] = np.asarray(inputs.scale_synapses(ratio[1])[name].bias) / weight_gains.get(inputs.name, 1.0)
+                latent[name]["bias"] = np.asarray(as_before.bias) / weight_gains.get(inputs.name, 1.0)
             grids |= {(name, part): grid for part, grid in grids_of_layer.items()}
         if type(neuron) in UNITS and len(known) == len(stored):
             neurons_of_layer = _store_neurons(inputs, integer, scales[inputs.name])
@@ -263,7 +263,7 @@ def _read_neuron(layer: Layer, integer: SNNGraph, scales: Mapping[str, float]) -
         changes = _read_times(neuron, dt, 1 - np.asarray(stored.keep) / one, np.ones(()))
     if type(stored) not in (*UNITS, OdinLIF):  # its states are no integers
         return layer
-    if stored.v_threshold is not None and hasattr(neuron, "v_threshold"):
+    if stored.v_threshold is not None:
         threshold = np.asarray(stored.v_threshold, np.float64)
         below = 0.0 if isinstance(stored, LoihiLIF) else np.minimum(BELOW * threshold, MAX_BELOW)
         changes["v_threshold"] = np.asarray(level + (threshold - below) / scales[layer.name])
@@ -301,13 +301,10 @@ def _read_grids(
     if facts["format"] == akida.FORMAT:
         scaled = inputs.scale_synapses(inputs.factors["r"])[name]
         largest = 2 ** (facts["weight_bits"] - 1) - 1
-        product: Any = np.ones(())
-        for factor in scaled.factors:
-            product = product * factor
-        grids = {"weight": ValueGrid(unit=1 / (scale * product), low=-largest, high=largest)}
+        weight_factor, gain = scaled.factors
+        grids = {"weight": ValueGrid(unit=1 / (scale * (weight_factor * gain)), low=-largest, high=largest)}
         if stored.bias is not None:
-            per_bias = np.asarray(scaled.factors[-1])
-            per_bias = per_bias.reshape(-1) if per_bias.ndim else per_bias
+            per_bias = gain.reshape(-1) if gain.ndim else gain
             grids["bias"] = ValueGrid(unit=1 / (scale * per_bias * inputs.bias_factors[name]), low=-np.inf, high=np.inf)
         return grids
     gain, bias_gain = _read_gains(inputs, neuron)
@@ -315,7 +312,7 @@ def _read_grids(
     for factor in inputs.scale_synapses(gain)[name].factors:
         factors = factors * factor
     step, low, high = _read_format(facts, type(neuron))
-    exponent = getattr(synapse, "weight_exponent", 0)
+    exponent = synapse.weight_exponent
     if isinstance(synapse, Scale) and facts["format"] == "loihi" and name in inputs.analogue:
         exponent = -GRADED_BITS  # its weights hold the shift
     unit = 2.0**exponent / (scale * factors)

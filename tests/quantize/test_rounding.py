@@ -53,6 +53,7 @@ CASES: dict[str, SNNGraph] = {
     "loihi, large biases": dense(LIF(tau_s=2.3e-3, reset="subtract", v_leak=0.5), LI(tau_s=2e-3), 40.0),
     "loihi, subtract": dense(LIF(tau_s=2.3e-3, reset="subtract", **LEVELS), IF(), 0.2),
     "loihi, current": dense(CubaLIF(**CUBA, **LEVELS), CubaLI(**CUBA, v_leak=0.25), 0.2),
+    "loihi, each": dense(LIF(tau_s=2.3e-3, r=np.linspace(1, 2, 5), v_leak=0.125), CubaLI(**CUBA, r=np.array([1.0, 3.0])), 0.2),
     "loihi, means": pooled(LIF(tau_s=2.3e-3, v_leak=0.125), LI(tau_s=2e-3)),
     "speck": dense(IF(reset="subtract", v_reset=0.25), IF(reset="subtract"), 0.2),
     "speck, means": pooled(IF(reset="subtract"), IF()),
@@ -104,6 +105,17 @@ def _shift_weights(layer: Layer) -> Layer:
     synapse: Any = layer.synapse
     steps = np.diff(np.unique(np.abs(synapse.weight)))
     return replace(layer, synapse=replace(synapse, weight=synapse.weight + 0.4 * float(steps[steps > 1e-7].min())))
+
+
+@pytest.mark.parametrize("name", ["loihi, current", "xylo"])
+def test_a_spike_is_as_large_a_current_with_the_time_constants_of_the_chip(name: str):
+    """A step of the current is w_in · dt / tau_syn; between powers of two Xylo's time constants differ from the network's."""
+    graph = CASES[name]
+    read = read_rounding(graph, quantize(graph, format=name.split(",")[0])).graph  # type: ignore[arg-type]
+    for layer in ("hidden", "out"):
+        before, after = graph[layer].neuron, read[layer].neuron
+        assert after.tau_syn_s != before.tau_syn_s  # type: ignore[union-attr]
+        assert after.w_in / after.tau_syn_s == pytest.approx(before.w_in / before.tau_syn_s, rel=1e-6)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("name", ["loihi", "loihi, subtract", "speck", "xylo", "truenorth", "reckon"])
