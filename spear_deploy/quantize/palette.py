@@ -67,7 +67,7 @@ def count_axons(weight: Weights) -> int:
         pairs = weight.indices.astype(np.int64) * (weight.shape[1] + 1) + np.concatenate([*kinds, np.zeros(0, np.int64)])
         return len(np.unique(pairs))
     rows = weight.reshape(len(weight), -1)
-    types = np.full(rows.shape, -1)
+    types = np.empty(rows.shape, np.int64)
     for row, values in enumerate(rows):
         palette = np.setdiff1d(values, 0)
         types[row] = np.where(values == 0, -1, np.searchsorted(palette, values))

@@ -8,7 +8,21 @@ import numpy as np
 import pytest
 
 from spear_deploy.errors import QuantizationError, UnsupportedError
-from spear_deploy.network import IF, LI, LIF, BatchNorm, Conv2d, CubaLIF, Dense, Flatten, Layer, Scale, SumPool, XyloLIF
+from spear_deploy.network import (
+    IF,
+    LI,
+    LIF,
+    BatchNorm,
+    Conv2d,
+    CubaLIF,
+    Dense,
+    Flatten,
+    Layer,
+    ReckonLIF,
+    Scale,
+    SumPool,
+    XyloLIF,
+)
 from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.quantize import chips, loihi, quantize, speck, xylo
 from spear_deploy.quantize.fold import add_missing_weights, fold_batchnorm
@@ -68,6 +82,42 @@ def test_a_threshold_beside_tiny_weights_uses_at_least_half_of_its_format(thresh
 def test_the_bias_of_a_current_is_scaled_with_its_weights():
     layer: Any = quantize(one_layer([[1.0]], CubaLIF(tau_mem_s=0.002, tau_syn_s=0.002, w_in=2.0), [2.0]))["fc"]
     assert layer.synapse.bias.tolist() == (2 * layer.synapse.weight[0]).tolist()
+
+
+@pytest.mark.parametrize(
+    ("threshold", "max_scale", "clipping"),
+    [
+        (1.0, np.inf, [1.1, 1.25, 1.5, 2.0]),
+        (1.0, 1.25 * 254, [1.1, 1.25]),
+        (1.0, 254.0, []),
+        (500.0, np.inf, []),
+        (450.0, np.inf, [1.1]),
+    ],
+)
+def test_scales_that_clip_weights_are_tried_as_far_as_threshold_and_state_allow(threshold, max_scale, clipping):
+    """A weight of 1 is 254 at the first scale; a threshold of 500 fits up to 262 and one of 450 up to 291."""
+    (layer,) = collect_neuron_inputs(one_layer([[1.0, -0.3, 0.77]], IF(v_threshold=threshold)), "spikes", 1.0)
+    settings = LoweringSettings(weight_bits=8, kind="spikes")
+    allowed, scales = loihi._scales_to_try(layer, settings, 8, max_scale, on_data=True)
+    assert allowed == 254 and scales[3:] == pytest.approx([254 * factor for factor in clipping])
+    assert loihi._scales_to_try(layer, settings, 8, max_scale, on_data=False)[1].tolist() == scales[:1].tolist()
+
+
+def test_a_weight_counts_once_with_either_sign_where_scales_are_ranked():
+    def rank(weight: Any) -> list[float]:
+        (layer,) = collect_neuron_inputs(one_layer(weight, IF()), "spikes", 1.0)
+        settings = LoweringSettings(weight_bits=4, kind="spikes")
+        return loihi._scales_to_try(layer, settings, 8, np.inf, on_data=True)[1].tolist()  # type: ignore[no-any-return]
+
+    for seed in range(10):
+        weight = np.random.default_rng(seed).normal(size=(1, 12))
+        assert rank(weight) == rank(np.concatenate([weight, -weight[:, :3]], axis=1))
+
+
+def test_graded_spikes_of_few_inputs_are_shifted_back_by_a_bit():
+    graph = one_layer([[1.0, -0.35]], LI(tau_s=0.004))
+    x = np.random.default_rng(0).uniform(0, 1, (30, 4, 2))
+    assert quantize(graph, calibration=x, kind="current")["fc"].synapse.weight_exponent == -1  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("shift", [3, 8])
@@ -344,6 +394,14 @@ def test_a_small_readout_of_spinnaker_uses_the_whole_room():
     assert scale_of(quantize(one_layer([[1e-3]], LI(tau_s=0.004)), format="spinnaker")) == pytest.approx(2.0**29 * 1e3)
 
 
+@pytest.mark.parametrize(("largest", "shift"), [(65534, 13), (65535, 14)])
+def test_the_largest_input_of_spinnaker_leaves_its_ring_buffer_room_for_rounding(largest, shift):
+    """With headroom the weights add up to `largest` · 2^13; a buffer holds 65535, one of them for what rounding adds."""
+    graph = one_layer([[1.0]], LIF(tau_s=0.004, v_threshold=0.5))
+    integer: Any = quantize(graph, format="spinnaker", headroom={"fc": largest / 2**16})["fc"]
+    assert int(integer.neuron.exc_shift) == shift
+
+
 @pytest.mark.parametrize(
     ("steps", "keep", "initial"), [(1, 0, round(2**32 / (32 * np.log(2)))), (10**10, 2**32 - 1, 2**32 - 1), (2, 2**31, None)]
 )
@@ -370,6 +428,23 @@ def test_scales_that_reckon_learnt_with_have_their_shift():
     integer: Any = chips.lower(graph, settings, "reckon")
     assert scale_of(integer) == 800 and integer["fc"].synapse.weight.tolist() == [[50, -25]]
     assert integer["fc"].synapse.weight_exponent == 3
+
+
+def test_one_scale_is_tried_without_data():
+    (layer,) = collect_neuron_inputs(one_layer([[0.5, -0.3]], LIF(tau_s=0.01, r=10.0)), "spikes", 1.0)
+    settings = LoweringSettings(weight_bits=8, kind="spikes")
+    tried = [chips._scales(layer, layer.stored, ReckonLIF, settings, (), on_data=data, tried=2) for data in (False, True)]
+    assert [len(scales) for scales in tried] == [1, 2 + len(chips.CLIPPING_FACTORS)] and tried[0] == tried[1][:1]
+
+
+def test_events_of_a_map_are_chosen_on_as_those_of_its_flattened_values():
+    weight = np.random.default_rng(0).integers(0, 8, (3, 18)) * np.random.default_rng(1).choice([-1.0, 1.0], 18)
+    x = np.random.default_rng(2).random((30, 4, 18)) < 0.2
+    flat = one_layer(weight, IF(v_threshold=9.0, v_min=0.0))
+    onto_map = chain(list(flat.layers), input_shape=(2, 3, 3), dt_s=1e-3)
+    chosen = [quantize(graph, format="odin", calibration=x.reshape(30, 4, *graph.input_shape)) for graph in (flat, onto_map)]
+    assert chosen[0].metadata["quantization"] == chosen[1].metadata["quantization"]
+    assert chosen[0]["fc"].neuron == chosen[1]["fc"].neuron
 
 
 def test_the_threshold_of_a_neuron_that_subtracts_is_the_nearest_from_1_on():

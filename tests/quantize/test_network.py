@@ -1,14 +1,17 @@
 """Widths and input scales of each family of integers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from spear_deploy.errors import QuantizationError
-from spear_deploy.network import IF, LIF, Dense, Layer
+from spear_deploy.errors import DataError, QuantizationError, UnsupportedError
+from spear_deploy.network import IF, LI, LIF, CubaLIF, Dense, Layer
 from spear_deploy.network.graph import chain
-from spear_deploy.quantize import FAMILIES, quantize
+from spear_deploy.quantize import FAMILIES, quantize, quantize_input
 from spear_deploy.quantize.network import choose_input_scale
 from spear_deploy.quantize.weighted_inputs import RESET_DELAY
+from spear_deploy.simulator import simulate
 
 WIDTHS = {
     "loihi": (2, 8), "speck": (2, 8), "xylo": (2, 8), "truenorth": (2, 9), "spinnaker": (16, 16), "reckon": (2, 8),
@@ -68,3 +71,50 @@ def test_a_reset_one_step_late_is_a_finding():
     integer = quantize(chain(layers, input_shape=(2,), dt_s=1e-3), format="loihi")
     found = [row for row in integer.metadata["quantization"]["findings"] if row["what"] == RESET_DELAY]
     assert [(row["layer"], row["given"], row["stored"]) for row in found] == [("a", 1, 0)]
+
+
+@pytest.mark.parametrize("family", WIDTHS)
+def test_the_narrowest_weights_of_a_family_use_their_bits(family):
+    graph, low = network(family), WIDTHS[family][0]
+    if family == "brainscales":
+        graph = graph.with_layers(lambda layer: replace(layer, neuron=CubaLIF(tau_mem_s=0.01, tau_syn_s=0.005, w_in=5.0)))
+    if family == "xylo":
+        graph = graph.with_layers(lambda layer: replace(layer, neuron=LIF(tau_s=0.004, reset="subtract")))
+    integer = quantize(graph, format=family, weight_bits=low)
+    for layer in integer.layers:
+        assert np.abs(layer.synapse.weight).max() > 0 and len(np.unique(layer.synapse.weight)) <= 2**low
+
+
+@pytest.mark.parametrize("family", WIDTHS)
+def test_neurons_without_reset_are_those_of_truenorth(family):
+    graph = network(family).with_layers(lambda layer: replace(layer, neuron=replace(layer.neuron, reset="none")))
+    if family == "truenorth":
+        assert quantize(graph, format=family)["a"].neuron.reset == "none"
+        return
+    with pytest.raises(UnsupportedError, match=f"layer 'a': has no reset after a spike, neurons of the format {family} have one"):
+        quantize(graph, format=family)
+
+
+def test_a_scale_whose_state_overflows_is_halved():
+    """A potential of 300 · 250 · 64 · 2 is more than 2^23, half of it is not."""
+    graph = chain([Layer(name="a", synapse=Dense(weight=np.ones((1, 300))), neuron=LI(tau_s=0.002))], input_shape=(300,))
+    x = np.ones((40, 1, 300), bool)
+    assert simulate(quantize(graph), x).overflows
+    integer = quantize(graph, calibration=x)
+    assert not simulate(integer, x).overflows and 0.45 < integer.metadata["quantization"]["headroom"]["a"] <= 0.5
+
+
+def test_an_input_is_sent_as_spikes_unless_it_is_a_current_of_a_network_with_levels():
+    x = np.array([[[0, 1]]])
+    current = quantize(network("loihi"), calibration=x, kind="current")
+    assert current.metadata["quantization"]["input_scale"] == 255
+    assert quantize_input(current, x, "current").tolist() == [[[0, 255]]] and quantize_input(current, x, "spikes") is x
+    assert quantize_input(network("loihi"), x, "current") is x
+
+
+def test_events_have_no_sign_and_one_of_a_channel_is_never_too_many():
+    speck = quantize(network("speck"), format="speck")
+    with pytest.raises(DataError, match="input: -2 given, speck takes events, which have no sign"):
+        quantize_input(speck, np.array([[[-2, 1]]]))
+    reckon, none, one = quantize(network("reckon"), format="reckon"), np.zeros((0, 1, 2), int), np.ones((1, 1, 2), int)
+    assert quantize_input(reckon, none) is none and quantize_input(reckon, one) is one

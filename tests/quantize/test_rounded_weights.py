@@ -51,6 +51,12 @@ def test_weights_are_multiples_of_one_number(chip, largest):
         assert layer.neuron == graph[layer.name].neuron
 
 
+def test_weights_of_zero_have_a_scale_of_1():
+    rounded = quantize(chain([Layer(name="a", synapse=Dense(weight=np.zeros((2, 3))), neuron=cuba())], input_shape=(3,)),
+                       format="brainscales")  # fmt: skip
+    assert rounded.metadata["quantization"]["scale"] == {"a": 1.0} and not rounded["a"].synapse.weight.any()
+
+
 def test_explain_has_the_weights_as_its_only_stage():
     graph, x = network(), spikes((6,))
     steps = explain(graph, quantize(graph, format="brainscales", calibration=x), x).to_json()["steps"]

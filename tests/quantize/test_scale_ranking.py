@@ -110,7 +110,7 @@ def test_the_slack_covers_values_that_are_integers_but_for_rounding():
     assert (np.abs(errors - exact) <= slack).all() and exact[0] < 1e-17 and exact[1] > 0.01
 
 
-@pytest.mark.parametrize("outliers", [(-9.4,), (9.4,), (-11.4, -9.74), (9.74, 11.4)])
+@pytest.mark.parametrize("outliers", [(-9.4,), (9.4,), (-11.4, -9.74), (9.74, 11.4), (9.9, 11.4)])
 def test_values_apart_from_all_others_are_in_a_segment_of_their_own(outliers: tuple[float, ...]):
     values = np.unique(np.append(np.random.default_rng(4).uniform(-0.2, 0.2, 3000), outliers))
     grid, scales = Grid(values=values, step=1.0), np.array([1.5, 2.0])

@@ -189,6 +189,7 @@ def test_inputs_that_reach_neurons_one_by_one_are_quantised_and_run(family: Any,
     draw = np.random.default_rng(1)
     x = draw.random((10, 4, 2, 3, 3)) if kind == "current" else draw.random((10, 4, 2, 3, 3)) < 0.4
     integer = quantize(graph, format=family, calibration=x if on_data else None, kind=kind)
+    assert integer["n"].synapse.weight_exponent == 0  # type: ignore[union-attr]
     run = simulate(integer, quantize_input(integer, x, kind), kind=kind)
     wanted = simulate(graph, x, kind=kind, dtype=np.float64).output
     assert run.overflows == {} and wanted.mean() > 0.05
