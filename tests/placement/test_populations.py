@@ -231,6 +231,7 @@ def test_a_loop_without_neurons_is_followed_once() -> None:
     graph = SNNGraph(layers=(*layers, Layer(name="out", neuron=IF())), edges=edges, input_shape=(4,), output="out")
     sources = [source for projection in find_populations(graph)[-1].projections for source in projection.sources]
     assert [(source.name, source.delay_steps) for source in sources] == [(INPUT, 6), (INPUT, 0)]
+    assert {projection.layer for projection in find_populations(graph)[-1].projections} == {"a"}
 
 
 def test_more_ways_than_can_be_listed_are_counted_and_refused() -> None:

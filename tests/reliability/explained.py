@@ -37,6 +37,7 @@ REASONS: dict[str, tuple[str, ...]] = {
         r"quantize/xylo\.py _report_decays_and_start: off\[worst\] > 1e-06 → .*",
         r"quantize/fuse_weights\.py _compose_dense: inputs \* outputs > MAX_WEIGHTS → .* >= MAX_WEIGHTS",
         r"quantize/fuse_weights\.py fuse_weights: .* > max_layers → .* >= max_layers",
+        r"quantize/rounding\.py stands_for: .* > SAME .* → .* >= SAME .*",
     ),
     "scales below half of the format leave larger errors, and are not chosen": (r"quantize/loihi\.py _scales_to_try: 2 → 3",),
     "zeros, of which one or two are the same grid": (
@@ -67,7 +68,19 @@ REASONS: dict[str, tuple[str, ...]] = {
         r"quantize/xylo\.py _report_decays_and_start: .* \+ \(trained == stored\) → .* - \(trained == stored\)",
     ),
     "all values of a channel are equal there": (r"quantize/weighted_inputs\.py NeuronInput\._spread_channels: 0 → 1 \(2\)",),
-    "fewer events than one are never too many": (r"quantize/network\.py _check_events: 0 → 1 \(3\)",),
+    "an event or none of a channel is neither negative nor too many": (r"quantize/network\.py _check_events: 0 → 1 \([23]\)",),
+    "a population without synapses: one zero or two are none": (r"placement/populations\.py add_counts: 1 → 2 \(5\)",),
+    "one way more than may be, or two: both are too many": (r"placement/populations\.py _Ways\.find: 1 → 2",),
+    "numpy's reshape takes any negative number for -1": (r"quantize/fold\.py fold_batchnorm\.fold: 1 → 2 \(3\)",),
+    "samples that are alike, of which the first is read": (r"quantize/fuse_weights\.py _compose_dense: 1 → 2",),
+    "an input of spikes takes no factor": (
+        r"quantize/rounded_weights\.py lower: 1\.0 → 2\.0 \(3\)",
+        r"quantize/rounding\.py read_rounding: 1\.0 → 2\.0 \(2\)",
+    ),
+    "a value that stands twice in a palette is the same palette": (r"quantize/rounding\.py _read_palette: 0 → 1",),
+    "chips that hold no biases have neurons whose leak ends at the level: it adds 0 times this": (
+        r"quantize/rounding\.py _store_neurons: 1 → 2 \(2\)",
+    ),
     "an amount of work, not a result": (
         r"quantize/layer_error\.py module: 10000000000\.0 → .*",
         r"quantize/layer_error\.py run_float_network: 1 → 2 \(2\)",
