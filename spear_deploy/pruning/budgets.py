@@ -58,7 +58,7 @@ def parse_amount(text: str | float, name: str) -> Amount:
         name: of the budget, one of `WRITTEN`.
 
     Raises:
-        BudgetError: it is neither a number nor a share, or not above 0.
+        BudgetError: it is neither a number nor a share, not above 0, or part of a core.
 
     >>> parse_amount("50%", "synops"), parse_amount("300", "energy_uj")
     (Amount(value=0.5, relative=True), Amount(value=0.0003, relative=False))
@@ -73,6 +73,9 @@ def parse_amount(text: str | float, name: str) -> Amount:
         ) from None
     if not (np.isfinite(value) and value > 0):
         raise BudgetError(f"{resource_name(resource)} budget '{text}': expected more than 0")
+    if resource == "cores" and not (written.endswith("%") or value.is_integer()):
+        whole = " or ".join(f"{n:.0f}" for n in (np.floor(value), np.ceil(value)) if n)
+        raise BudgetError(f"cores budget '{text}': expected a whole number of cores or a share such as 50%; give {whole}")
     return Amount(value=round(value / 100, 12), relative=True) if written.endswith("%") else Amount(value=value * unit)
 
 

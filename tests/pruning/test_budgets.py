@@ -58,6 +58,15 @@ def test_text_that_is_neither_a_number_nor_a_share_is_refused(text):
         parse_amount(text, "cores")
 
 
+@pytest.mark.parametrize(("text", "whole"), [("2.5", "2 or 3"), (0.5, "1")])
+def test_part_of_a_core_is_refused(text, whole):
+    """It was answered as "cores budget 2 is below 3"."""
+    with pytest.raises(BudgetError, match=f"cores budget '{text}': expected a whole number .*; give {whole}$"):
+        parse_amount(text, "cores")
+    assert parse_amount("2.5%", "cores").relative and parse_amount("3.0", "cores").resolve(100) == 3
+    assert parse_amount("100.5", "parameters").resolve(0) == 100.5  # a share that a program computed
+
+
 def test_a_budget_on_an_unknown_energy_is_refused():
     with pytest.raises(
         BudgetError, match="energy budget: what the network takes is not known for this chip; leave this budget out"
