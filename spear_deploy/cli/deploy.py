@@ -66,8 +66,11 @@ def deploy(
 
     Example: spear-deploy deploy mymodels:conv_net --chip loihi2 --data digits --synops 50% --out build
     """
+    from spear_deploy.pipeline.deploy import RESULTS
     from spear_deploy.pipeline.deploy import deploy as run_deploy
+    from spear_deploy.util.folder_lock import require_kept
 
+    require_kept(out, RESULTS, net, data)
     graph = load_net(net, data, **source)
     with display(as_json, quiet) as progress:
         result = run_deploy(

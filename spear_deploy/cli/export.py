@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -75,10 +76,14 @@ def export(
 
     Example: spear-deploy export digits --to nir --out out/digits.nir
     """
+    from spear_deploy.interchange.formats import BESIDE, CERTIFICATE
     from spear_deploy.network.labels import label_layers
     from spear_deploy.pipeline import api
     from spear_deploy.simulator.recordings import read_input
+    from spear_deploy.util.folder_lock import require_kept
 
+    target_file = Path(out)
+    require_kept(target_file.parent, (CERTIFICATE, *(f"{target_file.stem}{end}" for end in BESIDE.get(to, ()))), net, input_file)
     graph = load_net(net, input_file, **source)
     x, kind = (None, "spikes") if input_file is None else read_input(input_file, graph)
     target = override_chip(chip, overrides)

@@ -76,9 +76,10 @@ def prune(
     """
     from spear_deploy.network.labels import label_layers
     from spear_deploy.pipeline.inputs import merge_options
+    from spear_deploy.pipeline.prune import RESULTS, list_front_results, prune_front
     from spear_deploy.pipeline.prune import prune as run_prune
-    from spear_deploy.pipeline.prune import prune_front
     from spear_deploy.pruning.settings import PruneSettings
+    from spear_deploy.util.folder_lock import require_kept
 
     if budgets is not None and synops is not None:
         raise click.UsageError("--budgets and --synops do not go together; give one of them")
@@ -87,6 +88,7 @@ def prune(
         "memory": memory, "parameters": parameters, "method": method, "levers": levers, "episodes": episodes, "epochs": epochs,
         "seed": seed, "workers": workers, "device": device,
     }  # fmt: skip
+    require_kept(out, RESULTS if budgets is None else list_front_results(budgets.split(",")), net, data)
     graph = load_net(net, data, **source)
     coding = {"steps": steps, "encoding": encoding}
     settings = merge_options(PruneSettings(), options, "prune")

@@ -25,8 +25,12 @@ if TYPE_CHECKING:
 
 READABLE = {".snn": "network", ".nir": "NIR", ".net": "netx", ".h5": "netx", ".hdf5": "netx"}
 CERTIFICATE = "certificate.json"
+ENDINGS = {"nir": (".nir",), "netx": (".net", ".h5", ".hdf5"), "onnx": (".onnx",)}
+"""Endings of a format's files, the usual one first. A file may have any other that is of no format."""
 CHIP_ENDINGS = {"xylo": ".npz", "speck": ".json", "pynn": ".py"}
-"""Endings of files for the tools of single chips. JSON lies beside Xylo's `.npz`, an `.npz` beside PyNN's script."""
+"""Endings of files for the tools of single chips."""
+BESIDE = {"xylo": (".json",), "pynn": (".npz",)}
+"""Endings of the files that lie beside them."""
 
 
 def load(path: str | os.PathLike[str], **options: Any) -> SNNGraph:
@@ -131,16 +135,14 @@ def export(
 
     Raises:
         UnsupportedError: the format has no form for a part of the network, by layer, before anything is written.
-        FileError: the place is not writable, or the name does not end as the format's files do.
+        FileError: the place is not writable, or the name does not end as the format's files do, or as those of another format.
         DataError: the input does not fit the network.
     """
     from spear_deploy.interchange.certificate import certify
     from spear_deploy.interchange.nir.dialects import ImportAdvice
 
     target = Path(path)
-    ending = CHIP_ENDINGS.get(to, target.suffix)
-    if target.suffix != ending or (to in CHIP_ENDINGS and target.with_suffix(".json").name == CERTIFICATE):
-        raise FileError(f"file '{target}': a file for {to} ends in {ending} and is not called certificate; choose another name")
+    _check_name(target, to)
     write = _import_writer("dialect" if to == "nir" and "framework" in options else to)
     with replace_file(target.with_suffix(".npz") if to == "pynn" else target) as aside:
         if progress is not None:
@@ -168,6 +170,18 @@ def export(
                 certificate |= {"bytes": script.stat().st_size, "sha256": hash_file(script), "network": network}
         write_json(target.parent / CERTIFICATE, certificate)
     return certificate
+
+
+def _check_name(target: Path, to: Format) -> None:
+    """Refuse the name of a certificate, and the ending of another format, by which the file would be read."""
+    ending = CHIP_ENDINGS.get(to, target.suffix)
+    if target.suffix != ending or (to in CHIP_ENDINGS and target.with_suffix(".json").name == CERTIFICATE):
+        raise FileError(f"file '{target}': a file for {to} ends in {ending} and is not called certificate; choose another name")
+    own, written = ENDINGS.get(to, (ending,)), target.suffix.lower()
+    others = {**{end: f"a {name}" for end, name in READABLE.items()}, ".onnx": "an ONNX"}
+    if target.name == CERTIFICATE or (written in others and written not in own):
+        whose = "the certificate beside it" if target.name == CERTIFICATE else f"{others[written]} file by its ending"
+        raise FileError(f"file '{target}': is {whose}, and {to} is written; choose a name that ends in {own[0]}")
 
 
 def _import_writer(to: Format | Literal["dialect"]) -> Any:

@@ -44,10 +44,12 @@ from spear_deploy.training.evaluation import Evaluation, evaluate
 from spear_deploy.training.fit import fit
 from spear_deploy.util.extras import require_packages
 from spear_deploy.util.files import write_json
-from spear_deploy.util.folder_lock import own_folder
+from spear_deploy.util.folder_lock import own_folder, require_kept
 from spear_deploy.util.progress import Progress
 
 TRAINED, ADAPTED, INTEGERS, FACTS = "trained.snn", "adapted.snn", "integers.snn", "adapt.json"
+RESULTS = (ADAPTED, INTEGERS, FACTS)
+"""Files that `adapt` writes."""
 WIDTH_STEPS = 20
 """Widths are tried in twentieths."""
 STEP_SAMPLES = 1000
@@ -153,6 +155,7 @@ def adapt(
         TypeError: there is no such option.
     """
     begin = perf_counter()
+    require_kept(out, RESULTS, net, data)
     net, coding, options = load_named(net, "digits" if data is None else data, options)
     settings = merge_options(settings or AdaptSettings(), options, "adapt")
     profile, chips = api.resolve_chip(chip, overrides)

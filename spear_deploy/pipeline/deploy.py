@@ -34,7 +34,7 @@ from spear_deploy.report.tables import list_lava_failures
 from spear_deploy.training.device import choose_device
 from spear_deploy.util.digests import hash_code, hash_value
 from spear_deploy.util.files import write_json
-from spear_deploy.util.folder_lock import own_folder
+from spear_deploy.util.folder_lock import own_folder, require_kept
 from spear_deploy.util.progress import Progress
 
 if TYPE_CHECKING:
@@ -42,6 +42,11 @@ if TYPE_CHECKING:
 
 CHECK, LAYERS, CORES, PROVENANCE = "check.json", "layers.json", "cores.json", "provenance.json"
 DEPLOYMENT, REPORT = "deployment.json", "report.html"
+RESULTS = (
+    stages.DENSE, stages.PRUNED, stages.QUANTISED, stages.RASTER, stages.ACTIVITY, TRAINED, ADAPTED,
+    *(f"{to}/network.{suffix}" for to, suffix in stages.FORMATS),
+)  # fmt: skip
+"""Networks and arrays that `deploy` writes."""
 
 
 def deploy(
@@ -71,6 +76,7 @@ def deploy(
         SpearError: the first stage that cannot go on; files of finished stages stay.
         TypeError: there is no such option.
     """
+    require_kept(out, RESULTS, net, data)
     net, coding, options = load_named(net, data, options)
     settings = merge_options(settings or DeploySettings(), {**options, **coding}, "deploy")
     settings = replace(settings, device=choose_device(settings.device))

@@ -34,13 +34,15 @@ from spear_deploy.report import write_report
 from spear_deploy.training.device import choose_device
 from spear_deploy.training.evaluation import Evaluation, evaluate
 from spear_deploy.util.files import write_json
-from spear_deploy.util.folder_lock import own_folder
+from spear_deploy.util.folder_lock import own_folder, require_kept
 from spear_deploy.util.progress import Progress
 from spear_deploy.util.workers import give_logs, map_jobs
 
 PRUNED, SEARCH, PLAN, CHECKPOINT = "pruned.snn", "search.json", "plan.json", "checkpoint.json"
 STEPS_CHECKPOINT = "checkpoint-steps.json"
 FACTS, FRONT = "prune.json", "front.json"
+RESULTS = (PRUNED, SEARCH, PLAN, CHECKPOINT, STEPS_CHECKPOINT, FACTS, FRONT)
+"""Files that `prune` writes, beside its pages."""
 
 
 def prune(
@@ -77,6 +79,7 @@ def prune(
         ChipError: the chip lacks a part of the network, at any size.
         TypeError: there is no such option.
     """
+    require_kept(out, RESULTS, net, data)
     net, coding, options = load_named(net, data, options)
     settings = merge_options(settings or PruneSettings(), options, "prune")
     choose_device(settings.device or "cpu")
@@ -138,6 +141,7 @@ def prune_front(
     """
     if not synops:
         raise BudgetError("budgets: none given, expected at least one such as 50%")
+    require_kept(out, list_front_results(synops), net, data)
     net, coding, options = load_named(net, data, options)
     settings = merge_options(settings or PruneSettings(), options, "prune")
     choose_device(settings.device or "cpu")
@@ -150,6 +154,16 @@ def prune_front(
         settings = replace(settings, workers=give_logs(settings.workers, folder))
         inputs = check_inputs(net, chip, data, seed=settings.seed, overrides=overrides, **coding)
         return add_header(_prune_front_into(folder, inputs, synops, settings, progress), inputs.network)
+
+
+def list_front_results(synops: Sequence[str | float]) -> list[str]:
+    """Return the files that `prune_front` writes to these budgets, beside its page."""
+    return [*RESULTS, *(f"{_name_folder(budget)}/{name}" for budget in synops for name in RESULTS)]
+
+
+def _name_folder(budget: str | float | None) -> str:
+    """Return the name of the folder of a budget."""
+    return str(budget).strip().replace("%", "")
 
 
 def _prune_front_into(
@@ -176,7 +190,7 @@ def _prune_front_into(
     rows = []
     for budget_settings, pruned in _fine_tune_plans(inputs, all_settings, plans, costs, progress):
         wanted = str(budget_settings.synops)
-        name = wanted.strip().replace("%", "")
+        name = _name_folder(wanted)
         files = {kind: f"{name}/{file}" for kind, file in _write_result(pruned, folder / name).items()}
         rows.append({**_measure_result(pruned, inputs, budget_settings, dense), "wanted": wanted, "files": files})
         if pruned.interrupted:

@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -57,6 +57,26 @@ def own_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
         for parent in made:
             with suppress(OSError):  # not empty: something was written
                 parent.rmdir()
+
+
+def require_kept(folder: str | os.PathLike[str], results: Iterable[str], *inputs: object) -> None:
+    """Refuse an input that a run would replace by its own result: it would be gone, and the run could not be repeated.
+
+    Args:
+        folder: where the run writes.
+        results: names of its files, relative to the folder.
+        inputs: paths among the arguments of the run; what is no name of a file is passed over.
+
+    Raises:
+        FileError: names the input.
+    """
+    given = [path for path in inputs if isinstance(path, str | os.PathLike) and os.path.isfile(path)]
+    for name in results if given else ():
+        result = os.path.join(folder, name)
+        for path in given:
+            if os.path.isfile(result) and os.path.samefile(path, result):
+                where = f"the result '{name}' in folder '{os.fspath(folder)}'"
+                raise FileError(f"file '{os.fspath(path)}': is read, and {where} would replace it; choose another folder")
 
 
 def _lock(place: Path) -> int:

@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import spear_deploy as sd
 from spear_deploy.cli import main
+from spear_deploy.errors import FileError
+from spear_deploy.interchange.snn_file import write_snn
+from spear_deploy.network import IF, Dense, Layer
+from spear_deploy.network.graph import chain
 
 MODULES = """
 import torch
@@ -147,3 +152,37 @@ def test_a_file_that_fits_two_frameworks(folder):
 )
 def test_data_of_another_shape(command, sentence, folder):
     assert re.match(sentence, refuse(folder, *command))
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        (("adapt", "--chip", "speck2f"), "adapted.snn"),
+        (("prune", "--chip", "loihi2", "--data", "digits"), "pruned.snn"),
+        (("prune", "--chip", "loihi2", "--data", "digits", "--budgets", "50%, 30%"), "30/pruned.snn"),
+        (("deploy", "--chip", "loihi2", "--data", "digits"), "quantised.snn"),
+    ],
+)
+def test_a_network_that_a_result_would_replace_is_refused_and_stays(command, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "out" / name
+    path.parent.mkdir(parents=True)
+    write_snn(chain([Layer(name="fc", synapse=Dense(weight=np.ones((2, 3), np.float32)), neuron=IF())], input_shape=(3,)), path)
+    before = path.read_bytes()
+    shown = CliRunner().invoke(main, [command[0], f"out/{name}", *command[1:], "--out", "out"])
+    assert shown.exit_code == 1 and shown.stderr.startswith(f"error: file 'out/{name}': is read, and the result '{name}'")
+    assert "would replace it; choose another folder" in shown.stderr and path.read_bytes() == before
+    verb = {"adapt": sd.adapt, "prune": sd.prune, "deploy": sd.deploy}[command[0]]
+    if "--budgets" not in command:
+        with pytest.raises(FileError, match="would replace it"):
+            verb(path, command[2], "digits", out="out")
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_proof_beside_an_exported_script_stays(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez("net.npz", spikes=np.zeros((3, 1, 1, 8, 8), np.uint8))
+    before = (tmp_path / "net.npz").read_bytes()
+    shown = CliRunner().invoke(main, ["export", "digits", "--to", "pynn", "--input", "net.npz", "--out", "net.py", "--force"])
+    assert shown.exit_code == 1 and "the result 'net.npz' in folder '.' would replace it" in shown.stderr
+    assert (tmp_path / "net.npz").read_bytes() == before and not (tmp_path / "net.py").exists()

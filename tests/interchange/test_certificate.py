@@ -282,6 +282,24 @@ def test_nothing_is_left_behind_when_an_export_fails(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["a.nir"] and (tmp_path / "a.nir").read_text() == "old"
 
 
+@pytest.mark.parametrize(
+    ("name", "to", "whose", "ending"),
+    [
+        ("a.net", "nir", "a netx file by its ending", ".nir"),
+        ("a.SNN", "nir", "a network file by its ending", ".nir"),
+        ("a.nir", "onnx", "a NIR file by its ending", ".onnx"),
+        ("a.onnx", "netx", "an ONNX file by its ending", ".net"),
+        ("certificate.json", "nir", "the certificate beside it", ".nir"),
+    ],
+)
+def test_the_ending_of_another_format_raises(name, to, whose, ending, tmp_path):
+    """Such a file was written, and no command could read it: an ending says what a file is."""
+    with pytest.raises(FileError, match=f"{name}': is {whose}, and {to} is written; choose a name that ends in {ending}"):
+        export(floating(), tmp_path / name, to=to)
+    assert list(tmp_path.iterdir()) == []
+    assert export(floating(), tmp_path / "other.bin", to="nir")["mismatches"] == 0
+
+
 def test_a_place_that_cannot_be_written_raises(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FileError, match="cannot be written"):

@@ -7,12 +7,13 @@ import subprocess
 import sys
 import tempfile
 
+import numpy as np
 import pytest
 
 from spear_deploy.errors import FileError
 from spear_deploy.util import folder_lock
 from spear_deploy.util.files import replace_file
-from spear_deploy.util.folder_lock import LOCK, own_folder, sweep
+from spear_deploy.util.folder_lock import LOCK, own_folder, require_kept, sweep
 
 HOLD = """import sys
 from spear_deploy.util.folder_lock import own_folder
@@ -124,3 +125,19 @@ def test_a_file_system_without_locks_is_used_without_one(tmp_path, monkeypatch, 
     monkeypatch.setattr(folder_lock, "NO_LOCKS", ())
     with pytest.raises(FileError, match="cannot be written"), own_folder(tmp_path):
         raise AssertionError("an error of the lock was hidden")
+
+
+def test_an_input_that_a_result_would_replace_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out" / "50").mkdir(parents=True)
+    for name in ("pruned.snn", "50/pruned.snn", "net.snn"):
+        (tmp_path / "out" / name).write_text(name)
+    (tmp_path / "same.snn").symlink_to("out/pruned.snn")
+    results = ["pruned.snn", "50/pruned.snn"]
+    for given in ("out/pruned.snn", tmp_path / "out" / "pruned.snn", "same.snn", "out/50/pruned.snn"):
+        with pytest.raises(
+            FileError, match=f"file '{given}': is read, and the result '.*pruned.snn' in folder 'out' would replace"
+        ):
+            require_kept("out", results, "digits", given)
+    require_kept("out", results, "out/net.snn", "digits", None, np.zeros(2), "mymodule:net")
+    require_kept("elsewhere", results, "out/pruned.snn")
