@@ -64,8 +64,7 @@ def count_axons(weight: Weights) -> int:
     """Count the axons of a crossbar: for each source the types that its synapses have, a neuron's values in ascending order."""
     if isinstance(weight, SparseMatrix):
         kinds = [np.unique(weight.data[start:stop], return_inverse=True)[1] for start, stop in pairwise(weight.indptr)]
-        pairs = weight.indices.astype(np.int64) * (weight.shape[1] + 1) + np.concatenate([*kinds, np.zeros(0, np.int64)])
-        return len(np.unique(pairs))
+        return len(np.unique(weight.indices.astype(np.int64) * weight.shape[1] + np.concatenate(kinds)))
     rows = weight.reshape(len(weight), -1)
     types = np.empty(rows.shape, np.int64)
     for row, values in enumerate(rows):

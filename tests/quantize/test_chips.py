@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 from spear_deploy.errors import DataError, QuantizationError, UnsupportedError
 from spear_deploy.network import IF, LI, LIF, Conv2d, CubaLI, CubaLIF, Dense, Layer, SumPool
 from spear_deploy.network.graph import Edge, SNNGraph, chain
+from spear_deploy.network.sparse_matrix import SparseMatrix, make_sparse
 from spear_deploy.pipeline import api
 from spear_deploy.placement.weight_bits import measure_width
 from spear_deploy.quantize import FAMILIES, quantize, quantize_input
@@ -163,9 +165,25 @@ def test_k_means_keeps_rows_of_few_values_and_lowers_the_error():
     weight = np.random.default_rng(0).normal(size=(5, 3, 4, 4))
     clustered = cluster_rows(weight, 4)
     assert clustered.shape == weight.shape
-    assert all(len(np.setdiff1d(row, 0)) <= 4 for row in clustered.reshape(5, -1))
+    for values, row in zip(weight.reshape(5, -1), clustered.reshape(5, -1), strict=True):
+        assert len(np.setdiff1d(row, 0)) <= 4
+        off = np.abs(values[:, None] - np.union1d(row, 0))  # each value has the nearest of the row's centres and 0
+        np.testing.assert_allclose(np.abs(values - row), off.min(axis=1))
     equal_steps = np.rint(weight / 1.2) * 1.2
     assert np.mean((clustered - weight) ** 2) < np.mean((equal_steps - weight) ** 2)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_sparse_weights_are_clustered_and_counted_as_full_ones(count):
+    rng = np.random.default_rng(count)
+    for rows, columns in ((7, 5), (3, 40), (1, 1), (4, 9)):
+        full = rng.integers(-2, 3, (rows, columns)) * 0.5
+        full[0], full[-1, :] = 0, np.arange(columns)
+        sparse = make_sparse(csr_array(full))
+        clustered = cluster_rows(sparse, count)
+        assert isinstance(clustered, SparseMatrix) and np.array_equal(clustered.to_full(), cluster_rows(full, count))
+        types = {(n, (np.unique(row[row != 0]) < value).sum()) for row in full for n, value in enumerate(row) if value}
+        assert count_axons(sparse) == count_axons(full) == len(types)
 
 
 def test_axons_of_several_types():

@@ -25,6 +25,7 @@ SCALES = {
     "channel": Scale(weight=rng.normal(size=(3, 1, 1)), bias=rng.normal(size=(3, 1, 1))),
     "neuron": Scale(weight=rng.normal(size=(3, 4, 4)), bias=rng.normal(size=(3, 4, 4))),
     "both": Scale(weight=rng.normal(size=(3, 1, 1)), bias=rng.normal(size=(3, 4, 4))),
+    "rows": Scale(weight=rng.normal(size=(3, 1, 1)), bias=rng.normal(size=(3, 4, 1))),
 }
 NEXT: dict[str, list[Layer]] = {
     "": [],

@@ -69,6 +69,9 @@ REASONS: dict[str, tuple[str, ...]] = {
     ),
     "all values of a channel are equal there": (r"quantize/weighted_inputs\.py NeuronInput\._spread_channels: 0 → 1 \(2\)",),
     "an event or none of a channel is neither negative nor too many": (r"quantize/network\.py _check_events: 0 → 1 \([23]\)",),
+    "pairs are numbered, and differ with either sign of the second number": (
+        r"quantize/palette\.py count_axons: .* \+ np\.concatenate\(kinds\) → .* - np\.concatenate\(kinds\)",
+    ),
     "a population without synapses: one zero or two are none": (r"placement/populations\.py add_counts: 1 → 2 \(5\)",),
     "one way more than may be, or two: both are too many": (r"placement/populations\.py _Ways\.find: 1 → 2",),
     "numpy's reshape takes any negative number for -1": (r"quantize/fold\.py fold_batchnorm\.fold: 1 → 2 \(3\)",),
