@@ -35,7 +35,7 @@ from spear_deploy.network import (
     store_compactly,
     write_out,
 )
-from spear_deploy.network.sparse_matrix import LEARNING_COPIES
+from spear_deploy.network.sparse_matrix import LEARNING_COPIES, SparseMatrix
 from spear_deploy.util.number_format import format_shape
 
 if TYPE_CHECKING:
@@ -269,7 +269,21 @@ class SNNGraph:
         Raises:
             GraphError: they do not fit the free memory as often as learning needs them.
         """
+        self.require_learning_room()
         return self._with_weights(partial(write_out, copies=LEARNING_COPIES))
+
+    def require_learning_room(self) -> None:
+        """Refuse a network whose sparse weights, written out for learning, do not fit the free memory; nothing is written out.
+
+        Raises:
+            GraphError: names the layer.
+        """
+        for layer in self.layers:
+            if isinstance(layer.synapse, Dense) and isinstance(layer.synapse.weight, SparseMatrix):
+                try:
+                    layer.synapse.weight.require_room(LEARNING_COPIES)
+                except GraphError as error:
+                    raise GraphError(f"layer '{layer.name}': learning with {error}") from None
 
     def with_compact_weights(self) -> SNNGraph:
         """Return the graph with large weights sparse where few of them are not zero; see `store_compactly`."""

@@ -135,6 +135,17 @@ class SparseMatrix(np.lib.mixins.NDArrayOperatorsMixin):
         Raises:
             GraphError: they do not fit the free memory.
         """
+        self.require_room(copies)
+        full = np.zeros(self.shape, self.dtype)
+        full[self.rows, self.indices] = self.data
+        return full
+
+    def require_room(self, copies: int = 1) -> None:
+        """Refuse what `to_full` would, without writing anything out.
+
+        Raises:
+            GraphError: so many copies of the full matrix do not fit the free memory.
+        """
         need, free = copies * self.size * self.dtype.itemsize, memory.free_bytes()
         if need > free:
             times = f" {copies} times" if copies > 1 else ""
@@ -142,9 +153,6 @@ class SparseMatrix(np.lib.mixins.NDArrayOperatorsMixin):
                 f"sparse weights of {self.shape[0]}x{self.shape[1]}: written out{times} they take {need / 1e9:.3g} GB, "
                 f"{free / 1e9:.3g} GB of memory are free; a .snn file keeps them sparse"
             )
-        full = np.zeros(self.shape, self.dtype)
-        full[self.rows, self.indices] = self.data
-        return full
 
     def to_scipy(self) -> Any:
         """Return a `scipy.sparse.csr_array` that shares the numbers."""

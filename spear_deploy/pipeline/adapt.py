@@ -21,7 +21,7 @@ from spear_deploy.budget.check import check
 from spear_deploy.budget.report import BudgetReport
 from spear_deploy.data import Dataset, Split
 from spear_deploy.data.input_sums import sum_inputs, sum_split
-from spear_deploy.errors import QuantizationError, UnsupportedError
+from spear_deploy.errors import GraphError, QuantizationError, UnsupportedError
 from spear_deploy.hardware.profile import HardwareProfile
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import WEIGHTED
@@ -178,6 +178,7 @@ def adapt_network(task: AdaptTask) -> Adapted:
 
     Raises:
         UnsupportedError: an integer network.
+        GraphError: learning has to write out sparse weights that do not fit the memory.
     """
     network, profile, chips, dataset = task.network, task.profile, task.chips, task.dataset
     if dataset is None:
@@ -190,6 +191,9 @@ def adapt_network(task: AdaptTask) -> Adapted:
     if plans[0].lacking:  # learning would not help
         return _adapt_exactly(task)
     candidates = _list_candidates(task, plans)
+    for candidate in candidates:
+        if candidate.plan.learnt or candidate.widths or find_few_values(profile):
+            candidate.plan.graph.require_learning_room()
     number = choose_plan([each.plan for each in candidates], network, dataset, task.settings.learning, task.progress)
     return _learn_plan(task, candidates[number], notes)
 
@@ -237,7 +241,8 @@ def _learn_plan(task: AdaptTask, candidate: TrialPlan, notes: Sequence[str]) -> 
     ]
     graph = _number_channels_anew(final.graph, adapted_to=task.profile.name)
     missing = tuple(list_needs(final.report, graph, task.profile))
-    if not missing:
+    unlearnt = _note_lack_of_room(task, graph)
+    if not missing and not unlearnt:
         graph, batches = _learn_rounded(task, graph)
         if batches:
             name = f"learning with the rounding of {task.profile.name}, {batches} batches"
@@ -249,8 +254,19 @@ def _learn_plan(task: AdaptTask, candidate: TrialPlan, notes: Sequence[str]) -> 
         missing=missing,
         report=final.report,
         widths=widths,
-        notes=(*notes, *plan.failed, *final.failed),
+        notes=(*notes, *unlearnt, *plan.failed, *final.failed),
     )
+
+
+def _note_lack_of_room(task: AdaptTask, graph: SNNGraph) -> list[str]:
+    """Return a note where weights are too large to be learnt with the chip's rounding, which is known."""
+    if task.profile.meta.family not in ROUNDED:
+        return []
+    try:
+        graph.require_learning_room()
+    except GraphError as error:
+        return [f"not learnt with the rounding of {task.profile.name}: {error}"]
+    return []
 
 
 def _learn_rounded(task: AdaptTask, graph: SNNGraph) -> tuple[SNNGraph, int]:

@@ -10,12 +10,12 @@ import spear_deploy as sd
 from spear_deploy.adaptation.differences import describe_difference, find_first_difference
 from spear_deploy.adaptation.plan import make_plans
 from spear_deploy.data import Split
-from spear_deploy.errors import ChipError, UnsupportedError
+from spear_deploy.errors import ChipError, GraphError, UnsupportedError
 from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.interchange.snn_file import write_snn
-from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, CubaLI, CubaLIF, Dense, Layer
+from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, CubaLI, CubaLIF, Dense, Layer, make_sparse
 from spear_deploy.network.graph import chain
-from spear_deploy.pipeline.adapt import AdaptSettings, AdaptTask, _learn_rounded
+from spear_deploy.pipeline.adapt import AdaptSettings, AdaptTask, _learn_rounded, _note_lack_of_room
 from spear_deploy.pipeline.adapt_stage import adapt_for_deployment
 from spear_deploy.pipeline.deployment import DeploySettings
 from spear_deploy.pipeline.preflight import CheckedInputs
@@ -26,6 +26,7 @@ from spear_deploy.pipeline.verification.results import derive
 from spear_deploy.simulator import simulate
 from spear_deploy.training import train
 from spear_deploy.training.evaluation import evaluate
+from spear_deploy.util import memory
 from tests.support.deployments import OPTIONS, dense, task
 from tests.training.test_fit import quick, toy_data
 from tests.training.test_rounding import toy
@@ -260,3 +261,33 @@ def test_weights_behind_weights_are_one_product_for_every_verb(tmp_path):
     assert adapt_for_deployment(cache, net, "loihi2", task(), DeploySettings()) is net
     missing = sd.adapt(net, "speck2f", out=tmp_path / "adapted")["missing"]
     assert [text.split(",")[0] for text in missing] == ["layer 'fc': CubaLIF", "layer 'out': LI"]
+
+
+def test_sparse_weights_that_do_not_fit_written_out_are_refused_before_learning(monkeypatch, tmp_path):
+    """Learning holds eight full copies of them, as `prune` does; what needs no learning takes them sparse."""
+    rng = np.random.default_rng(0)
+    weight = np.where(rng.random((1500, 1500)) < 0.001, rng.normal(size=(1500, 1500)), 0).astype(np.float32)
+    neuron = LIF(tau_s=0.01, reset="subtract")
+    layers = [
+        Layer(name="first", synapse=Dense(weight=np.ones((1500, 10), np.float32)), neuron=neuron),
+        Layer(name="wide", synapse=Dense(weight=make_sparse(weight)), neuron=neuron),
+        Layer(name="out", synapse=Dense(weight=np.ones((3, 1500), np.float32)), neuron=LI(tau_s=0.002)),
+    ]
+    network, data = chain(layers, input_shape=(10,)), task()
+    need = 8 * weight.nbytes
+    monkeypatch.setattr(memory, "free_bytes", lambda: need - 1)
+    refused = r"layer 'wide': learning with sparse weights of 1500x1500: written out 8 times they take 0\.072 GB, "
+    learnt = []
+    with pytest.raises(GraphError, match=refused):
+        sd.adapt(network, "loihi1", data, out=tmp_path / "adapted", progress=learnt.append, **FAST)
+    assert learnt == [] and not (tmp_path / "adapted").exists()
+    with pytest.raises(GraphError, match=refused):
+        sd.prune(network, "loihi1", data, synops="50%", out=tmp_path / "pruned")
+    facts = sd.adapt(network, "loihi2", data, out=tmp_path / "same", **FAST)
+    assert facts["replaced"] == [] and sd.load(tmp_path / "same" / "adapted.snn") == network
+    work = AdaptTask(network=network, profile=load_profile("loihi1"), dataset=data, settings=AdaptSettings())
+    (note,) = _note_lack_of_room(work, network)
+    assert note.startswith("not learnt with the rounding of loihi1: layer 'wide': learning with sparse weights of 1500x1500")
+    monkeypatch.setattr(memory, "free_bytes", lambda: need)
+    assert _note_lack_of_room(work, network) == []
+    network.require_learning_room()
