@@ -322,7 +322,8 @@ class Weights(Block):
         if not self.bits.value:
             raise Contradiction("bits", "is empty; list the widths that a weight may have")
         if self.default_bits.value not in self.bits.value:
-            missing = f"{self.default_bits.value} given, which is not among weights.bits {list(self.bits.value)}"
+            widths = list(self.bits.value)
+            missing = f"{self.default_bits.value} given, which is not among weights.bits {widths}; name one of them"
             raise Contradiction("default_bits", missing)
         free, limit = self.delay_free_steps.max_value, self.delay_max_steps.max_value
         if free is not None and limit is not None and free > limit:

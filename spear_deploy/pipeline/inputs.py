@@ -242,10 +242,10 @@ def quantize_for_chip(net: Net, chip: Chip, *, calibration: Array | None = None,
         calibration, kind: input that scales are chosen on, see `quantize.quantize`.
 
     Raises:
-        ChipError: this family has no integer format here or lacks a part of the network, or its spikes carry no values and
-            the input is a current.
+        ChipError: this family has no integer format here, or none of the widths that the profile names, or lacks a part of the
+            network, or its spikes carry no values and the input is a current.
     """
-    from spear_deploy.quantize import FAMILIES, quantize
+    from spear_deploy.quantize import quantize
 
     graph, target = load(net), profile(chip)
     if kind == "current" and target.neuron.graded_spike_bits.max_value == 1 and target.meta.family == "loihi":
@@ -265,13 +265,34 @@ def quantize_for_chip(net: Net, chip: Chip, *, calibration: Array | None = None,
         return quantize(
             graph,
             format=family,
-            weight_bits=min(FAMILIES[family].weight_bits[1], max(target.weight_bits)),
+            weight_bits=_choose_weight_bits(target, family),
             calibration=calibration,
             kind=kind,
             **{name: limit for name, limit in limits.items() if limit is not None and family == "xylo"},
         )
     except UnsupportedError as error:
         raise ChipError(str(error)) from error
+
+
+def _choose_weight_bits(target: HardwareProfile, family: Format) -> int:
+    """Return the most bits of a weight that the profile names.
+
+    Raises:
+        ChipError: the integers of the family do not have them.
+    """
+    from spear_deploy.hardware.profile import list_profiles, load_profile
+    from spear_deploy.quantize import FAMILIES
+
+    low, high = FAMILIES[family].weight_bits
+    most = max(target.weight_bits)
+    if low <= most <= high:
+        return most
+    shipped = load_profile(target.name).weight_bits if target.name in list_profiles() else range(low, high + 1)
+    widths = ", ".join(str(bits) for bits in shipped if low <= bits <= high)
+    raise ChipError(
+        f"profile '{target.name}', key 'weights.bits': {most} given, a width that the integers of this chip do not have; name "
+        f"none, or of {widths}"
+    )
 
 
 def _check_biases(graph: SNNGraph, target: HardwareProfile) -> None:

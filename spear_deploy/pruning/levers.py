@@ -102,7 +102,7 @@ def rewards_zeros(profile: HardwareProfile) -> bool:
     return profile.weights.zero_synops.value is False or profile.weights.zero_memory.value is False
 
 
-def note_unrewarded(levers: tuple[Lever, ...], profile: HardwareProfile | None) -> list[str]:
+def note_reward_of_zeros(levers: tuple[Lever, ...], profile: HardwareProfile | None) -> list[str]:
     """Return a note where weights are removed for a chip whose profile does not say that a zero weight saves anything."""
     if profile is None or "weights" not in levers or rewards_zeros(profile):
         return []

@@ -25,7 +25,7 @@ from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.labels import name_layers
 from spear_deploy.pruning.budgets import ACTIVE, resource_name
 from spear_deploy.pruning.chip_costs import ChipCosts
-from spear_deploy.pruning.levers import LeverStage, measure_stage, note_unrewarded
+from spear_deploy.pruning.levers import LeverStage, measure_stage, note_reward_of_zeros
 from spear_deploy.pruning.plan import PruningPlan
 from spear_deploy.pruning.search.choose import get_search
 from spear_deploy.pruning.search.search import SearchResult
@@ -33,7 +33,13 @@ from spear_deploy.pruning.search.settings import LEVER_METHODS, SearchSettings
 from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.pruning.tune.fine_tuning import FineTuning
 from spear_deploy.pruning.tune.measure import BudgetMonitor, BudgetUse, DeployedForm, list_budget_rows
-from spear_deploy.pruning.tune.rounded_learning import IntegerForm, RoundedLearning, learn_rounded, note_unused_bits
+from spear_deploy.pruning.tune.rounded_learning import (
+    IntegerForm,
+    RoundedLearning,
+    learn_with_rounding,
+    note_only_width,
+    note_unused_bits,
+)
 from spear_deploy.pruning.tune.thin_weights import count_zero_weights, note_unused_weights
 from spear_deploy.simulator import SpikeCounts
 from spear_deploy.training.device import note_device
@@ -195,7 +201,7 @@ def prune_to_budget(
     form = next((form for form in deployed if isinstance(form, IntegerForm)), None)
     rounded: RoundedLearning | None = None
     if form is not None and settings.learns_rounded and not tuning.interrupted:
-        rounded = learn_rounded(
+        rounded = learn_with_rounding(
             tuning.graph, monitor, form, epochs=max(1, settings.epochs // 3), hints=tuning.hints, seed=settings.seed,
             device=settings.search_settings.device, progress=progress,
         )  # fmt: skip
@@ -207,6 +213,7 @@ def prune_to_budget(
     notes += note_device(settings.search_settings.device)
     counts = evaluate(pruned, dataset.val).counts if settings.levers is None and "synops" in monitor.limits else None
     notes += [*tuning.notes, *([] if rounded is None else [rounded.note])]
+    notes += note_only_width(settings.levers, chip)
     if rounded is None and not tuning.interrupted:
         notes += note_unused_bits(settings.levers, deployed, chip)
     notes += [*_note_levers(search_result, pruned, chip, counts), *_note_margin(monitor, use)]
@@ -274,7 +281,7 @@ def _note_levers(result: SearchResult, graph: SNNGraph, chip: ChipCosts | None, 
     if result.unthinned is None and result.removal is None:
         return [] if chip is None or counts is None else note_unused_weights(graph, counts, chip.profile)
     zeros, weights = count_zero_weights(graph)
-    return [f"{zeros} of {weights} weights are zero", *note_unrewarded(("weights",), chip.profile if chip else None)]
+    return [f"{zeros} of {weights} weights are zero", *note_reward_of_zeros(("weights",), chip.profile if chip else None)]
 
 
 def _list_stages(

@@ -9,14 +9,19 @@ import pytest
 
 pytest.importorskip("torch")
 
-from spear_deploy.errors import BudgetError
-from spear_deploy.hardware.profile import load_profile
+from spear_deploy.errors import BudgetError, ChipError
+from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.network import LI, LIF, Dense, Layer
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
+from spear_deploy.pipeline.inputs import quantize_for_chip
 from spear_deploy.pruning.chip_costs import build_chip_costs
 from spear_deploy.pruning.prune_to_budget import prune_to_budget
 from spear_deploy.pruning.settings import PruneSettings
-from spear_deploy.pruning.tune.rounded_learning import note_unused_bits
+from spear_deploy.pruning.tune.rounded_learning import (
+    RoundedLearning,
+    note_only_width,
+    note_unused_bits,
+)
 from spear_deploy.pruning.tune.thin_weights import count_zero_weights
 from spear_deploy.training.evaluation import evaluate
 from tests.pruning.test_levers import low_bits
@@ -57,3 +62,45 @@ def test_bits_that_do_nothing_are_stated():
     enough = note_unused_bits("channels,bits", (low_bits(graph, data, 8),), None)
     assert enough == ["bits: the integers lose at most 0.3 points on validation, so nothing was learnt for them"]
     assert note_unused_bits("channels", (), None) == note_unused_bits(None, (), None) == []
+
+
+@pytest.mark.parametrize(
+    ("chip", "bits", "widths"),
+    [("loihi2", 16, "2, 3, 4, 5, 6, 8"), ("loihi2", 1, "2, 3, 4, 5, 6, 8"), ("speck2f", 16, "8"), ("spinnaker1", 8, "16")],
+)
+def test_a_width_that_the_integers_of_a_chip_do_not_have_is_refused(chip, bits, widths):
+    profile = override_facts(load_profile(chip), {"weights.bits": [bits], "weights.default_bits": bits})
+    why = f"profile '{chip}', key 'weights.bits': {bits} given, a width that the integers of this chip do not have; name none, or"
+    with pytest.raises(ChipError, match=rf"{why} of {widths}$"):
+        quantize_for_chip(toy_network(), profile)
+    own = profile.model_copy(update={"name": "ours"})
+    with pytest.raises(ChipError, match=r"profile 'ours', key 'weights.bits': .* name none, or of (2, 3, 4, 5, 6, 7, 8|16)$"):
+        quantize_for_chip(toy_network(), own)
+
+
+def test_a_width_of_the_chip_is_taken():
+    profile = override_facts(load_profile("loihi2"), {"weights.bits": [4], "weights.default_bits": 4})
+    assert quantize_for_chip(toy_network(), profile).metadata["quantization"]["weight_bits"] == 4
+
+
+def test_bits_for_a_chip_with_one_width_save_nothing_and_that_is_stated():
+    one, several = (build_chip_costs(toy_network(), load_profile(name)) for name in ("speck2f", "loihi2"))
+    (note,) = note_only_width("channels,bits", one)
+    assert note.startswith("bits: chip 'speck2f' has weights of 8 bits alone, so this lever saves no memory")
+    assert note_only_width("channels,bits", several) == note_only_width("channels", one) == note_only_width(None, one) == []
+
+
+def test_what_learning_with_rounding_gained_is_a_sentence():
+    facts = {"graph": toy_network(), "use": None, "batches": 260, "lost": 0.0094}
+    notes = [
+        RoundedLearning(**facts, left=left, kept=kept, exceeded=exceeded).note
+        for left, kept, exceeded in ((0.004, True, False), (0.0091, True, False), (-0.002, True, False), (0.004, False, True))
+    ]
+    assert notes == [
+        "the integers lost 0.9 points of accuracy on validation; after 260 batches with the chip's rounding they lose 0.4",
+        "the integers lost 0.94 points of accuracy on validation; after 260 batches with the chip's rounding they lose 0.91",
+        "the integers lost 0.9 points of accuracy on validation; after 260 batches with the chip's rounding they have 0.2 "
+        "more than the network before",
+        "the integers lose 0.9 points of accuracy on validation; 260 batches with the chip's rounding gained 0.5 but exceed a "
+        "budget, so the network from before is kept",
+    ]

@@ -28,15 +28,16 @@ from spear_deploy.pipeline.deployment import DeploySettings
 from spear_deploy.pipeline.prune import prune_front
 from spear_deploy.pruning.budgets import Amount, Budgets
 from spear_deploy.pruning.candidates import Evaluator
-from spear_deploy.pruning.levers import choose_levers, note_unrewarded, parse_levers
+from spear_deploy.pruning.levers import choose_levers, note_reward_of_zeros, parse_levers
 from spear_deploy.pruning.prune_to_budget import prune_to_budget
 from spear_deploy.pruning.search import recipes
 from spear_deploy.pruning.search.recipe_builder import RecipeBuilder, choose_kept_synops
 from spear_deploy.pruning.search.settings import default_settings, get_searcher
 from spear_deploy.pruning.settings import PruneSettings, settle_method
+from spear_deploy.pruning.tune import rounded_learning
 from spear_deploy.pruning.tune.fine_tuning import FineTuning
 from spear_deploy.pruning.tune.measure import BudgetMonitor, deploy_float
-from spear_deploy.pruning.tune.rounded_learning import TOLERANCE, IntegerForm, learn_rounded
+from spear_deploy.pruning.tune.rounded_learning import TOLERANCE, IntegerForm, learn_with_rounding
 from spear_deploy.pruning.tune.thin_weights import (
     WeightRemoval,
     count_arriving_spikes,
@@ -408,9 +409,9 @@ def test_levers_are_those_that_the_chip_rewards():
             for name, value in (("zero_synops", synops), ("zero_memory", memory))
         }
         other = chip.model_copy(update={"weights": chip.weights.model_copy(update=facts)})
-        assert choose_levers(other) == levers and bool(note_unrewarded(both, other)) == (levers == alone)
-        assert not note_unrewarded(alone, other)
-    note = note_unrewarded(both, load_profile("speck2f"))[0]
+        assert choose_levers(other) == levers and bool(note_reward_of_zeros(both, other)) == (levers == alone)
+        assert not note_reward_of_zeros(alone, other)
+    note = note_reward_of_zeros(both, load_profile("speck2f"))[0]
     assert "chip 'speck2f' is not known to reward the removal of weights (a zero weight: SynOps, costs; memory, costs)" in note
 
 
@@ -492,7 +493,7 @@ def low_bits(graph, data, bits):
     return IntegerForm(deploy=lambda net, split: (integers(net), split), rounding=lambda net: read_rounding(net, integers(net)))
 
 
-def test_a_network_learns_with_rounding_where_its_integers_lose_accuracy(task):
+def test_a_network_learns_with_rounding_where_its_integers_lose_accuracy(task, monkeypatch):
     graph, data = task
     form = low_bits(graph, data, 3)
     settings = PruneSettings(synops="30%", method="uniform", epochs=6, seed=1)
@@ -508,7 +509,16 @@ def test_a_network_learns_with_rounding_where_its_integers_lose_accuracy(task):
     assert "bits" not in without.batches and [stage.name for stage in without.stages][-1] == "rates"
     enough = low_bits(graph, data, 8)
     monitor = BudgetMonitor(graph, data, settings.budgets, (deploy_float, enough))
-    assert learn_rounded(without.graph, monitor, enough, epochs=1) is None
+    assert learn_with_rounding(without.graph, monitor, enough, epochs=1) is None
+    monkeypatch.setattr(rounded_learning, "PEAK", 1e-12)  # nothing is learnt, and of the scales those of other integers
+    other = replace(form, rounding=enough.rounding)
+    monitor = BudgetMonitor(graph, data, PruneSettings(parameters="100%").budgets, (deploy_float, other))
+    idle = learn_with_rounding(without.graph, monitor, other, epochs=1)
+    assert idle is not None and not idle.kept and idle.graph is without.graph and idle.lost > TOLERANCE
+    assert idle.note.startswith(f"the integers lose {100 * idle.lost:.1f} points")
+    assert idle.note.endswith(
+        f"{idle.batches} batches with the chip's rounding gained nothing, so the network from before is kept"
+    )
 
 
 def test_deploy_takes_levers_and_shows_what_each_did(tmp_path):

@@ -45,10 +45,12 @@ class RoundedLearning:
     """A network that learnt with rounding.
 
     Attributes:
-        graph, use: the network, and its use of the budgets; those from before where rounding did not help.
+        graph, use: the network, and its use of the budgets; those from before where it is not kept.
+        kept: whether its integers are more accurate than before, within the budgets.
         batches: that were learnt from.
         lost: accuracy on validation that the integers lost before.
-        left: what they lose now, against the network before.
+        left: what they lose after it, against the network before; below 0 where they are more accurate.
+        exceeded: whether it is not kept because of the budgets.
     """
 
     graph: SNNGraph
@@ -56,17 +58,25 @@ class RoundedLearning:
     batches: int
     lost: float
     left: float
+    kept: bool
+    exceeded: bool = False
 
     @property
     def note(self) -> str:
-        """A sentence on what was gained."""
+        """A sentence on what was gained, or that nothing was."""
+        lost, left, gained = (100 * value for value in (self.lost, self.left, self.lost - self.left))
+        digits = 1 if abs(gained) >= 0.1 else 2
+        learning = f"{self.batches} batches with the chip's rounding"
+        if self.kept:
+            now = f"they lose {left:.{digits}f}" if left >= 0 else f"they have {-left:.{digits}f} more than the network before"
+            return f"the integers lost {lost:.{digits}f} points of accuracy on validation; after {learning} {now}"
+        why = f"gained {gained:.{digits}f} but exceed a budget" if self.exceeded else "gained nothing"
         return (
-            f"the integers lost {100 * self.lost:.1f} points of accuracy on validation; after {self.batches} batches with the "
-            f"chip's rounding they lose {100 * self.left:.1f}"
+            f"the integers lose {lost:.1f} points of accuracy on validation; {learning} {why}, so the network from before is kept"
         )
 
 
-def learn_rounded(
+def learn_with_rounding(
     graph: SNNGraph,
     monitor: BudgetMonitor,
     form: IntegerForm,
@@ -117,9 +127,23 @@ def learn_rounded(
         learnt = scale_thresholds(learnt, lambda network: monitor.measure_with_training(network).active_use)
     after = monitor.measure_with_training(learnt)
     better = integer_accuracy(learnt)
-    if better > accuracy and (after.met or not use.met):
-        return RoundedLearning(graph=learnt, use=after, batches=tuned.batches, lost=lost, left=before.accuracy - better)
-    return RoundedLearning(graph=graph, use=use, batches=tuned.batches, lost=lost, left=lost)
+    exceeded = use.met and not after.met
+    kept = better > accuracy and not exceeded
+    return RoundedLearning(
+        graph=learnt if kept else graph, use=after if kept else use, batches=tuned.batches, lost=lost,
+        left=before.accuracy - better, kept=kept, exceeded=better > accuracy and exceeded,
+    )  # fmt: skip
+
+
+def note_only_width(levers: str | tuple[str, ...] | None, chip: ChipCosts | None) -> list[str]:
+    """Return that bits save nothing, where their lever is named for a chip with one width of weights."""
+    if levers is None or chip is None or "bits" not in parse_levers(levers) or len(chip.profile.weight_bits) != 1:
+        return []
+    (bits,) = chip.profile.weight_bits
+    return [
+        f"bits: chip '{chip.profile.name}' has weights of {bits} bits alone, so this lever saves no memory; it learns for their "
+        "rounding, where that costs accuracy"
+    ]
 
 
 def note_unused_bits(levers: str | tuple[str, ...] | None, deployed: Sequence[DeployedForm], chip: ChipCosts | None) -> list[str]:
