@@ -12,8 +12,10 @@ from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, CubaLI, CubaLIF, 
 from spear_deploy.network.graph import INPUT, SNNGraph, chain
 from spear_deploy.quantize import quantize, quantize_input
 from spear_deploy.quantize.rounding import find_learnt_scales, read_rounding, stands_for
+from spear_deploy.simulator import simulate
 from spear_deploy.simulator.stepper import synaptic_input
 from spear_deploy.simulator.synapse_math import apply_synapse
+from tests.support.akida_networks import network as akida_network
 
 CUBA: dict[str, Any] = {"tau_mem_s": 4.7e-3, "tau_syn_s": 2.6e-3, "w_in": 2.6}
 LEAKS: dict[str, Any] = {"tau_s": 9.3e-3, "r": 4.0}
@@ -156,6 +158,31 @@ def test_biases_that_no_neuron_holds_stay_zero(family: Any, neuron: Any):
     graph = chain([layer], input_shape=(2,))
     grid = read_rounding(graph, quantize(graph, format=family)).grids["fc", "bias"]
     assert (grid.low, grid.high) == (0, 0) and grid.snap(np.array([0.7, -1e9])).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_network_read_back_from_akida_sends_what_its_whole_numbers_send(seed: int):
+    """A sum that meets a threshold sends nothing; weights end at 7, biases nowhere."""
+    rng = np.random.default_rng(seed)
+
+    def gain_channels(layer: Layer) -> Layer:
+        if layer.neuron is None:
+            return layer
+        channels = layer.synapse.weight.shape[0]  # type: ignore[union-attr]
+        shape = (channels, 1, 1) if isinstance(layer.synapse, Conv2d) else (channels,)
+        return replace(layer, neuron=replace(layer.neuron, r=rng.uniform(1, 3, shape), v_leak=0.8))
+
+    graph = akida_network(seed, convolves=seed % 2 == 1).with_layers(gain_channels)
+    integer = quantize(graph, format="akida")
+    rounding, scale = read_rounding(graph, integer), integer.metadata["quantization"]["scale"]["out"]
+    x = rng.integers(0, 16, (5, 4, *graph.input_shape))
+    wanted, ours = (simulate(each, x, record=("spikes",), dtype=np.float64) for each in (integer, rounding.graph))
+    for name, spikes in wanted.spikes.items():
+        np.testing.assert_array_equal(ours.spikes[name], spikes, err_msg=name)
+    np.testing.assert_allclose(ours.output * scale, wanted.output, atol=1e-3)
+    weights = [grid for (_, part), grid in rounding.grids.items() if part == "weight"]
+    assert {(grid.low, grid.high) for grid in weights} == {(-7, 7)} and len(weights) == (4 if seed % 2 else 3)
+    assert stands_for(rounding.graph, integer)
 
 
 @pytest.mark.parametrize("name", ["xylo", "speck", "truenorth", "reckon", "loihi"])
