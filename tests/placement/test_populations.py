@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.network import IF, LI, AvgPool, BatchNorm, Conv2d, Dense, Flatten, LoihiLIF, SumPool
+from spear_deploy.network import IF, LI, AvgPool, BatchNorm, Conv2d, Dense, Flatten, LoihiLIF, Scale, SumPool
 from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.network.graph import INPUT, Edge, Layer, SNNGraph, chain
 from spear_deploy.placement.populations import Population, find_populations, narrow_populations
@@ -114,6 +114,8 @@ def test_delays_count_beyond_the_step_of_each_layer() -> None:
     populations = {p.name: p for p in find_populations(recurrent_net())}
     assert populations["sum"].projections[1].delay_steps == 1
     assert [q.delay_steps for q in populations["h"].projections] == [0, 0]
+    waits = {name: [s.async_delay_steps for q in p.projections for s in q.sources] for name, p in populations.items()}
+    assert waits == {"a": [0], "sum": [0, 0], "h": [0, 0], "out": [0]}
 
 
 def test_a_flatten_behind_the_weights_keeps_the_map() -> None:
@@ -285,6 +287,8 @@ def test_signs_output_and_readout_of_populations() -> None:
     first = Layer(name="a", synapse=Dense(weight=np.eye(4)), neuron=IF())
     a, end = find_populations(chain([first, Layer(name="end", synapse=Dense(weight=np.ones((2, 4))))], input_shape=(4,)))
     assert (a.output, a.readout, end.output, end.readout) == (False, False, True, True)
+    a, again = find_populations(chain([first, Layer(name="again", neuron=IF())], input_shape=(4,)))
+    assert (a.output, again.output, again.readout) == (False, True, False)
     assert [p.projections[0].sources[0].delay_steps for p in (a, end)] == [0, 0]
 
 
@@ -306,6 +310,19 @@ def test_only_layers_whose_positions_share_weights_are_maps() -> None:
         input_shape=(1, 6, 6), output="out",
     )  # fmt: skip
     assert find_populations(mixed)[-1].shape == (32,) and not find_populations(mixed)[-1].is_map
+
+
+def test_a_row_of_neurons_with_a_weight_each_is_no_map() -> None:
+    line = only(Layer(name="a", synapse=Scale(weight=np.ones((4,))), neuron=IF()))
+    assert not line.is_map and line.shape == (4,)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind"), [((), "conv"), ((3, 1, 1), "conv"), ((1, 1, 2), "one_to_one"), ((3, 4, 2), "one_to_one")]
+)
+def test_a_scale_shares_weights_between_positions_unless_they_differ_inside_a_channel(shape: tuple[int, ...], kind: str) -> None:
+    scale = Layer(name="s", synapse=Scale(weight=np.ones(shape)), neuron=IF())
+    assert only(scale, inputs=(3, 4, 2)).projections[0].kind == kind
 
 
 def test_only_what_weights_lie_behind_is_a_readout() -> None:
