@@ -211,6 +211,10 @@ def _store_neuron(module: Any, update: NeuronUpdate) -> None:
     neuron, changed, dt_s = update.neuron, update.changed, update.dt_s
     if "v_threshold" in changed:
         store_tensor(module, "threshold", np.nextafter(neuron.v_threshold.astype(np.float32), np.float32(np.inf)))
+    if "max_spikes" in changed:
+        if neuron.max_spikes is None:
+            raise UnsupportedError("the network's neurons send any number of spikes in a step, it has a limit; give max_spikes")
+        module.max_spikes_per_dt = torch.tensor(float(neuron.max_spikes))
     names = ("tau" if isinstance(module, ExpSynTorch) else "mem", "mem", "syn")
     for field, name in zip(("tau_s", "tau_mem_s", "tau_syn_s"), names, strict=True):
         if field in changed:
@@ -276,6 +280,7 @@ ROCKPOOL = Framework(
     store_synapse=_store_synapse,
     neurons=(LIFTorch, LIFNeuronTorch, ExpSynTorch),
     store_neuron=_store_neuron,
+    stores_max_spikes=True,
     store_recurrent=_store_recurrent,
     prepare=prepare,
     example="LIFTorch",

@@ -155,6 +155,9 @@ def _store_neuron(module: Any, update: NeuronUpdate) -> None:
         store_tensor(module, "spike_threshold", np.nextafter(neuron.v_threshold.astype(np.float32), np.float32(np.inf)))
     if "v_min" in changed:
         store_tensor(module, "min_v_mem", neuron.v_min)
+    if "max_spikes" in changed:
+        rules = {1: SingleSpike, None: MultiSpike}
+        module.spike_fn = rules[neuron.max_spikes] if neuron.max_spikes in rules else MaxSpike(neuron.max_spikes)
     for field, name in (("tau_s", "mem"), ("tau_mem_s", "mem"), ("tau_syn_s", "syn")):
         if field in changed:
             keep = 1 - dt_s / getattr(neuron, field)
@@ -180,6 +183,7 @@ SINABS = Framework(
     add_neurons=_add_neurons,
     neurons=NEURONS,
     store_neuron=_store_neuron,
+    stores_max_spikes=True,
     prepare=prepare,
     example="IAFSqueeze",
     reasons={

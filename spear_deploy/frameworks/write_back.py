@@ -159,7 +159,8 @@ def _store_neuron(framework: Framework, module: Any, before: Any, update: Neuron
         return
     names = (item.name for item in fields(before))
     changed = frozenset(name for name in names if not _is_same(getattr(before, name), getattr(update.neuron, name)))
-    if fixed := changed & {"reset", "reset_delay", "max_spikes"}:
+    kept = {"reset", "reset_delay"} | (set() if framework.stores_max_spikes else {"max_spikes"})
+    if fixed := changed & kept:
         raise UnsupportedError(
             f"{name_module(path)}: the network's neurons have another {min(fixed)} than the module; train the module with that"
         )

@@ -1,5 +1,7 @@
 """Networks of Rockpool's torch modules: the same spikes in Rockpool and in the network read from them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -161,3 +163,22 @@ def test_synnet_is_read_as_its_layers():
         UnsupportedError, match="is SynNet, .*its output is the membrane's potential; make it with output='spikes'"
     ):
         read_model(potential, (6,))
+
+
+def test_a_network_takes_home_how_many_spikes_a_neuron_sends():
+    torch.manual_seed(0)
+    model = Sequential(LinearTorch((6, 5)), LIFTorch(5, dt=DT_S, max_spikes_per_dt=31))
+    graph = read_model(model)
+
+    def limited(most):
+        return graph.with_layers(
+            lambda layer: replace(layer, neuron=replace(layer.neuron, max_spikes=most)) if layer.neuron else layer
+        )
+
+    home, x = store_weights(model, limited(2)), 20 * torch.rand(12, 2, 6)
+    with torch.no_grad():
+        spikes = home(x.transpose(0, 1))[0].transpose(0, 1).numpy()
+    np.testing.assert_array_equal(spikes, simulate(limited(2), x.numpy(), kind="current").output)
+    assert spikes.max() == 2
+    with pytest.raises(UnsupportedError, match="send any number of spikes in a step, it has a limit; give max_spikes"):
+        store_weights(model, limited(None))

@@ -1,5 +1,6 @@
 """Networks of sinabs' modules: the same spikes in sinabs and in the network read from them."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -177,3 +178,21 @@ def test_a_max_pool_of_numbers_of_spikes_is_refused():
     network = nn.Sequential(nn.Conv2d(1, 2, 3), sl.IAFSqueeze(batch_size=1), nn.MaxPool2d(2))
     with pytest.raises(UnsupportedError, match="module '2' is MaxPool2d behind neurons that send several spikes in a step"):
         read_model(network, (1, 6, 6))
+
+
+@pytest.mark.parametrize("most", [1, 3, None])
+def test_a_network_takes_home_how_many_spikes_a_neuron_sends(most):
+    rule = activation.MultiSpike if most == 1 else activation.SingleSpike
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 5), sl.IAFSqueeze(batch_size=2, spike_fn=rule))
+    graph = read_model(model, (6,))
+    other = graph.with_layers(
+        lambda layer: replace(layer, neuron=replace(layer.neuron, max_spikes=most)) if layer.neuron else layer
+    )
+    home = store_weights(model, other)
+    x = 20 * torch.rand(12, 2, 6)
+    with torch.no_grad():
+        spikes = home(x.transpose(0, 1).flatten(0, 1)).unflatten(0, (2, 12)).transpose(0, 1).numpy()
+    np.testing.assert_array_equal(spikes, simulate(other, x.numpy(), kind="current").output)
+    assert read_model(home, (6,))["1"].neuron.max_spikes == most
+    assert spikes.max() == most if most else spikes.max() > 3

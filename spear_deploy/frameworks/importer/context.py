@@ -69,6 +69,7 @@ class Framework:
         store_recurrent: f(module, (what, synapse)) stores weights of a neuron module, "recurrent" or "input".
         neurons: classes of modules that hold a neuron's parameters.
         store_neuron: f(module, update) stores parameters in one of `neurons`, and clears its state.
+        stores_max_spikes: whether that includes how many spikes a neuron sends in a step.
         prepare: gives a model torch's interface, where its modules have another.
         tracing: surrounds a trace, in which functions of the framework that run modules step by step are `run_stepwise`.
         example: a spiking neuron to name in errors.
@@ -103,6 +104,7 @@ class Framework:
     store_recurrent: Callable[[Any, tuple[str, Any]], None] = lambda module, part: None
     neurons: ModuleTypes
     store_neuron: Callable[[Any, NeuronUpdate], None]
+    stores_max_spikes: bool = False
     prepare: Callable[[torch.nn.Module], torch.nn.Module] = lambda model: model
     tracing: Callable[[], AbstractContextManager[None]] = nullcontext
     example: str
