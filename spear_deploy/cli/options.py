@@ -62,7 +62,7 @@ class Command(click.Command):
                     return super().invoke(ctx)
                 finally:
                     if not ctx.params.get("as_json"):
-                        console().show_times(times)
+                        console().show_times(times, _read_labels(ctx))
 
 
 def _refuse_overwriting(params: Mapping[str, Any]) -> None:
@@ -319,12 +319,22 @@ def emit(value: Any, *, as_json: bool, out: str | None, show: Callable[[Any], No
 
 def complete(sentence: str, context: click.Context | None = None) -> str:
     """Return a sentence with the kinds of layers whose names are bare numbers, in the network that this command read."""
-    graph = (context or click.get_current_context()).meta.get(NETWORK)
-    if graph is None:
+    labels = _read_labels(context or click.get_current_context())
+    if not labels:
         return sentence
-    from spear_deploy.network.labels import add_kinds, label_layers
+    from spear_deploy.network.labels import add_kinds
 
-    return add_kinds(sentence, label_layers(graph))
+    return add_kinds(sentence, labels)
+
+
+def _read_labels(context: click.Context) -> dict[str, str]:
+    """Return the labels of the layers of the network that this command read, if it has read one."""
+    graph = context.meta.get(NETWORK)
+    if graph is None:
+        return {}
+    from spear_deploy.network.labels import label_layers
+
+    return label_layers(graph)
 
 
 def print_line(line: str) -> None:

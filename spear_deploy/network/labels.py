@@ -13,7 +13,9 @@ from spear_deploy.network.neurons import IF
 from spear_deploy.network.synapses import SumPool
 from spear_deploy.util.number_format import format_shape, join_names
 
-QUOTED = re.compile(r"(?:^|\(|\b(?:layers?|of|from|by|readout) |\b(?:reset|step): )'[^']+'(?:(?:, | and | or | -> )'[^']+')*")
+BEFORE = r"(?:^|\(|\b(?:layers?|groups?|edge|given network|of|from|by|reaches|readout) |\b(?:reset|step): )"
+"""What stands before the name of a layer in a sentence; a name in quotes elsewhere may be of something else."""
+QUOTED = re.compile(f"{BEFORE}'[^']+'(?:(?:, | and | or | -> )'[^']+')*")
 """Quoted names in a sentence, one or several."""
 MAX_KINDS = 2
 """Layers in a row that are written with their kinds; of more the names alone."""

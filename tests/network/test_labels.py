@@ -56,9 +56,11 @@ def test_tables_show_the_labels_and_json_the_names(tmp_path, monkeypatch):
         ("simulate", "net.snn", "--input", "in.npz", "--out", "run.npz"),
         ("simulate", "net.snn", "--input", "in.npz", "--chip", "loihi2", "--explain"),
         ("compare", "net.snn", "net.snn", "--input", "in.npz"),
+        ("count", "net.snn", "--input", "in.npz", "--profile"),
     ):
         shown = CliRunner().invoke(main, command)
         assert shown.exit_code == 0 and "0 Conv2d 4 x 6 x 6" in shown.stdout, (command, shown.stdout, shown.stderr)
+    assert "  0 Conv2d 4 x 6 x 6" in shown.stderr  # of --profile
     assert "0 Conv2d 4 x 6 x 6" in count(NETWORK, np.ones((2, 1, 1, 8, 8)))._repr_html_()
     value = json.loads(CliRunner().invoke(main, ("count", "net.snn", "--input", "in.npz", "--json")).stdout)
     assert list(value["synops_per_layer"]) == ["0", "2.1", "out"]
@@ -115,4 +117,6 @@ def test_a_sentence_names_the_kind_of_a_layer_once():
     kinds = "layers '0' (Conv2d 4 x 6 x 6) and '2.1' (Dense 10): late; layer 'out' reads layer '0'; budget '3' is no layer"
     assert add_kinds(text, labels) == kinds
     assert add_kinds("layers '0', '2.1', '3': LIF", labels) == "layers '0', '2.1', '3': LIF"
+    for words in ("spikes from '3'", "group '3'", "edge '3' -> 'out'", "of the given network '3' hardly spikes", "core 0 ('3')"):
+        assert add_kinds(words, labels) == words.replace("'3'", "'3' (Dense 2)")
     assert add_kinds("'3' hardly spikes", {"3": "3"}) == "'3' hardly spikes"

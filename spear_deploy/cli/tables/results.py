@@ -181,13 +181,13 @@ def _describe_time(facts: Mapping[str, Any], report: BudgetReport) -> tuple[str,
     return words, f"per inference, {evidence}"
 
 
-def show_times(times: Any) -> None:
-    """Print on stderr where the time went: a row a stage, and one for each layer of it."""
+def show_times(times: Any, labels: Mapping[str, str]) -> None:
+    """Print on stderr where the time went: a row a stage, and one for each layer of it, under the labels of `label_layers`."""
     facts = times.to_json()
     rows: list[tuple[str, str, str, str]] = []
     for stage in facts["stages"]:
         rows.append((stage["stage"], f"{stage['seconds']:.3f}", f"{stage['share']:.0%}", f"{stage['calls']:,}"))
         for name, seconds in stage["layers"].items():
-            rows.append((f"  {name}", f"{seconds:.3f}", f"{seconds / facts['seconds']:.0%}", ""))
+            rows.append((f"  {labels.get(name, name)}", f"{seconds:.3f}", f"{seconds / facts['seconds']:.0%}", ""))
     names = ("stage and layer", "seconds", "share", "calls")
     Console(stderr=True).print(make_table(f"{facts['seconds']:.2f} s in all", names, rows, numbers=(1, 2, 3)), highlight=False)
