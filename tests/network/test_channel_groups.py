@@ -9,8 +9,9 @@ from spear_deploy.errors import GraphError, UnsupportedError
 from spear_deploy.network import CONVS, IF, Conv2d, Dense, Flatten, Layer
 from spear_deploy.network.channel_groups import list_groups, list_prunable_groups
 from spear_deploy.network.graph import Edge, SNNGraph, chain
+from spear_deploy.network.sparse_matrix import SparseMatrix, make_sparse
 from spear_deploy.pruning.importance import plan_by_importance, score_channels
-from spear_deploy.pruning.plan import PruningPlan, prune
+from spear_deploy.pruning.plan import PruningPlan, prune, restore_channels
 from spear_deploy.simulator import simulate
 from tests.support.reference import random_graph, random_spikes
 
@@ -33,6 +34,38 @@ def masked(graph: SNNGraph, plan: PruningPlan) -> SNNGraph:
         return replace(layer, synapse=replace(layer.synapse, weight=weight))
 
     return graph.with_layers(silence)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("seed", range(8))
+def test_what_a_pruned_network_learns_comes_back_and_what_it_lost_stays(seed, sparse):
+    """Weights, biases and norms; sparse weights stay sparse."""
+
+    def thin_out(layer: Layer) -> Layer:
+        if not isinstance(layer.synapse, Dense):
+            return layer
+        weight = np.where(np.random.default_rng(seed).random(layer.synapse.weight.shape) < 0.5, layer.synapse.weight, 0)
+        return replace(layer, synapse=replace(layer.synapse, weight=make_sparse(weight) if sparse else weight))
+
+    def learn(layer: Layer) -> Layer:
+        changed = {}
+        for part in ("synapse", "norm"):
+            held = getattr(layer, part)
+            arrays = {name: getattr(held, name, None) for name in ("weight", "bias", "mean", "var")}
+            if learnt := {name: 3 * array for name, array in arrays.items() if array is not None}:
+                changed[part] = replace(held, **learnt)
+        return replace(layer, **changed)
+
+    graph = random_graph(seed).with_layers(thin_out)
+    groups = list_prunable_groups(graph)
+    plan = PruningPlan(kept={group.name: tuple(range(0, group.channels, 2)) for group in groups})
+    small = prune(graph, plan)
+    back = restore_channels(graph, plan, small.with_layers(learn))
+    assert prune(back, plan) == small.with_layers(learn) and groups
+    assert restore_channels(graph, plan, small) == graph
+    for before, after in zip(graph.layers, back.layers, strict=True):
+        if isinstance(before.synapse, Dense):
+            assert isinstance(after.synapse.weight, SparseMatrix) is sparse
 
 
 @pytest.mark.parametrize("kind", ["float", "integer"])

@@ -75,6 +75,7 @@ REASONS: dict[str, tuple[str, ...]] = {
     "a threshold lies higher by less than a fifteenth of a whole number in any case": (
         r"quantize/rounding\.py module: (1 → 2 \(4\)|32 → 33)",
     ),
+    "weights other than 0 are counted, whatever they are": (r"simulator/synops\.py _count_layer_by_rules: 1 → 2 \(3\)",),
     "a population without synapses: one zero or two are none": (r"placement/populations\.py add_counts: 1 → 2 \(5\)",),
     "one way more than may be, or two: both are too many": (r"placement/populations\.py _Ways\.find: 1 → 2",),
     "numpy's reshape takes any negative number for -1": (r"quantize/fold\.py fold_batchnorm\.fold: 1 → 2 \(3\)",),
