@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+import spear_deploy as sd
 import spear_deploy.report
 from spear_deploy.report import write_report
 from tests.report.test_page import changed, convolutional, cores_of
 from tests.support.chromium import SCHEMES, WIDTHS, browser
-from tests.support.deployments import deployed
+from tests.support.deployments import dense, deployed, task
 
 pytestmark = pytest.mark.lava
 
@@ -103,6 +104,20 @@ def test_on_paper_the_page_is_light_and_folded_tables_are_open(pages):
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
         assert folded.is_visible() and not page.locator("nav").is_visible()
         assert page.pdf(format="A4").startswith(b"%PDF")
+
+
+@pytest.mark.slow
+def test_the_tables_of_pruning_fit_a_phone(tmp_path):
+    """With amounts of eight digits and a network that does not fit."""
+    sd.prune(dense(), "loihi2", task(), out=tmp_path, parameters="80%", method="uniform", epochs=1)
+    facts = json.loads((tmp_path / "prune.json").read_text())
+    (row,) = facts["front"]
+    row["synops"].update(achieved=12345678.0, budget=13000000.0)
+    row.update(wanted="13000000", verdict="does_not_fit", cores_used=11333)
+    (tmp_path / "prune.json").write_text(json.dumps(facts))
+    page = write_report(tmp_path)
+    with browser() as chromium:
+        assert opened(chromium, page, 390, "light").evaluate(WIDE_TABLES) == []
 
 
 # -------------------------------------------------------------------------------------------------------------- colours
