@@ -160,6 +160,50 @@ def test_biases_that_no_neuron_holds_stay_zero(family: Any, neuron: Any):
     assert (grid.low, grid.high) == (0, 0) and grid.snap(np.array([0.7, -1e9])).tolist() == [0, 0]
 
 
+@pytest.mark.parametrize(
+    ("family", "bound", "read_back"),
+    [("truenorth", None, False), ("truenorth", -1.25, True), ("speck", None, True), ("speck", -0.5, True)],
+)
+def test_lower_bounds_are_read_where_the_network_has_one_or_the_chip_has_another(
+    family: Any, bound: float | None, read_back: bool
+):
+    graph = dense(IF(reset="subtract", v_min=bound), IF(), 0.2)
+    integer = quantize(graph, format=family)
+    read, stored = read_rounding(graph, integer).graph["hidden"].neuron, integer["hidden"].neuron
+    scale = integer.metadata["quantization"]["scale"]["hidden"]
+    assert (read.v_min is not None) is read_back  # type: ignore[union-attr]
+    assert not read_back or float(read.v_min) == pytest.approx(float(stored.v_min) / scale)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["loihi", "loihi, means", "xylo", "truenorth, means"])
+def test_biases_that_neurons_hold_are_whole_numbers_of_theirs(name: str):
+    graph = CASES[name]
+    integer = quantize(graph, format=name.split(",")[0])  # type: ignore[arg-type]
+    rounding, neuron = read_rounding(graph, integer), integer["hidden"].neuron
+    unit = 64 / 2**neuron.bias_exponent if name.startswith("loihi") else 1  # type: ignore[union-attr]
+    biases = rounding.neurons["hidden"].biases
+    for source, each in biases.items():
+        numbers = np.asarray(rounding.graph[source].synapse.bias) * each.gain / unit  # type: ignore[union-attr]
+        np.testing.assert_allclose(numbers, np.rint(numbers), atol=1e-3)
+    assert len(biases) == 1
+
+
+@pytest.mark.parametrize(("family", "largest"), [("spinnaker2", 127), ("brainscales", 63)])
+def test_chips_whose_states_are_no_integers_change_weights_alone(family: Any, largest: int):
+    graph = dense(CubaLIF(**CUBA, v_leak=0.0), CubaLIF(**CUBA), 0.2)
+    rounded = quantize(graph, format=family)
+    rounding = read_rounding(graph, rounded)
+    assert rounding.neurons == {} and rounding.input_scale is None
+    for name in ("hidden", "out"):
+        before, after, theirs = (each[name] for each in (graph, rounding.graph, rounded))
+        assert after.neuron == before.neuron == theirs.neuron
+        np.testing.assert_array_equal(after.synapse.bias, before.synapse.bias)  # type: ignore[union-attr]
+        np.testing.assert_allclose(after.synapse.weight, theirs.synapse.weight, rtol=1e-6)  # type: ignore[union-attr]
+        grid, scale = rounding.grids[name, "weight"], rounded.metadata["quantization"]["scale"][name]
+        assert (grid.low, grid.high, float(grid.unit)) == (-largest, largest, pytest.approx(1 / scale))
+    assert stands_for(rounding.graph, rounded)
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_a_network_read_back_from_akida_sends_what_its_whole_numbers_send(seed: int):
     """A sum that meets a threshold sends nothing; weights end at 7, biases nowhere."""
