@@ -43,10 +43,10 @@ if TYPE_CHECKING:
 CHECK, LAYERS, CORES, PROVENANCE = "check.json", "layers.json", "cores.json", "provenance.json"
 DEPLOYMENT, REPORT = "deployment.json", "report.html"
 RESULTS = (
-    stages.DENSE, stages.PRUNED, stages.QUANTISED, stages.RASTER, stages.ACTIVITY, TRAINED, ADAPTED,
+    stages.PRUNED, stages.QUANTISED, stages.RASTER, stages.ACTIVITY, ADAPTED,
     *(f"{to}/network.{suffix}" for to, suffix in stages.FORMATS),
 )  # fmt: skip
-"""Networks and arrays that `deploy` writes."""
+"""Networks and arrays that `deploy` makes; `dense.snn` and `trained.snn` hold the given network, and may be given again."""
 
 
 def deploy(
