@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spear_deploy.budget.core_rows import BudgetRow
 from spear_deploy.errors import BudgetError
 from spear_deploy.network import Array
 from spear_deploy.pruning import chip_costs
@@ -21,6 +22,7 @@ from spear_deploy.pruning.search.projection import compute_min_widths, fill_rati
 from spear_deploy.pruning.search.rewards import TAR
 from spear_deploy.pruning.search.settings import SearchSettings
 from spear_deploy.pruning.search.synops_estimators import LRE, PerLayerEstimator, fit_lre, fit_per_layer
+from spear_deploy.pruning.tune.fit_weights import can_remove
 from spear_deploy.pruning.tune.thin_weights import thin_most
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import Fit, Recipe, fit, limit_threads
@@ -112,8 +114,14 @@ class Problem:
         chip = self.evaluator.chip.profile.name if self.evaluator.chip else ""
         raise BudgetError(
             f"chip '{chip}': this network does not fit with one channel left in every layer ({chip_costs.describe_rows(over)}); "
-            "take a larger chip, or several"
+            f"{self._advise_weights(over)}take a larger chip, or several"
         )
+
+    def _advise_weights(self, over: Sequence[BudgetRow]) -> str:
+        """Return the advice to remove weights too, where the chip counts no zeros in what the narrowest network exceeds."""
+        chip = self.evaluator.chip
+        helps = chip is not None and all(can_remove(row, chip.profile) for row in over)
+        return "remove weights too (`--levers channels,weights`), or " if helps else ""
 
     def _describe_narrow(self) -> str:
         """Return which layers have one channel before pruning, in words."""
@@ -383,7 +391,7 @@ class Problem:
     def _values(self, score: Score, synops: float) -> dict[str, float | None]:
         return {"synops": synops, **score.activity, **self.evaluator.sizes(score.widths)}
 
-    def _rows_over(self, widths: Widths) -> tuple[Any, ...]:
+    def _rows_over(self, widths: Widths) -> tuple[BudgetRow, ...]:
         """Return the rows of the chip's own limits that a plan exceeds, none without `fit`."""
         return self.evaluator.chip.place(widths)[1] if self.fit and self.evaluator.chip is not None else ()
 

@@ -7,6 +7,10 @@ c as an exponent, weights a share of what is left, and the price on SynOps the r
     weights    b^(w (1−c))     weights of least magnitude per spike that arrives become zero while the network learns
     rates      b^((1−w)(1−c))  the price on SynOps, by the end of the same learning
 
+Without a budget of SynOps a network has to fit a chip. Where that stores and counts no weight of zero, channels are narrowed by
+the share c of what they alone would have to lose, as an exponent too, and weights are removed until the chip holds the rest; c is
+the first of `FIT_SHARES` for which that is enough.
+
 No price lowers the spikes of the input, so weights also take the rates' share of the SynOps that the input causes
 (`choose_kept_synops`).
 """
@@ -22,9 +26,13 @@ import numpy as np
 from spear_deploy.errors import BudgetError
 from spear_deploy.network import Array
 from spear_deploy.network.graph import INPUT, SNNGraph
+from spear_deploy.pruning.budgets import ACTIVE
 from spear_deploy.pruning.candidates import Evaluator, Score, Widths
+from spear_deploy.pruning.chip_costs import describe_rows, max_use
+from spear_deploy.pruning.plan import prune
 from spear_deploy.pruning.search.problem import Problem
 from spear_deploy.pruning.settings import PruneSettings
+from spear_deploy.pruning.tune.fit_weights import ChipWeightRemoval, find_cuts
 from spear_deploy.pruning.tune.thin_weights import MAX_SHARE, WeightRemoval, thin_most
 from spear_deploy.training.evaluation import Evaluation, evaluate
 from spear_deploy.training.fit import Fit, Recipe, fit
@@ -32,6 +40,8 @@ from spear_deploy.training.fit import Fit, Recipe, fit
 WEIGHT_SHARE = 0.6
 """Share of the exponent that channels leave which weights take. The rest is left to firing rates, which the price lowers in any
 case; where they alone have to fall, accuracy is lost."""
+FIT_SHARES = (0.5, 0.75)
+"""Shares of what channels alone would lose which they lose where weights are removed too, to fit a chip."""
 OVERSHOOT = 1.1
 """SynOps of a short learning, relative to the budget: fine-tuning lowers the rest."""
 PEAK, LATER_PEAK = 1e-2, 5e-3
@@ -111,6 +121,57 @@ class RecipeBuilder:
         problem.check_reachable()
         widths, _ = problem.scale_into_budget(tuple(1.0 for _ in self.evaluator.groups))
         return widths
+
+    def choose_fit(self, share: float) -> tuple[Widths, WeightRemoval | None]:
+        """Return widths with which the chip holds the network, and the removal of weights that this needs besides.
+
+        Args:
+            share: 0 narrows no channels, 1 removes no weights.
+
+        Raises:
+            BudgetError: neither channels nor both make the network fit.
+        """
+        evaluator, error = self.evaluator, None
+        alone: Widths = (1,) * len(evaluator.groups)
+        try:
+            alone = self.choose_widths(1.0)
+        except BudgetError as failed:
+            error = failed
+        shares = {0.0: (0.0,), 1.0: ()}.get(share, FIT_SHARES if error is None else (*FIT_SHARES, 1.0))
+        for each in shares:
+            pairs = zip(evaluator.channels, alone, strict=True)
+            widths = tuple(max(1, round(whole ** (1 - each) * narrow**each)) for whole, narrow in pairs)
+            removal = self._remove_to_fit(widths)
+            if removal is not None:
+                return widths, removal
+        if share == 0:
+            raise BudgetError(
+                "levers: weights alone do not make this network fit the chip; name channels too (`--levers channels,weights`)"
+            )
+        chip = evaluator.chip
+        if error is not None and share < 1 and chip is not None and (over := chip.place(alone)[1]):
+            raise BudgetError(
+                f"chip '{chip.profile.name}': neither fewer channels nor fewer weights make this network fit; with one channel "
+                f"left in every layer it exceeds {describe_rows(over)}; take a larger chip, or several"
+            )
+        if error is not None:
+            raise error
+        return alone, None
+
+    def _remove_to_fit(self, widths: Widths) -> WeightRemoval | None:
+        """Return the removal of weights with which the chip holds a plan; None where there is none."""
+        evaluator = self.evaluator
+        if self.limits and max_use(evaluator.sizes(widths), self.limits) > 1:
+            return None
+        assert evaluator.chip is not None  # the network has to fit it
+        cuts = find_cuts(prune(evaluator.graph, evaluator.plan(widths)), evaluator.chip)
+        return None if not cuts else ChipWeightRemoval(evaluator.split, chip=evaluator.chip, cuts=cuts)
+
+    @property
+    def fits_by_weights(self) -> bool:
+        """Whether weights may be removed for the chip's own limits: no budget of activity has them removed for itself."""
+        active = {name for name in self.limits if name in ACTIVE and name != "step_load"}
+        return self.settings.budgets.fit and self.evaluator.chip is not None and not active
 
     def make_problem(self, limits: dict[str, float]) -> Problem:
         """Return the problem of finding widths within limits, which hold exactly."""

@@ -104,8 +104,8 @@ def search_recipes(
 
     Args:
         graph, dataset, settings, chip, checkpoint, progress: as in `search`; `settings.epochs` are those of search and
-            fine-tuning together. Without a SynOps budget channels alone are removed, since only SynOps say how many weights
-            have to go.
+            fine-tuning together. Without a SynOps budget weights are removed only where the chip's own limits have to hold,
+            since otherwise nothing says how many have to go.
 
     Returns:
         The best of the recipes that learnt longest, by the objective on validation. Ctrl-C ends the search and keeps the best
@@ -124,7 +124,9 @@ def search_recipes(
         limits = settings.budgets.resolve(evaluator.dense_use())
         work = _Recipes(RecipeBuilder(evaluator, settings, limits, average_outputs(graph, dataset.trained.train)))
         levers = choose_levers(chip.profile if chip else None) if settings.levers is None else parse_levers(settings.levers)
-        first = choose_recipes(levers if "synops" in limits else ("channels",), settings.search_settings.episodes)
+        by_weights = "synops" in limits or work.builder.fits_by_weights
+        count = settings.search_settings.episodes if "synops" in limits else 1
+        first = choose_recipes(levers if by_weights else ("channels",), count)
         work.builder.check_reachable([shares.channels for shares in first])
         clock.stop("estimate")
         if len(first) == 1:
@@ -159,7 +161,11 @@ def _choose_recipe(work: _Recipes, shares: Shares, clock: Clock) -> SearchResult
     """Return the only recipe, before any learning; fine-tuning removes its weights."""
     builder, evaluator = work.builder, work.builder.evaluator
     evaluations = evaluator.evaluations
-    widths = builder.choose_widths(shares.channels)
+    if builder.fits_by_weights:
+        widths, removal = builder.choose_fit(shares.channels)
+    else:
+        widths = builder.choose_widths(shares.channels)
+        removal = builder.make_removal(shares.channels, widths, shares.weights)
     score, network = evaluator.score(widths), evaluator.build(widths)
     evaluator.checkpoint.begin()
     row = {"widths": list(widths), "accuracy": score.accuracy, "certainty": score.certainty, "by_source": score.by_source}
@@ -179,7 +185,7 @@ def _choose_recipe(work: _Recipes, shares: Shares, clock: Clock) -> SearchResult
         seconds=clock.seconds,
         evaluations=evaluator.evaluations - evaluations,
         stages=(measure_stage("channels", network, evaluator.split),) if shares.channels > 0 else (),
-        removal=builder.make_removal(shares.channels, widths, shares.weights),
+        removal=removal,
         hints=builder.hints,
     )
 

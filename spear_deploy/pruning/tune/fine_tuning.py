@@ -86,7 +86,7 @@ class FineTuning:
         self.notes: list[str] = []
         self.interrupted = False
         self.use: BudgetUse = monitor.measure(graph)
-        self._dual = 0.0
+        self._dual, self._holds_zeros = 0.0, unthinned is not None
 
     def run(self, epochs: int) -> None:
         """Learn; while an aim is missed by much, move the target, widen the plan or drop channels, and learn on."""
@@ -95,7 +95,9 @@ class FineTuning:
             self._learn(epochs, target, PEAK)
         else:
             self._learn(epochs, target, PEAK, self.removal)
-            self.unthinned = fill_zero_weights(self.graph, self.removal.unthinned or self.graph)
+            self._holds_zeros = True
+            if self.removal.gives_back:
+                self.unthinned = fill_zero_weights(self.graph, self.removal.unthinned or self.graph)
         for turn in range(ROUNDS):
             use = self.use.active_use
             if target is None or self.interrupted or NEAR[0] <= use <= NEAR[1]:
@@ -107,7 +109,7 @@ class FineTuning:
                     self.graph = self._drop(use - 1)
                 self._learn(_third(epochs), target, LATER_PEAK)
                 continue
-            if turn >= WIDENINGS:
+            if turn >= WIDENINGS or (self._holds_zeros and self.unthinned is None):
                 break
             if self.unthinned is not None:
                 self.graph = self._thin(1 / use)
@@ -144,7 +146,7 @@ class FineTuning:
         """Learn on towards a target in SynOps per inference, with a peak of the learning rate."""
         recipe = Recipe(
             epochs=epochs, learning_rate=peak, warm_up=0.1, seed=self.seed, synops_budget=target, dual=self._dual,
-            interruptible=True, keeps_zeros=self.unthinned is not None, device=self.device,
+            interruptible=True, keeps_zeros=self._holds_zeros, device=self.device,
         )  # fmt: skip
         report = self.progress
         progress = None if report is None else (lambda facts: report({**facts, "stage": "fine-tune"}))

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -205,7 +205,10 @@ class WeightRemoval:
         kept: what the weights that are left in the end cost, relative to all weights, above 0 and at most 1.
         unthinned: the network with its removed weights at their last values; None before the first removal.
         thinned: the network after the last removal so far; None before the first.
+        gives_back: whether removed weights may come back where a budget is left over.
     """
+
+    gives_back: ClassVar[bool] = True
 
     split: Split
     kept: float
