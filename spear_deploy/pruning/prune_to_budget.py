@@ -213,7 +213,7 @@ def prune_to_budget(
     notes += note_device(settings.search_settings.device)
     counts = evaluate(pruned, dataset.val).counts if settings.levers is None and "synops" in monitor.limits else None
     notes += [*tuning.notes, *([] if rounded is None else [rounded.note])]
-    notes += note_only_width(settings.levers, chip)
+    notes += note_only_width(settings.levers, deployed, chip)
     if rounded is None and not tuning.interrupted:
         notes += note_unused_bits(settings.levers, deployed, chip)
     notes += [*_note_levers(search_result, pruned, chip, counts), *_note_margin(monitor, use)]

@@ -85,9 +85,12 @@ def test_a_width_of_the_chip_is_taken():
 
 def test_bits_for_a_chip_with_one_width_save_nothing_and_that_is_stated():
     one, several = (build_chip_costs(toy_network(), load_profile(name)) for name in ("speck2f", "loihi2"))
-    (note,) = note_only_width("channels,bits", one)
+    forms = (low_bits(toy_network(), toy_data(), 8),)
+    (note,) = note_only_width("channels,bits", forms, one)
     assert note.startswith("bits: chip 'speck2f' has weights of 8 bits alone, so this lever saves no memory")
-    assert note_only_width("channels,bits", several) == note_only_width("channels", one) == note_only_width(None, one) == []
+    for levers, deployed, costs in (("channels,bits", forms, several), ("channels", forms, one), (None, forms, one)):
+        assert note_only_width(levers, deployed, costs) == []
+    assert note_only_width("channels,bits", (), one) == []  # there is nothing that learns
 
 
 def test_what_learning_with_rounding_gained_is_a_sentence():

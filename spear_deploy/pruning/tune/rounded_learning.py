@@ -135,9 +135,11 @@ def learn_with_rounding(
     )  # fmt: skip
 
 
-def note_only_width(levers: str | tuple[str, ...] | None, chip: ChipCosts | None) -> list[str]:
-    """Return that bits save nothing, where their lever is named for a chip with one width of weights."""
+def note_only_width(levers: str | tuple[str, ...] | None, deployed: Sequence[DeployedForm], chip: ChipCosts | None) -> list[str]:
+    """Return that bits save nothing, where their lever is named for a chip with one width of weights that is learnt for."""
     if levers is None or chip is None or "bits" not in parse_levers(levers) or len(chip.profile.weight_bits) != 1:
+        return []
+    if not any(isinstance(form, IntegerForm) for form in deployed):
         return []
     (bits,) = chip.profile.weight_bits
     return [
