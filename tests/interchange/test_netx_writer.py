@@ -10,7 +10,7 @@ from spear_deploy.errors import UnsupportedError
 from spear_deploy.interchange.netx.reader import read_netx
 from spear_deploy.interchange.netx.values import fold_pool
 from spear_deploy.interchange.netx.writer import write_netx
-from spear_deploy.network import AvgPool, Conv1d, Conv2d, Dense, Layer, Scale, SumPool
+from spear_deploy.network import AvgPool, Conv1d, Conv2d, Dense, Flatten, Layer, Scale, SumPool
 from spear_deploy.network.graph import Edge, SNNGraph
 from spear_deploy.simulator import simulate
 from spear_deploy.simulator.synapse_math import apply_synapse
@@ -91,6 +91,19 @@ def test_one_dimensional_convolution_and_single_weights(tmp_path):
     write_netx(graph, tmp_path / "a.net")
     again = read_netx(tmp_path / "a.net")
     assert again.input_shape == (2, 1, 8)
+    same_runs(graph, again)
+
+
+def test_one_weight_a_neuron_behind_a_pool_and_a_flatten(tmp_path):
+    graph = net(
+        Layer(name="pool", synapse=SumPool(kernel_size=(2, 2))),
+        Layer(name="flat", synapse=Flatten()),
+        Layer(name="one", synapse=Scale(weight=np.arange(1, 13)), neuron=loihi(v_threshold=9)),
+        shape=(3, 4, 4),
+    )
+    write_netx(graph, tmp_path / "a.net")
+    again = read_netx(tmp_path / "a.net")
+    assert again.shape_of(again.output) == (12,)
     same_runs(graph, again)
 
 

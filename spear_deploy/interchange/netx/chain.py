@@ -31,6 +31,7 @@ class ChainLayer:
         delay: of all inputs, in steps: one number, or an array that broadcasts to the weights.
         pools: sum pools between the chain layer before and this one, each with the shape of its input.
         shape: of the input, before the pools.
+        flat: whether a flatten lies behind the pools.
     """
 
     layer: Layer
@@ -38,6 +39,7 @@ class ChainLayer:
     delay: Array
     pools: tuple[tuple[SumPool, Shape], ...]
     shape: Shape
+    flat: bool = False
 
 
 def find_chain(graph: SNNGraph) -> list[ChainLayer]:
@@ -47,7 +49,7 @@ def find_chain(graph: SNNGraph) -> list[ChainLayer]:
         UnsupportedError: the network is no chain, by the layer where it ceases to be one.
     """
     links: list[ChainLayer] = []
-    source, pools, late = INPUT, [], 0
+    source, pools, late, flat = INPUT, [], 0, False
     done = {INPUT}
     while True:
         following = sorted({edge.target for edge in graph.edges_from(source)} - done)
@@ -62,13 +64,14 @@ def find_chain(graph: SNNGraph) -> list[ChainLayer]:
         if head.neuron is None and isinstance(head.synapse, (SumPool, Flatten)) and not feeders:
             edge = _only_edge(graph, head.name)
             late += edge.delay
+            flat |= isinstance(head.synapse, Flatten)
             if isinstance(head.synapse, SumPool):
                 pools.append((head.synapse, graph.input_shape_of(head.name)))
         else:
             shape = pools[0][1] if pools else graph.shape_of(source)
             link = _merge_parallel_weights(graph, head, feeders, source) if feeders else _direct_layer(graph, head, source)
-            links.append(replace(link, delay=link.delay + late, pools=tuple(pools), shape=shape))
-            pools, late = [], 0
+            links.append(replace(link, delay=link.delay + late, pools=tuple(pools), shape=shape, flat=flat))
+            pools, late, flat = [], 0, False
         source = head.name
     left = [layer.name for layer in graph.layers if layer.name not in done]
     if left or source != graph.output or pools or late or not links:

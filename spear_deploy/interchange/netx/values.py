@@ -28,7 +28,8 @@ def convert_weights(link: ChainLayer) -> Dense | Conv2d:
         UnsupportedError: netx has no form for the synapse.
     """
     shape = link.pools[-1][0].output_shape(link.pools[-1][1]) if link.pools else link.shape
-    synapse = _convert_synapse(link.layer.name, link.layer.synapse, shape)
+    values = (int(np.prod(shape)),) if link.flat else shape
+    synapse = _convert_synapse(link.layer.name, link.layer.synapse, values)
     for pool, shape in reversed(link.pools):
         synapse = fold_pool(link.layer.name, synapse, pool, shape)
     return synapse
