@@ -40,8 +40,10 @@ from spear_deploy.training.fit import Fit, Recipe, fit
 WEIGHT_SHARE = 0.6
 """Share of the exponent that channels leave which weights take. The rest is left to firing rates, which the price lowers in any
 case; where they alone have to fall, accuracy is lost."""
-FIT_SHARES = (0.5, 0.75)
-"""Shares of what channels alone would lose which they lose where weights are removed too, to fit a chip."""
+FIT_SHARES = ((0.0, 0.25), (0.5, 0.0), (0.75, 0.0))
+"""Shares of what channels alone would lose which they lose where weights are removed too, to fit a chip, each with the least
+share of its weights that a layer has to keep. Limits of synapses say nothing of channels, so weights alone come first; where too
+few of them would stay, channels go half way, as for SynOps."""
 OVERSHOOT = 1.1
 """SynOps of a short learning, relative to the budget: fine-tuning lowers the rest."""
 PEAK, LATER_PEAK = 1e-2, 5e-3
@@ -137,11 +139,11 @@ class RecipeBuilder:
             alone = self.choose_widths(1.0)
         except BudgetError as failed:
             error = failed
-        shares = {0.0: (0.0,), 1.0: ()}.get(share, FIT_SHARES if error is None else (*FIT_SHARES, 1.0))
-        for each in shares:
+        last = () if error is None else ((1.0, 0.0),)
+        for each, least in {0.0: ((0.0, 0.0),), 1.0: ()}.get(share, (*FIT_SHARES, *last)):
             pairs = zip(evaluator.channels, alone, strict=True)
             widths = tuple(max(1, round(whole ** (1 - each) * narrow**each)) for whole, narrow in pairs)
-            removal = self._remove_to_fit(widths)
+            removal = self._remove_to_fit(widths, least)
             if removal is not None:
                 return widths, removal
         if share == 0:
@@ -158,14 +160,16 @@ class RecipeBuilder:
             raise error
         return alone, None
 
-    def _remove_to_fit(self, widths: Widths) -> WeightRemoval | None:
-        """Return the removal of weights with which the chip holds a plan; None where there is none."""
+    def _remove_to_fit(self, widths: Widths, least: float) -> WeightRemoval | None:
+        """Return the removal of weights with which the chip holds a plan, and layers keep a share of them; None without one."""
         evaluator = self.evaluator
         if self.limits and max_use(evaluator.sizes(widths), self.limits) > 1:
             return None
         assert evaluator.chip is not None  # the network has to fit it
         cuts = find_cuts(prune(evaluator.graph, evaluator.plan(widths)), evaluator.chip)
-        return None if not cuts else ChipWeightRemoval(evaluator.split, chip=evaluator.chip, cuts=cuts)
+        if not cuts or min(cut.kept for cut in cuts) < least:
+            return None
+        return ChipWeightRemoval(evaluator.split, chip=evaluator.chip, cuts=cuts)
 
     @property
     def fits_by_weights(self) -> bool:

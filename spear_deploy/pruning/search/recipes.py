@@ -166,6 +166,7 @@ def _choose_recipe(work: _Recipes, shares: Shares, clock: Clock) -> SearchResult
     else:
         widths = builder.choose_widths(shares.channels)
         removal = builder.make_removal(shares.channels, widths, shares.weights)
+    narrowed = shares.channels > 0 and (widths != evaluator.channels or removal is None)
     score, network = evaluator.score(widths), evaluator.build(widths)
     evaluator.checkpoint.begin()
     row = {"widths": list(widths), "accuracy": score.accuracy, "certainty": score.certainty, "by_source": score.by_source}
@@ -184,7 +185,7 @@ def _choose_recipe(work: _Recipes, shares: Shares, clock: Clock) -> SearchResult
         estimator=None,
         seconds=clock.seconds,
         evaluations=evaluator.evaluations - evaluations,
-        stages=(measure_stage("channels", network, evaluator.split),) if shares.channels > 0 else (),
+        stages=(measure_stage("channels", network, evaluator.split),) if narrowed else (),
         removal=removal,
         hints=builder.hints,
     )
