@@ -19,7 +19,7 @@ from spear_deploy.adaptation.plan import Plan, Step
 from spear_deploy.adaptation.replacement import Topic
 from spear_deploy.data import Dataset
 from spear_deploy.data.input_sums import INPUT_FRAME, sum_inputs, sum_split
-from spear_deploy.network import find_max_spikes
+from spear_deploy.network import IF, find_max_spikes
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.simulator import simulate
 from spear_deploy.training import Recipe, fit
@@ -48,6 +48,8 @@ LARGER_STEPS = 3.0
 """Factor on the learning rate of the second round: a network that a short round does not bring back has far to go."""
 FRAME_SPEED = 1 / 3
 """Factor on the learning rate of a network of one frame: a step changes the many spikes of its neurons more."""
+MORE_EPOCHS = 3
+"""Factor on the epochs, and on the batches of a trial, of a network whose neurons lose what lies above their threshold."""
 SHARE_ON_FEW = 2 / 3
 """Epochs on the values of weights, where a chip has few, as a share of those before."""
 
@@ -57,7 +59,7 @@ class LearnSettings:
     """How an adapted network learns.
 
     Attributes:
-        epochs: passes over the training split at most.
+        epochs: passes over the training split at most; see `for_plan`.
         learning_rate: the peak of the cycle.
         seed: order of the samples.
         device: of torch.
@@ -72,6 +74,10 @@ class LearnSettings:
         """Return the settings for a network: smaller steps for one of one frame."""
         is_frame = bool(graph.metadata.get(INPUT_FRAME))
         return replace(self, learning_rate=FRAME_SPEED * self.learning_rate) if is_frame else self
+
+    def for_plan(self, graph: SNNGraph) -> LearnSettings:
+        """Return the settings for a network with all replacements: more epochs where neurons lose what lies above a threshold."""
+        return replace(self, epochs=MORE_EPOCHS * self.epochs) if loses_excess(graph) else self
 
     def recipe(self, one_sign: Sequence[str] = (), *, epochs: int | None = None, steps: int | None = None) -> Recipe:
         """Return the recipe of the trainer, with all epochs or some, or the first `steps` batches.
@@ -129,7 +135,8 @@ def choose_plan(
     results = []
     for number, plan in enumerate(plans):
         note = prefix_stage(progress, f"alternative {number + 1} of {len(plans)}")
-        start, recipe = calibrate_plan(plan, before, dataset), settings.recipe(list_one_sign(plan.steps), steps=TRIAL_STEPS)
+        start, steps = calibrate_plan(plan, before, dataset), TRIAL_STEPS * (MORE_EPOCHS if loses_excess(plan.graph) else 1)
+        recipe = settings.recipe(list_one_sign(plan.steps), steps=steps)
         trial = fit(start, sum_inputs(dataset, start), recipe, progress=note)
         assert trial.last is not None
         results.append(trial.last.accuracy)
@@ -199,3 +206,11 @@ def learn(
         result = fit(graph, dataset, recipe, rounding=few.round_network, progress=note)
         graph, batches = result.graph, batches + result.batches
     return graph, batches
+
+
+def loses_excess(graph: SNNGraph) -> bool:
+    """Return whether a neuron without leak loses what lies above its threshold when it spikes.
+
+    Its spikes answer to the smallest change of what drives it, so that it takes longer to learn.
+    """
+    return any(isinstance(layer.neuron, IF) and layer.neuron.reset == "value" for layer in graph.layers)

@@ -152,7 +152,7 @@ MEMORY_FORMATS: dict[str, tuple[str, ...]] = {
 KINDS = ("Dense", "Conv1d", "Conv2d", "Scale", "SumPool", "AvgPool", "Flatten")
 MODELS = (
     "IF", "LIF", "CubaLIF", "LI", "CubaLI", "SigmaDelta", "LoihiLIF", "SpeckIF", "XyloLIF", "TrueNorthLIF", "SpinnakerLIF",
-    "ReckonLIF", "OdinLIF",
+    "ReckonLIF", "OdinLIF", "CatalystLIF",
 )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ weights of a `Dense` may be a `SparseMatrix`.
 from spear_deploy.network.base import RESET_WORDS, Array, Reset, Shape, Weights
 from spear_deploy.network.chip_neurons import (
     CHIP_NEURONS,
+    CatalystLIF,
     ChipFormat,
     ChipNeuron,
     OdinLIF,
@@ -75,6 +76,7 @@ __all__ = [
     "Array",
     "AvgPool",
     "BatchNorm",
+    "CatalystLIF",
     "ChipFormat",
     "ChipNeuron",
     "Conv1d",

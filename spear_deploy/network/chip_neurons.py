@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias
 
+import numpy as np
+
 from spear_deploy.errors import GraphError
 from spear_deploy.network.base import Array, Part, Reset, check_range
 
@@ -217,7 +219,47 @@ class OdinLIF(ChipNeuron):
         return "value"
 
 
-CHIP_NEURONS = (TrueNorthLIF, SpinnakerLIF, ReckonLIF, OdinLIF)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CatalystLIF(ChipNeuron):
+    """The integer neuron of Catalyst N1 without refractory time, dendrites and noise. Starts at 0. All values are integers.
+
+    x ← clip(x)                                                  clip: to 24 bits, counted
+    v ← v + x − leak
+    spike where v ≥ v_threshold, then v ← 0
+    else where v ≤ −resting: v ← 0                               counted, but for resting 0
+
+    v is measured from the resting potential: the chip stores v + resting, and its threshold is v_threshold + resting, in 16 bits
+    with a sign (SDK: `simulator.py`, `_update_neurons`, refrac 0; Verilog: `scalable_core_v2.v`). A leak below 0 is a constant
+    input. A neuron is at rest after one step with a current of −32768 from the host, which comes before each sample. Spikes
+    arrive in the step after: each layer runs one step behind the one before it, and sends the same. The decays and bounds of v
+    that the Verilog has besides are not programmed by the SDK; its upper bound (parameter 31) has to be set to 32767.
+    """
+
+    FORMAT: ClassVar[ChipFormat] = ChipFormat(
+        chip="Catalyst N1",
+        v=(-(2**15 - 1), 2**15 - 1),
+        thresholds=(1, 2**15 - 1),
+        weights=(-(2**15), 2**15 - 1),
+        resets=("value",),
+    )
+
+    v_threshold: Array
+    leak: Array = 0  # type: ignore[assignment]
+    resting: Array = 0  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        high = self.FORMAT.thresholds[1]
+        self._check(leak=(-(2**15), 2**15 - 1), resting=(0, high - 1))
+        if (highest := int(np.max(np.asarray(self.v_threshold) + np.asarray(self.resting)))) > high:
+            raise GraphError(f"CatalystLIF.resting: {highest} with the threshold, the format holds {high}; lower one of them")
+
+    @property
+    def reset(self) -> Reset:
+        """How it resets: always to the resting potential."""
+        return "value"
+
+
+CHIP_NEURONS = (TrueNorthLIF, SpinnakerLIF, ReckonLIF, OdinLIF, CatalystLIF)
 """Neurons with a `ChipFormat`."""
 
 

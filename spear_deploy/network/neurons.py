@@ -13,7 +13,7 @@ import numpy as np
 
 from spear_deploy.errors import GraphError
 from spear_deploy.network.base import Array, Part, Reset, check_reset
-from spear_deploy.network.chip_neurons import CHIP_NEURONS, OdinLIF, ReckonLIF, SpinnakerLIF, TrueNorthLIF
+from spear_deploy.network.chip_neurons import CHIP_NEURONS, CatalystLIF, OdinLIF, ReckonLIF, SpinnakerLIF, TrueNorthLIF
 from spear_deploy.network.integer_neurons import LoihiLIF, SigmaDelta, SpeckIF, UnroundedLIF, XyloLIF
 
 
@@ -129,7 +129,7 @@ class CubaLI(Part):
         _check_neuron(self)
 
 
-ChipNeurons: TypeAlias = TrueNorthLIF | SpinnakerLIF | ReckonLIF | OdinLIF
+ChipNeurons: TypeAlias = TrueNorthLIF | SpinnakerLIF | ReckonLIF | OdinLIF | CatalystLIF
 Neuron: TypeAlias = IF | LIF | CubaLIF | LI | CubaLI | LoihiLIF | SpeckIF | XyloLIF | UnroundedLIF | SigmaDelta | ChipNeurons
 FLOAT_NEURONS = (IF, LIF, CubaLIF, LI, CubaLI)
 INTEGER_NEURONS = (LoihiLIF, SpeckIF, XyloLIF, SigmaDelta, *CHIP_NEURONS)

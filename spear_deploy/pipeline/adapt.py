@@ -212,7 +212,7 @@ def _learn_plan(task: AdaptTask, candidate: TrialPlan, notes: Sequence[str]) -> 
         row = _measure(f"{made.what} → {made.by}", made.kind, made.layers, after, test)
         waterfall.append({**row, "differs": find_first_difference(before, after, test)})
 
-    few, learning = find_few_values(task.profile), task.settings.learning
+    few, learning = find_few_values(task.profile), task.settings.learning.for_plan(plan.graph)
     aim = evaluate(task.network, dataset.val).accuracy
     learnt, steps = narrowed, list[Step]()
     stages = list_stages(plan)

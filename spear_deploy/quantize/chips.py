@@ -1,10 +1,11 @@
-"""Integers of TrueNorth, SpiNNaker 1, ReckOn and ODIN.
+"""Integers of TrueNorth, SpiNNaker 1, ReckOn, ODIN and Catalyst N1.
 
 Each neuron layer gets one scale s: its stored potential is s times the floating-point one, measured from the level
 (`NeuronInput.level`). With the factors of `neurons.factors` (mem = dt / tau_mem, syn = dt / tau_syn, ...) a layer becomes
 
     TrueNorth   W ← s · r · W, four values a neuron       leak ← s · r · b                 no decay: IF alone
     ODIN        W ← s · r · W, 3 bits                     no bias                          no decay: IF alone
+    Catalyst    W ← s · r · W, 16 bits                    leak ← −s · r · b                no decay: IF alone
     ReckOn      W ← s · m · r · W / 2^shift               no bias                          keep ← 2^15 (1 − m), LI 2^7 (1 − m)
     SpiNNaker   W ← s · r · jump · W / 2^shift            v_rest ← s (v_leak + r · jump / syn · b)   keep_v ← 2^15 (1 − mem)
 
@@ -32,6 +33,7 @@ from spear_deploy.network import (
     LIF,
     RESET_WORDS,
     Array,
+    CatalystLIF,
     CubaLI,
     CubaLIF,
     Dense,
@@ -78,6 +80,8 @@ SPINNAKER_ROOM = 2**14
 """Potential, of 2^16, that the largest input reaches: four times as much still fits s16.15."""
 RECKON_ROOM = 8
 """Times one spike of every input that a ReckOn potential holds where there are no data: they add up over steps."""
+CATALYST_ROOM = 16
+"""Thresholds of Catalyst N1 that its numbers hold where v may fall below the reset: v may fall by 15 of them."""
 PALETTE = 4
 """Weights of a TrueNorth neuron: one for each axon type."""
 AXONS, FLOOR = "axons", "floor"
@@ -311,7 +315,7 @@ def _check_pairs(layer: NeuronInput, name: str, values: Array) -> None:
         )
 
 
-# ---------------------------------------------------------------------------------------- integrators: TrueNorth and ODIN
+# --------------------------------------------------------------------------- integrators: TrueNorth, ODIN and Catalyst N1
 
 
 def _propose_truenorth(layer: NeuronInput, settings: LoweringSettings, float_run: FloatRun | None) -> Iterator[ScaleChoice]:
@@ -331,10 +335,7 @@ def _propose_truenorth(layer: NeuronInput, settings: LoweringSettings, float_run
         for name, s in synapses.items()
         if name not in own and count_axons(s.weight) > int(np.prod(s.weight.shape[1:]))
     ]
-    bias = np.zeros(())
-    for name, synapse in synapses.items():
-        if synapse.bias is not None:
-            bias = bias + layer.broadcast_bias(name, synapse.bias)  # to v, behind the means on the way
+    bias = _sum_biases(layer, synapses)
     limits = [(float(np.abs(bias).max()), 255.0)]
     for scale in _scales(layer, synapses, TrueNorthLIF, settings, limits, on_data=float_run is not None):
         rounded = _round(synapses, scale, max_stored_weight(TrueNorthLIF, settings.weight_bits))
@@ -356,17 +357,51 @@ def _propose_truenorth(layer: NeuronInput, settings: LoweringSettings, float_run
 def _propose_odin(layer: NeuronInput, settings: LoweringSettings, float_run: FloatRun | None) -> Iterator[ScaleChoice]:
     _check_no_bias(layer, "ODIN")
     synapses = layer.multiply_synapses(layer.factors["r"])
-    floor = layer.factors.get("v_min")
-    findings = (
-        ()
-        if floor is not None and (floor == layer.level).all()
-        else ({"layer": layer.name, "what": FLOOR, "given": 0, "stored": 0},)
-    )
+    findings = _find_floor(layer)
     for scale in _scales(layer, synapses, OdinLIF, settings, (), on_data=float_run is not None):
         rounded = _round(synapses, scale, max_stored_weight(OdinLIF, settings.weight_bits))
         for threshold in _thresholds(layer, scale):
             neuron = build_neuron(layer.name, lambda value=threshold: OdinLIF(v_threshold=value))  # type: ignore[misc]
             yield ScaleChoice(scale=scale, integers=IntegerLayer(synapses=rounded, neuron=neuron), findings=findings)
+
+
+def _propose_catalyst(layer: NeuronInput, settings: LoweringSettings, float_run: FloatRun | None) -> Iterator[ScaleChoice]:
+    synapses = layer.multiply_synapses(layer.factors["r"])
+    bias = _sum_biases(layer, synapses)
+    largest = max(float(np.abs(s.weight).max()) for s in synapses.values())
+    limits = CatalystLIF.FORMAT
+    floor = layer.factors.get("v_min")
+    stops = floor is not None and (floor == layer.level).all()
+    highest = limits.thresholds[1] if stops else limits.thresholds[1] // CATALYST_ROOM
+    pairs = [(largest, limits.weights[1]), (float(layer.threshold.max()), highest - 1)]
+    pairs.append((float(np.abs(bias).max()), limits.weights[1]))
+    scale = min([stored / value for value, stored in pairs if value], default=1.0) * settings.headroom.get(layer.name, 1.0)
+    if (np.rint(scale * layer.threshold) < 1).any():
+        return
+    rounded = _round(synapses, scale, limits.weights[1])
+    leak = -round_to_int(scale * bias)
+    for threshold in _thresholds(layer, scale):
+        resting = np.asarray(0 if stops else limits.thresholds[1] - int(threshold.max()))
+        values = {"v_threshold": threshold, "leak": leak, "resting": resting}
+        neuron = build_neuron(layer.name, lambda values=values: CatalystLIF(**values))  # type: ignore[misc]
+        integers = IntegerLayer(synapses=rounded, neuron=neuron)
+        yield ScaleChoice(scale=scale, integers=integers, findings=() if floor is None else _find_floor(layer))
+
+
+def _find_floor(layer: NeuronInput) -> tuple[dict[str, Any], ...]:
+    """Return a finding where the potential of a chip stops at 0 and that of the network does not."""
+    floor = layer.factors.get("v_min")
+    stops = floor is not None and (floor == layer.level).all()
+    return () if stops else ({"layer": layer.name, "what": FLOOR, "given": 0, "stored": 0},)
+
+
+def _sum_biases(layer: NeuronInput, synapses: Mapping[str, Any]) -> Array:
+    """Return what the biases of a layer add to v in a step, behind the means on the way."""
+    bias = np.zeros(())
+    for name, synapse in synapses.items():
+        if synapse.bias is not None:
+            bias = bias + layer.broadcast_bias(name, synapse.bias)
+    return bias
 
 
 def _scales(
@@ -558,6 +593,12 @@ RULES: dict[str, FamilyRule] = {
         models=(IF,),
         instead="ODIN's neurons add and spike, their leak is a constant; use IF",
         propose=_propose_odin,
+    ),
+    "catalyst": FamilyRule(
+        neuron=CatalystLIF,
+        models=(IF,),
+        instead="Catalyst N1's neurons add and spike, their leak is a constant; use IF",
+        propose=_propose_catalyst,
     ),
 }
 """How each family stores a layer."""

@@ -27,7 +27,8 @@ from spear_deploy.simulator import InputKind, check_input, simulate
 __all__ = ["FORMATS", "Format", "quantize", "quantize_input"]
 
 Format: TypeAlias = Literal[
-    "loihi", "speck", "xylo", "truenorth", "spinnaker", "reckon", "odin", "spinnaker2", "brainscales", "akida"
+    "loihi", "speck", "xylo", "truenorth", "spinnaker", "reckon", "odin", "spinnaker2", "brainscales", "akida",
+    "catalyst",
 ]  # fmt: skip
 FORMATS: tuple[Format, ...] = get_args(Format)
 
@@ -58,6 +59,7 @@ FAMILIES: dict[str, Family] = {
     "odin": Family(lower=partial(chips.lower, family="odin"), weight_bits=(1, 3), input_levels=speck.INPUT_LEVELS),
     "spinnaker2": Family(lower=partial(rounded_weights.lower, family="spinnaker2"), weight_bits=(2, 8), input_levels=1),
     "brainscales": Family(lower=partial(rounded_weights.lower, family="brainscales"), weight_bits=(2, 6), input_levels=1),
+    "catalyst": Family(lower=partial(chips.lower, family="catalyst"), weight_bits=(16, 16), input_levels=speck.INPUT_LEVELS),
     akida.FORMAT: Family(lower=akida.lower, weight_bits=(2, 4), input_levels=akida.MAX_INPUT),
 }
 """How each family takes a network."""
@@ -85,8 +87,8 @@ def quantize(
     Args:
         graph: a floating-point network; batch norm is folded. An integer network is returned as it is.
         format: the family.
-        weight_bits: bits of a stored weight; the most that the format holds unless given (2..8; 2..9 TrueNorth, 16 SpiNNaker,
-            1..3 and a sign by source ODIN, 2..4 Akida).
+        weight_bits: bits of a stored weight; the most that the format holds unless given (2..8; 2..9 TrueNorth, 16 SpiNNaker
+            and Catalyst N1, 1..3 and a sign by source ODIN, 2..4 Akida).
         calibration: input (T, B, *input). The scale of each layer is the one whose spikes differ least from the floating-point
             network's on it; on Loihi that of a layer whose 24-bit state overflows is halved until none does.
         kind: of `calibration` and of the input the network will get; a "current" is sent as graded spikes or as a number of

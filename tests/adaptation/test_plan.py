@@ -9,7 +9,7 @@ import pytest
 
 import spear_deploy as sd
 from spear_deploy.adaptation import reach as reach_module
-from spear_deploy.adaptation.learn import list_stages
+from spear_deploy.adaptation.learn import MORE_EPOCHS, LearnSettings, list_stages
 from spear_deploy.adaptation.neurons import change_reset, convert_neuron, longest_tau_steps, round_tau, shortest_current_steps
 from spear_deploy.adaptation.plan import follow, make_plans
 from spear_deploy.adaptation.pools import pool_currents
@@ -254,3 +254,18 @@ def test_networks_between_the_steps_of_a_plan_are_not_kept():
     assert last == [plan.graph]
     gc.collect()
     assert [before() for _, before in seen[1:]] == [None] * (len(seen) - 1)
+
+
+@pytest.mark.parametrize(("neuron", "more"), [(IF(), True), (IF(reset="subtract"), False), (LIF(tau_s=0.002), False)])
+def test_integrators_that_lose_what_lies_above_their_threshold_learn_longer(neuron, more):
+    layers = [
+        Layer(name=name, synapse=Dense(weight=np.eye(2)), neuron=each) for name, each in (("a", neuron), ("out", LI(tau_s=1.0)))
+    ]
+    settings = LearnSettings(epochs=4).for_plan(chain(layers, input_shape=(2,)))
+    assert settings.epochs == (4 * MORE_EPOCHS if more else 4)
+
+
+def test_catalyst_n1_keeps_biases_and_potentials_below_the_reset():
+    graph = shipped_network("digits")
+    topics = {step.replacement.topic for plan in make_plans(graph, load_profile("catalyst_n1")) for step in plan.steps}
+    assert topics == {"pool", "neuron", "readout"}

@@ -155,8 +155,8 @@ def test_integers_of_a_chip():
     run = api.simulate(graph, x, chip="loihi2", record=("spikes",))
     np.testing.assert_array_equal(run.output, simulate(integer, x).output)
     profile = load_profile("loihi2")
-    other = profile.model_copy(update={"meta": profile.meta.model_copy(update={"family": "catalyst"})})
-    with pytest.raises(UnsupportedError, match="integers of the catalyst family are not built yet; there are loihi, speck"):
+    other = profile.model_copy(update={"meta": profile.meta.model_copy(update={"family": "generic"})})
+    with pytest.raises(UnsupportedError, match="integers of the generic family are not built yet; there are loihi, speck"):
         api.quantize_for_chip(graph, other)
 
 

@@ -1,4 +1,4 @@
-"""Integers of TrueNorth, SpiNNaker, ReckOn and ODIN against the floating-point network, findings and refusals."""
+"""Integers of TrueNorth, SpiNNaker, ReckOn, ODIN and Catalyst N1 against the floating-point network, findings and refusals."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from spear_deploy.quantize.explain import explain
 from spear_deploy.quantize.palette import cluster_rows, count_axons
 from spear_deploy.simulator import simulate
 
-CHIPS = {"truenorth": "truenorth", "spinnaker": "spinnaker1", "reckon": "reckon", "odin": "odin"}
+CHIPS = {"truenorth": "truenorth", "spinnaker": "spinnaker1", "reckon": "reckon", "odin": "odin", "catalyst": "catalyst_n1"}
 
 
 def dense(weight, neuron, bias=None, name="fc"):
@@ -28,8 +28,8 @@ def one_layer(weight, neuron, bias=None):
 
 
 def neuron_for(family, **options):
-    if family in ("truenorth", "odin"):
-        return IF(v_threshold=1.5, v_min=0.0 if family == "odin" else None, **options)
+    if family in ("truenorth", "odin", "catalyst"):
+        return IF(v_threshold=1.5, v_min=None if family == "truenorth" else 0.0, **options)
     return LIF(tau_s=0.01, r=10.0, v_threshold=1.5, **options)
 
 
@@ -133,6 +133,28 @@ def test_odin_counts_events_and_says_where_v_stops():
     assert np.abs(integer["a"].synapse.weight).max() <= 7 and integer["a"].neuron.v_threshold.max() <= 255
     wanted, got = simulate(graph, x, dtype=np.float64).counts, simulate(integer, x).counts
     assert got.sent["out"].sum() == pytest.approx(wanted.sent["out"].sum(), rel=0.5)
+
+
+def test_catalyst_spikes_as_floating_point_with_its_biases():
+    """16 bits hold the network's numbers but for a few roundings at the threshold."""
+    rng, x = np.random.default_rng(4), spikes((9,), rate=0.3)
+    weight, bias = rng.normal(size=(12, 9)), rng.normal(size=12) / 8
+    for v_min in (0.125, None):
+        neuron = IF(v_threshold=rng.uniform(1.0, 2.0, 12), v_reset=0.125, v_min=v_min)
+        graph = one_layer(weight, neuron, bias=bias)
+        integer = quantize(graph, format="catalyst", calibration=x)
+        assert "floor" not in findings(integer)
+        stored = integer["fc"].neuron
+        assert (stored.resting == 0).all() if v_min else (stored.resting + stored.v_threshold).max() == 2**15 - 1
+        assert (np.sign(stored.leak) == -np.sign(bias)).all()
+        wanted, got = simulate(graph, x, dtype=np.float64).output, simulate(integer, x).output
+        assert wanted.mean() > 0.05 and np.count_nonzero(got != wanted) <= 2 * (v_min is None)
+
+
+def test_catalyst_says_where_v_stops_and_refuses_a_threshold_below_a_unit():
+    assert "floor" in findings(quantize(one_layer([[0.5]], IF(v_threshold=1.0, v_min=-0.5)), format="catalyst"))
+    with pytest.raises(QuantizationError, match="v_threshold 1e-06 is outside what Catalyst N1 holds beside weights of 16 bits"):
+        quantize(one_layer([[1.0]], IF(v_threshold=1e-6, v_min=0.0)), format="catalyst")
 
 
 @pytest.mark.parametrize("family", list(CHIPS))

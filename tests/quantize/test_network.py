@@ -15,9 +15,9 @@ from spear_deploy.simulator import simulate
 
 WIDTHS = {
     "loihi": (2, 8), "speck": (2, 8), "xylo": (2, 8), "truenorth": (2, 9), "spinnaker": (16, 16), "reckon": (2, 8),
-    "odin": (1, 3), "spinnaker2": (2, 8), "brainscales": (2, 6), "akida": (2, 4),
+    "odin": (1, 3), "spinnaker2": (2, 8), "brainscales": (2, 6), "akida": (2, 4), "catalyst": (16, 16),
 }  # fmt: skip
-LEVELS = {"loihi": 255, "speck": 15, "xylo": 15, "spinnaker": 15, "odin": 15, "akida": 15}
+LEVELS = {"loihi": 255, "speck": 15, "xylo": 15, "spinnaker": 15, "odin": 15, "akida": 15, "catalyst": 15}
 """Value, or number of events, of the largest current; other families take no current."""
 
 

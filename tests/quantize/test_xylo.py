@@ -215,9 +215,9 @@ def test_the_profile_names_the_format():
         assert isinstance(integer["fc"].neuron, XyloLIF) and integer.metadata["quantization"]["input_events_max"] == 15
         assert api.quantize_for_chip(integer, name) is integer
     profile = load_profile("loihi2")
-    other = profile.model_copy(update={"meta": profile.meta.model_copy(update={"family": "catalyst"})})
+    other = profile.model_copy(update={"meta": profile.meta.model_copy(update={"family": "generic"})})
     with pytest.raises(
-        UnsupportedError, match="integers of the catalyst family are not built yet; there are loihi, speck, xylo, truenorth"
+        UnsupportedError, match="integers of the generic family are not built yet; there are loihi, speck, xylo, truenorth"
     ):
         api.quantize_for_chip(graph, other)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from spear_deploy.errors import DataError, GraphError
-from spear_deploy.network import CHIP_NEURONS, Conv2d, Dense, Layer, OdinLIF, ReckonLIF, SpinnakerLIF, TrueNorthLIF
+from spear_deploy.network import CHIP_NEURONS, CatalystLIF, Conv2d, Dense, Layer, OdinLIF, ReckonLIF, SpinnakerLIF, TrueNorthLIF
 from spear_deploy.network.graph import chain
 from spear_deploy.simulator import simulate
 from tests.support.chip_reference import random_network, run_network
@@ -65,6 +65,20 @@ def test_potentials_beyond_their_bits_are_clipped_and_counted():
     spinnaker = SpinnakerLIF(keep_v=0, v_threshold=None, exc_shift=15)
     run = simulate(one(spinnaker, np.full((1, 200), 400)), x, record=("v",))
     assert (run.v["a"] == 65535 << 15).all() and run.overflows == {"a": {"input_saturated": 30, "v_saturated": 0}}
+    x = np.ones((30, 1, 257), bool)
+    for value, counted in ((32767, 30), (-32768, 30), (32639, 0)):
+        run = simulate(one(CatalystLIF(v_threshold=32767), np.full((1, 257), value)), x)
+        assert run.overflows == ({"a": {"v_saturated": counted}} if counted else {})
+
+
+def test_catalyst_keeps_what_is_above_0_and_loses_what_is_above_the_threshold():
+    x = np.array([1, 0, 1, 1, 0]).reshape(5, 1, 1)
+    run = simulate(one(CatalystLIF(v_threshold=20, leak=3), [[12]]), x, record=("v",))
+    assert run.v["a"].ravel().tolist() == [9, 6, 15, 0, 0] and run.output.ravel().tolist() == [0, 0, 0, 1, 0]
+    run = simulate(one(CatalystLIF(v_threshold=20, leak=-8), [[-30]]), x, record=("v",))
+    assert run.v["a"].ravel().tolist() == [0, 8, 0, 0, 8] and not run.overflows
+    run = simulate(one(CatalystLIF(v_threshold=20, resting=40), [[-15]]), x, record=("v",))
+    assert run.v["a"].ravel().tolist() == [-15, -15, -30, 0, 0] and run.overflows == {"a": {"v_saturated": 1}}
 
 
 def test_a_leak_counts_once_a_step_and_the_lower_bound_holds():
@@ -115,6 +129,12 @@ def test_sums_by_sign_beyond_their_bits_are_refused():
         ),
         (lambda: TrueNorthLIF(v_threshold=5, bounces=2), r"TrueNorthLIF.bounces: 2 given, expected 0 \(v stops at v_min\) or 1"),
         (lambda: ReckonLIF(v_threshold=5, keep=4), r"ReckonLIF.keep: 4..4 given, the format holds 28672..32768"),
+        (lambda: CatalystLIF(v_threshold=2**15), r"CatalystLIF.v_threshold: 32768..32768 given, the format holds 1..32767"),
+        (
+            lambda: CatalystLIF(v_threshold=2**14, resting=2**14),
+            r"CatalystLIF.resting: 32768 with the threshold, the format holds 32767; lower one of them",
+        ),
+        (lambda: CatalystLIF(v_threshold=5, leak=2**15), r"CatalystLIF.leak: 32768..32768 given, the format holds -32768..32767"),
         (lambda: OdinLIF(v_threshold=256), r"OdinLIF.v_threshold: 256..256 given, the format holds 1..255"),
         (lambda: SpinnakerLIF(v_threshold=5, keep_v=2**15 + 1), r"SpinnakerLIF.keep_v: .* the format holds 0..32768"),
         (

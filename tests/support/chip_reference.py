@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from spear_deploy.network import Dense, Layer, OdinLIF, ReckonLIF, SpinnakerLIF, TrueNorthLIF
+from spear_deploy.network import CatalystLIF, Dense, Layer, OdinLIF, ReckonLIF, SpinnakerLIF, TrueNorthLIF
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
 
 
@@ -118,7 +118,26 @@ def step_odin(neuron, cell, weights, j):
     return spikes
 
 
-STEPS = {TrueNorthLIF: step_truenorth, SpinnakerLIF: step_spinnaker, ReckonLIF: step_reckon, OdinLIF: step_odin}
+def step_catalyst(neuron, cell, weights, j):
+    """Catalyst N1's scalable_core_v2.v, S_DELIVER_ACC and S_UPDATE_CALC; sums that stay in 24 bits."""
+    resting, leak, total = _at(neuron.resting, j), _at(neuron.leak, j), 0
+    stored = cell.get("stored", resting)
+    for weight in weights:
+        total += weight
+    if stored + total - leak >= _at(neuron.v_threshold, j) + resting:
+        spike, stored = 1, resting
+    elif stored + total > leak:
+        spike, stored = 0, stored + total - leak
+    else:
+        spike, stored = 0, resting
+    cell["stored"], cell["v"] = stored, stored - resting
+    return spike
+
+
+STEPS = {
+    TrueNorthLIF: step_truenorth, SpinnakerLIF: step_spinnaker, ReckonLIF: step_reckon, OdinLIF: step_odin,
+    CatalystLIF: step_catalyst,
+}  # fmt: skip
 
 
 def random_neuron(kind, rng, size, *, readout=False):
@@ -141,6 +160,10 @@ def random_neuron(kind, rng, size, *, readout=False):
         return ReckonLIF(keep=rng.integers(28672, 32769, each), v_threshold=rng.integers(30, 200, each), reset=reset)
     if kind is OdinLIF:
         return OdinLIF(v_threshold=rng.integers(3, 25, each), leak=rng.integers(0, 4, each))
+    if kind is CatalystLIF:
+        threshold = rng.integers(2000, 16000, each)
+        resting = rng.integers(0, 16000, each) * int(rng.integers(2))
+        return CatalystLIF(v_threshold=threshold, leak=rng.integers(-3000, 3000, each), resting=resting)
     current = rng.random() < 0.6
     factor = (lambda: rng.integers(2**30, 2**32, each)) if current else (lambda: None)
     return SpinnakerLIF(

@@ -16,6 +16,7 @@ from spear_deploy.network import (
     IF,
     LI,
     LIF,
+    CatalystLIF,
     Conv1d,
     Conv2d,
     CubaLI,
@@ -157,6 +158,8 @@ class _Integers(_Wild):
             return ReckonLIF(keep=keep, v_threshold=None if reads else int(whole(1, 200)), reset=reset)
         if self.model is OdinLIF:
             return OdinLIF(v_threshold=whole(1, 60, spread), leak=whole(0, 3, spread))
+        if self.model is CatalystLIF:
+            return CatalystLIF(v_threshold=whole(1, 40, spread), leak=whole(-9, 9, spread), resting=whole(0, 90, spread))
         bias = 0 if reads else whole(-9, 9, spread)
         return SigmaDelta(
             v_threshold=None if reads else whole(0, 9, spread), bias=bias, activation=str(self.pick("relu", "unit"))

@@ -18,6 +18,7 @@ from spear_deploy.network import (
     LI,
     LOIHI_UNIT,
     Array,
+    CatalystLIF,
     CubaLI,
     CubaLIF,
     Layer,
@@ -215,10 +216,11 @@ class _StoredLayer:
             converted = in_chip_units.multiply_synapses(unit)[name]
             new_bias = converted.bias if biases and "mem" not in f else trained.bias
             synapses[name] = replace(trained, weight=converted.weight, bias=new_bias)
-        if biases and isinstance(self.neuron, TrueNorthLIF):
+        if biases and isinstance(self.neuron, (TrueNorthLIF, CatalystLIF)):
             first = next(iter(synapses))
+            sign = 1 if isinstance(self.neuron, TrueNorthLIF) else -1
             per_step = np.broadcast_to(
-                self.neuron.leak / (self.scale * f["r"] * self.trained.bias_factors[first]), self.trained.shape
+                sign * self.neuron.leak / (self.scale * f["r"] * self.trained.bias_factors[first]), self.trained.shape
             )
             channels = len(synapses[first].weight)
             synapses[first] = replace(synapses[first], bias=per_step.reshape(channels, -1)[:, 0].copy())

@@ -9,11 +9,23 @@ from typing import Any
 
 import numpy as np
 
-from spear_deploy.network import Array, ChipNeuron, OdinLIF, ReckonLIF, Shape, SpinnakerLIF, TrueNorthLIF, array_parameters
+from spear_deploy.network import (
+    Array,
+    CatalystLIF,
+    ChipNeuron,
+    OdinLIF,
+    ReckonLIF,
+    Shape,
+    SpinnakerLIF,
+    TrueNorthLIF,
+    array_parameters,
+)
 from spear_deploy.simulator.neurons.state import NeuronState
 
 RING_BUFFER_MAX = 2**16 - 1
 """sPyNNaker adds up the weights of a sign that arrive in a step in 16 bits."""
+CATALYST_SUMS = (-(2**23), 2**23 - 1)
+"""Catalyst N1 adds up the weights that arrive in a step in 24 bits."""
 SIGN_BITS = 26
 """Sums of weights of each sign arrive as positive + 2^26 · negative: both then fit the 2^53 up to which products are exact."""
 
@@ -110,10 +122,22 @@ def _step_odin(neuron: OdinLIF, state: NeuronState, x: Array) -> Array:
     return sent
 
 
+def _step_catalyst(neuron: CatalystLIF, state: NeuronState, x: Array) -> Array:
+    c, (low, high) = state.constants, CATALYST_SUMS
+    state.saturations += int(np.count_nonzero((x < low) | (x > high)))
+    v = state.v + np.clip(x, low, high) - c["leak"]
+    spikes: Array = v >= c["v_threshold"]
+    below = ~spikes & (v <= -c["resting"])
+    state.saturations += int(np.count_nonzero(below & (c["resting"] > 0)))
+    state.v = np.where(spikes | below, 0, v)
+    return spikes
+
+
 UPDATES: dict[type, Any] = {
     TrueNorthLIF: _step_truenorth,
     SpinnakerLIF: _step_spinnaker,
     ReckonLIF: _step_reckon,
     OdinLIF: _step_odin,
+    CatalystLIF: _step_catalyst,
 }
 """The function that advances each neuron by a step."""

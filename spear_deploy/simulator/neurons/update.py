@@ -14,6 +14,7 @@ from spear_deploy.network import (
     CHIP_NEURONS,
     INTEGER_NEURONS,
     Array,
+    CatalystLIF,
     CubaLI,
     CubaLIF,
     LoihiLIF,
@@ -97,7 +98,7 @@ def _has_spinnaker_current(neuron: Neuron) -> bool:
 
 def count_overflows(neuron: Neuron, state: NeuronState) -> dict[str, int]:
     """Count how often each integer state left its bits, by what happens then; empty if none did."""
-    if isinstance(neuron, (SpeckIF, TrueNorthLIF, ReckonLIF, OdinLIF)):
+    if isinstance(neuron, (SpeckIF, TrueNorthLIF, ReckonLIF, OdinLIF, CatalystLIF)):
         counts = {"v_saturated": state.saturations}
     elif isinstance(neuron, SigmaDelta):
         counts = {"v_beyond_24_bits": state.saturations}
