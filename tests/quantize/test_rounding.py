@@ -308,3 +308,15 @@ def test_a_gain_of_the_weights_divides_the_biases_that_are_learnt():
     bias = np.asarray(rounding.latent["hidden"].synapse.bias)  # type: ignore[union-attr]
     held = rounding.neurons["hidden"].hold_biases({"hidden": bias}).bias
     assert np.abs(held - integer["hidden"].neuron.bias).max() <= 1  # type: ignore[union-attr]
+
+
+def test_a_bias_is_read_back_where_weights_gained_against_the_threshold():
+    constants: dict[str, Any] = {"tau_mem_s": 6e-3, "tau_syn_s": 2.8e-3, "w_in": 2.6}  # between those of Xylo
+    graph = dense(CubaLIF(**constants, reset="subtract", v_leak=0.125), CubaLI(**constants, v_leak=0.5), 0.2)
+    integer = quantize(graph, format="xylo", calibration=(np.random.default_rng(0).random((20, 8, 6)) < 0.5).astype(np.uint8))
+    findings = integer.metadata["quantization"]["findings"]
+    assert [row["stored"] for row in findings if row["what"] == "gain"] == [0.8]
+    rounding = read_rounding(graph, integer)
+    for name, stored in rounding.neurons.items():
+        held = stored.hold_biases({name: np.asarray(rounding.graph[name].synapse.bias)})  # type: ignore[union-attr]
+        np.testing.assert_allclose(held.bias, integer[name].neuron.bias, atol=1)  # type: ignore[union-attr]
