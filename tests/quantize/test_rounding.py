@@ -317,6 +317,6 @@ def test_a_bias_is_read_back_where_weights_gained_against_the_threshold():
     findings = integer.metadata["quantization"]["findings"]
     assert [row["stored"] for row in findings if row["what"] == "gain"] == [0.8]
     rounding = read_rounding(graph, integer)
-    for name, stored in rounding.neurons.items():
+    for name, stored in rounding.neurons.items():  # up to what the rounded decays change in a bias of up to 19
         held = stored.hold_biases({name: np.asarray(rounding.graph[name].synapse.bias)})  # type: ignore[union-attr]
-        np.testing.assert_allclose(held.bias, integer[name].neuron.bias, atol=1)  # type: ignore[union-attr]
+        np.testing.assert_allclose(held.bias, integer[name].neuron.bias, atol=2)  # type: ignore[union-attr]
