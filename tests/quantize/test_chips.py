@@ -157,6 +157,28 @@ def test_catalyst_says_where_v_stops_and_refuses_a_threshold_below_a_unit():
         quantize(one_layer([[1.0]], IF(v_threshold=1e-6, v_min=0.0)), format="catalyst")
 
 
+@pytest.mark.parametrize(
+    ("weight", "bias", "options", "scale"),
+    [
+        (0.5, None, {"v_threshold": 1.0, "v_min": 0.0}, 2**15 - 2),  # the threshold fills the range, a step below its end
+        (0.5, None, {"v_threshold": 1.0, "v_min": -0.5}, 2**11 - 2),  # room for 15 thresholds below
+        (0.5, None, {"v_threshold": 1.0}, 2**11 - 2),
+        (4.0, None, {"v_threshold": 0.5, "v_min": 0.0}, (2**15 - 1) / 4),
+        (0.5, [-8.0], {"v_threshold": 1.0, "v_min": 0.0}, (2**15 - 1) / 8),
+        (2.0**15 - 1, None, {"v_threshold": 1.0, "v_min": 0.0}, 1),  # a threshold of one unit is the smallest
+        (0.0, None, {"v_threshold": 1.0, "v_min": 0.0}, 2**15 - 2),
+    ],
+)
+@pytest.mark.parametrize("headroom", [1.0, 1.25])
+def test_catalyst_takes_the_largest_scale_that_weights_bias_and_threshold_hold(weight, bias, options, scale, headroom):
+    layer = one_layer([[weight]], IF(**options), bias=bias)
+    integer = quantize(layer, format="catalyst", headroom={"fc": 1 / headroom} if headroom != 1 and scale > 1 else None)
+    wanted = scale / headroom if scale > 1 else scale
+    assert integer.metadata["quantization"]["scale"]["fc"] == pytest.approx(wanted)
+    assert integer["fc"].synapse.weight == np.rint(wanted * weight)
+    assert integer["fc"].neuron.v_threshold == pytest.approx(wanted * options["v_threshold"], abs=1)
+
+
 @pytest.mark.parametrize("family", list(CHIPS))
 def test_weights_use_the_bits_of_the_profile_and_check_counts_them(family):
     graph, x = network(family), spikes((9,))
