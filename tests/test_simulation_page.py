@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from statistics import median
 
-from tests.benchmarks.simulation_frameworks import OURS, PLAIN, ROWS, SIDES, write_table
+from tests.benchmarks.simulation_frameworks import EARLIER, EARLIER_BUILDERS, OURS, PLAIN, ROWS, SIDES, TWO, write_table
 
 DOCS = Path(__file__).parents[1] / "docs" / "benchmarks"
 CASES = json.loads((DOCS / "simulation_frameworks.json").read_text())["rows"]
@@ -18,7 +18,9 @@ def test_the_page_is_the_table_of_the_raw_data():
 def test_compiled_kernels_are_ahead_of_every_side_but_the_synapses_of_a_convolution():
     for case in CASES:
         us = {side: median(times) for side, times in case["us"].items()}
-        assert case["equal"] and not case["missing"] and us.keys() == set(SIDES)
-        assert all(us[OURS] < us[side] for side in SIDES[3:6])
-        assert us[PLAIN] > 2.3 * us[OURS], case["network"]
-        assert us[OURS] < 2 * us["synapses alone"], case["network"]
+        sides = set(SIDES) - (set() if case["network"] in EARLIER_BUILDERS else {EARLIER})
+        assert case["equal"] and not case["missing"] and us.keys() == sides
+        assert all(us[OURS] < us[side] for side in (PLAIN, *SIDES[4:7])), case["network"]
+        assert us[OURS] < 2 * us["synapses alone"] and us[TWO] < 1.05 * us[OURS], case["network"]
+        if case["batch"] == 32 and EARLIER in us:
+            assert us[EARLIER] > 2.5 * us[OURS], case["network"]

@@ -1,11 +1,13 @@
 """Hold the simulator against frameworks in one run, at 10 % activity, on the networks of `simulation`.
 
-    PYTHONPATH=FOLDER/spikingjelly python -m tests.benchmarks.simulation_frameworks --out DIR
+    git worktree add EARLIER 5803f6a    # the simulator before compiled kernels
+    PYTHONPATH=FOLDER/spikingjelly python -m tests.benchmarks.simulation_frameworks --out DIR --earlier EARLIER
 
 Networks of one shape on all sides: ours in Loihi's integers, with compiled kernels and with numpy, the frameworks' in float32
 with their neuron of two states or, where the multi-step one has a single state, of one; the synapses alone are torch's.
-Sides take turns with one thread each; medians of the repeats count. Ours with two threads runs in a process of its own, and the
-spikes of compiled kernels and numpy are compared. Frameworks that are not installed are left out by name.
+Sides take turns with one thread each; medians of the repeats count. Ours with two threads runs in a process of its own, as does
+the version in the folder EARLIER, which has no network of few weights; the spikes of compiled kernels and numpy are compared.
+Frameworks that are not installed are left out by name.
 
 Writes `simulation_frameworks.json` (every measurement) and `simulation_frameworks.md`. A row that is there is not measured again.
 """
@@ -44,7 +46,14 @@ ROWS = {  # name: (network, steps at batch 1, steps at batch 32)
     "4096 × 4096, 1 % of weights": (thin_network, 64, 8),
 }
 OURS, PLAIN, TWO, SYNAPSES = "ours", "ours, numpy", "ours, two threads", "synapses alone"
-SIDES = (OURS, PLAIN, TWO, "SpikingJelly multi-step", "Norse", "snnTorch", SYNAPSES)
+EARLIER = "ours, 24 November"
+SIDES = (OURS, PLAIN, TWO, EARLIER, "SpikingJelly multi-step", "Norse", "snnTorch", SYNAPSES)
+EARLIER_BUILDERS = {
+    "4 × 256 dense": "dense_network(4, 256)",
+    "3 × 1024 dense": "dense_network(3, 1024)",
+    "conv 32×32×64→64, 3×3": "conv_network()",
+}
+"""How the version of EARLIER makes a network, by name."""
 
 
 def choose_kernels(compiled: bool) -> None:
@@ -170,7 +179,7 @@ def make_row(name: str, batch: int) -> tuple:
     return graph, x
 
 
-def measure(name: str, batch: int, repeats: int) -> dict:
+def measure(name: str, batch: int, repeats: int, earlier: Path | None) -> dict:
     """Return µs a step and sample of each side, in turns."""
     graph, x = make_row(name, batch)
     import torch
@@ -190,16 +199,46 @@ def measure(name: str, batch: int, repeats: int) -> dict:
             begin = time.perf_counter()
             run()
             times[side].append(1e6 * (time.perf_counter() - begin) / len(x) / batch)
-        times.setdefault(TWO, []).append(in_own_process(name, batch))
+        times.setdefault(TWO, []).append(run_in_own_process(name, batch))
+        if earlier is not None and name in EARLIER_BUILDERS:
+            times.setdefault(EARLIER, []).append(run_earlier(earlier, name, batch))
     equal = bool(np.array_equal(runs[OURS](), runs[PLAIN]()))
     return {"network": name, "batch": batch, "steps": len(x), "us": times, "equal": equal, "missing": missing}
 
 
-def in_own_process(name: str, batch: int) -> float:
+def run_in_own_process(name: str, batch: int) -> float:
     """Return µs a step and sample of ours with two threads."""
     code = f"from tests.benchmarks.simulation_frameworks import time_ours; print(time_ours({name!r}, {batch}))"
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "2")
-    done = subprocess.run([sys.executable, "-c", code], env=os.environ | threads, capture_output=True, text=True, check=True)
+    return _run_python(code, threads=2)
+
+
+def run_earlier(folder: Path, name: str, batch: int) -> float:
+    """Return µs a step and sample of the simulator in a folder, which times itself as `time_ours` does."""
+    steps = ROWS[name][1 + (batch > 1)]
+    code = f"""
+import time
+from statistics import median
+import numpy as np
+from tests.benchmarks.simulation import conv_network, dense_network
+from spear_deploy.simulator import simulate
+graph, times = {EARLIER_BUILDERS[name]}, []
+x = np.random.default_rng(1).random(({steps}, {batch}, *graph.input_shape)) < 0.1
+simulate(graph, x)
+for _ in range(3):
+    begin = time.perf_counter()
+    simulate(graph, x)
+    times.append(time.perf_counter() - begin)
+print(1e6 * median(times) / {steps} / {batch})
+"""
+    return _run_python(code, threads=1, folder=folder)
+
+
+def _run_python(code: str, *, threads: int, folder: Path | None = None) -> float:
+    """Return the number that a program prints, run with so many threads; `folder`: whose modules it imports, where not ours."""
+    environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+    if folder is not None:
+        environment |= {"PYTHONPATH": str(folder.resolve())}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=folder, capture_output=True, text=True, check=True)
     return float(done.stdout)
 
 
@@ -221,16 +260,17 @@ def write_table(rows: list[dict]) -> str:
         "",
         "µs a step and sample, one thread, 10 % activity, sides in turns: medians of one run, beside other work that",
         "lengthens all sides. Ours are Loihi's integers, others float32. `python -m tests.benchmarks.simulation_frameworks`.",
+        "*24 November* is the simulator before compiled kernels, in a process of its own.",
         "",
     ]
     lines += [
-        f"| network | batch | {' | '.join(SIDES)} | numpy / ours | SpikingJelly / ours |",
-        "|---|--:|" + "--:|" * (len(SIDES) + 2),
+        f"| network | batch | {' | '.join(SIDES)} | numpy / ours | 24 November / ours | SpikingJelly / ours |",
+        "|---|--:|" + "--:|" * (len(SIDES) + 3),
     ]
     for row in rows:
         us = {side: median(times) for side, times in row["us"].items()}
         cells = [f"{us[side]:.1f}" if side in us else "–" for side in SIDES]
-        ratios = [f"{us[side] / us[OURS]:.1f}" if side in us else "–" for side in (PLAIN, SIDES[3])]
+        ratios = [f"{us[side] / us[OURS]:.1f}" if side in us else "–" for side in (PLAIN, EARLIER, SIDES[4])]
         lines.append(f"| {row['network']} | {row['batch']} | {' | '.join([*cells, *ratios])} |")
     return "\n".join([*lines, ""])
 
@@ -239,6 +279,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("results"))
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--earlier", type=Path, help="folder of the version before compiled kernels; left out without it")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / "simulation_frameworks.json"
@@ -246,7 +287,7 @@ def main() -> None:
     for name in ROWS:
         for batch in (1, 32):
             if not any((row["network"], row["batch"]) == (name, batch) for row in rows):
-                rows.append(measure(name, batch, arguments.repeats))
+                rows.append(measure(name, batch, arguments.repeats, arguments.earlier))
                 path.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
     page = write_table(rows)
     (arguments.out / "simulation_frameworks.md").write_text(page)

@@ -67,6 +67,7 @@ REASONS: dict[str, tuple[str, ...]] = {
     "both are 0: what is divided is 0 or not a number, and no finding either way": (
         r"quantize/xylo\.py _report_decays_and_start: .* \+ \(trained == stored\) → .* - \(trained == stored\)",
     ),
+    "a threshold of 0 is refused at any scale": (r"quantize/chips\.py _propose_catalyst: 1\.0 → 2\.0 \(2\)",),
     "all values of a channel are equal there": (r"quantize/weighted_inputs\.py NeuronInput\._spread_channels: 0 → 1 \(2\)",),
     "an event or none of a channel is neither negative nor too many": (r"quantize/network\.py _check_events: 0 → 1 \([23]\)",),
     "pairs are numbered, and differ with either sign of the second number": (
