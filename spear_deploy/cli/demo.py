@@ -9,16 +9,13 @@ from spear_deploy.cli.options import (  # fmt: skip
     Command,
     as_json,
     command_line,
-    console,
     display,
-    emit,
     fresh,
-    leave,
+    leave_deployment,
     levers,
     method,
     override_chip,
     overrides,
-    print_resumed_note,
     quiet,
     seed,
 )
@@ -72,12 +69,4 @@ def demo(
             command=command_line(),
             progress=progress,
         )
-    print_resumed_note(result)
-    emit(
-        result.to_json(),
-        graph=result.network,
-        as_json=as_json,
-        out=None,
-        show=lambda c: console().show_deployment(c, result, out),
-    )
-    leave(result.report.verdict, result.failures)
+    leave_deployment(result, out, as_json=as_json)

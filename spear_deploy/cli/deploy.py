@@ -12,19 +12,16 @@ from spear_deploy.cli.options import (  # fmt: skip
     as_json,
     chip,
     command_line,
-    console,
     data_options_with_range,
     device,
     display,
-    emit,
     fresh,
-    leave,
+    leave_deployment,
     levers,
     load_net,
     method,
     network_options,
     overrides,
-    print_resumed_note,
     profile_times,
     quiet,
     seed,
@@ -78,12 +75,4 @@ def deploy(
             overrides=overrides, steps=steps, encoding=encoding, workers=workers, device=device, fresh=fresh,
             command=command_line(), progress=progress,
         )  # fmt: skip
-    print_resumed_note(result)
-    emit(
-        result.to_json(),
-        graph=result.network,
-        as_json=as_json,
-        out=None,
-        show=lambda c: console().show_deployment(c, result, out),
-    )
-    leave(result.report.verdict, result.failures)
+    leave_deployment(result, out, as_json=as_json)

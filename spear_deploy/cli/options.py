@@ -356,12 +356,6 @@ def command_line() -> str:
     return shlex.join(["spear-deploy", str(context.info_name), *context.meta[ARGUMENTS]])
 
 
-def print_resumed_note(result: Any) -> None:
-    """Print on stderr which stages of a deployment come from an earlier run."""
-    if result.resumed_note:
-        print_line(f"note: {result.resumed_note}")
-
-
 def display(as_json: bool, quiet: bool, after_s: float = 0.0) -> Any:
     """Return the progress display on stderr, which appears after `after_s` seconds."""
     from spear_deploy.cli.progress_bar import Display
@@ -399,3 +393,17 @@ def leave(verdict: str, failures: Sequence[str] = ()) -> None:
         raise SystemExit(ERROR)
     if verdict == "does_not_fit":
         raise SystemExit(DOES_NOT_FIT)
+
+
+def leave_deployment(result: Any, out: str, *, as_json: bool) -> None:
+    """Print a deployment, on stderr which of its stages come from an earlier run, and exit with its code."""
+    if result.resumed_note:
+        print_line(f"note: {result.resumed_note}")
+    emit(
+        result.to_json(),
+        graph=result.network,
+        as_json=as_json,
+        out=None,
+        show=lambda c: console().show_deployment(c, result, out),
+    )
+    leave(result.report.verdict, result.failures)
