@@ -9,8 +9,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
-
 from spear_deploy.adaptation.differences import find_first_difference
 from spear_deploy.adaptation.few_values import find_few_values
 from spear_deploy.adaptation.learn import LearnSettings, calibrate_plan, choose_plan, learn, list_one_sign, list_stages
@@ -26,6 +24,7 @@ from spear_deploy.hardware.profile import HardwareProfile
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import WEIGHTED
 from spear_deploy.network.channel_groups import list_prunable_groups
+from spear_deploy.network.classes import count_classes
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.labels import label_layers
 from spear_deploy.pipeline import api
@@ -164,7 +163,7 @@ def adapt(
     if data is not None:
         require_packages("torch", "norse", user="adaptation")
         dataset = api.data(data, network, seed=settings.seed, **coding)
-        dataset.check(network.input_shape, int(np.prod(network.shape_of(network.output))))
+        dataset.check(network.input_shape, count_classes(network))
     task = AdaptTask(network=network, profile=profile, chips=chips, dataset=dataset, settings=settings, progress=progress)
     with own_folder(out) as folder:
         facts = describe_adapted(adapt_network(task), task, folder)

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from spear_deploy.budget.check import check
@@ -17,6 +16,7 @@ from spear_deploy.data.dataset import hash_dataset
 from spear_deploy.errors import ChipError, FileError
 from spear_deploy.hardware.profile import hash_profile
 from spear_deploy.interchange.snn_file import hash_network, write_snn
+from spear_deploy.network.classes import count_classes
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.adapt import ADAPTED, FACTS, TRAINED, AdaptSettings, AdaptTask, adapt_network, describe_adapted
 from spear_deploy.pipeline.deployment import DeploySettings
@@ -47,7 +47,7 @@ def adapt_for_deployment(
         return network
     network = folded
     dataset = api.data(data, network, seed=settings.seed, steps=settings.steps, encoding=settings.encoding)
-    dataset.check(network.input_shape, int(np.prod(network.shape_of(network.output))))
+    dataset.check(network.input_shape, count_classes(network))
     task = AdaptTask(
         network=network, profile=profile, chips=chips, dataset=dataset, settings=AdaptSettings(seed=settings.seed),
         progress=cache.progress,

@@ -13,6 +13,7 @@ from spear_deploy.adaptation.several_spikes import match_spikes
 from spear_deploy.data import Dataset, Split
 from spear_deploy.data.time_steps import deployed_steps, mark_steps
 from spear_deploy.errors import UnsupportedError
+from spear_deploy.network.classes import count_classes
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.backends import list_lava_packages
@@ -129,7 +130,7 @@ def check_inputs(
             "an integer network can be neither searched nor fine-tuned; give the floating-point network it was made of"
         )
     dataset = api.data(data, network, seed=seed, steps=steps, encoding=encoding)
-    dataset.check(network.input_shape, int(np.prod(network.shape_of(network.output))))
+    dataset.check(network.input_shape, count_classes(network))
     api.quantize_for_chip(network, profile, kind=dataset.kind)
     coding = {"seed": seed, "encoding": encoding} if not isinstance(data, Dataset) else {}
     return CheckedInputs(network=network, profile=profile, chips=chips, dataset=dataset, source=data, coding=coding)

@@ -19,6 +19,7 @@ from spear_deploy.data import Split
 from spear_deploy.errors import DataError, UnsupportedError
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import Array
+from spear_deploy.network.classes import count_per_class
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.backends import count_differences
@@ -236,7 +237,7 @@ def compare_with_lava(integer: SNNGraph, split: Split, samples: int | None = Non
         raise DataError("there is no test sample to run on Lava; give at least one")
     ours = _run_fast(integer, part)
     theirs = api.simulate(integer, np.moveaxis(part.x, 0, 1), kind=part.kind, backend="lava", record=("spikes",))
-    accuracy = float(np.mean(decide(theirs.output) == part.y))
+    accuracy = float(np.mean(decide(theirs.output, count_per_class(integer)) == part.y))
     return {"samples": len(part), "accuracy": accuracy, **count_differences(ours, theirs)}, ours, theirs
 
 

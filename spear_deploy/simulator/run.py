@@ -323,18 +323,22 @@ def sum_spikes(emitted: Array, *, graded: bool = False) -> Array:
     return total
 
 
-def decide(output: Array) -> Array:
-    """Return the predicted labels: the output with the largest mean over time. All parts of the toolkit use this rule.
+def decide(output: Array, per_class: int = 1) -> Array:
+    """Return the predicted labels: the class with the largest mean over time. All parts of the toolkit use this rule.
 
     Args:
         output: (T, B, *output shape): spikes, or the values of a readout, floating-point or integer.
+        per_class: outputs that stand for a class and are added up (`network.classes`).
 
     Returns:
         (B,) int64; the first of equal outputs.
 
     >>> decide(np.array([[[1, 0, 0]], [[0, 1, 1]], [[0, 0, 1]]])).tolist()
     [2]
+    >>> decide(np.array([[[1, 0, 1, 1]]]), per_class=2).tolist()
+    [1]
     """
     flat = output.reshape(*output.shape[:2], -1)
     total = flat.sum(axis=0, dtype=np.int64 if flat.dtype.kind in "biu" else np.float64)
-    return np.asarray(total.argmax(axis=1), np.int64)
+    by_class = total.reshape(len(total), total.shape[1] // per_class, per_class).sum(axis=2)
+    return np.asarray(by_class.argmax(axis=1), np.int64)

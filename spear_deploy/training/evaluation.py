@@ -10,6 +10,7 @@ import numpy as np
 from spear_deploy.data import Split
 from spear_deploy.errors import DataError
 from spear_deploy.network import Array
+from spear_deploy.network.classes import average_classes, count_classes, count_per_class
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.simulator import SpikeCounts, simulate
 from spear_deploy.simulator.run import decide
@@ -51,16 +52,16 @@ def evaluate(graph: SNNGraph, split: Split) -> Evaluation:
     Raises:
         DataError: the samples do not fit the network, or labels are out of range.
     """
-    outputs = int(np.prod(graph.shape_of(graph.output)))
-    if split.y.max(initial=0) >= outputs:
-        raise DataError(f"labels go up to {split.y.max()}, the network has outputs 0..{outputs - 1}; check the labels")
+    classes, per_class = count_classes(graph), count_per_class(graph)
+    if split.y.max(initial=0) >= classes:
+        raise DataError(f"labels go up to {split.y.max()}, the network has outputs 0..{classes - 1}; check the labels")
     cost = synops_per_spike(graph)
     if split.kind == "current":
         cost[INPUT] = np.zeros(graph.input_shape)
     decisions, per_sample, counts = [], [], None
     for x, _ in split.batches(BATCH):
         run = simulate(graph, x, kind=split.kind, record=["spikes"])
-        decisions.append(decide(run.output))
+        decisions.append(decide(run.output, per_class))
         spikes = {INPUT: x, **run.spikes}
         # spikes (T, B, *shape) · cost (*shape) → (B,)
         sent = {name: spikes[name].sum(axis=0, dtype=np.float64).reshape(x.shape[1], -1) for name in cost}
@@ -115,13 +116,14 @@ def quick_evaluate(network: NorseNetwork, graph: SNNGraph, split: Split) -> Quic
     cost = synops_per_spike(graph)
     if split.kind == "current":
         del cost[INPUT]
+    per_class = count_per_class(graph)
     correct, entropy, caused = 0, 0.0, dict.fromkeys(cost, 0.0)
     with torch.no_grad():
         for x, y in split.batches(QUICK_BATCH):
             with timed_stage("measure candidates"):
                 output, spikes = network(x, record=True)
-            correct += int((decide(output.cpu().numpy()) == y).sum())
-            logits = LOGIT_SCALE * output.flatten(2).mean(0)
+            correct += int((decide(output.cpu().numpy(), per_class) == y).sum())
+            logits = LOGIT_SCALE * average_classes(output.flatten(2).mean(0), per_class)
             entropy += float(torch.nn.functional.cross_entropy(logits, torch.from_numpy(y).to(logits.device), reduction="sum"))
             sent = {name: value.sum(dim=(0, 1)).double().cpu().numpy() for name, value in spikes.items()}
             if INPUT in cost:

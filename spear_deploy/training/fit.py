@@ -12,6 +12,7 @@ import numpy as np
 from spear_deploy.data import Dataset
 from spear_deploy.errors import DataError
 from spear_deploy.network import Array
+from spear_deploy.network.classes import count_classes
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.quantize.rounding import Rounding, RoundNetwork
 from spear_deploy.training.evaluation import BATCH, QuickEvaluation, quick_evaluate
@@ -195,7 +196,7 @@ def fit(
         graph: the start. Output neurons that never spike are driven first until they do (`silent_outputs`).
         dataset: as in `train`.
         recipe: how to learn.
-        hints: (N, outputs), learnt besides the labels: for each training sample the mean outputs of a teacher, usually the
+        hints: (N, classes), learnt besides the labels: for each training sample the mean outputs of a teacher, usually the
             network before pruning. `average_outputs` computes them, once for any number of fits.
         rounding: chooses the values that a chip's integers can stand for, once at the start. The network then runs on these
             values while it learns (quantisation-aware training), with the chip's decays and thresholds and without batch norm,
@@ -209,7 +210,7 @@ def fit(
             output.
         UnsupportedError: an integer network, or a batch norm without eps.
     """
-    outputs = int(np.prod(graph.shape_of(graph.output)))
+    outputs = count_classes(graph)
     dataset.check(graph.input_shape, outputs)
     if hints is not None and hints.shape != (len(dataset.train), outputs):
         raise DataError(

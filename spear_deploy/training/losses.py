@@ -8,6 +8,7 @@ import numpy as np
 
 from spear_deploy.data import Split
 from spear_deploy.network import Array
+from spear_deploy.network.classes import average_classes, count_per_class
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.simulator import simulate
 from spear_deploy.training.evaluation import BATCH, LOGIT_SCALE
@@ -16,13 +17,15 @@ from spear_deploy.training.synops_penalty import SynOpsPenalty
 if TYPE_CHECKING:
     import torch
 
+    from spear_deploy.norse.network import NorseNetwork
+
 HINT_WEIGHT = 0.5
 """Share of the teacher in the loss; the rest is the share of the labels."""
 HINT_TEMPERATURE = 2.0
 
 
 def batch_losses(
-    network: torch.nn.Module,
+    network: NorseNetwork,
     x: torch.Tensor,
     y: torch.Tensor,
     hint: torch.Tensor | None,
@@ -35,14 +38,14 @@ def batch_losses(
         network: in training mode.
         x: (T, B, *input).
         y: (B,) labels.
-        hint: (B, outputs) mean outputs of the teacher, or None.
+        hint: (B, classes) mean outputs of the teacher, or None.
         smoothing: share of the target spread over all classes.
         penalty: adds the cost of SynOps, or None.
     """
     import torch
 
     output, spikes = network(x, record=True)
-    mean = output.flatten(2).mean(0)
+    mean = average_classes(output.flatten(2).mean(0), count_per_class(network.graph))
     entropy = torch.nn.functional.cross_entropy(LOGIT_SCALE * mean, y, label_smoothing=smoothing)
     total = entropy if hint is None else (1 - HINT_WEIGHT) * entropy + HINT_WEIGHT * distillation_loss(mean, hint)
     return (total if penalty is None else total + penalty.loss(x, spikes)), entropy
@@ -59,9 +62,9 @@ def distillation_loss(mean: torch.Tensor, hint: torch.Tensor) -> torch.Tensor:
 
 
 def average_outputs(graph: SNNGraph, split: Split) -> Array:
-    """Run a network on a split and return its outputs, mean over time: (N, outputs) float32."""
-    means = []
+    """Run a network on a split and return its outputs, mean over time and over those of a class: (N, classes) float32."""
+    means, per_class = [], count_per_class(graph)
     for x, _ in split.batches(BATCH):
         output = simulate(graph, x, kind=split.kind).output
-        means.append(output.reshape(*output.shape[:2], -1).mean(axis=0, dtype=np.float32))
+        means.append(average_classes(output.reshape(*output.shape[:2], -1).mean(axis=0, dtype=np.float32), per_class))
     return np.concatenate(means)

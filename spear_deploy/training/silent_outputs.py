@@ -13,6 +13,7 @@ import numpy as np
 
 from spear_deploy.data import Split
 from spear_deploy.network import Array, Dense
+from spear_deploy.network.classes import count_per_class
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.simulator import simulate
 
@@ -45,7 +46,7 @@ def revive_outputs(graph: SNNGraph, split: Split) -> SNNGraph:
         return np.asarray(output.reshape(-1, output.shape[-1]).sum(axis=0, dtype=np.float64))
 
     first = count(graph)
-    silent = (first == 0) & np.isin(np.arange(len(first)), samples.y)
+    silent = (first == 0) & np.isin(np.arange(len(first)) // count_per_class(graph), samples.y)
     if not silent.any() or not first.any():
         return graph
     target = first[first > 0].mean()

@@ -1,0 +1,38 @@
+"""Classes of a network's outputs, of which several may stand for one.
+
+A spiking output counts at most one spike a step, so that few steps leave few counts, and classes tie. A network that was adapted
+to such a chip may have several output neurons a class, which the host adds up: `metadata["outputs_per_class"]`. Those of class c
+are the outputs c · n to c · n + n − 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from spear_deploy.network.graph import SNNGraph
+
+OUTPUTS_PER_CLASS = "outputs_per_class"
+"""Key of the metadata."""
+
+
+def count_per_class(graph: SNNGraph) -> int:
+    """Return how many outputs stand for a class: 1 unless the metadata name a number that divides the outputs."""
+    stated, outputs = graph.metadata.get(OUTPUTS_PER_CLASS, 1), int(np.prod(graph.shape_of(graph.output)))
+    is_number = isinstance(stated, int) and not isinstance(stated, bool) and stated > 0
+    return int(stated) if is_number and outputs % int(stated) == 0 else 1
+
+
+def count_classes(graph: SNNGraph) -> int:
+    """Return the number of classes that the outputs of a network stand for."""
+    return int(np.prod(graph.shape_of(graph.output))) // count_per_class(graph)
+
+
+def average_classes(outputs: Any, per_class: int) -> Any:
+    """Return the mean of the outputs of each class, (..., outputs) to (..., classes); of numpy or of torch.
+
+    >>> average_classes(np.array([[1.0, 0.0, 0.5, 0.5]]), 2).tolist()
+    [[0.5, 0.5]]
+    """
+    return outputs if per_class == 1 else outputs.reshape(*outputs.shape[:-1], outputs.shape[-1] // per_class, per_class).mean(-1)

@@ -1,0 +1,73 @@
+"""Several outputs of a class: how many, their mean, and decisions, losses and measurements on them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from spear_deploy.data import Dataset, Split
+from spear_deploy.errors import DataError
+from spear_deploy.interchange.snn_file import read_snn, write_snn
+from spear_deploy.network import IF, Dense, Layer
+from spear_deploy.network.classes import OUTPUTS_PER_CLASS, average_classes, count_classes, count_per_class
+from spear_deploy.network.graph import chain
+from spear_deploy.simulator import simulate
+from spear_deploy.simulator.run import decide
+from spear_deploy.training.evaluation import evaluate
+from spear_deploy.training.fit import Recipe, fit
+from spear_deploy.training.losses import average_outputs
+
+RNG = np.random.default_rng(0)
+SPIKES = RNG.integers(0, 2, (7, 20, 6))
+"""(T, B, outputs)."""
+
+
+def network(outputs=6, per_class=2):
+    """Return neurons that integrate four inputs."""
+    layer = Layer(name="out", synapse=Dense(weight=np.random.default_rng(1).uniform(0, 1, (outputs, 4))), neuron=IF())
+    return replace(chain([layer], input_shape=(4,)), metadata={OUTPUTS_PER_CLASS: per_class} if per_class else {})
+
+
+def test_a_class_has_as_many_outputs_as_the_metadata_say():
+    assert (count_per_class(network()), count_classes(network())) == (2, 3)
+    assert (count_per_class(network(per_class=None)), count_classes(network(per_class=None))) == (1, 6)
+
+
+@pytest.mark.parametrize("stated", [4, 0, -2, True, "2", 2.0, None])
+def test_a_number_that_the_outputs_do_not_have_counts_as_one(stated):
+    assert count_classes(network(per_class=stated)) == 6
+
+
+def test_outputs_of_a_class_lie_side_by_side_and_are_added_up():
+    expected = SPIKES.reshape(7, 20, 3, 2).sum(axis=(0, 3)).argmax(axis=1)
+    np.testing.assert_array_equal(decide(SPIKES, 2), expected)
+    assert (decide(SPIKES, 2) != decide(SPIKES) // 2).any()  # not the class of the most active output
+    np.testing.assert_allclose(average_classes(SPIKES.astype(float), 2), (SPIKES[..., ::2] + SPIKES[..., 1::2]) / 2)
+
+
+def test_accuracy_counts_classes_and_labels_beyond_them_are_refused():
+    graph, x = network(), RNG.integers(0, 2, (20, 5, 4)).astype(np.uint8)
+    output = simulate(graph, np.moveaxis(x, 0, 1)).output
+    labels = decide(output, 2)
+    assert evaluate(graph, Split(x=x, y=labels, kind="spikes")).accuracy == 1.0
+    with pytest.raises(DataError, match=r"labels go up to 3, the network has outputs 0\.\.2"):
+        evaluate(graph, Split(x=x, y=np.full(20, 3), kind="spikes"))
+
+
+def test_a_teacher_with_one_output_a_class_teaches_a_network_with_several():
+    x = RNG.integers(0, 2, (60, 5, 4)).astype(np.uint8)
+    split = Split(x=x, y=np.argmax(x[..., :3].sum(axis=1), axis=1), kind="spikes")
+    data = Dataset(name="sums", classes=3, train=split, val=split, test=split)
+    teacher = Layer(name="out", synapse=Dense(weight=np.eye(3, 4)), neuron=IF())
+    hints = average_outputs(chain([teacher], input_shape=(4,)), split)
+    assert hints.shape == average_outputs(network(), split).shape == (60, 3)
+    start = network()
+    learnt = fit(start, data, Recipe(epochs=40, learning_rate=0.05), hints=hints)
+    assert evaluate(learnt.graph, split).accuracy > evaluate(start, split).accuracy + 0.2
+    assert learnt.last is not None and learnt.last.accuracy > 0.8
+    assert count_classes(learnt.graph) == 3
+
+
+def test_files_keep_the_number(tmp_path):
+    write_snn(network(), tmp_path / "net.snn")
+    assert count_per_class(read_snn(tmp_path / "net.snn")) == 2
