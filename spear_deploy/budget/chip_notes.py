@@ -9,21 +9,37 @@ from spear_deploy.budget.pools import note_pools
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import LI, LIF, CubaLI, is_bounded
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.network.labels import name_layers
+from spear_deploy.network.layer_bits import read_layer_bits
 from spear_deploy.quantize.weighted_inputs import V_MIN
 from spear_deploy.util.number_format import join_names, plural
 
 
 def note_chip(graph: SNNGraph, profile: HardwareProfile) -> Iterator[str]:
-    """Yield notes on pools that no core does and on neurons that the chip approximates.
+    """Yield notes on pools that no core does, bits of weights by layer, and neurons that the chip approximates.
 
     Args:
         graph: the network.
         profile: the chip.
     """
     yield from note_pools(graph, profile)
+    yield from _note_layer_bits(graph, profile)
     yield from _note_missing_currents(graph, profile)
     yield from _note_mapper(graph, profile)
     yield from _note_bounds(graph, profile)
+
+
+def _note_layer_bits(graph: SNNGraph, profile: HardwareProfile) -> Iterator[str]:
+    """Yield the widths that a network states by layer, or that the chip stores all layers alike."""
+    stated, default = read_layer_bits(graph), profile.weights.default_bits.value
+    if stated and profile.weights.bits_by_layer.value:
+        widths = ", ".join(f"{name_layers([name])} {profile.store_bits(bits)}" for name, bits in stated.items())
+        yield f"bits of a weight by layer: {widths}, others {default}"
+    elif stated:
+        yield (
+            f"the network states bits of the weights of {plural(len(stated), 'layer')}; layers of {profile.name} are not known "
+            f"to differ in theirs, so all have {default}"
+        )
 
 
 def note_open_rows(rows: Sequence[BudgetRow], profile: HardwareProfile) -> Iterator[str]:

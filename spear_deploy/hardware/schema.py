@@ -309,6 +309,7 @@ class Weights(Block):
 
     bits: Integers = Integers.key("bit", "widths that a stored weight may have", needed=True)
     default_bits: Integer = Integer.key("bit", "width assumed for a network that is not quantised", needed=True)
+    bits_by_layer: Flag = Flag.key("flag", "whether layers may have weights of different widths")
     sign: Name = Name.key(
         "rule", "what has a sign of its own: each `synapse`, or all synapses of a source", words=("synapse", "presynaptic")
     )
@@ -450,6 +451,13 @@ class HardwareProfile(Block):
     def weight_bits(self) -> tuple[int, ...]:
         """Widths that a stored weight may have."""
         return self.weights.bits.value or ()
+
+    def store_bits(self, bits: int) -> int:
+        """Return the width that weights of so many bits are stored with: the next one that a layer may have; else the default."""
+        default = self.weights.default_bits.value or 0
+        if not self.weights.bits_by_layer.value:
+            return default
+        return min((width for width in self.weight_bits if width >= bits), default=max(self.weight_bits))
 
     def cores_limit(self, chips: int = 1) -> int | None:
         """Return how many cores `chips` chips offer, or None where it is unlimited or not published."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from spear_deploy.errors import ChipError, DataError, UnsupportedError, did_you_mean
 from spear_deploy.network import Array, LoihiLIF, Shape
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.network.layer_bits import read_layer_bits
 from spear_deploy.placement.weight_bits import MAX_BIAS_EXPONENT, bias_bits
 from spear_deploy.simulator import InputKind
 from spear_deploy.util.extras import require_packages
@@ -266,6 +267,7 @@ def quantize_for_chip(net: Net, chip: Chip, *, calibration: Array | None = None,
             graph,
             format=family,
             weight_bits=_choose_weight_bits(target, family),
+            layer_bits=_choose_layer_bits(graph, target),
             calibration=calibration,
             kind=kind,
             **{name: limit for name, limit in limits.items() if limit is not None and family == "xylo"},
@@ -293,6 +295,12 @@ def _choose_weight_bits(target: HardwareProfile, family: Format) -> int:
         f"profile '{target.name}', key 'weights.bits': {most} given, a width that the integers of this chip do not have; name "
         f"none, or of {widths}"
     )
+
+
+def _choose_layer_bits(graph: SNNGraph, target: HardwareProfile) -> dict[str, int]:
+    """Return the widths in which the chip stores the layers that a network states bits for; none where all layers are alike."""
+    stated = read_layer_bits(graph) if target.weights.bits_by_layer.value else {}
+    return {name: target.store_bits(bits) for name, bits in stated.items()}
 
 
 def _check_biases(graph: SNNGraph, target: HardwareProfile) -> None:

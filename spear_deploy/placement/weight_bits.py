@@ -9,6 +9,7 @@ import numpy as np
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import CONVS, WEIGHTED, Array, ChipNeuron, SparseMatrix, Weights
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.network.layer_bits import read_layer_bits
 
 SIGNED_LIMIT = 128
 """A signed weight of a list is scaled up to fill -128..127 before its bits are counted."""
@@ -22,16 +23,19 @@ CHUNK_WEIGHTS = 1 << 20
 def stored_bits(graph: SNNGraph, profile: HardwareProfile) -> dict[str, int]:
     """Return the bits of a stored weight by weighted layer.
 
-    Integer networks: what their weights need; floating-point networks: the profile's default.
+    Integer networks: what their weights need; floating-point networks: what they state for a layer, else the profile's default.
     """
     default, widths = int(profile.weights.default_bits.value or 0), profile.weights.bits.value or ()
+    stated = {name: profile.store_bits(width) for name, width in read_layer_bits(graph).items()}
     bits = {}
     for layer in graph.layers:
         if isinstance(layer.synapse, WEIGHTED):
             if not graph.is_integer:
-                bits[layer.name] = default
+                bits[layer.name] = stated.get(layer.name, default)
             elif isinstance(layer.synapse, CONVS):
                 bits[layer.name] = min(kernel_bits(layer.synapse.weight), max(widths))
+                if layer.name in stated:  # with a shared exponent, as the format of a list has one
+                    bits[layer.name] = min(bits[layer.name], max(stated[layer.name], signed_bits(layer.synapse.weight)))
             else:
                 need = measure_width(graph, layer.synapse.weight)
                 bits[layer.name] = min((w for w in widths if w >= need), default=need)
@@ -94,6 +98,15 @@ def kernel_bits(weight: Array) -> int:
     """
     largest = max(abs(int(weight.min())), abs(int(weight.max())))
     return 1 + (ceil(log2(largest)) if largest > 1 else 1)
+
+
+def signed_bits(weight: Array) -> int:
+    """Return the bits of weights with a sign, less the power of two that they have in common, up to 2^8.
+
+    >>> signed_bits(np.array([-96, 32])), signed_bits(np.array([-96, 33])), signed_bits(np.array([0]))
+    (3, 8, 1)
+    """
+    return 1 + (int(np.abs(weight.astype(np.int64)).max()) >> _trailing_zeros(weight)).bit_length()
 
 
 def count_mixed_sign_inputs(weight: Weights) -> int:

@@ -48,7 +48,7 @@ def lower(graph: SNNGraph, settings: LoweringSettings, *, float_run: FloatRun | 
 
     Args:
         graph: see `weighted_inputs.collect_neuron_inputs`.
-        settings: bits of a weight.
+        settings: bits of a weight, by layer too.
         float_run: not used: the scale is that of the smallest rounding error.
 
     Raises:
@@ -59,13 +59,21 @@ def lower(graph: SNNGraph, settings: LoweringSettings, *, float_run: FloatRun | 
     scales: dict[str, float] = {}
     for layer in collect_neuron_inputs(graph, settings.kind, settings.input_scale):
         _check_layer(layer)
-        scales[layer.name] = _choose_scale(layer, settings.max_weight)
-        integers[layer.name] = _round_layer(layer, scales[layer.name], settings.max_weight)
+        largest = max_weight(settings.bits_of(next(iter(layer.stored))))
+        scales[layer.name] = _choose_scale(layer, largest)
+        integers[layer.name] = _round_layer(layer, scales[layer.name], largest)
     facts: dict[str, Any] = {"format": FORMAT, "weight_bits": settings.weight_bits, "unit": 1, "scale": scales}
     facts |= {"offset": dict.fromkeys(scales, 0.0), "input_events_max": MAX_INPUT, "states": "whole numbers"}
+    if settings.layer_bits:
+        facts["layer_bits"] = dict(settings.layer_bits)
     if settings.kind == "current":
         facts["input_scale"] = settings.input_scale
     return assemble_network(graph, integers, facts)
+
+
+def max_weight(bits: int) -> int:
+    """Return the largest stored weight: 7 of 4 bits."""
+    return int(2 ** (bits - 1)) - 1
 
 
 def _check_layer(layer: NeuronInput) -> None:

@@ -3,7 +3,7 @@
 Each neuron layer gets one scale s: its integer membrane potential is 64 · s times the floating-point one, measured from
 the level (`NeuronInput.level`). With the factors of `neurons.factors` (mem = dt / tau_mem, ...) a layer becomes
 
-    weight       W ← s · g · W       g = r (IF), mem · r (LIF), jump · mem · r (CubaLIF); `weight_bits` and a sign
+    weight       W ← s · g · W       g = r (IF), mem · r (LIF), jump · mem · r (CubaLIF); `weight_bits` and a sign, by layer too
     v_threshold  ← round(s · (v_threshold − level))
     decay_v      ← round(4096 · mem);  decay_u ← round(4096 · syn), or 4096 where there is no current
     bias         ← 64 · round(s · (mem · (v_leak − level) + g · b));  with a current, g · b goes into u instead
@@ -87,7 +87,7 @@ def lower(
 
     Args:
         graph: see `weighted_inputs.collect_neuron_inputs`.
-        settings: bits of a weight, input, headroom.
+        settings: bits of a weight, by layer too, input, headroom.
         max_scales: by layer, the largest scale at which its state does not overflow, where that is known.
         float_run: a run of `graph`, which shifts and scales are chosen on.
     """
@@ -99,6 +99,8 @@ def lower(
     facts: dict[str, Any] = {"format": "loihi", "weight_bits": settings.weight_bits, "unit": LOIHI_UNIT}
     facts["scale"] = {name: candidate.scale for name, candidate in chosen.items()}
     facts |= {"offset": offsets, "headroom": {name: candidate.headroom for name, candidate in chosen.items()}}
+    if settings.layer_bits:
+        facts["layer_bits"] = dict(settings.layer_bits)
     if settings.kind == "current":
         facts["input_scale"] = settings.input_scale
     if findings := _report_bounds(graph, facts["scale"]):
@@ -112,9 +114,7 @@ def _choose_candidate(
     """Return the integers with the smallest error: in spikes on data, else in rounding."""
     if layer.name in settings.learnt_scales:
         scale, shift = settings.learnt_scales[layer.name]
-        integers = IntegerLayer(
-            synapses=_integer_synapses(layer, scale, shift, settings.weight_bits), neuron=_integer_neuron(layer, scale)
-        )
+        integers = IntegerLayer(synapses=_integer_synapses(layer, scale, shift, settings), neuron=_integer_neuron(layer, scale))
         return LoihiCandidate(scale=scale, shift=shift, headroom=1.0, integers=integers, error=NOT_MEASURED)
     best: LoihiCandidate | None = None
     is_graded = any(not isinstance(layer.stored[name], Scale) for name in layer.analogue)  # a Scale of the input is the host's
@@ -139,9 +139,7 @@ def _candidates(
     allowed, scales = _scales_to_try(layer, settings, shift, max_scale, on_data=float_run is not None)
     headroom = min(settings.headroom.get(layer.name, 1.0), max_scale / allowed)
     for scale in scales:
-        integers = IntegerLayer(
-            synapses=_integer_synapses(layer, scale, shift, settings.weight_bits), neuron=_integer_neuron(layer, scale)
-        )
+        integers = IntegerLayer(synapses=_integer_synapses(layer, scale, shift, settings), neuron=_integer_neuron(layer, scale))
         error = NOT_MEASURED
         if float_run is not None:
             drive = drive_layer(float_run, layer, synapses=integers.synapses, spike_by_spike=False)
@@ -193,17 +191,25 @@ def _scales_to_try(
     These use at least half of the weight format and have the smallest rounding error, that one first; on data some that clip the
     largest weights follow.
     """
-    synapses = list(_float_synapses(layer, shift).values())
-    step, max_weight = weight_format(settings.weight_bits)
+    by_bits: dict[int, list[ScaledSynapse]] = {}
+    for name, synapse in _float_synapses(layer, shift).items():
+        by_bits.setdefault(settings.bits_of(name), []).append(synapse)
     other_limits = min([limit for limit in (_threshold_limit(layer), _bias_limit(layer)) if limit], default=np.inf)
-    largest = max(abs(extreme) for synapse in synapses for extreme in synapse.extremes())
-    allowed = min(step * max_weight / largest if largest else 1.0, other_limits)
+    limits = []
+    for bits, synapses in by_bits.items():
+        (step, most), largest = weight_format(bits), max(abs(end) for synapse in synapses for end in synapse.extremes())
+        limits += [step * most / largest] if largest else []
+    allowed = min(min(limits, default=1.0), other_limits)
     first = min(allowed * settings.headroom.get(layer.name, 1.0), max_scale)
-    if not largest:
+    if not limits:
         return allowed, np.array([first])
     thresholds = np.zeros(1) if layer.readout else layer.threshold
+    _, max_weight = weight_format(max(by_bits))
     factors = np.arange(max_weight, max_weight // 2, -1) / max_weight
-    grids = [Grid(values=sort_values(synapses, magnitudes=True), step=step), Grid(values=np.unique(thresholds), step=1)]
+    grids = [
+        Grid(values=sort_values(synapses, magnitudes=True), step=weight_format(bits)[0]) for bits, synapses in by_bits.items()
+    ]
+    grids.append(Grid(values=np.unique(thresholds), step=1))
     ranked = rank_scales(grids, first, factors, count=TRIED_SCALES if on_data else 1)
     clipping = [first * factor for factor in CLIPPING_FACTORS if on_data and first * factor <= min(other_limits, max_scale)]
     return allowed, np.append(ranked, clipping)
@@ -224,10 +230,10 @@ def _bias_limit(layer: NeuronInput) -> float | None:
     return MAX_BIAS_MANTISSA * 2**MAX_BIAS_EXPONENT / (LOIHI_UNIT * bias) if bias else None
 
 
-def _integer_synapses(layer: NeuronInput, scale: float, shift: int, weight_bits: int) -> dict[str, Synapse]:
-    step, max_weight = weight_format(weight_bits)
+def _integer_synapses(layer: NeuronInput, scale: float, shift: int, settings: LoweringSettings) -> dict[str, Synapse]:
     synapses: dict[str, Synapse] = {}
     for name, synapse in _float_synapses(layer, shift).items():
+        step, max_weight = weight_format(settings.bits_of(name))
         bias = None
         if synapse.bias is not None and _has_current(layer):
             bias = round_to_int(synapse.bias * (scale * layer.bias_factors[name]))

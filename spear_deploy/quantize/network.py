@@ -17,6 +17,7 @@ import numpy as np
 from spear_deploy.errors import DataError, QuantizationError, UnsupportedError, did_you_mean
 from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.network.layer_bits import read_layer_bits, state_layer_bits
 from spear_deploy.quantize import akida, chips, loihi, rounded_weights, speck, xylo
 from spear_deploy.quantize.fold import add_missing_weights, fold_batchnorm
 from spear_deploy.quantize.layer_error import FloatRun, run_float_network
@@ -65,6 +66,8 @@ FAMILIES: dict[str, Family] = {
 """How each family takes a network."""
 FLOATING = (*rounded_weights.RULES, akida.FORMAT)
 """Formats whose networks are of floating-point neurons."""
+BY_LAYER = ("loihi", akida.FORMAT)
+"""Formats whose layers may have weights of different widths."""
 KEEPING = ("truenorth",)
 """Families whose neurons can leave the reset out."""
 MIN_SCALE_SHARE = 2**-6
@@ -81,6 +84,7 @@ def quantize(
     headroom: Mapping[str, float] | None = None,
     max_spikes: int = 31,
     input_events: int = 15,
+    layer_bits: Mapping[str, int] | None = None,
 ) -> SNNGraph:
     """Return the integer network for a family of chips.
 
@@ -95,13 +99,15 @@ def quantize(
             events, `round(metadata["input_scale"] · x)`, see `quantize_input`.
         headroom: by layer, a factor in 0..1 on the scale that the format would allow.
         max_spikes, input_events: what a hidden neuron sends, and an input channel takes, in a step; on Xylo.
+        layer_bits: bits of a stored weight by layer, where they are fewer than `weight_bits`; on Loihi and Akida. Unless given
+            those that the network states (`network.layer_bits`), brought into the format.
 
     `metadata["quantization"]` has the format, the scale and offset of each layer (a readout's floating-point value is
     v / (unit · scale) + offset), and for Speck and Xylo what changed by rounding as `findings`.
 
     Raises:
         UnsupportedError: what has no integer counterpart, by layer.
-        QuantizationError: a value outside its format, by layer.
+        QuantizationError: a value or a width outside its format, by layer.
         DataError: a calibration that the network, or the chip, does not take.
     """
     if format not in FORMATS:
@@ -111,6 +117,8 @@ def quantize(
     weight_bits = high if weight_bits is None else weight_bits
     if not low <= weight_bits <= high:
         raise QuantizationError(f"weight_bits: {weight_bits} given, the format holds {low}..{high}")
+    graph = graph if layer_bits is None else state_layer_bits(graph, layer_bits)
+    layer_bits = _choose_layer_bits(graph, format, weight_bits, layer_bits)
     if graph.is_integer or graph.metadata.get("quantization", {}).get("format") in FLOATING:
         return graph
     if kind == "current" and family.input_levels == 1:
@@ -132,8 +140,9 @@ def quantize(
         headroom=dict(headroom or {}),
         max_spikes=max_spikes,
         input_events=input_events,
+        layer_bits=layer_bits,
     )
-    if learnt := find_learnt_scales(graph, format, weight_bits):
+    if learnt := find_learnt_scales(graph, format, weight_bits, layer_bits):
         integer = family.lower(prepared, replace(settings, learnt_scales=learnt))
         if stands_for(graph, integer):
             return integer
@@ -145,6 +154,23 @@ def quantize(
     if format == "loihi":
         return _lower_without_overflow(prepared, settings, float_run=float_run, sent=sent)
     return family.lower(prepared, settings, float_run=float_run)
+
+
+def _choose_layer_bits(graph: SNNGraph, format: Format, weight_bits: int, layer_bits: Mapping[str, int] | None) -> dict[str, int]:
+    """Return the bits by layer that are fewer than those of the others: the named ones, else those that the network states."""
+    low, stated = FAMILIES[format].weight_bits[0], read_layer_bits(graph)
+    if layer_bits is None:
+        known = stated if format in BY_LAYER else {}
+        return {name: max(bits, low) for name, bits in known.items() if max(bits, low) < weight_bits}
+    if layer_bits and format not in BY_LAYER:
+        raise QuantizationError(
+            f"layer_bits: all layers of the format {format} have weights of one width, those of {' and '.join(BY_LAYER)} may "
+            "differ; leave layer_bits out"
+        )
+    for name, bits in layer_bits.items():
+        if not low <= bits <= weight_bits:
+            raise QuantizationError(f"layer '{name}': weights of {bits} bits, expected {low}..{weight_bits}; correct layer_bits")
+    return {name: bits for name, bits in layer_bits.items() if bits < weight_bits}
 
 
 def _refuse_missing_resets(graph: SNNGraph, format: Format) -> None:

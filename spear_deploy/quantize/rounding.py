@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -160,6 +161,7 @@ def read_rounding(graph: SNNGraph, integer: SNNGraph) -> Rounding:
             "weight_bits": facts["weight_bits"],
             "scale": scales,
             "shift": _read_shifts(integer, scales),
+            **({"layer_bits": dict(facts["layer_bits"])} if "layer_bits" in facts else {}),
         }
         return folded.with_layers(read_layer, metadata={**folded.metadata, LEARNT: learnt})
 
@@ -167,10 +169,12 @@ def read_rounding(graph: SNNGraph, integer: SNNGraph) -> Rounding:
     return Rounding(graph=build(True), latent=build(False), grids=grids, input_scale=scale, neurons=stored_neurons)
 
 
-def find_learnt_scales(graph: SNNGraph, format: str, weight_bits: int) -> dict[str, tuple[float, int]]:
+def find_learnt_scales(
+    graph: SNNGraph, format: str, weight_bits: int, layer_bits: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, tuple[float, int]]:
     """Return the scale and shift of each neuron layer that a network learnt with; none where it was for other integers."""
     facts = graph.metadata.get(LEARNT, {})
-    if (facts.get("format"), facts.get("weight_bits")) != (format, weight_bits):
+    if (facts.get("format"), facts.get("weight_bits"), facts.get("layer_bits", {})) != (format, weight_bits, dict(layer_bits)):
         return {}
     return {name: (float(facts["scale"][name]), int(facts["shift"][name])) for name in facts["scale"]}
 
@@ -294,13 +298,13 @@ def _read_grids(
     inputs: NeuronInput, name: str, neuron: Any, synapse: Any, facts: Mapping[str, Any], scale: float
 ) -> dict[str, ValueGrid]:
     """Return the grids of a layer's weights and, where it has one, bias."""
-    stored = inputs.stored[name]
+    stored, bits = inputs.stored[name], facts.get("layer_bits", {}).get(name, facts["weight_bits"])
     if facts["format"] in rounded_weights.RULES:
         largest = rounded_weights.max_weight(facts["format"], facts["weight_bits"])
         return {"weight": ValueGrid(unit=np.asarray(1 / scale), low=-largest, high=largest)}
     if facts["format"] == akida.FORMAT:
         scaled = inputs.scale_synapses(inputs.factors["r"])[name]
-        largest = 2 ** (facts["weight_bits"] - 1) - 1
+        largest = akida.max_weight(bits)
         weight_factor, gain = scaled.factors
         grids = {"weight": ValueGrid(unit=1 / (scale * (weight_factor * gain)), low=-largest, high=largest)}
         if stored.bias is not None:
@@ -311,7 +315,7 @@ def _read_grids(
     factors: Any = np.ones(())
     for factor in inputs.scale_synapses(gain)[name].factors:
         factors = factors * factor
-    step, low, high = _read_format(facts, type(neuron))
+    step, low, high = _read_format(facts["format"], bits, type(neuron))
     exponent = synapse.weight_exponent
     if isinstance(synapse, Scale) and facts["format"] == "loihi" and name in inputs.analogue:
         exponent = -GRADED_BITS  # its weights hold the shift
@@ -334,15 +338,15 @@ def _read_palette(weight: Array) -> Array:
     return np.stack([np.pad(row, (0, max(map(len, rows)) - len(row)), mode="edge") for row in rows]).astype(np.float64)
 
 
-def _read_format(facts: Mapping[str, Any], neuron: type) -> tuple[int, int, int]:
+def _read_format(format: str, bits: int, neuron: type) -> tuple[int, int, int]:
     """Return the step between stored weights, the smallest and the largest one."""
-    if facts["format"] == "loihi":
-        step, largest = weight_format(facts["weight_bits"])
+    if format == "loihi":
+        step, largest = weight_format(bits)
         return step, -step * largest, step * largest
     if neuron in (TrueNorthLIF, ReckonLIF, OdinLIF):
-        largest = max_stored_weight(neuron, facts["weight_bits"])
+        largest = max_stored_weight(neuron, bits)
         return 1, -largest, largest
-    half = 2 ** (facts["weight_bits"] - 1)
+    half = 2 ** (bits - 1)
     return 1, -half, half - 1
 
 

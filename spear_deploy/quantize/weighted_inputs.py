@@ -51,6 +51,7 @@ class LoweringSettings:
         max_spikes: spikes that a hidden neuron sends in a step at most; Xylo only.
         input_events: events that an input channel takes in a step at most; Xylo only.
         learnt_scales: by neuron layer, the scale and the shift of the weights that the network learnt with; no others are tried.
+        layer_bits: bits by layer of weights that have fewer than `weight_bits`; Loihi and Akida only.
     """
 
     weight_bits: int
@@ -60,6 +61,11 @@ class LoweringSettings:
     max_spikes: int = 31
     input_events: int = 15
     learnt_scales: Mapping[str, tuple[float, int]] = field(default_factory=dict)
+    layer_bits: Mapping[str, int] = field(default_factory=dict)
+
+    def bits_of(self, layer: str) -> int:
+        """Return the bits of the weights of a layer."""
+        return self.layer_bits.get(layer, self.weight_bits)
 
     @property
     def max_weight(self) -> int:
