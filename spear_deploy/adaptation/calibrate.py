@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.network import Array
+from spear_deploy.network.classes import average_classes, count_per_class
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.simulator import ChipRun, InputKind, simulate
 
@@ -46,16 +47,16 @@ def calibrate_thresholds(
         for _ in range(HALVINGS):
             exponent = (low + high) / 2
             run = simulate(_scale_threshold(graph, name, 2.0**exponent), x, kind=kind)
-            rate = run.counts.rates()[name] if target is not None else _winner_rate(run, name)
+            rate = run.counts.rates()[name] if target is not None else _winner_rate(run, count_per_class(graph))
             low, high = (exponent, high) if rate > (WINNER_RATE if target is None else target) else (low, exponent)
         graph = _scale_threshold(graph, name, 2.0 ** ((low + high) / 2))
     return graph
 
 
-def _winner_rate(run: ChipRun, name: str) -> float:
-    """Return the spikes a step of the output neuron that spikes most, mean over samples."""
-    output = run.output.reshape(*run.output.shape[:2], -1)
-    return float(output.mean(axis=0, dtype=np.float64).max(axis=1).mean())
+def _winner_rate(run: ChipRun, per_class: int) -> float:
+    """Return the spikes a step of the class whose output neurons spike most, mean over these and over samples."""
+    output = run.output.reshape(*run.output.shape[:2], -1).mean(axis=0, dtype=np.float64)
+    return float(average_classes(output, per_class).max(axis=1).mean())
 
 
 def _scale_threshold(graph: SNNGraph, name: str, factor: float) -> SNNGraph:

@@ -4,7 +4,7 @@ LIF → CubaLIF        exact where the synaptic current may last one step: u is 
 CubaLIF → LIF        exact where its synaptic current lasts one step; else learnt
 IF → LIF, CubaLIF    bounded: with the longest time constant v keeps 1 − dt_s / tau of itself a step
 LIF, CubaLIF → IF    learnt: r becomes what an input adds to v in all
-LI, CubaLI           as LIF, CubaLIF; else learnt: the spikes of output neurons are counted
+LI, CubaLI           as LIF, CubaLIF; else learnt: the spikes of output neurons are counted, of several a class if they fit
 reset                learnt: value ↔ subtraction, one step late → in the step of the spike
 time constants       learnt: the nearest that the chip has
 """
@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from spear_deploy.adaptation.outputs import COPIES, ONE, SEVERAL, can_copy, copy_outputs
 from spear_deploy.adaptation.replacement import Kind, Replacement
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import IF, LI, LIF, Array, CubaLI, CubaLIF, Layer, Reset, resets_late
@@ -60,8 +61,16 @@ def find_models(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replaceme
         if allowed is None or not layers or model.__name__ in allowed:
             continue
         other = _choose_model(graph, model, allowed)
-        if other is not None:
-            yield _exchange(graph, layers, other, profile)
+        if other is None:
+            continue
+        exchange = _exchange(graph, layers, other, profile)
+        if exchange.topic == "readout" and graph.output in exchange.layers and can_copy(graph, profile):
+            by = exchange.by.replace("output neurons", "output neurons a class")
+            by = by.replace("spikes of ", f"spikes of {COPIES} ")
+            rewrite = partial(_copy_after, rewrite=exchange.rewrite)
+            yield replace(exchange, by=by, rewrite=rewrite, option=SEVERAL)
+            exchange = replace(exchange, option=ONE)
+        yield exchange
 
 
 def find_time_constants(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replacement]:
@@ -173,6 +182,10 @@ def _exchange(graph: SNNGraph, layers: list[Layer], other: type, profile: Hardwa
         topic="readout" if becomes_spiking else "neuron",
         rewrite=partial(_set_neuron, names=names, change=partial(convert_neuron, model=other, dt_s=dt_s, profile=profile)),
     )
+
+
+def _copy_after(graph: SNNGraph, *, rewrite: Callable[[SNNGraph], SNNGraph]) -> SNNGraph:
+    return copy_outputs(rewrite(graph))
 
 
 def _kind_of(model: type, other: type, layers: list[Layer], dt_s: float, profile: HardwareProfile) -> Kind:

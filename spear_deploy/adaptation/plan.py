@@ -16,6 +16,7 @@ from typing import Any, TypeAlias, get_args
 
 import numpy as np
 
+from spear_deploy.adaptation.outputs import ONE, SEVERAL
 from spear_deploy.adaptation.pools import FOLD, find_pools
 from spear_deploy.adaptation.replacement import Kind, Replacement
 from spear_deploy.adaptation.table import find_replacements
@@ -31,6 +32,8 @@ MAX_PLANS = 8
 """Plans that are compared."""
 
 KINDS = get_args(Kind)
+READOUT = "readout"
+"""Topic whose alternatives differ in size alone: they make no plans of their own."""
 FIXED = ("input_channels", "output_channels")
 """Resources that no width and no replacement changes."""
 Options: TypeAlias = Mapping[str, str]
@@ -128,9 +131,18 @@ def make_plans(graph: SNNGraph, profile: HardwareProfile, *, chips: int = 1, lea
         tried.add(key)
         plan, seen = follow(graph, profile, options, chips=chips, learns=learns)
         plans.setdefault(_list_shapes(plan.graph), plan)
-        names = sorted(seen)
+        names = sorted(name for name in seen if name != READOUT)
         waiting += [dict(zip(names, choice, strict=True)) for choice in product(*(sorted(seen[name]) for name in names))]
-    return sorted(plans.values(), key=lambda plan: plan.rank)
+    chosen = [_take_one_output(plan, graph, profile, chips) for plan in plans.values()]
+    return sorted(chosen, key=lambda plan: plan.rank)
+
+
+def _take_one_output(plan: Plan, graph: SNNGraph, profile: HardwareProfile, chips: int) -> Plan:
+    """Return the plan with one output neuron a class in place of several where that fits better; else as it is."""
+    if plan.report.verdict != "does_not_fit" or all(step.replacement.option != SEVERAL for step in plan.steps):
+        return plan
+    other, _ = follow(graph, profile, {**plan.options, READOUT: ONE}, chips=chips)
+    return min(plan, other, key=lambda each: each.rank)
 
 
 def _list_shapes(graph: SNNGraph) -> tuple[Any, ...]:

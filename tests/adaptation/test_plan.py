@@ -144,7 +144,7 @@ def test_of_a_network_far_too_large_the_first_plan_stands_for_all():
 
 def test_reach_counts_kinds_and_cost():
     reach = find_reach(DIGITS, load_profile("speck2f"))
-    assert reach is not None and reach.describe() == "within reach: adapt (3 to learn)" and reach.neurons == 0
+    assert reach is not None and reach.describe() == "within reach: adapt (3 to learn)" and reach.neurons == 30
     assert reach.to_json()["cores_used"] == 3
     assert find_reach(DIGITS, load_profile("loihi2")) is None
 
