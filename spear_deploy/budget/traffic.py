@@ -21,7 +21,7 @@ from spear_deploy.placement.synapse_memory import Box
 from spear_deploy.simulator import SpikeCounts, synapse_math
 from spear_deploy.simulator.synops import count_arrivals, has_synapses
 
-CHUNK_WEIGHTS = 1 << 22
+CHUNK_WEIGHTS = 1 << 21
 """Weights of a dense layer that are read together when its SynOps are spread over its neurons."""
 
 
@@ -146,14 +146,16 @@ def _pool_values(synapse: Any, values: Array) -> Array:
 def _meet_weights(synapse: Any, arrived: Array, shape: tuple[int, ...]) -> Array:
     """Return how many of the spikes that arrive meet a non-zero weight of each target."""
     if isinstance(synapse, Dense):
-        flat, weight = arrived.reshape(-1).astype(np.float32), synapse.weight
+        flat, weight = arrived.reshape(-1), synapse.weight
+        if not isinstance(weight, SparseMatrix) and not any(weight.strides):
+            return np.full(shape, flat.sum() * int(weight[0, 0] != 0))
+        if flat.size and (flat == flat[0]).all():  # an assumed rate: one product, which no order of adding rounds
+            return (flat[0] * np.count_nonzero(weight, axis=1)).reshape(shape)
         if isinstance(weight, SparseMatrix):
-            return np.asarray((weight != 0).astype(np.float32) @ flat, np.float64).reshape(shape)
-        if not any(weight.strides):
-            return np.full(shape, flat.sum(dtype=np.float64) * int(weight[0, 0] != 0))
+            return np.asarray((weight != 0).astype(np.float64) @ flat).reshape(shape)
         rows = max(1, CHUNK_WEIGHTS // weight.shape[1])
-        products = [(weight[i : i + rows] != 0).astype(np.float32) @ flat for i in range(0, len(weight), rows)]
-        return np.concatenate(products).astype(np.float64).reshape(shape)
+        products = [(weight[i : i + rows] != 0).astype(np.float64) @ flat for i in range(0, len(weight), rows)]
+        return np.concatenate(products).reshape(shape)
     if isinstance(synapse, CONVS):
         mask = replace(synapse, weight=(synapse.weight != 0).astype(np.float64), bias=None, weight_exponent=0)
         return synapse_math.apply_synapse(mask, arrived[None])[0]

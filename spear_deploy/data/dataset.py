@@ -15,7 +15,7 @@ import numpy as np
 from spear_deploy.errors import DataError
 from spear_deploy.network import Array, Shape
 from spear_deploy.simulator import InputKind
-from spear_deploy.util.number_format import format_shape
+from spear_deploy.util.number_format import format_shape, plural
 from spear_deploy.util.shapes import can_reshape
 
 SPLITS = ("train", "val", "test")
@@ -171,7 +171,8 @@ def split_stratified(y: Array, share: float, rng: np.random.Generator, name: str
     size = round(len(y) * share)
     if not 0 < size < len(y):
         raise DataError(
-            f"data '{name}': of {len(y)} samples, {share:.0%} for a further split are {size}, both need one; give more, or splits"
+            f"data '{name}': of {plural(len(y), 'sample')}, {share:.0%} for a further split are {size}, both need one; "
+            "give more, or splits"
         )
     rank = np.empty(len(y))
     for label in np.unique(y):

@@ -212,10 +212,13 @@ def _import_attribute(name: str, attribute: str) -> Any:
     except Exception as error:
         missing = isinstance(error, ModuleNotFoundError) and error.name and (name + ".").startswith(error.name + ".")
         if missing:
-            raise FileError(f"module '{name}': there is none here or among the installed packages") from None
+            raise FileError(
+                f"module '{name}': there is none here or among the installed packages; check its name, or change to its folder"
+            ) from None
         raise FileError(f"module '{name}' fails on import: {type(error).__name__}: {summarize_error(error)}") from error
     if not hasattr(module, attribute):
-        raise FileError(f"'{name}:{attribute}': no such function in {name}{did_you_mean(attribute, vars(module))}")
+        hint = did_you_mean(attribute, vars(module)) or "; name one that returns the network"
+        raise FileError(f"'{name}:{attribute}': no such function in {name}{hint}")
     return getattr(module, attribute)
 
 

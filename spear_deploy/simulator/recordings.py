@@ -39,7 +39,9 @@ def read_input(path: str | os.PathLike[str], graph: SNNGraph) -> tuple[Array, In
         names = [f"'{name}'" for name in arrays]
         rest = [f"{len(names) - MAX_QUOTED_NAMES} more"] if len(names) > MAX_QUOTED_NAMES else []
         contents = ", ".join(names[:MAX_QUOTED_NAMES] + rest) or "nothing"
-        raise DataError(f"file '{path}': holds {contents}, expected either 'spikes' or 'current', (T, B, *input)")
+        raise DataError(
+            f"file '{path}': holds {contents}, expected either 'spikes' or 'current'; save one of them, (T, B, *input)"
+        )
     x = arrays[present[0]]
     if x.ndim > 2 and x.shape[2:] != graph.input_shape and can_reshape(x.shape[2:], graph.input_shape):
         x = x.reshape(*x.shape[:2], *graph.input_shape)

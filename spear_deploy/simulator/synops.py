@@ -71,7 +71,7 @@ def count_synops(graph: SNNGraph, counts: SpikeCounts) -> SynOps:
             if not carries_spikes(graph, edge.source):
                 continue
             spikes = pool_counts(layer, count_arrivals(graph, counts, edge)).astype(np.float64)
-            cost = float(np.vdot(spikes, fan_out))
+            cost = _sum_products(spikes, fan_out)
             if counts.input_kind == "current" and _is_only_input(graph, edge.source):
                 macs += cost
             else:
@@ -112,6 +112,12 @@ def pool_counts(layer: Layer, count: Array) -> Array:
         return count
     pool = SumPool(kernel_size=layer.synapse.kernel_size, stride=layer.synapse.stride, padding=layer.synapse.padding)
     return synapse_math.apply_synapse(pool, count[None])[0]
+
+
+def _sum_products(spikes: Array, fan_out: Array) -> float:
+    """Return Σ spikes · fan_out; of an assumed rate as one product, since 0.1 + 0.1 + ... rounds otherwise in each order."""
+    rate = spikes.flat[0] if spikes.size else 0.0
+    return float(rate * fan_out.sum()) if (spikes == rate).all() else float(np.vdot(spikes, fan_out))
 
 
 def _is_only_input(graph: SNNGraph, name: str) -> bool:
@@ -202,8 +208,8 @@ def _count_layer_by_rules(graph: SNNGraph, layer: Layer, spikes: Array) -> dict[
     positions = int(np.prod(synapse.output_shape(shape)[1:]))
     kernel = int(np.prod(synapse.weight.shape[2:])) / synapse.groups if isinstance(synapse, CONVS) else 1
     return {
-        "exact": float(np.vdot(spikes, exact)),
-        "all_weights": float(np.vdot(spikes, full)),
+        "exact": _sum_products(spikes, exact),
+        "all_weights": _sum_products(spikes, full),
         "kernel": total * outputs * kernel,
         "mean_rate": total / spikes.size * synapse.weight.size * positions,
     }

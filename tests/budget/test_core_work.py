@@ -9,10 +9,12 @@ from spear_deploy.budget.check import check
 from spear_deploy.budget.core_work import measure_core_work, weigh_update
 from spear_deploy.budget.traffic import count_traffic
 from spear_deploy.hardware.profile import list_profiles, load_profile
-from spear_deploy.network.graph import INPUT, SNNGraph
+from spear_deploy.network import IF, Dense, Layer, make_sparse
+from spear_deploy.network.graph import INPUT, SNNGraph, chain
 from spear_deploy.placement.place import place
 from spear_deploy.placement.weight_bits import stored_bits
 from spear_deploy.simulator import SpikeCounts
+from spear_deploy.simulator.synops import count_synops
 from tests.support.chips import dense_net, matrix_onto, previous, random_net, small_chip
 
 LOIHI1, LOIHI2 = load_profile("loihi1"), load_profile("loihi2")
@@ -60,6 +62,27 @@ def test_messages_into_a_core_are_those_of_every_source_neuron(seed: int) -> Non
                 taken[:] = True  # a dense core has a list for every input
             messages[part.core] += counts.sent[source].ravel()[taken].sum() / counts.samples / counts.steps
     np.testing.assert_allclose(work.messages_in, messages)
+
+
+def test_a_rate_costs_a_sparse_layer_what_it_costs_a_full_one() -> None:
+    """0.1 spikes over 7,815 synapses are 781.5, whatever the order of adding, and the whole report is the same text."""
+    weight = np.zeros((89, 295))
+    weight.flat[np.random.default_rng(0).permutation(weight.size)[:7815]] = 1.0
+    nets = [
+        chain([Layer(name="a", synapse=Dense(weight=w), neuron=IF())], input_shape=(295,)) for w in (weight, make_sparse(weight))
+    ]
+    for chip in (LOIHI1, LOIHI2, load_profile("truenorth")):
+        full, sparse = (check(net, chip, activity=0.1) for net in nets)
+        assert full.synops == 781.5
+        assert full.to_json() == sparse.to_json() and str(full) == str(sparse)
+
+
+def test_more_spikes_than_float32_counts_one_by_one() -> None:
+    """2^24 + 1 spikes of one input beside none of the other: float32 would lose one."""
+    sent = {INPUT: np.array([(1 << 24) + 1, 0]), "fc1": np.zeros(3, int)}
+    net, counts = dense_net(2, 3), SpikeCounts(sent=sent, steps=1 << 25, samples=1)
+    traffic = count_traffic(net, LOIHI2, place(net, LOIHI2), counts)
+    assert traffic.core_synops.sum() == 3 * ((1 << 24) + 1) == count_synops(net, counts).total
 
 
 def test_a_crossbar_reads_a_row_a_message() -> None:

@@ -895,7 +895,11 @@ def test_loads_models_from_the_current_directory(here):
     [
         ("spear_test_net", FileError, "expected package.module:function"),
         ("spear_test_net:", FileError, "expected package.module:function"),
-        ("spear_test_none:build", FileError, "module 'spear_test_none': there is none here"),
+        (
+            "spear_test_none:build",
+            FileError,
+            "module 'spear_test_none': there is none here or among the installed packages; check its name, or",
+        ),
         ("spear_test_net.sub:build", FileError, "module 'spear_test_net.sub'"),
         (
             "spear_test_broken:build",
@@ -903,6 +907,7 @@ def test_loads_models_from_the_current_directory(here):
             "module 'spear_test_broken' fails on import: ModuleNotFoundError: No module named",
         ),
         ("spear_test_net:biuld", FileError, "no such function in spear_test_net; did you mean 'build'"),
+        ("spear_test_net:zzz", FileError, "no such function in spear_test_net; name one that returns the network"),
         ("spear_test_net:broken", FileError, "'spear_test_net:broken' fails: ValueError: no weights here; it is called"),
         ("spear_test_net:needs", FileError, "fails: TypeError: needs\\(\\) missing 1 required"),
         ("spear_test_net:number", UnsupportedError, "gives int, expected a torch module"),

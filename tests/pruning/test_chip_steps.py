@@ -156,5 +156,8 @@ def test_a_step_load_is_a_budget_of_its_own(busy, tmp_path):
         prune(graph, profile, data, out=tmp_path / "none", step_load=0.001, method="uniform", epochs=4)
     with pytest.raises(BudgetError, match="step load budget: this chip has no limit of the work in a step; give a latency"):
         prune(graph, "loihi2", data, out=tmp_path / "unknown", step_load="50%", method="uniform", epochs=4)
-    with pytest.raises(BudgetError, match="step load budget 'full': expected a number of parts of a step or a share such as 50%"):
+    with pytest.raises(
+        BudgetError,
+        match="step load budget 'full': expected a number of parts of a step or a share such as 50%; give one of them",
+    ):
         PruneSettings(step_load="full")

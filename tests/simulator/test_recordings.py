@@ -75,7 +75,7 @@ def test_input_of_another_shape_is_refused(tmp_path):
     graph = random_graph(0)
     path = tmp_path / "in.npz"
     np.savez(path, other=np.zeros(3))
-    with pytest.raises(DataError, match="holds 'other', expected either 'spikes' or 'current'"):
+    with pytest.raises(DataError, match="holds 'other', expected either 'spikes' or 'current'; save one of them, .T, B"):
         read_input(path, graph)
     np.savez(path, spikes=np.zeros((3, 3)))
     with pytest.raises(DataError, match=r"file '.*in.npz': input has shape \(3, 3\), the network takes"):
