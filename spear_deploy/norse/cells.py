@@ -35,6 +35,7 @@ from spear_deploy.network import (
     resets_late,
     sends_several,
 )
+from spear_deploy.norse.fused_cells import find_fused
 from spear_deploy.simulator.neurons import factors
 from spear_deploy.simulator.neurons.floating import MAX_COUNT
 from spear_deploy.util.font_cache import keep_fonts_out_of_home
@@ -116,6 +117,10 @@ class NeuronModule(torch.nn.Module):
         if self.gain is not None:
             drive = self.gain * drive
         state = self.start(drive[0])
+        if self.v_min is None and self.most == 1:
+            run = find_fused(self.cell.p, self.cell.dt, self.reset, self.shape, self.v_init, drive)
+            if run is not None:
+                return run()
         if not torch.is_grad_enabled():
             p, dt = self.cell.p, self.cell.dt
             return run_without_gradient(p, dt, self.reset, drive, state, v_min=self.v_min, most=self.most)

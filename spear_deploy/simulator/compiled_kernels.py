@@ -22,7 +22,7 @@ from numba.extending import intrinsic
 
 IS_KEPT = not sys.dont_write_bytecode and os.access(Path(__file__).parent, os.W_OK)
 """Whether machine code is kept: where it is not, numba would take a folder in the user's cache."""
-njit = functools.partial(numba.njit, cache=IS_KEPT)
+njit: Any = functools.partial(numba.njit, cache=IS_KEPT)
 
 TILE = 512
 """Neurons that are updated together through all steps: states and constants of 28 KiB, within the innermost cache."""

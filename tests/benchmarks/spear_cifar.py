@@ -45,6 +45,7 @@ from spear_deploy.util.files import replace_file, write_json
 from tests.benchmarks.search_tasks import SHARED, Net, norm
 
 STEPS, BATCH, WARM_UP, EPOCHS = 4, 128, 10, 210
+SMALL_STEPS = 2
 RATE, MOMENTUM, DECAY = 0.1, 0.9, 5e-5
 TET_LAMBDA, TET_MEAN = 0.05, 1.0
 VGG = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool", 512, 512, 512, "pool")
@@ -98,7 +99,19 @@ def resnet18(seed: int) -> SNNGraph:
     return net.classifier(net.add("pool", after, synapse=AvgPool(kernel_size=(4, 4))), 512)
 
 
-NETS = {"vgg16": vgg16, "resnet18": resnet18}
+def vgg6(seed: int) -> SNNGraph:
+    """Return a VGG-like network that two processor cores train in an hour: a stem of stride 2, two steps."""
+    net, inputs = Deep(seed, (3, 32, 32)), 64
+    after = net.conv("stem", INPUT, 3, inputs, kernel=5, stride=2)
+    for i, width in enumerate((96, "pool", 128, 192, "pool", 256, "pool"), 1):
+        if width == "pool":
+            after = net.pool(f"pool{i}", after)
+        else:
+            after, inputs = net.conv(f"conv{i}", after, inputs, int(width)), int(width)
+    return net.classifier(after, inputs * 4)
+
+
+NETS = {"vgg16": vgg16, "resnet18": resnet18, "vgg6": vgg6}
 
 
 # ---------------------------------------------------------------------------------------------------------------- data
@@ -118,7 +131,7 @@ def images(split: str, limit: int | None) -> tuple[np.ndarray, np.ndarray]:
 class Cifar:
     """CIFAR-10 on a device; validation is the end of the training images in a fixed random order."""
 
-    def __init__(self, device: str, limit: int | None) -> None:
+    def __init__(self, device: str, limit: int | None, steps: int = STEPS) -> None:
         x, y = images("train", limit)
         order = np.random.default_rng(0).permutation(len(y))
         held = min(VALIDATION, len(y) // 5)
@@ -130,7 +143,7 @@ class Cifar:
         test = images("test", None if limit is None else limit // 5)
         self.x = {"train": ready(x[order[:-held]]), "val": ready(x[order[-held:]]), "test": ready(test[0])}
         self.y = {"train": y[order[:-held]], "val": y[order[-held:]], "test": test[1]}
-        self.device = device
+        self.device, self.steps = device, steps
 
     def batches(self, split: str, rng: np.random.Generator | None = None, size: int = BATCH) -> Any:
         """Yield (x (T, B, 3, 32, 32), y), cropped and flipped in random order if `rng` is given."""
@@ -140,14 +153,16 @@ class Cifar:
             chosen = order[start : start + size]
             batch = x[torch.from_numpy(chosen).to(self.device)]
             batch = batch if rng is None else augmented(batch, rng)
-            yield batch.expand(STEPS, *batch.shape), torch.from_numpy(y[chosen]).to(self.device)
+            yield batch.expand(self.steps, *batch.shape), torch.from_numpy(y[chosen]).to(self.device)
 
     def dataset(self, train: int, val: int) -> Dataset:
         """Return a subset as the search takes it: the image as the current of each step."""
 
         def split(name: str, count: int) -> Split:
             x = self.x[name][:count].cpu().numpy()
-            return Split(x=np.broadcast_to(x[:, None], (len(x), STEPS, *x.shape[1:])), y=self.y[name][:count], kind="current")
+            return Split(
+                x=np.broadcast_to(x[:, None], (len(x), self.steps, *x.shape[1:])), y=self.y[name][:count], kind="current"
+            )
 
         return Dataset(name="cifar10", train=split("train", train), val=split("val", val), test=split("test", val), classes=10)
 
@@ -201,7 +216,14 @@ def measured(network: NorseNetwork, data: Cifar, split: str) -> dict[str, float]
 
 
 def learn(
-    graph: SNNGraph, data: Cifar, epochs: int, until: float, state: Path, seed: int, budget: float | None = None
+    graph: SNNGraph,
+    data: Cifar,
+    epochs: int,
+    until: float,
+    state: Path,
+    seed: int,
+    budget: float | None = None,
+    bfloat16: bool = False,
 ) -> dict[str, Any]:
     """Learn from where the state file says to the end, or until the time is up; return what is known so far."""
     network = to_norse(graph, surrogate="triangle").to(data.device)
@@ -225,8 +247,9 @@ def learn(
         for i, (x, y) in enumerate(data.batches("train", rng)):
             for group in optimiser.param_groups:
                 group["lr"] = rate_at(done + i / number, epochs)
-            output, spikes = network(x, record=True)
-            loss = tet(output, y)
+            with torch.autocast(torch.device(data.device).type, torch.bfloat16, enabled=bfloat16):
+                output, spikes = network(x, record=True)
+            loss = tet(output.float(), y)
             loss = loss if penalty is None else loss + penalty.loss(x, spikes)
             optimiser.zero_grad()
             loss.backward()
@@ -248,7 +271,7 @@ def learn(
 
 
 def stage_train(args: argparse.Namespace, data: Cifar, folder: Path, until: float) -> None:
-    found = learn(NETS[args.net](args.seed), data, args.epochs, until, folder / "train.pt", args.seed)
+    found = learn(NETS[args.net](args.seed), data, args.epochs, until, folder / "train.pt", args.seed, bfloat16=args.bfloat16)
     write_snn(to_graph(found["network"].eval()), folder / "dense.snn")
     test = measured(found["network"], data, "test") if found["finished"] else None
     write_json(folder / "dense.json", {"epochs": found["epochs"], "history": found["history"], "test": test})
@@ -323,6 +346,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=9)
     parser.add_argument("--limit", type=int, help="Use so many training images.")
     parser.add_argument("--search-train", type=int, default=5000, help="Images that short fine-tunes of the search see.")
+    parser.add_argument("--bfloat16", action="store_true", help="Train with sums in bfloat16, neurons in float32.")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=Path("results/spear"))
     args = parser.parse_args()
@@ -331,7 +355,7 @@ def main() -> None:
         stage_report(args, folder)
         return
     torch.manual_seed(args.seed)
-    data = Cifar(args.device, args.limit)
+    data = Cifar(args.device, args.limit, SMALL_STEPS if args.net == "vgg6" else STEPS)
     {"train": stage_train, "prune": stage_prune, "tune": stage_tune}[args.stage](args, data, folder, until)
 
 

@@ -6,6 +6,7 @@ import torch
 
 from spear_deploy.network import IF, LI, LIF, BatchNorm, Conv2d, CubaLI, CubaLIF, Layer
 from spear_deploy.network.graph import chain
+from spear_deploy.norse import fused_cells
 from spear_deploy.norse.cells import NeuronModule
 from spear_deploy.norse.layers import share_equal_steps
 from spear_deploy.norse.network import to_norse
@@ -34,7 +35,8 @@ def drawn(kind, rng, per_neuron, levels, reset):
 @pytest.mark.parametrize("levels", [False, True], ids=["zero", "levels"])
 @pytest.mark.parametrize("per_neuron", [False, True], ids=["one", "each"])
 @pytest.mark.parametrize("kind", [*SPIKING, LI, CubaLI])
-def test_every_neuron_is_that_of_norse_to_the_bit(kind, per_neuron, levels, reset):
+def test_every_neuron_is_that_of_norse_to_the_bit(kind, per_neuron, levels, reset, monkeypatch):
+    monkeypatch.setattr(fused_cells, "_loaded", [None])
     rng = np.random.default_rng(len(kind.__name__) + 2 * per_neuron + 4 * levels)
     neuron = drawn(kind, rng, per_neuron, levels, reset)
     module = NeuronModule(neuron, SHAPE, 1e-3, surrogate="triangle", alpha=1.0)
