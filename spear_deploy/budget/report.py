@@ -43,7 +43,7 @@ KEPT_LIMITS = ("weight_bits", "bias_bits", "neuron_groups", "destinations", "fan
 """Resources whose share says little while the limit is kept."""
 TEXT_WIDTH, HTML_WIDTH = 120, 150
 """Characters of a line of `str(report)` and of the notebook's HTML."""
-MAX_NAME = 24
+MAX_NAME = 30
 """Characters of a layer's name in a table."""
 MAX_NAMES = 4
 """Layers that are named in a sentence."""

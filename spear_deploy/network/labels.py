@@ -22,12 +22,18 @@ MAX_KINDS = 2
 
 
 def label_layers(graph: SNNGraph) -> dict[str, str]:
-    """Return a label for each layer: its name, and where that has no letter (torch's "0", "2.1") kind and output shape too."""
+    """Return a label for each layer: its name, and where that has no letter (torch's "0", "2.1") kind and output shape too.
+
+    A layer of weights and neurons, which bears the name of one of the two, has both kinds: "2 Conv2d-LIF 8 x 6 x 6".
+    """
     labels = {}
     for layer in graph.layers:
-        named = not name_kind(layer) or not is_bare(layer.name)
+        kind = name_kind(layer)
+        if kind and layer.synapse is not None and layer.neuron is not None and not _pools_spikes(layer):
+            kind += f"-{type(layer.neuron).__name__}"
+        named = not kind or not is_bare(layer.name)
         shape = format_shape(graph.shape_of(layer.name))
-        labels[layer.name] = layer.name if named else f"{layer.name} {name_kind(layer)} {shape}"
+        labels[layer.name] = layer.name if named else f"{layer.name} {kind} {shape}"
     return labels
 
 

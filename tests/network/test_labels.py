@@ -24,7 +24,9 @@ NETWORK = chain(
 
 
 def test_only_names_without_a_letter_are_completed():
-    assert label_layers(NETWORK) == {"0": "0 Conv2d 4 x 6 x 6", "2.1": "2.1 Dense 10", "out": "out"}
+    assert label_layers(NETWORK) == {"0": "0 Conv2d-IF 4 x 6 x 6", "2.1": "2.1 Dense-IF 10", "out": "out"}
+    dense = Layer(name="1", synapse=NETWORK["2.1"].synapse)
+    assert label_layers(chain([NETWORK.layers[0], dense], input_shape=(1, 8, 8)))["1"] == "1 Dense 10"
 
 
 def test_a_sum_that_spikes_where_its_window_holds_a_spike_is_a_max_pool():
@@ -33,7 +35,7 @@ def test_a_sum_that_spikes_where_its_window_holds_a_spike_is_a_max_pool():
         return label_layers(chain(layers, input_shape=(1, 8, 8)))["1"]
 
     assert label(v_threshold=0.5) == "1 MaxPool 4 x 3 x 3"
-    assert label(v_threshold=1.0) == label(v_threshold=0.5, reset="subtract") == "1 SumPool 4 x 3 x 3"
+    assert label(v_threshold=1.0) == label(v_threshold=0.5, reset="subtract") == "1 SumPool-IF 4 x 3 x 3"
 
 
 def test_a_ranking_names_a_max_pool_that_a_chip_lacks():
@@ -59,9 +61,9 @@ def test_tables_show_the_labels_and_json_the_names(tmp_path, monkeypatch):
         ("count", "net.snn", "--input", "in.npz", "--profile"),
     ):
         shown = CliRunner().invoke(main, command)
-        assert shown.exit_code == 0 and "0 Conv2d 4 x 6 x 6" in shown.stdout, (command, shown.stdout, shown.stderr)
-    assert "  0 Conv2d 4 x 6 x 6" in shown.stderr  # of --profile
-    assert "0 Conv2d 4 x 6 x 6" in count(NETWORK, np.ones((2, 1, 1, 8, 8)))._repr_html_()
+        assert shown.exit_code == 0 and "0 Conv2d-IF 4 x 6 x 6" in shown.stdout, (command, shown.stdout, shown.stderr)
+    assert "  0 Conv2d-IF 4 x 6 x 6" in shown.stderr  # of --profile
+    assert "0 Conv2d-IF 4 x 6 x 6" in count(NETWORK, np.ones((2, 1, 1, 8, 8)))._repr_html_()
     value = json.loads(CliRunner().invoke(main, ("count", "net.snn", "--input", "in.npz", "--json")).stdout)
     assert list(value["synops_per_layer"]) == ["0", "2.1", "out"]
 
@@ -78,7 +80,7 @@ def test_prune_prints_the_widths_under_the_labels(tmp_path, monkeypatch):
     np.savez("mine.npz", x=rng.random((60, 4, 6)) < 0.5, y=np.arange(60) % 3)
     command = ("prune", "net.snn", "--chip", "loihi2", "--data", "mine.npz", "--parameters", "60%", "--levers", "channels")
     shown = CliRunner().invoke(main, (*command, "--episodes", "1", "--epochs", "1", "--out", "out", "--quiet"))
-    assert shown.exit_code == 0 and "widths: 0 Dense 8: 8→" in shown.stdout, (shown.stdout, shown.stderr)
+    assert shown.exit_code == 0 and "widths: 0 Dense-IF 8: 8→" in shown.stdout, (shown.stdout, shown.stderr)
 
 
 def test_numbers_in_a_row_are_told_from_counts(tmp_path, monkeypatch):
@@ -102,13 +104,13 @@ def test_numbers_in_a_row_are_told_from_counts(tmp_path, monkeypatch):
         return " ".join(shown.stdout.split()), " ".join(shown.stderr.split())
 
     checked, _ = words("check", "net.snn", "--chip", "speck2f")
-    assert "synapse memory of layer '10' (Dense 512): 262,144 of 65,536" in checked
-    assert "→ drop 384 of 512 channels of layer '10' (Dense 512)" in checked
+    assert "synapse memory of layer '10' (Dense-LIF 512): 262,144 of 65,536" in checked
+    assert "→ drop 384 of 512 channels of layer '10' (Dense-LIF 512)" in checked
     for width in (80, 120):
         ranked, _ = words("rank", "net.snn", "--chip", "speck2f", "--activity", "0.1", width=width)
-        assert "layer '8' (Dense 512):" in ranked
+        assert "layer '8' (Dense-LIF 512):" in ranked
     _, refused = words("export", "net.snn", "--to", "speck", "--out", "out/net.json")
-    assert "layer '8' (Dense 512): synapse memory" in refused and "layer '10' (Dense 512): synapse memory" in refused
+    assert "layer '8' (Dense-LIF 512): synapse memory" in refused and "layer '10' (Dense-LIF 512): synapse memory" in refused
 
 
 def test_a_sentence_names_the_kind_of_a_layer_once():

@@ -192,7 +192,7 @@ def test_a_proof_that_finds_a_difference_leads_verdict_and_page_in_red_and_exits
 
     bare = chain([Layer(name="0", synapse=Dense(weight=np.ones((3, 2), np.float32)), neuron=IF())], input_shape=(2,))
     show_deployment(Console(file=screen, width=200), replace(result, network=bare, widths={"0": (3, 2)}), "built")
-    assert "0 Dense 3: 3→2" in screen.getvalue()
+    assert "0 Dense-IF 3: 3→2" in screen.getvalue()
 
     monkeypatch.setattr("spear_deploy.pipeline.deploy.deploy", lambda *a, **k: result)
     command = ["deploy", str(folder / "dense.snn"), "--chip", "loihi2", "--data", "digits", "--out", str(folder)]
