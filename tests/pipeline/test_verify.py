@@ -264,6 +264,39 @@ def test_other_code_may_keep_another_margin_but_not_another_accuracy(folder, der
     assert result.notes[0].endswith("verify it with the code that wrote it")
 
 
+def test_other_code_may_write_other_words_and_know_more_of_the_chip_but_no_other_numbers(folder, derived):
+    change(folder, "provenance.json", ("code",), "0" * 64)
+    facts = read(folder, "provenance.json")["chip"]["facts"]
+    number = next(i for i, row in enumerate(facts) if row["key"] == "core.neurons")
+    change(folder, "provenance.json", ("chip", "facts", number, "source"), "in an earlier file, the same table")
+    change(
+        folder, "provenance.json", ("chip", "facts"), lambda rows: [row for row in rows if row["key"] != "timing.neuron_ns_range"]
+    )
+    change(folder, "provenance.json", ("chip", "digest"), "0" * 64)
+    notes = read(folder, "check.json")["notes"]
+    packing = next(i for i, note in enumerate(notes) if note.startswith("packing: "))
+    change(folder, "check.json", ("notes", packing), lambda note: note.replace("packing:", "cores as packed:"))
+    seal(folder)
+    result = compare_with_derived(folder, derived)
+    of_derived = "sha256.check.json"  # `derived` comes from the folder before it was edited, with the digests of its files
+    assert [row["where"] for row in result.failures] == [of_derived]
+    change(folder, "check.json", ("notes", packing), lambda note: note.replace("1", "2"))
+    change(folder, "provenance.json", ("chip", "facts", number, "value"), 4096)
+    seal(folder)
+    failures = compare_with_derived(folder, derived).failures
+    assert [row["where"] for row in failures] == [f"notes[{packing}]", "chip.facts.core.neurons.value", of_derived]
+
+
+def test_the_same_code_must_know_the_same_of_the_chip_in_the_same_words(folder, derived):
+    change(folder, "provenance.json", ("chip", "unpublished"), lambda keys: keys[1:])
+    change(folder, "provenance.json", ("chip", "facts", 0, "source"), lambda source: source + " in other words")
+    first = read(folder, "provenance.json")["chip"]["facts"][0]["key"]
+    seal(folder)
+    failures = compare_with_derived(folder, derived).failures
+    assert [row["where"] for row in failures] == [f"chip.facts.{first}.source", "chip.unpublished"]
+    assert failures[1]["stated"] == "[]" and failures[1]["derived"].count('"') == 2
+
+
 def test_a_page_that_other_code_made_holds_by_its_digest_and_one_made_again_by_its_files(folder, derived):
     """Today's page in a folder of other code is no tampering; an edited one is, whichever code wrote the folder."""
     change(folder, "provenance.json", ("code",), "0" * 64)

@@ -16,7 +16,7 @@ from spear_deploy.pipeline.deploy import DEPLOYMENT, PROVENANCE, REPORT
 from spear_deploy.pipeline.stage_cache import RESULT, STAGES, CachedStage, read_stages
 from spear_deploy.pipeline.stages import SEARCH
 from spear_deploy.pipeline.verification.adaptation import compare_adaptation
-from spear_deploy.pipeline.verification.failures import Failures
+from spear_deploy.pipeline.verification.failures import Failures, is_keyed
 from spear_deploy.pipeline.verification.pruning import compare_pruning
 from spear_deploy.pipeline.verification.results import OF_THIS_MACHINE, Derived
 from spear_deploy.report.folder import read_folder
@@ -41,10 +41,11 @@ def compare_files(folder: Path, derived: Derived | None, failures: Failures) -> 
     if _check_digests(folder, failures, holds_page=is_rendered):
         notes.append(f"{REPORT} was made again by `report`: it is not the page that was deployed, but that of these files")
     same_code = json.loads((folder / PROVENANCE).read_text(encoding="utf-8")).get("code") == hash_code()
+    failures.same_words = same_code
     if not same_code:
         notes.append(
-            "the deployment was written by other code: its page, its stages and the margin of its budget are held by "
-            "digests alone, and what differs may come from that; verify it with the code that wrote it"
+            "the deployment was written by other code: its page, its stages, the words around its figures and the margin of "
+            "its budget are held by digests alone, and what differs may come from that; verify it with the code that wrote it"
         )
     if derived is not None:
         for name, content in derived.files.items():
@@ -152,7 +153,26 @@ def _compare_json(folder: Path, name: str, derived: Any, failures: Failures, *, 
         left_out = OF_VERSIONS
     if isinstance(stated, dict):
         stated, derived = ({k: v for k, v in value.items() if k not in left_out} for value in (stated, derived))
+        if name == PROVENANCE and not same_code:
+            stated, derived = _keep_stated_facts(stated), _keep_stated_facts(derived, stated)
     failures.compare(name, stated, derived)
+
+
+def _keep_stated_facts(provenance: Mapping[str, Any], stated: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the provenance with those facts of the chip that the deployment states: other code may know more of a chip.
+
+    Sources, which it may word otherwise, the digest of the chip, and the list of what is not known are left out.
+    """
+    chip = provenance.get("chip")
+    if not isinstance(chip, Mapping):
+        return dict(provenance)
+    kept = {key: value for key, value in chip.items() if key not in ("digest", "unpublished")}
+    of_deployment = (stated or provenance).get("chip")
+    known = of_deployment.get("facts") if isinstance(of_deployment, Mapping) else None
+    if is_keyed(known) and is_keyed(kept.get("facts")):
+        keys = {row["key"] for row in known}
+        kept["facts"] = [{**row, "source": ""} for row in kept["facts"] if row["key"] in keys]
+    return {**provenance, "chip": kept}
 
 
 def _compare_arrays(folder: Path, name: str, derived: Mapping[str, Any], failures: Failures) -> None:

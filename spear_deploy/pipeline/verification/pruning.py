@@ -146,7 +146,7 @@ def compare_pruning(folder: Path, derived: DerivedPruning, failures: Failures, *
         return
     left_out = ("budgets",) if same_code else OF_CODE
     later = () if same_code else tuple(derived.uses[0])
-    trials = [Failures() for _ in derived.uses]
+    trials = [Failures(same_words=failures.same_words) for _ in derived.uses]
     for trial, use in zip(trials, derived.uses, strict=True):
         trial.compare_keys(
             stages.SEARCH, stated, {key: value for key, value in use.items() if key not in left_out}, later=later
