@@ -35,7 +35,7 @@ from spear_deploy.cli.options import (
 )  # fmt: skip
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs of fine-tuning at most.  [default: 24]")
 @click.option("--keep-widths", is_flag=True, help="Never make layers narrower where the chip is too small.")
-@click.option("--out", required=True, metavar="DIR", help="Folder for adapted.snn, integers.snn and adapt.json.")
+@click.option("--out", required=True, metavar="DIR", help="Folder for adapted.snn, integers.snn, adapt.json and adapt.html.")
 @overrides
 @seed
 @network_options
@@ -74,13 +74,9 @@ def adapt(
 
 def _show(console: Any, facts: Mapping[str, Any], labels: Mapping[str, str], folder: str) -> None:
     """Print what was replaced, accuracy after each step, what is missing, and the files; layers under their labels."""
-    from spear_deploy.adaptation.differences import describe_difference
     from spear_deploy.cli.tables import list_files, make_table
+    from spear_deploy.cli.tables.adaptation import show_waterfall
     from spear_deploy.network.labels import add_kinds
-
-    def show(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]], numbers: tuple[int, ...]) -> None:
-        console.print(make_table(title, columns, rows, numbers=numbers), highlight=False, markup=False)
-        console.print()
 
     if facts["replaced"]:
         rows = [
@@ -93,22 +89,13 @@ def _show(console: Any, facts: Mapping[str, Any], labels: Mapping[str, str], fol
             )
             for row in facts["replaced"]
         ]
-        show("", ("layer", "had", "has now", "kind", "neurons"), rows, (4,))
+        table = make_table("", ("layer", "had", "has now", "kind", "neurons"), rows, numbers=(4,))
+        console.print(table, highlight=False, markup=False)
+        console.print()
     elif not facts["missing"]:
         console.print(f"{facts['chip']} has all that the network needs: nothing is replaced", highlight=False)
     if facts["waterfall"]:
-        before = [None, *(row["accuracy"] for row in facts["waterfall"])]
-        steps = [
-            (
-                row["after"],
-                row["kind"],
-                f"{row['accuracy']:.2%}",
-                "" if last is None else f"{100 * (row['accuracy'] - last):+.1f}",
-                describe_difference(row.get("differs"), labels),
-            )
-            for row, last in zip(facts["waterfall"], before, strict=False)
-        ]
-        show("", ("after", "kind", "accuracy", "points", "spikes differ first"), steps, (2, 3))
+        show_waterfall(console, facts["waterfall"], labels)
     accuracy = {name: value for name, value in facts["accuracy"].items() if value is not None}
     words = " → ".join(f"{value:.2%} {'as ' * (name == 'integers')}{name}" for name, value in accuracy.items())
     console.print(f"{f'accuracy {words}; ' if words else ''}{facts['headline']}", highlight=False, markup=False)

@@ -11,13 +11,13 @@ from spear_deploy.cli.options import Command, as_json, emit
 
 @click.command(cls=Command, short_help="Write report.html of a deployment again.")
 @click.argument("folder", metavar="DIR")
-@click.option("--out", metavar="FILE", help="The page.  [default: report.html, or prune.html or front.html of prune, in DIR]")
+@click.option("--out", metavar="FILE", help="The page.  [default: report.html, adapt.html, prune.html or front.html in DIR]")
 @as_json
 def report(folder: str, out: str | None, as_json: bool) -> None:
     """Write the page of a deployment again, from its files alone.
 
-    DIR is the output folder of 'deploy', 'demo' or 'prune'. The page is one file: no script, no
-    network, light and dark, and it prints.
+    DIR is the output folder of 'deploy', 'demo', 'adapt' or 'prune'. The page is one file: no script, no network, light and dark,
+    and it prints.
 
     Example: spear-deploy report demo
     """

@@ -11,7 +11,17 @@ from typing import Any
 
 from spear_deploy.adaptation.differences import find_first_difference
 from spear_deploy.adaptation.few_values import find_few_values
-from spear_deploy.adaptation.learn import LearnSettings, calibrate_plan, choose_plan, learn, list_one_sign, list_stages
+from spear_deploy.adaptation.learn import (
+    LearnSettings,
+    calibrate_plan,
+    choose_plan,
+    find_loss,
+    learn,
+    list_one_sign,
+    list_stages,
+    make_hints,
+)
+from spear_deploy.adaptation.learn_anew import is_anew, learn_anew
 from spear_deploy.adaptation.needs import list_needs
 from spear_deploy.adaptation.plan import Plan, Step, follow, make_plans
 from spear_deploy.adaptation.replacement import Replacement
@@ -21,7 +31,7 @@ from spear_deploy.data import Dataset, Split
 from spear_deploy.data.input_sums import sum_inputs, sum_split
 from spear_deploy.errors import GraphError, QuantizationError, UnsupportedError
 from spear_deploy.hardware.profile import HardwareProfile
-from spear_deploy.interchange.snn_file import write_snn
+from spear_deploy.interchange.snn_file import hash_network, read_snn, write_snn
 from spear_deploy.network import WEIGHTED
 from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.network.classes import count_classes
@@ -29,25 +39,27 @@ from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.labels import label_layers
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.inputs import load_for, load_named, merge_options
+from spear_deploy.pipeline.learn_integers import learn_integers, note_distance
 from spear_deploy.pipeline.preflight import CheckedInputs
 from spear_deploy.pipeline.result import add_header
 from spear_deploy.placement.splitting import find_largest
 from spear_deploy.pruning.importance import plan_by_importance
 from spear_deploy.pruning.plan import prune
 from spear_deploy.pruning.prune_to_budget import preflight_warnings
-from spear_deploy.pruning.tune.rounded_learning import TOLERANCE
 from spear_deploy.quantize import FORMATS
 from spear_deploy.quantize.fold import fold_chained_weights
-from spear_deploy.quantize.rounding import ROUNDED
+from spear_deploy.quantize.rounding import ROUNDED, Rounding, read_rounding
+from spear_deploy.report import write_report
+from spear_deploy.report.adaptation_page import PAGE
 from spear_deploy.training.evaluation import Evaluation, evaluate
-from spear_deploy.training.fit import fit
 from spear_deploy.util.extras import require_packages
 from spear_deploy.util.files import write_json
 from spear_deploy.util.folder_lock import own_folder, require_kept
+from spear_deploy.util.number_format import join_names
 from spear_deploy.util.progress import Progress
 
 TRAINED, ADAPTED, INTEGERS, FACTS = "trained.snn", "adapted.snn", "integers.snn", "adapt.json"
-RESULTS = (ADAPTED, INTEGERS, FACTS)
+RESULTS = (ADAPTED, INTEGERS, FACTS, PAGE)
 """Files that `adapt` writes."""
 WIDTH_STEPS = 20
 """Widths are tried in twentieths."""
@@ -133,7 +145,7 @@ def adapt(
     progress: Progress | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Replace what a chip lacks, learn what has to be learnt, and write `adapted.snn`, `integers.snn` and `adapt.json`.
+    """Replace what a chip lacks, learn it, and write `adapted.snn`, `integers.snn`, `adapt.json` and the page `adapt.html`.
 
     Args:
         net, chip: see `pipeline.inputs`.
@@ -146,8 +158,8 @@ def adapt(
             `load_data`.
 
     Returns:
-        {chip, labels (of layers in tables), replaced, accuracy {trained, adapted, integers}, waterfall, missing, verdict,
-        cores_used, cores_limit, widths, notes, files, seconds}; integers are None where the family's are not built here.
+        {chip, adapted_digest, labels (of layers in tables), replaced, accuracy {trained, adapted, integers}, waterfall, missing,
+        verdict, cores_used, cores_limit, widths, notes, files, seconds}; integers are None where the family's are not built here.
 
     Raises:
         UnsupportedError: an integer network.
@@ -167,8 +179,10 @@ def adapt(
     task = AdaptTask(network=network, profile=profile, chips=chips, dataset=dataset, settings=settings, progress=progress)
     with own_folder(out) as folder:
         facts = describe_adapted(adapt_network(task), task, folder)
-        facts = add_header({**facts, "seconds": perf_counter() - begin}, network)
+        files = {**facts["files"], "report": PAGE}
+        facts = add_header({**facts, "files": files, "seconds": perf_counter() - begin}, network)
         write_json(folder / FACTS, facts)
+        write_report(folder)
     return facts
 
 
@@ -199,6 +213,8 @@ def adapt_network(task: AdaptTask) -> Adapted:
 
 def _learn_plan(task: AdaptTask, candidate: TrialPlan, notes: Sequence[str]) -> Adapted:
     """Learn a plan by stages, finish it with what comes after learning, and measure each step."""
+    if is_anew(candidate.plan):
+        return _learn_anew(task, candidate.plan, notes)
     plan, narrowed, widths = candidate.plan, candidate.network, candidate.widths
     dataset = task.dataset
     assert dataset is not None
@@ -212,7 +228,7 @@ def _learn_plan(task: AdaptTask, candidate: TrialPlan, notes: Sequence[str]) -> 
         waterfall.append({**row, "differs": find_first_difference(before, after, test)})
 
     few, learning = find_few_values(task.profile), task.settings.learning.for_plan(plan.graph)
-    aim = evaluate(task.network, dataset.val).accuracy
+    aim, hints = evaluate(task.network, dataset.val).accuracy, make_hints(task.network, dataset)
     learnt, steps = narrowed, list[Step]()
     stages = list_stages(plan)
     for number, topics in enumerate(stages):
@@ -224,8 +240,8 @@ def _learn_plan(task: AdaptTask, candidate: TrialPlan, notes: Sequence[str]) -> 
             waterfall.append(_measure("thresholds set on data", "learnt", (), learnt, test))
         if plan.learnt or widths or few:
             learnt, batches = learn(
-                learnt, dataset, learning, aim=aim, is_last=number == len(stages) - 1, one_sign=list_one_sign(steps), few=few,
-                progress=task.progress,
+                learnt, dataset, learning, aim=aim, hints=hints, is_last=number == len(stages) - 1, few=few,
+                one_sign=list_one_sign(steps), progress=task.progress,
             )  # fmt: skip
             if batches:
                 waterfall.append(_measure(f"learning, {batches} batches", "learnt", (), learnt, test))
@@ -240,12 +256,15 @@ def _learn_plan(task: AdaptTask, candidate: TrialPlan, notes: Sequence[str]) -> 
     ]
     graph = _number_channels_anew(final.graph, adapted_to=task.profile.name)
     missing = tuple(list_needs(final.report, graph, task.profile))
-    unlearnt = _note_lack_of_room(task, graph)
+    unlearnt, allowed = _note_lack_of_room(task, graph), find_loss(few)
     if not missing and not unlearnt:
-        graph, batches = _learn_rounded(task, graph)
-        if batches:
-            name = f"learning with the rounding of {task.profile.name}, {batches} batches"
+        inputs = CheckedInputs(network=graph, profile=task.profile, chips=task.chips, dataset=sum_inputs(dataset, graph))
+        result = learn_integers(inputs, task.settings.learning, aim=aim - allowed, hints=hints, progress=task.progress)
+        graph = result.graph
+        if result.batches:
+            name = f"learning with the rounding of {task.profile.name}, {result.batches} batches"
             waterfall.append(_measure(name, "learnt", (), graph, test))
+        notes = [*notes, *note_distance(result.accuracy, aim, allowed)]
     return Adapted(
         graph=graph,
         rows=tuple(rows),
@@ -255,6 +274,33 @@ def _learn_plan(task: AdaptTask, candidate: TrialPlan, notes: Sequence[str]) -> 
         widths=widths,
         notes=(*notes, *unlearnt, *plan.failed, *final.failed),
     )
+
+
+def _learn_anew(task: AdaptTask, plan: Plan, notes: Sequence[str]) -> Adapted:
+    """Learn a network that replaces the trained one whole, with the chip's values from the first batch on."""
+    assert task.dataset is not None
+    test = task.dataset.test.head(STEP_SAMPLES)
+    waterfall = [_measure("as trained", "", (), task.network, test)]
+    waterfall += [
+        _measure(f"{made.what} → {made.by}", made.kind, made.layers, plan.graph, test)
+        for made in (step.replacement for step in plan.steps)
+    ]
+    few = find_few_values(task.profile)
+    assert few is not None, "a network is learnt anew on few values alone"
+    has_integers = task.profile.meta.family in ROUNDED
+
+    def round_network(network: SNNGraph) -> Rounding:
+        return read_rounding(network, api.quantize_for_chip(network, task.profile)) if has_integers else few.round_network(network)
+
+    graph, batches = learn_anew(
+        plan.graph, task.network, task.dataset, task.settings.learning, round_network, progress=task.progress
+    )
+    waterfall.append(_measure(f"learning, {batches} batches", "learnt", (), graph, test))
+    graph = _number_channels_anew(graph, adapted_to=task.profile.name)
+    rows = tuple(row for step in plan.steps for row in step.to_rows())
+    report = check(graph, task.profile, chips=task.chips, remedies=False)
+    missing = tuple(list_needs(report, graph, task.profile))
+    return Adapted(graph=graph, rows=rows, waterfall=tuple(waterfall), missing=missing, report=report, notes=(*notes, *plan.failed))
 
 
 def _note_lack_of_room(task: AdaptTask, graph: SNNGraph) -> list[str]:
@@ -268,42 +314,15 @@ def _note_lack_of_room(task: AdaptTask, graph: SNNGraph) -> list[str]:
     return []
 
 
-def _learn_rounded(task: AdaptTask, graph: SNNGraph) -> tuple[SNNGraph, int]:
-    """Learn on with the chip's rounding where its integers lose accuracy, and keep the result where they are better then.
-
-    Returns:
-        (the network, the batches that it learnt from; 0 where it stays as it is).
-    """
-    assert task.dataset is not None
-    if task.profile.meta.family not in ROUNDED:
-        return graph, 0
-    dataset = sum_inputs(task.dataset, graph)
-    inputs = CheckedInputs(network=graph, profile=task.profile, chips=task.chips, dataset=dataset)
-
-    def measure(network: SNNGraph) -> float:
-        return evaluate(*inputs.deploy_integers(network, dataset.val)).accuracy
-
-    try:
-        before = measure(graph)
-        if evaluate(graph, dataset.val).accuracy - before <= TOLERANCE:
-            return graph, 0
-        recipe = task.settings.learning.for_network(graph).recipe()
-        result = fit(graph, dataset, recipe, rounding=inputs.round_network, progress=task.progress)
-        better = measure(result.graph) > before
-    except (UnsupportedError, QuantizationError):  # the network has no integers of this chip
-        return graph, 0
-    return (result.graph, result.batches) if better else (graph, 0)
-
-
 def _adapt_exactly(task: AdaptTask) -> Adapted:
     """Make the replacements that need no learning, and list what is missing: without data also what has to be learnt."""
     network, profile, chips = task.network, task.profile, task.chips
     plan = make_plans(network, profile, chips=chips, learns=False)[0]
-    best = make_plans(plan.graph, profile, chips=chips)[0]
-    left = [row for step in best.learnt for row in step.to_rows()] if task.dataset is None else []
+    best = make_plans(network, profile, chips=chips)[0]
+    left = [step.replacement for step in best.learnt] if task.dataset is None else []
     missing = [
-        f"layer '{row['layer']}': {row['what']}, which {row['by']} may replace after learning; give data to learn from"
-        for row in left
+        f"{_name_layers(made.layers)}: {made.what}, to be replaced after learning by {made.by}; give data to learn from"
+        for made in left
     ]
     missing += list_needs(best.report, best.graph, profile)
     return Adapted(
@@ -313,6 +332,15 @@ def _adapt_exactly(task: AdaptTask) -> Adapted:
         report=plan.report,
         notes=plan.failed,
     )
+
+
+def _name_layers(names: Sequence[str]) -> str:
+    """Return layers by name.
+
+    >>> _name_layers(["a"]), _name_layers(["a", "b"])
+    ("layer 'a'", "layers 'a' and 'b'")
+    """
+    return f"layer{'s' if len(names) > 1 else ''} {join_names([repr(name) for name in names])}"
 
 
 def _number_channels_anew(graph: SNNGraph, **facts: str) -> SNNGraph:
@@ -407,11 +435,14 @@ def describe_adapted(adapted: Adapted, task: AdaptTask, folder: Path, *, quantis
             try:
                 run, report = _measure_integers(adapted.graph, task, folder)
                 files["integers"], accuracy["integers"] = INTEGERS, run.accuracy
-                waterfall.append({"after": f"integers of {profile.name}", "kind": "", "layers": [], "accuracy": run.accuracy})
+                last = {"after": f"integers of {profile.name}", "kind": "", "layers": [], "accuracy": run.accuracy}
+                differs = find_first_difference(adapted.graph, read_snn(folder / INTEGERS), test)
+                waterfall.append({**last, "differs": differs})
             except (UnsupportedError, QuantizationError) as error:  # the network is adapted all the same
                 missing.append(f"integers: {error}")
     return {
         "chip": profile.name,
+        "adapted_digest": hash_network(adapted.graph),
         "labels": label_layers(task.network),
         "replaced": [dict(row) for row in adapted.rows],
         "accuracy": accuracy,

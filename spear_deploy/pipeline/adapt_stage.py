@@ -17,6 +17,7 @@ from spear_deploy.errors import ChipError, FileError
 from spear_deploy.hardware.profile import hash_profile
 from spear_deploy.interchange.snn_file import hash_network, write_snn
 from spear_deploy.network.classes import count_classes
+from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.adapt import ADAPTED, FACTS, TRAINED, AdaptSettings, AdaptTask, adapt_network, describe_adapted
 from spear_deploy.pipeline.deployment import DeploySettings
@@ -96,6 +97,19 @@ class _Adaptation(_Strict):
     accuracy: _Accuracy
 
 
+class _Step(_Strict):
+    after: str
+    kind: str
+    accuracy: float
+
+
+class _AdaptedFile(_Adaptation):
+    """What the file must hold beside the network that it is of."""
+
+    adapted_digest: str
+    waterfall: list[_Step]
+
+
 def read_adaptation(folder: Path) -> dict[str, Any] | None:
     """Return what was replaced in the deployment of a folder, None where nothing was.
 
@@ -112,6 +126,29 @@ def read_adaptation(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError) as error:
         why = str(error).splitlines()[0]
         raise FileError(f"file '{path}': is damaged ({why}); run the deployment again with --fresh") from error
+
+
+def find_adaptation(net: api.Net, graph: SNNGraph, chip: str) -> dict[str, Any] | None:
+    """Return what was replaced in a network for a chip, from the facts beside its file: {chip, replaced, accuracy, waterfall}.
+
+    None where there are none, or where they are damaged, or of another network or chip.
+
+    Args:
+        net: as named.
+        graph: the same, loaded.
+        chip: name of its profile.
+    """
+    if not isinstance(net, (str, os.PathLike)) or not Path(net).is_file():
+        return None
+    try:
+        content = (Path(net).parent / FACTS).read_bytes()
+        facts = _AdaptedFile.model_validate_json(content)
+        if facts.chip != chip or facts.adapted_digest != hash_network(graph):
+            return None
+        whole = json.loads(content)
+    except (OSError, ValueError, RecursionError):
+        return None
+    return {name: whole[name] for name in ("chip", "replaced", "accuracy", "waterfall")}
 
 
 def note_adaptation(facts: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from spear_deploy.pipeline import api
+from spear_deploy.pipeline.adapt_stage import find_adaptation
 from spear_deploy.pipeline.backends import LAVA_BACKENDS, prove_on_simulator
 from spear_deploy.pipeline.inputs import DATA_OPTIONS
 from spear_deploy.report.tables import list_lava_failures
@@ -64,8 +65,9 @@ def simulate_file(
         progress: is called during the runs.
 
     Returns:
-        ({out, backend, chip, steps, samples, spikes, rates, overflows, lava, explain, overrides, findings, failures}, without the
-        keys of what was not asked; the explanation or None). `failures` are sentences on spikes of Lava that differ.
+        ({out, backend, chip, steps, samples, spikes, rates, overflows, lava, explain, adaptation, overrides, findings, failures},
+        without the keys of what was not asked; the explanation or None). `failures` are sentences on spikes of Lava that differ;
+        `adaptation` is what was replaced before, where the network is that of an output folder of `adapt` or `deploy`.
     """
     target = None if settings.chip is None else api.profile(settings.chip, settings.overrides or None)
     facts: dict[str, Any] = {}
@@ -84,6 +86,8 @@ def simulate_file(
         assert target is not None, "the caller names the chip that is explained"
         explanation = _explain(graph, target, x, kind, settings, progress)
         facts |= {"chip": settings.chip, "explain": explanation.to_json()}
+        if (adaptation := find_adaptation(net, graph, target.name)) is not None:
+            facts["adaptation"] = adaptation
         findings = [*explanation.findings, *(finding for finding in findings if finding not in explanation.findings)]
     if settings.overrides:
         facts["overrides"] = dict(settings.overrides)

@@ -21,6 +21,7 @@ NEEDED = {
     "provenance": ("made", "command", "options", "versions", "network", "data", "chip", "sha256"),
 }
 """Required keys of the JSON files."""
+DEPLOYMENT = "deployment.json"
 RASTER = "raster.npz"
 ADAPTATION = "adapt.json"
 ADAPTATION_KEYS = ("chip", "replaced", "accuracy", "waterfall")
@@ -59,28 +60,38 @@ def read_folder(folder: str | os.PathLike[str]) -> Evidence:
     if not place.is_dir():
         what = "is a file" if place.exists() else "there is no such folder"
         raise FileError(f"folder '{place}': {what}; give the folder that `deploy`, `demo` or `prune` wrote")
-    if not (place / "deployment.json").exists():
+    if not (place / DEPLOYMENT).exists():
         raise FileError(
             f"folder '{place}': holds no finished deployment (no deployment.json); "
             f"run `spear-deploy deploy ... --out {place}`, which goes on where it stopped"
         )
-    values = {name: _read_json(place / f"{name}.json", keys) for name, keys in NEEDED.items()}
+    values = {name: read_json(place / f"{name}.json", keys) for name, keys in NEEDED.items()}
     files = values["deployment"]["files"]
     if not isinstance(files, dict):
         raise FileError(f"file '{place / 'deployment.json'}': 'files' is no list of names and paths; run the deployment again")
     has_adaptation = "adaptation" in files
-    adaptation = _read_json(place / ADAPTATION, ADAPTATION_KEYS) if has_adaptation else None
+    adaptation = read_json(place / ADAPTATION, ADAPTATION_KEYS) if has_adaptation else None
     return Evidence(folder=place, raster=read_arrays(place / RASTER), adaptation=adaptation, **values)
 
 
-def _read_json(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
+def read_json(path: Path, keys: tuple[str, ...], *, again: str = "run the deployment again") -> dict[str, Any]:
+    """Read a file of results.
+
+    Args:
+        path: of the file.
+        keys: that it has to hold.
+        again: advice where it is damaged or foreign.
+
+    Raises:
+        FileError: it is missing, damaged, or lacks a key.
+    """
     try:
         value = json.loads(require_file(path, "file of a deployment").read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise FileError(f"file '{path}': is damaged ({str(error)[:80]}); run the deployment again") from error
+        raise FileError(f"file '{path}': is damaged ({str(error)[:80]}); {again}") from error
     missing = [key for key in keys if not isinstance(value, dict) or key not in value]
     if missing:
-        raise FileError(f"file '{path}': has no '{missing[0]}', it is of another version or foreign; run the deployment again")
+        raise FileError(f"file '{path}': has no '{missing[0]}', it is of another version or foreign; {again}")
     return dict(value)
 
 

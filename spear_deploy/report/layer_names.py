@@ -47,7 +47,7 @@ def label_evidence(evidence: Evidence) -> Evidence:
             "work": cores.get("work") and add_kinds(cores["work"], labels),
         },
         raster=_label_keys(evidence.raster, labels),
-        adaptation=None if evidence.adaptation is None else _label_adaptation(evidence.adaptation, labels),
+        adaptation=None if evidence.adaptation is None else label_adaptation(evidence.adaptation, labels),
     )
 
 
@@ -74,7 +74,9 @@ def _label_check(check: Mapping[str, Any], labels: Mapping[str, str]) -> dict[st
     }
 
 
-def _label_adaptation(adaptation: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
+def label_adaptation(adaptation: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
+    """Return the facts of an adaptation with labels of layers in place of names."""
+
     def label_step(row: Mapping[str, Any]) -> dict[str, Any]:
         differs = row.get("differs")
         if differs:

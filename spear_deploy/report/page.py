@@ -1,4 +1,4 @@
-"""Report pages of a deployment or of pruning, filled from templates.
+"""Report pages of a deployment, an adaptation or pruning, filled from templates.
 
 A page is made of the files of its folder alone. It is self-contained: no script, no request, light and dark, and it prints.
 Jinja2 escapes every value.
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spear_deploy.errors import FileError
-from spear_deploy.report import tables
+from spear_deploy.report import adaptation_page, tables
 from spear_deploy.report.floor_plan import draw_floor_plan
 from spear_deploy.report.folder import Evidence, read_folder
 from spear_deploy.report.layer_names import label_evidence
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 TEMPLATE, PRUNING_TEMPLATE, SWEEP_TEMPLATE = "page.html.j2", "front.html.j2", "sweep.html.j2"
+ADAPTATION_TEMPLATE = "adapt.html.j2"
 NAME = "report.html"
 
 
@@ -36,21 +37,24 @@ def write_report(folder: str | os.PathLike[str], out: str | os.PathLike[str] | N
     """Write the page of a folder, whole or not at all, and return its path.
 
     Args:
-        folder: where `deploy`, `demo`, `prune` or `sweep` wrote.
-        out: the file. By default in the folder: `report.html` of a deployment, `prune.html` of pruning to one budget,
-            `front.html` of pruning to several, `sweep.html` of a sweep.
+        folder: where `deploy`, `demo`, `adapt`, `prune` or `sweep` wrote.
+        out: the file. By default in the folder: `report.html` of a deployment, `adapt.html` of an adaptation, `prune.html` of
+            pruning to one budget, `front.html` of pruning to several, `sweep.html` of a sweep.
 
     Raises:
-        FileError: the folder holds no finished deployment and no results of `prune`, or its files are damaged.
+        FileError: the folder holds no finished deployment and no results of `adapt` or `prune`, or its files are damaged.
     """
-    if (Path(folder) / SWEEP).exists():
-        path = Path(folder) / PAGE if out is None else Path(out)
-        with replace_file(path) as aside:
-            aside.write_text(_render(SWEEP_TEMPLATE, Path(folder), lambda: describe_sweep(Path(folder))), encoding="utf-8")
-        return path
-    pruned = find_results(Path(folder))
-    text = render_deployment(read_folder(folder)) if pruned is None else render_pruning(Path(folder))
-    path = Path(folder) / (NAME if pruned is None else PAGES[pruned]) if out is None else Path(out)
+    place = Path(folder)
+    if (place / SWEEP).exists():
+        name, text = PAGE, _render(SWEEP_TEMPLATE, place, lambda: describe_sweep(place))
+    elif adaptation_page.holds_adaptation(place):
+        name = adaptation_page.PAGE
+        text = _render(ADAPTATION_TEMPLATE, place, lambda: adaptation_page.describe_adapted(place))
+    elif (pruned := find_results(place)) is not None:
+        name, text = PAGES[pruned], render_pruning(place)
+    else:
+        name, text = NAME, render_deployment(read_folder(folder))
+    path = place / name if out is None else Path(out)
     with replace_file(path) as aside:
         aside.write_text(text, encoding="utf-8")
     return path

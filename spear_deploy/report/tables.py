@@ -201,7 +201,7 @@ def _describe_steps(steps: Mapping[str, int] | None) -> str:
 
 
 def _write_difference(difference: Mapping[str, Any] | None) -> str:
-    return f"; spikes differ first: {describe_difference(difference)}" if difference else ""
+    return f"spikes differ first: {describe_difference(difference)}" if difference else ""
 
 
 def describe_adaptation(adaptation: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -210,12 +210,11 @@ def describe_adaptation(adaptation: Mapping[str, Any] | None) -> dict[str, Any] 
         return None
     steps, before = [], None
     for row in adaptation["waterfall"]:
-        share = row["accuracy"]
+        share, made = row["accuracy"], ": ".join(part for part in (row["kind"], ", ".join(row["layers"])) if part)
         steps.append(
             {
                 "name": row["after"][:1].upper() + row["after"][1:],
-                "note": ": ".join(part for part in (row["kind"], ", ".join(row["layers"])) if part)
-                + _write_difference(row.get("differs")),
+                "note": "; ".join(part for part in (made, _write_difference(row.get("differs"))) if part),
                 "accuracy": percent(share, 2),
                 "change": "" if before is None else points(share - before),
                 "width": round(100 * share, 2),

@@ -5,19 +5,23 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import spear_deploy as sd
 from spear_deploy.adaptation.differences import describe_difference, find_first_difference
+from spear_deploy.adaptation.learn import LearnSettings
 from spear_deploy.adaptation.plan import make_plans
+from spear_deploy.cli.app import main
 from spear_deploy.data import Split
 from spear_deploy.errors import ChipError, GraphError, UnsupportedError
 from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, CubaLI, CubaLIF, Dense, Layer, make_sparse
 from spear_deploy.network.graph import chain
-from spear_deploy.pipeline.adapt import AdaptSettings, AdaptTask, _learn_rounded, _note_lack_of_room
+from spear_deploy.pipeline.adapt import AdaptSettings, AdaptTask, _note_lack_of_room
 from spear_deploy.pipeline.adapt_stage import adapt_for_deployment
 from spear_deploy.pipeline.deployment import DeploySettings
+from spear_deploy.pipeline.learn_integers import learn_integers
 from spear_deploy.pipeline.preflight import CheckedInputs
 from spear_deploy.pipeline.stage_cache import StageCache
 from spear_deploy.pipeline.verification.adaptation import compare_adaptation
@@ -81,10 +85,39 @@ def test_accuracy_stands_after_each_step_of_the_waterfall(speck):
 
 def test_the_first_spikes_that_a_replacement_changes_are_named(speck):
     facts, _ = speck
-    rows = {row["after"].partition(" → ")[0]: row for row in facts["waterfall"] if "differs" in row}
+    rows = {row["after"].partition(" → ")[0]: row for row in facts["waterfall"][:-1] if "differs" in row}
     assert set(rows) == {"CubaLIF", "LI"}
     assert rows["CubaLIF"]["differs"]["layer"] == "fc" and 0 < rows["CubaLIF"]["differs"]["share"] < 1
     assert rows["LI"]["differs"] is None  # what the readout had were no spikes
+
+
+def test_the_integers_are_compared_with_the_adapted_network_too(speck):
+    facts, _ = speck
+    differs = facts["waterfall"][-1]["differs"]
+    assert differs is None or differs["layer"] in ("fc", "out")
+
+
+def test_an_explanation_of_an_adapted_network_begins_with_its_adaptation(speck):
+    facts, folder = speck
+    x = np.moveaxis(task().test.x[:8], 0, 1)
+    np.savez(folder / "in.npz", **{task().kind: x})
+
+    def explain(path, chip="speck2f"):
+        args = ["simulate", str(path), "--chip", chip, "--explain", "--input", str(folder / "in.npz")]
+        result = CliRunner().invoke(main, [*args, "--json"])
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout), CliRunner().invoke(main, args).stdout
+
+    shown, text = explain(folder / "adapted.snn")
+    assert shown["adaptation"] == {name: facts[name] for name in ("chip", "replaced", "accuracy", "waterfall")}
+    assert text.index("What each step to the parts that speck2f has cost") < text.index("What each step to the chip's integers")
+    assert "learning, " in text and "What each step" in text
+    (folder / "other").mkdir()
+    write_snn(sd.load(folder / "adapted.snn"), folder / "other" / "adapted.snn")
+    assert "adaptation" not in explain(folder / "other" / "adapted.snn")[0]  # no facts beside it
+    for damage in ("{", json.dumps({**facts, "adapted_digest": "0"}), json.dumps({**facts, "chip": "truenorth"})):
+        (folder / "other" / "adapt.json").write_text(damage)
+        assert "adaptation" not in explain(folder / "other" / "adapted.snn")[0]
 
 
 def test_no_spike_is_named_where_a_replacement_is_exact():
@@ -108,10 +141,10 @@ def test_a_network_whose_integers_lose_learns_with_the_rounding_of_the_chip(chip
     inputs = CheckedInputs(network=graph, profile=profile, chips=1, dataset=data)
     before = evaluate(*inputs.deploy_integers(graph, data.val)).accuracy
     assert before < evaluate(graph, data.val).accuracy - 0.01
-    settings = AdaptSettings(epochs=8)
-    learnt, batches = _learn_rounded(AdaptTask(network=graph, profile=profile, dataset=data, settings=settings), graph)
+    result = learn_integers(inputs, LearnSettings(epochs=8))
+    learnt = result.graph
     after = evaluate(*inputs.deploy_integers(learnt, data.val)).accuracy
-    assert batches == 16 and after > before
+    assert result.batches in (16, 32) and after > before and after == result.accuracy
     assert len(np.unique(learnt["hidden"].synapse.weight)) <= 3
 
 
@@ -132,9 +165,24 @@ def test_without_data_exact_replacements_are_made_and_the_rest_is_listed(tmp_pat
     np.testing.assert_allclose(simulate(adapted, x).output, simulate(network, x).output, atol=1e-5)
 
     facts = sd.adapt(network, "speck2f", out=tmp_path / "learnt")
-    assert facts["replaced"] == []
+    assert facts["replaced"] == [] and facts["files"]["report"] == "adapt.html"
+    assert (tmp_path / "learnt" / "adapt.html").exists()
     assert [need.partition(":")[0] for need in facts["missing"]] == ["layer 'conv'", "layer 'out'"]
     assert all("give data to learn from" in need for need in facts["missing"])
+
+
+def test_without_data_what_is_missing_is_what_the_whole_plan_would_learn(tmp_path):
+    """Written out, the convolution has no windows left that the host could sum over; with data that comes first."""
+    facts = sd.adapt("digits", "xylo_audio3", out=tmp_path)
+    assert {row["kind"] for row in facts["replaced"]} == {"exact"}
+    assert facts["missing"] == [
+        "layer 'conv1': 64 inputs, to be replaced after learning by sums over windows of 2 x 2 inputs, which the host forms; "
+        "give data to learn from",
+        "layer 'pool2': AvgPool of 2 x 2, to be replaced after learning by a mean of currents, in a kernel of 4 x 4 of 'conv2'; "
+        "give data to learn from",
+        "layers 'conv1' and 'conv2': reset by value, to be replaced after learning by reset by subtraction; give data to learn "
+        "from",
+    ]
 
 
 def test_a_part_that_nothing_replaces_is_named_with_what_the_chip_would_need(tmp_path):
@@ -199,7 +247,7 @@ def edit(folder, path, value):
 
 
 ADAPTED_FIGURES = [
-    (("chip",), "speck2"), (("accuracy", "trained"), 0.999), (("accuracy", "adapted"), 0.999), (("accuracy", "integers"), 0.9),
+    (("chip",), "speck2"), (("adapted_digest",), "0"), (("accuracy", "trained"), 0.999), (("accuracy", "adapted"), 0.999), (("accuracy", "integers"), 0.9),
     (("verdict",), "tight"), (("headline",), "FITS"), (("cores_used",), 1.0), (("cores_limit",), 99), (("energy", "total"), 1e-9),
     (("widths",), {"fc": [8, 2]}), (("missing",), ["a part"]), (("files", "adapted"), "other.snn"),
     (("waterfall", 0, "accuracy"), 0.999), (("waterfall", -1, "accuracy"), 0.999), (("waterfall",), 3), (("waterfall",), [1]),

@@ -91,6 +91,11 @@ def show_simulation(
         size, backend = _write_size(facts["samples"], facts["steps"]), BACKEND_WORDS.get(facts["backend"], facts["backend"])
         title = f"Run of {size} {backend} (rate: spikes per neuron and step)"
         console.print(make_table(title, ("layer", "spikes", "rate", "overflows"), rows, (1, 2)))
+    if "adaptation" in facts:
+        from spear_deploy.cli.tables.adaptation import show_waterfall
+
+        title = f"What each step to the parts that {facts['adaptation']['chip']} has cost, from adapt.json"
+        show_waterfall(console, facts["adaptation"]["waterfall"], labels, title)
     if explanation is not None:
         _show_explanation(console, explanation, labels)
     for finding in facts["findings"]:

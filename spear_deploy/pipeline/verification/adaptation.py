@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from spear_deploy.budget.check import check
 from spear_deploy.data import Dataset
 from spear_deploy.data.input_sums import sum_split
+from spear_deploy.interchange.snn_file import hash_network
 from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.pipeline import api, stages
 from spear_deploy.pipeline.adapt import ADAPTED, FACTS, STEP_SAMPLES, TRAINED
@@ -53,6 +54,7 @@ def derive_adaptation(place: Path, task: Task, data: str | os.PathLike[str] | Da
     report = check(adapted, profile, chips=chips, activity=after.counts)
     facts = {
         "chip": profile.name,
+        "adapted_digest": hash_network(adapted),
         "accuracy": {"trained": evaluate(trained, test).accuracy, "adapted": after.accuracy, "integers": None},
         "missing": [],
         "verdict": report.verdict,
