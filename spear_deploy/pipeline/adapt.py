@@ -11,17 +11,7 @@ from typing import Any
 
 from spear_deploy.adaptation.differences import find_first_difference
 from spear_deploy.adaptation.few_values import find_few_values
-from spear_deploy.adaptation.learn import (
-    LearnSettings,
-    calibrate_plan,
-    choose_plan,
-    find_loss,
-    learn,
-    list_one_sign,
-    list_stages,
-    make_hints,
-)
-from spear_deploy.adaptation.learn_anew import is_anew, learn_anew
+from spear_deploy.adaptation.learn import LearnSettings, calibrate_plan, choose_plan, learn, list_one_sign, list_stages
 from spear_deploy.adaptation.needs import list_needs
 from spear_deploy.adaptation.plan import Plan, Step, follow, make_plans
 from spear_deploy.adaptation.replacement import Replacement
@@ -39,19 +29,20 @@ from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.labels import label_layers
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.inputs import load_for, load_named, merge_options
-from spear_deploy.pipeline.learn_integers import learn_integers, note_distance
 from spear_deploy.pipeline.preflight import CheckedInputs
 from spear_deploy.pipeline.result import add_header
 from spear_deploy.placement.splitting import find_largest
 from spear_deploy.pruning.importance import plan_by_importance
 from spear_deploy.pruning.plan import prune
 from spear_deploy.pruning.prune_to_budget import preflight_warnings
+from spear_deploy.pruning.tune.rounded_learning import TOLERANCE
 from spear_deploy.quantize import FORMATS
 from spear_deploy.quantize.fold import fold_chained_weights
-from spear_deploy.quantize.rounding import ROUNDED, Rounding, read_rounding
+from spear_deploy.quantize.rounding import ROUNDED
 from spear_deploy.report import write_report
 from spear_deploy.report.adaptation_page import PAGE
 from spear_deploy.training.evaluation import Evaluation, evaluate
+from spear_deploy.training.fit import fit
 from spear_deploy.util.extras import require_packages
 from spear_deploy.util.files import write_json
 from spear_deploy.util.folder_lock import own_folder, require_kept
@@ -213,8 +204,6 @@ def adapt_network(task: AdaptTask) -> Adapted:
 
 def _learn_plan(task: AdaptTask, candidate: TrialPlan, notes: Sequence[str]) -> Adapted:
     """Learn a plan by stages, finish it with what comes after learning, and measure each step."""
-    if is_anew(candidate.plan):
-        return _learn_anew(task, candidate.plan, notes)
     plan, narrowed, widths = candidate.plan, candidate.network, candidate.widths
     dataset = task.dataset
     assert dataset is not None
@@ -228,7 +217,7 @@ def _learn_plan(task: AdaptTask, candidate: TrialPlan, notes: Sequence[str]) -> 
         waterfall.append({**row, "differs": find_first_difference(before, after, test)})
 
     few, learning = find_few_values(task.profile), task.settings.learning.for_plan(plan.graph)
-    aim, hints = evaluate(task.network, dataset.val).accuracy, make_hints(task.network, dataset)
+    aim = evaluate(task.network, dataset.val).accuracy
     learnt, steps = narrowed, list[Step]()
     stages = list_stages(plan)
     for number, topics in enumerate(stages):
@@ -240,8 +229,8 @@ def _learn_plan(task: AdaptTask, candidate: TrialPlan, notes: Sequence[str]) -> 
             waterfall.append(_measure("thresholds set on data", "learnt", (), learnt, test))
         if plan.learnt or widths or few:
             learnt, batches = learn(
-                learnt, dataset, learning, aim=aim, hints=hints, is_last=number == len(stages) - 1, few=few,
-                one_sign=list_one_sign(steps), progress=task.progress,
+                learnt, dataset, learning, aim=aim, is_last=number == len(stages) - 1, one_sign=list_one_sign(steps), few=few,
+                progress=task.progress,
             )  # fmt: skip
             if batches:
                 waterfall.append(_measure(f"learning, {batches} batches", "learnt", (), learnt, test))
@@ -256,15 +245,12 @@ def _learn_plan(task: AdaptTask, candidate: TrialPlan, notes: Sequence[str]) -> 
     ]
     graph = _number_channels_anew(final.graph, adapted_to=task.profile.name)
     missing = tuple(list_needs(final.report, graph, task.profile))
-    unlearnt, allowed = _note_lack_of_room(task, graph), find_loss(few)
+    unlearnt = _note_lack_of_room(task, graph)
     if not missing and not unlearnt:
-        inputs = CheckedInputs(network=graph, profile=task.profile, chips=task.chips, dataset=sum_inputs(dataset, graph))
-        result = learn_integers(inputs, task.settings.learning, aim=aim - allowed, hints=hints, progress=task.progress)
-        graph = result.graph
-        if result.batches:
-            name = f"learning with the rounding of {task.profile.name}, {result.batches} batches"
+        graph, batches = _learn_rounded(task, graph)
+        if batches:
+            name = f"learning with the rounding of {task.profile.name}, {batches} batches"
             waterfall.append(_measure(name, "learnt", (), graph, test))
-        notes = [*notes, *note_distance(result.accuracy, aim, allowed)]
     return Adapted(
         graph=graph,
         rows=tuple(rows),
@@ -276,33 +262,6 @@ def _learn_plan(task: AdaptTask, candidate: TrialPlan, notes: Sequence[str]) -> 
     )
 
 
-def _learn_anew(task: AdaptTask, plan: Plan, notes: Sequence[str]) -> Adapted:
-    """Learn a network that replaces the trained one whole, with the chip's values from the first batch on."""
-    assert task.dataset is not None
-    test = task.dataset.test.head(STEP_SAMPLES)
-    waterfall = [_measure("as trained", "", (), task.network, test)]
-    waterfall += [
-        _measure(f"{made.what} → {made.by}", made.kind, made.layers, plan.graph, test)
-        for made in (step.replacement for step in plan.steps)
-    ]
-    few = find_few_values(task.profile)
-    assert few is not None, "a network is learnt anew on few values alone"
-    has_integers = task.profile.meta.family in ROUNDED
-
-    def round_network(network: SNNGraph) -> Rounding:
-        return read_rounding(network, api.quantize_for_chip(network, task.profile)) if has_integers else few.round_network(network)
-
-    graph, batches = learn_anew(
-        plan.graph, task.network, task.dataset, task.settings.learning, round_network, progress=task.progress
-    )
-    waterfall.append(_measure(f"learning, {batches} batches", "learnt", (), graph, test))
-    graph = _number_channels_anew(graph, adapted_to=task.profile.name)
-    rows = tuple(row for step in plan.steps for row in step.to_rows())
-    report = check(graph, task.profile, chips=task.chips, remedies=False)
-    missing = tuple(list_needs(report, graph, task.profile))
-    return Adapted(graph=graph, rows=rows, waterfall=tuple(waterfall), missing=missing, report=report, notes=(*notes, *plan.failed))
-
-
 def _note_lack_of_room(task: AdaptTask, graph: SNNGraph) -> list[str]:
     """Return a note where weights are too large to be learnt with the chip's rounding, which is known."""
     if task.profile.meta.family not in ROUNDED:
@@ -312,6 +271,33 @@ def _note_lack_of_room(task: AdaptTask, graph: SNNGraph) -> list[str]:
     except GraphError as error:
         return [f"not learnt with the rounding of {task.profile.name}: {error}"]
     return []
+
+
+def _learn_rounded(task: AdaptTask, graph: SNNGraph) -> tuple[SNNGraph, int]:
+    """Learn on with the chip's rounding where its integers lose accuracy, and keep the result where they are better then.
+
+    Returns:
+        (the network, the batches that it learnt from; 0 where it stays as it is).
+    """
+    assert task.dataset is not None
+    if task.profile.meta.family not in ROUNDED:
+        return graph, 0
+    dataset = sum_inputs(task.dataset, graph)
+    inputs = CheckedInputs(network=graph, profile=task.profile, chips=task.chips, dataset=dataset)
+
+    def measure(network: SNNGraph) -> float:
+        return evaluate(*inputs.deploy_integers(network, dataset.val)).accuracy
+
+    try:
+        before = measure(graph)
+        if evaluate(graph, dataset.val).accuracy - before <= TOLERANCE:
+            return graph, 0
+        recipe = task.settings.learning.for_network(graph).recipe()
+        result = fit(graph, dataset, recipe, rounding=inputs.round_network, progress=task.progress)
+        better = measure(result.graph) > before
+    except (UnsupportedError, QuantizationError):  # the network has no integers of this chip
+        return graph, 0
+    return (result.graph, result.batches) if better else (graph, 0)
 
 
 def _adapt_exactly(task: AdaptTask) -> Adapted:

@@ -247,7 +247,8 @@ def edit(folder, path, value):
 
 
 ADAPTED_FIGURES = [
-    (("chip",), "speck2"), (("adapted_digest",), "0"), (("accuracy", "trained"), 0.999), (("accuracy", "adapted"), 0.999), (("accuracy", "integers"), 0.9),
+    (("chip",), "speck2"), (("adapted_digest",), "0"),
+    (("accuracy", "trained"), 0.999), (("accuracy", "adapted"), 0.999), (("accuracy", "integers"), 0.9),
     (("verdict",), "tight"), (("headline",), "FITS"), (("cores_used",), 1.0), (("cores_limit",), 99), (("energy", "total"), 1e-9),
     (("widths",), {"fc": [8, 2]}), (("missing",), ["a part"]), (("files", "adapted"), "other.snn"),
     (("waterfall", 0, "accuracy"), 0.999), (("waterfall", -1, "accuracy"), 0.999), (("waterfall",), 3), (("waterfall",), [1]),

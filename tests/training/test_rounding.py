@@ -54,7 +54,7 @@ LEAKS = {"tau_s": 9.3e-3, "r": 4.0}
 IN_ITS_INTEGERS = {
     **NETWORKS,
     "xylo, several spikes": toy(CubaLIF(**CUBA, reset="subtract", r=4.0, max_spikes=None), CubaLI(**CUBA)),
-    "xylo, three spikes of outputs": toy(CubaLIF(**CUBA, reset="subtract", r=4.0), CubaLIF(**CUBA, reset="subtract", max_spikes=3)),
+    "xylo, outputs of several": toy(CubaLIF(**CUBA, reset="subtract", r=4.0), CubaLIF(**CUBA, reset="subtract", max_spikes=3)),
     "xylo, without a current": toy(LIF(tau_s=3e-3, reset="subtract", r=4.0, max_spikes=5), LI(tau_s=3e-3)),
     "truenorth": toy(IF(reset="subtract"), IF(reset="subtract")),
     "truenorth, to a value": toy(IF(), IF()),
