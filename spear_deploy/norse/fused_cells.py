@@ -15,12 +15,14 @@ import numpy as np
 import torch
 
 from spear_deploy.network import Shape
-from spear_deploy.simulator import kernel_choice
+from spear_deploy.util.machine_code import IS_KEPT
 
 Tensor: TypeAlias = torch.Tensor
-WORK = 16
-"""Passes over memory that a neuron's step costs in torch, forwards and backwards; what makes loading numba worth while."""
+PAYS_BACK = 1 << 26 if IS_KEPT else 1 << 29
+"""Steps of neurons that Norse's cells learn before the loops are loaded: they save about 16 ns each, and loading takes a second,
+or seven where their machine code is not kept and is made in each process."""
 
+_done = 0
 _loaded: list[ModuleType | None] = []
 
 
@@ -38,7 +40,7 @@ def find_fused(p: Any, dt: float, reset: str, shape: Shape, start: Tensor, drive
     spikes = hasattr(p, "v_th")
     if drive.dtype != torch.float32 or drive.device.type != "cpu" or (spikes and p.method != "triangle"):
         return None
-    loops = _load_loops(drive.numel())
+    loops = _load_loops(drive.numel() if drive.requires_grad else 0)
     if loops is None:
         return None
     leaks, has_current = hasattr(p, "tau_mem_inv"), hasattr(p, "tau_syn_inv")
@@ -96,10 +98,15 @@ def _flatten(x: Tensor) -> Any:
     return x.detach().numpy().reshape(*x.shape[:2], int(np.prod(x.shape[2:])))
 
 
-def _load_loops(values: int) -> ModuleType | None:
-    """Return the compiled loops, once the process has work enough for them; None where there is no numba."""
-    if not _loaded and kernel_choice.find_kernels(WORK * values) is not None:
-        from spear_deploy.norse import compiled_cells
-
-        _loaded.append(compiled_cells)
+def _load_loops(learnt: int) -> ModuleType | None:
+    """Return the compiled loops, once the process has learnt enough; None before, and where there is no numba."""
+    global _done
+    _done += learnt
+    if not _loaded and _done >= PAYS_BACK:
+        try:
+            from spear_deploy.norse import compiled_cells
+        except Exception:  # numba is not installed, of another numpy, or finds no folder for its machine code
+            _loaded.append(None)
+        else:
+            _loaded.append(compiled_cells)
     return _loaded[0] if _loaded else None

@@ -9,9 +9,6 @@ kept: never in the user's home.
 from __future__ import annotations
 
 import functools
-import os
-import sys
-from pathlib import Path
 from typing import Any
 
 import numba
@@ -20,8 +17,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-IS_KEPT = not sys.dont_write_bytecode and os.access(Path(__file__).parent, os.W_OK)
-"""Whether machine code is kept: where it is not, numba would take a folder in the user's cache."""
+from spear_deploy.util.machine_code import IS_KEPT
+
 njit: Any = functools.partial(numba.njit, cache=IS_KEPT)
 
 TILE = 512

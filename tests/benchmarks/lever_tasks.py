@@ -2,17 +2,22 @@
 
 braille27  recurrent         27 Braille letters by touch: 12 sensors, a spike at each rise and each fall
 kws        over time         MFCC of spoken words, ten channels over 49 frames, as a constant current of four steps
+cifar32    VGG-like          CIFAR-10 at 32 x 32, all images, as a constant current of two steps; trained by `spear_cifar`
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from spear_deploy.data import Dataset, Split, split_at_random
+from spear_deploy.interchange.snn_file import read_snn
 from spear_deploy.network import LIF, AvgPool, Conv2d, Dense, Layer
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
 from tests.benchmarks.adapt_tasks import code_changes
 from tests.benchmarks.search_tasks import SHARED, TAU_S, Net, norm
+from tests.benchmarks.spear_cifar import SMALL_STEPS, VALIDATION, Cifar
 
 LETTERS, WORDS = 27, 12
 COPIES = 6
@@ -73,3 +78,21 @@ def over_time(seed: int) -> SNNGraph:
         synapse = Conv2d(weight=net.uniform(width, channels, kernel, 1), padding=(kernel // 2, 0), stride=(stride, 1))
         after = net.add(name, after, synapse=synapse, norm=norm(width), neuron=LIF(tau_s=TAU_S))
     return net.readout(net.add("pool", after, synapse=AvgPool(kernel_size=(4, 1))), 48 * 3, WORDS)
+
+
+def cifar32(seed: int) -> Dataset:
+    """Return half of the training images and all others, the same for every seed: validation is unseen by the trained network."""
+    return Cifar("cpu", None, SMALL_STEPS).dataset((50_000 - VALIDATION) // 2, VALIDATION, 10_000)
+
+
+def read_vgg6(out: Path) -> SNNGraph:
+    """Return the network that `spear_cifar` trained.
+
+    Raises:
+        FileNotFoundError: it was not trained yet; with the command that does it.
+    """
+    path = out / "dense" / "vgg6-0" / "dense.snn"
+    if not path.exists():
+        command = f"python -m tests.benchmarks.spear_cifar --net vgg6 --stage train --epochs 16 --bfloat16 --out {out / 'dense'}"
+        raise FileNotFoundError(f"{path}: not there; train the network first, in slices of minutes: {command} --minutes 30")
+    return read_snn(path)

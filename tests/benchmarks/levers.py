@@ -24,6 +24,7 @@ import json
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.data.time_steps import StepsRange, choose_candidates, list_steps
+from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline.prune import prune
 from spear_deploy.pruning.levers import LEVERS
 from spear_deploy.pruning.prune_to_budget import prune_to_budget
@@ -43,6 +45,7 @@ from spear_deploy.util.number_format import plural
 from tests.benchmarks import adapt_tasks, lever_tasks
 from tests.benchmarks.search import Ground
 from tests.benchmarks.search_tasks import TASKS, Task
+from tests.benchmarks.spear_cifar import vgg6
 
 METHODS: dict[str, dict[str, Any]] = {
     "recipe": {"method": RECIPE, "levers": "channels,weights"},
@@ -84,6 +87,7 @@ LEVER_TASKS = {
     "braille": Task(adapt_tasks.braille, adapt_tasks.recurrent, 120, 4),
     "braille27": Task(lever_tasks.braille, lever_tasks.recurrent, 60, 4),
     "kws": Task(lever_tasks.kws, lever_tasks.over_time, 8, 2),
+    "cifar32": Task(lever_tasks.cifar32, vgg6, 16, 2),
 }
 
 
@@ -93,6 +97,10 @@ class LeverGround(Ground):
     @property
     def task(self) -> Task:
         return LEVER_TASKS[self.name]
+
+    @cached_property
+    def dense(self) -> SNNGraph:
+        return lever_tasks.read_vgg6(self.out) if self.name == "cifar32" else super().dense
 
 
 def run(ground: Ground, name: str, budget: float, batches: int) -> dict[str, Any]:

@@ -138,7 +138,7 @@ class Cifar:
         mean, spread = x.mean(axis=(0, 2, 3), keepdims=True), x.std(axis=(0, 2, 3), keepdims=True)
 
         def ready(values: np.ndarray) -> torch.Tensor:
-            return torch.from_numpy(((values - mean) / spread).astype(np.float32)).to(device)
+            return torch.from_numpy(np.ascontiguousarray((values - mean) / spread, np.float32)).to(device)
 
         test = images("test", None if limit is None else limit // 5)
         self.x = {"train": ready(x[order[:-held]]), "val": ready(x[order[-held:]]), "test": ready(test[0])}
@@ -155,8 +155,8 @@ class Cifar:
             batch = batch if rng is None else augmented(batch, rng)
             yield batch.expand(self.steps, *batch.shape), torch.from_numpy(y[chosen]).to(self.device)
 
-    def dataset(self, train: int, val: int) -> Dataset:
-        """Return a subset as the search takes it: the image as the current of each step."""
+    def dataset(self, train: int, val: int, test: int) -> Dataset:
+        """Return so many images of each split as the search takes them: the image as the current of each step."""
 
         def split(name: str, count: int) -> Split:
             x = self.x[name][:count].cpu().numpy()
@@ -164,7 +164,7 @@ class Cifar:
                 x=np.broadcast_to(x[:, None], (len(x), self.steps, *x.shape[1:])), y=self.y[name][:count], kind="current"
             )
 
-        return Dataset(name="cifar10", train=split("train", train), val=split("val", val), test=split("test", val), classes=10)
+        return Dataset(name="cifar10", train=split("train", train), val=split("val", val), test=split("test", test), classes=10)
 
 
 def augmented(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
@@ -290,10 +290,9 @@ def stage_prune(args: argparse.Namespace, data: Cifar, folder: Path, until: floa
         if time.monotonic() > until:
             raise KeyboardInterrupt  # what was measured is in the checkpoint
 
+    subset = data.dataset(args.search_train, 512, 512)
     try:
-        found = search(
-            dense, data.dataset(args.search_train, 512), settings, checkpoint=folder / f"search-{args.net}.json", progress=in_time
-        )  # fmt: skip
+        found = search(dense, subset, settings, checkpoint=folder / f"search-{args.net}.json", progress=in_time)
     except KeyboardInterrupt:
         found = None
     if found is None or found.interrupted:

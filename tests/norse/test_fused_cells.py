@@ -1,5 +1,6 @@
 """All steps of a layer in compiled loops: outputs and gradients equal to Norse's cells to the bit."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,6 @@ from spear_deploy.network import IF, LI, LIF, CubaLI, CubaLIF
 from spear_deploy.norse import fused_cells
 from spear_deploy.norse.cells import NeuronModule
 from spear_deploy.norse.network import to_norse
-from spear_deploy.simulator import kernel_choice
 from tests.norse.test_inference import SHAPE, SPIKING, drawn, image_network
 
 compiled_cells = pytest.importorskip("spear_deploy.norse.compiled_cells", reason="numba is not installed")
@@ -92,13 +92,24 @@ def test_norses_steps_remain_where_the_loops_cannot(case, monkeypatch):
     assert type(emitted.grad_fn).__name__ == "StackBackward0" and 0 < float(emitted.detach().mean()) < 1
 
 
-def test_the_loops_are_loaded_once_a_process_has_work_enough(monkeypatch):
+def test_the_loops_are_loaded_once_a_process_has_learnt_enough(monkeypatch):
     monkeypatch.setattr(fused_cells, "_loaded", [])
-    monkeypatch.setattr(kernel_choice, "_loaded", [])
-    monkeypatch.setattr(kernel_choice, "_done", 0)
-    enough = kernel_choice.PAYS_BACK // fused_cells.WORK
-    assert fused_cells._load_loops(enough - 1) is None
-    assert fused_cells._load_loops(1) is compiled_cells
+    monkeypatch.setattr(fused_cells, "_done", 0)
+    module = NeuronModule(IF(v_threshold=0.5), (3,), 1e-3, surrogate="triangle", alpha=1.0)
+    drive = torch.rand(4, 2, 3)
+    monkeypatch.setattr(fused_cells, "PAYS_BACK", 2 * drive.numel())
+    module(drive)  # learns nothing
+    names = [type(module(drive.clone().requires_grad_()).grad_fn).__name__ for _ in range(3)]
+    assert names == ["StackBackward0", "_AllStepsBackward", "_AllStepsBackward"]
+
+
+def test_without_numba_norses_steps_do_it(monkeypatch):
     monkeypatch.setattr(fused_cells, "_loaded", [])
-    monkeypatch.setattr(kernel_choice, "_loaded", [None])
-    assert fused_cells._load_loops(enough) is None
+    monkeypatch.setattr(fused_cells, "_done", 0)
+    monkeypatch.setitem(sys.modules, "numba", None)
+    monkeypatch.delitem(sys.modules, "spear_deploy.norse.compiled_cells")
+    monkeypatch.delattr("spear_deploy.norse.compiled_cells", raising=False)
+    monkeypatch.delitem(sys.modules, "spear_deploy.simulator.compiled_kernels")
+    monkeypatch.delattr("spear_deploy.simulator.compiled_kernels", raising=False)
+    assert fused_cells._load_loops(fused_cells.PAYS_BACK - 1) is None and fused_cells._loaded == []
+    assert fused_cells._load_loops(1) is None and fused_cells._loaded == [None]
