@@ -19,11 +19,12 @@ from spear_deploy.adaptation.plan import Plan, Step
 from spear_deploy.adaptation.replacement import Topic
 from spear_deploy.data import Dataset
 from spear_deploy.data.input_sums import INPUT_FRAME, sum_inputs, sum_split
-from spear_deploy.network import IF, find_max_spikes
+from spear_deploy.network import IF, Array, find_max_spikes
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.simulator import simulate
 from spear_deploy.training import Recipe, fit
-from spear_deploy.training.evaluation import evaluate
+from spear_deploy.training.evaluation import LOGIT_SCALE, evaluate
+from spear_deploy.training.losses import average_outputs
 from spear_deploy.util.progress import Progress, prefix_stage
 
 STAGES: tuple[tuple[Topic, ...], ...] = (
@@ -40,16 +41,26 @@ TRIAL_MARGIN = 0.005
 """Accuracy within which trials are equal: a sample of a small validation split. The plan with least to learn is taken."""
 
 
+HINT_FACTORS = tuple(2.0 ** (exponent / 2) for exponent in range(-40, 41))
+"""Factors on the outputs of a teacher that are tried."""
+LOSS, LOSS_ON_FEW = 0.01, 0.02
+"""Accuracy that learning may lose, and with weights of few values or of up to four bits."""
+FEW_LEVELS = 7
+"""Levels of each sign of weights of four bits."""
 SHARE_OF_FIRST = 1 / 3
 """Share of the epochs after which learning ends where validation is as good as that of the network before."""
 AS_GOOD = 0.005
 """Accuracy that may be missing for that."""
-LARGER_STEPS = 3.0
-"""Factor on the learning rate of the second round: a network that a short round does not bring back has far to go."""
+FAR = 0.05
+"""Accuracy that is missing after the first round from which a network has far to go."""
+LARGER_STEPS, SMALLER_STEPS = 3.0, 1 / 3
+"""Factors on the learning rate of the second round: of a network that has far to go, and of one that is close."""
 FRAME_SPEED = 1 / 3
 """Factor on the learning rate of a network of one frame: a step changes the many spikes of its neurons more."""
 MORE_EPOCHS = 3
 """Factor on the epochs, and on the batches of a trial, of a network whose neurons lose what lies above their threshold."""
+MORE_ROUNDS = 2
+"""Rounds after the first, while validation is below what may be lost."""
 SHARE_ON_FEW = 2 / 3
 """Epochs on the values of weights, where a chip has few, as a share of those before."""
 
@@ -79,16 +90,19 @@ class LearnSettings:
         """Return the settings for a network with all replacements: more epochs where neurons lose what lies above a threshold."""
         return replace(self, epochs=MORE_EPOCHS * self.epochs) if loses_excess(graph) else self
 
-    def recipe(self, one_sign: Sequence[str] = (), *, epochs: int | None = None, steps: int | None = None) -> Recipe:
+    def recipe(
+        self, one_sign: Sequence[str] = (), *, epochs: int | None = None, steps: int | None = None, factor: float = 1.0
+    ) -> Recipe:
         """Return the recipe of the trainer, with all epochs or some, or the first `steps` batches.
 
         Args:
             one_sign: layers of which each source keeps its sign.
             epochs, steps: see there.
+            factor: on the learning rate.
         """
         return Recipe(
             epochs=epochs or self.epochs,
-            learning_rate=self.learning_rate,
+            learning_rate=factor * self.learning_rate,
             warm_up=0.1,
             seed=self.seed,
             steps=steps,
@@ -153,12 +167,35 @@ def list_stages(plan: Plan) -> list[tuple[str, ...]]:
     return [tuple(topic for topics in STAGES[: end + 1] for topic in topics) for end in ends]
 
 
+def find_loss(few: FewValues | None) -> float:
+    """Return the accuracy that learning may lose where a chip has few values of a weight, or many."""
+    return LOSS if few is None or few.levels > FEW_LEVELS else LOSS_ON_FEW
+
+
+def make_hints(network: SNNGraph, dataset: Dataset) -> Array:
+    """Return what a trained network teaches: its mean outputs on the training split, (N, classes) float32.
+
+    They are scaled so that their cross-entropy on validation is smallest: how large the outputs of a network from elsewhere are
+    says nothing, and too small ones would teach that all classes are alike.
+    """
+    outputs, y = average_outputs(network, dataset.val).astype(np.float64), np.asarray(dataset.val.y)
+
+    def cross_entropy(factor: float) -> float:
+        logits = LOGIT_SCALE * factor * outputs
+        logits -= logits.max(axis=1, keepdims=True)
+        return float(np.mean(np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(y)), y]))
+
+    best = min(HINT_FACTORS, key=cross_entropy)
+    return np.asarray(best * average_outputs(network, dataset.train), np.float32)
+
+
 def learn(
     graph: SNNGraph,
     dataset: Dataset,
     settings: LearnSettings,
     *,
     aim: float,
+    hints: Array | None = None,
     is_last: bool = True,
     one_sign: Sequence[str] = (),
     few: FewValues | None = None,
@@ -166,15 +203,17 @@ def learn(
 ) -> tuple[SNNGraph, int]:
     """Fine-tune an adapted network.
 
-    A stage before the last has one short round. The last has a second one, twice as long and with steps three times as large, of
-    which the better one on validation is kept; then rounds on the values of a weight, where the chip has few. A round is left out
-    where the network is as good as that before, or learning was interrupted.
+    A stage before the last has one short round. The last has a longer one after it, and another where more is still missing
+    than may be lost: with larger steps where much is missing, else with smaller ones; the best network is kept. Where the chip
+    has few values of a weight, a round on these follows, and one with smaller steps. Learning ends where the network is as good
+    as that before, or where it was interrupted.
 
     Args:
         graph: the network, with calibrated thresholds.
         dataset: learns from `train`, chooses by `val`.
         settings: of learning.
         aim: accuracy of the network before on validation.
+        hints: of that network, see `make_hints`; None: labels alone.
         is_last: whether this is the last stage.
         one_sign: layers of which each source keeps its sign.
         few: values of a weight, where the chip has few.
@@ -186,25 +225,31 @@ def learn(
     dataset = sum_inputs(dataset, graph)
     settings = settings.for_network(graph)
     first = max(1, round(settings.epochs * SHARE_OF_FIRST))
-    rounds = [(first, 1.0), (settings.epochs - first, LARGER_STEPS)]
     batches, best = 0, evaluate(graph, dataset.val).accuracy
-    for epochs, factor in rounds if is_last else rounds[:1]:
-        if not epochs or best >= aim - AS_GOOD:
+    factor, epochs = 1.0, first
+    for number in range(1 + MORE_ROUNDS if is_last else 1):
+        if not epochs or best >= aim - (AS_GOOD if number < MORE_ROUNDS else find_loss(few)):
             break
-        recipe = settings.recipe(one_sign, epochs=epochs)
-        recipe = replace(recipe, learning_rate=factor * recipe.learning_rate)
-        result = fit(graph, dataset, recipe, progress=progress)
+        result = fit(graph, dataset, settings.recipe(one_sign, epochs=epochs, factor=factor), hints=hints, progress=progress)
         batches += result.batches
         reached = evaluate(result.graph, dataset.val).accuracy
         if reached >= best:
             graph, best = result.graph, reached
         if result.interrupted:
             break
-    if few is not None and is_last:
-        recipe = settings.recipe(one_sign, epochs=round(settings.epochs * SHARE_ON_FEW) or 1)
-        note = prefix_stage(progress, few.describe())
-        result = fit(graph, dataset, recipe, rounding=few.round_network, progress=note)
-        graph, batches = result.graph, batches + result.batches
+        factor, epochs = LARGER_STEPS if best < aim - FAR else SMALLER_STEPS, settings.epochs - first
+    if few is None or not is_last:
+        return graph, batches
+    note, best, epochs = prefix_stage(progress, few.describe()), -1.0, round(settings.epochs * SHARE_ON_FEW) or 1
+    for factor in (1.0, SMALLER_STEPS):
+        recipe = settings.recipe(one_sign, epochs=epochs, factor=factor)
+        result = fit(graph, dataset, recipe, hints=hints, rounding=few.round_network, progress=note)
+        batches += result.batches
+        reached = evaluate(result.graph, dataset.val).accuracy
+        if reached >= best:
+            graph, best = result.graph, reached
+        if result.interrupted or best >= aim - AS_GOOD:
+            break
     return graph, batches
 
 

@@ -11,7 +11,16 @@ from typing import Any
 
 from spear_deploy.adaptation.differences import find_first_difference
 from spear_deploy.adaptation.few_values import find_few_values
-from spear_deploy.adaptation.learn import LearnSettings, calibrate_plan, choose_plan, learn, list_one_sign, list_stages
+from spear_deploy.adaptation.learn import (
+    LearnSettings,
+    calibrate_plan,
+    choose_plan,
+    find_loss,
+    learn,
+    list_one_sign,
+    list_stages,
+    make_hints,
+)
 from spear_deploy.adaptation.needs import list_needs
 from spear_deploy.adaptation.plan import Plan, Step, follow, make_plans
 from spear_deploy.adaptation.replacement import Replacement
@@ -29,20 +38,19 @@ from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.labels import label_layers
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.inputs import load_for, load_named, merge_options
+from spear_deploy.pipeline.learn_integers import learn_integers, note_distance
 from spear_deploy.pipeline.preflight import CheckedInputs
 from spear_deploy.pipeline.result import add_header
 from spear_deploy.placement.splitting import find_largest
 from spear_deploy.pruning.importance import plan_by_importance
 from spear_deploy.pruning.plan import prune
 from spear_deploy.pruning.prune_to_budget import preflight_warnings
-from spear_deploy.pruning.tune.rounded_learning import TOLERANCE
 from spear_deploy.quantize import FORMATS
 from spear_deploy.quantize.fold import fold_chained_weights
 from spear_deploy.quantize.rounding import ROUNDED
 from spear_deploy.report import write_report
 from spear_deploy.report.adaptation_page import PAGE
 from spear_deploy.training.evaluation import Evaluation, evaluate
-from spear_deploy.training.fit import fit
 from spear_deploy.util.extras import require_packages
 from spear_deploy.util.files import write_json
 from spear_deploy.util.folder_lock import own_folder, require_kept
@@ -217,7 +225,7 @@ def _learn_plan(task: AdaptTask, candidate: TrialPlan, notes: Sequence[str]) -> 
         waterfall.append({**row, "differs": find_first_difference(before, after, test)})
 
     few, learning = find_few_values(task.profile), task.settings.learning.for_plan(plan.graph)
-    aim = evaluate(task.network, dataset.val).accuracy
+    aim, hints = evaluate(task.network, dataset.val).accuracy, make_hints(task.network, dataset)
     learnt, steps = narrowed, list[Step]()
     stages = list_stages(plan)
     for number, topics in enumerate(stages):
@@ -229,8 +237,8 @@ def _learn_plan(task: AdaptTask, candidate: TrialPlan, notes: Sequence[str]) -> 
             waterfall.append(_measure("thresholds set on data", "learnt", (), learnt, test))
         if plan.learnt or widths or few:
             learnt, batches = learn(
-                learnt, dataset, learning, aim=aim, is_last=number == len(stages) - 1, one_sign=list_one_sign(steps), few=few,
-                progress=task.progress,
+                learnt, dataset, learning, aim=aim, hints=hints, is_last=number == len(stages) - 1, few=few,
+                one_sign=list_one_sign(steps), progress=task.progress,
             )  # fmt: skip
             if batches:
                 waterfall.append(_measure(f"learning, {batches} batches", "learnt", (), learnt, test))
@@ -245,12 +253,15 @@ def _learn_plan(task: AdaptTask, candidate: TrialPlan, notes: Sequence[str]) -> 
     ]
     graph = _number_channels_anew(final.graph, adapted_to=task.profile.name)
     missing = tuple(list_needs(final.report, graph, task.profile))
-    unlearnt = _note_lack_of_room(task, graph)
+    unlearnt, allowed = _note_lack_of_room(task, graph), find_loss(few)
     if not missing and not unlearnt:
-        graph, batches = _learn_rounded(task, graph)
-        if batches:
-            name = f"learning with the rounding of {task.profile.name}, {batches} batches"
+        inputs = CheckedInputs(network=graph, profile=task.profile, chips=task.chips, dataset=sum_inputs(dataset, graph))
+        result = learn_integers(inputs, task.settings.learning, aim=aim - allowed, hints=hints, progress=task.progress)
+        graph = result.graph
+        if result.batches:
+            name = f"learning with the rounding of {task.profile.name}, {result.batches} batches"
             waterfall.append(_measure(name, "learnt", (), graph, test))
+        notes = [*notes, *note_distance(result.accuracy, aim, allowed)]
     return Adapted(
         graph=graph,
         rows=tuple(rows),
@@ -271,33 +282,6 @@ def _note_lack_of_room(task: AdaptTask, graph: SNNGraph) -> list[str]:
     except GraphError as error:
         return [f"not learnt with the rounding of {task.profile.name}: {error}"]
     return []
-
-
-def _learn_rounded(task: AdaptTask, graph: SNNGraph) -> tuple[SNNGraph, int]:
-    """Learn on with the chip's rounding where its integers lose accuracy, and keep the result where they are better then.
-
-    Returns:
-        (the network, the batches that it learnt from; 0 where it stays as it is).
-    """
-    assert task.dataset is not None
-    if task.profile.meta.family not in ROUNDED:
-        return graph, 0
-    dataset = sum_inputs(task.dataset, graph)
-    inputs = CheckedInputs(network=graph, profile=task.profile, chips=task.chips, dataset=dataset)
-
-    def measure(network: SNNGraph) -> float:
-        return evaluate(*inputs.deploy_integers(network, dataset.val)).accuracy
-
-    try:
-        before = measure(graph)
-        if evaluate(graph, dataset.val).accuracy - before <= TOLERANCE:
-            return graph, 0
-        recipe = task.settings.learning.for_network(graph).recipe()
-        result = fit(graph, dataset, recipe, rounding=inputs.round_network, progress=task.progress)
-        better = measure(result.graph) > before
-    except (UnsupportedError, QuantizationError):  # the network has no integers of this chip
-        return graph, 0
-    return (result.graph, result.batches) if better else (graph, 0)
 
 
 def _adapt_exactly(task: AdaptTask) -> Adapted:

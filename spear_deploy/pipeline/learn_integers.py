@@ -1,0 +1,95 @@
+"""Learning of an adapted network in its chip's integers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spear_deploy.adaptation.learn import SMALLER_STEPS, LearnSettings
+from spear_deploy.errors import QuantizationError, UnsupportedError
+from spear_deploy.network import Array
+from spear_deploy.network.graph import SNNGraph
+from spear_deploy.pipeline.preflight import CheckedInputs
+from spear_deploy.pruning.tune.rounded_learning import TOLERANCE
+from spear_deploy.quantize import FORMATS
+from spear_deploy.quantize.rounding import ROUNDED
+from spear_deploy.training.evaluation import evaluate
+from spear_deploy.training.fit import fit
+from spear_deploy.util.number_format import percent, plural
+from spear_deploy.util.progress import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearntIntegers:
+    """A network after learning in a chip's integers.
+
+    Attributes:
+        graph: the best one; the given one where nothing was better.
+        accuracy: of its integers on validation; in floating point where the chip has none.
+        batches: that it learnt from; 0 where it stays as it was.
+    """
+
+    graph: SNNGraph
+    accuracy: float
+    batches: int = 0
+
+
+def learn_integers(
+    inputs: CheckedInputs,
+    settings: LearnSettings,
+    *,
+    aim: float = 0.0,
+    hints: Array | None = None,
+    progress: Progress | None = None,
+) -> LearntIntegers:
+    """Learn on with a chip's rounding while its integers lose accuracy or are below the aim: a round, and one with smaller steps.
+
+    Args:
+        inputs: the network, with the data that it takes.
+        settings: of learning.
+        aim: accuracy on validation below which it learns on, whatever the integers lose.
+        hints: of the trained network, see `adaptation.learn.make_hints`.
+        progress: is called after each epoch.
+    """
+    graph, dataset, family = inputs.network, inputs.dataset, inputs.profile.meta.family
+    floating, batches = evaluate(graph, dataset.val).accuracy, 0
+
+    def measure(network: SNNGraph) -> float:
+        return evaluate(*inputs.deploy_integers(network, dataset.val)).accuracy
+
+    try:
+        best = measure(graph) if family in FORMATS else floating
+    except (UnsupportedError, QuantizationError):  # the network has no integers of this chip
+        return LearntIntegers(graph=graph, accuracy=floating)
+    for factor in (1.0, SMALLER_STEPS) if family in ROUNDED else ():
+        if best >= max(aim, floating - TOLERANCE):
+            break
+        recipe = settings.for_network(graph).recipe(factor=factor)
+        try:
+            result = fit(graph, dataset, recipe, hints=hints, rounding=inputs.round_network, progress=progress)
+            reached = measure(result.graph)
+        except (UnsupportedError, QuantizationError):
+            break
+        if reached > best:
+            graph, best, batches = result.graph, reached, batches + result.batches
+        if result.interrupted:
+            break
+    return LearntIntegers(graph=graph, accuracy=best, batches=batches)
+
+
+def note_distance(accuracy: float, trained: float, allowed: float) -> list[str]:
+    """Return how far a network is from the trained one on validation, where that is more than an adaptation may lose.
+
+    >>> note_distance(0.9, 0.95, 0.01)[0].partition(":")[0]
+    'on validation the adapted network is 5.0 points below the trained one, 90.0 % of 95.0 %'
+    >>> note_distance(0.94, 0.95, 0.01)
+    []
+    """
+    lost = trained - accuracy
+    if lost <= allowed + 1e-9:
+        return []
+    most = plural(round(100 * allowed), "point")
+    return [
+        f"on validation the adapted network is {100 * lost:.1f} points below the trained one, {percent(accuracy, 1)} of "
+        f"{percent(trained, 1)}: more than the {most} that learning aims at; more training data or more `--epochs` may bring "
+        "it closer"
+    ]

@@ -1,0 +1,114 @@
+"""Learning by outcome: rounds until validation is good enough, the trained network as teacher, and how far a network is."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from spear_deploy.adaptation import learn as learn_module
+from spear_deploy.adaptation.few_values import FewValues, find_few_values
+from spear_deploy.adaptation.learn import LOSS, LOSS_ON_FEW, MORE_ROUNDS, LearnSettings, find_loss, learn, make_hints
+from spear_deploy.data import Dataset, Split
+from spear_deploy.hardware.profile import load_profile
+from spear_deploy.network import IF, LI, Dense, Layer
+from spear_deploy.network.graph import chain
+from spear_deploy.pipeline.learn_integers import note_distance
+from spear_deploy.training.evaluation import evaluate
+from spear_deploy.training.losses import average_outputs
+
+RNG = np.random.default_rng(0)
+X = RNG.integers(0, 2, (96, 4, 3)).astype(np.uint8)
+SPLIT = Split(x=X, y=X.sum(axis=1).argmax(axis=1), kind="spikes")
+DATA = Dataset(name="sums", classes=3, train=SPLIT, val=SPLIT, test=SPLIT)
+
+
+def readout(gain=1.0):
+    """Return potentials that hold the sums of the inputs, times a gain."""
+    return chain([Layer(name="out", synapse=Dense(weight=gain * np.eye(3)), neuron=LI(tau_s=1.0, r=100.0))], input_shape=(3,))
+
+
+def counting():
+    """Return untrained output neurons that count."""
+    weight = np.random.default_rng(3).uniform(0, 0.3, (3, 3))
+    return chain([Layer(name="out", synapse=Dense(weight=weight), neuron=IF(reset="subtract"))], input_shape=(3,))
+
+
+@pytest.fixture
+def rounds(monkeypatch):
+    """Return the recipes of the rounds that are learnt, as they are."""
+    recipes, fit = [], learn_module.fit
+
+    def note(graph, dataset, recipe, **more):
+        recipes.append((recipe, more))
+        return fit(graph, dataset, recipe, **more)
+
+    monkeypatch.setattr(learn_module, "fit", note)
+    return recipes
+
+
+def test_rounds_end_where_validation_is_as_good_as_before(rounds):
+    learnt, batches = learn(counting(), DATA, LearnSettings(epochs=3), aim=0.0)
+    assert (rounds, batches) == ([], 0) and learnt == counting()
+
+
+def test_an_aim_out_of_reach_takes_all_rounds_with_larger_steps_and_keeps_the_best(rounds):
+    learnt, batches = learn(counting(), DATA, LearnSettings(epochs=3, learning_rate=0.01), aim=2.0)
+    assert [recipe.epochs for recipe, _ in rounds] == [1, 2, 2] and len(rounds) == 1 + MORE_ROUNDS
+    np.testing.assert_allclose([recipe.learning_rate for recipe, _ in rounds], [0.01, 0.03, 0.03])
+    assert batches == 10  # 2 an epoch
+    assert evaluate(learnt, DATA.val).accuracy >= evaluate(counting(), DATA.val).accuracy
+
+
+def test_a_network_that_is_close_learns_on_with_smaller_steps(rounds):
+    start = evaluate(counting(), DATA.val).accuracy
+    learn(counting(), DATA, LearnSettings(epochs=3, learning_rate=1e-7), aim=start + 0.03)
+    np.testing.assert_allclose([recipe.learning_rate for recipe, _ in rounds], [1e-7, 1e-7 / 3, 1e-7 / 3])
+
+
+def test_what_may_be_lost_ends_learning_after_the_second_round(rounds):
+    start = evaluate(counting(), DATA.val).accuracy
+    learn(counting(), DATA, LearnSettings(epochs=3, learning_rate=1e-7), aim=start + LOSS - 1e-6)
+    assert len(rounds) == MORE_ROUNDS
+
+
+def test_a_stage_before_the_last_has_one_round_and_few_values_two(rounds):
+    learn(counting(), DATA, LearnSettings(epochs=3), aim=2.0, is_last=False)
+    assert len(rounds) == 1
+    learnt, _ = learn(counting(), DATA, LearnSettings(epochs=3), aim=2.0, few=FewValues(levels=1, per_neuron=True))
+    assert ["rounding" in more for _, more in rounds[1:]] == [False] * 3 + [True] * 2
+    assert all(len(np.unique(np.abs(row))) <= 2 for row in learnt["out"].synapse.weight)
+
+
+def test_the_hints_of_each_round_are_those_of_the_teacher(rounds):
+    hints = make_hints(readout(), DATA)
+    learn(counting(), DATA, LearnSettings(epochs=3), aim=2.0, hints=hints, few=FewValues(levels=1, per_neuron=True))
+    assert rounds and all(more["hints"] is hints for _, more in rounds)
+
+
+@pytest.mark.parametrize("gain", [1e-4, 1.0, 1e4])
+def test_hints_do_not_depend_on_the_size_of_the_outputs(gain):
+    hints, one = make_hints(readout(gain), DATA), make_hints(readout(), DATA)
+    assert hints.shape == (96, 3) and hints.dtype == np.float32
+    np.testing.assert_allclose(hints, one, rtol=0.2)  # factors are tried in steps of the square root of 2
+    own = average_outputs(readout(gain), DATA.train)
+    np.testing.assert_allclose(hints, own * (hints[0, 0] / own[0, 0]), rtol=1e-3, atol=1e-6)
+
+
+def test_hints_of_a_teacher_that_is_often_wrong_are_soft():
+    wrong = replace(SPLIT, y=RNG.permutation(SPLIT.y))
+    hints = make_hints(readout(), replace(DATA, val=wrong))
+    assert np.abs(hints).max() < 0.2 * np.abs(make_hints(readout(), DATA)).max()
+
+
+@pytest.mark.parametrize(
+    ("chip", "loss"),
+    [("truenorth", LOSS_ON_FEW), ("akd1000", LOSS_ON_FEW), ("odin", LOSS_ON_FEW), ("brainscales2", LOSS), ("loihi2", LOSS)],
+)
+def test_chips_with_four_values_or_four_bits_may_lose_two_points(chip, loss):
+    assert find_loss(find_few_values(load_profile(chip))) == loss
+
+
+def test_the_distance_is_said_only_where_more_is_lost_than_may_be():
+    assert note_distance(0.98, 0.99, 0.01) == [] == note_distance(1.0, 0.9, 0.01)
+    (note,) = note_distance(0.927, 0.964, 0.02)
+    assert "3.7 points below the trained one, 92.7 % of 96.4 %: more than the 2 points" in note
