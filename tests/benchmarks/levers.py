@@ -192,8 +192,8 @@ def write_tables(rows: Sequence[Mapping[str, Any]]) -> str:
     methods = [name for name in METHODS if any(row["method"] == name for row in rows)]
     lines = [
         "# Levers at equal learning", "",
-        f"{len(rows)} runs of `python -m tests.benchmarks.levers`, seeds {', '.join(map(str, seeds))}, with about 470 batches on",
-        "digits, 300 on N-MNIST and Braille, and 256 on MNIST; `recipe` is half widths and half weights, `rl` constrained",
+        f"{len(rows)} runs of `python -m tests.benchmarks.levers`, seeds {', '.join(map(str, seeds))}. Median of the batches that",
+        f"`recipe` learns from, by task: {_list_batches(rows)}. `recipe` is half widths and half weights, `rl` constrained",
         "reinforcement learning over both, `recipes` the search of recipes (`--episodes 4`), `spear` DDPG, LRE and TAR on",
         "widths, `weights` weights alone, `channels` the recipe without weights, `uniform` widths alone, `evolution` the default",
         "on chips that do not reward zeros.",
@@ -212,17 +212,27 @@ def write_tables(rows: Sequence[Mapping[str, Any]]) -> str:
     over, unused = [row for row in rows if row["share"] > 1], [100 * (1 - row["share"]) for row in rows]
     lines += ["", "Points of accuracy by which `recipe` is ahead, mean over the rows that have both, ± its standard error:", ""]
     for name in methods:
-        pairs = [(cell[2], found.get((*cell, "recipe")), found.get((*cell, name))) for cell in cells]
-        leads = [(seed, 100 * (a["accuracy"] - b["accuracy"])) for seed, a, b in pairs if a and b]
+        paired = [cell for cell in cells if (*cell, "recipe") in found and (*cell, name) in found]
+        leads = [(c[2], 100 * (found[(*c, "recipe")]["accuracy"] - found[(*c, name)]["accuracy"])) for c in paired]
         if name != "recipe":
             lines += _describe_leads(name, "on the seeds that it was developed on", [v for seed, v in leads if seed in DEVELOPED])
             lines += _describe_leads(name, "on seeds run after all choices", [v for seed, v in leads if seed not in DEVELOPED])
+            for budget in sorted({-cell[1] for cell in cells}, reverse=True):
+                of = [v for cell, (seed, v) in zip(paired, leads, strict=True) if -cell[1] == budget and seed not in DEVELOPED]
+                lines += [f"  {line}" for line in _describe_leads(name, f"at {budget:g} %", of)]
     lines += [
         "", f"Above the budget on the test split: {len(over)} of {len(rows)} runs. Unused: median {np.median(unused):.1f} %, "
         f"at most {max(unused):.1f} %; above 2 %: {sum(value > 2 for value in unused)} runs.", *_describe_unused(rows),
         *write_ablation(ablation), "", LIMITS,
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def _list_batches(rows: Sequence[Mapping[str, Any]]) -> str:
+    of = {
+        task: [row["batches"]["all"] for row in rows if row["task"] == task and row["method"] == "recipe"] for task in LEVER_TASKS
+    }
+    return ", ".join(f"{task} {np.median(found):.0f}" for task, found in of.items() if found)
 
 
 def _describe_unused(rows: Sequence[Mapping[str, Any]]) -> list[str]:
