@@ -30,6 +30,7 @@ from spear_deploy.hardware.schema import CycleModel, Fact, HardwareProfile
 from spear_deploy.network import Array
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.placement.place import Placement
+from spear_deploy.placement.populations import find_populations
 from spear_deploy.simulator import SpikeCounts
 
 
@@ -240,6 +241,8 @@ def _cycles(graph: SNNGraph, model: CycleModel, placement: Placement, counts: Sp
         output     Nhid · p · (s + Nout · e)
         updates    Nhid · (f + d · p) + Nout · g                        p = spikes of a neuron in a step
 
+    The fan-out is that of weights that are not zero: chips with this model have no word for the others.
+
     SpikeSource: SynSense rockpool, devices/xylo/syns61201/power_cycles_model.py.
     """
     a, b = _of(model.per_input_event_and_neuron), _of(model.per_input_channel)
@@ -254,9 +257,11 @@ def _cycles(graph: SNNGraph, model: CycleModel, placement: Placement, counts: Sp
     p_in = float(np.sum(counts.sent[INPUT])) / (scale * n_in)
     spikes = sum(float(np.sum(counts.sent[population.name])) for population in hidden if population.name in counts.sent)
     p = spikes / (scale * n_hidden) if n_hidden else 0.0
+    names = {population.name for population in hidden}
     inner = sum(
-        projection.channels * projection.outputs
-        for population in hidden
+        int(projection.fan_in.sum())
+        for population in find_populations(graph, zeros=True)
+        if population.name in names
         for projection in population.projections
         if not projection.from_input
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ from spear_deploy.budget.traffic import count_traffic
 from spear_deploy.hardware.fields import Number
 from spear_deploy.hardware.profile import HardwareProfile
 from spear_deploy.hardware.schema import CycleModel
-from spear_deploy.network import IF, Dense
+from spear_deploy.network import IF, Dense, make_sparse
 from spear_deploy.network.graph import INPUT, Edge, Layer, SNNGraph, chain
 from spear_deploy.placement.place import place
 from spear_deploy.simulator import SpikeCounts, simulate
@@ -68,6 +70,18 @@ def test_the_cycles_of_xylo_are_the_published_sum() -> None:
     assert pace.used == pytest.approx(by_vendor(4, 20, 3, 20, 0.5, 0.3) * 1.2 / 1e-2)
     assert pace.worst == pytest.approx(by_vendor(4, 20, 3, 20, 1.0, 1.0) * 1.2 / 1e-2)
     assert (pace.limit, pace.unit) == (50e6, "Hz")
+
+
+def test_weights_of_zero_take_no_cycles_of_xylo() -> None:
+    """rockpool's Nhid_fanout_avg is the mean of abs(sign(weights)): 1.5 of 20 recurrent synapses a neuron here."""
+    graph, chip = recurrent_net(4, 20, 3), xylo(50e6)
+    weight = np.zeros((20, 20))
+    weight.flat[np.random.default_rng(0).permutation(400)[:30]] = -1.0
+    for stored in (weight, make_sparse(weight)):
+        rec = replace(graph["rec"], synapse=Dense(weight=stored))
+        net = replace(graph, layers=tuple(rec if layer.name == "rec" else layer for layer in graph.layers))
+        (load,) = find_step_loads(net, chip, place(net, chip), None)
+        assert load.worst == pytest.approx(by_vendor(4, 20, 3, 1.5, 1.0, 1.0) * 1.2 / 1e-2)
 
 
 def test_without_activity_only_the_worst_case_is_known() -> None:
