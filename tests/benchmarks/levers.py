@@ -192,8 +192,8 @@ def write_tables(rows: Sequence[Mapping[str, Any]]) -> str:
     methods = [name for name in METHODS if any(row["method"] == name for row in rows)]
     lines = [
         "# Levers at equal learning", "",
-        f"{len(rows)} runs of `python -m tests.benchmarks.levers`, seeds {', '.join(map(str, seeds))}. Median of the batches that",
-        f"`recipe` learns from, by task: {_list_batches(rows)}. `recipe` is half widths and half weights, `rl` constrained",
+        f"{len(rows)} runs of `python -m tests.benchmarks.levers`, seeds {', '.join(map(str, seeds))}. Batches that",
+        f"`recipe` learns from, median by task: {_list_batches(rows)}. `recipe` is half widths and half weights, `rl` constrained",
         "reinforcement learning over both, `recipes` the search of recipes (`--episodes 4`), `spear` DDPG, LRE and TAR on",
         "widths, `weights` weights alone, `channels` the recipe without weights, `uniform` widths alone, `evolution` the default",
         "on chips that do not reward zeros.",
