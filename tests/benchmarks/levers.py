@@ -193,8 +193,8 @@ def write_tables(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [
         "# Levers at equal learning", "",
         f"{len(rows)} runs of `python -m tests.benchmarks.levers`, seeds {', '.join(map(str, seeds))}. Batches that",
-        f"`recipe` learns from, median by task: {_list_batches(rows)}. `recipe` is half widths and half weights, `rl` constrained",
-        "reinforcement learning over both, `recipes` the search of recipes (`--episodes 4`), `spear` DDPG, LRE and TAR on",
+        f"`recipe` learns from, median by task: {_list_batches(rows)}. `recipe` is half widths and half weights, `rl`",
+        "constrained reinforcement learning over both, `recipes` the search of recipes (`--episodes 4`), `spear` DDPG, LRE and TAR on",
         "widths, `weights` weights alone, `channels` the recipe without weights, `uniform` widths alone, `evolution` the default",
         "on chips that do not reward zeros.",
         "Each seed has a network and a validation split of its own. Test accuracy, per cent; in brackets batches in all (search",
