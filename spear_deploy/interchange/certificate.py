@@ -40,6 +40,7 @@ from spear_deploy.interchange.comparison import (
 from spear_deploy.interchange.onnx.float_bounds import BOUND, EXACT, FOLDED, Rounding
 from spear_deploy.interchange.pynn.reader import name_brian2
 from spear_deploy.network import Array, Scale
+from spear_deploy.network.classes import describe_classes
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.quantize.layer_error import count_products
 from spear_deploy.simulator import InputKind, check_input
@@ -156,7 +157,7 @@ def certify(
         **({"vendor": _run_vendor(graph, source, format, x, kind)} if format in SIMULATORS else {}),
         "not_compared": missing,
         "approximations": list(approximations),
-        "assumptions": list(dict.fromkeys([*graph.metadata.get("assumptions", []), *assumptions])),
+        "assumptions": list(dict.fromkeys([*graph.metadata.get("assumptions", []), *assumptions, *describe_classes(graph)])),
         "versions": _versions(format),
     }
 

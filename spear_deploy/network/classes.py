@@ -29,6 +29,14 @@ def count_classes(graph: SNNGraph) -> int:
     return int(np.prod(graph.shape_of(graph.output))) // count_per_class(graph)
 
 
+def describe_classes(graph: SNNGraph) -> list[str]:
+    """Return a sentence on how outputs become a class where several stand for one, for those who run the network elsewhere."""
+    n = count_per_class(graph)
+    if n == 1:
+        return []
+    return [f"each class has {n} outputs, class 0 the outputs 0 to {n - 1}: the class whose outputs add up to most is the answer"]
+
+
 def average_classes(outputs: Any, per_class: int) -> Any:
     """Return the mean of the outputs of each class, (..., outputs) to (..., classes); of numpy or of torch.
 

@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import spear_deploy as sd
 from spear_deploy.data import Dataset, Split
 from spear_deploy.errors import DataError
-from spear_deploy.interchange.snn_file import read_snn, write_snn
+from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import IF, Dense, Layer
 from spear_deploy.network.classes import OUTPUTS_PER_CLASS, average_classes, count_classes, count_per_class
 from spear_deploy.network.graph import chain
@@ -68,6 +69,12 @@ def test_a_teacher_with_one_output_a_class_teaches_a_network_with_several():
     assert count_classes(learnt.graph) == 3
 
 
-def test_files_keep_the_number(tmp_path):
-    write_snn(network(), tmp_path / "net.snn")
-    assert count_per_class(read_snn(tmp_path / "net.snn")) == 2
+@pytest.mark.parametrize("name", ["net.snn", "net.nir"])
+def test_files_keep_the_number_and_a_certificate_says_it(tmp_path, name):
+    path = tmp_path / name
+    if name.endswith(".snn"):
+        write_snn(network(), path)
+    else:
+        facts = sd.export(network(), path, to="nir")
+        assert [line for line in facts["assumptions"] if "each class has 2 outputs, class 0 the outputs 0 to 1" in line]
+    assert count_per_class(sd.load(path)) == 2
