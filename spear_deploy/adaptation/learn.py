@@ -205,8 +205,8 @@ def learn(
 
     A stage before the last has one short round. The last has a longer one after it, and another where more is still missing
     than may be lost: with larger steps where much is missing, else with smaller ones; the best network is kept. Where the chip
-    has few values of a weight, a round on these follows, and one with smaller steps. Learning ends where the network is as good
-    as that before, or where it was interrupted.
+    has few values of a weight, a round on these follows, and one with smaller steps where more is missing than may be lost.
+    Learning ends where the network is as good as that before, or where it was interrupted.
 
     Args:
         graph: the network, with calibrated thresholds.
@@ -248,7 +248,7 @@ def learn(
         reached = evaluate(result.graph, dataset.val).accuracy
         if reached >= best:
             graph, best = result.graph, reached
-        if result.interrupted or best >= aim - AS_GOOD:
+        if result.interrupted or best >= aim - find_loss(few):
             break
     return graph, batches
 

@@ -41,7 +41,7 @@ def learn_integers(
     hints: Array | None = None,
     progress: Progress | None = None,
 ) -> LearntIntegers:
-    """Learn on with a chip's rounding while its integers lose accuracy or are below the aim: a round, and one with smaller steps.
+    """Learn on with a chip's rounding where its integers lose accuracy, and once more with smaller steps where they miss the aim.
 
     Args:
         inputs: the network, with the data that it takes.
@@ -60,9 +60,11 @@ def learn_integers(
         best = measure(graph) if family in FORMATS else floating
     except (UnsupportedError, QuantizationError):  # the network has no integers of this chip
         return LearntIntegers(graph=graph, accuracy=floating)
+    least = max(aim, floating - TOLERANCE)
     for factor in (1.0, SMALLER_STEPS) if family in ROUNDED else ():
-        if best >= max(aim, floating - TOLERANCE):
+        if best >= least:
             break
+        least = aim
         recipe = settings.for_network(graph).recipe(factor=factor)
         try:
             result = fit(graph, dataset, recipe, hints=hints, rounding=inputs.round_network, progress=progress)
