@@ -28,13 +28,21 @@ def label_layers(graph: SNNGraph) -> dict[str, str]:
     """
     labels = {}
     for layer in graph.layers:
-        kind = name_kind(layer)
-        if kind and layer.synapse is not None and layer.neuron is not None and not _pools_spikes(layer):
-            kind += f"-{type(layer.neuron).__name__}"
+        parts = [type(part).__name__ for part in (layer.synapse, layer.neuron) if part is not None]
+        kind = name_kind(layer) if _pools_spikes(layer) else join_kinds(*parts)
         named = not kind or not is_bare(layer.name)
         shape = format_shape(graph.shape_of(layer.name))
         labels[layer.name] = layer.name if named else f"{layer.name} {kind} {shape}"
     return labels
+
+
+def join_kinds(*kinds: str | None) -> str:
+    """Join the kinds of a layer's synapse and neuron, where it has them.
+
+    >>> join_kinds("Conv2d", "LIF"), join_kinds("Dense", None)
+    ('Conv2d-LIF', 'Dense')
+    """
+    return "-".join(kind for kind in kinds if kind)
 
 
 def is_bare(name: str) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from spear_deploy.budget.core_rows import TOGETHER
-from spear_deploy.network.labels import add_kinds, is_bare
+from spear_deploy.network.labels import add_kinds, is_bare, join_kinds
 from spear_deploy.report.folder import Evidence
 from spear_deploy.util.number_format import format_shape
 
@@ -53,7 +53,7 @@ def label_evidence(evidence: Evidence) -> Evidence:
 
 def _join(name: str, row: Mapping[str, Any], shape: Sequence[int] = ()) -> str:
     """Return name, kind and shape of a layer, or its name where that has letters."""
-    kind = row["synapse"] or row["neuron"]
+    kind = join_kinds(row["synapse"], row["neuron"])
     return " ".join([name, kind, *([format_shape(shape)] if shape else [])]) if kind and is_bare(name) else name
 
 

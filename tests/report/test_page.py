@@ -544,13 +544,13 @@ def test_layers_that_are_bare_numbers_carry_their_kind(tmp_path):
     np.savez(folder / "raster.npz", **arrays)
     changed(folder, "deployment", lambda value: value.update(notes=["layer '10': a note"]))
     view = describe_deployment(read_folder(folder))
-    assert view["verdict"]["notes"] == ["layer '10' (Dense 8): a note"]
-    assert [row["name"] for row in view["activity"]["rows"]] == ["10 Dense", "out"]
-    assert [row["name"] for row in view["widths"]] == ["10 Dense"] and view["widths"][0]["shape"] == [8]
-    assert [row["name"] for row in view["plan"]["layers"]] == ["10 Dense 8", "out"]
-    assert view["plan"]["work"].startswith("core 0 ('10' (Dense 8)) has most in a step")
-    assert view["raster"]["layers"][0]["name"] == "10 Dense 8"
+    assert view["verdict"]["notes"] == ["layer '10' (Dense-CubaLIF 8): a note"]
+    assert [row["name"] for row in view["activity"]["rows"]] == ["10 Dense-CubaLIF", "out"]
+    assert [row["name"] for row in view["widths"]] == ["10 Dense-CubaLIF"] and view["widths"][0]["shape"] == [8]
+    assert [row["name"] for row in view["plan"]["layers"]] == ["10 Dense-CubaLIF 8", "out"]
+    assert view["plan"]["work"].startswith("core 0 ('10' (Dense-CubaLIF 8)) has most in a step")
+    assert view["raster"]["layers"][0]["name"] == "10 Dense-CubaLIF 8"
     rows = view["resources"]["all"] or view["resources"]["first"]
-    assert {row["where"] for row in rows} == {"chip", "10 Dense 8", "out"}
+    assert {row["where"] for row in rows} == {"chip", "10 Dense-CubaLIF 8", "out"}
     assert plain["resources"]["count"] == view["resources"]["count"]
-    assert "10 Dense 8" in render_deployment(read_folder(folder))
+    assert "10 Dense-CubaLIF 8" in render_deployment(read_folder(folder))
