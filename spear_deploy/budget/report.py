@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from rich import box
 from rich.console import ConsoleRenderable, Group
 from rich.padding import Padding
 from rich.table import Table
@@ -19,11 +18,19 @@ from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 from spear_deploy.budget.balance import Balanced
-from spear_deploy.budget.core_rows import THING, TOGETHER, BudgetRow, Status
+from spear_deploy.budget.core_rows import THING, BudgetRow
 from spear_deploy.budget.core_work import CoreWork
 from spear_deploy.budget.energy import Energy
 from spear_deploy.budget.intervals import weakest
 from spear_deploy.budget.latency import Latency
+from spear_deploy.budget.report_tables import (
+    STATUS_STYLES,
+    draw_layer_table,
+    draw_resource_table,
+    shorten_place,
+    write_resource,
+    write_share,
+)
 from spear_deploy.budget.unsupported import LATE_RESET, SEVERAL_SPIKES, Replaced, Unsupported
 from spear_deploy.network.labels import add_kinds, name_layers
 from spear_deploy.placement.place import Placement
@@ -34,21 +41,10 @@ Verdict: TypeAlias = Literal["fits", "does_not_fit", "unchecked"]
 
 VERDICTS = {"fits": "FITS", "does_not_fit": "DOES NOT FIT", "unchecked": "UNCHECKED"}
 VERDICT_STYLES = {"fits": "bold green", "does_not_fit": "bold red", "unchecked": "bold cyan"}
-STATUS_STYLES: dict[Status, str] = {"ok": "", "tight": "yellow", "unchecked": "cyan", "over": "bold red"}
-"""By urgency, the least urgent first."""
-URGENCY = tuple(STATUS_STYLES)
-COLUMNS = {"neurons": "neurons", "synapse_memory": "syn mem", "axons_in": "axons in", "axons_out": "axons out"}
-"""Head of a column by resource; of all other resources the fullest is named."""
-KEPT_LIMITS = ("weight_bits", "bias_bits", "neuron_groups", "destinations", "fan_out_cores")
-"""Resources whose share says little while the limit is kept."""
 TEXT_WIDTH, HTML_WIDTH = 120, 150
 """Characters of a line of `str(report)` and of the notebook's HTML."""
-MAX_NAME = 30
-"""Characters of a layer's name in a table."""
 MAX_NAMES = 4
 """Layers that are named in a sentence."""
-MAX_OK_ROWS = 60
-"""Rows within their limits that the notebook shows."""
 HTML = '<pre style="line-height:1.35;overflow-x:auto;white-space:pre">{code}</pre>'
 """The notebook's own colours of text and background stay, so that the report is readable on light and dark."""
 THEME = TerminalTheme(
@@ -157,7 +153,13 @@ class BudgetReport:
 
     def __rich__(self) -> ConsoleRenderable:
         sentences = _draw_lines(_group_lines(self), self.labels)
-        return Group(_headline(self), "", Padding.indent(_layer_table(self), 2), "", Padding.indent(sentences, 2))
+        return Group(
+            _headline(self),
+            "",
+            Padding.indent(draw_layer_table(self.rows, self.labels, self.placement), 2),
+            "",
+            Padding.indent(sentences, 2),
+        )
 
     def __str__(self) -> str:
         return self.to_text()
@@ -165,7 +167,7 @@ class BudgetReport:
     def _repr_html_(self) -> str:
         """Return what a notebook shows: the most urgent rows first, each status in the order of the network."""
         sentences = _draw_lines([_unsupported_lines(self), _note_lines(self)], self.labels)
-        drawing = Group(_headline(self), "", _resource_table(self), "", sentences)
+        drawing = Group(_headline(self), "", draw_resource_table(self.rows, self.labels), "", sentences)
         return _record(drawing, HTML_WIDTH).export_html(theme=THEME, code_format=HTML, inline_styles=True)
 
 
@@ -230,117 +232,6 @@ def _energy(energy: Energy) -> str:
     return f"energy not known (missing: {', '.join(energy.missing)})"
 
 
-# -------------------------------------------------------------------------------------------------------------- tables
-
-
-def _layer_table(report: BudgetReport) -> Table:
-    """Return a table with a line per layer (or layers that share cores): its cores, and how full the fullest one is."""
-    places: dict[str, list[BudgetRow]] = {}
-    for row in report.rows:
-        if row.unit != THING:
-            places.setdefault(row.where, []).append(row)
-    columns = [name for name in COLUMNS if any(row.resource == name for row in report.rows)]
-    cells = {}
-    for where, rows in places.items():
-        shares = {row.resource: _share(row) for row in rows}
-        line = [_cores_of(report, where), *(shares.get(name, "") for name in columns), _fullest_other(rows, columns)]
-        if any(line):
-            cells[where] = [_short_name(TOGETHER.join(report.labels.get(name, name) for name in where.split(TOGETHER))), *line]
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    heads = ["layer", "cores", *(COLUMNS[name] for name in columns), "fullest other"]
-    for index, head in enumerate(heads):
-        is_number = 0 < index < len(heads) - 1
-        unbroken = [*(line[index] for line in cells.values()), *head.split()] if is_number else head.split()
-        table.add_column(
-            head,
-            justify="right" if is_number else "left",
-            no_wrap=index == 0,
-            overflow="ellipsis" if index == 0 else "fold",
-            min_width=max(map(len, unbroken)),
-        )
-    for where, line in cells.items():
-        status = max((row.status for row in places[where]), key=URGENCY.index)
-        table.add_row(*map(Text, line), style=STATUS_STYLES[status])
-    return table
-
-
-def _resource_table(report: BudgetReport) -> Table:
-    """Return a table with a row per resource and place, the most urgent first."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    table.add_column("layer", overflow="fold")
-    for head in ("resource", "used", "limit", "share", "status"):
-        table.add_column(head, justify="right" if head in ("used", "limit", "share") else "left", no_wrap=True)
-    table.add_column("what to do", overflow="fold")
-    for status in reversed(URGENCY):
-        rows = [row for row in report.rows if row.status == status]
-        limit = MAX_OK_ROWS if status == "ok" else len(rows)
-        for row in rows[:limit]:
-            unit = "" if row.unit in (THING, row.resource) else f" {row.unit}"
-            share = "" if row.share is None else _share(row)
-            remedy = add_kinds(row.remedy.replace("; ", "\n"), report.labels)
-            place = TOGETHER.join(report.labels.get(name, name) for name in row.layers)
-            cells = (place, _resource(row), _amount(row.used), f"{_amount(row.limit)}{unit}", share, status)
-            table.add_row(*map(Text, cells), Text(remedy or row.detail), style=STATUS_STYLES[status])
-        if len(rows) > limit:
-            table.add_row("…", f"{len(rows) - limit} more within their limits", "", "", "", status)
-    return table
-
-
-def _short_name(where: str) -> str:
-    """Return a place in the width of a column: of many layers the first, and how many more there are."""
-    names = where.split(TOGETHER)
-    if len(where) <= MAX_NAME:
-        return where
-    rest = f" + {len(names) - 1} more" if len(names) > 1 else ""
-    room = MAX_NAME - len(rest)
-    return (names[0] if len(names[0]) <= room else f"{names[0][: room - 1]}…") + rest
-
-
-def _short_place(row: BudgetRow) -> str:
-    """Return a place in few words for a sentence."""
-    return _short_name(row.where) if row.place == row.where else name_layers(row.layers, most=1)
-
-
-def _cores_of(report: BudgetReport, where: str) -> str:
-    """Return the number of cores of a layer, or of those that hold exactly these layers."""
-    names = set(where.split(TOGETHER))
-    if not names & set(report.placement.layers):
-        return ""
-    layers_on: dict[tuple[int, int], set[str]] = {}
-    for name in names:
-        for part in report.placement.slices_of(name):
-            layers_on.setdefault((part.run, part.core), set()).add(name)
-    cores = sum(layers == names for layers in layers_on.values())
-    return f"{cores:,}" if cores else ""
-
-
-def _fullest_other(rows: Sequence[BudgetRow], columns: Sequence[str]) -> str:
-    """Return the fullest resource without a column."""
-    others = [row for row in rows if row.resource not in columns and row.share is not None]
-    others = [row for row in others if row.status == "over" or row.resource not in KEPT_LIMITS]
-    if not others:
-        return ""
-    fullest = max(others, key=lambda row: row.share or 0.0)
-    return f"{_resource(fullest)} {_share(fullest)}"
-
-
-def _share(row: BudgetRow) -> str:
-    return "?" if row.share is None else f"{100 * row.share:,.0f} %"
-
-
-def _resource(row: BudgetRow) -> str:
-    return row.resource.replace("_", " ")
-
-
-def _amount(value: float | None) -> str:
-    return "?" if value is None else amount(value)
-
-
-def _quantity(value: float | None, unit: str) -> str:
-    """Return a time or an energy with its unit and prefix, any other amount alone."""
-    return with_prefix(value, unit) if value is not None and unit in ("s", "J") else _amount(value)
-
-
 # ----------------------------------------------------------------------------------------------------------- sentences
 
 Line: TypeAlias = tuple[str, str, str]
@@ -372,7 +263,7 @@ def _over_lines(report: BudgetReport) -> Iterator[Line]:
         yield (
             "over",
             STATUS_STYLES["over"],
-            f"{_resource(row)} of {row.place}: {_quantity(row.used, row.unit)} of {_quantity(row.limit, row.unit)}{detail}",
+            f"{write_resource(row)} of {row.place}: {_quantity(row.used, row.unit)} of {_quantity(row.limit, row.unit)}{detail}",
         )
         for remedy in row.remedy.split("; ") if row.remedy else ():
             yield "", "", f"→ {remedy}"
@@ -382,7 +273,7 @@ def _tight_lines(report: BudgetReport) -> Iterator[Line]:
     rows = [row for row in report.rows if row.status == "tight" and row.unit != THING]
     if rows:
         rows.sort(key=lambda row: -(row.share or 0))
-        names = (f"{_resource(row)} of {_short_place(row)} {_share(row)}" for row in rows)
+        names = (f"{write_resource(row)} of {_short_place(row)} {write_share(row)}" for row in rows)
         yield "tight", STATUS_STYLES["tight"], ", ".join(names)
 
 
@@ -393,7 +284,7 @@ def _unchecked_lines(report: BudgetReport) -> Iterator[Line]:
         if row.status == "unchecked":
             reason = row.remedy or (row.detail if row.limit == 0 else "")
             reason = reason or ("limit not published" if row.limit is None else "not known")
-            layers.setdefault((_resource(row), reason), []).append(_short_place(row))
+            layers.setdefault((write_resource(row), reason), []).append(_short_place(row))
     for (resource, reason), places in layers.items():
         names = list(dict.fromkeys(places))
         more = f" and {len(names) - MAX_NAMES + 1} more" if len(names) > MAX_NAMES else ""
@@ -445,6 +336,16 @@ def _note_lines(report: BudgetReport) -> list[Line]:
     if report.work is not None:
         notes.append(f"work: {report.work.sentence}")
     return [(topic, "", sentence) for topic, _, sentence in (note.partition(": ") for note in notes)]
+
+
+def _short_place(row: BudgetRow) -> str:
+    """Return a place in few words for a sentence."""
+    return shorten_place(row.where) if row.place == row.where else name_layers(row.layers, most=1)
+
+
+def _quantity(value: float | None, unit: str) -> str:
+    """Return a time or an energy with its unit and prefix, any other amount alone."""
+    return with_prefix(value, unit) if value is not None and unit in ("s", "J") else amount(value)
 
 
 def _time(latency: Latency) -> str:

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from spear_deploy.budget.budget_file import UserLimits
 from spear_deploy.budget.check import check
-from spear_deploy.budget.report import HTML_WIDTH, MAX_OK_ROWS, BudgetReport
+from spear_deploy.budget.report import HTML_WIDTH, BudgetReport
+from spear_deploy.budget.report_tables import MAX_OK_ROWS
 from spear_deploy.cli.tables import show_check
 from spear_deploy.hardware.profile import load_profile
 from spear_deploy.network import IF, LIF, Dense
