@@ -15,22 +15,26 @@ import numpy as np
 
 from spear_deploy.budget.balance import Balanced, balance_cores
 from spear_deploy.budget.budget_file import UserLimits
-from spear_deploy.budget.chip_notes import note_chip, note_open_rows
 from spear_deploy.budget.connection_rows import check_layer_kinds, needs_nonzero_weights
 from spear_deploy.budget.core_rows import CHIP, BudgetRow, classify_use
 from spear_deploy.budget.core_work import CoreWork, measure_core_work
 from spear_deploy.budget.energy import Energy, count_neuron_ops, estimate_energy, unknown_energy
 from spear_deploy.budget.intervals import Interval
 from spear_deploy.budget.latency import Latency, StepLoad, find_step_loads, has_fixed_steps, has_step_limits
+from spear_deploy.budget.notes import (
+    note_balance,
+    note_chip,
+    note_open_loads,
+    note_open_rows,
+    note_packing,
+    note_replaced,
+)
 from spear_deploy.budget.remedies import find_remedies
 from spear_deploy.budget.remote_rows import check_remote_synapses
 from spear_deploy.budget.report import BudgetReport, Verdict
 from spear_deploy.budget.traffic import count_traffic
 from spear_deploy.budget.unsupported import (
-    LATE_RESET,
     LOOP,
-    SEVERAL_SPIKES,
-    Replaced,
     Unsupported,
     find_replaced,
     find_unsupported,
@@ -46,7 +50,7 @@ from spear_deploy.placement.populations import find_populations
 from spear_deploy.placement.weight_bits import stored_bits
 from spear_deploy.simulator import SpikeCounts
 from spear_deploy.simulator.synops import count_synops
-from spear_deploy.util.number_format import join_names, plural
+from spear_deploy.util.number_format import plural
 
 NO_LIMITS = UserLimits()
 
@@ -87,19 +91,15 @@ def check(
     counts, notes = resolve_activity(graph, activity, steps)
     if counts is not None and has_loop:
         counts, notes = None, (f"activity: not used, since SynOps of {LOOP} are not defined",)
-    needs_work = not has_loop and (counts is not None or has_step_limits(profile))
-    worked = fill_zero_weights(graph, profile) if needs_work else graph
-    costs = _estimate_costs(graph, worked, profile, placement, bits, counts)
+    costs = _estimate_costs(graph, profile, placement, bits, counts, has_loop=has_loop)
     used_steps = counts.steps if counts is not None else steps or int(graph.metadata.get("steps", 0))
-    loads = tuple(find_step_loads(worked, profile, placement, counts)) if needs_work else ()
-    decided = [load for load in loads if load.used is not None or load.worst <= load.limit]
     rows = [
         *(
             replace(row, remedy=find_remedies(base, row, fewest)) if remedies and row.status == "over" else row
             for row in result.rows
         ),
         *_check_limits(limits, costs, is_fixed=has_fixed_steps(profile)),
-        *(_check_load(load) for load in decided),
+        *(_check_load(load) for load in costs.loads if load.used is not None or load.worst <= load.limit),
         *check_remote_synapses(placement, profile),
         *check_layer_kinds(graph, profile, populations, bits, findings),
     ]
@@ -128,12 +128,12 @@ def check(
         bound=bound,
         notes=(
             *notes,
-            *_note_replaced(replaced, profile.name),
+            *note_replaced(replaced, profile.name),
             *note_chip(graph, profile),
             *note_open_rows(rows, profile),
-            *_note_open_loads(loads),
-            _note_packing(placement, fewest, bound),
-            *_note_balance(placement, costs.balanced),
+            *note_open_loads(costs.loads),
+            note_packing(placement, fewest, bound),
+            *note_balance(placement, costs.balanced),
         ),
     )
 
@@ -170,6 +170,7 @@ class _Costs:
         synops: one per spike and existing synapse; None without an activity.
         chip_synops: those that the chip works on; None also where it is not published whether it skips zero weights.
         energy, latency: per inference.
+        loads: work of a step, on chips that limit it; without an activity the worst case.
         work, balanced: work of the cores, and their placement with the work levelled.
     """
 
@@ -177,20 +178,26 @@ class _Costs:
     chip_synops: float | None = None
     energy: Energy
     latency: Latency
+    loads: tuple[StepLoad, ...] = ()
     work: CoreWork | None = None
     balanced: Balanced | None = None
 
 
 def _estimate_costs(
     graph: SNNGraph,
-    worked: SNNGraph,
     profile: HardwareProfile,
     placement: Placement,
     bits: Mapping[str, int],
     counts: SpikeCounts | None,
+    *,
+    has_loop: bool,
 ) -> _Costs:
-    """Return the costs of an inference; `worked` holds the zero weights that the chip works on."""
+    """Return the costs of an inference; of a loop without neurons no work is defined."""
     unknown = _Costs(energy=unknown_energy(profile), latency=Latency(seconds=None, missing=("activity",)))
+    if has_loop or (counts is None and not has_step_limits(profile)):
+        return unknown
+    worked = fill_zero_weights(graph, profile)  # with the zero weights that the chip works on
+    unknown = replace(unknown, loads=tuple(find_step_loads(worked, profile, placement, counts)))
     if counts is None:
         return unknown
     operations, chip_operations = count_synops(graph, counts), None
@@ -276,54 +283,3 @@ def _check_load(load: StepLoad) -> BudgetRow:
         remedy=remedy,
         detail=detail,
     )
-
-
-def _note_replaced(replaced: Sequence[Replaced], chip: str) -> Iterator[str]:
-    """Yield a note where layers reset one step late and the chip in the step of the spike, or send more spikes in a step."""
-    late = [f"'{entry.layer}'" for entry in replaced if entry.what == LATE_RESET]
-    several = [entry for entry in replaced if entry.what == SEVERAL_SPIKES]
-    if late:
-        names = ", ".join(late)
-        yield (
-            f"reset: {names} subtract the threshold one step after the spike, {chip} in the same step, which changes spikes; "
-            f"`simulate --chip {chip} --explain` measures how many; training with the chip's reset (snnTorch: "
-            "reset_delay=False) avoids it"
-        )
-    for by in dict.fromkeys(entry.by for entry in several):
-        names = join_names([f"'{entry.layer}'" for entry in several if entry.by == by])
-        yield (
-            f"spikes per step: {names} may send several spikes in a step, {chip} sends {by}, which changes spikes; "
-            f"`simulate --chip {chip} --explain` measures how many; training with as many avoids it (sinabs: SingleSpike or "
-            "MaxSpike, Rockpool: max_spikes_per_dt)"
-        )
-
-
-def _note_open_loads(loads: Sequence[StepLoad]) -> Iterator[str]:
-    """Yield a note per load that is too much in the worst case while the activity is not known."""
-    for load in loads:
-        if load.used is None and load.worst > load.limit:
-            yield (
-                f"pace: give the activity to know whether a step's work is done in time; if all spiked at every step it would be "
-                f"{load.worst:,.0f} {load.unit} of {load.limit:,.0f}"
-            )
-
-
-def _note_balance(placement: Placement, balanced: Balanced | None) -> Iterator[str]:
-    """Yield what levelling the work of the cores gains and costs."""
-    if balanced is not None:
-        interval = balanced.latency.interval
-        time = "" if interval is None else f", time {interval.write('s')}"
-        yield (
-            f"balance: {balanced.placement.cores_used} cores instead of {placement.cores_used} leave the fullest core "
-            f"1/{balanced.gain:.3g} of the work{time}"
-        )
-
-
-def _note_packing(placement: Placement, fewest: Placement, bound: int) -> str:
-    """Return how many cores the packings take, relative to the lower bound."""
-    if not bound:
-        return "packing: nothing to place"
-    ratio = f"{fewest.cores_in_all / bound:.2f} times the lower bound of {bound}"
-    if fewest.cores_in_all == placement.cores_in_all:
-        return f"packing: {plural(placement.cores_in_all, 'core')}, {ratio}"
-    return f"packing: {placement.cores_in_all} cores as the chip's tool packs; {fewest.cores_in_all} at the tightest, {ratio}"

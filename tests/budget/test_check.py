@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from spear_deploy.budget.budget_file import UserLimits
-from spear_deploy.budget.check import _decide_by_interval, _note_open_loads, _note_replaced, check
+from spear_deploy.budget.check import _decide_by_interval, check
 from spear_deploy.budget.core_rows import BudgetRow
 from spear_deploy.budget.intervals import Interval
 from spear_deploy.budget.latency import StepLoad
+from spear_deploy.budget.notes import note_open_loads, note_replaced
 from spear_deploy.budget.report import BudgetReport
 from spear_deploy.budget.unsupported import LATE_RESET, SEVERAL_SPIKES, Replaced
 from spear_deploy.errors import DataError
@@ -379,7 +380,7 @@ def test_a_limit_that_is_kept_needs_no_remedy() -> None:
 @pytest.mark.parametrize(("used", "worst", "notes"), [(None, 11.0, 1), (None, 10.0, 0), (12.0, 11.0, 0), (9.0, 11.0, 0)])
 def test_a_load_is_open_where_only_its_worst_case_is_too_much(used: float | None, worst: float, notes: int) -> None:
     load = StepLoad(resource="events", where="fc", used=used, worst=worst, limit=10.0, unit="event")
-    assert len(list(_note_open_loads([load]))) == notes
+    assert len(list(note_open_loads([load]))) == notes
 
 
 def test_notes_name_the_layers_that_reset_late_and_those_that_send_several_spikes_by_what_the_chip_sends() -> None:
@@ -390,8 +391,8 @@ def test_notes_name_the_layers_that_reset_late_and_those_that_send_several_spike
         Replaced(layer="d", what=SEVERAL_SPIKES, by="one spike"),
         Replaced(layer="e", what="another part", by="nothing"),
     ]
-    late, one, many = _note_replaced(replaced, "loihi2")
+    late, one, many = note_replaced(replaced, "loihi2")
     assert late.startswith("reset: 'a' subtract the threshold one step after the spike, loihi2 in the same step")
     assert one.startswith("spikes per step: 'b' and 'd' may send several spikes in a step, loihi2 sends one spike,")
     assert many.startswith("spikes per step: 'c' may send several spikes in a step, loihi2 sends up to 31 spikes,")
-    assert list(_note_replaced(replaced[4:], "loihi2")) == []
+    assert list(note_replaced(replaced[4:], "loihi2")) == []

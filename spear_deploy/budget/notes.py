@@ -1,16 +1,20 @@
-"""Notes of a verdict: approximations of the chip and open facts."""
+"""Notes of a verdict: replacements, approximations, open facts, packing and balance."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from spear_deploy.budget.balance import Balanced
 from spear_deploy.budget.core_rows import BudgetRow
+from spear_deploy.budget.latency import StepLoad
 from spear_deploy.budget.pools import note_pools
+from spear_deploy.budget.unsupported import LATE_RESET, SEVERAL_SPIKES, Replaced
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import LI, LIF, CubaLI, is_bounded
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.labels import name_layers
 from spear_deploy.network.layer_bits import read_layer_bits
+from spear_deploy.placement.place import Placement
 from spear_deploy.quantize.weighted_inputs import V_MIN
 from spear_deploy.util.number_format import join_names, plural
 
@@ -108,3 +112,54 @@ def _note_mapper(graph: SNNGraph, profile: HardwareProfile) -> Iterator[str]:
             f"mapper: the maker's own mapper for {profile.name} stops at fewer than {fewest} hidden layers (the network has "
             f"{hidden}); the chip's limits hold, so `export` can write its arrays"
         )
+
+
+def note_replaced(replaced: Sequence[Replaced], chip: str) -> Iterator[str]:
+    """Yield a note where layers reset one step late and the chip in the step of the spike, or send more spikes in a step."""
+    late = [f"'{entry.layer}'" for entry in replaced if entry.what == LATE_RESET]
+    several = [entry for entry in replaced if entry.what == SEVERAL_SPIKES]
+    if late:
+        names = ", ".join(late)
+        yield (
+            f"reset: {names} subtract the threshold one step after the spike, {chip} in the same step, which changes spikes; "
+            f"`simulate --chip {chip} --explain` measures how many; training with the chip's reset (snnTorch: "
+            "reset_delay=False) avoids it"
+        )
+    for by in dict.fromkeys(entry.by for entry in several):
+        names = join_names([f"'{entry.layer}'" for entry in several if entry.by == by])
+        yield (
+            f"spikes per step: {names} may send several spikes in a step, {chip} sends {by}, which changes spikes; "
+            f"`simulate --chip {chip} --explain` measures how many; training with as many avoids it (sinabs: SingleSpike or "
+            "MaxSpike, Rockpool: max_spikes_per_dt)"
+        )
+
+
+def note_open_loads(loads: Sequence[StepLoad]) -> Iterator[str]:
+    """Yield a note per load that is too much in the worst case while the activity is not known."""
+    for load in loads:
+        if load.used is None and load.worst > load.limit:
+            yield (
+                f"pace: give the activity to know whether a step's work is done in time; if all spiked at every step it would be "
+                f"{load.worst:,.0f} {load.unit} of {load.limit:,.0f}"
+            )
+
+
+def note_balance(placement: Placement, balanced: Balanced | None) -> Iterator[str]:
+    """Yield what levelling the work of the cores gains and costs."""
+    if balanced is not None:
+        interval = balanced.latency.interval
+        time = "" if interval is None else f", time {interval.write('s')}"
+        yield (
+            f"balance: {balanced.placement.cores_used} cores instead of {placement.cores_used} leave the fullest core "
+            f"1/{balanced.gain:.3g} of the work{time}"
+        )
+
+
+def note_packing(placement: Placement, fewest: Placement, bound: int) -> str:
+    """Return how many cores the packings take, relative to the lower bound."""
+    if not bound:
+        return "packing: nothing to place"
+    ratio = f"{fewest.cores_in_all / bound:.2f} times the lower bound of {bound}"
+    if fewest.cores_in_all == placement.cores_in_all:
+        return f"packing: {plural(placement.cores_in_all, 'core')}, {ratio}"
+    return f"packing: {placement.cores_in_all} cores as the chip's tool packs; {fewest.cores_in_all} at the tightest, {ratio}"
