@@ -1,4 +1,4 @@
-"""Tables of a budget report: a line per layer, or a row per resource."""
+"""Tables of a budget report, by layer and by resource."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of layers for people, with kind and shape where they are bare numbers."""
+"""Names of layers for people; bare numbers with kind and shape."""
 
 from __future__ import annotations
 

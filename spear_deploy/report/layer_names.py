@@ -1,4 +1,4 @@
-"""Layers of a deployment on its page, with kinds where they are bare numbers."""
+"""Layers on the page of a deployment; bare numbers with kinds."""
 
 from __future__ import annotations
 

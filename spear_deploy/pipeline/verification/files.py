@@ -1,4 +1,4 @@
-"""Verification of files: digests, JSON, arrays and the page against what was derived."""
+"""Verification of files: digests, JSON, arrays and the page."""
 
 from __future__ import annotations
 
