@@ -31,15 +31,21 @@ def find_readers(graph: SNNGraph, name: str) -> list[Layer] | None:
 def find_weights(graph: SNNGraph, name: str) -> list[Layer] | None:
     """Return the weighted layers whose currents drive the neurons of a layer: its own, or those that feed it and nothing else.
 
-    None where something else drives it, or a batch norm or a pool lies between.
+    They may feed it through layers that add up currents and hold nothing. None where something else drives it, or a batch norm or
+    a pool lies between.
     """
     layer = graph[name]
     if isinstance(layer.synapse, WEIGHTED):
         return [layer]
-    feeding = [graph[edge.source] for edge in graph.edges_into(name) if edge.source in {other.name for other in graph.layers}]
-    is_plain = layer.synapse is None and layer.norm is None and len(feeding) == len(graph.edges_into(name))
-    alone = all(
-        isinstance(other.synapse, WEIGHTED) and other.neuron is None and len(graph.edges_from(other.name)) == 1
-        for other in feeding
-    )
-    return feeding if is_plain and alone else None
+    if layer.synapse is not None or layer.norm is not None:
+        return None
+    names, weights = {other.name for other in graph.layers}, list[Layer]()
+    for edge in graph.edges_into(name):
+        feeds = graph[edge.source] if edge.source in names else None
+        if feeds is None or feeds.neuron is not None or len(graph.edges_from(feeds.name)) > 1:
+            return None
+        behind = find_weights(graph, feeds.name)
+        if behind is None:
+            return None
+        weights += behind
+    return weights
