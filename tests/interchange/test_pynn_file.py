@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spear_deploy.errors import BackendError, ChipError, FileError, UnsupportedError
+from spear_deploy.errors import BackendError, ChipError, DataError, FileError, UnsupportedError
 from spear_deploy.interchange.pynn import script
 from spear_deploy.interchange.pynn.document import build_document
 from spear_deploy.interchange.pynn.reader import PYTHON, SCRIPT, read_pynn, run_brian2
@@ -215,6 +215,10 @@ def test_integers_currents_and_other_chips_are_refused(tmp_path: Path) -> None:
         api.export(quantize(graph, format="spinnaker"), tmp_path / "net.py", to="pynn")
     with pytest.raises(UnsupportedError, match="export to pynn: the input is a current"):
         api.export(graph, tmp_path / "net.py", to="pynn", x=np.ones((4, 1, 2)), kind="current")
+    with pytest.raises(
+        DataError, match="several spikes of an input in a step, PyNN's sources send one; give an input of 0 and 1"
+    ):
+        api.export(graph, tmp_path / "net.py", to="pynn", x=np.full((4, 1, 2), 2))
     with pytest.raises(UnsupportedError, match="profile 'loihi2' is of the loihi2? family; name a spinnaker chip"):
         api.export(graph, tmp_path / "net.py", to="pynn", chip="loihi2")
     with pytest.raises(ChipError, match="export to pynn: the network does not fit spinnaker1"):

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from spear_deploy.errors import ChipError, UnsupportedError
+from spear_deploy.errors import ChipError, DataError, UnsupportedError
 from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.labels import name_layers
@@ -145,6 +145,7 @@ def _export_to_chip(
 
     Raises:
         UnsupportedError: the network does not fit, it holds integers of another chip, or the chip is of another family.
+        DataError: the input has spikes that the chip's tool cannot send.
     """
     from spear_deploy import interchange
 
@@ -160,6 +161,8 @@ def _export_to_chip(
             f"export to pynn: {what}, sPyNNaker takes real numbers, which it rounds itself, and spikes; give the floating-point "
             "network and its spikes"
         )
+    if to == "pynn" and proof.x is not None and (proof.x > 1).any():
+        raise DataError("export to pynn: several spikes of an input in a step, PyNN's sources send one; give an input of 0 and 1")
     neurons = {type(layer.neuron).__name__ for layer in graph.layers if layer.neuron is not None}
     if graph.is_integer and neurons != {INTEGERS_OF_FORMATS.get(to)}:
         raise UnsupportedError(
