@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 
 from spear_deploy.interchange.speck.reader import run_document
 from spear_deploy.interchange.xylo.reader import run_xylosim
-from spear_deploy.network import IF, AvgPool, Conv2d, CubaLI, CubaLIF, Dense, Flatten, Layer
+from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, CubaLI, CubaLIF, Dense, Flatten, Layer
 from spear_deploy.network.graph import SNNGraph, chain
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.adapt import adapt
@@ -24,6 +25,7 @@ from spear_deploy.quantize import quantize
 from spear_deploy.simulator import simulate
 from tests.interchange import test_speck_file, test_xylo_file
 from tests.support import samna_stand_in
+from tests.support.deployments import task
 from tests.support.framework_environments import NotInstalled, install
 
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "to_synsense.md"
@@ -96,6 +98,27 @@ def adapted_digits(chip: str, folder: Path, **facts_of_chip: Any) -> tuple[SNNGr
     return graph, np.moveaxis(api.data("digits", graph).test.x[:20], 0, 1)
 
 
+def adapted_small(chip: str, seed: int, folder: Path) -> tuple[SNNGraph, Any]:
+    """Return the integers of a small trained network of LIF, LI and biases, adapted to a chip, and 20 samples (T, B, *input)."""
+    from spear_deploy.training.fit import train
+
+    rng, data = np.random.default_rng(seed), task(seed)
+    sizes = (10, *(int(rng.integers(6, 20)) for _ in range(1 + seed % 2)), 3)
+    layers = [
+        Layer(
+            name=f"n{number}",
+            synapse=Dense(weight=rng.normal(size=(b, a)) / np.sqrt(a), bias=rng.normal(size=b) / 20),
+            neuron=LIF(tau_s=0.004, v_threshold=0.3) if b != 3 or seed % 3 else LI(tau_s=0.004),
+        )
+        for number, (a, b) in enumerate(pairwise(sizes))
+    ]
+    graph = train(chain(layers, input_shape=(10,)), data, epochs=3)
+    facts = adapt(graph, chip, data, out=folder / "adapted", epochs=3)
+    assert facts["replaced"] and facts["missing"] == [], facts["missing"]
+    integers = api.load(folder / "adapted" / facts["files"]["integers"])
+    return integers, np.moveaxis(data.test.x[:20], 0, 1)
+
+
 @with_xylosim
 @pytest.mark.parametrize("chip", XYLO_CHIPS)
 @pytest.mark.parametrize("seed", SEEDS)
@@ -144,6 +167,17 @@ def test_xylosim_sends_the_spikes_of_an_adapted_network(chip: str, tmp_path: Pat
     assert x.shape[1] >= 10
     certificate = api.export(graph, tmp_path / "n.npz", to="xylo", chip=chip, x=x)
     assert (certificate["does_not_fit"], certificate["mismatches"], certificate["vendor"]["mismatches"]) == ([], 0, 0)
+
+
+@with_xylosim
+@pytest.mark.parametrize("seed", range(6))
+def test_xylosim_sends_the_spikes_of_small_adapted_networks(seed: int, tmp_path: Path) -> None:
+    chip = XYLO_CHIPS[seed % 3]
+    graph, x = adapted_small(chip, seed, tmp_path)
+    x = x[:, [sample for sample in range(x.shape[1]) if not any_saturates(graph, x[:, [sample]])]]
+    assert x.shape[1] >= 10
+    certificate = api.export(graph, tmp_path / "n.npz", to="xylo", chip=chip, x=x)
+    assert (certificate["mismatches"], certificate["vendor"]["mismatches"]) == (0, 0)
 
 
 @with_rockpool
@@ -197,6 +231,15 @@ def test_iaf_squeeze_sends_the_spikes_of_an_adapted_network(tmp_path: Path) -> N
     assert {type(layer.neuron).__name__ for layer in graph.layers if layer.neuron} == {"SpeckIF"}
     certificate = api.export(graph, tmp_path / "n.json", to="speck", chip="speck2f", x=x)
     assert (certificate["does_not_fit"], certificate["mismatches"], certificate["vendor"]["mismatches"]) == ([], 0, 0)
+
+
+@with_sinabs
+@pytest.mark.parametrize("seed", range(6))
+def test_iaf_squeeze_sends_the_spikes_of_small_adapted_networks(seed: int, tmp_path: Path) -> None:
+    graph, x = adapted_small("speck2f", seed, tmp_path)
+    certificate = api.export(graph, tmp_path / "n.json", to="speck", chip="speck2f", x=x)
+    assert (certificate["mismatches"], certificate["vendor"]["mismatches"]) == (0, 0)
+    assert sum(row["compared"] for row in certificate["vendor"]["layers"]) > 0
 
 
 @with_sinabs
