@@ -27,6 +27,7 @@ from spear_deploy.budget.notes import (
     note_open_loads,
     note_open_rows,
     note_packing,
+    note_readout,
     note_replaced,
 )
 from spear_deploy.budget.remedies import find_remedies
@@ -129,6 +130,7 @@ def check(
         notes=(
             *notes,
             *note_replaced(replaced, profile.name),
+            *note_readout(populations),
             *note_chip(graph, profile),
             *note_open_rows(rows, profile),
             *note_open_loads(costs.loads),

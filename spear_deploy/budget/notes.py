@@ -15,6 +15,7 @@ from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.labels import name_layers
 from spear_deploy.network.layer_bits import read_layer_bits
 from spear_deploy.placement.place import Placement
+from spear_deploy.placement.populations import Population
 from spear_deploy.quantize.weighted_inputs import V_MIN
 from spear_deploy.util.number_format import join_names, plural
 
@@ -153,6 +154,16 @@ def note_balance(placement: Placement, balanced: Balanced | None) -> Iterator[st
             f"balance: {balanced.placement.cores_used} cores instead of {placement.cores_used} leave the fullest core "
             f"1/{balanced.gain:.3g} of the work{time}"
         )
+
+
+def note_readout(populations: Sequence[Population]) -> Iterator[str]:
+    """Yield a note where the output is a weighted sum, for which the placement has neurons and the network none."""
+    for population in populations:
+        if population.readout:
+            yield (
+                f"readout: '{population.name}' is a weighted sum without neurons; it is placed as neurons that hold the sum, "
+                "which the chip's integers need too: end the network in a readout (LI) or in neurons that spike"
+            )
 
 
 def note_packing(placement: Placement, fewest: Placement, bound: int) -> str:

@@ -396,3 +396,14 @@ def test_notes_name_the_layers_that_reset_late_and_those_that_send_several_spike
     assert one.startswith("spikes per step: 'b' and 'd' may send several spikes in a step, loihi2 sends one spike,")
     assert many.startswith("spikes per step: 'c' may send several spikes in a step, loihi2 sends up to 31 spikes,")
     assert list(note_replaced(replaced[4:], "loihi2")) == []
+
+
+@pytest.mark.parametrize("neuron", [None, LI(tau_s=0.01)])
+def test_an_output_without_neurons_is_placed_and_a_note_asks_for_a_readout(neuron: LI | None) -> None:
+    layers = [
+        Layer(name="a", synapse=Dense(weight=np.ones((4, 3))), neuron=IF()),
+        Layer(name="out", synapse=Dense(weight=np.ones((2, 4))), neuron=neuron),
+    ]
+    report = check(chain(layers, input_shape=(3,)), LOIHI1)
+    notes = [note for note in report.notes if note.startswith("readout: 'out' is a weighted sum without neurons; it is placed")]
+    assert report.cores_used == 2 and len(notes) == (neuron is None)
