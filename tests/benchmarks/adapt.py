@@ -29,15 +29,16 @@ from tests.benchmarks.adapt_tasks import TASKS, load_trained
 FEW_BITS = ("truenorth", "akd1000", "akd1500", "odin")
 """Chips with four weights a neuron or weights of four bits and fewer, where two points may be lost instead of one."""
 
-LIMITS = """**What this does not show.** Small networks, one seed; the settings of learning were chosen on digits. A test sample
+LIMITS = """**What this does not show.** Small networks, one seed; the settings of learning were chosen on digits,
+and on images of MNIST that are in no split here. A test sample
 is 0.3 points of digits and skips (360), 0.1 of mnist (1,000) and 1.4 of braille (70). *Integers* are those of the chip's
 published arithmetic as this package computes them, no chip was attached; those of SpiNNaker 2 and BrainScaleS-2 are the weights
 alone. generic45nm is no chip and has none. Akida keeps no potential between inputs: the network is one frame of counted spikes
 there. Xylo takes 16 inputs, so that the host sums 2 x 2 of the 64 pixels: a support vector machine on these sums reaches 93.3 %,
 on the pixels 98.9 % (`python -m tests.benchmarks.input_ceiling`). ODIN's 256 neurons have weights of 3 bits, one sign a source,
 and no potential below 0; the first convolution reads one map, so that all its weights have one sign. Catalyst N1's neurons lose
-what lies above their threshold when they spike, and of 8 steps an output counts at most 8 spikes, which several may share.
-Energy is an interval where the maker's numbers give one."""
+what lies above their threshold when they spike. Where a readout becomes spikes, each class has four output neurons if the chip
+has room; the host adds up their spikes. Energy is an interval where the maker's numbers give one."""
 
 
 def run(network: str, chip: str, seed: int, folder: Path) -> dict[str, Any]:
