@@ -161,7 +161,9 @@ def name_replacements(report: BudgetReport, reach: Reach | None, *, net: str = "
     rows = tuple(_name_replacement(row, offers) if row.unit == THING and row.status == "over" else row for row in report.rows)
     after = reach.plan.report
     limit = "" if after.cores_limit is None else f" of {after.cores_limit}"
-    cost = f"{after.cores_used}{limit} cores, {plural(abs(reach.neurons), 'neuron')} {'fewer' if reach.neurons < 0 else 'more'}"
+    cost = f"{after.cores_used}{limit} cores"
+    if reach.neurons:
+        cost += f", {plural(abs(reach.neurons), 'neuron')} {'fewer' if reach.neurons < 0 else 'more'}"
     learns = " --data DATA" if reach.plan.learnt else ""
     command = f"spear-deploy adapt {net} --chip {report.profile}{learns} --out adapted"
     if reach.within:

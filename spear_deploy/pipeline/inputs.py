@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from spear_deploy.errors import ChipError, DataError, UnsupportedError, did_you_mean
+from spear_deploy.errors import ChipError, DataError, SpearError, UnsupportedError, did_you_mean
 from spear_deploy.network import Array, LoihiLIF, Shape
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.layer_bits import read_layer_bits
@@ -273,7 +273,20 @@ def quantize_for_chip(net: Net, chip: Chip, *, calibration: Array | None = None,
             **{name: limit for name, limit in limits.items() if limit is not None and family == "xylo"},
         )
     except UnsupportedError as error:
-        raise ChipError(str(error)) from error
+        raise ChipError(f"{error}{_advise_adapting(graph, target)}") from error
+
+
+def _advise_adapting(graph: SNNGraph, target: HardwareProfile) -> str:
+    """Return the command that replaces what a chip lacks; empty where nothing stands in for it."""
+    from spear_deploy.adaptation.table import find_replacements
+    from spear_deploy.network.graph import merge_parts
+
+    try:
+        if next(find_replacements(merge_parts(graph), target), None) is None:
+            return ""
+    except SpearError:  # the refusal that is advised on stands
+        return ""
+    return f"; or let `spear-deploy adapt NET --chip {target.name} --data DATA --out adapted` replace what the chip lacks"
 
 
 def _choose_weight_bits(target: HardwareProfile, family: Format) -> int:

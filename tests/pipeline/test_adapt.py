@@ -18,6 +18,7 @@ from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, CubaLI, CubaLIF, Dense, Layer, make_sparse
 from spear_deploy.network.graph import chain
+from spear_deploy.pipeline import api
 from spear_deploy.pipeline.adapt import AdaptSettings, AdaptTask, _note_lack_of_room
 from spear_deploy.pipeline.adapt_stage import adapt_for_deployment
 from spear_deploy.pipeline.deployment import DeploySettings
@@ -340,3 +341,20 @@ def test_sparse_weights_that_do_not_fit_written_out_are_refused_before_learning(
     monkeypatch.setattr(memory, "free_bytes", lambda: need)
     assert _note_lack_of_room(work, network) == []
     network.require_learning_room()
+
+
+def test_integers_that_the_chip_cannot_hold_name_the_command_that_adapts(trained):
+    x = np.moveaxis(task().test.x[:4], 0, 1)
+    with pytest.raises(
+        ChipError, match=r"layer 'fc': CubaLIF leaks, .*; or let `spear-deploy adapt NET --chip speck2f --data DATA"
+    ):
+        api.explain(trained, "speck2f", x)
+    nothing = override_facts(load_profile("speck2f"), {"neuron.models": "[SigmaDelta]"})
+    with pytest.raises(ChipError, match=r"use IF \(a constant leak is a bias\)$"):
+        api.explain(trained, nothing, x)
+
+
+def test_a_replacement_that_costs_no_neurons_says_none(trained):
+    spiking = trained.with_layers(lambda layer: replace(layer, neuron=IF()) if layer.name == "out" else layer)
+    notes = [note for note in sd.check(spiking, "speck2f").notes if note.startswith("adapt: ")]
+    assert notes and "neurons more" not in notes[0] and notes[0].endswith("that takes 2 of 9 cores")
