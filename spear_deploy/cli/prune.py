@@ -101,7 +101,7 @@ def prune(
             else:
                 facts = prune_front(graph, chip, data, [part.strip() for part in budgets.split(",")], **shared)
     except KeyboardInterrupt:
-        kept = (Path(out) / "checkpoint.json").exists()
+        kept = any(Path(out).glob("checkpoint*.json"))
         raise KeyboardInterrupt(f"what was measured is in '{out}', and {goes_on}" if kept else "") from None
     emit(facts, as_json=as_json, out=None, show=lambda c: _show(c, facts, label_layers(graph), out))
     if any(row["interrupted"] for row in facts.get("front", [facts])):
@@ -131,6 +131,9 @@ def _show(console: Any, facts: Mapping[str, Any], labels: Mapping[str, str], fol
             console.print(f"time steps: {steps['trained']} → {steps['deployed']}", highlight=False)
         widths = ", ".join(write_width(labels.get(name, name), *pair) for name, pair in row["widths"].items())
         console.print(f"widths: {widths}", highlight=False)
+        if (bits := row["layer_bits"]) and bits["bits"]:
+            texts = ", ".join(f"{labels.get(name, name)} {bits['default']} → {n}" for name, n in bits["bits"].items())
+            console.print(f"bits of a weight: {texts}", highlight=False)
         show_aims(console, row["budgets"])
         show_levers(console, row["levers"], "the test split")
         for note in row["notes"]:

@@ -24,7 +24,7 @@ from spear_deploy.pruning.budgets import WRITTEN, Amount, Budgets
 from spear_deploy.pruning.candidates import list_unprunable
 from spear_deploy.pruning.chip_costs import ChipCosts, build_chip_costs
 from spear_deploy.pruning.levers import LeverStage, check_steps
-from spear_deploy.pruning.prune_to_budget import PrunedResult, allow_overshoot, prune_to_budget
+from spear_deploy.pruning.prune_to_budget import BITS_CHECKPOINT, PrunedResult, allow_overshoot, prune_to_budget
 from spear_deploy.pruning.search.choose import get_search
 from spear_deploy.pruning.search.search import SearchResult, search_front
 from spear_deploy.pruning.search.settings import LEVER_METHODS
@@ -41,7 +41,7 @@ from spear_deploy.util.workers import give_logs, map_jobs
 PRUNED, SEARCH, PLAN, CHECKPOINT = "pruned.snn", "search.json", "plan.json", "checkpoint.json"
 STEPS_CHECKPOINT = "checkpoint-steps.json"
 FACTS, FRONT = "prune.json", "front.json"
-RESULTS = (PRUNED, SEARCH, PLAN, CHECKPOINT, STEPS_CHECKPOINT, FACTS, FRONT)
+RESULTS = (PRUNED, SEARCH, PLAN, CHECKPOINT, STEPS_CHECKPOINT, BITS_CHECKPOINT, FACTS, FRONT)
 """Files that `prune` writes, beside its pages."""
 
 
@@ -306,6 +306,7 @@ def _measure_result(
         "cores_used": report.cores_used,
         "cores_limit": report.cores_limit,
         "widths": pruned.widths,
+        "layer_bits": pruned.layer_bits.to_json() if pruned.layer_bits else None,
         "labels": label_layers(inputs.network),
         "levers": [{**stage.to_json(), **_measure_stage(stage, inputs)} for stage in pruned.stages],
         "batches": pruned.to_json()["batches"],

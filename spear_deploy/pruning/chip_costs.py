@@ -9,7 +9,8 @@ the steps of the hardware: one channel more may take one core more.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from spear_deploy.budget.connection_rows import needs_nonzero_weights
 from spear_deploy.budget.core_rows import BudgetRow
@@ -53,6 +54,12 @@ class ChipCosts:
             result = self.base.evaluate(change)
             self._placed[widths] = (result.placement, tuple(row for row in result.rows if row.status == "over"))
         return self._placed[widths]
+
+    def with_bits(self, bits: Mapping[str, int]) -> ChipCosts:
+        """Return the costs of the network with other bits of its weights, by layer."""
+        kept = {name: dict[Any, Any]() for name in ("_connections", "_results", "_placed_cores")}
+        base = replace(self.base, weight_bits={**self.base.weight_bits, **bits}, **kept)  # type: ignore[arg-type]
+        return replace(self, base=base, _placed={})
 
     def sizes(self, widths: tuple[int, ...]) -> dict[str, float | None]:
         """Return cores and memory words of a plan; None where the chip's memory format is not public."""

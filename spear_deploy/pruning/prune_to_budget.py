@@ -23,8 +23,17 @@ from spear_deploy.data import Dataset
 from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.labels import name_layers
+from spear_deploy.network.layer_bits import read_layer_bits, state_layer_bits
 from spear_deploy.pruning.budgets import ACTIVE, resource_name
-from spear_deploy.pruning.chip_costs import ChipCosts
+from spear_deploy.pruning.chip_costs import ChipCosts, build_chip_costs
+from spear_deploy.pruning.layer_bits import (
+    BitsChoice,
+    can_choose_bits,
+    choose_layer_bits,
+    fix_limits,
+    note_plan_without_bits,
+    note_possible_bits,
+)
 from spear_deploy.pruning.levers import LeverStage, measure_stage, note_reward_of_zeros
 from spear_deploy.pruning.plan import PruningPlan
 from spear_deploy.pruning.search.choose import get_search
@@ -45,6 +54,7 @@ from spear_deploy.simulator import SpikeCounts
 from spear_deploy.training.device import note_device
 from spear_deploy.training.evaluation import Evaluation, evaluate
 from spear_deploy.training.fit import Recipe
+from spear_deploy.util.digests import hash_value
 from spear_deploy.util.progress import Progress
 
 OVERSHOOT = 0.1
@@ -52,6 +62,8 @@ OVERSHOOT = 0.1
 accuracy."""
 MAX_STATED_SLACK = 0.02
 """Share of a SynOps budget that may stay unused without a note."""
+BITS_CHECKPOINT = "checkpoint-bits.json"
+"""Checkpoint of the choice of bits by layer, beside that of the search."""
 SILENT_RATE = 1e-4
 """Spikes per neuron and step below which a layer transmits almost nothing."""
 
@@ -72,11 +84,13 @@ class PrunedResult:
         margin: relative, of what depends on spikes.
         met: whether all budgets hold with their margin, and the chip's own limits where they are part of the budgets.
         search: its result; None where the network was within the budgets without pruning.
+        layer_bits: the choice of layers whose weights get fewer bits than the chip's default; None where it was none.
         history: a row an epoch of fine-tuning.
         stages: the network before pruning, after each lever, and after fine-tuning, which changes firing rates by learning,
             thresholds and last zeros ("rates"), and after learning with the chip's rounding ("bits") where that was tried; empty
             where nothing was changed.
-        batches: that were learnt from, {"search", "fine_tune"}, and "bits" where the network learnt with the chip's rounding.
+        batches: that were learnt from, {"search", "fine_tune"}, "bits" where the network learnt with the chip's rounding, and
+            "layer_bits" where candidates of bits by layer did.
         notes: sentences on what was assumed or could not be met.
         seconds: wall time by part.
         interrupted: whether search or fine-tuning was cut short.
@@ -91,6 +105,7 @@ class PrunedResult:
     margin: float
     met: bool
     search: SearchResult | None
+    layer_bits: BitsChoice | None = None
     history: tuple[dict[str, Any], ...] = ()
     stages: tuple[LeverStage, ...] = ()
     batches: dict[str, int] = field(default_factory=dict)
@@ -128,6 +143,7 @@ class PrunedResult:
             "accuracy": self.accuracy,
             "widths": self.widths,
             "plan": self.plan.to_json(),
+            "layer_bits": None if self.layer_bits is None else self.layer_bits.to_json(),
             "method": result.method if result else None,
             "evaluations": result.evaluations if result else 0,
             "interrupted": self.interrupted,
@@ -186,10 +202,16 @@ def prune_to_budget(
         whole = {group.name: tuple(range(group.channels)) for group in list_prunable_groups(graph)}
         notes.append("the network is within the budget as it is: nothing was changed")
         return _summarize(graph, graph, PruningPlan(kept=whole), monitor, use, notes=notes, search=None)
+    form = next((form for form in deployed if isinstance(form, IntegerForm)), None)
+    bits: BitsChoice | None = None
+    given_plan = search_result is not None
     if search_result is None:
+        bits, monitor, settings = _choose_bits(monitor, settings, form, checkpoint, progress)
+        graph, chip = monitor.dense, monitor.chip
         settings = replace(settings, search=allow_overshoot(settings.search_settings))
-        find = get_search(settings.chosen_method)
-        search_result = find(graph, dataset, settings, chip=chip, checkpoint=checkpoint, progress=progress)
+        if bits is not None and bits.bits and checkpoint is not None:  # measurements of the search are those of these bits
+            checkpoint = checkpoint.with_name(f"checkpoint-bits-{hash_value(bits.bits)[:8]}.json")
+        search_result = _search(graph, monitor, settings, checkpoint, progress)
     search_end = time.perf_counter()
     tuning = FineTuning(
         search_result.graph, monitor,
@@ -198,7 +220,6 @@ def prune_to_budget(
     )  # fmt: skip
     epochs = _count_left_epochs(settings, search_result.batches, len(dataset.train))
     tuning.run(epochs)
-    form = next((form for form in deployed if isinstance(form, IntegerForm)), None)
     rounded: RoundedLearning | None = None
     if form is not None and settings.learns_rounded and not tuning.interrupted:
         rounded = learn_with_rounding(
@@ -214,10 +235,13 @@ def prune_to_budget(
     counts = evaluate(pruned, dataset.val).counts if settings.levers is None and "synops" in monitor.limits else None
     notes += [*tuning.notes, *([] if rounded is None else [rounded.note])]
     notes += note_only_width(settings.levers, deployed, chip)
-    if rounded is None and not tuning.interrupted:
+    notes += note_possible_bits(settings, chip) if bits is None else [bits.note]
+    notes += note_plan_without_bits(settings, chip) if given_plan and form is not None else []
+    if rounded is None and bits is None and not tuning.interrupted:
         notes += note_unused_bits(settings.levers, deployed, chip)
     notes += [*_note_levers(search_result, pruned, chip, counts), *_note_margin(monitor, use)]
     batches = {"search": search_result.batches, "fine_tune": tuning.batches, **({"bits": rounded.batches} if rounded else {})}
+    batches |= {"layer_bits": bits.batches} if bits is not None else {}
     end = time.perf_counter()
     return _summarize(
         graph,
@@ -226,6 +250,7 @@ def prune_to_budget(
         monitor,
         use,
         search=search_result,
+        layer_bits=bits,
         history=tuple(tuning.history),
         stages=_list_stages(graph, search_result, tuning, rounded, dataset),
         batches=batches,
@@ -233,6 +258,33 @@ def prune_to_budget(
         seconds={**search_result.seconds, "fine_tune": end - search_end, "prune": end - begin},
         interrupted=search_result.interrupted or tuning.interrupted,
     )
+
+
+def _choose_bits(
+    monitor: BudgetMonitor, settings: PruneSettings, form: IntegerForm | None, checkpoint: Path | None, progress: Progress | None
+) -> tuple[BitsChoice | None, BudgetMonitor, PruneSettings]:
+    """Return the choice of bits by layer, and monitor and settings of the network that states them; None where it is no lever."""
+    chip, graph = monitor.chip, monitor.dense
+    if chip is None or form is None or not can_choose_bits(settings, chip.profile):
+        return None, monitor, settings
+    kept = None if checkpoint is None else checkpoint.with_name(BITS_CHECKPOINT)
+    bits = choose_layer_bits(graph, monitor, form, chip, settings, checkpoint=kept, progress=progress)
+    if bits is None or not bits.bits:
+        return bits, monitor, settings
+    stating, fixed = state_layer_bits(graph, bits.bits), fix_limits(settings, monitor.limits)
+    costs = build_chip_costs(stating, chip.profile, chip.chips)
+    return bits, BudgetMonitor(stating, monitor.dataset, fixed.budgets, monitor.deployed, costs), fixed
+
+
+def _search(
+    graph: SNNGraph, monitor: BudgetMonitor, settings: PruneSettings, checkpoint: Path | None, progress: Progress | None
+) -> SearchResult:
+    """Return the plan of the method of the settings; all channels where fewer bits alone are enough."""
+    enough = read_layer_bits(graph) and monitor.dataset.full is None and monitor.measure(graph).met
+    if enough:
+        settings = replace(settings, method="uniform", levers=None, search=None, episodes=None)
+    find = get_search(settings.chosen_method)
+    return find(graph, monitor.dataset, settings, chip=monitor.chip, checkpoint=checkpoint, progress=progress)
 
 
 def _count_left_epochs(settings: PruneSettings, batches: int, samples: int) -> int:
