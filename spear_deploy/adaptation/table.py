@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from spear_deploy.adaptation.biases import find_biases
+from spear_deploy.adaptation.crossbar import find_hidden_layer
 from spear_deploy.adaptation.frames import find_frames
 from spear_deploy.adaptation.inputs import find_inputs
 from spear_deploy.adaptation.kernels import find_kernels
@@ -22,8 +23,8 @@ from spear_deploy.network.graph import SNNGraph
 
 Rule = Callable[[SNNGraph, HardwareProfile], Iterator[Replacement]]
 RULES: tuple[Rule, ...] = (
-    find_inputs, find_pools, find_kernels, find_maps, find_frames, find_models, find_resets, find_several_spikes, find_floors,
-    find_time_constants, find_biases, find_signs,
+    find_hidden_layer, find_inputs, find_pools, find_kernels, find_maps, find_frames, find_models, find_resets,
+    find_several_spikes, find_floors, find_time_constants, find_biases, find_signs,
 )  # fmt: skip
 """In the order in which they apply: the input, connections, neurons; signs last, since all before them may change weights."""
 

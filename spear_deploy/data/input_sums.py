@@ -1,10 +1,14 @@
-"""Sums over windows of neighbouring inputs, or over steps, which the host forms.
+"""Sums over windows of neighbouring inputs or over steps, and inputs sent twice, by the host.
 
 A chip with few input channels takes the sum over a window of pixels as so many events of one channel. A network that was
 adapted so has the window's size by axis in `metadata["input_sums"]`; data of the original size are summed as they are read.
 
 A chip that keeps nothing between inputs takes all steps as one frame. A network that was adapted so has the largest value of the
 frame in `metadata["input_frame"]`; data of several steps are summed over them as they are read.
+
+A chip on which all weights of a source have one sign takes each input on two neighbouring addresses: one excites, one inhibits. A
+network that was adapted so has the shape of the input that is sent twice in `metadata["input_twice"]`; data of that shape become
+a list of twice as many values as they are read.
 """
 
 from __future__ import annotations
@@ -21,6 +25,8 @@ INPUT_SUMS = "input_sums"
 """Key of the metadata."""
 INPUT_FRAME = "input_frame"
 """Key of the largest value of a frame."""
+INPUT_TWICE = "input_twice"
+"""Key of the shape of an input that is sent twice."""
 
 
 def sum_windows(x: Array, window: Shape) -> Array:
@@ -39,12 +45,21 @@ def sum_windows(x: Array, window: Shape) -> Array:
 
 
 def original_shape(graph: SNNGraph) -> Shape:
-    """Return the shape of an input before the host sums over windows; that of the network where it does not."""
-    window = graph.metadata.get(INPUT_SUMS)
+    """Return the shape of an input before the host sums over windows or sends it twice; that of the network where it does not."""
+    window, shape = graph.metadata.get(INPUT_SUMS), tuple(graph.metadata.get(INPUT_TWICE, graph.input_shape))
     if not window:
-        return graph.input_shape
-    lead = len(graph.input_shape) - len(window)
-    return (*graph.input_shape[:lead], *(n * w for n, w in zip(graph.input_shape[lead:], window, strict=True)))
+        return shape
+    lead = len(shape) - len(window)
+    return (*shape[:lead], *(n * w for n, w in zip(shape[lead:], window, strict=True)))
+
+
+def send_twice(x: Array) -> Array:
+    """Return each input on two neighbouring addresses, (N, T, *input) to (N, T, 2 · inputs).
+
+    >>> send_twice(np.array([[[[1, 0], [0, 1]]]])).tolist()
+    [[[1, 1, 0, 0, 0, 0, 1, 1]]]
+    """
+    return np.repeat(x.reshape(*x.shape[:2], -1), 2, axis=-1)
 
 
 def sum_steps(x: Array, largest: int) -> Array:
@@ -65,7 +80,7 @@ def sum_steps(x: Array, largest: int) -> Array:
 
 def sum_inputs(dataset: Dataset, graph: SNNGraph) -> Dataset:
     """Return data of the original size with the sums that a network takes; others, and those of other networks, unchanged."""
-    if not (graph.metadata.get(INPUT_SUMS) or graph.metadata.get(INPUT_FRAME)):
+    if not any(graph.metadata.get(key) for key in (INPUT_SUMS, INPUT_FRAME, INPUT_TWICE)):
         return dataset
     train, val, test = (sum_split(split, graph) for split in (dataset.train, dataset.val, dataset.test))
     return replace(dataset, train=train, val=val, test=test)
@@ -78,4 +93,7 @@ def sum_split(split: Split, graph: SNNGraph) -> Split:
         x = sum_windows(x, tuple(window))
     if largest and x.shape[1] > 1:
         x = sum_steps(x, int(largest))
+    twice = graph.metadata.get(INPUT_TWICE)
+    if twice and tuple(x.shape[2:]) == tuple(twice):
+        x = send_twice(x)
     return split if x is split.x else replace(split, x=x)

@@ -7,6 +7,11 @@ A chip that sends several spikes in a step passes several thresholds; the surrog
 the rounded weights this learns with the order of decay and input, with truncation, clipped states and late spikes, for each
 family whose update is in the simulator. On Xylo, whose layers start before their first input arrives (`XyloLIF.early_steps`), the
 bias acts in these steps; spikes that it makes other layers send in them are left out.
+
+A chip that takes spike after spike (`EventCells`) passes a threshold within a step as often as the sum of the step holds it, and
+loses little at each: the number of spikes is learnt as a rounded ramp of the sum,
+
+    d n / d sum = clip(1 + (v + sum) / v_threshold, 0, 1) / v_threshold
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from spear_deploy.network import Array
+from spear_deploy.network import Array, find_drive
 from spear_deploy.network.stored_neurons import StoredNeurons
 from spear_deploy.norse.cells import CellState, NeuronModule, Tensor
 from spear_deploy.norse.network import NorseNetwork
@@ -34,8 +39,12 @@ def use_chip_neurons(network: NorseNetwork, stored: Mapping[str, StoredNeurons])
     for name, layer in stored.items():
         module = network.module_of(name)
         assert module.neuron is not None
+        module.by_event = find_drive(layer.neuron) == "events"
+        if module.by_event:
+            module.neuron = EventCells(module.neuron, layer, module)
+            continue
         weights = {source: network.module_of(source) for source in layer.biases}
-        module.neuron = ChipCells(module.neuron, layer, weights)  # type: ignore[assignment]
+        module.neuron = ChipCells(module.neuron, layer, weights)
 
 
 class ChipCells(torch.nn.Module):
@@ -98,3 +107,34 @@ class ChipCells(torch.nn.Module):
             state = state._replace(v=state.v - passed)
         out, after = self.cells.step(x, state)
         return out + (sent - out).detach(), after._replace(v=after.v + (v - after.v).detach())
+
+
+class EventCells(torch.nn.Module):
+    """The neurons of one layer that take spike after spike; see the module."""
+
+    def __init__(self, cells: NeuronModule, stored: StoredNeurons, weights: torch.nn.Module) -> None:
+        super().__init__()
+        self.cells, self.stored, self.shape = cells, stored, cells.shape
+        self._weights: list[Any] = [weights]  # in a list: they are the parent of this module
+
+    def send_events(self, drive: Tensor, x: Tensor) -> Tensor:
+        """Run all steps: sums of weights (T, B, *shape) and the spikes that make them (T, B, *input) → numbers of spikes.
+
+        The sums carry the gradient, the spikes the result.
+        """
+        stored, neuron = self.stored, self.stored.neuron
+        gain = np.asarray(stored.gain, np.float64)
+        weight = self._weights[0].synapse.weight.detach().cpu().numpy().astype(np.float64)
+        state = neurons.start(neuron, drive.shape[1], self.shape, 1.0, np.int64)
+        state.constants["weight"] = np.rint(weight * (gain.reshape(-1, 1) if gain.ndim else gain)).astype(np.int64).T
+        spikes = np.rint(x.detach().cpu().numpy()).astype(np.int64).reshape(*x.shape[:2], -1)
+        emitted, v = np.empty(drive.shape, np.int64), np.empty(drive.shape, np.int64)
+        neurons.run(neuron, state, spikes, emitted, v)
+        sent = torch.from_numpy(emitted.astype(np.float32)).to(drive.device)
+        if not drive.requires_grad:
+            return sent
+        before = torch.from_numpy(np.concatenate([np.zeros_like(v[:1]), v[:-1]]).astype(np.float32)).to(drive.device)
+        factor = torch.from_numpy(np.asarray(gain / neuron.v_threshold, np.float32)).to(drive.device)
+        threshold = torch.from_numpy(np.asarray(neuron.v_threshold, np.float32)).to(drive.device)
+        ramp = factor * drive * (1 + before / threshold + factor * drive).detach().clamp(0, 1)
+        return sent + (ramp - ramp.detach())  # exactly what was sent

@@ -42,7 +42,8 @@ class NorseLayer(torch.nn.Module):
         self.flatten = isinstance(layer.synapse, Dense) and len(graph.input_shape_of(layer.name)) > 1
         self.synapse = _make_synapse(layer.synapse)
         self.norm = None if layer.norm is None else _make_norm(layer.norm, len(shape))
-        self.neuron: NeuronModule | None = None
+        self.neuron: Any = None
+        self.by_event = False  # whether the neurons take spike after spike besides their sum
         if layer.neuron is not None:
             assert isinstance(layer.neuron, FLOAT_NEURONS)  # integers are refused with the graph
             self.neuron = NeuronModule(layer.neuron, shape, graph.dt_s, surrogate=surrogate, alpha=alpha)
@@ -67,7 +68,7 @@ class NorseLayer(torch.nn.Module):
             drive = flat.reshape(*x.shape[:2], *flat.shape[1:])
         if self.neuron is None:
             return drive
-        output: Tensor = self.neuron(drive)
+        output: Tensor = self.neuron(drive) if not self.by_event else self.neuron.send_events(drive, x)
         return output
 
 

@@ -21,6 +21,7 @@ from spear_deploy.adaptation.learn import (
     list_stages,
     make_hints,
 )
+from spear_deploy.adaptation.learn_anew import is_anew, learn_anew
 from spear_deploy.adaptation.needs import list_needs
 from spear_deploy.adaptation.plan import Plan, Step, follow, make_plans
 from spear_deploy.adaptation.replacement import Replacement
@@ -47,7 +48,7 @@ from spear_deploy.pruning.plan import prune
 from spear_deploy.pruning.prune_to_budget import preflight_warnings
 from spear_deploy.quantize import FORMATS
 from spear_deploy.quantize.fold import fold_chained_weights
-from spear_deploy.quantize.rounding import ROUNDED
+from spear_deploy.quantize.rounding import ROUNDED, Rounding, read_rounding
 from spear_deploy.report import write_report
 from spear_deploy.report.adaptation_page import PAGE
 from spear_deploy.training.evaluation import Evaluation, evaluate
@@ -212,6 +213,8 @@ def adapt_network(task: AdaptTask) -> Adapted:
 
 def _learn_plan(task: AdaptTask, candidate: TrialPlan, notes: Sequence[str]) -> Adapted:
     """Learn a plan by stages, finish it with what comes after learning, and measure each step."""
+    if is_anew(candidate.plan):
+        return _learn_anew(task, candidate.plan, notes)
     plan, narrowed, widths = candidate.plan, candidate.network, candidate.widths
     dataset = task.dataset
     assert dataset is not None
@@ -271,6 +274,35 @@ def _learn_plan(task: AdaptTask, candidate: TrialPlan, notes: Sequence[str]) -> 
         widths=widths,
         notes=(*notes, *unlearnt, *plan.failed, *final.failed),
     )
+
+
+def _learn_anew(task: AdaptTask, plan: Plan, notes: Sequence[str]) -> Adapted:
+    """Learn a network that replaces the trained one whole, with the chip's values from the first batch on."""
+    assert task.dataset is not None
+    test = task.dataset.test.head(STEP_SAMPLES)
+    waterfall = [_measure("as trained", "", (), task.network, test)]
+    waterfall += [
+        _measure(f"{made.what} → {made.by}", made.kind, made.layers, plan.graph, test)
+        for made in (step.replacement for step in plan.steps)
+    ]
+    few = find_few_values(task.profile)
+    assert few is not None, "a network is learnt anew on few values alone"
+    has_integers = task.profile.meta.family in ROUNDED
+
+    def round_network(network: SNNGraph) -> Rounding:
+        if not has_integers:
+            return few.round_network(network)
+        return read_rounding(network, api.quantize_for_chip(network, task.profile))
+
+    graph, batches = learn_anew(
+        plan.graph, task.network, task.dataset, task.settings.learning, round_network, progress=task.progress
+    )
+    waterfall.append(_measure(f"learning, {batches} batches", "learnt", (), graph, test))
+    graph = _number_channels_anew(graph, adapted_to=task.profile.name)
+    rows = tuple(row for step in plan.steps for row in step.to_rows())
+    report = check(graph, task.profile, chips=task.chips, remedies=False)
+    missing, said = tuple(list_needs(report, graph, task.profile)), (*notes, *plan.failed)
+    return Adapted(graph=graph, rows=rows, waterfall=tuple(waterfall), missing=missing, report=report, notes=said)
 
 
 def _note_lack_of_room(task: AdaptTask, graph: SNNGraph) -> list[str]:

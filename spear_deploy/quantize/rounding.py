@@ -69,8 +69,8 @@ HELD_BIAS: dict[type, tuple[str, int, tuple[int, int]]] = {
     TrueNorthLIF: ("leak", 1, (-255, 255)),
 }
 """By integer neuron that holds biases: the parameter, how many of its units are one of the weights, and its limits."""
-UNITS: dict[type, float] = {LoihiLIF: LOIHI_UNIT, SpeckIF: 1.0, XyloLIF: 1.0, TrueNorthLIF: 1.0, ReckonLIF: 1.0}
-"""By integer neuron that learning can run, the whole numbers of its potential per scale. ODIN takes spike by spike."""
+UNITS: dict[type, float] = {LoihiLIF: LOIHI_UNIT, SpeckIF: 1.0, XyloLIF: 1.0, TrueNorthLIF: 1.0, ReckonLIF: 1.0, OdinLIF: 1.0}
+"""By integer neuron that learning can run, the whole numbers of its potential per scale."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,7 +265,7 @@ def _read_neuron(layer: Layer, integer: SNNGraph, scales: Mapping[str, float]) -
     if isinstance(stored, ReckonLIF) and not isinstance(neuron, IF):
         one = 2**7 if stored.v_threshold is None else 2**15
         changes = _read_times(neuron, dt, 1 - np.asarray(stored.keep) / one, np.ones(()))
-    if type(stored) not in (*UNITS, OdinLIF):  # its states are no integers
+    if type(stored) not in UNITS:  # its states are no integers
         return layer
     if stored.v_threshold is not None:
         threshold = np.asarray(stored.v_threshold, np.float64)

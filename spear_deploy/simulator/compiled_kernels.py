@@ -279,3 +279,34 @@ def advance_loihi(drive: Any, emitted: Any, u: Any, v: Any, constants: Any, limi
                     after = potential - threshold[n] if subtracts else v_reset[n]
                     u_[n], v_[n], spikes[n] = current, after if fires else potential, fires
     return wraps, saturations
+
+
+@njit()
+def send_events(x: Any, weight: Any, threshold: Any, limits: Any, v: Any, counts: Any) -> None:
+    """Send the spikes of a step one after another to neurons that reset to 0 (`OdinLIF`), in place.
+
+    Args:
+        x: (B, inputs), how often each source spikes.
+        weight: (inputs, outputs).
+        threshold: (outputs,).
+        limits: the lowest and the highest v.
+        v: (B, outputs).
+        counts: (B, outputs), take the spikes that are sent.
+    """
+    outputs = weight.shape[1]
+    low, high = np.int32(limits[0]), np.int32(limits[1])
+    rows, over = weight.astype(np.int32), threshold.astype(np.int32)
+    held, sent = np.empty(outputs, np.int32), np.empty(outputs, np.int32)
+    for sample in range(x.shape[0]):
+        held[:] = v[sample]
+        sent[:] = 0
+        for source in range(x.shape[1]):
+            row = rows[source]
+            for _ in range(x[sample, source]):
+                for neuron in range(outputs):
+                    moved = min(max(held[neuron] + row[neuron], low), high)
+                    fires = np.int32(moved >= over[neuron])
+                    sent[neuron] += fires
+                    held[neuron] = moved * (np.int32(1) - fires)
+        v[sample] = held
+        counts[sample] = sent

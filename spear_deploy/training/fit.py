@@ -15,7 +15,7 @@ from spear_deploy.network import Array
 from spear_deploy.network.classes import count_classes
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.quantize.rounding import Rounding, RoundNetwork
-from spear_deploy.training.evaluation import BATCH, QuickEvaluation, quick_evaluate
+from spear_deploy.training.evaluation import BATCH, LOGIT_SCALE, QuickEvaluation, quick_evaluate
 from spear_deploy.training.losses import batch_losses
 from spear_deploy.training.memory_need import explain_shortage
 from spear_deploy.training.silent_outputs import revive_outputs
@@ -52,6 +52,7 @@ class Recipe:
         warm_up: share of the steps in which the learning rate rises.
         label_smoothing: share of the target spread over all classes; it keeps margins moderate, and moderate margins survive
             coarse weights better.
+        logit_scale: factor of the mean output before cross-entropy; smaller for outputs that send several spikes a step.
         batch_size: samples a step.
         weight_decay: of AdamW.
         surrogate: gradient of a spike, one of Norse's.
@@ -60,6 +61,7 @@ class Recipe:
         synops_budget: SynOps per inference that the penalty leads to; None: no penalty.
         dual: dual variable of the penalty at the start.
         interruptible: Ctrl-C ends learning and returns the best epoch so far, instead of being passed on.
+        revives_outputs: output neurons that never spike are driven first until they do.
         keeps_zeros: weights that are zero at the start stay zero; otherwise they learn as all others do.
         keeps_signs: names of layers of which each source keeps one sign, that of the larger sum of its weights at the start; a
             weight that would get the other sign stays 0 for that batch.
@@ -72,6 +74,7 @@ class Recipe:
     learning_rate: float = 1e-2
     warm_up: float = 0.3
     label_smoothing: float = 0.1
+    logit_scale: float = LOGIT_SCALE
     batch_size: int = BATCH
     weight_decay: float = 1e-2
     surrogate: str = "triangle"
@@ -80,6 +83,7 @@ class Recipe:
     synops_budget: float | None = None
     dual: float = 0.0
     interruptible: bool = False
+    revives_outputs: bool = True
     keeps_zeros: bool = False
     keeps_signs: tuple[str, ...] = ()
     device: str = "cpu"
@@ -193,7 +197,7 @@ def fit(
     """Learn by a recipe, and return the network with the history of learning.
 
     Args:
-        graph: the start. Output neurons that never spike are driven first until they do (`silent_outputs`).
+        graph: the start. Output neurons that never spike are driven first, where the recipe says so (`silent_outputs`).
         dataset: as in `train`.
         recipe: how to learn.
         hints: (N, classes), learnt besides the labels: for each training sample the mean outputs of a teacher, usually the
@@ -218,7 +222,7 @@ def fit(
             "training sample; compute them with `average_outputs`"
         )
     with limit_threads(graph):
-        graph = revive_outputs(graph, dataset.train)
+        graph = revive_outputs(graph, dataset.train) if recipe.revives_outputs else graph
         return _Trainer(graph, dataset, recipe, hints, rounding, remove).run(progress)
 
 
@@ -392,7 +396,8 @@ class _Trainer:
         y, hint = self.labels[number], None if self.hints is None else self.hints[number]
         batch = torch.from_numpy(x).to(self.recipe.device)
         with timed_stage("learn"), cached(), torch.autocast(batch.device.type, torch.bfloat16, enabled=self.reduced):
-            return batch_losses(self.network, batch, y, hint, self.recipe.label_smoothing, self.penalty)
+            r = self.recipe
+            return batch_losses(self.network, batch, y, hint, r.label_smoothing, self.penalty, r.logit_scale)
 
     def _remove_weights(self, share: float) -> None:
         """Let `remove` choose zeros, hold them, and price the SynOps that are left."""

@@ -31,6 +31,7 @@ def batch_losses(
     hint: torch.Tensor | None,
     smoothing: float,
     penalty: SynOpsPenalty | None,
+    logit_scale: float = LOGIT_SCALE,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return (total loss, cross-entropy alone) of a batch.
 
@@ -41,23 +42,23 @@ def batch_losses(
         hint: (B, classes) mean outputs of the teacher, or None.
         smoothing: share of the target spread over all classes.
         penalty: adds the cost of SynOps, or None.
+        logit_scale: factor of the network's mean output; the teacher's is `LOGIT_SCALE`.
     """
     import torch
 
     output, spikes = network(x, record=True)
     mean = average_classes(output.flatten(2).mean(0), count_per_class(network.graph))
-    entropy = torch.nn.functional.cross_entropy(LOGIT_SCALE * mean, y, label_smoothing=smoothing)
-    total = entropy if hint is None else (1 - HINT_WEIGHT) * entropy + HINT_WEIGHT * distillation_loss(mean, hint)
+    entropy = torch.nn.functional.cross_entropy(logit_scale * mean, y, label_smoothing=smoothing)
+    total = entropy if hint is None else (1 - HINT_WEIGHT) * entropy + HINT_WEIGHT * distillation_loss(mean, hint, logit_scale)
     return (total if penalty is None else total + penalty.loss(x, spikes)), entropy
 
 
-def distillation_loss(mean: torch.Tensor, hint: torch.Tensor) -> torch.Tensor:
+def distillation_loss(mean: torch.Tensor, hint: torch.Tensor, logit_scale: float = LOGIT_SCALE) -> torch.Tensor:
     """Return the distillation loss of Hinton, Vinyals and Dean (arXiv 1503.02531): T² · KL of the softened outputs."""
     import torch
 
-    soft = LOGIT_SCALE / HINT_TEMPERATURE
-    student = torch.nn.functional.log_softmax(soft * mean, dim=1)
-    teacher = torch.nn.functional.log_softmax(soft * hint, dim=1)
+    student = torch.nn.functional.log_softmax(logit_scale / HINT_TEMPERATURE * mean, dim=1)
+    teacher = torch.nn.functional.log_softmax(LOGIT_SCALE / HINT_TEMPERATURE * hint, dim=1)
     return torch.nn.functional.kl_div(student, teacher, reduction="batchmean", log_target=True) * HINT_TEMPERATURE**2
 
 

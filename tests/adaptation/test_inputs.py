@@ -87,3 +87,16 @@ def test_data_of_the_original_size_are_summed_as_they_are_read():
     ready = sum_inputs(raw, summed)
     assert pipeline_inputs.data(ready, summed).test.x.shape == ready.test.x.shape
     assert sum_inputs(raw, DIGITS) is raw
+
+
+def test_inputs_sent_twice_are_neighbours_behind_the_sums_of_the_host():
+    layer = Layer(name="fc", synapse=Dense(weight=np.ones((2, 32))), neuron=IF())
+    twice = chain([layer], input_shape=(32,), metadata={"input_twice": [1, 4, 4], "input_sums": [2, 2]})
+    assert original_shape(twice) == (1, 8, 8)
+    raw = load_data("digits")
+    ready = sum_inputs(raw, twice)
+    sums = sum_windows(raw.test.x, (2, 2)).reshape(len(raw.test), raw.steps, 16)
+    for copy in (0, 1):
+        np.testing.assert_array_equal(ready.test.x[..., copy::2], sums)
+    assert sum_inputs(ready, twice).test.x.shape == ready.test.x.shape
+    np.testing.assert_array_equal(pipeline_inputs.data("digits", twice).test.x, ready.test.x)

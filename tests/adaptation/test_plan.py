@@ -23,6 +23,8 @@ from spear_deploy.pipeline.shipped import shipped_network
 from spear_deploy.simulator import simulate
 
 DIGITS = shipped_network("digits")
+TWO_CROSSBARS = override_facts(load_profile("odin"), {"chip.cores": 2, "chip.usable_cores": 2})
+"""A crossbar that keeps the layers of a network: one hidden layer in place of all is offered on a single one alone."""
 
 
 def rows(plan):
@@ -121,7 +123,7 @@ def test_a_short_time_constant_of_a_neuron_that_spikes_is_lengthened_and_that_of
 
 
 def test_learning_has_a_stage_for_each_kind_of_loss_and_the_exact_ones_come_with_the_last():
-    stages = list_stages(make_plans(DIGITS, load_profile("odin"))[0])
+    stages = list_stages(make_plans(DIGITS, TWO_CROSSBARS)[0])
     assert [stage[-1] for stage in stages] == ["pool", "readout", "bias", "palette"]
     assert all(set(before) < set(after) for before, after in pairwise(stages))
     (only,) = list_stages(make_plans(DIGITS, load_profile("speck2f"))[0])
@@ -236,7 +238,7 @@ def test_biases_are_taken_off_thresholds_where_neurons_have_none():
 
 
 def test_a_crossbar_that_takes_event_after_event_gets_lists_and_potentials_that_stop_at_the_reset():
-    plan = make_plans(DIGITS, load_profile("odin"))[0]
+    plan = make_plans(DIGITS, TWO_CROSSBARS)[0]
     assert {type(layer.synapse) for layer in plan.graph.layers} == {Dense}
     assert all(float(layer.neuron.v_min) == 0 for layer in plan.graph.layers)
     assert all(layer.synapse.bias is None for layer in plan.graph.layers)
@@ -249,7 +251,7 @@ def test_networks_between_the_steps_of_a_plan_are_not_kept():
         seen.append((offer.topic, weakref.ref(before)))
         last[:] = [after]
 
-    plan, _ = follow(DIGITS, load_profile("odin"), {}, watch=watch)
+    plan, _ = follow(DIGITS, TWO_CROSSBARS, {}, watch=watch)
     assert [topic for topic, _ in seen] == [step.replacement.topic for step in plan.steps] and len(seen) > 2
     assert last == [plan.graph]
     gc.collect()

@@ -10,7 +10,7 @@ from spear_deploy.network import Conv1d, Conv2d, Dense, Layer, LoihiLIF, make_sp
 from spear_deploy.network.graph import chain
 from spear_deploy.simulator import Simulation, event_sums, kernel_choice, simulate, stepper, synapse_math
 from spear_deploy.simulator.event_sums import list_weights
-from spear_deploy.simulator.neurons import loihi
+from spear_deploy.simulator.neurons import chips, loihi
 from tests.support import reference
 
 compiled_kernels = pytest.importorskip("spear_deploy.simulator.compiled_kernels", reason="numba is not installed")
@@ -159,6 +159,21 @@ def test_compiled_neurons_equal_numpy(monkeypatch, compiled, seed):
     np.testing.assert_array_equal(state.u, expected.u)
     np.testing.assert_array_equal(state.v, expected.v)
     assert (state.wraps, state.saturations) == (expected.wraps, expected.saturations)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_events_one_after_another_equal_numpy(compiled, seed):
+    rng = np.random.default_rng(seed)
+    batch, inputs, outputs = rng.integers(1, 40, 3)
+    x, weight = rng.integers(0, 4, (batch, inputs)), rng.integers(-7, 8, (inputs, outputs))
+    threshold, start = rng.integers(1, 30 if seed % 2 else 256, outputs), rng.integers(0, 200, (batch, outputs))
+    results = []
+    for send in (chips._send_events, compiled_kernels.send_events):
+        v, counts = np.minimum(start, threshold - 1), np.zeros((batch, outputs), np.int64)
+        send(x, weight, threshold, (0, 255), v, counts)
+        results.append((v, counts))
+    for slow, fast in zip(*results, strict=True):
+        np.testing.assert_array_equal(slow, fast)
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -20,12 +20,15 @@ from spear_deploy.network import (
     TrueNorthLIF,
     array_parameters,
 )
+from spear_deploy.simulator.kernel_choice import find_kernels
 from spear_deploy.simulator.neurons.state import NeuronState
 
 RING_BUFFER_MAX = 2**16 - 1
 """sPyNNaker adds up the weights of a sign that arrive in a step in 16 bits."""
 CATALYST_SUMS = (-(2**23), 2**23 - 1)
 """Catalyst N1 adds up the weights that arrive in a step in 24 bits."""
+EVENT_WORK = 8
+"""Updates of numpy that one event at one neuron of ODIN takes."""
 SIGN_BITS = 26
 """Sums of weights of each sign arrive as positive + 2^26 · negative: both then fit the 2^53 up to which products are exact."""
 
@@ -110,16 +113,25 @@ def _step_odin(neuron: OdinLIF, state: NeuronState, x: Array) -> Array:
     flat = v.reshape(len(v), -1)
     threshold = np.broadcast_to(c["v_threshold"], v.shape[1:]).reshape(-1)
     counted = sent.reshape(len(v), -1)
+    kernels = find_kernels(EVENT_WORK * int(np.count_nonzero(x)) * flat.shape[1])
+    if kernels is not None:
+        kernels.send_events(x, c["weight"], threshold, (low, high), flat, counted)
+    else:
+        _send_events(x, c["weight"], threshold, (low, high), flat, counted)
+    state.v = np.maximum(v - c["leak"], low)
+    return sent
+
+
+def _send_events(x: Array, weight: Array, threshold: Array, limits: tuple[int, int], v: Array, counts: Array) -> None:
+    """Send the spikes of a step one after another, as the compiled kernel of this name does."""
     for source in np.flatnonzero(x.any(axis=0)):
         times = x[:, source].astype(np.int64)
         for n in range(int(times.max())):
             rows = np.flatnonzero(times > n)
-            moved = np.clip(flat[rows] + c["weight"][source], low, high)
+            moved = np.clip(v[rows] + weight[source], *limits)
             fires = moved >= threshold
-            flat[rows] = np.where(fires, 0, moved)
-            counted[rows] += fires
-    state.v = np.maximum(v - c["leak"], low)
-    return sent
+            v[rows] = np.where(fires, 0, moved)
+            counts[rows] += fires
 
 
 def _step_catalyst(neuron: CatalystLIF, state: NeuronState, x: Array) -> Array:
