@@ -145,14 +145,14 @@ class Cifar:
         self.y = {"train": y[order[:-held]], "val": y[order[-held:]], "test": test[1]}
         self.device, self.steps = device, steps
 
-    def batches(self, split: str, rng: np.random.Generator | None = None, size: int = BATCH) -> Any:
-        """Yield (x (T, B, 3, 32, 32), y), cropped and flipped in random order if `rng` is given."""
+    def batches(self, split: str, rng: np.random.Generator | None = None, size: int = BATCH, *, plain: bool = False) -> Any:
+        """Yield (x (T, B, 3, 32, 32), y), in random order if `rng` is given, cropped and flipped then unless `plain`."""
         x, y = self.x[split], self.y[split]
         order = np.arange(len(y)) if rng is None else rng.permutation(len(y))
         for start in range(0, len(order), size):
             chosen = order[start : start + size]
             batch = x[torch.from_numpy(chosen).to(self.device)]
-            batch = batch if rng is None else augmented(batch, rng)
+            batch = batch if rng is None or plain else augmented(batch, rng)
             yield batch.expand(self.steps, *batch.shape), torch.from_numpy(y[chosen]).to(self.device)
 
     def dataset(self, train: int, val: int, test: int) -> Dataset:
@@ -224,6 +224,7 @@ def learn(
     seed: int,
     budget: float | None = None,
     bfloat16: bool = False,
+    plain: int = 0,
 ) -> dict[str, Any]:
     """Learn from where the state file says to the end, or until the time is up; return what is known so far."""
     network = to_norse(graph, surrogate="triangle").to(data.device)
@@ -244,7 +245,7 @@ def learn(
         network.train()
         rng, losses = np.random.default_rng([seed, done]), []
         number = len(data.y["train"]) / BATCH
-        for i, (x, y) in enumerate(data.batches("train", rng)):
+        for i, (x, y) in enumerate(data.batches("train", rng, plain=done >= epochs - plain)):
             for group in optimiser.param_groups:
                 group["lr"] = rate_at(done + i / number, epochs)
             with torch.autocast(torch.device(data.device).type, torch.bfloat16, enabled=bfloat16):
@@ -271,7 +272,16 @@ def learn(
 
 
 def stage_train(args: argparse.Namespace, data: Cifar, folder: Path, until: float) -> None:
-    found = learn(NETS[args.net](args.seed), data, args.epochs, until, folder / "train.pt", args.seed, bfloat16=args.bfloat16)
+    found = learn(
+        NETS[args.net](args.seed),
+        data,
+        args.epochs,
+        until,
+        folder / "train.pt",
+        args.seed,
+        bfloat16=args.bfloat16,
+        plain=args.plain,
+    )
     write_snn(to_graph(found["network"].eval()), folder / "dense.snn")
     test = measured(found["network"], data, "test") if found["finished"] else None
     write_json(folder / "dense.json", {"epochs": found["epochs"], "history": found["history"], "test": test})
@@ -345,6 +355,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=9)
     parser.add_argument("--limit", type=int, help="Use so many training images.")
     parser.add_argument("--search-train", type=int, default=5000, help="Images that short fine-tunes of the search see.")
+    parser.add_argument("--plain", type=int, default=0, help="Train the last so many epochs on the images as they are.")
     parser.add_argument("--bfloat16", action="store_true", help="Train with sums in bfloat16, neurons in float32.")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=Path("results/spear"))

@@ -56,6 +56,23 @@ def test_training_samples_narrow_the_margin_as_far_as_validation_has_no_more(tas
     assert 0 in doubts
 
 
+def test_splits_of_two_sources_keep_a_budget_that_chance_alone_would_exceed():
+    rng = np.random.default_rng(0)
+    exceeded = dict.fromkeys((0.0, 0.0025), 0)
+    for _ in range(1000):
+        shift = 1 + 0.0025 * rng.standard_normal()
+        before = rng.gamma(6.0, 100.0, 8000)
+        pruned = 0.2 * before * (1 + 0.1 * rng.standard_normal(8000))
+        pruned[4000:] *= shift
+        for drift in exceeded:
+            margin = measure.sampling_margin(
+                pruned[:4000], np.zeros(4000), 4000, before=before[:4000], sigmas=measure.POOLED_SIGMAS, drift=drift
+            )
+            limit = pruned[:4000].sum() / before[:4000].sum() / (1 - margin)
+            exceeded[drift] += pruned[4000:].sum() / before[4000:].sum() > limit
+    assert exceeded[measure.SOURCE_DRIFT] <= 8 < 15 < exceeded[0.0]
+
+
 @pytest.mark.parametrize("unseen", [70, 360])
 def test_of_a_thousand_unseen_splits_three_exceed_a_budget_that_is_used_up_to_its_margin(unseen):
     rng = np.random.default_rng(unseen)
