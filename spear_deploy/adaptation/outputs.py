@@ -30,7 +30,7 @@ SPREAD = 2.0
 def can_copy(graph: SNNGraph, profile: HardwareProfile) -> bool:
     """Return whether a chip has room for `COPIES` output neurons a class of a network whose outputs have dense weights."""
     layer, shape = graph[graph.output], graph.shape_of(graph.output)
-    is_plain = isinstance(layer.synapse, Dense) and isinstance(layer.synapse.weight, np.ndarray) and layer.norm is None
+    is_plain = isinstance(layer.synapse, Dense) and layer.norm is None
     if not is_plain or layer.neuron is None or len(shape) > 1 or graph.edges_from(graph.output) or count_per_class(graph) > 1:
         return False
     (outputs,) = shape
@@ -50,7 +50,7 @@ def copy_outputs(graph: SNNGraph) -> SNNGraph:
     synapse: Any = layer.synapse
     (outputs,) = graph.shape_of(graph.output)
     factors = np.tile(SPREAD ** ((np.arange(COPIES) + 0.5) / COPIES - 0.5), outputs)
-    weight = np.repeat(np.asarray(synapse.weight), COPIES, axis=0)
+    weight = synapse.weight[np.repeat(np.arange(outputs), COPIES)]
     changes: dict[str, Any] = {"weight": (weight * factors[:, None]).astype(weight.dtype)}
     if synapse.bias is not None:
         bias = np.repeat(synapse.bias, COPIES)

@@ -262,12 +262,13 @@ def quantize_for_chip(net: Net, chip: Chip, *, calibration: Array | None = None,
         "max_spikes": target.neuron.max_spikes_per_step.max_value,
         "input_events": target.neuron.max_input_events_per_step.max_value,
     }
+    weight_bits, layer_bits = _choose_weight_bits(target, family), _choose_layer_bits(graph, target)
     try:
         return quantize(
             graph,
             format=family,
-            weight_bits=_choose_weight_bits(target, family),
-            layer_bits=_choose_layer_bits(graph, target),
+            weight_bits=weight_bits,
+            layer_bits=layer_bits,
             calibration=calibration,
             kind=kind,
             **{name: limit for name, limit in limits.items() if limit is not None and family == "xylo"},

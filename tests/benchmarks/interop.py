@@ -53,8 +53,9 @@ def outcome(found: dict) -> str:
 
 
 def refused(error: SpearError) -> str:
-    """Return the reason without the place."""
+    """Return the reason without the place and without the command that adapts the network."""
     text = re.sub(r"^(?:file '[^']*': )?(?:(?:layer|node|module|model) '[^']*':? )?", "", str(error))
+    text = re.sub(r"; or let `spear-deploy adapt .*", "", text)
     return f"refused: {text}".replace("|", "/")
 
 
