@@ -8,6 +8,7 @@ from spear_deploy.adaptation.neurons import INSTEAD
 from spear_deploy.adaptation.plan import list_fixed
 from spear_deploy.budget.report import BudgetReport
 from spear_deploy.hardware.schema import HardwareProfile
+from spear_deploy.network import LI
 from spear_deploy.network.graph import SNNGraph
 
 NEEDS = {
@@ -26,8 +27,8 @@ def list_needs(report: BudgetReport, graph: SNNGraph, profile: HardwareProfile) 
         need = NEEDS.get(finding.resource)
         if finding.resource == "neuron_model":
             neuron = graph[finding.layer].neuron
-            models = [type(neuron).__name__, *(model.__name__ for model in INSTEAD.get(type(neuron), ()))]
-            need = " or ".join(models)
+            model = LI if neuron is None else type(neuron)  # a weighted sum is a readout of one step
+            need = " or ".join(each.__name__ for each in (model, *INSTEAD.get(model, ())))
         elif finding.resource == "layer_kind":
             need = f"{finding.what}, or Dense with room for its weights written out"
         why = finding.why.split("; ")[0]

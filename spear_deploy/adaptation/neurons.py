@@ -64,13 +64,26 @@ def find_models(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replaceme
         if other is None:
             continue
         exchange = _exchange(graph, layers, other, profile)
-        if exchange.topic == "readout" and graph.output in exchange.layers and can_copy(graph, profile):
-            by = exchange.by.replace("output neurons", "output neurons a class")
-            by = by.replace("spikes of ", f"spikes of {COPIES} ")
-            rewrite = partial(_copy_after, rewrite=exchange.rewrite)
-            yield replace(exchange, by=by, rewrite=rewrite, option=SEVERAL)
-            exchange = replace(exchange, option=ONE)
-        yield exchange
+        if exchange.topic == "readout" and graph.output in exchange.layers:
+            yield from offer_counts(exchange, graph, profile)
+        else:
+            yield exchange
+
+
+def offer_counts(offer: Replacement, graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replacement]:
+    """Yield a readout by counted spikes with several output neurons a class, where the chip has room, and with one.
+
+    Args:
+        offer: that with one.
+        graph: the network before it.
+        profile: the chip.
+    """
+    if can_copy(graph, profile):
+        by = offer.by.replace("output neurons", "output neurons a class")
+        by = by.replace("spikes of ", f"spikes of {COPIES} ")
+        yield replace(offer, by=by, rewrite=partial(_copy_after, rewrite=offer.rewrite), option=SEVERAL)
+        offer = replace(offer, option=ONE)
+    yield offer
 
 
 def find_time_constants(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replacement]:
@@ -302,7 +315,7 @@ def _write_steps(tau_s: Array, dt_s: float) -> str:
     """Return time constants in steps: the smallest and the largest, once where both read the same."""
     steps = np.asarray(tau_s) / dt_s
     ends = dict.fromkeys(f"{end:.4g}" for end in (steps.min(), steps.max()))
-    return f"{' to '.join(ends)} steps"
+    return f"{' to '.join(ends)} {'step' if list(ends) == ['1'] else 'steps'}"
 
 
 def _set_parameter(neuron: Any, *, name: str, value: Array | int) -> Any:

@@ -28,10 +28,10 @@ SPREAD = 2.0
 
 
 def can_copy(graph: SNNGraph, profile: HardwareProfile) -> bool:
-    """Return whether a chip has room for `COPIES` output neurons a class of a network whose outputs have dense weights."""
+    """Return whether a chip has room for `COPIES` output neurons a class of a network that ends in dense weights."""
     layer, shape = graph[graph.output], graph.shape_of(graph.output)
     is_plain = isinstance(layer.synapse, Dense) and layer.norm is None
-    if not is_plain or layer.neuron is None or len(shape) > 1 or graph.edges_from(graph.output) or count_per_class(graph) > 1:
+    if not is_plain or len(shape) > 1 or graph.edges_from(graph.output) or count_per_class(graph) > 1:
         return False
     (outputs,) = shape
     limits = [profile.connectivity.output_channels.max_value, profile.layers.channels_max.max_value]

@@ -130,7 +130,7 @@ def check(
         notes=(
             *notes,
             *note_replaced(replaced, profile.name),
-            *note_readout(populations),
+            *note_readout(populations, findings),
             *note_chip(graph, profile),
             *note_open_rows(rows, profile),
             *note_open_loads(costs.loads),

@@ -214,6 +214,8 @@ def _check_palette(graph: SNNGraph, layer: Layer, profile: HardwareProfile) -> l
 def _check_neuron(layer: Layer, profile: HardwareProfile, missing: Mapping[str, Sequence[Unsupported]]) -> Iterator[BudgetRow]:
     neuron = layer.neuron
     if neuron is None:
+        if found := missing.get("neuron_model"):
+            yield _count_missing("neuron_model", layer.name, found, known=True)
         return
     models, resets = profile.neuron.models.value, profile.neuron.resets.value
     model = type(neuron).__name__

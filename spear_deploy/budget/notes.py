@@ -8,7 +8,7 @@ from spear_deploy.budget.balance import Balanced
 from spear_deploy.budget.core_rows import BudgetRow
 from spear_deploy.budget.latency import StepLoad
 from spear_deploy.budget.pools import note_pools
-from spear_deploy.budget.unsupported import LATE_RESET, SEVERAL_SPIKES, Replaced
+from spear_deploy.budget.unsupported import LATE_RESET, SEVERAL_SPIKES, WEIGHTED_SUM, Replaced, Unsupported
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import LI, LIF, CubaLI, is_bounded
 from spear_deploy.network.graph import SNNGraph
@@ -156,13 +156,14 @@ def note_balance(placement: Placement, balanced: Balanced | None) -> Iterator[st
         )
 
 
-def note_readout(populations: Sequence[Population]) -> Iterator[str]:
-    """Yield a note where the output is a weighted sum, for which the placement has neurons and the network none."""
+def note_readout(populations: Sequence[Population], findings: Sequence[Unsupported]) -> Iterator[str]:
+    """Yield a note where the output is a weighted sum that the chip holds: the placement has neurons for it, the network none."""
+    lacking = {finding.layer for finding in findings if finding.what == WEIGHTED_SUM}
     for population in populations:
-        if population.readout:
+        if population.readout and population.name not in lacking:
             yield (
                 f"readout: '{population.name}' is a weighted sum without neurons; it is placed as neurons that hold the sum, "
-                "which the chip's integers need too: end the network in a readout (LI) or in neurons that spike"
+                "which the chip's integers need too: `adapt` ends the network in a readout that holds it"
             )
 
 

@@ -24,12 +24,13 @@ from spear_deploy.network import (
     resets_late,
 )
 from spear_deploy.network.graph import INPUT, SNNGraph
-from spear_deploy.placement.populations import Population
+from spear_deploy.placement.populations import Population, ends_in_weighted_sum
 from spear_deploy.placement.weight_bits import MAX_BIAS_EXPONENT, bias_bits, count_mixed_sign_inputs, measure_width
 from spear_deploy.quantize.weighted_inputs import MAX_SPIKES, RESET_DELAY
-from spear_deploy.util.number_format import format_shape, join_names, plural
+from spear_deploy.util.number_format import format_shape, join_names, plural, write_steps
 
 LOOP = "a loop without neurons"
+WEIGHTED_SUM = "a weighted sum as output"
 LIMITED = ("dilation", "groups", "stride", "kernel", "padding")
 INSTEAD = {
     "Conv1d": "a Conv2d whose kernel is 1 high",
@@ -142,6 +143,8 @@ def find_unsupported(graph: SNNGraph, profile: HardwareProfile, populations: Seq
         findings += [Unsupported(layer=name, what=what, why=why) for name, what, why in maps if name == layer.name]
         findings += _check_weights(graph, layer, profile, stored=layer.name not in input_layers and graph.is_integer)
         findings += _check_neuron(layer, profile)
+        if layer.name == graph.output and ends_in_weighted_sum(graph):
+            findings += _check_weighted_sum(layer, profile)
         findings += _check_time_constants(layer, profile, graph.dt_s)
         findings += _check_values(graph, layer)
         findings += _check_recurrence(graph, layer, profile)
@@ -198,11 +201,28 @@ def _check_neuron(layer: Layer, profile: HardwareProfile) -> Iterator[Unsupporte
     max_rest = chip.refractory_max_steps.max_value
     if max_rest is not None and rest > max_rest:
         why = f"the stock neuron of {profile.name} rests at most {max_rest}"
-        yield Unsupported(layer=layer.name, what=f"refractory time of {rest} steps", why=why, resource="refractory")
+        yield Unsupported(layer=layer.name, what=f"refractory time of {plural(rest, 'step')}", why=why, resource="refractory")
     bits = chip.bias_bits.max_value
     if isinstance(neuron, LoihiLIF) and bits is not None and (need := bias_bits(neuron.bias)) > bits:
         why = f"{profile.name} holds {bits} bits times 2^0 to 2^{MAX_BIAS_EXPONENT}; round it to fewer bits"
         yield Unsupported(layer=layer.name, what=f"a bias of {need} bits", why=why, resource="bias_bits")
+
+
+def _check_weighted_sum(layer: Layer, profile: HardwareProfile) -> Iterator[Unsupported]:
+    """Find a weighted sum at the output where no neuron of the chip can hold it for its step and be read."""
+    models, shortest = profile.neuron.models.value, profile.neuron.tau_above_steps.value
+    if models is None:
+        return
+    why = ""
+    if not {"LI", "CubaLI"} & set(models):
+        why = (
+            f"{profile.name} has {', '.join(models)}, of which spikes are read alone; end the network in neurons whose spikes "
+            "are counted"
+        )
+    elif shortest is not None and shortest >= 1:
+        why = f"readouts on {profile.name} keep longer than {plural(int(shortest), 'step')}; end the network in one (LI)"
+    if why:
+        yield Unsupported(layer=layer.name, what=WEIGHTED_SUM, why=why, resource="neuron_model")
 
 
 def _check_time_constants(layer: Layer, profile: HardwareProfile, dt_s: float) -> Iterator[Unsupported]:
@@ -212,7 +232,7 @@ def _check_time_constants(layer: Layer, profile: HardwareProfile, dt_s: float) -
     parameters = {} if layer.neuron is None else array_parameters(layer.neuron)
     for name, values in parameters.items():
         if longest is not None and name.startswith("tau") and (values > longest * dt_s * (1 + 1e-9)).any():
-            what = f"{name} of {float(values.max()) / dt_s:.6g} steps"
+            what = f"{name} of {write_steps(float(values.max()) / dt_s)}"
             why = f"time constants on {profile.name} last {plural(int(longest), 'step')} at most; shorten it"
             yield Unsupported(layer=layer.name, what=what, why=why, resource="time_constant")
     shortest = profile.neuron.tau_above_steps.value
@@ -220,7 +240,7 @@ def _check_time_constants(layer: Layer, profile: HardwareProfile, dt_s: float) -
         return
     for name, values in parameters.items():
         if name.startswith("tau") and (values <= shortest * dt_s * (1 + 1e-9)).any():
-            what = f"{name} of {float(values.min()) / dt_s:.6g} steps"
+            what = f"{name} of {write_steps(float(values.min()) / dt_s)}"
             why = f"time constants on {profile.name} are longer than {shortest:g} of its steps; lengthen it or shorten dt_s"
             yield Unsupported(layer=layer.name, what=what, why=why, resource="time_constant")
 
@@ -232,7 +252,7 @@ def _check_spiking_time_constants(layer: Layer, profile: HardwareProfile, dt_s: 
         return
     for name, values in array_parameters(layer.neuron).items():
         if name in ("tau_s", "tau_mem_s") and (values < shortest * dt_s * (1 - 1e-9)).any():
-            what = f"{name} of {float(values.min()) / dt_s:.6g} steps"
+            what = f"{name} of {write_steps(float(values.min()) / dt_s)}"
             why = f"spiking neurons of {profile.name} have {shortest:g} steps or more; lengthen it or shorten dt_s"
             yield Unsupported(layer=layer.name, what=what, why=why, resource="time_constant")
 
@@ -311,13 +331,16 @@ def _check_delays(population: Population, profile: HardwareProfile) -> Iterator[
     max_delay = profile.weights.delay_max_steps.max_value
     for source, delay in count_extra_delays(population, profile).items():
         if delay < 0:
-            what = f"feedback from '{source}' that arrives {-delay} steps too early"
+            what = f"feedback from '{source}' that arrives {plural(-delay, 'step')} too early"
             why = f"each layer on {profile.name} takes a step; give the edge a delay of {-delay} more"
             yield Unsupported(layer=population.name, what=what, why=why, resource="delay")
         elif max_delay is not None and delay > max_delay:
-            what = f"a delay of {delay} steps from '{source}'"
+            what = f"a delay of {plural(delay, 'step')} from '{source}'"
             yield Unsupported(
-                layer=population.name, what=what, why=f"{profile.name} delays at most {max_delay} steps", resource="delay"
+                layer=population.name,
+                what=what,
+                why=f"{profile.name} delays at most {plural(int(max_delay), 'step')}",
+                resource="delay",
             )
 
 

@@ -23,6 +23,7 @@ from spear_deploy.pipeline.adapt import ADAPTED, FACTS, TRAINED, AdaptSettings, 
 from spear_deploy.pipeline.deployment import DeploySettings
 from spear_deploy.pipeline.inputs import load_for, require_integers
 from spear_deploy.pipeline.stage_cache import StageCache, StageOutput
+from spear_deploy.placement.populations import ends_in_weighted_sum
 from spear_deploy.quantize.fold import fold_chained_weights
 from spear_deploy.util.files import write_json
 from spear_deploy.util.number_format import plural
@@ -32,6 +33,8 @@ def adapt_for_deployment(
     cache: StageCache, net: api.Net, chip: api.Chip, data: str | os.PathLike[str] | Dataset, settings: DeploySettings
 ) -> api.Net:
     """Return the network of a deployment: adapted, by a stage of its own, where the chip lacks a part of it.
+
+    A weighted sum at the output is replaced too where the chip has room for it: integers need a neuron that takes it.
 
     Where nothing is to replace, or the network holds integers, the given one is returned and no file is written.
 
@@ -44,7 +47,9 @@ def adapt_for_deployment(
     if not network.is_integer:
         require_integers(profile)
     folded = fold_chained_weights(network)
-    if network.is_integer or not check(folded, profile, chips=chips, remedies=False).unsupported:
+    if network.is_integer:
+        return network
+    if not ends_in_weighted_sum(folded) and not check(folded, profile, chips=chips, remedies=False).unsupported:
         return network
     network = folded
     dataset = api.data(data, network, seed=settings.seed, steps=settings.steps, encoding=settings.encoding)

@@ -94,12 +94,18 @@ def find_populations(graph: SNNGraph, *, zeros: bool = False) -> tuple[Populatio
     outputs = set(_output_layers(graph, graph.output, ()))
     ways = _Ways(graph)
     for layer in graph.layers:
-        readout = layer.neuron is None and layer.name == graph.output and _has_weights_behind(graph, layer)
+        readout = layer.name == graph.output and ends_in_weighted_sum(graph)
         if layer.neuron is None and not readout:
             continue
         population = _population(graph, layer, readout, coupled, zeros, ways)
         populations.append(replace(population, output=layer.name in outputs))
     return _drop_encoders(graph, populations)
+
+
+def ends_in_weighted_sum(graph: SNNGraph) -> bool:
+    """Return whether a network's output is a weighted sum that no neuron takes."""
+    layer = graph[graph.output]
+    return layer.neuron is None and _has_weights_behind(graph, layer)
 
 
 def narrow_populations(populations: Sequence[Population], group: str, channels: int, left: int) -> tuple[Population, ...]:

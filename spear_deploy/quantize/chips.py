@@ -70,7 +70,7 @@ from spear_deploy.quantize.weighted_inputs import (
 from spear_deploy.simulator.neurons.chips import RING_BUFFER_MAX, SIGN_BITS
 from spear_deploy.simulator.stepper import apply_delay
 from spear_deploy.simulator.synapse_math import pack_signs, sum_by_neuron
-from spear_deploy.util.number_format import plural
+from spear_deploy.util.number_format import plural, write_steps
 
 TRIED_SCALES = 8
 """Scales tried on data: those with the smallest rounding error."""
@@ -483,8 +483,8 @@ def _propose_reckon(layer: NeuronInput, settings: LoweringSettings, float_run: F
     if not layer.readout and (keep < 7 * 2**12).any():
         steps = float((1 / mem).min())
         raise QuantizationError(
-            f"layer '{layer.name}': tau_mem_s is {steps:.3g} steps, ReckOn's neurons keep 0.875 to 1 of v in a step; use 8 steps "
-            "or more"
+            f"layer '{layer.name}': tau_mem_s is {write_steps(steps, 3)}, ReckOn's neurons keep 0.875 to 1 of v in a step; use "
+            "8 steps or more"
         )
     if not keep.all():
         raise QuantizationError(

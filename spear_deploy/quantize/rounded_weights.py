@@ -24,7 +24,7 @@ from spear_deploy.network import IF, LIF, WEIGHTED, CubaLI, CubaLIF, Layer
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.quantize.layer_error import FloatRun
 from spear_deploy.quantize.scale_ranking import Grid, rank_scales
-from spear_deploy.quantize.weighted_inputs import LoweringSettings, collect_neuron_inputs
+from spear_deploy.quantize.weighted_inputs import LoweringSettings, collect_neuron_inputs, require_neurons
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ def lower(graph: SNNGraph, settings: LoweringSettings, family: str, *, float_run
         float_run: not used: the scale is that of the smallest rounding error.
 
     Raises:
-        UnsupportedError: a neuron that the chip does not have.
+        UnsupportedError: a neuron that the chip does not have, or weights that drive none.
     """
     rule = RULES[family]
     largest = max_weight(family, settings.weight_bits)
@@ -84,6 +84,7 @@ def lower(graph: SNNGraph, settings: LoweringSettings, family: str, *, float_run
         scales[layer.name] = scale
         for name, synapse in layer.stored.items():
             layers[name] = replace(graph[name], synapse=replace(synapse, weight=np.rint(synapse.weight * scale) / scale))
+    require_neurons(graph, layers)
     facts = {"format": family, "weight_bits": settings.weight_bits, "scale": scales, "states": rule.states, "input_events_max": 1}
     return graph.with_layers(layers, metadata={**graph.metadata, "quantization": facts})
 

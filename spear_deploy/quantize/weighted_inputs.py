@@ -6,7 +6,7 @@ there, and its factor goes into the weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -368,17 +368,31 @@ def assemble_network(graph: SNNGraph, integers: Mapping[str, IntegerLayer], fact
             replaced.add(name)
             layers[name] = replace(layers[name], synapse=synapse)
         layers[target] = replace(layers[target], neuron=integer.neuron)
-    for layer in layers.values():
-        if isinstance(layer.synapse, WEIGHTED) and layer.name not in replaced:
-            raise UnsupportedError(
-                f"layer '{layer.name}': weights whose sums no neuron takes; give the network a readout (LI) at its end"
-            )
+    require_neurons(graph, replaced)
     moved = [
         {"layer": name, "what": RESET_DELAY, "given": 1, "stored": 0} for name in integers if resets_late(graph[name].neuron)
     ]
     moved += [_report_max_spikes(name, graph[name], layers[name]) for name in integers if _sends_fewer(graph[name], layers[name])]
     facts = {**facts, **({"findings": [*facts.get("findings", ()), *moved]} if moved else {})}
     return graph.with_layers(layers, metadata={**graph.metadata, "quantization": facts})
+
+
+def require_neurons(graph: SNNGraph, taken: Collection[str]) -> None:
+    """Raise unless neurons take the currents of all weights.
+
+    Args:
+        graph: the network.
+        taken: names of the layers of weights that drive neurons.
+
+    Raises:
+        UnsupportedError: there are others.
+    """
+    for layer in graph.layers:
+        if isinstance(layer.synapse, WEIGHTED) and layer.name not in taken:
+            raise UnsupportedError(
+                f"layer '{layer.name}': weights whose sums no neuron takes; end the network in a readout (LI) or in neurons that "
+                "spike"
+            )
 
 
 def _sends_fewer(layer: Layer, integer: Layer) -> bool:

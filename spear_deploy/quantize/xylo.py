@@ -38,6 +38,7 @@ from spear_deploy.quantize.weighted_inputs import (
     round_to_int,
 )
 from spear_deploy.quantize.xylo_scales import UnscaledLayer, choose_scales
+from spear_deploy.util.number_format import write_steps
 
 MAX_DASH = 15
 EARLY_STEPS = "early_steps"
@@ -171,7 +172,7 @@ def _round_decay(layer: NeuronInput, state: str) -> Array:
     if (dash > MAX_DASH).any():
         steps = float((1 / layer.factors[state]).max())
         raise QuantizationError(
-            f"layer '{layer.name}': tau_{state}_s is {steps:.6g} steps, Xylo holds up to 2^{MAX_DASH}; shorten it"
+            f"layer '{layer.name}': tau_{state}_s is {write_steps(steps)}, Xylo holds up to 2^{MAX_DASH}; shorten it"
         )
     return dash
 

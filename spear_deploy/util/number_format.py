@@ -141,6 +141,16 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def write_steps(steps: float, digits: int = 6) -> str:
+    """Write a number of steps, not always whole, to some digits.
+
+    >>> write_steps(1.0000000001), write_steps(0.5), write_steps(2.46, 2)
+    ('1 step', '0.5 steps', '2.5 steps')
+    """
+    text = f"{steps:.{digits}g}"
+    return f"{text} {'step' if text == '1' else 'steps'}"
+
+
 def unit_noun(name: str, value: float | None) -> str:
     """Write the unit of a count as a noun; a symbol stays.
 

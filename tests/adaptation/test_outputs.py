@@ -9,7 +9,7 @@ from spear_deploy.adaptation.neurons import find_models
 from spear_deploy.adaptation.outputs import COPIES, ONE, SEVERAL, SPREAD, can_copy, copy_outputs
 from spear_deploy.adaptation.plan import make_plans
 from spear_deploy.hardware.profile import load_profile, override_facts
-from spear_deploy.network import IF, LI, LIF, Dense, Layer, SparseMatrix
+from spear_deploy.network import IF, LI, LIF, BatchNorm, Dense, Layer, SparseMatrix
 from spear_deploy.network.classes import count_classes, count_per_class
 from spear_deploy.network.graph import Edge, chain
 from spear_deploy.pipeline.shipped import shipped_network
@@ -65,9 +65,18 @@ def test_copies_have_weights_of_several_sizes_and_parameters_of_their_own():
         assert set(copied.neuron.tau_s[part]) == {taus[number]}
 
 
-@pytest.mark.parametrize("changes", [{"neuron": None}, {"synapse": Dense(weight=SPARSE)}], ids=["no neurons", "sparse"])
-def test_other_outputs_have_no_copies(changes):
-    assert not can_copy(readout(**changes), load_profile("spinnaker2"))
+def test_outputs_with_a_norm_of_their_own_have_no_copies():
+    ones, zeros = np.ones(3), np.zeros(3)
+    norm = BatchNorm(weight=ones, bias=zeros, mean=zeros, var=ones)
+    assert not can_copy(readout(norm=norm), load_profile("spinnaker2"))
+
+
+def test_copies_of_sparse_weights_are_those_of_the_same_weights_written_out():
+    sparse, dense = (readout(synapse=Dense(weight=weight), neuron=IF()) for weight in (SPARSE, np.asarray(SPARSE)))
+    assert can_copy(sparse, load_profile("spinnaker2"))
+    copies = [copy_outputs(graph)["out"].synapse.weight for graph in (sparse, dense)]
+    assert isinstance(copies[0], SparseMatrix)
+    np.testing.assert_array_equal(np.asarray(copies[0]), copies[1])
 
 
 def test_outputs_that_neurons_read_have_no_copies():

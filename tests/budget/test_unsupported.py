@@ -140,7 +140,7 @@ def test_a_loop_over_two_layers_needs_two_steps() -> None:
     assert findings(net(1)) == [
         (
             "a",
-            "feedback from 'b' that arrives 1 steps too early",
+            "feedback from 'b' that arrives 1 step too early",
             "each layer on loihi2 takes a step; give the edge a delay of 1 more",
         )
     ]

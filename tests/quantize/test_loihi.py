@@ -206,7 +206,7 @@ def test_layers_without_integer_counterpart_are_refused_by_name():
     with pytest.raises(UnsupportedError, match="layers 'a' -> 'b': two weighted layers with no neuron between them"):
         conv = Conv2d(weight=np.ones((1, 1, 3, 3)), padding=(1, 1))  # whose borders no one convolution has
         quantize(chain([Layer(name="a", synapse=conv), Layer(name="b", synapse=conv, neuron=IF())], input_shape=(1, 4, 4)))
-    with pytest.raises(UnsupportedError, match="layer 'end': weights whose sums no neuron takes; give the network a readout"):
+    with pytest.raises(UnsupportedError, match="layer 'end': weights whose sums no neuron takes; end the network in a readout"):
         quantize(chain([dense(one, IF()), dense(one, None, name="end")], input_shape=(1,)))
     with pytest.raises(UnsupportedError, match="layers 'li' -> 'fc': a readout's value feeds a layer"):
         quantize(chain([dense(one, LI(tau_s=0.1), name="li"), dense(one, IF())], input_shape=(1,)))

@@ -1,0 +1,134 @@
+"""Networks that end in a weighted sum: verdicts, replacements by readouts or by counted spikes, integers."""
+
+import numpy as np
+import pytest
+
+from spear_deploy.adaptation.needs import list_needs
+from spear_deploy.adaptation.plan import make_plans
+from spear_deploy.adaptation.reach import find_reach, name_replacements
+from spear_deploy.adaptation.sums import find_sums
+from spear_deploy.budget.check import check
+from spear_deploy.budget.unsupported import WEIGHTED_SUM
+from spear_deploy.errors import ChipError
+from spear_deploy.hardware.catalog import list_profiles
+from spear_deploy.hardware.profile import load_profile, override_facts
+from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, CubaLI, CubaLIF, Dense, Flatten, Layer
+from spear_deploy.network.graph import SNNGraph, chain
+from spear_deploy.pipeline import api
+from spear_deploy.quantize import quantize
+from tests.adaptation.random_networks import DT_S, count_differing_spikes, random_map_network
+
+SPIKES_ALONE = ("catalyst_n1", "odin", "speck2f", "spinnaker2", "truenorth")
+LONGER_READOUTS = ("reckon", "xylo_audio2", "xylo_audio3", "xylo_imu")
+SEEDS = [*range(20), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(20, 300))]
+
+
+def ends_in_sum(neuron=None, hidden=IF(), end=None) -> SNNGraph:  # noqa: B008
+    rng = np.random.default_rng(0)
+    layers = [
+        Layer(name="a", synapse=Dense(weight=rng.uniform(0.1, 1, (8, 4))), neuron=hidden),
+        Layer(name="out", synapse=Dense(weight=rng.standard_normal((3, 8))), neuron=neuron),
+    ]
+    return chain([*layers, *([end] if end else [])], input_shape=(4,), dt_s=DT_S)
+
+
+def sums(graph: SNNGraph, profile) -> list:
+    return [row for row in check(graph, profile, remedies=False).unsupported if row.what == WEIGHTED_SUM]
+
+
+def test_chips_that_put_out_spikes_alone_do_not_hold_a_weighted_sum_nor_do_those_whose_readouts_keep_longer():
+    lacking = {name for name in list_profiles() if sums(ends_in_sum(), load_profile(name))}
+    assert lacking == {*SPIKES_ALONE, *LONGER_READOUTS}
+    assert not any(sums(ends_in_sum(neuron), load_profile(name)) for name in lacking for neuron in (IF(), LI(tau_s=0.01)))
+
+
+def test_the_verdict_of_a_weighted_sum_names_what_stands_in_and_the_command():
+    graph, speck = ends_in_sum(), load_profile("speck2f")
+    report = check(graph, speck)
+    assert report.verdict == "does_not_fit" and not any(note.startswith("readout: ") for note in report.notes)
+    named = name_replacements(report, find_reach(graph, speck), net="my.nir")
+    (row,) = (row for row in named.rows if row.status == "over")
+    assert (row.resource, row.where, row.used, row.limit) == ("neuron_model", "out", 1, 0)
+    assert row.detail == (
+        "a weighted sum as output: speck2f has IF, SpeckIF, of which spikes are read alone; end the network in neurons whose "
+        "spikes are counted"
+    )
+    assert row.remedy.endswith("; `adapt` puts in its place: spikes of 4 IF output neurons a class, counted (learnt)")
+    assert any(
+        "`spear-deploy adapt my.nir --chip speck2f --data DATA --out adapted` replaces what" in note for note in named.notes
+    )
+
+
+@pytest.mark.parametrize("end", [Layer(name="pool", synapse=AvgPool(kernel_size=(2, 2))), Layer(name="flat", synapse=Flatten())])
+def test_a_pool_or_a_flatten_behind_weights_is_a_weighted_sum_and_behind_spikes_it_is_none(end):
+    for neuron, count in ((None, 1), (IF(), 0)):
+        conv = Layer(name="conv", synapse=Conv2d(weight=np.ones((2, 1, 3, 3))), neuron=neuron)
+        graph = chain([conv, end], input_shape=(1, 6, 6), dt_s=DT_S)
+        found = sums(graph, load_profile("speck2f"))
+        assert [row.layer for row in found] == [end.name] * count
+        assert len([*find_sums(graph, load_profile("speck2f"))]) == count
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_weighted_sum_is_a_readout_of_one_step(seed):
+    graph = random_map_network(seed)
+    graph = graph.with_layers({"readout": Layer(name="readout", synapse=graph["readout"].synapse)})
+    for models, readout in (("[IF, LIF, LI]", LI), ("[IF, CubaLI]", CubaLI)):
+        (offer,) = find_sums(graph, override_facts(load_profile("generic45nm"), {"neuron.models": models}))
+        adapted = offer.rewrite(graph)
+        assert (
+            offer.kind == "exact"
+            and type(adapted["readout"].neuron) is readout
+            and not [*find_sums(adapted, load_profile("odin"))]
+        )
+        assert count_differing_spikes(graph, adapted, seed) == 0
+
+
+@pytest.mark.parametrize("chip", ["catalyst_n1", "speck2f", "spinnaker2", "truenorth"])
+def test_where_spikes_are_read_alone_integrators_count_for_a_class(chip):
+    plan = make_plans(ends_in_sum(), load_profile(chip))[0]
+    replacement = plan.steps[0].replacement
+    assert (replacement.what, replacement.kind, replacement.topic) == (WEIGHTED_SUM, "learnt", "readout")
+    assert replacement.by == "spikes of 4 IF output neurons a class, counted" and plan.graph.shape_of("out") == (12,)
+    assert isinstance(plan.graph["out"].neuron, IF) and plan.lacking == []
+    assert make_plans(ends_in_sum(), load_profile(chip), learns=False)[0].lacking
+
+
+def test_where_neurons_leak_alone_output_neurons_have_the_longest_time_constant():
+    leaky = override_facts(load_profile("spinnaker2"), {"neuron.models": "[LIF]", "neuron.tau_max_steps": 64})
+    plan = make_plans(ends_in_sum(hidden=LIF(tau_s=0.01)), leaky)[0]
+    assert plan.graph["out"].neuron.tau_s == pytest.approx(64 * DT_S) and plan.lacking == []
+
+
+@pytest.mark.parametrize(("chip", "steps"), [("reckon", 2), ("xylo_audio3", 2)])
+def test_where_readouts_keep_longer_the_shortest_of_these_is_learnt(chip, steps):
+    hidden = LIF(tau_s=16 * DT_S, reset="subtract")
+    graph, profile = ends_in_sum(hidden=hidden), load_profile(chip)
+    plan = make_plans(graph, profile)[0]
+    made = [(step.replacement.what, step.replacement.kind) for step in plan.steps]
+    assert made == [(WEIGHTED_SUM, "exact"), ("tau_s of 1 step", "learnt")] and plan.lacking == []
+    assert plan.graph["out"].neuron.tau_s == pytest.approx(steps * DT_S)
+    assert quantize(plan.graph, format=profile.meta.family).is_integer
+
+
+def test_integers_of_a_weighted_sum_are_refused_with_the_command_and_made_of_its_replacement():
+    for chip, hidden in (("loihi2", IF()), ("spinnaker2", IF()), ("brainscales2", CubaLIF(tau_mem_s=0.01, tau_syn_s=0.005))):
+        graph, profile = ends_in_sum(hidden=hidden), load_profile(chip)
+        with pytest.raises(
+            ChipError, match=rf"layer 'out': weights whose sums no neuron takes; .*`spear-deploy adapt NET --chip {chip}"
+        ):
+            api.quantize_for_chip(graph, profile)
+        adapted = make_plans(graph, profile)[0].graph
+        assert api.quantize_for_chip(adapted, profile).metadata["quantization"]
+
+
+def test_a_weighted_sum_that_other_layers_read_needs_a_readout():
+    graph = ends_in_sum(end=Layer(name="behind", neuron=IF()))
+    graph = SNNGraph(layers=graph.layers, edges=graph.edges, input_shape=graph.input_shape, dt_s=graph.dt_s, output="out")
+    truenorth = load_profile("truenorth")
+    assert not [*find_sums(graph, truenorth)]
+    (need,) = list_needs(check(graph, truenorth, remedies=False), graph, truenorth)
+    assert need.startswith(
+        "layer 'out': a weighted sum as output; truenorth has IF, TrueNorthLIF, of which spikes are read alone"
+    )
+    assert need.endswith("it would need LI or CubaLI or LIF or CubaLIF or IF")
