@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
 
 from spear_deploy.adaptation.learn import SMALLER_STEPS, LearnSettings
+from spear_deploy.budget.check import check
 from spear_deploy.errors import QuantizationError, UnsupportedError
-from spear_deploy.network import Array
+from spear_deploy.hardware.profile import HardwareProfile
+from spear_deploy.network import Array, Dense
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline.preflight import CheckedInputs
 from spear_deploy.pruning.tune.rounded_learning import TOLERANCE
@@ -60,12 +65,12 @@ def learn_integers(
         best = measure(graph) if family in FORMATS else floating
     except (UnsupportedError, QuantizationError):  # the network has no integers of this chip
         return LearntIntegers(graph=graph, accuracy=floating)
-    least = max(aim, floating - TOLERANCE)
+    least, keeps_zeros = max(aim, floating - TOLERANCE), needs_zeros(graph, inputs.profile)
     for factor in (1.0, SMALLER_STEPS) if family in ROUNDED else ():
         if best >= least:
             break
         least = aim
-        recipe = settings.for_network(graph).recipe(factor=factor)
+        recipe = replace(settings.for_network(graph).recipe(factor=factor), keeps_zeros=keeps_zeros)
         try:
             result = fit(graph, dataset, recipe, hints=hints, rounding=inputs.round_network, progress=progress)
             reached = measure(result.graph)
@@ -76,6 +81,23 @@ def learn_integers(
         if result.interrupted:
             break
     return LearntIntegers(graph=graph, accuracy=best, batches=batches)
+
+
+def needs_zeros(graph: SNNGraph, profile: HardwareProfile) -> bool:
+    """Return whether a chip holds a network only because weights of it are zero, as in a convolution that is written out."""
+
+    def fill(weight: Any) -> Any:
+        full = np.asarray(weight)
+        return np.where(full == 0, np.abs(full).max(initial=0), full)
+
+    zeros = {
+        layer.name: replace(layer, synapse=replace(synapse, weight=fill(synapse.weight)))
+        for layer in graph.layers
+        if isinstance(synapse := layer.synapse, Dense) and np.count_nonzero(synapse.weight) < synapse.weight.size
+    }
+    if not zeros or check(graph, profile, remedies=False).verdict == "does_not_fit":
+        return False
+    return check(graph.with_layers(zeros), profile, remedies=False).verdict == "does_not_fit"
 
 
 def note_distance(accuracy: float, trained: float, allowed: float) -> list[str]:

@@ -1,12 +1,17 @@
 """Learning of an adapted network in its chip's integers: when, how often, and what is kept."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from spear_deploy.adaptation.learn import SMALLER_STEPS, LearnSettings
+from spear_deploy.budget.check import check
 from spear_deploy.hardware.profile import load_profile, override_facts
-from spear_deploy.network import IF, LI, LIF
+from spear_deploy.network import IF, LI, LIF, CubaLIF, Dense, Layer
+from spear_deploy.network.graph import chain
 from spear_deploy.pipeline import learn_integers as module
-from spear_deploy.pipeline.learn_integers import learn_integers
+from spear_deploy.pipeline.learn_integers import learn_integers, needs_zeros
 from spear_deploy.pipeline.preflight import CheckedInputs
 from spear_deploy.training import train
 from spear_deploy.training.evaluation import evaluate
@@ -66,3 +71,16 @@ def test_a_chip_whose_rounding_is_not_learnt_has_the_accuracy_of_its_integers(ra
 def test_a_network_without_integers_of_the_chip_has_its_own_accuracy(trained, rates):
     result = learn_integers(inputs(trained, "truenorth"), SETTINGS, aim=2.0)
     assert rates == [] and result.accuracy == evaluate(trained, DATA.val).accuracy
+
+
+@pytest.mark.parametrize(("inputs_of_a_neuron", "needed"), [(100, True), (400, False)])
+def test_zeros_are_kept_where_the_chip_holds_the_network_by_them_alone(inputs_of_a_neuron, needed):
+    profile = load_profile("brainscales2")
+    weight = np.zeros((20, 400), np.float32)
+    for row, held in enumerate(weight):
+        held[row * 10 : row * 10 + inputs_of_a_neuron] = 1
+    layer = Layer(name="fc", synapse=Dense(weight=weight), neuron=CubaLIF(tau_mem_s=1e-2, tau_syn_s=1e-2))
+    network = chain([layer], input_shape=(400,))
+    assert needs_zeros(network, profile) == needed == (check(network, profile).verdict != "does_not_fit")
+    full = network.with_layers({"fc": replace(layer, synapse=Dense(weight=np.ones_like(weight)))})
+    assert not needs_zeros(full, profile)
