@@ -12,6 +12,7 @@ from spear_deploy.cli.options import (
     Command,
     activity,
     as_json,
+    bits,
     console,
     emit,
     leave,
@@ -20,6 +21,7 @@ from spear_deploy.cli.options import (
     overrides,
     profile_times,
     repeat_net,
+    state_bits,
     suggest,
 )
 
@@ -37,6 +39,7 @@ from spear_deploy.cli.options import (
 @click.option("--cores", type=click.IntRange(min=1), help="Limit on cores.")
 @click.option("--energy-uj", type=click.FloatRange(min=0, min_open=True), help="Limit on microjoules per inference.")
 @click.option("--latency-ms", type=click.FloatRange(min=0, min_open=True), help="Limit on milliseconds per inference.")
+@bits
 @activity
 @click.option("--budget", metavar="FILE", help="A file of limits.  [default: spear.toml in this folder, if present]")
 @click.option("--no-budget", is_flag=True, help="Ignore spear.toml.")
@@ -49,7 +52,7 @@ from spear_deploy.cli.options import (
 @as_json
 def check(
     net: str, chip: str | None, chips: int | None, synops: float | None, cores: int | None, energy_uj: float | None,
-    latency_ms: float | None, activity: Any, budget: str | None, no_budget: bool, sarif: str | None, lint: bool,
+    latency_ms: float | None, bits: str | None, activity: Any, budget: str | None, no_budget: bool, sarif: str | None, lint: bool,
     out: str | None, overrides: dict[str, str], as_json: bool, **source: Any,
 ) -> None:  # fmt: skip
     """Check whether the network fits the chip: used and limit of every resource, and a remedy for each overrun.
@@ -70,7 +73,7 @@ def check(
     interchange.start_ahead(net)
     import spear_deploy.budget  # noqa: F401  the slowest import runs while the file's reader starts
 
-    graph = load_net(net, **source)
+    graph = state_bits(load_net(net, **source), bits, chip, overrides)
     report = api.check(
         graph,
         chip,
@@ -90,7 +93,8 @@ def check(
         write_json(sarif, to_sarif(report, net))
     emit(report.to_json(), graph=graph, as_json=as_json, out=out, show=lambda c: console().show_check(c, report))
     if report.verdict == "does_not_fit":
-        suggest(api.suggest_command(repeat_net(net, source), chip or report.profile, report), as_json=as_json)
+        named = repeat_net(net, source)
+        suggest(api.suggest_command(named, chip or report.profile, report, bits=bits), as_json=as_json)
     leave(report.verdict)
 
 

@@ -10,6 +10,7 @@ from spear_deploy.cli import completion
 from spear_deploy.cli.options import (  # fmt: skip
     Command,
     as_json,
+    bits,
     chip,
     command_line,
     data_options_with_range,
@@ -25,6 +26,7 @@ from spear_deploy.cli.options import (  # fmt: skip
     profile_times,
     quiet,
     seed,
+    state_bits,
     workers,
 )
 
@@ -40,6 +42,7 @@ from spear_deploy.cli.options import (  # fmt: skip
 )
 @method
 @levers
+@bits
 @click.option("--lava-samples", type=click.IntRange(min=1), help="Test samples to run on Lava.  [default: all]")
 @click.option("--out", required=True, metavar="DIR", help="Folder for the files.")
 @seed
@@ -53,8 +56,8 @@ from spear_deploy.cli.options import (  # fmt: skip
 @profile_times
 @as_json
 def deploy(
-    net: str, chip: str, data: str, synops: str, method: str | None, levers: str | None, lava_samples: int | None, out: str,
-    seed: int, steps: int | str | None, encoding: str | None, overrides: dict[str, str],
+    net: str, chip: str, data: str, synops: str, method: str | None, levers: str | None, bits: str | None,
+    lava_samples: int | None, out: str, seed: int, steps: int | str | None, encoding: str | None, overrides: dict[str, str],
     workers: Any, device: str | None, fresh: bool, quiet: bool, as_json: bool, **source: Any,
 ) -> None:  # fmt: skip
     """Prune, quantise, prove on Lava, check, export and report, in one command.
@@ -68,7 +71,7 @@ def deploy(
     from spear_deploy.util.folder_lock import require_kept
 
     require_kept(out, RESULTS, net, data)
-    graph = load_net(net, data, **source)
+    graph = state_bits(load_net(net, data, **source), bits, chip, overrides)
     with display(as_json, quiet) as progress:
         result = run_deploy(
             graph, chip, data, out=out, synops=synops, method=method, levers=levers, seed=seed, lava_samples=lava_samples,

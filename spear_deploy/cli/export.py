@@ -12,6 +12,7 @@ from spear_deploy.cli.options import (
     SOON_S,
     Command,
     as_json,
+    bits,
     console,
     display,
     emit,
@@ -22,6 +23,7 @@ from spear_deploy.cli.options import (
     overrides,
     quiet,
     seed,
+    state_bits,
 )
 
 
@@ -47,6 +49,7 @@ from spear_deploy.cli.options import (
     help="The chip of the file (netx, Xylo, Speck, PyNN); NIR: add its core assignment to the metadata.  "
     "[default: netx: loihi2, Xylo: xylo_audio2, Speck: speck2f, PyNN: spinnaker1, NIR: none]",
 )
+@bits
 @click.option("--scan", is_flag=True, help="ONNX: one Scan over all steps, instead of one step with states in and out.")
 @click.option(
     "--force", is_flag=True, help="Accept a read-back that differs, and for Xylo, Speck and PyNN a network that does not fit."
@@ -63,6 +66,7 @@ def export(
     framework: str | None,
     input_file: str | None,
     chip: str | None,
+    bits: str | None,
     scan: bool,
     force: bool,
     out: str,
@@ -84,7 +88,9 @@ def export(
 
     target_file = Path(out)
     require_kept(target_file.parent, (CERTIFICATE, *(f"{target_file.stem}{end}" for end in BESIDE.get(to, ()))), net, input_file)
-    graph = load_net(net, input_file, **source)
+    if bits is not None and to != "netx":
+        raise click.UsageError(f"--bits goes with --to netx, whose file has bits by layer; {to} has none")
+    graph = state_bits(load_net(net, input_file, **source), bits, chip or "loihi2", overrides)
     x, kind = (None, "spikes") if input_file is None else read_input(input_file, graph)
     target = override_chip(chip, overrides)
     with display(as_json, quiet, SOON_S) as progress:

@@ -200,7 +200,12 @@ device = click.option(
 levers = click.option(
     "--levers", metavar="NAMES",
     help="What pruning changes, comma-separated: channels; weights, with --method recipe or rl; steps, with a range of --steps; "
-    "bits: learning with the chip's rounding where its integers lose accuracy.  [default: what saves something on the chip]",
+    "bits: learning with the chip's rounding where its integers lose accuracy, and fewer bits of single layers for memory and "
+    "cores, also alone.  [default: what saves something on the chip]",
+)  # fmt: skip
+bits = click.option(
+    "--bits", metavar="LAYER=N,...|N",
+    help="Bits of a weight by layer, or one number for all, on chips whose layers may differ.  [default: those of the network]",
 )  # fmt: skip
 seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random numbers.")
 chip = click.option(
@@ -284,6 +289,17 @@ def load_net(net: str, like: str | None = None, **source: Any) -> Any:
         for note in graph.metadata.get("assumptions", []):
             print_line(f"note: {note}")
     return graph
+
+
+def state_bits(graph: Any, bits: str | None, chip: Any, overrides: Mapping[str, str]) -> Any:
+    """Return a network that states the bits of `--bits`, which needs a chip; without the option the network itself."""
+    if bits is None:
+        return graph
+    if chip is None:
+        raise click.UsageError("--bits needs --chip, whose weights have these bits")
+    from spear_deploy.pipeline.bits import state_bits
+
+    return state_bits(graph, chip, bits, overrides=overrides)
 
 
 def apply_defaults(source: Mapping[str, Any], *nets: str) -> dict[str, Any]:

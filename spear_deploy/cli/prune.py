@@ -12,6 +12,7 @@ from spear_deploy.cli import completion
 from spear_deploy.cli.options import (
     Command,
     as_json,
+    bits,
     chip,
     command_line,
     data_options_with_range,
@@ -27,6 +28,7 @@ from spear_deploy.cli.options import (
     profile_times,
     quiet,
     seed,
+    state_bits,
     workers,
 )
 
@@ -47,6 +49,7 @@ from spear_deploy.cli.options import (
 @click.option("--budgets", metavar="X%,X%,...", help="Several SynOps budgets: one search, a network for each.")
 @method
 @levers
+@bits
 @click.option("--episodes", type=click.IntRange(min=1), help="Number of plans to evaluate.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs of the first fine-tuning.")
 @click.option("--out", required=True, metavar="DIR", help="Folder for pruned.snn, search.json, plan.json and a page.")
@@ -63,7 +66,8 @@ def prune(
     net: str, chip: str, data: str, out: str, budgets: str | None, method: str | None, episodes: int | None, epochs: int | None,
     overrides: dict[str, str], seed: int, quiet: bool, as_json: bool, synops: str | None, energy_uj: str | None,
     latency_ms: str | None, step_load: str | None, cores: str | None, memory: str | None, parameters: str | None,
-    levers: str | None, workers: Any, device: str | None, steps: int | str | None, encoding: str | None, **source: Any,
+    levers: str | None, bits: str | None, workers: Any, device: str | None, steps: int | str | None, encoding: str | None,
+    **source: Any,
 ) -> None:  # fmt: skip
     """Prune a network until, fine-tuned, it meets its budgets; without a budget, until it fits the chip.
 
@@ -89,7 +93,7 @@ def prune(
         "seed": seed, "workers": workers, "device": device,
     }  # fmt: skip
     require_kept(out, RESULTS if budgets is None else list_front_results(budgets.split(",")), net, data)
-    graph = load_net(net, data, **source)
+    graph = state_bits(load_net(net, data, **source), bits, chip, overrides)
     coding = {"steps": steps, "encoding": encoding}
     settings = merge_options(PruneSettings(), options, "prune")
     goes_on = f"`{command_line()}` goes on from its checkpoint.json"
@@ -111,7 +115,7 @@ def prune(
 
 def _show(console: Any, facts: Mapping[str, Any], labels: Mapping[str, str], folder: str) -> None:
     """Print the results of one network or of several in a folder, with layers under the labels of `label_layers`."""
-    from spear_deploy.cli.tables import list_files, show_aims, show_levers, write_width
+    from spear_deploy.cli.tables import list_files, show_aims, show_levers, write_bits, write_width
     from spear_deploy.network.labels import add_kinds
     from spear_deploy.util.number_format import plural
 
@@ -131,9 +135,8 @@ def _show(console: Any, facts: Mapping[str, Any], labels: Mapping[str, str], fol
             console.print(f"time steps: {steps['trained']} → {steps['deployed']}", highlight=False)
         widths = ", ".join(write_width(labels.get(name, name), *pair) for name, pair in row["widths"].items())
         console.print(f"widths: {widths}", highlight=False)
-        if (bits := row["layer_bits"]) and bits["bits"]:
-            texts = ", ".join(f"{labels.get(name, name)} {bits['default']} → {n}" for name, n in bits["bits"].items())
-            console.print(f"bits of a weight: {texts}", highlight=False)
+        if row["weight_bits"]["layers"]:
+            console.print(f"bits of a weight: {write_bits(row['weight_bits'], labels)}", highlight=False)
         show_aims(console, row["budgets"])
         show_levers(console, row["levers"], "the test split")
         for note in row["notes"]:

@@ -11,6 +11,7 @@ from spear_deploy.cli.options import (
     SOON_S,
     Command,
     as_json,
+    bits,
     console,
     data_options,
     display,
@@ -22,6 +23,7 @@ from spear_deploy.cli.options import (
     print_line,
     profile_times,
     quiet,
+    state_bits,
 )
 
 BACKENDS = ("fast", "lava", "lava-fast", "norse")
@@ -63,6 +65,7 @@ def parse_record(text: str) -> list[str]:
     help="With --explain: run on the test split of this data, with its labels.",
 )
 @click.option("--samples", type=click.IntRange(min=1), help="With --data: maximum number of samples.  [default: all]")
+@bits
 @click.option("--record", default="spikes", show_default=True, metavar="WHAT", help="Comma-separated: spikes, v, u.")
 @click.option("--timeout-s", type=click.FloatRange(min=0, min_open=True), help="Time limit of a Lava run in seconds.")
 @click.option("--out", metavar="FILE", help="File of the recording (.npz); required without --explain.")
@@ -82,6 +85,7 @@ def simulate(
     samples: int | None,
     steps: int | None,
     encoding: str | None,
+    bits: str | None,
     record: str,
     timeout_s: float | None,
     out: str | None,
@@ -104,7 +108,7 @@ def simulate(
 
     wanted = parse_record(record)
     _check_options(input_file, chip, explain, data, samples, out)
-    graph = load_net(net, input_file or data, **source)
+    graph = state_bits(load_net(net, input_file or data, **source), bits, chip, overrides)
     settings = SimulationSettings(
         input_file=input_file, backend=backend, chip=chip, overrides=overrides, explain=explain, data=data, samples=samples,  # type: ignore[arg-type]
         steps=steps, encoding=encoding, record=tuple(wanted), timeout_s=timeout_s, out=out,  # type: ignore[arg-type]

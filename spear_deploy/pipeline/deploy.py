@@ -26,6 +26,7 @@ from spear_deploy.pipeline.provenance import collect_provenance
 from spear_deploy.pipeline.report_facts import describe_cores
 from spear_deploy.pipeline.stage_cache import Advice, CachedStage, StageCache
 from spear_deploy.pipeline.stages import Task
+from spear_deploy.placement.weight_bits import describe_stated_bits
 from spear_deploy.pruning.budgets import parse_amount
 from spear_deploy.pruning.levers import parse_levers
 from spear_deploy.pruning.settings import PruneSettings, settle_method
@@ -212,6 +213,7 @@ def summarize(cache: StageCache, task: Task, done: Mapping[str, Any], budget: fl
         lava={name: value for name, value in lava.items() if name != "accuracy"},
         report=report,
         widths=done["prune"]["widths"],
+        weight_bits=describe_stated_bits(task.network(stages.PRUNED), profile),
         levers=done["prune"].get("levers", []),
         budgets=done["prune"].get("budgets", {}),
         files=files,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from spear_deploy.data.time_steps import StepsRange, parse_steps
 from spear_deploy.pruning.budgets import parse_amount
-from spear_deploy.pruning.levers import check_steps
+from spear_deploy.pruning.levers import check_bits_alone, check_steps
 from spear_deploy.pruning.settings import choose_method
 from spear_deploy.util.number_format import plural
 from spear_deploy.util.workers import Workers
@@ -58,6 +58,7 @@ class DeploySettings:
     def __post_init__(self) -> None:
         parse_amount(self.synops, "synops")
         choose_method(self.method, self.levers)
+        check_bits_alone(self.levers, ("synops",), self.method)
         check_steps(self.levers, self.steps)
 
     @property
@@ -87,6 +88,7 @@ class Deployment:
         report: the budget report of the integer network.
         widths: {group: [channels before, after]}.
         levers: SynOps and accuracy on validation after each lever of pruning, and the batches that it learnt from.
+        weight_bits: {default, layers}: bits of a stored weight of the chip, and of those layers that have others.
         budgets: by resource {budget, aim, used, met, measured_on} while pruning; `measured_on` says on which samples.
         files: written files by kind, relative to the output folder.
         seconds: wall time by stage, in this run or in the earlier one.
@@ -110,6 +112,7 @@ class Deployment:
     seconds: dict[str, float]
     seed: int
     levers: list[dict[str, Any]] = field(default_factory=list)
+    weight_bits: dict[str, Any] = field(default_factory=dict)
     budgets: dict[str, dict[str, Any]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -136,6 +139,7 @@ class Deployment:
             "latency_interval_s": report["latency_interval_s"],
             "latency_evidence": report["latency_evidence"],
             "widths": self.widths,
+            "weight_bits": self.weight_bits,
             "levers": self.levers,
             "budgets": self.budgets,
             "files": self.files,

@@ -20,6 +20,7 @@ from spear_deploy.pipeline.inputs import load_named, merge_options
 from spear_deploy.pipeline.preflight import CheckedInputs, check_inputs
 from spear_deploy.pipeline.result import add_header
 from spear_deploy.pipeline.time_steps import add_choice, choose_input_steps
+from spear_deploy.placement.weight_bits import describe_stated_bits
 from spear_deploy.pruning.budgets import WRITTEN, Amount, Budgets
 from spear_deploy.pruning.candidates import list_unprunable
 from spear_deploy.pruning.chip_costs import ChipCosts, build_chip_costs
@@ -306,6 +307,7 @@ def _measure_result(
         "cores_used": report.cores_used,
         "cores_limit": report.cores_limit,
         "widths": pruned.widths,
+        "weight_bits": describe_stated_bits(pruned.graph, inputs.profile),
         "layer_bits": pruned.layer_bits.to_json() if pruned.layer_bits else None,
         "labels": label_layers(inputs.network),
         "levers": [{**stage.to_json(), **_measure_stage(stage, inputs)} for stage in pruned.stages],

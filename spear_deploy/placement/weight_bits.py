@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import ceil, log2
+from typing import Any
 
 import numpy as np
 
@@ -40,6 +41,22 @@ def stored_bits(graph: SNNGraph, profile: HardwareProfile) -> dict[str, int]:
                 need = measure_width(graph, layer.synapse.weight)
                 bits[layer.name] = min((w for w in widths if w >= need), default=need)
     return bits
+
+
+def describe_stated_bits(graph: SNNGraph, profile: HardwareProfile) -> dict[str, Any]:
+    """Return as plain data {default: bits of a weight, layers: bits of those that a network states others for, as stored}.
+
+    >>> from spear_deploy.hardware.profile import load_profile
+    >>> from spear_deploy.network import Dense, Layer
+    >>> from spear_deploy.network.graph import chain
+    >>> fc = Layer(name="fc", synapse=Dense(weight=np.ones((2, 3))))
+    >>> graph = chain([fc], input_shape=(3,), metadata={"layer_bits": {"fc": 4}})
+    >>> describe_stated_bits(graph, load_profile("loihi2"))
+    {'default': 8, 'layers': {'fc': 4}}
+    """
+    default = profile.weights.default_bits.value
+    stored = {name: profile.store_bits(width) for name, width in read_layer_bits(graph).items()}
+    return {"default": default, "layers": {name: width for name, width in stored.items() if width != (default or 0)}}
 
 
 def list_bits(weight: Weights) -> int:

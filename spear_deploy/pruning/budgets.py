@@ -18,6 +18,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from spear_deploy.errors import BudgetError
+from spear_deploy.util.number_format import number
 
 RESOURCES = ("synops", "energy_j", "latency_s", "step_load", "cores", "memory_words", "parameters")
 ACTIVE = ("synops", "energy_j", "latency_s", "step_load")
@@ -150,10 +151,12 @@ def resource_name(resource: str) -> str:
 
 
 def format_amount(resource: str, value: float, *, up: bool = False) -> str:
-    """Return a value with its unit, rounded up on demand.
+    """Return a value with its unit; `up`: rounded up, as an option takes it.
 
     >>> format_amount("synops", 1234.2, up=True), format_amount("energy_j", 2.5e-6), format_amount("cores", 3)
     ('1235', '2.5 µJ', '3')
+    >>> format_amount("synops", 0.00157), format_amount("synops", 1569.6)
+    ('0.00157', '1,570')
     """
     if resource == "energy_j":
         return f"{value * 1e6:.4g} µJ"
@@ -161,4 +164,4 @@ def format_amount(resource: str, value: float, *, up: bool = False) -> str:
         return f"{value * 1e3:.4g} ms"
     if resource == "step_load":
         return f"{value:.3g} of a step"
-    return f"{np.ceil(value) if up else value:.0f}"
+    return f"{np.ceil(value):.0f}" if up else number(value)

@@ -9,6 +9,7 @@ costs at first is the certainty, on validation, that the network loses by the ch
 down to 4 bits. That is a second candidate beside the one without fewer bits; channels, uniformly narrower, do the rest in each.
 Both learn for the same number of batches, the last of them with the chip's rounding, and the more certain on validation is taken.
 What is learnt here is dropped. Bits go down to 3, then to 2, only where neither candidate is within the limits (`FLOORS`).
+Where bits are the only lever, the most bits by layer within the limits are taken as they are.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from spear_deploy.data.dataset import hash_dataset
+from spear_deploy.errors import BudgetError
 from spear_deploy.hardware.profile import hash_profile
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.interchange.snn_file import hash_network
@@ -27,14 +29,15 @@ from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.labels import name_layers
 from spear_deploy.network.layer_bits import state_layer_bits
+from spear_deploy.pruning.budgets import format_amount, resource_name
 from spear_deploy.pruning.candidates import Checkpoint, Evaluator, Widths
-from spear_deploy.pruning.chip_costs import ChipCosts, max_use
-from spear_deploy.pruning.levers import parse_levers
+from spear_deploy.pruning.chip_costs import ChipCosts, describe_rows, max_use
+from spear_deploy.pruning.levers import are_bits_alone, parse_levers
 from spear_deploy.pruning.search.projection import project_ratios
 from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.pruning.tune.measure import BudgetMonitor
 from spear_deploy.pruning.tune.rounded_learning import IntegerForm
-from spear_deploy.quantize.network import FAMILIES
+from spear_deploy.quantize.network import list_layer_widths
 from spear_deploy.training.evaluation import quick_evaluate
 from spear_deploy.training.fit import Recipe, fit, limit_threads
 from spear_deploy.training.losses import average_outputs
@@ -69,14 +72,22 @@ class BitsChoice:
         default: bits of the others.
         words: of synapse memory before and with these bits, both with all channels.
         measured: a row for each layer and width: words saved, certainty lost by its rounding alone.
-        candidates: a row for each: bits, channels, accuracy and certainty on validation after its batches.
+        candidates: a row for each: bits, channels, accuracy and certainty on validation after its batches; none where bits are
+            the only lever.
+        stated: bits by layer that the network stated before.
     """
 
     bits: dict[str, int]
     default: int
     words: tuple[float, float]
     measured: tuple[dict[str, Any], ...]
-    candidates: tuple[dict[str, Any], ...]
+    candidates: tuple[dict[str, Any], ...] = ()
+    stated: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def changed(self) -> bool:
+        """Whether a layer has fewer bits than before."""
+        return self.bits != self.stated
 
     @property
     def batches(self) -> int:
@@ -86,47 +97,55 @@ class BitsChoice:
     @property
     def note(self) -> str:
         """A sentence on the choice and its candidates."""
-        texts = [
-            f"{'all' if not row['bits'] else 'down to ' + str(min(row['bits'].values()))} "
-            f"{f'{self.default} ' if not row['bits'] else ''}bits {row['accuracy']:.1%}"
-            for row in self.candidates
-        ]
-        after = f"after {self.candidates[0]['batches']} batches each, on validation with rounding, {', '.join(texts)}"
-        if not self.bits:
-            return f"bits: all layers keep {self.default}, fewer channels cost less than fewer bits: {after}"
+        after = f"after {self.candidates[0]['batches']} batches each, on validation with rounding, " if self.candidates else ""
+        after += ", ".join(f"{self._name_bits(row['bits'])} bits {row['accuracy']:.1%}" for row in self.candidates)
+        if not self.changed:
+            kept = "their bits" if self.stated else self.default
+            return f"bits: all layers keep {kept}, fewer channels cost less than fewer bits: {after}"
         chosen = ", ".join(f"{name_layers([name])} {bits}" for name, bits in self.bits.items())
         before, now = self.words
         return (
             f"bits of a weight in place of {self.default}: {chosen}, which takes memory from {before:.0f} to {now:.0f} words "
-            f"before channels go; {after}"
+            f"{f'before channels go; {after}' if after else 'with all channels'}"
         )
+
+    def _name_bits(self, bits: Mapping[str, int]) -> str:
+        """Return the bits of a candidate in words."""
+        if bits == self.stated:
+            return "the network's" if bits else f"all {self.default}"
+        return f"down to {min(bits.values())}"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
         return {
             "bits": self.bits, "default": self.default, "words": list(self.words), "measured": list(self.measured),
-            "candidates": list(self.candidates),
+            "candidates": list(self.candidates), "stated": self.stated,
         }  # fmt: skip
 
 
-def list_widths(profile: HardwareProfile) -> tuple[int, ...]:
-    """Return the widths that a layer of a chip may have, up to its default; none where all layers are alike.
-
-    >>> from spear_deploy.hardware.profile import load_profile
-    >>> list_widths(load_profile("loihi1")), list_widths(load_profile("akd1000")), list_widths(load_profile("speck2f"))
-    ((2, 3, 4, 5, 6, 8), (2, 4), ())
-    """
-    default, family = profile.weights.default_bits.value, FAMILIES.get(profile.meta.family)
-    if not profile.weights.bits_by_layer.value or default is None or family is None:
-        return ()
-    low, high = family.weight_bits
-    return tuple(sorted(bits for bits in profile.weight_bits if low <= bits <= min(high, default)))
-
-
 def can_choose_bits(settings: PruneSettings, profile: HardwareProfile) -> bool:
-    """Return whether bits by layer are a lever of this pruning: it is named beside channels, and the chip has several widths."""
+    """Return whether bits by layer are a lever of this pruning: it is named alone or beside channels, and there are several."""
     levers = () if settings.levers is None else parse_levers(settings.levers)
-    return "bits" in levers and "channels" in levers and len(list_widths(profile)) > 1
+    return "bits" in levers and (levers == ("bits",) or "channels" in levers) and len(list_layer_widths(profile)) > 1
+
+
+def require_bits(monitor: BudgetMonitor, settings: PruneSettings, form: IntegerForm | None) -> None:
+    """Refuse bits as the only lever where they cannot help.
+
+    Raises:
+        BudgetError: layers of the chip are alike, or the chip is exceeded in something that bits do not change.
+    """
+    chip = monitor.chip
+    if chip is None or form is None or not can_choose_bits(settings, chip.profile):
+        where = "no chip is given" if chip is None else f"layers of chip '{chip.profile.name}' have weights of one width"
+        raise BudgetError(f"levers: bits alone does nothing here, {where}; name channels too (`--levers channels,bits`)")
+    rows = chip.place(tuple(group.channels for group in chip.groups))[1]
+    others = tuple(row for row in rows if row.resource not in ROWS)
+    if monitor.budgets.fit and others:
+        raise BudgetError(
+            f"levers: bits alone changes memory and cores, and chip '{chip.profile.name}' is exceeded elsewhere "
+            f"({describe_rows(others)}); name channels too (`--levers channels,bits`)"
+        )
 
 
 def choose_layer_bits(
@@ -152,6 +171,9 @@ def choose_layer_bits(
 
     Returns:
         None where no limit of memory or cores is exceeded, fewer bits save nothing, or no candidate is within the limits.
+
+    Raises:
+        BudgetError: bits are the only lever, and the fewest are not within the limits.
     """
     with limit_threads(graph):
         trial = _Trial(graph, monitor, form, chip, settings)
@@ -162,7 +184,7 @@ def choose_layer_bits(
         saved = {
             (name, width): before - trial.count_words({**start, name: width})
             for name, bits in start.items()
-            for width in list_widths(chip.profile)
+            for width in list_layer_widths(chip.profile)
             if width < bits
         }
         saved = {move: words for move, words in saved.items() if words > MIN_SHARE * before}
@@ -170,25 +192,21 @@ def choose_layer_bits(
         kept = Checkpoint(checkpoint, "" if checkpoint is None else hash_value(digest))
         kept.begin()
         losses, measured = trial.measure_losses(saved, kept)
+        if are_bits_alone(settings.levers):
+            return trial.describe(trial.take_least(saved, losses), measured)
         plans = trial.list_candidates(saved, losses)
         rows = []
         for done, (bits, widths) in enumerate(plans, 1):
-            fewer = {name: width for name, width in bits.items() if width != start[name]}
+            fewer = trial.leave_out_default(bits)
             key = f"bits {sorted(fewer.items())} widths {list(widths)} batches {BATCHES} {ROUNDED_BATCHES} seed {settings.seed}"
             row = kept.get(key, lambda fewer=fewer, widths=widths: trial.learn(fewer, widths))  # type: ignore[misc]
             rows.append({"bits": fewer, "widths": list(widths), **row})
             if progress is not None:
                 best = max(row["accuracy"] for row in rows)
                 progress({"stage": "bits", "done": done, "of": len(plans), "accuracy": best})
-        if not any(row["bits"] for row in rows):
+        if all(row["bits"] == trial.stated for row in rows):
             return None
-        best_row = max(rows, key=lambda row: row["certainty"])
-        now = chip.with_bits(best_row["bits"]).sizes(trial.evaluator.channels)["memory_words"]
-        whole = chip.sizes(trial.evaluator.channels)["memory_words"]
-        return BitsChoice(
-            bits=best_row["bits"], default=chip.profile.weights.default_bits.value or 0, words=(whole or 0.0, now or 0.0),
-            measured=measured, candidates=tuple(rows),
-        )  # fmt: skip
+        return trial.describe(max(rows, key=lambda row: row["certainty"])["bits"], measured, tuple(rows))
 
 
 def reduce_bits(
@@ -257,7 +275,50 @@ class _Trial:
         self.limits = {name: limit for name, limit in self.monitor.limits.items() if name in SIZES}
         stored = self.chip.base.weight_bits
         self.start = {layer.name: stored[layer.name] for layer in self.graph.layers if layer.name in stored}
+        self.default = self.chip.profile.weights.default_bits.value or 0
+        self.stated = self.leave_out_default(self.start)
         self.within_synops = self._project(lambda widths: True)
+
+    def leave_out_default(self, bits: Mapping[str, int]) -> dict[str, int]:
+        """Return the bits of the layers that have others than the chip's default."""
+        return {name: width for name, width in bits.items() if width != self.default}
+
+    def describe(
+        self, bits: dict[str, int], measured: tuple[dict[str, Any], ...], candidates: tuple[dict[str, Any], ...] = ()
+    ) -> BitsChoice:
+        """Return the choice of bits, with the words that they save."""
+        words = [self.place(each).sizes(self.evaluator.channels)["memory_words"] or 0.0 for each in (self.start, bits)]
+        return BitsChoice(
+            bits=bits, default=self.default, words=(words[0], words[1]), measured=measured, candidates=candidates,
+            stated=self.stated,
+        )  # fmt: skip
+
+    def take_least(self, saved: Moves, losses: Moves) -> dict[str, int]:
+        """Return bits with which all channels are within the limits, of the highest floor that has some.
+
+        Raises:
+            BudgetError: there are none; names what the fewest bits leave.
+        """
+        bits: Mapping[str, int] = self.start
+        for floor in FLOORS:
+            bits = reduce_bits(self.start, {move: n for move, n in saved.items() if move[1] >= floor}, losses, self.is_over)
+            if not self.is_over(bits):
+                return self.leave_out_default(bits)
+        sizes = self.place(bits).sizes(self.evaluator.channels)
+        for name, limit in self.limits.items():
+            least = sizes[name]
+            if least is not None and least > limit:
+                raise BudgetError(
+                    f"{resource_name(name)} budget {format_amount(name, limit)} is below {format_amount(name, least)}, what the "
+                    f"fewest bits of this chip leave with all channels; raise the budget to at least "
+                    f"{format_amount(name, least, up=True)}, or let channels go too (`--levers channels,bits`)",
+                    min_value=least,
+                )
+        raise BudgetError(
+            f"chip '{self.chip.profile.name}': the network does not fit with the fewest bits and all channels "
+            f"({describe_rows(self.place(bits).place(self.evaluator.channels)[1])}); let channels go too "
+            "(`--levers channels,bits`)"
+        )
 
     def place(self, bits: Mapping[str, int]) -> ChipCosts:
         """Return the costs of the network with bits by layer."""
@@ -330,7 +391,7 @@ class _Trial:
         """Return the certainty of the network on the values that its integers with these bits stand for."""
         from spear_deploy.norse.network import to_norse
 
-        rounded = self.form.rounding(state_layer_bits(self.graph, bits)).graph
+        rounded = self.form.rounding(state_layer_bits(self.graph, {**self.stated, **bits})).graph
         return quick_evaluate(to_norse(rounded).eval(), rounded, self.evaluator.split).certainty
 
     def _project(self, fits: Callable[[Widths], bool]) -> Widths:
@@ -360,9 +421,9 @@ def fix_limits(settings: PruneSettings, limits: Mapping[str, float]) -> PruneSet
 
 def note_possible_bits(settings: PruneSettings, chip: ChipCosts | None) -> list[str]:
     """Return that fewer bits may save memory, where a budget of memory is set and the lever is not named."""
-    if settings.memory is None or chip is None or settings.levers is not None or len(list_widths(chip.profile)) < 2:
+    if settings.memory is None or chip is None or settings.levers is not None or len(list_layer_widths(chip.profile)) < 2:
         return []
-    widths = ", ".join(map(str, list_widths(chip.profile)))
+    widths = ", ".join(map(str, list_layer_widths(chip.profile)))
     return [
         f"layers of chip '{chip.profile.name}' may have weights of {widths} bits; `--levers channels,bits` tries whether fewer "
         "bits save memory at less cost than fewer channels"

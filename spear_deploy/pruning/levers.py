@@ -3,11 +3,13 @@
 channels    whole channels: SynOps, neurons, memory and cores on every chip
 weights     single weights become zero: SynOps, and memory where a chip stores lists of synapses
 steps       fewer time steps of the input, where a range of them is given: SynOps and time on every chip
-bits        the network learns with the chip's rounding, where its integers are less accurate than it is
+bits        the network learns with the chip's rounding, where its integers are less accurate than it is; beside channels or
+            alone also fewer bits for single layers, where memory is exceeded and layers may differ
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -66,9 +68,42 @@ def parse_levers(text: str | tuple[str, ...]) -> tuple[Lever, ...]:
             raise BudgetError(f"lever '{name}': expected one or several of {', '.join(LEVERS)}{did_you_mean(name, LEVERS)}")
     if not names:
         raise BudgetError(f"levers: none named, expected one or several of {', '.join(LEVERS)}")
-    if not {"channels", "weights"} & set(names):
+    if not {"channels", "weights"} & set(names) and set(names) != {"bits"}:
         raise BudgetError(f"levers: {', '.join(names)} alone reaches no budget; name channels or weights too")
     return tuple(lever for lever in LEVERS if lever in names)
+
+
+def are_bits_alone(levers: str | tuple[str, ...] | None) -> bool:
+    """Return whether bits by layer are the only lever, so that all channels stay.
+
+    >>> are_bits_alone("bits"), are_bits_alone("channels,bits"), are_bits_alone(None)
+    (True, False, False)
+    """
+    return levers is not None and parse_levers(levers) == ("bits",)
+
+
+def check_bits_alone(levers: str | tuple[str, ...] | None, limits: Iterable[str], method: str | None) -> None:
+    """Refuse bits as the only lever beside a budget that they do not change, or a method, which would change channels.
+
+    Args:
+        levers: as written.
+        limits: names of the budgets that are set; none where the network has to fit the chip.
+        method: of the search, where one is named.
+
+    Raises:
+        BudgetError: names what does not go with them.
+    """
+    if not are_bits_alone(levers):
+        return
+    others = [name for name in limits if name not in ("memory", "cores")]
+    if others:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in others)
+        raise BudgetError(
+            f"levers: bits alone reaches budgets of memory and cores, not of {names}; name channels or weights too, or "
+            "`prune` to memory or cores"
+        )
+    if method is not None:
+        raise BudgetError(f"levers: bits alone leaves all channels, so that method '{method}' has nothing to do; leave it out")
 
 
 def check_steps(levers: str | tuple[str, ...] | None, steps: int | str | None) -> bool:

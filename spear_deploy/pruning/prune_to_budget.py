@@ -33,8 +33,9 @@ from spear_deploy.pruning.layer_bits import (
     fix_limits,
     note_plan_without_bits,
     note_possible_bits,
+    require_bits,
 )
-from spear_deploy.pruning.levers import LeverStage, measure_stage, note_reward_of_zeros
+from spear_deploy.pruning.levers import LeverStage, are_bits_alone, measure_stage, note_reward_of_zeros
 from spear_deploy.pruning.plan import PruningPlan
 from spear_deploy.pruning.search.choose import get_search
 from spear_deploy.pruning.search.search import SearchResult
@@ -188,7 +189,7 @@ def prune_to_budget(
         progress: is called after each evaluation and epoch, and at once with each `note` that makes this pruning doubtful.
 
     Raises:
-        BudgetError: a budget is below the use of the narrowest network.
+        BudgetError: a budget is below the use of the narrowest network, or bits are the only lever and do not help.
     """
     begin = time.perf_counter()
     graph = graph.with_full_weights()
@@ -209,7 +210,7 @@ def prune_to_budget(
         bits, monitor, settings = _choose_bits(monitor, settings, form, checkpoint, progress)
         graph, chip = monitor.dense, monitor.chip
         settings = replace(settings, search=allow_overshoot(settings.search_settings))
-        if bits is not None and bits.bits and checkpoint is not None:  # measurements of the search are those of these bits
+        if bits is not None and bits.changed and checkpoint is not None:  # measurements of the search are those of these bits
             checkpoint = checkpoint.with_name(f"checkpoint-bits-{hash_value(bits.bits)[:8]}.json")
         search_result = _search(graph, monitor, settings, checkpoint, progress)
     search_end = time.perf_counter()
@@ -265,11 +266,13 @@ def _choose_bits(
 ) -> tuple[BitsChoice | None, BudgetMonitor, PruneSettings]:
     """Return the choice of bits by layer, and monitor and settings of the network that states them; None where it is no lever."""
     chip, graph = monitor.chip, monitor.dense
+    if are_bits_alone(settings.levers):
+        require_bits(monitor, settings, form)
     if chip is None or form is None or not can_choose_bits(settings, chip.profile):
         return None, monitor, settings
     kept = None if checkpoint is None else checkpoint.with_name(BITS_CHECKPOINT)
     bits = choose_layer_bits(graph, monitor, form, chip, settings, checkpoint=kept, progress=progress)
-    if bits is None or not bits.bits:
+    if bits is None or not bits.changed:
         return bits, monitor, settings
     stating, fixed = state_layer_bits(graph, bits.bits), fix_limits(settings, monitor.limits)
     costs = build_chip_costs(stating, chip.profile, chip.chips)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from spear_deploy.errors import BudgetError
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.pruning.budgets import WRITTEN, Amount, Budgets, parse_amount
-from spear_deploy.pruning.levers import parse_levers, rewards_zeros
+from spear_deploy.pruning.levers import check_bits_alone, parse_levers, rewards_zeros
 from spear_deploy.pruning.search.settings import (
     DEFAULT_METHOD,
     LEVER_METHODS,
@@ -39,7 +39,7 @@ class PruneSettings:
         method: of the search, one of `search.settings.METHODS`; unless given `recipe` where weights are among the levers, else
             `evolution`; `prune` and `deploy` take `recipe` too where the chip rewards zeros (`settle_method`).
         levers: of `pruning.levers`, "channels,weights,bits"; unless given what the chip rewards. Weights are removed by the
-            methods `recipe` and `rl` alone.
+            methods `recipe` and `rl` alone. "bits" alone leaves all channels: for memory and cores.
         episodes: plans that the search tries; those of `search` unless given.
         epochs: of the first fine-tuning; up to four thirds more are added while a budget does not hold.
         seed: of everything random; the same seed gives the same network.
@@ -50,7 +50,7 @@ class PruneSettings:
 
     Raises:
         BudgetError: a limit is neither a number nor a share above 0; there is no such method or lever, or the method does not
-            have the lever; fewer than one episode or epoch.
+            have the lever; bits alone beside another budget than memory and cores; fewer than one episode or epoch.
     """
 
     synops: str | float | None = None
@@ -72,6 +72,7 @@ class PruneSettings:
 
     def __post_init__(self) -> None:
         choose_method(self.method, self.levers)
+        check_bits_alone(self.levers, self.limits, self.method)
         for name, text in self.limits.items():
             parse_amount(text, name)
         for name, value in (("episodes", self.episodes), ("epochs", self.epochs)):

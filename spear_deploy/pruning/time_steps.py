@@ -34,6 +34,7 @@ from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import Recipe, fit, limit_threads
 from spear_deploy.training.losses import average_outputs
 from spear_deploy.util.digests import hash_value
+from spear_deploy.util.number_format import number
 from spear_deploy.util.progress import Progress
 
 BATCHES = 90
@@ -147,9 +148,9 @@ def check_reachable(graph: SNNGraph, dataset: Dataset, limit: float, levers: Seq
         left[f"and {1 - MAX_SHARE:.1%} of the weights"] = count_synops(thin, measured.counts).total
     least = min(left.values())
     if least > limit:
-        text = ", ".join(f"{lever} {np.ceil(synops):.0f}" for lever, synops in left.items())
+        text = ", ".join(f"{lever} {number(np.ceil(synops))}" for lever, synops in left.items())
         raise BudgetError(
-            f"SynOps budget {limit:.0f} is below {least:.0f}, what the levers can leave; raise the budget to at least "
+            f"SynOps budget {number(limit)} is below {number(least)}, what the levers can leave; raise the budget to at least "
             f"{np.ceil(least):.0f}; SynOps that the levers leave at the least, before learning: {text}",
             min_value=least,
         )

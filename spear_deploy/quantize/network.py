@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from spear_deploy.errors import DataError, QuantizationError, UnsupportedError, did_you_mean
+from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.layer_bits import read_layer_bits, state_layer_bits
@@ -72,6 +73,22 @@ KEEPING = ("truenorth",)
 """Families whose neurons can leave the reset out."""
 MIN_SCALE_SHARE = 2**-6
 """Share of the first scale of a layer down to which it is halved while its state overflows."""
+
+
+def list_layer_widths(profile: HardwareProfile) -> tuple[int, ...]:
+    """Return the widths that the weights of a layer may have on a chip, up to its default; none where all layers are alike.
+
+    >>> from spear_deploy.hardware.profile import load_profile
+    >>> list_layer_widths(load_profile("loihi1")), list_layer_widths(load_profile("akd1000"))
+    ((2, 3, 4, 5, 6, 8), (2, 4))
+    >>> list_layer_widths(load_profile("speck2f"))
+    ()
+    """
+    default, family = profile.weights.default_bits.value, FAMILIES.get(profile.meta.family)
+    if not profile.weights.bits_by_layer.value or default is None or family is None:
+        return ()
+    low, high = family.weight_bits
+    return tuple(sorted(bits for bits in profile.weight_bits if low <= bits <= min(high, default)))
 
 
 def quantize(

@@ -31,6 +31,7 @@ def label_evidence(evidence: Evidence) -> Evidence:
         deployment={
             **deployment,
             "widths": {short.get(name, name): pair for name, pair in deployment["widths"].items()},
+            **({"weight_bits": _label_bits(deployment["weight_bits"], short)} if deployment.get("weight_bits") else {}),
             "notes": [add_kinds(note, labels) for note in deployment["notes"]],
             **({"failures": [add_kinds(text, labels) for text in deployment["failures"]]} if "failures" in deployment else {}),
         },
@@ -88,6 +89,10 @@ def label_adaptation(adaptation: Mapping[str, Any], labels: Mapping[str, str]) -
         "replaced": [{**row, "layer": labels.get(row["layer"], row["layer"])} for row in adaptation["replaced"]],
         "waterfall": [label_step(row) for row in adaptation["waterfall"]],
     }
+
+
+def _label_bits(bits: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
+    return {**bits, "layers": {labels.get(name, name): width for name, width in bits["layers"].items()}}
 
 
 def _label_keys(raster: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:

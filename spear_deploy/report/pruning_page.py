@@ -30,12 +30,14 @@ def describe_results(folder: Path) -> dict[str, Any]:
         FileError: a file is missing or damaged.
     """
     rows = _read_json(folder / (find_results(folder) or "front.json"))["front"]
+    ordered = sorted(rows, key=lambda row: -row["synops"]["achieved"])
     searches = [_read_json(folder / row["files"]["search"]) for row in rows]
     return {
         "charts": [_draw_networks(rows), *([_draw_plans(rows, searches)] if len(rows) > 1 else [])],
-        "rows": [_format_row(row) for row in sorted(rows, key=lambda row: -row["synops"]["achieved"])],
+        "rows": [_format_row(row) for row in ordered],
         "groups": [rows[0].get("labels", {}).get(name, name) for name in rows[0]["widths"]],
         "dense": {"accuracy": percent(rows[0]["accuracy"]["dense"], 2), "synops": number(rows[0]["synops"]["dense"])},
+        "bits": _list_bits(ordered),
         "channels": [before for before, _ in rows[0]["widths"].values()],
         "chip": rows[0]["chip"],
         "parts": [
@@ -78,6 +80,19 @@ def _draw_plans(rows: Sequence[Mapping[str, Any]], searches: Sequence[Mapping[st
     ]
     title = "Every plan of the search, before fine-tuning"
     return draw_chart(title, x="SynOps per inference", y="accuracy", series=series, shares=True)
+
+
+def _list_bits(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return the bits of a weight of each layer that has others than the chip's default in some row; None where none has."""
+    stated = [row.get("weight_bits") or {"default": None, "layers": {}} for row in rows]
+    names = list(dict.fromkeys(name for bits in stated for name in bits["layers"]))
+    if not names:
+        return None
+    labels = rows[0].get("labels", {})
+    return {
+        "default": stated[0]["default"],
+        "layers": [(labels.get(name, name), [bits["layers"].get(name, bits["default"]) for bits in stated]) for name in names],
+    }
 
 
 def _format_row(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -184,7 +184,8 @@ def list_stages(deployment: Mapping[str, Any], layers: Mapping[str, Any]) -> dic
         "steps": layers["dense"]["steps"],
         "sentence": f"On the chip an inference takes {percent(saved)} fewer synaptic operations than in the trained network, and "
         + (f"accuracy changes by {change}." if change != points(0.0) else "accuracy stays the same.")
-        + _describe_steps(deployment.get("steps")),
+        + _describe_steps(deployment.get("steps"))
+        + describe_bits(deployment.get("weight_bits")),
         "norse": deployment["norse"],
     }
 
@@ -198,6 +199,19 @@ def _describe_steps(steps: Mapping[str, int] | None) -> str:
     if steps is None or steps["deployed"] == steps["trained"]:
         return ""
     return f" It runs on {steps['deployed']} time steps, trained on {steps['trained']}."
+
+
+def describe_bits(bits: Mapping[str, Any] | None) -> str:
+    """Return a sentence where layers have other bits of a weight than the chip's default.
+
+    >>> describe_bits({"default": 8, "layers": {"fc1": 4, "fc2": 2}}), describe_bits({"default": 8, "layers": {}})
+    (' Weights of fc1 have 4 bits and of fc2 2, those of all other layers 8.', '')
+    """
+    if not bits or not bits["layers"]:
+        return ""
+    (first, width), *others = bits["layers"].items()
+    texts = [f"of {first} have {width} bits", *(f"of {name} {number}" for name, number in others)]
+    return f" Weights {join_names(texts)}, those of all other layers {bits['default']}."
 
 
 def _write_difference(difference: Mapping[str, Any] | None) -> str:

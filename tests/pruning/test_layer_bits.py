@@ -16,19 +16,22 @@ from rich.console import Console
 
 from spear_deploy.budget.check import check
 from spear_deploy.cli.prune import _show
+from spear_deploy.errors import BudgetError
 from spear_deploy.hardware.catalog import list_profiles
 from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.interchange.snn_file import read_snn
 from spear_deploy.network import IF
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.layer_bits import read_layer_bits, state_layer_bits
+from spear_deploy.pipeline.deployment import DeploySettings
 from spear_deploy.pipeline.inputs import quantize_for_chip
 from spear_deploy.pipeline.prune import prune, prune_front
 from spear_deploy.placement.weight_bits import stored_bits
 from spear_deploy.pruning import layer_bits
 from spear_deploy.pruning.chip_costs import build_chip_costs
-from spear_deploy.pruning.layer_bits import can_choose_bits, list_widths, reduce_bits
+from spear_deploy.pruning.layer_bits import can_choose_bits, reduce_bits
 from spear_deploy.pruning.settings import PruneSettings
+from spear_deploy.quantize.network import list_layer_widths
 from spear_deploy.training.fit import train
 from tests.benchmarks.fit import perceptron
 from tests.training.test_fit import quick, toy_data
@@ -101,13 +104,19 @@ def test_bits_are_within_the_limits_and_no_layer_can_have_more(seed):
 def test_widths_are_those_that_the_profile_lets_a_layer_have(chip):
     profile = load_profile(chip)
     expected = {"loihi1": (2, 3, 4, 5, 6, 8), "loihi2": (2, 3, 4, 5, 6, 8), "akd1000": (2, 4), "akd1500": (2, 4)}
-    assert list_widths(profile) == expected.get(chip, ())
+    assert list_layer_widths(profile) == expected.get(chip, ())
     assert profile.weights.bits_by_layer.value is (True if chip in expected else None)
-    for levers, can in (("channels,bits", chip in expected), ("weights,bits", False), ("channels", False), (None, False)):
+    for levers, can in (
+        ("channels,bits", chip in expected),
+        ("bits", chip in expected),
+        ("weights,bits", False),
+        ("channels", False),
+        (None, False),
+    ):
         assert can_choose_bits(PruneSettings(memory="50%", levers=levers), profile) is can
     if len(profile.weight_bits) > 1:
         one = override_facts(profile, {"weights.bits": [4], "weights.default_bits": 4})
-        assert len(list_widths(one)) == 1 and not can_choose_bits(PruneSettings(memory="50%", levers="channels,bits"), one)
+        assert len(list_layer_widths(one)) == 1 and not can_choose_bits(PruneSettings(memory="50%", levers="channels,bits"), one)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +148,12 @@ def test_a_budget_of_memory_is_held_by_fewer_bits_and_more_channels(learnt, meth
     console = Console(file=io.StringIO(), width=200)
     _show(console, both, both["labels"], str(tmp_path))
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "bits of a weight: " + ", ".join(f"{name} 8 → {width}" for name, width in bits.items()) in text
+    assert "bits of a weight: " + ", ".join(f"{name} 8→{width}" for name, width in bits.items()) in text
+    assert both["weight_bits"] == {"default": 8, "layers": bits} and alone["weight_bits"] == {"default": 8, "layers": {}}
+    page = (tmp_path / "both" / "prune.html").read_text()
+    table = page[page.index('<section id="bits">') :].split("</section>")[0]
+    assert all(f'<td>{name}</td><td class="n">8</td><td class="n">{width}</td>' in table for name, width in bits.items())
+    assert 'id="bits"' not in (tmp_path / "alone" / "prune.html").read_text()
     notes = check(pruned, LOIHI).notes
     assert any(note.startswith("bits of a weight by layer: ") for note in notes)
 
@@ -210,3 +224,76 @@ def test_without_the_lever_nothing_changes_but_a_note_and_other_budgets_need_no_
     assert any(
         note.startswith("bits: their number by layer is chosen for one budget at a time") for note in front["front"][0]["notes"]
     )
+
+
+def test_bits_alone_keep_all_channels_within_a_budget_of_memory(learnt, tmp_path):
+    graph, data = learnt
+    facts = prune(graph, LOIHI, data, out=tmp_path / "a", memory="80%", levers="bits", epochs=2)
+    pruned = read_snn(tmp_path / "a" / "pruned.snn")
+    bits = facts["layer_bits"]["bits"]
+    assert bits == read_layer_bits(pruned) == facts["weight_bits"]["layers"] and min(bits.values()) >= 4
+    assert all(before == after for before, after in facts["widths"].values()) and facts["met"]
+    assert words(pruned) <= 0.8 * words(graph) < words(state_layer_bits(pruned, {}))
+    assert facts["layer_bits"]["candidates"] == [] and facts["batches"]["layer_bits"] == facts["batches"]["search"] == 0
+    assert any(
+        note.startswith("bits of a weight in place of 8: ") and note.endswith("with all channels") for note in facts["notes"]
+    )
+
+
+def test_bits_alone_that_the_limits_do_not_hold_with_name_the_least(learnt, tmp_path):
+    graph, data = learnt
+    twos = state_layer_bits(graph, dict.fromkeys(("fc1", "fc2", "fc3"), 2))
+    with pytest.raises(
+        BudgetError, match="what the fewest bits of this chip leave with all channels; raise .*, or let"
+    ) as caught:
+        prune(graph, LOIHI, data, out=tmp_path / "a", memory="10%", levers="bits", epochs=1)
+    assert words(twos) <= (caught.value.min_value or 0) < words(graph)
+    small = override_facts(LOIHI, {"core.synapse_memory": 20, "chip.cores": 3, "chip.usable_cores": 3})
+    with pytest.raises(BudgetError, match=r"does not fit with the fewest bits and all channels \(.*; let channels go too"):
+        prune(graph, small, data, out=tmp_path / "b", levers="bits", epochs=1)
+    assert not any((tmp_path / name / "pruned.snn").exists() for name in "ab")
+
+
+def test_bits_alone_are_refused_where_they_do_nothing(learnt, tmp_path):
+    graph, data = learnt
+    with pytest.raises(BudgetError, match="bits alone reaches budgets of memory and cores, not of --synops; name channels or"):
+        PruneSettings(synops="50%", memory="50%", levers="bits")
+    with pytest.raises(BudgetError, match="not of --synops"):
+        DeploySettings(levers="bits")
+    with pytest.raises(BudgetError, match="bits alone leaves all channels, so that method 'spear' has nothing to do; leave it"):
+        PruneSettings(memory="50%", levers="bits", method="spear")
+    with pytest.raises(BudgetError, match="does nothing here, layers of chip 'speck2f' have weights of one width"):
+        prune(graph, "speck2f", data, out=tmp_path / "a", memory="50%", levers="bits")
+    with pytest.raises(BudgetError, match=r"bits alone changes memory and cores, and chip 'loihi1' is exceeded elsewhere \("):
+        prune(graph, override_facts(LOIHI, {"core.axons_in": 5}), data, out=tmp_path / "b", levers="bits")
+
+
+def test_bits_that_the_network_states_stay_where_fewer_are_chosen(learnt, tmp_path, monkeypatch):
+    graph, data = learnt
+    stating = state_layer_bits(graph, {"fc3": 3})
+    monkeypatch.setattr(layer_bits._Trial, "learn", prefer_fewer_bits(layer_bits._Trial.learn))
+    options = {"levers": "channels,bits", "method": "uniform", "epochs": 1}
+    facts = prune(stating, LOIHI, data, out=tmp_path / "a", memory="50%", **options)
+    choice = facts["layer_bits"]
+    assert choice["stated"] == {"fc3": 3} == choice["candidates"][0]["bits"]
+    assert choice["bits"]["fc3"] <= 3 and len(choice["bits"]) > 1
+    assert read_layer_bits(read_snn(tmp_path / "a" / "pruned.snn")) == choice["bits"]
+    assert any("on validation with rounding, the network's bits" in note for note in facts["notes"])
+
+
+def prefer_the_bits_of_the_network(learn):
+    def learn_and_prefer(self, bits, widths):
+        row = learn(self, bits, widths)
+        return {**row, "certainty": row["certainty"] - len(bits)}
+
+    return learn_and_prefer
+
+
+def test_bits_that_the_network_states_stay_where_channels_are_better(learnt, tmp_path, monkeypatch):
+    graph, data = learnt
+    stating = state_layer_bits(graph, {"fc3": 3})
+    monkeypatch.setattr(layer_bits._Trial, "learn", prefer_the_bits_of_the_network(layer_bits._Trial.learn))
+    facts = prune(stating, LOIHI, data, out=tmp_path / "a", memory="50%", levers="channels,bits", method="uniform", epochs=1)
+    assert facts["layer_bits"]["bits"] == facts["weight_bits"]["layers"] == {"fc3": 3}
+    assert read_layer_bits(read_snn(tmp_path / "a" / "pruned.snn")) == {"fc3": 3}
+    assert any(note.startswith("bits: all layers keep their bits, fewer channels cost less") for note in facts["notes"])

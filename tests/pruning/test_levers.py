@@ -422,7 +422,9 @@ def test_levers_that_there_are_not_or_that_the_method_lacks_are_refused():
         parse_levers(())
     with pytest.raises(BudgetError, match="method 'evolution' removes channels alone; choose method 'recipe'"):
         PruneSettings(synops="50%", method="evolution", levers="channels,weights")
-    with pytest.raises(BudgetError, match="levers: bits alone reaches no budget; name channels or weights too"):
+    with pytest.raises(
+        BudgetError, match="levers: bits alone reaches budgets of memory and cores, not of --synops; name channels"
+    ):
         PruneSettings(synops="50%", levers="bits")
     assert PruneSettings(synops="50%", levers="weights,bits").chosen_method == "recipe"
     assert DeploySettings(levers="channels,weights").chosen_method == "recipe" and DeploySettings().chosen_method == "evolution"

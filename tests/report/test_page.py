@@ -542,9 +542,12 @@ def test_layers_that_are_bare_numbers_carry_their_kind(tmp_path):
         path.write_text(re.sub(r"""(["'])fc\1""", r"\g<1>10\1", path.read_text()))
     arrays = {re.sub("^fc[.]", "10.", name): value for name, value in np.load(folder / "raster.npz").items()}
     np.savez(folder / "raster.npz", **arrays)
-    changed(folder, "deployment", lambda value: value.update(notes=["layer '10': a note"]))
+    bits = {"default": 8, "layers": {"10": 4, "out": 2}}
+    changed(folder, "deployment", lambda value: value.update(notes=["layer '10': a note"], weight_bits=bits))
     view = describe_deployment(read_folder(folder))
     assert view["verdict"]["notes"] == ["layer '10' (Dense-CubaLIF 8): a note"]
+    assert "Weights of 10 Dense-CubaLIF have 4 bits and of out 2, those of all other layers 8." in view["stages"]["sentence"]
+    assert "Weights" not in plain["stages"]["sentence"]
     assert [row["name"] for row in view["activity"]["rows"]] == ["10 Dense-CubaLIF", "out"]
     assert [row["name"] for row in view["widths"]] == ["10 Dense-CubaLIF"] and view["widths"][0]["shape"] == [8]
     assert [row["name"] for row in view["plan"]["layers"]] == ["10 Dense-CubaLIF 8", "out"]

@@ -79,6 +79,11 @@ def show_deployment(console: Console, result: Deployment, folder: str) -> None:
         ("energy", *_describe_energy(facts["energy"])),
         ("time", *_describe_time(facts, result.report)),
         ("widths", ", ".join(widths), "channels before and after"),
+        *(
+            [("bits of a weight", write_bits(facts["weight_bits"], labels), "default and here")]
+            if facts["weight_bits"]["layers"]
+            else []
+        ),
     ]
     console.print(make_table("", ("what", "value", "note"), rows, (1,)))
     show_aims(console, facts["budgets"])
@@ -88,6 +93,15 @@ def show_deployment(console: Console, result: Deployment, folder: str) -> None:
     console.print(list_files(facts["files"].values(), folder), highlight=False)
     spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in facts["seconds"].items())
     console.print(f"time: {sum(facts['seconds'].values()):.0f} s ({spent})", highlight=False)
+
+
+def write_bits(bits: Mapping[str, Any], labels: Mapping[str, str]) -> str:
+    """Return the bits of the layers that have others than the chip's default.
+
+    >>> write_bits({"default": 8, "layers": {"fc1": 4, "3": 2}}, {"3": "3 Dense 10"})
+    'fc1 8→4, 3 Dense 10: 8→2'
+    """
+    return ", ".join(write_width(labels.get(name, name), bits["default"], width) for name, width in bits["layers"].items())
 
 
 def write_width(label: str, before: int, after: int) -> str:

@@ -87,7 +87,7 @@ def _name(net: Net) -> str:
     return shlex.quote(os.fspath(net)) if isinstance(net, (str, os.PathLike)) else "NET"
 
 
-def suggest_command(net: str, chip: str, report: BudgetReport) -> str:
+def suggest_command(net: str, chip: str, report: BudgetReport, *, bits: str | None = None) -> str:
     """Return the command to try next, after a network that does not fit.
 
     `prune` where the chip is full, `adapt` where what it lacks can be replaced, `rank` where it cannot or where there is no
@@ -97,6 +97,7 @@ def suggest_command(net: str, chip: str, report: BudgetReport) -> str:
         net: the network and its options as on the command line.
         chip: the chip as on the command line.
         report: of `check`.
+        bits: of weights as on the command line; only `prune` takes them.
     """
     from spear_deploy.quantize import FORMATS
 
@@ -106,7 +107,10 @@ def suggest_command(net: str, chip: str, report: BudgetReport) -> str:
         return f"spear-deploy adapt {net} --chip {shlex.quote(chip)}{learns} --out adapted (replace what the chip lacks)"
     if report.unsupported or profile(chip).meta.family not in FORMATS:
         return f"spear-deploy rank {net} (which chip takes it)"
-    return f"spear-deploy prune {net} --chip {shlex.quote(chip)} --data DATA --out pruned (make it smaller, until it fits)"
+    stated = "" if bits is None else f" --bits {shlex.quote(bits)}"
+    return (
+        f"spear-deploy prune {net} --chip {shlex.quote(chip)}{stated} --data DATA --out pruned (make it smaller, until it fits)"
+    )
 
 
 def rank(

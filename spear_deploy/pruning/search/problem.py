@@ -26,6 +26,7 @@ from spear_deploy.pruning.tune.fit_weights import can_remove
 from spear_deploy.pruning.tune.thin_weights import thin_most
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import Fit, Recipe, fit, limit_threads
+from spear_deploy.util.number_format import number
 from spear_deploy.util.progress import Progress
 from spear_deploy.util.workers import Workers, map_jobs
 
@@ -133,7 +134,7 @@ class Problem:
         narrow = self.evaluator.build(self.min_widths)
         least = thin_most(narrow, evaluate(narrow, self.evaluator.split))
         fewer = ", and fewer time steps less (`--steps auto`)" if self.evaluator.dataset.steps > 1 else ""
-        return f"; removing weights too would leave {np.ceil(least):.0f} (`--levers channels,weights`){fewer}"
+        return f"; removing weights too would leave {number(np.ceil(least))} (`--levers channels,weights`){fewer}"
 
     def fit_estimator(self) -> None:
         """Fine-tune a few plans around the SynOps budget for a short time, and fit the estimator."""

@@ -36,6 +36,7 @@ from spear_deploy.pruning.tune.fit_weights import ChipWeightRemoval, find_cuts
 from spear_deploy.pruning.tune.thin_weights import MAX_SHARE, WeightRemoval, thin_most
 from spear_deploy.training.evaluation import Evaluation, evaluate
 from spear_deploy.training.fit import Fit, Recipe, fit
+from spear_deploy.util.number_format import number
 
 WEIGHT_SHARE = 0.6
 """Share of the exponent that channels leave which weights take. The rest is left to firing rates, which the price lowers in any
@@ -98,10 +99,10 @@ class RecipeBuilder:
         names = list(left) if max(shares) > 0 else [list(left)[1]]
         least, limit = min(left[name] for name in names), self.limits["synops"]
         if least > limit:
-            text = ", ".join(f"{lever} {np.ceil(synops):.0f}" for lever, synops in left.items())
+            text = ", ".join(f"{lever} {number(np.ceil(synops))}" for lever, synops in left.items())
             raise BudgetError(
-                f"SynOps budget {limit:.0f} is below {least:.0f}, what the levers can leave; raise the budget to at least "
-                f"{np.ceil(least):.0f}; SynOps that the levers leave at the least, before learning: {text}",
+                f"SynOps budget {number(limit)} is below {number(least)}, what the levers can leave; raise the budget to at "
+                f"least {np.ceil(least):.0f}; SynOps that the levers leave at the least, before learning: {text}",
                 min_value=least,
             )
 

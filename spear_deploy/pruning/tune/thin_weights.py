@@ -30,6 +30,7 @@ from spear_deploy.pruning.levers import rewards_zeros
 from spear_deploy.simulator import SpikeCounts
 from spear_deploy.simulator.synops import count_arrivals, count_synops
 from spear_deploy.training.evaluation import Evaluation, evaluate
+from spear_deploy.util.number_format import number
 
 MAX_SHARE = 0.995
 """Largest share of the weights, of the network and of a layer, that is removed at once."""
@@ -166,7 +167,7 @@ def thin_to_synops(graph: SNNGraph, counts: SpikeCounts, synops: float) -> SNNGr
     least = count_synops(best, counts).total
     if least > synops:
         raise BudgetError(
-            f"SynOps budget {synops:.0f} is below {least:.0f}, what {1 - MAX_SHARE:.1%} of the weights cost; "
+            f"SynOps budget {number(synops)} is below {number(least)}, what {1 - MAX_SHARE:.1%} of the weights cost; "
             f"raise the budget to at least {np.ceil(least):.0f}",
             min_value=least,
         )
