@@ -39,7 +39,7 @@ def _note_layer_bits(graph: SNNGraph, profile: HardwareProfile) -> Iterator[str]
     stated, default = read_layer_bits(graph), profile.weights.default_bits.value
     if stated and profile.weights.bits_by_layer.value:
         widths = ", ".join(f"{name_layers([name])} {profile.store_bits(bits)}" for name, bits in stated.items())
-        yield f"bits of a weight by layer: {widths}, others {default}"
+        yield f"bits of a weight by layer: {widths}; the chip's default is {default}"
     elif stated:
         yield (
             f"the network states bits of the weights of {plural(len(stated), 'layer')}; layers of {profile.name} are not known "

@@ -344,7 +344,9 @@ def _list_stages(
 ) -> tuple[LeverStage, ...]:
     """Return the networks from trained to fine-tuned, measured on all of validation."""
     levers = result.stages
-    if not levers and result.removal is None:
+    channels = sum(group.channels for group in list_prunable_groups(graph))
+    whole = sum(map(len, result.plan.kept.values())) == channels
+    if not levers and result.removal is None and not (whole and not result.batches):
         levers = (measure_stage("channels", result.graph, dataset.val, result.batches),)
     fewer_steps = () if dataset.full is None else (measure_stage("steps", graph, dataset.val),)
     measured = [measure_stage(stage.name, stage.graph, dataset.val, stage.batches) for stage in levers]

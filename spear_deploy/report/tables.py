@@ -205,13 +205,13 @@ def describe_bits(bits: Mapping[str, Any] | None) -> str:
     """Return a sentence where layers have other bits of a weight than the chip's default.
 
     >>> describe_bits({"default": 8, "layers": {"fc1": 4, "fc2": 2}}), describe_bits({"default": 8, "layers": {}})
-    (' Weights of fc1 have 4 bits and of fc2 2, those of all other layers 8.', '')
+    (" Weights of fc1 have 4 bits and of fc2 2; the chip's default is 8.", '')
     """
     if not bits or not bits["layers"]:
         return ""
     (first, width), *others = bits["layers"].items()
     texts = [f"of {first} have {width} bits", *(f"of {name} {number}" for name, number in others)]
-    return f" Weights {join_names(texts)}, those of all other layers {bits['default']}."
+    return f" Weights {join_names(texts)}; the chip's default is {bits['default']}."
 
 
 def _write_difference(difference: Mapping[str, Any] | None) -> str:

@@ -133,7 +133,7 @@ def test_a_deployment_states_shows_and_proves_its_bits(tmp_path):
     assert facts["weight_bits"] == {"default": 8, "layers": {"fc": 4}}
     assert re.search(r"bits of a weight\W+fc 8→4\W+default and here", done.stdout)
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "Weights of fc have 4 bits, those of all other layers 8." in page
+    assert "Weights of fc have 4 bits; the chip&#39;s default is 8." in page
     for name in ("dense", "pruned"):
         assert read_layer_bits(read_snn(tmp_path / "out" / f"{name}.snn")) == {"fc": 4}
     assert list_bits(read_snn(tmp_path / "out" / "quantised.snn").layers[0].synapse.weight) <= 4  # type: ignore[union-attr]

@@ -233,6 +233,7 @@ def test_bits_alone_keep_all_channels_within_a_budget_of_memory(learnt, tmp_path
     bits = facts["layer_bits"]["bits"]
     assert bits == read_layer_bits(pruned) == facts["weight_bits"]["layers"] and min(bits.values()) >= 4
     assert all(before == after for before, after in facts["widths"].values()) and facts["met"]
+    assert [row["lever"] for row in facts["levers"]][:2] == ["trained", "rates"]
     assert words(pruned) <= 0.8 * words(graph) < words(state_layer_bits(pruned, {}))
     assert facts["layer_bits"]["candidates"] == [] and facts["batches"]["layer_bits"] == facts["batches"]["search"] == 0
     assert any(

@@ -546,7 +546,7 @@ def test_layers_that_are_bare_numbers_carry_their_kind(tmp_path):
     changed(folder, "deployment", lambda value: value.update(notes=["layer '10': a note"], weight_bits=bits))
     view = describe_deployment(read_folder(folder))
     assert view["verdict"]["notes"] == ["layer '10' (Dense-CubaLIF 8): a note"]
-    assert "Weights of 10 Dense-CubaLIF have 4 bits and of out 2, those of all other layers 8." in view["stages"]["sentence"]
+    assert "Weights of 10 Dense-CubaLIF have 4 bits and of out 2; the chip's default is 8." in view["stages"]["sentence"]
     assert "Weights" not in plain["stages"]["sentence"]
     assert [row["name"] for row in view["activity"]["rows"]] == ["10 Dense-CubaLIF", "out"]
     assert [row["name"] for row in view["widths"]] == ["10 Dense-CubaLIF"] and view["widths"][0]["shape"] == [8]
