@@ -151,6 +151,12 @@ def keep_larger_sign(graph: SNNGraph, name: str) -> SNNGraph:
     return graph.with_layers({name: replace(layer, synapse=replace(synapse, weight=weight))})
 
 
+def list_unmixed(graph: SNNGraph) -> tuple[str, ...]:
+    """Return the layers of weights of which each source has one sign."""
+    layers: list[Any] = [layer for layer in graph.layers if isinstance(layer.synapse, (Dense, *CONVS))]
+    return tuple(layer.name for layer in layers if not count_mixed_sign_inputs(layer.synapse.weight))
+
+
 def source_signs(weight: Array) -> Array:
     """Return the sign of each source of weights (O, I) or (O, I, *kernel): that of its larger sum, in a shape that broadcasts.
 

@@ -25,6 +25,7 @@ from spear_deploy.adaptation.learn_anew import is_anew, learn_anew
 from spear_deploy.adaptation.needs import list_needs
 from spear_deploy.adaptation.plan import Plan, Step, follow, make_plans
 from spear_deploy.adaptation.replacement import Replacement
+from spear_deploy.adaptation.signs import list_unmixed
 from spear_deploy.budget.check import check
 from spear_deploy.budget.report import BudgetReport
 from spear_deploy.data import Dataset, Split
@@ -37,6 +38,7 @@ from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.network.classes import count_classes
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.labels import label_layers
+from spear_deploy.network.one_sign import ONE_SIGN
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.inputs import load_for, load_named, merge_options
 from spear_deploy.pipeline.learn_integers import learn_integers, note_distance
@@ -254,7 +256,7 @@ def _learn_plan(task: AdaptTask, candidate: TrialPlan, notes: Sequence[str]) -> 
         {"layer": name, "what": f"{before} channels", "by": f"{after} channels", "kind": "learnt", "bound": "", "neurons": 0}
         for name, (before, after) in widths.items()
     ]
-    graph = _number_channels_anew(final.graph, adapted_to=task.profile.name)
+    graph = _state_facts(final.graph, task.profile, adapted_to=task.profile.name)
     missing = tuple(list_needs(final.report, graph, task.profile))
     unlearnt, allowed = _note_lack_of_room(task, graph), find_loss(few)
     if not missing and not unlearnt:
@@ -298,7 +300,7 @@ def _learn_anew(task: AdaptTask, plan: Plan, notes: Sequence[str]) -> Adapted:
         plan.graph, task.network, task.dataset, task.settings.learning, round_network, progress=task.progress
     )
     waterfall.append(_measure(f"learning, {batches} batches", "learnt", (), graph, test))
-    graph = _number_channels_anew(graph, adapted_to=task.profile.name)
+    graph = _state_facts(graph, task.profile, adapted_to=task.profile.name)
     rows = tuple(row for step in plan.steps for row in step.to_rows())
     report = check(graph, task.profile, chips=task.chips, remedies=False)
     missing, said = tuple(list_needs(report, graph, task.profile)), (*notes, *plan.failed)
@@ -328,7 +330,7 @@ def _adapt_exactly(task: AdaptTask) -> Adapted:
     ]
     missing += list_needs(best.report, best.graph, profile)
     return Adapted(
-        graph=_number_channels_anew(plan.graph) if plan.steps else network,
+        graph=_state_facts(plan.graph, profile) if plan.steps else network,
         rows=tuple(row for step in plan.steps for row in step.to_rows()),
         missing=tuple(missing),
         report=plan.report,
@@ -345,9 +347,12 @@ def _name_layers(names: Sequence[str]) -> str:
     return f"layer{'s' if len(names) > 1 else ''} {join_names([repr(name) for name in names])}"
 
 
-def _number_channels_anew(graph: SNNGraph, **facts: str) -> SNNGraph:
-    """Return a network whose channels are numbered from 0: layers have other channels than those that were kept before."""
-    return replace(graph, metadata={**{key: value for key, value in graph.metadata.items() if key != "kept_channels"}, **facts})
+def _state_facts(graph: SNNGraph, profile: HardwareProfile, **facts: str) -> SNNGraph:
+    """Return an adapted network with its facts: channels are numbered from 0, and sources keep one sign where the chip's do."""
+    metadata: dict[str, Any] = {key: value for key, value in graph.metadata.items() if key not in ("kept_channels", ONE_SIGN)}
+    if profile.weights.sign.value == "presynaptic":
+        metadata[ONE_SIGN] = list(list_unmixed(graph))
+    return replace(graph, metadata={**metadata, **facts})
 
 
 # --------------------------------------------------------------------------------------------------------- narrower

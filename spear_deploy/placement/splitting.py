@@ -10,7 +10,8 @@ of the profile:
     equal    Loihi 1 and others. Equal shares, as few as the limits allow.
     whole    Speck, Xylo. A layer is not cut.
 
-Where the spikes of a neuron can go to few cores only (a crossbar), the neuron stands on its core in several copies.
+Where the spikes of a neuron can go to few cores or layers only (a crossbar), the neuron stands on its core in several copies,
+which read the same axons and so send the same spikes.
 """
 
 from __future__ import annotations
@@ -73,13 +74,18 @@ class SplitNetwork:
         """Cut the layers, last ones first: the cores that a neuron's spikes go to decide the number of its copies."""
         cuts: dict[str, Cuts] = {}
         copies: dict[str, int] = {}
-        is_crossbar = self.cores[0].profile.synapse_memory.format.value == "crossbar"
+        profile = self.cores[0].profile
+        is_crossbar = profile.synapse_memory.format.value == "crossbar"
         max_target_cores = self.cores[0].max_target_cores if is_crossbar else UNLIMITED
+        max_destinations = profile.core.destinations.max_value if is_crossbar else None
         for _ in range(MAX_ROUNDS):
             before = dict(cuts)
             for population in reversed(self.populations):
                 target_cores = self.cores[0].count_target_cores(population, cuts, self.targets)
-                copies[population.name] = max(1, ceil_div(target_cores, max_target_cores))
+                needed = max(1, ceil_div(target_cores, max_target_cores))
+                if max_destinations is not None:  # a copy on the same core reads the same axons, a loop's too
+                    needed = max(needed, ceil_div(self._count_destinations(population), int(max_destinations)))
+                copies[population.name] = needed
                 cuts[population.name] = self._split(population, copies[population.name])
             for population in reversed(self.populations):
                 core = self._choose_core(population)
@@ -87,6 +93,10 @@ class SplitNetwork:
             if cuts == before or len(copies) == sum(copies.values()):
                 break
         return cuts, copies
+
+    def _count_destinations(self, population: Population) -> int:
+        """Count the layers that read a population."""
+        return len({target.name for target, _ in self.targets.get(population.name, ())})
 
     def _split(self, population: Population, copies: int) -> Cuts:
         if population.name in self.own_cuts:
@@ -126,7 +136,7 @@ class SplitNetwork:
         for population in self.populations:
             cuts = self.cuts[population.name]
             axons_out = core.count_axons_from(population, self.cuts, self.targets).transpose().reshape(-1).tolist()
-            destinations = len({target.name for target, _ in self.targets.get(population.name, ())})
+            destinations = ceil_div(self._count_destinations(population), self.copies[population.name])
             boxes = core.iterate_needs(population, cuts, self.copies[population.name])
             projections = () if core.rule is not None else population.projections
             axon_sets: dict[tuple[int, Box], AxonSet] = {}

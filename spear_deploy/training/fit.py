@@ -14,6 +14,7 @@ from spear_deploy.errors import DataError
 from spear_deploy.network import Array
 from spear_deploy.network.classes import count_classes
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.network.one_sign import list_one_sign_layers
 from spear_deploy.quantize.rounding import Rounding, RoundNetwork
 from spear_deploy.training.evaluation import BATCH, LOGIT_SCALE, QuickEvaluation, quick_evaluate
 from spear_deploy.training.losses import batch_losses
@@ -64,7 +65,7 @@ class Recipe:
         revives_outputs: output neurons that never spike are driven first until they do.
         keeps_zeros: weights that are zero at the start stay zero; otherwise they learn as all others do.
         keeps_signs: names of layers of which each source keeps one sign, that of the larger sum of its weights at the start; a
-            weight that would get the other sign stays 0 for that batch.
+            weight that would get the other sign stays 0 for that batch. Those that the network states (`network.one_sign`) too.
         device: of torch.
         precision: of sums while it learns, "float32" or "bfloat16" (torch's autocast; neurons stay float32); None: bfloat16 on
             CUDA devices that have it. Measurements are always in float32.
@@ -295,7 +296,8 @@ class _Trainer:
         self.zeros = _find_zero_weights(self.network) if recipe.keeps_zeros else []
         self.remove = remove
         self.removals = {} if remove is None else schedule_removals(self.steps)
-        self.signs = [_find_signs(self.network, name) for name in recipe.keeps_signs]
+        one_sign = dict.fromkeys((*recipe.keeps_signs, *list_one_sign_layers(graph)))
+        self.signs = [_find_signs(self.network, name) for name in one_sign]
         self.reduced = recipe.precision == "bfloat16"
         if recipe.precision is None and device.startswith("cuda"):
             self.reduced = torch.cuda.is_bf16_supported(including_emulation=False)

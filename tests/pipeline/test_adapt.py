@@ -165,6 +165,12 @@ def test_without_data_exact_replacements_are_made_and_the_rest_is_listed(tmp_pat
     x = (np.random.default_rng(0).random((6, 4, 1, 4, 4)) < 0.5).astype(np.float32)
     np.testing.assert_allclose(simulate(adapted, x).output, simulate(network, x).output, atol=1e-5)
 
+    assert "one_sign" not in adapted.metadata
+    dale = override_facts(load_profile("brainscales2"), {"weights.sign": "presynaptic"})
+    sd.adapt(network, dale, out=tmp_path / "signs")
+    adapted = sd.load(tmp_path / "signs" / "adapted.snn")
+    assert adapted.metadata["one_sign"] and set(adapted.metadata["one_sign"]) <= {layer.name for layer in adapted.layers}
+
     facts = sd.adapt(network, "speck2f", out=tmp_path / "learnt")
     assert facts["replaced"] == [] and facts["files"]["report"] == "adapt.html"
     assert (tmp_path / "learnt" / "adapt.html").exists()

@@ -11,7 +11,9 @@ from spear_deploy.data import Dataset, Split, load_data
 from spear_deploy.errors import DataError, UnsupportedError
 from spear_deploy.network import LI, LIF, AvgPool, BatchNorm, Conv2d, Dense, Layer, LoihiLIF
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
+from spear_deploy.network.one_sign import ONE_SIGN, list_one_sign_layers
 from spear_deploy.pipeline.demo import digits_network
+from spear_deploy.placement.weight_bits import count_mixed_sign_inputs
 from spear_deploy.simulator import simulate
 from spear_deploy.simulator.run import decide
 from spear_deploy.simulator.synops import count_synops, synops_per_spike
@@ -227,6 +229,22 @@ def test_the_penalty_pulls_towards_fewer_spikes():
     from spear_deploy.norse.network import to_graph
 
     assert count_synops(graph, simulate(to_graph(network), x).counts).total < 0.95 * start
+
+
+@pytest.mark.parametrize("stated", [None, "hidden", ["hidden"], ["hidden", "none", 3]])
+def test_sources_keep_the_sign_that_the_network_states(stated):
+    pytest.importorskip("torch")
+    graph = toy_network()
+    weight = np.asarray(graph["hidden"].synapse.weight)
+    one_sign = weight * (np.sign(weight) == np.sign(weight.sum(axis=0)))
+    layer = replace(graph["hidden"], synapse=replace(graph["hidden"].synapse, weight=one_sign.astype(np.float32)))
+    metadata = {} if stated is None else {ONE_SIGN: stated}
+    graph = graph.with_layers({"hidden": layer}, metadata=metadata)
+    learnt = fit(graph, toy_data(), replace(quick(2), learning_rate=0.1)).graph
+    is_kept = isinstance(stated, list)
+    assert list_one_sign_layers(graph) == (("hidden",) if is_kept else ())
+    assert (count_mixed_sign_inputs(learnt["hidden"].synapse.weight) == 0) == is_kept
+    assert count_mixed_sign_inputs(learnt["second"].synapse.weight)
 
 
 def test_data_that_does_not_fit_is_refused():

@@ -90,8 +90,8 @@ def _name(net: Net) -> str:
 def suggest_command(net: str, chip: str, report: BudgetReport, *, bits: str | None = None) -> str:
     """Return the command to try next, after a network that does not fit.
 
-    `prune` where the chip is full, `adapt` where what it lacks can be replaced, `rank` where it cannot or where there is no
-    integer format here.
+    `prune` where the chip is full, `adapt` where what it lacks can be replaced, `rank` where it cannot, where there is no
+    integer format here, or where layers go to more others than the chip allows, which no width changes.
 
     Args:
         net: the network and its options as on the command line.
@@ -99,13 +99,15 @@ def suggest_command(net: str, chip: str, report: BudgetReport, *, bits: str | No
         report: of `check`.
         bits: of weights as on the command line; only `prune` takes them.
     """
+    from spear_deploy.budget.remedies import LAYER_COUNTS
     from spear_deploy.quantize import FORMATS
 
     adaptation = next((note for note in report.notes if note.startswith("adapt: ") and "` replaces what " in note), None)
     if adaptation is not None:
         learns = " --data DATA" if "--data DATA" in adaptation else ""
         return f"spear-deploy adapt {net} --chip {shlex.quote(chip)}{learns} --out adapted (replace what the chip lacks)"
-    if report.unsupported or profile(chip).meta.family not in FORMATS:
+    is_wiring = bool(report.over) and all(row.resource in LAYER_COUNTS for row in report.over)
+    if report.unsupported or is_wiring or profile(chip).meta.family not in FORMATS:
         return f"spear-deploy rank {net} (which chip takes it)"
     stated = "" if bits is None else f" --bits {shlex.quote(bits)}"
     return (

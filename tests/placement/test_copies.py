@@ -1,0 +1,79 @@
+"""Copies of neurons on crossbars, where the spikes of a neuron go to one core and one layer."""
+
+import numpy as np
+import pytest
+
+from spear_deploy.budget.check import check
+from spear_deploy.hardware.profile import load_profile, override_facts
+from spear_deploy.network import IF, Dense, Layer
+from spear_deploy.network.graph import INPUT, Edge, SNNGraph
+from spear_deploy.pipeline.api import suggest_command
+from spear_deploy.simulator import simulate
+from tests.adaptation.random_networks import DT_S, eighths, random_neuron
+
+TRUENORTH = load_profile("truenorth")
+SEEDS = [*range(20), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(20, 300))]
+
+
+def recurrent(seed: int, hidden: int | None = None) -> SNNGraph:
+    """Return hidden neurons that read the input and themselves, and an output that reads them."""
+    rng = np.random.default_rng(seed)
+    size = hidden or int(rng.integers(2, 9))
+    layers = (
+        Layer(name="in", synapse=Dense(weight=eighths(rng, (size, 4)))),
+        Layer(name="loop", synapse=Dense(weight=eighths(rng, (size, size)))),
+        Layer(name="hidden", neuron=random_neuron(rng, (1,), (IF,))),
+        Layer(name="out", synapse=Dense(weight=eighths(rng, (3, size))), neuron=IF()),
+    )
+    pairs = ((INPUT, "in", 0), ("in", "hidden", 0), ("hidden", "loop", 1), ("loop", "hidden", 0), ("hidden", "out", 0))
+    edges = tuple(Edge(source=source, target=target, delay=delay) for source, target, delay in pairs)
+    return SNNGraph(layers=layers, edges=edges, input_shape=(4,), dt_s=DT_S, output="out")
+
+
+def lay_out(graph: SNNGraph, copies: int) -> SNNGraph:
+    """Return the network as the chip holds it: each hidden neuron stands `copies` times and each copy feeds one layer."""
+    size = graph.shape_of("hidden")[0]
+
+    def synapse(name: str, outputs: int, feeds: int | None) -> Layer:
+        weight = np.tile(np.asarray(graph[name].synapse.weight), (outputs, 1))  # type: ignore[union-attr]
+        if feeds is not None:
+            weight = np.concatenate([weight * (copy == feeds) for copy in range(copies)], axis=1)
+        return Layer(name=name, synapse=Dense(weight=weight), neuron=graph[name].neuron)
+
+    layers = (synapse("in", copies, None), synapse("loop", copies, 0), graph["hidden"], synapse("out", 1, 1))
+    assert graph.shape_of("hidden") == (size,)
+    return SNNGraph(layers=layers, edges=graph.edges, input_shape=graph.input_shape, dt_s=graph.dt_s, output="out")
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_hidden_neurons_that_read_themselves_stand_once_for_each_destination_and_send_the_same_spikes(seed: int) -> None:
+    graph = recurrent(seed)
+    (part,) = (part for part in check(graph, TRUENORTH, remedies=False).placement.slices if part.layer == "hidden")
+    assert (part.copies, part.destinations) == (2, 1)
+    laid_out, size = lay_out(graph, part.copies), graph.shape_of("hidden")[0]
+    x = (np.random.default_rng(seed).random((8, 3, 4)) < 0.4).astype(np.float32)
+    before, after = (simulate(each, x, record=("spikes",)) for each in (graph, laid_out))
+    hidden = after.spikes["hidden"].reshape(8, 3, part.copies, size)
+    assert int((hidden != before.spikes["hidden"].reshape(8, 3, 1, size)).sum()) == 0
+    assert int((before.output != after.output).sum()) == 0
+
+
+@pytest.mark.parametrize(
+    ("hidden", "cores", "copies"), [(8, 1, 2), (126, 1, 2), (127, 2, 2), (128, 2, 2), (129, 2, 3), (192, 4, 5)]
+)
+def test_a_recurrent_layer_takes_as_many_copies_as_cores_read_it(hidden: int, cores: int, copies: int) -> None:
+    report = check(recurrent(0, hidden), TRUENORTH, remedies=False)
+    parts = [part for part in report.placement.slices if part.layer == "hidden"]
+    assert {part.copies for part in parts} == {copies} and report.cores_used == cores and report.verdict == "unchecked"
+    assert all(part.copies * part.neurons <= 256 for part in parts) and not report.over
+
+
+def test_layers_beyond_the_destinations_of_a_core_are_over_where_neurons_have_no_copies_and_no_pruning_is_advised() -> None:
+    lists = override_facts(
+        TRUENORTH, {"synapse_memory.format": "word_per_weight", "synapse_memory.word_bits": 9, "weights.zero_memory": False}
+    )
+    report = check(recurrent(0), lists, remedies=False)
+    assert {(row.resource, row.where) for row in report.over} == {("destinations", "hidden + out"), ("fan_out_cores", "hidden")}
+    assert suggest_command("my.nir", "truenorth", report) == "spear-deploy rank my.nir (which chip takes it)"
+    small = override_facts(lists, {"chip.cores": 1, "chip.usable_cores": 1, "core.neurons": 4})
+    assert "prune my.nir" in suggest_command("my.nir", "truenorth", check(recurrent(0, 8), small, remedies=False))
