@@ -25,6 +25,7 @@ from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import CONVS, IF, WEIGHTED, Array, Dense, Layer, Shape
 from spear_deploy.network.classes import OUTPUTS_PER_CLASS, count_classes
 from spear_deploy.network.graph import INPUT, SNNGraph, chain
+from spear_deploy.placement.populations import find_populations
 from spear_deploy.placement.weight_bits import count_mixed_sign_inputs
 from spear_deploy.quantize.fold import fold_batchnorm
 from spear_deploy.util.number_format import format_shape
@@ -48,7 +49,11 @@ SPREAD = 2 / 7
 
 
 def find_hidden_layer(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replacement]:
-    """Yield one hidden layer in place of all where the input needs weights of both signs and the chip's sources have one."""
+    """Yield one hidden layer in place of all where the input needs weights of both signs and the chip's sources have one.
+
+    Also where currents of several layers of weights add up, as in a loop or a skip: neurons that take spike after spike read one
+    layer.
+    """
     if profile.weights.sign.value != "presynaptic" or not takes_lists(profile) or INPUT_TWICE in graph.metadata:
         return
     few, (rows, neurons) = find_few_values(profile), (profile.core.axons_in.max_value, profile.core.neurons.max_value)
@@ -62,7 +67,8 @@ def find_hidden_layer(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Rep
         or len(graph.shape_of(graph.output)) > 1
     ):
         return
-    if INPUT_SUMS in graph.metadata or INPUT_FRAME in graph.metadata or not _has_mixed_input(graph):
+    has_mixed_input = _has_mixed_input(graph)
+    if INPUT_SUMS in graph.metadata or INPUT_FRAME in graph.metadata or not (has_mixed_input or _adds_currents(graph)):
         return
     window = _choose_window(graph.input_shape, int(rows), profile.neuron.max_input_events_per_step.max_value)
     if window is None:
@@ -73,9 +79,13 @@ def find_hidden_layer(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Rep
         return
     summed = f", of sums over windows of {format_shape(window)} that the host forms," if window else ""
     names = tuple(layer.name for layer in graph.layers if isinstance(layer.synapse, WEIGHTED))
+    what = "currents of several layers of weights that add up"
+    if has_mixed_input:
+        of = "a layer whose inputs have" if len(names) == 1 else "layers whose sources have"
+        what = f"{of} weights of both signs"
     yield Replacement(
         layers=names,
-        what="layers whose sources have weights of both signs",
+        what=what,
         by=f"one hidden layer of {hidden} neurons; each input{summed} sent on two addresses, one for each sign; all weights anew",
         kind="learnt",
         topic="input",
@@ -89,6 +99,11 @@ def _has_mixed_input(graph: SNNGraph) -> bool:
     folded = fold_batchnorm(graph) if any(layer.norm is not None for layer in graph.layers) else graph
     synapses: list[Any] = [folded[edge.target].synapse for edge in folded.edges_from(INPUT)]
     return any(isinstance(synapse, (Dense, *CONVS)) and count_mixed_sign_inputs(synapse.weight) for synapse in synapses)
+
+
+def _adds_currents(graph: SNNGraph) -> bool:
+    """Return whether currents of several layers of weights drive the same neurons."""
+    return any(len({projection.layer for projection in population.projections}) > 1 for population in find_populations(graph))
 
 
 def _choose_window(shape: Shape, rows: int, events: float | None) -> Shape | None:

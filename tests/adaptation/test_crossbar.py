@@ -11,9 +11,10 @@ from spear_deploy.adaptation.learn_anew import is_anew, learn_anew
 from spear_deploy.adaptation.plan import make_plans
 from spear_deploy.data import load_data
 from spear_deploy.data.input_sums import sum_inputs
+from spear_deploy.errors import UnsupportedError
 from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.network import IF, Conv2d, Dense, Flatten, Layer
-from spear_deploy.network.graph import chain
+from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
 from spear_deploy.norse.chip_cells import use_chip_neurons
 from spear_deploy.norse.network import to_norse
 from spear_deploy.norse.straight_through import round_values
@@ -81,6 +82,43 @@ def test_the_host_sums_what_would_take_more_than_half_of_the_rows(side, window, 
 )
 def test_no_hidden_layer_where_it_is_not_needed_or_has_no_room(graph, facts, why):
     assert list(find_hidden_layer(graph, override_facts(ODIN, facts))) == [], why
+
+
+def adds_currents(kind: str, sign: float) -> SNNGraph:
+    """Return hidden neurons driven by the input and by a loop or a skip, all weights of one sign a source unless sign is -1."""
+    rng = np.random.default_rng(0)
+    weights = {"in": (6, 4), "more": (6, 6 if kind == "loop" else 4), "out": (2, 6)}
+    dense = {name: Dense(weight=rng.uniform(0.1, 1, shape)) for name, shape in weights.items()}
+    dense["in"] = Dense(weight=dense["in"].weight * np.array([[sign], *[[1.0]] * 5]))
+    layers = (
+        Layer(name="in", synapse=dense["in"]),
+        Layer(name="more", synapse=dense["more"]),
+        Layer(name="hidden", neuron=IF()),
+        Layer(name="out", synapse=dense["out"], neuron=IF()),
+    )
+    first = ("hidden", "more", 1) if kind == "loop" else (INPUT, "more", 0)
+    pairs = ((INPUT, "in", 0), ("in", "hidden", 0), first, ("more", "hidden", 0), ("hidden", "out", 0))
+    edges = tuple(Edge(source=source, target=target, delay=delay) for source, target, delay in pairs)
+    return SNNGraph(layers=layers, edges=edges, input_shape=(4,), output="out")
+
+
+@pytest.mark.parametrize("kind", ["loop", "skip"])
+def test_currents_that_add_up_have_no_integers_there_and_one_hidden_layer_stands_in(kind):
+    graph = adds_currents(kind, sign=1.0)
+    with pytest.raises(
+        UnsupportedError, match="layer 'hidden': currents of in, more that add up, ODIN's neurons take each spike"
+    ):
+        quantize(graph, format="odin")
+    (offer,) = find_hidden_layer(graph, ODIN)
+    assert offer.what == "currents of several layers of weights that add up" and offer.layers == ("in", "more", "out")
+    plan = make_plans(graph, ODIN)[0]
+    assert is_anew(plan) and not plan.lacking and quantize(plan.graph, format="odin").is_integer
+
+
+def test_a_replaced_network_is_named_by_what_it_has():
+    single = chain([Layer(name="fc", synapse=Dense(weight=np.array([[1.0, 2.0], [-1.0, 1.0]])), neuron=IF())], input_shape=(2,))
+    named = [next(find_hidden_layer(graph, ODIN)).what for graph in (single, adds_currents("loop", sign=-1.0))]
+    assert named == ["a layer whose inputs have weights of both signs", "layers whose sources have weights of both signs"]
 
 
 def test_it_learns_in_the_integers_that_it_quantises_to():
