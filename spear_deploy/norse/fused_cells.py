@@ -59,7 +59,7 @@ def find_fused(p: Any, dt: float, reset: str, shape: Shape, start: Tensor, drive
     settings = (parts, getattr(loops, reset.upper()), np.float32(p.alpha) if spikes else np.float32(0))
 
     def run() -> Tensor:
-        emitted: Tensor = _AllSteps.apply(drive, loops, rows, settings)  # type: ignore[no-untyped-call]
+        emitted: Tensor = _AllSteps.apply(drive, loops, rows, settings)
         return emitted
 
     return run
