@@ -234,7 +234,7 @@ def prune_to_budget(
         notes.append(f"fine-tuning was interrupted after {len(tuning.history)} epochs; the best network so far was taken")
     notes += note_device(settings.search_settings.device)
     counts = evaluate(pruned, dataset.val).counts if settings.levers is None and "synops" in monitor.limits else None
-    notes += [*tuning.notes, *([] if rounded is None else [rounded.note])]
+    notes += [*tuning.note_rounding(), *tuning.notes, *([] if rounded is None else [rounded.note])]
     notes += note_only_width(settings.levers, deployed, chip)
     notes += note_possible_bits(settings, chip) if bits is None else [bits.note]
     notes += note_plan_without_bits(settings, chip) if given_plan and form is not None else []

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from spear_deploy.data import Dataset
+from spear_deploy.data.input_sums import INPUT_TWICE
 from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pruning.budgets import ACTIVE, format_amount, resource_name
@@ -18,6 +19,7 @@ from spear_deploy.pruning.importance import Criterion
 from spear_deploy.pruning.search.projection import project_ratios
 from spear_deploy.pruning.tune.last_adjustments import RelativeUse, drop_channels, restore_weights, scale_thresholds, zero_weights
 from spear_deploy.pruning.tune.measure import BudgetMonitor, BudgetUse
+from spear_deploy.pruning.tune.rounded_learning import IntegerForm
 from spear_deploy.pruning.tune.thin_weights import WeightRemoval, fill_zero_weights, thin_to_synops
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import Recipe, fit, schedule_removals
@@ -58,6 +60,7 @@ class FineTuning:
         history: a row an epoch.
         batches: that were learnt from.
         batches_of_removal: those of them until the last removal of weights.
+        rounding: of the chip, for a network whose inputs are sent twice because its neurons take spike by spike (ODIN).
         notes: a sentence for each budget that could not be held.
         interrupted: whether Ctrl-C ended it.
     """
@@ -80,6 +83,9 @@ class FineTuning:
         self.dense, self.dataset = monitor.dense, monitor.dataset
         self.criterion, self.unthinned, self.seed, self.progress = criterion, unthinned, seed, progress
         self.removal = removal
+        forms = [form for form in monitor.deployed if isinstance(form, IntegerForm)]
+        # floats add up a step, the chip's neurons meet their threshold spike by spike: only the integers are learnt and count
+        self.rounding = forms[0].rounding if forms and INPUT_TWICE in graph.metadata else None
         self.hints = average_outputs(self.dense, self.dataset.trained.train) if hints is None else hints
         self.history: list[dict[str, Any]] = []
         self.batches = self.batches_of_removal = 0
@@ -126,6 +132,15 @@ class FineTuning:
         self.use = self.monitor.measure_with_training(self.graph)
         self._note_overruns()
 
+    def note_rounding(self) -> list[str]:
+        """Return which accuracy counts, where the network learnt in the chip's integers from the first batch on."""
+        if self.rounding is None:
+            return []
+        return [
+            "learnt in the chip's integers, whose neurons meet their threshold spike by spike: the accuracy of the integers "
+            "counts, that in floating point does not"
+        ]
+
     def _drop(self, excess: float) -> SNNGraph:
         """Return the network without a relative excess of SynOps: weights are removed where some were before, else channels."""
         return drop_channels(self.graph, self.dataset, excess) if self.unthinned is None else self._thin(1 / (1 + excess))
@@ -150,7 +165,9 @@ class FineTuning:
         )  # fmt: skip
         report = self.progress
         progress = None if report is None else (lambda facts: report({**facts, "stage": "fine-tune"}))
-        tuned = fit(self.graph, self.dataset, recipe, hints=self.hints, remove=removal, progress=progress)
+        tuned = fit(
+            self.graph, self.dataset, recipe, hints=self.hints, rounding=self.rounding, remove=removal, progress=progress
+        )  # fmt: skip
         if removal is not None:
             removals = schedule_removals(recipe.count_batches(len(self.dataset.train)))
             self.batches_of_removal = min(max(removals), tuned.batches)
