@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from spear_deploy.network import Conv1d, Conv2d, Dense, Layer, LoihiLIF, make_sparse, sparse_matrix
+from spear_deploy.network import Conv1d, Conv2d, Dense, Layer, LoihiLIF, OdinLIF, make_sparse, sparse_matrix
 from spear_deploy.network.graph import chain
 from spear_deploy.simulator import Simulation, event_sums, kernel_choice, simulate, stepper, synapse_math
 from spear_deploy.simulator.event_sums import list_weights
@@ -174,6 +174,21 @@ def test_events_one_after_another_equal_numpy(compiled, seed):
         results.append((v, counts))
     for slow, fast in zip(*results, strict=True):
         np.testing.assert_array_equal(slow, fast)
+
+
+def test_a_sparse_layer_on_odin_is_read_row_by_row(compiled):
+    rng = np.random.default_rng(0)
+    weight = rng.integers(-7, 8, (20, 30)) * (rng.random((20, 30)) < 0.4)
+    weight = np.abs(weight) * np.where(np.arange(30) % 2, 1, -1)  # a sign for each source
+    neuron = OdinLIF(v_threshold=np.full(20, 12), leak=1)
+    full, sparse = (
+        chain([Layer(name="fc", synapse=Dense(weight=form(weight)), neuron=neuron)], input_shape=(30,))
+        for form in (np.asarray, make_sparse)
+    )
+    x = rng.integers(0, 2, (8, 5, 30)).astype(np.uint8)
+    expected = simulate(full, x).output
+    assert 0 < expected.mean() < 1
+    np.testing.assert_array_equal(simulate(sparse, x).output, expected)
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -114,7 +114,7 @@ def _step_odin(neuron: OdinLIF, state: NeuronState, x: Array) -> Array:
     threshold = np.broadcast_to(c["v_threshold"], v.shape[1:]).reshape(-1)
     counted = sent.reshape(len(v), -1)
     kernels = find_kernels(EVENT_WORK * int(np.count_nonzero(x)) * flat.shape[1])
-    if kernels is not None:
+    if kernels is not None and isinstance(c["weight"], np.ndarray):  # rows of a sparse matrix are read one by one below
         kernels.send_events(x, c["weight"], threshold, (low, high), flat, counted)
     else:
         _send_events(x, c["weight"], threshold, (low, high), flat, counted)
