@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -225,32 +226,55 @@ def learn(
     dataset = sum_inputs(dataset, graph)
     settings = settings.for_network(graph)
     first = max(1, round(settings.epochs * SHARE_OF_FIRST))
-    batches, best = 0, evaluate(graph, dataset.val).accuracy
+    best = Reached(graph=graph, accuracy=evaluate(graph, dataset.val).accuracy)
     factor, epochs = 1.0, first
     for number in range(1 + MORE_ROUNDS if is_last else 1):
-        if not epochs or best >= aim - (AS_GOOD if number < MORE_ROUNDS else find_loss(few)):
+        if not epochs or best.accuracy >= aim - (AS_GOOD if number < MORE_ROUNDS else find_loss(few)):
             break
-        result = fit(graph, dataset, settings.recipe(one_sign, epochs=epochs, factor=factor), hints=hints, progress=progress)
-        batches += result.batches
-        reached = evaluate(result.graph, dataset.val).accuracy
-        if reached >= best:
-            graph, best = result.graph, reached
-        if result.interrupted:
+        recipe = settings.recipe(one_sign, epochs=epochs, factor=factor)
+        best = best.learn_on(dataset, recipe, hints=hints, progress=progress)
+        if best.interrupted:
             break
-        factor, epochs = LARGER_STEPS if best < aim - FAR else SMALLER_STEPS, settings.epochs - first
+        factor, epochs = LARGER_STEPS if best.accuracy < aim - FAR else SMALLER_STEPS, settings.epochs - first
     if few is None or not is_last:
-        return graph, batches
-    note, best, epochs = prefix_stage(progress, few.describe()), -1.0, round(settings.epochs * SHARE_ON_FEW) or 1
+        return best.graph, best.batches
+    note, epochs = prefix_stage(progress, few.describe()), round(settings.epochs * SHARE_ON_FEW) or 1
+    best = replace(best, accuracy=-1.0)  # that of other values of the weights
     for factor in (1.0, SMALLER_STEPS):
         recipe = settings.recipe(one_sign, epochs=epochs, factor=factor)
-        result = fit(graph, dataset, recipe, hints=hints, rounding=few.round_network, progress=note)
-        batches += result.batches
-        reached = evaluate(result.graph, dataset.val).accuracy
-        if reached >= best:
-            graph, best = result.graph, reached
-        if result.interrupted or best >= aim - find_loss(few):
+        best = best.learn_on(dataset, recipe, hints=hints, rounding=few.round_network, progress=note)
+        if best.interrupted or best.accuracy >= aim - find_loss(few):
             break
-    return graph, batches
+    return best.graph, best.batches
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reached:
+    """The best network of some rounds of learning.
+
+    Attributes:
+        graph: the network.
+        accuracy: on validation.
+        batches: of all rounds.
+        interrupted: whether Ctrl-C ended the last one.
+    """
+
+    graph: SNNGraph
+    accuracy: float
+    batches: int = 0
+    interrupted: bool = False
+
+    def learn_on(self, dataset: Dataset, recipe: Recipe, **options: Any) -> Reached:
+        """Return what another round leads to, with the options of `fit`; of equal networks the later one."""
+        result = fit(self.graph, dataset, recipe, **options)
+        accuracy = evaluate(result.graph, dataset.val).accuracy
+        graph = result.graph if accuracy >= self.accuracy else self.graph
+        return Reached(
+            graph=graph,
+            accuracy=max(accuracy, self.accuracy),
+            batches=self.batches + result.batches,
+            interrupted=result.interrupted,
+        )
 
 
 def loses_excess(graph: SNNGraph) -> bool:

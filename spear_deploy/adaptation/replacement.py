@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -44,3 +44,21 @@ class Replacement:
         """Return a row a layer as plain data; `neurons` that the replacement adds stand in the first row."""
         facts = {"what": self.what, "by": self.by, "kind": self.kind, "bound": self.bound}
         return [{"layer": name, **facts, "neurons": 0 if i else neurons} for i, name in enumerate(self.layers)]
+
+
+def join_rows(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows as one where several layers have the same instead of the same: names side by side, neurons added up.
+
+    >>> same = {"what": "LIF", "by": "IF", "kind": "learnt", "bound": ""}
+    >>> join_rows([{**same, "layer": "a", "neurons": 3}, {**same, "layer": "b", "neurons": 0}])[0]["layer"]
+    'a, b'
+    """
+    joined: dict[tuple[str, ...], dict[str, Any]] = {}
+    for row in rows:
+        key = tuple(row[name] for name in ("what", "by", "kind", "bound"))
+        if key in joined:
+            before = joined[key]
+            joined[key] = {**before, "layer": f"{before['layer']}, {row['layer']}", "neurons": before["neurons"] + row["neurons"]}
+        else:
+            joined[key] = dict(row)
+    return list(joined.values())

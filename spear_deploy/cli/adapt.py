@@ -74,20 +74,22 @@ def adapt(
 
 def _show(console: Any, facts: Mapping[str, Any], labels: Mapping[str, str], folder: str) -> None:
     """Print what was replaced, accuracy after each step, what is missing, and the files; layers under their labels."""
+    from spear_deploy.adaptation.replacement import join_rows
     from spear_deploy.cli.tables import list_files, make_table
     from spear_deploy.cli.tables.adaptation import show_waterfall
     from spear_deploy.network.labels import add_kinds
 
     if facts["replaced"]:
+        labelled = [{**row, "layer": labels.get(row["layer"], row["layer"])} for row in facts["replaced"]]
         rows = [
             (
-                labels.get(row["layer"], row["layer"]),
+                row["layer"],
                 row["what"],
                 f"{row['by']}; {row['bound']}" if row["bound"] else row["by"],
                 row["kind"],
                 row["neurons"] or "",
             )
-            for row in facts["replaced"]
+            for row in join_rows(labelled)
         ]
         table = make_table("", ("layer", "had", "has now", "kind", "neurons"), rows, numbers=(4,))
         console.print(table, highlight=False, markup=False)

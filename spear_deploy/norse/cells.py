@@ -35,7 +35,7 @@ from spear_deploy.network import (
     resets_late,
     sends_several,
 )
-from spear_deploy.norse.fused_cells import find_fused
+from spear_deploy.norse.fused_cells import run_all_steps
 from spear_deploy.simulator.neurons import factors
 from spear_deploy.simulator.neurons.floating import MAX_COUNT
 from spear_deploy.util.font_cache import keep_fonts_out_of_home
@@ -118,18 +118,18 @@ class NeuronModule(torch.nn.Module):
             drive = self.gain * drive
         state = self.start(drive[0])
         if self.v_min is None and self.most == 1:
-            run = find_fused(self.cell.p, self.cell.dt, self.reset, self.shape, self.v_init, drive)
-            if run is not None:
-                return run()
+            emitted = run_all_steps(self.cell.p, self.cell.dt, self.reset, self.shape, self.v_init, drive)
+            if emitted is not None:
+                return emitted
         if not torch.is_grad_enabled():
             p, dt = self.cell.p, self.cell.dt
             return run_without_gradient(p, dt, self.reset, drive, state, v_min=self.v_min, most=self.most)
-        emitted = []
+        outputs = []
         for x in drive.unbind(0):  # indexing would cost a gradient of full size per step
             out, state = self.cell(x, state)
             state = self._bound(state)
-            emitted.append(out)
-        return torch.stack(emitted)
+            outputs.append(out)
+        return torch.stack(outputs)
 
     def _bound(self, state: CellState) -> CellState:
         """Return a state whose v is at least `v_min`; after the spikes, since none lies below it."""

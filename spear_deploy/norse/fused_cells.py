@@ -1,13 +1,12 @@
 """All steps of a layer's neurons at once, with gradient, where numba is installed.
 
-    find_fused(...) ─► a function that runs a cell through all steps as `norse.compiled_cells` does, or None: Norse's steps do it
+    run_all_steps(...) ─► what a cell emits in all steps, by `norse.compiled_cells`, or None: Norse's steps do it
 
 Only time differs: outputs and gradients are those of Norse's cells to the bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -26,8 +25,8 @@ _done = 0
 _loaded: list[ModuleType | None] = []
 
 
-def find_fused(p: Any, dt: float, reset: str, shape: Shape, start: Tensor, drive: Tensor) -> Callable[[], Tensor] | None:
-    """Return a function that runs all steps, or None where Norse's own steps have to.
+def run_all_steps(p: Any, dt: float, reset: str, shape: Shape, start: Tensor, drive: Tensor) -> Tensor | None:
+    """Return the spikes or potentials of all steps, (T, B, *shape), or None where Norse's own steps have to.
 
     Args:
         p: Norse's parameters of a feed-forward cell: LIF, LIFBox, IAF, LI or LIBox.
@@ -57,12 +56,8 @@ def find_fused(p: Any, dt: float, reset: str, shape: Shape, start: Tensor, drive
     )
     rows = [loops.make_row(value.detach().numpy(), shape) for value in values]
     settings = (parts, getattr(loops, reset.upper()), np.float32(p.alpha) if spikes else np.float32(0))
-
-    def run() -> Tensor:
-        emitted: Tensor = _AllSteps.apply(drive, loops, rows, settings)
-        return emitted
-
-    return run
+    emitted: Tensor = _AllSteps.apply(drive, loops, rows, settings)
+    return emitted
 
 
 class _AllSteps(torch.autograd.Function):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spear_deploy.adaptation.differences import describe_difference
+from spear_deploy.adaptation.replacement import join_rows
 from spear_deploy.budget.intervals import describe_energy, describe_time
 from spear_deploy.util.number_format import compact, interval, join_names, number, percent, plural, points, seconds, with_prefix
 
@@ -241,7 +242,7 @@ def describe_adaptation(adaptation: Mapping[str, Any] | None) -> dict[str, Any] 
     made = f"{plural(len(kinds), 'replacement')} ({', '.join(counts)})"
     return {
         "steps": steps,
-        "replaced": adaptation["replaced"],
+        "replaced": join_rows(adaptation["replaced"]),
         "sentence": f"{adaptation['chip']} lacks parts of the trained network. {made} took it from "
         f"{percent(accuracy['trained'], 2)} to {percent(accuracy['adapted'], 2)}; what follows on this page starts there.",
         "hosts": [f"{row['layer']}: {row['by']}." for row in adaptation["replaced"] if "host" in row["by"]],
