@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from spear_deploy.errors import ChipError, DataError, SpearError, UnsupportedError, did_you_mean
+from spear_deploy.errors import ChipError, DataError, UnsupportedError, did_you_mean
 from spear_deploy.network import Array, LoihiLIF, Shape
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.layer_bits import read_layer_bits
@@ -285,7 +285,7 @@ def _advise_adapting(graph: SNNGraph, target: HardwareProfile) -> str:
     try:
         if next(find_replacements(merge_parts(graph), target), None) is None:
             return ""
-    except SpearError:  # the refusal that is advised on stands
+    except Exception:  # any failure: the refusal stands without advice
         return ""
     return f"; or let `spear-deploy adapt NET --chip {target.name} --data DATA --out adapted` replace what the chip lacks"
 

@@ -349,6 +349,15 @@ def test_sparse_weights_that_do_not_fit_written_out_are_refused_before_learning(
     network.require_learning_room()
 
 
+def test_a_refusal_stands_where_its_advice_fails(trained, monkeypatch):
+    def fail(*_):
+        raise ValueError("a fault of the search for replacements")
+
+    monkeypatch.setattr("spear_deploy.adaptation.table.find_replacements", fail)
+    with pytest.raises(ChipError, match=r"layer 'fc': CubaLIF leaks, .*; use IF \(a constant leak is a bias\)$"):
+        api.explain(trained, "speck2f", np.moveaxis(task().test.x[:4], 0, 1))
+
+
 def test_integers_that_the_chip_cannot_hold_name_the_command_that_adapts(trained):
     x = np.moveaxis(task().test.x[:4], 0, 1)
     with pytest.raises(
