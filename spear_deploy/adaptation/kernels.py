@@ -29,6 +29,8 @@ MAX_ZEROS = 4
 def find_kernels(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replacement]:
     """Yield the convolutions whose kernel, groups or dilation the chip lacks and zeros bring to a size that it has."""
     for layer in graph.layers:
+        if _merges_first(graph, layer, profile):
+            continue
         shapes = graph.input_shape_of(layer.name), graph.shape_of(layer.name)
         synapse = _as_convolution(layer.synapse, shapes[0])
         if not isinstance(synapse, CONVS) or not any(check_geometry(layer, *shapes, profile)):
@@ -43,6 +45,15 @@ def find_kernels(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replacem
                 topic="kernel",
                 rewrite=partial(_fit_layer, name=layer.name, profile=profile),
             )
+
+
+def _merges_first(graph: SNNGraph, layer: Layer, profile: HardwareProfile) -> bool:
+    """Return whether currents of a layer of weights meet others, which a core has no room for: `skips` makes them one layer."""
+    limit, out = profile.layers.kernels_into_layer.max_value, graph.edges_from(layer.name)
+    if limit is None or layer.neuron is not None or len(out) != 1:
+        return False
+    behind = out[0].target
+    return graph[behind].synapse is None and len(graph.edges_into(behind)) > limit
 
 
 def _fit_layer(graph: SNNGraph, *, name: str, profile: HardwareProfile) -> SNNGraph:

@@ -1,4 +1,4 @@
-"""Layers of maps that a chip lacks, written out as dense weights."""
+"""Layers of maps, and weights of 1, that a chip lacks, as dense weights."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from spear_deploy.adaptation.unroll import can_unroll, list_maps, unroll_maps
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import POOLS, Conv1d, Conv2d, Dense, Scale
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.quantize.fold import add_missing_weights, fold_batchnorm
 
 
 def find_maps(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replacement]:
@@ -44,12 +45,41 @@ def find_maps(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replacement
                 rewrite=partial(unroll_maps, axes=axes),
             )  # fmt: skip
     if "Scale" not in kinds:
+        yield from _find_identities(graph, profile)
         yield from _find_scales(graph)
 
 
 def takes_lists(profile: HardwareProfile) -> bool:
     """Return whether a chip is a crossbar that takes event after event: a source has one row of weights, behind no pool."""
     return profile.synapse_memory.format.value == "crossbar" and profile.timing.mode.value == "async"
+
+
+def _find_identities(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replacement]:
+    """Yield the spikes that reach neurons through no weights, which a chip stores as weights: a skip that adds spikes.
+
+    They become a weight per value first, which a rule for these replaces in turn.
+    """
+    kernels = profile.layers.kernels_into_layer.max_value
+    if kernels is not None and any(
+        layer.neuron is not None and layer.synapse is None and len(graph.edges_into(layer.name)) > kernels
+        for layer in graph.layers
+    ):
+        return  # they become part of the weights that they meet (`skips`)
+    written = _write_identities(graph)
+    before = {layer.name: layer.synapse for layer in graph.layers}
+    added = [layer.name for layer in written.layers if isinstance(layer.synapse, Scale) and before.get(layer.name) is None]
+    can_hold = all(len(written.input_shape_of(name)) == 1 or "Conv2d" in (profile.layers.kinds.value or ()) for name in added)
+    if added and can_hold:
+        readers = dict.fromkeys(name if name in before else written.edges_from(name)[0].target for name in added)
+        yield Replacement(
+            layers=tuple(readers), what="spikes without weights", by="weights of 1", kind="exact", topic="map",
+            rewrite=_write_identities,
+        )  # fmt: skip
+
+
+def _write_identities(graph: SNNGraph) -> SNNGraph:
+    folded = fold_batchnorm(graph) if any(layer.norm is not None for layer in graph.layers) else graph
+    return add_missing_weights(folded)
 
 
 def _find_scales(graph: SNNGraph) -> Iterator[Replacement]:

@@ -32,6 +32,8 @@ MAX_PLANS = 8
 """Plans that are compared."""
 
 KINDS = get_args(Kind)
+LAST = ("skip", "sign")
+"""Topics that come behind all others: relays are of the neurons that the chip has, and all change weights."""
 READOUT = "readout"
 """Topic whose alternatives differ in size alone: they make no plans of their own."""
 FIXED = ("input_channels", "output_channels")
@@ -205,7 +207,7 @@ def follow(
 
 def is_deferred(offer: Replacement) -> bool:
     """Return whether a replacement comes after learning."""
-    return offer.kind == "exact" and offer.topic in ("map", "sign")
+    return offer.topic == "skip" or (offer.kind == "exact" and offer.topic in ("map", "sign"))
 
 
 def _take_first(offers: Iterable[Replacement], graph: SNNGraph, failed: dict[str, None]) -> tuple[Replacement, SNNGraph] | None:
@@ -236,6 +238,6 @@ def _order(offers: Iterable[Replacement], options: Options) -> list[Replacement]
         is_other = bool(offer.option) and options.get(offer.topic, offer.option) != offer.option
         # a stride has to be taken before a convolution is written out
         first = offer.topic == "input" or (offer.topic == "pool" and is_chosen)
-        return (0 if first else 2 if offer.topic == "sign" else 1, 3 * is_other + KINDS.index(offer.kind))
+        return (0 if first else LAST.index(offer.topic) + 2 if offer.topic in LAST else 1, 3 * is_other + KINDS.index(offer.kind))
 
     return sorted(offers, key=place)

@@ -28,7 +28,8 @@ TOPICS: dict[str, tuple[str, ...]] = {
     "reset": ("reset", "neuron"),
     "time_constant": ("time_constant",),
     "weight_sign": ("sign",),
-    "layer_kind": ("map", "kernel", "pool"),
+    "layer_kind": ("map", "kernel", "pool", "skip"),
+    "delay": ("skip",),
 }
 """By resource of a check, what a replacement is about."""
 
