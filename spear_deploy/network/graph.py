@@ -219,16 +219,44 @@ class SNNGraph:
 
     @cached_property
     def depths(self) -> dict[str, int]:
-        """Count the neuron layers on the longest path without delay from the input to and including each layer.
+        """Return by layer how many steps later it acts on hardware that delivers one step later per connection.
 
-        This is how many steps later a layer acts on hardware that delivers one step later per connection
-        (a weighted layer without a neuron is a connection of the neuron that follows, not a step of its own).
+        These are the neuron layers on the longest path from the input to and including the layer, less the delays on it (a
+        weighted layer without a neuron is a connection of the neuron that follows, not a step of its own). A loop with fewer
+        steps of delay than neuron layers, which such hardware cannot run, counts without its edges of delay.
         """
-        depths = {INPUT: 0}
-        for layer in self.layers:
-            before = max((depths[e.source] for e in self.edges_into(layer.name) if not e.delay), default=0)
-            depths[layer.name] = before + (layer.neuron is not None)
+        depths = self._solve_depths(self.edges)
+        if depths is None:
+            depths = self._solve_depths([e for e in self.edges if not e.delay or not self.leads_to(e.target, e.source)])
+        assert depths is not None, "the edges without delay are sorted"
         return depths
+
+    def _solve_depths(self, edges: Iterable[Edge]) -> dict[str, int] | None:
+        """Return the smallest depths at which nothing arrives too late; None where a loop has none."""
+        into: dict[str, list[Edge]] = {layer.name: [] for layer in self.layers}
+        for edge in edges:
+            into[edge.target].append(edge)
+        depths = {INPUT: 0, **dict.fromkeys(into, 0)}
+        for _ in range(2 + sum(edge.delay > 0 for each in into.values() for edge in each)):  # a path takes each at most once
+            before = dict(depths)
+            for layer in self.layers:
+                reached = max([0, *(depths[edge.source] - edge.delay for edge in into[layer.name])])
+                depths[layer.name] = reached + (layer.neuron is not None)
+            if depths == before:
+                return depths
+        return None
+
+    def leads_to(self, start: str, end: str) -> bool:
+        """Return whether a layer is another, or that gets something of it."""
+        waiting, seen = [start], {start}
+        while waiting:
+            here = waiting.pop()
+            if here == end:
+                return True
+            after = {edge.target for edge in self.edges_from(here)} - seen
+            seen |= after
+            waiting += after
+        return False
 
     @property
     def neurons(self) -> int:

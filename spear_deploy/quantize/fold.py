@@ -31,11 +31,8 @@ def fold_chained_weights(graph: SNNGraph) -> SNNGraph:
 def fold_batchnorm(graph: SNNGraph) -> SNNGraph:
     """Return the network without batch norm: its scale and shift are in the weights and biases before it, in float64.
 
-    A norm behind a flatten becomes one weight for each value. Two weighted layers that then follow each other without neurons
-    between them become one (`fuse_weights`).
-
-    Raises:
-        UnsupportedError: a norm follows a pool; names the layer.
+    A norm behind a flatten becomes one weight for each value, one behind a pool a weight for each channel. Two weighted layers
+    that then follow each other without neurons between them become one (`fuse_weights`).
     """
 
     def fold(layer: Layer) -> Layer:
@@ -48,27 +45,28 @@ def fold_batchnorm(graph: SNNGraph) -> SNNGraph:
             gain, shift = gain.reshape(axes), shift.reshape(axes)
         return replace(layer, synapse=_scale_synapse(synapse, gain, shift), norm=None)
 
-    graph = _split_flatten_from_norm(merge_parts(graph))
-    for layer in graph.layers:
-        if layer.norm is not None and isinstance(layer.synapse, POOLS):
-            raise UnsupportedError(
-                f"layer '{layer.name}': batch norm follows a pool; put the norm before the pool, or a weight between"
-            )
+    graph = _split_weightless_from_norm(merge_parts(graph))
     return merge_parts(fuse_weights(graph.with_layers(fold)))
 
 
-def _split_flatten_from_norm(graph: SNNGraph) -> SNNGraph:
-    """Put each flatten with a norm behind it into a separate layer."""
-    flattens = {layer.name for layer in graph.layers if layer.norm is not None and isinstance(layer.synapse, Flatten)}
-    if not flattens:
+def _split_weightless_from_norm(graph: SNNGraph) -> SNNGraph:
+    """Put each flatten and each pool with a norm behind it into a separate layer."""
+    normed = (layer for layer in graph.layers if layer.norm is not None)
+    moved: dict[str, Synapse] = {layer.name: layer.synapse for layer in normed if isinstance(layer.synapse, (Flatten, *POOLS))}
+    if not moved:
         return graph
     names = {layer.name for layer in graph.layers}
-    flatten_names = {name: unused_name(f"{name}_flatten", names) for name in sorted(flattens)}
-    layers = [Layer(name=name, synapse=Flatten()) for name in flatten_names.values()]
-    layers += [replace(layer, synapse=None) if layer.name in flattens else layer for layer in graph.layers]
-    edges = [replace(edge, target=flatten_names.get(edge.target, edge.target)) for edge in graph.edges]
-    edges += [Edge(source=flatten, target=name) for name, flatten in flatten_names.items()]
+    parts = {name: unused_name(f"{name}_{_name_part(synapse)}", names) for name, synapse in sorted(moved.items())}
+    layers = [Layer(name=part, synapse=moved[name]) for name, part in parts.items()]
+    layers += [replace(layer, synapse=None) if layer.name in moved else layer for layer in graph.layers]
+    edges = [replace(edge, target=parts.get(edge.target, edge.target)) for edge in graph.edges]
+    edges += [Edge(source=part, target=name) for name, part in parts.items()]
     return replace(graph, layers=tuple(layers), edges=tuple(edges))
+
+
+def _name_part(synapse: Synapse) -> str:
+    """Return what the name of a layer ends in that holds a flatten or a pool alone."""
+    return "flatten" if isinstance(synapse, Flatten) else "pool"
 
 
 def _norm_gain_shift(norm: BatchNorm) -> tuple[Array, Array]:
@@ -136,8 +134,7 @@ def _split_identity(graph: SNNGraph, layer: Layer) -> tuple[Layer, Layer | None]
     if all(emits_current(graph, e.source) for e in graph.edges_into(layer.name)):
         return layer, None
     if isinstance(layer.synapse, (*POOLS, Flatten)):
-        suffix = "flatten" if isinstance(layer.synapse, Flatten) else "pool"
-        extra = Layer(name=f"{layer.name}_{suffix}", synapse=layer.synapse)
+        extra = Layer(name=f"{layer.name}_{_name_part(layer.synapse)}", synapse=layer.synapse)
         return replace(layer, synapse=_unit_scale(graph.shape_of(layer.name))), extra
     return replace(layer, synapse=_unit_scale(graph.shape_of(source))), None
 

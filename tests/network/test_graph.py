@@ -39,6 +39,15 @@ def test_layers_are_sorted_and_depths_count_neuron_layers():
     assert graph.shape_of("b") == (2,) and graph.neurons == 6 and graph.weights == 12
 
 
+def test_depths_are_less_by_the_delays_on_the_way():
+    late = graph_of(("input", "a"), ("a", "b"), ("b", "c", 1), ("c", "d", 3))
+    assert late.depths == {"input": 0, "a": 1, "b": 2, "c": 2, "d": 1}
+    around = graph_of(("input", "a"), ("a", "b"), ("b", "c", 1), ("c", "a", 2))  # three layers, three steps of delay
+    assert around.depths == {"input": 0, "a": 1, "b": 2, "c": 2}
+    behind = graph_of(("input", "a"), ("a", "b"), ("b", "a", 1), ("b", "c", 1))  # a loop that is too fast for a step per layer
+    assert behind.depths == {"input": 0, "a": 1, "b": 2, "c": 2}
+
+
 def test_networkx_view_holds_layers_and_delays():
     view = graph_of(("input", "a"), ("a", "b"), ("b", "a", 1)).to_networkx()
     assert view.nodes["a"]["shape"] == (2,)

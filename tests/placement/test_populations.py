@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from spear_deploy.budget.check import check
 from spear_deploy.errors import UnsupportedError
+from spear_deploy.hardware.profile import load_profile
+from spear_deploy.lava.schedule import schedule_on_chip
 from spear_deploy.network import IF, LI, AvgPool, BatchNorm, Conv2d, Dense, Flatten, LoihiLIF, Scale, SumPool
 from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.network.graph import INPUT, Edge, Layer, SNNGraph, chain
@@ -342,3 +347,19 @@ def test_more_ways_than_can_be_followed_through_a_loop_are_refused() -> None:
     graph = SNNGraph(layers=(*net.layers, loop), edges=edges, input_shape=(4,), output="last")
     with pytest.raises(UnsupportedError, match="layer 'last': more than 4096 ways lead to it"):
         find_populations(graph)
+
+
+@pytest.mark.parametrize("seed", range(0, 120, 2))
+def test_spikes_arrive_too_early_only_in_loops_that_no_schedule_runs(seed):
+    """The wait of each connection is not negative exactly where Lava's schedule has a solution."""
+    graph = wild_graph(seed)
+    waits = [s.delay_steps for p in find_populations(graph) for q in p.projections for s in q.sources if not p.readout]
+    assert (min(waits, default=0) >= 0) == (schedule_on_chip(graph)["problem"] is None)
+
+
+def test_a_delay_on_the_way_forward_is_no_feedback():
+    graph = chain([Layer(name=n, synapse=Dense(weight=np.eye(2)), neuron=IF()) for n in "abc"], input_shape=(2,))
+    graph = replace(graph, edges=tuple(replace(e, delay=int(e.target == "c")) for e in graph.edges))
+    assert find_populations(graph)[2].projections[0].sources[0].delay_steps == 0
+    assert find_populations(graph)[2].projections[0].sources[0].async_delay_steps == 1
+    assert check(graph, load_profile("loihi2")).unsupported == ()

@@ -219,10 +219,6 @@ def test_layers_without_integer_counterpart_are_refused_by_name():
     conv = Layer(name="conv", synapse=Conv2d(weight=np.ones((1, 1, 1, 1))), neuron=IF(r=np.array([[[1.0, 2.0]]])))
     with pytest.raises(UnsupportedError, match="layer 'conv': time constants, thresholds or r differ inside a channel"):
         quantize(chain([conv], input_shape=(1, 1, 2)))
-    norm = BatchNorm(weight=np.ones(1), bias=np.zeros(1), mean=np.zeros(1), var=np.ones(1))
-    pool = Layer(name="pool", synapse=SumPool(kernel_size=(1, 1)), norm=norm, neuron=IF())
-    with pytest.raises(UnsupportedError, match="layer 'pool': batch norm follows a pool"):
-        quantize(chain([pool], input_shape=(1, 1, 2)))
 
 
 def test_a_mean_and_spikes_cannot_share_weights():
@@ -306,12 +302,24 @@ def test_a_scale_of_any_shape_takes_a_norm(shape):
 @pytest.mark.parametrize("seed", range(60))
 def test_folding_keeps_the_function_of_random_networks(seed):
     graph = wild_graph(seed)
-    try:
-        folded = fold_batchnorm(graph)
-    except UnsupportedError as error:
-        assert "batch norm follows a pool" in str(error)
-        return
-    same_function(graph, folded, seed)
+    same_function(graph, fold_batchnorm(graph), seed)
+
+
+@pytest.mark.parametrize("kind", [SumPool, AvgPool])
+@pytest.mark.parametrize("behind", [None, Conv2d])
+def test_a_norm_behind_a_pool_becomes_a_weight_for_each_channel(kind, behind):
+    """With the padding of the pool, and as one kernel with the convolution before it; integers exist."""
+    rng = np.random.default_rng(5)
+    layers = [] if behind is None else [Layer(name="conv", synapse=Conv2d(weight=rng.normal(size=(2, 2, 3, 3)), bias=np.ones(2)))]
+    pool = kind(kernel_size=(2, 2), stride=(1, 2), padding=(1 if behind is None else 0, 0))
+    layers += [
+        Layer(name="pool", synapse=pool, norm=norm_of(2), neuron=LIF(tau_s=2e-3)),
+        Layer(name="out", synapse=Dense(weight=rng.normal(size=(4, 28 if behind is None else 12))), neuron=IF()),
+    ]
+    graph = chain(layers, input_shape=(2, 6, 4 if behind is None else 6))
+    folded = fold_batchnorm(graph)
+    same_function(graph, folded)
+    assert all(layer.norm is None for layer in folded.layers) and quantize(graph).is_integer
 
 
 @pytest.mark.parametrize("tau", ["one", "each"])
