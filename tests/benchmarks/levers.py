@@ -226,6 +226,7 @@ def write_tables(rows: Sequence[Mapping[str, Any]]) -> str:
             for budget in sorted({-cell[1] for cell in cells}, reverse=True):
                 of = [v for cell, (seed, v) in zip(paired, leads, strict=True) if -cell[1] == budget and seed not in DEVELOPED]
                 lines += [f"  {line}" for line in _describe_leads(name, f"at {budget:g} %", of)]
+            lines += _list_rows_behind(name, rows)
     lines += [
         "", f"Above the budget on the test split: {len(over)} of {len(rows)} runs. Unused: median {np.median(unused):.1f} %, "
         f"at most {max(unused):.1f} %; above 2 %: {sum(value > 2 for value in unused)} runs.", *_describe_unused(rows),
@@ -249,6 +250,32 @@ def _describe_unused(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         unused, margin = (100 * float(np.median(values)) for values in ([1 - r["share"] for r in of], [r["margin"] for r in of]))
         lines.append(f"- {task}: {unused:.1f} %, margin {margin:.1f} % ({len(of)} runs)")
     return lines
+
+
+def _list_rows_behind(name: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the tasks and budgets at which `recipe` is behind on the mean by more than the seeds' spread.
+
+    The spread is that of a difference of two runs: the root of the sum of both variances over the seeds that both have.
+    """
+    accuracies: dict[tuple[str, float], dict[str, dict[int, float]]] = {}
+    for row in rows:
+        of = accuracies.setdefault((row["task"], -row["budget"]), {})
+        of.setdefault(row["method"], {})[row["seed"]] = 100 * row["accuracy"]
+    behind, compared = [], 0
+    for (task, budget), of in sorted(accuracies.items()):
+        seeds = sorted(of.get("recipe", {}).keys() & of.get(name, {}).keys())
+        if len(seeds) < 2:
+            continue
+        compared += 1
+        ours, others = ([of[method][seed] for seed in seeds] for method in ("recipe", name))
+        lead, spread = np.mean(ours) - np.mean(others), np.sqrt(np.var(ours, ddof=1) + np.var(others, ddof=1))
+        if lead < -spread:
+            behind.append(f"{task} at {-budget:g} % ({lead:.1f}, spread {spread:.1f})")
+    if not compared:
+        return []
+    text = ", ".join(behind) if behind else "none"
+    cells = "one task and budget" if compared == 1 else f"{compared} tasks and budgets"
+    return [f"  - behind `{name}` by more than the seeds' spread: {text} of {cells}"]
 
 
 def _describe_leads(name: str, where: str, leads: Sequence[float]) -> list[str]:
