@@ -7,20 +7,18 @@ that order, each synapse the matrix of its weights; pools that lie between weigh
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
 
-from spear_deploy.network import CONVS, POOLS, Array, Dense, Flatten, Layer, Scale, Shape
+from spear_deploy.network import CONVS, POOLS, Array, AvgPool, Dense, Flatten, Layer, Scale, Shape
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, merge_parts, unused_name
 from spear_deploy.quantize.fold import fold_batchnorm
 from spear_deploy.quantize.fuse_weights import fuse_weights
-from spear_deploy.simulator.synapse_math import apply_synapse
 
 MAX_WEIGHTS = 1 << 24
 """The largest matrix that is written out: 128 MiB in float64, far beyond the memory of any core."""
-CHUNK = 256
-"""Inputs whose weights are unrolled at a time."""
 
 
 def list_maps(graph: SNNGraph, axes: int) -> tuple[str, ...]:
@@ -78,15 +76,38 @@ def _unroll_layer(graph: SNNGraph, layer: Layer) -> Layer:
 
 def unroll_synapse(synapse: Any, shape: Shape) -> Dense:
     """Return the dense weights of a convolution or a pool for inputs of a shape, in the type of its weights."""
-    inputs, outputs = int(np.prod(shape)), int(np.prod(synapse.output_shape(shape)))
-    bias = getattr(synapse, "bias", None)
-    dtype = synapse.weight.dtype if isinstance(synapse, CONVS) else np.float64
-    bare = replace(synapse, bias=None) if bias is not None else synapse
-    weight = np.empty((outputs, inputs), dtype)
-    for start in range(0, inputs, CHUNK):
-        unit = np.eye(min(CHUNK, inputs - start), inputs, start).reshape(-1, *shape)
-        weight[:, start : start + len(unit)] = apply_synapse(bare, unit).reshape(len(unit), -1).T
-    return Dense(weight=weight, bias=None if bias is None else np.repeat(bias, outputs // len(bias)))
+    after = synapse.output_shape(shape)
+    bias, kernel, groups = getattr(synapse, "bias", None), _kernel_of(synapse, shape[0]), getattr(synapse, "groups", shape[0])
+    outputs, inputs = kernel.shape[0] // groups, shape[0] // groups
+    weight = np.zeros((*after, *shape), kernel.dtype)
+    for tap in product(*(range(size) for size in kernel.shape[2:])):
+        pairs = [_pair_positions(synapse, axis, at, before=shape[1 + axis], after=after[1 + axis]) for axis, at in enumerate(tap)]
+        to, of = (np.ix_(*positions) for positions in zip(*pairs, strict=True))
+        for g in range(groups):
+            rows, columns = slice(g * outputs, (g + 1) * outputs), slice(g * inputs, (g + 1) * inputs)
+            where: tuple[Any, ...] = (rows, *to, columns, *of)
+            at: tuple[Any, ...] = (rows, slice(None), *tap)
+            weight[where] = kernel[at]
+    dense = weight.reshape(int(np.prod(after)), -1)
+    dense.setflags(write=False)
+    return Dense(weight=dense, bias=None if bias is None else np.repeat(bias, len(dense) // len(bias)))
+
+
+def _kernel_of(synapse: Any, channels: int) -> Array:
+    """Return the weights of a convolution, or those of a pool: for each channel ones, or the factor of the mean."""
+    if isinstance(synapse, CONVS):
+        weight: Array = synapse.weight
+        return weight
+    value = 1 / float(np.prod(synapse.kernel_size)) if isinstance(synapse, AvgPool) else 1.0
+    return np.full((channels, 1, *synapse.kernel_size), value)
+
+
+def _pair_positions(synapse: Any, axis: int, tap: int, *, before: int, after: int) -> tuple[Array, Array]:
+    """Return the positions of outputs along an axis whose tap lies within the input, and those of the input that it reads."""
+    to = np.arange(after)
+    of = to * synapse.stride[axis] + tap * getattr(synapse, "dilation", (1,) * (axis + 1))[axis] - synapse.padding[axis]
+    inside = (of >= 0) & (of < before)
+    return to[inside], of[inside]
 
 
 def flatten_parameters(neuron: Any, shape: Shape) -> Any:
