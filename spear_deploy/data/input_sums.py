@@ -1,7 +1,8 @@
 """Sums over windows of neighbouring inputs or over steps, and inputs sent twice, by the host.
 
 A chip with few input channels takes the sum over a window of pixels as so many events of one channel. A network that was
-adapted so has the window's size by axis in `metadata["input_sums"]`; data of the original size are summed as they are read.
+adapted so has the window's size by axis in `metadata["input_sums"]`, and in `metadata["input_sums_max"]` the largest sum where a
+channel takes fewer events in a step; data of the original size are summed as they are read.
 
 A chip that keeps nothing between inputs takes all steps as one frame. A network that was adapted so has the largest value of the
 frame in `metadata["input_frame"]`; data of several steps are summed over them as they are read.
@@ -23,6 +24,8 @@ from spear_deploy.network.graph import SNNGraph
 
 INPUT_SUMS = "input_sums"
 """Key of the metadata."""
+INPUT_SUMS_MAX = "input_sums_max"
+"""Key of the largest sum."""
 INPUT_FRAME = "input_frame"
 """Key of the largest value of a frame."""
 INPUT_TWICE = "input_twice"
@@ -91,6 +94,8 @@ def sum_split(split: Split, graph: SNNGraph) -> Split:
     window, largest, x = graph.metadata.get(INPUT_SUMS), graph.metadata.get(INPUT_FRAME), split.x
     if window and tuple(x.shape[2:]) == original_shape(graph):
         x = sum_windows(x, tuple(window))
+        most = graph.metadata.get(INPUT_SUMS_MAX)
+        x = x if most is None else np.minimum(x, most).astype(x.dtype)
     if largest and x.shape[1] > 1:
         x = sum_steps(x, int(largest))
     twice = graph.metadata.get(INPUT_TWICE)
