@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.adaptation.replacement import Replacement
-from spear_deploy.budget.unsupported import check_geometry
+from spear_deploy.budget.geometry import check_geometry
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import CONVS, Conv2d, Layer, Scale, Shape
 from spear_deploy.network.graph import SNNGraph

@@ -11,6 +11,7 @@ import numpy as np
 
 from spear_deploy.adaptation.replacement import Replacement
 from spear_deploy.adaptation.unroll import can_unroll, list_maps, unroll_maps
+from spear_deploy.budget.geometry import WEIGHTLESS
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import POOLS, Conv1d, Conv2d, Dense, Scale
 from spear_deploy.network.graph import SNNGraph
@@ -67,12 +68,13 @@ def _find_identities(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Repl
         return  # they become part of the weights that they meet (`skips`)
     written = _write_identities(graph)
     before = {layer.name: layer.synapse for layer in graph.layers}
-    added = [layer.name for layer in written.layers if isinstance(layer.synapse, Scale) and before.get(layer.name) is None]
+    scales = (layer.name for layer in written.layers if isinstance(layer.synapse, Scale))
+    added = [name for name in scales if not isinstance(before.get(name), Scale)]
     can_hold = all(len(written.input_shape_of(name)) == 1 or "Conv2d" in (profile.layers.kinds.value or ()) for name in added)
     if added and can_hold:
         readers = dict.fromkeys(name if name in before else written.edges_from(name)[0].target for name in added)
         yield Replacement(
-            layers=tuple(readers), what="spikes without weights", by="weights of 1", kind="exact", topic="map",
+            layers=tuple(readers), what=WEIGHTLESS, by="weights of 1", kind="exact", topic="map",
             rewrite=_write_identities,
         )  # fmt: skip
 

@@ -23,11 +23,10 @@ from spear_deploy.adaptation.replacement import Kind, Replacement
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import IF, LI, LIF, Array, CubaLI, CubaLIF, Layer, Reset, resets_late
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.network.neurons import SAME_TAU
 
 MAX_TAU_STEPS = 2**12
 """Longest time constant where the profile names none: decays have 12 bits on most chips that publish them."""
-SAME = 1e-9
-"""Relative difference below which two time constants are one."""
 MODELS: tuple[type, ...] = (IF, LIF, CubaLIF, LI, CubaLI)
 INSTEAD: dict[type, tuple[type, ...]] = {
     IF: (LIF, CubaLIF),
@@ -91,12 +90,13 @@ def find_time_constants(graph: SNNGraph, profile: HardwareProfile) -> Iterator[R
     for layer in graph.layers:
         for name in TIME_CONSTANTS:
             old = getattr(layer.neuron, name, None)
-            if old is None or np.allclose(new := _nearest_tau(layer, name, graph.dt_s, profile), old, rtol=SAME, atol=0):
+            if old is None or np.allclose(new := _nearest_tau(layer, name, graph.dt_s, profile), old, rtol=SAME_TAU, atol=0):
                 continue
+            before, after = _write_change(old, new, graph.dt_s)
             yield Replacement(
                 layers=(layer.name,),
-                what=f"{name} of {_write_steps(old, graph.dt_s)}",
-                by=_write_steps(new, graph.dt_s),
+                what=f"{name} of {before}",
+                by=after,
                 kind="learnt",
                 topic="time_constant",
                 rewrite=partial(_set_neuron, names=(layer.name,), change=partial(_set_parameter, name=name, value=new)),
@@ -206,7 +206,7 @@ def _kind_of(model: type, other: type, layers: list[Layer], dt_s: float, profile
     if (model, other) in ((LIF, CubaLIF), (LI, CubaLI)):
         return "exact" if one_step else "learnt"
     if (model, other) in ((CubaLIF, LIF), (CubaLI, LI)):
-        lasting = (np.abs(layer.neuron.tau_syn_s / dt_s - 1) > SAME for layer in layers)  # type: ignore[union-attr]
+        lasting = (np.abs(layer.neuron.tau_syn_s / dt_s - 1) > SAME_TAU for layer in layers)  # type: ignore[union-attr]
         return "learnt" if any(step.any() for step in lasting) else "exact"
     if model is IF:
         return "bounded" if other is LIF or one_step else "learnt"
@@ -298,10 +298,10 @@ def round_tau(tau_s: Array, dt_s: float, profile: HardwareProfile) -> Array:
         steps = 2.0 ** np.rint(np.log2(np.maximum(steps, 2.0**-8)))
     above, longest = profile.neuron.tau_above_steps.value, profile.neuron.tau_max_steps.max_value
     if above is not None:
-        steps = np.where(steps <= above * (1 + SAME), shortest_current_steps(profile), steps)
+        steps = np.where(steps <= above * (1 + SAME_TAU), shortest_current_steps(profile), steps)
     if longest is not None:
         steps = np.minimum(steps, longest)
-    unchanged = np.isclose(steps * dt_s, tau_s, rtol=SAME, atol=0)
+    unchanged = np.isclose(steps * dt_s, tau_s, rtol=SAME_TAU, atol=0)
     return np.where(unchanged, tau_s, steps * dt_s)
 
 
@@ -311,10 +311,16 @@ def _nearest_tau(layer: Layer, name: str, dt_s: float, profile: HardwareProfile)
     return new if shortest is None or not layer.spikes or name == "tau_syn_s" else np.maximum(new, shortest * dt_s)
 
 
-def _write_steps(tau_s: Array, dt_s: float) -> str:
+def _write_change(old: Array, new: Array, dt_s: float) -> tuple[str, str]:
+    """Return time constants in steps before and after, with as many digits as tell them apart."""
+    pairs = [(_write_steps(old, dt_s, digits), _write_steps(new, dt_s, digits)) for digits in (4, 7)]
+    return next((pair for pair in pairs if pair[0] != pair[1]), pairs[-1])
+
+
+def _write_steps(tau_s: Array, dt_s: float, digits: int) -> str:
     """Return time constants in steps: the smallest and the largest, once where both read the same."""
     steps = np.asarray(tau_s) / dt_s
-    ends = dict.fromkeys(f"{end:.4g}" for end in (steps.min(), steps.max()))
+    ends = dict.fromkeys(f"{end:.{digits}g}" for end in (steps.min(), steps.max()))
     return f"{' to '.join(ends)} {'step' if list(ends) == ['1'] else 'steps'}"
 
 

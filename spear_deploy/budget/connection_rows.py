@@ -12,7 +12,8 @@ from math import prod
 from typing import Any
 
 from spear_deploy.budget.core_rows import CHIP, THING, BudgetRow, check_limit, classify_use
-from spear_deploy.budget.unsupported import Unsupported, count_extra_delays, find_unchecked_geometry
+from spear_deploy.budget.geometry import find_unchecked_geometry
+from spear_deploy.budget.unsupported import Unsupported, count_extra_delays
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import FLOAT_NEURONS, WEIGHTED, Array, Layer, LoihiLIF, Scale, resets_late, sends_several
 from spear_deploy.network.graph import INPUT, SNNGraph

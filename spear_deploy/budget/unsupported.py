@@ -10,37 +10,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from spear_deploy.budget.geometry import check_dense_maps, check_geometry, check_kernels, check_weightless
 from spear_deploy.budget.pools import check_pools
-from spear_deploy.hardware.schema import HardwareProfile, LayerKinds
+from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import (
-    CONVS,
     RESET_WORDS,
     WEIGHTED,
     Layer,
     LoihiLIF,
-    Shape,
     array_parameters,
     find_max_spikes,
     resets_late,
 )
 from spear_deploy.network.graph import INPUT, SNNGraph
+from spear_deploy.network.neurons import SAME_TAU
 from spear_deploy.placement.populations import Population, ends_in_weighted_sum
 from spear_deploy.placement.weight_bits import MAX_BIAS_EXPONENT, bias_bits, count_mixed_sign_inputs, measure_width
 from spear_deploy.quantize.weighted_inputs import MAX_SPIKES, RESET_DELAY
-from spear_deploy.util.number_format import format_shape, join_names, plural, write_steps
+from spear_deploy.util.number_format import plural, write_steps
 
 LOOP = "a loop without neurons"
 WEIGHTED_SUM = "a weighted sum as output"
-LIMITED = ("dilation", "groups", "stride", "kernel", "padding")
-INSTEAD = {
-    "Conv1d": "a Conv2d whose kernel is 1 high",
-    "Conv2d": "a Dense of the same weights, written out",
-    "Scale": "fold it into the weights behind it",
-    "SumPool": "a convolution with a stride",
-    "AvgPool": "a SumPool, its factor in the weights behind it",
-    "Dense": "a Conv2d whose kernel is the map",
-    "Flatten": "a Conv2d whose kernel is the map",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +121,8 @@ def find_unsupported(graph: SNNGraph, profile: HardwareProfile, populations: Seq
     """
     delays = {population.name: list(_check_delays(population, profile)) for population in populations}
     outer = {population.name: list(_check_output_layer(population, populations, profile)) for population in populations}
-    maps = [*check_pools(graph, profile), *_check_dense_maps(populations, profile), *_check_kernels(populations, profile)]
+    maps = [*check_pools(graph, profile), *check_dense_maps(populations, profile), *check_kernels(populations, profile)]
+    maps += check_weightless(graph, populations, profile)
     input_layers = {p.layer for population in populations if population.is_input_layer for p in population.projections}
     findings: list[Unsupported] = []
     if not populations:
@@ -231,7 +222,7 @@ def _check_time_constants(layer: Layer, profile: HardwareProfile, dt_s: float) -
     longest = profile.neuron.tau_max_steps.max_value
     parameters = {} if layer.neuron is None else array_parameters(layer.neuron)
     for name, values in parameters.items():
-        if longest is not None and name.startswith("tau") and (values > longest * dt_s * (1 + 1e-9)).any():
+        if longest is not None and name.startswith("tau") and (values > longest * dt_s * (1 + SAME_TAU)).any():
             what = f"{name} of {write_steps(float(values.max()) / dt_s)}"
             why = f"time constants on {profile.name} last {plural(int(longest), 'step')} at most; shorten it"
             yield Unsupported(layer=layer.name, what=what, why=why, resource="time_constant")
@@ -239,7 +230,7 @@ def _check_time_constants(layer: Layer, profile: HardwareProfile, dt_s: float) -
     if shortest is None:
         return
     for name, values in parameters.items():
-        if name.startswith("tau") and (values <= shortest * dt_s * (1 + 1e-9)).any():
+        if name.startswith("tau") and (values <= shortest * dt_s * (1 + SAME_TAU)).any():
             what = f"{name} of {write_steps(float(values.min()) / dt_s)}"
             why = f"time constants on {profile.name} are longer than {shortest:g} of its steps; lengthen it or shorten dt_s"
             yield Unsupported(layer=layer.name, what=what, why=why, resource="time_constant")
@@ -251,7 +242,7 @@ def _check_spiking_time_constants(layer: Layer, profile: HardwareProfile, dt_s: 
     if shortest is None or layer.neuron is None or not layer.spikes:
         return
     for name, values in array_parameters(layer.neuron).items():
-        if name in ("tau_s", "tau_mem_s") and (values < shortest * dt_s * (1 - 1e-9)).any():
+        if name in ("tau_s", "tau_mem_s") and (values < shortest * dt_s * (1 - SAME_TAU)).any():
             what = f"{name} of {write_steps(float(values.min()) / dt_s)}"
             why = f"spiking neurons of {profile.name} have {shortest:g} steps or more; lengthen it or shorten dt_s"
             yield Unsupported(layer=layer.name, what=what, why=why, resource="time_constant")
@@ -280,23 +271,23 @@ def _check_values(graph: SNNGraph, layer: Layer) -> Iterator[Unsupported]:
         why = "a chip keeps state in neurons only; put a neuron (LI) into the loop"
         yield Unsupported(layer=layer.name, what=LOOP, why=why)
         return
-    if not isinstance(layer.synapse, WEIGHTED):
-        return
-    for edge in graph.edges_into(layer.name):
+    has_weights = isinstance(layer.synapse, WEIGHTED)
+    for edge in graph.edges_into(layer.name) if has_weights or layer.neuron is not None else ():
         for name in _value_sources(graph, edge.source, (layer.name,)):
-            if graph[name].neuron is None:
+            if graph[name].neuron is not None:
+                what, why = f"the readout '{name}' feeds it", "only spikes travel between cores; let a spiking neuron feed it"
+            elif has_weights:
                 what, why = f"weights behind the weights of '{name}'", "no neuron lies between; merge the two layers into one"
             else:
-                what, why = f"the readout '{name}' feeds it", "only spikes travel between cores; let a spiking neuron feed it"
+                continue  # neurons take the currents of weights
             yield Unsupported(layer=layer.name, what=what, why=why)
 
 
 def _check_recurrence(graph: SNNGraph, layer: Layer, profile: HardwareProfile) -> Iterator[Unsupported]:
     if profile.connectivity.recurrent.value is not False:
         return
-    order = [INPUT, *(other.name for other in graph.layers)]
     for edge in graph.edges_into(layer.name):
-        if edge.delay and order.index(edge.source) >= order.index(layer.name):
+        if edge.delay and graph.leads_to(layer.name, edge.source):
             why = f"spikes on {profile.name} do not return to a layer they have passed; unroll the loop or train without it"
             yield Unsupported(layer=layer.name, what=f"feedback from '{edge.source}'", why=why, resource="recurrent")
 
@@ -342,108 +333,3 @@ def _check_delays(population: Population, profile: HardwareProfile) -> Iterator[
                 why=f"{profile.name} delays at most {plural(int(max_delay), 'step')}",
                 resource="delay",
             )
-
-
-# ------------------------------------------------------------------------------------------------------------ geometry
-
-
-def check_geometry(layer: Layer, before: Shape, after: Shape, profile: HardwareProfile) -> Iterator[tuple[str, str]]:
-    """Yield what a layer's connection has that the chip does not have, and why.
-
-    Args:
-        layer: of the network.
-        before, after: shapes of its input and its output.
-        profile: the chip; what is not published restricts nothing.
-    """
-    synapse, sizes = layer.synapse, profile.layers
-    if synapse is None:
-        return
-    kind = type(synapse).__name__
-    if sizes.kinds.value is not None and kind not in sizes.kinds.value:
-        yield kind, f"{profile.name} maps {', '.join(sizes.kinds.value)}; {_suggest(kind, sizes)}"
-    if isinstance(synapse, CONVS):
-        geometry = {
-            "dilation": max(synapse.dilation),
-            "groups": synapse.groups,
-            "stride": max(synapse.stride),
-            "kernel": max(synapse.weight.shape[2:]),
-            "padding": max(synapse.padding),
-        }
-        yield from _exceed(kind, geometry, profile)
-        yield from _differ(kind, synapse.weight.shape[2:], synapse.stride, sizes, profile.name)
-        same = tuple(-(-n // s) for n, s in zip(before[1:], synapse.stride, strict=True))
-        if sizes.conv_padding_same.value and after[1:] != same:
-            what = f"{kind} that gives {format_shape(after[1:])} positions of {format_shape(before[1:])}"
-            yield what, f"{profile.name} pads so that {format_shape(same)} come out; train with padding 'same'"
-
-
-def _check_dense_maps(populations: Sequence[Population], profile: HardwareProfile) -> Iterator[tuple[str, str, str]]:
-    """Yield (layer, what, why) of dense layers behind maps, where the chip makes each a convolution of its whole map."""
-    if profile.synapse_memory.format.value != "pow2_kernel":
-        return
-    for projection in {p.layer: p for population in populations for p in population.projections if p.kind == "dense"}.values():
-        kernel = projection.kernel
-        if len(kernel) == 2 and max(kernel) > 1:
-            start = f"Dense behind a map of {format_shape(kernel)}, a convolution with"
-            larger = _exceed(start, {"kernel": max(kernel)}, profile)
-            for what, why in (*larger, *_differ(start, kernel, (), profile.layers, profile.name)):
-                yield projection.layer, what, why
-
-
-def _check_kernels(populations: Sequence[Population], profile: HardwareProfile) -> Iterator[tuple[str, str, str]]:
-    """Yield (layer, what, why) of layers of neurons in which the currents of more layers of weights add up than a core has."""
-    limit = profile.layers.kernels_into_layer.max_value
-    for population in populations:
-        names = list(dict.fromkeys(projection.layer for projection in population.projections))
-        if limit is not None and len(names) > limit:
-            what = f"currents of {join_names([repr(name) for name in names])} that add up"
-            yield population.name, what, f"a core of {profile.name} holds {limit} layer of weights; merge them into one"
-
-
-def find_unchecked_geometry(layer: Layer, profile: HardwareProfile) -> list[str]:
-    """Return the dilation and groups of a layer for which the chip's maker publishes no limit."""
-    if not isinstance(layer.synapse, CONVS):
-        return []
-    geometry = {"dilation": max(layer.synapse.dilation), "groups": layer.synapse.groups}
-    unlimited = [name for name, n in geometry.items() if n > 1 and getattr(profile.layers, f"conv_{name}_max").value is None]
-    return [f"{name} {geometry[name]}" for name in unlimited]
-
-
-def _exceed(kind: str, geometry: dict[str, int], profile: HardwareProfile) -> Iterator[tuple[str, str]]:
-    for name in LIMITED:
-        leaf = getattr(profile.layers, f"conv_{name}_max")
-        limit = leaf.value if isinstance(leaf.value, int) else None
-        if limit is not None and geometry.get(name, 0) > limit:
-            joint = "" if kind.endswith("with") else " with"
-            yield f"{kind}{joint} {name} {geometry[name]}", f"{profile.name} allows {name} up to {limit}"
-
-
-def _differ(kind: str, kernel: Shape, stride: Shape, sizes: LayerKinds, chip: str) -> Iterator[tuple[str, str]]:
-    joint = "" if kind.endswith("with") else " with"
-    for name, values, allowed in (
-        ("kernel", kernel, sizes.conv_kernel_sizes.value),
-        ("stride", stride, sizes.conv_stride_sizes.value),
-    ):
-        limit = getattr(sizes, f"conv_{name}_max").value
-        exceeds = isinstance(limit, int) and any(value > limit for value in values)
-        if allowed is not None and not exceeds and any(value not in allowed for value in values):
-            yield f"{kind}{joint} {name} {format_shape(values)}", f"{chip} has {name}s of {', '.join(map(str, allowed))}"
-    strided = sizes.conv_strided_kernels.value
-    if strided is not None and max(stride, default=1) > 1 and any(value not in strided for value in kernel):
-        yield (
-            f"{kind}{joint} stride {format_shape(stride)} and kernel {format_shape(kernel)}",
-            f"{chip} has strides above 1 for kernels of {', '.join(map(str, strided))} alone; use one of them",
-        )
-    if sizes.conv_kernel_square.value and len(set(kernel)) > 1:
-        yield (
-            f"{kind}{joint} kernel {format_shape(kernel)}",
-            f"{chip} has square kernels; pad the kernel with zeros to {format_shape((max(kernel),) * 2)}",
-        )
-
-
-def _suggest(kind: str, sizes: LayerKinds) -> str:
-    """Return what to use in place of a connection."""
-    other = INSTEAD.get(kind, "")
-    kinds = [name for name in INSTEAD if f"a {name}" in other]
-    is_possible = bool(kinds) and all(name in (sizes.kinds.value or ()) for name in kinds)
-    return f"use {other}" if other.startswith("a ") and is_possible else "replace the layer"

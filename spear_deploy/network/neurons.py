@@ -16,6 +16,9 @@ from spear_deploy.network.base import Array, Part, Reset, check_reset
 from spear_deploy.network.chip_neurons import CHIP_NEURONS, CatalystLIF, OdinLIF, ReckonLIF, SpinnakerLIF, TrueNorthLIF
 from spear_deploy.network.integer_neurons import LoihiLIF, SigmaDelta, SpeckIF, UnroundedLIF, XyloLIF
 
+SAME_TAU = 1e-6
+"""Relative difference below which two time constants are one: files of frameworks hold them with 24 bits."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class IF(Part):

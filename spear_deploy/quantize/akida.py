@@ -23,6 +23,7 @@ import numpy as np
 from spear_deploy.errors import QuantizationError, UnsupportedError
 from spear_deploy.network import LI, LIF
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.network.neurons import SAME_TAU
 from spear_deploy.quantize.layer_error import FloatRun
 from spear_deploy.quantize.weighted_inputs import (
     IntegerLayer,
@@ -39,8 +40,6 @@ MAX_INPUT = 15
 """The largest input: four bits, but for images that enter an InputConvolutional."""
 MAX_THRESHOLD = 2**19 - 1
 """Thresholds have 20 bits."""
-ONE_STEP = 1e-9
-"""Relative difference below which a time constant is one step."""
 
 
 def lower(graph: SNNGraph, settings: LoweringSettings, *, float_run: FloatRun | None = None) -> SNNGraph:
@@ -78,7 +77,7 @@ def max_weight(bits: int) -> int:
 
 def _check_layer(layer: NeuronInput) -> None:
     neuron = layer.neuron
-    is_kept = not isinstance(neuron, (LIF, LI)) or (np.abs(layer.factors["mem"] - 1) > ONE_STEP).any()
+    is_kept = not isinstance(neuron, (LIF, LI)) or (np.abs(layer.factors["mem"] - 1) > SAME_TAU).any()
     if is_kept or getattr(neuron, "reset_delay", 0):
         raise UnsupportedError(
             f"layer '{layer.name}': {type(neuron).__name__} keeps a potential from one step to the next, Akida's neurons keep "

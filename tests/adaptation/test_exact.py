@@ -8,20 +8,22 @@ import pytest
 
 from spear_deploy.adaptation.kernels import find_kernels
 from spear_deploy.adaptation.maps import find_maps
-from spear_deploy.adaptation.neurons import find_models
+from spear_deploy.adaptation.neurons import find_models, find_time_constants
 from spear_deploy.adaptation.pools import find_pools
 from spear_deploy.adaptation.replacement import Replacement
 from spear_deploy.adaptation.signs import find_signs
 from spear_deploy.hardware.profile import HardwareProfile, load_profile, override_facts
-from spear_deploy.network import IF, LI, LIF, CubaLI, CubaLIF, Dense, Layer, Scale
+from spear_deploy.network import IF, LI, LIF, CubaLI, CubaLIF, Dense, Layer, Scale, SumPool
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
 from spear_deploy.simulator import simulate
 from tests.adaptation.random_networks import (
     DT_S,
     count_differing_spikes,
     eighths,
+    random_conv,
     random_map_network,
     random_neuron,
+    random_norm,
     random_pool,
 )
 
@@ -195,3 +197,32 @@ def test_an_integrator_with_the_longest_time_constant_stays_within_its_bound(see
     largest = np.abs(before).max(initial=0)
     assert np.abs(before - after).max() <= steps / longest * largest * 1.001 + 1e-4
     assert largest == 0 or (before != after).any()
+
+
+@pytest.mark.parametrize("seed", SEEDS[:8])
+def test_spikes_that_a_pool_sends_to_neurons_get_weights_of_1(seed):
+    """As on a core that has one kernel: a pool between spiking layers, and a batch norm between them."""
+    rng = np.random.default_rng(seed)
+    pool, shape = random_pool(rng, 2, (SumPool,)), (2, 6, 6)
+    first = Layer(name="a", synapse=random_conv(rng, shape, plain=True), neuron=random_neuron(rng, (1, 1, 1), (IF,)))
+    maps = first.output_shape(shape)
+    second = Layer(name="b", synapse=pool, norm=random_norm(rng, maps[0]), neuron=random_neuron(rng, (1, 1, 1), (IF,)))
+    graph = chain([first, second], input_shape=shape, dt_s=DT_S)
+    lists = chip(layers__kinds="[Dense, Conv2d, SumPool, AvgPool, Flatten]")
+    adapted, made = replace_all(graph, lambda g: [*find_maps(g, lists), *find_kernels(g, lists)])
+    assert made >= 1 and kinds_of(adapted) == {"Conv2d", "SumPool"}
+    assert count_differing_spikes(graph, adapted, seed) == 0
+
+
+def test_time_constants_of_a_file_are_those_of_the_chip():
+    """A file holds 24 bits of them, which is no other time constant; others are written with the digits that differ."""
+    xylo, rng = load_profile("xylo_audio3"), np.random.default_rng(0)
+
+    def rewrites(steps):
+        neuron = CubaLIF(tau_mem_s=np.float32(steps * DT_S), tau_syn_s=np.float32(4 * DT_S))
+        layer = Layer(name="a", synapse=Dense(weight=eighths(rng, (2, 2))), neuron=neuron)
+        return [(made.what, made.by) for made in find_time_constants(chain([layer], input_shape=(2,), dt_s=DT_S), xylo)]
+
+    assert rewrites(2) == [] and rewrites(8) == []
+    assert rewrites(3) == [("tau_mem_s of 3 steps", "4 steps")]
+    assert rewrites(2.0001) == [("tau_mem_s of 2.0001 steps", "2 steps")]

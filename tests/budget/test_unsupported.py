@@ -10,6 +10,7 @@ from spear_deploy.budget.unsupported import Unsupported, find_unsupported
 from spear_deploy.hardware.profile import HardwareProfile, load_profile
 from spear_deploy.network import IF, LI, LIF, BatchNorm, Conv2d, CubaLIF, Dense, Flatten, LoihiLIF, SumPool
 from spear_deploy.network.graph import Edge, Layer, SNNGraph, chain
+from spear_deploy.pipeline.api import quantize_for_chip
 from spear_deploy.placement.populations import find_populations
 from tests.support.chips import conv, small_chip
 
@@ -115,6 +116,43 @@ def test_values_do_not_travel_between_cores() -> None:
         ("w2", "weights behind the weights of 'w1'", "no neuron lies between; merge the two layers into one"),
         ("w3", "the readout 'w2' feeds it", "only spikes travel between cores; let a spiking neuron feed it"),
     ]
+
+
+def test_values_do_not_reach_neurons_without_weights_either() -> None:
+    """Through a pool, and not at an output that is a value itself."""
+    readout = Layer(name="li", synapse=conv(RNG, 2, 1), neuron=LI(tau_s=0.01))
+    pool = Layer(name="pool", synapse=SumPool(kernel_size=(2, 2)))
+    assert findings(chain([readout, pool], input_shape=(1, 6, 6))) == []
+    assert findings(chain([readout, pool, Layer(name="if", neuron=IF())], input_shape=(1, 6, 6))) == [
+        ("if", "the readout 'li' feeds it", "only spikes travel between cores; let a spiking neuron feed it")
+    ]
+
+
+@pytest.mark.parametrize("chip", ["speck2f", "xylo_audio2", "akd1000", "loihi2"])
+def test_spikes_without_weights_are_weights_of_1_on_a_chip(chip: str) -> None:
+    """A pool into neurons, and a skip, as they end in integers that are checked too."""
+    layers = [
+        Layer(name="a", synapse=Dense(weight=np.eye(4)), neuron=IF(reset="subtract")),
+        Layer(name="b", neuron=IF(reset="subtract")),
+    ]
+    net, profile = chain(layers, input_shape=(4,)), load_profile(chip)
+    lacks = [] if chip == "loihi2" else ["b"]
+    assert [layer for layer, what, _ in findings(net, profile) if what == "spikes without weights"] == lacks
+    if chip in ("loihi2", "speck2f"):
+        assert [row.layer for row in check(quantize_for_chip(net, profile), profile).unsupported] == lacks
+
+
+def test_a_layer_that_is_listed_first_is_not_fed_back() -> None:
+    """Layers are sorted by edges without delay alone."""
+    layers = tuple(Layer(name=name, synapse=Dense(weight=np.eye(2)), neuron=IF()) for name in ("late", "first"))
+    edges = (Edge(source="input", target="first"), Edge(source="first", target="late", delay=1))
+    net = SNNGraph(layers=layers, edges=edges, input_shape=(2,), output="late")
+    assert [layer.name for layer in net.layers] == ["late", "first"]
+    assert findings(net, small_chip(connectivity__recurrent=False)) == []
+    loop = SNNGraph(layers=layers, edges=(*edges, Edge(source="late", target="first", delay=1)), input_shape=(2,), output="late")
+    assert [what for _, what, _ in findings(loop, small_chip(connectivity__recurrent=False))] == [
+        "feedback from 'first'", "feedback from 'late'",
+    ]  # fmt: skip
 
 
 def test_a_loop_over_two_layers_needs_two_steps() -> None:
