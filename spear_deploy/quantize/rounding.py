@@ -59,6 +59,11 @@ ABOVE = 1 / 32
 """What a threshold of Akida lies higher, in whole numbers: a sum that meets it sends no spike, and 15 times it stay below 1."""
 ROUNDED = ("loihi", "speck", "xylo", "truenorth", "reckon", "odin", "spinnaker2", "brainscales", akida.FORMAT)
 """Formats whose values are known here; SpiNNaker 1 stores 16 bits, which need no learning."""
+INTEGERS_COUNT = (
+    "learnt in the chip's integers, whose neurons meet their threshold spike by spike: the accuracy of the integers counts, that "
+    "in floating point does not"
+)
+"""Note of results whose network has no meaning in floating point."""
 LEARNT = "learnt_rounding"
 """Name in a network's metadata of the format, bits and scales that it learnt with."""
 SAME = 1e-3

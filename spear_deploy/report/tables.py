@@ -8,6 +8,7 @@ from typing import Any
 from spear_deploy.adaptation.differences import describe_difference
 from spear_deploy.adaptation.replacement import join_rows
 from spear_deploy.budget.intervals import describe_energy, describe_time
+from spear_deploy.quantize.rounding import INTEGERS_COUNT
 from spear_deploy.util.number_format import compact, interval, join_names, number, percent, plural, points, seconds, with_prefix
 
 VERDICTS = {
@@ -149,22 +150,34 @@ def _fullness(row: Mapping[str, Any]) -> float:
     return float(row["used"] / row["limit"])
 
 
+def describe_floating_point(notes: Sequence[str]) -> str:
+    """Return what an accuracy in floating point says where the integers alone count; else nothing.
+
+    >>> describe_floating_point([])
+    ''
+    """
+    return "in floating point, which this chip does not compute: its integers count" if INTEGERS_COUNT in notes else ""
+
+
 def list_stages(deployment: Mapping[str, Any], layers: Mapping[str, Any]) -> dict[str, Any]:
     """Return accuracy and SynOps at each stage."""
     accuracy, synops = deployment["accuracy"], deployment["synops"]
     lava, is_adapted = deployment["lava"], "adaptation" in deployment["files"]
+    floating = describe_floating_point(deployment["notes"])
     longest = max(synops["dense"], synops["budget"], layers["pruned"]["synops"], synops["achieved"]) or 1
     rows = [
         (
-            *(("Adapted", "what the chip has") if is_adapted else ("Trained", "the given network")),
+            *(("Adapted", floating or "what the chip has") if is_adapted else ("Trained", "the given network")),
             accuracy["dense"],
             synops["dense"],
         ),
-        ("Pruned and fine-tuned", "floating point", accuracy["pruned"], layers["pruned"]["synops"]),
+        ("Pruned and fine-tuned", floating or "floating point", accuracy["pruned"], layers["pruned"]["synops"]),
         ("Integers of the chip", "our simulator", accuracy["quantised"], synops["achieved"]),
         *([("Integers on Lava", plural(lava["samples"], "sample"), accuracy["lava"], None)] if lava["samples"] else []),
     ]
     change = points(accuracy["quantised"] - accuracy["dense"])
+    outcome = f"accuracy changes by {change}." if change != points(0.0) else "accuracy stays the same."
+    outcome = f"accuracy in its integers is {percent(accuracy['quantised'], 1)}." if floating else outcome
     saved = 1 - synops["achieved"] / synops["dense"] if synops["dense"] else 0.0
     return {
         "rows": [
@@ -184,7 +197,7 @@ def list_stages(deployment: Mapping[str, Any], layers: Mapping[str, Any]) -> dic
         "samples": layers["dense"]["samples"],
         "steps": layers["dense"]["steps"],
         "sentence": f"On the chip an inference takes {percent(saved)} fewer synaptic operations than in the trained network, and "
-        + (f"accuracy changes by {change}." if change != points(0.0) else "accuracy stays the same.")
+        + outcome
         + _describe_steps(deployment.get("steps"))
         + describe_bits(deployment.get("weight_bits")),
         "norse": deployment["norse"],

@@ -19,6 +19,7 @@ from spear_deploy.network import IF, Conv2d, Dense, Layer
 from spear_deploy.network.graph import chain
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.report_facts import describe_cores
+from spear_deploy.quantize.rounding import INTEGERS_COUNT
 from spear_deploy.report import tables, write_report
 from spear_deploy.report.chart import Rule, Series, choose_ticks, draw_chart
 from spear_deploy.report.floor_plan import CELLS, PANELS, color_class, draw_floor_plan
@@ -531,6 +532,15 @@ def test_hidden_characters_of_the_files_are_escaped_on_the_page(folder):
     changed(folder, "cores", lambda value: value.update(title="chip\x1b[2J\u202e"))
     page = render_deployment(read_folder(folder))
     assert r"chip\x1b[2J\u202e" in page and not has_hidden(page.replace("\n", "").replace("\t", ""))
+
+
+def test_where_the_integers_alone_count_the_accuracies_in_floating_point_say_so(folder):
+    plain = describe_deployment(read_folder(folder))["stages"]
+    changed(folder, "deployment", lambda value: value.update(notes=[INTEGERS_COUNT]))
+    stages = describe_deployment(read_folder(folder))["stages"]
+    note = "in floating point, which this chip does not compute: its integers count"
+    assert [row["note"] for row in stages["rows"]].count(note) >= 1 and note not in [row["note"] for row in plain["rows"]]
+    assert "accuracy in its integers is " in stages["sentence"] and "accuracy in its integers is " not in plain["sentence"]
 
 
 def test_layers_that_are_bare_numbers_carry_their_kind(tmp_path):

@@ -13,6 +13,7 @@ from spear_deploy.cli.tables.grid import list_files, make_table
 from spear_deploy.interchange.formats import CERTIFICATE
 from spear_deploy.network.labels import add_kinds, label_layers
 from spear_deploy.pruning.budgets import format_amount, resource_name
+from spear_deploy.report.tables import describe_floating_point
 from spear_deploy.util.number_format import UNKNOWN, number
 
 if TYPE_CHECKING:
@@ -60,9 +61,10 @@ def show_deployment(console: Console, result: Deployment, folder: str) -> None:
     widths = [write_width(labels.get(name, name), *pair) for name, pair in facts["widths"].items()]
     reached = _share(synops["achieved"], synops["budget"], 1)
     console.print(result.headline, style="bold red" if result.failures else "bold", highlight=False)
+    floating = describe_floating_point(facts["notes"])
     rows: list[Sequence[Any]] = [
-        ("accuracy, dense", f"{accuracy['dense']:.2%}", "test split"),
-        ("accuracy, pruned", f"{accuracy['pruned']:.2%}", "fine-tuned, floating point, test split"),
+        ("accuracy, dense", f"{accuracy['dense']:.2%}", floating or "test split"),
+        ("accuracy, pruned", f"{accuracy['pruned']:.2%}", floating or "fine-tuned, floating point, test split"),
         ("accuracy, quantised", f"{accuracy['quantised']:.2%}", f"integers of {facts['chip']}, test split"),
         *_list_lava_rows(accuracy["lava"], lava),
         (

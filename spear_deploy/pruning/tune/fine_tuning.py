@@ -21,6 +21,7 @@ from spear_deploy.pruning.tune.last_adjustments import RelativeUse, drop_channel
 from spear_deploy.pruning.tune.measure import BudgetMonitor, BudgetUse
 from spear_deploy.pruning.tune.rounded_learning import IntegerForm
 from spear_deploy.pruning.tune.thin_weights import WeightRemoval, fill_zero_weights, thin_to_synops
+from spear_deploy.quantize.rounding import INTEGERS_COUNT
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import Recipe, fit, schedule_removals
 from spear_deploy.training.losses import average_outputs
@@ -134,12 +135,7 @@ class FineTuning:
 
     def note_rounding(self) -> list[str]:
         """Return which accuracy counts, where the network learnt in the chip's integers from the first batch on."""
-        if self.rounding is None:
-            return []
-        return [
-            "learnt in the chip's integers, whose neurons meet their threshold spike by spike: the accuracy of the integers "
-            "counts, that in floating point does not"
-        ]
+        return [] if self.rounding is None else [INTEGERS_COUNT]
 
     def _drop(self, excess: float) -> SNNGraph:
         """Return the network without a relative excess of SynOps: weights are removed where some were before, else channels."""
