@@ -12,6 +12,7 @@ replayed from them in no time, and goes on with the first plan that was not meas
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -143,6 +144,12 @@ class Evaluator:
         self._norm_batches = [x for x, _ in dataset.train.head(NORM_SAMPLES).batches(64)]
         self._scores: dict[Widths, Score] = {}
         self._estimates: dict[Widths, dict[str, float]] = {}
+
+    def with_chip(self, chip: ChipCosts) -> Evaluator:
+        """Return an evaluator of the same network with other costs on a chip; both share what they measure."""
+        other = copy.copy(self)
+        other.chip = chip
+        return other
 
     def plan(self, widths: Widths) -> PruningPlan:
         """Return the plan that keeps the most important channels of each group."""

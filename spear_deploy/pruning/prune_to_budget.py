@@ -20,26 +20,28 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.data import Dataset
+from spear_deploy.network import Array
 from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.labels import name_layers
 from spear_deploy.network.layer_bits import read_layer_bits, state_layer_bits
-from spear_deploy.pruning.budgets import ACTIVE, resource_name
-from spear_deploy.pruning.chip_costs import ChipCosts, build_chip_costs
-from spear_deploy.pruning.layer_bits import (
+from spear_deploy.pruning.bits_choice import (
     BitsChoice,
     can_choose_bits,
-    choose_layer_bits,
     fix_limits,
+    note_kept_bits,
     note_plan_without_bits,
     note_possible_bits,
     require_bits,
 )
+from spear_deploy.pruning.budgets import ACTIVE, resource_name
+from spear_deploy.pruning.chip_costs import ChipCosts, build_chip_costs
+from spear_deploy.pruning.layer_bits import choose_layer_bits
 from spear_deploy.pruning.levers import LeverStage, are_bits_alone, measure_stage, note_reward_of_zeros
 from spear_deploy.pruning.plan import PruningPlan
 from spear_deploy.pruning.search.choose import get_search
 from spear_deploy.pruning.search.search import SearchResult
-from spear_deploy.pruning.search.settings import LEVER_METHODS, SearchSettings
+from spear_deploy.pruning.search.settings import LEVER_METHODS, RL, SearchSettings
 from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.pruning.tune.fine_tuning import FineTuning
 from spear_deploy.pruning.tune.measure import BudgetMonitor, BudgetUse, DeployedForm, list_budget_rows
@@ -55,6 +57,7 @@ from spear_deploy.simulator import SpikeCounts
 from spear_deploy.training.device import note_device
 from spear_deploy.training.evaluation import Evaluation, evaluate
 from spear_deploy.training.fit import Recipe
+from spear_deploy.training.losses import average_outputs
 from spear_deploy.util.digests import hash_value
 from spear_deploy.util.progress import Progress
 
@@ -88,8 +91,8 @@ class PrunedResult:
         layer_bits: the choice of layers whose weights get fewer bits than the chip's default; None where it was none.
         history: a row an epoch of fine-tuning.
         stages: the network before pruning, after each lever, and after fine-tuning, which changes firing rates by learning,
-            thresholds and last zeros ("rates"), and after learning with the chip's rounding ("bits") where that was tried; empty
-            where nothing was changed.
+            thresholds and last zeros ("rates"), with the rounding of fewer bits by layer ("fewer bits") where some were chosen,
+            and after learning with the chip's rounding ("bits") where that was tried; empty where nothing was changed.
         batches: that were learnt from, {"search", "fine_tune"}, "bits" where the network learnt with the chip's rounding, and
             "layer_bits" where candidates of bits by layer did.
         notes: sentences on what was assumed or could not be met.
@@ -199,11 +202,9 @@ def prune_to_budget(
         for note in notes:
             progress({"stage": "doubts", "note": note, "done": 0, "of": 0})
     use = monitor.measure(graph)
-    if use.met and dataset.full is None:
-        whole = {group.name: tuple(range(group.channels)) for group in list_prunable_groups(graph)}
-        notes.append("the network is within the budget as it is: nothing was changed")
-        return _summarize(graph, graph, PruningPlan(kept=whole), monitor, use, notes=notes, search=None)
     form = next((form for form in deployed if isinstance(form, IntegerForm)), None)
+    if use.met and dataset.full is None:
+        return _keep_channels(graph, monitor, use, settings, form, notes, progress)
     bits: BitsChoice | None = None
     given_plan = search_result is not None
     if search_result is None:
@@ -212,7 +213,11 @@ def prune_to_budget(
         settings = replace(settings, search=allow_overshoot(settings.search_settings))
         if bits is not None and bits.changed and checkpoint is not None:  # measurements of the search are those of these bits
             checkpoint = checkpoint.with_name(f"checkpoint-bits-{hash_value(bits.bits)[:8]}.json")
-        search_result = _search(graph, monitor, settings, checkpoint, progress)
+        search_result = _search(graph, monitor, settings, form, checkpoint, progress)
+        if search_result.layer_bits is not None:
+            bits = search_result.layer_bits
+            monitor, settings = _state_choice(bits, monitor, settings)
+            graph, chip = monitor.dense, monitor.chip
     search_end = time.perf_counter()
     tuning = FineTuning(
         search_result.graph, monitor,
@@ -223,10 +228,7 @@ def prune_to_budget(
     tuning.run(epochs)
     rounded: RoundedLearning | None = None
     if form is not None and settings.learns_rounded and not tuning.interrupted:
-        rounded = learn_with_rounding(
-            tuning.graph, monitor, form, epochs=max(1, settings.epochs // 3), hints=tuning.hints, seed=settings.seed,
-            device=settings.search_settings.device, progress=progress,
-        )  # fmt: skip
+        rounded = _learn_rounded(tuning.graph, monitor, form, settings, progress, tuning.hints)
     pruned, use = (tuning.graph, tuning.use) if rounded is None else (rounded.graph, rounded.use)
     if search_result.interrupted:
         notes.append(f"the search was interrupted after {len(search_result.history)} plans; the best of them was taken")
@@ -237,7 +239,9 @@ def prune_to_budget(
     notes += [*tuning.note_rounding(), *tuning.notes, *([] if rounded is None else [rounded.note])]
     notes += note_only_width(settings.levers, deployed, chip)
     notes += note_possible_bits(settings, chip) if bits is None else [bits.note]
-    notes += note_plan_without_bits(settings, chip) if given_plan and form is not None else []
+    if form is not None:
+        notes += note_plan_without_bits(settings, chip) if given_plan else []
+        notes += note_kept_bits(settings, monitor) if bits is None and not given_plan else []
     if rounded is None and bits is None and not tuning.interrupted:
         notes += note_unused_bits(settings.levers, deployed, chip)
     notes += [*_note_levers(search_result, pruned, chip, counts), *_note_margin(monitor, use)]
@@ -253,12 +257,44 @@ def prune_to_budget(
         search=search_result,
         layer_bits=bits,
         history=tuple(tuning.history),
-        stages=_list_stages(graph, search_result, tuning, rounded, dataset),
+        stages=_list_stages(graph, search_result, tuning, rounded, _measure_bits(tuning.graph, bits, form, dataset)),
         batches=batches,
         notes=notes,
         seconds={**search_result.seconds, "fine_tune": end - search_end, "prune": end - begin},
         interrupted=search_result.interrupted or tuning.interrupted,
     )
+
+
+def _keep_channels(
+    graph: SNNGraph, monitor: BudgetMonitor, use: BudgetUse, settings: PruneSettings, form: IntegerForm | None, notes: list[str],
+    progress: Progress | None,
+) -> PrunedResult:  # fmt: skip
+    """Return a network that is within the budget as it is; with bits that it states it learns for them, where that helps."""
+    plan = PruningPlan(kept={group.name: tuple(range(group.channels)) for group in list_prunable_groups(graph)})
+    rounded: RoundedLearning | None = None
+    if form is not None and settings.learns_rounded and read_layer_bits(graph):
+        hints = average_outputs(graph, monitor.dataset.train)
+        rounded = _learn_rounded(graph, monitor, form, settings, progress, hints)
+    if rounded is None:
+        notes.append("the network is within the budget as it is: nothing was changed")
+        return _summarize(graph, graph, plan, monitor, use, notes=notes, search=None)
+    val = monitor.dataset.val
+    stages = (measure_stage("trained", graph, val), measure_stage("bits", rounded.graph, val, rounded.batches))
+    notes += ["the network is within the budget with its bits: no channel was removed", rounded.note]
+    return _summarize(
+        graph, rounded.graph, plan, monitor, rounded.use, notes=notes, search=None, stages=stages,
+        batches={"search": 0, "fine_tune": 0, "bits": rounded.batches},
+    )  # fmt: skip
+
+
+def _learn_rounded(
+    graph: SNNGraph, monitor: BudgetMonitor, form: IntegerForm, settings: PruneSettings, progress: Progress | None, hints: Array
+) -> RoundedLearning | None:  # fmt: skip
+    """Learn on with the chip's rounding for a third of the epochs, where the integers lose accuracy."""
+    return learn_with_rounding(
+        graph, monitor, form, epochs=max(1, settings.epochs // 3), hints=hints, seed=settings.seed,
+        device=settings.search_settings.device, progress=progress,
+    )  # fmt: skip
 
 
 def _choose_bits(
@@ -268,26 +304,34 @@ def _choose_bits(
     chip, graph = monitor.chip, monitor.dense
     if are_bits_alone(settings.levers):
         require_bits(monitor, settings, form)
-    if chip is None or form is None or not can_choose_bits(settings, chip.profile):
-        return None, monitor, settings
+    if chip is None or form is None or not can_choose_bits(settings, chip.profile) or settings.chosen_method == RL:
+        return None, monitor, settings  # `rl` chooses them itself
     kept = None if checkpoint is None else checkpoint.with_name(BITS_CHECKPOINT)
     bits = choose_layer_bits(graph, monitor, form, chip, settings, checkpoint=kept, progress=progress)
-    if bits is None or not bits.changed:
-        return bits, monitor, settings
-    stating, fixed = state_layer_bits(graph, bits.bits), fix_limits(settings, monitor.limits)
+    return bits, *((monitor, settings) if bits is None else _state_choice(bits, monitor, settings))
+
+
+def _state_choice(bits: BitsChoice, monitor: BudgetMonitor, settings: PruneSettings) -> tuple[BudgetMonitor, PruneSettings]:
+    """Return monitor and settings of the network that states the chosen bits, with the limits from before."""
+    chip = monitor.chip
+    if not bits.changed or chip is None:
+        return monitor, settings
+    stating, fixed = state_layer_bits(monitor.dense, bits.bits), fix_limits(settings, monitor.limits)
     costs = build_chip_costs(stating, chip.profile, chip.chips)
-    return bits, BudgetMonitor(stating, monitor.dataset, fixed.budgets, monitor.deployed, costs), fixed
+    return BudgetMonitor(stating, monitor.dataset, fixed.budgets, monitor.deployed, costs), fixed
 
 
 def _search(
-    graph: SNNGraph, monitor: BudgetMonitor, settings: PruneSettings, checkpoint: Path | None, progress: Progress | None
-) -> SearchResult:
+    graph: SNNGraph, monitor: BudgetMonitor, settings: PruneSettings, form: IntegerForm | None, checkpoint: Path | None,
+    progress: Progress | None,
+) -> SearchResult:  # fmt: skip
     """Return the plan of the method of the settings; all channels where fewer bits alone are enough."""
     enough = read_layer_bits(graph) and monitor.dataset.full is None and monitor.measure(graph).met
     if enough:
         settings = replace(settings, method="uniform", levers=None, search=None, episodes=None)
     find = get_search(settings.chosen_method)
-    return find(graph, monitor.dataset, settings, chip=monitor.chip, checkpoint=checkpoint, progress=progress)
+    more = {"form": form} if settings.chosen_method == RL else {}
+    return find(graph, monitor.dataset, settings, chip=monitor.chip, checkpoint=checkpoint, progress=progress, **more)
 
 
 def _count_left_epochs(settings: PruneSettings, batches: int, samples: int) -> int:
@@ -340,10 +384,10 @@ def _note_levers(result: SearchResult, graph: SNNGraph, chip: ChipCosts | None, 
 
 
 def _list_stages(
-    graph: SNNGraph, result: SearchResult, tuning: FineTuning, rounded: RoundedLearning | None, dataset: Dataset
+    graph: SNNGraph, result: SearchResult, tuning: FineTuning, rounded: RoundedLearning | None, fewer_bits: Sequence[LeverStage]
 ) -> tuple[LeverStage, ...]:
     """Return the networks from trained to fine-tuned, measured on all of validation."""
-    levers = result.stages
+    levers, dataset = result.stages, tuning.dataset
     channels = sum(group.channels for group in list_prunable_groups(graph))
     whole = sum(map(len, result.plan.kept.values())) == channels
     if not levers and result.removal is None and not (whole and not result.batches):
@@ -352,13 +396,23 @@ def _list_stages(
     measured = [measure_stage(stage.name, stage.graph, dataset.val, stage.batches) for stage in levers]
     if result.removal is not None and result.removal.thinned is not None:
         measured.append(measure_stage("weights", result.removal.thinned, dataset.val, tuning.batches_of_removal))
+    learnt = () if rounded is None else (measure_stage("bits", rounded.graph, dataset.val, rounded.batches),)
     return (
         measure_stage("trained", graph, dataset.trained.val),
         *fewer_steps,
         *measured,
         measure_stage("rates", tuning.graph, dataset.val, tuning.batches - tuning.batches_of_removal),
-        *([] if rounded is None else [measure_stage("bits", rounded.graph, dataset.val, rounded.batches)]),
+        *(learnt if rounded is None or not rounded.kept else ()),
+        *fewer_bits,
+        *(learnt if rounded is not None and rounded.kept else ()),
     )
+
+
+def _measure_bits(tuned: SNNGraph, bits: BitsChoice | None, form: IntegerForm | None, dataset: Dataset) -> tuple[LeverStage, ...]:
+    """Return the fine-tuned network on the values that its integers of fewer bits stand for; nothing without fewer bits."""
+    if bits is None or not bits.changed or form is None:
+        return ()
+    return (measure_stage("fewer bits", form.rounding(tuned).graph, dataset.val, bits.batches),)
 
 
 def _note_margin(monitor: BudgetMonitor, use: BudgetUse) -> list[str]:

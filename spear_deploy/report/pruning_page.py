@@ -46,6 +46,7 @@ def describe_results(folder: Path) -> dict[str, Any]:
                 "charts": drawn["charts"],
                 "summary": drawn["summary"],
                 "levers": describe_levers(row.get("levers") or []),
+                "bits": drawn["bits"],
             }
             for row, drawn in zip(rows, map(draw_search, searches), strict=True)
         ],

@@ -47,6 +47,7 @@ def draw_search(search: Mapping[str, Any]) -> dict[str, Any]:
         "summary": _summarize_search(search),
         "budgets": budgets if len(budgets) > 1 else [],
         "levers": describe_levers(search.get("levers") or []),
+        "bits": list_episode_bits(rows),
     }
 
 
@@ -76,6 +77,34 @@ def describe_levers(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]
     return rows
 
 
+def list_episode_bits(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return the bits of a weight of each layer in each episode, and what the episode reached; None where none were searched.
+
+    Args:
+        rows: of a search.
+
+    >>> row = {"episode": 1, "bits": {"fc1": 4}, "widths": [9], "certainty": 0.5, "accuracy": 0.8, "reward": 0.5}
+    >>> list_episode_bits([row])
+    {'layers': ['fc1'], 'rows': [{'episode': 1, 'bits': [4], 'widths': '9', 'accuracy': '80.0 %', 'value': '0.500'}]}
+    """
+    if not rows or not rows[0].get("bits"):
+        return None
+    layers = list(rows[0]["bits"])
+    return {
+        "layers": layers,
+        "rows": [
+            {
+                "episode": row["episode"],
+                "bits": [row["bits"][name] for name in layers],
+                "widths": ", ".join(map(str, row["widths"])),
+                "accuracy": percent(row["accuracy"], 1),
+                "value": f"{row['reward']:.3f}",
+            }
+            for row in rows
+        ],
+    }
+
+
 def pareto_front(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return the rows that no other row beats in both accuracy and SynOps, by rising SynOps.
 
@@ -92,7 +121,11 @@ def pareto_front(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def _summarize_search(search: Mapping[str, Any]) -> list[str]:
     if not search["search"]:
-        return ["The unchanged network is within the budget: nothing was searched and nothing was removed."]
+        learnt = (search.get("batches") or {}).get("bits", 0)
+        whole = (
+            f"The network, which learnt from {learnt} batches with the chip's rounding," if learnt else "The unchanged network"
+        )
+        return [f"{whole} is within the budget: nothing was searched and nothing was removed."]
     sentences = [
         f"{NAMES.get(search['method'], search['method'])} proposed {plural(len(search['search']), 'network')}; "
         f"{plural(search['evaluations'], 'measurement')} on validation data, those of the estimator included.",
@@ -113,6 +146,7 @@ def _format_tooltip(row: Mapping[str, Any]) -> str:
     return (
         f"evaluation {row['episode']}: reward {row['reward']:.3g}, accuracy {percent(row['accuracy'], 1)}, "
         f"{number(row['synops'])} SynOps, widths {', '.join(map(str, row['widths']))}"
+        + (f", bits {', '.join(map(str, row['bits'].values()))}" if row.get("bits") else "")
     )
 
 

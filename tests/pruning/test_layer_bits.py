@@ -28,10 +28,13 @@ from spear_deploy.pipeline.inputs import quantize_for_chip
 from spear_deploy.pipeline.prune import prune, prune_front
 from spear_deploy.placement.weight_bits import stored_bits
 from spear_deploy.pruning import layer_bits
+from spear_deploy.pruning.bits_choice import can_choose_bits
 from spear_deploy.pruning.chip_costs import build_chip_costs
-from spear_deploy.pruning.layer_bits import can_choose_bits, reduce_bits
+from spear_deploy.pruning.fewer_bits import BitLimits, reduce_bits
 from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.quantize.network import list_layer_widths
+from spear_deploy.report.search_charts import draw_search
+from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import train
 from tests.benchmarks.fit import perceptron
 from tests.training.test_fit import quick, toy_data
@@ -120,7 +123,7 @@ def test_widths_are_those_that_the_profile_lets_a_layer_have(chip):
 
 
 @pytest.mark.parametrize(
-    "method", ["uniform", *(pytest.param(method, marks=pytest.mark.slow) for method in ("rl", "recipe", "evolution"))]
+    "method", ["uniform", *(pytest.param(method, marks=pytest.mark.slow) for method in ("recipe", "evolution"))]
 )
 def test_a_budget_of_memory_is_held_by_fewer_bits_and_more_channels(learnt, method, tmp_path, monkeypatch):
     """Whichever candidate is taken; here the one with fewer bits is preferred, so that the rest of the way is seen."""
@@ -190,7 +193,7 @@ def test_where_bits_alone_are_enough_all_channels_stay_and_it_goes_on_from_its_c
         raise AssertionError("measured again")
 
     monkeypatch.setattr(layer_bits._Trial, "learn", fail)
-    monkeypatch.setattr(layer_bits._Trial, "_measure", fail)
+    monkeypatch.setattr(BitLimits, "measure", fail)
     again = prune(graph, LOIHI, data, out=tmp_path / "a", **options)
     for name in ("layer_bits", "widths", "accuracy", "synops", "batches"):
         assert again[name] == first[name]
@@ -217,6 +220,7 @@ def test_without_the_lever_nothing_changes_but_a_note_and_other_budgets_need_no_
     assert any("`--levers channels,bits` tries whether fewer bits save memory" in note for note in facts["notes"])
     facts = prune(graph, LOIHI, data, out=tmp_path / "b", synops="60%", levers="channels,bits", method="uniform", epochs=1)
     assert facts["layer_bits"] is None
+    assert "bits: all layers keep theirs, since no limit of memory or cores is exceeded" in facts["notes"]
     front = prune_front(
         graph, LOIHI, data, ["70%"], out=tmp_path / "c", memory="40%", levers="channels,bits", method="uniform", epochs=1
     )
@@ -224,6 +228,30 @@ def test_without_the_lever_nothing_changes_but_a_note_and_other_budgets_need_no_
     assert any(
         note.startswith("bits: their number by layer is chosen for one budget at a time") for note in front["front"][0]["notes"]
     )
+
+
+def test_a_network_within_its_budget_learns_for_the_bits_that_it_states(learnt, tmp_path):
+    """An absolute budget that the bits hold alone: all channels stay, and the integers are learnt for."""
+    graph, data = learnt
+    stating = state_layer_bits(graph, dict.fromkeys(("fc1", "fc2", "fc3"), 2))
+    options = {"out": tmp_path / "a", "memory": words(stating), "epochs": 12}
+    facts = prune(stating, LOIHI, data, **options)
+    assert all(before == after for before, after in facts["widths"].values()) and facts["met"]
+    assert facts["batches"]["all"] == facts["batches"]["bits"] > 0 and [row["lever"] for row in facts["levers"]] == [
+        "trained",
+        "bits",
+    ]
+    assert any(
+        note.startswith("the network is within the budget with its bits: no channel was removed") for note in facts["notes"]
+    )
+    pruned = read_snn(tmp_path / "a" / "pruned.snn")
+    assert read_layer_bits(pruned) == read_layer_bits(stating) and words(quantize_for_chip(pruned, LOIHI)) <= options["memory"]
+    before = evaluate(quantize_for_chip(stating, LOIHI, calibration=np.moveaxis(data.train.x[:256], 0, 1)), data.test).accuracy
+    assert facts["accuracy"]["quantised"] > before
+    summary = draw_search(json.loads((tmp_path / "a" / "search.json").read_text()))["summary"]
+    assert summary[0].startswith(f"The network, which learnt from {facts['batches']['bits']} batches with the chip's rounding")
+    wide = prune(graph, LOIHI, data, **{**options, "out": tmp_path / "b", "memory": words(graph)})
+    assert wide["batches"]["all"] == 0 and any("nothing was changed" in note for note in wide["notes"])
 
 
 def test_bits_alone_keep_all_channels_within_a_budget_of_memory(learnt, tmp_path):

@@ -2,8 +2,8 @@
 
     maximise  certainty(plan)   subject to   u_i(plan) ≤ 1        u_i = use of budget i / budget i, measured
 
-An episode is a plan: a width and a density for each layer (`lever_environment`). Its network learns for some batches and is
-measured, and its value is the Lagrangian; afterwards each multiplier takes a step of dual ascent:
+An episode is a plan: a width, a density and bits for each layer (`lever_environment`). Its network learns for some batches and
+is measured, and its value is the Lagrangian; afterwards each multiplier takes a step of dual ascent:
 
     L(plan; λ) = certainty − Σ λ_i (u_i − 1)
     λ_i ← max(0, λ_i + RATE · (u_i − 1))          λ_i = 0 at the start
@@ -11,6 +11,12 @@ measured, and its value is the Lagrangian; afterwards each multiplier takes a st
 So no penalty has to be set by hand: a multiplier grows for as long as its budget is exceeded (dual ascent of constrained Markov
 decision processes: Altman 1999; Tessler et al., arXiv 1805.11074). The multipliers are of all budgets that depend on spikes;
 budgets of size, and the chip's own limits, are known before anything learns, and plans are scaled into them.
+
+Bits are part of a plan where a limit of memory or cores is exceeded and layers of the chip may differ (`lever_bits`). Fewer of
+them leave room for more channels: without a budget that depends on spikes, the widths of a plan grow or shrink, in their
+proportions, to the largest within the limits at its bits. An episode then spends a third of its batches, the last ones, on
+learning with the chip's rounding, after which certainty is measured: so it holds what few bits cost. What these batches learnt
+is bound to one width of weights and has no batch norm, and does not go on to the next episode.
 
 The first episode is the recipe. What an episode has learnt is kept: its weights go back into the whole network, from which the
 next plan is cut. So later plans have learnt longer, and the best is the plan whose Lagrangian, at the last multipliers, lies
@@ -36,12 +42,15 @@ from spear_deploy.pruning.candidates import Score
 from spear_deploy.pruning.chip_costs import ChipCosts
 from spear_deploy.pruning.levers import choose_levers, measure_stage, parse_levers
 from spear_deploy.pruning.plan import restore_channels
+from spear_deploy.pruning.search.lever_bits import PlanBits, choose_plan_bits
 from spear_deploy.pruning.search.lever_plan import Actions, LeverPlan, LeverSpace, list_layers, remove_trend
+from spear_deploy.pruning.search.problem import Problem
 from spear_deploy.pruning.search.recipe_builder import LATER_PEAK, MIN_BATCHES, OVERSHOOT, PEAK, RecipeBuilder
 from spear_deploy.pruning.search.search import Clock, SearchResult, make_evaluator
 from spear_deploy.pruning.search.settings import RL
 from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.pruning.tune.measure import BudgetMonitor
+from spear_deploy.pruning.tune.rounded_learning import IntegerForm
 from spear_deploy.pruning.tune.thin_weights import LayerWeightRemoval, fill_zero_weights, list_densities
 from spear_deploy.training.fit import limit_threads
 from spear_deploy.training.losses import average_outputs
@@ -53,6 +62,8 @@ RATE = 1.0
 """Step of a multiplier: at 10 % above its budget it grows by 0.1, so that each 10 % cost 0.01 more of certainty."""
 SHARE = 0.5
 """Share of the budget, as an exponent, that channels get in the recipe."""
+ROUNDED_SHARE, ROUNDED_PEAK = 1 / 3, 3e-3
+"""Share of an episode's batches that learn with the chip's rounding where bits are searched, and their learning rate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +72,7 @@ class Episode:
 
     Attributes:
         key: of its measurements, a digest of all that they depend on.
-        plan: widths and densities.
+        plan: widths, densities and bits.
         before: the episode whose weights it began with; None: the network before pruning.
         number: of the episode, from 0.
         row: measurements: accuracy, certainty, SynOps by source, use of each budget that depends on spikes, dual.
@@ -89,14 +100,16 @@ def search_levers(
     settings: PruneSettings,
     *,
     chip: ChipCosts | None = None,
+    form: IntegerForm | None = None,
     checkpoint: Path | None = None,
     progress: Progress | None = None,
 ) -> SearchResult:
-    """Search widths and densities of all layers by constrained reinforcement learning.
+    """Search widths, densities and bits of all layers by constrained reinforcement learning.
 
     Args:
         graph, dataset, settings, chip, checkpoint, progress: as in `search`; `settings.epochs` are those of search and
             fine-tuning together. Without a SynOps budget, or without the lever, no weights are removed.
+        form: the chip's integers; without them bits by layer are not searched.
 
     Returns:
         The best plan with what it has learnt, and the removal of its weights. Ctrl-C ends the search and keeps the best so far.
@@ -118,7 +131,8 @@ def search_levers(
         limits = settings.budgets.resolve(evaluator.dense_use())
         builder = RecipeBuilder(evaluator, settings, limits, average_outputs(graph, dataset.trained.train))
         monitor = BudgetMonitor(graph, dataset, settings.budgets, (), chip)
-        work = _Episodes(builder, _choose_space(builder, chip), monitor, progress)
+        bits = choose_plan_bits(builder, form)
+        work = _Episodes(builder, _choose_space(builder, chip, bits), monitor, progress, bits)
         evaluator.checkpoint.begin()
         clock.stop("estimate")
         episodes = settings.search_settings.episodes
@@ -151,6 +165,7 @@ def search_levers(
         stages=(measure_stage("channels", network, evaluator.split, work.batches),),
         removal=removal,
         hints=builder.hints,
+        layer_bits=None if bits is None else bits.describe(best.plan.bits, len(work.played)),
         interrupted=interrupted,
     )
 
@@ -163,7 +178,7 @@ def _to_score(episode: Episode) -> Score:
     )  # fmt: skip
 
 
-def _choose_space(builder: RecipeBuilder, chip: ChipCosts | None) -> LeverSpace:
+def _choose_space(builder: RecipeBuilder, chip: ChipCosts | None, bits: PlanBits | None) -> LeverSpace:
     """Return the plans around the half-and-half recipe, for the levers of the settings or those that the chip rewards.
 
     Raises:
@@ -174,6 +189,8 @@ def _choose_space(builder: RecipeBuilder, chip: ChipCosts | None) -> LeverSpace:
     thins = "weights" in levers and "synops" in builder.limits
     share = 1.0 if not thins else SHARE if "channels" in levers else 0.0
     builder.check_reachable((share,))
+    if bits is not None:
+        builder = builder.with_chip(bits.limits.place(bits.recipe))
     widths = builder.choose_widths(share)
     removal, densities = builder.make_removal(share, widths), {}
     if thins:
@@ -181,13 +198,17 @@ def _choose_space(builder: RecipeBuilder, chip: ChipCosts | None) -> LeverSpace:
         thinned = network if removal is None else removal(network, 1.0)
         priced = evaluator.dense.synops.per_layer
         densities = {name: density for name, density in list_densities(thinned).items() if priced.get(name)}
-    has = {"width": "channels" in levers, "density": thins}
-    layers = list_layers(evaluator, densities)
+    has = {"width": "channels" in levers, "density": thins, "bits": bits is not None}
+    options = {} if bits is None else bits.options
+    layers = list_layers(evaluator, densities, options)
     if not has["width"]:
         layers = tuple(name for name in layers if name in densities)
     return LeverSpace(
-        evaluator=evaluator, recipe=LeverPlan(widths=widths, densities=densities), layers=layers,
+        evaluator=evaluator,
+        recipe=LeverPlan(widths=widths, densities=densities, bits={} if bits is None else bits.recipe),
+        layers=layers,
         levers=tuple(name for name, there in has.items() if there),
+        bits=options,
     )  # fmt: skip
 
 
@@ -200,6 +221,7 @@ class _Episodes:
         space: the plans.
         monitor: measures the budgets.
         progress: is called after each episode.
+        bits: that plans may have; None where they are no lever.
         multipliers: by budget that depends on spikes.
         played: the episodes so far.
         history: rows of `SearchResult`.
@@ -211,23 +233,24 @@ class _Episodes:
     space: LeverSpace
     monitor: BudgetMonitor
     progress: Progress | None
+    bits: PlanBits | None = None
     multipliers: dict[str, float] = field(default_factory=dict)
     played: list[Episode] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
     batches: int = 0
     learnt: dict[str, SNNGraph] = field(default_factory=dict)
+    _sizes: dict[tuple[tuple[str, int], ...], Problem | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         limit, space = self.builder.limits.get("synops"), self.space
         self.target = None if limit is None else max(OVERSHOOT * limit, space.estimate(space.recipe))
         self.multipliers = {name: 0.0 for name in self.builder.limits if name in ACTIVE}
-        sizes = {name: limit for name, limit in self.builder.limits.items() if name not in ACTIVE}
-        self.sizes = self.builder.make_problem(sizes) if sizes or self.builder.settings.fit else None
-        if self.sizes is not None:
-            self.sizes.check_reachable()  # lowers the floors
+        self._find_sizes(space.recipe.bits)
         self.objective = self.builder.settings.search_settings.objective
         self.episodes = self.builder.settings.search_settings.episodes
-        self.steps = max(MIN_BATCHES, self.builder.count_search_batches() // self.episodes)
+        share = self.builder.count_search_batches() // self.episodes
+        self.rounded_steps = 0 if self.bits is None else max(MIN_BATCHES, round(ROUNDED_SHARE * share))
+        self.steps = max(MIN_BATCHES, share - self.rounded_steps)
 
     def play(self, actions: Actions) -> tuple[float, list[float]]:
         """Let a plan learn, measure it, and take a step of dual ascent.
@@ -238,7 +261,7 @@ class _Episodes:
         episode = self._measure(self._scale_into_sizes(self.space.make_plan(actions)))
         value = episode.value(self.multipliers, self.objective)
         self.played.append(episode)
-        self.batches += self.steps
+        self.batches += self.steps + self.rounded_steps
         self._add_row(episode, value)
         for name, use in episode.row["use"].items():
             self.multipliers[name] = max(0.0, self.multipliers[name] + RATE * (use - 1.0))
@@ -254,15 +277,38 @@ class _Episodes:
 
     def cut(self, plan: LeverPlan) -> SNNGraph:
         """Return the channels of a plan, with all their weights as the last episode left them."""
-        return self.builder.evaluator.build(plan.widths, self._get_weights(self.played[-1]))
+        return self.builder.evaluator.build(plan.widths, self._state_bits(self._get_weights(self.played[-1]), plan))
 
     def _scale_into_sizes(self, plan: LeverPlan) -> LeverPlan:
-        """Return the plan with its widths scaled into the limits that do not depend on spikes."""
-        if self.sizes is None:
+        """Return the plan with its widths scaled into the limits that do not depend on spikes, at its bits."""
+        if self.bits is not None:
+            plan = replace(plan, bits=self.bits.keep_reachable(plan.bits))
+        sizes = self._find_sizes(plan.bits)
+        if sizes is None:
             return plan
         channels = self.builder.evaluator.channels
         ratios = tuple(width / n for width, n in zip(plan.widths, channels, strict=True))
-        return replace(plan, widths=self.sizes.scale_down(ratios))
+        fills = self.bits is not None and not self.multipliers and "width" in self.space.levers
+        return replace(plan, widths=sizes.scale_to_limits(ratios) if fills else sizes.scale_down(ratios))
+
+    def _find_sizes(self, bits: Mapping[str, int]) -> Problem | None:
+        """Return the problem of finding widths within the limits that do not depend on spikes; None without such limits.
+
+        Raises:
+            BudgetError: one channel in each group exceeds them.
+        """
+        key = tuple(bits.items())
+        if key not in self._sizes:
+            limits = {name: limit for name, limit in self.builder.limits.items() if name not in ACTIVE}
+            builder = self.builder if self.bits is None else self.builder.with_chip(self.bits.limits.place(bits))
+            sizes = builder.make_problem(limits) if limits or builder.settings.fit else None
+            if sizes is not None:
+                sizes.check_reachable()  # lowers the floors
+            self._sizes[key] = sizes
+        return self._sizes[key]
+
+    def _state_bits(self, graph: SNNGraph, plan: LeverPlan) -> SNNGraph:
+        return graph if self.bits is None else self.bits.state(graph, plan.bits)
 
     def _measure(self, plan: LeverPlan) -> Episode:
         """Return a plan with its measurements, from the checkpoint where it has them."""
@@ -270,6 +316,7 @@ class _Episodes:
         depends = {
             "before": before.key if before else "", "widths": list(plan.widths), "densities": dict(plan.densities),
             "batches": self.steps, "seed": builder.settings.seed, "limits": builder.limits, "fit": builder.settings.fit,
+            **({} if self.bits is None else {"bits": dict(plan.bits), "rounded": self.rounded_steps}),
         }  # fmt: skip
         episode = Episode(key=f"rl {hash_value(depends)}", plan=plan, before=before, number=len(self.played), row={})
         row: dict[str, Any] = builder.evaluator.checkpoint.get(episode.key, lambda: self._learn(episode))
@@ -289,16 +336,24 @@ class _Episodes:
         source = self._get_weights(before)
         removal = LayerWeightRemoval(evaluator.split, densities=plan.densities) if plan.densities else None
         tuned, score = self.builder.learn(
-            evaluator.build(plan.widths, source), plan.widths, self.steps, LATER_PEAK if before else PEAK,
+            evaluator.build(plan.widths, self._state_bits(source, plan)), plan.widths, self.steps, LATER_PEAK if before else PEAK,
             target=self.target,
             seed=self.builder.settings.seed + episode.number, dual=before.row["dual"] if before else 0.0, remove=removal,
         )  # fmt: skip
+        rounded = score
+        if self.bits is not None:
+            _, rounded = self.builder.learn(
+                tuned.graph, plan.widths, self.rounded_steps, ROUNDED_PEAK, target=self.target,
+                seed=self.builder.settings.seed + episode.number, dual=tuned.dual, keeps_zeros=removal is not None,
+                rounding=self.bits.limits.form.rounding,
+            )  # fmt: skip
         whole = tuned.graph if removal is None else fill_zero_weights(tuned.graph, removal.unthinned or tuned.graph)
         self.learnt[episode.key] = restore_channels(source, evaluator.plan(plan.widths), whole)
         values = self.monitor.measure(tuned.graph).values
         use = {name: float(values[name] or 0.0) / self.builder.limits[name] for name in self.multipliers}
         return {
-            "accuracy": score.accuracy, "certainty": score.certainty, "by_source": score.by_source, "use": use, "dual": tuned.dual
+            "accuracy": rounded.accuracy, "certainty": rounded.certainty, "by_source": score.by_source, "use": use,
+            "dual": tuned.dual,
         }  # fmt: skip
 
     def _add_row(self, episode: Episode, value: float) -> None:
@@ -310,6 +365,7 @@ class _Episodes:
                 "proposed": [width / n for width, n in zip(episode.plan.widths, channels, strict=True)],
                 "widths": list(episode.plan.widths),
                 "densities": dict(episode.plan.densities),
+                **({} if self.bits is None else {"bits": dict(episode.plan.bits)}),
                 "accuracy": row["accuracy"],
                 "certainty": row["certainty"],
                 "synops": synops,

@@ -1,12 +1,13 @@
-"""Environment of the constrained search: width and density of each layer.
+"""Environment of the constrained search: width, density and bits of each layer.
 
 One episode chooses a plan of all levers, one step the factors of one layer, in the order of the layers:
 
     width      channels of the group that the layer makes, relative to the recipe's
     density    share of the layer's weights that stay, relative to the recipe's
+    bits       of a weight of the layer, relative to the recipe's, the nearest that the chip has
 
 An action a of −1..1 stands for the factor 2^(span · a), so that actions of zero are the recipe. A lever that a layer does not
-have (channels that another layer's group owns, weights without SynOps) ignores its number.
+have (channels that another layer's group owns, weights without SynOps, bits that save nothing) ignores its number.
 
 Observation: the seven fixed numbers of `environment.OBSERVATION`, then
 

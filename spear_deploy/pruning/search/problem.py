@@ -333,10 +333,7 @@ class Problem:
         """Scale a proposal to the largest plan whose upper bound, by estimate and drift, is within every limit; measure it."""
         drift = self.rate_drift
         for _ in range(1 + CORRECTIONS):
-            project = fill_ratios if self._fills else project_ratios
-            widths = project(
-                ratios, self.evaluator.channels, self.min_widths, lambda widths: self._fits(widths, drift)  # noqa: B023
-            )  # fmt: skip
+            widths = self.scale_to_limits(ratios, drift)
             score = self.evaluator.score(widths)
             use = self._bound_use(score)
             if use <= EXACT or widths == self.min_widths:
@@ -344,6 +341,16 @@ class Problem:
             measured = score.synops / max(self.evaluator.estimate(widths), 1e-12)
             drift = max(drift * use, measured) * 1.005
         return widths, score
+
+    def scale_to_limits(self, ratios: Ratios, drift: float = 1.0) -> Widths:
+        """Return the largest plan in the proportions of ratios that is within every limit by estimate; not measured.
+
+        Args:
+            ratios: of the groups; only their proportions matter.
+            drift: measured SynOps relative to the estimate.
+        """
+        project = fill_ratios if self._fills else project_ratios
+        return project(ratios, self.evaluator.channels, self.min_widths, lambda widths: self._fits(widths, drift))
 
     def scale_down(self, ratios: Ratios) -> Widths:
         """Return the widths of ratios, scaled down where they exceed a limit by estimate; not measured."""

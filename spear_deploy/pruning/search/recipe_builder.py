@@ -28,12 +28,13 @@ from spear_deploy.network import Array
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.pruning.budgets import ACTIVE
 from spear_deploy.pruning.candidates import Evaluator, Score, Widths
-from spear_deploy.pruning.chip_costs import describe_rows, max_use
+from spear_deploy.pruning.chip_costs import ChipCosts, describe_rows, max_use
 from spear_deploy.pruning.plan import prune
 from spear_deploy.pruning.search.problem import Problem
 from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.pruning.tune.fit_weights import ChipWeightRemoval, find_cuts
 from spear_deploy.pruning.tune.thin_weights import MAX_SHARE, WeightRemoval, thin_most
+from spear_deploy.quantize.rounding import RoundNetwork
 from spear_deploy.training.evaluation import Evaluation, evaluate
 from spear_deploy.training.fit import Fit, Recipe, fit
 from spear_deploy.util.number_format import number
@@ -70,6 +71,10 @@ class RecipeBuilder:
     settings: PruneSettings
     limits: dict[str, float]
     hints: Array
+
+    def with_chip(self, chip: ChipCosts) -> RecipeBuilder:
+        """Return the builder of the same network with other costs on the chip, e.g. with fewer bits."""
+        return replace(self, evaluator=self.evaluator.with_chip(chip))
 
     def count_search_batches(self) -> int:
         """Return the batches that a search may learn from: `SEARCH_SHARE` of those of the whole fine-tuning."""
@@ -212,7 +217,7 @@ class RecipeBuilder:
     def learn(
         self, graph: SNNGraph, widths: Widths, steps: int, peak: float, *,
         target: float | None = None, seed: int | None = None, dual: float = 0.0, keeps_zeros: bool = False,
-        remove: WeightRemoval | None = None,
+        remove: WeightRemoval | None = None, rounding: RoundNetwork | None = None,
     ) -> tuple[Fit, Score]:  # fmt: skip
         """Learn for some batches towards the SynOps budget, and return what was learnt, and its score.
 
@@ -226,6 +231,7 @@ class RecipeBuilder:
             dual: of the price on SynOps at the start.
             keeps_zeros: weights of zero stay zero.
             remove: removes weights meanwhile.
+            rounding: of the chip's integers, which the network learns with.
         """
         train, settings = len(self.evaluator.dataset.train), self.settings
         recipe = Recipe(
@@ -234,7 +240,7 @@ class RecipeBuilder:
             synops_budget=OVERSHOOT * self.limits["synops"] if target is None and "synops" in self.limits else target,
             device=settings.search_settings.device,
         )  # fmt: skip
-        tuned = fit(graph, self.evaluator.dataset, recipe, hints=self.hints, remove=remove)
+        tuned = fit(graph, self.evaluator.dataset, recipe, hints=self.hints, rounding=rounding, remove=remove)
         assert tuned.last is not None  # it was not interrupted
         self.evaluator.evaluations += 1
         last = tuned.last

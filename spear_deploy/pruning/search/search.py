@@ -19,6 +19,7 @@ from spear_deploy.hardware.profile import hash_profile
 from spear_deploy.interchange.snn_file import hash_network
 from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.pruning.bits_choice import BitsChoice
 from spear_deploy.pruning.budgets import TIMED
 from spear_deploy.pruning.candidates import Checkpoint, Evaluator, Score
 from spear_deploy.pruning.chip_costs import ChipCosts
@@ -57,6 +58,7 @@ class SearchResult:
         unthinned: the network with its removed weights at their last values; None where channels alone were removed.
         removal: of weights, that fine-tuning begins with; None where none is left to do.
         hints: mean outputs of the network before pruning on the training split, where the search needed them.
+        layer_bits: the choice of bits by layer, where the search made one; `graph` states them.
         interrupted: whether the search was stopped early.
     """
 
@@ -77,6 +79,7 @@ class SearchResult:
     unthinned: SNNGraph | None = None
     removal: WeightRemoval | None = None
     hints: Array | None = None
+    layer_bits: BitsChoice | None = None
     interrupted: bool = False
 
     @property
