@@ -166,7 +166,7 @@ def _population(graph: SNNGraph, layer: Layer, readout: bool, coupled: ChannelCo
     grouped: dict[tuple[tuple[str, ...], int], list[_Path]] = {}
     for path in ways.find(layer.name):
         delay = depth - graph.depths[path.source] + path.delay_steps - 1
-        is_loop = path.delay_steps > 0 and graph.leads_to(layer.name, path.source)
+        is_loop = graph.depths[path.source] >= depth and graph.leads_to(layer.name, path.source)
         path = replace(path, delay_steps=delay, async_delay_steps=max(0, path.delay_steps - is_loop))
         key = (tuple(name for name, _ in path.synapses) or (path.source,), delay)
         grouped.setdefault(key, []).append(path)

@@ -110,8 +110,10 @@ def test_speck_bias_words_and_destinations() -> None:
     ],
 )
 def test_speck_cannot_map(synapse: Any, shape: tuple[int, ...], what: str) -> None:
-    last = Layer(name="c", synapse=synapse, neuron=IF())
-    report = check(chain([last], input_shape=shape), SPECK)
+    pools = isinstance(synapse, SumPool)  # neurons behind it get weights of their own
+    layers = [Layer(name="c", synapse=synapse, neuron=None if pools else IF())]
+    layers += [Layer(name="n", synapse=conv(RNG, 2, 2, 1), neuron=IF())] if pools else []
+    report = check(chain(layers, input_shape=shape), SPECK)
     assert [u.what for u in report.unsupported] == [what]
     kind = row(report, "layer_kind", "c")
     assert (kind.used, kind.limit, kind.status) == (1, 0, "over") and what in kind.detail and kind.remedy
