@@ -137,6 +137,8 @@ def _coarsen(layer: Layer, before: _Coarse, shape: Shape) -> tuple[Layer, _Coars
     left, factor = before.left, before.factor
     if isinstance(synapse, Dense) and left:
         lead = len(before.shape) - len(left)
+        if any(size % width for size, width in zip(before.shape[lead:], left, strict=True)):
+            return None  # positions that a pool dropped
         weight = np.asarray(synapse.weight).reshape(-1, *before.shape)
         weight = _sum_windows(weight, 1 + lead, left) * factor
         synapse = replace(synapse, weight=weight.reshape(len(weight), -1).astype(synapse.weight.dtype))

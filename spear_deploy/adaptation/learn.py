@@ -29,7 +29,7 @@ from spear_deploy.training.losses import average_outputs
 from spear_deploy.util.progress import Progress, prefix_stage
 
 STAGES: tuple[tuple[Topic, ...], ...] = (
-    ("input", "map", "kernel", "pool"), ("neuron", "time_constant", "reset", "readout"), ("bias",), ("sign", "palette"),
+    ("input", "delay", "map", "kernel", "pool"), ("neuron", "time_constant", "reset", "readout"), ("bias",), ("sign", "palette"),
 )  # fmt: skip
 """Replacements that are learnt together, in this order: a network that lost all at once comes back slowly or never."""
 RATE_TOPICS = ("neuron", "reset", "readout", "time_constant", "sign")

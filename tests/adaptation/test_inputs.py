@@ -68,6 +68,10 @@ def test_no_sums_where_they_are_not_needed(facts, why):
     [
         [Layer(name="conv", synapse=Conv2d(weight=np.ones((1, 1, 3, 3)), padding=(1, 1)), neuron=IF())],
         [Layer(name="pool", synapse=AvgPool(kernel_size=(2, 2)), neuron=IF())],
+        [
+            Layer(name="conv", synapse=Conv2d(weight=np.ones((1, 1, 2, 2))), neuron=IF()),
+            Layer(name="fc", synapse=Dense(weight=np.ones((2, 49))), neuron=IF()),
+        ],
         [Layer(name="weights", synapse=Scale(weight=np.ones((1, 8, 8))), neuron=IF())],
         [Layer(name="pool", synapse=AvgPool(kernel_size=(2, 2), stride=(1, 1))), *strided(1).layers],
         [
