@@ -20,6 +20,7 @@ from spear_deploy.data.input_sums import INPUT_FRAME
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import IF, LI, LIF, READOUTS, CubaLI, CubaLIF, Layer
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.network.host_readout import change_joined
 
 SAME = 1e-9
 """Relative difference below which a time constant is one step."""
@@ -53,7 +54,7 @@ def find_frames(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replaceme
         by=f"one frame of spikes that the host counts, up to {largest} of an input and {most} of a neuron",
         kind="learnt",
         topic="time_constant",
-        rewrite=partial(forget_steps, most=most, largest=largest),
+        rewrite=change_joined(partial(forget_steps, most=most, largest=largest)),
     )
 
 

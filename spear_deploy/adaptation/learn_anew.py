@@ -12,8 +12,10 @@ from spear_deploy.data import Dataset
 from spear_deploy.data.input_sums import sum_inputs
 from spear_deploy.network import Dense
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.network.host_readout import has_host_readout
 from spear_deploy.quantize.rounding import RoundNetwork
 from spear_deploy.training import Recipe, fit
+from spear_deploy.training.evaluation import LOGIT_SCALE as POTENTIALS
 from spear_deploy.training.losses import average_outputs
 from spear_deploy.util.progress import Progress
 
@@ -51,7 +53,7 @@ def learn_anew(
         epochs=max(1, round(EPOCHS * settings.epochs)),
         learning_rate=settings.learning_rate,
         warm_up=0.1,
-        logit_scale=LOGIT_SCALE,
+        logit_scale=POTENTIALS if has_host_readout(graph) else LOGIT_SCALE,
         batch_size=BATCH_SIZE,
         seed=settings.seed,
         interruptible=True,

@@ -20,11 +20,12 @@ import numpy as np
 from spear_deploy.adaptation.kernels import fit_kernel
 from spear_deploy.adaptation.readers import find_readers
 from spear_deploy.adaptation.replacement import Replacement
+from spear_deploy.budget.geometry import check_geometry
 from spear_deploy.budget.pools import check_pools
-from spear_deploy.budget.unsupported import check_geometry
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import CONVS, POOLS, WEIGHTED, AvgPool, Conv1d, Conv2d, Layer, SumPool, array_parameters
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
+from spear_deploy.network.host_readout import change_joined, has_host_readout, join_readout, list_host_layers
 from spear_deploy.quantize.fuse_weights import compose_synapses
 from spear_deploy.util.number_format import format_shape
 
@@ -37,8 +38,10 @@ def find_pools(graph: SNNGraph, profile: HardwareProfile, *, all_pools: bool = F
     Args:
         graph: the network.
         profile: the chip.
-        all_pools: also yield strides for pools that the chip has, where fewer neurons are the aim.
+        all_pools: also yield strides for pools that the chip has or the host forms, where fewer neurons are the aim.
     """
+    if all_pools and has_host_readout(graph):
+        yield from _find_strides_on_host(graph, profile)
     lacking = {name for name, _, _ in check_pools(graph, profile)}
     kinds = profile.layers.kinds.value
     for layer in graph.layers:
@@ -93,6 +96,15 @@ def _find_strides(graph: SNNGraph, layer: Layer, profile: HardwareProfile) -> It
                 layers=(layer.name,), what=what, by=by, kind="learnt",
                 topic="pool", option=option, rewrite=partial(_move_stride, name=layer.name, move=move),
             )  # fmt: skip
+
+
+def _find_strides_on_host(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replacement]:
+    """Yield strides in place of pools that the host forms: fewer neurons in front of them, whose spikes leave the chip."""
+    joined = join_readout(graph)
+    for name in list_host_layers(joined):
+        if isinstance(joined[name].synapse, POOLS):
+            for offer in _find_strides(joined, joined[name], profile):
+                yield replace(offer, rewrite=change_joined(offer.rewrite))
 
 
 def _move_stride(graph: SNNGraph, *, name: str, move: Callable[..., Any]) -> SNNGraph:

@@ -19,6 +19,7 @@ from spear_deploy.budget.core_rows import THING, BudgetRow
 from spear_deploy.budget.report import BudgetReport
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.graph import SNNGraph, merge_parts
+from spear_deploy.network.host_readout import can_move_to_host
 from spear_deploy.util.number_format import plural
 
 LOG = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ TOPICS: dict[str, tuple[str, ...]] = {
     "time_constant": ("time_constant",),
     "weight_sign": ("sign",),
     "layer_kind": ("map", "kernel", "pool", "skip"),
-    "delay": ("skip",),
+    "delay": ("delay", "skip"),
 }
 """By resource of a check, what a replacement is about."""
 
@@ -41,10 +42,12 @@ class Reach:
     Attributes:
         plan: the best one.
         neurons: that it adds in all; below 0 where it removes some.
+        suits_host: whether the host could integrate the spikes in front of the readout, in place of the chip.
     """
 
     plan: Plan
     neurons: int
+    suits_host: bool = False
 
     @property
     def within(self) -> bool:
@@ -105,7 +108,7 @@ def find_reach(graph: SNNGraph, profile: HardwareProfile, *, chips: int = 1, rep
         return None
     if plan is None or not plan.steps:
         return None
-    return Reach(plan=plan, neurons=plan.graph.neurons - graph.neurons)
+    return Reach(plan=plan, neurons=plan.graph.neurons - graph.neurons, suits_host=can_move_to_host(graph))
 
 
 def _find_plan(graph: SNNGraph, profile: HardwareProfile, chips: int, *, is_far: bool) -> Plan | None:
@@ -159,7 +162,10 @@ def name_replacements(report: BudgetReport, reach: Reach | None, *, net: str = "
     if reach is None or not report.unsupported:
         return report
     offers = [step.replacement for step in reach.plan.steps]
-    rows = tuple(_name_replacement(row, offers) if row.unit == THING and row.status == "over" else row for row in report.rows)
+    rows = tuple(
+        _name_replacement(row, offers, suits_host=reach.suits_host) if row.unit == THING and row.status == "over" else row
+        for row in report.rows
+    )
     after = reach.plan.report
     limit = "" if after.cores_limit is None else f" of {after.cores_limit}"
     cost = f"{after.cores_used}{limit} cores"
@@ -175,11 +181,13 @@ def name_replacements(report: BudgetReport, reach: Reach | None, *, net: str = "
     return replace(report, rows=rows, notes=(*report.notes, note))
 
 
-def _name_replacement(row: BudgetRow, offers: list[Replacement]) -> BudgetRow:
+def _name_replacement(row: BudgetRow, offers: list[Replacement], *, suits_host: bool) -> BudgetRow:
     """Return a row of something that the chip lacks with the replacement among its remedies."""
     topics = TOPICS.get(row.resource, ())
     named = [offer for offer in offers if offer.topic in topics and row.where in offer.layers]
     if not named:
         return row
     words = "; ".join(f"{offer.by} ({offer.kind})" for offer in named)
+    if suits_host and any(offer.topic == "readout" for offer in named):
+        words += "; or with `--readout host` the host integrates the spikes in front of it (exact)"
     return replace(row, remedy=f"{row.remedy}; `adapt` puts in its place: {words}" if row.remedy else words)

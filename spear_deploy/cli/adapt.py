@@ -21,6 +21,7 @@ from spear_deploy.cli.options import (
     network_options,
     overrides,
     quiet,
+    readout,
     seed,
     suggest,
 )
@@ -35,6 +36,7 @@ from spear_deploy.cli.options import (
 )  # fmt: skip
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs of fine-tuning at most.  [default: 24]")
 @click.option("--keep-widths", is_flag=True, help="Never make layers narrower where the chip is too small.")
+@readout
 @click.option("--out", required=True, metavar="DIR", help="Folder for adapted.snn, integers.snn, adapt.json and adapt.html.")
 @overrides
 @seed
@@ -43,8 +45,8 @@ from spear_deploy.cli.options import (
 @quiet
 @as_json
 def adapt(
-    net: str, chip: str, data: str | None, epochs: int | None, keep_widths: bool, out: str, overrides: dict[str, str], seed: int,
-    steps: int | None, encoding: str | None, quiet: bool, as_json: bool, **source: Any,
+    net: str, chip: str, data: str | None, epochs: int | None, keep_widths: bool, readout: str, out: str,
+    overrides: dict[str, str], seed: int, steps: int | None, encoding: str | None, quiet: bool, as_json: bool, **source: Any,
 ) -> None:  # fmt: skip
     """Replace what the chip lacks: neuron models, resets, readouts, pools, convolutions, signs.
 
@@ -62,8 +64,8 @@ def adapt(
     graph = load_net(net, data, **source)
     with display(as_json, quiet) as progress:
         facts = run_adapt(
-            graph, chip, data, out=out, epochs=epochs, narrows=not keep_widths, seed=seed, overrides=overrides, steps=steps,
-            encoding=encoding, progress=progress,
+            graph, chip, data, out=out, epochs=epochs, narrows=not keep_widths, readout=readout, seed=seed, overrides=overrides,
+            steps=steps, encoding=encoding, progress=progress,
         )  # fmt: skip
     emit(facts, as_json=as_json, out=None, show=lambda c: _show(c, facts, label_layers(graph), out))
     if not facts["missing"] and facts["verdict"] == "does_not_fit":

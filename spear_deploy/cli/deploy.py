@@ -25,6 +25,7 @@ from spear_deploy.cli.options import (  # fmt: skip
     overrides,
     profile_times,
     quiet,
+    readout,
     seed,
     state_bits,
     workers,
@@ -43,6 +44,7 @@ from spear_deploy.cli.options import (  # fmt: skip
 @method
 @levers
 @bits
+@readout
 @click.option("--lava-samples", type=click.IntRange(min=1), help="Test samples to run on Lava.  [default: all]")
 @click.option("--out", required=True, metavar="DIR", help="Folder for the files.")
 @seed
@@ -57,8 +59,8 @@ from spear_deploy.cli.options import (  # fmt: skip
 @as_json
 def deploy(
     net: str, chip: str, data: str, synops: str, method: str | None, levers: str | None, bits: str | None,
-    lava_samples: int | None, out: str, seed: int, steps: int | str | None, encoding: str | None, overrides: dict[str, str],
-    workers: Any, device: str | None, fresh: bool, quiet: bool, as_json: bool, **source: Any,
+    readout: str, lava_samples: int | None, out: str, seed: int, steps: int | str | None, encoding: str | None,
+    overrides: dict[str, str], workers: Any, device: str | None, fresh: bool, quiet: bool, as_json: bool, **source: Any,
 ) -> None:  # fmt: skip
     """Prune, quantise, prove on Lava, check, export and report, in one command.
 
@@ -74,7 +76,8 @@ def deploy(
     graph = state_bits(load_net(net, data, **source), bits, chip, overrides)
     with display(as_json, quiet) as progress:
         result = run_deploy(
-            graph, chip, data, out=out, synops=synops, method=method, levers=levers, seed=seed, lava_samples=lava_samples,
+            graph, chip, data, out=out, synops=synops, method=method, levers=levers, seed=seed, readout=readout,
+            lava_samples=lava_samples,
             overrides=overrides, steps=steps, encoding=encoding, workers=workers, device=device, fresh=fresh,
             command=command_line(), progress=progress,
         )  # fmt: skip

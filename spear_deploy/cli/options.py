@@ -208,6 +208,10 @@ bits = click.option(
     help="Bits of a weight by layer, or one number for all, on chips whose layers may differ.  [default: those of the network]",
 )  # fmt: skip
 seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random numbers.")
+readout = click.option(
+    "--readout", type=click.Choice(["chip", "host"]), default="chip", show_default=True,
+    help="Where classes are told apart: by the chip's own outputs, or by the host, from the spikes in front of the readout.",
+)  # fmt: skip
 chip = click.option(
     "--chip",
     required=True,

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from spear_deploy.errors import FileError, UnsupportedError, did_you_mean
+from spear_deploy.interchange.host_readout_file import write_host_readout
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.network.host_readout import has_host_readout
 from spear_deploy.util.digests import hash_file
 from spear_deploy.util.extras import require_packages
 from spear_deploy.util.files import replace_file, require_file, write_json
@@ -131,7 +133,8 @@ def export(
             ONNX: `scan`. Xylo, PyNN: `chip`. Speck: `chip`, `cores`.
 
     Returns:
-        The certificate; with `framework` it has `for` and `after_import`, the lines of Python that the import asks for.
+        The certificate; where the host integrates the outputs it names the file of what the host computes, `host_readout`, which
+        is written beside it; with `framework` it has `for` and `after_import`, the lines of Python that the import asks for.
 
     Raises:
         UnsupportedError: the format has no form for a part of the network, by layer, before anything is written.
@@ -168,6 +171,8 @@ def export(
             with replace_file(target) as script:
                 script.write_bytes(SCRIPT.read_bytes())
                 certificate |= {"bytes": script.stat().st_size, "sha256": hash_file(script), "network": network}
+        if has_host_readout(graph):
+            certificate["host_readout"] = write_host_readout(graph, target.parent)
         write_json(target.parent / CERTIFICATE, certificate)
     return certificate
 

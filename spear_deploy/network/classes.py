@@ -1,8 +1,8 @@
-"""Classes of a network's outputs, of which several may stand for one.
+"""Classes of a network's outputs: one each, several for one, or by a readout on the host.
 
 A spiking output counts at most one spike a step, so that few steps leave few counts, and classes tie. A network that was adapted
 to such a chip may have several output neurons a class, which the host adds up: `metadata["outputs_per_class"]`. Those of class c
-are the outputs c · n to c · n + n − 1.
+are the outputs c · n to c · n + n − 1. Or the host integrates the outputs, and its readout has the classes (`host_readout`).
 """
 
 from __future__ import annotations
@@ -12,29 +12,54 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.network.host_readout import has_host_readout, read_host_readout
+from spear_deploy.network.neurons import CubaLI
+from spear_deploy.util.number_format import plural
 
 OUTPUTS_PER_CLASS = "outputs_per_class"
 """Key of the metadata."""
 
 
 def count_per_class(graph: SNNGraph) -> int:
-    """Return how many outputs stand for a class: 1 unless the metadata name a number that divides the outputs."""
+    """Return how many outputs stand for a class: 1 unless the metadata name a number that divides the outputs.
+
+    Behind a readout on the host each of its outputs is a class.
+    """
     stated, outputs = graph.metadata.get(OUTPUTS_PER_CLASS, 1), int(np.prod(graph.shape_of(graph.output)))
     is_number = isinstance(stated, int) and not isinstance(stated, bool) and stated > 0
-    return int(stated) if is_number and outputs % int(stated) == 0 else 1
+    return int(stated) if is_number and outputs % int(stated) == 0 and not has_host_readout(graph) else 1
 
 
 def count_classes(graph: SNNGraph) -> int:
     """Return the number of classes that the outputs of a network stand for."""
+    host = read_host_readout(graph)
+    if host is not None:
+        return int(np.prod(host.shape_of(host.output)))
     return int(np.prod(graph.shape_of(graph.output))) // count_per_class(graph)
 
 
 def describe_classes(graph: SNNGraph) -> list[str]:
-    """Return a sentence on how outputs become a class where several stand for one, for those who run the network elsewhere."""
-    n = count_per_class(graph)
+    """Return a sentence on how outputs become a class where they are not one each, for those who run the network elsewhere."""
+    host, n = read_host_readout(graph), count_per_class(graph)
+    if host is not None:
+        return [_describe_host(graph, host)]
     if n == 1:
         return []
     return [f"each class has {n} outputs, class 0 the outputs 0 to {n - 1}: the class whose outputs add up to most is the answer"]
+
+
+def _describe_host(graph: SNNGraph, host: SNNGraph) -> str:
+    neuron, outputs = host.layers[-1].neuron, int(np.prod(host.input_shape))
+    integrates = "it adds these up over the steps"
+    if neuron is not None:
+        integrates = f"it integrates these with the time constant of the trained network ({type(neuron).__name__})"
+    if isinstance(neuron, CubaLI):
+        integrates = f"it integrates these with the time constants of the trained network ({type(neuron).__name__})"
+    return (
+        f"the readout is not on the chip: in each step the host multiplies the spikes of the {plural(outputs, 'neuron')} of "
+        f"'{graph.output}' by weights, {count_classes(graph)} classes; {integrates}, and the class with the largest mean over "
+        "the steps is the answer"
+    )
 
 
 def average_classes(outputs: Any, per_class: int) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 
 from spear_deploy.adaptation.differences import find_first_difference
 from spear_deploy.adaptation.few_values import find_few_values
+from spear_deploy.adaptation.host import find_host
 from spear_deploy.adaptation.learn import (
     LearnSettings,
     calibrate_plan,
@@ -32,17 +33,20 @@ from spear_deploy.data import Dataset, Split
 from spear_deploy.data.input_sums import sum_inputs, sum_split
 from spear_deploy.errors import GraphError, QuantizationError, UnsupportedError
 from spear_deploy.hardware.profile import HardwareProfile
+from spear_deploy.interchange.host_readout_file import READOUT_FILE, write_host_readout
 from spear_deploy.interchange.snn_file import hash_network, read_snn, write_snn
 from spear_deploy.network import WEIGHTED
-from spear_deploy.network.channel_groups import list_prunable_groups
+from spear_deploy.network.channel_groups import ChannelGroup, list_prunable_groups
 from spear_deploy.network.classes import count_classes
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.network.host_readout import has_host_readout, join_readout, split_readout
 from spear_deploy.network.labels import label_layers
 from spear_deploy.network.one_sign import ONE_SIGN
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.inputs import load_for, load_named, merge_options
 from spear_deploy.pipeline.learn_integers import learn_integers, note_distance
 from spear_deploy.pipeline.preflight import CheckedInputs
+from spear_deploy.pipeline.readout_fit import advise_host, describe_host_readout, fit_readout
 from spear_deploy.pipeline.result import add_header
 from spear_deploy.placement.splitting import find_largest
 from spear_deploy.pruning.importance import plan_by_importance
@@ -50,7 +54,7 @@ from spear_deploy.pruning.plan import prune
 from spear_deploy.pruning.prune_to_budget import preflight_warnings
 from spear_deploy.quantize import FORMATS
 from spear_deploy.quantize.fold import fold_chained_weights
-from spear_deploy.quantize.rounding import ROUNDED, Rounding, read_rounding
+from spear_deploy.quantize.rounding import INTEGERS_COUNT, ROUNDED, Rounding, read_rounding
 from spear_deploy.report import write_report
 from spear_deploy.report.adaptation_page import PAGE
 from spear_deploy.training.evaluation import Evaluation, evaluate
@@ -61,8 +65,10 @@ from spear_deploy.util.number_format import join_names
 from spear_deploy.util.progress import Progress
 
 TRAINED, ADAPTED, INTEGERS, FACTS = "trained.snn", "adapted.snn", "integers.snn", "adapt.json"
-RESULTS = (ADAPTED, INTEGERS, FACTS, PAGE)
+RESULTS = (ADAPTED, INTEGERS, FACTS, PAGE, READOUT_FILE)
 """Files that `adapt` writes."""
+CHIP, HOST = PLACES = ("chip", "host")
+"""Where a readout may be."""
 WIDTH_STEPS = 20
 """Widths are tried in twentieths."""
 STEP_SAMPLES = 1000
@@ -78,12 +84,21 @@ class AdaptSettings:
     Attributes:
         epochs: of fine-tuning.
         narrows: whether layers become narrower where the chip is too small for the adapted network.
+        readout: where the classes are told apart, on the "chip", or by the "host", which integrates the spikes that leave it.
         seed: of the splits and of the order of samples.
+
+    Raises:
+        UnsupportedError: there is no such place for a readout.
     """
 
     epochs: int = LearnSettings.epochs
     narrows: bool = True
+    readout: str = CHIP
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.readout not in PLACES:
+            raise UnsupportedError(f"readout '{self.readout}': expected one of {', '.join(PLACES)}")
 
     @property
     def learning(self) -> LearnSettings:
@@ -153,7 +168,7 @@ def adapt(
         net, chip: see `pipeline.inputs`.
         data: a built-in name, a file, or a `Dataset`; without it only what needs no learning is replaced.
         out: folder for the files.
-        settings: epochs, seed, and whether layers may become narrower.
+        settings: epochs, seed, the place of the readout, and whether layers may become narrower.
         overrides: facts of the profile to replace, by dotted key.
         progress: is called while it learns.
         options: fields of `AdaptSettings` by name. How network and data are read: those of `load`, and `steps` and `encoding` of
@@ -162,9 +177,10 @@ def adapt(
     Returns:
         {chip, adapted_digest, labels (of layers in tables), replaced, accuracy {trained, adapted, integers}, waterfall, missing,
         verdict, cores_used, cores_limit, widths, notes, files, seconds}; integers are None where the family's are not built here.
+        With a readout on the host also `host_readout` {what, outputs, weights, spikes_per_step}, and its numbers as an `.npz`.
 
     Raises:
-        UnsupportedError: an integer network.
+        UnsupportedError: an integer network, or a readout that a host cannot integrate.
         TypeError: there is no such option.
     """
     begin = perf_counter()
@@ -192,9 +208,11 @@ def adapt_network(task: AdaptTask) -> Adapted:
     """Return a network that uses only what the chip has, as far as that can be made.
 
     Raises:
-        UnsupportedError: an integer network.
+        UnsupportedError: an integer network, or a readout that a host cannot integrate.
         GraphError: learning has to write out sparse weights that do not fit the memory.
     """
+    if task.settings.readout == HOST:
+        return _adapt_for_host(task)
     network, profile, chips, dataset = task.network, task.profile, task.chips, task.dataset
     if dataset is None:
         return _adapt_exactly(task)
@@ -211,6 +229,22 @@ def adapt_network(task: AdaptTask) -> Adapted:
             candidate.plan.graph.require_learning_room()
     number = choose_plan([each.plan for each in candidates], network, dataset, task.settings.learning, task.progress)
     return _learn_plan(task, candidates[number], notes)
+
+
+def _adapt_for_host(task: AdaptTask) -> Adapted:
+    """Move the readout to the host, and adapt what is left for the chip."""
+    moved = find_host(task.network)
+    network = moved.rewrite(task.network)
+    adapted = adapt_network(replace(task, network=network, settings=replace(task.settings, readout=CHIP)))
+    rows = moved.to_rows(network.neurons - task.network.neurons)
+    waterfall = list(adapted.waterfall)
+    if task.dataset is not None:
+        test = task.dataset.test.head(STEP_SAMPLES)
+        waterfall = waterfall or [_measure("as trained", "", (), task.network, test)]
+        row = _measure(f"{moved.what} → {moved.by}", moved.kind, moved.layers, network, test)
+        waterfall.insert(1, {**row, "differs": find_first_difference(task.network, network, test)})
+    graph = network if adapted.graph is network else adapted.graph
+    return replace(adapted, graph=graph, rows=(*rows, *adapted.rows), waterfall=tuple(waterfall))
 
 
 def _learn_plan(task: AdaptTask, candidate: TrialPlan, notes: Sequence[str]) -> Adapted:
@@ -266,7 +300,11 @@ def _learn_plan(task: AdaptTask, candidate: TrialPlan, notes: Sequence[str]) -> 
         if result.batches:
             name = f"learning with the rounding of {task.profile.name}, {result.batches} batches"
             waterfall.append(_measure(name, "learnt", (), graph, test))
-        notes = [*notes, *note_distance(result.accuracy, aim, allowed)]
+        fitted = fit_readout(replace(inputs, network=graph))
+        if fitted is not None:
+            graph = fitted.graph
+            waterfall.append(_measure(fitted.describe(task.profile), "learnt", (), graph, test))
+        notes = [*notes, *note_distance(result.accuracy if fitted is None else fitted.accuracy, aim, allowed)]
     return Adapted(
         graph=graph,
         rows=tuple(rows),
@@ -301,9 +339,15 @@ def _learn_anew(task: AdaptTask, plan: Plan, notes: Sequence[str]) -> Adapted:
     )
     waterfall.append(_measure(f"learning, {batches} batches", "learnt", (), graph, test))
     graph = _state_facts(graph, task.profile, adapted_to=task.profile.name)
+    inputs = CheckedInputs(network=graph, profile=task.profile, chips=task.chips, dataset=sum_inputs(task.dataset, graph))
+    fitted = fit_readout(inputs)
+    if fitted is not None:
+        graph = fitted.graph
+        waterfall.append(_measure(fitted.describe(task.profile), "learnt", (), graph, test))
     rows = tuple(row for step in plan.steps for row in step.to_rows())
     report = check(graph, task.profile, chips=task.chips, remedies=False)
-    missing, said = tuple(list_needs(report, graph, task.profile)), (*notes, *plan.failed)
+    missing = tuple(list_needs(report, graph, task.profile))
+    said = (*notes, *([INTEGERS_COUNT] if has_integers else []), *plan.failed)
     return Adapted(graph=graph, rows=rows, waterfall=tuple(waterfall), missing=missing, report=report, notes=said)
 
 
@@ -393,18 +437,18 @@ def _list_candidates(task: AdaptTask, plans: Sequence[Plan]) -> list[TrialPlan]:
 
 def _make_candidate(task: AdaptTask, network: SNNGraph, plan: Plan) -> TrialPlan:
     deferred, _ = follow(network, task.profile, plan.options, chips=task.chips, defers=True)
-    before, after = ({group.name: group.channels for group in list_prunable_groups(graph)} for graph in (task.network, network))
+    before, after = ({group.name: group.channels for group in _list_groups(graph)} for graph in (task.network, network))
     widths = {name: (channels, after[name]) for name, channels in before.items() if after[name] < channels}
     return TrialPlan(network=network, plan=deferred, widths=widths)
 
 
 def _narrow_to_fit(task: AdaptTask, plan: Plan) -> SNNGraph | None:
     """Return the network with the largest share of all widths at which a plan fits; None where it fits at none."""
-    groups = {group.name: group.channels for group in list_prunable_groups(task.network)}
+    groups, joined = {group.name: group.channels for group in _list_groups(task.network)}, join_readout(task.network)
 
     def narrow(step: int) -> SNNGraph:
         widths = {name: max(1, channels * step // WIDTH_STEPS) for name, channels in groups.items()}
-        return prune(task.network, plan_by_importance(task.network, widths))
+        return split_readout(prune(joined, plan_by_importance(joined, widths)))
 
     def fits(step: int) -> bool:
         report = follow(narrow(step), task.profile, plan.options, chips=task.chips)[0].report
@@ -412,6 +456,11 @@ def _narrow_to_fit(task: AdaptTask, plan: Plan) -> SNNGraph | None:
 
     step = find_largest(WIDTH_STEPS - 1, fits) if groups else None
     return None if step is None else narrow(step)
+
+
+def _list_groups(graph: SNNGraph) -> Sequence[ChannelGroup]:
+    """Return the groups of channels that may become narrower; the host reads as many as there are."""
+    return list_prunable_groups(join_readout(graph))
 
 
 # --------------------------------------------------------------------------------------------------------- measured
@@ -422,18 +471,18 @@ def _measure(after: str, kind: str, layers: Sequence[str], graph: SNNGraph, spli
 
 
 def describe_adapted(adapted: Adapted, task: AdaptTask, folder: Path, *, quantises: bool = True) -> dict[str, Any]:
-    """Write an adapted network and, if it `quantises`, its integers, and return all results as plain data."""
+    """Write an adapted network and, if it `quantises`, its integers and host's readout, and return all results as plain data."""
     write_snn(adapted.graph, folder / ADAPTED)
     files, notes, waterfall = {"adapted": ADAPTED}, list(adapted.notes), list(adapted.waterfall)
     missing = list(adapted.missing)
     accuracy: dict[str, float | None] = dict.fromkeys(("trained", "adapted", "integers"))
-    report, profile, chips = adapted.report, task.profile, task.chips
+    report, profile, chips, counts = adapted.report, task.profile, task.chips, None
     if task.dataset is not None:
         test = task.dataset.test
         accuracy["trained"] = evaluate(task.network, test).accuracy
         after = evaluate(adapted.graph, sum_split(test, adapted.graph))
-        accuracy["adapted"] = after.accuracy
-        report = check(adapted.graph, profile, chips=chips, activity=after.counts)
+        accuracy["adapted"], counts = after.accuracy, after.counts
+        report = check(adapted.graph, profile, chips=chips, activity=counts)
         if not quantises:
             pass
         elif profile.meta.family not in FORMATS:
@@ -441,13 +490,23 @@ def describe_adapted(adapted: Adapted, task: AdaptTask, folder: Path, *, quantis
         elif not adapted.missing:
             try:
                 run, report = _measure_integers(adapted.graph, task, folder)
-                files["integers"], accuracy["integers"] = INTEGERS, run.accuracy
+                files["integers"], accuracy["integers"], counts = INTEGERS, run.accuracy, run.counts
                 last = {"after": f"integers of {profile.name}", "kind": "", "layers": [], "accuracy": run.accuracy}
                 differs = find_first_difference(adapted.graph, read_snn(folder / INTEGERS), test)
                 waterfall.append({**last, "differs": differs})
             except (UnsupportedError, QuantizationError) as error:  # the network is adapted all the same
                 missing.append(f"integers: {error}")
+    reached = accuracy["adapted"] if accuracy["integers"] is None else accuracy["integers"]
+    lost = (accuracy["trained"] or 0.0) - (reached or 0.0)
+    if task.dataset is not None and task.settings.readout == CHIP and lost > find_loss(find_few_values(profile)):
+        notes += advise_host(task.network)
+    host: dict[str, Any] = {}
+    if has_host_readout(adapted.graph):
+        host["host_readout"] = describe_host_readout(adapted.graph, counts)
+        if quantises:
+            files["host_readout"] = write_host_readout(adapted.graph, folder)
     return {
+        **host,
         "chip": profile.name,
         "adapted_digest": hash_network(adapted.graph),
         "labels": label_layers(task.network),

@@ -19,7 +19,16 @@ from spear_deploy.interchange.snn_file import hash_network, write_snn
 from spear_deploy.network.classes import count_classes
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline import api
-from spear_deploy.pipeline.adapt import ADAPTED, FACTS, TRAINED, AdaptSettings, AdaptTask, adapt_network, describe_adapted
+from spear_deploy.pipeline.adapt import (
+    ADAPTED,
+    FACTS,
+    HOST,
+    TRAINED,
+    AdaptSettings,
+    AdaptTask,
+    adapt_network,
+    describe_adapted,
+)
 from spear_deploy.pipeline.deployment import DeploySettings
 from spear_deploy.pipeline.inputs import load_for, require_integers
 from spear_deploy.pipeline.stage_cache import StageCache, StageOutput
@@ -34,12 +43,14 @@ def adapt_for_deployment(
 ) -> api.Net:
     """Return the network of a deployment: adapted, by a stage of its own, where the chip lacks a part of it.
 
-    A weighted sum at the output is replaced too where the chip has room for it: integers need a neuron that takes it.
+    So is one whose readout moves to the host. A weighted sum at the output is replaced too where the chip has room for it:
+    integers need a neuron that takes it.
 
     Where nothing is to replace, or the network holds integers, the given one is returned and no file is written.
 
     Raises:
         ChipError: something is left that the chip lacks; names what it would need.
+        UnsupportedError: a readout that a host cannot integrate.
     """
     (cache.folder / FACTS).unlink(missing_ok=True)
     profile, chips = api.resolve_chip(chip, settings.overrides)
@@ -49,14 +60,19 @@ def adapt_for_deployment(
     folded = fold_chained_weights(network)
     if network.is_integer:
         return network
-    if not ends_in_weighted_sum(folded) and not check(folded, profile, chips=chips, remedies=False).unsupported:
+    is_on_host = settings.readout == HOST
+    if (
+        not is_on_host
+        and not ends_in_weighted_sum(folded)
+        and not check(folded, profile, chips=chips, remedies=False).unsupported
+    ):
         return network
     network = folded
     dataset = api.data(data, network, seed=settings.seed, steps=settings.steps, encoding=settings.encoding)
     dataset.check(network.input_shape, count_classes(network))
     task = AdaptTask(
-        network=network, profile=profile, chips=chips, dataset=dataset, settings=AdaptSettings(seed=settings.seed),
-        progress=cache.progress,
+        network=network, profile=profile, chips=chips, dataset=dataset,
+        settings=AdaptSettings(seed=settings.seed, readout=settings.readout), progress=cache.progress,
     )  # fmt: skip
 
     def run() -> StageOutput:
@@ -69,6 +85,7 @@ def adapt_for_deployment(
         "chip": hash_profile(profile),
         "data": hash_dataset(dataset),
         "seed": settings.seed,
+        **({"readout": HOST} if is_on_host else {}),
     }
     facts = cache.run("adapt", inputs, run).value
     if facts["missing"]:

@@ -15,6 +15,7 @@ from spear_deploy.data.dataset import hash_dataset
 from spear_deploy.errors import BudgetError, SpearError
 from spear_deploy.hardware.profile import hash_profile
 from spear_deploy.interchange.snn_file import hash_network
+from spear_deploy.network.classes import describe_classes
 from spear_deploy.pipeline import api, stages
 from spear_deploy.pipeline.adapt import ADAPTED, TRAINED
 from spear_deploy.pipeline.adapt import FACTS as ADAPTATION
@@ -186,7 +187,8 @@ def summarize(cache: StageCache, task: Task, done: Mapping[str, Any], budget: fl
     dense, pruned, fixed = evaluated["layers"], quantised["pruned"], quantised["quantised"]
     profile = task.inputs.profile
     adaptation = read_adaptation(task.folder)
-    notes = [*([note_adaptation(adaptation)] if adaptation else []), *done["prune"]["notes"], *exported["notes"]]
+    notes = [note_adaptation(adaptation)] if adaptation else []
+    notes += [*describe_classes(task.network(stages.QUANTISED)), *done["prune"]["notes"], *exported["notes"]]
     failures = [*list_lava_failures(lava), *exported["failures"]]
     if profile.meta.family != LAVA_FAMILY:
         notes.append(f"Lava's models hold Loihi's integers; those of {profile.name} ran on our simulator alone")
@@ -245,7 +247,7 @@ def _write_results(cache: StageCache, task: Task, done: Mapping[str, CachedStage
     options = {
         "chip": inputs.profile.name, "chips": inputs.chips, "synops": str(settings.synops), "method": settings.chosen_method,
         "seed": settings.seed, "steps": settings.steps, "encoding": settings.encoding,
-        "lava_samples": settings.lava_samples, "overrides": sorted(settings.overrides or {}),
+        "readout": settings.readout, "lava_samples": settings.lava_samples, "overrides": sorted(settings.overrides or {}),
         "sources": dict(task.sources),
     }  # fmt: skip
     facts = collect_provenance(

@@ -27,6 +27,7 @@ class DeploySettings:
         method: of the search, one of `pruning.search.settings.METHODS`; see `PruneSettings`.
         levers: of pruning, "channels,weights,bits"; unless given what the chip rewards.
         seed: of everything random; the same seed gives the same result.
+        readout: "chip", or "host": the spikes in front of the readout leave the chip, and the host integrates them.
         lava_samples: number of test samples that run on Lava; all unless given.
         overrides: facts of the profile to replace, by dotted key.
         steps, encoding: of data without a time axis (`load_data`). A range of steps, "auto" or "3..8", lets pruning choose the
@@ -46,6 +47,7 @@ class DeploySettings:
     method: str | None = None
     levers: str | tuple[str, ...] | None = None
     seed: int = 0
+    readout: str = "chip"
     lava_samples: int | None = None
     overrides: Mapping[str, Any] | None = None
     steps: int | str | None = None

@@ -19,7 +19,6 @@ from spear_deploy.data import Split
 from spear_deploy.errors import DataError, UnsupportedError
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import Array
-from spear_deploy.network.classes import count_per_class
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.backends import count_differences
@@ -201,6 +200,8 @@ def export(task: Task) -> StageOutput:
             failures.append(f"the {to} file differs in {certificate['mismatches']:,} values when it is read back")
         files[to] = path.relative_to(task.folder).as_posix()
         files[f"{to}_certificate"] = (path.parent / "certificate.json").relative_to(task.folder).as_posix()
+        if "host_readout" in certificate:
+            files[f"{to}_host_readout"] = (path.parent / certificate["host_readout"]).relative_to(task.folder).as_posix()
     return StageOutput(files=tuple(files.values()), value={"files": files, "notes": notes, "failures": failures})
 
 
@@ -237,7 +238,7 @@ def compare_with_lava(integer: SNNGraph, split: Split, samples: int | None = Non
         raise DataError("there is no test sample to run on Lava; give at least one")
     ours = _run_fast(integer, part)
     theirs = api.simulate(integer, np.moveaxis(part.x, 0, 1), kind=part.kind, backend="lava", record=("spikes",))
-    accuracy = float(np.mean(decide(theirs.output, count_per_class(integer)) == part.y))
+    accuracy = float(np.mean(decide(theirs.output, integer) == part.y))
     return {"samples": len(part), "accuracy": accuracy, **count_differences(ours, theirs)}, ours, theirs
 
 

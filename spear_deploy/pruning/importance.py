@@ -22,6 +22,7 @@ from spear_deploy.network import CONVS, Array, Dense, Layer
 from spear_deploy.network.channel_groups import ChannelGroup, Spaces, list_prunable_groups
 from spear_deploy.network.classes import average_classes, count_per_class
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.network.host_readout import join_readout
 from spear_deploy.pruning.plan import PruningPlan
 from spear_deploy.simulator import SpikeCounts, simulate
 from spear_deploy.training.evaluation import BATCH, LOGIT_SCALE
@@ -140,7 +141,7 @@ def taylor_scores(graph: SNNGraph, split: Split) -> dict[str, Array]:
 
     from spear_deploy.norse.network import to_norse
 
-    network = to_norse(graph).eval()
+    network = to_norse(join_readout(graph)).eval()
     total: dict[str, Array] = {}
     for x, y in split.batches(BATCH):
         output, spikes = network(x, record=True)

@@ -19,6 +19,7 @@ KEYS = (*ADAPTATION_KEYS, "missing", "notes", "verdict", "headline", "files", "l
 FILES = {
     "adapted": "the network that uses what the chip has, to go on with",
     "integers": "the network as it lies on the chip",
+    "host_readout": "the weights with which the host makes classes of the chip's spikes, for numpy",
     "facts": "all of this page as data",
 }
 """What is in a file of the results."""

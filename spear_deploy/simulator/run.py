@@ -14,7 +14,9 @@ import numpy as np
 
 from spear_deploy.errors import DataError
 from spear_deploy.network import GRADED_NEURONS, Array
+from spear_deploy.network.classes import count_per_class
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, find_delayed_paths
+from spear_deploy.network.host_readout import read_host_readout
 from spear_deploy.simulator import neurons
 from spear_deploy.simulator.neurons.chips import SIGN_BITS
 from spear_deploy.simulator.stepper import Stepper, add_values, evaluation_groups, prepare
@@ -323,21 +325,34 @@ def sum_spikes(emitted: Array, *, graded: bool = False) -> Array:
     return total
 
 
-def decide(output: Array, per_class: int = 1) -> Array:
+def read_on_host(graph: SNNGraph, output: Array) -> Array:
+    """Return what the host makes of a network's outputs, (T, B, *output) to (T, B, classes): the values of its readout.
+
+    The host runs the layers of `network.host_readout` in float32, as the trained network does. Without any, outputs stay.
+    """
+    host = read_host_readout(graph)
+    if host is None:
+        return output
+    return simulate(host, output.reshape(*output.shape[:2], *host.input_shape)).output
+
+
+def decide(output: Array, graph: SNNGraph | None = None) -> Array:
     """Return the predicted labels: the class with the largest mean over time. All parts of the toolkit use this rule.
 
     Args:
         output: (T, B, *output shape): spikes, or the values of a readout, floating-point or integer.
-        per_class: outputs that stand for a class and are added up (`network.classes`).
+        graph: whose outputs they are: it names outputs that stand for a class together, and a readout on the host
+            (`network.classes`). None: each output is a class.
 
     Returns:
         (B,) int64; the first of equal outputs.
 
     >>> decide(np.array([[[1, 0, 0]], [[0, 1, 1]], [[0, 0, 1]]])).tolist()
     [2]
-    >>> decide(np.array([[[1, 0, 1, 1]]]), per_class=2).tolist()
-    [1]
     """
+    per_class = 1
+    if graph is not None:
+        output, per_class = read_on_host(graph, output), count_per_class(graph)
     flat = output.reshape(*output.shape[:2], -1)
     total = flat.sum(axis=0, dtype=np.int64 if flat.dtype.kind in "biu" else np.float64)
     by_class = total.reshape(len(total), total.shape[1] // per_class, per_class).sum(axis=2)

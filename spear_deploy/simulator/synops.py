@@ -5,9 +5,9 @@ A SynOp is one spike delivered over one existing (non-zero) synapse. Per layer:
     SynOps = Σ over inputs of (spikes that arrive there) × (non-zero weights that leave there)
 
 so borders, stride, padding, dilation, groups and zero weights are exact. Pooling, bias, batch norm and neuron updates are
-no SynOps; a spike that passes a pool costs the synapses behind the pool. An edge that delivers spikes straight to a neuron is
-one synapse of weight one. An analogue input, and the output of a layer without a neuron or of a readout, is a value, not a
-spike: its products are MACs and reported separately.
+no SynOps, nor is what a host does with the spikes that leave a chip; a spike that passes a pool costs the synapses behind
+it. An edge that delivers spikes straight to a neuron is one synapse of weight one. An analogue input, and the output of a layer
+without a neuron or of a readout, is a value, not a spike: its products are MACs and reported separately.
 
 SynOps of two tools are comparable only under the same rule. `count_by_rules` evaluates each on the same spike counts:
 
@@ -27,6 +27,7 @@ import numpy as np
 from spear_deploy.errors import DataError
 from spear_deploy.network import CONVS, POOLS, WEIGHTED, Array, Layer, Scale, SumPool
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, carries_spikes
+from spear_deploy.network.host_readout import list_host_layers
 from spear_deploy.simulator import synapse_math
 from spear_deploy.simulator.run import SpikeCounts
 
@@ -59,9 +60,9 @@ def count_synops(graph: SNNGraph, counts: SpikeCounts) -> SynOps:
     """
     _check_counts(graph, counts)
     per_layer: dict[str, float] = {}
-    macs = 0.0
+    macs, on_host = 0.0, list_host_layers(graph)
     for layer in graph.layers:
-        if not has_synapses(layer):
+        if not has_synapses(layer) or layer.name in on_host:
             continue
         weighted = isinstance(layer.synapse, WEIGHTED)
         shape = graph.input_shape_of(layer.name) if weighted else graph.shape_of(layer.name)
@@ -145,7 +146,7 @@ def synops_per_spike(graph: SNNGraph) -> dict[str, Array]:
 
     Two inputs, both connected to 3 neurons, which are connected to one readout each: 3 SynOps a spike of an input, 1 of a neuron.
     """
-    known: dict[str, Array] = {}
+    known = {name: np.zeros(graph.input_shape_of(name)) for name in list_host_layers(graph)}
     sources = (INPUT, *(layer.name for layer in graph.layers if layer.spikes))
     return {name: _emission_cost(graph, name, known) for name in sources}
 

@@ -12,8 +12,9 @@ from spear_deploy.errors import DataError
 from spear_deploy.network import Array
 from spear_deploy.network.classes import average_classes, count_classes, count_per_class
 from spear_deploy.network.graph import INPUT, SNNGraph
+from spear_deploy.network.host_readout import has_host_readout
 from spear_deploy.simulator import SpikeCounts, simulate
-from spear_deploy.simulator.run import decide
+from spear_deploy.simulator.run import decide, read_on_host
 from spear_deploy.simulator.synops import SynOps, count_synops, synops_per_spike
 from spear_deploy.util.times import timed_stage
 
@@ -52,7 +53,7 @@ def evaluate(graph: SNNGraph, split: Split) -> Evaluation:
     Raises:
         DataError: the samples do not fit the network, or labels are out of range.
     """
-    classes, per_class = count_classes(graph), count_per_class(graph)
+    classes = count_classes(graph)
     if split.y.max(initial=0) >= classes:
         raise DataError(f"labels go up to {split.y.max()}, the network has outputs 0..{classes - 1}; check the labels")
     cost = synops_per_spike(graph)
@@ -61,7 +62,7 @@ def evaluate(graph: SNNGraph, split: Split) -> Evaluation:
     decisions, per_sample, counts = [], [], None
     for x, _ in split.batches(BATCH):
         run = simulate(graph, x, kind=split.kind, record=["spikes"])
-        decisions.append(decide(run.output, per_class))
+        decisions.append(decide(run.output, graph))
         spikes = {INPUT: x, **run.spikes}
         # spikes (T, B, *shape) · cost (*shape) → (B,)
         sent = {name: spikes[name].sum(axis=0, dtype=np.float64).reshape(x.shape[1], -1) for name in cost}
@@ -116,13 +117,15 @@ def quick_evaluate(network: NorseNetwork, graph: SNNGraph, split: Split) -> Quic
     cost = synops_per_spike(graph)
     if split.kind == "current":
         del cost[INPUT]
-    per_class = count_per_class(graph)
+    per_class, is_on_host = count_per_class(graph), has_host_readout(graph)
     correct, entropy, caused = 0, 0.0, dict.fromkeys(cost, 0.0)
     with torch.no_grad():
         for x, y in split.batches(QUICK_BATCH):
             with timed_stage("measure candidates"):
                 output, spikes = network(x, record=True)
-            correct += int((decide(output.cpu().numpy(), per_class) == y).sum())
+            if is_on_host:
+                output = torch.from_numpy(read_on_host(graph, output.cpu().numpy()))
+            correct += int((decide(output.cpu().numpy(), None if is_on_host else graph) == y).sum())
             logits = LOGIT_SCALE * average_classes(output.flatten(2).mean(0), per_class)
             entropy += float(torch.nn.functional.cross_entropy(logits, torch.from_numpy(y).to(logits.device), reduction="sum"))
             sent = {name: value.sum(dim=(0, 1)).double().cpu().numpy() for name, value in spikes.items()}

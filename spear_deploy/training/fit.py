@@ -14,6 +14,7 @@ from spear_deploy.errors import DataError
 from spear_deploy.network import Array
 from spear_deploy.network.classes import count_classes
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.network.host_readout import has_host_readout, join_readout, split_readout
 from spear_deploy.network.one_sign import list_one_sign_layers
 from spear_deploy.quantize.rounding import Rounding, RoundNetwork
 from spear_deploy.training.evaluation import BATCH, LOGIT_SCALE, QuickEvaluation, quick_evaluate
@@ -198,7 +199,8 @@ def fit(
     """Learn by a recipe, and return the network with the history of learning.
 
     Args:
-        graph: the start. Output neurons that never spike are driven first, where the recipe says so (`silent_outputs`).
+        graph: the start. Output neurons that never spike are driven first, where the recipe says so (`silent_outputs`). A readout
+            on the host learns with it.
         dataset: as in `train`.
         recipe: how to learn.
         hints: (N, classes), learnt besides the labels: for each training sample the mean outputs of a teacher, usually the
@@ -222,9 +224,34 @@ def fit(
             f"hints: of shape {hints.shape}, expected {(len(dataset.train), outputs)}, the mean outputs of a teacher for each "
             "training sample; compute them with `average_outputs`"
         )
+    if has_host_readout(graph):
+        rounding, remove = _join_rounding(rounding), _join_removal(remove)
+    graph = join_readout(graph)
     with limit_threads(graph):
         graph = revive_outputs(graph, dataset.train) if recipe.revives_outputs else graph
-        return _Trainer(graph, dataset, recipe, hints, rounding, remove).run(progress)
+        result = _Trainer(graph, dataset, recipe, hints, rounding, remove).run(progress)
+    return replace(result, graph=split_readout(result.graph))
+
+
+def _join_rounding(rounding: RoundNetwork | None) -> RoundNetwork | None:
+    """Return the rounding of a chip for a network that is joined with its readout on the host, which keeps its numbers."""
+    if rounding is None:
+        return None
+    chosen = rounding
+
+    def round_chip_part(graph: SNNGraph) -> Rounding:
+        rounded = chosen(split_readout(graph))
+        return replace(rounded, graph=join_readout(rounded.graph), latent=join_readout(rounded.latent))
+
+    return round_chip_part
+
+
+def _join_removal(remove: RemoveWeights | None) -> RemoveWeights | None:
+    """Return a removal of weights that leaves those of the host."""
+    if remove is None:
+        return None
+    chosen = remove
+    return lambda graph, share: join_readout(chosen(split_readout(graph), share))
 
 
 def round_inputs(dataset: Dataset, rounding: Rounding) -> Dataset:

@@ -11,6 +11,7 @@ from spear_deploy.network import Array
 from spear_deploy.network.classes import average_classes, count_per_class
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.simulator import simulate
+from spear_deploy.simulator.run import read_on_host
 from spear_deploy.training.evaluation import BATCH, LOGIT_SCALE
 from spear_deploy.training.synops_penalty import SynOpsPenalty
 
@@ -63,9 +64,12 @@ def distillation_loss(mean: torch.Tensor, hint: torch.Tensor, logit_scale: float
 
 
 def average_outputs(graph: SNNGraph, split: Split) -> Array:
-    """Run a network on a split and return its outputs, mean over time and over those of a class: (N, classes) float32."""
+    """Run a network on a split and return its outputs, mean over time and over those of a class: (N, classes) float32.
+
+    Those of a readout on the host are its values.
+    """
     means, per_class = [], count_per_class(graph)
     for x, _ in split.batches(BATCH):
-        output = simulate(graph, x, kind=split.kind).output
+        output = read_on_host(graph, simulate(graph, x, kind=split.kind).output)
         means.append(average_classes(output.reshape(*output.shape[:2], -1).mean(axis=0, dtype=np.float32), per_class))
     return np.concatenate(means)

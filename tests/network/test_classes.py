@@ -41,15 +41,15 @@ def test_a_number_that_the_outputs_do_not_have_counts_as_one(stated):
 
 def test_outputs_of_a_class_lie_side_by_side_and_are_added_up():
     expected = SPIKES.reshape(7, 20, 3, 2).sum(axis=(0, 3)).argmax(axis=1)
-    np.testing.assert_array_equal(decide(SPIKES, 2), expected)
-    assert (decide(SPIKES, 2) != decide(SPIKES) // 2).any()  # not the class of the most active output
+    np.testing.assert_array_equal(decide(SPIKES, network()), expected)
+    assert (decide(SPIKES, network()) != decide(SPIKES) // 2).any()  # not the class of the most active output
     np.testing.assert_allclose(average_classes(SPIKES.astype(float), 2), (SPIKES[..., ::2] + SPIKES[..., 1::2]) / 2)
 
 
 def test_accuracy_counts_classes_and_labels_beyond_them_are_refused():
     graph, x = network(), RNG.integers(0, 2, (20, 5, 4)).astype(np.uint8)
     output = simulate(graph, np.moveaxis(x, 0, 1)).output
-    labels = decide(output, 2)
+    labels = decide(output, graph)
     assert evaluate(graph, Split(x=x, y=labels, kind="spikes")).accuracy == 1.0
     with pytest.raises(DataError, match=r"labels go up to 3, the network has outputs 0\.\.2"):
         evaluate(graph, Split(x=x, y=np.full(20, 3), kind="spikes"))

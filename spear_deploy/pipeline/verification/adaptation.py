@@ -17,6 +17,7 @@ from spear_deploy.data import Dataset
 from spear_deploy.data.input_sums import sum_split
 from spear_deploy.interchange.snn_file import hash_network
 from spear_deploy.network.channel_groups import list_prunable_groups
+from spear_deploy.network.host_readout import has_host_readout
 from spear_deploy.pipeline import api, stages
 from spear_deploy.pipeline.adapt import ADAPTED, FACTS, STEP_SAMPLES, TRAINED
 from spear_deploy.pipeline.verification.failures import Failures
@@ -33,7 +34,7 @@ class DerivedAdaptation:
     Attributes:
         facts: by key.
         first, last: accuracy of the trained and the adapted network on the samples of the waterfall.
-        lacks: whether the chip lacks a part of the trained network.
+        lacks: whether the chip lacks a part of the trained network, or has given its readout to the host.
         channels: of the prunable groups of the trained network, by group.
     """
 
@@ -68,7 +69,7 @@ def derive_adaptation(place: Path, task: Task, data: str | os.PathLike[str] | Da
         facts=json.loads(json.dumps(facts)),
         first=evaluate(trained, head).accuracy,
         last=evaluate(adapted, sum_split(head, adapted)).accuracy,
-        lacks=bool(check(trained, profile, chips=chips, remedies=False).unsupported),
+        lacks=has_host_readout(adapted) or bool(check(trained, profile, chips=chips, remedies=False).unsupported),
         channels={group.name: group.channels for group in list_prunable_groups(trained)},
     )
 

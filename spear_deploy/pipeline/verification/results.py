@@ -15,7 +15,6 @@ import numpy as np
 from spear_deploy.data import Dataset
 from spear_deploy.data.dataset import hash_dataset
 from spear_deploy.errors import DataError
-from spear_deploy.network.classes import count_per_class
 from spear_deploy.pipeline import api, stages
 from spear_deploy.pipeline.adapt import ADAPTED, TRAINED
 from spear_deploy.pipeline.adapt import FACTS as ADAPTATION
@@ -162,6 +161,6 @@ def _prove(task: Task, full: bool) -> dict[str, Any]:
     return {
         **facts,
         "samples": len(part),
-        "accuracy": float(np.mean(decide(run.output, count_per_class(integer)) == part.y)),
+        "accuracy": float(np.mean(decide(run.output, integer) == part.y)),
         "spikes_compared": sum(layer.compared for layer in compared if layer.what == "spikes"),
     }

@@ -13,7 +13,6 @@ import numpy as np
 
 from spear_deploy.errors import DataError, UnsupportedError
 from spear_deploy.network import Array
-from spear_deploy.network.classes import count_per_class
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.quantize.explain.findings import (
     Finding,
@@ -194,8 +193,7 @@ def _run_stage(stage: Stage, kind: InputKind) -> _StageRun:
 def _attribute_cost(
     stage: Stage, start: _StageRun, before: _StageRun, now: _StageRun, labels: Array | None, earlier: Sequence[StageCost]
 ) -> StageCost:
-    per_class = count_per_class(stage.graph)
-    decided, at_start, previous = (decide(each.run.output, per_class) for each in (now, start, before))
+    decided, at_start, previous = (decide(each.run.output, stage.graph) for each in (now, start, before))
     accuracy = None if labels is None else float(np.mean(decided == labels))
     change = None if accuracy is None else accuracy - (earlier[-1].accuracy or 0.0) if earlier else 0.0
     common = [name for name in start.recorded.spikes if name in now.recorded.spikes]

@@ -1,0 +1,132 @@
+"""Readout on the host: what it replaces, and its weights fitted to a chip's spikes.
+
+exact    LI, CubaLI, a weighted sum  → the host integrates the spikes of the layer in front, pools of these included
+
+The host computes in floating point, so that its weights may be fitted again to the spikes that the chip's integers send: by a
+softmax regression on the training split. The mean of v over the steps is linear in the spikes of each step,
+
+    mean of v = λ + Σ over steps g(t) · (W · spikes(t) + b),      g(t) the mean of what an input of 1 in step t adds to v
+
+so that a sample is one row of features, the spikes weighed by g.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from spear_deploy.adaptation.replacement import Replacement
+from spear_deploy.data import Split
+from spear_deploy.network import Array, Layer
+from spear_deploy.network.graph import SNNGraph, chain
+from spear_deploy.network.host_readout import merge_weights, move_to_host, read_host_readout, replace_weights
+from spear_deploy.simulator import simulate
+from spear_deploy.training.evaluation import BATCH
+from spear_deploy.util.number_format import plural
+
+DECAYS = (1e-2, 1e-3, 1e-4)
+"""Weights of the squared change of the readout in the regression, of which validation chooses one."""
+ITERATIONS = 100
+"""Steps of the regression at most."""
+
+
+def find_host(graph: SNNGraph) -> Replacement:
+    """Return the readout on the host as a replacement.
+
+    Raises:
+        UnsupportedError: see `network.host_readout.move_to_host`.
+    """
+    moved = move_to_host(graph)
+    host = read_host_readout(moved)
+    assert host is not None, "the readout was moved"
+    neuron, count = graph[graph.output].neuron, plural(int(np.prod(host.input_shape)), "neuron")
+    return Replacement(
+        layers=(graph.output,),
+        what="a weighted sum" if neuron is None else type(neuron).__name__,
+        by=f"integrated by the host, from the spikes of the {count} of '{moved.output}'",
+        kind="exact",
+        topic="readout",
+        option="host",
+        rewrite=move_to_host,
+    )
+
+
+def fit_readouts(graph: SNNGraph, sent: SNNGraph, split: Split) -> list[SNNGraph]:
+    """Return the network with the host's weights fitted to the spikes of its integers, one for each of `DECAYS`.
+
+    Args:
+        graph: of the readout, which is the start.
+        sent: the network whose spikes the host gets: the chip's integers of `graph`, or `graph` itself.
+        split: of training data, in the form that `sent` takes.
+    """
+    import torch
+
+    host = read_host_readout(graph)
+    assert host is not None, "there is a readout to fit"
+    weight, bias = (np.array(value, np.float64) for value in merge_weights(host))
+    kernels, level = measure_kernels(host.layers[-1], host, split.x.shape[1])
+    columns, which = np.unique(kernels, axis=1, return_inverse=True)
+    features = _weigh_spikes(sent, split, columns)
+    start = _compute_logits(features, which, kernels, level, torch.from_numpy(weight), torch.from_numpy(bias))
+    # the size of logits says how sure the readout is, not which class: the regression starts where it is neither sure nor blind
+    scale = 2.0 / max(float(start.std()), 1e-9)
+    labels = torch.from_numpy(np.array(split.y, np.int64))
+    unit = torch.from_numpy(np.maximum(features.std(axis=0).max(axis=0), 1e-6))
+    fitted = []
+    for decay in DECAYS:
+        change = torch.zeros(weight.shape, dtype=torch.float64, requires_grad=True)
+        shift = torch.zeros(bias.shape, dtype=torch.float64, requires_grad=True)
+        optimiser: Any = torch.optim.LBFGS([change, shift], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
+
+        def close(decay: float = decay, change: Any = change, shift: Any = shift, optimiser: Any = optimiser) -> Any:
+            optimiser.zero_grad()
+            new = torch.from_numpy(weight) + change / unit
+            logits = scale * _compute_logits(features, which, kernels, level, new, torch.from_numpy(bias) + shift)
+            loss = torch.nn.functional.cross_entropy(logits, labels) + decay * (scale**2) * (change**2).sum()
+            loss.backward()
+            return loss
+
+        optimiser.step(close)
+        new, added = (change / unit).detach().numpy(), shift.detach().numpy()
+        fitted.append(replace_weights(graph, (weight + new).astype(np.float32), (bias + added).astype(np.float32)))
+    return fitted
+
+
+def measure_kernels(layer: Layer, host: SNNGraph, steps: int) -> tuple[Array, Array]:
+    """Return g(t), (T, classes), and λ, (classes,): what an input of 1 in step t, and none at all, make of the mean of v.
+
+    Args:
+        layer: the readout, whose neuron is linear; without one the output is what drives it.
+        host: its network.
+        steps: T.
+    """
+    shape = host.shape_of(host.output)
+    if layer.neuron is None:
+        return np.full((steps, *shape), 1 / steps), np.zeros(shape)
+    alone = chain([Layer(name=layer.name, neuron=layer.neuron)], input_shape=shape, dt_s=host.dt_s)
+    x = np.zeros((steps, 2, *shape))
+    x[0, 0] = 1.0
+    values = simulate(alone, x, kind="current", dtype=np.float64).output
+    response = np.cumsum(values[:, 0] - values[:, 1], axis=0)
+    return response[::-1] / steps, values[:, 1].mean(axis=0)
+
+
+def _weigh_spikes(sent: SNNGraph, split: Split, columns: Array) -> Array:
+    """Return the spikes of each sample weighed by each kernel, (N, kernels, outputs) float64."""
+    parts = []
+    for x, _ in split.batches(BATCH):
+        output = simulate(sent, x, kind=split.kind).output
+        spikes = output.reshape(*output.shape[:2], -1).astype(np.float64)
+        parts.append(np.einsum("tbo,tk->bko", spikes, columns))
+    return np.concatenate(parts)
+
+
+def _compute_logits(features: Array, which: Array, kernels: Array, level: Array, weight: Any, bias: Any) -> Any:
+    """Return the mean of v over the steps, (N, classes), of torch."""
+    import torch
+
+    total = torch.from_numpy(kernels.sum(axis=0))
+    columns = [torch.from_numpy(features[:, k]) @ weight[np.flatnonzero(which == k)].T for k in range(features.shape[1])]
+    order = np.argsort(np.concatenate([np.flatnonzero(which == k) for k in range(features.shape[1])]))
+    return torch.cat(columns, dim=1)[:, order] + total * bias + torch.from_numpy(level)

@@ -1,0 +1,136 @@
+"""Readout on the host in plans: strides for its pools, one frame, all neurons of a crossbar; weights fitted to spikes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from spear_deploy.adaptation.crossbar import find_hidden_layer
+from spear_deploy.adaptation.frames import find_frames
+from spear_deploy.adaptation.host import _compute_logits, _weigh_spikes, find_host, fit_readouts, measure_kernels
+from spear_deploy.adaptation.plan import make_plans
+from spear_deploy.adaptation.pools import find_pools
+from spear_deploy.adaptation.reach import find_reach, name_replacements
+from spear_deploy.budget.check import check
+from spear_deploy.data import Split
+from spear_deploy.hardware.profile import load_profile, override_facts
+from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, CubaLI, Dense, Layer
+from spear_deploy.network.graph import chain
+from spear_deploy.network.host_readout import merge_weights, move_to_host, read_host_readout, replace_weights
+from spear_deploy.simulator import simulate
+from spear_deploy.simulator.run import read_on_host
+from spear_deploy.training.evaluation import evaluate
+
+RNG = np.random.default_rng(0)
+
+
+def network(neuron=None, classes=4):
+    """Return a convolution that spikes, a pool, and a readout."""
+    rng = np.random.default_rng(1)
+    conv = Layer(name="conv", synapse=Conv2d(weight=rng.normal(size=(3, 1, 3, 3)), padding=(1, 1)), neuron=LIF(tau_s=0.002))
+    readout = Layer(
+        name="out", synapse=Dense(weight=rng.normal(size=(classes, 12)), bias=rng.normal(size=classes)), neuron=neuron
+    )
+    return chain([conv, Layer(name="pool", synapse=AvgPool(kernel_size=(2, 2))), readout], input_shape=(1, 4, 4))
+
+
+LEAKY = LI(tau_s=0.003, v_leak=0.1)
+
+
+def test_the_replacement_names_what_leaves_the_chip():
+    offer = find_host(network(LEAKY))
+    assert (offer.layers, offer.what, offer.kind) == (("out",), "LI", "exact")
+    assert offer.by == "integrated by the host, from the spikes of the 48 neurons of 'conv'"
+    assert find_host(network()).what == "a weighted sum"
+    assert [layer.name for layer in offer.rewrite(network(LEAKY)).layers] == ["conv"]
+
+
+def test_a_pool_of_the_host_becomes_a_stride_where_the_chip_is_too_small():
+    moved = move_to_host(network(LEAKY))
+    small = override_facts(load_profile("brainscales2"), {"core.neurons": 20})
+    assert not list(find_pools(moved, small))
+    offers = {offer.option: offer for offer in find_pools(moved, small, all_pools=True)}
+    assert set(offers) == {"mean of currents", "stride before"}
+    strided = offers["stride before"].rewrite(moved)
+    assert strided.shape_of("conv") == (3, 2, 2) and strided["conv"].synapse.stride == (2, 2)
+    host = read_host_readout(strided)
+    assert [layer.name for layer in host.layers] == ["out"] and host.input_shape == (3, 2, 2)
+    best = make_plans(moved, small)[0]
+    assert not best.lacking and any(step.replacement.topic == "pool" for step in best.steps)
+
+
+def test_one_frame_is_integrated_in_one_step():
+    (offer,) = find_frames(move_to_host(network(LEAKY)), load_profile("akd1000"))
+    framed = offer.rewrite(move_to_host(network(LEAKY)))
+    (readout,) = read_host_readout(framed).layers[1:]
+    assert framed["conv"].neuron.max_spikes == 15 and float(readout.neuron.tau_s) == framed.dt_s
+    assert float(readout.neuron.r) == pytest.approx(1 / 3)
+
+
+def test_a_hidden_layer_that_the_host_reads_has_all_neurons_and_rows():
+    graph = chain(
+        [
+            Layer(name="fc", synapse=Dense(weight=RNG.normal(size=(30, 64))), neuron=LIF(tau_s=0.002)),
+            Layer(name="out", synapse=Dense(weight=RNG.normal(size=(10, 30))), neuron=LEAKY),
+        ],
+        input_shape=(64,),
+    )
+    odin = load_profile("odin")
+    on_chip, on_host = (next(find_hidden_layer(each, odin)).rewrite(each) for each in (graph, move_to_host(graph)))
+    assert on_chip.shape_of("hidden") == (128,) and on_host.shape_of("hidden") == (256,)
+    assert [layer.name for layer in on_host.layers] == ["hidden"] and check(on_host, odin).verdict != "does_not_fit"
+    (readout,) = read_host_readout(on_host).layers
+    assert readout.synapse.weight.shape == (10, 256) and readout.neuron == LEAKY
+    wide = replace(network(LEAKY), input_shape=(1, 4, 4))
+    image = chain(
+        [replace(wide.layers[0]), replace(wide.layers[2], synapse=Dense(weight=RNG.normal(size=(4, 3 * 16 * 16))))],
+        input_shape=(1, 16, 16),
+    )
+    assert "windows of 2 x 2" in next(find_hidden_layer(image, odin)).by
+    assert "windows of 1 x 2" in next(find_hidden_layer(move_to_host(image), odin)).by  # no other source needs rows
+
+
+@pytest.mark.parametrize(
+    "neuron",
+    [LEAKY, CubaLI(tau_mem_s=0.004, tau_syn_s=0.002), LI(tau_s=0.001 * np.array([2.0, 3.0, 2.0, 5.0]), r=2.0), None],
+    ids=["LI", "CubaLI", "each its own", "sum"],
+)
+def test_the_mean_of_the_readout_is_linear_in_the_weighed_spikes(neuron):
+    import torch
+
+    moved = move_to_host(network(neuron))
+    split = Split(x=RNG.integers(0, 2, (20, 7, 1, 4, 4)).astype(np.uint8), y=np.zeros(20, np.int64), kind="spikes")
+    host = read_host_readout(moved)
+    weight, bias = (np.array(value) for value in merge_weights(host))
+    kernels, level = measure_kernels(host.layers[-1], host, 7)
+    columns, which = np.unique(kernels, axis=1, return_inverse=True)
+    assert columns.shape[1] == (3 if neuron is not None and np.size(getattr(neuron, "tau_s", 0)) > 1 else 1)
+    features = _weigh_spikes(moved, split, columns)
+    logits = _compute_logits(features, which.ravel(), kernels, level, torch.from_numpy(weight), torch.from_numpy(bias))
+    expected = read_on_host(moved, simulate(moved, np.moveaxis(split.x, 0, 1)).output).mean(axis=0)
+    np.testing.assert_allclose(logits.numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("neuron", [LEAKY, None], ids=["LI", "sum"])
+def test_weights_fitted_to_spikes_tell_classes_apart_again(neuron):
+    moved = move_to_host(network(neuron))
+    x = RNG.integers(0, 2, (200, 7, 1, 4, 4)).astype(np.uint8)
+    labels = evaluate(moved, Split(x=x, y=np.zeros(200, np.int64), kind="spikes")).labels
+    split = Split(x=x, y=labels, kind="spikes")
+    weight, _ = merge_weights(read_host_readout(moved))
+    lost = replace_weights(moved, weight + 3 * RNG.normal(size=weight.shape).astype(np.float32), np.zeros(4, np.float32))
+    assert evaluate(lost, split).accuracy < 0.9
+    fitted = fit_readouts(lost, lost, split)
+    assert len(fitted) == 3 and max(evaluate(graph, split).accuracy for graph in fitted) > 0.95
+    assert all(graph["conv"] == moved["conv"] for graph in fitted)
+
+
+def test_a_remedy_names_the_host_where_it_could_integrate():
+    speck = load_profile("speck2f")
+    for neuron, named in ((LEAKY, True), (IF(), False)):
+        graph = network(neuron)
+        report = name_replacements(check(graph, speck), find_reach(graph, speck))
+        remedies = [row.remedy or "" for row in report.rows if row.where == "out" and row.status == "over"]
+        assert (
+            any("or with `--readout host` the host integrates the spikes in front of it (exact)" in r for r in remedies) is named
+        )
