@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from spear_deploy.network import CONVS, Dense, Flatten, Layer
 from spear_deploy.network.graph import INPUT, SNNGraph
+from spear_deploy.network.host_readout import has_host_readout, join_readout, list_host_layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,8 +139,14 @@ class Spaces:
 
 
 def couple_channels(graph: SNNGraph) -> ChannelCoupling:
-    """Return every channel group of a network, and the groups at the input and output of each layer."""
-    spaces = Spaces(graph)
+    """Return every channel group of a network, and the groups at the input and output of each layer.
+
+    Channels that the host reads may be removed as those between layers: its weights follow (`pruning.plan.prune`).
+    """
+    if graph.is_integer and has_host_readout(graph):  # the host's neurons hold real numbers
+        graph = graph.with_layers(lambda layer: replace(layer, neuron=None))
+    joined = join_readout(graph)
+    on_host, spaces = list_host_layers(joined), Spaces(joined)
     producers: dict[int, list[str]] = {}
     consumers: dict[int, list[str]] = {}
     for layer in graph.layers:
@@ -155,7 +162,8 @@ def couple_channels(graph: SNNGraph) -> ChannelCoupling:
         return ChannelGroup(name=names[space], channels=spaces.size[space], producers=writers, consumers=readers, frozen=frozen)
 
     def name_spaces(streams: Mapping[str, Stream]) -> dict[str, str]:
-        return {layer: names.get(spaces.find(stream.space), "") for layer, stream in streams.items()}
+        on_chip = (item for item in streams.items() if item[0] not in on_host)
+        return {layer: names.get(spaces.find(stream.space), "") for layer, stream in on_chip}
 
     return ChannelCoupling(
         groups=tuple(make_group(space, spaces.frozen.get(space, "")) for space in producers),

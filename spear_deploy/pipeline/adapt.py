@@ -36,10 +36,10 @@ from spear_deploy.hardware.profile import HardwareProfile
 from spear_deploy.interchange.host_readout_file import READOUT_FILE, write_host_readout
 from spear_deploy.interchange.snn_file import hash_network, read_snn, write_snn
 from spear_deploy.network import WEIGHTED
-from spear_deploy.network.channel_groups import ChannelGroup, list_prunable_groups
+from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.network.classes import count_classes
 from spear_deploy.network.graph import SNNGraph
-from spear_deploy.network.host_readout import has_host_readout, join_readout, split_readout
+from spear_deploy.network.host_readout import has_host_readout
 from spear_deploy.network.labels import label_layers
 from spear_deploy.network.one_sign import ONE_SIGN
 from spear_deploy.pipeline import api
@@ -437,18 +437,18 @@ def _list_candidates(task: AdaptTask, plans: Sequence[Plan]) -> list[TrialPlan]:
 
 def _make_candidate(task: AdaptTask, network: SNNGraph, plan: Plan) -> TrialPlan:
     deferred, _ = follow(network, task.profile, plan.options, chips=task.chips, defers=True)
-    before, after = ({group.name: group.channels for group in _list_groups(graph)} for graph in (task.network, network))
+    before, after = ({group.name: group.channels for group in list_prunable_groups(graph)} for graph in (task.network, network))
     widths = {name: (channels, after[name]) for name, channels in before.items() if after[name] < channels}
     return TrialPlan(network=network, plan=deferred, widths=widths)
 
 
 def _narrow_to_fit(task: AdaptTask, plan: Plan) -> SNNGraph | None:
     """Return the network with the largest share of all widths at which a plan fits; None where it fits at none."""
-    groups, joined = {group.name: group.channels for group in _list_groups(task.network)}, join_readout(task.network)
+    groups = {group.name: group.channels for group in list_prunable_groups(task.network)}
 
     def narrow(step: int) -> SNNGraph:
         widths = {name: max(1, channels * step // WIDTH_STEPS) for name, channels in groups.items()}
-        return split_readout(prune(joined, plan_by_importance(joined, widths)))
+        return prune(task.network, plan_by_importance(task.network, widths))
 
     def fits(step: int) -> bool:
         report = follow(narrow(step), task.profile, plan.options, chips=task.chips)[0].report
@@ -456,11 +456,6 @@ def _narrow_to_fit(task: AdaptTask, plan: Plan) -> SNNGraph | None:
 
     step = find_largest(WIDTH_STEPS - 1, fits) if groups else None
     return None if step is None else narrow(step)
-
-
-def _list_groups(graph: SNNGraph) -> Sequence[ChannelGroup]:
-    """Return the groups of channels that may become narrower; the host reads as many as there are."""
-    return list_prunable_groups(join_readout(graph))
 
 
 # --------------------------------------------------------------------------------------------------------- measured

@@ -24,6 +24,7 @@ from spear_deploy.network import (
 )
 from spear_deploy.network.channel_groups import ChannelGroup, Spaces, Stream, is_depthwise, list_groups
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.network.host_readout import has_host_readout, join_readout, split_readout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,8 @@ def prune(graph: SNNGraph, plan: PruningPlan) -> SNNGraph:
         GraphError: the plan names an unknown group or channel, or leaves none.
         UnsupportedError: the plan names a group that cannot be pruned.
     """
+    if has_host_readout(graph):  # whose weights follow the channels
+        return split_readout(prune(join_readout(graph), plan))
     spaces = Spaces(graph)
     keep: dict[int, Array] = {}
     groups = {group.name: group for group in list_groups(graph)}
@@ -105,6 +108,8 @@ def restore_channels(graph: SNNGraph, plan: PruningPlan, learnt: SNNGraph) -> SN
     >>> [layer.synapse.weight.tolist() for layer in restore_channels(net, plan, twice).layers]
     [[[1.0, 1.0], [2.0, 2.0]], [[1.0, 2.0], [1.0, 2.0]]]
     """
+    if has_host_readout(graph):
+        return split_readout(restore_channels(join_readout(graph), plan, join_readout(learnt)))
 
     def number(part: str, name: str, values: Array) -> Array:
         return np.arange(values.size).reshape(values.shape)

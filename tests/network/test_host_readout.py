@@ -12,6 +12,7 @@ from spear_deploy.errors import GraphError, UnsupportedError
 from spear_deploy.hardware.profile import load_profile
 from spear_deploy.interchange.snn_file import hash_network, write_snn
 from spear_deploy.network import IF, LI, LIF, AvgPool, BatchNorm, Conv2d, CubaLI, Dense, Flatten, Layer, SumPool, make_sparse
+from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.network.classes import OUTPUTS_PER_CLASS, count_classes, count_per_class, describe_classes
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain, merge_parts
 from spear_deploy.network.host_readout import (
@@ -25,6 +26,7 @@ from spear_deploy.network.host_readout import (
     split_readout,
 )
 from spear_deploy.pipeline.api import quantize_for_chip
+from spear_deploy.pruning.plan import PruningPlan, prune, restore_channels
 from spear_deploy.simulator import simulate
 from spear_deploy.simulator.run import decide, read_on_host
 from spear_deploy.simulator.synops import count_synops, synops_per_spike
@@ -225,6 +227,22 @@ def test_the_readout_on_the_host_learns_with_the_chips_layers():
     assert result.last is not None and result.last.synops == pytest.approx(evaluate(result.graph, data.val).synops.total)
     assert merge_weights(read_host_readout(result.graph))[0].tolist() != merge_weights(read_host_readout(start))[0].tolist()
     assert not (result.graph["hidden"] == start["hidden"])
+
+
+def test_channels_that_the_host_reads_are_pruned_with_its_weights():
+    conv = Layer(name="conv", synapse=Conv2d(weight=RNG.normal(size=(3, 1, 3, 3)), padding=(1, 1)), neuron=IF())
+    readout = Layer(name="out", synapse=Dense(weight=RNG.normal(size=(3, 12))), neuron=LI(tau_s=0.002))
+    graph = chain([conv, Layer(name="pool", synapse=AvgPool(kernel_size=(2, 2))), readout], input_shape=(1, 4, 4))
+    moved, plan = move_to_host(graph), PruningPlan(kept={"conv": (0, 2)})
+    (group,) = list_prunable_groups(moved)
+    assert (group.name, group.channels, group.producers) == ("conv", 3, ("conv",))
+    small = prune(moved, plan)
+    assert small == move_to_host(prune(graph, plan)) and read_host_readout(small) == read_host_readout(
+        move_to_host(prune(graph, plan))
+    )
+    assert small.metadata["kept_channels"] == {"conv": [0, 2]} and count_classes(small) == 3
+    restored = restore_channels(moved, plan, small)
+    assert restored == moved and read_host_readout(restored) == read_host_readout(moved)
 
 
 @pytest.mark.parametrize("name", ["net.snn", "net.nir"])
