@@ -46,7 +46,7 @@ from spear_deploy.pipeline import api
 from spear_deploy.pipeline.inputs import load_for, load_named, merge_options
 from spear_deploy.pipeline.learn_integers import learn_integers, note_distance
 from spear_deploy.pipeline.preflight import CheckedInputs
-from spear_deploy.pipeline.readout_fit import advise_host, describe_host_readout, fit_readout
+from spear_deploy.pipeline.readout_fit import advise_host, describe_host_readout, describe_traffic, fit_readout
 from spear_deploy.pipeline.result import add_header
 from spear_deploy.placement.splitting import find_largest
 from spear_deploy.pruning.importance import plan_by_importance
@@ -472,7 +472,9 @@ def describe_adapted(adapted: Adapted, task: AdaptTask, folder: Path, *, quantis
     missing = list(adapted.missing)
     accuracy: dict[str, float | None] = dict.fromkeys(("trained", "adapted", "integers"))
     report, profile, chips, counts = adapted.report, task.profile, task.chips, None
-    if task.dataset is not None:
+    if task.dataset is None:
+        missing += _find_refusal(adapted, profile) if quantises else []
+    else:
         test = task.dataset.test
         accuracy["trained"] = evaluate(task.network, test).accuracy
         after = evaluate(adapted.graph, sum_split(test, adapted.graph))
@@ -497,7 +499,8 @@ def describe_adapted(adapted: Adapted, task: AdaptTask, folder: Path, *, quantis
         notes += advise_host(task.network)
     host: dict[str, Any] = {}
     if has_host_readout(adapted.graph):
-        host["host_readout"] = describe_host_readout(adapted.graph, counts)
+        host["host_readout"] = read_out = describe_host_readout(adapted.graph, counts)
+        notes.append(describe_traffic(read_out))
         if quantises:
             files["host_readout"] = write_host_readout(adapted.graph, folder)
     return {
@@ -518,6 +521,17 @@ def describe_adapted(adapted: Adapted, task: AdaptTask, folder: Path, *, quantis
         "notes": notes,
         "files": {**files, "facts": FACTS},
     }
+
+
+def _find_refusal(adapted: Adapted, profile: HardwareProfile) -> list[str]:
+    """Return in a sentence why an adapted network has no integers; nothing where it has, or where parts are missing anyway."""
+    if adapted.missing or profile.meta.family not in FORMATS:
+        return []
+    try:
+        api.quantize_for_chip(adapted.graph, profile)
+    except (UnsupportedError, QuantizationError) as error:
+        return [f"integers: {error}"]
+    return []
 
 
 def _measure_integers(graph: SNNGraph, task: AdaptTask, folder: Path) -> tuple[Evaluation, BudgetReport]:

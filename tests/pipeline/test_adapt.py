@@ -17,7 +17,7 @@ from spear_deploy.errors import ChipError, GraphError, UnsupportedError
 from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, CubaLI, CubaLIF, Dense, Layer, make_sparse
-from spear_deploy.network.graph import chain
+from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.adapt import AdaptSettings, AdaptTask, _note_lack_of_room
 from spear_deploy.pipeline.adapt_stage import adapt_for_deployment
@@ -347,6 +347,19 @@ def test_sparse_weights_that_do_not_fit_written_out_are_refused_before_learning(
     monkeypatch.setattr(memory, "free_bytes", lambda: need)
     assert _note_lack_of_room(work, network) == []
     network.require_learning_room()
+
+
+def test_integers_that_are_refused_are_missing_without_data_too(tmp_path):
+    """A bias that reaches the neurons 3 steps late: nothing that a profile names, but no integers."""
+    layers = (
+        Layer(name="a", synapse=Dense(weight=np.eye(2)), neuron=IF()),
+        Layer(name="weights", synapse=Dense(weight=np.eye(2), bias=np.ones(2))),
+        Layer(name="sum", neuron=IF()),
+    )
+    edges = (Edge(source=INPUT, target="a"), Edge(source="a", target="weights"), Edge(source="weights", target="sum", delay=3))
+    facts = sd.adapt(SNNGraph(layers=layers, edges=edges, input_shape=(2,)), "loihi2", out=tmp_path)
+    (refusal,) = facts["missing"]
+    assert refusal.startswith("integers: layer 'weights': its bias reaches 'sum' 3 steps late")
 
 
 def test_a_refusal_stands_where_its_advice_fails(trained, monkeypatch):

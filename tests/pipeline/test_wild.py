@@ -1,8 +1,11 @@
 """Random valid networks through every command: 100 by default, 5,000 with `-m slow` (`tests/reliability/wild.py`)."""
 
+from collections import Counter
+
 import pytest
 
 from spear_deploy.hardware.catalog import list_profiles
+from tests.reliability.adapting import FIRST, run_adapting
 from tests.reliability.wild import ALL, BLOCK, FIRST_RICH_SEED, FIRST_SEED, LEAST, Outcome, run_wild
 
 
@@ -23,6 +26,15 @@ def test_30_networks_of_recurrent_weights_several_spikes_and_all_chips_integers_
     shares = outcome.shares()
     assert shares["check"] == shares["rank"] == 1 and min(shares["count"], shares["simulate"]) > 0.9
     assert shares["simulate --chip"] > 0.25 and shares["export onnx"] > 0.6 and shares["export nir"] > 0.25
+
+
+def test_adapted_networks_agree_with_check_and_keep_their_spikes(tmp_path):
+    """Networks of three families, each on one chip; on all chips and with learning: `tests/reliability/adapting.py`."""
+    outcomes = [run_adapting(range(first, first + 16), tmp_path, chips=1, learnt=0) for first in FIRST.values()]
+    wrong = [line for outcome in outcomes for line in outcome.wrong]
+    assert not wrong, "\n".join(wrong[:20])
+    counts = sum((outcome.counts for outcome in outcomes), Counter())
+    assert counts["complete"] and counts["incomplete"] and counts["exact"]
 
 
 @pytest.mark.slow
