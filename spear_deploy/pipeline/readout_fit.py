@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +77,16 @@ def describe_host_readout(graph: SNNGraph, counts: SpikeCounts | None) -> dict[s
     weight, _ = merge_weights(host)
     sent = None if counts is None else float(np.sum(counts.sent[graph.output])) / (counts.steps * counts.samples)
     return {"what": describe_classes(graph)[0], "outputs": weight.shape[1], "weights": weight.size, "spikes_per_step": sent}
+
+
+def describe_traffic(facts: Mapping[str, Any]) -> str:
+    """Return the facts of `describe_host_readout` in words.
+
+    >>> describe_traffic({"what": "the host reads", "spikes_per_step": 3.3})
+    'the host reads; 3.3 spikes leave the chip in a step'
+    """
+    sent = facts["spikes_per_step"]
+    return str(facts["what"]) if sent is None else f"{facts['what']}; {sent:,.1f} spikes leave the chip in a step"
 
 
 def advise_host(graph: SNNGraph) -> list[str]:

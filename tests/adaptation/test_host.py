@@ -40,7 +40,7 @@ LEAKY = LI(tau_s=0.003, v_leak=0.1)
 def test_the_replacement_names_what_leaves_the_chip():
     offer = find_host(network(LEAKY))
     assert (offer.layers, offer.what, offer.kind) == (("out",), "LI", "exact")
-    assert offer.by == "integrated by the host, from the spikes of the 48 neurons of 'conv'"
+    assert offer.by == "integrated by the host, from the spikes in front of it"
     assert find_host(network()).what == "a weighted sum"
     assert [layer.name for layer in offer.rewrite(network(LEAKY)).layers] == ["conv"]
 
