@@ -6,6 +6,7 @@ exact    mean over a window   → sum, its factor in the weights behind it
 learnt   convolution, pool    → the mean of currents in place of that of spikes: one kernel with the pool's stride in front
          convolution, pool    → the convolution takes the pool's stride: fewer neurons in front
          pool, convolution    → the convolution behind takes it: the neurons stay
+         pool                 → where none of these is possible, neurons of its own, which send a spike for each mean of one
 """
 
 from __future__ import annotations
@@ -23,13 +24,26 @@ from spear_deploy.adaptation.replacement import Replacement
 from spear_deploy.budget.geometry import check_geometry
 from spear_deploy.budget.pools import check_pools
 from spear_deploy.hardware.schema import HardwareProfile
-from spear_deploy.network import CONVS, POOLS, WEIGHTED, AvgPool, Conv1d, Conv2d, Layer, SumPool, array_parameters
+from spear_deploy.network import (
+    CONVS,
+    IF,
+    POOLS,
+    WEIGHTED,
+    AvgPool,
+    Conv1d,
+    Conv2d,
+    Layer,
+    SumPool,
+    array_parameters,
+    find_max_spikes,
+)
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
 from spear_deploy.network.host_readout import change_joined, has_host_readout, join_readout, list_host_layers
 from spear_deploy.quantize.fuse_weights import compose_synapses
 from spear_deploy.util.number_format import format_shape
 
 FOLD, CURRENTS, BEFORE, BEHIND = "folded", "mean of currents", "stride before", "stride behind"
+NEURONS = "neurons of its own"
 
 
 def find_pools(graph: SNNGraph, profile: HardwareProfile, *, all_pools: bool = False) -> Iterator[Replacement]:
@@ -48,10 +62,10 @@ def find_pools(graph: SNNGraph, profile: HardwareProfile, *, all_pools: bool = F
         if not isinstance(layer.synapse, POOLS):
             continue
         lacks = layer.name in lacking or (kinds is not None and type(layer.synapse).__name__ not in kinds)
-        if lacks:
-            yield from _find_exact(graph, layer, profile)
+        offers = list(_find_exact(graph, layer, profile)) if lacks else []
         if lacks or all_pools:
-            yield from _find_strides(graph, layer, profile)
+            offers += _find_strides(graph, layer, profile)
+        yield from offers or (_find_neurons(graph, layer, profile) if lacks else ())
 
 
 def _find_exact(graph: SNNGraph, layer: Layer, profile: HardwareProfile) -> Iterator[Replacement]:
@@ -71,6 +85,17 @@ def _find_exact(graph: SNNGraph, layer: Layer, profile: HardwareProfile) -> Iter
         yield Replacement(
             layers=(layer.name,), what=what, by="the weights behind it" if layer.neuron is None else "a convolution of ones",
             kind="exact", topic="pool", option=FOLD, rewrite=lambda g: _required(_fold(g, g[layer.name], profile)),
+        )  # fmt: skip
+
+
+def _find_neurons(graph: SNNGraph, layer: Layer, profile: HardwareProfile) -> Iterator[Replacement]:
+    """Yield neurons of its own in place of a pool that the chip has in no other way."""
+    pool: Any = layer.synapse
+    if _pass_means_on(graph, layer.name, profile) is not None:
+        yield Replacement(
+            layers=(layer.name,), what=f"{type(pool).__name__} of {format_shape(pool.kernel_size)}",
+            by="a convolution with neurons of its own, which send a spike for each mean of one", kind="learnt", topic="pool",
+            option=NEURONS, rewrite=lambda g: _required(_pass_means_on(g, layer.name, profile)),
         )  # fmt: skip
 
 
@@ -183,6 +208,31 @@ def _replace_by_ones(graph: SNNGraph, layer: Layer, profile: HardwareProfile) ->
 
 
 # ----------------------------------------------------------------------------------------------------------- learnt
+
+
+def _pass_means_on(graph: SNNGraph, name: str, profile: HardwareProfile) -> SNNGraph | None:
+    """Return the network with neurons behind a pool: they integrate the means of windows, and what reads a sum gets its factor.
+
+    None where neurons or a layer that does more read the pool, or the chip has no such convolution.
+    """
+    layer, models = graph[name], profile.neuron.models.value
+    pool: Any = layer.synapse
+    readers = find_readers(graph, name)
+    sources = [graph[edge.source] for edge in graph.edges_into(name) if edge.source != INPUT]
+    is_plain = layer.neuron is None and layer.norm is None and name != graph.output and len(sources) == 1 and sources[0].spikes
+    if not is_plain or not readers or (models is not None and "IF" not in models):
+        return None
+    count = float(np.prod(pool.kernel_size))
+    reset: Any = "subtract" if "subtract" in (profile.neuron.resets.value or ("subtract",)) else "value"
+    most = find_max_spikes(sources[0].neuron)
+    neuron = IF(v_threshold=np.asarray(1 - 0.5 / count), reset=reset, max_spikes=most)  # means are multiples of 1 / count
+    mean = AvgPool(kernel_size=pool.kernel_size, stride=pool.stride, padding=pool.padding)
+    changes = {name: replace(layer, synapse=mean, neuron=neuron)}
+    for reader in readers if isinstance(pool, SumPool) else ():
+        synapse: Any = reader.synapse
+        changes[reader.name] = replace(reader, synapse=replace(synapse, weight=synapse.weight * count))
+    changed = graph.with_layers(changes)
+    return _replace_by_ones(changed, changed[name], profile)
 
 
 def pool_currents(graph: SNNGraph, name: str, *, profile: HardwareProfile) -> tuple[str, SNNGraph] | None:

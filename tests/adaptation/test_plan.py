@@ -12,7 +12,7 @@ from spear_deploy.adaptation import reach as reach_module
 from spear_deploy.adaptation.learn import MORE_EPOCHS, LearnSettings, list_stages
 from spear_deploy.adaptation.neurons import change_reset, convert_neuron, longest_tau_steps, round_tau, shortest_current_steps
 from spear_deploy.adaptation.plan import follow, make_plans
-from spear_deploy.adaptation.pools import pool_currents
+from spear_deploy.adaptation.pools import find_pools, pool_currents
 from spear_deploy.adaptation.reach import find_reach
 from spear_deploy.budget.check import check
 from spear_deploy.errors import UnsupportedError
@@ -48,6 +48,43 @@ def test_a_pool_that_akida_lacks_has_alternatives_and_each_leaves_nothing_lackin
     plans = make_plans(DIGITS, load_profile("akd1000"))
     assert {plan.options.get("pool") for plan in plans} >= {"stride before", "stride behind"}
     assert all(plan.lacking == [] and not any(type(p.synapse).__name__ == "AvgPool" for p in plan.graph.layers) for plan in plans)
+
+
+def pooled(pool, kernel: int = 5, **neuron):
+    """Return a convolution, a pool and a convolution whose kernels Akida does not stride."""
+    layers = [
+        Layer(name="conv", synapse=Conv2d(weight=np.full((2, 1, kernel, kernel), 0.3), padding=(2, 2)), neuron=IF(**neuron)),
+        Layer(name="pool", synapse=pool(kernel_size=(2, 2))),
+        Layer(name="back", synapse=Conv2d(weight=np.full((1, 2, kernel, kernel), 0.125), padding=(2, 2)), neuron=IF()),
+    ]
+    return chain(layers, input_shape=(1, 8, 8))
+
+
+@pytest.mark.parametrize("pool", [AvgPool, SumPool])
+def test_a_pool_that_nothing_else_stands_in_for_gets_neurons_that_send_the_means(pool):
+    """An integrator sends as many spikes as means of one have arrived, but for what is left in it."""
+    graph = pooled(pool, reset="subtract")
+    best = make_plans(graph, load_profile("akd1000"))[0]
+    assert best.lacking == [] and ("pool", f"{pool.__name__} of 2 x 2", "learnt") in rows(best)
+    facts = {"layers.kinds": ["Dense", "Conv2d", "Flatten"], "layers.conv_kernel_max": 5, "layers.conv_strided_kernels": [2]}
+    (offer,) = find_pools(graph, override_facts(load_profile("generic45nm"), facts))
+    changed = offer.rewrite(graph)
+    assert offer.option == "neurons of its own" and changed.shape_of("pool") == graph.shape_of("pool") and changed["pool"].spikes
+    assert changed["back"].synapse.weight.max() == graph["back"].synapse.weight.max() * (4 if pool is SumPool else 1)
+    x = (np.random.default_rng(0).random((40, 2, 1, 8, 8)) < 0.3).astype(np.float32)
+    run = simulate(changed, x, record=("spikes",))
+    sent = run.spikes["conv"].reshape(40, 2, 2, 4, 2, 4, 2).mean(axis=(4, 6)).sum(axis=0)
+    passed = run.spikes["pool"].sum(axis=0)
+    assert passed.any() and (passed >= np.floor(sent)).all() and (passed <= np.ceil(sent / (1 - 0.5 / 4))).all()
+
+
+@pytest.mark.parametrize("neuron", [IF(), None])
+def test_neurons_of_a_pool_of_its_own_and_a_pool_at_the_output_stay(neuron):
+    graph = pooled(AvgPool)
+    layers = [*graph.layers[:1], Layer(name="pool", synapse=AvgPool(kernel_size=(2, 2)), neuron=neuron)]
+    facts = {"layers.kinds": ["Dense", "Conv2d", "Flatten"], "layers.conv_kernel_max": 5, "layers.conv_stride_max": 1}
+    chip = override_facts(load_profile("generic45nm"), facts)
+    assert not [offer for offer in find_pools(chain(layers, input_shape=(1, 8, 8)), chip) if offer.option == "neurons of its own"]
 
 
 def test_pools_that_would_need_too_many_axons_become_means_of_currents_in_larger_kernels():
