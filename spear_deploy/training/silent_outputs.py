@@ -15,6 +15,7 @@ from spear_deploy.data import Split
 from spear_deploy.network import Array, Dense
 from spear_deploy.network.classes import count_per_class
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.network.one_sign import list_one_sign_layers
 from spear_deploy.simulator import simulate
 
 SAMPLES = 256
@@ -27,8 +28,8 @@ def revive_outputs(graph: SNNGraph, split: Split) -> SNNGraph:
     """Return the network with the output neuron of every class spiking; itself where all do, or none, or outputs do not spike.
 
     What is added to the weights of a silent neuron is one number for all that are not zero: the smallest, to a few per cent, at
-    which it spikes as often as the mean of the others. A neuron without such weights, without input spikes, or of a class that no
-    sample has, stays silent.
+    which it spikes as often as the mean of the others. Where each source keeps one sign (`network.one_sign`), weights below 0 are
+    raised to 0 at most. A neuron without such weights, without input spikes, or of a class that no sample has, stays silent.
 
     Args:
         graph: floating point; its output layer has dense weights.
@@ -51,11 +52,14 @@ def revive_outputs(graph: SNNGraph, split: Split) -> SNNGraph:
         return graph
     target = first[first > 0].mean()
     weight = np.asarray(layer.synapse.weight)
+    keeps_signs = layer.name in list_one_sign_layers(graph)
     size = np.sqrt((np.asarray(weight, np.float64) ** 2).mean()) / 64
 
     def raise_weights(shift: Array) -> SNNGraph:
         synapse: Any = layer.synapse
         raised = weight + np.where(weight != 0, shift[:, None], 0).astype(weight.dtype)
+        if keeps_signs:
+            raised = np.where(weight < 0, np.minimum(raised, 0), raised)
         return graph.with_layers({layer.name: replace(layer, synapse=replace(synapse, weight=raised))})
 
     low, high = np.zeros(len(weight)), np.where(silent, size, 0.0)

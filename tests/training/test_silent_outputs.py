@@ -1,5 +1,7 @@
 """Output neurons that never spike."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -35,6 +37,19 @@ def test_a_silent_output_spikes_as_often_as_the_others(scale):
     assert counts[2] == pytest.approx(before[[0, 1, 3]].mean(), rel=0.15)
     added = after["out"].synapse.weight[2] - graph["out"].synapse.weight[2]
     assert added[3] == 0 and np.ptp(np.delete(added, 3)) < 1e-5 * scale
+
+
+def test_sources_of_one_sign_keep_it():
+    """Excitatory weights rise, inhibitory ones end at 0, as learning keeps them."""
+    rng = np.random.default_rng(2)
+    rows = np.abs(rng.normal(size=(4, 8))) * np.where(np.arange(8) < 4, 1, -0.25)
+    rows[2] *= np.where(np.arange(8) < 4, 0.01, 8)
+    graph = replace(network(rows), metadata={"one_sign": ["out"]})
+    before, after = spikes(graph), revive_outputs(graph, SPLIT)
+    weight = after["out"].synapse.weight
+    assert before[2] == 0 and spikes(after)[2] > 0
+    assert weight[:, :4].min() > 0 and weight[:, 4:].max() <= 0
+    assert revive_outputs(replace(graph, metadata={}), SPLIT)["out"].synapse.weight[2, 4:].max() > 0
 
 
 @pytest.mark.parametrize(
