@@ -151,27 +151,34 @@ def test_integers_keep_their_readout():
 
 
 DAMAGED = {
-    "no layers": {"input_shape": [6]},
-    "text": "weights",
-    "another size": {"input_shape": [5], "layers": []},
-    "a part that no host computes": {"input_shape": [6], "layers": [{"name": "out", "synapse": {"kind": "Conv2d"}}]},
-    "bytes": lambda facts: {**facts["synapse"]["weight"], "base64": "%"},
-    "too few bytes": lambda facts: {**facts["synapse"]["weight"], "base64": "AAAA"},
-    "objects": lambda facts: {**facts["synapse"]["weight"], "type": "object"},
-    "of another network": lambda facts: {**facts["synapse"]["weight"], "shape": [6, 3]},
-}
+    "no layers": ({"input_shape": [6]}, "'layers'"),
+    "text": ("weights", "string indices"),
+    "another size": ({"input_shape": [5], "layers": []}, "the network has no layer"),
+    "a part that no host computes": (
+        {"input_shape": [6], "layers": [{"name": "out", "synapse": {"kind": "Conv2d"}}]}, "'Conv2d'",
+    ),
+    "bytes": ({"base64": "%"}, "no base64"),
+    "too few bytes": ({"base64": "AAAA"}, "buffer size"),
+    "objects": ({"type": "object"}, "numbers of type 'object', expected float32 or float64"),
+    "of another network": ({"shape": [6, 3]}, "Dense takes 3 inputs"),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_readout_is_named(damage):
+@pytest.mark.parametrize(("damage", "why"), DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_readout_is_named(damage, why):
     moved = move_to_host(network())
     facts = json.loads(json.dumps(moved.metadata[HOST_READOUT]))
-    if callable(damage):
-        row = facts["layers"][0]
-        row["synapse"]["weight"] = damage(row)
+    if isinstance(damage, dict) and "input_shape" not in damage:
+        facts["layers"][0]["synapse"]["weight"] |= damage
         damage = facts
-    with pytest.raises(GraphError, match=r"metadata 'host_readout': is damaged \(.*\); adapt the network again"):
+    with pytest.raises(GraphError, match=rf"metadata 'host_readout': is damaged \(.*{why}.*\); adapt the network again"):
         read_host_readout(replace(moved, metadata={HOST_READOUT: damage}))
+
+
+def test_a_readout_of_other_outputs_is_named():
+    narrow = replace(network().layers[0], synapse=Dense(weight=np.ones((5, 4))))
+    with pytest.raises(GraphError, match=r"is damaged \(takes 6 outputs, the network has 5\)"):
+        read_host_readout(chain([narrow], input_shape=(4,), metadata=move_to_host(network()).metadata))
 
 
 @pytest.mark.parametrize(
