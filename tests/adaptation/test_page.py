@@ -40,3 +40,13 @@ def test_a_chip_is_counted_by_what_its_integers_lose(loss, holds):
     row = {**next(row for row in rows() if row["chip"] == "truenorth"), "missing": [], "verdict": "fits"}
     row["accuracy"] = {"trained": 0.98, "adapted": 0.98, "integers": 0.98 - loss}
     assert ("On 1 it loses" in summarize([row])) is holds
+
+
+def test_what_the_hosts_help_adds_is_counted_apart():
+    row = {**next(row for row in rows() if row["chip"] == "odin"), "missing": [], "verdict": "fits"}
+    on_chip, on_host = ({**row, "accuracy": {"trained": 0.98, "adapted": 0.5, "integers": integers}} for integers in (0.9, 0.98))
+    both = summarize([on_chip, {**on_host, "readout": "host"}])
+    assert "of 1 chips 1 hold the network. On 0 it loses" in both
+    assert both.endswith("With the readout on the host, tried on 1 of them, it does on 1 more: odin.")
+    assert "readout on the host" not in summarize([on_chip])
+    assert "| odin | host |" in write_table([{**on_host, "readout": "host"}])
