@@ -243,8 +243,7 @@ def _adapt_for_host(task: AdaptTask) -> Adapted:
         waterfall = waterfall or [_measure("as trained", "", (), task.network, test)]
         row = _measure(f"{moved.what} → {moved.by}", moved.kind, moved.layers, network, test)
         waterfall.insert(1, {**row, "differs": find_first_difference(task.network, network, test)})
-    graph = network if adapted.graph is network else adapted.graph
-    return replace(adapted, graph=graph, rows=(*rows, *adapted.rows), waterfall=tuple(waterfall))
+    return replace(adapted, rows=(*rows, *adapted.rows), waterfall=tuple(waterfall))
 
 
 def _learn_plan(task: AdaptTask, candidate: TrialPlan, notes: Sequence[str]) -> Adapted:

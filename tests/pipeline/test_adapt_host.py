@@ -1,19 +1,22 @@
 """Adaptation with the readout on the host: through files, the command line, a deployment, its proof, and numpy alone."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 import spear_deploy as sd
+from spear_deploy.budget.check import check
 from spear_deploy.cli.app import main
 from spear_deploy.data.input_sums import sum_split
 from spear_deploy.errors import UnsupportedError
+from spear_deploy.hardware.profile import load_profile
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import IF
 from spear_deploy.network.host_readout import has_host_readout, read_host_readout
-from spear_deploy.pipeline.adapt import AdaptSettings
+from spear_deploy.pipeline.adapt import Adapted, AdaptSettings, AdaptTask, describe_adapted
 from spear_deploy.pipeline.readout_fit import advise_host
 from spear_deploy.simulator import simulate
 from spear_deploy.training import train
@@ -102,8 +105,6 @@ def test_the_command_line_moves_the_readout_and_refuses_in_a_sentence(trained, t
 
 
 def _spike_at_the_end(layer):
-    from dataclasses import replace
-
     return replace(layer, neuron=IF())
 
 
@@ -115,6 +116,20 @@ def test_another_place_is_refused():
 def test_the_host_is_advised_where_it_could_integrate(trained):
     assert "next to try is `--readout host`" in advise_host(trained)[0]
     assert advise_host(network(IF()).with_layers(_spike_at_the_end)) == []
+
+
+def test_the_notes_advise_the_host_where_the_chips_readout_loses_too_much(tmp_path):
+    graph, data = dense(), task()
+    labels = evaluate(graph, data.test).labels
+    data = replace(data, test=replace(data.test, y=labels))  # the network is always right
+    mute = graph.with_layers(lambda layer: replace(layer, synapse=replace(layer.synapse, weight=0 * layer.synapse.weight)))
+    chip = load_profile("loihi2")
+    for name, wanted in (("chip", True), ("host", False)):
+        made = AdaptTask(network=graph, profile=chip, dataset=data, settings=AdaptSettings(readout=name))
+        for adapted, loses in ((graph, False), (mute, True)):
+            facts = describe_adapted(Adapted(graph=adapted, report=check(adapted, chip)), made, tmp_path, quantises=False)
+            assert (facts["accuracy"]["adapted"] < 0.9) is loses
+            assert any("next to try is `--readout host`" in note for note in facts["notes"]) is (wanted and loses)
 
 
 def test_a_deployment_carries_the_readout_and_is_proven(trained, tmp_path):
