@@ -53,7 +53,8 @@ def test_the_verdict_of_a_weighted_sum_names_what_stands_in_and_the_command():
         "a weighted sum as output: speck2f has IF, SpeckIF, of which spikes are read alone; end the network in neurons whose "
         "spikes are counted"
     )
-    assert row.remedy.endswith("; `adapt` puts in its place: spikes of 4 IF output neurons a class, counted (learnt)")
+    assert "; `adapt` puts in its place: spikes of 4 IF output neurons a class, counted (learnt)" in row.remedy
+    assert row.remedy.endswith("; or with `--readout host` the host integrates the spikes in front of it (exact)")
     assert any(
         "`spear-deploy adapt my.nir --chip speck2f --data DATA --out adapted` replaces what" in note for note in named.notes
     )
