@@ -10,14 +10,15 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from spear_deploy.adaptation.table import find_replacements
 from spear_deploy.budget.check import check
 from spear_deploy.data import Dataset
 from spear_deploy.data.dataset import hash_dataset
-from spear_deploy.errors import ChipError, FileError
-from spear_deploy.hardware.profile import hash_profile
+from spear_deploy.errors import ChipError, FileError, QuantizationError, UnsupportedError
+from spear_deploy.hardware.profile import HardwareProfile, hash_profile
 from spear_deploy.interchange.snn_file import hash_network, write_snn
 from spear_deploy.network.classes import count_classes
-from spear_deploy.network.graph import SNNGraph
+from spear_deploy.network.graph import SNNGraph, merge_parts
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.adapt import (
     ADAPTED,
@@ -43,8 +44,8 @@ def adapt_for_deployment(
 ) -> api.Net:
     """Return the network of a deployment: adapted, by a stage of its own, where the chip lacks a part of it.
 
-    So is one whose readout moves to the host. A weighted sum at the output is replaced too where the chip has room for it:
-    integers need a neuron that takes it.
+    So is one whose readout moves to the host. What the chip has room for, but its integers refuse, is replaced too: a weighted
+    sum at the output, which no neuron takes, or a potential over steps on Akida.
 
     Where nothing is to replace, or the network holds integers, the given one is returned and no file is written.
 
@@ -61,11 +62,7 @@ def adapt_for_deployment(
     if network.is_integer:
         return network
     is_on_host = settings.readout == HOST
-    if (
-        not is_on_host
-        and not ends_in_weighted_sum(folded)
-        and not check(folded, profile, chips=chips, remedies=False).unsupported
-    ):
+    if not is_on_host and not _has_to_change(folded, profile, chips):
         return network
     network = folded
     dataset = api.data(data, network, seed=settings.seed, steps=settings.steps, encoding=settings.encoding)
@@ -96,6 +93,17 @@ def adapt_for_deployment(
         return network
     write_json(cache.folder / FACTS, facts)
     return api.load(cache.folder / ADAPTED)
+
+
+def _has_to_change(network: SNNGraph, profile: HardwareProfile, chips: int) -> bool:
+    """Return whether a chip lacks a part of a network, or its integers refuse one that something stands in for."""
+    if ends_in_weighted_sum(network) or check(network, profile, chips=chips, remedies=False).unsupported:
+        return True
+    try:
+        api.quantize_for_chip(network, profile)
+    except (UnsupportedError, QuantizationError):
+        return next(find_replacements(merge_parts(network), profile), None) is not None
+    return False
 
 
 class _Strict(BaseModel):

@@ -319,6 +319,18 @@ def test_weights_behind_weights_are_one_product_for_every_verb(tmp_path):
     assert [text.split(",")[0] for text in missing] == ["layer 'fc': CubaLIF", "layer 'out': LI"]
 
 
+def test_deploying_replaces_what_the_integers_alone_refuse(tmp_path):
+    """IF is a neuron of Akida where a network has one step; over several steps its potential is lost."""
+    rng = np.random.default_rng(0)
+    net = chain([Layer(name="out", synapse=Dense(weight=rng.normal(size=(3, 10)) / 3), neuron=IF())], input_shape=(10,))
+    assert not sd.check(net, "akd1500").unsupported
+    cache = StageCache(tmp_path, fresh=False, advice=lambda *_: "", progress=None)
+    adapted = adapt_for_deployment(cache, net, "akd1500", task(), DeploySettings())
+    facts = json.loads((tmp_path / "adapt.json").read_text())
+    assert [row["what"] for row in facts["replaced"]] == ["a potential over steps", "weights"] and facts["missing"] == []
+    assert api.quantize_for_chip(adapted, "akd1500").is_integer
+
+
 def test_sparse_weights_that_do_not_fit_written_out_are_refused_before_learning(monkeypatch, tmp_path):
     """Learning holds eight full copies of them, as `prune` does; what needs no learning takes them sparse."""
     rng = np.random.default_rng(0)
