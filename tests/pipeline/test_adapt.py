@@ -328,7 +328,7 @@ def test_deploying_replaces_what_the_integers_alone_refuse(tmp_path):
     adapted = adapt_for_deployment(cache, net, "akd1500", task(), DeploySettings())
     facts = json.loads((tmp_path / "adapt.json").read_text())
     assert [row["what"] for row in facts["replaced"]] == ["a potential over steps", "weights"] and facts["missing"] == []
-    assert api.quantize_for_chip(adapted, "akd1500").is_integer
+    assert api.quantize_for_chip(adapted, "akd1500").metadata["quantization"]["states"] == "whole numbers"
 
 
 def test_sparse_weights_that_do_not_fit_written_out_are_refused_before_learning(monkeypatch, tmp_path):
