@@ -71,7 +71,8 @@ def prune(
 ) -> None:  # fmt: skip
     """Prune a network until, fine-tuned, it meets its budgets; without a budget, until it fits the chip.
 
-    All methods remove channels; `recipe` also removes weights, where the profile of the chip says that zeros save something.
+    All methods remove channels; `recipe` also removes weights, where the profile of the chip says that zeros save something. `rl`
+    chooses bits by layer with the widths, where memory or cores are exceeded and `--levers channels,bits` names them.
 
     Several budgets hold together. Measurements are kept in checkpoint.json: after an interruption the same command continues
     from them.

@@ -77,6 +77,7 @@ def choose_steps(
     datasets: Mapping[int, Callable[[], Dataset]],
     settings: PruneSettings,
     *,
+    batches: int | None = None,
     checkpoint: Path | None = None,
     progress: Progress | None = None,
 ) -> StepsChoice:
@@ -86,6 +87,7 @@ def choose_steps(
         graph: a trained floating-point network.
         datasets: by number of steps what gives the data, with `full`; the most steps are those it was trained on.
         settings: SynOps budget, levers and seed.
+        batches: that each candidate learns from; `BATCHES` unless given.
         checkpoint: a file in which measurements are kept.
         progress: is called after each candidate.
 
@@ -94,7 +96,7 @@ def choose_steps(
     """
     if settings.synops is None:
         raise BudgetError("steps: they are chosen by a SynOps budget, and none is given; name one, e.g. --synops 20%")
-    numbers = sorted(datasets, reverse=True)
+    numbers, batches = sorted(datasets, reverse=True), BATCHES if batches is None else batches
     whole = datasets[numbers[0]]().trained
     amount = settings.budgets.synops
     assert amount is not None  # it is given
@@ -109,12 +111,12 @@ def choose_steps(
     hints: list[Array] = []
     rows = []
     for done, steps in enumerate(numbers, 1):
-        key = f"steps {steps} budget {limit!r} batches {BATCHES} seed {settings.seed}"
+        key = f"steps {steps} budget {limit!r} batches {batches} seed {settings.seed}"
 
         def learn(steps: int = steps) -> dict[str, Any]:
             if not hints:
                 hints.append(average_outputs(graph, whole.train))
-            return _learn(graph, datasets[steps](), limit, levers, settings, hints[0])
+            return _learn(graph, datasets[steps](), limit, levers, settings, hints[0], batches)
 
         rows.append({"steps": steps, **kept.get(key, learn)})
         if progress is not None:
@@ -157,7 +159,7 @@ def check_reachable(graph: SNNGraph, dataset: Dataset, limit: float, levers: Seq
 
 
 def _learn(
-    graph: SNNGraph, dataset: Dataset, limit: float, levers: Sequence[str], settings: PruneSettings, hints: Array
+    graph: SNNGraph, dataset: Dataset, limit: float, levers: Sequence[str], settings: PruneSettings, hints: Array, batches: int
 ) -> dict[str, Any]:
     """Cut a network to a SynOps budget, let it learn on a number of steps, and return what it measures."""
     with limit_threads(graph):
@@ -173,7 +175,7 @@ def _learn(
         if "weights" in levers and left < 1:
             removal = WeightRemoval(evaluator.split, choose_kept_synops(left, by_source))
         recipe = Recipe(
-            epochs=-(-BATCHES // max(1, len(dataset.train) // 64)), steps=BATCHES, learning_rate=PEAK, warm_up=0.1,
+            epochs=-(-batches // max(1, len(dataset.train) // 64)), steps=batches, learning_rate=PEAK, warm_up=0.1,
             seed=settings.seed, synops_budget=OVERSHOOT * limit, device=settings.search_settings.device,
         )  # fmt: skip
         tuned = fit(evaluator.build(widths), dataset, recipe, hints=hints, remove=removal)
