@@ -21,9 +21,7 @@ from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import IF, LI, LIF, READOUTS, CubaLI, CubaLIF, Layer
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.host_readout import change_joined
-
-SAME = 1e-9
-"""Relative difference below which a time constant is one step."""
+from spear_deploy.network.neurons import SAME_TAU
 
 
 def forgets(profile: HardwareProfile) -> bool:
@@ -35,7 +33,7 @@ def keeps_potential(neuron: Any, dt_s: float) -> bool:
     """Return whether what a neuron sends depends on steps before."""
     if not isinstance(neuron, (LIF, LI)):
         return neuron is not None
-    return bool((np.abs(np.asarray(neuron.tau_s) / dt_s - 1) > SAME).any()) or bool(getattr(neuron, "reset_delay", 0))
+    return bool((np.abs(np.asarray(neuron.tau_s) / dt_s - 1) > SAME_TAU).any()) or bool(getattr(neuron, "reset_delay", 0))
 
 
 def find_frames(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replacement]:
