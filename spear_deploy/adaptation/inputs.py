@@ -25,6 +25,7 @@ from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import CONVS, POOLS, WEIGHTED, Dense, Flatten, Layer, Shape, SumPool, array_parameters
 from spear_deploy.network.classes import count_classes
 from spear_deploy.network.graph import INPUT, SNNGraph, merge_parts
+from spear_deploy.network.sparse_matrix import SparseMatrix, make_sparse
 from spear_deploy.util.number_format import format_shape, plural
 
 
@@ -139,9 +140,8 @@ def _coarsen(layer: Layer, before: _Coarse, shape: Shape) -> tuple[Layer, _Coars
         lead = len(before.shape) - len(left)
         if any(size % width for size, width in zip(before.shape[lead:], left, strict=True)):
             return None  # positions that a pool dropped
-        weight = np.asarray(synapse.weight).reshape(-1, *before.shape)
-        weight = _sum_windows(weight, 1 + lead, left) * factor
-        synapse = replace(synapse, weight=weight.reshape(len(weight), -1).astype(synapse.weight.dtype))
+        weight = _sum_columns(synapse.weight, before.shape, left) * factor
+        synapse = replace(synapse, weight=weight.astype(synapse.weight.dtype))
         left, factor = (), 1.0
     elif isinstance(synapse, CONVS) and left:
         taken = tuple(gcd(*pair) for pair in zip(left, synapse.stride, strict=True))
@@ -158,7 +158,7 @@ def _coarsen(layer: Layer, before: _Coarse, shape: Shape) -> tuple[Layer, _Coars
         synapse = replace(synapse, kernel_size=size, stride=size) if max(size) > 1 else None
         left = _divide(left, taken)
     elif isinstance(synapse, WEIGHTED) and factor != 1 and not left:
-        synapse, factor = replace(synapse, weight=(np.asarray(synapse.weight) * factor).astype(synapse.weight.dtype)), 1.0
+        synapse, factor = replace(synapse, weight=(synapse.weight * factor).astype(synapse.weight.dtype)), 1.0
     elif isinstance(synapse, WEIGHTED) and left:
         return None  # a weight per value
     left = left if max(left, default=1) > 1 else ()
@@ -175,13 +175,26 @@ def _divide(sizes: Shape, by: Shape) -> Shape:
     return tuple(size // part for size, part in zip(sizes, by, strict=True))
 
 
-def _sum_windows(weight: Any, lead: int, window: Shape) -> Any:
-    """Return the sums of weights over windows of the axes behind `lead`."""
-    shape, sums = list(weight.shape[:lead]), []
-    for size, width in zip(weight.shape[lead:], window, strict=True):
-        shape += [size // width, width]
-        sums.append(len(shape) - 1)
-    return weight.reshape(shape).sum(axis=tuple(sums))
+def _sum_columns(weight: Any, shape: Shape, window: Shape) -> Any:
+    """Return the sums of a matrix over windows of the last axes of its columns, (outputs, inputs) to (outputs, sums).
+
+    Args:
+        weight: full or sparse.
+        shape: of the inputs, whose product is the number of columns.
+        window: by axis, of the last ones.
+    """
+    lead = len(shape) - len(window)
+    small = (*shape[:lead], *(size // width for size, width in zip(shape[lead:], window, strict=True)))
+    if isinstance(weight, SparseMatrix):
+        sums = np.arange(prod(small)).reshape(small)
+        for axis, width in enumerate(window, lead):
+            sums = np.repeat(sums, width, axis=axis)
+        matrix, inputs = weight.to_scipy(), np.arange(prod(shape))
+        ones = np.ones(len(inputs), weight.dtype)
+        return make_sparse(matrix @ type(matrix)((ones, (inputs, sums.ravel())), (len(inputs), prod(small))))
+    pairs = [part for size, width in zip(small[lead:], window, strict=True) for part in (size, width)]
+    axes = tuple(1 + lead + 2 * axis + 1 for axis in range(len(window)))
+    return weight.reshape(len(weight), *shape[:lead], *pairs).sum(axis=axes).reshape(len(weight), -1)
 
 
 def _has_positions(layer: Layer) -> bool:

@@ -7,7 +7,7 @@ from spear_deploy.adaptation.inputs import find_inputs, move_window_to_input
 from spear_deploy.data import load_data
 from spear_deploy.data.input_sums import original_shape, sum_inputs, sum_windows
 from spear_deploy.hardware.profile import load_profile, override_facts
-from spear_deploy.network import IF, LIF, AvgPool, Conv2d, Dense, Flatten, Layer, Scale, SumPool
+from spear_deploy.network import IF, LIF, AvgPool, Conv2d, Dense, Flatten, Layer, Scale, SparseMatrix, SumPool, make_sparse
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
 from spear_deploy.pipeline import inputs as pipeline_inputs
 from spear_deploy.pipeline.shipped import shipped_network
@@ -123,6 +123,23 @@ def test_a_list_is_summed_too_and_loops_stay():
     summed = offer.rewrite(graph)
     assert summed["in"].synapse.weight.tolist() == [[0.5, 2.5, 4.5], [6.5, 8.5, 10.5]]
     assert original_shape(summed) == (6,) and summed["loop"] == graph["loop"]
+
+
+@pytest.mark.parametrize(("shape", "window"), [((24,), (3,)), ((2, 4, 6), (2, 3)), ((3, 4), (2,))])
+def test_sparse_weights_are_summed_as_full_ones(shape, window):
+    rng = np.random.default_rng(0)
+    full = np.where(rng.random((5, int(np.prod(shape)))) < 0.3, rng.integers(-8, 9, (5, int(np.prod(shape)))) / 8, 0)
+    summed = []
+    for weight in (full, make_sparse(full)):
+        layers = [
+            *([Layer(name="flat", synapse=Flatten())] if len(shape) > 1 else []),
+            Layer(name="fc", synapse=Dense(weight=weight)),
+        ]
+        layers.append(Layer(name="out", neuron=IF()))
+        graph = move_window_to_input(chain(layers, input_shape=shape), window)
+        summed.append(next(layer.synapse.weight for layer in graph.layers if isinstance(layer.synapse, Dense)))
+    assert isinstance(summed[1], SparseMatrix) and summed[0].shape[1] * np.prod(window) == np.prod(shape)
+    np.testing.assert_array_equal(summed[1].to_full(), summed[0])
 
 
 def test_sums_beyond_the_events_of_a_channel_stay_at_their_number():

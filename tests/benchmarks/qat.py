@@ -3,10 +3,12 @@
     python -m tests.benchmarks.qat --out results/qat
     python -m tests.benchmarks.qat --out results/qat --docs docs/benchmarks
 
-A row is one network, chip, bits and seed: digits, rate-coded in 6 steps. The trained network is quantised as it is; after
-`EPOCHS` more epochs in floating point; and after as many of which the second half has the chip's rounding, as in `adapt` and
-`prune`, which round last. The first half has the chip's spikes a step. Scales are chosen on the same training samples; the two
-that learn have the same teacher. One JSON file a run; existing files are skipped.
+A row is one task, network, chip, bits and seed. The trained network is quantised as it is; after more epochs in floating point;
+and after as many of which the second half has the chip's rounding, as in `adapt` and `prune`, which round last. The first half
+has the chip's spikes a step. Scales are chosen on the same training samples; the two that learn have the same teacher. One JSON
+file a run; existing files are skipped.
+
+Digits are rate-coded in 6 steps; the other tasks are those of `levers`.
 """
 
 from __future__ import annotations
@@ -29,14 +31,15 @@ from spear_deploy.interchange.snn_file import read_snn, write_snn
 from spear_deploy.network import IF, CubaLI, CubaLIF, Dense, Flatten, Layer
 from spear_deploy.network.graph import SNNGraph, chain
 from spear_deploy.pipeline import api
-from spear_deploy.pipeline.preflight import CheckedInputs
+from spear_deploy.pipeline.preflight import CheckedInputs, grade_split
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import Recipe, fit, train
 from spear_deploy.training.losses import average_outputs
 from spear_deploy.util.files import write_json
+from tests.benchmarks.levers import LEVER_TASKS
 from tests.benchmarks.search_tasks import norm, plain
 
-TRAIN_EPOCHS, EPOCHS, PEAK = 12, 12, 6e-3
+PEAK = 6e-3
 CALIBRATION = 256
 """Training samples that scales are chosen on."""
 
@@ -72,13 +75,22 @@ def dense(seed: int) -> SNNGraph:
     return chain((*layers, Layer(name="readout", synapse=weights(10, 64), neuron=CubaLI(**cuba))), input_shape=(1, 8, 8))
 
 
+def frames_in_six_steps(seed: int) -> Dataset:
+    """Return digits, rate-coded."""
+    return digits(steps=6, seed=seed)
+
+
 @dataclass(frozen=True)
 class Case:
-    """A network, the chip that takes it, and the bits of its weights."""
+    """A network by seed, the chip that takes it, the bits of its weights, its data by seed; epochs of training and of more."""
 
     network: Callable[[int], SNNGraph]
     chip: str
     bits: int
+    task: str = "digits"
+    data: Callable[[int], Dataset] = frames_in_six_steps
+    train_epochs: int = 12
+    epochs: int = 12
 
 
 CASES = {
@@ -87,36 +99,43 @@ CASES = {
     "loihi2, 3 bits": Case(leaky, "loihi2", 3),
     "speck2f, 8 bits": Case(integrating, "speck2f", 8),
     "xylo_audio2, 8 bits": Case(dense, "xylo_audio2", 8),
+    **{
+        f"{name}, loihi2, {bits} bits": Case(
+            LEVER_TASKS[name].network, "loihi2", bits, name, LEVER_TASKS[name].data, LEVER_TASKS[name].train_epochs, epochs
+        )
+        for (name, epochs), bits in product({"mnist": 6, "nmnist": 12, "braille27": 12, "kws": 6}.items(), (8, 4))
+    },
 }
 
 
-def run(case: Case, name: str, seed: int, data: Dataset, out: Path) -> dict[str, Any]:
+def run(case: Case, name: str, seed: int, out: Path) -> dict[str, Any]:
     """Quantise, learn on and quantise, learn on with rounding and quantise."""
     profile = override_facts(load_profile(case.chip), {"weights.bits": [case.bits], "weights.default_bits": case.bits})
-    path = out / "dense" / f"{case.network.__name__}-{seed}.snn"
+    data, path = case.data(seed), out / "dense" / f"{case.task}-{case.network.__name__}-{seed}.snn"
     if not path.exists():
-        write_snn(train(case.network(seed), data, epochs=TRAIN_EPOCHS, seed=seed), path)
+        write_snn(train(case.network(seed), data, epochs=case.train_epochs, seed=seed), path)
     trained = read_snn(path)
     x = np.moveaxis(data.train.x[:CALIBRATION], 0, 1)
 
-    def quantise(graph: SNNGraph) -> SNNGraph:
-        return api.quantize_for_chip(graph, profile, calibration=x)
+    def run_integers(graph: SNNGraph) -> float:
+        integer = api.quantize_for_chip(graph, profile, calibration=x, kind=data.kind)
+        return evaluate(integer, grade_split(integer, data.test)).accuracy
 
     begin = time.perf_counter()
     hints = average_outputs(trained, data.train)
-    recipe = Recipe(epochs=EPOCHS, learning_rate=PEAK, warm_up=0.1, seed=seed)
+    recipe = Recipe(epochs=case.epochs, learning_rate=PEAK, warm_up=0.1, seed=seed)
     longer = fit(trained, data, recipe, hints=hints).graph
     inputs = CheckedInputs(network=trained, profile=profile, chips=1, dataset=data)
     start = match_spikes(trained, inputs.quantize(trained), data)
-    half = replace(recipe, epochs=EPOCHS // 2)
+    half = replace(recipe, epochs=case.epochs // 2)
     near = fit(start, data, half, hints=hints).graph
     half = replace(half, learning_rate=PEAK / 2)
     aware = fit(near, data, half, hints=hints, rounding=inputs.round_network).graph
     networks = {"trained": trained, "longer": longer, "aware": aware}
     return {
-        "case": name, "seed": seed, "epochs": EPOCHS,
+        "case": name, "task": case.task, "seed": seed, "epochs": case.epochs, "test_samples": len(data.test),
         "float": {key: evaluate(graph, data.test).accuracy for key, graph in networks.items()},
-        "integers": {key: evaluate(quantise(graph), data.test).accuracy for key, graph in networks.items()},
+        "integers": {key: run_integers(graph) for key, graph in networks.items()},
         "seconds": time.perf_counter() - begin,
     }  # fmt: skip
 
@@ -125,15 +144,15 @@ def write_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the page: accuracy of floating point and of integers, mean over the seeds."""
     lines = [
         "# Integers with and without quantisation-aware learning", "",
-        f"{len(rows)} runs of `python -m tests.benchmarks.qat`: digits, mean over seeds "
-        f"{', '.join(map(str, sorted({row['seed'] for row in rows})))}. Test accuracy, per cent. *As trained*: the network is",
-        f"quantised as it is. *Learnt on*: after {EPOCHS} more epochs in floating point. *With rounding*: after as many",
-        "epochs, of which the second half has the chip's weights, biases, decays and thresholds, and the spikes of its neurons.",
-        "In brackets the network in floating point. Raw data:",
-        "[qat.json](qat.json).", "",
-        "| chip | as trained | learnt on | with rounding | with rounding − floating point learnt on |", "|---|--:|--:|--:|--:|",
+        f"{len(rows)} runs of `python -m tests.benchmarks.qat`, mean over seeds. Test accuracy, per cent. *As trained*: the",
+        "network is quantised as it is. *Learnt on*: after more epochs in floating point. *With rounding*: after as many, of",
+        "which the second half has the chip's weights, biases, decays and thresholds, and the spikes of its neurons. In brackets",
+        "the network in floating point. The last column compares the integers with the network that learnt as long in floating",
+        "point, ± the standard error over seeds. Raw data: [qat.json](qat.json).", "",
+        "| task | chip | seeds | epochs | as trained | learnt on | with rounding | with rounding − floating point learnt on |",
+        "|---|---|---|--:|--:|--:|--:|--:|",
     ]  # fmt: skip
-    for name in CASES:
+    for name, case in CASES.items():
         of = [row for row in rows if row["case"] == name]
         if not of:
             continue
@@ -142,8 +161,16 @@ def write_table(rows: Sequence[Mapping[str, Any]]) -> str:
             for key in ("trained", "longer", "aware")
         }
         texts = [f"{integers:.1f} ({floating:.1f})" for integers, floating in means.values()]
-        lines.append(f"| {name} | {' | '.join(texts)} | {means['aware'][0] - means['longer'][1]:+.1f} |")
-    lines += ["", f"A test sample is {100 / 360:.1f} points."]
+        differences = [100 * (row["integers"]["aware"] - row["float"]["longer"]) for row in of]
+        error = f" ± {np.std(differences, ddof=1) / np.sqrt(len(differences)):.1f}" if len(differences) > 1 else ""
+        seeds = ", ".join(str(row["seed"]) for row in sorted(of, key=lambda row: row["seed"]))
+        lines.append(
+            f"| {case.task} | {case.chip}, {case.bits} bits | {seeds} | {case.epochs} | {' | '.join(texts)} | "
+            f"{np.mean(differences):+.1f}{error} |"
+        )
+    sizes = {CASES[row["case"]].task: row["test_samples"] for row in rows if "test_samples" in row}
+    samples = ", ".join(f"{100 / size:.2g} of {task}" for task, size in sizes.items())
+    lines += ["", f"A test sample is so many points: {samples}."]
     return "\n".join(lines) + "\n"
 
 
@@ -158,7 +185,7 @@ def main() -> None:
     for seed, name in product(map(int, args.seeds.split(",")), args.cases.split(";")):
         path = args.out / "runs" / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}.json"
         if not path.exists():
-            write_json(path, run(CASES[name], name, seed, digits(steps=6, seed=seed), args.out))
+            write_json(path, run(CASES[name], name, seed, args.out))
         row = json.loads(path.read_text(encoding="utf-8"))
         print(path.name, row["float"], row["integers"], f"{row['seconds']:.0f} s", flush=True)
     rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((args.out / "runs").glob("*.json"))]

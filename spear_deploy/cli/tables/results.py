@@ -13,7 +13,6 @@ from spear_deploy.cli.tables.grid import list_files, make_table
 from spear_deploy.interchange.formats import CERTIFICATE
 from spear_deploy.network.labels import add_kinds, label_layers
 from spear_deploy.pruning.budgets import format_amount, resource_name
-from spear_deploy.report.tables import describe_floating_point
 from spear_deploy.util.number_format import UNKNOWN, number
 
 if TYPE_CHECKING:
@@ -55,6 +54,8 @@ def show_certificate(console: Console, path: str, certificate: Mapping[str, Any]
 
 def show_deployment(console: Console, result: Deployment, folder: str) -> None:
     """Print the verdict, and accuracy, spikes, SynOps, cores and energy of a deployment in a folder."""
+    from spear_deploy.report.tables import describe_floating_point  # reads the checker
+
     facts = result.to_json()
     accuracy, synops, steps, lava = facts["accuracy"], facts["synops"], facts["steps"], facts["lava"]
     labels = label_layers(result.network) if result.network is not None else {}
