@@ -3,8 +3,9 @@
     python -m tests.benchmarks.steps_choice --out results/steps_choice
 
 The shipped network of digits at a share of its SynOps. For each number of batches all candidates of `--steps auto` learn as in
-`pruning.time_steps`: as long as an episode of the method `rl` does (about 25 of the 40 epochs by default), as long as the choice
-does, and three times as long. One JSON file a case; existing files are skipped. Accuracy on validation; all of it is printed.
+`pruning.time_steps`: as long as an episode of the method `rl` does (25 batches: a quarter of those of 40 epochs, in 8 episodes),
+as long as the choice does, and three times as long. One JSON file a case; existing files are skipped. Printed for each candidate:
+accuracy on validation and, in brackets, its SynOps over the least of all candidates.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ def main() -> None:
             )  # fmt: skip
             write_json(path, {"steps": choice.steps, "rows": list(choice.rows)})
         found = json.loads(path.read_text(encoding="utf-8"))
-        limit = min(row["synops"] for row in found["rows"])
-        texts = [f"{row['steps']}: {row['accuracy']:.1%} ({row['synops'] / limit:.2f})" for row in found["rows"]]
+        least = min(row["synops"] for row in found["rows"])
+        texts = [f"{row['steps']}: {row['accuracy']:.1%} ({row['synops'] / least:.2f})" for row in found["rows"]]
         print(f"{budget}, seed {seed}, {batches} batches: {found['steps']} steps; {', '.join(texts)}", flush=True)
 
 

@@ -104,20 +104,22 @@ def adapt_once(graph: SNNGraph, chip: str, data: Path | None, seed: int, folder:
         learning = {"epochs": 1} if data is not None else {}
         try:
             facts = sd.adapt(graph, chip, data, out=out, **learning)
-            wrong = list(find_contradictions(graph, chip, facts, Path(out), seed))
         except SpearError as error:
             outcome.counts["refused" if data is None else "refused learning"] += 1
             if "\n" in str(error) or not str(error):
                 outcome.wrong.append(f"{place}: no sentence: {error!r}")
             elif data is None:
                 outcome.wrong.append(f"{place}: {error}")
+            return
         except Exception as error:
             outcome.wrong.append(f"{place}: {type(error).__name__}: {error}")
-        else:
-            kinds = {row["kind"] for row in facts["replaced"]}
-            outcome.counts["complete" if not facts["missing"] else "incomplete"] += 1
-            outcome.counts.update(kinds)
-            outcome.wrong += [f"{place}: {line}" for line in wrong]
+            return
+        outcome.counts["complete" if not facts["missing"] else "incomplete"] += 1
+        outcome.counts.update({row["kind"] for row in facts["replaced"]})
+        try:
+            outcome.wrong += [f"{place}: {line}" for line in find_contradictions(graph, chip, facts, Path(out), seed)]
+        except Exception as error:  # what adapt wrote has to go through everything, so that a refusal is wrong too
+            outcome.wrong.append(f"{place}: adapted, then {type(error).__name__}: {error}")
 
 
 def find_contradictions(graph: SNNGraph, chip: str, facts: Mapping[str, Any], folder: Path, seed: int) -> Iterator[str]:
@@ -130,7 +132,8 @@ def find_contradictions(graph: SNNGraph, chip: str, facts: Mapping[str, Any], fo
         yield f"verdict {facts['verdict']}, check says {report.verdict}"
     lacking = [f"{row.layer}: {row.what}; {row.why}" for row in report.unsupported] + list(list_fixed(report))
     own = [line for line in facts["missing"] if not line.startswith("integers: ")]
-    if bool(lacking) != bool([line for line in own if "to be replaced after learning" not in line]) and not (lacking and own):
+    lasting = [line for line in own if "to be replaced after learning" not in line]
+    if (lacking and not own) or (lasting and not lacking):
         yield f"missing {own}, check lacks {lacking}"
     kinds = {row["kind"] for row in facts["replaced"]}
     if "learnt" not in kinds and "bounded" not in kinds:

@@ -245,7 +245,7 @@ class _Episodes:
         limit, space = self.builder.limits.get("synops"), self.space
         self.target = None if limit is None else max(OVERSHOOT * limit, space.estimate(space.recipe))
         self.multipliers = {name: 0.0 for name in self.builder.limits if name in ACTIVE}
-        self._find_sizes(space.recipe.bits)
+        self._find_sizes(space.recipe.bits)  # raises before the first episode where nothing is within the limits
         self.objective = self.builder.settings.search_settings.objective
         self.episodes = self.builder.settings.search_settings.episodes
         share = self.builder.count_search_batches() // self.episodes
