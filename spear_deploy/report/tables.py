@@ -153,8 +153,8 @@ def _fullness(row: Mapping[str, Any]) -> float:
 def describe_floating_point(notes: Sequence[str]) -> str:
     """Return what an accuracy in floating point says where the integers alone count; else nothing.
 
-    >>> describe_floating_point([])
-    ''
+    >>> describe_floating_point([INTEGERS_COUNT]), describe_floating_point([])
+    ('in floating point, which this chip does not compute: its integers count', '')
     """
     return "in floating point, which this chip does not compute: its integers count" if INTEGERS_COUNT in notes else ""
 
