@@ -210,7 +210,7 @@ bits = click.option(
 seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random numbers.")
 readout = click.option(
     "--readout", type=click.Choice(["chip", "host"]), default="chip", show_default=True,
-    help="Where classes are told apart: by the chip's own outputs, or by the host, from the spikes in front of the readout.",
+    help="Where the readout is computed: on the chip, or by the host from the spikes in front of it.",
 )  # fmt: skip
 chip = click.option(
     "--chip",

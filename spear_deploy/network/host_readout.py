@@ -68,7 +68,9 @@ def move_to_host(graph: SNNGraph) -> SNNGraph:
         UnsupportedError: the network does not end in a dense readout of the spikes of one layer.
     """
     if has_host_readout(graph):
-        raise UnsupportedError("readout by the host: the host integrates the outputs of this network already; leave it out")
+        raise UnsupportedError(
+            "readout by the host: the host integrates the outputs of this network already; leave out `--readout host`"
+        )
     graph = merge_parts(graph)
     return _split(graph, _find_host_layers(graph))
 
@@ -87,7 +89,8 @@ def _find_host_layers(graph: SNNGraph) -> list[str]:
     layer = graph[graph.output]
     if layer.spikes:
         raise UnsupportedError(
-            f"readout by the host: output '{layer.name}' sends spikes, which the host counts in any case; leave it out"
+            f"readout by the host: output '{layer.name}' sends spikes, which the host counts in any case; leave out "
+            "`--readout host`"
         )
     integrates = layer.neuron is None or isinstance(layer.neuron, READOUTS)
     if graph.is_integer or not isinstance(layer.synapse, Dense) or not integrates:

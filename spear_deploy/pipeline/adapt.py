@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Any
 
 from spear_deploy.adaptation.differences import find_first_difference
-from spear_deploy.adaptation.few_values import find_few_values
+from spear_deploy.adaptation.few_values import FewValues, find_few_values
 from spear_deploy.adaptation.host import find_host
 from spear_deploy.adaptation.learn import (
     LearnSettings,
@@ -84,7 +84,7 @@ class AdaptSettings:
     Attributes:
         epochs: of fine-tuning.
         narrows: whether layers become narrower where the chip is too small for the adapted network.
-        readout: where the classes are told apart, on the "chip", or by the "host", which integrates the spikes that leave it.
+        readout: where it is computed, on the "chip", or by the "host", which integrates the spikes that leave the chip.
         seed: of the splits and of the order of samples.
 
     Raises:
@@ -281,14 +281,6 @@ def _learn_plan(task: AdaptTask, candidate: TrialPlan, notes: Sequence[str]) -> 
             if batches:
                 waterfall.append(_measure(f"learning, {batches} batches", "learnt", (), learnt, test))
     final, _ = follow(learnt, task.profile, plan.options, chips=task.chips, watch=add_step)
-    rows = [row for step in (*steps, *final.steps) for row in step.to_rows()]
-    if few is not None:
-        facts = {"what": "weights", "by": few.describe(), "kind": "learnt", "bound": "", "neurons": 0}
-        rows += [{"layer": layer.name, **facts} for layer in plan.graph.layers if isinstance(layer.synapse, WEIGHTED)]
-    rows[:0] = [
-        {"layer": name, "what": f"{before} channels", "by": f"{after} channels", "kind": "learnt", "bound": "", "neurons": 0}
-        for name, (before, after) in widths.items()
-    ]
     graph = _state_facts(final.graph, task.profile, adapted_to=task.profile.name)
     missing = tuple(list_needs(final.report, graph, task.profile))
     unlearnt, allowed = _note_lack_of_room(task, graph), find_loss(few)
@@ -299,20 +291,44 @@ def _learn_plan(task: AdaptTask, candidate: TrialPlan, notes: Sequence[str]) -> 
         if result.batches:
             name = f"learning with the rounding of {task.profile.name}, {result.batches} batches"
             waterfall.append(_measure(name, "learnt", (), graph, test))
-        fitted = fit_readout(replace(inputs, network=graph))
-        if fitted is not None:
-            graph = fitted.graph
-            waterfall.append(_measure(fitted.describe(task.profile), "learnt", (), graph, test))
-        notes = [*notes, *note_distance(result.accuracy if fitted is None else fitted.accuracy, aim, allowed)]
+        graph, fitted = _fit_host(replace(inputs, network=graph), waterfall, test)
+        notes = [*notes, *note_distance(result.accuracy if fitted is None else fitted, aim, allowed)]
     return Adapted(
         graph=graph,
-        rows=tuple(rows),
+        rows=tuple(_list_rows(candidate, (*steps, *final.steps), few)),
         waterfall=tuple(waterfall),
         missing=missing,
         report=final.report,
         widths=widths,
         notes=(*notes, *unlearnt, *plan.failed, *final.failed),
     )
+
+
+def _list_rows(candidate: TrialPlan, steps: Sequence[Step], few: FewValues | None) -> list[dict[str, Any]]:
+    """Return the table's rows of narrower layers, of what was replaced, and of weights of few values."""
+    learnt = {"kind": "learnt", "bound": "", "neurons": 0}
+    rows = [
+        {"layer": name, "what": f"{before} channels", "by": f"{after} channels", **learnt}
+        for name, (before, after) in candidate.widths.items()
+    ]
+    rows += [row for step in steps for row in step.to_rows()]
+    if few is not None:
+        weighted = [layer.name for layer in candidate.plan.graph.layers if isinstance(layer.synapse, WEIGHTED)]
+        rows += [{"layer": name, "what": "weights", "by": few.describe(), **learnt} for name in weighted]
+    return rows
+
+
+def _fit_host(inputs: CheckedInputs, waterfall: list[dict[str, Any]], test: Split) -> tuple[SNNGraph, float | None]:
+    """Fit the host's readout to the chip's spikes, and add the step to the waterfall.
+
+    Returns:
+        The network, and its accuracy on validation; None where it stays as it was.
+    """
+    fitted = fit_readout(inputs)
+    if fitted is None:
+        return inputs.network, None
+    waterfall.append(_measure(fitted.describe(inputs.profile), "learnt", (), fitted.graph, test))
+    return fitted.graph, fitted.accuracy
 
 
 def _learn_anew(task: AdaptTask, plan: Plan, notes: Sequence[str]) -> Adapted:
@@ -339,10 +355,7 @@ def _learn_anew(task: AdaptTask, plan: Plan, notes: Sequence[str]) -> Adapted:
     waterfall.append(_measure(f"learning, {batches} batches", "learnt", (), graph, test))
     graph = _state_facts(graph, task.profile, adapted_to=task.profile.name)
     inputs = CheckedInputs(network=graph, profile=task.profile, chips=task.chips, dataset=sum_inputs(task.dataset, graph))
-    fitted = fit_readout(inputs)
-    if fitted is not None:
-        graph = fitted.graph
-        waterfall.append(_measure(fitted.describe(task.profile), "learnt", (), graph, test))
+    graph, _ = _fit_host(inputs, waterfall, test)
     rows = tuple(row for step in plan.steps for row in step.to_rows())
     report = check(graph, task.profile, chips=task.chips, remedies=False)
     missing = tuple(list_needs(report, graph, task.profile))

@@ -109,7 +109,10 @@ def with_edges(layers, *edges):
 HIDDEN, SECOND = (Layer(name=name, synapse=Dense(weight=np.ones((6, n))), neuron=IF()) for name, n in (("hidden", 4), ("b", 6)))
 FIRST, INTO = (INPUT, "hidden", 0), ("hidden", "out", 0)
 REFUSED = {
-    "spikes": (network(replace(READOUT, neuron=IF())), "output 'out' sends spikes, which the host counts in any case"),
+    "spikes": (
+        network(replace(READOUT, neuron=IF())),
+        "output 'out' sends spikes, which the host counts in any case; leave out `--readout host`",
+    ),
     "no weights": (network(Layer(name="out", neuron=LI(tau_s=0.002))), "output 'out' is no dense readout in floating point"),
     "loop": (
         with_edges(
@@ -131,7 +134,7 @@ REFUSED = {
         network(READOUT, before=Layer(name="mean", synapse=Dense(weight=np.ones((6, 6))), neuron=LI(tau_s=0.002))),
         "'out' reads 'mean', whose real numbers do not leave a chip",
     ),
-    "twice": (move_to_host(network()), "the host integrates the outputs of this network already"),
+    "twice": (move_to_host(network()), "the host integrates the outputs of this network already; leave out `--readout host`"),
 }  # fmt: skip
 REFUSED["loop"] = (replace(REFUSED["loop"][0], output="out"), REFUSED["loop"][1])
 REFUSED["skip"] = (replace(REFUSED["skip"][0], output="out"), REFUSED["skip"][1])
