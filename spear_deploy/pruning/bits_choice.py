@@ -146,7 +146,7 @@ def note_kept_bits(settings: PruneSettings, monitor: BudgetMonitor) -> list[str]
     limits = {name: limit for name, limit in monitor.limits.items() if name in SIZES}
     if any(row.resource in ROWS for row in rows) or max_use(chip.sizes(widths), limits) > 1:
         if any(FLOORS[0] <= bits < (chip.profile.weights.default_bits.value or 0) for bits in list_layer_widths(chip.profile)):
-            return []
+            return ["bits: all layers keep theirs, since fewer of them leave no more channels within the limits"]
         return [f"bits: all layers keep theirs; fewer than {FLOORS[0]} are taken only where fewer channels are not enough"]
     return ["bits: all layers keep theirs, since no limit of memory or cores is exceeded"]
 

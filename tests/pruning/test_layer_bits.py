@@ -230,6 +230,17 @@ def test_without_the_lever_nothing_changes_but_a_note_and_other_budgets_need_no_
     )
 
 
+def test_bits_that_leave_no_more_channels_are_kept_and_said(learnt, tmp_path):
+    """Cores are full of neurons here, which bits do not change."""
+    graph, data = learnt
+    facts = prune(
+        graph, "loihi1", data, out=tmp_path, method="uniform", levers="channels,bits", cores=4, epochs=1, seed=0,
+        overrides={"core.neurons": 8},
+    )  # fmt: skip
+    assert "bits: all layers keep theirs, since fewer of them leave no more channels within the limits" in facts["notes"]
+    assert facts["weight_bits"]["layers"] == {} and facts["verdict"] != "does_not_fit"
+
+
 def test_a_network_within_its_budget_learns_for_the_bits_that_it_states(learnt, tmp_path):
     """An absolute budget that the bits hold alone: all channels stay, and the integers are learnt for."""
     graph, data = learnt
