@@ -198,6 +198,8 @@ def adapt(
     with own_folder(out) as folder:
         facts = describe_adapted(adapt_network(task), task, folder)
         files = {**facts["files"], "report": PAGE}
+        for name in set(RESULTS) - set(files.values()):  # of a run before, of another network or another readout
+            (folder / name).unlink(missing_ok=True)
         facts = add_header({**facts, "files": files, "seconds": perf_counter() - begin}, network)
         write_json(folder / FACTS, facts)
         write_report(folder)

@@ -67,6 +67,14 @@ def test_numpy_alone_makes_the_classes_of_the_chips_spikes(speck):
     assert (total.argmax(axis=1) == labels).mean() > 0.99  # sums of floats may part where two classes are equal
 
 
+def test_a_second_run_leaves_no_file_of_the_first(trained, tmp_path):
+    first = sd.adapt(trained, "loihi2", task(), out=tmp_path, readout="host")
+    assert {"host_readout.npz", "integers.snn"} <= {path.name for path in tmp_path.iterdir()} >= set(first["files"].values())
+    second = sd.adapt(trained, "loihi2", out=tmp_path)
+    left = {path.name for path in tmp_path.iterdir() if path.suffix != ".lock"}
+    assert not {"host_readout.npz", "integers.snn"} & left and set(second["files"].values()) <= left
+
+
 def test_the_page_says_what_the_host_does(speck):
     _, folder = speck
     page = (folder / "adapt.html").read_text(encoding="utf-8")
