@@ -361,6 +361,7 @@ def _learn_anew(task: AdaptTask, plan: Plan, notes: Sequence[str]) -> Adapted:
     rows = tuple(row for step in plan.steps for row in step.to_rows())
     report = check(graph, task.profile, chips=task.chips, remedies=False)
     missing = tuple(list_needs(report, graph, task.profile))
+    # the network learnt with spike after spike of the integers, which floating point does not have
     said = (*notes, *([INTEGERS_COUNT] if has_integers else []), *plan.failed)
     return Adapted(graph=graph, rows=rows, waterfall=tuple(waterfall), missing=missing, report=report, notes=said)
 

@@ -29,7 +29,9 @@ from spear_deploy.pruning.candidates import Checkpoint, Evaluator, tool_version
 from spear_deploy.pruning.chip_costs import build_chip_costs
 from spear_deploy.pruning.plan import prune
 from spear_deploy.pruning.prune_to_budget import MAX_STATED_SLACK, prune_to_budget
-from spear_deploy.pruning.search.search import search, search_front
+from spear_deploy.pruning.search.problem import Problem
+from spear_deploy.pruning.search.projection import compute_min_widths
+from spear_deploy.pruning.search.search import make_evaluator, search, search_front
 from spear_deploy.pruning.search.settings import LEVER_METHODS, METHODS, SearchSettings
 from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.pruning.tune import last_adjustments
@@ -223,6 +225,26 @@ def test_an_unreachable_budget_names_the_smallest_that_can_be_reached(task):
         r"removing weights too would leave (\d+) \(.--levers channels,weights.\), and fewer time steps", str(error.value)
     )
     assert rest and 0 < int(rest[1]) < smallest
+
+
+@pytest.mark.parametrize(
+    ("proposals", "said"),
+    [
+        (1, r"the only plan was not within the budget \(SynOps .*\), the best exceeds it by 100\.0%; raise the budget$"),
+        (2, r"none of 2 plans was within the budget \(SynOps .*\), .*; raise the budget or search longer, by `--episodes`"),
+    ],
+)
+def test_a_search_without_a_plan_within_the_budget_says_what_may_help(task, proposals, said):
+    graph, data, _ = task
+    settings = PruneSettings(synops="50%", search=SearchSettings(samples=0))
+    evaluator = make_evaluator(graph, data, settings)
+    smallest = evaluator.score(compute_min_widths(evaluator.channels, settings.search_settings.floor)).synops
+    problem = Problem(evaluator, {"synops": smallest / 2}, settings.search_settings)
+    for _ in range(proposals):
+        problem.evaluate((0.5,) * len(evaluator.groups))
+    with pytest.raises(BudgetError, match=said) as caught:
+        problem.ensure_feasible()
+    assert caught.value.min_value == smallest
 
 
 def test_floors_are_lowered_where_only_that_reaches_the_budget(task):

@@ -298,9 +298,11 @@ class Problem:
         if use > EXACT:
             texts = [f"{resource_name(name)} {format_amount(name, limit)}" for name, limit in self.limits.items()]
             limits = ", ".join(texts) or "the chip's limits"
+            count = len(self.history)
+            tried = "the only plan was not" if count == 1 else f"none of {count} plans was"
+            longer = " or search longer, by `--episodes`" if count > 1 else ""  # one proposal is all that uniform widths have
             raise BudgetError(
-                f"none of {len(self.history)} plans was within the budget ({limits}), the best exceeds it "
-                f"by {use - 1:.1%}; raise the budget or search longer",
+                f"{tried} within the budget ({limits}), the best exceeds it by {use - 1:.1%}; raise the budget{longer}",
                 min_value=self.predict(score),
             )
 
