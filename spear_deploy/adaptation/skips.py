@@ -2,7 +2,7 @@
 
 exact    a skip over a layer of neurons                 → channels of that layer that pass its spikes on, a spike for a spike
 bounded  the same where neurons integrate and subtract  → up to `SPIKES` spikes of a neuron: their remainders make one more
-exact    layers of weights that read the same neurons   → one layer of weights: their kernels, or matrices, add up
+exact    layers of weights that read the same neurons   → one layer of weights (`branches`)
 
 A chip that works layer by layer delivers spikes to the next layer alone: one that jumps over a layer would have to wait a step
 (a delay), or to meet other weights in a core that holds one layer of them. Spikes of a relay leave in the step of the graph in
@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from spear_deploy.adaptation.branches import Branch, as_full_weights, list_branches, merge_branches
 from spear_deploy.adaptation.frames import keeps_potential
 from spear_deploy.adaptation.kernels import join_groups, spread_taps
 from spear_deploy.adaptation.readers import find_readers
@@ -27,10 +28,7 @@ from spear_deploy.network import (
     CONVS,
     IF,
     LIF,
-    WEIGHTED,
     Array,
-    Conv1d,
-    Conv2d,
     Dense,
     Layer,
     Shape,
@@ -39,7 +37,7 @@ from spear_deploy.network import (
     find_start,
     resets_late,
 )
-from spear_deploy.network.graph import INPUT, Edge, SNNGraph, merge_parts, unused_name
+from spear_deploy.network.graph import INPUT, Edge, SNNGraph, unused_name
 from spear_deploy.quantize.fold import fold_batchnorm
 from spear_deploy.util.number_format import join_names, plural
 
@@ -51,14 +49,6 @@ WEIGHT_SHARE = 0.5
 """Weight of a relay over the largest of its layer: few bits hold it without clipping."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Way:
-    """A way of spikes into a layer of neurons: from a layer of neurons, through weights or none."""
-
-    source: str
-    weights: str = ""
-
-
 def find_skips(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replacement]:
     """Yield relays where a skip needs a delay that the chip lacks, or adds currents in a core of one layer of weights."""
     kernels, delay = profile.layers.kernels_into_layer.max_value, profile.weights.delay_max_steps.max_value
@@ -67,19 +57,19 @@ def find_skips(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replacemen
         return
     folded = fold_batchnorm(graph) if any(layer.norm is not None for layer in graph.layers) else graph
     for layer in folded.layers:
-        ways = _list_ways(folded, layer.name)
-        adds_up = kernels is not None and len(ways) > kernels
-        if len({way.source for way in ways}) == 1:
-            if adds_up and _merge_ways(folded, layer.name) is not None:
-                names = [repr(way.weights or way.source) for way in ways]
+        branches = list_branches(folded, layer.name)
+        adds_up = kernels is not None and len(branches) > kernels
+        if len({branch.source for branch in branches}) == 1:
+            if adds_up and merge_branches(folded, layer.name) is not None:
+                names = [repr(branch.weights or branch.source) for branch in branches]
                 yield Replacement(
                     layers=(layer.name,), what=f"currents of {join_names(names)} that add up", by="one layer of weights",
                     kind="exact", topic="skip", rewrite=partial(_merge_parallel, name=layer.name),
                 )  # fmt: skip
             continue
-        if not ways:
+        if not branches:
             continue
-        first = min(ways, key=lambda way: folded.depths[way.source])
+        first = min(branches, key=lambda branch: folded.depths[branch.source])
         jumped = folded.depths[layer.name] - folded.depths[first.source] - 1
         is_late = delay is not None and jumped > delay
         if (adds_up or is_late) and (step := _Relay.find(folded, layer.name, first)) is not None:
@@ -95,36 +85,16 @@ def find_skips(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replacemen
 
 def _relay(graph: SNNGraph, *, name: str) -> SNNGraph:
     graph = fold_batchnorm(graph)
-    first = min(_list_ways(graph, name), key=lambda way: graph.depths[way.source])
+    first = min(list_branches(graph, name), key=lambda branch: graph.depths[branch.source])
     step = _Relay.find(graph, name, first)
     assert step is not None, "a rewrite that was offered is possible"
     return step.write(graph)
 
 
 def _merge_parallel(graph: SNNGraph, *, name: str) -> SNNGraph:
-    merged = _merge_ways(fold_batchnorm(graph), name)
+    merged = merge_branches(fold_batchnorm(graph), name)
     assert merged is not None, "a rewrite that was offered is possible"
     return merged
-
-
-def _list_ways(graph: SNNGraph, name: str) -> list[_Way]:
-    """Return the ways into a layer that adds up currents; none where one of them is not a plain one without delay."""
-    layer, ways = graph[name], list[_Way]()
-    if layer.neuron is None or layer.synapse is not None or len(graph.edges_into(name)) < 2:
-        return []
-    for edge in graph.edges_into(name):
-        if edge.delay or edge.source == INPUT:
-            return []
-        feeds = graph[edge.source]
-        if feeds.neuron is not None:
-            ways.append(_Way(source=edge.source))
-            continue
-        into = graph.edges_into(feeds.name)
-        is_plain = isinstance(feeds.synapse, WEIGHTED) and len(into) == 1 and len(graph.edges_from(feeds.name)) == 1
-        if not is_plain or into[0].delay or into[0].source == INPUT or not graph[into[0].source].spikes:
-            return []
-        ways.append(_Way(source=into[0].source, weights=feeds.name))
-    return ways
 
 
 # ------------------------------------------------------------------------------------------------------------ relays
@@ -136,7 +106,7 @@ class _Relay:
 
     Attributes:
         target: layer that adds up currents.
-        way: the skip.
+        branch: the skip.
         between: layer of neurons that gets relay channels.
         widened: that layer.
         behind: weights of the skip, which read the relays.
@@ -144,46 +114,46 @@ class _Relay:
     """
 
     target: str
-    way: _Way
+    branch: Branch
     between: str
     widened: Layer
     behind: Any
     is_exact: bool
 
     @classmethod
-    def find(cls, graph: SNNGraph, target: str, way: _Way) -> _Relay | None:
+    def find(cls, graph: SNNGraph, target: str, branch: Branch) -> _Relay | None:
         """Return how a skip is taken over the first layer of neurons between, or None where it cannot be."""
-        layer = _find_between(graph, target, way.source)
+        layer = _find_between(graph, target, branch.source)
         readers = None if layer is None else find_readers(graph, layer.name)
-        if layer is None or not readers or layer.name == graph.output or not _can_relay(graph, layer, way.source):
+        if layer is None or not readers or layer.name == graph.output or not _can_relay(graph, layer, branch.source):
             return None
         if any(not isinstance(reader.synapse, (Dense, *CONVS)) or getattr(reader.synapse, "groups", 1) > 1 for reader in readers):
             return None
-        shape = graph.shape_of(way.source)
+        shape = graph.shape_of(branch.source)
         widened, is_exact = _add_relays(graph, layer, shape[0])
         if widened is None:
             return None
         after = widened.output_shape(shape)
-        passed = _read_relays(graph[way.weights].synapse if way.weights else None, shape, after, layer.synapse)
+        passed = _read_relays(graph[branch.weights].synapse if branch.weights else None, shape, after, layer.synapse)
         if passed is None or passed.output_shape(after) != graph.input_shape_of(target):
             return None
-        return cls(target=target, way=way, between=layer.name, widened=widened, behind=passed, is_exact=is_exact)
+        return cls(target=target, branch=branch, between=layer.name, widened=widened, behind=passed, is_exact=is_exact)
 
     def write(self, graph: SNNGraph) -> SNNGraph:
         """Return the network with the relays."""
         before, changes = graph[self.between], {self.between: self.widened}
-        added = graph.shape_of(self.way.source)[0]
+        added = graph.shape_of(self.branch.source)[0]
         for reader in find_readers(graph, self.between) or ():
             changes[reader.name] = replace(reader, synapse=_read_more(reader.synapse, added, graph.shape_of(before.name)[0]))
-        name = self.way.weights
+        name = self.branch.weights
         edges = list(graph.edges)
         if name:
             changes[name] = replace(graph[name], synapse=self.behind)
             edges = [replace(edge, source=self.between) if edge.target == name else edge for edge in edges]
             layers = [changes.get(layer.name, layer) for layer in graph.layers]
         else:
-            name = unused_name(f"{self.way.source}_to_{self.target}", {layer.name for layer in graph.layers})
-            edges = [edge for edge in edges if (edge.source, edge.target) != (self.way.source, self.target)]
+            name = unused_name(f"{self.branch.source}_to_{self.target}", {layer.name for layer in graph.layers})
+            edges = [edge for edge in edges if (edge.source, edge.target) != (self.branch.source, self.target)]
             edges += [Edge(source=self.between, target=name), Edge(source=name, target=self.target)]
             layers = [*(changes.get(layer.name, layer) for layer in graph.layers), Layer(name=name, synapse=self.behind)]
         return replace(graph, layers=tuple(layers), edges=tuple(edges))
@@ -191,8 +161,8 @@ class _Relay:
 
 def _find_between(graph: SNNGraph, target: str, source: str) -> Layer | None:
     """Return the first layer of neurons behind a source on a chain of layers that leads to a target; None without a chain."""
-    for way in _list_ways(graph, target):
-        name = way.source
+    for branch in list_branches(graph, target):
+        name = branch.source
         while name not in (INPUT, source):
             into = graph.edges_into(name)
             if len(into) != 1 or into[0].delay or not isinstance(graph[name].synapse, (Dense, *CONVS)):
@@ -293,7 +263,7 @@ def _read_relays(skip: Any, before: Shape, after: Shape, between: Any) -> Any:
     strides = getattr(between, "stride", ())
     if any(size != -(-old // step) for size, old, step in zip(after[1:], before[1:], strides, strict=True)):
         return None
-    synapse: Any = _as_full(skip, before)
+    synapse: Any = as_full_weights(skip, before)
     if synapse is None:
         return None
     if isinstance(synapse, CONVS):
@@ -311,92 +281,9 @@ def _read_relays(skip: Any, before: Shape, after: Shape, between: Any) -> Any:
     return replace(synapse, weight=np.concatenate([zeros, full], axis=1))
 
 
-def _as_full(synapse: Any, shape: Shape) -> Any:
-    """Return weights as a matrix, or as a convolution without groups; None where positions of a map differ."""
-    if isinstance(synapse, CONVS):
-        return _trim(join_groups(spread_taps(synapse)), shape)
-    if isinstance(synapse, Dense):
-        return replace(synapse, weight=np.asarray(synapse.weight)) if len(shape) == 1 else None
-    weight = np.ones(1, np.float32) if synapse is None else synapse.weight
-    bias = None if synapse is None or synapse.bias is None else synapse.bias
-    parts = [part for part in (weight, bias) if part is not None]
-    axes = len(shape) - 1
-    try:
-        values = [np.broadcast_to(part, shape) for part in parts]
-    except ValueError:
-        return None
-    if any((np.ptp(value.reshape(shape[0], -1), axis=1) > 0).any() for value in values):
-        return None
-    column = [value.reshape(shape[0], -1)[:, 0] for value in values]
-    full, shift = np.diag(column[0]), column[1] if bias is not None else None
-    if not axes:
-        return Dense(weight=full, bias=shift)
-    kind: Any = Conv1d if axes == 1 else Conv2d
-    return kind(weight=full.reshape(*full.shape, *(1,) * axes), bias=shift)
-
-
-def _trim(synapse: Any, shape: Shape) -> Any:
-    """Return a convolution without the zeros around its kernel; itself where that would move or add outputs."""
-    taps = np.argwhere(np.abs(synapse.weight).max(axis=(0, 1)))
-    if not len(taps):
-        return synapse
-    first, last = taps.min(axis=0), taps.max(axis=0) + 1
-    padding = tuple(int(pad - start) for pad, start in zip(synapse.padding, first, strict=True))
-    if min(padding) < 0:
-        return synapse
-    where = (slice(None), slice(None), *(slice(start, end) for start, end in zip(first, last, strict=True)))
-    trimmed = replace(synapse, weight=synapse.weight[where], padding=padding)
-    return trimmed if trimmed.output_shape(shape) == synapse.output_shape(shape) else synapse
-
-
 def _read_more(synapse: Any, added: int, channels: int) -> Any:
     """Return weights that read so many channels more, with zeros."""
     full = np.asarray(synapse.weight)
     count = added if isinstance(synapse, CONVS) else added * (full.shape[1] // channels)
     zeros = np.zeros((len(full), count, *full.shape[2:]), full.dtype)
     return replace(synapse, weight=np.concatenate([full, zeros], axis=1))
-
-
-# ------------------------------------------------------------------------------------------------- one layer of weights
-
-
-def _merge_ways(graph: SNNGraph, name: str) -> SNNGraph | None:
-    """Return the network in which one layer of weights drives a layer, in place of several that read the same neurons."""
-    ways = _list_ways(graph, name)
-    shape = graph.shape_of(ways[0].source)
-    parts = [_as_full(graph[way.weights].synapse if way.weights else None, shape) for way in ways]
-    if any(part is None for part in parts):
-        return None
-    merged = parts[0]
-    for part in parts[1:]:
-        merged = _add_synapses(merged, part)
-        if merged is None:
-            return None
-    if merged.output_shape(shape) != graph.input_shape_of(name):
-        return None
-    gone = {way.weights for way in ways}
-    layers = [replace(layer, synapse=merged) if layer.name == name else layer for layer in graph.layers if layer.name not in gone]
-    edges = [edge for edge in graph.edges if edge.target != name and edge.target not in gone]
-    return merge_parts(replace(graph, layers=tuple(layers), edges=(*edges, Edge(source=ways[0].source, target=name))))
-
-
-def _add_synapses(one: Any, other: Any) -> Any:
-    """Return weights whose sums are those of both, kernels aligned at the positions that they read; None where strides differ."""
-    if type(one) is not type(other):
-        return None
-    dtype = np.result_type(one.weight.dtype, other.weight.dtype)
-    biases = [part.bias for part in (one, other) if part.bias is not None]
-    bias = None if not biases else sum(biases[1:], biases[0])
-    if isinstance(one, Dense):
-        return replace(one, weight=one.weight + other.weight, bias=bias)
-    if one.stride != other.stride:
-        return None
-    axes = range(one.weight.ndim - 2)
-    front = tuple(max(one.padding[axis], other.padding[axis]) for axis in axes)
-    sizes = tuple(front[axis] + max(part.weight.shape[2 + axis] - part.padding[axis] for part in (one, other)) for axis in axes)
-    total = np.zeros((*one.weight.shape[:2], *sizes), dtype)
-    for part in (one, other):
-        starts = [front[axis] - part.padding[axis] for axis in axes]
-        where = tuple(slice(start, start + size) for start, size in zip(starts, part.weight.shape[2:], strict=True))
-        total[(slice(None), slice(None)) + where] += part.weight  # noqa: RUF005
-    return replace(one, weight=total, bias=bias, padding=front)
