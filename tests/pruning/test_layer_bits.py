@@ -49,12 +49,17 @@ def words(graph: SNNGraph, profile=LOIHI) -> float:
     return memory
 
 
-@pytest.fixture(scope="module")
-def learnt():
+def learn_toy_task():
+    """Return a network of large weights, which few bits round coarsely, and its data."""
     graph = perceptron(0, (6, 24, 20, 2), IF())
     graph = graph.with_layers(lambda layer: replace(layer, synapse=replace(layer.synapse, weight=2 * layer.synapse.weight)))
     data = toy_data()
     return train(graph, data, recipe=quick(8)), data
+
+
+@pytest.fixture(scope="module")
+def learnt():
+    return learn_toy_task()
 
 
 @pytest.fixture(scope="module", autouse=True)

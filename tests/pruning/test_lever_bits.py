@@ -30,10 +30,9 @@ from spear_deploy.pruning.search.lever_plan import LeverPlan, LeverSpace, list_l
 from spear_deploy.pruning.search.recipe_builder import RecipeBuilder
 from spear_deploy.pruning.search.search import make_evaluator
 from spear_deploy.pruning.settings import PruneSettings
-from spear_deploy.training.fit import train
 from spear_deploy.training.losses import average_outputs
 from tests.benchmarks.fit import perceptron
-from tests.training.test_fit import quick, toy_data
+from tests.pruning.test_layer_bits import learn_toy_task
 
 LOIHI = load_profile("loihi1")
 SETTINGS = PruneSettings(memory="40%", levers="channels,bits", method="rl", epochs=12, episodes=4)
@@ -41,10 +40,7 @@ SETTINGS = PruneSettings(memory="40%", levers="channels,bits", method="rl", epoc
 
 @pytest.fixture(scope="module")
 def learnt():
-    graph = perceptron(0, (6, 24, 20, 2), IF())
-    graph = graph.with_layers(lambda layer: replace(layer, synapse=replace(layer.synapse, weight=2 * layer.synapse.weight)))
-    data = toy_data()
-    return train(graph, data, recipe=quick(8)), data
+    return learn_toy_task()
 
 
 def search(learnt, settings=SETTINGS, **options):
