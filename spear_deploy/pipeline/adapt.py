@@ -50,8 +50,8 @@ from spear_deploy.pipeline.readout_fit import advise_host, describe_host_readout
 from spear_deploy.pipeline.result import add_header
 from spear_deploy.placement.splitting import find_largest
 from spear_deploy.pruning.importance import plan_by_importance
+from spear_deploy.pruning.notes import preflight_warnings
 from spear_deploy.pruning.plan import prune
-from spear_deploy.pruning.prune_to_budget import preflight_warnings
 from spear_deploy.quantize import FORMATS
 from spear_deploy.quantize.fold import fold_chained_weights
 from spear_deploy.quantize.rounding import INTEGERS_COUNT, ROUNDED, Rounding, read_rounding

@@ -25,7 +25,8 @@ from spear_deploy.pruning.budgets import WRITTEN, Amount, Budgets
 from spear_deploy.pruning.candidates import list_unprunable
 from spear_deploy.pruning.chip_costs import ChipCosts, build_chip_costs
 from spear_deploy.pruning.levers import LeverStage, check_steps
-from spear_deploy.pruning.prune_to_budget import BITS_CHECKPOINT, PrunedResult, allow_overshoot, prune_to_budget
+from spear_deploy.pruning.prune_to_budget import BITS_CHECKPOINT, allow_overshoot, prune_to_budget
+from spear_deploy.pruning.pruned_result import PrunedResult
 from spear_deploy.pruning.search.choose import get_search
 from spear_deploy.pruning.search.search import SearchResult, search_front
 from spear_deploy.pruning.search.settings import LEVER_METHODS

@@ -10,7 +10,7 @@ from pathlib import Path
 from spear_deploy.data import Dataset
 from spear_deploy.data.time_steps import StepsRange, choose_candidates
 from spear_deploy.pipeline.preflight import CheckedInputs
-from spear_deploy.pruning.prune_to_budget import PrunedResult
+from spear_deploy.pruning.pruned_result import PrunedResult
 from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.pruning.time_steps import StepsChoice, choose_steps
 from spear_deploy.util.progress import Progress

@@ -13,49 +13,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from spear_deploy.data import Dataset
 from spear_deploy.network import Array
-from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.network.graph import SNNGraph
-from spear_deploy.network.labels import name_layers
 from spear_deploy.network.layer_bits import read_layer_bits, state_layer_bits
-from spear_deploy.pruning.bits_choice import (
-    BitsChoice,
-    can_choose_bits,
-    fix_limits,
-    note_kept_bits,
-    note_plan_without_bits,
-    note_possible_bits,
-    require_bits,
-)
-from spear_deploy.pruning.budgets import ACTIVE, resource_name
+from spear_deploy.pruning.bits_choice import BitsChoice, can_choose_bits, fix_limits, require_bits
 from spear_deploy.pruning.chip_costs import ChipCosts, build_chip_costs
 from spear_deploy.pruning.layer_bits import choose_layer_bits
-from spear_deploy.pruning.levers import LeverStage, are_bits_alone, measure_stage, note_reward_of_zeros
-from spear_deploy.pruning.plan import PruningPlan
+from spear_deploy.pruning.levers import are_bits_alone
+from spear_deploy.pruning.notes import note_pruning, preflight_warnings
+from spear_deploy.pruning.pruned_result import PrunedResult, summarize_tuned, summarize_unpruned
+from spear_deploy.pruning.pruning_task import PlannedPruning, PruneTask, TunedPruning
 from spear_deploy.pruning.search.choose import get_search
 from spear_deploy.pruning.search.search import SearchResult
 from spear_deploy.pruning.search.settings import LEVER_METHODS, RL, SearchSettings
 from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.pruning.tune.fine_tuning import FineTuning
-from spear_deploy.pruning.tune.measure import BudgetMonitor, BudgetUse, DeployedForm, list_budget_rows
-from spear_deploy.pruning.tune.rounded_learning import (
-    IntegerForm,
-    RoundedLearning,
-    learn_with_rounding,
-    note_only_width,
-    note_unused_bits,
-)
-from spear_deploy.pruning.tune.thin_weights import count_zero_weights, note_unused_weights
-from spear_deploy.simulator import SpikeCounts
-from spear_deploy.training.device import note_device
-from spear_deploy.training.evaluation import Evaluation, evaluate
+from spear_deploy.pruning.tune.measure import BudgetMonitor, DeployedForm
+from spear_deploy.pruning.tune.rounded_learning import RoundedLearning, learn_with_rounding
 from spear_deploy.training.fit import Recipe
 from spear_deploy.training.losses import average_outputs
 from spear_deploy.util.digests import hash_value
@@ -64,102 +42,8 @@ from spear_deploy.util.progress import Progress
 OVERSHOOT = 0.1
 """Relative excess over the budget that a plan may be predicted to have: fine-tuning removes it, and unused budget is lost
 accuracy."""
-MAX_STATED_SLACK = 0.02
-"""Share of a SynOps budget that may stay unused without a note."""
 BITS_CHECKPOINT = "checkpoint-bits.json"
 """Checkpoint of the choice of bits by layer, beside that of the search."""
-SILENT_RATE = 1e-4
-"""Spikes per neuron and step below which a layer transmits almost nothing."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrunedResult:
-    """A network that is pruned and fine-tuned to budgets.
-
-    Attributes:
-        graph: the network.
-        plan: channels that stay, numbered as in the network before pruning.
-        widths: {group: [channels before, after]}.
-        budgets: by resource its budget, aim (the budget less its margin), use, whether the aim is met, and `measured_on`:
-            "validation", or "validation and training" where training samples narrow the margin.
-        synops: on validation, or by the ratio of training and validation samples together, where these narrow the margin and have
-            more (see `BudgetMonitor.measure_with_training`).
-        accuracy: on validation, 0..1.
-        margin: relative, of what depends on spikes.
-        met: whether all budgets hold with their margin, and the chip's own limits where they are part of the budgets.
-        search: its result; None where the network was within the budgets without pruning.
-        layer_bits: the choice of layers whose weights get fewer bits than the chip's default; None where it was none.
-        history: a row an epoch of fine-tuning.
-        stages: the network before pruning, after each lever, and after fine-tuning, which changes firing rates by learning,
-            thresholds and last zeros ("rates"), with the rounding of fewer bits by layer ("fewer bits") where some were chosen,
-            and after learning with the chip's rounding ("bits") where that was tried; empty where nothing was changed.
-        batches: that were learnt from, {"search", "fine_tune"}, "bits" where the network learnt with the chip's rounding, and
-            "layer_bits" where candidates of bits by layer did.
-        notes: sentences on what was assumed or could not be met.
-        seconds: wall time by part.
-        interrupted: whether search or fine-tuning was cut short.
-    """
-
-    graph: SNNGraph
-    plan: PruningPlan
-    widths: dict[str, list[int]]
-    budgets: dict[str, dict[str, Any]]
-    synops: float
-    accuracy: float
-    margin: float
-    met: bool
-    search: SearchResult | None
-    layer_bits: BitsChoice | None = None
-    history: tuple[dict[str, Any], ...] = ()
-    stages: tuple[LeverStage, ...] = ()
-    batches: dict[str, int] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-    interrupted: bool = False
-
-    @property
-    def budget(self) -> float | None:
-        """SynOps per inference on validation."""
-        return self.budgets["synops"]["budget"] if "synops" in self.budgets else None
-
-    @property
-    def aim(self) -> float | None:
-        """The SynOps budget less its margin, per inference on validation."""
-        return self.budgets["synops"]["aim"] if "synops" in self.budgets else None
-
-    @property
-    def unused(self) -> float | None:
-        """Share of the SynOps budget that is not used."""
-        return None if self.budget is None else 1 - self.synops / self.budget
-
-    def to_json(self) -> dict[str, Any]:
-        """Return everything but the network as plain data."""
-        result = self.search
-        estimator = result.estimator if result else None
-        return {
-            "budget": self.budget,
-            "aim": self.aim,
-            "synops": self.synops,
-            "unused": self.unused,
-            "met": self.met,
-            "margin": self.margin,
-            "budgets": self.budgets,
-            "accuracy": self.accuracy,
-            "widths": self.widths,
-            "plan": self.plan.to_json(),
-            "layer_bits": None if self.layer_bits is None else self.layer_bits.to_json(),
-            "method": result.method if result else None,
-            "evaluations": result.evaluations if result else 0,
-            "interrupted": self.interrupted,
-            "lre": None if estimator is None else {"kind": estimator.kind, **estimator.to_json()},
-            "search": list(result.history) if result else [],
-            "rungs": list(result.rounds) if result else [],
-            "levers": [stage.to_json() for stage in self.stages],
-            "batches": {**self.batches, "all": sum(self.batches.values())},
-            "fine_tune": list(self.history),
-            "notes": self.notes,
-            "seconds": self.seconds,
-        }
 
 
 def prune_to_budget(
@@ -195,143 +79,99 @@ def prune_to_budget(
         BudgetError: a budget is below the use of the narrowest network, or bits are the only lever and do not help.
     """
     begin = time.perf_counter()
-    graph = graph.with_full_weights()
-    monitor = BudgetMonitor(graph, dataset, settings.budgets, deployed, chip)
-    notes = preflight_warnings(graph, monitor.dense_evaluation, dataset.classes)
-    if progress is not None:
-        for note in notes:
-            progress({"stage": "doubts", "note": note, "done": 0, "of": 0})
-    use = monitor.measure(graph)
-    form = next((form for form in deployed if isinstance(form, IntegerForm)), None)
+    monitor = BudgetMonitor(graph.with_full_weights(), dataset, settings.budgets, deployed, chip)
+    task = PruneTask(monitor=monitor, settings=settings, checkpoint=checkpoint, progress=progress)
+    doubts = _show_doubts(task)
+    use = monitor.measure(task.graph)
     if use.met and dataset.full is None:
-        return _keep_channels(graph, monitor, use, settings, form, notes, progress)
-    bits: BitsChoice | None = None
-    given_plan = search_result is not None
-    if search_result is None:
-        bits, monitor, settings = _choose_bits(monitor, settings, form, checkpoint, progress)
-        graph, chip = monitor.dense, monitor.chip
-        settings = replace(settings, search=allow_overshoot(settings.search_settings))
-        if bits is not None and bits.changed and checkpoint is not None:  # measurements of the search are those of these bits
-            checkpoint = checkpoint.with_name(f"checkpoint-bits-{hash_value(bits.bits)[:8]}.json")
-        search_result = _search(graph, monitor, settings, form, checkpoint, progress)
-        if search_result.layer_bits is not None:
-            bits = search_result.layer_bits
-            monitor, settings = _state_choice(bits, monitor, settings)
-            graph, chip = monitor.dense, monitor.chip
-    search_end = time.perf_counter()
-    tuning = FineTuning(
-        search_result.graph, monitor,
-        criterion=settings.search_settings.criterion, unthinned=search_result.unthinned, removal=search_result.removal,
-        hints=search_result.hints, seed=settings.seed, device=settings.search_settings.device, progress=progress,
-    )  # fmt: skip
-    epochs = _count_left_epochs(settings, search_result.batches, len(dataset.train))
-    tuning.run(epochs)
-    rounded: RoundedLearning | None = None
-    if form is not None and settings.learns_rounded and not tuning.interrupted:
-        rounded = _learn_rounded(tuning.graph, monitor, form, settings, progress, tuning.hints)
-    pruned, use = (tuning.graph, tuning.use) if rounded is None else (rounded.graph, rounded.use)
-    if search_result.interrupted:
-        notes.append(f"the search was interrupted after {len(search_result.history)} plans; the best of them was taken")
-    if tuning.interrupted:
-        notes.append(f"fine-tuning was interrupted after {len(tuning.history)} epochs; the best network so far was taken")
-    notes += note_device(settings.search_settings.device)
-    counts = evaluate(pruned, dataset.val).counts if settings.levers is None and "synops" in monitor.limits else None
-    notes += [*tuning.note_rounding(), *tuning.notes, *([] if rounded is None else [rounded.note])]
-    notes += note_only_width(settings.levers, deployed, chip)
-    notes += note_possible_bits(settings, chip) if bits is None else [bits.note]
-    if form is not None:
-        notes += note_plan_without_bits(settings, chip) if given_plan else []
-        notes += note_kept_bits(settings, monitor) if bits is None and not given_plan else []
-    if rounded is None and bits is None and not tuning.interrupted:
-        notes += note_unused_bits(settings.levers, deployed, chip)
-    notes += [*_note_levers(search_result, pruned, chip, counts), *_note_margin(monitor, use)]
-    batches = {"search": search_result.batches, "fine_tune": tuning.batches, **({"bits": rounded.batches} if rounded else {})}
-    batches |= {"layer_bits": bits.batches} if bits is not None else {}
+        return summarize_unpruned(task, use, _learn_stated_bits(task), doubts)
+    planned = _plan(task) if search_result is None else PlannedPruning(task=task, search=search_result, is_given=True)
+    planned_at = time.perf_counter()
+    tuned = _tune(planned)
+    notes = [*doubts, *note_pruning(tuned)]
     end = time.perf_counter()
-    return _summarize(
-        graph,
-        pruned,
-        PruningPlan(kept=_renumber_channels(graph, pruned, search_result.plan)),
-        monitor,
-        use,
-        search=search_result,
-        layer_bits=bits,
-        history=tuple(tuning.history),
-        stages=_list_stages(graph, search_result, tuning, rounded, _measure_bits(tuning.graph, bits, form, dataset)),
-        batches=batches,
-        notes=notes,
-        seconds={**search_result.seconds, "fine_tune": end - search_end, "prune": end - begin},
-        interrupted=search_result.interrupted or tuning.interrupted,
-    )
+    seconds = {**planned.search.seconds, "fine_tune": end - planned_at, "prune": end - begin}
+    return summarize_tuned(tuned, notes, seconds)
 
 
-def _keep_channels(
-    graph: SNNGraph, monitor: BudgetMonitor, use: BudgetUse, settings: PruneSettings, form: IntegerForm | None, notes: list[str],
-    progress: Progress | None,
-) -> PrunedResult:  # fmt: skip
-    """Return a network that is within the budget as it is; with bits that it states it learns for them, where that helps."""
-    plan = PruningPlan(kept={group.name: tuple(range(group.channels)) for group in list_prunable_groups(graph)})
-    rounded: RoundedLearning | None = None
-    if form is not None and settings.learns_rounded and read_layer_bits(graph):
-        hints = average_outputs(graph, monitor.dataset.train)
-        rounded = _learn_rounded(graph, monitor, form, settings, progress, hints)
-    if rounded is None:
-        notes.append("the network is within the budget as it is: nothing was changed")
-        return _summarize(graph, graph, plan, monitor, use, notes=notes, search=None)
-    val = monitor.dataset.val
-    stages = (measure_stage("trained", graph, val), measure_stage("bits", rounded.graph, val, rounded.batches))
-    notes += ["the network is within the budget with its bits: no channel was removed", rounded.note]
-    return _summarize(
-        graph, rounded.graph, plan, monitor, rounded.use, notes=notes, search=None, stages=stages,
-        batches={"search": 0, "fine_tune": 0, "bits": rounded.batches},
-    )  # fmt: skip
+def _show_doubts(task: PruneTask) -> list[str]:
+    """Return what makes a pruning of this network doubtful, and show it before the work begins."""
+    notes = preflight_warnings(task.graph, task.monitor.dense_evaluation, task.dataset.classes)
+    if task.progress is not None:
+        for note in notes:
+            task.progress({"stage": "doubts", "note": note, "done": 0, "of": 0})
+    return notes
 
 
-def _learn_rounded(
-    graph: SNNGraph, monitor: BudgetMonitor, form: IntegerForm, settings: PruneSettings, progress: Progress | None, hints: Array
-) -> RoundedLearning | None:  # fmt: skip
-    """Learn on with the chip's rounding for a third of the epochs, where the integers lose accuracy."""
-    return learn_with_rounding(
-        graph, monitor, form, epochs=max(1, settings.epochs // 3), hints=hints, seed=settings.seed,
-        device=settings.search_settings.device, progress=progress,
-    )  # fmt: skip
+# ---------------------------------------------------------------------------------------------------------- the plan
 
 
-def _choose_bits(
-    monitor: BudgetMonitor, settings: PruneSettings, form: IntegerForm | None, checkpoint: Path | None, progress: Progress | None
-) -> tuple[BitsChoice | None, BudgetMonitor, PruneSettings]:
-    """Return the choice of bits by layer, and monitor and settings of the network that states them; None where it is no lever."""
-    chip, graph = monitor.chip, monitor.dense
+def _plan(task: PruneTask) -> PlannedPruning:
+    """Choose the channels that stay: bits by layer first, where they are a lever, then the search."""
+    task, bits = _choose_bits(task)
+    settings, checkpoint = task.settings, task.checkpoint
+    if bits is not None and bits.changed and checkpoint is not None:  # measurements of the search are those of these bits
+        checkpoint = checkpoint.with_name(f"checkpoint-bits-{hash_value(bits.bits)[:8]}.json")
+    settings = replace(settings, search=allow_overshoot(settings.search_settings))
+    task = replace(task, settings=settings, checkpoint=checkpoint)
+    result = _search(task)
+    if result.layer_bits is not None:
+        task, bits = _state_bits(task, result.layer_bits), result.layer_bits
+    return PlannedPruning(task=task, search=result, bits=bits)
+
+
+def _choose_bits(task: PruneTask) -> tuple[PruneTask, BitsChoice | None]:
+    """Choose bits by layer, and return the task with the network that states them; None where they are no lever."""
+    chip, form, settings = task.chip, task.form, task.settings
     if are_bits_alone(settings.levers):
-        require_bits(monitor, settings, form)
+        require_bits(task.monitor, settings, form)
     if chip is None or form is None or not can_choose_bits(settings, chip.profile) or settings.chosen_method == RL:
-        return None, monitor, settings  # `rl` chooses them itself
-    kept = None if checkpoint is None else checkpoint.with_name(BITS_CHECKPOINT)
-    bits = choose_layer_bits(graph, monitor, form, chip, settings, checkpoint=kept, progress=progress)
-    return bits, *((monitor, settings) if bits is None else _state_choice(bits, monitor, settings))
+        return task, None  # `rl` chooses them itself
+    kept = None if task.checkpoint is None else task.checkpoint.with_name(BITS_CHECKPOINT)
+    bits = choose_layer_bits(task.graph, task.monitor, form, chip, settings, checkpoint=kept, progress=task.progress)
+    return (task, None) if bits is None else (_state_bits(task, bits), bits)
 
 
-def _state_choice(bits: BitsChoice, monitor: BudgetMonitor, settings: PruneSettings) -> tuple[BudgetMonitor, PruneSettings]:
-    """Return monitor and settings of the network that states the chosen bits, with the limits from before."""
-    chip = monitor.chip
+def _state_bits(task: PruneTask, bits: BitsChoice) -> PruneTask:
+    """Return the task with the network that states the chosen bits, and with the limits from before."""
+    chip, monitor = task.chip, task.monitor
     if not bits.changed or chip is None:
-        return monitor, settings
-    stating, fixed = state_layer_bits(monitor.dense, bits.bits), fix_limits(settings, monitor.limits)
+        return task
+    stating, settings = state_layer_bits(task.graph, bits.bits), fix_limits(task.settings, monitor.limits)
     costs = build_chip_costs(stating, chip.profile, chip.chips)
-    return BudgetMonitor(stating, monitor.dataset, fixed.budgets, monitor.deployed, costs), fixed
+    monitor = BudgetMonitor(stating, task.dataset, settings.budgets, monitor.deployed, costs)
+    return replace(task, monitor=monitor, settings=settings)
 
 
-def _search(
-    graph: SNNGraph, monitor: BudgetMonitor, settings: PruneSettings, form: IntegerForm | None, checkpoint: Path | None,
-    progress: Progress | None,
-) -> SearchResult:  # fmt: skip
+def _search(task: PruneTask) -> SearchResult:
     """Return the plan of the method of the settings; all channels where fewer bits alone are enough."""
-    enough = read_layer_bits(graph) and monitor.dataset.full is None and monitor.measure(graph).met
-    if enough:
+    graph, settings = task.graph, task.settings
+    if read_layer_bits(graph) and task.dataset.full is None and task.monitor.measure(graph).met:
         settings = replace(settings, method="uniform", levers=None, search=None, episodes=None)
     find = get_search(settings.chosen_method)
-    more = {"form": form} if settings.chosen_method == RL else {}
-    return find(graph, monitor.dataset, settings, chip=monitor.chip, checkpoint=checkpoint, progress=progress, **more)
+    more = {"form": task.form} if settings.chosen_method == RL else {}
+    return find(graph, task.dataset, settings, chip=task.chip, checkpoint=task.checkpoint, progress=task.progress, **more)
+
+
+def allow_overshoot(settings: SearchSettings) -> SearchSettings:
+    """Return the settings of a search whose plans may exceed the budget, since fine-tuning reduces their SynOps."""
+    return replace(settings, confidence=0.0, overshoot=OVERSHOOT)
+
+
+# ----------------------------------------------------------------------------------------------------------- learning
+
+
+def _tune(planned: PlannedPruning) -> TunedPruning:
+    """Let the planned network learn to keep its budgets, in floating point, then with the chip's rounding where that helps."""
+    task, search, settings = planned.task, planned.search, planned.task.settings
+    tuning = FineTuning(
+        search.graph, task.monitor,
+        criterion=settings.search_settings.criterion, unthinned=search.unthinned, removal=search.removal,
+        hints=search.hints, seed=settings.seed, device=settings.search_settings.device, progress=task.progress,
+    )  # fmt: skip
+    tuning.run(_count_left_epochs(settings, search.batches, len(task.dataset.train)))
+    rounded = None if tuning.interrupted else _learn_rounded(task, tuning.graph, tuning.hints)
+    return TunedPruning(planned=planned, tuning=tuning, rounded=rounded)
 
 
 def _count_left_epochs(settings: PruneSettings, batches: int, samples: int) -> int:
@@ -342,120 +182,19 @@ def _count_left_epochs(settings: PruneSettings, batches: int, samples: int) -> i
     return max(1, settings.epochs - round(batches / an_epoch))
 
 
-def allow_overshoot(settings: SearchSettings) -> SearchSettings:
-    """Return the settings of a search whose plans may exceed the budget, since fine-tuning reduces their SynOps."""
-    return replace(settings, confidence=0.0, overshoot=OVERSHOOT)
+def _learn_stated_bits(task: PruneTask) -> RoundedLearning | None:
+    """Let a network that states bits by layer learn with their rounding; None where it states none, or loses nothing."""
+    if task.form is None or not task.settings.learns_rounded or not read_layer_bits(task.graph):
+        return None
+    return _learn_rounded(task, task.graph, average_outputs(task.graph, task.dataset.train))
 
 
-def preflight_warnings(graph: SNNGraph, evaluation: Evaluation, classes: int) -> list[str]:
-    """Return a sentence for a silent layer and one for accuracy at chance, with the rates of all layers.
-
-    Args:
-        graph: the network before pruning.
-        evaluation: of it on validation.
-        classes: of the data.
-    """
-    rates = evaluation.counts.rates()
-    text = ", ".join(f"{name_layers([name])} {rate:.4f}" for name, rate in rates.items())
-    notes = []
-    silent = [name for name, rate in rates.items() if rate < SILENT_RATE]
-    if silent:
-        names = ", ".join(f"'{name}'" for name in silent)
-        notes.append(
-            f"warning: of the given network {names} hardly spike{'s' * (len(silent) == 1)} (spikes per neuron and step: "
-            f"{text}); check the scale of the input and the thresholds"
-        )
-    samples = len(evaluation.labels)
-    chance = 1 / classes
-    if evaluation.accuracy <= chance + 2 * np.sqrt(chance * (1 - chance) / samples):
-        notes.append(
-            f"warning: the given network is at chance, {evaluation.accuracy:.1%} of {samples} validation samples with {classes} "
-            f"classes (spikes per neuron and step: {text}); train it first, or check that data and network belong together"
-        )
-    return notes
-
-
-def _note_levers(result: SearchResult, graph: SNNGraph, chip: ChipCosts | None, counts: SpikeCounts | None) -> list[str]:
-    """Return how many weights are zero where weights were removed, and whether the chip rewards that, or what that would save."""
-    if result.unthinned is None and result.removal is None:
-        return [] if chip is None or counts is None else note_unused_weights(graph, counts, chip.profile)
-    zeros, weights = count_zero_weights(graph)
-    return [f"{zeros} of {weights} weights are zero", *note_reward_of_zeros(("weights",), chip.profile if chip else None)]
-
-
-def _list_stages(
-    graph: SNNGraph, result: SearchResult, tuning: FineTuning, rounded: RoundedLearning | None, fewer_bits: Sequence[LeverStage]
-) -> tuple[LeverStage, ...]:
-    """Return the networks from trained to fine-tuned, measured on all of validation."""
-    levers, dataset = result.stages, tuning.dataset
-    channels = sum(group.channels for group in list_prunable_groups(graph))
-    whole = sum(map(len, result.plan.kept.values())) == channels
-    if not levers and result.removal is None and not (whole and not result.batches):
-        levers = (measure_stage("channels", result.graph, dataset.val, result.batches),)
-    fewer_steps = () if dataset.full is None else (measure_stage("steps", graph, dataset.val),)
-    measured = [measure_stage(stage.name, stage.graph, dataset.val, stage.batches) for stage in levers]
-    if result.removal is not None and result.removal.thinned is not None:
-        measured.append(measure_stage("weights", result.removal.thinned, dataset.val, tuning.batches_of_removal))
-    learnt = () if rounded is None else (measure_stage("bits", rounded.graph, dataset.val, rounded.batches),)
-    return (
-        measure_stage("trained", graph, dataset.trained.val),
-        *fewer_steps,
-        *measured,
-        measure_stage("rates", tuning.graph, dataset.val, tuning.batches - tuning.batches_of_removal),
-        *(learnt if rounded is None or not rounded.kept else ()),
-        *fewer_bits,
-        *(learnt if rounded is not None and rounded.kept else ()),
-    )
-
-
-def _measure_bits(tuned: SNNGraph, bits: BitsChoice | None, form: IntegerForm | None, dataset: Dataset) -> tuple[LeverStage, ...]:
-    """Return the fine-tuned network on the values that its integers of fewer bits stand for; nothing without fewer bits."""
-    if bits is None or not bits.changed or form is None:
-        return ()
-    return (measure_stage("fewer bits", form.rounding(tuned).graph, dataset.val, bits.batches),)
-
-
-def _note_margin(monitor: BudgetMonitor, use: BudgetUse) -> list[str]:
-    """Return a note where the margin may leave more of the budget unused than `MAX_STATED_SLACK`.
-
-    Unseen samples may have more or fewer SynOps than the measured ones, so twice the margin may stay unused.
-    """
-    notes = [monitor.margin_note] if monitor.margin_note else []
-    if 2 * use.margin > MAX_STATED_SLACK:
-        active = {name: amount for name, amount in monitor.budgets.amounts.items() if name in ACTIVE}
-        relative = all(amount.relative for amount in active.values())
-        names, narrower = ", ".join(map(resource_name, active)), "" if relative else ", or a budget in per cent,"
-        notes.append(
-            f"the {names} budget is kept with a margin of {use.margin:.1%}, by which unseen samples may differ by chance, "
-            f"so up to {2 * use.margin:.1%} of it may stay unused; more validation samples{narrower} would narrow that"
-        )
-    return notes
-
-
-def _renumber_channels(graph: SNNGraph, pruned: SNNGraph, plan: PruningPlan) -> dict[str, tuple[int, ...]]:
-    """Return the channels that are left in each group, numbered as in `graph`, which may be pruned too."""
-    first = graph.metadata.get("kept_channels", {})
-    kept = {}
-    for name in plan.kept:
-        left: Sequence[int] = pruned.metadata["kept_channels"][name]
-        number = {channel: index for index, channel in enumerate(first.get(name, range(max(left) + 1)))}
-        kept[name] = tuple(number[channel] for channel in left)
-    return kept
-
-
-def _summarize(
-    graph: SNNGraph, pruned: SNNGraph, plan: PruningPlan, monitor: BudgetMonitor, use: BudgetUse, **details: Any
-) -> PrunedResult:
-    """Return the result; `details` are the fields that need no computation."""
-    channels = {group.name: group.channels for group in list_prunable_groups(graph)}
-    return PrunedResult(
-        graph=pruned.with_compact_weights(),
-        plan=plan,
-        widths={name: [channels[name], len(kept)] for name, kept in plan.kept.items()},
-        budgets=list_budget_rows(monitor.limits, use),
-        synops=float(use.values["synops"] or 0.0),
-        accuracy=use.evaluation.accuracy,
-        margin=use.margin,
-        met=use.met,
-        **details,
-    )
+def _learn_rounded(task: PruneTask, graph: SNNGraph, hints: Array) -> RoundedLearning | None:
+    """Let a network learn with the chip's rounding for a third of the epochs; None where its integers lose no accuracy."""
+    settings = task.settings
+    if task.form is None or not settings.learns_rounded:
+        return None
+    return learn_with_rounding(
+        graph, task.monitor, task.form, epochs=max(1, settings.epochs // 3), hints=hints, seed=settings.seed,
+        device=settings.search_settings.device, progress=task.progress,
+    )  # fmt: skip

@@ -24,11 +24,12 @@ from spear_deploy.network import LI, Dense, Layer
 from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.network.graph import chain
 from spear_deploy.pipeline.demo import digits_network
-from spear_deploy.pruning import prune_to_budget as prune_to_budget_module
+from spear_deploy.pruning import notes as notes_module
 from spear_deploy.pruning.candidates import Checkpoint, Evaluator, tool_version
 from spear_deploy.pruning.chip_costs import build_chip_costs
+from spear_deploy.pruning.notes import MAX_STATED_SLACK
 from spear_deploy.pruning.plan import prune
-from spear_deploy.pruning.prune_to_budget import MAX_STATED_SLACK, prune_to_budget
+from spear_deploy.pruning.prune_to_budget import prune_to_budget
 from spear_deploy.pruning.search.problem import Problem
 from spear_deploy.pruning.search.projection import compute_min_widths
 from spear_deploy.pruning.search.search import make_evaluator, search, search_front
@@ -499,7 +500,7 @@ def test_an_absolute_budget_holds_with_a_wider_margin_that_a_note_states(task):
 
 def test_a_margin_below_the_stated_slack_has_no_note(task, monkeypatch):
     graph, data, budget = task
-    monkeypatch.setattr(prune_to_budget_module, "MAX_STATED_SLACK", 1.0)
+    monkeypatch.setattr(notes_module, "MAX_STATED_SLACK", 1.0)
     result = prune_to_budget(
         graph, data, PruneSettings(synops=budget, method="uniform", epochs=2, search=replace(FASTEST, samples=0))
     )

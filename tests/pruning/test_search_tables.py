@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spear_deploy.pruning.prune_to_budget import MAX_STATED_SLACK
+from spear_deploy.pruning.notes import MAX_STATED_SLACK
 from spear_deploy.pruning.search.settings import DEFAULT_METHOD
 from tests.benchmarks import levers
 from tests.benchmarks import search_tables as made

@@ -1,0 +1,117 @@
+"""Notes of a pruning: what is doubtful, was assumed, or could not be met."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from spear_deploy.network.graph import SNNGraph
+from spear_deploy.network.labels import name_layers
+from spear_deploy.pruning.bits_choice import note_kept_bits, note_plan_without_bits, note_possible_bits
+from spear_deploy.pruning.budgets import ACTIVE, resource_name
+from spear_deploy.pruning.levers import note_reward_of_zeros
+from spear_deploy.pruning.pruning_task import PlannedPruning, TunedPruning
+from spear_deploy.pruning.tune.measure import BudgetMonitor, BudgetUse
+from spear_deploy.pruning.tune.rounded_learning import note_only_width, note_unused_bits
+from spear_deploy.pruning.tune.thin_weights import count_zero_weights, note_unused_weights
+from spear_deploy.training.device import note_device
+from spear_deploy.training.evaluation import Evaluation, evaluate
+
+MAX_STATED_SLACK = 0.02
+"""Share of a SynOps budget that may stay unused without a note."""
+SILENT_RATE = 1e-4
+"""Spikes per neuron and step below which a layer transmits almost nothing."""
+
+
+def preflight_warnings(graph: SNNGraph, evaluation: Evaluation, classes: int) -> list[str]:
+    """Return a sentence for a silent layer and one for accuracy at chance, with the rates of all layers.
+
+    Args:
+        graph: the network before pruning.
+        evaluation: of it on validation.
+        classes: of the data.
+    """
+    rates = evaluation.counts.rates()
+    text = ", ".join(f"{name_layers([name])} {rate:.4f}" for name, rate in rates.items())
+    notes = []
+    silent = [name for name, rate in rates.items() if rate < SILENT_RATE]
+    if silent:
+        names = ", ".join(f"'{name}'" for name in silent)
+        notes.append(
+            f"warning: of the given network {names} hardly spike{'s' * (len(silent) == 1)} (spikes per neuron and step: "
+            f"{text}); check the scale of the input and the thresholds"
+        )
+    samples = len(evaluation.labels)
+    chance = 1 / classes
+    if evaluation.accuracy <= chance + 2 * np.sqrt(chance * (1 - chance) / samples):
+        notes.append(
+            f"warning: the given network is at chance, {evaluation.accuracy:.1%} of {samples} validation samples with {classes} "
+            f"classes (spikes per neuron and step: {text}); train it first, or check that data and network belong together"
+        )
+    return notes
+
+
+def note_pruning(tuned: TunedPruning) -> list[str]:
+    """Return a sentence on each thing that was cut short, learnt, chosen or left undone, in this order."""
+    planned, tuning, rounded = tuned.planned, tuned.tuning, tuned.rounded
+    return [
+        *_note_interruptions(tuned),
+        *note_device(planned.task.settings.search_settings.device),
+        *tuning.note_rounding(),
+        *tuning.notes,
+        *([] if rounded is None else [rounded.note]),
+        *_note_bits(tuned),
+        *_note_zero_weights(planned, tuned.graph),
+        *_note_margin(planned.task.monitor, tuned.use),
+    ]
+
+
+def _note_interruptions(tuned: TunedPruning) -> list[str]:
+    search, tuning, notes = tuned.planned.search, tuned.tuning, []
+    if search.interrupted:
+        notes.append(f"the search was interrupted after {len(search.history)} plans; the best of them was taken")
+    if tuning.interrupted:
+        notes.append(f"fine-tuning was interrupted after {len(tuning.history)} epochs; the best network so far was taken")
+    return notes
+
+
+def _note_bits(tuned: TunedPruning) -> list[str]:
+    """Return what was chosen for bits by layer, or why nothing was."""
+    planned, task = tuned.planned, tuned.planned.task
+    settings, chip, bits = task.settings, task.chip, planned.bits
+    notes = note_only_width(settings.levers, task.monitor.deployed, chip)
+    notes += note_possible_bits(settings, chip) if bits is None else [bits.note]
+    if task.form is not None and planned.is_given:
+        notes += note_plan_without_bits(settings, chip)
+    elif task.form is not None and bits is None:
+        notes += note_kept_bits(settings, task.monitor)
+    if tuned.rounded is None and bits is None and not tuned.tuning.interrupted:
+        notes += note_unused_bits(settings.levers, task.monitor.deployed, chip)
+    return notes
+
+
+def _note_zero_weights(planned: PlannedPruning, pruned: SNNGraph) -> list[str]:
+    """Return how many weights are zero where weights were removed, and whether the chip rewards that, or what that would save."""
+    task, chip = planned.task, planned.task.chip
+    if planned.search.unthinned is not None or planned.search.removal is not None:
+        zeros, weights = count_zero_weights(pruned)
+        return [f"{zeros} of {weights} weights are zero", *note_reward_of_zeros(("weights",), chip.profile if chip else None)]
+    if chip is None or task.settings.levers is not None or "synops" not in task.monitor.limits:
+        return []
+    return note_unused_weights(pruned, evaluate(pruned, task.dataset.val).counts, chip.profile)
+
+
+def _note_margin(monitor: BudgetMonitor, use: BudgetUse) -> list[str]:
+    """Return a note where the margin may leave more of the budget unused than `MAX_STATED_SLACK`.
+
+    Unseen samples may have more or fewer SynOps than the measured ones, so twice the margin may stay unused.
+    """
+    notes = [monitor.margin_note] if monitor.margin_note else []
+    if 2 * use.margin > MAX_STATED_SLACK:
+        active = {name: amount for name, amount in monitor.budgets.amounts.items() if name in ACTIVE}
+        relative = all(amount.relative for amount in active.values())
+        names, narrower = ", ".join(map(resource_name, active)), "" if relative else ", or a budget in per cent,"
+        notes.append(
+            f"the {names} budget is kept with a margin of {use.margin:.1%}, by which unseen samples may differ by chance, "
+            f"so up to {2 * use.margin:.1%} of it may stay unused; more validation samples{narrower} would narrow that"
+        )
+    return notes
