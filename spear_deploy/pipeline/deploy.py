@@ -209,6 +209,7 @@ def summarize(cache: StageCache, task: Task, done: Mapping[str, Any], budget: fl
             "quantised": fixed["accuracy"],
             "lava": lava["accuracy"],
         },
+        floating_point_counts=task.inputs.floating_point_counts,
         synops={"dense": dense["synops"], "budget": budget, "achieved": fixed["synops"]},
         steps={"trained": dense["steps"], "deployed": fixed["steps"]},
         norse=evaluated["norse"],

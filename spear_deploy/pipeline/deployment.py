@@ -83,6 +83,8 @@ class Deployment:
         chip: name of the profile.
         accuracy: {dense, pruned, quantised, lava}, shares of the test split; `lava` of the samples that ran there,
             None if none did.
+        floating_point_counts: whether an accuracy in floating point, `dense` or `pruned`, is one of the chip; False where its
+            neurons meet their threshold spike by spike, so that the network learnt in the integers and these alone count.
         synops: {dense, budget, achieved} per inference on the test split; achieved by the integer network.
         steps: {trained, deployed}: time steps that the network was trained on, and that it runs on.
         norse: {samples, spike_mismatches, spikes_compared}: Norse's cells against our simulator, on the dense network.
@@ -115,6 +117,7 @@ class Deployment:
     seed: int
     levers: list[dict[str, Any]] = field(default_factory=list)
     weight_bits: dict[str, Any] = field(default_factory=dict)
+    floating_point_counts: bool = True
     budgets: dict[str, dict[str, Any]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -128,6 +131,7 @@ class Deployment:
             "chip": self.chip,
             "seed": self.seed,
             "accuracy": self.accuracy,
+            "floating_point_counts": self.floating_point_counts,
             "synops": self.synops,
             "steps": self.steps,
             "norse": self.norse,

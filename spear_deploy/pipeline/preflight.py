@@ -11,6 +11,7 @@ import numpy as np
 
 from spear_deploy.adaptation.several_spikes import match_spikes
 from spear_deploy.data import Dataset, Split
+from spear_deploy.data.input_sums import INPUT_TWICE
 from spear_deploy.data.time_steps import deployed_steps, mark_steps
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.network.classes import count_classes
@@ -93,6 +94,11 @@ class CheckedInputs:
         if self.profile.meta.family not in ROUNDED:
             return self.deploy_integers
         return IntegerForm(deploy=self.deploy_integers, rounding=self.round_network)
+
+    @property
+    def floating_point_counts(self) -> bool:
+        """Whether accuracy in floating point is one of the chip; else its neurons meet their threshold spike by spike (ODIN)."""
+        return INPUT_TWICE not in self.network.metadata or self.profile.meta.family not in ROUNDED
 
     def round_network(self, network: SNNGraph) -> Rounding:
         """Return a network with the values of the chip's integers, and as many spikes a step as the chip sends."""

@@ -150,20 +150,26 @@ def _fullness(row: Mapping[str, Any]) -> float:
     return float(row["used"] / row["limit"])
 
 
-def describe_floating_point(notes: Sequence[str]) -> str:
+def describe_floating_point(deployment: Mapping[str, Any]) -> str:
     """Return what an accuracy in floating point says where the integers alone count; else nothing.
 
-    >>> describe_floating_point([INTEGERS_COUNT]), describe_floating_point([])
-    ('in floating point, which this chip does not compute: its integers count', '')
+    Files of earlier releases have a note in place of the key.
+
+    >>> describe_floating_point({"floating_point_counts": False, "notes": []})
+    'in floating point, which this chip does not compute: its integers count'
+    >>> describe_floating_point({"floating_point_counts": True, "notes": []})
+    ''
     """
-    return "in floating point, which this chip does not compute: its integers count" if INTEGERS_COUNT in notes else ""
+    if deployment.get("floating_point_counts", INTEGERS_COUNT not in deployment["notes"]):
+        return ""
+    return "in floating point, which this chip does not compute: its integers count"
 
 
 def list_stages(deployment: Mapping[str, Any], layers: Mapping[str, Any]) -> dict[str, Any]:
     """Return accuracy and SynOps at each stage."""
     accuracy, synops = deployment["accuracy"], deployment["synops"]
     lava, is_adapted = deployment["lava"], "adaptation" in deployment["files"]
-    floating = describe_floating_point(deployment["notes"])
+    floating = describe_floating_point(deployment)
     longest = max(synops["dense"], synops["budget"], layers["pruned"]["synops"], synops["achieved"]) or 1
     rows = [
         (

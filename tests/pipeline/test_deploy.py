@@ -29,7 +29,6 @@ from spear_deploy.pipeline.stage_cache import STAGES as STAGES_FILE
 from spear_deploy.pipeline.stage_cache import StageCache, StageOutput
 from spear_deploy.pipeline.stages import compare_with_lava, compare_with_norse
 from spear_deploy.pruning.budgets import parse_amount
-from spear_deploy.quantize.rounding import INTEGERS_COUNT
 from spear_deploy.report import write_report
 from spear_deploy.simulator import simulate
 from spear_deploy.simulator.recordings import read_counts, write_counts
@@ -194,7 +193,7 @@ def test_a_proof_that_finds_a_difference_leads_verdict_and_page_in_red_and_exits
     bare = chain([Layer(name="0", synapse=Dense(weight=np.ones((3, 2), np.float32)), neuron=IF())], input_shape=(2,))
     show_deployment(Console(file=screen, width=200), replace(result, network=bare, widths={"0": (3, 2)}), "built")
     assert "0 Dense-IF 3: 3→2" in screen.getvalue() and "its integers count" not in screen.getvalue()
-    show_deployment(Console(file=screen, width=200), replace(result, notes=[INTEGERS_COUNT]), "built")
+    show_deployment(Console(file=screen, width=200), replace(result, floating_point_counts=False), "built")
     assert screen.getvalue().count("in floating point, which this chip does not compute: its integers count") == 2
 
     monkeypatch.setattr("spear_deploy.pipeline.deploy.deploy", lambda *a, **k: result)

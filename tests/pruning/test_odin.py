@@ -41,6 +41,9 @@ def test_neurons_that_take_spike_by_spike_are_fine_tuned_in_integers_and_a_note_
     assert tuning.rounding is form.rounding and "the accuracy of the integers counts" in tuning.note_rounding()[0]
     floating = tune(graph, None)
     assert floating.rounding is None and floating.note_rounding() == []
+    assert not inputs.floating_point_counts
+    assert replace(inputs, network=DIGITS).floating_point_counts
+    assert replace(inputs, profile=load_profile("spinnaker1")).floating_point_counts  # its integers are not learnt in
 
 
 @pytest.mark.slow
@@ -48,4 +51,4 @@ def test_digits_on_odin_are_deployed_in_one_command_and_verified(tmp_path):
     pytest.importorskip("norse")
     result = sd.deploy("digits", "odin", "digits", out=tmp_path)
     assert result.accuracy["quantised"] > 0.88 and any("the accuracy of the integers counts" in note for note in result.notes)
-    assert not sd.verify(tmp_path).failures
+    assert result.to_json()["floating_point_counts"] is False and not sd.verify(tmp_path).failures

@@ -536,11 +536,16 @@ def test_hidden_characters_of_the_files_are_escaped_on_the_page(folder):
 
 def test_where_the_integers_alone_count_the_accuracies_in_floating_point_say_so(folder):
     plain = describe_deployment(read_folder(folder))["stages"]
-    changed(folder, "deployment", lambda value: value.update(notes=[INTEGERS_COUNT]))
+    changed(folder, "deployment", lambda value: value.update(floating_point_counts=False))
     stages = describe_deployment(read_folder(folder))["stages"]
     note = "in floating point, which this chip does not compute: its integers count"
     assert [row["note"] for row in stages["rows"]].count(note) >= 1 and note not in [row["note"] for row in plain["rows"]]
     assert "accuracy in its integers is " in stages["sentence"] and "accuracy in its integers is " not in plain["sentence"]
+    changed(folder, "deployment", lambda value: value.pop("floating_point_counts") and None)
+    changed(folder, "deployment", lambda value: value.update(notes=[INTEGERS_COUNT]))  # as earlier releases wrote it
+    assert describe_deployment(read_folder(folder))["stages"] == stages
+    changed(folder, "deployment", lambda value: value.update(notes=[]))
+    assert describe_deployment(read_folder(folder))["stages"] == plain
 
 
 def test_layers_that_are_bare_numbers_carry_their_kind(tmp_path):

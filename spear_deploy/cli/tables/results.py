@@ -62,7 +62,7 @@ def show_deployment(console: Console, result: Deployment, folder: str) -> None:
     widths = [write_width(labels.get(name, name), *pair) for name, pair in facts["widths"].items()]
     reached = _share(synops["achieved"], synops["budget"], 1)
     console.print(result.headline, style="bold red" if result.failures else "bold", highlight=False)
-    floating = describe_floating_point(facts["notes"])
+    floating = describe_floating_point(facts)
     rows: list[Sequence[Any]] = [
         ("accuracy, dense", f"{accuracy['dense']:.2%}", floating or "test split"),
         ("accuracy, pruned", f"{accuracy['pruned']:.2%}", floating or "fine-tuned, floating point, test split"),

@@ -26,7 +26,7 @@ from spear_deploy.util.files import read_arrays
 
 NOT_DERIVED = ("seconds",)
 """Keys of deployment.json that no function of its inputs gives."""
-ADDED_LATER = ("steps", "levers", "budgets", "weight_bits")
+ADDED_LATER = ("steps", "levers", "budgets", "weight_bits", "floating_point_counts")
 """Keys of deployment.json that earlier releases did not write."""
 OF_VERSIONS = ("reader", "versions", "vendor")
 """Keys of a certificate that change with the installed packages."""
