@@ -29,10 +29,11 @@ from spear_deploy.training.losses import average_outputs
 from spear_deploy.util.progress import Progress, prefix_stage
 
 STAGES: tuple[tuple[Topic, ...], ...] = (
-    ("input", "delay", "map", "kernel", "pool"), ("neuron", "time_constant", "reset", "readout"), ("bias",), ("sign", "palette"),
+    ("input", "delay", "map", "kernel", "pool"), ("neuron", "time_constant", "constants", "reset", "readout"),
+    ("bias",), ("sign", "palette"),
 )  # fmt: skip
 """Replacements that are learnt together, in this order: a network that lost all at once comes back slowly or never."""
-RATE_TOPICS = ("neuron", "reset", "readout", "time_constant", "sign")
+RATE_TOPICS = ("neuron", "reset", "readout", "time_constant", "constants", "sign")
 """Replacements after which thresholds are set anew."""
 FRAME_SHARE = 0.2
 """Mean number of spikes in the frame of a network without memory, as a share of the most that a neuron sends: 3 of 15."""

@@ -16,6 +16,7 @@ NEEDS = {
     "weight_sign": "a sign for each synapse",
     "reset": "another reset",
     "time_constant": "shorter time constants",
+    "neuron_constants": "a threshold and time constants for each neuron",
     "delay": "longer delays",
 }
 """By resource of `check`, what would help."""

@@ -28,6 +28,7 @@ TOPICS: dict[str, tuple[str, ...]] = {
     "neuron_model": ("neuron", "readout"),
     "reset": ("reset", "neuron"),
     "time_constant": ("time_constant",),
+    "neuron_constants": ("constants",),
     "weight_sign": ("sign",),
     "layer_kind": ("map", "kernel", "pool", "skip"),
     "delay": ("delay", "skip"),

@@ -19,6 +19,7 @@ from spear_deploy.adaptation.neurons import find_floors, find_models, find_reset
 from spear_deploy.adaptation.padding import find_paddings
 from spear_deploy.adaptation.pools import find_pools
 from spear_deploy.adaptation.replacement import Replacement
+from spear_deploy.adaptation.shared_constants import find_shared_constants
 from spear_deploy.adaptation.signs import find_signs
 from spear_deploy.adaptation.skips import find_skips
 from spear_deploy.adaptation.sums import find_sums
@@ -28,7 +29,8 @@ from spear_deploy.network.graph import SNNGraph
 Rule = Callable[[SNNGraph, HardwareProfile], Iterator[Replacement]]
 RULES: tuple[Rule, ...] = (
     find_hidden_layer, find_inputs, find_pools, find_paddings, find_kernels, find_maps, find_delays, find_frames, find_sums,
-    find_models, find_resets, find_several_spikes, find_floors, find_time_constants, find_biases, find_skips, find_signs,
+    find_models, find_resets, find_several_spikes, find_floors, find_time_constants, find_shared_constants, find_biases,
+    find_skips, find_signs,
 )  # fmt: skip
 """In the order in which they apply: the input, connections, neurons, skips; signs last, since all before may change weights."""
 

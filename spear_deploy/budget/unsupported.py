@@ -26,6 +26,7 @@ from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.network.neurons import SAME_TAU
 from spear_deploy.placement.populations import Population, ends_in_weighted_sum
 from spear_deploy.placement.weight_bits import MAX_BIAS_EXPONENT, bias_bits, count_mixed_sign_inputs, measure_width
+from spear_deploy.quantize.even_neurons import describe_constants, list_uneven
 from spear_deploy.quantize.weighted_inputs import MAX_SPIKES, RESET_DELAY
 from spear_deploy.util.number_format import plural, write_steps
 
@@ -137,6 +138,7 @@ def find_unsupported(graph: SNNGraph, profile: HardwareProfile, populations: Seq
         if layer.name == graph.output and ends_in_weighted_sum(graph):
             findings += _check_weighted_sum(layer, profile)
         findings += _check_time_constants(layer, profile, graph.dt_s)
+        findings += _check_shared_constants(graph, layer, profile)
         findings += _check_values(graph, layer)
         findings += _check_recurrence(graph, layer, profile)
         findings += outer.get(layer.name, [])
@@ -246,6 +248,17 @@ def _check_spiking_time_constants(layer: Layer, profile: HardwareProfile, dt_s: 
             what = f"{name} of {write_steps(float(values.min()) / dt_s)}"
             why = f"spiking neurons of {profile.name} have {shortest:g} steps or more; lengthen it or shorten dt_s"
             yield Unsupported(layer=layer.name, what=what, why=why, resource="time_constant")
+
+
+def _check_shared_constants(graph: SNNGraph, layer: Layer, profile: HardwareProfile) -> Iterator[Unsupported]:
+    """Find thresholds, time constants and gains that differ between neurons which share them on the chip."""
+    sharing = profile.neuron.constants_of.value or "neuron"
+    uneven = list_uneven(graph, layer, sharing)
+    if uneven:
+        where = {"pair": "a pair of neurons", "channel": "a channel"}[sharing]
+        what = f"{describe_constants(uneven)} that differ inside {where}"
+        why = f"the neurons of {where} of {profile.name} share them; train with one value for {where}"
+        yield Unsupported(layer=layer.name, what=what, why=why, resource="neuron_constants")
 
 
 def _check_output_layer(

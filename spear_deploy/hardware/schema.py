@@ -340,6 +340,12 @@ class NeuronFormat(Block):
         "reset", "what a spike does to v: set a `value`, `subtract` or `none`", words=("value", "subtract", "none"), needed=True
     )
     late_reset: Flag = Flag.key("flag", "whether a neuron can subtract its threshold one step after the spike, undecayed")
+    constants_of: Name = Name.key(
+        "rule",
+        "what has a threshold and time constants of its own: each `neuron`, a `pair` of neurons (2N and 2N + 1), or a `channel`, "
+        "whose weights take what differs between channels; left out, each neuron",
+        words=("neuron", "pair", "channel"),
+    )
     refractory_max_steps: LimitOrZero = LimitOrZero.key("step", "longest rest after a spike")
     state_bits: Integer = Integer.key("bit", "width of u and v")
     bias_bits: Limit = Limit.key("bit", "width of a bias before its exponent, sign included (`LoihiLIF`)")

@@ -90,6 +90,10 @@ def _check_layer(layer: NeuronInput) -> None:
         raise UnsupportedError(
             f"layer '{layer.name}': currents of {', '.join(layer.stored)} that add up, Akida adds none; merge them"
         )
+    if not layer.shares_gain(layer.factors["v_leak"]):
+        raise UnsupportedError(
+            f"layer '{layer.name}': v_leak differs inside a channel, a filter of Akida has one; use one per channel"
+        )
     if not layer.readout and (layer.factors["v_threshold"] <= 0).any():
         low = float(layer.factors["v_threshold"].min())
         raise QuantizationError(f"layer '{layer.name}': v_threshold {low:g}, a step of Akida lies above 0; raise it")

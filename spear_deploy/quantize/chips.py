@@ -46,6 +46,7 @@ from spear_deploy.network import (
     find_start,
 )
 from spear_deploy.network.graph import INPUT, SNNGraph
+from spear_deploy.quantize.even_neurons import find_current_gain, find_initial_share
 from spear_deploy.quantize.layer_error import (
     NOT_MEASURED,
     FloatRun,
@@ -516,12 +517,12 @@ def _propose_spinnaker(layer: NeuronInput, settings: LoweringSettings, float_run
     f, unit = layer.factors, SpinnakerLIF.FORMAT.unit
     current = isinstance(layer.neuron, (CubaLIF, CubaLI))
     syn, jump = (f["syn"], f["jump"]) if current else (np.ones(()), np.ones(()))
-    initial = syn / -np.log1p(-np.minimum(syn, 1 - 2.0**-32)) if current else np.ones(())  # (tau / dt) (1 − exp(−dt / tau))
-    synapses = layer.multiply_synapses(f["r"] * jump / initial)
+    initial = find_initial_share(syn) if current else np.ones(())
+    synapses = layer.multiply_synapses(find_current_gain(layer))
     rest = f["v_leak"] - layer.level
-    for name, synapse in layer.multiply_synapses(f["r"] * jump / syn).items():
-        if synapse.bias is not None:
-            rest = rest + layer.broadcast_bias(name, synapse.bias)  # to v, behind the means on the way
+    for name, stored in layer.scale_synapses(np.ones(())).items():
+        if stored.bias is not None:  # it reaches v behind the means on the way, whatever the current of a spike is
+            rest = rest + f["r"] * jump / syn * layer.broadcast_bias(name, stored.bias)
     largest = {name: _largest_sum(layer, synapses, sign, float_run) for name, sign in (("exc", 1), ("inh", -1))}
     reach = max(largest.values()) / float(syn.min()) + float(np.abs(rest).max())
     highest = max(reach, 0.0 if layer.readout else float(layer.threshold.max()), 1e-12)

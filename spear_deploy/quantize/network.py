@@ -20,6 +20,7 @@ from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.layer_bits import read_layer_bits, state_layer_bits
 from spear_deploy.quantize import akida, chips, loihi, rounded_weights, speck, xylo
+from spear_deploy.quantize.even_neurons import even_neurons
 from spear_deploy.quantize.fold import add_missing_weights, fold_batchnorm
 from spear_deploy.quantize.layer_error import FloatRun, run_float_network
 from spear_deploy.quantize.rounding import find_learnt_scales, stands_for
@@ -146,7 +147,7 @@ def quantize(
     calibration = None if calibration is None else check_input(graph, calibration, kind)
     if format not in KEEPING:
         _refuse_missing_resets(graph, format)
-    prepared = add_missing_weights(fold_batchnorm(graph))
+    prepared = add_missing_weights(even_neurons(fold_batchnorm(graph), format))
     if format == "xylo":
         prepared = xylo.convert_to_dense(prepared)
     input_levels = input_events if format == "xylo" else family.input_levels

@@ -16,7 +16,7 @@ carries its scales (`LEARNT`), and quantises to the integers that it learnt with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -44,6 +44,7 @@ from spear_deploy.network.stored_neurons import StoredBias, StoredNeurons
 from spear_deploy.network.value_grid import ValueGrid
 from spear_deploy.quantize import akida, rounded_weights
 from spear_deploy.quantize.chips import max_stored_weight
+from spear_deploy.quantize.even_neurons import even_neurons
 from spear_deploy.quantize.fold import add_missing_weights, fold_batchnorm
 from spear_deploy.quantize.loihi import GRADED_BITS, MAX_BIAS_MANTISSA, weight_format
 from spear_deploy.quantize.weighted_inputs import NeuronInput, collect_neuron_inputs
@@ -120,15 +121,23 @@ def read_rounding(graph: SNNGraph, integer: SNNGraph) -> Rounding:
         )
     scales = _read_scales(integer)
     weight_gains = {row["layer"]: row["stored"] for row in facts.get("findings", ()) if row["what"] == "gain"}
-    folded = fold_batchnorm(graph)
+    folded = even_neurons(fold_batchnorm(graph), facts["format"])
     prepared = add_missing_weights(folded)
     if facts["format"] == "xylo":
         prepared = convert_to_dense(prepared)
     stored_in = {layer.name: type(layer.synapse).__name__ for layer in folded.layers}
     kind: InputKind = "current" if "input_scale" in facts else "spikes"
     input_scale = facts.get("input_scale", 1.0)
-    with_times = prepared.with_layers(lambda layer: _read_neuron(layer, integer, scales))
     before = {inputs.name: inputs for inputs in collect_neuron_inputs(prepared, kind, input_scale)}
+    with_times = prepared.with_layers(lambda layer: _read_neuron(layer, integer, scales))
+    kept = _find_kept_gains(before, collect_neuron_inputs(with_times, kind, input_scale), integer)
+
+    def read_neuron(layer: Layer) -> Layer:
+        layer = _read_neuron(layer, integer, scales)
+        neuron: Any = layer.neuron
+        return replace(layer, neuron=replace(neuron, r=neuron.r * kept[layer.name])) if layer.name in kept else layer
+
+    with_times = prepared.with_layers(read_neuron)
     latent: dict[str, dict[str, Array]] = {}
     grids: dict[tuple[str, str], ValueGrid] = {}
     stored_neurons: dict[str, StoredNeurons] = {}
@@ -153,7 +162,7 @@ def read_rounding(graph: SNNGraph, integer: SNNGraph) -> Rounding:
 
     def build(rounded: bool) -> SNNGraph:
         def read_layer(layer: Layer) -> Layer:
-            layer = _read_neuron(layer, integer, scales)
+            layer = read_neuron(layer)
             values: dict[str, Any] = {
                 part: (grids[layer.name, part].snap(value) if rounded else value).astype(np.float32)
                 for part, value in latent.get(layer.name, {}).items()
@@ -192,6 +201,21 @@ def stands_for(graph: SNNGraph, integer: SNNGraph) -> bool:
         if part == "weight" and (np.abs(latent - rounded) > SAME * grid.step * grid.unit).any():
             return False
     return True
+
+
+def _find_kept_gains(before: Mapping[str, NeuronInput], after: Sequence[NeuronInput], integer: SNNGraph) -> dict[str, Array]:
+    """Return by layer the factors on r under which neurons with stored decays have the gain of before.
+
+    Only of neurons that share weights and have decays of their own: elsewhere weights take what the decays change.
+    """
+    factors: dict[str, Array] = {}
+    for inputs in after:
+        neuron = integer[inputs.name].neuron
+        if type(neuron) in UNITS:
+            drove, drives = (_read_gains(each, neuron)[1] for each in (before[inputs.name], inputs))
+            if not inputs.shares_gain(drives):
+                factors[inputs.name] = drove / drives
+    return factors
 
 
 def _read_scales(integer: SNNGraph) -> dict[str, float]:

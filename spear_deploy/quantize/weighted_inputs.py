@@ -37,6 +37,8 @@ RESET_DELAY = "reset_delay"
 V_MIN = "v_min"
 MAX_SPIKES = "max_spikes"
 """What findings name: about a reset one step late, a lower bound of v, and several spikes in a step."""
+SAME_GAIN = 1e-9
+"""Relative difference below which two gains are one: they are products of float64 numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,8 +150,21 @@ class NeuronInput:
             scaled[name] = ScaledSynapse(synapse=synapse, factors=factors, bias=bias)
         return scaled
 
+    def shares_gain(self, gain: Array) -> bool:
+        """Return whether the weights can hold a gain of the neurons: it is one number, or one for each of their channels."""
+        return all(self._find_weight_gain(name, gain, synapse) is not None for name, synapse in self.stored.items())
+
     def _weight_gain(self, name: str, gain: Array, synapse: Any) -> Array:
         """Return a gain of the neurons as one of the weights: one number, one per channel, or of a `Scale` one per value."""
+        found = self._find_weight_gain(name, gain, synapse)
+        if found is None:
+            raise UnsupportedError(
+                f"layer '{name}': time constants, thresholds or r differ inside a channel, whose weights are shared; "
+                "use one per channel"
+            )
+        return found
+
+    def _find_weight_gain(self, name: str, gain: Array, synapse: Any) -> Array | None:
         gain = np.asarray(gain, np.float64)
         if gain.size == 1:
             return gain.reshape(())
@@ -159,13 +174,10 @@ class NeuronInput:
         if isinstance(synapse, Scale) and gain.size == np.prod(shape):
             return gain.reshape(shape)
         per_channel = np.broadcast_to(gain, self.shape).reshape(shape[0], -1)
-        if (per_channel == per_channel[:, :1]).all():
-            gain = per_channel[:, 0]
-            return gain.reshape(-1, *(1 for _ in shape[1:])) if isinstance(synapse, Scale) else gain
-        raise UnsupportedError(
-            f"layer '{name}': time constants, thresholds or r differ inside a channel, whose weights are shared; "
-            "use one per channel"
-        )
+        if not np.allclose(per_channel, per_channel[:, :1], rtol=SAME_GAIN, atol=0):
+            return None
+        gain = per_channel[:, 0]
+        return gain.reshape(-1, *(1 for _ in shape[1:])) if isinstance(synapse, Scale) else gain
 
     def broadcast_bias(self, name: str, bias: Array) -> Array:
         """Return what a bias of a layer's weights brings to the neurons, in a shape that broadcasts to them.

@@ -329,8 +329,8 @@ def test_what_a_chip_lacks_is_refused_by_name(family, graph, message):
         ),
         (
             "reckon",
-            one_layer([[1.0], [1.0]], LIF(tau_s=0.01, v_threshold=np.array([1.0, 3.0]))),
-            "v_threshold differs inside a pair",
+            one_layer([[1.0], [1.0]], LIF(tau_s=np.array([0.01, 0.02]))),
+            "tau_s differs inside a pair of neurons, which share it on ReckOn",
         ),
         (
             "truenorth",

@@ -216,7 +216,7 @@ def test_layers_without_integer_counterpart_are_refused_by_name():
         quantize(chain([dense(one, LIF(tau_s=-1.0))], input_shape=(1,)))
     with pytest.raises(QuantizationError, match="layer 'fc': v_threshold is below v_reset"):
         quantize(chain([dense(one, IF(v_threshold=-1.0))], input_shape=(1,)))
-    conv = Layer(name="conv", synapse=Conv2d(weight=np.ones((1, 1, 1, 1))), neuron=IF(r=np.array([[[1.0, 2.0]]])))
+    conv = Layer(name="conv", synapse=Conv2d(weight=np.ones((1, 1, 1, 1))), neuron=LI(tau_s=0.01, r=np.array([[[1.0, 2.0]]])))
     with pytest.raises(UnsupportedError, match="layer 'conv': time constants, thresholds or r differ inside a channel"):
         quantize(chain([conv], input_shape=(1, 1, 2)))
 
@@ -346,11 +346,12 @@ def test_a_flatten_may_lie_between_weights_and_their_neurons(first, tau):
     assert here.any() and np.mean(here != there) < 0.02
 
 
-def test_constants_that_differ_inside_a_channel_behind_a_flatten_are_refused():
+def test_a_readout_whose_constants_differ_inside_a_channel_behind_a_flatten_is_refused():
+    """Its value is read, so it cannot be in other units."""
     taus = np.linspace(2e-3, 4e-3, 27)
     layers = (
         Layer(name="conv", synapse=Conv2d(weight=np.ones((3, 2, 1, 1)))),
-        Layer(name="flat", synapse=Flatten(), neuron=LIF(tau_s=taus)),
+        Layer(name="flat", synapse=Flatten(), neuron=LI(tau_s=taus)),
     )
     with pytest.raises(UnsupportedError, match="layer 'conv': time constants, thresholds or r differ inside a channel"):
         quantize(chain(layers, input_shape=(2, 3, 3)))

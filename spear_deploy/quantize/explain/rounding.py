@@ -54,7 +54,7 @@ def measure_rounding(chain: Sequence[Stage]) -> dict[str, LayerRounding]:
     by_name = {step.name: step for step in chain}
     if "scale" not in by_name:
         return {}
-    real, integer, units = by_name["scale"].graph, chain[-1].graph, chain[-1].units
+    real, integer = by_name["scale"].graph, chain[-1].graph
     rounding = {}
     for layer in integer.layers:
         facts: dict[str, Any] = {}
@@ -63,7 +63,7 @@ def measure_rounding(chain: Sequence[Stage]) -> dict[str, LayerRounding]:
         if isinstance(layer.neuron, LoihiLIF):
             facts |= _neuron_rounding(real[layer.name].neuron, layer.neuron, real.shape_of(layer.name))
             headroom = integer.metadata["quantization"].get("headroom")
-            facts["scale"] = float(units[layer.name][0]) / LOIHI_UNIT
+            facts["scale"] = float(integer.metadata["quantization"]["scale"][layer.name])
             facts["headroom"] = None if headroom is None else float(headroom.get(layer.name, 1.0))
         if facts:
             rounding[layer.name] = LayerRounding(**facts)

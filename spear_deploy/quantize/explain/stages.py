@@ -7,7 +7,8 @@ One change at a time, in this order:
 
     trained ─► 64-bit ─► batch norm folded ─► weights ─► input ─► thresholds ─► biases ─► decays ─► integers   (all others)
 
-Where the network resets one step late, the chips' reset in the step of the spike is the stage behind the batch norm.
+Where the network resets one step late, the chips' reset in the step of the spike is the stage behind the batch norm. Where
+potentials take what differs between neurons that share weights (`even_neurons`), that stage comes before it.
 
 Each is a network that the simulator runs, and the last is the integer network itself: the changes of all stages add up to the
 whole difference. What a single stage changes depends on those before it, since a spike that is lost early cannot be lost again.
@@ -25,6 +26,7 @@ import numpy as np
 from spear_deploy.network import WEIGHTED, Array, AvgPool, Layer, SparseMatrix, UnroundedLIF
 from spear_deploy.network.delayed_reset import reset_in_same_step
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.quantize.even_neurons import even_neurons
 from spear_deploy.quantize.explain.partial_networks import (
     find_units,
     has_scale_per_layer,
@@ -71,9 +73,18 @@ def build_stages(graph: SNNGraph, integer: SNNGraph, x: Array, kind: InputKind =
         x: (T, B, *input) as the trained network takes it.
         kind: of `x`.
     """
-    prepared = add_missing_weights(fold_batchnorm(graph))
+    folded = fold_batchnorm(graph)
+    evened = even_neurons(folded, integer.metadata.get("quantization", {}).get("format", "loihi"))
+    prepared = add_missing_weights(evened)
     has_norm = any(layer.norm is not None for layer in graph.layers)
     what = "batch norm becomes weights and biases" if has_norm else "there is no batch norm"
+    factors = {
+        layer.name: layer.neuron.r / np.asarray(folded[layer.name].neuron.r, np.float64)  # type: ignore[union-attr]
+        for layer in evened.layers
+        if layer.neuron is not folded[layer.name].neuron
+    }
+    sentence = "potentials take what differs between neurons that share weights"
+    scaled = [Stage(name="potentials", what=sentence, graph=prepared, x=x)] if factors else []
     moved = reset_in_same_step(prepared)
     sentence = "the threshold is subtracted in the step of the spike, no longer one step late"
     reset = [] if moved is prepared else [Stage(name="reset", what=sentence, graph=moved, x=x)]
@@ -81,13 +92,24 @@ def build_stages(graph: SNNGraph, integer: SNNGraph, x: Array, kind: InputKind =
     sentence = "neurons send no more spikes in a step than the chip's"
     reset += [] if limited is moved else [Stage(name="max_spikes", what=sentence, graph=limited, x=x)]
     lowering = _loihi_stages if is_loihi(integer) else _event_chip_stages if integer.is_integer else _rounded_stages
+    later = _undo_scaling([*scaled, *reset, *lowering(limited, integer, x, kind)], factors)
     return [
         Stage(name="trained", what="the network as stored, in 32 bits", graph=graph, x=x, dtype=np.float32),
         Stage(name="arithmetic", what="64-bit floating point instead of 32-bit", graph=graph, x=x),
-        Stage(name="batch_norm", what=what, graph=prepared, x=x, changed=has_norm),
-        *reset,
-        *lowering(limited, integer, x, kind),
+        Stage(name="batch_norm", what=what, graph=add_missing_weights(folded), x=x, changed=has_norm),
+        *later,
     ]
+
+
+def _undo_scaling(stages: list[Stage], factors: Mapping[str, Array]) -> list[Stage]:
+    """Return stages whose units lead to the trained network, before its potentials took factors by layer."""
+    if not factors:
+        return stages
+    read: dict[int, dict[str, tuple[Any, Any]]] = {}  # stages that share their units go on sharing them
+    for units in {id(stage.units): stage.units for stage in stages}.values():
+        taken = {name: units.get(name, (1.0, 0.0)) for name in factors}
+        read[id(units)] = {**units, **{n: (unit * factors[n], level / factors[n]) for n, (unit, level) in taken.items()}}
+    return [replace(stage, units=read[id(stage.units)]) for stage in stages]
 
 
 def _rounded_stages(graph: SNNGraph, rounded: SNNGraph, x: Array, kind: InputKind) -> Iterator[Stage]:

@@ -1,0 +1,39 @@
+"""Thresholds, time constants and r that the neurons of a chip share, learnt anew.
+
+    θ, tau, r of each neuron → the mean of those that share them        learnt, in units in which they have one threshold
+
+Where other units are enough, quantization takes them by itself (`quantize.even_neurons`), and nothing is replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+
+from spear_deploy.adaptation.replacement import Replacement
+from spear_deploy.hardware.schema import HardwareProfile
+from spear_deploy.network.graph import SNNGraph
+from spear_deploy.quantize.even_neurons import average_shared, describe_constants, list_uneven
+
+GROUPS = {"pair": "a pair of neurons", "channel": "a channel"}
+
+
+def find_shared_constants(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replacement]:
+    """Yield the layers whose neurons have constants that differ where those of the chip share them, with their mean."""
+    sharing = profile.neuron.constants_of.value or "neuron"
+    for layer in graph.layers:
+        uneven = list_uneven(graph, layer, sharing)
+        if uneven:
+            yield Replacement(
+                layers=(layer.name,),
+                what=f"{describe_constants(uneven)} that differ inside {GROUPS[sharing]}",
+                by=f"their mean over {GROUPS[sharing]}",
+                kind="learnt",
+                topic="constants",
+                rewrite=partial(_average, name=layer.name, sharing=sharing),
+            )
+
+
+def _average(graph: SNNGraph, *, name: str, sharing: str) -> SNNGraph:
+    return graph.with_layers({name: replace(graph[name], neuron=average_shared(graph, graph[name], sharing))})

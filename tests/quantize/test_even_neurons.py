@@ -1,0 +1,187 @@
+"""Neurons that share weights or a threshold: other units even out what differs, with the same spikes."""
+
+import numpy as np
+import pytest
+
+from spear_deploy.errors import UnsupportedError
+from spear_deploy.network import IF, LIF, Conv2d, CubaLIF, Dense, Flatten, Layer, Scale
+from spear_deploy.network.graph import chain
+from spear_deploy.quantize import quantize
+from spear_deploy.quantize.even_neurons import average_shared, even_neurons, list_uneven
+from spear_deploy.quantize.explain.attribution import explain
+from spear_deploy.quantize.explain.stages import build_stages
+from spear_deploy.quantize.rounding import read_rounding
+from spear_deploy.simulator import simulate
+
+SHAPE = (3, 4, 4)
+
+
+def conv_network(neuron, *, weight=None, bias=None):
+    weight = np.random.default_rng(0).integers(-3, 4, (3, 1, 3, 3)) if weight is None else weight
+    conv = Layer(name="c", synapse=Conv2d(weight=np.asarray(weight, np.float32), padding=(1, 1), bias=bias), neuron=neuron)
+    return chain([conv], input_shape=(1, 4, 4))
+
+
+def random_spikes(seed, steps=20):
+    return (np.random.default_rng(seed).random((steps, 2, 1, 4, 4)) < 0.4).astype(np.uint8)
+
+
+def spikes_of(graph, x):
+    return simulate(graph, x, record=("spikes",), dtype=np.float64).spikes["c"]
+
+
+def uneven(seed, model):
+    """Return a neuron with constants of its own for each place of the map."""
+    rng = np.random.default_rng(seed)
+
+    def draw(low, high):
+        return rng.uniform(low, high, SHAPE).astype(np.float32)
+
+    common = {"r": draw(1, 3), "v_threshold": draw(1, 4), "reset": ("value", "subtract")[seed % 2]}
+    if common["reset"] == "value":
+        common["v_reset"] = draw(-0.5, 0.5)
+    if model is IF:
+        return IF(**common)
+    common |= {"v_leak": draw(-0.3, 0.3), "v_init": draw(-0.3, 0.3)} | ({"reset_delay": 1} if seed % 4 == 1 else {})
+    if model is LIF:
+        return LIF(tau_s=draw(2e-3, 9e-3), **common)
+    return CubaLIF(tau_mem_s=draw(2e-3, 9e-3), tau_syn_s=draw(2e-3, 9e-3), w_in=draw(1, 2), **common)
+
+
+@pytest.mark.parametrize("model", [IF, LIF, CubaLIF])
+def test_even_gains_keep_the_spikes_of_random_neurons(model):
+    """In 64 bits a potential may meet its threshold on one side alone: of 300 networks none does."""
+    fired = 0
+    for seed in range(100):
+        graph, x = conv_network(uneven(seed, model)), random_spikes(seed)
+        for format in ("loihi", "spinnaker", "reckon"):
+            evened = even_neurons(graph, format)
+            assert evened["c"].neuron.r.dtype == np.float64
+            before, after = spikes_of(graph, x), spikes_of(evened, x)
+            np.testing.assert_array_equal(before, after, err_msg=f"{format} {seed}")
+            fired += int(before.sum())
+    assert fired > 10_000
+
+
+@pytest.mark.parametrize(("format", "reset"), [("loihi", "value"), ("loihi", "subtract"), ("truenorth", "value")])
+def test_integers_hold_gains_of_their_own_exactly(format, reset):
+    """Gains and thresholds that are powers of two, and whole weights, have integers without rounding: 0 spikes differ."""
+    rng = np.random.default_rng(1)
+    fired = 0
+    for seed in range(20):
+        neuron = IF(r=2.0 ** rng.integers(-1, 2, SHAPE), v_threshold=2.0 ** rng.integers(1, 4, SHAPE), reset=reset)
+        weight = np.broadcast_to(rng.choice([-2, -1, 1, 2], (3, 1, 1, 1)), (3, 1, 3, 3))
+        graph, x = conv_network(neuron, weight=weight), random_spikes(seed)
+        wanted = spikes_of(graph, x)
+        np.testing.assert_array_equal(wanted, spikes_of(quantize(graph, format=format, calibration=x), x))
+        fired += int(wanted.sum())
+    assert fired > 1000
+
+
+def test_a_dense_layer_and_even_constants_stay_as_they_are():
+    dense = Layer(name="c", synapse=Dense(weight=np.ones((4, 3))), neuron=IF(r=np.arange(1.0, 5.0)))
+    graph = chain([dense], input_shape=(3,))
+    assert even_neurons(graph, "loihi")["c"].neuron is dense.neuron
+    by_channel = conv_network(IF(r=np.array([1.0, 2.0, 3.0]).reshape(3, 1, 1)))
+    assert even_neurons(by_channel, "loihi")["c"].neuron is by_channel["c"].neuron
+
+
+def test_a_gain_of_zero_or_below_is_refused_as_before():
+    r = np.ones(SHAPE)
+    r[0, 0, 0] = 0
+    with pytest.raises(UnsupportedError, match="layer 'c': time constants, thresholds or r differ inside a channel"):
+        quantize(conv_network(IF(r=r)), format="loihi")
+
+
+@pytest.mark.parametrize("reset", ["value", "subtract"])
+def test_speck_takes_gains_and_thresholds_that_differ_alike(reset):
+    """r and θ of a neuron that grow together are one neuron in other units: 0 spikes differ from those without."""
+    factor = 2.0 ** np.random.default_rng(2).integers(-2, 3, SHAPE)
+    even, alike = (conv_network(IF(r=f, v_threshold=4 * f, reset=reset)) for f in (np.ones(()), factor))
+    x = random_spikes(3)
+    integers = [quantize(graph, format="speck") for graph in (even, alike)]
+    np.testing.assert_array_equal(*(spikes_of(integer, x) for integer in integers))
+    np.testing.assert_array_equal(integers[0]["c"].synapse.weight, integers[1]["c"].synapse.weight)
+    assert list_uneven(alike, alike["c"], "channel") == ()
+
+
+def test_pairs_of_a_dense_layer_take_one_threshold_by_their_weights():
+    dense = Layer(name="c", synapse=Dense(weight=np.ones((3, 2))), neuron=LIF(tau_s=0.01, v_threshold=np.array([1.0, 3.0, 5.0])))
+    graph = chain([dense], input_shape=(2,))
+    neuron = even_neurons(graph, "reckon")["c"].neuron
+    assert neuron.v_threshold.tolist() == [2.0, 2.0, 5.0]
+    np.testing.assert_allclose(neuron.r, [2.0, 2 / 3, 1.0])
+    integer = quantize(graph, format="reckon")
+    assert integer["c"].neuron.v_threshold[0] == integer["c"].neuron.v_threshold[1]
+
+
+def test_what_still_differs_is_named_and_averaged():
+    theta = np.tile([1.0, 3.0], 24).reshape(SHAPE)
+    graph = conv_network(IF(v_threshold=theta, reset="subtract"))
+    assert list_uneven(graph, graph["c"], "channel") == ("v_threshold",)
+    assert list_uneven(graph, graph["c"], "pair") == ("v_threshold",)
+    assert list_uneven(graph, graph["c"], "neuron") == ()
+    shared = average_shared(graph, graph["c"], "channel")
+    assert shared.v_threshold.shape == (3, 1, 1) and (shared.v_threshold == 2).all()
+    np.testing.assert_allclose(shared.r, (2 / 1 + 2 / 3) / 2)  # the mean of r / θ, times the mean threshold
+    taus = np.arange(48.0).reshape(SHAPE) * 1e-3 + 8e-3
+    leaky = conv_network(LIF(tau_s=taus))
+    assert list_uneven(leaky, leaky["c"], "pair") == ("tau_s",)
+    np.testing.assert_allclose(average_shared(leaky, leaky["c"], "pair").tau_s.ravel()[:4], [8.5e-3, 8.5e-3, 10.5e-3, 10.5e-3])
+
+
+def test_channels_behind_a_flatten_and_weights_of_each_value():
+    theta = np.repeat([1.0, 2.0, 3.0], 16)
+    conv = Layer(name="conv", synapse=Conv2d(weight=np.ones((3, 1, 3, 3)), padding=(1, 1)))
+
+    def behind_flatten(thresholds):
+        return chain([conv, Layer(name="c", synapse=Flatten(), neuron=IF(v_threshold=thresholds))], input_shape=(1, 4, 4))
+
+    by_channel, by_neuron = behind_flatten(theta), behind_flatten(theta * np.arange(1, 49))
+    assert list_uneven(by_channel, by_channel["c"], "channel") == ()
+    assert list_uneven(by_neuron, by_neuron["c"], "channel") == ("v_threshold",)
+    scale = Layer(
+        name="c", synapse=Scale(weight=np.ones((1, 4, 4))), neuron=IF(v_threshold=np.arange(1.0, 17.0).reshape(1, 4, 4))
+    )
+    own = chain([scale], input_shape=(1, 4, 4))
+    assert list_uneven(own, own["c"], "channel") == ()
+
+
+def test_a_bias_and_currents_of_their_own_on_spinnaker():
+    """The bias reaches v through another gain than a spike's current does: both are those of each neuron.
+
+    A bias acts from the first step on the chip, and through the current in the network: they differ until that has risen.
+    """
+    neuron = CubaLIF(tau_mem_s=0.01, tau_syn_s=np.linspace(2e-3, 9e-3, 48).reshape(SHAPE), w_in=5.0, r=2.0)
+    graph, x = conv_network(neuron, bias=np.array([0.05, 0.2, -0.1], np.float32)), random_spikes(4, steps=60)
+    integer = quantize(graph, format="spinnaker", calibration=x)
+    before, after = spikes_of(graph, x)[30:], spikes_of(integer, x)[30:]
+    assert before.mean() > 0.05 and np.mean(before != after) < 0.003
+
+
+def test_a_constant_input_inside_a_channel_is_refused_on_akida():
+    neuron = LIF(tau_s=1e-3, v_leak=np.linspace(0, 1, 48).reshape(SHAPE), max_spikes=15)
+    with pytest.raises(UnsupportedError, match="layer 'c': v_leak differs inside a channel, a filter of Akida has one"):
+        quantize(conv_network(neuron), format="akida")
+
+
+def test_explain_counts_from_the_potentials_of_the_network_as_stored():
+    neuron = LIF(tau_s=np.linspace(4e-3, 9e-3, 48).reshape(SHAPE), r=3.0, reset="subtract")
+    graph, x = conv_network(neuron), random_spikes(5)
+    integer = quantize(graph, format="loihi", calibration=x)
+    stages = {stage.name: stage for stage in build_stages(graph, integer, x)}
+    factor, level = stages["potentials"].units["c"]
+    potentials = [simulate(g, x, record=("v",), dtype=np.float64).v["c"] for g in (graph, stages["potentials"].graph)]
+    np.testing.assert_allclose(potentials[0], potentials[1] / factor + level, rtol=1e-9)
+    assert stages["scale"].units is stages["input"].units
+    assert "potentials" in [cost.step for cost in explain(graph, integer, x).costs]
+
+
+def test_learning_with_rounding_quantises_to_the_integers_that_it_learnt_with():
+    neuron = LIF(tau_s=np.linspace(4e-3, 9e-3, 48).reshape(SHAPE).astype(np.float32), r=3.0, reset="subtract")
+    graph, x = conv_network(neuron, weight=np.random.default_rng(6).normal(size=(3, 1, 3, 3))), random_spikes(6)
+    integer = quantize(graph, format="loihi", calibration=x)
+    again = quantize(read_rounding(graph, integer).graph, format="loihi", calibration=x)
+    np.testing.assert_array_equal(integer["c"].synapse.weight, again["c"].synapse.weight)
+    np.testing.assert_array_equal(integer["c"].neuron.v_threshold, again["c"].neuron.v_threshold)
+    np.testing.assert_array_equal(spikes_of(integer, x), spikes_of(again, x))
