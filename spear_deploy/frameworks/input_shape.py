@@ -65,7 +65,7 @@ def find_input_shape(model: torch.nn.Module) -> InputShape:
         NoInputShapeError: none or several; the message is the reason alone.
         UnsupportedError: a part of the model that no input shape makes readable.
     """
-    width = find_input_width(model, behind=INERT)
+    width = find_input_width(model, behind=(*INERT, *_list_neurons(model)))
     if width is not None:
         return InputShape(shape=(width,))
     first: Any = next((leaf for leaf in _list_leaves(model) if isinstance(leaf, (*CONVOLUTIONS, torch.nn.Linear))), None)
@@ -101,9 +101,22 @@ def find_input_width(model: torch.nn.Module, *, behind: tuple[type, ...]) -> int
     return int(first.size_in) if type(first).__name__ == "LinearTorch" else None
 
 
+def _list_neurons(model: torch.nn.Module) -> tuple[type, ...]:
+    """Return the classes of neurons without weights, which a model may declare in front of the layers that feed them."""
+    framework = find_framework(model)
+    parameters = torch.nn.Module.parameters
+    neurons = [leaf for leaf in _list_leaves(model) if framework.has_state(leaf)]
+    return tuple({type(leaf) for leaf in neurons if all(value.ndim < 2 for value in parameters(leaf))})
+
+
 def _list_leaves(model: torch.nn.Module) -> Iterator[Any]:
-    walk, children = torch.nn.Module.modules, torch.nn.Module.children  # Rockpool's modules have others under these names
-    return (module for module in walk(model) if next(children(module), None) is None)
+    """Return the modules that hold no others, as declared; a layer that computes its weights is one."""
+    parts = list(torch.nn.Module.children(model))  # Rockpool's modules have others under this name
+    if not parts or isinstance(model, (*CONVOLUTIONS, torch.nn.Linear)):
+        yield model
+        return
+    for part in parts:
+        yield from _list_leaves(part)
 
 
 def _trace_to_linear(model: torch.nn.Module, channels: int, dims: int) -> tuple[GraphBuilder, str, int]:
@@ -114,7 +127,7 @@ def _trace_to_linear(model: torch.nn.Module, channels: int, dims: int) -> tuple[
         UnsupportedError: a part of the model that no input shape makes readable.
     """
     framework = find_framework(model)
-    model = framework.prepare(copy_model(model).eval())
+    model, errors = framework.prepare(copy_model(model).eval()), []
     for size in PROBES:
         shape = (channels, *(size,) * dims)
         builder = GraphBuilder(default_dt_s=framework.dt_s)
@@ -122,11 +135,16 @@ def _trace_to_linear(model: torch.nn.Module, channels: int, dims: int) -> tuple[
             form = detect_form(model, shape, framework)
             interpret(copy_model(model), Signal(INPUT, shape), path="", form=form, builder=builder, framework=framework)
         except (GraphError, UnsupportedError) as error:
-            if builder.missed is None and isinstance(error, UnsupportedError):
-                raise
-            if builder.missed is None:
+            if builder.missed is not None:
+                return builder, *builder.missed
+            if isinstance(error, GraphError):
                 raise NoInputShapeError(f"{error} for an input of {format_shape(shape)}") from error
-            return builder, *builder.missed
+            errors.append(error)
+    if len(errors) == len(PROBES) and len({str(error) for error in errors}) == 1:
+        raise errors[0]
+    if errors:  # it depends on the size
+        reason = str(errors[0]).partition(";")[0]
+        raise NoInputShapeError(f"{reason} for an input of {format_shape((channels, *(PROBES[0],) * dims))}") from errors[0]
     raise NoInputShapeError("its layers take any size")
 
 

@@ -7,8 +7,9 @@
     n spikes where v ≥ n · spike_threshold      MultiSpike: any number; MaxSpike: up to its limit; SingleSpike: 1
     v ← v − n · spike_threshold, or 0           MembraneSubtract, MembraneReset
 
-alpha = exp(−1 / tau), tau in steps. A step has no length: a network gets `dt_s`, 1e-3 s unless given. `...Squeeze` modules take
-time within the batch, the others as the second axis.
+alpha = exp(−1 / tau), tau in steps. `...Recurrent` adds rec_connect(spikes of the step before) to x from the second step on, with
+its bias. A step has no length: a network gets `dt_s`, 1e-3 s unless given. `...Squeeze` modules take time within the batch, the
+others as the second axis.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from sinabs.layers.stateful_layer import StatefulLayer
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.context import Framework, NeuronUpdate, TraceContext
 from spear_deploy.frameworks.importer.modules import check_hooks
-from spear_deploy.frameworks.importer.storage import store_tensor
+from spear_deploy.frameworks.importer.storage import store_layer, store_tensor
 from spear_deploy.frameworks.importer.symbols import Signal, Symbol, name_module, require_signal
-from spear_deploy.frameworks.importer.synapses import make_refusal, to_array
-from spear_deploy.network import IF, LI, LIF, Array, CubaLIF, Neuron, Reset, Shape, is_bounded
+from spear_deploy.frameworks.importer.synapses import CONVS, FOLDED, make_refusal, to_array, to_synapse
+from spear_deploy.network import IF, LI, LIF, Array, CubaLIF, Neuron, Reset, Shape, Synapse, is_bounded
+from spear_deploy.network.graph import Edge
 from spear_deploy.util.number_format import format_shape
 
 CLOSEST_TO_ONE = 1 - 2.0**-40
@@ -42,6 +44,14 @@ def _add_neurons(context: TraceContext, module: Any, path: str, x: Signal) -> Si
         raise make_refusal(module, place, context.framework)
     neuron = _make_neuron(module, x.shape, place, builder.default_dt_s)
     output = builder.add_layer(path, x, neuron=neuron)
+    if isinstance(module, RECURRENT):
+        synapse = _make_recurrent_synapse(module, x.shape, place)
+        current = builder.add_layer(f"{path or 'model'}.recurrent", shape=x.shape, synapse=synapse)
+        # behind a bias, which counts from the second step on as the spikes do
+        bias = getattr(synapse, "bias", None)
+        late = bias is not None and bool(bias.any())
+        builder.edges.append(Edge(source=output.name, target=current.name, delay=0 if late else 1))
+        builder.edges.append(Edge(source=current.name, target=output.name, delay=1 if late else 0))
     if module.min_v_mem is not None and not is_bounded(neuron):
         bound = ", ".join(f"{value:g}" for value in np.unique(to_array(module.min_v_mem)))
         builder.note_module(
@@ -50,6 +60,34 @@ def _add_neurons(context: TraceContext, module: Any, path: str, x: Signal) -> Si
             "where it is reached; train with min_v_mem=None for equal spikes",
         )
     return output
+
+
+def _make_recurrent_synapse(module: Any, shape: Shape, place: str) -> Synapse:
+    """Return the weights from a layer's spikes to its own input."""
+    weights = _find_recurrent_weights(module)
+    if weights is None:
+        raise UnsupportedError(f"{place} has a rec_connect of another kind than one linear layer or convolution; use one of them")
+    synapse = to_synapse(weights, shape, f"the recurrent part of {place}", axes_before=1, hint="")
+    assert isinstance(synapse, Synapse)
+    if synapse.output_shape(shape) != shape:
+        raise UnsupportedError(
+            f"the recurrent part of {place} gives {format_shape(synapse.output_shape(shape))} values, the layer has "
+            f"{format_shape(shape)}; give both the same shape"
+        )
+    return synapse
+
+
+def _find_recurrent_weights(module: Any) -> torch.nn.Module | None:
+    """Return the one module with weights among those that a recurrent layer's spikes pass, None for any other part."""
+    unchanging = (*FOLDED, torch.nn.Flatten, torch.nn.Unflatten)
+    inner = [part for part in module.rec_connect.modules() if type(part) is not torch.nn.Sequential]
+    weights = [part for part in inner if not isinstance(part, unchanging)]
+    return weights[0] if len(weights) == 1 and isinstance(weights[0], (torch.nn.Linear, *CONVS)) else None
+
+
+def _store_recurrent(module: Any, part: tuple[str, Any]) -> None:
+    """Store recurrent weights."""
+    store_layer(_find_recurrent_weights(module), part[1], "its recurrent part")
 
 
 def prepare(model: torch.nn.Module) -> torch.nn.Module:
@@ -166,7 +204,8 @@ def _store_neuron(module: Any, update: NeuronUpdate) -> None:
         module._buffers[name] = torch.zeros(0)
 
 
-NEURONS = (sl.IAFSqueeze, sl.LIFSqueeze, sl.ExpLeakSqueeze, sl.ExpLeak, sl.IAF, sl.LIF)
+RECURRENT = (sl.LIFRecurrent, sl.IAFRecurrent)
+NEURONS = (sl.IAFSqueeze, sl.LIFSqueeze, sl.ExpLeakSqueeze, *RECURRENT, sl.ExpLeak, sl.IAF, sl.LIF)
 
 SINABS = Framework(
     name="sinabs",
@@ -183,12 +222,12 @@ SINABS = Framework(
     add_neurons=_add_neurons,
     neurons=NEURONS,
     store_neuron=_store_neuron,
+    store_recurrent=_store_recurrent,
     stores_max_spikes=True,
     prepare=prepare,
     example="IAFSqueeze",
     reasons={
         "ALIF": "its threshold adapts; use LIF",
-        "IAFRecurrent LIFRecurrent": "a copy of it fails in sinabs; export it to NIR",
         "NeuromorphicReLU QuantizeLayer": "it rounds values of a network without spikes; convert it with sinabs.from_torch",
         "SpikingMaxPooling2dLayer": "it compares counts of spikes; train with SumPool2d or AvgPool2d",
         "ChannelShift Cropping2dLayer": "it moves values between positions; use a Conv2d, or torch.cat and sums",
@@ -197,7 +236,8 @@ SINABS = Framework(
     },
     supported=(
         "Linear, Conv1d, Conv2d, BatchNorm1d, BatchNorm2d, AvgPool1d, AvgPool2d, SumPool2d, MaxPool of spikes, Flatten, Dropout, "
-        "Identity, IAF, IAFSqueeze, LIF, LIFSqueeze, ExpLeak, ExpLeakSqueeze, Merge, Repeat, Sequential, sums, torch.cat"
+        "Identity, IAF, IAFSqueeze, IAFRecurrent, LIF, LIFSqueeze, LIFRecurrent, ExpLeak, ExpLeakSqueeze, Merge, Repeat, "
+        "Sequential, sums, torch.cat"
     ),
     hint_time="use its Squeeze module in all places, or in none",
     hint_batch="use IAFSqueeze or LIFSqueeze, which take time within the batch, or put it into Repeat",

@@ -6,6 +6,7 @@ import pytest
 torch = pytest.importorskip("torch")
 import norse.torch as norse  # noqa: E402
 from torch import nn  # noqa: E402
+from torch.nn import functional  # noqa: E402
 
 from spear_deploy.errors import UnsupportedError  # noqa: E402
 from spear_deploy.frameworks.models import read_model  # noqa: E402
@@ -34,6 +35,7 @@ def repeated(x):
     [
         (lambda y: y.mean(0), "mean"), (lambda y: y.mean(dim=0), "mean"), (lambda y: torch.mean(y, 0), "mean"),
         (lambda y: y.sum(0), "sum"), (lambda y: torch.sum(y, dim=(0,)), "sum"),
+        (lambda y: y.max(0)[0], "max"), (lambda y: torch.max(y, dim=0).values, "max"), (lambda y: y.amax(0), "max"),
     ],
 )  # fmt: skip
 def test_an_output_decoded_over_time_is_read_step_by_step(after, how):
@@ -43,7 +45,8 @@ def test_an_output_decoded_over_time_is_read_step_by_step(after, how):
     graph = read_model(model, (6,))
     assert graph.metadata["assumptions"] == [
         "the forward feeds the same input in every step: the network takes it step by step",
-        f"the forward returns the {how} of its outputs over time: the network gives the output of every step",
+        f"the forward returns the {'maximum' if how == 'max' else how} of its outputs over time: the network gives the output of "
+        "every step",
     ]
     with torch.no_grad():
         model.net[0].lifted_module.weight.add_(0.5)
@@ -52,6 +55,95 @@ def test_an_output_decoded_over_time_is_read_step_by_step(after, how):
     ours = simulate(graph, np.broadcast_to(image.numpy(), (7, 3, 6)), kind="current").output.astype(np.float32)
     assert decoded.sum() > 1
     np.testing.assert_allclose(getattr(ours, how)(0), decoded, rtol=1e-6)
+
+
+class Head(OverTime):
+    """A linear layer behind a decoding over time."""
+
+    def __init__(self, decode):
+        super().__init__()
+        self.head, self.softmax, self.decode = nn.Linear(5, 2), nn.Softmax(dim=-1), decode
+
+    def forward(self, x):
+        return self.decode(self, super().forward(x))
+
+
+def test_a_linear_layer_behind_the_mean_over_time_is_one_of_every_step():
+    torch.manual_seed(0)
+    model, x = Head(lambda s, y: s.head(y.mean(0))), torch.rand(7, 3, 6) * 9
+    with torch.no_grad():
+        model.net[0].lifted_module.weight.add_(0.5)
+        decoded = model(x).numpy()
+    graph = read_model(model, (6,))
+    assert graph.output == "head" and graph.metadata["assumptions"][0].startswith("the forward returns the mean of its outputs")
+    np.testing.assert_allclose(simulate(graph, x.numpy(), kind="current").output.mean(0), decoded, rtol=1e-5, atol=1e-6)
+    graph = read_model(Head(lambda s, y: s.softmax(s.head(y.mean(0)) * 3)), (6,))
+    assert "the Softmax of the mean of its outputs" in graph.metadata["assumptions"][0]
+
+
+@pytest.mark.parametrize(
+    ("end", "how"),
+    [
+        (lambda v: functional.log_softmax(torch.max(v, 0)[0], dim=1), "log_softmax of the maximum"),
+        (lambda v: (v.sum(0) / 4 * 2).argmax(1), "argmax of the sum"),
+    ],
+)
+def test_what_follows_the_decoding_of_a_loop_is_taken_off(end, how):
+    class Tutorial(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lif, self.fc, self.out = norse.LIFCell(), nn.Linear(6, 5), norse.LILinearCell(5, 3)
+
+        def forward(self, x, end=end):
+            first = last = None
+            voltages = []
+            for step in x:
+                spikes, first = self.lif(self.fc(step), first)
+                voltage, last = self.out(spikes, last)
+                voltages.append(voltage)
+            return end(torch.stack(voltages))
+
+    torch.manual_seed(0)
+    model, x = Tutorial().eval(), torch.rand(9, 2, 6) * 9
+    with torch.no_grad():
+        model.fc.weight.add_(1.0)
+        voltages = model(x, lambda v: v).numpy()
+    graph = read_model(model)
+    assert graph.metadata["assumptions"] == [
+        f"the forward returns the {how} of its outputs over time: the network gives the output of every step"
+    ]
+    assert np.ptp(voltages) > 0.1
+    np.testing.assert_allclose(simulate(graph, x.numpy(), kind="current").output, voltages, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "pooled",
+    [
+        lambda z: z.mean((2, 3)), lambda z: z.mean(dim=[-2, -1]), lambda z: z.mean((2, 3), keepdim=True).squeeze(3).squeeze(2),
+        lambda z: functional.adaptive_avg_pool2d(z, 1).squeeze(-1).squeeze(-1),
+        lambda z: functional.adaptive_avg_pool2d(z, 1).squeeze(), lambda z: torch.squeeze(functional.avg_pool2d(z, 4), (2, 3)),
+    ],
+)  # fmt: skip
+def test_a_mean_over_all_positions_is_a_pool(pooled):
+    class Pooled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.lif, self.fc = nn.Conv2d(2, 3, 3, padding=1), norse.LIFBoxCell(), nn.Linear(3, 2)
+
+        def forward(self, x, state=None):
+            spikes, state = self.lif(self.conv(x), state)
+            return self.fc(pooled(spikes)), state
+
+    torch.manual_seed(0)
+    model, x = Pooled().eval(), torch.rand(6, 2, 2, 4, 4) * 20
+    state, out = None, []
+    with torch.no_grad():
+        for step in x:
+            made, state = model(step, state)
+            out.append(made.numpy())
+    assert np.ptp(out) > 0.1
+    ours = simulate(read_model(model, (2, 4, 4)), x.numpy(), kind="current").output
+    np.testing.assert_allclose(ours, out, rtol=1e-5, atol=1e-6)
 
 
 def test_expand_repeats_the_input_too():
@@ -108,6 +200,13 @@ def test_a_slice_of_a_sequential_is_read_as_its_modules():
         (OverTime(lambda x: x.unsqueeze(1)), "calls 'unsqueeze', which has no counterpart here: keep to one axis of channels"),
         (OverTime(lambda x: x.unsqueeze(0).repeat(7, 2, 1)), "calls 'repeat', .*: repeat the input over time alone"),
         (OverTime(lambda x: x.repeat(7, 1, 1)), "calls 'repeat', .*: repeat the input over time alone"),
+        (OverTime(after=lambda y: y.max(2)[0]), "calls 'max', which has no counterpart here: return the outputs of all steps"),
+        (OverTime(after=lambda y: y.softmax(2)), "calls 'softmax' on the output of .*: return the outputs of all steps, and dec"),
+        (OverTime(after=lambda y: 2 / y.mean(0)), "calculates with the mean of all steps and the constant 2, expected a number"),
+        (Head(lambda s, y: s.head(y.sum(0))), "module 'head' is Linear behind the sum of all steps; put it in front of the sum"),
+        (Head(lambda s, y: s.head(y.mean(0) * 2)), "module 'head' is Linear behind the mean of all steps; put it in front of"),
+        (OverTime(after=lambda y: y.mean(0) + 1), "calls 'add', which has no counterpart here"),
+        (OverTime(after=lambda y: y.squeeze(0)), "calls 'squeeze' on axis 0; leave out axes of positions alone, from 3 on"),
     ],
 )  # fmt: skip
 def test_other_decoding_and_repeating_is_refused(model, message):

@@ -76,6 +76,20 @@ def test_a_linear_layer_in_front_states_its_width():
     assert fit_input_shape(bare, (3, 2, 2)) == (12,) and fit_input_shape(bare, (3, 2, 3)) == (3, 2, 3)
 
 
+def test_neurons_declared_before_their_weights_and_computed_weights_state_it():
+    class Late(nn.Module):
+        def __init__(self, fc):
+            super().__init__()
+            self.lif, self.fc = box(), fc
+
+        def forward(self, x, state=None):
+            return self.lif(self.fc(x), state)
+
+    assert read_model(Late(nn.Linear(12, 3))).input_shape == (12,)
+    assert read_model(Late(nn.utils.parametrizations.weight_norm(nn.Linear(7, 3)))).input_shape == (7,)
+    assert read_model(nn.Linear(5, 2)).input_shape == (5,)
+
+
 def test_data_meet_a_linear_layer_as_one_axis():
     digits = load_data("digits", steps=2)
     assert load_for(State(nn.Linear(64, 3), box()), digits).input_shape == (64,)
@@ -100,6 +114,10 @@ def strided():
         (
             State(nn.Conv2d(2, 4, 3), box(), nn.Flatten(), nn.Linear(31, 2), box()),
             "no square of an input gives the 31 values that its",
+        ),
+        (
+            State(nn.Conv2d(2, 4, 3), box(), nn.AdaptiveAvgPool2d(7), nn.Flatten(), nn.Linear(4 * 49, 2)),
+            "states no input shape: module '2' pools 95 x 95 to 7 x 7 by uneven windows for an input of 2 x 97 x 97; return",
         ),
         (State(nn.Conv2d(2, 4, 3), box()), "its layers take any size; return .model, input_shape., or give --input-shape"),
         (

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from spear_deploy.errors import UnsupportedError
+from spear_deploy.errors import GraphError, UnsupportedError
 from spear_deploy.frameworks.models import read_model, run_model
+from spear_deploy.frameworks.write_back import store_weights
 from spear_deploy.network import IF, Conv2d, Dense, Scale, SumPool
 from spear_deploy.network.graph import Edge
 from spear_deploy.simulator import simulate
@@ -610,3 +611,105 @@ def test_zeros_alone_are_refused():
     with pytest.raises(UnsupportedError, match="module 'fc' gets zeros in every step"):
         read_model(model, (3,))
     assert isinstance(read_model(State(nn.Linear(3, 4), box()), (3,))["1"].synapse, Dense)
+
+
+# ------------------------------------------------------------------------------------------------------- some channels
+
+
+class Apart(nn.Module):
+    """A loop that takes channels of its input and of spikes apart; `take` says how."""
+
+    def __init__(self, take):
+        super().__init__()
+        self.a, self.b, self.c, self.take = nn.Linear(4, 5), nn.Linear(2, 3), nn.Linear(9, 4), take
+        self.lif_a, self.lif_b, self.lif_c = box(), box(), box()
+
+    def forward(self, x):
+        a = b = c = None
+        out = []
+        for t in range(len(x)):
+            left, right = self.take(x, t)
+            za, a = self.lif_a(self.a(left), a)
+            zb, b = self.lif_b(self.b(nn.functional.dropout(right, training=self.training)), b)
+            z, c = self.lif_c(self.c(torch.cat([za, zb, za[:, 1:2] + za[:, 4:]], 1)), c)
+            out.append(z)
+        return torch.stack(out)
+
+
+@pytest.mark.parametrize(
+    "take",
+    [
+        lambda x, t: (x[t][:, :4], x[t][:, 4:]),
+        lambda x, t: (x[t, :, :4], x[t, ..., -2:]),
+        lambda x, t: torch.split(x[t], [4, 2], dim=1),
+        lambda x, t: x[t].split(4, dim=-1),
+        lambda x, t: (x[t][:, 0:4], x[t].chunk(3, 1)[2]),
+    ],
+)
+def test_channels_that_a_forward_takes_apart_are_weights_of_zero(take):
+    torch.manual_seed(0)
+    model, x = Apart(take).eval(), torch.rand(12, 2, 6) * 8
+    with torch.no_grad():
+        for layer in (model.a, model.b, model.c):
+            layer.weight.add_(0.3)
+        spikes = model(x).numpy()
+    graph = read_model(model, (6,))
+    assert layers_of(graph)["lif_a"].synapse.weight.shape == (5, 6) and not layers_of(graph)["lif_a"].synapse.weight[:, 4:].any()
+    assert 0.1 < spikes.mean() < 0.9
+    np.testing.assert_array_equal(simulate(graph, x.numpy(), kind="current").output, spikes)
+
+
+def test_channels_of_a_map_and_of_another_number_are_checked():
+    class Halves(nn.Module):
+        def __init__(self, *sizes):
+            super().__init__()
+            self.first, self.second, self.sizes = nn.Conv2d(2, 3, 3), nn.Conv2d(2, 3, 3, groups=1), sizes
+
+        def forward(self, x):
+            a, b = torch.split(x, self.sizes, dim=1)
+            return self.first(a) - self.second(b)
+
+    torch.manual_seed(0)
+    x, model = torch.rand(2, 4, 5, 5), Halves(2, 2)
+    ours = simulate(read_model(model, (4, 5, 5)), x.numpy()[None], kind="current").output[0]
+    np.testing.assert_allclose(ours, model(x).detach().numpy(), rtol=1e-5, atol=1e-6)
+    for sizes, shape, message in (
+        ((2, 2), (5, 5, 5), "the model splits 5 channels into 4; give the input another shape"),
+        (
+            (3, 1),
+            (4, 5, 5),
+            "module 'first' takes 2 channels, its input is 3 of 4; check the shapes",
+        ),
+    ):
+        with pytest.raises((UnsupportedError, GraphError), match=message):
+            read_model(Halves(*sizes), shape)
+    with pytest.raises(UnsupportedError, match=r"takes \[:, 4:\] of .*; its shape here is 4; give another input shape"):
+        read_model(Apart(lambda x, t: (x[t][:, :4], x[t][:, 4:])), (4,))
+    with pytest.raises(UnsupportedError, match="the model splits the output of 'input' along axis 2; only channels"):
+        read_model(Stateless(lambda s, x: s.a(x.chunk(2, 2)[0]), a=nn.Conv2d(1, 2, 3)), (1, 6, 6))
+
+
+def test_weights_behind_some_channels_do_not_go_home():
+    model = Apart(lambda x, t: (x[t][:, :4], x[t][:, 4:]))
+    with pytest.raises(UnsupportedError, match="module 'a' takes 4 of the 6 channels of its input; a network whose"):
+        store_weights(model, read_model(model, (6,)))
+
+
+def test_a_forward_of_two_inputs_or_with_time_at_the_end_is_refused():
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.lif = nn.Linear(4, 5), nn.Linear(2, 5), box()
+
+        def forward(self, sound, sight):
+            state, out = None, []
+            for t in range(len(sound)):
+                z, state = self.lif(self.a(sound[t]) + self.b(sight[t]), state)
+                out.append(z)
+            return torch.stack(out)
+
+    with pytest.raises(UnsupportedError, match=r"its forward takes 2 inputs \(sound, sight\), a network here has one"):
+        read_model(Pair(), (4,))
+    late = Stateless(lambda s, x: torch.stack([s.a(x[..., t]) for t in range(x.shape[-1])]), a=nn.Linear(4, 5))
+    with pytest.raises(UnsupportedError, match=r"takes \[..., 0\] of the output of 'input'; let time be its first axis"):
+        read_model(late, (4,))

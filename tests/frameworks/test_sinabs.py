@@ -105,12 +105,44 @@ def test_a_converted_network_is_read_through_its_container():
         (lambda: sl.IAF(spike_fn=print), "has spike_fn=print, expected MultiSpike, MaxSpike or SingleSpike"),
         (lambda: sl.IAF(reset_fn=activation.MembraneSubtract(0.5)), r"=0.5.*; expected MembraneSubtract\(\) or MembraneR"),
         (lambda: sl.ALIF(tau_mem=3.0, tau_adapt=3.0, adapt_scale=1.0), "module '1' is ALIF, .*its threshold adapts; use LIF"),
-        (lambda: sl.LIFRecurrent(tau_mem=3.0, rec_connect=nn.Linear(5, 5)), "the model cannot be copied"),
+        (lambda: sl.LIFRecurrent(tau_mem=3.0, rec_connect=nn.ReLU()), "has a rec_connect of another kind than one linear"),
+        (lambda: sl.LIFRecurrent(tau_mem=3.0, rec_connect=nn.Linear(5, 4)), "part of module '1' gives 4 values, the layer has"),
     ],
 )  # fmt: skip
 def test_what_has_no_counterpart_is_refused(module, message):
     with pytest.raises(UnsupportedError, match=message):
         read_model(nn.Sequential(nn.Linear(6, 5), module()), (6,))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("nested", [False, True])
+def test_recurrent_layers_spike_as_in_sinabs_and_go_home(bias, nested):
+    """sinabs adds the bias of recurrent weights from the second step on."""
+    torch.manual_seed(3)
+
+    def connect(size):
+        weights = nn.Linear(size, size, bias=bias)
+        return nn.Sequential(nn.Flatten(), weights, nn.Unflatten(1, (size,))) if nested else weights
+
+    model = nn.Sequential(
+        nn.Linear(6, 8),
+        sl.LIFRecurrent(tau_mem=torch.rand(8) * 9 + 2, tau_syn=3.0, rec_connect=connect(8), norm_input=False),
+        nn.Linear(8, 5),
+        sl.IAFRecurrent(rec_connect=connect(5), spike_fn=activation.SingleSpike),
+    )
+    x = torch.rand(20, 3, 6)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            value.mul_(3 if name.endswith("weight") else 1)
+        spikes = model(x.transpose(0, 1)).transpose(0, 1).numpy()
+    assert spikes.sum() > 20
+    graph = read_model(model)
+    np.testing.assert_array_equal(simulate(graph, x.numpy(), kind="current").output, spikes)
+    for module in model[1::2]:
+        module.reset_states()
+    home = store_weights(model, graph)
+    with torch.no_grad():
+        np.testing.assert_array_equal(home(x.transpose(0, 1)).transpose(0, 1).numpy(), spikes)
 
 
 class Skip(nn.Module):

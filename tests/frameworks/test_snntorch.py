@@ -205,6 +205,28 @@ class Regression(nn.Module):
         return torch.stack(potentials)
 
 
+def test_potentials_of_a_synaptic_readout_are_those_of_an_integrator_with_a_current():
+    class Readout(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.last = nn.Linear(6, 3), snn.Synaptic(alpha=0.8, beta=0.9, reset_mechanism="none", threshold=1e5)
+
+        def forward(self, x):
+            (syn, mem), out = self.last.init_synaptic(), []
+            for step in x:
+                _, syn, mem = self.last(self.fc(step), syn, mem)
+                out.append(mem)
+            return torch.stack(out).max(0)[0]
+
+    torch.manual_seed(1)
+    model, x = Readout(), torch.rand(12, 4, 6) * 2
+    with torch.no_grad():
+        potentials = model(x).numpy()
+    assert np.ptp(potentials) > 0.3
+    ours = simulate(read_model(model), x.numpy(), kind="current").output.max(0)
+    np.testing.assert_allclose(ours, potentials, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "make", [lambda: snn.Leaky(beta=0.8, reset_mechanism="none"), lambda: snn.Lapicque(R=4.0, C=1.5, reset_mechanism="none")]
 )

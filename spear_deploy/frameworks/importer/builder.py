@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.symbols import ZEROS, Signal
-from spear_deploy.network import LI, LIF, Dense, Layer, Shape, sends_several
+from spear_deploy.network import LI, LIF, CubaLI, CubaLIF, Dense, Layer, Shape, sends_several
 from spear_deploy.network.graph import INPUT, Edge
 
 DEFAULT_DT_S = 1e-3
+LI_FIELDS = tuple(field.name for field in fields(LI))
+CUBA_LI_FIELDS = tuple(field.name for field in fields(CubaLI))
 
 
 @dataclass
@@ -93,8 +95,10 @@ class GraphBuilder:
         """
         index, layer = next((n, layer) for n, layer in enumerate(self.layers) if layer.name == name)
         neuron = layer.neuron
-        if isinstance(neuron, LIF) and neuron.reset == "none" and not any(edge.source == name for edge in self.edges):
-            integrator = LI(tau_s=neuron.tau_s, r=neuron.r, v_leak=neuron.v_leak)
+        is_end = not any(edge.source == name for edge in self.edges)
+        if isinstance(neuron, (LIF, CubaLIF)) and neuron.reset == "none" and is_end:
+            kind, names = (LI, LI_FIELDS) if isinstance(neuron, LIF) else (CubaLI, CUBA_LI_FIELDS)
+            integrator: Any = kind(**{name: getattr(neuron, name) for name in names})
             self.layers[index] = replace(layer, neuron=integrator)
             note = "never resets, and its potential is the output: it is a leaky integrator"
         else:

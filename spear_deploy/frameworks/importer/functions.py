@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,22 @@ from torch.nn import functional
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.context import TraceContext
-from spear_deploy.frameworks.importer.modules import add_part, add_stateless, all_spikes, join
+from spear_deploy.frameworks.importer.decoding import (
+    DECODE,
+    MaximumAndPlaces,
+    decode,
+    flatten_all,
+    follow,
+    stack,
+    take_maximum,
+    transpose,
+)
+from spear_deploy.frameworks.importer.function_call import FunctionCall
+from spear_deploy.frameworks.importer.modules import add_part, add_stateless, all_spikes
 from spear_deploy.frameworks.importer.symbols import (
     AxisSize,
     BatchFirst,
+    Channels,
     Concat,
     Decoded,
     OutputAndState,
@@ -29,11 +42,9 @@ from spear_deploy.frameworks.importer.symbols import (
     SymbolShape,
     describe,
     list_signals,
-    name_module,
     shifted_by,
 )
 from spear_deploy.frameworks.importer.synapses import to_flatten
-from spear_deploy.frameworks.importer.trace import LOOPS
 from spear_deploy.network import Scale
 from spear_deploy.network.graph import INPUT
 from spear_deploy.util.number_format import format_shape
@@ -53,13 +64,15 @@ def call_function(context: TraceContext, target: Any, owner: str, args: tuple[Sy
         UnsupportedError: it has no counterpart.
     """
     name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
-    call = _FunctionCall(context, owner, name.strip("_"))
+    call = FunctionCall(context, owner, name.strip("_"))
     if "assert" in name:
         return None
     if isinstance(target, type) and issubclass(target, tuple):  # a state built from its parts
         return (*args, *kwargs.values())
     if target in _ACCESS:
         return _ACCESS[target](call, *args, **kwargs)
+    if name.strip("_") in _SCALINGS and any(isinstance(symbol, Decoded) for symbol in args):
+        return _scale_decoded(call, *args, **kwargs)
     for symbol in args:
         if isinstance(symbol, (State, OutputAndState)):
             raise UnsupportedError(f"{call.place} computes with {describe(symbol)} by '{name}'; hand states on as they are")
@@ -75,49 +88,11 @@ def call_function(context: TraceContext, target: Any, owner: str, args: tuple[Sy
         raise UnsupportedError(
             f"{call.place} calls '{name}' with arguments that have no counterpart here: {kwargs or args[1:]}"
         ) from None
+    args = tuple(call.join_channels(symbol) for symbol in args)
     if make is _add:
         args = tuple(call.replace_zero(symbol, args) for symbol in args)
     kind = "add" if make is _add else "sub" if make is _subtract else name
     return context.unrolled.make_once((owner, kind, args, kwargs), lambda key: make(call, *key[2], **key[3]))
-
-
-@dataclass(frozen=True)
-class _FunctionCall:
-    """A call of a function: its context, the path of the module that makes it, the function's name."""
-
-    context: TraceContext
-    owner: str
-    name: str
-
-    @property
-    def place(self) -> str:
-        """The module, for errors."""
-        return name_module(self.owner)
-
-    @property
-    def axes_before(self) -> int:
-        """Axes in front of a neuron's."""
-        return self.context.axes_before
-
-    def note(self, text: str) -> None:
-        """Remember an assumption for the user."""
-        if text not in self.context.builder.notes:
-            self.context.builder.notes.append(text)
-
-    def make_path(self, suffix: str = "") -> str:
-        """Name a layer after module and function."""
-        return ".".join(part for part in (self.owner, self.name, suffix) if part)
-
-    def add_layer(self, *sources: Signal | Concat, suffix: str = "", **parts: Any) -> Signal:
-        """Add a layer named after module and function."""
-        path = self.make_path(suffix)
-        return self.context.builder.add_layer(path, *(join(self.context, source, path) for source in sources), **parts)
-
-    def replace_zero(self, symbol: Symbol, args: tuple[Symbol, ...]) -> Symbol:
-        """Return a signal of zeros, shaped as the first signal of `args`, in place of the number 0."""
-        signals = [other for other in args if isinstance(other, (Signal, Concat))]
-        is_zero = isinstance(symbol, (int, float)) and symbol == 0
-        return self.context.builder.make_zeros(signals[0].shape) if is_zero and signals else symbol
 
 
 MAX_RESULTS = 4
@@ -125,9 +100,8 @@ MAX_RESULTS = 4
 
 _HINTS = {
     "boolean_dispatch": "a maximum that returns its places too has none; leave them out",
-    "mean": "return the outputs of all steps, and decode after the network",
-    "sum": "return the outputs of all steps, and decode after the network",
-    "softmax": "return the outputs of all steps, and decode after the network",
+    "mean": DECODE,
+    "sum": DECODE,
     "stack": "stack the outputs of all steps along axis 0, or use cat",
     "relu": "it acts on values that are not spikes; use a cell such as {neuron}",
 }
@@ -136,7 +110,7 @@ _HINTS = {
 # ------------------------------------------------------------------------------------------- parts of results and shapes
 
 
-def _get_item(call: _FunctionCall, symbol: Symbol, index: Any) -> Symbol:
+def _get_item(call: FunctionCall, symbol: Symbol, index: Any) -> Symbol:
     if isinstance(symbol, OutputAndState) and isinstance(index, int) and 0 <= index < MAX_RESULTS:
         return symbol.output if index == 0 else symbol.state
     if isinstance(symbol, State):
@@ -154,36 +128,84 @@ def _get_item(call: _FunctionCall, symbol: Symbol, index: Any) -> Symbol:
         before = call.axes_before
         index %= before + len(symbol.signal.shape)
         return AxisSize(index) if index < before else symbol.signal.shape[index - before]
-    raise UnsupportedError(
-        f"{call.place} takes [{_format_index(index)}] of {describe(symbol)}; return all steps, channels and positions"
-    )
+    if isinstance(symbol, Signal) and (picked := _pick_channels(symbol, index, call.axes_before)) is not None:
+        return picked
+    is_input = isinstance(symbol, StepInputs) or (isinstance(symbol, Signal) and symbol.name == INPUT)
+    if is_input and isinstance(index, tuple) and any(isinstance(part, slice) and part != slice(None) for part in index):
+        expected = f"its shape here is {format_shape(symbol.shape)}; give another input shape, or take channels that it has"
+    elif is_input and isinstance(index, tuple) and isinstance(index[-1], int):
+        expected = "let time be its first axis, x[t], or its second, x[:, t]"
+    else:
+        expected = "return all steps, channels and positions"
+    raise UnsupportedError(f"{call.place} takes [{_format_index(index)}] of {describe(symbol)}; {expected}")
+
+
+def _pick_channels(signal: Signal, index: Any, axes_before: int) -> Channels | None:
+    """Return the channels that an index takes of a signal; None where it takes anything else."""
+    parts, count = list(index) if isinstance(index, tuple) else [index], axes_before + len(signal.shape)
+    if ... in parts:
+        where = parts.index(...)
+        parts[where : where + 1] = [slice(None)] * (count - len(parts) + 1)
+    others = [part for axis, part in enumerate(parts) if axis != axes_before]
+    if len(parts) <= axes_before or not isinstance(parts[axes_before], slice) or any(part != slice(None) for part in others):
+        return None
+    try:
+        start, stop, step = parts[axes_before].indices(signal.shape[0])
+    except TypeError:
+        return None
+    return Channels(signal, start, stop) if step == 1 and start < stop else None
+
+
+def _split(call: FunctionCall, value: Symbol, size: Any, dim: int = 0) -> tuple[Channels, ...]:
+    """Return parts of the channels: `size` in each, or the sizes of all."""
+    if not isinstance(value, Signal) or dim % (call.axes_before + len(value.shape)) != call.axes_before:
+        raise UnsupportedError(
+            f"{call.place} splits {describe(value)} along axis {dim}; only channels, axis {call.axes_before}, can be"
+        )
+    channels = value.shape[0]
+    length = -(-channels // size) if call.name == "chunk" else size
+    starts = np.cumsum([0, *size]).tolist() if isinstance(size, tuple) else [*range(0, channels, length), channels]
+    if starts[-1] != channels:
+        raise UnsupportedError(f"{call.place} splits {channels} channels into {starts[-1]}; give the input another shape")
+    return tuple(Channels(value, start, stop) for start, stop in pairwise(starts))
 
 
 def _format_index(index: Any) -> str:
     parts = index if isinstance(index, tuple) else (index,)
-    return ", ".join("..." if part is ... else ":" if part == slice(None) else str(part) for part in parts)
+    return ", ".join("..." if part is ... else _format_slice(part) if isinstance(part, slice) else str(part) for part in parts)
 
 
-def _get_attribute(call: _FunctionCall, symbol: Symbol, name: str, *default: Symbol) -> Symbol:
+def _format_slice(part: slice) -> str:
+    start, stop, step = ("" if number is None else str(number) for number in (part.start, part.stop, part.step))
+    return f"{start}:{stop}" + (f":{step}" if step else "")
+
+
+def _get_attribute(call: FunctionCall, symbol: Symbol, name: str, *default: Symbol) -> Symbol:
     if isinstance(symbol, State):
         return symbol
+    if isinstance(symbol, MaximumAndPlaces) and name in symbol._fields:
+        return getattr(symbol, name)
     if isinstance(symbol, (Signal, Concat)) and name == "shape":
         return SymbolShape(symbol)
+    if isinstance(symbol, (tuple, BatchFirst, Decoded)):
+        raise UnsupportedError(
+            f"{call.place} reads '.{name}' of the outputs of all steps, which has no counterpart here: {DECODE}"
+        )
     raise UnsupportedError(f"{call.place} reads '.{name}' of {describe(symbol)}, which has no counterpart here; keep to modules")
 
 
-def _get_size(call: _FunctionCall, value: Symbol, axis: int | None = None) -> Symbol:
+def _get_size(call: FunctionCall, value: Symbol, axis: int | None = None) -> Symbol:
     return SymbolShape(value) if axis is None else _get_item(call, SymbolShape(value), axis)
 
 
-def _pass_on(call: _FunctionCall, value: Symbol, *args: Symbol, **kwargs: Symbol) -> Symbol:
+def _pass_on(call: FunctionCall, value: Symbol, *args: Symbol, **kwargs: Symbol) -> Symbol:
     return value
 
 
 # --------------------------------------------------------------------------------------------------------- arithmetic
 
 
-def _add(call: _FunctionCall, a: Symbol, b: Symbol) -> Signal:
+def _add(call: FunctionCall, a: Symbol, b: Symbol) -> Signal:
     if not (isinstance(a, (Signal, Concat)) and isinstance(b, (Signal, Concat))):
         raise UnsupportedError(f"{call.place} adds {describe(a)} and {describe(b)}; expected the outputs of two modules")
     if a.shape != b.shape:
@@ -193,38 +215,65 @@ def _add(call: _FunctionCall, a: Symbol, b: Symbol) -> Signal:
     return _scale(call, a, 2.0) if a == b else call.add_layer(a, b)
 
 
-def _subtract(call: _FunctionCall, a: Symbol, b: Symbol) -> Signal:
+def _subtract(call: FunctionCall, a: Symbol, b: Symbol) -> Signal:
     return _add(call, a, _scale(call, b, -1.0, suffix="minus") if isinstance(b, (Signal, Concat)) else b)
 
 
-def _multiply(call: _FunctionCall, a: Symbol, b: Symbol) -> Signal:
+def _multiply(call: FunctionCall, a: Symbol, b: Symbol) -> Signal:
     value, factor = (a, b) if isinstance(a, (Signal, Concat)) else (b, a)
     return _scale(call, value, factor)
 
 
-def _divide(call: _FunctionCall, a: Symbol, b: Symbol) -> Signal:
+def _divide(call: FunctionCall, a: Symbol, b: Symbol) -> Signal:
     if not isinstance(b, (int, float)) or b == 0:
         raise UnsupportedError(f"{call.place} divides {describe(a)} by {describe(b)}; expected a number that is not 0")
     return _scale(call, a, 1 / b)
 
 
-def _scale(call: _FunctionCall, value: Symbol, factor: Symbol, suffix: str = "") -> Signal:
+def _scale(call: FunctionCall, value: Symbol, factor: Symbol, suffix: str = "") -> Signal:
     if not isinstance(factor, (int, float)):
         raise UnsupportedError(f"{call.place} multiplies {describe(value)} by {describe(factor)}; expected a number")
     return call.add_layer(value, suffix=suffix, synapse=Scale(weight=np.array(factor, np.float32)))
 
 
+_SCALINGS = ("mul", "imul", "truediv", "itruediv", "div")
+"""Names of functions that multiply or divide."""
+
+
+def _scale_decoded(call: FunctionCall, a: Symbol, b: Symbol) -> Decoded:
+    """Return decoded outputs, of which a factor is a part: a sum over time divided by the number of steps."""
+    value, factor = (a, b) if isinstance(a, Decoded) else (b, a)
+    if not isinstance(factor, (int, float, AxisSize)) or (value is b and "div" in call.name):
+        raise UnsupportedError(
+            f"{call.place} calculates with {describe(value)} and {describe(factor)}, expected a number; {DECODE}"
+        )
+    return replace(value, is_mean=False)
+
+
 # ----------------------------------------------------------------------------------------------------- shape and pools
 
 
-def _flatten(call: _FunctionCall, value: Signal | Concat, start_dim: int = 0, end_dim: int = -1) -> Signal | Concat:
+def _flatten(call: FunctionCall, value: Signal | Concat, start_dim: int = 0, end_dim: int = -1) -> Signal | Concat:
     part = to_flatten(value.shape, start_dim, end_dim, call.place, axes_before=call.axes_before)
     return add_part(call.context, call.make_path(), value, part)
 
 
-def _cat(call: _FunctionCall, tensors: tuple[Symbol, ...], dim: int = 0, axis: int | None = None) -> Signal | Concat:
+def _squeeze(call: FunctionCall, value: Signal | Concat, dim: int | tuple[int, ...] | None = None) -> Signal | Concat:
+    """Leave axes of one position out; a signal that has no other positions becomes one axis of channels."""
+    count, first = call.axes_before + len(value.shape), call.axes_before + 1
+    axes = range(count) if dim is None else [axis % count for axis in (dim if isinstance(dim, tuple) else (dim,))]
+    if any(axis < first for axis in axes) and (dim is not None or value.shape[0] == 1):
+        raise UnsupportedError(f"{call.place} calls 'squeeze' on axis {dim}; leave out axes of positions alone, from {first} on")
+    kept = tuple(n for axis, n in enumerate(value.shape, start=call.axes_before) if axis < first or axis not in axes or n != 1)
+    if len(kept) == 1 or isinstance(value, Concat):
+        return flatten_all(call, value) if len(kept) == 1 else value
+    return replace(value, shape=kept)
+
+
+def _cat(call: FunctionCall, tensors: tuple[Symbol, ...], dim: int = 0, axis: int | None = None) -> Signal | Concat:
     """Concatenate signals along their channels."""
     dim = dim if axis is None else axis
+    tensors = tuple(call.join_channels(symbol) for symbol in tensors)
     if not all(isinstance(symbol, (Signal, Concat)) for symbol in tensors):
         what = next(describe(symbol) for symbol in tensors if not isinstance(symbol, (Signal, Concat)))
         raise UnsupportedError(f"{call.place} puts {what} beside others; expected the outputs of modules")
@@ -238,11 +287,11 @@ def _cat(call: _FunctionCall, tensors: tuple[Symbol, ...], dim: int = 0, axis: i
     return Concat(parts) if len(parts) > 1 else parts[0]
 
 
-def _zeros_like(call: _FunctionCall, value: Signal, *args: Symbol, **kwargs: Symbol) -> Signal:
+def _zeros_like(call: FunctionCall, value: Signal, *args: Symbol, **kwargs: Symbol) -> Signal:
     return call.context.builder.make_zeros(value.shape)
 
 
-def _new_zeros(call: _FunctionCall, value: Symbol, *sizes: Symbol, **kwargs: Symbol) -> Symbol:
+def _new_zeros(call: FunctionCall, value: Symbol, *sizes: Symbol, **kwargs: Symbol) -> Symbol:
     """Return zeros of batch x a shape."""
     wanted = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], tuple) else sizes
     before = call.axes_before
@@ -251,46 +300,7 @@ def _new_zeros(call: _FunctionCall, value: Symbol, *sizes: Symbol, **kwargs: Sym
     return call.context.builder.make_zeros(wanted[before:])
 
 
-def _stack(call: _FunctionCall, tensors: tuple[Symbol, ...], dim: int = 0) -> Symbol:
-    """Keep the outputs of a loop's steps in order."""
-    if call.context.form not in (*LOOPS, "repeat") or dim not in (0, 1):
-        raise UnsupportedError(f"{call.place} stacks outputs along axis {dim}; stack all steps of a loop along axis 0 or 1")
-    return BatchFirst(tensors) if dim else tensors
-
-
-def _transpose(call: _FunctionCall, value: Symbol, *axes: Any) -> Symbol:
-    """Exchange time and batch of the outputs of all steps."""
-    order = tuple(axes[0]) if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
-    is_swap = set(order) == {0, 1} if call.name != "permute" else order == (1, 0, *range(2, len(order)))
-    if is_swap and isinstance(value, BatchFirst):
-        return value.outputs
-    if is_swap and isinstance(value, tuple):
-        return BatchFirst(value)
-    if is_swap and isinstance(value, (Signal, Concat)) and call.context.form == "layers":
-        return value
-    raise UnsupportedError(
-        f"{call.place} calls '{call.name}', which has no counterpart here: only time and batch of all steps can be exchanged"
-    )
-
-
-def _decode(how: str) -> Callable[..., Symbol]:
-    """Return the function that averages or sums the outputs of all steps over time."""
-
-    def function(call: _FunctionCall, value: Symbol, dim: Any = None, keepdim: bool = False, axis: int | None = None) -> Symbol:
-        axes = axis if dim is None else dim
-        axes = axes[0] if isinstance(axes, tuple) and len(axes) == 1 else axes
-        is_whole = isinstance(value, (tuple, BatchFirst)) or (
-            isinstance(value, (Signal, Concat)) and call.context.form == "layers"
-        )
-        time_axis = {tuple: 0, BatchFirst: 1}.get(type(value), call.context.framework.time_axis)
-        if not is_whole or axes != time_axis or keepdim:
-            raise UnsupportedError(f"{call.place} calls '{call.name}', which has no counterpart here: {_HINTS['mean']}")
-        return Decoded(value.outputs if isinstance(value, BatchFirst) else value, how)
-
-    return function
-
-
-def _unsqueeze(call: _FunctionCall, value: Symbol, dim: int = 0) -> Symbol:
+def _unsqueeze(call: FunctionCall, value: Symbol, dim: int = 0) -> Symbol:
     """Put a time axis before the input, which `repeat` or `expand` then fills with the same input in every step."""
     if (
         call.context.form != "layers"
@@ -303,7 +313,7 @@ def _unsqueeze(call: _FunctionCall, value: Symbol, dim: int = 0) -> Symbol:
     return RepeatedInput(value)
 
 
-def _repeat(call: _FunctionCall, value: Symbol, *sizes: Symbol) -> Symbol:
+def _repeat(call: FunctionCall, value: Symbol, *sizes: Symbol) -> Symbol:
     counts = list(sizes[0] if len(sizes) == 1 and isinstance(sizes[0], tuple) else sizes)
     time_axis = call.context.framework.time_axis
     others = [n for axis, n in enumerate(counts) if axis != time_axis]
@@ -315,7 +325,7 @@ def _repeat(call: _FunctionCall, value: Symbol, *sizes: Symbol) -> Symbol:
     return value.signal
 
 
-def _reshape(call: _FunctionCall, value: Signal | Concat, *sizes: Symbol) -> Signal | Concat:
+def _reshape(call: FunctionCall, value: Signal | Concat, *sizes: Symbol) -> Signal | Concat:
     """Flatten by view or reshape; any other shape is refused."""
     wanted = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], tuple) else sizes
     before = call.axes_before
@@ -335,19 +345,19 @@ def _reshape(call: _FunctionCall, value: Signal | Concat, *sizes: Symbol) -> Sig
 
 
 def _call_as_module(kind: Callable[..., torch.nn.Module]) -> Callable[..., Signal | Concat]:
-    def function(call: _FunctionCall, input: Signal | Concat, *args: Any, **kwargs: Any) -> Signal | Concat:
+    def function(call: FunctionCall, input: Signal | Concat, *args: Any, **kwargs: Any) -> Signal | Concat:
         return add_stateless(call.context, kind(*args, **kwargs), call.make_path(), input)
 
     return function
 
 
-def _dropout(call: _FunctionCall, value: Signal, p: float = 0.5, training: bool = True, inplace: bool = False) -> Signal:
+def _dropout(call: FunctionCall, value: Signal, p: float = 0.5, training: bool = True, inplace: bool = False) -> Signal:
     if training:
         raise UnsupportedError(f"{call.place} drops values in evaluation too; call '{call.name}' with training=self.training")
     return value
 
 
-def _relu(call: _FunctionCall, value: Signal, inplace: bool = False) -> Signal:
+def _relu(call: FunctionCall, value: Signal, inplace: bool = False) -> Signal:
     if not all_spikes(call.context, value):
         raise UnsupportedError(
             f"{call.place} calls 'relu' on values that are not spikes; use a cell such as {call.context.framework.example}"
@@ -364,14 +374,21 @@ _ACCESS: dict[Any, Callable[..., Symbol]] = {
     "detach": _pass_on,
     "float": _pass_on,
     "to": _pass_on,
-    **dict.fromkeys(("mean", torch.mean), _decode("mean")),
-    **dict.fromkeys(("sum", torch.sum), _decode("sum")),
+    **dict.fromkeys(("mean", torch.mean), decode("mean")),
+    **dict.fromkeys(("sum", torch.sum), decode("sum")),
+    **dict.fromkeys(("amax", torch.amax), decode("maximum")),
+    **dict.fromkeys(("max", torch.max), take_maximum),
+    **dict.fromkeys(
+        (functional.softmax, functional.log_softmax, "softmax", "log_softmax", torch.softmax, torch.log_softmax), follow
+    ),
+    **dict.fromkeys(("argmax", torch.argmax), follow),
     **dict.fromkeys(("unsqueeze", torch.unsqueeze), _unsqueeze),
     **dict.fromkeys(("repeat", "expand"), _repeat),
+    **dict.fromkeys((torch.split, "split", torch.functional.split, torch.chunk, "chunk"), _split),
     torch.zeros_like: _zeros_like,
     "new_zeros": _new_zeros,
-    torch.stack: _stack,
-    **dict.fromkeys(("permute", torch.permute, "transpose", torch.transpose, "swapaxes", torch.swapaxes), _transpose),
+    torch.stack: stack,
+    **dict.fromkeys(("permute", torch.permute, "transpose", torch.transpose, "swapaxes", torch.swapaxes), transpose),
     **dict.fromkeys((torch.cat, torch.concat, torch.concatenate), _cat),
 }
 
@@ -382,6 +399,7 @@ _MAKE: dict[Any, Callable[..., Signal | Concat]] = {
     **dict.fromkeys((operator.truediv, operator.itruediv, torch.div, "div", "div_"), _divide),
     **dict.fromkeys((operator.neg, torch.neg, "neg"), lambda call, value: _scale(call, value, -1.0)),
     **dict.fromkeys((torch.flatten, "flatten"), _flatten),
+    **dict.fromkeys((torch.squeeze, "squeeze"), _squeeze),
     **dict.fromkeys(("view", "reshape"), _reshape),
     **dict.fromkeys((functional.relu, torch.relu, "relu", "relu_"), _relu),
     **dict.fromkeys((functional.dropout, functional.dropout1d, functional.dropout2d, functional.dropout3d), _dropout),

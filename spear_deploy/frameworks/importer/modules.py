@@ -18,19 +18,24 @@ import torch
 from spear_deploy.errors import GraphError, UnsupportedError
 from spear_deploy.frameworks.importer.context import TraceContext
 from spear_deploy.frameworks.importer.symbols import (
+    Channels,
     Concat,
+    Decoded,
     OutputAndState,
     Signal,
     State,
     Symbol,
+    list_signals,
     name_module,
     require_signal,
 )
-from spear_deploy.frameworks.importer.synapses import MAX_POOLS, PLAIN, make_refusal, to_synapse
+from spear_deploy.frameworks.importer.synapses import FOLDED, MAX_POOLS, PLAIN, make_refusal, to_synapse
 from spear_deploy.frameworks.importer.unrolling import NEURON
-from spear_deploy.network import IF, POOLS, BatchNorm, Conv1d, Conv2d, Dense, Flatten, SumPool, Synapse
+from spear_deploy.network import IF, POOLS, Array, BatchNorm, Conv1d, Conv2d, Dense, Flatten, SumPool, Synapse, write_out
 from spear_deploy.util.number_format import format_shape
 
+CLASSIFIERS = (torch.nn.Softmax, torch.nn.LogSoftmax)
+"""Modules that turn decoded outputs into probabilities of classes, which keep their order."""
 ANY_SPIKE_THRESHOLD = 0.5
 """Threshold of a neuron that spikes where its inputs hold one spike or more."""
 
@@ -47,6 +52,8 @@ def call_module(context: TraceContext, module: Any, path: str, args: tuple[Symbo
     for kind, handle in framework.handlers.items():
         if isinstance(module, kind):
             return handle(context, module, path, x, others)
+    if isinstance(x, Decoded):
+        return _add_behind_decoding(context, module, path, x)
     x = check_input(context, module, path, x)
     if isinstance(module, torch.nn.ReLU) and all_spikes(context, x):
         return x
@@ -60,17 +67,34 @@ def call_module(context: TraceContext, module: Any, path: str, args: tuple[Symbo
         if isinstance(result, OutputAndState):
             _check_state(context, result, others, place)
         return result
+    if isinstance(x, Channels) and isinstance(module, (*FOLDED, *framework.folded)):
+        return x
     return unrolled.make_once((path, "module", x), lambda key: add_stateless(context, module, path, key[2]))
 
 
-def check_input(context: TraceContext, module: Any, path: str, x: Symbol) -> Signal | Concat:
+def _add_behind_decoding(context: TraceContext, module: Any, path: str, x: Decoded) -> Decoded:
+    """Return decoded outputs behind a module: a linear layer takes the outputs of all steps in place of their mean.
+
+    Raises:
+        UnsupportedError: a module that does not commute with the mean, or outputs that are not averaged over time.
+    """
+    if isinstance(module, CLASSIFIERS):
+        return replace(x, how=f"{type(module).__name__} of the {x.how}", is_mean=False)
+    if not (isinstance(module, (torch.nn.Linear, *FOLDED)) and isinstance(x.outputs, (Signal, Concat)) and x.is_mean):
+        raise UnsupportedError(
+            f"{name_module(path)} is {type(module).__name__} behind the {x.how} of all steps; put it in front of the {x.how}"
+        )
+    return replace(x, outputs=call_module(context, module, path, (x.outputs,), {}))
+
+
+def check_input(context: TraceContext, module: Any, path: str, x: Symbol) -> Signal | Concat | Channels:
     """Return the input of a module as a signal, after a check of its hooks and sizes.
 
     Raises:
         UnsupportedError: no output of a layer, sizes that are not known yet, or a hook.
     """
     place = name_module(path)
-    signal = x if isinstance(x, Concat) else require_signal(x, place, context.framework.hint_state)
+    signal = x if isinstance(x, (Concat, Channels)) else require_signal(x, place, context.framework.hint_state)
     if type(module).__name__.startswith("Lazy"):
         raise make_refusal(module, place, context.framework)
     check_hooks(module, place)
@@ -92,7 +116,7 @@ def check_hooks(module: torch.nn.Module, place: str) -> None:
 
 def all_spikes(context: TraceContext, x: Symbol) -> bool:
     """Return whether all values are spikes of neurons or zeros."""
-    parts = x.parts if isinstance(x, Concat) else (x,)
+    parts = list_signals(x)
     return all(isinstance(part, Signal) and (part.is_zero or context.builder.is_spiking(part)) for part in parts)
 
 
@@ -109,12 +133,12 @@ def _name_in_errors(place: str) -> Iterator[None]:
 # ----------------------------------------------------------------------------------------------------- modules without state
 
 
-def add_stateless(context: TraceContext, module: Any, path: str, x: Signal | Concat) -> Signal | Concat:
+def add_stateless(context: TraceContext, module: Any, path: str, x: Signal | Concat | Channels) -> Signal | Concat:
     """Add the layer of a module without state, or of the module that a function stands for."""
     place, framework = name_module(path), context.framework
     if isinstance(module, MAX_POOLS):
-        return _add_max_pool(context, module, path, x)
-    if isinstance(module, framework.folded):
+        return _add_max_pool(context, module, path, join(context, x, path) if isinstance(x, Channels) else x)
+    if isinstance(module, framework.folded) and not isinstance(x, Channels):
         return x
     known = (*PLAIN, *framework.plain, *framework.synapses)
     if not any(isinstance(module, kind) and type(module).forward is kind.forward for kind in known):
@@ -133,9 +157,15 @@ def _count_axes(context: TraceContext, module: Any) -> int:
     return 1 if context.framework.merges_time(module) else context.axes_before
 
 
-def add_part(context: TraceContext, path: str, x: Signal | Concat, part: Synapse | BatchNorm | None) -> Signal | Concat:
+def add_part(
+    context: TraceContext, path: str, x: Signal | Concat | Channels, part: Synapse | BatchNorm | None
+) -> Signal | Concat:
     """Add a layer with a synapse or a norm; for concatenated signals, a layer for each of them."""
     add = context.builder.add_layer
+    if isinstance(x, Channels):
+        if isinstance(part, Dense) or (isinstance(part, (Conv1d, Conv2d)) and part.groups == 1):
+            return add(path, x.signal, synapse=_widen(part, x, path))
+        return add_part(context, path, join(context, x, path), part)
     if part is None:
         return x
     if isinstance(x, Signal):
@@ -154,26 +184,49 @@ def add_part(context: TraceContext, path: str, x: Signal | Concat, part: Synapse
     return add_part(context, path, join(context, x, path), part)
 
 
-def join(context: TraceContext, x: Signal | Concat, path: str) -> Signal:
-    """Return one signal; concatenated ones are put at their channels by weights of 0 and 1, and added.
+def _widen(part: Any, x: Channels, path: str) -> Any:
+    """Return weights behind some channels of a signal as weights that take all of them, the others with 0.
+
+    Raises:
+        GraphError: weights of another number of channels.
+    """
+    weight = write_out(part.weight)
+    if weight.shape[1] != x.stop - x.start:
+        raise GraphError(
+            f"{name_module(path)} takes {weight.shape[1]} channels, its input is {x.stop - x.start} of {x.signal.shape[0]}; "
+            "check the shapes, and that of the network's input"
+        )
+    wide = np.zeros((len(weight), x.signal.shape[0], *weight.shape[2:]), weight.dtype)
+    wide[:, x.start : x.stop] = weight
+    return replace(part, weight=wide)
+
+
+def join(context: TraceContext, x: Signal | Concat | Channels, path: str) -> Signal:
+    """Return one signal; concatenated ones are put at their channels by weights of 0 and 1, and added; some channels are taken.
 
     Raises:
         UnsupportedError: concatenated signals of more than two axes of positions.
     """
     if isinstance(x, Signal):
         return x
-    channels, dims = x.shape[0], len(x.shape) - 1
+    add = context.builder.add_layer
+    if isinstance(x, Channels):
+        picked = np.eye(x.stop - x.start, x.signal.shape[0], x.start, np.float32)
+        return add(f"{path or 'model'}.channels", x.signal, synapse=_to_weights(picked, x, path))
     currents = []
     for n, (where, signal) in enumerate(_channel_slices(x)):
-        if dims > 2:
-            raise UnsupportedError(
-                f"{name_module(path)} puts {format_shape(signal.shape)} values side by side; flatten them first"
-            )
-        eye = np.eye(channels, signal.shape[0], -where.start, np.float32)
-        weight = eye.reshape(*eye.shape, *(1 for _ in range(dims)))
-        synapse = Dense(weight=weight) if not dims else (Conv1d if dims == 1 else Conv2d)(weight=weight)
-        currents.append(context.builder.add_layer(f"{path or 'model'}.cat.{n}", signal, synapse=synapse))
-    return context.builder.add_layer(f"{path or 'model'}.cat", *currents)
+        eye = np.eye(x.shape[0], signal.shape[0], -where.start, np.float32)
+        currents.append(add(f"{path or 'model'}.cat.{n}", signal, synapse=_to_weights(eye, signal, path)))
+    return add(f"{path or 'model'}.cat", *currents)
+
+
+def _to_weights(matrix: Array, x: Signal | Channels, path: str) -> Synapse:
+    """Return weights between channels (outputs, inputs), the same at all positions of a signal."""
+    dims = len(x.shape) - 1
+    if dims > 2:
+        raise UnsupportedError(f"{name_module(path)} puts {format_shape(x.shape)} values side by side; flatten them first")
+    weight = matrix.reshape(*matrix.shape, *(1 for _ in range(dims)))
+    return Dense(weight=weight) if not dims else (Conv1d if dims == 1 else Conv2d)(weight=weight)
 
 
 def _channel_slices(x: Concat) -> list[tuple[slice, Signal]]:
@@ -213,7 +266,7 @@ def _add_max_pool(context: TraceContext, module: Any, path: str, x: Signal | Con
 # -------------------------------------------------------------------------------------------------------- modules with state
 
 
-def _add_neurons(context: TraceContext, module: Any, path: str, x: Signal | Concat) -> OutputAndState | Signal:
+def _add_neurons(context: TraceContext, module: Any, path: str, x: Signal | Concat | Channels) -> OutputAndState | Signal:
     signal, called = join(context, x, path), context.builder.called
     if id(module) in called:
         raise UnsupportedError(

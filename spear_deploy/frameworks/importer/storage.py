@@ -55,9 +55,11 @@ def store_layer(module: Any, part: Any, place: str) -> None:
         return
     if isinstance(part, Dense) and isinstance(module, nn.Linear):
         weight = write_out(part.weight)
+        _check_inputs(weight.shape[1], module.in_features, place)
         module.out_features, module.in_features = weight.shape
     elif isinstance(module, CONVS):
         weight = _crop_kernel(part.weight, module.kernel_size)
+        _check_inputs(weight.shape[1] * part.groups, module.in_channels, place)
         _set_channels(module, part)
     elif isinstance(module, TRANSPOSED):
         weight = _turn_kernel(part)
@@ -68,6 +70,15 @@ def store_layer(module: Any, part: Any, place: str) -> None:
     store_tensor(module, "weight", weight)
     if module.bias is not None or part.bias is not None:
         store_tensor(module, "bias", np.zeros(weight.shape[0], np.float32) if part.bias is None else part.bias)
+
+
+def _check_inputs(found: int, count: int, place: str) -> None:
+    """Refuse weights of more inputs than the module has: they stand behind some channels of a layer."""
+    if found > count:
+        raise UnsupportedError(
+            f"{place} takes {count} of the {found} channels of its input; a network whose forward takes channels apart does not "
+            "go back into its modules, export it to NIR"
+        )
 
 
 def _set_channels(module: Any, conv: Any) -> None:

@@ -39,6 +39,20 @@ class Concat:
 
 
 @dataclass(frozen=True)
+class Channels:
+    """The channels of a signal from `start` to before `stop`."""
+
+    signal: Signal
+    start: int
+    stop: int
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of these channels."""
+        return (self.stop - self.start, *self.signal.shape[1:])
+
+
+@dataclass(frozen=True)
 class State:
     """States of the neurons of the named layers, `age` steps ago."""
 
@@ -98,10 +112,17 @@ class BatchFirst:
 
 @dataclass(frozen=True)
 class Decoded:
-    """The outputs of all steps, decoded over time by the forward itself: their mean or sum."""
+    """The outputs of all steps, decoded over time by the forward itself.
+
+    Attributes:
+        outputs: the outputs.
+        how: what the forward returns of them, such as mean or sum.
+        is_mean: whether it is the mean alone, which a linear layer may follow.
+    """
 
     outputs: Any
     how: str
+    is_mean: bool = False
 
 
 Symbol: TypeAlias = Any
@@ -117,6 +138,7 @@ def describe(symbol: Symbol) -> str:
         (State, "the state of a neuron"),
         (OutputAndState, "(output, state)"),
         (Concat, "outputs side by side"),
+        (Channels, f"channels of {describe(symbol.signal)}" if isinstance(symbol, Channels) else ""),
         ((SymbolShape, AxisSize), "a shape"),
         (StepInputs, "the input of all steps"),
         (StepOutputs, "the outputs of all steps"),
@@ -151,6 +173,8 @@ def shifted_by(symbol: Symbol, steps: int) -> Symbol:
         return OutputAndState(shifted_by(symbol.output, steps), shifted_by(symbol.state, steps))
     if isinstance(symbol, Concat):
         return Concat(tuple(shifted_by(part, steps) for part in symbol.parts))
+    if isinstance(symbol, Channels):
+        return replace(symbol, signal=shifted_by(symbol.signal, steps))
     if isinstance(symbol, BatchFirst):
         return BatchFirst(tuple(shifted_by(part, steps) for part in symbol.outputs))
     if isinstance(symbol, dict):
@@ -162,8 +186,8 @@ def list_signals(symbol: Symbol) -> list[Signal]:
     """Return the signals in a symbol in order; a shape holds none."""
     if isinstance(symbol, Signal):
         return [symbol]
-    if isinstance(symbol, OutputAndState):
-        return [symbol.output]
+    if isinstance(symbol, (OutputAndState, Channels)):
+        return [symbol.output if isinstance(symbol, OutputAndState) else symbol.signal]
     parts = symbol.parts if isinstance(symbol, Concat) else symbol.values() if isinstance(symbol, dict) else symbol
     return [signal for part in parts for signal in list_signals(part)] if isinstance(symbol, (Concat, dict, tuple)) else []
 

@@ -46,7 +46,17 @@ def copy_model(model: torch.nn.Module) -> torch.nn.Module:
     known: dict[int, Any] = {id(tensor): tensor.detach().clone() for tensor in tensors if not tensor.is_leaf}
     sparse = [tensor for tensor in tensors if tensor.is_leaf and tensor.layout != torch.strided]  # torch copies no sparse ones
     known |= {id(tensor): torch.nn.Parameter(tensor.detach().clone(), tensor.requires_grad) for tensor in sparse}
-    return copy.deepcopy(model, known)
+    try:
+        return copy.deepcopy(model, dict(known))
+    except (AttributeError, TypeError):  # a class that copies itself, and fails, as sinabs' recurrent layers do
+        for _, module in torch.nn.Module.named_modules(model):
+            kind: Any = type(module)
+            if hasattr(kind, "__deepcopy__"):
+                known[id(module)] = kind.__new__(kind)
+        for _, module in torch.nn.Module.named_modules(model):
+            if id(module) in known:
+                vars(known[id(module)]).update(copy.deepcopy(vars(module), known))
+        return copy.deepcopy(model, known)
 
 
 def detect_form(model: torch.nn.Module, shape: Shape, framework: Framework) -> Form:
@@ -238,10 +248,12 @@ class _Input(fx.Proxy):
             raise LoopsOverTime
         if form in LOOPS and (is_column if self.batch_first else isinstance(parts[0], int)):
             step, *rest = parts[1:] if self.batch_first else parts
-            if step < 0 or any(part not in (..., slice(None)) for part in rest):
+            if step < 0 or any(part is not ... and not isinstance(part, slice) for part in rest):
                 raise _UnclearForward(f"it takes x[{index}], expected x[t] of every step in turn")
             self.tracer.taken.add(int(step))
-            return self.tracer.create_proxy("call_function", operator.getitem, (self, int(step)), {})
+            taken: Any = self.tracer.create_proxy("call_function", operator.getitem, (self, int(step)), {})
+            picks = any(part not in (..., slice(None)) for part in rest)
+            return taken[(slice(None), *rest) if self.batch_first else tuple(rest)] if picks else taken
         self.tracer.takes_columns |= is_column
         return self.tracer.create_proxy("call_function", operator.getitem, (self, index), {})
 
@@ -369,6 +381,7 @@ def trace(
         LoopsOverTime: a forward of one step indexes its first axis.
     """
     traced, tracer = TracedModel(model, form, framework, output_index), Tracer(form, shape, framework)
+    needed = [argument.name for argument in _list_arguments(model) if argument.default is argument.empty]
     try:
         with framework.tracing():
             graph = tracer.trace(traced)
@@ -382,6 +395,11 @@ def trace(
     except _UnclearForward as error:
         raise _UnclearForwardError(f"{name_module(path)}: {error}; return what is needed beside it in another way") from None
     except Exception as error:  # a user's forward may raise anything when it meets a symbol
+        if len(needed) > 1 and form != "step" and "NoneType" in str(error):
+            raise UnsupportedError(
+                f"{name_module(path)}: its forward takes {len(needed)} inputs ({', '.join(needed)}), a network here has one; put "
+                "them side by side as channels of one input, or deploy the part behind each input by itself"
+            ) from error
         export = f", or export it: {framework.hint_export}" if framework.hint_export else ""
         raise UnsupportedError(
             f"{name_module(path)}: its forward cannot be traced ({type(error).__name__}: {summarize_error(error)}); write it for "

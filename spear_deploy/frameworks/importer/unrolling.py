@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.builder import GraphBuilder
-from spear_deploy.frameworks.importer.symbols import Concat, Signal, Symbol, list_signals, name_module, shifted_by
+from spear_deploy.frameworks.importer.symbols import Channels, Concat, Signal, Symbol, list_signals, name_module, shifted_by
 
 NEURON = "neuron"
 """Kind of a call that adds neurons: it is never moved to another step."""
@@ -154,6 +154,8 @@ class UnrolledSteps:
             return False
         if isinstance(old, Concat) and isinstance(new, Concat):
             return self._matches(old.parts, new.parts, changes)
+        if isinstance(old, Channels) and isinstance(new, Channels):
+            return (old.start, old.stop) == (new.start, new.stop) and self._matches(old.signal, new.signal, changes)
         if isinstance(old, tuple) and isinstance(new, tuple) and len(old) == len(new):
             return all(self._matches(a, b, changes) for a, b in zip(old, new, strict=True))
         return bool(old == new)
