@@ -34,20 +34,15 @@ from spear_deploy.budget.remedies import find_remedies
 from spear_deploy.budget.remote_rows import check_remote_synapses
 from spear_deploy.budget.report import BudgetReport, Verdict
 from spear_deploy.budget.traffic import count_traffic
-from spear_deploy.budget.unsupported import (
-    LOOP,
-    Unsupported,
-    find_replaced,
-    find_unsupported,
-)
-from spear_deploy.budget.what_if import build_what_if
+from spear_deploy.budget.unsupported import LOOP, Replaced, Unsupported, find_replaced, find_unsupported
+from spear_deploy.budget.what_if import WhatIf, build_what_if
 from spear_deploy.budget.zero_weights import fill_zero_weights
 from spear_deploy.errors import DataError
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.network.labels import label_layers
 from spear_deploy.placement.place import Placement, lower_bound, place_in_fewest_cores
-from spear_deploy.placement.populations import find_populations
+from spear_deploy.placement.populations import Population, find_populations
 from spear_deploy.placement.weight_bits import stored_bits
 from spear_deploy.simulator import SpikeCounts
 from spear_deploy.simulator.synops import count_synops
@@ -81,38 +76,18 @@ def check(
         DataError: chips, a limit, the rate or the counts make no sense.
     """
     _check_arguments(chips, activity, steps, limits)
-    populations = find_populations(graph, zeros=needs_nonzero_weights(profile))
-    bits = stored_bits(graph, profile)
-    base = build_what_if(graph, populations, bits, profile, chips=chips, max_cores=limits.cores)
-    result = base.evaluate()
-    placement = result.placement
-    fewest = place_in_fewest_cores(placement, bits, profile, cache=base.cuts) if remedies else placement
-    findings, replaced = find_unsupported(graph, profile, populations), find_replaced(graph, profile)
-    has_loop = any(finding.what == LOOP for finding in findings)
-    counts, notes = resolve_activity(graph, activity, steps)
-    if counts is not None and has_loop:
-        counts, notes = None, (f"activity: not used, since SynOps of {LOOP} are not defined",)
-    costs = _estimate_costs(graph, profile, placement, bits, counts, has_loop=has_loop)
+    on_chip = _put_on_chip(graph, profile, chips, limits, remedies=remedies)
+    counts, activity_notes = _resolve_defined_activity(on_chip, activity, steps)
+    costs = _estimate_costs(graph, profile, on_chip.placement, on_chip.bits, counts, has_loop=on_chip.has_loop)
+    rows = _list_rows(on_chip, costs, limits)
     used_steps = counts.steps if counts is not None else steps or int(graph.metadata.get("steps", 0))
-    rows = [
-        *(
-            replace(row, remedy=find_remedies(base, row, fewest)) if remedies and row.status == "over" else row
-            for row in result.rows
-        ),
-        *_check_limits(limits, costs, is_fixed=has_fixed_steps(profile)),
-        *(_check_load(load) for load in costs.loads if load.used is not None or load.worst <= load.limit),
-        *check_remote_synapses(placement, profile),
-        *check_layer_kinds(graph, profile, populations, bits, findings),
-    ]
-    order = {name: i for i, name in enumerate((CHIP, INPUT, *(layer.name for layer in graph.layers)))}
-    rows.sort(key=lambda row: order[row.layers[0]])
-    bound = lower_bound(populations, bits, profile)
+    placement = on_chip.placement
     return BudgetReport(
         profile=profile.name,
-        verdict=_decide(rows, findings),
+        verdict=_decide(rows, on_chip.unsupported),
         cores_used=placement.cores_used,
         cores_limit=placement.cores_limit,
-        rows=tuple(rows),
+        rows=rows,
         synops=costs.synops,
         chip_synops=costs.chip_synops,
         neuron_ops=count_neuron_ops(placement, used_steps) if used_steps else None,
@@ -121,22 +96,13 @@ def check(
         work=costs.work,
         balanced=costs.balanced,
         labels=label_layers(graph),
-        unsupported=findings,
-        replaced=replaced,
+        unsupported=on_chip.unsupported,
+        replaced=on_chip.replaced,
         placement=placement,
-        fewest_cores=fewest,
+        fewest_cores=on_chip.fewest,
         passes=placement.runs if profile.chip.multi_pass.value else None,
-        bound=bound,
-        notes=(
-            *notes,
-            *note_replaced(replaced, profile.name),
-            *note_readout(populations, findings),
-            *note_chip(graph, profile),
-            *note_open_rows(rows, profile),
-            *note_open_loads(costs.loads),
-            note_packing(placement, fewest, bound),
-            *note_balance(placement, costs.balanced),
-        ),
+        bound=on_chip.bound,
+        notes=(*activity_notes, *_list_notes(on_chip, costs, rows)),
     )
 
 
@@ -162,6 +128,104 @@ def resolve_activity(
 
 
 # -------------------------------------------------------------------------------------------------------------- inside
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OnChip:
+    """A network on its chip.
+
+    Attributes:
+        graph, profile: the network and the chip.
+        populations: of the network.
+        bits: of a stored weight, by layer.
+        what_if: the network for changes that may remove an overrun.
+        placement, fewest: as the chip's tool packs, and in as few cores as the limits allow.
+        bound: number of cores that no packing goes below.
+        unsupported, replaced: what the chip does not have, and what it does in another way.
+        remedies: whether what removes an overrun is searched.
+    """
+
+    graph: SNNGraph
+    profile: HardwareProfile
+    populations: tuple[Population, ...]
+    bits: dict[str, int]
+    what_if: WhatIf
+    placement: Placement
+    fewest: Placement
+    bound: int
+    unsupported: tuple[Unsupported, ...]
+    replaced: tuple[Replaced, ...]
+    remedies: bool
+
+    @property
+    def has_loop(self) -> bool:
+        """Whether values come back without a neuron in between, so that no work is defined."""
+        return any(finding.what == LOOP for finding in self.unsupported)
+
+
+def _put_on_chip(graph: SNNGraph, profile: HardwareProfile, chips: int, limits: UserLimits, *, remedies: bool) -> _OnChip:
+    """Place a network on a chip, and find what the chip lacks."""
+    populations = find_populations(graph, zeros=needs_nonzero_weights(profile))
+    bits = stored_bits(graph, profile)
+    what_if = build_what_if(graph, populations, bits, profile, chips=chips, max_cores=limits.cores)
+    placement = what_if.evaluate().placement
+    return _OnChip(
+        graph=graph,
+        profile=profile,
+        populations=populations,
+        bits=bits,
+        what_if=what_if,
+        placement=placement,
+        fewest=place_in_fewest_cores(placement, bits, profile, cache=what_if.cuts) if remedies else placement,
+        bound=lower_bound(populations, bits, profile),
+        unsupported=find_unsupported(graph, profile, populations),
+        replaced=find_replaced(graph, profile),
+        remedies=remedies,
+    )
+
+
+def _resolve_defined_activity(
+    on_chip: _OnChip, activity: SpikeCounts | float | None, steps: int | None
+) -> tuple[SpikeCounts | None, tuple[str, ...]]:
+    """Return spike counts and their note; no counts of a loop without neurons."""
+    counts, notes = resolve_activity(on_chip.graph, activity, steps)
+    if counts is not None and on_chip.has_loop:
+        return None, (f"activity: not used, since SynOps of {LOOP} are not defined",)
+    return counts, notes
+
+
+def _list_rows(on_chip: _OnChip, costs: _Costs, limits: UserLimits) -> tuple[BudgetRow, ...]:
+    """Return the rows of sizes with their remedies, of the user's limits, of a step's work and of kinds, in the graph's order."""
+    graph, profile = on_chip.graph, on_chip.profile
+    rows = [
+        *_add_remedies(on_chip),
+        *_check_limits(limits, costs, is_fixed=has_fixed_steps(profile)),
+        *(_check_load(load) for load in costs.loads if load.used is not None or load.worst <= load.limit),
+        *check_remote_synapses(on_chip.placement, profile),
+        *check_layer_kinds(graph, profile, on_chip.populations, on_chip.bits, on_chip.unsupported),
+    ]
+    order = {name: i for i, name in enumerate((CHIP, INPUT, *(layer.name for layer in graph.layers)))}
+    return tuple(sorted(rows, key=lambda row: order[row.layers[0]]))
+
+
+def _add_remedies(on_chip: _OnChip) -> Iterator[BudgetRow]:
+    """Yield the rows of sizes, each overrun with what removes it."""
+    for row in on_chip.what_if.evaluate().rows:
+        if on_chip.remedies and row.status == "over":
+            row = replace(row, remedy=find_remedies(on_chip.what_if, row, on_chip.fewest))
+        yield row
+
+
+def _list_notes(on_chip: _OnChip, costs: _Costs, rows: Sequence[BudgetRow]) -> Iterator[str]:
+    """Yield what the verdict rests on, in the order in which it is shown."""
+    profile = on_chip.profile
+    yield from note_replaced(on_chip.replaced, profile.name)
+    yield from note_readout(on_chip.populations, on_chip.unsupported)
+    yield from note_chip(on_chip.graph, profile)
+    yield from note_open_rows(rows, profile)
+    yield from note_open_loads(costs.loads)
+    yield note_packing(on_chip.placement, on_chip.fewest, on_chip.bound)
+    yield from note_balance(on_chip.placement, costs.balanced)
 
 
 @dataclass(frozen=True, kw_only=True)
