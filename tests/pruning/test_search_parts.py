@@ -182,6 +182,13 @@ def test_the_conformal_quantile_has_its_share_of_residuals_below(residuals, conf
 # ------------------------------------------------------------------------------------------------------------ margins
 
 
+def test_few_samples_of_many_classes_have_a_margin_all_the_same():
+    few, classes = np.array([9.0, 10.0, 12.0, 8.0, 11.0, 10.0, 13.0]), np.arange(7)
+    assert sampling_margin(few, classes, 12) > 0.1
+    assert sampling_margin(few, classes, 12) == sampling_margin(few, np.zeros(7), 12)
+    assert sampling_margin(few[:1], classes[:1], 12) == sampling_margin(few[:0], classes[:0], 12) == 0.5
+
+
 @pytest.mark.parametrize("relative", [True, False])
 def test_the_sampling_margin_covers_99_per_cent_of_pairs_of_splits(relative):
     rng = np.random.default_rng(0)

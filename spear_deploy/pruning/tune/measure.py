@@ -53,6 +53,9 @@ DOUBT = (1.0, 2.0)
 AGREEMENT = 4.0
 """Standard errors by which training samples may have more SynOps than validation and still count."""
 MAX_MARGIN = 0.5
+FEWEST_WITHIN = 8
+"""Samples beyond one of each class that tell how far samples of a class differ. Of fewer, all samples count as one class: seven
+samples of seven classes do not differ within a class at all, and a network was trimmed to the budget without a margin."""
 TRAINING_SAMPLES = 4096
 """Maximum of training samples that narrow the margin; more hardly narrow it, since the unseen samples stay as many."""
 
@@ -235,9 +238,13 @@ def sampling_margin(
     base = np.ones(len(pruned)) if before is None else before
     mean = max(float(pruned.mean()), 1e-12)
     residual = pruned - float(pruned.sum() / max(base.sum(), 1e-12)) * base
+    if len(pruned) < 2:
+        return MAX_MARGIN
     classes = np.unique(labels)
+    if len(labels) - len(classes) < FEWEST_WITHIN:
+        classes, labels = np.zeros(1, int), np.zeros(len(pruned), int)
     within = sum(float(np.sum((residual[labels == c] - residual[labels == c].mean()) ** 2)) for c in classes)
-    spread = np.sqrt(within / max(len(labels) - len(classes), 1))
+    spread = np.sqrt(within / (len(labels) - len(classes)))
     error = spread / mean * np.sqrt(1 / len(labels) + 1 / unseen)
     return float(min(MAX_MARGIN, sigmas * np.hypot(error, drift)))
 
