@@ -8,6 +8,7 @@ import pytest
 
 from spear_deploy.pruning.notes import MAX_STATED_SLACK
 from spear_deploy.pruning.search.settings import DEFAULT_METHOD
+from spear_deploy.pruning.tune.measure import POOLED_SIGMAS, SOURCE_DRIFT, sampling_margin
 from tests.benchmarks import levers
 from tests.benchmarks import search_tables as made
 
@@ -70,3 +71,14 @@ def test_a_candidate_has_the_spikes_of_its_stepped_modules_and_runs_faster():
     assert len(DATA["speed"]) == 4
     for row in DATA["speed"]:
         assert row["spikes_differ"] == 0 and row["compared"] > 10**6 and row["ratio"] >= 1.3, row["task"]
+
+
+def test_what_unseen_samples_alone_need_is_the_margin_of_a_network_that_is_measured_exactly():
+    rng = np.random.default_rng(0)
+    before = rng.uniform(50, 150, 500)
+    pruned, labels = 0.2 * before * rng.uniform(0.8, 1.2, 500), np.arange(500) % 10
+    margin = sampling_margin(pruned, labels, 100, before=before, sigmas=POOLED_SIGMAS, drift=SOURCE_DRIFT)
+    many, all_labels = np.tile(pruned, 2000), np.tile(labels, 2000)
+    exact = sampling_margin(many, all_labels, 100, before=np.tile(before, 2000), sigmas=POOLED_SIGMAS)
+    need = levers.need_of_unseen({"margin": margin, "samples": {"measured": 500, "unseen": 100}})
+    assert need == pytest.approx(exact, rel=0.02) and need < margin
