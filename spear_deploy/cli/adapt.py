@@ -56,8 +56,8 @@ def adapt(
     Example: spear-deploy adapt digits --chip speck2f --data digits --out adapted
     """
     from spear_deploy.network.labels import label_layers
-    from spear_deploy.pipeline.adapt import RESULTS
     from spear_deploy.pipeline.adapt import adapt as run_adapt
+    from spear_deploy.pipeline.adaptation.results import RESULTS
     from spear_deploy.util.folder_lock import require_kept
 
     require_kept(out, RESULTS, net, data)

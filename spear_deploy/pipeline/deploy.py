@@ -17,9 +17,9 @@ from spear_deploy.hardware.profile import hash_profile
 from spear_deploy.interchange.snn_file import hash_network
 from spear_deploy.network.classes import describe_classes
 from spear_deploy.pipeline import api, stages
-from spear_deploy.pipeline.adapt import ADAPTED, TRAINED
-from spear_deploy.pipeline.adapt import FACTS as ADAPTATION
 from spear_deploy.pipeline.adapt_stage import adapt_for_deployment, note_adaptation, read_adaptation
+from spear_deploy.pipeline.adaptation.results import ADAPTED, TRAINED
+from spear_deploy.pipeline.adaptation.results import FACTS as ADAPTATION
 from spear_deploy.pipeline.deployment import Deployment, DeploySettings
 from spear_deploy.pipeline.inputs import load_named, merge_options
 from spear_deploy.pipeline.preflight import LAVA_FAMILY, check_inputs, check_proofs, require_deployment

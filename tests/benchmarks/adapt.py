@@ -23,7 +23,8 @@ from typing import Any
 
 from spear_deploy.errors import SpearError
 from spear_deploy.hardware.profile import list_profiles
-from spear_deploy.pipeline.adapt import PLACES, adapt
+from spear_deploy.pipeline.adapt import adapt
+from spear_deploy.pipeline.adaptation.task import PLACES
 from spear_deploy.util.files import write_json
 from spear_deploy.util.number_format import with_prefix
 from tests.benchmarks.adapt_tasks import TASKS, load_trained

@@ -16,7 +16,8 @@ from spear_deploy.hardware.profile import load_profile
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import IF
 from spear_deploy.network.host_readout import has_host_readout, read_host_readout
-from spear_deploy.pipeline.adapt import Adapted, AdaptSettings, AdaptTask, describe_adapted
+from spear_deploy.pipeline.adaptation.results import describe_adapted
+from spear_deploy.pipeline.adaptation.task import Adapted, AdaptSettings, AdaptTask
 from spear_deploy.pipeline.readout_fit import advise_host
 from spear_deploy.simulator import simulate
 from spear_deploy.training import train

@@ -19,7 +19,9 @@ from spear_deploy.interchange.snn_file import hash_network
 from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.network.host_readout import has_host_readout
 from spear_deploy.pipeline import api, stages
-from spear_deploy.pipeline.adapt import ADAPTED, FACTS, STEP_SAMPLES, TRAINED
+from spear_deploy.pipeline.adapt_stage import has_to_change
+from spear_deploy.pipeline.adaptation.results import ADAPTED, FACTS, TRAINED
+from spear_deploy.pipeline.adaptation.waterfall import STEP_SAMPLES
 from spear_deploy.pipeline.verification.failures import Failures
 from spear_deploy.training.evaluation import evaluate
 
@@ -69,7 +71,7 @@ def derive_adaptation(place: Path, task: Task, data: str | os.PathLike[str] | Da
         facts=json.loads(json.dumps(facts)),
         first=evaluate(trained, head).accuracy,
         last=evaluate(adapted, sum_split(head, adapted)).accuracy,
-        lacks=has_host_readout(adapted) or bool(check(trained, profile, chips=chips, remedies=False).unsupported),
+        lacks=has_host_readout(adapted) or has_to_change(trained, profile, chips=chips),
         channels={group.name: group.channels for group in list_prunable_groups(trained)},
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import FileError, SpearError
-from spear_deploy.pipeline.adapt import FACTS as ADAPTATION
+from spear_deploy.pipeline.adaptation.results import FACTS as ADAPTATION
 from spear_deploy.pipeline.deploy import DEPLOYMENT, PROVENANCE, REPORT
 from spear_deploy.pipeline.stage_cache import RESULT, STAGES, CachedStage, read_stages
 from spear_deploy.pipeline.stages import SEARCH

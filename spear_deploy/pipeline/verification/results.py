@@ -16,9 +16,9 @@ from spear_deploy.data import Dataset
 from spear_deploy.data.dataset import hash_dataset
 from spear_deploy.errors import DataError
 from spear_deploy.pipeline import api, stages
-from spear_deploy.pipeline.adapt import ADAPTED, TRAINED
-from spear_deploy.pipeline.adapt import FACTS as ADAPTATION
 from spear_deploy.pipeline.adapt_stage import read_adaptation
+from spear_deploy.pipeline.adaptation.results import ADAPTED, TRAINED
+from spear_deploy.pipeline.adaptation.results import FACTS as ADAPTATION
 from spear_deploy.pipeline.deploy import PROVENANCE, REPORT, describe_results, make_advice, summarize
 from spear_deploy.pipeline.deployment import DeploySettings
 from spear_deploy.pipeline.preflight import LAVA_FAMILY, check_inputs, grade_split

@@ -1,0 +1,1 @@
+"""Steps of `adapt`: trial plans, learning, measurement, results."""

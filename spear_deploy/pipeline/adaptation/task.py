@@ -1,0 +1,92 @@
+"""A network to adapt, and an adapted network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from spear_deploy.adaptation.learn import LearnSettings
+from spear_deploy.budget.report import BudgetReport
+from spear_deploy.data import Dataset
+from spear_deploy.errors import UnsupportedError
+from spear_deploy.hardware.profile import HardwareProfile
+from spear_deploy.network.graph import SNNGraph
+from spear_deploy.util.progress import Progress
+
+CHIP, HOST = PLACES = ("chip", "host")
+"""Where a readout may be."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptSettings:
+    """How a network is adapted.
+
+    Attributes:
+        epochs: of fine-tuning.
+        narrows: whether layers become narrower where the chip is too small for the adapted network.
+        readout: where it is computed, on the "chip", or by the "host", which integrates the spikes that leave the chip.
+        seed: of the splits and of the order of samples.
+
+    Raises:
+        UnsupportedError: there is no such place for a readout.
+    """
+
+    epochs: int = LearnSettings.epochs
+    narrows: bool = True
+    readout: str = CHIP
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.readout not in PLACES:
+            raise UnsupportedError(f"readout '{self.readout}': expected one of {', '.join(PLACES)}")
+
+    @property
+    def learning(self) -> LearnSettings:
+        """How it learns."""
+        return LearnSettings(epochs=self.epochs, seed=self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptTask:
+    """A network to adapt.
+
+    Attributes:
+        network: a floating-point network.
+        profile: the chip.
+        chips: how many there are.
+        dataset: learns from `train`, chooses by `val`, is measured on `test`; None: nothing is learnt.
+        settings: of the adaptation.
+        progress: is called while it learns.
+    """
+
+    network: SNNGraph
+    profile: HardwareProfile
+    chips: int = 1
+    dataset: Dataset | None = None
+    settings: AdaptSettings = AdaptSettings()
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapted:
+    """A network adapted to a chip.
+
+    Attributes:
+        graph: the network; the given one where nothing was to replace.
+        rows: replacements, a row a layer: layer, what, by, kind, bound, neurons.
+        waterfall: accuracy after each step, on the test split: {after, kind, accuracy, layers}; of a replacement also where
+            spikes differ first from those before it, {differs: {layer, step, share} or None}; empty without data.
+        missing: what is left that the chip lacks, a sentence each.
+        report: check of the network.
+        widths: channels before and after, by group, where layers became narrower.
+        notes: sentences.
+    """
+
+    graph: SNNGraph
+    rows: tuple[Mapping[str, Any], ...] = ()
+    waterfall: tuple[Mapping[str, Any], ...] = ()
+    missing: tuple[str, ...] = ()
+    report: BudgetReport
+    widths: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
