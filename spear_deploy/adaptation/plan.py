@@ -21,6 +21,7 @@ from spear_deploy.adaptation.pools import FOLD, find_pools
 from spear_deploy.adaptation.replacement import Kind, Replacement
 from spear_deploy.adaptation.table import find_replacements
 from spear_deploy.budget.check import check
+from spear_deploy.budget.remedies import FIXED
 from spear_deploy.budget.report import BudgetReport
 from spear_deploy.errors import SpearError, UnsupportedError
 from spear_deploy.hardware.schema import HardwareProfile
@@ -36,8 +37,6 @@ LAST = ("skip", "sign")
 """Topics that come behind all others: relays are of the neurons that the chip has, and all change weights."""
 READOUT = "readout"
 """Topic whose alternatives differ in size alone: they make no plans of their own."""
-FIXED = ("input_channels", "output_channels")
-"""Resources that no width and no replacement changes."""
 Options: TypeAlias = Mapping[str, str]
 Watch: TypeAlias = Callable[[Replacement, SNNGraph, SNNGraph], None]
 """Takes a replacement that was made, the network before it, and the network after it."""

@@ -11,11 +11,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from spear_deploy.adaptation.plan import FIXED, Plan, follow, make_plans
+from spear_deploy.adaptation.plan import Plan, follow, make_plans
 from spear_deploy.adaptation.replacement import Replacement
 from spear_deploy.adaptation.table import find_replacements
 from spear_deploy.budget.chip_ranking import Ranked
 from spear_deploy.budget.core_rows import THING, BudgetRow
+from spear_deploy.budget.remedies import FIXED
 from spear_deploy.budget.report import BudgetReport
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.graph import SNNGraph, merge_parts
@@ -32,6 +33,7 @@ TOPICS: dict[str, tuple[str, ...]] = {
     "weight_sign": ("sign",),
     "layer_kind": ("map", "kernel", "pool", "skip"),
     "delay": ("delay", "skip"),
+    "input_channels": ("input",),
 }
 """By resource of a check, what a replacement is about."""
 
@@ -126,6 +128,11 @@ def _find_excess(report: BudgetReport) -> float:
     return max(shares, default=0.0)
 
 
+def exceeds_fixed(report: BudgetReport) -> bool:
+    """Return whether a network has more inputs or outputs than the chip, which no narrower layer changes."""
+    return any(row.resource in FIXED for row in report.over)
+
+
 def add_reach(ranking: Sequence[Ranked], graph: SNNGraph, targets: Iterable[tuple[HardwareProfile, int]]) -> list[Ranked]:
     """Return a ranking in which each chip that does not fit says what an adaptation would replace.
 
@@ -160,11 +167,13 @@ def name_replacements(report: BudgetReport, reach: Reach | None, *, net: str = "
         reach: of the same network and chip.
         net: the network as in the command.
     """
-    if reach is None or not report.unsupported:
+    if reach is None or not (report.unsupported or exceeds_fixed(report)):
         return report
     offers = [step.replacement for step in reach.plan.steps]
     rows = tuple(
-        _name_replacement(row, offers, suits_host=reach.suits_host) if row.unit == THING and row.status == "over" else row
+        _name_replacement(row, offers, suits_host=reach.suits_host)
+        if row.status == "over" and (row.unit == THING or row.resource in FIXED)
+        else row
         for row in report.rows
     )
     after = reach.plan.report
@@ -185,7 +194,7 @@ def name_replacements(report: BudgetReport, reach: Reach | None, *, net: str = "
 def _name_replacement(row: BudgetRow, offers: list[Replacement], *, suits_host: bool) -> BudgetRow:
     """Return a row of something that the chip lacks with the replacement among its remedies."""
     topics = TOPICS.get(row.resource, ())
-    named = [offer for offer in offers if offer.topic in topics and row.where in offer.layers]
+    named = [offer for offer in offers if offer.topic in topics and (row.where in offer.layers or row.resource in FIXED)]
     if not named:
         return row
     words = "; ".join(f"{offer.by} ({offer.kind})" for offer in named)

@@ -35,6 +35,9 @@ MAX_WEIGHT_BITS = UNCHANGED.max_weight_bits
 LAYER_COUNTS = ("destinations", "fan_out_cores")
 """Counts of whole layers, which no width changes."""
 
+FIXED = ("input_channels", "output_channels")
+"""Counts of channels at the ends of a network, which no narrower layer changes."""
+
 LOG = logging.getLogger(__name__)
 
 Offer: TypeAlias = tuple[float, str]
@@ -55,6 +58,8 @@ def find_remedies(base: WhatIf, row: BudgetRow, fewest_cores: Placement) -> str:
     if not offers and not (base.is_exhausted and row.resource in PLACED):
         offers = _offers(_narrow_all, base, row)
     none = f"no layer, weight width, chip count or uniform width lowers {resource} enough"
+    if row.resource in FIXED:
+        none = f"no narrower layer changes them: give the network fewer {row.resource.split('_')[0]}s"
     return "; ".join(text for _, text in sorted(offers)) or none
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from spear_deploy.adaptation.reach import exceeds_fixed
 from spear_deploy.adaptation.table import find_replacements
 from spear_deploy.budget.check import check
 from spear_deploy.data import Dataset
@@ -55,7 +56,7 @@ def adapt_for_deployment(
     if network.is_integer:
         return network
     is_on_host = settings.readout == HOST
-    if not is_on_host and not _has_to_change(folded, profile, chips):
+    if not is_on_host and not has_to_change(folded, profile, chips=chips):
         return network
     network = folded
     dataset = api.data(data, network, seed=settings.seed, steps=settings.steps, encoding=settings.encoding)
@@ -88,9 +89,10 @@ def adapt_for_deployment(
     return api.load(cache.folder / ADAPTED)
 
 
-def _has_to_change(network: SNNGraph, profile: HardwareProfile, chips: int) -> bool:
-    """Return whether a chip lacks a part of a network, or its integers refuse one that something stands in for."""
-    if ends_in_weighted_sum(network) or check(network, profile, chips=chips, remedies=False).unsupported:
+def has_to_change(network: SNNGraph, profile: HardwareProfile, *, chips: int) -> bool:
+    """Return whether a chip lacks a part of a network, has fewer inputs, or integers that refuse what something stands in for."""
+    report = check(network, profile, chips=chips, remedies=False)
+    if ends_in_weighted_sum(network) or report.unsupported or exceeds_fixed(report):
         return True
     try:
         api.quantize_for_chip(network, profile)

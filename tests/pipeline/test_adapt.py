@@ -19,9 +19,9 @@ from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, CubaLI, CubaLIF, Dense, Layer, make_sparse
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
 from spear_deploy.pipeline import api
+from spear_deploy.pipeline.adapt_stage import adapt_for_deployment
 from spear_deploy.pipeline.adaptation.learn_plan import note_lack_of_room
 from spear_deploy.pipeline.adaptation.task import AdaptSettings, AdaptTask
-from spear_deploy.pipeline.adapt_stage import adapt_for_deployment
 from spear_deploy.pipeline.deployment import DeploySettings
 from spear_deploy.pipeline.learn_integers import learn_integers
 from spear_deploy.pipeline.preflight import CheckedInputs
@@ -290,6 +290,31 @@ def test_verify_finds_every_edited_figure_of_the_adaptation_and_another_trained_
     write_snn(dense(), out / "trained.snn")  # of another accuracy
     derived = derive(out, settings=settings, data=task(), chip="speck2f", full=False)
     assert "parts" not in compare() and "accuracy.trained" in compare()
+
+
+def test_check_deploy_and_verify_know_that_sums_stand_in_for_too_many_inputs(trained, tmp_path):
+    few = {"connectivity.input_channels": 5}
+    report = sd.check(trained, "loihi2", overrides=few)
+    (row,) = [row for row in report.rows if row.resource == "input_channels"]
+    assert row.remedy == (
+        "no narrower layer changes them: give the network fewer inputs; `adapt` puts in its place: sums over windows of "
+        "2 inputs, which the host forms (learnt)"
+    )
+    assert api.suggest_command("net.nir", "loihi2", report).startswith("spear-deploy adapt net.nir --chip loihi2 --data DATA")
+    result = sd.deploy(trained, "loihi2", task(), out=tmp_path / "out", overrides=few, **OPTIONS)
+    assert result.report.verdict == "fits" and result.notes[0].startswith("adapted to loihi2: 1 part replaced")
+    verified = sd.verify(tmp_path / "out", data=task())
+    assert not [failure for failure in verified.failures if failure["file"] in ("trained.snn", "adapt.json")]
+
+
+def test_too_many_outputs_lead_to_another_chip_and_are_refused_before_anything_is_learnt(trained, tmp_path):
+    few = {"connectivity.output_channels": 2}
+    report = sd.check(trained, "loihi2", overrides=few)
+    (row,) = [row for row in report.rows if row.resource == "output_channels"]
+    assert row.remedy == "no narrower layer changes them: give the network fewer outputs"
+    assert api.suggest_command("net.nir", "loihi2", report) == "spear-deploy rank net.nir (which chip takes it)"
+    with pytest.raises(ChipError, match="nothing replaces it: output: 3 channels; loihi2 has 2, so that the output has to be"):
+        sd.deploy(trained, "loihi2", task(), out=tmp_path / "out", overrides=few, **OPTIONS)
 
 
 def test_deploy_names_what_nothing_replaces(trained, tmp_path):

@@ -56,7 +56,7 @@ def check(
         DataError: no chip is named.
         TypeError: there is no such option.
     """
-    from spear_deploy.adaptation.reach import find_reach, name_replacements
+    from spear_deploy.adaptation.reach import exceeds_fixed, find_reach, name_replacements
     from spear_deploy.budget.budget_file import BudgetFile, UserLimits, read_budget
     from spear_deploy.budget.check import check as check_graph
     from spear_deploy.quantize.fold import fold_chained_weights
@@ -76,7 +76,7 @@ def check(
         activity=_read_activity(stated.activity if activity is None else activity, graph),
         limits=stated.limits.override(UserLimits(**limits)),
     )
-    if not report.unsupported or graph.is_integer:
+    if not (report.unsupported or exceeds_fixed(report)) or graph.is_integer:
         return report
     reach = find_reach(graph, target, chips=chips or stated.chips or board_chips, report=report)
     return name_replacements(report, reach, net=_name(net))
@@ -91,7 +91,7 @@ def suggest_command(net: str, chip: str, report: BudgetReport, *, bits: str | No
     """Return the command to try next, after a network that does not fit.
 
     `prune` where the chip is full, `adapt` where what it lacks can be replaced, `rank` where it cannot, where there is no
-    integer format here, or where layers go to more others than the chip allows, which no width changes.
+    integer format here, or where a limit is exceeded that no width changes: inputs, outputs, layers that a layer goes to.
 
     Args:
         net: the network and its options as on the command line.
@@ -99,6 +99,7 @@ def suggest_command(net: str, chip: str, report: BudgetReport, *, bits: str | No
         report: of `check`.
         bits: of weights as on the command line; only `prune` takes them.
     """
+    from spear_deploy.adaptation.reach import exceeds_fixed
     from spear_deploy.budget.remedies import LAYER_COUNTS
     from spear_deploy.quantize import FORMATS
 
@@ -107,7 +108,7 @@ def suggest_command(net: str, chip: str, report: BudgetReport, *, bits: str | No
         learns = " --data DATA" if "--data DATA" in adaptation else ""
         return f"spear-deploy adapt {net} --chip {shlex.quote(chip)}{learns} --out adapted (replace what the chip lacks)"
     is_wiring = bool(report.over) and all(row.resource in LAYER_COUNTS for row in report.over)
-    if report.unsupported or is_wiring or profile(chip).meta.family not in FORMATS:
+    if report.unsupported or exceeds_fixed(report) or is_wiring or profile(chip).meta.family not in FORMATS:
         return f"spear-deploy rank {net} (which chip takes it)"
     stated = "" if bits is None else f" --bits {shlex.quote(bits)}"
     return (
