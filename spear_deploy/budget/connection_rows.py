@@ -11,11 +11,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from spear_deploy.budget.core_rows import CHIP, THING, BudgetRow, check_limit, classify_use
 from spear_deploy.budget.geometry import find_unchecked_geometry
 from spear_deploy.budget.unsupported import Unsupported, count_extra_delays
 from spear_deploy.hardware.schema import HardwareProfile
-from spear_deploy.network import FLOAT_NEURONS, WEIGHTED, Array, Layer, LoihiLIF, Scale, resets_late, sends_several
+from spear_deploy.network import (
+    FLOAT_NEURONS,
+    WEIGHTED,
+    Array,
+    Layer,
+    LoihiLIF,
+    Scale,
+    array_parameters,
+    resets_late,
+    sends_several,
+)
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.placement.populations import Population, add_counts, count_synapses_out_of
 from spear_deploy.placement.weight_bits import bias_bits, max_distinct_weights
@@ -231,6 +243,7 @@ def _check_neuron(layer: Layer, profile: HardwareProfile, missing: Mapping[str, 
         leaf = profile.neuron.max_spikes_per_step
         what = "several spikes in a step" if leaf.max_value is None else f"up to {leaf.max_value:g} spikes in a step"
         yield _count_missing("max_spikes_per_step", layer.name, (), known=leaf.value is not None, what=what)
+    yield from _check_distinct(layer, profile)
     rest = neuron.refractory_steps if isinstance(neuron, LoihiLIF) else 0
     if rest and profile.neuron.refractory_max_steps.value != "unlimited":
         limit = profile.neuron.refractory_max_steps.max_value
@@ -244,6 +257,26 @@ def _check_neuron(layer: Layer, profile: HardwareProfile, missing: Mapping[str, 
         used = bias_bits(neuron.bias)
         remedy = f"round the bias to {bits.max_value} bits" if bits.max_value is not None and used > bits.max_value else ""
         yield from check_limit("bias_bits", layer.name, used, bits, capacity=False, remedy=remedy)
+
+
+def _check_distinct(layer: Layer, profile: HardwareProfile) -> Iterator[BudgetRow]:
+    """Yield a row where a layer has more thresholds, or time constants, than a core surely holds; each core may have fewer."""
+    leaf, parameters = profile.neuron.distinct_per_core, array_parameters(layer.neuron) if layer.neuron is not None else {}
+    if leaf.max_value is None:
+        return
+    thresholds = [values for name, values in parameters.items() if name == "v_threshold"]
+    times = [values for name, values in parameters.items() if name.startswith(("tau", "decay"))]
+    for what, arrays in (("thresholds", thresholds), ("time constants", times)):
+        used = len(np.unique(np.stack([a.ravel() for a in np.broadcast_arrays(*arrays)]), axis=1).T) if arrays else 0
+        if used > leaf.max_value:
+            reason = (
+                f"{used:,} distinct {what}, of which a core of {profile.name} surely holds {leaf.max_value}, a few more perhaps; "
+                "train with fewer"
+            )
+            yield BudgetRow(
+                resource="distinct_constants", where=layer.name, used=None, limit=leaf.max_value, unit=leaf.unit,
+                status="unchecked", remedy=reason,
+            )  # fmt: skip
 
 
 def _check_kind(layer: Layer, profile: HardwareProfile, missing: Sequence[Unsupported]) -> BudgetRow:

@@ -346,6 +346,9 @@ class NeuronFormat(Block):
         "whose weights take what differs between channels; left out, each neuron",
         words=("neuron", "pair", "channel"),
     )
+    distinct_per_core: Limit = Limit.key(
+        "value", "distinct thresholds, and distinct time constants, of the neurons of a core; left out, any number"
+    )
     refractory_max_steps: LimitOrZero = LimitOrZero.key("step", "longest rest after a spike")
     state_bits: Integer = Integer.key("bit", "width of u and v")
     bias_bits: Limit = Limit.key("bit", "width of a bias before its exponent, sign included (`LoihiLIF`)")

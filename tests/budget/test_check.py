@@ -407,3 +407,19 @@ def test_an_output_without_neurons_is_placed_and_a_note_asks_for_a_readout(neuro
     report = check(chain(layers, input_shape=(3,)), LOIHI1)
     notes = [note for note in report.notes if note.startswith("readout: 'out' is a weighted sum without neurons; it is placed")]
     assert report.cores_used == 2 and len(notes) == (neuron is None)
+
+
+@pytest.mark.parametrize(("distinct", "status"), [(8, []), (9, ["unchecked"])])
+def test_more_thresholds_than_a_core_surely_holds_are_open(distinct: int, status: list[str]) -> None:
+    def find(neuron: Any, chip: str) -> tuple[str, list[BudgetRow]]:
+        graph = chain([Layer(name="a", synapse=Dense(weight=np.ones((24, 3))), neuron=neuron)], input_shape=(3,))
+        report = check(graph, load_profile(chip))
+        return report.verdict, [row for row in report.rows if row.resource == "distinct_constants"]
+
+    thresholds = IF(v_threshold=np.arange(24) % distinct + 1.0)
+    verdict, rows = find(thresholds, "loihi1")
+    assert [row.status for row in rows] == status and verdict == ("unchecked" if status else "fits")
+    assert all(row.remedy.startswith("9 distinct thresholds, of which a core of loihi1 surely holds 8") for row in rows)
+    assert find(thresholds, "loihi2") == ("fits", [])
+    (row,) = find(LIF(tau_s=np.linspace(0.01, 0.02, 24)), "loihi1")[1]
+    assert row.remedy.startswith("24 distinct time constants")
