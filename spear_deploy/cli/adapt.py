@@ -9,22 +9,10 @@ from typing import Any
 import click
 
 from spear_deploy.cli import completion
-from spear_deploy.cli.options import (
-    Command,
-    as_json,
-    chip,
-    data_options,
-    display,
-    emit,
-    leave,
-    load_net,
-    network_options,
-    overrides,
-    quiet,
-    readout,
-    seed,
-    suggest,
-)
+from spear_deploy.cli.command import Command
+from spear_deploy.cli.inputs import load_net
+from spear_deploy.cli.options import as_json, chip, data_options, network_options, overrides, quiet, readout, seed
+from spear_deploy.cli.output import display, emit, leave, suggest
 
 
 @click.command(cls=Command, short_help="Replace what the chip lacks, and learn it again.")

@@ -32,7 +32,7 @@ from spear_deploy.cli import (
     sweep,
     verify,
 )
-from spear_deploy.cli.options import ERROR, complete, print_line
+from spear_deploy.cli.output import ERROR, complete, print_line
 from spear_deploy.errors import SpearError
 
 

@@ -8,22 +8,10 @@ from typing import Any
 import click
 
 from spear_deploy.cli import completion
-from spear_deploy.cli.options import (
-    Command,
-    activity,
-    as_json,
-    bits,
-    console,
-    emit,
-    leave,
-    load_net,
-    network_options,
-    overrides,
-    profile_times,
-    repeat_net,
-    state_bits,
-    suggest,
-)
+from spear_deploy.cli.command import Command
+from spear_deploy.cli.inputs import load_net, repeat_net, state_bits
+from spear_deploy.cli.options import activity, as_json, bits, network_options, overrides, profile_times
+from spear_deploy.cli.output import console, emit, leave, suggest
 
 
 @click.command(cls=Command, short_help="Does it fit the chip? If not, what to change.")

@@ -8,20 +8,10 @@ from typing import Any, TypeAlias
 import click
 
 from spear_deploy.cli import completion
-from spear_deploy.cli.options import (
-    SOON_S,
-    Command,
-    apply_defaults,
-    as_json,
-    console,
-    display,
-    emit,
-    join_options,
-    network_options,
-    override_chip,
-    overrides,
-    quiet,
-)
+from spear_deploy.cli.command import Command
+from spear_deploy.cli.inputs import apply_defaults, override_chip
+from spear_deploy.cli.options import SOON_S, as_json, join_options, network_options, overrides, quiet
+from spear_deploy.cli.output import console, display, emit
 from spear_deploy.cli.simulate import BACKENDS, parse_record
 
 Function: TypeAlias = Callable[..., Any]

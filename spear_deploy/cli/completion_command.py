@@ -5,7 +5,9 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
-from spear_deploy.cli.options import Command, as_json, emit
+from spear_deploy.cli.command import Command
+from spear_deploy.cli.options import as_json
+from spear_deploy.cli.output import emit
 
 PROGRAM, VARIABLE = "spear-deploy", "_SPEAR_DEPLOY_COMPLETE"
 

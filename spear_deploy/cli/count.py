@@ -7,20 +7,10 @@ from typing import Any
 import click
 
 from spear_deploy.cli import completion
-from spear_deploy.cli.options import (
-    SOON_S,
-    Command,
-    as_json,
-    console,
-    data_options,
-    device,
-    display,
-    emit,
-    load_net,
-    network_options,
-    profile_times,
-    quiet,
-)
+from spear_deploy.cli.command import Command
+from spear_deploy.cli.inputs import load_net
+from spear_deploy.cli.options import SOON_S, as_json, data_options, device, network_options, profile_times, quiet
+from spear_deploy.cli.output import console, display, emit
 
 
 @click.command(cls=Command, short_help="SynOps, layer by layer.")

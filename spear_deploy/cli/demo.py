@@ -5,20 +5,10 @@ from __future__ import annotations
 import click
 
 from spear_deploy.cli import completion
-from spear_deploy.cli.options import (  # fmt: skip
-    Command,
-    as_json,
-    command_line,
-    display,
-    fresh,
-    leave_deployment,
-    levers,
-    method,
-    override_chip,
-    overrides,
-    quiet,
-    seed,
-)
+from spear_deploy.cli.command import Command, command_line
+from spear_deploy.cli.inputs import override_chip
+from spear_deploy.cli.options import as_json, fresh, levers, method, overrides, quiet, seed
+from spear_deploy.cli.output import display, leave_deployment
 
 
 @click.command(cls=Command, short_help="The whole path on scikit-learn's digits.")

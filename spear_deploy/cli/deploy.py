@@ -7,19 +7,16 @@ from typing import Any
 import click
 
 from spear_deploy.cli import completion
-from spear_deploy.cli.options import (  # fmt: skip
-    Command,
+from spear_deploy.cli.command import Command, command_line
+from spear_deploy.cli.inputs import load_net, state_bits
+from spear_deploy.cli.options import (
     as_json,
     bits,
     chip,
-    command_line,
     data_options_with_range,
     device,
-    display,
     fresh,
-    leave_deployment,
     levers,
-    load_net,
     method,
     network_options,
     overrides,
@@ -27,9 +24,9 @@ from spear_deploy.cli.options import (  # fmt: skip
     quiet,
     readout,
     seed,
-    state_bits,
     workers,
 )
+from spear_deploy.cli.output import display, leave_deployment
 
 
 @click.command(cls=Command, short_help="The whole path on your network.")

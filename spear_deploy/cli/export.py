@@ -8,23 +8,10 @@ from typing import Any
 import click
 
 from spear_deploy.cli import completion
-from spear_deploy.cli.options import (
-    SOON_S,
-    Command,
-    as_json,
-    bits,
-    console,
-    display,
-    emit,
-    leave,
-    load_net,
-    network_options,
-    override_chip,
-    overrides,
-    quiet,
-    seed,
-    state_bits,
-)
+from spear_deploy.cli.command import Command
+from spear_deploy.cli.inputs import load_net, override_chip, state_bits
+from spear_deploy.cli.options import SOON_S, as_json, bits, network_options, overrides, quiet, seed
+from spear_deploy.cli.output import console, display, emit, leave
 
 
 @click.command(cls=Command, short_help="NIR, netx, ONNX, Xylo, Speck, PyNN; with a certificate.")

@@ -8,7 +8,9 @@ from typing import Any
 import click
 
 from spear_deploy.cli import completion
-from spear_deploy.cli.options import Command, as_json, console, emit
+from spear_deploy.cli.command import Command
+from spear_deploy.cli.options import as_json
+from spear_deploy.cli.output import console, emit
 
 
 @click.command(cls=Command, short_help="List the chips, or all numbers of one with sources.")

@@ -9,28 +9,24 @@ from typing import Any
 import click
 
 from spear_deploy.cli import completion
+from spear_deploy.cli.command import Command, command_line
+from spear_deploy.cli.inputs import load_net, state_bits
 from spear_deploy.cli.options import (
-    Command,
     as_json,
     bits,
     chip,
-    command_line,
     data_options_with_range,
     device,
-    display,
-    emit,
-    leave,
     levers,
-    load_net,
     method,
     network_options,
     overrides,
     profile_times,
     quiet,
     seed,
-    state_bits,
     workers,
 )
+from spear_deploy.cli.output import display, emit, leave
 
 
 @click.command(cls=Command, short_help="Make it smaller, until it fits the chip or meets a budget.")

@@ -7,20 +7,10 @@ from typing import Any
 import click
 
 from spear_deploy.cli import completion
-from spear_deploy.cli.options import (
-    DOES_NOT_FIT,
-    Command,
-    activity,
-    as_json,
-    console,
-    emit,
-    load_net,
-    network_options,
-    overrides,
-    repeat_net,
-    suggest,
-    workers,
-)
+from spear_deploy.cli.command import Command
+from spear_deploy.cli.inputs import load_net, repeat_net
+from spear_deploy.cli.options import activity, as_json, network_options, overrides, workers
+from spear_deploy.cli.output import DOES_NOT_FIT, console, emit, suggest
 
 
 @click.command(cls=Command, short_help="Which chip could run the network?")
@@ -52,7 +42,7 @@ def rank(
 ) -> None:  # fmt: skip
     """Check the network against every chip, and list the verdicts, the best first.
 
-    Exits 3 if the network fits none and no verdict is unchecked.
+    Exits 3 if the network does not fit any of them; a chip with an unpublished limit counts as one that may fit.
 
     Example: spear-deploy rank digits --activity 0.1
     """

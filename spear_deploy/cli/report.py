@@ -6,7 +6,9 @@ from typing import Any
 
 import click
 
-from spear_deploy.cli.options import Command, as_json, emit
+from spear_deploy.cli.command import Command
+from spear_deploy.cli.options import as_json
+from spear_deploy.cli.output import emit
 
 
 @click.command(cls=Command, short_help="Write report.html of a deployment again.")
@@ -16,8 +18,8 @@ from spear_deploy.cli.options import Command, as_json, emit
 def report(folder: str, out: str | None, as_json: bool) -> None:
     """Write the page of a deployment again, from its files alone.
 
-    DIR is the output folder of 'deploy', 'demo', 'adapt' or 'prune'. The page is one file: no script, no network, light and dark,
-    and it prints.
+    DIR is the output folder of 'deploy', 'demo', 'adapt' or 'prune'. The page is one file without scripts,
+    which loads nothing from elsewhere, follows light and dark, and can be printed.
 
     Example: spear-deploy report demo
     """

@@ -7,24 +7,10 @@ from typing import Any
 import click
 
 from spear_deploy.cli import completion
-from spear_deploy.cli.options import (
-    SOON_S,
-    Command,
-    as_json,
-    bits,
-    console,
-    data_options,
-    display,
-    emit,
-    leave,
-    load_net,
-    network_options,
-    overrides,
-    print_line,
-    profile_times,
-    quiet,
-    state_bits,
-)
+from spear_deploy.cli.command import Command
+from spear_deploy.cli.inputs import load_net, state_bits
+from spear_deploy.cli.options import SOON_S, as_json, bits, data_options, network_options, overrides, profile_times, quiet
+from spear_deploy.cli.output import console, display, emit, leave, print_line
 
 BACKENDS = ("fast", "lava", "lava-fast", "norse")
 
@@ -94,7 +80,9 @@ def simulate(
     as_json: bool,
     **source: Any,
 ) -> None:
-    """Run a network and record it in the network's own time, with findings on saturation, silence and rounding.
+    """Run a network and record its spikes, with findings on saturation, silence and rounding.
+
+    Every backend is recorded in the network's own time steps, without the steps that it takes longer itself.
 
     A run on Lava is repeated on the simulator; where spikes differ, that is an error (exit 1).
 

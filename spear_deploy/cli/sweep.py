@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
-from spear_deploy.cli.options import ERROR, Command, as_json, command_line, device, display, emit, quiet, workers
+from spear_deploy.cli.command import Command, command_line
+from spear_deploy.cli.options import as_json, device, quiet, workers
+from spear_deploy.cli.output import ERROR, display, emit
 
 
 @click.command(cls=Command, short_help="Many networks, chips, budgets, methods and seeds.")

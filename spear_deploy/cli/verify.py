@@ -7,7 +7,9 @@ from typing import Any
 import click
 
 from spear_deploy.cli import completion
-from spear_deploy.cli.options import ERROR, Command, as_json, display, emit, quiet
+from spear_deploy.cli.command import Command
+from spear_deploy.cli.options import as_json, quiet
+from spear_deploy.cli.output import ERROR, display, emit
 
 
 @click.command(cls=Command, short_help="Derive every figure of a deployment again.")
@@ -26,7 +28,7 @@ def verify(folder: str, data: str | None, chip: str | None, full: bool, quiet: b
 
     Not derived, since the networks between are not kept, and held by digests alone: wall times, command line and versions;
     of search.json plans, rungs, estimator, epochs, batches, evaluations and notes; levers and steps between the first and the
-    last; where trained.snn came from. Digests are no signature: who writes all of them again can change these.
+    last; where trained.snn came from. Digests are no signature: someone who writes all of them again can change these.
 
     Example: spear-deploy verify demo
     """

@@ -36,8 +36,8 @@ def test_an_unexpected_exception_is_one_sentence_and_a_line_to_report(monkeypatc
     done = run_failing(ZeroDivisionError("division by zero"), monkeypatch=monkeypatch)
     sentence, report = done.stderr.splitlines()
     assert done.exit_code == 1 and done.stdout == ""
-    assert sentence.startswith(f"error: {last_guard.FAULT}: ZeroDivisionError: division by zero at cli/options.py:")
-    assert report.startswith("report: spear-deploy 0.") and "ZeroDivisionError at cli/options.py:" in report
+    assert sentence.startswith(f"error: {last_guard.FAULT}: ZeroDivisionError: division by zero at cli/inputs.py:")
+    assert report.startswith("report: spear-deploy 0.") and "ZeroDivisionError at cli/inputs.py:" in report
 
 
 @pytest.mark.expects_fault
@@ -54,8 +54,8 @@ def test_debug_shows_the_traceback_before_the_sentence(monkeypatch):
             "this needs the package 'networkx'",
         ),
         (ModuleNotFoundError("No module named 'yaml'", name="yaml"), "this needs the package 'PyYAML'"),
-        (MemoryError(), "memory is full (cli/options.py:"),
-        (ImportError("numpy.so: failed to map segment from shared object"), "memory is full (cli/options.py:"),
+        (MemoryError(), "memory is full (cli/inputs.py:"),
+        (ImportError("numpy.so: failed to map segment from shared object"), "memory is full (cli/inputs.py:"),
         (OSError(errno.ENOSPC, "No space left on device", "a.snn"), "file 'a.snn' cannot be written (the disk is full)"),
         (
             OSError(errno.ENAMETOOLONG, "?", "a" * 300),

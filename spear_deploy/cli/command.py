@@ -1,0 +1,93 @@
+"""Command of the command line: arguments kept, inputs protected, defaults of the project file."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from typing import Any
+
+import click
+
+from spear_deploy.cli.output import STDOUT, console, print_line, read_labels
+
+ARGUMENTS, DEFAULTS, PROFILE = "spear_deploy.cli.arguments", "spear_deploy.cli.defaults", "spear_deploy.cli.profile"
+"""Keys of click's context: arguments of the command, network options of the project file, whether time is measured."""
+OUTPUTS = ("out", "sarif")
+"""Options that name a file which is written."""
+
+
+class Command(click.Command):
+    """A command whose stdout holds the result alone: prints of the user's functions go to stderr.
+
+    In its help a number stands as X, as in the range behind it: `--epochs X  Epochs.  [x>=1]`.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        for option in self.params:
+            if option.metavar is None and isinstance(option.type, (click.IntRange, click.FloatRange)):
+                option.metavar = "X"
+                option.type.name = "whole number" if isinstance(option.type, click.IntRange) else "number"
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the arguments: a report names the command that made it."""
+        ctx.meta[ARGUMENTS] = list(args)
+        rest = super().parse_args(ctx, args)
+        _refuse_overwriting(ctx.params)
+        ctx.meta[DEFAULTS] = _read_defaults(ctx.params)
+        return rest
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        ctx.meta[STDOUT] = sys.stdout
+        with redirect_stdout(sys.stderr):
+            if not ctx.meta.get(PROFILE):
+                return super().invoke(ctx)
+            from spear_deploy.util.times import record_times
+
+            with record_times() as times:
+                try:
+                    return super().invoke(ctx)
+                finally:
+                    if not ctx.params.get("as_json"):
+                        console().show_times(times, read_labels(ctx))
+
+
+def _refuse_overwriting(params: Mapping[str, Any]) -> None:
+    """Refuse an output file that the command reads."""
+    outputs = {name: params[name] for name in OUTPUTS if isinstance(params.get(name), str) and os.path.isfile(params[name])}
+    for option, path in outputs.items():
+        inputs = [value for name, value in params.items() if name not in OUTPUTS and isinstance(value, str)]
+        if any(os.path.isfile(value) and os.path.samefile(value, path) for value in inputs):
+            raise click.UsageError(f"--{option}: file '{path}' is read by this command; choose another name")
+
+
+def _read_defaults(params: dict[str, Any]) -> dict[str, Any]:
+    """Return the network options of the project file, and set the options of data that the command line leaves open."""
+    if "source" not in params or params.get("no_budget"):
+        return {}  # before the import: a command that reads no network starts without the checker
+
+    from pathlib import Path
+
+    from spear_deploy.budget.budget_file import NAME, read_budget
+
+    name = params.get("budget") or NAME
+    if not Path(name).is_file():
+        return {}
+    stated = read_budget(name)
+    used = {name: value for name, value in stated.network.items() if params.get(name) is None}
+    coding = {name: value for name, value in stated.data.items() if name in params and params[name] is None}
+    params.update(coding)
+    if used or coding:
+        words = ", ".join(f"{name} {value}" for name, value in {**used, **coding}.items())
+        print_line(f"note: {name} sets {words}")
+    return used
+
+
+def command_line() -> str:
+    """Return the command line that runs this command again."""
+    context = click.get_current_context()
+    return shlex.join(["spear-deploy", str(context.info_name), *context.meta[ARGUMENTS]])
