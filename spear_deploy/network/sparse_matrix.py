@@ -163,7 +163,7 @@ class SparseMatrix(np.lib.mixins.NDArrayOperatorsMixin):
     def _write_out(self, use: str) -> Array:
         if self.size > FULL_NUMBERS:
             raise GraphError(
-                f"sparse weights of {self.shape[0]}x{self.shape[1]}: {use} needs all numbers, at most {FULL_NUMBERS} are "
+                f"sparse weights of {self.shape[0]}x{self.shape[1]}: {use} needs all numbers, at most {FULL_NUMBERS:,} are "
                 "written out by themselves; write them out with to_full(), or make the layer smaller"
             )
         return self.to_full()

@@ -193,7 +193,7 @@ def summarize(cache: StageCache, task: Task, done: Mapping[str, Any], budget: fl
     if profile.meta.family != LAVA_FAMILY:
         notes.append(f"Lava's models hold Loihi's integers; those of {profile.name} ran on our simulator alone")
     if fixed["synops"] > budget:
-        notes.append(f"SynOps on the test split are {fixed['synops']:.0f}, above the budget of {budget:.0f}")
+        notes.append(f"SynOps on the test split are {fixed['synops']:,.0f}, above the budget of {budget:,.0f}")
     files = {
         "dense": stages.DENSE, "pruned": stages.PRUNED, "search": stages.SEARCH, "quantised": stages.QUANTISED,
         "activity": stages.ACTIVITY, "recording": stages.LAVA, "raster": stages.RASTER, "check": CHECK, **exported["files"],

@@ -64,7 +64,7 @@ class BitsChoice:
         chosen = ", ".join(f"{name_layers([name])} {bits}" for name, bits in self.bits.items())
         before, now = self.words
         return (
-            f"bits of a weight in place of {self.default}: {chosen}, which takes memory from {before:.0f} to {now:.0f} words "
+            f"bits of a weight in place of {self.default}: {chosen}, which takes memory from {before:,.0f} to {now:,.0f} words "
             f"{f'before channels go; {after}' if after else 'with all channels'}"
         )
 

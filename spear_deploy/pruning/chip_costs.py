@@ -27,6 +27,7 @@ from spear_deploy.placement.populations import find_populations
 from spear_deploy.placement.weight_bits import stored_bits
 from spear_deploy.simulator import SpikeCounts
 from spear_deploy.simulator.synops import count_synops
+from spear_deploy.util.number_format import amount
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,10 +97,10 @@ def describe_rows(over: tuple[BudgetRow, ...]) -> str:
     """Return the first three rows as a sentence part.
 
     >>> row = BudgetRow(resource="cores", where="chip", used=9, limit=4, unit="core", status="over")
-    >>> describe_rows((row,))
-    'cores 9 of 4 (chip)'
+    >>> describe_rows((row,)), describe_rows((replace(row, used=131072, limit=16384),))
+    ('cores 9 of 4 (chip)', 'cores 131,072 of 16,384 (chip)')
     """
-    texts = [f"{row.resource.replace('_', ' ')} {row.used:g} of {row.limit:g} ({row.place})" for row in over[:3]]
+    texts = [f"{row.resource.replace('_', ' ')} {amount(row.used)} of {amount(row.limit)} ({row.place})" for row in over[:3]]
     return "; ".join(texts) + (f"; {len(over) - 3} more" if len(over) > 3 else "")
 
 

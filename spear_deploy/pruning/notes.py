@@ -94,7 +94,7 @@ def _note_zero_weights(planned: PlannedPruning, pruned: SNNGraph) -> list[str]:
     task, chip = planned.task, planned.task.chip
     if planned.search.unthinned is not None or planned.search.removal is not None:
         zeros, weights = count_zero_weights(pruned)
-        return [f"{zeros} of {weights} weights are zero", *note_reward_of_zeros(("weights",), chip.profile if chip else None)]
+        return [f"{zeros:,} of {weights:,} weights are zero", *note_reward_of_zeros(("weights",), chip.profile if chip else None)]
     if chip is None or task.settings.levers is not None or "synops" not in task.monitor.limits:
         return []
     return note_unused_weights(pruned, evaluate(pruned, task.dataset.val).counts, chip.profile)

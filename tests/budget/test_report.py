@@ -90,7 +90,7 @@ def test_what_is_not_published_stands_once_for_all_layers() -> None:
 def test_layers_that_share_a_core_have_one_line() -> None:
     chip = small_chip("truenorth", connectivity__weight_palette="unlimited")
     text = str(check(dense_net(30, 20, 20, 20), chip))
-    assert "fc1 + fc2 + fc3" in text and "FITS truenorth: 1 of 4096 cores" in text
+    assert "fc1 + fc2 + fc3" in text and "FITS truenorth: 1 of 4,096 cores" in text
 
 
 def test_long_names_and_many_layers_keep_within_80_columns() -> None:

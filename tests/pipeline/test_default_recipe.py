@@ -34,7 +34,7 @@ def test_deploy_removes_weights_by_default_and_all_files_hold_the_zeros(tmp_path
     pruned, integer = read_snn(out / "pruned.snn"), read_snn(out / "quantised.snn")
     zeros, weights = count_zero_weights(pruned)
     assert 0.1 * weights < zeros <= count_zero_weights(integer)[0]
-    assert any(note == f"{zeros} of {weights} weights are zero" for note in result.notes)
+    assert any(note == f"{zeros:,} of {weights:,} weights are zero" for note in result.notes)
     home = sd.load(out / "nir" / "network.nir")
     assert count_zero_weights(home) == (zeros, weights)
     assert json.loads((out / "nir" / "certificate.json").read_text())["mismatches"] == 0

@@ -211,7 +211,7 @@ def test_weights_alone_keep_all_channels(task):
     assert result.widths == {"hidden": [16, 16], "second": [16, 16]} and result.met
     assert [stage.name for stage in result.stages] == ["trained", "weights", "rates"]
     zeros, weights = count_zero_weights(result.graph)
-    assert f"{zeros} of {weights} weights are zero" in result.notes and zeros > weights / 4
+    assert f"{zeros:,} of {weights:,} weights are zero" in result.notes and zeros > weights / 4
 
 
 def test_few_weights_that_are_left_are_stored_sparse(task, monkeypatch):

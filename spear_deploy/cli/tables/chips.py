@@ -11,7 +11,7 @@ from rich.table import Table
 
 from spear_deploy.cli.tables.grid import make_table
 from spear_deploy.network.labels import add_kinds
-from spear_deploy.util.number_format import UNKNOWN, percent, unit_noun
+from spear_deploy.util.number_format import UNKNOWN, format_fact, percent, unit_noun
 
 if TYPE_CHECKING:
     from spear_deploy.budget.chip_ranking import Ranked
@@ -109,9 +109,7 @@ def _write_unit(leaf: Any) -> str:
 
 
 def _format_value(value: Any) -> str:
-    """Write a value as in a profile file."""
+    """Write a value as in a profile file, with separators of thousands."""
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value))
-    return "–" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return UNKNOWN if value is None else format_fact(value)
