@@ -8,7 +8,7 @@ chip's limits do not.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -265,13 +265,27 @@ class Reached:
     batches: int = 0
     interrupted: bool = False
 
-    def learn_on(self, dataset: Dataset, recipe: Recipe, **options: Any) -> Reached:
-        """Return what another round leads to, with the options of `fit`; of equal networks the later one."""
+    def learn_on(
+        self,
+        dataset: Dataset,
+        recipe: Recipe,
+        *,
+        measure: Callable[[SNNGraph], float] | None = None,
+        keeps_equal: bool = False,
+        **options: Any,
+    ) -> Reached:
+        """Return what another round leads to.
+
+        Args:
+            dataset, recipe, options: of `fit`.
+            measure: accuracy of a network; None: its own on validation.
+            keeps_equal: of equal networks the one from before is kept, else the later one.
+        """
         result = fit(self.graph, dataset, recipe, **options)
-        accuracy = evaluate(result.graph, dataset.val).accuracy
-        graph = result.graph if accuracy >= self.accuracy else self.graph
+        accuracy = evaluate(result.graph, dataset.val).accuracy if measure is None else measure(result.graph)
+        is_better = accuracy > self.accuracy if keeps_equal else accuracy >= self.accuracy
         return Reached(
-            graph=graph,
+            graph=result.graph if is_better else self.graph,
             accuracy=max(accuracy, self.accuracy),
             batches=self.batches + result.batches,
             interrupted=result.interrupted,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from spear_deploy.adaptation.learn import SMALLER_STEPS, LearnSettings
+from spear_deploy.adaptation.learn import SMALLER_STEPS, LearnSettings, Reached
 from spear_deploy.budget.check import check
 from spear_deploy.errors import QuantizationError, UnsupportedError
 from spear_deploy.hardware.profile import HardwareProfile
@@ -18,24 +18,8 @@ from spear_deploy.pruning.tune.rounded_learning import TOLERANCE
 from spear_deploy.quantize import FORMATS
 from spear_deploy.quantize.rounding import ROUNDED
 from spear_deploy.training.evaluation import evaluate
-from spear_deploy.training.fit import fit
 from spear_deploy.util.number_format import percent, plural
 from spear_deploy.util.progress import Progress
-
-
-@dataclass(frozen=True, kw_only=True)
-class LearntIntegers:
-    """A network after learning in a chip's integers.
-
-    Attributes:
-        graph: the best one; the given one where nothing was better.
-        accuracy: of its integers on validation; in floating point where the chip has none.
-        batches: that it learnt from; 0 where it stays as it was.
-    """
-
-    graph: SNNGraph
-    accuracy: float
-    batches: int = 0
 
 
 def learn_integers(
@@ -45,7 +29,7 @@ def learn_integers(
     aim: float = 0.0,
     hints: Array | None = None,
     progress: Progress | None = None,
-) -> LearntIntegers:
+) -> Reached:
     """Learn on with a chip's rounding where its integers lose accuracy, and once more with smaller steps where they miss the aim.
 
     Args:
@@ -54,33 +38,34 @@ def learn_integers(
         aim: accuracy on validation below which it learns on, whatever the integers lose.
         hints: of the trained network, see `adaptation.learn.make_hints`.
         progress: is called after each epoch.
+
+    Returns:
+        The best network, the given one where nothing was better; the accuracy of its integers on validation, in floating point
+        where the chip has none; and the batches of all rounds.
     """
     graph, dataset, family = inputs.network, inputs.dataset, inputs.profile.meta.family
-    floating, batches = evaluate(graph, dataset.val).accuracy, 0
+    floating = evaluate(graph, dataset.val).accuracy
 
     def measure(network: SNNGraph) -> float:
         return evaluate(*inputs.deploy_integers(network, dataset.val)).accuracy
 
     try:
-        best = measure(graph) if family in FORMATS else floating
+        best = Reached(graph=graph, accuracy=measure(graph) if family in FORMATS else floating)
     except (UnsupportedError, QuantizationError):  # the network has no integers of this chip
-        return LearntIntegers(graph=graph, accuracy=floating)
+        return Reached(graph=graph, accuracy=floating)
     least, keeps_zeros = max(aim, floating - TOLERANCE), needs_zeros(graph, inputs.profile)
     for factor in (1.0, SMALLER_STEPS) if family in ROUNDED else ():
-        if best >= least:
+        if best.interrupted or best.accuracy >= least:
             break
         least = aim
-        recipe = replace(settings.for_network(graph).recipe(factor=factor), keeps_zeros=keeps_zeros)
+        recipe = replace(settings.for_network(best.graph).recipe(factor=factor), keeps_zeros=keeps_zeros)
         try:
-            result = fit(graph, dataset, recipe, hints=hints, rounding=inputs.round_network, progress=progress)
-            reached = measure(result.graph)
+            best = best.learn_on(
+                dataset, recipe, measure=measure, keeps_equal=True, hints=hints, rounding=inputs.round_network, progress=progress
+            )
         except (UnsupportedError, QuantizationError):
             break
-        if reached > best:
-            graph, best, batches = result.graph, reached, batches + result.batches
-        if result.interrupted:
-            break
-    return LearntIntegers(graph=graph, accuracy=best, batches=batches)
+    return best
 
 
 def needs_zeros(graph: SNNGraph, profile: HardwareProfile) -> bool:

@@ -7,7 +7,7 @@ import pytest
 
 from spear_deploy.adaptation import learn as learn_module
 from spear_deploy.adaptation.few_values import FewValues, find_few_values
-from spear_deploy.adaptation.learn import LOSS, LOSS_ON_FEW, MORE_ROUNDS, LearnSettings, find_loss, learn, make_hints
+from spear_deploy.adaptation.learn import LOSS, LOSS_ON_FEW, MORE_ROUNDS, LearnSettings, Reached, find_loss, learn, make_hints
 from spear_deploy.data import Dataset, Split
 from spear_deploy.hardware.profile import load_profile
 from spear_deploy.network import IF, LI, Dense, Layer
@@ -49,6 +49,23 @@ def rounds(monkeypatch):
 def test_rounds_end_where_validation_is_as_good_as_before(rounds):
     learnt, batches = learn(counting(), DATA, LearnSettings(epochs=3), aim=0.0)
     assert (rounds, batches) == ([], 0) and learnt == counting()
+
+
+@pytest.mark.parametrize("keeps_equal", [True, False])
+def test_of_equal_networks_the_later_one_is_taken_or_the_one_before_kept(keeps_equal):
+    start, recipe, measured = counting(), LearnSettings(epochs=1).recipe(), []
+
+    def measure(network):
+        measured.append(network)
+        return 0.5
+
+    before = Reached(graph=start, accuracy=0.5, batches=3)
+    after = before.learn_on(DATA, recipe, measure=measure, keeps_equal=keeps_equal)
+    (learnt,) = measured
+    assert learnt != start and after.graph is (start if keeps_equal else learnt)
+    assert after.accuracy == 0.5 and after.batches == 3 + 2
+    better = replace(before, accuracy=0.4).learn_on(DATA, recipe, measure=measure, keeps_equal=keeps_equal)
+    assert better.graph == learnt and better.accuracy == 0.5
 
 
 def test_an_aim_out_of_reach_takes_all_rounds_with_larger_steps_and_keeps_the_best(rounds):

@@ -120,7 +120,7 @@ def _learn_rounded(
     result = learn_integers(
         inputs, task.settings.learning, aim=teacher.accuracy - teacher.allowed, hints=teacher.hints, progress=task.progress
     )
-    if result.batches:
+    if result.graph is not graph:
         waterfall.add(f"learning with the rounding of {task.profile.name}, {result.batches} batches", result.graph)
     graph, fitted = _fit_host(replace(inputs, network=result.graph), waterfall)
     return graph, note_distance(result.accuracy if fitted is None else fitted, teacher.accuracy, teacher.allowed)
