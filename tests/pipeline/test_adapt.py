@@ -12,7 +12,7 @@ from spear_deploy.adaptation.differences import describe_difference, find_first_
 from spear_deploy.adaptation.learn import LearnSettings
 from spear_deploy.adaptation.plan import make_plans
 from spear_deploy.cli.app import main
-from spear_deploy.data import Split
+from spear_deploy.data import Dataset, Split
 from spear_deploy.errors import ChipError, GraphError, UnsupportedError
 from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.interchange.snn_file import write_snn
@@ -209,6 +209,23 @@ def test_layers_become_narrower_where_the_adapted_network_is_too_large(tmp_path)
     }  # fmt: skip
     facts = sd.adapt(dense(), "speck2f", task(), out=tmp_path / "wide", overrides=small, narrows=False, **FAST)
     assert facts["widths"] == {} and facts["verdict"] == "does_not_fit" and facts["missing"] == []
+
+
+def test_a_layer_keeps_the_width_that_others_leave_it(tmp_path):
+    """Of 256 neurons two channels of 64 and eight of 16 take all: one share for both layers would leave six of 16."""
+    rng = np.random.default_rng(0)
+    first = Conv2d(weight=rng.normal(size=(4, 1, 3, 3)), padding=(1, 1))
+    second = Conv2d(weight=rng.normal(size=(8, 4, 3, 3)), padding=(1, 1), stride=(2, 2))
+    layers = [
+        Layer(name="a", synapse=first, neuron=LIF(tau_s=0.002)),  # 8 steps or more on ReckOn
+        Layer(name="b", synapse=second, neuron=LIF(tau_s=0.01)),
+        Layer(name="out", synapse=Dense(weight=rng.normal(size=(3, 128))), neuron=LI(tau_s=0.01)),
+    ]
+    x = rng.random((24, 3, 1, 8, 8)) < 0.3
+    splits = {name: Split(x=x, y=np.arange(24) % 3) for name in ("train", "val", "test")}
+    data = Dataset(name="maps", classes=3, **splits)
+    facts = sd.adapt(chain(layers, input_shape=(1, 8, 8)), "reckon", data, out=tmp_path, epochs=1, seed=0)
+    assert facts["widths"] == {"a": [4, 2]} and facts["verdict"] == "fits"
 
 
 def test_a_network_at_chance_is_said_so(tmp_path):

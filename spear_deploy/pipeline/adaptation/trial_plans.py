@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 from spear_deploy.adaptation.plan import Plan, follow
 from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline.adaptation.task import AdaptTask
-from spear_deploy.placement.splitting import find_largest
+from spear_deploy.pruning.candidates import Widths
 from spear_deploy.pruning.importance import plan_by_importance
 from spear_deploy.pruning.plan import prune
+from spear_deploy.pruning.search.projection import fill_ratios
 
-WIDTH_STEPS = 20
-"""Widths are tried in twentieths."""
 MAX_CANDIDATES = 3
 """Plans that learn for a short time, the best by rank."""
 
@@ -60,16 +60,19 @@ def _make_trial_plan(task: AdaptTask, network: SNNGraph, plan: Plan) -> TrialPla
 
 
 def _narrow_to_fit(task: AdaptTask, plan: Plan) -> SNNGraph | None:
-    """Return the network with the largest share of all widths at which a plan fits; None where it fits at none."""
+    """Return the widest network with which a plan fits: one share of all widths, then what it leaves; None where none fits."""
     groups = {group.name: group.channels for group in list_prunable_groups(task.network)}
+    if not groups:
+        return None
 
-    def narrow(step: int) -> SNNGraph:
-        widths = {name: max(1, channels * step // WIDTH_STEPS) for name, channels in groups.items()}
-        return prune(task.network, plan_by_importance(task.network, widths))
+    def narrow(widths: Widths) -> SNNGraph:
+        return prune(task.network, plan_by_importance(task.network, dict(zip(groups, widths, strict=True))))
 
-    def fits(step: int) -> bool:
-        report = follow(narrow(step), task.profile, plan.options, chips=task.chips)[0].report
+    @cache
+    def fits(widths: Widths) -> bool:
+        report = follow(narrow(widths), task.profile, plan.options, chips=task.chips)[0].report
         return report.verdict != "does_not_fit"
 
-    step = find_largest(WIDTH_STEPS - 1, fits) if groups else None
-    return None if step is None else narrow(step)
+    channels, narrowest = tuple(groups.values()), (1,) * len(groups)
+    widths = fill_ratios((1.0,) * len(groups), channels, narrowest, fits)
+    return narrow(widths) if fits(widths) else None
