@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from spear_deploy.network import WEIGHTED, Array, Dense, Layer, Scale, array_parameters
+from spear_deploy.network import FLOAT_NEURONS, WEIGHTED, Array, Dense, Layer, Scale, array_parameters
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.quantize.fold import add_missing_weights
 from spear_deploy.quantize.weighted_inputs import SAME_GAIN, NeuronInput, collect_neuron_inputs
@@ -89,9 +89,12 @@ def even_neurons(graph: SNNGraph, format: str) -> SNNGraph:
 
 
 def _even_threshold(layer: Layer, groups: _Groups) -> Any:
-    """Return the neuron of a layer with one threshold in each group; unchanged where a threshold is not above the reset."""
+    """Return the neuron of a layer with one threshold in each group; unchanged where a threshold is not above the reset.
+
+    Integers stay as they are: their weights are fixed.
+    """
     neuron: Any = layer.neuron
-    if not layer.spikes:
+    if not layer.spikes or not isinstance(neuron, FLOAT_NEURONS):
         return neuron
     level = neuron.v_reset if neuron.reset == "value" else np.zeros(())
     height = groups.spread(np.asarray(neuron.v_threshold, np.float64) - level)
@@ -104,7 +107,7 @@ def list_uneven(graph: SNNGraph, layer: Layer, sharing: str) -> tuple[str, ...]:
     """Return the parameters of a layer's neurons that differ between neurons that share them, and that no other unit evens out.
 
     Args:
-        graph: floating point.
+        graph: the network.
         layer: one of its layers.
         sharing: see `Sharing`.
     """

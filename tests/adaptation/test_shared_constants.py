@@ -7,7 +7,7 @@ from spear_deploy.adaptation.plan import make_plans
 from spear_deploy.adaptation.shared_constants import find_shared_constants
 from spear_deploy.budget.check import check
 from spear_deploy.hardware.profile import load_profile
-from spear_deploy.network import IF, LIF, Conv2d, Dense, Flatten, Layer
+from spear_deploy.network import IF, LIF, Conv2d, Dense, Flatten, Layer, ReckonLIF
 from spear_deploy.network.graph import chain
 from spear_deploy.pipeline import api
 
@@ -46,7 +46,8 @@ def test_what_differs_is_named_replaced_and_gone(case):
     assert (step.replacement.what, step.replacement.kind, step.replacement.layers) == (what, "learnt", ("c",))
     assert not [row for row in check(plan.graph, profile).rows if row.resource == "neuron_constants"]
     assert not list(find_shared_constants(plan.graph, profile)) and not plan.lacking
-    assert api.quantize_for_chip(plan.graph, profile)["c"].neuron is not None
+    integer = api.quantize_for_chip(plan.graph, profile)
+    assert not [row for row in check(integer, profile).rows if row.resource == "neuron_constants"]
 
 
 def test_the_advice_of_a_check_goes_on():
@@ -68,3 +69,11 @@ def test_a_network_with_one_value_for_a_channel_has_nothing_to_replace():
     graph = network(IF(v_threshold=np.arange(1.0, 5.0).reshape(4, 1, 1), reset="subtract"))
     for chip in ("speck2f", "reckon"):
         assert not list(find_shared_constants(graph, load_profile(chip)))
+
+
+@pytest.mark.parametrize(("thresholds", "rows"), [([5, 5, 7, 7], 0), ([5, 6, 7, 7], 1)])
+def test_integers_with_two_thresholds_in_a_pair_do_not_fit_reckon(thresholds, rows):
+    neuron = ReckonLIF(keep=np.array(30000), v_threshold=np.array(thresholds))
+    integer = chain([Layer(name="c", synapse=Dense(weight=np.ones((4, 3), np.int32)), neuron=neuron)], input_shape=(3,))
+    report = check(integer, load_profile("reckon"))
+    assert len([row for row in report.rows if row.resource == "neuron_constants"]) == rows
