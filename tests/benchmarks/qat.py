@@ -5,8 +5,9 @@
 
 A row is one task, network, chip, bits and seed. The trained network is quantised as it is; after more epochs in floating point;
 and after as many of which the second half has the chip's rounding, as in `adapt` and `prune`, which round last. The first half
-has the chip's spikes a step. Scales are chosen on the same training samples; the two that learn have the same teacher. One JSON
-file a run; existing files are skipped.
+has the chip's spikes a step. The same two halves without rounding show what rounding alone costs. Scales are chosen on the same
+training samples; all that learn have the same teacher. One JSON file a run; existing files are skipped, and get the two halves
+without rounding where they lack them.
 
 Digits are rate-coded in 6 steps; the other tasks are those of `levers`.
 """
@@ -26,12 +27,13 @@ import numpy as np
 
 from spear_deploy.adaptation.several_spikes import match_spikes
 from spear_deploy.data import Dataset, digits
-from spear_deploy.hardware.profile import load_profile, override_facts
+from spear_deploy.hardware.profile import HardwareProfile, load_profile, override_facts
 from spear_deploy.interchange.snn_file import read_snn, write_snn
-from spear_deploy.network import IF, CubaLI, CubaLIF, Dense, Flatten, Layer
+from spear_deploy.network import IF, Array, CubaLI, CubaLIF, Dense, Flatten, Layer
 from spear_deploy.network.graph import SNNGraph, chain
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.preflight import CheckedInputs, grade_split
+from spear_deploy.quantize.rounding import RoundNetwork
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import Recipe, fit, train
 from spear_deploy.training.losses import average_outputs
@@ -42,6 +44,8 @@ from tests.benchmarks.search_tasks import norm, plain
 PEAK = 6e-3
 CALIBRATION = 256
 """Training samples that scales are chosen on."""
+HALVES = "halves"
+"""Name of the network that learnt in two halves without rounding."""
 
 
 def leaky(seed: int) -> SNNGraph:
@@ -108,36 +112,87 @@ CASES = {
 }
 
 
-def run(case: Case, name: str, seed: int, out: Path) -> dict[str, Any]:
-    """Quantise, learn on and quantise, learn on with rounding and quantise."""
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """What the runs of a case and a seed start from.
+
+    Attributes:
+        case: the case.
+        data, profile: its data, and the chip.
+        trained: the network as it was trained.
+        hints: mean outputs of it on the training split.
+        recipe: of learning on in floating point.
+    """
+
+    case: Case
+    data: Dataset
+    profile: HardwareProfile
+    trained: SNNGraph
+    hints: Array
+    recipe: Recipe
+
+    @property
+    def inputs(self) -> CheckedInputs:
+        """Return the trained network on its chip."""
+        return CheckedInputs(network=self.trained, profile=self.profile, chips=1, dataset=self.data)
+
+    def learn_first_half(self) -> SNNGraph:
+        """Learn on for half of the epochs in floating point, with the chip's spikes a step."""
+        start = match_spikes(self.trained, self.inputs.quantize(self.trained), self.data)
+        return fit(start, self.data, replace(self.recipe, epochs=self.case.epochs // 2), hints=self.hints).graph
+
+    def learn_second_half(self, near: SNNGraph, rounding: RoundNetwork | None) -> SNNGraph:
+        """Learn on for the other half, at half of the learning rate, with the chip's rounding or without."""
+        recipe = replace(self.recipe, epochs=self.case.epochs // 2, learning_rate=PEAK / 2)
+        return fit(near, self.data, recipe, hints=self.hints, rounding=rounding).graph
+
+    def run_integers(self, graph: SNNGraph) -> float:
+        """Return the test accuracy of the chip's integers."""
+        x = np.moveaxis(self.data.train.x[:CALIBRATION], 0, 1)
+        integer = api.quantize_for_chip(graph, self.profile, calibration=x, kind=self.data.kind)
+        return evaluate(integer, grade_split(integer, self.data.test)).accuracy
+
+    def run_float(self, graph: SNNGraph) -> float:
+        """Return the test accuracy in floating point."""
+        return evaluate(graph, self.data.test).accuracy
+
+
+def prepare(case: Case, seed: int, out: Path) -> Ground:
+    """Read or make the data and the trained network of a case and a seed."""
     profile = override_facts(load_profile(case.chip), {"weights.bits": [case.bits], "weights.default_bits": case.bits})
     data, path = case.data(seed), out / "dense" / f"{case.task}-{case.network.__name__}-{seed}.snn"
     if not path.exists():
         write_snn(train(case.network(seed), data, epochs=case.train_epochs, seed=seed), path)
     trained = read_snn(path)
-    x = np.moveaxis(data.train.x[:CALIBRATION], 0, 1)
-
-    def run_integers(graph: SNNGraph) -> float:
-        integer = api.quantize_for_chip(graph, profile, calibration=x, kind=data.kind)
-        return evaluate(integer, grade_split(integer, data.test)).accuracy
-
-    begin = time.perf_counter()
-    hints = average_outputs(trained, data.train)
     recipe = Recipe(epochs=case.epochs, learning_rate=PEAK, warm_up=0.1, seed=seed)
-    longer = fit(trained, data, recipe, hints=hints).graph
-    inputs = CheckedInputs(network=trained, profile=profile, chips=1, dataset=data)
-    start = match_spikes(trained, inputs.quantize(trained), data)
-    half = replace(recipe, epochs=case.epochs // 2)
-    near = fit(start, data, half, hints=hints).graph
-    half = replace(half, learning_rate=PEAK / 2)
-    aware = fit(near, data, half, hints=hints, rounding=inputs.round_network).graph
-    networks = {"trained": trained, "longer": longer, "aware": aware}
+    hints = average_outputs(trained, data.train)
+    return Ground(case=case, data=data, profile=profile, trained=trained, hints=hints, recipe=recipe)
+
+
+def run(case: Case, name: str, seed: int, out: Path) -> dict[str, Any]:
+    """Quantise, learn on and quantise, learn on with rounding and quantise."""
+    ground = prepare(case, seed, out)
+    begin = time.perf_counter()
+    longer = fit(ground.trained, ground.data, ground.recipe, hints=ground.hints).graph
+    near = ground.learn_first_half()
+    aware = ground.learn_second_half(near, ground.inputs.round_network)
+    networks = {"trained": ground.trained, "longer": longer, "aware": aware}
+    halves = ground.learn_second_half(near, None)
     return {
-        "case": name, "task": case.task, "seed": seed, "epochs": case.epochs, "test_samples": len(data.test),
-        "float": {key: evaluate(graph, data.test).accuracy for key, graph in networks.items()},
-        "integers": {key: run_integers(graph) for key, graph in networks.items()},
+        "case": name, "task": case.task, "seed": seed, "epochs": case.epochs, "test_samples": len(ground.data.test),
+        "float": {key: ground.run_float(graph) for key, graph in {**networks, HALVES: halves}.items()},
+        "integers": {key: ground.run_integers(graph) for key, graph in networks.items()},
         "seconds": time.perf_counter() - begin,
     }  # fmt: skip
+
+
+def compare(rows: Sequence[Mapping[str, Any]], floating: str) -> str:
+    """Return the integers that learnt with rounding less a network in floating point, in points, ± the standard error."""
+    differences = [100 * (row["integers"]["aware"] - row["float"][floating]) for row in rows if floating in row["float"]]
+    if not differences:
+        return "–"
+    error = f" ± {np.std(differences, ddof=1) / np.sqrt(len(differences)):.1f}" if len(differences) > 1 else ""
+    return f"{np.mean(differences):+.1f}{error}"
 
 
 def write_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -147,10 +202,11 @@ def write_table(rows: Sequence[Mapping[str, Any]]) -> str:
         f"{len(rows)} runs of `python -m tests.benchmarks.qat`, mean over seeds. Test accuracy, per cent. *As trained*: the",
         "network is quantised as it is. *Learnt on*: after more epochs in floating point. *With rounding*: after as many, of",
         "which the second half has the chip's weights, biases, decays and thresholds, and the spikes of its neurons. In brackets",
-        "the network in floating point. The last column compares the integers with the network that learnt as long in floating",
-        "point, ± the standard error over seeds. Raw data: [qat.json](qat.json).", "",
-        "| task | chip | seeds | epochs | as trained | learnt on | with rounding | with rounding − floating point learnt on |",
-        "|---|---|---|--:|--:|--:|--:|--:|",
+        "the network in floating point. The last two columns compare the integers with the network that learnt as long in",
+        "floating point, ± the standard error over seeds: in one cycle of the learning rate, and in the same two halves, a cycle",
+        "each, where rounding alone differs. Raw data: [qat.json](qat.json).", "",
+        "| task | chip | seeds | epochs | as trained | learnt on | with rounding | − learnt on | − in the same halves |",
+        "|---|---|---|--:|--:|--:|--:|--:|--:|",
     ]  # fmt: skip
     for name, case in CASES.items():
         of = [row for row in rows if row["case"] == name]
@@ -161,12 +217,10 @@ def write_table(rows: Sequence[Mapping[str, Any]]) -> str:
             for key in ("trained", "longer", "aware")
         }
         texts = [f"{integers:.1f} ({floating:.1f})" for integers, floating in means.values()]
-        differences = [100 * (row["integers"]["aware"] - row["float"]["longer"]) for row in of]
-        error = f" ± {np.std(differences, ddof=1) / np.sqrt(len(differences)):.1f}" if len(differences) > 1 else ""
         seeds = ", ".join(str(row["seed"]) for row in sorted(of, key=lambda row: row["seed"]))
         lines.append(
             f"| {case.task} | {case.chip}, {case.bits} bits | {seeds} | {case.epochs} | {' | '.join(texts)} | "
-            f"{np.mean(differences):+.1f}{error} |"
+            f"{compare(of, 'longer')} | {compare(of, HALVES)} |"
         )
     sizes = {CASES[row["case"]].task: row["test_samples"] for row in rows if "test_samples" in row}
     samples = ", ".join(f"{100 / size:.2g} of {task}" for task, size in sizes.items())
@@ -187,6 +241,10 @@ def main() -> None:
         if not path.exists():
             write_json(path, run(CASES[name], name, seed, args.out))
         row = json.loads(path.read_text(encoding="utf-8"))
+        if HALVES not in row["float"]:
+            ground = prepare(CASES[name], seed, args.out)
+            row["float"][HALVES] = ground.run_float(ground.learn_second_half(ground.learn_first_half(), None))
+            write_json(path, row)
         print(path.name, row["float"], row["integers"], f"{row['seconds']:.0f} s", flush=True)
     rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((args.out / "runs").glob("*.json"))]
     text = write_table(rows)
