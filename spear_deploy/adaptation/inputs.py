@@ -22,7 +22,7 @@ from spear_deploy.adaptation.replacement import Replacement
 from spear_deploy.data.input_sums import INPUT_FRAME, INPUT_SUMS, INPUT_SUMS_MAX, INPUT_TWICE
 from spear_deploy.errors import GraphError
 from spear_deploy.hardware.schema import HardwareProfile
-from spear_deploy.network import CONVS, POOLS, WEIGHTED, Dense, Flatten, Layer, Shape, SumPool, array_parameters
+from spear_deploy.network import CONVS, POOLS, WEIGHTED, Dense, Flatten, Layer, Shape, SumPool, has_positions
 from spear_deploy.network.classes import count_classes
 from spear_deploy.network.graph import INPUT, SNNGraph, merge_parts
 from spear_deploy.network.sparse_matrix import SparseMatrix, make_sparse
@@ -164,7 +164,7 @@ def _coarsen(layer: Layer, before: _Coarse, shape: Shape) -> tuple[Layer, _Coars
     left = left if max(left, default=1) > 1 else ()
     is_reshaped = isinstance(synapse, Flatten) and bool(left)
     after = _Coarse(left=left, shape=before.shape if is_reshaped else shape, factor=factor)
-    if layer.neuron is not None and (factor != 1 or (left and _has_positions(layer))):
+    if layer.neuron is not None and (factor != 1 or (left and has_positions(layer.neuron))):
         return None
     if layer.norm is not None and factor != 1:
         return None
@@ -195,12 +195,6 @@ def _sum_columns(weight: Any, shape: Shape, window: Shape) -> Any:
     pairs = [part for size, width in zip(small[lead:], window, strict=True) for part in (size, width)]
     axes = tuple(1 + lead + 2 * axis + 1 for axis in range(len(window)))
     return weight.reshape(len(weight), *shape[:lead], *pairs).sum(axis=axes).reshape(len(weight), -1)
-
-
-def _has_positions(layer: Layer) -> bool:
-    """Return whether a neuron parameter differs between positions."""
-    values = array_parameters(layer.neuron).values() if layer.neuron is not None else ()
-    return any((value.ndim > 1 and max(value.shape[1:]) > 1) or (value.ndim == 1 and value.size > 1) for value in values)
 
 
 def _require_window(graph: SNNGraph, *, window: Shape, most: int | None) -> SNNGraph:

@@ -21,7 +21,7 @@ from spear_deploy.adaptation.replacement import Replacement
 from spear_deploy.budget.geometry import check_geometry
 from spear_deploy.errors import GraphError
 from spear_deploy.hardware.schema import HardwareProfile
-from spear_deploy.network import CONVS, POOLS, WEIGHTED, Dense, Flatten, Layer, Shape, array_parameters
+from spear_deploy.network import CONVS, POOLS, WEIGHTED, Dense, Flatten, Layer, Shape, has_positions
 from spear_deploy.network.graph import INPUT, SNNGraph
 
 MAX_SIDE = 11
@@ -141,10 +141,8 @@ def _place(layer: Layer, before: _Placed, shape: Shape, step: Shape, profile: Ha
         return None  # a weight per position
     elif isinstance(synapse, Flatten):
         after = before if not before.is_whole else _Placed(old=shape, new=shape, start=())
-    if not after.is_whole and layer.neuron is not None:
-        values = array_parameters(layer.neuron).values()
-        if any(value.ndim > 1 and max(value.shape[1:]) > 1 for value in values):
-            return None
+    if not after.is_whole and has_positions(layer.neuron):
+        return None
     return replace(layer, synapse=synapse), after
 
 

@@ -34,8 +34,8 @@ from spear_deploy.network import (
     Conv2d,
     Layer,
     SumPool,
-    array_parameters,
     find_max_spikes,
+    has_positions,
 )
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
 from spear_deploy.network.host_readout import change_joined, has_host_readout, join_readout, list_host_layers
@@ -273,7 +273,7 @@ def _find_source(graph: SNNGraph, name: str) -> Layer | None:
         return None
     source = graph[into[0].source]
     alone = len(graph.edges_from(source.name)) == 1 and source.name != graph.output
-    return source if isinstance(source.synapse, CONVS) and alone and not _has_positions(source) else None
+    return source if isinstance(source.synapse, CONVS) and alone and not has_positions(source.neuron) else None
 
 
 def _put_before(graph: SNNGraph, name: str, source: Layer, synapse: Any) -> tuple[str, SNNGraph]:
@@ -307,12 +307,6 @@ def _is_plain(layer: Layer) -> bool:
 
 def _add_stride(conv: Any, pool: Any) -> Any:
     return replace(conv, stride=tuple(s * n for s, n in zip(conv.stride, pool.stride, strict=True)))
-
-
-def _has_positions(layer: Layer) -> bool:
-    """Return whether a neuron parameter differs between positions."""
-    values = array_parameters(layer.neuron).values() if layer.neuron is not None else ()
-    return any((value.ndim > 1 and max(value.shape[1:]) > 1) or (value.ndim == 1 and value.size > 1) for value in values)
 
 
 def _required(value: Any) -> Any:

@@ -181,6 +181,16 @@ def array_parameters(neuron: Neuron) -> dict[str, Array]:
     return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
 
 
+def has_positions(neuron: Neuron | None) -> bool:
+    """Return whether a parameter of a neuron differs between the positions of a map, (C, H, W), or the places of a list, (N,).
+
+    >>> has_positions(IF(v_threshold=np.ones((4, 1, 1)))), has_positions(IF(v_threshold=np.ones((4, 8, 8)))), has_positions(None)
+    (False, True, False)
+    """
+    values = array_parameters(neuron).values() if neuron is not None else ()
+    return any((value.ndim > 1 and max(value.shape[1:]) > 1) or (value.ndim == 1 and value.size > 1) for value in values)
+
+
 def _check_neuron(neuron: Any) -> None:
     neuron._freeze()
     check_reset(neuron, get_args(Reset))
