@@ -28,6 +28,7 @@ from spear_deploy.pruning.chip_costs import ChipCosts, describe_rows
 from spear_deploy.pruning.fewer_bits import FLOORS, BitLimits, Bits, Moves, make_bit_limits
 from spear_deploy.pruning.levers import are_bits_alone
 from spear_deploy.pruning.settings import PruneSettings
+from spear_deploy.pruning.short_learning import PEAK, ROUNDED_PEAK, make_short_recipe
 from spear_deploy.pruning.tune.measure import BudgetMonitor
 from spear_deploy.pruning.tune.rounded_learning import IntegerForm
 from spear_deploy.training.fit import Recipe, fit, limit_threads
@@ -37,7 +38,6 @@ from spear_deploy.util.progress import Progress
 
 BATCHES, ROUNDED_BATCHES = 60, 30
 """Batches that a candidate learns from in floating point, and then with the chip's rounding."""
-PEAK, ROUNDED_PEAK = 1e-2, 3e-3
 
 
 def choose_layer_bits(
@@ -165,11 +165,10 @@ class _Trial:
         settings, evaluator = self.limits.settings, self.limits.evaluator
         dataset = evaluator.dataset
 
-        def make_recipe(steps: int, peak: float) -> Recipe:
-            epochs = -(-steps // max(1, len(dataset.train) // 64))
-            return Recipe(
-                epochs=epochs, steps=steps, learning_rate=peak, warm_up=0.1, seed=settings.seed,
-                synops_budget=self.synops, device=settings.search_settings.device,
+        def make_recipe(batches: int, peak: float) -> Recipe:
+            return make_short_recipe(
+                batches, len(dataset.train), peak=peak, seed=settings.seed, synops_budget=self.synops,
+                device=settings.search_settings.device,
             )  # fmt: skip
 
         start = evaluator.build(widths, state_layer_bits(evaluator.graph, bits))

@@ -28,10 +28,11 @@ from spear_deploy.pruning.levers import LEVERS, parse_levers
 from spear_deploy.pruning.search.projection import project_ratios
 from spear_deploy.pruning.search.recipe_builder import choose_kept_synops
 from spear_deploy.pruning.settings import PruneSettings
+from spear_deploy.pruning.short_learning import OVERSHOOT, make_short_recipe
 from spear_deploy.pruning.tune.thin_weights import MAX_SHARE, WeightRemoval, zero_weight_share
 from spear_deploy.simulator.synops import count_synops
 from spear_deploy.training.evaluation import evaluate
-from spear_deploy.training.fit import Recipe, fit, limit_threads
+from spear_deploy.training.fit import fit, limit_threads
 from spear_deploy.training.losses import average_outputs
 from spear_deploy.util.digests import hash_value
 from spear_deploy.util.number_format import number
@@ -39,11 +40,8 @@ from spear_deploy.util.progress import Progress
 
 BATCHES = 90
 """Batches that each candidate learns from."""
-OVERSHOOT = 1.1
-"""SynOps that a candidate learns towards, relative to the budget: fine-tuning lowers the rest."""
 NEAR = 1.25
 """Largest SynOps, relative to the budget, at which a candidate's accuracy counts: one that is far from it kept too much."""
-PEAK = 1e-2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,9 +172,9 @@ def _learn(
         removal = None
         if "weights" in levers and left < 1:
             removal = WeightRemoval(evaluator.split, choose_kept_synops(left, by_source))
-        recipe = Recipe(
-            epochs=-(-batches // max(1, len(dataset.train) // 64)), steps=batches, learning_rate=PEAK, warm_up=0.1,
-            seed=settings.seed, synops_budget=OVERSHOOT * limit, device=settings.search_settings.device,
+        recipe = make_short_recipe(
+            batches, len(dataset.train), seed=settings.seed, synops_budget=OVERSHOOT * limit,
+            device=settings.search_settings.device,
         )  # fmt: skip
         tuned = fit(evaluator.build(widths), dataset, recipe, hints=hints, remove=removal)
     assert tuned.last is not None  # it was not interrupted

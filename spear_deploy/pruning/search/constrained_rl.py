@@ -45,10 +45,11 @@ from spear_deploy.pruning.plan import restore_channels
 from spear_deploy.pruning.search.lever_bits import PlanBits, choose_plan_bits
 from spear_deploy.pruning.search.lever_plan import Actions, LeverPlan, LeverSpace, list_layers, remove_trend
 from spear_deploy.pruning.search.problem import Problem
-from spear_deploy.pruning.search.recipe_builder import LATER_PEAK, MIN_BATCHES, OVERSHOOT, PEAK, RecipeBuilder
+from spear_deploy.pruning.search.recipe_builder import LATER_PEAK, MIN_BATCHES, RecipeBuilder
 from spear_deploy.pruning.search.search import Clock, SearchResult, make_evaluator
 from spear_deploy.pruning.search.settings import RL
 from spear_deploy.pruning.settings import PruneSettings
+from spear_deploy.pruning.short_learning import OVERSHOOT, PEAK, ROUNDED_PEAK
 from spear_deploy.pruning.tune.measure import BudgetMonitor
 from spear_deploy.pruning.tune.rounded_learning import IntegerForm
 from spear_deploy.pruning.tune.thin_weights import LayerWeightRemoval, fill_zero_weights, list_densities
@@ -62,8 +63,8 @@ RATE = 1.0
 """Step of a multiplier: at 10 % above its budget it grows by 0.1, so that each 10 % cost 0.01 more of certainty."""
 SHARE = 0.5
 """Share of the budget, as an exponent, that channels get in the recipe."""
-ROUNDED_SHARE, ROUNDED_PEAK = 1 / 3, 3e-3
-"""Share of an episode's batches that learn with the chip's rounding where bits are searched, and their learning rate."""
+ROUNDED_SHARE = 1 / 3
+"""Share of an episode's batches that learn with the chip's rounding where bits are searched."""
 
 
 @dataclass(frozen=True, kw_only=True)

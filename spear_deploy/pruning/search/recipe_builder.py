@@ -32,6 +32,7 @@ from spear_deploy.pruning.chip_costs import ChipCosts, describe_rows, max_use
 from spear_deploy.pruning.plan import prune
 from spear_deploy.pruning.search.problem import Problem
 from spear_deploy.pruning.settings import PruneSettings
+from spear_deploy.pruning.short_learning import OVERSHOOT, make_short_recipe
 from spear_deploy.pruning.tune.fit_weights import ChipWeightRemoval, find_cuts
 from spear_deploy.pruning.tune.thin_weights import MAX_SHARE, WeightRemoval, thin_most
 from spear_deploy.quantize.rounding import RoundNetwork
@@ -46,10 +47,8 @@ FIT_SHARES = ((0.0, 0.25), (0.5, 0.0), (0.75, 0.0))
 """Shares of what channels alone would lose which they lose where weights are removed too, to fit a chip, each with the least
 share of its weights that a layer has to keep. Limits of synapses say nothing of channels, so weights alone come first; where too
 few of them would stay, channels go half way, as for SynOps."""
-OVERSHOOT = 1.1
-"""SynOps of a short learning, relative to the budget: fine-tuning lowers the rest."""
-PEAK, LATER_PEAK = 1e-2, 5e-3
-"""Learning rate of the first short learning of a network, and of those that learn on."""
+LATER_PEAK = 5e-3
+"""Learning rate of a network that learns on after its first short learning."""
 SEARCH_SHARE = 0.25
 """Share of all batches that a search learns from, taken off fine-tuning."""
 MIN_BATCHES = 4
@@ -234,9 +233,8 @@ class RecipeBuilder:
             rounding: of the chip's integers, which the network learns with.
         """
         train, settings = len(self.evaluator.dataset.train), self.settings
-        recipe = Recipe(
-            epochs=-(-max(steps, 1) // max(1, train // 64)), steps=max(steps, 1), learning_rate=peak, warm_up=0.1,
-            seed=settings.seed if seed is None else seed, dual=dual, keeps_zeros=keeps_zeros,
+        recipe = make_short_recipe(
+            max(steps, 1), train, peak=peak, seed=settings.seed if seed is None else seed, dual=dual, keeps_zeros=keeps_zeros,
             synops_budget=OVERSHOOT * self.limits["synops"] if target is None and "synops" in self.limits else target,
             device=settings.search_settings.device,
         )  # fmt: skip

@@ -24,10 +24,11 @@ from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pruning.candidates import Score, Widths
 from spear_deploy.pruning.chip_costs import ChipCosts
 from spear_deploy.pruning.levers import Lever, LeverStage, choose_levers, measure_stage, parse_levers
-from spear_deploy.pruning.search.recipe_builder import LATER_PEAK, MIN_BATCHES, PEAK, WEIGHT_SHARE, RecipeBuilder
+from spear_deploy.pruning.search.recipe_builder import LATER_PEAK, MIN_BATCHES, WEIGHT_SHARE, RecipeBuilder
 from spear_deploy.pruning.search.search import Clock, SearchResult, make_evaluator
 from spear_deploy.pruning.search.settings import RECIPE
 from spear_deploy.pruning.settings import PruneSettings
+from spear_deploy.pruning.short_learning import PEAK
 from spear_deploy.pruning.tune.thin_weights import fill_zero_weights
 from spear_deploy.training.fit import limit_threads
 from spear_deploy.training.losses import average_outputs
