@@ -37,7 +37,7 @@ from spear_deploy.interchange.comparison import (
     compare_layers,
     split_steps,
 )
-from spear_deploy.interchange.onnx.float_bounds import BOUND, EXACT, FOLDED, Rounding
+from spear_deploy.interchange.onnx.float_bounds import BOUND, EXACT, FOLDED
 from spear_deploy.interchange.pynn.reader import name_brian2
 from spear_deploy.network import Array, Scale
 from spear_deploy.network.classes import describe_classes
@@ -120,44 +120,27 @@ def certify(
     proof = proof or ProofInput()
     x, kind = (proof.x, proof.kind) if proof.x is not None else default_input(graph, proof.seed)
     x = check_input(graph, x, kind)
-    is_folded = format == "nir" and not graph.is_integer and any(layer.norm is not None for layer in graph.layers)
-    rounds = format == "pynn" or (format == "onnx" and not graph.is_integer)
-    rounding: Rounding = "exact" if format == "pynn" else "order"
-    if is_folded:
-        read_back, reader = _read_nir(graph, source, framework)
-        assumptions = list(read_back.metadata.get("assumptions", []))
-        _check_input_size(read_back, x)
-        rows, missing = compare_folded(graph, _rename_output(read_back, graph.output), x, progress=progress)
+    if format == "nir" and not graph.is_integer and any(layer.norm is not None for layer in graph.layers):
+        beside = _run_folded(graph, source, x, framework, progress)
     else:
-        reader, values, assumptions = _run_file(graph, source, format, x, kind, prefix_stage(progress, "as read back"), framework)
-        steps = run_steps(graph, x, kind, prefix_stage(progress, "the network"))
-        rows, missing = compare_layers(graph, steps, values, rounded_input=x if rounds else None, rounding=rounding)
-    differences = [row["first_difference"] for row in rows if row["first_difference"]]
+        beside = _run_beside(graph, source, format, x, kind, framework, progress)
     return {
         "format": format,
         "file": source.name,
         "bytes": source.stat().st_size,
         "sha256": hash_file(source),
-        "reader": reader,
-        "input": {
-            "kind": kind,
-            "steps": int(x.shape[0]),
-            "samples": int(x.shape[1]),
-            "shape": [int(n) for n in x.shape[2:]],
-            "random_seed": proof.seed if proof.x is None else None,
-            "sha256": hashlib.sha256(np.ascontiguousarray(x).tobytes()).hexdigest(),
-        },
-        "mismatches": sum(row["mismatches"] for row in rows),
-        "first_difference": min(differences, key=lambda d: (d["step"], d["sample"]), default=None),
-        "ties": sum(row["ties"] for row in rows),
-        "tie_distance": max((row["tie_distance"] for row in rows if row.get("tie_distance") is not None), default=None),
-        "compared": FOLDED_WITHIN_BOUND if is_folded else WITHIN_BOUND if rounds else EQUAL,
-        "bound": FOLDED if is_folded else EXACT if format == "pynn" else BOUND if rounds else None,
-        "layers": rows,
+        "reader": beside.reader,
+        "input": _describe_input(x, kind, random_seed=proof.seed if proof.x is None else None),
+        **_add_up(beside.rows),
+        "compared": beside.rule,
+        "bound": beside.bound,
+        "layers": beside.rows,
         **({"vendor": _run_vendor(graph, source, format, x, kind)} if format in SIMULATORS else {}),
-        "not_compared": missing,
+        "not_compared": beside.missing,
         "approximations": list(approximations),
-        "assumptions": list(dict.fromkeys([*graph.metadata.get("assumptions", []), *assumptions, *describe_classes(graph)])),
+        "assumptions": list(
+            dict.fromkeys([*graph.metadata.get("assumptions", []), *beside.assumptions, *describe_classes(graph)])
+        ),
         "versions": _versions(format),
     }
 
@@ -208,6 +191,80 @@ def run_steps(graph: SNNGraph, x: Array, kind: InputKind, progress: Progress | N
 
 
 # --------------------------------------------------------------------------------------------------------- the file's run
+
+
+@dataclass(frozen=True, kw_only=True)
+class _RunBeside:
+    """A file's run compared with its network's.
+
+    Attributes:
+        reader: of the file, with its version.
+        rows: of `comparison.compare_layers`.
+        missing: what was not compared.
+        rule: that they were compared by, in a sentence.
+        bound: of a difference, in words; None where equality is asked for.
+        assumptions: of the reader.
+    """
+
+    reader: str
+    rows: list[dict[str, Any]]
+    missing: list[str]
+    rule: str
+    bound: str | None
+    assumptions: list[str]
+
+
+def _run_folded(graph: SNNGraph, source: Path, x: Array, framework: str | None, progress: Progress | None) -> _RunBeside:
+    """Compare a NIR file whose weights hold the network's batch norm: it is run with the network's spikes."""
+    read_back, reader = _read_nir(graph, source, framework)
+    _check_input_size(read_back, x)
+    rows, missing = compare_folded(graph, _rename_output(read_back, graph.output), x, progress=progress)
+    assumptions = list(read_back.metadata.get("assumptions", []))
+    return _RunBeside(
+        reader=reader, rows=rows, missing=missing, rule=FOLDED_WITHIN_BOUND, bound=FOLDED, assumptions=assumptions
+    )  # fmt: skip
+
+
+def _run_beside(
+    graph: SNNGraph, source: Path, format: Format, x: Array, kind: InputKind, framework: str | None, progress: Progress | None
+) -> _RunBeside:
+    """Compare a file and its network, each run freely: spikes are equal, or within a bound where the file's reader rounds."""
+    is_pynn, rounds = format == "pynn", format == "pynn" or (format == "onnx" and not graph.is_integer)
+    reader, values, assumptions = _run_file(graph, source, format, x, kind, prefix_stage(progress, "as read back"), framework)
+    steps = run_steps(graph, x, kind, prefix_stage(progress, "the network"))
+    rows, missing = compare_layers(
+        graph, steps, values, rounded_input=x if rounds else None, rounding="exact" if is_pynn else "order"
+    )
+    return _RunBeside(
+        reader=reader,
+        rows=rows,
+        missing=missing,
+        rule=WITHIN_BOUND if rounds else EQUAL,
+        bound=EXACT if is_pynn else BOUND if rounds else None,
+        assumptions=assumptions,
+    )
+
+
+def _describe_input(x: Array, kind: InputKind, *, random_seed: int | None) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "steps": int(x.shape[0]),
+        "samples": int(x.shape[1]),
+        "shape": [int(n) for n in x.shape[2:]],
+        "random_seed": random_seed,
+        "sha256": hashlib.sha256(np.ascontiguousarray(x).tobytes()).hexdigest(),
+    }
+
+
+def _add_up(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the counts of all layers, and the first difference among them."""
+    differences = [row["first_difference"] for row in rows if row["first_difference"]]
+    return {
+        "mismatches": sum(row["mismatches"] for row in rows),
+        "first_difference": min(differences, key=lambda d: (d["step"], d["sample"]), default=None),
+        "ties": sum(row["ties"] for row in rows),
+        "tie_distance": max((row["tie_distance"] for row in rows if row.get("tie_distance") is not None), default=None),
+    }
 
 
 def _run_file(
