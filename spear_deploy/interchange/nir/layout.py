@@ -128,6 +128,19 @@ def find_input_shape(nodes: Mapping[str, Tree], arrows: list[Arrow], source: str
     raise GraphError(f"node '{source}' feeds nothing; add an edge from it")
 
 
+def leave_out_batch(shape: Shape, nodes: Mapping[str, Tree], arrows: list[Arrow], source: str, notes: list[str]) -> Shape:
+    """Return an input shape without axes of one value in front of what weights behind it take: the batch, or batch and time.
+
+    A framework writes them where the sample that it exports with has them (Rockpool).
+    """
+    readers = [nodes[arrow.target] for arrow in arrows if arrow.source == source]
+    taken = {_read_shape_taken(node) if read_kind(node) in ("Affine", "Linear") else None for node in readers}
+    if len(shape) > 1 and taken == {shape[-1:]} and math.prod(shape[:-1]) == 1:
+        notes.append(f"node '{source}' states {shape}: its axes of one value are taken to be time and batch")
+        return shape[-1:]
+    return shape
+
+
 def _read_shape_taken(node: Tree) -> Shape | None:
     """Return the input shape of a node, None where its fields alone do not state it."""
     kind = read_kind(node)

@@ -39,6 +39,7 @@ from spear_deploy.interchange.nir.layout import (
     find_input_shape,
     fix_spyx_recurrence,
     flatten_graphs,
+    leave_out_batch,
     read_kind,
     read_metadata,
 )
@@ -166,7 +167,9 @@ def _make_network(tree: Tree, options: _Options) -> SNNGraph:
         notes += [origin.note] if origin.note else []
     dt_s = _choose_time_step(metadata, options, neurons, notes)
     source, sink = find_ends(nodes, arrows, notes)
-    nodes[source] = {**nodes[source], "shape": np.array(find_input_shape(nodes, arrows, source, notes))}
+    shape = find_input_shape(nodes, arrows, source, notes)
+    shape = shape if is_ours else leave_out_batch(shape, nodes, arrows, source, notes)
+    nodes[source] = {**nodes[source], "shape": np.array(shape)}
     arrows = expand_nodes(nodes, _add_stated_delays(arrows, metadata), dt_s, notes)
     arrows = fold_pass_through_nodes(nodes, arrows, dt_s)
     arrows = _add_framework_steps(nodes, arrows, source, sink, options, notes)
