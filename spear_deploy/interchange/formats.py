@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from spear_deploy.frameworks.support_table import Support
     from spear_deploy.interchange.certificate import Format, ProofInput
     from spear_deploy.interchange.netx.lint import LintFinding
+    from spear_deploy.interchange.nir.dialects import ImportAdvice
     from spear_deploy.util.progress import Progress
 
 READABLE = {".snn": "network", ".nir": "NIR", ".net": "netx", ".h5": "netx", ".hdf5": "netx"}
@@ -142,7 +143,6 @@ def export(
         DataError: the input does not fit the network.
     """
     from spear_deploy.interchange.certificate import certify
-    from spear_deploy.interchange.nir.dialects import ImportAdvice
 
     target = Path(path)
     _check_name(target, to)
@@ -150,31 +150,51 @@ def export(
     with replace_file(target.with_suffix(".npz") if to == "pynn" else target) as aside:
         if progress is not None:
             progress({"stage": f"write {to}", "done": 0, "of": 0})
-        written = write(graph, aside, **options)
-        if isinstance(written, ImportAdvice):
-            facts = {**(facts or {}), "for": options["framework"], "after_import": list(written.statements)}
-            written = list(written.differences)
-        approximations = [*approximations, *written]
-        framework = options.get("framework")
+        changed, advice = _read_advice(write(graph, aside, **options), options)
         certificate = certify(
-            graph, aside, format=to, proof=proof, approximations=approximations, framework=framework, progress=progress
-        )
-        certificate = {**certificate, "file": target.name, **(facts or {})}
-        if to == "xylo":
-            from spear_deploy.interchange.chip_files import describe_chip_file
-
-            write_json(target.with_suffix(".json"), describe_chip_file(aside, to))
-        if to == "pynn":
-            from spear_deploy.interchange.pynn.reader import SCRIPT
-
-            network = {**{name: certificate[name] for name in ("bytes", "sha256")}, "file": target.with_suffix(".npz").name}
-            with replace_file(target) as script:
-                script.write_bytes(SCRIPT.read_bytes())
-                certificate |= {"bytes": script.stat().st_size, "sha256": hash_file(script), "network": network}
-        if has_host_readout(graph):
-            certificate["host_readout"] = write_host_readout(graph, target.parent)
+            graph, aside, format=to, proof=proof, approximations=[*approximations, *changed],
+            framework=options.get("framework"), progress=progress,
+        )  # fmt: skip
+        certificate |= {"file": target.name, **(facts or {}), **advice}
+        certificate |= _write_beside(graph, aside, target, to, certificate)
         write_json(target.parent / CERTIFICATE, certificate)
     return certificate
+
+
+def _read_advice(written: Sequence[str] | ImportAdvice, options: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """Return what a writer approximated, and what a framework asks for after its import, for the certificate."""
+    from spear_deploy.interchange.nir.dialects import ImportAdvice
+
+    if not isinstance(written, ImportAdvice):
+        return list(written), {}
+    return list(written.differences), {"for": options["framework"], "after_import": list(written.statements)}
+
+
+def _write_beside(graph: SNNGraph, aside: Path, target: Path, to: Format, certificate: Mapping[str, Any]) -> dict[str, Any]:
+    """Write what a format and a readout on the host need beside the file, and return its entries of the certificate.
+
+    Args:
+        graph: the network.
+        aside: the file as it was written, not yet in its place.
+        target: its place; for PyNN that of the script which reads it.
+        to: the format.
+        certificate: of the file.
+    """
+    entries: dict[str, Any] = {}
+    if to == "xylo":
+        from spear_deploy.interchange.chip_files import describe_chip_file
+
+        write_json(target.with_suffix(".json"), describe_chip_file(aside, to))
+    if to == "pynn":
+        from spear_deploy.interchange.pynn.reader import SCRIPT
+
+        network = {**{name: certificate[name] for name in ("bytes", "sha256")}, "file": target.with_suffix(".npz").name}
+        with replace_file(target) as script:
+            script.write_bytes(SCRIPT.read_bytes())
+            entries |= {"bytes": script.stat().st_size, "sha256": hash_file(script), "network": network}
+    if has_host_readout(graph):
+        entries["host_readout"] = write_host_readout(graph, target.parent)
+    return entries
 
 
 def _check_name(target: Path, to: Format) -> None:
