@@ -93,9 +93,9 @@ def _even_threshold(layer: Layer, groups: _Groups) -> Any:
 
     Integers stay as they are: their weights are fixed.
     """
+    if not layer.spikes or not isinstance(layer.neuron, FLOAT_NEURONS):
+        return layer.neuron
     neuron: Any = layer.neuron
-    if not layer.spikes or not isinstance(neuron, FLOAT_NEURONS):
-        return neuron
     level = neuron.v_reset if neuron.reset == "value" else np.zeros(())
     height = groups.spread(np.asarray(neuron.v_threshold, np.float64) - level)
     if (height <= 0).any() or groups.are_even(height):
