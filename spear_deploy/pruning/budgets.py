@@ -69,10 +69,12 @@ def parse_amount(text: str | float, name: str) -> Amount:
     try:
         value = float(written.removesuffix("%"))
     except ValueError:
+        value = np.nan
+    if not np.isfinite(value):
         raise BudgetError(
             f"{resource_name(resource)} budget '{text}': expected a number of {noun} or a share such as 50%; give one of them"
-        ) from None
-    if not (np.isfinite(value) and value > 0):
+        )
+    if value <= 0:
         raise BudgetError(f"{resource_name(resource)} budget '{text}': expected more than 0; raise it")
     if resource == "cores" and not (written.endswith("%") or value.is_integer()):
         whole = " or ".join(f"{n:.0f}" for n in (np.floor(value), np.ceil(value)) if n)

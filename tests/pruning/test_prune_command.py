@@ -162,6 +162,9 @@ def test_fewer_than_one_episode_or_epoch_is_refused(wrong):
 def test_settings_with_an_invalid_budget_or_method_are_refused():
     with pytest.raises(BudgetError, match="energy budget 'much': expected a number of µJ or a share such as 50%"):
         PruneSettings(energy_uj="much")
+    for endless in ("nan%", "1e400", "inf"):
+        with pytest.raises(BudgetError, match=f"memory budget '{endless}': expected a number of words or a share such as 50%"):
+            PruneSettings(memory=endless)
     for make in (PruneSettings, DeploySettings):
         with pytest.raises(BudgetError, match="method 'speer': expected one of spear, ddpg, .*; did you mean 'spear'"):
             make(method="speer")
