@@ -26,7 +26,7 @@ from spear_deploy.pruning.chip_costs import ChipCosts
 from spear_deploy.pruning.levers import LeverStage
 from spear_deploy.pruning.plan import PruningPlan
 from spear_deploy.pruning.search.problem import Problem
-from spear_deploy.pruning.search.settings import get_searcher
+from spear_deploy.pruning.search.settings import Searcher, get_searcher
 from spear_deploy.pruning.search.successive_halving import halve
 from spear_deploy.pruning.search.synops_estimators import LRE, PerLayerEstimator
 from spear_deploy.pruning.settings import PruneSettings
@@ -119,56 +119,75 @@ def search(
         DataError: data and network do not fit, or nothing can be pruned.
         FileError: the checkpoint is of another network, other data, other settings or another version.
     """
-    details, budgets = settings.search_settings, settings.budgets
-    play_episodes = get_searcher(settings.chosen_method)
-    clock = Clock()
-    rounds: list[dict[str, Any]] = []
-    interrupted = False
+    play, clock = get_searcher(settings.chosen_method), Clock()
     with limit_threads(graph):
         evaluator = evaluator or make_evaluator(graph, dataset, settings, chip, checkpoint)
         evaluations_before = evaluator.evaluations
-        limits = budgets.resolve(evaluator.dense_use())
-        problem = Problem(
-            evaluator, limits, details, seed=settings.seed, fit=budgets.fit, progress=progress, starts=starts,
-            workers=settings.workers,
-        )  # fmt: skip
-        problem.check_reachable()
-        evaluator.checkpoint.begin()
-        if limits.get("synops", float("inf")) < evaluator.dense.synops.total:
-            problem.fit_estimator()
+        problem = _pose_problem(evaluator, settings, starts, progress)
         clock.stop("estimate")
-        try:
-            play_episodes(problem.environment(), groups=len(evaluator.groups), episodes=details.episodes, seed=settings.seed)
-            clock.stop("search")
-            problem.ensure_feasible()
-            rounds = halve(problem)
-            clock.stop("ladder")
-        except KeyboardInterrupt:
-            if problem.best is None:
-                raise
-            interrupted = True
-            problem.ensure_feasible()
-            if "search" not in clock.seconds:
-                clock.stop("search")
-        assert problem.best is not None  # a searcher plays at least one episode
-        score = problem.best[1]
-        names = [group.name for group in evaluator.groups]
-        return SearchResult(
-            method=settings.chosen_method,
-            plan=evaluator.plan(score.widths),
-            graph=problem.network or evaluator.build(score.widths),
-            widths=dict(zip(names, zip(evaluator.channels, score.widths, strict=True), strict=True)),
-            score=score,
-            predicted=problem.predict(score),
-            limits=dict(problem.limits),
-            history=tuple(problem.history),
-            rounds=tuple(rounds),
-            estimator=problem.estimator,
-            seconds=clock.seconds,
-            evaluations=evaluator.evaluations - evaluations_before,
-            batches=problem.batches,
+        rounds, interrupted = _play_and_halve(play, problem, settings, clock)
+        return _summarize(
+            problem, settings.chosen_method, evaluations_before, rounds=tuple(rounds), seconds=clock.seconds,
             interrupted=interrupted,
-        )
+        )  # fmt: skip
+
+
+def _pose_problem(evaluator: Evaluator, settings: PruneSettings, starts: Sequence[Array], progress: Progress | None) -> Problem:
+    """Return the problem of the search: limits that can be reached, and the estimator of SynOps, where these are limited.
+
+    Raises:
+        BudgetError: one channel in each group already exceeds a budget.
+    """
+    limits = settings.budgets.resolve(evaluator.dense_use())
+    problem = Problem(
+        evaluator, limits, settings.search_settings, seed=settings.seed, fit=settings.budgets.fit, progress=progress,
+        starts=starts, workers=settings.workers,
+    )  # fmt: skip
+    problem.check_reachable()
+    evaluator.checkpoint.begin()
+    if limits.get("synops", float("inf")) < evaluator.dense.synops.total:
+        problem.fit_estimator()
+    return problem
+
+
+def _play_and_halve(play: Searcher, problem: Problem, settings: PruneSettings, clock: Clock) -> tuple[list[dict[str, Any]], bool]:
+    """Play the episodes, then halve the best; return the rounds, and whether Ctrl-C cut them short after a first plan."""
+    groups, episodes = len(problem.evaluator.groups), settings.search_settings.episodes
+    try:
+        play(problem.environment(), groups=groups, episodes=episodes, seed=settings.seed)
+        clock.stop("search")
+        problem.ensure_feasible()
+        rounds = halve(problem)
+        clock.stop("ladder")
+        return rounds, False
+    except KeyboardInterrupt:
+        if problem.best is None:
+            raise
+        problem.ensure_feasible()
+        if "search" not in clock.seconds:
+            clock.stop("search")
+        return [], True
+
+
+def _summarize(problem: Problem, method: str, evaluations_before: int, **details: Any) -> SearchResult:
+    """Return the best plan; `details` are the fields that need no computation."""
+    assert problem.best is not None  # a searcher plays at least one episode
+    score, evaluator = problem.best[1], problem.evaluator
+    names = [group.name for group in evaluator.groups]
+    return SearchResult(
+        method=method,
+        plan=evaluator.plan(score.widths),
+        graph=problem.network or evaluator.build(score.widths),
+        widths=dict(zip(names, zip(evaluator.channels, score.widths, strict=True), strict=True)),
+        score=score,
+        predicted=problem.predict(score),
+        limits=dict(problem.limits),
+        history=tuple(problem.history),
+        estimator=problem.estimator,
+        evaluations=evaluator.evaluations - evaluations_before,
+        batches=problem.batches,
+        **details,
+    )
 
 
 class Clock:
