@@ -1,4 +1,4 @@
-"""Command of the command line: arguments kept, inputs protected, defaults of the project file."""
+"""Commands: arguments kept, inputs protected, defaults of the project file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Output of commands: JSON or a table on stdout, notes on stderr, exit codes."""
+"""Output of commands: JSON or a table, notes, exit codes."""
 
 from __future__ import annotations
 

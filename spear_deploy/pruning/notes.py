@@ -1,4 +1,4 @@
-"""Notes of a pruning: what is doubtful, was assumed, or could not be met."""
+"""Notes of a pruning: doubts, assumptions, budgets that could not be met."""
 
 from __future__ import annotations
 

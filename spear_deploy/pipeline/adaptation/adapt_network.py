@@ -1,4 +1,4 @@
-"""A network that uses only what a chip has, as far as that can be made."""
+"""A network that uses only what a chip has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learning of a plan by stages, then in the chip's integers, each step measured."""
+"""Learning of a plan by stages, then in the chip's integers."""
 
 from __future__ import annotations
 
