@@ -25,6 +25,8 @@ from spear_deploy.training.evaluation import evaluate
 
 MAX_CANDIDATES = 3
 """Plans that learn for a short time, the best by rank."""
+MOST_FOR_STEPS = 0.5
+"""Share of the channels that a limit of what a chip does in a step may take beyond its room."""
 SAMPLES = 64
 """Training samples from which the activity of narrower networks is estimated, where the chip limits what it does in a step."""
 RISE = 3.0
@@ -72,7 +74,11 @@ def _make_trial_plan(task: AdaptTask, network: SNNGraph, plan: Plan) -> TrialPla
 
 
 def _narrow_to_fit(task: AdaptTask, plan: Plan) -> SNNGraph | None:
-    """Return the widest network with which a plan fits: one share of all widths, then what it leaves; None where none fits."""
+    """Return the widest network with which a plan fits: one share of all widths, then what it leaves; None where none fits.
+
+    Where the chip limits what it does in a step, the network is as narrow as the expected spikes ask for, unless that takes more
+    than `MOST_FOR_STEPS` of its channels: the fewer neurons there are, the more often they spike.
+    """
     groups = {group.name: group.channels for group in list_prunable_groups(task.network)}
     if not groups:
         return None
@@ -80,19 +86,27 @@ def _narrow_to_fit(task: AdaptTask, plan: Plan) -> SNNGraph | None:
     def narrow(widths: Widths) -> SNNGraph:
         return prune(task.network, plan_by_importance(task.network, dict(zip(groups, widths, strict=True))))
 
-    rates = _measure_rates(task)
-
     @cache
-    def fits(widths: Widths) -> bool:
-        narrowed, _ = follow(narrow(widths), task.profile, plan.options, chips=task.chips)
-        if narrowed.report.verdict == "does_not_fit" or rates is None:
-            return narrowed.report.verdict != "does_not_fit"
-        activity, graph = _expect_activity(task, narrowed.graph, rates), narrowed.graph.with_layers(_fill_zeros)
-        return check(graph, task.profile, chips=task.chips, activity=activity, remedies=False).verdict != "does_not_fit"
+    def adapt(widths: Widths) -> Plan:
+        return follow(narrow(widths), task.profile, plan.options, chips=task.chips)[0]
 
-    channels, narrowest = tuple(groups.values()), (1,) * len(groups)
-    widths = fill_ratios((1.0,) * len(groups), channels, narrowest, fits)
-    return narrow(widths) if fits(widths) else None
+    def has_room(widths: Widths) -> bool:
+        return adapt(widths).report.verdict != "does_not_fit"
+
+    widths = fill_ratios((1.0,) * len(groups), tuple(groups.values()), (1,) * len(groups), has_room)
+    if not has_room(widths):
+        return None
+    rates = _measure_rates(task)
+    if rates is None:
+        return narrow(widths)
+
+    def has_time(widths: Widths) -> bool:
+        graph = adapt(widths).graph
+        activity, filled = _expect_activity(task, graph, rates), graph.with_layers(_fill_zeros)
+        return check(filled, task.profile, chips=task.chips, activity=activity, remedies=False).verdict != "does_not_fit"
+
+    fewer = fill_ratios((1.0,) * len(groups), widths, (1,) * len(groups), lambda widths: has_room(widths) and has_time(widths))
+    return narrow(fewer if has_time(fewer) and sum(fewer) >= (1 - MOST_FOR_STEPS) * sum(widths) else widths)
 
 
 def _measure_rates(task: AdaptTask) -> dict[str, float] | None:
