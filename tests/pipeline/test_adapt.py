@@ -229,7 +229,7 @@ def test_a_layer_keeps_the_width_that_others_leave_it(tmp_path):
 
 
 def test_layers_leave_the_clock_room_for_their_spikes(tmp_path):
-    """A step of Xylo takes cycles for each spike and synapse: with a slow clock fewer neurons than its cores hold, down to half."""
+    """A step of Xylo takes cycles for each spike and synapse: with a slow clock fewer neurons, down to half."""
     widths = {}
     for clock_hz in (5e7, 5e5, 2e5):
         facts = {"connectivity.output_reads": 6, "timing.clock_hz": clock_hz}
