@@ -45,9 +45,10 @@ What keeps chips from the limit:
 
 - Xylo takes 16 inputs, so that the host sums 2 x 2 of the 64 pixels of digits: a support vector machine on these sums
   reaches 93.3 %, on the pixels 98.9 % (`python -m tests.benchmarks.input_ceiling`). Of MNIST it sums 4 x 4 of 256, of
-  Braille neighbours of 24.
-- BrainScaleS-2 has 512 neurons in all: mnist keeps 2 and 5 of its 8 and 16 channels, skips 1 and 3. ReckOn has 256 besides
-  16 outputs: mnist keeps as few, skips with relays fit at no width, and the host cannot read the hidden neurons.
+  Braille neighbours of 24. The spikes of skips take more cycles than its clock of 50 MHz has in a step.
+- BrainScaleS-2 has 512 neurons in all: mnist keeps 2 of its 8 channels and 8 of 16 (16 with the host), skips 1 to 2 and 4 to
+  8. ReckOn has 256 besides 16 outputs: mnist keeps 2 and 8, skips with relays fit at no width, and the host cannot read the
+  hidden neurons.
 - ODIN's 256 neurons have weights of 3 bits, one sign a source, and no potential below 0: one hidden layer of 128 neurons
   stands for all layers, of 256 where the host has the readout. A perceptron of 128 in floating point reaches 96.4 % of
   digits (the same command). Its settings were chosen with test accuracy in view, as were windows of 1 x 2 for mnist with
