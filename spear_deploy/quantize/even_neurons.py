@@ -14,8 +14,8 @@ is refused; `adapt` replaces it by its mean, which is learnt.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any, Literal, TypeAlias, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -26,9 +26,10 @@ from spear_deploy.quantize.weighted_inputs import SAME_GAIN, NeuronInput, collec
 
 Sharing: TypeAlias = Literal["neuron", "pair", "channel"]
 """What has a threshold and time constants of its own, as `neuron.constants_of` of a hardware profile says."""
-SHARING: tuple[str, ...] = get_args(Sharing)
 SHARED: dict[str, Sharing] = {"speck": "channel", "akida": "channel", "reckon": "pair"}
 """By format, what shares a threshold; others do not."""
+GROUP_WORDS = {"pair": "a pair of neurons", "channel": "a channel"}
+"""What shares constants, in words."""
 
 POTENTIALS = ("v_threshold", "v_reset", "v_leak", "v_init", "v_min")
 """Parameters of a neuron in units of its potential."""
@@ -36,12 +37,11 @@ OF_WEIGHTS = ("r", "w_in")
 """Parameters that weights take where each neuron has its own."""
 OF_NEURON = ("tau_s", "tau_mem_s", "tau_syn_s", "v_threshold", "v_reset", "v_leak")
 """Parameters that belong to the neuron. Where it starts is stored for each; of lower bounds the lowest of a layer is taken."""
-
-
 CONSTANT_WORDS = {
     "tau_s": "time constants", "tau_mem_s": "time constants", "tau_syn_s": "time constants", "v_threshold": "thresholds",
     "v_reset": "reset potentials", "v_leak": "leaks", "r": "gains", "w_in": "gains",
 }  # fmt: skip
+"""Parameters of a neuron in words."""
 
 
 def describe_constants(names: Sequence[str]) -> str:
@@ -112,7 +112,7 @@ def list_uneven(graph: SNNGraph, layer: Layer, sharing: str) -> tuple[str, ...]:
         sharing: see `Sharing`.
     """
     groups = _group(graph, layer, sharing)
-    if groups is None or groups.list_uneven(_even_threshold(layer, groups)) == []:
+    if groups is None or not groups.list_uneven(_even_threshold(layer, groups)):
         return ()
     return tuple(groups.list_uneven(layer.neuron))
 
@@ -124,24 +124,26 @@ def average_shared(graph: SNNGraph, layer: Layer, sharing: str) -> Any:
         return layer.neuron
     neuron, kind = _even_threshold(layer, groups), getattr(layer.neuron, "r", np.zeros(())).dtype
     means = {name: groups.mean(getattr(neuron, name)) for name in groups.list_parameters(neuron)}
-    values = {name: value for name, value in array_parameters(neuron).items()} | means
+    values = array_parameters(neuron) | means
     return replace(neuron, **{name: value.astype(kind) for name, value in values.items()})
 
 
 # --------------------------------------------------------------------------------------------------------------- groups
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Groups:
     """Neurons of a layer in groups that share their constants.
 
-    Args:
+    Attributes:
         shape: of the layer.
         size: neurons of a group; the last one may have fewer.
         share_weights: whether they also share weights.
     """
 
-    def __init__(self, shape: tuple[int, ...], size: int, share_weights: bool) -> None:
-        self.shape, self.size, self.share_weights = shape, size, share_weights
+    shape: tuple[int, ...]
+    size: int
+    share_weights: bool
 
     def list_uneven(self, neuron: Any) -> list[str]:
         """Return the parameters of which a group has several values, although it can hold one."""
@@ -180,7 +182,7 @@ def _group(graph: SNNGraph, layer: Layer, sharing: str) -> _Groups | None:
     shape = graph.shape_of(layer.name)
     of_channel = int(np.prod(shape)) // _count_channels(graph, layer.name)
     size = of_channel if sharing == "channel" else 2
-    return _Groups(shape, size, share_weights=of_channel > 1) if size > 1 else None
+    return _Groups(shape=shape, size=size, share_weights=of_channel > 1) if size > 1 else None
 
 
 def _count_channels(graph: SNNGraph, name: str) -> int:
@@ -209,6 +211,7 @@ def _may_differ(layer: Layer) -> bool:
 
 
 def _even_gains(graph: SNNGraph, find_gain: Callable[[NeuronInput], Array]) -> SNNGraph:
+    """Return a network whose neurons have one gain where they share weights; readouts, whose value is read, stay as they are."""
     evened: dict[str, Any] = {}
     for layer in collect_neuron_inputs(add_missing_weights(graph), "spikes", 1.0):
         gain = find_gain(layer)
