@@ -257,11 +257,13 @@ def test_floors_are_lowered_where_only_that_reaches_the_budget(task):
     assert min(width for _, width in result.widths.values()) < 8 and result.predicted <= between
 
 
-@pytest.mark.parametrize("budget", [0.0, -1.0, np.nan, np.inf])
-def test_a_budget_is_a_number_above_zero(task, budget):
-    graph, data, _ = task
-    with pytest.raises(BudgetError, match="expected more than 0"):
-        search(graph, data, PruneSettings(synops=budget))
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [(0.0, "more than 0"), (-1.0, "more than 0"), (np.nan, "a number of SynOps"), (np.inf, "a number of SynOps")],
+)
+def test_a_budget_is_a_number_above_zero(budget, expected):
+    with pytest.raises(BudgetError, match=f"SynOps budget '{budget}': expected {expected}"):
+        PruneSettings(synops=budget)
 
 
 def test_a_search_without_a_budget_is_refused(task):
