@@ -14,9 +14,7 @@ from functools import partial
 from spear_deploy.adaptation.replacement import Replacement
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.graph import SNNGraph
-from spear_deploy.quantize.even_neurons import average_shared, describe_constants, list_uneven
-
-GROUPS = {"pair": "a pair of neurons", "channel": "a channel"}
+from spear_deploy.quantize.even_neurons import GROUP_WORDS, average_shared, describe_constants, list_uneven
 
 
 def find_shared_constants(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replacement]:
@@ -27,8 +25,8 @@ def find_shared_constants(graph: SNNGraph, profile: HardwareProfile) -> Iterator
         if uneven:
             yield Replacement(
                 layers=(layer.name,),
-                what=f"{describe_constants(uneven)} that differ inside {GROUPS[sharing]}",
-                by=f"their mean over {GROUPS[sharing]}",
+                what=f"{describe_constants(uneven)} that differ inside {GROUP_WORDS[sharing]}",
+                by=f"their mean over {GROUP_WORDS[sharing]}",
                 kind="learnt",
                 topic="constants",
                 rewrite=partial(_average, name=layer.name, sharing=sharing),

@@ -26,7 +26,7 @@ from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.network.neurons import SAME_TAU
 from spear_deploy.placement.populations import Population, ends_in_weighted_sum
 from spear_deploy.placement.weight_bits import MAX_BIAS_EXPONENT, bias_bits, count_mixed_sign_inputs, measure_width
-from spear_deploy.quantize.even_neurons import describe_constants, list_uneven
+from spear_deploy.quantize.even_neurons import GROUP_WORDS, describe_constants, list_uneven
 from spear_deploy.quantize.weighted_inputs import MAX_SPIKES, RESET_DELAY
 from spear_deploy.util.number_format import plural, write_steps
 
@@ -255,9 +255,9 @@ def _check_shared_constants(graph: SNNGraph, layer: Layer, profile: HardwareProf
     sharing = profile.neuron.constants_of.value or "neuron"
     uneven = list_uneven(graph, layer, sharing)
     if uneven:
-        where = {"pair": "a pair of neurons", "channel": "a channel"}[sharing]
+        where = GROUP_WORDS[sharing]
         what = f"{describe_constants(uneven)} that differ inside {where}"
-        why = f"the neurons of {where} of {profile.name} share them; train with one value for {where}"
+        why = f"{where} of {profile.name} shares them; train with one value for {where}"
         yield Unsupported(layer=layer.name, what=what, why=why, resource="neuron_constants")
 
 
