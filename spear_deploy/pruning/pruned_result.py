@@ -134,15 +134,16 @@ def summarize_unpruned(task: PruneTask, use: BudgetUse, rounded: RoundedLearning
         notes: sentences.
     """
     plan = PruningPlan(kept={group.name: tuple(range(group.channels)) for group in list_prunable_groups(task.graph)})
+    holds = "is within the budget" if task.settings.budgets.amounts else "fits the chip"
     if rounded is None:
-        notes = [*notes, "the network is within the budget as it is: nothing was changed"]
+        notes = [*notes, f"the network {holds} as it is: nothing was changed"]
         return _summarize(task, plan, task.graph, use, search=None, notes=notes)
     val = task.dataset.val
     return _summarize(
         task, plan, rounded.graph, rounded.use, search=None,
         stages=(measure_stage("trained", task.graph, val), measure_stage("bits", rounded.graph, val, rounded.batches)),
         batches={"search": 0, "fine_tune": 0, "bits": rounded.batches},
-        notes=[*notes, "the network is within the budget with its bits: no channel was removed", rounded.note],
+        notes=[*notes, f"the network {holds} with its bits: no channel was removed", rounded.note],
     )  # fmt: skip
 
 

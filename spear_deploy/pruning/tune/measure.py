@@ -54,8 +54,8 @@ AGREEMENT = 4.0
 """Standard errors by which training samples may have more SynOps than validation and still count."""
 MAX_MARGIN = 0.5
 FEWEST_WITHIN = 8
-"""Samples beyond one of each class that tell how far samples of a class differ. Of fewer, all samples count as one class: seven
-samples of seven classes do not differ within a class at all, and a network was trimmed to the budget without a margin."""
+"""Samples, beyond one of each class, from which the spread within classes is estimated. With fewer, all samples count as one
+class: one sample of each class has no spread within it, so that the budget would have no margin."""
 TRAINING_SAMPLES = 4096
 """Maximum of training samples that narrow the margin; more hardly narrow it, since the unseen samples stay as many."""
 
@@ -235,11 +235,11 @@ def sampling_margin(
         sigmas: the margin in standard errors.
         drift: relative standard deviation of the unseen mean beyond chance; variances add up.
     """
+    if len(pruned) < 2:
+        return MAX_MARGIN
     base = np.ones(len(pruned)) if before is None else before
     mean = max(float(pruned.mean()), 1e-12)
     residual = pruned - float(pruned.sum() / max(base.sum(), 1e-12)) * base
-    if len(pruned) < 2:
-        return MAX_MARGIN
     classes = np.unique(labels)
     if len(labels) - len(classes) < FEWEST_WITHIN:
         classes, labels = np.zeros(1, int), np.zeros(len(pruned), int)
