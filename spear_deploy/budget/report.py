@@ -217,7 +217,7 @@ def _cores(report: BudgetReport) -> str:
     if report.cores_limit is None:
         unpublished = any(row.resource == "cores" and row.status == "unchecked" for row in report.rows)
         return f"{plural(report.cores_used, 'core')}, {'number of cores not published' if unpublished else 'no limit'}"
-    return f"{report.cores_used:,} of {report.cores_limit:,} cores ({100 * report.cores_used / report.cores_limit:.0f} %)"
+    return f"{report.cores_used:,} of {report.cores_limit:,} cores ({100 * report.cores_used / report.cores_limit:,.0f} %)"
 
 
 def _energy(energy: Energy) -> str:

@@ -10,8 +10,8 @@ import click
 
 from spear_deploy.util.printable import escape_hidden
 
-FITS, ERROR, DOES_NOT_FIT = 0, 1, 3
-"""Exit codes; 2 is that of click for a wrong option."""
+ERROR, DOES_NOT_FIT = 1, 3
+"""Exit codes; 0 is success, and 2 is that of click for a wrong option."""
 STDOUT, NETWORK = "spear_deploy.cli.stdout", "spear_deploy.cli.network"
 """Keys of click's context: stdout for the result, and the network that the command read."""
 
