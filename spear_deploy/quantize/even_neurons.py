@@ -81,9 +81,12 @@ def even_neurons(graph: SNNGraph, format: str) -> SNNGraph:
 
     def share_threshold(layer: Layer) -> Layer:
         groups = _group(graph, layer, SHARED.get(format, "neuron"))
-        if groups is None or (format in GAINS and groups.share_weights):  # their gain is one already
+        if groups is None:
             return layer
-        return replace(layer, neuron=_even_threshold(layer, groups))
+        neuron = _even_threshold(layer, groups)
+        if format in GAINS and groups.share_weights and not groups.are_even(neuron.r):  # their gain is one already, and stays it
+            return layer
+        return replace(layer, neuron=neuron)
 
     return graph.with_layers(share_threshold)
 
@@ -98,7 +101,7 @@ def _even_threshold(layer: Layer, groups: _Groups) -> Any:
     neuron: Any = layer.neuron
     level = neuron.v_reset if neuron.reset == "value" else np.zeros(())
     height = groups.spread(np.asarray(neuron.v_threshold, np.float64) - level)
-    if (height <= 0).any() or groups.are_even(height):
+    if (height <= 0).any() or groups.are_even(height, tolerance=0):
         return neuron
     return scale_potentials(neuron, groups.mean(height) / height)
 
@@ -158,10 +161,10 @@ class _Groups:
         """Return values in the shape of the layer, float64."""
         return np.broadcast_to(np.asarray(values, np.float64), self.shape)
 
-    def are_even(self, values: Array) -> bool:
-        """Return whether each group has one value."""
+    def are_even(self, values: Array, *, tolerance: float = SAME_GAIN) -> bool:
+        """Return whether each group has one value, within a relative tolerance."""
         rows = self._rows(values)
-        return bool(np.allclose(rows, rows[:, :1], rtol=SAME_GAIN, atol=0))
+        return bool(np.allclose(rows, rows[:, :1], rtol=tolerance, atol=0))
 
     def mean(self, values: Array) -> Array:
         """Return the mean of each group, in the shape of the layer, or one for each channel where a group is one."""

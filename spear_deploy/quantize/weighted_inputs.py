@@ -37,8 +37,8 @@ RESET_DELAY = "reset_delay"
 V_MIN = "v_min"
 MAX_SPIKES = "max_spikes"
 """What findings name: about a reset one step late, a lower bound of v, and several spikes in a step."""
-SAME_GAIN = 1e-9
-"""Relative difference below which two gains are one: they are products of float64 numbers."""
+SAME_GAIN = 1e-6
+"""Relative difference below which two gains are one: they are products of parameters in float32, each rounded by up to 6e-8."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -147,6 +147,24 @@ def test_channels_behind_a_flatten_and_weights_of_each_value():
     assert list_uneven(own, own["c"], "channel") == ()
 
 
+@pytest.mark.parametrize("format", ["speck", "akida", "reckon"])
+def test_gains_that_differ_by_the_rounding_of_float32_are_one(format):
+    """Pruning moves thresholds by a factor, in float32: gains in proportion to them stay so but for the last digit."""
+    theta = np.random.default_rng(2).uniform(1, 2, SHAPE).astype(np.float32)
+    threshold = (1.0037 * theta.astype(np.float64)).astype(np.float32)
+    assert len(np.unique(threshold / theta.astype(np.float64))) > 1
+    models = {
+        "speck": IF(r=theta, v_threshold=threshold, reset="subtract"),
+        "akida": LIF(tau_s=1e-3, r=theta, v_threshold=threshold, max_spikes=15),
+        "reckon": LIF(tau_s=0.02, r=theta, v_threshold=threshold),
+    }
+    graph = conv_network(models[format])
+    assert list_uneven(graph, graph["c"], "pair" if format == "reckon" else "channel") == ()
+    neuron = quantize(graph, format=format, calibration=random_spikes(2))["c"].neuron
+    rows = np.broadcast_to(neuron.v_threshold, SHAPE).reshape(3, -1)
+    assert (rows == rows[:, :1]).all()
+
+
 def test_a_bias_and_currents_of_their_own_on_spinnaker():
     """The bias reaches v through another gain than a spike's current does: both are those of each neuron.
 
