@@ -117,7 +117,7 @@ def _narrower_input(base: WhatIf, row: BudgetRow) -> Iterator[Offer]:
 
 def _place_by_hand(base: WhatIf, row: BudgetRow, fewest_cores: Placement) -> Iterator[Offer]:
     if (row.resource, row.where) == ("cores", CHIP) and row.limit is not None and fewest_cores.cores_used <= row.limit:
-        yield 0.0, f"the tightest packing takes {fewest_cores.cores_used} cores: place the layers by hand"
+        yield 0.0, f"the tightest packing takes {plural(fewest_cores.cores_used, 'core')}: place the layers by hand"
 
 
 def _split_layer(base: WhatIf, row: BudgetRow) -> Iterator[Offer]:

@@ -100,7 +100,7 @@ def check_bits_alone(levers: str | tuple[str, ...] | None, limits: Iterable[str]
         names = ", ".join(f"--{name.replace('_', '-')}" for name in others)
         raise BudgetError(
             f"levers: bits alone reaches budgets of memory and cores, not of {names}; name channels or weights too, or "
-            "`prune` to memory or cores"
+            "give --memory or --cores"
         )
     if method is not None:
         raise BudgetError(f"levers: bits alone leaves all channels, so that method '{method}' has nothing to do; leave it out")

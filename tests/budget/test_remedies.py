@@ -157,7 +157,7 @@ def test_every_remedy_offered_removes_its_violation(seed: int, base: str) -> Non
                 left = [r for r in again.over if r.resource == violation.resource and layers & set(r.layers)]
                 assert not left, (remedy, place)
                 tried += 1
-            elif match := re.match(r"the tightest packing takes (\d+) cores", remedy):
+            elif match := re.match(r"the tightest packing takes (\d+) cores?:", remedy):
                 assert int(match.group(1)) <= violation.limit and report.fewest_cores.cores_used == int(match.group(1))
             else:
                 assert re.match(r"split |no layer|no narrower|let |too large", remedy), remedy

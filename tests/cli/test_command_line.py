@@ -142,6 +142,9 @@ def test_the_next_command_is_printed_on_stderr_only(tmp_path, monkeypatch):
         over.stderr
         == f"next: spear-deploy prune digits --chip {SMALL} --data DATA --out pruned (make it smaller, until it fits)\n"
     )
+    limits = ("--cores", "2", "--synops", "1000", "--energy-uj", "1", "--latency-ms", "0.001")
+    command = "spear-deploy prune digits --chip loihi2 --cores 2 --synops 1000 --energy-uj 1 --latency-ms 0.001"
+    assert f"next: {command} --data" in run("check", "digits", "--chip", "loihi2", *limits, "--activity", "0.1", code=3).stderr
     raised = run("check", "digits", "--chip", "brainscales2", "--set", "neuron.models=null", code=3)
     adapt = "next: spear-deploy adapt digits --chip brainscales2 --data DATA --out adapted (replace what the chip lacks)\n"
     assert raised.stderr == adapt

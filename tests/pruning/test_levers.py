@@ -423,7 +423,9 @@ def test_levers_that_there_are_not_or_that_the_method_lacks_are_refused():
     with pytest.raises(BudgetError, match="method 'evolution' removes channels alone; choose method 'recipe'"):
         PruneSettings(synops="50%", method="evolution", levers="channels,weights")
     with pytest.raises(
-        BudgetError, match="levers: bits alone reaches budgets of memory and cores, not of --synops; name channels"
+        BudgetError,
+        match="levers: bits alone reaches budgets of memory and cores, not of --synops; name channels or "
+        "weights too, or give --memory or --cores",
     ):
         PruneSettings(synops="50%", levers="bits")
     assert PruneSettings(synops="50%", levers="weights,bits").chosen_method == "recipe"

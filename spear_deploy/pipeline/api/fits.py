@@ -110,9 +110,23 @@ def suggest_command(net: str, chip: str, report: BudgetReport, *, bits: str | No
     is_wiring = bool(report.over) and all(row.resource in LAYER_COUNTS for row in report.over)
     if report.unsupported or exceeds_fixed(report) or is_wiring or profile(chip).meta.family not in FORMATS:
         return f"spear-deploy rank {net} (which chip takes it)"
-    stated = "" if bits is None else f" --bits {shlex.quote(bits)}"
+    stated = ("" if bits is None else f" --bits {shlex.quote(bits)}") + _state_limits(report)
     return (
         f"spear-deploy prune {net} --chip {shlex.quote(chip)}{stated} --data DATA --out pruned (make it smaller, until it fits)"
+    )
+
+
+def _state_limits(report: BudgetReport) -> str:
+    """Return the limits of the user that a network exceeds, as options of `prune`, which knows those of the chip."""
+    from spear_deploy.budget.core_rows import CHIP
+
+    options = {"synops": "--synops", "energy": "--energy-uj", "latency": "--latency-ms", "cores": "--cores"}
+    units = {"energy": 1e-6, "latency": 1e-3}
+    return "".join(
+        f" {options[row.resource]} {row.limit / units.get(row.resource, 1):.12g}"
+        for row in report.over
+        if row.where == CHIP and row.resource in options and row.limit is not None
+        if (row.resource, row.limit) != ("cores", report.cores_limit)
     )
 
 
