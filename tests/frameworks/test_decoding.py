@@ -86,6 +86,7 @@ def test_a_linear_layer_behind_the_mean_over_time_is_one_of_every_step():
     [
         (lambda v: functional.log_softmax(torch.max(v, 0)[0], dim=1), "log_softmax of the maximum"),
         (lambda v: (v.sum(0) / 4 * 2).argmax(1), "argmax of the sum"),
+        (lambda v: v.max(0)[1], "step of the maximum"),
     ],
 )
 def test_what_follows_the_decoding_of_a_loop_is_taken_off(end, how):

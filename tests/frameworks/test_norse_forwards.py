@@ -644,6 +644,7 @@ class Apart(nn.Module):
         lambda x, t: torch.split(x[t], [4, 2], dim=1),
         lambda x, t: x[t].split(4, dim=-1),
         lambda x, t: (x[t][:, 0:4], x[t].chunk(3, 1)[2]),
+        lambda x, t: (x[t].split(split_size=4, dim=1)[0], torch.chunk(x[t], chunks=3, dim=1)[2]),
     ],
 )
 def test_channels_that_a_forward_takes_apart_are_weights_of_zero(take):
@@ -687,6 +688,23 @@ def test_channels_of_a_map_and_of_another_number_are_checked():
         read_model(Apart(lambda x, t: (x[t][:, :4], x[t][:, 4:])), (4,))
     with pytest.raises(UnsupportedError, match="the model splits the output of 'input' along axis 2; only channels"):
         read_model(Stateless(lambda s, x: s.a(x.chunk(2, 2)[0]), a=nn.Conv2d(1, 2, 3)), (1, 6, 6))
+
+
+@pytest.mark.parametrize(
+    ("take", "message"),
+    [
+        (lambda x: x[:, ::2], r"takes \[:, ::2\] of the output of 'input'; take channels that lie side by side"),
+        (lambda x: x.split(0, 1)[0], "calls 'split' by the constant 0; expected whole numbers from 1 on"),
+        (lambda x: x.split([4, 0], 1)[0], "calls 'split' by 2 values; expected whole numbers from 1 on"),
+        (
+            lambda x: x.float(mean=2).split(2, 1, 3, 4),
+            "calls 'split' with arguments that have no counterpart here: 2, 1, 3, 4; l",
+        ),
+    ],
+)
+def test_channels_that_cannot_be_taken_are_named(take, message):
+    with pytest.raises(UnsupportedError, match=message):
+        read_model(Stateless(lambda s, x: s.a(take(x)), a=nn.Linear(4, 5)), (4,))
 
 
 def test_weights_behind_some_channels_do_not_go_home():

@@ -733,7 +733,7 @@ def through(function):
         (small(through(torch.sigmoid)), "calls 'sigmoid', which has no counterpart here: use a module that has one"),
         (small(through(lambda x: functional.max_pool1d(x, 2))), "is MaxPool1d, .*of the spikes of neurons alone"),
         (small(through(functional.dropout)), "drops values in evaluation too"),
-        (small(through(lambda x: torch.add(x, x, alpha=2))), "calls 'add' with arguments that have no.*{'alpha': 2}"),
+        (small(through(lambda x: torch.add(x, x, alpha=2))), "calls 'add' with arguments that have no .* here: alpha=2; leave"),
         (small(through(lambda x: x[:, 0])), r"takes \[:, 0\] of the output of 'fc'; return all steps, channels and"),
         (small(through(lambda x: x.view(-1, 2))), "reshapes 4 values; only flattening"),
         (small(through(lambda x: x.T)), "reads '.T' of the output of 'fc'"),

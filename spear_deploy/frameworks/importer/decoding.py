@@ -7,6 +7,7 @@ layer: fc(mean of x[t]) = mean of fc(x[t]), which is then a layer of the network
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -95,8 +96,9 @@ def flatten_all(call: FunctionCall, value: Signal | Concat) -> Signal | Concat:
 
 
 def take_maximum(call: FunctionCall, value: Symbol, dim: Any = None, keepdim: bool = False, *, axis: Any = None) -> Symbol:
-    """Return the maximum over time, and its places, which no one may use."""
-    return MaximumAndPlaces(decode("maximum")(call, value, dim, keepdim, axis=axis), None)
+    """Return the maximum over time, and the steps that have it."""
+    maximum = decode("maximum")(call, value, dim, keepdim, axis=axis)
+    return MaximumAndPlaces(maximum, replace(maximum, how="step of the maximum"))
 
 
 def follow(call: FunctionCall, value: Symbol, *args: Any, **kwargs: Any) -> Symbol:

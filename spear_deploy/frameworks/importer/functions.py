@@ -70,6 +70,7 @@ def call_function(context: TraceContext, target: Any, owner: str, args: tuple[Sy
     if isinstance(target, type) and issubclass(target, tuple):  # a state built from its parts
         return (*args, *kwargs.values())
     if target in _ACCESS:
+        _check_arguments(call, _ACCESS[target], args, kwargs)
         return _ACCESS[target](call, *args, **kwargs)
     if name.strip("_") in _SCALINGS and any(isinstance(symbol, Decoded) for symbol in args):
         return _scale_decoded(call, *args, **kwargs)
@@ -82,17 +83,23 @@ def call_function(context: TraceContext, target: Any, owner: str, args: tuple[Sy
             f"{call.place} calls '{name}', which has no counterpart here: {hint.format(neuron=context.framework.example)}"
         )
     make = _MAKE[target]
-    try:
-        inspect.signature(make).bind(call, *args, **kwargs)
-    except TypeError:
-        raise UnsupportedError(
-            f"{call.place} calls '{name}' with arguments that have no counterpart here: {kwargs or args[1:]}"
-        ) from None
+    _check_arguments(call, make, args, kwargs)
     args = tuple(call.join_channels(symbol) for symbol in args)
     if make is _add:
         args = tuple(call.replace_zero(symbol, args) for symbol in args)
     kind = "add" if make is _add else "sub" if make is _subtract else name
     return context.unrolled.make_once((owner, kind, args, kwargs), lambda key: make(call, *key[2], **key[3]))
+
+
+def _check_arguments(call: FunctionCall, function: Any, args: tuple[Symbol, ...], kwargs: dict[str, Symbol]) -> None:
+    try:
+        inspect.signature(function).bind(call, *args, **kwargs)
+    except TypeError:
+        stated = {"": args[1:]} if not kwargs else {f"{name}=": (value,) for name, value in kwargs.items()}
+        what = ", ".join(f"{name}{describe(value).removeprefix('the constant ')}" for name in stated for value in stated[name])
+        raise UnsupportedError(
+            f"{call.place} calls '{call.name}' with arguments that have no counterpart here: {what}; leave them out"
+        ) from None
 
 
 MAX_RESULTS = 4
@@ -131,7 +138,10 @@ def _get_item(call: FunctionCall, symbol: Symbol, index: Any) -> Symbol:
     if isinstance(symbol, Signal) and (picked := _pick_channels(symbol, index, call.axes_before)) is not None:
         return picked
     is_input = isinstance(symbol, StepInputs) or (isinstance(symbol, Signal) and symbol.name == INPUT)
-    if is_input and isinstance(index, tuple) and any(isinstance(part, slice) and part != slice(None) for part in index):
+    slices = [part for part in (index if isinstance(index, tuple) else ()) if isinstance(part, slice)]
+    if any(part.step not in (None, 1) for part in slices):
+        expected = "take channels that lie side by side"
+    elif is_input and any(part != slice(None) for part in slices):
         expected = f"its shape here is {format_shape(symbol.shape)}; give another input shape, or take channels that it has"
     elif is_input and isinstance(index, tuple) and isinstance(index[-1], int):
         expected = "let time be its first axis, x[t], or its second, x[:, t]"
@@ -156,12 +166,17 @@ def _pick_channels(signal: Signal, index: Any, axes_before: int) -> Channels | N
     return Channels(signal, start, stop) if step == 1 and start < stop else None
 
 
-def _split(call: FunctionCall, value: Symbol, size: Any, dim: int = 0) -> tuple[Channels, ...]:
-    """Return parts of the channels: `size` in each, or the sizes of all."""
+def _split(
+    call: FunctionCall, value: Symbol, size: Any = None, dim: int = 0, *, split_size: Any = None, chunks: Any = None
+) -> tuple[Channels, ...]:
+    """Return parts of the channels: of `split` by the size of each or of all, of `chunk` by their number."""
+    size = next((number for number in (size, split_size, chunks) if number is not None), None)
     if not isinstance(value, Signal) or dim % (call.axes_before + len(value.shape)) != call.axes_before:
         raise UnsupportedError(
             f"{call.place} splits {describe(value)} along axis {dim}; only channels, axis {call.axes_before}, can be"
         )
+    if not all(isinstance(number, int) and number > 0 for number in (size if isinstance(size, tuple) else (size,))):
+        raise UnsupportedError(f"{call.place} calls '{call.name}' by {describe(size)}; expected whole numbers from 1 on")
     channels = value.shape[0]
     length = -(-channels // size) if call.name == "chunk" else size
     starts = np.cumsum([0, *size]).tolist() if isinstance(size, tuple) else [*range(0, channels, length), channels]
