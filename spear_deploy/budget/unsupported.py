@@ -255,9 +255,8 @@ def _check_shared_constants(graph: SNNGraph, layer: Layer, profile: HardwareProf
     sharing = profile.neuron.constants_of.value or "neuron"
     uneven = list_uneven(graph, layer, sharing)
     if uneven:
-        where = GROUP_WORDS[sharing]
-        what = f"{describe_constants(uneven)} that differ inside {where}"
-        why = f"{where} of {profile.name} shares them; train with one value for {where}"
+        what = f"{describe_constants(uneven)} that differ inside {GROUP_WORDS[sharing]}"
+        why = f"{profile.name} has one for each {sharing}; train with one value for each {sharing}"
         yield Unsupported(layer=layer.name, what=what, why=why, resource="neuron_constants")
 
 

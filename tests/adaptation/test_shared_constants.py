@@ -54,7 +54,7 @@ def test_the_advice_of_a_check_goes_on():
     report = api.check(network(CASES["thresholds"][0]), "speck2f")
     (row,) = [row for row in report.rows if row.resource == "neuron_constants"]
     assert (
-        "a channel of speck2f shares them" in row.detail
+        "speck2f has one for each channel" in row.detail
         and "`adapt` puts in its place: their mean over a channel (learnt)" in row.remedy
     )
 
