@@ -47,6 +47,18 @@ class Replacement:
         return [{"layer": name, **facts, "neurons": 0 if i else neurons} for i, name in enumerate(self.layers)]
 
 
+def explain_no_replacement(facts: Mapping[str, Any]) -> str:
+    """Return why an adaptation replaced nothing, from its facts.
+
+    >>> explain_no_replacement({"missing": [], "verdict": "does_not_fit"})
+    'the chip has each part that the network needs, but not the room'
+    """
+    if facts["missing"]:
+        return "what is missing stands below"
+    room = ", but not the room" if facts["verdict"] == "does_not_fit" else ""
+    return f"the chip has each part that the network needs{room}"
+
+
 def join_rows(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return rows as one where several layers have the same instead of the same: names side by side, neurons added up.
 

@@ -64,7 +64,7 @@ def adapt(
 
 def _show(console: Any, facts: Mapping[str, Any], labels: Mapping[str, str], folder: str) -> None:
     """Print what was replaced, accuracy after each step, what is missing, and the files; layers under their labels."""
-    from spear_deploy.adaptation.replacement import join_rows
+    from spear_deploy.adaptation.replacement import explain_no_replacement, join_rows
     from spear_deploy.cli.tables import list_files, make_table
     from spear_deploy.cli.tables.adaptation import show_waterfall
     from spear_deploy.network.labels import add_kinds
@@ -85,7 +85,7 @@ def _show(console: Any, facts: Mapping[str, Any], labels: Mapping[str, str], fol
         console.print(table, highlight=False, markup=False)
         console.print()
     elif not facts["missing"]:
-        console.print(f"{facts['chip']} has all that the network needs: nothing is replaced", highlight=False)
+        console.print(f"nothing is replaced: {explain_no_replacement(facts)}", highlight=False)
     if facts["waterfall"]:
         show_waterfall(console, facts["waterfall"], labels)
     accuracy = {name: value for name, value in facts["accuracy"].items() if value is not None}

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from spear_deploy.adaptation.replacement import explain_no_replacement
 from spear_deploy.network.labels import add_kinds
 from spear_deploy.report.folder import ADAPTATION, ADAPTATION_KEYS, DEPLOYMENT, read_json
 from spear_deploy.report.layer_names import label_adaptation
@@ -70,8 +71,7 @@ def describe_adapted(folder: Path) -> dict[str, Any]:
 def _write_sentence(facts: Mapping[str, Any]) -> str:
     kinds = [row["kind"] for row in facts["replaced"]]
     if not kinds:
-        why = "what is missing stands below" if facts["missing"] else "the chip has all that the network needs"
-        return f"Nothing was replaced: {why}."
+        return f"Nothing was replaced: {explain_no_replacement(facts)}."
     counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in ("exact", "bounded", "learnt") if kind in kinds)
     sentence = f"What {facts['chip']} lacks was replaced in {plural(len(kinds), 'place')} ({counts})."
     return sentence if facts["accuracy"]["trained"] is not None else f"{sentence} Without data, accuracy is not measured."

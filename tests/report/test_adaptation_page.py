@@ -57,7 +57,8 @@ def test_each_step_stands_with_its_accuracy_its_points_and_the_spikes_that_it_ch
         ({"verdict": "does_not_fit"}, "Does not fit xylo_audio3"),
         ({"verdict": "unchecked"}, "Fits xylo_audio3 as far as is published"),
         ({"verdict": "tight"}, "Fits xylo_audio3, tightly"),
-        ({"replaced": []}, "Nothing was replaced: the chip has all that the network needs."),
+        ({"replaced": []}, "Nothing was replaced: the chip has each part that the network needs."),
+        ({"replaced": [], "verdict": "does_not_fit"}, "each part that the network needs, but not the room."),
         ({"replaced": [], "missing": ["layer 'out': LI"]}, "Nothing was replaced: what is missing stands below."),
     ],
 )
