@@ -167,6 +167,23 @@ class Accumulates(nn.Module):
         return self.end(total)
 
 
+def test_a_softmax_of_every_step_of_a_loop_is_refused():
+    class EachStep(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lif, self.fc = norse.LIFCell(), nn.Linear(6, 5)
+
+        def forward(self, x):
+            state, out = None, []
+            for step in x:
+                spikes, state = self.lif(self.fc(step), state)
+                out.append(spikes)
+            return torch.softmax(torch.stack(out), -1)
+
+    with pytest.raises(UnsupportedError, match="calls 'softmax' on the outputs of all steps, which has no counterpart here: ret"):
+        read_model(EachStep(), (6,))
+
+
 @pytest.mark.parametrize("model", [Accumulates(), Accumulates(start=0), Accumulates(start=0, end=lambda total: total / 4 * 2)])
 def test_a_loop_that_adds_up_its_outputs_is_read_step_by_step(model):
     torch.manual_seed(0)

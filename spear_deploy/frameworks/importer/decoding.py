@@ -108,5 +108,6 @@ def follow(call: FunctionCall, value: Symbol, *args: Any, **kwargs: Any) -> Symb
         UnsupportedError: values that are not decoded over time.
     """
     if not isinstance(value, Decoded):
-        raise UnsupportedError(f"{call.place} calls '{call.name}' on {describe(value)}, which has no counterpart here: {DECODE}")
+        what = "the outputs of all steps" if isinstance(value, (tuple, BatchFirst)) else describe(value)
+        raise UnsupportedError(f"{call.place} calls '{call.name}' on {what}, which has no counterpart here: {DECODE}")
     return Decoded(value.outputs, f"{call.name} of the {value.how}")

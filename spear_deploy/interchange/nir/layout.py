@@ -136,7 +136,8 @@ def leave_out_batch(shape: Shape, nodes: Mapping[str, Tree], arrows: list[Arrow]
     readers = [nodes[arrow.target] for arrow in arrows if arrow.source == source]
     taken = {_read_shape_taken(node) if read_kind(node) in ("Affine", "Linear") else None for node in readers}
     if len(shape) > 1 and taken == {shape[-1:]} and math.prod(shape[:-1]) == 1:
-        notes.append(f"node '{source}' states {shape}: its axes of one value are taken to be time and batch")
+        what = "first axis is taken to be the batch" if len(shape) == 2 else "axes of one value are taken to be time and batch"
+        notes.append(f"node '{source}' states {shape}: its {what}")
         return shape[-1:]
     return shape
 
