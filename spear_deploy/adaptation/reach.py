@@ -177,8 +177,8 @@ def name_replacements(report: BudgetReport, reach: Reach | None, *, net: str = "
         for row in report.rows
     )
     after = reach.plan.report
-    limit = "" if after.cores_limit is None else f" of {after.cores_limit}"
-    cost = f"{after.cores_used}{limit} cores"
+    limit = "" if after.cores_limit is None else f" of {after.cores_limit:,}"
+    cost = f"{after.cores_used:,}{limit} cores"
     if reach.neurons:
         cost += f", {plural(abs(reach.neurons), 'neuron')} {'fewer' if reach.neurons < 0 else 'more'}"
     learns = " --data DATA" if reach.plan.learnt else ""

@@ -151,7 +151,7 @@ def note_balance(placement: Placement, balanced: Balanced | None) -> Iterator[st
         interval = balanced.latency.interval
         time = "" if interval is None else f", time {interval.write('s')}"
         yield (
-            f"balance: {balanced.placement.cores_used} cores instead of {placement.cores_used} leave the fullest core "
+            f"balance: {balanced.placement.cores_used:,} cores instead of {placement.cores_used:,} leave the fullest core "
             f"1/{balanced.gain:.3g} of the work{time}"
         )
 

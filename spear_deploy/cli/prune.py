@@ -114,7 +114,7 @@ def _show(console: Any, facts: Mapping[str, Any], labels: Mapping[str, str], fol
     """Print the results of one network or of several in a folder, with layers under the labels of `label_layers`."""
     from spear_deploy.cli.tables import list_files, show_aims, show_levers, write_bits, write_width
     from spear_deploy.network.labels import add_kinds
-    from spear_deploy.util.number_format import plural
+    from spear_deploy.util.number_format import amount, plural
 
     rows = facts.get("front", [facts])
     for row in rows:
@@ -124,7 +124,7 @@ def _show(console: Any, facts: Mapping[str, Any], labels: Mapping[str, str], fol
         console.print(
             f"accuracy {accuracy['dense']:.2%} → {accuracy['pruned']:.2%} ({accuracy['quantised']:.2%} as integers), SynOps "
             f"{synops['dense']:,.0f} → {synops['achieved']:,.0f}{share}, on the test split of {tested}; "
-            f"{row['cores_used']} of {row['cores_limit'] or '?'} cores, {row['verdict'].replace('_', ' ')}",
+            f"{amount(row['cores_used'])} of {amount(row['cores_limit'])} cores, {row['verdict'].replace('_', ' ')}",
             highlight=False,
         )
         steps = row["steps"]

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 TEMPLATE, PRUNING_TEMPLATE, SWEEP_TEMPLATE = "page.html.j2", "front.html.j2", "sweep.html.j2"
 ADAPTATION_TEMPLATE = "adapt.html.j2"
 NAME = "report.html"
+ENDINGS = (".html", ".htm")
 
 
 def write_report(folder: str | os.PathLike[str], out: str | os.PathLike[str] | None = None) -> Path:
@@ -42,8 +43,11 @@ def write_report(folder: str | os.PathLike[str], out: str | os.PathLike[str] | N
             pruning to one budget, `front.html` of pruning to several, `sweep.html` of a sweep.
 
     Raises:
-        FileError: the folder holds no finished deployment and no results of `adapt` or `prune`, or its files are damaged.
+        FileError: the folder holds no finished deployment and no results of `adapt` or `prune`, or its files are damaged; `out`
+            does not end in .html.
     """
+    if out is not None and Path(out).suffix.lower() not in ENDINGS:  # another file of the folder would be replaced by a page
+        raise FileError(f"file '{out}': is no name of a page; give one that ends in .html")
     place = Path(folder)
     if (place / SWEEP).exists():
         name, text = PAGE, _render(SWEEP_TEMPLATE, place, lambda: describe_sweep(place))

@@ -229,6 +229,8 @@ def test_a_folder_without_a_deployment_is_refused_in_one_sentence(tmp_path):
     ):
         with pytest.raises(FileError, match=message):
             write_report(tmp_path / name)
+    with pytest.raises(FileError, match=r"pruned.snn': is no name of a page; give one that ends in .html"):
+        write_report(tmp_path, tmp_path / "pruned.snn")
     done = CliRunner().invoke(main, ["report", str(tmp_path)])
     assert done.exit_code == 1 and len(done.stderr.strip().splitlines()) == 1 and not (tmp_path / "report.html").exists()
 
