@@ -81,7 +81,7 @@ def _check_layer(layer: NeuronInput) -> None:
     if is_kept or getattr(neuron, "reset_delay", 0):
         raise UnsupportedError(
             f"layer '{layer.name}': {type(neuron).__name__} keeps a potential from one step to the next, Akida's neurons keep "
-            "none; `adapt` makes one frame of all steps, or set tau_s to the time step"
+            "none; use LIF or LI with tau_s of one time step"
         )
     if not layer.readout and (neuron.max_spikes is None or neuron.max_spikes > MAX_SPIKES):
         most = "any number of" if neuron.max_spikes is None else neuron.max_spikes

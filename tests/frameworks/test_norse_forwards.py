@@ -526,6 +526,13 @@ def test_other_concatenations_are_refused(join, message):
         read_model(model, (2, 4, 4))
 
 
+@pytest.mark.parametrize("width", [6, 8])
+def test_weights_behind_signals_side_by_side_take_all_of_them_and_no_more(width):
+    model = Stateless(lambda s, x: s.b(torch.cat([s.a(x), x], 1)), a=nn.Linear(3, 4), b=nn.Linear(width, 2))
+    with pytest.raises(GraphError, match=f"module 'b' takes {width} channels, its input has 7; check the shapes"):
+        read_model(model, (3,))
+
+
 # -------------------------------------------------------------------------------- maxima, pads, transposed convolutions
 
 
@@ -679,7 +686,7 @@ def test_channels_of_a_map_and_of_another_number_are_checked():
         (
             (3, 1),
             (4, 5, 5),
-            "module 'first' takes 2 channels, its input is 3 of 4; check the shapes",
+            "module 'first' takes 2 channels, its input has 3; check the shapes",
         ),
     ):
         with pytest.raises((UnsupportedError, GraphError), match=message):

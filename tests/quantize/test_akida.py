@@ -66,7 +66,7 @@ def one(neuron, **options):
 @pytest.mark.parametrize(
     ("graph", "error", "message"),
     [
-        (one(IF()), UnsupportedError, "layer 'a': IF keeps a potential from one step to the next, .* `adapt` makes one frame"),
+        (one(IF()), UnsupportedError, "layer 'a': IF keeps a potential from one step to the next, .*; use LIF or LI with ta"),
         (one(LIF(tau_s=2e-3)), UnsupportedError, "layer 'a': LIF keeps a potential"),
         (one(LIF(tau_s=DT, max_spikes=16)), UnsupportedError, "layer 'a': 16 spikes a step, Akida sends up to 15; set"),
         (one(LIF(tau_s=DT, max_spikes=None)), UnsupportedError, "layer 'a': any number of spikes a step"),

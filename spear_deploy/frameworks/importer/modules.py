@@ -176,6 +176,7 @@ def add_part(
     if isinstance(part, BatchNorm):
         return Concat(tuple(add(f"{path}.{n}", signal, norm=_slice_norm(part, where)) for n, (where, signal) in channels))
     if isinstance(part, Dense) or (isinstance(part, (Conv1d, Conv2d)) and part.groups == 1):
+        _check_channels(part.weight, x, path)
         currents = [
             add(f"{path}.{n}", signal, synapse=replace(part, weight=part.weight[:, where], bias=part.bias if n == 0 else None))
             for n, (where, signal) in channels
@@ -185,20 +186,21 @@ def add_part(
 
 
 def _widen(part: Any, x: Channels, path: str) -> Any:
-    """Return weights behind some channels of a signal as weights that take all of them, the others with 0.
-
-    Raises:
-        GraphError: weights of another number of channels.
-    """
+    """Return weights behind some channels of a signal as weights that take all of them, the others with 0."""
     weight = write_out(part.weight)
-    if weight.shape[1] != x.stop - x.start:
-        raise GraphError(
-            f"{name_module(path)} takes {weight.shape[1]} channels, its input is {x.stop - x.start} of {x.signal.shape[0]}; "
-            "check the shapes, and that of the network's input"
-        )
+    _check_channels(weight, x, path)
     wide = np.zeros((len(weight), x.signal.shape[0], *weight.shape[2:]), weight.dtype)
     wide[:, x.start : x.stop] = weight
     return replace(part, weight=wide)
+
+
+def _check_channels(weight: Any, x: Concat | Channels, path: str) -> None:
+    """Refuse weights of another number of channels than their input has."""
+    if weight.shape[1] != x.shape[0]:
+        raise GraphError(
+            f"{name_module(path)} takes {weight.shape[1]} channels, its input has {x.shape[0]}; check the shapes, and that "
+            "of the network's input"
+        )
 
 
 def join(context: TraceContext, x: Signal | Concat | Channels, path: str) -> Signal:
