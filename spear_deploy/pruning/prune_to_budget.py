@@ -39,7 +39,7 @@ from spear_deploy.training.losses import average_outputs
 from spear_deploy.util.digests import hash_value
 from spear_deploy.util.progress import Progress
 
-OVERSHOOT = 0.1
+MAX_EXCESS = 0.1
 """Relative excess over the budget that a plan may be predicted to have: fine-tuning removes it, and unused budget is lost
 accuracy."""
 BITS_CHECKPOINT = "checkpoint-bits.json"
@@ -155,7 +155,7 @@ def _search(task: PruneTask) -> SearchResult:
 
 def allow_overshoot(settings: SearchSettings) -> SearchSettings:
     """Return the settings of a search whose plans may exceed the budget, since fine-tuning reduces their SynOps."""
-    return replace(settings, confidence=0.0, overshoot=OVERSHOOT)
+    return replace(settings, confidence=0.0, overshoot=MAX_EXCESS)
 
 
 # ----------------------------------------------------------------------------------------------------------- learning
