@@ -526,11 +526,12 @@ def test_other_concatenations_are_refused(join, message):
         read_model(model, (2, 4, 4))
 
 
+@pytest.mark.parametrize("make", [lambda width: nn.Linear(width, 2), nn.BatchNorm1d])
 @pytest.mark.parametrize("width", [6, 8])
-def test_weights_behind_signals_side_by_side_take_all_of_them_and_no_more(width):
-    model = Stateless(lambda s, x: s.b(torch.cat([s.a(x), x], 1)), a=nn.Linear(3, 4), b=nn.Linear(width, 2))
+def test_what_follows_signals_side_by_side_takes_all_of_them_and_no_more(make, width):
+    model = Stateless(lambda s, x: s.b(torch.cat([s.a(x), x], 1)), a=nn.Linear(3, 4), b=make(width))
     with pytest.raises(GraphError, match=f"module 'b' takes {width} channels, its input has 7; check the shapes"):
-        read_model(model, (3,))
+        read_model(model.eval(), (3,))
 
 
 # -------------------------------------------------------------------------------- maxima, pads, transposed convolutions

@@ -174,9 +174,10 @@ def add_part(
         return Concat(tuple(add(f"{path}.{n}", signal, synapse=part) for n, signal in enumerate(x.parts)))
     channels = enumerate(_channel_slices(x))
     if isinstance(part, BatchNorm):
+        _check_channels(len(part.weight), x, path)
         return Concat(tuple(add(f"{path}.{n}", signal, norm=_slice_norm(part, where)) for n, (where, signal) in channels))
     if isinstance(part, Dense) or (isinstance(part, (Conv1d, Conv2d)) and part.groups == 1):
-        _check_channels(part.weight, x, path)
+        _check_channels(part.weight.shape[1], x, path)
         currents = [
             add(f"{path}.{n}", signal, synapse=replace(part, weight=part.weight[:, where], bias=part.bias if n == 0 else None))
             for n, (where, signal) in channels
@@ -188,17 +189,17 @@ def add_part(
 def _widen(part: Any, x: Channels, path: str) -> Any:
     """Return weights behind some channels of a signal as weights that take all of them, the others with 0."""
     weight = write_out(part.weight)
-    _check_channels(weight, x, path)
+    _check_channels(weight.shape[1], x, path)
     wide = np.zeros((len(weight), x.signal.shape[0], *weight.shape[2:]), weight.dtype)
     wide[:, x.start : x.stop] = weight
     return replace(part, weight=wide)
 
 
-def _check_channels(weight: Any, x: Concat | Channels, path: str) -> None:
-    """Refuse weights of another number of channels than their input has."""
-    if weight.shape[1] != x.shape[0]:
+def _check_channels(count: int, x: Concat | Channels, path: str) -> None:
+    """Refuse weights or a norm of another number of channels than their input has."""
+    if count != x.shape[0]:
         raise GraphError(
-            f"{name_module(path)} takes {weight.shape[1]} channels, its input has {x.shape[0]}; check the shapes, and that "
+            f"{name_module(path)} takes {count} channels, its input has {x.shape[0]}; check the shapes, and that "
             "of the network's input"
         )
 
