@@ -270,8 +270,7 @@ def _check_distinct(layer: Layer, profile: HardwareProfile) -> Iterator[BudgetRo
         used = len(np.unique(np.stack([a.ravel() for a in np.broadcast_arrays(*arrays)]), axis=1).T) if arrays else 0
         if used > leaf.max_value:
             reason = (
-                f"{used:,} distinct {what}, of which a core of {profile.name} surely holds {leaf.max_value}, a few more perhaps; "
-                "train with fewer"
+                f"{used:,} distinct {what}, of which a core of {profile.name} surely holds {leaf.max_value}; train with fewer"
             )
             yield BudgetRow(
                 resource="distinct_constants", where=layer.name, used=None, limit=leaf.max_value, unit=leaf.unit,

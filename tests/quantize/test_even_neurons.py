@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from spear_deploy.errors import UnsupportedError
+from spear_deploy.hardware.profile import list_profiles, load_profile
 from spear_deploy.network import IF, LIF, Conv2d, CubaLIF, Dense, Flatten, Layer, Scale
 from spear_deploy.network.graph import chain
 from spear_deploy.quantize import quantize
-from spear_deploy.quantize.even_neurons import average_shared, even_neurons, list_uneven
+from spear_deploy.quantize.even_neurons import SHARED, average_shared, even_neurons, list_uneven
 from spear_deploy.quantize.explain.attribution import explain
 from spear_deploy.quantize.explain.stages import build_stages
 from spear_deploy.quantize.rounding import read_rounding
@@ -203,3 +204,9 @@ def test_learning_with_rounding_quantises_to_the_integers_that_it_learnt_with():
     np.testing.assert_array_equal(integer["c"].synapse.weight, again["c"].synapse.weight)
     np.testing.assert_array_equal(integer["c"].neuron.v_threshold, again["c"].neuron.v_threshold)
     np.testing.assert_array_equal(spikes_of(integer, x), spikes_of(again, x))
+
+
+def test_formats_share_what_the_profiles_of_their_chips_say():
+    for name in list_profiles():
+        profile = load_profile(name)
+        assert SHARED.get(profile.meta.family, "neuron") == (profile.neuron.constants_of.value or "neuron"), name
