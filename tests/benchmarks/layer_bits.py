@@ -1,13 +1,14 @@
 """Bits by layer benchmark: a budget of memory, or cores with too little, by fewer bits and channels or by channels alone.
 
     python -m tests.benchmarks.layer_bits --out results/layer_bits
+    python -m tests.benchmarks.layer_bits --out results/layer_bits --tasks nmnist,braille27 --budgets 20%,10% --seeds 6,7
     python -m tests.benchmarks.layer_bits --out results/layer_bits --docs docs/benchmarks
 
-A perceptron of 64-256-256-10 integrators on digits, for Loihi 1, whose weights have 8 bits by default. `channels,bits` runs
-first; `rl` with the same levers and `channels` alone, by the default search, get as many epochs of fine-tuning as bring them to
-at least as many batches in all, search and candidates of bits included. In the rows `3 cores` each layer has a core whose synapse
-memory is half of what the largest layer needs with 8 bits. One JSON file a row; existing files are skipped. Test accuracy of the
-chip's integers.
+A perceptron of 64-256-256-10 integrators on digits, or a network of the levers benchmark, for Loihi 1, whose weights have 8 bits
+by default. `channels,bits` runs first; `rl` with the same levers and `channels` alone, by the default search, get as many epochs
+of fine-tuning as bring them to at least as many batches in all, search and candidates of bits included. In the rows `3 cores`
+each layer has a core whose synapse memory is half of what the largest layer needs with 8 bits. One JSON file a row; existing
+files are skipped. Test accuracy of the chip's integers.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import time
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -35,8 +36,11 @@ from spear_deploy.pruning.chip_costs import build_chip_costs
 from spear_deploy.training.fit import Recipe, fit
 from spear_deploy.util.files import write_json
 from tests.benchmarks.fit import BATCH, flat, perceptron
+from tests.benchmarks.levers import LeverGround
 
 CHIP, EPOCHS, CORES = "loihi1", 6, "3 cores"
+DIGITS, BATCHES = "digits", 300
+"""The perceptron's task, and the batches of the first fine-tuning of the others."""
 BUDGETS = ("20%", "10%", "5%", CORES)
 WAYS: dict[str, dict[str, str]] = {
     "channels,bits": {"levers": "channels,bits"},
@@ -46,8 +50,11 @@ WAYS: dict[str, dict[str, str]] = {
 """Levers and methods that are compared, by the name of their rows."""
 
 
-def train_network(seed: int, out: Path) -> tuple[SNNGraph, Dataset]:
+def train_network(task: str, seed: int, out: Path) -> tuple[SNNGraph, Dataset]:
     """Return the trained network, kept in the folder, and its data."""
+    if task != DIGITS:
+        ground = LeverGround(task, seed, out)
+        return ground.dense, ground.data
     dataset, path = flat(seed), out / "trained" / f"{seed}.snn"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,11 +72,12 @@ def take_cores(graph: SNNGraph) -> HardwareProfile:
     return override_facts(profile, {"core.synapse_memory": most // 2, "chip.cores": 3, "chip.usable_cores": 3})
 
 
-def run(budget: str, seed: int, way: str, batches: int, out_folder: Path) -> dict[str, Any]:
+def run(task: str, budget: str, seed: int, way: str, batches: int, out_folder: Path) -> dict[str, Any]:
     """Prune to a budget, and return what was measured; `batches` is the least that it learns from."""
-    network, dataset = train_network(seed, out_folder)
+    network, dataset = train_network(task, seed, out_folder)
     an_epoch = -(-len(dataset.train) // BATCH)
-    epochs, begin = max(EPOCHS, batches * 3 // (4 * an_epoch)), time.perf_counter()  # a third more may learn with rounding
+    first = EPOCHS if task == DIGITS else -(-BATCHES // an_epoch)
+    epochs, begin = max(first, batches * 3 // (4 * an_epoch)), time.perf_counter()  # a third more may learn with rounding
     options: dict[str, Any] = {**WAYS[way], "seed": seed}
     chip: Any = CHIP
     if budget == CORES:
@@ -85,40 +93,42 @@ def run(budget: str, seed: int, way: str, batches: int, out_folder: Path) -> dic
         epochs += 1  # learning with rounding comes and goes with what integers lose, so that a guess may overshoot
     names = ("accuracy", "widths", "batches", "verdict", "notes", "budgets", "layer_bits", "met")
     return {
-        "budget": budget, "seed": seed, "levers": way, "epochs": epochs, **{name: facts[name] for name in names},
+        "task": task, "budget": budget, "seed": seed, "levers": way, "epochs": epochs, **{name: facts[name] for name in names},
         "seconds": time.perf_counter() - begin,
     }  # fmt: skip
 
 
+Case: TypeAlias = tuple[str, str, int]
+"""Task, budget and seed."""
+
+
 def write_tables(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the page: each budget by fewer bits and channels, by both in `rl`, and by channels alone."""
-    found = {(row["budget"], row["seed"], row["levers"]): row for row in rows}
-    cases = [
+    found = {(_read_task(row), row["budget"], row["seed"], row["levers"]): row for row in rows}
+    tasks = list(dict.fromkeys((DIGITS, *sorted(key[0] for key in found))))
+    cases: list[Case] = [
         case
-        for case in sorted({(row["budget"], row["seed"]) for row in rows}, key=lambda c: (BUDGETS.index(c[0]), c[1]))
+        for case in sorted({key[:3] for key in found}, key=lambda c: (tasks.index(c[0]), BUDGETS.index(c[1]), c[2]))
         if all((*case, way) in found for way in WAYS)
     ]
     lines = [
         "# Bits by layer", "",
-        f"{len(rows)} runs of `python -m tests.benchmarks.layer_bits`: a perceptron of 64-256-256-10 on digits, to a share of",
-        "its words of synapse memory on Loihi 1, or to three cores with half of the memory that the largest layer needs. Test",
-        "accuracy in per cent of the chip's integers; in brackets the batches learnt from: `rl` and `channels` have at least as",
-        "many. Raw data: [layer_bits.json](layer_bits.json).", "",
-        f"| memory | seed | trained | {' | '.join(name.replace(',', ', ') for name in WAYS)} |",
-        f"|---|--:|--:|{'--:|' * len(WAYS)}",
+        f"{len(rows)} runs of `python -m tests.benchmarks.layer_bits`: a perceptron of 64-256-256-10 on digits, and networks of",
+        "the [levers](levers.md) benchmark, to a share of their words of synapse memory on Loihi 1, or to three cores with half",
+        "of the memory that the largest layer needs. Test accuracy in per cent of the chip's integers; in brackets the batches",
+        "learnt from: `rl` and `channels` have at least as many. Raw data: [layer_bits.json](layer_bits.json).", "",
+        f"| task | memory | seed | trained | {' | '.join(name.replace(',', ', ') for name in WAYS)} |",
+        f"|---|---|--:|--:|{'--:|' * len(WAYS)}",
     ]  # fmt: skip
     accuracy = {case: {way: 100 * found[(*case, way)]["accuracy"]["quantised"] for way in WAYS} for case in cases}
     for case in cases:
         texts = [f"{accuracy[case][way]:.1f} ({found[(*case, way)]['batches']['all']})" for way in WAYS]
         trained = 100 * found[(*case, "channels")]["accuracy"]["dense"]
-        lines.append(f"| {case[0]} | {case[1]} | {trained:.1f} | {' | '.join(texts)} |")
+        lines.append(f"| {case[0]} | {case[1]} | {case[2]} | {trained:.1f} | {' | '.join(texts)} |")
     lines += [
-        "",
-        "Bits in place of 8, and widths:",
-        "",
-        f"| memory | seed | {' | '.join(WAYS)} |",
-        f"|---|--:|{'---|' * len(WAYS)}",
-    ]
+        "", "Bits in place of 8, and widths:", "",
+        f"| task | memory | seed | {' | '.join(WAYS)} |", f"|---|---|--:|{'---|' * len(WAYS)}",
+    ]  # fmt: skip
     for case in cases:
         texts = []
         for way in WAYS:
@@ -126,13 +136,15 @@ def write_tables(rows: Sequence[Mapping[str, Any]]) -> str:
             bits = ", ".join(f"{name} {n}" for name, n in (row["layer_bits"] or {"bits": {}})["bits"].items())
             widths = ", ".join(f"{a}→{b}" for a, b in row["widths"].values())
             texts.append(widths if way == "channels" else f"{bits or 'all 8'}; {widths}")
-        lines.append(f"| {case[0]} | {case[1]} | {' | '.join(texts)} |")
+        lines.append(f"| {case[0]} | {case[1]} | {case[2]} | {' | '.join(texts)} |")
     if len(cases) > 1:
         lines += [""]
         for first, second in (("channels,bits", "channels"), ("rl", "channels"), ("rl", "channels,bits")):
-            leads = [accuracy[case][first] - accuracy[case][second] for case in cases]
-            error, ends = np.std(leads, ddof=1) / np.sqrt(len(leads)), f"{min(leads):+.1f} to {max(leads):+.1f}"
-            lines.append(f"- `{first}` against `{second}`: {np.mean(leads):+.1f} ± {error:.1f} points ({ends})")
+            leads = {case: accuracy[case][first] - accuracy[case][second] for case in cases}
+            lines.append(f"- `{first}` against `{second}`: {_describe(list(leads.values()))}")
+            for task in tasks if len(tasks) > 1 else ():
+                of = [lead for case, lead in leads.items() if case[0] == task]
+                lines += [f"  - on {task}: {_describe(of)}"] if len(of) > 1 else []
         lines += [""]
         fits = [
             sum(row["verdict"] != "does_not_fit" and row["met"] for row in (found[(*case, way)] for case in cases))
@@ -142,20 +154,31 @@ def write_tables(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _read_task(row: Mapping[str, Any]) -> str:
+    return str(row.get("task", DIGITS))
+
+
+def _describe(leads: Sequence[float]) -> str:
+    error = np.std(leads, ddof=1) / np.sqrt(len(leads))
+    return f"{np.mean(leads):+.1f} ± {error:.1f} points ({min(leads):+.1f} to {max(leads):+.1f})"
+
+
 def main() -> None:
     """Run what is missing, then write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--tasks", default=DIGITS)
     parser.add_argument("--budgets", default=",".join(BUDGETS))
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--out", type=Path, default=Path("results/layer_bits"))
     parser.add_argument("--docs", type=Path, help="Write raw data and table here, e.g. docs/benchmarks.")
     args = parser.parse_args()
-    for seed, budget in product(map(int, args.seeds.split(",")), args.budgets.split(",")):
+    for seed, task, budget in product(map(int, args.seeds.split(",")), args.tasks.split(","), args.budgets.split(",")):
         batches = 0
         for way in WAYS:
-            path = args.out / "runs" / f"{budget.replace(' ', '-')}-{way.replace(',', '-')}-{seed}.json"
+            name = f"{budget.replace(' ', '-')}-{way.replace(',', '-')}-{seed}.json"
+            path = args.out / "runs" / (name if task == DIGITS else f"{task}-{name}")
             if not path.exists():
-                write_json(path, run(budget, seed, way, batches, args.out))
+                write_json(path, run(task, budget, seed, way, batches, args.out))
             row = json.loads(path.read_text(encoding="utf-8"))
             batches = batches or row["batches"]["all"]
             print(f"{path.name}: {row['accuracy']['quantised']:.1%}, {row['seconds']:.0f} s", flush=True)
