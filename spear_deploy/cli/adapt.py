@@ -23,7 +23,7 @@ from spear_deploy.cli.output import display, emit, leave, suggest
     help="Training, validation and test data; without it only what needs no learning is replaced.",
 )  # fmt: skip
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs of fine-tuning at most.  [default: 24]")
-@click.option("--keep-widths", is_flag=True, help="Never make layers narrower where the chip is too small.")
+@click.option("--keep-widths", is_flag=True, help="Never make layers narrower where the adapted network is too large.")
 @readout
 @click.option("--out", required=True, metavar="DIR", help="Folder for adapted.snn, integers.snn, adapt.json and adapt.html.")
 @overrides
