@@ -80,32 +80,32 @@ def _narrow_to_fit(task: AdaptTask, plan: Plan) -> SNNGraph | None:
     than `MOST_FOR_STEPS` of its channels: the fewer neurons there are, the more often they spike.
     """
     groups = {group.name: group.channels for group in list_prunable_groups(task.network)}
-    if not groups:
-        return None
+    channels, narrowest = tuple(groups.values()), (1,) * len(groups)
 
     def narrow(widths: Widths) -> SNNGraph:
         return prune(task.network, plan_by_importance(task.network, dict(zip(groups, widths, strict=True))))
 
-    @cache
     def adapt(widths: Widths) -> Plan:
         return follow(narrow(widths), task.profile, plan.options, chips=task.chips)[0]
 
+    @cache  # of the answers: the networks would fill the memory
     def has_room(widths: Widths) -> bool:
-        return adapt(widths).report.verdict != "does_not_fit"
+        return widths != channels and adapt(widths).report.verdict != "does_not_fit"
 
-    widths = fill_ratios((1.0,) * len(groups), tuple(groups.values()), (1,) * len(groups), has_room)
-    if not has_room(widths):
+    if not groups or not has_room(narrowest):
         return None
+    widths = fill_ratios((1.0,) * len(groups), channels, narrowest, has_room)
     rates = _measure_rates(task)
     if rates is None:
         return narrow(widths)
 
+    @cache
     def has_time(widths: Widths) -> bool:
         graph = adapt(widths).graph
         activity, filled = _expect_activity(task, graph, rates), graph.with_layers(_fill_zeros)
         return check(filled, task.profile, chips=task.chips, activity=activity, remedies=False).verdict != "does_not_fit"
 
-    fewer = fill_ratios((1.0,) * len(groups), widths, (1,) * len(groups), lambda widths: has_room(widths) and has_time(widths))
+    fewer = fill_ratios((1.0,) * len(groups), widths, narrowest, lambda widths: has_room(widths) and has_time(widths))
     return narrow(fewer if has_time(fewer) and sum(fewer) >= (1 - MOST_FOR_STEPS) * sum(widths) else widths)
 
 
@@ -125,12 +125,13 @@ def _expect_activity(task: AdaptTask, graph: SNNGraph, rates: Mapping[str, float
     """Return the activity that an adapted network will have: that of its input, and the expected rates of its neurons."""
     assert task.dataset is not None
     samples = sum_split(task.dataset.train.head(SAMPLES), graph)
-    mean = float(np.mean(list(rates.values())))
+    events = samples.x if samples.kind == "spikes" else samples.x != 0  # as counts of an analogue input are
+    mean = float(np.mean(list(rates.values()) or [0.0]))
     sent = {
         layer.name: np.full(graph.shape_of(layer.name), rates.get(layer.name, mean)) for layer in graph.layers if layer.spikes
     }
-    sent[INPUT] = np.asarray(samples.x, np.float64).sum(axis=(0, 1)) / len(samples)
-    return SpikeCounts(sent=sent, steps=samples.x.shape[1], samples=1)
+    sent[INPUT] = np.asarray(events, np.float64).sum(axis=(0, 1)) / len(samples)
+    return SpikeCounts(sent=sent, steps=samples.x.shape[1], samples=1, input_kind=samples.kind)
 
 
 def _fill_zeros(layer: Layer) -> Layer:
