@@ -221,7 +221,7 @@ REFUSED = [
     (sigma_delta(spike_exponent=0), "layer 'a': netx's sigma-delta neurons have exponents of 6 and a ReLU"),
     (sigma_delta(activation="unit"), "layer 'a': netx's sigma-delta neurons have exponents of 6 and a ReLU"),
     (sigma_delta(takes="values"), "layer 'a': an encoder takes the network's input, scaled"),
-    (sigma_delta(v_threshold=np.array([1, 2])), "layer 'a': vThMant differs between neurons"),
+    (sigma_delta(v_threshold=np.array([1, 2])), r"'a': its threshold differs between neurons, .* \(vThMant\); give .* the same$"),
 ]
 
 

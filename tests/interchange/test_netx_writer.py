@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from spear_deploy.errors import UnsupportedError
+from spear_deploy.interchange.formats import export
 from spear_deploy.interchange.netx.reader import read_netx
 from spear_deploy.interchange.netx.values import fold_pool
 from spear_deploy.interchange.netx.writer import write_netx
-from spear_deploy.network import AvgPool, Conv1d, Conv2d, Dense, Flatten, Layer, Scale, SumPool
-from spear_deploy.network.graph import Edge, SNNGraph
+from spear_deploy.network import AvgPool, Conv1d, Conv2d, CubaLIF, Dense, Flatten, Layer, Scale, SumPool
+from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.simulator import simulate
 from spear_deploy.simulator.synapse_math import apply_synapse
 from tests.support.netx_files import dense, loihi, net, random_chain, raw, row, same_runs
@@ -158,6 +159,17 @@ def test_more_than_127_groups_are_noted(tmp_path):
     assert notes == ["layer 'd': 128 groups; Lava 0.10 on a CPU computes at most 127 right"]
 
 
+def test_nir_and_onnx_hold_time_constants_of_single_neurons(tmp_path):
+    """As the refusal of such a layer says."""
+    whole = net(dense("a", [[3, 60], [90, 40]], decay_v=[90, 900], decay_u=[400, 4096], v_threshold=[60, 50]), shape=(2,))
+    assert simulate(whole, np.ones((40, 1, 2), bool)).output.sum() > 20
+    assert export(whole, tmp_path / "a.onnx", to="onnx")["mismatches"] == 0
+    neuron = CubaLIF(tau_mem_s=np.array([5e-3, 9e-3]), tau_syn_s=np.array([2e-3, 4e-3]), v_threshold=np.array([0.4, 0.5]))
+    real = chain([Layer(name="a", synapse=Dense(weight=np.array([[2.0, 1.0], [3.0, 4.0]])), neuron=neuron)], input_shape=(2,))
+    assert simulate(real, np.ones((40, 1, 2), bool)).output.sum() > 20
+    assert export(real, tmp_path / "a.nir", to="nir")["mismatches"] == 0
+
+
 def conv(**more):
     return Conv2d(**{"weight": np.ones((2, 2, 3, 3), int), **more})
 
@@ -179,7 +191,16 @@ REFUSED = [
     (branching(("input", "a", 0), ("a", "a", 2), ("a", "b", 0), ("b", "c", 0)), "layer 'a': feeds itself 2 steps later"),
     (net(Layer(name="a", synapse=conv(), neuron=loihi(reset="subtract")), **TWO), "layer 'a': reset by subtraction has no place"),
     (net(Layer(name="a", synapse=conv(), neuron=loihi(v_init=1)), **TWO), "layer 'a': starts away from 0"),
-    (net(dense("a", np.ones((2, 2), int), decay_v=[1, 2]), shape=(2,)), "layer 'a': vDecay differs between neurons"),
+    (
+        net(dense("a", np.ones((2, 2), int), decay_v=[1, 2]), shape=(2,)),
+        r"layer 'a': the time constant \(tau\) of its membrane differs between neurons, netx holds one a layer \(vDecay\); give "
+        r"all its neurons the same; NIR \(of the floating-point network\) and ONNX hold one a neuron",
+    ),
+    (
+        net(dense("a", np.ones((2, 2), int), decay_u=[1, 2]), shape=(2,)),
+        r"layer 'a': the time constant \(tau\) of its current differs .* \(iDecay\); .* NIR .* and ONNX",
+    ),
+    (net(dense("a", np.ones((2, 2), int), v_threshold=[1, 2]), shape=(2,)), r"its threshold differs .*\(vThMant\); .* and ONNX"),
     (net(Layer(name="a", synapse=conv(bias=np.ones(2)), neuron=loihi()), **TWO), "layer 'a': a bias on the current has no place"),
     (
         net(Layer(name="a", synapse=conv(weight_exponent=-1), neuron=loihi()), **TWO),

@@ -19,6 +19,12 @@ NO_SPIKE = 131071
 """vThMant of a neuron that never spikes, as lava-dl writes it."""
 BIAS_LIMIT = 4096
 """First bias mantissa beyond Loihi's 13 bits."""
+SHARED = {
+    "iDecay": "the time constant (tau) of its current",
+    "vDecay": "the time constant (tau) of its membrane",
+    "vThMant": "its threshold",
+}
+"""What one number of a netx layer stands for, by its key in the file."""
 
 
 def convert_weights(link: ChainLayer) -> Dense | Conv2d:
@@ -173,7 +179,11 @@ def _encode_sigma_delta(layer: Layer, neuron: SigmaDelta) -> dict[str, Any]:
 def _shared_value(layer: Layer, key: str, parameter: Array) -> int:
     values = np.unique(parameter)
     if values.size > 1:
-        raise UnsupportedError(f"layer '{layer.name}': {key} differs between neurons, netx has one a layer; share it")
+        others = "; NIR (of the floating-point network) and ONNX hold one a neuron" if isinstance(layer.neuron, LoihiLIF) else ""
+        raise UnsupportedError(
+            f"layer '{layer.name}': {SHARED[key]} differs between neurons, netx holds one a layer ({key}); give all its "
+            f"neurons the same{others}"
+        )
     return int(values[0])
 
 
