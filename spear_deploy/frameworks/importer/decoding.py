@@ -101,7 +101,7 @@ def take_maximum(call: FunctionCall, value: Symbol, dim: Any = None, keepdim: bo
     return MaximumAndPlaces(maximum, replace(maximum, how="step of the maximum"))
 
 
-def follow(call: FunctionCall, value: Symbol, *args: Any, **kwargs: Any) -> Symbol:
+def classify(call: FunctionCall, value: Symbol, *args: Any, **kwargs: Any) -> Symbol:
     """Return decoded outputs behind a softmax or the choice of a class.
 
     Raises:

@@ -18,9 +18,9 @@ from spear_deploy.frameworks.importer.context import TraceContext
 from spear_deploy.frameworks.importer.decoding import (
     DECODE,
     MaximumAndPlaces,
+    classify,
     decode,
     flatten_all,
-    follow,
     stack,
     take_maximum,
     transpose,
@@ -394,9 +394,9 @@ _ACCESS: dict[Any, Callable[..., Symbol]] = {
     **dict.fromkeys(("amax", torch.amax), decode("maximum")),
     **dict.fromkeys(("max", torch.max), take_maximum),
     **dict.fromkeys(
-        (functional.softmax, functional.log_softmax, "softmax", "log_softmax", torch.softmax, torch.log_softmax), follow
+        (functional.softmax, functional.log_softmax, "softmax", "log_softmax", torch.softmax, torch.log_softmax), classify
     ),
-    **dict.fromkeys(("argmax", torch.argmax), follow),
+    **dict.fromkeys(("argmax", torch.argmax), classify),
     **dict.fromkeys(("unsqueeze", torch.unsqueeze), _unsqueeze),
     **dict.fromkeys(("repeat", "expand"), _repeat),
     **dict.fromkeys((torch.split, "split", torch.functional.split, torch.chunk, "chunk"), _split),
