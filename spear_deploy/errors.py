@@ -101,7 +101,7 @@ class MissingPackageError(SpearError, ImportError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return "; did you mean 'x'?" for the closest known word, or an empty string.
+    """Return "; did you mean 'x'?" for the closest known word, or an empty string; it ends a sentence.
 
     >>> did_you_mean("weigth_bits", ["weight_bits", "cores"])
     "; did you mean 'weight_bits'?"

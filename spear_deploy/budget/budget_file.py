@@ -166,7 +166,7 @@ def _check_keys(source: Path, data: Mapping[str, Any], allowed: Mapping[str, str
     for key in data:
         if key not in allowed:
             names = ", ".join(f"{prefix}{name}" for name in allowed)
-            raise FileError(f"budget file '{source}': unknown key '{prefix}{key}'{did_you_mean(key, allowed)}; there are {names}")
+            raise FileError(f"budget file '{source}': unknown key '{prefix}{key}'; there are {names}{did_you_mean(key, allowed)}")
 
 
 def _read_options(source: Path, data: Mapping[str, Any], name: str, allowed: Mapping[str, str]) -> dict[str, Any]:

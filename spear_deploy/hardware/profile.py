@@ -92,7 +92,7 @@ def load_target(name: str | os.PathLike[str]) -> tuple[HardwareProfile, int]:
     boards = profile.chip.boards
     if board not in boards:
         known = f"known are {', '.join(boards)}" if boards else "none is known; give the number of chips instead"
-        raise ProfileError(f"profile '{profile.name}': there is no board '{board}'{did_you_mean(board, boards)}; {known}")
+        raise ProfileError(f"profile '{profile.name}': there is no board '{board}'; {known}{did_you_mean(board, boards)}")
     chips = boards[board].max_value
     if chips is None:
         raise ProfileError(f"profile '{profile.name}': how many chips '{board}' has is not published; give their number instead")
@@ -120,8 +120,8 @@ def override_facts(profile: HardwareProfile, values: Mapping[str, Any]) -> Hardw
     for key, value in values.items():
         if key not in places:
             raise ProfileError(
-                f"profile '{profile.name}': unknown key '{key}'{did_you_mean(key, places)}; "
-                f"`spear-deploy profiles {profile.name}` lists them"
+                f"profile '{profile.name}': unknown key '{key}'; `spear-deploy profiles {profile.name}` "
+                f"lists them{did_you_mean(key, places)}"
             )
         fact: Any = data
         for part in places[key]:
@@ -159,15 +159,17 @@ def _apply_variant(profile: HardwareProfile, variant: str) -> HardwareProfile:
     if variant not in profile.variants:
         known = ", ".join(f"{profile.name}@{name}" for name in profile.variants)
         raise ProfileError(
-            f"profile '{profile.name}': there is no variant '{variant}'{did_you_mean(variant, profile.variants)}; "
-            f"{f'known are {known}' if known else 'it has none'}"
+            f"profile '{profile.name}': there is no variant '{variant}'; "
+            f"{f'known are {known}' if known else 'it has none'}{did_you_mean(variant, profile.variants)}"
         )
     data, name = profile.model_dump(by_alias=True), f"{profile.name}@{variant}"
     places = {key: path for key, path, _ in _walk_facts(profile, "", ())}
     for key, fact in profile.variants[variant].items():
         if key not in places or not isinstance(fact, dict):
-            problem = f"unknown key{did_you_mean(key, places)}" if key not in places else f"{fact!r} given, expected a fact"
-            raise ProfileError(f"profile '{profile.name}', key 'variants.{variant}.{key}': {problem}; correct the file")
+            problem, hint = f"{fact!r} given, expected a fact", ""
+            if key not in places:
+                problem, hint = "unknown key", did_you_mean(key, places)
+            raise ProfileError(f"profile '{profile.name}', key 'variants.{variant}.{key}': {problem}; correct the file{hint}")
         *outer, last = places[key]
         block: Any = data
         for part in outer:
@@ -188,8 +190,8 @@ def _load_by_alias(name: str) -> HardwareProfile:
         return _load_shipped(aliases[name])
     known = list_profiles()
     raise ProfileError(
-        f"profile '{name}': there is no such chip{did_you_mean(name, [*known, *aliases])}; known are {', '.join(known)}, "
-        "or give the path of a .yaml file"
+        f"profile '{name}': there is no such chip; known are {', '.join(known)}, "
+        f"or give the path of a .yaml file{did_you_mean(name, [*known, *aliases])}"
     )
 
 

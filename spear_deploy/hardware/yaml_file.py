@@ -101,7 +101,7 @@ def _explain_error(error: ValidationError, data: Any, origin: str) -> str:
     if kind == "extra_forbidden":
         block = _model_at(loc[:-1])
         known = [field.alias or name for name, field in block.model_fields.items()] if block else []
-        return f"profile '{origin}': unknown key '{key}'{did_you_mean(str(loc[-1]), known)}; {SEE}"
+        return f"profile '{origin}': unknown key '{key}'; {SEE}{did_you_mean(str(loc[-1]), known)}"
     if kind == "missing":
         problem = f"is missing; add it{', with value null where it is not published' if _is_fact(loc) else ''}"
     elif kind == "greater_than_equal":

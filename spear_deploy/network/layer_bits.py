@@ -55,8 +55,8 @@ def state_layer_bits(graph: SNNGraph, bits: Mapping[str, int]) -> SNNGraph:
     for name in bits:
         if name not in weighted:
             raise GraphError(
-                f"bits: there is no layer '{name}' with weights{did_you_mean(name, weighted)}; expected some of "
-                f"{', '.join(weighted)}"
+                f"bits: there is no layer '{name}' with weights; expected some of {', '.join(weighted)}"
+                f"{did_you_mean(name, weighted)}"
             )
     rest = {key: value for key, value in graph.metadata.items() if key != LAYER_BITS}
     stated = graph.with_layers({}, metadata={**rest, **({LAYER_BITS: dict(bits)} if bits else {})})

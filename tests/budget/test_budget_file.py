@@ -54,9 +54,12 @@ def test_files_are_named_relative_to_the_budget_file(tmp_path) -> None:
     [
         (
             "[budget]\nmax_core = 3",
-            r"spear.toml': unknown key 'budget.max_core'; did you mean 'max_cores'\?; there are budget.max_cores, ",
+            r"spear.toml': unknown key 'budget.max_core'; there are budget.max_cores, .*; did you mean 'max_cores'\?$",
         ),
-        ("chp = 'loihi2'", r"unknown key 'chp'; did you mean 'chip'\?; there are chip, chips, activity, budget, network, data"),
+        (
+            "chp = 'loihi2'",
+            r"unknown key 'chp'; there are chip, chips, activity, budget, network, data.*; did you mean 'chip'\?$",
+        ),
         ("budget = 3", "key 'budget': 3 given, expected a table; correct it or leave it out"),
         ("chip = 3", "key 'chip': 3 given, expected a text"),
         ("chips = 0", "key 'chips': 0 given, expected a whole number of at least 1"),

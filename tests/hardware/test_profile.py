@@ -88,7 +88,7 @@ def test_a_short_file_loads_and_its_other_keys_are_unpublished(tmp_path: Path) -
 
 def test_unknown_name_suggests_a_chip() -> None:
     with pytest.raises(
-        ProfileError, match=r"profile 'lohi2': there is no such chip; did you mean 'loihi[12]'\?; known are .*loihi1"
+        ProfileError, match=r"profile 'lohi2': there is no such chip; known are .*loihi1.* file; did you mean 'loihi[12]'\?$"
     ):
         load_profile("lohi2")
 
@@ -99,11 +99,14 @@ def _leaf(value: Any, unit: str, **more: Any) -> dict[str, Any]:
 
 NOBODY = {"evidence": "unpublished"}
 WRONG = {
-    "unknown key": ({"core__neurosn": _leaf(1, "neuron")}, r"'mine.yaml': unknown key 'core.neurosn'; did you mean 'neurons'\?"),
-    "unknown block": ({"coer": {}}, r"unknown key 'coer'; did you mean 'core'\?"),
+    "unknown key": (
+        {"core__neurosn": _leaf(1, "neuron")},
+        r"'mine.yaml': unknown key 'core.neurosn'; see .*; did you mean 'neurons'\?$",
+    ),
+    "unknown block": ({"coer": {}}, r"unknown key 'coer'; see .*; did you mean 'core'\?$"),
     "unknown leaf key": (
         {"core__neurons": _leaf(1, "neuron", sorce="x")},
-        r"unknown key 'core.neurons.sorce'; did you mean 'source'\?",
+        r"unknown key 'core.neurons.sorce'; see .*; did you mean 'source'\?$",
     ),
     "negative": ({"core__neurons": _leaf(-1, "neuron")}, r"'mine.yaml', key 'core.neurons': -1 given, a capacity is at least 1"),
     "negative price": ({"energy": {"synop_pj": _leaf(-1, "pJ")}}, r"key 'energy.synop_pj': -1 given, expected at least 0"),
@@ -172,7 +175,7 @@ WRONG = {
     ),
     "unknown key in a group": (
         {"core_groups": [{"name": "big", "count": _leaf(8, "core"), "neuron": _leaf(1, "neuron")}]},
-        r"unknown key 'core_groups.big.neuron'; did you mean 'neurons'\?",
+        r"unknown key 'core_groups.big.neuron'; see .*; did you mean 'neurons'\?$",
     ),
     "role": (
         {"core_groups": [{"name": "a", "count": _leaf(8, "core"), "role": _leaf("output", "role")}]},
@@ -309,7 +312,10 @@ def test_overrides_are_marked_as_the_users() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"energy.synop_jp": 1}, r"profile 'loihi2': unknown key 'energy.synop_jp'; did you mean 'energy.synop_pj'\?"),
+        (
+            {"energy.synop_jp": 1},
+            r"profile 'loihi2': unknown key 'energy.synop_jp'; .* lists them; did you mean 'energy.synop_pj'\?$",
+        ),
         ({"energy.synop_pj": -1}, r"profile 'loihi2, as changed', key 'energy.synop_pj': -1 given"),
         ({"core.neurons": "[1, 2"}, r"key 'core.neurons': '\[1, 2' given, expected a number, a word, a list or null"),
         ({"chip.usable_cores": 500}, r"key 'chip.usable_cores': 500 given, more than the 128"),
@@ -402,11 +408,11 @@ def test_a_file_may_declare_a_board(tmp_path: Path) -> None:
     [
         (
             "loihi2:kapoho",
-            r"profile 'loihi2': there is no board 'kapoho'; did you mean '\w+'\?; known are oheo_gulch, kapoho_point, ",
+            r"profile 'loihi2': there is no board 'kapoho'; known are oheo_gulch, kapoho_point, .*; did you mean '\w+'\?$",
         ),
         ("odin:big", r"profile 'odin': there is no board 'big'; none is known; give the number of chips instead"),
         ("lohi2:kapoho_point", r"profile 'lohi2': there is no such chip"),
-        ("speck2", r"profile 'speck2': there is no such chip; did you mean 'speck2[ef]'\?"),
+        ("speck2", r"profile 'speck2': there is no such chip; .*; did you mean 'speck2[ef]'\?$"),
         (":", r"profile '': there is no such chip; known are akd1000, "),
     ],
 )
@@ -440,9 +446,9 @@ def test_every_variant_loads() -> None:
 
 @pytest.mark.parametrize(("variants", "name", "message"), [
     ({}, "mine.yaml@late", r"profile 'mine': there is no variant 'late'; it has none"),
-    ({"later": {}}, "mine.yaml@late", r"there is no variant 'late'; did you mean 'later'\?; known are mine@later"),
+    ({"later": {}}, "mine.yaml@late", r"there is no variant 'late'; known are mine@later; did you mean 'later'\?$"),
     ({"late": {"core.neuron": {}}}, "mine.yaml@late",
-     r"profile 'mine', key 'variants.late.core.neuron': unknown key; did you mean 'core.neurons'\?; correct the file"),
+     r"profile 'mine', key 'variants.late.core.neuron': unknown key; correct the file; did you mean 'core.neurons'\?$"),
     ({"late": {"core.neurons": 5}}, "mine.yaml@late", r"key 'variants.late.core.neurons': 5 given, expected a fact"),
     ({"late": {"core.neurons": {"value": 0, "unit": "neuron", "source": "x", "evidence": "vendor"}}}, "mine.yaml@late",
      r"profile 'mine@late', key 'core.neurons': 0 given, a capacity is at least 1"),
