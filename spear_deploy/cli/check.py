@@ -10,7 +10,7 @@ import click
 from spear_deploy.cli import completion
 from spear_deploy.cli.command import Command
 from spear_deploy.cli.inputs import load_net, repeat_net, state_bits
-from spear_deploy.cli.options import activity, as_json, bits, network_options, overrides, profile_times
+from spear_deploy.cli.options import activity, as_json, bits, network_options, overrides, times
 from spear_deploy.cli.output import console, emit, leave, suggest
 
 
@@ -36,7 +36,7 @@ from spear_deploy.cli.output import console, emit, leave, suggest
 @click.option("--out", metavar="FILE", help="Also write the JSON here.")
 @network_options
 @overrides
-@profile_times
+@times
 @as_json
 def check(
     net: str, chip: str | None, chips: int | None, synops: float | None, cores: int | None, energy_uj: float | None,

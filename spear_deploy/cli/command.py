@@ -13,7 +13,7 @@ import click
 
 from spear_deploy.cli.output import STDOUT, console, print_line, read_labels
 
-ARGUMENTS, DEFAULTS, PROFILE = "spear_deploy.cli.arguments", "spear_deploy.cli.defaults", "spear_deploy.cli.profile"
+ARGUMENTS, DEFAULTS, TIMES = "spear_deploy.cli.arguments", "spear_deploy.cli.defaults", "spear_deploy.cli.times"
 """Keys of click's context: arguments of the command, network options of the project file, whether time is measured."""
 OUTPUTS = ("out", "sarif")
 """Options that name a file which is written."""
@@ -44,7 +44,7 @@ class Command(click.Command):
         """Run the command."""
         ctx.meta[STDOUT] = sys.stdout
         with redirect_stdout(sys.stderr):
-            if not ctx.meta.get(PROFILE):
+            if not ctx.meta.get(TIMES):
                 return super().invoke(ctx)
             from spear_deploy.util.times import record_times
 

@@ -9,7 +9,7 @@ import click
 from spear_deploy.cli import completion
 from spear_deploy.cli.command import Command
 from spear_deploy.cli.inputs import load_net
-from spear_deploy.cli.options import SOON_S, as_json, data_options, device, network_options, profile_times, quiet
+from spear_deploy.cli.options import SOON_S, as_json, data_options, device, network_options, quiet, times
 from spear_deploy.cli.output import console, display, emit
 
 
@@ -31,7 +31,7 @@ from spear_deploy.cli.output import console, display, emit
 @data_options
 @quiet
 @device
-@profile_times
+@times
 @as_json
 def count(
     net: str,

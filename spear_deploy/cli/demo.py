@@ -7,7 +7,7 @@ import click
 from spear_deploy.cli import completion
 from spear_deploy.cli.command import Command, command_line
 from spear_deploy.cli.inputs import override_chip
-from spear_deploy.cli.options import as_json, fresh, levers, method, overrides, quiet, seed
+from spear_deploy.cli.options import as_json, fresh, levers_without_steps, method, overrides, quiet, seed
 from spear_deploy.cli.output import display, leave_deployment
 
 
@@ -23,7 +23,7 @@ from spear_deploy.cli.output import display, leave_deployment
 @click.option("--synops", default="50%", show_default=True, metavar="X|X%", help="SynOps budget per inference.")
 @click.option("--out", default="demo", show_default=True, metavar="DIR", help="Folder for the files.")
 @method
-@levers
+@levers_without_steps
 @seed
 @overrides
 @fresh

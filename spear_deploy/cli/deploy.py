@@ -20,10 +20,10 @@ from spear_deploy.cli.options import (
     method,
     network_options,
     overrides,
-    profile_times,
     quiet,
     readout,
     seed,
+    times,
     workers,
 )
 from spear_deploy.cli.output import display, leave_deployment
@@ -52,7 +52,7 @@ from spear_deploy.cli.output import display, leave_deployment
 @data_options_with_range
 @fresh
 @quiet
-@profile_times
+@times
 @as_json
 def deploy(
     net: str, chip: str, data: str, synops: str, method: str | None, levers: str | None, bits: str | None,

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from spear_deploy.cli import completion
-from spear_deploy.cli.command import PROFILE
+from spear_deploy.cli.command import TIMES
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -104,22 +104,41 @@ workers = click.option(
     metavar="N|ray[:HOST:PORT]|slurm:N",
     help="Run independent parts at the same time: in N processes, on Ray, or as N jobs of Slurm; results are the same for any N.",
 )
-profile_times = click.option(
-    "--profile",
+times = click.option(
+    "--times",
     is_flag=True,
     expose_value=False,
-    callback=lambda context, _, value: context.meta.update({PROFILE: value}),
+    callback=lambda context, _, value: context.meta.update({TIMES: value}),
     help="Also show where the time went, by stage and layer, in this process.",
 )
 device = click.option(
-    "--device", metavar="cpu|cuda|mps|auto", help="Device on which networks learn and are counted.  [default: cpu]"
+    "--device",
+    metavar="cpu|cuda[:N]|mps|auto",
+    help="Device on which networks learn and are counted; cuda:1 is the second GPU.  [default: cpu]",
 )
-levers = click.option(
-    "--levers", metavar="NAMES",
-    help="What pruning changes, comma-separated: channels; weights, with --method recipe or rl; steps, with a range of --steps; "
-    "bits, also alone: learning with the chip's rounding where its integers lose accuracy, and fewer bits for single layers "
-    "where memory or cores are exceeded.  [default: what saves something on the chip]",
-)  # fmt: skip
+
+
+def _levers_option(steps: str, callback: Callable[..., str | None] | None = None) -> Callable[[F], F]:
+    """Return the option --levers, with what its help says of the time steps."""
+    return click.option(
+        "--levers", metavar="NAMES", callback=callback,
+        help=f"What pruning changes, comma-separated: channels; weights, with --method recipe or rl; {steps}"
+        "bits, also alone: learning with the chip's rounding where its integers lose accuracy, and fewer bits for single layers "
+        "where memory or cores are exceeded.  [default: what saves something on the chip]",
+    )  # fmt: skip
+
+
+def _refuse_steps(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """Refuse the lever of a command that has no range of time steps."""
+    if value is not None and "steps" in [name.strip() for name in value.split(",")]:
+        raise click.BadParameter(
+            "steps: the demo has 8 time steps; `spear-deploy deploy digits --steps auto ...` chooses their number"
+        )
+    return value
+
+
+levers = _levers_option("steps, with a range of --steps; ")
+levers_without_steps = _levers_option("", _refuse_steps)
 bits = click.option(
     "--bits", metavar="LAYER=N,...|N",
     help="Bits of a weight by layer, or one number for all, on chips whose layers may differ.  [default: those of the network]",

@@ -41,7 +41,7 @@ def emit(value: Any, *, as_json: bool, out: str | None, show: Callable[[Any], No
 
 
 def _recorded_times() -> dict[str, Any] | None:
-    """Return the times of this command so far, where `--profile` asks for them."""
+    """Return the times of this command so far, where `--times` asks for them."""
     from spear_deploy.util.times import current_times
 
     times = current_times()

@@ -21,9 +21,9 @@ from spear_deploy.cli.options import (
     method,
     network_options,
     overrides,
-    profile_times,
     quiet,
     seed,
+    times,
     workers,
 )
 from spear_deploy.cli.output import display, emit, leave
@@ -56,7 +56,7 @@ from spear_deploy.cli.output import display, emit, leave
 @network_options
 @data_options_with_range
 @quiet
-@profile_times
+@times
 @as_json
 def prune(
     net: str, chip: str, data: str, out: str, budgets: str | None, method: str | None, episodes: int | None, epochs: int | None,

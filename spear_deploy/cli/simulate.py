@@ -9,7 +9,7 @@ import click
 from spear_deploy.cli import completion
 from spear_deploy.cli.command import Command
 from spear_deploy.cli.inputs import load_net, state_bits
-from spear_deploy.cli.options import SOON_S, as_json, bits, data_options, network_options, overrides, profile_times, quiet
+from spear_deploy.cli.options import SOON_S, as_json, bits, data_options, network_options, overrides, quiet, times
 from spear_deploy.cli.output import console, display, emit, leave, print_line
 
 BACKENDS = ("fast", "lava", "lava-fast", "norse")
@@ -59,7 +59,7 @@ def parse_record(text: str) -> list[str]:
 @network_options
 @data_options
 @quiet
-@profile_times
+@times
 @as_json
 def simulate(
     net: str,

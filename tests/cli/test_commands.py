@@ -341,6 +341,7 @@ PRUNE = ("prune", "ten.snn", "--chip", "loihi2", "--data", "digits", "--out", "d
         (("simulate", "net.snn", "--input", "in.npz", "--out", "./in.npz"), 2, "file './in.npz' is read by this command"),
         (("count", "net.snn", "--input", "in.npz", "--out", "net.snn"), 2, "file 'net.snn' is read by this command"),
         (("export", "net.snn", "--to", "pdf", "--out", "x"), 2, "'pdf' is not one of"),
+        (("demo", "--levers", "channels,steps"), 2, "steps: the demo has 8 time steps; `spear-deploy deploy digits --steps auto"),
         (("count", "mod:f", "--input", "in.npz"), 1, "mod"),
         (("count", "net.snn", "--input", "in.npz", "--input-shape", "a"), 2, "expected whole numbers such as 1,8,8"),
         (("prune", "int.snn", "--chip", "loihi2", "--data", "digits", "--out", "d"), 1, "integer"),

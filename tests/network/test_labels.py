@@ -58,11 +58,11 @@ def test_tables_show_the_labels_and_json_the_names(tmp_path, monkeypatch):
         ("simulate", "net.snn", "--input", "in.npz", "--out", "run.npz"),
         ("simulate", "net.snn", "--input", "in.npz", "--chip", "loihi2", "--explain"),
         ("compare", "net.snn", "net.snn", "--input", "in.npz"),
-        ("count", "net.snn", "--input", "in.npz", "--profile"),
+        ("count", "net.snn", "--input", "in.npz", "--times"),
     ):
         shown = CliRunner().invoke(main, command)
         assert shown.exit_code == 0 and "0 Conv2d-IF 4 x 6 x 6" in shown.stdout, (command, shown.stdout, shown.stderr)
-    assert "  0 Conv2d-IF 4 x 6 x 6" in shown.stderr  # of --profile
+    assert "  0 Conv2d-IF 4 x 6 x 6" in shown.stderr  # of --times
     assert "0 Conv2d-IF 4 x 6 x 6" in count(NETWORK, np.ones((2, 1, 1, 8, 8)))._repr_html_()
     value = json.loads(CliRunner().invoke(main, ("count", "net.snn", "--input", "in.npz", "--json")).stdout)
     assert list(value["synops_per_layer"]) == ["0", "2.1", "out"]

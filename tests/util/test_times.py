@@ -55,7 +55,7 @@ def test_a_stage_that_fails_is_closed_and_outside_nothing_is_measured(clock):
 
 def test_the_option_adds_a_key_and_a_table():
     runner = CliRunner()
-    arguments = ["check", "digits", "--chip", "loihi2", "--profile"]
+    arguments = ["check", "digits", "--chip", "loihi2", "--times"]
     result = runner.invoke(main, [*arguments, "--json"])
     facts = json.loads(result.stdout)["times"]
     stages = {row["stage"] for row in facts["stages"]}
@@ -69,6 +69,6 @@ def test_layers_of_a_run_are_named(tmp_path):
     import numpy as np
 
     np.savez(tmp_path / "in.npz", spikes=np.ones((4, 2, 1, 8, 8), bool))
-    result = CliRunner().invoke(main, ["count", "digits", "--input", str(tmp_path / "in.npz"), "--profile", "--json"])
+    result = CliRunner().invoke(main, ["count", "digits", "--input", str(tmp_path / "in.npz"), "--times", "--json"])
     rows = {row["stage"]: row for row in json.loads(result.stdout)["times"]["stages"]}
     assert {"conv1", "conv2", "readout"} <= set(rows["simulate"]["layers"])
