@@ -33,6 +33,9 @@ MAX_GROWTH = 4
 CHUNK = 256
 """Inputs whose weights are unrolled at a time."""
 
+FEW = 16
+"""Values of a column up to which a product of matrices takes each by itself."""
+
 
 def fuse_weights(graph: SNNGraph) -> SNNGraph:
     """Return the network with one weighted layer between neurons wherever that is exact.
@@ -162,7 +165,10 @@ def compose_synapses(first: Synapse | None, second: Synapse | None, shape: Shape
     if fused is None:
         return None
     bias = None if fused.bias is None else np.asarray(fused.bias).astype(dtype)
-    result: Synapse = replace(fused, weight=fused.weight.astype(dtype), bias=bias)
+    weight = fused.weight.astype(dtype, copy=False)
+    if isinstance(weight, np.ndarray):
+        weight.setflags(write=False)  # so that the layer takes it without a copy
+    result: Synapse = replace(fused, weight=weight, bias=bias)
     return result
 
 
@@ -177,15 +183,45 @@ def _compose_dense(first: Any, second: Any, shape: Shape, middle: Shape) -> Dens
         return None
     if isinstance(first, POOLS) and isinstance(second, Dense) and _is_plain_pool(first):
         return replace(second, weight=_repeat_over_windows(first, second.weight, shape, middle))
+    if all(isinstance(part, Dense) and isinstance(part.weight, np.ndarray) for part in (first, second)):
+        weight = _multiply(second.weight, first.weight)
+    else:
+        weight = _unroll_both(first, second, shape, outputs)
+    weight.setflags(write=False)
+    if all(getattr(part, "bias", None) is None for part in (first, second)):
+        return Dense(weight=weight)
+    constant = synapse_math.apply_synapse(second, synapse_math.apply_synapse(first, np.zeros((1, *shape))))[0]
+    return Dense(weight=weight, bias=constant)
+
+
+def _unroll_both(first: Any, second: Any, shape: Shape, outputs: int) -> Array:
+    """Return the matrix (outputs, inputs) of two synapses in a row: what both make of one input at a time."""
+    inputs = int(np.prod(shape))
     bare_first, bare_second = (replace(p, bias=None) if isinstance(p, WEIGHTED) else p for p in (first, second))
     weight = np.empty((outputs, inputs))
     for start in range(0, inputs, CHUNK):
         unit = np.eye(min(CHUNK, inputs - start), inputs, start).reshape(-1, *shape)
         response = synapse_math.apply_synapse(bare_second, synapse_math.apply_synapse(bare_first, unit))
         weight[:, start : start + len(unit)] = response.T
-    constant = synapse_math.apply_synapse(second, synapse_math.apply_synapse(first, np.zeros((1, *shape))))[0]
-    has_bias = any(getattr(part, "bias", None) is not None for part in (first, second))
-    return Dense(weight=weight, bias=constant if has_bias else None)
+    return weight
+
+
+def _multiply(second: Array, first: Array) -> Array:
+    """Return second · first in float64. Where a column of the first has few values, as in a pool written out, by these alone."""
+    values = np.count_nonzero(first, axis=0)
+    if values.max(initial=0) > FEW:
+        return np.matmul(second.astype(np.float64, copy=False), first.astype(np.float64, copy=False))
+    columns, rows = np.nonzero(first.T)
+    number = np.arange(len(columns)) - np.repeat(np.cumsum(values) - values, values)  # of the value in its column
+    weight = np.zeros((len(second), first.shape[1]))
+    for k in range(values.max(initial=0)):
+        source, factor = np.zeros(first.shape[1], np.intp), np.zeros(first.shape[1])
+        of, to = rows[number == k], columns[number == k]
+        source[to], factor[to] = of, first[of, to]
+        for start in range(0, len(second), CHUNK):
+            part = slice(start, start + CHUNK)
+            weight[part] += np.take(second[part], source, axis=1) * factor
+    return weight
 
 
 def _is_plain_pool(pool: Any) -> bool:

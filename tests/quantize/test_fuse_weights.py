@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from spear_deploy.adaptation.unroll import unroll_synapse
 from spear_deploy.errors import GraphError
 from spear_deploy.network import IF, AvgPool, Conv1d, Conv2d, CubaLIF, Dense, Flatten, Layer, Scale, SumPool
 from spear_deploy.network.graph import Edge, SNNGraph, chain
@@ -195,3 +196,24 @@ def test_a_plain_pool_is_repeated_into_dense_weights_as_its_unrolled_matrix_has_
         unit = np.eye(int(np.prod(shape))).reshape(-1, *shape)
         pooled = synapse_math.apply_synapse(pool, unit).reshape(len(unit), -1)
         assert np.array_equal(fused.weight, (weight.astype(np.float64) @ pooled.T).astype(np.float32))
+
+
+def test_a_pool_written_out_is_multiplied_by_its_values_alone():
+    """One value a column gives each product as it is; windows that overlap differ from the product by rounding alone."""
+    rng = np.random.default_rng(0)
+    for stride, padding in (((2, 2), (0, 0)), ((1, 1), (1, 1))):
+        pool = unroll_synapse(AvgPool(kernel_size=(2, 2), stride=stride, padding=padding), (3, 6, 6)).weight
+        weights = rng.normal(size=(300, len(pool))).astype(np.float32)
+        wanted = weights.astype(np.float64) @ pool
+        got = fuse._multiply(weights, pool)
+        assert got.dtype == np.float64 and 0 < np.count_nonzero(pool, axis=0).max() <= fuse.FEW
+        if stride == (2, 2):
+            np.testing.assert_array_equal(got, wanted)
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-15 * np.abs(wanted).max() * 4)
+
+
+def test_a_matrix_of_many_values_is_multiplied_as_one():
+    rng = np.random.default_rng(1)
+    first, second = rng.normal(size=(fuse.FEW + 1, 5)), rng.normal(size=(4, fuse.FEW + 1)).astype(np.float32)
+    np.testing.assert_array_equal(fuse._multiply(second, first), second.astype(np.float64) @ first)
+    assert not fuse._multiply(second, np.zeros_like(first)).any()
