@@ -120,9 +120,11 @@ def _show(console: Any, facts: Mapping[str, Any], labels: Mapping[str, str], fol
     for row in rows:
         accuracy, synops = row["accuracy"], row["synops"]
         budget, tested = synops["budget"], plural(row["samples"]["test"], "sample")
+        quantised = accuracy["quantised"]
+        fixed = "no integers of this chip are known" if quantised is None else f"{quantised:.2%} as integers"
         share = f", {synops['achieved'] / budget:.1%} of the budget of {budget:,.0f}" if budget else ""
         console.print(
-            f"accuracy {accuracy['dense']:.2%} → {accuracy['pruned']:.2%} ({accuracy['quantised']:.2%} as integers), SynOps "
+            f"accuracy {accuracy['dense']:.2%} → {accuracy['pruned']:.2%} ({fixed}), SynOps "
             f"{synops['dense']:,.0f} → {synops['achieved']:,.0f}{share}, on the test split of {tested}; "
             f"{amount(row['cores_used'])} of {amount(row['cores_limit'])} cores, {row['verdict'].replace('_', ' ')}",
             highlight=False,

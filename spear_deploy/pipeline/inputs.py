@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from spear_deploy.errors import ChipError, DataError, UnsupportedError, did_you_mean
 from spear_deploy.network import Array, LoihiLIF, Shape
 from spear_deploy.network.graph import SNNGraph
-from spear_deploy.network.layer_bits import read_layer_bits
 from spear_deploy.placement.weight_bits import MAX_BIAS_EXPONENT, bias_bits
 from spear_deploy.simulator import InputKind
 from spear_deploy.util.extras import require_packages
@@ -223,14 +222,15 @@ def require_integers(target: HardwareProfile) -> Format:
     """Return the integer format of a chip.
 
     Raises:
-        ChipError: those of its family are not built.
+        ChipError: those of its family are not known.
     """
     from spear_deploy.quantize import FORMATS
 
     family = target.meta.family
     if family not in FORMATS:
         raise ChipError(
-            f"profile '{target.name}': integers of the {family} family are not built yet; there are {', '.join(FORMATS)}"
+            f"profile '{target.name}': no integers of the family '{family}' are known; known are those of {', '.join(FORMATS)}; "
+            "name one of these in meta.family where the chip has its numbers, or stay in floating point with `check` and `prune`"
         )
     return family
 
@@ -246,7 +246,7 @@ def quantize_for_chip(net: Net, chip: Chip, *, calibration: Array | None = None,
         ChipError: this family has no integer format here, or none of the widths that the profile names, or lacks a part of the
             network, or its spikes carry no values and the input is a current.
     """
-    from spear_deploy.quantize import quantize
+    from spear_deploy.quantize.for_chip import quantize_for_profile
 
     graph, target = load(net), profile(chip)
     if kind == "current" and target.neuron.graded_spike_bits.max_value == 1 and target.meta.family == "loihi":
@@ -257,22 +257,11 @@ def quantize_for_chip(net: Net, chip: Chip, *, calibration: Array | None = None,
     if graph.is_integer:
         _check_biases(graph, target)
         return graph
-    family = require_integers(target)
-    limits: dict[str, Any] = {
-        "max_spikes": target.neuron.max_spikes_per_step.max_value,
-        "input_events": target.neuron.max_input_events_per_step.max_value,
-    }
-    weight_bits, layer_bits = _choose_weight_bits(target, family), _choose_layer_bits(graph, target)
+    require_integers(target)
     try:
-        return quantize(
-            graph,
-            format=family,
-            weight_bits=weight_bits,
-            layer_bits=layer_bits,
-            calibration=calibration,
-            kind=kind,
-            **{name: limit for name, limit in limits.items() if limit is not None and family == "xylo"},
-        )
+        return quantize_for_profile(graph, target, calibration=calibration, kind=kind)
+    except ChipError:
+        raise
     except UnsupportedError as error:
         raise ChipError(f"{error}{_advise_adapting(graph, target)}") from error
 
@@ -288,33 +277,6 @@ def _advise_adapting(graph: SNNGraph, target: HardwareProfile) -> str:
     except Exception:  # any failure: the refusal stands without advice
         return ""
     return f"; or let `spear-deploy adapt NET --chip {target.name} --data DATA --out adapted` replace what the chip lacks"
-
-
-def _choose_weight_bits(target: HardwareProfile, family: Format) -> int:
-    """Return the most bits of a weight that the profile names.
-
-    Raises:
-        ChipError: the integers of the family do not have them.
-    """
-    from spear_deploy.hardware.profile import list_profiles, load_profile
-    from spear_deploy.quantize import FAMILIES
-
-    low, high = FAMILIES[family].weight_bits
-    most = max(target.weight_bits)
-    if low <= most <= high:
-        return most
-    shipped = load_profile(target.name).weight_bits if target.name in list_profiles() else range(low, high + 1)
-    widths = ", ".join(str(bits) for bits in shipped if low <= bits <= high)
-    raise ChipError(
-        f"profile '{target.name}', key 'weights.bits': {most} given, a width that the integers of this chip do not have; name "
-        f"none, or of {widths}"
-    )
-
-
-def _choose_layer_bits(graph: SNNGraph, target: HardwareProfile) -> dict[str, int]:
-    """Return the widths in which the chip stores the layers that a network states bits for; none where all layers are alike."""
-    stated = read_layer_bits(graph) if target.weights.bits_by_layer.value else {}
-    return {name: target.store_bits(bits) for name, bits in stated.items()}
 
 
 def _check_biases(graph: SNNGraph, target: HardwareProfile) -> None:

@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spear_deploy.adaptation.several_spikes import match_spikes
+from spear_deploy.budget.check import check
 from spear_deploy.data import Dataset, Split
 from spear_deploy.data.input_sums import INPUT_TWICE
 from spear_deploy.data.time_steps import deployed_steps, mark_steps
-from spear_deploy.errors import UnsupportedError
+from spear_deploy.errors import ChipError, UnsupportedError
 from spear_deploy.network.classes import count_classes
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.backends import list_lava_packages
-from spear_deploy.pipeline.inputs import data_with_steps, list_data_steps, load_for
-from spear_deploy.pruning.tune.measure import DeployedForm
+from spear_deploy.pipeline.inputs import data_with_steps, list_data_steps, load_for, require_integers
+from spear_deploy.pruning.tune.measure import DeployedForm, deploy_float
 from spear_deploy.pruning.tune.rounded_learning import IntegerForm
-from spear_deploy.quantize import quantize_input
+from spear_deploy.quantize import FORMATS, quantize_input
 from spear_deploy.quantize.rounding import ROUNDED, Rounding, read_rounding
 from spear_deploy.util.extras import require_packages
 
@@ -89,6 +90,16 @@ class CheckedInputs:
         return integer, grade_split(integer, split)
 
     @property
+    def has_integers(self) -> bool:
+        """Whether the number formats of the chip are known; if not, the network is pruned and measured in floating point."""
+        return self.profile.meta.family in FORMATS
+
+    @property
+    def forms(self) -> tuple[DeployedForm, ...]:
+        """The forms of a network that have to keep the budgets: floating point, and the chip's integers where there are some."""
+        return (deploy_float, self.integer_form) if self.has_integers else (deploy_float,)
+
+    @property
     def integer_form(self) -> DeployedForm:
         """The chip's integers, which are learnt for where their values are known (`quantize.rounding`)."""
         if self.profile.meta.family not in ROUNDED:
@@ -137,21 +148,49 @@ def check_inputs(
         )
     dataset = api.data(data, network, seed=seed, steps=steps, encoding=encoding)
     dataset.check(network.input_shape, count_classes(network))
-    api.quantize_for_chip(network, profile, kind=dataset.kind)
+    require_runnable(network, profile, chips, dataset)
     coding = {"seed": seed, "encoding": encoding} if not isinstance(data, Dataset) else {}
     return CheckedInputs(network=network, profile=profile, chips=chips, dataset=dataset, source=data, coding=coding)
 
 
+def require_runnable(network: SNNGraph, profile: HardwareProfile, chips: int, dataset: Dataset) -> None:
+    """Check that the chip has all parts of a network, at any size.
+
+    Raises:
+        ChipError: names the layer and what the chip lacks.
+    """
+    if profile.meta.family in FORMATS:
+        api.quantize_for_chip(network, profile, kind=dataset.kind)
+    else:
+        require_supported(network, profile, chips)
+
+
+def require_supported(network: SNNGraph, profile: HardwareProfile, chips: int) -> None:
+    """Check that a profile has all parts of a network.
+
+    Raises:
+        ChipError: names the first layers and what the chip lacks.
+    """
+    unsupported = check(network, profile, chips=chips).unsupported
+    if unsupported:
+        lacking = "; ".join(f"layer '{row.layer}': {row.what}, {row.why}" for row in unsupported[:3])
+        raise ChipError(
+            f"chip '{profile.name}' lacks what this network needs, and pruning does not help: {lacking}"
+        )  # fmt: skip
+
+
 def require_deployment(profile: HardwareProfile, *more: str) -> None:
-    """Check that the packages of all stages of a deployment are installed.
+    """Check that a deployment to a chip can come to its end: its integers are known, and all packages are installed.
 
     Args:
         profile: the chip; those of Loihi are proven on Lava.
         more: further packages, e.g. of the data.
 
     Raises:
+        ChipError: no integers of this chip are known, so that there is nothing to prove and to export.
         MissingPackageError: names all that are missing.
     """
+    require_integers(profile)
     lava = list_lava_packages() if profile.meta.family == LAVA_FAMILY else ()
     require_packages(*more, *PRUNING, "onnx", "onnxruntime", *lava, user=f"a deployment to {profile.name}")
 

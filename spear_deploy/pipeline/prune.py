@@ -1,4 +1,4 @@
-"""Pruning of a network to budgets, in floating point and as integers."""
+"""Pruning of a network to budgets, in floating point and, where the chip's are known, as integers."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from spear_deploy.budget.check import check
 from spear_deploy.budget.latency import has_step_limits
 from spear_deploy.data import Dataset
 from spear_deploy.data.time_steps import parse_steps
-from spear_deploy.errors import BudgetError, ChipError
+from spear_deploy.errors import BudgetError
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network.labels import label_layers
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.inputs import load_named, merge_options
-from spear_deploy.pipeline.preflight import CheckedInputs, check_inputs
+from spear_deploy.pipeline.preflight import CheckedInputs, check_inputs, require_supported
 from spear_deploy.pipeline.result import add_header
 from spear_deploy.pipeline.time_steps import add_choice, choose_input_steps
 from spear_deploy.placement.weight_bits import describe_stated_bits
@@ -31,7 +31,7 @@ from spear_deploy.pruning.search.choose import get_search
 from spear_deploy.pruning.search.search import SearchResult, search_front
 from spear_deploy.pruning.search.settings import LEVER_METHODS
 from spear_deploy.pruning.settings import PruneSettings, settle_method
-from spear_deploy.pruning.tune.measure import BudgetMonitor, DeployedForm, deploy_float
+from spear_deploy.pruning.tune.measure import BudgetMonitor
 from spear_deploy.report import write_report
 from spear_deploy.training.device import choose_device
 from spear_deploy.training.evaluation import Evaluation, evaluate
@@ -105,7 +105,7 @@ def _prune_into(
     dense = evaluate(inputs.network, inputs.dataset.test)
     inputs, choice = choose_input_steps(inputs, steps, settings, checkpoint=folder / STEPS_CHECKPOINT, progress=progress)
     pruned = prune_to_budget(
-        inputs.network, inputs.dataset, settings, deployed=_deployed_forms(inputs), chip=costs, checkpoint=folder / CHECKPOINT,
+        inputs.network, inputs.dataset, settings, deployed=inputs.forms, chip=costs, checkpoint=folder / CHECKPOINT,
         progress=progress,
     )  # fmt: skip
     pruned = add_choice(pruned, choice)
@@ -232,7 +232,7 @@ def _fine_tune_plan(
     inputs, costs = shared
     settings, plan = job
     return prune_to_budget(
-        inputs.network, inputs.dataset, settings, deployed=_deployed_forms(inputs), chip=costs, search_result=plan,
+        inputs.network, inputs.dataset, settings, deployed=inputs.forms, chip=costs, search_result=plan,
         progress=progress,
     )  # fmt: skip
 
@@ -248,12 +248,7 @@ def require_fit(settings: PruneSettings, inputs: CheckedInputs, costs: ChipCosts
         over = bool(costs.place(tuple(group.channels for group in costs.groups))[1])
         helps = over and not costs.place((1,) * len(costs.groups))[1]
         return replace(settings, fit=settings.fit or helps)
-    unsupported = check(inputs.network, inputs.profile, chips=inputs.chips).unsupported
-    if unsupported:
-        lacking = "; ".join(f"layer '{row.layer}': {row.what}, {row.why}" for row in unsupported[:3])
-        raise ChipError(
-            f"chip '{inputs.profile.name}' lacks what this network needs, and pruning does not help: {lacking}"
-        )  # fmt: skip
+    require_supported(inputs.network, inputs.profile, inputs.chips)
     return replace(settings, fit=True, step_load=1.0 if _overloads_a_step(inputs, costs) else None)
 
 
@@ -262,12 +257,7 @@ def _overloads_a_step(inputs: CheckedInputs, costs: ChipCosts) -> bool:
     if not has_step_limits(inputs.profile):
         return False
     filled = Budgets(step_load=Amount(value=1.0))
-    return not BudgetMonitor(inputs.network, inputs.dataset, filled, _deployed_forms(inputs), costs).measure(inputs.network).met
-
-
-def _deployed_forms(inputs: CheckedInputs) -> tuple[DeployedForm, ...]:
-    """Return the forms of a network that have to keep the budgets: floating point, and the integers of the chip."""
-    return (deploy_float, inputs.integer_form)
+    return not BudgetMonitor(inputs.network, inputs.dataset, filled, inputs.forms, costs).measure(inputs.network).met
 
 
 def _write_result(pruned: PrunedResult, folder: Path) -> dict[str, str]:
@@ -281,27 +271,30 @@ def _write_result(pruned: PrunedResult, folder: Path) -> dict[str, str]:
 def _measure_result(
     pruned: PrunedResult, inputs: CheckedInputs, settings: PruneSettings, dense: Evaluation
 ) -> dict[str, Any]:  # fmt: skip
-    """Run the pruned network and its integers on the test split, and return all results as plain data."""
+    """Run the pruned network and its integers on the test split, and return all results as plain data.
+
+    Without integers of the chip `quantised` is None, and verdict and budgets are those in floating point.
+    """
     test = inputs.dataset.test
     after = evaluate(pruned.graph, test)
-    integer, split = inputs.deploy_integers(pruned.graph, test)
-    fixed = evaluate(integer, split)
-    report = check(integer, inputs.profile, chips=inputs.chips, activity=fixed.counts)
+    running, split = inputs.deploy_integers(pruned.graph, test) if inputs.has_integers else (pruned.graph, test)
+    fixed = evaluate(running, split) if inputs.has_integers else None
+    report = check(running, inputs.profile, chips=inputs.chips, activity=(fixed or after).counts)
     budget = settings.budgets.synops
     limit = None if budget is None else budget.resolve(dense.synops.total)
     search = pruned.search
     return {
         "samples": {which: len(getattr(inputs.dataset, which)) for which in ("train", "val", "test")},
-        "accuracy": {"dense": dense.accuracy, "pruned": after.accuracy, "quantised": fixed.accuracy},
+        "accuracy": {"dense": dense.accuracy, "pruned": after.accuracy, "quantised": fixed and fixed.accuracy},
         "synops": {
             "dense": dense.synops.total,
             "budget": limit,
             "achieved": after.synops.total,
-            "quantised": fixed.synops.total,
+            "quantised": fixed and fixed.synops.total,
         },
         "budgets": pruned.budgets,
         "steps": {"trained": inputs.trained_steps, "deployed": inputs.dataset.steps},
-        "met": pruned.met and (limit is None or max(after.synops.total, fixed.synops.total) <= limit),
+        "met": pruned.met and (limit is None or max(after.synops.total, (fixed or after).synops.total) <= limit),
         "margin": pruned.margin,
         "chip": inputs.profile.name,
         "verdict": report.verdict,

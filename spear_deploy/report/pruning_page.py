@@ -101,7 +101,7 @@ def _format_row(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "wanted": row["wanted"],
         "pruned": percent(accuracy["pruned"], 2),
-        "quantised": percent(accuracy["quantised"], 2),
+        "quantised": "–" if accuracy["quantised"] is None else percent(accuracy["quantised"], 2),
         "achieved": number(synops["achieved"]),
         "budget": f"{number(synops['budget'])} SynOps" if synops["budget"] else "",
         "share": percent(synops["achieved"] / synops["budget"], 1) if synops["budget"] else "–",

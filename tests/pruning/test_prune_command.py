@@ -1,16 +1,20 @@
 """The verb `prune`: budgets, fitting, fronts, settings and refusals."""
 
+import io
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 import spear_deploy as sd
 from spear_deploy.cli import main
+from spear_deploy.cli.prune import _show
 from spear_deploy.data import from_arrays
-from spear_deploy.errors import BudgetError, FileError, UnsupportedError
+from spear_deploy.errors import BudgetError, ChipError, FileError, UnsupportedError
+from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import IF, LIF
 from spear_deploy.pipeline import api
@@ -176,3 +180,35 @@ def test_settings_with_an_invalid_budget_or_method_are_refused():
 def test_a_front_without_budgets_is_refused(tmp_path, synops):
     with pytest.raises(BudgetError, match="budgets: none given, expected at least one such as 50%"):
         prune_front(network(IF()), "loihi2", task(), synops, out=tmp_path)
+
+
+@pytest.mark.parametrize("chip", ["generic45nm", "mine"])
+def test_a_chip_whose_integers_are_not_known_is_pruned_for_in_floating_point(chip, tmp_path):
+    """The profile of a new chip, and the one of no chip: budgets hold, and what would need integers says that there are none."""
+    loihi = load_profile("loihi2")
+    mine = loihi.model_copy(update={"name": "mine", "meta": loihi.meta.model_copy(update={"family": "mine"})})
+    profile = mine if chip == "mine" else load_profile(chip)
+    net, data = network(LIF(tau_s=0.002), hidden=12), task(samples=300)
+    facts = sd.prune(net, profile, data, out=tmp_path / "a", synops="60%", method="uniform", epochs=4)
+    pruned = api.load(tmp_path / "a" / "pruned.snn")
+    assert facts["met"] and facts["synops"]["achieved"] <= facts["synops"]["budget"] < facts["synops"]["dense"]
+    assert facts["accuracy"]["quantised"] is None is facts["synops"]["quantised"]
+    assert evaluate(pruned, data.test).accuracy == facts["accuracy"]["pruned"] and facts["widths"]["fc"][1] < 12
+    console = Console(file=io.StringIO(), width=200)
+    _show(console, facts, facts["labels"], str(tmp_path))
+    assert "(no integers of this chip are known), SynOps" in console.file.getvalue()
+    front = prune_front(net, profile, data, ["80%", "60%"], out=tmp_path / "b", method="uniform", epochs=1)
+    assert [row["accuracy"]["quantised"] for row in front["front"]] == [None, None]
+    assert "<small>–</small>" in (tmp_path / "b" / "front.html").read_text()
+    with pytest.raises(ChipError, match="no integers of the family '(generic|mine)' are known; .* stay in floating point"):
+        sd.deploy(net, profile, data, out=tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_chip_without_integers_that_lacks_a_part_of_the_network_is_refused_with_any_budget(tmp_path):
+    loihi = load_profile("loihi2")
+    mine = loihi.model_copy(update={"name": "mine", "meta": loihi.meta.model_copy(update={"family": "mine"})})
+    mine = override_facts(mine, {"neuron.models": ["IF"]})
+    with pytest.raises(ChipError, match="chip 'mine' lacks what this network needs, and pruning does not help: layer 'fc'"):
+        sd.prune(network(LIF(tau_s=0.002)), mine, task(), out=tmp_path / "a", synops="60%")
+    assert not (tmp_path / "a").exists()

@@ -217,7 +217,7 @@ def test_the_profile_names_the_format():
     profile = load_profile("loihi2")
     other = profile.model_copy(update={"meta": profile.meta.model_copy(update={"family": "generic"})})
     with pytest.raises(
-        UnsupportedError, match="integers of the generic family are not built yet; there are loihi, speck, xylo, truenorth"
+        UnsupportedError, match="no integers of the family .generic. are known; known are those of loihi, speck, xylo, truenorth"
     ):
         api.quantize_for_chip(graph, other)
 
