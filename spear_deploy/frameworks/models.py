@@ -209,7 +209,7 @@ def _search_current_directory() -> Iterator[None]:
 def _import_attribute(name: str, attribute: str) -> Any:
     try:
         module = importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         missing = isinstance(error, ModuleNotFoundError) and error.name and (name + ".").startswith(error.name + ".")
         if missing:
             raise FileError(

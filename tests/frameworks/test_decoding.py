@@ -10,6 +10,7 @@ from torch.nn import functional  # noqa: E402
 
 from spear_deploy.errors import UnsupportedError  # noqa: E402
 from spear_deploy.frameworks.models import read_model  # noqa: E402
+from spear_deploy.frameworks.write_back import store_weights  # noqa: E402
 from spear_deploy.simulator import simulate  # noqa: E402
 
 
@@ -147,6 +148,110 @@ def test_a_mean_over_all_positions_is_a_pool(pooled):
     np.testing.assert_allclose(ours, out, rtol=1e-5, atol=1e-6)
 
 
+class Map(nn.Module):
+    """A map of 2 x 6 x 4 whose positions `reduce` takes to one axis, and layers over that axis."""
+
+    def __init__(self, kernel, reduce, *, before_neurons=False):
+        super().__init__()
+        self.conv, self.lif = (
+            nn.Conv2d(2, 3, kernel),
+            norse.LIFBoxCell(norse.LIFBoxParameters(v_th=torch.tensor([[0.9], [1.0], [0.8]]))),
+        )
+        self.conv1, self.norm, self.lif1 = nn.Conv1d(3, 4, 3, padding="same"), nn.BatchNorm1d(4), norse.LIFBoxCell()
+        self.pool, self.fc, self.reduce, self.before = nn.AvgPool1d(2), nn.LazyLinear(2), reduce, before_neurons
+
+    def forward(self, x, state=None):
+        first, second = state or (None, None)
+        z = self.conv(x)
+        z = self.reduce(z) if self.before else z
+        z, first = self.lif(z, first)
+        z = z if self.before else self.reduce(z)
+        z, second = self.lif1(self.norm(self.conv1(z)), second)
+        return self.fc(self.pool(z).flatten(1)), (first, second)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Map((1, 4), lambda z: z.squeeze(-1), before_neurons=True), Map((6, 1), lambda z: z.squeeze(2), before_neurons=True),
+        Map(3, lambda z: z.mean(2), before_neurons=True), Map(3, lambda z: torch.mean(z, -1), before_neurons=True),
+        Map(3, lambda z: z.sum(3, keepdim=True).squeeze(3), before_neurons=True),
+    ],
+)  # fmt: skip
+def test_layers_over_one_axis_behind_an_axis_that_is_left_out(model):
+    torch.manual_seed(0)
+    x = torch.rand(9, 2, 2, 6, 4) * 20
+    model.eval()
+    state, out = None, []
+    with torch.no_grad():
+        for step in x:
+            made, state = model(step, state)
+            out.append(made.numpy())
+    graph = read_model(model, (2, 6, 4))
+    assert np.ptp(out) > 0.1 and "Conv2d" in {type(layer.synapse).__name__ for layer in graph.layers}
+    np.testing.assert_allclose(simulate(graph, x.numpy(), kind="current").output, out, rtol=1e-5, atol=1e-5)
+    home = store_weights(model, graph)
+    assert torch.equal(home.conv1.weight, model.conv1.weight) and home.conv1.weight.shape == (4, 3, 3)
+
+
+@pytest.mark.parametrize(
+    "reduce",
+    [lambda z: z.amax((2, 3)), lambda z: z.max(3)[0].max(dim=2).values, lambda z: z.sum((2, 3)), lambda z: z.mean(2).mean(2)],
+)
+def test_the_maximum_and_sum_over_positions_are_pools(reduce):
+    class Reduced(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.lif, self.fc = nn.Conv2d(2, 3, 3), norse.LIFBoxCell(), nn.Linear(3, 2)
+
+        def forward(self, x, state=None):
+            z, state = self.lif(self.conv(x), state)
+            return self.fc(reduce(z)), state
+
+    torch.manual_seed(0)
+    model, x = Reduced().eval(), torch.rand(9, 2, 2, 6, 4) * 20
+    with torch.no_grad():
+        model.conv.weight.add_(0.1)
+    state, out = None, []
+    with torch.no_grad():
+        for step in x:
+            made, state = model(step, state)
+            out.append(made.numpy())
+    assert np.ptp(out) > 0.1
+    ours = simulate(read_model(model, (2, 6, 4)), x.numpy(), kind="current").output
+    np.testing.assert_allclose(ours, out, rtol=1e-5, atol=1e-6)
+
+
+def test_an_axis_that_the_output_leaves_out_is_noted():
+    class Left(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.lif = nn.Conv2d(2, 3, (1, 4)), norse.LIFBoxCell()
+
+        def forward(self, x, state=None):
+            z, state = self.lif(self.conv(x), state)
+            return z.squeeze(3), state
+
+    graph = read_model(Left(), (2, 6, 4))
+    assert graph.shape_of("lif") == (3, 6, 1)
+    assert graph.metadata["assumptions"] == ["the forward leaves an axis of its output out: the network gives 3 x 6 x 1 values"]
+
+
+def test_an_argument_that_is_never_used_is_noted():
+    class Two(Loop):
+        def forward(self, x, labels):
+            return super().forward(x)
+
+    graph = read_model(Two(lambda s, out, x: torch.stack(out)), (6,))
+    assert graph.metadata["assumptions"] == ["the forward never uses its argument 'labels': the network has one input"]
+
+    class Used(Loop):
+        def forward(self, x, mask):
+            return super().forward(x) if mask is None else None
+
+    assert "assumptions" not in read_model(Used(lambda s, out, x: torch.stack(out)), (6,)).metadata
+
+
 def test_expand_repeats_the_input_too():
     model = OverTime(lambda x: x.unsqueeze(0).expand(7, -1, -1))
     assert "feeds the same input in every step" in read_model(model, (6,)).metadata["assumptions"][0]
@@ -198,6 +303,113 @@ def test_a_loop_that_adds_up_its_outputs_is_read_step_by_step(model):
     np.testing.assert_array_equal(ours if model.end(8.0) == 8.0 else ours / 2, total)
 
 
+class Loop(nn.Module):
+    """A recurrent loop over time; `end` acts on the model, the outputs of all steps in a list, and the input."""
+
+    def __init__(self, end):
+        super().__init__()
+        self.fc, self.lif, self.end = nn.Linear(6, 5), norse.LIFRecurrentCell(5, 5), end
+        self.head, self.plain = nn.Linear(5, 2), nn.Linear(5, 3, bias=False)
+
+    def forward(self, x):
+        state, out = None, []
+        for t in range(x.shape[0]):
+            spikes, state = self.lif(self.fc(x[t]), state)
+            out.append(spikes)
+        return self.end(self, out, x)
+
+
+class Total(Loop):
+    """The same, which adds its outputs up to something."""
+
+    def __init__(self, start, end=lambda self, total, x: total):
+        super().__init__(end)
+        self.start = start
+
+    def forward(self, x):
+        state, total = None, self.start(x)
+        for step in x:
+            spikes, state = self.lif(self.fc(step), state)
+            total = torch.zeros_like(spikes) if total is None else total
+            total = spikes + total
+        return self.end(self, total, x)
+
+
+DECODED = [
+    (Loop(lambda s, out, x: s.head(torch.stack(out).mean(0))), "mean", "head"),
+    (Loop(lambda s, out, x: s.head(torch.stack(out, 1).mean(1))), "mean", "head"),
+    (Loop(lambda s, out, x: s.plain(torch.stack(out).sum(0))), "sum", "plain"),
+    (Loop(lambda s, out, x: torch.stack(out).sum(0) / x.shape[0]), "mean", "lif"),
+    (Loop(lambda s, out, x: (lambda y: y.sum(0) / y.shape[0])(torch.stack(out))), "mean", "lif"),
+    (Loop(lambda s, out, x: (lambda y: s.head(y.sum(1) * (1 / y.size(1))))(torch.stack(out, 1))), "mean", "head"),
+    (Loop(lambda s, out, x: torch.stack(out).mean(-3)), "mean", "lif"),
+    (Loop(lambda s, out, x: sum(out) / x.shape[0]), "mean", "lif"),
+    (Loop(lambda s, out, x: out[-1]), "last", "lif"),
+    (Loop(lambda s, out, x: s.head(out[-1].flatten(1))), "last", "head"),
+    (Loop(lambda s, out, x: torch.stack(out)[-1]), "last", "lif"),
+    (Loop(lambda s, out, x: s.head(torch.stack(out, 1)[:, -1, :])), "last", "head"),
+    (Total(lambda x: 0, lambda s, total, x: s.head(total / x.shape[0])), "mean", "head"),
+    (Total(lambda x: torch.zeros(x.shape[1], 5)), "sum", "lif"),
+    (Total(lambda x: None, lambda s, total, x: s.plain(total)), "sum", "plain"),
+    (OverTime(after=lambda y: y.sum(0) / y.shape[0]), "mean", "net.1"),
+    (OverTime(after=lambda y: y[-1]), "last", "net.1"),
+    (Head(lambda s, y: s.head(y[-1])), "last", "head"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("model", "how", "end"), DECODED)
+def test_what_a_forward_makes_of_all_steps_is_what_the_network_gives(model, how, end):
+    torch.manual_seed(0)
+    x = torch.rand(11, 2, 6) * 20 - 4
+    with torch.no_grad():
+        for part in model.modules():
+            if isinstance(part, nn.Linear):
+                part.weight.uniform_(-0.6, 1)
+        expected = model(x).numpy()
+    graph = read_model(model, (6,))
+    assert graph.output == end and graph.metadata["assumptions"][-1] == (
+        f"the forward returns the {how} of its outputs over time: the network gives the output of every step"
+    )
+    ours = simulate(graph, x.numpy(), kind="current").output
+    assert np.ptp(expected) > 0.05
+    np.testing.assert_allclose(ours[-1] if how == "last" else getattr(ours, how)(0), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_class_of_the_last_step_is_left_to_the_host():
+    graph = read_model(Loop(lambda s, out, x: functional.softmax(s.head(out[-1]), -1)), (6,))
+    assert graph.output == "head" and "returns the softmax of the last of its outputs" in graph.metadata["assumptions"][-1]
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Loop(lambda s, out, x: torch.stack(out)[:, 0]), r"takes \[:, 0\] of 4 values; return all steps, channels and positions"),
+        (Loop(lambda s, out, x: torch.stack(out)[2:].mean(0)), "returns 2 values, expected the outputs of all steps"),
+        (Loop(lambda s, out, x: s.head(torch.stack(out[::2]).mean(0))), "takes the mean of other outputs than those of all"),
+        (Loop(lambda s, out, x: out[0]), "returns the output of 'lif' 3 steps before, expected one output"),
+        (Loop(lambda s, out, x: s.head(torch.stack(out).sum(0))), "is Linear behind the sum of all steps; put it in front"),
+        (Total(lambda x: torch.ones(x.shape[1], 5)), "uses the tensor '_tensor_constant0' by itself"),
+    ],
+)  # fmt: skip
+def test_other_choices_of_steps_are_refused(model, message):
+    with pytest.raises(UnsupportedError, match=message):
+        read_model(model, (6,))
+
+
+@pytest.mark.parametrize("factor", [lambda x: 1 / x.shape[0], lambda x: x.shape[0] / 8, lambda x: x.shape[0] * 0.5])
+def test_a_factor_that_depends_on_the_number_of_steps_is_refused_within_a_step(factor):
+    class Scaled(Loop):
+        def forward(self, x):
+            state, out = None, []
+            for step in x:
+                spikes, state = self.lif(self.fc(step * factor(x)), state)
+                out.append(spikes)
+            return torch.stack(out)
+
+    with pytest.raises(UnsupportedError, match="multiplies .* by a number computed from the size of an axis; expected a number"):
+        read_model(Scaled(None), (6,))
+
+
 def test_a_slice_of_a_sequential_is_read_as_its_modules():
     class Sliced(nn.Module):
         def __init__(self):
@@ -221,7 +433,7 @@ def test_a_slice_of_a_sequential_is_read_as_its_modules():
         (OverTime(after=lambda y: y.max(2)[0]), "calls 'max', which has no counterpart here: return the outputs of all steps"),
         (OverTime(after=lambda y: y.softmax(2)), "calls 'softmax' on the output of .*: return the outputs of all steps, and dec"),
         (OverTime(after=lambda y: 2 / y.mean(0)), "calculates with the mean of all steps and the constant 2, expected a number"),
-        (Head(lambda s, y: s.head(y.sum(0))), "module 'head' is Linear behind the sum of all steps; put it in front of the sum"),
+        (Head(lambda s, y: s.head(y.sum(0))), "behind the sum of all steps; put it in front .*, or leave out its bias"),
         (Head(lambda s, y: s.head(y.mean(0) * 2)), "module 'head' is Linear behind the mean of all steps; put it in front of"),
         (OverTime(after=lambda y: y.mean(0) + 1), "calls 'add', which has no counterpart here"),
         (OverTime(after=lambda y: y.squeeze(0)), "calls 'squeeze' on axis 0; leave out axes of positions alone, from 3 on"),

@@ -373,13 +373,6 @@ def multiplies_the_past(self, x, state):
     return z, (z, state)
 
 
-def returns_the_last(self, x):
-    state = None
-    for step in x:
-        z, state = self.lif(self.fc(step), state)
-    return z
-
-
 def returns_the_mean(self, x):
     return by_index(self, x).mean(1)
 
@@ -440,7 +433,6 @@ def skips_a_step(self, x):
         (feedback(multiplies_the_past), "the model runs in another way in the second step|multiplies"),
         (Stateless(keeps_two_in_a_loop, fc=nn.Linear(3, 4), back=nn.Linear(4, 4), lif=box()),
          "'back' uses the output of 'lif' 2 steps before"),
-        (Stateless(returns_the_last, fc=nn.Linear(3, 4), lif=box()), "returns the output of 'lif', expected the outputs of all"),
         (Stateless(returns_the_mean, fc=nn.Linear(3, 4), lif=box()), "calls 'mean', .*: return the outputs of all steps"),
         (Stateless(returns_every_other, fc=nn.Linear(3, 4), lif=box()), "returns 2 values, expected the outputs of all steps"),
         (Stateless(runs_backwards, fc=nn.Linear(3, 4), lif=box()), "gets a state|takes the input|runs in another way|starts"),

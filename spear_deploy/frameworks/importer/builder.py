@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from spear_deploy.errors import UnsupportedError
+from spear_deploy.frameworks.importer.left_out_axis import add_axis, find_left_out_axis
 from spear_deploy.frameworks.importer.symbols import ZEROS, Signal
 from spear_deploy.network import LI, LIF, CubaLI, CubaLIF, Dense, Layer, Shape, sends_several
 from spear_deploy.network.graph import INPUT, Edge
@@ -29,6 +30,7 @@ class GraphBuilder:
         origins: path of the module that each layer was added for, with ".recurrent" and the like for parts of one.
         called: path of each stateful module by its id.
         outputs: output of each layer.
+        shapes: shape of each layer in the network; a signal has the shape that the forward sees, which may lack an axis.
         zeros: number of signals of zeros made so far.
         missed: the source of weights that take another number of values than it gives, and that number.
     """
@@ -43,6 +45,7 @@ class GraphBuilder:
     origins: dict[str, str] = field(default_factory=dict)
     called: dict[int, str] = field(default_factory=dict)
     outputs: dict[str, Signal] = field(default_factory=dict)
+    shapes: dict[str, Shape] = field(default_factory=dict)
     zeros: int = 0
     missed: tuple[str, int] | None = None
 
@@ -51,7 +54,11 @@ class GraphBuilder:
         layer = Layer(name=self._find_free_name(path), **parts)
         if isinstance(layer.synapse, Dense) and len(sources) == 1 and len(sources[0].shape) == 1:
             self.expect(sources[0], layer.synapse.weight.shape[1])
-        output = Signal(layer.name, layer.output_shape(sources[0].shape if shape is None else shape))
+        seen = sources[0].shape if shape is None else shape
+        output, own = Signal(layer.name, layer.output_shape(seen)), self.shapes.get(sources[0].name, seen) if sources else seen
+        axis = find_left_out_axis(seen, own)
+        layer = layer if axis is None else add_axis(layer, axis)
+        self.shapes[layer.name] = layer.output_shape(own)
         self.layers.append(layer)
         self.outputs[layer.name] = output
         self.origins[layer.name] = path

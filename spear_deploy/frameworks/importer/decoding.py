@@ -6,7 +6,7 @@ layer: fc(mean of x[t]) = mean of fc(x[t]), which is then a layer of the network
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -14,11 +14,25 @@ import torch
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.function_call import FunctionCall
-from spear_deploy.frameworks.importer.modules import add_part
-from spear_deploy.frameworks.importer.symbols import BatchFirst, Concat, Decoded, Signal, Symbol, describe
-from spear_deploy.frameworks.importer.synapses import to_flatten, to_synapse
+from spear_deploy.frameworks.importer.modules import add_part, add_stateless
+from spear_deploy.frameworks.importer.symbols import (
+    STEPS,
+    AxisSize,
+    BatchFirst,
+    Concat,
+    Decoded,
+    Signal,
+    State,
+    Symbol,
+    SymbolShape,
+    describe,
+)
+from spear_deploy.frameworks.importer.synapses import to_flatten
 from spear_deploy.frameworks.importer.trace import LOOPS
+from spear_deploy.network import AvgPool, SumPool
 
+MAX_AXES = 3
+"""Channels and up to two axes of positions, over which a pool acts."""
 DECODE = "return the outputs of all steps, and decode after the network"
 
 
@@ -52,53 +66,114 @@ def transpose(call: FunctionCall, value: Symbol, *axes: Any) -> Symbol:
 
 
 def decode(how: str) -> Callable[..., Symbol]:
-    """Return the function that takes the mean, sum or maximum of the outputs of all steps, or a mean over positions."""
+    """Return the function that takes the mean, sum or maximum of the outputs of all steps, or over positions."""
 
     def function(
         call: FunctionCall, value: Symbol, dim: Any = None, keepdim: bool = False, *, axis: Any = None, dtype: Any = None
     ) -> Symbol:
         axes = axis if dim is None else dim
         axes = axes if isinstance(axes, tuple) else (axes,)
-        is_signal = isinstance(value, (Signal, Concat))
-        is_whole = isinstance(value, (tuple, BatchFirst)) or (is_signal and call.context.form == "layers")
-        time_axis = {tuple: 0, BatchFirst: 1}.get(type(value), call.context.framework.time_axis)
-        if is_whole and axes == (time_axis,) and not keepdim:
-            return Decoded(value.outputs if isinstance(value, BatchFirst) else value, how, is_mean=how == "mean")
-        if how == "mean" and is_signal and _are_positions(axes, value, call.axes_before):
-            key = (call.owner, "mean", value, keepdim)
-            return call.context.unrolled.make_once(key, lambda key: _average_positions(call, *key[2:]))
+        if _is_time(call, value, axes) and not keepdim:
+            kind: Any = how if how in ("mean", "sum") else "other"
+            return Decoded(value.outputs if isinstance(value, BatchFirst) else value, how, kind)
+        if isinstance(value, (Signal, Concat)) and (positions := _list_positions(axes, value, call.axes_before)):
+            key = (call.owner, how, value, positions, keepdim)
+            return call.context.unrolled.make_once(key, lambda key: _reduce_positions(call, how, *key[2:]))
         raise UnsupportedError(f"{call.place} calls '{call.name}', which has no counterpart here: {DECODE}")
 
     return function
 
 
-def _are_positions(axes: tuple[Any, ...], value: Signal | Concat, axes_before: int) -> bool:
-    """Return whether axes are all those of a signal's positions."""
-    count, first = axes_before + len(value.shape), axes_before + 1
-    return (
-        first < count
-        and all(isinstance(axis, int) for axis in axes)
-        and {axis % count for axis in axes} == {*range(first, count)}
-    )
+def _is_time(call: FunctionCall, value: Symbol, axes: tuple[Any, ...]) -> bool:
+    """Return whether axes are that of time alone, of the outputs of all steps."""
+    shape = get_shape(call, value)
+    if shape is None or not all(isinstance(axis, int) for axis in axes):
+        return False
+    return [axis % len(shape.sizes) for axis in axes] == [n for n, size in enumerate(shape.before) if is_steps(call, size)]
 
 
-def _average_positions(call: FunctionCall, value: Signal | Concat, keepdim: bool) -> Signal | Concat:
-    kind: Any = torch.nn.AdaptiveAvgPool1d if len(value.shape) == 2 else torch.nn.AdaptiveAvgPool2d
-    pool = to_synapse(kind(1), value.shape, call.place, axes_before=1, hint="")
-    averaged = add_part(call.context, call.make_path(), value, pool)
-    return averaged if keepdim else flatten_all(call, averaged)
+def is_steps(call: FunctionCall, size: Symbol) -> bool:
+    """Return whether a symbol is the number of steps."""
+    return size == AxisSize(call.context.framework.time_axis if call.context.form == "layers" else STEPS)
 
 
-def flatten_all(call: FunctionCall, value: Signal | Concat) -> Signal | Concat:
-    """Add a layer that puts all values of a signal into one axis."""
-    part = to_flatten(value.shape, call.axes_before, -1, call.place, axes_before=call.axes_before)
-    return add_part(call.context, call.make_path(), value, part)
+def get_shape(call: FunctionCall, value: Symbol) -> SymbolShape | None:
+    """Return the shape of a signal or of the outputs of all steps, None of any other symbol."""
+    steps, batch = AxisSize(STEPS), AxisSize(0)
+    if isinstance(value, Decoded):
+        inner = get_shape(call, value.outputs)
+        return inner and SymbolShape(tuple(size for size in inner.before if not is_steps(call, size)), inner.shape)
+    if isinstance(value, (Signal, Concat)):
+        return SymbolShape(tuple(map(AxisSize, range(call.axes_before))), value.shape)
+    outputs = value.outputs if isinstance(value, BatchFirst) else value if isinstance(value, tuple) else ()
+    if not outputs:
+        return None
+    last = outputs[-1]
+    if isinstance(last, State) and len(last.layers) == 1:
+        (name,) = last.layers
+        last = call.context.builder.outputs[name]
+    inner = get_shape(call, last) if isinstance(last, (Signal, Concat)) else None
+    before = (batch, steps) if isinstance(value, BatchFirst) else (steps, batch)
+    return inner and SymbolShape(before, inner.shape)
+
+
+def _list_positions(axes: tuple[Any, ...], value: Signal | Concat, axes_before: int) -> tuple[int, ...]:
+    """Return axes as axes of a signal's shape, if they are axes of its positions alone; none otherwise."""
+    count = axes_before + len(value.shape)
+    if not all(isinstance(axis, int) for axis in axes):
+        return ()
+    positions = tuple(sorted(axis % count - axes_before for axis in axes))
+    return positions if min(positions, default=0) > 0 and len(value.shape) <= MAX_AXES else ()
+
+
+def _reduce_positions(
+    call: FunctionCall, how: str, value: Signal | Concat, positions: tuple[int, ...], keepdim: bool
+) -> Signal | Concat:
+    """Add a pool over all positions along some axes."""
+    kernel = tuple(n if axis in positions else 1 for axis, n in enumerate(value.shape[1:], start=1))
+    if how == "maximum":
+        pool = (torch.nn.MaxPool1d if len(kernel) == 1 else torch.nn.MaxPool2d)(kernel)
+        pooled = add_stateless(call.context, pool, call.make_path(), value)
+    else:
+        pooled = add_part(call.context, call.make_path(), value, (AvgPool if how == "mean" else SumPool)(kernel_size=kernel))
+    return pooled if keepdim else leave_out(call, pooled, positions)
+
+
+def leave_out(call: FunctionCall, value: Signal | Concat, axes: Sequence[int]) -> Signal | Concat:
+    """Leave out those of a signal's axes of positions that have one position; where none is left, one axis of channels is."""
+    kept = tuple(n for axis, n in enumerate(value.shape) if axis == 0 or axis not in axes or n != 1)
+    if kept == value.shape:
+        return value
+    if len(kept) == 1:
+        part = to_flatten(value.shape, call.axes_before, -1, call.place, axes_before=call.axes_before)
+        return add_part(call.context, call.make_path(), value, part)
+    if isinstance(value, Concat):
+        return Concat(tuple(replace(signal, shape=(signal.shape[0], *kept[1:])) for signal in value.parts))
+    return replace(value, shape=kept)
 
 
 def take_maximum(call: FunctionCall, value: Symbol, dim: Any = None, keepdim: bool = False, *, axis: Any = None) -> Symbol:
-    """Return the maximum over time, and the steps that have it."""
+    """Return the maximum over time or positions, and the places that have it."""
     maximum = decode("maximum")(call, value, dim, keepdim, axis=axis)
+    if not isinstance(maximum, Decoded):
+        return MaximumAndPlaces(maximum, None)
     return MaximumAndPlaces(maximum, replace(maximum, how="step of the maximum"))
+
+
+def take_last(call: FunctionCall, value: Symbol, index: Any) -> Symbol | None:
+    """Return the outputs of the last step where an index takes them, or the output of one step; None where it takes others."""
+    shape = get_shape(call, value)
+    parts = index if isinstance(index, tuple) else (index,)
+    place = next((n for n, part in enumerate(parts) if isinstance(part, int)), None)
+    others = [part for n, part in enumerate(parts) if n != place]
+    if shape is None or place is None or place >= len(shape.before) or not is_steps(call, shape.before[place]):
+        return None
+    if any(part is not ... and part != slice(None) for part in others) or ... in parts[:place]:
+        return None
+    if parts[place] == -1:
+        return Decoded(value.outputs if isinstance(value, BatchFirst) else value, "last", "last")
+    outputs = value.outputs if isinstance(value, BatchFirst) else value
+    return outputs[parts[place]] if isinstance(outputs, tuple) and parts[place] < len(outputs) else None
 
 
 def classify(call: FunctionCall, value: Symbol, *args: Any, **kwargs: Any) -> Symbol:
@@ -107,7 +182,23 @@ def classify(call: FunctionCall, value: Symbol, *args: Any, **kwargs: Any) -> Sy
     Raises:
         UnsupportedError: values that are not decoded over time.
     """
+    if isinstance(value, Signal) and call.context.unrolled.is_constant and call.context.form != "layers":
+        return Decoded(value, f"{call.name} of the last")  # of a call that the last step alone has
     if not isinstance(value, Decoded):
         what = "the outputs of all steps" if isinstance(value, (tuple, BatchFirst)) else describe(value)
         raise UnsupportedError(f"{call.place} calls '{call.name}' on {what}, which has no counterpart here: {DECODE}")
     return Decoded(value.outputs, f"{call.name} of the {value.how}")
+
+
+def scale_decoded(call: FunctionCall, a: Symbol, b: Symbol) -> Decoded:
+    """Return decoded outputs, of which a factor is a part: a sum over time divided by the number of steps is the mean."""
+    value, factor = (a, b) if isinstance(a, Decoded) else (b, a)
+    divides = "div" in call.name
+    if not isinstance(factor, (int, float, AxisSize)) or (value is b and divides):
+        raise UnsupportedError(
+            f"{call.place} calculates with {describe(value)} and {describe(factor)}, expected a number; {DECODE}"
+        )
+    one_over = replace(factor, power=1) if isinstance(factor, AxisSize) and factor.power == (1 if divides else -1) else None
+    if value.how == "sum" and is_steps(call, one_over):
+        return Decoded(value.outputs, "mean", "mean")
+    return replace(value, kind="sum" if value.kind in ("mean", "sum", "last") else "other")

@@ -20,8 +20,11 @@ from spear_deploy.frameworks.importer.decoding import (
     MaximumAndPlaces,
     classify,
     decode,
-    flatten_all,
+    get_shape,
+    leave_out,
+    scale_decoded,
     stack,
+    take_last,
     take_maximum,
     transpose,
 )
@@ -73,7 +76,9 @@ def call_function(context: TraceContext, target: Any, owner: str, args: tuple[Sy
         _check_arguments(call, _ACCESS[target], args, kwargs)
         return _ACCESS[target](call, *args, **kwargs)
     if name.strip("_") in _SCALINGS and any(isinstance(symbol, Decoded) for symbol in args):
-        return _scale_decoded(call, *args, **kwargs)
+        return scale_decoded(call, *args, **kwargs)
+    if call.name in (*_SCALINGS, "add", "sub") and args and all(isinstance(symbol, (int, float, AxisSize)) for symbol in args):
+        return _compute_size(call, *args)
     for symbol in args:
         if isinstance(symbol, (State, OutputAndState)):
             raise UnsupportedError(f"{call.place} computes with {describe(symbol)} by '{name}'; hand states on as they are")
@@ -122,7 +127,9 @@ def _get_item(call: FunctionCall, symbol: Symbol, index: Any) -> Symbol:
         return symbol.output if index == 0 else symbol.state
     if isinstance(symbol, State):
         return symbol
-    if isinstance(symbol, (tuple, dict)):
+    if (last := take_last(call, symbol, index)) is not None:
+        return last
+    if isinstance(symbol, dict) or (isinstance(symbol, tuple) and isinstance(index, (int, slice))):
         return symbol[index]
     if isinstance(symbol, StepInputs) and isinstance(index, int):
         age = call.context.unrolled.step - index
@@ -131,10 +138,8 @@ def _get_item(call: FunctionCall, symbol: Symbol, index: Any) -> Symbol:
                 f"{call.place} takes the input of step {index} in step {call.context.unrolled.step}; take x[t] in step t"
             )
         return shifted_by(symbol.signal, age)
-    if isinstance(symbol, SymbolShape) and isinstance(index, int):
-        before = call.axes_before
-        index %= before + len(symbol.signal.shape)
-        return AxisSize(index) if index < before else symbol.signal.shape[index - before]
+    if isinstance(symbol, SymbolShape) and isinstance(index, (int, slice)):
+        return symbol.sizes[index]
     if isinstance(symbol, Signal) and (picked := _pick_channels(symbol, index, call.axes_before)) is not None:
         return picked
     is_input = isinstance(symbol, StepInputs) or (isinstance(symbol, Signal) and symbol.name == INPUT)
@@ -200,8 +205,8 @@ def _get_attribute(call: FunctionCall, symbol: Symbol, name: str, *default: Symb
         return symbol
     if isinstance(symbol, MaximumAndPlaces) and name in symbol._fields:
         return getattr(symbol, name)
-    if isinstance(symbol, (Signal, Concat)) and name == "shape":
-        return SymbolShape(symbol)
+    if name == "shape" and (shape := get_shape(call, symbol)) is not None:
+        return shape
     if isinstance(symbol, (tuple, BatchFirst, Decoded)):
         raise UnsupportedError(
             f"{call.place} reads '.{name}' of the outputs of all steps, which has no counterpart here: {DECODE}"
@@ -210,7 +215,10 @@ def _get_attribute(call: FunctionCall, symbol: Symbol, name: str, *default: Symb
 
 
 def _get_size(call: FunctionCall, value: Symbol, axis: int | None = None) -> Symbol:
-    return SymbolShape(value) if axis is None else _get_item(call, SymbolShape(value), axis)
+    shape = get_shape(call, value)
+    if shape is None:
+        raise UnsupportedError(f"{call.place} takes the size of {describe(value)}; take that of the input")
+    return shape if axis is None else shape.sizes[axis]
 
 
 def _pass_on(call: FunctionCall, value: Symbol, *args: Symbol, **kwargs: Symbol) -> Symbol:
@@ -255,14 +263,10 @@ _SCALINGS = ("mul", "imul", "truediv", "itruediv", "div")
 """Names of functions that multiply or divide."""
 
 
-def _scale_decoded(call: FunctionCall, a: Symbol, b: Symbol) -> Decoded:
-    """Return decoded outputs, of which a factor is a part: a sum over time divided by the number of steps."""
-    value, factor = (a, b) if isinstance(a, Decoded) else (b, a)
-    if not isinstance(factor, (int, float, AxisSize)) or (value is b and "div" in call.name):
-        raise UnsupportedError(
-            f"{call.place} calculates with {describe(value)} and {describe(factor)}, expected a number; {DECODE}"
-        )
-    return replace(value, is_mean=False)
+def _compute_size(call: FunctionCall, a: Symbol, b: Symbol) -> AxisSize:
+    """Return a number computed from the size of an axis."""
+    size: AxisSize = a if isinstance(a, AxisSize) else b
+    return replace(size, power=-size.power if size is b and a == 1 and "div" in call.name else 0)
 
 
 # ----------------------------------------------------------------------------------------------------- shape and pools
@@ -279,10 +283,7 @@ def _squeeze(call: FunctionCall, value: Signal | Concat, dim: int | tuple[int, .
     axes = range(count) if dim is None else [axis % count for axis in (dim if isinstance(dim, tuple) else (dim,))]
     if any(axis < first for axis in axes) and (dim is not None or value.shape[0] == 1):
         raise UnsupportedError(f"{call.place} calls 'squeeze' on axis {dim}; leave out axes of positions alone, from {first} on")
-    kept = tuple(n for axis, n in enumerate(value.shape, start=call.axes_before) if axis < first or axis not in axes or n != 1)
-    if len(kept) == 1 or isinstance(value, Concat):
-        return flatten_all(call, value) if len(kept) == 1 else value
-    return replace(value, shape=kept)
+    return leave_out(call, value, [axis - call.axes_before for axis in axes])
 
 
 def _cat(call: FunctionCall, tensors: tuple[Symbol, ...], dim: int = 0, axis: int | None = None) -> Signal | Concat:

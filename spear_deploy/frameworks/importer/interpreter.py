@@ -38,11 +38,14 @@ from spear_deploy.frameworks.importer.trace import (
     BATCH,
     LOOPS,
     TracedModel,
+    TracedRatio,
     TracedSize,
     assign_steps,
     copy_model,
     detect_form,
     find_constant_nodes,
+    find_last_nodes,
+    list_unused_arguments,
     summarize_error,
     takes_state,
     trace,
@@ -51,6 +54,7 @@ from spear_deploy.frameworks.importer.unrolling import UnrolledSteps
 from spear_deploy.network import Shape
 from spear_deploy.network.delayed_reset import delay_resets
 from spear_deploy.network.graph import INPUT, SNNGraph, merge_parts
+from spear_deploy.util.number_format import format_shape
 
 
 def import_model(model: torch.nn.Module, input_shape: Shape, *, framework: Framework, dt_s: float | None = None) -> SNNGraph:
@@ -85,6 +89,9 @@ def trace_layers(
     builder = GraphBuilder(default_dt_s=framework.dt_s if dt_s is None else dt_s)
     if form == "repeat":
         builder.notes.append("the forward feeds the same input in every step: the network takes it step by step")
+    builder.notes += [
+        f"the forward never uses its argument '{name}': the network has one input" for name in list_unused_arguments(model)
+    ]
     output = interpret(model, Signal(INPUT, input_shape), path="", form=form, builder=builder, framework=framework).output
     if output.name == INPUT:
         raise UnsupportedError("the model hands its input back; expected at least one layer")
@@ -141,6 +148,7 @@ class TraceInterpreter:
         )
         self._symbols: dict[fx.Node, Symbol] = {}
         self._constant: set[fx.Node] = set()
+        self._last: set[fx.Node] = set()
         self._steps: dict[fx.Node, int] = {}
         self._outputs: dict[str, StepOutputs] = {}
         self._output: Symbol = None
@@ -148,10 +156,11 @@ class TraceInterpreter:
     def run(self, graph: fx.Graph, x: Signal) -> None:
         """Evaluate all nodes, step by step, on the input `x`."""
         self._steps, self._constant = assign_steps(self.traced, graph), find_constant_nodes(self.traced, graph)
+        self._last = find_last_nodes(self.traced, graph)
         order = {node: n for n, node in enumerate(graph.nodes)}
         for node in sorted(order, key=lambda node: (self._steps[node], order[node])):
             self.unrolled.advance_to(self._steps[node])
-            self.unrolled.is_constant = node in self._constant
+            self.unrolled.is_constant = node in self._constant or node in self._last
             self._symbols[node] = self._evaluate(node, x)
         self.unrolled.check_complete()
 
@@ -241,12 +250,14 @@ class TraceInterpreter:
         """Return what a loop over time emits in every step."""
         outputs = self._resolve(result)
         outputs = outputs.outputs if isinstance(outputs, BatchFirst) else outputs
-        outputs = self._strip_decoding(Decoded(outputs, "sum") if self.traced.accumulates else outputs)
+        outputs = self._strip_decoding(outputs)
         if isinstance(result, fx.Node) and result.op == "get_attr":
             written = self._outputs.get(str(result.target), StepOutputs()).written
             ordered = sorted(written, key=lambda entry: entry[0])
             outputs = tuple(shifted_by(output, self.traced.steps - 1 - t) for t, output in ordered)
         steps = self.traced.steps
+        if isinstance(outputs, (Signal, Concat, State, OutputAndState)):
+            return self._read_last_output(outputs, is_noted=isinstance(self._resolve(result), Decoded))
         if not (isinstance(outputs, tuple) and len(outputs) == steps):
             raise UnsupportedError(
                 f"{name_module(self.path)}: its forward returns {describe(outputs)}, expected the outputs of all steps, such as "
@@ -261,6 +272,13 @@ class TraceInterpreter:
                     f"{describe(last)}"
                 )
         return last
+
+    def _read_last_output(self, output: Symbol, *, is_noted: bool) -> Symbol:
+        """Return what the forward emits in the last step alone, of which the network gives every step."""
+        output = output.output if isinstance(output, OutputAndState) else output
+        if isinstance(output, State) and len(output.layers) == 1 and not output.age:
+            output = self.context.builder.read_potential(*output.layers)
+        return output if is_noted else self._strip_decoding(Decoded(output, "last"))
 
     def _read_potentials(self, outputs: tuple[Symbol, ...]) -> tuple[Symbol, ...]:
         """Return the outputs of all steps; where they are potentials of one layer, in the order of the steps, its outputs."""
@@ -302,6 +320,10 @@ class TraceInterpreter:
             output = output.output
         if not isinstance(output, Signal) or output.age or output.is_zero:
             raise UnsupportedError(f"{place}: its forward returns {describe(output)}, expected one output, or (output, state)")
+        own = self.context.builder.shapes.get(output.name, output.shape)
+        if own != output.shape and not self.path:
+            left_out = f"the forward leaves an axis of its output out: the network gives {format_shape(own)} values"
+            self.context.builder.notes.append(left_out)
         return OutputAndState(output, state)
 
     def _choose_output(self, output: Signal, others: list[Signal]) -> Signal:
@@ -358,8 +380,8 @@ class TraceInterpreter:
         if isinstance(arg, fx.Node):
             age = 0 if arg in self._constant else max(self.unrolled.step - self._steps[arg], 0)
             return shifted_by(self._symbols[arg], age)
-        if isinstance(arg, TracedSize):
-            return AxisSize(arg.axis)
+        if isinstance(arg, (TracedSize, TracedRatio)):
+            return AxisSize(arg.axis, arg.power)
         if isinstance(arg, (tuple, list)):
             return tuple(self._resolve(a) for a in arg)
         if isinstance(arg, dict):

@@ -28,6 +28,7 @@ from spear_deploy.frameworks.importer.symbols import (
     list_signals,
     name_module,
     require_signal,
+    shifted_by,
 )
 from spear_deploy.frameworks.importer.synapses import FOLDED, MAX_POOLS, PLAIN, make_refusal, to_synapse
 from spear_deploy.frameworks.importer.unrolling import NEURON
@@ -76,15 +77,23 @@ def _add_behind_decoding(context: TraceContext, module: Any, path: str, x: Decod
     """Return decoded outputs behind a module: a linear layer takes the outputs of all steps in place of their mean.
 
     Raises:
-        UnsupportedError: a module that does not commute with the mean, or outputs that are not averaged over time.
+        UnsupportedError: a module that does not commute with the decoding.
     """
     if isinstance(module, CLASSIFIERS):
-        return replace(x, how=f"{type(module).__name__} of the {x.how}", is_mean=False)
-    if not (isinstance(module, (torch.nn.Linear, *FOLDED)) and isinstance(x.outputs, (Signal, Concat)) and x.is_mean):
-        raise UnsupportedError(
-            f"{name_module(path)} is {type(module).__name__} behind the {x.how} of all steps; put it in front of the {x.how}"
-        )
-    return replace(x, outputs=call_module(context, module, path, (x.outputs,), {}))
+        return Decoded(x.outputs, f"{type(module).__name__} of the {x.how}")
+    if isinstance(module, (*FOLDED, *context.framework.folded)):
+        return x
+    has_bias = getattr(module, "bias", None) is not None
+    if not isinstance(module, torch.nn.Linear) or x.kind == "other" or (x.kind == "sum" and has_bias):
+        advice = f"put it in front of the {x.how}" + (", or leave out its bias" if x.kind == "sum" else "")
+        raise UnsupportedError(f"{name_module(path)} is {type(module).__name__} behind the {x.how} of all steps; {advice}")
+    if not isinstance(x.outputs, tuple):
+        return replace(x, outputs=call_module(context, module, path, (x.outputs,), {}))
+    steps, last = len(x.outputs), x.outputs[-1]
+    if any(output != shifted_by(last, steps - 1 - t) for t, output in enumerate(x.outputs)):
+        raise UnsupportedError(f"{name_module(path)} takes the {x.how} of other outputs than those of all steps in turn")
+    made = add_stateless(context, module, path, check_input(context, module, path, last))
+    return replace(x, outputs=tuple(shifted_by(made, steps - 1 - t) for t in range(steps)))
 
 
 def check_input(context: TraceContext, module: Any, path: str, x: Symbol) -> Signal | Concat | Channels:

@@ -87,7 +87,9 @@ def _set_channels(module: Any, conv: Any) -> None:
 
 
 def _crop_kernel(weight: Array, kernel_size: tuple[int, ...]) -> Array:
-    """Return a kernel without the zeros in front of it that a padding by name adds."""
+    """Return a kernel without the zeros in front of it that a padding by name adds, and without an axis that the module lacks."""
+    if weight.ndim == len(kernel_size) + 3:
+        weight = weight.squeeze(axis=max(axis for axis in (2, 3) if weight.shape[axis] == 1))
     for axis, size in enumerate(kernel_size, start=2):
         weight = weight.take(range(weight.shape[axis] - size, weight.shape[axis]), axis=axis)
     return weight

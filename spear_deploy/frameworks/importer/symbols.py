@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.network import Shape
 
 ZEROS = "zeros "
 """Prefix of the name of a signal of zeros: the start of a feedback, before there is an output to feed back."""
+
+STEPS = -1
+"""The axis of time in a forward that loops over it."""
 
 
 @dataclass(frozen=True)
@@ -70,16 +73,28 @@ class OutputAndState:
 
 @dataclass(frozen=True)
 class SymbolShape:
-    """The shape of a signal as a tensor has it: (steps,) batch, *shape."""
+    """A shape as a tensor has it: the sizes of some axes, which are batch and time, before those of a signal."""
 
-    signal: Signal | Concat
+    before: tuple[AxisSize, ...]
+    shape: Shape
+
+    @property
+    def sizes(self) -> tuple[AxisSize | int, ...]:
+        """The sizes of all axes."""
+        return (*self.before, *self.shape)
 
 
 @dataclass(frozen=True)
 class AxisSize:
-    """The size of the batch or time axis."""
+    """The size of the batch or time axis, or a number computed from it.
+
+    Attributes:
+        axis: counted without time in a forward that loops over it, where time is `STEPS`.
+        power: 1, of one over the size -1, of another number 0.
+    """
 
     axis: int
+    power: int = 1
 
 
 @dataclass(frozen=True)
@@ -117,12 +132,13 @@ class Decoded:
     Attributes:
         outputs: the outputs.
         how: what the forward returns of them, such as mean or sum.
-        is_mean: whether it is the mean alone, which a linear layer may follow.
+        kind: "mean", which a linear layer may follow; "sum", or a multiple of it, which a linear layer without bias may follow;
+            "last", the output of the last step, which either may follow; "other".
     """
 
     outputs: Any
     how: str
-    is_mean: bool = False
+    kind: Literal["mean", "sum", "last", "other"] = "other"
 
 
 Symbol: TypeAlias = Any
@@ -139,7 +155,8 @@ def describe(symbol: Symbol) -> str:
         (OutputAndState, "(output, state)"),
         (Concat, "outputs side by side"),
         (Channels, f"channels of {describe(symbol.signal)}" if isinstance(symbol, Channels) else ""),
-        ((SymbolShape, AxisSize), "a shape"),
+        (SymbolShape, "a shape"),
+        (AxisSize, "the size of an axis" if getattr(symbol, "power", 1) == 1 else "a number computed from the size of an axis"),
         (StepInputs, "the input of all steps"),
         (StepOutputs, "the outputs of all steps"),
         (Decoded, f"the {symbol.how} of all steps" if isinstance(symbol, Decoded) else ""),

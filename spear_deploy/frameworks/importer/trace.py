@@ -14,6 +14,7 @@ these forms:
 from __future__ import annotations
 
 import copy
+import dis
 import inspect
 import operator
 from collections import Counter
@@ -128,6 +129,20 @@ def _list_arguments(model: torch.nn.Module) -> list[inspect.Parameter]:
     return [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
 
 
+def list_unused_arguments(model: torch.nn.Module) -> list[str]:
+    """Return the arguments without default beside the input that a model's forward never reads."""
+    code = getattr(inspect.unwrap(getattr(model.forward, "__func__", model.forward)), "__code__", None)
+    if code is None:
+        return []
+    read: set[Any] = set()
+    for step in dis.get_instructions(code):
+        if step.opname.startswith(("LOAD_", "STORE_FAST_LOAD")):
+            read |= set(step.argval) if isinstance(step.argval, tuple) else {step.argval}
+    read |= {name for inner in code.co_consts if inspect.iscode(inner) for name in inner.co_freevars}
+    arguments = _list_arguments(model)[1:]
+    return [argument.name for argument in arguments if argument.default is argument.empty and argument.name not in read]
+
+
 def summarize_error(error: BaseException) -> str:
     """Return the first line of an error's message, or its class where it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -152,12 +167,53 @@ class TracedSize(int):
     """The size of the batch or time axis: a number to count with, recognised as such when it is an argument."""
 
     axis: int
+    power = 1
 
     def __new__(cls, size: int, axis: int) -> TracedSize:
         """Make the size of axis `axis`, counted without time in a forward that loops over it."""
         new = super().__new__(cls, size)
         new.axis = axis
         return new
+
+    def __truediv__(self, other: Any) -> Any:
+        return _compute(self, super().__truediv__(other))
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return _compute(self, super().__rtruediv__(other), power=-1 if other == 1 else 0)
+
+    def __mul__(self, other: Any) -> Any:
+        return _compute(self, super().__mul__(other) if isinstance(other, int) else float(self) * other)
+
+    __rmul__ = __mul__
+
+
+class TracedRatio(float):
+    """A number computed from the size of the batch or time axis, which is another one on other data."""
+
+    axis: int
+    power: int
+
+    def __new__(cls, value: float, axis: int, power: int) -> TracedRatio:
+        """Make a number; `power` is 1 for the size itself, -1 for one over it, 0 for any other."""
+        new = super().__new__(cls, value)
+        new.axis, new.power = axis, power
+        return new
+
+    def __truediv__(self, other: Any) -> Any:
+        return _compute(self, super().__truediv__(other))
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return _compute(self, super().__rtruediv__(other), power=-1 if other == 1 and self.power == 1 else 0)
+
+    def __mul__(self, other: Any) -> Any:
+        return _compute(self, super().__mul__(other))
+
+    __rmul__ = __mul__
+
+
+def _compute(origin: TracedSize | TracedRatio, result: Any, power: int = 0) -> Any:
+    """Mark a fraction as computed from a size; whole numbers, with which a forward counts, stay."""
+    return TracedRatio(result, origin.axis, power) if type(result) is float else result
 
 
 class _Input(fx.Proxy):
@@ -267,7 +323,6 @@ class TracedModel(torch.nn.Module):
         steps: number of steps traced.
         taken: the steps of the input that a loop takes.
         takes_columns: whether the forward takes x[:, t] of its input.
-        accumulates: whether the forward adds up the outputs of all steps.
     """
 
     def __init__(self, model: torch.nn.Module, form: Form, framework: Framework, output_index: int | None) -> None:
@@ -276,7 +331,7 @@ class TracedModel(torch.nn.Module):
         self.states: list[Any] = []
         self.steps = {"step": 2, "layers": 1}.get(form, LOOP_STEPS)
         self.taken: set[int] = set()
-        self.takes_columns = self.accumulates = False
+        self.takes_columns = False
 
     def forward(self, x: Any, later: Any) -> Any:
         """Return the outputs of both steps, or of the pass."""
@@ -408,45 +463,92 @@ def trace(
     if form == "repeat":
         traced.steps = max(_count_calls(traced, graph).values(), default=1)
     if form in (*LOOPS, "repeat"):
-        _split_accumulated_output(traced, graph)
+        _collect_sums(traced, graph)
     return traced, graph
 
 
-def _split_accumulated_output(traced: TracedModel, graph: fx.Graph) -> None:
-    """Return the outputs of all steps in place of their sum, where a loop adds them up: `out = out + spikes`.
-
-    A factor by which the sum is multiplied or divided at the end counts as decoding, as the sum does.
-    """
-    (end,) = (node for node in graph.nodes if node.op == "output")
-    total: Any = end.args[0]
-    chain: list[fx.Node] = []
-    terms: list[Any] = []
-    while _is_arithmetic(total, SCALINGS) and sum(isinstance(arg, fx.Node) for arg in total.args) == 1:
-        chain.append(total)
-        total = next(arg for arg in total.args if isinstance(arg, fx.Node))
-    while _is_arithmetic(total, ADDITIONS) and len(total.args) == 2 and len(terms) < traced.steps - 1:
-        chain.append(total)
-        total, term = total.args
-        terms.append(term)
-    if _is_arithmetic(total, ADDITIONS) and any(isinstance(arg, (int, float)) and arg == 0 for arg in total.args):
-        chain.append(total)
-        total = next(arg for arg in total.args if arg != 0)  # a sum that starts from 0
-    terms = [total, *reversed(terms)]
-    used = [node for node in (*chain, *terms) if isinstance(node, fx.Node) and len(node.users) != 1]
-    if len(terms) != traced.steps or not all(isinstance(term, fx.Node) for term in terms) or used or traced.steps < 2:
+def _collect_sums(traced: TracedModel, graph: fx.Graph) -> None:
+    """Replace what a loop adds up over all steps, `total = total + spikes`, by the sum of the stacked terms."""
+    if traced.steps < 2:
         return
-    traced.accumulates = True
-    end.args = (tuple(terms),)
-    for node in chain:
-        graph.erase_node(node)
+    steps = _find_earliest_steps(traced, graph)
+    zeros = {node for node in graph.nodes if _is_zero(traced, node)}
+    for node in list(graph.nodes):
+        chain, terms = _list_terms(node, traced.steps - 1, steps, zeros)
+        if not terms or any(len(link.users) != 1 for link in chain[1:]):
+            continue
+        if len({(term.op, str(term.target)) for term in terms}) > 1:
+            continue  # terms of one step, or feedback
+        with graph.inserting_before(node):
+            stacked = graph.call_function(torch.stack, (tuple(terms),))
+            total = graph.call_function(torch.sum, (stacked, 0))
+        stacked.meta["owner"] = total.meta["owner"] = node.meta["owner"]
+        node.replace_all_uses_with(total)
+        for link in chain:
+            graph.erase_node(link)
 
 
-def _is_arithmetic(node: Any, functions: tuple[Any, ...]) -> bool:
-    return isinstance(node, fx.Node) and node.op in ("call_function", "call_method") and node.target in functions
+def _list_terms(
+    node: Any, step: int, steps: dict[fx.Node, int | None], zeros: set[fx.Node]
+) -> tuple[list[fx.Node], list[fx.Node]]:
+    """Return the additions of a sum over steps that ends in a node, and its terms from the first step on; none if it is none."""
+    if not isinstance(node, fx.Node) or steps.get(node) != step:
+        return [], []
+    is_sum = _is_addition(node) and len(node.args) == 2
+    if step == 0:
+        start = [arg for arg in node.args if isinstance(arg, fx.Node) and arg not in zeros] if is_sum else [node]
+        has_zero = any(arg in zeros if isinstance(arg, fx.Node) else arg == 0 for arg in node.args)
+        if is_sum and has_zero and len(start) == 1:
+            return [node], start
+        return [], [node]
+    for rest, term in (node.args, node.args[::-1]) if is_sum and step else ():
+        if isinstance(term, fx.Node) and steps.get(term) == step:
+            chain, terms = _list_terms(rest, step - 1, steps, zeros)
+            if terms:
+                return [node, *chain], [*terms, term]
+    return [], []
+
+
+def _is_zero(traced: TracedModel, node: fx.Node) -> bool:
+    """Return whether a node is a tensor of zeros."""
+    if node.op != "get_attr":
+        return node.op in ("call_function", "call_method") and node.target in (torch.zeros_like, "new_zeros")
+    value: Any = traced
+    for part in str(node.target).split("."):
+        value = getattr(value, part)
+    return isinstance(value, torch.Tensor) and not value.detach().cpu().numpy().any()
+
+
+def _is_addition(node: fx.Node) -> bool:
+    return node.op in ("call_function", "call_method") and node.target in ADDITIONS
 
 
 ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
-SCALINGS = (operator.truediv, operator.itruediv, operator.mul, operator.imul, torch.div, torch.mul, "div", "mul")
+
+
+def find_last_nodes(traced: TracedModel, graph: fx.Graph) -> set[fx.Node]:
+    """Return the nodes between the last step's neurons and the output of a loop that returns that step's alone.
+
+    They are calls that other steps have not, such as a linear layer behind the loop.
+    """
+    if traced.form not in (*LOOPS, "repeat"):
+        return set()
+    early, calls = _find_earliest_steps(traced, graph), Counter((node.op, str(node.target)) for node in graph.nodes)
+    (end,) = (node for node in graph.nodes if node.op == "output")
+    node: Any = end.args[0]
+    node = node[0] if isinstance(node, tuple) and node else node
+    last: set[fx.Node] = set()
+    while (
+        isinstance(node, fx.Node)
+        and early[node] == traced.steps - 1
+        and node.op in ("call_module", "call_function", "call_method")
+    ):
+        takes = node.all_input_nodes
+        if len(takes) != 1 or traced.is_stepped(node) or calls[node.op, str(node.target)] >= traced.steps:
+            break
+        last.add(node)
+        node = takes[0]
+    return last
 
 
 def find_constant_nodes(traced: TracedModel, graph: fx.Graph) -> set[fx.Node]:
@@ -467,18 +569,9 @@ def assign_steps(traced: TracedModel, graph: fx.Graph) -> dict[fx.Node, int]:
 
     A module that gets an output of the step before, for use in the present one, belongs to the present one.
     """
-    form = traced.form
-    if form == "layers":
+    if traced.form == "layers":
         return dict.fromkeys(graph.nodes, 0)
-    early: dict[fx.Node, int | None] = {}
-    calls: Counter[str] = Counter()
-    for node in graph.nodes:
-        early[node] = _read_step(node, form)
-        if form == "repeat" and traced.is_stepped(node):
-            early[node] = calls[str(node.target)]  # its first call is the first step
-            calls[str(node.target)] += 1
-        if early[node] is None:
-            early[node] = max((step for step in map(early.get, node.all_input_nodes) if step is not None), default=None)
+    early = _find_earliest_steps(traced, graph)
     late: dict[fx.Node, int] = {}
     for node in reversed(list(graph.nodes)):
         step = early[node]
@@ -495,6 +588,20 @@ def assign_steps(traced: TracedModel, graph: fx.Graph) -> dict[fx.Node, int]:
             step = max(step, min(users))
         late[node] = step
     return late
+
+
+def _find_earliest_steps(traced: TracedModel, graph: fx.Graph) -> dict[fx.Node, int | None]:
+    """Return the first step in which the inputs of each node are there, None where no step is."""
+    early: dict[fx.Node, int | None] = {}
+    calls: Counter[str] = Counter()
+    for node in graph.nodes:
+        early[node] = _read_step(node, traced.form)
+        if traced.form == "repeat" and traced.is_stepped(node):
+            early[node] = calls[str(node.target)]  # its first call is the first step
+            calls[str(node.target)] += 1
+        if early[node] is None:
+            early[node] = max((step for step in map(early.get, node.all_input_nodes) if step is not None), default=None)
+    return early
 
 
 def _read_step(node: fx.Node, form: Form) -> int | None:
