@@ -106,5 +106,15 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     >>> did_you_mean("weigth_bits", ["weight_bits", "cores"])
     "; did you mean 'weight_bits'?"
     """
-    close = get_close_matches(word, list(known), n=1)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    written = {name.lower(): name for name in known}
+    close = get_close_matches(word.lower(), list(written), n=1)
+    return f"; did you mean '{written[close[0]]}'?" if close else ""
+
+
+def summarize_error(error: BaseException) -> str:
+    """Return the class of an error and the first line of its message, if it has one.
+
+    >>> summarize_error(ValueError("no such axis\\nin the array")), summarize_error(KeyError())
+    ('ValueError: no such axis', 'KeyError')
+    """
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])

@@ -8,10 +8,13 @@ from typing import Any
 import click
 
 from spear_deploy.cli import completion
-from spear_deploy.cli.command import Command
+from spear_deploy.cli.command import Command, refuse_unused
 from spear_deploy.cli.inputs import load_net, repeat_net, state_bits
-from spear_deploy.cli.options import activity, as_json, bits, network_options, overrides, times
+from spear_deploy.cli.options import Positive, activity, as_json, bits, network_options, overrides, times
 from spear_deploy.cli.output import console, emit, leave, suggest
+
+NO_LINT = ("chips", "synops", "cores", "energy_uj", "latency_ms", "bits", "activity", "budget", "sarif", "overrides")
+"""Parameters without effect on --lint."""
 
 
 @click.command(cls=Command, short_help="Does it fit the chip? If not, what to change.")
@@ -23,10 +26,10 @@ from spear_deploy.cli.output import console, emit, leave, suggest
     help="A profile by name (see 'profiles') or file, or NAME:BOARD for all chips of a board.",
 )
 @click.option("--chips", type=click.IntRange(min=1), help="Number of chips.  [default: those of the board, or 1]")
-@click.option("--synops", type=click.FloatRange(min=0, min_open=True), help="Limit on SynOps per inference.")
+@click.option("--synops", type=Positive(), help="Limit on SynOps per inference.")
 @click.option("--cores", type=click.IntRange(min=1), help="Limit on cores.")
-@click.option("--energy-uj", type=click.FloatRange(min=0, min_open=True), help="Limit on microjoules per inference.")
-@click.option("--latency-ms", type=click.FloatRange(min=0, min_open=True), help="Limit on milliseconds per inference.")
+@click.option("--energy-uj", type=Positive(), help="Limit on microjoules per inference.")
+@click.option("--latency-ms", type=Positive(), help="Limit on milliseconds per inference.")
 @bits
 @activity
 @click.option("--budget", metavar="FILE", help="A file of limits.  [default: spear.toml in this folder, if present]")
@@ -53,8 +56,13 @@ def check(
     from spear_deploy.pipeline import api
 
     if lint:
+        refuse_unused("goes without --lint, which checks a file and no chip", *NO_LINT)
         _lint(net, as_json=as_json, out=out)
         return
+    if budget is not None:
+        refuse_unused("goes without --budget", "no_budget")
+    if sarif is not None and out is not None and Path(sarif).resolve() == Path(out).resolve():
+        raise click.UsageError(f"--sarif and --out are one file, '{out}'; give two names")
     budget = budget or (None if no_budget else _find_budget_file())
     if chip is None and budget is None:
         raise click.UsageError("Missing option '--chip'; or name the chip in a spear.toml.")

@@ -10,6 +10,7 @@ from contextlib import redirect_stdout
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from spear_deploy.cli.output import STDOUT, console, print_line, read_labels
 
@@ -85,6 +86,14 @@ def _read_defaults(params: dict[str, Any]) -> dict[str, Any]:
         words = ", ".join(f"{name} {value}" for name, value in {**used, **coding}.items())
         print_line(f"note: {name} sets {words}")
     return used
+
+
+def refuse_unused(reason: str, *names: str) -> None:
+    """Refuse parameters on the command line that have no effect beside the others; the project file may state them."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        if parameter.name in names and context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{parameter.opts[0]} {reason}")
 
 
 def command_line() -> str:

@@ -8,11 +8,11 @@ from typing import Any, TypeAlias
 import click
 
 from spear_deploy.cli import completion
-from spear_deploy.cli.command import Command
+from spear_deploy.cli.command import Command, refuse_unused
 from spear_deploy.cli.inputs import apply_defaults, override_chip
-from spear_deploy.cli.options import SOON_S, as_json, join_options, network_options, overrides, quiet
+from spear_deploy.cli.options import SOON_S, Positive, as_json, join_options, network_options, overrides, quiet
 from spear_deploy.cli.output import console, display, emit
-from spear_deploy.cli.simulate import BACKENDS, parse_record
+from spear_deploy.cli.simulate import BACKENDS, ON_LAVA, parse_record
 
 Function: TypeAlias = Callable[..., Any]
 
@@ -48,7 +48,7 @@ def _add_side_options(*names: str) -> Callable[[Function], Function]:
 @click.option(
     "--record", default="spikes", show_default=True, metavar="WHAT", help="Also compare states: comma-separated spikes, v, u."
 )
-@click.option("--timeout-s", type=click.FloatRange(min=0, min_open=True), help="Time limit of a Lava run in seconds.")
+@click.option("--timeout-s", type=Positive(), help="Time limit of a Lava run in seconds.")
 @click.option("--out", metavar="FILE", help="Also write the JSON here.")
 @overrides
 @network_options
@@ -84,6 +84,10 @@ def compare(
     from spear_deploy.pipeline.result import describe_comparison
     from spear_deploy.simulator.recordings import read_input
 
+    if not (chip_a or chip_b):
+        refuse_unused("needs --chip-a or --chip-b, whose profile it changes", "overrides")
+    if not {backend_a, backend_b} & set(ON_LAVA):
+        refuse_unused("goes with a run on Lava (--backend-a or --backend-b lava, lava-fast)", "timeout_s")
     states = tuple(what for what in parse_record(record) if what != "spikes")
     first, second = api.load_both(a, b, like=input_file, **apply_defaults(source, a, b))
     x, kind = read_input(input_file, first)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isfinite
 from typing import Any, TypeVar
 
 import click
@@ -22,6 +23,20 @@ def join_options(*options: Callable[[F], F]) -> Callable[[F], F]:
         return function
 
     return add
+
+
+class Positive(click.FloatRange):
+    """Finite numbers above 0."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number of a text."""
+        number = super().convert(value, param, ctx)
+        if not isfinite(number):
+            self.fail(f"{value} is not a finite number above 0.", param, ctx)
+        return number
 
 
 def _parse_facts(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -173,7 +188,7 @@ network_options = join_options(
     click.option("--input-shape", callback=_parse_shape, metavar="C,H,W", help="Input shape, for a model without one."),
     click.option(
         "--dt-s",
-        type=click.FloatRange(min=0, min_open=True),
+        type=Positive(),
         help="Time step of a NIR file in seconds.  [default: 1e-4, or that of the source]",
     ),
     click.option(

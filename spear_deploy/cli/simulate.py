@@ -7,22 +7,22 @@ from typing import Any
 import click
 
 from spear_deploy.cli import completion
-from spear_deploy.cli.command import Command
+from spear_deploy.cli.command import Command, refuse_unused
 from spear_deploy.cli.inputs import load_net, state_bits
-from spear_deploy.cli.options import SOON_S, as_json, bits, data_options, network_options, overrides, quiet, times
+from spear_deploy.cli.options import SOON_S, Positive, as_json, bits, data_options, network_options, overrides, quiet, times
 from spear_deploy.cli.output import console, display, emit, leave, print_line
 
-BACKENDS = ("fast", "lava", "lava-fast", "norse")
+BACKENDS, ON_LAVA = ("fast", "lava", "lava-fast", "norse"), ("lava", "lava-fast")
 
 
 def parse_record(text: str) -> list[str]:
     """Return the comma-separated quantities to record.
 
     Raises:
-        BadParameter: one is neither spikes, v nor u.
+        BadParameter: there is none, or one is neither spikes, v nor u.
     """
     wanted = [what.strip() for what in text.split(",") if what.strip()]
-    if not set(wanted) <= {"spikes", "v", "u"}:
+    if not wanted or not set(wanted) <= {"spikes", "v", "u"}:
         raise click.BadParameter(f"'{text}': expected some of spikes, v, u, separated by commas", param_hint="--record")
     return wanted
 
@@ -53,7 +53,7 @@ def parse_record(text: str) -> list[str]:
 @click.option("--samples", type=click.IntRange(min=1), help="With --data: maximum number of samples.  [default: all]")
 @bits
 @click.option("--record", default="spikes", show_default=True, metavar="WHAT", help="Comma-separated: spikes, v, u.")
-@click.option("--timeout-s", type=click.FloatRange(min=0, min_open=True), help="Time limit of a Lava run in seconds.")
+@click.option("--timeout-s", type=Positive(), help="Time limit of a Lava run in seconds.")
 @click.option("--out", metavar="FILE", help="File of the recording (.npz); required without --explain.")
 @overrides
 @network_options
@@ -95,7 +95,7 @@ def simulate(
     from spear_deploy.pipeline.simulation import SimulationSettings, simulate_file
 
     wanted = parse_record(record)
-    _check_options(input_file, chip, explain, data, samples, out)
+    _check_options(input_file, backend, chip, explain, data, out)
     graph = state_bits(load_net(net, input_file or data, **source), bits, chip, overrides)
     settings = SimulationSettings(
         input_file=input_file, backend=backend, chip=chip, overrides=overrides, explain=explain, data=data, samples=samples,  # type: ignore[arg-type]
@@ -112,14 +112,18 @@ def simulate(
 
 
 def _check_options(
-    input_file: str | None, chip: str | None, explain: bool, data: str | None, samples: int | None, out: str | None
+    input_file: str | None, backend: str, chip: str | None, explain: bool, data: str | None, out: str | None
 ) -> None:
     if explain and chip is None:
         raise click.UsageError("--explain needs --chip, the chip whose integers are to be explained")
     if data is not None and not explain:
         raise click.UsageError("--data goes with --explain; a recording takes --input")
-    if samples is not None and data is None:
-        raise click.UsageError("--samples goes with --data")
+    if data is None:
+        refuse_unused("goes with --data", "samples", "steps", "encoding")
+    if chip is None:
+        refuse_unused("needs --chip, whose profile it changes", "overrides")
+    if backend not in ON_LAVA:
+        refuse_unused("goes with a run on Lava (--backend lava or lava-fast)", "timeout_s")
     if input_file is None and data is None:
         raise click.UsageError("Missing option '--input'; with --explain, --data is enough")
     if out is None and not explain:

@@ -171,8 +171,8 @@ def split_stratified(y: Array, share: float, rng: np.random.Generator, name: str
     size = round(len(y) * share)
     if not 0 < size < len(y):
         raise DataError(
-            f"data '{name}': of {plural(len(y), 'sample')}, {share:.0%} for a further split are {size}, both need one; "
-            "give more, or splits"
+            f"data '{name}': {plural(len(y), 'sample')} cannot be split into two parts, of which one has {share:.0%}; give more "
+            "samples, or each split under its own name (x_train, y_train, x_test, y_test)"
         )
     rank = np.empty(len(y))
     for label in np.unique(y):

@@ -16,7 +16,7 @@ from spear_deploy.data.dataset import Dataset, Split, reshape_samples, split_at_
 from spear_deploy.data.encoders import ENCODINGS, Encoding, encode
 from spear_deploy.data.events import bin_event_arrays, read_event_folder, read_shd
 from spear_deploy.data.images import read_cifar_folder, read_idx_folder
-from spear_deploy.errors import DataError, did_you_mean
+from spear_deploy.errors import DataError, did_you_mean, summarize_error
 from spear_deploy.network import Shape
 from spear_deploy.util.extras import require_packages
 from spear_deploy.util.files import read_arrays
@@ -128,20 +128,24 @@ def digits(*, steps: int = 8, seed: int = 0, encoding: Encoding = "rate") -> Dat
 def _call_function(name: str) -> Any:
     """Import and call `package.module:function`; the working folder is searched as by `python -m`."""
     module, _, function = name.partition(":")
+    if not (module and function):
+        raise DataError(f"data '{name}': expected package.module:function, such as my_data:load")
     former_path = list(sys.path)
     sys.path.insert(0, os.getcwd())
     try:
         imported = importlib.import_module(module)
     except ImportError as error:
         raise DataError(f"data '{name}': cannot import '{module}' ({error}); check the name and the working folder") from error
+    except (Exception, SystemExit) as error:
+        raise DataError(f"data '{name}': '{module}' fails on import with {summarize_error(error)}; correct the module") from error
     finally:
         sys.path[:] = former_path
     target = getattr(imported, function, None)
-    if not callable(target):
+    if target is None:
         raise DataError(f"data '{name}': '{module}' has no function '{function}'{did_you_mean(function, vars(imported))}")
+    if not callable(target):
+        raise DataError(f"data '{name}': '{function}' is {type(target).__name__}, expected a function without arguments")
     try:
         return target()
-    except Exception as error:
-        raise DataError(
-            f"data '{name}': the function fails with {type(error).__name__}: {error}; it takes no argument"
-        ) from error
+    except (Exception, SystemExit) as error:
+        raise DataError(f"data '{name}': the function fails with {summarize_error(error)}; it takes no argument") from error

@@ -37,16 +37,21 @@ def rename_in_errors(hidden: str | os.PathLike[str], shown: str | os.PathLike[st
 
 @contextmanager
 def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path in the folder of `path`, and rename it to `path` when the block succeeds.
+    """Yield a temporary path in the folder of `path`, and rename it to `path` when the block succeeds; links stay links.
 
     Raises:
-        FileError: the folder is not writable, or `path` is one; it then stays as it was, and folders made for it are removed.
+        FileError: the folder is not writable, or `path` is one, or a device; all then stays as it was, and folders made for it
+            are removed.
     """
     target = Path(path)
     new_folders: list[Path] = []
     require_name(target)
     if target.is_dir():
         raise FileError(f"file '{os.fspath(path)}': is a folder; give the name of a file in it")
+    if target.exists() and not target.is_file():  # a rename would put a file in the place of the device
+        raise FileError(f"file '{target}': is a device or a pipe; give the name of a file")
+    if target.is_symlink():
+        target = Path(os.path.realpath(target))
     try:
         new_folders = [folder for folder in target.parents if not folder.exists()]
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -132,13 +137,15 @@ def require_file(path: str | os.PathLike[str], what: str) -> Path:
     """Return `path` if it is a file with content.
 
     Raises:
-        FileError: missing, a folder, empty or unreadable.
+        FileError: missing, a folder, a device, empty or unreadable.
     """
     source = Path(path)
     if not source.exists():
         raise FileError(f"file '{source}': there is no such {what}; check the path")
+    if source.is_dir():
+        raise FileError(f"file '{os.fspath(path)}': is a folder, expected a {what}")
     if not source.is_file():
-        raise FileError(f"file '{source}': is a folder, expected a {what}")
+        raise FileError(f"file '{source}': is a device or a pipe, expected a {what}")
     if not os.access(source, os.R_OK):
         raise FileError(f"file '{source}': cannot be read; check its permissions")
     if source.stat().st_size == 0:

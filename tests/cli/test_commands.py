@@ -343,13 +343,30 @@ PRUNE = ("prune", "ten.snn", "--chip", "loihi2", "--data", "digits", "--out", "d
         (("export", "net.snn", "--to", "pdf", "--out", "x"), 2, "'pdf' is not one of"),
         (("demo", "--levers", "channels,steps"), 2, "steps: the demo has 8 time steps; `spear-deploy deploy digits --steps auto"),
         (("count", "mod:f", "--input", "in.npz"), 1, "mod"),
+        (("count", "ends_itself:f", "--input", "in.npz"), 1, "module 'ends_itself' fails on import: SystemExit: 3"),
+        (("count", "net.snn", "--input", "in.npz", "--device", ""), 1, "device '': expected one of cpu, cuda, mps, auto"),
+        (("count", "net.snn", "--input", "in.npz", "--steps", "3"), 2, "--steps goes with --data; an input file has"),
+        (("count", "net.snn", "--input", "in.npz", "--encoding", "rate"), 2, "--encoding goes with --data"),
+        (("simulate", "net.snn", "--input", "in.npz", "--out", "r.npz", "--steps", "3"), 2, "--steps goes with --data"),
+        (("simulate", "net.snn", "--input", "in.npz", "--out", "r.npz", "--set", "a=1"), 2, "--set needs --chip, whose profile"),
+        (("simulate", "net.snn", "--input", "in.npz", "--out", "r.npz", "--timeout-s", "9"), 2, "goes with a run on Lava"),
+        (("simulate", "net.snn", "--input", "in.npz", "--out", "r.npz", "--record", ""), 2, "'': expected some of spikes, v, u"),
+        (("compare", "net.snn", "net.snn", "--input", "in.npz", "--set", "a=1"), 2, "--set needs --chip-a or --chip-b"),
+        (("compare", "net.snn", "net.snn", "--input", "in.npz", "--timeout-s", "9"), 2, "--timeout-s goes with a run on Lava"),
+        (("check", "net.snn", "--chip", "loihi2", "--synops", "nan"), 2, "nan is not a finite number above 0"),
+        (("check", "net.snn", "--chip", "loihi2", "--latency-ms", "inf"), 2, "inf is not a finite number above 0"),
+        (("check", "net.snn", "--chip", "loihi2", "--budget", "a.toml", "--no-budget"), 2, "--no-budget goes without --budget"),
+        (("check", "net.snn", "--chip", "loihi2", "--out", "a.json", "--sarif", "./a.json"), 2, "one file, 'a.json'; give two"),
+        (("check", "net.snn", "--lint", "--sarif", "a.sarif"), 2, "--sarif goes without --lint, which checks a file and no chip"),
+        (("check", "net.snn", "--chip", "LOIHI2"), 1, "did you mean 'loihi2'?"),
         (("count", "net.snn", "--input", "in.npz", "--input-shape", "a"), 2, "expected whole numbers such as 1,8,8"),
         (("prune", "int.snn", "--chip", "loihi2", "--data", "digits", "--out", "d"), 1, "integer"),
         ((*PRUNE, "--synops", "much"), 1, "expected a number of SynOps"),
         ((*PRUNE, "--synops", "-5"), 1, "expected more than 0"),
     ],
 )  # fmt: skip
-def test_errors_are_one_sentence(run, arguments, code, message):
+def test_errors_are_one_sentence(run, tmp_path, arguments, code, message):
+    (tmp_path / "ends_itself.py").write_text("raise SystemExit(3)\n")
     result = run(*arguments, code=code)
     assert message.replace("did you mean digits", "did you mean 'digits'") in result.stderr
     assert "Traceback" not in result.output + result.stderr

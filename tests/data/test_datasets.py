@@ -135,7 +135,7 @@ def test_unusable_arrays_are_refused_with_the_reason(tmp_path, change, message):
 
 def test_too_few_samples_to_split(tmp_path):
     x, y = samples(2)
-    with pytest.raises(DataError, match="of 2 samples, .*% for a further split are ., both need one; give more, or splits"):
+    with pytest.raises(DataError, match="2 samples cannot be split into two parts, of which one has .*%; give more"):
         load_data(saved(tmp_path, x=x, y=y))
 
 
@@ -185,6 +185,9 @@ def test_function_by_name(tmp_path, monkeypatch):
         "def mapping():\n    return {'x': np.ones((20, 2)), 'y': np.arange(20) % 2}\n"
         "def wrong():\n    return 3\n"
         "def fails():\n    raise KeyError('frames')\n"
+        "def ends():\n    raise SystemExit(0)\n"
+        "def long():\n    raise ValueError('a\\nb')\n"
+        "value = 3\n"
     )
     monkeypatch.chdir(tmp_path)
     before = list(sys.path)
@@ -200,6 +203,18 @@ def test_function_by_name(tmp_path, monkeypatch):
         load_data("own_data:mappin")
     with pytest.raises(DataError, match="cannot import 'no_such_module_here'"):
         load_data("no_such_module_here:f")
+    (tmp_path / "wrong_syntax.py").write_text("def f(:\n")
+    (tmp_path / "ends_itself.py").write_text("import sys\nsys.exit(3)\n")
+    for name, message in (
+        ("own_data:ends", "the function fails with SystemExit: 0; it takes no argument$"),
+        ("own_data:long", "the function fails with ValueError: a; it takes no argument$"),
+        ("own_data:value", "'value' is int, expected a function without arguments$"),
+        ("wrong_syntax:f", r"'wrong_syntax' fails on import with SyntaxError: invalid syntax .*; correct the module$"),
+        ("ends_itself:f", "'ends_itself' fails on import with SystemExit: 3; correct the module$"),
+        ("own_data:", "data 'own_data:': expected package.module:function, such as my_data:load$"),
+    ):
+        with pytest.raises(DataError, match=message):
+            load_data(name)
     assert sys.path == before
 
 

@@ -1,12 +1,13 @@
 """Files are written whole or not at all."""
 
 import os
+import stat
 from zipfile import ZipFile
 
 import numpy as np
 import pytest
 
-from spear_deploy.errors import FileError, did_you_mean
+from spear_deploy.errors import FileError, did_you_mean, summarize_error
 from spear_deploy.util import files
 from spear_deploy.util.files import read_arrays, replace_file, require_file, write_json
 from spear_deploy.util.folder_lock import own_folder
@@ -72,6 +73,32 @@ def test_permissions(tmp_path):
 def test_did_you_mean_suggests_the_closest_word():
     assert did_you_mean("loihi", ["loihi2", "xylo"]) == "; did you mean 'loihi2'?"
     assert did_you_mean("zzz", ["loihi2"]) == ""
+    assert did_you_mean("LOIHI2", ["loihi2", "xylo"]) == "; did you mean 'loihi2'?"
+
+
+def test_an_error_in_foreign_code_is_its_class_and_its_first_line():
+    assert summarize_error(RuntimeError("a\nb")) == "RuntimeError: a" and summarize_error(SystemExit()) == "SystemExit"
+
+
+def test_a_pipe_or_device_is_neither_replaced_nor_read(tmp_path):
+    """A rename over /dev/null, which an administrator may do, would put a file in its place."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileError, match="pipe': is a device or a pipe; give the name of a file$"):
+        write_json(tmp_path / "pipe", {})
+    with pytest.raises(FileError, match="pipe': is a device or a pipe, expected a network$"):
+        require_file(tmp_path / "pipe", "network")
+    with pytest.raises(FileError, match="^file '': is a folder, expected a network$"):
+        require_file("", "network")
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode) and os.listdir(tmp_path) == ["pipe"]
+
+
+def test_the_file_behind_a_link_is_replaced_and_the_link_stays(tmp_path):
+    (tmp_path / "place").mkdir()
+    (tmp_path / "link").symlink_to("place/a.json")
+    for value in (1, 2):
+        write_json(tmp_path / "link", value)
+        assert (tmp_path / "link").is_symlink() and (tmp_path / "place/a.json").read_text() == f"{value}\n"
+    assert sorted(os.listdir(tmp_path)) == ["link", "place"]
 
 
 def test_a_failed_write_removes_the_folders_made_for_it(tmp_path):
