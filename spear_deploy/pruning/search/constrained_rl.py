@@ -122,33 +122,60 @@ def search_levers(
         MissingPackageError: Stable-Baselines3 is not installed.
     """
     require_packages("stable_baselines3", user=f"method '{RL}'")
+    clock = Clock()
+    with limit_threads(graph):
+        work = _prepare_episodes(graph, dataset, settings, chip, form, checkpoint, progress)
+        clock.stop("estimate")
+        interrupted = _play_all(work)
+        best = work.choose_best()
+        result = _summarize(work, best, interrupted)
+        clock.stop("search")
+    return replace(result, seconds=clock.seconds)
+
+
+def _prepare_episodes(
+    graph: SNNGraph,
+    dataset: Dataset,
+    settings: PruneSettings,
+    chip: ChipCosts | None,
+    form: IntegerForm | None,
+    checkpoint: Path | None,
+    progress: Progress | None,
+) -> _Episodes:
+    """Return the episodes of a search before the first one; arguments are those of `search_levers`.
+
+    Raises:
+        BudgetError: the budgets are below what the levers can leave.
+    """
+    evaluator = make_evaluator(graph, dataset, settings, chip, checkpoint)
+    limits = settings.budgets.resolve(evaluator.dense_use())
+    builder = RecipeBuilder(evaluator, settings, limits, average_outputs(graph, dataset.trained.train))
+    monitor = BudgetMonitor(graph, dataset, settings.budgets, (), chip)
+    bits = choose_plan_bits(builder, form)
+    work = _Episodes(builder, _choose_space(builder, chip, bits), monitor, progress, bits)
+    evaluator.checkpoint.begin()
+    return work
+
+
+def _play_all(work: _Episodes) -> bool:
+    """Play all episodes, and return whether Ctrl-C cut them short after the first."""
     from spear_deploy.pruning.search.lever_environment import LeverEnv
     from spear_deploy.pruning.search.rl_agents import refine_policy
 
-    clock, interrupted = Clock(), False
-    with limit_threads(graph):
-        evaluator = make_evaluator(graph, dataset, settings, chip, checkpoint)
-        evaluations_before = evaluator.evaluations
-        limits = settings.budgets.resolve(evaluator.dense_use())
-        builder = RecipeBuilder(evaluator, settings, limits, average_outputs(graph, dataset.trained.train))
-        monitor = BudgetMonitor(graph, dataset, settings.budgets, (), chip)
-        bits = choose_plan_bits(builder, form)
-        work = _Episodes(builder, _choose_space(builder, chip, bits), monitor, progress, bits)
-        evaluator.checkpoint.begin()
-        clock.stop("estimate")
-        episodes = settings.search_settings.episodes
-        try:
-            env = LeverEnv(work.space, work.play, lambda: list(work.multipliers.values()))
-            refine_policy(env, episodes=episodes, seed=settings.seed)
-        except KeyboardInterrupt:
-            if not work.played:
-                raise
-            interrupted = True
-        best = work.choose_best()
-        network = work.cut(best.plan)
-        densities = best.plan.densities
-        removal = LayerWeightRemoval(evaluator.split, densities=densities) if min(densities.values(), default=1) < 1 else None
-        clock.stop("search")
+    env = LeverEnv(work.space, work.play, lambda: list(work.multipliers.values()))
+    try:
+        refine_policy(env, episodes=work.episodes, seed=work.builder.settings.seed)
+    except KeyboardInterrupt:
+        if not work.played:
+            raise
+        return True
+    return False
+
+
+def _summarize(work: _Episodes, best: Episode, interrupted: bool) -> SearchResult:
+    """Return the best plan with what it has learnt, and the removal of its weights."""
+    builder, evaluator, densities = work.builder, work.builder.evaluator, best.plan.densities
+    network = work.cut(best.plan)
     return SearchResult(
         method=RL,
         plan=evaluator.plan(best.plan.widths),
@@ -156,17 +183,15 @@ def search_levers(
         widths=builder.list_widths(best.plan.widths),
         score=_to_score(best),
         predicted=sum(best.row["by_source"].values()),
-        limits=dict(limits),
+        limits=dict(builder.limits),
         history=tuple(work.history),
-        rounds=(),
-        estimator=None,
-        seconds=clock.seconds,
-        evaluations=evaluator.evaluations - evaluations_before,
+        seconds={},
+        evaluations=evaluator.evaluations,
         batches=work.batches,
         stages=(measure_stage("channels", network, evaluator.split, work.batches),),
-        removal=removal,
+        removal=LayerWeightRemoval(evaluator.split, densities=densities) if min(densities.values(), default=1) < 1 else None,
         hints=builder.hints,
-        layer_bits=None if bits is None else bits.describe(best.plan.bits, len(work.played)),
+        layer_bits=None if work.bits is None else work.bits.describe(best.plan.bits, len(work.played)),
         interrupted=interrupted,
     )
 

@@ -121,58 +121,61 @@ def search_recipes(
     clock = Clock()
     with limit_threads(graph):
         evaluator = make_evaluator(graph, dataset, settings, chip, checkpoint)
-        evaluations_before = evaluator.evaluations
         limits = settings.budgets.resolve(evaluator.dense_use())
         work = _Recipes(RecipeBuilder(evaluator, settings, limits, average_outputs(graph, dataset.trained.train)))
-        levers = choose_levers(chip.profile if chip else None) if settings.levers is None else parse_levers(settings.levers)
-        by_weights = "synops" in limits or work.builder.fits_by_weights
-        count = settings.search_settings.episodes if "synops" in limits else 1
-        first = choose_recipes(levers if by_weights else ("channels",), count)
+        first = _choose_first(work.builder, chip)
         work.builder.check_reachable([shares.channels for shares in first])
         clock.stop("estimate")
-        if len(first) == 1:
-            return _choose_recipe(work, first[0], clock)
-        require_packages("optuna", user=f"method '{RECIPE}' with several recipes")
-        interrupted = _halve(work, first, progress)
-        best, number = work.best
-        winner = work.learn(best, number)  # learnt again where only the checkpoint has its measurements
+        result = _choose_recipe(work, first[0]) if len(first) == 1 else _learn_recipes(work, first, progress)
         clock.stop("search")
-    return SearchResult(
-        method=RECIPE,
-        plan=evaluator.plan(winner.widths),
-        graph=winner.stages[-1].graph,
-        widths=work.builder.list_widths(winner.widths),
-        score=winner.score,
-        predicted=winner.score.synops,
-        limits=dict(limits),
-        history=tuple(work.history),
+    return replace(result, seconds=clock.seconds)
+
+
+def _choose_first(builder: RecipeBuilder, chip: ChipCosts | None) -> tuple[Shares, ...]:
+    """Return the recipes that the search begins with; the only one where nothing says how many weights have to go."""
+    settings = builder.settings
+    levers = choose_levers(chip.profile if chip else None) if settings.levers is None else parse_levers(settings.levers)
+    by_weights = "synops" in builder.limits or builder.fits_by_weights
+    count = settings.search_settings.episodes if "synops" in builder.limits else 1
+    return choose_recipes(levers if by_weights else ("channels",), count)
+
+
+def _learn_recipes(work: _Recipes, first: tuple[Shares, ...], progress: Progress | None) -> SearchResult:
+    """Return the best of several recipes, after successive halving of what they have learnt."""
+    require_packages("optuna", user=f"method '{RECIPE}' with several recipes")
+    interrupted = _halve(work, first, progress)
+    winner = work.learn(*work.best)  # learnt again where only the checkpoint has its measurements
+    return replace(
+        _describe_plan(work, winner.widths, winner.score, winner.stages[-1].graph),
         rounds=tuple(work.rounds),
-        estimator=None,
-        seconds=clock.seconds,
-        evaluations=evaluator.evaluations - evaluations_before,
         batches=work.batches,
         stages=winner.stages,
         unthinned=winner.unthinned,
-        hints=work.builder.hints,
         interrupted=interrupted,
     )
 
 
-def _choose_recipe(work: _Recipes, shares: Shares, clock: Clock) -> SearchResult:
+def _choose_recipe(work: _Recipes, shares: Shares) -> SearchResult:
     """Return the only recipe, before any learning; fine-tuning removes its weights."""
     builder, evaluator = work.builder, work.builder.evaluator
-    evaluations = evaluator.evaluations
     if builder.fits_by_weights:
         widths, removal = builder.choose_fit(shares.channels)
     else:
         widths = builder.choose_widths(shares.channels)
         removal = builder.make_removal(shares.channels, widths, shares.weights)
     narrowed = shares.channels > 0 and (widths != evaluator.channels or removal is None)
-    score, network = evaluator.score(widths), evaluator.build(widths)
+    score = evaluator.score(widths)
     evaluator.checkpoint.begin()
     row = {"widths": list(widths), "accuracy": score.accuracy, "certainty": score.certainty, "by_source": score.by_source}
     work.add_rows(shares, 1, 0, row)
-    clock.stop("search")
+    result = _describe_plan(work, widths, score, evaluator.build(widths))
+    stages = (measure_stage("channels", result.graph, evaluator.split),) if narrowed else ()
+    return replace(result, stages=stages, removal=removal)
+
+
+def _describe_plan(work: _Recipes, widths: Widths, score: Score, network: SNNGraph) -> SearchResult:
+    """Return a plan of widths and its network as the result of the search."""
+    builder, evaluator = work.builder, work.builder.evaluator
     return SearchResult(
         method=RECIPE,
         plan=evaluator.plan(widths),
@@ -182,12 +185,8 @@ def _choose_recipe(work: _Recipes, shares: Shares, clock: Clock) -> SearchResult
         predicted=score.synops,
         limits=dict(builder.limits),
         history=tuple(work.history),
-        rounds=(),
-        estimator=None,
-        seconds=clock.seconds,
-        evaluations=evaluator.evaluations - evaluations,
-        stages=(measure_stage("channels", network, evaluator.split),) if narrowed else (),
-        removal=removal,
+        seconds={},
+        evaluations=evaluator.evaluations,
         hints=builder.hints,
     )
 

@@ -70,8 +70,8 @@ class SearchResult:
     predicted: float
     limits: dict[str, float]
     history: tuple[dict[str, Any], ...]
-    rounds: tuple[dict[str, Any], ...]
-    estimator: LRE | PerLayerEstimator | None
+    rounds: tuple[dict[str, Any], ...] = ()
+    estimator: LRE | PerLayerEstimator | None = None
     seconds: dict[str, float]
     evaluations: int
     batches: int = 0
