@@ -135,6 +135,27 @@ def test_tables_keep_to_the_width_and_keep_every_row(arguments, width):
         assert {line.split()[0] for line in done.stdout.splitlines()} >= set(list_profiles())
 
 
+WIDE = {
+    "rank": ("rank", "digits", "--activity", "0.1"),
+    "explain": ("simulate", "digits", "--chip", "loihi2", "--explain", "--data", "digits", "--samples", "20"),
+}
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_a_narrow_terminal_cuts_no_word_and_no_number(name):
+    """Tables whose columns do not fit become a paragraph for each row."""
+
+    def words(width):
+        done = CliRunner().invoke(main, list(WIDE[name]), env={"COLUMNS": str(width)})
+        assert done.exit_code == 0 and all(len(line) <= width for line in done.stdout.splitlines())
+        return {word.strip(":;,") for word in re.sub("[┃│━╇]", " ", done.stdout).split()} - {"energy", "inference", "energy/"}
+
+    whole = words(400)
+    assert len(whole) > 60
+    for width in (30, 40, 60, 75, 80, 100):
+        assert whole - words(width) <= {"energy/inference", "chip", "step", "layer"}, width  # heads
+
+
 def test_the_next_command_is_printed_on_stderr_only(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     over = run("check", "digits", "--chip", SMALL, code=3)
