@@ -14,7 +14,7 @@ from spear_deploy.budget.check import check
 from spear_deploy.data import Dataset, Split
 from spear_deploy.data.input_sums import INPUT_TWICE
 from spear_deploy.data.time_steps import deployed_steps, mark_steps
-from spear_deploy.errors import ChipError, UnsupportedError
+from spear_deploy.errors import ChipError, DataError, UnsupportedError
 from spear_deploy.network.classes import count_classes
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline import api
@@ -210,3 +210,13 @@ def check_proofs(network: SNNGraph, profile: HardwareProfile) -> None:
 def grade_split(integer: SNNGraph, split: Split) -> Split:
     """Return a split in the form that the integer network takes."""
     return Split(x=quantize_input(integer, split.x, split.kind), y=split.y, kind=split.kind)
+
+
+def refuse_samples(integer: SNNGraph, dataset: Dataset) -> str:
+    """Return why an integer network cannot take the samples of a dataset, in words; empty where it can."""
+    try:
+        for split in (dataset.train, dataset.val, dataset.test):
+            grade_split(integer, split)
+    except DataError as error:
+        return str(error)
+    return ""

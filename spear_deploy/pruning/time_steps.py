@@ -51,10 +51,12 @@ class StepsChoice:
     Attributes:
         steps: that the network runs on.
         rows: a row a candidate: steps, SynOps, accuracy and certainty on validation after its batches.
+        left_out: a sentence on numbers that were no candidates; empty where all were.
     """
 
     steps: int
     rows: tuple[dict[str, Any], ...] = ()
+    left_out: str = ""
 
     @property
     def batches(self) -> int:
@@ -62,12 +64,14 @@ class StepsChoice:
         return sum(row["batches"] for row in self.rows)
 
     @property
-    def note(self) -> str:
-        """A sentence on the candidates; empty where there was no choice."""
+    def notes(self) -> list[str]:
+        """A sentence on the candidates, where there was a choice, and one on what was left out."""
+        notes = [self.left_out] if self.left_out else []
         if not self.rows:
-            return ""
+            return notes
         texts = ", ".join(f"{row['steps']} steps {row['accuracy']:.1%}" for row in self.rows)
-        return f"{self.steps} time steps were chosen: after {self.rows[0]['batches']} batches each, on validation, {texts}"
+        batches = self.rows[0]["batches"]
+        return [f"{self.steps} time steps were chosen: after {batches} batches each, on validation, {texts}", *notes]
 
 
 def choose_steps(

@@ -18,6 +18,7 @@ from spear_deploy.data.time_steps import deployed_steps, take_steps
 from spear_deploy.errors import BudgetError, DataError
 from spear_deploy.hardware.profile import load_profile
 from spear_deploy.interchange.snn_file import read_snn, write_snn
+from spear_deploy.network import CubaLI
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.deployment import DeploySettings
 from spear_deploy.pipeline.preflight import check_inputs
@@ -176,6 +177,22 @@ def test_steps_alone_may_reach_the_budget(trained, tmp_path):
     assert [row["lever"] for row in facts["levers"]][:2] == ["trained", "steps"] and "rates" in [
         r["lever"] for r in facts["levers"]
     ]
+
+
+def test_numbers_of_steps_whose_samples_the_chip_cannot_take_are_left_out(trained, tmp_path, monkeypatch):
+    """Wider bins hold two and three events of a channel; BrainScaleS-2 takes one."""
+    tau = {"tau_mem_s": 0.002, "tau_syn_s": 0.002}
+    net = read_snn(trained / "net.snn").with_layers(
+        lambda layer: replace(layer, neuron=CubaLI(**tau)) if layer.name == "out" else layer
+    )
+    options = {"synops": "60%", "method": "uniform", "epochs": 1}
+    facts = sd.prune(net, "brainscales2", trained / "recorded.npz", out=tmp_path / "a", steps="auto", **options)
+    assert facts["steps"] == {"trained": 6, "deployed": 6} and facts["met"] and "steps" not in facts["batches"]
+    note = "steps: 3, 2 of 6 are not among those to choose from, since samples then have 2 events of one channel in one step, "
+    assert f"{note}brainscales takes 1" in facts["notes"]
+    monkeypatch.setattr(time_steps, "_learn", lambda *arguments: pytest.fail("it learns"))
+    with pytest.raises(DataError, match=r"steps '2\.\.3': with 3 steps samples have 2 events .* takes 1; name a range with more"):
+        sd.prune(net, "brainscales2", trained / "recorded.npz", out=tmp_path / "b", steps="2..3", **options)
 
 
 @pytest.mark.parametrize("chip", ["loihi2", pytest.param("xylo_audio2", marks=pytest.mark.slow)])
