@@ -67,7 +67,9 @@ def draw_chart(
     xs, ys = [point[0] for point in points], [point[1] for point in points] + [r.y for r in rules if r.y is not None]
     if diagonal:
         xs = ys = xs + ys
-    x_ticks, y_ticks = choose_ticks(min(xs), max(xs)), choose_ticks(min(ys), max(ys), highest=1 if shares else inf)
+    counted = not diagonal and all(float(value).is_integer() for value in xs)
+    x_ticks = choose_ticks(min(xs), max(xs), smallest=1.0 if counted else 0.0)
+    y_ticks = choose_ticks(min(ys), max(ys), highest=1 if shares else inf)
     y_text = _write_share if shares else compact
     left = 10 + CHARACTER * max(len(y_text(tick)) for tick in y_ticks)
 
@@ -89,7 +91,7 @@ def draw_chart(
         "x_ticks": [(place((tick, y_ticks[0]))[0], compact(tick)) for tick in x_ticks],
         "y_ticks": [(place((x_ticks[0], tick))[1], y_text(tick)) for tick in y_ticks],
         "rules": [_draw_rule(rule, place, x_ticks, y_ticks) for rule in rules],
-        "series": [_draw_series(line, place) for line in series],
+        "series": [_draw_series(line, place) for line in series if len(line.points) > 1 or line.kind in ("dots", "rings")],
     }
 
 
@@ -97,21 +99,26 @@ def _write_share(share: float) -> str:
     return percent(share, 1)
 
 
-def choose_ticks(low: float, high: float, count: int = TICKS, *, highest: float = inf) -> list[float]:
+def choose_ticks(low: float, high: float, count: int = TICKS, *, highest: float = inf, smallest: float = 0.0) -> list[float]:
     """Return round numbers, about `count`, from at most `low` to at least `high`; around a single value none above `highest`.
+
+    They are at least `smallest` apart, 1 for whole numbers.
 
     >>> choose_ticks(0, 59), choose_ticks(0.61, 0.98), choose_ticks(7, 7)
     ([0.0, 20.0, 40.0, 60.0], [0.6, 0.7, 0.8, 0.9, 1.0], [6.0, 6.5, 7.0, 7.5, 8.0])
     >>> choose_ticks(0.98, 0.98, highest=1)
     [0.8, 0.85, 0.9, 0.95, 1.0]
+    >>> choose_ticks(1, 1, smallest=1.0), choose_ticks(1, 4, smallest=1.0), choose_ticks(1, 3, 5, smallest=1.0)
+    ([0.0, 1.0, 2.0], [1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0])
     """
     if high - low <= max(1e-9 * max(abs(low), abs(high)), 1e-300):
         around = max(abs(low), abs(high)) / 7
-        around = around if around > 1e-300 else 1.0
+        around = max(around if around > 1e-300 else 1.0, smallest)
         low, high = low - around, max(high, min(high + around, highest))
-    rough = (high - low) / (count - 1)
+    rough = max((high - low) / (count - 1), smallest)
     size = 10.0 ** floor(log10(rough))
-    step = next(n * size for n in (1, 2, 2.5, 5, 10) if n * size >= rough * (1 - 1e-9))
+    sizes = (1, 2, 2.5, 5, 10) if size > smallest else (1, 2, 5, 10)  # no 2.5 between whole numbers
+    step = next(n * size for n in sizes if n * size >= rough * (1 - 1e-9))
     first, last = floor(low / step + 1e-9), ceil(high / step - 1e-9)
     return [round(n * step, 12 - floor(log10(size))) for n in range(first, last + 1)]
 

@@ -22,6 +22,8 @@ SHOWN_ROWS = 10
 CORE_RESOURCES = ("cores", "neurons", "synapse_memory", "neuron_memory", "bias_memory", "axons_in", "axons_out")
 CAPACITIES = (*CORE_RESOURCES, "synops", "energy", "latency", "events", "clock", "fan_out_mean")
 """Resources that fill up. Others, such as 8 of 8 weight bits, are not scarce at their limit."""
+RESOURCE_NAMES = {"synops": "SynOps"}
+"""Resources that are not written as their key."""
 PRICE_KEYS = {
     "synapse": "energy.synop_pj",
     "mac": "energy.mac_pj",
@@ -314,7 +316,13 @@ def list_resources(check: Mapping[str, Any]) -> dict[str, Any]:
     def add_share(row: Mapping[str, Any]) -> dict[str, Any]:
         share = row["used"] / row["limit"] if row["used"] is not None and row["limit"] else None
         width = round(min(100.0, 100 * (share or 0.0)), 2)
-        return {**row, "resource": row["resource"].replace("_", " "), "share": share, "width": width, "fullness": _fullness(row)}
+        return {
+            **row,
+            "resource": RESOURCE_NAMES.get(row["resource"], row["resource"].replace("_", " ")),
+            "share": share,
+            "width": width,
+            "fullness": _fullness(row),
+        }
 
     rows = [add_share(row) for row in check["rows"]]
     ranked = sorted(rows, key=lambda row: (STATUS_ORDER[row["status"]], -row["fullness"]))

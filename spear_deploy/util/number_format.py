@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 UNKNOWN = "–"
+LARGEST_WHOLE = 1e15
+"""Floats below have all digits of a whole number."""
 """Stands for a number that is not known."""
 
 
@@ -175,16 +177,21 @@ def format_shape(axes: Sequence[int], sign: str = "x") -> str:
 
 
 def format_fact(value: Any) -> str:
-    """Write the value of a fact of a hardware profile.
+    """Write the value of a fact of a hardware profile; whole numbers have all their digits.
 
-    >>> format_fact([1, 2]), format_fact(True), format_fact(0.5), format_fact("x"), format_fact(33792)
-    ('1, 2', 'yes', '0.5', 'x', '33,792')
+    >>> format_fact([1, 2.0]), format_fact(True), format_fact(0.5), format_fact("x"), format_fact(33792), format_fact(2536144.0)
+    ('1, 2', 'yes', '0.5', 'x', '33,792', '2,536,144')
+    >>> format_fact([41.7e6, 49.3e6]), format_fact(4.83e-05), format_fact(())
+    ('41,700,000; 49,300,000', '4.83e-05', 'none')
     """
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (list, tuple)):
-        return ", ".join(str(item) for item in value) or "none"
-    return f"{value:g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+        items = [item if isinstance(item, str) else format_fact(item) for item in value]
+        return ("; " if any("," in item for item in items) else ", ").join(items) or "none"
+    if isinstance(value, float) and not (value.is_integer() and abs(value) < LARGEST_WHOLE):
+        return f"{value:g}"
+    return f"{value:,.0f}" if isinstance(value, (int, float)) else str(value)
 
 
 def join_names(names: Sequence[str]) -> str:

@@ -286,7 +286,7 @@ def test_thresholds_that_cost_accuracy_are_put_back_unless_learning_wins_it_back
                 assert tuning.graph == scaled and not tuning.notes
             elif tuning.notes:
                 assert tuning.graph == narrow
-                assert re.match(r"[\d.]+% of the budget is left over: lower thresholds would have used it, and", tuning.notes[0])
+                assert re.match(r"[\d.]+% of the aim is left over: lower thresholds would have used it, and", tuning.notes[0])
             else:
                 assert helps and relative_use(narrow) < relative_use(tuning.graph) <= 1
                 assert evaluate(tuning.graph, data.val).accuracy > before - 0.1

@@ -48,7 +48,7 @@ def changed(folder, name, change):
 class Reader(HTMLParser):
     """Requests and scripts of a page as a browser would see them; tags that close out of order raise."""
 
-    EMPTY = ("meta", "link", "br")
+    EMPTY = ("meta", "link", "br", "wbr")
 
     def __init__(self, text):
         super().__init__()
@@ -467,6 +467,19 @@ def test_points_of_a_chart_agree_with_its_axes():
     assert (x0, y0) == (chart["left"], chart["bottom"]) and x1 == chart["right"] and y1 < y0
     assert chart["rules"][0]["y1"] == pytest.approx((y0 + y1) / 2, abs=0.1)
     assert dict((label, y) for y, label in chart["y_ticks"])["0"] == y0
+
+
+@pytest.mark.parametrize("last", range(1, 60))
+def test_whole_numbers_have_whole_ticks(last):
+    """Epochs and evaluations are counted: there is none between 1 and 2."""
+    series = [Series(name="validation", kind="dots", points=[(n, 0.5 + n / 1000) for n in range(1, last + 1)])]
+    labels = [label for _, label in draw_chart("t", x="epoch", y="y", series=series)["x_ticks"]]
+    assert all(label.isdigit() for label in labels) and 2 <= len(labels) <= 8 and int(labels[-1]) >= last
+
+
+def test_a_line_of_one_point_has_no_entry_in_the_legend():
+    series = [Series(name=kind, kind=kind, points=[(1, 2)]) for kind in ("dots", "line", "steps", "rings")]
+    assert [row["name"] for row in draw_chart("t", x="x", y="y", series=series)["series"]] == ["dots", "rings"]
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=1))

@@ -213,7 +213,7 @@ class FineTuning:
         if adjusted < accuracy - noise or not 1 - unused < relative_use(self.graph) <= 1:
             self.graph, self.use = before, use_before
             self.notes.append(
-                f"{unused:.1%} of the budget is left over: lower thresholds would have used it, and cost "
+                f"{unused:.1%} of the aim is left over: lower thresholds would have used it, and cost "
                 f"{100 * (accuracy - adjusted):.1f} points of accuracy"
             )
 
