@@ -110,9 +110,14 @@ class NeuronInput:
 
     @property
     def level(self) -> Array:
-        """The potential that is 0 in integers: of the reset, of the leak for a readout, 0 where reset subtracts."""
+        """The potential that is 0 in integers: of the reset, 0 where reset subtracts; of the leak for a readout.
+
+        The values of a readout are compared with each other: where their leaks differ all have the mean as their 0, and the
+        difference is a constant input.
+        """
         if self.readout:
-            return self.factors["v_leak"]
+            leak = self.factors["v_leak"]
+            return leak if np.ptp(leak) == 0 else np.asarray(leak.mean())
         return self.factors["v_reset"] if self.neuron.reset == "value" else np.zeros(())
 
     @property

@@ -182,8 +182,7 @@ def _report_decays_and_start(layer: NeuronInput, dt_s: float, dash_mem: Array, d
     syn = layer.factors.get("syn")
     pairs = [("tau_mem_s", dt_s / layer.factors["mem"], dt_s * 2.0**dash_mem)]
     pairs.append(("tau_syn_s", np.zeros(()) if syn is None else dt_s / syn, dt_s * 2.0**dash_syn))
-    if not layer.readout:
-        pairs.append(("start", find_start(layer.neuron), np.zeros(())))
+    pairs.append(("start", find_start(layer.neuron) - (layer.level if layer.readout else 0.0), np.zeros(())))
     findings = []
     for what, trained, stored in pairs:
         trained, stored = np.broadcast_arrays(trained, stored)

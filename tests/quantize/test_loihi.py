@@ -367,3 +367,18 @@ def test_random_networks_become_integers_or_are_refused_by_name(seed):
         return
     assert integer.is_integer
     assert integer.shape_of(integer.output) == graph.shape_of(graph.output)
+
+
+@pytest.mark.parametrize("format", ["loihi", "spinnaker", "xylo"])
+def test_a_readout_keeps_the_leaks_of_its_neurons(format):
+    """Its values are compared with each other: neurons that rest at 0, 5 and -2 do so in integers, within their rounding."""
+    readout = LI(tau_s=0.008, v_leak=np.array([0.0, 5.0, -2.0]))
+    graph = chain([Layer(name="o", synapse=Dense(weight=np.full((3, 4), 0.5)), neuron=readout)], input_shape=(4,), dt_s=1e-3)
+    x = (np.random.default_rng(0).random((120, 2, 4)) < 0.3).astype(np.uint8)
+    integer = quantize(graph, format=format, calibration=x)
+    facts = integer.metadata["quantization"]
+    values = simulate(integer, x).output / (facts["unit"] * facts["scale"]["o"]) + facts["offset"]["o"]
+    wanted = simulate(graph, x).output
+    assert np.abs(values - wanted)[60:].max() < (0.15 if format == "xylo" else 0.01), "Xylo starts at 0 and is driven a step late"
+    starts = [row for row in facts.get("findings", ()) if row["what"] == "start"]
+    assert [(row["given"], row["stored"]) for row in starts] == ([(-1.0, 0.0)] if format == "xylo" else [])
