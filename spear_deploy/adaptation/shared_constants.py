@@ -14,24 +14,24 @@ from functools import partial
 from spear_deploy.adaptation.replacement import Replacement
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.graph import SNNGraph
-from spear_deploy.quantize.even_neurons import GROUP_WORDS, average_shared, describe_constants, list_uneven
+from spear_deploy.quantize.even_neurons import GROUP_WORDS, Uneven, average_shared, find_uneven
 
 
 def find_shared_constants(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replacement]:
     """Yield the layers whose neurons have constants that differ where those of the chip share them, with their mean."""
     sharing = profile.neuron.constants_of.value or "neuron"
     for layer in graph.layers:
-        uneven = list_uneven(graph, layer, sharing)
-        if uneven:
+        uneven = find_uneven(graph, layer, sharing, profile.meta.family)
+        if uneven is not None:
             yield Replacement(
                 layers=(layer.name,),
-                what=f"{describe_constants(uneven)} that differ inside {GROUP_WORDS[sharing]}",
-                by=f"their mean over {GROUP_WORDS[sharing]}",
+                what=uneven.describe(),
+                by=f"their mean over {GROUP_WORDS[uneven.sharing]}",
                 kind="learnt",
                 topic="constants",
-                rewrite=partial(_average, name=layer.name, sharing=sharing),
+                rewrite=partial(_average, name=layer.name, uneven=uneven),
             )
 
 
-def _average(graph: SNNGraph, *, name: str, sharing: str) -> SNNGraph:
-    return graph.with_layers({name: replace(graph[name], neuron=average_shared(graph, graph[name], sharing))})
+def _average(graph: SNNGraph, *, name: str, uneven: Uneven) -> SNNGraph:
+    return graph.with_layers({name: replace(graph[name], neuron=average_shared(graph, graph[name], uneven))})

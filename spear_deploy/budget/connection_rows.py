@@ -175,7 +175,7 @@ def check_layer_kinds(
         yield from _check_neuron(layer, profile, missing)
         if layer.synapse is not None or missing.get("layer_kind"):
             yield _check_kind(layer, profile, missing.get("layer_kind", []))
-        for resource in ("recurrent", "hidden_layer", "time_constant", "neuron_constants", "weight_sign"):
+        for resource in ("recurrent", "hidden_layer", "time_constant", "neuron_constants", "weight_sign", "integers"):
             if missing.get(resource):
                 yield _count_missing(resource, layer.name, missing[resource], known=True)
 

@@ -157,14 +157,11 @@ def note_balance(placement: Placement, balanced: Balanced | None) -> Iterator[st
 
 
 def note_readout(populations: Sequence[Population], findings: Sequence[Unsupported]) -> Iterator[str]:
-    """Yield a note where the output is a weighted sum that the chip holds: the placement has neurons for it, the network none."""
+    """Yield a note where the output is a weighted sum that nothing speaks against: the placement has neurons for it."""
     lacking = {finding.layer for finding in findings if finding.what == WEIGHTED_SUM}
     for population in populations:
         if population.readout and population.name not in lacking:
-            yield (
-                f"readout: '{population.name}' is a weighted sum without neurons; it is placed as neurons that hold the sum, "
-                "which the chip's integers need too: `adapt` ends the network in a readout that holds it"
-            )
+            yield (f"readout: '{population.name}' is a weighted sum without neurons; it is placed as neurons that hold the sum")
 
 
 def note_packing(placement: Placement, fewest: Placement, bound: int) -> str:

@@ -26,7 +26,9 @@ from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.network.neurons import SAME_TAU
 from spear_deploy.placement.populations import Population, ends_in_weighted_sum
 from spear_deploy.placement.weight_bits import MAX_BIAS_EXPONENT, bias_bits, count_mixed_sign_inputs, measure_width
-from spear_deploy.quantize.even_neurons import GROUP_WORDS, describe_constants, list_uneven
+from spear_deploy.quantize import FORMATS
+from spear_deploy.quantize.even_neurons import find_uneven
+from spear_deploy.quantize.for_chip import find_refusal
 from spear_deploy.quantize.weighted_inputs import MAX_SPIKES, RESET_DELAY
 from spear_deploy.util.number_format import plural, write_steps
 
@@ -113,7 +115,7 @@ def _find_several_spikes(graph: SNNGraph, profile: HardwareProfile) -> tuple[Rep
 
 
 def find_unsupported(graph: SNNGraph, profile: HardwareProfile, populations: Sequence[Population]) -> tuple[Unsupported, ...]:
-    """Return everything the chip does not have, in the graph's order.
+    """Return everything the chip does not have, in the graph's order; if it has all of it, the first part that integers refuse.
 
     Args:
         graph: the network.
@@ -143,6 +145,8 @@ def find_unsupported(graph: SNNGraph, profile: HardwareProfile, populations: Seq
         findings += _check_recurrence(graph, layer, profile)
         findings += outer.get(layer.name, [])
         findings += delays.get(layer.name, [])
+    if not findings and (refusal := find_refusal(graph, profile)) is not None:
+        findings.append(Unsupported(layer=refusal.layer, what=refusal.what, why=refusal.why, resource="integers"))
     return tuple(findings)
 
 
@@ -160,7 +164,7 @@ def _check_weights(graph: SNNGraph, layer: Layer, profile: HardwareProfile, *, s
     if not isinstance(synapse, WEIGHTED):
         return
     if stored and widths:
-        need, max_bits = measure_width(graph, synapse.weight), max(widths)
+        need, max_bits = measure_width(graph, synapse), max(widths)
         if need > max_bits:
             why = f"{profile.name} stores up to {max_bits} bits; quantise the network to {max_bits} bits"
             yield Unsupported(layer=layer.name, what=f"weights of {need} bits", why=why, resource="weight_bits")
@@ -202,7 +206,7 @@ def _check_neuron(layer: Layer, profile: HardwareProfile) -> Iterator[Unsupporte
 
 
 def _check_weighted_sum(layer: Layer, profile: HardwareProfile) -> Iterator[Unsupported]:
-    """Find a weighted sum at the output where no neuron of the chip can hold it for its step and be read."""
+    """Find a weighted sum at the output; a readout of one step holds it, where the chip has one."""
     models, shortest = profile.neuron.models.value, profile.neuron.tau_above_steps.value
     if models is None:
         return
@@ -214,6 +218,8 @@ def _check_weighted_sum(layer: Layer, profile: HardwareProfile) -> Iterator[Unsu
         )
     elif shortest is not None and shortest >= 1:
         why = f"readouts on {profile.name} keep longer than {plural(int(shortest), 'step')}; end the network in one (LI)"
+    elif profile.meta.family in FORMATS:
+        why = f"the integers of {profile.name} hold values in neurons alone; end the network in a readout of one step (LI)"
     if why:
         yield Unsupported(layer=layer.name, what=WEIGHTED_SUM, why=why, resource="neuron_model")
 
@@ -253,11 +259,13 @@ def _check_spiking_time_constants(layer: Layer, profile: HardwareProfile, dt_s: 
 def _check_shared_constants(graph: SNNGraph, layer: Layer, profile: HardwareProfile) -> Iterator[Unsupported]:
     """Find thresholds, time constants and gains that differ between neurons which share them on the chip."""
     sharing = profile.neuron.constants_of.value or "neuron"
-    uneven = list_uneven(graph, layer, sharing)
-    if uneven:
-        what = f"{describe_constants(uneven)} that differ inside {GROUP_WORDS[sharing]}"
-        why = f"{profile.name} has one for each {sharing}; train with one value for each {sharing}"
-        yield Unsupported(layer=layer.name, what=what, why=why, resource="neuron_constants")
+    uneven = find_uneven(graph, layer, sharing, profile.meta.family)
+    if uneven is not None:
+        why = f"{profile.name} has one for each {uneven.sharing}; train with one value for each {uneven.sharing}"
+        if sharing == "neuron":
+            why = f"weights of {profile.name} hold one gain for each channel, and a readout's value has no other unit"
+            why += "; train with one value for each channel"
+        yield Unsupported(layer=layer.name, what=uneven.describe(), why=why, resource="neuron_constants")
 
 
 def _check_output_layer(

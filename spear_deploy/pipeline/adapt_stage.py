@@ -11,15 +11,14 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from spear_deploy.adaptation.reach import exceeds_fixed
-from spear_deploy.adaptation.table import find_replacements
 from spear_deploy.budget.check import check
 from spear_deploy.data import Dataset
 from spear_deploy.data.dataset import hash_dataset
-from spear_deploy.errors import ChipError, FileError, QuantizationError, UnsupportedError
+from spear_deploy.errors import ChipError, FileError
 from spear_deploy.hardware.profile import HardwareProfile, hash_profile
 from spear_deploy.interchange.snn_file import hash_network, write_snn
 from spear_deploy.network.classes import count_classes
-from spear_deploy.network.graph import SNNGraph, merge_parts
+from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.adaptation.adapt_network import adapt_network
 from spear_deploy.pipeline.adaptation.results import ADAPTED, FACTS, TRAINED, describe_adapted
@@ -27,7 +26,6 @@ from spear_deploy.pipeline.adaptation.task import HOST, AdaptSettings, AdaptTask
 from spear_deploy.pipeline.deployment import DeploySettings
 from spear_deploy.pipeline.inputs import load_for, require_integers
 from spear_deploy.pipeline.stage_cache import StageCache, StageOutput
-from spear_deploy.placement.populations import ends_in_weighted_sum
 from spear_deploy.quantize.fold import fold_chained_weights
 from spear_deploy.util.files import write_json
 from spear_deploy.util.number_format import plural
@@ -38,8 +36,8 @@ def adapt_for_deployment(
 ) -> api.Net:
     """Return the network of a deployment: adapted, by a stage of its own, where the chip lacks a part of it.
 
-    So is one whose readout moves to the host. What the chip has room for, but its integers refuse, is replaced too: a weighted
-    sum at the output, which no neuron takes, or a potential over steps on Akida.
+    So is one whose readout moves to the host. What the integers of the chip refuse it lacks too: a weighted sum at the output,
+    which no neuron takes, or a potential over steps on Akida.
 
     Where nothing is to replace, or the network holds integers, the given one is returned and no file is written.
 
@@ -90,15 +88,9 @@ def adapt_for_deployment(
 
 
 def has_to_change(network: SNNGraph, profile: HardwareProfile, *, chips: int) -> bool:
-    """Return whether a chip lacks a part of a network, has fewer inputs, or integers that refuse what something stands in for."""
+    """Return whether a chip lacks a part of a network, its integers refuse one, or it has fewer inputs."""
     report = check(network, profile, chips=chips, remedies=False)
-    if ends_in_weighted_sum(network) or report.unsupported or exceeds_fixed(report):
-        return True
-    try:
-        api.quantize_for_chip(network, profile)
-    except (UnsupportedError, QuantizationError):
-        return next(find_replacements(merge_parts(network), profile), None) is not None
-    return False
+    return bool(report.unsupported) or exceeds_fixed(report)
 
 
 class _Strict(BaseModel):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.hardware.schema import HardwareProfile
-from spear_deploy.network import CONVS, WEIGHTED, Array, ChipNeuron, SparseMatrix, Weights
+from spear_deploy.network import CONVS, WEIGHTED, Array, ChipNeuron, Scale, SparseMatrix, Weights
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.layer_bits import read_layer_bits
 
@@ -38,7 +38,7 @@ def stored_bits(graph: SNNGraph, profile: HardwareProfile) -> dict[str, int]:
                 if layer.name in stated:  # with a shared exponent, as the format of a list has one
                     bits[layer.name] = min(bits[layer.name], max(stated[layer.name], signed_bits(layer.synapse.weight)))
             else:
-                need = measure_width(graph, layer.synapse.weight)
+                need = measure_width(graph, layer.synapse)
                 bits[layer.name] = min((w for w in widths if w >= need), default=need)
     return bits
 
@@ -80,19 +80,23 @@ def list_bits(weight: Weights) -> int:
     return max(1, 8 - scale_bits - (_trailing_zeros(weight) - mixed))
 
 
-def measure_width(graph: SNNGraph, weight: Weights) -> int:
+def measure_width(graph: SNNGraph, synapse: Any) -> int:
     """Return the bits of a layer's weights as the chip of an integer network stores them: Loihi's lists, or plain numbers.
+
+    A `Scale`, which has no exponent of its own, holds the shift that weights have in common on some chips; it is not stored.
 
     >>> from spear_deploy.network import Dense, Layer, OdinLIF
     >>> from spear_deploy.network.graph import chain
     >>> layer = Layer(name="fc", synapse=Dense(weight=np.array([[7, -6]])), neuron=OdinLIF(v_threshold=9))
-    >>> measure_width(chain([layer], input_shape=(2,)), layer.synapse.weight)
+    >>> measure_width(chain([layer], input_shape=(2,)), layer.synapse)
     3
     """
+    weight: Weights = synapse.weight
     formats = [layer.neuron.FORMAT for layer in graph.layers if isinstance(layer.neuron, ChipNeuron)]
     if not formats:
         return list_bits(weight)
-    return max(int(np.abs(weight.astype(np.int64)).max()).bit_length(), 1) + int(formats[0].sign_bit)
+    shift = min(_trailing_zeros(weight), formats[0].max_shift) if isinstance(synapse, Scale) else 0
+    return max((int(np.abs(weight.astype(np.int64)).max()) >> shift).bit_length(), 1) + int(formats[0].sign_bit)
 
 
 def bias_bits(bias: Array) -> int:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import QuantizationError, UnsupportedError
-from spear_deploy.network import LI, LIF
+from spear_deploy.network import LI, LIF, SparseMatrix
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.neurons import SAME_TAU
 from spear_deploy.quantize.layer_error import FloatRun
@@ -102,17 +102,17 @@ def _check_layer(layer: NeuronInput) -> None:
 def _choose_scale(layer: NeuronInput, largest: int) -> float:
     """Return the scale at which weights are rounded least; of equal ones the largest, where the threshold is rounded least."""
     (weight,) = (synapse.weight for synapse in layer.multiply_synapses(layer.factors["r"]).values())
-    extreme = float(np.abs(weight).max(initial=0))
-    if not extreme:
+    values = weight.data if isinstance(weight, SparseMatrix) else weight[weight != 0]  # zeros have no error
+    if not len(values):
         return 1.0
-    scales = np.arange(1, 16 * largest + 1) / (16 * extreme)
+    scales = np.arange(1, 16 * largest + 1) / (16 * float(np.abs(values).max()))
 
     def error(scale: float) -> float:
-        rounded = np.clip(np.rint(scale * weight), -largest, largest)
-        return float(((rounded / scale - weight) ** 2).mean())
+        rounded = np.clip(np.rint(scale * values), -largest, largest)
+        return float(((rounded / scale - values) ** 2).sum())
 
     errors = np.array([error(scale) for scale in scales])
-    return float(scales[np.flatnonzero(errors <= errors.min() + 1e-9 * float((weight**2).mean()))[-1]])
+    return float(scales[np.flatnonzero(errors <= errors.min() + 1e-9 * float((values**2).sum()))[-1]])
 
 
 def _round_layer(layer: NeuronInput, scale: float, largest: int) -> IntegerLayer:

@@ -518,7 +518,7 @@ def _propose_spinnaker(layer: NeuronInput, settings: LoweringSettings, float_run
     current = isinstance(layer.neuron, (CubaLIF, CubaLI))
     syn, jump = (f["syn"], f["jump"]) if current else (np.ones(()), np.ones(()))
     initial = find_initial_share(syn) if current else np.ones(())
-    synapses = layer.multiply_synapses(find_current_gain(layer))
+    synapses = layer.multiply_synapses(find_current_gain(layer.factors))
     rest = f["v_leak"] - layer.level
     for name, stored in layer.scale_synapses(np.ones(())).items():
         if stored.bias is not None:  # it reaches v behind the means on the way, whatever the current of a spike is

@@ -13,16 +13,17 @@ is refused; `adapt` replaces it by its mean, which is learnt.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from spear_deploy.network import FLOAT_NEURONS, WEIGHTED, Array, Dense, Layer, Scale, array_parameters
+from spear_deploy.network import FLOAT_NEURONS, READOUTS, WEIGHTED, Array, Dense, Layer, Scale, array_parameters
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.quantize.fold import add_missing_weights
-from spear_deploy.quantize.weighted_inputs import SAME_GAIN, NeuronInput, collect_neuron_inputs
+from spear_deploy.quantize.weighted_inputs import SAME_GAIN, collect_neuron_inputs
+from spear_deploy.simulator import neurons
 
 Sharing: TypeAlias = Literal["neuron", "pair", "channel"]
 """What has a threshold and time constants of its own, as `neuron.constants_of` of a hardware profile says."""
@@ -35,6 +36,8 @@ POTENTIALS = ("v_threshold", "v_reset", "v_leak", "v_init", "v_min")
 """Parameters of a neuron in units of its potential."""
 OF_WEIGHTS = ("r", "w_in")
 """Parameters that weights take where each neuron has its own."""
+OF_GAIN = ("tau_s", "tau_mem_s", "tau_syn_s", *OF_WEIGHTS)
+"""Parameters that what a spike adds depends on."""
 OF_NEURON = ("tau_s", "tau_mem_s", "tau_syn_s", "v_threshold", "v_reset", "v_leak")
 """Parameters that belong to the neuron. Where it starts is stored for each; of lower bounds the lowest of a layer is taken."""
 CONSTANT_WORDS = {
@@ -83,7 +86,7 @@ def even_neurons(graph: SNNGraph, format: str) -> SNNGraph:
         groups = _group(graph, layer, SHARED.get(format, "neuron"))
         if groups is None:
             return layer
-        neuron = _even_threshold(layer, groups)
+        neuron = groups.even_out(_even_threshold(layer, groups))
         if format in GAINS and groups.share_weights and not groups.are_even(neuron.r):  # their gain is one already, and stays it
             return layer
         return replace(layer, neuron=neuron)
@@ -106,27 +109,58 @@ def _even_threshold(layer: Layer, groups: _Groups) -> Any:
     return scale_potentials(neuron, groups.mean(height) / height)
 
 
-def list_uneven(graph: SNNGraph, layer: Layer, sharing: str) -> tuple[str, ...]:
-    """Return the parameters of a layer's neurons that differ between neurons that share them, and that no other unit evens out.
+@dataclass(frozen=True, kw_only=True)
+class Uneven:
+    """Parameters of a layer's neurons that differ where the chip has one of them, and that no other unit evens out.
+
+    Attributes:
+        names: of the parameters.
+        sharing: what has one of them.
+    """
+
+    names: tuple[str, ...]
+    sharing: str
+
+    def describe(self) -> str:
+        """Return them in words.
+
+        >>> Uneven(names=("tau_s",), sharing="pair").describe()
+        'time constants that differ inside a pair of neurons'
+        """
+        return f"{describe_constants(self.names)} that differ inside {GROUP_WORDS[self.sharing]}"
+
+
+def find_uneven(graph: SNNGraph, layer: Layer, sharing: str, format: str) -> Uneven | None:
+    """Return what differs between neurons of a layer that share it, or None.
+
+    Where each neuron has constants of its own a readout may still share weights: these hold one gain a channel, and its
+    value, which is read, cannot be put in other units.
 
     Args:
         graph: the network.
         layer: one of its layers.
         sharing: see `Sharing`.
+        format: of the integers that it becomes.
     """
     groups = _group(graph, layer, sharing)
-    if groups is None or not groups.list_uneven(_even_threshold(layer, groups)):
-        return ()
-    return tuple(groups.list_uneven(layer.neuron))
+    if groups is not None and groups.list_uneven(_even_threshold(layer, groups)):
+        return Uneven(names=tuple(groups.list_uneven(layer.neuron)), sharing=sharing)
+    groups = _group(graph, layer, "channel")
+    if groups is None or not isinstance(layer.neuron, READOUTS) or format not in GAINS:
+        return None
+    if groups.are_even(GAINS[format](neurons.factors(layer.neuron, graph.dt_s))):
+        return None
+    names = [name for name in groups.list_uneven(layer.neuron) if name in OF_GAIN]
+    return Uneven(names=tuple(names), sharing="channel")
 
 
-def average_shared(graph: SNNGraph, layer: Layer, sharing: str) -> Any:
+def average_shared(graph: SNNGraph, layer: Layer, uneven: Uneven) -> Any:
     """Return the neuron of a layer whose neurons share the mean of what they have, in units in which they have one threshold."""
-    groups = _group(graph, layer, sharing)
-    if groups is None:
-        return layer.neuron
+    groups = _group(graph, layer, uneven.sharing)
+    assert groups is not None, "what differs lies in a group"
     neuron, kind = _even_threshold(layer, groups), getattr(layer.neuron, "r", np.zeros(())).dtype
-    means = {name: groups.mean(getattr(neuron, name)) for name in groups.list_parameters(neuron)}
+    names = [name for name in groups.list_parameters(neuron) if layer.spikes or name in uneven.names]
+    means = {name: groups.mean(getattr(neuron, name)) for name in names}
     values = array_parameters(neuron) | means
     return replace(neuron, **{name: value.astype(kind) for name, value in values.items()})
 
@@ -156,6 +190,18 @@ class _Groups:
         """Return the parameters of a neuron that a group has one of."""
         names = (*OF_NEURON, *OF_WEIGHTS) if self.share_weights else OF_NEURON
         return [name for name in names if getattr(neuron, name, None) is not None]
+
+    def even_out(self, neuron: Any) -> Any:
+        """Return a neuron with one value a group where those of each group are one but for their rounding.
+
+        Values that differ in their last digit could become two integers.
+        """
+        if not isinstance(neuron, FLOAT_NEURONS):
+            return neuron
+        values = {name: getattr(neuron, name) for name in OF_NEURON if getattr(neuron, name, None) is not None}
+        close = {name: v for name, v in values.items() if self.are_even(v) and not self.are_even(v, tolerance=0)}
+        means: dict[str, Any] = {name: self.mean(v) for name, v in close.items()}
+        return replace(neuron, **means) if close else neuron
 
     def spread(self, values: Array) -> Array:
         """Return values in the shape of the layer, float64."""
@@ -213,26 +259,26 @@ def _may_differ(layer: Layer) -> bool:
 # ---------------------------------------------------------------------------------------------------------------- gains
 
 
-def _even_gains(graph: SNNGraph, find_gain: Callable[[NeuronInput], Array]) -> SNNGraph:
+def _even_gains(graph: SNNGraph, find_gain: Callable[[Mapping[str, Array]], Array]) -> SNNGraph:
     """Return a network whose neurons have one gain where they share weights; readouts, whose value is read, stay as they are."""
     evened: dict[str, Any] = {}
     for layer in collect_neuron_inputs(add_missing_weights(graph), "spikes", 1.0):
-        gain = find_gain(layer)
+        gain = find_gain(layer.factors)
         if not layer.readout and (gain > 0).all() and not layer.shares_gain(gain):
             evened[layer.name] = scale_potentials(layer.neuron, gain.mean() / gain)
     return graph.with_layers(lambda layer: replace(layer, neuron=evened.get(layer.name, layer.neuron))) if evened else graph
 
 
-def find_step_gain(layer: NeuronInput) -> Array:
-    """Return what an input of 1 adds to v in its step: r · mem · jump, float64."""
-    f = {name: np.asarray(value, np.float64) for name, value in layer.factors.items()}
+def find_step_gain(factors: Mapping[str, Array]) -> Array:
+    """Return what an input of 1 adds to v in its step, by the factors of a neuron's update: r · mem · jump, float64."""
+    f = {name: np.asarray(value, np.float64) for name, value in factors.items()}
     gain: Array = f["r"] * f.get("mem", 1.0) * f.get("jump", 1.0)
     return gain
 
 
-def find_current_gain(layer: NeuronInput) -> Array:
+def find_current_gain(factors: Mapping[str, Array]) -> Array:
     """Return what an input of 1 adds to the current of SpiNNaker's neurons: r · jump / initial, float64."""
-    f = {name: np.asarray(value, np.float64) for name, value in layer.factors.items()}
+    f = {name: np.asarray(value, np.float64) for name, value in factors.items()}
     gain: Array = f["r"] * f["jump"] / find_initial_share(f["syn"]) if "jump" in f else f["r"]
     return gain
 
@@ -243,7 +289,7 @@ def find_initial_share(syn: Array) -> Array:
     return share
 
 
-GAINS: dict[str, Callable[[NeuronInput], Array]] = {
+GAINS: dict[str, Callable[[Mapping[str, Array]], Array]] = {
     "loihi": find_step_gain,
     "truenorth": find_step_gain,
     "reckon": find_step_gain,

@@ -399,14 +399,17 @@ def test_notes_name_the_layers_that_reset_late_and_those_that_send_several_spike
 
 
 @pytest.mark.parametrize("neuron", [None, LI(tau_s=0.01)])
-def test_an_output_without_neurons_is_placed_and_a_note_asks_for_a_readout(neuron: LI | None) -> None:
+def test_an_output_without_neurons_is_placed_and_named(neuron: LI | None) -> None:
     layers = [
         Layer(name="a", synapse=Dense(weight=np.ones((4, 3))), neuron=IF()),
         Layer(name="out", synapse=Dense(weight=np.ones((2, 4))), neuron=neuron),
     ]
     report = check(chain(layers, input_shape=(3,)), LOIHI1)
-    notes = [note for note in report.notes if note.startswith("readout: 'out' is a weighted sum without neurons; it is placed")]
-    assert report.cores_used == 2 and len(notes) == (neuron is None)
+    other = check(chain(layers, input_shape=(3,)), load_profile("generic45nm"))
+    notes = [note for note in other.notes if note.startswith("readout: 'out' is a weighted sum without neurons; it is placed")]
+    assert report.cores_used == 2 and len(notes) == (neuron is None), "a profile without integers has a note"
+    assert [finding.what for finding in report.unsupported] == (["a weighted sum as output"] if neuron is None else [])
+    assert (report.verdict, other.verdict) == ("fits" if neuron else "does_not_fit", "fits")
 
 
 @pytest.mark.parametrize(("distinct", "status"), [(8, []), (9, ["unchecked"])])

@@ -243,16 +243,16 @@ def test_truenorth_palette() -> None:
 
 
 def test_brainscales2_takes_two_cells_for_a_weight_with_a_sign() -> None:
-    chip = small_chip("brainscales2", neuron__models=None)
+    chip, neuron = small_chip("brainscales2"), CubaLIF(tau_mem_s=0.01, tau_syn_s=0.005)
     for sign, cells in ((1, 1), (-1, 2)):
         weight = np.ones((256, 128), np.float32)
         weight[0, 0] = sign
-        net = chain([Layer(name="fc", synapse=Dense(weight=weight), neuron=IF())], input_shape=(128,))
+        net = chain([Layer(name="fc", synapse=Dense(weight=weight), neuron=neuron)], input_shape=(128,))
         report = check(net, chip)
         assert row(report, "synapse_memory", "fc").used == 128 * 256 * cells
         assert row(report, "fan_in", "fc").used == 128 * cells
     signed = np.full((10, 129), -1, np.float32)
-    report = check(chain([Layer(name="fc", synapse=Dense(weight=signed), neuron=IF())], input_shape=(129,)), chip)
+    report = check(chain([Layer(name="fc", synapse=Dense(weight=signed), neuron=neuron)], input_shape=(129,)), chip)
     assert over(report) == {("fan_in", "fc")} and row(report, "fan_in", "fc").used == 258
 
 

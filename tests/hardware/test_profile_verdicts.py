@@ -53,17 +53,18 @@ def recurrent(inputs: int, hidden: int, outputs: int, fan_out: int) -> SNNGraph:
 
 
 def cnn(
-    channels: int, kernel: int = 3, stride: int = 1, padding: int = 1, size: int = 16, pool: int = 0, inputs: int = 2
-) -> SNNGraph:
+    channels: int, kernel: int = 3, stride: int = 1, padding: int = 1, size: int = 16, pool: int = 0, inputs: int = 2,
+    neuron: Any = IAF,
+) -> SNNGraph:  # fmt: skip
     """A convolution, a pool if one is asked for, and a dense layer of ten."""
     synapse = Conv2d(weight=np.ones((channels, inputs, kernel, kernel), np.float32), stride=(stride,) * 2, padding=(padding,) * 2)
-    layers, shape = [Layer(name="conv", synapse=synapse, neuron=IAF)], synapse.output_shape((inputs, size, size))
+    layers, shape = [Layer(name="conv", synapse=synapse, neuron=neuron)], synapse.output_shape((inputs, size, size))
     if pool:
         layers.append(Layer(name="pool", synapse=SumPool(kernel_size=(pool, pool))))
         shape = (shape[0], shape[1] // pool, shape[2] // pool)
     layers += [
         Layer(name="flat", synapse=Flatten()),
-        Layer(name="fc", synapse=Dense(weight=np.ones((10, int(np.prod(shape))), np.float32)), neuron=IAF),
+        Layer(name="fc", synapse=Dense(weight=np.ones((10, int(np.prod(shape))), np.float32)), neuron=neuron),
     ]
     return chain(layers, input_shape=(inputs, size, size))
 
@@ -148,7 +149,7 @@ def test_a_network_one_beyond_a_limit_does_not_fit(case: str) -> None:
 
 def test_an_unpublished_limit_is_unchecked() -> None:
     """Akida says nothing about resets, SpiNNaker 2 nothing about its synapses; a user who knows says so."""
-    net = cnn(8)
+    net = cnn(8, neuron=LIF(tau_s=1e-3, reset="subtract"))
     akida = load_profile("akd1500")
     assert check(net, akida).verdict == "unchecked"
     assert check(net, override_facts(akida, {"neuron.resets": "[subtract]"})).verdict == "fits"

@@ -13,6 +13,8 @@ from spear_deploy.hardware.profile import load_profile
 from spear_deploy.network import IF, LI, LIF, Conv2d, CubaLI, CubaLIF, Dense, Flatten, Layer, Neuron
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
 
+ONE_STEP = LIF(tau_s=1e-3)
+"""A neuron that keeps nothing from one step to the next, as those of Akida."""
 XYLOS = ("xylo_audio2", "xylo_audio3", "xylo_imu")
 
 
@@ -147,34 +149,34 @@ def test_neurons_that_xylo_approximates_are_in_the_notes() -> None:
 
 def test_dense_layers_of_akd1000_take_one_of_22_cores_each_and_those_of_akd1500_more_passes() -> None:
     for count, result in ((22, set()), (23, {"dense_layers"})):
-        report = check(mlp(*[16] * (count + 1), neuron=IF()), load_profile("akd1000"))
+        report = check(mlp(*[16] * (count + 1), neuron=ONE_STEP), load_profile("akd1000"))
         assert over(report) == result
     assert next(row for row in report.rows if row.resource == "dense_layers").limit == 22
-    report = check(mlp(*[16] * 65, neuron=IF()), load_profile("akd1500"))
+    report = check(mlp(*[16] * 65, neuron=ONE_STEP), load_profile("akd1500"))
     assert not over(report) and "dense_layers" not in {row.resource for row in report.rows}
 
 
 def test_filters_of_akida_end_at_2048() -> None:
     for filters, channels, result in ((2048, 1, set()), (2049, 1, {"channels"}), (1, 2049, {"channels"})):
         synapse = Conv2d(weight=np.ones((filters, channels, 1, 1), np.float32))
-        net = chain([Layer(name="c", synapse=synapse, neuron=IF())], input_shape=(channels, 2, 2))
+        net = chain([Layer(name="c", synapse=synapse, neuron=ONE_STEP)], input_shape=(channels, 2, 2))
         assert over(check(net, load_profile("akd1000"))) == result
 
 
 def test_an_unchecked_verdict_names_what_is_decided_and_what_is_not_published() -> None:
-    report = check(mlp(16, 16, neuron=IF()), load_profile("akd1000"))
+    report = check(mlp(16, 16, neuron=ONE_STEP), load_profile("akd1000"))
     unchecked = [row.resource for row in report.rows if row.status == "unchecked"]
     assert report.verdict == "unchecked" and unchecked == ["reset"]
     decided = len(report.rows) - 1
     assert notes(report, "open") == [f"open: {decided} of {decided + 1} rows are decided and none is over; not published: reset"]
     assert not notes(check(mlp(16, 16, neuron=IF()), load_profile("generic45nm")), "open")
-    assert not notes(check(mlp(57335, 2, neuron=IF()), load_profile("akd1000")), "open")
+    assert not notes(check(mlp(57335, 2, neuron=ONE_STEP), load_profile("akd1000")), "open")
 
 
 @pytest.mark.parametrize(("kernel", "stride", "fits"), [(3, 2, True), (1, 1, True), (1, 2, False), (5, 2, False), (7, 1, True)])
 def test_akida_strides_over_kernels_of_3_alone(kernel: int, stride: int, fits: bool) -> None:
     synapse = Conv2d(weight=np.ones((2, 1, kernel, kernel), np.float32), stride=(stride,) * 2, padding=(kernel // 2,) * 2)
-    report = check(chain([Layer(name="c", synapse=synapse, neuron=IF())], input_shape=(1, 8, 8)), load_profile("akd1000"))
+    report = check(chain([Layer(name="c", synapse=synapse, neuron=ONE_STEP)], input_shape=(1, 8, 8)), load_profile("akd1000"))
     what = f"Conv2d with stride {stride} x {stride} and kernel {kernel} x {kernel}"
     assert [finding.what for finding in report.unsupported] == ([] if fits else [what])
     assert report.verdict == ("unchecked" if fits else "does_not_fit")

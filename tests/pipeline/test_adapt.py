@@ -375,7 +375,9 @@ def test_deploying_replaces_what_the_integers_alone_refuse(tmp_path):
     """IF is a neuron of Akida where a network has one step; over several steps its potential is lost."""
     rng = np.random.default_rng(0)
     net = chain([Layer(name="out", synapse=Dense(weight=rng.normal(size=(3, 10)) / 3), neuron=IF())], input_shape=(10,))
-    assert not sd.check(net, "akd1500").unsupported
+    (finding,) = sd.check(net, "akd1500").unsupported
+    assert (finding.layer, finding.what) == ("out", "IF keeps a potential from one step to the next")
+    assert finding.why.startswith("Akida's neurons keep none; use LIF")
     cache = StageCache(tmp_path, fresh=False, advice=lambda *_: "", progress=None)
     adapted = adapt_for_deployment(cache, net, "akd1500", task(), DeploySettings())
     facts = json.loads((tmp_path / "adapt.json").read_text())
@@ -423,7 +425,7 @@ def test_integers_that_are_refused_are_missing_without_data_too(tmp_path):
     edges = (Edge(source=INPUT, target="a"), Edge(source="a", target="weights"), Edge(source="weights", target="sum", delay=3))
     facts = sd.adapt(SNNGraph(layers=layers, edges=edges, input_shape=(2,)), "loihi2", out=tmp_path)
     (refusal,) = facts["missing"]
-    assert refusal.startswith("integers: layer 'weights': its bias reaches 'sum' 3 steps late")
+    assert refusal == "layer 'weights': its bias reaches 'sum' 3 steps late; the chip's neurons hold it from the first step"
 
 
 def test_a_refusal_stands_where_its_advice_fails(trained, monkeypatch):

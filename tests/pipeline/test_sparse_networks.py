@@ -14,6 +14,7 @@ from spear_deploy.pipeline import api
 NEURONS = {
     "LIF": (LIF(tau_s=0.01, reset="subtract"), LI(tau_s=0.01)),
     "IF": (IF(), IF()),
+    "LIF of one step": (LIF(tau_s=1e-3, max_spikes=15), LI(tau_s=1e-3)),
     "CubaLIF": (CubaLIF(tau_mem_s=0.01, tau_syn_s=0.005), CubaLI(tau_mem_s=0.01, tau_syn_s=0.005)),
 }
 SIZES = (40, 50, 30, 10)

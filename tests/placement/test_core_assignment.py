@@ -9,7 +9,7 @@ import pytest
 
 from spear_deploy.budget.check import check
 from spear_deploy.hardware.profile import load_profile
-from spear_deploy.network import IF, Conv2d, Dense
+from spear_deploy.network import IF, LIF, Conv2d, Dense
 from spear_deploy.network.graph import Edge, Layer, SNNGraph, chain
 from spear_deploy.placement.core_assignment import CoreBins, Slice
 from spear_deploy.placement.core_needs import AxonSet, Core
@@ -177,8 +177,9 @@ def test_passes_hold_layers_in_order() -> None:
 
 def test_a_memory_of_the_chip_ends_a_chip_before_its_cores_do() -> None:
     """SpiNNaker: 100 inputs to 256 neurons are 100 · (3 + 256) = 25900 words; two such cores fill a chip of 60000."""
-    chip = small_chip("spinnaker1", chip__memory_words=60000, neuron__models=["IF"])
-    net = dense_net(100, 1024)
+    chip = small_chip("spinnaker1", chip__memory_words=60000)
+    dense = Dense(weight=np.ones((1024, 100), np.float32))
+    net = chain([Layer(name="fc", synapse=dense, neuron=LIF(tau_s=0.01))], input_shape=(100,))
     report = check(net, chip)
     (row,) = report.over
     assert (row.resource, row.where, row.used, row.limit) == ("synapse_memory", "chip", 4 * 25900, 60000)

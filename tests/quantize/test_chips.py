@@ -185,7 +185,7 @@ def test_weights_use_the_bits_of_the_profile_and_check_counts_them(family):
     integer = api.quantize_for_chip(graph, CHIPS[family], calibration=x)
     bits = max(api.profile(CHIPS[family]).weight_bits)
     for layer in integer.layers:
-        assert bits - 2 <= measure_width(integer, layer.synapse.weight) <= bits or family == "spinnaker"
+        assert bits - 2 <= measure_width(integer, layer.synapse) <= bits or family == "spinnaker"
     report = api.check(integer, CHIPS[family])
     assert not [
         row

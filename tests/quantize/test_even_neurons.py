@@ -5,10 +5,10 @@ import pytest
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.hardware.profile import list_profiles, load_profile
-from spear_deploy.network import IF, LIF, Conv2d, CubaLIF, Dense, Flatten, Layer, Scale
+from spear_deploy.network import IF, LI, LIF, Conv2d, CubaLI, CubaLIF, Dense, Flatten, Layer, Scale
 from spear_deploy.network.graph import chain
 from spear_deploy.quantize import quantize
-from spear_deploy.quantize.even_neurons import SHARED, average_shared, even_neurons, list_uneven
+from spear_deploy.quantize.even_neurons import SHARED, Uneven, average_shared, even_neurons, find_uneven
 from spear_deploy.quantize.explain.attribution import explain
 from spear_deploy.quantize.explain.stages import build_stages
 from spear_deploy.quantize.rounding import read_rounding
@@ -21,6 +21,11 @@ def conv_network(neuron, *, weight=None, bias=None):
     weight = np.random.default_rng(0).integers(-3, 4, (3, 1, 3, 3)) if weight is None else weight
     conv = Layer(name="c", synapse=Conv2d(weight=np.asarray(weight, np.float32), padding=(1, 1), bias=bias), neuron=neuron)
     return chain([conv], input_shape=(1, 4, 4))
+
+
+def names_of(graph, sharing, format=""):
+    uneven = find_uneven(graph, graph["c"], sharing, format)
+    return () if uneven is None else uneven.names
 
 
 def random_spikes(seed, steps=20):
@@ -103,7 +108,7 @@ def test_speck_takes_gains_and_thresholds_that_differ_alike(reset):
     integers = [quantize(graph, format="speck") for graph in (even, alike)]
     np.testing.assert_array_equal(*(spikes_of(integer, x) for integer in integers))
     np.testing.assert_array_equal(integers[0]["c"].synapse.weight, integers[1]["c"].synapse.weight)
-    assert list_uneven(alike, alike["c"], "channel") == ()
+    assert names_of(alike, "channel") == ()
 
 
 def test_pairs_of_a_dense_layer_take_one_threshold_by_their_weights():
@@ -119,16 +124,19 @@ def test_pairs_of_a_dense_layer_take_one_threshold_by_their_weights():
 def test_what_still_differs_is_named_and_averaged():
     theta = np.tile([1.0, 3.0], 24).reshape(SHAPE)
     graph = conv_network(IF(v_threshold=theta, reset="subtract"))
-    assert list_uneven(graph, graph["c"], "channel") == ("v_threshold",)
-    assert list_uneven(graph, graph["c"], "pair") == ("v_threshold",)
-    assert list_uneven(graph, graph["c"], "neuron") == ()
-    shared = average_shared(graph, graph["c"], "channel")
+    assert names_of(graph, "channel") == ("v_threshold",)
+    assert names_of(graph, "pair") == ("v_threshold",)
+    assert names_of(graph, "neuron") == ()
+    shared = average_shared(graph, graph["c"], Uneven(names=("v_threshold",), sharing="channel"))
     assert shared.v_threshold.shape == (3, 1, 1) and (shared.v_threshold == 2).all()
     np.testing.assert_allclose(shared.r, (2 / 1 + 2 / 3) / 2)  # the mean of r / θ, times the mean threshold
     taus = np.arange(48.0).reshape(SHAPE) * 1e-3 + 8e-3
     leaky = conv_network(LIF(tau_s=taus))
-    assert list_uneven(leaky, leaky["c"], "pair") == ("tau_s",)
-    np.testing.assert_allclose(average_shared(leaky, leaky["c"], "pair").tau_s.ravel()[:4], [8.5e-3, 8.5e-3, 10.5e-3, 10.5e-3])
+    assert names_of(leaky, "pair") == ("tau_s",)
+    np.testing.assert_allclose(
+        average_shared(leaky, leaky["c"], Uneven(names=("tau_s",), sharing="pair")).tau_s.ravel()[:4],
+        [8.5e-3, 8.5e-3, 10.5e-3, 10.5e-3],
+    )
 
 
 def test_channels_behind_a_flatten_and_weights_of_each_value():
@@ -139,13 +147,13 @@ def test_channels_behind_a_flatten_and_weights_of_each_value():
         return chain([conv, Layer(name="c", synapse=Flatten(), neuron=IF(v_threshold=thresholds))], input_shape=(1, 4, 4))
 
     by_channel, by_neuron = behind_flatten(theta), behind_flatten(theta * np.arange(1, 49))
-    assert list_uneven(by_channel, by_channel["c"], "channel") == ()
-    assert list_uneven(by_neuron, by_neuron["c"], "channel") == ("v_threshold",)
+    assert names_of(by_channel, "channel") == ()
+    assert names_of(by_neuron, "channel") == ("v_threshold",)
     scale = Layer(
         name="c", synapse=Scale(weight=np.ones((1, 4, 4))), neuron=IF(v_threshold=np.arange(1.0, 17.0).reshape(1, 4, 4))
     )
     own = chain([scale], input_shape=(1, 4, 4))
-    assert list_uneven(own, own["c"], "channel") == ()
+    assert names_of(own, "channel") == ()
 
 
 @pytest.mark.parametrize("format", ["speck", "akida", "reckon"])
@@ -160,7 +168,7 @@ def test_gains_that_differ_by_the_rounding_of_float32_are_one(format):
         "reckon": LIF(tau_s=0.02, r=theta, v_threshold=threshold),
     }
     graph = conv_network(models[format])
-    assert list_uneven(graph, graph["c"], "pair" if format == "reckon" else "channel") == ()
+    assert names_of(graph, "pair" if format == "reckon" else "channel") == ()
     neuron = quantize(graph, format=format, calibration=random_spikes(2))["c"].neuron
     rows = np.broadcast_to(neuron.v_threshold, SHAPE).reshape(3, -1)
     assert (rows == rows[:, :1]).all()
@@ -210,3 +218,47 @@ def test_formats_share_what_the_profiles_of_their_chips_say():
     for name in list_profiles():
         profile = load_profile(name)
         assert SHARED.get(profile.meta.family, "neuron") == (profile.neuron.constants_of.value or "neuron"), name
+
+
+READOUT_TAUS = np.linspace(8e-3, 30e-3, 48).reshape(SHAPE).astype(np.float32)
+
+
+READOUT = {
+    "loihi": LI(tau_s=READOUT_TAUS, v_leak=0.1 * READOUT_TAUS),
+    "spinnaker": CubaLI(tau_mem_s=0.01, tau_syn_s=READOUT_TAUS, v_leak=0.1 * READOUT_TAUS),
+}
+
+
+@pytest.mark.parametrize("format", READOUT)
+def test_a_readout_whose_weights_cannot_hold_its_gains_is_named_and_averaged(format):
+    graph = conv_network(READOUT[format])
+    uneven = find_uneven(graph, graph["c"], "neuron", format)
+    assert uneven is not None and len(uneven.names) == 1 and uneven.sharing == "channel"
+    with pytest.raises(UnsupportedError, match="layer 'c': time constants, thresholds or r differ inside a channel"):
+        quantize(graph, format=format)
+    shared = average_shared(graph, graph["c"], uneven)
+    assert getattr(shared, uneven.names[0]).shape == (3, 1, 1) and shared.v_leak.shape == SHAPE, "leaks stay those of each neuron"
+    assert quantize(conv_network(shared), format=format).is_integer
+
+
+def test_a_readout_of_dense_weights_or_with_even_gains_holds_its_constants():
+    dense = Layer(name="c", synapse=Dense(weight=np.ones((4, 3))), neuron=LI(tau_s=np.array([8e-3, 9e-3, 10e-3, 11e-3])))
+    assert names_of(chain([dense], input_shape=(3,)), "neuron", "loihi") == ()
+    even = conv_network(LI(tau_s=READOUT_TAUS, r=READOUT_TAUS))  # mem · r is one number but for its rounding
+    assert names_of(even, "neuron", "loihi") == () and quantize(even, format="loihi").is_integer
+    assert names_of(even, "neuron", "spinnaker2") == (), "its weights take no gain"
+
+
+def test_time_constants_that_differ_by_rounding_are_one_integer_of_a_pair():
+    """2^15 (1 − dt / tau) lies on a half where one tau of a pair is a float32 further: two numbers, were they rounded alone."""
+    tau = np.full((3, 4, 4), np.float32(1e-3 * 2**15 / 1000.5))
+    pairs = tau.reshape(-1, 2).copy()
+    below, above = (np.nextafter(pairs[0, 0], np.float32(end)) for end in (0, 1))
+    pairs[:, 0], pairs[:, 1] = below, above
+    neuron = LIF(tau_s=pairs.reshape(SHAPE), v_threshold=2.0)
+    alone = np.rint(2**15 * (1 - 1e-3 / np.asarray([below, above], np.float64)))
+    assert alone[0] != alone[1]
+    graph = conv_network(neuron)
+    assert names_of(graph, "pair", "reckon") == ()
+    keep = np.broadcast_to(quantize(graph, format="reckon")["c"].neuron.keep, SHAPE).reshape(-1, 2)
+    assert (keep[:, 0] == keep[:, 1]).all()

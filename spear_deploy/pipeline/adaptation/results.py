@@ -20,7 +20,6 @@ from spear_deploy.interchange.snn_file import hash_network, read_snn, write_snn
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.host_readout import has_host_readout
 from spear_deploy.network.labels import label_layers
-from spear_deploy.pipeline import api
 from spear_deploy.pipeline.adaptation.task import CHIP, Adapted, AdaptTask
 from spear_deploy.pipeline.preflight import CheckedInputs
 from spear_deploy.pipeline.readout_fit import advise_host, describe_host_readout, describe_traffic
@@ -105,7 +104,7 @@ def _measure(adapted: Adapted, task: AdaptTask, folder: Path, *, quantises: bool
     """Measure an adapted network, and if it `quantises` write and measure its integers, where the chip's are built here."""
     family = task.profile.meta.family
     if task.dataset is None:
-        return _Measured(report=adapted.report, missing=_find_refusal(adapted, task) if quantises else ())
+        return _Measured(report=adapted.report)
     floating = _measure_floating(adapted, task, task.dataset)
     if not quantises or (family in FORMATS and adapted.missing):
         return floating
@@ -140,14 +139,3 @@ def _measure_integers(floating: _Measured, graph: SNNGraph, task: AdaptTask, dat
         integers=run.accuracy,
         waterfall=({**row, "differs": differs},),
     )
-
-
-def _find_refusal(adapted: Adapted, task: AdaptTask) -> tuple[str, ...]:
-    """Return in a sentence why an adapted network has no integers; nothing where it has, or where parts are missing anyway."""
-    if adapted.missing or task.profile.meta.family not in FORMATS:
-        return ()
-    try:
-        api.quantize_for_chip(adapted.graph, task.profile)
-    except (UnsupportedError, QuantizationError) as error:
-        return (f"integers: {error}",)
-    return ()
