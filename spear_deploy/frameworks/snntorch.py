@@ -44,11 +44,15 @@ def _add_neurons(context: TraceContext, module: Any, path: str, x: Signal) -> Ou
         synapse = _make_recurrent_synapse(context, module, x.shape, place)
         currents.append(builder.add_layer(f"{path or 'model'}.recurrent", shape=x.shape, synapse=synapse))
     output = builder.add_layer(path, *currents, neuron=neuron)
-    builder.edges += [Edge(source=output.name, target=current.name, delay=1) for current in currents[1:]]
+    state = State(frozenset({output.name}))
     _note_reset(context, kind, module, output.name, path)
+    factor = _read(module.graded_spikes_factor, x.shape)
+    if not (factor == 1).all():
+        output = builder.add_layer(f"{path or 'model'}.graded", output, synapse=Scale(weight=factor.astype(np.float32)))
+    builder.edges += [Edge(source=output.name, target=current.name, delay=1) for current in currents[1:]]
     if not _hands_state(module):
         return output
-    return OutputAndState(output, State(frozenset({output.name})))
+    return OutputAndState(output, state)
 
 
 def _hands_state(module: Any) -> bool:
@@ -65,11 +69,6 @@ def _check_options(module: Any, place: str) -> None:
         raise UnsupportedError(f"{place} has inhibition=True, of which only the strongest neuron spikes; leave it out")
     if module.state_quant:
         raise UnsupportedError(f"{place} has state_quant, which rounds its state; leave it out, and round with --chip")
-    if not (to_array(module.graded_spikes_factor) == 1).all():
-        raise UnsupportedError(
-            f"{place} has graded_spikes_factor {to_array(module.graded_spikes_factor).tolist()}, expected 1; put the factor into "
-            "the weights behind it"
-        )
 
 
 def _make_neuron(kind: Any, module: Any, shape: Shape, place: str, dt_s: float) -> Neuron:

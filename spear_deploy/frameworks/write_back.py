@@ -23,7 +23,7 @@ from spear_deploy.frameworks.importer.interpreter import trace_layers
 from spear_deploy.frameworks.importer.storage import store_layer
 from spear_deploy.frameworks.importer.symbols import name_module
 from spear_deploy.frameworks.importer.trace import copy_model
-from spear_deploy.network import CONVS, IF, WEIGHTED, BatchNorm, Dense, Layer, SparseMatrix, SumPool, write_out
+from spear_deploy.network import CONVS, IF, WEIGHTED, BatchNorm, Dense, Layer, Shape, SparseMatrix, SumPool, write_out
 from spear_deploy.network.graph import SNNGraph, find_heirs, merge_parts
 
 TOLERANCE = 1e-6
@@ -52,7 +52,9 @@ def store_weights(model: torch.nn.Module, pruned: SNNGraph) -> torch.nn.Module:
     if pruned.is_integer:
         raise UnsupportedError("the network holds integers of a chip; give the floating-point network that it was quantised from")
     framework = find_framework(model)
-    graph, origins = trace_layers(framework.prepare(model), pruned.input_shape, framework=framework, dt_s=_state_step(pruned))
+    graph, origins = trace_layers(
+        framework.prepare(model), _find_input_shape(pruned), framework=framework, dt_s=_state_step(pruned)
+    )
     heirs = find_heirs(graph)
     original = merge_parts(graph)
     _check_layers(original, pruned)
@@ -77,6 +79,11 @@ def store_weights(model: torch.nn.Module, pruned: SNNGraph) -> torch.nn.Module:
 
 def _state_step(pruned: SNNGraph) -> float | None:
     return None if pruned.metadata.get("source") in (None, "norse", "rockpool") else pruned.dt_s
+
+
+def _find_input_shape(pruned: SNNGraph) -> Shape:
+    """Return the input shape of the model, which may give its input another one."""
+    return tuple(pruned.metadata.get("forward_input_shape", pruned.input_shape))
 
 
 def _check_layers(original: SNNGraph, pruned: SNNGraph) -> None:
@@ -225,7 +232,7 @@ def _compare(made: torch.nn.Module, framework: Framework, pruned: SNNGraph) -> N
     """Read a model, and refuse it where it is not the network."""
     try:
         prepared = framework.prepare(made)
-        graph = merge_parts(trace_layers(prepared, pruned.input_shape, framework=framework, dt_s=_state_step(pruned))[0])
+        graph = merge_parts(trace_layers(prepared, _find_input_shape(pruned), framework=framework, dt_s=_state_step(pruned))[0])
     except (UnsupportedError, GraphError) as error:
         raise UnsupportedError(
             f"the model's forward does not take the network's sizes ({error}); write it without fixed numbers, such as "

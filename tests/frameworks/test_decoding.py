@@ -362,9 +362,8 @@ def test_what_a_forward_makes_of_all_steps_is_what_the_network_gives(model, how,
     torch.manual_seed(0)
     x = torch.rand(11, 2, 6) * 20 - 4
     with torch.no_grad():
-        for part in model.modules():
-            if isinstance(part, nn.Linear):
-                part.weight.uniform_(-0.6, 1)
+        for part in model.parameters():
+            part.uniform_(-0.6, 1)
         expected = model(x).numpy()
     graph = read_model(model, (6,))
     assert graph.output == end and graph.metadata["assumptions"][-1] == (

@@ -258,6 +258,46 @@ def test_without_a_late_reset_the_note_says_where_spikes_differ():
     assert "module '1': with reset_delay=False, where the membrane stays above the threshold" in graph.metadata["assumptions"][0]
 
 
+class Graded(nn.Module):
+    """Neurons whose spikes carry a number, one that is learnt and one a neuron, behind each other."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.one = nn.Linear(6, 5), snn.Leaky(beta=0.8, graded_spikes_factor=0.5)
+        self.fc2 = nn.Linear(5, 4)
+        self.two = snn.Leaky(beta=0.7, graded_spikes_factor=torch.tensor([2.0, 0.5, 4.0, 1.0]), learn_graded_spikes_factor=True)
+
+    def forward(self, x):
+        first, second, out = self.one.init_leaky(), self.two.init_leaky(), []
+        for step in x:
+            spikes, first = self.one(self.fc1(step), first)
+            graded, second = self.two(self.fc2(spikes), second)
+            out.append(graded)
+        return torch.stack(out)
+
+
+def test_graded_spikes_are_spikes_and_a_factor():
+    torch.manual_seed(0)
+    model, x = Graded().eval(), torch.rand(20, 3, 6)
+    with torch.no_grad():
+        for weight in (model.fc1.weight, model.fc2.weight):
+            weight.uniform_(-0.3, 1.5)
+        expected = model(x).numpy()
+    assert len(np.unique(expected)) > 3
+    np.testing.assert_array_equal(simulate(read_model(model, (6,)), x.numpy(), kind="current").output, expected)
+
+
+class StartsAnew(nn.Module):
+    """A forward of one step that makes its states."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.lif = nn.Linear(6, 5), snn.Leaky(beta=0.9)
+
+    def forward(self, x):
+        return self.lif(self.fc(x), self.lif.init_leaky())[0]
+
+
 class BranchesOnData(nn.Module):
     def __init__(self):
         super().__init__()
@@ -278,10 +318,10 @@ def lif(kind=snn.Leaky, **options):
         (lambda: lif(snn.Lapicque, reset_mechanism="zero"), "Lapicque .*'zero' one step late.*use Leaky"),
         (lambda: lif(inhibition=True), "module '1' has inhibition=True"),
         (lambda: lif(state_quant=lambda v: v), "module '1' has state_quant"),
-        (lambda: lif(graded_spikes_factor=2.0), r"graded_spikes_factor 2.0, expected 1"),
         (lambda: lif(snn.RSynaptic, alpha=0.5, linear_features=5, reset_delay=False), "RSynaptic with reset_delay=False"),
         (lambda: lif(snn.Alpha, alpha=0.95), "module '1' is Alpha, .*difference of two currents; use Synaptic"),
         (lambda: nn.Sequential(snn.Leaky(beta=0.5), nn.Linear(6, 2)), "module '1' gets .output, state. .*init_hidden=True"),
+        (StartsAnew, "module 'lif' starts anew in every step; hand its state back"),
         (BranchesOnData, r"cannot be traced .*, or export it: snntorch.export_nir.export_to_nir\(net, sample\)"),
     ],
 )  # fmt: skip

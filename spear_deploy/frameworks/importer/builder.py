@@ -32,6 +32,7 @@ class GraphBuilder:
         outputs: output of each layer.
         shapes: shape of each layer in the network; a signal has the shape that the forward sees, which may lack an axis.
         zeros: number of signals of zeros made so far.
+        input_view: the shape that the forward gives its input, None where it takes it as it is.
         missed: the source of weights that take another number of values than it gives, and that number.
     """
 
@@ -47,6 +48,7 @@ class GraphBuilder:
     outputs: dict[str, Signal] = field(default_factory=dict)
     shapes: dict[str, Shape] = field(default_factory=dict)
     zeros: int = 0
+    input_view: Shape | None = None
     missed: tuple[str, int] | None = None
 
     def add_layer(self, path: str, *sources: Signal, shape: Shape | None = None, **parts: Any) -> Signal:

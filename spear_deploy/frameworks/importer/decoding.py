@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from spear_deploy.errors import UnsupportedError
@@ -21,6 +22,7 @@ from spear_deploy.frameworks.importer.symbols import (
     BatchFirst,
     Concat,
     Decoded,
+    Grouped,
     Signal,
     State,
     Symbol,
@@ -29,7 +31,7 @@ from spear_deploy.frameworks.importer.symbols import (
 )
 from spear_deploy.frameworks.importer.synapses import to_flatten
 from spear_deploy.frameworks.importer.trace import LOOPS
-from spear_deploy.network import AvgPool, SumPool
+from spear_deploy.network import AvgPool, Dense, SumPool
 
 MAX_AXES = 3
 """Channels and up to two axes of positions, over which a pool acts."""
@@ -76,12 +78,27 @@ def decode(how: str) -> Callable[..., Symbol]:
         if _is_time(call, value, axes) and not keepdim:
             kind: Any = how if how in ("mean", "sum") else "other"
             return Decoded(value.outputs if isinstance(value, BatchFirst) else value, how, kind)
+        if isinstance(value, Grouped) and how in ("mean", "sum") and not keepdim and len(axes) == 1:
+            return call.context.unrolled.make_once(
+                (call.owner, how, value, axes), lambda key: _add_groups(call, how, key[2], *key[3])
+            )
         if isinstance(value, (Signal, Concat)) and (positions := _list_positions(axes, value, call.axes_before)):
             key = (call.owner, how, value, positions, keepdim)
             return call.context.unrolled.make_once(key, lambda key: _reduce_positions(call, how, *key[2:]))
         raise UnsupportedError(f"{call.place} calls '{call.name}', which has no counterpart here: {DECODE}")
 
     return function
+
+
+def _add_groups(call: FunctionCall, how: str, value: Grouped, axis: Any) -> Signal:
+    """Add weights of 1, or of one over their number, which add up the groups of a signal along one of their two axes."""
+    along = axis % (call.axes_before + 2) - call.axes_before if isinstance(axis, int) else -1
+    if along not in (0, 1):
+        raise UnsupportedError(f"{call.place} calls '{call.name}' along axis {axis}, which has no counterpart here: {DECODE}")
+    rows, columns = np.divmod(np.arange(value.sizes[0] * value.sizes[1]), value.sizes[1])
+    kept, size = (columns, value.sizes[0]) if along == 0 else (rows, value.sizes[1])
+    weight = (kept == np.arange(value.sizes[1 - along])[:, None]) / (size if how == "mean" else 1)
+    return call.add_layer(value.signal, synapse=Dense(weight=weight.astype(np.float32)))
 
 
 def _is_time(call: FunctionCall, value: Symbol, axes: tuple[Any, ...]) -> bool:
@@ -198,6 +215,10 @@ def scale_decoded(call: FunctionCall, a: Symbol, b: Symbol) -> Decoded:
         raise UnsupportedError(
             f"{call.place} calculates with {describe(value)} and {describe(factor)}, expected a number; {DECODE}"
         )
+    if value.how == "sum" and call.context.form == "repeat" and isinstance(value.outputs, tuple):
+        steps = len(value.outputs)  # the forward fixes their number
+        if factor == steps if divides else factor == 1 / steps:
+            return Decoded(value.outputs, "mean", "mean")
     one_over = replace(factor, power=1) if isinstance(factor, AxisSize) and factor.power == (1 if divides else -1) else None
     if value.how == "sum" and is_steps(call, one_over):
         return Decoded(value.outputs, "mean", "mean")

@@ -7,7 +7,7 @@ from typing import Any
 
 from spear_deploy.frameworks.importer.context import TraceContext
 from spear_deploy.frameworks.importer.modules import join
-from spear_deploy.frameworks.importer.symbols import Channels, Concat, Signal, Symbol, name_module
+from spear_deploy.frameworks.importer.symbols import Channels, Complement, Concat, Signal, Symbol, name_module
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,10 @@ class FunctionCall:
         return self.context.builder.make_zeros(signals[0].shape) if is_zero and signals else symbol
 
     def join_channels(self, symbol: Symbol) -> Symbol:
-        """Return some channels of a signal as a signal of their own; any other symbol as it is."""
-        if not isinstance(symbol, Channels):
+        """Return some channels of a signal, or 1 less spikes, as a signal of their own; any other symbol as it is."""
+        if isinstance(symbol, Complement) and "mul" in self.name:
+            return symbol
+        if not isinstance(symbol, (Channels, Complement)):
             return symbol
         key = (self.owner, "channels", symbol)
         return self.context.unrolled.make_once(key, lambda key: join(self.context, key[2], self.owner))

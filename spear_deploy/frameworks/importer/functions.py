@@ -14,6 +14,15 @@ import torch
 from torch.nn import functional
 
 from spear_deploy.errors import UnsupportedError
+from spear_deploy.frameworks.importer.arithmetic import (
+    MAKERS,
+    SCALINGS,
+    add,
+    compute_size,
+    compute_tensor,
+    is_constant,
+    subtract,
+)
 from spear_deploy.frameworks.importer.context import TraceContext
 from spear_deploy.frameworks.importer.decoding import (
     DECODE,
@@ -36,6 +45,8 @@ from spear_deploy.frameworks.importer.symbols import (
     Channels,
     Concat,
     Decoded,
+    Grouped,
+    OneStep,
     OutputAndState,
     RepeatedInput,
     Signal,
@@ -43,12 +54,13 @@ from spear_deploy.frameworks.importer.symbols import (
     StepInputs,
     Symbol,
     SymbolShape,
+    TensorValue,
     describe,
     list_signals,
     shifted_by,
 )
 from spear_deploy.frameworks.importer.synapses import to_flatten
-from spear_deploy.network import Scale
+from spear_deploy.network import Shape
 from spear_deploy.network.graph import INPUT
 from spear_deploy.util.number_format import format_shape
 
@@ -72,13 +84,15 @@ def call_function(context: TraceContext, target: Any, owner: str, args: tuple[Sy
         return None
     if isinstance(target, type) and issubclass(target, tuple):  # a state built from its parts
         return (*args, *kwargs.values())
-    if target in _ACCESS:
+    if target in _ACCESS and not isinstance(next(iter(args), None), TensorValue):
         _check_arguments(call, _ACCESS[target], args, kwargs)
         return _ACCESS[target](call, *args, **kwargs)
-    if name.strip("_") in _SCALINGS and any(isinstance(symbol, Decoded) for symbol in args):
+    if name.strip("_") in SCALINGS and any(isinstance(symbol, Decoded) for symbol in args):
         return scale_decoded(call, *args, **kwargs)
-    if call.name in (*_SCALINGS, "add", "sub") and args and all(isinstance(symbol, (int, float, AxisSize)) for symbol in args):
-        return _compute_size(call, *args)
+    if any(isinstance(symbol, TensorValue) for symbol in (*args, *kwargs.values())) and is_constant((*args, *kwargs.values())):
+        return compute_tensor(call, target, args, kwargs)
+    if call.name in (*SCALINGS, "add", "sub") and args and all(isinstance(symbol, (int, float, AxisSize)) for symbol in args):
+        return compute_size(call, *args)
     for symbol in args:
         if isinstance(symbol, (State, OutputAndState)):
             raise UnsupportedError(f"{call.place} computes with {describe(symbol)} by '{name}'; hand states on as they are")
@@ -90,9 +104,9 @@ def call_function(context: TraceContext, target: Any, owner: str, args: tuple[Sy
     make = _MAKE[target]
     _check_arguments(call, make, args, kwargs)
     args = tuple(call.join_channels(symbol) for symbol in args)
-    if make is _add:
+    if make is add:
         args = tuple(call.replace_zero(symbol, args) for symbol in args)
-    kind = "add" if make is _add else "sub" if make is _subtract else name
+    kind = "add" if make is add else "sub" if make is subtract else name
     return context.unrolled.make_once((owner, kind, args, kwargs), lambda key: make(call, *key[2], **key[3]))
 
 
@@ -225,50 +239,6 @@ def _pass_on(call: FunctionCall, value: Symbol, *args: Symbol, **kwargs: Symbol)
     return value
 
 
-# --------------------------------------------------------------------------------------------------------- arithmetic
-
-
-def _add(call: FunctionCall, a: Symbol, b: Symbol) -> Signal:
-    if not (isinstance(a, (Signal, Concat)) and isinstance(b, (Signal, Concat))):
-        raise UnsupportedError(f"{call.place} adds {describe(a)} and {describe(b)}; expected the outputs of two modules")
-    if a.shape != b.shape:
-        raise UnsupportedError(
-            f"{call.place} adds {format_shape(a.shape)} and {format_shape(b.shape)} values; expected equal shapes"
-        )
-    return _scale(call, a, 2.0) if a == b else call.add_layer(a, b)
-
-
-def _subtract(call: FunctionCall, a: Symbol, b: Symbol) -> Signal:
-    return _add(call, a, _scale(call, b, -1.0, suffix="minus") if isinstance(b, (Signal, Concat)) else b)
-
-
-def _multiply(call: FunctionCall, a: Symbol, b: Symbol) -> Signal:
-    value, factor = (a, b) if isinstance(a, (Signal, Concat)) else (b, a)
-    return _scale(call, value, factor)
-
-
-def _divide(call: FunctionCall, a: Symbol, b: Symbol) -> Signal:
-    if not isinstance(b, (int, float)) or b == 0:
-        raise UnsupportedError(f"{call.place} divides {describe(a)} by {describe(b)}; expected a number that is not 0")
-    return _scale(call, a, 1 / b)
-
-
-def _scale(call: FunctionCall, value: Symbol, factor: Symbol, suffix: str = "") -> Signal:
-    if not isinstance(factor, (int, float)):
-        raise UnsupportedError(f"{call.place} multiplies {describe(value)} by {describe(factor)}; expected a number")
-    return call.add_layer(value, suffix=suffix, synapse=Scale(weight=np.array(factor, np.float32)))
-
-
-_SCALINGS = ("mul", "imul", "truediv", "itruediv", "div")
-"""Names of functions that multiply or divide."""
-
-
-def _compute_size(call: FunctionCall, a: Symbol, b: Symbol) -> AxisSize:
-    """Return a number computed from the size of an axis."""
-    size: AxisSize = a if isinstance(a, AxisSize) else b
-    return replace(size, power=-size.power if size is b and a == 1 and "div" in call.name else 0)
-
-
 # ----------------------------------------------------------------------------------------------------- shape and pools
 
 
@@ -286,9 +256,11 @@ def _squeeze(call: FunctionCall, value: Signal | Concat, dim: int | tuple[int, .
     return leave_out(call, value, [axis - call.axes_before for axis in axes])
 
 
-def _cat(call: FunctionCall, tensors: tuple[Symbol, ...], dim: int = 0, axis: int | None = None) -> Signal | Concat:
-    """Concatenate signals along their channels."""
+def _cat(call: FunctionCall, tensors: tuple[Symbol, ...], dim: int = 0, axis: int | None = None) -> Symbol:
+    """Concatenate signals along their channels, or the outputs of all steps along time."""
     dim = dim if axis is None else axis
+    if tensors and all(isinstance(symbol, OneStep) and symbol.axis == dim for symbol in tensors):
+        return stack(call, tuple(symbol.output for symbol in tensors), dim)
     tensors = tuple(call.join_channels(symbol) for symbol in tensors)
     if not all(isinstance(symbol, (Signal, Concat)) for symbol in tensors):
         what = next(describe(symbol) for symbol in tensors if not isinstance(symbol, (Signal, Concat)))
@@ -317,7 +289,13 @@ def _new_zeros(call: FunctionCall, value: Symbol, *sizes: Symbol, **kwargs: Symb
 
 
 def _unsqueeze(call: FunctionCall, value: Symbol, dim: int = 0) -> Symbol:
-    """Put a time axis before the input, which `repeat` or `expand` then fills with the same input in every step."""
+    """Put a time axis before the output of one step, or before the input, which `repeat` or `expand` then fills."""
+    if call.context.form != "layers" and isinstance(value, (Signal, Concat)):
+        dim %= len(value.shape) + 2
+        if isinstance(value, Signal) and value.name == INPUT and dim >= 1:
+            return _view_input(call, value, (*value.shape[: dim - 1], 1, *value.shape[dim - 1 :]))
+        if dim <= 1:
+            return OneStep(value, dim)
     if (
         call.context.form != "layers"
         or dim != call.context.framework.time_axis
@@ -341,8 +319,32 @@ def _repeat(call: FunctionCall, value: Symbol, *sizes: Symbol) -> Symbol:
     return value.signal
 
 
-def _reshape(call: FunctionCall, value: Signal | Concat, *sizes: Symbol) -> Signal | Concat:
-    """Flatten by view or reshape; any other shape is refused."""
+def _complete(sizes: tuple[Symbol, ...], count: int) -> Any:
+    """Return sizes of axes with the one that is -1 worked out, None where they do not hold that many values."""
+    if not all(isinstance(size, int) and size != 0 for size in sizes):
+        return None
+    known = int(np.prod([size for size in sizes if size > 0]))
+    whole = tuple(count // known if size < 0 else size for size in sizes)
+    return whole if int(np.prod(whole)) == count else None
+
+
+def _view_input(call: FunctionCall, value: Signal, shape: Shape) -> Signal:
+    """Return the input in the shape that the forward gives it, which is that of the network's input."""
+    builder = call.context.builder
+    if builder.input_view not in (None, shape):
+        raise UnsupportedError(
+            f"{call.place} takes its input as {format_shape(shape)} and as {format_shape(builder.input_view or ())} values; give "
+            "it one shape"
+        )
+    builder.input_view = shape
+    call.note(
+        f"the forward gives its input of {format_shape(value.shape)} another shape: the network takes {format_shape(shape)}"
+    )
+    return replace(value, shape=shape)
+
+
+def _reshape(call: FunctionCall, value: Signal | Concat, *sizes: Symbol) -> Signal | Concat | Grouped:
+    """Flatten by view or reshape, give the input another shape, or make groups to be added up; any other shape is refused."""
     wanted = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], tuple) else sizes
     before = call.axes_before
     leading, rest = wanted[:before], wanted[before:]
@@ -351,6 +353,13 @@ def _reshape(call: FunctionCall, value: Signal | Concat, *sizes: Symbol) -> Sign
         call.note(f"{call.place} takes {leading[0]} in {call.name}({leading[0]}, ...) to be the number of samples")
         leading = (AxisSize(0),)
     kept = all(size == AxisSize(axis) or size == -1 for axis, size in enumerate(leading))
+    if kept and wanted.count(-1) <= 1 and (shape := _complete(rest, count)) is not None and len(shape) > 1:
+        if shape == value.shape:
+            return value
+        if isinstance(value, Signal) and value.name == INPUT and call.context.form != "layers":
+            return _view_input(call, value, shape)
+        if isinstance(value, Signal) and len(value.shape) == 1 and len(shape) == 2:
+            return Grouped(value, shape)
     if kept and isinstance(value, Signal) and len(rest) == 1 and isinstance(rest[0], int) and rest[0] > 0:
         call.context.builder.expect(value, rest[0])
     if not kept or rest not in ((-1,), (count,)) or wanted.count(-1) > 1:
@@ -408,12 +417,8 @@ _ACCESS: dict[Any, Callable[..., Symbol]] = {
     **dict.fromkeys((torch.cat, torch.concat, torch.concatenate), _cat),
 }
 
-_MAKE: dict[Any, Callable[..., Signal | Concat]] = {
-    **dict.fromkeys((operator.add, operator.iadd, torch.add, "add", "add_"), _add),
-    **dict.fromkeys((operator.sub, operator.isub, torch.sub, "sub", "sub_"), _subtract),
-    **dict.fromkeys((operator.mul, operator.imul, torch.mul, "mul", "mul_"), _multiply),
-    **dict.fromkeys((operator.truediv, operator.itruediv, torch.div, "div", "div_"), _divide),
-    **dict.fromkeys((operator.neg, torch.neg, "neg"), lambda call, value: _scale(call, value, -1.0)),
+_MAKE: dict[Any, Callable[..., Symbol]] = {
+    **MAKERS,
     **dict.fromkeys((torch.flatten, "flatten"), _flatten),
     **dict.fromkeys((torch.squeeze, "squeeze"), _squeeze),
     **dict.fromkeys(("view", "reshape"), _reshape),

@@ -28,6 +28,7 @@ from spear_deploy.frameworks.importer.symbols import (
     StepInputs,
     StepOutputs,
     Symbol,
+    TensorValue,
     describe,
     list_signals,
     name_module,
@@ -98,10 +99,14 @@ def trace_layers(
     graph = SNNGraph(
         layers=tuple(builder.layers),
         edges=tuple(builder.list_edges()),
-        input_shape=input_shape,
+        input_shape=builder.input_view or input_shape,
         dt_s=builder.check_time_step(dt_s),
         output=output.name,
-        metadata={"source": framework.name, **({"assumptions": notes} if (notes := builder.list_notes()) else {})},
+        metadata={
+            "source": framework.name,
+            **({"assumptions": notes} if (notes := builder.list_notes()) else {}),
+            **({"forward_input_shape": list(input_shape)} if builder.input_view else {}),
+        },
     )
     return delay_resets(graph, builder.late_resets), builder.origins
 
@@ -206,6 +211,8 @@ class TraceInterpreter:
             axes_before = self.context.axes_before
             if tensor.ndim > axes_before and tensor.shape[0] == BATCH:
                 return self.context.builder.make_zeros(tuple(tensor.shape[axes_before:]))
+        if not name.startswith("_tensor_constant") or tensor.numel() == 1:
+            return TensorValue(tensor, self._full_path(name))
         raise UnsupportedError(
             f"{name_module(owner)} uses the tensor '{self._full_path(name)}' by itself; put it into a module, or start from "
             "zeros of batch x the layer's shape"

@@ -19,6 +19,7 @@ from spear_deploy.errors import GraphError, UnsupportedError
 from spear_deploy.frameworks.importer.context import TraceContext
 from spear_deploy.frameworks.importer.symbols import (
     Channels,
+    Complement,
     Concat,
     Decoded,
     OutputAndState,
@@ -32,11 +33,12 @@ from spear_deploy.frameworks.importer.symbols import (
 )
 from spear_deploy.frameworks.importer.synapses import FOLDED, MAX_POOLS, PLAIN, make_refusal, to_synapse
 from spear_deploy.frameworks.importer.unrolling import NEURON
-from spear_deploy.network import IF, POOLS, Array, BatchNorm, Conv1d, Conv2d, Dense, Flatten, SumPool, Synapse, write_out
+from spear_deploy.network import IF, POOLS, Array, BatchNorm, Conv1d, Conv2d, Dense, Flatten, Scale, SumPool, Synapse, write_out
 from spear_deploy.util.number_format import format_shape
 
 CLASSIFIERS = (torch.nn.Softmax, torch.nn.LogSoftmax)
 """Modules that turn decoded outputs into probabilities of classes, which keep their order."""
+STARTS_ANEW = "hand its state back: forward(x, state) -> (output, state)"
 ANY_SPIKE_THRESHOLD = 0.5
 """Threshold of a neuron that spikes where its inputs hold one spike or more."""
 
@@ -55,6 +57,8 @@ def call_module(context: TraceContext, module: Any, path: str, args: tuple[Symbo
             return handle(context, module, path, x, others)
     if isinstance(x, Decoded):
         return _add_behind_decoding(context, module, path, x)
+    if isinstance(x, Complement):
+        x = unrolled.make_once((path, "complement", x), lambda key: join(context, key[2], path))
     x = check_input(context, module, path, x)
     if isinstance(module, torch.nn.ReLU) and all_spikes(context, x):
         return x
@@ -213,8 +217,10 @@ def _check_channels(count: int, x: Concat | Channels, path: str) -> None:
         )
 
 
-def join(context: TraceContext, x: Signal | Concat | Channels, path: str) -> Signal:
+def join(context: TraceContext, x: Signal | Concat | Channels | Complement, path: str) -> Signal:
     """Return one signal; concatenated ones are put at their channels by weights of 0 and 1, and added; some channels are taken.
+
+    1 less spikes is a weight of −1 and a bias of 1.
 
     Raises:
         UnsupportedError: concatenated signals of more than two axes of positions.
@@ -222,6 +228,9 @@ def join(context: TraceContext, x: Signal | Concat | Channels, path: str) -> Sig
     if isinstance(x, Signal):
         return x
     add = context.builder.add_layer
+    if isinstance(x, Complement):
+        less = Scale(weight=np.asarray(-1, np.float32), bias=np.ones((), np.float32))
+        return add(f"{path or 'model'}.complement", x.signal, synapse=less)
     if isinstance(x, Channels):
         picked = np.eye(x.stop - x.start, x.signal.shape[0], x.start, np.float32)
         return add(f"{path or 'model'}.channels", x.signal, synapse=_to_weights(picked, x, path))
@@ -296,6 +305,8 @@ def _check_state(context: TraceContext, result: OutputAndState, others: tuple[Sy
     """
     keeps, step, own = context.framework.keeps_state, context.unrolled.step, result.state
     others = tuple(symbol for symbol in others if symbol is not None)
+    if keeps and step and own.layers and State() in others:
+        raise UnsupportedError(f"{place} starts anew in every step; {STARTS_ANEW}")
     if keeps:
         others = tuple(symbol for symbol in others if symbol != State())  # a state of zeros, with which they start
     if step == 0 and others:
@@ -305,9 +316,7 @@ def _check_state(context: TraceContext, result: OutputAndState, others: tuple[Sy
         if not states and keeps:
             return
         if not states:
-            raise UnsupportedError(
-                f"{place} starts anew in every step; hand its state back: forward(x, state) -> (output, state)"
-            )
+            raise UnsupportedError(f"{place} starts anew in every step; {STARTS_ANEW}")
         spikes = replace(result.output, age=1)  # a recurrent module may get its own spikes as a part of its state
         states = [state for state in states if not (keeps and state == spikes)]
         layers: frozenset[str] = frozenset().union(*(state.layers for state in states if isinstance(state, State)))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
+import torch
+
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.network import Shape
 
@@ -53,6 +55,47 @@ class Channels:
     def shape(self) -> Shape:
         """The shape of these channels."""
         return (self.stop - self.start, *self.signal.shape[1:])
+
+
+@dataclass(frozen=True)
+class Complement:
+    """1 less a signal of spikes: 1 where a neuron sends none."""
+
+    signal: Signal
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of the signal."""
+        return self.signal.shape
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """A signal of one axis, of which a forward makes two: groups, and the places in each."""
+
+    signal: Signal
+    sizes: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class OneStep:
+    """The output of one step with an axis of time, to be joined with those of others."""
+
+    output: Any
+    axis: int
+
+
+class TensorValue:
+    """A parameter or buffer of the model in a calculation; equal to another of the same values."""
+
+    def __init__(self, tensor: torch.Tensor, path: str) -> None:
+        self.tensor, self.path = tensor.detach(), path
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TensorValue) and torch.equal(self.tensor, other.tensor)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.tensor.shape))
 
 
 @dataclass(frozen=True)
@@ -155,6 +198,10 @@ def describe(symbol: Symbol) -> str:
         (OutputAndState, "(output, state)"),
         (Concat, "outputs side by side"),
         (Channels, f"channels of {describe(symbol.signal)}" if isinstance(symbol, Channels) else ""),
+        (Complement, f"1 less {describe(symbol.signal)}" if isinstance(symbol, Complement) else ""),
+        (Grouped, f"groups of {describe(symbol.signal)}" if isinstance(symbol, Grouped) else ""),
+        (OneStep, "the output of one step"),
+        (TensorValue, f"the tensor '{symbol.path}'" if isinstance(symbol, TensorValue) else ""),
         (SymbolShape, "a shape"),
         (AxisSize, "the size of an axis" if getattr(symbol, "power", 1) == 1 else "a number computed from the size of an axis"),
         (StepInputs, "the input of all steps"),
@@ -190,8 +237,10 @@ def shifted_by(symbol: Symbol, steps: int) -> Symbol:
         return OutputAndState(shifted_by(symbol.output, steps), shifted_by(symbol.state, steps))
     if isinstance(symbol, Concat):
         return Concat(tuple(shifted_by(part, steps) for part in symbol.parts))
-    if isinstance(symbol, Channels):
+    if isinstance(symbol, (Channels, Complement, Grouped)):
         return replace(symbol, signal=shifted_by(symbol.signal, steps))
+    if isinstance(symbol, OneStep):
+        return replace(symbol, output=shifted_by(symbol.output, steps))
     if isinstance(symbol, BatchFirst):
         return BatchFirst(tuple(shifted_by(part, steps) for part in symbol.outputs))
     if isinstance(symbol, dict):
@@ -203,8 +252,10 @@ def list_signals(symbol: Symbol) -> list[Signal]:
     """Return the signals in a symbol in order; a shape holds none."""
     if isinstance(symbol, Signal):
         return [symbol]
-    if isinstance(symbol, (OutputAndState, Channels)):
-        return [symbol.output if isinstance(symbol, OutputAndState) else symbol.signal]
+    if isinstance(symbol, (Channels, Complement, Grouped)):
+        return [symbol.signal]
+    if isinstance(symbol, (OutputAndState, OneStep)):
+        return list_signals(symbol.output)
     parts = symbol.parts if isinstance(symbol, Concat) else symbol.values() if isinstance(symbol, dict) else symbol
     return [signal for part in parts for signal in list_signals(part)] if isinstance(symbol, (Concat, dict, tuple)) else []
 

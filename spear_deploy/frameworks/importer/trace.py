@@ -39,6 +39,7 @@ BATCH = 2
 
 def copy_model(model: torch.nn.Module) -> torch.nn.Module:
     """Return a copy of a model; results of a computation, such as pruned weights, and sparse tensors keep their values."""
+    model = unwrap_compiled(model)
     attributes: list[Any] = []
     for _, module in torch.nn.Module.named_modules(model):
         for value in vars(module).values():
@@ -48,7 +49,7 @@ def copy_model(model: torch.nn.Module) -> torch.nn.Module:
     sparse = [tensor for tensor in tensors if tensor.is_leaf and tensor.layout != torch.strided]  # torch copies no sparse ones
     known |= {id(tensor): torch.nn.Parameter(tensor.detach().clone(), tensor.requires_grad) for tensor in sparse}
     try:
-        return copy.deepcopy(model, dict(known))
+        return _unwrap_inner(copy.deepcopy(model, dict(known)))
     except (AttributeError, TypeError):  # a class that copies itself, and fails, as sinabs' recurrent layers do
         for _, module in torch.nn.Module.named_modules(model):
             kind: Any = type(module)
@@ -58,6 +59,21 @@ def copy_model(model: torch.nn.Module) -> torch.nn.Module:
             if id(module) in known:
                 vars(known[id(module)]).update(copy.deepcopy(vars(module), known))
         return copy.deepcopy(model, known)
+
+
+def unwrap_compiled(model: torch.nn.Module) -> torch.nn.Module:
+    """Return the model that torch.compile stands for; any other as it is."""
+    original: torch.nn.Module = getattr(model, "_orig_mod", model) if type(model).__name__ == "OptimizedModule" else model
+    return original
+
+
+def _unwrap_inner(model: torch.nn.Module) -> torch.nn.Module:
+    """Put the modules that torch.compile stands for in their places."""
+    for _, module in list(torch.nn.Module.named_modules(model)):
+        for name, inner in list(module._modules.items()):
+            if inner is not None:
+                module._modules[name] = unwrap_compiled(inner)
+    return model
 
 
 def detect_form(model: torch.nn.Module, shape: Shape, framework: Framework) -> Form:
@@ -523,6 +539,7 @@ def _is_addition(node: fx.Node) -> bool:
     return node.op in ("call_function", "call_method") and node.target in ADDITIONS
 
 
+PLACED = (operator.getitem, torch.unsqueeze, "unsqueeze")
 ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
 
 
@@ -578,8 +595,8 @@ def assign_steps(traced: TracedModel, graph: fx.Graph) -> dict[fx.Node, int]:
         users = [late[user] for user in node.users]
         names = {user.op if user.op == "output" else getattr(user.target, "__name__", str(user.target)) for user in node.users}
         is_output = bool(names & {"output", "stack", "__setitem__"})  # a stack or a buffer takes the outputs of all steps
-        # the output of neurons and the input belong to the step that they are made in
-        is_fixed = node.op == "placeholder" or node.target is operator.getitem or traced.is_stepped(node)
+        # the output of neurons and the input belong to the step that they are made in, and what gets an axis of time there
+        is_fixed = node.op == "placeholder" or node.target in PLACED or traced.is_stepped(node)
         if node.op == "output":
             step = traced.steps - 1
         elif step is None:
@@ -594,13 +611,17 @@ def _find_earliest_steps(traced: TracedModel, graph: fx.Graph) -> dict[fx.Node, 
     """Return the first step in which the inputs of each node are there, None where no step is."""
     early: dict[fx.Node, int | None] = {}
     calls: Counter[str] = Counter()
+    total = _count_calls(traced, graph)
     for node in graph.nodes:
         early[node] = _read_step(node, traced.form)
-        if traced.form == "repeat" and traced.is_stepped(node):
-            early[node] = calls[str(node.target)]  # its first call is the first step
+        if traced.form != "step" and traced.is_stepped(node):
+            if traced.form == "repeat" or total[str(node.target)] == traced.steps:
+                early[node] = calls[str(node.target)]  # its first call is the first step
             calls[str(node.target)] += 1
-        if early[node] is None:
-            early[node] = max((step for step in map(early.get, node.all_input_nodes) if step is not None), default=None)
+        before = [step for step in map(early.get, node.all_input_nodes) if step is not None]
+        if early[node] is None or traced.form in LOOPS:
+            before += [step for step in (early[node],) if step is not None]
+            early[node] = max(before, default=None)
     return early
 
 
