@@ -11,14 +11,16 @@ from spear_deploy.cli.options import as_json
 from spear_deploy.cli.output import emit
 
 
-@click.command(cls=Command, short_help="Write report.html of a deployment again.")
+@click.command(cls=Command, short_help="Write the page of an output folder again.")
 @click.argument("folder", metavar="DIR")
-@click.option("--out", metavar="FILE", help="The page.  [default: report.html, adapt.html, prune.html or front.html in DIR]")
+@click.option(
+    "--out", metavar="FILE", help="The page.  [default: report.html, adapt.html, prune.html, front.html or sweep.html in DIR]"
+)
 @as_json
 def report(folder: str, out: str | None, as_json: bool) -> None:
-    """Write the page of a deployment again, from its files alone.
+    """Write the page of an output folder again, from its files alone.
 
-    DIR is the output folder of 'deploy', 'demo', 'adapt' or 'prune'. The page is one file without scripts,
+    DIR is the output folder of 'deploy', 'demo', 'adapt', 'prune' or 'sweep'. The page is one file without scripts,
     which loads nothing from elsewhere, follows light and dark, and can be printed.
 
     Example: spear-deploy report demo

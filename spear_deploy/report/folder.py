@@ -59,7 +59,7 @@ def read_folder(folder: str | os.PathLike[str]) -> Evidence:
     place = Path(folder)
     if not place.is_dir():
         what = "is a file" if place.exists() else "there is no such folder"
-        raise FileError(f"folder '{place}': {what}; give the folder that `deploy`, `demo` or `prune` wrote")
+        raise FileError(f"folder '{place}': {what}; give the output folder of `deploy` or another command")
     if not (place / DEPLOYMENT).exists():
         raise FileError(
             f"folder '{place}': holds no finished deployment (no deployment.json); "

@@ -15,12 +15,15 @@ from spear_deploy.util.number_format import format_shape
 def label_evidence(evidence: Evidence) -> Evidence:
     """Return the files of a deployment with the labels of layers in place of their names.
 
-    Where a shape stands beside the name, the label is name and kind alone.
+    Where a shape stands beside the name, the label is name and kind alone. What lies on the chip has the kinds of the trained
+    network and the shapes of the pruned one.
     """
     stages = [part for part in evidence.layers.values() if isinstance(part, Mapping)]
     rows = {row["name"]: row for part in reversed(stages) for row in part["layers"]}
     short = {name: _join(name, row) for name, row in rows.items()}
     labels = {name: _join(name, row, row["shape"]) for name, row in rows.items()}
+    shapes = {row["name"]: row["shape"] for part in stages for row in part["layers"]}
+    on_chip = {name: _join(name, row, shapes[name]) for name, row in rows.items()}
     if evidence.adaptation is not None:
         labels = {**evidence.adaptation.get("labels", {}), **labels}
     if all(label == name for name, label in labels.items()):
@@ -35,7 +38,7 @@ def label_evidence(evidence: Evidence) -> Evidence:
             "notes": [add_kinds(note, labels) for note in deployment["notes"]],
             **({"failures": [add_kinds(text, labels) for text in deployment["failures"]]} if "failures" in deployment else {}),
         },
-        check=_label_check(check, labels),
+        check=_label_check(check, on_chip),
         layers={
             key: {**part, "layers": [{**row, "name": short[row["name"]]} for row in part["layers"]]}
             if isinstance(part, Mapping)
@@ -44,10 +47,10 @@ def label_evidence(evidence: Evidence) -> Evidence:
         },
         cores={
             **cores,
-            "layers": [labels.get(name, name) for name in cores["layers"]],
-            "work": cores.get("work") and add_kinds(cores["work"], labels),
+            "layers": [on_chip.get(name, name) for name in cores["layers"]],
+            "work": cores.get("work") and add_kinds(cores["work"], on_chip),
         },
-        raster=_label_keys(evidence.raster, labels),
+        raster=_label_keys(evidence.raster, on_chip),
         adaptation=None if evidence.adaptation is None else label_adaptation(evidence.adaptation, labels),
     )
 

@@ -35,8 +35,17 @@ def describe_sweep(folder: Path) -> dict[str, Any]:
         "cells": len(cells),
         "charts": [_draw_place([cell for cell in done if (cell["network"], cell["chip"]) == place], place) for place in places],
         "rows": list_means(cells, front),
-        "errors": [{"cell": cell["folder"], "error": cell["error"]} for cell in cells if "error" in cell],
+        "errors": list_errors(cells),
     }
+
+
+def list_errors(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return each reason why cells have no result, with their folders."""
+    folders: dict[str, list[str]] = {}
+    for cell in cells:
+        if "error" in cell:
+            folders.setdefault(cell["error"], []).append(cell["folder"])
+    return [{"cells": names, "error": error} for error, names in folders.items()]
 
 
 def list_means(cells: Sequence[Mapping[str, Any]], front: set[str]) -> list[dict[str, Any]]:

@@ -75,7 +75,9 @@ def test_every_combination_is_pruned_or_says_why_not(swept):
     assert set(result["front"]) <= {cell["folder"] for cell in cells[:2]} and result["front"]
     assert json.loads((out / "sweep.json").read_text())["cells"] == cells
     page = (out / "sweep.html").read_text()
-    assert "net.snn on loihi2" in page and "2 seeds" in page and "SynOps budget 1 is below" in page
+    assert "net.snn on loihi2" in page and "2 seeds" in page
+    assert page.count("SynOps budget 1 is below") == len({cell["error"] for cell in cells[2:]})  # each reason once
+    assert all(page.count(f"{cell['folder']}<") == 1 for cell in cells[2:])
     assert (out / cells[0]["folder"] / "pruned.snn").is_file()
 
 

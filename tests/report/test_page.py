@@ -223,7 +223,7 @@ def test_the_command_rebuilds_the_page(folder, tmp_path):
 def test_a_folder_without_a_deployment_is_refused_in_one_sentence(tmp_path):
     (tmp_path / "file").write_text("x")
     for name, message in (
-        ("none", r"folder '.*none': there is no such folder; give the folder that `deploy`, `demo` or `prune` wrote"),
+        ("none", r"folder '.*none': there is no such folder; give the output folder of `deploy` or another command"),
         ("file", r"folder '.*file': is a file; give the folder"),
         (".", r"holds no finished deployment \(no deployment.json\); run `spear-deploy deploy .*`, which goes on where"),
     ):
@@ -580,10 +580,11 @@ def test_layers_that_are_bare_numbers_carry_their_kind(tmp_path):
     assert "Weights" not in plain["stages"]["sentence"]
     assert [row["name"] for row in view["activity"]["rows"]] == ["10 Dense-CubaLIF", "out"]
     assert [row["name"] for row in view["widths"]] == ["10 Dense-CubaLIF"] and view["widths"][0]["shape"] == [8]
-    assert [row["name"] for row in view["plan"]["layers"]] == ["10 Dense-CubaLIF 8", "out"]
-    assert view["plan"]["work"].startswith("core 0 ('10' (Dense-CubaLIF 8)) has most in a step")
-    assert view["raster"]["layers"][0]["name"] == "10 Dense-CubaLIF 8"
+    # what lies on the chip is the pruned network, of 5 neurons
+    assert [row["name"] for row in view["plan"]["layers"]] == ["10 Dense-CubaLIF 5", "out"]
+    assert view["plan"]["work"].startswith("core 0 ('10' (Dense-CubaLIF 5)) has most in a step")
+    assert view["raster"]["layers"][0]["name"] == "10 Dense-CubaLIF 5"
     rows = view["resources"]["all"] or view["resources"]["first"]
-    assert {row["where"] for row in rows} == {"chip", "10 Dense-CubaLIF 8", "out"}
+    assert {row["where"] for row in rows} == {"chip", "10 Dense-CubaLIF 5", "out"}
     assert plain["resources"]["count"] == view["resources"]["count"]
-    assert "10 Dense-CubaLIF 8" in render_deployment(read_folder(folder))
+    assert "10 Dense-CubaLIF 5" in render_deployment(read_folder(folder))

@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from spear_deploy.pipeline.deployment import Deployment
 
 
+ROUNDED_NOTE = (
+    "weights and thresholds rounded as on the chip, potentials in floating point; the chip's integers, which keep the budget, "
+    "may spike more or less often"
+)
+"""What the row of a network that learnt with the chip's rounding counts."""
+
+
 def show_certificate(console: Console, path: str, certificate: Mapping[str, Any], labels: Mapping[str, str]) -> None:
     """Print a line for each fact of an exported file and its proof; layers under the labels of `label_layers`."""
     source = certificate["input"]
@@ -135,8 +142,10 @@ def show_levers(console: Console, stages: Sequence[Mapping[str, Any]], split: st
     """Print SynOps and accuracy on a split after each lever of pruning; nothing where none was used."""
     rows = [(stage["lever"], stage["synops"], f"{stage['accuracy']:.2%}", stage["batches"] or "") for stage in stages]
     if rows:
-        title, columns = f"After each step of pruning, on {split}", ("after", "SynOps", "accuracy", "batches")
+        title, columns = f"After each step of pruning, in floating point, on {split}", ("after", "SynOps", "accuracy", "batches")
         console.print(make_table(title, columns, rows, numbers=(1, 2, 3)), highlight=False)
+        if any(stage["lever"] == "bits" for stage in stages):
+            console.print(f"bits: {ROUNDED_NOTE}", highlight=False)
 
 
 def _list_lava_rows(accuracy: float | None, lava: Mapping[str, Any]) -> list[Sequence[Any]]:
