@@ -1,0 +1,107 @@
+"""What `check` lets pass becomes integers, runs, and is written for the chip's tool; what integers refuse does not fit."""
+
+import numpy as np
+import pytest
+
+from spear_deploy.errors import SpearError
+from spear_deploy.hardware.profile import list_profiles, load_profile
+from spear_deploy.network import LI, LIF, Conv2d, Layer
+from spear_deploy.network.graph import chain
+from spear_deploy.pipeline import api
+from spear_deploy.quantize import FORMATS
+from spear_deploy.quantize.fold import fold_chained_weights
+from spear_deploy.quantize.for_chip import find_refusal
+from spear_deploy.simulator import simulate
+from tests.support.drawn_networks import draw_network
+from tests.support.wild_graphs import wild_graph
+
+PROFILES = [profile for profile in map(load_profile, list_profiles()) if profile.meta.family in FORMATS]
+FILES = {"speck": ("speck", "net.json"), "xylo": ("xylo", "net.npz"), "spinnaker": ("pynn", "net.py")}
+"""By family the format of the chip's tool, and a name."""
+BEYOND_PYNN = ("keeps nothing from step to step", "starts at v_init", "sends several spikes in a step")
+"""What the chip's integers hold and a PyNN script does not."""
+SEEDS = [*range(30), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(30, 600))]
+
+
+def spikes_into(graph, seed):
+    return (np.random.default_rng(seed).random((6, 2, *graph.input_shape)) < 0.4).astype(np.uint8)
+
+
+def hold_to_integers(graph, seed, folder=None):
+    """Compare the check of all chips with their integers; return how often both say yes, and both no."""
+    graph, both = fold_chained_weights(graph), [0, 0]
+    for profile in PROFILES:
+        report = api.check(graph, profile)
+        x = spikes_into(graph, seed)
+        try:
+            integer = api.quantize_for_chip(graph, profile)
+        except SpearError as error:
+            assert report.verdict == "does_not_fit", f"{profile.name} fits, but {error}"
+            both[1] += 1
+            continue
+        if report.verdict == "does_not_fit":
+            continue
+        both[0] += 1
+        calibrated = api.quantize_for_chip(graph, profile, calibration=x)
+        for each in (integer, calibrated):
+            simulate(each, x)
+            assert not api.check(each, profile).unsupported, profile.name
+        if folder is not None and profile.meta.family in FILES:
+            export(graph, profile, x, folder)
+    return np.array(both)
+
+
+def export(graph, profile, x, folder):
+    to, name = FILES[profile.meta.family]
+    try:
+        assert api.export(graph, folder / name, to=to, chip=profile.name, x=x)["mismatches"] == 0
+    except SpearError as error:
+        assert to == "pynn" and any(part in str(error) for part in BEYOND_PYNN), f"{profile.name} fits, but {error}"
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_check_and_the_integers_of_all_chips_agree(seed, tmp_path):
+    hold_to_integers(draw_network(seed), seed, tmp_path)
+
+
+def test_networks_of_all_parts_agree_too():
+    both = sum(hold_to_integers(wild_graph(seed), seed) for seed in range(12))
+    assert both[1] > 100, "of these most are refused"
+
+
+def test_of_the_drawn_networks_many_fit_a_chip_and_many_are_refused():
+    both = sum(hold_to_integers(draw_network(seed), seed) for seed in range(12))
+    assert (both > 15).all()
+
+
+def test_what_integers_refuse_is_a_row_with_what_to_do():
+    """A convolution whose readout leaks by its own time constants, and a bias on ReckOn's hidden neurons."""
+    tau = np.linspace(8e-3, 20e-3, 48).reshape(3, 4, 4)
+    conv = Conv2d(weight=np.ones((3, 1, 3, 3)), padding=(1, 1))
+    readout = chain([Layer(name="c", synapse=conv, neuron=LI(tau_s=tau))], input_shape=(1, 4, 4))
+    (row,) = (row for row in api.check(readout, "loihi2").rows if row.status == "over")
+    assert (row.resource, row.where, row.used, row.limit) == ("neuron_constants", "c", 1, 0)
+    assert row.detail.startswith("time constants that differ inside a channel: weights of loihi2 hold one gain for each channel")
+    assert row.remedy.startswith("train with one value for each channel; `adapt` puts in its place: their mean over a channel")
+    hidden = LIF(tau_s=0.02)
+    biased = Conv2d(weight=np.ones((2, 1, 3, 3)), padding=(1, 1), bias=np.ones(2))
+    layers = [
+        Layer(name="a", synapse=biased, neuron=hidden),
+        Layer(name="b", synapse=Conv2d(weight=np.ones((2, 2, 4, 4))), neuron=hidden),
+    ]
+    report = api.check(chain(layers, input_shape=(1, 4, 4)), "reckon")
+    (row,) = (row for row in report.rows if row.status == "over")
+    assert (row.resource, row.where) == ("integers", "a")
+    assert row.detail == "a bias: ReckOn's neurons have none; give it an input that spikes in every step"
+    assert "give it an input that spikes in every step; `adapt` puts in its place: " in row.remedy
+
+
+def test_a_refusal_names_a_layer_of_the_network_even_where_its_sentence_names_none():
+    layers = [Layer(name=name, synapse=Conv2d(weight=np.ones((1, 1, 1, 1))), neuron=LIF(tau_s=1e-3)) for name in "ab"]
+    graph = chain(layers, input_shape=(1, 2, 2))
+    refusal = find_refusal(graph, load_profile("speck2f"))
+    assert refusal is not None
+    assert (refusal.layer, refusal.what) == ("a", "LIF leaks")
+    assert refusal.why == "Speck's neurons integrate and fire; use IF (a constant leak is a bias)"
+    assert find_refusal(graph, load_profile("akd1000")) is None
+    assert find_refusal(graph, load_profile("generic45nm")) is None
