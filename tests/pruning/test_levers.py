@@ -535,7 +535,11 @@ def test_deploy_takes_levers_and_shows_what_each_did(tmp_path):
     show_levers(console, facts.levers, "validation")
     show_aims(console, facts.budgets)
     shown = console.export_text()
-    assert "After each step of pruning, on validation" in shown and facts.budgets == facts.to_json()["budgets"]
+    assert "After each step of pruning, in floating point, on validation" in shown and "bits: " not in shown
+    rounded = Console(record=True, width=120, file=io.StringIO())
+    show_levers(rounded, [*facts.levers, {**facts.levers[-1], "lever": "bits"}], "validation")
+    assert "the chip's integers, which keep the budget, may spike more or less often" in " ".join(rounded.export_text().split())
+    assert facts.budgets == facts.to_json()["budgets"]
     row = facts.budgets["synops"]
     aim = f"SynOps while pruning, on {row['measured_on']}: {row['used']:,.0f}; aim at most {row['aim']:,.0f}, budget"
     assert aim in " ".join(shown.split())
