@@ -224,7 +224,7 @@ def test_a_folder_without_a_deployment_is_refused_in_one_sentence(tmp_path):
     (tmp_path / "file").write_text("x")
     for name, message in (
         ("none", r"folder '.*none': there is no such folder; give the output folder of `deploy` or another command"),
-        ("file", r"folder '.*file': is a file; give the folder"),
+        ("file", r"folder '.*file': is a file; give the output folder"),
         (".", r"holds no finished deployment \(no deployment.json\); run `spear-deploy deploy .*`, which goes on where"),
     ):
         with pytest.raises(FileError, match=message):
