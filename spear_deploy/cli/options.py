@@ -119,12 +119,18 @@ workers = click.option(
     metavar="N|ray[:HOST:PORT]|slurm:N",
     help="Run independent parts at the same time: in N processes, on Ray, or as N jobs of Slurm; results are the same for any N.",
 )
-times = click.option(
-    "--times",
-    is_flag=True,
-    expose_value=False,
-    callback=lambda context, _, value: context.meta.update({TIMES: value}),
-    help="Also show where the time went, by stage and layer, in this process.",
+
+
+def _times_option(name: str, **details: Any) -> Callable[[F], F]:
+    def switch_on(context: click.Context, _: click.Parameter, value: bool) -> None:
+        context.meta[TIMES] = value or context.meta.get(TIMES, False)
+
+    return click.option(name, is_flag=True, expose_value=False, callback=switch_on, **details)
+
+
+times = join_options(
+    _times_option("--times", help="Also show where the time went, by stage and layer, in this process."),
+    _times_option("--profile", hidden=True),  # the name before, which scripts may give
 )
 device = click.option(
     "--device",

@@ -62,6 +62,8 @@ def test_the_option_adds_a_key_and_a_table():
     assert {"read the network", "place", REST} <= stages
     assert sum(row["seconds"] for row in facts["stages"]) == pytest.approx(facts["seconds"])
     assert "s in all" in runner.invoke(main, arguments).stderr
+    before = runner.invoke(main, [*arguments[:-1], "--profile", "--json"])  # the name before
+    assert "times" in json.loads(before.stdout) and "--profile" not in runner.invoke(main, ["check", "--help"]).stdout
     assert "times" not in json.loads(runner.invoke(main, [*arguments[:-1], "--json"]).stdout)
 
 
