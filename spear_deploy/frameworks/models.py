@@ -30,6 +30,7 @@ import torch
 from spear_deploy.errors import FileError, GraphError, UnsupportedError, did_you_mean
 from spear_deploy.frameworks.detect import find_framework
 from spear_deploy.frameworks.importer.interpreter import import_model
+from spear_deploy.frameworks.importer.symbols import name_module
 from spear_deploy.frameworks.importer.synapses import to_array
 from spear_deploy.frameworks.importer.trace import copy_model, detect_form, summarize_error, takes_state
 from spear_deploy.frameworks.input_shape import NoInputShapeError, find_input_shape, find_input_width
@@ -62,6 +63,11 @@ def read_model(
     """
     if not isinstance(model, torch.nn.Module):
         raise UnsupportedError(f"a model is a torch module, got {type(model).__name__}")
+    for path, module in torch.nn.Module.named_modules(model):
+        if isinstance(module, torch.jit.ScriptModule):
+            raise UnsupportedError(
+                f"{name_module(path)} is TorchScript, whose forward cannot be read; give what it was made from"
+            )
     if not _is_built_here(model):
         framework = find_framework(model)
         if input_shape is None:

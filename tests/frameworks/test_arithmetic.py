@@ -230,3 +230,109 @@ def test_a_compiled_model_is_read_as_what_was_compiled():
     assert [layer.name for layer in graph.layers] == ["1"]
     model[0] = torch.compile(model[0], backend="eager")
     assert np.array_equal(read_model(model, (6,))["1"].synapse.weight, graph["1"].synapse.weight)
+
+
+def test_a_product_takes_the_time_step_of_cells_behind_it():
+    class Slow(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.a, self.b, self.c = norse.IAFCell(), norse.IAFCell(), norse.LIFBoxCell(dt=0.002)
+            self.one, self.two, self.three = nn.Linear(6, 5), nn.Linear(6, 5), nn.Linear(5, 4)
+
+        def forward(self, x, state=None):
+            first, second, third = state or (None, None, None)
+            a, first = self.a(self.one(x), first)
+            b, second = self.b(self.two(x), second)
+            y, third = self.c(9 * self.three(a * b), third)
+            return y, (first, second, third)
+
+    model = Slow()
+    x, expected = run(model, (6,), scale=3.0)
+    graph = read_model(model, (6,))
+    assert graph.dt_s == 0.002 and 0 < expected.mean() < 1
+    np.testing.assert_array_equal(simulate(graph, x, kind="current").output, expected)
+
+
+class Kept(nn.Module):
+    """A forward that changes a buffer by itself."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.fc, self.lif, self.change = nn.Linear(6, 5), norse.LIFBoxCell(), change
+        self.register_buffer("trace", torch.ones(5))
+
+    def forward(self, x, state=None):
+        z, state = self.lif(self.fc(x) + self.trace, state)
+        self.change(self)
+        return z, state
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda s: s.trace.mul_(0.5), lambda s: setattr(s, "trace", s.trace * 0.5), lambda s: s.trace.data.add_(1)],
+)
+def test_a_forward_that_changes_its_buffers_is_refused(change):
+    with pytest.raises(UnsupportedError, match="module 'kept': its forward changes the tensor 'trace', a state that no"):
+        read_model(_Named(Kept(change)), (6,))
+    assert read_model(_Named(Kept(lambda s: None)), (6,)).output == "kept.lif"
+
+
+class _Named(nn.Module):
+    def __init__(self, kept):
+        super().__init__()
+        self.kept = kept
+
+    def forward(self, x, state=None):
+        return self.kept(x, state)
+
+
+class Changes(nn.Module):
+    """A loop that computes something else in some steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.lif, self.start = nn.Linear(6, 5), norse.LIFBoxCell(), 7
+
+
+class ChangesInline(Changes):
+    def forward(self, x):
+        state, out = None, []
+        for t, step in enumerate(x):
+            z, state = self.lif(self.fc(step if t < 9 else -step), state)
+            out.append(z)
+        return torch.stack(out)
+
+
+class ChangesByAttribute(Changes):
+    def forward(self, x):
+        state, out = None, []
+        for t in range(x.shape[0]):
+            z, state = self.lif(self.fc(x[t]), None if t == self.start else state)
+            out.append(z)
+        return torch.stack(out)
+
+
+class ChangesRegularly(Changes):
+    def forward(self, x):
+        state, out = None, []
+        for t in range(x.shape[0]):
+            step = x[t]
+            if t % 10 == 9:
+                step = -step
+            z, state = self.lif(self.fc(step), state)
+            out.append(z)
+        return torch.stack(out)
+
+
+@pytest.mark.parametrize("kind", [ChangesInline, ChangesByAttribute, ChangesRegularly])
+def test_a_loop_that_changes_late_is_refused(kind):
+    with pytest.raises(UnsupportedError, match="runs in another way in the third step|starts anew in every step"):
+        read_model(kind(), (6,))
+
+
+def test_torchscript_is_refused():
+    with pytest.raises(
+        UnsupportedError, match="the model is TorchScript, whose forward cannot be read; give what it was made from"
+    ):
+        read_model(torch.jit.script(nn.Sequential(nn.Linear(6, 5))), (6,))

@@ -72,11 +72,9 @@ def _add_gate(call: FunctionCall, value: Signal, factor: Signal | Complement) ->
     """Add neurons that spike where both signals do, or where the first does and the other does not, and that keep nothing."""
     is_both, builder = isinstance(factor, Signal), call.context.builder
     other = factor if isinstance(factor, Signal) else _scale(call, factor.signal, -1.0, suffix="minus")
-    dt_s = next(iter(builder.steps_s.values()), builder.default_dt_s)
     threshold = np.asarray(BOTH_THRESHOLD if is_both else ONLY_THRESHOLD, np.float32)
-    output = call.add_layer(value, other, neuron=LIF(tau_s=np.asarray(dt_s), v_threshold=threshold))
-    if builder.steps_s:
-        builder.steps_s[output.name] = dt_s
+    output = call.add_layer(value, other, neuron=LIF(tau_s=np.asarray(builder.default_dt_s), v_threshold=threshold))
+    builder.gates.add(output.name)  # their time constant is the time step, which is known at the end
     return output
 
 

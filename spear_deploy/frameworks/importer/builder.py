@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+import numpy as np
+
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.left_out_axis import add_axis, find_left_out_axis
 from spear_deploy.frameworks.importer.symbols import ZEROS, Signal
@@ -24,6 +26,7 @@ class GraphBuilder:
     Attributes:
         default_dt_s: time step in s of neurons that state none.
         steps_s: time step in s of each layer whose neuron depends on one.
+        gates: layers of neurons that keep nothing: their time constant is the time step.
         late_resets: layers that subtract their threshold one step after the spike.
         notes: what was assumed of the forward, for the user.
         module_notes: what was assumed of modules, with their paths.
@@ -40,6 +43,7 @@ class GraphBuilder:
     edges: list[Edge] = field(default_factory=list)
     default_dt_s: float = DEFAULT_DT_S
     steps_s: dict[str, float] = field(default_factory=dict)
+    gates: set[str] = field(default_factory=set)
     late_resets: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
     module_notes: dict[str, list[str]] = field(default_factory=dict)
@@ -132,6 +136,14 @@ class GraphBuilder:
         if dt_s is not None and dt_s != shared:
             raise UnsupportedError(f"cell '{first}' has a time step of {shared:g} s, dt_s = {dt_s:g} s was given; leave it out")
         return shared
+
+    def list_layers(self, dt_s: float) -> list[Layer]:
+        """Return the layers, for a time step in s."""
+        made = []
+        for layer in self.layers:
+            neuron: Any = layer.neuron
+            made.append(replace(layer, neuron=replace(neuron, tau_s=np.asarray(dt_s))) if layer.name in self.gates else layer)
+        return made
 
     def list_edges(self) -> list[Edge]:
         """Return the edges without those from zeros.

@@ -96,11 +96,12 @@ def trace_layers(
     output = interpret(model, Signal(INPUT, input_shape), path="", form=form, builder=builder, framework=framework).output
     if output.name == INPUT:
         raise UnsupportedError("the model hands its input back; expected at least one layer")
+    step_s = builder.check_time_step(dt_s)
     graph = SNNGraph(
-        layers=tuple(builder.layers),
+        layers=tuple(builder.list_layers(step_s)),
         edges=tuple(builder.list_edges()),
         input_shape=builder.input_view or input_shape,
-        dt_s=builder.check_time_step(dt_s),
+        dt_s=step_s,
         output=output.name,
         metadata={
             "source": framework.name,

@@ -19,6 +19,7 @@ import inspect
 import operator
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -32,6 +33,8 @@ from spear_deploy.network import Shape
 
 LOOP_STEPS = 4
 """Steps on which a loop is traced that asks for their number: any difference between steps shows within the first few."""
+MAX_COMPARED = 62
+"""Steps beyond these are not traced, though a forward names them."""
 LOOPS = ("loop", "batch_loop")
 """Forms of a forward with a loop over its input."""
 BATCH = 2
@@ -250,8 +253,8 @@ class _Input(fx.Proxy):
         """The whole shape, as a tensor has it."""
         batch, form, time_axis = TracedSize(BATCH, 0), self.tracer.form, self.tracer.framework.time_axis
         whole = [TracedSize(BATCH, 1 - time_axis)]
-        whole.insert(time_axis, TracedSize(LOOP_STEPS, time_axis))
-        steps = TracedSize(LOOP_STEPS, -1)
+        whole.insert(time_axis, TracedSize(self.tracer.steps, time_axis))
+        steps = TracedSize(self.tracer.steps, -1)
         looped = (batch, steps) if self.batch_first else (steps, batch)
         before = {"step": (batch,), "repeat": (batch,), "layers": whole}
         return (*before.get(form, looped), *self.tracer.shape)
@@ -405,6 +408,7 @@ class Tracer(fx.Tracer):
         self.owners: list[str] = []
         self.taken: set[int] = set()
         self.takes_columns = False
+        self.steps = LOOP_STEPS
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """Return a symbol; that of an input has its shape."""
@@ -452,6 +456,8 @@ def trace(
         LoopsOverTime: a forward of one step indexes its first axis.
     """
     traced, tracer = TracedModel(model, form, framework, output_index), Tracer(form, shape, framework)
+    tracer.steps = traced.steps = traced.steps if form == "step" or form == "layers" else count_steps(model)
+    kept = {key: value.clone() for key, value in _list_tensors(model, tracer)}
     needed = [argument.name for argument in _list_arguments(model) if argument.default is argument.empty]
     try:
         with framework.tracing():
@@ -476,11 +482,67 @@ def trace(
             f"{name_module(path)}: its forward cannot be traced ({type(error).__name__}: {summarize_error(error)}); write it for "
             f"one step, forward(x, state=None) -> (output, state), or as a loop over x[t], without branches on values{export}"
         ) from error
+    _check_tensors(model, tracer, kept, path)
     if form == "repeat":
         traced.steps = max(_count_calls(traced, graph).values(), default=1)
     if form in (*LOOPS, "repeat"):
         _collect_sums(traced, graph)
     return traced, graph
+
+
+def _list_tensors(model: torch.nn.Module, tracer: Tracer) -> Iterator[tuple[tuple[str, str], torch.Tensor]]:
+    """Return the buffers and further tensors of the modules that a trace goes through, which a forward may change."""
+    for path, module in torch.nn.Module.named_modules(model):
+        if tracer.is_leaf_module(module, path) and module is not model:
+            continue
+        for name, value in (*module._buffers.items(), *vars(module).items()):
+            if isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_meta:
+                yield (path, name), value.detach()
+
+
+def _check_tensors(model: torch.nn.Module, tracer: Tracer, kept: dict[tuple[str, str], torch.Tensor], place: str) -> None:
+    """Refuse a forward that changes a tensor of its modules, which it would read in the next step.
+
+    Raises:
+        UnsupportedError: it changes one.
+    """
+    for key, value in _list_tensors(model, tracer):
+        if key in kept and not torch.equal(kept[key], value):
+            path = ".".join(part for part in (place, key[0]) if part)
+            raise UnsupportedError(
+                f"{name_module(path)}: its forward changes the tensor '{key[1]}', a state that no neuron here has; use "
+                f"{tracer.framework.example}, or feed an output of the step before back"
+            )
+
+
+def count_steps(model: torch.nn.Module) -> int:
+    """Return the number of steps to trace a loop on: more than any number that a forward compares the number of a step with."""
+    numbers = [LOOP_STEPS - 2]
+    for _, module in torch.nn.Module.named_modules(model):
+        code = getattr(getattr(type(module), "forward", None), "__code__", None)
+        if code is None or not _compares_steps(code):
+            continue
+        named = (vars(module).get(name) for name in code.co_names)
+        numbers += [n for n in (*code.co_consts, *named) if type(n) is int and n <= MAX_COMPARED]
+    return max(numbers) + 2
+
+
+def _compares_steps(code: Any) -> bool:
+    """Return whether code compares the variable of a loop, or calculates with it, beside taking it for an index."""
+    steps = list(dis.get_instructions(code))
+    stores = [after.argval for step, after in pairwise(steps) if step.opname == "FOR_ITER" and after.opname.startswith("STORE")]
+    stores += [
+        step.argval
+        for n, step in enumerate(steps)
+        if step.opname.startswith("STORE") and any(before.opname == "UNPACK_SEQUENCE" for before in steps[max(n - 2, 0) : n])
+    ]
+    names = {name for stored in stores for name in (stored if isinstance(stored, tuple) else (stored,))}
+    for n, step in enumerate(steps):
+        loaded = set(step.argval) if isinstance(step.argval, tuple) else {step.argval}
+        if step.opname.startswith("LOAD") and loaded & names:
+            if any(after.opname in ("COMPARE_OP", "BINARY_MODULO") or after.argrepr == "%" for after in steps[n + 1 : n + 5]):
+                return True
+    return False
 
 
 def _collect_sums(traced: TracedModel, graph: fx.Graph) -> None:
