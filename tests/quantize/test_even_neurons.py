@@ -262,3 +262,25 @@ def test_time_constants_that_differ_by_rounding_are_one_integer_of_a_pair():
     assert names_of(graph, "pair", "reckon") == ()
     keep = np.broadcast_to(quantize(graph, format="reckon")["c"].neuron.keep, SHAPE).reshape(-1, 2)
     assert (keep[:, 0] == keep[:, 1]).all()
+
+
+@pytest.mark.parametrize("format", ["speck", "akida"])
+@pytest.mark.parametrize("reset", ["value", "subtract"])
+def test_the_threshold_that_a_channel_shares_is_measured_from_the_reset(format, reset):
+    """Reset to a value: θ − v_reset is one in a channel; by subtraction: θ, whatever v_reset is."""
+    thresholds = np.linspace(1, 2, 48).reshape(SHAPE).astype(np.float32)
+    resets = np.linspace(0.5, -0.5, 48).reshape(SHAPE).astype(np.float32)
+    given = IF(v_threshold=thresholds, v_reset=resets, reset=reset)
+    neuron = even_neurons(conv_network(given), format)["c"].neuron
+    height = (neuron.v_threshold - neuron.v_reset if reset == "value" else neuron.v_threshold).reshape(3, -1)
+    first = (thresholds - resets if reset == "value" else thresholds).reshape(3, -1)
+    np.testing.assert_allclose(height, np.broadcast_to(first.mean(axis=1, keepdims=True), height.shape), rtol=1e-6)
+    assert np.ptp(neuron.r) > 0.1
+
+
+def test_thresholds_at_the_reset_stay_as_they_are():
+    """A neuron that spikes at rest has no height that another unit could change."""
+    thresholds = np.linspace(1, 2, 48).reshape(SHAPE).astype(np.float32)
+    given = IF(v_threshold=thresholds, v_reset=np.where(thresholds > 1.5, thresholds, 0).astype(np.float32), reset="value")
+    with np.errstate(all="raise"):
+        assert even_neurons(conv_network(given), "speck")["c"].neuron == given

@@ -21,6 +21,7 @@ from spear_deploy.pipeline.inputs import quantize_for_chip
 from spear_deploy.placement.weight_bits import list_bits, signed_bits, stored_bits
 from spear_deploy.pruning.chip_costs import build_chip_costs
 from spear_deploy.quantize import quantize
+from spear_deploy.quantize.network import list_layer_widths
 from spear_deploy.quantize.rounding import find_learnt_scales, read_rounding, stands_for
 from tests.support.akida_networks import network as akida_network
 from tests.support.reference import random_spikes
@@ -225,3 +226,20 @@ def test_wrong_widths_are_refused_by_layer():
 def test_widths_of_layers_that_are_gone_are_left_out():
     graph = replace(perceptron(), metadata={LAYER_BITS: {"fc2": 4, "gone": 3}})
     assert read_layer_bits(graph) == {"fc2": 4} and LAYER_BITS not in state_layer_bits(graph, {}).metadata
+
+
+def test_widths_of_a_layer_are_those_of_chips_whose_layers_may_differ():
+    loihi = load_profile("loihi2")
+    assert list_layer_widths(loihi) == (2, 3, 4, 5, 6, 8)  # 1 bit has no integers
+    assert list_layer_widths(override_facts(loihi, {"weights.default_bits": 4})) == (2, 3, 4)
+    assert list_layer_widths(override_facts(loihi, {"weights.bits_by_layer": False})) == ()
+    for name in ("speck2f", "xylo_audio3", "truenorth", "spinnaker1", "reckon", "generic45nm"):
+        assert list_layer_widths(load_profile(name)) == ()
+        unknown = override_facts(load_profile(name), {"weights.bits_by_layer": True})
+        assert (list_layer_widths(unknown) == ()) == (name == "generic45nm"), name
+
+
+def test_integers_list_the_layers_that_have_fewer_bits_than_the_others():
+    integers = quantize(perceptron(), layer_bits={"fc1": 8, "fc2": 4})
+    assert integers.metadata["quantization"]["layer_bits"] == {"fc2": 4}
+    assert read_layer_bits(integers) == {"fc1": 8, "fc2": 4}

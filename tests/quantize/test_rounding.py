@@ -11,7 +11,7 @@ import pytest
 from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, CubaLI, CubaLIF, Dense, Flatten, Layer, Scale
 from spear_deploy.network.graph import INPUT, SNNGraph, chain
 from spear_deploy.quantize import quantize, quantize_input
-from spear_deploy.quantize.rounding import find_learnt_scales, read_rounding, stands_for
+from spear_deploy.quantize.rounding import _read_format, find_learnt_scales, read_rounding, stands_for
 from spear_deploy.simulator import simulate
 from spear_deploy.simulator.stepper import synaptic_input
 from spear_deploy.simulator.synapse_math import apply_synapse
@@ -320,3 +320,10 @@ def test_a_bias_is_read_back_where_weights_gained_against_the_threshold():
     for name, stored in rounding.neurons.items():  # up to what the rounded decays change in a bias of up to 19
         held = stored.hold_biases({name: np.asarray(rounding.graph[name].synapse.bias)})  # type: ignore[union-attr]
         np.testing.assert_allclose(held.bias, integer[name].neuron.bias, atol=2)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("format", "bits", "stored"), [("speck", 8, (1, -128, 127)), ("xylo", 8, (1, -128, 127)), ("speck", 4, (1, -8, 7))]
+)
+def test_stored_weights_are_signed_numbers_of_their_bits(format, bits, stored):
+    assert _read_format(format, bits, IF) == stored
