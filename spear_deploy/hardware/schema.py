@@ -160,7 +160,10 @@ class Meta(Block):
     """What people call the chip, which integer formats it belongs to, and at what its numbers hold."""
 
     title: str = Field(min_length=1, description="what people call the chip")
-    family: str = Field(min_length=1, description="chips that share integer formats, such as `loihi`; of other names `check` and `prune` work in floating point")
+    family: str = Field(
+        min_length=1,
+        description="chips that share integer formats, such as `loihi`; others are pruned for in floating point",
+    )
     domain: Literal["digital", "analog", "software"] = Field(default="digital", description="what computes")
     operating_point: str = Field(default="", description="voltage, clock and steps at which the numbers hold")
     aliases: tuple[str, ...] = Field(default=(), description="further names that `--chip` takes: chips with the same limits")

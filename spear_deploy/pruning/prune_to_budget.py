@@ -34,8 +34,8 @@ from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.pruning.tune.fine_tuning import FineTuning
 from spear_deploy.pruning.tune.measure import BudgetMonitor, DeployedForm
 from spear_deploy.pruning.tune.rounded_learning import RoundedLearning, learn_with_rounding
-from spear_deploy.training.fit import Recipe
 from spear_deploy.training.losses import average_outputs
+from spear_deploy.training.recipe import Recipe
 from spear_deploy.util.digests import hash_value
 from spear_deploy.util.progress import Progress
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from spear_deploy.training.fit import Recipe
+from spear_deploy.training.recipe import Recipe
 
 PEAK, ROUNDED_PEAK = 1e-2, 3e-3
 """Learning rate of the first short learning of a network, and of one with the chip's rounding behind it."""

@@ -31,7 +31,8 @@ from spear_deploy.hardware.profile import load_profile
 from spear_deploy.network import IF, LI, LIF, Conv2d, Dense, Layer, Neuron
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
 from spear_deploy.pipeline.prune import PRUNED, prune
-from spear_deploy.training.fit import Recipe, fit
+from spear_deploy.training.fit import fit
+from spear_deploy.training.recipe import Recipe
 from spear_deploy.util.files import write_json
 from tests.benchmarks.search_tasks import Net
 

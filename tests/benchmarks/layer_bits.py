@@ -33,7 +33,8 @@ from spear_deploy.network import IF
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline.prune import prune
 from spear_deploy.pruning.chip_costs import build_chip_costs
-from spear_deploy.training.fit import Recipe, fit
+from spear_deploy.training.fit import fit
+from spear_deploy.training.recipe import Recipe
 from spear_deploy.util.files import write_json
 from tests.benchmarks.fit import BATCH, flat, perceptron
 from tests.benchmarks.levers import LeverGround

@@ -16,7 +16,8 @@ import numpy as np
 
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.norse import compiled_cells, fused_cells
-from spear_deploy.training.fit import Recipe, fit
+from spear_deploy.training.fit import fit
+from spear_deploy.training.recipe import Recipe
 from tests.benchmarks.levers import LEVER_TASKS
 
 RUNS = 3

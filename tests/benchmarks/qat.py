@@ -35,8 +35,9 @@ from spear_deploy.pipeline import api
 from spear_deploy.pipeline.preflight import CheckedInputs, grade_split
 from spear_deploy.quantize.rounding import RoundNetwork
 from spear_deploy.training.evaluation import evaluate
-from spear_deploy.training.fit import Recipe, fit, train
+from spear_deploy.training.fit import fit, train
 from spear_deploy.training.losses import average_outputs
+from spear_deploy.training.recipe import Recipe
 from spear_deploy.util.files import write_json
 from tests.benchmarks.levers import LEVER_TASKS
 from tests.benchmarks.search_tasks import norm, plain

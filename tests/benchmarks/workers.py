@@ -33,7 +33,8 @@ PLACES = ("none", "1", "2")
 
 def fine_tune(dataset: Dataset, item: tuple[SNNGraph, int]) -> float:
     """Fine-tune a network and return its accuracy on validation."""
-    from spear_deploy.training.fit import Recipe, fit
+    from spear_deploy.training.fit import fit
+    from spear_deploy.training.recipe import Recipe
 
     graph, seed = item
     tuned = fit(graph, dataset, Recipe(epochs=EPOCHS, seed=seed))

@@ -15,8 +15,9 @@ from spear_deploy.network.graph import chain
 from spear_deploy.simulator import simulate
 from spear_deploy.simulator.run import decide
 from spear_deploy.training.evaluation import evaluate
-from spear_deploy.training.fit import Recipe, fit
+from spear_deploy.training.fit import fit
 from spear_deploy.training.losses import average_outputs
+from spear_deploy.training.recipe import Recipe
 
 RNG = np.random.default_rng(0)
 SPIKES = RNG.integers(0, 2, (7, 20, 6))

@@ -31,8 +31,9 @@ from spear_deploy.simulator import simulate
 from spear_deploy.simulator.run import decide, read_on_host
 from spear_deploy.simulator.synops import count_synops, synops_per_spike
 from spear_deploy.training.evaluation import evaluate
-from spear_deploy.training.fit import Recipe, fit
+from spear_deploy.training.fit import fit
 from spear_deploy.training.losses import average_outputs
+from spear_deploy.training.recipe import Recipe
 from tests.adaptation.random_networks import SAMPLES, STEPS, random_map_network
 
 SEEDS = [*range(20), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(20, 300))]

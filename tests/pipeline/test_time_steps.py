@@ -28,7 +28,8 @@ from spear_deploy.pruning.levers import check_steps
 from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.pruning.time_steps import choose_steps
 from spear_deploy.training.evaluation import evaluate
-from spear_deploy.training.fit import Recipe, train
+from spear_deploy.training.fit import train
+from spear_deploy.training.recipe import Recipe
 from tests.support.deployments import dense
 
 

@@ -53,8 +53,9 @@ from spear_deploy.report.search_charts import describe_levers
 from spear_deploy.simulator import simulate
 from spear_deploy.simulator.synops import count_synops
 from spear_deploy.training.evaluation import evaluate
-from spear_deploy.training.fit import REMOVAL_END, REMOVAL_START, REMOVALS, fit, schedule_removals, train
+from spear_deploy.training.fit import fit, train
 from spear_deploy.training.losses import average_outputs
+from spear_deploy.training.recipe import REMOVAL_END, REMOVAL_START, REMOVALS, schedule_removals
 from tests.pipeline.test_deploy import network
 from tests.pipeline.test_deploy import task as deploy_task
 from tests.support.reference import random_graph, random_spikes

@@ -19,7 +19,8 @@ from spear_deploy.simulator.run import decide
 from spear_deploy.simulator.synops import count_synops, synops_per_spike
 from spear_deploy.training import evaluation, losses, synops_penalty
 from spear_deploy.training.evaluation import evaluate
-from spear_deploy.training.fit import Recipe, fine_tune, fit, train
+from spear_deploy.training.fit import fine_tune, fit, train
+from spear_deploy.training.recipe import Recipe
 from spear_deploy.training.synops_penalty import SynOpsPenalty
 from tests.support.reference import random_graph, random_spikes
 

@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 from spear_deploy.data import Dataset, Split
 from spear_deploy.errors import DataError
-from spear_deploy.training.fit import Recipe, fit
+from spear_deploy.training.fit import fit
+from spear_deploy.training.recipe import Recipe
 from tests.training.test_fit import toy_data, toy_network
 
 def give_data(samples):

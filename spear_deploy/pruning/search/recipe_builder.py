@@ -37,7 +37,8 @@ from spear_deploy.pruning.tune.fit_weights import ChipWeightRemoval, find_cuts
 from spear_deploy.pruning.tune.thin_weights import MAX_SHARE, WeightRemoval, thin_most
 from spear_deploy.quantize.rounding import RoundNetwork
 from spear_deploy.training.evaluation import Evaluation, evaluate
-from spear_deploy.training.fit import Fit, Recipe, fit
+from spear_deploy.training.fit import fit
+from spear_deploy.training.recipe import Fit, Recipe
 from spear_deploy.util.number_format import number
 
 WEIGHT_SHARE = 0.6

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from spear_deploy.pruning.candidates import Score, Widths
 from spear_deploy.pruning.search.problem import Problem
-from spear_deploy.training.fit import Recipe
+from spear_deploy.training.recipe import Recipe
 
 KEPT_SHARE = 1 / 3
 T = TypeVar("T")

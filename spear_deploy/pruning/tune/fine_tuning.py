@@ -23,8 +23,9 @@ from spear_deploy.pruning.tune.rounded_learning import IntegerForm
 from spear_deploy.pruning.tune.thin_weights import WeightRemoval, fill_zero_weights, thin_to_synops
 from spear_deploy.quantize.rounding import INTEGERS_COUNT
 from spear_deploy.training.evaluation import evaluate
-from spear_deploy.training.fit import Recipe, fit, schedule_removals
+from spear_deploy.training.fit import fit
 from spear_deploy.training.losses import average_outputs
+from spear_deploy.training.recipe import Recipe, schedule_removals
 from spear_deploy.util.progress import Progress
 
 SLACK = 0.005

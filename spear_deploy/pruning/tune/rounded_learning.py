@@ -14,7 +14,8 @@ from spear_deploy.pruning.tune.last_adjustments import scale_thresholds
 from spear_deploy.pruning.tune.measure import BudgetMonitor, BudgetUse, DeployedForm
 from spear_deploy.quantize.rounding import RoundNetwork
 from spear_deploy.training.evaluation import evaluate
-from spear_deploy.training.fit import Recipe, fit
+from spear_deploy.training.fit import fit
+from spear_deploy.training.recipe import Recipe
 from spear_deploy.util.progress import Progress
 
 TOLERANCE = 0.003
