@@ -112,9 +112,9 @@ def commands_page() -> str:
         lines += ["", f"## {name}", "", f"`spear-deploy {name} {arguments}`".replace(" `", "`"), "", *_help(command.help)]
         lines += ["", "| option | |", "|---|---|"]
         for option in command.params:
-            if isinstance(option, click.Option):
-                names, text = option.get_help_record(click.Context(command, info_name=name)) or ("", "")
-                lines.append(f"| <code>{_cell(names)}</code> | {_cell(text)} |")
+            record = option.get_help_record(click.Context(command, info_name=name))
+            if record is not None:  # arguments and hidden options have none
+                lines.append(f"| <code>{_cell(record[0])}</code> | {_cell(record[1])} |")
     return "\n".join(lines) + "\n"
 
 

@@ -128,7 +128,9 @@ def test_every_command_and_option_has_a_row():
         section = page.split(f"\n## {name}\n")[1].split("\n## ")[0]
         assert f"spear-deploy {name}" in section
         for option in command.params:
-            assert option.param_type_name == "argument" or option.opts[0] in section
+            shown = option.param_type_name == "option" and not option.hidden
+            assert (f"<code>{option.opts[0]}" in section) == shown
+        assert "<code></code>" not in section
 
 
 def test_the_navigation_has_every_page():
