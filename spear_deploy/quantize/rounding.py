@@ -50,7 +50,7 @@ from spear_deploy.quantize.loihi import GRADED_BITS, MAX_BIAS_MANTISSA, weight_f
 from spear_deploy.quantize.weighted_inputs import NeuronInput, collect_neuron_inputs
 from spear_deploy.quantize.xylo import convert_to_dense
 from spear_deploy.quantize.xylo_scales import MAX_STATE
-from spear_deploy.simulator import InputKind
+from spear_deploy.simulator import InputKind, neurons
 
 BELOW = 1e-4
 """What a threshold at which the chip spikes lies lower, as a share: a network spikes above its threshold only."""
@@ -119,68 +119,131 @@ def read_rounding(graph: SNNGraph, integer: SNNGraph) -> Rounding:
             f"learning with the rounding of format '{facts['format']}' is not built yet, there are {', '.join(ROUNDED)}; learn "
             "without it"
         )
-    scales = _read_scales(integer)
-    weight_gains = {row["layer"]: row["stored"] for row in facts.get("findings", ()) if row["what"] == "gain"}
+    pair = _pair_up(graph, integer)
+    inputs = [_take_stored_times(pair, each) for each in pair.inputs]
+    values = _read_values(pair, inputs)
+    stored_neurons = {each.name: each.neuron for each in inputs}
+    return Rounding(
+        graph=_write_back(pair, stored_neurons, {key: values.grids[key].snap(value) for key, value in values.latent.items()}),
+        latent=_write_back(pair, stored_neurons, values.latent),
+        grids=values.grids,
+        input_scale=facts.get("input_scale"),
+        neurons=values.neurons,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Pair:
+    """A floating-point network and its integers.
+
+    Attributes:
+        folded: the network without batch norm, its neurons in the units of the integers.
+        inputs: its neuron layers with the weights of the integers, those of 1 that were added included.
+        integer: the integers.
+        scales: of each neuron layer that has one.
+    """
+
+    folded: SNNGraph
+    inputs: Sequence[NeuronInput]
+    integer: SNNGraph
+    scales: Mapping[str, float]
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What the quantization states."""
+        facts: Mapping[str, Any] = self.integer.metadata["quantization"]
+        return facts
+
+    def list_known(self, inputs: NeuronInput) -> dict[str, Any]:
+        """Return the weights into a neuron layer that the network has of the same kind."""
+        layers = {layer.name: layer for layer in self.folded.layers}
+        return {n: s for n, s in inputs.stored.items() if n in layers and type(layers[n].synapse) is type(s)}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Values:
+    """What learning takes from integers: values before rounding and grids, by layer and part, and stored neurons by layer."""
+
+    latent: Mapping[tuple[str, str], Array]
+    grids: Mapping[tuple[str, str], ValueGrid]
+    neurons: Mapping[str, StoredNeurons]
+
+
+def _pair_up(graph: SNNGraph, integer: SNNGraph) -> _Pair:
+    """Return a network as its integers were made of it, with them."""
+    facts = integer.metadata["quantization"]
     folded = even_neurons(fold_batchnorm(graph), facts["format"])
     prepared = add_missing_weights(folded)
     if facts["format"] == "xylo":
         prepared = convert_to_dense(prepared)
-    stored_in = {layer.name: type(layer.synapse).__name__ for layer in folded.layers}
     kind: InputKind = "current" if "input_scale" in facts else "spikes"
-    input_scale = facts.get("input_scale", 1.0)
-    before = {inputs.name: inputs for inputs in collect_neuron_inputs(prepared, kind, input_scale)}
-    with_times = prepared.with_layers(lambda layer: _read_neuron(layer, integer, scales))
-    kept = _find_kept_gains(before, collect_neuron_inputs(with_times, kind, input_scale), integer)
+    inputs = collect_neuron_inputs(prepared, kind, facts.get("input_scale", 1.0))
+    return _Pair(folded=folded, inputs=inputs, integer=integer, scales=_read_scales(integer))
 
-    def read_neuron(layer: Layer) -> Layer:
-        layer = _read_neuron(layer, integer, scales)
-        neuron: Any = layer.neuron
-        return replace(layer, neuron=replace(neuron, r=neuron.r * kept[layer.name])) if layer.name in kept else layer
 
-    with_times = prepared.with_layers(read_neuron)
-    latent: dict[str, dict[str, Array]] = {}
+def _take_stored_times(pair: _Pair, inputs: NeuronInput) -> NeuronInput:
+    """Return a neuron layer with the decays and the threshold of its integers.
+
+    Its gain stays what it was where neurons share weights and have decays of their own: r takes what the decays change.
+    Elsewhere weights take it.
+    """
+    dt_s, stored = pair.integer.dt_s, pair.integer[inputs.name].neuron
+    neuron: Any = _read_neuron(inputs.name, inputs.neuron, pair.integer, pair.scales)
+    after = replace(inputs, neuron=neuron, factors=neurons.factors(neuron, dt_s))
+    if type(stored) in UNITS:
+        drove, drives = (_read_gains(each, stored)[1] for each in (inputs, after))
+        if not after.shares_gain(drives):
+            neuron = replace(neuron, r=neuron.r * (drove / drives))
+            after = replace(inputs, neuron=neuron, factors=neurons.factors(neuron, dt_s))
+    return after
+
+
+def _read_values(pair: _Pair, layers: Sequence[NeuronInput]) -> _Values:
+    """Return the values of all weights, biases and neurons that learning takes from the integers."""
+    facts, integer, scales = pair.facts, pair.integer, pair.scales
+    weight_gains = {row["layer"]: row["stored"] for row in facts.get("findings", ()) if row["what"] == "gain"}
+    latent: dict[tuple[str, str], Array] = {}
     grids: dict[tuple[str, str], ValueGrid] = {}
     stored_neurons: dict[str, StoredNeurons] = {}
-    for inputs in collect_neuron_inputs(with_times, kind, input_scale):
+    for before, inputs in zip(pair.inputs, layers, strict=True):
         if inputs.name not in scales:
             continue
-        neuron = integer[inputs.name].neuron
-        stored: Mapping[str, Any] = inputs.stored
-        known = {name: synapse for name, synapse in stored.items() if stored_in.get(name) == type(synapse).__name__}
-        drove, drives = (_read_gains(each, neuron)[1] for each in (before[inputs.name], inputs))
+        neuron, known = integer[inputs.name].neuron, pair.list_known(inputs)
+        drove, drives = (_read_gains(each, neuron)[1] for each in (before, inputs))
+        as_before = inputs.scale_synapses(drove / drives)  # drives the neuron with its new decays as it did
         for name, synapse in known.items():
-            grids_of_layer = _read_grids(inputs, name, neuron, integer[name].synapse, facts, scales[inputs.name])
-            as_before = inputs.scale_synapses(drove / drives)[name]  # drives the neuron with its new decays as it did
-            _, gain = as_before.factors
-            latent[name] = {"weight": synapse.weight * gain}
-            if "bias" in grids_of_layer:
-                latent[name]["bias"] = np.asarray(as_before.bias) / weight_gains.get(inputs.name, 1.0)
-            grids |= {(name, part): grid for part, grid in grids_of_layer.items()}
-        if type(neuron) in UNITS and len(known) == len(stored):
-            neurons_of_layer = _store_neurons(inputs, integer, scales[inputs.name])
-            stored_neurons |= {inputs.name: neurons_of_layer} if neurons_of_layer is not None else {}
+            read = _read_grids(inputs, name, neuron, integer[name].synapse, facts, scales[inputs.name])
+            grids |= {(name, part): grid for part, grid in read.items()}
+            _, gain = as_before[name].factors
+            latent[name, "weight"] = synapse.weight * gain
+            if "bias" in read:
+                latent[name, "bias"] = np.asarray(as_before[name].bias) / weight_gains.get(inputs.name, 1.0)
+        if type(neuron) in UNITS and len(known) == len(inputs.stored):
+            held = _store_neurons(inputs, integer, scales[inputs.name])
+            stored_neurons |= {inputs.name: held} if held is not None else {}
+    return _Values(latent=latent, grids=grids, neurons=stored_neurons)
 
-    def build(rounded: bool) -> SNNGraph:
-        def read_layer(layer: Layer) -> Layer:
-            layer = read_neuron(layer)
-            values: dict[str, Any] = {
-                part: (grids[layer.name, part].snap(value) if rounded else value).astype(np.float32)
-                for part, value in latent.get(layer.name, {}).items()
-            }
-            synapse: Any = layer.synapse
-            return replace(layer, synapse=replace(synapse, **values)) if values else layer
 
-        learnt = {
-            "format": facts["format"],
-            "weight_bits": facts["weight_bits"],
-            "scale": scales,
-            "shift": _read_shifts(integer, scales),
-            **({"layer_bits": dict(facts["layer_bits"])} if "layer_bits" in facts else {}),
+def _write_back(pair: _Pair, stored_neurons: Mapping[str, Any], values: Mapping[tuple[str, str], Array]) -> SNNGraph:
+    """Return the network with the neurons of its integers and these weights and biases; it states the scales it has them from."""
+    facts = pair.facts
+    learnt = {
+        "format": facts["format"],
+        "weight_bits": facts["weight_bits"],
+        "scale": pair.scales,
+        "shift": _read_shifts(pair.integer, pair.scales),
+        **({"layer_bits": dict(facts["layer_bits"])} if "layer_bits" in facts else {}),
+    }
+
+    def write(layer: Layer) -> Layer:
+        layer = replace(layer, neuron=stored_neurons.get(layer.name, layer.neuron))
+        parts: dict[str, Any] = {
+            part: values[layer.name, part].astype(np.float32) for part in ("weight", "bias") if (layer.name, part) in values
         }
-        return folded.with_layers(read_layer, metadata={**folded.metadata, LEARNT: learnt})
+        synapse: Any = layer.synapse
+        return replace(layer, synapse=replace(synapse, **parts)) if parts else layer
 
-    scale = input_scale if kind == "current" else None
-    return Rounding(graph=build(True), latent=build(False), grids=grids, input_scale=scale, neurons=stored_neurons)
+    return pair.folded.with_layers(write, metadata={**pair.folded.metadata, LEARNT: learnt})
 
 
 def find_learnt_scales(
@@ -201,21 +264,6 @@ def stands_for(graph: SNNGraph, integer: SNNGraph) -> bool:
         if part == "weight" and (np.abs(latent - rounded) > SAME * grid.step * grid.unit).any():
             return False
     return True
-
-
-def _find_kept_gains(before: Mapping[str, NeuronInput], after: Sequence[NeuronInput], integer: SNNGraph) -> dict[str, Array]:
-    """Return by layer the factors on r under which neurons with stored decays have the gain of before.
-
-    Only of neurons that share weights and have decays of their own: elsewhere weights take what the decays change.
-    """
-    factors: dict[str, Array] = {}
-    for inputs in after:
-        neuron = integer[inputs.name].neuron
-        if type(neuron) in UNITS:
-            drove, drives = (_read_gains(each, neuron)[1] for each in (before[inputs.name], inputs))
-            if not inputs.shares_gain(drives):
-                factors[inputs.name] = drove / drives
-    return factors
 
 
 def _read_scales(integer: SNNGraph) -> dict[str, float]:
@@ -276,14 +324,13 @@ def _store_neurons(inputs: NeuronInput, integer: SNNGraph, scale: float) -> Stor
     )
 
 
-def _read_neuron(layer: Layer, integer: SNNGraph, scales: Mapping[str, float]) -> Layer:
-    """Return a layer with the decays and the threshold of its integers."""
-    neuron: Any = layer.neuron
-    if neuron is None or layer.name not in scales:
-        return layer
-    stored: Any = integer[layer.name].neuron
+def _read_neuron(name: str, neuron: Any, integer: SNNGraph, scales: Mapping[str, float]) -> Any:
+    """Return the neuron of a layer with the decays and the threshold of its integers."""
+    if name not in scales:
+        return neuron
+    stored: Any = integer[name].neuron
     if integer.metadata["quantization"]["format"] == akida.FORMAT:
-        return replace(layer, neuron=_read_frame_neuron(neuron, stored, scales[layer.name]))
+        return _read_frame_neuron(neuron, stored, scales[name])
     dt = integer.dt_s
     level = neuron.v_reset if getattr(neuron, "reset", "") == "value" else 0.0
     changes: dict[str, Array] = {}
@@ -295,16 +342,16 @@ def _read_neuron(layer: Layer, integer: SNNGraph, scales: Mapping[str, float]) -
         one = 2**7 if stored.v_threshold is None else 2**15
         changes = _read_times(neuron, dt, 1 - np.asarray(stored.keep) / one, np.ones(()))
     if type(stored) not in UNITS:  # its states are no integers
-        return layer
+        return neuron
     if stored.v_threshold is not None:
         threshold = np.asarray(stored.v_threshold, np.float64)
         below = 0.0 if isinstance(stored, LoihiLIF) else np.minimum(BELOW * threshold, MAX_BELOW)
-        changes["v_threshold"] = np.asarray(level + (threshold - below) / scales[layer.name])
+        changes["v_threshold"] = np.asarray(level + (threshold - below) / scales[name])
     has_floor = isinstance(stored, SpeckIF) or (isinstance(stored, TrueNorthLIF) and neuron.v_min is not None)
     if has_floor:
-        changes["v_min"] = np.asarray(level + np.asarray(stored.v_min) / scales[layer.name])
+        changes["v_min"] = np.asarray(level + np.asarray(stored.v_min) / scales[name])
     changes = {name: np.asarray(value, neuron.r.dtype) for name, value in changes.items()}
-    return replace(layer, neuron=replace(neuron, **changes))
+    return replace(neuron, **changes)
 
 
 def _read_frame_neuron(neuron: Any, stored: Any, scale: float) -> Any:
