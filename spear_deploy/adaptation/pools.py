@@ -39,7 +39,7 @@ from spear_deploy.network import (
 )
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
 from spear_deploy.network.host_readout import change_joined, has_host_readout, join_readout, list_host_layers
-from spear_deploy.quantize.fuse_weights import compose_synapses
+from spear_deploy.quantize.fuse_weights import compose_synapses, emits_current, find_chained_weights, fuse_weights
 from spear_deploy.util.number_format import format_shape
 
 FOLD, CURRENTS, BEFORE, BEHIND = "folded", "mean of currents", "stride before", "stride behind"
@@ -203,6 +203,13 @@ def _replace_by_ones(graph: SNNGraph, layer: Layer, profile: HardwareProfile) ->
     ones = kind(
         weight=np.full((channels, 1, *pool.kernel_size), value), stride=pool.stride, padding=pool.padding, groups=channels
     )
+    if any(emits_current(graph, edge.source) for edge in graph.edges_into(layer.name)):  # one kernel with the weights before
+        graph = fuse_weights(graph.with_layers({layer.name: replace(layer, synapse=ones)}))
+        if any(edge.target == layer.name for edge in find_chained_weights(graph)) or not isinstance(
+            graph[layer.name].synapse, CONVS
+        ):
+            return None
+        layer, ones, before = graph[layer.name], graph[layer.name].synapse, graph.input_shape_of(layer.name)
     fitted = fit_kernel(ones, before, after, profile)
     return None if fitted is None else graph.with_layers({layer.name: replace(layer, synapse=fitted)})
 

@@ -7,6 +7,7 @@ A network that exceeds a limit by more than `FAR` times is not brought below it 
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -160,13 +161,13 @@ def add_reach(ranking: Sequence[Ranked], graph: SNNGraph, targets: Iterable[tupl
     return [entry for _, entry in sorted(placed, key=lambda pair: pair[0])]
 
 
-def name_replacements(report: BudgetReport, reach: Reach | None, *, net: str = "NET") -> BudgetReport:
+def name_replacements(report: BudgetReport, reach: Reach | None, *, net: str = "NET", chip: str | None = None) -> BudgetReport:
     """Return a report whose remedies name what stands in for each part that the chip lacks, and the command that does it.
 
     Args:
         report: of `check`.
         reach: of the same network and chip.
-        net: the network as in the command.
+        net, chip: network and chip as in the command; the name of the profile unless given.
     """
     if reach is None or not (report.unsupported or exceeds_fixed(report)):
         return report
@@ -182,8 +183,8 @@ def name_replacements(report: BudgetReport, reach: Reach | None, *, net: str = "
     cost = f"{after.cores_used:,}{limit} cores"
     if reach.neurons:
         cost += f", {plural(abs(reach.neurons), 'neuron')} {'fewer' if reach.neurons < 0 else 'more'}"
-    learns = " --data DATA" if reach.plan.learnt else ""
-    command = f"spear-deploy adapt {net} --chip {report.profile}{learns} --out adapted"
+    learns = " --data DATA" if reach.plan.learnt or (reach.within and not reach.fits) else ""  # narrower layers are learnt
+    command = f"spear-deploy adapt {net} --chip {shlex.quote(chip or report.profile)}{learns} --out adapted"
     if reach.within:
         end = "" if reach.fits else "; then it has to become smaller, which the same command tries"
         note = f"adapt: `{command}` replaces what {report.profile} lacks; that takes {cost}{end}"

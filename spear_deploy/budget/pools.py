@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from spear_deploy.hardware.schema import HardwareProfile, LayerKinds
 from spear_deploy.network import POOLS, WEIGHTED, AvgPool, Layer, SumPool
 from spear_deploy.network.graph import INPUT, SNNGraph
+from spear_deploy.quantize.fuse_weights import emits_current
 from spear_deploy.util.number_format import format_shape, join_names
 
 
@@ -26,6 +27,7 @@ class PoolRow:
         window: positions that they pool together along each axis, where each has its window as its stride.
         on_input: whether the network's input, not neurons, feeds them.
         at_output: whether they are the network's output, with no weights behind them.
+        of_currents: whether weights, not neurons, feed them.
     """
 
     names: tuple[str, ...]
@@ -33,6 +35,7 @@ class PoolRow:
     window: tuple[int, ...]
     on_input: bool
     at_output: bool
+    of_currents: bool
 
 
 def find_pool_rows(graph: SNNGraph, profile: HardwareProfile) -> list[PoolRow]:
@@ -57,6 +60,11 @@ def check_pools(graph: SNNGraph, profile: HardwareProfile) -> Iterator[tuple[str
     for row in find_pool_rows(graph, profile):
         if row.at_output and profile.layers.output_pool.value is False:
             continue  # the host pools: no window is too large
+        if row.of_currents and profile.layers.output_pool.value is False:
+            kind, chip = type(row.pools[0]).__name__, profile.name
+            why = f"{chip} pools spikes that leave a core; put neurons in front of the pool, or the pool ahead of the weights"
+            yield row.names[-1], f"{kind} of currents", why
+            continue
         for what, why in (*_check_windows(row, profile.layers, profile.name), *_check_input_block(graph, row, profile)):
             yield row.names[-1], what, why
 
@@ -109,6 +117,7 @@ def _build_row(graph: SNNGraph, names: tuple[str, ...]) -> PoolRow:
         window=window,
         on_input=_reaches_input(graph, names[0]),
         at_output=graph[names[-1]].neuron is None and not _feeds_weights(graph, names[-1]),
+        of_currents=any(emits_current(graph, edge.source) for edge in graph.edges_into(names[0])),
     )
 
 

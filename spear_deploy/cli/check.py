@@ -69,7 +69,7 @@ def check(
     interchange.start_ahead(net)
     import spear_deploy.budget  # noqa: F401  the slowest import runs while the file's reader starts
 
-    graph = state_bits(load_net(net, **source), bits, chip, overrides)
+    graph, named = state_bits(load_net(net, **source), bits, chip, overrides), repeat_net(net, source)
     report = api.check(
         graph,
         chip,
@@ -81,6 +81,7 @@ def check(
         activity=activity,
         budget=budget,
         overrides=overrides,
+        name=named,
     )
     if sarif is not None:
         from spear_deploy.budget.sarif import to_sarif
@@ -89,7 +90,6 @@ def check(
         write_json(sarif, to_sarif(report, net))
     emit(report.to_json(), graph=graph, as_json=as_json, out=out, show=lambda c: console().show_check(c, report))
     if report.verdict == "does_not_fit":
-        named = repeat_net(net, source)
         suggest(api.suggest_command(named, chip or report.profile, report, bits=bits), as_json=as_json)
     leave(report.verdict)
 

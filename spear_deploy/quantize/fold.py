@@ -13,8 +13,8 @@ import numpy as np
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.network import POOLS, WEIGHTED, Array, AvgPool, BatchNorm, Flatten, Layer, Scale, SumPool, Synapse
-from spear_deploy.network.graph import INPUT, Edge, SNNGraph, merge_parts, unused_name
-from spear_deploy.quantize.fuse_weights import find_chained_weights, fuse_weights
+from spear_deploy.network.graph import Edge, SNNGraph, merge_parts, unused_name
+from spear_deploy.quantize.fuse_weights import emits_current, find_chained_weights, fuse_weights
 
 
 def fold_chained_weights(graph: SNNGraph) -> SNNGraph:
@@ -141,12 +141,3 @@ def _split_identity(graph: SNNGraph, layer: Layer) -> tuple[Layer, Layer | None]
 
 def _unit_scale(shape: tuple[int, ...]) -> Scale:
     return Scale(weight=np.ones((shape[0], *(1 for _ in shape[1:]))))
-
-
-def emits_current(graph: SNNGraph, name: str) -> bool:
-    """Say whether a layer emits a current: the output of weights that no neuron has taken yet."""
-    if name == INPUT or graph[name].neuron is not None:
-        return False
-    if isinstance(graph[name].synapse, WEIGHTED):
-        return True
-    return any(emits_current(graph, edge.source) for edge in graph.edges_into(name))

@@ -71,11 +71,11 @@ def fuse_weights(graph: SNNGraph) -> SNNGraph:
 def find_chained_weights(graph: SNNGraph) -> list[Edge]:
     """Return the edges over which the current of a weighted layer, not yet names by a neuron, reaches weights again."""
     into_weights = (edge for edge in graph.edges if isinstance(graph[edge.target].synapse, WEIGHTED))
-    return [edge for edge in into_weights if _is_current(graph, edge.source)]
+    return [edge for edge in into_weights if emits_current(graph, edge.source)]
 
 
-def _is_current(graph: SNNGraph, name: str) -> bool:
-    """Say whether weights without a neuron behind them are among what reaches the output of a layer."""
+def emits_current(graph: SNNGraph, name: str) -> bool:
+    """Say whether a layer emits a current: the output of weights that no neuron has taken yet is among what reaches it."""
     waiting, seen = [name], {name}
     while waiting:
         here = waiting.pop()

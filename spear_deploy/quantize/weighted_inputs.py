@@ -28,7 +28,8 @@ from spear_deploy.network import (
     resets_late,
 )
 from spear_deploy.network.graph import INPUT, SNNGraph
-from spear_deploy.quantize.fold import emits_current, mean_factor, replace_mean_by_sum
+from spear_deploy.quantize.fold import mean_factor, replace_mean_by_sum
+from spear_deploy.quantize.fuse_weights import emits_current
 from spear_deploy.quantize.scaled_weights import ScaledSynapse
 from spear_deploy.simulator import InputKind, neurons
 from spear_deploy.simulator.synapse_math import apply_synapse

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import spear_deploy as sd
 from spear_deploy.adaptation import reach as reach_module
@@ -15,10 +16,13 @@ from spear_deploy.adaptation.plan import follow, make_plans
 from spear_deploy.adaptation.pools import find_pools, pool_currents
 from spear_deploy.adaptation.reach import find_reach
 from spear_deploy.budget.check import check
+from spear_deploy.cli.app import main
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.hardware.profile import load_profile, override_facts
+from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, CubaLI, CubaLIF, Dense, Flatten, Layer, SpeckIF, SumPool
 from spear_deploy.network.graph import chain
+from spear_deploy.pipeline import api
 from spear_deploy.pipeline.shipped import shipped_network
 from spear_deploy.simulator import simulate
 
@@ -308,3 +312,20 @@ def test_catalyst_n1_keeps_biases_and_potentials_below_the_reset():
     graph = shipped_network("digits")
     topics = {step.replacement.topic for plan in make_plans(graph, load_profile("catalyst_n1")) for step in plan.steps}
     assert topics == {"pool", "neuron", "readout"}
+
+
+def test_a_check_names_the_file_and_data_where_narrower_layers_are_learnt(tmp_path):
+    """LIF becomes CubaLIF exactly, and 700 neurons do not fit 512: the command that makes them fewer learns."""
+    rng = np.random.default_rng(0)
+    layers = [
+        Layer(name="fc", synapse=Dense(weight=rng.normal(size=(700, 20)).astype(np.float32)), neuron=LIF(tau_s=0.016)),
+        Layer(name="out", synapse=Dense(weight=rng.normal(size=(3, 700)).astype(np.float32)), neuron=LI(tau_s=0.016)),
+    ]
+    path = tmp_path / "my net.snn"
+    write_snn(chain(layers, input_shape=(20,)), path)
+    (note,) = (note for note in api.check(path, "brainscales2").notes if note.startswith("adapt: "))
+    assert note.startswith(f"adapt: `spear-deploy adapt '{path}' --chip brainscales2 --data DATA --out adapted` replaces what")
+    assert note.endswith("; then it has to become smaller, which the same command tries")
+    result = CliRunner().invoke(main, ["check", str(path), "--chip", "brainscales2"], env={"COLUMNS": "500"})
+    assert result.exit_code == 3 and "adapt NET" not in result.output
+    assert result.output.count(f"spear-deploy adapt '{path}' --chip brainscales2 --data DATA --out adapted") == 2

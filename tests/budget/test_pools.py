@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from spear_deploy.adaptation.plan import make_plans
 from spear_deploy.budget.check import check
 from spear_deploy.budget.pools import find_pool_rows
 from spear_deploy.budget.report import BudgetReport
 from spear_deploy.hardware.profile import load_profile
 from spear_deploy.network import IF, AvgPool, Conv2d, Dense, Flatten, Layer, SumPool
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
+from tests.adaptation.random_networks import count_differing_spikes
 
 SPECK, LOIHI2 = load_profile("speck2f"), load_profile("loihi2")
 
@@ -129,3 +131,16 @@ def test_pools_in_a_loop_without_neurons_end() -> None:
     edges = tuple(Edge(source=s, target=t, delay=d) for s, t, d in ((INPUT, "p", 0), ("p", "q", 0), ("q", "p", 1), ("q", "c", 0)))
     report = check(SNNGraph(layers=layers, edges=edges, input_shape=(2, 8, 8), output="c"), SPECK)
     assert "a loop without neurons" in [f.what for f in report.unsupported]
+
+
+def test_a_pool_of_currents_is_none_of_a_chip_that_pools_spikes() -> None:
+    currents = Layer(name="w", synapse=Conv2d(weight=np.ones((2, 2, 1, 1), np.float32)))
+    net = chain([conv("a"), currents, pool("p", 2), Layer(name="n", neuron=IF()), conv("b")], input_shape=(2, 32, 32))
+    report = check(net, SPECK)
+    assert [(f.layer, f.what) for f in report.unsupported] == [("p", "SumPool of currents")]
+    assert report.unsupported[0].why.startswith("speck2f pools spikes that leave a core; put neurons in front of the pool")
+    assert check(net, LOIHI2).verdict == "fits"
+    (plan, *_) = make_plans(net, SPECK)
+    assert not plan.lacking and [step.replacement.kind for step in plan.steps] == ["exact"]
+    assert count_differing_spikes(net, plan.graph, 0) == 0
+    assert isinstance(plan.graph["n"].synapse, Conv2d) and plan.graph["n"].synapse.stride == (2, 2)

@@ -38,6 +38,7 @@ def check(
     activity: SpikeCounts | float | str | os.PathLike[str] | None = None,
     budget: BudgetFile | str | os.PathLike[str] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    name: str | None = None,
     **options: Any,
 ) -> BudgetReport:
     """Check whether a network fits a chip, resource by resource, with a remedy for each overrun.
@@ -49,6 +50,7 @@ def check(
             without it, resources that depend on activity are not checked.
         budget: a file of limits (`budget_file`); arguments take precedence over the file.
         overrides: facts of the profile to replace, by dotted key.
+        name: the network and its options as on a command line, for the commands that remedies name.
         options: limits: `cores`; and per inference `synops`, `energy_j` (J) and `latency_s` (s). How the network is read: those
             of `load`.
 
@@ -79,7 +81,8 @@ def check(
     if not (report.unsupported or exceeds_fixed(report)) or graph.is_integer:
         return report
     reach = find_reach(graph, target, chips=chips or stated.chips or board_chips, report=report)
-    return name_replacements(report, reach, net=_name(net))
+    named = chip if isinstance(chip, (str, os.PathLike)) else report.profile
+    return name_replacements(report, reach, net=name or _name(net), chip=os.fspath(named))
 
 
 def _name(net: Net) -> str:
