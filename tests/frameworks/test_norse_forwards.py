@@ -1,5 +1,7 @@
 """Hand-written forwards: loops, feedback, concatenated outputs, max pools of spikes."""
 
+from collections import deque
+
 import norse.torch as norse
 import numpy as np
 import pytest
@@ -329,6 +331,73 @@ def test_feedback_in_an_attribute():
     assert sum(edge.delay for edge in graph.edges) == 1
 
 
+def two_steps_old(self, x):
+    state, past, out = None, [], []
+    for step in x:
+        drive = self.fc(step)
+        z, state = self.lif(drive + self.back(past[-2]) if len(past) > 1 else drive, state)
+        past.append(z)
+        out.append(z)
+    return torch.stack(out)
+
+
+def from_a_queue(delay):
+    def forward(self, x):
+        state, past, out = None, deque([torch.zeros(x.shape[1], 4)] * delay), []
+        for step in x:
+            z, state = self.lif(self.fc(step) + self.back(past.popleft()), state)
+            past.append(z)
+            out.append(z)
+        return torch.stack(out)
+
+    return forward
+
+
+class EightStepsOld(nn.Module):
+    """A loop whose forward compares the number of the step."""
+
+    def __init__(self, **children):
+        super().__init__()
+        for name, child in children.items():
+            self.add_module(name, child)
+
+    def forward(self, x):
+        state = other = None
+        past, out = [], []
+        for t in range(x.shape[0]):
+            z, state = self.lif(self.fc(x[t]), state)
+            past.append(z)
+            y, other = self.lif2(8 * self.back(past[t - 8] if t >= 8 else torch.zeros_like(z)), other)
+            out.append(y)
+        return torch.stack(out)
+
+
+def two_delays(self, x):
+    state, past, out = None, [], []
+    for step in x:
+        drive = self.fc(step)
+        if len(past) > 0:
+            drive = drive + self.back(past[-1])
+        if len(past) > 1:
+            drive = drive - self.far(past[-2])
+        z, state = self.lif(drive, state)
+        past.append(z)
+        out.append(z)
+    return torch.stack(out)
+
+
+@pytest.mark.parametrize(
+    ("forward", "delays"),
+    [(two_steps_old, {2}), (from_a_queue(1), {1}), (from_a_queue(2), {2}), (EightStepsOld, {8}), (two_delays, {1, 2})],
+)
+def test_feedback_of_several_steps_is_an_edge_of_that_delay(forward, delays):
+    parts = {"fc": nn.Linear(3, 4), "back": nn.Linear(4, 4), "far": nn.Linear(4, 4), "lif": box(), "lif2": box()}
+    model = forward(**parts) if isinstance(forward, type) else Stateless(forward, **parts)
+    graph = assert_same(dyadic(model), (3,), active=False, steps=20)
+    assert {edge.delay for edge in graph.edges} - {0} == delays
+    assert 0.05 < simulate(graph, spikes_for((3,), steps=20)).output.astype(bool).mean() < 0.95
+
+
 def test_bias_of_feedback_begins_when_the_forward_lets_it():
     """From zeros the bias of the recurrent weights acts from the first step on, behind a branch from the second."""
     for function, first in ((from_zeros, True), (by_a_branch, False)):
@@ -350,11 +419,21 @@ def keeps_two(self, x, state):
     return new, (new, z, state)
 
 
-def keeps_two_in_a_loop(self, x):
+def feeds_the_first_back(self, x):
+    state, first, out = None, None, []
+    for step in x:
+        drive = self.fc(step)
+        z, state = self.lif(drive if first is None else drive + self.back(first), state)
+        first = z if first is None else first
+        out.append(z)
+    return torch.stack(out)
+
+
+def feeds_back_at_the_end(self, x):
     state, past, out = None, [], []
     for step in x:
         drive = self.fc(step)
-        z, state = self.lif(drive + self.back(past[-2]) if len(past) > 1 else drive, state)
+        z, state = self.lif(drive + self.back(past[0]) if len(past) > 2 else drive, state)
         past.append(z)
         out.append(z)
     return torch.stack(out)
@@ -431,13 +510,15 @@ def skips_a_step(self, x):
         (feedback(keeps_two), "the model keeps the output of 'lif' one step before for a third step"),
         (feedback(starts_elsewhere), "uses the tensor '_tensor_constant0' by itself; put it into a module, or start from zeros"),
         (feedback(multiplies_the_past), "the model runs in another way in the second step|multiplies"),
-        (Stateless(keeps_two_in_a_loop, fc=nn.Linear(3, 4), back=nn.Linear(4, 4), lif=box()),
-         "'back' uses the output of 'lif' 2 steps before"),
+        (Stateless(feeds_the_first_back, fc=nn.Linear(3, 4), back=nn.Linear(4, 4), lif=box()),
+         "'lif' runs in another way in the third step"),
+        (Stateless(feeds_back_at_the_end, fc=nn.Linear(3, 4), back=nn.Linear(4, 4), lif=box()),
+         "'back' uses the output of 'lif' 3 steps before, in other steps another"),
         (Stateless(returns_the_mean, fc=nn.Linear(3, 4), lif=box()), "calls 'mean', .*: return the outputs of all steps"),
         (Stateless(returns_every_other, fc=nn.Linear(3, 4), lif=box()), "returns 2 values, expected the outputs of all steps"),
         (Stateless(runs_backwards, fc=nn.Linear(3, 4), lif=box()), "gets a state|takes the input|runs in another way|starts"),
         (Stateless(resets_in_the_third, fc=nn.Linear(3, 4), lif=box()), "module 'lif' starts anew in every step"),
-        (Stateless(alternates, fc=nn.Linear(3, 4), lif=box()), "runs in another way in the third step"),
+        (Stateless(alternates, fc=nn.Linear(3, 4), lif=box()), "runs in another way in a later step"),
         (Stateless(loops_on_one_input, fc=nn.Linear(3, 4), lif=box()), "'lif' is called twice in one step; .*loop over x"),
         (Stateless(takes_two_columns, fc=nn.Linear(3, 4), back=nn.Linear(3, 4)), "'back' runs in another way in the second step"),
         (Stateless(skips_a_step, fc=nn.Linear(3, 4)), r"takes the steps \[0, 1, 3\] of x, expected x\[t\] of every step in turn"),

@@ -144,7 +144,7 @@ class TraceInterpreter:
 
     def __init__(self, traced: TracedModel, path: str, builder: GraphBuilder) -> None:
         self.traced, self.path, self.form = traced, path, traced.form
-        self.unrolled = UnrolledSteps(builder)
+        self.unrolled = UnrolledSteps(builder, last=traced.steps - 1)
         self.context = TraceContext(
             builder=builder,
             unrolled=self.unrolled,
@@ -246,7 +246,7 @@ class TraceInterpreter:
         if self.form in (*LOOPS, "repeat"):
             return self._read_loop_output(result)
         first, second = shifted_by(self._resolve(result[0]), -1), self._resolve(result[1])
-        if isinstance(second, Signal) and self.unrolled.without_feedback.get(second.name) == first:
+        if isinstance(first, Signal) and isinstance(second, Signal) and self.unrolled.stands_for(second, first):
             return second
         if isinstance(first, (Signal, OutputAndState, Concat)) and second != first and self.unrolled.first_is_matched:
             raise UnsupportedError(

@@ -6,8 +6,8 @@ first step: it starts from zeros there, or leaves the branch out.
     z = zeros;  every step: z = neuron(fc(x) + rec(z))                 rec gets an edge of delay 1 from the neuron
     first step: z = neuron(fc(x));  later: z = neuron(fc(x) + rec(z))  the output of rec is added one step later
 
-So a call of the second step also matches one of the first if the two differ only in such feedback; the layer that the first
-made then gets the edge. Calls of the third and later steps must be equal to those of the second.
+So a call of a later step also matches one before it if the two differ only in such feedback; the layer that the first made then
+gets the edge. Feedback of delay d begins in step d, counted from 0, with what the first step made.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ class UnrolledSteps:
 
     Attributes:
         step: the present step, from 0.
-        first_calls: calls of the first step.
-        later_calls: calls of the second step, equal to those of all later steps.
-        matched: number of calls of the step before that the present step has matched.
-        without_feedback: by the name of a sum of the second step, the signal that the first step had in its place.
+        calls: of the first step, with what later steps have added or changed.
+        last: the last step that was traced; feedback that begins in it is not seen to go on, unless it is the second.
+        matched: number of calls that the present step has matched.
+        without_feedback: by the name of a sum of a later step, the signal that the steps before had in its place.
         is_constant: whether the present call depends on no neuron: it is the same in every step, made in one of them or in all.
         constant_calls: such calls.
     """
 
     builder: GraphBuilder
     step: int = 0
-    first_calls: list[_StepCall] = field(default_factory=list)
-    later_calls: list[_StepCall] = field(default_factory=list)
+    calls: list[_StepCall] = field(default_factory=list)
+    last: int = 1
     matched: int = 0
     without_feedback: dict[str, Signal] = field(default_factory=dict)
     is_constant: bool = False
@@ -57,8 +57,8 @@ class UnrolledSteps:
 
     @property
     def first_is_matched(self) -> bool:
-        """Whether the second step has matched every call of the first."""
-        return self.matched == len(self.first_calls)
+        """Whether the present step has matched every call of the one before."""
+        return self.matched == len(self.calls)
 
     def advance_to(self, step: int) -> None:
         """Go on to a step.
@@ -76,9 +76,8 @@ class UnrolledSteps:
         Raises:
             UnsupportedError: it lacks one.
         """
-        calls = self.first_calls if self.step == 1 else self.later_calls
-        if self.step > 0 and self.matched < len(calls):
-            missing = calls[self.matched].key[0]
+        if self.step > 0 and self.matched < len(self.calls):
+            missing = self.calls[self.matched].key[0]
             which = "first step only" if self.step == 1 else "first steps only"
             raise UnsupportedError(f"{name_module(missing)} runs in the {which}; let every step compute the same")
 
@@ -99,56 +98,64 @@ class UnrolledSteps:
                 self.constant_calls.append(call)
             return call.result
         if self.step == 0:
-            self.first_calls.append(self._record(key, make))
-            return self.first_calls[-1].result
-        if self.step == 1:
-            self.later_calls.append(self._match_second(key, make))
-            return self.later_calls[-1].result
-        changes: list[tuple[Signal, Signal]] = []
-        if (
-            self.matched >= len(self.later_calls)
-            or not self._matches(self.later_calls[self.matched].key, key, changes)
-            or changes
-        ):
-            raise self._make_error(key, "third")
+            self.calls.append(self._record(key, make))
+        elif (found := self._match(key, make)) is not None:
+            if found is not self.calls[self.matched] and self.step == self.last > 1:
+                raise self._make_error(key)
+            self.calls[self.matched] = found
+        elif self.step == self.last > 1:
+            raise self._make_error(key)
+        else:
+            self.calls.insert(self.matched, self._begin_feedback(key, make))
         self.matched += 1
-        return self.later_calls[self.matched - 1].result
+        return self.calls[-1 if self.step == 0 else self.matched - 1].result
 
     def _record(self, key: Symbol, make: Callable[[Symbol], Symbol]) -> _StepCall:
         before = len(self.builder.layers)
         result = make(key)
         return _StepCall(key, result, frozenset(layer.name for layer in self.builder.layers[before:]))
 
-    def _match_second(self, key: Symbol, make: Callable[[Symbol], Symbol]) -> _StepCall:
-        """Match a call of the first step, or add the feedback that begins in the second."""
-        if self.matched < len(self.first_calls):
-            call = self.first_calls[self.matched]
-            changes: list[tuple[Signal, Signal]] = []
-            if self._matches(call.key, key, changes):
-                self.matched += 1
-                for old, new in changes:
-                    self._reroute(call.layers, old, new)
-                return _StepCall(key, call.result if call.layers else make(key))  # without a layer, the result is an argument
-        signals = list_signals(key)
+    def _match(self, key: Symbol, make: Callable[[Symbol], Symbol]) -> _StepCall | None:
+        """Return the call of the step before that a call matches, with the feedback that begins in this step."""
+        if self.matched == len(self.calls):
+            return None
+        call, changes = self.calls[self.matched], list[tuple[Signal, Signal]]()
+        if not self._matches(call.key, key, changes):
+            return None
+        for old, new in changes:
+            self._reroute(call.layers, old, new)
+        if not changes:
+            return call
+        return _StepCall(
+            key, call.result if call.layers else make(key), call.layers
+        )  # without a layer, the result is an argument
+
+    def _begin_feedback(self, key: Symbol, make: Callable[[Symbol], Symbol]) -> _StepCall:
+        """Add a call of feedback that begins in this step.
+
+        Raises:
+            UnsupportedError: it is none.
+        """
+        signals, delay = list_signals(key), self.step
         ages = {signal.age for signal in signals}
-        if ages == {1} and key[1] != NEURON:  # on outputs of the step before: made without delay, its result one step older
-            call = self._record(shifted_by(key, -1), make)
-            return _StepCall(key, shifted_by(call.result, 1))
-        if ages == {0, 1} and key[1] in ("add", "sub"):
+        if ages == {delay} and key[1] != NEURON:  # on outputs of steps before: made without delay, its result that much older
+            call = self._record(shifted_by(key, -delay), make)
+            return _StepCall(key, shifted_by(call.result, delay), call.layers)
+        if ages == {0, delay} and key[1] in ("add", "sub"):
             call = self._record(key, make)
             present = [signal for signal in signals if signal.age == 0]
             if len(present) == 1 and isinstance(call.result, Signal) and (key[1] == "add" or signals[0].age == 0):
-                self.without_feedback[call.result.name] = self.without_feedback.get(present[0].name, present[0])
-                return _StepCall(key, call.result)
-        raise self._make_error(key, "second")
+                self.without_feedback[call.result.name] = present[0]
+                return call
+        raise self._make_error(key)
 
     def _matches(self, old: Symbol, new: Symbol, changes: list[tuple[Signal, Signal]]) -> bool:
         """Return whether two calls are equal up to feedback; `changes` collects (old, new) signals of such feedback."""
         if isinstance(old, Signal) and isinstance(new, Signal):
             if old == new or (old.is_zero and new.is_zero and old.shape == new.shape):
                 return True
-            starts = old.is_zero and new.age == 1 and old.shape == new.shape
-            if starts or (new.age == 0 and self.without_feedback.get(new.name) == old):
+            starts = old.is_zero and new.age == self.step and old.shape == new.shape
+            if starts or (new.age == 0 and self.stands_for(new, old)):
                 changes.append((old, new))
                 return True
             return False
@@ -160,6 +167,14 @@ class UnrolledSteps:
             return all(self._matches(a, b, changes) for a, b in zip(old, new, strict=True))
         return bool(old == new)
 
+    def stands_for(self, new: Signal, old: Signal) -> bool:
+        """Return whether a sum of a later step is a signal of a step before with feedback added."""
+        while new.name in self.without_feedback:
+            new = self.without_feedback[new.name]
+            if new == old:
+                return True
+        return False
+
     def _reroute(self, layers: frozenset[str], old: Signal, new: Signal) -> None:
         """Feed the layers of a call by a signal of the second step in place of one of the first."""
         self.builder.edges = [
@@ -167,11 +182,12 @@ class UnrolledSteps:
             for edge in self.builder.edges
         ]
 
-    def _make_error(self, key: Symbol, step: str) -> UnsupportedError:
+    def _make_error(self, key: Symbol) -> UnsupportedError:
         place = name_module(key[0])
+        step = {1: "the second step", 2: "the third step"}.get(self.step, "a later step")
         late = next((signal for signal in list_signals(key) if signal.age > 1), None)
         if late is not None:
             return UnsupportedError(
-                f"{place} uses the output of '{late.name}' {late.age} steps before; feed back what is one step old"
+                f"{place} uses the output of '{late.name}' {late.age} steps before, in other steps another; feed the same back"
             )
-        return UnsupportedError(f"{place} runs in another way in the {step} step; let every step compute the same")
+        return UnsupportedError(f"{place} runs in another way in {step}; let every step compute the same")
