@@ -22,8 +22,11 @@ NEEDED = {
 }
 """Required keys of the JSON files."""
 DEPLOYMENT = "deployment.json"
+STAGES = "stages.json"
 RASTER = "raster.npz"
 ADAPTATION = "adapt.json"
+OTHERS = {ADAPTATION: "adapt", "prune.json": "prune", "front.json": "prune", "sweep.json": "sweep"}
+"""Results of other commands, by their files; a deployment that adapts writes the first of them too."""
 ADAPTATION_KEYS = ("chip", "replaced", "accuracy", "waterfall")
 """Required keys of the file of an adaptation, which a deployment of a network that the chip takes as it is does not have."""
 
@@ -61,6 +64,11 @@ def read_folder(folder: str | os.PathLike[str]) -> Evidence:
         what = "is a file" if place.exists() else "there is no such folder"
         raise FileError(f"folder '{place}': {what}; give the output folder of `deploy` or another command")
     if not (place / DEPLOYMENT).exists():
+        made = next((command for name, command in OTHERS.items() if (place / name).exists()), None)
+        if made is not None and not (place / STAGES).exists():
+            raise FileError(
+                f"folder '{place}': holds results of `{made}`, no deployment; give the output folder of `deploy` or `demo`"
+            )
         raise FileError(
             f"folder '{place}': holds no finished deployment (no deployment.json); "
             f"run `spear-deploy deploy ... --out {place}`, which goes on where it stopped"

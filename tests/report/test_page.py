@@ -229,6 +229,16 @@ def test_a_folder_without_a_deployment_is_refused_in_one_sentence(tmp_path):
     ):
         with pytest.raises(FileError, match=message):
             write_report(tmp_path / name)
+    for name, command in (("adapt", "adapt"), ("prune", "prune"), ("front", "prune"), ("sweep", "sweep")):
+        (tmp_path / command).mkdir(exist_ok=True)
+        (tmp_path / command / f"{name}.json").write_text("{}")
+        with pytest.raises(
+            FileError, match=f"holds results of `{command}`, no deployment; give the output folder of `deploy` or"
+        ):
+            read_folder(tmp_path / command)
+    (tmp_path / "adapt" / "stages.json").write_text("{}")
+    with pytest.raises(FileError, match="holds no finished deployment"):  # one that was stopped after its adaptation
+        read_folder(tmp_path / "adapt")
     with pytest.raises(FileError, match=r"pruned.snn': is no name of a page; give one that ends in .html"):
         write_report(tmp_path, tmp_path / "pruned.snn")
     done = CliRunner().invoke(main, ["report", str(tmp_path)])
