@@ -1,11 +1,13 @@
 """Neurons that share weights or a threshold: other units even out what differs, with the same spikes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.hardware.profile import list_profiles, load_profile
-from spear_deploy.network import IF, LI, LIF, Conv2d, CubaLI, CubaLIF, Dense, Flatten, Layer, Scale
+from spear_deploy.network import IF, LI, LIF, Conv1d, Conv2d, CubaLI, CubaLIF, Dense, Flatten, Layer, Scale, SumPool
 from spear_deploy.network.graph import chain
 from spear_deploy.quantize import quantize
 from spear_deploy.quantize.even_neurons import SHARED, Uneven, average_shared, even_neurons, find_uneven
@@ -284,3 +286,32 @@ def test_thresholds_at_the_reset_stay_as_they_are():
     given = IF(v_threshold=thresholds, v_reset=np.where(thresholds > 1.5, thresholds, 0).astype(np.float32), reset="value")
     with np.errstate(all="raise"):
         assert even_neurons(conv_network(given), "speck")["c"].neuron == given
+
+
+def test_constants_of_a_pair_that_differ_in_their_last_digit_become_equal():
+    first, second = np.float32(3e-3), np.float32(7e-3)
+    taus = np.array([first, np.nextafter(first, np.float32(1)), second, np.nextafter(second, np.float32(0))])
+    layer = Layer(name="c", synapse=Dense(weight=np.ones((4, 3), np.float32)), neuron=LIF(tau_s=taus))
+    tau = even_neurons(chain([layer], input_shape=(3,)), "reckon")["c"].neuron.tau_s
+    assert tau[0] == tau[1] and tau[2] == tau[3]
+    np.testing.assert_allclose(tau, taus, rtol=1e-6)
+    integers = quantize(chain([replace(layer, neuron=LIF(tau_s=9e-3))], input_shape=(3,)), format="reckon")
+    assert even_neurons(integers, "reckon") == integers
+
+
+def test_a_channel_of_two_positions_shares_its_gain_and_its_mean():
+    gains = np.array([[1, 2], [1, 1], [3, 3]], np.float32)
+    layer = Layer(name="c", synapse=Conv1d(weight=np.ones((3, 1, 1), np.float32)), neuron=IF(r=gains))
+    graph = chain([layer], input_shape=(1, 2))
+    assert names_of(graph, "channel", "speck") == ("r",)
+    mean = average_shared(graph, graph["c"], find_uneven(graph, graph["c"], "channel", "speck")).r
+    assert mean.tolist() == [[1.5], [1.0], [3.0]]
+
+
+def test_neurons_behind_pools_alone_have_constants_of_their_own():
+    """A pool of the input, or of spikes, has no weights that neurons could share."""
+    uneven_pool = IF(v_threshold=np.linspace(1, 2, 12).reshape(3, 2, 2).astype(np.float32))
+    pool = Layer(name="c", synapse=SumPool(kernel_size=(2, 2)), neuron=uneven_pool)
+    spiking = Layer(name="a", synapse=Conv2d(weight=np.ones((3, 1, 1, 1), np.float32)), neuron=IF())
+    for graph in (chain([pool], input_shape=(3, 4, 4)), chain([spiking, pool], input_shape=(1, 4, 4))):
+        assert names_of(graph, "channel", "speck") == ()

@@ -264,3 +264,12 @@ def test_a_bias_that_arrives_late_is_refused_and_weights_that_arrive_late_are_no
     assert spikes == [[0, 0, 0, 3, 3, 3]] * 2
     with pytest.raises(UnsupportedError, match="'w': its bias reaches 'n' 3 steps late, the chip's neurons hold it"):
         quantize(late(0.5), format=format)
+
+
+@pytest.mark.parametrize(("leaks", "level"), [([0.0, 1.0], 0.5), ([0.25, 0.25], 0.25), ([-1.0, 2.0], 0.5)])
+def test_the_zero_of_a_readout_is_the_mean_of_its_leaks(leaks, level):
+    layer = Layer(
+        name="out", synapse=Dense(weight=np.ones((2, 3), np.float32)), neuron=LI(tau_s=4e-3, v_leak=np.array(leaks, np.float32))
+    )
+    (inputs,) = collect_neuron_inputs(chain([layer], input_shape=(3,)), "spikes", 1.0)
+    assert np.unique(inputs.level).tolist() == [level]

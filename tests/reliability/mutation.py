@@ -79,7 +79,11 @@ TARGETS = {
     ),
     "quantize/network.py": (
         INTEGERS, LIMITS, "tests/quantize/test_network.py", "tests/quantize/test_loihi.py", "tests/quantize/test_xylo.py",
-        "tests/quantize/test_chips.py",
+        "tests/quantize/test_chips.py", "tests/quantize/test_layer_bits.py",
+    ),
+    "quantize/even_neurons.py": (
+        LIMITS, "tests/quantize/test_even_neurons.py", "tests/quantize/test_network.py", "tests/quantize/test_rounding.py",
+        "tests/adaptation/test_shared_constants.py",
     ),
     "quantize/layer_error.py": (INTEGERS, "tests/quantize/test_layer_error.py", "tests/quantize/test_loihi.py"),
     "quantize/scale_ranking.py": (INTEGERS, "tests/quantize/test_scale_ranking.py",),
