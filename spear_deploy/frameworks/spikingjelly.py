@@ -29,7 +29,7 @@ from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.context import Framework, NeuronUpdate, TraceContext, run_stepwise
 from spear_deploy.frameworks.importer.modules import add_stateless, check_hooks, join
 from spear_deploy.frameworks.importer.storage import store_tensor
-from spear_deploy.frameworks.importer.symbols import Concat, Signal, Symbol, name_module, require_signal
+from spear_deploy.frameworks.importer.symbols import Concat, Signal, Symbol, name_module, require_signal, shifted_by
 from spear_deploy.frameworks.importer.synapses import make_refusal, to_array
 from spear_deploy.network import IF, LIF, Array, CubaLIF, Dense, Neuron
 from spear_deploy.util.number_format import format_shape
@@ -169,6 +169,17 @@ def _add_recurrent(context: TraceContext, module: Any, path: str, x: Symbol, oth
     return context.unrolled.make_once((path, "container", require_signal(x, place, HINT_STATE)), make)
 
 
+def _add_delay(context: TraceContext, module: Any, path: str, x: Symbol, others: tuple[Symbol, ...]) -> Symbol:
+    """Return a signal that comes some steps later, which the edges from it hold."""
+    place = name_module(path)
+    if context.form != "layers":
+        raise UnsupportedError(
+            f"{place} is Delay in a model of one step; run it over time, with functional.set_step_mode(net, 'm')"
+        )
+    check_hooks(module, place)
+    return shifted_by(x if isinstance(x, Concat) else require_signal(x, place, HINT_STATE), int(module.delay_steps))
+
+
 @contextmanager
 def _trace_functions() -> Iterator[None]:
     """Let the functions that run modules over time leave one call for each module in a trace."""
@@ -261,6 +272,7 @@ SPIKINGJELLY = Framework(
     loops_inside=True,
     handlers={
         **dict.fromkeys(CONTAINERS, _add_container),
+        layer.Delay: _add_delay,
         layer.VotingLayer: _add_voting,
         layer.LinearRecurrentContainer: _add_recurrent,
     },
@@ -275,7 +287,6 @@ SPIKINGJELLY = Framework(
         "ILIFNode": "it emits several spikes in one step; use LIFNode",
         "SynapseFilter": "it is a current of its own; use CUBALIFNode",
         "DropConnectLinear": "it draws its weights; use Linear",
-        "Delay": "it holds spikes back; use neurons without it",
         "ElementWiseRecurrentContainer": "it feeds spikes back by a function; use LinearRecurrentContainer",
         "WSConv2d WSLinear": "it normalises its weights as it runs; use Conv2d or Linear with the weights that it makes",
         "TLast StepModeContainer": "use SeqToANNContainer or MultiStepContainer, with time in front",
@@ -285,8 +296,8 @@ SPIKINGJELLY = Framework(
     },
     supported=(
         "Linear, Conv1d, Conv2d, BatchNorm1d, BatchNorm2d, AvgPool1d, AvgPool2d, AdaptiveAvgPool, MaxPool of spikes, Flatten, "
-        "Dropout, Identity, VotingLayer, IFNode, LIFNode, ParametricLIFNode, CUBALIFNode, SeqToANNContainer, MultiStepContainer, "
-        "LinearRecurrentContainer, Sequential, sums, torch.cat"
+        "Dropout, Identity, VotingLayer, Delay, IFNode, LIFNode, ParametricLIFNode, CUBALIFNode, SeqToANNContainer, "
+        "MultiStepContainer, LinearRecurrentContainer, Sequential, sums, torch.cat"
     ),
     hint_time="set one step mode with functional.set_step_mode",
     hint_batch="use layer.Conv2d and its like with step_mode='m', or SeqToANNContainer",

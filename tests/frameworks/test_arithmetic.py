@@ -161,6 +161,16 @@ def test_the_shape_that_a_forward_gives_its_input_is_that_of_the_network(shape, 
         np.testing.assert_array_equal(store_weights(model, graph)(x).numpy(), expected)
 
 
+def test_an_unflatten_in_front_is_the_shape_of_the_input():
+    model = norse.SequentialState(nn.Unflatten(1, (1, 4, 5)), nn.Conv2d(1, 2, 3), norse.LIFBoxCell())
+    assert read_model(model, (20,)).input_shape == (1, 4, 5)
+    with pytest.raises(UnsupportedError, match="module '0' is Unflatten, which fails on 21 inputs"):
+        read_model(model, (21,))
+    behind = norse.SequentialState(nn.Linear(6, 20), nn.Unflatten(1, (1, 4, 5)), nn.Conv2d(1, 2, 3))
+    with pytest.raises(UnsupportedError, match="module '1' is Unflatten, .*give the network its input in that shape"):
+        read_model(behind, (6,))
+
+
 def test_an_input_of_two_shapes_is_refused():
     model = Shaped(lambda x: x.view(-1, 1, 4, 5), nn.Conv2d(1, 2, 3), 12)
     model.shaped = lambda x: x.view(-1, 1, 4, 5) + x.view(-1, 1, 5, 4).view(-1, 1, 4, 5)

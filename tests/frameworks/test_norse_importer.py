@@ -614,7 +614,6 @@ def test_torch_modules_are_mapped(name):
         (nn.ReflectionPad2d(1), "pad with zeros, over one or two axes"),
         (nn.LazyConv2d(2, 2), "its sizes are not known yet"),
         (nn.Upsample(8), "it moves values between positions; use a Conv2d, or"),
-        (nn.Unflatten(1, (1, 1)), "a layer's positions come from its synapse; give"),
     ],
     ids=lambda m: type(m).__name__,
 )

@@ -298,6 +298,26 @@ def test_functions_and_containers_over_time(kind):
         np.testing.assert_array_equal(back(torch.from_numpy(x)).numpy(), spikes)
 
 
+def test_a_delay_is_one_of_the_edges_behind_it():
+    torch.manual_seed(0)
+    parts = (
+        layer.Linear(6, 8),
+        neuron.LIFNode(v_threshold=0.3),
+        layer.Delay(2),
+        layer.Linear(8, 5),
+        neuron.IFNode(v_threshold=0.3),
+    )
+    model, x = nn.Sequential(*parts).eval(), Draw(1).spikes((6,))
+    with pytest.raises(UnsupportedError, match="module '2' is Delay in a model of one step; run it over time"):
+        read_model(model, (6,))
+    functional.set_step_mode(model, "m")
+    with torch.no_grad():
+        spikes = model(torch.from_numpy(x)).numpy()
+    graph = read_model(model, (6,))
+    assert sorted(edge.delay for edge in graph.edges) == [0, 2] and spikes.any()
+    np.testing.assert_array_equal(simulate(graph, x, kind="current").output, spikes)
+
+
 def test_a_recurrent_container_beside_modules_of_another_step_mode_is_refused():
     container = layer.LinearRecurrentContainer(neuron.LIFNode(), 6, 6)
     with pytest.raises(

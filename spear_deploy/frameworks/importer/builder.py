@@ -13,6 +13,7 @@ from spear_deploy.frameworks.importer.left_out_axis import add_axis, find_left_o
 from spear_deploy.frameworks.importer.symbols import ZEROS, Signal
 from spear_deploy.network import LI, LIF, CubaLI, CubaLIF, Dense, Layer, Shape, sends_several
 from spear_deploy.network.graph import INPUT, Edge
+from spear_deploy.util.number_format import format_shape
 
 DEFAULT_DT_S = 1e-3
 LI_FIELDS = tuple(field.name for field in fields(LI))
@@ -75,6 +76,25 @@ class GraphBuilder:
         """Remember that a signal is to have another number of values than it has, which is an error."""
         if math.prod(source.shape) != count:
             self.missed = self.missed or (source.name, count)
+
+    def view_input(self, value: Signal, shape: Shape, place: str) -> Signal:
+        """Return the input in the shape that the forward gives it, which is that of the network's input.
+
+        Raises:
+            UnsupportedError: the forward gives it another shape elsewhere.
+        """
+        if self.input_view not in (None, shape):
+            raise UnsupportedError(
+                f"{place} takes its input as {format_shape(shape)} and as {format_shape(self.input_view or ())} values; give it "
+                "one shape"
+            )
+        self.input_view = shape
+        note = (
+            f"the forward gives its input of {format_shape(value.shape)} another shape: the network takes {format_shape(shape)}"
+        )
+        if note not in self.notes:
+            self.notes.append(note)
+        return replace(value, shape=shape)
 
     def make_zeros(self, shape: Shape) -> Signal:
         """Return a new signal of zeros."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -60,7 +59,6 @@ from spear_deploy.frameworks.importer.symbols import (
     shifted_by,
 )
 from spear_deploy.frameworks.importer.synapses import to_flatten
-from spear_deploy.network import Shape
 from spear_deploy.network.graph import INPUT
 from spear_deploy.util.number_format import format_shape
 
@@ -293,7 +291,7 @@ def _unsqueeze(call: FunctionCall, value: Symbol, dim: int = 0) -> Symbol:
     if call.context.form != "layers" and isinstance(value, (Signal, Concat)):
         dim %= len(value.shape) + 2
         if isinstance(value, Signal) and value.name == INPUT and dim >= 1:
-            return _view_input(call, value, (*value.shape[: dim - 1], 1, *value.shape[dim - 1 :]))
+            return call.context.builder.view_input(value, (*value.shape[: dim - 1], 1, *value.shape[dim - 1 :]), call.place)
         if dim <= 1:
             return OneStep(value, dim)
     if (
@@ -328,21 +326,6 @@ def _complete(sizes: tuple[Symbol, ...], count: int) -> Any:
     return whole if int(np.prod(whole)) == count else None
 
 
-def _view_input(call: FunctionCall, value: Signal, shape: Shape) -> Signal:
-    """Return the input in the shape that the forward gives it, which is that of the network's input."""
-    builder = call.context.builder
-    if builder.input_view not in (None, shape):
-        raise UnsupportedError(
-            f"{call.place} takes its input as {format_shape(shape)} and as {format_shape(builder.input_view or ())} values; give "
-            "it one shape"
-        )
-    builder.input_view = shape
-    call.note(
-        f"the forward gives its input of {format_shape(value.shape)} another shape: the network takes {format_shape(shape)}"
-    )
-    return replace(value, shape=shape)
-
-
 def _reshape(call: FunctionCall, value: Signal | Concat, *sizes: Symbol) -> Signal | Concat | Grouped:
     """Flatten by view or reshape, give the input another shape, or make groups to be added up; any other shape is refused."""
     wanted = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], tuple) else sizes
@@ -357,7 +340,7 @@ def _reshape(call: FunctionCall, value: Signal | Concat, *sizes: Symbol) -> Sign
         if shape == value.shape:
             return value
         if isinstance(value, Signal) and value.name == INPUT and call.context.form != "layers":
-            return _view_input(call, value, shape)
+            return call.context.builder.view_input(value, shape, call.place)
         if isinstance(value, Signal) and len(value.shape) == 1 and len(shape) == 2:
             return Grouped(value, shape)
     if kept and isinstance(value, Signal) and len(rest) == 1 and isinstance(rest[0], int) and rest[0] > 0:

@@ -34,6 +34,7 @@ from spear_deploy.frameworks.importer.symbols import (
 from spear_deploy.frameworks.importer.synapses import FOLDED, MAX_POOLS, PLAIN, make_refusal, to_synapse
 from spear_deploy.frameworks.importer.unrolling import NEURON
 from spear_deploy.network import IF, POOLS, Array, BatchNorm, Conv1d, Conv2d, Dense, Flatten, Scale, SumPool, Synapse, write_out
+from spear_deploy.network.graph import INPUT
 from spear_deploy.util.number_format import format_shape
 
 CLASSIFIERS = (torch.nn.Softmax, torch.nn.LogSoftmax)
@@ -62,6 +63,8 @@ def call_module(context: TraceContext, module: Any, path: str, args: tuple[Symbo
     x = check_input(context, module, path, x)
     if isinstance(module, torch.nn.ReLU) and all_spikes(context, x):
         return x
+    if isinstance(module, torch.nn.Unflatten) and isinstance(x, Signal) and x.name == INPUT and context.form != "layers":
+        return _unflatten_input(context, module, place, x)
     if framework.has_state(module) and not isinstance(module, tuple(framework.synapses)):
         is_over_time = framework.is_over_time(module)
         if is_over_time != (context.form == "layers"):
@@ -75,6 +78,16 @@ def call_module(context: TraceContext, module: Any, path: str, args: tuple[Symbo
     if isinstance(x, Channels) and isinstance(module, (*FOLDED, *framework.folded)):
         return x
     return unrolled.make_once((path, "module", x), lambda key: add_stateless(context, module, path, key[2]))
+
+
+def _unflatten_input(context: TraceContext, module: Any, place: str, x: Signal) -> Signal:
+    """Return the input in the shape that an Unflatten gives it."""
+    whole = torch.empty((1, *x.shape), device="meta")
+    try:
+        shape = tuple(module(whole).shape[1:])
+    except (RuntimeError, IndexError) as error:
+        raise UnsupportedError(f"{place} is Unflatten, which fails on {format_shape(x.shape)} inputs: {error}") from error
+    return context.builder.view_input(x, shape, place)
 
 
 def _add_behind_decoding(context: TraceContext, module: Any, path: str, x: Decoded) -> Decoded:
@@ -276,7 +289,9 @@ def _add_max_pool(context: TraceContext, module: Any, path: str, x: Signal | Con
         )
     with _name_in_errors(place):
         pool = to_synapse(module, x.shape, place, axes_before=_count_axes(context, module), hint=context.framework.hint_batch)
-    assert isinstance(pool, SumPool)
+    assert isinstance(pool, (SumPool, Conv1d, Conv2d))
+    if isinstance(pool, (Conv1d, Conv2d)):
+        x = join(context, x, path)
     neuron = IF(v_threshold=np.asarray(ANY_SPIKE_THRESHOLD, np.float32), v_reset=np.zeros((), np.float32))
     add = context.builder.add_layer
     if isinstance(x, Signal):

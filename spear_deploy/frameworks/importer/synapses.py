@@ -300,12 +300,32 @@ def _convert_pool(module: Any, shape: Shape, place: str) -> Synapse:
         padding, divisor = _per_axis(module.padding, dims), getattr(module, "divisor_override", None)
         if any(padding) and not module.count_include_pad:
             raise UnsupportedError(f"{place} leaves the padding out of the mean; set count_include_pad=True")
-    sizes = zip(shape[1:], kernel, stride, padding, strict=True)
+    sizes = list(zip(shape[1:], kernel, stride, padding, strict=True))
     if module.ceil_mode and any((n + 2 * p - k) % s for n, k, s, p in sizes):
+        if is_max:
+            return _sum_past_border(shape, kernel, stride, padding)
         raise UnsupportedError(f"{place} pools windows that reach over the border; set ceil_mode=False")
     if divisor not in (None, 1, int(np.prod(kernel))):
         raise UnsupportedError(f"{place} divides by {divisor}; expected 1 or the size of the window")
     return (SumPool if divisor == 1 else AvgPool)(kernel_size=kernel, stride=stride, padding=padding)
+
+
+def _sum_past_border(shape: Shape, kernel: Shape, stride: Shape, padding: Shape) -> Synapse:
+    """Return the sum over windows of which the last reach over the far border: a convolution with zeros in front of its kernel.
+
+    A window begins within the input or the padding in front of it, as torch has it.
+    """
+    further = []
+    for n, k, s, p in zip(shape[1:], kernel, stride, padding, strict=True):
+        count = -(-(n + 2 * p - k) // s) + 1
+        count -= (count - 1) * s >= n + p
+        further.append(max((count - 1) * s + k - (n + 2 * p), 0))
+    ones = np.ones((shape[0], 1, *kernel), np.float32)
+    weight = np.pad(ones, [(0, 0), (0, 0), *((more, 0) for more in further)])
+    around = tuple(p + more for p, more in zip(padding, further, strict=True))
+    kind: Any = Conv1d if len(kernel) == 1 else Conv2d
+    made: Synapse = kind(weight=weight, stride=stride, padding=around, groups=shape[0])
+    return made
 
 
 def _find_windows(n: int, size: int) -> tuple[int, int] | None:
