@@ -128,50 +128,90 @@ def quantize(
         QuantizationError: a value or a width outside its format, by layer.
         DataError: a calibration that the network, or the chip, does not take.
     """
-    if format not in FORMATS:
-        raise QuantizationError(f"format '{format}': expected one of {', '.join(FORMATS)}{did_you_mean(format, FORMATS)}")
-    family = FAMILIES[format]
-    low, high = family.weight_bits
-    weight_bits = high if weight_bits is None else weight_bits
-    if not low <= weight_bits <= high:
-        raise QuantizationError(f"weight_bits: {weight_bits} given, the format holds {low}..{high}")
+    family = _require_format(format)
+    weight_bits = _require_width(family, weight_bits)
     graph = graph if layer_bits is None else state_layer_bits(graph, layer_bits)
     layer_bits = _choose_layer_bits(graph, format, weight_bits, layer_bits)
     if graph.is_integer or graph.metadata.get("quantization", {}).get("format") in FLOATING:
         return graph
-    if kind == "current" and family.input_levels == 1:
-        raise DataError(
-            f"input: a current is sent as spikes that carry a value or come several a step, those of {format} do neither; code "
-            "it as spikes (`spear_deploy.data.rate_code`)"
-        )
+    _refuse_missing_parts(graph, format, kind)
     calibration = None if calibration is None else check_input(graph, calibration, kind)
-    if format not in KEEPING:
-        _refuse_missing_resets(graph, format)
-    prepared = add_missing_weights(even_neurons(fold_batchnorm(graph), format))
-    if format == "xylo":
-        prepared = xylo.convert_to_dense(prepared)
-    input_levels = input_events if format == "xylo" else family.input_levels
     settings = LoweringSettings(
         weight_bits=weight_bits,
         kind=kind,
-        input_scale=choose_input_scale(calibration, kind, input_levels),
+        input_scale=choose_input_scale(calibration, kind, input_events if format == "xylo" else family.input_levels),
         headroom=dict(headroom or {}),
         max_spikes=max_spikes,
         input_events=input_events,
         layer_bits=layer_bits,
     )
-    if learnt := find_learnt_scales(graph, format, weight_bits, layer_bits):
-        integer = family.lower(prepared, replace(settings, learnt_scales=learnt))
-        if stands_for(graph, integer):
-            return integer
+    prepared = _prepare(graph, format)
+    learnt = _lower_as_learnt(graph, prepared, settings, format)
+    if learnt is not None:
+        return learnt
     integer = family.lower(prepared, settings)
-    if calibration is None:
-        return integer
-    sent = quantize_input(integer, calibration, kind)
-    float_run = run_float_network(prepared, calibration, sent=sent, kind=kind)
+    return integer if calibration is None else _lower_on_data(prepared, integer, settings, calibration)
+
+
+def _require_format(format: str) -> Family:
+    if format not in FORMATS:
+        raise QuantizationError(f"format '{format}': expected one of {', '.join(FORMATS)}{did_you_mean(format, FORMATS)}")
+    return FAMILIES[format]
+
+
+def _require_width(family: Family, weight_bits: int | None) -> int:
+    """Return the bits of a weight: the most that the family holds unless given."""
+    low, high = family.weight_bits
+    weight_bits = high if weight_bits is None else weight_bits
+    if not low <= weight_bits <= high:
+        raise QuantizationError(f"weight_bits: {weight_bits} given, the format holds {low}..{high}")
+    return weight_bits
+
+
+def _refuse_missing_parts(graph: SNNGraph, format: Format, kind: InputKind) -> None:
+    """Refuse a current where spikes carry no value, and neurons without a reset where the family's have one."""
+    if kind == "current" and FAMILIES[format].input_levels == 1:
+        raise DataError(
+            f"input: a current is sent as spikes that carry a value or come several a step, those of {format} do neither; code "
+            "it as spikes (`spear_deploy.data.rate_code`)"
+        )
+    for layer in graph.layers:
+        if format not in KEEPING and getattr(layer.neuron, "reset", "value") == "none":
+            raise UnsupportedError(
+                f"layer '{layer.name}': has no reset after a spike, neurons of the format {format} have one; train with a reset"
+            )
+
+
+def _prepare(graph: SNNGraph, format: Format) -> SNNGraph:
+    """Return the network from which all families start, see the module."""
+    prepared = add_missing_weights(even_neurons(fold_batchnorm(graph), format))
+    return xylo.convert_to_dense(prepared) if format == "xylo" else prepared
+
+
+def _lower_as_learnt(graph: SNNGraph, prepared: SNNGraph, settings: LoweringSettings, format: Format) -> SNNGraph | None:
+    """Return the integers that a network learnt with; None where it learnt with none, or was changed since."""
+    learnt = find_learnt_scales(graph, format, settings.weight_bits, settings.layer_bits)
+    if not learnt:
+        return None
+    integer = FAMILIES[format].lower(prepared, replace(settings, learnt_scales=learnt))
+    return integer if stands_for(graph, integer) else None
+
+
+def _lower_on_data(prepared: SNNGraph, integer: SNNGraph, settings: LoweringSettings, calibration: Array) -> SNNGraph:
+    """Return the integers whose scales are chosen on data.
+
+    Args:
+        prepared: the floating-point network.
+        integer: its integers without data, which take the same input.
+        settings: of both.
+        calibration: the data.
+    """
+    sent = quantize_input(integer, calibration, settings.kind)
+    float_run = run_float_network(prepared, calibration, sent=sent, kind=settings.kind)
+    format = integer.metadata["quantization"]["format"]
     if format == "loihi":
         return _lower_without_overflow(prepared, settings, float_run=float_run, sent=sent)
-    return family.lower(prepared, settings, float_run=float_run)
+    return FAMILIES[format].lower(prepared, settings, float_run=float_run)
 
 
 def _choose_layer_bits(graph: SNNGraph, format: Format, weight_bits: int, layer_bits: Mapping[str, int] | None) -> dict[str, int]:
@@ -189,14 +229,6 @@ def _choose_layer_bits(graph: SNNGraph, format: Format, weight_bits: int, layer_
         if not low <= bits <= weight_bits:
             raise QuantizationError(f"layer '{name}': weights of {bits} bits, expected {low}..{weight_bits}; correct layer_bits")
     return {name: bits for name, bits in layer_bits.items() if bits < weight_bits}
-
-
-def _refuse_missing_resets(graph: SNNGraph, format: Format) -> None:
-    for layer in graph.layers:
-        if getattr(layer.neuron, "reset", "value") == "none":
-            raise UnsupportedError(
-                f"layer '{layer.name}': has no reset after a spike, neurons of the format {format} have one; train with a reset"
-            )
 
 
 def _lower_without_overflow(graph: SNNGraph, settings: LoweringSettings, *, float_run: FloatRun, sent: Array) -> SNNGraph:
