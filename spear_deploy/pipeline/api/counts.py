@@ -108,17 +108,29 @@ def count(
     Raises:
         TypeError: there is no such option.
     """
-    from spear_deploy.data import Dataset
-    from spear_deploy.placement.populations import find_populations
-    from spear_deploy.simulator.synops import count_by_rules, count_synops
-
     check_options(options, (*NETWORK_OPTIONS, *DATA_OPTIONS), "count")
     coding, reading = split_options(options, DATA_OPTIONS)
     graph = load_for(net, x, **reading)
+    counts = _count_batches(graph, _read_input(x, graph, coding), kind, batch, device, progress)
+    return _derive_count(graph, counts, rules=rules, chip=chip)
+
+
+def _read_input(x: Array | Dataset | str | os.PathLike[str], graph: SNNGraph, coding: Mapping[str, Any]) -> Array | Dataset:
+    """Return an array as it is, and data of any source as a dataset; an array has its own time steps."""
+    from spear_deploy.data import Dataset
+
     if isinstance(x, (str, os.PathLike, Dataset)):
-        x = data(x, graph, **coding)
-    else:
-        refuse_coding("an array (T, B, *input)", coding)
+        return data(x, graph, **coding)
+    refuse_coding("an array (T, B, *input)", coding)
+    return x
+
+
+def _count_batches(
+    graph: SNNGraph, x: Array | Dataset, kind: InputKind, batch: int, device: str, progress: Progress | None
+) -> SpikeCounts:
+    """Return the spikes of all samples, run batch by batch."""
+    from spear_deploy.data import Dataset
+
     if device != "cpu":
         from spear_deploy.training.device import choose_device
 
@@ -131,6 +143,14 @@ def count(
         if progress is not None:
             progress({"stage": "count", "done": counts.samples, "of": samples})
     assert counts is not None
+    return counts
+
+
+def _derive_count(graph: SNNGraph, counts: SpikeCounts, *, rules: bool, chip: Chip | None) -> Count:
+    """Return SynOps, rates and neuron updates of counted spikes."""
+    from spear_deploy.placement.populations import find_populations
+    from spear_deploy.simulator.synops import count_by_rules, count_synops
+
     result = count_synops(graph, counts)
     return Count(
         synops_total=result.total,

@@ -27,6 +27,8 @@ from spear_deploy.util.number_format import unit_noun
 from spear_deploy.util.progress import Progress
 
 if TYPE_CHECKING:
+    from spear_deploy.budget.report import BudgetReport
+    from spear_deploy.hardware.schema import HardwareProfile
     from spear_deploy.interchange.certificate import ProofInput
     from spear_deploy.interchange.netx.lint import LintFinding
 
@@ -150,6 +152,35 @@ def _export_to_chip(
     from spear_deploy import interchange
 
     target = profile(chip)
+    _require_exportable(graph, to, target, proof)
+    report = check(graph, target)
+    breaks = _list_breaks(report)
+    if breaks and not force:
+        remedy = "adapt the network, which replaces what the chip lacks" if report.unsupported else "make it fit, as check says"
+        raise ChipError(
+            f"export to {to}: the network does not fit {target.name} ({'; '.join(breaks)}); {remedy}, or force the export"
+        )
+    approximations: list[str] = []
+    if to == "pynn":
+        approximations = [_note_rounding(graph, proof, target)]
+    elif not graph.is_integer:
+        graph, proof, approximations = _quantize_for_file(graph, proof, target)
+    notes = [note.partition(": ")[2] for note in report.notes if note.startswith(("approximation: ", "pool: "))]
+    approximations = [*approximations, *notes, *(f"does not fit {target.name}: {problem}" for problem in breaks)]
+    details = {"cores": {part.layer: part.slot for part in report.placement.slices}} if to == "speck" else {}
+    return interchange.export(
+        graph, path, to=to, proof=proof, progress=progress, approximations=approximations,
+        facts={"chip": target.name, "does_not_fit": breaks}, chip=target.name, **details,
+    )  # fmt: skip
+
+
+def _require_exportable(graph: SNNGraph, to: str, target: HardwareProfile, proof: ProofInput) -> None:
+    """Check that chip, network and input are of the kind that a chip's own tool takes, whatever the network's size.
+
+    Raises:
+        UnsupportedError: a chip of another family, integers of another chip, or integers or a current for PyNN.
+        DataError: several spikes of an input in a step, for PyNN.
+    """
     if target.meta.family != FAMILIES_OF_FORMATS[to]:
         raise UnsupportedError(
             f"export to {to}: profile '{target.name}' is of the {target.meta.family} family; name a "
@@ -169,33 +200,17 @@ def _export_to_chip(
             f"export to {to}: the network holds integers of another chip ({', '.join(sorted(neurons))}); give the floating-point "
             "network that it was made of"
         )
-    report = check(graph, target)
+
+
+def _list_breaks(report: BudgetReport) -> list[str]:
+    """Return in words each limit that a network exceeds, and each part that the chip lacks."""
     over = [row for row in report.rows if row.status == "over" and not (row.limit == 0 and report.unsupported)]
-    breaks = [
+    exceeded = [
         f"{row.place}: {row.resource.replace('_', ' ')} {row.used or 0:,.0f} of {row.limit or 0:,.0f} "
         f"{unit_noun(row.unit, row.limit)}"
         for row in over
     ]
-    breaks += [f"{name_layers([finding.layer])}: {finding.what}: {finding.why}" for finding in report.unsupported]
-    if breaks and not force:
-        remedy = "adapt the network, which replaces what the chip lacks" if report.unsupported else "make it fit, as check says"
-        raise ChipError(
-            f"export to {to}: the network does not fit {target.name} ({'; '.join(breaks)}); {remedy}, or force the export"
-        )
-    approximations: list[str] = []
-    if to == "pynn":
-        approximations = [_note_rounding(graph, proof, target)]
-    elif not graph.is_integer:
-        graph, proof, approximations = _quantize_for_file(graph, proof, target)
-    details: dict[str, Any] = {"chip": target.name}
-    if to == "speck":
-        details["cores"] = {part.layer: part.slot for part in report.placement.slices}
-    notes = [note.partition(": ")[2] for note in report.notes if note.startswith(("approximation: ", "pool: "))]
-    approximations = [*approximations, *notes, *(f"does not fit {target.name}: {problem}" for problem in breaks)]
-    facts = {"chip": target.name, "does_not_fit": breaks}
-    return interchange.export(
-        graph, path, to=to, proof=proof, progress=progress, approximations=approximations, facts=facts, **details
-    )
+    return [*exceeded, *(f"{name_layers([finding.layer])}: {finding.what}: {finding.why}" for finding in report.unsupported)]
 
 
 def _note_rounding(graph: SNNGraph, proof: ProofInput, chip: Chip) -> str:

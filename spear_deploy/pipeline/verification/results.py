@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -89,50 +89,63 @@ def derive(
         encoding=settings.encoding,
     )  # fmt: skip
     with open_temporary_folder("verify") as place, rename_in_errors(place, folder):
-        adaptation = (TRAINED, ADAPTED, ADAPTATION) if read_adaptation(folder) else ()
-        for file in (stages.DENSE, stages.PRUNED, *adaptation):
+        adapts = bool(read_adaptation(folder))
+        for file in (stages.DENSE, stages.PRUNED, *((TRAINED, ADAPTED, ADAPTATION) if adapts else ())):
             shutil.copyfile(require_file(folder / file, "file of a deployment"), place / file)
         task = Task(
             folder=place, inputs=inputs, digest=hash_dataset(inputs.dataset), settings=settings, progress=progress
         )  # fmt: skip
         cache = StageCache(place, fresh=True, advice=make_advice(None), progress=progress)
-        done: dict[str, Any] = {}
         pruning = derive_pruning(task)
-        steps: tuple[tuple[str, Callable[[], Any]], ...] = (
-            ("evaluate", lambda: stages.evaluate_dense(task).value),
-            ("prune", lambda: {"widths": pruning.uses[0]["widths"], **read_pruning(folder)}),
-            ("quantise", lambda: stages.quantise(task).value),
-            ("lava", lambda: _prove(task, full)),
-            ("export", lambda: stages.export(task).value),
-        )
-        for stage, work in steps:
-            cache.report_stage(stage)
-            done[stage] = work()
-        budget = parse_amount(settings.synops, "synops").resolve(done["evaluate"]["layers"]["synops"])
-        report = stages.check(task, budget, done["quantise"]["counts"])
-        result = summarize(cache, task, done, budget, report)
-        files = _as_json(describe_results(task, done, result))
-        exported = done["export"]["files"].values()
-        files |= {
-            stages.LAVA: done["lava"],
-            **{path: json.loads((place / path).read_text()) for path in exported if _is_json(path)},
-        }
-        networks = (stages.DENSE, stages.PRUNED, stages.QUANTISED, *exported)
-        digests = {path: hash_file(place / path) for path in networks if not _is_json(path)}
-        if adaptation:  # what was adapted is what is pruned
-            digests[ADAPTED] = digests[stages.DENSE]
-        facts = collect_provenance(
-            command=None, options={}, network=task.network(stages.DENSE), task=replace(task, folder=folder),
-            files=[path for path in result.files.values() if path not in (PROVENANCE, REPORT) and (folder / path).is_file()],
-        )  # fmt: skip
-        files[PROVENANCE] = {key: value for key, value in _as_json(facts).items() if key not in OF_THIS_MACHINE}
-        arrays = {path: read_arrays(place / path) for path in (stages.ACTIVITY, stages.RASTER)}
+        done = _run_stages(cache, task, {"widths": pruning.uses[0]["widths"], **read_pruning(folder)}, full=full)
         samples = done["lava"]["samples"] if full else min(LAVA_SAMPLES, done["lava"]["samples"])
         return Derived(
-            files=files, arrays=arrays, digests=digests, lava_samples=samples, pruning=pruning,
-            adaptation=derive_adaptation(place, task, data) if adaptation else None,
+            files=_derive_files(cache, task, done, folder),
+            arrays={path: read_arrays(place / path) for path in (stages.ACTIVITY, stages.RASTER)},
+            digests=_hash_networks(place, done["export"]["files"].values(), adapts=adapts),
+            lava_samples=samples,
+            pruning=pruning,
+            adaptation=derive_adaptation(place, task, data) if adapts else None,
             stages=_as_json({name: value for name, value in done.items() if name != "prune"}),
-        )  # fmt: skip
+        )
+
+
+def _run_stages(cache: StageCache, task: Task, pruned: Mapping[str, Any], *, full: bool) -> dict[str, Any]:
+    """Return the results of the stages of a deployment by name; `pruned` are those of pruning, which is not repeated."""
+    done: dict[str, Any] = {}
+    steps: tuple[tuple[str, Callable[[], Any]], ...] = (
+        ("evaluate", lambda: stages.evaluate_dense(task).value),
+        ("prune", lambda: dict(pruned)),
+        ("quantise", lambda: stages.quantise(task).value),
+        ("lava", lambda: _prove(task, full)),
+        ("export", lambda: stages.export(task).value),
+    )
+    for stage, work in steps:
+        cache.report_stage(stage)
+        done[stage] = work()
+    return done
+
+
+def _derive_files(cache: StageCache, task: Task, done: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the JSON files of a deployment as plain data, by name; of the folder they state which files exist."""
+    budget = parse_amount(task.settings.synops, "synops").resolve(done["evaluate"]["layers"]["synops"])
+    report = stages.check(task, budget, done["quantise"]["counts"])
+    result = summarize(cache, task, done, budget, report)
+    exported = [path for path in done["export"]["files"].values() if _is_json(path)]
+    files: dict[str, Any] = _as_json(describe_results(task, done, result))
+    files |= {stages.LAVA: done["lava"], **{path: json.loads((task.folder / path).read_text()) for path in exported}}
+    facts = collect_provenance(
+        command=None, options={}, network=task.network(stages.DENSE), task=replace(task, folder=folder),
+        files=[path for path in result.files.values() if path not in (PROVENANCE, REPORT) and (folder / path).is_file()],
+    )  # fmt: skip
+    return files | {PROVENANCE: {key: value for key, value in _as_json(facts).items() if key not in OF_THIS_MACHINE}}
+
+
+def _hash_networks(place: Path, exported: Iterable[str], *, adapts: bool) -> dict[str, str]:
+    """Return the digests of the networks of a deployment and of the files that it was exported to."""
+    networks = (stages.DENSE, stages.PRUNED, stages.QUANTISED, *exported)
+    digests = {path: hash_file(place / path) for path in networks if not _is_json(path)}
+    return digests | ({ADAPTED: digests[stages.DENSE]} if adapts else {})  # what was adapted is what is pruned
 
 
 def _is_json(path: str) -> bool:
