@@ -124,11 +124,9 @@ def certify(
         beside = _run_folded(graph, source, x, framework, progress)
     else:
         beside = _run_beside(graph, source, format, x, kind, framework, progress)
+    assumptions = dict.fromkeys([*graph.metadata.get("assumptions", []), *beside.assumptions, *describe_classes(graph)])
     return {
-        "format": format,
-        "file": source.name,
-        "bytes": source.stat().st_size,
-        "sha256": hash_file(source),
+        **_describe_file(source, format),
         "reader": beside.reader,
         "input": _describe_input(x, kind, random_seed=proof.seed if proof.x is None else None),
         **_add_up(beside.rows),
@@ -138,11 +136,13 @@ def certify(
         **({"vendor": _run_vendor(graph, source, format, x, kind)} if format in SIMULATORS else {}),
         "not_compared": beside.missing,
         "approximations": list(approximations),
-        "assumptions": list(
-            dict.fromkeys([*graph.metadata.get("assumptions", []), *beside.assumptions, *describe_classes(graph)])
-        ),
+        "assumptions": list(assumptions),
         "versions": _versions(format),
     }
+
+
+def _describe_file(source: Path, format: Format) -> dict[str, Any]:
+    return {"format": format, "file": source.name, "bytes": source.stat().st_size, "sha256": hash_file(source)}
 
 
 def default_input(graph: SNNGraph, seed: int = 0) -> tuple[Array, InputKind]:

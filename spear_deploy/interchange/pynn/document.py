@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,8 @@ OUT_OF_REACH = 2.0**16 - 1
 """Threshold of a readout."""
 CHUNK = 256
 """Sources whose weights are unrolled at a time."""
+BIAS = "bias"
+"""Name of the source that spikes in every step."""
 
 
 def write_pynn(graph: SNNGraph, path: str | os.PathLike[str], *, chip: str = "spinnaker1") -> list[str]:
@@ -78,47 +80,26 @@ def build_document(graph: SNNGraph, *, chip: str) -> tuple[dict[str, Any], dict[
     graph = _fold(graph)
     paths = find_spike_paths(graph)
     offsets = _find_offsets(graph, paths)
-    step_ms = graph.dt_s * 1000
     numbers = {layer.name: number for number, layer in enumerate(neurons)}
     populations: list[dict[str, Any]] = []
     projections: list[dict[str, Any]] = []
     arrays: dict[str, Array] = {}
     for layer in neurons:
-        values, gain, is_delta = _convert_neuron(layer, graph, step_ms)
-        ways = [path for path in paths if path.target == layer.name]
-        parts = [(path, *_unroll(graph, path)) for path in ways]
-        parts = [(path, source, target, weight * gain[target]) for path, source, target, weight in parts]
-        bias = sum((_find_bias(graph, path) for path in ways), start=np.zeros(len(gain))) * gain
-        scale = _choose_scale(values, [part[2:] for part in parts], bias, step_ms, is_delta=is_delta)
-        values = {name: value * scale if name.startswith("v_") else value for name, value in values.items()}
-        if isinstance(layer.neuron, READOUTS):
-            values["v_thresh"] = np.full(len(gain), OUT_OF_REACH)
-        arrays |= {f"population{len(populations)}.{name}": value for name, value in values.items()}
-        lists = [(p.source, offsets.get(p.source, 0), p.delay, s, t, w) for p, s, t, w in parts]
-        if bias.any():
-            target = np.flatnonzero(bias)
-            lists.append(("bias", 0, 0, np.zeros(len(target), np.int64), target, bias[target]))
-        for source_name, start, delay, source, target, weight in lists:
+        built = _build_population(graph, layer, [path for path in paths if path.target == layer.name])
+        arrays |= {f"population{len(populations)}.{name}": value for name, value in built.values.items()}
+        for part in built.lists:
             number = f"projection{len(projections)}"
-            arrays |= {f"{number}.source": source.astype(np.int32), f"{number}.target": target.astype(np.int32)}
-            arrays[f"{number}.weight"] = weight * scale
-            row = {"source": numbers.get(source_name, source_name), "target": numbers[layer.name]}
-            projections.append({**row, "delay": offsets[layer.name] - start + delay})
-        populations.append(
-            {
-                "name": layer.name,
-                "size": len(gain),
-                "cell": "IF_curr_delta" if is_delta else "IF_curr_exp",
-                "readout": isinstance(layer.neuron, READOUTS),
-                "offset": offsets[layer.name],
-                "scale": scale,
-            }
-        )
+            arrays |= {f"{number}.source": part.sources.astype(np.int32), f"{number}.target": part.targets.astype(np.int32)}
+            arrays[f"{number}.weight"] = part.weights * built.scale
+            start = offsets.get(part.source, 0)
+            row = {"source": numbers.get(part.source, part.source), "target": numbers[layer.name]}
+            projections.append({**row, "delay": offsets[layer.name] - start + part.delay})
+        populations.append(_describe_population(layer, built, offsets[layer.name]))
     description = {
         "format": "pynn",
         "version": 1,
         "chip": chip,
-        "timestep_ms": step_ms,
+        "timestep_ms": graph.dt_s * 1000,
         "inputs": int(np.prod(graph.input_shape)),
         "input_shape": list(graph.input_shape),
         "output": graph.output,
@@ -126,6 +107,65 @@ def build_document(graph: SNNGraph, *, chip: str) -> tuple[dict[str, Any], dict[
         "projections": projections,
     }
     return description, arrays
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Connections:
+    """Synapses from one source, as lists.
+
+    Attributes:
+        source: a layer, the input, or `BIAS`, which spikes in every step.
+        delay: steps beyond those that each connection takes.
+        sources, targets, weights: of each synapse; weights at scale 1.
+    """
+
+    source: str
+    delay: int
+    sources: Array
+    targets: Array
+    weights: Array
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Population:
+    """The neurons of a layer: their parameters by name, the scale of weights and potentials, and what drives them."""
+
+    values: Mapping[str, Array]
+    scale: float
+    is_delta: bool
+    lists: Sequence[_Connections]
+
+
+def _build_population(graph: SNNGraph, layer: Layer, ways: Sequence[SpikePath]) -> _Population:
+    """Return the neurons of a layer at the scale that suits what its ways bring."""
+    step_ms = graph.dt_s * 1000
+    values, gain, is_delta = _convert_neuron(layer, graph, step_ms)
+    lists = []
+    for path in ways:
+        sources, targets, weights = _unroll(graph, path)
+        weights = weights * gain[targets]
+        lists.append(_Connections(source=path.source, delay=path.delay, sources=sources, targets=targets, weights=weights))
+    bias = sum((_find_bias(graph, path) for path in ways), start=np.zeros(len(gain))) * gain
+    scale = _choose_scale(values, [(part.targets, part.weights) for part in lists], bias, step_ms, is_delta=is_delta)
+    values = {name: value * scale if name.startswith("v_") else value for name, value in values.items()}
+    if isinstance(layer.neuron, READOUTS):
+        values["v_thresh"] = np.full(len(gain), OUT_OF_REACH)
+    if bias.any():
+        target = np.flatnonzero(bias)
+        one = np.zeros(len(target), np.int64)
+        lists.append(_Connections(source=BIAS, delay=0, sources=one, targets=target, weights=bias[target]))
+    return _Population(values=values, scale=scale, is_delta=is_delta, lists=lists)
+
+
+def _describe_population(layer: Layer, built: _Population, offset: int) -> dict[str, Any]:
+    return {
+        "name": layer.name,
+        "size": len(built.values["v_rest"]),
+        "cell": "IF_curr_delta" if built.is_delta else "IF_curr_exp",
+        "readout": isinstance(layer.neuron, READOUTS),
+        "offset": offset,
+        "scale": built.scale,
+    }
 
 
 # ------------------------------------------------------------------------------------------------------------ neurons
