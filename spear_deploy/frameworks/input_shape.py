@@ -17,9 +17,10 @@ import torch
 from spear_deploy.errors import GraphError, UnsupportedError
 from spear_deploy.frameworks.detect import find_framework
 from spear_deploy.frameworks.importer.builder import GraphBuilder
+from spear_deploy.frameworks.importer.forward_code import copy_model
 from spear_deploy.frameworks.importer.interpreter import interpret
 from spear_deploy.frameworks.importer.symbols import Signal
-from spear_deploy.frameworks.importer.trace import copy_model, detect_form
+from spear_deploy.frameworks.importer.trace import detect_form
 from spear_deploy.network import Shape
 from spear_deploy.network.graph import INPUT
 from spear_deploy.util.number_format import format_shape

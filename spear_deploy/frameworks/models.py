@@ -29,10 +29,11 @@ import torch
 
 from spear_deploy.errors import FileError, GraphError, UnsupportedError, did_you_mean
 from spear_deploy.frameworks.detect import find_framework
+from spear_deploy.frameworks.importer.forward_code import copy_model, summarize_error, takes_state
 from spear_deploy.frameworks.importer.interpreter import import_model
 from spear_deploy.frameworks.importer.symbols import name_module
 from spear_deploy.frameworks.importer.synapses import to_array
-from spear_deploy.frameworks.importer.trace import copy_model, detect_form, summarize_error, takes_state
+from spear_deploy.frameworks.importer.trace import detect_form
 from spear_deploy.frameworks.input_shape import NoInputShapeError, find_input_shape, find_input_width
 from spear_deploy.network import Array, Shape
 from spear_deploy.network.graph import SNNGraph

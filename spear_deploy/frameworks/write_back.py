@@ -19,10 +19,10 @@ import torch
 from spear_deploy.errors import GraphError, UnsupportedError
 from spear_deploy.frameworks.detect import find_framework
 from spear_deploy.frameworks.importer.context import Framework, NeuronUpdate
+from spear_deploy.frameworks.importer.forward_code import copy_model
 from spear_deploy.frameworks.importer.interpreter import trace_layers
 from spear_deploy.frameworks.importer.storage import store_layer
 from spear_deploy.frameworks.importer.symbols import name_module
-from spear_deploy.frameworks.importer.trace import copy_model
 from spear_deploy.network import CONVS, IF, WEIGHTED, BatchNorm, Dense, Layer, Shape, SparseMatrix, SumPool, write_out
 from spear_deploy.network.graph import SNNGraph, find_heirs, merge_parts
 

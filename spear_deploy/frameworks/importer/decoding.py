@@ -30,7 +30,7 @@ from spear_deploy.frameworks.importer.symbols import (
     describe,
 )
 from spear_deploy.frameworks.importer.synapses import to_flatten
-from spear_deploy.frameworks.importer.trace import LOOPS
+from spear_deploy.frameworks.importer.traced_model import LOOPS
 from spear_deploy.network import AvgPool, Dense, SumPool
 
 MAX_AXES = 3

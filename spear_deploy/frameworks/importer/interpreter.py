@@ -15,6 +15,7 @@ from torch import fx
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.builder import GraphBuilder
 from spear_deploy.frameworks.importer.context import Form, Framework, TraceContext, run_stepwise
+from spear_deploy.frameworks.importer.forward_code import copy_model, list_unused_arguments, summarize_error, takes_state
 from spear_deploy.frameworks.importer.functions import call_function
 from spear_deploy.frameworks.importer.modules import call_module, join
 from spear_deploy.frameworks.importer.symbols import (
@@ -35,21 +36,13 @@ from spear_deploy.frameworks.importer.symbols import (
     require_signal,
     shifted_by,
 )
-from spear_deploy.frameworks.importer.trace import (
-    BATCH,
+from spear_deploy.frameworks.importer.trace import BATCH, TracedRatio, TracedSize, detect_form, trace
+from spear_deploy.frameworks.importer.traced_model import (
     LOOPS,
     TracedModel,
-    TracedRatio,
-    TracedSize,
     assign_steps,
-    copy_model,
-    detect_form,
     find_constant_nodes,
     find_last_nodes,
-    list_unused_arguments,
-    summarize_error,
-    takes_state,
-    trace,
 )
 from spear_deploy.frameworks.importer.unrolling import UnrolledSteps
 from spear_deploy.network import Shape

@@ -13,13 +13,8 @@ these forms:
 
 from __future__ import annotations
 
-import copy
-import dis
-import inspect
 import operator
-from collections import Counter
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -27,56 +22,20 @@ from torch import fx
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.context import Form, Framework, run_stepwise
+from spear_deploy.frameworks.importer.forward_code import LOOP_STEPS, copy_model, count_steps, list_arguments, summarize_error
 from spear_deploy.frameworks.importer.symbols import name_module
 from spear_deploy.frameworks.importer.synapses import PLAIN
+from spear_deploy.frameworks.importer.traced_model import (
+    LOOPS,
+    TracedModel,
+    UnclearForward,
+    UnclearForwardError,
+    collect_sums,
+    count_calls,
+)
 from spear_deploy.network import Shape
 
-LOOP_STEPS = 4
-"""Steps on which a loop is traced that asks for their number: any difference between steps shows within the first few."""
-MAX_COMPARED = 62
-"""Steps beyond these are not traced, though a forward names them."""
-LOOPS = ("loop", "batch_loop")
-"""Forms of a forward with a loop over its input."""
 BATCH = 2
-
-
-def copy_model(model: torch.nn.Module) -> torch.nn.Module:
-    """Return a copy of a model; results of a computation, such as pruned weights, and sparse tensors keep their values."""
-    model = unwrap_compiled(model)
-    attributes: list[Any] = []
-    for _, module in torch.nn.Module.named_modules(model):
-        for value in vars(module).values():
-            attributes += value.values() if isinstance(value, dict) else [value]
-    tensors = [value for value in attributes if isinstance(value, torch.Tensor)]
-    known: dict[int, Any] = {id(tensor): tensor.detach().clone() for tensor in tensors if not tensor.is_leaf}
-    sparse = [tensor for tensor in tensors if tensor.is_leaf and tensor.layout != torch.strided]  # torch copies no sparse ones
-    known |= {id(tensor): torch.nn.Parameter(tensor.detach().clone(), tensor.requires_grad) for tensor in sparse}
-    try:
-        return _unwrap_inner(copy.deepcopy(model, dict(known)))
-    except (AttributeError, TypeError):  # a class that copies itself, and fails, as sinabs' recurrent layers do
-        for _, module in torch.nn.Module.named_modules(model):
-            kind: Any = type(module)
-            if hasattr(kind, "__deepcopy__"):
-                known[id(module)] = kind.__new__(kind)
-        for _, module in torch.nn.Module.named_modules(model):
-            if id(module) in known:
-                vars(known[id(module)]).update(copy.deepcopy(vars(module), known))
-        return copy.deepcopy(model, known)
-
-
-def unwrap_compiled(model: torch.nn.Module) -> torch.nn.Module:
-    """Return the model that torch.compile stands for; any other as it is."""
-    original: torch.nn.Module = getattr(model, "_orig_mod", model) if type(model).__name__ == "OptimizedModule" else model
-    return original
-
-
-def _unwrap_inner(model: torch.nn.Module) -> torch.nn.Module:
-    """Put the modules that torch.compile stands for in their places."""
-    for _, module in list(torch.nn.Module.named_modules(model)):
-        for name, inner in list(module._modules.items()):
-            if inner is not None:
-                module._modules[name] = unwrap_compiled(inner)
-    return model
 
 
 def detect_form(model: torch.nn.Module, shape: Shape, framework: Framework) -> Form:
@@ -94,14 +53,14 @@ def detect_form(model: torch.nn.Module, shape: Shape, framework: Framework) -> F
     except LoopsOverTime:
         return _find_loop(model, shape, framework) or "loop"
     except UnsupportedError as error:
-        is_unclear = isinstance(error, _UnclearForwardError) and framework.loops_inside
+        is_unclear = isinstance(error, UnclearForwardError) and framework.loops_inside
         return _find_loop(model, shape, framework) or ("repeat" if is_unclear else "step")
     if any(node.target is run_stepwise for node in graph.nodes):
         return "layers"
     if traced.takes_columns and (form := _find_loop(model, shape, framework)) is not None:
         return form
     # both steps of a forward of one step call a module twice
-    return "repeat" if framework.loops_inside and max(_count_calls(traced, graph).values(), default=0) > 2 else "step"
+    return "repeat" if framework.loops_inside and max(count_calls(traced, graph).values(), default=0) > 2 else "step"
 
 
 def _find_loop(model: torch.nn.Module, shape: Shape, framework: Framework) -> Form | None:
@@ -115,11 +74,6 @@ def _find_loop(model: torch.nn.Module, shape: Shape, framework: Framework) -> Fo
         if traced.taken:
             return form
     return None
-
-
-def _count_calls(traced: TracedModel, graph: fx.Graph) -> dict[str, int]:
-    """Return the number of calls of each module of one step that has a state."""
-    return dict(Counter(str(node.target) for node in graph.nodes if traced.is_stepped(node)))
 
 
 def _runs_over_time(model: torch.nn.Module, framework: Framework) -> bool:
@@ -138,48 +92,11 @@ def _runs_over_time(model: torch.nn.Module, framework: Framework) -> bool:
     return True in first
 
 
-def takes_state(model: torch.nn.Module) -> bool:
-    """Return whether a model's forward takes another argument beside its input."""
-    return len(_list_arguments(model)) > 1
-
-
-def _list_arguments(model: torch.nn.Module) -> list[inspect.Parameter]:
-    parameters = inspect.signature(model.forward).parameters.values()
-    return [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-
-
-def list_unused_arguments(model: torch.nn.Module) -> list[str]:
-    """Return the arguments without default beside the input that a model's forward never reads."""
-    code = getattr(inspect.unwrap(getattr(model.forward, "__func__", model.forward)), "__code__", None)
-    if code is None:
-        return []
-    read: set[Any] = set()
-    for step in dis.get_instructions(code):
-        if step.opname.startswith(("LOAD_", "STORE_FAST_LOAD")):
-            read |= set(step.argval) if isinstance(step.argval, tuple) else {step.argval}
-    read |= {name for inner in code.co_consts if inspect.iscode(inner) for name in inner.co_freevars}
-    arguments = _list_arguments(model)[1:]
-    return [argument.name for argument in arguments if argument.default is argument.empty and argument.name not in read]
-
-
-def summarize_error(error: BaseException) -> str:
-    """Return the first line of an error's message, or its class where it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 # ------------------------------------------------------------------------------------------------------------- tracing
 
 
 class LoopsOverTime(Exception):
     """A forward indexes its input step by step."""
-
-
-class _UnclearForward(Exception):
-    """A forward takes or returns something that has no meaning here."""
-
-
-class _UnclearForwardError(UnsupportedError):
-    """The same, with its place."""
 
 
 class TracedSize(int):
@@ -280,7 +197,7 @@ class _Input(fx.Proxy):
     def unbind(self, dim: int = 0) -> tuple[Any, ...]:
         """Return the input of every step."""
         if dim != int(self.batch_first):
-            raise _UnclearForward(f"it takes its input apart along axis {dim}, expected time in front")
+            raise UnclearForward(f"it takes its input apart along axis {dim}, expected time in front")
         return tuple(self[:, t] if self.batch_first else self[t] for t in range(len(self.shape) and int(self.shape[dim])))
 
     def permute(self, *axes: Any) -> Any:
@@ -324,78 +241,13 @@ class _Input(fx.Proxy):
         if form in LOOPS and (is_column if self.batch_first else isinstance(parts[0], int)):
             step, *rest = parts[1:] if self.batch_first else parts
             if step < 0 or any(part is not ... and not isinstance(part, slice) for part in rest):
-                raise _UnclearForward(f"it takes x[{index}], expected x[t] of every step in turn")
+                raise UnclearForward(f"it takes x[{index}], expected x[t] of every step in turn")
             self.tracer.taken.add(int(step))
             taken: Any = self.tracer.create_proxy("call_function", operator.getitem, (self, int(step)), {})
             picks = any(part not in (..., slice(None)) for part in rest)
             return taken[(slice(None), *rest) if self.batch_first else tuple(rest)] if picks else taken
         self.tracer.takes_columns |= is_column
         return self.tracer.create_proxy("call_function", operator.getitem, (self, index), {})
-
-
-class TracedModel(torch.nn.Module):
-    """A model's first two steps, or its one pass over time.
-
-    Attributes:
-        output_index: which of a list of outputs counts; None where there is one output.
-        states: what each step returned beside its output.
-        steps: number of steps traced.
-        taken: the steps of the input that a loop takes.
-        takes_columns: whether the forward takes x[:, t] of its input.
-    """
-
-    def __init__(self, model: torch.nn.Module, form: Form, framework: Framework, output_index: int | None) -> None:
-        super().__init__()
-        self.model, self.form, self.framework, self.output_index = model, form, framework, output_index
-        self.states: list[Any] = []
-        self.steps = {"step": 2, "layers": 1}.get(form, LOOP_STEPS)
-        self.taken: set[int] = set()
-        self.takes_columns = False
-
-    def forward(self, x: Any, later: Any) -> Any:
-        """Return the outputs of both steps, or of the pass."""
-        defaults = [None if p.default is p.empty else p.default for p in _list_arguments(self.model)[1:]]
-        first = self._split_output(self.model(x, *defaults))
-        if self.form != "step":
-            return first
-        if self.states[0] is None or not takes_state(self.model):
-            second = self.model(later, *defaults)
-        elif len(defaults) > 1 and isinstance(self.states[0], tuple) and len(self.states[0]) == len(defaults):
-            second = self.model(later, *self.states[0])
-        else:
-            second = self.model(later, self.states[0], *defaults[1:])
-        return first, self._split_output(second)
-
-    def is_stepped(self, node: fx.Node) -> bool:
-        """Return whether a node calls a module of one step that has a state."""
-        return node.op == "call_module" and self.framework.is_stepped(self.get_submodule(str(node.target)))
-
-    def _hands_state(self, node: fx.Node) -> bool:
-        return self.is_stepped(node) and self.framework.hands_state(self.get_submodule(str(node.target)))
-
-    def list_attributes(self) -> list[Any]:
-        """Return all attributes of all modules, symbols of the trace among them."""
-        return [value for module in self.model.modules() for value in vars(module).values()]
-
-    def _split_output(self, result: Any) -> Any:
-        """Return the output, and keep what was returned beside it."""
-        if isinstance(result, fx.Proxy) and self._hands_state(result.node):
-            pair: Any = result
-            result = (pair[0], pair[1])  # a forward that ends in a cell's (output, state)
-        if isinstance(result, dict):
-            result = tuple(result.values())
-        if not isinstance(result, tuple):
-            self.states.append(None)
-            return result
-        if len(result) > 2 and self.form != "step":
-            result = (result[0], result[1:])  # outputs of all steps, with more beside them
-        if len(result) > 2 and len(result) == len(_list_arguments(self.model)):
-            result = (result[0], result[1:])  # forward(x, state, state, ...) -> (output, state, state, ...)
-        if len(result) != 2:
-            raise _UnclearForward(f"it returns {len(result)} values, expected one output, or (output, state)")
-        output, state = result
-        self.states.append(state)
-        return output if self.output_index is None else output[self.output_index]
 
 
 class Tracer(fx.Tracer):
@@ -458,7 +310,7 @@ def trace(
     traced, tracer = TracedModel(model, form, framework, output_index), Tracer(form, shape, framework)
     tracer.steps = traced.steps = traced.steps if form == "step" or form == "layers" else count_steps(model)
     kept = {key: value.clone() for key, value in _list_tensors(model, tracer)}
-    needed = [argument.name for argument in _list_arguments(model) if argument.default is argument.empty]
+    needed = [argument.name for argument in list_arguments(model) if argument.default is argument.empty]
     try:
         with framework.tracing():
             graph = tracer.trace(traced)
@@ -466,11 +318,11 @@ def trace(
         if form in LOOPS and traced.taken:
             traced.steps = len(traced.taken)
             if traced.steps < 2 or traced.taken != set(range(traced.steps)):
-                raise _UnclearForward(f"it takes the steps {sorted(traced.taken)} of x, expected x[t] of every step in turn")
+                raise UnclearForward(f"it takes the steps {sorted(traced.taken)} of x, expected x[t] of every step in turn")
     except LoopsOverTime:
         raise
-    except _UnclearForward as error:
-        raise _UnclearForwardError(f"{name_module(path)}: {error}; return what is needed beside it in another way") from None
+    except UnclearForward as error:
+        raise UnclearForwardError(f"{name_module(path)}: {error}; return what is needed beside it in another way") from None
     except Exception as error:  # a user's forward may raise anything when it meets a symbol
         if len(needed) > 1 and form != "step" and "NoneType" in str(error):
             raise UnsupportedError(
@@ -484,9 +336,9 @@ def trace(
         ) from error
     _check_tensors(model, tracer, kept, path)
     if form == "repeat":
-        traced.steps = max(_count_calls(traced, graph).values(), default=1)
+        traced.steps = max(count_calls(traced, graph).values(), default=1)
     if form in (*LOOPS, "repeat"):
-        _collect_sums(traced, graph)
+        collect_sums(traced, graph)
     return traced, graph
 
 
@@ -513,186 +365,3 @@ def _check_tensors(model: torch.nn.Module, tracer: Tracer, kept: dict[tuple[str,
                 f"{name_module(path)}: its forward changes the tensor '{key[1]}', a state that no neuron here has; use "
                 f"{tracer.framework.example}, or feed an output of the step before back"
             )
-
-
-def count_steps(model: torch.nn.Module) -> int:
-    """Return the number of steps to trace a loop on: more than any number that a forward compares the number of a step with."""
-    numbers = [LOOP_STEPS - 2]
-    for _, module in torch.nn.Module.named_modules(model):
-        code = getattr(getattr(type(module), "forward", None), "__code__", None)
-        if code is None or not _compares_steps(code):
-            continue
-        named = (vars(module).get(name) for name in code.co_names)
-        numbers += [n for n in (*code.co_consts, *named) if type(n) is int and n <= MAX_COMPARED]
-    return max(numbers) + 2
-
-
-def _compares_steps(code: Any) -> bool:
-    """Return whether code compares the variable of a loop, or calculates with it, beside taking it for an index."""
-    steps = list(dis.get_instructions(code))
-    stores = [after.argval for step, after in pairwise(steps) if step.opname == "FOR_ITER" and after.opname.startswith("STORE")]
-    stores += [
-        step.argval
-        for n, step in enumerate(steps)
-        if step.opname.startswith("STORE") and any(before.opname == "UNPACK_SEQUENCE" for before in steps[max(n - 2, 0) : n])
-    ]
-    names = {name for stored in stores for name in (stored if isinstance(stored, tuple) else (stored,))}
-    for n, step in enumerate(steps):
-        loaded = set(step.argval) if isinstance(step.argval, tuple) else {step.argval}
-        if step.opname.startswith("LOAD") and loaded & names:
-            if any(after.opname in ("COMPARE_OP", "BINARY_MODULO") or after.argrepr == "%" for after in steps[n + 1 : n + 5]):
-                return True
-    return False
-
-
-def _collect_sums(traced: TracedModel, graph: fx.Graph) -> None:
-    """Replace what a loop adds up over all steps, `total = total + spikes`, by the sum of the stacked terms."""
-    if traced.steps < 2:
-        return
-    steps = _find_earliest_steps(traced, graph)
-    zeros = {node for node in graph.nodes if _is_zero(traced, node)}
-    for node in list(graph.nodes):
-        chain, terms = _list_terms(node, traced.steps - 1, steps, zeros)
-        if not terms or any(len(link.users) != 1 for link in chain[1:]):
-            continue
-        if len({(term.op, str(term.target)) for term in terms}) > 1:
-            continue  # terms of one step, or feedback
-        with graph.inserting_before(node):
-            stacked = graph.call_function(torch.stack, (tuple(terms),))
-            total = graph.call_function(torch.sum, (stacked, 0))
-        stacked.meta["owner"] = total.meta["owner"] = node.meta["owner"]
-        node.replace_all_uses_with(total)
-        for link in chain:
-            graph.erase_node(link)
-
-
-def _list_terms(
-    node: Any, step: int, steps: dict[fx.Node, int | None], zeros: set[fx.Node]
-) -> tuple[list[fx.Node], list[fx.Node]]:
-    """Return the additions of a sum over steps that ends in a node, and its terms from the first step on; none if it is none."""
-    if not isinstance(node, fx.Node) or steps.get(node) != step:
-        return [], []
-    is_sum = _is_addition(node) and len(node.args) == 2
-    if step == 0:
-        start = [arg for arg in node.args if isinstance(arg, fx.Node) and arg not in zeros] if is_sum else [node]
-        has_zero = any(arg in zeros if isinstance(arg, fx.Node) else arg == 0 for arg in node.args)
-        if is_sum and has_zero and len(start) == 1:
-            return [node], start
-        return [], [node]
-    for rest, term in (node.args, node.args[::-1]) if is_sum and step else ():
-        if isinstance(term, fx.Node) and steps.get(term) == step:
-            chain, terms = _list_terms(rest, step - 1, steps, zeros)
-            if terms:
-                return [node, *chain], [*terms, term]
-    return [], []
-
-
-def _is_zero(traced: TracedModel, node: fx.Node) -> bool:
-    """Return whether a node is a tensor of zeros."""
-    if node.op != "get_attr":
-        return node.op in ("call_function", "call_method") and node.target in (torch.zeros_like, "new_zeros")
-    value: Any = traced
-    for part in str(node.target).split("."):
-        value = getattr(value, part)
-    return isinstance(value, torch.Tensor) and not value.detach().cpu().numpy().any()
-
-
-def _is_addition(node: fx.Node) -> bool:
-    return node.op in ("call_function", "call_method") and node.target in ADDITIONS
-
-
-PLACED = (operator.getitem, torch.unsqueeze, "unsqueeze")
-ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
-
-
-def find_last_nodes(traced: TracedModel, graph: fx.Graph) -> set[fx.Node]:
-    """Return the nodes between the last step's neurons and the output of a loop that returns that step's alone.
-
-    They are calls that other steps have not, such as a linear layer behind the loop.
-    """
-    if traced.form not in (*LOOPS, "repeat"):
-        return set()
-    early, calls = _find_earliest_steps(traced, graph), Counter((node.op, str(node.target)) for node in graph.nodes)
-    (end,) = (node for node in graph.nodes if node.op == "output")
-    node: Any = end.args[0]
-    node = node[0] if isinstance(node, tuple) and node else node
-    last: set[fx.Node] = set()
-    while (
-        isinstance(node, fx.Node)
-        and early[node] == traced.steps - 1
-        and node.op in ("call_module", "call_function", "call_method")
-    ):
-        takes = node.all_input_nodes
-        if len(takes) != 1 or traced.is_stepped(node) or calls[node.op, str(node.target)] >= traced.steps:
-            break
-        last.add(node)
-        node = takes[0]
-    return last
-
-
-def find_constant_nodes(traced: TracedModel, graph: fx.Graph) -> set[fx.Node]:
-    """Return the nodes of a forward that repeats its input which depend on no neuron: they are the same in every step."""
-    constant: set[fx.Node] = set()
-    if traced.form == "repeat":
-        for node in graph.nodes:
-            if node.op != "output" and not traced.is_stepped(node) and all(other in constant for other in node.all_input_nodes):
-                constant.add(node)
-    return constant
-
-
-# ------------------------------------------------------------------------------------------------------ steps of nodes
-
-
-def assign_steps(traced: TracedModel, graph: fx.Graph) -> dict[fx.Node, int]:
-    """Return the step of every node: as early as its inputs allow, and as late as its users need.
-
-    A module that gets an output of the step before, for use in the present one, belongs to the present one.
-    """
-    if traced.form == "layers":
-        return dict.fromkeys(graph.nodes, 0)
-    early = _find_earliest_steps(traced, graph)
-    late: dict[fx.Node, int] = {}
-    for node in reversed(list(graph.nodes)):
-        step = early[node]
-        users = [late[user] for user in node.users]
-        names = {user.op if user.op == "output" else getattr(user.target, "__name__", str(user.target)) for user in node.users}
-        is_output = bool(names & {"output", "stack", "__setitem__"})  # a stack or a buffer takes the outputs of all steps
-        # the output of neurons and the input belong to the step that they are made in, and what gets an axis of time there
-        is_fixed = node.op == "placeholder" or node.target in PLACED or traced.is_stepped(node)
-        if node.op == "output":
-            step = traced.steps - 1
-        elif step is None:
-            step = min(users, default=0)
-        elif users and not is_output and not is_fixed:
-            step = max(step, min(users))
-        late[node] = step
-    return late
-
-
-def _find_earliest_steps(traced: TracedModel, graph: fx.Graph) -> dict[fx.Node, int | None]:
-    """Return the first step in which the inputs of each node are there, None where no step is."""
-    early: dict[fx.Node, int | None] = {}
-    calls: Counter[str] = Counter()
-    total = _count_calls(traced, graph)
-    for node in graph.nodes:
-        early[node] = _read_step(node, traced.form)
-        if traced.form != "step" and traced.is_stepped(node):
-            if traced.form == "repeat" or total[str(node.target)] == traced.steps:
-                early[node] = calls[str(node.target)]  # its first call is the first step
-            calls[str(node.target)] += 1
-        before = [step for step in map(early.get, node.all_input_nodes) if step is not None]
-        if early[node] is None or traced.form in LOOPS:
-            before += [step for step in (early[node],) if step is not None]
-            early[node] = max(before, default=None)
-    return early
-
-
-def _read_step(node: fx.Node, form: Form) -> int | None:
-    """Return the step that an input belongs to, None for any other node."""
-    if node.op == "placeholder":
-        return {"x": 0, "later": 1}[str(node.target)] if form == "step" else 0 if form == "repeat" else None
-    if form in LOOPS and node.target is operator.getitem:
-        source, index = node.args[:2]
-        if isinstance(source, fx.Node) and source.op == "placeholder" and isinstance(index, int):
-            return index
-    return None
