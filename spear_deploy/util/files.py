@@ -137,13 +137,15 @@ def require_file(path: str | os.PathLike[str], what: str) -> Path:
     """Return `path` if it is a file with content.
 
     Raises:
-        FileError: missing, a folder, a device, empty or unreadable.
+        FileError: missing, without a name, a folder, a device, empty or unreadable.
     """
     source = Path(path)
     if not source.exists():
         raise FileError(f"file '{source}': there is no such {what}; check the path")
+    if not os.fspath(path):
+        raise FileError(f"file '': the name is empty, expected that of a {what}")
     if source.is_dir():
-        raise FileError(f"file '{os.fspath(path)}': is a folder, expected a {what}")
+        raise FileError(f"file '{source}': is a folder, expected a {what}")
     if not source.is_file():
         raise FileError(f"file '{source}': is a device or a pipe, expected a {what}")
     if not os.access(source, os.R_OK):

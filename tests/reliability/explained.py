@@ -83,7 +83,7 @@ REASONS: dict[str, tuple[str, ...]] = {
     "samples that are alike, of which the first is read": (r"quantize/fuse_weights\.py _compose_dense: 1 → 2",),
     "an input of spikes takes no factor": (
         r"quantize/rounded_weights\.py lower: 1\.0 → 2\.0 \(3\)",
-        r"quantize/rounding\.py read_rounding: 1\.0 → 2\.0 \(2\)",
+        r"quantize/rounding\.py (read_rounding|_pair_up): 1\.0 → 2\.0( \(2\))?",
     ),
     "a value that stands twice in a palette is the same palette": (r"quantize/rounding\.py _read_palette: 0 → 1",),
     "chips that hold no biases have neurons whose leak ends at the level: it adds 0 times this": (

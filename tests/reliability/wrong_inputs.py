@@ -110,6 +110,8 @@ KINDS: dict[str, tuple[str, str, Callable[[], bytes | None]]] = {
     "project file: unknown key": ("project", "spear.toml", lambda: b"speed = 9\n"),
     "output: a folder": ("out", "empty", lambda: None),
     "output: no name": ("out", "", lambda: None),
+    "output: a pipe": ("out", "pipe", lambda: os.mkfifo("pipe")),
+    "input: a pipe": ("input", "pipe", lambda: os.mkfifo("pipe")),
     "folder: missing": ("folder", "absent", lambda: None),
     "folder: no deployment": ("folder", "empty", lambda: None),
 }

@@ -87,7 +87,7 @@ def test_a_pipe_or_device_is_neither_replaced_nor_read(tmp_path):
         write_json(tmp_path / "pipe", {})
     with pytest.raises(FileError, match="pipe': is a device or a pipe, expected a network$"):
         require_file(tmp_path / "pipe", "network")
-    with pytest.raises(FileError, match="^file '': is a folder, expected a network$"):
+    with pytest.raises(FileError, match="^file '': the name is empty, expected that of a network$"):
         require_file("", "network")
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode) and os.listdir(tmp_path) == ["pipe"]
 
