@@ -374,6 +374,27 @@ def test_what_a_forward_makes_of_all_steps_is_what_the_network_gives(model, how,
     np.testing.assert_allclose(ours[-1] if how == "last" else getattr(ours, how)(0), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_two_totals_of_a_loop_are_those_of_its_last_layer():
+    class Totals(Loop):
+        def forward(self, x):
+            state, spikes_total, total, parts = None, 0, 0, []
+            for step in x:
+                spikes, state = self.lif(self.fc(step), state)
+                spikes_total, total = spikes_total + spikes, total + self.head(spikes)
+                parts.append(spikes_total)
+            return total / x.shape[0], self.end(spikes_total, parts)
+
+    torch.manual_seed(0)
+    model, x = Totals(lambda total, parts: total).eval(), torch.rand(8, 2, 6) * 20
+    graph = read_model(model, (6,))
+    assert graph.output == "head" and "returns the mean of its outputs over time" in graph.metadata["assumptions"][0]
+    with torch.no_grad():
+        expected = model(x)[0].numpy()
+    np.testing.assert_allclose(simulate(graph, x.numpy(), kind="current").output.mean(0), expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(UnsupportedError, match="uses the output of 'lif' 3 steps before, in other steps another"):
+        read_model(Totals(lambda total, parts: parts), (6,))
+
+
 def test_the_class_of_the_last_step_is_left_to_the_host():
     graph = read_model(Loop(lambda s, out, x: functional.softmax(s.head(out[-1]), -1)), (6,))
     assert graph.output == "head" and "returns the softmax of the last of its outputs" in graph.metadata["assumptions"][-1]

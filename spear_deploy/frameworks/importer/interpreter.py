@@ -5,7 +5,6 @@ The calls are read in the order of their steps; each becomes layers, changes not
 
 from __future__ import annotations
 
-from collections import deque
 from functools import partial
 from typing import Any
 
@@ -43,6 +42,7 @@ from spear_deploy.frameworks.importer.traced_model import (
     assign_steps,
     find_constant_nodes,
     find_last_nodes,
+    list_nodes,
 )
 from spear_deploy.frameworks.importer.unrolling import UnrolledSteps
 from spear_deploy.network import Shape
@@ -363,7 +363,7 @@ class TraceInterpreter:
         if self.form != "step":
             return
         for part in kept:
-            for node in _list_nodes(part):
+            for node in list_nodes(part):
                 symbol = shifted_by(self._symbols[node], 1 - self._steps[node])
                 old = [signal for signal in list_signals(symbol) if signal.age]
                 if old:
@@ -404,11 +404,3 @@ class TraceInterpreter:
         parts = [self._read_states(part) for part in held]
         layers: frozenset[str] = frozenset().union(*(state.layers for state, _ in parts))
         return State(layers), [signal for _, signals in parts for signal in signals]
-
-
-def _list_nodes(kept: Any) -> list[fx.Node]:
-    """Return the nodes of the symbols that a forward keeps, in containers too."""
-    if isinstance(kept, fx.Proxy):
-        return [kept.node]
-    held = kept.values() if isinstance(kept, dict) else kept if isinstance(kept, (tuple, list, deque)) else ()
-    return [node for part in held for node in _list_nodes(part)]

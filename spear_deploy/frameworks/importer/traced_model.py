@@ -6,7 +6,7 @@ What a loop adds up over all steps is the sum of the stacked terms, and calls th
 from __future__ import annotations
 
 import operator
-from collections import Counter
+from collections import Counter, deque
 from typing import Any
 
 import torch
@@ -109,19 +109,27 @@ def collect_sums(traced: TracedModel, graph: fx.Graph) -> None:
         return
     steps = _find_earliest_steps(traced, graph)
     zeros = {node for node in graph.nodes if _is_zero(traced, node)}
+    returned = {node for part in traced.states for node in list_nodes(part)}
     for node in list(graph.nodes):
         chain, terms = _list_terms(node, traced.steps - 1, steps, zeros)
-        if not terms or any(len(link.users) != 1 for link in chain[1:]):
+        if not terms or any(len(link.users) != 1 or link in returned for link in chain[1:]):
             continue
         if len({(term.op, str(term.target)) for term in terms}) > 1:
             continue  # terms of one step, or feedback
         with graph.inserting_before(node):
             stacked = graph.call_function(torch.stack, (tuple(terms),))
-            total = graph.call_function(torch.sum, (stacked, 0))
-        stacked.meta["owner"] = total.meta["owner"] = node.meta["owner"]
-        node.replace_all_uses_with(total)
-        for link in chain:
+        stacked.meta["owner"] = node.meta["owner"]
+        node.op, node.target, node.args, node.kwargs = "call_function", torch.sum, (stacked, 0), {}  # what returns it, stays
+        for link in chain[1:]:
             graph.erase_node(link)
+
+
+def list_nodes(kept: Any) -> list[fx.Node]:
+    """Return the nodes of the symbols that a forward keeps or returns, in containers too."""
+    if isinstance(kept, fx.Proxy):
+        return [kept.node]
+    held = kept.values() if isinstance(kept, dict) else kept if isinstance(kept, (tuple, list, deque)) else ()
+    return [node for part in held for node in list_nodes(part)]
 
 
 def _list_terms(
