@@ -166,9 +166,10 @@ def test_the_next_command_is_printed_on_stderr_only(tmp_path, monkeypatch):
     limits = ("--cores", "2", "--synops", "1000", "--energy-uj", "1", "--latency-ms", "0.001")
     command = "spear-deploy prune digits --chip loihi2 --cores 2 --synops 1000 --energy-uj 1 --latency-ms 0.001"
     assert f"next: {command} --data" in run("check", "digits", "--chip", "loihi2", *limits, "--activity", "0.1", code=3).stderr
-    raised = run("check", "digits", "--chip", "brainscales2", "--set", "neuron.models=null", code=3)
-    adapt = "next: spear-deploy adapt digits --chip brainscales2 --data DATA --out adapted (replace what the chip lacks)\n"
-    assert raised.stderr == adapt
+    adapt = "next: spear-deploy adapt digits --chip truenorth --data DATA --out adapted (replace what the chip lacks)\n"
+    assert run("check", "digits", "--chip", "truenorth", code=3).stderr == adapt
+    partly = run("check", "digits", "--chip", "brainscales2", "--set", "neuron.models=null", code=3)  # its integers refuse LIF
+    assert "replaces a part" in partly.stdout and partly.stderr == "next: spear-deploy rank digits (which chip takes it)\n"
     foreign = run("check", "digits", "--chip", "xylo_audio2", code=3)  # 8 outputs
     assert foreign.stderr == "next: spear-deploy rank digits (which chip takes it)\n"
     assert run("check", "digits", "--chip", "loihi2").stderr == ""

@@ -356,7 +356,7 @@ PRUNE = ("prune", "ten.snn", "--chip", "loihi2", "--data", "digits", "--out", "d
         (("check", "net.snn", "--chip", "loihi2", "--synops", "nan"), 2, "nan is not a finite number above 0"),
         (("check", "net.snn", "--chip", "loihi2", "--latency-ms", "inf"), 2, "inf is not a finite number above 0"),
         (("check", "net.snn", "--chip", "loihi2", "--budget", "a.toml", "--no-budget"), 2, "--no-budget goes without --budget"),
-        (("check", "net.snn", "--chip", "loihi2", "--out", "a.json", "--sarif", "./a.json"), 2, "one file, 'a.json'; give two"),
+        (("check", "net.snn", "--chip", "loihi2", "--out", "a.json", "--sarif", "./a.json"), 2, "--out are one file"),
         (("check", "net.snn", "--lint", "--sarif", "a.sarif"), 2, "--sarif goes without --lint, which checks a file and no chip"),
         (("check", "net.snn", "--chip", "LOIHI2"), 1, "did you mean 'loihi2'?"),
         (("count", "net.snn", "--input", "in.npz", "--input-shape", "a"), 2, "expected whole numbers such as 1,8,8"),
