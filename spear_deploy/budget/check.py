@@ -44,11 +44,14 @@ from spear_deploy.network.labels import label_layers
 from spear_deploy.placement.place import Placement, lower_bound, place_in_fewest_cores
 from spear_deploy.placement.populations import Population, find_populations
 from spear_deploy.placement.weight_bits import stored_bits
+from spear_deploy.quantize.for_chip import find_refusal
 from spear_deploy.simulator import SpikeCounts
 from spear_deploy.simulator.synops import count_synops
 from spear_deploy.util.number_format import plural
 
 NO_LIMITS = UserLimits()
+ASKED_WEIGHTS = 1_000_000
+"""Weights up to which a network that is too large for a chip is quantised all the same, so that all that is missing is said."""
 
 
 def check(
@@ -79,7 +82,9 @@ def check(
     on_chip = _put_on_chip(graph, profile, chips, limits, remedies=remedies)
     counts, activity_notes = _resolve_defined_activity(on_chip, activity, steps)
     costs = _estimate_costs(graph, profile, on_chip.placement, on_chip.bits, counts, has_loop=on_chip.has_loop)
-    rows = _list_rows(on_chip, costs, limits)
+    measured = _measure_rows(on_chip, costs, limits)
+    on_chip = _ask_integers(on_chip, measured)
+    rows = _add_kinds(on_chip, measured)
     used_steps = counts.steps if counts is not None else steps or int(graph.metadata.get("steps", 0))
     placement = on_chip.placement
     return BudgetReport(
@@ -194,18 +199,34 @@ def _resolve_defined_activity(
     return counts, notes
 
 
-def _list_rows(on_chip: _OnChip, costs: _Costs, limits: UserLimits) -> tuple[BudgetRow, ...]:
-    """Return the rows of sizes with their remedies, of the user's limits, of a step's work and of kinds, in the graph's order."""
-    graph, profile = on_chip.graph, on_chip.profile
-    rows = [
+def _measure_rows(on_chip: _OnChip, costs: _Costs, limits: UserLimits) -> list[BudgetRow]:
+    """Return the rows of sizes with their remedies, of the user's limits and of a step's work."""
+    profile = on_chip.profile
+    return [
         *_add_remedies(on_chip),
         *_check_limits(limits, costs, is_fixed=has_fixed_steps(profile)),
         *(_check_load(load) for load in costs.loads if load.used is not None or load.worst <= load.limit),
         *check_remote_synapses(on_chip.placement, profile),
-        *check_layer_kinds(graph, profile, on_chip.populations, on_chip.bits, on_chip.unsupported),
     ]
-    order = {name: i for i, name in enumerate((CHIP, INPUT, *(layer.name for layer in graph.layers)))}
-    return tuple(sorted(rows, key=lambda row: order[row.layers[0]]))
+
+
+def _ask_integers(on_chip: _OnChip, measured: Sequence[BudgetRow]) -> _OnChip:
+    """Add the part of a network that the chip's integers refuse, where nothing else speaks against it.
+
+    It is asked by quantising, which takes seconds for large networks: one that is too large as it is, is asked when it fits.
+    """
+    too_large = any(row.status == "over" for row in measured) and on_chip.graph.weights > ASKED_WEIGHTS
+    if on_chip.unsupported or too_large or (refusal := find_refusal(on_chip.graph, on_chip.profile)) is None:
+        return on_chip
+    found = Unsupported(layer=refusal.layer, what=refusal.what, why=refusal.why, resource="integers")
+    return replace(on_chip, unsupported=(found,))
+
+
+def _add_kinds(on_chip: _OnChip, measured: Sequence[BudgetRow]) -> tuple[BudgetRow, ...]:
+    """Return all rows, those of kinds among them, in the graph's order."""
+    kinds = check_layer_kinds(on_chip.graph, on_chip.profile, on_chip.populations, on_chip.bits, on_chip.unsupported)
+    order = {name: i for i, name in enumerate((CHIP, INPUT, *(layer.name for layer in on_chip.graph.layers)))}
+    return tuple(sorted([*measured, *kinds], key=lambda row: order[row.layers[0]]))
 
 
 def _add_remedies(on_chip: _OnChip) -> Iterator[BudgetRow]:

@@ -28,7 +28,6 @@ from spear_deploy.placement.populations import Population, ends_in_weighted_sum
 from spear_deploy.placement.weight_bits import MAX_BIAS_EXPONENT, bias_bits, count_mixed_sign_inputs, measure_width
 from spear_deploy.quantize import FORMATS
 from spear_deploy.quantize.even_neurons import find_uneven
-from spear_deploy.quantize.for_chip import find_refusal
 from spear_deploy.quantize.weighted_inputs import MAX_SPIKES, RESET_DELAY
 from spear_deploy.util.number_format import plural, write_steps
 
@@ -115,7 +114,7 @@ def _find_several_spikes(graph: SNNGraph, profile: HardwareProfile) -> tuple[Rep
 
 
 def find_unsupported(graph: SNNGraph, profile: HardwareProfile, populations: Sequence[Population]) -> tuple[Unsupported, ...]:
-    """Return everything the chip does not have, in the graph's order; if it has all of it, the first part that integers refuse.
+    """Return everything the chip does not have, in the graph's order.
 
     Args:
         graph: the network.
@@ -145,8 +144,6 @@ def find_unsupported(graph: SNNGraph, profile: HardwareProfile, populations: Seq
         findings += _check_recurrence(graph, layer, profile)
         findings += outer.get(layer.name, [])
         findings += delays.get(layer.name, [])
-    if not findings and (refusal := find_refusal(graph, profile)) is not None:
-        findings.append(Unsupported(layer=refusal.layer, what=refusal.what, why=refusal.why, resource="integers"))
     return tuple(findings)
 
 

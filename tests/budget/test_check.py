@@ -426,3 +426,13 @@ def test_more_thresholds_than_a_core_surely_holds_are_open(distinct: int, status
     assert find(thresholds, "loihi2") == ("fits", [])
     (row,) = find(LIF(tau_s=np.linspace(0.01, 0.02, 24)), "loihi1")[1]
     assert row.remedy.startswith("24 distinct time constants")
+
+
+def test_integers_of_a_large_network_are_asked_only_where_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take seconds; a network that is too large as it is gets its rows at once."""
+    asked: list[int] = []
+    monkeypatch.setattr(sys.modules[check.__module__], "find_refusal", lambda graph, profile: asked.append(graph.weights))
+    small, wide, narrow = dense_net(10, 300, 10), dense_net(1000, 1200, 10), small_chip("loihi2", core__neurons=2)
+    for net, profile in ((small, LOIHI2), (wide, narrow), (small, narrow), (wide, LOIHI2)):
+        assert (check(net, profile).verdict == "does_not_fit") is (profile is narrow)
+    assert asked == [small.weights, small.weights, wide.weights]
