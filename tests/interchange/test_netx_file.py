@@ -143,6 +143,25 @@ def test_scalars_names_and_decays_per_channel(tmp_path):
     assert kept["layer0"].neuron.bias == 64 * 8191 and "a bias of 8191 is beyond the 13 bits" in kept.metadata["assumptions"][0]
 
 
+def test_an_input_shape_that_contradicts_the_file_is_refused(tmp_path):
+    sums = row("dense", [2], weight=np.ones((2, 12)))
+    images = raw(tmp_path / "images.net", bare("input", [3, 2, 2]), sums)
+    assert read_netx(images, input_shape=(3, 2, 2)) == read_netx(images)
+    for given in ((3, 3), (12,)):
+        with pytest.raises(
+            GraphError, match=r"layer 0: the file takes an input of 3 x 2 x 2, input_shape .* given; leave the opt"
+        ):
+            read_netx(images, input_shape=given)
+    for front in ((), (bare("flatten", [12]),)):
+        flat = raw(tmp_path / "flat.net", *front, sums)
+        assert read_netx(flat).input_shape == (12,) and read_netx(flat, input_shape=(3, 2, 2)).input_shape == (3, 2, 2)
+        with pytest.raises(GraphError, match=r"layer 0: the file takes an input of 12, input_shape 3 x 3 given"):
+            read_netx(flat, input_shape=(3, 3))
+    conv = row("conv", [2, 3, 3], weight=np.ones((2, 1, 2, 2)), stride=1, padding=0, dilation=1, groups=1)
+    with pytest.raises(GraphError, match=r"layer 0: .*shape"):
+        read_netx(raw(tmp_path / "conv.net", conv), input_shape=(1, 5, 5))
+
+
 def test_bias_per_neuron_is_stored_as_w_h_c(tmp_path):
     bias = np.arange(24).reshape(4, 3, 2)
     conv = row("conv", [2, 3, 4], weight=np.ones((2, 1, 1, 1)), bias=bias)

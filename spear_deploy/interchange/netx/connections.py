@@ -18,6 +18,7 @@ from spear_deploy.interchange.netx.neurons import read_neuron
 from spear_deploy.network import Array, Conv2d, Dense, Layer, Shape
 from spear_deploy.network.graph import INPUT, Edge
 from spear_deploy.util.hdf5.tree import Tree
+from spear_deploy.util.number_format import format_shape
 
 MAX_DERIVED = 1 << 22
 """Limit for weights that follow from a few numbers in the file (pools, averages, joined groups)."""
@@ -54,10 +55,18 @@ class ImportState:
     notes: list[str] = field(default_factory=list)
 
     def begin(self, shape: Shape) -> None:
-        """Set the network's input shape, unless it is set already."""
-        if not self.inputs:
-            self.input_shape = shape
-            self.inputs = [Input(INPUT, shape)]
+        """Set the network's input shape, unless it is set already.
+
+        Raises:
+            GraphError: another one was given.
+        """
+        if self.inputs:
+            return
+        if self.input_shape not in (None, shape):
+            stated, given = format_shape(shape), format_shape(self.input_shape or ())
+            raise GraphError(f"the file takes an input of {stated}, input_shape {given} given; leave the option out")
+        self.input_shape = shape
+        self.inputs = [Input(INPUT, shape)]
 
     def shape(self) -> Shape:
         """Return the shape of all inputs joined."""

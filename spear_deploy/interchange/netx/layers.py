@@ -5,6 +5,7 @@ An entry takes what the entry before it emits; a `concat` entry also what the en
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -59,10 +60,16 @@ def _first_fraction(value: Array | None) -> float:
     return float(fractions[0]) if len(fractions) else 0.0
 
 
+def _begin_flat(state: ImportState, size: int) -> None:
+    """Set the input shape of a network that flattens its input; a given one of as many values keeps its axes."""
+    given = state.input_shape
+    state.begin(given if given is not None and math.prod(given) == size else (size,))
+
+
 def _read_dense(state: ImportState, n: int, row: Tree) -> None:
     name, outputs = layer_name(state, n), int(np.prod(entry.read_shape(row), dtype=np.int64))
     weight = entry.orient_dense(entry.read_weights(row, "weight", state.notes, name), outputs, state.notes, name)
-    state.begin((weight.shape[1],))
+    _begin_flat(state, weight.shape[1])
     recurrent = None
     if entry.read_text(row, "type") == "dense_rec":
         recurrent = entry.orient_dense(entry.read_weights(row, "weight_rec", state.notes, name), outputs, state.notes, name)
@@ -112,7 +119,7 @@ def _read_pool(state: ImportState, n: int, row: Tree) -> None:
 
 def _read_flatten(state: ImportState, n: int, row: Tree) -> None:
     """Read a flatten entry; a dense layer behind it needs none, for it flattens in the same order."""
-    state.begin(state.input_shape or entry.read_shape(row))
+    _begin_flat(state, math.prod(entry.read_shape(row)))
     following = entry.read_text(state.rows.get(n + 1, {}), "type")
     joins = [row for row in state.rows.values() if entry.read_text(row, "type") == "concat"]
     joined_elsewhere = any(n in (decode_integers(row.get("layers")) or ()) for row in joins)

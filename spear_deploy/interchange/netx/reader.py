@@ -39,7 +39,8 @@ def read_netx(path: str | os.PathLike[str], *, input_shape: Shape | None = None)
 
     Args:
         path: the file.
-        input_shape: of the input, (C, H, W); needed only where a file without an input layer starts with a strided convolution.
+        input_shape: of the input, (C, H, W); needed only where a file without an input layer starts with a strided convolution
+            or a pool. A flat input may be given axes; another shape than that of the file is refused.
 
     Returns:
         The network; layers are called "layer0", "layer1", ... by their index in the file. `metadata["assumptions"]` lists
