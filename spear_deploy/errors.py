@@ -55,9 +55,28 @@ class UnsupportedError(SpearError):
 
 
 class ChipError(UnsupportedError):
-    """A chip lacks what the network needs, or its integers are not built here."""
+    """A chip lacks what the network needs, or its integers are not built here.
+
+    Attributes:
+        adapting: words of the command that replaces what the chip lacks, which ends the sentence; empty where there is none. The
+            command line puts its own network, chip and data in place of NET and DATA.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str, *, adapting: str = "") -> None:
+        super().__init__(message)
+        self.adapting = adapting
+
+    def __str__(self) -> str:
+        """Return the sentence, with the command.
+
+        >>> print(ChipError("layer 'fc': LIF leaks; use IF", adapting="NET --chip speck2f --data DATA"))
+        layer 'fc': LIF leaks; use IF; or let `spear-deploy adapt NET --chip speck2f --data DATA --out adapted` replace what the \
+chip lacks
+        """
+        command = f"`spear-deploy adapt {self.adapting} --out adapted`"
+        return super().__str__() + (f"; or let {command} replace what the chip lacks" if self.adapting else "")
 
 
 class DataError(SpearError):

@@ -32,8 +32,10 @@ from spear_deploy.cli import (
     sweep,
     verify,
 )
+from spear_deploy.cli.command import PARAMETERS
+from spear_deploy.cli.inputs import repeat_adapting
 from spear_deploy.cli.output import ERROR, complete, print_line
-from spear_deploy.errors import SpearError
+from spear_deploy.errors import ChipError, SpearError
 
 
 class _Group(click.Group):
@@ -61,6 +63,7 @@ class _Group(click.Group):
             with last_guard.stop_on_signals():
                 return super().invoke(ctx)
         except SpearError as error:
+            _name_adapting(ctx, error)
             _print_error(ctx, error, complete(str(error), ctx))
             ctx.exit(error.exit_code)
         except KeyboardInterrupt as stop:
@@ -79,6 +82,12 @@ class _Group(click.Group):
             if sentence.startswith(last_guard.FAULT):
                 print_line(last_guard.report_line(error))
             ctx.exit(ERROR)
+
+
+def _name_adapting(ctx: click.Context, error: SpearError) -> None:
+    """Put network, chip and data of the command line into the command that an error names."""
+    if isinstance(error, ChipError) and error.adapting:
+        error.adapting = repeat_adapting(ctx.meta.get(PARAMETERS, {})) or error.adapting
 
 
 def _print_error(ctx: click.Context, error: Exception, sentence: str) -> None:

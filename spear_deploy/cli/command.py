@@ -16,6 +16,8 @@ from spear_deploy.cli.output import STDOUT, console, print_line, read_labels
 
 ARGUMENTS, DEFAULTS, TIMES = "spear_deploy.cli.arguments", "spear_deploy.cli.defaults", "spear_deploy.cli.times"
 """Keys of click's context: arguments of the command, network options of the project file, whether time is measured."""
+PARAMETERS = "spear_deploy.cli.parameters"
+"""Key of click's context: parameters of the command by name."""
 OUTPUTS = ("out", "sarif")
 """Options that name a file which is written."""
 
@@ -38,7 +40,7 @@ class Command(click.Command):
         ctx.meta[ARGUMENTS] = list(args)
         rest = super().parse_args(ctx, args)
         _refuse_overwriting(ctx.params)
-        ctx.meta[DEFAULTS] = _read_defaults(ctx.params)
+        ctx.meta[DEFAULTS], ctx.meta[PARAMETERS] = _read_defaults(ctx.params), ctx.params
         return rest
 
     def invoke(self, ctx: click.Context) -> Any:

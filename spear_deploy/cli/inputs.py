@@ -55,10 +55,31 @@ def override_chip(chip: str | None, overrides: dict[str, str]) -> Any:
     return api.profile(chip, overrides)
 
 
+def repeat_adapting(params: Mapping[str, Any]) -> str:
+    """Return network, chip and data of a command, with their options, as `adapt` takes them; empty without a network or chip."""
+    net, chip = params.get("net"), params.get("chip")
+    if not (isinstance(net, str) and isinstance(chip, str)):
+        return ""
+    from spear_deploy.pipeline.inputs import DATA_OPTIONS, NETWORK_OPTIONS
+
+    words = ["--chip", chip]
+    for key, value in (params.get("overrides") or {}).items():
+        words += ["--set", f"{key}={value}"]
+    words += ["--data", params.get("data") or "DATA"]
+    coding = {name: params.get(name) for name in DATA_OPTIONS if name != "steps" or isinstance(params.get(name), int)}
+    words += _write_options(coding)
+    return f"{repeat_net(net, {name: params.get(name) for name in NETWORK_OPTIONS})} {shlex.join(words)}"
+
+
 def repeat_net(net: str, source: Mapping[str, Any]) -> str:
     """Return the network and its options as on the command line."""
-    words = [net]
-    for name, value in source.items():
+    return shlex.join([net, *_write_options(source)])
+
+
+def _write_options(values: Mapping[str, Any]) -> list[str]:
+    """Return options that are set as words of a command line."""
+    words = []
+    for name, value in values.items():
         if value is not None:
             words += [f"--{name.replace('_', '-')}", ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
-    return shlex.join(words)
+    return words

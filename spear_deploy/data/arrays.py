@@ -31,10 +31,17 @@ def from_arrays(
     steps: int = 8,
     seed: int = 0,
     input_shape: Shape | None = None,
-    encoding: Encoding = "direct",
+    encoding: Encoding | None = None,
 ) -> Dataset:
-    """Return the dataset of a mapping with the keys that `load_data` describes."""
-    timed, static = _add_time(arrays, name, steps, input_shape, encoding, seed)
+    """Return the dataset of a mapping with the keys that `load_data` describes.
+
+    Raises:
+        DataError: as `load_data`.
+    """
+    timed, static = _add_time(arrays, name, steps, input_shape, encoding or "direct", seed)
+    if encoding is not None and not static:
+        raise DataError(f"data '{name}': the samples have time steps of their own, encoding '{encoding}'; leave the option out")
+    encoding = encoding or "direct"
     kind: InputKind = "spikes" if static and encoding != "direct" else _infer_kind(arrays, timed, static, name)
     if "x" in timed:
         y = check_labels(_require_key(arrays, "y", name), f"data '{name}'")

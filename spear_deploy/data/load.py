@@ -53,7 +53,7 @@ def load_data(
     current.
 
     Raises:
-        DataError: the data cannot be used; gives the reason.
+        DataError: the data cannot be used, or have time steps and an encoding is named; gives the reason.
         FileError: the file is missing, empty, truncated or foreign.
     """
     if isinstance(source, Dataset):
@@ -70,11 +70,13 @@ def load_data(
     with timed_stage("read the data"):
         content = _read_source(name, steps, input_shape)
     if isinstance(content, Dataset):
+        if encoding is not None:
+            raise DataError(f"data '{name}': a Dataset has its own encoding, '{encoding}' given; leave the option out")
         return content if input_shape is None else reshape_samples(content, input_shape)
     if input_shape is None and Path(name).is_dir() and "kind" not in content:  # still images, whose axes are known
         input_shape = tuple(int(size) for size in content["x_train"].shape[1:])
     short_name = Path(name).name if ":" not in name else name
-    return from_arrays(content, name=short_name, steps=steps, seed=seed, input_shape=input_shape, encoding=encoding or "direct")
+    return from_arrays(content, name=short_name, steps=steps, seed=seed, input_shape=input_shape, encoding=encoding)
 
 
 def _read_source(name: str, steps: int, input_shape: Shape | None) -> Dataset | Mapping[str, Any]:

@@ -20,7 +20,7 @@ def from_torch(
     *,
     name: str = "torch",
     steps: int = 8,
-    encoding: Encoding = "direct",
+    encoding: Encoding | None = None,
     samples: int | None = None,
     seed: int = 0,
     input_shape: Shape | None = None,

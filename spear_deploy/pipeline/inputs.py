@@ -20,6 +20,7 @@ from spear_deploy.network.graph import SNNGraph
 from spear_deploy.placement.weight_bits import MAX_BIAS_EXPONENT, bias_bits
 from spear_deploy.simulator import InputKind
 from spear_deploy.util.extras import require_packages
+from spear_deploy.util.number_format import plural
 
 if TYPE_CHECKING:
     from spear_deploy.data import Dataset
@@ -263,20 +264,19 @@ def quantize_for_chip(net: Net, chip: Chip, *, calibration: Array | None = None,
     except ChipError:
         raise
     except UnsupportedError as error:
-        raise ChipError(f"{error}{_advise_adapting(graph, target)}") from error
+        adapting = f"NET --chip {target.name} --data DATA" if _has_replacement(graph, target) else ""
+        raise ChipError(str(error), adapting=adapting) from error
 
 
-def _advise_adapting(graph: SNNGraph, target: HardwareProfile) -> str:
-    """Return the command that replaces what a chip lacks; empty where nothing stands in for it."""
+def _has_replacement(graph: SNNGraph, target: HardwareProfile) -> bool:
+    """Return whether something stands in for a part that a chip lacks."""
     from spear_deploy.adaptation.table import find_replacements
     from spear_deploy.network.graph import merge_parts
 
     try:
-        if next(find_replacements(merge_parts(graph), target), None) is None:
-            return ""
+        return next(find_replacements(merge_parts(graph), target), None) is not None
     except Exception:  # any failure: the refusal stands without advice
-        return ""
-    return f"; or let `spear-deploy adapt NET --chip {target.name} --data DATA --out adapted` replace what the chip lacks"
+        return False
 
 
 def _check_biases(graph: SNNGraph, target: HardwareProfile) -> None:
@@ -299,14 +299,20 @@ def data(source: str | os.PathLike[str] | Dataset, graph: SNNGraph, **options: A
         options: of `load_data`: `steps`, `encoding`, `seed`; None means its default. Of a range of steps the most.
 
     Raises:
-        DataError: a number of steps or `encoding` of a `Dataset`.
+        DataError: `steps` or `encoding` of a `Dataset`, or of samples that have other time steps or some at all.
     """
     from spear_deploy.data import Dataset
     from spear_deploy.data.time_steps import StepsRange, deployed_steps, largest_steps, list_steps, parse_steps, take_steps
 
     wanted, chosen = parse_steps(options.get("steps")), deployed_steps(graph)
-    if chosen is None or (not isinstance(wanted, StepsRange) and wanted not in (None, chosen[1])):
-        return _read_data(source, graph, **{**options, "steps": largest_steps(wanted)})
+    if chosen is None or (not isinstance(wanted, StepsRange) and wanted not in (None, *chosen)):
+        dataset = _read_data(source, graph, **{**options, "steps": largest_steps(wanted)})
+        if isinstance(wanted, int) and dataset.steps != wanted:
+            raise DataError(
+                f"data '{dataset.name}': the samples have {plural(dataset.steps, 'time step')} of their own, steps {wanted} "
+                "given; leave the option out"
+            )
+        return dataset
     steps, trained = chosen
     number = None if isinstance(source, Dataset) else steps
     dataset = _read_data(source, graph, **{**options, "steps": number})

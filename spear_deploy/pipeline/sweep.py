@@ -21,6 +21,7 @@ import json
 import math
 import os
 import re
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from spear_deploy.data.dataset import hash_dataset
 from spear_deploy.data.time_steps import parse_steps
-from spear_deploy.errors import FileError, SpearError
+from spear_deploy.errors import ChipError, FileError, SpearError
 from spear_deploy.hardware.profile import hash_profile
 from spear_deploy.interchange.snn_file import hash_network
 from spear_deploy.network.graph import SNNGraph
@@ -43,6 +44,7 @@ from spear_deploy.pipeline.result import add_header
 from spear_deploy.pruning.budgets import parse_amount
 from spear_deploy.pruning.search.settings import check_method
 from spear_deploy.report import write_report
+from spear_deploy.report.sweep_page import measure_cell
 from spear_deploy.training.device import choose_device
 from spear_deploy.util.digests import hash_code, hash_value
 from spear_deploy.util.files import require_file, write_json
@@ -217,7 +219,7 @@ def find_front(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _beats(other: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
     """Return whether a cell is at least as good as another in both, and better in one."""
-    (a, s), (b, t) = ((r["accuracy"]["quantised"], r["synops"]["quantised"]) for r in (other, row))
+    (s, a), (t, b) = map(measure_cell, (other, row))
     return bool(a >= b and s <= t and (a, s) != (b, t))
 
 
@@ -270,6 +272,8 @@ def _run_cell(shared: _Shared, job: tuple[Cell, str]) -> dict[str, Any]:
     except FileError:
         raise  # the folder, not the combination
     except SpearError as error:
+        if isinstance(error, ChipError) and error.adapting:
+            error.adapting = shlex.join([cell.network, "--chip", cell.chip, "--data", plan.data])
         row["error"] = str(error)
     else:
         if facts["interrupted"]:

@@ -48,6 +48,14 @@ def list_errors(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{"cells": names, "error": error} for error, names in folders.items()]
 
 
+def measure_cell(cell: Mapping[str, Any]) -> tuple[float, float]:
+    """Return (SynOps, accuracy) of a cell as integers; in floating point where those of the chip are not known."""
+    accuracy, synops = cell["accuracy"], cell["synops"]
+    if accuracy["quantised"] is None:
+        return synops["achieved"], accuracy["pruned"]
+    return synops["quantised"], accuracy["quantised"]
+
+
 def list_means(cells: Sequence[Mapping[str, Any]], front: set[str]) -> list[dict[str, Any]]:
     """Return a row for each combination but for seeds: means over seeds, and the spread of the accuracy.
 
@@ -61,7 +69,7 @@ def list_means(cells: Sequence[Mapping[str, Any]], front: set[str]) -> list[dict
             groups.setdefault((cell["network"], cell["chip"], cell["budget"], cell["method"]), []).append(cell)
     rows = []
     for (network, chip, budget, method), group in groups.items():
-        accuracies = [cell["accuracy"]["quantised"] for cell in group]
+        synops, accuracies = zip(*map(measure_cell, group), strict=True)
         verdicts = dict.fromkeys(cell["verdict"].replace("_", " ") for cell in group)
         rows.append(
             {
@@ -72,7 +80,7 @@ def list_means(cells: Sequence[Mapping[str, Any]], front: set[str]) -> list[dict
                 "seeds": plural(len(group), "seed"),
                 "accuracy": percent(fmean(accuracies), 2),
                 "spread": f"± {100 * pstdev(accuracies):.2f}" if len(group) > 1 else "",
-                "synops": number(fmean(cell["synops"]["quantised"] for cell in group)),
+                "synops": number(fmean(synops)),
                 "cores": number(fmean(cell["cores_used"] for cell in group)),
                 "verdict": ", ".join(verdicts),
                 "met": all(cell["met"] for cell in group),
@@ -85,7 +93,8 @@ def list_means(cells: Sequence[Mapping[str, Any]], front: set[str]) -> list[dict
 def _draw_place(cells: Sequence[Mapping[str, Any]], place: tuple[str, str]) -> dict[str, Any]:
     """Draw the cells of a network on a chip: a point each, and the line of those that no other beats."""
     network, chip = place
-    points = [(cell["synops"]["quantised"], cell["accuracy"]["quantised"]) for cell in cells]
+    points = [measure_cell(cell) for cell in cells]
+    form = "in floating point" if cells[0]["accuracy"]["quantised"] is None else "as integers"
     tips = [
         f"{cell['method']}, {cell['budget']}, seed {cell['seed']}: {percent(accuracy, 2)} at {number(synops)} SynOps"
         for cell, (synops, accuracy) in zip(cells, points, strict=True)
@@ -94,7 +103,7 @@ def _draw_place(cells: Sequence[Mapping[str, Any]], place: tuple[str, str]) -> d
     best = pareto_front([{"synops": synops, "accuracy": accuracy} for synops, accuracy in points])
     series = [
         Series(name="no other is better", kind="line", points=[(row["synops"], row["accuracy"]) for row in best]),
-        Series(name="as integers", kind="dots", points=points, tips=tips),
+        Series(name=form, kind="dots", points=points, tips=tips),
         Series(name="before pruning", kind="rings", role="quiet", points=[dense], tips=[f"{percent(dense[1], 2)}, not pruned"]),
     ]
     return draw_chart(

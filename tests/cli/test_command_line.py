@@ -189,6 +189,22 @@ def test_the_next_command_keeps_the_options_of_the_file(tmp_path, monkeypatch):
     )
 
 
+def test_a_refusal_names_the_command_that_adapts_with_the_file_and_its_options(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    layer = Layer(name="fc", synapse=Dense(weight=np.ones((3, 4)) / 9), neuron=LIF(tau_s=2e-3))
+    write_nir(chain([layer], input_shape=(4,)), "my net.nir")
+    rng = np.random.default_rng(0)
+    np.savez("still.npz", x=rng.random((40, 4)), y=np.arange(40) % 3)
+    reading = ("--dt-s", "0.001", "--set", "core.neurons=100", "--chip", "speck2f")
+    given = "`spear-deploy adapt 'my net.nir' --dt-s 0.001 --chip speck2f --set core.neurons=100 --data"
+    data = ("--data", "still.npz", "--steps", "3", "--encoding", "rate", "--out", "out")
+    pruned = run("prune", "my net.nir", *reading, *data, code=3).stderr.replace("\n", " ")
+    assert f"{given} still.npz --steps 3 --encoding rate --out adapted` replace what the chip lacks" in pruned
+    np.savez("in.npz", spikes=np.zeros((3, 1, 4)))
+    simulated = run("simulate", "my net.nir", "--input", "in.npz", *reading, "--out", "run.npz", code=3).stderr
+    assert f"{given} DATA --out adapted` replace what the chip lacks" in simulated.replace("\n", " ")
+
+
 def test_rank_suggests_nothing_without_a_chip_with_cores(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_snn(chain([Layer(name="fc", synapse=Dense(weight=np.ones((3, 4))), neuron=IF())], input_shape=(4,)), "net.snn")

@@ -259,6 +259,17 @@ def test_dataset_refuses_a_network_of_another_input_or_too_few_outputs():
         dataset().check((2,), 3)
 
 
+def test_an_encoding_of_samples_with_time_steps_is_refused(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "timed.npz", x=rng.random((40, 3, 4)), y=np.arange(40) % 4)
+    with pytest.raises(DataError, match="data 'timed.npz': the samples have time steps of their own, encoding 'rate'; leave the"):
+        load_data(tmp_path / "timed.npz", encoding="rate")
+    (tmp_path / "ready_data.py").write_text("from spear_deploy.data import digits\ndef load():\n    return digits(steps=2)\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="data 'ready_data:load': a Dataset has its own encoding, 'rate' given; leave the option"):
+        load_data("ready_data:load", encoding="rate")
+
+
 def test_batches_are_time_first_and_hold_every_sample_once():
     split = dataset().train
     seen = list(split.batches(8, np.random.default_rng(0)))

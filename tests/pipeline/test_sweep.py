@@ -144,6 +144,18 @@ def test_the_command_prints_means_and_names_cells_without_result(inputs, swept, 
     assert "SynOps budget 1 is below" in result.output
 
 
+def test_a_chip_without_integers_is_swept_in_floating_point_and_a_refusal_names_what_adapts(inputs, tmp_path, monkeypatch):
+    monkeypatch.chdir(inputs)
+    plan = PLAN.replace('["loihi2"]', '["generic45nm", "speck2f"]').replace('["70%", 1]', '["70%"]').replace("[0, 1]", "[0]")
+    (inputs / "others.toml").write_text(plan)
+    result = sweep("others.toml", out=tmp_path / "out")
+    floating, refused = result["cells"]
+    assert floating["accuracy"]["quantised"] is None and result["front"] == [floating["folder"]]
+    page = (tmp_path / "out" / "sweep.html").read_text()
+    assert "in floating point" in page and "as integers" not in page
+    assert "; or let `spear-deploy adapt net.snn --chip speck2f --data data.npz --out adapted` replace" in refused["error"]
+
+
 def test_the_front_holds_what_no_other_cell_beats():
     def cell(folder, accuracy, synops, chip="a"):
         return {

@@ -148,7 +148,7 @@ def test_data_are_read_for_the_network(trained, chosen):
     net = read_snn(chosen[1] / "pruned.snn")
     timed = replace(net, metadata={**net.metadata, "steps": 3, "trained_steps": 6})
     path = trained / "images.npz"
-    for given, expected in ((None, 3), (6, 3), ("2..6", 3), ("auto", 3), (5, 5)):
+    for given, expected in ((None, 3), (6, 3), (3, 3), ("2..6", 3), ("auto", 3), (5, 5)):
         assert api.data(path, timed, steps=given, encoding="rate").steps == expected
     rng = np.random.default_rng(0)
     split = Split(x=rng.integers(0, 2, (12, 6, 10)).astype(np.uint8), y=np.arange(12) % 3)
@@ -161,6 +161,11 @@ def test_data_are_read_for_the_network(trained, chosen):
     assert inputs.list_steps() == (1, 2, 3, 6)
     with pytest.raises(DataError, match="samples of 6 time steps cannot be given 4; expected one of 1, 2, 3, 6"):
         inputs.with_steps(4)
+    np.savez(trained / "timed.npz", x=split.x, y=split.y)
+    assert api.data(trained / "timed.npz", net, steps=6).steps == 6 and api.data(trained / "timed.npz", timed, steps=3).steps == 3
+    for graph in (dense(), timed):
+        with pytest.raises(DataError, match=r"data 'timed.npz': the samples have 6 time steps of their own, steps 4 given"):
+            api.data(trained / "timed.npz", graph, steps=4)
     fewer = inputs.with_steps(2)
     assert fewer.dataset.full is recorded or fewer.dataset.trained.steps == 6
     assert deployed_steps(fewer.network) == (2, 6) and inputs.with_steps_of(fewer.network).dataset.steps == 2
