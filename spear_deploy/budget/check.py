@@ -306,7 +306,7 @@ def _check_arguments(chips: int, activity: SpikeCounts | float | None, steps: in
             raise DataError(f"{name}: {value} given, expected a whole number of at least 1")
     for name, limit in (("synops", limits.synops), ("energy_j", limits.energy_j), ("latency_s", limits.latency_s)):
         if limit is not None and not (isfinite(limit) and limit >= 0):
-            raise DataError(f"{name}: {limit} given, expected a budget of at least 0")
+            raise DataError(f"{name}: {limit} given, expected a finite number of at least 0")
     if activity is not None and not isinstance(activity, SpikeCounts) and not (isfinite(activity) and activity >= 0):
         raise DataError(f"activity: {activity} given, expected spikes per neuron and step, at least 0")
 

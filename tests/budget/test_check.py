@@ -289,8 +289,9 @@ def test_the_verdict_is_that_of_a_brute_force_check(seed: int) -> None:
     [
         ({"chips": 0}, "chips: 0 given, expected a whole number of at least 1"),
         ({"steps": 1.5}, "steps: 1.5 given, expected a whole number"),
-        ({"limits": UserLimits(synops=-1)}, "synops: -1 given, expected a budget of at least 0"),
-        ({"limits": UserLimits(energy_j=float("nan"))}, "energy_j: nan given, expected a budget"),
+        ({"limits": UserLimits(synops=-1)}, "synops: -1 given, expected a finite number of at least 0"),
+        ({"limits": UserLimits(energy_j=float("nan"))}, "energy_j: nan given, expected a finite number"),
+        ({"limits": UserLimits(latency_s=float("inf"))}, "latency_s: inf given, expected a finite number of at least 0"),
         ({"activity": -0.1}, "activity: -0.1 given, expected spikes per neuron and step"),
     ],
 )
