@@ -1,5 +1,6 @@
 """Networks of snnTorch's modules: the same spikes in snnTorch and in the network read from them."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -329,3 +330,40 @@ def lif(kind=snn.Leaky, **options):
 def test_what_has_no_counterpart_is_refused(make, message):
     with pytest.raises(UnsupportedError, match=message):
         read_model(make(), (6,))
+
+
+class ScaledByCounts(nn.Module):
+    """A loop whose current is changed by a number from a size of the input."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.fc, self.lif, self.change = nn.Linear(6, 5), snn.Leaky(beta=0.9), change
+
+    def forward(self, x):
+        mem, outputs = self.lif.reset_mem(), []
+        for t in range(x.shape[0]):
+            spk, mem = self.lif(self.change(self.fc(x[t]), x), mem)
+            outputs.append(spk)
+        return torch.stack(outputs)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda h, x: h / len(x), lambda h, x: h * (1.0 / x.shape[0]), lambda h, x: h * x.shape[0] ** -0.5,
+        lambda h, x: h + float(x.size(0)), lambda h, x: h / (x.shape[0] - 1), lambda h, x: h * (2 * x.shape[1]),
+        lambda h, x: h * math.exp(-x.shape[1]),
+    ],
+)  # fmt: skip
+def test_a_number_from_the_count_of_steps_or_samples_is_refused(change):
+    with pytest.raises(UnsupportedError, match="with the number of steps or samples of its input, which differs"):
+        read_model(ScaledByCounts(change), (6,))
+
+
+def test_a_count_of_steps_behind_the_loop_is_decoding():
+    class Averaged(ScaledByCounts):
+        def forward(self, x):
+            return super().forward(x).sum(0) / len(x)
+
+    graph = read_model(Averaged(lambda h, x: h), (6,))
+    assert [layer.synapse is not None and layer.synapse.weight.shape for layer in graph.layers] == [(5, 6)]

@@ -38,6 +38,7 @@ class GraphBuilder:
         zeros: number of signals of zeros made so far.
         input_view: the shape that the forward gives its input, None where it takes it as it is.
         missed: the source of weights that take another number of values than it gives, and that number.
+        reads_sizes: whether a forward reads a size of its input.
     """
 
     layers: list[Layer] = field(default_factory=list)
@@ -55,6 +56,7 @@ class GraphBuilder:
     zeros: int = 0
     input_view: Shape | None = None
     missed: tuple[str, int] | None = None
+    reads_sizes: bool = False
 
     def add_layer(self, path: str, *sources: Signal, shape: Shape | None = None, **parts: Any) -> Signal:
         """Add a layer with edges from its sources; `shape` is that of its input where it has no source yet."""

@@ -35,7 +35,7 @@ from spear_deploy.frameworks.importer.symbols import (
     require_signal,
     shifted_by,
 )
-from spear_deploy.frameworks.importer.trace import BATCH, TracedRatio, TracedSize, detect_form, trace
+from spear_deploy.frameworks.importer.trace import COUNTS, OTHER_COUNTS, Counts, TracedRatio, TracedSize, detect_form, trace
 from spear_deploy.frameworks.importer.traced_model import (
     LOOPS,
     TracedModel,
@@ -74,19 +74,35 @@ def trace_layers(
 
     Arguments and errors are those of `import_model`, which merges the layers.
     """
+    copied = _copy(model)
+    form = detect_form(copied, input_shape, framework)
+    graph, builder = _build(copied, input_shape, form=form, framework=framework, dt_s=dt_s, counts=COUNTS)
+    if builder.reads_sizes:  # numbers of the forward may come from it, in more ways than a trace shows
+        other, _ = _build(_copy(model), input_shape, form=form, framework=framework, dt_s=dt_s, counts=OTHER_COUNTS)
+        _check_independence(graph, other)
+    return graph, builder.origins
+
+
+def _copy(model: torch.nn.Module) -> torch.nn.Module:
     try:
-        model = copy_model(model).eval()
+        return copy_model(model).eval()
     except (RuntimeError, AttributeError, TypeError) as error:  # a tensor within a gradient, or a module that does not copy
         message = summarize_error(error)
         raise UnsupportedError(f"the model cannot be copied: {message}; build it anew and load its weights") from error
-    form = detect_form(model, input_shape, framework)
+
+
+def _build(
+    model: torch.nn.Module, input_shape: Shape, *, form: Form, framework: Framework, dt_s: float | None, counts: Counts
+) -> tuple[SNNGraph, GraphBuilder]:
+    """Return the network of a model, read on an input of these counts."""
     builder = GraphBuilder(default_dt_s=framework.dt_s if dt_s is None else dt_s)
     if form == "repeat":
         builder.notes.append("the forward feeds the same input in every step: the network takes it step by step")
     builder.notes += [
         f"the forward never uses its argument '{name}': the network has one input" for name in list_unused_arguments(model)
     ]
-    output = interpret(model, Signal(INPUT, input_shape), path="", form=form, builder=builder, framework=framework).output
+    x = Signal(INPUT, input_shape)
+    output = interpret(model, x, path="", form=form, builder=builder, framework=framework, counts=counts).output
     if output.name == INPUT:
         raise UnsupportedError("the model hands its input back; expected at least one layer")
     step_s = builder.check_time_step(dt_s)
@@ -102,7 +118,24 @@ def trace_layers(
             **({"forward_input_shape": list(input_shape)} if builder.input_view else {}),
         },
     )
-    return delay_resets(graph, builder.late_resets), builder.origins
+    return delay_resets(graph, builder.late_resets), builder
+
+
+def _check_independence(graph: SNNGraph, other: SNNGraph) -> None:
+    """Refuse a network that another number of samples or steps changes.
+
+    Raises:
+        UnsupportedError: a layer or an edge differs.
+    """
+    pairs = zip(graph.layers, other.layers, strict=False)
+    differs = next((mine.name for mine, theirs in pairs if mine != theirs), None)
+    if differs is None and (len(graph.layers) != len(other.layers) or graph.edges != other.edges):
+        differs = graph.layers[-1].name
+    if differs is not None:
+        raise UnsupportedError(
+            f"the forward calculates in '{differs}' with the number of steps or samples of its input, which differs between "
+            "data; calculate with a constant, or behind the network"
+        )
 
 
 def interpret(
@@ -114,6 +147,7 @@ def interpret(
     builder: GraphBuilder,
     framework: Framework,
     output_index: int | None = None,
+    counts: Counts = COUNTS,
 ) -> OutputAndState:
     """Trace a model on an input, add its layers, and return its output and the states that it hands back.
 
@@ -125,9 +159,11 @@ def interpret(
         builder: takes the layers.
         framework: the conventions of its modules.
         output_index: which of a list of outputs counts.
+        counts: samples and further steps of the traced input.
     """
-    traced, graph = trace(model, x.shape, path=path, form=form, framework=framework, output_index=output_index)
-    interpreter = TraceInterpreter(traced, path, builder)
+    traced, graph = trace(model, x.shape, path=path, form=form, framework=framework, output_index=output_index, counts=counts)
+    builder.reads_sizes |= traced.reads_sizes
+    interpreter = TraceInterpreter(traced, path, builder, counts)
     interpreter.run(graph, x)
     return interpreter.finish()
 
@@ -135,15 +171,15 @@ def interpret(
 class TraceInterpreter:
     """Turns one trace into layers: its first step makes them, the later steps must match them."""
 
-    def __init__(self, traced: TracedModel, path: str, builder: GraphBuilder) -> None:
-        self.traced, self.path, self.form = traced, path, traced.form
+    def __init__(self, traced: TracedModel, path: str, builder: GraphBuilder, counts: Counts) -> None:
+        self.traced, self.path, self.form, self.counts = traced, path, traced.form, counts
         self.unrolled = UnrolledSteps(builder, last=traced.steps - 1)
         self.context = TraceContext(
             builder=builder,
             unrolled=self.unrolled,
             form=traced.form,
             framework=traced.framework,
-            interpret=partial(interpret, builder=builder, framework=traced.framework),
+            interpret=partial(interpret, builder=builder, framework=traced.framework, counts=counts),
         )
         self._symbols: dict[fx.Node, Symbol] = {}
         self._constant: set[fx.Node] = set()
@@ -203,7 +239,7 @@ class TraceInterpreter:
             if self.form in LOOPS and any(user.target == "__setitem__" or user.op == "output" for user in node.users):
                 return self._outputs.setdefault(name, StepOutputs())
             axes_before = self.context.axes_before
-            if tensor.ndim > axes_before and tensor.shape[0] == BATCH:
+            if tensor.ndim > axes_before and tensor.shape[0] == self.counts.samples:
                 return self.context.builder.make_zeros(tuple(tensor.shape[axes_before:]))
         if not name.startswith("_tensor_constant") or tensor.numel() == 1:
             return TensorValue(tensor, self._full_path(name))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -35,7 +36,16 @@ from spear_deploy.frameworks.importer.traced_model import (
 )
 from spear_deploy.network import Shape
 
-BATCH = 2
+
+@dataclass(frozen=True)
+class Counts:
+    """Samples of a traced input, and steps beyond those that a forward needs; what a forward reads must not depend on them."""
+
+    samples: int = 2
+    further_steps: int = 0
+
+
+COUNTS, OTHER_COUNTS = Counts(), Counts(samples=3, further_steps=1)
 
 
 def detect_form(model: torch.nn.Module, shape: Shape, framework: Framework) -> Form:
@@ -168,15 +178,19 @@ class _Input(fx.Proxy):
     @property
     def shape(self) -> tuple[int, ...]:
         """The whole shape, as a tensor has it."""
-        batch, form, time_axis = TracedSize(BATCH, 0), self.tracer.form, self.tracer.framework.time_axis
-        whole = [TracedSize(BATCH, 1 - time_axis)]
+        self.tracer.reads_sizes = True
+        return self._get_shape()
+
+    def _get_shape(self) -> tuple[int, ...]:
+        batch, form, time_axis = TracedSize(self.tracer.counts.samples, 0), self.tracer.form, self.tracer.framework.time_axis
+        whole = [TracedSize(self.tracer.counts.samples, 1 - time_axis)]
         whole.insert(time_axis, TracedSize(self.tracer.steps, time_axis))
         steps = TracedSize(self.tracer.steps, -1)
         looped = (batch, steps) if self.batch_first else (steps, batch)
         before = {"step": (batch,), "repeat": (batch,), "layers": whole}
         return (*before.get(form, looped), *self.tracer.shape)
 
-    ndim = property(lambda self: len(self.shape))
+    ndim = property(lambda self: len(self._get_shape()))
     device = property(lambda self: torch.device("cpu"))
     dtype = property(lambda self: torch.float32)
 
@@ -186,19 +200,19 @@ class _Input(fx.Proxy):
 
     def dim(self) -> int:
         """Return the number of axes."""
-        return len(self.shape)
+        return len(self._get_shape())
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __iter__(self) -> Iterator[Any]:
-        return iter([self[t] for t in range(len(self))])
+        return iter([self[t] for t in range(self._get_shape()[0])])
 
     def unbind(self, dim: int = 0) -> tuple[Any, ...]:
         """Return the input of every step."""
         if dim != int(self.batch_first):
             raise UnclearForward(f"it takes its input apart along axis {dim}, expected time in front")
-        return tuple(self[:, t] if self.batch_first else self[t] for t in range(len(self.shape) and int(self.shape[dim])))
+        return tuple(self[:, t] if self.batch_first else self[t] for t in range(self._get_shape()[dim]))
 
     def permute(self, *axes: Any) -> Any:
         """Exchange time and batch; other orders have no counterpart."""
@@ -253,9 +267,10 @@ class _Input(fx.Proxy):
 class Tracer(fx.Tracer):
     """Traces through containers and user modules, down to the modules of torch and of the framework."""
 
-    def __init__(self, form: Form, shape: Shape, framework: Framework) -> None:
+    def __init__(self, form: Form, shape: Shape, framework: Framework, counts: Counts) -> None:
         super().__init__()
-        self.form, self.shape, self.framework = form, shape, framework
+        self.form, self.shape, self.framework, self.counts = form, shape, framework, counts
+        self.reads_sizes = False
         self.known = (*PLAIN, *framework.plain, *framework.synapses, *framework.over_time, *framework.stepped)
         self.owners: list[str] = []
         self.taken: set[int] = set()
@@ -291,7 +306,14 @@ class Tracer(fx.Tracer):
 
 
 def trace(
-    model: torch.nn.Module, shape: Shape, *, path: str, form: Form, framework: Framework, output_index: int | None = None
+    model: torch.nn.Module,
+    shape: Shape,
+    *,
+    path: str,
+    form: Form,
+    framework: Framework,
+    output_index: int | None = None,
+    counts: Counts = COUNTS,
 ) -> tuple[TracedModel, fx.Graph]:
     """Trace a model.
 
@@ -302,19 +324,21 @@ def trace(
         form: how it deals with time.
         framework: the conventions of its modules.
         output_index: which of a list of outputs counts.
+        counts: samples and further steps of the input.
 
     Raises:
         UnsupportedError: the forward does with symbols what only numbers can do.
         LoopsOverTime: a forward of one step indexes its first axis.
     """
-    traced, tracer = TracedModel(model, form, framework, output_index), Tracer(form, shape, framework)
-    tracer.steps = traced.steps = traced.steps if form == "step" or form == "layers" else count_steps(model)
+    traced, tracer = TracedModel(model, form, framework, output_index), Tracer(form, shape, framework, counts)
+    steps = traced.steps if form == "step" or form == "layers" else count_steps(model)
+    tracer.steps = traced.steps = steps + (counts.further_steps if form in LOOPS else 0)
     kept = {key: value.clone() for key, value in _list_tensors(model, tracer)}
     needed = [argument.name for argument in list_arguments(model) if argument.default is argument.empty]
     try:
         with framework.tracing():
             graph = tracer.trace(traced)
-        traced.taken, traced.takes_columns = tracer.taken, tracer.takes_columns
+        traced.taken, traced.takes_columns, traced.reads_sizes = tracer.taken, tracer.takes_columns, tracer.reads_sizes
         if form in LOOPS and traced.taken:
             traced.steps = len(traced.taken)
             if traced.steps < 2 or traced.taken != set(range(traced.steps)):
