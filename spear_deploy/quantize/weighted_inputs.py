@@ -33,6 +33,7 @@ from spear_deploy.quantize.fuse_weights import emits_current
 from spear_deploy.quantize.scaled_weights import ScaledSynapse
 from spear_deploy.simulator import InputKind, neurons
 from spear_deploy.simulator.synapse_math import apply_synapse
+from spear_deploy.util.number_format import plural
 
 RESET_DELAY = "reset_delay"
 V_MIN = "v_min"
@@ -195,8 +196,8 @@ class NeuronInput:
         """
         if self.delays[name] and np.any(bias):
             raise UnsupportedError(
-                f"layer '{name}': its bias reaches '{self.name}' {self.delays[name]} steps late, the chip's neurons hold it from "
-                "the first step; delay the edges into its weights instead"
+                f"layer '{name}': its bias reaches '{self.name}' {plural(self.delays[name], 'step')} late, the chip's neurons "
+                "hold it from the first step; delay the edges into its weights instead"
             )
         values, pools = self._align_bias(name, bias), self._list_pools(name)
         is_kept = all(isinstance(pool, AvgPool) and not np.any(pool.padding) for pool in pools) and _is_one_by_channel(values)

@@ -15,6 +15,7 @@ from spear_deploy.hardware.profile import load_profile
 from spear_deploy.interchange.nir.dialect_writer import write_dialect
 from spear_deploy.interchange.nir.reader import read_nir
 from spear_deploy.interchange.pynn.document import write_pynn
+from spear_deploy.interchange.pynn.reader import read_pynn, run_populations
 from spear_deploy.interchange.snn_file import read_snn, write_snn
 from spear_deploy.network import IF, LIF, CubaLIF, Dense, Layer, find_start
 from spear_deploy.network.graph import SNNGraph, chain
@@ -95,12 +96,14 @@ def test_rockpools_importer_gets_the_bias_and_ours_reads_it_back(tmp_path: Path)
         write_dialect(biased_network(model=CubaLIF, start=None)[0], tmp_path / "other.nir", framework="rockpool")
 
 
-def test_pynn_is_refused(tmp_path: Path) -> None:
-    graph, _ = biased_network()
+def test_pynn_starts_there(tmp_path: Path) -> None:
+    graph, x = biased_network()
     neuron = LIF(tau_s=np.asarray(4 * DT_S), v_leak=BIAS, v_init=np.zeros(()))
     graph = graph.with_layers({"a": Layer(name="a", synapse=graph["a"].synapse, neuron=neuron)})
-    with pytest.raises(UnsupportedError, match="layer 'a': starts at v_init 0, sPyNNaker's neurons here at v_leak"):
-        write_pynn(graph, tmp_path / "net.npz")
+    write_pynn(graph, tmp_path / "net.npz")
+    description, arrays = read_pynn(tmp_path / "net.npz")
+    assert [row["source"] for row in description["projections"]].count("start") == 1
+    np.testing.assert_array_equal(run_populations(description, arrays, x)["a"], simulate(graph, x).output)
 
 
 def test_integers_start_there() -> None:

@@ -5,12 +5,16 @@ float32 as the network computes with them, and a scale s, a power of two for eac
 
     tau_m   ← −dt / ln(1 − mem)        exp(−dt / tau_m) is then what the network's membrane keeps
     cm      ← tau_m                    a resistance of 1
+                                       a membrane that keeps nothing: dt / 1024
     v_rest  ← s · v_leak               v_reset, v_thresh likewise; v starts at v_rest, tau_refrac is 0
     LIF     IF_curr_delta, which acts as a current of one step: weight ← s · r · dt · W
     CubaLIF IF_curr_exp, tau_syn ← −dt / ln(1 − syn);  weight ← s · r · jump / ((tau_syn / dt) · syn) · W
 
 A bias is the weight of a source that spikes in every step. Layers without neurons are unrolled into lists of single weights,
 those of 0 left out. A spike takes one step at least: a layer acts `offset` steps later than in the network.
+
+Before its first step a neuron has to be quiet. One that starts elsewhere than at v_rest gets the difference in that step, from a
+source that spikes once. One whose v_leak is not below its threshold has a lower v_rest, and the difference as a bias.
 """
 
 from __future__ import annotations
@@ -41,6 +45,12 @@ CHUNK = 256
 """Sources whose weights are unrolled at a time."""
 BIAS = "bias"
 """Name of the source that spikes in every step."""
+START = "start"
+"""Name of the source that spikes once."""
+MEMBRANE_SHARE = 2.0**-10
+"""Time constant, in steps, of a membrane that keeps nothing: exp(−1024) is 0 in float64 and in sPyNNaker's `expk`."""
+CURRENT_SHARE = 2.0**-5
+"""Time constant, in steps, of a current of one step beside longer ones: exp(−32) is below all bounds, weights grow 32 times."""
 
 
 def write_pynn(graph: SNNGraph, path: str | os.PathLike[str], *, chip: str = "spinnaker1") -> list[str]:
@@ -64,6 +74,19 @@ def write_pynn(graph: SNNGraph, path: str | os.PathLike[str], *, chip: str = "sp
         np.savez_compressed(file, **arrays, description=text)
     steps = ", ".join(f"'{row['name']}' {row['offset']}" for row in description["populations"])
     return [f"every connection takes a step on the chip: layers act later than in the network, in steps: {steps}"]
+
+
+def limit_spikes(graph: SNNGraph) -> tuple[SNNGraph, list[str]]:
+    """Return the network with one spike a neuron and step, as sPyNNaker's send, and a sentence for each layer that sent more."""
+    sentences: list[str] = []
+
+    def limit(layer: Layer) -> Layer:
+        if not isinstance(layer.neuron, (LIF, CubaLIF)) or not sends_several(layer.neuron):
+            return layer
+        sentences.append(f"layer '{layer.name}': the network sends several spikes in a step; one is written, as the chip does")
+        return replace(layer, neuron=replace(layer.neuron, max_spikes=1))
+
+    return graph.with_layers(limit), sentences
 
 
 def build_document(graph: SNNGraph, *, chip: str) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -114,7 +137,7 @@ class _Connections:
     """Synapses from one source, as lists.
 
     Attributes:
-        source: a layer, the input, or `BIAS`, which spikes in every step.
+        source: a layer, the input, `BIAS` or `START`.
         delay: steps beyond those that each connection takes.
         sources, targets, weights: of each synapse; weights at scale 1.
     """
@@ -140,20 +163,23 @@ def _build_population(graph: SNNGraph, layer: Layer, ways: Sequence[SpikePath]) 
     """Return the neurons of a layer at the scale that suits what its ways bring."""
     step_ms = graph.dt_s * 1000
     values, gain, is_delta = _convert_neuron(layer, graph, step_ms)
+    values, drive = _keep_quiet(layer, values, _spread(find_start(layer.neuron), graph.shape_of(layer.name)), step_ms)
     lists = []
     for path in ways:
         sources, targets, weights = _unroll(graph, path)
         weights = weights * gain[targets]
         lists.append(_Connections(source=path.source, delay=path.delay, sources=sources, targets=targets, weights=weights))
-    bias = sum((_find_bias(graph, path) for path in ways), start=np.zeros(len(gain))) * gain
-    scale = _choose_scale(values, [(part.targets, part.weights) for part in lists], bias, step_ms, is_delta=is_delta)
+    bias = _find_bias(graph, layer.name) * gain + drive.always
+    parts = [(part.targets, part.weights) for part in lists]
+    scale = _choose_scale(values, parts, np.abs(bias) + np.abs(drive.first), step_ms, is_delta=is_delta)
     values = {name: value * scale if name.startswith("v_") else value for name, value in values.items()}
     if isinstance(layer.neuron, READOUTS):
         values["v_thresh"] = np.full(len(gain), OUT_OF_REACH)
-    if bias.any():
-        target = np.flatnonzero(bias)
-        one = np.zeros(len(target), np.int64)
-        lists.append(_Connections(source=BIAS, delay=0, sources=one, targets=target, weights=bias[target]))
+    for source, delay, weights in ((BIAS, 0, bias), (START, 0, drive.first), (START, 1, drive.second)):
+        if weights.any():
+            target = np.flatnonzero(weights)
+            one = np.zeros(len(target), np.int64)
+            lists.append(_Connections(source=source, delay=delay, sources=one, targets=target, weights=weights[target]))
     return _Population(values=values, scale=scale, is_delta=is_delta, lists=lists)
 
 
@@ -183,12 +209,6 @@ def _check_neuron(layer: Layer) -> None:
         raise UnsupportedError(
             f"layer '{layer.name}': {how}, sPyNNaker's neurons are set to v_reset at once; train with reset='value'"
         )
-    start = find_start(neuron)
-    if (start != neuron.v_leak).any():
-        raise UnsupportedError(
-            f"layer '{layer.name}': starts at v_init {float(start.reshape(-1)[0]):g}, sPyNNaker's neurons here at v_leak; train "
-            "without a bias of the membrane"
-        )
     if sends_several(neuron):
         raise UnsupportedError(
             f"layer '{layer.name}': sends several spikes in a step, sPyNNaker's neurons one; train with one (max_spikes 1)"
@@ -200,25 +220,52 @@ def _convert_neuron(layer: Layer, graph: SNNGraph, step_ms: float) -> tuple[dict
     neuron, size = layer.neuron, int(np.prod(graph.shape_of(layer.name)))
     assert isinstance(neuron, MODELS)
     f = {name: _spread(value, graph.shape_of(layer.name)) for name, value in neuron_models.factors(neuron, graph.dt_s).items()}
-    if (f["mem"] >= 1).any():
-        raise UnsupportedError(
-            f"layer '{layer.name}': its membrane keeps nothing from step to step, PyNN's keep exp(-dt / tau_m); give it a time "
-            "constant above the step"
-        )
-    tau_m = -step_ms / np.log1p(-f["mem"])
+    for name in {"mem", "syn"} & set(f):
+        if (f[name] > 1).any():
+            raise UnsupportedError(
+                f"layer '{layer.name}': a time constant of {float((1 / f[name]).min()):.3g} steps, what PyNN's neurons keep from "
+                "step to step is 0 or more; give it one step or more"
+            )
+    tau_m = _find_tau(f["mem"], step_ms, MEMBRANE_SHARE)
     values = {"tau_m": tau_m, "cm": tau_m.copy(), "v_rest": f["v_leak"]}
     values |= {"v_reset": f.get("v_reset", f["v_leak"]), "v_thresh": f.get("v_threshold", np.zeros(size))}
     if isinstance(neuron, (LIF, LI)):
         return values, f["r"] * step_ms, True
-    lasts = f["syn"] < 1
-    if lasts.any() and not lasts.all():
-        raise UnsupportedError(
-            f"layer '{layer.name}': some synaptic currents last one step, others longer, which are two models of PyNN; split it"
-        )
-    if not lasts.all():
+    if not (f["syn"] < 1).any():
         return values, f["r"] * f["jump"] * step_ms, True
-    values["tau_syn"] = -step_ms / np.log1p(-f["syn"])
+    values["tau_syn"] = _find_tau(f["syn"], step_ms, CURRENT_SHARE)
     return values, f["r"] * f["jump"] / (values["tau_syn"] / step_ms * f["syn"]), False
+
+
+def _find_tau(lost: Array, step_ms: float, shortest: float) -> Array:
+    """Return the time constant, in ms, at which a share is lost in a step; `shortest` steps where all of it is."""
+    lasts = lost < 1
+    return np.where(lasts, -step_ms / np.log1p(-np.where(lasts, lost, 0.5)), shortest * step_ms)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Drive:
+    """Weights at scale 1 of what a neuron takes beside its synapses: in every step, and in the first and the second as well."""
+
+    always: Array
+    first: Array
+    second: Array
+
+
+def _keep_quiet(layer: Layer, values: Mapping[str, Array], start: Array, step_ms: float) -> tuple[dict[str, Array], _Drive]:
+    """Return the parameters of neurons that do not spike before their first step, and what makes up for it from then on.
+
+    A spike of weight 1 brings i = c, of which the share e is left a step later. In the first step i has to be higher by
+    keep / (1 − keep) · (start − v_rest), in every step by v_leak − v_rest.
+    """
+    leak, threshold, keep = values["v_rest"], values["v_thresh"], np.exp(-step_ms / values["tau_m"])
+    rest = leak if isinstance(layer.neuron, READOUTS) else np.where(leak < threshold, leak, threshold - 1 - np.abs(threshold))
+    steps = values["tau_syn"] / step_ms if "tau_syn" in values else None
+    left = np.zeros(len(leak)) if steps is None else np.exp(-1 / steps)
+    brought = 1 / step_ms if steps is None else steps * (1 - left)
+    held, first = leak - rest, keep / (1 - keep) * (start - rest)
+    drive = _Drive(always=held * (1 - left) / brought, first=(first + held * left) / brought, second=-first * left / brought)
+    return {**values, "v_rest": rest}, drive
 
 
 def _choose_scale(values: Mapping[str, Array], parts: list[Any], bias: Array, step_ms: float, *, is_delta: bool) -> float:
@@ -302,18 +349,26 @@ def _without_bias(layer: Layer) -> Any:
     return replace(synapse, bias=None) if getattr(synapse, "bias", None) is not None else synapse  # type: ignore[type-var]
 
 
-def _find_bias(graph: SNNGraph, path: SpikePath) -> Array:
-    """Return what a way brings to each neuron in a step without spikes.
+def _find_bias(graph: SNNGraph, name: str, *, is_late: bool = False) -> Array:
+    """Return what a layer gives to neurons in a step without spikes, flat.
+
+    Args:
+        graph: the network.
+        name: of the layer, whose weights and those before it are counted.
+        is_late: whether what it gives arrives later than in its step.
 
     Raises:
-        UnsupportedError: it would arrive late.
+        UnsupportedError: a bias would arrive late.
     """
-    if all(getattr(layer.synapse, "bias", None) is None for layer in path.layers):
-        return np.zeros(int(np.prod(graph.shape_of(path.target))))
-    first = path.layers[0].name
-    if path.delay != max((e.delay for e in graph.edges_from(path.source) if e.target == first), default=0):
-        raise UnsupportedError(f"layer '{path.target}': a bias that arrives with a delay; put the delay before the weights")
-    value = np.zeros((1, *graph.shape_of(path.source)))
-    for layer in path.layers:
-        value = make_weigher(layer.synapse, dtype=np.float64)(value.reshape(-1, *graph.input_shape_of(layer.name)))
-    return np.asarray(value.reshape(-1))
+    synapse = graph[name].synapse
+    value = np.zeros(graph.input_shape_of(name))
+    for edge in graph.edges_into(name):
+        if edge.source != INPUT and graph[edge.source].neuron is None:
+            before = _find_bias(graph, edge.source, is_late=is_late or edge.delay > 0)
+            value = value + before.reshape(value.shape)
+    if synapse is None:
+        return value.reshape(-1)
+    bias = getattr(synapse, "bias", None)
+    if is_late and bias is not None and bias.any():
+        raise UnsupportedError(f"layer '{name}': a bias that arrives with a delay; put the delay before the weights")
+    return np.asarray(make_weigher(synapse, dtype=np.float64)(value[None]).reshape(-1))

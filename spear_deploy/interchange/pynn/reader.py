@@ -76,6 +76,7 @@ def run_populations(description: Mapping[str, Any], arrays: Mapping[str, Array],
     potentials = {n: np.zeros((ticks, batch, row["size"])) for n, row in enumerate(rows)}
     sent["input"] = np.concatenate([x.astype(float), np.zeros((ticks - steps, *x.shape[1:]))])
     sent["bias"] = np.ones((ticks, batch, 1))
+    sent["start"] = (np.arange(ticks) == 0)[:, None, None] * sent["bias"]
     v = [np.tile(part["v_rest"], (batch, 1)) for part in p]
     u = [np.zeros((batch, row["size"])) for row in rows]
     for tick in range(ticks):

@@ -9,7 +9,7 @@ the network's units, each population from its own first step on: a spike takes `
 sPyNNaker delivers a spike `delay` steps later, and its synapses act as the mean of their current over a step. Brian2 delivers it
 one step after that, integrates exactly, and forgets a jump of v that meets a reset. So that it computes the same, three things
 differ there: delays are one step shorter, weights are multiplied by the ratio of the two responses, and IF_curr_delta is an
-IF_curr_exp with a time constant of 1/64 step. No pickle is loaded.
+IF_curr_exp with a time constant of 1/64 step. A membrane has 1/32 step at least. No pickle is loaded.
 """
 
 import argparse
@@ -24,6 +24,8 @@ PULSE = 1 / 64
 """Time constant of a current that acts in one step alone, in steps."""
 APART = 2.0**-26
 """Least distance of two time constants, of which Brian2's exact solution divides by the difference."""
+SHORTEST = 1 / 32
+"""Least time constant of a membrane in Brian2, in steps: nothing is left of a shorter one's response at the end of a step."""
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -40,7 +42,9 @@ def find_parameters(number: int, cell: str, arrays: dict[str, Any], *, is_brian2
     values |= {"tau_refrac": 0.0, "i_offset": 0.0}
     tau_syn, gain = values.pop("tau_syn", None), 1.0
     if is_brian2:
-        tau_m, cm = values["tau_m"], values["cm"]
+        tau_m = np.maximum(values["tau_m"], SHORTEST * dt)
+        cm = tau_m * (values["cm"] / values["tau_m"])
+        values |= {"tau_m": tau_m, "cm": cm}
         kept = np.exp(-dt / tau_m)
         wanted = -np.expm1(-dt / tau_m) * tau_m / cm  # of a current of 1 that lasts for a step
         if tau_syn is None:
@@ -62,9 +66,11 @@ def build(sim: Any, description: dict[str, Any], arrays: dict[str, Any], x: Any,
     kind = importlib.import_module("pyNN.parameters").Sequence if is_brian2 else list
     times = [kind(np.flatnonzero(x[:, sample, neuron]) * dt) for sample in range(copies) for neuron in range(inputs)]
     sources = {"input": sim.Population(len(times), sim.SpikeSourceArray(spike_times=times), label="input")}
-    if any(row["source"] == "bias" for row in description["projections"]):  # one source that spikes in every step
-        times = [float(tick * dt) for tick in range(steps + max(row["offset"] for row in description["populations"]))]
-        sources["bias"] = sim.Population(1, sim.SpikeSourceArray(spike_times=times), label="bias")
+    ticks = steps + max(row["offset"] for row in description["populations"])
+    for name, count in (("bias", ticks), ("start", 1)):  # one spikes in every step, one in the first alone
+        if any(row["source"] == name for row in description["projections"]):
+            times = [float(tick * dt) for tick in range(count)]
+            sources[name] = sim.Population(1, sim.SpikeSourceArray(spike_times=times), label=name)
     populations, gains = [], []
     for number, row in enumerate(description["populations"]):
         values, gain = find_parameters(number, row["cell"], arrays, is_brian2=is_brian2, dt=dt)

@@ -162,7 +162,11 @@ def _export_to_chip(
         )
     approximations: list[str] = []
     if to == "pynn":
+        from spear_deploy.interchange.pynn.document import limit_spikes
+
         approximations = [_note_rounding(graph, proof, target)]
+        graph, sentences = limit_spikes(graph)
+        approximations += sentences
     elif not graph.is_integer:
         graph, proof, approximations = _quantize_for_file(graph, proof, target)
     notes = [note.partition(": ")[2] for note in report.notes if note.startswith(("approximation: ", "pool: "))]
