@@ -50,5 +50,7 @@ def test_neurons_that_take_spike_by_spike_are_fine_tuned_in_integers_and_a_note_
 def test_digits_on_odin_are_deployed_in_one_command_and_verified(tmp_path):
     pytest.importorskip("norse")
     result = sd.deploy("digits", "odin", "digits", out=tmp_path)
-    assert result.accuracy["quantised"] > 0.88 and any("the accuracy of the integers counts" in note for note in result.notes)
+    accuracy = result.accuracy  # of the adapted network, then of half of its SynOps: processors differ by some points in both
+    assert accuracy["quantised"] > max(accuracy["dense"] - 0.05, accuracy["pruned"]) and accuracy["dense"] > 0.85
+    assert any("the accuracy of the integers counts" in note for note in result.notes)
     assert result.to_json()["floating_point_counts"] is False and not sd.verify(tmp_path).failures
