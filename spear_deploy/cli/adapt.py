@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from spear_deploy.cli import completion
-from spear_deploy.cli.command import Command
+from spear_deploy.cli.command import Command, command_line
 from spear_deploy.cli.inputs import load_net
 from spear_deploy.cli.options import as_json, chip, data_options, network_options, overrides, quiet, readout, seed
 from spear_deploy.cli.output import display, emit, leave, suggest
@@ -53,7 +53,7 @@ def adapt(
     with display(as_json, quiet) as progress:
         facts = run_adapt(
             graph, chip, data, out=out, epochs=epochs, narrows=not keep_widths, readout=readout, seed=seed, overrides=overrides,
-            steps=steps, encoding=encoding, progress=progress,
+            steps=steps, encoding=encoding, command=command_line(), progress=progress,
         )  # fmt: skip
     emit(facts, as_json=as_json, out=None, show=lambda c: _show(c, facts, label_layers(graph), out))
     if not facts["missing"] and facts["verdict"] == "does_not_fit":

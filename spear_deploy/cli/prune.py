@@ -96,7 +96,10 @@ def prune(
     goes_on = f"`{command_line()}` goes on from its checkpoint.json"
     try:
         with display(as_json, quiet) as progress:
-            shared = {"out": out, "settings": settings, "overrides": overrides, "progress": progress, **coding}
+            shared = {
+                "out": out, "settings": settings, "overrides": overrides, "command": command_line(), "progress": progress,
+                **coding,
+            }  # fmt: skip
             if budgets is None:
                 facts = run_prune(graph, chip, data, **shared)
             else:

@@ -31,7 +31,9 @@ def sweep(sweep_file: str, out: str, workers: Any, device: str | None, quiet: bo
 
     with display(as_json, quiet) as progress:
         try:
-            result = run_sweep(sweep_file, out=out, workers=workers, device=device or "cpu", progress=progress)
+            result = run_sweep(
+                sweep_file, out=out, workers=workers, device=device or "cpu", command=command_line(), progress=progress
+            )
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"finished cells are in '{out}', and `{command_line()}` goes on") from None
     if result["taken"]:

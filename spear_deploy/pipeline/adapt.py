@@ -14,7 +14,7 @@ from spear_deploy.pipeline.adaptation.adapt_network import adapt_network
 from spear_deploy.pipeline.adaptation.results import FACTS, RESULTS, describe_adapted
 from spear_deploy.pipeline.adaptation.task import AdaptSettings, AdaptTask
 from spear_deploy.pipeline.inputs import load_for, load_named, merge_options
-from spear_deploy.pipeline.result import add_header
+from spear_deploy.pipeline.result import add_header, describe_run
 from spear_deploy.quantize.fold import fold_chained_weights
 from spear_deploy.report import write_report
 from spear_deploy.report.adaptation_page import PAGE
@@ -33,6 +33,7 @@ def adapt(
     settings: AdaptSettings | None = None,
     overrides: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    command: str | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Replace what a chip lacks, learn it, and write `adapted.snn`, `integers.snn`, `adapt.json` and the page `adapt.html`.
@@ -44,13 +45,15 @@ def adapt(
         settings: epochs, seed, the place of the readout, and whether layers may become narrower.
         overrides: facts of the profile to replace, by dotted key.
         progress: is called while it learns.
+        command: the command line, for the page.
         options: fields of `AdaptSettings` by name. How network and data are read: those of `load`, and `steps` and `encoding` of
             `load_data`.
 
     Returns:
         {chip, adapted_digest, labels (of layers in tables), replaced, accuracy {trained, adapted, integers}, waterfall, missing,
-        verdict, cores_used, cores_limit, widths, notes, files, seconds}; integers are None where the family's are not built here.
-        With a readout on the host also `host_readout` {what, outputs, weights, spikes_per_step}, and its numbers as an `.npz`.
+        verdict, cores_used, cores_limit, widths, notes, made, command, files, seconds}; integers are None where the family's are
+        not built here. With a readout on the host also `host_readout` {what, outputs, weights, spikes_per_step}, and its numbers
+        as an `.npz`.
 
     Raises:
         UnsupportedError: an integer network, or a readout that a host cannot integrate.
@@ -73,7 +76,7 @@ def adapt(
         files = {**facts["files"], "report": PAGE}
         for name in set(RESULTS) - set(files.values()):  # of a run before, of another network or another readout
             (folder / name).unlink(missing_ok=True)
-        facts = add_header({**facts, "files": files, "seconds": perf_counter() - begin}, network)
+        facts = add_header({**facts, **describe_run(command), "files": files, "seconds": perf_counter() - begin}, network)
         write_json(folder / FACTS, facts)
         write_report(folder)
     return facts

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from spear_deploy.hardware.profile import hash_profile
 from spear_deploy.interchange.snn_file import hash_network
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.pipeline.result import write_now
 from spear_deploy.pipeline.stages import Task
 from spear_deploy.util.digests import hash_code, hash_file, package_versions
 
@@ -37,7 +37,7 @@ def collect_provenance(
     """
     dataset = task.inputs.dataset
     return {
-        "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "made": write_now(),
         "command": command,
         "options": dict(options),
         "versions": {"python": platform.python_version(), **package_versions()},

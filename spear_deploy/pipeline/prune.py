@@ -18,7 +18,7 @@ from spear_deploy.network.labels import label_layers
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.inputs import load_named, merge_options
 from spear_deploy.pipeline.preflight import CheckedInputs, check_inputs, require_supported
-from spear_deploy.pipeline.result import add_header
+from spear_deploy.pipeline.result import add_header, describe_run
 from spear_deploy.pipeline.time_steps import add_choice, choose_input_steps
 from spear_deploy.placement.weight_bits import describe_stated_bits
 from spear_deploy.pruning.budgets import WRITTEN, Amount, Budgets
@@ -56,6 +56,7 @@ def prune(
     settings: PruneSettings | None = None,
     overrides: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    command: str | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Prune a network to its budgets and write `pruned.snn`, `search.json`, `plan.json` and the page `prune.html`.
@@ -65,6 +66,7 @@ def prune(
 
     Args:
         net, chip, data, out, overrides, progress: those of `deploy`.
+        command: the command line, for the page.
         settings: budgets, method, episodes, epochs and seed.
         options: fields of `PruneSettings` by name, in place of or on top of `settings`: `synops="50%"`, `energy_uj=3.5`,
             `latency_ms`, `step_load`, `cores`, `memory` (words), `parameters`, `method="evolution"`,
@@ -90,13 +92,15 @@ def prune(
         settings = replace(settings, workers=give_logs(settings.workers, folder))
         inputs = check_inputs(net, chip, data, seed=settings.seed, overrides=overrides, **coding)
         steps = parse_steps(coding["steps"]) if is_range else None
-        return add_header(_prune_into(folder, inputs, settings, steps, progress), inputs.network)
+        facts = _prune_into(folder, inputs, settings, steps, progress)
+        write_json(folder / FACTS, {"front": [facts], **describe_run(command)})
+        return add_header({**facts, "files": {**facts["files"], "report": write_report(folder).name}}, inputs.network)
 
 
 def _prune_into(
     folder: Path, inputs: CheckedInputs, settings: PruneSettings, steps: Any, progress: Progress | None
 ) -> dict[str, Any]:
-    """Do the work of `prune` in a folder that this run holds."""
+    """Do the work of `prune` in a folder that this run holds, and return its results."""
     wanted = (
         ", ".join(f"{value} {WRITTEN[name][2]}" for name, value in settings.limits.items()) or f"what fits {inputs.profile.name}"
     )
@@ -110,9 +114,7 @@ def _prune_into(
     )  # fmt: skip
     pruned = add_choice(pruned, choice)
     facts = _measure_result(pruned, inputs, settings, dense)
-    files = _write_result(pruned, folder)
-    write_json(folder / FACTS, {"front": [{**facts, "wanted": wanted, "files": files}]})
-    return {**facts, "files": {**files, "report": write_report(folder).name}}
+    return {**facts, "wanted": wanted, "files": _write_result(pruned, folder)}
 
 
 def prune_front(
@@ -125,12 +127,13 @@ def prune_front(
     settings: PruneSettings | None = None,
     overrides: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    command: str | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Prune a network to each of several SynOps budgets, and write a folder for each, `front.json` and `front.html`.
 
     Args:
-        net, chip, data, out, overrides, progress: those of `prune`.
+        net, chip, data, out, overrides, progress, command: those of `prune`.
         synops: the budgets, e.g. ("70%", "50%", "35%", "20%").
         settings: of all of them; its other limits hold for each budget.
         options: those of `prune`, with one number of steps.
@@ -155,7 +158,10 @@ def prune_front(
     with own_folder(out) as folder:
         settings = replace(settings, workers=give_logs(settings.workers, folder))
         inputs = check_inputs(net, chip, data, seed=settings.seed, overrides=overrides, **coding)
-        return add_header(_prune_front_into(folder, inputs, synops, settings, progress), inputs.network)
+        rows = _prune_front_into(folder, inputs, synops, settings, progress)
+        write_json(folder / FRONT, {"front": rows, **describe_run(command)})
+        files = {"front": FRONT, "report": write_report(folder).name}
+        return add_header({"front": rows, "files": files}, inputs.network)
 
 
 def list_front_results(synops: Sequence[str | float]) -> list[str]:
@@ -170,8 +176,8 @@ def _name_folder(budget: str | float | None) -> str:
 
 def _prune_front_into(
     folder: Path, inputs: CheckedInputs, synops: Sequence[str | float], settings: PruneSettings, progress: Progress | None
-) -> dict[str, Any]:
-    """Do the work of `prune_front` in a folder that this run holds."""
+) -> list[dict[str, Any]]:
+    """Do the work of `prune_front` in a folder that this run holds, and return the results of each budget."""
     costs = build_chip_costs(inputs.network, inputs.profile, inputs.chips)
     all_settings = [require_fit(replace(settings, synops=budget), inputs, costs) for budget in synops]
     dense = evaluate(inputs.network, inputs.dataset.test)
@@ -197,8 +203,7 @@ def _prune_front_into(
         rows.append({**_measure_result(pruned, inputs, budget_settings, dense), "wanted": wanted, "files": files})
         if pruned.interrupted:
             break
-    write_json(folder / FRONT, {"front": rows})
-    return {"front": rows, "files": {"front": FRONT, "report": write_report(folder).name}}
+    return rows
 
 
 def _fine_tune_plans(

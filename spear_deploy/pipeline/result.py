@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,16 @@ def tool_version() -> str:
         return metadata.version("spear-deploy")
     except metadata.PackageNotFoundError:
         return "unknown"
+
+
+def describe_run(command: str | None) -> dict[str, Any]:
+    """Return when a result was made, by which version, and by which command line; None of a call from Python."""
+    return {"made": write_now(), "command": command, "tool_version": tool_version()}
+
+
+def write_now() -> str:
+    """Return this moment, in UTC, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def add_header(value: Mapping[str, Any], graph: SNNGraph | None = None) -> dict[str, Any]:

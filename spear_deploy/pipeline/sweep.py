@@ -40,7 +40,7 @@ from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.inputs import load_for
 from spear_deploy.pipeline.prune import prune
-from spear_deploy.pipeline.result import add_header
+from spear_deploy.pipeline.result import add_header, describe_run
 from spear_deploy.pruning.budgets import parse_amount
 from spear_deploy.pruning.search.settings import check_method
 from spear_deploy.report import write_report
@@ -162,6 +162,7 @@ def sweep(
     workers: Workers | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
+    command: str | None = None,
 ) -> dict[str, Any]:
     """Prune every combination of a sweep, and write `sweep.json` and the page `sweep.html`.
 
@@ -171,6 +172,7 @@ def sweep(
         workers: where cells are pruned at the same time; None: one after the other in this process.
         device: that networks learn on.
         progress: is called after each cell, and during a cell that runs in this process.
+        command: the command line, for the page.
 
     Returns:
         {cells: [network, chip, budget, method, seed, folder, and the results of `prune` or `error`], front, taken, files}.
@@ -200,7 +202,7 @@ def sweep(
         )  # fmt: skip
         done = [row for row in rows.values() if row is not None]
         result = {"cells": done, "front": find_front(done)}
-        write_json(folder / SWEEP, add_header(result))
+        write_json(folder / SWEEP, add_header({**result, **describe_run(command)}))
         files = {"sweep": SWEEP, "report": write_report(folder).name}
         return add_header({**result, "taken": len(cells) - len(missing), "files": files})
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from spear_deploy.adaptation.replacement import explain_no_replacement
 from spear_deploy.network.labels import add_kinds
-from spear_deploy.report.folder import ADAPTATION, ADAPTATION_KEYS, DEPLOYMENT, read_json
+from spear_deploy.report.folder import ADAPTATION, ADAPTATION_KEYS, DEPLOYMENT, read_json, read_origin
 from spear_deploy.report.layer_names import label_adaptation
 from spear_deploy.report.pruning_page import find_results
 from spear_deploy.report.tables import describe_adaptation
@@ -64,6 +64,7 @@ def describe_adapted(folder: Path) -> dict[str, Any]:
         "replaced": drawn["replaced"],
         "missing": [add_kinds(text, labels) for text in facts["missing"]],
         "notes": [add_kinds(text, labels) for text in (facts["headline"], *facts["notes"])],
+        "origin": read_origin(facts),
         "files": [(file, FILES[key]) for key, file in facts["files"].items() if key in FILES],
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ RASTER = "raster.npz"
 ADAPTATION = "adapt.json"
 OTHERS = {ADAPTATION: "adapt", "prune.json": "prune", "front.json": "prune", "sweep.json": "sweep"}
 """Results of other commands, by their files; a deployment that adapts writes the first of them too."""
+ORIGIN = ("made", "command", "tool_version")
+"""Keys that say how results of `adapt`, `prune` and `sweep` were made."""
 ADAPTATION_KEYS = ("chip", "replaced", "accuracy", "waterfall")
 """Required keys of the file of an adaptation, which a deployment of a network that the chip takes as it is does not have."""
 
@@ -101,6 +104,11 @@ def read_json(path: Path, keys: tuple[str, ...], *, again: str = "run the deploy
     if missing:
         raise FileError(f"file '{path}': has no '{missing[0]}', it is of another version or foreign; {again}")
     return dict(value)
+
+
+def read_origin(facts: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return when, by which version and by which command results were made; None where an earlier release wrote them."""
+    return {name: facts[name] for name in ORIGIN} if set(ORIGIN) <= set(facts) else None
 
 
 def read_network_digest(folder: str | os.PathLike[str]) -> str | None:

@@ -113,7 +113,7 @@ def _render(template: str, folder: Path, describe: Callable[[], dict[str, Any]])
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError, UndefinedError) as error:
         why = f"{type(error).__name__}: {error}"
         raise FileError(
-            f"folder '{folder}': its files do not go together ({why}); run the command that wrote it again with --fresh"
+            f"folder '{folder}': its files do not go together ({why}); run the command that wrote it again, into another folder"
         ) from error
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from spear_deploy.errors import FileError
 from spear_deploy.report.chart import Series, draw_chart
+from spear_deploy.report.folder import read_origin
 from spear_deploy.report.search_charts import describe_levers, draw_search, pareto_front
 from spear_deploy.util.files import require_file
 from spear_deploy.util.number_format import number, percent
@@ -29,17 +30,20 @@ def describe_results(folder: Path) -> dict[str, Any]:
     Raises:
         FileError: a file is missing or damaged.
     """
-    rows = _read_json(folder / (find_results(folder) or "front.json"))["front"]
+    facts = _read_json(folder / (find_results(folder) or "front.json"))
+    rows = facts["front"]
     ordered = sorted(rows, key=lambda row: -row["synops"]["achieved"])
     searches = [_read_json(folder / row["files"]["search"]) for row in rows]
+    compares = len(rows) > 1 and any(search["search"] for search in searches)
     return {
-        "charts": [_draw_networks(rows), *([_draw_plans(rows, searches)] if len(rows) > 1 else [])],
+        "charts": [_draw_networks(rows), *([_draw_plans(rows, searches)] if compares else [])],
         "rows": [_format_row(row) for row in ordered],
         "groups": [rows[0].get("labels", {}).get(name, name) for name in rows[0]["widths"]],
         "dense": {"accuracy": percent(rows[0]["accuracy"]["dense"], 2), "synops": number(rows[0]["synops"]["dense"])},
         "bits": _list_bits(ordered),
         "channels": [before for before, _ in rows[0]["widths"].values()],
         "chip": rows[0]["chip"],
+        "origin": read_origin(facts),
         "parts": [
             {
                 "name": row["wanted"],

@@ -10,6 +10,7 @@ from typing import Any
 
 from spear_deploy.errors import FileError
 from spear_deploy.report.chart import Series, draw_chart
+from spear_deploy.report.folder import read_origin
 from spear_deploy.report.search_charts import pareto_front
 from spear_deploy.util.files import require_file
 from spear_deploy.util.number_format import number, percent, plural
@@ -36,6 +37,7 @@ def describe_sweep(folder: Path) -> dict[str, Any]:
         "charts": [_draw_place([cell for cell in done if (cell["network"], cell["chip"]) == place], place) for place in places],
         "rows": list_means(cells, front),
         "errors": list_errors(cells),
+        "origin": read_origin(content),
     }
 
 

@@ -91,6 +91,7 @@ def test_one_search_serves_several_budgets(tmp_path):
         measured = evaluate(api.load(tmp_path / "out" / row["files"]["pruned"]), from_arrays({"x": x, "y": y}, name="d").test)
         assert measured.synops.total == row["synops"]["achieved"] <= row["synops"]["budget"]
     page = (tmp_path / "out" / "front.html").read_text()
+    assert "<code>spear-deploy prune " in page and "--budgets 80%,60%" in page
     for row in front:
         assert f"{100 * row['accuracy']['pruned']:.2f}\u00a0%" in page and f"<h2>The search for {row['wanted']}</h2>" in page
     assert "<script" not in page and CliRunner().invoke(main, ["report", str(tmp_path / "out")]).exit_code == 0
@@ -102,6 +103,14 @@ def test_one_search_serves_several_budgets(tmp_path):
     with pytest.raises(FileError, match="its files do not go together"):
         write_report(tmp_path / "out")
     assert front[1]["evaluations"] <= 3 + 2 * 2 and json.loads((tmp_path / "out" / "front.json").read_text())["front"] == front
+
+
+def test_budgets_that_the_network_keeps_as_it_is_are_a_front_without_plans(tmp_path):
+    graph = network(IF(), hidden=12)
+    facts = prune_front(graph, "loihi2", task(), ("200%", "100%"), out=tmp_path / "out", method="random", epochs=1)
+    assert all("nothing was changed" in row["notes"][-1] and row["batches"]["all"] == 0 for row in facts["front"])
+    page = (tmp_path / "out" / "front.html").read_text()
+    assert "Every plan of the search" not in page and "Accuracy against SynOps, test split" in page
 
 
 def test_synops_and_budgets_together_are_a_usage_error():

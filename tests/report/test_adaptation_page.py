@@ -50,6 +50,14 @@ def test_each_step_stands_with_its_accuracy_its_points_and_the_spikes_that_it_ch
     assert "layer 'fc' (Dense 8): a note" in text and "integers.snn the network as it lies on the chip" in text
 
 
+def test_the_page_says_when_and_how_it_was_made(tmp_path):
+    made = {"made": "2026-11-29T09:00:00+00:00", "tool_version": "0.1.0"}
+    text = read(tmp_path, **made, command="spear-deploy adapt a.nir --chip xylo_audio3 --data 'my <data>' --out out")
+    assert "Command spear-deploy adapt a.nir --chip xylo_audio3 --data 'my <data>' --out out Made 2026-11-29T09:00:00" in text
+    assert "by spear-deploy 0.1.0" in text and "Command a call from Python" in read(tmp_path, **made, command=None)
+    assert "Origin" not in read(tmp_path)  # of a file that an earlier release wrote
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -215,7 +215,7 @@ class FineTuning:
             self.graph, self.use = before, use_before
             self.notes.append(
                 f"{unused:.1%} of the aim is left over: lower thresholds would have used it, and cost "
-                f"{100 * (accuracy - adjusted):.1f} points of accuracy"
+                f"{100 * (accuracy - adjusted):.1f} points of accuracy on validation"
             )
 
     def _measure_accuracy(self, graph: SNNGraph) -> float:
