@@ -179,17 +179,31 @@ def test_without_data_exact_replacements_are_made_and_the_rest_is_listed(tmp_pat
     assert all("give data to learn from" in need for need in facts["missing"])
 
 
-def test_without_data_what_is_missing_is_what_the_whole_plan_would_learn(tmp_path):
+def test_without_data_what_is_missing_is_what_has_no_exact_replacement(tmp_path):
     """Written out, the convolution has no windows left that the host could sum over; with data that comes first."""
     facts = sd.adapt("digits", "xylo_audio3", out=tmp_path)
     assert {row["kind"] for row in facts["replaced"]} == {"exact"}
     assert facts["missing"] == [
         "layer 'conv1': 64 inputs, to be replaced after learning by sums over windows of 2 x 2 inputs, which the host forms; "
         "give data to learn from",
-        "layer 'pool2': AvgPool of 2 x 2, to be replaced after learning by a mean of currents, in a kernel of 4 x 4 of 'conv2'; "
-        "give data to learn from",
         "layers 'conv1' and 'conv2': reset by value, to be replaced after learning by reset by subtraction; give data to learn "
         "from",
+    ]
+    assert "pool2" in {row["layer"] for row in facts["replaced"]}
+    assert facts["notes"] == [
+        "layer 'pool2': with a mean of currents, in a kernel of 4 x 4 of 'conv2' in place of AvgPool of 2 x 2, the network would "
+        "need less of the chip; give data to learn from",
+    ]
+
+
+def test_without_data_a_pool_that_is_replaced_exactly_is_not_missing(tmp_path):
+    """A mean of currents takes fewer cores, but has to be learnt; the pools are in exact weights, and the chip lacks nothing."""
+    facts = sd.adapt("digits", "brainscales2", out=tmp_path)
+    replaced = {row["layer"]: row["kind"] for row in facts["replaced"]}
+    assert replaced["pool1"] == replaced["pool2"] == "exact"
+    assert facts["missing"] == [] and facts["verdict"] == "does_not_fit"
+    assert [note.partition(", the network")[0] for note in facts["notes"]] == [
+        f"layer 'pool{n}': with a mean of currents, in a kernel of 4 x 4 of 'conv{n}' in place of AvgPool of 2 x 2" for n in (1, 2)
     ]
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from spear_deploy.adaptation.few_values import find_few_values
 from spear_deploy.adaptation.host import find_host
 from spear_deploy.adaptation.learn import choose_plan
 from spear_deploy.adaptation.needs import list_needs
-from spear_deploy.adaptation.plan import make_plans
+from spear_deploy.adaptation.plan import Plan, follow, make_plans
 from spear_deploy.pipeline.adaptation.learn_plan import learn_plan, state_facts
 from spear_deploy.pipeline.adaptation.task import CHIP, HOST, Adapted, AdaptTask
 from spear_deploy.pipeline.adaptation.trial_plans import list_trial_plans
@@ -65,19 +65,31 @@ def _adapt_exactly(task: AdaptTask) -> Adapted:
     network, profile, chips = task.network, task.profile, task.chips
     plan = make_plans(network, profile, chips=chips, learns=False)[0]
     best = make_plans(network, profile, chips=chips)[0]
-    left = [step.replacement for step in best.learnt] if task.dataset is None else []
+    learnt, _ = follow(network, profile, plan.options, chips=chips)  # the same alternatives: what is exact there is not missing
+    learnt = learnt if len(learnt.lacking) <= len(best.lacking) else best
+    left = [step.replacement for step in learnt.learnt] if task.dataset is None else []
     missing = [
         f"{_name_layers(made.layers)}: {made.what}, to be replaced after learning by {made.by}; give data to learn from"
         for made in left
     ]
-    missing += list_needs(best.report, best.graph, profile)
+    missing += list_needs(learnt.report, learnt.graph, profile)
     return Adapted(
         graph=state_facts(plan.graph, profile) if plan.steps else network,
         rows=tuple(row for step in plan.steps for row in step.to_rows()),
         missing=tuple(missing),
         report=plan.report,
-        notes=plan.failed,
+        notes=(*plan.failed, *(_advise_learning(learnt, best) if task.dataset is None else ())),
     )
+
+
+def _advise_learning(plan: Plan, best: Plan) -> Iterator[str]:
+    """Yield a sentence for each learnt replacement of the best plan that stands in place of an exact one, and saves room."""
+    if best.rank >= plan.rank:
+        return
+    then = "the network would fit" if best.report.verdict != "does_not_fit" else "the network would need less of the chip"
+    own = {(step.replacement.layers, step.replacement.topic) for step in plan.learnt}
+    for made in (step.replacement for step in best.learnt if (step.replacement.layers, step.replacement.topic) not in own):
+        yield f"{_name_layers(made.layers)}: with {made.by} in place of {made.what}, {then}; give data to learn from"
 
 
 def _name_layers(names: Sequence[str]) -> str:
