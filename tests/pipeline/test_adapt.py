@@ -203,7 +203,8 @@ def test_without_data_a_pool_that_is_replaced_exactly_is_not_missing(tmp_path):
     assert replaced["pool1"] == replaced["pool2"] == "exact"
     assert facts["missing"] == [] and facts["verdict"] == "does_not_fit"
     assert [note.partition(", the network")[0] for note in facts["notes"]] == [
-        f"layer 'pool{n}': with a mean of currents, in a kernel of 4 x 4 of 'conv{n}' in place of AvgPool of 2 x 2" for n in (1, 2)
+        f"layer 'pool{n}': with a mean of currents, in a kernel of 4 x 4 of 'conv{n}' in place of AvgPool of 2 x 2"
+        for n in (1, 2)
     ]
 
 
