@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from spear_deploy.cli import completion
-from spear_deploy.cli.command import Command, command_line
+from spear_deploy.cli.command import Command, command_line, refuse_unused
 from spear_deploy.cli.inputs import load_net
 from spear_deploy.cli.options import as_json, chip, data_options, network_options, overrides, quiet, readout, seed
 from spear_deploy.cli.output import display, emit, leave, suggest
@@ -48,6 +48,9 @@ def adapt(
     from spear_deploy.pipeline.adaptation.results import RESULTS
     from spear_deploy.util.folder_lock import require_kept
 
+    if data is None:
+        refuse_unused("goes with --data, to learn from", "epochs", "keep_widths", "steps", "encoding")
+        steps = encoding = None  # of the project file
     require_kept(out, RESULTS, net, data)
     graph = load_net(net, data, **source)
     with display(as_json, quiet) as progress:

@@ -38,7 +38,7 @@ def from_arrays(
     Raises:
         DataError: as `load_data`.
     """
-    timed, static = _add_time(arrays, name, steps, input_shape, encoding or "direct", seed)
+    timed, static = _add_time(arrays, name, steps, input_shape, encoding, seed)
     if encoding is not None and not static:
         raise DataError(f"data '{name}': the samples have time steps of their own, encoding '{encoding}'; leave the option out")
     encoding = encoding or "direct"
@@ -78,12 +78,14 @@ def _require_key(arrays: Mapping[str, Any], key: str, name: str) -> Any:
 
 
 def _add_time(
-    arrays: Mapping[str, Any], name: str, steps: int, input_shape: Shape | None, encoding: Encoding, seed: int
+    arrays: Mapping[str, Any], name: str, steps: int, input_shape: Shape | None, encoding: Encoding | None, seed: int
 ) -> tuple[dict[str, Array], bool]:
     """Return the sample arrays by key, each (N, T, *input), and whether time was added to them."""
     keys = ["x"] if "x" in arrays or "x_train" not in arrays else [f"x_{which}" for which in SPLITS if f"x_{which}" in arrays]
     samples = {key: np.asarray(_require_key(arrays, key, name)) for key in keys}
-    static = [_is_static(x, key, name, input_shape) for key, x in samples.items()]
+    named = encoding is not None and input_shape is None  # an encoding is for samples without a time axis
+    static = [_is_static(x, key, name, input_shape) or named for key, x in samples.items()]
+    encoding = encoding or "direct"
     if len(set(static)) > 1:
         raise DataError(f"data '{name}': {', '.join(keys)} differ in their axes; give all a time axis or none")
     if input_shape is not None:

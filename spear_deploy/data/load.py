@@ -42,8 +42,8 @@ def load_data(
         steps: time steps of data without a time axis.
         seed: draws the validation split, and Bernoulli spikes. The test split is the same for every seed.
         input_shape: the network's, if known. It distinguishes (N, T, *input) from (N, *input); without it, three axes or more
-            are read as (N, T, *input). Images of 28 × 28 and a flat input of 784 meet (`can_reshape`). Of event recordings it is
-            the sensor's (2, H, W).
+            are read as (N, T, *input), with an encoding as (N, *input). Images of 28 × 28 and a flat input of 784 meet
+            (`can_reshape`). Of event recordings it is the sensor's (2, H, W).
         encoding: how samples without a time axis get one: "direct" (the same current at every step; the default), "rate" (the
             default of "digits"), "bernoulli" or "latency" (spikes; intensities 0..1, or bytes).
 

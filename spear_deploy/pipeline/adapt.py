@@ -8,12 +8,13 @@ from time import perf_counter
 from typing import Any
 
 from spear_deploy.data import Dataset
+from spear_deploy.errors import DataError
 from spear_deploy.network.classes import count_classes
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.adaptation.adapt_network import adapt_network
 from spear_deploy.pipeline.adaptation.results import FACTS, RESULTS, describe_adapted
 from spear_deploy.pipeline.adaptation.task import AdaptSettings, AdaptTask
-from spear_deploy.pipeline.inputs import load_for, load_named, merge_options
+from spear_deploy.pipeline.inputs import DATA_OPTIONS, NETWORK_OPTIONS, load_for, merge_options, split_options
 from spear_deploy.pipeline.result import add_header, describe_run
 from spear_deploy.quantize.fold import fold_chained_weights
 from spear_deploy.report import write_report
@@ -56,16 +57,20 @@ def adapt(
         as an `.npz`.
 
     Raises:
+        DataError: data that do not go with the network, or options of data without any.
         UnsupportedError: an integer network, or a readout that a host cannot integrate.
         TypeError: there is no such option.
     """
     begin = perf_counter()
     require_kept(out, RESULTS, net, data)
-    net, coding, options = load_named(net, "digits" if data is None else data, options)
+    reading, options = split_options(options, NETWORK_OPTIONS)
+    coding, options = split_options(options, DATA_OPTIONS)
     settings = merge_options(settings or AdaptSettings(), options, "adapt")
     profile, chips = api.resolve_chip(chip, overrides)
-    network = fold_chained_weights(api.load(net) if data is None else load_for(net, data))
+    network = fold_chained_weights(api.load(net, **reading) if data is None else load_for(net, data, **reading))
     dataset = None
+    if data is None and coding:
+        raise DataError(f"{next(iter(coding))}: says how data are read, and none are given; give data, or leave the option out")
     if data is not None:
         require_packages("torch", "norse", user="adaptation")
         dataset = api.data(data, network, seed=settings.seed, **coding)

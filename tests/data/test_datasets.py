@@ -263,7 +263,9 @@ def test_an_encoding_of_samples_with_time_steps_is_refused(tmp_path, monkeypatch
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "timed.npz", x=rng.random((40, 3, 4)), y=np.arange(40) % 4)
     with pytest.raises(DataError, match="data 'timed.npz': the samples have time steps of their own, encoding 'rate'; leave the"):
-        load_data(tmp_path / "timed.npz", encoding="rate")
+        load_data(tmp_path / "timed.npz", encoding="rate", input_shape=(4,))
+    images = load_data(tmp_path / "timed.npz", encoding="rate", steps=5)  # of an unknown shape, they are images of 3 x 4
+    assert images.test.x.shape[1:] == (5, 3, 4) and images.kind == "spikes"
     (tmp_path / "ready_data.py").write_text("from spear_deploy.data import digits\ndef load():\n    return digits(steps=2)\n")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match="data 'ready_data:load': a Dataset has its own encoding, 'rate' given; leave the option"):

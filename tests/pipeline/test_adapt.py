@@ -13,7 +13,7 @@ from spear_deploy.adaptation.learn import LearnSettings
 from spear_deploy.adaptation.plan import make_plans
 from spear_deploy.cli.app import main
 from spear_deploy.data import Dataset, Split
-from spear_deploy.errors import ChipError, GraphError, UnsupportedError
+from spear_deploy.errors import ChipError, DataError, GraphError, UnsupportedError
 from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, CubaLI, CubaLIF, Dense, Layer, make_sparse
@@ -177,6 +177,18 @@ def test_without_data_exact_replacements_are_made_and_the_rest_is_listed(tmp_pat
     assert (tmp_path / "learnt" / "adapt.html").exists()
     assert [need.partition(":")[0] for need in facts["missing"]] == ["layer 'conv'", "layer 'out'"]
     assert all("give data to learn from" in need for need in facts["missing"])
+
+
+def test_options_of_data_without_data_are_refused(tmp_path, trained, monkeypatch):
+    with pytest.raises(DataError, match=r"steps: says how data are read, and none are given; give data, or leave the option out"):
+        sd.adapt(trained, "loihi2", out=tmp_path / "a", steps=3)
+    monkeypatch.chdir(tmp_path)
+    write_snn(trained, "net.snn")
+    for option in ("--epochs=3", "--keep-widths", "--steps=3", "--encoding=rate"):
+        done = CliRunner().invoke(main, ["adapt", "net.snn", "--chip", "loihi2", "--out", "a", option])
+        assert done.exit_code == 2 and f"{option.partition('=')[0]} goes with --data, to learn from" in done.stderr
+    (tmp_path / "spear.toml").write_text("[data]\nsteps = 3\n")
+    assert CliRunner().invoke(main, ["adapt", "net.snn", "--chip", "loihi2", "--out", "a"]).exit_code == 0
 
 
 def test_without_data_what_is_missing_is_what_has_no_exact_replacement(tmp_path):
