@@ -20,14 +20,14 @@ import numpy as np
 import sinabs.layers as sl
 import torch
 from sinabs.activation import MaxSpike, MembraneReset, MembraneSubtract, MultiSpike, SingleSpike
-from sinabs.layers.reshape import SqueezeMixin
+from sinabs.layers.reshape import FlattenTime, SqueezeMixin, UnflattenTime
 from sinabs.layers.stateful_layer import StatefulLayer
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.context import Framework, NeuronUpdate, TraceContext
 from spear_deploy.frameworks.importer.modules import check_hooks
 from spear_deploy.frameworks.importer.storage import store_layer, store_tensor
-from spear_deploy.frameworks.importer.symbols import Signal, Symbol, name_module, require_signal
+from spear_deploy.frameworks.importer.symbols import Merged, Signal, Symbol, name_module, require_signal
 from spear_deploy.frameworks.importer.synapses import CONVS, FOLDED, make_refusal, to_array, to_synapse
 from spear_deploy.network import IF, LI, LIF, Array, CubaLIF, Neuron, Reset, Shape, Synapse, is_bounded
 from spear_deploy.network.graph import Edge
@@ -115,6 +115,19 @@ def _add_merge(context: TraceContext, module: Any, path: str, x: Symbol, others:
             f"{place} merges {format_shape(a.shape)} and {format_shape(b.shape)} values; give it two signals of equal shape"
         )
     return context.unrolled.make_once((path, "add", a, b), lambda key: context.builder.add_layer(path, key[2], key[3]))
+
+
+def _merge_time(context: TraceContext, module: Any, path: str, x: Symbol, others: tuple[Symbol, ...]) -> Symbol:
+    """Return a signal with time and batch in one axis; modules of one step have them so."""
+    check_hooks(module, name_module(path))
+    signal = require_signal(x, name_module(path), context.framework.hint_state)
+    return Merged(signal) if context.form == "layers" else signal
+
+
+def _part_time(context: TraceContext, module: Any, path: str, x: Symbol, others: tuple[Symbol, ...]) -> Symbol:
+    """Return a signal with time and batch in two axes."""
+    check_hooks(module, name_module(path))
+    return x.signal if isinstance(x, Merged) else require_signal(x, name_module(path), context.framework.hint_state)
 
 
 def _add_repeated(context: TraceContext, module: Any, path: str, x: Symbol, others: tuple[Symbol, ...]) -> Symbol:
@@ -217,7 +230,7 @@ SINABS = Framework(
     plain=(sl.SumPool2d,),
     keeps_state=True,
     lifts=(sl.Repeat,),
-    handlers={sl.Merge: _add_merge, sl.Repeat: _add_repeated},
+    handlers={sl.Merge: _add_merge, sl.Repeat: _add_repeated, FlattenTime: _merge_time, UnflattenTime: _part_time},
     hands_state=lambda module: False,
     add_neurons=_add_neurons,
     neurons=NEURONS,
@@ -232,11 +245,11 @@ SINABS = Framework(
         "SpikingMaxPooling2dLayer": "it compares counts of spikes; train with SumPool2d or AvgPool2d",
         "ChannelShift Cropping2dLayer": "it moves values between positions; use a Conv2d, or torch.cat and sums",
         "Img2SpikeLayer Sig2SpikeLayer": "it makes the network's input; encode the data before the network",
-        "UnflattenTime FlattenTime": "put modules of one kind beside each other, ...Squeeze or not",
     },
     supported=(
         "Linear, Conv1d, Conv2d, BatchNorm1d, BatchNorm2d, AvgPool1d, AvgPool2d, SumPool2d, MaxPool of spikes, Flatten, Dropout, "
         "Identity, IAF, IAFSqueeze, IAFRecurrent, LIF, LIFSqueeze, LIFRecurrent, ExpLeak, ExpLeakSqueeze, Merge, Repeat, "
+        "FlattenTime, UnflattenTime, "
         "Sequential, sums, torch.cat"
     ),
     hint_time="use its Squeeze module in all places, or in none",

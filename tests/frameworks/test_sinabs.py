@@ -228,3 +228,15 @@ def test_a_network_takes_home_how_many_spikes_a_neuron_sends(most):
     np.testing.assert_array_equal(spikes, simulate(other, x.numpy(), kind="current").output)
     assert read_model(home, (6,))["1"].neuron.max_spikes == most
     assert spikes.max() == most if most else spikes.max() > 3
+
+
+def test_time_merged_into_the_batch_by_modules_spikes_the_same():
+    torch.manual_seed(0)
+    parts = [sl.FlattenTime(), nn.Conv2d(2, 4, 3), nn.AvgPool2d(2), sl.UnflattenTime(3), sl.IAF(spike_threshold=0.2)]
+    parts += [sl.FlattenTime(), nn.Flatten(), nn.Linear(36, 5), sl.UnflattenTime(3), sl.LIF(tau_mem=5.0, spike_threshold=0.1)]
+    model, x = nn.Sequential(*parts).eval(), (torch.rand(12, 3, 2, 8, 8) < 0.5).float()
+    graph = read_model(model, (2, 8, 8))
+    with torch.no_grad():
+        theirs = model(x.transpose(0, 1)).transpose(0, 1).numpy()
+    assert theirs.sum() > 10
+    np.testing.assert_array_equal(simulate(graph, x.numpy(), kind="current").output, theirs)

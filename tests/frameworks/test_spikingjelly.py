@@ -327,3 +327,45 @@ def test_a_recurrent_container_beside_modules_of_another_step_mode_is_refused():
     by_function = layer.ElementWiseRecurrentContainer(neuron.IFNode(), torch.add)
     with pytest.raises(UnsupportedError, match="is ElementWiseRecurrentContainer, .*by a function; use LinearRecurrentContainer"):
         read_model(nn.Sequential(by_function), (6,))
+
+
+def merged_by_functions(s, x):
+    steps, samples = x.shape[:2]
+    x = s.lif(functional.seq_to_ann_forward(x, [s.conv, s.norm, s.pool]))
+    x = s.conv2(x.flatten(0, 1))
+    x = s.lif2(x.view(steps, samples, *x.shape[1:]).contiguous())
+    return s.fc(x.flatten(2))
+
+
+def merged_with_a_number(s, x):
+    x = s.pool(s.norm(s.conv(x.reshape(-1, 2, 8, 8)))).reshape(s.steps, -1, 4, 4, 4)
+    x = s.lif2(s.conv2(s.lif(x).flatten(0, 1)).unflatten(0, (s.steps, -1)))
+    return s.fc(x.view(x.shape[0] * x.shape[1], -1)).view(x.shape[0], x.shape[1], -1)
+
+
+class Merging(nn.Module):
+    def __init__(self, run):
+        super().__init__()
+        self.run, self.steps = run, 20
+        self.conv, self.norm, self.pool = nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.AvgPool2d(2)
+        self.lif, self.conv2, self.lif2 = neuron.LIFNode(v_threshold=0.2), nn.Conv2d(4, 3, 3), neuron.IFNode(v_threshold=0.3)
+        self.fc, self.conv5 = nn.Linear(12, 5), layer.Conv2d(2, 4, 3)
+        functional.set_step_mode(self, "m")
+
+    def forward(self, x):
+        return self.run(self, x)
+
+
+@pytest.mark.parametrize("run", [merged_by_functions, merged_with_a_number])
+def test_layers_on_time_and_batch_in_one_axis_spike_the_same(run):
+    draw = Draw(0)
+    model, x = Merging(run).eval(), draw.spikes((2, 8, 8))
+    theirs = recorded(model, KINDS, lambda: model(torch.from_numpy(x)))
+    different, emitted = count_differences(model, (2, 8, 8), x, {path: outputs[0] for path, outputs in theirs.items()})
+    assert different == 0 and emitted > 100
+
+
+def test_a_layer_of_both_axes_behind_merged_ones_is_refused():
+    model = Merging(lambda s, x: s.conv5(x.flatten(0, 1)).view(*x.shape[:2], 4, 6, 6))
+    with pytest.raises(UnsupportedError, match="'conv5' is Conv2d, which gets time and batch in one axis; part them first, with"):
+        read_model(model, (2, 8, 8))

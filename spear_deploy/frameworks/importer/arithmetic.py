@@ -18,7 +18,7 @@ from torch.nn import functional
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.function_call import FunctionCall
 from spear_deploy.frameworks.importer.modules import add_stateless, all_spikes
-from spear_deploy.frameworks.importer.symbols import AxisSize, Complement, Concat, Signal, Symbol, TensorValue, describe
+from spear_deploy.frameworks.importer.symbols import MERGED, AxisSize, Complement, Concat, Signal, Symbol, TensorValue, describe
 from spear_deploy.frameworks.importer.synapses import to_array
 from spear_deploy.network import LIF, Array, Scale
 from spear_deploy.util.number_format import format_shape
@@ -119,6 +119,8 @@ def _spread(call: FunctionCall, number: Symbol, value: Signal | Concat) -> Array
 
 def compute_size(call: FunctionCall, a: Symbol, b: Symbol) -> AxisSize:
     """Return a number computed from the size of an axis."""
+    if isinstance(a, AxisSize) and isinstance(b, AxisSize) and "mul" in call.name and a.axis != b.axis:
+        return AxisSize(MERGED, power=1 if a.power == b.power == 1 else 0)
     size: AxisSize = a if isinstance(a, AxisSize) else b
     return replace(size, power=-size.power if size is b and a == 1 and "div" in call.name else 0)
 

@@ -17,12 +17,14 @@ from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.function_call import FunctionCall
 from spear_deploy.frameworks.importer.modules import add_part, add_stateless
 from spear_deploy.frameworks.importer.symbols import (
+    MERGED,
     STEPS,
     AxisSize,
     BatchFirst,
     Concat,
     Decoded,
     Grouped,
+    Merged,
     Signal,
     State,
     Symbol,
@@ -120,6 +122,8 @@ def get_shape(call: FunctionCall, value: Symbol) -> SymbolShape | None:
     if isinstance(value, Decoded):
         inner = get_shape(call, value.outputs)
         return inner and SymbolShape(tuple(size for size in inner.before if not is_steps(call, size)), inner.shape)
+    if isinstance(value, Merged):
+        return SymbolShape((AxisSize(MERGED),), value.shape)
     if isinstance(value, (Signal, Concat)):
         return SymbolShape(tuple(map(AxisSize, range(call.axes_before))), value.shape)
     outputs = value.outputs if isinstance(value, BatchFirst) else value if isinstance(value, tuple) else ()

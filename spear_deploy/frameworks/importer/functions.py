@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -39,12 +40,14 @@ from spear_deploy.frameworks.importer.decoding import (
 from spear_deploy.frameworks.importer.function_call import FunctionCall
 from spear_deploy.frameworks.importer.modules import add_part, add_stateless, all_spikes
 from spear_deploy.frameworks.importer.symbols import (
+    MERGED,
     AxisSize,
     BatchFirst,
     Channels,
     Concat,
     Decoded,
     Grouped,
+    Merged,
     OneStep,
     OutputAndState,
     RepeatedInput,
@@ -80,6 +83,9 @@ def call_function(context: TraceContext, target: Any, owner: str, args: tuple[Sy
     call = FunctionCall(context, owner, name.strip("_"))
     if "assert" in name:
         return None
+    merged = [symbol for symbol in (*args, *kwargs.values()) for symbol in (symbol if type(symbol) is tuple else (symbol,))]
+    if any(isinstance(symbol, Merged) for symbol in merged) and name not in ("getattr", "size"):
+        return _call_on_merged(call, target, args, kwargs)
     if isinstance(target, type) and issubclass(target, tuple):  # a state built from its parts
         return (*args, *kwargs.values())
     if target in _ACCESS and not isinstance(next(iter(args), None), TensorValue):
@@ -240,7 +246,59 @@ def _pass_on(call: FunctionCall, value: Symbol, *args: Symbol, **kwargs: Symbol)
 # ----------------------------------------------------------------------------------------------------- shape and pools
 
 
-def _flatten(call: FunctionCall, value: Signal | Concat, start_dim: int = 0, end_dim: int = -1) -> Signal | Concat:
+def _call_on_merged(call: FunctionCall, target: Any, args: tuple[Symbol, ...], kwargs: dict[str, Symbol]) -> Symbol:
+    """Return the result of a function on time and batch in one axis, which is that on each step, or part both again."""
+
+    def strip(symbol: Symbol) -> Symbol:
+        return tuple(map(strip, symbol)) if type(symbol) is tuple else symbol.signal if isinstance(symbol, Merged) else symbol
+
+    value = args[0]
+    if isinstance(value, Merged) and call.name in ("view", "reshape", "unflatten"):
+        rest = (*args[1:], *kwargs.values())
+        sizes = rest[-1] if isinstance(rest[-1], tuple) else rest
+        if call.name == "unflatten" and rest[0] != 0:
+            sizes = ()
+        if _parts_axes(call, value, sizes):
+            return (
+                value.signal if call.name == "unflatten" else _reshape(call, value.signal, AxisSize(0), AxisSize(1), *sizes[2:])
+            )
+        if sizes and isinstance(sizes[0], AxisSize):
+            args = (value, AxisSize(0), *sizes[1:])
+    inner = replace(call.context, form="step")
+    return Merged(call_function(inner, target, call.owner, strip(args), {key: strip(arg) for key, arg in kwargs.items()}))
+
+
+def _parts_axes(call: FunctionCall, value: Merged, sizes: tuple[Symbol, ...]) -> bool:
+    """Return whether sizes part time and batch, in the order that they have."""
+    if len(sizes) < 2:
+        return False
+    if sizes[0] == AxisSize(1) or sizes[1] == AxisSize(0):
+        raise UnsupportedError(
+            f"{call.place} parts time and batch in the other order than they have, which mixes samples with steps; part them in "
+            "the order in which they were merged"
+        )
+    if sizes[0] == AxisSize(0) or sizes[1] == AxisSize(1) or call.name == "unflatten":
+        return True
+    rest = sizes[2:]
+    fits = all(isinstance(size, int) and size > 0 for size in rest) and int(np.prod(rest)) == int(np.prod(value.shape))
+    return fits and all(isinstance(size, int) for size in sizes[:2]) and sizes[1:] != tuple(value.shape)
+
+
+def _merge_axes(call: FunctionCall, value: Signal | Concat, wanted: tuple[Symbol, ...]) -> Merged | None:
+    """Return a signal over time with time and batch in one axis, where a view makes one of them."""
+    rest = wanted[1:]
+    if call.axes_before != 2 or not wanted or any(isinstance(size, AxisSize) for size in rest):
+        return None
+    fits = -1 not in rest and len(rest) > 0 and int(np.prod(rest)) == int(np.prod(value.shape))
+    if wanted[0] != AxisSize(MERGED) and not (isinstance(wanted[0], int) and fits):
+        return None
+    step = FunctionCall(replace(call.context, form="step"), call.owner, call.name)
+    return Merged(_reshape(step, value, AxisSize(0), *rest))
+
+
+def _flatten(call: FunctionCall, value: Signal | Concat, start_dim: int = 0, end_dim: int = -1) -> Signal | Concat | Merged:
+    if call.axes_before == 2 and (start_dim, end_dim) == (0, 1):
+        return Merged(value)
     part = to_flatten(value.shape, start_dim, end_dim, call.place, axes_before=call.axes_before)
     return add_part(call.context, call.make_path(), value, part)
 
@@ -326,10 +384,12 @@ def _complete(sizes: tuple[Symbol, ...], count: int) -> Any:
     return whole if int(np.prod(whole)) == count else None
 
 
-def _reshape(call: FunctionCall, value: Signal | Concat, *sizes: Symbol) -> Signal | Concat | Grouped:
+def _reshape(call: FunctionCall, value: Signal | Concat, *sizes: Symbol) -> Signal | Concat | Grouped | Merged:
     """Flatten by view or reshape, give the input another shape, or make groups to be added up; any other shape is refused."""
     wanted = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], tuple) else sizes
     before = call.axes_before
+    if (merged := _merge_axes(call, value, wanted)) is not None:
+        return merged
     leading, rest = wanted[:before], wanted[before:]
     count = int(np.prod(value.shape))
     if before == 1 and len(sizes) == 2 and isinstance(leading[0], int) and leading[0] > 0 and rest in ((-1,), (count,)):

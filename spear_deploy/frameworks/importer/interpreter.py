@@ -17,6 +17,7 @@ from spear_deploy.frameworks.importer.context import Form, Framework, TraceConte
 from spear_deploy.frameworks.importer.forward_code import copy_model, list_unused_arguments, summarize_error, takes_state
 from spear_deploy.frameworks.importer.functions import call_function
 from spear_deploy.frameworks.importer.modules import call_module, join
+from spear_deploy.frameworks.importer.step_layout import TracedRatio, TracedSize
 from spear_deploy.frameworks.importer.symbols import (
     AxisSize,
     BatchFirst,
@@ -35,7 +36,7 @@ from spear_deploy.frameworks.importer.symbols import (
     require_signal,
     shifted_by,
 )
-from spear_deploy.frameworks.importer.trace import COUNTS, OTHER_COUNTS, Counts, TracedRatio, TracedSize, detect_form, trace
+from spear_deploy.frameworks.importer.trace import COUNTS, OTHER_COUNTS, Counts, detect_form, trace
 from spear_deploy.frameworks.importer.traced_model import (
     LOOPS,
     TracedModel,

@@ -22,6 +22,7 @@ from spear_deploy.frameworks.importer.symbols import (
     Complement,
     Concat,
     Decoded,
+    Merged,
     OutputAndState,
     Signal,
     State,
@@ -56,6 +57,8 @@ def call_module(context: TraceContext, module: Any, path: str, args: tuple[Symbo
     for kind, handle in framework.handlers.items():
         if isinstance(module, kind):
             return handle(context, module, path, x, others)
+    if isinstance(x, Merged):
+        return _add_on_merged(context, module, path, x, kwargs)
     if isinstance(x, Decoded):
         return _add_behind_decoding(context, module, path, x)
     if isinstance(x, Complement):
@@ -78,6 +81,18 @@ def call_module(context: TraceContext, module: Any, path: str, args: tuple[Symbo
     if isinstance(x, Channels) and isinstance(module, (*FOLDED, *framework.folded)):
         return x
     return unrolled.make_once((path, "module", x), lambda key: add_stateless(context, module, path, key[2]))
+
+
+def _add_on_merged(context: TraceContext, module: Any, path: str, x: Merged, kwargs: dict[str, Symbol]) -> Merged:
+    """Return the result of a module without state on time and batch in one axis, which is that on each step.
+
+    Raises:
+        UnsupportedError: a module that needs both axes.
+    """
+    framework = context.framework
+    if framework.has_state(module) or framework.merges_time(module):
+        require_signal(x, f"{name_module(path)} is {type(module).__name__}, which", framework.hint_state)
+    return Merged(call_module(replace(context, form="step"), module, path, (x.signal,), kwargs))
 
 
 def _unflatten_input(context: TraceContext, module: Any, place: str, x: Signal) -> Signal:

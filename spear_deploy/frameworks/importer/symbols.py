@@ -13,8 +13,8 @@ from spear_deploy.network import Shape
 ZEROS = "zeros "
 """Prefix of the name of a signal of zeros: the start of a feedback, before there is an output to feed back."""
 
-STEPS = -1
-"""The axis of time in a forward that loops over it."""
+STEPS, MERGED = -1, -2
+"""The axis of time in a forward that loops over it, and time and batch in one axis."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,19 @@ class Grouped:
 
     signal: Signal
     sizes: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A signal in a model over time whose axes of time and batch are one."""
+
+    signal: Any
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of the signal."""
+        shape: Shape = self.signal.shape
+        return shape
 
 
 @dataclass(frozen=True)
@@ -201,6 +214,7 @@ def describe(symbol: Symbol) -> str:
         (Complement, f"1 less {describe(symbol.signal)}" if isinstance(symbol, Complement) else ""),
         (Grouped, f"groups of {describe(symbol.signal)}" if isinstance(symbol, Grouped) else ""),
         (OneStep, "the output of one step"),
+        (Merged, "time and batch in one axis"),
         (TensorValue, f"the tensor '{symbol.path}'" if isinstance(symbol, TensorValue) else ""),
         (SymbolShape, "a shape"),
         (AxisSize, "the size of an axis" if getattr(symbol, "power", 1) == 1 else "a number computed from the size of an axis"),
@@ -222,6 +236,10 @@ def require_signal(symbol: Symbol, place: str, hint: str) -> Signal:
     """
     if isinstance(symbol, Signal):
         return symbol
+    if isinstance(symbol, Merged):
+        raise UnsupportedError(
+            f"{place} gets time and batch in one axis; part them first, with view(T, B, ...) or unflatten(0, (T, B))"
+        )
     if isinstance(symbol, (OutputAndState, tuple)):
         raise UnsupportedError(f"{place} gets (output, state) of the module before it; {hint}")
     raise UnsupportedError(f"{place} gets {describe(symbol)}, expected the output of a module")
@@ -237,7 +255,7 @@ def shifted_by(symbol: Symbol, steps: int) -> Symbol:
         return OutputAndState(shifted_by(symbol.output, steps), shifted_by(symbol.state, steps))
     if isinstance(symbol, Concat):
         return Concat(tuple(shifted_by(part, steps) for part in symbol.parts))
-    if isinstance(symbol, (Channels, Complement, Grouped)):
+    if isinstance(symbol, (Channels, Complement, Grouped, Merged)):
         return replace(symbol, signal=shifted_by(symbol.signal, steps))
     if isinstance(symbol, OneStep):
         return replace(symbol, output=shifted_by(symbol.output, steps))
@@ -256,6 +274,8 @@ def list_signals(symbol: Symbol) -> list[Signal]:
         return [symbol.signal]
     if isinstance(symbol, (OutputAndState, OneStep)):
         return list_signals(symbol.output)
+    if isinstance(symbol, Merged):
+        return list_signals(symbol.signal)
     parts = symbol.parts if isinstance(symbol, Concat) else symbol.values() if isinstance(symbol, dict) else symbol
     return [signal for part in parts for signal in list_signals(part)] if isinstance(symbol, (Concat, dict, tuple)) else []
 

@@ -20,10 +20,21 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.context import Form, Framework, run_stepwise
 from spear_deploy.frameworks.importer.forward_code import LOOP_STEPS, copy_model, count_steps, list_arguments, summarize_error
+from spear_deploy.frameworks.importer.step_layout import (
+    RESHAPES,
+    Layout,
+    LayoutError,
+    expand_steps,
+    find_layout,
+    get_name,
+    get_sizes,
+    read_flatten,
+)
 from spear_deploy.frameworks.importer.symbols import name_module
 from spear_deploy.frameworks.importer.synapses import PLAIN
 from spear_deploy.frameworks.importer.traced_model import (
@@ -34,6 +45,7 @@ from spear_deploy.frameworks.importer.traced_model import (
     collect_sums,
     count_calls,
 )
+from spear_deploy.frameworks.importer.traced_value import LoopsOverTime, SizedValue, TracedValue
 from spear_deploy.network import Shape
 
 
@@ -64,25 +76,36 @@ def detect_form(model: torch.nn.Module, shape: Shape, framework: Framework) -> F
         return _find_loop(model, shape, framework) or "loop"
     except UnsupportedError as error:
         is_unclear = isinstance(error, UnclearForwardError) and framework.loops_inside
-        return _find_loop(model, shape, framework) or ("repeat" if is_unclear else "step")
+        return _find_loop(model, shape, framework, is_expected=not is_unclear) or ("repeat" if is_unclear else "step")
     if any(node.target is run_stepwise for node in graph.nodes):
         return "layers"
     if traced.takes_columns and (form := _find_loop(model, shape, framework)) is not None:
         return form
-    # both steps of a forward of one step call a module twice
-    return "repeat" if framework.loops_inside and max(count_calls(traced, graph).values(), default=0) > 2 else "step"
+    if max(count_calls(traced, graph).values(), default=0) <= 2:  # both steps of a forward of one step call a module
+        return "step"
+    return _find_loop(model, shape, framework) or ("repeat" if framework.loops_inside else "step")
 
 
-def _find_loop(model: torch.nn.Module, shape: Shape, framework: Framework) -> Form | None:
-    """Return the form of a forward that takes its input step by step, None where it does not."""
+def _find_loop(model: torch.nn.Module, shape: Shape, framework: Framework, *, is_expected: bool = False) -> Form | None:
+    """Return the form of a forward that takes its input step by step, None where it does not.
+
+    Raises:
+        LayoutError: where a loop is expected, time and batch of the first form that merges them have no counterpart.
+    """
     forms: tuple[Form, ...] = ("loop", "batch_loop")
+    refusal: LayoutError | None = None
     for form in forms:
         try:
             traced, _ = trace(copy_model(model), shape, path="", form=form, framework=framework)
+        except LayoutError as error:
+            refusal = refusal or error
+            continue
         except UnsupportedError:
             continue
         if traced.taken:
             return form
+    if refusal is not None and is_expected:
+        raise refusal
     return None
 
 
@@ -105,165 +128,6 @@ def _runs_over_time(model: torch.nn.Module, framework: Framework) -> bool:
 # ------------------------------------------------------------------------------------------------------------- tracing
 
 
-class LoopsOverTime(Exception):
-    """A forward indexes its input step by step."""
-
-
-class TracedSize(int):
-    """The size of the batch or time axis: a number to count with, recognised as such when it is an argument."""
-
-    axis: int
-    power = 1
-
-    def __new__(cls, size: int, axis: int) -> TracedSize:
-        """Make the size of axis `axis`, counted without time in a forward that loops over it."""
-        new = super().__new__(cls, size)
-        new.axis = axis
-        return new
-
-    def __truediv__(self, other: Any) -> Any:
-        return _compute(self, super().__truediv__(other))
-
-    def __rtruediv__(self, other: Any) -> Any:
-        return _compute(self, super().__rtruediv__(other), power=-1 if other == 1 else 0)
-
-    def __mul__(self, other: Any) -> Any:
-        return _compute(self, super().__mul__(other) if isinstance(other, int) else float(self) * other)
-
-    __rmul__ = __mul__
-
-
-class TracedRatio(float):
-    """A number computed from the size of the batch or time axis, which is another one on other data."""
-
-    axis: int
-    power: int
-
-    def __new__(cls, value: float, axis: int, power: int) -> TracedRatio:
-        """Make a number; `power` is 1 for the size itself, -1 for one over it, 0 for any other."""
-        new = super().__new__(cls, value)
-        new.axis, new.power = axis, power
-        return new
-
-    def __truediv__(self, other: Any) -> Any:
-        return _compute(self, super().__truediv__(other))
-
-    def __rtruediv__(self, other: Any) -> Any:
-        return _compute(self, super().__rtruediv__(other), power=-1 if other == 1 and self.power == 1 else 0)
-
-    def __mul__(self, other: Any) -> Any:
-        return _compute(self, super().__mul__(other))
-
-    __rmul__ = __mul__
-
-
-def _compute(origin: TracedSize | TracedRatio, result: Any, power: int = 0) -> Any:
-    """Mark a fraction as computed from a size; whole numbers, with which a forward counts, stay."""
-    return TracedRatio(result, origin.axis, power) if type(result) is float else result
-
-
-class _Input(fx.Proxy):
-    """The model's input, with its shape.
-
-    Attributes:
-        batch_first: whether the axis of time of a forward that loops is the second.
-    """
-
-    tracer: Tracer
-
-    def __init__(self, node: fx.Node, tracer: Tracer, *, batch_first: bool) -> None:
-        super().__init__(node, tracer)
-        self.batch_first = batch_first
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The whole shape, as a tensor has it."""
-        self.tracer.reads_sizes = True
-        return self._get_shape()
-
-    def _get_shape(self) -> tuple[int, ...]:
-        batch, form, time_axis = TracedSize(self.tracer.counts.samples, 0), self.tracer.form, self.tracer.framework.time_axis
-        whole = [TracedSize(self.tracer.counts.samples, 1 - time_axis)]
-        whole.insert(time_axis, TracedSize(self.tracer.steps, time_axis))
-        steps = TracedSize(self.tracer.steps, -1)
-        looped = (batch, steps) if self.batch_first else (steps, batch)
-        before = {"step": (batch,), "repeat": (batch,), "layers": whole}
-        return (*before.get(form, looped), *self.tracer.shape)
-
-    ndim = property(lambda self: len(self._get_shape()))
-    device = property(lambda self: torch.device("cpu"))
-    dtype = property(lambda self: torch.float32)
-
-    def size(self, axis: int | None = None) -> Any:
-        """Return the shape or one of its sizes."""
-        return self.shape if axis is None else self.shape[axis]
-
-    def dim(self) -> int:
-        """Return the number of axes."""
-        return len(self._get_shape())
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter([self[t] for t in range(self._get_shape()[0])])
-
-    def unbind(self, dim: int = 0) -> tuple[Any, ...]:
-        """Return the input of every step."""
-        if dim != int(self.batch_first):
-            raise UnclearForward(f"it takes its input apart along axis {dim}, expected time in front")
-        return tuple(self[:, t] if self.batch_first else self[t] for t in range(self._get_shape()[dim]))
-
-    def permute(self, *axes: Any) -> Any:
-        """Exchange time and batch; other orders have no counterpart."""
-        order = tuple(axes[0]) if len(axes) == 1 else axes
-        if order[:2] == (1, 0) and order[2:] == tuple(range(2, len(order))):
-            return self._swap()
-        return self.tracer.create_proxy("call_method", "permute", (self, *axes), {})
-
-    def transpose(self, dim0: int, dim1: int) -> Any:
-        """Exchange time and batch; other axes have no counterpart."""
-        if {dim0, dim1} == {0, 1}:
-            return self._swap()
-        return self.tracer.create_proxy("call_method", "transpose", (self, dim0, dim1), {})
-
-    swapaxes = swapdims = transpose
-
-    def _swap(self) -> Any:
-        """Return the input with time and batch exchanged."""
-        form = self.tracer.form
-        if form == "step":
-            raise LoopsOverTime
-        if form == "repeat":
-            return self.tracer.create_proxy("call_method", "transpose", (self, 0, 1), {})
-        return _Input(self.node, self.tracer, batch_first=form in LOOPS and not self.batch_first)
-
-    @classmethod
-    def __torch_function__(cls, orig_method: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Exchange axes as the method does; all else is traced."""
-        name = getattr(orig_method, "__name__", "")
-        if name in ("permute", "transpose", "swapaxes", "swapdims") and args and isinstance(args[0], cls):
-            return getattr(args[0], name)(*args[1:], **(kwargs or {}))
-        return super().__torch_function__(orig_method, types, args, kwargs)
-
-    def __getitem__(self, index: Any) -> Any:
-        parts = index if isinstance(index, tuple) else (index,)
-        form = self.tracer.form
-        is_column = len(parts) > 1 and isinstance(parts[0], slice) and parts[0] == slice(None) and isinstance(parts[1], int)
-        if form == "step" and isinstance(parts[0], int):
-            raise LoopsOverTime
-        if form in LOOPS and (is_column if self.batch_first else isinstance(parts[0], int)):
-            step, *rest = parts[1:] if self.batch_first else parts
-            if step < 0 or any(part is not ... and not isinstance(part, slice) for part in rest):
-                raise UnclearForward(f"it takes x[{index}], expected x[t] of every step in turn")
-            self.tracer.taken.add(int(step))
-            taken: Any = self.tracer.create_proxy("call_function", operator.getitem, (self, int(step)), {})
-            picks = any(part not in (..., slice(None)) for part in rest)
-            return taken[(slice(None), *rest) if self.batch_first else tuple(rest)] if picks else taken
-        self.tracer.takes_columns |= is_column
-        return self.tracer.create_proxy("call_function", operator.getitem, (self, index), {})
-
-
 class Tracer(fx.Tracer):
     """Traces through containers and user modules, down to the modules of torch and of the framework."""
 
@@ -271,6 +135,8 @@ class Tracer(fx.Tracer):
         super().__init__()
         self.form, self.shape, self.framework, self.counts = form, shape, framework, counts
         self.reads_sizes = False
+        self._is_measuring = False
+        self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         self.known = (*PLAIN, *framework.plain, *framework.synapses, *framework.over_time, *framework.stepped)
         self.owners: list[str] = []
         self.taken: set[int] = set()
@@ -278,8 +144,89 @@ class Tracer(fx.Tracer):
         self.steps = LOOP_STEPS
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
-        """Return a symbol; that of an input has its shape."""
-        return _Input(node, self, batch_first=self.form == "batch_loop") if node.op == "placeholder" else fx.Proxy(node, self)
+        """Return a symbol; that of an input or of all steps has its shape."""
+        if node.op == "placeholder":
+            is_batch_first = self.form == "batch_loop" or (self.form == "layers" and self.framework.time_axis == 1)
+            node.meta["layout"] = None if self.form in ("step", "repeat") else Layout(is_batch_first)
+            return TracedValue(node, self)
+        if self.form == "step":
+            self.takes_columns |= self._merges_samples(node)
+            return fx.Proxy(node, self)
+        layout = find_layout(
+            node,
+            self.root.get_submodule(str(node.target)) if node.op == "call_module" else None,
+            self.framework,
+            self.measure(node.args[0]) if get_name(node) in RESHAPES and isinstance(node.args[0], fx.Node) else None,
+            is_layers=self.form == "layers",
+        )
+        node.meta["layout"] = layout
+        if layout is None:
+            return fx.Proxy(node, self)
+        return (SizedValue if self.form == "layers" else TracedValue)(node, self)
+
+    def _merges_samples(self, node: fx.Node) -> bool:
+        """Return whether a forward of one step seems to have time in its first axis, since it views it as another number.
+
+        Raises:
+            LoopsOverTime: it merges its first two axes, which are no samples and channels.
+        """
+        if get_name(node) == "flatten" and read_flatten(node) == (0, 1):
+            raise LoopsOverTime
+        sizes = get_sizes(node) if get_name(node) in RESHAPES else ()
+        return bool(sizes) and type(sizes[0]) is int and sizes[0] > 0
+
+    def measure(self, node: fx.Node) -> Shape | None:
+        """Return the shape of a tensor of all steps without time and batch, None where it is not known."""
+        if node.op == "placeholder":
+            return self.shape
+        layout = node.meta.get("layout")
+        value = self._run(node)
+        return None if layout is None or not isinstance(value, torch.Tensor) else tuple(value.shape[2 - layout.merged :])
+
+    def _run(self, node: fx.Node) -> Any:
+        """Return a tensor without values of the shape that a node has, None where that does not run."""
+        if "example" in node.meta:
+            return node.meta["example"]
+        self._is_measuring = True
+        try:
+            with self._fake, torch.no_grad():
+                node.meta["example"] = self._compute(node)
+        except Exception:  # a call of the forward that fails on such tensors: its shape is not known
+            node.meta["example"] = None
+        finally:
+            self._is_measuring = False
+        return node.meta["example"]
+
+    def _compute(self, node: fx.Node) -> Any:
+        if "example" in node.meta:
+            return node.meta["example"]
+        if node.op == "placeholder":
+            whole = (*TracedValue(node, self).list_leading(), *self.shape)
+            return torch.empty(tuple(map(int, whole)))
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), self._compute)
+        if node.op == "call_method":
+            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        if node.op == "call_function":
+            function: Any = self._compute_stepwise if node.target is run_stepwise else node.target
+            return function(*args, **kwargs)
+        if node.op == "get_attr":
+            return operator.attrgetter(str(node.target))(self.root)
+        module = self.root.get_submodule(str(node.target))
+        if not self.framework.has_state(module):
+            return module(*args, **kwargs)
+        return (args[0],) * 4 if self.framework.hands_state(module) else args[0]  # neurons keep the shape
+
+    def _compute_stepwise(self, x: torch.Tensor, target: str) -> torch.Tensor:
+        """Return what a module gives that runs step by step."""
+        module = self.root.get_submodule(target)
+        if any(map(self.framework.has_state, module.modules())):
+            raise UnclearForward("its neurons do not run in a trace")
+        made: torch.Tensor = module(x.flatten(0, 1))
+        return made.reshape(*x.shape[:2], *made.shape[1:])
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        """Return a symbol for a parameter, and the parameter itself where shapes are computed."""
+        return attr_val if self._is_measuring else super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
         """Stop at modules of torch and of the framework, and at classes derived from them that keep the forward."""
@@ -290,6 +237,8 @@ class Tracer(fx.Tracer):
 
     def call_module(self, m: torch.nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         """Remember which module the operations inside belong to; a slice of a Sequential is no module of the model itself."""
+        if self._is_measuring:
+            return forward(*args, **kwargs)
         if type(m) is torch.nn.Sequential and all(m is not other for other in self.root.modules()):
             return forward(*args, **kwargs)
         self.owners.append(self.path_of_module(m))
@@ -343,7 +292,7 @@ def trace(
             traced.steps = len(traced.taken)
             if traced.steps < 2 or traced.taken != set(range(traced.steps)):
                 raise UnclearForward(f"it takes the steps {sorted(traced.taken)} of x, expected x[t] of every step in turn")
-    except LoopsOverTime:
+    except (LoopsOverTime, UnsupportedError):
         raise
     except UnclearForward as error:
         raise UnclearForwardError(f"{name_module(path)}: {error}; return what is needed beside it in another way") from None
@@ -362,6 +311,7 @@ def trace(
     if form == "repeat":
         traced.steps = max(count_calls(traced, graph).values(), default=1)
     if form in (*LOOPS, "repeat"):
+        expand_steps(traced, graph, counts.samples)
         collect_sums(traced, graph)
     return traced, graph
 

@@ -1,0 +1,138 @@
+"""Tensors of a trace whose shape is known, which a forward may count with and take step by step."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import fx
+
+from spear_deploy.frameworks.importer.step_layout import SWAPS, Layout, TracedSize
+from spear_deploy.frameworks.importer.symbols import MERGED, STEPS
+from spear_deploy.frameworks.importer.traced_model import UnclearForward
+
+
+class LoopsOverTime(Exception):
+    """A forward indexes its input step by step."""
+
+
+class SizedValue(fx.Proxy):
+    """The model's input, or a tensor of all steps, whose shape is known in the trace."""
+
+    tracer: Any
+
+    @property
+    def layout(self) -> Layout | None:
+        """Where time and batch are; None for the input of one step."""
+        layout: Layout | None = self.node.meta.get("layout")
+        return layout
+
+    @property
+    def shape(self) -> Any:
+        """The whole shape, as a tensor has it."""
+        self.tracer.reads_sizes = True
+        inner = self.tracer.measure(self.node)
+        if inner is None:
+            return self.tracer.create_proxy("call_function", getattr, (self, "shape"), {})
+        return (*self.list_leading(), *inner)
+
+    def list_leading(self) -> tuple[TracedSize, ...]:
+        """Return the sizes of the axes of time and batch."""
+        samples, steps, form = self.tracer.counts.samples, self.tracer.steps, self.tracer.form
+        if self.layout is None:
+            return (TracedSize(samples, 0),)
+        if self.node.target is torch.stack:
+            steps = len(self.node.args[0])  # type: ignore[arg-type]
+        if self.layout.merged:
+            return (TracedSize(steps * samples, MERGED),)
+        places = (STEPS, 0) if form != "layers" else (self.tracer.framework.time_axis, 1 - self.tracer.framework.time_axis)
+        both = (TracedSize(steps, places[0], is_time=True), TracedSize(samples, places[1]))
+        return both[::-1] if self.layout.batch_first else both
+
+    ndim = property(lambda self: self.dim())
+    device = property(lambda self: torch.device("cpu"))
+    dtype = property(lambda self: torch.float32)
+
+    def size(self, axis: int | None = None) -> Any:
+        """Return the shape or one of its sizes."""
+        return self.shape if axis is None else self.shape[axis]
+
+    def dim(self) -> int:
+        """Return the number of axes."""
+        return len(self.list_leading()) + len(self.tracer.measure(self.node) or ())
+
+
+class TracedValue(SizedValue):
+    """The same, which a forward may take step by step."""
+
+    def __len__(self) -> int:
+        self.tracer.reads_sizes = True
+        return self.list_leading()[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([self[t] for t in range(self.list_leading()[0])])
+
+    def unbind(self, dim: int = 0) -> tuple[Any, ...]:
+        """Return the tensor of every step."""
+        is_batch_first = self.layout is not None and self.layout.batch_first
+        if dim != int(is_batch_first) or (self.layout is not None and self.layout.merged):
+            raise UnclearForward(f"it takes its input apart along axis {dim}, expected time in front")
+        return tuple(self[:, t] if is_batch_first else self[t] for t in range(self.list_leading()[dim]))
+
+    def permute(self, *axes: Any) -> Any:
+        """Exchange time and batch; other orders have no counterpart."""
+        order = tuple(axes[0]) if len(axes) == 1 else axes
+        if order[:2] == (1, 0) and order[2:] == tuple(range(2, len(order))) and not self._is_merged():
+            return self._swap("permute", *axes)
+        return self.tracer.create_proxy("call_method", "permute", (self, *axes), {})
+
+    def transpose(self, dim0: int, dim1: int) -> Any:
+        """Exchange time and batch; other axes have no counterpart."""
+        if {dim0, dim1} == {0, 1} and not self._is_merged():
+            return self._swap("transpose", dim0, dim1)
+        return self.tracer.create_proxy("call_method", "transpose", (self, dim0, dim1), {})
+
+    swapaxes = swapdims = transpose
+
+    def _is_merged(self) -> bool:
+        return self.layout is not None and self.layout.merged
+
+    def _swap(self, name: str, *axes: Any) -> Any:
+        """Return the tensor with time and batch exchanged."""
+        form = self.tracer.form
+        if form == "step":
+            raise LoopsOverTime
+        if form == "layers" and self.node.op == "placeholder":
+            return self  # such a model may have its input in either order
+        return self.tracer.create_proxy("call_method", name, (self, *axes), {})
+
+    @classmethod
+    def __torch_function__(cls, orig_method: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Exchange axes as the method does; all else is traced."""
+        name = getattr(orig_method, "__name__", "")
+        if name in (*SWAPS, "unbind") and args and isinstance(args[0], cls):
+            return getattr(args[0], name)(*args[1:], **(kwargs or {}))
+        return super().__torch_function__(orig_method, types, args, kwargs)
+
+    def __getitem__(self, index: Any) -> Any:
+        parts = index if isinstance(index, tuple) else (index,)
+        layout, form = self.layout, self.tracer.form
+        is_column = len(parts) > 1 and isinstance(parts[0], slice) and parts[0] == slice(None) and isinstance(parts[1], int)
+        if form == "step" and isinstance(parts[0], int):
+            raise LoopsOverTime
+        is_step = layout is not None and (is_column if layout.batch_first else isinstance(parts[0], int))
+        if form != "layers" and layout is not None and is_step and not layout.merged:
+            step, *rest = parts[1:] if layout.batch_first else parts
+            is_input = self.node.op == "placeholder"
+            if step >= 0 and all(part is ... or isinstance(part, slice) for part in rest):
+                if layout.of_input:
+                    self.tracer.taken.add(int(step))
+                taken: Any = self.tracer.create_proxy("call_function", operator.getitem, (self, int(step)), {})
+                picks = any(part not in (..., slice(None)) for part in rest)
+                return taken[(slice(None), *rest) if layout.batch_first else tuple(rest)] if picks else taken
+            if is_input:
+                raise UnclearForward(f"it takes x[{index}], expected x[t] of every step in turn")
+        self.tracer.takes_columns |= is_column
+        return self.tracer.create_proxy("call_function", operator.getitem, (self, index), {})
