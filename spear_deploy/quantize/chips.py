@@ -163,7 +163,7 @@ def lower(graph: SNNGraph, settings: LoweringSettings, family: str, *, float_run
     chosen = _choose(layers, graph.output, rule, settings, float_run)
     for layer in layers:
         candidate = chosen[layer.name]
-        facts["scale"][layer.name], facts["offset"][layer.name] = candidate.scale, float(np.mean(layer.level))
+        facts["scale"][layer.name], facts["offset"][layer.name] = candidate.scale, layer.offset
         facts["findings"] += [*candidate.findings, *report_several_spikes(layer, candidate.error)]
     return assemble_network(graph, {name: candidate.integers for name, candidate in chosen.items()}, facts)
 

@@ -92,10 +92,10 @@ def lower(
         float_run: a run of `graph`, which shifts and scales are chosen on.
     """
     chosen: dict[str, LoihiCandidate] = {}
-    offsets: dict[str, float] = {}
+    offsets: dict[str, Any] = {}
     for layer in collect_neuron_inputs(graph, settings.kind, settings.input_scale):
         chosen[layer.name] = _choose_candidate(layer, settings, (max_scales or {}).get(layer.name, np.inf), float_run)
-        offsets[layer.name] = float(np.mean(layer.level))
+        offsets[layer.name] = layer.offset
     facts: dict[str, Any] = {"format": "loihi", "weight_bits": settings.weight_bits, "unit": LOIHI_UNIT}
     facts["scale"] = {name: candidate.scale for name, candidate in chosen.items()}
     facts |= {"offset": offsets, "headroom": {name: candidate.headroom for name, candidate in chosen.items()}}

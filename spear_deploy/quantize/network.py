@@ -120,8 +120,9 @@ def quantize(
         layer_bits: bits of a stored weight by layer, where they are fewer than `weight_bits`; on Loihi and Akida. Unless given
             those that the network states (`network.layer_bits`), brought into the format.
 
-    `metadata["quantization"]` has the format, the scale and offset of each layer (a readout's floating-point value is
-    v / (unit · scale) + offset), and for Speck and Xylo what changed by rounding as `findings`.
+    `metadata["quantization"]` has the format, the scale and offset of each layer (a floating-point potential is
+    v / (unit · scale) + offset; offsets that differ between neurons are a list), and for Speck and Xylo what changed by rounding
+    as `findings`.
 
     Raises:
         UnsupportedError: what has no integer counterpart, by layer.

@@ -89,7 +89,7 @@ def lower(graph: SNNGraph, settings: LoweringSettings, *, float_run: FloatRun | 
     for layer in collect_neuron_inputs(graph, settings.kind, settings.input_scale):
         scale, integers[layer.name], error = _choose_integers(layer, settings, float_run)
         if _weight_divisor(layer).size == 1:
-            facts["scale"][layer.name], facts["offset"][layer.name] = scale, float(np.mean(layer.level))
+            facts["scale"][layer.name], facts["offset"][layer.name] = scale, layer.offset
         facts["findings"] += _report_threshold(layer, integers[layer.name], scale) + report_several_spikes(layer, error)
     return assemble_network(graph, integers, facts)
 

@@ -123,6 +123,11 @@ class NeuronInput:
         return self.factors["v_reset"] if self.neuron.reset == "value" else np.zeros(())
 
     @property
+    def offset(self) -> Any:
+        """The level as plain data: one number, or lists in the shape of the neuron's parameters where it differs."""
+        return float(np.mean(self.level)) if np.ptp(self.level) == 0 else self.level.tolist()
+
+    @property
     def threshold(self) -> Array:
         """Threshold of spiking neurons, measured from the level."""
         return self.factors["v_threshold"] - self.level

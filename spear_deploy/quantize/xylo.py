@@ -73,7 +73,7 @@ def lower(graph: SNNGraph, settings: LoweringSettings, *, float_run: FloatRun | 
         for unscaled, candidate in zip(group, choose_scales(group, settings, float_run), strict=True):
             name = unscaled.layer.name
             integers[name] = candidate.integers
-            facts["scale"][name], facts["offset"][name] = candidate.scale, float(np.mean(unscaled.layer.level))
+            facts["scale"][name], facts["offset"][name] = candidate.scale, unscaled.layer.offset
             facts["findings"] += unscaled.findings
             if candidate.gain != 1:
                 facts["findings"].append({"layer": name, "what": "gain", "given": 1.0, "stored": candidate.gain})

@@ -113,18 +113,19 @@ def compare_runs(
 def to_floating_units(graph: SNNGraph, run: ChipRun) -> ChipRun:
     """Return a run of an integer network with potentials and output in the units of the network it was quantised from.
 
-    A potential becomes v / (unit · scale) + offset, with the scales of the network's metadata. Layers without a scale stay.
+    A potential becomes v / (unit · scale) + offset, with both by layer from the network's metadata. Layers without a scale stay.
     """
     facts = graph.metadata.get("quantization", {})
     scales, offsets, unit = facts.get("scale", {}), facts.get("offset", {}), facts.get("unit", LOIHI_UNIT)
 
     def convert(name: str, value: Array) -> Array:
-        if name not in scales or (name == graph.output and graph[name].spikes):
+        if name not in scales:
             return value
-        return np.asarray(value / (unit * scales[name]) + offsets.get(name, 0.0))
+        return np.asarray(value / (unit * scales[name]) + np.asarray(offsets.get(name, 0.0)))
 
     v = {name: convert(name, value) for name, value in run.v.items()}
-    return replace(run, v=v, output=convert(graph.output, run.output))
+    output = run.output if graph[graph.output].spikes else convert(graph.output, run.output)
+    return replace(run, v=v, output=output)
 
 
 def pair_layers(a: SNNGraph, b: SNNGraph) -> list[tuple[str, str]]:

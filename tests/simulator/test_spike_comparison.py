@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from spear_deploy.errors import DataError
-from spear_deploy.network import IF, LI, Dense, Flatten, Layer
+from spear_deploy.network import IF, LI, LIF, Dense, Flatten, Layer
 from spear_deploy.network.graph import chain
 from spear_deploy.quantize import quantize
 from spear_deploy.simulator import simulate
@@ -18,6 +18,8 @@ from spear_deploy.simulator.spike_comparison import (
     to_floating_units,
 )
 from tests.support.reference import random_graph, random_spikes
+
+RESETS = np.array([-1.0, -0.5, 0.5, 1.0])
 
 
 def test_first_difference_is_earliest_in_time_then_sample_then_neuron():
@@ -134,3 +136,23 @@ def test_networks_with_different_layers_are_not_compared():
         compare_arrays("x", np.zeros((1, 1, 2)), np.zeros((1, 1, 3)))
     with pytest.raises(DataError, match=r"layer 'x': recordings of shape \(1, 2, 2\) and \(2, 1, 2\)"):
         compare_arrays("x", np.zeros((1, 2, 2)), np.zeros((2, 1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("format", "neuron"),
+    [
+        ("loihi", LIF(tau_s=0.01, r=4.0, v_reset=RESETS, reset="value")),
+        ("spinnaker", LIF(tau_s=0.01, r=4.0, v_reset=RESETS, reset="value")),
+        ("truenorth", IF(v_reset=RESETS, reset="value")),
+        ("catalyst", IF(v_reset=RESETS, reset="value")),
+    ],
+)
+def test_potentials_of_neurons_with_resets_of_their_own_come_back_in_floating_units(format, neuron):
+    """The integers hold the potential of each neuron from its own reset on."""
+    layer = Layer(name="a", synapse=Dense(weight=np.full((4, 3), 0.0613)), neuron=replace(neuron, v_threshold=np.asarray(2.0)))
+    graph = chain([layer], input_shape=(3,))
+    x = random_spikes(graph, 0, steps=12, batch=3, rate=0.7)
+    floating, integer = simulate(graph, x, record=("v",)), quantize(graph, format=format)
+    raw = simulate(integer, x, record=("v",))
+    assert integer.metadata["quantization"]["offset"] == {"a": pytest.approx(RESETS.tolist())}
+    np.testing.assert_allclose(to_floating_units(integer, raw).v["a"], floating.v["a"], atol=0.05)
