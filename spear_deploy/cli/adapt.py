@@ -13,6 +13,7 @@ from spear_deploy.cli.command import Command, command_line, refuse_unused
 from spear_deploy.cli.inputs import load_net
 from spear_deploy.cli.options import as_json, chip, data_options, network_options, overrides, quiet, readout, seed
 from spear_deploy.cli.output import display, emit, leave, suggest
+from spear_deploy.util.printable import write_note
 
 
 @click.command(cls=Command, short_help="Replace what the chip lacks, and learn it again.")
@@ -97,5 +98,5 @@ def _show(console: Any, facts: Mapping[str, Any], labels: Mapping[str, str], fol
     for need in facts["missing"]:
         console.print(f"missing: {add_kinds(need, labels)}", highlight=False, markup=False)
     for note in facts["notes"]:
-        console.print(f"note: {add_kinds(note, labels)}", highlight=False, markup=False)
+        console.print(write_note(add_kinds(note, labels)), highlight=False, markup=False)
     console.print(list_files(facts["files"].values(), folder), highlight=False)

@@ -11,6 +11,7 @@ from typing import Any
 
 from spear_deploy.util.console import PrintableConsole
 from spear_deploy.util.number_format import number
+from spear_deploy.util.printable import write_note
 
 LABELS = {"accuracy": "accuracy", "synops": "SynOps", "best": "best", "reward": "reward"}
 """Numbers beside the bar: key of the progress and label."""
@@ -59,7 +60,7 @@ class Display(AbstractContextManager["Display"]):
         if self.quiet:
             return
         if "note" in facts:
-            self.console.print(f"note: {facts['note']}", highlight=False, markup=False)
+            self.console.print(write_note(facts["note"]), highlight=False, markup=False)
             return
         stage = str(facts.get("stage", self.stage))
         done, of = facts.get("done", 0), facts.get("of", 0)

@@ -27,6 +27,7 @@ from spear_deploy.cli.options import (
     workers,
 )
 from spear_deploy.cli.output import display, emit, leave
+from spear_deploy.util.printable import write_note
 
 
 @click.command(cls=Command, short_help="Make it smaller, until it fits the chip or meets a budget.")
@@ -142,7 +143,7 @@ def _show(console: Any, facts: Mapping[str, Any], labels: Mapping[str, str], fol
         show_aims(console, row["budgets"])
         show_levers(console, row["levers"], "the test split")
         for note in row["notes"]:
-            console.print(f"note: {add_kinds(note, labels)}", highlight=False, markup=False)
+            console.print(write_note(add_kinds(note, labels)), highlight=False, markup=False)
         console.print(list_files(row["files"].values(), folder), highlight=False)
     if "front" in facts:
         console.print(f"front: {facts['files']['front']}, {facts['files']['report']}", highlight=False)

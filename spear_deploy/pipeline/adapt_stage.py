@@ -27,6 +27,7 @@ from spear_deploy.pipeline.deployment import DeploySettings
 from spear_deploy.pipeline.inputs import load_for, require_integers
 from spear_deploy.pipeline.stage_cache import StageCache, StageOutput
 from spear_deploy.quantize.fold import fold_chained_weights
+from spear_deploy.report.tables import count_kinds
 from spear_deploy.util.files import write_json
 from spear_deploy.util.number_format import plural
 
@@ -170,9 +171,8 @@ def find_adaptation(net: api.Net, graph: SNNGraph, chip: str) -> dict[str, Any] 
 
 def note_adaptation(facts: Mapping[str, Any]) -> str:
     """Return a sentence on what was replaced."""
-    kinds = [row["kind"] for row in facts["replaced"]]
-    exact, accuracy = len(kinds) - kinds.count("learnt"), facts["accuracy"]
+    accuracy, replaced = facts["accuracy"], facts["replaced"]
     return (
-        f"adapted to {facts['chip']}: {plural(len(kinds), 'part')} replaced, {exact} of them without learning; accuracy of the "
+        f"adapted to {facts['chip']}: {plural(len(replaced), 'part')} replaced ({count_kinds(replaced)}); accuracy of the "
         f"trained network {accuracy['trained']:.2%}, of the adapted one {accuracy['adapted']:.2%}; {FACTS} lists the steps"
     )

@@ -11,7 +11,7 @@ from spear_deploy.network.labels import add_kinds
 from spear_deploy.report.folder import ADAPTATION, ADAPTATION_KEYS, DEPLOYMENT, read_json, read_origin
 from spear_deploy.report.layer_names import label_adaptation
 from spear_deploy.report.pruning_page import find_results
-from spear_deploy.report.tables import describe_adaptation
+from spear_deploy.report.tables import count_kinds, describe_adaptation
 from spear_deploy.util.number_format import percent, plural
 
 PAGE = "adapt.html"
@@ -70,11 +70,10 @@ def describe_adapted(folder: Path) -> dict[str, Any]:
 
 
 def _write_sentence(facts: Mapping[str, Any]) -> str:
-    kinds = [row["kind"] for row in facts["replaced"]]
-    if not kinds:
+    rows = facts["replaced"]
+    if not rows:
         return f"Nothing was replaced: {explain_no_replacement(facts)}."
-    counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in ("exact", "bounded", "learnt") if kind in kinds)
-    sentence = f"What {facts['chip']} lacks was replaced in {plural(len(kinds), 'place')} ({counts})."
+    sentence = f"What {facts['chip']} lacks was replaced in {plural(len(rows), 'place')} ({count_kinds(rows)})."
     return sentence if facts["accuracy"]["trained"] is not None else f"{sentence} Without data, accuracy is not measured."
 
 

@@ -257,17 +257,25 @@ def describe_adaptation(adaptation: Mapping[str, Any] | None) -> dict[str, Any] 
             }
         )
         before = share
-    kinds = [row["kind"] for row in adaptation["replaced"]]
-    counts = [f"{kinds.count(kind)} {kind}" for kind in ("exact", "bounded", "learnt") if kind in kinds]
-    accuracy = adaptation["accuracy"]
-    made = f"{plural(len(kinds), 'replacement')} ({', '.join(counts)})"
+    accuracy, replaced = adaptation["accuracy"], adaptation["replaced"]
+    made = f"{plural(len(replaced), 'replacement')} ({count_kinds(replaced)})"
     return {
         "steps": steps,
-        "replaced": join_rows(adaptation["replaced"]),
+        "replaced": join_rows(replaced),
         "sentence": f"{adaptation['chip']} lacks parts of the trained network. {made} took it from "
         f"{percent(accuracy['trained'], 2)} to {percent(accuracy['adapted'], 2)}; what follows on this page starts there.",
-        "hosts": [f"{row['layer']}: {row['by']}." for row in adaptation["replaced"] if "host" in row["by"]],
+        "hosts": [f"{row['layer']}: {row['by']}." for row in replaced if "host" in row["by"]],
     }
+
+
+def count_kinds(replaced: Sequence[Mapping[str, Any]]) -> str:
+    """Return how many replacements are of each kind.
+
+    >>> count_kinds([{"kind": "learnt"}, {"kind": "exact"}, {"kind": "learnt"}])
+    '1 exact, 2 learnt'
+    """
+    kinds = [row["kind"] for row in replaced]
+    return ", ".join(f"{kinds.count(kind)} {kind}" for kind in ("exact", "bounded", "learnt") if kind in kinds)
 
 
 def list_widths(deployment: Mapping[str, Any], layers: Mapping[str, Any]) -> list[dict[str, Any]]:

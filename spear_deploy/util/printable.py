@@ -49,3 +49,12 @@ def find_hidden(data: Any, key: str = "") -> Iterator[tuple[str, str]]:
             waiting += [(f"{place}.{name}".lstrip("."), part) for name, part in zip(names, value.values(), strict=True)]
         elif isinstance(value, (list, tuple)):
             waiting += [(f"{place}[{n}]", part) for n, part in enumerate(value)]
+
+
+def write_note(note: str) -> str:
+    """Return the line of a note; a warning says that it is one.
+
+    >>> write_note("2 cores are free"), write_note("warning: the given network is at chance")
+    ('note: 2 cores are free', 'warning: the given network is at chance')
+    """
+    return note if note.startswith("warning: ") else f"note: {note}"

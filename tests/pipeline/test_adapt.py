@@ -285,7 +285,7 @@ def test_an_unknown_option_is_refused(tmp_path):
 def test_deploy_adapts_first_and_verify_derives_the_accuracies_again(trained, tmp_path):
     out = tmp_path / "deployed"
     result = sd.deploy(trained, "speck2f", task(), out=out, **OPTIONS)
-    assert result.notes[0].startswith("adapted to speck2f: 2 parts replaced, 0 of them without learning; accuracy of the trained")
+    assert result.notes[0].startswith("adapted to speck2f: 2 parts replaced (2 learnt); accuracy of the trained")
     facts = json.loads((out / "adapt.json").read_text())
     assert [row["layer"] for row in facts["replaced"]] == ["fc", "out"]
     assert {type(layer.neuron) for layer in sd.load(out / "dense.snn").layers} == {IF}

@@ -14,6 +14,7 @@ from spear_deploy.interchange.formats import CERTIFICATE
 from spear_deploy.network.labels import add_kinds, label_layers
 from spear_deploy.pruning.budgets import format_amount, resource_name
 from spear_deploy.util.number_format import UNKNOWN, amount, number
+from spear_deploy.util.printable import write_note
 
 if TYPE_CHECKING:
     from spear_deploy.budget.report import BudgetReport
@@ -99,7 +100,7 @@ def show_deployment(console: Console, result: Deployment, folder: str) -> None:
     show_aims(console, facts["budgets"])
     show_levers(console, facts["levers"], "validation")
     for note in facts["notes"]:
-        console.print(f"note: {add_kinds(note, labels)}", highlight=False, markup=False)
+        console.print(write_note(add_kinds(note, labels)), highlight=False, markup=False)
     console.print(list_files(facts["files"].values(), folder), highlight=False)
     spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in facts["seconds"].items())
     console.print(f"time: {sum(facts['seconds'].values()):.0f} s ({spent})", highlight=False)
