@@ -9,7 +9,8 @@ modules of Norse and torch; a file of this folder per framework holds its conven
     batch loop   forward(x: (B, T, *shape)) -> output                           the same over x[:, t], or after a transpose
     repeat       forward(x: (B, *shape)) -> outputs of all steps                cells, and a loop that feeds x in every step
 
-Feedback by hand, an output of the step before that is used again, becomes an edge of delay 1.
+Layers without state may run on time and batch in one axis, x.flatten(0, 1), in all forms that have both. Feedback by hand, an
+output of steps before that is used again, becomes an edge of that delay.
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ def read_model(
         UnsupportedError: a module, function or use of a state that has no exact counterpart, with its place.
         GraphError: shapes that do not meet.
     """
+    if type(model).__name__ == "ExportedProgram" or _is_exported(model):
+        raise UnsupportedError("the model is what torch.export made, operations in place of modules; give the module itself")
     if not isinstance(model, torch.nn.Module):
         raise UnsupportedError(f"a model is a torch module, got {type(model).__name__}")
     for path, module in torch.nn.Module.named_modules(model):
@@ -85,6 +88,12 @@ def read_model(
             f"the network takes {format_shape(graph.input_shape)} inputs, input shape {format_shape(shape)} was given"
         )
     return graph
+
+
+def _is_exported(model: Any) -> bool:
+    """Return whether a model is the module of an exported program, whose forward calls operators of ATen."""
+    is_graph = isinstance(model, torch.fx.GraphModule)
+    return is_graph and any(isinstance(node.target, torch._ops.OpOverload) for node in model.graph.nodes)
 
 
 def _read_without_shape(model: torch.nn.Module, *, dt_s: float | None, place: str) -> SNNGraph:

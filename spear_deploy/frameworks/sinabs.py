@@ -181,7 +181,8 @@ def _read_reset(module: Any, place: str) -> Reset:
         return "subtract"
     if isinstance(module.reset_fn, MembraneReset) and module.reset_fn.reset_value == 0:
         return "value"
-    raise UnsupportedError(f"{place} has reset_fn={module.reset_fn}; expected MembraneSubtract() or MembraneReset()")
+    why = ", which sinabs adds to every neuron in every step" if isinstance(module.reset_fn, MembraneReset) else ""
+    raise UnsupportedError(f"{place} has reset_fn={module.reset_fn}{why}; expected MembraneSubtract() or MembraneReset()")
 
 
 def _read_max_spikes(module: Any, place: str) -> int | None:

@@ -367,3 +367,94 @@ def test_a_count_of_steps_behind_the_loop_is_decoding():
 
     graph = read_model(Averaged(lambda h, x: h), (6,))
     assert [layer.synapse is not None and layer.synapse.weight.shape for layer in graph.layers] == [(5, 6)]
+
+
+class InLoop(nn.Module):
+    """Two layers in a loop over x[t]; `feed` gives the second its input, `end` what is returned."""
+
+    def __init__(self, feed=lambda spikes: spikes[-1], end=torch.stack):
+        super().__init__()
+        self.fc, self.lif = nn.Linear(12, 6), snn.Leaky(beta=0.9, threshold=0.2)
+        self.fc2, self.lif2, self.feed, self.end = nn.Linear(6, 5), snn.Leaky(beta=0.8, threshold=0.1), feed, end
+
+    def forward(self, x):
+        mem, mem2, spikes, outputs = self.lif.reset_mem(), self.lif2.reset_mem(), [], []
+        for t in range(x.shape[0]):
+            spk, mem = self.lif(self.fc(x[t]), mem)
+            spikes.append(spk)
+            spk, mem2 = self.lif2(self.fc2(self.feed(spikes)), mem2)
+            outputs.append(spk)
+        return self.end(outputs)
+
+
+@pytest.mark.parametrize("delay", [1, 2, 3, 4, 9, 20])
+def test_a_delay_by_hand_of_any_number_of_steps_is_an_edge_of_that_delay(delay):
+    torch.manual_seed(0)
+
+    def feed(spikes):
+        return spikes[-1 - delay] if len(spikes) > delay else torch.zeros_like(spikes[-1])
+
+    model, x = InLoop(feed).eval(), (torch.rand(30, 3, 12) < 0.5).float()
+    graph = read_model(model, (12,))
+    assert max(edge.delay for edge in graph.edges) == delay
+    with torch.no_grad():
+        theirs = model(x).numpy()
+    assert theirs.sum() > 10
+    np.testing.assert_array_equal(simulate(graph, x.numpy(), kind="current").output, theirs)
+
+
+@pytest.mark.parametrize(
+    ("end", "how"),
+    [
+        (lambda o: torch.stack(o, -1), None), (lambda o: torch.stack(o, dim=2), None),
+        (lambda o: torch.stack(o, dim=-1).mean(-1), "mean"), (lambda o: torch.stack(o, 2).sum(dim=2), "sum"),
+        (lambda o: torch.stack(o, -1)[..., -1], "last"), (lambda o: torch.stack(o, -1)[:, :, -1], "last"),
+    ],
+)  # fmt: skip
+def test_outputs_stacked_behind_their_channels_are_those_of_all_steps(end, how):
+    torch.manual_seed(0)
+    model, x = InLoop(end=end).eval(), (torch.rand(11, 3, 12) < 0.5).float()
+    ours = simulate(read_model(model, (12,)), x.numpy(), kind="current").output
+    with torch.no_grad():
+        theirs = model(x).numpy()
+    assert theirs.sum() > 0
+    decoded = {None: np.moveaxis(ours, 0, -1), "mean": ours.mean(0), "sum": ours.sum(0), "last": ours[-1]}[how]
+    np.testing.assert_allclose(decoded, theirs, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("end", "message"),
+    [
+        (lambda o: torch.stack(o, -2), "stacks outputs along axis -2; stack all steps of a loop along axis 0 or 1, or behind"),
+        (lambda o: torch.stack(o, -1).transpose(0, 1), "only time and batch of all steps can be exchanged"),
+    ],
+)  # fmt: skip
+def test_other_axes_of_outputs_are_refused(end, message):
+    with pytest.raises(UnsupportedError, match=message):
+        read_model(InLoop(end=end), (12,))
+
+
+def test_two_outputs_without_a_common_last_layer_are_refused_with_what_to_do():
+    class Plain(InLoop):
+        def forward(self, x):
+            return self.fc2(x[:, :6]), self.fc(x)
+
+    with pytest.raises(
+        UnsupportedError, match="beside its output; return one output, such as both side by side by torch.cat, or"
+    ):
+        read_model(Plain(), (12,))
+
+
+def test_a_module_that_torch_export_made_is_refused():
+    class Step(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.lif = nn.Linear(4, 3), snn.Leaky(beta=0.9)
+
+        def forward(self, x, mem):
+            return self.lif(self.fc(x), mem)
+
+    program = torch.export.export(Step().eval(), (torch.rand(2, 4), torch.zeros(2, 3)))
+    for model in (program, program.module()):
+        with pytest.raises(UnsupportedError, match="what torch.export made, operations in place of modules; give the module its"):
+            read_model(model, (4,))

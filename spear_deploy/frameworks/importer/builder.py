@@ -20,6 +20,10 @@ LI_FIELDS = tuple(field.name for field in fields(LI))
 CUBA_LI_FIELDS = tuple(field.name for field in fields(CubaLI))
 
 
+class OnlyZerosError(UnsupportedError):
+    """A layer that gets zeros in every step of a trace."""
+
+
 @dataclass
 class GraphBuilder:
     """The layers and edges added so far.
@@ -171,13 +175,13 @@ class GraphBuilder:
         """Return the edges without those from zeros.
 
         Raises:
-            UnsupportedError: a layer that nothing but zeros feeds.
+            OnlyZerosError: a layer that nothing but zeros feeds.
         """
         edges = [edge for edge in self.edges if not edge.source.startswith(ZEROS)]
         targets = {edge.target for edge in edges}
         for edge in self.edges:
             if edge.target not in targets:
-                raise UnsupportedError(f"module '{edge.target}' gets zeros in every step; feed it or take it out")
+                raise OnlyZerosError(f"module '{edge.target}' gets zeros in every step; feed it or take it out")
         return edges
 
     def _find_free_name(self, path: str) -> str:

@@ -29,6 +29,7 @@ from spear_deploy.frameworks.importer.symbols import (
     State,
     Symbol,
     SymbolShape,
+    TimeLast,
     describe,
 )
 from spear_deploy.frameworks.importer.synapses import to_flatten
@@ -49,16 +50,20 @@ class MaximumAndPlaces(NamedTuple):
 
 def stack(call: FunctionCall, tensors: tuple[Symbol, ...], dim: int = 0) -> Symbol:
     """Keep the outputs of a loop's steps in order."""
-    if call.context.form not in (*LOOPS, "repeat") or dim not in (0, 1):
-        raise UnsupportedError(f"{call.place} stacks outputs along axis {dim}; stack all steps of a loop along axis 0 or 1")
-    return BatchFirst(tensors) if dim else tensors
+    shape = get_shape(call, tensors)
+    is_last = shape is not None and dim in (-1, len(shape.sizes) - 1)
+    if call.context.form not in (*LOOPS, "repeat") or not (dim in (0, 1) or is_last):
+        raise UnsupportedError(
+            f"{call.place} stacks outputs along axis {dim}; stack all steps of a loop along axis 0 or 1, or behind all others"
+        )
+    return tensors if not dim else TimeLast(tensors) if is_last else BatchFirst(tensors)
 
 
 def transpose(call: FunctionCall, value: Symbol, *axes: Any) -> Symbol:
     """Exchange time and batch of the outputs of all steps."""
     order = tuple(axes[0]) if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
     is_swap = set(order) == {0, 1} if call.name != "permute" else order == (1, 0, *range(2, len(order)))
-    if is_swap and isinstance(value, BatchFirst):
+    if is_swap and isinstance(value, BatchFirst) and not isinstance(value, TimeLast):
         return value.outputs
     if is_swap and isinstance(value, tuple):
         return BatchFirst(value)
@@ -108,7 +113,7 @@ def _is_time(call: FunctionCall, value: Symbol, axes: tuple[Any, ...]) -> bool:
     shape = get_shape(call, value)
     if shape is None or not all(isinstance(axis, int) for axis in axes):
         return False
-    return [axis % len(shape.sizes) for axis in axes] == [n for n, size in enumerate(shape.before) if is_steps(call, size)]
+    return [axis % len(shape.sizes) for axis in axes] == [n for n, size in enumerate(shape.sizes) if is_steps(call, size)]
 
 
 def is_steps(call: FunctionCall, size: Symbol) -> bool:
@@ -134,6 +139,8 @@ def get_shape(call: FunctionCall, value: Symbol) -> SymbolShape | None:
         (name,) = last.layers
         last = call.context.builder.outputs[name]
     inner = get_shape(call, last) if isinstance(last, (Signal, Concat)) else None
+    if isinstance(value, TimeLast):
+        return inner and SymbolShape((batch,), inner.shape, (steps,))
     before = (batch, steps) if isinstance(value, BatchFirst) else (steps, batch)
     return inner and SymbolShape(before, inner.shape)
 
@@ -187,9 +194,12 @@ def take_last(call: FunctionCall, value: Symbol, index: Any) -> Symbol | None:
     parts = index if isinstance(index, tuple) else (index,)
     place = next((n for n, part in enumerate(parts) if isinstance(part, int)), None)
     others = [part for n, part in enumerate(parts) if n != place]
-    if shape is None or place is None or place >= len(shape.before) or not is_steps(call, shape.before[place]):
+    if shape is None or place is None:
         return None
-    if any(part is not ... and part != slice(None) for part in others) or ... in parts[:place]:
+    axis = len(shape.sizes) - len(parts) + place if ... in parts[:place] else place
+    if axis >= len(shape.sizes) or not is_steps(call, shape.sizes[axis]):
+        return None
+    if any(part is not ... and part != slice(None) for part in others):
         return None
     if parts[place] == -1:
         return Decoded(value.outputs if isinstance(value, BatchFirst) else value, "last", "last")

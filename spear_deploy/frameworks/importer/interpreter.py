@@ -5,6 +5,8 @@ The calls are read in the order of their steps; each becomes layers, changes not
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +14,7 @@ import torch
 from torch import fx
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.frameworks.importer.builder import GraphBuilder
+from spear_deploy.frameworks.importer.builder import GraphBuilder, OnlyZerosError
 from spear_deploy.frameworks.importer.context import Form, Framework, TraceContext, run_stepwise
 from spear_deploy.frameworks.importer.forward_code import copy_model, list_unused_arguments, summarize_error, takes_state
 from spear_deploy.frameworks.importer.functions import call_function
@@ -36,7 +38,7 @@ from spear_deploy.frameworks.importer.symbols import (
     require_signal,
     shifted_by,
 )
-from spear_deploy.frameworks.importer.trace import COUNTS, OTHER_COUNTS, Counts, detect_form, trace
+from spear_deploy.frameworks.importer.trace import COUNTS, Counts, detect_form, trace
 from spear_deploy.frameworks.importer.traced_model import (
     LOOPS,
     TracedModel,
@@ -45,7 +47,7 @@ from spear_deploy.frameworks.importer.traced_model import (
     find_last_nodes,
     list_nodes,
 )
-from spear_deploy.frameworks.importer.unrolling import UnrolledSteps
+from spear_deploy.frameworks.importer.unrolling import LateDifferenceError, UnrolledSteps
 from spear_deploy.network import Shape
 from spear_deploy.network.delayed_reset import delay_resets
 from spear_deploy.network.graph import INPUT, SNNGraph, merge_parts
@@ -75,13 +77,34 @@ def trace_layers(
 
     Arguments and errors are those of `import_model`, which merges the layers.
     """
-    copied = _copy(model)
-    form = detect_form(copied, input_shape, framework)
-    graph, builder = _build(copied, input_shape, form=form, framework=framework, dt_s=dt_s, counts=COUNTS)
+    form = detect_form(_copy(model), input_shape, framework)
+    build = partial(_build, input_shape=input_shape, form=form, framework=framework, dt_s=dt_s)
+    counts = COUNTS
+    try:
+        graph, builder = build(_copy(model), counts=counts)
+    except (LateDifferenceError, OnlyZerosError) as error:  # such as a longer delay, which begins in a later step
+        counts, graph, builder = _build_from_more_steps(model, build, error, form)
     if builder.reads_sizes:  # numbers of the forward may come from it, in more ways than a trace shows
-        other, _ = _build(_copy(model), input_shape, form=form, framework=framework, dt_s=dt_s, counts=OTHER_COUNTS)
+        other, _ = build(_copy(model), counts=Counts(samples=counts.samples + 1, further_steps=counts.further_steps + 1))
         _check_independence(graph, other)
     return graph, builder.origins
+
+
+FURTHER_STEPS = (8, 40)
+"""Steps beyond the usual ones on which a loop is traced whose steps differ up to the last one."""
+
+
+def _build_from_more_steps(
+    model: torch.nn.Module, build: Callable[..., tuple[SNNGraph, GraphBuilder]], refusal: UnsupportedError, form: Form
+) -> tuple[Counts, SNNGraph, GraphBuilder]:
+    """Return the first network that a trace of more steps gives, with the counts of the trace; else raise the first refusal."""
+    for further in FURTHER_STEPS if form in LOOPS else ():
+        counts = replace(COUNTS, further_steps=further)
+        try:
+            return counts, *build(_copy(model), counts=counts)
+        except UnsupportedError:
+            continue
+    raise refusal
 
 
 def _copy(model: torch.nn.Module) -> torch.nn.Module:
@@ -93,7 +116,7 @@ def _copy(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def _build(
-    model: torch.nn.Module, input_shape: Shape, *, form: Form, framework: Framework, dt_s: float | None, counts: Counts
+    model: torch.nn.Module, *, input_shape: Shape, form: Form, framework: Framework, dt_s: float | None, counts: Counts
 ) -> tuple[SNNGraph, GraphBuilder]:
     """Return the network of a model, read on an input of these counts."""
     builder = GraphBuilder(default_dt_s=framework.dt_s if dt_s is None else dt_s)
@@ -378,7 +401,10 @@ class TraceInterpreter:
         name, left = min(missed.items(), key=lambda item: len(item[1]))
         if left:
             what = describe(next(candidates[other] for other in (*reversed(candidates), name) if other != name and other in left))
-            raise UnsupportedError(f"{name_module(self.path)}: its forward returns {what} beside its output; return one output")
+            raise UnsupportedError(
+                f"{name_module(self.path)}: its forward returns {what} beside its output; return one output, such as both side "
+                "by side by torch.cat, or deploy each in a network of its own"
+            )
         if len(candidates) > 1:
             self.context.builder.notes.append(f"the forward returns several outputs: that of '{name}' is the network's")
         return candidates[name]

@@ -129,15 +129,16 @@ class OutputAndState:
 
 @dataclass(frozen=True)
 class SymbolShape:
-    """A shape as a tensor has it: the sizes of some axes, which are batch and time, before those of a signal."""
+    """A shape as a tensor has it: the sizes of some axes, which are batch and time, around those of a signal."""
 
     before: tuple[AxisSize, ...]
     shape: Shape
+    after: tuple[AxisSize, ...] = ()
 
     @property
     def sizes(self) -> tuple[AxisSize | int, ...]:
         """The sizes of all axes."""
-        return (*self.before, *self.shape)
+        return (*self.before, *self.shape, *self.after)
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,11 @@ class BatchFirst:
 
 
 @dataclass(frozen=True)
+class TimeLast(BatchFirst):
+    """The outputs of all steps, stacked behind their positions."""
+
+
+@dataclass(frozen=True)
 class Decoded:
     """The outputs of all steps, decoded over time by the forward itself.
 
@@ -221,6 +227,7 @@ def describe(symbol: Symbol) -> str:
         (StepInputs, "the input of all steps"),
         (StepOutputs, "the outputs of all steps"),
         (Decoded, f"the {symbol.how} of all steps" if isinstance(symbol, Decoded) else ""),
+        (TimeLast, "the outputs of all steps, time last"),
         (BatchFirst, "the outputs of all steps, batch first"),
         (dict, "a dictionary"),
         (tuple, f"{len(symbol)} values" if isinstance(symbol, tuple) else ""),
@@ -260,7 +267,7 @@ def shifted_by(symbol: Symbol, steps: int) -> Symbol:
     if isinstance(symbol, OneStep):
         return replace(symbol, output=shifted_by(symbol.output, steps))
     if isinstance(symbol, BatchFirst):
-        return BatchFirst(tuple(shifted_by(part, steps) for part in symbol.outputs))
+        return type(symbol)(tuple(shifted_by(part, steps) for part in symbol.outputs))
     if isinstance(symbol, dict):
         return {key: shifted_by(part, steps) for key, part in symbol.items()}
     return tuple(shifted_by(part, steps) for part in symbol) if isinstance(symbol, tuple) else symbol

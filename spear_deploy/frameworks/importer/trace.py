@@ -57,7 +57,7 @@ class Counts:
     further_steps: int = 0
 
 
-COUNTS, OTHER_COUNTS = Counts(), Counts(samples=3, further_steps=1)
+COUNTS = Counts()
 
 
 def detect_form(model: torch.nn.Module, shape: Shape, framework: Framework) -> Form:

@@ -23,6 +23,10 @@ NEURON = "neuron"
 """Kind of a call that adds neurons: it is never moved to another step."""
 
 
+class LateDifferenceError(UnsupportedError):
+    """A step that differs from those before it in the last step of a trace, or feedback that begins behind it."""
+
+
 @dataclass
 class _StepCall:
     """A call: its key (path, kind, arguments), its result, and the layers that it added."""
@@ -183,11 +187,11 @@ class UnrolledSteps:
         ]
 
     def _make_error(self, key: Symbol) -> UnsupportedError:
-        place = name_module(key[0])
+        place, kind = name_module(key[0]), LateDifferenceError if self.step == self.last > 1 else UnsupportedError
         step = {1: "the second step", 2: "the third step"}.get(self.step, "a later step")
         late = next((signal for signal in list_signals(key) if signal.age > 1), None)
         if late is not None:
-            return UnsupportedError(
+            return kind(
                 f"{place} uses the output of '{late.name}' {late.age} steps before, in other steps another; feed the same back"
             )
-        return UnsupportedError(f"{place} runs in another way in {step}; let every step compute the same")
+        return kind(f"{place} runs in another way in {step}; let every step compute the same")
