@@ -137,10 +137,10 @@ def seconds(value: float) -> str:
 def plural(count: int, noun: str) -> str:
     """Write a count with its noun.
 
-    >>> plural(1, "core"), plural(3, "core")
-    ('1 core', '3 cores')
+    >>> plural(1, "core"), plural(3456, "core")
+    ('1 core', '3,456 cores')
     """
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    return f"{count:,} {noun}" + "s" * (count != 1)
 
 
 def write_steps(steps: float, digits: int = 6) -> str:
