@@ -1,6 +1,10 @@
 """Networks of SpikingJelly's modules: the same spikes in SpikingJelly and in the network read from them."""
 
+import importlib
+import sys
 from dataclasses import replace
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -16,7 +20,7 @@ from spear_deploy.frameworks.models import read_model  # noqa: E402
 from spear_deploy.frameworks.write_back import store_weights  # noqa: E402
 from spear_deploy.pipeline import api  # noqa: E402
 from spear_deploy.simulator import simulate  # noqa: E402
-from tests.support.framework_runs import NETWORKS, Draw, count_differences, patterns, recorded  # noqa: E402
+from tests.support.framework_runs import NETWORKS, Draw, compare_runs, count_differences, patterns, recorded  # noqa: E402
 
 KINDS = (neuron.IFNode, neuron.LIFNode, neuron.ParametricLIFNode, neuron.CUBALIFNode)
 LAYERS = {
@@ -369,3 +373,51 @@ def test_a_layer_of_both_axes_behind_merged_ones_is_refused():
     model = Merging(lambda s, x: s.conv5(x.flatten(0, 1)).view(*x.shape[:2], 4, 6, 6))
     with pytest.raises(UnsupportedError, match="'conv5' is Conv2d, which gets time and batch in one axis; part them first, with"):
         read_model(model, (2, 8, 8))
+
+
+@pytest.fixture
+def model_zoo(monkeypatch):
+    """SpikingJelly's models; they ask torchvision for a function that fetches trained weights, which is not needed here."""
+    for name in ("torchvision", "torchvision.models", "torchvision.models.utils"):
+        module = ModuleType(name)
+        module.__spec__, module.load_state_dict_from_url = ModuleSpec(name, None), None
+        monkeypatch.setitem(sys.modules, name, module)
+    return importlib.import_module("spikingjelly.activation_based.model")
+
+
+def sew_resnet(zoo, rule):
+    module = importlib.import_module(f"{zoo.__name__}.sew_resnet")
+    return module.sew_resnet18(pretrained=False, num_classes=10, cnf=rule, spiking_neuron=neuron.LIFNode)
+
+
+def parametric(zoo, name, channels):
+    module = importlib.import_module(f"{zoo.__name__}.parametric_lif_net")
+    return getattr(module, name)(channels=channels, spiking_neuron=neuron.ParametricLIFNode)
+
+
+@pytest.mark.parametrize(
+    ("build", "shape", "layers"),
+    [
+        (lambda zoo: sew_resnet(zoo, "ADD"), (3, 32, 32), 30), (lambda zoo: sew_resnet(zoo, "AND"), (3, 32, 32), 31),
+        (lambda zoo: sew_resnet(zoo, "IAND"), (3, 32, 32), 39), (lambda zoo: parametric(zoo, "CIFAR10Net", 16), (3, 32, 32), 11),
+        (lambda zoo: parametric(zoo, "MNISTNet", 8), (1, 28, 28), 7),
+        (lambda zoo: parametric(zoo, "DVSGestureNet", 8), (2, 128, 128), 13),
+    ],
+)  # fmt: skip
+def test_a_network_of_the_model_zoo_spikes_as_in_spikingjelly(build, shape, layers, model_zoo):
+    torch.manual_seed(0)
+    model = build(model_zoo).eval()
+    functional.set_step_mode(model, "m")
+    for norm in (part for part in model.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)):
+        with torch.no_grad():
+            norm.running_mean.normal_(0, 0.05)
+            norm.running_var.uniform_(0.02, 0.2)
+            norm.bias.uniform_(0, 0.4)
+    x = (torch.rand(4, 1, *shape) < 0.5).float()
+    theirs = {path: outputs[0] for path, outputs in recorded(model, KINDS, lambda: model(x)).items()}
+    graph = read_model(model, shape)
+    counts, _ = compare_runs(graph, theirs, x.numpy())
+    assert len(graph.layers) == layers
+    assert sum(row["differ"] for row in counts.values()) == 0
+    assert sum(row["ties"] + row["behind"] for row in counts.values()) == 0
+    assert sum(row["spikes"] for row in counts.values()) > 1000
