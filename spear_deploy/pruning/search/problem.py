@@ -170,10 +170,11 @@ class Problem:
         return project_ratios(ratios, self.evaluator.channels, self.min_widths, fits)
 
     def make_recipe(self, *, epochs: int, steps: int | None = None, synops_budget: float | None = None) -> Recipe:
-        """Return the recipe of a short fine-tune."""
+        """Return the recipe of a short fine-tune, in which weights of zero stay zero, as in `tune.fine_tuning`."""
         return Recipe(
-            epochs=epochs, steps=steps, warm_up=0.1, seed=self.seed, synops_budget=synops_budget, device=self.settings.device
-        )
+            epochs=epochs, steps=steps, warm_up=0.1, seed=self.seed, synops_budget=synops_budget, keeps_zeros=True,
+            device=self.settings.device,
+        )  # fmt: skip
 
     def tune(self, widths: Widths, recipe: Recipe) -> dict[str, Any]:
         """Fine-tune a plan, once, and return accuracy, certainty and SynOps by source on validation."""

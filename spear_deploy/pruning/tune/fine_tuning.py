@@ -155,10 +155,14 @@ class FineTuning:
         return evaluate(self.graph, self.dataset.val).synops.total / use * (1 - SLACK) if use else None
 
     def _learn(self, epochs: int, target: float | None, peak: float, removal: WeightRemoval | None = None) -> None:
-        """Learn on towards a target in SynOps per inference, with a peak of the learning rate."""
+        """Learn on towards a target in SynOps per inference, with a peak of the learning rate.
+
+        Weights of zero stay zero, such as those of a convolution written out, unless the method removes weights itself: each that
+        came back would be a synapse more than was counted.
+        """
         recipe = Recipe(
             epochs=epochs, learning_rate=peak, warm_up=0.1, seed=self.seed, synops_budget=target, dual=self._dual,
-            interruptible=True, keeps_zeros=self._holds_zeros, device=self.device,
+            interruptible=True, keeps_zeros=self._holds_zeros or self.removal is None, device=self.device,
         )  # fmt: skip
         report = self.progress
         progress = None if report is None else (lambda facts: report({**facts, "stage": "fine-tune"}))
