@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, RootModel, ValidationError
 
-from spear_deploy.errors import SpearError
+from spear_deploy.errors import ChipError, SpearError
 from spear_deploy.util.digests import hash_code, hash_file, hash_value, package_versions
 from spear_deploy.util.files import write_json
 from spear_deploy.util.progress import Progress
@@ -128,9 +128,11 @@ class StageCache:
 
     @contextmanager
     def explain_errors(self) -> Iterator[None]:
-        """Add to an error which stages are kept, and which command goes on."""
+        """Add to an error which stages are kept, and which command goes on; a chip refuses the same network again."""
         try:
             yield
+        except ChipError:
+            raise
         except SpearError as error:
             if self.done:
                 error.args = (f"{error}; {self._kept_so_far(error)}", *error.args[1:])

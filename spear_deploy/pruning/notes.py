@@ -103,10 +103,11 @@ def _note_zero_weights(planned: PlannedPruning, pruned: SNNGraph) -> list[str]:
 def _note_margin(monitor: BudgetMonitor, use: BudgetUse) -> list[str]:
     """Return a note where the margin may leave more of the budget unused than `MAX_STATED_SLACK`.
 
-    Unseen samples may have more or fewer SynOps than the measured ones, so twice the margin may stay unused.
+    Unseen samples may have more or fewer SynOps than the measured ones, so twice the margin may stay unused. A budget that could
+    not be held has a note of its own.
     """
     notes = [monitor.margin_note] if monitor.margin_note else []
-    if 2 * use.margin > MAX_STATED_SLACK:
+    if use.met and 2 * use.margin > MAX_STATED_SLACK:
         active = {name: amount for name, amount in monitor.budgets.amounts.items() if name in ACTIVE}
         relative = all(amount.relative for amount in active.values())
         names, narrower = ", ".join(map(resource_name, active)), "" if relative else ", or a budget in per cent,"

@@ -17,7 +17,7 @@ from spear_deploy.cli import main
 from spear_deploy.cli.tables import show_deployment
 from spear_deploy.data import from_arrays
 from spear_deploy.data.dataset import hash_dataset
-from spear_deploy.errors import BackendError, BudgetError, DataError, UnsupportedError
+from spear_deploy.errors import BackendError, BudgetError, ChipError, DataError, UnsupportedError
 from spear_deploy.hardware.profile import hash_profile, load_profile, override_facts
 from spear_deploy.interchange.snn_file import hash_network, read_snn
 from spear_deploy.network import IF, LIF, Dense, Layer
@@ -424,6 +424,13 @@ def test_ctrl_c_and_errors_name_the_kept_stages(tmp_path):
     with pytest.raises(BackendError, match=r"^Lava died; what is done \(one\) is kept") as caught:
         result.run_always("two", fail)
     assert caught.value.cause == "died"
+
+    def refuse():
+        raise ChipError("layer 'fc': LIF leaks; use IF", adapting="NET --chip speck2f --data DATA")
+
+    with pytest.raises(ChipError, match=r"^layer 'fc': LIF leaks; use IF; or let `spear-deploy adapt NET .*` replace") as e:
+        result.run_always("two", refuse)
+    assert "goes on" not in str(e.value)  # the chip refuses the same network again
 
 
 def test_after_an_unreachable_budget_the_advised_command_has_one_that_can_be_reached():
