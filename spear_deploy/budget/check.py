@@ -2,12 +2,13 @@
 
 One row per resource and place: used, limit, status, and what removes an overrun. The verdict is `does_not_fit` if anything
 is over its limit or does not exist on the chip, `unchecked` if only a number that is needed is not published, and `fits`
-otherwise. All violations are reported at once.
+otherwise. What is open before weights are rounded (how many values those of a neuron have) the chip's integers decide. All
+violations are reported at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 
@@ -15,13 +16,14 @@ import numpy as np
 
 from spear_deploy.budget.balance import Balanced, balance_cores
 from spear_deploy.budget.budget_file import UserLimits
-from spear_deploy.budget.connection_rows import check_layer_kinds, needs_nonzero_weights
+from spear_deploy.budget.connection_rows import PALETTE, check_layer_kinds, needs_nonzero_weights
 from spear_deploy.budget.core_rows import CHIP, BudgetRow, classify_use
 from spear_deploy.budget.core_work import CoreWork, measure_core_work
 from spear_deploy.budget.energy import Energy, count_neuron_ops, estimate_energy, unknown_energy
 from spear_deploy.budget.intervals import Interval
 from spear_deploy.budget.latency import Latency, StepLoad, find_step_loads, has_fixed_steps, has_step_limits
 from spear_deploy.budget.notes import (
+    note_axon_types,
     note_balance,
     note_chip,
     note_open_loads,
@@ -44,12 +46,14 @@ from spear_deploy.network.labels import label_layers
 from spear_deploy.placement.place import Placement, lower_bound, place_in_fewest_cores
 from spear_deploy.placement.populations import Population, find_populations
 from spear_deploy.placement.weight_bits import stored_bits
-from spear_deploy.quantize.for_chip import find_refusal
+from spear_deploy.quantize.for_chip import Refusal, ask_integers
 from spear_deploy.simulator import SpikeCounts
 from spear_deploy.simulator.synops import count_synops
 from spear_deploy.util.number_format import plural
 
 NO_LIMITS = UserLimits()
+OF_INTEGERS = "of its integers, rounded without data"
+"""Detail of a row that the integers decide."""
 ASKED_WEIGHTS = 1_000_000
 """Weights up to which a network that is too large for a chip is quantised all the same, so that all that is missing is said."""
 
@@ -83,8 +87,11 @@ def check(
     counts, activity_notes = _resolve_defined_activity(on_chip, activity, steps)
     costs = _estimate_costs(graph, profile, on_chip.placement, on_chip.bits, counts, has_loop=on_chip.has_loop)
     measured = _measure_rows(on_chip, costs, limits)
-    on_chip = _ask_integers(on_chip, measured)
-    rows = _add_kinds(on_chip, measured)
+    on_chip, integer = _ask_integers(on_chip, measured)
+    rows = _sort_rows(graph, [*measured, *_list_kinds(on_chip)])
+    if integer is not None and {row.resource for row in rows if row.status == "unchecked"} == {PALETTE}:
+        decided = check(integer, profile, chips=chips, limits=UserLimits(cores=limits.cores), remedies=remedies).rows
+        rows = _sort_rows(graph, _decide_by_integers(rows, decided))
     used_steps = counts.steps if counts is not None else steps or int(graph.metadata.get("steps", 0))
     placement = on_chip.placement
     return BudgetReport(
@@ -107,7 +114,7 @@ def check(
         fewest_cores=on_chip.fewest,
         passes=placement.runs if profile.chip.multi_pass.value else None,
         bound=on_chip.bound,
-        notes=(*activity_notes, *_list_notes(on_chip, costs, rows)),
+        notes=(*activity_notes, *_list_notes(on_chip, costs, rows, integer or graph)),
     )
 
 
@@ -210,23 +217,37 @@ def _measure_rows(on_chip: _OnChip, costs: _Costs, limits: UserLimits) -> list[B
     ]
 
 
-def _ask_integers(on_chip: _OnChip, measured: Sequence[BudgetRow]) -> _OnChip:
-    """Add the part of a network that the chip's integers refuse, where nothing else speaks against it.
+def _ask_integers(on_chip: _OnChip, measured: Sequence[BudgetRow]) -> tuple[_OnChip, SNNGraph | None]:
+    """Add the part of a network that the chip's integers refuse, where nothing else speaks against it; return the integers too.
 
     It is asked by quantising, which takes seconds for large networks: one that is too large as it is, is asked when it fits.
     """
     too_large = any(row.status == "over" for row in measured) and on_chip.graph.weights > ASKED_WEIGHTS
-    if on_chip.unsupported or too_large or (refusal := find_refusal(on_chip.graph, on_chip.profile)) is None:
-        return on_chip
-    found = Unsupported(layer=refusal.layer, what=refusal.what, why=refusal.why, resource="integers")
-    return replace(on_chip, unsupported=(found,))
+    answer = None if on_chip.unsupported or too_large else ask_integers(on_chip.graph, on_chip.profile)
+    if not isinstance(answer, Refusal):
+        return on_chip, answer
+    found = Unsupported(layer=answer.layer, what=answer.what, why=answer.why, resource="integers")
+    return replace(on_chip, unsupported=(found,)), None
 
 
-def _add_kinds(on_chip: _OnChip, measured: Sequence[BudgetRow]) -> tuple[BudgetRow, ...]:
-    """Return all rows, those of kinds among them, in the graph's order."""
-    kinds = check_layer_kinds(on_chip.graph, on_chip.profile, on_chip.populations, on_chip.bits, on_chip.unsupported)
-    order = {name: i for i, name in enumerate((CHIP, INPUT, *(layer.name for layer in on_chip.graph.layers)))}
-    return tuple(sorted([*measured, *kinds], key=lambda row: order[row.layers[0]]))
+def _decide_by_integers(rows: Sequence[BudgetRow], decided: Sequence[BudgetRow]) -> Iterator[BudgetRow]:
+    """Yield the rows of a network, those that are open as its integers have them, and what of the integers is over a limit."""
+    own = {(row.resource, row.where): replace(row, detail=OF_INTEGERS) for row in decided}
+    for row in rows:
+        found = own.pop((row.resource, row.where), None)
+        takes = found is not None and (row.status == "unchecked" or (found.status == "over" and row.status != "over"))
+        yield found if found is not None and takes else row
+    yield from (row for row in own.values() if row.status == "over")
+
+
+def _list_kinds(on_chip: _OnChip) -> Iterator[BudgetRow]:
+    return check_layer_kinds(on_chip.graph, on_chip.profile, on_chip.populations, on_chip.bits, on_chip.unsupported)
+
+
+def _sort_rows(graph: SNNGraph, rows: Iterable[BudgetRow]) -> tuple[BudgetRow, ...]:
+    """Return rows in the order of the network's layers; those of layers that integers add come last."""
+    order = {name: i for i, name in enumerate((CHIP, INPUT, *(layer.name for layer in graph.layers)))}
+    return tuple(sorted(rows, key=lambda row: order.get(row.layers[0], len(order))))
 
 
 def _add_remedies(on_chip: _OnChip) -> Iterator[BudgetRow]:
@@ -237,9 +258,10 @@ def _add_remedies(on_chip: _OnChip) -> Iterator[BudgetRow]:
         yield row
 
 
-def _list_notes(on_chip: _OnChip, costs: _Costs, rows: Sequence[BudgetRow]) -> Iterator[str]:
-    """Yield what the verdict rests on, in the order in which it is shown."""
+def _list_notes(on_chip: _OnChip, costs: _Costs, rows: Sequence[BudgetRow], integer: SNNGraph) -> Iterator[str]:
+    """Yield what the verdict rests on, in the order in which it is shown; `integer` is the network, rounded where it can be."""
     profile = on_chip.profile
+    yield from note_axon_types(integer)
     yield from note_replaced(on_chip.replaced, profile.name)
     yield from note_readout(on_chip.populations, on_chip.unsupported)
     yield from note_chip(on_chip.graph, profile)

@@ -31,7 +31,10 @@ from spear_deploy.network import (
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.placement.populations import Population, add_counts, count_synapses_out_of
 from spear_deploy.placement.weight_bits import bias_bits, max_distinct_weights
+from spear_deploy.quantize.palette import AXONS
 
+PALETTE = "weight_palette"
+"""Resource of how many distinct weights a neuron has, which integers alone have."""
 COUNTED = ("fan_in", "fan_out", "fan_out_mean", "input_reaches", "output_reads")
 
 
@@ -215,13 +218,19 @@ def _check_palette(graph: SNNGraph, layer: Layer, profile: HardwareProfile) -> l
     if not isinstance(layer.synapse, WEIGHTED) or isinstance(layer.synapse, Scale) or leaf.value == "unlimited":
         return []
     if leaf.max_value is None:
-        return check_limit("weight_palette", layer.name, None, leaf)
+        return check_limit(PALETTE, layer.name, None, leaf)
     level = f"quantise each neuron's weights to {leaf.max_value} values"
     if not graph.is_integer:
-        return check_limit("weight_palette", layer.name, None, leaf, remedy=f"weights are not quantised yet; {level}")
+        return check_limit(PALETTE, layer.name, None, leaf, remedy=f"weights are not quantised yet; {level}")
     used = max_distinct_weights(layer.synapse.weight)
+    findings = graph.metadata.get("quantization", {}).get("findings", ())
+    axons = max([row["stored"] for row in findings if row["what"] == AXONS and row["layer"] == layer.name], default=0)
+    room = profile.core.axons_in.max_value
+    if used <= leaf.max_value and room is not None and axons > room:
+        reason = f"{axons:,.0f} axons, one for each type of a source's weights, of which a core of {profile.name} has {room:,.0f}"
+        return check_limit(PALETTE, layer.name, None, leaf, remedy=f"{reason}; how they share cores is not worked out")
     remedy = level if used > leaf.max_value else ""
-    return check_limit("weight_palette", layer.name, used, leaf, capacity=False, remedy=remedy)
+    return check_limit(PALETTE, layer.name, used, leaf, capacity=False, remedy=remedy)
 
 
 def _check_neuron(layer: Layer, profile: HardwareProfile, missing: Mapping[str, Sequence[Unsupported]]) -> Iterator[BudgetRow]:

@@ -16,6 +16,7 @@ from spear_deploy.network.labels import name_layers
 from spear_deploy.network.layer_bits import read_layer_bits
 from spear_deploy.placement.place import Placement
 from spear_deploy.placement.populations import Population
+from spear_deploy.quantize.palette import AXONS
 from spear_deploy.quantize.weighted_inputs import V_MIN
 from spear_deploy.util.number_format import join_names, plural
 
@@ -45,6 +46,17 @@ def _note_layer_bits(graph: SNNGraph, profile: HardwareProfile) -> Iterator[str]
             f"the network states bits of the weights of {plural(len(stated), 'layer')}; layers of {profile.name} are not known "
             f"to differ in theirs, so all have {default}"
         )
+
+
+def note_axon_types(integer: SNNGraph) -> Iterator[str]:
+    """Yield a note where sources of integers take an axon for each type of their weights: one for each source is placed."""
+    findings = integer.metadata.get("quantization", {}).get("findings", ())
+    for row in findings:
+        if row["what"] == AXONS:
+            yield (
+                f"axons: sources of '{row['layer']}' take {row['stored']:,.0f} axons, one for each type of their weights; "
+                f"{row['given']:,.0f} are placed, one for each source, so that the crossbars may be more"
+            )
 
 
 def note_open_rows(rows: Sequence[BudgetRow], profile: HardwareProfile) -> Iterator[str]:

@@ -56,7 +56,7 @@ from spear_deploy.quantize.layer_error import (
     measure_layer_error,
     report_several_spikes,
 )
-from spear_deploy.quantize.palette import cluster_rows, count_axons
+from spear_deploy.quantize.palette import AXONS, cluster_rows, count_axons
 from spear_deploy.quantize.scale_ranking import Grid, rank_scales
 from spear_deploy.quantize.weighted_inputs import (
     IntegerLayer,
@@ -85,8 +85,8 @@ CATALYST_ROOM = 16
 """Thresholds of Catalyst N1 that its numbers hold where v may fall below the reset: v may fall by 15 of them."""
 PALETTE = 4
 """Weights of a TrueNorth neuron: one for each axon type."""
-AXONS, FLOOR = "axons", "floor"
-"""What findings name: axons of several types that sources take, and a potential that stops at 0."""
+FLOOR = "floor"
+"""What a finding names: a potential that stops at 0."""
 ROUNDING = 1e-9
 """Largest rounding error of a product in float64."""
 

@@ -60,18 +60,17 @@ def quantize_for_profile(
     )
 
 
-def find_refusal(graph: SNNGraph, profile: HardwareProfile) -> Refusal | None:
-    """Return the first part of a floating-point network that a chip's integers cannot hold; None where they hold all.
+def ask_integers(graph: SNNGraph, profile: HardwareProfile) -> SNNGraph | Refusal | None:
+    """Return a chip's integers of a floating-point network, or the first part that they cannot hold; None where it has none.
 
     It is asked by quantizing, so that a check and the integers answer alike.
     """
     if graph.is_integer or profile.meta.family not in FORMATS:
         return None
     try:
-        quantize_for_profile(graph, profile)
+        return quantize_for_profile(graph, profile)
     except SpearError as error:
         return _read_refusal(graph, str(error))
-    return None
 
 
 def _read_refusal(graph: SNNGraph, sentence: str) -> Refusal:

@@ -12,6 +12,8 @@ import numpy as np
 
 from spear_deploy.network import Array, SparseMatrix, Weights
 
+AXONS = "axons"
+"""What a finding names: axons of several types that sources take."""
 ROUNDS = 30
 """Steps of k-means; on a line they settle in far fewer."""
 

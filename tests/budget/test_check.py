@@ -21,7 +21,7 @@ from spear_deploy.budget.notes import note_open_loads, note_replaced
 from spear_deploy.budget.report import BudgetReport
 from spear_deploy.budget.unsupported import LATE_RESET, SEVERAL_SPIKES, Replaced
 from spear_deploy.errors import DataError
-from spear_deploy.hardware.profile import load_profile
+from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.interchange.netx.reader import read_netx
 from spear_deploy.network import IF, LI, LIF, Dense
 from spear_deploy.network.delayed_reset import reset_in_same_step
@@ -429,10 +429,33 @@ def test_more_thresholds_than_a_core_surely_holds_are_open(distinct: int, status
     assert row.remedy.startswith("24 distinct time constants")
 
 
+def test_integers_decide_how_many_values_the_weights_of_a_neuron_have() -> None:
+    """On TrueNorth, four: open before weights are rounded. What is over a limit then is over in the report."""
+    weight = np.random.default_rng(0).normal(size=(8, 10))
+    graph = chain([Layer(name="a", synapse=Dense(weight=weight), neuron=IF())], input_shape=(10,))
+    report = check(graph, load_profile("truenorth"))
+    (row,) = (row for row in report.rows if row.resource == "weight_palette")
+    assert (row.used, row.limit, row.status, row.detail) == (4, 4, "ok", "of its integers, rounded without data")
+    assert report.verdict == "fits" and not any(note.startswith("open: ") for note in report.notes)
+    assert "axons: sources of 'a' take 37 axons, one for each type of their weights; 10 are placed" in " ".join(report.notes)
+    wide = np.random.default_rng(0).normal(size=(60, 200))
+    graph = chain([Layer(name="a", synapse=Dense(weight=wide), neuron=IF())], input_shape=(200,))
+    for each in (graph, quantize(graph, format="truenorth")):
+        report = check(each, load_profile("truenorth"))
+        (row,) = (row for row in report.rows if row.status == "unchecked")
+        assert (row.resource, report.verdict) == ("weight_palette", "unchecked")
+        assert "of a source's weights, of which a core of truenorth has 256; how they share cores" in row.remedy
+    graph = chain([Layer(name="a", synapse=Dense(weight=weight), neuron=IF())], input_shape=(10,))
+    two = override_facts(load_profile("truenorth"), {"connectivity.weight_palette": 2})
+    report = check(graph, two)
+    (row,) = (row for row in report.rows if row.resource == "weight_palette")
+    assert (row.used, row.limit, row.status, report.verdict) == (4, 2, "over", "does_not_fit")
+
+
 def test_integers_of_a_large_network_are_asked_only_where_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take seconds; a network that is too large as it is gets its rows at once."""
     asked: list[int] = []
-    monkeypatch.setattr(sys.modules[check.__module__], "find_refusal", lambda graph, profile: asked.append(graph.weights))
+    monkeypatch.setattr(sys.modules[check.__module__], "ask_integers", lambda graph, profile: asked.append(graph.weights))
     small, wide, narrow = dense_net(10, 300, 10), dense_net(1000, 1200, 10), small_chip("loihi2", core__neurons=2)
     for net, profile in ((small, LOIHI2), (wide, narrow), (small, narrow), (wide, LOIHI2)):
         assert (check(net, profile).verdict == "does_not_fit") is (profile is narrow)

@@ -10,7 +10,7 @@ from spear_deploy.network.graph import chain
 from spear_deploy.pipeline import api
 from spear_deploy.quantize import FORMATS
 from spear_deploy.quantize.fold import fold_chained_weights
-from spear_deploy.quantize.for_chip import find_refusal
+from spear_deploy.quantize.for_chip import Refusal, ask_integers
 from spear_deploy.simulator import simulate
 from tests.support.drawn_networks import draw_network
 from tests.support.wild_graphs import wild_graph
@@ -90,9 +90,9 @@ def test_what_integers_refuse_is_a_row_with_what_to_do():
 def test_a_refusal_names_a_layer_of_the_network_even_where_its_sentence_names_none():
     layers = [Layer(name=name, synapse=Conv2d(weight=np.ones((1, 1, 1, 1))), neuron=LIF(tau_s=1e-3)) for name in "ab"]
     graph = chain(layers, input_shape=(1, 2, 2))
-    refusal = find_refusal(graph, load_profile("speck2f"))
-    assert refusal is not None
+    refusal = ask_integers(graph, load_profile("speck2f"))
+    assert isinstance(refusal, Refusal)
     assert (refusal.layer, refusal.what) == ("a", "LIF leaks")
     assert refusal.why == "Speck's neurons integrate and fire; use IF (a constant leak is a bias)"
-    assert find_refusal(graph, load_profile("akd1000")) is None
-    assert find_refusal(graph, load_profile("generic45nm")) is None
+    assert not isinstance(ask_integers(graph, load_profile("akd1000")), Refusal)
+    assert ask_integers(graph, load_profile("generic45nm")) is None
