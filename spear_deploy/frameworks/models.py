@@ -28,9 +28,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from spear_deploy.errors import FileError, GraphError, UnsupportedError, did_you_mean
+from spear_deploy.errors import FileError, GraphError, UnsupportedError, did_you_mean, summarize_error
 from spear_deploy.frameworks.detect import find_framework
-from spear_deploy.frameworks.importer.forward_code import copy_model, summarize_error, takes_state
+from spear_deploy.frameworks.importer.forward_code import copy_model, takes_state
 from spear_deploy.frameworks.importer.interpreter import import_model
 from spear_deploy.frameworks.importer.symbols import name_module
 from spear_deploy.frameworks.importer.synapses import to_array
@@ -184,9 +184,7 @@ def load_model(
             try:
                 result = result()
             except (Exception, SystemExit) as error:
-                raise FileError(
-                    f"'{spec}' fails: {type(error).__name__}: {summarize_error(error)}; it is called without arguments"
-                ) from error
+                raise FileError(f"'{spec}' fails: {summarize_error(error)}; it is called without arguments") from error
     model, shape = result if isinstance(result, tuple) and len(result) == 2 else (result, getattr(result, "input_shape", None))
     if not isinstance(model, torch.nn.Module):
         raise UnsupportedError(f"'{spec}' gives {type(model).__name__}, expected a torch module or (torch module, input shape)")
@@ -231,7 +229,7 @@ def _import_attribute(name: str, attribute: str) -> Any:
             raise FileError(
                 f"module '{name}': there is none here or among the installed packages; check its name, or change to its folder"
             ) from None
-        raise FileError(f"module '{name}' fails on import: {type(error).__name__}: {summarize_error(error)}") from error
+        raise FileError(f"module '{name}' fails on import: {summarize_error(error)}") from error
     if not hasattr(module, attribute):
         hint = did_you_mean(attribute, vars(module)) or "; name one that returns the network"
         raise FileError(f"'{name}:{attribute}': no such function in {name}{hint}")

@@ -74,6 +74,12 @@ def by_a_fixed_number_of_steps(s, x):
     return torch.stack(outputs)
 
 
+def parted_by_constants(s, x):
+    x = s.loop(s.lif, s.pool(s.conv(x.flatten(0, 1))).view(s.steps, -1, 4, 4, 4))
+    x = s.loop(s.lif2, s.conv2(x.flatten(0, 1)).unflatten(0, (-1, SAMPLES)))
+    return s.loop(s.lif3, s.fc(x.reshape(-1, 12)).reshape(s.steps, SAMPLES, 5))
+
+
 def stacked_and_merged_by_size(s, x):
     x = torch.stack([s.conv(step) for step in x])
     x = s.loop(s.lif, s.pool(torch.flatten(x, 0, 1) * 0.5).view(x.shape[0], -1, 4, 4, 4))
@@ -107,7 +113,7 @@ def over_time_side_by_side(s, x):
     return s.lif3(s.fc(x.flatten(1)).unflatten(0, (steps, samples)))[0]
 
 
-LOOPS = (in_three_loops, in_front_of_one_loop, by_a_fixed_number_of_steps, stacked_and_merged_by_size)
+LOOPS = (in_three_loops, in_front_of_one_loop, by_a_fixed_number_of_steps, parted_by_constants, stacked_and_merged_by_size)
 LAYERS = (over_time, over_time_by_products, over_time_side_by_side)
 
 

@@ -80,11 +80,6 @@ def list_unused_arguments(model: torch.nn.Module) -> list[str]:
     return [argument.name for argument in arguments if argument.default is argument.empty and argument.name not in read]
 
 
-def summarize_error(error: BaseException) -> str:
-    """Return the first line of an error's message, or its class where it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 def count_steps(model: torch.nn.Module) -> int:
     """Return the number of steps to trace a loop on: more than any number that a forward compares the number of a step with."""
     numbers = [LOOP_STEPS - 2]

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import fx
 
-from spear_deploy.errors import UnsupportedError
+from spear_deploy.errors import UnsupportedError, summarize_error
 from spear_deploy.frameworks.importer.builder import GraphBuilder, OnlyZerosError
 from spear_deploy.frameworks.importer.context import Form, Framework, TraceContext, run_stepwise
-from spear_deploy.frameworks.importer.forward_code import copy_model, list_unused_arguments, summarize_error, takes_state
+from spear_deploy.frameworks.importer.forward_code import copy_model, list_unused_arguments, takes_state
 from spear_deploy.frameworks.importer.functions import call_function
 from spear_deploy.frameworks.importer.modules import call_module, join
 from spear_deploy.frameworks.importer.step_layout import TracedRatio, TracedSize

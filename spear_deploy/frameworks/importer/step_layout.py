@@ -299,11 +299,11 @@ def _copy_for_step(
     module = traced.get_submodule(str(node.target)) if node.op == "call_module" else None
     if name in RESHAPES:
         sizes = get_sizes(node)
-        _check_steps(traced, node, sizes[:2])
+        _check_steps(traced, node)
         rest = sizes[1 if layout.merged else 2 :]
         new = graph.call_method("reshape", (inputs[t], TracedSize(samples, 0), *rest))
     elif name == "unflatten" and source.meta["layout"].merged and not layout.merged:
-        _check_steps(traced, node, _get_split(node))
+        _check_steps(traced, node)
         return inputs[t]
     elif name == "flatten" and not source.meta["layout"].merged:
         start, end = read_flatten(node)
@@ -320,15 +320,41 @@ def _copy_for_step(
     return new
 
 
-def _check_steps(traced: TracedModel, node: fx.Node, sizes: tuple[Any, ...]) -> None:
+def get_named_steps(node: fx.Node) -> int | None:
+    """Return the number of steps that a view or unflatten names as a constant, None where it names none."""
+    layout: Layout | None = node.meta.get("layout")
+    sizes = get_sizes(node) if get_name(node) in RESHAPES else _get_split(node) if get_name(node) == "unflatten" else ()
+    if layout is None or layout.merged or len(sizes) < 2:
+        return None
+    size = sizes[1] if layout.batch_first else sizes[0]
+    return size if type(size) is int and size > 0 else None
+
+
+def count_traced_steps(node: fx.Node, steps: int) -> int:
+    """Return how many steps a tensor has in a trace on an input of `steps` steps."""
+    if (named := get_named_steps(node)) is not None:
+        return named
+    if node.target is torch.stack and isinstance(node.args[0], (tuple, list)):
+        return len(node.args[0])
+    source = next((other for other in node.all_input_nodes if other.meta.get("layout")), None)
+    return steps if source is None else count_traced_steps(source, steps)
+
+
+def reshape_example(node: fx.Node, value: torch.Tensor, leading: tuple[int, ...]) -> torch.Tensor:
+    """Return a tensor of the shape that a view or unflatten gives, with the sizes of time and batch that a trace has."""
+    source: Any = node.args[0]
+    inner = value.shape[2 - source.meta["layout"].merged :]
+    if get_name(node) in RESHAPES:
+        inner = value.new_empty(inner).reshape(get_sizes(node)[len(leading) :]).shape
+    return value.new_empty((*leading, *inner))
+
+
+def _check_steps(traced: TracedModel, node: fx.Node) -> None:
     """Refuse a number of steps that a loop does not take."""
-    layout: Layout = node.meta["layout"]
-    if layout.merged:
-        return
-    place = sizes[1] if layout.batch_first else sizes[0]
-    if type(place) is int and place not in (-1, traced.steps):
+    steps = get_named_steps(node)
+    if steps not in (None, traced.steps):
         raise LayoutError(
-            f"{_place(node)} parts its values into {place} steps, and the loop takes {traced.steps}; take the same number"
+            f"{_place(node)} parts its values into {steps} steps, and the loop takes {traced.steps}; take the same number"
         )
 
 

@@ -22,9 +22,9 @@ import torch
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from spear_deploy.errors import UnsupportedError
+from spear_deploy.errors import UnsupportedError, summarize_error
 from spear_deploy.frameworks.importer.context import Form, Framework, run_stepwise
-from spear_deploy.frameworks.importer.forward_code import LOOP_STEPS, copy_model, count_steps, list_arguments, summarize_error
+from spear_deploy.frameworks.importer.forward_code import LOOP_STEPS, copy_model, count_steps, list_arguments
 from spear_deploy.frameworks.importer.step_layout import (
     RESHAPES,
     Layout,
@@ -34,6 +34,7 @@ from spear_deploy.frameworks.importer.step_layout import (
     get_name,
     get_sizes,
     read_flatten,
+    reshape_example,
 )
 from spear_deploy.frameworks.importer.symbols import name_module
 from spear_deploy.frameworks.importer.synapses import PLAIN
@@ -203,6 +204,9 @@ class Tracer(fx.Tracer):
         if node.op == "placeholder":
             whole = (*TracedValue(node, self).list_leading(), *self.shape)
             return torch.empty(tuple(map(int, whole)))
+        if node.meta.get("layout") is not None and get_name(node) in (*RESHAPES, "unflatten"):
+            leading = tuple(map(int, SizedValue(node, self).list_leading()))
+            return reshape_example(node, self._compute(node.args[0]), leading)  # type: ignore[arg-type]
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), self._compute)
         if node.op == "call_method":
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)
@@ -304,7 +308,7 @@ def trace(
             ) from error
         export = f", or export it: {framework.hint_export}" if framework.hint_export else ""
         raise UnsupportedError(
-            f"{name_module(path)}: its forward cannot be traced ({type(error).__name__}: {summarize_error(error)}); write it for "
+            f"{name_module(path)}: its forward cannot be traced ({summarize_error(error)}); write it for "
             f"one step, forward(x, state=None) -> (output, state), or as a loop over x[t], without branches on values{export}"
         ) from error
     _check_tensors(model, tracer, kept, path)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from spear_deploy.frameworks.importer.step_layout import SWAPS, Layout, TracedSize
+from spear_deploy.frameworks.importer.step_layout import SWAPS, Layout, TracedSize, count_traced_steps
 from spear_deploy.frameworks.importer.symbols import MERGED, STEPS
 from spear_deploy.frameworks.importer.traced_model import UnclearForward
 
@@ -43,8 +43,7 @@ class SizedValue(fx.Proxy):
         samples, steps, form = self.tracer.counts.samples, self.tracer.steps, self.tracer.form
         if self.layout is None:
             return (TracedSize(samples, 0),)
-        if self.node.target is torch.stack:
-            steps = len(self.node.args[0])  # type: ignore[arg-type]
+        steps = count_traced_steps(self.node, steps)
         if self.layout.merged:
             return (TracedSize(steps * samples, MERGED),)
         places = (STEPS, 0) if form != "layers" else (self.tracer.framework.time_axis, 1 - self.tracer.framework.time_axis)
