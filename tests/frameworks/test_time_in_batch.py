@@ -214,3 +214,36 @@ def into_another_number_of_steps(s, x):
 def test_axes_that_mix_or_are_not_parted_are_refused(run, is_over_time, message):
     with pytest.raises(UnsupportedError, match=message):
         read_model(Net(run, over_time=is_over_time), (2, 8, 8))
+
+
+def behind_cat(order):
+    """Return a forward whose sizes are those of two images side by side, which a trace holds as symbols."""
+
+    def run(s, x):
+        x = torch.cat([x[:, :, :1], x[:, :, 1:]], 2)
+        sizes = x.shape[0], x.shape[1]
+        x = s.conv(x.flatten(0, 1))
+        return s.lif(x.view(*order(sizes), 4, 8, 8) if order else x)[0]
+
+    return run
+
+
+def test_sizes_of_signals_side_by_side_part_time_and_batch():
+    torch.manual_seed(0)
+    model, x = Net(behind_cat(lambda sizes: sizes), over_time=True).eval(), draw_input()
+    with torch.no_grad():
+        theirs = model(x).numpy()
+    assert theirs.sum() > 10
+    np.testing.assert_array_equal(simulate(read_model(model, (2, 8, 8)), x.numpy(), kind="current").output, theirs)
+
+
+@pytest.mark.parametrize(
+    ("order", "message"),
+    [
+        (lambda sizes: sizes[::-1], "the model parts time and batch in the other order than they have, which mixes samples with"),
+        (None, "gets time and batch in one axis; part them first, with view"),
+    ],
+)
+def test_sizes_of_signals_side_by_side_in_the_other_order_are_refused(order, message):
+    with pytest.raises(UnsupportedError, match=message):
+        read_model(Net(behind_cat(order), over_time=True), (2, 8, 8))
