@@ -40,14 +40,37 @@ def preflight_warnings(graph: SNNGraph, evaluation: Evaluation, classes: int) ->
             f"warning: of the given network {names} hardly spike{'s' * (len(silent) == 1)} (spikes per neuron and step: "
             f"{text}); check the scale of the input and the thresholds"
         )
-    samples = len(evaluation.labels)
-    chance = 1 / classes
-    if evaluation.accuracy <= chance + 2 * np.sqrt(chance * (1 - chance) / samples):
+    if _is_at_chance(evaluation, classes):
         notes.append(
-            f"warning: the given network is at chance, {evaluation.accuracy:.1%} of {samples} validation samples with {classes} "
-            f"classes (spikes per neuron and step: {text}); train it first, or check that data and network belong together"
+            f"warning: the given network is at chance, {_write_accuracy(evaluation, classes)} (spikes per neuron and step: "
+            f"{text}); train it first, or check that data and network belong together"
         )
     return notes
+
+
+def _is_at_chance(evaluation: Evaluation, classes: int) -> bool:
+    """Return whether an accuracy is within two standard errors of that of a guess."""
+    chance = 1 / classes
+    return bool(evaluation.accuracy <= chance + 2 * np.sqrt(chance * (1 - chance) / len(evaluation.labels)))
+
+
+def _write_accuracy(evaluation: Evaluation, classes: int) -> str:
+    return f"{evaluation.accuracy:.1%} of {len(evaluation.labels)} validation samples with {classes} classes"
+
+
+def warn_of_loss(before: Evaluation, after: Evaluation, classes: int) -> list[str]:
+    """Return a sentence where a network that was above chance is at chance when it is pruned.
+
+    Args:
+        before, after: of the network before and after pruning on validation.
+        classes: of the data.
+    """
+    if _is_at_chance(before, classes) or not _is_at_chance(after, classes):
+        return []
+    return [
+        f"warning: the pruned network is at chance, {_write_accuracy(after, classes)}, {before.accuracy:.1%} before; its "
+        "budget is too small for what it has to learn, or the method does not suit it: ask for more, or name another method"
+    ]
 
 
 def note_pruning(tuned: TunedPruning) -> list[str]:
@@ -62,6 +85,7 @@ def note_pruning(tuned: TunedPruning) -> list[str]:
         *_note_bits(tuned),
         *_note_zero_weights(planned, tuned.graph),
         *_note_margin(planned.task.monitor, tuned.use),
+        *warn_of_loss(planned.task.monitor.dense_evaluation, tuned.use.evaluation, planned.task.dataset.classes),
     ]
 
 

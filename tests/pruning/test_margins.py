@@ -12,6 +12,7 @@ pytest.importorskip("torch")
 from spear_deploy.network import IF, Dense, Layer
 from spear_deploy.network.graph import chain
 from spear_deploy.pruning.budgets import Amount, Budgets
+from spear_deploy.pruning.notes import _note_margin
 from spear_deploy.pruning.tune import measure
 from spear_deploy.pruning.tune.last_adjustments import CLOSE, multiply_thresholds, restore_weights, scale_thresholds
 from spear_deploy.pruning.tune.measure import BudgetMonitor, difference_score, ratio_residuals
@@ -71,6 +72,16 @@ def test_splits_of_two_sources_keep_a_budget_that_chance_alone_would_exceed():
             limit = pruned[:4000].sum() / before[:4000].sum() / (1 - margin)
             exceeded[drift] += pruned[4000:].sum() / before[4000:].sum() > limit
     assert exceeded[measure.SOURCE_DRIFT] <= 8 < 15 < exceeded[0.0]
+
+
+def test_a_margin_is_stated_of_a_budget_that_is_held_and_of_no_other(task):
+    graph, data = task[0], task[1]
+    monitor = BudgetMonitor(graph, data, HALF)
+    use = replace(monitor.measure(graph), margin=0.1)
+    assert not use.met and _note_margin(monitor, use) == []
+    held = replace(use, values={name: aim / 2 for name, aim in use.aims.items()})
+    (note,) = _note_margin(monitor, held)
+    assert note.startswith("the SynOps budget is kept with a margin of 10.0%")
 
 
 @pytest.mark.parametrize("unseen", [70, 360])
