@@ -31,6 +31,7 @@ from spear_deploy.frameworks.importer.symbols import (
     SymbolShape,
     TimeLast,
     describe,
+    list_signals,
 )
 from spear_deploy.frameworks.importer.synapses import to_flatten
 from spear_deploy.frameworks.importer.traced_model import LOOPS
@@ -71,6 +72,7 @@ def transpose(call: FunctionCall, value: Symbol, *axes: Any) -> Symbol:
         return value
     raise UnsupportedError(
         f"{call.place} calls '{call.name}', which has no counterpart here: only time and batch of all steps can be exchanged"
+        + ("; keep channels in front, and order the weights of a linear layer behind them so" if list_signals(value) else "")
     )
 
 
