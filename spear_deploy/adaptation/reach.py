@@ -7,7 +7,6 @@ A network that exceeds a limit by more than `FAR` times is not brought below it 
 from __future__ import annotations
 
 import logging
-import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -167,7 +166,7 @@ def name_replacements(report: BudgetReport, reach: Reach | None, *, net: str = "
     Args:
         report: of `check`.
         reach: of the same network and chip.
-        net, chip: network and chip as in the command; the name of the profile unless given.
+        net, chip: network and what follows `--chip` as in the command; the name of the profile unless given.
     """
     if reach is None or not (report.unsupported or exceeds_fixed(report)):
         return report
@@ -184,7 +183,7 @@ def name_replacements(report: BudgetReport, reach: Reach | None, *, net: str = "
     if reach.neurons:
         cost += f", {plural(abs(reach.neurons), 'neuron')} {'fewer' if reach.neurons < 0 else 'more'}"
     learns = " --data DATA" if reach.plan.learnt or (reach.within and not reach.fits) else ""  # narrower layers are learnt
-    command = f"spear-deploy adapt {net} --chip {shlex.quote(chip or report.profile)}{learns} --out adapted"
+    command = f"spear-deploy adapt {net} --chip {chip or report.profile}{learns} --out adapted"
     if reach.within:
         end = "" if reach.fits else "; then it has to become smaller, which the same command tries"
         note = f"adapt: `{command}` replaces what {report.profile} lacks; that takes {cost}{end}"

@@ -45,6 +45,7 @@ def adapt(
     Example: spear-deploy adapt digits --chip speck2f --data digits --out adapted
     """
     from spear_deploy.network.labels import label_layers
+    from spear_deploy.pipeline import api
     from spear_deploy.pipeline.adapt import adapt as run_adapt
     from spear_deploy.pipeline.adaptation.results import RESULTS
     from spear_deploy.util.folder_lock import require_kept
@@ -62,7 +63,8 @@ def adapt(
     emit(facts, as_json=as_json, out=None, show=lambda c: _show(c, facts, label_layers(graph), out))
     if not facts["missing"] and facts["verdict"] == "does_not_fit":
         network = shlex.quote(f"{out.rstrip('/')}/{facts['files']['adapted']}")
-        suggest(f"spear-deploy prune {network} --chip {shlex.quote(chip)} --data DATA --out pruned", as_json=as_json)
+        words = api.repeat_chip(chip, overrides=overrides)
+        suggest(f"spear-deploy prune {network} --chip {words} --data DATA --out pruned", as_json=as_json)
     leave("does_not_fit" if facts["missing"] else facts["verdict"])
 
 

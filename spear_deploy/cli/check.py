@@ -90,7 +90,8 @@ def check(
         write_json(sarif, to_sarif(report, net))
     emit(report.to_json(), graph=graph, as_json=as_json, out=out, show=lambda c: console().show_check(c, report))
     if report.verdict == "does_not_fit":
-        suggest(api.suggest_command(named, chip or report.profile, report, bits=bits), as_json=as_json)
+        command = api.suggest_command(named, chip or report.profile, report, bits=bits, chips=chips, overrides=overrides)
+        suggest(command, as_json=as_json)
     leave(report.verdict)
 
 

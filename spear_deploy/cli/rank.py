@@ -54,7 +54,7 @@ def rank(
     emit(describe_ranking(ranking), graph=graph, as_json=as_json, out=out, show=lambda c: console().show_rank(c, ranking))
     best = next((ranked for ranked in ranking if ranked.report.cores_limit is not None), None)
     if best is not None:
-        command = f"spear-deploy check {repeat_net(net, source)} --chip {best.profile}"
+        command = f"spear-deploy check {repeat_net(net, source)} --chip {api.repeat_chip(best.profile, overrides=overrides)}"
         suggest(f"{command} (each limit, and what to change)", as_json=as_json)
     if all(ranked.verdict == "does_not_fit" for ranked in ranking):
         raise SystemExit(DOES_NOT_FIT)

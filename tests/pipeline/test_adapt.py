@@ -479,3 +479,23 @@ def test_a_replacement_that_costs_no_neurons_says_none(trained):
     spiking = trained.with_layers(lambda layer: replace(layer, neuron=IF()) if layer.name == "out" else layer)
     notes = [note for note in sd.check(spiking, "speck2f").notes if note.startswith("adapt: ")]
     assert notes and "neurons more" not in notes[0] and notes[0].endswith("that takes 2 of 9 cores")
+
+
+def test_the_next_command_of_check_rank_and_adapt_is_of_the_same_chip(tmp_path):
+    """Facts that `--set` replaces and the number of chips are repeated: without them the command answers another question."""
+    from click.testing import CliRunner
+
+    from spear_deploy.cli.app import main
+
+    def run(*words):
+        result = CliRunner().invoke(main, [*words])
+        return next(line for line in result.output.splitlines() if line.startswith("next: "))
+
+    facts = ("--set", "chip.cores=2", "--set", "chip.usable_cores=2")
+    repeated = "--set chip.cores=2 --set chip.usable_cores=2"
+    assert f"prune digits --chip loihi2 {repeated} --data DATA" in run("check", "digits", "--chip", "loihi2", *facts)
+    assert f"check digits --chip loihi2 {repeated} (" in run("rank", "digits", "--chip", "loihi2", *facts)
+    adapting = ("adapt", "digits", "--chip", "brainscales2", "--set", "core.neurons=400", "--out", str(tmp_path / "a"))
+    assert "--chip brainscales2 --set core.neurons=400 --data DATA" in run(*adapting)
+    assert api.repeat_chip("spinnaker1", chips=48) == "spinnaker1:spin5"
+    assert api.repeat_chip("spinnaker1", chips=7) == "spinnaker1"

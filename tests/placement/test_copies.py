@@ -64,7 +64,9 @@ def test_hidden_neurons_that_read_themselves_stand_once_for_each_destination_and
 def test_a_recurrent_layer_takes_as_many_copies_as_cores_read_it(hidden: int, cores: int, copies: int) -> None:
     report = check(recurrent(0, hidden), TRUENORTH, remedies=False)
     parts = [part for part in report.placement.slices if part.layer == "hidden"]
-    assert {part.copies for part in parts} == {copies} and report.cores_used == cores and report.verdict == "unchecked"
+    assert {part.copies for part in parts} == {copies} and report.cores_used == cores
+    # two weights of a source take two axons each of 'out': from 127 hidden neurons on they are more than the 256 of a core
+    assert report.verdict == ("fits" if hidden < 127 else "unchecked")
     assert all(part.copies * part.neurons <= 256 for part in parts) and not report.over
 
 

@@ -5,7 +5,7 @@
 
 from spear_deploy.pipeline.api.counts import Count, count
 from spear_deploy.pipeline.api.files import LintReport, export, lint
-from spear_deploy.pipeline.api.fits import check, rank, suggest_command
+from spear_deploy.pipeline.api.fits import check, rank, repeat_chip, suggest_command
 from spear_deploy.pipeline.api.runs import compare, explain, simulate, summarize_run
 from spear_deploy.pipeline.backends import BACKENDS, Backend, BackendChoice
 from spear_deploy.pipeline.inputs import Chip, Net, data, load, load_both, profile, quantize_for_chip, resolve_chip
@@ -13,6 +13,6 @@ from spear_deploy.util.progress import Progress
 
 __all__ = [
     "BACKENDS", "Backend", "BackendChoice", "Chip", "Count", "LintReport", "Net", "Progress", "check", "compare", "count", "data",
-    "explain", "export", "lint", "load", "load_both", "profile", "quantize_for_chip", "rank", "resolve_chip", "simulate",
-    "suggest_command", "summarize_run",
+    "explain", "export", "lint", "load", "load_both", "profile", "quantize_for_chip", "rank", "repeat_chip", "resolve_chip",
+    "simulate", "suggest_command", "summarize_run",
 ]  # fmt: skip

@@ -81,8 +81,9 @@ def check(
     if not (report.unsupported or exceeds_fixed(report)) or graph.is_integer:
         return report
     reach = find_reach(graph, target, chips=chips or stated.chips or board_chips, report=report)
-    named = chip if isinstance(chip, (str, os.PathLike)) else report.profile
-    return name_replacements(report, reach, net=name or _name(net), chip=os.fspath(named))
+    named = os.fspath(chip) if isinstance(chip, (str, os.PathLike)) else report.profile
+    words = repeat_chip(named, chips=chips, overrides=overrides)
+    return name_replacements(report, reach, net=name or _name(net), chip=words)
 
 
 def _name(net: Net) -> str:
@@ -90,7 +91,27 @@ def _name(net: Net) -> str:
     return shlex.quote(os.fspath(net)) if isinstance(net, (str, os.PathLike)) else "NET"
 
 
-def suggest_command(net: str, chip: str, report: BudgetReport, *, bits: str | None = None) -> str:
+def repeat_chip(chip: str, *, chips: int | None = None, overrides: Mapping[str, Any] | None = None) -> str:
+    """Return what follows `--chip` in a command on the same chip: a number of chips as the board that carries it, and `--set`.
+
+    >>> repeat_chip("loihi2", overrides={"core.neurons": 100}), repeat_chip("spinnaker1", chips=48)
+    ('loihi2 --set core.neurons=100', 'spinnaker1:spin5')
+    """
+    if chips is not None and chips > 1 and ":" not in chip:
+        boards = profile(chip).chip.boards
+        chip = next((f"{chip}:{board}" for board, fact in boards.items() if fact.max_value == chips), chip)
+    return shlex.join([chip, *(word for key, value in (overrides or {}).items() for word in ("--set", f"{key}={value}"))])
+
+
+def suggest_command(
+    net: str,
+    chip: str,
+    report: BudgetReport,
+    *,
+    bits: str | None = None,
+    chips: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> str:
     """Return the command to try next, after a network that does not fit.
 
     `prune` where the chip is full, `adapt` where what it lacks can be replaced, `rank` where it cannot, where there is no
@@ -101,22 +122,22 @@ def suggest_command(net: str, chip: str, report: BudgetReport, *, bits: str | No
         chip: the chip as on the command line.
         report: of `check`.
         bits: of weights as on the command line; only `prune` takes them.
+        chips, overrides: number of chips and facts of the profile as on the command line.
     """
     from spear_deploy.adaptation.reach import exceeds_fixed
     from spear_deploy.budget.remedies import LAYER_COUNTS
     from spear_deploy.quantize import FORMATS
 
+    words = repeat_chip(chip, chips=chips, overrides=overrides)
     adaptation = next((note for note in report.notes if note.startswith("adapt: ") and "` replaces what " in note), None)
     if adaptation is not None:
         learns = " --data DATA" if "--data DATA" in adaptation else ""
-        return f"spear-deploy adapt {net} --chip {shlex.quote(chip)}{learns} --out adapted (replace what the chip lacks)"
+        return f"spear-deploy adapt {net} --chip {words}{learns} --out adapted (replace what the chip lacks)"
     is_wiring = bool(report.over) and all(row.resource in LAYER_COUNTS for row in report.over)
     if report.unsupported or exceeds_fixed(report) or is_wiring or profile(chip).meta.family not in FORMATS:
-        return f"spear-deploy rank {net} (which chip takes it)"
+        return f"spear-deploy rank {net} (which chip takes it)"  # facts of one chip are none of the others
     stated = ("" if bits is None else f" --bits {shlex.quote(bits)}") + _state_limits(report)
-    return (
-        f"spear-deploy prune {net} --chip {shlex.quote(chip)}{stated} --data DATA --out pruned (make it smaller, until it fits)"
-    )
+    return f"spear-deploy prune {net} --chip {words}{stated} --data DATA --out pruned (make it smaller, until it fits)"
 
 
 def _state_limits(report: BudgetReport) -> str:
