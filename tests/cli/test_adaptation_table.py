@@ -1,10 +1,12 @@
-"""Table of an adaptation."""
+"""Tables of an adaptation and of a deployment."""
 
 import io
+from types import SimpleNamespace
 
 from rich.console import Console
 
 from spear_deploy.cli.tables.adaptation import show_waterfall
+from spear_deploy.cli.tables.results import _describe_peak
 
 
 def print_steps(*steps):
@@ -22,3 +24,12 @@ def test_steps_of_one_kind_name_their_layers_and_others_do_not():
         "as trained", f"1 Dense-LIF 20: {same}", f"fc2: {same}", "thresholds set on data",
     ]  # fmt: skip
     assert print_steps((same, ["1"])) == ["as trained", same]
+
+
+def test_a_memory_that_a_chip_has_for_all_its_cores_is_that_of_the_chip():
+    def peak(where, layers):
+        row = SimpleNamespace(resource="synapse_memory", used=1, limit=4, where=where, layers=layers)
+        return _describe_peak(SimpleNamespace(rows=(row,)), {"1": "1 Dense-LIF 20"})
+
+    assert peak("chip", ("chip",)) == "synapse memory 25 % on the fullest chip"
+    assert peak("1 + fc", ("1", "fc")) == "synapse memory 25 % on the fullest core (1 Dense-LIF 20 + fc)"

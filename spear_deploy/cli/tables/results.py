@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
+from spear_deploy.budget.core_rows import CHIP
 from spear_deploy.cli.tables.grid import list_files, make_table
 from spear_deploy.interchange.formats import CERTIFICATE
 from spear_deploy.network.labels import add_kinds, label_layers
@@ -173,6 +174,8 @@ def _describe_peak(report: BudgetReport, labels: Mapping[str, str]) -> str:
     if worst is None:
         return ""
     share = 100 * worst.used / worst.limit  # type: ignore[operator]
+    if worst.where == CHIP:  # a memory that all cores of a chip share
+        return f"synapse memory {share:.0f} % on the fullest chip"
     place = " + ".join(labels.get(name, name) for name in worst.layers)
     return f"synapse memory {share:.0f} % on the fullest core ({place})"
 
