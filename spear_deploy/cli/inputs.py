@@ -60,15 +60,13 @@ def repeat_adapting(params: Mapping[str, Any]) -> str:
     net, chip = params.get("net"), params.get("chip")
     if not (isinstance(net, str) and isinstance(chip, str)):
         return ""
+    from spear_deploy.pipeline.api import repeat_chip
     from spear_deploy.pipeline.inputs import DATA_OPTIONS, NETWORK_OPTIONS
 
-    words = ["--chip", chip]
-    for key, value in (params.get("overrides") or {}).items():
-        words += ["--set", f"{key}={value}"]
-    words += ["--data", params.get("data") or "DATA"]
+    named = repeat_net(net, {name: params.get(name) for name in NETWORK_OPTIONS})
     coding = {name: params.get(name) for name in DATA_OPTIONS if name != "steps" or isinstance(params.get(name), int)}
-    words += _write_options(coding)
-    return f"{repeat_net(net, {name: params.get(name) for name in NETWORK_OPTIONS})} {shlex.join(words)}"
+    data = shlex.join(["--data", params.get("data") or "DATA", *_write_options(coding)])
+    return f"{named} --chip {repeat_chip(chip, overrides=params.get('overrides'))} {data}"
 
 
 def repeat_net(net: str, source: Mapping[str, Any]) -> str:
