@@ -168,7 +168,7 @@ class _Trial:
 
         def make_recipe(batches: int, peak: float) -> Recipe:
             return make_short_recipe(
-                batches, len(dataset.train), peak=peak, seed=settings.seed, synops_budget=self.synops,
+                batches, len(dataset.train), peak=peak, seed=settings.seed, synops_budget=self.synops, keeps_zeros=True,
                 device=settings.search_settings.device,
             )  # fmt: skip
 

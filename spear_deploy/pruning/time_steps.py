@@ -177,7 +177,7 @@ def _learn(
         if "weights" in levers and left < 1:
             removal = WeightRemoval(evaluator.split, choose_kept_synops(left, by_source))
         recipe = make_short_recipe(
-            batches, len(dataset.train), seed=settings.seed, synops_budget=OVERSHOOT * limit,
+            batches, len(dataset.train), seed=settings.seed, synops_budget=OVERSHOOT * limit, keeps_zeros=True,
             device=settings.search_settings.device,
         )  # fmt: skip
         tuned = fit(evaluator.build(widths), dataset, recipe, hints=hints, remove=removal)

@@ -63,12 +63,16 @@ def test_without_a_budget_a_network_that_does_not_fit_is_pruned_until_it_fits(tm
     assert not (tmp_path / "b").exists()
 
 
-def test_weights_of_zero_stay_zero_such_as_those_of_a_convolution_written_out(tmp_path):
+@pytest.mark.parametrize(
+    "options",
+    [{"method": "uniform"}, {"method": "recipe", "levers": "channels,weights"}, {"method": "rl", "levers": "channels,weights"}],
+)
+def test_weights_of_zero_stay_zero_such_as_those_of_a_convolution_written_out(options, tmp_path):
     whole, data = network(IF(), hidden=20), task(samples=300)
     kept = np.arange(whole["fc"].synapse.weight.size).reshape(whole["fc"].synapse.weight.shape) % 5 == 0
     synapse = replace(whole["fc"].synapse, weight=whole["fc"].synapse.weight * kept)
     net = whole.with_layers({"fc": replace(whole["fc"], synapse=synapse)})
-    facts = sd.prune(net, "loihi2", data, out=tmp_path, synops="70%", **FAST)
+    facts = sd.prune(net, "loihi2", data, out=tmp_path, synops="70%", epochs=3, **options)
     pruned = api.load(tmp_path / "pruned.snn")["fc"].synapse.weight
     rows = json.loads((tmp_path / "plan.json").read_text())
     (channels,) = [part for part in rows.values() if len(part) == len(pruned)]

@@ -370,7 +370,7 @@ class _Episodes:
         if self.bits is not None:
             _, rounded = self.builder.learn(
                 tuned.graph, plan.widths, self.rounded_steps, ROUNDED_PEAK, target=self.target,
-                seed=self.builder.settings.seed + episode.number, dual=tuned.dual, keeps_zeros=removal is not None,
+                seed=self.builder.settings.seed + episode.number, dual=tuned.dual,
                 rounding=self.bits.limits.form.rounding,
             )  # fmt: skip
         whole = tuned.graph if removal is None else fill_zero_weights(tuned.graph, removal.unthinned or tuned.graph)

@@ -216,7 +216,7 @@ class RecipeBuilder:
 
     def learn(
         self, graph: SNNGraph, widths: Widths, steps: int, peak: float, *,
-        target: float | None = None, seed: int | None = None, dual: float = 0.0, keeps_zeros: bool = False,
+        target: float | None = None, seed: int | None = None, dual: float = 0.0,
         remove: WeightRemoval | None = None, rounding: RoundNetwork | None = None,
     ) -> tuple[Fit, Score]:  # fmt: skip
         """Learn for some batches towards the SynOps budget, and return what was learnt, and its score.
@@ -229,13 +229,12 @@ class RecipeBuilder:
             target: SynOps per inference; the budget and `OVERSHOOT` unless given.
             seed: order of the samples; that of the settings unless given.
             dual: of the price on SynOps at the start.
-            keeps_zeros: weights of zero stay zero.
             remove: removes weights meanwhile.
             rounding: of the chip's integers, which the network learns with.
         """
         train, settings = len(self.evaluator.dataset.train), self.settings
         recipe = make_short_recipe(
-            max(steps, 1), train, peak=peak, seed=settings.seed if seed is None else seed, dual=dual, keeps_zeros=keeps_zeros,
+            max(steps, 1), train, peak=peak, seed=settings.seed if seed is None else seed, dual=dual, keeps_zeros=True,
             synops_budget=OVERSHOOT * self.limits["synops"] if target is None and "synops" in self.limits else target,
             device=settings.search_settings.device,
         )  # fmt: skip

@@ -355,8 +355,7 @@ class _Recipes:
         steps, last = self.choose_rounds()[number - 1], candidate.stages[-1]
         before = candidate.unthinned
         tuned, score = self.builder.learn(
-            last.graph, candidate.widths, steps, LATER_PEAK, keeps_zeros=before is not None,
-            seed=self.builder.settings.seed + number - 1,
+            last.graph, candidate.widths, steps, LATER_PEAK, seed=self.builder.settings.seed + number - 1,
         )  # fmt: skip
         stage = measure_stage(last.name, tuned.graph, self.builder.evaluator.split, last.batches + tuned.batches)
         return replace(

@@ -157,12 +157,12 @@ class FineTuning:
     def _learn(self, epochs: int, target: float | None, peak: float, removal: WeightRemoval | None = None) -> None:
         """Learn on towards a target in SynOps per inference, with a peak of the learning rate.
 
-        Weights of zero stay zero, such as those of a convolution written out, unless the method removes weights itself: each that
-        came back would be a synapse more than was counted.
+        Weights that are zero at the start stay zero, such as those of a convolution written out: each that came back would be a
+        synapse more than was counted. Weights that a removal made zero may come back with the next one.
         """
         recipe = Recipe(
             epochs=epochs, learning_rate=peak, warm_up=0.1, seed=self.seed, synops_budget=target, dual=self._dual,
-            interruptible=True, keeps_zeros=self._holds_zeros or self.removal is None, device=self.device,
+            interruptible=True, keeps_zeros=True, device=self.device,
         )  # fmt: skip
         report = self.progress
         progress = None if report is None else (lambda facts: report({**facts, "stage": "fine-tune"}))
