@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
-from spear_deploy.budget.core_rows import CHIP
 from spear_deploy.cli.tables.grid import list_files, make_table
 from spear_deploy.interchange.formats import CERTIFICATE
 from spear_deploy.network.labels import add_kinds, label_layers
@@ -182,6 +181,8 @@ def _describe_peak(report: BudgetReport, labels: Mapping[str, str]) -> str:
 
 def _describe_operations(facts: Mapping[str, Any]) -> Sequence[Any]:
     """Return the row of the operations in one number, as the chip's maker weights them, or of the neuron updates."""
+    from spear_deploy.budget.core_rows import CHIP
+
     effective = facts["energy"]["effective_ops"]
     if effective is None:
         return "neuron updates", number(facts["neuron_ops"]), "per inference, every neuron in every step"
