@@ -168,6 +168,8 @@ def _count_differing(mismatches: int) -> str:
 
 
 def _describe_peak(report: BudgetReport, labels: Mapping[str, str]) -> str:
+    from spear_deploy.budget.core_rows import CHIP
+
     memory = [row for row in report.rows if row.resource == "synapse_memory" and row.used is not None and row.limit]
     worst = max(memory, key=lambda row: row.used / row.limit, default=None)  # type: ignore[operator]
     if worst is None:
@@ -181,8 +183,6 @@ def _describe_peak(report: BudgetReport, labels: Mapping[str, str]) -> str:
 
 def _describe_operations(facts: Mapping[str, Any]) -> Sequence[Any]:
     """Return the row of the operations in one number, as the chip's maker weights them, or of the neuron updates."""
-    from spear_deploy.budget.core_rows import CHIP
-
     effective = facts["energy"]["effective_ops"]
     if effective is None:
         return "neuron updates", number(facts["neuron_ops"]), "per inference, every neuron in every step"
