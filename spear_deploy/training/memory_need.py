@@ -22,7 +22,8 @@ def explain_shortage(make_loss: Callable[[int], torch.Tensor], samples: int, ste
     """Return the sentence about a batch that does not fit into memory: what it needs, what is free, and which batch fits.
 
     The need is that of the values that torch keeps for the gradient, measured on two samples; it grows with their number. That
-    a batch fits is tried with a quarter more samples, from half the samples on: the next run finds memory in other pieces.
+    a batch fits is tried with a quarter more samples, from half the samples on, and these have to need no more than what is free:
+    a trial also finds memory that the process has let go, and the next run finds that in other pieces.
 
     Args:
         make_loss: the loss of the first so many samples, of which a gradient is taken.
@@ -37,11 +38,14 @@ def explain_shortage(make_loss: Callable[[int], torch.Tensor], samples: int, ste
             f"{what} does not fit into the {byte_size(free)} that are free, and neither do {TRIAL_SAMPLES} samples; use fewer "
             "steps, a smaller network, or a machine with more memory"
         )
-    fitting = samples // 2
-    while fitting > TRIAL_SAMPLES and _try_batch(make_loss, fitting + fitting // SLACK) is None:
+    a_sample, fitting = kept / TRIAL_SAMPLES, samples // 2
+    while fitting > TRIAL_SAMPLES:
+        tried = fitting + fitting // SLACK
+        if tried * a_sample <= free and _try_batch(make_loss, tried) is not None:
+            break
         fitting //= 2
     return DataError(
-        f"{what} keeps {byte_size(kept * samples / TRIAL_SAMPLES)} for its gradient, {byte_size(free)} are free; batches of "
+        f"{what} keeps {byte_size(samples * a_sample)} for its gradient, {byte_size(free)} are free; batches of "
         f"{max(fitting, TRIAL_SAMPLES)} fit (`batch_size` of a recipe), as do fewer steps"
     )
 
