@@ -146,7 +146,7 @@ def _describe_file(source: Path, format: Format) -> dict[str, Any]:
 
 
 def default_input(graph: SNNGraph, seed: int = 0) -> tuple[Array, InputKind]:
-    """Return random input and its kind: spikes at rates of 0 to 1 by sample, or a current into a netx input layer.
+    """Return random input and its kind: spikes at rates of 0 to 1 by sample, or a current where netx input layers alone take it.
 
     There are 32 steps of 4 samples; of a network for which that is more than `MAX_PRODUCTS`, fewer samples and then fewer steps.
     """
@@ -156,7 +156,7 @@ def default_input(graph: SNNGraph, seed: int = 0) -> tuple[Array, InputKind]:
     steps = int(np.clip(MAX_PRODUCTS // (products * samples), MIN_STEPS, DEFAULT_STEPS))
     shape = (steps, samples, *graph.input_shape)
     first = [graph[edge.target] for edge in graph.edges_from(INPUT)]
-    if graph.is_integer and any(isinstance(layer.synapse, Scale) for layer in first):
+    if graph.is_integer and first and all(isinstance(layer.synapse, Scale) for layer in first):
         return rng.random(shape), "current"
     rates = rng.random((1, samples, *(1 for _ in graph.input_shape)))
     x = np.empty(shape, bool)

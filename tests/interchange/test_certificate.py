@@ -199,6 +199,13 @@ def test_default_input_fits_the_network():
     first = Layer(name="in", synapse=Scale(weight=np.array(36)), neuron=LoihiLIF(decay_u=4096, decay_v=0, v_threshold=30))
     x, kind = default_input(chain([first], input_shape=(3,)))
     assert kind == "current" and x.dtype == float
+    beside = Layer(name="beside", synapse=Dense(weight=np.ones((3, 3), int)), neuron=first.neuron)  # takes whole numbers alone
+    last = Layer(name="out", synapse=Dense(weight=np.ones((2, 3), int)), neuron=first.neuron)
+    edges = [("input", "in"), ("input", "beside"), ("in", "out"), ("beside", "out")]
+    both = SNNGraph(
+        layers=(first, beside, last), edges=tuple(Edge(source=a, target=b) for a, b in edges), input_shape=(3,), output="out"
+    )
+    assert default_input(both)[1] == "spikes"
     assert np.array_equal(default_input(integer())[0], default_input(integer())[0])
     assert not np.array_equal(default_input(integer())[0], default_input(integer(), 1)[0])
 

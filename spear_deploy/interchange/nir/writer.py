@@ -163,7 +163,9 @@ REMEDY = "export the floating-point network"
 
 
 def convert_to_float(graph: SNNGraph) -> SNNGraph:
-    """Return an integer network in floating point, with exactly the same spikes; states are in units of 64, as thresholds are.
+    """Return an integer network in floating point, with exactly the same spikes and readouts.
+
+    States of spiking neurons are in units of 64, as thresholds are; a readout's are the stored integers, which it hands out.
 
     Truncated decays have no counterpart in NIR's equations: only neurons that keep all of v or nothing can be converted.
 
@@ -197,7 +199,7 @@ def _convert_layer(layer: Layer, dt_s: float) -> Layer:
         shift = np.broadcast_to(neuron.bias.reshape(-1) / LOIHI_UNIT, synapse.weight.shape[:1])
         synapse = replace(synapse, bias=bias + shift)
     if neuron.v_threshold is None:
-        return replace(layer, synapse=synapse, neuron=LI(tau_s=np.asarray(dt_s)))
+        return replace(layer, synapse=synapse, neuron=LI(tau_s=np.asarray(dt_s), r=np.asarray(float(LOIHI_UNIT))))
     levels: dict[str, Any] = {
         "v_threshold": neuron.v_threshold.astype(np.float64),
         "v_reset": neuron.v_reset / LOIHI_UNIT,
