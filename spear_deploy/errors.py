@@ -21,13 +21,54 @@ An exceeded hardware budget is *not* an error: it is a row of a `BudgetReport`.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from difflib import get_close_matches
 
 
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """What an error says, in its parts: an error that is raised with it has the sentence that it makes.
+
+    Attributes:
+        layer: the layer that is refused; empty where it is no single one.
+        place: words in front of the sentence where the layer alone does not say where.
+        what: what is there.
+        why: what there may be instead; empty where `what` says it.
+        remedy: what to do.
+
+    >>> print(Refusal(layer="fc", what="IF does not leak", why="Xylo's membranes do", remedy="use LIF"))
+    layer 'fc': IF does not leak, Xylo's membranes do; use LIF
+    """
+
+    layer: str = ""
+    place: str = ""
+    what: str
+    why: str = ""
+    remedy: str
+
+    @property
+    def where(self) -> str:
+        """The words in front of the sentence."""
+        return self.place or f"layer '{self.layer}'"
+
+    def __str__(self) -> str:
+        """Return the sentence."""
+        return f"{self.where}: {self.what}{f', {self.why}' if self.why else ''}; {self.remedy}"
+
+
 class SpearError(Exception):
-    """Base of all errors a caller can act on. Characters of a file that are not printable are shown as their escapes."""
+    """Base of all errors a caller can act on. Characters of a file that are not printable are shown as their escapes.
+
+    It is raised with a sentence, or with the parts of one.
+    """
 
     exit_code = 1
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """The parts of the sentence, where the error was raised with them."""
+        parts = self.args[0] if self.args else None
+        return parts if isinstance(parts, Refusal) else None
 
     def __str__(self) -> str:
         """Return the sentence as a terminal may show it.
@@ -64,7 +105,7 @@ class ChipError(UnsupportedError):
 
     exit_code = 3
 
-    def __init__(self, message: str, *, adapting: str = "") -> None:
+    def __init__(self, message: str | Refusal, *, adapting: str = "") -> None:
         super().__init__(message)
         self.adapting = adapting
 

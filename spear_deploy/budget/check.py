@@ -39,14 +39,14 @@ from spear_deploy.budget.traffic import count_traffic
 from spear_deploy.budget.unsupported import LOOP, Replaced, Unsupported, find_replaced, find_unsupported
 from spear_deploy.budget.what_if import WhatIf, build_what_if
 from spear_deploy.budget.zero_weights import fill_zero_weights
-from spear_deploy.errors import DataError
+from spear_deploy.errors import DataError, Refusal
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.network.labels import label_layers
 from spear_deploy.placement.place import Placement, lower_bound, place_in_fewest_cores
 from spear_deploy.placement.populations import Population, find_populations
 from spear_deploy.placement.weight_bits import stored_bits
-from spear_deploy.quantize.for_chip import Refusal, ask_integers
+from spear_deploy.quantize.for_chip import ask_integers
 from spear_deploy.simulator import SpikeCounts
 from spear_deploy.simulator.synops import count_synops
 from spear_deploy.util.number_format import plural
@@ -54,6 +54,8 @@ from spear_deploy.util.number_format import plural
 NO_LIMITS = UserLimits()
 OF_INTEGERS = "of its integers, rounded without data"
 """Detail of a row that the integers decide."""
+NONE_HELD = "the integers of the chip hold none"
+"""What the chip has where its integers refuse a part without naming another."""
 ASKED_WEIGHTS = 1_000_000
 """Weights up to which a network that is too large for a chip is quantised all the same, so that all that is missing is said."""
 
@@ -226,7 +228,8 @@ def _ask_integers(on_chip: _OnChip, measured: Sequence[BudgetRow]) -> tuple[_OnC
     answer = None if on_chip.unsupported or too_large else ask_integers(on_chip.graph, on_chip.profile)
     if not isinstance(answer, Refusal):
         return on_chip, answer
-    found = Unsupported(layer=answer.layer, what=answer.what, why=answer.why, resource="integers")
+    why = "; ".join(part for part in (answer.why or NONE_HELD, answer.remedy) if part)
+    found = Unsupported(layer=answer.layer, what=answer.what, why=why, resource="integers")
     return replace(on_chip, unsupported=(found,)), None
 
 

@@ -265,7 +265,7 @@ def quantize_for_chip(net: Net, chip: Chip, *, calibration: Array | None = None,
         raise
     except UnsupportedError as error:
         adapting = f"NET --chip {target.name} --data DATA" if _has_replacement(graph, target) else ""
-        raise ChipError(str(error), adapting=adapting) from error
+        raise ChipError(error.refusal or str(error), adapting=adapting) from error
 
 
 def _has_replacement(graph: SNNGraph, target: HardwareProfile) -> bool:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from spear_deploy.errors import QuantizationError, UnsupportedError
+from spear_deploy.errors import QuantizationError, Refusal, UnsupportedError
 from spear_deploy.network import LI, LIF, SparseMatrix
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.neurons import SAME_TAU
@@ -80,23 +80,43 @@ def _check_layer(layer: NeuronInput) -> None:
     is_kept = not isinstance(neuron, (LIF, LI)) or (np.abs(layer.factors["mem"] - 1) > SAME_TAU).any()
     if is_kept or getattr(neuron, "reset_delay", 0):
         raise UnsupportedError(
-            f"layer '{layer.name}': {type(neuron).__name__} keeps a potential from one step to the next, Akida's neurons keep "
-            "none; use LIF or LI with tau_s of one time step"
+            Refusal(
+                layer=layer.name,
+                what=f"{type(neuron).__name__} keeps a potential from one step to the next",
+                why="Akida's neurons keep none",
+                remedy="use LIF or LI with tau_s of one time step",
+            )
         )
     if not layer.readout and (neuron.max_spikes is None or neuron.max_spikes > MAX_SPIKES):
         most = "any number of" if neuron.max_spikes is None else neuron.max_spikes
-        raise UnsupportedError(f"layer '{layer.name}': {most} spikes a step, Akida sends up to {MAX_SPIKES}; set max_spikes")
+        raise UnsupportedError(
+            Refusal(
+                layer=layer.name, what=f"{most} spikes a step", why=f"Akida sends up to {MAX_SPIKES}", remedy="set max_spikes"
+            )
+        )
     if len(layer.stored) > 1:
         raise UnsupportedError(
-            f"layer '{layer.name}': currents of {', '.join(layer.stored)} that add up, Akida adds none; merge them"
+            Refusal(
+                layer=layer.name,
+                what=f"currents of {', '.join(layer.stored)} that add up",
+                why="Akida adds none",
+                remedy="merge them",
+            )
         )
     if not layer.shares_gain(layer.factors["v_leak"]):
         raise UnsupportedError(
-            f"layer '{layer.name}': v_leak differs inside a channel, a filter of Akida has one; use one per channel"
+            Refusal(
+                layer=layer.name,
+                what="v_leak differs inside a channel",
+                why="a filter of Akida has one",
+                remedy="use one per channel",
+            )
         )
     if not layer.readout and (layer.factors["v_threshold"] <= 0).any():
         low = float(layer.factors["v_threshold"].min())
-        raise QuantizationError(f"layer '{layer.name}': v_threshold {low:g}, a step of Akida lies above 0; raise it")
+        raise QuantizationError(
+            Refusal(layer=layer.name, what=f"v_threshold {low:g}", why="a step of Akida lies above 0", remedy="raise it")
+        )
 
 
 def _choose_scale(layer: NeuronInput, largest: int) -> float:
@@ -132,7 +152,11 @@ def _round_neuron(layer: NeuronInput, scale: float) -> LIF | LI:
     threshold = np.maximum(np.rint(scale * layer.factors["v_threshold"]), 1)
     if (threshold > MAX_THRESHOLD).any():
         raise QuantizationError(
-            f"layer '{layer.name}': a threshold of {threshold.max():,.0f} beside weights of 4 bits, Akida holds "
-            f"1..{MAX_THRESHOLD:,}; lower it"
+            Refusal(
+                layer=layer.name,
+                what=f"a threshold of {threshold.max():,.0f} beside weights of 4 bits",
+                why=f"Akida holds 1..{MAX_THRESHOLD:,}",
+                remedy="lower it",
+            )
         )
     return LIF(tau_s=one_step, v_leak=leak, v_threshold=threshold.astype(np.float32), max_spikes=neuron.max_spikes)

@@ -26,7 +26,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from spear_deploy.errors import QuantizationError, UnsupportedError
+from spear_deploy.errors import QuantizationError, Refusal, UnsupportedError
 from spear_deploy.network import (
     IF,
     LI,
@@ -121,7 +121,7 @@ class FamilyRule:
     Attributes:
         neuron: its integer neuron.
         models: floating-point neurons that have a counterpart.
-        instead: what a network has to use in place of others.
+        reason, remedy: why it takes no other, and what a network has to use instead.
         propose: see `Propose`.
         input_max: spikes that an input sends in a step at most; None: any number.
         shared_shift: whether all layers but the last have one shift.
@@ -129,7 +129,8 @@ class FamilyRule:
 
     neuron: Any
     models: tuple[type, ...]
-    instead: str
+    reason: str
+    remedy: str
     propose: Propose
     input_max: int | None = None
     shared_shift: bool = False
@@ -179,8 +180,12 @@ def _choose(
     for layer in layers:
         if not proposals[layer.name]:
             raise QuantizationError(
-                f"layer '{layer.name}': v_threshold {float(layer.threshold.min()):g} is outside what {rule.neuron.FORMAT.chip} "
-                f"holds beside weights of {settings.weight_bits} bits; raise it or bound the weights"
+                Refusal(
+                    layer=layer.name,
+                    what=f"v_threshold {float(layer.threshold.min()):g} is outside what {rule.neuron.FORMAT.chip} holds "
+                    f"beside weights of {settings.weight_bits} bits",
+                    remedy="raise it or bound the weights",
+                )
             )
         proposals[layer.name] = _measure(layer, proposals[layer.name], float_run)
     if not rule.shared_shift:
@@ -194,7 +199,12 @@ def _choose(
         ]
         if names and not by_shift:
             raise QuantizationError(
-                f"layers {', '.join(names)}: no shift that {rule.neuron.FORMAT.chip} has fits them all; rescale"
+                Refusal(
+                    layer=names[-1],
+                    place=f"layers {', '.join(names)}",
+                    what=f"no shift that {rule.neuron.FORMAT.chip} has fits them all",
+                    remedy="rescale",
+                )
             )
         best = min(by_shift, key=lambda cs: (sum(c.error.clips for c in cs), sum(c.error.difference for c in cs)))
         chosen |= dict(zip(names, best, strict=True))
@@ -260,36 +270,60 @@ def _first_layer(graph: SNNGraph, layer: NeuronInput) -> str:
 def _check_layer(layer: NeuronInput, rule: FamilyRule) -> None:
     chip, neuron = rule.neuron.FORMAT.chip, layer.neuron
     if type(neuron) not in rule.models:
-        raise UnsupportedError(f"layer '{layer.name}': {type(neuron).__name__}, {rule.instead}")
+        raise UnsupportedError(Refusal(layer=layer.name, what=type(neuron).__name__, why=rule.reason, remedy=rule.remedy))
     if not layer.readout and neuron.reset not in rule.neuron.FORMAT.resets:
         resets = rule.neuron.FORMAT.resets
         how = " or ".join(RESET_WORDS[reset] for reset in resets)
         remedy = " or ".join(f"reset='{reset}'" for reset in resets)
-        raise UnsupportedError(f"layer '{layer.name}': reset '{neuron.reset}', {chip}'s neurons reset {how}; train with {remedy}")
+        raise UnsupportedError(
+            Refusal(
+                layer=layer.name,
+                what=f"reset '{neuron.reset}'",
+                why=f"{chip}'s neurons reset {how}",
+                remedy=f"train with {remedy}",
+            )
+        )
     if not layer.readout and (layer.threshold <= 0).any():
         low = float(layer.threshold.min())
-        raise QuantizationError(f"layer '{layer.name}': v_threshold lies {low:g} above the reset, {chip}'s lie above 0; raise it")
+        raise QuantizationError(
+            Refusal(
+                layer=layer.name, what=f"v_threshold lies {low:g} above the reset", why=f"{chip}'s lie above 0", remedy="raise it"
+            )
+        )
 
 
 def _check_events(graph: SNNGraph, layer: NeuronInput) -> None:
     """Refuse what a chip cannot do that takes each spike by itself."""
     if list(layer.stored) != [layer.name] or len(graph.edges_into(layer.name)) != 1:
         raise UnsupportedError(
-            f"layer '{layer.name}': currents of {', '.join(layer.stored)} that add up, ODIN's neurons take each spike by itself "
-            "from one layer; concatenate the layers before the weights"
+            Refusal(
+                layer=layer.name,
+                what=f"currents of {', '.join(layer.stored)} that add up",
+                why="ODIN's neurons take each spike by itself from one layer",
+                remedy="concatenate the layers before the weights",
+            )
         )
     first = _first_layer(graph, layer)
     source = graph.edges_into(first)[0].source
     if not isinstance(layer.stored[layer.name], Dense) or (source != INPUT and graph[source].neuron is None):
         what = type(layer.stored[layer.name]).__name__
         raise UnsupportedError(
-            f"layer '{layer.name}': {what} or a pool, ODIN's crossbar takes spikes through Dense alone; unroll it"
+            Refusal(
+                layer=layer.name,
+                what=f"{what} or a pool",
+                why="ODIN's crossbar takes spikes through Dense alone",
+                remedy="unroll it",
+            )
         )
     weight = layer.stored[layer.name].weight
     if mixed := int(((weight > 0).any(axis=0) & (weight < 0).any(axis=0)).sum()):
         raise UnsupportedError(
-            f"layer '{layer.name}': {plural(mixed, 'source')} with weights of both signs, a source on ODIN has one; send "
-            "each twice, once for each sign"
+            Refusal(
+                layer=layer.name,
+                what=f"{plural(mixed, 'source')} with weights of both signs",
+                why="a source on ODIN has one",
+                remedy="send each twice, once for each sign",
+            )
         )
 
 
@@ -298,11 +332,21 @@ def _check_no_bias(layer: NeuronInput, chip: str) -> None:
     biased = [name for name, synapse in layer.stored.items() if synapse.bias is not None and np.any(synapse.bias)]
     if biased:
         raise UnsupportedError(
-            f"layer '{biased[0]}': a bias, {chip}'s neurons have none; give it an input that spikes in every step"
+            Refusal(
+                layer=biased[0],
+                what="a bias",
+                why=f"{chip}'s neurons have none",
+                remedy="give it an input that spikes in every step",
+            )
         )
     if "v_leak" in layer.factors and (layer.factors["v_leak"] != layer.level).any():
         raise UnsupportedError(
-            f"layer '{layer.name}': v_leak differs from its reset, {chip}'s potentials fall to the reset; make them equal"
+            Refusal(
+                layer=layer.name,
+                what="v_leak differs from its reset",
+                why=f"{chip}'s potentials fall to the reset",
+                remedy="make them equal",
+            )
         )
 
 
@@ -312,7 +356,12 @@ def _check_pairs(layer: NeuronInput, name: str, values: Array) -> None:
     even = flat[: len(flat) // 2 * 2].reshape(-1, 2)
     if (even[:, 0] != even[:, 1]).any():
         raise QuantizationError(
-            f"layer '{layer.name}': {name} differs inside a pair of neurons, which share it on ReckOn; make it equal"
+            Refusal(
+                layer=layer.name,
+                what=f"{name} differs inside a pair of neurons",
+                why="which share it on ReckOn",
+                remedy="make it equal",
+            )
         )
 
 
@@ -324,8 +373,12 @@ def _propose_truenorth(layer: NeuronInput, settings: LoweringSettings, float_run
     count = PALETTE // len(synapses)
     if not count:
         raise UnsupportedError(
-            f"layer '{layer.name}': currents of {len(synapses)} layers of weights add up, a TrueNorth neuron has {PALETTE} "
-            "weights; merge the layers"
+            Refusal(
+                layer=layer.name,
+                what=f"currents of {len(synapses)} layers of weights add up",
+                why=f"a TrueNorth neuron has {PALETTE} weights",
+                remedy="merge the layers",
+            )
         )
     own = {
         n for n, s in synapses.items() if isinstance(s, Scale) and (layer.count_summed(n) == 1 or not s.weight.ndim)
@@ -484,12 +537,18 @@ def _propose_reckon(layer: NeuronInput, settings: LoweringSettings, float_run: F
     if not layer.readout and (keep < 7 * 2**12).any():
         steps = float((1 / mem).min())
         raise QuantizationError(
-            f"layer '{layer.name}': tau_mem_s is {write_steps(steps, 3)}, ReckOn's neurons keep 0.875 to 1 of v in a step; use "
-            "8 steps or more"
+            Refusal(
+                layer=layer.name,
+                what=f"tau_mem_s is {write_steps(steps, 3)}",
+                why="ReckOn's neurons keep 0.875 to 1 of v in a step",
+                remedy="use 8 steps or more",
+            )
         )
     if not keep.all():
         raise QuantizationError(
-            f"layer '{layer.name}': tau_s is one step, ReckOn reads an output behind its decay, 0; lengthen it"
+            Refusal(
+                layer=layer.name, what="tau_s is one step", why="ReckOn reads an output behind its decay, 0", remedy="lengthen it"
+            )
         )
     _check_pairs(layer, "tau_s", keep)
     synapses = layer.multiply_synapses(gain)
@@ -571,20 +630,23 @@ RULES: dict[str, FamilyRule] = {
     "truenorth": FamilyRule(
         neuron=TrueNorthLIF,
         models=(IF,),
-        instead="TrueNorth's neurons add and spike, their leak is a constant; use IF",
+        reason="TrueNorth's neurons add and spike, their leak is a constant",
+        remedy="use IF",
         propose=_propose_truenorth,
         input_max=1,
     ),
     "spinnaker": FamilyRule(
         neuron=SpinnakerLIF,
         models=(LIF, CubaLIF, LI, CubaLI),
-        instead="sPyNNaker's models leak; use LIF with a long time constant",
+        reason="sPyNNaker's models leak",
+        remedy="use LIF with a long time constant",
         propose=_propose_spinnaker,
     ),
     "reckon": FamilyRule(
         neuron=ReckonLIF,
         models=(IF, LIF, LI),
-        instead="ReckOn's neurons have no synaptic current; use LIF, and LI at the output",
+        reason="ReckOn's neurons have no synaptic current",
+        remedy="use LIF, and LI at the output",
         propose=_propose_reckon,
         input_max=1,
         shared_shift=True,
@@ -592,13 +654,15 @@ RULES: dict[str, FamilyRule] = {
     "odin": FamilyRule(
         neuron=OdinLIF,
         models=(IF,),
-        instead="ODIN's neurons add and spike, their leak is a constant; use IF",
+        reason="ODIN's neurons add and spike, their leak is a constant",
+        remedy="use IF",
         propose=_propose_odin,
     ),
     "catalyst": FamilyRule(
         neuron=CatalystLIF,
         models=(IF,),
-        instead="Catalyst N1's neurons add and spike, their leak is a constant; use IF",
+        reason="Catalyst N1's neurons add and spike, their leak is a constant",
+        remedy="use IF",
         propose=_propose_catalyst,
     ),
 }

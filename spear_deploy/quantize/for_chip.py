@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
-from spear_deploy.errors import ChipError, SpearError
+from spear_deploy.errors import ChipError, Refusal, SpearError
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.layer_bits import read_layer_bits
 from spear_deploy.quantize.network import FAMILIES, FORMATS, Format, quantize
 from spear_deploy.simulator import InputKind
-
-
-@dataclass(frozen=True, kw_only=True)
-class Refusal:
-    """A part of a network that the integers of a chip cannot hold.
-
-    Attributes:
-        layer: where it is; the output where no single layer is named.
-        what: what the network has.
-        why: what the chip has instead, and behind the last "; " what to do.
-    """
-
-    layer: str
-    what: str
-    why: str
 
 
 def quantize_for_profile(
@@ -70,23 +54,17 @@ def ask_integers(graph: SNNGraph, profile: HardwareProfile) -> SNNGraph | Refusa
     try:
         return quantize_for_profile(graph, profile)
     except SpearError as error:
-        return _read_refusal(graph, str(error))
+        return _read_refusal(graph, error)
 
 
-def _read_refusal(graph: SNNGraph, sentence: str) -> Refusal:
-    """Return a sentence "layer 'a': what, what the chip has; what to do" in its parts."""
-    names = {layer.name for layer in graph.layers}
-    place = re.match(r"layers? '(.+?)'(?: -> '(.+?)')?: ", sentence)
-    named = [name for name in (place.groups() if place else ()) if name in names]
-    if place is not None and named:
-        sentence = sentence[place.end() :] if len(named) == place.lastindex else sentence
-    head, has_remedy, remedy = sentence.partition("; ")
-    what, has_reason, reason = head.rpartition(", ")
-    if not has_reason:
-        what, reason = head, f"the integers of the chip hold none{has_remedy}{remedy}"
-    else:
-        reason += has_remedy + remedy
-    return Refusal(layer=named[-1] if named else graph.output, what=what, why=reason)
+def _read_refusal(graph: SNNGraph, error: SpearError) -> Refusal:
+    """Return the parts of an error at a layer of the network: at the output where it names none, or one that integers add."""
+    parts = error.refusal
+    if parts is None:
+        return Refusal(layer=graph.output, what="no integers", why=str(error), remedy="")
+    is_own = parts.layer in {layer.name for layer in graph.layers}
+    what = parts.what if is_own and not parts.place else f"{parts.where}: {parts.what}"
+    return replace(parts, layer=parts.layer if is_own else graph.output, place="", what=what)
 
 
 def _choose_weight_bits(profile: HardwareProfile, family: Format) -> int:
@@ -104,8 +82,12 @@ def _choose_weight_bits(profile: HardwareProfile, family: Format) -> int:
     shipped = load_profile(profile.name).weight_bits if profile.name in list_profiles() else range(low, high + 1)
     widths = ", ".join(str(bits) for bits in shipped if low <= bits <= high)
     raise ChipError(
-        f"profile '{profile.name}', key 'weights.bits': {most} given, a width that the integers of this chip do not have; name "
-        f"none, or of {widths}"
+        Refusal(
+            place=f"profile '{profile.name}', key 'weights.bits'",
+            what=f"{most} given",
+            why="a width that the integers of this chip do not have",
+            remedy=f"name none, or of {widths}",
+        )
     )
 
 

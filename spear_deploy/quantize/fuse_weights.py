@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from spear_deploy.errors import UnsupportedError
+from spear_deploy.errors import Refusal, UnsupportedError
 from spear_deploy.network import POOLS, WEIGHTED, Array, AvgPool, Conv1d, Conv2d, Dense, Layer, Scale, Shape, Synapse
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, unused_name
 from spear_deploy.simulator import synapse_math
@@ -54,8 +54,12 @@ def fuse_weights(graph: SNNGraph) -> SNNGraph:
     while not graph.is_integer:
         if len(graph.layers) > max_layers:
             raise UnsupportedError(
-                f"weights without neurons between them: fused, they make more than {max_layers} layers, {MAX_GROWTH} for each, "
-                "since many ways lead through them; put a neuron where ways meet"
+                Refusal(
+                    place="weights without neurons between them",
+                    what=f"fused, they make more than {max_layers} layers, {MAX_GROWTH} for each",
+                    why="since many ways lead through them",
+                    remedy="put a neuron where ways meet",
+                )
             )
         edge = next((edge for edge in find_chained_weights(graph) if edge not in inexact), None)
         if edge is None:

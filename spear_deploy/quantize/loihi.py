@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from spear_deploy.errors import QuantizationError
+from spear_deploy.errors import QuantizationError, Refusal
 from spear_deploy.network import IF, LOIHI_UNIT, Array, CubaLI, CubaLIF, LoihiLIF, Scale, Synapse, find_start
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.quantize.layer_error import NOT_MEASURED, FloatRun, LayerError, drive_layer, measure_layer_error
@@ -220,7 +220,9 @@ def _threshold_limit(layer: NeuronInput) -> float | None:
     if layer.readout:
         return None
     if (layer.threshold < 0).any():
-        raise QuantizationError(f"layer '{layer.name}': v_threshold is below v_reset, the neuron would never rest; check them")
+        raise QuantizationError(
+            Refusal(layer=layer.name, what="v_threshold is below v_reset", why="the neuron would never rest", remedy="check them")
+        )
     return MAX_THRESHOLD / float(layer.threshold.max()) if layer.threshold.max() > 0 else None
 
 

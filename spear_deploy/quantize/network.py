@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from spear_deploy.errors import DataError, QuantizationError, UnsupportedError, did_you_mean
+from spear_deploy.errors import DataError, QuantizationError, Refusal, UnsupportedError, did_you_mean
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
@@ -179,7 +179,12 @@ def _refuse_missing_parts(graph: SNNGraph, format: Format, kind: InputKind) -> N
     for layer in graph.layers:
         if format not in KEEPING and getattr(layer.neuron, "reset", "value") == "none":
             raise UnsupportedError(
-                f"layer '{layer.name}': has no reset after a spike, neurons of the format {format} have one; train with a reset"
+                Refusal(
+                    layer=layer.name,
+                    what="has no reset after a spike",
+                    why=f"neurons of the format {format} have one",
+                    remedy="train with a reset",
+                )
             )
 
 
@@ -228,7 +233,11 @@ def _choose_layer_bits(graph: SNNGraph, format: Format, weight_bits: int, layer_
         )
     for name, bits in layer_bits.items():
         if not low <= bits <= weight_bits:
-            raise QuantizationError(f"layer '{name}': weights of {bits} bits, expected {low}..{weight_bits}; correct layer_bits")
+            raise QuantizationError(
+                Refusal(
+                    layer=name, what=f"weights of {bits} bits", why=f"expected {low}..{weight_bits}", remedy="correct layer_bits"
+                )
+            )
     return {name: bits for name, bits in layer_bits.items() if bits < weight_bits}
 
 
@@ -246,7 +255,9 @@ def _lower_without_overflow(graph: SNNGraph, settings: LoweringSettings, *, floa
             max_scales[name] = integer.metadata["quantization"]["scale"][name] / 2
             if max_scales[name] < first_scales[name] * MIN_SCALE_SHARE:
                 raise QuantizationError(
-                    f"layer '{name}': its 24-bit state overflows at every scale tried; check its weights and bias"
+                    Refusal(
+                        layer=name, what="its 24-bit state overflows at every scale tried", remedy="check its weights and bias"
+                    )
                 )
         integer = loihi.lower(graph, settings, max_scales=max_scales, float_run=float_run)
     return integer

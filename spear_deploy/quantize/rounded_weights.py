@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from spear_deploy.errors import DataError, UnsupportedError
+from spear_deploy.errors import DataError, Refusal, UnsupportedError
 from spear_deploy.network import IF, LIF, WEIGHTED, CubaLI, CubaLIF, Layer
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.quantize.layer_error import FloatRun
@@ -71,7 +71,9 @@ def lower(graph: SNNGraph, settings: LoweringSettings, family: str, *, float_run
         if type(layer.neuron) not in rule.models:
             names = ", ".join(model.__name__ for model in rule.models)
             raise UnsupportedError(
-                f"layer '{layer.name}': {type(layer.neuron).__name__}, {rule.chip} has {names}; use one of them"
+                Refusal(
+                    layer=layer.name, what=type(layer.neuron).__name__, why=f"{rule.chip} has {names}", remedy="use one of them"
+                )
             )
         values = np.unique(np.concatenate([np.unique(s.weight.astype(np.float64)) for s in layer.stored.values()]))
         extreme = float(np.abs(values).max())

@@ -31,7 +31,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from spear_deploy.errors import QuantizationError, UnsupportedError
+from spear_deploy.errors import QuantizationError, Refusal, UnsupportedError
 from spear_deploy.network import IF, Array, SpeckIF, Synapse
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.quantize.layer_error import (
@@ -105,12 +105,22 @@ def _weight_divisor(layer: NeuronInput) -> Array:
         model = type(layer.neuron).__name__
         reason = "does not spike" if layer.readout else "leaks"
         raise UnsupportedError(
-            f"layer '{layer.name}': {model} {reason}, Speck's neurons integrate and fire; use IF (a constant leak is a bias)"
+            Refusal(
+                layer=layer.name,
+                what=f"{model} {reason}",
+                why="Speck's neurons integrate and fire",
+                remedy="use IF (a constant leak is a bias)",
+            )
         )
     if (layer.threshold <= 0).any():
         low = float(layer.threshold.min())
         raise QuantizationError(
-            f"layer '{layer.name}': v_threshold lies {low:g} above the reset, Speck's thresholds are above 0; raise it"
+            Refusal(
+                layer=layer.name,
+                what=f"v_threshold lies {low:g} above the reset",
+                why="Speck's thresholds are above 0",
+                remedy="raise it",
+            )
         )
     return np.ones(()) if np.ptp(layer.threshold) == 0 else layer.threshold
 
@@ -130,8 +140,13 @@ def _choose_integers(layer: NeuronInput, settings: LoweringSettings, float_run: 
     if not len(factors):
         largest = max(abs(extreme) for pair in extremes for extreme in pair)
         raise QuantizationError(
-            f"layer '{layer.name}': v_threshold {threshold:g} rounds to 0 beside weights and bias up to {largest:g} of "
-            f"{settings.weight_bits} bits, Speck holds 1..{MAX_THRESHOLD}; raise it or bound the weights"
+            Refusal(
+                layer=layer.name,
+                what=f"v_threshold {threshold:g} rounds to 0 beside weights and bias up to {largest:g} of "
+                f"{settings.weight_bits} bits",
+                why=f"Speck holds 1..{MAX_THRESHOLD}",
+                remedy="raise it or bound the weights",
+            )
         )
     if layer.name in settings.learnt_scales:
         scale, _ = settings.learnt_scales[layer.name]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from spear_deploy.errors import GraphError, QuantizationError, UnsupportedError
+from spear_deploy.errors import GraphError, QuantizationError, Refusal, UnsupportedError
 from spear_deploy.network import (
     FLOAT_NEURONS,
     POOLS,
@@ -171,8 +171,12 @@ class NeuronInput:
         found = self._find_weight_gain(name, gain, synapse)
         if found is None:
             raise UnsupportedError(
-                f"layer '{name}': time constants, thresholds or r differ inside a channel, whose weights are shared; "
-                "use one per channel"
+                Refusal(
+                    layer=name,
+                    what="time constants, thresholds or r differ inside a channel",
+                    why="whose weights are shared",
+                    remedy="use one per channel",
+                )
             )
         return found
 
@@ -201,8 +205,12 @@ class NeuronInput:
         """
         if self.delays[name] and np.any(bias):
             raise UnsupportedError(
-                f"layer '{name}': its bias reaches '{self.name}' {plural(self.delays[name], 'step')} late, the chip's neurons "
-                "hold it from the first step; delay the edges into its weights instead"
+                Refusal(
+                    layer=name,
+                    what=f"its bias reaches '{self.name}' {plural(self.delays[name], 'step')} late",
+                    why="the chip's neurons hold it from the first step",
+                    remedy="delay the edges into its weights instead",
+                )
             )
         values, pools = self._align_bias(name, bias), self._list_pools(name)
         is_kept = all(isinstance(pool, AvgPool) and not np.any(pool.padding) for pool in pools) and _is_one_by_channel(values)
@@ -268,13 +276,23 @@ def collect_neuron_inputs(graph: SNNGraph, kind: InputKind, input_scale: float) 
 
 def _collect_neuron_input(graph: SNNGraph, layer: Layer, kind: InputKind, input_scale: float) -> NeuronInput:
     if not isinstance(layer.neuron, FLOAT_NEURONS):
-        raise UnsupportedError(f"layer '{layer.name}': {type(layer.neuron).__name__} has no integer counterpart here")
+        raise UnsupportedError(
+            Refusal(
+                layer=layer.name,
+                what=f"{type(layer.neuron).__name__} has no integer counterpart here",
+                remedy=f"use {', '.join(model.__name__ for model in FLOAT_NEURONS)}",
+            )
+        )
     factors = neurons.factors(layer.neuron, graph.dt_s)
     for decay in (factors.get("mem", np.zeros(())), factors.get("syn", np.zeros(()))):
         if (decay > 1).any():
-            raise QuantizationError(f"layer '{layer.name}': a time constant is below the time step; choose a smaller dt")
+            raise QuantizationError(
+                Refusal(layer=layer.name, what="a time constant is below the time step", remedy="choose a smaller dt")
+            )
         if (decay < 0).any():
-            raise QuantizationError(f"layer '{layer.name}': a time constant is below 0, its state grows; no chip does that")
+            raise QuantizationError(
+                Refusal(layer=layer.name, what="a time constant is below 0", why="its state grows", remedy="no chip does that")
+            )
     bias_factors, ways, delays = _find_driving_layers(graph, layer.name)
     input_factor = 1 / input_scale if kind == "current" else 1.0
     weight_factors = {name: factor * _spike_factor(graph, name, input_factor) for name, factor in bias_factors.items()}
@@ -307,7 +325,12 @@ def _find_driving_layers(
             for edge in graph.edges_into(name):
                 if emits_current(graph, edge.source):
                     raise UnsupportedError(
-                        f"layers '{edge.source}' -> '{name}': two weighted layers with no neuron between them; merge them"
+                        Refusal(
+                            layer=name,
+                            place=f"layers '{edge.source}' -> '{name}'",
+                            what="two weighted layers with no neuron between them",
+                            remedy="merge them",
+                        )
                     )
             driving[name] = factor
             ways[name] = (*ways.get(name, ()), way)
@@ -331,7 +354,12 @@ def _spike_factor(graph: SNNGraph, name: str, input_factor: float) -> float:
         if layer.neuron is not None:
             if not layer.spikes:
                 raise UnsupportedError(
-                    f"layers '{source}' -> '{name}': a readout's value feeds a layer; let a spiking neuron do it"
+                    Refusal(
+                        layer=name,
+                        place=f"layers '{source}' -> '{name}'",
+                        what="a readout's value feeds a layer",
+                        remedy="let a spiking neuron do it",
+                    )
                 )
             return 1.0
         return common_factor(source) * mean_factor(layer.synapse)
@@ -340,7 +368,11 @@ def _spike_factor(graph: SNNGraph, name: str, input_factor: float) -> float:
         factors = {factor_of(edge.source) for edge in graph.edges_into(target)}
         if len(factors) != 1:
             raise UnsupportedError(
-                f"layer '{target}': adds spikes and means of spikes; give each its own weights, then add the currents"
+                Refusal(
+                    layer=target,
+                    what="adds spikes and means of spikes",
+                    remedy="give each its own weights, then add the currents",
+                )
             )
         return factors.pop()
 
@@ -387,7 +419,9 @@ def assemble_network(graph: SNNGraph, integers: Mapping[str, IntegerLayer], fact
         for name, synapse in integer.synapses.items():
             if name in replaced:
                 raise UnsupportedError(
-                    f"layer '{name}': its current feeds several neuron layers; give each its own copy of the weights"
+                    Refusal(
+                        layer=name, what="its current feeds several neuron layers", remedy="give each its own copy of the weights"
+                    )
                 )
             replaced.add(name)
             layers[name] = replace(layers[name], synapse=synapse)
@@ -414,8 +448,11 @@ def require_neurons(graph: SNNGraph, taken: Collection[str]) -> None:
     for layer in graph.layers:
         if isinstance(layer.synapse, WEIGHTED) and layer.name not in taken:
             raise UnsupportedError(
-                f"layer '{layer.name}': weights whose sums no neuron takes; end the network in a readout (LI) or in neurons that "
-                "spike"
+                Refusal(
+                    layer=layer.name,
+                    what="weights whose sums no neuron takes",
+                    remedy="end the network in a readout (LI) or in neurons that spike",
+                )
             )
 
 
@@ -465,7 +502,7 @@ def build_neuron(name: str, build: Callable[[], Neuron]) -> Neuron:
     try:
         return build()
     except GraphError as error:
-        raise QuantizationError(f"layer '{name}': {error}; rescale the layer") from None
+        raise QuantizationError(Refusal(layer=name, what=str(error), remedy="rescale the layer")) from None
 
 
 def round_to_int(array: Array) -> Array:

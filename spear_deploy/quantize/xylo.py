@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from spear_deploy.errors import QuantizationError, UnsupportedError
+from spear_deploy.errors import QuantizationError, Refusal, UnsupportedError
 from spear_deploy.network import IF, RESET_WORDS, Array, CubaLI, CubaLIF, Dense, Flatten, Layer, Scale, find_start
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.spike_paths import find_offsets, find_spike_paths
@@ -120,7 +120,12 @@ def convert_to_dense(graph: SNNGraph) -> SNNGraph:
             return replace(layer, synapse=Dense(weight=np.diag(np.broadcast_to(synapse.weight, shape)), bias=bias))
         if synapse is not None and not isinstance(synapse, (Dense, Flatten)):
             raise UnsupportedError(
-                f"layer '{layer.name}': {type(synapse).__name__}, Xylo has dense weights between neurons only; use Dense"
+                Refusal(
+                    layer=layer.name,
+                    what=type(synapse).__name__,
+                    why="Xylo has dense weights between neurons only",
+                    remedy="use Dense",
+                )
             )
         return layer
 
@@ -131,7 +136,9 @@ def _prepare_layer(layer: NeuronInput, graph: SNNGraph, max_spikes: int) -> Unsc
     """Return a layer with Xylo's decays, and with weights and bias as they drive v, before its scale is chosen."""
     f = layer.factors
     if isinstance(layer.neuron, IF):
-        raise UnsupportedError(f"layer '{layer.name}': IF does not leak, Xylo's membranes do; use LIF or CubaLIF")
+        raise UnsupportedError(
+            Refusal(layer=layer.name, what="IF does not leak", why="Xylo's membranes do", remedy="use LIF or CubaLIF")
+        )
     if not layer.readout:
         _check_reset_and_threshold(layer)
     has_current = isinstance(layer.neuron, (CubaLIF, CubaLI))
@@ -158,12 +165,18 @@ def _prepare_layer(layer: NeuronInput, graph: SNNGraph, max_spikes: int) -> Unsc
 def _check_reset_and_threshold(layer: NeuronInput) -> None:
     if layer.neuron.reset != "subtract":
         raise UnsupportedError(
-            f"layer '{layer.name}': resets {RESET_WORDS[layer.neuron.reset]}, Xylo's neurons subtract the threshold; train with "
-            "reset='subtract'"
+            Refusal(
+                layer=layer.name,
+                what=f"resets {RESET_WORDS[layer.neuron.reset]}",
+                why="Xylo's neurons subtract the threshold",
+                remedy="train with reset='subtract'",
+            )
         )
     if (layer.threshold <= 0).any():
         low = float(layer.threshold.min())
-        raise QuantizationError(f"layer '{layer.name}': v_threshold {low:g}, Xylo's thresholds are above 0; raise it")
+        raise QuantizationError(
+            Refusal(layer=layer.name, what=f"v_threshold {low:g}", why="Xylo's thresholds are above 0", remedy="raise it")
+        )
 
 
 def _round_decay(layer: NeuronInput, state: str) -> Array:
@@ -172,7 +185,12 @@ def _round_decay(layer: NeuronInput, state: str) -> Array:
     if (dash > MAX_DASH).any():
         steps = float((1 / layer.factors[state]).max())
         raise QuantizationError(
-            f"layer '{layer.name}': tau_{state}_s is {write_steps(steps)}, Xylo holds up to 2^{MAX_DASH}; shorten it"
+            Refusal(
+                layer=layer.name,
+                what=f"tau_{state}_s is {write_steps(steps)}",
+                why=f"Xylo holds up to 2^{MAX_DASH}",
+                remedy="shorten it",
+            )
         )
     return dash
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from spear_deploy.errors import QuantizationError
+from spear_deploy.errors import QuantizationError, Refusal
 from spear_deploy.network import Array, Dense, Neuron, Synapse, XyloLIF
 from spear_deploy.quantize.layer_error import NOT_MEASURED, FloatRun, LayerError, drive_layer, measure_layer_error
 from spear_deploy.quantize.scale_ranking import Grid, rank_scales
@@ -114,8 +114,12 @@ def _check_thresholds(group: Sequence[UnscaledLayer], candidates: Sequence[XyloC
         if candidate is None:
             threshold = float(unscaled.layer.threshold.min())
             raise QuantizationError(
-                f"layer '{unscaled.layer.name}': v_threshold {threshold:g} rounds to 0 where its weights take {weight_bits} "
-                f"bits, Xylo holds 1..{MAX_STATE}; raise it or bound the weights"
+                Refusal(
+                    layer=unscaled.layer.name,
+                    what=f"v_threshold {threshold:g} rounds to 0 where its weights take {weight_bits} bits",
+                    why=f"Xylo holds 1..{MAX_STATE}",
+                    remedy="raise it or bound the weights",
+                )
             )
 
 

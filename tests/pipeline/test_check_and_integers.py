@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from spear_deploy.errors import SpearError
+from spear_deploy.errors import GraphError, Refusal, SpearError
 from spear_deploy.hardware.profile import list_profiles, load_profile
-from spear_deploy.network import LI, LIF, Conv2d, Layer
+from spear_deploy.network import LI, LIF, Conv2d, Flatten, Layer, SumPool
 from spear_deploy.network.graph import chain
 from spear_deploy.pipeline import api
 from spear_deploy.quantize import FORMATS
 from spear_deploy.quantize.fold import fold_chained_weights
-from spear_deploy.quantize.for_chip import Refusal, ask_integers
+from spear_deploy.quantize.for_chip import ask_integers
 from spear_deploy.simulator import simulate
 from tests.support.drawn_networks import draw_network
 from tests.support.wild_graphs import wild_graph
@@ -93,6 +93,25 @@ def test_a_refusal_names_a_layer_of_the_network_even_where_its_sentence_names_no
     refusal = ask_integers(graph, load_profile("speck2f"))
     assert isinstance(refusal, Refusal)
     assert (refusal.layer, refusal.what) == ("a", "LIF leaks")
-    assert refusal.why == "Speck's neurons integrate and fire; use IF (a constant leak is a bias)"
+    assert (refusal.why, refusal.remedy) == ("Speck's neurons integrate and fire", "use IF (a constant leak is a bias)")
     assert not isinstance(ask_integers(graph, load_profile("akd1000")), Refusal)
     assert ask_integers(graph, load_profile("generic45nm")) is None
+
+
+def test_a_refusal_of_a_layer_that_integers_add_or_of_no_layer_stands_at_the_output(monkeypatch):
+    layers = [
+        Layer(name="p", synapse=SumPool(kernel_size=(2, 2)), neuron=LIF(tau_s=0.02, reset="subtract")),
+        Layer(name="f", synapse=Flatten()),
+    ]
+    refusal = ask_integers(chain(layers, input_shape=(1, 4, 4)), load_profile("xylo_audio2"))
+    assert (refusal.layer, refusal.what) == ("f", "layer 'p_pool': SumPool")
+
+    def fail(*_, **__):
+        raise GraphError("sparse weights of 9x9: written out they take 1 GB, 0 GB of memory are free; keep them sparse")
+
+    monkeypatch.setattr("spear_deploy.quantize.for_chip.quantize_for_profile", fail)
+    refusal = ask_integers(chain(layers, input_shape=(1, 4, 4)), load_profile("loihi2"))
+    assert (refusal.layer, refusal.what, refusal.remedy) == ("f", "no integers", "")
+    row = next(row for row in api.check(chain(layers, input_shape=(1, 4, 4)), "loihi2").rows if row.resource == "integers")
+    assert row.detail.endswith("written out they take 1 GB, 0 GB of memory are free; keep them sparse")
+    assert row.remedy.startswith("keep them sparse")

@@ -42,6 +42,9 @@ def _fixed_parts(node: ast.AST) -> Iterator[str]:
                 yield value.value
     elif isinstance(node, ast.Constant) and isinstance(node.value, str):
         yield node.value
+    elif isinstance(node, ast.Call):  # the parts of a sentence (`Refusal`)
+        for keyword in node.keywords:
+            yield from _fixed_parts(keyword.value)
     elif isinstance(node, ast.BinOp):
         yield from _fixed_parts(node.left)
         yield from _fixed_parts(node.right)
