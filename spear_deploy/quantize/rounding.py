@@ -43,7 +43,7 @@ from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.network.stored_neurons import StoredBias, StoredNeurons
 from spear_deploy.network.value_grid import ValueGrid
 from spear_deploy.quantize import akida, rounded_weights
-from spear_deploy.quantize.chips import max_stored_weight
+from spear_deploy.quantize.chip_scales import max_stored_weight
 from spear_deploy.quantize.even_neurons import even_neurons
 from spear_deploy.quantize.fold import add_missing_weights, fold_batchnorm
 from spear_deploy.quantize.loihi import GRADED_BITS, MAX_BIAS_MANTISSA, weight_format

@@ -9,6 +9,7 @@ kept: never in the user's home.
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from typing import Any
 
 import numba
@@ -29,6 +30,40 @@ POSITIONS = 16
 """Output positions of a convolution that are summed before they are written: a cache line of int32."""
 
 
+WORD = ir.IntType(64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Instructions:
+    """Instructions of a kernel on its arguments.
+
+    Attributes:
+        context, builder: numba's and LLVM's, which the instructions are written with.
+        arguments: type and value of each.
+    """
+
+    context: Any
+    builder: Any
+    arguments: dict[str, tuple[Any, Any]]
+
+    def widen(self, name: str) -> Any:
+        """Return an argument in 64 bits."""
+        kind, value = self.arguments[name]
+        return self.context.cast(self.builder, value, kind, types.int64)
+
+    def find_address(self, name: str, row: Any, column: Any) -> Any:
+        """Return the address of a number in a matrix whose rows lie apart and whose columns do not."""
+        kind, value = self.arguments[name]
+        array = self.context.make_array(kind)(self.context, self.builder, value)
+        column_bytes = self.builder.mul(column, ir.Constant(WORD, kind.dtype.bitwidth // 8))
+        row_bytes = self.builder.mul(row, self.builder.extract_value(array.strides, 0))
+        return self.builder.add(self.builder.ptrtoint(array.data, WORD), self.builder.add(row_bytes, column_bytes))
+
+    def point(self, address: Any, kind: Any, place: int = 0) -> Any:
+        """Return a pointer to what lies so many bytes behind an address."""
+        return self.builder.inttoptr(self.builder.add(address, ir.Constant(WORD, place)), kind.as_pointer())
+
+
 def make_row_sum(vectors: int) -> Any:
     """Return a kernel that adds rows of weights in registers, which numba's own loops leave for each row.
 
@@ -44,53 +79,44 @@ def make_row_sum(vectors: int) -> Any:
 
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             names = ("weight", "rows", "line", "offset", "start", "stop", "totals", "place", "lane")
-            given = {name: (kind, value) for name, kind, value in zip(names, signature.args, values, strict=True)}
-            word = ir.IntType(64)
-
-            def widen(name: str) -> Any:
-                return context.cast(builder, given[name][1], given[name][0], types.int64)
-
-            def find_address(name: str, row: Any, column: Any) -> Any:
-                kind, value = given[name]
-                array = context.make_array(kind)(context, builder, value)
-                column_bytes = builder.mul(column, ir.Constant(word, kind.dtype.bitwidth // 8))
-                row_bytes = builder.mul(row, builder.extract_value(array.strides, 0))
-                return builder.add(builder.ptrtoint(array.data, word), builder.add(row_bytes, column_bytes))
-
-            def point(address: Any, kind: Any, place: int = 0) -> Any:
-                return builder.inttoptr(builder.add(address, ir.Constant(word, place)), kind.as_pointer())
-
-            size = given["weight"][0].dtype.bitwidth // 8
-            lanes, zero = REGISTER // size, ir.Constant(word, 0)
-            narrow, wide = (ir.VectorType(ir.IntType(bits), lanes) for bits in (8 * size, 32))
-            offset, stop, lane = widen("offset"), widen("stop"), widen("lane")
-            listed, sums = find_address("rows", widen("line"), zero), find_address("totals", widen("place"), lane)
-            before = builder.block
-            head, body, after = (builder.append_basic_block(name) for name in ("head", "body", "after"))
-            builder.branch(head)
-            builder.position_at_end(head)
-            e = builder.phi(word)
-            e.add_incoming(widen("start"), before)
-            registers = [builder.phi(narrow) for _ in range(vectors)]
-            builder.cbranch(builder.icmp_signed("<", e, stop), body, after)
-            builder.position_at_end(body)
-            number = builder.load(point(builder.add(listed, builder.mul(e, ir.Constant(word, 4))), ir.IntType(32)))
-            row = find_address("weight", builder.add(builder.zext(number, word), offset), lane)
-            for k, register in enumerate(registers):
-                register.add_incoming(ir.Constant(narrow, [0] * lanes), before)
-                register.add_incoming(builder.add(register, builder.load(point(row, narrow, k * REGISTER), align=size)), body)
-            e.add_incoming(builder.add(e, ir.Constant(word, 1)), body)
-            builder.branch(head)
-            builder.position_at_end(after)
-            for k, register in enumerate(registers):
-                target = point(sums, wide, 4 * k * lanes)
-                added = register if narrow == wide else builder.sext(register, wide)
-                builder.store(builder.add(builder.load(target, align=4), added), target, align=4)
+            arguments = {name: (kind, value) for name, kind, value in zip(names, signature.args, values, strict=True)}
+            _write_row_sum(_Instructions(context=context, builder=builder, arguments=arguments), vectors)
             return context.get_dummy_value()
 
         return signature, generate
 
     return add
+
+
+def _write_row_sum(code: _Instructions, vectors: int) -> None:
+    """Write the loop of `make_row_sum` over rows, and behind it the additions of the registers to the totals."""
+    builder = code.builder
+    size = code.arguments["weight"][0].dtype.bitwidth // 8
+    lanes, zero = REGISTER // size, ir.Constant(WORD, 0)
+    narrow, wide = (ir.VectorType(ir.IntType(bits), lanes) for bits in (8 * size, 32))
+    offset, stop, lane = code.widen("offset"), code.widen("stop"), code.widen("lane")
+    listed, sums = code.find_address("rows", code.widen("line"), zero), code.find_address("totals", code.widen("place"), lane)
+    before = builder.block
+    head, body, after = (builder.append_basic_block(name) for name in ("head", "body", "after"))
+    builder.branch(head)
+    builder.position_at_end(head)
+    e = builder.phi(WORD)
+    e.add_incoming(code.widen("start"), before)
+    registers = [builder.phi(narrow) for _ in range(vectors)]
+    builder.cbranch(builder.icmp_signed("<", e, stop), body, after)
+    builder.position_at_end(body)
+    number = builder.load(code.point(builder.add(listed, builder.mul(e, ir.Constant(WORD, 4))), ir.IntType(32)))
+    row = code.find_address("weight", builder.add(builder.zext(number, WORD), offset), lane)
+    for k, register in enumerate(registers):
+        register.add_incoming(ir.Constant(narrow, [0] * lanes), before)
+        register.add_incoming(builder.add(register, builder.load(code.point(row, narrow, k * REGISTER), align=size)), body)
+    e.add_incoming(builder.add(e, ir.Constant(WORD, 1)), body)
+    builder.branch(head)
+    builder.position_at_end(after)
+    for k, register in enumerate(registers):
+        target = code.point(sums, wide, 4 * k * lanes)
+        added = register if narrow == wide else builder.sext(register, wide)
+        builder.store(builder.add(builder.load(target, align=4), added), target, align=4)
 
 
 add_four, add_one = make_row_sum(4), make_row_sum(1)

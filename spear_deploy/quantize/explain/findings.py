@@ -13,8 +13,8 @@ import numpy as np
 
 from spear_deploy.network import sends_several
 from spear_deploy.network.graph import SNNGraph
-from spear_deploy.quantize.chips import FLOOR
 from spear_deploy.quantize.explain.rounding import LayerRounding
+from spear_deploy.quantize.integrate_and_fire import FLOOR
 from spear_deploy.quantize.palette import AXONS
 from spear_deploy.quantize.weighted_inputs import MAX_SPIKES, RESET_DELAY
 from spear_deploy.quantize.xylo import EARLY_STEPS

@@ -1,0 +1,124 @@
+"""Integers of TrueNorth, ODIN and Catalyst N1, whose neurons add and spike.
+
+With the scale s of a layer (`chip_scales`) and the factors of `neurons.factors` (r, ...) it becomes
+
+    TrueNorth   W ← s · r · W, four values a neuron       leak ← s · r · b
+    ODIN        W ← s · r · W, 3 bits                     no bias
+    Catalyst    W ← s · r · W, 16 bits                    leak ← −s · r · b
+
+rounded to whole numbers of the widths that the neuron's `FORMAT` names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from spear_deploy.errors import Refusal, UnsupportedError
+from spear_deploy.network import Array, CatalystLIF, OdinLIF, Scale, TrueNorthLIF
+from spear_deploy.quantize.chip_scales import ScaleChoice, list_scales, list_thresholds, max_stored_weight, round_synapses
+from spear_deploy.quantize.layer_error import FloatRun
+from spear_deploy.quantize.palette import AXONS, cluster_rows, count_axons
+from spear_deploy.quantize.weighted_inputs import IntegerLayer, LoweringSettings, NeuronInput, build_neuron, round_to_int
+
+CATALYST_ROOM = 16
+"""Thresholds of Catalyst N1 that its numbers hold where v may fall below the reset: v may fall by 15 of them."""
+PALETTE = 4
+"""Weights of a TrueNorth neuron: one for each axon type."""
+FLOOR = "floor"
+"""What a finding names: a potential that stops at 0."""
+
+
+def propose_truenorth(layer: NeuronInput, settings: LoweringSettings, float_run: FloatRun | None) -> Iterator[ScaleChoice]:
+    """Yield TrueNorth's integers: up to four values of weights a neuron, those of each layer of weights in a cluster of rows."""
+    synapses = layer.multiply_synapses(layer.factors["r"])
+    count = PALETTE // len(synapses)
+    if not count:
+        raise UnsupportedError(
+            Refusal(
+                layer=layer.name,
+                what=f"currents of {len(synapses)} layers of weights add up",
+                why=f"a TrueNorth neuron has {PALETTE} weights",
+                remedy="merge the layers",
+            )
+        )
+    own = {
+        n for n, s in synapses.items() if isinstance(s, Scale) and (layer.count_summed(n) == 1 or not s.weight.ndim)
+    }  # a value
+    synapses = {n: s if n in own else replace(s, weight=cluster_rows(s.weight, count)) for n, s in synapses.items()}
+    findings = [
+        {"layer": name, "what": AXONS, "given": float(int(np.prod(s.weight.shape[1:]))), "stored": float(count_axons(s.weight))}
+        for name, s in synapses.items()
+        if name not in own and count_axons(s.weight) > int(np.prod(s.weight.shape[1:]))
+    ]
+    bias = _sum_biases(layer, synapses)
+    limits = [(float(np.abs(bias).max()), 255.0)]
+    for scale in list_scales(layer, synapses, TrueNorthLIF, settings, limits, on_data=float_run is not None):
+        rounded = round_synapses(synapses, scale, max_stored_weight(TrueNorthLIF, settings.weight_bits))
+        start = round_to_int(scale * (layer.factors["v_reset"] - layer.level))
+        lowest = -(2**18 - 1)
+        v_min = (
+            np.maximum(round_to_int(scale * (layer.factors["v_min"] - layer.level)), lowest)
+            if "v_min" in layer.factors
+            else lowest
+        )
+        leak = round_to_int(np.clip(scale * bias, -255, 255))
+        for threshold in list_thresholds(layer, scale):
+            values = {"v_threshold": threshold, "leak": leak, "v_min": v_min, "v_init": start, "reset": layer.neuron.reset}
+            neuron = build_neuron(layer.name, lambda values=values: TrueNorthLIF(**values))  # type: ignore[misc]
+            integers = IntegerLayer(synapses=rounded, neuron=neuron)
+            yield ScaleChoice(scale=scale, integers=integers, findings=tuple(findings))
+
+
+def propose_odin(layer: NeuronInput, settings: LoweringSettings, float_run: FloatRun | None) -> Iterator[ScaleChoice]:
+    """Yield ODIN's integers."""
+    synapses = layer.multiply_synapses(layer.factors["r"])
+    findings = _find_floor(layer)
+    for scale in list_scales(layer, synapses, OdinLIF, settings, (), on_data=float_run is not None):
+        rounded = round_synapses(synapses, scale, max_stored_weight(OdinLIF, settings.weight_bits))
+        for threshold in list_thresholds(layer, scale):
+            neuron = build_neuron(layer.name, lambda value=threshold: OdinLIF(v_threshold=value))  # type: ignore[misc]
+            yield ScaleChoice(scale=scale, integers=IntegerLayer(synapses=rounded, neuron=neuron), findings=findings)
+
+
+def propose_catalyst(layer: NeuronInput, settings: LoweringSettings, float_run: FloatRun | None) -> Iterator[ScaleChoice]:
+    """Yield Catalyst N1's integers at the largest scale that its 16 bits hold, if they hold the threshold at it."""
+    synapses = layer.multiply_synapses(layer.factors["r"])
+    bias = _sum_biases(layer, synapses)
+    largest = max(float(np.abs(s.weight).max()) for s in synapses.values())
+    limits = CatalystLIF.FORMAT
+    floor = layer.factors.get("v_min")
+    stops = floor is not None and (floor == layer.level).all()
+    highest = limits.thresholds[1] if stops else limits.thresholds[1] // CATALYST_ROOM
+    pairs = [(largest, limits.weights[1]), (float(layer.threshold.max()), highest - 1)]
+    pairs.append((float(np.abs(bias).max()), limits.weights[1]))
+    scale = min([stored / value for value, stored in pairs if value], default=1.0) * settings.headroom.get(layer.name, 1.0)
+    if (np.rint(scale * layer.threshold) < 1).any():
+        return
+    rounded = round_synapses(synapses, scale, limits.weights[1])
+    leak = -round_to_int(scale * bias)
+    for threshold in list_thresholds(layer, scale):
+        resting = np.asarray(0 if stops else limits.thresholds[1] - int(threshold.max()))
+        values = {"v_threshold": threshold, "leak": leak, "resting": resting}
+        neuron = build_neuron(layer.name, lambda values=values: CatalystLIF(**values))  # type: ignore[misc]
+        integers = IntegerLayer(synapses=rounded, neuron=neuron)
+        yield ScaleChoice(scale=scale, integers=integers, findings=() if floor is None else _find_floor(layer))
+
+
+def _find_floor(layer: NeuronInput) -> tuple[dict[str, Any], ...]:
+    """Return a finding where the potential of a chip stops at 0 and that of the network does not."""
+    floor = layer.factors.get("v_min")
+    stops = floor is not None and (floor == layer.level).all()
+    return () if stops else ({"layer": layer.name, "what": FLOOR, "given": 0, "stored": 0},)
+
+
+def _sum_biases(layer: NeuronInput, synapses: Mapping[str, Any]) -> Array:
+    """Return what the biases of a layer add to v in a step, behind the means on the way."""
+    bias = np.zeros(())
+    for name, synapse in synapses.items():
+        if synapse.bias is not None:
+            bias = bias + layer.broadcast_bias(name, synapse.bias)
+    return bias
