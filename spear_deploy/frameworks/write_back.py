@@ -8,6 +8,7 @@ At the end the copy is read and compared with the network: what does not match i
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -18,6 +19,7 @@ import torch
 
 from spear_deploy.errors import GraphError, UnsupportedError
 from spear_deploy.frameworks.detect import find_framework
+from spear_deploy.frameworks.importer.axis_order import list_columns
 from spear_deploy.frameworks.importer.context import Framework, NeuronUpdate
 from spear_deploy.frameworks.importer.forward_code import copy_model
 from spear_deploy.frameworks.importer.interpreter import trace_layers
@@ -52,7 +54,7 @@ def store_weights(model: torch.nn.Module, pruned: SNNGraph) -> torch.nn.Module:
     if pruned.is_integer:
         raise UnsupportedError("the network holds integers of a chip; give the floating-point network that it was quantised from")
     framework = find_framework(model)
-    graph, origins = trace_layers(
+    graph, builder = trace_layers(
         framework.prepare(model), _find_input_shape(pruned), framework=framework, dt_s=_state_step(pruned)
     )
     heirs = find_heirs(graph)
@@ -63,12 +65,16 @@ def store_weights(model: torch.nn.Module, pruned: SNNGraph) -> torch.nn.Module:
     pruned = pruned.with_layers(lambda layer: _unfold_norm(layer, original[layer.name], kept[layer.name]))
     parts: dict[str, list[Any]] = defaultdict(list)
     for layer in graph.layers:
-        heir, path = pruned[heirs[layer.name]], origins[layer.name]
+        heir, path = pruned[heirs[layer.name]], builder.origins[layer.name]
         _check_kinds(layer, heir)
         if layer.neuron is not None:
             update = NeuronUpdate(neuron=heir.neuron, changed=frozenset(), dt_s=pruned.dt_s, shape=pruned.shape_of(heir.name))
             _store_neuron(framework, find_module(made, path), layer.neuron, update, path)
         part = heir.norm if layer.norm is not None else heir.synapse if isinstance(layer.synapse, WEIGHTED) else None
+        if isinstance(part, Dense) and layer.name in builder.column_orders:
+            axes, order = builder.column_orders[layer.name]
+            channels = part.weight.shape[1] // math.prod(axes[1:])
+            part = replace(part, weight=part.weight[:, list_columns((channels, *axes[1:]), order)])
         if part is not None:
             parts[path].append(part)
     for path, stored in parts.items():

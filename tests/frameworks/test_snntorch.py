@@ -434,17 +434,6 @@ def test_other_axes_of_outputs_are_refused(end, message):
         read_model(InLoop(end=end), (12,))
 
 
-def test_positions_in_front_of_channels_are_refused_with_what_to_do():
-    class Turned(InLoop):
-        def forward(self, x):
-            return self.fc(x.permute(0, 2, 3, 1).flatten(1))
-
-    with pytest.raises(
-        UnsupportedError, match="can be exchanged; keep channels in front, and order the weights of a linear layer"
-    ):
-        read_model(Turned(), (3, 2, 2))
-
-
 def test_two_outputs_without_a_common_last_layer_are_refused_with_what_to_do():
     class Plain(InLoop):
         def forward(self, x):

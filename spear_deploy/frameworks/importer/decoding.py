@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from spear_deploy.errors import UnsupportedError
+from spear_deploy.frameworks.importer.axis_order import KEEP_CHANNELS_IN_FRONT, read_order, reorder
 from spear_deploy.frameworks.importer.function_call import FunctionCall
 from spear_deploy.frameworks.importer.modules import add_part, add_stateless
 from spear_deploy.frameworks.importer.symbols import (
@@ -21,10 +22,12 @@ from spear_deploy.frameworks.importer.symbols import (
     STEPS,
     AxisSize,
     BatchFirst,
+    Channels,
     Concat,
     Decoded,
     Grouped,
     Merged,
+    Reordered,
     Signal,
     State,
     Symbol,
@@ -61,7 +64,7 @@ def stack(call: FunctionCall, tensors: tuple[Symbol, ...], dim: int = 0) -> Symb
 
 
 def transpose(call: FunctionCall, value: Symbol, *axes: Any) -> Symbol:
-    """Exchange time and batch of the outputs of all steps."""
+    """Exchange time and batch of the outputs of all steps, or put the axes of a signal into another order."""
     order = tuple(axes[0]) if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
     is_swap = set(order) == {0, 1} if call.name != "permute" else order == (1, 0, *range(2, len(order)))
     if is_swap and isinstance(value, BatchFirst) and not isinstance(value, TimeLast):
@@ -70,10 +73,30 @@ def transpose(call: FunctionCall, value: Symbol, *axes: Any) -> Symbol:
         return BatchFirst(value)
     if is_swap and isinstance(value, (Signal, Concat)) and call.context.form == "layers":
         return value
+    if isinstance(value, (Signal, Reordered, Channels)):
+        return _reorder_axes(call, value, order)
     raise UnsupportedError(
         f"{call.place} calls '{call.name}', which has no counterpart here: only time and batch of all steps can be exchanged"
-        + ("; keep channels in front, and order the weights of a linear layer behind them so" if list_signals(value) else "")
+        + (f"; {KEEP_CHANNELS_IN_FRONT}" if list_signals(value) else "")
     )
+
+
+def _reorder_axes(call: FunctionCall, value: Signal | Reordered | Channels, axes: tuple[Any, ...]) -> Signal | Reordered:
+    """Return a signal with its channels and positions in another order; samples, and steps, stay apart.
+
+    Raises:
+        UnsupportedError: an order that is none, or that moves the batch or time.
+    """
+    before = call.axes_before
+    order = read_order(call.name, axes, before + len(value.shape))
+    leading = set(order[:before]) if order is not None else set()
+    if order is None or leading != set(range(before)):
+        listed = ", ".join(map(str, axes))
+        raise UnsupportedError(
+            f"{call.place} calls '{call.name}({listed})', which moves the batch or time; only the axes behind them can be put "
+            "into another order"
+        )
+    return reorder(call.join_channels(value), tuple(axis - before for axis in order[before:]))
 
 
 def decode(how: str) -> Callable[..., Symbol]:
@@ -131,7 +154,7 @@ def get_shape(call: FunctionCall, value: Symbol) -> SymbolShape | None:
         return inner and SymbolShape(tuple(size for size in inner.before if not is_steps(call, size)), inner.shape)
     if isinstance(value, Merged):
         return SymbolShape((AxisSize(MERGED),), value.shape)
-    if isinstance(value, (Signal, Concat)):
+    if isinstance(value, (Signal, Concat, Reordered)):
         return SymbolShape(tuple(map(AxisSize, range(call.axes_before))), value.shape)
     outputs = value.outputs if isinstance(value, BatchFirst) else value if isinstance(value, tuple) else ()
     if not outputs:

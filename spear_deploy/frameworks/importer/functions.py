@@ -21,8 +21,10 @@ from spear_deploy.frameworks.importer.arithmetic import (
     compute_size,
     compute_tensor,
     is_constant,
+    linear,
     subtract,
 )
+from spear_deploy.frameworks.importer.axis_order import make_refusal as make_order_refusal
 from spear_deploy.frameworks.importer.context import TraceContext
 from spear_deploy.frameworks.importer.decoding import (
     DECODE,
@@ -50,6 +52,7 @@ from spear_deploy.frameworks.importer.symbols import (
     Merged,
     OneStep,
     OutputAndState,
+    Reordered,
     RepeatedInput,
     Signal,
     State,
@@ -107,11 +110,22 @@ def call_function(context: TraceContext, target: Any, owner: str, args: tuple[Sy
         )
     make = _MAKE[target]
     _check_arguments(call, make, args, kwargs)
-    args = tuple(call.join_channels(symbol) for symbol in args)
-    if make is add:
-        args = tuple(call.replace_zero(symbol, args) for symbol in args)
+    args = _prepare_arguments(call, make, args)
     kind = "add" if make is add else "sub" if make is subtract else name
     return context.unrolled.make_once((owner, kind, args, kwargs), lambda key: make(call, *key[2], **key[3]))
+
+
+def _prepare_arguments(call: FunctionCall, make: Any, args: tuple[Symbol, ...]) -> tuple[Symbol, ...]:
+    """Return arguments as signals of their own, zeros for the number 0 in a sum.
+
+    Raises:
+        UnsupportedError: axes in another order, of which the function has no counterpart.
+    """
+    args = tuple(call.join_channels(symbol) for symbol in args)
+    for symbol in args:
+        if isinstance(symbol, Reordered) and make not in TAKE_ANY_ORDER:
+            raise make_order_refusal(symbol, call.owner)
+    return tuple(call.replace_zero(symbol, args) for symbol in args) if make is add else args
 
 
 def _check_arguments(call: FunctionCall, function: Any, args: tuple[Symbol, ...], kwargs: dict[str, Symbol]) -> None:
@@ -457,8 +471,12 @@ _ACCESS: dict[Any, Callable[..., Symbol]] = {
     "new_zeros": _new_zeros,
     torch.stack: stack,
     **dict.fromkeys(("permute", torch.permute, "transpose", torch.transpose, "swapaxes", torch.swapaxes), transpose),
+    **dict.fromkeys(("movedim", torch.movedim, "moveaxis", torch.moveaxis, "swapdims", torch.swapdims), transpose),
     **dict.fromkeys((torch.cat, torch.concat, torch.concatenate), _cat),
 }
+
+TAKE_ANY_ORDER = (_flatten, _reshape, _relu, _dropout, linear)
+"""Functions on signals whose axes are in another order than a network has them."""
 
 _MAKE: dict[Any, Callable[..., Symbol]] = {
     **MAKERS,

@@ -72,8 +72,8 @@ def import_model(model: torch.nn.Module, input_shape: Shape, *, framework: Frame
 
 def trace_layers(
     model: torch.nn.Module, input_shape: Shape, *, framework: Framework, dt_s: float | None = None
-) -> tuple[SNNGraph, dict[str, str]]:
-    """Return the network of a model with a layer for each of its modules, and the path of the module by layer.
+) -> tuple[SNNGraph, GraphBuilder]:
+    """Return the network of a model with a layer for each of its modules, and the builder, which knows the module of each layer.
 
     Arguments and errors are those of `import_model`, which merges the layers.
     """
@@ -87,7 +87,7 @@ def trace_layers(
     if builder.reads_sizes:  # numbers of the forward may come from it, in more ways than a trace shows
         other, _ = build(_copy(model), counts=Counts(samples=counts.samples + 1, further_steps=counts.further_steps + 1))
         _check_independence(graph, other)
-    return graph, builder.origins
+    return graph, builder
 
 
 FURTHER_STEPS = (8, 40)

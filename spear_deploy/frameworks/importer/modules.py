@@ -16,6 +16,8 @@ import numpy as np
 import torch
 
 from spear_deploy.errors import GraphError, UnsupportedError
+from spear_deploy.frameworks.importer.axis_order import add_reordered, takes_last_axis
+from spear_deploy.frameworks.importer.axis_order import make_refusal as make_order_refusal
 from spear_deploy.frameworks.importer.context import TraceContext
 from spear_deploy.frameworks.importer.symbols import (
     Channels,
@@ -24,6 +26,7 @@ from spear_deploy.frameworks.importer.symbols import (
     Decoded,
     Merged,
     OutputAndState,
+    Reordered,
     Signal,
     State,
     Symbol,
@@ -128,14 +131,14 @@ def _add_behind_decoding(context: TraceContext, module: Any, path: str, x: Decod
     return replace(x, outputs=tuple(shifted_by(made, steps - 1 - t) for t in range(steps)))
 
 
-def check_input(context: TraceContext, module: Any, path: str, x: Symbol) -> Signal | Concat | Channels:
+def check_input(context: TraceContext, module: Any, path: str, x: Symbol) -> Signal | Concat | Channels | Reordered:
     """Return the input of a module as a signal, after a check of its hooks and sizes.
 
     Raises:
         UnsupportedError: no output of a layer, sizes that are not known yet, or a hook.
     """
     place = name_module(path)
-    signal = x if isinstance(x, (Concat, Channels)) else require_signal(x, place, context.framework.hint_state)
+    signal = x if isinstance(x, (Concat, Channels, Reordered)) else require_signal(x, place, context.framework.hint_state)
     if type(module).__name__.startswith("Lazy"):
         raise make_refusal(module, place, context.framework)
     check_hooks(module, place)
@@ -174,11 +177,13 @@ def _name_in_errors(place: str) -> Iterator[None]:
 # ----------------------------------------------------------------------------------------------------- modules without state
 
 
-def add_stateless(context: TraceContext, module: Any, path: str, x: Signal | Concat | Channels) -> Signal | Concat:
+def add_stateless(context: TraceContext, module: Any, path: str, x: Signal | Concat | Channels | Reordered) -> Symbol:
     """Add the layer of a module without state, or of the module that a function stands for."""
     place, framework = name_module(path), context.framework
+    if isinstance(x, Reordered) and not isinstance(module, (torch.nn.Linear, torch.nn.Flatten, *FOLDED, *framework.folded)):
+        raise make_order_refusal(x, path)
     if isinstance(module, MAX_POOLS):
-        return _add_max_pool(context, module, path, join(context, x, path) if isinstance(x, Channels) else x)
+        return _add_max_pool(context, module, path, join(context, x, path) if isinstance(x, (Channels, Reordered)) else x)
     if isinstance(module, framework.folded) and not isinstance(x, Channels):
         return x
     known = (*PLAIN, *framework.plain, *framework.synapses)
@@ -189,7 +194,8 @@ def add_stateless(context: TraceContext, module: Any, path: str, x: Signal | Con
         if own is not None:
             part: Synapse | BatchNorm | None = own(module, place, context.axes_before)
         else:
-            part = to_synapse(module, x.shape, place, axes_before=_count_axes(context, module), hint=framework.hint_batch)
+            shape = x.axes[:1] if isinstance(x, Reordered) and takes_last_axis(module, x) else x.shape
+            part = to_synapse(module, shape, place, axes_before=_count_axes(context, module), hint=framework.hint_batch)
     return add_part(context, path, x, part)
 
 
@@ -199,10 +205,12 @@ def _count_axes(context: TraceContext, module: Any) -> int:
 
 
 def add_part(
-    context: TraceContext, path: str, x: Signal | Concat | Channels, part: Synapse | BatchNorm | None
-) -> Signal | Concat:
-    """Add a layer with a synapse or a norm; for concatenated signals, a layer for each of them."""
+    context: TraceContext, path: str, x: Signal | Concat | Channels | Reordered, part: Synapse | BatchNorm | None
+) -> Symbol:
+    """Add a layer with a synapse or a norm, and return its output; for concatenated signals, a layer for each of them."""
     add = context.builder.add_layer
+    if isinstance(x, Reordered):
+        return add_reordered(context.builder, path, x, part)
     if isinstance(x, Channels):
         if isinstance(part, Dense) or (isinstance(part, (Conv1d, Conv2d)) and part.groups == 1):
             return add(path, x.signal, synapse=_widen(part, x, path))
@@ -245,16 +253,18 @@ def _check_channels(count: int, x: Concat | Channels, path: str) -> None:
         )
 
 
-def join(context: TraceContext, x: Signal | Concat | Channels | Complement, path: str) -> Signal:
+def join(context: TraceContext, x: Signal | Concat | Channels | Complement | Reordered, path: str) -> Signal:
     """Return one signal; concatenated ones are put at their channels by weights of 0 and 1, and added; some channels are taken.
 
     1 less spikes is a weight of −1 and a bias of 1.
 
     Raises:
-        UnsupportedError: concatenated signals of more than two axes of positions.
+        UnsupportedError: concatenated signals of more than two axes of positions, or axes in another order.
     """
     if isinstance(x, Signal):
         return x
+    if isinstance(x, Reordered):
+        raise make_order_refusal(x, path)
     add = context.builder.add_layer
     if isinstance(x, Complement):
         less = Scale(weight=np.asarray(-1, np.float32), bias=np.ones((), np.float32))
@@ -317,7 +327,9 @@ def _add_max_pool(context: TraceContext, module: Any, path: str, x: Signal | Con
 # -------------------------------------------------------------------------------------------------------- modules with state
 
 
-def _add_neurons(context: TraceContext, module: Any, path: str, x: Signal | Concat | Channels) -> OutputAndState | Signal:
+def _add_neurons(
+    context: TraceContext, module: Any, path: str, x: Signal | Concat | Channels | Reordered
+) -> OutputAndState | Signal:
     signal, called = join(context, x, path), context.builder.called
     if id(module) in called:
         raise UnsupportedError(

@@ -183,6 +183,8 @@ def _find_of_steps(node: fx.Node, module: Any, layout: Layout) -> Layout | None:
         return replace(layout, merged=True) if read_flatten(node)[1] == 1 else None
     if name == "flatten":
         return layout if read_flatten(node)[0] >= 2 else None
+    if name in SWAPS and _keeps_leading(node):
+        return layout
     if name in SWAPS:
         order = get_sizes(node)
         is_swap = order[:2] == (1, 0) and order[2:] == tuple(range(2, len(order)))
@@ -192,6 +194,14 @@ def _find_of_steps(node: fx.Node, module: Any, layout: Layout) -> Layout | None:
     if isinstance(module, (torch.nn.Linear, torch.nn.ReLU, *FOLDED)) or (module is None and name in SAME_FOR_EVERY_STEP):
         return layout
     return None
+
+
+def _keeps_leading(node: fx.Node) -> bool:
+    """Return whether an exchange of axes leaves time and batch where they are."""
+    order = get_sizes(node)
+    if get_name(node) == "permute":
+        return order[:2] == (0, 1)
+    return len(order) == 2 and all(isinstance(axis, int) and axis >= 2 for axis in order)
 
 
 def read_flatten(node: fx.Node) -> tuple[int, int]:
@@ -311,7 +321,10 @@ def _copy_for_step(
             return inputs[t]
         new = graph.call_method("flatten", (inputs[t], start - 1, end - (end > 0)))
     elif name in SWAPS and not source.meta["layout"].merged:
-        return inputs[t]
+        if not _keeps_leading(node):
+            return inputs[t]
+        order = get_sizes(node)[name == "permute" :]
+        new = graph.call_method(name, (inputs[t], *(axis - (axis > 0) for axis in order)))
     elif isinstance(module, torch.nn.Flatten) and not source.meta["layout"].merged:
         new = graph.call_method("flatten", (inputs[t], module.start_dim - 1, module.end_dim - (module.end_dim > 0)))
     else:

@@ -9,6 +9,7 @@ import torch
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.synapses import CONVS, NORMS, TRANSPOSED
+from spear_deploy.network import CONVS as CONV_PARTS
 from spear_deploy.network import Array, BatchNorm, Dense, write_out
 
 nn = torch.nn
@@ -53,8 +54,9 @@ def store_layer(module: Any, part: Any, place: str) -> None:
                 store_tensor(module, name, value)
         module.num_features, module.eps = len(part.mean), part.eps
         return
-    if isinstance(part, Dense) and isinstance(module, nn.Linear):
+    if isinstance(part, (Dense, *CONV_PARTS)) and isinstance(module, nn.Linear):
         weight = write_out(part.weight)
+        weight = weight.reshape(weight.shape[:2])  # on channels behind positions it is a convolution of one position
         _check_inputs(weight.shape[1], module.in_features, place)
         module.out_features, module.in_features = weight.shape
     elif isinstance(module, CONVS):

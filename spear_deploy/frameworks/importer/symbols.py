@@ -58,6 +58,28 @@ class Channels:
 
 
 @dataclass(frozen=True)
+class Reordered:
+    """A signal with its axes in another order, such as positions in front of channels.
+
+    Attributes:
+        signal: the signal; where it was flattened, as one axis in its own order.
+        axes: the sizes of its axes, in its own order.
+        order: which of them stands at each place.
+        is_flat: whether they were flattened in that order.
+    """
+
+    signal: Signal
+    axes: Shape
+    order: tuple[int, ...]
+    is_flat: bool = False
+
+    @property
+    def shape(self) -> Shape:
+        """The shape that the forward sees."""
+        return self.signal.shape if self.is_flat else tuple(self.axes[axis] for axis in self.order)
+
+
+@dataclass(frozen=True)
 class Complement:
     """1 less a signal of spikes: 1 where a neuron sends none."""
 
@@ -217,6 +239,7 @@ def describe(symbol: Symbol) -> str:
         (OutputAndState, "(output, state)"),
         (Concat, "outputs side by side"),
         (Channels, f"channels of {describe(symbol.signal)}" if isinstance(symbol, Channels) else ""),
+        (Reordered, f"{describe(symbol.signal)} with its axes in another order" if isinstance(symbol, Reordered) else ""),
         (Complement, f"1 less {describe(symbol.signal)}" if isinstance(symbol, Complement) else ""),
         (Grouped, f"groups of {describe(symbol.signal)}" if isinstance(symbol, Grouped) else ""),
         (OneStep, "the output of one step"),
@@ -262,7 +285,7 @@ def shifted_by(symbol: Symbol, steps: int) -> Symbol:
         return OutputAndState(shifted_by(symbol.output, steps), shifted_by(symbol.state, steps))
     if isinstance(symbol, Concat):
         return Concat(tuple(shifted_by(part, steps) for part in symbol.parts))
-    if isinstance(symbol, (Channels, Complement, Grouped, Merged)):
+    if isinstance(symbol, (Channels, Complement, Grouped, Merged, Reordered)):
         return replace(symbol, signal=shifted_by(symbol.signal, steps))
     if isinstance(symbol, OneStep):
         return replace(symbol, output=shifted_by(symbol.output, steps))
@@ -277,7 +300,7 @@ def list_signals(symbol: Symbol) -> list[Signal]:
     """Return the signals in a symbol in order; a shape holds none."""
     if isinstance(symbol, Signal):
         return [symbol]
-    if isinstance(symbol, (Channels, Complement, Grouped)):
+    if isinstance(symbol, (Channels, Complement, Grouped, Reordered)):
         return [symbol.signal]
     if isinstance(symbol, (OutputAndState, OneStep)):
         return list_signals(symbol.output)
