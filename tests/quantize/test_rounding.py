@@ -327,3 +327,22 @@ def test_a_bias_is_read_back_where_weights_gained_against_the_threshold():
 )
 def test_stored_weights_are_signed_numbers_of_their_bits(format, bits, stored):
     assert _read_format(format, bits, IF) == stored
+
+
+@pytest.mark.parametrize("format", ["loihi", "xylo"])
+def test_weights_that_only_the_integers_have_are_not_learnt(format: str):
+    """Neurons without weights get weights of 1, and Xylo's factors of each input a matrix: neither is a value of the network."""
+    lif = LIF(tau_s=4e-3, reset="subtract")
+    factors = Scale(weight=np.array([1.0, 0.5, 2.0], np.float32))
+    layers = [
+        Layer(name="alone", neuron=lif),
+        Layer(name="factors", synapse=factors, neuron=lif),
+        Layer(name="out", synapse=Dense(weight=np.array([[0.5, -1.0, 0.25]], np.float32)), neuron=LI(tau_s=4e-3)),
+    ]
+    graph = chain(layers, input_shape=(3,))
+    rounding = read_rounding(graph, quantize(graph, format=format))  # type: ignore[arg-type]
+    kept = ["out"] if format == "xylo" else ["factors", "out"]
+    assert sorted(rounding.grids) == [(name, "weight") for name in kept] and sorted(rounding.neurons) == kept
+    assert rounding.graph["alone"].synapse is None and rounding.latent["alone"].synapse is None
+    if format == "xylo":
+        assert rounding.graph["factors"].synapse is factors
