@@ -208,7 +208,7 @@ def into_another_number_of_steps(s, x):
         (never_parted, False, "the model uses time and batch in one axis where each step is needed; part them first, with view"),
         (into_neurons, False, "'lif' gets time and batch in one axis, where a neuron would take samples for steps; part them"),
         (into_neurons, True, "'lif' gets time and batch in one axis, where a neuron would take samples for steps; part them"),
-        (into_another_number_of_steps, False, "parts its values into 7 steps, and the loop takes 9; take the same number"),
+        (into_another_number_of_steps, False, "makes 7 steps of its values, and the loop takes 9; take the same number"),
     ],
 )  # fmt: skip
 def test_axes_that_mix_or_are_not_parted_are_refused(run, is_over_time, message):

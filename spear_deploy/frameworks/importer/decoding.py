@@ -30,6 +30,7 @@ from spear_deploy.frameworks.importer.symbols import (
     Reordered,
     Signal,
     State,
+    Still,
     Symbol,
     SymbolShape,
     TimeLast,
@@ -153,7 +154,7 @@ def get_shape(call: FunctionCall, value: Symbol) -> SymbolShape | None:
         inner = get_shape(call, value.outputs)
         return inner and SymbolShape(tuple(size for size in inner.before if not is_steps(call, size)), inner.shape)
     if isinstance(value, Merged):
-        return SymbolShape((AxisSize(MERGED),), value.shape)
+        return SymbolShape((AxisSize(1 - call.context.framework.time_axis if isinstance(value, Still) else MERGED),), value.shape)
     if isinstance(value, (Signal, Concat, Reordered)):
         return SymbolShape(tuple(map(AxisSize, range(call.axes_before))), value.shape)
     outputs = value.outputs if isinstance(value, BatchFirst) else value if isinstance(value, tuple) else ()

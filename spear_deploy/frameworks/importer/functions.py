@@ -53,10 +53,10 @@ from spear_deploy.frameworks.importer.symbols import (
     OneStep,
     OutputAndState,
     Reordered,
-    RepeatedInput,
     Signal,
     State,
     StepInputs,
+    Still,
     Symbol,
     SymbolShape,
     TensorValue,
@@ -261,7 +261,7 @@ def _pass_on(call: FunctionCall, value: Symbol, *args: Symbol, **kwargs: Symbol)
 
 
 def _call_on_merged(call: FunctionCall, target: Any, args: tuple[Symbol, ...], kwargs: dict[str, Symbol]) -> Symbol:
-    """Return the result of a function on time and batch in one axis, which is that on each step, or part both again."""
+    """Return the result of a function on time and batch in one axis, or on what is repeated: that on each step; or part both."""
 
     def strip(symbol: Symbol) -> Symbol:
         return tuple(map(strip, symbol)) if type(symbol) is tuple else symbol.signal if isinstance(symbol, Merged) else symbol
@@ -279,7 +279,14 @@ def _call_on_merged(call: FunctionCall, target: Any, args: tuple[Symbol, ...], k
         if sizes and isinstance(sizes[0], AxisSize):
             args = (value, AxisSize(0), *sizes[1:])
     inner = replace(call.context, form="step")
-    return Merged(call_function(inner, target, call.owner, strip(args), {key: strip(arg) for key, arg in kwargs.items()}))
+    result = call_function(inner, target, call.owner, strip(args), {key: strip(arg) for key, arg in kwargs.items()})
+    merged = [symbol for symbol in (*args, *kwargs.values()) for symbol in (symbol if type(symbol) is tuple else (symbol,))]
+    stills = [isinstance(symbol, Still) for symbol in merged if list_signals(symbol)]
+    if any(stills) and not all(stills):
+        raise UnsupportedError(
+            f"{call.place} calls '{call.name}' on a tensor without an axis of time and one with it; repeat the first over time"
+        )
+    return Still(result) if any(stills) else Merged(result)
 
 
 def _parts_axes(call: FunctionCall, value: Merged, sizes: tuple[Symbol, ...]) -> bool:
@@ -359,34 +366,22 @@ def _new_zeros(call: FunctionCall, value: Symbol, *sizes: Symbol, **kwargs: Symb
 
 
 def _unsqueeze(call: FunctionCall, value: Symbol, dim: int = 0) -> Symbol:
-    """Put a time axis before the output of one step, or before the input, which `repeat` or `expand` then fills."""
+    """Put a time axis before the output of one step, or an axis of one position into the input."""
     if call.context.form != "layers" and isinstance(value, (Signal, Concat)):
         dim %= len(value.shape) + 2
         if isinstance(value, Signal) and value.name == INPUT and dim >= 1:
             return call.context.builder.view_input(value, (*value.shape[: dim - 1], 1, *value.shape[dim - 1 :]), call.place)
         if dim <= 1:
             return OneStep(value, dim)
-    if (
-        call.context.form != "layers"
-        or dim != call.context.framework.time_axis
-        or value != Signal(INPUT, getattr(value, "shape", ()))
-    ):
-        raise UnsupportedError(
-            f"{call.place} calls 'unsqueeze', which has no counterpart here: keep to one axis of channels in front"
-        )
-    return RepeatedInput(value)
+    raise UnsupportedError(
+        f"{call.place} calls 'unsqueeze', which has no counterpart here: keep to one axis of channels in front; an input of one "
+        "step is repeated over time alone, x.unsqueeze(0).repeat(T, 1, ...)"
+    )
 
 
 def _repeat(call: FunctionCall, value: Symbol, *sizes: Symbol) -> Symbol:
-    counts = list(sizes[0] if len(sizes) == 1 and isinstance(sizes[0], tuple) else sizes)
-    time_axis = call.context.framework.time_axis
-    others = [n for axis, n in enumerate(counts) if axis != time_axis]
-    if not isinstance(value, RepeatedInput) or any(n not in (1, -1) and not isinstance(n, AxisSize) for n in others):
-        raise UnsupportedError(
-            f"{call.place} calls '{call.name}', which has no counterpart here: repeat the input over time alone"
-        )
-    call.note("the forward feeds the same input in every step: the network takes it step by step")
-    return value.signal
+    """Refuse what `repetition` has not taken off."""
+    raise UnsupportedError(f"{call.place} calls '{call.name}', which has no counterpart here: repeat the input over time alone")
 
 
 def _complete(sizes: tuple[Symbol, ...], count: int) -> Any:

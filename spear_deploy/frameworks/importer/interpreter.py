@@ -25,11 +25,13 @@ from spear_deploy.frameworks.importer.symbols import (
     BatchFirst,
     Concat,
     Decoded,
+    Merged,
     OutputAndState,
     Signal,
     State,
     StepInputs,
     StepOutputs,
+    Still,
     Symbol,
     TensorValue,
     describe,
@@ -225,11 +227,14 @@ class TraceInterpreter:
 
     def _evaluate(self, node: fx.Node, x: Signal) -> Symbol:
         if node.op == "placeholder":
-            return StepInputs(x) if self.form in LOOPS else x
+            is_still = self.form == "layers" and self.traced.repeats_input
+            return StepInputs(x) if self.form in LOOPS else Still(x) if is_still else x
         if node.op == "output":
             self._output = self._read_output(node.args[0])
             return None
         args, kwargs = self._resolve(node.args), self._resolve(node.kwargs)
+        if "repeats" in node.meta:
+            return self._repeat(node, args[0])
         if node.op == "call_module":
             module = self.traced.get_submodule(str(node.target))
             return call_module(self.context, module, self._full_path(str(node.target)), args, kwargs)
@@ -241,6 +246,14 @@ class TraceInterpreter:
         if node.target == "__setitem__" and isinstance(args[0], StepOutputs):
             return self._collect_output(node, args, owner)
         return call_function(self.context, node.target, owner, args, kwargs)
+
+    def _repeat(self, node: fx.Node, value: Symbol) -> Symbol:
+        """Return what a forward repeats over time, which is the same in every step."""
+        note = "the forward feeds the same input in every step: the network takes it step by step"
+        if note not in self.context.builder.notes:
+            self.context.builder.notes.append(note)
+        signal = value.signal if isinstance(value, Still) else value
+        return Merged(signal) if node.meta["layout"].merged else signal
 
     def _run_stepwise(self, x: Symbol, target: str) -> Symbol:
         """Add the layers of a module that a function runs step by step."""

@@ -87,7 +87,7 @@ def call_module(context: TraceContext, module: Any, path: str, args: tuple[Symbo
 
 
 def _add_on_merged(context: TraceContext, module: Any, path: str, x: Merged, kwargs: dict[str, Symbol]) -> Merged:
-    """Return the result of a module without state on time and batch in one axis, which is that on each step.
+    """Return the result of a module without state on time and batch in one axis, or on what is repeated: that on each step.
 
     Raises:
         UnsupportedError: a module that needs both axes.
@@ -95,7 +95,7 @@ def _add_on_merged(context: TraceContext, module: Any, path: str, x: Merged, kwa
     framework = context.framework
     if framework.has_state(module) or framework.merges_time(module):
         require_signal(x, f"{name_module(path)} is {type(module).__name__}, which", framework.hint_state)
-    return Merged(call_module(replace(context, form="step"), module, path, (x.signal,), kwargs))
+    return type(x)(call_module(replace(context, form="step"), module, path, (x.signal,), kwargs))
 
 
 def _unflatten_input(context: TraceContext, module: Any, place: str, x: Signal) -> Signal:

@@ -34,6 +34,10 @@ class LayoutError(UnsupportedError):
     """A forward that merges time and batch in a way that has no counterpart, or does not part them again."""
 
 
+class StepCountError(LayoutError):
+    """A forward that makes another number of steps than its loop takes."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """The axes of time and batch of a tensor of all steps.
@@ -279,6 +283,9 @@ def expand_steps(traced: TracedModel, graph: fx.Graph, samples: int) -> None:
             continue
         if node.op == "placeholder":
             expanded[node] = _take_steps(graph, node, traced.steps)
+        elif "repeats" in node.meta:
+            expanded[node] = [node.meta["repeats"].base] * traced.steps
+            _check_steps(traced, node, node.meta["repeats"].steps)
         elif node.target is torch.stack and not any(other in expanded for other in node.all_input_nodes):
             parts: Any = node.args[0]
             if len(parts) == traced.steps:
@@ -309,11 +316,11 @@ def _copy_for_step(
     module = traced.get_submodule(str(node.target)) if node.op == "call_module" else None
     if name in RESHAPES:
         sizes = get_sizes(node)
-        _check_steps(traced, node)
+        _check_steps(traced, node, get_named_steps(node))
         rest = sizes[1 if layout.merged else 2 :]
         new = graph.call_method("reshape", (inputs[t], TracedSize(samples, 0), *rest))
     elif name == "unflatten" and source.meta["layout"].merged and not layout.merged:
-        _check_steps(traced, node)
+        _check_steps(traced, node, get_named_steps(node))
         return inputs[t]
     elif name == "flatten" and not source.meta["layout"].merged:
         start, end = read_flatten(node)
@@ -345,6 +352,8 @@ def get_named_steps(node: fx.Node) -> int | None:
 
 def count_traced_steps(node: fx.Node, steps: int) -> int:
     """Return how many steps a tensor has in a trace on an input of `steps` steps."""
+    if "repeats" in node.meta:
+        return int(node.meta["repeats"].steps)
     if (named := get_named_steps(node)) is not None:
         return named
     if node.target is torch.stack and isinstance(node.args[0], (tuple, list)):
@@ -362,12 +371,11 @@ def reshape_example(node: fx.Node, value: torch.Tensor, leading: tuple[int, ...]
     return value.new_empty((*leading, *inner))
 
 
-def _check_steps(traced: TracedModel, node: fx.Node) -> None:
+def _check_steps(traced: TracedModel, node: fx.Node, steps: int | None) -> None:
     """Refuse a number of steps that a loop does not take."""
-    steps = get_named_steps(node)
     if steps not in (None, traced.steps):
-        raise LayoutError(
-            f"{_place(node)} parts its values into {steps} steps, and the loop takes {traced.steps}; take the same number"
+        raise StepCountError(
+            f"{_place(node)} makes {steps} steps of its values, and the loop takes {traced.steps}; take the same number"
         )
 
 

@@ -113,6 +113,11 @@ class Merged:
 
 
 @dataclass(frozen=True)
+class Still(Merged):
+    """A signal without an axis of time in a model over time, which repeats it further on: it is the same in every step."""
+
+
+@dataclass(frozen=True)
 class OneStep:
     """The output of one step with an axis of time, to be joined with those of others."""
 
@@ -191,13 +196,6 @@ class StepOutputs:
 
 
 @dataclass(frozen=True)
-class RepeatedInput:
-    """The input with an axis of time in front, of one step so far."""
-
-    signal: Signal
-
-
-@dataclass(frozen=True)
 class BatchFirst:
     """The outputs of all steps, stacked behind the batch."""
 
@@ -243,6 +241,7 @@ def describe(symbol: Symbol) -> str:
         (Complement, f"1 less {describe(symbol.signal)}" if isinstance(symbol, Complement) else ""),
         (Grouped, f"groups of {describe(symbol.signal)}" if isinstance(symbol, Grouped) else ""),
         (OneStep, "the output of one step"),
+        (Still, "a tensor without an axis of time"),
         (Merged, "time and batch in one axis"),
         (TensorValue, f"the tensor '{symbol.path}'" if isinstance(symbol, TensorValue) else ""),
         (SymbolShape, "a shape"),
@@ -266,6 +265,8 @@ def require_signal(symbol: Symbol, place: str, hint: str) -> Signal:
     """
     if isinstance(symbol, Signal):
         return symbol
+    if isinstance(symbol, Still):
+        raise UnsupportedError(f"{place} gets {describe(symbol)}; repeat it first, with x.unsqueeze(0).repeat(T, 1, ...)")
     if isinstance(symbol, Merged):
         raise UnsupportedError(
             f"{place} gets time and batch in one axis; part them first, with view(T, B, ...) or unflatten(0, (T, B))"

@@ -13,9 +13,11 @@ these forms:
 
 from __future__ import annotations
 
+import logging
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,11 +26,20 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from spear_deploy.errors import UnsupportedError, summarize_error
 from spear_deploy.frameworks.importer.context import Form, Framework, run_stepwise
+from spear_deploy.frameworks.importer.einops_pattern import (
+    call_einops,
+    call_layer,
+    find_einops,
+    is_einops_layer,
+    list_functions,
+)
 from spear_deploy.frameworks.importer.forward_code import LOOP_STEPS, copy_model, count_steps, list_arguments
+from spear_deploy.frameworks.importer.repetition import Repetition, detach_repetitions, find_repetition
 from spear_deploy.frameworks.importer.step_layout import (
     RESHAPES,
     Layout,
     LayoutError,
+    StepCountError,
     expand_steps,
     find_layout,
     get_name,
@@ -48,6 +59,8 @@ from spear_deploy.frameworks.importer.traced_model import (
 )
 from spear_deploy.frameworks.importer.traced_value import LoopsOverTime, SizedValue, TracedValue
 from spear_deploy.network import Shape
+
+FAKE_TENSOR_LOG = logging.getLogger("torch._subclasses.fake_tensor")
 
 
 @dataclass(frozen=True)
@@ -74,8 +87,10 @@ def detect_form(model: torch.nn.Module, shape: Shape, framework: Framework) -> F
     try:
         traced, graph = trace(copy_model(model), shape, path="", form="step", framework=framework)
     except LoopsOverTime:
-        return _find_loop(model, shape, framework) or "loop"
+        return _find_loop(model, shape, framework) or _find_repeat(model, shape, framework) or "loop"
     except UnsupportedError as error:
+        if (form := _find_repeat(model, shape, framework)) is not None:
+            return form
         is_unclear = isinstance(error, UnclearForwardError) and framework.loops_inside
         return _find_loop(model, shape, framework, is_expected=not is_unclear) or ("repeat" if is_unclear else "step")
     if any(node.target is run_stepwise for node in graph.nodes):
@@ -84,7 +99,23 @@ def detect_form(model: torch.nn.Module, shape: Shape, framework: Framework) -> F
         return form
     if max(count_calls(traced, graph).values(), default=0) <= 2:  # both steps of a forward of one step call a module
         return "step"
-    return _find_loop(model, shape, framework) or ("repeat" if framework.loops_inside else "step")
+    form = _find_loop(model, shape, framework) or _find_repeat(model, shape, framework)
+    return form or ("repeat" if framework.loops_inside else "step")
+
+
+def _find_repeat(model: torch.nn.Module, shape: Shape, framework: Framework) -> Form | None:
+    """Return the form of a forward that repeats its input over time by itself, None where it does not.
+
+    Raises:
+        StepCountError: it repeats its input over another number of steps than it takes.
+    """
+    try:
+        traced, _ = trace(copy_model(model), shape, path="", form="repeat", framework=framework)
+    except StepCountError:
+        raise
+    except (LoopsOverTime, UnsupportedError):
+        return None
+    return "repeat" if traced.repeats_input else None
 
 
 def _find_loop(model: torch.nn.Module, shape: Shape, framework: Framework, *, is_expected: bool = False) -> Form | None:
@@ -132,8 +163,13 @@ def _runs_over_time(model: torch.nn.Module, framework: Framework) -> bool:
 class Tracer(fx.Tracer):
     """Traces through containers and user modules, down to the modules of torch and of the framework."""
 
-    def __init__(self, form: Form, shape: Shape, framework: Framework, counts: Counts) -> None:
-        super().__init__()
+    def __init__(self, form: Form, shape: Shape, framework: Framework, counts: Counts, *, is_image: bool = False) -> None:
+        self.einops_functions = list_functions()  # a trace has other functions under their names
+        super().__init__(autowrap_functions=self.einops_functions)
+        if (einops := find_einops()) is not None:
+            self._autowrap_search.append(einops)
+        self.is_image = is_image or form == "repeat"
+        self.repeats_input = False
         self.form, self.shape, self.framework, self.counts = form, shape, framework, counts
         self.reads_sizes = False
         self._is_measuring = False
@@ -148,11 +184,16 @@ class Tracer(fx.Tracer):
         """Return a symbol; that of an input or of all steps has its shape."""
         if node.op == "placeholder":
             is_batch_first = self.form == "batch_loop" or (self.form == "layers" and self.framework.time_axis == 1)
-            node.meta["layout"] = None if self.form in ("step", "repeat") else Layout(is_batch_first)
+            node.meta["layout"] = None if self.form == "step" or self.is_image else Layout(is_batch_first)
             return TracedValue(node, self)
         if self.form == "step":
             self.takes_columns |= self._merges_samples(node)
             return fx.Proxy(node, self)
+        repetition = find_repetition(node, self._measure_whole) if self.is_image else None
+        if repetition is not None and self._may_repeat(repetition):
+            node.meta |= {"repeats": repetition, "layout": repetition.layout}
+            self.repeats_input = True
+            return (SizedValue if self.form == "layers" else TracedValue)(node, self)
         layout = find_layout(
             node,
             self.root.get_submodule(str(node.target)) if node.op == "call_module" else None,
@@ -164,6 +205,26 @@ class Tracer(fx.Tracer):
         if layout is None:
             return fx.Proxy(node, self)
         return (SizedValue if self.form == "layers" else TracedValue)(node, self)
+
+    def _measure_whole(self, node: fx.Node) -> Shape | None:
+        """Return the shape of a tensor without an axis of time, with the batch, None where it is not known."""
+        value = self._run(node)
+        return tuple(value.shape) if isinstance(value, torch.Tensor) else None
+
+    def _may_repeat(self, repetition: Repetition) -> bool:
+        """Return whether a node is the same in every step, as neurons are not, and time lies where the framework has it."""
+        if self.form == "layers" and repetition.layout.batch_first != (self.framework.time_axis == 1):
+            return False
+        found, waiting = set(), [repetition.base]
+        while waiting:
+            node = waiting.pop()
+            if node.op == "call_module" and any(
+                map(self.framework.has_state, self.root.get_submodule(str(node.target)).modules())
+            ):
+                return False
+            found.add(node)
+            waiting += [other for other in node.all_input_nodes if other not in found]
+        return any(node.op == "placeholder" for node in found)
 
     def _merges_samples(self, node: fx.Node) -> bool:
         """Return whether a forward of one step seems to have time in its first axis, since it views it as another number.
@@ -189,13 +250,14 @@ class Tracer(fx.Tracer):
         if "example" in node.meta:
             return node.meta["example"]
         self._is_measuring = True
+        FAKE_TENSOR_LOG.disabled = True  # torch would print the traceback of a call that fails
         try:
             with self._fake, torch.no_grad():
                 node.meta["example"] = self._compute(node)
         except Exception:  # a call of the forward that fails on such tensors: its shape is not known
             node.meta["example"] = None
         finally:
-            self._is_measuring = False
+            self._is_measuring = FAKE_TENSOR_LOG.disabled = False
         return node.meta["example"]
 
     def _compute(self, node: fx.Node) -> Any:
@@ -243,6 +305,8 @@ class Tracer(fx.Tracer):
         """Remember which module the operations inside belong to; a slice of a Sequential is no module of the model itself."""
         if self._is_measuring:
             return forward(*args, **kwargs)
+        if is_einops_layer(m) and args:
+            return call_layer(m, args[0], name_module(self.path_of_module(m).removeprefix("model").strip(".")))
         if type(m) is torch.nn.Sequential and all(m is not other for other in self.root.modules()):
             return forward(*args, **kwargs)
         self.owners.append(self.path_of_module(m))
@@ -250,6 +314,13 @@ class Tracer(fx.Tracer):
             return super().call_module(m, forward, args, kwargs)
         finally:
             self.owners.pop()
+
+    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **options: Any) -> Any:
+        """Return the symbol of a call; a function of einops is the tensor methods that it stands for."""
+        if kind == "call_function" and target in self.einops_functions:
+            owner = self.owners[-1] if self.owners else ""
+            return call_einops(target.__name__, args, kwargs, name_module(owner.removeprefix("model").strip(".")))
+        return super().create_proxy(kind, target, args, kwargs, *more, **options)
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         """Write the owner into the node's metadata."""
@@ -268,7 +339,7 @@ def trace(
     output_index: int | None = None,
     counts: Counts = COUNTS,
 ) -> tuple[TracedModel, fx.Graph]:
-    """Trace a model.
+    """Trace a model; one of layers over time that repeats its input by itself is traced on an input without time.
 
     Args:
         model: the model.
@@ -283,7 +354,30 @@ def trace(
         UnsupportedError: the forward does with symbols what only numbers can do.
         LoopsOverTime: a forward of one step indexes its first axis.
     """
-    traced, tracer = TracedModel(model, form, framework, output_index), Tracer(form, shape, framework, counts)
+    run = partial(_trace, shape=shape, path=path, form=form, framework=framework, output_index=output_index, counts=counts)
+    if form == "layers" and not path:
+        try:
+            traced, graph = run(copy_model(model), is_image=True)
+        except (UnsupportedError, RuntimeError, AttributeError, TypeError):  # the last three: a model that does not copy
+            return run(model)
+        if traced.repeats_input:
+            return traced, graph
+    return run(model)
+
+
+def _trace(
+    model: torch.nn.Module,
+    *,
+    shape: Shape,
+    path: str,
+    form: Form,
+    framework: Framework,
+    output_index: int | None,
+    counts: Counts,
+    is_image: bool = False,
+) -> tuple[TracedModel, fx.Graph]:
+    """Trace a model; see `trace`. With `is_image` its input has no axis of time."""
+    traced, tracer = TracedModel(model, form, framework, output_index), Tracer(form, shape, framework, counts, is_image=is_image)
     steps = traced.steps if form == "step" or form == "layers" else count_steps(model)
     tracer.steps = traced.steps = steps + (counts.further_steps if form in LOOPS else 0)
     kept = {key: value.clone() for key, value in _list_tensors(model, tracer)}
@@ -292,6 +386,7 @@ def trace(
         with framework.tracing():
             graph = tracer.trace(traced)
         traced.taken, traced.takes_columns, traced.reads_sizes = tracer.taken, tracer.takes_columns, tracer.reads_sizes
+        traced.repeats_input = tracer.repeats_input
         if form in LOOPS and traced.taken:
             traced.steps = len(traced.taken)
             if traced.steps < 2 or traced.taken != set(range(traced.steps)):
@@ -314,6 +409,7 @@ def trace(
     _check_tensors(model, tracer, kept, path)
     if form == "repeat":
         traced.steps = max(count_calls(traced, graph).values(), default=1)
+    detach_repetitions(graph)
     if form in (*LOOPS, "repeat"):
         expand_steps(traced, graph, counts.samples)
         collect_sums(traced, graph)

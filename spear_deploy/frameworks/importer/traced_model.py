@@ -40,6 +40,7 @@ class TracedModel(torch.nn.Module):
         taken: the steps of the input that a loop takes.
         takes_columns: whether the forward takes x[:, t] of its input.
         reads_sizes: whether the forward reads a size of its input.
+        repeats_input: whether the forward repeats its input over time, which has no axis of time.
     """
 
     def __init__(self, model: torch.nn.Module, form: Form, framework: Framework, output_index: int | None) -> None:
@@ -48,7 +49,7 @@ class TracedModel(torch.nn.Module):
         self.states: list[Any] = []
         self.steps = {"step": 2, "layers": 1}.get(form, LOOP_STEPS)
         self.taken: set[int] = set()
-        self.takes_columns = self.reads_sizes = False
+        self.takes_columns = self.reads_sizes = self.repeats_input = False
 
     def forward(self, x: Any, later: Any) -> Any:
         """Return the outputs of both steps, or of the pass."""

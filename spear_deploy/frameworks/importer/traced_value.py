@@ -41,8 +41,8 @@ class SizedValue(fx.Proxy):
     def list_leading(self) -> tuple[TracedSize, ...]:
         """Return the sizes of the axes of time and batch."""
         samples, steps, form = self.tracer.counts.samples, self.tracer.steps, self.tracer.form
-        if self.layout is None:
-            return (TracedSize(samples, 0),)
+        if self.layout is None:  # one step, or an image in front of the step that repeats it
+            return (TracedSize(samples, 0 if form != "layers" else 1 - self.tracer.framework.time_axis),)
         steps = count_traced_steps(self.node, steps)
         if self.layout.merged:
             return (TracedSize(steps * samples, MERGED),)
