@@ -23,6 +23,7 @@ from spear_deploy.network import (
     LIF,
     AvgPool,
     BatchNorm,
+    CatalystLIF,
     Conv1d,
     Conv2d,
     CubaLI,
@@ -31,15 +32,19 @@ from spear_deploy.network import (
     Flatten,
     Layer,
     LoihiLIF,
+    ReckonLIF,
     Scale,
     SumPool,
+    TrueNorthLIF,
     UnroundedLIF,
 )
 from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.pipeline import api
 from spear_deploy.quantize import quantize
 from spear_deploy.simulator import simulate
+from tests.quantize.test_recorded_integers import case
 from tests.support.reference import random_graph, random_spikes
+from tests.support.rich_graphs import rich_graph
 from tests.support.wild_graphs import wild_graph, wild_spikes
 
 
@@ -107,6 +112,57 @@ def test_any_network_runs_alike_or_is_refused_before_it_is_written(numbers, tmp_
             within += 1
             ties += certificate["ties"]
     assert same >= 40 and (numbers == "float") == (within > 0) and ties <= 2
+
+
+CHIPS = {TrueNorthLIF: 4, ReckonLIF: 16, CatalystLIF: 28}
+"""Neurons of further chips, and the first seed at which `rich_graph` draws a network of them; the next is 36 further on."""
+
+
+@pytest.mark.parametrize("kind", CHIPS)
+def test_integers_of_further_chips_run_alike(kind, tmp_path):
+    steps = 0
+    for seed in range(CHIPS[kind], 36 * 12, 36):
+        graph = rich_graph(seed)[0]
+        assert any(isinstance(layer.neuron, kind) for layer in graph.layers)
+        try:
+            write_onnx(graph, tmp_path / "a.onnx", scan=bool(seed // 36 % 2))
+        except UnsupportedError as error:
+            assert "exact below 2^24" in str(error)
+            continue
+        steps += same_runs(graph, tmp_path / "a.onnx", wild_spikes(graph, seed, steps=24))
+    assert steps > 5_000
+
+
+@pytest.mark.parametrize("family", ["truenorth", "reckon"])
+def test_networks_quantised_for_further_chips_run_alike(family, tmp_path):
+    for seed in range(4):
+        graph, given = case(family, seed)
+        whole = quantize(graph, format=family, **given)
+        write_onnx(whole, tmp_path / "a.onnx")
+        assert same_runs(whole, tmp_path / "a.onnx", random_spikes(whole, seed, steps=24)) > 100
+
+
+@pytest.mark.parametrize(
+    "neuron",
+    [
+        TrueNorthLIF(v_threshold=2**18 - 1, leak=-255, v_min=-(2**18 - 1), reset="subtract", bounces=1),
+        TrueNorthLIF(v_threshold=2**18 - 1, v_min=0, v_reset=-7, bounces=1),
+        ReckonLIF(keep=32000, v_threshold=30_000),
+        ReckonLIF(keep=100, v_threshold=None),
+        CatalystLIF(v_threshold=30_000, leak=-300, resting=2),
+    ],
+    ids=lambda neuron: type(neuron).__name__,
+)
+def test_sums_beyond_the_bits_of_a_chip_are_clipped_alike(neuron, tmp_path):
+    rng, most = np.random.default_rng(0), max(neuron.FORMAT.weights)
+    weight = np.sign(rng.normal(rng.normal(0, 3, (6, 1)), 1, (6, 6000))).astype(int) * most
+    shift = {"weight_exponent": 4} if isinstance(neuron, ReckonLIF) else {}
+    graph = chain([Layer(name="out", synapse=Dense(weight=weight, **shift), neuron=neuron)], input_shape=(6000,))
+    x = random_spikes(graph, 0, steps=40)
+    run = simulate(graph, x, record=("spikes",))
+    assert sum(run.overflows["out"].values()) > 0, "the test is to leave the bits"
+    write_onnx(graph, tmp_path / "a.onnx")
+    same_runs(graph, tmp_path / "a.onnx", x)
 
 
 def test_neurons_without_a_function_are_refused_by_name(tmp_path):

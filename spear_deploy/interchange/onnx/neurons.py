@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from spear_deploy.interchange.onnx import integer_neurons
+from spear_deploy.interchange.onnx import chip_neurons, integer_neurons
 from spear_deploy.interchange.onnx.integer_neurons import INT64, FunctionBody
 from spear_deploy.network import (
     FLOAT_NEURONS,
@@ -19,11 +19,14 @@ from spear_deploy.network import (
     LIF,
     READOUTS,
     Array,
+    CatalystLIF,
     CubaLI,
     CubaLIF,
     LoihiLIF,
     Neuron,
+    ReckonLIF,
     SpeckIF,
+    TrueNorthLIF,
     XyloLIF,
     emits_spikes,
     find_max_spikes,
@@ -38,7 +41,7 @@ from spear_deploy.simulator.neurons.floating import MAX_COUNT
 DOMAIN = "spear.snn"
 OPSET = 18
 FLOAT = 1
-INTEGER_NEURONS = (LoihiLIF, SpeckIF, XyloLIF)
+INTEGER_NEURONS = (LoihiLIF, SpeckIF, XyloLIF, TrueNorthLIF, ReckonLIF, CatalystLIF)
 KINDS = (*FLOAT_NEURONS, *INTEGER_NEURONS)
 """The kinds of neuron that have a function."""
 
@@ -53,6 +56,7 @@ def function_name(neuron: Any) -> str:
     always = (*READOUTS, XyloLIF)  # kinds with one way to reset, or none
     reset = "value" if isinstance(neuron, always) else neuron.reset
     name += {"value": "", "subtract": "_subtract", "none": "_keep"}[reset]
+    name += "_bouncing" * getattr(neuron, "bounces", 0)
     several = isinstance(neuron, FLOAT_NEURONS) and sends_several(neuron)
     return name + "_late" * resets_late(neuron) + "_bounded" * is_bounded(neuron) + "_several" * several
 
@@ -81,6 +85,8 @@ def _float32_factors(neuron: Any, dt_s: float) -> dict[str, Array]:
 
 def list_arguments(neuron: Neuron, dt_s: float) -> dict[str, Array]:
     """Return the constants that the function takes after input and states, by name and in order."""
+    if isinstance(neuron, chip_neurons.KINDS):
+        return chip_neurons.list_arguments(neuron)
     if isinstance(neuron, INTEGER_NEURONS):
         return integer_neurons.list_arguments(neuron)
     f = _float32_factors(neuron, dt_s)
@@ -111,6 +117,8 @@ def build_function(neuron: Neuron, dt_s: float) -> Any:
         outputs = integer_neurons.write_speck(body, neuron)
     elif isinstance(neuron, XyloLIF):
         outputs = integer_neurons.write_xylo(body, neuron)
+    elif isinstance(neuron, chip_neurons.KINDS):
+        outputs = chip_neurons.WRITERS[type(neuron)](body, neuron)
     else:
         outputs = _write_float_neuron(body, neuron)
     inputs = ["x", *state_names(neuron), *list_arguments(neuron, dt_s)]
