@@ -56,7 +56,11 @@ class _Group(click.Group):
         if self.owns_process:
             # read by OpenMP when torch is loaded: threads that spin while they wait take many times as long on a busy machine
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        return super().main(*args, **options)
+        try:
+            return super().main(*args, **options)
+        except OSError as error:  # of --help and --version, which are printed before a command is invoked
+            print_line(f"error: {last_guard.describe(error)}")
+            raise SystemExit(ERROR) from None
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -87,7 +91,7 @@ class _Group(click.Group):
 def _name_adapting(ctx: click.Context, error: SpearError) -> None:
     """Put network, chip and data of the command line into the command that an error names."""
     if isinstance(error, ChipError) and error.adapting:
-        error.adapting = repeat_adapting(ctx.meta.get(PARAMETERS, {})) or error.adapting
+        error.adapting = repeat_adapting(ctx.meta.get(PARAMETERS, {}), error.adapting)
 
 
 def _print_error(ctx: click.Context, error: Exception, sentence: str) -> None:

@@ -55,15 +55,20 @@ def override_chip(chip: str | None, overrides: dict[str, str]) -> Any:
     return api.profile(chip, overrides)
 
 
-def repeat_adapting(params: Mapping[str, Any]) -> str:
-    """Return network, chip and data of a command, with their options, as `adapt` takes them; empty without a network or chip."""
+def repeat_adapting(params: Mapping[str, Any], words: str) -> str:
+    """Return the words of `adapt` in an error with network, chip and data of a command, and their options.
+
+    A chip that the command names by its format alone, as `export --to pynn` does, stays as the error names it.
+    """
     net, chip = params.get("net"), params.get("chip")
-    if not (isinstance(net, str) and isinstance(chip, str)):
-        return ""
+    if not isinstance(net, str):
+        return words
     from spear_deploy.pipeline.api import repeat_chip
     from spear_deploy.pipeline.inputs import DATA_OPTIONS, NETWORK_OPTIONS
 
     named = repeat_net(net, {name: params.get(name) for name in NETWORK_OPTIONS})
+    if not isinstance(chip, str):
+        return named + words.removeprefix("NET")
     coding = {name: params.get(name) for name in DATA_OPTIONS if name != "steps" or isinstance(params.get(name), int)}
     data = shlex.join(["--data", params.get("data") or "DATA", *_write_options(coding)])
     return f"{named} --chip {repeat_chip(chip, overrides=params.get('overrides'))} {data}"

@@ -25,8 +25,11 @@ from spear_deploy.util.printable import escape_hidden
 
 FAULT = "fault in spear-deploy"
 """First words of the sentence about an unexpected exception; tests look for them."""
-STOPPING = {signal.SIGTERM: 143, signal.SIGHUP: 129}
-"""Signals that end a command as Ctrl-C does, with their exit codes (128 + number)."""
+STOPPING = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+"""Signals that end a command, with their exit codes (128 + number)."""
+GRACE_S = 3.0
+"""Seconds in which a command ends after a signal, before it is stopped again."""
+STILL_AT_WORK = "stopping: the best result so far is completed first; Ctrl-C again ends without it"
 PLACES = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EMFILE, errno.EDQUOT)
 """Errors of the system about the name or the place of a file, which the user can mend."""
 LOADER_OUT_OF_MEMORY = re.compile("failed to map segment|annot map zero-fill pages|annot allocate memory")
@@ -34,44 +37,56 @@ LOADER_OUT_OF_MEMORY = re.compile("failed to map segment|annot map zero-fill pag
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
-class Stopped(KeyboardInterrupt):
-    """SIGTERM or SIGHUP arrived; work is kept as after Ctrl-C."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
-
-
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into `Stopped` inside the block; where signals are ignored (nohup) they stay so."""
+    """Raise KeyboardInterrupt in the block on Ctrl-C, SIGTERM and SIGHUP; where signals are ignored (nohup) they stay so.
+
+    A search and a fine-tuning catch the first one, and complete the best result so far. Where that takes longer than `GRACE_S`,
+    stderr says so after Ctrl-C. After the other signals, which a kill follows, and after another Ctrl-C the exception is
+    raised again until the block ends.
+    """
     before: dict[int, Any] = {}
+    owner = os.getpid()
 
     def stop(number: int, _: Any) -> None:
         received.append(number)
-        raise Stopped(number)
+        if os.getpid() == owner:  # a forked process has the handlers, too
+            signal.setitimer(signal.ITIMER_REAL, GRACE_S, GRACE_S)
+        raise KeyboardInterrupt
+
+    def stop_again(_: int, __: Any) -> None:
+        if received == [signal.SIGINT]:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            with suppress(OSError):  # not by sys.stderr, in whose own code the signal may have come
+                os.write(2, f"{chr(10) * os.isatty(2)}{STILL_AT_WORK}\n".encode())
+        else:
+            raise KeyboardInterrupt
 
     received.clear()
     try:
         for number in STOPPING:
-            if signal.getsignal(number) is signal.SIG_DFL:
+            if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
                 before[number] = signal.signal(number, stop)
+        if before:
+            before[signal.SIGALRM] = signal.signal(signal.SIGALRM, stop_again)
     except ValueError:  # not in the main thread: the caller's own handlers hold
         pass
     try:
         yield
     finally:
+        if before:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for stopping, handler in before.items():
             signal.signal(stopping, handler)
 
 
 received: list[int] = []
-"""Signals that arrived: a library may catch the exception and raise another KeyboardInterrupt."""
+"""Signals that arrived, in order."""
 
 
 def exit_code_of_stop() -> int:
     """Return 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
-    return STOPPING[signal.Signals(received[-1])] if received else 130
+    return STOPPING[signal.Signals(received[-1] if received else signal.SIGINT)]
 
 
 def ignore_ctrl_c() -> None:

@@ -203,6 +203,9 @@ def test_a_refusal_names_the_command_that_adapts_with_the_file_and_its_options(t
     np.savez("in.npz", spikes=np.zeros((3, 1, 4)))
     simulated = run("simulate", "my net.nir", "--input", "in.npz", *reading, "--out", "run.npz", code=3).stderr
     assert f"{given} DATA --out adapted` replace what the chip lacks" in simulated.replace("\n", " ")
+    exported = run("export", "my net.nir", "--dt-s", "0.001", "--to", "speck", "--out", "a.json", code=3).stderr
+    command = "`spear-deploy adapt 'my net.nir' --dt-s 0.001 --chip speck2f --data DATA --out adapted`"
+    assert f"force the export; or let {command} replace what the chip lacks" in exported.replace("\n", " ")
 
 
 def test_rank_suggests_nothing_without_a_chip_with_cores(tmp_path, monkeypatch):

@@ -131,6 +131,51 @@ def test_ctrl_c_term_and_hup_end_alike(number, code):
     assert process.returncode == code and stderr == "interrupted; what is done is kept\n"
 
 
+WORK_ON = """
+import signal, sys, time, click
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the tests were started under
+from spear_deploy.cli import last_guard, main
+last_guard.GRACE_S = 0.3
+@main.command("work")
+def work():
+    for part in ("search", "fine-tune"):  # each ends early after an interrupt, as those of pruning do
+        try:
+            print(part, flush=True)
+            time.sleep(60 if part == "search" else float(sys.argv[1]))
+        except KeyboardInterrupt:
+            continue
+    print("done", flush=True)
+    time.sleep(0.6)
+main(["work"])
+"""
+
+
+def work_on(seconds):
+    process = subprocess.Popen(
+        [sys.executable, "-c", WORK_ON, str(seconds)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "search\n"
+    return process
+
+
+def test_work_that_goes_on_after_ctrl_c_says_so_and_is_completed():
+    process = work_on(0.8)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=30)
+    assert process.returncode == 0 and stdout == "fine-tune\ndone\n" and stderr == f"{last_guard.STILL_AT_WORK}\n"
+
+
+@pytest.mark.parametrize(("numbers", "code"), [((signal.SIGTERM,), 143), ((signal.SIGINT, signal.SIGINT), 130)])
+def test_work_that_goes_on_is_stopped_again_after_term_and_a_second_ctrl_c(numbers, code):
+    process = work_on(60)
+    for number in numbers:
+        process.send_signal(number)
+        if len(numbers) > 1:
+            assert process.stdout.readline() in ("fine-tune\n", "done\n")
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == code and stderr == "interrupted\n"
+
+
 def test_a_second_ctrl_c_while_libraries_clean_up_shows_no_traceback():
     program = WAIT.replace(
         'main(["wait"])', "import atexit, sys\natexit.register(time.sleep, 1)\nsys.argv = ['x', 'wait']\nmain()"
@@ -188,10 +233,11 @@ def test_an_ascii_terminal_shows_what_it_lacks_as_escapes(tmp_path):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
 def test_a_full_or_closed_stdout_is_a_sentence(tmp_path):
     write_snn(NETWORK, tmp_path / "net.snn")
-    for option in ([], ["--json"]):
+    checking = ["check", "net.snn", "--chip", "loihi2"]
+    for arguments in (checking, [*checking, "--json"], ["--help"], ["--version"]):
         with open("/dev/full", "w") as full:
-            arguments = [*PROGRAM, "check", "net.snn", "--chip", "loihi2", *option]
-            done = subprocess.run(arguments, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path, check=False)
+            command = [*PROGRAM, *arguments]
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path, check=False)
         assert done.returncode == 1
         assert done.stderr == "error: output cannot be written (the disk is full); free some space, and run the command again\n"
     done = subprocess.run(

@@ -156,9 +156,11 @@ def _export_to_chip(
     report = check(graph, target)
     breaks = _list_breaks(report)
     if breaks and not force:
-        remedy = "adapt the network, which replaces what the chip lacks" if report.unsupported else "make it fit, as check says"
+        adapts = any(note.startswith("adapt: ") and "` replaces what " in note for note in report.notes)
         raise ChipError(
-            f"export to {to}: the network does not fit {target.name} ({'; '.join(breaks)}); {remedy}, or force the export"
+            f"export to {to}: the network does not fit {target.name} ({'; '.join(breaks)}); make it fit, as check says, or force "
+            "the export",
+            adapting=f"NET --chip {target.name} --data DATA" if adapts else "",
         )
     approximations: list[str] = []
     if to == "pynn":
