@@ -24,7 +24,7 @@ from spear_deploy.network import (
     XyloLIF,
 )
 from spear_deploy.network.graph import Edge, SNNGraph, chain
-from spear_deploy.quantize import chips, loihi, quantize, speck, xylo
+from spear_deploy.quantize import chip_scales, chips, loihi, quantize, speck, xylo
 from spear_deploy.quantize.fold import add_missing_weights, fold_batchnorm
 from spear_deploy.quantize.layer_error import NOT_MEASURED
 from spear_deploy.quantize.loihi import LoihiCandidate, _graded_sum
@@ -433,8 +433,10 @@ def test_scales_that_reckon_learnt_with_have_their_shift():
 def test_one_scale_is_tried_without_data():
     (layer,) = collect_neuron_inputs(one_layer([[0.5, -0.3]], LIF(tau_s=0.01, r=10.0)), "spikes", 1.0)
     settings = LoweringSettings(weight_bits=8, kind="spikes")
-    tried = [chips._scales(layer, layer.stored, ReckonLIF, settings, (), on_data=data, tried=2) for data in (False, True)]
-    assert [len(scales) for scales in tried] == [1, 2 + len(chips.CLIPPING_FACTORS)] and tried[0] == tried[1][:1]
+    tried = [
+        chip_scales.list_scales(layer, layer.stored, ReckonLIF, settings, (), on_data=data, tried=2) for data in (False, True)
+    ]
+    assert [len(scales) for scales in tried] == [1, 2 + len(chip_scales.CLIPPING_FACTORS)] and tried[0] == tried[1][:1]
 
 
 def test_events_of_a_map_are_chosen_on_as_those_of_its_flattened_values():

@@ -32,8 +32,8 @@ REASONS: dict[str, tuple[str, ...]] = {
         r"quantize/speck\.py _integers_at: .* < ROUNDING → .* <= ROUNDING",
         r"quantize/xylo_scales\.py _has_room: threshold <= .* → threshold < .*",
         r"quantize/network\.py _lower_without_overflow: .* < .* → .* <= .*",
-        r"quantize/chips\.py _scales: largest \* factor <= others → .*",
-        r"quantize/chips\.py _propose_reckon: .* > ReckonLIF\.FORMAT\.v\[1\] → .*",
+        r"quantize/chip_scales\.py list_scales: largest \* factor <= others → .*",
+        r"quantize/leaky_integrators\.py propose_reckon: .* > ReckonLIF\.FORMAT\.v\[1\] → .*",
         r"quantize/xylo\.py _report_decays_and_start: off\[worst\] > 1e-06 → .*",
         r"quantize/fuse_weights\.py _compose_dense: inputs \* outputs > MAX_WEIGHTS → .* >= MAX_WEIGHTS",
         r"quantize/fuse_weights\.py fuse_weights: .* > max_layers → .* >= max_layers",
@@ -58,8 +58,11 @@ REASONS: dict[str, tuple[str, ...]] = {
         r"quantize/rounded_weights\.py lower: 1 → 2 \(2\)",
     ),
     "twice a scale holds all of its values, and is tried": (r"quantize/rounded_weights\.py lower: 2 → 3",),
-    "a shift below 0 has no candidates": (r"quantize/chips\.py _choose: 1 → 2 \(2\)",),
-    "magnitudes of single spikes are not read there": (r"quantize/chips\.py (_drive|_largest_sum): False → True",),
+    "a shift below 0 has no candidates": (r"quantize/chip_scales\.py choose_scales: 1 → 2 \(2\)",),
+    "magnitudes of single spikes are not read there": (
+        r"quantize/chip_scales\.py _drive: False → True",
+        r"quantize/leaky_integrators\.py _largest_sum: False → True",
+    ),
     "shifts that are tried where none is needed end at the first that is no better": (
         r"quantize/loihi\.py _choose_candidate: is_graded and float_run is not None → .*",
     ),
@@ -67,7 +70,7 @@ REASONS: dict[str, tuple[str, ...]] = {
     "both are 0: what is divided is 0 or not a number, and no finding either way": (
         r"quantize/xylo\.py _report_decays_and_start: .* \+ \(trained == stored\) → .* - \(trained == stored\)",
     ),
-    "a threshold of 0 is refused at any scale": (r"quantize/chips\.py _propose_catalyst: 1\.0 → 2\.0 \(2\)",),
+    "a threshold of 0 is refused at any scale": (r"quantize/integrate_and_fire\.py propose_catalyst: 1\.0 → 2\.0 \(2\)",),
     "all values of a channel are equal there": (r"quantize/weighted_inputs\.py NeuronInput\._spread_channels: 0 → 1 \(2\)",),
     "an event or none of a channel is neither negative nor too many": (r"quantize/network\.py _check_events: 0 → 1 \([23]\)",),
     "pairs are numbered, and differ with either sign of the second number": (

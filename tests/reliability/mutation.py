@@ -47,6 +47,7 @@ QUANTIZE = (
     INTEGERS, LIMITS, "tests/quantize/test_fuse_weights.py", "tests/quantize/test_scaled_weights.py",
     "tests/quantize/test_loihi.py",
 )  # fmt: skip
+CHIPS = (INTEGERS, LIMITS, "tests/quantize/test_chips.py", "tests/quantize/test_weighted_inputs.py")
 TARGETS = {
     "simulator/synops.py": ("tests/simulator/test_synops.py", "tests/simulator/test_counting_rules.py"),
     "placement/splitting.py": (
@@ -66,7 +67,10 @@ TARGETS = {
     "quantize/speck.py": (INTEGERS, LIMITS, "tests/quantize/test_speck.py"),
     "quantize/xylo.py": (INTEGERS, LIMITS, "tests/quantize/test_xylo.py"),
     "quantize/xylo_scales.py": (INTEGERS, LIMITS, "tests/quantize/test_xylo.py"),
-    "quantize/chips.py": (INTEGERS, LIMITS, "tests/quantize/test_chips.py", "tests/quantize/test_weighted_inputs.py"),
+    "quantize/chips.py": CHIPS,
+    "quantize/chip_scales.py": CHIPS,
+    "quantize/integrate_and_fire.py": CHIPS,
+    "quantize/leaky_integrators.py": CHIPS,
     "quantize/palette.py": (INTEGERS, LIMITS, "tests/quantize/test_chips.py"),
     "quantize/rounded_weights.py": (INTEGERS, "tests/quantize/test_rounded_weights.py"),
     "quantize/rounding.py": ("tests/quantize/test_rounding.py", "tests/training/test_rounding.py"),
