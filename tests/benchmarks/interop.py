@@ -248,7 +248,7 @@ def frameworks_table() -> str:
                 cells = []
                 for layer, ours, theirs in layers:
                     if layer.spikes:
-                        cells.append(f"{int((theirs != 0).sum())} / {int(ours.sum())} ({int((ours != (theirs != 0)).sum())})")
+                        cells.append(f"{int(theirs.sum())} / {int(ours.sum())} ({int((ours != theirs).sum())})")
                     else:
                         cells.append("v within 1e-5" if np.abs(ours - theirs).max() < 1e-5 else "v differs")
                 rows.append((version, told["case"], options, *cells))
