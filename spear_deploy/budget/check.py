@@ -26,7 +26,6 @@ from spear_deploy.budget.notes import (
     note_axon_types,
     note_balance,
     note_chip,
-    note_open_loads,
     note_open_rows,
     note_packing,
     note_readout,
@@ -46,10 +45,10 @@ from spear_deploy.network.labels import label_layers
 from spear_deploy.placement.place import Placement, lower_bound, place_in_fewest_cores
 from spear_deploy.placement.populations import Population, find_populations
 from spear_deploy.placement.weight_bits import stored_bits
-from spear_deploy.quantize.for_chip import ask_integers
-from spear_deploy.simulator import SpikeCounts
+from spear_deploy.quantize.for_chip import ask_integers, takes_current
+from spear_deploy.simulator import InputKind, SpikeCounts
 from spear_deploy.simulator.synops import count_synops
-from spear_deploy.util.number_format import plural
+from spear_deploy.util.number_format import plural, unit_noun
 
 NO_LIMITS = UserLimits()
 OF_INTEGERS = "of its integers, rounded without data"
@@ -89,7 +88,7 @@ def check(
     counts, activity_notes = _resolve_defined_activity(on_chip, activity, steps)
     costs = _estimate_costs(graph, profile, on_chip.placement, on_chip.bits, counts, has_loop=on_chip.has_loop)
     measured = _measure_rows(on_chip, costs, limits)
-    on_chip, integer = _ask_integers(on_chip, measured)
+    on_chip, integer = _ask_integers(on_chip, measured, "spikes" if counts is None else counts.input_kind)
     rows = _sort_rows(graph, [*measured, *_list_kinds(on_chip)])
     if integer is not None and {row.resource for row in rows if row.status == "unchecked"} == {PALETTE}:
         decided = check(integer, profile, chips=chips, limits=UserLimits(cores=limits.cores), remedies=remedies).rows
@@ -116,7 +115,7 @@ def check(
         fewest_cores=on_chip.fewest,
         passes=placement.runs if profile.chip.multi_pass.value else None,
         bound=on_chip.bound,
-        notes=(*activity_notes, *_list_notes(on_chip, costs, rows, integer or graph)),
+        notes=(*activity_notes, *_list_notes(on_chip, costs, rows, integer or graph, is_input_known=counts is not None)),
     )
 
 
@@ -214,18 +213,18 @@ def _measure_rows(on_chip: _OnChip, costs: _Costs, limits: UserLimits) -> list[B
     return [
         *_add_remedies(on_chip),
         *_check_limits(limits, costs, is_fixed=has_fixed_steps(profile)),
-        *(_check_load(load) for load in costs.loads if load.used is not None or load.worst <= load.limit),
+        *(_check_load(load) for load in costs.loads),
         *check_remote_synapses(on_chip.placement, profile),
     ]
 
 
-def _ask_integers(on_chip: _OnChip, measured: Sequence[BudgetRow]) -> tuple[_OnChip, SNNGraph | None]:
+def _ask_integers(on_chip: _OnChip, measured: Sequence[BudgetRow], kind: InputKind) -> tuple[_OnChip, SNNGraph | None]:
     """Add the part of a network that the chip's integers refuse, where nothing else speaks against it; return the integers too.
 
     It is asked by quantising, which takes seconds for large networks: one that is too large as it is, is asked when it fits.
     """
     too_large = any(row.status == "over" for row in measured) and on_chip.graph.weights > ASKED_WEIGHTS
-    answer = None if on_chip.unsupported or too_large else ask_integers(on_chip.graph, on_chip.profile)
+    answer = None if on_chip.unsupported or too_large else ask_integers(on_chip.graph, on_chip.profile, kind)
     if not isinstance(answer, Refusal):
         return on_chip, answer
     why = "; ".join(part for part in (answer.why or NONE_HELD, answer.remedy) if part)
@@ -261,15 +260,18 @@ def _add_remedies(on_chip: _OnChip) -> Iterator[BudgetRow]:
         yield row
 
 
-def _list_notes(on_chip: _OnChip, costs: _Costs, rows: Sequence[BudgetRow], integer: SNNGraph) -> Iterator[str]:
+def _list_notes(
+    on_chip: _OnChip, costs: _Costs, rows: Sequence[BudgetRow], integer: SNNGraph, *, is_input_known: bool
+) -> Iterator[str]:
     """Yield what the verdict rests on, in the order in which it is shown; `integer` is the network, rounded where it can be."""
     profile = on_chip.profile
+    if not is_input_known and not takes_current(profile):
+        yield f"input: taken as spikes; values that are not coded as spikes (a current) cannot be sent to {profile.name}"
     yield from note_axon_types(integer)
     yield from note_replaced(on_chip.replaced, profile.name)
     yield from note_readout(on_chip.populations, on_chip.unsupported)
     yield from note_chip(on_chip.graph, profile)
     yield from note_open_rows(rows, profile)
-    yield from note_open_loads(costs.loads)
     yield note_packing(on_chip.placement, on_chip.fewest, on_chip.bound)
     yield from note_balance(on_chip.placement, costs.balanced)
 
@@ -378,12 +380,17 @@ def _decide_by_interval(bounds: Interval, limit: float, unit: str) -> tuple[floa
 
 
 def _check_load(load: StepLoad) -> BudgetRow:
-    """Return the row of the work of a step, in the worst case where the activity is not known."""
+    """Return the row of the work of a step: of the worst case where the activity is not known, open where that is too much."""
     used, detail, remedy = load.used, "", ""
-    if used is None:
+    if used is None and load.worst <= load.limit:
         used, detail = load.worst, "if every neuron and input spiked at every step"
     status = classify_use(used, load.limit)
-    if status == "over":
+    if used is None:
+        remedy = (
+            "give the activity to know whether a step's work is done in time; if all spiked at every step it would be "
+            f"{load.worst:,.0f} {unit_noun(load.unit, load.worst)} of {load.limit:,.0f}"
+        )
+    elif status == "over":
         remedy = f"prune: {100 * (1 - load.limit / used):.1f} % of the work of a step has to go; or give a step more time"
     return BudgetRow(
         resource=load.resource,

@@ -170,6 +170,8 @@ def check_layer_kinds(
     by_layer: dict[str, dict[str, list[Unsupported]]] = {}
     for finding in findings:
         by_layer.setdefault(finding.layer, {}).setdefault(finding.resource, []).append(finding)
+    if refused := by_layer.get(INPUT, {}).get("integers"):
+        yield _count_missing("integers", INPUT, refused, known=True)
     for layer in graph.layers:
         missing = by_layer.get(layer.name, {})
         if layer.name in by_name:

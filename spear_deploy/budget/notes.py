@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 
 from spear_deploy.budget.balance import Balanced
 from spear_deploy.budget.core_rows import BudgetRow
-from spear_deploy.budget.latency import StepLoad
 from spear_deploy.budget.pools import note_pools
 from spear_deploy.budget.unsupported import LATE_RESET, SEVERAL_SPIKES, WEIGHTED_SUM, Replaced, Unsupported
 from spear_deploy.hardware.schema import HardwareProfile
@@ -145,16 +144,6 @@ def note_replaced(replaced: Sequence[Replaced], chip: str) -> Iterator[str]:
             f"`simulate --chip {chip} --explain` measures how many; training with as many avoids it (sinabs: SingleSpike or "
             "MaxSpike, Rockpool: max_spikes_per_dt)"
         )
-
-
-def note_open_loads(loads: Sequence[StepLoad]) -> Iterator[str]:
-    """Yield a note per load that is too much in the worst case while the activity is not known."""
-    for load in loads:
-        if load.used is None and load.worst > load.limit:
-            yield (
-                f"pace: give the activity to know whether a step's work is done in time; if all spiked at every step it would be "
-                f"{load.worst:,.0f} {load.unit} of {load.limit:,.0f}"
-            )
 
 
 def note_balance(placement: Placement, balanced: Balanced | None) -> Iterator[str]:

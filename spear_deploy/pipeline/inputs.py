@@ -247,14 +247,10 @@ def quantize_for_chip(net: Net, chip: Chip, *, calibration: Array | None = None,
         ChipError: this family has no integer format here, or none of the widths that the profile names, or lacks a part of the
             network, or its spikes carry no values and the input is a current.
     """
-    from spear_deploy.quantize.for_chip import quantize_for_profile
+    from spear_deploy.quantize.for_chip import quantize_for_profile, require_values
 
     graph, target = load(net), profile(chip)
-    if kind == "current" and target.neuron.graded_spike_bits.max_value == 1 and target.meta.family == "loihi":
-        raise ChipError(
-            f"input: a current is sent as spikes that carry a value, those of {target.name} carry none; code it as spikes "
-            "(`spear_deploy.data.rate_code`), or take loihi2"
-        )
+    require_values(target, kind)
     if graph.is_integer:
         _check_biases(graph, target)
         return graph

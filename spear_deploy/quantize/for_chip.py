@@ -8,7 +8,7 @@ from typing import Any
 from spear_deploy.errors import ChipError, Refusal, SpearError
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import Array
-from spear_deploy.network.graph import SNNGraph
+from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.network.layer_bits import read_layer_bits
 from spear_deploy.quantize.network import FAMILIES, FORMATS, Format, quantize
 from spear_deploy.simulator import InputKind
@@ -25,9 +25,11 @@ def quantize_for_profile(
         calibration, kind: of `quantize`.
 
     Raises:
-        ChipError: the integers of the family have none of the widths that the profile names.
+        ChipError: the integers of the family have none of the widths that the profile names, or its spikes carry no value and the
+            input is a current.
         UnsupportedError, QuantizationError, DataError: those of `quantize`.
     """
+    require_values(profile, kind)
     family: Any = profile.meta.family
     limits: dict[str, Any] = {
         "max_spikes": profile.neuron.max_spikes_per_step.max_value,
@@ -44,15 +46,44 @@ def quantize_for_profile(
     )
 
 
-def ask_integers(graph: SNNGraph, profile: HardwareProfile) -> SNNGraph | Refusal | None:
+def takes_current(profile: HardwareProfile) -> bool:
+    """Return whether a current can be sent: as spikes that carry a value, or as several events a step; yes where not known."""
+    family = FAMILIES.get(profile.meta.family)
+    carries = profile.meta.family != "loihi" or profile.neuron.graded_spike_bits.max_value != 1
+    return family is None or (family.input_levels > 1 and carries)
+
+
+def require_values(profile: HardwareProfile, kind: InputKind) -> None:
+    """Raise where the input is a current and the chip's spikes carry no value.
+
+    Raises:
+        ChipError: so it is; chips that send a value as several events are asked by `quantize`.
+    """
+    if kind == "current" and profile.meta.family == "loihi" and not takes_current(profile):
+        raise ChipError(
+            Refusal(
+                layer=INPUT,
+                place=INPUT,
+                what="a current is sent as spikes that carry a value",
+                why=f"those of {profile.name} carry none",
+                remedy="code it as spikes (`spear_deploy.data.rate_code`), or take loihi2",
+            )
+        )
+
+
+def ask_integers(graph: SNNGraph, profile: HardwareProfile, kind: InputKind = "spikes") -> SNNGraph | Refusal | None:
     """Return a chip's integers of a floating-point network, or the first part that they cannot hold; None where it has none.
 
     It is asked by quantizing, so that a check and the integers answer alike.
+
+    Args:
+        graph, profile: the network and the chip.
+        kind: of the network's input.
     """
     if graph.is_integer or profile.meta.family not in FORMATS:
         return None
     try:
-        return quantize_for_profile(graph, profile)
+        return quantize_for_profile(graph, profile, kind=kind)
     except SpearError as error:
         return _read_refusal(graph, error)
 
@@ -62,8 +93,8 @@ def _read_refusal(graph: SNNGraph, error: SpearError) -> Refusal:
     parts = error.refusal
     if parts is None:
         return Refusal(layer=graph.output, what="no integers", why=str(error), remedy="")
-    is_own = parts.layer in {layer.name for layer in graph.layers}
-    what = parts.what if is_own and not parts.place else f"{parts.where}: {parts.what}"
+    is_own = parts.layer in {INPUT, *(layer.name for layer in graph.layers)}
+    what = parts.what if is_own and parts.place in ("", parts.layer) else f"{parts.where}: {parts.what}"
     return replace(parts, layer=parts.layer if is_own else graph.output, place="", what=what)
 
 

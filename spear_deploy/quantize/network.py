@@ -17,7 +17,7 @@ import numpy as np
 from spear_deploy.errors import DataError, QuantizationError, Refusal, UnsupportedError, did_you_mean
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import Array
-from spear_deploy.network.graph import SNNGraph
+from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.network.layer_bits import read_layer_bits, state_layer_bits
 from spear_deploy.quantize import akida, chips, loihi, rounded_weights, speck, xylo
 from spear_deploy.quantize.even_neurons import even_neurons
@@ -173,8 +173,13 @@ def _refuse_missing_parts(graph: SNNGraph, format: Format, kind: InputKind) -> N
     """Refuse a current where spikes carry no value, and neurons without a reset where the family's have one."""
     if kind == "current" and FAMILIES[format].input_levels == 1:
         raise DataError(
-            f"input: a current is sent as spikes that carry a value or come several a step, those of {format} do neither; code "
-            "it as spikes (`spear_deploy.data.rate_code`)"
+            Refusal(
+                layer=INPUT,
+                place=INPUT,
+                what="a current is sent as spikes that carry a value or come several a step",
+                why=f"those of {format} do neither",
+                remedy="code it as spikes (`spear_deploy.data.rate_code`)",
+            )
         )
     for layer in graph.layers:
         if format not in KEEPING and getattr(layer.neuron, "reset", "value") == "none":

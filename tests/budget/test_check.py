@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from spear_deploy.budget.budget_file import UserLimits
-from spear_deploy.budget.check import _decide_by_interval, check
+from spear_deploy.budget.check import _check_load, _decide_by_interval, check
 from spear_deploy.budget.core_rows import BudgetRow
 from spear_deploy.budget.intervals import Interval
 from spear_deploy.budget.latency import StepLoad
-from spear_deploy.budget.notes import note_open_loads, note_replaced
+from spear_deploy.budget.notes import note_replaced
 from spear_deploy.budget.report import BudgetReport
 from spear_deploy.budget.unsupported import LATE_RESET, SEVERAL_SPIKES, Replaced
 from spear_deploy.errors import DataError
@@ -378,10 +378,13 @@ def test_a_limit_that_is_kept_needs_no_remedy() -> None:
     assert [row.remedy for row in kept] == ["", "", ""] and all(row.used is not None for row in kept)
 
 
-@pytest.mark.parametrize(("used", "worst", "notes"), [(None, 11.0, 1), (None, 10.0, 0), (12.0, 11.0, 0), (9.0, 11.0, 0)])
-def test_a_load_is_open_where_only_its_worst_case_is_too_much(used: float | None, worst: float, notes: int) -> None:
-    load = StepLoad(resource="events", where="fc", used=used, worst=worst, limit=10.0, unit="event")
-    assert len(list(note_open_loads([load]))) == notes
+@pytest.mark.parametrize(
+    ("used", "worst", "status"), [(None, 11.0, "unchecked"), (None, 10.0, "tight"), (12.0, 13.0, "over"), (8.0, 11.0, "ok")]
+)
+def test_a_load_is_open_where_only_its_worst_case_is_too_much(used: float | None, worst: float, status: str) -> None:
+    row = _check_load(StepLoad(resource="events", where="fc", used=used, worst=worst, limit=10.0, unit="event"))
+    assert row.status == status and row.used == (worst if status == "tight" else used)
+    assert row.remedy.startswith({"unchecked": "give the activity", "over": "prune: 16.7 %"}.get(status, ""))
 
 
 def test_notes_name_the_layers_that_reset_late_and_those_that_send_several_spikes_by_what_the_chip_sends() -> None:
@@ -455,8 +458,24 @@ def test_integers_decide_how_many_values_the_weights_of_a_neuron_have() -> None:
 def test_integers_of_a_large_network_are_asked_only_where_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take seconds; a network that is too large as it is gets its rows at once."""
     asked: list[int] = []
-    monkeypatch.setattr(sys.modules[check.__module__], "ask_integers", lambda graph, profile: asked.append(graph.weights))
+    monkeypatch.setattr(sys.modules[check.__module__], "ask_integers", lambda graph, *_: asked.append(graph.weights))
     small, wide, narrow = dense_net(10, 300, 10), dense_net(1000, 1200, 10), small_chip("loihi2", core__neurons=2)
     for net, profile in ((small, LOIHI2), (wide, narrow), (small, narrow), (wide, LOIHI2)):
         assert (check(net, profile).verdict == "does_not_fit") is (profile is narrow)
     assert asked == [small.weights, small.weights, wide.weights]
+
+
+@pytest.mark.parametrize(("chip", "verdict"), [("loihi1", "does_not_fit"), ("truenorth", "does_not_fit"), ("loihi2", "fits")])
+def test_a_current_is_no_input_of_a_chip_whose_spikes_carry_no_value(chip: str, verdict: str) -> None:
+    """What the integers refuse for the data does not fit with the counts of these data; without counts the note says so."""
+    net = chain([Layer(name="fc", synapse=Dense(weight=np.ones((3, 4))), neuron=IF())], input_shape=(4,))
+    x, profile = np.full((2, 1, 4), 0.5), load_profile(chip)
+    report = check(net, profile, activity=simulate(net, x, kind="current").counts)
+    assert report.verdict == verdict
+    found = [(finding.layer, finding.what.partition(" as spikes that carry a value")[0]) for finding in report.unsupported]
+    assert found == ([("input", "a current is sent")] if verdict == "does_not_fit" else [])
+    assert [row.where for row in report.rows if row.status == "over"] == (["input"] if found else [])
+    spikes = check(net, profile, activity=simulate(net, np.ones((2, 1, 4), np.uint8)).counts)
+    assert not spikes.unsupported and not [note for note in spikes.notes if note.startswith("input: ")]
+    notes = [note for note in check(net, profile).notes if note.startswith("input: taken as spikes; values")]
+    assert len(notes) == len(found)
