@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from spear_deploy.adaptation.neurons import INSTEAD
 from spear_deploy.adaptation.plan import list_fixed
+from spear_deploy.budget.geometry import ADDED_UP
 from spear_deploy.budget.report import BudgetReport
 from spear_deploy.hardware.schema import HardwareProfile
-from spear_deploy.network import LI
+from spear_deploy.network import CONVS, LI, POOLS
 from spear_deploy.network.graph import SNNGraph
 
 NEEDS = {
@@ -30,7 +31,9 @@ def list_needs(report: BudgetReport, graph: SNNGraph, profile: HardwareProfile) 
             neuron = graph[finding.layer].neuron
             model = LI if neuron is None else type(neuron)  # a weighted sum is a readout of one step
             need = " or ".join(each.__name__ for each in (model, *INSTEAD.get(model, ())))
-        elif finding.resource == "layer_kind":
+        elif finding.what.startswith(ADDED_UP):
+            need = "several layers of weights on a core"
+        elif isinstance(graph[finding.layer].synapse, (*CONVS, *POOLS)) and finding.resource == "layer_kind":
             need = f"{finding.what}, or Dense with room for its weights written out"
         why = finding.why.split("; ")[0]
         yield f"layer '{finding.layer}': {finding.what}; {why}" + (f", it would need {need}" if need else "")

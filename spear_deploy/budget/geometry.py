@@ -11,6 +11,8 @@ from spear_deploy.placement.populations import Population
 from spear_deploy.util.number_format import format_shape, join_names
 
 WEIGHTLESS = "spikes without weights"
+ADDED_UP = "currents of "
+"""What a finding begins with: layers of weights whose currents add up in one layer of neurons."""
 LIMITED = ("dilation", "groups", "stride", "kernel", "padding")
 INSTEAD = {
     "Conv1d": "a Conv2d whose kernel is 1 high",
@@ -72,7 +74,7 @@ def check_kernels(populations: Sequence[Population], profile: HardwareProfile) -
     for population in populations:
         names = list(dict.fromkeys(projection.layer for projection in population.projections))
         if limit is not None and len(names) > limit:
-            what = f"currents of {join_names([repr(name) for name in names])} that add up"
+            what = f"{ADDED_UP}{join_names([repr(name) for name in names])} that add up"
             yield population.name, what, f"a core of {profile.name} holds {limit} layer of weights; merge them into one"
 
 

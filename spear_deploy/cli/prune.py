@@ -118,7 +118,7 @@ def _show(console: Any, facts: Mapping[str, Any], labels: Mapping[str, str], fol
     """Print the results of one network or of several in a folder, with layers under the labels of `label_layers`."""
     from spear_deploy.cli.tables import list_files, show_aims, show_levers, write_bits, write_width
     from spear_deploy.network.labels import add_kinds
-    from spear_deploy.util.number_format import amount, plural
+    from spear_deploy.util.number_format import of_limit, plural
 
     rows = facts.get("front", [facts])
     for row in rows:
@@ -126,11 +126,13 @@ def _show(console: Any, facts: Mapping[str, Any], labels: Mapping[str, str], fol
         budget, tested = synops["budget"], plural(row["samples"]["test"], "sample")
         quantised = accuracy["quantised"]
         fixed = "no integers of this chip are known" if quantised is None else f"{quantised:.2%} as integers"
+        is_unlimited = row["cores_limit"] is None
+        cores = plural(row["cores_used"], "core") if is_unlimited else f"{of_limit(row['cores_used'], row['cores_limit'])} cores"
         share = f", {synops['achieved'] / budget:.1%} of the budget of {budget:,.0f}" if budget else ""
         console.print(
             f"accuracy {accuracy['dense']:.2%} → {accuracy['pruned']:.2%} ({fixed}), SynOps "
             f"{synops['dense']:,.0f} → {synops['achieved']:,.0f}{share}, on the test split of {tested}; "
-            f"{amount(row['cores_used'])} of {amount(row['cores_limit'])} cores, {row['verdict'].replace('_', ' ')}",
+            f"{cores}, {row['verdict'].replace('_', ' ')}",
             highlight=False,
         )
         steps = row["steps"]

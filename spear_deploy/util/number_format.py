@@ -37,6 +37,15 @@ def amount(value: float | None) -> str:
     return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
+def of_limit(used: float, limit: float | None) -> str:
+    """Write an amount with its limit, if there is one.
+
+    >>> of_limit(3, 1152), of_limit(3, None)
+    ('3 of 1,152', '3')
+    """
+    return amount(used) if limit is None else f"{amount(used)} of {amount(limit)}"
+
+
 def compact(value: float) -> str:
     """Write a number as short as an axis of a chart needs it.
 

@@ -409,3 +409,9 @@ def test_a_nir_file_is_compared_with_a_file_that_has_its_time_step(run):
 def test_options_that_a_file_does_not_take_are_refused(run):
     stderr = run("count", "net.snn", "--input", "in.npz", "--input-shape", "1,8,8", code=1).stderr
     assert "states its own input_shape; leave the option out" in stderr
+
+
+def test_a_chip_of_any_number_of_cores_has_no_limit_beside_the_cores(run):
+    """generic45nm counts operations: its column of cores has no "of ?"."""
+    printed = run("rank", "net.snn", "--chip", "generic45nm", "--chip", "loihi2").stdout
+    assert "3 of 120" in printed and "of ?" not in printed

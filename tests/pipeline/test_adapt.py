@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, CubaLI, CubaLIF, 
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.adapt_stage import adapt_for_deployment
-from spear_deploy.pipeline.adaptation.learn_plan import note_lack_of_room
+from spear_deploy.pipeline.adaptation.learn_plan import _list_rows, note_lack_of_room
 from spear_deploy.pipeline.adaptation.task import AdaptSettings, AdaptTask
 from spear_deploy.pipeline.deployment import DeploySettings
 from spear_deploy.pipeline.learn_integers import learn_integers
@@ -236,6 +237,37 @@ def test_layers_become_narrower_where_the_adapted_network_is_too_large(tmp_path)
     }  # fmt: skip
     facts = sd.adapt(dense(), "speck2f", task(), out=tmp_path / "wide", overrides=small, narrows=False, **FAST)
     assert facts["widths"] == {} and facts["verdict"] == "does_not_fit" and facts["missing"] == []
+
+
+def test_what_cannot_be_sent_to_the_chip_does_not_fit(tmp_path):
+    """Values of an analogue input have no spikes on Loihi 1: the verdict says what the refusal of the integers says."""
+    rng = np.random.default_rng(0)
+    current = Dataset(name="c", classes=3, **{
+        name: Split(x=rng.random((12, 4, 10)).astype(np.float32), y=np.arange(12) % 3, kind="current")
+        for name in ("train", "val", "test")
+    })  # fmt: skip
+    facts = sd.adapt(dense(), "loihi1", current, out=tmp_path / "out", **FAST)
+    assert facts["verdict"] == "does_not_fit"
+    assert [need.startswith("integers: input: a current is sent as spikes that carry a value") for need in facts["missing"]] == [
+        True
+    ]
+
+
+def test_a_layer_of_one_channel_is_named_in_the_singular():
+    trial = SimpleNamespace(widths={"fc": (2, 1)})
+    assert _list_rows(trial, [], None)[0] == {  # type: ignore[arg-type]
+        "layer": "fc", "what": "2 channels", "by": "1 channel", "kind": "learnt", "bound": "", "neurons": 0,
+    }  # fmt: skip
+
+
+def test_after_a_check_of_several_chips_pruning_is_for_one_where_no_board_carries_them():
+    report = sd.check(dense(), "loihi1", chips=3, overrides={"core.neurons": 1, "chip.usable_cores": 1})
+    command = api.suggest_command("net.nir", "loihi1", report, chips=3)
+    assert command.endswith("(make it smaller, until it fits one chip: no board of loihi1 carries 3)")
+    assert api.suggest_command("net.nir", "loihi1", report, chips=2).startswith(
+        "spear-deploy prune net.nir --chip loihi1:kapoho_bay "
+    )
+    assert api.suggest_command("net.nir", "loihi1", report).endswith("(make it smaller, until it fits)")
 
 
 def test_a_layer_keeps_the_width_that_others_leave_it(tmp_path):

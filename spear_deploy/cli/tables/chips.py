@@ -11,7 +11,7 @@ from rich.table import Table
 
 from spear_deploy.cli.tables.grid import make_table
 from spear_deploy.network.labels import add_kinds
-from spear_deploy.util.number_format import UNKNOWN, format_fact, percent, unit_noun
+from spear_deploy.util.number_format import UNKNOWN, format_fact, of_limit, percent, unit_noun
 
 if TYPE_CHECKING:
     from spear_deploy.budget.chip_ranking import Ranked
@@ -34,7 +34,6 @@ def show_rank(console: Console, ranking: Iterable[Ranked]) -> None:
     for ranked in ranking:
         report = ranked.report
         verdict = f"[{VERDICT_STYLE[report.verdict]}]{report.verdict.replace('_', ' ')}[/]"
-        limit = "?" if report.cores_limit is None else f"{report.cores_limit:,}"
         shown = 1 if ranked.reach else 2
         more = f"; {len(ranked.missing) - shown} more" if len(ranked.missing) > shown else ""
         remark = "; ".join(ranked.missing[:shown]) + more
@@ -45,7 +44,7 @@ def show_rank(console: Console, ranking: Iterable[Ranked]) -> None:
         bounds = report.energy.interval
         energy = UNKNOWN if bounds is None else f"{bounds.write('J')}\n{bounds.evidence}"
         remark = escape(add_kinds(remark, report.labels))
-        rows.append((ranked.profile, verdict, f"{report.cores_used:,} of {limit}", energy, remark))
+        rows.append((ranked.profile, verdict, of_limit(report.cores_used, report.cores_limit), energy, remark))
     columns = ("chip", "verdict", "cores", "energy/\ninference", "missing → remedy, or scarcest")
     if any(row[3] != UNKNOWN for row in rows):
         table = make_table("", columns, rows, numbers=(3,))

@@ -13,7 +13,7 @@ from spear_deploy.cli.tables.grid import list_files, make_table
 from spear_deploy.interchange.formats import CERTIFICATE
 from spear_deploy.network.labels import add_kinds, label_layers
 from spear_deploy.pruning.budgets import format_amount, resource_name
-from spear_deploy.util.number_format import UNKNOWN, amount, number
+from spear_deploy.util.number_format import UNKNOWN, number, of_limit
 from spear_deploy.util.printable import write_note
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def show_deployment(console: Console, result: Deployment, folder: str) -> None:
         ("SynOps, budget", number(synops["budget"]), f"{_share(synops['budget'], synops['dense'])} of dense, test split"),
         ("SynOps, achieved", number(synops["achieved"]), f"{reached} of the budget, test split"),
         *([("time steps", steps["deployed"], f"trained on {steps['trained']}")] if len(set(steps.values())) > 1 else []),
-        ("cores", f"{amount(facts['cores_used'])} of {amount(facts['cores_limit'])}", _describe_peak(result.report, labels)),
+        ("cores", of_limit(facts["cores_used"], facts["cores_limit"]), _describe_peak(result.report, labels)),
         _describe_operations(facts),
         ("energy", *_describe_energy(facts["energy"])),
         ("time", *_describe_time(facts, result.report)),

@@ -29,6 +29,7 @@ from spear_deploy.pipeline.preflight import CheckedInputs
 from spear_deploy.pipeline.readout_fit import fit_readout
 from spear_deploy.quantize.rounding import INTEGERS_COUNT, ROUNDED, Rounding, read_rounding
 from spear_deploy.training.evaluation import evaluate
+from spear_deploy.util.number_format import plural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +174,7 @@ def _list_rows(trial: TrialPlan, steps: Sequence[Step], few: FewValues | None) -
     """Return the table's rows of narrower layers, of what was replaced, and of weights of few values."""
     learnt = {"kind": "learnt", "bound": "", "neurons": 0}
     rows = [
-        {"layer": name, "what": f"{before} channels", "by": f"{after} channels", **learnt}
+        {"layer": name, "what": plural(before, "channel"), "by": plural(after, "channel"), **learnt}
         for name, (before, after) in trial.widths.items()
     ]
     rows += [row for step in steps for row in step.to_rows()]

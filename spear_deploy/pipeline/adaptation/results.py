@@ -109,7 +109,10 @@ def _measure(adapted: Adapted, task: AdaptTask, folder: Path, *, quantises: bool
     if not quantises or (family in FORMATS and adapted.missing):
         return floating
     if family not in FORMATS:
-        note = f"integers of the {family} family are not built here; accuracy is that of floating point"
+        note = (
+            f"integers of the {family} family are not built here, accuracy is that of floating point; to run integers, name a "
+            f"family that has them ({', '.join(FORMATS)}) in the profile's meta.family"
+        )
         return replace(floating, notes=(note,))
     try:
         return _measure_integers(floating, adapted.graph, task, task.dataset, folder)

@@ -137,7 +137,8 @@ def suggest_command(
     if report.unsupported or exceeds_fixed(report) or is_wiring or profile(chip).meta.family not in FORMATS:
         return f"spear-deploy rank {net} (which chip takes it)"  # facts of one chip are none of the others
     stated = ("" if bits is None else f" --bits {shlex.quote(bits)}") + _state_limits(report)
-    return f"spear-deploy prune {net} --chip {words}{stated} --data DATA --out pruned (make it smaller, until it fits)"
+    one = "" if (chips or 1) == 1 or ":" in words.split()[0] else f" one chip: no board of {report.profile} carries {chips}"
+    return f"spear-deploy prune {net} --chip {words}{stated} --data DATA --out pruned (make it smaller, until it fits{one})"
 
 
 def _state_limits(report: BudgetReport) -> str:
