@@ -104,6 +104,7 @@ def test_a_converted_network_is_read_through_its_container():
     [
         (lambda: sl.IAF(spike_fn=print), "has spike_fn=print, expected MultiSpike, MaxSpike or SingleSpike"),
         (lambda: sl.IAF(reset_fn=activation.MembraneSubtract(0.5)), r"=0.5.*; expected MembraneSubtract\(\) or MembraneR"),
+        (lambda: sl.IAF(reset_fn=activation.MembraneReset(0.3)), r"=0.3.*, which sinabs adds to every neuron in every step; exp"),
         (lambda: sl.ALIF(tau_mem=3.0, tau_adapt=3.0, adapt_scale=1.0), "module '1' is ALIF, .*its threshold adapts; use LIF"),
         (lambda: sl.LIFRecurrent(tau_mem=3.0, rec_connect=nn.ReLU()), "has a rec_connect of another kind than one linear"),
         (lambda: sl.LIFRecurrent(tau_mem=3.0, rec_connect=nn.Linear(5, 4)), "part of module '1' gives 4 values, the layer has"),

@@ -40,7 +40,7 @@ from spear_deploy.frameworks.importer.symbols import (
     require_signal,
     shifted_by,
 )
-from spear_deploy.frameworks.importer.trace import COUNTS, Counts, detect_form, trace
+from spear_deploy.frameworks.importer.trace import detect_form, trace
 from spear_deploy.frameworks.importer.traced_model import (
     LOOPS,
     TracedModel,
@@ -49,6 +49,7 @@ from spear_deploy.frameworks.importer.traced_model import (
     find_last_nodes,
     list_nodes,
 )
+from spear_deploy.frameworks.importer.tracer import COUNTS, Counts
 from spear_deploy.frameworks.importer.unrolling import LateDifferenceError, UnrolledSteps
 from spear_deploy.network import Shape
 from spear_deploy.network.delayed_reset import delay_resets

@@ -1,0 +1,221 @@
+"""Tracing of a model down to known modules, with the shapes of tensors that a forward counts with."""
+
+from __future__ import annotations
+
+import logging
+import operator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from spear_deploy.frameworks.importer.context import Form, Framework, run_stepwise
+from spear_deploy.frameworks.importer.einops_pattern import (
+    call_einops,
+    call_layer,
+    find_einops,
+    is_einops_layer,
+    list_functions,
+)
+from spear_deploy.frameworks.importer.forward_code import LOOP_STEPS
+from spear_deploy.frameworks.importer.repetition import Repetition, find_repetition
+from spear_deploy.frameworks.importer.step_layout import (
+    RESHAPES,
+    Layout,
+    find_layout,
+    get_name,
+    get_sizes,
+    read_flatten,
+    reshape_example,
+)
+from spear_deploy.frameworks.importer.symbols import name_module
+from spear_deploy.frameworks.importer.synapses import PLAIN
+from spear_deploy.frameworks.importer.traced_model import (
+    UnclearForward,
+)
+from spear_deploy.frameworks.importer.traced_value import LoopsOverTime, SizedValue, TracedValue
+from spear_deploy.network import Shape
+
+FAKE_TENSOR_LOG = logging.getLogger("torch._subclasses.fake_tensor")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Samples of a traced input, and steps beyond those that a forward needs; what a forward reads must not depend on them."""
+
+    samples: int = 2
+    further_steps: int = 0
+
+
+COUNTS = Counts()
+
+
+class Tracer(fx.Tracer):
+    """Traces through containers and user modules, down to the modules of torch and of the framework."""
+
+    def __init__(self, form: Form, shape: Shape, framework: Framework, counts: Counts, *, is_image: bool = False) -> None:
+        self.einops_functions = list_functions()  # a trace has other functions under their names
+        super().__init__(autowrap_functions=self.einops_functions)
+        if (einops := find_einops()) is not None:
+            self._autowrap_search.append(einops)
+        self.is_image = is_image or form == "repeat"
+        self.repeats_input = False
+        self.form, self.shape, self.framework, self.counts = form, shape, framework, counts
+        self.reads_sizes = False
+        self._is_measuring = False
+        self._fake = FakeTensorMode(allow_non_fake_inputs=True)
+        self.known = (*PLAIN, *framework.plain, *framework.synapses, *framework.over_time, *framework.stepped)
+        self.owners: list[str] = []
+        self.taken: set[int] = set()
+        self.takes_columns = False
+        self.steps = LOOP_STEPS
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """Return a symbol; that of an input or of all steps has its shape."""
+        if node.op == "placeholder":
+            is_batch_first = self.form == "batch_loop" or (self.form == "layers" and self.framework.time_axis == 1)
+            node.meta["layout"] = None if self.form == "step" or self.is_image else Layout(is_batch_first)
+            return TracedValue(node, self)
+        if self.form == "step":
+            self.takes_columns |= self._merges_samples(node)
+            return fx.Proxy(node, self)
+        repetition = find_repetition(node, self._measure_whole) if self.is_image else None
+        if repetition is not None and self._may_repeat(repetition):
+            node.meta |= {"repeats": repetition, "layout": repetition.layout}
+            self.repeats_input = True
+            return (SizedValue if self.form == "layers" else TracedValue)(node, self)
+        layout = find_layout(
+            node,
+            self.root.get_submodule(str(node.target)) if node.op == "call_module" else None,
+            self.framework,
+            self.measure(node.args[0]) if get_name(node) in RESHAPES and isinstance(node.args[0], fx.Node) else None,
+            is_layers=self.form == "layers",
+        )
+        node.meta["layout"] = layout
+        if layout is None:
+            return fx.Proxy(node, self)
+        return (SizedValue if self.form == "layers" else TracedValue)(node, self)
+
+    def _measure_whole(self, node: fx.Node) -> Shape | None:
+        """Return the shape of a tensor without an axis of time, with the batch, None where it is not known."""
+        value = self._run(node)
+        return tuple(value.shape) if isinstance(value, torch.Tensor) else None
+
+    def _may_repeat(self, repetition: Repetition) -> bool:
+        """Return whether a node is the same in every step, as neurons are not, and time lies where the framework has it."""
+        if self.form == "layers" and repetition.layout.batch_first != (self.framework.time_axis == 1):
+            return False
+        found, waiting = set(), [repetition.base]
+        while waiting:
+            node = waiting.pop()
+            if node.op == "call_module" and any(
+                map(self.framework.has_state, self.root.get_submodule(str(node.target)).modules())
+            ):
+                return False
+            found.add(node)
+            waiting += [other for other in node.all_input_nodes if other not in found]
+        return any(node.op == "placeholder" for node in found)
+
+    def _merges_samples(self, node: fx.Node) -> bool:
+        """Return whether a forward of one step seems to have time in its first axis, since it views it as another number.
+
+        Raises:
+            LoopsOverTime: it merges its first two axes, which are no samples and channels.
+        """
+        if get_name(node) == "flatten" and read_flatten(node) == (0, 1):
+            raise LoopsOverTime
+        sizes = get_sizes(node) if get_name(node) in RESHAPES else ()
+        return bool(sizes) and type(sizes[0]) is int and sizes[0] > 0
+
+    def measure(self, node: fx.Node) -> Shape | None:
+        """Return the shape of a tensor of all steps without time and batch, None where it is not known."""
+        if node.op == "placeholder":
+            return self.shape
+        layout = node.meta.get("layout")
+        value = self._run(node)
+        return None if layout is None or not isinstance(value, torch.Tensor) else tuple(value.shape[2 - layout.merged :])
+
+    def _run(self, node: fx.Node) -> Any:
+        """Return a tensor without values of the shape that a node has, None where that does not run."""
+        if "example" in node.meta:
+            return node.meta["example"]
+        self._is_measuring = True
+        FAKE_TENSOR_LOG.disabled = True  # torch would print the traceback of a call that fails
+        try:
+            with self._fake, torch.no_grad():
+                node.meta["example"] = self._compute(node)
+        except Exception:  # a call of the forward that fails on such tensors: its shape is not known
+            node.meta["example"] = None
+        finally:
+            self._is_measuring = FAKE_TENSOR_LOG.disabled = False
+        return node.meta["example"]
+
+    def _compute(self, node: fx.Node) -> Any:
+        if "example" in node.meta:
+            return node.meta["example"]
+        if node.op == "placeholder":
+            whole = (*TracedValue(node, self).list_leading(), *self.shape)
+            return torch.empty(tuple(map(int, whole)))
+        if node.meta.get("layout") is not None and get_name(node) in (*RESHAPES, "unflatten"):
+            leading = tuple(map(int, SizedValue(node, self).list_leading()))
+            return reshape_example(node, self._compute(node.args[0]), leading)  # type: ignore[arg-type]
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), self._compute)
+        if node.op == "call_method":
+            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        if node.op == "call_function":
+            function: Any = self._compute_stepwise if node.target is run_stepwise else node.target
+            return function(*args, **kwargs)
+        if node.op == "get_attr":
+            return operator.attrgetter(str(node.target))(self.root)
+        module = self.root.get_submodule(str(node.target))
+        if not self.framework.has_state(module):
+            return module(*args, **kwargs)
+        return (args[0],) * 4 if self.framework.hands_state(module) else args[0]  # neurons keep the shape
+
+    def _compute_stepwise(self, x: torch.Tensor, target: str) -> torch.Tensor:
+        """Return what a module gives that runs step by step."""
+        module = self.root.get_submodule(target)
+        if any(map(self.framework.has_state, module.modules())):
+            raise UnclearForward("its neurons do not run in a trace")
+        made: torch.Tensor = module(x.flatten(0, 1))
+        return made.reshape(*x.shape[:2], *made.shape[1:])
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        """Return a symbol for a parameter, and the parameter itself where shapes are computed."""
+        return attr_val if self._is_measuring else super().getattr(attr, attr_val, parameter_proxy_cache)
+
+    def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
+        """Stop at modules of torch and of the framework, and at classes derived from them that keep the forward."""
+        if isinstance(m, self.framework.containers):
+            return False
+        inherits_forward = any(isinstance(m, kind) and type(m).forward is kind.forward for kind in self.known)
+        return inherits_forward or self.framework.is_own(m) or super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(self, m: torch.nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        """Remember which module the operations inside belong to; a slice of a Sequential is no module of the model itself."""
+        if self._is_measuring:
+            return forward(*args, **kwargs)
+        if is_einops_layer(m) and args:
+            return call_layer(m, args[0], name_module(self.path_of_module(m).removeprefix("model").strip(".")))
+        if type(m) is torch.nn.Sequential and all(m is not other for other in self.root.modules()):
+            return forward(*args, **kwargs)
+        self.owners.append(self.path_of_module(m))
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        finally:
+            self.owners.pop()
+
+    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **options: Any) -> Any:
+        """Return the symbol of a call; a function of einops is the tensor methods that it stands for."""
+        if kind == "call_function" and target in self.einops_functions:
+            owner = self.owners[-1] if self.owners else ""
+            return call_einops(target.__name__, args, kwargs, name_module(owner.removeprefix("model").strip(".")))
+        return super().create_proxy(kind, target, args, kwargs, *more, **options)
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        """Write the owner into the node's metadata."""
+        node = super().create_node(*args, **kwargs)
+        node.meta["owner"] = self.owners[-1] if self.owners else ""
+        return node
