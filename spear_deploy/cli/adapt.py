@@ -45,7 +45,6 @@ def adapt(
     Example: spear-deploy adapt digits --chip speck2f --data digits --out adapted
     """
     from spear_deploy.network.labels import label_layers
-    from spear_deploy.pipeline import api
     from spear_deploy.pipeline.adapt import adapt as run_adapt
     from spear_deploy.pipeline.adaptation.results import RESULTS
     from spear_deploy.util.folder_lock import require_kept
@@ -61,11 +60,22 @@ def adapt(
             steps=steps, encoding=encoding, command=command_line(), progress=progress,
         )  # fmt: skip
     emit(facts, as_json=as_json, out=None, show=lambda c: _show(c, facts, label_layers(graph), out))
-    if not facts["missing"] and facts["verdict"] == "does_not_fit":
-        network = shlex.quote(f"{out.rstrip('/')}/{facts['files']['adapted']}")
-        words = api.repeat_chip(chip, overrides=overrides)
-        suggest(f"spear-deploy prune {network} --chip {words} --data DATA --out pruned", as_json=as_json)
+    if not facts["missing"]:
+        suggest(_suggest(facts, chip, overrides, out.rstrip("/")), as_json=as_json)
     leave("does_not_fit" if facts["missing"] else facts["verdict"])
+
+
+def _suggest(facts: Mapping[str, Any], chip: str, overrides: dict[str, str], folder: str) -> str:
+    """Return the command after an adaptation in which nothing is missing: pruning, or the file for the chip."""
+    from spear_deploy.pipeline import api
+
+    words = api.repeat_chip(chip, overrides=overrides)
+    if facts["verdict"] == "does_not_fit":
+        network = shlex.quote(f"{folder}/{facts['files']['adapted']}")
+        return f"spear-deploy prune {network} --chip {words} --data DATA --out pruned"
+    to, ending, kind = api.choose_format(chip)
+    network = shlex.quote(f"{folder}/{facts['files'].get(kind, facts['files']['adapted'])}")
+    return f"spear-deploy export {network} --to {to} --chip {words} --out chip/net{ending} (the file to load)"
 
 
 def _show(console: Any, facts: Mapping[str, Any], labels: Mapping[str, str], folder: str) -> None:

@@ -69,6 +69,7 @@ class Dataset:
         train, val, test: the splits.
         classes: labels are 0..classes − 1.
         full: the same samples in the same order with the time steps that the network was trained on, where these have fewer.
+        drew_test: whether the test split was drawn here, from samples that name none.
 
     Raises:
         DataError: an empty split, splits of different shape, NaN, labels that are not 0..classes − 1, or one class only.
@@ -80,6 +81,7 @@ class Dataset:
     test: Split
     classes: int
     full: Dataset | None = None
+    drew_test: bool = False
 
     def __post_init__(self) -> None:
         for which in SPLITS:
@@ -125,6 +127,18 @@ class Dataset:
         """Shape of one step of one sample."""
         return tuple(int(n) for n in self.train.x.shape[2:])
 
+    @property
+    def notes(self) -> list[str]:
+        """A sentence where accuracy on the test split may be that on samples which the network was trained on."""
+        if not self.drew_test:
+            return []
+        samples = sum(len(split) for split in (self.train, self.val, self.test))
+        return [
+            f"the data have no test split of their own: {len(self.test):,} of the {samples:,} samples were drawn as one; where "
+            "the network was trained on some of them its accuracy is too high, so name those that it has not seen (x_train, "
+            "y_train, x_test, y_test, or `split`)"
+        ]
+
     def check(self, input_shape: Shape, outputs: int | None = None) -> None:
         """Refuse data that a network of this input shape and number of outputs cannot take.
 
@@ -158,8 +172,9 @@ def split_at_random(samples: Split, *, name: str, seed: int = 0, test_samples: i
     train, val = split_stratified(samples.y[rest], VALIDATION_SHARE, np.random.default_rng([1, seed]), name)
     parts = {"train": samples.take(rest[train]), "val": samples.take(rest[val]), "test": samples.take(test)}
     return Dataset(
-        name=name, classes=1 + int(samples.y.max(initial=0)), train=parts["train"], val=parts["val"], test=parts["test"]
-    )
+        name=name, classes=1 + int(samples.y.max(initial=0)), train=parts["train"], val=parts["val"], test=parts["test"],
+        drew_test=True,
+    )  # fmt: skip
 
 
 def split_stratified(y: Array, share: float, rng: np.random.Generator, name: str) -> tuple[Array, Array]:

@@ -82,6 +82,7 @@ def adapt(
         for name in set(RESULTS) - set(files.values()):  # of a run before, of another network or another readout
             (folder / name).unlink(missing_ok=True)
         facts = add_header({**facts, **describe_run(command), "files": files, "seconds": perf_counter() - begin}, network)
+        facts["notes"] = [*(dataset.notes if dataset else []), *facts["notes"]]
         write_json(folder / FACTS, facts)
         write_report(folder)
     return facts

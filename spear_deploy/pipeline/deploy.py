@@ -188,7 +188,8 @@ def summarize(cache: StageCache, task: Task, done: Mapping[str, Any], budget: fl
     profile = task.inputs.profile
     adaptation = read_adaptation(task.folder)
     notes = [note_adaptation(adaptation)] if adaptation else []
-    notes += [*describe_classes(task.network(stages.QUANTISED)), *done["prune"]["notes"], *exported["notes"]]
+    notes += [*task.inputs.dataset.notes, *describe_classes(task.network(stages.QUANTISED))]
+    notes += [*done["prune"]["notes"], *exported["notes"]]
     failures = [*list_lava_failures(lava), *exported["failures"]]
     if profile.meta.family != LAVA_FAMILY:
         notes.append(f"Lava's models hold Loihi's integers; those of {profile.name} ran on our simulator alone")

@@ -316,7 +316,7 @@ def _measure_result(
         "evaluations": search.evaluations if search else 0,
         "interrupted": pruned.interrupted,
         "seconds": pruned.seconds,
-        "notes": pruned.notes,
+        "notes": [*inputs.dataset.notes, *pruned.notes],
     }
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 UNKNOWN = "–"
+"""Stands for a number that is not known."""
 LARGEST_WHOLE = 1e15
 """Floats below have all digits of a whole number."""
-"""Stands for a number that is not known."""
 
 
 def number(value: float | None) -> str:

@@ -1,6 +1,7 @@
 """The command `adapt`: table, JSON, exit codes."""
 
 import json
+import shlex
 
 from click.testing import CliRunner
 
@@ -22,6 +23,15 @@ def test_exact_replacements_print_a_table_and_write_files(tmp_path):
         "Conv2d" in result.stdout and "exact" in result.stdout and ": adapted.snn, adapt.json" in " ".join(result.stdout.split())
     )
     assert json.loads((tmp_path / "out" / "adapt.json").read_text())["chip"] == "brainscales2"
+
+
+def test_the_next_command_writes_the_file_for_the_chip(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_snn(small_map_network(), "net.snn")
+    result = run("net.snn", "--chip", "brainscales2", "--out", "my out/")
+    command = result.stderr.splitlines()[-1].removeprefix("next: spear-deploy ").removesuffix(" (the file to load)")
+    assert command == "export 'my out/adapted.snn' --to nir --chip brainscales2 --out chip/net.nir"
+    assert CliRunner().invoke(main, shlex.split(command)).exit_code == 0 and (tmp_path / "chip" / "net.nir").is_file()
 
 
 def test_without_data_what_has_to_be_learnt_is_missing_and_the_exit_code_is_3(tmp_path):

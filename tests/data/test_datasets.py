@@ -46,6 +46,17 @@ def test_the_test_split_is_the_same_for_every_seed_and_validation_is_not():
     np.testing.assert_array_equal(a.train.y, again.train.y)
 
 
+def test_samples_without_a_split_carry_a_note_that_the_network_may_know_the_test_samples(tmp_path):
+    pytest.importorskip("sklearn")
+    x, y = samples()
+    (note,) = load_data(saved(tmp_path, x=x, y=y)).notes
+    assert note.startswith("the data have no test split of their own: 8 of the 40 samples were drawn as one; ")
+    words = np.array(["train"] * 30 + ["test"] * 10)
+    assert load_data(saved(tmp_path, x=x, y=y, split=words)).notes == []
+    assert load_data(saved(tmp_path, x_train=x[:30], y_train=y[:30], x_test=x[30:], y_test=y[30:])).notes == []
+    assert load_data("digits").notes == []  # the network that is included was trained without its test split
+
+
 @pytest.mark.parametrize("steps", [1, 4, 8, 11])
 def test_rate_code_sends_as_many_spikes_as_the_intensity_says(steps):
     x = np.random.default_rng(steps).random((5, 2, 3))

@@ -40,6 +40,21 @@ FAMILIES_OF_FORMATS = {"xylo": "xylo", "speck": "speck", "pynn": "spinnaker"}
 """By format of a chip's own tool, the family of its chips."""
 
 
+def choose_format(chip: Chip) -> tuple[str, str, Literal["integers", "adapted"]]:
+    """Return the format of the file that a chip's own tool loads, NIR where there is none, its ending, and what it is made of.
+
+    >>> choose_format("speck2f"), choose_format("loihi2")
+    (('speck', '.json', 'integers'), ('nir', '.nir', 'adapted'))
+    """
+    from spear_deploy.interchange.formats import CHIP_ENDINGS, ENDINGS
+
+    family = profile(chip).meta.family
+    to = next((name for name, of in FAMILIES_OF_FORMATS.items() if of == family), None)
+    if to is None:
+        return "nir", ENDINGS["nir"][0], "adapted"
+    return to, CHIP_ENDINGS[to], "integers" if to in INTEGERS_OF_FORMATS else "adapted"
+
+
 @dataclass(frozen=True, kw_only=True)
 class LintReport:
     """Findings in a netx file.
