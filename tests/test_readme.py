@@ -12,6 +12,7 @@ from spear_deploy import weights_into
 from spear_deploy.cli import main
 from spear_deploy.hardware.profile import list_profiles
 from spear_deploy.interchange.nir.writer import write_nir
+from tests.benchmarks import demo
 from tests.cli.test_commands import network
 from tests.support.reference import random_spikes
 
@@ -81,6 +82,25 @@ def test_every_command_of_the_readme_exists():
 def test_the_test_command_is_the_one_that_ci_runs():
     ci = (ROOT / ".ci" / "run").read_text()
     assert "<!-- test command -->" in ci and "<!-- test command -->" in README
+
+
+def test_the_bounds_of_the_demo_are_those_of_its_benchmark():
+    words = " ".join(README.split())
+    bounds = re.search(r"accuracy is at least (\d+) % dense and at most ([\d.]+) points lower on Lava", words)
+    assert [float(bound) / 100 for bound in bounds.groups()] == [demo.DENSE_ACCURACY, demo.LOSS_ON_LAVA]
+    assert demo.SECONDS == 3 * 60 and words.count("at most three minutes") == 2
+
+
+def test_the_printed_figures_of_the_demo_are_within_the_spread_and_the_bounds():
+    words = README.replace(",", "")
+    dense, lava = (float(re.search(rf"accuracy {what} +│ +([\d.]+)%", words)[1]) for what in ("dense", "on Lava"))
+    (budget, synops) = (int(re.search(rf"SynOps {what} +│ +(\d+)", words)[1]) for what in ("budget", "achieved"))
+    low, high, lava_low, lava_high = map(
+        float, re.search(r"accuracy was ([\d.]+) to ([\d.]+) % dense and ([\d.]+) to ([\d.]+) % on\s+Lava", words).groups()
+    )
+    least, most = map(int, re.search(r"SynOps were (\d+) to (\d+)", words).groups())
+    assert 100 * demo.DENSE_ACCURACY <= low <= round(dense, 1) <= high and lava_low <= round(lava, 1) <= lava_high
+    assert least <= synops <= min(most, budget) and "0 differ" in words
 
 
 def test_two_commands_lead_from_a_nir_file_to_a_chip_and_a_remedy(tmp_path, monkeypatch):
