@@ -94,7 +94,7 @@ class FineTuning:
         self.notes: list[str] = []
         self.interrupted = False
         self.use: BudgetUse = monitor.measure(graph)
-        self._dual, self._holds_zeros = 0.0, unthinned is not None
+        self._dual = 0.0
 
     def run(self, epochs: int) -> None:
         """Learn; while an aim is missed by much, move the target, widen the plan or drop channels, and learn on."""
@@ -103,7 +103,6 @@ class FineTuning:
             self._learn(epochs, target, PEAK)
         else:
             self._learn(epochs, target, PEAK, self.removal)
-            self._holds_zeros = True
             if self.removal.gives_back:
                 self.unthinned = fill_zero_weights(self.graph, self.removal.unthinned or self.graph)
         for turn in range(ROUNDS):
@@ -117,7 +116,7 @@ class FineTuning:
                     self.graph = self._drop(use - 1)
                 self._learn(_third(epochs), target, LATER_PEAK)
                 continue
-            if turn >= WIDENINGS or (self._holds_zeros and self.unthinned is None):
+            if turn >= WIDENINGS or (self.removal is not None and self.unthinned is None):  # weights are removed for good
                 break
             if self.unthinned is not None:
                 self.graph = self._thin(1 / use)
