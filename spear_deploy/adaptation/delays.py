@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 
 from spear_deploy.adaptation.replacement import Replacement
-from spear_deploy.budget.unsupported import count_extra_delays
+from spear_deploy.budget.unsupported import list_extra_delays
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.graph import Edge, SNNGraph
 from spear_deploy.placement.populations import find_populations
@@ -25,7 +25,7 @@ def find_delays(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replaceme
     if limit is None or not (longer := _list_longer(graph, int(limit))):
         return
     populations = find_populations(graph)
-    if all(delay <= limit for population in populations for delay in count_extra_delays(population, profile).values()):
+    if all(delay <= limit for population in populations for _, delay in list_extra_delays(population, profile)):
         return
     longest = max(edge.delay for edge in longer)
     yield Replacement(

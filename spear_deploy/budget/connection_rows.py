@@ -15,7 +15,7 @@ import numpy as np
 
 from spear_deploy.budget.core_rows import CHIP, THING, BudgetRow, check_limit, classify_use
 from spear_deploy.budget.geometry import find_unchecked_geometry
-from spear_deploy.budget.unsupported import Unsupported, count_extra_delays
+from spear_deploy.budget.unsupported import Unsupported, list_extra_delays
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import (
     FLOAT_NEURONS,
@@ -201,7 +201,7 @@ def _check_formats(population: Population, profile: HardwareProfile, weight_bits
             status=status,
             remedy=f"quantise to {max_bits} bits" if status == "over" else "",
         )
-    delay = max(count_extra_delays(population, profile).values(), default=0)
+    delay = max((steps for _, steps in list_extra_delays(population, profile)), default=0)
     if delay > 0 and profile.weights.delay_max_steps.value != "unlimited":
         limit, free = profile.weights.delay_max_steps.max_value, profile.weights.delay_free_steps.max_value
         status, remedy = classify_use(delay, limit, capacity=False), ""

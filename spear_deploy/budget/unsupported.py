@@ -147,10 +147,14 @@ def find_unsupported(graph: SNNGraph, profile: HardwareProfile, populations: Seq
     return tuple(findings)
 
 
-def count_extra_delays(population: Population, profile: HardwareProfile) -> dict[str, int]:
-    """Return by source the steps that its spikes are delayed beyond what the chip does by itself."""
+def list_extra_delays(population: Population, profile: HardwareProfile) -> list[tuple[str, int]]:
+    """Return the sources with the steps that their spikes are delayed beyond what the chip does by itself, each pair once.
+
+    A source may reach the neurons through several layers of weights, with a delay of its own on each way.
+    """
     is_async = profile.timing.mode.value == "async"
-    return {s.name: s.async_delay_steps if is_async else s.delay_steps for p in population.projections for s in p.sources}
+    sources = [source for projection in population.projections for source in projection.sources]
+    return list(dict.fromkeys((s.name, s.async_delay_steps if is_async else s.delay_steps) for s in sources))
 
 
 # ------------------------------------------------------------------------------------------------------------ inside
@@ -337,7 +341,7 @@ def _value_sources(graph: SNNGraph, name: str, passed: tuple[str, ...]) -> Itera
 
 def _check_delays(population: Population, profile: HardwareProfile) -> Iterator[Unsupported]:
     max_delay = profile.weights.delay_max_steps.max_value
-    for source, delay in count_extra_delays(population, profile).items():
+    for source, delay in list_extra_delays(population, profile):
         if delay < 0:
             what = f"feedback from '{source}' that arrives {plural(-delay, 'step')} too early"
             why = f"each layer on {profile.name} takes a step; give the edge a delay of {-delay} more"

@@ -41,6 +41,7 @@ from spear_deploy.quantize.weighted_inputs import (
     round_to_int,
     store_synapse,
 )
+from spear_deploy.simulator.neurons import STATE_LIMIT
 from spear_deploy.simulator.synapse_math import sum_by_neuron
 
 MAX_THRESHOLD = 2**17 - 1
@@ -194,7 +195,8 @@ def _scales_to_try(
     by_bits: dict[int, list[ScaledSynapse]] = {}
     for name, synapse in _float_synapses(layer, shift).items():
         by_bits.setdefault(settings.bits_of(name), []).append(synapse)
-    other_limits = min([limit for limit in (_threshold_limit(layer), _bias_limit(layer)) if limit], default=np.inf)
+    known = [limit for limit in (_threshold_limit(layer), _bias_limit(layer), _start_limit(layer)) if limit]
+    other_limits = min(known, default=np.inf)
     limits = []
     for bits, synapses in by_bits.items():
         (step, most), largest = weight_format(bits), max(abs(end) for synapse in synapses for end in synapse.extremes())
@@ -230,6 +232,12 @@ def _bias_limit(layer: NeuronInput) -> float | None:
     """Return the largest scale at which the bias fits its format, or None where every scale does."""
     bias = float(np.abs(_float_bias(layer)).max())
     return MAX_BIAS_MANTISSA * 2**MAX_BIAS_EXPONENT / (LOIHI_UNIT * bias) if bias else None
+
+
+def _start_limit(layer: NeuronInput) -> float | None:
+    """Return the largest scale at which the potential at the start fits the state, or None where every scale does."""
+    start = float(np.abs(find_start(layer.neuron) - layer.level).max())
+    return (STATE_LIMIT - 1) / (LOIHI_UNIT * start) if start else None
 
 
 def _integer_synapses(layer: NeuronInput, scale: float, shift: int, settings: LoweringSettings) -> dict[str, Synapse]:

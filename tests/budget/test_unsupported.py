@@ -9,7 +9,7 @@ from spear_deploy.budget.check import check
 from spear_deploy.budget.unsupported import Unsupported, find_unsupported
 from spear_deploy.hardware.profile import HardwareProfile, load_profile
 from spear_deploy.network import IF, LI, LIF, BatchNorm, Conv2d, CubaLIF, Dense, Flatten, LoihiLIF, SumPool
-from spear_deploy.network.graph import Edge, Layer, SNNGraph, chain
+from spear_deploy.network.graph import INPUT, Edge, Layer, SNNGraph, chain
 from spear_deploy.pipeline.api import quantize_for_chip
 from spear_deploy.placement.populations import find_populations
 from tests.support.chips import conv, small_chip
@@ -216,3 +216,15 @@ def test_a_network_without_neurons_is_refused() -> None:
 
 def test_findings_are_plain_data() -> None:
     assert Unsupported(layer="a", what="b", why="c").to_json() == {"layer": "a", "what": "b", "why": "c"}
+
+
+@pytest.mark.parametrize("order", [("own", "head"), ("head", "own")])
+def test_a_source_that_reaches_neurons_on_two_ways_has_the_delay_of_each(order: tuple[str, str]) -> None:
+    """The step more on the way through `head` is no delay that Xylo has, whichever way is listed last."""
+    layers = [*(Layer(name=name, synapse=Dense(weight=np.ones((3, 4)))) for name in order),
+              Layer(name="fc", neuron=LIF(tau_s=0.02, reset="subtract")),
+              Layer(name="out", synapse=Dense(weight=np.ones((2, 3))), neuron=LIF(tau_s=0.02, reset="subtract"))]  # fmt: skip
+    edges = [*(Edge(source=INPUT, target=name, delay=int(name == "head")) for name in order),
+             *(Edge(source=name, target="fc") for name in order), Edge(source="fc", target="out")]  # fmt: skip
+    report = check(SNNGraph(layers=tuple(layers), edges=tuple(edges), input_shape=(4,)), load_profile("xylo_audio2"))
+    assert [(finding.layer, finding.what) for finding in report.unsupported] == [("fc", "a delay of 1 step from 'input'")]

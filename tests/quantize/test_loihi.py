@@ -382,3 +382,16 @@ def test_a_readout_keeps_the_leaks_of_its_neurons(format):
     assert np.abs(values - wanted)[60:].max() < (0.15 if format == "xylo" else 0.01), "Xylo starts at 0 and is driven a step late"
     starts = [row for row in facts.get("findings", ()) if row["what"] == "start"]
     assert [(row["given"], row["stored"]) for row in starts] == ([(-1.0, 0.0)] if format == "xylo" else [])
+
+
+@pytest.mark.parametrize("neuron", [LIF(tau_s=0.01, v_init=np.array([50, -0.5])), LI(tau_s=0.01, v_leak=np.array([-80.0, 3.0]))])
+def test_a_potential_at_the_start_fits_the_state(neuron):
+    """64 · 254 · 50 / 0.01 are more than 24 bits: the scale is the one at which the start is the largest state."""
+    layer = Layer(name="fc", synapse=Dense(weight=np.array([[0.01, -0.005], [0.003, 0.01]])), neuron=neuron)
+    graph = chain([layer], input_shape=(2,))
+    x = np.ones((5, 1, 2), np.uint8)
+    for calibration in (None, x):
+        integer = quantize(graph, calibration=calibration)
+        start = np.abs(integer["fc"].neuron.v_init)  # type: ignore[union-attr]
+        assert 2**22 < start.max() < 2**23
+        simulate(integer, x)
