@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from spear_deploy.errors import GraphError, Refusal, SpearError
-from spear_deploy.hardware.profile import list_profiles, load_profile
+from spear_deploy.errors import GraphError, ProfileError, Refusal, SpearError
+from spear_deploy.hardware.profile import list_profiles, load_profile, override_facts
 from spear_deploy.network import LI, LIF, Conv2d, Flatten, Layer, SumPool
 from spear_deploy.network.graph import chain
 from spear_deploy.pipeline import api
@@ -13,11 +13,13 @@ from spear_deploy.quantize.fold import fold_chained_weights
 from spear_deploy.quantize.for_chip import ask_integers
 from spear_deploy.simulator import simulate
 from tests.support.drawn_networks import draw_network
+from tests.support.varied_networks import KINDS, vary_network
 from tests.support.wild_graphs import wild_graph
 
 PROFILES = [profile for profile in map(load_profile, list_profiles()) if profile.meta.family in FORMATS]
 FILES = {"speck": ("speck", "net.json"), "xylo": ("xylo", "net.npz"), "spinnaker": ("pynn", "net.py")}
 """By family the format of the chip's tool, and a name."""
+VARIED = [*range(3), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 60))]
 SEEDS = [*range(30), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(30, 600))]
 
 
@@ -25,11 +27,11 @@ def spikes_into(graph, seed):
     return (np.random.default_rng(seed).random((6, 2, *graph.input_shape)) < 0.4).astype(np.uint8)
 
 
-def hold_to_integers(graph, seed, folder=None):
-    """Compare the check of all chips with their integers; return how often both say yes, and both no."""
+def hold_to_integers(graph, seed, folder=None, *, profiles=PROFILES, **options):
+    """Compare the check of chips, with its options, with their integers; return how often both say yes, and both no."""
     graph, both = fold_chained_weights(graph), [0, 0]
-    for profile in PROFILES:
-        report = api.check(graph, profile)
+    for profile in profiles:
+        report = api.check(graph, profile, **options)
         x = spikes_into(graph, seed)
         try:
             integer = api.quantize_for_chip(graph, profile)
@@ -43,10 +45,12 @@ def hold_to_integers(graph, seed, folder=None):
         calibrated = api.quantize_for_chip(graph, profile, calibration=x)
         for each in (integer, calibrated):
             simulate(each, x)
-            assert not api.check(each, profile).unsupported, profile.name
+            of_integers = api.check(each, profile, chips=options.get("chips", 1))
+            assert not of_integers.unsupported, profile.name
+            assert (report.verdict, of_integers.verdict) != ("fits", "does_not_fit"), profile.name
         if folder is not None and profile.meta.family in FILES:
             to, name = FILES[profile.meta.family]
-            assert api.export(graph, folder / name, to=to, chip=profile.name, x=x)["mismatches"] == 0
+            assert api.export(graph, folder / name, to=to, chip=profile, x=x)["mismatches"] == 0
     return np.array(both)
 
 
@@ -58,6 +62,39 @@ def test_a_check_and_the_integers_of_all_chips_agree(seed, tmp_path):
 def test_networks_of_all_parts_agree_too():
     both = sum(hold_to_integers(wild_graph(seed), seed) for seed in range(12))
     assert both[1] > 100, "of these most are refused"
+
+
+@pytest.mark.parametrize("seed", VARIED)
+@pytest.mark.parametrize("kind", KINDS)
+def test_parts_at_the_edge_of_what_chips_hold_agree_too(kind, seed, tmp_path):
+    """Numbers, delays, heads and geometry that chips just hold or do not; several chips, and with an activity."""
+    try:
+        graph = vary_network(1000 + seed, kind)
+    except GraphError:  # no network has that part
+        return
+    hold_to_integers(graph, seed, tmp_path, chips=1 + seed % 3, activity=(None, 0.0, 0.3, 1.0)[seed % 4])
+
+
+@pytest.mark.parametrize("seed", [*range(8), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(8, 200))])
+def test_chips_whose_facts_were_changed_agree_too(seed, tmp_path):
+    """Chips with few neurons, inputs, spikes a step, steps of delay or bits of a weight."""
+    rng = np.random.default_rng(seed)
+    facts = {
+        "core.neurons": int(rng.integers(1, 40)),
+        "connectivity.input_channels": int(rng.integers(1, 20)),
+        "neuron.max_spikes_per_step": int(rng.integers(1, 5)),
+        "weights.delay_max_steps": int(rng.integers(0, 3)),
+        "weights.bits": [int(rng.integers(1, 9))],
+    }
+    key = list(facts)[seed % len(facts)]
+    profiles = []
+    for profile in PROFILES:
+        try:
+            profiles.append(override_facts(profile, {key: facts[key]}))
+        except ProfileError:  # the fact contradicts another of this chip
+            continue
+    assert profiles
+    hold_to_integers(draw_network(2000 + seed), seed, tmp_path, profiles=profiles)
 
 
 def test_of_the_drawn_networks_many_fit_a_chip_and_many_are_refused():
