@@ -7,7 +7,7 @@ import pytest
 
 from spear_deploy.errors import GraphError
 from spear_deploy.interchange.snn_file import read_snn, write_snn
-from spear_deploy.network import IF, Conv2d, Dense, Layer, LoihiLIF, SpeckIF, SumPool, XyloLIF
+from spear_deploy.network import IF, LI, LIF, Conv2d, CubaLI, CubaLIF, Dense, Layer, LoihiLIF, SpeckIF, SumPool, XyloLIF
 from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.simulator import neurons, simulate
 from spear_deploy.simulator.synops import count_synops
@@ -203,6 +203,18 @@ def test_samples_do_not_touch_each_other_and_steps_follow_each_other(seed):
         shorter = simulate(graph, x[:7], record=STATES)
         for name, value in together.v.items():
             np.testing.assert_array_equal(value[:7], shorter.v[name])
+
+
+@pytest.mark.parametrize("kind", [LI, LIF, CubaLI, CubaLIF])
+def test_one_time_constant_gives_the_same_factors_in_every_shape_and_type(kind):
+    tau = np.float32(0.00106371)
+    names = ("tau_mem_s", "tau_syn_s") if kind in (CubaLI, CubaLIF) else ("tau_s",)
+    made = [
+        neurons.factors(kind(**dict.fromkeys(names, value)), 1e-3)
+        for value in (np.asarray(tau), np.full(1, tau), np.full((3, 1), tau), np.asarray(np.float64(tau)))
+    ]
+    for name, expected in made[-1].items():
+        assert all(factors[name].dtype == np.float64 and (factors[name] == expected).all() for factors in made), name
 
 
 def test_counts_and_synops_are_sums_of_all_spikes():

@@ -52,11 +52,11 @@ def factors(neuron: IF | LIF | CubaLIF | LI | CubaLI, dt_s: float) -> dict[str, 
     if isinstance(neuron, IF) and neuron.v_min is not None:
         values["v_min"] = neuron.v_min.astype(np.float64)
     if isinstance(neuron, (LIF, LI)):
-        values["mem"] = dt_s / neuron.tau_s
+        values["mem"] = dt_s / neuron.tau_s.astype(np.float64)  # of float32, numpy's version and the shape would decide
     if isinstance(neuron, (CubaLIF, CubaLI)):
-        values["mem"] = dt_s / neuron.tau_mem_s
-        values["syn"] = dt_s / neuron.tau_syn_s
-        values["jump"] = neuron.w_in * (dt_s / neuron.tau_syn_s)
+        values["mem"] = dt_s / neuron.tau_mem_s.astype(np.float64)
+        values["syn"] = dt_s / neuron.tau_syn_s.astype(np.float64)
+        values["jump"] = neuron.w_in * values["syn"]
     return values
 
 
