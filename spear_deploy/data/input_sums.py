@@ -1,4 +1,4 @@
-"""Sums over windows of neighbouring inputs or over steps, and inputs sent twice, by the host.
+"""Inputs that the host sums over windows or steps, or sends twice.
 
 A chip with few input channels takes the sum over a window of pixels as so many events of one channel. A network that was
 adapted so has the window's size by axis in `metadata["input_sums"]`, and in `metadata["input_sums_max"]` the largest sum where a

@@ -1,4 +1,4 @@
-"""Pruning of a network to budgets, in floating point and, where the chip's are known, as integers."""
+"""Pruning of a network to budgets, in floating point and as integers."""
 
 from __future__ import annotations
 

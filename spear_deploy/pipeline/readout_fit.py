@@ -1,4 +1,4 @@
-"""Readout on the host in an adaptation: fitted to a chip's spikes, described, advised."""
+"""Readout on the host: fitted to a chip's spikes, described, advised."""
 
 from __future__ import annotations
 
