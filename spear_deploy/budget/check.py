@@ -26,6 +26,7 @@ from spear_deploy.budget.notes import (
     note_axon_types,
     note_balance,
     note_chip,
+    note_open_loads,
     note_open_rows,
     note_packing,
     note_readout,
@@ -48,7 +49,7 @@ from spear_deploy.placement.weight_bits import stored_bits
 from spear_deploy.quantize.for_chip import ask_integers, takes_current
 from spear_deploy.simulator import InputKind, SpikeCounts
 from spear_deploy.simulator.synops import count_synops
-from spear_deploy.util.number_format import plural, unit_noun
+from spear_deploy.util.number_format import plural
 
 NO_LIMITS = UserLimits()
 OF_INTEGERS = "of its integers, rounded without data"
@@ -213,7 +214,7 @@ def _measure_rows(on_chip: _OnChip, costs: _Costs, limits: UserLimits) -> list[B
     return [
         *_add_remedies(on_chip),
         *_check_limits(limits, costs, is_fixed=has_fixed_steps(profile)),
-        *(_check_load(load) for load in costs.loads),
+        *(_check_load(load) for load in costs.loads if load.used is not None or load.worst <= load.limit),
         *check_remote_synapses(on_chip.placement, profile),
     ]
 
@@ -272,6 +273,7 @@ def _list_notes(
     yield from note_readout(on_chip.populations, on_chip.unsupported)
     yield from note_chip(on_chip.graph, profile)
     yield from note_open_rows(rows, profile)
+    yield from note_open_loads(costs.loads, profile)
     yield note_packing(on_chip.placement, on_chip.fewest, on_chip.bound)
     yield from note_balance(on_chip.placement, costs.balanced)
 
@@ -380,17 +382,12 @@ def _decide_by_interval(bounds: Interval, limit: float, unit: str) -> tuple[floa
 
 
 def _check_load(load: StepLoad) -> BudgetRow:
-    """Return the row of the work of a step: of the worst case where the activity is not known, open where that is too much."""
+    """Return the row of the work of a step, in the worst case where the activity is not known."""
     used, detail, remedy = load.used, "", ""
-    if used is None and load.worst <= load.limit:
+    if used is None:
         used, detail = load.worst, "if every neuron and input spiked at every step"
     status = classify_use(used, load.limit)
-    if used is None:
-        remedy = (
-            "give the activity to know whether a step's work is done in time; if all spiked at every step it would be "
-            f"{load.worst:,.0f} {unit_noun(load.unit, load.worst)} of {load.limit:,.0f}"
-        )
-    elif status == "over":
+    if status == "over":
         remedy = f"prune: {100 * (1 - load.limit / used):.1f} % of the work of a step has to go; or give a step more time"
     return BudgetRow(
         resource=load.resource,

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from spear_deploy.budget.balance import Balanced
 from spear_deploy.budget.core_rows import BudgetRow
+from spear_deploy.budget.latency import StepLoad
 from spear_deploy.budget.pools import note_pools
 from spear_deploy.budget.unsupported import LATE_RESET, SEVERAL_SPIKES, WEIGHTED_SUM, Replaced, Unsupported
 from spear_deploy.hardware.schema import HardwareProfile
@@ -17,7 +18,7 @@ from spear_deploy.placement.place import Placement
 from spear_deploy.placement.populations import Population
 from spear_deploy.quantize.palette import AXONS
 from spear_deploy.quantize.weighted_inputs import V_MIN
-from spear_deploy.util.number_format import join_names, plural
+from spear_deploy.util.number_format import join_names, plural, unit_noun
 
 
 def note_chip(graph: SNNGraph, profile: HardwareProfile) -> Iterator[str]:
@@ -144,6 +145,19 @@ def note_replaced(replaced: Sequence[Replaced], chip: str) -> Iterator[str]:
             f"`simulate --chip {chip} --explain` measures how many; training with as many avoids it (sinabs: SingleSpike or "
             "MaxSpike, Rockpool: max_spikes_per_dt)"
         )
+
+
+def note_open_loads(loads: Sequence[StepLoad], profile: HardwareProfile) -> Iterator[str]:
+    """Yield a note per load that is too much in the worst case while the activity is not known.
+
+    It is no row: the network is placed, as the makers' mappers place it; what it does in a step, the activity decides.
+    """
+    for load in loads:
+        if load.used is None and load.worst > load.limit:
+            yield (
+                f"pace: whether {profile.name} does the work of a step in time depends on the activity, give it to know; if all "
+                f"spiked at every step it would be {load.worst:,.0f} {unit_noun(load.unit, load.worst)} of {load.limit:,.0f}"
+            )
 
 
 def note_balance(placement: Placement, balanced: Balanced | None) -> Iterator[str]:
