@@ -25,6 +25,7 @@ from spear_deploy.quantize.weighted_inputs import (
 )
 
 MAX_STATE = 2**15 - 1
+MAX_WEIGHT = 127
 ROUNDING = 1e-9
 """Largest rounding error of a product in float64."""
 MAX_SHIFT = 7
@@ -47,6 +48,7 @@ class UnscaledLayer:
         synapses, bias: as they drive v, float64.
         max_spikes: of a neuron in a step.
         findings: numbers that these shifts changed.
+        added: layers of weights from one source, each as often as it lies on a way; the chip holds their sum.
     """
 
     layer: NeuronInput
@@ -56,6 +58,7 @@ class UnscaledLayer:
     bias: Array
     max_spikes: int
     findings: tuple[dict[str, Any], ...]
+    added: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -188,6 +191,7 @@ def _scales_to_try(unscaled: UnscaledLayer, max_weight: int, shift: int, *, on_d
     largest = max(float(np.abs(weight).max()) for weight in weights)
     potential = _max_potential(unscaled) if readout and not on_data else np.zeros(1)
     limits = [MAX_STATE / float(v.max()) for v in (np.abs(thresholds), np.abs(unscaled.bias), potential) if v.max() > 0]
+    limits += [2.0**shift * limit for limit in _limit_added_weights(unscaled)]
     max_scale = min([*limits, max_weight * 2.0**shift / largest if largest else np.inf])
     max_scale = max_scale if np.isfinite(max_scale) else 1.0
     factors = np.arange(max_weight, max_weight // 2, -1) / max_weight
@@ -196,6 +200,16 @@ def _scales_to_try(unscaled: UnscaledLayer, max_weight: int, shift: int, *, on_d
     if not on_data or shift:
         return ranked
     return np.concatenate([ranked[:TRIED_SCALES], max_scale * 2.0 ** -np.arange(1, HALVINGS)])
+
+
+def _limit_added_weights(unscaled: UnscaledLayer) -> list[float]:
+    """Return the scales, at the shift 0, at which weights that the chip adds up to one still fit it, each rounded by itself."""
+    limits = []
+    for names in unscaled.added:
+        largest = float(np.abs(np.sum([unscaled.synapses[name].weight for name in names], axis=0)).max())
+        if largest > 0:
+            limits.append((MAX_WEIGHT - len(names) / 2) / largest)
+    return limits
 
 
 def _max_potential(unscaled: UnscaledLayer) -> Array:

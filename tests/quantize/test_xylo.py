@@ -248,3 +248,24 @@ def test_digits_keep_their_accuracy_on_xylo(neuron, end, chip, loss):
     before, after = evaluate(graph, data.test).accuracy, evaluate(integer, data.test).accuracy
     assert before > 0.7
     assert after > before - loss, (before, after)
+
+
+def test_weights_of_two_ways_from_one_source_fit_the_chip_as_their_sum(tmp_path):
+    """Each of the two layers fills 8 bits by itself; the chip's array holds one weight from an input to a neuron."""
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(6, 7))
+    weight[0, 0] = 3 * np.abs(weight).max()
+    layers = [
+        Layer(name="a", synapse=Dense(weight=weight)),
+        Layer(name="b", synapse=Dense(weight=weight * rng.uniform(0.8, 1.0, (6, 7)))),
+        Layer(name="c", neuron=cuba()),
+        dense(rng.normal(size=(3, 6)), cuba(), name="d"),
+    ]
+    edges = [Edge(source=s, target=t) for s, t in (("input", "a"), ("input", "b"), ("a", "c"), ("b", "c"), ("c", "d"))]
+    graph = SNNGraph(layers=tuple(layers), edges=tuple(edges), input_shape=(7,))
+    x = spikes((7,), 1)
+    for calibration in (None, x):
+        integer = quantize(graph, format="xylo", calibration=calibration)
+        total = integer["a"].synapse.weight + integer["b"].synapse.weight
+        assert 120 <= np.abs(total).max() <= 127
+    assert api.export(graph, tmp_path / "net.npz", to="xylo", x=x)["mismatches"] == 0
