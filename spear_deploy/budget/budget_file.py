@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from spear_deploy.errors import DataError, FileError, did_you_mean
-from spear_deploy.util.files import require_file
+from spear_deploy.util.files import read_text
 from spear_deploy.util.printable import escape_hidden, find_hidden
 
 if sys.version_info >= (3, 11):
@@ -127,10 +127,10 @@ def read_budget(path: str | os.PathLike[str]) -> BudgetFile:
     Raises:
         FileError: missing, not TOML, an unknown key, or a value that a key cannot have; names file and key.
     """
-    source = require_file(path, "budget file (TOML)")
+    source, text = Path(path), read_text(path, "budget file (TOML)")
     try:
-        data = tomllib.loads(source.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, numbers of thousands of digits, nested without end
+        data = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # not TOML, numbers of thousands of digits, nested without end
         what = str(error)[:200]
         raise FileError(f"budget file '{source}': is not TOML ({what}); see the example in the documentation") from error
     for key, text in find_hidden(data):

@@ -22,7 +22,7 @@ import numpy as np
 from spear_deploy.data.encoders import bin_events
 from spear_deploy.errors import DataError, FileError
 from spear_deploy.network import Array, Shape
-from spear_deploy.util.files import require_file
+from spear_deploy.util.files import read_bytes
 from spear_deploy.util.hdf5.tree import read_tree
 from spear_deploy.util.memory import free_bytes
 from spear_deploy.util.number_format import byte_size
@@ -68,7 +68,7 @@ def parse_nmnist(raw: Array) -> Events:
 
 def read_nmnist(path: Path) -> Events:
     """Return the events of one recording of N-MNIST."""
-    data = require_file(path, "recording of N-MNIST").read_bytes()
+    data = read_bytes(path, "recording of N-MNIST")
     if len(data) % RECORD_BYTES:
         raise FileError(f"file '{path}': {len(data)} bytes are no whole number of 5-byte records; fetch it again")
     return parse_nmnist(np.frombuffer(data, np.uint8).reshape(-1, RECORD_BYTES))
@@ -80,7 +80,7 @@ def read_aedat(path: Path) -> Events:
     Raises:
         FileError: another version, or truncated.
     """
-    data = require_file(path, "AEDAT recording").read_bytes()
+    data = read_bytes(path, "AEDAT recording")
     version, start = _parse_aedat_header(data, path)
     if version == "2":
         body = np.frombuffer(data[start : len(data) - (len(data) - start) % 8], ">u4").reshape(-1, 2).astype(np.int64)

@@ -17,7 +17,7 @@ import numpy as np
 
 from spear_deploy.errors import DataError, FileError
 from spear_deploy.network import Array
-from spear_deploy.util.files import require_file
+from spear_deploy.util.files import read_bytes, require_file
 
 CIFAR_RECORD = 1 + 3 * 32 * 32
 MAX_BYTES = 1 << 32
@@ -81,7 +81,7 @@ def read_cifar_folder(folder: Path) -> dict[str, Any] | None:
 
 
 def _read_cifar_records(path: Path) -> Array:
-    data = require_file(path, "CIFAR-10 batch (binary)").read_bytes()
+    data = read_bytes(path, "CIFAR-10 batch (binary)")
     if len(data) % CIFAR_RECORD:
         raise FileError(f"file '{path}': {len(data)} bytes are no whole number of records of {CIFAR_RECORD}; fetch it again")
     return np.frombuffer(data, np.uint8).reshape(-1, CIFAR_RECORD)

@@ -10,13 +10,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from spear_deploy.errors import FileError, ProfileError, did_you_mean
+from spear_deploy.errors import ProfileError, did_you_mean
 from spear_deploy.hardware.catalog import list_profiles, read_profile_text, summarize_profiles
 from spear_deploy.hardware.fields import UNPUBLISHED, Fact
 from spear_deploy.hardware.schema import PRICES, HardwareProfile
 from spear_deploy.hardware.yaml_file import parse_profile, parse_value, validate_profile
 from spear_deploy.util.digests import hash_value
-from spear_deploy.util.files import require_file
+from spear_deploy.util.files import read_text
 
 __all__ = [
     "Fact",
@@ -66,12 +66,7 @@ def load_profile(name_or_path: str | os.PathLike[str]) -> HardwareProfile:
         return _load_shipped(name)
     if not name or not (name.endswith(SUFFIXES) or os.sep in name or Path(name).exists()):
         return _load_by_alias(name)
-    path = require_file(name, "hardware profile (YAML)")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise FileError(f"file '{path}': is not text, expected a hardware profile (YAML)") from error
-    return parse_profile(text, str(path))
+    return parse_profile(read_text(name, "hardware profile (YAML)"), str(Path(name)))
 
 
 def load_target(name: str | os.PathLike[str]) -> tuple[HardwareProfile, int]:

@@ -115,7 +115,7 @@ def read_snn(path: str | os.PathLike[str]) -> SNNGraph:
         GraphError: its contents are no network (NaN, shapes that do not fit).
     """
     source = require_file(path, "network file (.snn)")
-    arrays = _read_arrays(source)
+    arrays, size = _read_arrays(source)
     header = _read_header(source, arrays.pop(HEADER, None))
     try:
         rows = [_decode_layer(row, arrays, f"file '{source}', layer {n}") for n, row in enumerate(header["layers"])]
@@ -133,7 +133,7 @@ def read_snn(path: str | os.PathLike[str]) -> SNNGraph:
             output=str(header["output"]),
             metadata=metadata,
         )
-        _check_extent(graph, source)
+        _check_extent(graph, source, size)
         return fold_reset_loops(graph)
     except SpearError as error:
         message = str(error)
@@ -154,9 +154,9 @@ def hash_network(graph: SNNGraph) -> str:
         return hash_open_file(file)
 
 
-def _check_extent(graph: SNNGraph, source: Path) -> None:
+def _check_extent(graph: SNNGraph, source: Path, size: int) -> None:
     """Raise FileError where a layer has more values than a file of this size may hold."""
-    max_values = source.stat().st_size * MAX_VALUES_PER_BYTE
+    max_values = size * MAX_VALUES_PER_BYTE
     for name in (INPUT, *(layer.name for layer in graph.layers)):
         values = math.prod(graph.shape_of(name))
         if values > max_values:
@@ -166,15 +166,15 @@ def _check_extent(graph: SNNGraph, source: Path) -> None:
 # ----------------------------------------------------------------------------------------------------------- archive
 
 
-def _read_arrays(source: Path) -> dict[str, Array]:
-    """Read all members; no array may be larger than its bytes in the file, nor all of them than the file."""
-    size = source.stat().st_size
+def _read_arrays(source: Path) -> tuple[dict[str, Array], int]:
+    """Read all members and the size of the file; no array may be larger than its bytes there, nor all of them than the file."""
     try:
+        size = source.stat().st_size
         with zipfile.ZipFile(source) as archive:
             members = archive.infolist()
             if sum(member.file_size for member in members) > size or any(m.compress_type != zipfile.ZIP_STORED for m in members):
                 raise FileError(f"file '{source}': declares more than it holds; write it again")
-            return {member.filename.removesuffix(".npy"): _read_array(archive, member) for member in members}
+            return {member.filename.removesuffix(".npy"): _read_array(archive, member) for member in members}, size
     except (
         zipfile.BadZipFile,
         zlib.error,

@@ -47,7 +47,7 @@ from spear_deploy.report import write_report
 from spear_deploy.report.sweep_page import measure_cell
 from spear_deploy.training.device import choose_device
 from spear_deploy.util.digests import hash_code, hash_value
-from spear_deploy.util.files import require_file, write_json
+from spear_deploy.util.files import read_text, write_json
 from spear_deploy.util.folder_lock import own_folder
 from spear_deploy.util.printable import escape_hidden
 from spear_deploy.util.progress import Progress, prefix_stage
@@ -131,9 +131,9 @@ def read_sweep(path: str | os.PathLike[str]) -> SweepPlan:
         BudgetError: a budget that is none, or an unknown method.
         DataError: steps that are neither a number nor a range.
     """
-    source = require_file(path, "sweep file (TOML)")
+    source, text = Path(path), read_text(path, "sweep file (TOML)")
     try:
-        plan = SweepPlan.model_validate(tomllib.loads(source.read_text(encoding="utf-8")))
+        plan = SweepPlan.model_validate(tomllib.loads(text))
     except ValidationError as error:
         fault = error.errors()[0]
         place = ".".join(map(str, fault["loc"]))

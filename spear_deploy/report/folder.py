@@ -11,7 +11,7 @@ from typing import Any
 
 from spear_deploy.errors import FileError
 from spear_deploy.network import Array
-from spear_deploy.util.files import read_arrays, require_file
+from spear_deploy.util.files import read_arrays, read_text
 
 NEEDED = {
     "deployment": ("accuracy", "synops", "norse", "lava", "verdict", "cores_used", "widths", "files", "seconds", "notes", "seed"),
@@ -97,7 +97,7 @@ def read_json(path: Path, keys: tuple[str, ...], *, again: str = "run the deploy
         FileError: it is missing, damaged, or lacks a key.
     """
     try:
-        value = json.loads(require_file(path, "file of a deployment").read_text(encoding="utf-8"))
+        value = json.loads(read_text(path, "file of a deployment"))
     except (ValueError, RecursionError) as error:
         raise FileError(f"file '{path}': is damaged ({str(error)[:80]}); {again}") from error
     missing = [key for key in keys if not isinstance(value, dict) or key not in value]

@@ -11,7 +11,7 @@ from spear_deploy.errors import FileError
 from spear_deploy.report.chart import Series, draw_chart
 from spear_deploy.report.folder import read_origin
 from spear_deploy.report.search_charts import describe_levers, draw_search, pareto_front
-from spear_deploy.util.files import require_file
+from spear_deploy.util.files import read_text
 from spear_deploy.util.number_format import number, percent
 
 PAGES = {"front.json": "front.html", "prune.json": "prune.html"}
@@ -118,6 +118,6 @@ def _format_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(require_file(path, "file of a front").read_text(encoding="utf-8"))
+        return json.loads(read_text(path, "file of a front"))
     except (ValueError, RecursionError) as error:
         raise FileError(f"file '{path}': is damaged ({str(error)[:80]}); prune again") from error

@@ -12,7 +12,7 @@ from spear_deploy.errors import FileError
 from spear_deploy.report.chart import Series, draw_chart
 from spear_deploy.report.folder import read_origin
 from spear_deploy.report.search_charts import pareto_front
-from spear_deploy.util.files import require_file
+from spear_deploy.util.files import read_text
 from spear_deploy.util.number_format import number, percent, plural
 
 SWEEP, PAGE = "sweep.json", "sweep.html"
@@ -26,7 +26,7 @@ def describe_sweep(folder: Path) -> dict[str, Any]:
     """
     path = folder / SWEEP
     try:
-        content = json.loads(require_file(path, "results of a sweep").read_text(encoding="utf-8"))
+        content = json.loads(read_text(path, "results of a sweep"))
     except (ValueError, RecursionError) as error:
         raise FileError(f"file '{path}': is damaged ({str(error)[:80]}); run the sweep again") from error
     cells, front = content["cells"], set(content["front"])

@@ -133,6 +133,44 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
+@contextmanager
+def explain_unreadable(path: Path) -> Iterator[None]:
+    """Turn errors of the system in the block into a sentence: a file may vanish, or become another, while it is read.
+
+    Raises:
+        FileError: names the file and the system's reason.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise FileError(f"file '{path}': cannot be read ({error.strerror or error}); check its name and place") from error
+
+
+def read_bytes(path: str | os.PathLike[str], what: str) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        FileError: as `require_file`, or it cannot be read any more.
+    """
+    source = require_file(path, what)
+    with explain_unreadable(source):
+        return source.read_bytes()
+
+
+def read_text(path: str | os.PathLike[str], what: str) -> str:
+    """Return the content of a file in UTF-8.
+
+    Raises:
+        FileError: as `read_bytes`, or it is not text.
+    """
+    source = require_file(path, what)
+    try:
+        with explain_unreadable(source):
+            return source.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise FileError(f"file '{source}': is not text, expected a {what}") from error
+
+
 def require_file(path: str | os.PathLike[str], what: str) -> Path:
     """Return `path` if it is a file with content.
 
@@ -150,7 +188,9 @@ def require_file(path: str | os.PathLike[str], what: str) -> Path:
         raise FileError(f"file '{source}': is a device or a pipe, expected a {what}")
     if not os.access(source, os.R_OK):
         raise FileError(f"file '{source}': cannot be read; check its permissions")
-    if source.stat().st_size == 0:
+    with explain_unreadable(source):
+        size = source.stat().st_size
+    if size == 0:
         raise FileError(f"file '{source}': is empty, expected a {what}")
     return source
 

@@ -322,7 +322,7 @@ def test_a_file_that_cannot_be_opened_raises(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(reader_process, "read_in_process", refuse)
-    with pytest.raises(FileError, match="cannot be read .Permission denied.; check its permissions"):
+    with pytest.raises(FileError, match="cannot be read .Permission denied.; check its name and place"):
         read_tree(path, "file")
 
 

@@ -28,7 +28,7 @@ from spear_deploy.interchange.onnx.model_check import IR_VERSION, META, check_mo
 from spear_deploy.interchange.onnx.step import DOUBLE, FLOAT, INT64, StepGraph
 from spear_deploy.network import Array, Shape
 from spear_deploy.network.graph import SNNGraph
-from spear_deploy.util.files import replace_file, require_file
+from spear_deploy.util.files import read_bytes, replace_file
 
 FLOAT_NOTE = (
     "float32 sums of n products may add up in another order, which moves each by up to about 2 n · 2^-24 of the sum of "
@@ -140,8 +140,7 @@ def run_onnx(path: str | os.PathLike[str], x: Array) -> dict[str, Array]:
         FileError: missing, damaged, or not written by `write_onnx`.
         DataError: the input does not fit.
     """
-    source = require_file(path, "ONNX file")
-    data = source.read_bytes()
+    source, data = Path(path), read_bytes(path, "ONNX file")
     facts = check_model(source, data)
     session = _open_session(source, data)
     x = np.asarray(x)

@@ -22,7 +22,7 @@ from spear_deploy.pipeline.verification.failures import Failures
 from spear_deploy.pruning.levers import measure_stage
 from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.pruning.tune.measure import BudgetMonitor, BudgetUse, list_budget_rows
-from spear_deploy.util.files import require_file
+from spear_deploy.util.files import read_bytes
 
 if TYPE_CHECKING:
     from spear_deploy.network.graph import SNNGraph
@@ -65,8 +65,8 @@ def read_pruning(folder: Path) -> dict[str, Any]:
     """
     path = folder / stages.SEARCH
     try:
-        return _Search.model_validate_json(require_file(path, "file of a deployment").read_bytes()).model_dump()
-    except (OSError, ValueError) as error:
+        return _Search.model_validate_json(read_bytes(path, "file of a deployment")).model_dump()
+    except ValueError as error:
         why = str(error).splitlines()[0]
         raise FileError(f"file '{path}': is damaged ({why}); run the deployment again with --fresh") from error
 

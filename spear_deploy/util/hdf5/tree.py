@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spear_deploy.errors import FileError
-from spear_deploy.util.files import require_file
+from spear_deploy.util.files import explain_unreadable, require_file
 from spear_deploy.util.hdf5 import reader_process
 
 Tree: TypeAlias = dict[str, Any]
@@ -58,7 +58,8 @@ def read_tree(path: str | os.PathLike[str], what: str) -> Tree:
         FileError: missing, empty, not HDF5, damaged, linked to other files, or larger inside than it can be.
     """
     source = require_file(path, what)
-    size = source.stat().st_size
+    with explain_unreadable(source):
+        size = source.stat().st_size
     cpu_s = MIN_CPU_S + size // BYTES_PER_CPU_S
     limits = {
         "bytes": max_array_bytes(size),
@@ -70,10 +71,8 @@ def read_tree(path: str | os.PathLike[str], what: str) -> Tree:
         "cpu_s": cpu_s,
         "wall_s": cpu_s * WALL_PER_CPU,
     }
-    try:
+    with explain_unreadable(source):
         reply = reader_process.read_in_process(source, limits)
-    except OSError as error:
-        raise FileError(f"file '{source}': cannot be read ({error.strerror}); check its permissions") from error
     try:
         if reply.exit_status:
             raise FileError(f"file '{source}': is damaged ({_describe_exit(reply.exit_status, limits)}); write it again")
