@@ -10,12 +10,13 @@ from click.testing import CliRunner
 
 import spear_deploy as sd
 from spear_deploy.cli import main
-from spear_deploy.errors import DataError, FileError
+from spear_deploy.errors import BackendError, DataError, FileError, MissingPackageError, SpearError
 from spear_deploy.interchange.snn_file import read_snn, write_snn
 from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.pipeline.adapt_stage import read_adaptation
 from spear_deploy.pipeline.deployment import DeploySettings
 from spear_deploy.pipeline.stage_cache import RESULT, STAGES, read_stages
+from spear_deploy.pipeline.verification import verify as verify_module
 from spear_deploy.pipeline.verification.pruning import measure_widths, read_pruning
 from spear_deploy.pipeline.verification.results import derive
 from spear_deploy.pipeline.verification.verify import compare_with_derived
@@ -355,6 +356,39 @@ def test_the_command_verifies_and_lists_what_does_not_hold(tmp_path, monkeypatch
 def test_data_that_has_no_name_is_asked_for(folder):
     with pytest.raises(DataError, match="does not name its data, which was an object; give it with --data"):
         sd.verify(folder)
+
+
+@pytest.mark.parametrize(
+    ("sources", "sentence"),
+    [
+        ({"data": "gone:load"}, "data 'gone:load': cannot import 'gone' .*; or give the data of the deployment with --data$"),
+        ({"data": "gone.npz"}, "gone.npz.*; or give the data of the deployment with --data$"),
+        ({"data": "digits"}, "the network takes .*; or give the data of the deployment with --data$"),
+        ({"data": "digits", "chip": "gone.yaml"}, "gone.yaml.*; or give the chip of the deployment with --chip$"),
+    ],
+)
+def test_an_input_that_is_not_on_this_machine_is_asked_for_and_is_no_failure_of_the_deployment(folder, sources, sentence):
+    change(folder, "provenance.json", ("options", "sources"), sources)
+    with pytest.raises(SpearError, match=sentence):
+        sd.verify(folder)
+
+
+def test_a_wrong_input_of_the_call_is_refused_in_its_own_words(folder):
+    with pytest.raises(DataError, match="check the name and the working folder$"):
+        sd.verify(folder, data="gone:load")
+    (folder / "dense.snn").write_bytes(b"no network")
+    result = sd.verify(folder, data="gone:load")  # of a folder without its network more is known
+    assert not result.holds and "dense.snn" in result.failures[0]["derived"]
+
+
+@pytest.mark.parametrize("error", [MissingPackageError("package 'nir' is missing"), BackendError("Lava died", cause="died")])
+def test_a_machine_that_cannot_run_it_says_nothing_of_the_deployment(folder, error, monkeypatch):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(verify_module, "derive", fail)
+    with pytest.raises(type(error)):
+        sd.verify(folder, data=task())
 
 
 def test_a_folder_without_a_deployment_and_damaged_options_are_refused(folder, tmp_path):

@@ -19,20 +19,24 @@ evaluations and notes; levers and steps between the first and the last; where `t
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from spear_deploy.data import Dataset
-from spear_deploy.errors import FileError, SpearError
+from spear_deploy.errors import BackendError, FileError, MissingPackageError, SpearError
+from spear_deploy.interchange.snn_file import hash_network
+from spear_deploy.network.classes import count_classes
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.deploy import PROVENANCE
 from spear_deploy.pipeline.deployment import DeploySettings
+from spear_deploy.pipeline.stages import DENSE
 from spear_deploy.pipeline.verification.failures import Failures
 from spear_deploy.pipeline.verification.files import compare_files
 from spear_deploy.pipeline.verification.results import Derived, UnnamedDataError, derive
-from spear_deploy.report.folder import read_folder
+from spear_deploy.report.folder import read_folder, read_network_digest
 from spear_deploy.util.progress import Progress
 
 
@@ -90,21 +94,54 @@ def verify(
     Raises:
         FileError: the folder holds no deployment.
         DataError: the data is not named in the folder.
+        SpearError: chip or data cannot be loaded, a package is missing, or Lava fails: nothing is known of the deployment.
     """
     place = Path(folder)
     evidence = read_folder(place)
     settings, sources = read_settings(evidence.provenance)
     failures = Failures()
     derived: Derived | None = None
-    data = sources.get("data") if data is None else data
-    chip = sources.get("chip", evidence.provenance["options"]["chip"]) if chip is None else chip
+    chosen_data = sources.get("data") if data is None else data
+    chosen_chip = sources.get("chip", evidence.provenance["options"]["chip"]) if chip is None else chip
     try:
-        derived = derive(place, settings=settings, data=data, chip=chip, full=full, progress=progress)
+        derived = derive(place, settings=settings, data=chosen_data, chip=chosen_chip, full=full, progress=progress)
+    except (UnnamedDataError, MissingPackageError, BackendError):
+        raise
     except SpearError as error:
-        if isinstance(error, UnnamedDataError):
-            raise
+        with _ask_for("chip", "--chip", chip is None):
+            api.resolve_chip(chosen_chip, settings.overrides or None)
+        if read_network_digest(place) == _hash_network_file(place / DENSE):  # else it is the network that does not go with them
+            assert chosen_data is not None  # its lack is an `UnnamedDataError`
+            with _ask_for("data", "--data", data is None):
+                _require_data(place / DENSE, chosen_data, settings)
         failures.add(str(place), "inputs", "can be read and run", str(error))
     return compare_with_derived(place, derived, failures)
+
+
+@contextmanager
+def _ask_for(what: str, option: str, is_named_by_folder: bool) -> Iterator[None]:
+    """Add to an error about an input that the folder names the option that gives it: its place may be of another machine."""
+    try:
+        yield
+    except SpearError as error:
+        if is_named_by_folder:
+            error.args = (f"{error}; or give the {what} of the deployment with {option}",)
+        raise
+
+
+def _require_data(network: Path, data: str | os.PathLike[str] | Dataset, settings: DeploySettings) -> None:
+    """Check that the data can be loaded and go with the network of the deployment."""
+    graph = api.load(network)
+    dataset = api.data(data, graph, seed=settings.seed, steps=settings.steps, encoding=settings.encoding)
+    dataset.check(graph.input_shape, count_classes(graph))
+
+
+def _hash_network_file(path: Path) -> str | None:
+    """Return the digest of a network; None where it cannot be read."""
+    try:
+        return hash_network(api.load(path))
+    except SpearError:
+        return None
 
 
 def read_settings(provenance: Mapping[str, Any]) -> tuple[DeploySettings, dict[str, str]]:
