@@ -37,6 +37,8 @@ from spear_deploy.placement.place import Placement
 from spear_deploy.util.console import PrintableConsole
 from spear_deploy.util.number_format import amount, plural, with_prefix
 
+NO_NUMBER_OF_CORES = "number of cores not published"
+
 Verdict: TypeAlias = Literal["fits", "does_not_fit", "unchecked"]
 
 VERDICTS = {"fits": "FITS", "does_not_fit": "DOES NOT FIT", "unchecked": "UNCHECKED"}
@@ -216,7 +218,7 @@ def _summarize(report: BudgetReport) -> str:
 def _cores(report: BudgetReport) -> str:
     if report.cores_limit is None:
         unpublished = any(row.resource == "cores" and row.status == "unchecked" for row in report.rows)
-        return f"{plural(report.cores_used, 'core')}, {'number of cores not published' if unpublished else 'no limit'}"
+        return f"{plural(report.cores_used, 'core')}, {NO_NUMBER_OF_CORES if unpublished else 'no limit'}"
     return f"{report.cores_used:,} of {report.cores_limit:,} cores ({100 * report.cores_used / report.cores_limit:,.0f} %)"
 
 

@@ -78,6 +78,8 @@ def _write_sentence(facts: Mapping[str, Any]) -> str:
 
 
 def _list_accuracies(accuracy: Mapping[str, float | None]) -> Iterable[dict[str, str]]:
+    if all(share is None for share in accuracy.values()):  # without data
+        return
     notes = {"trained": "the given network", "adapted": "floating point", "integers": "of the chip"}
     for name, note in notes.items():
         share = accuracy.get(name)

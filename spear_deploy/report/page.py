@@ -7,6 +7,7 @@ Jinja2 escapes every value.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +28,7 @@ from spear_deploy.util.printable import escape_hidden
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 TEMPLATE, PRUNING_TEMPLATE, SWEEP_TEMPLATE = "page.html.j2", "front.html.j2", "sweep.html.j2"
 ADAPTATION_TEMPLATE = "adapt.html.j2"
@@ -94,10 +96,18 @@ def _open_templates() -> Environment:
     environment.filters |= {
         "number": number_format.number, "percent": number_format.percent, "rate": number_format.rate,
         "fact": number_format.format_fact, "unit": number_format.unit_noun,
-        "shape": lambda axes: number_format.format_shape(axes, "×"),
+        "shape": lambda axes: number_format.format_shape(axes, "×"), "mark_commands": _mark_commands,
     }  # fmt: skip
     environment.finalize = _keep_percent
     return environment
+
+
+def _mark_commands(text: str) -> Markup:
+    """Return a text with its commands in backticks as code, whose options stay in one line: browsers break behind a hyphen."""
+    from markupsafe import Markup, escape
+
+    commands = re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text)))
+    return Markup(re.sub("(?<=[ >])(--[a-z-]+)(?=[^<]*</code>)", r'<span class="option">\1</span>', commands))
 
 
 def _keep_percent(value: Any) -> Any:

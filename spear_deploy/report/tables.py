@@ -8,6 +8,7 @@ from typing import Any
 from spear_deploy.adaptation.differences import describe_difference
 from spear_deploy.adaptation.replacement import join_rows
 from spear_deploy.budget.intervals import describe_energy, describe_time
+from spear_deploy.budget.report import NO_NUMBER_OF_CORES
 from spear_deploy.quantize.rounding import INTEGERS_COUNT
 from spear_deploy.util.number_format import compact, interval, join_names, number, percent, plural, points, seconds, with_prefix
 
@@ -108,7 +109,7 @@ def _list_figures(deployment: Mapping[str, Any], check: Mapping[str, Any]) -> li
         {
             "name": "Cores",
             "value": number(deployment["cores_used"]) + (f" of {number(limit)}" if limit else ""),
-            "note": _find_scarcest(check["rows"]) if limit else "number of cores not published",
+            "note": _find_scarcest(check["rows"]) if limit else _explain_no_limit(check["rows"]),
         },
         {
             "name": "Lava against our simulator",
@@ -136,6 +137,12 @@ def _write_energy(energy: Mapping[str, Any]) -> dict[str, str]:
         return {"value": words, "note": f"{evidence}; terms below" if evidence else "terms below"}
     first, _, rest = words.partition(", ")
     return {"value": first, "note": f"{rest}; {evidence}" if rest else evidence}
+
+
+def _explain_no_limit(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return why a chip has no number of cores, in the words of its verdict."""
+    is_unpublished = any(row["resource"] == "cores" and row["status"] == "unchecked" for row in rows)
+    return NO_NUMBER_OF_CORES if is_unpublished else "no limit"
 
 
 def _find_scarcest(rows: Sequence[Mapping[str, Any]]) -> str:

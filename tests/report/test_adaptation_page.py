@@ -77,7 +77,7 @@ def test_the_head_says_what_came_out(tmp_path, changes, words):
 def test_without_data_there_are_no_steps_and_it_says_why(tmp_path):
     none = dict.fromkeys(("trained", "adapted", "integers"))
     text = read(tmp_path, accuracy=none, waterfall=[], missing=["layer 'out': LI, to be replaced after learning by IF"])
-    assert "Without data, accuracy is not measured." in text and "Accuracy, trained –" in text
+    assert "Without data, accuracy is not measured." in text and "Accuracy, trained" not in text
     assert "missing layer 'out': LI" in text and "Accuracy after each step" not in text
 
 
@@ -114,3 +114,16 @@ def test_the_command_writes_it_again(tmp_path):
     result = CliRunner().invoke(main, ["report", str(tmp_path)])
     assert result.exit_code == 0, result.output
     assert (tmp_path / "adapt.html").exists()
+
+
+def test_without_data_no_accuracy_is_shown_and_commands_are_code(tmp_path):
+    nothing = {"accuracy": dict.fromkeys(FACTS["accuracy"]), "waterfall": []}
+    note = "layer '<b>': give data; or `spear-deploy adapt NET --data DATA --out adapted`"
+    (tmp_path / "adapt.json").write_text(json.dumps({**FACTS, **nothing, "notes": [note]}))
+    text = write_report(tmp_path).read_text()
+    assert "Accuracy, trained" not in text and 'class="figures"' not in text
+    option = '<span class="option">{}</span>'.format
+    assert f"<code>spear-deploy adapt NET {option('--data')} DATA {option('--out')} adapted</code>" in text
+    assert "layer &#39;&lt;b&gt;&#39;: give data" in text
+    (tmp_path / "adapt.json").write_text(json.dumps(FACTS))
+    assert "Accuracy, trained" in write_report(tmp_path).read_text()

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -147,7 +148,7 @@ def test_the_page_begins_with_the_verdict_and_has_every_number_of_the_result(fol
     before, after = result.widths["fc"]
     assert re.search(rf"fc \d+ {before} {after} {100 * after / before:.0f} %", text)
     for note in result.notes:
-        assert note in text
+        assert note.replace("`", "") in text  # what is in backticks is set as code
     for row in result.report.rows:
         assert row.resource.replace("_", " ") in text and row.where in text
     provenance = json.loads((folder / "provenance.json").read_text())
@@ -598,3 +599,11 @@ def test_layers_that_are_bare_numbers_carry_their_kind(tmp_path):
     assert {row["where"] for row in rows} == {"chip", "10 Dense-CubaLIF 5", "out"}
     assert plain["resources"]["count"] == view["resources"]["count"]
     assert "10 Dense-CubaLIF 5" in render_deployment(read_folder(folder))
+
+
+def test_the_tile_of_cores_says_why_a_chip_has_no_number_as_the_verdict_does():
+    report = api.check("digits", "generic45nm")
+    assert tables._explain_no_limit(report.to_json()["rows"]) == "no limit" and ", no limit" in report.headline
+    unpublished = replace(report, rows=tuple(replace(row, status="unchecked") for row in report.rows))
+    words = tables._explain_no_limit(unpublished.to_json()["rows"])
+    assert words == "number of cores not published" and f", {words}" in unpublished.headline
