@@ -36,6 +36,8 @@ from spear_deploy.util.number_format import write_steps
 
 SPINNAKER_ROOM = 2**14
 """Potential, of 2^16, that the largest input reaches: four times as much still fits s16.15."""
+START_ROOM = 2
+"""Times the largest input that a potential may start at: the input on top still fits s16.15."""
 RECKON_ROOM = 8
 """Times one spike of every input that a ReckOn potential holds where there are no data: they add up over steps."""
 
@@ -97,7 +99,8 @@ def propose_spinnaker(layer: NeuronInput, settings: LoweringSettings, float_run:
             rest = rest + f["r"] * jump / syn * layer.broadcast_bias(name, stored.bias)
     largest = {name: _largest_sum(layer, synapses, sign, float_run) for name, sign in (("exc", 1), ("inh", -1))}
     reach = max(largest.values()) / float(syn.min()) + float(np.abs(rest).max())
-    highest = max(reach, 0.0 if layer.readout else float(layer.threshold.max()), 1e-12)
+    start = find_start(layer.neuron) - layer.level
+    highest = max(reach, 0.0 if layer.readout else float(layer.threshold.max()), float(np.abs(start).max()) / START_ROOM, 1e-12)
     scale = unit * SPINNAKER_ROOM / highest * settings.headroom.get(layer.name, 1.0)
     factor = 2.0**32
     constants: dict[str, Any] = {
@@ -107,7 +110,7 @@ def propose_spinnaker(layer: NeuronInput, settings: LoweringSettings, float_run:
         "v_threshold": None if layer.readout else round_to_int(np.floor(scale * layer.threshold + ROUNDING) + 1),
         "v_rest": round_to_int(scale * rest),
         "v_reset": 0 if layer.readout else round_to_int(scale * (f["v_reset"] - layer.level)),
-        "v_init": round_to_int(scale * (find_start(layer.neuron) - layer.level)),
+        "v_init": round_to_int(scale * start),
     }
     shifts = {name: int(np.ceil(np.log2(max(most * scale / (RING_BUFFER_MAX - 1), 1.0)))) for name, most in largest.items()}
     rounded: dict[str, Synapse] = {}

@@ -423,3 +423,16 @@ def test_pools_and_convolutions_on_truenorth():
     assert integer["c"].neuron.leak.shape == (4, 1, 1)
     wanted, got = simulate(graph, x, dtype=np.float64).output, simulate(integer, x).output
     assert (got != wanted).mean() < 0.02
+
+
+@pytest.mark.parametrize("start", [-50.0, 50.0])
+def test_spinnaker_holds_a_start_far_beyond_what_the_input_of_the_data_reaches(start):
+    """A scale for the input alone would put it beyond the 32 bits of a potential."""
+    graph = one_layer(np.full((2, 3), 0.1), LIF(tau_s=4e-3, v_threshold=0.5, v_init=np.asarray(start)))
+    x = np.random.default_rng(0).random((20, 4, 3)) < 0.2
+    integer = quantize(graph, format="spinnaker", calibration=x)
+    scale = integer.metadata["quantization"]["scale"]["fc"]
+    assert integer["fc"].neuron.v_init == np.rint(start * scale)
+    run, wanted = simulate(integer, x, record=("v",)), simulate(graph, x, record=("v",), dtype=np.float64)
+    assert run.overflows == {} and np.array_equal(run.output, wanted.output)
+    assert np.allclose(run.v["fc"] / scale, wanted.v["fc"], atol=1e-3)
