@@ -15,6 +15,7 @@ from spear_deploy.simulator.recordings import read_input, read_labels, write_rec
 from spear_deploy.util.progress import Progress
 
 if TYPE_CHECKING:
+    from spear_deploy.data import Dataset
     from spear_deploy.network import Array
     from spear_deploy.network.graph import SNNGraph
     from spear_deploy.quantize.explain.attribution import Explanation
@@ -65,9 +66,10 @@ def simulate_file(
         progress: is called during the runs.
 
     Returns:
-        ({out, backend, chip, steps, samples, spikes, rates, overflows, lava, explain, adaptation, overrides, findings, failures},
-        without the keys of what was not asked; the explanation or None). `failures` are sentences on spikes of Lava that differ;
-        `adaptation` is what was replaced before, where the network is that of an output folder of `adapt` or `deploy`.
+        ({out, backend, chip, steps, samples, spikes, rates, overflows, lava, explain, notes, adaptation, overrides, findings,
+        failures}, without the keys of what was not asked; the explanation or None). `failures` are sentences on spikes of Lava
+        that differ, `notes` those on the data; `adaptation` is what was replaced before, where the network is that of an output
+        folder of `adapt` or `deploy`.
     """
     target = None if settings.chip is None else api.profile(settings.chip, settings.overrides or None)
     facts: dict[str, Any] = {}
@@ -84,8 +86,10 @@ def simulate_file(
     explanation = None
     if settings.explain:
         assert target is not None, "the caller names the chip that is explained"
-        explanation = _explain(graph, target, x, kind, settings, progress)
+        dataset = _read_data(graph, settings)
+        explanation = _explain(graph, target, x, kind, settings, dataset, progress)
         facts |= {"chip": settings.chip, "explain": explanation.to_json()}
+        facts |= {"notes": list(dataset.notes)} if dataset is not None else {}
         if (adaptation := find_adaptation(net, graph, target.name)) is not None:
             facts["adaptation"] = adaptation
         findings = [*explanation.findings, *(finding for finding in findings if finding not in explanation.findings)]
@@ -116,12 +120,24 @@ def _run(
     return facts, findings
 
 
+def _read_data(graph: SNNGraph, settings: SimulationSettings) -> Dataset | None:
+    """Return the data that are explained; None where the input file is."""
+    if settings.data is None:
+        return None
+    return api.data(settings.data, graph, **{name: getattr(settings, name) for name in DATA_OPTIONS})
+
+
 def _explain(
-    graph: SNNGraph, chip: api.Chip, x: Array | None, kind: InputKind, settings: SimulationSettings, progress: Progress | None
+    graph: SNNGraph,
+    chip: api.Chip,
+    x: Array | None,
+    kind: InputKind,
+    settings: SimulationSettings,
+    dataset: Dataset | None,
+    progress: Progress | None,
 ) -> Explanation:
-    if settings.data is not None:
-        coding = {name: getattr(settings, name) for name in DATA_OPTIONS}
-        return api.explain(graph, chip, api.data(settings.data, graph, **coding), samples=settings.samples, progress=progress)
+    if dataset is not None:
+        return api.explain(graph, chip, dataset, samples=settings.samples, progress=progress)
     assert x is not None and settings.input_file is not None, "the caller names data or an input"
     labels = read_labels(settings.input_file, x.shape[1])
     return api.explain(graph, chip, x, kind=kind, labels=labels, progress=progress)

@@ -269,6 +269,15 @@ def test_simulate_explains_what_each_step_of_the_lowering_costs(run):
     assert "What each step to the chip's integers costs (3 samples, 8 steps)" in text and "truncation" in text
 
 
+def test_an_explanation_on_a_drawn_split_says_so(run):
+    rng = np.random.default_rng(0)
+    np.savez("drawn.npz", x=rng.integers(0, 2, (60, 5, *network().input_shape)), y=np.arange(60) % 3)
+    command = ("simulate", "net.snn", "--chip", "loihi2", "--explain", "--data", "drawn.npz", "--samples", 4, "--quiet")
+    (note,) = json.loads(run(*command, "--json").stdout)["notes"]
+    assert note.startswith("the data have no test split of their own")
+    assert f"note: {note}" in " ".join(run(*command).stdout.split())
+
+
 def test_simulate_explains_on_labelled_data(run):
     facts = json.loads(
         run("simulate", "ten.snn", "--chip", "loihi2", "--explain", "--data", "digits", "--samples", 20, "--json").stdout

@@ -22,6 +22,8 @@ from spear_deploy.quantize.explain.first_difference import (
 )
 from spear_deploy.quantize.explain.partial_networks import substitute_stored_numbers
 from spear_deploy.quantize.explain.stages import build_stages
+from spear_deploy.quantize.weighted_inputs import MAX_SPIKES, RESET_DELAY
+from spear_deploy.quantize.xylo import EARLY_STEPS
 from spear_deploy.simulator import simulate
 from spear_deploy.simulator.run import decide
 from tests.support.reference import random_graph, random_spikes
@@ -489,3 +491,15 @@ def test_parameters_that_the_quantization_changed_are_findings():
     integer = replace(integer, metadata={"quantization": facts})
     reported = codes(explain(graph, integer, np.ones((4, 1, 1), bool)).findings)
     assert "layer 'fc': tau_mem_s is 0.004 on the chip, 0.0051 in the trained network" in reported["parameter_rounded", "fc"].text
+
+
+def test_findings_beside_an_explanation_do_not_send_to_it_and_count_a_step_in_the_singular():
+    graph = chain([dense([[1.0]], IF())], input_shape=(1,))
+    integer = quantize(graph)
+    names = {"reset_moved": RESET_DELAY, "fewer_spikes": MAX_SPIKES, "early_steps": EARLY_STEPS}
+    changed = [{"layer": "fc", "what": what, "given": 3, "stored": 1} for what in names.values()]
+    integer = replace(integer, metadata={"quantization": {**integer.metadata["quantization"], "findings": changed}})
+    reported = codes(explain(graph, integer, np.ones((4, 1, 1), bool)).findings)
+    assert all("--explain" not in reported[code, "fc"].text for code in names)
+    assert "its bias acts for 1 step before" in reported["early_steps", "fc"].text
+    assert all("see what that changes with --explain, or train" in finding.text for finding in find_changed_rules(integer))

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from spear_deploy.cli.tables.grid import make_table
 from spear_deploy.network.labels import add_kinds
-from spear_deploy.util.number_format import number, plural
+from spear_deploy.util.number_format import join_names, number, plural
+from spear_deploy.util.printable import write_note
 
 if TYPE_CHECKING:
     from spear_deploy.pipeline.api import Count
@@ -98,10 +99,28 @@ def show_simulation(
         show_waterfall(console, facts["adaptation"]["waterfall"], labels, title)
     if explanation is not None:
         _show_explanation(console, explanation, labels)
-    for finding in facts["findings"]:
-        console.print(f"finding: {add_kinds(finding['text'], labels)}", highlight=False, markup=False)
+    for note in facts.get("notes", ()):
+        console.print(write_note(note), highlight=False, markup=False)
+    for text in join_findings(facts["findings"]):
+        console.print(f"finding: {add_kinds(text, labels)}", highlight=False, markup=False)
     if facts.get("out"):
         console.print(f"written: {facts['out']}", highlight=False)
+
+
+def join_findings(findings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the sentences of findings, one for all layers of which the same is said.
+
+    >>> join_findings([{"layer": name, "text": f"layer '{name}': its bias acts early"} for name in ("a", "b")])
+    ["layers 'a' and 'b', each: its bias acts early"]
+    """
+    layers: dict[str, list[str]] = {}
+    for finding in findings:
+        layers.setdefault(finding["text"].removeprefix(f"layer '{finding['layer']}': "), []).append(finding["layer"])
+    quoted = {text: join_names([f"'{name}'" for name in names]) for text, names in layers.items()}
+    return [
+        f"layers {quoted[text]}, each: {text}" if len(names) > 1 else f"layer {quoted[text]}: {text}"
+        for text, names in layers.items()
+    ]
 
 
 def _show_explanation(console: Console, explanation: Explanation, labels: Mapping[str, str]) -> None:

@@ -156,7 +156,11 @@ def explain(
         before = last
     rounding = measure_rounding(chain)
     changes = find_rate_changes(graph, start.run.counts, last.run.counts)
-    parameters = [*find_changed_rules(integer), *find_changed_parameters(integer), *find_rounding_errors(rounding)]
+    parameters = [
+        *find_changed_rules(integer, explained=True),
+        *find_changed_parameters(integer),
+        *find_rounding_errors(rounding),
+    ]
     findings = [*parameters, *changes, *find_in_run(integer, last.run)]
     return Explanation(
         costs=costs,

@@ -19,6 +19,7 @@ from spear_deploy.quantize.palette import AXONS
 from spear_deploy.quantize.weighted_inputs import MAX_SPIKES, RESET_DELAY
 from spear_deploy.quantize.xylo import EARLY_STEPS
 from spear_deploy.simulator import ChipRun, SpikeCounts
+from spear_deploy.util.number_format import plural
 
 DEAD_SHARE = 0.5
 """Share of a layer's neurons without a spike above which it is a finding."""
@@ -49,8 +50,8 @@ _CHIP_FACTS = {
     ),
     EARLY_STEPS: (
         "early_steps",
-        "on the chip, where all neurons start at once, its bias acts for {stored:.0f} steps before the first spikes of the input "
-        "reach it; see what that changes with --explain, or train without biases behind the first layer",
+        "on the chip, where all neurons start at once, its bias acts for {steps} before the first spikes of the input "
+        "reach it; train without biases behind the first layer",
     ),
 }
 """By what a finding of the quantization names: its code, and a sentence."""
@@ -147,7 +148,7 @@ def find_changed_parameters(integer: SNNGraph) -> Iterator[Finding]:
             continue
         if what in _CHIP_FACTS:
             code, text = _CHIP_FACTS[what]
-            text = f"layer '{name}': {text.format(given=given, stored=stored)}"
+            text = f"layer '{name}': {text.format(given=given, stored=stored, steps=plural(int(stored), 'step'))}"
             yield Finding(code=code, layer=name, value=float(stored), text=text)
             continue
         text = (
@@ -157,24 +158,29 @@ def find_changed_parameters(integer: SNNGraph) -> Iterator[Finding]:
         yield Finding(code="parameter_rounded", layer=name, value=float(stored), text=text)
 
 
-def find_changed_rules(integer: SNNGraph) -> Iterator[Finding]:
+def find_changed_rules(integer: SNNGraph, *, explained: bool = False) -> Iterator[Finding]:
     """Find the layers whose reset came one step late and comes in the step of the spike on the chip, or that may send more spikes
     in a step than the chip.
+
+    Args:
+        integer: the network.
+        explained: whether what each change costs is measured beside the findings; else they name the option that does.
     """
+    measure = "" if explained else "see what that changes with --explain, or "
     for reported in integer.metadata.get("quantization", {}).get("findings", ()):
         name = reported["layer"]
         if reported["what"] == RESET_DELAY:
             text = (
                 f"layer '{name}': subtracts its threshold one step after the spike, the chip in the same step, "
-                "where the threshold decays with the potential; see what that changes with --explain, or train with the chip's "
+                f"where the threshold decays with the potential; {measure}train with the chip's "
                 "reset (snnTorch: reset_delay=False)"
             )
             yield Finding(code="reset_moved", layer=name, value=1.0, text=text)
         if reported["what"] == MAX_SPIKES:
             most = "any number of spikes" if reported["given"] is None else f"up to {reported['given']:,} spikes"
             text = (
-                f"layer '{name}': sends {most} in a step, the chip at most {reported['stored']}; see what that changes with "
-                "--explain, or train with as many (sinabs: SingleSpike or MaxSpike, Rockpool: max_spikes_per_dt)"
+                f"layer '{name}': sends {most} in a step, the chip at most {reported['stored']}; {measure}train with as "
+                "many (sinabs: SingleSpike or MaxSpike, Rockpool: max_spikes_per_dt)"
             )
             yield Finding(code="fewer_spikes", layer=name, value=float(reported["stored"]), text=text)
 
