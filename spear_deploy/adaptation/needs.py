@@ -35,6 +35,5 @@ def list_needs(report: BudgetReport, graph: SNNGraph, profile: HardwareProfile) 
             need = "several layers of weights on a core"
         elif isinstance(graph[finding.layer].synapse, (*CONVS, *POOLS)) and finding.resource == "layer_kind":
             need = f"{finding.what}, or Dense with room for its weights written out"
-        why = finding.why.split("; ")[0]
-        yield f"layer '{finding.layer}': {finding.what}; {why}" + (f", it would need {need}" if need else "")
+        yield f"layer '{finding.layer}': {finding.what}; {finding.reason}" + (f", it would need {need}" if need else "")
     yield from list_fixed(report)

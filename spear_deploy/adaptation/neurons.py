@@ -23,7 +23,7 @@ from spear_deploy.adaptation.replacement import Kind, Replacement
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import IF, LI, LIF, Array, CubaLI, CubaLIF, Layer, Reset, resets_late
 from spear_deploy.network.graph import SNNGraph
-from spear_deploy.network.neurons import SAME_TAU
+from spear_deploy.network.neurons import SAME_TAU, TIME_CONSTANT_WORDS
 
 MAX_TAU_STEPS = 2**12
 """Longest time constant where the profile names none: decays have 12 bits on most chips that publish them."""
@@ -95,7 +95,7 @@ def find_time_constants(graph: SNNGraph, profile: HardwareProfile) -> Iterator[R
             before, after = _write_change(old, new, graph.dt_s)
             yield Replacement(
                 layers=(layer.name,),
-                what=f"{name} of {before}",
+                what=f"{TIME_CONSTANT_WORDS[name]} of {before}",
                 by=after,
                 kind="learnt",
                 topic="time_constant",

@@ -56,7 +56,7 @@ def find_pools(graph: SNNGraph, profile: HardwareProfile, *, all_pools: bool = F
     """
     if all_pools and has_host_readout(graph):
         yield from _find_strides_on_host(graph, profile)
-    lacking = {name for name, _, _ in check_pools(graph, profile)}
+    lacking = {name for name, *_ in check_pools(graph, profile)}
     kinds = profile.layers.kinds.value
     for layer in graph.layers:
         if not isinstance(layer.synapse, POOLS):
@@ -74,7 +74,7 @@ def _find_exact(graph: SNNGraph, layer: Layer, profile: HardwareProfile) -> Iter
     kinds = profile.layers.kinds.value or ()
     is_kind_only = "SumPool" in kinds and isinstance(pool, AvgPool) and "AvgPool" not in kinds
     summed = _sum_instead(graph, layer) if is_kind_only else None
-    if summed is not None and layer.name not in {name for name, _, _ in check_pools(summed, profile)}:
+    if summed is not None and layer.name not in {name for name, *_ in check_pools(summed, profile)}:
         by = "SumPool, its factor in the weights behind it"
         yield Replacement(
             layers=(layer.name,), what=what, by=by, kind="exact", topic="pool", option=FOLD,

@@ -228,8 +228,9 @@ def _ask_integers(on_chip: _OnChip, measured: Sequence[BudgetRow], kind: InputKi
     answer = None if on_chip.unsupported or too_large else ask_integers(on_chip.graph, on_chip.profile, kind)
     if not isinstance(answer, Refusal):
         return on_chip, answer
-    why = "; ".join(part for part in (answer.why or NONE_HELD, answer.remedy) if part)
-    found = Unsupported(layer=answer.layer, what=answer.what, why=why, resource="integers")
+    found = Unsupported(
+        layer=answer.layer, what=answer.what, reason=answer.why or NONE_HELD, remedy=answer.remedy, resource="integers"
+    )  # fmt: skip
     return replace(on_chip, unsupported=(found,)), None
 
 

@@ -301,7 +301,7 @@ def _check_kind(layer: Layer, profile: HardwareProfile, missing: Sequence[Unsupp
 
 
 def _count_missing(resource: str, where: str, missing: Sequence[Unsupported], *, known: bool, what: Any = "") -> BudgetRow:
-    """Return the row of something that the chip has or has not; the remedies are what the findings' reasons end in."""
+    """Return the row of something that the chip has or has not; the remedies are those of the findings."""
     used = len(missing) if known or missing else None
     return BudgetRow(
         resource=resource,
@@ -310,6 +310,6 @@ def _count_missing(resource: str, where: str, missing: Sequence[Unsupported], *,
         limit=0,
         unit=THING,
         status=classify_use(used, 0, capacity=False),
-        remedy="; ".join(finding.why.rsplit("; ", 1)[-1] for finding in missing),
+        remedy="; ".join(finding.remedy or finding.reason for finding in missing),
         detail="; ".join(f"{finding.what}: {finding.why}" for finding in missing) or str(what),
     )

@@ -25,8 +25,8 @@ INSTEAD = {
 }
 
 
-def check_geometry(layer: Layer, before: Shape, after: Shape, profile: HardwareProfile) -> Iterator[tuple[str, str]]:
-    """Yield what a layer's connection has that the chip does not have, and why.
+def check_geometry(layer: Layer, before: Shape, after: Shape, profile: HardwareProfile) -> Iterator[tuple[str, str, str]]:
+    """Yield what a layer's connection has that the chip does not have, what that has instead, and what to do.
 
     Args:
         layer: of the network.
@@ -38,7 +38,7 @@ def check_geometry(layer: Layer, before: Shape, after: Shape, profile: HardwareP
         return
     kind = type(synapse).__name__
     if sizes.kinds.value is not None and kind not in sizes.kinds.value:
-        yield kind, f"{profile.name} maps {', '.join(sizes.kinds.value)}; {_suggest(kind, sizes)}"
+        yield kind, f"{profile.name} maps {', '.join(sizes.kinds.value)}", _suggest(kind, sizes)
     if isinstance(synapse, CONVS):
         geometry = {
             "dilation": max(synapse.dilation),
@@ -52,11 +52,11 @@ def check_geometry(layer: Layer, before: Shape, after: Shape, profile: HardwareP
         same = tuple(-(-n // s) for n, s in zip(before[1:], synapse.stride, strict=True))
         if sizes.conv_padding_same.value and after[1:] != same:
             what = f"{kind} that gives {format_shape(after[1:])} positions of {format_shape(before[1:])}"
-            yield what, f"{profile.name} pads so that {format_shape(same)} come out; train with padding 'same'"
+            yield what, f"{profile.name} pads so that {format_shape(same)} come out", "train with padding 'same'"
 
 
-def check_dense_maps(populations: Sequence[Population], profile: HardwareProfile) -> Iterator[tuple[str, str, str]]:
-    """Yield (layer, what, why) of dense layers behind maps, where the chip makes each a convolution of its whole map."""
+def check_dense_maps(populations: Sequence[Population], profile: HardwareProfile) -> Iterator[tuple[str, str, str, str]]:
+    """Yield (layer, what, reason, remedy) of dense layers behind maps, where the chip makes each a convolution of its map."""
     if profile.synapse_memory.format.value != "pow2_kernel":
         return
     for projection in {p.layer: p for population in populations for p in population.projections if p.kind == "dense"}.values():
@@ -64,30 +64,30 @@ def check_dense_maps(populations: Sequence[Population], profile: HardwareProfile
         if len(kernel) == 2 and max(kernel) > 1:
             start = f"Dense behind a map of {format_shape(kernel)}, a convolution with"
             larger = _exceed(start, {"kernel": max(kernel)}, profile)
-            for what, why in (*larger, *_differ(start, kernel, (), profile.layers, profile.name)):
-                yield projection.layer, what, why
+            for lack in (*larger, *_differ(start, kernel, (), profile.layers, profile.name)):
+                yield projection.layer, *lack
 
 
-def check_kernels(populations: Sequence[Population], profile: HardwareProfile) -> Iterator[tuple[str, str, str]]:
-    """Yield (layer, what, why) of layers of neurons in which the currents of more layers of weights add up than a core has."""
+def check_kernels(populations: Sequence[Population], profile: HardwareProfile) -> Iterator[tuple[str, str, str, str]]:
+    """Yield (layer, what, reason, remedy) of neurons on which currents of more layers of weights add up than a core has."""
     limit = profile.layers.kernels_into_layer.max_value
     for population in populations:
         names = list(dict.fromkeys(projection.layer for projection in population.projections))
         if limit is not None and len(names) > limit:
             what = f"{ADDED_UP}{join_names([repr(name) for name in names])} that add up"
-            yield population.name, what, f"a core of {profile.name} holds {limit} layer of weights; merge them into one"
+            yield population.name, what, f"a core of {profile.name} holds {limit} layer of weights", "merge them into one"
 
 
 def check_weightless(
     graph: SNNGraph, populations: Sequence[Population], profile: HardwareProfile
-) -> Iterator[tuple[str, str, str]]:
-    """Yield (layer, what, why) of spikes that reach neurons through no weights: in integers each has a weight of 1."""
+) -> Iterator[tuple[str, str, str, str]]:
+    """Yield (layer, what, reason, remedy) of spikes that reach neurons through no weights: in integers each has a weight of 1."""
     kinds = profile.layers.kinds.value
     if graph.is_integer or kinds is None or "Scale" in kinds:
         return
     for population in populations:
         if any(not isinstance(graph[projection.layer].synapse, WEIGHTED) for projection in population.projections):
-            yield population.name, WEIGHTLESS, f"{profile.name} maps {', '.join(kinds)}; put weights of 1 in between"
+            yield population.name, WEIGHTLESS, f"{profile.name} maps {', '.join(kinds)}", "put weights of 1 in between"
 
 
 def find_unchecked_geometry(layer: Layer, profile: HardwareProfile) -> list[str]:
@@ -99,16 +99,16 @@ def find_unchecked_geometry(layer: Layer, profile: HardwareProfile) -> list[str]
     return [f"{name} {geometry[name]}" for name in unlimited]
 
 
-def _exceed(kind: str, geometry: dict[str, int], profile: HardwareProfile) -> Iterator[tuple[str, str]]:
+def _exceed(kind: str, geometry: dict[str, int], profile: HardwareProfile) -> Iterator[tuple[str, str, str]]:
     for name in LIMITED:
         leaf = getattr(profile.layers, f"conv_{name}_max")
         limit = leaf.value if isinstance(leaf.value, int) else None
         if limit is not None and geometry.get(name, 0) > limit:
             joint = "" if kind.endswith("with") else " with"
-            yield f"{kind}{joint} {name} {geometry[name]}", f"{profile.name} allows {name} up to {limit}"
+            yield f"{kind}{joint} {name} {geometry[name]}", f"{profile.name} allows {name} up to {limit}", ""
 
 
-def _differ(kind: str, kernel: Shape, stride: Shape, sizes: LayerKinds, chip: str) -> Iterator[tuple[str, str]]:
+def _differ(kind: str, kernel: Shape, stride: Shape, sizes: LayerKinds, chip: str) -> Iterator[tuple[str, str, str]]:
     joint = "" if kind.endswith("with") else " with"
     for name, values, allowed in (
         ("kernel", kernel, sizes.conv_kernel_sizes.value),
@@ -117,17 +117,19 @@ def _differ(kind: str, kernel: Shape, stride: Shape, sizes: LayerKinds, chip: st
         limit = getattr(sizes, f"conv_{name}_max").value
         exceeds = isinstance(limit, int) and any(value > limit for value in values)
         if allowed is not None and not exceeds and any(value not in allowed for value in values):
-            yield f"{kind}{joint} {name} {format_shape(values)}", f"{chip} has {name}s of {', '.join(map(str, allowed))}"
+            yield f"{kind}{joint} {name} {format_shape(values)}", f"{chip} has {name}s of {', '.join(map(str, allowed))}", ""
     strided = sizes.conv_strided_kernels.value
     if strided is not None and max(stride, default=1) > 1 and any(value not in strided for value in kernel):
         yield (
             f"{kind}{joint} stride {format_shape(stride)} and kernel {format_shape(kernel)}",
-            f"{chip} has strides above 1 for kernels of {', '.join(map(str, strided))} alone; use one of them",
+            f"{chip} has strides above 1 for kernels of {', '.join(map(str, strided))} alone",
+            "use one of them",
         )
     if sizes.conv_kernel_square.value and len(set(kernel)) > 1:
         yield (
             f"{kind}{joint} kernel {format_shape(kernel)}",
-            f"{chip} has square kernels; pad the kernel with zeros to {format_shape((max(kernel),) * 2)}",
+            f"{chip} has square kernels",
+            f"pad the kernel with zeros to {format_shape((max(kernel),) * 2)}",
         )
 
 

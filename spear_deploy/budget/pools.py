@@ -16,6 +16,8 @@ from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.quantize.fuse_weights import emits_current
 from spear_deploy.util.number_format import format_shape, join_names
 
+BEHIND_CONVOLUTION = "pool behind the first convolution"
+
 
 @dataclass(frozen=True, kw_only=True)
 class PoolRow:
@@ -50,8 +52,8 @@ def find_pool_rows(graph: SNNGraph, profile: HardwareProfile) -> list[PoolRow]:
     return rows
 
 
-def check_pools(graph: SNNGraph, profile: HardwareProfile) -> Iterator[tuple[str, str, str]]:
-    """Yield (layer, what it has, why the chip cannot hold it) of the network's pools.
+def check_pools(graph: SNNGraph, profile: HardwareProfile) -> Iterator[tuple[str, str, str, str]]:
+    """Yield (layer, what it has, what the chip has instead, what to do) of the network's pools.
 
     Args:
         graph: the network.
@@ -62,11 +64,11 @@ def check_pools(graph: SNNGraph, profile: HardwareProfile) -> Iterator[tuple[str
             continue  # the host pools: no window is too large
         if row.of_currents and profile.layers.output_pool.value is False:
             kind, chip = type(row.pools[0]).__name__, profile.name
-            why = f"{chip} pools spikes that leave a core; put neurons in front of the pool, or the pool ahead of the weights"
-            yield row.names[-1], f"{kind} of currents", why
+            remedy = "put neurons in front of the pool, or the pool ahead of the weights"
+            yield row.names[-1], f"{kind} of currents", f"{chip} pools spikes that leave a core", remedy
             continue
-        for what, why in (*_check_windows(row, profile.layers, profile.name), *_check_input_block(graph, row, profile)):
-            yield row.names[-1], what, why
+        for lack in (*_check_windows(row, profile.layers, profile.name), *_check_input_block(graph, row, profile)):
+            yield row.names[-1], *lack
 
 
 def note_pools(graph: SNNGraph, profile: HardwareProfile) -> Iterator[str]:
@@ -144,47 +146,48 @@ def _feeds_weights(graph: SNNGraph, name: str, passed: tuple[str, ...] = ()) -> 
     )
 
 
-def _check_windows(row: PoolRow, sizes: LayerKinds, chip: str) -> Iterator[tuple[str, str]]:
+def _check_windows(row: PoolRow, sizes: LayerKinds, chip: str) -> Iterator[tuple[str, str, str]]:
     allowed, window = sizes.pool_sizes.value, row.window
     kinds = [f"{type(pool).__name__} of {format_shape(pool.kernel_size)}" for pool in row.pools]
     what = kinds[0] if len(kinds) == 1 else f"{join_names(kinds)} in a row, {format_shape(window)} together"
     overlapping = [pool for pool in row.pools if tuple(pool.stride or pool.kernel_size) != tuple(pool.kernel_size)]
     if allowed is not None and any(n not in allowed for n in window):
         merged = "" if len(kinds) == 1 else "takes pools in a row as one and "
-        yield what, f"{chip} {merged}pools over {', '.join(map(str, allowed))}; use one of them, or a stride"
+        yield what, f"{chip} {merged}pools over {', '.join(map(str, allowed))}", "use one of them, or a stride"
     elif sizes.pool_square.value and overlapping:
         pool = overlapping[0]
         stride = format_shape(tuple(pool.stride or pool.kernel_size))
         yield (
             f"{type(pool).__name__} of {format_shape(pool.kernel_size)} at stride {stride}",
             f"{chip} has square windows that do not overlap",
+            "",
         )
     elif sizes.pool_square.value and len(set(window)) > 1:
-        yield f"{what} at stride {format_shape(window)}", f"{chip} has square windows that do not overlap"
+        yield f"{what} at stride {format_shape(window)}", f"{chip} has square windows that do not overlap", ""
     paddings = [n for pool in row.pools for n in _padding(pool)]
     limit = sizes.pool_padding_max.max_value
     if limit is not None and max(paddings) > limit:
-        yield f"{what} with padding {max(paddings)}", f"{chip} pads no pool by more than {limit}; pad in the convolution"
+        yield f"{what} with padding {max(paddings)}", f"{chip} pads no pool by more than {limit}", "pad in the convolution"
 
 
 def _padding(pool: SumPool | AvgPool) -> tuple[int, ...]:
     return (pool.padding,) if isinstance(pool.padding, int) else tuple(pool.padding)
 
 
-def _check_input_block(graph: SNNGraph, row: PoolRow, profile: HardwareProfile) -> Iterator[tuple[str, str]]:
+def _check_input_block(graph: SNNGraph, row: PoolRow, profile: HardwareProfile) -> Iterator[tuple[str, str, str]]:
     """Yield what a pool ahead of the first weights has beyond the block that pools the input."""
     if not row.on_input:
         return
     channels, *positions = graph.input_shape_of(row.names[0])
     if len(row.pools) > 1 and profile.layers.input_pool_channels_max.max_value is not None:
         window = format_shape(row.window)
-        why = f"{profile.name}'s own tool takes one pool ahead of the first weights; use one of {window}"
-        yield f"{len(row.pools)} pools of the input in a row", why
+        reason = f"{profile.name}'s own tool takes one pool ahead of the first weights"
+        yield f"{len(row.pools)} pools of the input in a row", reason, f"use one of {window}"
     max_channels, max_map = profile.layers.input_pool_channels_max.max_value, profile.layers.input_pool_map_max.max_value
     kind = type(row.pools[0]).__name__
     block = f"pools ahead of the first weights are done by the input block of {profile.name}, which has"
     if max_channels is not None and channels > max_channels:
-        yield f"{kind} of the input with {channels} channels", f"{block} {max_channels}; pool behind the first convolution"
+        yield f"{kind} of the input with {channels} channels", f"{block} {max_channels}", BEHIND_CONVOLUTION
     if max_map is not None and max(positions) > max_map:
         size = format_shape(tuple(positions))
-        yield f"{kind} of the input of {size}", f"{block} {max_map} positions along an axis; pool behind the first convolution"
+        yield f"{kind} of the input of {size}", f"{block} {max_map} positions along an axis", BEHIND_CONVOLUTION

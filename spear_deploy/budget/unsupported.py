@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from spear_deploy.budget.geometry import check_dense_maps, check_geometry, check_kernels, check_weightless
 from spear_deploy.budget.pools import check_pools
+from spear_deploy.frameworks.reset_words import name_resets
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import (
     RESET_WORDS,
@@ -23,7 +24,7 @@ from spear_deploy.network import (
     resets_late,
 )
 from spear_deploy.network.graph import INPUT, SNNGraph
-from spear_deploy.network.neurons import SAME_TAU
+from spear_deploy.network.neurons import SAME_TAU, TIME_CONSTANT_WORDS
 from spear_deploy.placement.populations import Population, ends_in_weighted_sum
 from spear_deploy.placement.weight_bits import MAX_BIAS_EXPONENT, bias_bits, count_mixed_sign_inputs, measure_width
 from spear_deploy.quantize import FORMATS
@@ -42,14 +43,21 @@ class Unsupported:
     Attributes:
         layer: name of the layer that needs it.
         what: what the layer has.
-        why: what the chip has instead; what to do follows the last "; ".
+        reason: what the chip has instead.
+        remedy: what to do; empty where nothing but another layer helps.
         resource: the row of the check that counts it.
     """
 
     layer: str
     what: str
-    why: str
+    reason: str
+    remedy: str = ""
     resource: str = "layer_kind"
+
+    @property
+    def why(self) -> str:
+        """What the chip has instead, and what to do."""
+        return f"{self.reason}; {self.remedy}" if self.remedy else self.reason
 
     def to_json(self) -> dict[str, str]:
         """Return it as plain data."""
@@ -128,14 +136,15 @@ def find_unsupported(graph: SNNGraph, profile: HardwareProfile, populations: Seq
     input_layers = {p.layer for population in populations if population.is_input_layer for p in population.projections}
     findings: list[Unsupported] = []
     if not populations:
-        why = "nothing would lie on a core; add a layer with neurons"
-        findings.append(Unsupported(layer=graph.output, what="a network without neurons", why=why))
+        reason, remedy = "nothing would lie on a core", "add a layer with neurons"
+        findings.append(Unsupported(layer=graph.output, what="a network without neurons", reason=reason, remedy=remedy))
     for layer in graph.layers:
         shapes = graph.input_shape_of(layer.name), graph.shape_of(layer.name)
-        findings += [Unsupported(layer=layer.name, what=what, why=why) for what, why in check_geometry(layer, *shapes, profile)]
-        findings += [Unsupported(layer=name, what=what, why=why) for name, what, why in maps if name == layer.name]
+        of_layer = [lack for name, *lack in maps if name == layer.name]
+        for what, reason, remedy in (*check_geometry(layer, *shapes, profile), *of_layer):
+            findings.append(Unsupported(layer=layer.name, what=what, reason=reason, remedy=remedy))
         findings += _check_weights(graph, layer, profile, stored=layer.name not in input_layers and graph.is_integer)
-        findings += _check_neuron(layer, profile)
+        findings += _check_neuron(graph, layer, profile)
         if layer.name == graph.output and ends_in_weighted_sum(graph):
             findings += _check_weighted_sum(layer, profile)
         findings += _check_time_constants(layer, profile, graph.dt_s)
@@ -167,43 +176,49 @@ def _check_weights(graph: SNNGraph, layer: Layer, profile: HardwareProfile, *, s
     if stored and widths:
         need, max_bits = measure_width(graph, synapse), max(widths)
         if need > max_bits:
-            why = f"{profile.name} stores up to {max_bits} bits; quantise the network to {max_bits} bits"
-            yield Unsupported(layer=layer.name, what=f"weights of {need} bits", why=why, resource="weight_bits")
+            reason, remedy = f"{profile.name} stores up to {max_bits} bits", f"quantise the network to {max_bits} bits"
+            yield Unsupported(
+                layer=layer.name, what=f"weights of {need} bits", reason=reason, remedy=remedy, resource="weight_bits"
+            )
     if profile.weights.sign.value == "presynaptic":
         mixed = count_mixed_sign_inputs(synapse.weight)
         if mixed:
             what = f"{plural(mixed, 'source')} with weights of both signs"
-            why = f"a source on {profile.name} has one sign; send each twice, once for each sign ({plural(mixed, 'input')} more)"
-            yield Unsupported(layer=layer.name, what=what, why=why, resource="weight_sign")
+            reason = f"a source on {profile.name} has one sign"
+            remedy = f"send each twice, once for each sign ({plural(mixed, 'input')} more)"
+            yield Unsupported(layer=layer.name, what=what, reason=reason, remedy=remedy, resource="weight_sign")
 
 
-def _check_neuron(layer: Layer, profile: HardwareProfile) -> Iterator[Unsupported]:
+def _check_neuron(graph: SNNGraph, layer: Layer, profile: HardwareProfile) -> Iterator[Unsupported]:
     neuron, chip = layer.neuron, profile.neuron
     if neuron is None:
         return
     model = type(neuron).__name__
     if chip.models.value is not None and model not in chip.models.value:
-        why = f"{profile.name} has {', '.join(chip.models.value)}"
-        yield Unsupported(layer=layer.name, what=model, why=why, resource="neuron_model")
+        reason = f"{profile.name} has {', '.join(chip.models.value)}"
+        yield Unsupported(layer=layer.name, what=model, reason=reason, resource="neuron_model")
     reset = getattr(neuron, "reset", "value")
     if layer.spikes and hasattr(neuron, "reset") and chip.resets.value is not None and reset not in chip.resets.value:
         has = [other for other in chip.resets.value if other != "none"]
-        how, remedy = (" or ".join(words) for words in ([RESET_WORDS[other] for other in has], [f"reset='{r}'" for r in has]))
+        how = " or ".join(RESET_WORDS[other] for other in has)
         yield Unsupported(
             layer=layer.name,
             what={"value": "reset by value", "subtract": "reset by subtraction"}.get(reset, "no reset after a spike"),
-            why=f"the stock neuron of {profile.name} resets {how}; train with {remedy}",
+            reason=f"the stock neuron of {profile.name} resets {how}",
+            remedy=f"train with {name_resets(graph, has)}",
             resource="reset",
         )
     rest = neuron.refractory_steps if isinstance(neuron, LoihiLIF) else 0
     max_rest = chip.refractory_max_steps.max_value
     if max_rest is not None and rest > max_rest:
-        why = f"the stock neuron of {profile.name} rests at most {max_rest}"
-        yield Unsupported(layer=layer.name, what=f"refractory time of {plural(rest, 'step')}", why=why, resource="refractory")
+        reason = f"the stock neuron of {profile.name} rests at most {max_rest}"
+        yield Unsupported(
+            layer=layer.name, what=f"refractory time of {plural(rest, 'step')}", reason=reason, resource="refractory"
+        )
     bits = chip.bias_bits.max_value
     if isinstance(neuron, LoihiLIF) and bits is not None and (need := bias_bits(neuron.bias)) > bits:
-        why = f"{profile.name} holds {bits} bits times 2^0 to 2^{MAX_BIAS_EXPONENT}; round it to fewer bits"
-        yield Unsupported(layer=layer.name, what=f"a bias of {need} bits", why=why, resource="bias_bits")
+        reason, remedy = f"{profile.name} holds {bits} bits times 2^0 to 2^{MAX_BIAS_EXPONENT}", "round it to fewer bits"
+        yield Unsupported(layer=layer.name, what=f"a bias of {need} bits", reason=reason, remedy=remedy, resource="bias_bits")
 
 
 def _check_weighted_sum(layer: Layer, profile: HardwareProfile) -> Iterator[Unsupported]:
@@ -211,18 +226,18 @@ def _check_weighted_sum(layer: Layer, profile: HardwareProfile) -> Iterator[Unsu
     models, shortest = profile.neuron.models.value, profile.neuron.tau_above_steps.value
     if models is None:
         return
-    why = ""
+    reason = remedy = ""
     if not {"LI", "CubaLI"} & set(models):
-        why = (
-            f"{profile.name} has {', '.join(models)}, of which spikes are read alone; end the network in neurons whose spikes "
-            "are counted"
-        )
+        reason = f"{profile.name} has {', '.join(models)}, of which spikes are read alone"
+        remedy = "end the network in neurons whose spikes are counted"
     elif shortest is not None and shortest >= 1:
-        why = f"readouts on {profile.name} keep longer than {plural(int(shortest), 'step')}; end the network in one (LI)"
+        reason = f"readouts on {profile.name} keep longer than {plural(int(shortest), 'step')}"
+        remedy = "end the network in one (LI)"
     elif profile.meta.family in FORMATS:
-        why = f"the integers of {profile.name} hold values in neurons alone; end the network in a readout of one step (LI)"
-    if why:
-        yield Unsupported(layer=layer.name, what=WEIGHTED_SUM, why=why, resource="neuron_model")
+        reason = f"the integers of {profile.name} hold values in neurons alone"
+        remedy = "end the network in a readout of one step (LI)"
+    if reason:
+        yield Unsupported(layer=layer.name, what=WEIGHTED_SUM, reason=reason, remedy=remedy, resource="neuron_model")
 
 
 def _check_time_constants(layer: Layer, profile: HardwareProfile, dt_s: float) -> Iterator[Unsupported]:
@@ -232,17 +247,18 @@ def _check_time_constants(layer: Layer, profile: HardwareProfile, dt_s: float) -
     parameters = {} if layer.neuron is None else array_parameters(layer.neuron)
     for name, values in parameters.items():
         if longest is not None and name.startswith("tau") and (values > longest * dt_s * (1 + SAME_TAU)).any():
-            what = f"{name} of {write_steps(float(values.max()) / dt_s)}"
-            why = f"time constants on {profile.name} last {plural(int(longest), 'step')} at most; shorten it"
-            yield Unsupported(layer=layer.name, what=what, why=why, resource="time_constant")
+            what = f"{TIME_CONSTANT_WORDS.get(name, name)} of {write_steps(float(values.max()) / dt_s)}"
+            reason, remedy = f"time constants on {profile.name} last {plural(int(longest), 'step')} at most", "shorten it"
+            yield Unsupported(layer=layer.name, what=what, reason=reason, remedy=remedy, resource="time_constant")
     shortest = profile.neuron.tau_above_steps.value
     if shortest is None:
         return
     for name, values in parameters.items():
         if name.startswith("tau") and (values <= shortest * dt_s * (1 + SAME_TAU)).any():
-            what = f"{name} of {write_steps(float(values.min()) / dt_s)}"
-            why = f"time constants on {profile.name} are longer than {shortest:g} of its steps; lengthen it or shorten dt_s"
-            yield Unsupported(layer=layer.name, what=what, why=why, resource="time_constant")
+            what = f"{TIME_CONSTANT_WORDS.get(name, name)} of {write_steps(float(values.min()) / dt_s)}"
+            reason = f"time constants on {profile.name} are longer than {shortest:g} of its steps"
+            remedy = "lengthen it or shorten dt_s"
+            yield Unsupported(layer=layer.name, what=what, reason=reason, remedy=remedy, resource="time_constant")
 
 
 def _check_spiking_time_constants(layer: Layer, profile: HardwareProfile, dt_s: float) -> Iterator[Unsupported]:
@@ -252,9 +268,9 @@ def _check_spiking_time_constants(layer: Layer, profile: HardwareProfile, dt_s: 
         return
     for name, values in array_parameters(layer.neuron).items():
         if name in ("tau_s", "tau_mem_s") and (values < shortest * dt_s * (1 - SAME_TAU)).any():
-            what = f"{name} of {write_steps(float(values.min()) / dt_s)}"
-            why = f"spiking neurons of {profile.name} have {shortest:g} steps or more; lengthen it or shorten dt_s"
-            yield Unsupported(layer=layer.name, what=what, why=why, resource="time_constant")
+            what = f"{TIME_CONSTANT_WORDS.get(name, name)} of {write_steps(float(values.min()) / dt_s)}"
+            reason, remedy = f"spiking neurons of {profile.name} have {shortest:g} steps or more", "lengthen it or shorten dt_s"
+            yield Unsupported(layer=layer.name, what=what, reason=reason, remedy=remedy, resource="time_constant")
 
 
 def _check_shared_constants(graph: SNNGraph, layer: Layer, profile: HardwareProfile) -> Iterator[Unsupported]:
@@ -262,11 +278,12 @@ def _check_shared_constants(graph: SNNGraph, layer: Layer, profile: HardwareProf
     sharing = profile.neuron.constants_of.value or "neuron"
     uneven = find_uneven(graph, layer, sharing, profile.meta.family)
     if uneven is not None:
-        why = f"{profile.name} has one for each {uneven.sharing}; train with one value for each {uneven.sharing}"
+        reason, group = f"{profile.name} has one for each {uneven.sharing}", uneven.sharing
         if sharing == "neuron":
-            why = f"weights of {profile.name} hold one gain for each channel, and a readout's value has no other unit"
-            why += "; train with one value for each channel"
-        yield Unsupported(layer=layer.name, what=uneven.describe(), why=why, resource="neuron_constants")
+            reason = f"weights of {profile.name} hold one gain for each channel, and a readout's value has no other unit"
+            group = "channel"
+        remedy = f"train with one value for each {group}"
+        yield Unsupported(layer=layer.name, what=uneven.describe(), reason=reason, remedy=remedy, resource="neuron_constants")
 
 
 def _check_output_layer(
@@ -276,32 +293,40 @@ def _check_output_layer(
     sources = dict.fromkeys(source.name for p in population.projections for source in p.sources)
     rules, outputs = profile.connectivity, {p.name for p in populations if p.output}
     if rules.input_to_readout.value is False and population.output and INPUT in sources:
-        why = f"output neurons of {profile.name} read hidden neurons alone; put a hidden layer in between"
-        yield Unsupported(layer=population.name, what="an output layer that reads the input", why=why, resource="hidden_layer")
+        reason, remedy = f"output neurons of {profile.name} read hidden neurons alone", "put a hidden layer in between"
+        yield Unsupported(
+            layer=population.name,
+            what="an output layer that reads the input",
+            reason=reason,
+            remedy=remedy,
+            resource="hidden_layer",
+        )
     if rules.recurrent_readout.value is False:
         for name in sources:
             if name in outputs:
                 what = f"spikes of the output layer '{name}' as input"
-                why = f"output neurons of {profile.name} feed no neurons; feed back from a hidden layer"
-                yield Unsupported(layer=population.name, what=what, why=why, resource="recurrent")
+                reason, remedy = f"output neurons of {profile.name} feed no neurons", "feed back from a hidden layer"
+                yield Unsupported(layer=population.name, what=what, reason=reason, remedy=remedy, resource="recurrent")
 
 
 def _check_values(graph: SNNGraph, layer: Layer) -> Iterator[Unsupported]:
     """Find state without neurons, and values (not spikes) that would have to travel between cores."""
     if layer.neuron is None and _has_loop(graph, layer.name, layer.name, ()):
-        why = "a chip keeps state in neurons only; put a neuron (LI) into the loop"
-        yield Unsupported(layer=layer.name, what=LOOP, why=why)
+        reason, remedy = "a chip keeps state in neurons only", "put a neuron (LI) into the loop"
+        yield Unsupported(layer=layer.name, what=LOOP, reason=reason, remedy=remedy)
         return
     has_weights = isinstance(layer.synapse, WEIGHTED)
     for edge in graph.edges_into(layer.name) if has_weights or layer.neuron is not None else ():
         for name in _value_sources(graph, edge.source, (layer.name,)):
             if graph[name].neuron is not None:
-                what, why = f"the readout '{name}' feeds it", "only spikes travel between cores; let a spiking neuron feed it"
+                what, reason = f"the readout '{name}' feeds it", "only spikes travel between cores"
+                remedy = "let a spiking neuron feed it"
             elif has_weights:
-                what, why = f"weights behind the weights of '{name}'", "no neuron lies between; merge the two layers into one"
+                what, reason = f"weights behind the weights of '{name}'", "no neuron lies between"
+                remedy = "merge the two layers into one"
             else:
                 continue  # neurons take the currents of weights
-            yield Unsupported(layer=layer.name, what=what, why=why)
+            yield Unsupported(layer=layer.name, what=what, reason=reason, remedy=remedy)
 
 
 def _check_recurrence(graph: SNNGraph, layer: Layer, profile: HardwareProfile) -> Iterator[Unsupported]:
@@ -309,8 +334,11 @@ def _check_recurrence(graph: SNNGraph, layer: Layer, profile: HardwareProfile) -
         return
     for edge in graph.edges_into(layer.name):
         if edge.delay and graph.leads_to(layer.name, edge.source):
-            why = f"spikes on {profile.name} do not return to a layer they have passed; unroll the loop or train without it"
-            yield Unsupported(layer=layer.name, what=f"feedback from '{edge.source}'", why=why, resource="recurrent")
+            reason = f"spikes on {profile.name} do not return to a layer they have passed"
+            remedy = "unroll the loop or train without it"
+            yield Unsupported(
+                layer=layer.name, what=f"feedback from '{edge.source}'", reason=reason, remedy=remedy, resource="recurrent"
+            )
 
 
 def _has_loop(graph: SNNGraph, start: str, name: str, passed: tuple[str, ...]) -> bool:
@@ -344,13 +372,13 @@ def _check_delays(population: Population, profile: HardwareProfile) -> Iterator[
     for source, delay in list_extra_delays(population, profile):
         if delay < 0:
             what = f"feedback from '{source}' that arrives {plural(-delay, 'step')} too early"
-            why = f"each layer on {profile.name} takes a step; give the edge a delay of {-delay} more"
-            yield Unsupported(layer=population.name, what=what, why=why, resource="delay")
+            reason, remedy = f"each layer on {profile.name} takes a step", f"give the edge a delay of {-delay} more"
+            yield Unsupported(layer=population.name, what=what, reason=reason, remedy=remedy, resource="delay")
         elif max_delay is not None and delay > max_delay:
             what = f"a delay of {plural(delay, 'step')} from '{source}'"
             yield Unsupported(
                 layer=population.name,
                 what=what,
-                why=f"{profile.name} delays at most {plural(int(max_delay), 'step')}",
+                reason=f"{profile.name} delays at most {plural(int(max_delay), 'step')}",
                 resource="delay",
             )

@@ -18,6 +18,10 @@ from spear_deploy.network.integer_neurons import LoihiLIF, SigmaDelta, SpeckIF, 
 
 SAME_TAU = 1e-6
 """Relative difference below which two time constants are one: files of frameworks hold them with 24 bits."""
+TIME_CONSTANT_WORDS = {
+    "tau_s": "membrane time constant", "tau_mem_s": "membrane time constant", "tau_syn_s": "synaptic time constant",
+}  # fmt: skip
+"""Names of time constants in messages: `tau_s` reads as that of a synapse."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

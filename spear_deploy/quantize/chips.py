@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import QuantizationError, Refusal, UnsupportedError
+from spear_deploy.frameworks.reset_words import name_resets
 from spear_deploy.network import (
     IF,
     LI,
@@ -56,7 +57,7 @@ def lower(graph: SNNGraph, settings: LoweringSettings, family: str, *, float_run
         facts["input_scale"] = settings.input_scale
     layers = collect_neuron_inputs(graph, settings.kind, settings.input_scale)
     for layer in layers:
-        _check_layer(layer, rule)
+        _check_layer(graph, layer, rule)
         if rule.neuron.FORMAT.drive == "events":
             _check_events(graph, layer)
         if not rule.has_bias:
@@ -69,20 +70,19 @@ def lower(graph: SNNGraph, settings: LoweringSettings, family: str, *, float_run
     return assemble_network(graph, {name: candidate.integers for name, candidate in chosen.items()}, facts)
 
 
-def _check_layer(layer: NeuronInput, rule: FamilyRule) -> None:
+def _check_layer(graph: SNNGraph, layer: NeuronInput, rule: FamilyRule) -> None:
     chip, neuron = rule.neuron.FORMAT.chip, layer.neuron
     if type(neuron) not in rule.models:
         raise UnsupportedError(Refusal(layer=layer.name, what=type(neuron).__name__, why=rule.reason, remedy=rule.remedy))
     if not layer.readout and neuron.reset not in rule.neuron.FORMAT.resets:
         resets = rule.neuron.FORMAT.resets
         how = " or ".join(RESET_WORDS[reset] for reset in resets)
-        remedy = " or ".join(f"reset='{reset}'" for reset in resets)
         raise UnsupportedError(
             Refusal(
                 layer=layer.name,
                 what=f"reset '{neuron.reset}'",
                 why=f"{chip}'s neurons reset {how}",
-                remedy=f"train with {remedy}",
+                remedy=f"train with {name_resets(graph, resets)}",
             )
         )
     if not layer.readout and (layer.threshold <= 0).any():

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import QuantizationError, Refusal, UnsupportedError
+from spear_deploy.frameworks.reset_words import name_resets
 from spear_deploy.network import IF, RESET_WORDS, Array, CubaLI, CubaLIF, Dense, Flatten, Layer, Scale, find_start
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.spike_paths import find_offsets, find_spike_paths
@@ -157,7 +158,7 @@ def _prepare_layer(layer: NeuronInput, graph: SNNGraph, max_spikes: int) -> Unsc
             Refusal(layer=layer.name, what="IF does not leak", why="Xylo's membranes do", remedy="use LIF or CubaLIF")
         )
     if not layer.readout:
-        _check_reset_and_threshold(layer)
+        _check_reset_and_threshold(layer, graph)
     has_current = isinstance(layer.neuron, (CubaLIF, CubaLI))
     syn, jump = (f["syn"], f["jump"]) if has_current else (np.ones(()), np.ones(()))
     dash_mem = _round_decay(layer, "mem")
@@ -179,14 +180,14 @@ def _prepare_layer(layer: NeuronInput, graph: SNNGraph, max_spikes: int) -> Unsc
     )
 
 
-def _check_reset_and_threshold(layer: NeuronInput) -> None:
+def _check_reset_and_threshold(layer: NeuronInput, graph: SNNGraph) -> None:
     if layer.neuron.reset != "subtract":
         raise UnsupportedError(
             Refusal(
                 layer=layer.name,
                 what=f"resets {RESET_WORDS[layer.neuron.reset]}",
                 why="Xylo's neurons subtract the threshold",
-                remedy="train with reset='subtract'",
+                remedy=f"train with {name_resets(graph, ['subtract'])}",
             )
         )
     if (layer.threshold <= 0).any():

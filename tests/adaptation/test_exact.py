@@ -224,5 +224,5 @@ def test_time_constants_of_a_file_are_those_of_the_chip():
         return [(made.what, made.by) for made in find_time_constants(chain([layer], input_shape=(2,), dt_s=DT_S), xylo)]
 
     assert rewrites(2) == [] and rewrites(8) == []
-    assert rewrites(3) == [("tau_mem_s of 3 steps", "4 steps")]
-    assert rewrites(2.0001) == [("tau_mem_s of 2.0001 steps", "2 steps")]
+    assert rewrites(3) == [("membrane time constant of 3 steps", "4 steps")]
+    assert rewrites(2.0001) == [("membrane time constant of 2.0001 steps", "2 steps")]

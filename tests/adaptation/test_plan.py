@@ -158,7 +158,8 @@ def test_too_many_inputs_are_nothing_that_a_replacement_changes():
 def test_a_short_time_constant_of_a_neuron_that_spikes_is_lengthened_and_that_of_a_readout_stays():
     reckon = load_profile("reckon")
     findings = [row for row in check(DIGITS, reckon, remedies=False).unsupported if row.resource == "time_constant"]
-    assert [(row.layer, row.what) for row in findings] == [("conv1", "tau_s of 2 steps"), ("conv2", "tau_s of 2 steps")]
+    what = "membrane time constant of 2 steps"
+    assert [(row.layer, row.what) for row in findings] == [("conv1", what), ("conv2", what)]
     graph = make_plans(DIGITS, reckon)[0].graph
     assert [float(graph[name].neuron.tau_s) for name in ("conv1", "conv2", "readout")] == [0.008, 0.008, 0.002]
 

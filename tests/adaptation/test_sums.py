@@ -110,7 +110,7 @@ def test_where_readouts_keep_longer_the_shortest_of_these_is_learnt(chip, steps)
     graph, profile = ends_in_sum(hidden=hidden), load_profile(chip)
     plan = make_plans(graph, profile)[0]
     made = [(step.replacement.what, step.replacement.kind) for step in plan.steps]
-    assert made == [(WEIGHTED_SUM, "exact"), ("tau_s of 1 step", "learnt")] and plan.lacking == []
+    assert made == [(WEIGHTED_SUM, "exact"), ("membrane time constant of 1 step", "learnt")] and plan.lacking == []
     assert plan.graph["out"].neuron.tau_s == pytest.approx(steps * DT_S)
     assert quantize(plan.graph, format=profile.meta.family).is_integer
 

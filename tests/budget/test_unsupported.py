@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -215,7 +217,8 @@ def test_a_network_without_neurons_is_refused() -> None:
 
 
 def test_findings_are_plain_data() -> None:
-    assert Unsupported(layer="a", what="b", why="c").to_json() == {"layer": "a", "what": "b", "why": "c"}
+    assert Unsupported(layer="a", what="b", reason="c").to_json() == {"layer": "a", "what": "b", "why": "c"}
+    assert Unsupported(layer="a", what="b", reason="c", remedy="d").to_json()["why"] == "c; d"
 
 
 @pytest.mark.parametrize("order", [("own", "head"), ("head", "own")])
@@ -228,3 +231,22 @@ def test_a_source_that_reaches_neurons_on_two_ways_has_the_delay_of_each(order: 
              *(Edge(source=name, target="fc") for name in order), Edge(source="fc", target="out")]  # fmt: skip
     report = check(SNNGraph(layers=tuple(layers), edges=tuple(edges), input_shape=(4,)), load_profile("xylo_audio2"))
     assert [(finding.layer, finding.what) for finding in report.unsupported] == [("fc", "a delay of 1 step from 'input'")]
+
+
+@pytest.mark.parametrize(
+    ("source", "advice"),
+    [
+        (None, "train with reset='value'"),
+        ("rockpool", "train with reset='value'"),
+        ("snntorch", "train with reset_mechanism='zero'"),
+        ("spikingjelly", "train with v_reset=0.0"),
+        ("sinabs", "train with reset_fn=MembraneReset()"),
+        ("norse", "train with LIFBoxParameters(reset_method=norse.torch.reset_value)"),
+    ],
+)
+def test_a_reset_that_the_chip_lacks_is_named_in_the_words_of_the_framework(source, advice):
+    layer = Layer(name="fc", synapse=Dense(weight=np.ones((2, 2))), neuron=LIF(tau_s=0.01, reset="subtract"))
+    graph = replace(chain([layer], input_shape=(2,)), metadata={} if source is None else {"source": source})
+    chip = load_profile("catalyst_n1")
+    (finding,) = [row for row in find_unsupported(graph, chip, find_populations(graph)) if row.resource == "reset"]
+    assert finding.remedy == advice and finding.why.endswith(f"; {advice}")

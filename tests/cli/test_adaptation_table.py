@@ -19,7 +19,7 @@ def print_steps(*steps):
 
 
 def test_steps_of_one_kind_name_their_layers_and_others_do_not():
-    same = "tau_s of 5 steps → 8 steps"
+    same = "membrane time constant of 5 steps → 8 steps"
     assert print_steps((same, ["1"]), (same, ["fc2"]), ("thresholds set on data", ["1", "fc2"])) == [
         "as trained", f"1 Dense-LIF 20: {same}", f"fc2: {same}", "thresholds set on data",
     ]  # fmt: skip

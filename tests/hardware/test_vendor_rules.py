@@ -119,9 +119,9 @@ def test_the_output_layer_of_xylo_feeds_no_neurons(chip: str) -> None:
 @pytest.mark.parametrize(
     ("neuron", "what"),
     [
-        (cuba(1, 10), "tau_mem_s of 1 step"),
-        (cuba(20, 0.5), "tau_syn_s of 0.5 steps"),
-        (LIF(tau_s=1e-3, reset="subtract"), "tau_s of 1 step"),
+        (cuba(1, 10), "membrane time constant of 1 step"),
+        (cuba(20, 0.5), "synaptic time constant of 0.5 steps"),
+        (LIF(tau_s=1e-3, reset="subtract"), "membrane time constant of 1 step"),
         (cuba(1.01, 1.01), None),
     ],
 )
