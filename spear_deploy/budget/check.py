@@ -228,10 +228,15 @@ def _ask_integers(on_chip: _OnChip, measured: Sequence[BudgetRow], kind: InputKi
     answer = None if on_chip.unsupported or too_large else ask_integers(on_chip.graph, on_chip.profile, kind)
     if not isinstance(answer, Refusal):
         return on_chip, answer
-    found = Unsupported(
-        layer=answer.layer, what=answer.what, reason=answer.why or NONE_HELD, remedy=answer.remedy, resource="integers"
-    )  # fmt: skip
+    reason, remedy = _split_refusal(answer)
+    found = Unsupported(layer=answer.layer, what=answer.what, reason=reason, remedy=remedy, resource="integers")
     return replace(on_chip, unsupported=(found,)), None
+
+
+def _split_refusal(answer: Refusal) -> tuple[str, str]:
+    """Return reason and remedy of a refusal; where it is one sentence, its last semicolon parts the two."""
+    reason, _, remedy = answer.why.rpartition("; ")
+    return (reason, remedy) if reason and not answer.remedy else (answer.why or NONE_HELD, answer.remedy)
 
 
 def _decide_by_integers(rows: Sequence[BudgetRow], decided: Sequence[BudgetRow]) -> Iterator[BudgetRow]:
