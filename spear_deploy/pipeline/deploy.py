@@ -107,7 +107,7 @@ def run_stages(
                 net, chip, data, seed=settings.seed, overrides=settings.overrides,
                 steps=settings.steps, encoding=settings.encoding,
             )  # fmt: skip
-            check_proofs(inputs.network, inputs.profile)
+            check_proofs(inputs.network, inputs.profile, cache.progress)
             wanted = PruneSettings(synops=settings.synops, method=settings.method, levers=settings.levers)
             settings = replace(settings, method=settle_method(wanted, inputs.profile).method)
         named = {"chip": chip, "data": data}

@@ -25,6 +25,7 @@ from spear_deploy.pruning.tune.rounded_learning import IntegerForm
 from spear_deploy.quantize import FORMATS, quantize_input
 from spear_deploy.quantize.rounding import ROUNDED, Rounding, read_rounding
 from spear_deploy.util.extras import require_packages
+from spear_deploy.util.progress import Progress
 
 if TYPE_CHECKING:
     from spear_deploy.hardware.profile import HardwareProfile
@@ -195,16 +196,24 @@ def require_deployment(profile: HardwareProfile, *more: str) -> None:
     require_packages(*more, *PRUNING, "onnx", "onnxruntime", *lava, user=f"a deployment to {profile.name}")
 
 
-def check_proofs(network: SNNGraph, profile: HardwareProfile) -> None:
-    """Refuse on one of Lava's chips what Lava cannot run.
+def check_proofs(network: SNNGraph, profile: HardwareProfile, progress: Progress | None = None) -> None:
+    """Refuse on one of Lava's chips what Lava cannot run, and say before anything is learnt where no netx file will be written.
 
     Raises:
         UnsupportedError: names the layer and what Lava lacks.
     """
-    if profile.meta.family == LAVA_FAMILY:
-        from spear_deploy.lava.plan import plan_network
+    if profile.meta.family != LAVA_FAMILY:
+        return
+    from spear_deploy.interchange.netx.writer import build_entries
+    from spear_deploy.lava.plan import plan_network
 
-        plan_network(api.quantize_for_chip(network, profile))
+    integer = api.quantize_for_chip(network, profile)
+    plan_network(integer)
+    try:
+        build_entries(integer, [])
+    except UnsupportedError as error:
+        if progress is not None:
+            progress({"stage": "checks", "note": f"no netx file will be written: {error}", "done": 0, "of": 0})
 
 
 def grade_split(integer: SNNGraph, split: Split) -> Split:
