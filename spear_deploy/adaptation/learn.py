@@ -109,7 +109,6 @@ class LearnSettings:
             seed=self.seed,
             steps=steps,
             device=self.device,
-            interruptible=steps is None,
             keeps_signs=tuple(one_sign),
         )
 
@@ -208,7 +207,7 @@ def learn(
     A stage before the last has one short round. The last has a longer one after it, and another where more is still missing
     than may be lost: with larger steps where much is missing, else with smaller ones; the best network is kept. Where the chip
     has few values of a weight, a round on these follows, and one with smaller steps where more is missing than may be lost.
-    Learning ends where the network is as good as that before, or where it was interrupted.
+    Learning ends where the network is as good as that before.
 
     Args:
         graph: the network, with calibrated thresholds.
@@ -234,8 +233,6 @@ def learn(
             break
         recipe = settings.recipe(one_sign, epochs=epochs, factor=factor)
         best = best.learn_on(dataset, recipe, hints=hints, progress=progress)
-        if best.interrupted:
-            break
         factor, epochs = LARGER_STEPS if best.accuracy < aim - FAR else SMALLER_STEPS, settings.epochs - first
     if few is None or not is_last:
         return best.graph, best.batches
@@ -244,7 +241,7 @@ def learn(
     for factor in (1.0, SMALLER_STEPS):
         recipe = settings.recipe(one_sign, epochs=epochs, factor=factor)
         best = best.learn_on(dataset, recipe, hints=hints, rounding=few.round_network, progress=note)
-        if best.interrupted or best.accuracy >= aim - find_loss(few):
+        if best.accuracy >= aim - find_loss(few):
             break
     return best.graph, best.batches
 
@@ -257,13 +254,11 @@ class Reached:
         graph: the network.
         accuracy: on validation.
         batches: of all rounds.
-        interrupted: whether Ctrl-C ended the last one.
     """
 
     graph: SNNGraph
     accuracy: float
     batches: int = 0
-    interrupted: bool = False
 
     def learn_on(
         self,
@@ -288,7 +283,6 @@ class Reached:
             graph=result.graph if is_better else self.graph,
             accuracy=max(accuracy, self.accuracy),
             batches=self.batches + result.batches,
-            interrupted=result.interrupted,
         )
 
 

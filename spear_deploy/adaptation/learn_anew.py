@@ -56,7 +56,6 @@ def learn_anew(
         logit_scale=POTENTIALS if has_host_readout(graph) else LOGIT_SCALE,
         batch_size=BATCH_SIZE,
         seed=settings.seed,
-        interruptible=True,
         revives_outputs=False,  # random weights spike, and stay those that the chip stores
         keeps_signs=tuple(layer.name for layer in graph.layers if isinstance(layer.synapse, Dense)),
         device=settings.device,

@@ -54,11 +54,17 @@ def adapt(
         steps = encoding = None  # of the project file
     require_kept(out, RESULTS, net, data)
     graph = load_net(net, data, **source)
-    with display(as_json, quiet) as progress:
-        facts = run_adapt(
-            graph, chip, data, out=out, epochs=epochs, narrows=not keep_widths, readout=readout, seed=seed, overrides=overrides,
-            steps=steps, encoding=encoding, command=command_line(), progress=progress,
-        )  # fmt: skip
+    try:
+        with display(as_json, quiet) as progress:
+            facts = run_adapt(
+                graph, chip, data, out=out, epochs=epochs, narrows=not keep_widths, readout=readout, seed=seed,
+                overrides=overrides, steps=steps, encoding=encoding, command=command_line(), progress=progress,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        sooner = "" if data is None else "; a smaller --epochs ends sooner"
+        raise KeyboardInterrupt(
+            f"files are written when all is learnt, so nothing is kept; `{command_line()}` begins anew{sooner}"
+        ) from None
     emit(facts, as_json=as_json, out=None, show=lambda c: _show(c, facts, label_layers(graph), out))
     if not facts["missing"]:
         suggest(_suggest(facts, chip, overrides, out.rstrip("/")), as_json=as_json)

@@ -55,7 +55,7 @@ def learn_integers(
         return Reached(graph=graph, accuracy=floating)
     least, keeps_zeros = max(aim, floating - TOLERANCE), needs_zeros(graph, inputs.profile)
     for factor in (1.0, SMALLER_STEPS) if family in ROUNDED else ():
-        if best.interrupted or best.accuracy >= least:
+        if best.accuracy >= least:
             break
         least = aim
         recipe = replace(settings.for_network(best.graph).recipe(factor=factor), keeps_zeros=keeps_zeros)

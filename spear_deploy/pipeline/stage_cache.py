@@ -37,12 +37,10 @@ class StageOutput:
     Attributes:
         files: names in the output folder.
         value: plain data.
-        complete: whether the stage did all of its work; the files of an interrupted stage stay for the user, and the run ends.
     """
 
     files: tuple[str, ...] = ()
     value: Any = None
-    complete: bool = True
 
 
 class CachedStage(BaseModel):
@@ -118,9 +116,6 @@ class StageCache:
             files = {file: hash_file(self.folder / file) for file in output.files}
             seconds = round(time.perf_counter() - begin, 3)
             stage = CachedStage(key=key, files=files, value=output.value, seconds=seconds).sealed()
-            if not output.complete:
-                with self.explain_errors():
-                    raise KeyboardInterrupt
             self._keep(name, stage)
         self.seconds[name] = stage.seconds
         self.done.append(name)
@@ -149,7 +144,8 @@ class StageCache:
             self._tell_stop()
 
     def _tell_stop(self) -> NoReturn:
-        raise KeyboardInterrupt(self._kept_so_far(None) if self.done else "") from None
+        nothing = f"no stage is finished, so nothing is kept; {self.advice(None)} begins anew"
+        raise KeyboardInterrupt(self._kept_so_far(None) if self.done else nothing) from None
 
     def conclude(self, files: Iterable[str]) -> None:
         """Keep the digests of the files that hold the results."""

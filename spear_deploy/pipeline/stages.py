@@ -99,8 +99,8 @@ def evaluate_dense(task: Task) -> StageOutput:
 def prune(task: Task, mark: str) -> StageOutput:
     """Search, prune and fine-tune until the *integer* network is within the budget on validation.
 
-    An interrupted search is used, but not finished. Its measurements are kept in a file named by `mark`, a digest of all inputs:
-    with the same inputs, a search that was stopped goes on.
+    Measurements of the search are kept in a file named by `mark`, a digest of all inputs: with the same inputs, a search that was
+    stopped goes on. So Ctrl-C ends it at once: a network of half a search would not be deployed.
     """
     checkpoint = task.folder / CHECKPOINT.format(mark)
     levers = task.settings.levers
@@ -113,6 +113,7 @@ def prune(task: Task, mark: str) -> StageOutput:
         seed=task.settings.seed,
         device=task.settings.device,
         workers=give_logs(task.settings.workers, task.folder),
+        completes=False,
     )
     inputs, choice = choose_input_steps(
         replace(task.inputs, network=task.network(DENSE)), task.settings.steps_range, settings,
@@ -125,11 +126,10 @@ def prune(task: Task, mark: str) -> StageOutput:
     write_snn(pruned.graph, task.folder / PRUNED)
     facts = pruned.to_json()
     write_json(task.folder / SEARCH, facts)
-    if not pruned.interrupted:
-        for path in task.folder.glob(CHECKPOINT.format("*")):
-            path.unlink()
+    for path in task.folder.glob(CHECKPOINT.format("*")):
+        path.unlink()
     value = {name: facts[name] for name in ("widths", "levers", "budgets", "batches", "notes")}
-    return StageOutput(files=(PRUNED, SEARCH), value=value, complete=not pruned.interrupted)
+    return StageOutput(files=(PRUNED, SEARCH), value=value)
 
 
 def quantise(task: Task) -> StageOutput:

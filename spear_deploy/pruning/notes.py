@@ -95,6 +95,8 @@ def _note_interruptions(tuned: TunedPruning) -> list[str]:
         notes.append(f"the search was interrupted after {len(search.history)} plans; the best of them was taken")
     if tuning.interrupted:
         notes.append(f"fine-tuning was interrupted after {len(tuning.history)} epochs; the best network so far was taken")
+    if tuned.rounded is not None and tuned.rounded.interrupted:
+        notes.append("learning with the chip's rounding was interrupted; the best network so far was taken")
     return notes
 
 

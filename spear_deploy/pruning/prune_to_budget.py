@@ -60,7 +60,7 @@ def prune_to_budget(
     """Prune a trained network and fine-tune it so that it keeps its budgets on unseen data.
 
     Ctrl-C during the search ends it, fine-tuning goes on with the best plan so far; Ctrl-C during fine-tuning ends that, and
-    the best network so far is adjusted to the budget.
+    the best network so far is adjusted to the budget. With `settings.completes` off, Ctrl-C is raised in both.
 
     Args:
         graph: a trained floating-point network.
@@ -167,7 +167,8 @@ def _tune(planned: PlannedPruning) -> TunedPruning:
     tuning = FineTuning(
         search.graph, task.monitor,
         criterion=settings.search_settings.criterion, unthinned=search.unthinned, removal=search.removal,
-        hints=search.hints, seed=settings.seed, device=settings.search_settings.device, progress=task.progress,
+        hints=search.hints, seed=settings.seed, device=settings.search_settings.device,
+        completes=settings.completes, progress=task.progress,
     )  # fmt: skip
     tuning.run(_count_left_epochs(settings, search.batches, len(task.dataset.train)))
     rounded = None if tuning.interrupted else _learn_rounded(task, tuning.graph, tuning.hints)
@@ -196,5 +197,5 @@ def _learn_rounded(task: PruneTask, graph: SNNGraph, hints: Array) -> RoundedLea
         return None
     return learn_with_rounding(
         graph, task.monitor, task.form, epochs=max(1, settings.epochs // 3), hints=hints, seed=settings.seed,
-        device=settings.search_settings.device, progress=task.progress,
+        device=settings.search_settings.device, completes=settings.completes, progress=task.progress,
     )  # fmt: skip

@@ -144,6 +144,7 @@ def summarize_unpruned(task: PruneTask, use: BudgetUse, rounded: RoundedLearning
         stages=(measure_stage("trained", task.graph, val), measure_stage("bits", rounded.graph, val, rounded.batches)),
         batches={"search": 0, "fine_tune": 0, "bits": rounded.batches},
         notes=[*notes, f"the network {holds} with its bits: no channel was removed", rounded.note],
+        interrupted=rounded.interrupted,
     )  # fmt: skip
 
 

@@ -108,5 +108,6 @@ class TunedPruning:
 
     @property
     def interrupted(self) -> bool:
-        """Whether search or fine-tuning was cut short."""
-        return self.planned.search.interrupted or self.tuning.interrupted
+        """Whether search or learning was cut short."""
+        cut_short = self.rounded is not None and self.rounded.interrupted
+        return self.planned.search.interrupted or self.tuning.interrupted or cut_short

@@ -47,6 +47,8 @@ class PruneSettings:
         device: that candidates run and learn on, see `training.device`; None: that of `search`.
         workers: where candidates are measured and learn at the same time; None: in this process. Results do not depend on their
             number.
+        completes: whether Ctrl-C during search or fine-tuning lets the best result so far be completed; else it ends pruning at
+            once, and nothing more is learnt.
 
     Raises:
         BudgetError: a limit is neither a number nor a share above 0; there is no such method or lever, or the method does not
@@ -69,6 +71,7 @@ class PruneSettings:
     search: SearchSettings | None = None
     device: str | None = None
     workers: Workers | None = None
+    completes: bool = True
 
     def __post_init__(self) -> None:
         choose_method(self.method, self.levers)

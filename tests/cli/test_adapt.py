@@ -2,7 +2,9 @@
 
 import json
 import shlex
+import signal
 
+import numpy as np
 from click.testing import CliRunner
 
 from spear_deploy.cli.app import main
@@ -51,6 +53,23 @@ def test_a_chip_that_has_all_says_that_nothing_is_replaced(tmp_path):
     write_snn(small_map_network(), path)
     result = run(path, "--chip", "loihi2", "--out", tmp_path / "out")
     assert result.exit_code == 0 and "nothing is replaced" in result.stdout
+
+
+def test_an_adaptation_that_is_stopped_says_that_nothing_is_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_snn(small_map_network(), "net.snn")
+    x = np.random.default_rng(0).integers(0, 2, (60, 4, *small_map_network().input_shape))
+    np.savez("data.npz", x=x, y=np.arange(60) % 3)
+
+    def stop(_):
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("spear_deploy.pipeline.adapt.adapt_network", stop)
+    result = run("net.snn", "--chip", "speck2f", "--data", "data.npz", "--out", "out", "--quiet")
+    assert result.exit_code == 143, result.output
+    assert result.stderr.startswith("interrupted; files are written when all is learnt, so nothing is kept; `")
+    assert result.stderr.endswith("` begins anew; a smaller --epochs ends sooner\n")
+    assert not list((tmp_path / "out").glob("*.snn"))
 
 
 def test_epochs_below_one_are_a_usage_error(tmp_path):

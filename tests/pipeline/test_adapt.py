@@ -402,6 +402,20 @@ def test_too_many_outputs_lead_to_another_chip_and_are_refused_before_anything_i
         sd.deploy(trained, "loihi2", task(), out=tmp_path / "out", overrides=few, **OPTIONS)
 
 
+def test_ctrl_c_while_a_deployment_adapts_keeps_no_half_learnt_network(trained, tmp_path):
+    """A network of half an adaptation was taken for the adapted one, by this run and the next."""
+
+    def stop(facts):
+        if facts["done"] == 1 and not seen:
+            seen.append(facts["stage"])
+            raise KeyboardInterrupt
+
+    seen = []
+    with pytest.raises(KeyboardInterrupt, match="no stage is finished, so nothing is kept"):
+        sd.deploy(trained, "speck2f", task(), out=tmp_path, progress=stop, **OPTIONS)
+    assert seen and not (tmp_path / "adapted.snn").exists() and not (tmp_path / "stages.json").exists()
+
+
 def test_deploy_names_what_nothing_replaces(trained, tmp_path):
     with pytest.raises(ChipError, match=r"chip 'speck2f' lacks what this network needs, and nothing replaces it: layer 'fc': .*"):
         sd.deploy(trained, "speck2f", task(), out=tmp_path, overrides={"neuron.models": "[SigmaDelta]"})

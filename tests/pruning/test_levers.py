@@ -526,6 +526,22 @@ def test_a_network_learns_with_rounding_where_its_integers_lose_accuracy(task, m
     )
 
 
+def test_ctrl_c_while_learning_with_rounding_is_noted_or_raised(task):
+    graph, data = task
+
+    def stop(facts):
+        if (facts["stage"], facts.get("done")) == ("learn with rounding", 1):
+            raise KeyboardInterrupt
+
+    settings = PruneSettings(synops="30%", method="uniform", epochs=6, seed=1)
+    forms = (deploy_float, low_bits(graph, data, 3))
+    result = prune_to_budget(graph, data, settings, deployed=forms, progress=stop)
+    assert result.interrupted
+    assert any(note.startswith("learning with the chip's rounding was interrupted") for note in result.notes)
+    with pytest.raises(KeyboardInterrupt):
+        prune_to_budget(graph, data, replace(settings, completes=False), deployed=forms, progress=stop)
+
+
 def test_deploy_takes_levers_and_shows_what_each_did(tmp_path):
     net, data = network(IF(), hidden=20), deploy_task()
     options = {"synops": "50%", "levers": "channels,weights", "lava_samples": 1}

@@ -4,6 +4,7 @@
     python -m tests.reliability.kills --deploy 0 --prune 0 --sweep 10 --sweep-workers 10 --sweep-parent 10
 
 Of a sweep on two workers the kill is of all its processes (`sweep_workers`), or of its own process alone (`sweep_parent`).
+`deploy_stop` sends SIGTERM instead, after which the command ends by itself and keeps what is finished.
 
 A chain starts the command, sends SIGKILL at a random moment of the time that it still needs, starts it again, and lets the last
 run finish. Its output folder must then hold the files of the reference run, byte for byte; in JSON times and dates may
@@ -47,6 +48,7 @@ SWEEP = ["sweep", "sweep.toml", "--out", "out", "--quiet"]
 COMMANDS = {
     "deploy": ["deploy", *GIVEN, "--method", "uniform", "--lava-samples", "2"],
     "prune": ["prune", *GIVEN, "--method", "evolution", "--episodes", "12", "--epochs", "2"],
+    "deploy_stop": ["deploy", *GIVEN, "--lava-samples", "2"],
     "sweep": SWEEP,
     "sweep_workers": [*SWEEP, "--workers", "2"],
     "sweep_parent": [*SWEEP, "--workers", "2"],
@@ -80,10 +82,12 @@ class Run:
 
     Attributes:
         alone: whether a kill leaves the processes that it started.
+        number: of the signal that ends it.
     """
 
     pid: int
     alone: bool = False
+    number: signal.Signals = signal.SIGKILL
 
     def wait(self, seconds: float | None = None) -> int | None:
         """Return its exit code, or None where it still runs after so many seconds."""
@@ -96,11 +100,11 @@ class Run:
         return None
 
     def kill(self) -> None:
-        """Send SIGKILL, and wait for its end."""
-        if self.alone:
-            os.kill(self.pid, signal.SIGKILL)
+        """Send its signal, and wait for its end."""
+        if self.alone or self.number == signal.SIGTERM:
+            os.kill(self.pid, self.number)
         else:
-            os.killpg(self.pid, signal.SIGKILL)
+            os.killpg(self.pid, self.number)
         os.waitpid(self.pid, 0)
 
 
@@ -111,7 +115,8 @@ def start(command: str, folder: Path) -> Run:
     if pid:
         with suppress(OSError):  # whichever of the two comes first
             os.setpgid(pid, pid)
-        return Run(pid, alone=command == "sweep_parent")
+        ends = signal.SIGTERM if command == "deploy_stop" else signal.SIGKILL
+        return Run(pid, alone=command == "sweep_parent", number=ends)
     code = 1
     try:
         os.setpgid(0, 0)
@@ -209,6 +214,7 @@ def main() -> None:
     """Run chains until so many kills were sent."""
     parser = options(__doc__)
     parser.add_argument("--deploy", type=int, default=200, help="kills of deploy")
+    parser.add_argument("--deploy-stop", type=int, default=0, help="SIGTERM to deploy")
     parser.add_argument("--prune", type=int, default=100, help="kills of prune")
     parser.add_argument("--sweep", type=int, default=0, help="kills of sweep")
     parser.add_argument("--sweep-workers", type=int, default=0, help="kills of all processes of a sweep on two workers")

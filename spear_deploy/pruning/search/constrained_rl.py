@@ -166,7 +166,7 @@ def _play_all(work: _Episodes) -> bool:
     try:
         refine_policy(env, episodes=work.episodes, seed=work.builder.settings.seed)
     except KeyboardInterrupt:
-        if not work.played:
+        if not work.played or not work.builder.settings.completes:
             raise
         return True
     return False

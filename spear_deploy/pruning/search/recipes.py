@@ -232,7 +232,7 @@ def _halve(work: _Recipes, first: tuple[Shares, ...], progress: Progress | None)
                     accuracy = max(row["accuracy"] for row in work.history)
                     progress({"stage": "recipes", "accuracy": accuracy, "done": index + 1, "of": count})
     except KeyboardInterrupt:
-        if not work.measured:
+        if not work.measured or not settings.completes:
             raise
         return True
     if not work.measured:

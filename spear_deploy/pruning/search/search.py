@@ -112,7 +112,8 @@ def search(
         progress: is called after each evaluation.
 
     Returns:
-        The best feasible plan. Ctrl-C during the episodes ends the search and keeps the best so far.
+        The best feasible plan. Ctrl-C during the episodes ends the search and keeps the best so far, unless the settings say that
+        nothing is completed.
 
     Raises:
         BudgetError: one channel in each group already exceeds a budget; carries its use.
@@ -161,7 +162,7 @@ def _play_and_halve(play: Searcher, problem: Problem, settings: PruneSettings, c
         clock.stop("ladder")
         return rounds, False
     except KeyboardInterrupt:
-        if problem.best is None:
+        if problem.best is None or not settings.completes:
             raise
         problem.ensure_feasible()
         if "search" not in clock.seconds:

@@ -54,6 +54,7 @@ class FineTuning:
         hints: mean outputs of the network before pruning on the training split, see `training.fit`; computed unless given.
         seed: of the order of samples.
         device: of torch.
+        completes: whether Ctrl-C keeps the best network so far; else it is raised.
         progress: is called after each epoch.
 
     Attributes:
@@ -78,9 +79,10 @@ class FineTuning:
         hints: Array | None = None,
         seed: int = 0,
         device: str = "cpu",
+        completes: bool = True,
         progress: Progress | None = None,
     ) -> None:
-        self.device = device
+        self.device, self.completes = device, completes
         self.graph, self.monitor = graph, monitor
         self.dense, self.dataset = monitor.dense, monitor.dataset
         self.criterion, self.unthinned, self.seed, self.progress = criterion, unthinned, seed, progress
@@ -161,7 +163,7 @@ class FineTuning:
         """
         recipe = Recipe(
             epochs=epochs, learning_rate=peak, warm_up=0.1, seed=self.seed, synops_budget=target, dual=self._dual,
-            interruptible=True, keeps_zeros=True, device=self.device,
+            interruptible=self.completes, keeps_zeros=True, device=self.device,
         )  # fmt: skip
         report = self.progress
         progress = None if report is None else (lambda facts: report({**facts, "stage": "fine-tune"}))

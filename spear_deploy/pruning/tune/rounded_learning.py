@@ -52,6 +52,7 @@ class RoundedLearning:
         lost: accuracy on validation that the integers lost before.
         left: what they lose after it, against the network before; below 0 where they are more accurate.
         exceeded: whether it is not kept because of the budgets.
+        interrupted: whether Ctrl-C ended it.
     """
 
     graph: SNNGraph
@@ -61,6 +62,7 @@ class RoundedLearning:
     left: float
     kept: bool
     exceeded: bool = False
+    interrupted: bool = False
 
     @property
     def note(self) -> str:
@@ -86,6 +88,7 @@ def learn_with_rounding(
     hints: Array | None = None,
     seed: int = 0,
     device: str = "cpu",
+    completes: bool = True,
     progress: Progress | None = None,
 ) -> RoundedLearning | None:
     """Learn on with the chip's rounding, and keep the result where its integers are more accurate within the budgets.
@@ -100,6 +103,7 @@ def learn_with_rounding(
         hints: of the teacher, see `training.fit`.
         seed: order of the samples.
         device: of torch.
+        completes: whether Ctrl-C keeps the best epoch so far; else it is raised.
         progress: is called after each epoch.
 
     Returns:
@@ -118,8 +122,8 @@ def learn_with_rounding(
     use = monitor.measure_with_training(graph)
     target = before.synops.total / use.active_use if use.active_use else None
     recipe = Recipe(
-        epochs=epochs, learning_rate=PEAK, warm_up=0.1, seed=seed, synops_budget=target, keeps_zeros=True, interruptible=True,
-        device=device,
+        epochs=epochs, learning_rate=PEAK, warm_up=0.1, seed=seed, synops_budget=target, keeps_zeros=True,
+        interruptible=completes, device=device,
     )  # fmt: skip
     note = None if progress is None else (lambda facts: progress({**facts, "stage": "learn with rounding"}))
     tuned = fit(graph, monitor.dataset, recipe, hints=hints, rounding=form.rounding, progress=note)
@@ -133,6 +137,7 @@ def learn_with_rounding(
     return RoundedLearning(
         graph=learnt if kept else graph, use=after if kept else use, batches=tuned.batches, lost=lost,
         left=before.accuracy - better, kept=kept, exceeded=better > accuracy and exceeded,
+        interrupted=tuned.interrupted,
     )  # fmt: skip
 
 
