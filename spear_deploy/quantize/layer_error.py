@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from spear_deploy.errors import DataError
 from spear_deploy.network import CONVS, WEIGHTED, Array, Neuron, Synapse, find_max_spikes
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.quantize.fold import replace_mean_by_sum
@@ -148,12 +149,18 @@ def measure_layer_error(
         neuron: the integer neuron.
         scale: its potential over the floating-point one.
         constants: further constants of its update.
+
+    Raises:
+        DataError: more arrives than exact sums hold; names the layer.
     """
     shape = (*drive.sums.shape[:2], *layer.shape)
     emitted, u = np.empty(shape, np.int64), np.zeros(shape, np.int64) if neurons.has_current(neuron) else None
     state = neurons.start(neuron, shape[1], shape[2:], 1.0, np.int64)
     state.constants |= constants or {}
-    neurons.run(neuron, state, drive.sums, emitted, u=u)
+    try:
+        neurons.run(neuron, state, drive.sums, emitted, u=u)
+    except DataError as error:
+        raise DataError(f"layer '{layer.name}': {error}") from None
     clips = _grade_clips(neurons.count_overflows(neuron, state), u, drive.magnitudes)
     if not layer.readout:
         difference = float(np.abs(np.cumsum(emitted - float_run.emitted[layer.name], axis=0)).mean())

@@ -195,8 +195,8 @@ def _scales_to_try(
     by_bits: dict[int, list[ScaledSynapse]] = {}
     for name, synapse in _float_synapses(layer, shift).items():
         by_bits.setdefault(settings.bits_of(name), []).append(synapse)
-    known = [limit for limit in (_threshold_limit(layer), _bias_limit(layer), _start_limit(layer)) if limit]
-    other_limits = min(known, default=np.inf)
+    known = (_threshold_limit(layer), _bias_limit(layer), _start_limit(layer), _current_limit(layer))
+    other_limits = min((limit for limit in known if limit), default=np.inf)
     limits = []
     for bits, synapses in by_bits.items():
         (step, most), largest = weight_format(bits), max(abs(end) for synapse in synapses for end in synapse.extremes())
@@ -232,6 +232,16 @@ def _bias_limit(layer: NeuronInput) -> float | None:
     """Return the largest scale at which the bias fits its format, or None where every scale does."""
     bias = float(np.abs(_float_bias(layer)).max())
     return MAX_BIAS_MANTISSA * 2**MAX_BIAS_EXPONENT / (LOIHI_UNIT * bias) if bias else None
+
+
+def _current_limit(layer: NeuronInput) -> float | None:
+    """Return the largest scale at which the current that biases alone lead to fits the state, or None where every scale does."""
+    if not _has_current(layer):
+        return None
+    biases = [s.bias * layer.bias_factors[name] for name, s in _float_synapses(layer, 0).items() if s.bias is not None]
+    largest = sum(float(np.abs(bias).max()) for bias in biases)
+    steady = float(layer.factors["syn"].min()) * (STATE_LIMIT - 1) / LOIHI_UNIT  # a bias of this leads to the limit
+    return (steady - len(biases)) / largest if largest else None  # each is rounded
 
 
 def _start_limit(layer: NeuronInput) -> float | None:

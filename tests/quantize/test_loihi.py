@@ -5,8 +5,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from spear_deploy.errors import QuantizationError, UnsupportedError
-from spear_deploy.network import IF, LI, LIF, AvgPool, BatchNorm, Conv2d, CubaLIF, Dense, Flatten, Layer, LoihiLIF, Scale, SumPool
+from spear_deploy.errors import DataError, QuantizationError, UnsupportedError
+from spear_deploy.network import (
+    IF,
+    LI,
+    LIF,
+    AvgPool,
+    BatchNorm,
+    Conv2d,
+    CubaLI,
+    CubaLIF,
+    Dense,
+    Flatten,
+    Layer,
+    LoihiLIF,
+    Scale,
+    SumPool,
+)
 from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.quantize import fold_batchnorm, layer_error, loihi, quantize, quantize_input
 from spear_deploy.quantize.fold import add_missing_weights
@@ -248,6 +263,26 @@ def test_a_state_that_overflows_at_every_scale_is_an_error():
     graph = chain([dense(np.ones((1, 1)), IF())], input_shape=(1,))
     with pytest.raises(QuantizationError, match="layer 'fc': its 24-bit state overflows at every scale tried"):
         quantize(graph, calibration=np.full((2, 1, 1), 200_000))
+
+
+def test_more_than_exact_sums_hold_names_the_layer():
+    graph = chain([dense(np.ones((1, 1)), IF())], input_shape=(1,))
+    with pytest.raises(DataError, match="^layer 'fc': 20320000000 arrives in one step, exact sums hold 17179869184; scale"):
+        quantize(graph, calibration=np.full((2, 1, 1), 80_000_000))
+
+
+@pytest.mark.parametrize("neuron", [CubaLIF(tau_mem_s=0.01, tau_syn_s=0.005), CubaLI(tau_mem_s=0.01, tau_syn_s=0.005)])
+def test_a_current_that_biases_lead_to_stays_within_the_state(neuron):
+    """Of a bias of 10^6, 64 · scale · bias · 5 steps are at most 2^23 − 1, with data and without."""
+    synapse = Dense(weight=np.eye(3), bias=np.array([1e6, -1e6, 0]))
+    graph = chain([Layer(name="fc", synapse=synapse, neuron=neuron)], input_shape=(3,), dt_s=1e-3)
+    x = np.zeros((60, 1, 3), np.uint8)
+    for integer in (quantize(graph), quantize(graph, calibration=x)):
+        run = simulate(integer, x, record=("u",))
+        assert run.overflows.get("fc", {}).get("u_wrapped", 0) == 0
+        assert np.abs(run.u["fc"]).max() < 2**23
+    first = quantize(graph)
+    assert np.abs(simulate(first, x, record=("u",)).u["fc"]).max() > 0.49 * 2**23, "the rounding takes at least half of it"
 
 
 def norm_of(channels, seed=0):
