@@ -94,7 +94,7 @@ class Fact(Block):
 
 
 def unit_of(field: FieldInfo) -> str:
-    """Return the unit of a key declared by `Leaf.key`, or "" of another key."""
+    """Return the unit of a key declared by `Fact.key`, or "" of another key."""
     return _read_declaration(field, "unit").get("const", "")
 
 
@@ -139,6 +139,7 @@ class Limit(Fact):
         """Refuse what is no capacity; pydantic's own check of a union would return a sentence for each of its members."""
         if value is None or value == UNLIMITED:
             return value
+        given = value
         if isinstance(value, str) and value.isdecimal():
             value = int(value)
         if isinstance(value, float) and value.is_integer():
@@ -150,7 +151,7 @@ class Limit(Fact):
         if value < cls.min_value:
             raise ValueError(f"{value} given, a capacity is at least {cls.min_value}; write null where it is not published")
         if value > MAX_CAPACITY:
-            raise ValueError(f"{value:.3g} given, a capacity is at most {MAX_CAPACITY}; '{UNLIMITED}' is without limit")
+            raise ValueError(f"{quote_value(given)} given, a capacity is at most {MAX_CAPACITY}; '{UNLIMITED}' is without limit")
         return value
 
     @property

@@ -146,7 +146,7 @@ class PassBuilder:
             self.record(name, "u", "int32")
 
     def record(self, name: str, what: str, dtype: str, into: str = "") -> None:
-        """Add a recorder, with the name `into` where synapses incoming it."""
+        """Add a recorder, behind the population, or with the name `into` for synapses to end in."""
         kind = "state_recorder" if what in ("v", "u") else "port_recorder"
         file = f"{self.key}-{len(self.recordings)}.npy"
         recorder = self.add(into or f"{name}/{what}", kind, self.plan.size(name) * self.copies, dtype=dtype, file=file)

@@ -1,4 +1,4 @@
-"""Classes of a network's outputs: one each, several for one, or by a readout on the host.
+"""Classes that the outputs of a network, or the host, stand for.
 
 A spiking output counts at most one spike a step, so that few steps leave few counts, and classes tie. A network that was adapted
 to such a chip may have several output neurons a class, which the host adds up: `metadata["outputs_per_class"]`. Those of class c

@@ -247,7 +247,7 @@ class SNNGraph:
         return None
 
     def leads_to(self, start: str, end: str) -> bool:
-        """Return whether a layer is another, or that gets something of it."""
+        """Return whether what leaves a layer reaches another, or the two are one."""
         waiting, seen = [start], {start}
         while waiting:
             here = waiting.pop()

@@ -1,4 +1,4 @@
-"""All steps of a layer's neurons at once, with gradient, where numba is installed.
+"""All steps of a layer's neurons as one compiled operation with gradient.
 
     run_all_steps(...) ─► what a cell emits in all steps, by `norse.compiled_cells`, or None: Norse's steps do it
 

@@ -1,4 +1,4 @@
-"""One network while it learns: batches, epochs, removals of weights, and the best epoch."""
+"""A network while it learns: batches, epochs, removals, the best epoch."""
 
 from __future__ import annotations
 

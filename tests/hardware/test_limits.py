@@ -19,6 +19,11 @@ def test_a_capacity_beyond_exact_sums_is_refused(key):
     assert check(NETWORK, override_facts(load_profile("loihi2"), {key: str(1 << 53)})).cores_used == 1
 
 
+def test_a_capacity_beyond_floating_point_is_refused_too():
+    with pytest.raises(ProfileError, match=r"key 'core.neurons': 9{57}\.\.\. given, a capacity is at most 9007199254740992"):
+        override_facts(load_profile("loihi2"), {"core.neurons": "9" * 400})
+
+
 def test_a_word_of_unlimited_width_is_refused():
     chip = override_facts(load_profile("loihi2"), {"synapse_memory.word_bits": "unlimited"})
     with pytest.raises(ProfileError, match="table 'synapse_memory': a width in bit is 'unlimited'; write a number, or null"):
