@@ -25,6 +25,7 @@ from spear_deploy.budget.remedies import FIXED
 from spear_deploy.budget.report import BudgetReport
 from spear_deploy.errors import SpearError, UnsupportedError
 from spear_deploy.hardware.schema import HardwareProfile
+from spear_deploy.network.chip_format import find_chip_format
 from spear_deploy.network.graph import SNNGraph, merge_parts
 
 MAX_REWRITES = 200
@@ -120,7 +121,7 @@ def make_plans(graph: SNNGraph, profile: HardwareProfile, *, chips: int = 1, lea
     Raises:
         UnsupportedError: an integer network.
     """
-    if graph.is_integer:
+    if find_chip_format(graph):
         raise UnsupportedError("an integer network is of one chip already; give the floating-point network that it was made of")
     plans: dict[tuple[Any, ...], Plan] = {}
     tried: set[tuple[tuple[str, str], ...]] = set()

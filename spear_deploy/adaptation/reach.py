@@ -19,6 +19,7 @@ from spear_deploy.budget.core_rows import THING, BudgetRow
 from spear_deploy.budget.remedies import FIXED
 from spear_deploy.budget.report import BudgetReport
 from spear_deploy.hardware.schema import HardwareProfile
+from spear_deploy.network.chip_format import find_chip_format
 from spear_deploy.network.graph import SNNGraph, merge_parts
 from spear_deploy.network.host_readout import can_move_to_host
 from spear_deploy.util.number_format import plural
@@ -103,7 +104,7 @@ def find_reach(graph: SNNGraph, profile: HardwareProfile, *, chips: int = 1, rep
         chips: how many there are.
         report: of the network as it is; says whether alternatives are worth comparing.
     """
-    if graph.is_integer:
+    if find_chip_format(graph):
         return None
     try:
         plan = _find_plan(graph, profile, chips, is_far=report is not None and _find_excess(report) > FAR)

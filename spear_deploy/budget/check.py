@@ -41,6 +41,7 @@ from spear_deploy.budget.what_if import WhatIf, build_what_if
 from spear_deploy.budget.zero_weights import fill_zero_weights
 from spear_deploy.errors import DataError, Refusal
 from spear_deploy.hardware.schema import HardwareProfile
+from spear_deploy.network.chip_format import find_chip_format
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.network.labels import label_layers
 from spear_deploy.placement.place import Placement, lower_bound, place_in_fewest_cores
@@ -222,15 +223,18 @@ def _measure_rows(on_chip: _OnChip, costs: _Costs, limits: UserLimits) -> list[B
 def _ask_integers(on_chip: _OnChip, measured: Sequence[BudgetRow], kind: InputKind) -> tuple[_OnChip, SNNGraph | None]:
     """Add the part of a network that the chip's integers refuse, where nothing else speaks against it; return the integers too.
 
-    It is asked by quantising, which takes seconds for large networks: one that is too large as it is, is asked when it fits.
+    A network that is quantised for another chip is refused in any case. Else it is asked by quantising, which takes seconds for
+    large networks: one that is too large as it is, is asked when it fits.
     """
     too_large = any(row.status == "over" for row in measured) and on_chip.graph.weights > ASKED_WEIGHTS
-    answer = None if on_chip.unsupported or too_large else ask_integers(on_chip.graph, on_chip.profile, kind)
+    is_of_another = find_chip_format(on_chip.graph) not in (None, on_chip.profile.meta.family)
+    is_settled = bool(on_chip.unsupported) or too_large
+    answer = None if is_settled and not is_of_another else ask_integers(on_chip.graph, on_chip.profile, kind)
     if not isinstance(answer, Refusal):
         return on_chip, answer
     reason, remedy = _split_refusal(answer)
     found = Unsupported(layer=answer.layer, what=answer.what, reason=reason, remedy=remedy, resource="integers")
-    return replace(on_chip, unsupported=(found,)), None
+    return replace(on_chip, unsupported=(found, *on_chip.unsupported)), None
 
 
 def _split_refusal(answer: Refusal) -> tuple[str, str]:

@@ -17,6 +17,7 @@ from spear_deploy.data.dataset import hash_dataset
 from spear_deploy.errors import ChipError, FileError
 from spear_deploy.hardware.profile import HardwareProfile, hash_profile
 from spear_deploy.interchange.snn_file import hash_network, write_snn
+from spear_deploy.network.chip_format import find_chip_format
 from spear_deploy.network.classes import count_classes
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline import api
@@ -49,10 +50,10 @@ def adapt_for_deployment(
     (cache.folder / FACTS).unlink(missing_ok=True)
     profile, chips = api.resolve_chip(chip, settings.overrides)
     network = load_for(net, data)
-    if not network.is_integer:
+    if (held := find_chip_format(network)) is None:
         require_integers(profile)
     folded = fold_chained_weights(network)
-    if network.is_integer:
+    if held is not None:
         return network
     is_on_host = settings.readout == HOST
     if not is_on_host and not has_to_change(folded, profile, chips=chips):

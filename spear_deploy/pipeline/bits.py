@@ -10,6 +10,7 @@ from spear_deploy.hardware.catalog import list_profiles
 from spear_deploy.hardware.profile import load_profile
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import WEIGHTED
+from spear_deploy.network.chip_format import find_chip_format
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.layer_bits import BITS, read_layer_bits, state_layer_bits
 from spear_deploy.pipeline.inputs import Chip, Net, load, profile
@@ -64,7 +65,7 @@ def state_bits(net: Net, chip: Chip, bits: Bits, *, overrides: Mapping[str, Any]
     {'conv2': 4}
     """
     graph, target, named = load(net), profile(chip, overrides), parse_bits(bits)
-    if graph.is_integer:
+    if find_chip_format(graph):
         raise UnsupportedError("bits: the network has integers already; give the floating-point network that they were made of")
     if isinstance(named, int):
         named = {layer.name: named for layer in graph.layers if isinstance(layer.synapse, WEIGHTED)}

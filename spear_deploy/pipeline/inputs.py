@@ -237,24 +237,25 @@ def require_integers(target: HardwareProfile) -> Format:
 
 
 def quantize_for_chip(net: Net, chip: Chip, *, calibration: Array | None = None, kind: InputKind = "spikes") -> SNNGraph:
-    """Quantise a network to the chip's formats; an integer network is returned unchanged.
+    """Quantise a network to the chip's formats; one that is quantised to them is returned unchanged.
 
     Args:
         net, chip: see the module; the family of the profile gives the format.
         calibration, kind: input that scales are chosen on, see `quantize.quantize`.
 
     Raises:
+        UnsupportedError: a network that is quantised for another chip.
         ChipError: this family has no integer format here, or none of the widths that the profile names, or lacks a part of the
             network, or its spikes carry no values and the input is a current.
     """
     from spear_deploy.quantize.for_chip import quantize_for_profile, require_values
+    from spear_deploy.quantize.network import is_quantized
 
     graph, target = load(net), profile(chip)
     require_values(target, kind)
-    if graph.is_integer:
+    if is_quantized(graph, require_integers(target), target.name):
         _check_biases(graph, target)
         return graph
-    require_integers(target)
     try:
         return quantize_for_profile(graph, target, calibration=calibration, kind=kind)
     except ChipError:

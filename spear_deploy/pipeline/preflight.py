@@ -15,6 +15,7 @@ from spear_deploy.data import Dataset, Split
 from spear_deploy.data.input_sums import INPUT_TWICE
 from spear_deploy.data.time_steps import deployed_steps, mark_steps
 from spear_deploy.errors import ChipError, DataError, UnsupportedError
+from spear_deploy.network.chip_format import find_chip_format
 from spear_deploy.network.classes import count_classes
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline import api
@@ -143,7 +144,7 @@ def check_inputs(
     """
     require_packages(*PRUNING, user="pruning")
     (profile, chips), network = api.resolve_chip(chip, overrides), load_for(net, data)
-    if network.is_integer:
+    if find_chip_format(network):
         raise UnsupportedError(
             "an integer network can be neither searched nor fine-tuned; give the floating-point network it was made of"
         )

@@ -10,7 +10,7 @@ from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import Array
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.network.layer_bits import read_layer_bits
-from spear_deploy.quantize.network import FAMILIES, FORMATS, Format, quantize
+from spear_deploy.quantize.network import FAMILIES, FORMATS, Format, is_quantized, quantize
 from spear_deploy.simulator import InputKind
 
 
@@ -20,7 +20,7 @@ def quantize_for_profile(
     """Return the integers of a network for a chip whose family is one of `FORMATS`.
 
     Args:
-        graph: the network; integers are returned as they are.
+        graph: the network; one that is quantised to the chip's format is returned as it is.
         profile: names widths and limits.
         calibration, kind: of `quantize`.
 
@@ -44,6 +44,16 @@ def quantize_for_profile(
         kind=kind,
         **{name: limit for name, limit in limits.items() if limit is not None and family == "xylo"},
     )
+
+
+def require_own_numbers(graph: SNNGraph, profile: HardwareProfile) -> None:
+    """Raise where a network is quantised for another chip; a chip without a format of its own takes any.
+
+    Raises:
+        UnsupportedError: it is quantised for another chip.
+    """
+    if profile.meta.family in FORMATS:
+        is_quantized(graph, profile.meta.family, profile.name)
 
 
 def takes_current(profile: HardwareProfile) -> bool:
@@ -72,7 +82,9 @@ def require_values(profile: HardwareProfile, kind: InputKind) -> None:
 
 
 def ask_integers(graph: SNNGraph, profile: HardwareProfile, kind: InputKind = "spikes") -> SNNGraph | Refusal | None:
-    """Return a chip's integers of a floating-point network, or the first part that they cannot hold; None where it has none.
+    """Return a chip's integers of a floating-point network, or the first part that they cannot hold.
+
+    None where the chip has none, and of a network that holds them.
 
     It is asked by quantizing, so that a check and the integers answer alike.
 
@@ -80,9 +92,11 @@ def ask_integers(graph: SNNGraph, profile: HardwareProfile, kind: InputKind = "s
         graph, profile: the network and the chip.
         kind: of the network's input.
     """
-    if graph.is_integer or profile.meta.family not in FORMATS:
+    if profile.meta.family not in FORMATS:
         return None
     try:
+        if is_quantized(graph, profile.meta.family, profile.name):
+            return None
         return quantize_for_profile(graph, profile, kind=kind)
     except SpearError as error:
         return _read_refusal(graph, error)

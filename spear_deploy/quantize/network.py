@@ -17,6 +17,7 @@ import numpy as np
 from spear_deploy.errors import DataError, QuantizationError, Refusal, UnsupportedError, did_you_mean
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import Array
+from spear_deploy.network.chip_format import find_chip_format
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.network.layer_bits import read_layer_bits, state_layer_bits
 from spear_deploy.quantize import akida, chips, loihi, rounded_weights, speck, xylo
@@ -66,8 +67,6 @@ FAMILIES: dict[str, Family] = {
     akida.FORMAT: Family(lower=akida.lower, weight_bits=(2, 4), input_levels=akida.MAX_INPUT),
 }
 """How each family takes a network."""
-FLOATING = (*rounded_weights.RULES, akida.FORMAT)
-"""Formats whose networks are of floating-point neurons."""
 BY_LAYER = ("loihi", akida.FORMAT)
 """Formats whose layers may have weights of different widths."""
 KEEPING = ("truenorth",)
@@ -107,7 +106,7 @@ def quantize(
     """Return the integer network for a family of chips.
 
     Args:
-        graph: a floating-point network; batch norm is folded. An integer network is returned as it is.
+        graph: a floating-point network; batch norm is folded. One that is quantised to the format is returned as it is.
         format: the family.
         weight_bits: bits of a stored weight; the most that the format holds unless given (2..8; 2..9 TrueNorth, 16 SpiNNaker
             and Catalyst N1, 1..3 and a sign by source ODIN, 2..4 Akida).
@@ -125,7 +124,7 @@ def quantize(
     as `findings`.
 
     Raises:
-        UnsupportedError: what has no integer counterpart, by layer.
+        UnsupportedError: what has no integer counterpart, by layer; a network that is quantised to another format.
         QuantizationError: a value or a width outside its format, by layer.
         DataError: a calibration that the network, or the chip, does not take.
     """
@@ -133,7 +132,7 @@ def quantize(
     weight_bits = _require_width(family, weight_bits)
     graph = graph if layer_bits is None else state_layer_bits(graph, layer_bits)
     layer_bits = _choose_layer_bits(graph, format, weight_bits, layer_bits)
-    if graph.is_integer or graph.metadata.get("quantization", {}).get("format") in FLOATING:
+    if is_quantized(graph, format):
         return graph
     _refuse_missing_parts(graph, format, kind)
     calibration = None if calibration is None else check_input(graph, calibration, kind)
@@ -152,6 +151,30 @@ def quantize(
         return learnt
     integer = family.lower(prepared, settings)
     return integer if calibration is None else _lower_on_data(prepared, integer, settings, calibration)
+
+
+def is_quantized(graph: SNNGraph, format: str, chip: str = "") -> bool:
+    """Return whether a network is quantised to a format.
+
+    Args:
+        graph: the network.
+        format: the format.
+        chip: for the message, the chip that takes it; the format unless given.
+
+    Raises:
+        UnsupportedError: it is quantised to another one.
+    """
+    held = find_chip_format(graph)
+    if held is not None and held != format:
+        raise UnsupportedError(
+            Refusal(
+                place="network",
+                what=f"quantised for {held}",
+                why=f"numbers of {chip or format} differ",
+                remedy="give the floating-point network that it was made of",
+            )
+        )
+    return held is not None
 
 
 def _require_format(format: str) -> Family:

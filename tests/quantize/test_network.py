@@ -5,9 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from spear_deploy.adaptation.plan import make_plans
 from spear_deploy.errors import DataError, QuantizationError, UnsupportedError
+from spear_deploy.hardware.profile import load_profile
+from spear_deploy.interchange.snn_file import read_snn, write_snn
 from spear_deploy.network import IF, LI, LIF, CubaLIF, Dense, Layer
+from spear_deploy.network.chip_format import find_chip_format
 from spear_deploy.network.graph import chain
+from spear_deploy.pipeline import api
+from spear_deploy.pipeline.bits import state_bits
+from spear_deploy.pipeline.preflight import check_inputs
 from spear_deploy.quantize import FAMILIES, quantize, quantize_input
 from spear_deploy.quantize.network import choose_input_scale
 from spear_deploy.quantize.weighted_inputs import RESET_DELAY
@@ -19,6 +26,14 @@ WIDTHS = {
 }  # fmt: skip
 LEVELS = {"loihi": 255, "speck": 15, "xylo": 15, "spinnaker": 15, "odin": 15, "akida": 15, "catalyst": 15}
 """Value, or number of events, of the largest current; other families take no current."""
+
+
+CHIPS = {
+    "loihi": "loihi2", "speck": "speck2f", "xylo": "xylo_audio2", "truenorth": "truenorth", "spinnaker": "spinnaker1",
+    "reckon": "reckon", "odin": "odin", "spinnaker2": "spinnaker2", "brainscales": "brainscales2", "akida": "akd1000",
+    "catalyst": "catalyst_n1",
+}  # fmt: skip
+"""A chip of each family."""
 
 
 def network(family):
@@ -73,13 +88,63 @@ def test_a_reset_one_step_late_is_a_finding():
     assert [(row["layer"], row["given"], row["stored"]) for row in found] == [("a", 1, 0)]
 
 
+def network_of(family):
+    """Return a network that the chips of a family hold."""
+    graph = network(family)
+    if family == "brainscales":
+        return graph.with_layers(lambda layer: replace(layer, neuron=CubaLIF(tau_mem_s=0.01, tau_syn_s=0.005, w_in=5.0)))
+    if family == "xylo":
+        return graph.with_layers(lambda layer: replace(layer, neuron=LIF(tau_s=0.004, reset="subtract")))
+    return graph
+
+
+@pytest.mark.parametrize("family", WIDTHS)
+def test_a_network_of_one_family_is_refused_by_all_others_and_returned_by_its_own(family, tmp_path):
+    """By quantize, simulate, check, and export with a chip; no run, and no file, of another chip's numbers."""
+    rounded = quantize(network_of(family), format=family)
+    write_snn(rounded, tmp_path / "n.snn")
+    stored, x = read_snn(tmp_path / "n.snn"), np.ones((4, 1, 2), np.uint8)
+    assert quantize(stored, format=family) is stored and find_chip_format(network_of(family)) is None
+    own = api.check(stored, CHIPS[family])
+    assert not [found for found in own.unsupported if "quantised for" in found.what]
+    assert api.simulate(stored, x, chip=CHIPS[family]).output.shape == (4, 1, 2)
+    for other in WIDTHS.keys() - {family}:
+        chip = CHIPS[other]
+        remedy = "give the floating-point network that it was made of"
+        refusal = f"network: quantised for {family}, numbers of {chip} differ; {remedy}"
+        with pytest.raises(UnsupportedError, match=f"^network: quantised for {family}, numbers of {other} differ; give the"):
+            quantize(stored, format=other)
+        with pytest.raises(UnsupportedError, match=f"^{refusal}$"):
+            api.simulate(stored, x, chip=chip)
+        with pytest.raises(UnsupportedError, match=f"^{refusal}$"):
+            api.export(stored, tmp_path / "n.nir", to="nir", chip=chip)
+        report = api.check(stored, chip)
+        first = report.unsupported[0]
+        assert (report.verdict, f"{first.what}, {first.why}") == ("does_not_fit", refusal)
+        assert not [note for note in report.notes if note.startswith("adapt: ")]
+    if family != "loihi":
+        with pytest.raises(UnsupportedError, match=f"^network: quantised for {family}, numbers of loihi2 differ; give the"):
+            api.export(stored, tmp_path / "n.net", to="netx")
+
+
+@pytest.mark.parametrize("family", ["spinnaker2", "brainscales", "akida"])
+def test_rounded_networks_of_real_numbers_are_not_changed_again(family, tmp_path):
+    """No search, no adaptation, no other bits, and no explanation of what rounding changed."""
+    rounded, chip = quantize(network_of(family), format=family), CHIPS[family]
+    with pytest.raises(UnsupportedError, match="an integer network is of one chip already; give the floating-point network"):
+        make_plans(rounded, load_profile(chip))
+    with pytest.raises(UnsupportedError, match="the network holds integers already; give the floating-point network"):
+        api.explain(rounded, chip, np.ones((4, 1, 2), np.uint8))
+    with pytest.raises(UnsupportedError, match="bits: the network has integers already; give the floating-point network"):
+        state_bits(rounded, chip, "2")
+    np.savez(tmp_path / "d.npz", x=np.ones((40, 4, 2), np.uint8), y=np.arange(40) % 2)
+    with pytest.raises(UnsupportedError, match="an integer network can be neither searched nor fine-tuned; give the floating"):
+        check_inputs(rounded, chip, tmp_path / "d.npz")
+
+
 @pytest.mark.parametrize("family", WIDTHS)
 def test_the_narrowest_weights_of_a_family_use_their_bits(family):
-    graph, low = network(family), WIDTHS[family][0]
-    if family == "brainscales":
-        graph = graph.with_layers(lambda layer: replace(layer, neuron=CubaLIF(tau_mem_s=0.01, tau_syn_s=0.005, w_in=5.0)))
-    if family == "xylo":
-        graph = graph.with_layers(lambda layer: replace(layer, neuron=LIF(tau_s=0.004, reset="subtract")))
+    graph, low = network_of(family), WIDTHS[family][0]
     integer = quantize(graph, format=family, weight_bits=low)
     for layer in integer.layers:
         assert np.abs(layer.synapse.weight).max() > 0 and len(np.unique(layer.synapse.weight)) <= 2**low

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from spear_deploy.errors import ChipError, DataError, UnsupportedError
 from spear_deploy.network import Array
+from spear_deploy.network.chip_format import find_chip_format
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.labels import name_layers
 from spear_deploy.pipeline.api.fits import check
@@ -139,12 +140,14 @@ def export(
     details: dict[str, Any] = {name: options[name] for name in ("scan", "framework") if options.get(name)}
     if to == "xylo" or to == "speck" or to == "pynn":
         return _export_to_chip(graph, path, to, chip or CHIPS_OF_FORMATS[to], proof, progress, force=bool(options.get("force")))
-    if to == "netx" and not graph.is_integer:
+    if to == "netx" and find_chip_format(graph) != "loihi":
         graph, proof, details["approximations"] = _quantize_for_file(graph, proof, chip or "loihi2")
     if to == "nir" and chip is not None:
         from spear_deploy.placement.place import place
+        from spear_deploy.quantize.for_chip import require_own_numbers
 
-        details["placement"] = place(graph, profile(chip))
+        require_own_numbers(graph, target := profile(chip))
+        details["placement"] = place(graph, target)
     return interchange.export(graph, path, to=to, proof=proof, progress=progress, **details)
 
 
@@ -215,10 +218,9 @@ def _require_exportable(graph: SNNGraph, to: str, target: HardwareProfile, proof
         )
     if to == "pynn" and proof.x is not None and (proof.x > 1).any():
         raise DataError("export to pynn: several spikes of an input in a step, PyNN's sources send one; give an input of 0 and 1")
-    neurons = {type(layer.neuron).__name__ for layer in graph.layers if layer.neuron is not None}
-    if graph.is_integer and neurons != {INTEGERS_OF_FORMATS.get(to)}:
+    if (held := find_chip_format(graph)) not in (None, FAMILIES_OF_FORMATS[to]):
         raise UnsupportedError(
-            f"export to {to}: the network holds integers of another chip ({', '.join(sorted(neurons))}); give the floating-point "
+            f"export to {to}: the network is quantised for {held}, numbers of {target.name} differ; give the floating-point "
             "network that it was made of"
         )
 

@@ -9,6 +9,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from spear_deploy.errors import DataError
+from spear_deploy.network.chip_format import find_chip_format
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline.inputs import (
     NETWORK_OPTIONS,
@@ -78,7 +79,7 @@ def check(
         activity=_read_activity(stated.activity if activity is None else activity, graph),
         limits=stated.limits.override(UserLimits(**limits)),
     )
-    if not (report.unsupported or exceeds_fixed(report)) or graph.is_integer:
+    if not (report.unsupported or exceeds_fixed(report)) or find_chip_format(graph):
         return report
     reach = find_reach(graph, target, chips=chips or stated.chips or board_chips, report=report)
     named = os.fspath(chip) if isinstance(chip, (str, os.PathLike)) else report.profile

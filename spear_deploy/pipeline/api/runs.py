@@ -10,6 +10,7 @@ import numpy as np
 from spear_deploy import simulator
 from spear_deploy.errors import DataError, UnsupportedError
 from spear_deploy.network import Array
+from spear_deploy.network.chip_format import find_chip_format
 from spear_deploy.network.classes import count_classes
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline.backends import Backend, BackendChoice
@@ -89,7 +90,7 @@ def explain(
     from spear_deploy.quantize.explain.attribution import explain as explain_graphs
 
     graph, calibration = load_for(net, x), x
-    if graph.is_integer:
+    if find_chip_format(graph):
         raise UnsupportedError("the network holds integers already; give the floating-point network that it was made of")
     if isinstance(x, Dataset):
         x.check(graph.input_shape, count_classes(graph))
