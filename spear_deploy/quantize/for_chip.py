@@ -10,7 +10,7 @@ from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import Array
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.network.layer_bits import read_layer_bits
-from spear_deploy.quantize.network import FAMILIES, FORMATS, Format, is_quantized, quantize
+from spear_deploy.quantize.network import FAMILIES, FORMATS, NETWORK, Format, is_quantized, quantize
 from spear_deploy.simulator import InputKind
 
 
@@ -108,7 +108,8 @@ def _read_refusal(graph: SNNGraph, error: SpearError) -> Refusal:
     if parts is None:
         return Refusal(layer=graph.output, what="no integers", why=str(error), remedy="")
     is_own = parts.layer in {INPUT, *(layer.name for layer in graph.layers)}
-    what = parts.what if is_own and parts.place in ("", parts.layer) else f"{parts.where}: {parts.what}"
+    names_place = parts.place != NETWORK and not (is_own and parts.place in ("", parts.layer))
+    what = f"{parts.where}: {parts.what}" if names_place else parts.what
     return replace(parts, layer=parts.layer if is_own else graph.output, place="", what=what)
 
 

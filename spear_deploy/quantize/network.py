@@ -67,6 +67,8 @@ FAMILIES: dict[str, Family] = {
     akida.FORMAT: Family(lower=akida.lower, weight_bits=(2, 4), input_levels=akida.MAX_INPUT),
 }
 """How each family takes a network."""
+NETWORK = "network"
+"""Where a refusal is that no single layer causes."""
 BY_LAYER = ("loihi", akida.FORMAT)
 """Formats whose layers may have weights of different widths."""
 KEEPING = ("truenorth",)
@@ -168,7 +170,7 @@ def is_quantized(graph: SNNGraph, format: str, chip: str = "") -> bool:
     if held is not None and held != format:
         raise UnsupportedError(
             Refusal(
-                place="network",
+                place=NETWORK,
                 what=f"quantised for {held}",
                 why=f"numbers of {chip or format} differ",
                 remedy="give the floating-point network that it was made of",

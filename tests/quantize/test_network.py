@@ -120,7 +120,7 @@ def test_a_network_of_one_family_is_refused_by_all_others_and_returned_by_its_ow
             api.export(stored, tmp_path / "n.nir", to="nir", chip=chip)
         report = api.check(stored, chip)
         first = report.unsupported[0]
-        assert (report.verdict, f"{first.what}, {first.why}") == ("does_not_fit", refusal)
+        assert (report.verdict, f"{first.what}, {first.why}") == ("does_not_fit", refusal.removeprefix("network: "))
         assert not [note for note in report.notes if note.startswith("adapt: ")]
     if family != "loihi":
         with pytest.raises(UnsupportedError, match=f"^network: quantised for {family}, numbers of loihi2 differ; give the"):
