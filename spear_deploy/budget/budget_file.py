@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from spear_deploy.errors import DataError, FileError, did_you_mean
+from spear_deploy.hardware.fields import MAX_CAPACITY, quote_value
 from spear_deploy.util.files import read_text
 from spear_deploy.util.printable import escape_hidden, find_hidden
 
@@ -47,7 +48,7 @@ else:
 NAME = "spear.toml"
 TOP = {
     "chip": "a text",
-    "chips": "a whole number of at least 1",
+    "chips": f"a whole number of 1 to {MAX_CAPACITY}",
     "activity": "a rate or the name of a file",
     "budget": "a table",
     "network": "a table",
@@ -65,7 +66,7 @@ DATA = {
     "encoding": "'direct', 'rate', 'bernoulli' or 'latency'",
 }
 BUDGET = {
-    "max_cores": "a whole number of at least 1",
+    "max_cores": f"a whole number of 1 to {MAX_CAPACITY}",
     "synops": "a number above 0",
     "energy_uj": "a number above 0",
     "latency_ms": "a number above 0",
@@ -185,7 +186,7 @@ def _is_option(key: str, value: Any) -> bool:
     if key == "steps":
         return _is_steps(value)
     if key == "dt_s":
-        return type(value) in (int, float) and 0 < value < float("inf")
+        return type(value) in (int, float) and 0 < value <= sys.float_info.max
     return isinstance(value, str) and (key != "reset" or value in ("value", "subtract", "none"))
 
 
@@ -209,14 +210,14 @@ def _table(source: Path, data: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 def _whole_number(source: Path, data: Mapping[str, Any], key: str, expected: str, prefix: str = "") -> int | None:
     value = data.get(key)
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_CAPACITY):
         _refuse(source, f"{prefix}{key}", value, expected)
     return value
 
 
 def _number(source: Path, data: Mapping[str, Any], key: str) -> float | None:
     value = data.get(key)
-    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf")):
+    if value is not None and (type(value) not in (int, float) or not 0 < value <= sys.float_info.max):
         _refuse(source, f"budget.{key}", value, BUDGET[key])
     return value
 
@@ -246,4 +247,5 @@ def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _refuse(source: Path, key: str, value: Any, expected: str) -> None:
-    raise FileError(f"budget file '{source}', key '{key}': {value!r} given, expected {expected}; correct it or leave it out")
+    given = f"{quote_value(value)} given, expected {expected}"
+    raise FileError(f"budget file '{source}', key '{key}': {given}; correct it or leave it out")

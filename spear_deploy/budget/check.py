@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
+from sys import float_info
 
 import numpy as np
 
@@ -40,6 +40,7 @@ from spear_deploy.budget.unsupported import LOOP, Replaced, Unsupported, find_re
 from spear_deploy.budget.what_if import WhatIf, build_what_if
 from spear_deploy.budget.zero_weights import fill_zero_weights
 from spear_deploy.errors import DataError, Refusal
+from spear_deploy.hardware.fields import MAX_CAPACITY, quote_value
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.chip_format import find_chip_format
 from spear_deploy.network.graph import INPUT, SNNGraph
@@ -341,13 +342,13 @@ def _estimate_costs(
 
 def _check_arguments(chips: int, activity: SpikeCounts | float | None, steps: int | None, limits: UserLimits) -> None:
     for name, value in (("chips", chips), ("steps", steps), ("cores", limits.cores)):
-        if value is not None and (int(value) != value or value < 1):
-            raise DataError(f"{name}: {value} given, expected a whole number of at least 1")
+        if value is not None and (int(value) != value or not 1 <= value <= MAX_CAPACITY):
+            raise DataError(f"{name}: {quote_value(value)} given, expected a whole number of 1 to {MAX_CAPACITY}")
     for name, limit in (("synops", limits.synops), ("energy_j", limits.energy_j), ("latency_s", limits.latency_s)):
-        if limit is not None and not (isfinite(limit) and limit >= 0):
-            raise DataError(f"{name}: {limit} given, expected a finite number of at least 0")
-    if activity is not None and not isinstance(activity, SpikeCounts) and not (isfinite(activity) and activity >= 0):
-        raise DataError(f"activity: {activity} given, expected spikes per neuron and step, at least 0")
+        if limit is not None and not 0 <= limit <= float_info.max:
+            raise DataError(f"{name}: {quote_value(limit)} given, expected a finite number of at least 0")
+    if activity is not None and not isinstance(activity, SpikeCounts) and not 0 <= activity <= float_info.max:
+        raise DataError(f"activity: {quote_value(activity)} given, expected spikes per neuron and step, at least 0")
 
 
 def _decide(rows: Sequence[BudgetRow], findings: Sequence[Unsupported]) -> Verdict:

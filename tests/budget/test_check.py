@@ -287,7 +287,11 @@ def test_the_verdict_is_that_of_a_brute_force_check(seed: int) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"chips": 0}, "chips: 0 given, expected a whole number of at least 1"),
+        ({"chips": 0}, "chips: 0 given, expected a whole number of 1 to 9007199254740992"),
+        ({"chips": 10**400}, r"chips: 10{56}\.\.\. given, expected a whole number of 1 to 9007199254740992"),
+        ({"limits": UserLimits(cores=10**400)}, r"cores: 10{56}\.\.\. given, expected a whole number of 1 to"),
+        ({"limits": UserLimits(synops=10**400)}, r"synops: 10{56}\.\.\. given, expected a finite number"),
+        ({"activity": 10**400}, r"activity: 10{56}\.\.\. given, expected spikes per neuron and step"),
         ({"steps": 1.5}, "steps: 1.5 given, expected a whole number"),
         ({"limits": UserLimits(synops=-1)}, "synops: -1 given, expected a finite number of at least 0"),
         ({"limits": UserLimits(energy_j=float("nan"))}, "energy_j: nan given, expected a finite number"),

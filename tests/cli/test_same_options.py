@@ -106,7 +106,7 @@ def test_the_project_file_leaves_networks_alone_that_state_their_own(folder):
         ("[network]\ndt_s = 0\n", "key 'network.dt_s': 0 given, expected a number above 0"),
         ("[network]\nreset = 'soft'\n", "key 'network.reset': 'soft' given, expected 'value' or 'subtract'"),
         ("[network]\ninput_shape = [28.0]\n", "key 'network.input_shape': .28.0. given, expected a list of whole numbers"),
-        ("[data]\nsteps = true\n", "key 'data.steps': True given, expected a whole number of at least 1"),
+        ("[data]\nsteps = true\n", "key 'data.steps': true given, expected a whole number of at least 1"),
     ],
 )
 def test_options_of_the_project_file_that_cannot_be_are_refused(text, message, folder):
