@@ -237,7 +237,7 @@ def test_a_chip_of_single_spikes_says_so_and_explain_measures_it(chip: str, by: 
     (cost,) = [cost for cost in explanation.costs if cost.step == "max_spikes"]
     assert cost.changed and cost.first.keys() == {"n0", "n1"}
     texts = [finding.text for finding in explanation.findings if finding.code == "fewer_spikes"]
-    assert len(texts) == 2 and "any number of spikes in a step, the chip at most 1; see what" in texts[0]
+    assert len(texts) == 2 and "any number of spikes in a step, the chip at most 1; train with" in texts[0]
 
 
 def test_a_chip_of_many_spikes_says_nothing() -> None:
