@@ -7,7 +7,9 @@ import nir
 import numpy as np
 import pytest
 
+from spear_deploy.budget import check
 from spear_deploy.errors import FileError, GraphError, SpearError, UnsupportedError
+from spear_deploy.hardware.profile import load_profile
 from spear_deploy.interchange import export
 from spear_deploy.interchange.nir.reader import read_nir
 from spear_deploy.interchange.nir.writer import write_nir
@@ -505,6 +507,34 @@ def test_facts_that_nir_has_no_field_for_come_back_equal(name, tmp_path):
     graph = CASES[name]
     write_nir(graph, tmp_path / "a.nir")
     same_runs(graph, read_nir(tmp_path / "a.nir"), steps=12)
+
+
+def test_a_pool_over_one_axis_comes_back_as_the_pool_that_it_is(tmp_path):
+    """NIR has none: the file has a convolution, of which chips count weights and miss the pool. Its metadata name the pool."""
+    graph = CASES["conv1d and pool over one axis"]
+    write_nir(graph, tmp_path / "a.nir")
+    again = read_nir(tmp_path / "a.nir")
+    for name in ("p", "a"):
+        assert type(again[name].synapse) is type(graph[name].synapse) and vars(again[name].synapse) == vars(graph[name].synapse)
+    for chip in ("akd1000", "loihi2", "brainscales2", "xylo_audio2"):
+        reports = [check(either, load_profile(chip)) for either in (graph, again)]
+        assert len({report.verdict for report in reports}) == len({report.cores_used for report in reports}) == 1
+        assert reports[0].unsupported == reports[1].unsupported
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("weight", np.full((4, 1, 2), 0.75, "f4")), ("bias", np.ones(4, "f4")), ("groups", 2), ("metadata/pool", "MaxPool")],
+)
+def test_a_convolution_that_names_a_pool_with_other_numbers_stays_a_convolution(field, value, tmp_path):
+    write_nir(CASES["conv1d and pool over one axis"], path := tmp_path / "a.nir")
+    with h5py.File(path, "r+") as file:
+        node = file["node/nodes/a.synapse"]
+        assert node["metadata/pool"][()] == b"AvgPool" and field in node
+        for name, changed in {field: value, **({"weight": np.full((4, 2, 2), 0.5, "f4")} if field == "groups" else {})}.items():
+            del node[name]
+            node[name] = changed
+    assert isinstance(read_nir(path)["a"].synapse, Conv1d)
 
 
 def test_numbers_in_the_file_are_nirs(tmp_path):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.interchange.nir.metadata import V_INIT_KEY, V_MIN_KEY, make_reset_metadata
+from spear_deploy.interchange.nir.metadata import POOL_KEY, V_INIT_KEY, V_MIN_KEY, make_reset_metadata
 from spear_deploy.network import (
     CONVS,
     FLOAT_NEURONS,
@@ -108,12 +108,14 @@ def _make_conv(conv: Any, shape: Shape) -> Any:
 
 
 def _make_pool(pool: Any, shape: Shape) -> Any:
-    """NIR pools over two axes only; over one axis it is a depthwise convolution."""
+    """NIR pools over two axes only; over one axis it is a depthwise convolution, whose metadata name the pool."""
     import nir
 
     if len(pool.kernel_size) == 1:
         weight = np.ones((shape[0], 1, *pool.kernel_size)) / (pool.kernel_size[0] if isinstance(pool, AvgPool) else 1)
-        return _make_conv(Conv1d(weight=weight, stride=pool.stride, padding=pool.padding, groups=shape[0]), shape)
+        node = _make_conv(Conv1d(weight=weight, stride=pool.stride, padding=pool.padding, groups=shape[0]), shape)
+        node.metadata[POOL_KEY] = type(pool).__name__
+        return node
     kind = nir.SumPool2d if isinstance(pool, SumPool) else nir.AvgPool2d
     return kind(kernel_size=np.array(pool.kernel_size), stride=np.array(pool.stride), padding=np.array(pool.padding))
 

@@ -2,8 +2,8 @@
 
 They go into the metadata, which other readers ignore: of the graph the time step, the steps that close cycles and the
 network's metadata as JSON; of a node (the last one of its layer) the kind of reset, whether it comes one step late, the lower
-bound of v, where v starts and how many spikes it sends in a step, the cores that hold it, bits of its weights, and which channels
-of the network before pruning are left.
+bound of v, where v starts and how many spikes it sends in a step, the cores that hold it, bits of its weights, which channels
+of the network before pruning are left, and of a convolution the pool that it stands for.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ V_MIN_KEY = "v_min"
 V_INIT_KEY = "v_init"
 MAX_SPIKES_KEY = "max_spikes"
 """Largest number of spikes in a step, where it is not 1; 0 where there is no limit."""
+POOL_KEY = "pool"
+"""Class of the pool over one axis that a convolution stands for, since NIR has none."""
 EDGES_KEY = "closing_edges"
 FACTS_KEY = "spear_deploy"
 PROFILE_KEY = "spear_profile"

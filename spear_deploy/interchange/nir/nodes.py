@@ -13,7 +13,8 @@ import numpy as np
 
 from spear_deploy.errors import GraphError, UnsupportedError, did_you_mean
 from spear_deploy.interchange.nir.edges import PASS_THROUGH, Arrow
-from spear_deploy.interchange.nir.layout import read_kind
+from spear_deploy.interchange.nir.layout import read_kind, read_metadata
+from spear_deploy.interchange.nir.metadata import POOL_KEY
 from spear_deploy.interchange.nir.neurons import NEURONS, read_numbers
 from spear_deploy.network import (
     Array,
@@ -106,8 +107,29 @@ def _read_conv(name: str, node: Tree, notes: list[str]) -> Synapse:
             values[field] = _per_axis(read_sizes(stored, f"node '{name}'.{field}", minimum=min(default, 1)), dims, name, field)
     groups = read_sizes(node.get("groups", np.array(1)), f"node '{name}'.groups", minimum=1)[0]
     bias = _read_bias(name, node, weight.shape[0])
+    if dims == 1 and (pool := _read_pool_of_one_axis(node, weight, bias, groups, values)) is not None:
+        return pool
     conv: Synapse = (Conv1d if dims == 1 else Conv2d)(weight=weight, bias=bias, groups=groups, **values)
     return conv
+
+
+def _read_pool_of_one_axis(
+    node: Tree, weight: Array, bias: Array | None, groups: int, values: Mapping[str, Shape]
+) -> SumPool | AvgPool | None:
+    """Return the pool that a convolution of spear-deploy names, where its numbers are those of that pool, else None."""
+    stated = decode_text(read_metadata(node).get(POOL_KEY))
+    if (
+        stated not in ("SumPool", "AvgPool")
+        or weight.shape[:2] != (groups, 1)
+        or values["dilation"] != (1,)
+        or (bias is not None and bias.any())
+    ):
+        return None
+    size = weight.shape[2]
+    if (weight != np.float32(1 if stated == "SumPool" else 1 / size)).any():
+        return None
+    kind = SumPool if stated == "SumPool" else AvgPool
+    return kind(kernel_size=(size,), stride=values["stride"], padding=values["padding"])
 
 
 def _convert_named_padding(name: str, text: str, weight: Array, stride: Shape, dilation: Shape) -> tuple[Array, tuple[int, ...]]:
