@@ -30,6 +30,7 @@ from spear_deploy.network import (
     SumPool,
 )
 from spear_deploy.network.graph import Edge, SNNGraph, chain
+from spear_deploy.quantize import quantize
 from spear_deploy.simulator import simulate
 
 RNG = np.random.default_rng(0)
@@ -362,3 +363,33 @@ def test_without_a_framework_a_file_is_as_before(tmp_path):
     assert "written for" not in " ".join(back.metadata["assumptions"])
     x = RNG.random((20, 2, 4)) < 0.5
     np.testing.assert_array_equal(simulate(back, x).output, simulate(graph, x).output)
+
+
+@pytest.mark.parametrize("framework", ["snntorch", "spikingjelly", "sinabs", "norse"])
+def test_a_file_of_rounded_weights_names_the_chip_that_they_are_rounded_for(framework, tmp_path):
+    """Real numbers do not show it: such a network would be read as not quantised, and be rounded again."""
+    rng = np.random.default_rng(0)
+    neuron = replace(NEURONS[framework], reset="subtract")
+    drawn = {name: Dense(weight=rng.normal(size=(4, 4)).astype(np.float32)) for name in ("a", "b")}
+    layers = [Layer(name=name, synapse=synapse, neuron=neuron) for name, synapse in drawn.items()]
+    rounded = quantize(chain(layers, input_shape=(4,), dt_s=1e-3), format="spinnaker2")
+    advice = write_dialect(rounded, tmp_path / "a.nir", framework=framework)
+    again = read_nir(tmp_path / "a.nir")
+    assert quantize(again, format="spinnaker2") is again and not any("numbers" in text for text in advice.differences)
+    assert all(np.array_equal(again[name].synapse.weight, rounded[name].synapse.weight) for name in ("a", "b"))
+    with pytest.raises(UnsupportedError, match="network: quantised for spinnaker2, numbers of loihi differ"):
+        quantize(again, format="loihi")
+
+
+def test_a_file_whose_weights_are_no_longer_the_chips_says_so(tmp_path):
+    """sinabs's importer has no mean: the weights behind take its factor, which the chip's numbers do not have."""
+    neuron = NEURONS["sinabs"]
+    layers = [
+        Layer(name="c", synapse=Conv2d(weight=np.linspace(-1, 1, 9).reshape(1, 1, 3, 3)), neuron=neuron),
+        Layer(name="p", synapse=AvgPool(kernel_size=(2, 2))),
+        Layer(name="d", synapse=Conv2d(weight=np.linspace(-1, 1, 4).reshape(1, 1, 2, 2)), neuron=neuron),
+    ]
+    rounded = quantize(chain(layers, input_shape=(1, 6, 6), dt_s=1e-3), format="spinnaker2")
+    advice = write_dialect(rounded, tmp_path / "a.nir", framework="sinabs")
+    assert any("its numbers are no longer those of spinnaker2" in text and "'d'" in text for text in advice.differences)
+    assert "quantization" not in read_nir(tmp_path / "a.nir").metadata

@@ -11,6 +11,7 @@ in the form that it takes. What differs after the import, or has to be set by ha
 from __future__ import annotations
 
 import itertools
+import json
 import os
 from collections import defaultdict
 from collections.abc import Mapping
@@ -31,7 +32,7 @@ from spear_deploy.interchange.nir.dialects import (
     get_dialect,
 )
 from spear_deploy.interchange.nir.layer_to_nodes import fold_norm
-from spear_deploy.interchange.nir.metadata import DT_KEY, V_MIN_KEY, make_reset_metadata
+from spear_deploy.interchange.nir.metadata import DT_KEY, FACTS_KEY, V_MIN_KEY, make_reset_metadata
 from spear_deploy.interchange.nir.writer import convert_to_float
 from spear_deploy.network import (
     CONVS,
@@ -53,9 +54,12 @@ from spear_deploy.network import (
     SumPool,
     write_out,
 )
+from spear_deploy.network.chip_format import find_chip_format
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
+from spear_deploy.quantize.akida import FORMAT as AKIDA
 from spear_deploy.util.files import replace_from_memory
 
+OTHER_UNITS = "its membrane is in other units there, which its spikes do not show"
 FOLDED = "batch norm is folded into the weights and rounded to float32"
 
 
@@ -87,7 +91,26 @@ def make_dialect_graph(graph: SNNGraph, framework: str) -> tuple[Any, ImportAdvi
     draft = _DialectDraft(graph=_prepare(convert_to_float(graph), dialect), dialect=dialect)
     draft.differences[FOLDED] += [layer.name for layer in graph.layers if layer.norm is not None]
     draft.add_all()
-    return draft.build(framework), draft.advise()
+    built = draft.build(framework)
+    built.metadata |= _make_quantization_facts(graph, draft)
+    return built, draft.advise()
+
+
+def _make_quantization_facts(graph: SNNGraph, draft: _DialectDraft) -> dict[str, str]:
+    """Return the metadata that name the chip whose numbers a network holds, where real numbers do not show it.
+
+    Without them it would be read as a network that is not quantised, and be rounded again. That is right, and one of the
+    differences, where the file has other weights than the network, or other units, and the chip (Akida) whole ones.
+    """
+    if graph.is_integer or (held := find_chip_format(graph)) is None:
+        return {}
+    changed = [layer.name for layer in graph.layers if draft.graph[layer.name].synapse is not layer.synapse]
+    if held == AKIDA:
+        changed += [name for name in draft.differences.get(OTHER_UNITS, ()) if name not in changed]
+    if changed:
+        draft.differences[f"its numbers are no longer those of {held}, for which the network is quantised"] += changed
+        return {}
+    return {FACTS_KEY: json.dumps({"quantization": graph.metadata["quantization"]})}
 
 
 def _remove_field(file_in_memory: BytesIO, name: str) -> None:
@@ -372,7 +395,7 @@ class _DialectDraft:
         for text in written.differences:
             self.differences[text].append(layer.name)
         if np.ptp(written.gain) or np.ravel(written.gain)[0] != 1:
-            self.differences["its membrane is in other units there, which its spikes do not show"].append(layer.name)
+            self.differences[OTHER_UNITS].append(layer.name)
         metadata: dict[str, Any] = {}
         if isinstance(layer.neuron, (IF, LIF, CubaLIF)):
             metadata = make_reset_metadata(layer.neuron)
