@@ -13,6 +13,7 @@ from spear_deploy.interchange.netx.values import fold_pool
 from spear_deploy.interchange.netx.writer import write_netx
 from spear_deploy.network import AvgPool, Conv1d, Conv2d, CubaLIF, Dense, Flatten, Layer, Scale, SumPool
 from spear_deploy.network.graph import Edge, SNNGraph, chain
+from spear_deploy.pipeline import api
 from spear_deploy.simulator import simulate
 from spear_deploy.simulator.synapse_math import apply_synapse
 from tests.support.netx_files import dense, loihi, net, random_chain, raw, row, same_runs
@@ -329,3 +330,12 @@ def test_folding_keeps_padding_where_windows_fill_the_picture():
     pool, conv2 = SumPool(kernel_size=2), conv(padding=(1, 1))
     x = np.random.default_rng(0).integers(0, 5, (1, 2, 8, 6)).astype(np.float64)
     assert np.array_equal(apply_synapse(fold_pool("a", conv2, pool, (2, 8, 6)), x), apply_synapse(conv2, apply_synapse(pool, x)))
+
+
+def test_a_chip_whose_integers_netx_does_not_hold_is_refused(tmp_path):
+    """A network of Loihi's integers was written without a word whatever chip was named."""
+    with pytest.raises(
+        UnsupportedError, match="the network is quantised for loihi, numbers of speck2f differ; name a loihi chip"
+    ):
+        api.export(random_chain(0), tmp_path / "a.net", to="netx", chip="speck2f")
+    assert list(tmp_path.iterdir()) == []

@@ -120,7 +120,7 @@ def export(
 
     Raises:
         UnsupportedError: the format or the framework has no form for a part of the network, by layer; `scan` for another format
-            than ONNX, `framework` for another than NIR; a
+            than ONNX, `framework` for another than NIR, a chip for ONNX; a
             network that does not fit the chip of a Xylo, Speck or PyNN file, or integers of another chip.
         TypeError: there is no such option.
     """
@@ -132,6 +132,10 @@ def export(
         raise UnsupportedError(f"export to {to}: {REFUSED_FORMATS[to]}")
     if options.get("scan") and to != "onnx":
         raise UnsupportedError(f"export to {to}: scan is a form of ONNX alone; leave it out")
+    if to == "onnx" and chip is not None:
+        raise UnsupportedError(
+            "export to onnx: the file holds nothing of a chip; leave the chip out, for its integers give the quantised network"
+        )
     if options.get("framework") and (to != "nir" or chip is not None):
         what = f"its importer reads NIR, not {to}" if to != "nir" else "its importer knows no cores of a chip"
         raise UnsupportedError(f"export for {options['framework']}: {what}; write NIR without a chip")
@@ -142,12 +146,16 @@ def export(
         return _export_to_chip(graph, path, to, chip or CHIPS_OF_FORMATS[to], proof, progress, force=bool(options.get("force")))
     if to == "netx" and find_chip_format(graph) != "loihi":
         graph, proof, details["approximations"] = _quantize_for_file(graph, proof, chip or "loihi2")
+    elif to == "netx" and chip is not None and (target := profile(chip)).meta.family != "loihi":
+        raise UnsupportedError(
+            f"export to netx: the network is quantised for loihi, numbers of {target.name} differ; name a loihi chip"
+        )
     if to == "nir" and chip is not None:
         from spear_deploy.placement.place import place
         from spear_deploy.quantize.for_chip import require_own_numbers
 
-        require_own_numbers(graph, target := profile(chip))
-        details["placement"] = place(graph, target)
+        require_own_numbers(graph, holder := profile(chip))
+        details["placement"] = place(graph, holder)
     return interchange.export(graph, path, to=to, proof=proof, progress=progress, **details)
 
 
