@@ -119,10 +119,10 @@ def make_plans(graph: SNNGraph, profile: HardwareProfile, *, chips: int = 1, lea
         learns: whether replacements may be learnt; else those that need it are left out, and the chip lacks what they were for.
 
     Raises:
-        UnsupportedError: an integer network.
+        UnsupportedError: a quantised network.
     """
     if find_chip_format(graph):
-        raise UnsupportedError("an integer network is of one chip already; give the floating-point network that it was made of")
+        raise UnsupportedError("a quantised network is of one chip already; give the floating-point network that it was made of")
     plans: dict[tuple[Any, ...], Plan] = {}
     tried: set[tuple[tuple[str, str], ...]] = set()
     waiting: list[dict[str, str]] = [{}]

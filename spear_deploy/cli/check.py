@@ -53,6 +53,7 @@ def check(
     Example: spear-deploy check digits --chip loihi2
     """
     from spear_deploy import interchange
+    from spear_deploy.network.chip_format import find_chip_format
     from spear_deploy.pipeline import api
 
     if lint:
@@ -90,8 +91,11 @@ def check(
         write_json(sarif, to_sarif(report, net))
     emit(report.to_json(), graph=graph, as_json=as_json, out=out, show=lambda c: console().show_check(c, report))
     if report.verdict == "does_not_fit":
-        command = api.suggest_command(named, chip or report.profile, report, bits=bits, chips=chips, overrides=overrides)
-        suggest(command, as_json=as_json)
+        held = find_chip_format(graph)
+        if command := api.suggest_command(
+            named, chip or report.profile, report, bits=bits, chips=chips, overrides=overrides, quantized_for=held
+        ):
+            suggest(command, as_json=as_json)
     leave(report.verdict)
 
 

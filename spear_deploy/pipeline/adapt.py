@@ -58,7 +58,7 @@ def adapt(
 
     Raises:
         DataError: data that do not go with the network, or options of data without any.
-        UnsupportedError: an integer network, or a readout that a host cannot integrate.
+        UnsupportedError: a quantised network, or a readout that a host cannot integrate.
         TypeError: there is no such option.
     """
     begin = perf_counter()

@@ -59,14 +59,14 @@ def state_bits(net: Net, chip: Chip, bits: Bits, *, overrides: Mapping[str, Any]
         DataError: the bits are no such text.
         GraphError: there is no such layer with weights.
         ChipError: the chip lacks a width, or its layers are all alike.
-        UnsupportedError: an integer network, whose weights are rounded already.
+        UnsupportedError: a quantised network, whose weights are rounded already.
 
     >>> read_layer_bits(state_bits("digits", "loihi2", "conv2=4"))
     {'conv2': 4}
     """
     graph, target, named = load(net), profile(chip, overrides), parse_bits(bits)
     if find_chip_format(graph):
-        raise UnsupportedError("bits: the network has integers already; give the floating-point network that they were made of")
+        raise UnsupportedError("bits: the network is quantised already; give the floating-point network that it was made of")
     if isinstance(named, int):
         named = {layer.name: named for layer in graph.layers if isinstance(layer.synapse, WEIGHTED)}
     default = target.weights.default_bits.value

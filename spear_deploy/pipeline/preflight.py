@@ -146,7 +146,7 @@ def check_inputs(
     (profile, chips), network = api.resolve_chip(chip, overrides), load_for(net, data)
     if find_chip_format(network):
         raise UnsupportedError(
-            "an integer network can be neither searched nor fine-tuned; give the floating-point network it was made of"
+            "a quantised network can be neither searched nor fine-tuned; give the floating-point network it was made of"
         )
     dataset = api.data(data, network, seed=seed, steps=steps, encoding=encoding)
     dataset.check(network.input_shape, count_classes(network))

@@ -207,7 +207,7 @@ def test_a_plan_that_fails_leaves_the_verdicts(monkeypatch):
 
 def test_an_integer_network_has_no_plan():
     layer = Layer(name="fc", synapse=Dense(weight=np.ones((2, 3), np.int64)), neuron=SpeckIF(v_threshold=3))
-    with pytest.raises(UnsupportedError, match="an integer network is of one chip already; give the floating-point network"):
+    with pytest.raises(UnsupportedError, match="a quantised network is of one chip already; give the floating-point network"):
         make_plans(chain([layer], input_shape=(3,)), load_profile("speck2f"))
 
 

@@ -101,6 +101,14 @@ def test_check_lists_exceeded_limits_and_exits_with_3(run):
     assert "DOES NOT FIT" in run("check", "int.snn", "--chip", "loihi2", "--synops", 10, "--activity", 0.5, code=3).output
 
 
+def test_a_quantised_network_that_does_not_fit_is_sent_neither_to_prune_nor_from_another_chip_to_rank(run):
+    limit = ("--synops", 10, "--activity", 0.5)
+    for chip, reason in (("speck2f", "give the floating-point network that it was made of"), ("loihi2", "limit")):
+        done = run("check", "int.snn", "--chip", chip, *limit, code=3)
+        assert reason in " ".join(done.stdout.split()) and "next:" not in done.output
+    assert "next: spear-deploy prune" in run("check", "net.snn", "--chip", "loihi2", *limit, code=3).stderr
+
+
 def test_check_replaces_facts_by_set(run):
     facts = json.loads(
         run("check", "int.snn", "--chip", "loihi2", "--activity", 0.1, "--set", "energy.synop_pj=23.6", "--json").stdout
@@ -336,7 +344,7 @@ PRUNE = ("prune", "ten.snn", "--chip", "loihi2", "--data", "digits", "--out", "d
         ((*EXPLAIN, "--input", "in.npz", "--samples", "3"), 2, "--samples goes with --data"),
         ((*EXPLAIN, "--input", "wrong_y.npz"), 1, "y is int64 (2,), expected (3,), one whole number from 0 for each sample"),
         ((*EXPLAIN, "--data", "digits"), 1, "labels go up to 9, the network has outputs 0..2"),
-        (("simulate", "int.snn", "--chip", "loihi2", "--explain", "--input", "in.npz"), 1, "the network holds integers already"),
+        (("simulate", "int.snn", "--chip", "loihi2", "--explain", "--input", "in.npz"), 1, "the network is quantised already"),
         (("simulate", "int.snn", "--input", "in.npz", "--backend", "norse", "--out", "r.npz"), 1, "Norse has floating point"),
         (("simulate", "net.snn", "--input", "in.npz", "--backend", "noise", "--out", "r.npz"), 2, "'noise' is not one of"),
         (("compare", "net.snn", "ten.snn", "--input", "none.npz"), 1, "file 'none.npz': there is no such"),
@@ -369,7 +377,7 @@ PRUNE = ("prune", "ten.snn", "--chip", "loihi2", "--data", "digits", "--out", "d
         (("check", "net.snn", "--lint", "--sarif", "a.sarif"), 2, "--sarif goes without --lint, which checks a file and no chip"),
         (("check", "net.snn", "--chip", "LOIHI2"), 1, "did you mean 'loihi2'?"),
         (("count", "net.snn", "--input", "in.npz", "--input-shape", "a"), 2, "expected whole numbers such as 1,8,8"),
-        (("prune", "int.snn", "--chip", "loihi2", "--data", "digits", "--out", "d"), 1, "integer"),
+        (("prune", "int.snn", "--chip", "loihi2", "--data", "digits", "--out", "d"), 1, "a quantised network can be neither"),
         ((*PRUNE, "--synops", "much"), 1, "expected a number of SynOps"),
         ((*PRUNE, "--synops", "-5"), 1, "expected more than 0"),
     ],

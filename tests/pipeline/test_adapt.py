@@ -305,7 +305,7 @@ def test_a_network_at_chance_is_said_so(tmp_path):
 
 def test_an_integer_network_is_refused(speck, tmp_path):
     facts, folder = speck
-    with pytest.raises(UnsupportedError, match="an integer network is of one chip already; give the floating-point network"):
+    with pytest.raises(UnsupportedError, match="a quantised network is of one chip already; give the floating-point network"):
         sd.adapt(folder / facts["files"]["integers"], "speck2f", out=tmp_path)
 
 

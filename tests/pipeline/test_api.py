@@ -248,5 +248,5 @@ def test_explain_takes_data_with_labels():
     result = api.explain(graph, "loihi2", data, samples=5)
     assert result.samples == 5 and result.costs[0].accuracy is not None
     assert api.explain(graph, "loihi2", data).samples == len(data.test)
-    with pytest.raises(UnsupportedError, match="the network holds integers already"):
+    with pytest.raises(UnsupportedError, match="the network is quantised already"):
         api.explain(quantize(graph), "loihi2", data)

@@ -78,7 +78,7 @@ def test_chips_whose_layers_are_alike_and_integers_are_refused():
     assert read_layer_bits(state_bits(network(IF()), "speck2f", "8")) == {}
     with pytest.raises(ChipError, match="layer 'fc': 8 given, weights of loihi1 have 2 and 4 bits"):
         state_bits(network(IF()), "loihi1", "fc=8", overrides={"weights.bits": "[2, 4]", "weights.default_bits": "4"})
-    with pytest.raises(UnsupportedError, match="bits: the network has integers already; give the floating-point network"):
+    with pytest.raises(UnsupportedError, match="bits: the network is quantised already; give the floating-point network"):
         state_bits(quantize_for_chip(network(IF()), "loihi2"), "loihi2", "4")
     assert parse_bits("a=b=4") == {"a=b": 4}
 

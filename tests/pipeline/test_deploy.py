@@ -483,7 +483,7 @@ def test_a_budget_below_an_almost_empty_network_names_what_is_reachable(tmp_path
 
 def test_impossible_deployments_are_refused_before_training(tmp_path):
     integer = api.quantize_for_chip(network(IF()), "loihi2")
-    with pytest.raises(UnsupportedError, match="an integer network can be neither searched nor fine-tuned"):
+    with pytest.raises(UnsupportedError, match="a quantised network can be neither searched nor fine-tuned"):
         sd.deploy(integer, "loihi2", task(), out=tmp_path / "out")
     with pytest.raises(UnsupportedError, match="no integers of the family .generic. are known; .* or stay in floating point"):
         sd.deploy(network(IF()), "generic45nm", task(), out=tmp_path / "out")

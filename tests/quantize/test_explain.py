@@ -317,7 +317,7 @@ def test_without_labels_there_is_no_accuracy():
 def test_integer_networks_and_wrong_labels_are_refused():
     graph = random_graph(5)
     x = random_spikes(graph, 5, batch=3)
-    with pytest.raises(UnsupportedError, match="holds integers already; give the floating-point network"):
+    with pytest.raises(UnsupportedError, match="is quantised already; give the floating-point network"):
         explain(quantize(graph), quantize(graph), x)
     with pytest.raises(DataError, match="2 labels for 3 samples; give one label a sample"):
         explain(graph, quantize(graph), x, labels=np.zeros(2, int))

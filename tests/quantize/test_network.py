@@ -122,6 +122,7 @@ def test_a_network_of_one_family_is_refused_by_all_others_and_returned_by_its_ow
         first = report.unsupported[0]
         assert (report.verdict, f"{first.what}, {first.why}") == ("does_not_fit", refusal.removeprefix("network: "))
         assert not [note for note in report.notes if note.startswith("adapt: ")]
+        assert api.suggest_command("n.snn", chip, report, quantized_for=family) == ""
     if family != "loihi":
         with pytest.raises(UnsupportedError, match=f"^network: quantised for {family}, numbers of loihi2 differ; give the"):
             api.export(stored, tmp_path / "n.net", to="netx")
@@ -131,14 +132,14 @@ def test_a_network_of_one_family_is_refused_by_all_others_and_returned_by_its_ow
 def test_rounded_networks_of_real_numbers_are_not_changed_again(family, tmp_path):
     """No search, no adaptation, no other bits, and no explanation of what rounding changed."""
     rounded, chip = quantize(network_of(family), format=family), CHIPS[family]
-    with pytest.raises(UnsupportedError, match="an integer network is of one chip already; give the floating-point network"):
+    with pytest.raises(UnsupportedError, match="a quantised network is of one chip already; give the floating-point network"):
         make_plans(rounded, load_profile(chip))
-    with pytest.raises(UnsupportedError, match="the network holds integers already; give the floating-point network"):
+    with pytest.raises(UnsupportedError, match="the network is quantised already; give the floating-point network"):
         api.explain(rounded, chip, np.ones((4, 1, 2), np.uint8))
-    with pytest.raises(UnsupportedError, match="bits: the network has integers already; give the floating-point network"):
+    with pytest.raises(UnsupportedError, match="bits: the network is quantised already; give the floating-point network"):
         state_bits(rounded, chip, "2")
     np.savez(tmp_path / "d.npz", x=np.ones((40, 4, 2), np.uint8), y=np.arange(40) % 2)
-    with pytest.raises(UnsupportedError, match="an integer network can be neither searched nor fine-tuned; give the floating"):
+    with pytest.raises(UnsupportedError, match="a quantised network can be neither searched nor fine-tuned; give the floating"):
         check_inputs(rounded, chip, tmp_path / "d.npz")
 
 

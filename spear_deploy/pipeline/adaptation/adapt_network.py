@@ -23,7 +23,7 @@ def adapt_network(task: AdaptTask) -> Adapted:
     """Return a network that uses only what the chip has, as far as that can be made.
 
     Raises:
-        UnsupportedError: an integer network, or a readout that a host cannot integrate.
+        UnsupportedError: a quantised network, or a readout that a host cannot integrate.
         GraphError: learning has to write out sparse weights that do not fit the memory.
     """
     if task.settings.readout == HOST:

@@ -83,7 +83,7 @@ def explain(
         progress: is called when a step begins.
 
     Raises:
-        UnsupportedError: the network holds integers already, or the chip's integers cannot hold it.
+        UnsupportedError: the network is quantised already, or the chip's integers cannot hold it.
     """
     from spear_deploy.data import Dataset
     from spear_deploy.lava.schedule import schedule_on_chip
@@ -91,7 +91,7 @@ def explain(
 
     graph, calibration = load_for(net, x), x
     if find_chip_format(graph):
-        raise UnsupportedError("the network holds integers already; give the floating-point network that it was made of")
+        raise UnsupportedError("the network is quantised already; give the floating-point network that it was made of")
     if isinstance(x, Dataset):
         x.check(graph.input_shape, count_classes(graph))
         part = x.test if samples is None else x.test.head(samples)

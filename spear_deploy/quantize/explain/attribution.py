@@ -13,6 +13,7 @@ import numpy as np
 
 from spear_deploy.errors import DataError, UnsupportedError
 from spear_deploy.network import Array
+from spear_deploy.network.chip_format import find_chip_format
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.quantize.explain.findings import (
     Finding,
@@ -137,11 +138,11 @@ def explain(
         progress: gets the name of each stage before it runs.
 
     Raises:
-        UnsupportedError: the network holds integers already.
+        UnsupportedError: the network is quantised already.
         DataError: the input or the labels do not fit.
     """
-    if graph.is_integer:
-        raise UnsupportedError("the network holds integers already; give the floating-point network that it was made of")
+    if find_chip_format(graph):
+        raise UnsupportedError("the network is quantised already; give the floating-point network that it was made of")
     x = check_input(graph, x, kind)
     if labels is not None and len(labels) != x.shape[1]:
         raise DataError(f"{len(labels)} labels for {x.shape[1]} samples; give one label a sample")
