@@ -84,15 +84,19 @@ def choose_scales(
 ) -> Sequence[XyloCandidate]:
     """Choose the shift that a group of layers has in common, and the scale of each layer.
 
+    Those that the layers learnt with, where the chip still holds all weights at them.
+
     Raises:
         QuantizationError: a threshold that rounds to 0 at every shift.
     """
     if group and all(unscaled.layer.name in settings.learnt_scales for unscaled in group):
         learnt = [settings.learnt_scales[unscaled.layer.name] for unscaled in group]
-        return [
+        stored = [
             _choose_gain(unscaled, scale, shift, settings.max_weight, (1.0,), None)
             for unscaled, (scale, shift) in zip(group, learnt, strict=True)
         ]
+        if all(map(_holds_added_weights, group, stored)):
+            return stored
     possible: list[list[XyloCandidate]] = []
     for shift in reversed(range(MAX_SHIFT + 1)):
         candidates = [_choose_scale(unscaled, settings, shift, None) for unscaled in group]
@@ -210,6 +214,13 @@ def _limit_added_weights(unscaled: UnscaledLayer) -> list[float]:
         if largest > 0:
             limits.append((MAX_WEIGHT - len(names) / 2) / largest)
     return limits
+
+
+def _holds_added_weights(unscaled: UnscaledLayer, candidate: XyloCandidate) -> bool:
+    """Return whether the weights that the chip adds up to one fit it; each may have grown while it was learnt."""
+    synapses: Mapping[str, Any] = candidate.integers.synapses
+    sums = [np.sum([synapses[name].weight for name in names], axis=0) for names in unscaled.added]
+    return all(-MAX_WEIGHT - 1 <= total.min() and total.max() <= MAX_WEIGHT for total in sums)
 
 
 def _max_potential(unscaled: UnscaledLayer) -> Array:

@@ -1,5 +1,7 @@
 """Integers of Xylo against the floating-point network, findings and refusals."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from spear_deploy.network import IF, LI, LIF, Conv2d, CubaLI, CubaLIF, Dense, La
 from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.pipeline import api
 from spear_deploy.quantize import quantize, quantize_input
+from spear_deploy.quantize.rounding import LEARNT, read_rounding
 from spear_deploy.quantize.xylo_scales import UnscaledLayer, _max_potential
 from spear_deploy.simulator import simulate
 from spear_deploy.training.evaluation import evaluate
@@ -269,3 +272,28 @@ def test_weights_of_two_ways_from_one_source_fit_the_chip_as_their_sum(tmp_path)
         total = integer["a"].synapse.weight + integer["b"].synapse.weight
         assert 120 <= np.abs(total).max() <= 127
     assert api.export(graph, tmp_path / "net.npz", to="xylo", x=x)["mismatches"] == 0
+
+
+@pytest.mark.parametrize("grows", [False, True])
+def test_a_learnt_scale_is_kept_where_the_chip_holds_the_sums_of_two_ways_that_were_learnt(tmp_path, grows):
+    """Where weights grew beyond 8 bits in sum, `check` said that it fits, and the export was refused."""
+    rng, x = np.random.default_rng(0), spikes((7,), 1)
+    weight = rng.normal(size=(6, 7))
+    weight[0, 0] = 3 * np.abs(weight).max()
+    layers = (
+        Layer(name="a", synapse=Dense(weight=weight)),
+        Layer(name="b", synapse=Dense(weight=0.1 * weight)),
+        Layer(name="c", neuron=cuba()),
+        dense(rng.normal(size=(3, 6)), cuba(), name="d"),
+    )
+    edges = tuple(Edge(source=s, target=t) for s, t in (("input", "a"), ("input", "b"), ("a", "c"), ("b", "c"), ("c", "d")))
+    graph = SNNGraph(layers=layers, edges=edges, input_shape=(7,))
+    learnt = read_rounding(graph, quantize(graph, format="xylo", calibration=x)).graph
+    scales = learnt.metadata[LEARNT]["scale"]
+    grown = learnt["a" if grows else "b"].synapse
+    learnt = learnt.with_layers(lambda layer: replace(layer, synapse=grown) if layer.name == "b" else layer)
+    integer = quantize(learnt, format="xylo")
+    total = np.abs(integer["a"].synapse.weight + integer["b"].synapse.weight).max()
+    assert (integer.metadata["quantization"]["scale"]["c"] != scales["c"]) == grows and total <= 127
+    assert api.check(learnt, "xylo_audio2").verdict == "fits"
+    assert api.export(learnt, tmp_path / "net.npz", to="xylo", x=x)["mismatches"] == 0
