@@ -11,9 +11,10 @@ from spear_deploy.interchange.formats import export
 from spear_deploy.interchange.netx.reader import read_netx
 from spear_deploy.interchange.netx.values import fold_pool
 from spear_deploy.interchange.netx.writer import write_netx
-from spear_deploy.network import AvgPool, Conv1d, Conv2d, CubaLIF, Dense, Flatten, Layer, Scale, SumPool
+from spear_deploy.network import IF, AvgPool, Conv1d, Conv2d, CubaLIF, Dense, Flatten, Layer, Scale, SumPool
 from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.pipeline import api
+from spear_deploy.quantize import quantize
 from spear_deploy.simulator import simulate
 from spear_deploy.simulator.synapse_math import apply_synapse
 from tests.support.netx_files import dense, loihi, net, random_chain, raw, row, same_runs
@@ -339,3 +340,10 @@ def test_a_chip_whose_integers_netx_does_not_hold_is_refused(tmp_path):
     ):
         api.export(random_chain(0), tmp_path / "a.net", to="netx", chip="speck2f")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_input_of_one_axis_of_positions_is_written_with_two_and_says_so(tmp_path):
+    graph = quantize(chain([Layer(name="c", synapse=Conv1d(weight=np.ones((2, 3, 1))), neuron=IF())], input_shape=(3, 5)))
+    notes = write_netx(graph, tmp_path / "a.net")
+    assert "the input of 3 x 5 is one of 3 x 1 x 5: netx has maps of two axes" in notes
+    assert read_netx(tmp_path / "a.net").input_shape == (3, 1, 5)

@@ -114,6 +114,10 @@ def _layer_entries(link: ChainLayer, earlier: list[Entry], notes: list[str], rou
     synapse = convert_weights(link)
     before = _pad_shape(layer.name, link.shape)
     extra = [Entry("input", before)] if not earlier and len(link.shape) > 1 else []
+    if extra and before != link.shape:
+        notes.append(
+            f"the input of {' x '.join(map(str, link.shape))} is one of {' x '.join(map(str, before))}: netx has maps of two axes"
+        )
     if isinstance(synapse, Dense):
         shape = synapse.output_shape(link.shape)
     else:
