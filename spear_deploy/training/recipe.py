@@ -8,9 +8,11 @@ from typing import Literal
 import numpy as np
 
 from spear_deploy.errors import DataError
+from spear_deploy.hardware.fields import quote_value
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.training.evaluation import BATCH, LOGIT_SCALE, QuickEvaluation
 
+MAX_EPOCHS = 1_000_000_000
 REMOVALS = 8
 REMOVAL_START, REMOVAL_END = 0.15, 0.45
 """Shares of the batches between which weights are removed: before the first the network has learnt, after the last it recovers
@@ -70,6 +72,8 @@ class Recipe:
                 f"recipe: {self.epochs} epochs, batches of {self.batch_size}, learning rate {self.learning_rate:g} given; "
                 "expected at least 1, at least 2 (batch norm needs two samples), and more than 0"
             )
+        if self.epochs > MAX_EPOCHS:
+            raise DataError(f"recipe: {quote_value(self.epochs)} epochs given, expected at most {MAX_EPOCHS}; give fewer")
         if self.steps is not None and self.steps < 1:
             raise DataError(f"recipe: {self.steps} steps given, expected at least 1, or None for whole epochs")
 

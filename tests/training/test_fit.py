@@ -283,6 +283,11 @@ def test_a_recipe_out_of_range_is_refused(wrong):
         Recipe(**wrong)
 
 
+def test_epochs_of_hundreds_of_digits_are_refused():
+    with pytest.raises(DataError, match=r"recipe: 10{56}\.\.\. epochs given, expected at most 1000000000; give fewer"):
+        Recipe(epochs=10**400)
+
+
 # ------------------------------------------------------------------------------------------------------- a teacher
 
 
