@@ -485,7 +485,7 @@ def test_export_writes_either_form_and_certifies_it(tmp_path):
         assert {node.op_type for node in onnx.load(tmp_path / "a.onnx").graph.node} >= {"Scan" if scan else "Conv"}
     with pytest.raises(UnsupportedError, match="export to nir: scan is a form of ONNX alone; leave it out"):
         api.export(graph, tmp_path / "a.nir", to="nir", scan=True)
-    with pytest.raises(UnsupportedError, match="export to onnx: the file holds nothing of a chip; leave the chip out"):
+    with pytest.raises(UnsupportedError, match="export to onnx: an ONNX file is of no chip; leave the chip out"):
         api.export(graph, tmp_path / "b.onnx", to="onnx", chip="loihi2")
     assert not (tmp_path / "b.onnx").exists()
 

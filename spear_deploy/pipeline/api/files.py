@@ -134,7 +134,7 @@ def export(
         raise UnsupportedError(f"export to {to}: scan is a form of ONNX alone; leave it out")
     if to == "onnx" and chip is not None:
         raise UnsupportedError(
-            "export to onnx: the file holds nothing of a chip; leave the chip out, for its integers give the quantised network"
+            "export to onnx: an ONNX file is of no chip; leave the chip out, or give the quantised network to write its integers"
         )
     if options.get("framework") and (to != "nir" or chip is not None):
         what = f"its importer reads NIR, not {to}" if to != "nir" else "its importer knows no cores of a chip"
