@@ -4,16 +4,15 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-import norse.torch as norse  # noqa: E402
 from torch import fx, nn  # noqa: E402
 
 from spear_deploy.errors import UnsupportedError  # noqa: E402
 from spear_deploy.frameworks.importer.einops_pattern import apply_pattern  # noqa: E402
 from spear_deploy.frameworks.models import read_model  # noqa: E402
 from spear_deploy.simulator import simulate  # noqa: E402
+from tests.support.norse_forwards import STEPS, ConvNet  # noqa: E402
 
-STEPS, SAMPLES = 9, 3
-PARAMETERS = norse.LIFParameters(tau_mem_inv=torch.tensor(300.0), v_th=torch.tensor(0.1))
+SAMPLES = 3
 
 PATTERNS = [
     ("t b c h w -> (t b) c h w", {}, (4, 3, 2, 5, 6)),
@@ -84,30 +83,15 @@ def test_a_list_of_tensors_is_refused():
         apply_pattern([1, 2], "t b -> b t", {}, place="the model")
 
 
-class Net(nn.Module):
-    """A convolution and a readout, with cells or with neurons over time; `run` is the forward."""
+class Net(ConvNet):
+    """Layers of einops beside those of the network."""
 
     def __init__(self, run, over_time=False):
-        super().__init__()
+        super().__init__(run, over_time)
         from einops.layers.torch import Rearrange, Reduce
 
-        kind = norse.LIF if over_time else norse.LIFCell
-        self.run = run
-        self.conv, self.pool, self.fc = nn.Conv2d(2, 4, 3, padding=1), nn.AvgPool2d(2), nn.Linear(64, 5)
-        self.lif, self.lif2 = kind(PARAMETERS), kind(PARAMETERS)
         self.merge, self.flat = Rearrange("t b ... -> (t b) ..."), Rearrange("b c h w -> b (h w c)")
         self.last, self.mean = Rearrange("b c h w -> b (c h w)"), Reduce("t b n -> b n", "mean")
-
-    def loop(self, cell, x):
-        """Return the spikes of a cell in all steps."""
-        state, outputs = None, []
-        for step in x:
-            spikes, state = cell(step, state)
-            outputs.append(spikes)
-        return torch.stack(outputs)
-
-    def forward(self, x):
-        return self.run(self, x)
 
 
 def by_functions(s, x):

@@ -4,39 +4,14 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-import norse.torch as norse  # noqa: E402
-from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 from spear_deploy.errors import UnsupportedError  # noqa: E402
 from spear_deploy.frameworks.models import read_model  # noqa: E402
 from spear_deploy.simulator import simulate  # noqa: E402
+from tests.support.norse_forwards import STEPS, ConvNet  # noqa: E402
 
-STEPS = 9
-PARAMETERS = norse.LIFParameters(tau_mem_inv=torch.tensor(300.0), v_th=torch.tensor(0.1))
 NOTE = "the forward feeds the same input in every step: the network takes it step by step"
-
-
-class Net(nn.Module):
-    """A convolution and a readout, with cells or with neurons over time; `run` is the forward."""
-
-    def __init__(self, run, over_time=False):
-        super().__init__()
-        kind = norse.LIF if over_time else norse.LIFCell
-        self.run, self.steps = run, STEPS
-        self.conv, self.pool, self.fc = nn.Conv2d(2, 4, 3, padding=1), nn.AvgPool2d(2), nn.Linear(64, 5)
-        self.lif, self.lif2 = kind(PARAMETERS), kind(PARAMETERS)
-
-    def loop(self, cell, x):
-        """Return the spikes of a cell in all steps."""
-        state, outputs = None, []
-        for step in x:
-            spikes, state = cell(step, state)
-            outputs.append(spikes)
-        return torch.stack(outputs)
-
-    def forward(self, x):
-        return self.run(self, x)
 
 
 def cells_behind_merged_axes(s, x):
@@ -119,7 +94,7 @@ LAYERS = (merged, by_sizes, in_one_axis, stacked, a_repeated_current)
 
 def make(run, over_time):
     torch.manual_seed(1)
-    model = Net(run, over_time).eval()
+    model = ConvNet(run, over_time).eval()
     with torch.no_grad():
         for layer in (model.conv, model.fc):
             layer.weight.mul_(4)

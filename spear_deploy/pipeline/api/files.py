@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -109,9 +110,8 @@ def export(
         to: "nir", "netx", "onnx", "xylo", "speck" or "pynn".
         x: the input of the proof, (T, B, *input); random input unless given.
         kind: of `x`.
-        chip: netx: whose integers, loihi2 unless given. Xylo, Speck, PyNN: the chip, xylo_audio2, speck2f or
-            spinnaker1 unless given. NIR: whose
-            cores go into the metadata, none unless given.
+        chip: netx: whose integers, loihi2 unless given. Xylo, Speck, PyNN: the chip, xylo_audio2, speck2f or spinnaker1 unless
+            given. NIR: whose cores go into the metadata, none unless given.
         progress: is called with the progress of writing and proving.
         options: `seed` of the random input (0); for ONNX `scan`: one node over a whole sequence in place of a step with states in
             and out; for NIR `framework`, for whose own importer the file is written ("snntorch", "spikingjelly", "sinabs",
@@ -120,25 +120,15 @@ def export(
 
     Raises:
         UnsupportedError: the format or the framework has no form for a part of the network, by layer; `scan` for another format
-            than ONNX, `framework` for another than NIR, a chip for ONNX; a
-            network that does not fit the chip of a Xylo, Speck or PyNN file, or integers of another chip.
+            than ONNX, `framework` for another than NIR, a chip for ONNX; a network that does not fit the chip of a Xylo, Speck or
+            PyNN file, or integers of another chip.
         TypeError: there is no such option.
     """
     from spear_deploy import interchange
-    from spear_deploy.interchange.certificate import REFUSED_FORMATS, ProofInput
+    from spear_deploy.interchange.certificate import ProofInput
 
     check_options(options, ("seed", "scan", "force", "framework", *NETWORK_OPTIONS), "export")
-    if to in REFUSED_FORMATS:
-        raise UnsupportedError(f"export to {to}: {REFUSED_FORMATS[to]}")
-    if options.get("scan") and to != "onnx":
-        raise UnsupportedError(f"export to {to}: scan is a form of ONNX alone; leave it out")
-    if to == "onnx" and chip is not None:
-        raise UnsupportedError(
-            "export to onnx: an ONNX file is of no chip; leave the chip out, or give the quantised network to write its integers"
-        )
-    if options.get("framework") and (to != "nir" or chip is not None):
-        what = f"its importer reads NIR, not {to}" if to != "nir" else "its importer knows no cores of a chip"
-        raise UnsupportedError(f"export for {options['framework']}: {what}; write NIR without a chip")
+    _refuse_options(to, chip, options)
     reading, options = split_options(options, NETWORK_OPTIONS)
     graph, proof = load(net, **reading), ProofInput(x=x, kind=kind, seed=options.get("seed", 0))
     details: dict[str, Any] = {name: options[name] for name in ("scan", "framework") if options.get(name)}
@@ -157,6 +147,23 @@ def export(
         require_own_numbers(graph, holder := profile(chip))
         details["placement"] = place(graph, holder)
     return interchange.export(graph, path, to=to, proof=proof, progress=progress, **details)
+
+
+def _refuse_options(to: str, chip: Chip | None, options: Mapping[str, Any]) -> None:
+    """Refuse a format that is not written, and options that have no effect on a format."""
+    from spear_deploy.interchange.certificate import REFUSED_FORMATS
+
+    if to in REFUSED_FORMATS:
+        raise UnsupportedError(f"export to {to}: {REFUSED_FORMATS[to]}")
+    if options.get("scan") and to != "onnx":
+        raise UnsupportedError(f"export to {to}: scan is a form of ONNX alone; leave it out")
+    if to == "onnx" and chip is not None:
+        raise UnsupportedError(
+            "export to onnx: an ONNX file is of no chip; leave the chip out, or give the quantised network to write its integers"
+        )
+    if options.get("framework") and (to != "nir" or chip is not None):
+        what = f"its importer reads NIR, not {to}" if to != "nir" else "its importer knows no cores of a chip"
+        raise UnsupportedError(f"export for {options['framework']}: {what}; write NIR without a chip")
 
 
 def _export_to_chip(
