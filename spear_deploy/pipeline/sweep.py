@@ -174,6 +174,8 @@ def sweep(
         progress: is called after each cell, and during a cell that runs in this process.
         command: the command line, for the page.
 
+    Ctrl-C ends a sweep at once: of the cell that it interrupts the measurements are kept, from which the next run goes on.
+
     Returns:
         {cells: [network, chip, budget, method, seed, folder, and the results of `prune` or `error`], front, taken, files}.
 
@@ -268,7 +270,7 @@ def _run_cell(shared: _Shared, job: tuple[Cell, str]) -> dict[str, Any]:
         facts = prune(
             shared.networks[cell.network], cell.chip, plan.data, out=folder, synops=cell.budget,
             method=None if cell.method == DEFAULT else cell.method, seed=cell.seed, episodes=plan.episodes, epochs=plan.epochs,
-            steps=plan.steps, encoding=plan.encoding, device=shared.device,
+            steps=plan.steps, encoding=plan.encoding, device=shared.device, completes=False,
             progress=prefix_stage(shared.progress, cell.name),
         )  # fmt: skip
     except FileError:
@@ -278,8 +280,6 @@ def _run_cell(shared: _Shared, job: tuple[Cell, str]) -> dict[str, Any]:
             error.adapting = shlex.join([cell.network, "--chip", cell.chip, "--data", plan.data])
         row["error"] = str(error)
     else:
-        if facts["interrupted"]:
-            raise KeyboardInterrupt(f"finished cells are in '{shared.folder}', and the same command goes on")
         names = ("accuracy", "synops", "verdict", "cores_used", "cores_limit", "met", "batches", "seconds", "notes", "widths")
         row |= {name: facts[name] for name in names}
         if cell.method == DEFAULT:

@@ -129,6 +129,18 @@ def test_ctrl_c_in_a_sweep_names_the_command_that_goes_on(inputs, tmp_path, monk
     assert "` goes on" in result.stderr and not list(tmp_path.glob("out/*/*"))
 
 
+def test_ctrl_c_in_fine_tuning_completes_no_network_and_the_same_sweep_goes_on(inputs, swept, tmp_path, monkeypatch):
+    def stop_in_fine_tuning(facts):
+        if facts["stage"].endswith(": fine-tune") and facts.get("done"):
+            raise KeyboardInterrupt
+
+    monkeypatch.chdir(inputs)
+    with pytest.raises(KeyboardInterrupt):
+        sweep("sweep.toml", out=tmp_path, progress=stop_in_fine_tuning)
+    assert {path.name for path in tmp_path.glob("*/*")} == {"checkpoint.json"}
+    assert facts_of(sweep("sweep.toml", out=tmp_path)["cells"]) == facts_of(swept[1]["cells"])
+
+
 @pytest.mark.parametrize("text", ["{", "[" * 100_000, "nan" * 3])
 def test_damaged_results_of_a_sweep_are_refused(tmp_path, text):
     (tmp_path / "sweep.json").write_text(text)
