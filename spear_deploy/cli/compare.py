@@ -10,7 +10,7 @@ import click
 from spear_deploy.cli import completion
 from spear_deploy.cli.command import Command, refuse_unused
 from spear_deploy.cli.inputs import apply_defaults, override_chip
-from spear_deploy.cli.options import SOON_S, Positive, as_json, join_options, network_options, overrides, quiet
+from spear_deploy.cli.options import SOON_S, as_json, join_options, lava_timeout, network_options, overrides, quiet
 from spear_deploy.cli.output import console, display, emit
 from spear_deploy.cli.simulate import BACKENDS, ON_LAVA, parse_record
 
@@ -48,7 +48,7 @@ def _add_side_options(*names: str) -> Callable[[Function], Function]:
 @click.option(
     "--record", default="spikes", show_default=True, metavar="WHAT", help="Also compare states: comma-separated spikes, v, u."
 )
-@click.option("--timeout-s", type=Positive(), help="Time limit of a Lava run in seconds.")
+@lava_timeout
 @click.option("--out", metavar="FILE", help="Also write the JSON here.")
 @overrides
 @network_options

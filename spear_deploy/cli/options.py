@@ -182,6 +182,11 @@ activity = click.option(
     metavar="FILE|RATE",
     help="Spikes, for SynOps, energy and time: a recording or an input (.npz), or a number per neuron and step.",
 )
+lava_timeout = click.option(
+    "--timeout-s",
+    type=Positive(),
+    help="Time limit of a Lava run in seconds.  [default: 20 times what is expected, at least 180]",
+)
 overrides = click.option(
     "--set",
     "overrides",

@@ -29,6 +29,9 @@ from spear_deploy.cli.options import (
 from spear_deploy.cli.output import display, emit, leave
 from spear_deploy.util.printable import write_note
 
+EPISODES = "[default: 24 of evolution, 1 of recipe, 8 of rl, else 60]"
+"""Defaults of `pruning.search.settings`, repeated here so that `--help` does not import the search."""
+
 
 @click.command(cls=Command, short_help="Make it smaller, until it fits the chip or meets a budget.")
 @click.argument("net", shell_complete=completion.complete_nets)
@@ -47,8 +50,8 @@ from spear_deploy.util.printable import write_note
 @method
 @levers
 @bits
-@click.option("--episodes", type=click.IntRange(min=1), help="Number of plans to evaluate.")
-@click.option("--epochs", type=click.IntRange(min=1), help="Epochs of the first fine-tuning.")
+@click.option("--episodes", type=click.IntRange(min=1), help=f"Number of plans to evaluate; uniform has one.  {EPISODES}")
+@click.option("--epochs", type=click.IntRange(min=1), help="Epochs of the first fine-tuning.  [default: 40]")
 @click.option("--out", required=True, metavar="DIR", help="Folder for pruned.snn, search.json, plan.json and a page.")
 @overrides
 @workers

@@ -9,7 +9,17 @@ import click
 from spear_deploy.cli import completion
 from spear_deploy.cli.command import Command, refuse_unused
 from spear_deploy.cli.inputs import load_net, state_bits
-from spear_deploy.cli.options import SOON_S, Positive, as_json, bits, data_options, network_options, overrides, quiet, times
+from spear_deploy.cli.options import (
+    SOON_S,
+    as_json,
+    bits,
+    data_options,
+    lava_timeout,
+    network_options,
+    overrides,
+    quiet,
+    times,
+)
 from spear_deploy.cli.output import console, display, emit, leave, print_line
 
 BACKENDS, ON_LAVA = ("fast", "lava", "lava-fast", "norse"), ("lava", "lava-fast")
@@ -53,7 +63,7 @@ def parse_record(text: str) -> list[str]:
 @click.option("--samples", type=click.IntRange(min=1), help="With --data: maximum number of samples.  [default: all]")
 @bits
 @click.option("--record", default="spikes", show_default=True, metavar="WHAT", help="Comma-separated: spikes, v, u.")
-@click.option("--timeout-s", type=Positive(), help="Time limit of a Lava run in seconds.")
+@lava_timeout
 @click.option("--out", metavar="FILE", help="File of the recording (.npz); required without --explain.")
 @overrides
 @network_options

@@ -11,9 +11,12 @@ from click.testing import CliRunner
 
 from spear_deploy.cli import main
 from spear_deploy.interchange.snn_file import hash_network, read_snn, write_snn
+from spear_deploy.lava.worker_process import MIN_TIMEOUT_S, TIMEOUT_FACTOR
 from spear_deploy.network import IF, LI, Conv2d, Dense, Layer
 from spear_deploy.network.graph import chain
 from spear_deploy.pipeline.api import quantize_for_chip
+from spear_deploy.pruning.search.settings import METHODS, default_settings
+from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.quantize import quantize
 from spear_deploy.simulator import simulate
 from tests.conftest import shared
@@ -56,6 +59,16 @@ def test_help_of_every_command_has_an_example(run):
     for name in main.commands:
         assert name in listed
         assert f"Example: spear-deploy {name}" in run(name, "--help").output
+
+
+def test_help_states_the_defaults_of_the_search_and_of_lava(run):
+    text = " ".join(run("prune", "--help").output.split())
+    episodes = {method: default_settings(method).episodes for method in METHODS}
+    assert episodes == {**dict.fromkeys(METHODS, 60), "evolution": 24, "recipe": 1, "rl": 8}
+    assert "[default: 24 of evolution, 1 of recipe, 8 of rl, else 60] [x>=1]" in text
+    assert f"Epochs of the first fine-tuning. [default: {PruneSettings().epochs}] [x>=1]" in text
+    limit = f"[default: {TIMEOUT_FACTOR:g} times what is expected, at least {MIN_TIMEOUT_S:g}] [x>0]"
+    assert all(limit in " ".join(run(name, "--help").output.split()) for name in ("simulate", "compare"))
 
 
 def test_check_holds_a_limit_of_time_against_its_interval(run):
