@@ -128,7 +128,7 @@ def _summarize_search(search: Mapping[str, Any]) -> list[str]:
         return [f"{whole} is within the budget: nothing was searched and nothing was removed."]
     sentences = [
         f"{NAMES.get(search['method'], search['method'])} proposed {plural(len(search['search']), 'network')}; "
-        f"{plural(search['evaluations'], 'measurement')} on validation data, those of the estimator included.",
+        f"{plural(search['evaluations'], 'measurement')} on validation data in the last run, those of the estimator included.",
     ]
     if search["budget"] and search["aim"] is not None:
         margin = percent(1 - search["aim"] / search["budget"], 1)

@@ -530,6 +530,11 @@ def test_plans_of_several_sizes_have_a_pareto_front():
     assert "Accuracy against SynOps, before fine-tuning" not in [c["title"] for c in draw_search(search_of())["charts"]]
 
 
+def test_measurements_are_counted_of_the_last_run_since_a_checkpoint_holds_those_of_an_earlier_one():
+    sentence = draw_search(search_of(evaluations=0))["summary"][0]
+    assert sentence.endswith("; 0 measurements on validation data in the last run, those of the estimator included.")
+
+
 def test_an_unchanged_network_has_no_charts_of_a_search():
     view = draw_search(search_of(search=[]))
     assert view["charts"] == [] and view["summary"][0].startswith("The unchanged network is within the budget")
