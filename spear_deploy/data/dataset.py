@@ -44,6 +44,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.y)
 
+    def __repr__(self) -> str:
+        """Return one line without samples, for notebooks and lists."""
+        return f"Split(x {format_shape(np.shape(self.x))} {self.kind}, y {len(self)} labels)"
+
     def head(self, samples: int) -> Split:
         """Return the first `samples`; a split is in random order, so they are a random draw of it."""
         return self.take(np.arange(min(samples, len(self))))
@@ -106,6 +110,12 @@ class Dataset:
             object.__setattr__(self, which, Split(x=check_values(x, split.kind, where), y=y, kind=split.kind))
         if len(np.unique(self.train.y)) < 2:
             raise DataError(f"data '{self.name}': the training split holds one class only; give it two or more")
+
+    def __repr__(self) -> str:
+        """Return one line without samples, for notebooks and lists."""
+        splits = ", ".join(f"{which} {len(getattr(self, which))}" for which in SPLITS)
+        each = f"{plural(self.steps, 'step')} of {format_shape(self.input_shape)}"
+        return f"Dataset('{self.name}': {splits} samples, {each}, {self.kind}, {self.classes} classes)"
 
     @property
     def kind(self) -> InputKind:

@@ -276,6 +276,10 @@ class SNNGraph:
 
     __hash__ = None  # type: ignore[assignment]
 
+    def __repr__(self) -> str:
+        """Return one line without weights, for notebooks and lists."""
+        return f"SNNGraph({str(self).replace(chr(10), '; ')})"
+
     def __str__(self) -> str:
         lines = [f"input {format_shape(self.input_shape)}, dt {self.dt_s:g} s"]
         for layer in self.layers:

@@ -21,7 +21,7 @@ from spear_deploy.simulator import neurons
 from spear_deploy.simulator.neurons.chips import SIGN_BITS
 from spear_deploy.simulator.stepper import Stepper, add_values, evaluation_groups, prepare
 from spear_deploy.util import memory
-from spear_deploy.util.number_format import byte_size, plural
+from spear_deploy.util.number_format import byte_size, format_shape, plural
 from spear_deploy.util.progress import Progress
 from spear_deploy.util.times import timed_stage
 
@@ -110,6 +110,11 @@ class ChipRun:
     u: dict[str, Array]
     counts: SpikeCounts
     overflows: dict[str, dict[str, int]]
+
+    def __repr__(self) -> str:
+        """Return one line without arrays, for notebooks and lists."""
+        recorded = [f"{name} of {', '.join(kept)}" for name in ("spikes", "v", "u") if (kept := getattr(self, name))]
+        return f"ChipRun(output {format_shape(self.output.shape)}; {'; '.join(recorded) or 'nothing recorded'})"
 
 
 def simulate(

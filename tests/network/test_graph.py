@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from spear_deploy.data import load_data
 from spear_deploy.errors import GraphError
 from spear_deploy.network import (
     IF,
@@ -20,6 +21,7 @@ from spear_deploy.network import (
     sparse_matrix,
 )
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, carries_spikes, chain, find_delayed_paths, merge_parts
+from spear_deploy.pipeline.shipped import shipped_network
 from spear_deploy.simulator import simulate
 from tests.support.reference import random_graph, random_spikes
 
@@ -183,3 +185,18 @@ def test_sparse_weights_are_written_out_and_stored_sparse_again(monkeypatch):
     assert isinstance(again["few"].synapse.weight, SparseMatrix)
     assert again["many"] is full["many"]
     assert again.weights == full.weights == 288
+
+
+def test_a_notebook_shows_a_line_without_arrays_for_networks_data_and_runs():
+    graph = shipped_network("digits")
+    digits = load_data("digits")
+    run = simulate(graph, np.moveaxis(digits.test.x[:2], 0, 1), record=("spikes", "v"))
+    assert repr(graph) == (
+        "SNNGraph(input 1 x 8 x 8, dt 0.001 s; conv1: input -> Conv2d + BatchNorm + LIF -> 16 x 8 x 8; "
+        "pool1: conv1 -> AvgPool -> 16 x 4 x 4; conv2: pool1 -> Conv2d + BatchNorm + LIF -> 32 x 4 x 4; "
+        "pool2: conv2 -> AvgPool -> 32 x 2 x 2; readout: pool2 -> Dense + LI -> 10)"
+    )
+    assert repr(digits) == "Dataset('digits': train 1221, val 216, test 360 samples, 8 steps of 1 x 8 x 8, spikes, 10 classes)"
+    assert repr(digits.test) == "Split(x 360 x 8 x 1 x 8 x 8 spikes, y 360 labels)"
+    assert repr(run) == "ChipRun(output 8 x 2 x 10; spikes of conv1, conv2; v of conv1, conv2, readout, pool1, pool2)"
+    assert repr(simulate(graph, np.zeros((1, 1, 1, 8, 8)))) == "ChipRun(output 1 x 1 x 10; nothing recorded)"
